@@ -1,0 +1,190 @@
+//! Names of things, parsed once at the door.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use siphasher::sip::SipHasher13;
+
+use crate::limits::MAX_NETWORK_NAME_BYTES;
+
+/// A client by its id: 40 hexadecimal digits outside, 20 bytes inside.
+///
+/// Either case is accepted; it is written in lower case (protocol: part B).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId([u8; 20]);
+
+/// What was given is not 40 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseIdError;
+
+impl fmt::Display for ParseIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id is 40 hexadecimal digits")
+    }
+}
+
+impl std::error::Error for ParseIdError {}
+
+impl PeerId {
+    /// Length of an id in its written form, in bytes. It is fixed, so that a frame can be patched in place.
+    pub const HEX_LEN: usize = 40;
+
+    /// The id of these 20 bytes.
+    pub const fn from_bytes(bytes: [u8; 20]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 20 bytes of this id.
+    pub const fn as_bytes(&self) -> &[u8; 20] {
+        &self.0
+    }
+
+    /// The written form: 40 lower-case hexadecimal digits.
+    pub fn to_hex(&self) -> [u8; Self::HEX_LEN] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut hex = [0; Self::HEX_LEN];
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 0xf)];
+        }
+        hex
+    }
+}
+
+impl FromStr for PeerId {
+    type Err = ParseIdError;
+
+    fn from_str(s: &str) -> Result<Self, ParseIdError> {
+        let hex = s.as_bytes();
+        if hex.len() != Self::HEX_LEN {
+            return Err(ParseIdError);
+        }
+        let digit = |c: u8| (c as char).to_digit(16).map(|d| d as u8).ok_or(ParseIdError);
+        let mut bytes = [0; 20];
+        for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_hex().iter().try_for_each(|&c| fmt::Write::write_char(f, c as char))
+    }
+}
+
+impl fmt::Debug for PeerId {
+    /// The first eight digits: enough to follow one peer through a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_hex()[..8].iter().try_for_each(|&c| fmt::Write::write_char(f, c as char))
+    }
+}
+
+/// A hub by its id, written like a [`PeerId`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct HubId(pub PeerId);
+
+impl fmt::Display for HubId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The namespace in which peers see each other. Shared by reference count: cloning one is cheap.
+///
+/// At most [`MAX_NETWORK_NAME_BYTES`] bytes, compared exactly.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NetworkName(Arc<str>);
+
+impl NetworkName {
+    /// The network of everyone who names none.
+    pub const GLOBAL: &'static str = "global";
+
+    /// The network that a client's `networkName` means: missing or blank is [`Self::GLOBAL`], anything else is exact.
+    ///
+    /// `None` when the name is longer than [`MAX_NETWORK_NAME_BYTES`].
+    pub fn resolve(name: Option<&str>) -> Option<&str> {
+        match name {
+            None => Some(Self::GLOBAL),
+            Some(name) if name.trim().is_empty() => Some(Self::GLOBAL),
+            Some(name) if name.len() <= MAX_NETWORK_NAME_BYTES => Some(name),
+            Some(_) => None,
+        }
+    }
+
+    /// Takes a name as it is. The caller has resolved it.
+    pub fn new(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for NetworkName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NetworkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One live WebSocket, as its shard numbers it.
+///
+/// The slot is used again after the session's end; the generation is not, so that a late letter cannot reach the
+/// slot's next tenant.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId {
+    /// Index into the shard's table of sessions.
+    pub slot: u32,
+    /// How many sessions have had that slot before, wrapping.
+    pub generation: u32,
+}
+
+/// One core of a hub.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ShardId(pub u16);
+
+impl ShardId {
+    /// The shard on which a peer's session lives, of `shards`.
+    ///
+    /// Keyed, because peers choose their ids and must not be able to aim a crowd at one core.
+    pub fn home(peer: &PeerId, shards: u16, keys: Keys) -> Self {
+        if shards <= 1 {
+            return Self(0);
+        }
+        let mut hasher = SipHasher13::new_with_keys(keys.0, !keys.1);
+        peer.hash(&mut hasher);
+        Self((hasher.finish() % u64::from(shards)) as u16)
+    }
+}
+
+/// Where a letter can go inside a hub.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Address {
+    /// The links to other hubs.
+    Mesh,
+    /// A shard of this hub.
+    Shard(ShardId),
+}
+
+/// Secret numbers, drawn once per process, that key every hash of what a client chose.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys(pub u64, pub u64);
+
+impl BuildHasher for Keys {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0, self.1)
+    }
+}

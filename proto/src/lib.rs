@@ -1,0 +1,38 @@
+//! The rules of a hub, as values.
+//!
+//! # Contract
+//!
+//! [`Router`] holds the rules of one shard. It is a value: no sockets, no clock, no randomness, no tasks.
+//! Drive it like this:
+//!
+//! 1. Call [`Router::handle_input`] with one [`Input`], or [`Router::handle_timeout`].
+//! 2. Call [`Router::poll_output`] until it is `None` and do what each [`Output`] says, in order.
+//! 3. Wait for the next input, or until [`Router::poll_timeout`].
+//!
+//! One input, then a full drain, always: an output may point into the router's arena, which the next input
+//! overwrites. The world is asked by an output and answered by an input, so there is nothing to mock: the
+//! simulator is a second driver of the same code.
+//!
+//! # What this crate will never do
+//!
+//! It never waits, never panics on what a client or a hub sent, never reads a clock or a random number (both are
+//! arguments: see [`Now`] and [`Keys`]), and never depends on tokio, hyper, redis or metrics.
+
+mod codec;
+mod id;
+pub mod keepalive;
+pub mod limits;
+mod reason;
+mod router;
+mod time;
+mod wire;
+pub mod ws;
+
+pub use codec::{Announce, ClientMessage, Goodbye, Refusal, Signal, parse};
+pub use id::{Address, HubId, Keys, NetworkName, ParseIdError, PeerId, SessionId, ShardId};
+pub use reason::{CloseReason, ErrorCode, Outcome};
+pub use router::{
+    Announcement, Event, Farewell, Frame, Input, Letter, Origin, Output, Router, RouterConfig, RouterStats,
+};
+pub use time::Now;
+pub use wire::{MessageKind, SignalKind, Template};

@@ -1,0 +1,144 @@
+//! Every bound, with its arithmetic and with what happens at it.
+
+use std::time::Duration;
+
+/// Longest network name, in bytes. Longer: `invalid-message`.
+pub const MAX_NETWORK_NAME_BYTES: usize = 256;
+
+/// Longest `id` of a signal, in bytes. Longer: `invalid-message`, and no receipt.
+pub const MAX_MESSAGE_ID_BYTES: usize = 64;
+
+/// Longest `data` of an announcement, in bytes of JSON. Longer: `data-too-large`.
+///
+/// An announcement is kept once per hub while its peer is in the network:
+/// 10,000 peers x 16 KiB = 160 MiB at the worst.
+pub const MAX_ANNOUNCE_DATA_BYTES: usize = 16 * 1024;
+
+/// Deepest nesting of an announcement's `data`. Deeper: `invalid-message`.
+///
+/// Announcements are pushed at peers that did not ask, so their parsers are not put to the test.
+pub const MAX_ANNOUNCE_DEPTH: usize = 64;
+
+/// Longest part of a client's `type` that is echoed back in `inReplyTo`, in bytes.
+pub const MAX_ECHOED_TYPE_BYTES: usize = 64;
+
+/// Default of MAX_MESSAGE_BYTES: longest message of a client, in bytes, all fragments together.
+/// Longer: `message-too-large`, then close 1009.
+///
+/// Offers are 7 KB in practice; 1 MiB leaves room for the odd application that sends more than signals.
+pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// Default of MAX_CONNECTIONS (seed: README).
+pub const DEFAULT_MAX_CONNECTIONS: usize = 1000;
+
+/// Default of MAX_NETWORKS_PER_PEER. One more: `too-many-networks`.
+pub const DEFAULT_MAX_NETWORKS_PER_PEER: usize = 32;
+
+/// Default of MAX_PEERS_PER_NETWORK. One more: `network-full`.
+///
+/// Checked against the roster of the newcomer's own shard, so peers that announce on several shards at the same
+/// moment can pass it by as many as there are shards.
+pub const DEFAULT_MAX_PEERS_PER_NETWORK: usize = 100_000;
+
+/// Default of SEND_QUEUE_FRAMES: frames that may wait for one session. One more: close 4003.
+///
+/// A network of 10,000 that leaves at once is 10,000 frames within one turn.
+pub const DEFAULT_SEND_QUEUE_FRAMES: usize = 32 * 1024;
+
+/// Default of SEND_QUEUE_BYTES: bytes that may wait for one session. More: close 4003.
+///
+/// 10,000 leaves x 300 B = 3 MB; four times that for the largest messages behind them.
+pub const DEFAULT_SEND_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Default of SEND_BUDGET_BYTES: bytes that may wait for all sessions of the hub together. Over its share of it, a
+/// shard closes (4003) each session that would queue past [`SEND_FLOOR_BYTES`].
+///
+/// Together with the floor the worst case is budget + connections x floor: 512 MiB + 1,000 x 256 KiB = 768 MiB.
+pub const DEFAULT_SEND_BUDGET_BYTES: usize = 512 * 1024 * 1024;
+
+/// What a session may queue however little of the budget is left, in bytes.
+pub const SEND_FLOOR_BYTES: usize = 256 * 1024;
+
+/// Default of MESSAGE_RATE: messages per second and session in the long run. Over it: `rate-limited`.
+///
+/// A peer that joins a mesh of 16 sends about 150 messages in its first second. The limit is there to stop a loop,
+/// not to shape traffic: 10,000 a second is about a tenth of a core.
+pub const DEFAULT_MESSAGE_RATE: u32 = 10_000;
+
+/// How many seconds of [`DEFAULT_MESSAGE_RATE`] a session may send at once.
+pub const MESSAGE_BURST_SECS: u32 = 5;
+
+/// A session over its message rate for this long without a pause is closed (1008).
+pub const RATE_LIMIT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// This long without a refused message is a pause.
+pub const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1);
+
+/// `error` messages per second and session, in the long run. More are counted and not sent; receipts always are.
+pub const ERROR_RATE: u32 = 20;
+
+/// `error` messages a session may be sent at once.
+pub const ERROR_BURST: u32 = 100;
+
+/// Receipts a session may have outstanding. One more signal with an `id`: its receipt says `rate-limited`.
+///
+/// A ticket is about 150 B: 8,192 of them are 1.2 MB. They end within [`RECEIPT_TIMEOUT`].
+pub const MAX_OPEN_RECEIPTS: u32 = 8_192;
+
+/// A receipt without an outcome after this long says `unknown`.
+pub const RECEIPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a session has to answer the ping that a second connection with its id caused.
+pub const TAKEOVER_GRACE: Duration = Duration::from_secs(2);
+
+/// Members of the roster a newcomer is told of at a time, before its socket is asked for room again.
+///
+/// 128 x 250 B = 32 KB: about half of a default socket send buffer.
+pub const ROSTER_CHUNK: usize = 128;
+
+/// A session's queue is asked for more of the roster when fewer bytes than this wait in it.
+pub const ROSTER_LOW_WATER_BYTES: usize = 64 * 1024;
+
+/// Longest time between two pings of a silent session.
+pub const PING_INTERVAL: Duration = Duration::from_secs(25);
+
+/// How long after the second unanswered ping a silent session is dead.
+pub const PONG_GRACE: Duration = Duration::from_secs(10);
+
+/// How long the hub waits for a client's close frame after its own.
+pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
+
+/// Letters for one shard that may wait before this shard stops reading frames.
+///
+/// At the mark, what can still be added is what one turn of the loop reads plus one mass close:
+/// sessions of the shard x networks per peer.
+pub const OUTBOX_HIGH_WATER: usize = 8 * 1024;
+
+/// Letters in one batch: at 64 B a letter plus its frame, about what fits in a core's cache.
+pub const LETTER_BATCH: usize = 256;
+
+/// Batches that may wait in a shard's mailbox: 64 x 256 letters = 16,384 letters.
+pub const MAILBOX_BATCHES: usize = 64;
+
+/// Upgraded sockets that may wait to be taken over by their home shard. The acceptor of one more waits.
+pub const HANDOFF_QUEUE: usize = 256;
+
+/// Connections of one shard that are not yet, or never become, WebSockets. At the bound the shard stops accepting.
+///
+/// About 20 KiB each while hyper reads a request: 4,096 x 20 KiB = 80 MiB.
+pub const MAX_HTTP_CONNECTIONS: usize = 4_096;
+
+/// How long a client may take to send its request's head.
+pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes that one shard reads from a socket at a time, into the one buffer all its sessions share.
+pub const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Sessions that are written to before other tasks of the shard have their turn: 64 x about 8 us = half a millisecond.
+pub const FLUSH_CHUNK: usize = 64;
+
+/// Networks listed by name in `/metrics?format=json`, largest first. The rest are only counted.
+pub const MAX_LISTED_NETWORKS: usize = 1_000;
+
+/// The coarsest grain of a shard's timers: keepalive, receipts, takeovers and drain slots are this late at the most.
+pub const TICK: Duration = Duration::from_millis(100);

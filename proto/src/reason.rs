@@ -1,0 +1,213 @@
+//! The named ends: why a session was closed, what became of a signal.
+
+/// Why a session ended. It is at once the close frame, the log field and the metric label.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum CloseReason {
+    /// The client sent a close frame.
+    ClientClosed,
+    /// The TCP connection ended without a close frame.
+    ConnectionLost,
+    /// Nothing was heard for two pings and ten seconds, or for the peer timeout.
+    DeadPeer,
+    /// The hub is going away.
+    Draining,
+    /// The session's own code failed.
+    Internal,
+    /// The id is in use by a session that answers.
+    IdInUse,
+    /// The hub is full.
+    MaxConnections,
+    /// A message is longer than the hub takes.
+    MessageTooLarge,
+    /// A text message is not UTF-8.
+    NotUtf8,
+    /// The client broke RFC 6455.
+    ProtocolError,
+    /// More messages than the limit, for ten seconds without a pause.
+    RateLimited,
+    /// A newer connection with the same id took its place.
+    Replaced,
+    /// The client read more slowly than messages came for it.
+    SlowConsumer,
+    /// The hub has no room to admit this session just now.
+    TryAgainLater,
+}
+
+impl CloseReason {
+    /// Every reason, in the order of its discriminant.
+    pub const ALL: [Self; 14] = [
+        Self::ClientClosed,
+        Self::ConnectionLost,
+        Self::DeadPeer,
+        Self::Draining,
+        Self::Internal,
+        Self::IdInUse,
+        Self::MaxConnections,
+        Self::MessageTooLarge,
+        Self::NotUtf8,
+        Self::ProtocolError,
+        Self::RateLimited,
+        Self::Replaced,
+        Self::SlowConsumer,
+        Self::TryAgainLater,
+    ];
+
+    /// The name in logs, metrics and `peer-disconnected`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client-closed",
+            Self::ConnectionLost => "connection-lost",
+            Self::DeadPeer => "dead-peer",
+            Self::Draining => "draining",
+            Self::Internal => "internal",
+            Self::IdInUse => "id-in-use",
+            Self::MaxConnections => "max-connections",
+            Self::MessageTooLarge => "message-too-large",
+            Self::NotUtf8 => "not-utf8",
+            Self::ProtocolError => "protocol-error",
+            Self::RateLimited => "rate-limited",
+            Self::Replaced => "replaced",
+            Self::SlowConsumer => "slow-consumer",
+            Self::TryAgainLater => "try-again-later",
+        }
+    }
+
+    /// Code and text of the close frame the hub sends (RFC 6455 section 7.4; 4000 and up are ours).
+    ///
+    /// `None` where nobody is left to read one.
+    pub const fn close_frame(self) -> Option<(u16, &'static str)> {
+        Some(match self {
+            Self::ClientClosed => (1000, ""),
+            Self::ConnectionLost => return None,
+            Self::DeadPeer => (4008, "dead peer"),
+            Self::Draining => (1012, "restarting"),
+            Self::Internal => (1011, "internal error"),
+            Self::IdInUse => (4009, "peer id in use"),
+            Self::MaxConnections => (1008, "max connections"),
+            Self::MessageTooLarge => (1009, "message too large"),
+            Self::NotUtf8 => (1007, "not UTF-8"),
+            Self::ProtocolError => (1002, "protocol error"),
+            Self::RateLimited => (1008, "rate limit"),
+            Self::Replaced => (4001, "replaced"),
+            Self::SlowConsumer => (4003, "slow consumer"),
+            Self::TryAgainLater => (1013, "try again later"),
+        })
+    }
+
+    /// Whether messages that the client sent before it learned of the end are still routed.
+    pub const fn routes_what_is_in_flight(self) -> bool {
+        matches!(self, Self::Draining)
+    }
+}
+
+/// What went wrong with a client's message: the `code` of an `error` message, or the `outcome` of a receipt.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ErrorCode {
+    /// The announced data is longer than the hub keeps.
+    DataTooLarge,
+    /// Not JSON.
+    InvalidJson,
+    /// JSON, but not a message of the protocol.
+    InvalidMessage,
+    /// Longer than the hub takes.
+    MessageTooLarge,
+    /// The network is full.
+    NetworkFull,
+    /// Only a hub may say this.
+    NotAllowed,
+    /// No session has that id.
+    PeerNotFound,
+    /// Too many messages.
+    RateLimited,
+    /// The target reads too slowly.
+    SlowPeer,
+    /// The peer is in as many networks as it may be.
+    TooManyNetworks,
+    /// No answer in time: it may have been delivered.
+    Unknown,
+    /// The hub does not know this type of message.
+    UnknownType,
+    /// The target's hub cannot be reached.
+    Unreachable,
+    /// Sender and target do not share that network.
+    WrongNetwork,
+}
+
+impl ErrorCode {
+    /// Every code, in the order of its discriminant.
+    pub const ALL: [Self; 14] = [
+        Self::DataTooLarge,
+        Self::InvalidJson,
+        Self::InvalidMessage,
+        Self::MessageTooLarge,
+        Self::NetworkFull,
+        Self::NotAllowed,
+        Self::PeerNotFound,
+        Self::RateLimited,
+        Self::SlowPeer,
+        Self::TooManyNetworks,
+        Self::Unknown,
+        Self::UnknownType,
+        Self::Unreachable,
+        Self::WrongNetwork,
+    ];
+
+    /// The code on the wire and in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::DataTooLarge => "data-too-large",
+            Self::InvalidJson => "invalid-json",
+            Self::InvalidMessage => "invalid-message",
+            Self::MessageTooLarge => "message-too-large",
+            Self::NetworkFull => "network-full",
+            Self::NotAllowed => "not-allowed",
+            Self::PeerNotFound => "peer-not-found",
+            Self::RateLimited => "rate-limited",
+            Self::SlowPeer => "slow-peer",
+            Self::TooManyNetworks => "too-many-networks",
+            Self::Unknown => "unknown",
+            Self::UnknownType => "unknown-type",
+            Self::Unreachable => "unreachable",
+            Self::WrongNetwork => "wrong-network",
+        }
+    }
+
+    /// One sentence for a person: what happened and, where there is something to do, what.
+    pub const fn explain(self) -> &'static str {
+        match self {
+            Self::DataTooLarge => "the announced data is larger than this hub keeps",
+            Self::InvalidJson => "the message is not JSON",
+            Self::InvalidMessage => "the message is not of the protocol's form",
+            Self::MessageTooLarge => "the message is larger than this hub takes",
+            Self::NetworkFull => "the network has as many peers as this hub allows",
+            Self::NotAllowed => "only a hub may send this type of message",
+            Self::PeerNotFound => "no connected peer has that id",
+            Self::RateLimited => "too many messages: slow down",
+            Self::SlowPeer => "the target reads too slowly and was closed",
+            Self::TooManyNetworks => "this peer is in as many networks as this hub allows: send goodbye to one first",
+            Self::Unknown => "no answer in time: the message may have been delivered",
+            Self::UnknownType => "this hub does not know that type of message",
+            Self::Unreachable => "the target's hub cannot be reached just now",
+            Self::WrongNetwork => "sender and target are not both in that network",
+        }
+    }
+}
+
+/// What became of a signal. Every signal that a hub has read has exactly one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Outcome {
+    /// The last byte of its frame was accepted by the target's socket.
+    Delivered,
+    /// It was not delivered, or nobody knows.
+    Failed(ErrorCode),
+}
+
+impl Outcome {
+    /// The outcome on the wire and in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Failed(code) => code.label(),
+        }
+    }
+}
