@@ -1,1 +1,31 @@
-//! x
+//! The I/O of one core of a hub: its listener, its sessions, its mailbox, and the [`Router`](proto::Router) they drive.
+//!
+//! # What this crate will never do
+//!
+//! It never speaks to another hub and never knows that there is a mesh: letters go to an [`Address`](proto::Address).
+//! It never decides what a peer is told: the router does. A letter between shards is never dropped, and a session's
+//! end always has a [`CloseReason`](proto::CloseReason).
+
+mod stats;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Response, http::request};
+use proto::Router;
+
+pub use stats::{HandshakeFailure, IoStats, Reading};
+
+/// What every shard of a hub sees of the others at once.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// WebSockets that count against MAX_CONNECTIONS.
+    pub connections: AtomicUsize,
+    /// Admitted peers.
+    pub peers: AtomicUsize,
+}
+
+/// Answers a request that is not for a WebSocket. `router` is that of the shard that was asked.
+pub type Pages = Arc<dyn Fn(&request::Parts, &Router) -> Response<Full<Bytes>> + Send + Sync>;
