@@ -13,6 +13,7 @@ use proto::ws::{self, Decoder, Event, Opcode, Progress, Violation};
 use proto::{
     Address, CloseReason, Frame, Input, Letter, MessageKind, Now, Origin, Output, PeerId, Router, SessionId, ShardId,
 };
+use socket2::SockRef;
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 
@@ -620,12 +621,18 @@ impl Core {
         self.stats.closes[reason as usize] += 1;
     }
 
-    /// Closes the socket of a session that is done on both sides.
+    /// Closes the socket of a session that has said all: wholly if its client is done as well, else our half.
     fn finish_if_written(&mut self, id: SessionId) {
-        let done = |s: &mut Session| s.phase == Phase::Closing && s.client_done && s.queue.is_none();
-        if self.session_mut(id).is_some_and(done) {
+        let Some(session) = self.session_mut(id).filter(|s| s.phase == Phase::Closing && s.queue.is_none()) else {
+            return;
+        };
+        if session.client_done {
             self.remove(id);
             self.settle(self.clock.now());
+        } else if session.deaf {
+            // No close frame of the client's will be understood, but the end of its stream will. Closing our end
+            // for good here would reset the connection, and our close frame might never be read.
+            _ = SockRef::from(session.write.as_ref()).shutdown(std::net::Shutdown::Write);
         }
     }
 

@@ -69,12 +69,11 @@ impl ShardHandle {
     }
 
     /// Has the shard stop accepting and its sessions leave, each at its own time within `spread`.
-    /// Resolves when the last has left.
-    pub async fn drain(&self, spread: Duration, hubs: Arc<[String]>) {
+    /// The receiver resolves when the last has left, or the shard has ended.
+    pub fn drain(&self, spread: Duration, hubs: Arc<[String]>) -> oneshot::Receiver<()> {
         let (done, drained) = oneshot::channel();
-        if self.commands.send(Command::Drain { spread, hubs, done }).await.is_ok() {
-            _ = drained.await;
-        }
+        _ = self.commands.try_send(Command::Drain { spread, hubs, done });
+        drained
     }
 
     /// Ends the shard, whatever it still has, and waits for its thread.
