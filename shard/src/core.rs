@@ -187,7 +187,11 @@ impl Core {
         }));
         self.live += 1;
         self.stats.handshakes += 1;
-        self.input(Input::Opened { session: id, peer, seat: seated }, now);
+        if self.echo {
+            self.admitted(id, now);
+        } else {
+            self.input(Input::Opened { session: id, peer, seat: seated }, now);
+        }
         id
     }
 

@@ -51,7 +51,7 @@ start_server() {
     for _ in {1..300}; do
         address=$(sed -n 's/^listening on //p' "$work/server.log")
         if [[ -n $address ]]; then
-            url=ws://$address
+            url="ws://$address/ws?peerId=$(printf '%040d' 0)"
             return
         fi
         kill -0 "$server" 2>/dev/null || break
