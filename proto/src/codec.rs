@@ -6,7 +6,6 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, Visitor};
-use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::id::{NetworkName, PeerId};
@@ -139,10 +138,12 @@ struct Raw<'a> {
 ///
 /// A [`Refusal`] with `invalid-json`, `invalid-message`, `not-allowed` or `unknown-type`.
 pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
-    let raw: Raw<'_> = serde_json::from_str(text).map_err(|error| {
-        // A field of the wrong type stops the parse before its end, so what follows has not been seen yet.
-        let json = error.classify() == Category::Data && serde_json::from_str::<IgnoredAny>(text).is_ok();
-        if json {
+    // serde reads an array as a struct's fields in their order: that is no message, even where it would fit.
+    let object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
+    let raw = if object { serde_json::from_str::<Raw<'_>>(text) } else { Err(de::Error::custom("not an object")) };
+    let raw = raw.map_err(|_| {
+        // What stops this parse may be JSON all the same: a field of the wrong type, half a surrogate pair in a key.
+        if serde_json::from_str::<IgnoredAny>(text).is_ok() {
             Refusal::plain(
                 ErrorCode::InvalidMessage,
                 "a message is a JSON object in which type, targetPeerId and networkName are strings and no key is repeated",
