@@ -81,6 +81,16 @@ pub struct Refusal<'a> {
 }
 
 impl Refusal<'_> {
+    /// Of a binary message that is not even text.
+    pub(crate) fn not_text() -> Box<Self> {
+        Self::plain(ErrorCode::InvalidJson, "the message is not UTF-8")
+    }
+
+    /// Of a message that was not read to its end.
+    pub(crate) fn too_large() -> Box<Self> {
+        Self::plain(ErrorCode::MessageTooLarge, ErrorCode::MessageTooLarge.explain())
+    }
+
     fn plain(code: ErrorCode, message: &'static str) -> Box<Self> {
         let kind = MessageKind::Invalid;
         Box::new(Refusal { code, message, kind, in_reply_to: None, target: None, id: None, network: None })
