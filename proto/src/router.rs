@@ -97,7 +97,7 @@ impl Router {
             Input::NotText { session } => self.message(session, Err(Refusal::not_text()), now),
             Input::Opened { session, peer, seat } => self.opened(session, peer, seat, now),
             Input::Pong { session, payload } => self.ponged(session, payload, now),
-            Input::Retire { session } => self.retire(session),
+            Input::Retire { session } => self.retire(session, now),
             Input::Room { session } => self.read_roster(session),
             Input::TooLarge { session } => self.too_large(session, now),
             Input::Undelivered { origin, target, reason } => self.undelivered(origin, target, reason, now),
@@ -214,11 +214,16 @@ impl Router {
         self.send(id, Frame::Arena(frame), MessageKind::GoAway);
     }
 
-    fn retire(&mut self, id: SessionId) {
+    fn retire(&mut self, id: SessionId, now: Now) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if session.state == State::Live {
-            session.state = State::Retiring;
-            self.outputs.push_back(Output::Close { session: id, reason: CloseReason::Draining });
+        match session.state {
+            State::Live => {
+                session.state = State::Retiring;
+                self.outputs.push_back(Output::Close { session: id, reason: CloseReason::Draining });
+            }
+            // It has said nothing yet. Left to wait, it would be let in behind the drain's back.
+            State::Pending => self.close(id, CloseReason::Draining, now),
+            State::Retiring => {}
         }
     }
 
