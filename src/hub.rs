@@ -49,15 +49,14 @@ impl Hub {
     /// # Errors
     ///
     /// When a thread cannot be made.
-    pub fn start(config: &shard::HubConfig, listeners: Vec<Vec<TcpListener>>) -> io::Result<Self> {
+    pub fn start(
+        config: &shard::HubConfig,
+        listeners: Vec<Vec<TcpListener>>,
+        publish: Vec<watch::Sender<Arc<Reading>>>,
+    ) -> io::Result<Self> {
         let (end, ended) = mpsc::channel(listeners.len());
-        let shards = shard::start(config, listeners, &end)?;
+        let shards = shard::start(config, listeners, publish, &end)?;
         Ok(Self { shards, ended })
-    }
-
-    /// What each shard has counted, as of its last tick.
-    pub fn readings(&self) -> Vec<watch::Receiver<Arc<Reading>>> {
-        self.shards.iter().map(ShardHandle::readings).collect()
     }
 
     /// Runs until `stops` says so; then `on_drain` is called and the sessions leave, spread over `drain`.

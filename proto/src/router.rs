@@ -80,7 +80,7 @@ impl Router {
             tickets: Tickets::new(config.keys),
             outputs: VecDeque::new(),
             arena: Vec::new(),
-            stats: RouterStats::new(),
+            stats: RouterStats::default(),
             config,
         }
     }

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::HeaderValue;
+use hyper::HeaderMap;
 use proto::{HubId, Keys, PeerId, RouterConfig, ShardId, limits};
-use shard::{Clock, Gauges, HubConfig, SessionLimits};
+use shard::{Clock, Gauges, HubConfig, Reading, SessionLimits};
 
 fn main() -> std::io::Result<()> {
     let port =
@@ -39,14 +39,15 @@ fn main() -> std::io::Result<()> {
         },
         max_connections: limits::DEFAULT_MAX_CONNECTIONS,
         auth_token: None,
-        cors_origin: HeaderValue::from_static("*"),
+        cors: HeaderMap::new(),
         pages: Arc::new(|_, _| hyper::Response::default()),
         gauges: Arc::<Gauges>::default(),
         clock: Clock::start(),
         echo: true,
     };
+    let (publish, _readings) = tokio::sync::watch::channel(Arc::new(Reading::default()));
     let (ended, mut end) = tokio::sync::mpsc::channel(1);
-    let _shards = shard::start(&config, vec![listeners], &ended)?;
+    let _shards = shard::start(&config, vec![listeners], vec![publish], &ended)?;
     end.blocking_recv();
     Ok(())
 }

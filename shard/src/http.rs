@@ -10,7 +10,7 @@ use bytes::Bytes;
 use fastwebsockets::upgrade;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CONTENT_TYPE, HeaderValue, UPGRADE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -34,7 +34,7 @@ pub(crate) struct Door {
     pub(crate) gauges: Arc<Gauges>,
     /// What a client has to show, if anything.
     pub(crate) auth_token: Option<Arc<str>>,
-    pub(crate) cors_origin: HeaderValue,
+    pub(crate) cors: HeaderMap,
     pub(crate) pages: Pages,
     pub(crate) homes: Arc<[mpsc::Sender<HandOff>]>,
 }
@@ -94,7 +94,7 @@ fn answer(
         let mut response = Response::new(Full::from(text));
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, door.cors_origin.clone());
+        response.headers_mut().extend(door.cors.clone());
         response
     };
     // The order is the seed's: token, id, upgrade.

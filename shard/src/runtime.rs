@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use hyper::header::HeaderValue;
+use hyper::HeaderMap;
 use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, LETTER_BATCH, MAILBOX_BATCHES, MAX_HTTP_CONNECTIONS, TICK};
 use proto::{Letter, Router, RouterConfig, ShardId};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,8 +34,8 @@ pub struct HubConfig {
     pub max_connections: usize,
     /// What a client has to show to be let in, if anything.
     pub auth_token: Option<Arc<str>>,
-    /// For `Access-Control-Allow-Origin`.
-    pub cors_origin: HeaderValue,
+    /// What lets a page of another origin read an answer. Goes on refusals; the pages have theirs.
+    pub cors: HeaderMap,
     /// What answers requests that are not for a WebSocket.
     pub pages: Pages,
     /// Counts that are right at once.
@@ -59,15 +59,9 @@ enum Command {
 pub struct ShardHandle {
     commands: mpsc::Sender<Command>,
     thread: std::thread::JoinHandle<()>,
-    readings: watch::Receiver<Arc<Reading>>,
 }
 
 impl ShardHandle {
-    /// What the shard has counted, as of its last tick.
-    pub fn readings(&self) -> watch::Receiver<Arc<Reading>> {
-        self.readings.clone()
-    }
-
     /// Has the shard stop accepting and its sessions leave, each at its own time within `spread`.
     /// The receiver resolves when the last has left, or the shard has ended.
     pub fn drain(&self, spread: Duration, hubs: Arc<[String]>) -> oneshot::Receiver<()> {
@@ -83,7 +77,8 @@ impl ShardHandle {
     }
 }
 
-/// Starts one shard for each set of listeners. `ended` hears of a shard's end, wanted or not.
+/// Starts one shard for each set of listeners. Each publishes its numbers once a tick, by the sender at its place in
+/// `publish`; `ended` hears of a shard's end, wanted or not.
 ///
 /// # Errors
 ///
@@ -91,6 +86,7 @@ impl ShardHandle {
 pub fn start(
     config: &HubConfig,
     listeners: Vec<Vec<StdListener>>,
+    publish: Vec<watch::Sender<Arc<Reading>>>,
     ended: &mpsc::Sender<ShardId>,
 ) -> std::io::Result<Vec<ShardHandle>> {
     let shards = listeners.len() as u16;
@@ -99,7 +95,8 @@ pub fn start(
     let homes: Arc<[mpsc::Sender<HandOff>]> = homes.into();
     let posts: Arc<[mpsc::Sender<Vec<Letter>>]> = posts.into();
     let mut handles = Vec::new();
-    for (i, ((listeners, arrivals), mailbox)) in listeners.into_iter().zip(arrivals).zip(mailboxes).enumerate() {
+    let post = arrivals.into_iter().zip(mailboxes).zip(publish);
+    for (i, (listeners, ((arrivals, mailbox), publish))) in listeners.into_iter().zip(post).enumerate() {
         let shard = ShardId(i as u16);
         let (commands, orders) = mpsc::channel(1);
         let mut config = config.clone();
@@ -109,7 +106,6 @@ pub fn start(
         let router = Router::new(config.router.clone());
         let mut core =
             Core::new(router, shard, shards, config.limits, config.clock, Arc::clone(&config.gauges), config.echo);
-        let (publish, readings) = watch::channel(Arc::new(core.reading()));
         let post = Post { homes: Arc::clone(&homes), posts: Arc::clone(&posts), arrivals, mailbox, orders, publish };
         let on_end = OnEnd(ended.clone(), shard);
         let busy = Arc::new(AtomicU64::new(0));
@@ -121,7 +117,7 @@ pub fn start(
                 Err(error) => tracing::error!(%error, "shard_failed"),
             }
         })?;
-        handles.push(ShardHandle { commands, thread, readings });
+        handles.push(ShardHandle { commands, thread });
     }
     Ok(handles)
 }
@@ -170,7 +166,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
         max_connections: config.max_connections,
         gauges: config.gauges,
         auth_token: config.auth_token,
-        cors_origin: config.cors_origin,
+        cors: config.cors,
         pages: config.pages,
         homes,
     });
