@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_signal_is_delivered_with_its_last_byte() {
         let mut queue = queue(&["aaaa", "bb", "cc"]);
-        assert_eq!(advance(&mut queue, 3), []);
+        assert!(advance(&mut queue, 3).is_empty());
         assert_eq!(advance(&mut queue, 3), [0, 1]);
         assert_eq!((queue.len_frames(), queue.unwritten()), (1, &b"cc"[..]));
         assert_eq!(advance(&mut queue, 2), [2]);

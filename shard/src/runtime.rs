@@ -104,7 +104,7 @@ pub fn start(
         config.router.shards = shards;
         config.limits.send_budget_bytes /= usize::from(shards);
         let router = Router::new(config.router.clone());
-        let mut core =
+        let core =
             Core::new(router, shard, shards, config.limits, config.clock, Arc::clone(&config.gauges), config.echo);
         let post = Post { homes: Arc::clone(&homes), posts: Arc::clone(&posts), arrivals, mailbox, orders, publish };
         let on_end = OnEnd(ended.clone(), shard);
