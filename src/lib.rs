@@ -1,1 +1,4 @@
 //! x
+pub mod cli;
+pub mod cmd;
+pub mod config;
