@@ -2,3 +2,5 @@
 pub mod cli;
 pub mod cmd;
 pub mod config;
+pub mod lifecycle;
+pub mod telemetry;
