@@ -1,0 +1,116 @@
+//! The command line: what `peerpigeon` was asked to do.
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::builder::Resettable;
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::cmd;
+use crate::config::{Config, Flags, Refusal};
+
+/// Exit code for a command line or an environment that cannot hold (`EX_USAGE` of sysexits.h): starting again will
+/// not help.
+const EX_USAGE: u8 = 64;
+
+/// A WebRTC signaling hub: peers join named networks over WebSockets, discover each other and exchange offers,
+/// answers and ICE candidates.
+#[derive(Debug, Parser)]
+#[command(name = "peerpigeon", version, about, args_conflicts_with_subcommands = true)]
+#[command(after_help = "Without a command, peerpigeon serves. Every flag of serve can also be said by the variable \
+                        behind it; an empty variable counts as unset.")]
+struct Cli {
+    #[command(subcommand)]
+    asked: Option<Asked>,
+    #[command(flatten)]
+    serve: Flags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Asked {
+    /// Run a hub (the default)
+    Serve(Flags),
+    Peer(cmd::peer::Args),
+    LoadTest(cmd::load_test::Args),
+    GeneratePeerIds(cmd::generate_peer_ids::Args),
+}
+
+/// What there is to do.
+#[derive(Debug)]
+pub enum Task {
+    /// Run a hub.
+    Serve(Box<Config>),
+    /// Join a network as a peer.
+    Peer(Box<cmd::peer::Args>),
+    /// Put a hub under load.
+    LoadTest(Box<cmd::load_test::Args>),
+    /// Print peer ids.
+    GeneratePeerIds(cmd::generate_peer_ids::Args),
+}
+
+/// Why there is nothing to do: `--help` and its like, or a command line that cannot hold.
+#[derive(Debug)]
+pub enum Exit {
+    /// clap has something to say.
+    Clap(clap::Error),
+    /// What was asked for is this text.
+    Print(String),
+    /// Settings that cannot hold.
+    Refused(Vec<Refusal>),
+}
+
+/// Reads the command line, and for a hub all of its settings. `env` is asked for a variable by its name.
+pub fn task(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Task, Exit> {
+    let matches = without_empty_variables(Cli::command(), env).try_get_matches_from(args).map_err(Exit::Clap)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(Exit::Clap)?;
+    let flags = match cli.asked {
+        None => cli.serve,
+        Some(Asked::Serve(flags)) => flags,
+        Some(Asked::Peer(args)) => return Ok(Task::Peer(Box::new(args))),
+        Some(Asked::LoadTest(args)) => return Ok(Task::LoadTest(Box::new(args))),
+        Some(Asked::GeneratePeerIds(args)) => return Ok(Task::GeneratePeerIds(args)),
+    };
+    let config = Config::resolve(&flags, env).map_err(Exit::Refused)?;
+    if flags.print_config {
+        return Err(Exit::Print(config.describe()));
+    }
+    Ok(Task::Serve(Box::new(config)))
+}
+
+/// Keeps clap from seeing variables that are set to nothing.
+fn without_empty_variables(command: Command, env: &dyn Fn(&str) -> Option<OsString>) -> Command {
+    let is_empty = |name: &std::ffi::OsStr| name.to_str().and_then(env).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(Resettable::Reset) } else { arg })
+        .mut_subcommands(|subcommand| without_empty_variables(subcommand, env))
+}
+
+impl Exit {
+    /// The exit code that goes with it.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Clap(error) if !error.use_stderr() => 0,
+            Self::Print(_) => 0,
+            Self::Clap(_) | Self::Refused(_) => EX_USAGE,
+        }
+    }
+
+    /// Says what there is to say, on stdout where it was asked for and on stderr otherwise.
+    pub fn report(self) -> ExitCode {
+        let code = ExitCode::from(self.code());
+        // Nobody may be there to read it; the code says enough.
+        let _ = match self {
+            Self::Clap(error) => error.print(),
+            Self::Print(text) => std::io::stdout().write_all(text.as_bytes()),
+            Self::Refused(refusals) => {
+                let lines: String = refusals.iter().map(|refusal| format!("peerpigeon: {refusal}\n")).collect();
+                std::io::stderr().write_all(lines.as_bytes())
+            }
+        };
+        code
+    }
+}

@@ -1,0 +1,158 @@
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::*;
+use crate::config::SETTINGS_IN_CHINESE;
+
+fn asked(args: &[&str], env: &[(&str, &str)]) -> Result<Task, Exit> {
+    let args = std::iter::once("peerpigeon").chain(args.iter().copied()).map(OsString::from);
+    task(args, &|name| env.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
+}
+
+fn served(args: &[&str], env: &[(&str, &str)]) -> Config {
+    match asked(args, env) {
+        Ok(Task::Serve(config)) => *config,
+        other => panic!("{args:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn clap_finds_nothing_wrong_with_the_commands() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn to_serve_is_the_default() {
+    for args in [&["--port", "9000"][..], &["serve", "--port", "9000"], &["serve", "--port=9000"]] {
+        assert_eq!(served(args, &[]).port, 9000);
+    }
+    assert_eq!(served(&[], &[("PORT", "9001")]).port, 9001);
+    assert_eq!(served(&["serve"], &[("PORT", "9001")]).port, 9001);
+    assert_eq!(served(&["serve"], &[("PORT", "")]).port, 8080);
+}
+
+#[test]
+fn the_variables_of_a_hub_do_not_disturb_other_commands() {
+    let bad = [("PORT", "x"), ("SHARDS", "0"), ("LOG_LEVEL", "inof")];
+    assert!(matches!(asked(&["generate-peer-ids"], &bad), Ok(Task::GeneratePeerIds(_))));
+}
+
+#[test]
+fn bad_usage_is_64() {
+    for args in [
+        &["--prot", "1"][..],
+        &["serve", "--port"],
+        &["serve", "--port", "1", "--port", "2"],
+        &["sevre"],
+        &["serve", "more"],
+        &["--port", "1", "serve"],
+        &["peer", "--no-such-flag"],
+        &["--port", "99999"],
+        &["serve", "--is-hub=maybe"],
+    ] {
+        assert_eq!(asked(args, &[]).unwrap_err().code(), 64, "{args:?}");
+    }
+    assert_eq!(asked(&[], &[("PORT", "http")]).unwrap_err().code(), 64);
+}
+
+#[test]
+fn what_was_asked_for_is_0() {
+    for args in [
+        &["--help"][..],
+        &["-h"],
+        &["--version"],
+        &["-V"],
+        &["help"],
+        &["serve", "--help"],
+        &["help", "serve"],
+        &["peer", "--help"],
+        &["--print-config"],
+        &["serve", "--print-config"],
+    ] {
+        assert_eq!(asked(args, &[]).unwrap_err().code(), 0, "{args:?}");
+    }
+}
+
+#[test]
+fn a_bad_setting_is_told_before_the_rest_is_printed() {
+    assert_eq!(asked(&["--print-config", "--port", "x"], &[]).unwrap_err().code(), 64);
+}
+
+#[test]
+fn clap_names_the_flag() {
+    let Err(Exit::Clap(error)) = asked(&["serve", "--prot", "1"], &[]) else { panic!() };
+    let text = error.render().to_string();
+    assert!(text.contains("--prot") && text.contains("--port"), "{text}");
+}
+
+#[test]
+fn help_shows_no_value_of_a_variable() {
+    let mut command = Cli::command();
+    command.build();
+    for args in command.find_subcommand("serve").unwrap().get_arguments() {
+        assert!(args.get_env().is_none() || args.is_hide_env_values_set(), "{args:?}");
+    }
+}
+
+/// A table of settings as it stands in a README, made from what clap knows and from the variables without a flag.
+fn table(chinese: bool) -> String {
+    let in_chinese = |name: &str| {
+        let found = SETTINGS_IN_CHINESE.iter().find(|(known, ..)| *known == name);
+        found.unwrap_or_else(|| panic!("{name} is not in SETTINGS_IN_CHINESE"))
+    };
+    let mut out = String::new();
+    let headings =
+        if chinese { "| 变量 | 参数 | 默认值 | 说明 |" } else { "| Variable | Flag | Default | What it is |" };
+    let _ = writeln!(out, "{headings}\n|---|---|---|---|");
+    let command = Cli::command();
+    let serve = command.find_subcommand("serve").unwrap();
+    for arg in serve.get_arguments() {
+        let (Some(flag), Some(variable)) = (arg.get_long(), arg.get_env()) else { continue };
+        let variable = variable.to_str().unwrap();
+        let default = match arg.get_default_values() {
+            [] => String::new(),
+            values => format!("`{}`", values[0].to_str().unwrap()),
+        };
+        let help = arg.get_help().unwrap().to_string();
+        let (help, found) = help.strip_suffix(']').and_then(|h| h.split_once(" [default: ")).unwrap_or((&help, ""));
+        let (help, found) = if chinese {
+            let (_, help, found) = in_chinese(variable);
+            (*help, *found)
+        } else {
+            (help, found)
+        };
+        let default = if default.is_empty() { found } else { &default };
+        let help = help.replace('|', "\\|");
+        let _ = writeln!(out, "| `{variable}` | `--{flag}` | {default} | {help} |");
+    }
+    for setting in crate::config::variables_without_a_flag() {
+        let help = if chinese { in_chinese(setting.0).1 } else { setting.1 };
+        let _ = writeln!(out, "| `{}` | | | {help} |", setting.0);
+    }
+    out
+}
+
+/// Holds the tables of the READMEs to what the program takes. `BLESS=1` writes them anew.
+#[test]
+fn the_readmes_say_what_can_be_set() {
+    const BEGIN: &str = "<!-- config:begin -->\n";
+    const END: &str = "<!-- config:end -->";
+    for (name, chinese, must) in [("README.md", false, true), ("README.zh-CN.md", true, false)] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        let Ok(readme) = std::fs::read_to_string(&path) else {
+            assert!(!must, "there is no {name}");
+            continue;
+        };
+        let (before, rest) = readme.split_once(BEGIN).unwrap_or_else(|| panic!("{name} has no {BEGIN}"));
+        let (held, after) = rest.split_once(END).unwrap_or_else(|| panic!("{name} has no {END}"));
+        let table = table(chinese);
+        if std::env::var_os("BLESS").is_some_and(|bless| bless == "1") {
+            std::fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+        } else {
+            assert!(
+                held == table,
+                "{name}: the settings changed: run the tests once with BLESS=1. It should say:\n{table}"
+            );
+        }
+    }
+}

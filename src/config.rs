@@ -1,0 +1,328 @@
+//! What holds: every setting, read and judged once, before anything binds.
+
+#[cfg(test)]
+mod chinese;
+mod parse;
+mod reader;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fmt::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hyper::Uri;
+use hyper::header::HeaderValue;
+use proto::limits::SEND_FLOOR_BYTES;
+use proto::{HubId, PeerId};
+
+pub use reader::Refusal;
+pub use settings::Flags;
+
+use reader::{Reader, Shown, Source};
+use settings::Setting;
+
+#[cfg(test)]
+pub(crate) use chinese::SETTINGS_IN_CHINESE;
+pub(crate) use parse::without_secrets;
+
+/// What `--print-config` says in a token's place. It is refused as a token, so that its output, read back as an env
+/// file, cannot stand for a secret.
+const TOKEN_IS_SET: &str = "<set>";
+
+/// The most that a hub adds to a client's `data`: the frame's header, the keys, two ids, a timestamp, and a network
+/// name of 256 bytes, each of them escaped as six.
+const MAX_ENVELOPE_BYTES: usize = 2 * 1024;
+
+/// Files that a hub has open besides its WebSockets: listeners, runtimes, logs, and some room for HTTP.
+const SPARE_FILES: u64 = 64;
+
+/// A secret. It is compared and never printed.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// Whether this is what was presented, in a time that tells nothing of where they differ.
+    pub fn matches(&self, presented: &[u8]) -> bool {
+        let secret = self.0.as_bytes();
+        let differences = secret.iter().zip(presented).fold(0, |seen, (a, b)| seen | (a ^ b));
+        std::hint::black_box(differences) == 0 && secret.len() == presented.len()
+    }
+
+    /// The secret, for whoever has to pass it on.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(TOKEN_IS_SET)
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// What is logged, as tracing-subscriber's `EnvFilter` reads it. It has been parsed once already.
+    pub filter: String,
+}
+
+/// Every setting, resolved: what a hub is told to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What peers must present, if anything.
+    pub auth_token: Option<Token>,
+    /// The hubs to link to.
+    pub bootstrap_hubs: Vec<Uri>,
+    /// `Access-Control-Allow-Origin` of every answer.
+    pub cors_origin: HeaderValue,
+    /// The time over which closes are spread when the hub stops.
+    pub drain: Duration,
+    /// FLY_APP_NAME.
+    pub fly_app_name: String,
+    /// FLY_REGION.
+    pub fly_region: String,
+    /// HOST as it was said, for /stats.
+    pub host: String,
+    /// This hub.
+    pub hub_id: HubId,
+    /// Whether this hub is part of a mesh.
+    pub is_hub: bool,
+    /// Where to listen. With PORT=0 each has port 0: the first one bound says which port the others have to take.
+    pub listen: Vec<SocketAddr>,
+    /// What is logged.
+    pub log: LogConfig,
+    /// WebSockets at once.
+    pub max_connections: usize,
+    /// Longest message of a client.
+    pub max_message_bytes: usize,
+    /// Networks a peer may be in.
+    pub max_networks_per_peer: usize,
+    /// Peers a network may have.
+    pub max_peers_per_network: usize,
+    /// The mesh this hub belongs to.
+    pub mesh_namespace: String,
+    /// Messages per second and session.
+    pub message_rate: u32,
+    /// Silence after which a session is dead.
+    pub peer_timeout: Duration,
+    /// PORT as it was said: 0 is any.
+    pub port: u16,
+    /// Bytes that may wait for all sessions together.
+    pub send_budget_bytes: usize,
+    /// Bytes that may wait for one session.
+    pub send_queue_bytes: usize,
+    /// Frames that may wait for one session.
+    pub send_queue_frames: usize,
+    /// Cores to serve on.
+    pub shards: u16,
+    shown: Vec<Shown>,
+}
+
+impl Config {
+    /// Weighs what the command line and the environment say. `env` is asked for a variable by its name.
+    pub fn resolve(flags: &Flags, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, Vec<Refusal>> {
+        let mut reader = Reader::new(flags, env);
+        match Self::read(&mut reader) {
+            Some(mut config) if reader.refusals.is_empty() => {
+                config.shown = reader.shown;
+                config.shown.sort_by_key(|shown| shown.name);
+                config.cross_check().map(|()| config)
+            }
+            _ => Err(reader.refusals),
+        }
+    }
+
+    /// The configuration that these variables make, whatever the environment says: for hubs inside other programs.
+    pub fn from_pairs(pairs: &[(&str, &str)]) -> Result<Self, Vec<Refusal>> {
+        Self::resolve(&Flags::default(), &|name| {
+            pairs.iter().find(|(variable, _)| *variable == name).map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let name = |text: &str| Ok(text.to_owned());
+        let nothing = || Ok(String::new());
+
+        // Each is read before any is missed, so that all refusals are told at once.
+        let host = reader.text(&settings::HOST, || host("localhost"), host);
+        let port = reader.number(&settings::PORT, || settings::PORT.default_number());
+        let shards = reader.number(&settings::SHARDS, available_cores);
+        let auth_token = reader.text(&settings::AUTH_TOKEN, || Ok(None), |text| parse::token(text).map(Some));
+        let cors_origin = reader.text(&settings::CORS_ORIGIN, || parse::origin("*"), parse::origin);
+        let mut number = |setting: &'static Setting| reader.number(setting, || setting.default_number());
+        let max_connections = number(&settings::MAX_CONNECTIONS);
+        let max_message_bytes = number(&settings::MAX_MESSAGE_BYTES);
+        let max_networks_per_peer = number(&settings::MAX_NETWORKS_PER_PEER);
+        let max_peers_per_network = number(&settings::MAX_PEERS_PER_NETWORK);
+        let message_rate = number(&settings::MESSAGE_RATE);
+        let peer_timeout_ms = number(&settings::PEER_TIMEOUT_MS);
+        let send_queue_frames = number(&settings::SEND_QUEUE_FRAMES);
+        let send_queue_bytes = number(&settings::SEND_QUEUE_BYTES);
+        let send_budget_bytes = number(&settings::SEND_BUDGET_BYTES);
+        let drain_secs = number(&settings::DRAIN_SECS);
+        let cleanup_interval_ms = number(&settings::CLEANUP_INTERVAL_MS);
+        let is_hub = reader.switch(&settings::IS_HUB);
+        let hub_id = reader.text(&settings::HUB_ID, random_hub_id, parse::hub_id);
+        let namespace =
+            reader.text(&settings::HUB_MESH_NAMESPACE, || Ok("pigeonhub-mesh".to_owned()), parse::namespace);
+        let bootstrap_hubs = reader.text(&settings::BOOTSTRAP_HUBS, || Ok(Vec::new()), parse::hubs);
+        let log_format = reader.text(&settings::LOG_FORMAT, || Ok(LogFormat::Auto), parse::log_format);
+        let log_filter =
+            reader.aliased(&settings::LOG_LEVEL, &["RUST_LOG"], || Ok("info".to_owned()), parse::log_filter);
+        let fly_app_name = reader.text(&settings::FLY_APP_NAME, nothing, name);
+        let fly_region = reader.text(&settings::FLY_REGION, nothing, name);
+
+        if let Some(hubs) = &bootstrap_hubs {
+            reader.show_as(
+                &settings::BOOTSTRAP_HUBS,
+                hubs.iter().map(|hub| without_secrets(&hub.to_string())).collect::<Vec<_>>().join(","),
+            );
+        }
+
+        let (host, addresses) = host?;
+        let port = u16::try_from(port?).ok()?;
+        cleanup_interval_ms?;
+        Some(Self {
+            auth_token: auth_token?,
+            bootstrap_hubs: bootstrap_hubs?,
+            cors_origin: cors_origin?,
+            drain: Duration::from_secs(drain_secs?),
+            fly_app_name: fly_app_name?,
+            fly_region: fly_region?,
+            host,
+            hub_id: hub_id?,
+            is_hub: is_hub?,
+            listen: addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect(),
+            log: LogConfig { format: log_format?, filter: log_filter? },
+            max_connections: size(max_connections?),
+            max_message_bytes: size(max_message_bytes?),
+            max_networks_per_peer: size(max_networks_per_peer?),
+            max_peers_per_network: size(max_peers_per_network?),
+            mesh_namespace: namespace?,
+            message_rate: u32::try_from(message_rate?).ok()?,
+            peer_timeout: Duration::from_millis(peer_timeout_ms?),
+            port,
+            send_budget_bytes: size(send_budget_bytes?),
+            send_queue_bytes: size(send_queue_bytes?),
+            send_queue_frames: size(send_queue_frames?),
+            shards: u16::try_from(shards?).ok()?,
+            shown: Vec::new(),
+        })
+    }
+
+    /// What no setting can say alone.
+    fn cross_check(&self) -> Result<(), Vec<Refusal>> {
+        let mut refusals = Vec::new();
+        let mut at_least = |setting: &Setting, said: usize, least: usize, because: &str| {
+            if said < least {
+                refusals.push(Refusal::new(setting, format!("{said} is too small: at least {least}, {because}")));
+            }
+        };
+        at_least(
+            &settings::SEND_QUEUE_BYTES,
+            self.send_queue_bytes,
+            self.max_message_bytes + MAX_ENVELOPE_BYTES,
+            "which is one message of MAX_MESSAGE_BYTES with what the hub adds to it",
+        );
+        at_least(
+            &settings::SEND_BUDGET_BYTES,
+            self.send_budget_bytes,
+            self.send_queue_bytes,
+            "which is SEND_QUEUE_BYTES: one peer's queue",
+        );
+        at_least(
+            &settings::SEND_BUDGET_BYTES,
+            self.send_budget_bytes,
+            usize::from(self.shards) * SEND_FLOOR_BYTES,
+            "which is 256 KiB for each of SHARDS",
+        );
+        if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+    }
+
+    /// What `--print-config` prints: an env file, with where each value was said at its end.
+    pub fn describe(&self) -> String {
+        let mut out = String::new();
+        for Shown { name, value, .. } in &self.shown {
+            let _ = writeln!(out, "{name}={value}");
+        }
+        // Comments of their own: `docker run --env-file` takes one behind a value for a part of the value.
+        for (source, place) in [
+            (Source::Flag, "said by flags"),
+            (Source::Environment, "said by the environment"),
+            (Source::Default, "defaults"),
+        ] {
+            let names: Vec<_> = self.shown.iter().filter(|shown| shown.source == source).map(|s| s.name).collect();
+            if !names.is_empty() {
+                let _ = writeln!(out, "# {place}: {}", names.join(" "));
+            }
+        }
+        out
+    }
+
+    /// What an operator should hear at start: settings that hold but do not do what they seem to. `max_files` is how
+    /// many files the process may open.
+    pub fn warnings(&self, max_files: Option<u64>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.is_hub || !self.bootstrap_hubs.is_empty() {
+            warnings.push(
+                "IS_HUB and BOOTSTRAP_HUBS are read and shown, but this version makes no links to other hubs: peers \
+                 on different hubs do not find each other"
+                    .to_owned(),
+            );
+        }
+        if self.shown.iter().any(|s| s.name == settings::CLEANUP_INTERVAL_MS.name && s.source != Source::Default) {
+            warnings.push("CLEANUP_INTERVAL_MS has no effect: whoever is gone is cleaned up at once".to_owned());
+        }
+        let wanted = self.max_connections as u64 + SPARE_FILES;
+        if let Some(max_files) = max_files.filter(|&max_files| max_files < wanted) {
+            warnings.push(format!(
+                "MAX_CONNECTIONS is {}, but this process may open {max_files} files: raise `ulimit -n` to {wanted} or more",
+                self.max_connections
+            ));
+        }
+        warnings
+    }
+}
+
+/// Name and meaning of each variable that has no flag, for those who document them.
+#[cfg(test)]
+pub(crate) fn variables_without_a_flag() -> impl Iterator<Item = (&'static str, &'static str)> {
+    settings::ALL.iter().filter(|setting| setting.flag().is_none()).map(|setting| (setting.name, setting.help))
+}
+
+fn host(text: &str) -> Result<(String, Vec<IpAddr>), String> {
+    Ok((text.to_owned(), parse::host(text)?))
+}
+
+/// Affinity and the quota of a cgroup, version 1 or 2, are accounted for by the standard library.
+fn available_cores() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
+}
+
+fn random_hub_id() -> Result<HubId, String> {
+    let mut bytes = [0; 20];
+    getrandom::fill(&mut bytes).map_err(|error| format!("the system has no random number to give: {error}"))?;
+    Ok(HubId(PeerId::from_bytes(bytes)))
+}
+
+/// Ranges end below what an address space of 64 bits holds; a smaller one gets what it can hold.
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,33 @@
+//! The settings as README.zh-CN.md explains them: name, what it is, and what is found where there is no fixed default.
+
+/// One line for each setting.
+pub(crate) const SETTINGS_IN_CHINESE: &[(&str, &str, &str)] = &[
+    ("HOST", "监听的地址或主机名：localhost 即 127.0.0.1 和 ::1，0.0.0.0 即所有 IPv4 地址，:: 即所有地址", ""),
+    ("PORT", "监听的端口；0 表示任意空闲端口", ""),
+    ("SHARDS", "为对等端服务的线程数，每核一个", "本进程可用的核数"),
+    ("AUTH_TOKEN", "对等端必须出示的令牌，用 `Authorization: Bearer TOKEN` 或 `?token=TOKEN`", ""),
+    ("CORS_ORIGIN", "允许读取 HTTP 端点的网页来源；* 表示任意来源", ""),
+    ("MAX_CONNECTIONS", "同时打开的 WebSocket 数量上限", ""),
+    ("MAX_MESSAGE_BYTES", "对等端可发送的单条消息的最大字节数", ""),
+    ("MAX_NETWORKS_PER_PEER", "一个对等端可同时加入的网络数量", ""),
+    ("MAX_PEERS_PER_NETWORK", "一个网络可容纳的对等端数量", ""),
+    ("MESSAGE_RATE", "一个对等端长期平均每秒可发送的消息数", ""),
+    ("PEER_TIMEOUT_MS", "静默多少毫秒后视为离线；对 ping 的应答也算活动", ""),
+    ("SEND_QUEUE_FRAMES", "可为一个对等端排队的消息数；读取过慢的对等端会被断开", ""),
+    ("SEND_QUEUE_BYTES", "可为一个对等端排队的字节数", ""),
+    ("SEND_BUDGET_BYTES", "可为所有对等端排队的总字节数", ""),
+    ("IS_HUB", "加入由多个 hub 组成的 mesh", ""),
+    ("HUB_ID", "本 hub 的 id，40 位十六进制数字", "随机"),
+    ("HUB_MESH_NAMESPACE", "本 hub 所属的 mesh", ""),
+    ("BOOTSTRAP_HUBS", "要连接的 hub：以逗号分隔的 ws:// 或 wss:// URL", ""),
+    ("DRAIN_SECS", "停止时用多少秒分批送走对等端，避免它们同时重连", ""),
+    ("LOG_FORMAT", "json、human，或 auto：在终端上为 human，其余为 json", ""),
+    (
+        "LOG_LEVEL",
+        "off、error、warn、info、debug 或 trace，或 shard=debug,info 这样的过滤器；未设置时使用 RUST_LOG",
+        "",
+    ),
+    ("CLEANUP_INTERVAL_MS", "无效果：离开的对等端会立即清理。仅因 Go 版 hub 有此变量而接受", ""),
+    ("FLY_APP_NAME", "Fly.io 上的应用名，显示在 /metrics?format=json 中", ""),
+    ("FLY_REGION", "Fly.io 上的区域，显示在 /metrics?format=json 中", ""),
+];

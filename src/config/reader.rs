@@ -1,0 +1,181 @@
+//! Reads settings: a flag beats a variable, a variable beats the default, and every refusal is kept.
+
+use std::ffi::OsString;
+use std::fmt;
+
+use super::settings::{Flags, Kind, Setting};
+
+/// Where the value of a setting was said.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Source {
+    Flag,
+    Environment,
+    Default,
+}
+
+/// A setting that cannot hold: which, what was said, what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal(String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Refusal {
+    pub(super) fn new(setting: &Setting, problem: impl fmt::Display) -> Self {
+        Self::named(setting, setting.name, problem)
+    }
+
+    /// `variable` is the one that was read, which need not be the setting's own.
+    fn named(setting: &Setting, variable: &str, problem: impl fmt::Display) -> Self {
+        match setting.flag() {
+            Some(flag) => Self(format!("{variable} (--{flag}): {problem}")),
+            None => Self(format!("{variable}: {problem}")),
+        }
+    }
+}
+
+/// A line of `--print-config`.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    pub(super) name: &'static str,
+    pub(super) value: String,
+    pub(super) source: Source,
+}
+
+/// What was said about one setting.
+struct Said {
+    /// Trimmed; `None` when nothing was said.
+    text: Option<String>,
+    source: Source,
+    variable: &'static str,
+}
+
+pub(super) struct Reader<'a> {
+    flags: &'a Flags,
+    env: &'a dyn Fn(&str) -> Option<OsString>,
+    pub(super) refusals: Vec<Refusal>,
+    pub(super) shown: Vec<Shown>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(flags: &'a Flags, env: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
+        Self { flags, env, refusals: Vec::new(), shown: Vec::new() }
+    }
+
+    /// A text, judged and made into what it means by `parse`, which also says how it is shown.
+    pub(super) fn text<T>(
+        &mut self,
+        setting: &'static Setting,
+        default: impl FnOnce() -> Result<T, String>,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        self.aliased(setting, &[], default, parse)
+    }
+
+    /// A text that may also be said by other variables, where its own is unset.
+    pub(super) fn aliased<T>(
+        &mut self,
+        setting: &'static Setting,
+        aliases: &[&'static str],
+        default: impl FnOnce() -> Result<T, String>,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let said = self.said(setting, aliases)?;
+        let judged = match &said.text {
+            Some(text) => parse(text),
+            None => default(),
+        };
+        let value = match (&said.text, setting.kind) {
+            (Some(_), Kind::Secret) => super::TOKEN_IS_SET.to_owned(),
+            (Some(text), Kind::Number { .. } | Kind::Switch | Kind::Text) => text.clone(),
+            (None, _) => setting.default_text().unwrap_or_default(),
+        };
+        self.settle(setting, &said, judged, value)
+    }
+
+    /// A whole number within the setting's range.
+    pub(super) fn number(&mut self, setting: &'static Setting, default: impl FnOnce() -> u64) -> Option<u64> {
+        let said = self.said(setting, &[])?;
+        let Kind::Number { noun, min, max } = setting.kind else { return None };
+        let judged = match &said.text {
+            None => Ok(default().clamp(min, max)),
+            Some(text) => match text.parse() {
+                Ok(number) if (min..=max).contains(&number) => Ok(number),
+                _ => Err(format!("{} is not {noun}: {min} to {max}", quoted(text))),
+            },
+        };
+        let value = judged.as_ref().map_or_else(|_| String::new(), u64::to_string);
+        self.settle(setting, &said, judged, value)
+    }
+
+    /// True or false.
+    pub(super) fn switch(&mut self, setting: &'static Setting) -> Option<bool> {
+        let said = self.said(setting, &[])?;
+        let judged = said.text.as_deref().map_or(Ok(false), super::parse::switch);
+        let value = judged.as_ref().map_or_else(|_| String::new(), bool::to_string);
+        self.settle(setting, &said, judged, value)
+    }
+
+    /// Shows a setting in other words than it was said in.
+    pub(super) fn show_as(&mut self, setting: &'static Setting, value: String) {
+        if let Some(shown) = self.shown.iter_mut().find(|shown| shown.name == setting.name) {
+            shown.value = value;
+        }
+    }
+
+    fn settle<T>(
+        &mut self,
+        setting: &'static Setting,
+        said: &Said,
+        judged: Result<T, String>,
+        value: String,
+    ) -> Option<T> {
+        match judged {
+            Ok(held) => {
+                self.shown.push(Shown { name: setting.name, value, source: said.source });
+                Some(held)
+            }
+            Err(problem) => {
+                self.refusals.push(Refusal::named(setting, said.variable, problem));
+                None
+            }
+        }
+    }
+
+    /// What was said. An empty value is none: that is how a Kubernetes manifest or a compose file leaves a variable out.
+    /// `None` when it cannot be read; the refusal is noted.
+    fn said(&mut self, setting: &'static Setting, aliases: &[&'static str]) -> Option<Said> {
+        let flag = self.flags.given.get(setting.name).map(|value| (value.clone(), Source::Flag, setting.name));
+        let variables = std::iter::once(setting.name).chain(aliases.iter().copied());
+        let env = self.env;
+        let variables = variables.filter_map(|name| Some((env(name)?, Source::Environment, name)));
+        for (value, source, variable) in flag.into_iter().chain(variables) {
+            let Ok(text) = value.into_string() else {
+                self.refusals.push(Refusal::named(setting, variable, "what it says is not UTF-8"));
+                return None;
+            };
+            let text = text.trim();
+            if !text.is_empty() {
+                return Some(Said { text: Some(text.to_owned()), source, variable });
+            }
+        }
+        Some(Said { text: None, source: Source::Default, variable: setting.name })
+    }
+}
+
+/// What was said, fit to be printed: one line, and not for ever.
+pub(super) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 80;
+    let mut out = String::new();
+    for (i, c) in text.chars().enumerate() {
+        if i == LONGEST {
+            out.push('…');
+            break;
+        }
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}

@@ -1,0 +1,420 @@
+//! Every setting, once: its variable, its flag, its default and what may be said.
+
+use std::collections::BTreeMap;
+
+use clap::builder::{OsStringValueParser, ValueParser};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use proto::limits::{
+    DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_NETWORKS_PER_PEER, DEFAULT_MAX_PEERS_PER_NETWORK,
+    DEFAULT_MESSAGE_RATE, DEFAULT_SEND_BUDGET_BYTES, DEFAULT_SEND_QUEUE_BYTES, DEFAULT_SEND_QUEUE_FRAMES, ROSTER_CHUNK,
+    ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
+};
+
+/// One thing that can be set: by its variable, or by the flag of the same name.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// The variable. The flag is the same in lower case, with dashes.
+    pub(crate) name: &'static str,
+    /// What stands for the value in `--help`. Empty: there is no flag.
+    pub(crate) value: &'static str,
+    /// What holds when nothing is said.
+    pub(crate) default: Preset,
+    /// What may be said.
+    pub(crate) kind: Kind,
+    /// The heading it stands under in `--help`.
+    pub(crate) heading: &'static str,
+    /// What it is.
+    pub(crate) help: &'static str,
+}
+
+/// What holds when nothing is said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Preset {
+    /// What is found when the hub starts, in words.
+    Found(&'static str),
+    /// Nothing.
+    Nothing,
+    /// This number.
+    Number(u64),
+    /// This text.
+    Text(&'static str),
+}
+
+/// What may be said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// A whole number, and what it is.
+    Number {
+        /// With its article: "a port".
+        noun: &'static str,
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// Text that is never printed.
+    Secret,
+    /// True or false.
+    Switch,
+    /// Text.
+    Text,
+}
+
+const LISTENING: &str = "Listening";
+const LIMITS: &str = "Limits";
+const MESH: &str = "Mesh";
+const OPERATION: &str = "Operation";
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// The most SHARDS can be. Beyond it, letters from each shard to each other would cost more than a core gives.
+const MAX_SHARDS: u64 = 256;
+
+pub(crate) static HOST: Setting = Setting {
+    name: "HOST",
+    value: "ADDRESS",
+    default: Preset::Text("localhost"),
+    kind: Kind::Text,
+    heading: LISTENING,
+    help: "Address or name to listen at: localhost is 127.0.0.1 and ::1, 0.0.0.0 is every IPv4 address, :: is every address",
+};
+
+pub(crate) static PORT: Setting = Setting {
+    name: "PORT",
+    value: "PORT",
+    default: Preset::Number(8080),
+    kind: Kind::Number { noun: "a port", min: 0, max: 65_535 },
+    heading: LISTENING,
+    help: "Port to listen at; 0 is any free one",
+};
+
+pub(crate) static SHARDS: Setting = Setting {
+    name: "SHARDS",
+    value: "COUNT",
+    default: Preset::Found("the cores this process may use"),
+    kind: Kind::Number { noun: "a number of shards", min: 1, max: MAX_SHARDS },
+    heading: LISTENING,
+    help: "Threads that serve peers, one a core",
+};
+
+pub(crate) static AUTH_TOKEN: Setting = Setting {
+    name: "AUTH_TOKEN",
+    value: "TOKEN",
+    default: Preset::Nothing,
+    kind: Kind::Secret,
+    heading: LISTENING,
+    help: "Token that peers must present, as `Authorization: Bearer TOKEN` or as `?token=TOKEN`",
+};
+
+pub(crate) static CORS_ORIGIN: Setting = Setting {
+    name: "CORS_ORIGIN",
+    value: "ORIGIN",
+    default: Preset::Text("*"),
+    kind: Kind::Text,
+    heading: LISTENING,
+    help: "Origin whose pages may read the HTTP endpoints; * is any",
+};
+
+pub(crate) static MAX_CONNECTIONS: Setting = Setting {
+    name: "MAX_CONNECTIONS",
+    value: "COUNT",
+    default: Preset::Number(DEFAULT_MAX_CONNECTIONS as u64),
+    kind: Kind::Number { noun: "a number of connections", min: 1, max: 10_000_000 },
+    heading: LIMITS,
+    help: "WebSockets that may be open at once",
+};
+
+pub(crate) static MAX_MESSAGE_BYTES: Setting = Setting {
+    name: "MAX_MESSAGE_BYTES",
+    value: "BYTES",
+    default: Preset::Number(DEFAULT_MAX_MESSAGE_BYTES as u64),
+    kind: Kind::Number { noun: "a number of bytes", min: 1024, max: 64 * 1024 * 1024 },
+    heading: LIMITS,
+    help: "Longest message a peer may send",
+};
+
+pub(crate) static MAX_NETWORKS_PER_PEER: Setting = Setting {
+    name: "MAX_NETWORKS_PER_PEER",
+    value: "COUNT",
+    default: Preset::Number(DEFAULT_MAX_NETWORKS_PER_PEER as u64),
+    kind: Kind::Number { noun: "a number of networks", min: 1, max: 1024 },
+    heading: LIMITS,
+    help: "Networks that a peer may be in at once",
+};
+
+pub(crate) static MAX_PEERS_PER_NETWORK: Setting = Setting {
+    name: "MAX_PEERS_PER_NETWORK",
+    value: "COUNT",
+    default: Preset::Number(DEFAULT_MAX_PEERS_PER_NETWORK as u64),
+    kind: Kind::Number { noun: "a number of peers", min: 1, max: 10_000_000 },
+    heading: LIMITS,
+    help: "Peers that a network may have",
+};
+
+pub(crate) static MESSAGE_RATE: Setting = Setting {
+    name: "MESSAGE_RATE",
+    value: "COUNT",
+    default: Preset::Number(DEFAULT_MESSAGE_RATE as u64),
+    kind: Kind::Number { noun: "a number of messages per second", min: 1, max: 1_000_000 },
+    heading: LIMITS,
+    help: "Messages per second that a peer may send in the long run",
+};
+
+/// At the least, the hub's pings (a third of it) come once a tick of its timers.
+pub(crate) static PEER_TIMEOUT_MS: Setting = Setting {
+    name: "PEER_TIMEOUT_MS",
+    value: "MS",
+    default: Preset::Number(300_000),
+    kind: Kind::Number { noun: "a number of milliseconds", min: 3 * TICK.as_millis() as u64, max: DAY_MS },
+    heading: LIMITS,
+    help: "Silence after which a peer is gone; its answers to pings count as life",
+};
+
+/// At the least, one chunk of a roster fits twice: a chunk is queued at once.
+pub(crate) static SEND_QUEUE_FRAMES: Setting = Setting {
+    name: "SEND_QUEUE_FRAMES",
+    value: "COUNT",
+    default: Preset::Number(DEFAULT_SEND_QUEUE_FRAMES as u64),
+    kind: Kind::Number { noun: "a number of frames", min: 2 * ROSTER_CHUNK as u64, max: 16 * 1024 * 1024 },
+    heading: LIMITS,
+    help: "Messages that may wait for one peer; a peer that reads more slowly is closed",
+};
+
+pub(crate) static SEND_QUEUE_BYTES: Setting = Setting {
+    name: "SEND_QUEUE_BYTES",
+    value: "BYTES",
+    default: Preset::Number(DEFAULT_SEND_QUEUE_BYTES as u64),
+    kind: Kind::Number { noun: "a number of bytes", min: ROSTER_LOW_WATER_BYTES as u64, max: 4 << 30 },
+    heading: LIMITS,
+    help: "Bytes that may wait for one peer",
+};
+
+pub(crate) static SEND_BUDGET_BYTES: Setting = Setting {
+    name: "SEND_BUDGET_BYTES",
+    value: "BYTES",
+    default: Preset::Number(DEFAULT_SEND_BUDGET_BYTES as u64),
+    kind: Kind::Number { noun: "a number of bytes", min: SEND_FLOOR_BYTES as u64, max: 1 << 40 },
+    heading: LIMITS,
+    help: "Bytes that may wait for all peers together",
+};
+
+pub(crate) static IS_HUB: Setting = Setting {
+    name: "IS_HUB",
+    value: "BOOL",
+    default: Preset::Text("false"),
+    kind: Kind::Switch,
+    heading: MESH,
+    help: "Take part in a mesh of hubs",
+};
+
+pub(crate) static HUB_ID: Setting = Setting {
+    name: "HUB_ID",
+    value: "HEX",
+    default: Preset::Found("a random one"),
+    kind: Kind::Text,
+    heading: MESH,
+    help: "Id of this hub, 40 hexadecimal digits",
+};
+
+pub(crate) static HUB_MESH_NAMESPACE: Setting = Setting {
+    name: "HUB_MESH_NAMESPACE",
+    value: "NAME",
+    default: Preset::Text("pigeonhub-mesh"),
+    kind: Kind::Text,
+    heading: MESH,
+    help: "Mesh that this hub belongs to",
+};
+
+pub(crate) static BOOTSTRAP_HUBS: Setting = Setting {
+    name: "BOOTSTRAP_HUBS",
+    value: "URLS",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: MESH,
+    help: "Hubs to link to: ws:// or wss:// URLs, with commas between them",
+};
+
+pub(crate) static CLEANUP_INTERVAL_MS: Setting = Setting {
+    name: "CLEANUP_INTERVAL_MS",
+    value: "MS",
+    default: Preset::Number(30_000),
+    kind: Kind::Number { noun: "a number of milliseconds", min: 1, max: DAY_MS },
+    heading: OPERATION,
+    help: "Has no effect: whoever is gone is cleaned up at once. Accepted because the Go hub had it",
+};
+
+pub(crate) static DRAIN_SECS: Setting = Setting {
+    name: "DRAIN_SECS",
+    value: "SECS",
+    default: Preset::Number(10),
+    kind: Kind::Number { noun: "a number of seconds", min: 0, max: 3600 },
+    heading: OPERATION,
+    help: "Time over which a stopping hub spreads its goodbyes, so that peers do not all come back at once",
+};
+
+pub(crate) static LOG_FORMAT: Setting = Setting {
+    name: "LOG_FORMAT",
+    value: "FORMAT",
+    default: Preset::Text("auto"),
+    kind: Kind::Text,
+    heading: OPERATION,
+    help: "json, human, or auto: human on a terminal and json elsewhere",
+};
+
+pub(crate) static LOG_LEVEL: Setting = Setting {
+    name: "LOG_LEVEL",
+    value: "FILTER",
+    default: Preset::Text("info"),
+    kind: Kind::Text,
+    heading: OPERATION,
+    help: "off, error, warn, info, debug or trace, or a filter such as shard=debug,info; RUST_LOG stands in for it",
+};
+
+pub(crate) static FLY_APP_NAME: Setting = Setting {
+    name: "FLY_APP_NAME",
+    value: "",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: OPERATION,
+    help: "Name of the app on Fly.io, shown in /metrics?format=json",
+};
+
+pub(crate) static FLY_REGION: Setting = Setting {
+    name: "FLY_REGION",
+    value: "",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: OPERATION,
+    help: "Region on Fly.io, shown in /metrics?format=json",
+};
+
+/// Every setting, in the order in which a reader wants them.
+pub(crate) static ALL: [&Setting; 24] = [
+    &HOST,
+    &PORT,
+    &SHARDS,
+    &AUTH_TOKEN,
+    &CORS_ORIGIN,
+    &MAX_CONNECTIONS,
+    &MAX_MESSAGE_BYTES,
+    &MAX_NETWORKS_PER_PEER,
+    &MAX_PEERS_PER_NETWORK,
+    &MESSAGE_RATE,
+    &PEER_TIMEOUT_MS,
+    &SEND_QUEUE_FRAMES,
+    &SEND_QUEUE_BYTES,
+    &SEND_BUDGET_BYTES,
+    &IS_HUB,
+    &HUB_ID,
+    &HUB_MESH_NAMESPACE,
+    &BOOTSTRAP_HUBS,
+    &DRAIN_SECS,
+    &LOG_FORMAT,
+    &LOG_LEVEL,
+    &CLEANUP_INTERVAL_MS,
+    &FLY_APP_NAME,
+    &FLY_REGION,
+];
+
+impl Setting {
+    /// The flag without its dashes, or `None` where only the variable counts.
+    pub(crate) fn flag(&self) -> Option<String> {
+        (!self.value.is_empty()).then(|| self.name.to_ascii_lowercase().replace('_', "-"))
+    }
+
+    /// What `--help` says: clap adds a default that can be written down itself.
+    fn help(&self) -> String {
+        match self.default {
+            Preset::Found(words) => format!("{} [default: {words}]", self.help),
+            Preset::Nothing | Preset::Number(_) | Preset::Text(_) => self.help.to_owned(),
+        }
+    }
+
+    /// The default as it would be written, if it is the same everywhere.
+    pub(crate) fn default_text(&self) -> Option<String> {
+        match self.default {
+            Preset::Found(_) | Preset::Nothing => None,
+            Preset::Number(number) => Some(number.to_string()),
+            Preset::Text(text) => Some(text.to_owned()),
+        }
+    }
+
+    /// The default of a number. Zero for what is no number.
+    pub(crate) fn default_number(&self) -> u64 {
+        match self.default {
+            Preset::Number(number) => number,
+            Preset::Found(_) | Preset::Nothing | Preset::Text(_) => 0,
+        }
+    }
+
+    /// The flag, for clap. The variable and the default are there to be shown: see [`Flags`].
+    fn arg(&self) -> Option<Arg> {
+        let mut arg = Arg::new(self.name)
+            .long(self.flag()?)
+            .value_name(self.value)
+            .help(self.help())
+            .help_heading(self.heading)
+            .value_parser(ValueParser::new(OsStringValueParser::new()))
+            .action(ArgAction::Set)
+            .env(self.name)
+            .hide_env_values(true);
+        if let Some(default) = self.default_text() {
+            arg = arg.default_value(default);
+        }
+        if matches!(self.kind, Kind::Switch) {
+            arg = arg.num_args(0..=1).require_equals(true).default_missing_value("true");
+        }
+        Some(arg)
+    }
+}
+
+/// What the command line says of a hub, unjudged.
+///
+/// clap finds the flags and shows variables and defaults in `--help`. It does not get to fill them in: what was said
+/// where is weighed in one place, [`Config::resolve`](super::Config::resolve), with the same words for a bad flag and
+/// a bad variable.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    pub(super) given: BTreeMap<&'static str, std::ffi::OsString>,
+    /// Whether to print what holds instead of serving.
+    pub print_config: bool,
+}
+
+const PRINT_CONFIG: &str = "print-config";
+
+impl clap::Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        let print_config = Arg::new(PRINT_CONFIG)
+            .long(PRINT_CONFIG)
+            .action(ArgAction::SetTrue)
+            .help_heading(OPERATION)
+            .help("Print what every setting is and where that was said, and exit");
+        command.args(ALL.iter().filter_map(|setting| setting.arg())).arg(print_config)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Self::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for setting in ALL.iter().filter(|setting| setting.flag().is_some()) {
+            if matches.value_source(setting.name) == Some(ValueSource::CommandLine)
+                && let Some(value) = matches.get_one::<std::ffi::OsString>(setting.name)
+            {
+                self.given.insert(setting.name, value.clone());
+            }
+        }
+        self.print_config |= matches.get_flag(PRINT_CONFIG);
+        Ok(())
+    }
+}

@@ -1,0 +1,314 @@
+use std::ffi::OsString;
+use std::net::Ipv6Addr;
+
+use clap::{Command, FromArgMatches};
+
+use super::*;
+
+fn flags(said: &[&str]) -> Flags {
+    let command = <Flags as clap::Args>::augment_args(Command::new("peerpigeon").no_binary_name(true));
+    let matches = command.try_get_matches_from(said).unwrap();
+    Flags::from_arg_matches(&matches).unwrap()
+}
+
+/// The one refusal of these variables.
+fn refusal(pairs: &[(&str, &str)]) -> String {
+    let refusals = Config::from_pairs(pairs).unwrap_err();
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    refusals[0].to_string()
+}
+
+fn shown(config: &Config, name: &str) -> String {
+    let text = config.describe();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).to_owned()
+}
+
+fn set(said: &[(&str, &str)], name: &str) -> String {
+    let config = Config::from_pairs(said).unwrap_or_else(|refusals| panic!("{said:?}: {refusals:?}"));
+    shown(&config, name)
+}
+
+const ID: &str = "0123456789abcdef0123456789ABCDEF01234567";
+
+/// Variable, what it takes, what it refuses.
+const VALUES: &[(&str, &[&str], &[&str])] = &[
+    (
+        "HOST",
+        &["127.0.0.1", "0.0.0.0", "::", "::1", "[::1]", "localhost", "LocalHost"],
+        &["http://a", "127.0.0.1:80", "a/b", "no such host", "name.invalid"],
+    ),
+    ("PORT", &["0", "1", "8080", "65535", "+80", " 80 "], &["65536", "-1", "http", "8080.0", "tcp://10.0.0.1:80"]),
+    ("SHARDS", &["1", "256"], &["0", "257", "two"]),
+    ("AUTH_TOKEN", &["x", "a-very-long.token_with~signs+/="], &["two words", "ümlaut", "line\nbreak", "<set>"]),
+    (
+        "CORS_ORIGIN",
+        &["*", "null", "https://a.example", "http://localhost:3000", "capacitor://localhost"],
+        &["https://a.example/", "a.example", "https://a.example,https://b.example", "https://", "://a", "https://a b"],
+    ),
+    ("MAX_CONNECTIONS", &["1", "10000000"], &["0", "10000001", "many", "-5"]),
+    ("MAX_MESSAGE_BYTES", &["1024", "1048576"], &["0", "1023", "67108865", "1MiB"]),
+    ("MAX_NETWORKS_PER_PEER", &["1", "1024"], &["0", "1025", "x"]),
+    ("MAX_PEERS_PER_NETWORK", &["1", "10000000"], &["0", "10000001", "x"]),
+    ("MESSAGE_RATE", &["1", "1000000"], &["0", "1000001", "x"]),
+    ("PEER_TIMEOUT_MS", &["300", "300000", "86400000"], &["0", "299", "86400001", "5m"]),
+    ("SEND_QUEUE_FRAMES", &["256", "16777216"], &["0", "255", "x"]),
+    ("SEND_QUEUE_BYTES", &["1050624", "16777216"], &["0", "65535", "99999999999999999999", "x"]),
+    ("SEND_BUDGET_BYTES", &["16777216"], &["0", "262143", "x"]),
+    (
+        "IS_HUB",
+        &["true", "TRUE", "True", "T", "t", "1", "yes", "on", "false", "FALSE", "F", "0", "no", "Off"],
+        &["maybe", "2", "truee"],
+    ),
+    ("HUB_ID", &[ID], &["x", "0123", "0123456789abcdef0123456789abcdef0123456g"]),
+    ("HUB_MESH_NAMESPACE", &["pigeonhub-mesh", "x", "größer"], &["two words", "tab\there"]),
+    (
+        "BOOTSTRAP_HUBS",
+        &["ws://a", "wss://a.example:9000,ws://[::1]:8080/x", " ws://a , ,ws://b,", ","],
+        &["http://a", "a:8080", "ws://", "ws://a,nonsense", "ws://a b"],
+    ),
+    ("DRAIN_SECS", &["0", "10", "3600"], &["-1", "3601", "10s"]),
+    ("LOG_FORMAT", &["auto", "json", "human", "JSON"], &["xml", "text"]),
+    (
+        "LOG_LEVEL",
+        &["off", "info", "WARN", "trace", "shard=debug,info", "peerpigeon::pages=trace", "info,[{peer}]=debug"],
+        &["inof", "verbose", "shard=loud", "3", "info,"],
+    ),
+    ("CLEANUP_INTERVAL_MS", &["1", "30000"], &["0", "x", "86400001"]),
+    ("FLY_APP_NAME", &["pigeonhub-b", "any thing"], &[]),
+    ("FLY_REGION", &["fra"], &[]),
+];
+
+#[test]
+fn the_table_of_values_is_complete() {
+    let tested: Vec<_> = VALUES.iter().map(|(name, ..)| *name).collect();
+    let known: Vec<_> = settings::ALL.iter().map(|setting| setting.name).collect();
+    assert_eq!(tested, known);
+}
+
+#[test]
+fn what_is_allowed_holds() {
+    for (name, good, _) in VALUES {
+        for value in *good {
+            set(&[(name, value)], name);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_is_refused_by_name() {
+    for (name, _, bad) in VALUES {
+        let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
+        for value in *bad {
+            let refusal = refusal(&[(name, value)]);
+            assert!(refusal.starts_with(&format!("{name} ({flag}): ")), "{name}={value}: {refusal}");
+            assert!(!refusal.contains('\n'), "{name}={value}: {refusal}");
+        }
+    }
+}
+
+#[test]
+fn a_flag_is_judged_like_its_variable() {
+    for (name, good, bad) in VALUES.iter().filter(|(name, ..)| !name.starts_with("FLY_")) {
+        let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
+        for value in *good {
+            let flags = flags(&[&format!("{flag}={value}")]);
+            let config = Config::resolve(&flags, &|_| None).unwrap();
+            assert_eq!(shown(&config, name), set(&[(name, value)], name), "{flag}={value}");
+        }
+        for value in *bad {
+            let flags = flags(&[&format!("{flag}={value}")]);
+            let refusals = Config::resolve(&flags, &|_| None).unwrap_err();
+            assert_eq!(refusals[0].to_string(), refusal(&[(name, value)]), "{flag}={value}");
+        }
+    }
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let unset = Config::from_pairs(&[("HUB_ID", ID)]).unwrap();
+    for (name, ..) in VALUES.iter().filter(|(name, ..)| *name != "HUB_ID") {
+        for empty in ["", "  ", "\n"] {
+            let config = Config::from_pairs(&[("HUB_ID", ID), (name, empty)]).unwrap();
+            assert_eq!(config.describe(), unset.describe(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_flag_beats_a_variable_beats_the_default() {
+    let env = |name: &str| (name == "PORT").then(|| OsString::from("9000"));
+    let port = |said: &[&str]| Config::resolve(&flags(said), &env).unwrap().port;
+    assert_eq!(port(&["--port", "9001"]), 9001);
+    assert_eq!(port(&["--port", ""]), 9000);
+    assert_eq!(port(&[]), 9000);
+    assert_eq!(Config::from_pairs(&[]).unwrap().port, 8080);
+    // A bad variable does no harm where a flag is there to be held to.
+    let bad = |_: &str| Some(OsString::from("\u{1}"));
+    let refusals = Config::resolve(&flags(&["--port", "9001"]), &bad).unwrap_err();
+    assert!(!refusals.iter().any(|refusal| refusal.to_string().starts_with("PORT")), "{refusals:?}");
+}
+
+#[test]
+fn a_switch_needs_no_value() {
+    for (said, is_hub) in [(&["--is-hub"][..], true), (&["--is-hub=false"], false), (&[], false)] {
+        assert_eq!(Config::resolve(&flags(said), &|_| None).unwrap().is_hub, is_hub, "{said:?}");
+    }
+}
+
+#[test]
+fn a_refusal_says_what_was_wrong_and_what_is_allowed() {
+    for (name, value, said) in [
+        ("PORT", "99999", "PORT (--port): 99999 is not a port: 0 to 65535"),
+        ("IS_HUB", "maybe", "IS_HUB (--is-hub): maybe is neither true nor false: true, false, 1, 0, yes, no, on, off"),
+        (
+            "MAX_CONNECTIONS",
+            "0",
+            "MAX_CONNECTIONS (--max-connections): 0 is not a number of connections: 1 to 10000000",
+        ),
+        ("HUB_ID", "x", "HUB_ID (--hub-id): x is not an id: 40 hexadecimal digits"),
+        ("LOG_FORMAT", "xml", "LOG_FORMAT (--log-format): xml is not a format: auto, json or human"),
+    ] {
+        assert_eq!(refusal(&[(name, value)]), said);
+    }
+}
+
+#[test]
+fn all_refusals_are_told_at_once() {
+    let refusals = Config::from_pairs(&[("PORT", "x"), ("SHARDS", "0"), ("LOG_LEVEL", "inof")]).unwrap_err();
+    assert_eq!(refusals.len(), 3);
+}
+
+#[cfg(unix)]
+#[test]
+fn bytes_that_are_not_utf8_are_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let env = |name: &str| (name == "HOST").then(|| OsString::from_vec(vec![0xff]));
+    let refusals = Config::resolve(&Flags::default(), &env).unwrap_err();
+    assert_eq!(refusals[0].to_string(), "HOST (--host): what it says is not UTF-8");
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    for (pairs, names) in [
+        (
+            &[("MAX_MESSAGE_BYTES", "67108864")][..],
+            "SEND_QUEUE_BYTES (--send-queue-bytes): 16777216 is too small: at least 67110912",
+        ),
+        (
+            &[("SEND_QUEUE_BYTES", "1048576")],
+            "SEND_QUEUE_BYTES (--send-queue-bytes): 1048576 is too small: at least 1050624",
+        ),
+        (
+            &[("SEND_BUDGET_BYTES", "16000000")],
+            "SEND_BUDGET_BYTES (--send-budget-bytes): 16000000 is too small: at least 16777216",
+        ),
+        (
+            &[("SEND_BUDGET_BYTES", "16777216"), ("SHARDS", "128")],
+            "SEND_BUDGET_BYTES (--send-budget-bytes): 16777216 is too small: at least 33554432",
+        ),
+    ] {
+        let refusal = refusal(pairs);
+        assert!(refusal.starts_with(names), "{refusal}");
+    }
+}
+
+#[test]
+fn the_defaults_suit_any_number_of_cores() {
+    for shards in ["1", "2", "64", "256"] {
+        assert_eq!(set(&[("SHARDS", shards)], "SHARDS"), shards);
+    }
+}
+
+#[test]
+fn shards_are_the_cores_that_are_there() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(usize::from(Config::from_pairs(&[]).unwrap().shards), cores.min(256));
+}
+
+#[test]
+fn a_host_is_the_addresses_it_means() {
+    let listen = |host: &str| Config::from_pairs(&[("HOST", host), ("PORT", "81")]).unwrap().listen;
+    assert_eq!(listen("0.0.0.0"), ["0.0.0.0:81".parse().unwrap()]);
+    assert_eq!(listen("[::]"), ["[::]:81".parse().unwrap()]);
+    let localhost = listen("localhost");
+    assert_eq!(localhost[0], "127.0.0.1:81".parse().unwrap());
+    let has_v6 = std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    assert_eq!(localhost.len(), 1 + usize::from(has_v6));
+}
+
+#[test]
+fn a_hub_without_an_id_has_one_of_its_own() {
+    let id = |pairs: &[(&str, &str)]| Config::from_pairs(pairs).unwrap().hub_id;
+    assert_ne!(id(&[]), id(&[]));
+    assert_eq!(id(&[("HUB_ID", ID)]).to_string(), ID.to_lowercase());
+}
+
+#[test]
+fn rust_log_stands_in_for_log_level() {
+    let filter = |pairs: &[(&str, &str)]| Config::from_pairs(pairs).unwrap().log.filter;
+    assert_eq!(filter(&[]), "info");
+    assert_eq!(filter(&[("RUST_LOG", "debug")]), "debug");
+    assert_eq!(filter(&[("RUST_LOG", "debug"), ("LOG_LEVEL", "")]), "debug");
+    assert_eq!(filter(&[("RUST_LOG", "debug"), ("LOG_LEVEL", "warn")]), "warn");
+    assert!(refusal(&[("RUST_LOG", "inof")]).starts_with("RUST_LOG (--log-level): inof is not"));
+}
+
+#[test]
+fn a_token_is_never_printed() {
+    let secret = "hunter2-hunter2";
+    let config = Config::from_pairs(&[("AUTH_TOKEN", secret)]).unwrap();
+    let debug = format!("{config:?} {:?}", config.auth_token);
+    for text in [config.describe(), debug, refusal(&[("AUTH_TOKEN", "hunter2 hunter2")])] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    assert_eq!(shown(&config, "AUTH_TOKEN"), "<set>");
+    assert_eq!(set(&[], "AUTH_TOKEN"), "");
+}
+
+#[test]
+fn a_token_is_compared_whole() {
+    let token = Config::from_pairs(&[("AUTH_TOKEN", "abc")]).unwrap().auth_token.unwrap();
+    assert!(token.matches(b"abc"));
+    for other in [&b""[..], b"ab", b"abcd", b"abd", b"ABC", b"xbc"] {
+        assert!(!token.matches(other));
+    }
+}
+
+#[test]
+fn secrets_in_urls_are_not_printed() {
+    let said = "wss://user:pass@a.example:9000/ws?token=secret,ws://b";
+    let config = Config::from_pairs(&[("BOOTSTRAP_HUBS", said)]).unwrap();
+    assert_eq!(shown(&config, "BOOTSTRAP_HUBS"), "wss://a.example:9000/ws,ws://b");
+    assert_eq!(config.bootstrap_hubs[0].query(), Some("token=secret"));
+    let refusal = refusal(&[("BOOTSTRAP_HUBS", "http://user:pass@a?token=secret")]);
+    assert!(refusal.contains("http://a is not") && !refusal.contains("pass") && !refusal.contains("secret"));
+}
+
+#[test]
+fn what_is_printed_can_be_read_back() {
+    let pairs = [("PORT", "9000"), ("HUB_ID", ID), ("BOOTSTRAP_HUBS", "ws://a,wss://b:1/x"), ("SHARDS", "3")];
+    let text = Config::from_pairs(&pairs).unwrap().describe();
+    let names: Vec<&str> =
+        text.lines().filter(|line| !line.starts_with('#')).filter_map(|l| l.split('=').next()).collect();
+    assert!(names.is_sorted(), "{names:?}");
+    assert_eq!(names.len(), settings::ALL.len());
+
+    let read: Vec<(&str, &str)> =
+        text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once('=')).collect();
+    let again = Config::from_pairs(&read).unwrap().describe();
+    let values = |text: &str| text.lines().filter(|l| !l.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(values(&text), values(&again));
+    assert!(text.contains("# said by the environment: BOOTSTRAP_HUBS HUB_ID PORT SHARDS\n"), "{text}");
+}
+
+#[test]
+fn what_holds_but_does_nothing_is_warned_of() {
+    let warnings = |pairs: &[(&str, &str)], files| Config::from_pairs(pairs).unwrap().warnings(files).join("\n");
+    assert_eq!(warnings(&[], None), "");
+    assert_eq!(warnings(&[], Some(20_000)), "");
+    assert!(warnings(&[], Some(1024)).contains("MAX_CONNECTIONS is 1000"));
+    assert!(warnings(&[("IS_HUB", "true")], None).contains("no links"));
+    assert!(warnings(&[("BOOTSTRAP_HUBS", "ws://a")], None).contains("no links"));
+    assert!(warnings(&[("CLEANUP_INTERVAL_MS", "30000")], None).contains("CLEANUP_INTERVAL_MS"));
+}

@@ -1,0 +1,176 @@
+//! The JSON bodies. Fields stand in the order of their names, as the Go hub's maps print them.
+
+use std::collections::BTreeMap;
+
+use proto::limits::MAX_LISTED_NETWORKS;
+use proto::{NetworkName, Router};
+use serde::Serialize;
+
+use crate::telemetry::process;
+
+/// No hub is listed yet; this is what an empty list of them is made of.
+type NoHubs = [(); 0];
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Health {
+    pub(super) connections: usize,
+    pub(super) hubs: usize,
+    pub(super) is_hub: bool,
+    pub(super) memory: Memory,
+    pub(super) networks: usize,
+    pub(super) peers: usize,
+    pub(super) status: &'static str,
+    pub(super) timestamp: String,
+    pub(super) uptime: u64,
+}
+
+/// As Node's `process.memoryUsage()` names it, because the npm client's `server-status` reads it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Memory {
+    pub(super) external: u64,
+    pub(super) heap_total: u64,
+    pub(super) heap_used: u64,
+    pub(super) rss: u64,
+}
+
+impl Memory {
+    pub(super) fn of(memory: process::Memory) -> Self {
+        Self {
+            external: 0,
+            heap_total: memory.data.max(memory.anonymous),
+            heap_used: memory.anonymous,
+            rss: memory.resident,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Stats<'a> {
+    pub(super) bootstrap_hubs: BootstrapCount,
+    pub(super) connections: usize,
+    pub(super) host: &'a str,
+    pub(super) hub_mesh_namespace: &'a str,
+    pub(super) hub_peer_id: String,
+    pub(super) hubs: usize,
+    pub(super) is_hub: bool,
+    pub(super) is_running: bool,
+    pub(super) max_connections: usize,
+    pub(super) networks: usize,
+    pub(super) peers: usize,
+    pub(super) port: u16,
+    pub(super) uptime: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct BootstrapCount {
+    pub(super) connected: usize,
+    pub(super) total: usize,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Hubs {
+    pub(super) hubs: NoHubs,
+    pub(super) timestamp: String,
+    pub(super) total_hubs: usize,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct HubStats {
+    pub(super) bootstrap_hubs: Vec<BootstrapHub>,
+    pub(super) connected_hubs: usize,
+    pub(super) hubs: NoHubs,
+    pub(super) total_hubs: usize,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BootstrapHub {
+    pub(super) attempt_number: u32,
+    pub(super) connected: bool,
+    pub(super) last_attempt: u64,
+    pub(super) uri: String,
+}
+
+/// The Go hub's form of /metrics, in snake case as it was there.
+#[derive(Serialize)]
+pub(super) struct Metrics<'a> {
+    pub(super) connections: ConnectionCount,
+    pub(super) hubs: HubCount,
+    pub(super) networks: usize,
+    pub(super) peers: PeerCount<'a>,
+    pub(super) server: Server<'a>,
+    pub(super) timestamp: String,
+    pub(super) uptime_ms: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct ConnectionCount {
+    pub(super) active: usize,
+    pub(super) max: usize,
+}
+
+#[derive(Serialize)]
+pub(super) struct HubCount {
+    pub(super) bootstrap_connected: usize,
+    pub(super) discovered: usize,
+}
+
+#[derive(Serialize)]
+pub(super) struct PeerCount<'a> {
+    pub(super) networks: BTreeMap<&'a str, usize>,
+    pub(super) total: usize,
+}
+
+#[derive(Serialize)]
+pub(super) struct Server<'a> {
+    pub(super) app_name: &'a str,
+    pub(super) is_hub: bool,
+    pub(super) namespace: &'a str,
+    pub(super) region: &'a str,
+}
+
+/// The networks with most members, [`MAX_LISTED_NETWORKS`] of them.
+pub(super) fn largest(router: &Router) -> BTreeMap<&str, usize> {
+    let mut networks: Vec<(&NetworkName, usize)> = router.networks().collect();
+    if networks.len() > MAX_LISTED_NETWORKS {
+        // Of equals the first by name, so that the list does not flicker.
+        networks.select_nth_unstable_by(MAX_LISTED_NETWORKS, |a, b| (b.1, a.0).cmp(&(a.1, b.0)));
+        networks.truncate(MAX_LISTED_NETWORKS);
+    }
+    networks.into_iter().map(|(name, members)| (name.as_str(), members)).collect()
+}
+
+/// Where a client finds what it was looking for.
+const WEBSOCKET: &str = "/ws?peerId=<40 hexadecimal digits>";
+
+#[derive(Serialize)]
+pub(super) struct Index {
+    name: &'static str,
+    paths: [&'static str; 9],
+    version: &'static str,
+    websocket: &'static str,
+}
+
+impl Index {
+    pub(super) fn new(paths: [&'static str; 9]) -> Self {
+        Self { name: "peerpigeon", paths, version: env!("CARGO_PKG_VERSION"), websocket: WEBSOCKET }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Lost {
+    error: &'static str,
+    paths: [&'static str; 9],
+    websocket: &'static str,
+}
+
+impl Lost {
+    pub(super) fn new(error: &'static str, paths: [&'static str; 9]) -> Self {
+        Self { error, paths, websocket: WEBSOCKET }
+    }
+}

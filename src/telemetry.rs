@@ -1,0 +1,255 @@
+//! What the hub tells Prometheus.
+//!
+//! Shards count in plain fields and publish them once a tick; here they are added up, and only when somebody asks.
+//! Each hub has a recorder of its own, so that two hubs in one process do not share numbers. Nothing is recorded
+//! between two scrapes and nothing is sampled, so nothing grows.
+
+mod catalog;
+pub mod log;
+pub mod process;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Label, describe_counter, describe_gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+use proto::{CloseReason, ErrorCode, MessageKind, Outcome, RouterStats};
+use shard::{HandshakeFailure, Reading};
+
+use catalog::{Kind, Metric};
+
+/// The Content-Type of what [`Telemetry::render`] returns.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The metrics of one hub.
+#[derive(Debug)]
+pub struct Telemetry {
+    recorder: PrometheusRecorder,
+}
+
+/// What a scrape finds.
+#[derive(Clone, Debug)]
+pub struct Scrape {
+    /// What each shard last published, in the order of the shards.
+    pub readings: Vec<Arc<Reading>>,
+    /// WebSockets open now.
+    pub connections: usize,
+    /// WebSockets that may be open.
+    pub max_connections: usize,
+    /// Peers connected now.
+    pub peers: usize,
+    /// Whether the hub is ready for peers.
+    pub ready: bool,
+    /// Time since the hub started.
+    pub uptime: Duration,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Telemetry {
+    /// Metrics that belong to nobody else.
+    pub fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            for metric in catalog::ALL {
+                match metric.kind {
+                    Kind::Counter => describe_counter!(metric.name, metric.help),
+                    Kind::Gauge => describe_gauge!(metric.name, metric.help),
+                    Kind::CounterSeconds | Kind::Histogram => {}
+                }
+            }
+        });
+        Self { recorder }
+    }
+
+    /// Everything in Prometheus' text format, in the same order each time.
+    pub fn render(&self, scrape: &Scrape) -> String {
+        metrics::with_local_recorder(&self.recorder, || publish(scrape));
+        let rendered = self.recorder.handle().render();
+        let mut families: Vec<String> = rendered.split("\n\n").filter_map(in_order).collect();
+        families.push(latency(&scrape.readings));
+        families.push(seconds(
+            &catalog::SHARD_BUSY,
+            each_shard(&scrape.readings).map(|(shard, reading)| {
+                (format!("{{shard=\"{shard}\"}}"), Duration::from_micros(reading.io.busy_micros))
+            }),
+        ));
+        families.push(seconds(&catalog::PROCESS_CPU, [(String::new(), process::cpu_time())]));
+        families.sort_unstable();
+        families.concat()
+    }
+}
+
+/// Puts what the shards counted into the recorder of this thread.
+fn publish(scrape: &Scrape) {
+    let readings = &scrape.readings;
+    let sum = |of: &dyn Fn(&Reading) -> u64| readings.iter().map(|reading| of(reading)).sum::<u64>();
+    // Each shard knows all networks; one that has not heard of the last change knows fewer.
+    let most = |of: &dyn Fn(&Reading) -> u64| readings.iter().map(|reading| of(reading)).max().unwrap_or(0);
+
+    gauge(&catalog::CONNECTIONS, vec![], scrape.connections as f64);
+    gauge(&catalog::MAX_CONNECTIONS, vec![], scrape.max_connections as f64);
+    gauge(&catalog::PEERS, vec![], scrape.peers as f64);
+    gauge(&catalog::NETWORKS, vec![], most(&|r| r.router.networks) as f64);
+    gauge(&catalog::MEMBERS, vec![], most(&|r| r.router.members) as f64);
+    gauge(&catalog::OPEN_RECEIPTS, vec![], sum(&|r| r.router.open_receipts) as f64);
+
+    for kind in MessageKind::ALL {
+        let message = |direction| vec![label("direction", direction), label("type", kind.label())];
+        if is_heard(kind) {
+            count(&catalog::MESSAGES, message("in"), sum(&|r| r.router.messages_in[kind.index()]));
+        }
+        if is_said(kind) {
+            count(&catalog::MESSAGES, message("out"), sum(&|r| r.io.messages_out[kind.index()]));
+        }
+    }
+    count(&catalog::BYTES, vec![label("direction", "in")], sum(&|r| r.io.bytes_in));
+    count(&catalog::BYTES, vec![label("direction", "out")], sum(&|r| r.io.bytes_out));
+    count(&catalog::WRITES, vec![], sum(&|r| r.io.writes));
+    count(&catalog::PINGS, vec![], sum(&|r| r.io.pings));
+
+    let outcome = |outcome: Outcome| vec![label("outcome", outcome.label())];
+    count(&catalog::RELAY_OUTCOMES, outcome(Outcome::Delivered), sum(&|r| r.router.delivered));
+    for code in ErrorCode::ALL {
+        let failed = sum(&|r| r.router.failed[code as usize]);
+        count(&catalog::RELAY_OUTCOMES, outcome(Outcome::Failed(code)), failed);
+        count(&catalog::ERRORS, vec![label("code", code.label())], sum(&|r| r.router.errors[code as usize]));
+    }
+    count(&catalog::RELAY_LATE_OUTCOMES, vec![], sum(&|r| r.router.late_outcomes));
+    count(&catalog::ERRORS_WITHHELD, vec![], sum(&|r| r.router.errors_withheld));
+
+    count(&catalog::HANDSHAKES, vec![], sum(&|r| r.io.handshakes));
+    for failure in HandshakeFailure::ALL {
+        let failed = sum(&|r| r.io.handshake_failures[failure as usize]);
+        count(&catalog::HANDSHAKE_FAILURES, vec![label("reason", failure.label())], failed);
+    }
+    for reason in CloseReason::ALL {
+        count(&catalog::CLOSES, vec![label("reason", reason.label())], sum(&|r| r.io.closes[reason as usize]));
+    }
+    for (i, outcome) in ["replaced", "answered"].into_iter().enumerate() {
+        count(&catalog::TAKEOVERS, vec![label("outcome", outcome)], sum(&|r| r.router.takeovers[i]));
+    }
+    count(&catalog::HTTP_REQUESTS, vec![], sum(&|r| r.io.http_requests));
+
+    for (shard, reading) in each_shard(readings) {
+        let io = &reading.io;
+        let of_shard = || vec![Label::new("shard", shard.to_string())];
+        gauge(&catalog::QUEUED_BYTES, of_shard(), io.queued_bytes as f64);
+        gauge(&catalog::QUEUE_PEAK_BYTES, of_shard(), io.queue_peak_bytes as f64);
+        gauge(&catalog::QUEUE_PEAK_FRAMES, of_shard(), io.queue_peak_frames as f64);
+        gauge(&catalog::SHARD_SESSIONS, of_shard(), io.sessions as f64);
+        count(&catalog::SHARD_LETTERS, of_shard(), io.letters_out);
+        count(&catalog::SHARD_LETTER_BATCHES, of_shard(), io.letter_batches_out);
+        gauge(&catalog::OUTBOX_PEAK, of_shard(), io.outbox_peak as f64);
+        count(&catalog::SHARD_STALLS, of_shard(), io.stalls);
+        count(&catalog::SHARD_HANDOFFS, of_shard(), io.handed_off);
+    }
+
+    gauge(&catalog::READY, vec![], f64::from(u8::from(scrape.ready)));
+    gauge(&catalog::UPTIME, vec![], scrape.uptime.as_secs_f64());
+    gauge(&catalog::BUILD_INFO, vec![label("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    gauge(&catalog::PROCESS_MEMORY, vec![], process::Memory::measure().resident as f64);
+    gauge(&catalog::PROCESS_OPEN_FDS, vec![], process::open_files().unwrap_or(0) as f64);
+    gauge(&catalog::PROCESS_MAX_FDS, vec![], process::max_files().map_or(f64::INFINITY, |files| files as f64));
+}
+
+fn each_shard(readings: &[Arc<Reading>]) -> impl Iterator<Item = (usize, &Reading)> {
+    readings.iter().map(AsRef::as_ref).enumerate()
+}
+
+fn label(key: &'static str, value: &'static str) -> Label {
+    Label::from_static_parts(key, value)
+}
+
+fn count(metric: &Metric, labels: Vec<Label>, value: u64) {
+    debug_assert!(labels.iter().map(Label::key).eq(metric.labels.iter().copied()), "labels of {}", metric.name);
+    metrics::counter!(metric.name, labels).absolute(value);
+}
+
+fn gauge(metric: &Metric, labels: Vec<Label>, value: f64) {
+    debug_assert!(labels.iter().map(Label::key).eq(metric.labels.iter().copied()), "labels of {}", metric.name);
+    metrics::gauge!(metric.name, labels).set(value);
+}
+
+/// Whether peers send this kind.
+fn is_heard(kind: MessageKind) -> bool {
+    match kind {
+        MessageKind::Announce
+        | MessageKind::Signal(_)
+        | MessageKind::Ping
+        | MessageKind::Goodbye
+        | MessageKind::Ignored
+        | MessageKind::UnknownType
+        | MessageKind::Invalid => true,
+        MessageKind::Connected
+        | MessageKind::PeerDiscovered
+        | MessageKind::PeerDisconnected
+        | MessageKind::Pong
+        | MessageKind::Error
+        | MessageKind::Receipt
+        | MessageKind::GoAway => false,
+    }
+}
+
+/// Whether peers are sent this kind.
+fn is_said(kind: MessageKind) -> bool {
+    !is_heard(kind) || matches!(kind, MessageKind::Signal(_) | MessageKind::Goodbye)
+}
+
+/// A family as the exporter rendered it, its series sorted: the exporter's order is that of its hash maps.
+fn in_order(family: &str) -> Option<String> {
+    let (mut comments, mut series): (Vec<&str>, Vec<&str>) =
+        family.lines().filter(|line| !line.is_empty()).partition(|line| line.starts_with('#'));
+    if series.is_empty() {
+        return None;
+    }
+    series.sort_unstable();
+    comments.append(&mut series);
+    Some(comments.join("\n") + "\n\n")
+}
+
+fn heading(metric: &Metric) -> String {
+    let Metric { name, help, .. } = metric;
+    format!("# HELP {name} {help}\n# TYPE {name} {}\n", metric.kind.label())
+}
+
+/// A counter with a fraction, which the exporter's counters do not have.
+fn seconds(metric: &Metric, series: impl IntoIterator<Item = (String, Duration)>) -> String {
+    let mut out = heading(metric);
+    for (labels, value) in series {
+        let _ = writeln!(out, "{}{labels} {}", metric.name, value.as_secs_f64());
+    }
+    out + "\n"
+}
+
+/// The latency of signals, whose buckets the routers have counted already.
+///
+/// The exporter takes samples, one by one and also for `record_many`: at 100,000 signals a second a scrape would
+/// have to feed it millions.
+fn latency(readings: &[Arc<Reading>]) -> String {
+    let metric = &catalog::RELAY_LATENCY;
+    let name = metric.name;
+    let mut out = heading(metric);
+    let mut count = 0;
+    let mut micros = 0;
+    let bounds = RouterStats::LATENCY_BOUNDS;
+    for bucket in 0..=bounds.len() {
+        let here: u64 = readings.iter().map(|reading| reading.router.latency[bucket]).sum();
+        let bound = bounds.get(bucket);
+        count += here;
+        micros = here.saturating_mul(bound.or(bounds.last()).copied().unwrap_or(0)).saturating_add(micros);
+        let le =
+            bound.map_or_else(|| "+Inf".to_owned(), |&bound| Duration::from_micros(bound).as_secs_f64().to_string());
+        let _ = writeln!(out, "{name}_bucket{{le=\"{le}\"}} {count}");
+    }
+    let _ = writeln!(out, "{name}_sum {}", Duration::from_micros(micros).as_secs_f64());
+    let _ = writeln!(out, "{name}_count {count}");
+    out + "\n"
+}

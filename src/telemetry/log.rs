@@ -1,0 +1,102 @@
+//! Where log lines go and how they look.
+//!
+//! A line's message is the event's name, such as `peer_connected`; what it is about is in its fields. Ids are
+//! short, and what peers say to each other is in no line of any level.
+
+use std::io::IsTerminal;
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Logs to stderr from here on. Where the process logs already, that stays.
+pub fn init(config: &LogConfig) {
+    let terminal = std::io::stderr().is_terminal();
+    let colors = terminal && std::env::var_os("NO_COLOR").is_none_or(|said| said.is_empty());
+    let _ = tracing::subscriber::set_global_default(subscriber(config, terminal, colors, std::io::stderr));
+}
+
+fn subscriber<W>(config: &LogConfig, terminal: bool, colors: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let human = match config.format {
+        LogFormat::Auto => terminal,
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+    };
+    let filter = EnvFilter::builder().parse_lossy(&config.filter);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    if human {
+        Box::new(builder.with_ansi(colors).finish())
+    } else {
+        let json = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
+        Box::new(json.with_ansi(false).finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::mpsc::{SyncSender, sync_channel};
+
+    use serde_json::Value;
+
+    use super::*;
+
+    struct Line(SyncSender<Vec<u8>>);
+
+    impl io::Write for Line {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).unwrap();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, terminal: bool, filter: &str) -> String {
+        let (sender, receiver) = sync_channel(16);
+        let config = LogConfig { format, filter: filter.to_owned() };
+        let subscriber = subscriber(&config, terminal, false, move || Line(sender.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(peer = "deadbeef", port = 8080, "peer_connected");
+            tracing::debug!("peer_announced");
+        });
+        receiver.try_iter().map(|bytes| String::from_utf8(bytes).unwrap()).collect()
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_with_the_event_as_its_message() {
+        for (format, terminal) in [(LogFormat::Json, true), (LogFormat::Auto, false)] {
+            let text = logged(format, terminal, "info");
+            let line: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(line["message"], "peer_connected");
+            assert_eq!(line["level"], "INFO");
+            assert_eq!(line["peer"], "deadbeef");
+            assert_eq!(line["port"], 8080);
+            assert!(line["timestamp"].is_string());
+        }
+    }
+
+    #[test]
+    fn people_get_a_line_without_braces() {
+        for (format, terminal) in [(LogFormat::Human, false), (LogFormat::Auto, true)] {
+            let text = logged(format, terminal, "info");
+            assert!(text.contains("peer_connected") && text.contains("port=8080"), "{text}");
+            assert!(!text.contains('{') && !text.contains('\u{1b}'), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_filter_decides() {
+        assert_eq!(logged(LogFormat::Json, false, "off"), "");
+        assert_eq!(logged(LogFormat::Json, false, "debug").lines().count(), 2);
+        assert_eq!(logged(LogFormat::Json, false, "info,peerpigeon=debug").lines().count(), 2);
+        assert_eq!(logged(LogFormat::Json, false, "error,shard=trace").lines().count(), 0);
+    }
+}

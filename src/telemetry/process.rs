@@ -1,0 +1,109 @@
+//! What the operating system says of this process.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Memory of this process, in bytes. All zero where there is no `/proc`.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Memory {
+    /// What is in RAM.
+    pub resident: u64,
+    /// Of it, what was allocated rather than read from a file.
+    pub anonymous: u64,
+    /// What could be written to, in RAM or not.
+    pub data: u64,
+}
+
+impl Memory {
+    /// What holds now.
+    pub fn measure() -> Self {
+        fs::read_to_string("/proc/self/status").map_or_else(|_| Self::default(), |status| Self::read(&status))
+    }
+
+    fn read(status: &str) -> Self {
+        let mut memory = Self::default();
+        for line in status.lines() {
+            let Some((name, rest)) = line.split_once(':') else { continue };
+            let field = match name {
+                "VmRSS" => &mut memory.resident,
+                "RssAnon" => &mut memory.anonymous,
+                "VmData" => &mut memory.data,
+                _ => continue,
+            };
+            let kib = rest.trim().trim_end_matches(" kB").parse().unwrap_or(0_u64);
+            *field = kib * 1024;
+        }
+        memory
+    }
+}
+
+/// Time that all threads of this process were on a core.
+pub fn cpu_time() -> Duration {
+    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
+}
+
+/// Files and sockets this process has open, if there is a way to know.
+pub fn open_files() -> Option<u64> {
+    let folder = "/proc/self/fd";
+    // Since Linux 6.2 the folder's size is their number. Counting them takes long where there are many.
+    match fs::metadata(folder).ok()?.len() {
+        0 => Some(fs::read_dir(folder).ok()?.count() as u64),
+        count => Some(count),
+    }
+}
+
+/// Files and sockets this process may have open; `None` is no limit.
+pub fn max_files() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
+/// Raises the limit of open files to what the system allows this process. Returns what then holds.
+///
+/// The soft limit is 1024 on many systems for the sake of programs that call `select`; a hub of 1,000 connections
+/// would not fit in it.
+pub fn raise_max_files() -> Option<u64> {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        // What cannot be had is not had: `Config::warnings` speaks of it where it matters.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    max_files()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_is_read_in_bytes() {
+        let memory = Memory::read("Name:\tx\nVmRSS:\t    2048 kB\nRssAnon:\t 1024 kB\nVmData:\t4096 kB\nThreads:\t1\n");
+        assert_eq!((memory.resident, memory.anonymous, memory.data), (2 << 20, 1 << 20, 4 << 20));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process_is_measured() {
+        let memory = Memory::measure();
+        assert!(memory.resident >= memory.anonymous && memory.anonymous > 0, "{memory:?}");
+        assert!(memory.data > 0, "{memory:?}");
+
+        let before = open_files().unwrap();
+        let held = std::fs::File::open("/proc/self/status").unwrap();
+        assert!(open_files().unwrap() > 3 || before < 3);
+        drop(held);
+
+        let most = raise_max_files();
+        assert_eq!(most, getrlimit(Resource::Nofile).maximum);
+
+        let begin = cpu_time();
+        let mut x = 1_u64;
+        while cpu_time() < begin + Duration::from_millis(2) {
+            x = std::hint::black_box(x.wrapping_mul(3));
+        }
+    }
+}
