@@ -7,7 +7,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 
 fn messages() -> Vec<(&'static str, String)> {
     let target = "b".repeat(40);
-    let sdp: String = (0..40).map(|i| format!("a=candidate:{i} 1 udp 2122260223 192.0.2.1 {} typ host\\r\\n", 50_000 + i)).collect();
+    let sdp: String =
+        (0..40).map(|i| format!("a=candidate:{i} 1 udp 2122260223 192.0.2.1 {} typ host\\r\\n", 50_000 + i)).collect();
     vec![
         ("announce", r#"{"type":"announce","networkName":"lobby","data":{"name":"Ann","version":"1.2.3"}}"#.to_owned()),
         (

@@ -56,10 +56,7 @@ pub fn run(config: Config) -> ExitCode {
     }
 }
 
-async fn serve(
-    config: Config,
-    listeners: Vec<Vec<std::net::TcpListener>>,
-) -> std::io::Result<Result<(), ShardFailed>> {
+async fn serve(config: Config, listeners: Vec<Vec<std::net::TcpListener>>) -> std::io::Result<Result<(), ShardFailed>> {
     let addresses = listeners[0].iter().map(std::net::TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
     let config = Arc::new(config);
     let gauges = Arc::<Gauges>::default();
