@@ -1,0 +1,187 @@
+//! What one peer was told of the others, and whether that can be true.
+//!
+//! Per observer and subject, events alternate: discovered, left, discovered, left. Nobody announces twice without
+//! leaving between, so a second discovery is a duplicate and a leave without a discovery is a ghost's.
+
+/// What one peer was told since it joined its network.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    own: usize,
+    present: Vec<u64>,
+    known: usize,
+    discoveries: u64,
+    watched: usize,
+    watched_known: usize,
+}
+
+/// Something an observer must not hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Anomaly {
+    /// Discovered though it was there already.
+    Duplicate,
+    /// Left though it was not there.
+    Ghost,
+    /// The observer itself.
+    Itself,
+    /// Not a member of the network.
+    Stranger,
+}
+
+/// How an observer's view differs from the truth.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Difference {
+    /// Members it was not told of.
+    pub(super) missing: Vec<usize>,
+    /// Those it takes for members and that are not.
+    pub(super) ghosts: Vec<usize>,
+}
+
+impl Ledger {
+    /// An empty ledger of the member `own` of `members`, of whom the first `watched` have an eye kept on them.
+    pub(super) fn new(own: usize, members: usize, watched: usize) -> Self {
+        Self { own, present: vec![0; members.div_ceil(64)], known: 0, discoveries: 0, watched, watched_known: 0 }
+    }
+
+    /// Forgets everything, as a new session does.
+    pub(super) fn clear(&mut self) {
+        self.present.fill(0);
+        self.known = 0;
+        self.discoveries = 0;
+        self.watched_known = 0;
+    }
+
+    pub(super) fn discovered(&mut self, slot: usize) -> Result<(), Anomaly> {
+        self.set(slot, true).map_err(|anomaly| anomaly.unwrap_or(Anomaly::Duplicate))?;
+        self.known += 1;
+        self.discoveries += 1;
+        self.watched_known += usize::from(slot < self.watched);
+        Ok(())
+    }
+
+    pub(super) fn left(&mut self, slot: usize) -> Result<(), Anomaly> {
+        self.set(slot, false).map_err(|anomaly| anomaly.unwrap_or(Anomaly::Ghost))?;
+        self.known -= 1;
+        self.watched_known -= usize::from(slot < self.watched);
+        Ok(())
+    }
+
+    /// `Err(None)`: the member was in that state already.
+    fn set(&mut self, slot: usize, present: bool) -> Result<(), Option<Anomaly>> {
+        if slot == self.own {
+            return Err(Some(Anomaly::Itself));
+        }
+        let word = self.present.get_mut(slot / 64).ok_or(Some(Anomaly::Stranger))?;
+        let bit = 1 << (slot % 64);
+        if (*word & bit != 0) == present {
+            return Err(None);
+        }
+        *word ^= bit;
+        Ok(())
+    }
+
+    fn knows(&self, slot: usize) -> bool {
+        self.present.get(slot / 64).is_some_and(|word| word & (1 << (slot % 64)) != 0)
+    }
+
+    /// How many members this peer believes to be there.
+    pub(super) fn known(&self) -> usize {
+        self.known
+    }
+
+    /// How many discoveries it was told of.
+    pub(super) fn discoveries(&self) -> u64 {
+        self.discoveries
+    }
+
+    /// Whether the first `watched` members are all known, oneself aside.
+    pub(super) fn knows_watched(&self) -> bool {
+        self.watched_known + usize::from(self.own < self.watched) == self.watched
+    }
+
+    /// Compares what it believes with who is there.
+    pub(super) fn compare(&self, members: usize, is_there: impl Fn(usize) -> bool) -> Difference {
+        let mut difference = Difference::default();
+        for slot in (0..members).filter(|&slot| slot != self.own) {
+            match (is_there(slot), self.knows(slot)) {
+                (true, false) => difference.missing.push(slot),
+                (false, true) => difference.ghosts.push(slot),
+                (true, true) | (false, false) => {}
+            }
+        }
+        difference
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MEMBERS: usize = 130;
+
+    #[test]
+    fn events_alternate() {
+        let mut ledger = Ledger::new(0, MEMBERS, 0);
+        assert_eq!(ledger.left(5), Err(Anomaly::Ghost));
+        assert_eq!(ledger.discovered(5), Ok(()));
+        assert_eq!(ledger.discovered(5), Err(Anomaly::Duplicate));
+        assert_eq!(ledger.left(5), Ok(()));
+        assert_eq!(ledger.left(5), Err(Anomaly::Ghost));
+        assert_eq!(ledger.discovered(5), Ok(()));
+        assert_eq!((ledger.known(), ledger.discoveries()), (1, 2));
+    }
+
+    #[test]
+    fn oneself_and_strangers_are_told_apart() {
+        let mut ledger = Ledger::new(3, 64, 0);
+        assert_eq!(ledger.discovered(3), Err(Anomaly::Itself));
+        assert_eq!(ledger.left(3), Err(Anomaly::Itself));
+        assert_eq!(ledger.discovered(64), Err(Anomaly::Stranger));
+    }
+
+    #[test]
+    fn the_watched_are_known_when_the_last_of_them_is() {
+        let mut observer = Ledger::new(1, MEMBERS, 3);
+        observer.discovered(0).unwrap();
+        observer.discovered(9).unwrap();
+        assert!(!observer.knows_watched());
+        observer.discovered(2).unwrap();
+        assert!(observer.knows_watched());
+        observer.left(2).unwrap();
+        assert!(!observer.knows_watched());
+
+        assert!(Ledger::new(0, MEMBERS, 1).knows_watched());
+        assert!(!Ledger::new(1, MEMBERS, 1).knows_watched());
+    }
+
+    proptest! {
+        /// Whatever a hub leaves out, says twice or makes up is reported, and nothing else.
+        #[test]
+        fn missing_duplicates_and_ghosts_are_all_reported(
+            own in 0..MEMBERS,
+            skipped in prop::collection::btree_set(0..MEMBERS, 0..5),
+            repeated in prop::collection::btree_set(0..MEMBERS, 0..5),
+            gone in prop::collection::btree_set(0..MEMBERS, 0..5),
+        ) {
+            let mut ledger = Ledger::new(own, MEMBERS, 0);
+            let mut duplicates = 0;
+            let others = || (0..MEMBERS).filter(|&slot| slot != own);
+            for slot in others().filter(|slot| !skipped.contains(slot)) {
+                prop_assert_eq!(ledger.discovered(slot), Ok(()));
+                if repeated.contains(&slot) {
+                    prop_assert_eq!(ledger.discovered(slot), Err(Anomaly::Duplicate));
+                    duplicates += 1;
+                }
+            }
+            let expected_duplicates =
+                repeated.iter().filter(|&slot| *slot != own && !skipped.contains(slot)).count();
+            prop_assert_eq!(duplicates, expected_duplicates);
+
+            let difference = ledger.compare(MEMBERS, |slot| !gone.contains(&slot));
+            let missing: Vec<_> = others().filter(|s| skipped.contains(s) && !gone.contains(s)).collect();
+            let ghosts: Vec<_> = others().filter(|s| gone.contains(s) && !skipped.contains(s)).collect();
+            prop_assert_eq!(difference, Difference { missing, ghosts });
+        }
+    }
+}

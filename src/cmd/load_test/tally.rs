@@ -1,0 +1,242 @@
+//! What a run counted: plain numbers, the latency histogram, and whatever must not happen.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// Names under which something is counted that come from a hub. More: counted as `other`.
+const MAX_NAMES: usize = 64;
+
+/// What is told of one check besides the number of its violations.
+const MAX_EXAMPLES: usize = 3;
+
+/// Longest latency that is told apart, in microseconds.
+const MAX_LATENCY_MICROS: u64 = 60_000_000;
+
+/// What must not happen. Once is enough to fail the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Check {
+    /// The hub ended a session, or it was lost.
+    Closed,
+    /// A join was discovered twice.
+    Duplicate,
+    /// The hub answered with an error.
+    Error,
+    /// Told of the leave of a peer that was not there.
+    Ghost,
+    /// The user did not wait for the end.
+    Interrupted,
+    /// Told of oneself.
+    Itself,
+    /// Something for another peer or network, or in the name of another.
+    Misaddressed,
+    /// A member was not told of another.
+    Missing,
+    /// A peer did not come back.
+    NotBack,
+    /// A peer announced and was not told of those who were there.
+    NotJoined,
+    /// A peer that stayed did not hear of each join of the others.
+    NotTold,
+    /// A receipt that says something else than `delivered`.
+    NotDelivered,
+    /// A receipt did not come.
+    ReceiptMissing,
+    /// A receipt came twice, or for nothing.
+    ReceiptUnasked,
+    /// A signal did not arrive.
+    SignalLost,
+    /// A signal arrived before one that was sent earlier.
+    SignalSkipped,
+    /// A signal arrived again, or after one that was sent later.
+    SignalRepeated,
+    /// A member is taken to be there though it left.
+    StillThere,
+    /// Told of a peer that is not one of the network.
+    Stranger,
+    /// Told something of a network after leaving it.
+    ToldOutside,
+    /// A message that is no JSON, or of a type nobody knows.
+    Unreadable,
+    /// The hub did not read what was sent.
+    Unsent,
+}
+
+impl Check {
+    /// The name in tables.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Duplicate => "duplicate",
+            Self::Error => "error",
+            Self::Ghost => "ghost",
+            Self::Interrupted => "interrupted",
+            Self::Itself => "itself",
+            Self::Misaddressed => "misaddressed",
+            Self::Missing => "missing",
+            Self::NotBack => "not-back",
+            Self::NotJoined => "not-joined",
+            Self::NotTold => "not-told",
+            Self::NotDelivered => "not-delivered",
+            Self::ReceiptMissing => "receipt-missing",
+            Self::ReceiptUnasked => "receipt-unasked",
+            Self::SignalLost => "signal-lost",
+            Self::SignalSkipped => "signal-skipped",
+            Self::SignalRepeated => "signal-repeated",
+            Self::StillThere => "still-there",
+            Self::Stranger => "stranger",
+            Self::ToldOutside => "told-outside",
+            Self::Unreadable => "unreadable",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
+/// How often a check was violated, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Violations {
+    pub(super) count: u64,
+    pub(super) examples: Vec<String>,
+}
+
+/// A number per name. The names come from a hub, so there is a bound to them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(super) struct Counts(pub(super) BTreeMap<String, u64>);
+
+impl Counts {
+    pub(super) fn add(&mut self, name: &str) {
+        if let Some(count) = self.0.get_mut(name) {
+            *count += 1;
+            return;
+        }
+        let name = if self.0.len() < MAX_NAMES { name } else { "other" };
+        *self.0.entry(name.to_owned()).or_default() += 1;
+    }
+}
+
+/// What a run counted.
+#[derive(Debug)]
+pub(super) struct Tally {
+    /// Sessions that were opened.
+    pub(super) sessions: u64,
+    /// Peers that never got one.
+    pub(super) failed: u64,
+    /// Why sessions were not opened, retries included.
+    pub(super) dial_failures: Counts,
+    pub(super) discoveries: u64,
+    pub(super) leaves: u64,
+    pub(super) sent: u64,
+    pub(super) delivered: u64,
+    pub(super) errors: Counts,
+    pub(super) receipts: Counts,
+    /// Ends of sessions that this program did not ask for.
+    pub(super) closes: Counts,
+    /// WebSocket pings that were answered.
+    pub(super) pongs: u64,
+    pub(super) violations: BTreeMap<Check, Violations>,
+    latency_micros: Histogram<u64>,
+}
+
+impl Tally {
+    pub(super) fn new() -> Self {
+        let latency_micros = Histogram::new_with_bounds(1, MAX_LATENCY_MICROS, 3);
+        Self {
+            sessions: 0,
+            failed: 0,
+            dial_failures: Counts::default(),
+            discoveries: 0,
+            leaves: 0,
+            sent: 0,
+            delivered: 0,
+            errors: Counts::default(),
+            receipts: Counts::default(),
+            closes: Counts::default(),
+            pongs: 0,
+            violations: BTreeMap::new(),
+            latency_micros: latency_micros.expect("the bounds are constants that fit"),
+        }
+    }
+
+    /// Notes what must not happen. `example` is only asked while there is room for it.
+    pub(super) fn violate(&mut self, check: Check, example: impl FnOnce() -> String) {
+        let violations = self.violations.entry(check).or_default();
+        violations.count += 1;
+        if violations.examples.len() < MAX_EXAMPLES {
+            violations.examples.push(example());
+        }
+    }
+
+    pub(super) fn latency(&mut self, nanos: u64) {
+        self.latency_micros.saturating_record((nanos / 1000).max(1));
+    }
+
+    /// `None` when there was nothing to measure.
+    pub(super) fn latency_summary(&self) -> Option<Latency> {
+        let histogram = &self.latency_micros;
+        (!histogram.is_empty()).then(|| Latency {
+            samples: histogram.len(),
+            mean: histogram.mean().round() as u64,
+            p50: histogram.value_at_quantile(0.5),
+            p90: histogram.value_at_quantile(0.9),
+            p99: histogram.value_at_quantile(0.99),
+            p999: histogram.value_at_quantile(0.999),
+            max: histogram.max(),
+        })
+    }
+}
+
+/// Latencies in microseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Latency {
+    pub(super) samples: u64,
+    pub(super) mean: u64,
+    pub(super) p50: u64,
+    pub(super) p90: u64,
+    pub(super) p99: u64,
+    pub(super) p999: u64,
+    pub(super) max: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_those_of_what_was_recorded() {
+        let mut tally = Tally::new();
+        assert_eq!(tally.latency_summary(), None);
+        for micros in 1..=1000 {
+            tally.latency(micros * 1000);
+        }
+        let latency = tally.latency_summary().unwrap();
+        assert_eq!((latency.samples, latency.p50, latency.p90, latency.max), (1000, 500, 900, 1000));
+        assert_eq!((latency.p99, latency.p999), (990, 999));
+    }
+
+    #[test]
+    fn a_latency_out_of_bounds_still_counts() {
+        let mut tally = Tally::new();
+        tally.latency(0);
+        tally.latency(u64::MAX);
+        let latency = tally.latency_summary().unwrap();
+        assert_eq!(latency.samples, 2);
+        assert!(latency.max >= MAX_LATENCY_MICROS);
+    }
+
+    #[test]
+    fn names_and_examples_are_bounded_and_nothing_goes_uncounted() {
+        let mut counts = Counts::default();
+        (0..1000).for_each(|name| counts.add(&name.to_string()));
+        assert_eq!((counts.0.len(), counts.0.values().sum()), (MAX_NAMES + 1, 1000_u64));
+
+        let mut tally = Tally::new();
+        (0..10).for_each(|n| tally.violate(Check::Ghost, || n.to_string()));
+        assert_eq!(
+            tally.violations[&Check::Ghost],
+            Violations { count: 10, examples: ["0", "1", "2"].map(String::from).to_vec() }
+        );
+    }
+}
