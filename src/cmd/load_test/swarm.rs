@@ -1,0 +1,346 @@
+//! The peers of a load test: their connections, and what each of them hears.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use simd_json::Buffers;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::ledger::Ledger;
+use super::message;
+use super::plan::{Place, Plan};
+use super::tally::{Check, Tally};
+use crate::client::{ConnectError, Ended, Endpoint, Receiver, SendError, Sender};
+
+/// How long a hub may take to say `connected`: through a crowd that arrives at once, and a takeover's grace.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a hub may take to answer a close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Everybody who takes part, on one thread.
+pub(super) struct Swarm {
+    pub(super) plan: Plan,
+    pub(super) options: Options,
+    pub(super) seats: Vec<Seat>,
+    pub(super) tally: RefCell<Tally>,
+    /// Offers and answers go back and forth until this is false.
+    pub(super) bouncing: Cell<bool>,
+    pub(super) epoch: Instant,
+    pub(super) last_discovery: Cell<Instant>,
+    pub(super) buffers: RefCell<Buffers>,
+    pub(super) scratch: RefCell<Vec<u8>>,
+    heard: Cell<u64>,
+    /// Members that members know of, summed up.
+    known: Cell<u64>,
+    /// Members that members should know of, summed up.
+    expected: Cell<u64>,
+    present: Vec<Cell<u64>>,
+    endpoints: Vec<Endpoint>,
+}
+
+/// What all peers have in common.
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    pub(super) token: Option<String>,
+    /// Brings the data of signals to its size.
+    pub(super) padding: String,
+    /// Peers 2k and 2k+1 signal only each other.
+    pub(super) pairs: bool,
+    /// Signals ask for receipts.
+    pub(super) receipts: bool,
+    /// One in so many members of a network stays while the others come and go; 0: nobody does.
+    pub(super) observer_share: usize,
+}
+
+/// One peer.
+pub(super) struct Seat {
+    pub(super) line: RefCell<Option<Line>>,
+    pub(super) ledger: RefCell<Ledger>,
+    pub(super) state: Cell<State>,
+    /// Whether the others should know of it.
+    pub(super) member: Cell<bool>,
+    /// Something happened that its task may wait for.
+    pub(super) changed: Notify,
+    pub(super) app_pongs: Cell<u64>,
+    /// Signals sent to its partner.
+    pub(super) sent: Cell<u64>,
+    /// Signals its partner sent and that arrived, or were skipped.
+    pub(super) received: Cell<u64>,
+    /// Signals without a receipt.
+    pub(super) unreceipted: RefCell<BTreeSet<u64>>,
+}
+
+/// A live connection.
+pub(super) struct Line {
+    pub(super) sender: Sender,
+    reader: JoinHandle<()>,
+}
+
+/// Where a peer stands with its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not announced.
+    Outside,
+    /// Announced.
+    Inside,
+    /// On its way out: what still comes is of no interest.
+    Leaving,
+}
+
+impl Swarm {
+    pub(super) fn new(plan: Plan, options: Options, endpoints: Vec<Endpoint>) -> Self {
+        let seats = (0..plan.peers()).map(|peer| {
+            let Place { network, slot } = plan.place(peer);
+            let members = plan.members(network);
+            let ledger = Ledger::new(slot, members, observers(members, options.observer_share));
+            Seat {
+                line: RefCell::default(),
+                ledger: RefCell::new(ledger),
+                state: Cell::new(State::Outside),
+                member: Cell::new(false),
+                changed: Notify::new(),
+                app_pongs: Cell::new(0),
+                sent: Cell::new(0),
+                received: Cell::new(0),
+                unreceipted: RefCell::default(),
+            }
+        });
+        Self {
+            seats: seats.collect(),
+            tally: RefCell::new(Tally::new()),
+            bouncing: Cell::new(false),
+            epoch: Instant::now(),
+            last_discovery: Cell::new(Instant::now()),
+            buffers: RefCell::default(),
+            scratch: RefCell::default(),
+            heard: Cell::new(0),
+            known: Cell::new(0),
+            expected: Cell::new(0),
+            present: vec![Cell::new(0); plan.networks()],
+            endpoints,
+            options,
+            plan,
+        }
+    }
+
+    /// How many members of a network stay while the others come and go. They have its first slots.
+    pub(super) fn observers(&self, network: usize) -> usize {
+        observers(self.plan.members(network), self.options.observer_share)
+    }
+
+    pub(super) fn present_observers(&self, network: usize) -> usize {
+        let is_there = |slot: &usize| self.seats[self.plan.peer_at(Place { network, slot: *slot })].member.get();
+        (0..self.observers(network)).filter(is_there).count()
+    }
+
+    pub(super) fn is_observer(&self, peer: usize) -> bool {
+        let Place { network, slot } = self.plan.place(peer);
+        slot < self.observers(network)
+    }
+
+    /// Opens a session. The error is the name under which the failure was counted.
+    pub(super) async fn dial(self: &Rc<Self>, peer: usize) -> Result<(), String> {
+        let dialled = tokio::time::timeout(DIAL_TIMEOUT, self.open(peer)).await;
+        match dialled.unwrap_or_else(|_| Err("timeout".to_owned())) {
+            Ok((sender, receiver)) => {
+                let reader = tokio::task::spawn_local(self.clone().read(peer, receiver));
+                self.seats[peer].line.replace(Some(Line { sender, reader }));
+                self.tally.borrow_mut().sessions += 1;
+                Ok(())
+            }
+            Err(failure) => {
+                self.tally.borrow_mut().dial_failures.add(&failure);
+                Err(failure)
+            }
+        }
+    }
+
+    async fn open(&self, peer: usize) -> Result<(Sender, Receiver), String> {
+        let endpoint = &self.endpoints[peer % self.endpoints.len()];
+        let id = self.plan.id(peer);
+        let (sender, mut receiver) =
+            endpoint.connect(id, self.options.token.as_deref()).await.map_err(|error| name(&error))?;
+        let mut first = receiver.next().await.map_err(|ended| end_name(&ended))?;
+        let mut buffers = self.buffers.borrow_mut();
+        let heard = message::parse(first.to_mut(), &mut buffers).map_err(|_| "unreadable".to_owned())?;
+        let as_whom = heard.data.and_then(|data| data.peer_id).and_then(|id| self.plan.find(id));
+        if heard.kind == "connected" && as_whom == Some(peer) {
+            Ok((sender, receiver))
+        } else {
+            Err("not-connected".to_owned())
+        }
+    }
+
+    async fn read(self: Rc<Self>, peer: usize, mut receiver: Receiver) {
+        let ended = loop {
+            match receiver.next().await {
+                Ok(mut message) => {
+                    self.heard.update(|heard| heard + 1);
+                    self.hear(peer, message.to_mut());
+                }
+                Err(ended) => break ended,
+            }
+        };
+        let seat = &self.seats[peer];
+        // Whoever ends a session takes the line away first.
+        if let Some(line) = seat.line.take() {
+            self.retire(&line.sender);
+            self.leave(peer, State::Outside);
+            let mut tally = self.tally.borrow_mut();
+            tally.closes.add(&end_name(&ended));
+            tally.violate(Check::Closed, || format!("{}: {ended}", self.called(peer)));
+        }
+        seat.changed.notify_one();
+    }
+
+    /// Announces a peer. Who counts it as a member is another matter: see [`Self::enter`].
+    pub(super) fn announce(&self, peer: usize) {
+        let seat = &self.seats[peer];
+        self.forget(peer);
+        seat.state.set(State::Inside);
+        self.say(peer, message::membership("announce", self.plan.network_name(peer)).as_bytes());
+    }
+
+    /// From here on the others should know of this peer, and it of them.
+    pub(super) fn enter(&self, peer: usize) {
+        if !self.seats[peer].member.replace(true) {
+            let present = &self.present[self.plan.place(peer).network];
+            self.expected.update(|expected| expected + 2 * present.get());
+            present.update(|present| present + 1);
+        }
+    }
+
+    /// From here on the others should not know of this peer, and what it knew counts no more.
+    pub(super) fn leave(&self, peer: usize, state: State) {
+        let seat = &self.seats[peer];
+        seat.state.set(state);
+        self.forget(peer);
+        if seat.member.replace(false) {
+            let present = &self.present[self.plan.place(peer).network];
+            present.update(|present| present - 1);
+            self.expected.update(|expected| expected - 2 * present.get());
+        }
+    }
+
+    fn forget(&self, peer: usize) {
+        let mut ledger = self.seats[peer].ledger.borrow_mut();
+        self.known.update(|known| known - ledger.known() as u64);
+        ledger.clear();
+    }
+
+    /// Whether members know of as many members as there are, and all signals have arrived.
+    pub(super) fn is_exact(&self) -> bool {
+        let tally = self.tally.borrow();
+        self.known.get() == self.expected.get() && tally.sent == tally.delivered
+    }
+
+    /// Discoveries that it takes until everybody knows everybody.
+    pub(super) fn expected(&self) -> u64 {
+        self.expected.get()
+    }
+
+    /// Messages heard by all peers.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.get()
+    }
+
+    pub(super) fn connected(&self) -> usize {
+        self.seats.iter().filter(|seat| seat.line.borrow().is_some()).count()
+    }
+
+    pub(super) fn told(&self, discovered: bool) {
+        if discovered {
+            self.known.update(|known| known + 1);
+            self.last_discovery.set(Instant::now());
+        } else {
+            self.known.update(|known| known - 1);
+        }
+    }
+
+    /// Queues a message of a peer; `false` if it could not be.
+    pub(super) fn say(&self, peer: usize, text: &[u8]) -> bool {
+        let line = self.seats[peer].line.borrow();
+        let said = line.as_ref().map_or(Err(SendError::Closed), |line| line.sender.send(text));
+        if said == Err(SendError::Full) {
+            self.tally.borrow_mut().violate(Check::Unsent, || self.called(peer));
+        }
+        said.is_ok()
+    }
+
+    /// Ends a session with a close frame and waits for the hub's.
+    pub(super) async fn close(&self, peer: usize) {
+        self.leave(peer, State::Leaving);
+        let Some(line) = self.seats[peer].line.take() else { return };
+        self.retire(&line.sender);
+        // A close frame that finds no room is as good as one that is not answered.
+        let _ = line.sender.close(1000, "");
+        let mut reader = line.reader;
+        if tokio::time::timeout(CLOSE_TIMEOUT, &mut reader).await.is_err() {
+            reader.abort();
+            self.tally.borrow_mut().closes.add("unanswered");
+        }
+    }
+
+    /// Ends a session without a word: with a reset, or with no more than TCP's own end.
+    pub(super) fn cut(&self, peer: usize, reset: bool) {
+        self.leave(peer, State::Outside);
+        let Some(line) = self.seats[peer].line.take() else { return };
+        self.retire(&line.sender);
+        line.sender.cut(reset);
+        line.reader.abort();
+    }
+
+    fn retire(&self, sender: &Sender) {
+        self.tally.borrow_mut().pongs += sender.pongs();
+    }
+
+    /// Compares what every member believes with who is there, and notes the differences.
+    pub(super) fn compare_all(&self) {
+        let mut tally = self.tally.borrow_mut();
+        for (peer, seat) in self.seats.iter().enumerate().filter(|(_, seat)| seat.member.get()) {
+            let network = self.plan.place(peer).network;
+            let other = |slot| self.plan.peer_at(Place { network, slot });
+            let members = self.plan.members(network);
+            let difference = seat.ledger.borrow().compare(members, |slot| self.seats[other(slot)].member.get());
+            for slot in difference.missing {
+                tally.violate(Check::Missing, || {
+                    format!("{} was not told of {}", self.called(peer), self.called(other(slot)))
+                });
+            }
+            for slot in difference.ghosts {
+                tally.violate(Check::StillThere, || {
+                    format!("{} was not told that {} left", self.called(peer), self.called(other(slot)))
+                });
+            }
+        }
+    }
+
+    /// How a peer is called in examples: enough to find it in a hub's log.
+    pub(super) fn called(&self, peer: usize) -> String {
+        format!("peer {peer} ({})", self.plan.id(peer))
+    }
+}
+
+fn observers(members: usize, share: usize) -> usize {
+    members.checked_div(share).map_or(0, |observers| observers.max(1).min(members))
+}
+
+fn name(error: &ConnectError) -> String {
+    match error {
+        ConnectError::Tcp(error) => error.kind().to_string(),
+        ConnectError::Refused { status, .. } => format!("http {}", status.as_u16()),
+        ConnectError::Http(_) => "handshake".to_owned(),
+        ConnectError::Request(_) => "request".to_owned(),
+    }
+}
+
+fn end_name(ended: &Ended) -> String {
+    match ended {
+        Ended::Closed { code, .. } => code.to_string(),
+        Ended::Lost(_) => "lost".to_owned(),
+    }
+}
