@@ -7,18 +7,7 @@ use tokio::runtime::LocalOptions;
 
 pub mod duration;
 pub mod generate_peer_ids;
-pub mod load_test {
-    //! `peerpigeon load-test`.
-
-    /// Put a hub under load and measure it
-    #[derive(clap::Args, Debug)]
-    pub struct Args {}
-
-    /// Stub.
-    pub async fn run(_: Args) -> std::process::ExitCode {
-        std::process::ExitCode::FAILURE
-    }
-}
+pub mod load_test;
 pub mod peer;
 
 /// Runs a tool on this thread, until it has its exit code.

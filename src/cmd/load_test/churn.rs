@@ -1,0 +1,171 @@
+//! Churn: some stay and watch, the others come and go all the time, in every way there is to go.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::message;
+use super::plan::Rng;
+use super::progress::Progress;
+use super::scenario::{Outcome, Pace, connect, millis, redial, settle};
+use super::swarm::{State, Swarm};
+use super::tally::Check;
+
+/// How long a peer that announced waits to be told of those who are there.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The ways to go.
+#[derive(Clone, Copy, Debug)]
+enum Exit {
+    Close,
+    Fin,
+    Goodbye,
+    GoodbyeThenClose,
+    Reset,
+}
+
+impl Exit {
+    const ALL: [Self; 5] = [Self::Close, Self::Fin, Self::Goodbye, Self::GoodbyeThenClose, Self::Reset];
+}
+
+/// Observers must be told of every join and every leave, once each and in turn.
+pub(super) async fn churn(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) -> Outcome {
+    let begin = Instant::now();
+    progress.connect();
+    connect(swarm, pace.ramp, (0..swarm.seats.len()).filter(|&peer| swarm.is_observer(peer))).await;
+    let connect_ms = millis(begin.elapsed());
+    let exact = settle(swarm, || swarm.is_exact()).await;
+    let exact_ms = exact.then(|| millis(swarm.until_last_discovery(begin)));
+
+    let begin = Instant::now();
+    progress.run("churning", pace.duration);
+    let joins: Rc<Vec<Cell<u64>>> = Rc::new(vec![Cell::new(0); swarm.plan.networks()]);
+    let mut churners = JoinSet::new();
+    for peer in (0..swarm.seats.len()).filter(|&peer| !swarm.is_observer(peer)) {
+        let rng = Rng::new(pace.seed ^ (peer as u64) << 1);
+        let churner = Churner { swarm: swarm.clone(), peer, rng, until: begin + pace.duration, joins: joins.clone() };
+        churners.spawn_local(churner.run(pace.interval));
+    }
+    churners.join_all().await;
+    let measured_secs = begin.elapsed().as_secs_f64();
+
+    progress.phase("settling");
+    settle(swarm, || swarm.is_exact()).await;
+    let expected = check_observers(swarm, &joins);
+    Outcome { connect_ms, exact_ms, measured_secs, expected_discoveries: Some(expected), ..Outcome::default() }
+}
+
+/// What the observers should have been told of, and a violation for each who was told of more or less.
+fn check_observers(swarm: &Swarm, joins: &[Cell<u64>]) -> u64 {
+    let mut all = 0;
+    for (peer, seat) in swarm.seats.iter().enumerate() {
+        if swarm.is_observer(peer) && seat.member.get() {
+            let network = swarm.plan.place(peer).network;
+            let other_observers = swarm.present_observers(network) - 1;
+            let expected = other_observers as u64 + joins[network].get();
+            let heard = seat.ledger.borrow().discoveries();
+            if heard != expected {
+                swarm.tally.borrow_mut().violate(Check::NotTold, || {
+                    format!("{} was told of {heard} joins of {expected}", swarm.called(peer))
+                });
+            }
+            all += expected;
+        }
+    }
+    all
+}
+
+struct Churner {
+    swarm: Rc<Swarm>,
+    peer: usize,
+    rng: Rng,
+    until: Instant,
+    joins: Rc<Vec<Cell<u64>>>,
+}
+
+impl Churner {
+    async fn run(mut self, interval: Duration) {
+        loop {
+            if !self.pause(interval).await || !self.join().await || !self.pause(interval).await {
+                return;
+            }
+            let exit = Exit::ALL[self.rng.below(Exit::ALL.len() as u64) as usize];
+            self.leave(exit).await;
+        }
+    }
+
+    /// Waits for some part of the interval; `false` when the time is up.
+    async fn pause(&mut self, interval: Duration) -> bool {
+        let pause = Duration::from_micros(self.rng.below(interval.as_micros() as u64));
+        tokio::time::sleep_until((Instant::now() + pause).min(self.until).into()).await;
+        Instant::now() < self.until
+    }
+
+    /// Connects if need be and announces. The join counts once it is certain that the hub has read it: when it told
+    /// who is there.
+    async fn join(&mut self) -> bool {
+        let swarm = &self.swarm;
+        let seat = &swarm.seats[self.peer];
+        if seat.line.borrow().is_none() && !redial(swarm, self.peer, &mut self.rng).await {
+            return false;
+        }
+        swarm.announce(self.peer);
+        let told = self.wait_until(|| seat.ledger.borrow().knows_watched()).await;
+        if !told {
+            swarm.tally.borrow_mut().violate(Check::NotJoined, || swarm.called(self.peer));
+            swarm.cut(self.peer, true);
+            return false;
+        }
+        swarm.enter(self.peer);
+        self.joins[swarm.plan.place(self.peer).network].update(|joins| joins + 1);
+        true
+    }
+
+    async fn leave(&mut self, exit: Exit) {
+        let (swarm, peer) = (&self.swarm, self.peer);
+        match exit {
+            Exit::Close => swarm.close(peer).await,
+            Exit::Fin => swarm.cut(peer, false),
+            Exit::Reset => swarm.cut(peer, true),
+            Exit::GoodbyeThenClose => {
+                self.say_goodbye();
+                swarm.close(peer).await;
+            }
+            Exit::Goodbye => {
+                self.say_goodbye();
+                // What the hub said before it read the goodbye comes before its answer to this; nothing may come after.
+                let seat = &swarm.seats[peer];
+                let pongs = seat.app_pongs.get();
+                swarm.say(peer, b"{\"type\":\"ping\"}");
+                if self.wait_until(|| seat.app_pongs.get() > pongs).await {
+                    swarm.leave(peer, State::Outside);
+                } else {
+                    swarm.cut(peer, true);
+                }
+            }
+        }
+    }
+
+    fn say_goodbye(&self) {
+        let goodbye = message::membership("goodbye", self.swarm.plan.network_name(self.peer));
+        self.swarm.say(self.peer, goodbye.as_bytes());
+        self.swarm.leave(self.peer, State::Leaving);
+    }
+
+    /// `false` if it did not happen in time, or the session ended first.
+    async fn wait_until(&self, happened: impl Fn() -> bool) -> bool {
+        let seat = &self.swarm.seats[self.peer];
+        let wait = async {
+            while !happened() {
+                if seat.line.borrow().is_none() {
+                    return false;
+                }
+                seat.changed.notified().await;
+            }
+            true
+        };
+        tokio::time::timeout(JOIN_TIMEOUT, wait).await.unwrap_or(false)
+    }
+}

@@ -1,0 +1,264 @@
+//! `peerpigeon load-test`: many peers in one process, who check what the hub tells them.
+//!
+//! It all runs on one thread, so that the peers share their counts without locks. One thread receives more messages a
+//! second than a hub on two cores sends.
+
+mod churn;
+mod hear;
+mod ledger;
+mod message;
+mod plan;
+mod progress;
+mod report;
+mod scenario;
+mod swarm;
+mod tally;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use proto::limits::DEFAULT_MAX_MESSAGE_BYTES;
+use tokio::task::LocalSet;
+
+use self::plan::{Plan, Spread};
+use self::progress::Progress;
+use self::report::{Asked, Report};
+use self::scenario::{Outcome, Pace};
+use self::swarm::{Options, Swarm};
+use self::tally::Check;
+use super::duration;
+use crate::client::HubUrl;
+
+/// Exit code of a command line that cannot be meant (`EX_USAGE`).
+const EXIT_USAGE: u8 = 64;
+
+/// In a churn, one in so many members of a network stays and watches.
+const OBSERVER_SHARE: usize = 10;
+
+/// Files this program has open besides its peers' sockets, at the most.
+const OTHER_FILES: usize = 64;
+
+/// Put load on hubs with many peers, and check what each of them is told
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Hub to put load on; given several times, peers spread over the hubs
+    #[arg(long = "hub", value_name = "URL", default_value = HubUrl::DEFAULT, value_parser = HubUrl::dialable)]
+    pub hubs: Vec<HubUrl>,
+
+    /// How many peers
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub peers: u32,
+
+    /// How long to go on once all have joined, in seconds (or 500ms, 2m)
+    #[arg(long, value_name = "TIME", default_value = "30", value_parser = duration::parse_secs)]
+    pub duration: Duration,
+
+    /// In seconds. join: each peer sends an offer to some other this often (0: never). churn: each stays and stays away
+    /// this long at most. storm: rest between two rounds
+    #[arg(long, value_name = "TIME", default_value = "5", value_parser = duration::parse_secs)]
+    pub interval: Duration,
+
+    /// Connections per second while joining; 0: as fast as they come, 128 at a time
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub ramp: u32,
+
+    /// What the peers do
+    #[arg(long, value_enum, default_value_t = Scenario::Join)]
+    pub scenario: Scenario,
+
+    /// Networks over which the peers are spread [default: join, storm: 1; relay: one per pair; churn: one per 50 peers;
+    /// idle: one per 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub networks: Option<u32>,
+
+    /// Size of a signal's data, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    pub size: usize,
+
+    /// relay: signals that each pair has under way
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub in_flight: u32,
+
+    /// Ask for a receipt of each signal and check that it comes, once
+    #[arg(long)]
+    pub receipts: bool,
+
+    /// Token the hub asks for
+    #[arg(long, env = "AUTH_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// Write the results to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Number from which ids, networks and every choice follow [default: a random one]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+/// What the peers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scenario {
+    /// All join; each must hear of each other member of its network exactly once. Then they send offers now and then
+    Join,
+    /// Pairs send offers and answers back and forth, as fast as they come
+    Relay,
+    /// One in ten stays and must hear of every coming and going of the others, who come and go all the time
+    Churn,
+    /// All join and stay silent
+    Idle,
+    /// All join; then, again and again, all sockets are cut and all come back at once
+    Storm,
+}
+
+impl Scenario {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Relay => "relay",
+            Self::Churn => "churn",
+            Self::Idle => "idle",
+            Self::Storm => "storm",
+        }
+    }
+
+    fn default_networks(self, peers: usize) -> usize {
+        match self {
+            Self::Join | Self::Storm => 1,
+            Self::Relay => peers / 2,
+            Self::Churn => peers.div_ceil(50),
+            Self::Idle => peers.div_ceil(100),
+        }
+    }
+}
+
+/// Runs the scenario and prints the results. Succeeds only if every peer and every check did.
+pub async fn run(args: Args) -> ExitCode {
+    let (plan, seed) = match plan(&args) {
+        Ok(planned) => planned,
+        Err(problem) => {
+            complain(&problem);
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match LocalSet::new().run_until(measure(&args, plan, seed)).await {
+        Ok(report) => tell(&report, args.json.as_deref()),
+        Err(problem) => {
+            complain(&problem);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Turns what was asked into who takes part, or says why that cannot be.
+fn plan(args: &Args) -> Result<(Plan, u64), String> {
+    let peers = args.peers as usize;
+    let spread = if args.scenario == Scenario::Relay { Spread::Pairs } else { Spread::Single };
+    let networks = args.networks.map_or(args.scenario.default_networks(peers), |networks| networks as usize);
+    let (unit, least) = match args.scenario {
+        Scenario::Relay => ("pair", 2),
+        Scenario::Churn => ("member that stays and one that comes and goes", 2),
+        Scenario::Join | Scenario::Idle | Scenario::Storm => ("peer", 1),
+    };
+    if args.scenario == Scenario::Relay && !peers.is_multiple_of(2) {
+        return Err(format!("--peers must be even for relay, not {peers}"));
+    }
+    if networks * least > peers {
+        return Err(format!(
+            "--networks: each network needs a {unit}, so {peers} peers fill {} at the most, not {networks}",
+            peers / least
+        ));
+    }
+    if args.size > DEFAULT_MAX_MESSAGE_BYTES {
+        return Err(format!("--size must be {DEFAULT_MAX_MESSAGE_BYTES} at the most, not {}", args.size));
+    }
+    if let Some(limit) = open_files_limit().filter(|&limit| peers + OTHER_FILES > limit) {
+        return Err(format!("--peers: this process may open {limit} files, too few for {peers} peers (see ulimit -n)"));
+    }
+    let seed = match args.seed {
+        Some(seed) => seed,
+        None => getrandom::u64().map_err(|error| error.to_string())?,
+    };
+    Ok((Plan::new(peers, networks, spread, seed), seed))
+}
+
+/// The soft limit, where the system tells.
+fn open_files_limit() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
+}
+
+async fn measure(args: &Args, plan: Plan, seed: u64) -> Result<Report, String> {
+    let mut endpoints = Vec::new();
+    for hub in &args.hubs {
+        endpoints.push(hub.resolve().await.map_err(|error| format!("cannot find {hub}: {error}"))?);
+    }
+    let asked = Asked {
+        scenario: args.scenario.name(),
+        hubs: args.hubs.iter().map(HubUrl::to_string).collect(),
+        seed,
+        peers: plan.peers(),
+        networks: plan.networks(),
+    };
+    let options = Options {
+        token: args.token.clone(),
+        padding: message::padding(args.size),
+        pairs: args.scenario == Scenario::Relay,
+        receipts: args.receipts,
+        observer_share: if args.scenario == Scenario::Churn { OBSERVER_SHARE } else { 0 },
+    };
+    let swarm = Rc::new(Swarm::new(plan, options, endpoints));
+    let progress = Progress::new(swarm.seats.len());
+    let outcome = tokio::select! {
+        outcome = play(args, &swarm, &progress, seed) => outcome,
+        () = progress.draw(swarm.clone()) => Outcome::default(),
+        _ = tokio::signal::ctrl_c() => {
+            swarm.tally.borrow_mut().violate(Check::Interrupted, || "by the user".to_owned());
+            Outcome::default()
+        }
+    };
+    progress.clear();
+    Ok(Report::new(asked, outcome, &swarm.tally.borrow()))
+}
+
+async fn play(args: &Args, swarm: &Rc<Swarm>, progress: &Progress, seed: u64) -> Outcome {
+    let pace =
+        Pace { duration: args.duration, interval: args.interval, ramp: args.ramp, in_flight: args.in_flight, seed };
+    let outcome = match args.scenario {
+        Scenario::Join => scenario::join(swarm, pace, true, progress).await,
+        Scenario::Relay => scenario::relay(swarm, pace, progress).await,
+        Scenario::Churn => churn::churn(swarm, pace, progress).await,
+        Scenario::Idle => scenario::join(swarm, pace, false, progress).await,
+        Scenario::Storm => scenario::storm(swarm, pace, progress).await,
+    };
+    scenario::finish(swarm, progress).await;
+    outcome
+}
+
+fn tell(report: &Report, json: Option<&Path>) -> ExitCode {
+    // A reader who has enough of the table still wants the file and the exit code.
+    let _ = write!(io::stdout().lock(), "{report}");
+    if let Some(path) = json {
+        let written = serde_json::to_vec_pretty(report).map_err(io::Error::from).and_then(|mut text| {
+            text.push(b'\n');
+            fs::write(path, text)
+        });
+        if let Err(error) = written {
+            complain(&format!("cannot write {}: {error}", path.display()));
+            return ExitCode::FAILURE;
+        }
+    }
+    if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[allow(clippy::print_stderr, reason = "the one place where this command speaks of its own failure")]
+fn complain(problem: &str) {
+    eprintln!("peerpigeon load-test: {problem}");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! What a run tells at its end: a table for people, JSON for programs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use indicatif::{HumanCount, HumanDuration};
+use serde::Serialize;
+
+use super::scenario::{Outcome, Storm};
+use super::tally::{Check, Counts, Latency, Tally, Violations};
+
+/// All of a run's results. The field names are those of `--json`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    passed: bool,
+    scenario: &'static str,
+    hubs: Vec<String>,
+    seed: u64,
+    peers: usize,
+    networks: usize,
+    connected: usize,
+    failed: u64,
+    sessions: u64,
+    connect_ms: u64,
+    exact_ms: Option<u64>,
+    measured_secs: f64,
+    discoveries: u64,
+    expected_discoveries: Option<u64>,
+    leaves: u64,
+    relays: u64,
+    relays_per_sec: f64,
+    signals_sent: u64,
+    signals_delivered: u64,
+    latency_micros: Option<Latency>,
+    storms: Vec<Storm>,
+    pings_answered: u64,
+    receipts: Counts,
+    errors: Counts,
+    closes: Counts,
+    dial_failures: Counts,
+    violations: BTreeMap<Check, Violations>,
+}
+
+/// What was asked for, as far as it belongs into a report.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) scenario: &'static str,
+    pub(super) hubs: Vec<String>,
+    pub(super) seed: u64,
+    pub(super) peers: usize,
+    pub(super) networks: usize,
+}
+
+impl Report {
+    pub(super) fn new(asked: Asked, outcome: Outcome, tally: &Tally) -> Self {
+        let Asked { scenario, hubs, seed, peers, networks } = asked;
+        let relays_per_sec =
+            if outcome.measured_secs > 0.0 { outcome.relays as f64 / outcome.measured_secs } else { 0.0 };
+        Self {
+            passed: tally.failed == 0 && tally.violations.is_empty(),
+            scenario,
+            hubs,
+            seed,
+            peers,
+            networks,
+            connected: peers - usize::try_from(tally.failed).unwrap_or(peers).min(peers),
+            failed: tally.failed,
+            sessions: tally.sessions,
+            connect_ms: outcome.connect_ms,
+            exact_ms: outcome.exact_ms,
+            measured_secs: outcome.measured_secs,
+            discoveries: tally.discoveries,
+            expected_discoveries: outcome.expected_discoveries,
+            leaves: tally.leaves,
+            relays: outcome.relays,
+            relays_per_sec,
+            signals_sent: tally.sent,
+            signals_delivered: tally.delivered,
+            latency_micros: tally.latency_summary(),
+            storms: outcome.storms,
+            pings_answered: tally.pongs,
+            receipts: tally.receipts.clone(),
+            errors: tally.errors.clone(),
+            closes: tally.closes.clone(),
+            dial_failures: tally.dial_failures.clone(),
+            violations: tally.violations.clone(),
+        }
+    }
+
+    pub(super) fn passed(&self) -> bool {
+        self.passed
+    }
+
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let count = |n: u64| HumanCount(n).to_string();
+        let mut rows = vec![
+            ("scenario", format!("{} on {}", self.scenario, self.hubs.join(", "))),
+            ("peers", format!("{} in {} networks, seed {}", self.peers, self.networks, self.seed)),
+            ("connected", format!("{} in {}", self.connected, time(self.connect_ms))),
+            ("failed", count(self.failed)),
+            ("exact after", self.exact_ms.map_or_else(|| "never".to_owned(), |exact_ms| time(exact_ms).to_string())),
+            (
+                "discoveries",
+                match (self.scenario, self.expected_discoveries) {
+                    ("churn", Some(expected)) => {
+                        format!("{}, {} of them by those who stayed", count(self.discoveries), count(expected))
+                    }
+                    (_, Some(expected)) => format!("{} of {}", count(self.discoveries), count(expected)),
+                    (_, None) => count(self.discoveries),
+                },
+            ),
+            ("leaves", count(self.leaves)),
+            ("sessions", count(self.sessions)),
+            ("pings answered", count(self.pings_answered)),
+        ];
+        for storm in &self.storms {
+            let exact =
+                storm.exact_ms.map_or_else(|| "never exact".to_owned(), |ms| format!("exact after {}", time(ms)));
+            rows.push(("storm", format!("by {}: connected after {}, {exact}", storm.cut, time(storm.connected_ms))));
+        }
+        if self.signals_sent > 0 {
+            let per_sec = count(self.relays_per_sec.round() as u64);
+            rows.push(("relays", format!("{} of {} sent", count(self.signals_delivered), count(self.signals_sent))));
+            rows.push(("relays/s", format!("{per_sec} over {}", HumanDuration(secs(self.measured_secs)))));
+        }
+        if let Some(latency) = &self.latency_micros {
+            for (name, micros) in [
+                ("latency p50", latency.p50),
+                ("latency p90", latency.p90),
+                ("latency p99", latency.p99),
+                ("latency p99.9", latency.p999),
+                ("latency max", latency.max),
+            ] {
+                rows.push((name, format!("{:.3} ms", micros as f64 / 1000.0)));
+            }
+        }
+        for (name, counts) in [
+            ("receipts", &self.receipts),
+            ("errors", &self.errors),
+            ("closes", &self.closes),
+            ("not connected", &self.dial_failures),
+        ] {
+            let listed: Vec<_> = counts.0.iter().map(|(name, n)| format!("{name}: {}", count(*n))).collect();
+            let listed = if listed.is_empty() { "none".to_owned() } else { listed.join(", ") };
+            rows.push((name, listed));
+        }
+        rows
+    }
+}
+
+fn time(ms: u64) -> impl fmt::Display {
+    if ms < 1000 { format!("{ms} ms") } else { format!("{:.2} s", ms as f64 / 1000.0) }
+}
+
+fn secs(secs: f64) -> std::time::Duration {
+    std::time::Duration::try_from_secs_f64(secs).unwrap_or_default()
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in self.rows() {
+            writeln!(f, "{name:<15} {value}")?;
+        }
+        for (check, Violations { count, examples }) in &self.violations {
+            writeln!(f, "{:<15} {}", "VIOLATED", format_args!("{}: {}", check.label(), HumanCount(*count)))?;
+            for example in examples {
+                writeln!(f, "{:<15}   {}", "", example.escape_debug())?;
+            }
+        }
+        if self.errors.0.contains_key("rate-limited") {
+            writeln!(f, "(the hub limits the rate of each peer: spread the load over more peers, or raise its limit)")?;
+        }
+        writeln!(f, "{}", if self.passed { "PASSED" } else { "FAILED" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> Asked {
+        Asked { scenario: "relay", hubs: vec!["ws://h/".to_owned()], seed: 7, peers: 4, networks: 2 }
+    }
+
+    fn outcome() -> Outcome {
+        Outcome {
+            connect_ms: 12,
+            exact_ms: Some(1500),
+            expected_discoveries: Some(4),
+            measured_secs: 2.0,
+            relays: 3000,
+            storms: vec![Storm { cut: "reset", connected_ms: 5, exact_ms: None }],
+        }
+    }
+
+    #[test]
+    fn a_good_run_is_told_in_a_table() {
+        let mut tally = Tally::new();
+        (tally.discoveries, tally.sent, tally.delivered) = (4, 3000, 3000);
+        tally.latency(1_500_000);
+        let report = Report::new(asked(), outcome(), &tally);
+        assert!(report.passed());
+        let table = report.to_string();
+        for line in [
+            "scenario        relay on ws://h/",
+            "connected       4 in 12 ms",
+            "exact after     1.50 s",
+            "discoveries     4 of 4",
+            "relays          3,000 of 3,000 sent",
+            "relays/s        1,500 over 2 seconds",
+            "latency p99.9   1.500 ms",
+            "storm           by reset: connected after 5 ms, never exact",
+            "errors          none",
+            "PASSED",
+        ] {
+            assert!(table.lines().any(|l| l == line), "no {line:?} in\n{table}");
+        }
+    }
+
+    #[test]
+    fn what_went_wrong_is_named_and_fails_the_run() {
+        let mut tally = Tally::new();
+        tally.failed = 1;
+        tally.errors.add("rate-limited");
+        tally.closes.add("4003");
+        tally.violate(Check::Duplicate, || "peer 1 heard\u{1b}".to_owned());
+        let report = Report::new(asked(), outcome(), &tally);
+        assert!(!report.passed());
+        let table = report.to_string();
+        for part in
+            ["connected       3 in", "duplicate: 1", "peer 1 heard\\u{1b}", "rate-limited: 1", "4003: 1", "FAILED"]
+        {
+            assert!(table.contains(part), "no {part:?} in\n{table}");
+        }
+    }
+
+    #[test]
+    fn the_json_form_says_the_same() {
+        let mut tally = Tally::new();
+        tally.latency(2_000_000);
+        tally.violate(Check::SignalLost, || "x".to_owned());
+        let json = serde_json::to_value(Report::new(asked(), outcome(), &tally)).unwrap();
+        assert_eq!(json["passed"], false);
+        assert_eq!(json["latencyMicros"]["p50"], 2000);
+        assert_eq!(json["relaysPerSec"], 1500.0);
+        assert_eq!(json["violations"]["signal-lost"]["count"], 1);
+        assert_eq!(json["storms"][0]["cut"], "reset");
+    }
+}
