@@ -1,7 +1,14 @@
-//! x
+//! A WebRTC signaling hub: the program around [`proto`] and [`shard`].
+//!
+//! [`cli`] reads what is asked for and [`config`] what holds; [`serve`] runs a hub from there: it binds, introduces
+//! the shards to each other ([`hub`]) and gives them their [`pages`]. [`cmd`] has the tools, which are clients.
+
 pub mod cli;
+pub mod client;
 pub mod cmd;
 pub mod config;
+pub mod hub;
 pub mod lifecycle;
 pub mod pages;
+pub mod serve;
 pub mod telemetry;

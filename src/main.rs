@@ -1,2 +1,20 @@
-//! x
-fn main() {}
+//! The program `peerpigeon`: a WebRTC signaling hub and its tools.
+
+use std::process::ExitCode;
+
+use peerpigeon::cli::{self, Task};
+use peerpigeon::{cmd, serve};
+
+/// Frees what a burst took: a hub lives for months, and its load is bursts.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match cli::task(std::env::args_os(), &|name| std::env::var_os(name)) {
+        Ok(Task::Serve(config)) => serve::run(*config),
+        Ok(Task::Peer(args)) => cmd::block_on(cmd::peer::run(*args)),
+        Ok(Task::LoadTest(args)) => cmd::block_on(cmd::load_test::run(*args)),
+        Ok(Task::GeneratePeerIds(args)) => cmd::generate_peer_ids::run(args),
+        Err(exit) => exit.report(),
+    }
+}

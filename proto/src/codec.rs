@@ -6,7 +6,6 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, Visitor};
-use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::id::{NetworkName, PeerId};
@@ -82,6 +81,16 @@ pub struct Refusal<'a> {
 }
 
 impl Refusal<'_> {
+    /// Of a binary message that is not even text.
+    pub(crate) fn not_text() -> Box<Self> {
+        Self::plain(ErrorCode::InvalidJson, "the message is not UTF-8")
+    }
+
+    /// Of a message that was not read to its end.
+    pub(crate) fn too_large() -> Box<Self> {
+        Self::plain(ErrorCode::MessageTooLarge, ErrorCode::MessageTooLarge.explain())
+    }
+
     fn plain(code: ErrorCode, message: &'static str) -> Box<Self> {
         let kind = MessageKind::Invalid;
         Box::new(Refusal { code, message, kind, in_reply_to: None, target: None, id: None, network: None })
@@ -139,10 +148,12 @@ struct Raw<'a> {
 ///
 /// A [`Refusal`] with `invalid-json`, `invalid-message`, `not-allowed` or `unknown-type`.
 pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
-    let raw: Raw<'_> = serde_json::from_str(text).map_err(|error| {
-        // A field of the wrong type stops the parse before its end, so what follows has not been seen yet.
-        let json = error.classify() == Category::Data && serde_json::from_str::<IgnoredAny>(text).is_ok();
-        if json {
+    // serde reads an array as a struct's fields in their order: that is no message, even where it would fit.
+    let object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
+    let raw = if object { serde_json::from_str::<Raw<'_>>(text) } else { Err(de::Error::custom("not an object")) };
+    let raw = raw.map_err(|_| {
+        // What stops this parse may be JSON all the same: a field of the wrong type, half a surrogate pair in a key.
+        if serde_json::from_str::<IgnoredAny>(text).is_ok() {
             Refusal::plain(
                 ErrorCode::InvalidMessage,
                 "a message is a JSON object in which type, targetPeerId and networkName are strings and no key is repeated",

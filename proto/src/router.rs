@@ -80,7 +80,7 @@ impl Router {
             tickets: Tickets::new(config.keys),
             outputs: VecDeque::new(),
             arena: Vec::new(),
-            stats: RouterStats::new(),
+            stats: RouterStats::default(),
             config,
         }
     }
@@ -93,11 +93,11 @@ impl Router {
             Input::Delivered { origin, target } => self.delivered(origin, target, now),
             Input::GoAway { session, reconnect_in, hubs } => self.go_away(session, reconnect_in, hubs, now),
             Input::Letter(letter) => self.post(letter, now),
-            Input::Message { session, text } => self.message(session, text, now),
-            Input::NotText { session } => self.not_text(session, now),
+            Input::Message { session, text } => self.message(session, codec::parse(text), now),
+            Input::NotText { session } => self.message(session, Err(Refusal::not_text()), now),
             Input::Opened { session, peer, seat } => self.opened(session, peer, seat, now),
             Input::Pong { session, payload } => self.ponged(session, payload, now),
-            Input::Retire { session } => self.retire(session),
+            Input::Retire { session } => self.retire(session, now),
             Input::Room { session } => self.read_roster(session),
             Input::TooLarge { session } => self.too_large(session, now),
             Input::Undelivered { origin, target, reason } => self.undelivered(origin, target, reason, now),
@@ -159,12 +159,10 @@ impl Router {
         }
     }
 
-    fn message(&mut self, id: SessionId, text: &str, now: Now) {
+    fn message(&mut self, id: SessionId, parsed: Result<ClientMessage<'_>, Box<Refusal<'_>>>, now: Now) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let rate = self.config.message_rate;
-        let allowed = session.messages.take(now.at, rate, rate.saturating_mul(MESSAGE_BURST_SECS));
-        let parsed = codec::parse(text);
-        if !allowed {
+        if !session.messages.take(now.at, rate, rate.saturating_mul(MESSAGE_BURST_SECS)) {
             let exhausted = Overrun::note(&mut session.overrun, now.at);
             self.refuse(id, &over_rate(parsed), now);
             if exhausted {
@@ -194,12 +192,11 @@ impl Router {
         }
     }
 
-    fn not_text(&mut self, id: SessionId, now: Now) {
-        self.refuse_plainly(id, ErrorCode::InvalidJson, "the message is not UTF-8", now);
-    }
-
     fn too_large(&mut self, id: SessionId, now: Now) {
-        self.refuse_plainly(id, ErrorCode::MessageTooLarge, ErrorCode::MessageTooLarge.explain(), now);
+        if self.sessions.get(id).is_none() {
+            return;
+        }
+        self.refuse(id, &Refusal::too_large(), now);
         self.close(id, CloseReason::MessageTooLarge, now);
     }
 
@@ -217,11 +214,16 @@ impl Router {
         self.send(id, Frame::Arena(frame), MessageKind::GoAway);
     }
 
-    fn retire(&mut self, id: SessionId) {
+    fn retire(&mut self, id: SessionId, now: Now) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if session.state == State::Live {
-            session.state = State::Retiring;
-            self.outputs.push_back(Output::Close { session: id, reason: CloseReason::Draining });
+        match session.state {
+            State::Live => {
+                session.state = State::Retiring;
+                self.outputs.push_back(Output::Close { session: id, reason: CloseReason::Draining });
+            }
+            // It has said nothing yet. Left to wait, it would be let in behind the drain's back.
+            State::Pending => self.close(id, CloseReason::Draining, now),
+            State::Retiring => {}
         }
     }
 
@@ -259,7 +261,12 @@ impl Router {
     /// Counts and answers a message that is not carried out.
     fn refuse(&mut self, id: SessionId, refusal: &Refusal<'_>, now: Now) {
         self.count_in(refusal.kind);
-        let network = refusal.network.as_deref().unwrap_or(NetworkName::GLOBAL);
+        let spoken = match (&refusal.network, self.sessions.get(id)) {
+            (None, Some(session)) => Some(self.spoken_network(session)),
+            _ => None,
+        };
+        let spoken = spoken.as_ref().map_or(NetworkName::GLOBAL, NetworkName::as_str);
+        let network = refusal.network.as_deref().unwrap_or(spoken);
         if let MessageKind::Signal(_) = refusal.kind {
             self.stats.failed[refusal.code as usize] += 1;
             if let Some(ticket) = &refusal.id {
@@ -275,15 +282,6 @@ impl Router {
             id: refusal.id.as_deref(),
             network,
         };
-        self.send_error(id, &report, now);
-    }
-
-    fn refuse_plainly(&mut self, id: SessionId, code: ErrorCode, message: &'static str, now: Now) {
-        let Some(session) = self.sessions.get(id) else { return };
-        let network = self.spoken_network(session);
-        self.count_in(MessageKind::Invalid);
-        let report =
-            ErrorReport { code, message, in_reply_to: None, target: None, id: None, network: network.as_str() };
         self.send_error(id, &report, now);
     }
 

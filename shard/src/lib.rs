@@ -6,6 +6,13 @@
 //! It never decides what a peer is told: the router does. A letter between shards is never dropped, and a session's
 //! end always has a [`CloseReason`](proto::CloseReason).
 
+mod clock;
+mod core;
+mod http;
+mod listen;
+mod queue;
+mod runtime;
+mod session;
 mod stats;
 
 use std::sync::Arc;
@@ -14,8 +21,12 @@ use std::sync::atomic::AtomicUsize;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, http::request};
-use proto::Router;
+use proto::{Event, Router};
 
+pub use clock::Clock;
+pub use core::SessionLimits;
+pub use listen::bind;
+pub use runtime::{HubConfig, ShardHandle, start};
 pub use stats::{HandshakeFailure, IoStats, Reading};
 
 /// What every shard of a hub sees of the others at once.
@@ -29,3 +40,13 @@ pub struct Gauges {
 
 /// Answers a request that is not for a WebSocket. `router` is that of the shard that was asked.
 pub type Pages = Arc<dyn Fn(&request::Parts, &Router) -> Response<Full<Bytes>> + Send + Sync>;
+
+/// Writes what the router has for the log.
+fn log(event: &Event) {
+    match event {
+        Event::Announced { peer, network, members } => {
+            tracing::debug!(?peer, network = network.as_str(), members, "peer_announced");
+        }
+        Event::TakeoverAsked { peer } => tracing::debug!(?peer, "peer_takeover_asked"),
+    }
+}

@@ -3,7 +3,7 @@
 use proto::{CloseReason, MessageKind, RouterStats};
 
 /// One shard's numbers. All but the gauges only grow.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Reading {
     /// The rules' own numbers.
     pub router: RouterStats,

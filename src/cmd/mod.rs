@@ -1,29 +1,33 @@
 //! The subcommands, one module each: `Args` is what the command line says, `run` does it.
 
-pub mod generate_peer_ids {
-    //! `peerpigeon generate-peer-ids`.
+use std::io::Write;
+use std::process::ExitCode;
 
-    /// Print random peer ids and the URLs they connect to
-    #[derive(clap::Args, Debug)]
-    pub struct Args {}
-}
+use tokio::runtime::LocalOptions;
 
+pub mod duration;
+pub mod generate_peer_ids;
 pub mod load_test {
     //! `peerpigeon load-test`.
 
     /// Put a hub under load and measure it
     #[derive(clap::Args, Debug)]
     pub struct Args {}
+
+    /// Stub.
+    pub async fn run(_: Args) -> std::process::ExitCode {
+        std::process::ExitCode::FAILURE
+    }
 }
+pub mod peer;
 
-pub mod peer {
-    //! `peerpigeon peer`.
-
-    /// Join a network as a peer and print what it is told
-    #[derive(clap::Args, Debug)]
-    pub struct Args {
-        /// Token the hub asks for
-        #[arg(long, env = "AUTH_TOKEN", hide_env_values = true)]
-        pub token: Option<String>,
+/// Runs a tool on this thread, until it has its exit code.
+pub fn block_on(tool: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        Ok(runtime) => runtime.block_on(tool),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "peerpigeon: no runtime can be made: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -4,7 +4,7 @@ use crate::reason::{ErrorCode, Outcome};
 use crate::wire::MessageKind;
 
 /// What a router has counted since it was made. All but the gauges only grow.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RouterStats {
     /// Messages read, by [`MessageKind::index`].
     pub messages_in: [u64; MessageKind::COUNT],
@@ -38,23 +38,6 @@ impl RouterStats {
     pub const LATENCY_BOUNDS: [u64; 16] = [
         10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000,
     ];
-
-    pub(super) const fn new() -> Self {
-        Self {
-            messages_in: [0; _],
-            delivered: 0,
-            failed: [0; _],
-            late_outcomes: 0,
-            errors: [0; _],
-            errors_withheld: 0,
-            takeovers: [0; 2],
-            latency: [0; _],
-            peers: 0,
-            networks: 0,
-            members: 0,
-            open_receipts: 0,
-        }
-    }
 
     pub(super) fn count_outcome(&mut self, outcome: Outcome) {
         match outcome {

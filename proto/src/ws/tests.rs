@@ -37,7 +37,9 @@ fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(FIN | CLOSE, &[&code.to_be_bytes(), reason].concat())
 }
 
-/// Reads `chunks` as a session does: what is not yet a frame waits for more.
+/// Reads `chunks` as a session does: what is not yet a frame waits for more, what follows a close frame is not read.
+///
+/// Returns how many bytes still wait at the end.
 fn read<'c>(
     max: usize,
     chunks: impl Iterator<Item = &'c [u8]>,
@@ -62,7 +64,7 @@ fn read<'c>(
                     event.map(&mut hear);
                     waiting.drain(..consumed);
                     if closed {
-                        return Ok(waiting.len());
+                        return Ok(0);
                     }
                 }
             }
@@ -360,6 +362,16 @@ fn wrong_text_is_refused_before_its_last_fragment() {
     not_utf8(&[frame(TEXT, b"ok"), frame(CONT, b"ok\x80")]);
     not_utf8(&[frame(TEXT, b"\xf4"), frame(CONT, b"\x90")]);
     check(MAX, &[frame(TEXT, b"\xf4"), frame(CONT, b"\x8f")], &[], Ok(0));
+}
+
+#[test]
+fn text_in_fragments_is_checked_once() {
+    let mut decoder = Decoder::new(MAX);
+    for (mut frame, checked) in [(frame(TEXT, b"abcd\xe2"), 4), (frame(CONT, b"\x82"), 4), (frame(CONT, b"\xacef"), 9)]
+    {
+        decoder.decode(&mut frame).unwrap();
+        assert_eq!(decoder.open.as_ref().unwrap().checked, checked);
+    }
 }
 
 #[test]

@@ -1,0 +1,52 @@
+//! What it costs to understand a message: our codec against the parsers one would reach for first.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+fn messages() -> Vec<(&'static str, String)> {
+    let target = "b".repeat(40);
+    let sdp: String =
+        (0..40).map(|i| format!("a=candidate:{i} 1 udp 2122260223 192.0.2.1 {} typ host\\r\\n", 50_000 + i)).collect();
+    vec![
+        ("announce", r#"{"type":"announce","networkName":"lobby","data":{"name":"Ann","version":"1.2.3"}}"#.to_owned()),
+        (
+            "ice-candidate",
+            format!(
+                r#"{{"type":"ice-candidate","targetPeerId":"{target}","networkName":"lobby","data":{{"candidate":"candidate:1 1 udp 2122260223 192.0.2.1 50000 typ host","sdpMid":"0","sdpMLineIndex":0}}}}"#
+            ),
+        ),
+        (
+            "offer",
+            format!(
+                r#"{{"type":"offer","targetPeerId":"{target}","networkName":"lobby","data":{{"type":"offer","sdp":"{sdp}"}}}}"#
+            ),
+        ),
+    ]
+}
+
+fn parse(c: &mut Criterion) {
+    let mut group = c.benchmark_group("parse");
+    for (name, text) in messages() {
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_with_input(BenchmarkId::new("codec", name), &text, |b, text| {
+            b.iter(|| proto::parse(black_box(text)).is_ok());
+        });
+        group.bench_with_input(BenchmarkId::new("serde_json value", name), &text, |b, text| {
+            b.iter(|| serde_json::from_str::<serde_json::Value>(black_box(text)).is_ok());
+        });
+        group.bench_with_input(BenchmarkId::new("simd-json tape", name), &text, |b, text| {
+            let mut buffers = simd_json::Buffers::default();
+            b.iter(|| {
+                // It writes into its input, so a copy is part of its price.
+                let mut bytes = black_box(text).as_bytes().to_vec();
+                simd_json::to_tape_with_buffers(&mut bytes, &mut buffers).is_ok()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, parse);
+criterion_main!(benches);

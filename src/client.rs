@@ -1,0 +1,449 @@
+//! A WebSocket client: what the tools of this program speak to a hub with.
+//!
+//! One connection is a [`Receiver`], which one task reads and nothing ever cancels (a frame that was begun and dropped
+//! would leave the stream out of step), and any number of [`Sender`]s, which never wait: what they send is queued and
+//! one writer task sends all that is queued in one write. Both halves live on one thread, inside a
+//! [`tokio::task::LocalSet`].
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::ready;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fastwebsockets::{FragmentCollectorRead, Frame, OpCode, Payload, Role, WebSocketError};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use proto::PeerId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Chain};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
+
+/// Bytes that may wait for the writer of one connection. More: [`SendError::Full`].
+///
+/// Twice the longest message a hub takes by default, and then some.
+const MAX_QUEUED_BYTES: usize = 4 * 1024 * 1024;
+
+/// Longest message taken from a hub, in bytes. A hub's own limit is 1 MiB by default.
+const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Longest answer to a refused handshake that is kept for the error message, in bytes.
+const MAX_REFUSAL_BYTES: usize = 4 * 1024;
+
+/// How long what is queued may take to leave once the connection is over.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where a hub listens: `ws://host[:port][/path][?query]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubUrl(Uri);
+
+/// Why a text is no [`HubUrl`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HubUrlError {
+    /// Not a URL at all, or one without a host.
+    Malformed,
+    /// The scheme is neither `ws` nor `wss`.
+    Scheme,
+    /// The scheme is `wss`, and a connection was asked for.
+    Tls,
+}
+
+impl fmt::Display for HubUrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "expected ws://host:port, with or without a path",
+            Self::Scheme => "expected a URL that begins with ws:// (or wss://)",
+            Self::Tls => "wss:// is not supported by this client yet: give the ws:// address of the hub",
+        })
+    }
+}
+
+impl std::error::Error for HubUrlError {}
+
+impl FromStr for HubUrl {
+    type Err = HubUrlError;
+
+    fn from_str(text: &str) -> Result<Self, HubUrlError> {
+        let uri: Uri = text.parse().map_err(|_| HubUrlError::Malformed)?;
+        match (uri.scheme_str(), uri.host()) {
+            (Some("ws" | "wss"), Some(host)) if !host.is_empty() => Ok(Self(uri)),
+            (Some("ws" | "wss") | None, _) => Err(HubUrlError::Malformed),
+            (Some(_), _) => Err(HubUrlError::Scheme),
+        }
+    }
+}
+
+impl fmt::Display for HubUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl HubUrl {
+    /// The hub that everything in this program means when none is named.
+    pub const DEFAULT: &'static str = "ws://localhost:8080";
+
+    /// Parses a URL that is going to be connected to: `wss` is an error.
+    pub fn dialable(text: &str) -> Result<Self, HubUrlError> {
+        let url: Self = text.parse()?;
+        if url.is_tls() { Err(HubUrlError::Tls) } else { Ok(url) }
+    }
+
+    /// The URL that a peer connects to. A URL without a path means `/ws`.
+    pub fn for_peer(&self, peer: &PeerId) -> String {
+        let scheme = if self.is_tls() { "wss" } else { "ws" };
+        format!("{scheme}://{}{}", self.authority(), self.request_target(peer))
+    }
+
+    /// Looks the hub's addresses up, once for all its connections.
+    pub async fn resolve(&self) -> io::Result<Endpoint> {
+        let host = self.0.host().unwrap_or_default();
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let port = self.0.port_u16().unwrap_or(if self.is_tls() { 443 } else { 80 });
+        let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+        Ok(Endpoint { url: self.clone(), addresses })
+    }
+
+    fn is_tls(&self) -> bool {
+        self.0.scheme_str() == Some("wss")
+    }
+
+    fn authority(&self) -> &str {
+        self.0.authority().map_or("", |authority| authority.as_str())
+    }
+
+    fn request_target(&self, peer: &PeerId) -> String {
+        let path = match self.0.path() {
+            "" | "/" => "/ws",
+            path => path,
+        };
+        match self.0.query() {
+            Some(query) if !query.is_empty() => format!("{path}?{query}&peerId={peer}"),
+            Some(_) | None => format!("{path}?peerId={peer}"),
+        }
+    }
+}
+
+/// A hub whose addresses are known.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    url: HubUrl,
+    addresses: Vec<SocketAddr>,
+}
+
+/// Why a connection was not made.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// No TCP connection.
+    Tcp(io::Error),
+    /// The hub answered, but not with an upgrade.
+    Refused {
+        /// Status of the answer.
+        status: StatusCode,
+        /// The beginning of its body.
+        body: String,
+    },
+    /// The answer was not HTTP, or ended early.
+    Http(hyper::Error),
+    /// The request cannot be written: the token or the URL holds what HTTP does not allow.
+    Request(hyper::http::Error),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(error) => write!(f, "{error}"),
+            Self::Refused { status, body } => write!(f, "the hub answered {status}: {}", body.trim()),
+            Self::Http(error) => write!(f, "the handshake failed: {error}"),
+            Self::Request(error) => write!(f, "the request cannot be written: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl Endpoint {
+    /// Connects as this peer. The caller bounds the time it may take.
+    pub async fn connect(&self, peer: &PeerId, token: Option<&str>) -> Result<(Sender, Receiver), ConnectError> {
+        let mut request = Request::get(self.url.request_target(peer))
+            .header(HOST, self.url.authority())
+            .header(UPGRADE, "websocket")
+            .header(CONNECTION, "Upgrade")
+            .header(SEC_WEBSOCKET_KEY, fastwebsockets::handshake::generate_key())
+            .header(SEC_WEBSOCKET_VERSION, "13");
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(ConnectError::Request)?;
+
+        let stream = TcpStream::connect(&self.addresses[..]).await.map_err(ConnectError::Tcp)?;
+        stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
+        let (stream, read_ahead) = upgrade(stream, request).await?;
+        Ok(open(stream, read_ahead))
+    }
+}
+
+/// Exchanges the request for the raw stream and the bytes that were read behind the answer.
+async fn upgrade(stream: TcpStream, request: Request<Empty<Bytes>>) -> Result<(TcpStream, Bytes), ConnectError> {
+    let (mut requests, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(ConnectError::Http)?;
+    let exchange = async move {
+        let response = requests.send_request(request).await.map_err(ConnectError::Http)?;
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        let body = Limited::new(response.into_body(), MAX_REFUSAL_BYTES).collect().await;
+        let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+        Err(ConnectError::Refused { status, body })
+    };
+    // The request goes forward only while the connection is driven; both end together.
+    let (exchanged, driven) = tokio::join!(exchange, connection.without_shutdown());
+    exchanged?;
+    let parts = driven.map_err(ConnectError::Http)?;
+    Ok((parts.io.into_inner(), parts.read_buf))
+}
+
+fn open(stream: TcpStream, read_ahead: Bytes) -> (Sender, Receiver) {
+    let (read, write) = stream.into_split();
+    let read = io::Cursor::new(read_ahead).chain(read);
+    // The writer is our own, because fastwebsockets writes each frame by itself.
+    let (mut read, _) = fastwebsockets::after_handshake_split(read, tokio::io::sink(), Role::Client);
+    read.set_max_message_size(MAX_MESSAGE_BYTES);
+    let outbox = Rc::new(Outbox::default());
+    tokio::task::spawn_local(write_queued(write, outbox.clone()));
+    (Sender(outbox.clone()), Receiver { frames: FragmentCollectorRead::new(read), outbox })
+}
+
+/// What waits for the writer.
+#[derive(Default)]
+struct Outbox {
+    queued: RefCell<Vec<u8>>,
+    wake: Notify,
+    end: Cell<End>,
+    mask: Cell<u32>,
+    pongs: Cell<u64>,
+    close_queued: Cell<bool>,
+}
+
+/// How far a connection is from its end.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum End {
+    #[default]
+    Open,
+    /// What is queued still leaves.
+    Flush,
+    /// Nothing more leaves; the socket is reset.
+    Reset,
+}
+
+/// Why a message was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The connection is over, or its close frame is queued.
+    Closed,
+    /// The hub reads more slowly than messages are sent.
+    Full,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "the connection is closed",
+            Self::Full => "the hub does not read what is sent",
+        })
+    }
+}
+
+impl std::error::Error for SendError {}
+
+impl Outbox {
+    fn push(&self, opcode: OpCode, payload: &[u8]) -> Result<(), SendError> {
+        if self.end.get() != End::Open || self.close_queued.get() {
+            return Err(SendError::Closed);
+        }
+        let mut queued = self.queued.borrow_mut();
+        if queued.len() + payload.len() > MAX_QUEUED_BYTES {
+            return Err(SendError::Full);
+        }
+        let mask = self.next_mask();
+        let mut head = [0; 16];
+        let head_len = Frame::new(true, opcode, Some(mask), payload.into()).fmt_head(&mut head);
+        queued.extend_from_slice(&head[..head_len]);
+        let begin = queued.len();
+        queued.extend_from_slice(payload);
+        fastwebsockets::unmask(&mut queued[begin..], mask);
+        self.close_queued.set(opcode == OpCode::Close);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// A mask guards proxies against what scripts in a browser choose to send. Nothing here is chosen by a stranger, so
+    /// that a counter, spread over the four bytes, is enough.
+    fn next_mask(&self) -> [u8; 4] {
+        let mask = self.mask.get().wrapping_add(0x9e37_79b9);
+        self.mask.set(mask);
+        mask.to_be_bytes()
+    }
+
+    fn end(&self, end: End) {
+        self.end.set(end);
+        self.wake.notify_one();
+    }
+}
+
+/// Sends what is queued until the connection is over.
+async fn write_queued(mut socket: OwnedWriteHalf, outbox: Rc<Outbox>) {
+    let mut batch = Vec::new();
+    loop {
+        match outbox.end.get() {
+            End::Open if outbox.queued.borrow().is_empty() => {
+                outbox.wake.notified().await;
+                continue;
+            }
+            End::Open => {}
+            End::Flush => {
+                batch.clear();
+                std::mem::swap(&mut batch, &mut outbox.queued.borrow_mut());
+                // A failure here is no news: the connection is over.
+                let _ = tokio::time::timeout(FLUSH_TIMEOUT, socket.write_all(&batch)).await;
+                return;
+            }
+            End::Reset => {
+                // Without this the half would announce an orderly end of its own before the reset.
+                let _ = socket.as_ref().set_zero_linger();
+                socket.forget();
+                return;
+            }
+        }
+        batch.clear();
+        std::mem::swap(&mut batch, &mut outbox.queued.borrow_mut());
+        let mut write = std::pin::pin!(socket.write_all(&batch));
+        let written = loop {
+            tokio::select! {
+                biased;
+                written = &mut write => break written,
+                () = outbox.wake.notified() => if outbox.end.get() != End::Open { break Ok(()) },
+            }
+        };
+        // The reader meets the same error and reports it.
+        if written.is_err() {
+            outbox.end.set(End::Flush);
+            return;
+        }
+    }
+}
+
+/// The sending half of a connection. Clones send on the same one.
+#[derive(Clone)]
+pub struct Sender(Rc<Outbox>);
+
+impl Sender {
+    /// Queues a text message. It must be UTF-8.
+    pub fn send(&self, text: &[u8]) -> Result<(), SendError> {
+        self.0.push(OpCode::Text, text)
+    }
+
+    /// Queues a close frame, behind what is queued already. The hub's answer ends the receiver.
+    pub fn close(&self, code: u16, reason: &str) -> Result<(), SendError> {
+        let mut payload = Vec::with_capacity(2 + reason.len());
+        payload.extend_from_slice(&code.to_be_bytes());
+        payload.extend_from_slice(reason.as_bytes());
+        self.0.push(OpCode::Close, &payload)
+    }
+
+    /// Gives the sending half up without a close frame, with a reset if asked. The socket closes once the receiver is
+    /// dropped, too.
+    pub fn cut(&self, reset: bool) {
+        self.0.end(if reset { End::Reset } else { End::Flush });
+    }
+
+    /// WebSocket pings of the hub that were answered.
+    pub fn pongs(&self) -> u64 {
+        self.0.pongs.get()
+    }
+}
+
+/// The receiving half of a connection. Dropping it ends the connection; what is queued still leaves.
+pub struct Receiver {
+    frames: FragmentCollectorRead<Chain<io::Cursor<Bytes>, OwnedReadHalf>>,
+    outbox: Rc<Outbox>,
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With a close frame.
+    Closed {
+        /// Its code; 1005 if it had none.
+        code: u16,
+        /// Its text.
+        reason: String,
+    },
+    /// Without one.
+    Lost(String),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed { code, reason } if reason.is_empty() => write!(f, "closed with {code}"),
+            Self::Closed { code, reason } => write!(f, "closed with {code} {reason:?}"),
+            Self::Lost(reason) => write!(f, "lost: {reason}"),
+        }
+    }
+}
+
+impl Receiver {
+    /// The next text or binary message, whole. Pings and the hub's close frame are answered meanwhile.
+    ///
+    /// Not cancel-safe: after dropping this future unfinished, drop the receiver.
+    pub async fn next(&mut self) -> Result<Payload<'static>, Ended> {
+        let outbox = &self.outbox;
+        let mut answer = |frame: Frame<'_>| {
+            outbox.pongs.update(|pongs| pongs + u64::from(frame.opcode == OpCode::Pong));
+            // What cannot be queued now has nobody to read it.
+            let _ = outbox.push(frame.opcode, &frame.payload);
+            ready(Ok::<(), SendError>(()))
+        };
+        loop {
+            let frame: Frame<'static> =
+                self.frames.read_frame(&mut answer).await.map_err(|error| Ended::Lost(describe(&error)))?;
+            match frame.opcode {
+                OpCode::Text | OpCode::Binary => return Ok(frame.payload),
+                OpCode::Close => return Err(closed(&frame.payload)),
+                OpCode::Continuation | OpCode::Ping | OpCode::Pong => {}
+            }
+        }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        if self.outbox.end.get() == End::Open {
+            self.outbox.end(End::Flush);
+        }
+    }
+}
+
+fn closed(payload: &[u8]) -> Ended {
+    let (code, reason) = match payload {
+        [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
+        [] | [_] => (1005, &[][..]),
+    };
+    Ended::Closed { code, reason: String::from_utf8_lossy(reason).into_owned() }
+}
+
+fn describe(error: &WebSocketError) -> String {
+    if let WebSocketError::UnexpectedEOF = error { "no close frame".to_owned() } else { error.to_string() }
+}
+
+#[cfg(test)]
+mod tests;

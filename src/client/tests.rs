@@ -1,0 +1,109 @@
+use super::*;
+
+fn peer() -> PeerId {
+    PeerId::from_bytes([0xab; 20])
+}
+
+fn for_peer(url: &str) -> String {
+    url.parse::<HubUrl>().unwrap().for_peer(&peer()).replace(&"ab".repeat(20), "ID")
+}
+
+#[test]
+fn a_url_without_a_path_means_ws() {
+    assert_eq!(for_peer("ws://localhost:8080"), "ws://localhost:8080/ws?peerId=ID");
+    assert_eq!(for_peer("ws://localhost:8080/"), "ws://localhost:8080/ws?peerId=ID");
+    assert_eq!(for_peer("wss://hub.example"), "wss://hub.example/ws?peerId=ID");
+    assert_eq!(for_peer("ws://[::1]:9/"), "ws://[::1]:9/ws?peerId=ID");
+}
+
+#[test]
+fn path_and_query_are_kept() {
+    assert_eq!(for_peer("ws://h/signal"), "ws://h/signal?peerId=ID");
+    assert_eq!(for_peer("ws://h/ws?token=t"), "ws://h/ws?token=t&peerId=ID");
+    assert_eq!(for_peer("ws://h?token=t"), "ws://h/ws?token=t&peerId=ID");
+    assert_eq!(for_peer("ws://h/ws?"), "ws://h/ws?peerId=ID");
+}
+
+#[test]
+fn what_is_no_hub_is_refused_by_name() {
+    assert_eq!("http://h".parse::<HubUrl>(), Err(HubUrlError::Scheme));
+    assert_eq!("localhost:8080".parse::<HubUrl>(), Err(HubUrlError::Malformed));
+    assert_eq!("".parse::<HubUrl>(), Err(HubUrlError::Malformed));
+    assert_eq!("ws://".parse::<HubUrl>(), Err(HubUrlError::Malformed));
+    assert_eq!(HubUrl::dialable("wss://h"), Err(HubUrlError::Tls));
+    assert!(HubUrl::dialable("ws://h").is_ok());
+}
+
+#[test]
+fn queued_frames_are_masked_and_in_order() {
+    let outbox = Outbox::default();
+    outbox.push(OpCode::Text, b"hello").unwrap();
+    outbox.push(OpCode::Close, &1000u16.to_be_bytes()).unwrap();
+    assert_eq!(outbox.push(OpCode::Text, b"late"), Err(SendError::Closed));
+
+    let bytes = outbox.queued.borrow();
+    assert_eq!(bytes[..2], [0x81, 0x85]);
+    let mut text = bytes[6..11].to_vec();
+    assert_ne!(text, b"hello");
+    fastwebsockets::unmask(&mut text, bytes[2..6].try_into().unwrap());
+    assert_eq!(text, b"hello");
+    assert_eq!(bytes[11..13], [0x88, 0x82]);
+}
+
+#[test]
+fn the_queue_is_bounded() {
+    let outbox = Outbox::default();
+    let chunk = vec![b'x'; MAX_QUEUED_BYTES / 2 + 1];
+    assert_eq!(outbox.push(OpCode::Text, &chunk), Ok(()));
+    assert_eq!(outbox.push(OpCode::Text, &chunk), Err(SendError::Full));
+}
+
+#[test]
+fn a_close_frame_is_read_with_and_without_its_code() {
+    assert_eq!(closed(&[]), Ended::Closed { code: 1005, reason: String::new() });
+    assert_eq!(closed(b"\x0f\xa9in use"), Ended::Closed { code: 4009, reason: "in use".to_owned() });
+}
+
+/// Serves one connection: answers the handshake with `answer` and then sends `then`.
+async fn with_hub(answer: &'static [u8], then: &'static [u8]) -> Result<(Sender, Receiver), ConnectError> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    tokio::task::spawn_local(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_buf(&mut head).await.unwrap();
+        }
+        stream.write_all(&[answer, then].concat()).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+    });
+    HubUrl::dialable(&url).unwrap().resolve().await.unwrap().connect(&peer(), None).await
+}
+
+fn local<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, future)
+}
+
+const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+
+#[test]
+fn what_arrives_with_the_handshake_is_read_and_pings_are_answered() {
+    local(async {
+        let (sender, mut receiver) =
+            with_hub(SWITCHING, b"\x89\x01p\x01\x01h\x80\x01i\x88\x04\x0f\xa1go").await.unwrap();
+        assert_eq!(&*receiver.next().await.unwrap(), b"hi");
+        assert_eq!(sender.pongs(), 1);
+        assert_eq!(receiver.next().await.unwrap_err(), Ended::Closed { code: 4001, reason: "go".to_owned() });
+    });
+}
+
+#[test]
+fn a_refusal_says_what_the_hub_said() {
+    local(async {
+        let refused = with_hub(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 13\r\n\r\nunauthorized\n", b"").await;
+        let Err(error) = refused else { panic!("a refusal is an error") };
+        assert_eq!(error.to_string(), "the hub answered 401 Unauthorized: unauthorized");
+    });
+}

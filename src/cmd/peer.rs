@@ -1,0 +1,374 @@
+//! `peerpigeon peer`: one peer on the command line. It joins a network and prints what it is told.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use proto::{NetworkName, PeerId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use super::duration;
+use super::generate_peer_ids::random_id;
+use crate::client::{Ended, HubUrl, Receiver, Sender};
+
+/// How long the hub may take to say `connected`. A takeover takes it two seconds.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the hub may take to answer our close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Messages that may wait to be printed. The connection is not read meanwhile.
+const UNPRINTED: usize = 64;
+
+/// Join a network as a peer and print what it is told
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Hub to connect to
+    #[arg(long, value_name = "URL", default_value = HubUrl::DEFAULT, value_parser = HubUrl::dialable)]
+    pub hub: HubUrl,
+
+    /// Name to announce, as `name` in the announced data
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// Network to join
+    #[arg(long, default_value = NetworkName::GLOBAL)]
+    pub network: String,
+
+    /// Id to connect with, 40 hexadecimal digits [default: a random one]
+    #[arg(long, value_name = "HEX")]
+    pub peer_id: Option<PeerId>,
+
+    /// Token the hub asks for
+    #[arg(long, env = "AUTH_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// How long to stay, like 10s, 500ms or 2m [default: until ctrl-c, and so is 0]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub listen: Option<Duration>,
+
+    /// Peer to send one offer to
+    #[arg(long, value_name = "ID")]
+    pub offer_to: Option<PeerId>,
+
+    /// The offer's data, as JSON
+    #[arg(long, value_name = "JSON", default_value = "null", value_parser = json)]
+    pub data: Box<RawValue>,
+
+    /// Data to announce, a JSON object
+    #[arg(long, value_name = "JSON", default_value = "{}", value_parser = json_object)]
+    pub announce_data: Map<String, Value>,
+
+    /// Print one JSON object a line: each message as it came, with the time it came at
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn json(text: &str) -> Result<Box<RawValue>, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+fn json_object(text: &str) -> Result<Map<String, Value>, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+/// Joins, prints and leaves. Fails when the hub cannot be reached or ends the connection with an error.
+pub async fn run(args: Args) -> ExitCode {
+    match LocalSet::new().run_until(session(&args)).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            complain(&problem);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "the one place where this command speaks of its own failure")]
+fn complain(problem: &str) {
+    eprintln!("peerpigeon peer: {problem}");
+}
+
+async fn session(args: &Args) -> Result<(), String> {
+    let peer = match args.peer_id {
+        Some(peer) => peer,
+        None => random_id().map_err(|error| error.to_string())?,
+    };
+    let mut printer = Printer { json: args.json, begin: Instant::now() };
+    let connect = async {
+        let endpoint = args.hub.resolve().await.map_err(|error| error.to_string())?;
+        let (sender, mut receiver) =
+            endpoint.connect(&peer, args.token.as_deref()).await.map_err(|error| error.to_string())?;
+        // A full hub upgrades and closes: only the first message tells that we are in.
+        let first = receiver.next().await.map_err(|ended| ended.to_string())?;
+        Ok::<_, String>((sender, receiver, first))
+    };
+    let (sender, receiver, first) = tokio::time::timeout(CONNECT_TIMEOUT, connect)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))
+        .map_err(|problem| format!("cannot connect to {}: {problem}", args.hub))?;
+    if !printer.message(&first) {
+        return Ok(());
+    }
+    let send = |message: String| sender.send(message.as_bytes()).map_err(|error| error.to_string());
+    send(announce(args)?)?;
+    if let Some(target) = args.offer_to {
+        send(offer(args, &target)?)?;
+    }
+    let Some(ended) = listen(args.listen, &sender, receiver, &mut printer).await else {
+        return Ok(());
+    };
+    printer.ended(&ended);
+    match ended {
+        Ended::Closed { code: 1000 | 1001, .. } => Ok(()),
+        Ended::Closed { .. } | Ended::Lost(_) => Err(ended.to_string()),
+    }
+}
+
+fn announce(args: &Args) -> Result<String, String> {
+    let mut data = args.announce_data.clone();
+    if let Some(name) = &args.name {
+        data.insert("name".to_owned(), Value::from(name.as_str()));
+    }
+    to_json(&Outgoing { kind: "announce", network_name: &args.network, target_peer_id: None, id: None, data })
+}
+
+/// The offer asks for a receipt. A hub that knows none ignores the wish.
+fn offer(args: &Args, target: &PeerId) -> Result<String, String> {
+    to_json(&Outgoing {
+        kind: "offer",
+        network_name: &args.network,
+        target_peer_id: Some(target.to_string()),
+        id: Some("offer-1"),
+        data: &args.data,
+    })
+}
+
+fn to_json(message: &impl Serialize) -> Result<String, String> {
+    serde_json::to_string(message).map_err(|error| error.to_string())
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Outgoing<'a, T> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    network_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_peer_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    data: T,
+}
+
+/// Prints until the connection ends. `None` when we ended it, because the time was up, somebody interrupted or nobody
+/// reads our output.
+async fn listen(
+    time: Option<Duration>,
+    sender: &Sender,
+    mut receiver: Receiver,
+    printer: &mut Printer,
+) -> Option<Ended> {
+    // Reading a frame cannot be cancelled, so it has a task of its own and what it reads comes through a channel.
+    let (messages, mut heard) = mpsc::channel(UNPRINTED);
+    let mut reader = tokio::task::spawn_local(async move {
+        loop {
+            match receiver.next().await {
+                // A message that nobody prints any more is still read, because behind it comes the hub's close frame.
+                Ok(message) => drop(messages.send(message).await),
+                Err(ended) => return ended,
+            }
+        }
+    });
+    let over = async {
+        match time {
+            Some(time) if !time.is_zero() => tokio::time::sleep(time).await,
+            Some(_) | None => std::future::pending().await,
+        }
+    };
+    let mut over = std::pin::pin!(over);
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        tokio::select! {
+            message = heard.recv() => match message {
+                Some(message) => if !printer.message(&message) { break },
+                None => return Some(reader.await.unwrap_or_else(|error| Ended::Lost(error.to_string()))),
+            },
+            () = &mut over => break,
+            _ = &mut interrupted => break,
+        }
+    }
+    drop(heard);
+    // A hub that is slow to answer the close frame keeps nobody here.
+    if sender.close(1000, "").is_ok() {
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut reader).await;
+    }
+    None
+}
+
+/// Where the events go.
+struct Printer {
+    json: bool,
+    begin: Instant,
+}
+
+impl Printer {
+    /// Prints one message; `false` when nobody reads our output any more.
+    fn message(&mut self, message: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(message);
+        self.line(&if self.json { json_line(&text, wall_ms()) } else { human_line(&text) })
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        let line = match (self.json, ended) {
+            (false, _) => ended.to_string(),
+            (true, Ended::Closed { code, reason }) => {
+                serde_json::json!({"receivedAt": wall_ms(), "closed": {"code": code, "reason": reason}}).to_string()
+            }
+            (true, Ended::Lost(reason)) => {
+                serde_json::json!({"receivedAt": wall_ms(), "closed": {"code": null, "reason": reason}}).to_string()
+            }
+        };
+        self.line(&line);
+    }
+
+    fn line(&mut self, line: &str) -> bool {
+        let mut out = io::stdout().lock();
+        let printed = if self.json {
+            writeln!(out, "{line}")
+        } else {
+            writeln!(out, "{:>9.3} {line}", self.begin.elapsed().as_secs_f64())
+        };
+        printed.and_then(|()| out.flush()).is_ok()
+    }
+}
+
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// The message as it came, but on one line: outside of strings JSON's line breaks mean no more than spaces.
+fn json_line(text: &str, received_at: u64) -> String {
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(message) => {
+            format!("{{\"receivedAt\":{received_at},\"message\":{}}}", message.get().replace(['\r', '\n'], " "))
+        }
+        Err(_) => serde_json::json!({"receivedAt": received_at, "unreadable": text}).to_string(),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Incoming {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    data: Value,
+    #[serde(default)]
+    from_peer_id: String,
+    #[serde(default)]
+    network_name: String,
+}
+
+/// What the message says, in a line. What peers wrote is shown as JSON, in which no control character reaches a terminal.
+fn human_line(text: &str) -> String {
+    let Ok(message) = serde_json::from_str::<Incoming>(text) else {
+        return format!("unreadable {text:?}");
+    };
+    let Incoming { kind, data, from_peer_id, network_name } = message;
+    let field = |name: &str| data.get(name).and_then(Value::as_str).unwrap_or("?").escape_debug().to_string();
+    let mut line = format!("{:<11}", short(&kind));
+    // Writing to a String cannot fail.
+    let _ = match kind.as_str() {
+        "connected" => write!(line, "as {}", field("peerId")),
+        "error" => write!(line, "{}: {}", field("code"), field("message")),
+        "goodbye" => write!(line, "{from_peer_id:?} in {network_name:?}"),
+        "peer-disconnected" => write!(line, "{} in {network_name:?}: {}", field("peerId"), field("reason")),
+        "peer-discovered" => write!(line, "{} in {network_name:?} {data}", field("peerId")),
+        "receipt" => write!(line, "{}: {}", field("id"), field("outcome")),
+        "pong" => Ok(()),
+        "go-away" => write!(line, "{data}"),
+        _ => write!(line, "from {from_peer_id:?} in {network_name:?} {data}"),
+    };
+    line.trim_end().to_owned()
+}
+
+fn short(kind: &str) -> String {
+    match kind {
+        "peer-discovered" => "discovered".to_owned(),
+        "peer-disconnected" => "left".to_owned(),
+        kind => kind.escape_debug().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_discovery_is_one_line() {
+        assert_eq!(
+            human_line(
+                r#"{"type":"peer-discovered","data":{"info":"a\nb","isHub":false,"peerId":"ab"},"fromPeerId":"system","networkName":"n","timestamp":1}"#
+            ),
+            r#"discovered ab in "n" {"info":"a\nb","isHub":false,"peerId":"ab"}"#
+        );
+    }
+
+    #[test]
+    fn an_offer_names_its_sender() {
+        assert_eq!(
+            human_line(r#"{"type":"offer","data":{"sdp":"x"},"fromPeerId":"ab","networkName":"global"}"#),
+            r#"offer      from "ab" in "global" {"sdp":"x"}"#
+        );
+    }
+
+    #[test]
+    fn nothing_a_peer_sends_reaches_the_terminal_raw() {
+        for line in [
+            "{\"type\":\"\\u001b[2J\"}",
+            "{\"type\":\"error\",\"data\":{\"code\":\"\\u001b[2J\",\"message\":\"\\u0007\"}}",
+            "{\"type\":\"offer\",\"fromPeerId\":\"\\u001b\",\"networkName\":\"\\n\",\"data\":\"\\u001b\"}",
+            "\u{1b}[2J",
+        ] {
+            assert!(!human_line(line).contains(char::is_control), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_json_line_keeps_the_message_as_it_came() {
+        assert_eq!(json_line("{\"b\": 1.0,\n\"a\":\"\\n\"}", 7), r#"{"receivedAt":7,"message":{"b": 1.0, "a":"\n"}}"#);
+        assert_eq!(json_line("no", 7), r#"{"receivedAt":7,"unreadable":"no"}"#);
+    }
+
+    #[test]
+    fn the_offer_passes_its_data_on_as_written() {
+        let args = Args {
+            hub: HubUrl::DEFAULT.parse().unwrap(),
+            name: Some("n".to_owned()),
+            network: "net".to_owned(),
+            peer_id: None,
+            token: None,
+            listen: None,
+            offer_to: None,
+            data: json("{\"sdp\": 1.50}").unwrap(),
+            announce_data: json_object(r#"{"info":"hi"}"#).unwrap(),
+            json: false,
+        };
+        let target = PeerId::from_bytes([1; 20]);
+        assert_eq!(
+            offer(&args, &target).unwrap(),
+            format!(
+                r#"{{"type":"offer","networkName":"net","targetPeerId":"{target}","id":"offer-1","data":{{"sdp": 1.50}}}}"#
+            )
+        );
+        assert_eq!(
+            announce(&args).unwrap(),
+            r#"{"type":"announce","networkName":"net","data":{"info":"hi","name":"n"}}"#
+        );
+    }
+}
