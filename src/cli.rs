@@ -34,8 +34,8 @@ struct Cli {
 enum Asked {
     /// Run a hub (the default)
     Serve(Flags),
-    Peer(cmd::peer::Args),
-    LoadTest(cmd::load_test::Args),
+    Peer(Box<cmd::peer::Args>),
+    LoadTest(Box<cmd::load_test::Args>),
     GeneratePeerIds(cmd::generate_peer_ids::Args),
 }
 
@@ -70,8 +70,8 @@ pub fn task(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
     let flags = match cli.asked {
         None => cli.serve,
         Some(Asked::Serve(flags)) => flags,
-        Some(Asked::Peer(args)) => return Ok(Task::Peer(Box::new(args))),
-        Some(Asked::LoadTest(args)) => return Ok(Task::LoadTest(Box::new(args))),
+        Some(Asked::Peer(args)) => return Ok(Task::Peer(args)),
+        Some(Asked::LoadTest(args)) => return Ok(Task::LoadTest(args)),
         Some(Asked::GeneratePeerIds(args)) => return Ok(Task::GeneratePeerIds(args)),
     };
     let config = Config::resolve(&flags, env).map_err(Exit::Refused)?;

@@ -132,6 +132,16 @@ fn table(chinese: bool) -> String {
     out
 }
 
+#[test]
+fn both_languages_have_the_same_settings() {
+    let rows = |table: &str| {
+        let variables = table.lines().skip(2).filter_map(|row| row.split('|').nth(1));
+        variables.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(&table(true)), rows(&table(false)));
+    assert_eq!(rows(&table(true)).len(), SETTINGS_IN_CHINESE.len());
+}
+
 /// Holds the tables of the READMEs to what the program takes. `BLESS=1` writes them anew.
 #[test]
 fn the_readmes_say_what_can_be_set() {

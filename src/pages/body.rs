@@ -36,13 +36,10 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// The heap is what was allocated and is in RAM. What the allocator has reserved beyond that is a gibibyte of
+    /// addresses and says nothing.
     pub(super) fn of(memory: process::Memory) -> Self {
-        Self {
-            external: 0,
-            heap_total: memory.data.max(memory.anonymous),
-            heap_used: memory.anonymous,
-            rss: memory.resident,
-        }
+        Self { external: 0, heap_total: memory.anonymous, heap_used: memory.anonymous, rss: memory.resident }
     }
 }
 

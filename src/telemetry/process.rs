@@ -13,8 +13,6 @@ pub struct Memory {
     pub resident: u64,
     /// Of it, what was allocated rather than read from a file.
     pub anonymous: u64,
-    /// What could be written to, in RAM or not.
-    pub data: u64,
 }
 
 impl Memory {
@@ -30,7 +28,6 @@ impl Memory {
             let field = match name {
                 "VmRSS" => &mut memory.resident,
                 "RssAnon" => &mut memory.anonymous,
-                "VmData" => &mut memory.data,
                 _ => continue,
             };
             let kib = rest.trim().trim_end_matches(" kB").parse().unwrap_or(0_u64);
@@ -81,8 +78,8 @@ mod tests {
 
     #[test]
     fn status_is_read_in_bytes() {
-        let memory = Memory::read("Name:\tx\nVmRSS:\t    2048 kB\nRssAnon:\t 1024 kB\nVmData:\t4096 kB\nThreads:\t1\n");
-        assert_eq!((memory.resident, memory.anonymous, memory.data), (2 << 20, 1 << 20, 4 << 20));
+        let memory = Memory::read("Name:\tx\nVmRSS:\t    2048 kB\nRssAnon:\t 1024 kB\nThreads:\t1\n");
+        assert_eq!((memory.resident, memory.anonymous), (2 << 20, 1 << 20));
     }
 
     #[cfg(target_os = "linux")]
@@ -90,7 +87,6 @@ mod tests {
     fn this_process_is_measured() {
         let memory = Memory::measure();
         assert!(memory.resident >= memory.anonymous && memory.anonymous > 0, "{memory:?}");
-        assert!(memory.data > 0, "{memory:?}");
 
         let before = open_files().unwrap();
         let held = std::fs::File::open("/proc/self/status").unwrap();
