@@ -187,7 +187,10 @@ impl Router {
     pub(super) fn read_roster(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let peer = session.peer;
-        let Some(membership) = session.memberships.iter_mut().find(|m| m.reading.is_some()) else { return };
+        let Some(membership) = session.memberships.iter_mut().find(|m| m.reading.is_some()) else {
+            // It has said goodbye to the network that it was being told of.
+            return self.outputs.push_back(Output::Backlog { session: id, more: false });
+        };
         let (Some(reading), Some(network)) = (&mut membership.reading, self.rosters.network(membership.network)) else {
             return;
         };
