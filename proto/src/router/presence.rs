@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use crate::codec::{self, Announce, Goodbye};
 use crate::id::{Address, NetworkName, PeerId, SessionId};
-use crate::limits::ROSTER_CHUNK;
 use crate::reason::{CloseReason, ErrorCode};
 use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
@@ -197,7 +196,7 @@ impl Router {
         let outputs = &mut self.outputs;
         let early = &mut reading.early;
         let silent = session.state != State::Live;
-        let reached = network.read(reading.after, ROSTER_CHUNK, |rank, member| {
+        let reached = network.read(reading.after, self.roster_chunk, |rank, member| {
             let subject = rank.peer();
             if subject != peer && !early.remove(&subject) && !silent {
                 let frame = Frame::Template(Arc::clone(&member.announcement.discovered));
