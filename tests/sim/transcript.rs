@@ -254,7 +254,8 @@ impl Stage {
         let shard = ShardId::home(&peer, self.config.shards, self.config.keys);
         let session = SessionId { slot: self.opened % 3, generation: self.opened };
         // Three slots, each used by one connection at a time: a router must not mistake a tenant for the one before.
-        let taken = |slot| self.conns.values().any(|c| c.shard == shard && c.session.slot == slot && c.closed.is_none());
+        let taken =
+            |slot| self.conns.values().any(|c| c.shard == shard && c.session.slot == slot && c.closed.is_none());
         let slot = (0..).find(|&slot| !taken(slot)).unwrap_or_default();
         let session = SessionId { slot, ..session };
         self.opened += 1;
