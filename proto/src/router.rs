@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::codec::{self, ClientMessage, Refusal};
 use crate::id::{Address, HubId, Keys, NetworkName, PeerId, SessionId, ShardId};
-use crate::limits::{ERROR_BURST, ERROR_RATE, MESSAGE_BURST_SECS};
+use crate::limits::{ERROR_BURST, ERROR_RATE, MESSAGE_BURST_SECS, ROSTER_CHUNK};
 use crate::reason::{CloseReason, ErrorCode};
 use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind, Welcome};
@@ -61,6 +61,7 @@ pub struct Router {
     rosters: Rosters,
     takeovers: Takeovers,
     tickets: Tickets,
+    roster_chunk: usize,
     outputs: VecDeque<Output>,
     arena: Vec<u8>,
     stats: RouterStats,
@@ -78,11 +79,19 @@ impl Router {
             rosters: Rosters::new(config.keys),
             takeovers: Takeovers::new(config.keys),
             tickets: Tickets::new(config.keys),
+            roster_chunk: ROSTER_CHUNK,
             outputs: VecDeque::new(),
             arena: Vec::new(),
             stats: RouterStats::default(),
             config,
         }
+    }
+
+    /// Tells newcomers of so many members at a time, and not of [`ROSTER_CHUNK`]: in a simulator networks are small,
+    /// and the telling is to be interrupted nevertheless.
+    #[must_use]
+    pub fn with_roster_chunk(self, members: usize) -> Self {
+        Self { roster_chunk: members, ..self }
     }
 
     /// Takes in what happened.

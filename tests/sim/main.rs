@@ -4,7 +4,15 @@
 //! its interface. The *simulator* draws conversations by the thousand from seeds, loses, delays and interrupts
 //! what a network can lose, delay and interrupt, and holds every output against the promises.
 
+mod heard;
+mod io;
+mod oracle;
+mod plan;
+mod rng;
+mod saboteur;
+mod seeds;
 mod transcript;
+mod world;
 
 use transcript::check;
 

@@ -116,7 +116,8 @@ pub enum Output {
         /// Whose.
         session: SessionId,
     },
-    /// While `more`, give [`Input::Room`] whenever the session's queue is short.
+    /// While `more`, give [`Input::Room`] whenever the session's queue is short. Each is answered with another of these,
+    /// and perhaps with nothing else: what was next on the roster may be known to the session already.
     Backlog {
         /// Whose.
         session: SessionId,

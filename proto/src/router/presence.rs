@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use crate::codec::{self, Announce, Goodbye};
 use crate::id::{Address, NetworkName, PeerId, SessionId};
-use crate::limits::ROSTER_CHUNK;
 use crate::reason::{CloseReason, ErrorCode};
 use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
@@ -187,14 +186,17 @@ impl Router {
     pub(super) fn read_roster(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let peer = session.peer;
-        let Some(membership) = session.memberships.iter_mut().find(|m| m.reading.is_some()) else { return };
+        let Some(membership) = session.memberships.iter_mut().find(|m| m.reading.is_some()) else {
+            // It has said goodbye to the network that it was being told of.
+            return self.outputs.push_back(Output::Backlog { session: id, more: false });
+        };
         let (Some(reading), Some(network)) = (&mut membership.reading, self.rosters.network(membership.network)) else {
             return;
         };
         let outputs = &mut self.outputs;
         let early = &mut reading.early;
         let silent = session.state != State::Live;
-        let reached = network.read(reading.after, ROSTER_CHUNK, |rank, member| {
+        let reached = network.read(reading.after, self.roster_chunk, |rank, member| {
             let subject = rank.peer();
             if subject != peer && !early.remove(&subject) && !silent {
                 let frame = Frame::Template(Arc::clone(&member.announcement.discovered));

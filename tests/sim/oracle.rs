@@ -1,0 +1,525 @@
+//! What has to be true: who may hear what of whom, and when.
+//!
+//! The oracle keeps its own rosters, one per shard, as they have to be once the shard has taken in what it was
+//! given, and holds what the router says against them. It is told of the world through its methods and shares no
+//! code with the router. What it finds wrong it notes; the first complaint ends the run.
+
+mod signals;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proto::{CloseReason, PeerId, SessionId, limits};
+
+use crate::heard::Heard;
+use signals::Signals;
+pub(crate) use signals::{Fate, Signal};
+
+/// A session of some shard.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Sid {
+    pub(crate) shard: u16,
+    pub(crate) session: SessionId,
+}
+
+/// A network by its place in the plan.
+pub(crate) type Net = usize;
+
+#[derive(Debug)]
+pub(crate) struct Oracle {
+    pub(crate) complaints: Vec<String>,
+    pub(crate) now: Duration,
+    networks: Vec<&'static str>,
+    max_networks: usize,
+    max_peers: usize,
+    sessions: BTreeMap<Sid, Client>,
+    live: BTreeMap<PeerId, Sid>,
+    waiting: BTreeMap<PeerId, Waiting>,
+    rosters: Vec<BTreeMap<(Net, PeerId), u64>>,
+    epochs: u64,
+    pub(crate) signals: Signals,
+    /// What the input that is being carried out makes due.
+    due: Due,
+}
+
+#[derive(Debug, Default)]
+struct Due {
+    leaves: Vec<(Net, PeerId)>,
+    how_left: BTreeMap<(Net, PeerId), Option<CloseReason>>,
+    announced: Option<(PeerId, Net)>,
+    opened: Option<(Sid, PeerId, bool)>,
+    too_large: bool,
+    retire: Option<Sid>,
+    room: Option<Sid>,
+    room_answered: bool,
+    told_to_reader: usize,
+}
+
+#[derive(Debug)]
+struct Client {
+    peer: PeerId,
+    retiring: bool,
+    connected: bool,
+    /// There is more of a roster to be told of.
+    reading: bool,
+    views: BTreeMap<Net, View>,
+}
+
+/// What a member knows of its network.
+#[derive(Debug, Default)]
+struct View {
+    epoch: u64,
+    /// Told, in the order of the hub's telling.
+    told: BTreeMap<PeerId, u64>,
+    /// To be told, at once or, while there is a backlog, some time.
+    owed: BTreeSet<PeerId>,
+    /// What has arrived of what was told.
+    heard: BTreeMap<PeerId, u64>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    sid: Sid,
+    since: Duration,
+    question: Option<[u8; 8]>,
+    answered: bool,
+}
+
+impl Oracle {
+    pub(crate) fn new(networks: &[&'static str], shards: u16, max_networks: usize, max_peers: usize) -> Self {
+        Self {
+            complaints: Vec::new(),
+            now: Duration::ZERO,
+            networks: networks.to_vec(),
+            max_networks,
+            max_peers,
+            sessions: BTreeMap::new(),
+            live: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            rosters: (0..shards).map(|_| BTreeMap::new()).collect(),
+            epochs: 0,
+            signals: Signals::default(),
+            due: Due::default(),
+        }
+    }
+
+    pub(crate) fn complain(&mut self, what: String) {
+        self.complaints.push(what);
+    }
+
+    // --- what happens, before the router is told of it ---------------------------------------------------------
+
+    pub(crate) fn opened(&mut self, sid: Sid, peer: PeerId, seat: bool) {
+        self.due.opened = Some((sid, peer, seat));
+    }
+
+    pub(crate) fn ponged(&mut self, sid: Sid, payload: &[u8]) {
+        let Some(peer) = self.sessions.get(&sid).map(|client| client.peer) else { return };
+        if let Some(waiting) = self.waiting.get_mut(&peer)
+            && waiting.question.is_some_and(|question| question == payload)
+        {
+            waiting.answered = true;
+        }
+    }
+
+    pub(crate) fn announces(&mut self, sid: Sid, net: Net, version: u64) {
+        let roster = &mut self.rosters[usize::from(sid.shard)];
+        let Some(client) = self.sessions.get_mut(&sid) else { return };
+        let peer = client.peer;
+        if !client.views.contains_key(&net) {
+            let size = roster.keys().filter(|(n, _)| *n == net).count();
+            if client.views.len() >= self.max_networks || size >= self.max_peers {
+                return;
+            }
+        }
+        self.epochs += 1;
+        let epoch = self.epochs;
+        let view = client.views.entry(net).or_insert_with(|| View { epoch, ..View::default() });
+        if !client.retiring {
+            view.owed.extend(roster.keys().filter(|&&(n, p)| n == net && p != peer).map(|&(_, p)| p));
+        }
+        self.due.announced = Some((peer, net));
+        self.joined(sid.shard, net, peer, version);
+    }
+
+    /// An announcement reaches a shard.
+    pub(crate) fn joined(&mut self, shard: u16, net: Net, peer: PeerId, version: u64) {
+        self.rosters[usize::from(shard)].insert((net, peer), version);
+        for (_, client) in on_shard(&mut self.sessions, shard) {
+            if client.peer != peer
+                && !client.retiring
+                && let Some(view) = client.views.get_mut(&net)
+            {
+                view.owed.insert(peer);
+            }
+        }
+    }
+
+    pub(crate) fn says_goodbye(&mut self, sid: Sid, only: Option<Option<Net>>) {
+        let Some(client) = self.sessions.get_mut(&sid) else { return };
+        let peer = client.peer;
+        let nets: Vec<Net> =
+            client.views.keys().copied().filter(|&net| only.is_none_or(|only| only == Some(net))).collect();
+        for net in nets {
+            client_left(&mut self.sessions, sid, net);
+            self.left(sid.shard, net, peer, None);
+        }
+    }
+
+    /// A leave reaches a shard.
+    pub(crate) fn left(&mut self, shard: u16, net: Net, peer: PeerId, how: Option<CloseReason>) {
+        self.rosters[usize::from(shard)].remove(&(net, peer));
+        for (_, client) in on_shard(&mut self.sessions, shard) {
+            if let Some(view) = client.views.get_mut(&net) {
+                view.owed.remove(&peer);
+            }
+        }
+        self.due.leaves.push((net, peer));
+        self.due.how_left.insert((net, peer), how);
+    }
+
+    pub(crate) fn says_too_much(&mut self) {
+        self.due.too_large = true;
+    }
+
+    pub(crate) fn retires(&mut self, sid: Sid) {
+        self.due.retire = Some(sid);
+    }
+
+    pub(crate) fn has_room(&mut self, sid: Sid) {
+        self.due.room = Some(sid);
+    }
+
+    /// A session ends, or one that waits gives up.
+    pub(crate) fn ended(&mut self, sid: Sid, reason: CloseReason) {
+        if let Some(peer) = self.waiting.iter().find(|(_, waiting)| waiting.sid == sid).map(|(peer, _)| *peer) {
+            self.waiting.remove(&peer);
+        }
+        let Some(client) = self.sessions.remove(&sid) else { return };
+        self.live.remove(&client.peer);
+        for &net in client.views.keys() {
+            self.left(sid.shard, net, client.peer, Some(reason));
+        }
+    }
+
+    /// How a peer left a network just now: `None` by goodbye.
+    pub(crate) fn how_left(&self, net: Net, peer: PeerId) -> Option<CloseReason> {
+        self.due.how_left.get(&(net, peer)).copied().flatten()
+    }
+
+    // --- what the router does ----------------------------------------------------------------------------------
+
+    pub(crate) fn asked(&mut self, sid: Sid, payload: [u8; 8]) {
+        if let Some((newcomer, peer, _)) = self.due.opened
+            && self.live.get(&peer) == Some(&sid)
+            && !self.waiting.contains_key(&peer)
+        {
+            let waiting = Waiting { sid: newcomer, since: self.now, question: Some(payload), answered: false };
+            self.waiting.insert(peer, waiting);
+        } else {
+            self.complain(format!("{sid:?} was asked for no reason"));
+        }
+    }
+
+    pub(crate) fn admitted(&mut self, sid: Sid) {
+        let waited = self.waiting.iter().find(|(_, waiting)| waiting.sid == sid).map(|(peer, _)| *peer);
+        let peer = match (waited, self.due.opened) {
+            (Some(peer), _) => peer,
+            (None, Some((opened, peer, true))) if opened == sid => peer,
+            _ => return self.complain(format!("{sid:?} was let in, and should not have been")),
+        };
+        self.waiting.remove(&peer);
+        if self.live.insert(peer, sid).is_some() {
+            self.complain(format!("{sid:?} was let in beside another with its id"));
+        }
+        let client = Client { peer, retiring: false, connected: false, reading: false, views: BTreeMap::new() };
+        self.sessions.insert(sid, client);
+    }
+
+    pub(crate) fn closes(&mut self, sid: Sid, reason: CloseReason) {
+        let opened = self.due.opened.filter(|&(opened, ..)| opened == sid).map(|(_, peer, seat)| (peer, seat));
+        let waited = self.waiting.iter().find(|(_, w)| w.sid == sid).map(|(peer, w)| (*peer, w.answered));
+        let peer = self.sessions.get(&sid).map(|client| client.peer);
+        let right = match reason {
+            CloseReason::IdInUse => match (opened, waited) {
+                (Some((peer, _)), _) => self.waiting.contains_key(&peer),
+                (None, Some((_, answered))) => answered,
+                (None, None) => false,
+            },
+            CloseReason::Replaced => peer
+                .and_then(|peer| self.waiting.get(&peer))
+                .is_some_and(|waiting| !waiting.answered && self.now >= waiting.since + limits::TAKEOVER_GRACE),
+            CloseReason::MaxConnections => opened.is_some_and(|(peer, seat)| !seat && !self.live.contains_key(&peer)),
+            CloseReason::Draining => self.due.retire == Some(sid) && (peer.is_some() || waited.is_some()),
+            CloseReason::MessageTooLarge => self.due.too_large && peer.is_some(),
+            CloseReason::RateLimited => self.signals.is_flooder(sid) && peer.is_some(),
+            _ => false,
+        };
+        if !right {
+            self.complain(format!("{sid:?} was closed as {reason:?}"));
+        }
+        self.due.opened = self.due.opened.filter(|&(opened, ..)| opened != sid);
+        if reason == CloseReason::Draining && peer.is_some() {
+            if let Some(client) = self.sessions.get_mut(&sid) {
+                client.retiring = true;
+                client.views.values_mut().for_each(|view| view.owed.clear());
+            }
+        } else {
+            self.ended(sid, reason);
+        }
+    }
+
+    pub(crate) fn backlog(&mut self, sid: Sid, more: bool) {
+        self.due.room_answered |= self.due.room == Some(sid);
+        if let Some(client) = self.sessions.get_mut(&sid) {
+            client.reading = more;
+        }
+    }
+
+    pub(crate) fn event_announced(&mut self, peer: PeerId, network: &str) {
+        let announced = self.due.announced.take();
+        if announced.map(|(peer, net)| (peer, self.networks[net])) != Some((peer, network)) {
+            self.complain(format!("{peer:?} has announced itself in {network}, they say; expected {announced:?}"));
+        }
+    }
+
+    /// The router tells a session something. Returns the epoch of its view, to be given back when it is heard.
+    pub(crate) fn said(&mut self, sid: Sid, heard: &Heard) -> u64 {
+        let Some(client) = self.sessions.get_mut(&sid) else {
+            // `connected` comes before the admission.
+            if !matches!(heard, Heard::Connected { .. }) {
+                self.complain(format!("{sid:?} is gone and is told {heard:?}"));
+            }
+            return 0;
+        };
+        if client.retiring {
+            self.complain(format!("{sid:?} is going and is told {heard:?}"));
+            return 0;
+        }
+        let shard = usize::from(sid.shard);
+        let mut wrong = None;
+        let mut epoch = 0;
+        let networks = &self.networks;
+        let net = |network: &str| networks.iter().position(|&name| name == network).unwrap_or(Net::MAX);
+        match heard {
+            Heard::Discovered { subject, network, version } => match client.views.get_mut(&net(network)) {
+                None => wrong = Some("is in no such network"),
+                Some(view) => {
+                    let net = net(network);
+                    epoch = view.epoch;
+                    self.due.told_to_reader += usize::from(self.due.room == Some(sid));
+                    if !view.owed.remove(subject) {
+                        wrong = Some("has been told that already, or of nobody");
+                    } else if self.rosters[shard].get(&(net, *subject)) != Some(version) {
+                        wrong = Some("is told what is not so, or not any more");
+                    } else if *subject == client.peer {
+                        wrong = Some("discovers itself");
+                    }
+                    view.told.insert(*subject, *version);
+                }
+            },
+            Heard::Left { subject, network, goodbye, reason } => match client.views.get_mut(&net(network)) {
+                None => wrong = Some("is in no such network"),
+                Some(view) => {
+                    let net = net(network);
+                    epoch = view.epoch;
+                    let how = self.due.how_left.get(&(net, *subject));
+                    if view.told.remove(subject).is_none() {
+                        wrong = Some("is told of the leave of one it did not know");
+                    } else if !how
+                        .is_some_and(|how| how.is_none() == *goodbye && how.is_none_or(|how| how.label() == reason))
+                    {
+                        wrong = Some("is told of a leave that is none, or another");
+                    }
+                }
+            },
+            Heard::Signal { number, text } => {
+                let knows = |sender: &PeerId, net| {
+                    let view: Option<&View> = client.views.get(&net);
+                    view.is_none_or(|view| client.peer == *sender || view.told.contains_key(sender))
+                };
+                if let Err(what) = self.signals.handed(*number, text, &client.peer, knows) {
+                    self.complain(format!("{sid:?} {what}: {text}"));
+                }
+                return 0;
+            }
+            Heard::Connected { .. } => wrong = Some("is let in twice"),
+            Heard::Error { code, about } => self.signals.refused(sid, code, about.as_ref()),
+            Heard::Receipt { id, outcome } => {
+                if let Err(what) = self.signals.receipt(sid, id, outcome, self.now) {
+                    self.complain(format!("{sid:?} {what}: receipt {outcome} for {id}"));
+                }
+                return 0;
+            }
+            Heard::Pong | Heard::GoAway => {}
+        }
+        if let Some(wrong) = wrong {
+            self.complain(format!("{sid:?} {wrong}: {heard:?}"));
+        }
+        epoch
+    }
+
+    pub(crate) fn welcomed(&mut self, sid: Sid, peer: &PeerId) {
+        match self.sessions.get_mut(&sid) {
+            Some(client) if client.peer == *peer && !client.connected => client.connected = true,
+            _ => self.complain(format!("{sid:?} is told that it is connected as {peer}")),
+        }
+    }
+
+    /// The router has said all about one input.
+    pub(crate) fn carried_out(&mut self, shard: u16, roster_chunk: usize) {
+        let due = std::mem::take(&mut self.due);
+        let mut wrong = Vec::new();
+        if let Some(announced) = due.announced {
+            wrong.push(format!("an announcement was not carried out: {announced:?}"));
+        }
+        if let Some((sid, peer, _)) = due.opened
+            && !self.sessions.contains_key(&sid)
+            && self.waiting.get(&peer).is_none_or(|waiting| waiting.sid != sid)
+        {
+            wrong.push(format!("{sid:?} has opened, and nothing came of it"));
+        }
+        for (peer, waiting) in &self.waiting {
+            if !self.live.contains_key(peer) {
+                wrong.push(format!("{:?} waits for nobody", waiting.sid));
+            }
+        }
+        if let Some(sid) = due.room
+            && !due.room_answered
+            && self.sessions.get(&sid).is_some_and(|client| client.reading)
+        {
+            wrong.push(format!("{sid:?} has room, is said to have a backlog, and nobody takes that back"));
+        }
+        if due.told_to_reader > roster_chunk {
+            wrong.push(format!("{} of the roster at a time", due.told_to_reader));
+        }
+        for (sid, client) in on_shard(&mut self.sessions, shard) {
+            for (net, view) in &client.views {
+                if let (Some(peer), false) = (view.owed.first(), client.reading) {
+                    wrong.push(format!("{sid:?} was not told of {peer:?} in {}", self.networks[*net]));
+                }
+                if let Some((_, peer)) = due.leaves.iter().find(|(n, p)| n == net && view.told.contains_key(p))
+                    && !client.retiring
+                    && !self.rosters[usize::from(shard)].contains_key(&(*net, *peer))
+                {
+                    wrong.push(format!("{sid:?} was not told that {peer:?} left {}", self.networks[*net]));
+                }
+            }
+            if !client.connected {
+                wrong.push(format!("{sid:?} was let in without a word"));
+            }
+        }
+        if let Some(number) = self.signals.carried_out() {
+            wrong.push(format!("signal {number} was not passed on"));
+        }
+        self.complaints.append(&mut wrong);
+    }
+
+    // --- what arrives ------------------------------------------------------------------------------------------
+
+    /// A frame has been written to its client.
+    pub(crate) fn heard(&mut self, sid: Sid, heard: &Heard, epoch: u64) {
+        if let Heard::Signal { number, .. } = heard
+            && let Err(what) = self.signals.arrived(*number)
+        {
+            self.complain(format!("{sid:?} {what}: signal {number}"));
+        }
+        let Some(client) = self.sessions.get_mut(&sid) else { return };
+        // What was told before the peer left the network and came back is about a view that it no longer has.
+        let view = client.views.values_mut().find(|view| view.epoch == epoch);
+        match (heard, view) {
+            (Heard::Discovered { subject, version, .. }, Some(view)) => {
+                view.heard.insert(*subject, *version);
+            }
+            (Heard::Left { subject, .. }, Some(view)) => {
+                if view.heard.remove(subject).is_none() {
+                    self.complain(format!("{sid:?} hears of the leave of one it did not hear of: {subject:?}"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    // --- at rest -----------------------------------------------------------------------------------------------
+
+    /// Nothing moves any more: all know all.
+    pub(crate) fn at_rest(&mut self) {
+        let mut wrong = Vec::new();
+        let mut members: BTreeMap<(Net, PeerId), ()> = BTreeMap::new();
+        for client in self.sessions.values() {
+            members.extend(client.views.keys().map(|&net| ((net, client.peer), ())));
+        }
+        for (shard, roster) in self.rosters.iter().enumerate() {
+            if !roster.keys().eq(members.keys()) {
+                wrong.push(format!("shard {shard} has another roster: {roster:?} for {members:?}"));
+            }
+        }
+        for (sid, client) in &self.sessions {
+            for (net, view) in client.views.iter().filter(|_| !client.retiring) {
+                let others = self.rosters[0].iter().filter(|((n, p), _)| n == net && *p != client.peer);
+                let others: BTreeMap<PeerId, u64> = others.map(|((_, peer), version)| (*peer, *version)).collect();
+                if others != view.heard {
+                    wrong.push(format!(
+                        "{sid:?} {:?} in {} knows {:?}, and there are {others:?}",
+                        client.peer, self.networks[*net], view.heard
+                    ));
+                }
+            }
+        }
+        if let Some((_, waiting)) = self.waiting.first_key_value() {
+            wrong.push(format!("{:?} still waits", waiting.sid));
+        }
+        self.complaints.append(&mut wrong);
+        let here = |sid: Sid| self.sessions.get(&sid).is_some_and(|client| !client.retiring);
+        let wrong = self.signals.at_rest(here);
+        self.complaints.extend(wrong);
+    }
+
+    pub(crate) fn live_on(&self, shard: u16) -> usize {
+        self.live.values().filter(|sid| sid.shard == shard).count()
+    }
+
+    pub(crate) fn members(&self) -> usize {
+        self.rosters[0].len()
+    }
+
+    // --- what signals ask --------------------------------------------------------------------------------------
+
+    /// A signal is read from its sender's socket. True if its target's shard is to judge it.
+    pub(crate) fn signal_read(&mut self, number: usize, sid: Sid, wall_ms: u64) -> bool {
+        let Some(client) = self.sessions.get(&sid) else { return false };
+        let (net, name) = self.signals.network(number);
+        let shares = shares(client, net, name);
+        let member = net.is_some_and(|net| client.views.contains_key(&net));
+        self.signals.read(number, self.now, wall_ms, shares, member)
+    }
+
+    /// A signal has come to its target's shard.
+    pub(crate) fn signal_judged(&mut self, number: usize) {
+        let target = self.signals.target(number);
+        let (net, name) = self.signals.network(number);
+        let client = self.live.get(&target).and_then(|sid| self.sessions.get(sid)).filter(|c| !c.retiring);
+        let verdict = match client {
+            None => Err("peer-not-found"),
+            Some(client) if shares(client, net, name) => Ok(()),
+            Some(_) => Err("wrong-network"),
+        };
+        self.signals.judged(number, verdict);
+    }
+}
+
+/// Whether the client counts as a member; one that is in no network counts as in `global`.
+fn shares(client: &Client, net: Option<Net>, name: &str) -> bool {
+    net.is_some_and(|net| client.views.contains_key(&net)) || (client.views.is_empty() && name == "global")
+}
+
+fn on_shard(sessions: &mut BTreeMap<Sid, Client>, shard: u16) -> impl Iterator<Item = (&Sid, &mut Client)> {
+    let edge = |n| SessionId { slot: n, generation: n };
+    sessions.range_mut(Sid { shard, session: edge(0) }..=Sid { shard, session: edge(u32::MAX) })
+}
+
+fn client_left(sessions: &mut BTreeMap<Sid, Client>, sid: Sid, net: Net) {
+    if let Some(client) = sessions.get_mut(&sid) {
+        client.views.remove(&net);
+    }
+}

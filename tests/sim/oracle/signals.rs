@@ -1,0 +1,298 @@
+//! What has to be true of signals: handed on unchanged, at most once, in order; one outcome each, and the right one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proto::{CloseReason, PeerId, limits};
+
+use super::{Net, Sid};
+
+/// A signal, from what its client meant to what became of it.
+#[derive(Debug)]
+pub(crate) struct Signal {
+    pub(crate) from: Sid,
+    pub(crate) sender: PeerId,
+    pub(crate) target: PeerId,
+    pub(crate) kind: &'static str,
+    pub(crate) net: Option<Net>,
+    pub(crate) network: String,
+    pub(crate) data: String,
+    pub(crate) id: Option<String>,
+    read: Option<Read>,
+    stage: Stage,
+    arrived: bool,
+    receipt: Option<String>,
+}
+
+#[derive(Debug)]
+struct Read {
+    at: Duration,
+    wall_ms: u64,
+    /// Whether its sender was a member of its network.
+    member: bool,
+}
+
+/// How far a signal has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Said,
+    /// Of one who says too much: it may be carried out or refused.
+    AtMercy,
+    Travelling,
+    Handed(Fate),
+    Failed(&'static str),
+}
+
+/// What became of a signal in its target's queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    Queued,
+    Delivered,
+    Undelivered(CloseReason),
+}
+
+impl Fate {
+    const fn outcome(self) -> &'static str {
+        match self {
+            Self::Queued => "none yet",
+            Self::Delivered => "delivered",
+            Self::Undelivered(CloseReason::SlowConsumer) => "slow-peer",
+            Self::Undelivered(_) => "peer-not-found",
+        }
+    }
+}
+
+impl Signal {
+    pub(crate) fn new(from: Sid, sender: PeerId, target: PeerId, kind: &'static str) -> Self {
+        Self {
+            from,
+            sender,
+            target,
+            kind,
+            net: None,
+            network: String::new(),
+            data: String::new(),
+            id: None,
+            read: None,
+            stage: Stage::Said,
+            arrived: false,
+            receipt: None,
+        }
+    }
+
+    /// What its target gets, byte for byte.
+    fn expected(&self) -> String {
+        format!(
+            r#"{{"type":"{}","data":{},"fromPeerId":"{}","targetPeerId":"{}","networkName":{},"timestamp":{}}}"#,
+            self.kind,
+            self.data,
+            self.sender,
+            self.target,
+            serde_json::to_string(&self.network).expect("a string"),
+            self.read.as_ref().map_or(0, |read| read.wall_ms),
+        )
+    }
+
+    /// What its sender is to be told, where that is known.
+    fn outcome(&self) -> Option<&'static str> {
+        match self.stage {
+            Stage::Handed(fate) => Some(fate.outcome()),
+            Stage::Failed(code) => Some(code),
+            Stage::AtMercy | Stage::Said | Stage::Travelling => None,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    all: Vec<Signal>,
+    flooders: BTreeSet<Sid>,
+    last: BTreeMap<(Sid, PeerId), usize>,
+    /// To be handed to its target while the present input is carried out.
+    expected: Option<usize>,
+    at_mercy: Option<usize>,
+    refusals: Refusals,
+    refusals_expected: Refusals,
+}
+
+/// The codes of the errors about signals, by sender, type and target.
+type Refusals = BTreeMap<(Sid, String, PeerId), Vec<String>>;
+
+type Verdict = Result<(), &'static str>;
+
+impl Signals {
+    pub(crate) fn add(&mut self, signal: Signal) {
+        self.all.push(signal);
+    }
+
+    pub(crate) fn next_number(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(crate) fn floods(&mut self, sid: Sid) {
+        self.flooders.insert(sid);
+    }
+
+    pub(crate) fn is_flooder(&self, sid: Sid) -> bool {
+        self.flooders.contains(&sid)
+    }
+
+    pub(super) fn network(&self, number: usize) -> (Option<Net>, &str) {
+        (self.all[number].net, &self.all[number].network)
+    }
+
+    pub(crate) fn target(&self, number: usize) -> PeerId {
+        self.all[number].target
+    }
+
+    pub(super) fn read(&mut self, number: usize, at: Duration, wall_ms: u64, shares: bool, member: bool) -> bool {
+        let at_mercy = self.flooders.contains(&self.all[number].from);
+        let signal = &mut self.all[number];
+        signal.read = Some(Read { at, wall_ms, member });
+        signal.stage = match shares {
+            _ if at_mercy => Stage::AtMercy,
+            true => Stage::Travelling,
+            false => Stage::Failed("wrong-network"),
+        };
+        self.at_mercy = at_mercy.then_some(number);
+        shares && !at_mercy
+    }
+
+    /// A letter with this signal was posted.
+    pub(crate) fn posted(&mut self, number: usize) {
+        let signal = &mut self.all[number];
+        if signal.stage == Stage::AtMercy {
+            signal.stage = Stage::Travelling;
+        }
+    }
+
+    pub(super) fn judged(&mut self, number: usize, verdict: Result<(), &'static str>) {
+        match verdict {
+            Ok(()) => self.expected = Some(number),
+            Err(code) => self.all[number].stage = Stage::Failed(code),
+        }
+    }
+
+    pub(super) fn handed(
+        &mut self,
+        number: usize,
+        text: &str,
+        peer: &PeerId,
+        knows: impl Fn(&PeerId, Net) -> bool,
+    ) -> Verdict {
+        let Some(signal) = self.all.get_mut(number) else { return Err("gets a signal that nobody sent") };
+        let Some(read) = &signal.read else { return Err("gets a signal that was not read") };
+        let member = read.member;
+        if self.expected.take_if(|expected| *expected == number).is_none() && signal.stage != Stage::AtMercy {
+            return Err("gets a signal that is not for it, or not now");
+        }
+        if text != signal.expected() {
+            return Err("gets something else than was sent");
+        }
+        if signal.target != *peer {
+            return Err("gets what was for another");
+        }
+        signal.stage = Stage::Handed(Fate::Queued);
+        if let (Some(net), true) = (signal.net, member)
+            && !knows(&signal.sender, net)
+        {
+            return Err("gets a signal before its sender's discovery");
+        }
+        let last = self.last.insert((signal.from, signal.target), number);
+        if last.is_some_and(|last| last >= number) {
+            return Err("gets signals out of order");
+        }
+        Ok(())
+    }
+
+    pub(super) fn carried_out(&mut self) -> Option<usize> {
+        if let Some(number) = self.at_mercy.take()
+            && self.all[number].stage == Stage::AtMercy
+        {
+            self.all[number].stage = Stage::Failed("rate-limited");
+        }
+        self.expected.take()
+    }
+
+    /// A signal's frame has left its queue, one way or the other.
+    pub(crate) fn settled(&mut self, number: usize, fate: Fate) {
+        self.all[number].stage = Stage::Handed(fate);
+    }
+
+    pub(super) fn arrived(&mut self, number: usize) -> Verdict {
+        let signal = &mut self.all[number];
+        if std::mem::replace(&mut signal.arrived, true) {
+            return Err("hears a signal twice");
+        }
+        Ok(())
+    }
+
+    pub(super) fn receipt(&mut self, sid: Sid, id: &str, outcome: &str, now: Duration) -> Verdict {
+        let number = id.strip_prefix('r').and_then(|number| number.parse::<usize>().ok());
+        let Some(signal) = number.and_then(|number| self.all.get_mut(number)) else {
+            // Of a message that was no signal for other reasons.
+            let right = outcome == "invalid-message" || (outcome == "rate-limited" && self.flooders.contains(&sid));
+            return if right { Ok(()) } else { Err("has a receipt for nothing") };
+        };
+        if signal.from != sid {
+            return Err("has another's receipt");
+        }
+        if signal.receipt.replace(outcome.to_owned()).is_some() {
+            return Err("has a second receipt");
+        }
+        let read_at = signal.read.as_ref().map_or(Duration::MAX, |read| read.at);
+        let late = now > read_at + limits::RECEIPT_TIMEOUT + 2 * limits::TICK;
+        let right = match outcome {
+            "unknown" => now >= read_at + limits::RECEIPT_TIMEOUT,
+            "rate-limited" => self.flooders.contains(&sid),
+            _ if signal.stage == Stage::AtMercy => true,
+            _ => signal.outcome() == Some(outcome),
+        };
+        match (right, late) {
+            (false, _) => Err("has a wrong receipt"),
+            (true, true) => Err("has a late receipt"),
+            (true, false) => Ok(()),
+        }
+    }
+
+    pub(super) fn refused(&mut self, sid: Sid, code: &str, about: Option<&(String, PeerId)>) {
+        if let (Some((kind, target)), "peer-not-found" | "wrong-network" | "slow-peer") = (about, code) {
+            self.refusals.entry((sid, kind.clone(), *target)).or_default().push(code.to_owned());
+        }
+    }
+
+    pub(super) fn at_rest(&mut self, here: impl Fn(Sid) -> bool) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut expected = Refusals::new();
+        for (number, signal) in self.all.iter().enumerate() {
+            if signal.read.is_none() {
+                continue;
+            }
+            if matches!(signal.stage, Stage::Travelling | Stage::AtMercy | Stage::Said | Stage::Handed(Fate::Queued)) {
+                wrong.push(format!("signal {number} never came to an end: {:?}", signal.stage));
+            }
+            if !here(signal.from) || self.flooders.contains(&signal.from) {
+                continue;
+            }
+            match (&signal.id, &signal.receipt) {
+                (Some(_), None) => wrong.push(format!("signal {number} has no receipt")),
+                (None, Some(_)) => wrong.push(format!("signal {number} has a receipt that nobody asked for")),
+                (None, None) if signal.outcome() != Some("delivered") => {
+                    let about = (signal.from, signal.kind.to_owned(), signal.target);
+                    expected.entry(about).or_default().push(signal.outcome().unwrap_or("nothing").to_owned());
+                }
+                _ => {}
+            }
+        }
+        self.refusals.retain(|(sid, ..), _| here(*sid) && !self.flooders.contains(sid));
+        self.refusals.values_mut().chain(expected.values_mut()).for_each(|codes| codes.sort());
+        self.refusals_expected = expected;
+        wrong
+    }
+
+    /// Whether each failure without a receipt was told; only to be asked if no error was withheld.
+    pub(crate) fn senders_know(&self) -> Option<String> {
+        let (told, expected) = (&self.refusals, &self.refusals_expected);
+        (told != expected).then(|| format!("senders were told {told:?}, and it was {expected:?}"))
+    }
+}

@@ -1,0 +1,141 @@
+//! What kind of day a seed has.
+
+use std::time::Duration;
+
+use proto::{HubId, Keys, PeerId, RouterConfig, ShardId, limits};
+
+use crate::rng::Rng;
+
+/// What may happen next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Deed {
+    Open,
+    Say,
+    Read,
+    Post,
+    Write,
+    Room,
+    Lose,
+    Hang,
+    Wait,
+    WaitLong,
+    Drain,
+    Oddity,
+    Flood,
+}
+
+impl Deed {
+    const ALL: [Self; 13] = [
+        Self::Open,
+        Self::Say,
+        Self::Read,
+        Self::Post,
+        Self::Write,
+        Self::Room,
+        Self::Lose,
+        Self::Hang,
+        Self::Wait,
+        Self::WaitLong,
+        Self::Drain,
+        Self::Oddity,
+        Self::Flood,
+    ];
+
+    /// How often it happens on an ordinary day.
+    const fn weight(self) -> usize {
+        match self {
+            Self::Open => 6,
+            Self::Say | Self::Write | Self::Read => 30,
+            Self::Post => 40,
+            Self::Room => 20,
+            Self::Lose | Self::Hang | Self::WaitLong => 2,
+            Self::Wait => 10,
+            Self::Drain | Self::Oddity | Self::Flood => 1,
+        }
+    }
+}
+
+/// What clients say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Saying {
+    Announce,
+    Goodbye,
+    Signal,
+    Nonsense,
+    Close,
+}
+
+/// The choices of one seed, made before its first step.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) config: RouterConfig,
+    pub(crate) peers: Vec<PeerId>,
+    pub(crate) networks: Vec<&'static str>,
+    pub(crate) roster_chunk: usize,
+    pub(crate) queue_frames: usize,
+    pub(crate) low_water: usize,
+    pub(crate) seats: usize,
+    pub(crate) steps: usize,
+    /// Messages a client says in its life, where there is a rate that it must not pass by accident.
+    pub(crate) sayings_per_session: usize,
+    deeds: Vec<usize>,
+    sayings: Vec<usize>,
+}
+
+const NETWORKS: [&str; 5] = ["global", "n", "N", "a network with \"quotes\" \\ and é", "mesh"];
+
+impl Plan {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let crowd = rng.one_in(8);
+        let peers = if crowd { rng.between(20, 60) } else { rng.between(2, 16) };
+        let peers = (0..peers).map(|_| PeerId::from_bytes(std::array::from_fn(|_| rng.next() as u8))).collect();
+        let first = rng.below(2);
+        let networks = NETWORKS[first..first + rng.between(1, 4)].to_vec();
+        let floods = rng.one_in(6);
+        let config = RouterConfig {
+            shard: ShardId(0),
+            shards: *rng.pick(&[1, 2, 2, 3, 4, 6]),
+            keys: Keys(rng.next(), rng.next()),
+            hub: HubId(PeerId::from_bytes([7; 20])),
+            heartbeat: Duration::from_secs(25),
+            max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,
+            max_networks_per_peer: *rng.pick(&[1, 2, 32, 32]),
+            max_peers_per_network: *rng.pick(&[3, 1000, 1000, 1000]),
+            message_rate: if floods { 40 } else { 1_000_000 },
+            events: true,
+        };
+        let mut deeds: Vec<usize> = Deed::ALL.iter().map(|deed| deed.weight() * rng.pick(&[1, 1, 2, 5])).collect();
+        // A day without some of these is a day for the others.
+        for rare in [Deed::Lose, Deed::Hang, Deed::WaitLong, Deed::Drain, Deed::Oddity, Deed::Room] {
+            if rng.one_in(3) {
+                deeds[rare as usize] = 0;
+            }
+        }
+        if !floods {
+            deeds[Deed::Flood as usize] = 0;
+        }
+        let weight = |rng: &mut Rng, usual: usize| usual * rng.pick(&[1, 2, 4]);
+        Self {
+            config,
+            peers,
+            networks,
+            roster_chunk: *rng.pick(&[1, 1, 2, 3, 7, limits::ROSTER_CHUNK]),
+            queue_frames: *rng.pick(&[6, 20, 100, 10_000, 10_000]),
+            low_water: rng.between(1, 10),
+            seats: *rng.pick(&[3, 1000, 1000, 1000]),
+            steps: rng.between(200, 1200),
+            sayings_per_session: if floods { 150 } else { usize::MAX },
+            deeds,
+            sayings: vec![weight(rng, 4), weight(rng, 1), weight(rng, 8), weight(rng, 1), rng.below(2)],
+        }
+    }
+
+    pub(crate) fn deed(&self, rng: &mut Rng) -> Deed {
+        Deed::ALL[rng.weighted(&self.deeds)]
+    }
+
+    pub(crate) fn saying(&self, rng: &mut Rng) -> Saying {
+        [Saying::Announce, Saying::Goodbye, Saying::Signal, Saying::Nonsense, Saying::Close]
+            [rng.weighted(&self.sayings)]
+    }
+}

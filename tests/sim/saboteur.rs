@@ -1,0 +1,86 @@
+//! Planted bugs: what the oracles are for is shown by what they find.
+
+use proto::Letter;
+
+use crate::rng::Rng;
+
+/// A fault that is put between the routers and their world.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    LosesJoined,
+    LosesLeft,
+    LosesSignal,
+    LosesOutcome,
+    RepeatsLetter,
+    SwapsLetters,
+    ForgetsRoom,
+    SwallowsDelivered,
+    RepeatsDelivered,
+    RepeatsFrame,
+    LosesFrame,
+    LosesClosed,
+    SwapsFrames,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 13] = [
+        Self::LosesJoined,
+        Self::LosesLeft,
+        Self::LosesSignal,
+        Self::LosesOutcome,
+        Self::RepeatsLetter,
+        Self::SwapsLetters,
+        Self::ForgetsRoom,
+        Self::SwallowsDelivered,
+        Self::RepeatsDelivered,
+        Self::RepeatsFrame,
+        Self::LosesFrame,
+        Self::LosesClosed,
+        Self::SwapsFrames,
+    ];
+}
+
+/// Strikes with its one fault now and then, or never.
+#[derive(Debug)]
+pub(crate) struct Saboteur {
+    fault: Option<Fault>,
+    rng: Rng,
+    held: Vec<(u16, u16, Letter)>,
+}
+
+/// How often: once in so many chances.
+const ODDS: usize = 20;
+
+impl Saboteur {
+    pub(crate) fn new(fault: Option<Fault>, seed: u64) -> Self {
+        Self { fault, rng: Rng::new(!seed), held: Vec::new() }
+    }
+
+    pub(crate) fn strikes(&mut self, fault: Fault) -> bool {
+        self.fault == Some(fault) && self.rng.one_in(ODDS)
+    }
+
+    /// What arrives when this letter does.
+    pub(crate) fn deliver(&mut self, from: u16, to: u16, letter: Letter) -> Vec<Letter> {
+        let loses = match &letter {
+            Letter::Joined(_) => Fault::LosesJoined,
+            Letter::Left(_) => Fault::LosesLeft,
+            Letter::Outcome { .. } => Fault::LosesOutcome,
+            Letter::Signal { .. } => Fault::LosesSignal,
+        };
+        if let Some(at) = self.held.iter().position(|&(f, t, _)| (f, t) == (from, to)) {
+            return vec![letter, self.held.swap_remove(at).2];
+        }
+        if self.strikes(loses) {
+            return Vec::new();
+        }
+        if self.strikes(Fault::RepeatsLetter) {
+            return vec![letter.clone(), letter];
+        }
+        if self.strikes(Fault::SwapsLetters) {
+            self.held.push((from, to, letter));
+            return Vec::new();
+        }
+        vec![letter]
+    }
+}
