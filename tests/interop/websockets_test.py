@@ -372,11 +372,21 @@ async def client(url):
         await ws.wait_closed()
 
 
+def main(arguments):
+    # A storm is a thousand sockets here and a thousand in the hub, which inherits the limit.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    counts = arguments.pop(arguments.index("--counts") + 1) if "--counts" in arguments else os.devnull
+    names = [argument for argument in arguments if argument != "--counts"]
+    result = unittest.main(argv=[sys.argv[0], *names], verbosity=2, exit=False).result
+    bad, skipped = len(result.failures) + len(result.errors), len(result.skipped)
+    with open(counts, "w") as report:
+        report.write(f"{result.testsRun - bad - skipped} {bad} {skipped}\n")
+    return 0 if result.wasSuccessful() else 1
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--client"]:
         asyncio.run(client(sys.argv[2]))
     else:
-        # A storm is a thousand sockets here and a thousand in the hub, which inherits the limit.
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        unittest.main(verbosity=2)
+        sys.exit(main(sys.argv[1:]))
