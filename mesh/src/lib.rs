@@ -1,1 +1,4 @@
-//! x
+//! The I/O between hubs: links over WebSockets, and Redis as an optional bridge.
+//!
+//! A shell so far. Its seam is [`proto::Address::Mesh`]: shards will post letters to it as they do to each other, and it
+//! will post theirs to shards; `src/` introduces the two. It never knows of sessions, and shards never know of links.

@@ -42,7 +42,7 @@ impl PeerId {
     }
 
     /// The written form: 40 lower-case hexadecimal digits.
-    pub fn to_hex(&self) -> [u8; Self::HEX_LEN] {
+    pub fn to_hex(self) -> [u8; Self::HEX_LEN] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut hex = [0; Self::HEX_LEN];
         for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {

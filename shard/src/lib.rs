@@ -1,1 +1,52 @@
-//! x
+//! The I/O of one core of a hub: its listener, its sessions, its mailbox, and the [`Router`](proto::Router) they drive.
+//!
+//! # What this crate will never do
+//!
+//! It never speaks to another hub and never knows that there is a mesh: letters go to an [`Address`](proto::Address).
+//! It never decides what a peer is told: the router does. A letter between shards is never dropped, and a session's
+//! end always has a [`CloseReason`](proto::CloseReason).
+
+mod clock;
+mod core;
+mod http;
+mod listen;
+mod queue;
+mod runtime;
+mod session;
+mod stats;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Response, http::request};
+use proto::{Event, Router};
+
+pub use clock::Clock;
+pub use core::SessionLimits;
+pub use listen::bind;
+pub use runtime::{HubConfig, ShardHandle, start};
+pub use stats::{HandshakeFailure, IoStats, Reading};
+
+/// What every shard of a hub sees of the others at once.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// WebSockets that count against MAX_CONNECTIONS.
+    pub connections: AtomicUsize,
+    /// Admitted peers.
+    pub peers: AtomicUsize,
+}
+
+/// Answers a request that is not for a WebSocket. `router` is that of the shard that was asked.
+pub type Pages = Arc<dyn Fn(&request::Parts, &Router) -> Response<Full<Bytes>> + Send + Sync>;
+
+/// Writes what the router has for the log.
+fn log(event: &Event) {
+    match event {
+        Event::Announced { peer, network, members } => {
+            tracing::debug!(?peer, network = network.as_str(), members, "peer_announced");
+        }
+        Event::TakeoverAsked { peer } => tracing::debug!(?peer, "peer_takeover_asked"),
+    }
+}

@@ -1,1 +1,11 @@
+//! The program as a whole, on real sockets. Every hub is a process on a port of its own.
 
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "tests")]
+
+mod client;
+mod door;
+mod ends;
+mod hub;
+mod limits;
+mod signaling;
+mod stop;

@@ -1,0 +1,355 @@
+//! What a client says, understood once. JSON is this file's secret.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, IgnoredAny, Visitor};
+use serde_json::value::RawValue;
+
+use crate::id::{NetworkName, PeerId};
+use crate::limits::{MAX_ANNOUNCE_DATA_BYTES, MAX_ANNOUNCE_DEPTH, MAX_ECHOED_TYPE_BYTES, MAX_MESSAGE_ID_BYTES};
+use crate::reason::ErrorCode;
+use crate::wire::{MessageKind, SignalKind, put_string};
+
+/// A message of a client. What it borrows, it borrows from the message's text.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ClientMessage<'a> {
+    /// I am in this network, and this is what I say of myself.
+    Announce(Announce<'a>),
+    /// I leave a network, or all of mine.
+    Goodbye(Goodbye<'a>),
+    /// A kind that is dropped on purpose (protocol: part D).
+    Ignored,
+    /// Are you there?
+    Ping,
+    /// Pass this on to another peer.
+    Signal(Signal<'a>),
+}
+
+/// `announce`
+#[derive(Debug, PartialEq, Eq)]
+pub struct Announce<'a> {
+    /// The network, resolved.
+    pub network: Cow<'a, str>,
+    /// The announced JSON, as it came.
+    pub data: Option<&'a str>,
+}
+
+/// `goodbye`
+#[derive(Debug, PartialEq, Eq)]
+pub struct Goodbye<'a> {
+    /// The network that is left; `None` means all of the sender's.
+    pub network: Option<Cow<'a, str>>,
+    /// The client's JSON as it came, or `null`.
+    pub data: &'a str,
+}
+
+/// `offer`, `answer`, `ice-candidate` and their kin
+#[derive(Debug, PartialEq, Eq)]
+pub struct Signal<'a> {
+    /// Which of them.
+    pub kind: SignalKind,
+    /// For whom.
+    pub target: PeerId,
+    /// The network, resolved.
+    pub network: Cow<'a, str>,
+    /// The client's JSON as it came, or `null`.
+    pub data: &'a str,
+    /// The client wants a receipt under this name.
+    pub id: Option<Cow<'a, str>>,
+}
+
+/// Why a message is not one, with all that is needed to answer it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal<'a> {
+    /// The code of the answer.
+    pub code: ErrorCode,
+    /// What was wrong, for a person.
+    pub message: &'static str,
+    /// How metrics count the message.
+    pub kind: MessageKind,
+    /// The `type` as it came, shortened.
+    pub in_reply_to: Option<Cow<'a, str>>,
+    /// The target, if one was legible.
+    pub target: Option<PeerId>,
+    /// The message's `id`, if it had a valid one.
+    pub id: Option<Cow<'a, str>>,
+    /// The network, if one was legible.
+    pub network: Option<Cow<'a, str>>,
+}
+
+impl Refusal<'_> {
+    /// Of a binary message that is not even text.
+    pub(crate) fn not_text() -> Box<Self> {
+        Self::plain(ErrorCode::InvalidJson, "the message is not UTF-8")
+    }
+
+    /// Of a message that was not read to its end.
+    pub(crate) fn too_large() -> Box<Self> {
+        Self::plain(ErrorCode::MessageTooLarge, ErrorCode::MessageTooLarge.explain())
+    }
+
+    fn plain(code: ErrorCode, message: &'static str) -> Box<Self> {
+        let kind = MessageKind::Invalid;
+        Box::new(Refusal { code, message, kind, in_reply_to: None, target: None, id: None, network: None })
+    }
+}
+
+/// A string that borrows where it can. (`Option<Cow<str>>` never does: serde's `borrow` reaches only a bare `Cow`.)
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, s: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(s)))
+            }
+
+            fn visit_str<E: de::Error>(self, s: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(s.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    target_peer_id: Option<Text<'a>>,
+    /// What the seed's own test clients say for `targetPeerId`.
+    #[serde(borrow)]
+    target_peer: Option<Text<'a>>,
+    #[serde(borrow)]
+    network_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+}
+
+/// Understands one message.
+///
+/// # Errors
+///
+/// A [`Refusal`] with `invalid-json`, `invalid-message`, `not-allowed` or `unknown-type`.
+pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
+    // serde reads an array as a struct's fields in their order: that is no message, even where it would fit.
+    let object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
+    let raw = if object { serde_json::from_str::<Raw<'_>>(text) } else { Err(de::Error::custom("not an object")) };
+    let raw = raw.map_err(|_| {
+        // What stops this parse may be JSON all the same: a field of the wrong type, half a surrogate pair in a key.
+        if serde_json::from_str::<IgnoredAny>(text).is_ok() {
+            Refusal::plain(
+                ErrorCode::InvalidMessage,
+                "a message is a JSON object in which type, targetPeerId and networkName are strings and no key is repeated",
+            )
+        } else {
+            Refusal::plain(ErrorCode::InvalidJson, ErrorCode::InvalidJson.explain())
+        }
+    })?;
+
+    let Some(kind) = raw.kind else {
+        return Err(Refusal::plain(ErrorCode::InvalidMessage, "the message has no type"));
+    };
+    let target = raw.target_peer_id.or(raw.target_peer).map(|t| t.0).filter(|t| !t.is_empty());
+    let target = target.map(|t| t.parse::<PeerId>());
+    // An `id` that is no string is some client's own business, not a wish for a receipt.
+    let id = raw.id.and_then(|id| serde_json::from_str::<Text<'_>>(id.get()).ok()).map(|id| id.0);
+    let id_too_long = id.as_ref().is_some_and(|id| id.len() > MAX_MESSAGE_ID_BYTES);
+    let named = raw.network_name.map(|n| n.0);
+    let network = match &named {
+        Some(Cow::Borrowed(name)) => NetworkName::resolve(Some(name)).map(Cow::Borrowed),
+        Some(Cow::Owned(name)) => NetworkName::resolve(Some(name)).map(|name| Cow::Owned(name.to_owned())),
+        None => Some(Cow::Borrowed(NetworkName::GLOBAL)),
+    };
+    let data = raw.data.map(RawValue::get);
+
+    let class = classify(&kind.0);
+    let refuse = |code, message, id| {
+        let mut in_reply_to = kind.0.clone();
+        if in_reply_to.len() > MAX_ECHOED_TYPE_BYTES {
+            let end = (0..=MAX_ECHOED_TYPE_BYTES).rev().find(|&i| in_reply_to.is_char_boundary(i)).unwrap_or(0);
+            in_reply_to = Cow::Owned(in_reply_to[..end].to_owned());
+        }
+        let kind = match class {
+            Class::Known(kind) => kind,
+            Class::HubsOnly => MessageKind::Invalid,
+            Class::Unknown => MessageKind::UnknownType,
+        };
+        let target = target.and_then(Result::ok);
+        Err(Box::new(Refusal {
+            code,
+            message,
+            kind,
+            in_reply_to: Some(in_reply_to),
+            target,
+            id,
+            network: network.clone(),
+        }))
+    };
+    if id_too_long && !matches!(class, Class::Known(MessageKind::Ignored)) {
+        return refuse(ErrorCode::InvalidMessage, "an id is a string of at most 64 bytes", None);
+    }
+    let Some(resolved) = network.clone() else {
+        return refuse(ErrorCode::InvalidMessage, "a networkName is at most 256 bytes", id);
+    };
+
+    match class {
+        Class::HubsOnly => refuse(ErrorCode::NotAllowed, ErrorCode::NotAllowed.explain(), id),
+        Class::Unknown => refuse(ErrorCode::UnknownType, ErrorCode::UnknownType.explain(), id),
+        Class::Known(MessageKind::Announce) => Ok(ClientMessage::Announce(Announce { network: resolved, data })),
+        Class::Known(MessageKind::Goodbye) => {
+            let network = named.filter(|name| !name.trim().is_empty());
+            Ok(ClientMessage::Goodbye(Goodbye { network, data: data.unwrap_or("null") }))
+        }
+        Class::Known(MessageKind::Ping) => Ok(ClientMessage::Ping),
+        Class::Known(MessageKind::Signal(kind)) => match target {
+            Some(Ok(target)) => {
+                Ok(ClientMessage::Signal(Signal { kind, target, network: resolved, data: data.unwrap_or("null"), id }))
+            }
+            Some(Err(_)) => refuse(ErrorCode::InvalidMessage, "targetPeerId is not 40 hexadecimal digits", id),
+            None => refuse(ErrorCode::InvalidMessage, "a signal needs a targetPeerId", id),
+        },
+        Class::Known(_) => Ok(ClientMessage::Ignored),
+    }
+}
+
+enum Class {
+    Known(MessageKind),
+    HubsOnly,
+    Unknown,
+}
+
+fn classify(kind: &str) -> Class {
+    use SignalKind::{
+        Answer, IceCandidate, IceRestartAnswer, IceRestartOffer, Offer, RenegotiationAnswer, RenegotiationOffer,
+    };
+    Class::Known(match kind {
+        "announce" => MessageKind::Announce,
+        "offer" => MessageKind::Signal(Offer),
+        "answer" => MessageKind::Signal(Answer),
+        "ice-candidate" => MessageKind::Signal(IceCandidate),
+        "renegotiation-offer" => MessageKind::Signal(RenegotiationOffer),
+        "renegotiation-answer" => MessageKind::Signal(RenegotiationAnswer),
+        "ice-restart-offer" => MessageKind::Signal(IceRestartOffer),
+        "ice-restart-answer" => MessageKind::Signal(IceRestartAnswer),
+        "ping" => MessageKind::Ping,
+        "goodbye" => MessageKind::Goodbye,
+        // Relaying connection-rejected breaks two connections of three (protocol: part D).
+        "cleanup" | "cleanup-all" | "connection-rejected" | "recovery-offer" => MessageKind::Ignored,
+        "connected" | "error" | "go-away" | "peer-disconnected" | "peer-discovered" | "pong" | "receipt" => {
+            return Class::HubsOnly;
+        }
+        _ => return Class::Unknown,
+    })
+}
+
+/// What is said of a peer: the announced object with the hub's own `peerId` and `isHub`, keys sorted as the seed does.
+/// The values stay the bytes that came. Data that is no object counts as none.
+///
+/// # Errors
+///
+/// `data-too-large` or, for data nested too deeply, `invalid-message`.
+pub(crate) fn describe(peer: &PeerId, data: Option<&str>) -> Result<Vec<u8>, ErrorCode> {
+    let data = data.unwrap_or("null");
+    check_public(data)?;
+    let announced: BTreeMap<Cow<'_, str>, &RawValue> = match data.as_bytes().first() {
+        Some(b'{') => serde_json::from_str::<Object<'_>>(data).map_err(|_| ErrorCode::InvalidMessage)?.0,
+        _ => BTreeMap::new(),
+    };
+    let hex = peer.to_hex();
+    let id = std::str::from_utf8(&hex).unwrap_or_default();
+    let mut out = Vec::with_capacity(data.len() + 80);
+    let mut ours = [("isHub", "false"), ("peerId", id)].into_iter().peekable();
+    let mut theirs = announced.iter().filter(|(key, _)| !matches!(key.as_ref(), "isHub" | "peerId")).peekable();
+    let mut open = b'{';
+    loop {
+        out.push(open);
+        open = b',';
+        let key = match (ours.peek(), theirs.peek()) {
+            (Some((our, _)), Some((their, _))) if their.as_ref() < *our => their.as_ref(),
+            (Some((our, _)), _) => our,
+            (None, Some((their, _))) => their.as_ref(),
+            (None, None) => break,
+        };
+        put_string(&mut out, key);
+        out.push(b':');
+        match key {
+            "isHub" => out.extend_from_slice(b"false"),
+            "peerId" => put_string(&mut out, id),
+            _ => {}
+        }
+        if matches!(key, "isHub" | "peerId") {
+            ours.next();
+        } else if let Some((_, value)) = theirs.next() {
+            out.extend_from_slice(value.get().as_bytes());
+        }
+    }
+    // The loop ends having pushed one separator too many.
+    out.pop();
+    out.push(b'}');
+    Ok(out)
+}
+
+/// Whether JSON that is pushed at a whole network is small and flat enough for that.
+pub(crate) fn check_public(data: &str) -> Result<(), ErrorCode> {
+    if data.len() > MAX_ANNOUNCE_DATA_BYTES {
+        return Err(ErrorCode::DataTooLarge);
+    }
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for byte in data.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_ANNOUNCE_DEPTH {
+            return Err(ErrorCode::InvalidMessage);
+        }
+    }
+    Ok(())
+}
+
+struct Object<'a>(BTreeMap<Cow<'a, str>, &'a RawValue>);
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor;
+
+        impl<'de> Visitor<'de> for ObjectVisitor {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut object = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
+                    object.insert(key.0, value);
+                }
+                Ok(Object(object))
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}

@@ -1,0 +1,365 @@
+//! One shard's rules: sessions, rosters, signals, receipts, takeovers.
+
+mod letter;
+mod presence;
+mod roster;
+mod session;
+mod signal;
+mod stats;
+mod takeover;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use crate::codec::{self, ClientMessage, Refusal};
+use crate::id::{Address, HubId, Keys, NetworkName, PeerId, SessionId, ShardId};
+use crate::limits::{ERROR_BURST, ERROR_RATE, MESSAGE_BURST_SECS};
+use crate::reason::{CloseReason, ErrorCode};
+use crate::time::Now;
+use crate::wire::{self, ErrorReport, MessageKind, Welcome};
+
+pub use letter::{Announcement, Event, Farewell, Frame, Input, Letter, Origin, Output};
+pub use stats::RouterStats;
+
+use roster::Rosters;
+use session::{Overrun, Session, Sessions, State};
+use signal::Tickets;
+use takeover::Takeovers;
+
+/// What a router is told of its hub when it is made.
+#[derive(Clone, Debug)]
+pub struct RouterConfig {
+    /// This shard.
+    pub shard: ShardId,
+    /// How many shards the hub has.
+    pub shards: u16,
+    /// Secret of this process.
+    pub keys: Keys,
+    /// This hub.
+    pub hub: HubId,
+    /// Time between two pings, as `connected` tells it.
+    pub heartbeat: Duration,
+    /// Longest message, in bytes, as `connected` tells it.
+    pub max_message_bytes: usize,
+    /// Networks a peer may be in.
+    pub max_networks_per_peer: usize,
+    /// Peers a network may have.
+    pub max_peers_per_network: usize,
+    /// Messages per second and session.
+    pub message_rate: u32,
+    /// Whether to put out [`Event`]s.
+    pub events: bool,
+}
+
+/// One shard's rules. See the [crate's documentation](crate) for how to drive it.
+#[derive(Debug)]
+pub struct Router {
+    config: RouterConfig,
+    sessions: Sessions,
+    /// The session that speaks for a peer.
+    by_peer: HashMap<PeerId, SessionId, Keys>,
+    rosters: Rosters,
+    takeovers: Takeovers,
+    tickets: Tickets,
+    outputs: VecDeque<Output>,
+    arena: Vec<u8>,
+    stats: RouterStats,
+}
+
+/// An arena that has grown beyond this is given back when it is next emptied: large messages are rare.
+const ARENA_KEPT_BYTES: usize = 256 * 1024;
+
+impl Router {
+    /// A router without sessions.
+    pub fn new(config: RouterConfig) -> Self {
+        Self {
+            sessions: Sessions::default(),
+            by_peer: HashMap::with_hasher(config.keys),
+            rosters: Rosters::new(config.keys),
+            takeovers: Takeovers::new(config.keys),
+            tickets: Tickets::new(config.keys),
+            outputs: VecDeque::new(),
+            arena: Vec::new(),
+            stats: RouterStats::default(),
+            config,
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn handle_input(&mut self, input: Input<'_>, now: Now) {
+        self.begin();
+        match input {
+            Input::Closed { session, reason } => self.end(session, reason, now),
+            Input::Delivered { origin, target } => self.delivered(origin, target, now),
+            Input::GoAway { session, reconnect_in, hubs } => self.go_away(session, reconnect_in, hubs, now),
+            Input::Letter(letter) => self.post(letter, now),
+            Input::Message { session, text } => self.message(session, codec::parse(text), now),
+            Input::NotText { session } => self.message(session, Err(Refusal::not_text()), now),
+            Input::Opened { session, peer, seat } => self.opened(session, peer, seat, now),
+            Input::Pong { session, payload } => self.ponged(session, payload, now),
+            Input::Retire { session } => self.retire(session, now),
+            Input::Room { session } => self.read_roster(session),
+            Input::TooLarge { session } => self.too_large(session, now),
+            Input::Undelivered { origin, target, reason } => self.undelivered(origin, target, reason, now),
+        }
+    }
+
+    /// Does what [`Self::poll_timeout`] said is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.begin();
+        self.expire_takeovers(now);
+        self.expire_receipts(now);
+    }
+
+    /// The next thing to do, or `None` when all has been said.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called; it may be called earlier.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        [self.takeovers.next_deadline(), self.tickets.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Where [`Frame::Arena`] points into.
+    pub fn arena(&self) -> &[u8] {
+        &self.arena
+    }
+
+    /// What has been counted, gauges brought up to date.
+    pub fn stats(&mut self) -> &RouterStats {
+        self.stats.peers = self.by_peer.len() as u64;
+        self.stats.networks = self.rosters.len() as u64;
+        self.stats.members = self.rosters.members() as u64;
+        self.stats.open_receipts = self.tickets.len() as u64;
+        &self.stats
+    }
+
+    /// Every network of the hub that has a member, with how many it has.
+    pub fn networks(&self) -> impl Iterator<Item = (&NetworkName, usize)> {
+        self.rosters.iter()
+    }
+
+    fn begin(&mut self) {
+        debug_assert!(self.outputs.is_empty(), "outputs were not drained before the next input");
+        if self.arena.capacity() > ARENA_KEPT_BYTES {
+            self.arena = Vec::new();
+        }
+        self.arena.clear();
+    }
+
+    fn post(&mut self, letter: Letter, now: Now) {
+        match letter {
+            Letter::Joined(announcement) => self.joined_elsewhere(announcement),
+            Letter::Left(farewell) => self.left_elsewhere(&farewell),
+            Letter::Outcome { origin, target, outcome } => self.settle(origin, target, outcome, now),
+            Letter::Signal { origin, from, target, frame } => {
+                self.deliver(origin, from, target, Frame::Owned(frame), now);
+            }
+        }
+    }
+
+    fn message(&mut self, id: SessionId, parsed: Result<ClientMessage<'_>, Box<Refusal<'_>>>, now: Now) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let rate = self.config.message_rate;
+        if !session.messages.take(now.at, rate, rate.saturating_mul(MESSAGE_BURST_SECS)) {
+            let exhausted = Overrun::note(&mut session.overrun, now.at);
+            self.refuse(id, &over_rate(parsed), now);
+            if exhausted {
+                self.close(id, CloseReason::RateLimited, now);
+            }
+            return;
+        }
+        match parsed {
+            Ok(ClientMessage::Announce(announce)) => {
+                self.count_in(MessageKind::Announce);
+                self.announced(id, &announce, now);
+            }
+            Ok(ClientMessage::Goodbye(goodbye)) => {
+                self.count_in(MessageKind::Goodbye);
+                self.said_goodbye(id, &goodbye, now);
+            }
+            Ok(ClientMessage::Ignored) => self.count_in(MessageKind::Ignored),
+            Ok(ClientMessage::Ping) => {
+                self.count_in(MessageKind::Ping);
+                self.pinged(id, now);
+            }
+            Ok(ClientMessage::Signal(signal)) => {
+                self.count_in(MessageKind::Signal(signal.kind));
+                self.signalled(id, signal, now);
+            }
+            Err(refusal) => self.refuse(id, &refusal, now),
+        }
+    }
+
+    fn too_large(&mut self, id: SessionId, now: Now) {
+        if self.sessions.get(id).is_none() {
+            return;
+        }
+        self.refuse(id, &Refusal::too_large(), now);
+        self.close(id, CloseReason::MessageTooLarge, now);
+    }
+
+    fn pinged(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let frame = wire::pong(&mut self.arena, &session.peer, now.wall_ms);
+        self.send(id, Frame::Arena(frame), MessageKind::Pong);
+    }
+
+    fn go_away(&mut self, id: SessionId, reconnect_in: Duration, hubs: &[String], now: Now) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let network = self.spoken_network(session);
+        let reconnect_in_ms = reconnect_in.as_millis() as u64;
+        let frame = wire::go_away(&mut self.arena, &session.peer, reconnect_in_ms, hubs, network.as_str(), now.wall_ms);
+        self.send(id, Frame::Arena(frame), MessageKind::GoAway);
+    }
+
+    fn retire(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        match session.state {
+            State::Live => {
+                session.state = State::Retiring;
+                self.outputs.push_back(Output::Close { session: id, reason: CloseReason::Draining });
+            }
+            // It has said nothing yet. Left to wait, it would be let in behind the drain's back.
+            State::Pending => self.close(id, CloseReason::Draining, now),
+            State::Retiring => {}
+        }
+    }
+
+    /// Ends a session and has its socket closed.
+    fn close(&mut self, id: SessionId, reason: CloseReason, now: Now) {
+        self.outputs.push_back(Output::Close { session: id, reason });
+        self.end(id, reason, now);
+    }
+
+    /// Forgets a session and tells its networks.
+    fn end(&mut self, id: SessionId, reason: CloseReason, now: Now) {
+        let Some(mut session) = self.sessions.remove(id) else { return };
+        let peer = session.peer;
+        if session.state == State::Pending {
+            self.takeovers.forget(&peer);
+            return;
+        }
+        self.by_peer.remove(&peer);
+        for membership in std::mem::take(&mut session.memberships) {
+            self.disconnected(peer, membership, reason, now);
+        }
+        self.promote_pending(&peer, now);
+    }
+
+    fn send(&mut self, session: SessionId, frame: Frame, kind: MessageKind) {
+        if self.sessions.get(session).is_some_and(|s| s.state == State::Live) {
+            self.outputs.push_back(Output::Send { session, frame, kind, origin: None });
+        }
+    }
+
+    fn count_in(&mut self, kind: MessageKind) {
+        self.stats.messages_in[kind.index()] += 1;
+    }
+
+    /// Counts and answers a message that is not carried out.
+    fn refuse(&mut self, id: SessionId, refusal: &Refusal<'_>, now: Now) {
+        self.count_in(refusal.kind);
+        let spoken = match (&refusal.network, self.sessions.get(id)) {
+            (None, Some(session)) => Some(self.spoken_network(session)),
+            _ => None,
+        };
+        let spoken = spoken.as_ref().map_or(NetworkName::GLOBAL, NetworkName::as_str);
+        let network = refusal.network.as_deref().unwrap_or(spoken);
+        if let MessageKind::Signal(_) = refusal.kind {
+            self.stats.failed[refusal.code as usize] += 1;
+            if let Some(ticket) = &refusal.id {
+                self.send_receipt(id, ticket, crate::Outcome::Failed(refusal.code), refusal.target, network, now);
+                return;
+            }
+        }
+        let report = ErrorReport {
+            code: refusal.code,
+            message: refusal.message,
+            in_reply_to: refusal.in_reply_to.as_deref(),
+            target: refusal.target,
+            id: refusal.id.as_deref(),
+            network,
+        };
+        self.send_error(id, &report, now);
+    }
+
+    /// Answers a message that failed, unless the session has had its share of errors.
+    fn send_error(&mut self, id: SessionId, report: &ErrorReport<'_>, now: Now) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.errors.take(now.at, ERROR_RATE, ERROR_BURST) {
+            self.stats.errors[report.code as usize] += 1;
+            let frame = wire::error(&mut self.arena, &session.peer, report, now.wall_ms);
+            self.send(id, Frame::Arena(frame), MessageKind::Error);
+        } else {
+            self.stats.errors_withheld += 1;
+        }
+    }
+
+    /// The network in which a peer hears what is about itself: clients drop what names another than their own.
+    fn spoken_network(&self, session: &Session) -> NetworkName {
+        let first = session.memberships.first().and_then(|m| self.rosters.network(m.network));
+        first.map_or_else(|| NetworkName::new(NetworkName::GLOBAL), |network| network.name.clone())
+    }
+
+    fn post_to_shards(&mut self, letter: &Letter) {
+        for shard in (0..self.config.shards).map(ShardId).filter(|&shard| shard != self.config.shard) {
+            self.outputs.push_back(Output::Letter { to: Address::Shard(shard), letter: letter.clone() });
+        }
+    }
+
+    fn here(&self) -> Address {
+        Address::Shard(self.config.shard)
+    }
+
+    fn welcome(&self) -> Welcome {
+        Welcome {
+            hub: self.config.hub,
+            heartbeat_ms: self.config.heartbeat.as_millis() as u64,
+            max_message_bytes: self.config.max_message_bytes,
+        }
+    }
+}
+
+/// The refusal of a message that came too fast, with what its answer needs.
+fn over_rate<'a>(parsed: Result<ClientMessage<'a>, Box<Refusal<'a>>>) -> Refusal<'a> {
+    let mut refusal = Refusal {
+        code: ErrorCode::RateLimited,
+        message: ErrorCode::RateLimited.explain(),
+        kind: MessageKind::Invalid,
+        in_reply_to: None,
+        target: None,
+        id: None,
+        network: None,
+    };
+    match parsed {
+        Ok(ClientMessage::Announce(announce)) => {
+            refusal.kind = MessageKind::Announce;
+            refusal.network = Some(announce.network);
+        }
+        Ok(ClientMessage::Goodbye(goodbye)) => {
+            refusal.kind = MessageKind::Goodbye;
+            refusal.network = goodbye.network;
+        }
+        Ok(ClientMessage::Ignored) => refusal.kind = MessageKind::Ignored,
+        Ok(ClientMessage::Ping) => refusal.kind = MessageKind::Ping,
+        Ok(ClientMessage::Signal(signal)) => {
+            refusal.kind = MessageKind::Signal(signal.kind);
+            refusal.target = Some(signal.target);
+            refusal.id = signal.id;
+            refusal.network = Some(signal.network);
+        }
+        Err(other) => {
+            refusal.kind = other.kind;
+            refusal.in_reply_to = other.in_reply_to;
+            refusal.target = other.target;
+            refusal.id = other.id;
+            refusal.network = other.network;
+        }
+    }
+    if refusal.in_reply_to.is_none() && !matches!(refusal.kind, MessageKind::Invalid | MessageKind::UnknownType) {
+        refusal.in_reply_to = Some(refusal.kind.label().into());
+    }
+    refusal
+}

@@ -1,0 +1,260 @@
+//! Who is told of whom.
+//!
+//! Every shard has the whole roster. A newcomer is told of those who are in its own shard's roster when it joins; those
+//! who join later are told to it as they come. So each pair is told once, in whichever order their letters cross, and
+//! nobody needs to remember who knows whom.
+
+use std::sync::Arc;
+
+use crate::codec::{self, Announce, Goodbye};
+use crate::id::{Address, NetworkName, PeerId, SessionId};
+use crate::limits::ROSTER_CHUNK;
+use crate::reason::{CloseReason, ErrorCode};
+use crate::time::Now;
+use crate::wire::{self, MessageKind, Template};
+
+use super::Router;
+use super::letter::{Announcement, Event, Farewell, Frame, Letter, Output};
+use super::roster::{Member, NetworkIx, Rank};
+use super::session::{Membership, Reading, State};
+
+/// What happened to a member, for those who may have to be told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Joined,
+    Renewed,
+    Left,
+}
+
+impl Router {
+    pub(super) fn announced(&mut self, id: SessionId, announce: &Announce<'_>, now: Now) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let peer = session.peer;
+        let network = announce.network.as_ref();
+        let data = match codec::describe(&peer, announce.data) {
+            Ok(data) => data,
+            Err(code) => return self.refuse_public(id, code, MessageKind::Announce, network, now),
+        };
+        let known = self.rosters.find(network);
+        if known.is_none_or(|ix| !session.is_member(ix)) {
+            let size = known.and_then(|ix| self.rosters.network(ix)).map_or(0, |network| network.members.len());
+            if session.memberships.len() >= self.config.max_networks_per_peer {
+                return self.refuse_public(id, ErrorCode::TooManyNetworks, MessageKind::Announce, network, now);
+            }
+            if size >= self.config.max_peers_per_network {
+                return self.refuse_public(id, ErrorCode::NetworkFull, MessageKind::Announce, network, now);
+            }
+        }
+        let name = match known.and_then(|ix| self.rosters.network(ix)) {
+            Some(network) => network.name.clone(),
+            None => NetworkName::new(network),
+        };
+        let discovered = Arc::new(wire::peer_discovered(&data, network, now.wall_ms));
+        let announcement = Arc::new(Announcement { peer, network: name, discovered });
+        let ix = self.enter(&announcement, self.here());
+        self.post_to_shards(&Letter::Joined(Arc::clone(&announcement)));
+        self.start_reading(id, ix);
+        if self.config.events {
+            let members = self.rosters.network(ix).map_or(0, |network| network.members.len());
+            let network = announcement.network.clone();
+            self.outputs.push_back(Output::Event(Event::Announced { peer, network, members }));
+        }
+        self.read_roster(id);
+    }
+
+    pub(super) fn said_goodbye(&mut self, id: SessionId, goodbye: &Goodbye<'_>, now: Now) {
+        if let Err(code) = codec::check_public(goodbye.data) {
+            let network = goodbye.network.as_deref().unwrap_or(NetworkName::GLOBAL);
+            return self.refuse_public(id, code, MessageKind::Goodbye, network, now);
+        }
+        let only = goodbye.network.as_deref().map(|name| self.rosters.find(name));
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let peer = session.peer;
+        let (left, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut session.memberships)
+            .into_iter()
+            .partition(|membership| only.is_none_or(|only| only == Some(membership.network)));
+        session.memberships = kept.into();
+        for membership in left {
+            self.leave(peer, membership, MessageKind::Goodbye, |network| {
+                wire::goodbye(&peer, goodbye.data, network, now.wall_ms)
+            });
+        }
+    }
+
+    /// A peer's session has ended.
+    pub(super) fn disconnected(&mut self, peer: PeerId, membership: Membership, reason: CloseReason, now: Now) {
+        self.leave(peer, membership, MessageKind::PeerDisconnected, |network| {
+            wire::peer_disconnected(&peer, reason, network, now.wall_ms)
+        });
+    }
+
+    fn leave(&mut self, peer: PeerId, membership: Membership, kind: MessageKind, frame: impl FnOnce(&str) -> Template) {
+        let ix = membership.network;
+        let Some(network) = self.rosters.network_mut(ix) else { return };
+        let local = membership.local as usize;
+        network.locals.swap_remove(local);
+        let moved = network.locals.get(local).copied();
+        let name = network.name.clone();
+        if let Some(moved) = moved.and_then(|id| self.sessions.get_mut(id)).and_then(|s| s.membership(ix)) {
+            moved.local = local as u32;
+        }
+        let frame = Arc::new(frame(name.as_str()));
+        let farewell = Arc::new(Farewell { peer, network: name, frame, kind });
+        self.strike(ix, &farewell, self.here());
+        self.post_to_shards(&Letter::Left(farewell));
+    }
+
+    pub(super) fn joined_elsewhere(&mut self, announcement: Arc<Announcement>) {
+        let home = crate::ShardId::home(&announcement.peer, self.config.shards, self.config.keys);
+        self.enter(&announcement, Address::Shard(home));
+    }
+
+    pub(super) fn left_elsewhere(&mut self, farewell: &Arc<Farewell>) {
+        let home = crate::ShardId::home(&farewell.peer, self.config.shards, self.config.keys);
+        if let Some(ix) = self.rosters.find(farewell.network.as_str()) {
+            self.strike(ix, farewell, Address::Shard(home));
+        }
+    }
+
+    /// Enters an announcement into the roster and tells the members on this shard.
+    fn enter(&mut self, announcement: &Arc<Announcement>, place: Address) -> NetworkIx {
+        let ix = self.rosters.find_or_create(&announcement.network);
+        let member = Member { place, announcement: Arc::clone(announcement) };
+        let change = match self.rosters.enter(ix, announcement.peer, member) {
+            None => Change::Joined,
+            Some(_) => Change::Renewed,
+        };
+        let frame = &announcement.discovered;
+        self.tell(ix, announcement.peer, place, change, frame, MessageKind::PeerDiscovered);
+        ix
+    }
+
+    /// Strikes a member off the roster and tells the members on this shard.
+    fn strike(&mut self, ix: NetworkIx, farewell: &Arc<Farewell>, place: Address) {
+        if self.rosters.strike(ix, &farewell.peer, place).is_some() {
+            self.tell(ix, farewell.peer, place, Change::Left, &farewell.frame, farewell.kind);
+            self.rosters.tidy(ix);
+        }
+    }
+
+    fn tell(
+        &mut self,
+        ix: NetworkIx,
+        subject: PeerId,
+        place: Address,
+        change: Change,
+        frame: &Arc<Template>,
+        kind: MessageKind,
+    ) {
+        let rank = Rank::of(subject, place);
+        let Some(network) = self.rosters.network(ix) else { return };
+        for &id in &network.locals {
+            let Some(session) = self.sessions.get_mut(id) else { continue };
+            if session.peer == subject || session.state != State::Live {
+                continue;
+            }
+            let reading = session.membership(ix).and_then(|m| m.reading.as_mut());
+            if reading.is_none_or(|reading| concerns(reading, rank, &subject, change)) {
+                let frame = Frame::Template(Arc::clone(frame));
+                self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None });
+            }
+        }
+    }
+
+    /// Has a peer that has just announced itself told of everybody, from the beginning.
+    fn start_reading(&mut self, id: SessionId, ix: NetworkIx) {
+        let Some(network) = self.rosters.network_mut(ix) else { return };
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let last = network.members.last_key_value().map(|(peer, _)| Rank::of(*peer, Address::Mesh));
+        match session.membership(ix) {
+            // What an interrupted pass had reached stays known; after a finished one everybody is.
+            Some(membership) => {
+                membership.reading = Some(Box::new(match membership.reading.take() {
+                    Some(reading) => reading.interrupted(),
+                    None => Reading { known: last, ..Reading::default() },
+                }));
+            }
+            None => {
+                let local = network.locals.len() as u32;
+                network.locals.push(id);
+                let reading = Some(Box::default());
+                session.memberships.push(Membership { network: ix, local, reading });
+            }
+        }
+    }
+
+    /// Tells a newcomer of the next members of its networks, as many as one chunk has.
+    pub(super) fn read_roster(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let peer = session.peer;
+        let Some(membership) = session.memberships.iter_mut().find(|m| m.reading.is_some()) else { return };
+        let (Some(reading), Some(network)) = (&mut membership.reading, self.rosters.network(membership.network)) else {
+            return;
+        };
+        let outputs = &mut self.outputs;
+        let early = &mut reading.early;
+        let silent = session.state != State::Live;
+        let reached = network.read(reading.after, ROSTER_CHUNK, |rank, member| {
+            let subject = rank.peer();
+            if subject != peer && !early.remove(&subject) && !silent {
+                let frame = Frame::Template(Arc::clone(&member.announcement.discovered));
+                outputs.push_back(Output::Send { session: id, frame, kind: MessageKind::PeerDiscovered, origin: None });
+            }
+        });
+        match reached {
+            Some(rank) => reading.after = Some(rank),
+            None => membership.reading = None,
+        }
+        let more = session.memberships.iter().any(|m| m.reading.is_some());
+        self.outputs.push_back(Output::Backlog { session: id, more });
+    }
+
+    /// Tells a newcomer of a member before its turn, because something of that member is about to reach it.
+    pub(super) fn introduce(&mut self, id: SessionId, ix: NetworkIx, subject: &PeerId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.peer == *subject {
+            return;
+        }
+        let Some(reading) = session.membership(ix).and_then(|m| m.reading.as_mut()) else { return };
+        let Some(member) = self.rosters.network(ix).and_then(|network| network.members.get(subject)) else { return };
+        if !reading.knows(Rank::of(*subject, member.place), subject) {
+            reading.early.insert(*subject);
+            let frame = Frame::Template(Arc::clone(&member.announcement.discovered));
+            self.outputs.push_back(Output::Send {
+                session: id,
+                frame,
+                kind: MessageKind::PeerDiscovered,
+                origin: None,
+            });
+        }
+    }
+
+    fn refuse_public(&mut self, id: SessionId, code: ErrorCode, kind: MessageKind, network: &str, now: Now) {
+        let message = if code == ErrorCode::InvalidMessage { "data is nested too deeply" } else { code.explain() };
+        let report =
+            wire::ErrorReport { code, message, in_reply_to: Some(kind.label()), target: None, id: None, network };
+        self.send_error(id, &report, now);
+    }
+}
+
+/// Whether a newcomer that is still being told who is there is told of this change at once; what is left out here is
+/// covered by the member's turn.
+fn concerns(reading: &mut Reading, rank: Rank, subject: &PeerId, change: Change) -> bool {
+    match change {
+        Change::Left => {
+            let knew = reading.knows(rank, subject);
+            reading.early.remove(subject);
+            reading.known_early.remove(subject);
+            knew
+        }
+        Change::Joined | Change::Renewed if !reading.awaits(rank, subject) => true,
+        Change::Joined | Change::Renewed => {
+            // Known from an earlier pass: its next leave will be told, so this has to be.
+            let known = reading.knows(rank, subject);
+            if known {
+                reading.early.insert(*subject);
+            }
+            known
+        }
+    }
+}

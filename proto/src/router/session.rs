@@ -1,0 +1,166 @@
+//! What a router knows of one session.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::id::{PeerId, SessionId};
+use crate::limits::{RATE_LIMIT_PATIENCE, RATE_LIMIT_PAUSE};
+
+use super::roster::{NetworkIx, Rank};
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) peer: PeerId,
+    pub(super) state: State,
+    pub(super) memberships: SmallVec<[Membership; 1]>,
+    pub(super) messages: Throttle,
+    pub(super) errors: Throttle,
+    pub(super) overrun: Option<Overrun>,
+    pub(super) open_receipts: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// Waits for the end of another session with its id.
+    Pending,
+    Live,
+    /// Told to go: what it still says is routed, nothing is said to it.
+    Retiring,
+}
+
+/// A session's place in one network.
+#[derive(Debug)]
+pub(super) struct Membership {
+    pub(super) network: NetworkIx,
+    /// Index into the network's `locals`.
+    pub(super) local: u32,
+    /// How far the session has been told who is there, until it has been told of all.
+    pub(super) reading: Option<Box<Reading>>,
+}
+
+/// A newcomer being told who is there, as its socket takes it.
+///
+/// Members behind `after` have not had their turn in this pass. What happens to them meanwhile is left to their turn,
+/// unless the newcomer knows them already: from `early`, or from an earlier pass that came as far as `known`.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    pub(super) after: Option<Rank>,
+    /// How far earlier passes came: members up to here are known. Set when a peer announces itself again.
+    pub(super) known: Option<Rank>,
+    /// Told of before their turn in this pass.
+    pub(super) early: BTreeSet<PeerId>,
+    /// Told of before their turn in a pass that was interrupted.
+    pub(super) known_early: BTreeSet<PeerId>,
+}
+
+impl Reading {
+    /// Whether the newcomer has been told of this member.
+    pub(super) fn knows(&self, rank: Rank, peer: &PeerId) -> bool {
+        self.after.is_some_and(|after| rank <= after)
+            || self.known.is_some_and(|known| rank <= known)
+            || self.early.contains(peer)
+            || self.known_early.contains(peer)
+    }
+
+    /// What is known when the peer announces itself again before this pass has ended.
+    pub(super) fn interrupted(mut self) -> Self {
+        self.known_early.append(&mut self.early);
+        Self { after: None, known: self.after.max(self.known), early: BTreeSet::new(), known_early: self.known_early }
+    }
+
+    /// Whether this member's turn in this pass is still to come.
+    pub(super) fn awaits(&self, rank: Rank, peer: &PeerId) -> bool {
+        self.after.is_none_or(|after| rank > after) && !self.early.contains(peer)
+    }
+}
+
+impl Session {
+    pub(super) fn new(peer: PeerId, state: State) -> Self {
+        Self {
+            peer,
+            state,
+            memberships: SmallVec::new(),
+            messages: Throttle::default(),
+            errors: Throttle::default(),
+            overrun: None,
+            open_receipts: 0,
+        }
+    }
+
+    pub(super) fn membership(&mut self, network: NetworkIx) -> Option<&mut Membership> {
+        self.memberships.iter_mut().find(|m| m.network == network)
+    }
+
+    pub(super) fn is_member(&self, network: NetworkIx) -> bool {
+        self.memberships.iter().any(|m| m.network == network)
+    }
+}
+
+/// A token bucket, kept as the moment at which it will be full again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Throttle {
+    full_at: Duration,
+}
+
+impl Throttle {
+    /// Takes one token of a bucket that gains `rate` a second and holds `burst`; false when it is empty.
+    pub(super) fn take(&mut self, now: Duration, rate: u32, burst: u32) -> bool {
+        let token = Duration::from_secs(1) / rate.max(1);
+        let full_at = self.full_at.max(now) + token;
+        if full_at - now > token * burst.max(1) {
+            return false;
+        }
+        self.full_at = full_at;
+        true
+    }
+}
+
+/// A session over its message rate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Overrun {
+    since: Duration,
+    last: Duration,
+}
+
+impl Overrun {
+    /// Notes a refused message. True when they have gone on for too long without a pause.
+    pub(super) fn note(overrun: &mut Option<Self>, now: Duration) -> bool {
+        let kept = overrun.filter(|o| now.saturating_sub(o.last) < RATE_LIMIT_PAUSE);
+        let noted = Self { since: kept.map_or(now, |o| o.since), last: now };
+        *overrun = Some(noted);
+        now.saturating_sub(noted.since) >= RATE_LIMIT_PATIENCE
+    }
+}
+
+/// The sessions of a shard, by the slot that the I/O gave them.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    slots: Vec<(u32, Option<Session>)>,
+}
+
+impl Sessions {
+    pub(super) fn insert(&mut self, id: SessionId, session: Session) {
+        let slot = id.slot as usize;
+        if slot >= self.slots.len() {
+            self.slots.resize_with(slot + 1, || (0, None));
+        }
+        self.slots[slot] = (id.generation, Some(session));
+    }
+
+    pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
+        let (generation, session) = self.slots.get(id.slot as usize)?;
+        session.as_ref().filter(|_| *generation == id.generation)
+    }
+
+    pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        let (generation, session) = self.slots.get_mut(id.slot as usize)?;
+        session.as_mut().filter(|_| *generation == id.generation)
+    }
+
+    pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let (generation, session) = self.slots.get_mut(id.slot as usize)?;
+        if *generation == id.generation { session.take() } else { None }
+    }
+}

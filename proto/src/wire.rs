@@ -1,0 +1,437 @@
+//! What the hub says: every outgoing message, as bytes ready for the socket.
+//!
+//! Key order is the seed's: `type, data, fromPeerId, targetPeerId, networkName, timestamp`.
+
+use std::ops::Range;
+
+use crate::id::{HubId, PeerId};
+use crate::reason::{CloseReason, ErrorCode, Outcome};
+use crate::ws::{self, Opcode};
+
+/// The kinds of signal: what a peer says to one other peer, through the hub.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[expect(missing_docs, reason = "the labels say it")]
+pub enum SignalKind {
+    Offer,
+    Answer,
+    IceCandidate,
+    RenegotiationOffer,
+    RenegotiationAnswer,
+    IceRestartOffer,
+    IceRestartAnswer,
+}
+
+impl SignalKind {
+    /// The `type` on the wire.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Offer => "offer",
+            Self::Answer => "answer",
+            Self::IceCandidate => "ice-candidate",
+            Self::RenegotiationOffer => "renegotiation-offer",
+            Self::RenegotiationAnswer => "renegotiation-answer",
+            Self::IceRestartOffer => "ice-restart-offer",
+            Self::IceRestartAnswer => "ice-restart-answer",
+        }
+    }
+}
+
+/// The kinds of message, as metrics count them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum MessageKind {
+    /// A peer joins a network, or says something new of itself.
+    Announce,
+    /// A signal of one of the seven kinds.
+    Signal(SignalKind),
+    /// The application's ping.
+    Ping,
+    /// A peer leaves a network on purpose.
+    Goodbye,
+    /// A kind that is dropped on purpose (protocol: part D).
+    Ignored,
+    /// A kind the hub does not know.
+    UnknownType,
+    /// Not a message of the protocol.
+    Invalid,
+    /// To a peer: you are connected.
+    Connected,
+    /// To a peer: somebody is there.
+    PeerDiscovered,
+    /// To a peer: somebody's session ended.
+    PeerDisconnected,
+    /// To a peer: the answer to its ping.
+    Pong,
+    /// To a peer: what went wrong with its message.
+    Error,
+    /// To a peer: what became of its signal.
+    Receipt,
+    /// To a peer: this hub is about to end.
+    GoAway,
+}
+
+impl MessageKind {
+    /// How many kinds there are: the length of an array indexed by [`Self::index`].
+    pub const COUNT: usize = 20;
+
+    /// Every kind, in the order of [`Self::index`].
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Announce,
+        Self::Signal(SignalKind::Offer),
+        Self::Signal(SignalKind::Answer),
+        Self::Signal(SignalKind::IceCandidate),
+        Self::Signal(SignalKind::RenegotiationOffer),
+        Self::Signal(SignalKind::RenegotiationAnswer),
+        Self::Signal(SignalKind::IceRestartOffer),
+        Self::Signal(SignalKind::IceRestartAnswer),
+        Self::Ping,
+        Self::Goodbye,
+        Self::Ignored,
+        Self::UnknownType,
+        Self::Invalid,
+        Self::Connected,
+        Self::PeerDiscovered,
+        Self::PeerDisconnected,
+        Self::Pong,
+        Self::Error,
+        Self::Receipt,
+        Self::GoAway,
+    ];
+
+    /// A dense number for this kind.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Announce => 0,
+            Self::Signal(kind) => 1 + kind as usize,
+            Self::Ping => 8,
+            Self::Goodbye => 9,
+            Self::Ignored => 10,
+            Self::UnknownType => 11,
+            Self::Invalid => 12,
+            Self::Connected => 13,
+            Self::PeerDiscovered => 14,
+            Self::PeerDisconnected => 15,
+            Self::Pong => 16,
+            Self::Error => 17,
+            Self::Receipt => 18,
+            Self::GoAway => 19,
+        }
+    }
+
+    /// The name in metrics; for what goes over the wire, its `type`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Announce => "announce",
+            Self::Signal(kind) => kind.label(),
+            Self::Ping => "ping",
+            Self::Goodbye => "goodbye",
+            Self::Ignored => "ignored",
+            Self::UnknownType => "unknown-type",
+            Self::Invalid => "invalid",
+            Self::Connected => "connected",
+            Self::PeerDiscovered => "peer-discovered",
+            Self::PeerDisconnected => "peer-disconnected",
+            Self::Pong => "pong",
+            Self::Error => "error",
+            Self::Receipt => "receipt",
+            Self::GoAway => "go-away",
+        }
+    }
+}
+
+/// A frame for many recipients: encoded once, then patched in the two fields of fixed width that differ.
+#[derive(Debug)]
+pub struct Template {
+    bytes: Box<[u8]>,
+    target_at: u32,
+    timestamp_at: u32,
+}
+
+impl Template {
+    /// Appends the frame as `target` gets it at `wall_ms`.
+    pub fn write_to(&self, out: &mut Vec<u8>, target: &PeerId, wall_ms: u64) {
+        let start = out.len();
+        out.extend_from_slice(&self.bytes);
+        let frame = &mut out[start..];
+        frame[self.target_at as usize..][..PeerId::HEX_LEN].copy_from_slice(&target.to_hex());
+        frame[self.timestamp_at as usize..][..TIMESTAMP_LEN].copy_from_slice(&timestamp(wall_ms));
+    }
+
+    /// Length of the frame in bytes, header included.
+    pub fn frame_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+const TIMESTAMP_LEN: usize = 13;
+
+/// Milliseconds as 13 digits, which they are from 2001 to 2286; clamped outside, so that the width holds.
+fn timestamp(wall_ms: u64) -> [u8; TIMESTAMP_LEN] {
+    let mut ms = wall_ms.clamp(1_000_000_000_000, 9_999_999_999_999);
+    let mut digits = [b'0'; TIMESTAMP_LEN];
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (ms % 10) as u8;
+        ms /= 10;
+    }
+    digits
+}
+
+/// Longest header of a server's frame: what [`framed`] leaves free before it knows the length.
+const HEADER_ROOM: usize = 10;
+
+/// Appends what `body` writes as one text frame. The range is the frame's.
+fn framed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
+    let base = out.len();
+    out.extend_from_slice(&[0; HEADER_ROOM]);
+    body(out);
+    let len = out.len() - base - HEADER_ROOM;
+    let start = base + HEADER_ROOM - ws::header_len(len);
+    let mut header = Vec::with_capacity(HEADER_ROOM);
+    ws::put_header(&mut header, Opcode::Text, len);
+    out[start..start + header.len()].copy_from_slice(&header);
+    start..out.len()
+}
+
+fn put(out: &mut Vec<u8>, s: &str) {
+    out.extend_from_slice(s.as_bytes());
+}
+
+fn put_u64(out: &mut Vec<u8>, n: u64) {
+    put(out, itoa::Buffer::new().format(n));
+}
+
+/// Appends `s` as a JSON string.
+pub(crate) fn put_string(out: &mut Vec<u8>, s: &str) {
+    out.push(b'"');
+    let mut rest = s.as_bytes();
+    while let Some(at) = rest.iter().position(|&c| c < 0x20 || c == b'"' || c == b'\\') {
+        out.extend_from_slice(&rest[..at]);
+        match rest[at] {
+            c @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', c]),
+            b'\n' => put(out, "\\n"),
+            b'\r' => put(out, "\\r"),
+            b'\t' => put(out, "\\t"),
+            c => {
+                let digit = |d: u8| if d < 10 { b'0' + d } else { b'a' + d - 10 };
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(c >> 4), digit(c & 0xf)]);
+            }
+        }
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+}
+
+const SYSTEM: &str = "system";
+
+/// Appends `,"fromPeerId":…,"targetPeerId":…,"networkName":…,"timestamp":…}`: the end of every message.
+/// Returns where the target's digits begin.
+fn put_tail(out: &mut Vec<u8>, from: &str, target: Option<&PeerId>, network: &str, wall_ms: u64) -> usize {
+    put(out, ",\"fromPeerId\":\"");
+    put(out, from);
+    let mut target_at = 0;
+    if let Some(target) = target {
+        put(out, "\",\"targetPeerId\":\"");
+        target_at = out.len();
+        out.extend_from_slice(&target.to_hex());
+    }
+    put(out, "\",\"networkName\":");
+    put_string(out, network);
+    put(out, ",\"timestamp\":");
+    out.extend_from_slice(&timestamp(wall_ms));
+    out.push(b'}');
+    target_at
+}
+
+fn hex(peer: &PeerId, write: impl FnOnce(&str)) {
+    let hex = peer.to_hex();
+    write(std::str::from_utf8(&hex).unwrap_or_default());
+}
+
+/// What a newcomer is told of its hub.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Welcome {
+    pub(crate) hub: HubId,
+    pub(crate) heartbeat_ms: u64,
+    pub(crate) max_message_bytes: usize,
+}
+
+/// Version of the wire that `connected` names: the seed's is 1 and says nothing.
+const PROTOCOL: u64 = 2;
+
+pub(crate) fn connected(out: &mut Vec<u8>, peer: &PeerId, welcome: &Welcome, wall_ms: u64) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"connected\",\"data\":{\"peerId\":\"");
+        out.extend_from_slice(&peer.to_hex());
+        put(out, "\",\"hubId\":\"");
+        out.extend_from_slice(&welcome.hub.0.to_hex());
+        put(out, "\",\"protocol\":");
+        put_u64(out, PROTOCOL);
+        put(out, ",\"heartbeatMs\":");
+        put_u64(out, welcome.heartbeat_ms);
+        put(out, ",\"maxMessageBytes\":");
+        put_u64(out, welcome.max_message_bytes as u64);
+        out.push(b'}');
+        put_tail(out, SYSTEM, None, crate::NetworkName::GLOBAL, wall_ms);
+    })
+}
+
+pub(crate) fn pong(out: &mut Vec<u8>, peer: &PeerId, wall_ms: u64) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"pong\",\"data\":{\"timestamp\":");
+        out.extend_from_slice(&timestamp(wall_ms));
+        out.push(b'}');
+        put_tail(out, SYSTEM, Some(peer), crate::NetworkName::GLOBAL, wall_ms);
+    })
+}
+
+/// A signal as its target gets it. `data` is the sender's bytes.
+pub(crate) fn signal(
+    out: &mut Vec<u8>,
+    kind: SignalKind,
+    data: &str,
+    from: &PeerId,
+    target: &PeerId,
+    network: &str,
+    wall_ms: u64,
+) -> Range<usize> {
+    framed(out, |out| {
+        out.reserve(data.len() + network.len() + 224);
+        put(out, "{\"type\":\"");
+        put(out, kind.label());
+        put(out, "\",\"data\":");
+        put(out, data);
+        hex(from, |from| {
+            put_tail(out, from, Some(target), network, wall_ms);
+        });
+    })
+}
+
+/// What an `error` message says.
+pub(crate) struct ErrorReport<'a> {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: &'a str,
+    pub(crate) in_reply_to: Option<&'a str>,
+    pub(crate) target: Option<PeerId>,
+    pub(crate) id: Option<&'a str>,
+    pub(crate) network: &'a str,
+}
+
+pub(crate) fn error(out: &mut Vec<u8>, to: &PeerId, report: &ErrorReport<'_>, wall_ms: u64) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"error\",\"data\":{\"code\":\"");
+        put(out, report.code.label());
+        put(out, "\",\"message\":");
+        put_string(out, report.message);
+        if let Some(in_reply_to) = report.in_reply_to {
+            put(out, ",\"inReplyTo\":");
+            put_string(out, in_reply_to);
+        }
+        if let Some(target) = report.target {
+            put(out, ",\"targetPeerId\":\"");
+            out.extend_from_slice(&target.to_hex());
+            out.push(b'"');
+        }
+        if let Some(id) = report.id {
+            put(out, ",\"id\":");
+            put_string(out, id);
+        }
+        out.push(b'}');
+        put_tail(out, SYSTEM, Some(to), report.network, wall_ms);
+    })
+}
+
+pub(crate) fn receipt(
+    out: &mut Vec<u8>,
+    to: &PeerId,
+    id: &str,
+    outcome: Outcome,
+    target: Option<PeerId>,
+    network: &str,
+    wall_ms: u64,
+) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"receipt\",\"data\":{\"id\":");
+        put_string(out, id);
+        put(out, ",\"outcome\":\"");
+        put(out, outcome.label());
+        out.push(b'"');
+        if let Some(target) = target {
+            put(out, ",\"targetPeerId\":\"");
+            out.extend_from_slice(&target.to_hex());
+            out.push(b'"');
+        }
+        out.push(b'}');
+        put_tail(out, SYSTEM, Some(to), network, wall_ms);
+    })
+}
+
+/// `hubs`: URLs at which a client finds the other hubs.
+pub(crate) fn go_away(
+    out: &mut Vec<u8>,
+    to: &PeerId,
+    reconnect_in_ms: u64,
+    hubs: &[String],
+    network: &str,
+    wall_ms: u64,
+) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"go-away\",\"data\":{\"reason\":\"draining\",\"reconnectInMs\":");
+        put_u64(out, reconnect_in_ms);
+        if !hubs.is_empty() {
+            put(out, ",\"hubs\":[");
+            for (i, url) in hubs.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                put_string(out, url);
+            }
+            out.push(b']');
+        }
+        out.push(b'}');
+        put_tail(out, SYSTEM, Some(to), network, wall_ms);
+    })
+}
+
+const NOBODY: PeerId = PeerId::from_bytes([0; 20]);
+
+/// A message to many, of type `kind` and with `data`.
+fn template(kind: &str, data: &[u8], from: &str, network: &str, wall_ms: u64) -> Template {
+    let mut out = Vec::with_capacity(data.len() + network.len() + 224);
+    let mut target_at = 0;
+    let frame = framed(&mut out, |out| {
+        put(out, "{\"type\":\"");
+        put(out, kind);
+        put(out, "\",\"data\":");
+        out.extend_from_slice(data);
+        target_at = put_tail(out, from, Some(&NOBODY), network, wall_ms);
+    });
+    let timestamp_at = frame.len() - 1 - TIMESTAMP_LEN;
+    Template {
+        target_at: (target_at - frame.start) as u32,
+        timestamp_at: timestamp_at as u32,
+        bytes: out[frame].into(),
+    }
+}
+
+/// `data` is the announced object, complete with `peerId` and `isHub`.
+pub(crate) fn peer_discovered(data: &[u8], network: &str, wall_ms: u64) -> Template {
+    template(MessageKind::PeerDiscovered.label(), data, SYSTEM, network, wall_ms)
+}
+
+pub(crate) fn peer_disconnected(peer: &PeerId, reason: CloseReason, network: &str, wall_ms: u64) -> Template {
+    let mut data = Vec::with_capacity(128);
+    put(&mut data, "{\"isHub\":false,\"peerId\":\"");
+    data.extend_from_slice(&peer.to_hex());
+    put(&mut data, "\",\"reason\":\"");
+    put(&mut data, reason.label());
+    put(&mut data, "\",\"timestamp\":");
+    data.extend_from_slice(&timestamp(wall_ms));
+    data.push(b'}');
+    template(MessageKind::PeerDisconnected.label(), &data, SYSTEM, network, wall_ms)
+}
+
+pub(crate) fn goodbye(peer: &PeerId, data: &str, network: &str, wall_ms: u64) -> Template {
+    let hex = peer.to_hex();
+    let from = std::str::from_utf8(&hex).unwrap_or_default();
+    template(MessageKind::Goodbye.label(), data.as_bytes(), from, network, wall_ms)
+}

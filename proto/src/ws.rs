@@ -1,0 +1,423 @@
+//! WebSocket frames as a server reads and writes them (RFC 6455), strictly.
+//!
+//! [`Decoder`] reads what clients send: it takes bytes from the front of a buffer and gives back whole messages and
+//! control frames. The functions `put_*` append what the hub sends. Nothing here does I/O: the caller owns the buffer,
+//! and owes the peer a close frame with [`Violation::close_code`] once something is refused.
+//!
+//! A message that comes in one frame, which is nearly every one, is unmasked and checked where it lies: no copy, no
+//! allocation. Only fragments are collected, in a buffer that exists while their message is open.
+
+use std::fmt;
+
+use crate::reason::CloseReason;
+
+#[cfg(test)]
+mod tests;
+
+/// Longest payload of a control frame, in bytes (RFC 6455 section 5.5).
+pub const MAX_CONTROL_PAYLOAD: usize = 125;
+
+/// Longest header of a client's frame, in bytes: 2, the 64-bit length, the mask.
+pub const MAX_CLIENT_HEADER: usize = 14;
+
+const FIN: u8 = 0x80;
+const RESERVED: u8 = 0x70;
+const MASKED: u8 = 0x80;
+const LENGTH_IS_U16: u8 = 126;
+const LENGTH_IS_U64: u8 = 127;
+
+/// Reads the frames of one client.
+///
+/// After [`Event::Close`] or a [`Violation`] the stream is over: what follows is not to be decoded.
+#[derive(Debug)]
+pub struct Decoder {
+    max_message: usize,
+    open: Option<Box<Fragments>>,
+}
+
+/// What one call of [`Decoder::decode`] came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// The input holds no whole frame yet, and was not changed.
+    ///
+    /// The number is the frame's length in bytes once its header is there, a lower bound before. It is always more
+    /// than the input has, and at most `max(max_message, `[`MAX_CONTROL_PAYLOAD`]`) + `[`MAX_CLIENT_HEADER`].
+    Need(usize),
+    /// One frame was taken.
+    Took {
+        /// Length of the frame: so many bytes of the input are done with.
+        consumed: usize,
+        /// What the frame said. `None` for a fragment that is not its message's last.
+        event: Option<Event<'a>>,
+    },
+}
+
+/// A whole message, or a control frame.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A text message, all its fragments together.
+    Text(&'a str),
+    /// A binary message, all its fragments together.
+    Binary(&'a [u8]),
+    /// A ping, to be answered with [`put_pong`].
+    Ping(&'a [u8]),
+    /// A pong, asked for or not.
+    Pong(&'a [u8]),
+    /// The client closes, with or without saying why.
+    Close(Option<CloseFrame<'a>>),
+}
+
+/// Why the other side closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseFrame<'a> {
+    /// A code that may appear on the wire (RFC 6455 section 7.4).
+    pub code: u16,
+    /// A text for people, often empty.
+    pub reason: &'a str,
+}
+
+/// What the client did that ends the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// It broke a rule of RFC 6455: this one.
+    Protocol(&'static str),
+    /// A text message or the reason of a close frame is not UTF-8.
+    NotUtf8,
+    /// A message is longer than the limit.
+    TooLarge,
+}
+
+impl Violation {
+    /// The code of the close frame that tells the client.
+    pub const fn close_code(self) -> u16 {
+        match self {
+            Self::Protocol(_) => 1002,
+            Self::NotUtf8 => 1007,
+            Self::TooLarge => 1009,
+        }
+    }
+}
+
+impl From<Violation> for CloseReason {
+    fn from(violation: Violation) -> Self {
+        match violation {
+            Violation::Protocol(_) => Self::ProtocolError,
+            Violation::NotUtf8 => Self::NotUtf8,
+            Violation::TooLarge => Self::MessageTooLarge,
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protocol(rule) => f.write_str(rule),
+            Self::NotUtf8 => f.write_str("text is not UTF-8"),
+            Self::TooLarge => f.write_str("message is too large"),
+        }
+    }
+}
+
+impl std::error::Error for Violation {}
+
+impl Decoder {
+    /// A decoder that refuses messages of more than `max_message` bytes.
+    pub const fn new(max_message: usize) -> Self {
+        // No buffer is ever longer than isize::MAX bytes; with a header on top the sum still fits a usize.
+        const LONGEST: usize = isize::MAX as usize;
+        Self { max_message: if max_message < LONGEST { max_message } else { LONGEST }, open: None }
+    }
+
+    /// Takes the next frame from the front of `input`, unmasking it in place.
+    ///
+    /// Call it on what is left until it says [`Progress::Need`]. What it refuses depends only on the bytes, not on how
+    /// they were cut into reads. The limit is applied to a header before its payload has come. Memory held for a
+    /// message in fragments never exceeds the limit either; it is freed by the call that follows the last fragment,
+    /// be its input empty.
+    pub fn decode<'a>(&'a mut self, input: &'a mut [u8]) -> Result<Progress<'a>, Violation> {
+        if self.open.as_ref().is_some_and(|open| open.complete) {
+            self.open = None;
+        }
+        let head = match Head::parse(input)? {
+            Parsed::Head(head) => head,
+            Parsed::Need(bytes) => return Ok(Progress::Need(bytes)),
+        };
+        let consumed = head.size + self.admit(&head)?;
+        let Some(payload) = input.get_mut(head.size..consumed) else {
+            return Ok(Progress::Need(consumed));
+        };
+        unmask(payload, head.mask);
+        let event = match head.opcode {
+            Opcode::Text if head.fin => Some(Event::Text(utf8(payload)?)),
+            Opcode::Binary if head.fin => Some(Event::Binary(payload)),
+            Opcode::Text | Opcode::Binary => {
+                let open = self.open.insert(Box::new(Fragments::new(head.opcode == Opcode::Text)));
+                open.push(payload, self.max_message);
+                open.check_so_far()?;
+                None
+            }
+            Opcode::Continuation => {
+                let open = self.open.as_deref_mut().ok_or(NOTHING_TO_CONTINUE)?;
+                open.push(payload, self.max_message);
+                if head.fin {
+                    Some(open.finish()?)
+                } else {
+                    open.check_so_far()?;
+                    None
+                }
+            }
+            Opcode::Ping => Some(Event::Ping(payload)),
+            Opcode::Pong => Some(Event::Pong(payload)),
+            Opcode::Close => Some(Event::Close(CloseFrame::parse(payload)?)),
+        };
+        Ok(Progress::Took { consumed, event })
+    }
+
+    /// The length of the payload, if such a frame may come here and be so long.
+    fn admit(&self, head: &Head) -> Result<usize, Violation> {
+        let room = match (head.opcode, &self.open) {
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => MAX_CONTROL_PAYLOAD,
+            (Opcode::Text | Opcode::Binary, None) => self.max_message,
+            (Opcode::Text | Opcode::Binary, Some(_)) => {
+                return Err(Violation::Protocol("new message inside a fragmented one"));
+            }
+            (Opcode::Continuation, Some(open)) => self.max_message.saturating_sub(open.bytes.len()),
+            (Opcode::Continuation, None) => return Err(NOTHING_TO_CONTINUE),
+        };
+        usize::try_from(head.payload).ok().filter(|&payload| payload <= room).ok_or(Violation::TooLarge)
+    }
+}
+
+const NOTHING_TO_CONTINUE: Violation = Violation::Protocol("continuation without a message to continue");
+
+/// The header of a client's frame. What it breaks by itself is refused while it is parsed, in the order of its bytes.
+struct Head {
+    fin: bool,
+    opcode: Opcode,
+    mask: [u8; 4],
+    /// Length of the header, in bytes.
+    size: usize,
+    /// Length of the payload, in bytes, as claimed.
+    payload: u64,
+}
+
+enum Parsed {
+    Head(Head),
+    Need(usize),
+}
+
+impl Head {
+    fn parse(input: &[u8]) -> Result<Parsed, Violation> {
+        let Some((&[first, second], rest)) = input.split_first_chunk() else {
+            return Ok(Parsed::Need(2));
+        };
+        if first & RESERVED != 0 {
+            return Err(Violation::Protocol("reserved bit is set"));
+        }
+        let opcode = Opcode::from_bits(first & 0x0f).ok_or(Violation::Protocol("unknown opcode"))?;
+        let fin = first & FIN != 0;
+        if opcode.is_control() && !fin {
+            return Err(Violation::Protocol("control frame is fragmented"));
+        }
+        if second & MASKED == 0 {
+            return Err(Violation::Protocol("frame of a client is not masked"));
+        }
+        let short = second & !MASKED;
+        if opcode.is_control() && usize::from(short) > MAX_CONTROL_PAYLOAD {
+            return Err(Violation::Protocol("control frame is longer than 125 bytes"));
+        }
+        let (payload, rest) = match short {
+            LENGTH_IS_U16 => {
+                let Some((&length, rest)) = rest.split_first_chunk() else {
+                    return Ok(Parsed::Need(8));
+                };
+                let length = u16::from_be_bytes(length);
+                if length < u16::from(LENGTH_IS_U16) {
+                    return Err(NOT_MINIMAL);
+                }
+                (u64::from(length), rest)
+            }
+            LENGTH_IS_U64 => {
+                let Some((&length, rest)) = rest.split_first_chunk() else {
+                    return Ok(Parsed::Need(MAX_CLIENT_HEADER));
+                };
+                let length = u64::from_be_bytes(length);
+                if length >> 63 != 0 {
+                    return Err(Violation::Protocol("highest bit of a 64-bit length is set"));
+                }
+                if length <= u64::from(u16::MAX) {
+                    return Err(NOT_MINIMAL);
+                }
+                (length, rest)
+            }
+            short => (u64::from(short), rest),
+        };
+        let size = input.len() - rest.len() + 4;
+        let Some(&mask) = rest.first_chunk() else {
+            return Ok(Parsed::Need(size));
+        };
+        Ok(Parsed::Head(Self { fin, opcode, mask, size, payload }))
+    }
+}
+
+const NOT_MINIMAL: Violation = Violation::Protocol("length is not in its shortest form");
+
+/// The fragments of an open message, put together.
+#[derive(Debug)]
+struct Fragments {
+    text: bool,
+    complete: bool,
+    /// So many bytes are known to be UTF-8. At most three, of a character cut in two, are not yet.
+    checked: usize,
+    bytes: Vec<u8>,
+}
+
+impl Fragments {
+    const fn new(text: bool) -> Self {
+        Self { text, complete: false, checked: 0, bytes: Vec::new() }
+    }
+
+    /// Grows twofold, but never past the limit: a Vec left to itself would take up to twice that.
+    fn push(&mut self, payload: &[u8], max_message: usize) {
+        let wanted = self.bytes.len() + payload.len();
+        if wanted > self.bytes.capacity() {
+            let capacity = wanted.max(self.bytes.capacity().saturating_mul(2).min(max_message));
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(payload);
+    }
+
+    /// Refuses text at its first wrong byte, though the message may be far from its end.
+    fn check_so_far(&mut self) -> Result<(), Violation> {
+        if self.text {
+            self.checked += match simdutf8::compat::from_utf8(&self.bytes[self.checked..]) {
+                Ok(text) => text.len(),
+                Err(cut) if cut.error_len().is_none() => cut.valid_up_to(),
+                Err(_) => return Err(Violation::NotUtf8),
+            };
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Event<'_>, Violation> {
+        self.complete = true;
+        Ok(if self.text { Event::Text(utf8(&self.bytes)?) } else { Event::Binary(&self.bytes) })
+    }
+}
+
+impl<'a> CloseFrame<'a> {
+    fn parse(payload: &'a [u8]) -> Result<Option<Self>, Violation> {
+        match payload {
+            [] => Ok(None),
+            [_] => Err(Violation::Protocol("close frame with half a code")),
+            [high, low, reason @ ..] => match u16::from_be_bytes([*high, *low]) {
+                code @ (1000..=1003 | 1007..=1014 | 3000..=4999) => Ok(Some(Self { code, reason: utf8(reason)? })),
+                _ => Err(Violation::Protocol("close code is not for the wire")),
+            },
+        }
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, Violation> {
+    simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::NotUtf8)
+}
+
+/// Eight bytes at a time, which the compiler turns into as many as the machine has.
+fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+    let [a, b, c, d] = mask;
+    let mask_twice = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (words, rest) = payload.as_chunks_mut();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ mask_twice).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask.into_iter().cycle()) {
+        *byte ^= mask;
+    }
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Opcode {
+    /// One more fragment of the open message.
+    Continuation = 0x0,
+    /// A text message, or its first fragment.
+    Text = 0x1,
+    /// A binary message, or its first fragment.
+    Binary = 0x2,
+    /// The last frame of a side.
+    Close = 0x8,
+    /// Asks for a pong.
+    Ping = 0x9,
+    /// Answers a ping.
+    Pong = 0xa,
+}
+
+impl Opcode {
+    const fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits {
+            0x0 => Self::Continuation,
+            0x1 => Self::Text,
+            0x2 => Self::Binary,
+            0x8 => Self::Close,
+            0x9 => Self::Ping,
+            0xa => Self::Pong,
+            _ => return None,
+        })
+    }
+
+    const fn is_control(self) -> bool {
+        self as u8 & 0x8 != 0
+    }
+}
+
+/// Appends the header of an unmasked, unfragmented frame: what a server sends.
+pub fn put_header(out: &mut Vec<u8>, opcode: Opcode, len: usize) {
+    let first = FIN | opcode as u8;
+    if let Ok(short @ ..LENGTH_IS_U16) = u8::try_from(len) {
+        out.extend_from_slice(&[first, short]);
+    } else if let Ok(length) = u16::try_from(len) {
+        out.extend_from_slice(&[first, LENGTH_IS_U16]);
+        out.extend_from_slice(&length.to_be_bytes());
+    } else {
+        out.extend_from_slice(&[first, LENGTH_IS_U64]);
+        out.extend_from_slice(&(len as u64).to_be_bytes());
+    }
+}
+
+/// Length of the header that [`put_header`] appends for a payload of `len` bytes.
+pub const fn header_len(len: usize) -> usize {
+    match len {
+        ..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    }
+}
+
+/// Appends a close frame. A reason that is too long for a control frame is cut between characters.
+pub fn put_close(out: &mut Vec<u8>, code: u16, reason: &str) {
+    let mut end = reason.len().min(MAX_CONTROL_PAYLOAD - 2);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    put_header(out, Opcode::Close, 2 + end);
+    out.extend_from_slice(&code.to_be_bytes());
+    out.extend_from_slice(&reason.as_bytes()[..end]);
+}
+
+/// Appends a ping. Of a payload that is too long for a control frame, the first 125 bytes are sent.
+pub fn put_ping(out: &mut Vec<u8>, payload: &[u8]) {
+    put_control(out, Opcode::Ping, payload);
+}
+
+/// Appends a pong. Of a payload that is too long for a control frame (no [`Event::Ping`] has one), the first 125 bytes
+/// are sent.
+pub fn put_pong(out: &mut Vec<u8>, payload: &[u8]) {
+    put_control(out, Opcode::Pong, payload);
+}
+
+fn put_control(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    let payload = &payload[..payload.len().min(MAX_CONTROL_PAYLOAD)];
+    put_header(out, opcode, payload.len());
+    out.extend_from_slice(payload);
+}

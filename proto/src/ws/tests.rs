@@ -1,0 +1,587 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const MAX: usize = 70_000;
+
+const CONT: u8 = 0x0;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xa;
+
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// A client's frame: the first byte as given, the length in its shortest form.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let length = payload.len();
+    let length: Vec<u8> = match length {
+        0..=125 => vec![length as u8],
+        126..=0xffff => [&[126], &(length as u16).to_be_bytes()[..]].concat(),
+        _ => [&[127], &(length as u64).to_be_bytes()[..]].concat(),
+    };
+    frame_with_length(first, &length, payload)
+}
+
+/// A client's frame whose length is written as given, true or not.
+fn frame_with_length(first: u8, length: &[u8], payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![first, length[0] | MASKED];
+    out.extend_from_slice(&length[1..]);
+    out.extend_from_slice(&MASK);
+    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    out
+}
+
+fn close(code: u16, reason: &[u8]) -> Vec<u8> {
+    frame(FIN | CLOSE, &[&code.to_be_bytes(), reason].concat())
+}
+
+/// Reads `chunks` as a session does: what is not yet a frame waits for more, what follows a close frame is not read.
+///
+/// Returns how many bytes still wait at the end.
+fn read<'c>(
+    max: usize,
+    chunks: impl Iterator<Item = &'c [u8]>,
+    mut hear: impl FnMut(Event<'_>),
+) -> Result<usize, Violation> {
+    let mut decoder = Decoder::new(max);
+    let mut waiting = Vec::new();
+    for chunk in chunks {
+        waiting.extend_from_slice(chunk);
+        loop {
+            let had = waiting.clone();
+            match decoder.decode(&mut waiting)? {
+                Progress::Need(bytes) => {
+                    assert!(bytes > had.len(), "asks for {bytes}, has {}", had.len());
+                    let most = max.max(MAX_CONTROL_PAYLOAD).saturating_add(MAX_CLIENT_HEADER);
+                    assert!(bytes <= most, "asks for {bytes} at {max}");
+                    assert_eq!(waiting, had, "changed what it could not take");
+                    break;
+                }
+                Progress::Took { consumed, event } => {
+                    let closed = matches!(event, Some(Event::Close(_)));
+                    event.map(&mut hear);
+                    waiting.drain(..consumed);
+                    if closed {
+                        return Ok(0);
+                    }
+                }
+            }
+        }
+    }
+    Ok(waiting.len())
+}
+
+/// The frames, whole and in small pieces, are heard as `events`; then comes `end`: the bytes left over, or a violation.
+#[track_caller]
+fn check(max: usize, frames: &[Vec<u8>], events: &[Event<'_>], end: Result<usize, Violation>) {
+    let stream = frames.concat();
+    let small = if stream.len() < 1_000 { 1 } else { 997 };
+    for size in [stream.len().max(1), small] {
+        let mut expected = events.iter();
+        let got = read(max, stream.chunks(size), |event| assert_eq!(Some(&event), expected.next(), "{size} at a time"));
+        assert_eq!(expected.as_slice(), [], "not heard, {size} at a time");
+        assert_eq!(got, end, "{size} at a time");
+    }
+}
+
+#[track_caller]
+fn accepts(frames: &[Vec<u8>], events: &[Event<'_>]) {
+    check(MAX, frames, events, Ok(0));
+}
+
+#[track_caller]
+fn refuses(frames: &[Vec<u8>], rule: &'static str) {
+    check(MAX, frames, &[], Err(Violation::Protocol(rule)));
+}
+
+#[track_caller]
+fn not_utf8(frames: &[Vec<u8>]) {
+    check(MAX, frames, &[], Err(Violation::NotUtf8));
+}
+
+#[test]
+fn an_idle_decoder_is_two_words() {
+    assert_eq!(size_of::<Decoder>(), 2 * size_of::<usize>());
+}
+
+#[test]
+fn whole_messages_are_heard() {
+    accepts(&[], &[]);
+    accepts(&[frame(FIN | TEXT, b"")], &[Event::Text("")]);
+    accepts(&[frame(FIN | BINARY, b"")], &[Event::Binary(b"")]);
+    accepts(&[frame(FIN | TEXT, "naïve €𝄞".as_bytes())], &[Event::Text("naïve €𝄞")]);
+    accepts(&[frame(FIN | BINARY, b"\xff\x00")], &[Event::Binary(b"\xff\x00")]);
+    accepts(&[frame(FIN | TEXT, b"one"), frame(FIN | TEXT, b"two")], &[Event::Text("one"), Event::Text("two")]);
+}
+
+#[test]
+fn every_length_is_read() {
+    for length in [0, 1, 3, 4, 7, 8, 9, 31, 125, 126, 127, 128, 65_535, 65_536, MAX] {
+        let text: String = ('a'..='z').cycle().take(length).collect();
+        accepts(
+            &[frame(FIN | TEXT, text.as_bytes()), frame(FIN | PING, b"!")],
+            &[Event::Text(&text), Event::Ping(b"!")],
+        );
+    }
+}
+
+#[test]
+fn the_example_of_the_rfc_is_read() {
+    let hello = vec![0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+    accepts(&[hello], &[Event::Text("Hello")]);
+}
+
+#[test]
+fn control_frames_are_heard() {
+    let longest = [7; MAX_CONTROL_PAYLOAD];
+    accepts(&[frame(FIN | PING, b""), frame(FIN | PONG, b"")], &[Event::Ping(b""), Event::Pong(b"")]);
+    accepts(
+        &[frame(FIN | PING, &longest), frame(FIN | PONG, &longest)],
+        &[Event::Ping(&longest), Event::Pong(&longest)],
+    );
+}
+
+#[test]
+fn a_control_frame_is_at_most_125_bytes() {
+    for opcode in [CLOSE, PING, PONG] {
+        refuses(&[frame(FIN | opcode, &[0; 126])], "control frame is longer than 125 bytes");
+        refuses(&[frame(FIN | opcode, &[0; 65_536])], "control frame is longer than 125 bytes");
+    }
+}
+
+#[test]
+fn a_control_frame_is_one_frame() {
+    for opcode in [CLOSE, PING, PONG] {
+        refuses(&[frame(opcode, b"")], "control frame is fragmented");
+    }
+}
+
+#[test]
+fn a_client_masks() {
+    refuses(&[vec![FIN | TEXT, 2, b'h', b'i']], "frame of a client is not masked");
+    refuses(&[vec![FIN | PING, 0]], "frame of a client is not masked");
+}
+
+#[test]
+fn a_mask_of_zeros_is_a_mask() {
+    accepts(&[vec![FIN | TEXT, MASKED | 2, 0, 0, 0, 0, b'h', b'i']], &[Event::Text("hi")]);
+}
+
+#[test]
+fn reserved_bits_are_zero() {
+    for bit in [0x10, 0x20, 0x40] {
+        for opcode in [CONT, TEXT, BINARY, CLOSE, PING, PONG] {
+            refuses(&[frame(FIN | bit | opcode, b"")], "reserved bit is set");
+        }
+    }
+}
+
+#[test]
+fn reserved_opcodes_are_refused() {
+    for opcode in [3, 4, 5, 6, 7, 0xb, 0xc, 0xd, 0xe, 0xf] {
+        refuses(&[frame(FIN | opcode, b"")], "unknown opcode");
+        refuses(&[frame(opcode, b"")], "unknown opcode");
+    }
+}
+
+#[test]
+fn lengths_are_in_their_shortest_form() {
+    const RULE: &str = "length is not in its shortest form";
+    refuses(&[frame_with_length(FIN | TEXT, &[126, 0, 0], b"")], RULE);
+    refuses(&[frame_with_length(FIN | TEXT, &[126, 0, 125], &[b'a'; 125])], RULE);
+    refuses(&[frame_with_length(FIN | TEXT, &[127, 0, 0, 0, 0, 0, 0, 0, 1], b"a")], RULE);
+    refuses(&[frame_with_length(FIN | TEXT, &[127, 0, 0, 0, 0, 0, 0, 0xff, 0xff], &[b'a'; 65_535])], RULE);
+}
+
+#[test]
+fn the_highest_bit_of_a_length_is_zero() {
+    const RULE: &str = "highest bit of a 64-bit length is set";
+    refuses(&[frame_with_length(FIN | TEXT, &[127, 0x80, 0, 0, 0, 0, 0, 0, 0], b"")], RULE);
+    refuses(&[frame_with_length(FIN | TEXT, &[127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], b"")], RULE);
+}
+
+#[test]
+fn a_message_may_be_as_long_as_the_limit() {
+    for max in [0, 1, 125, 126, 1_000, 65_535, 65_536] {
+        let text = "x".repeat(max);
+        check(max, &[frame(FIN | TEXT, text.as_bytes())], &[Event::Text(&text)], Ok(0));
+        check(max, &[frame(FIN | TEXT, &vec![b'x'; max + 1])], &[], Err(Violation::TooLarge));
+        check(max, &[frame(FIN | BINARY, &vec![0; max + 1])], &[], Err(Violation::TooLarge));
+    }
+}
+
+#[test]
+fn the_limit_is_not_for_control_frames() {
+    check(0, &[frame(FIN | PING, &[1; 125])], &[Event::Ping(&[1; 125])], Ok(0));
+}
+
+#[test]
+fn a_header_is_enough_to_refuse_a_large_message() {
+    for length in [1_001_u64, 1 << 32, i64::MAX as u64] {
+        let bytes = [&[127][..], &length.to_be_bytes()].concat();
+        let header = match u16::try_from(length) {
+            Ok(short) => frame_with_length(FIN | TEXT, &[126, short.to_be_bytes()[0], short.to_be_bytes()[1]], b""),
+            Err(_) => frame_with_length(FIN | TEXT, &bytes, b""),
+        };
+        check(1_000, &[header], &[], Err(Violation::TooLarge));
+    }
+}
+
+#[test]
+fn a_limit_without_bound_does_not_overflow() {
+    let longest = frame_with_length(FIN | TEXT, &[127, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], b"");
+    check(usize::MAX, &[longest], &[], Ok(14));
+    let on_top = frame_with_length(FIN | CONT, &[127, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], b"");
+    check(usize::MAX, &[frame(TEXT, b"a"), on_top], &[], Err(Violation::TooLarge));
+}
+
+#[test]
+fn fragments_are_put_together() {
+    accepts(&[frame(TEXT, b"a"), frame(CONT, b"b"), frame(FIN | CONT, b"c")], &[Event::Text("abc")]);
+    accepts(&[frame(BINARY, b"\xff"), frame(FIN | CONT, b"\xfe")], &[Event::Binary(b"\xff\xfe")]);
+    accepts(&[frame(TEXT, b""), frame(CONT, b""), frame(FIN | CONT, b"")], &[Event::Text("")]);
+}
+
+#[test]
+fn messages_follow_a_fragmented_one() {
+    accepts(
+        &[
+            frame(TEXT, b"a"),
+            frame(FIN | CONT, b"b"),
+            frame(FIN | TEXT, b"c"),
+            frame(BINARY, b"d"),
+            frame(FIN | CONT, b""),
+        ],
+        &[Event::Text("ab"), Event::Text("c"), Event::Binary(b"d")],
+    );
+}
+
+#[test]
+fn control_frames_come_between_fragments() {
+    accepts(
+        &[
+            frame(TEXT, b"a"),
+            frame(FIN | PING, b"1"),
+            frame(CONT, b"b"),
+            frame(FIN | PONG, b"2"),
+            frame(FIN | CONT, b"c"),
+        ],
+        &[Event::Ping(b"1"), Event::Pong(b"2"), Event::Text("abc")],
+    );
+    accepts(&[frame(TEXT, b"a"), frame(FIN | CLOSE, b"")], &[Event::Close(None)]);
+}
+
+#[test]
+fn a_continuation_has_something_to_continue() {
+    const RULE: &str = "continuation without a message to continue";
+    refuses(&[frame(CONT, b"a")], RULE);
+    refuses(&[frame(FIN | CONT, b"a")], RULE);
+    let after = [frame(TEXT, b"a"), frame(FIN | CONT, b"b"), frame(FIN | CONT, b"c")];
+    check(MAX, &after, &[Event::Text("ab")], Err(Violation::Protocol(RULE)));
+    let after_whole = [frame(FIN | TEXT, b"a"), frame(FIN | CONT, b"c")];
+    check(MAX, &after_whole, &[Event::Text("a")], Err(Violation::Protocol(RULE)));
+}
+
+#[test]
+fn a_message_is_not_begun_inside_another() {
+    for first in [TEXT, BINARY] {
+        for second in [TEXT, BINARY, FIN | TEXT, FIN | BINARY] {
+            refuses(&[frame(first, b"a"), frame(second, b"b")], "new message inside a fragmented one");
+        }
+    }
+}
+
+#[test]
+fn the_limit_is_for_all_fragments_together() {
+    let three = |last: &[u8]| [frame(TEXT, b"1234"), frame(CONT, b"1234"), frame(FIN | CONT, last)];
+    check(10, &three(b"12"), &[Event::Text("1234123412")], Ok(0));
+    check(10, &three(b"123"), &[], Err(Violation::TooLarge));
+    check(10, &[frame(BINARY, b"12345678901")], &[], Err(Violation::TooLarge));
+    let claim = frame_with_length(CONT, &[127, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], b"");
+    check(10, &[frame(BINARY, b"1"), claim], &[], Err(Violation::TooLarge));
+}
+
+#[test]
+fn memory_for_fragments_stays_within_the_limit_and_is_given_back() {
+    let mut decoder = Decoder::new(1_000);
+    for (first, length) in [(BINARY, 1), (CONT, 300), (CONT, 301), (CONT, 0), (CONT, 398)] {
+        decoder.decode(&mut frame(first, &vec![0; length])).unwrap();
+        assert!(decoder.open.as_ref().unwrap().bytes.capacity() <= 1_000);
+    }
+    decoder.decode(&mut frame(FIN | CONT, b"")).unwrap();
+    assert_eq!(decoder.decode(&mut []), Ok(Progress::Need(2)));
+    assert!(decoder.open.is_none());
+}
+
+#[test]
+fn empty_fragments_hold_no_memory() {
+    let mut decoder = Decoder::new(1_000);
+    decoder.decode(&mut frame(TEXT, b"")).unwrap();
+    for _ in 0..1_000 {
+        assert_eq!(decoder.decode(&mut frame(CONT, b"")), Ok(Progress::Took { consumed: 6, event: None }));
+    }
+    assert_eq!(decoder.open.as_ref().unwrap().bytes.capacity(), 0);
+}
+
+#[test]
+fn text_is_utf8() {
+    for bad in [
+        &b"\x80"[..],
+        b"ab\xff",
+        b"\xc0\x80",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xf8\x88\x80\x80\x80",
+        b"cut \xe2\x82",
+        b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited",
+    ] {
+        not_utf8(&[frame(FIN | TEXT, bad)]);
+        not_utf8(&[frame(TEXT, bad), frame(FIN | CONT, b"")]);
+        not_utf8(&[frame(TEXT, b""), frame(FIN | CONT, bad)]);
+        for cut in 0..bad.len() {
+            not_utf8(&[frame(TEXT, &bad[..cut]), frame(FIN | CONT, &bad[cut..])]);
+        }
+        accepts(&[frame(FIN | BINARY, bad)], &[Event::Binary(bad)]);
+    }
+}
+
+#[test]
+fn a_character_may_be_cut_between_fragments() {
+    let text = "é€𝄞";
+    let mut pieces: Vec<_> = text.bytes().map(|byte| frame(CONT, &[byte])).collect();
+    pieces.insert(0, frame(TEXT, b""));
+    pieces.push(frame(FIN | CONT, b""));
+    accepts(&pieces, &[Event::Text(text)]);
+}
+
+#[test]
+fn wrong_text_is_refused_before_its_last_fragment() {
+    not_utf8(&[frame(TEXT, b"\xff")]);
+    not_utf8(&[frame(TEXT, b"ok"), frame(CONT, b"ok\x80")]);
+    not_utf8(&[frame(TEXT, b"\xf4"), frame(CONT, b"\x90")]);
+    check(MAX, &[frame(TEXT, b"\xf4"), frame(CONT, b"\x8f")], &[], Ok(0));
+}
+
+#[test]
+fn text_in_fragments_is_checked_once() {
+    let mut decoder = Decoder::new(MAX);
+    for (mut frame, checked) in [(frame(TEXT, b"abcd\xe2"), 4), (frame(CONT, b"\x82"), 4), (frame(CONT, b"\xacef"), 9)]
+    {
+        decoder.decode(&mut frame).unwrap();
+        assert_eq!(decoder.open.as_ref().unwrap().checked, checked);
+    }
+}
+
+#[test]
+fn a_close_frame_may_say_why() {
+    let why = |code, reason| Event::Close(Some(CloseFrame { code, reason }));
+    accepts(&[frame(FIN | CLOSE, b"")], &[Event::Close(None)]);
+    accepts(&[close(1000, b"")], &[why(1000, "")]);
+    accepts(&[close(1001, "à bientôt".as_bytes())], &[why(1001, "à bientôt")]);
+    accepts(&[close(1000, &[b'x'; 123])], &[why(1000, &"x".repeat(123))]);
+}
+
+#[test]
+fn a_close_code_is_two_bytes() {
+    refuses(&[frame(FIN | CLOSE, b"\x03")], "close frame with half a code");
+}
+
+#[test]
+fn close_codes_are_those_for_the_wire() {
+    for code in 0..=u16::MAX {
+        match code {
+            1000..=1003 | 1007..=1014 | 3000..=4999 => {
+                accepts(&[close(code, b"")], &[Event::Close(Some(CloseFrame { code, reason: "" }))]);
+            }
+            _ => refuses(&[close(code, b"")], "close code is not for the wire"),
+        }
+    }
+}
+
+#[test]
+fn the_reason_of_a_close_is_utf8() {
+    not_utf8(&[close(1000, b"\xff")]);
+    not_utf8(&[close(1000, b"cut \xe2\x82")]);
+}
+
+#[test]
+fn a_violation_names_its_end() {
+    for violation in [Violation::Protocol("rule"), Violation::NotUtf8, Violation::TooLarge] {
+        let (code, _) = CloseReason::from(violation).close_frame().unwrap();
+        assert_eq!(code, violation.close_code());
+    }
+}
+
+#[test]
+fn the_hub_writes_headers_in_their_shortest_form() {
+    let header = |opcode, len| {
+        let mut out = Vec::new();
+        put_header(&mut out, opcode, len);
+        assert_eq!(out.len(), header_len(len));
+        out
+    };
+    assert_eq!(header(Opcode::Text, 0), [0x81, 0]);
+    assert_eq!(header(Opcode::Binary, 125), [0x82, 125]);
+    assert_eq!(header(Opcode::Text, 126), [0x81, 126, 0, 126]);
+    assert_eq!(header(Opcode::Text, 65_535), [0x81, 126, 0xff, 0xff]);
+    assert_eq!(header(Opcode::Text, 65_536), [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+    assert_eq!(header(Opcode::Continuation, 1), [0x80, 1]);
+}
+
+#[test]
+fn the_hub_writes_control_frames() {
+    let mut out = Vec::new();
+    put_ping(&mut out, b"nonce");
+    put_pong(&mut out, b"");
+    put_close(&mut out, 1012, "restarting");
+    assert_eq!(out, b"\x89\x05nonce\x8a\x00\x88\x0c\x03\xf4restarting");
+}
+
+#[test]
+fn what_is_too_long_for_a_control_frame_is_cut() {
+    let mut out = Vec::new();
+    put_ping(&mut out, &[1; 126]);
+    assert_eq!((out.len(), out[1]), (127, 125));
+
+    // 41 characters of three bytes are 123 bytes; one more would be cut in two.
+    for (reason, fits) in [("€".repeat(50), 123), (format!("x{}", "€".repeat(50)), 121)] {
+        let mut out = Vec::new();
+        put_close(&mut out, 1000, &reason);
+        assert_eq!((out.len(), usize::from(out[1])), (4 + fits, 2 + fits));
+        assert_eq!(str::from_utf8(&out[4..]), Ok(&reason[..fits]));
+    }
+}
+
+/// What a client may say, and how it is heard.
+#[derive(Clone, Debug)]
+enum Said {
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+}
+
+impl Said {
+    fn heard(&self) -> String {
+        match self {
+            Self::Text(text) => format!("{:?}", Event::Text(text)),
+            Self::Binary(bytes) => format!("{:?}", Event::Binary(bytes)),
+            Self::Ping(bytes) => format!("{:?}", Event::Ping(bytes)),
+            Self::Pong(bytes) => format!("{:?}", Event::Pong(bytes)),
+        }
+    }
+
+    /// The frames of it, cut at `cuts`.
+    fn frames(&self, cuts: &[prop::sample::Index]) -> Vec<Vec<u8>> {
+        let (opcode, payload) = match self {
+            Self::Text(text) => (TEXT, text.as_bytes()),
+            Self::Binary(bytes) => (BINARY, &bytes[..]),
+            Self::Ping(bytes) => return vec![frame(FIN | PING, bytes)],
+            Self::Pong(bytes) => return vec![frame(FIN | PONG, bytes)],
+        };
+        let pieces = pieces(payload, cuts);
+        let last = pieces.len() - 1;
+        let first_byte = |i| if i == 0 { opcode } else { CONT } | if i == last { FIN } else { 0 };
+        pieces.iter().enumerate().map(|(i, piece)| frame(first_byte(i), piece)).collect()
+    }
+}
+
+fn pieces<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+    let mut at: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+    at.extend([0, bytes.len()]);
+    at.sort_unstable();
+    at.windows(2).map(|ends| &bytes[ends[0]..ends[1]]).collect()
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let bytes = |longest| prop::collection::vec(any::<u8>(), 0..=longest);
+    prop_oneof![
+        "\\PC{0,80}".prop_map(Said::Text),
+        "[a-zé€𝄞]{120,400}".prop_map(Said::Text),
+        bytes(300).prop_map(Said::Binary),
+        bytes(MAX_CONTROL_PAYLOAD).prop_map(Said::Ping),
+        bytes(MAX_CONTROL_PAYLOAD).prop_map(Said::Pong),
+    ]
+}
+
+fn cuts() -> impl Strategy<Value = Vec<prop::sample::Index>> {
+    prop::collection::vec(any::<prop::sample::Index>(), 0..6)
+}
+
+fn conversation() -> impl Strategy<Value = Vec<(Said, Vec<prop::sample::Index>)>> {
+    prop::collection::vec((said(), cuts()), 0..8)
+}
+
+/// The frames of a conversation in order, with a ping before every fragment that is not a first.
+fn stream(conversation: &[(Said, Vec<prop::sample::Index>)]) -> (Vec<u8>, Vec<String>) {
+    let ping = Said::Ping(b"between".to_vec());
+    let (mut stream, mut heard) = (Vec::new(), Vec::new());
+    for (said, cuts) in conversation {
+        for (i, frame) in said.frames(cuts).iter().enumerate() {
+            if i > 0 {
+                stream.extend(ping.frames(&[]).concat());
+                heard.push(ping.heard());
+            }
+            stream.extend(frame);
+        }
+        heard.push(said.heard());
+    }
+    (stream, heard)
+}
+
+fn transcript<'c>(max: usize, chunks: impl Iterator<Item = &'c [u8]>) -> Vec<String> {
+    let mut heard = Vec::new();
+    let end = read(max, chunks, |event| heard.push(format!("{event:?}")));
+    heard.push(format!("{end:?}"));
+    heard
+}
+
+proptest! {
+    #[test]
+    fn what_is_said_is_heard_however_it_is_cut(conversation in conversation(), cuts in cuts()) {
+        let (stream, mut heard) = stream(&conversation);
+        heard.push("Ok(0)".into());
+        prop_assert_eq!(&transcript(MAX, [&stream[..]].into_iter()), &heard);
+        prop_assert_eq!(&transcript(MAX, pieces(&stream, &cuts).into_iter()), &heard);
+    }
+
+    #[test]
+    fn what_is_refused_does_not_depend_on_the_cuts(
+        conversation in conversation(),
+        wrong in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cuts in cuts(),
+        max in 0..500_usize,
+    ) {
+        let (mut stream, _) = stream(&conversation);
+        if !stream.is_empty() {
+            for (at, byte) in wrong {
+                *at.get_mut(&mut stream) = byte;
+            }
+        }
+        prop_assert_eq!(transcript(max, pieces(&stream, &cuts).into_iter()), transcript(max, [&stream[..]].into_iter()));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cuts in cuts(), max in 0..300_usize) {
+        prop_assert_eq!(transcript(max, pieces(&bytes, &cuts).into_iter()), transcript(max, [&bytes[..]].into_iter()));
+    }
+
+    #[test]
+    fn a_header_that_is_written_is_read_back(len in prop_oneof![0..300_usize, 65_000..66_000_usize, any::<u32>().prop_map(|len| len as usize)]) {
+        let mut header = Vec::new();
+        put_header(&mut header, Opcode::Binary, len);
+        prop_assert_eq!(header.len(), header_len(len));
+
+        header[1] |= MASKED;
+        header.extend_from_slice(&MASK);
+        let read = if len == 0 {
+            Progress::Took { consumed: header.len(), event: Some(Event::Binary(b"")) }
+        } else {
+            Progress::Need(header.len() + len)
+        };
+        let mut decoder = Decoder::new(usize::MAX);
+        prop_assert_eq!(decoder.decode(&mut header), Ok(read));
+    }
+}

@@ -1,0 +1,53 @@
+//! The session of a shard with nothing behind it: what a client says comes back. For conformance tests of the WebSocket.
+//!
+//! `echo --port 0` prints where it listens and runs until it is ended.
+#![allow(clippy::print_stdout, reason = "the test that starts it reads the port from there")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::HeaderMap;
+use proto::{HubId, Keys, PeerId, RouterConfig, ShardId, limits};
+use shard::{Clock, Gauges, HubConfig, Reading, SessionLimits};
+
+fn main() -> std::io::Result<()> {
+    let port =
+        std::env::args().skip_while(|arg| arg != "--port").nth(1).and_then(|port| port.parse().ok()).unwrap_or(0);
+    let listeners = shard::bind(([127, 0, 0, 1], port).into(), 1)?;
+    println!("listening on {}", listeners[0].local_addr()?);
+    let peer_timeout = Duration::from_secs(300);
+    let max_message_bytes = 64 * 1024 * 1024;
+    let config = HubConfig {
+        router: RouterConfig {
+            shard: ShardId(0),
+            shards: 1,
+            keys: Keys(1, 2),
+            hub: HubId(PeerId::from_bytes([0; 20])),
+            heartbeat: peer_timeout,
+            max_message_bytes,
+            max_networks_per_peer: 1,
+            max_peers_per_network: 1,
+            message_rate: limits::DEFAULT_MESSAGE_RATE,
+            events: false,
+        },
+        limits: SessionLimits {
+            max_message_bytes,
+            send_queue_frames: limits::DEFAULT_SEND_QUEUE_FRAMES,
+            send_queue_bytes: 4 * max_message_bytes,
+            send_budget_bytes: limits::DEFAULT_SEND_BUDGET_BYTES,
+            peer_timeout,
+        },
+        max_connections: limits::DEFAULT_MAX_CONNECTIONS,
+        auth_token: None,
+        cors: HeaderMap::new(),
+        pages: Arc::new(|_, _| hyper::Response::default()),
+        gauges: Arc::<Gauges>::default(),
+        clock: Clock::start(),
+        echo: true,
+    };
+    let (publish, _readings) = tokio::sync::watch::channel(Arc::new(Reading::default()));
+    let (ended, mut end) = tokio::sync::mpsc::channel(1);
+    let _shards = shard::start(&config, vec![listeners], vec![publish], &ended)?;
+    end.blocking_recv();
+    Ok(())
+}

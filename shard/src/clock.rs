@@ -1,0 +1,22 @@
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use proto::Now;
+
+/// Reads the time for a hub. All shards share one, so that their times compare.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    /// The time.
+    pub fn now(self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { at: self.start.elapsed(), wall_ms: wall.as_millis() as u64 }
+    }
+}

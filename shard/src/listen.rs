@@ -1,0 +1,44 @@
+//! Listening: one address, one listener a shard.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that the kernel keeps for a listener until they are accepted. Linux caps it at `somaxconn` (4,096).
+const BACKLOG: i32 = 4096;
+
+/// Binds `address` for `shards` shards; the kernel spreads connections among their listeners.
+///
+/// # Errors
+///
+/// Those of bind, among them an address in use: SO_REUSEPORT would let a second hub share the port in silence, so a
+/// bind without it comes first.
+pub fn bind(address: SocketAddr, shards: u16) -> io::Result<Vec<TcpListener>> {
+    let exclusive = open(address, false)?;
+    let bound = exclusive.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+    if shards == 1 {
+        exclusive.listen(BACKLOG)?;
+        return Ok(vec![exclusive.into()]);
+    }
+    drop(exclusive);
+    (0..shards)
+        .map(|_| {
+            let socket = open(bound, true)?;
+            socket.listen(BACKLOG)?;
+            Ok(socket.into())
+        })
+        .collect()
+}
+
+fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_port(shared)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}

@@ -1,0 +1,317 @@
+//! A shard's thread: its runtime, its listeners, its mailbox.
+
+use std::cell::RefCell;
+use std::net::TcpListener as StdListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use hyper::HeaderMap;
+use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, LETTER_BATCH, MAILBOX_BATCHES, MAX_HTTP_CONNECTIONS, TICK};
+use proto::{Letter, Router, RouterConfig, ShardId};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::PollSender;
+use tracing::{debug, warn};
+
+use crate::clock::Clock;
+use crate::core::{Adopted, Core, SessionLimits};
+use crate::http::{self, Door};
+use crate::session::{self, HandOff};
+use crate::{Gauges, Pages, Reading};
+
+/// What the shards of a hub have in common.
+#[derive(Clone)]
+pub struct HubConfig {
+    /// The rules. `shard` is overwritten for each.
+    pub router: RouterConfig,
+    /// What sessions may use. The budget is the hub's, and divided among its shards.
+    pub limits: SessionLimits,
+    /// WebSockets the hub may have.
+    pub max_connections: usize,
+    /// What a client has to show to be let in, if anything.
+    pub auth_token: Option<Arc<str>>,
+    /// What lets a page of another origin read an answer. Goes on refusals; the pages have theirs.
+    pub cors: HeaderMap,
+    /// What answers requests that are not for a WebSocket.
+    pub pages: Pages,
+    /// Counts that are right at once.
+    pub gauges: Arc<Gauges>,
+    /// The hub's clock.
+    pub clock: Clock,
+    /// Sessions send back what they get and route nothing: for conformance tests of the WebSocket itself.
+    #[doc(hidden)]
+    pub echo: bool,
+}
+
+/// An order from the hub to a shard.
+#[derive(Debug)]
+enum Command {
+    /// Stop accepting; tell every session to go within the time; answer when all have.
+    Drain { spread: Duration, hubs: Arc<[String]>, done: oneshot::Sender<()> },
+}
+
+/// The hub's hold on a running shard. The shard ends when this is dropped.
+#[derive(Debug)]
+pub struct ShardHandle {
+    commands: mpsc::Sender<Command>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl ShardHandle {
+    /// Has the shard stop accepting and its sessions leave, each at its own time within `spread`.
+    /// The receiver resolves when the last has left, or the shard has ended.
+    pub fn drain(&self, spread: Duration, hubs: Arc<[String]>) -> oneshot::Receiver<()> {
+        let (done, drained) = oneshot::channel();
+        _ = self.commands.try_send(Command::Drain { spread, hubs, done });
+        drained
+    }
+
+    /// Ends the shard, whatever it still has, and waits for its thread.
+    pub fn stop(self) -> std::thread::Result<()> {
+        drop(self.commands);
+        self.thread.join()
+    }
+}
+
+/// Starts one shard for each set of listeners. Each publishes its numbers once a tick, by the sender at its place in
+/// `publish`; `ended` hears of a shard's end, wanted or not.
+///
+/// # Errors
+///
+/// When a thread or its runtime cannot be made.
+pub fn start(
+    config: &HubConfig,
+    listeners: Vec<Vec<StdListener>>,
+    publish: Vec<watch::Sender<Arc<Reading>>>,
+    ended: &mpsc::Sender<ShardId>,
+) -> std::io::Result<Vec<ShardHandle>> {
+    let shards = listeners.len() as u16;
+    let (homes, arrivals): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(HANDOFF_QUEUE)).unzip();
+    let (posts, mailboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(MAILBOX_BATCHES)).unzip();
+    let homes: Arc<[mpsc::Sender<HandOff>]> = homes.into();
+    let posts: Arc<[mpsc::Sender<Vec<Letter>>]> = posts.into();
+    let mut handles = Vec::new();
+    let post = arrivals.into_iter().zip(mailboxes).zip(publish);
+    for (i, (listeners, ((arrivals, mailbox), publish))) in listeners.into_iter().zip(post).enumerate() {
+        let shard = ShardId(i as u16);
+        let (commands, orders) = mpsc::channel(1);
+        let mut config = config.clone();
+        config.router.shard = shard;
+        config.router.shards = shards;
+        config.limits.send_budget_bytes /= usize::from(shards);
+        let router = Router::new(config.router.clone());
+        let mut core =
+            Core::new(router, shard, shards, config.limits, config.clock, Arc::clone(&config.gauges), config.echo);
+        let post = Post { homes: Arc::clone(&homes), posts: Arc::clone(&posts), arrivals, mailbox, orders, publish };
+        let on_end = OnEnd(ended.clone(), shard);
+        let busy = Arc::new(AtomicU64::new(0));
+        let mut runtime = runtime(&busy);
+        let thread = std::thread::Builder::new().name(format!("shard-{i}")).spawn(move || {
+            let _on_end = on_end;
+            match runtime.build_local(tokio::runtime::LocalOptions::default()) {
+                Ok(runtime) => runtime.block_on(run(config, core, listeners, post, busy)),
+                Err(error) => tracing::error!(%error, "shard_failed"),
+            }
+        })?;
+        handles.push(ShardHandle { commands, thread });
+    }
+    Ok(handles)
+}
+
+/// Tells of a shard's end, also when its thread panics.
+struct OnEnd(mpsc::Sender<ShardId>, ShardId);
+
+impl Drop for OnEnd {
+    fn drop(&mut self) {
+        _ = self.0.try_send(self.1);
+    }
+}
+
+struct Post {
+    homes: Arc<[mpsc::Sender<HandOff>]>,
+    posts: Arc<[mpsc::Sender<Vec<Letter>>]>,
+    arrivals: mpsc::Receiver<HandOff>,
+    mailbox: mpsc::Receiver<Vec<Letter>>,
+    orders: mpsc::Receiver<Command>,
+    publish: watch::Sender<Arc<Reading>>,
+}
+
+/// A runtime for one thread that adds up how long that thread was awake.
+fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
+    thread_local! {
+        static WOKEN: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+    }
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let busy = Arc::clone(busy);
+    builder.enable_all();
+    builder.on_thread_unpark(|| WOKEN.set(Some(Instant::now())));
+    builder.on_thread_park(move || {
+        if let Some(woken) = WOKEN.take() {
+            busy.fetch_add(woken.elapsed().as_micros() as u64, Ordering::Relaxed);
+        }
+    });
+    builder
+}
+
+async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: Post, busy: Arc<AtomicU64>) {
+    let Post { homes, posts, arrivals, mailbox, mut orders, publish } = post;
+    let core = Rc::new(RefCell::new(core));
+    let door = Rc::new(Door {
+        shards: config.router.shards,
+        keys: config.router.keys,
+        max_connections: config.max_connections,
+        gauges: config.gauges,
+        auth_token: config.auth_token,
+        cors: config.cors,
+        pages: config.pages,
+        homes,
+    });
+    let (close_door, door_open) = watch::channel(true);
+    let mut tasks = JoinSet::new();
+    for listener in listeners {
+        tasks.spawn_local(accept(Rc::clone(&door), Rc::clone(&core), listener, door_open.clone()));
+    }
+    tasks.spawn_local(welcome(Rc::clone(&core), arrivals));
+    tasks.spawn_local(read_mail(Rc::clone(&core), mailbox));
+    tasks.spawn_local(flush(Rc::clone(&core), posts));
+    tasks.spawn_local(keep_time(Rc::clone(&core), publish, busy));
+
+    let mut drained = None;
+    loop {
+        tokio::select! {
+            biased;
+            order = orders.recv() => match order {
+                Some(Command::Drain { spread, hubs, done }) => {
+                    close_door.send_replace(false);
+                    core.borrow_mut().drain(spread, &hubs);
+                    drained = Some(done);
+                }
+                None => break,
+            },
+            Some(ended) = tasks.join_next() => if let Err(error) = ended {
+                // One of the shard's own loops has failed: what it did is done by nobody.
+                std::panic::resume_unwind(error.into_panic());
+            },
+            () = tokio::time::sleep(TICK), if drained.is_some() => {
+                if core.borrow().is_drained()
+                    && let Some(done) = drained.take()
+                {
+                    _ = done.send(());
+                }
+            }
+        }
+    }
+}
+
+/// Accepts connections until the door is closed, and then those that the kernel has accepted already.
+async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, mut open: watch::Receiver<bool>) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "listener_failed"),
+    };
+    let mut connections = JoinSet::new();
+    let spawn = |connections: &mut JoinSet<()>, stream: TcpStream, address| {
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "nodelay_failed");
+        }
+        connections.spawn_local(http::serve(Rc::clone(&door), Rc::clone(&core), stream, address));
+    };
+    while *open.borrow_and_update() {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < MAX_HTTP_CONNECTIONS => match accepted {
+                Ok((stream, address)) => spawn(&mut connections, stream, address),
+                Err(error) => {
+                    // Out of file descriptors, most likely: the queue waits until some are closed.
+                    warn!(%error, "accept_failed");
+                    tokio::time::sleep(TICK).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            _ = open.changed() => {}
+        }
+    }
+    let waiting = listener.into_std().and_then(|listener| {
+        while let Ok((stream, address)) = listener.accept() {
+            stream.set_nonblocking(true)?;
+            spawn(&mut connections, TcpStream::from_std(stream)?, address);
+        }
+        Ok(())
+    });
+    if let Err(error) = waiting {
+        debug!(%error, "accept_failed");
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+/// Takes in sockets whose home this is, and owns their sessions' tasks.
+async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>) {
+    let mut sessions = JoinSet::new();
+    loop {
+        tokio::select! {
+            arrived = arrivals.recv() => {
+                let Some(arrived) = arrived else { break };
+                let (stream, adopted): (std::net::TcpStream, Adopted) = arrived.into();
+                match TcpStream::from_std(stream) {
+                    Ok(stream) => {
+                        let (read, write) = stream.into_split();
+                        let id = core.borrow_mut().adopt(write, adopted);
+                        sessions.spawn_local(session::run(Rc::clone(&core), id, read));
+                    }
+                    Err(error) => warn!(%error, "hand_off_failed"),
+                }
+            }
+            Some(_) = sessions.join_next() => {}
+        }
+    }
+}
+
+/// Takes in letters from other shards, a batch a turn.
+async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<Letter>>) {
+    while let Some(letters) = mailbox.recv().await {
+        core.borrow_mut().letters(letters);
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Writes what waits: letters first, since their readers have other cores, then a chunk of the sessions.
+///
+/// Runs once after all that was ready has had its turn, which is what puts frames together.
+async fn flush(core: Rc<RefCell<Core>>, posts: Arc<[mpsc::Sender<Vec<Letter>>]>) {
+    let mut posts: Vec<_> = posts.iter().map(|post| PollSender::new(post.clone())).collect();
+    std::future::poll_fn(|cx| {
+        let mut core = core.borrow_mut();
+        core.set_flusher(cx.waker());
+        for (i, post) in posts.iter_mut().enumerate() {
+            let shard = ShardId(i as u16);
+            while core.has_letters_for(shard) {
+                match post.poll_reserve(cx) {
+                    // A shard that has ended takes its hub with it; until then its letters have nowhere to go.
+                    Poll::Ready(Err(_)) => _ = core.take_letters(shard, LETTER_BATCH),
+                    Poll::Ready(Ok(())) => _ = post.send_item(core.take_letters(shard, LETTER_BATCH)),
+                    Poll::Pending => break,
+                }
+            }
+        }
+        if core.flush(FLUSH_CHUNK) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::<()>::Pending
+    })
+    .await;
+}
+
+async fn keep_time(core: Rc<RefCell<Core>>, publish: watch::Sender<Arc<Reading>>, busy: Arc<AtomicU64>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let mut core = core.borrow_mut();
+        core.tick();
+        core.stats_mut().busy_micros = busy.load(Ordering::Relaxed);
+        publish.send_replace(Arc::new(core.reading()));
+    }
+}

@@ -1,0 +1,210 @@
+//! One WebSocket on its home shard.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use proto::ws::Decoder;
+use proto::{CloseReason, PeerId, SessionId};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::Gauges;
+use crate::core::Core;
+use crate::queue::SendQueue;
+
+/// An upgraded socket on its way from the shard that accepted it to its peer's home.
+#[derive(Debug)]
+pub(crate) struct HandOff {
+    pub(crate) stream: std::net::TcpStream,
+    /// What the client sent behind its request. It comes before anything read from the socket.
+    pub(crate) leftover: Bytes,
+    pub(crate) peer: PeerId,
+    pub(crate) address: SocketAddr,
+    pub(crate) seat: Seat,
+}
+
+/// A place among MAX_CONNECTIONS, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    gauges: Arc<Gauges>,
+    taken: bool,
+}
+
+impl Seat {
+    /// Takes a place if there is one.
+    pub(crate) fn request(gauges: &Arc<Gauges>, max: usize) -> Self {
+        let more = |n| (n < max).then_some(n + 1);
+        let taken = gauges.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        Self { gauges: Arc::clone(gauges), taken }
+    }
+
+    pub(crate) fn is_taken(&self) -> bool {
+        self.taken
+    }
+
+    /// Takes a place whether or not there is one: for a session that goes on in the place of another.
+    pub(crate) fn insist(&mut self) {
+        if !self.taken {
+            self.gauges.connections.fetch_add(1, Ordering::Relaxed);
+            self.taken = true;
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.taken {
+            self.gauges.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Keeps the gauge of a counted thing right, however the thing ends.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<Gauges>, fn(&Gauges) -> &AtomicUsize);
+
+impl Counted {
+    pub(crate) fn peer(gauges: &Arc<Gauges>) -> Self {
+        gauges.peers.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(gauges), |gauges| &gauges.peers)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.1)(&self.0).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How far a session's life has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Not admitted: nothing is read.
+    Pending,
+    Open,
+    /// Told to go, and still read: what was under way is routed.
+    Retiring,
+    /// The router has forgotten it. The socket waits for the last bytes to leave and for the client's end.
+    Closing,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) peer: PeerId,
+    pub(crate) address: SocketAddr,
+    pub(crate) write: OwnedWriteHalf,
+    /// The session's task.
+    pub(crate) waker: Option<Waker>,
+    pub(crate) phase: Phase,
+    /// Why it ended, once it has.
+    pub(crate) reason: Option<CloseReason>,
+    /// What waits to be written; none when nothing does.
+    pub(crate) queue: Option<Box<SendQueue>>,
+    pub(crate) decoder: Decoder,
+    /// The beginning of a frame whose rest has not come.
+    pub(crate) partial: Vec<u8>,
+    /// `partial` came with the hand-off and has not been looked at.
+    pub(crate) replay: bool,
+    pub(crate) last_heard: Duration,
+    pub(crate) pings: u8,
+    /// The socket takes nothing more just now.
+    pub(crate) blocked: bool,
+    /// In the list of sessions to be written to.
+    pub(crate) dirty: bool,
+    /// The router has more of a roster to tell.
+    pub(crate) backlog: bool,
+    /// Waits for the end of a stall.
+    pub(crate) parked: bool,
+    /// What comes from the client can no longer be understood; only its end is waited for.
+    pub(crate) deaf: bool,
+    /// The client's close frame or end has come: the socket closes when the queue is empty.
+    pub(crate) client_done: bool,
+    pub(crate) seat: Seat,
+    pub(crate) counted: Option<Counted>,
+}
+
+impl Session {
+    pub(crate) fn reads(&self) -> bool {
+        self.phase != Phase::Pending && !self.client_done
+    }
+
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.len_bytes())
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// Reads of one session in a row, before others have their turn.
+const READS_PER_TURN: usize = 4;
+
+/// Runs a session until its socket is closed.
+pub(crate) async fn run(core: Rc<RefCell<Core>>, id: SessionId, mut read: OwnedReadHalf) {
+    std::future::poll_fn(|cx| {
+        // The one place where a session's own code runs: if it fails, the session ends and the shard goes on.
+        let turn = catch_unwind(AssertUnwindSafe(|| drive(&core, id, &mut read, cx)));
+        turn.unwrap_or_else(|_| {
+            core.borrow_mut().failed(id);
+            Poll::Ready(())
+        })
+    })
+    .await;
+}
+
+fn drive(core: &RefCell<Core>, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<()> {
+    let mut core = core.borrow_mut();
+    for _ in 0..READS_PER_TURN {
+        let stalled = core.is_stalled();
+        let Some(session) = core.session_mut(id) else { return Poll::Ready(()) };
+        if session.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            session.waker = Some(cx.waker().clone());
+        }
+        if session.blocked && read.as_ref().poll_write_ready(cx).is_ready() {
+            session.blocked = false;
+            core.flush_session(id);
+            continue;
+        }
+        if !session.reads() {
+            return Poll::Pending;
+        }
+        if stalled && session.phase != Phase::Closing {
+            core.park(id);
+            return Poll::Pending;
+        }
+        if std::mem::take(&mut session.replay) {
+            core.received(id, &mut []);
+            continue;
+        }
+        let mut buffer = core.take_read_buffer();
+        let mut into = ReadBuf::new(&mut buffer);
+        let polled = Pin::new(&mut *read).poll_read(cx, &mut into);
+        let n = into.filled().len();
+        match polled {
+            Poll::Pending => {
+                core.restore_read_buffer(buffer);
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(())) if n > 0 => core.received(id, &mut buffer[..n]),
+            Poll::Ready(Ok(()) | Err(_)) => core.lost(id),
+        }
+        core.restore_read_buffer(buffer);
+    }
+    drive_again(cx)
+}
+
+fn drive_again(cx: &mut Context<'_>) -> Poll<()> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}

@@ -1,0 +1,90 @@
+//! What one shard has counted, as it publishes it once a tick.
+
+use proto::{CloseReason, MessageKind, RouterStats};
+
+/// One shard's numbers. All but the gauges only grow.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// The rules' own numbers.
+    pub router: RouterStats,
+    /// The sockets' numbers.
+    pub io: IoStats,
+}
+
+/// Why a request for a WebSocket was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HandshakeFailure {
+    /// No token, or not the right one (401).
+    Unauthorized,
+    /// No `peerId`, or not 40 hexadecimal digits (403).
+    InvalidPeerId,
+    /// Not an upgrade of RFC 6455 (400).
+    NotAnUpgrade,
+    /// The hub is going away (503).
+    Draining,
+    /// The request's head did not come in time, or was not HTTP.
+    BadRequest,
+    /// The home shard did not take the socket in time.
+    HandOff,
+}
+
+impl HandshakeFailure {
+    /// Every failure, in the order of its discriminant.
+    pub const ALL: [Self; 6] =
+        [Self::Unauthorized, Self::InvalidPeerId, Self::NotAnUpgrade, Self::Draining, Self::BadRequest, Self::HandOff];
+
+    /// The name in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::InvalidPeerId => "invalid-peer-id",
+            Self::NotAnUpgrade => "not-an-upgrade",
+            Self::Draining => "draining",
+            Self::BadRequest => "bad-request",
+            Self::HandOff => "hand-off",
+        }
+    }
+}
+
+/// What the sockets of a shard have seen.
+#[derive(Clone, Debug, Default)]
+pub struct IoStats {
+    /// Messages queued for sockets, by [`MessageKind::index`].
+    pub messages_out: [u64; MessageKind::COUNT],
+    /// Bytes read from WebSockets.
+    pub bytes_in: u64,
+    /// Bytes written to WebSockets.
+    pub bytes_out: u64,
+    /// Writes to WebSockets: with `messages_out`, how well frames are put together.
+    pub writes: u64,
+    /// Sessions closed, by the reason's discriminant.
+    pub closes: [u64; CloseReason::ALL.len()],
+    /// WebSockets opened.
+    pub handshakes: u64,
+    /// Requests for a WebSocket refused, by the failure's discriminant.
+    pub handshake_failures: [u64; HandshakeFailure::ALL.len()],
+    /// Sockets accepted here and handed to another shard.
+    pub handed_off: u64,
+    /// Letters posted to other shards.
+    pub letters_out: u64,
+    /// Batches of letters posted to other shards.
+    pub letter_batches_out: u64,
+    /// Most letters that ever waited for one other shard.
+    pub outbox_peak: u64,
+    /// Times that reading stopped because letters could not be posted fast enough.
+    pub stalls: u64,
+    /// Most bytes that ever waited for one session.
+    pub queue_peak_bytes: u64,
+    /// Most frames that ever waited for one session.
+    pub queue_peak_frames: u64,
+    /// Gauge: bytes that wait for all sessions.
+    pub queued_bytes: u64,
+    /// Gauge: WebSockets on this shard, also those that are about to close.
+    pub sessions: u64,
+    /// Time the loop was busy, in microseconds.
+    pub busy_micros: u64,
+    /// HTTP requests that were not for a WebSocket.
+    pub http_requests: u64,
+    /// Pings sent by the hub.
+    pub pings: u64,
+}

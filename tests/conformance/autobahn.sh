@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Runs the Autobahn test suite (RFC 6455, cases 1 to 7 and 10) against the echo server that is built of a session's
+# parts: `cargo run -p peerpigeon-shard --example echo`.
+#
+# AUTOBAHN_URL=ws://host:port  test that server instead
+# AUTOBAHN_CASES='"6.*"'       run only these cases
+#
+# The suite needs Python 2.7. The reports are left in target/autobahn/reports/index.html.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+target=${CARGO_TARGET_DIR:-target}
+venv=$target/autobahn-venv
+work=$target/autobahn
+
+find_python() {
+    local python
+    for python in python2.7 "$HOME"/.pyenv/versions/2.7*/bin/python; do
+        # A shim of pyenv may be on the PATH with no 2.7 behind it.
+        if [[ $("$python" -c 'import sys; print(sys.version_info[:2] == (2, 7))' 2>/dev/null) == True ]]; then
+            echo "$python"
+            return
+        fi
+    done
+    return 1
+}
+
+install() {
+    mkdir -p "$target"
+    # virtualenv goes to a directory of its own: the interpreter's own packages are not ours to change.
+    "$1" -m pip install --quiet --disable-pip-version-check --upgrade --target "$venv-bootstrap" 'virtualenv<20.22'
+    PYTHONPATH=$venv-bootstrap "$1" -m virtualenv --quiet "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'autobahntestsuite==25.10.1'
+}
+
+server=
+stop_server() {
+    if [[ -n $server ]]; then
+        kill "$server" 2>/dev/null || true
+        wait "$server" 2>/dev/null || true
+        server=
+    fi
+}
+
+start_server() {
+    cargo build --release --package peerpigeon-shard --example echo
+    # `cargo run` becomes the program it runs, so the pid is the server's.
+    cargo run --quiet --release --package peerpigeon-shard --example echo -- --port 0 >"$work/server.log" &
+    server=$!
+    local address
+    for _ in {1..300}; do
+        address=$(sed -n 's/^listening on //p' "$work/server.log")
+        if [[ -n $address ]]; then
+            url="ws://$address/ws?peerId=$(printf '%040d' 0)"
+            return
+        fi
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "autobahn: the echo server did not say where it listens" >&2
+    return 1
+}
+
+if ! python=$(find_python); then
+    echo "SKIP autobahn: no Python 2.7 here"
+    exit 0
+fi
+[[ -x $venv/bin/wstest ]] || install "$python"
+
+rm -rf "$work"
+mkdir -p "$work"
+trap stop_server EXIT
+
+url=${AUTOBAHN_URL:-}
+[[ -n $url ]] || start_server
+
+cases=${AUTOBAHN_CASES:-'"1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"'}
+cat >"$work/spec.json" <<JSON
+{
+  "outdir": "$work/reports",
+  "servers": [{"agent": "peerpigeon", "url": "$url"}],
+  "cases": [$cases],
+  "exclude-cases": [],
+  "exclude-agent-cases": {}
+}
+JSON
+if ! "$venv/bin/wstest" --mode fuzzingclient --spec "$work/spec.json" >"$work/wstest.log" 2>&1; then
+    tail -n 20 "$work/wstest.log" >&2
+    exit 1
+fi
+
+"$venv/bin/python" - "$work/reports/index.json" <<'PYTHON'
+from __future__ import print_function
+import json, sys
+
+cases = json.load(open(sys.argv[1])).get("peerpigeon", {})
+counts = {"OK": 0, "NON-STRICT": 0, "INFORMATIONAL": 0, "FAILED": 0}
+for name in sorted(cases, key=lambda name: [int(part) for part in name.split(".")]):
+    behavior, close = cases[name]["behavior"], cases[name]["behaviorClose"]
+    # What is none of the three (FAILED, UNCLEAN, WRONG CODE, UNIMPLEMENTED ..) is a failure, in the close as well.
+    good = behavior in ("OK", "NON-STRICT", "INFORMATIONAL") and close in ("OK", "INFORMATIONAL")
+    counts[behavior if good else "FAILED"] += 1
+    if not good or behavior == "NON-STRICT":
+        print("autobahn: case %s: %s, close %s" % (name, behavior, close))
+print("autobahn: " + ", ".join("%d %s" % (counts[end], end) for end in ("OK", "NON-STRICT", "INFORMATIONAL", "FAILED")))
+sys.exit(counts["FAILED"] > 0 or not cases)
+PYTHON

@@ -1,0 +1,215 @@
+//! A client made by hand, so that it can do what no library lets it do.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::hub::{DEADLINE, Hub};
+
+pub struct Client {
+    pub stream: TcpStream,
+    pub id: String,
+    read: Vec<u8>,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Heard {
+    Text(String),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(u16, String),
+    /// The connection ended without a close frame.
+    End,
+}
+
+/// The 40 digits of peer `n`.
+pub fn id(n: u32) -> String {
+    format!("{n:040x}")
+}
+
+pub fn upgrade(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: hub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+}
+
+/// A client's frame: masked, minimal length.
+pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [0x11, 0x22, 0x33, 0x44];
+    let mut frame = vec![0x80 | opcode];
+    match payload.len() {
+        n @ 0..126 => frame.push(0x80 | n as u8),
+        n @ 126..65536 => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(n as u16).to_be_bytes());
+        }
+        n => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(n as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+impl Client {
+    /// Connects as peer `n` and hears `connected`.
+    pub fn connect(hub: &Hub, n: u32) -> Self {
+        let mut client = Self::open(hub.address, n, b"");
+        let connected = client.hear();
+        assert_eq!(connected["type"], "connected", "{connected}");
+        client
+    }
+
+    /// Connects as peer `n` and joins a network.
+    pub fn join(hub: &Hub, n: u32, network: &str) -> Self {
+        let mut client = Self::connect(hub, n);
+        client.announce(network);
+        client
+    }
+
+    /// Upgrades, with `early` in the same write as the request.
+    pub fn open(address: SocketAddr, n: u32, early: &[u8]) -> Self {
+        let mut stream = TcpStream::connect(address).expect("connects");
+        stream.set_read_timeout(Some(DEADLINE)).expect("set");
+        let mut request = upgrade(&format!("/ws?peerId={}", id(n))).into_bytes();
+        request.extend_from_slice(early);
+        stream.write_all(&request).expect("written");
+        let mut client = Self { stream, id: id(n), read: Vec::new() };
+        let end = loop {
+            if let Some(end) = client.read.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end;
+            }
+            assert!(client.fill(), "no answer: {}", String::from_utf8_lossy(&client.read));
+        };
+        let head = String::from_utf8(client.read.drain(..end + 4).collect()).expect("text");
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        assert!(head.to_ascii_lowercase().contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+        client
+    }
+
+    pub fn say(&mut self, text: &str) {
+        self.raw(&frame(1, text.as_bytes()));
+    }
+
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("written");
+    }
+
+    pub fn announce(&mut self, network: &str) {
+        self.say(&format!(r#"{{"type":"announce","networkName":"{network}"}}"#));
+    }
+
+    pub fn offer(&mut self, target: &str, network: &str, data: &str, more: &str) {
+        self.say(&format!(
+            r#"{{"type":"offer","targetPeerId":"{target}","networkName":"{network}","data":{data}{more}}}"#
+        ));
+    }
+
+    fn fill(&mut self) -> bool {
+        let mut buffer = [0; 65536];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => false,
+            Ok(n) => {
+                self.read.extend_from_slice(&buffer[..n]);
+                true
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("{} heard nothing: {error}", self.id),
+        }
+    }
+
+    /// The next frame.
+    pub fn frame(&mut self) -> Heard {
+        loop {
+            if let Some(heard) = self.parse() {
+                return heard;
+            }
+            if !self.fill() {
+                return Heard::End;
+            }
+        }
+    }
+
+    fn parse(&mut self) -> Option<Heard> {
+        let (&[first, second], rest) = self.read.split_first_chunk()?;
+        assert_eq!(second & 0x80, 0, "a server's frame is not masked");
+        assert_eq!(first & 0xf0, 0x80, "a server's frame is whole");
+        let (len, at) = match second {
+            126 => (usize::from(u16::from_be_bytes(*rest.first_chunk()?)), 4),
+            127 => (u64::from_be_bytes(*rest.first_chunk()?) as usize, 10),
+            n => (usize::from(n), 2),
+        };
+        if self.read.len() < at + len {
+            return None;
+        }
+        let payload: Vec<u8> = self.read.drain(..at + len).skip(at).collect();
+        Some(match first & 0xf {
+            1 => Heard::Text(String::from_utf8(payload).expect("UTF-8")),
+            8 if payload.is_empty() => Heard::Close(1005, String::new()),
+            8 => Heard::Close(
+                u16::from_be_bytes([payload[0], payload[1]]),
+                String::from_utf8(payload[2..].to_vec()).expect("UTF-8"),
+            ),
+            9 => Heard::Ping(payload),
+            10 => Heard::Pong(payload),
+            opcode => panic!("opcode {opcode}"),
+        })
+    }
+
+    /// The next message; pings are answered meanwhile.
+    pub fn hear(&mut self) -> Value {
+        match self.next() {
+            Heard::Text(text) => serde_json::from_str(&text).expect("JSON"),
+            other => panic!("{} expected a message and heard {other:?}", self.id),
+        }
+    }
+
+    /// The next message or end; pings are answered meanwhile.
+    pub fn next(&mut self) -> Heard {
+        loop {
+            match self.frame() {
+                Heard::Ping(payload) => self.raw(&frame(10, &payload)),
+                Heard::Pong(_) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Skips messages until one of this type.
+    pub fn hear_type(&mut self, kind: &str) -> Value {
+        loop {
+            let message = self.hear();
+            if message["type"] == kind {
+                return message;
+            }
+        }
+    }
+
+    /// Skips messages until the close frame; its code and text.
+    pub fn closed(&mut self) -> (u16, String) {
+        loop {
+            match self.next() {
+                Heard::Text(_) => {}
+                Heard::Close(code, text) => return (code, text),
+                other => panic!("{} expected a close frame and heard {other:?}", self.id),
+            }
+        }
+    }
+
+    /// Nothing has come, and everything said before has been routed: the answer to a ping is the next thing heard.
+    pub fn hears_nothing(&mut self) {
+        self.say(r#"{"type":"ping"}"#);
+        let heard = self.hear();
+        assert_eq!(heard["type"], "pong", "{} heard {heard}", self.id);
+    }
+
+    /// Ends the connection without a word, by a reset.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("set");
+    }
+}

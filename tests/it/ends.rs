@@ -1,0 +1,114 @@
+//! How sessions end, wished or not, and what others hear of it.
+
+use crate::client::{Client, Heard, frame, id};
+use crate::hub::Hub;
+
+#[test]
+fn a_reset_is_told_at_once() {
+    let hub = Hub::start(&[]);
+    let mut a = Client::join(&hub, 1, "n");
+    let b = Client::join(&hub, 2, "n");
+    a.hear_type("peer-discovered");
+    b.reset();
+    assert_eq!(a.hear()["data"]["reason"], "connection-lost");
+    let mut c = Client::join(&hub, 3, "n");
+    a.hear_type("peer-discovered");
+    c.raw(&frame(8, &[0x03, 0xe8]));
+    assert_eq!(c.next(), Heard::Close(1000, String::new()));
+    assert_eq!(c.next(), Heard::End);
+    assert_eq!(a.hear()["data"]["reason"], "client-closed");
+}
+
+#[test]
+fn a_silent_peer_is_pinged_twice_and_then_dead() {
+    let hub = Hub::start(&[("PEER_TIMEOUT_MS", "1500")]);
+    let mut a = Client::join(&hub, 1, "n");
+    let mut b = Client::join(&hub, 2, "n");
+    a.hear_type("peer-discovered");
+    b.hear_type("peer-discovered");
+    let watcher = std::thread::spawn(move || {
+        let left = a.hear();
+        (left["type"].clone(), left["data"]["reason"].clone(), a)
+    });
+    let heard: Vec<Heard> = (0..3).map(|_| b.frame()).collect();
+    assert_eq!(heard, [Heard::Ping(vec![]), Heard::Ping(vec![]), Heard::Close(4008, "dead peer".into())]);
+    let (kind, reason, mut a) = watcher.join().unwrap();
+    assert_eq!((kind, reason), ("peer-disconnected".into(), "dead-peer".into()));
+    a.hears_nothing();
+}
+
+#[test]
+fn an_id_that_returns_replaces_a_connection_that_does_not_answer() {
+    let hub = Hub::start(&[]);
+    let mut watcher = Client::join(&hub, 1, "n");
+    let mut half_open = Client::join(&hub, 2, "n");
+    watcher.hear_type("peer-discovered");
+    half_open.hear_type("peer-discovered");
+    // Its first message comes while it waits, and is held.
+    let mut back = Client::open(hub.address, 2, &frame(1, br#"{"type":"announce","networkName":"n"}"#));
+    let mut third = Client::open(hub.address, 2, b"");
+    assert_eq!(third.closed(), (4009, "peer id in use".into()));
+    assert_eq!(back.hear()["type"], "connected");
+    assert_eq!(watcher.hear()["data"]["reason"], "replaced");
+    assert_eq!(watcher.hear()["type"], "peer-discovered");
+    assert_eq!(back.hear()["data"]["peerId"], id(1).as_str());
+    assert!(matches!(half_open.frame(), Heard::Ping(nonce) if nonce.len() == 8));
+    assert_eq!(half_open.closed(), (4001, "replaced".into()));
+}
+
+#[test]
+fn a_connection_that_answers_keeps_its_id() {
+    let hub = Hub::start(&[]);
+    let mut first = Client::join(&hub, 1, "n");
+    let mut second = Client::open(hub.address, 1, b"");
+    let Heard::Ping(nonce) = first.frame() else { panic!("not asked") };
+    first.raw(&frame(10, &nonce));
+    assert_eq!(second.closed(), (4009, "peer id in use".into()));
+    first.hears_nothing();
+}
+
+#[test]
+fn a_reader_that_never_reads_costs_only_itself() {
+    let hub = Hub::start(&[("SEND_QUEUE_BYTES", "2000000"), ("MAX_MESSAGE_BYTES", "100000")]);
+    let mut sender = Client::join(&hub, 1, "n");
+    let mut slow = Client::join(&hub, 2, "n");
+    sender.hear_type("peer-discovered");
+    let data = format!(r#""{}""#, "x".repeat(90_000));
+    let before = hub.rss();
+    let mut sent = 0;
+    // The socket's buffers take some megabytes before the queue begins to fill.
+    while hub.metric(r#"peerpigeon_closes_total{reason="slow-consumer"}"#) == 0.0 {
+        for _ in 0..10 {
+            sender.offer(&id(2), "n", &data, &format!(r#","id":"{sent}""#));
+            sent += 1;
+        }
+        assert!(sent < 2_000, "a reader that never reads was never closed");
+    }
+    let mut outcomes = std::collections::BTreeMap::new();
+    let mut answered = 0;
+    while answered < sent {
+        let message = sender.hear();
+        if message["type"] == "receipt" {
+            assert_eq!(message["data"]["id"].as_str().unwrap().parse::<usize>().unwrap(), answered, "in order");
+            *outcomes.entry(message["data"]["outcome"].as_str().unwrap().to_owned()).or_insert(0) += 1;
+            answered += 1;
+        }
+    }
+    assert!(outcomes["slow-peer"] > 0, "{outcomes:?}");
+    assert!(hub.rss() < before + 40_000_000, "{} -> {}", before, hub.rss());
+    // What is left in the pipe is whole frames, and the last is the reason.
+    assert_eq!(slow.closed(), (4003, "slow consumer".into()));
+}
+
+#[test]
+fn a_full_house_says_so() {
+    let hub = Hub::start(&[("MAX_CONNECTIONS", "2")]);
+    let _a = Client::connect(&hub, 1);
+    let b = Client::connect(&hub, 2);
+    let mut c = Client::open(hub.address, 3, b"");
+    assert_eq!(c.next(), Heard::Close(1008, "max connections".into()));
+    // An id that is here already is let in, in its own place.
+    let mut again = Client::open(hub.address, 2, b"");
+    drop(b);
+    assert_eq!(again.hear()["type"], "connected");
+}

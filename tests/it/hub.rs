@@ -1,0 +1,124 @@
+//! A hub as a process of its own, on a port of its own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// How long anything may take that is expected to happen.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+pub struct Hub {
+    child: Child,
+    pub address: SocketAddr,
+    log: mpsc::Receiver<String>,
+}
+
+pub fn command(env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peerpigeon"));
+    command.env_clear().envs(env.iter().copied());
+    command
+}
+
+impl Hub {
+    /// Starts a hub and waits until it says where it listens.
+    pub fn start(env: &[(&str, &str)]) -> Self {
+        let mut child = command(&[("HOST", "127.0.0.1"), ("PORT", "0"), ("SHARDS", "2"), ("LOG_FORMAT", "json")])
+            .envs(env.iter().copied())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the hub starts");
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let (lines, log) = mpsc::sync_channel(10_000);
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                _ = lines.try_send(line);
+            }
+        });
+        let mut hub = Self { child, address: ([127, 0, 0, 1], 0).into(), log };
+        let started = hub.logged("server_started");
+        let at = started.find("127.0.0.1:").expect("an address");
+        let digits = started[at..].trim_start_matches("127.0.0.1:");
+        let port: String = digits.chars().take_while(char::is_ascii_digit).collect();
+        hub.address.set_port(port.parse().expect("a port"));
+        hub
+    }
+
+    /// Waits for a line of the log that contains `event`.
+    pub fn logged(&self, event: &str) -> String {
+        let end = Instant::now() + DEADLINE;
+        let mut seen = Vec::new();
+        while let Ok(line) = self.log.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            if line.contains(event) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("the hub never logged {event}; it logged {seen:#?}");
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            match self.child.try_wait().expect("waited for") {
+                Some(status) => return status,
+                None if Instant::now() > end => panic!("the hub did not end"),
+                // There is no wait with a deadline in std, and nothing else to wait for.
+                None => std::thread::park_timeout(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    /// The answer to a GET, head and body.
+    pub fn get(&self, path: &str) -> String {
+        self.http(&format!("GET {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n"))
+    }
+
+    pub fn http(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).expect("connects");
+        stream.set_read_timeout(Some(DEADLINE)).expect("set");
+        stream.write_all(request.as_bytes()).expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    /// The value of one series of /metrics; 0 where there is none.
+    pub fn metric(&self, series: &str) -> f64 {
+        let page = self.get("/metrics");
+        let line = page.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+    }
+
+    /// Waits until a series has a value that will do.
+    pub fn metric_becomes(&self, series: &str, will_do: impl Fn(f64) -> bool) -> f64 {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let value = self.metric(series);
+            if will_do(value) {
+                return value;
+            }
+            assert!(Instant::now() < end, "{series} stays at {value}\n{}", self.get("/metrics"));
+        }
+    }
+
+    /// Resident memory in bytes.
+    pub fn rss(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().nth(1).expect("a number").parse::<u64>().expect("a number") * 1024
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}

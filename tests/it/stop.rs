@@ -1,0 +1,117 @@
+//! Starting and stopping.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use crate::client::{Client, Heard, frame, id};
+use crate::hub::{Hub, command};
+
+#[test]
+fn a_drain_says_goodbye_to_everyone_and_exits_with_0() {
+    for shards in ["1", "8"] {
+        let mut hub = Hub::start(&[("SHARDS", shards), ("DRAIN_SECS", "4")]);
+        let mut peers: Vec<Client> = (0..6).map(|n| Client::join(&hub, n, "n")).collect();
+        for peer in &mut peers {
+            for _ in 0..5 {
+                peer.hear_type("peer-discovered");
+            }
+        }
+        hub.signal("-TERM");
+        hub.logged("server_draining");
+        let slots: Vec<u64> = peers
+            .iter_mut()
+            .map(|peer| {
+                let go_away = peer.hear_type("go-away");
+                assert_eq!((&go_away["networkName"], &go_away["data"]["reason"]), (&"n".into(), &"draining".into()));
+                go_away["data"]["reconnectInMs"].as_u64().unwrap()
+            })
+            .collect();
+        assert!(slots.iter().max() > slots.iter().min(), "{slots:?}");
+        // The last to go is told of each that goes before.
+        let last = (0..peers.len()).max_by_key(|&i| slots[i]).unwrap();
+        let mut last = peers.swap_remove(last);
+        for peer in &mut peers {
+            loop {
+                match peer.next() {
+                    Heard::Close(1012, _) => break,
+                    Heard::Text(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            // Said after the close frame, and still passed on.
+            peer.offer(&last.id.clone(), "n", "null", "");
+            peer.raw(&frame(8, &[0x03, 0xf4]));
+            assert_eq!(last.hear_type("offer")["fromPeerId"], peer.id.as_str());
+            assert_eq!(last.hear_type("peer-disconnected")["data"]["reason"], "draining");
+        }
+        assert_eq!(last.closed().0, 1012);
+        drop(last);
+        assert_eq!(hub.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut hub = Hub::start(&[("DRAIN_SECS", "600")]);
+    let _peer = Client::join(&hub, 1, "n");
+    hub.signal("-TERM");
+    hub.logged("server_draining");
+    hub.signal("-INT");
+    assert_eq!(hub.wait().code(), Some(0));
+}
+
+#[test]
+fn without_peers_a_drain_takes_no_time() {
+    let mut hub = Hub::start(&[("DRAIN_SECS", "600")]);
+    hub.signal("-INT");
+    assert_eq!(hub.wait().code(), Some(0));
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for shards in ["1", "4"] {
+        let run = command(&[("HOST", "127.0.0.1"), ("PORT", &port), ("SHARDS", shards)]).output().unwrap();
+        assert!(!run.status.success());
+        assert!(String::from_utf8_lossy(&run.stderr).contains(&port), "{run:?}");
+    }
+    let hub = Hub::start(&[("SHARDS", "4")]);
+    let port = hub.address.port().to_string();
+    let run = command(&[("HOST", "127.0.0.1"), ("PORT", &port), ("SHARDS", "4")]).output().unwrap();
+    assert!(!run.status.success(), "two hubs share a port in silence");
+}
+
+#[test]
+fn peers_come_back_to_a_hub_that_was_killed() {
+    let mut hub = Hub::start(&[]);
+    let address = hub.address;
+    let mut a = Client::join(&hub, 1, "n");
+    hub.signal("-KILL");
+    hub.wait();
+    assert_eq!(a.next(), Heard::End);
+    let hub = Hub::start(&[("PORT", &address.port().to_string())]);
+    let mut a = Client::join(&hub, 1, "n");
+    let _b = Client::join(&hub, 2, "n");
+    assert_eq!(a.hear()["data"]["peerId"], id(2).as_str());
+}
+
+#[test]
+fn the_tools_work_against_a_hub() {
+    let hub = Hub::start(&[]);
+    let mut a = Client::join(&hub, 1, "n");
+    let url = format!("ws://{}", hub.address);
+    let run: Command = {
+        let mut run = command(&[]);
+        run.args(["peer", "--hub", &url, "--network", "n", "--listen", "1s", "--json", "--offer-to", &id(1)]);
+        run
+    };
+    let peer = std::thread::spawn(move || { run }.output().unwrap());
+    a.hear_type("peer-discovered");
+    a.hear_type("offer");
+    let run = peer.join().unwrap();
+    assert!(run.status.success(), "{run:?}");
+    let out = String::from_utf8(run.stdout).unwrap();
+    assert!(out.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{out}");
+    assert!(out.contains("peer-discovered"), "{out}");
+}

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Everything that is tested, from a fresh clone: installs what it needs where it can, and says loudly where it cannot.
+#
+#   tests/run.sh            all of it
+#   tests/run.sh rust       unit, transcript, simulator and socket tests
+#   tests/run.sh interop    other people's clients: npm ws, Python websockets, browsers
+#   tests/run.sh autobahn   RFC 6455 by the Autobahn suite
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+suites=${*:-rust interop autobahn}
+failed=()
+
+install() { # command, Debian package
+  command -v "$1" >/dev/null && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$2" >/dev/null 2>&1 ||
+      { apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$2" >/dev/null; }
+  else
+    echo "please install $2: '$1' is missing" >&2
+    return 1
+  fi
+}
+
+install cargo cargo
+install cc gcc
+
+for suite in $suites; do
+  echo "=== $suite"
+  case $suite in
+    rust) cargo test --workspace --locked || failed+=("$suite") ;;
+    interop)
+      cargo build --release --locked
+      tests/interop/run.sh target/release/peerpigeon || failed+=("$suite")
+      ;;
+    autobahn) tests/conformance/autobahn.sh || failed+=("$suite") ;;
+    *)
+      echo "no suite is called $suite: rust, interop, autobahn" >&2
+      exit 64
+      ;;
+  esac
+done
+
+if [ ${#failed[@]} -gt 0 ]; then
+  echo "FAILED: ${failed[*]}"
+  exit 1
+fi
+echo "all suites passed: $suites"

@@ -1,0 +1,469 @@
+//! Conversations as data: who says what, who hears what, who hears nothing.
+//!
+//! A file holds scenes; `# title` begins one, with a fresh hub. Each scene is played with one shard and with eight,
+//! under several hash keys, so that its peers meet on one shard and on different ones. All that a peer hears has to
+//! be in the scene: what is left over at its end is a failure.
+//!
+//! | line | |
+//! |---|---|
+//! | `a opens` | a connection with the id `aaaa…` (40 digits); `a2` is another connection of the same peer |
+//! | `a opens without a seat` | … to a hub that is full |
+//! | `a b c come` | each opens, and hears its `connected` and nothing else |
+//! | `a > {"type":…}` | says this; `3 x a > …` says it three times |
+//! | `a < {"type":…}` | hears this next, `3 x a < …` three times |
+//! | `a hears nothing` | has nothing more to hear |
+//! | `a sends no text`, `a sends too much` | a binary message that is not UTF-8; one over the limit |
+//! | `a stops reading`, `a reads on` | its socket takes nothing; takes all that waits |
+//! | `a is too slow` | its queue has overflowed |
+//! | `a closes`, `a is lost` | its connection ends with a close frame, or without |
+//! | `a is asked`, `a answers`, `a answers wrongly`, `a answers the question before` | a ping that tells whether it lives, and the pong |
+//! | `a is closed 4001 replaced` | by the hub, with this code and text |
+//! | `a is to go in 500 ms`, `… to wss://b wss://c` | the hub is draining |
+//! | `a is retired` | it is its turn to go |
+//! | `2 s pass`, `50 ms pass` | |
+//! | `given 2 networks per peer`, `given 2 peers per network`, `given 10 messages per second` | before anybody opens |
+//! | `-- remark` | |
+//!
+//! In what is said and heard, `"a*"` is peer a's id and `"A*"` the same in upper case; `<<3 xy>>` is `xyxyxy`. In what
+//! is heard, any other `*` stands for a number, a word or the inside of a string, and `...` for anything. Everything else is
+//! compared byte for byte, so the order of keys counts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use proto::{
+    Address, CloseReason, Frame, HubId, Input, Keys, Letter, Now, Origin, Output, PeerId, Router, RouterConfig,
+    SessionId, ShardId, limits,
+};
+
+/// Plays every scene of a file.
+pub(crate) fn check(file: &str, text: &str) {
+    for shards in [1, 8] {
+        for key in 0..6 {
+            for (title, lines) in scenes(text) {
+                let mut stage = Stage::new(shards, Keys(key, 7));
+                let told = lines.iter().try_for_each(|&(_, line)| stage.play(line)).and_then(|()| stage.end());
+                if let Err(wrong) = told {
+                    let at = stage.played.saturating_sub(1).min(lines.len() - 1);
+                    let (number, line) = lines[at];
+                    panic!("{file}:{number}: {title} ({shards} shards, key {key})\n  {line}\n{wrong}");
+                }
+            }
+        }
+    }
+}
+
+type Scene<'a> = (&'a str, Vec<(usize, &'a str)>);
+
+fn scenes(text: &str) -> Vec<Scene<'_>> {
+    let mut scenes: Vec<Scene<'_>> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        if let Some(title) = line.strip_prefix("# ") {
+            scenes.push((title, Vec::new()));
+        } else if !line.trim().is_empty() && !line.starts_with("--") {
+            scenes.last_mut().expect("a scene begins with `# title`").1.push((number + 1, line));
+        }
+    }
+    assert!(scenes.iter().all(|(_, lines)| !lines.is_empty()), "a scene without lines");
+    scenes
+}
+
+type Told = Result<(), String>;
+
+/// One hub and the connections to it. Letters arrive at once, and a line is over when nothing more happens.
+struct Stage {
+    config: RouterConfig,
+    routers: Vec<Router>,
+    conns: BTreeMap<String, Conn>,
+    letters: VecDeque<(ShardId, Letter)>,
+    written: VecDeque<(ShardId, Origin, PeerId)>,
+    now: Duration,
+    opened: u32,
+    played: usize,
+}
+
+struct Conn {
+    peer: PeerId,
+    shard: ShardId,
+    session: SessionId,
+    heard: VecDeque<String>,
+    unread: VecDeque<(String, Option<Origin>)>,
+    reads: bool,
+    admitted: bool,
+    backlog: bool,
+    questions: Vec<[u8; 8]>,
+    unseen_questions: usize,
+    closed: Option<CloseReason>,
+    close_seen: bool,
+}
+
+const EPOCH_MS: u64 = 1_700_000_000_000;
+
+impl Stage {
+    fn new(shards: u16, keys: Keys) -> Self {
+        let config = RouterConfig {
+            shard: ShardId(0),
+            shards,
+            keys,
+            hub: HubId(PeerId::from_bytes([0x77; 20])),
+            heartbeat: limits::PING_INTERVAL,
+            max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,
+            max_networks_per_peer: limits::DEFAULT_MAX_NETWORKS_PER_PEER,
+            max_peers_per_network: limits::DEFAULT_MAX_PEERS_PER_NETWORK,
+            message_rate: limits::DEFAULT_MESSAGE_RATE,
+            events: true,
+        };
+        Self {
+            config,
+            routers: Vec::new(),
+            conns: BTreeMap::new(),
+            letters: VecDeque::new(),
+            written: VecDeque::new(),
+            now: Duration::from_secs(1000),
+            opened: 0,
+            played: 0,
+        }
+    }
+
+    fn play(&mut self, line: &str) -> Told {
+        self.played += 1;
+        let (times, line) = match line.split_once(" x ") {
+            Some((times, rest)) if times.parse::<usize>().is_ok() => (times.parse().unwrap(), rest),
+            _ => (1, line),
+        };
+        (0..times).try_for_each(|_| self.act(line))
+    }
+
+    fn act(&mut self, line: &str) -> Told {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["given", n, "networks", "per", "peer"] => self.config.max_networks_per_peer = number(n)?,
+            ["given", n, "peers", "per", "network"] => self.config.max_peers_per_network = number(n)?,
+            ["given", n, "messages", "per", "second"] => self.config.message_rate = number(n)?,
+            [n, "s", "pass"] => self.pass(Duration::from_secs(number(n)?)),
+            [n, "ms", "pass"] => self.pass(Duration::from_millis(number(n)?)),
+            [who, "opens"] => self.open(who, true)?,
+            [who, "opens", "without", "a", "seat"] => self.open(who, false)?,
+            [ref names @ .., "come" | "comes"] => {
+                for who in names {
+                    self.open(who, true)?;
+                    let heard = self.conn(who)?.heard.pop_front();
+                    if !heard.is_some_and(|text| text.starts_with("{\"type\":\"connected\",")) {
+                        return Err(format!("  {who} was not let in"));
+                    }
+                }
+            }
+            [who, ">", ..] => {
+                let text = expand(&line[who.len() + 3..]);
+                if !self.conn(who)?.admitted {
+                    return Err(format!("  {who} is not let in yet"));
+                }
+                self.tell(who, |session| Input::Message { session, text: &text })?;
+            }
+            [who, "<", ..] => {
+                let pattern = expand(&line[who.len() + 3..]);
+                let heard = self.conn(who)?.heard.pop_front();
+                match heard {
+                    Some(text) if glob(pattern.as_bytes(), text.as_bytes()) => {}
+                    Some(text) => return Err(format!("  {who} heard\n  {text}\n{}", self.leftovers())),
+                    None => return Err(format!("  {who} heard nothing\n{}", self.leftovers())),
+                }
+            }
+            [who, "hears", "nothing"] => {
+                if !self.conn(who)?.heard.is_empty() {
+                    return Err(self.leftovers());
+                }
+            }
+            [who, "sends", "no", "text"] => self.tell(who, |session| Input::NotText { session })?,
+            [who, "sends", "too", "much"] => self.tell(who, |session| Input::TooLarge { session })?,
+            [who, "stops", "reading"] => self.conn(who)?.reads = false,
+            [who, "reads", "on"] => {
+                self.conn(who)?.reads = true;
+                self.read(who);
+                self.settle();
+            }
+            [who, "is", "too", "slow"] => self.finish(who, CloseReason::SlowConsumer)?,
+            [who, "is", "lost"] => self.finish(who, CloseReason::ConnectionLost)?,
+            [who, "closes"] => self.finish(who, CloseReason::ClientClosed)?,
+            [who, "is", "asked"] => {
+                let conn = self.conn(who)?;
+                if conn.unseen_questions == 0 {
+                    return Err(format!("  {who} was not asked"));
+                }
+                conn.unseen_questions -= 1;
+            }
+            [who, "answers"] => self.pong(who, 0, 0)?,
+            [who, "answers", "wrongly"] => self.pong(who, 0, 1)?,
+            [who, "answers", "the", "question", "before"] => self.pong(who, 1, 0)?,
+            [who, "is", "closed", code, ref text @ ..] => {
+                let conn = self.conn(who)?;
+                let Some((sent, says)) = conn.closed.and_then(CloseReason::close_frame) else {
+                    return Err(format!("  {who} was not closed: {:?}", conn.closed));
+                };
+                conn.close_seen = true;
+                let text = text.join(" ");
+                if number::<u16>(code)? != sent || (!text.is_empty() && text != says) {
+                    return Err(format!("  {who} was closed {sent} {says}"));
+                }
+            }
+            [who, "is", "to", "go", "in", n, "ms", ref rest @ ..] => {
+                let hubs: Vec<String> = rest.iter().skip(1).map(ToString::to_string).collect();
+                let reconnect_in = Duration::from_millis(number(n)?);
+                self.tell(who, |session| Input::GoAway { session, reconnect_in, hubs: &hubs })?;
+            }
+            [who, "is", "retired"] => self.tell(who, |session| Input::Retire { session })?,
+            _ => return Err("  is not a line of a transcript".to_owned()),
+        }
+        Ok(())
+    }
+
+    /// What was heard and not expected, or happened and was not seen.
+    fn end(&mut self) -> Told {
+        let silent = self.conns.values().all(|c| c.heard.is_empty() && c.unseen_questions == 0);
+        let closes_seen = self.conns.values().all(|c| c.closed.is_none() || c.close_seen);
+        if silent && closes_seen { Ok(()) } else { Err(self.leftovers()) }
+    }
+
+    fn leftovers(&self) -> String {
+        let mut text = String::from("  left over:\n");
+        for (name, conn) in &self.conns {
+            for heard in &conn.heard {
+                let _ = writeln!(text, "  {name} < {heard}");
+            }
+            if let (Some(reason), false) = (conn.closed, conn.close_seen) {
+                let _ = writeln!(text, "  {name} is closed {reason:?}");
+            }
+            if conn.unseen_questions > 0 {
+                let _ = writeln!(text, "  {name} is asked");
+            }
+        }
+        text
+    }
+
+    fn conn(&mut self, who: &str) -> Result<&mut Conn, String> {
+        self.conns.get_mut(who).ok_or_else(|| format!("  nobody is called {who}"))
+    }
+
+    fn open(&mut self, who: &str, seat: bool) -> Told {
+        if self.routers.is_empty() {
+            let router = |shard| Router::new(RouterConfig { shard: ShardId(shard), ..self.config.clone() });
+            self.routers = (0..self.config.shards).map(router).collect();
+        }
+        let peer: PeerId = who[..1].repeat(40).parse().map_err(|_| format!("  {who} is no peer's name"))?;
+        let shard = ShardId::home(&peer, self.config.shards, self.config.keys);
+        let session = SessionId { slot: self.opened % 3, generation: self.opened };
+        // Three slots, each used by one connection at a time: a router must not mistake a tenant for the one before.
+        let taken =
+            |slot| self.conns.values().any(|c| c.shard == shard && c.session.slot == slot && c.closed.is_none());
+        let slot = (0..).find(|&slot| !taken(slot)).unwrap_or_default();
+        let session = SessionId { slot, ..session };
+        self.opened += 1;
+        let conn = Conn {
+            peer,
+            shard,
+            session,
+            heard: VecDeque::new(),
+            unread: VecDeque::new(),
+            reads: true,
+            admitted: false,
+            backlog: false,
+            questions: Vec::new(),
+            unseen_questions: 0,
+            closed: None,
+            close_seen: false,
+        };
+        if self.conns.insert(who.to_owned(), conn).is_some_and(|before| before.closed.is_none()) {
+            return Err(format!("  {who} is open already"));
+        }
+        self.feed(shard, Input::Opened { session, peer, seat });
+        self.settle();
+        Ok(())
+    }
+
+    /// Lets `who` be the subject of an input.
+    fn tell<'a>(&mut self, who: &str, input: impl FnOnce(SessionId) -> Input<'a>) -> Told {
+        let conn = self.conn(who)?;
+        let (shard, session) = (conn.shard, conn.session);
+        self.feed(shard, input(session));
+        self.settle();
+        Ok(())
+    }
+
+    fn pong(&mut self, who: &str, back: usize, wrong: u8) -> Told {
+        let conn = self.conn(who)?;
+        let Some(mut payload) = conn.questions.iter().rev().nth(back).copied() else {
+            return Err(format!("  {who} was not asked"));
+        };
+        payload[7] ^= wrong;
+        let (shard, session) = (conn.shard, conn.session);
+        self.feed(shard, Input::Pong { session, payload: &payload });
+        self.settle();
+        Ok(())
+    }
+
+    /// The connection ends; what its socket had not taken comes back.
+    fn finish(&mut self, who: &str, reason: CloseReason) -> Told {
+        let conn = self.conn(who)?;
+        conn.closed = Some(conn.closed.unwrap_or(reason));
+        conn.close_seen = true;
+        let (shard, session, target) = (conn.shard, conn.session, conn.peer);
+        let unread = std::mem::take(&mut conn.unread);
+        for origin in unread.into_iter().filter_map(|(_, origin)| origin) {
+            self.feed(shard, Input::Undelivered { origin, target, reason });
+        }
+        self.feed(shard, Input::Closed { session, reason });
+        self.settle();
+        Ok(())
+    }
+
+    fn pass(&mut self, span: Duration) {
+        let until = self.now + span;
+        loop {
+            let due = self.routers.iter().filter_map(Router::poll_timeout).min().filter(|&at| at <= until);
+            self.now = due.unwrap_or(until).max(self.now);
+            let now = self.time();
+            for shard in 0..self.routers.len() {
+                if self.routers[shard].poll_timeout().is_some_and(|at| at <= self.now) {
+                    self.routers[shard].handle_timeout(now);
+                    self.drain(shard);
+                }
+            }
+            self.settle();
+            if due.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn time(&self) -> Now {
+        Now { at: self.now, wall_ms: EPOCH_MS + self.now.as_millis() as u64 }
+    }
+
+    fn feed(&mut self, shard: ShardId, input: Input<'_>) {
+        let now = self.time();
+        self.routers[usize::from(shard.0)].handle_input(input, now);
+        self.drain(usize::from(shard.0));
+    }
+
+    /// Until all letters have arrived, all that can be read is read and no newcomer waits for more of a roster.
+    fn settle(&mut self) {
+        loop {
+            if let Some((to, letter)) = self.letters.pop_front() {
+                self.feed(to, Input::Letter(letter));
+            } else if let Some((shard, origin, target)) = self.written.pop_front() {
+                self.feed(shard, Input::Delivered { origin, target });
+            } else {
+                let short = |c: &&mut Conn| c.backlog && c.reads && c.closed.is_none();
+                let Some(conn) = self.conns.values_mut().find(short) else { return };
+                conn.backlog = false;
+                let (shard, session) = (conn.shard, conn.session);
+                self.feed(shard, Input::Room { session });
+            }
+        }
+    }
+
+    fn read(&mut self, who: &str) {
+        let Some(conn) = self.conns.get_mut(who) else { return };
+        while let Some((text, origin)) = conn.unread.pop_front() {
+            conn.heard.push_back(text);
+            if let Some(origin) = origin {
+                self.written.push_back((conn.shard, origin, conn.peer));
+            }
+        }
+    }
+
+    fn drain(&mut self, shard: usize) {
+        let wall_ms = self.time().wall_ms;
+        while let Some(output) = self.routers[shard].poll_output() {
+            let conn = |conns: &mut BTreeMap<String, Conn>, session: SessionId| {
+                let here = |c: &Conn| usize::from(c.shard.0) == shard && c.session == session;
+                conns.iter().find(|(_, c)| here(c)).map(|(name, _)| name.clone()).expect("an output for nobody")
+            };
+            match output {
+                Output::Send { session, frame, origin, .. } => {
+                    let name = conn(&mut self.conns, session);
+                    let conn = self.conns.get_mut(&name).expect("found");
+                    assert!(conn.closed.is_none(), "{name} is told something after its close");
+                    let mut bytes = Vec::new();
+                    match frame {
+                        Frame::Arena(range) => bytes.extend_from_slice(&self.routers[shard].arena()[range]),
+                        Frame::Owned(frame) => bytes.extend_from_slice(&frame),
+                        Frame::Template(template) => template.write_to(&mut bytes, &conn.peer, wall_ms),
+                    }
+                    conn.unread.push_back((payload(&bytes).to_owned(), origin));
+                    if conn.reads {
+                        self.read(&name);
+                    }
+                }
+                Output::Ping { session, payload } => {
+                    let name = conn(&mut self.conns, session);
+                    let conn = self.conns.get_mut(&name).expect("found");
+                    conn.questions.push(payload);
+                    conn.unseen_questions += 1;
+                }
+                Output::Admit { session } => {
+                    let name = conn(&mut self.conns, session);
+                    self.conns.get_mut(&name).expect("found").admitted = true;
+                }
+                Output::Backlog { session, more } => {
+                    let name = conn(&mut self.conns, session);
+                    self.conns.get_mut(&name).expect("found").backlog = more;
+                }
+                Output::Close { session, reason } => {
+                    let name = conn(&mut self.conns, session);
+                    self.conns.get_mut(&name).expect("found").closed = Some(reason);
+                }
+                Output::Letter { to: Address::Shard(to), letter } => self.letters.push_back((to, letter)),
+                Output::Letter { to: Address::Mesh, .. } | Output::Event(_) => {}
+            }
+        }
+    }
+}
+
+fn number<T: std::str::FromStr>(word: &str) -> Result<T, String> {
+    word.parse().map_err(|_| format!("  {word} is not a number"))
+}
+
+/// The text of an unmasked, unfragmented text frame whose header says its length.
+pub(crate) fn payload(frame: &[u8]) -> &str {
+    assert_eq!(frame[0], 0x81, "one whole text frame");
+    let (header, len) = match frame[1] {
+        126 => (4, usize::from(u16::from_be_bytes([frame[2], frame[3]]))),
+        127 => (10, frame[2..10].iter().fold(0, |len, &byte| len << 8 | usize::from(byte))),
+        len => (2, usize::from(len)),
+    };
+    assert_eq!(frame.len(), header + len, "the header tells another length");
+    std::str::from_utf8(&frame[header..]).expect("a text frame is UTF-8")
+}
+
+/// Writes out `"a*"`, `"A*"` and `<<3 xy>>`.
+fn expand(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("<<") {
+        let end = rest[at..].find(">>").map_or(rest.len(), |end| at + end);
+        let (count, what) = rest[at + 2..end].split_once(' ').expect("<<count text>>");
+        out.push_str(&rest[..at]);
+        out.push_str(&what.repeat(count.parse().expect("<<count text>>")));
+        rest = &rest[end + 2..];
+    }
+    out.push_str(rest);
+    for digit in "0123456789abcdefABCDEF".chars() {
+        out = out.replace(&format!("\"{digit}*\""), &format!("\"{}\"", digit.to_string().repeat(40)));
+    }
+    out
+}
+
+/// Whether `text` is as `pattern` has it, where `*` is a run without JSON's punctuation and `...` is any run.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    match pattern {
+        [] => text.is_empty(),
+        [b'.', b'.', b'.', rest @ ..] => (0..=text.len()).any(|n| glob(rest, &text[n..])),
+        [b'*', rest @ ..] => {
+            let run = text.iter().take_while(|c| !br#"",{}[]"#.contains(c)).count();
+            (0..=run).any(|n| glob(rest, &text[n..]))
+        }
+        [first, rest @ ..] => text.first() == Some(first) && glob(rest, &text[1..]),
+    }
+}
