@@ -1,0 +1,113 @@
+// Headless Chromium, a tiny web server for its pages, and a record of what their WebSockets carry.
+import { readFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import { once } from 'node:events'
+import { chromium } from 'playwright-core'
+import { within } from './hub.mjs'
+
+const EXECUTABLE = process.env.CHROMIUM ?? '/usr/bin/chromium'
+
+const FLAGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--no-proxy-server',
+  // Chromium's own affairs need hosts that a test machine may not reach.
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  // Without a network there is nobody to answer for the mDNS names that hide local addresses, and no address but loopback.
+  '--disable-features=WebRtcHideLocalIpsWithMdns',
+  '--allow-loopback-in-peer-connection',
+  // peerpigeon asks for a microphone when its page is on localhost.
+  '--use-fake-ui-for-media-stream',
+  '--use-fake-device-for-media-stream',
+  // Tabs of a test are all in the background but one; their timers shall run all the same.
+  '--disable-background-timer-throttling',
+  '--disable-backgrounding-occluded-windows',
+  '--disable-renderer-backgrounding'
+]
+
+export const launch = () => chromium.launch({ executablePath: EXECUTABLE, args: FLAGS })
+
+/** Serves `{ '/path': text or URL of a file }` on loopback and gives the origin. */
+export async function serve (pages) {
+  const server = createServer(async (request, response) => {
+    const { pathname } = new URL(request.url, 'http://localhost')
+    const page = pages[pathname]
+    if (page === undefined) return response.writeHead(404).end()
+    const type = pathname.endsWith('.js') ? 'text/javascript' : 'text/html'
+    response.writeHead(200, { 'Content-Type': `${type}; charset=utf-8` }).end(page instanceof URL ? await readFile(page) : page)
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return { origin: `http://127.0.0.1:${server.address().port}`, close: () => { server.closeAllConnections(); server.close() } }
+}
+
+const SIGNALS = new Set(['offer', 'answer', 'ice-candidate'])
+
+/** Everything that a page's WebSockets to the hub sent and received, in order. */
+export class Wire {
+  constructor (page) {
+    this.sent = []
+    this.received = []
+    this.waiting = []
+    page.on('websocket', socket => {
+      socket.on('framesent', ({ payload }) => this.#add(this.sent, payload))
+      socket.on('framereceived', ({ payload }) => this.#add(this.received, payload))
+      socket.on('close', () => this.#wake())
+    })
+  }
+
+  /** Waits for what `look` finds, looking again at every frame. */
+  async until (look, what, ms = 10_000) {
+    const deadline = Date.now() + ms
+    for (;;) {
+      const found = look(this)
+      if (found) return found
+      const woken = new Promise(resolve => this.waiting.push(resolve))
+      await within(Math.max(1, deadline - Date.now()), what, woken)
+    }
+  }
+
+  toString () {
+    const line = (arrow, { type, fromPeerId, targetPeerId, networkName, data }) =>
+      `${arrow} ${type} ${(arrow === '>' ? targetPeerId : data?.peerId ?? fromPeerId)?.slice(0, 8) ?? ''} ${networkName ?? ''}`
+    return [...this.sent.map(frame => ['>', frame]), ...this.received.map(frame => ['<', frame])]
+      .sort(([, one], [, other]) => one.at - other.at).map(([arrow, { message }]) => line(arrow, message)).join('\n')
+  }
+
+  /** The messages of this type that came in. */
+  heard (type) { return this.received.filter(({ message }) => message.type === type) }
+
+  #add (frames, payload) {
+    frames.push({ at: Date.now(), message: JSON.parse(payload) })
+    this.#wake()
+  }
+
+  #wake () { this.waiting.splice(0).forEach(wake => wake()) }
+}
+
+/**
+ * Waits until each signal that `from` sent to `to` has come out at its end; throws when one is missing, repeated,
+ * changed or out of order.
+ */
+export async function checkSignals (from, to) {
+  const sent = () => from.wire.sent.map(({ message }) => message)
+    .filter(({ type, targetPeerId }) => SIGNALS.has(type) && targetPeerId === to.id).map(fingerprint)
+  const received = () => to.wire.received.map(({ message }) => message)
+    .filter(({ type, fromPeerId }) => SIGNALS.has(type) && fromPeerId === from.id).map(fingerprint)
+  // A page may be about to send one more, so both sides are looked at together.
+  const match = () => {
+    const [said, heard] = [sent(), received()]
+    const differs = heard.findIndex((signal, index) => signal !== said[index])
+    if (differs >= 0 && said.length > differs) {
+      throw new Error(`signal ${differs} of ${from.id} to ${to.id}: sent ${said[differs].slice(0, 200)}, heard ${heard[differs].slice(0, 200)}`)
+    }
+    return heard.length === said.length && { count: said.length }
+  }
+  const { count } = await to.wire.until(match, () => `${sent().length} signals of ${from.id} to ${to.id}; ${received().length} arrived`)
+  return count
+}
+
+const fingerprint = ({ type, data, networkName }) => JSON.stringify([type, networkName ?? 'global', data ?? null])

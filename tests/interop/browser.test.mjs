@@ -1,0 +1,51 @@
+// Two pages that run README's example, verbatim, and nothing else.
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { test } from 'node:test'
+import { Wire, checkSignals, launch, serve } from './browser.mjs'
+import { hubTest, within } from './hub.mjs'
+
+const MARKER = '<!-- example:browser -->'
+
+const example = await readFile(new URL('example.html', import.meta.url), 'utf8')
+const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8').catch(() => '')
+const [, printed] = readme.split(MARKER).map(text => /^\s*```html\n(.*?)```/s.exec(text)?.[1])
+
+test('README prints the example as it is tested', { skip: !readme.includes(MARKER) && `README.md has no ${MARKER}` }, () => {
+  assert.equal(printed, example)
+})
+
+test('the example is short', () => {
+  const [script] = example.match(/(?<=<script type="module">\n).*(?=<\/script>)/s)
+  assert.ok(script.trimEnd().split('\n').length <= 20)
+})
+
+for (const count of [2, 4]) {
+  hubTest(`${count} pages with the example talk to each other`, { timeout: 60_000 }, async hub => {
+    const web = await serve({ '/': printed ?? example })
+    const browser = await launch()
+    try {
+      const pages = await Promise.all(Array.from({ length: count }, async () => {
+        const page = await browser.newPage()
+        const wire = new Wire(page)
+        const errors = []
+        page.on('pageerror', error => errors.push(error.message))
+        await page.goto(`${web.origin}/?hub=${hub.ws}`)
+        const connected = await wire.until(() => wire.heard('connected')[0], 'connected')
+        return { page, wire, errors, id: connected.message.data.peerId }
+      }))
+      for (const { page, id } of pages) {
+        for (const other of pages.filter(other => other.id !== id)) {
+          await within(20_000, `the hello of ${other.id} to ${id}`, page.getByText(`Hello from ${other.id}!`).waitFor({ state: 'attached' }))
+        }
+      }
+      for (const from of pages) {
+        for (const to of pages) if (from !== to) assert.ok(await checkSignals(from, to) >= 2, 'an offer or answer, and a candidate')
+        assert.deepEqual(from.errors, [])
+      }
+    } finally {
+      await browser.close()
+      web.close()
+    }
+  })
+}

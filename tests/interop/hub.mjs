@@ -1,0 +1,98 @@
+// One hub process per test: started on a port of its own, killed by its own pid, its stderr shown when the test fails.
+import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import { test } from 'node:test'
+
+const BINARY = process.env.HUB_BIN
+if (!BINARY) throw new Error('HUB_BIN names the hub binary; run.sh sets it')
+
+const READY_MS = 10_000
+const STDERR_KEPT = 16 * 1024
+
+const running = new Set()
+process.on('exit', () => running.forEach(child => child.kill('SIGKILL')))
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1))
+
+/** Starts a hub and waits until it answers. A `port` puts it where an earlier one was. */
+export async function startHub ({ env = {}, args = ['serve'], port } = {}) {
+  port ??= await freePort()
+  const child = spawn(BINARY, args, {
+    env: { ...process.env, HOST: '127.0.0.1', PORT: String(port), ...env },
+    stdio: ['ignore', 'ignore', 'pipe']
+  })
+  running.add(child)
+  let stderr = ''
+  child.stderr.setEncoding('utf8').on('data', text => { stderr = (stderr + text).slice(-STDERR_KEPT) })
+  const exited = new Promise((resolve, reject) => {
+    child.once('error', reject)
+    child.once('exit', (code, signal) => { running.delete(child); resolve({ code, signal }) })
+  })
+  exited.catch(() => {})
+  const hub = {
+    child,
+    exited,
+    port,
+    url: `http://127.0.0.1:${port}`,
+    ws: `ws://127.0.0.1:${port}`,
+    stderr: () => stderr,
+    /** Ends this hub without ceremony, as a crash would. */
+    kill () { child.kill('SIGKILL'); return exited }
+  }
+  try {
+    await ready(hub)
+  } catch (error) {
+    await hub.kill()
+    throw new Error(`${error.message}\n${stderr}`)
+  }
+  return hub
+}
+
+/** A test with a hub of its own. */
+export function hubTest (name, options, body) {
+  test(name, { timeout: options.timeout ?? 30_000, skip: options.skip }, async t => {
+    const hub = await startHub(options)
+    try {
+      await body(hub, t)
+    } catch (error) {
+      console.error(`--- stderr of the hub in "${name}":\n${hub.stderr()}---`)
+      throw error
+    } finally {
+      await hub.kill()
+    }
+  })
+}
+
+/** A random peer id that begins with `prefix`. */
+export const peerId = (prefix = '') => prefix + randomBytes(20).toString('hex').slice(prefix.length)
+
+/** What `promise` gives, or an error that says what was waited for. */
+export function within (ms, what, promise) {
+  let timer
+  const late = new Promise((resolve, reject) => {
+    timer = setTimeout(() => reject(new Error(`not within ${ms} ms: ${typeof what === 'function' ? what() : what}`)), ms)
+  })
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer))
+}
+
+async function ready (hub) {
+  const deadline = Date.now() + READY_MS
+  const dead = hub.exited.then(({ code, signal }) => { throw new Error(`the hub ended (${code ?? signal}) before it answered`) })
+  dead.catch(() => {})
+  while (Date.now() < deadline) {
+    const answer = await Promise.race([fetch(`${hub.url}/health`).catch(() => null), dead])
+    if (answer?.ok) return
+    await Promise.race([new Promise(resolve => setTimeout(resolve, 10)), dead])
+  }
+  throw new Error(`no answer from GET /health within ${READY_MS} ms`)
+}
+
+async function freePort () {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address()
+  server.close()
+  await once(server, 'close')
+  return port
+}

@@ -1,0 +1,83 @@
+"""One hub process per test: hub.mjs, for Python."""
+
+import asyncio
+import atexit
+import os
+import signal
+import socket
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+
+READY_SECS = 10
+STDERR_SHOWN = 16 * 1024
+
+_running = set()
+atexit.register(lambda: [hub.process.kill() for hub in _running if hub.process.returncode is None])
+
+
+class Hub:
+    """Starts on a free port, or on the port of an earlier one, and is killed by its own pid."""
+
+    def __init__(self, port=None, **env):
+        self.port = port or free_port()
+        self.env = {**os.environ, "HOST": "127.0.0.1", "PORT": str(self.port), **env}
+        self.ws = f"ws://127.0.0.1:{self.port}"
+        self.http = f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self):
+        self.stderr = tempfile.TemporaryFile()
+        self.process = await asyncio.create_subprocess_exec(
+            os.environ["HUB_BIN"], "serve", env=self.env,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=self.stderr,
+        )
+        _running.add(self)
+        try:
+            await asyncio.wait_for(self._ready(), READY_SECS)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, None)
+            raise
+        return self
+
+    async def __aexit__(self, kind, error, trace):
+        await self.kill()
+        _running.discard(self)
+        if error is not None:
+            self.stderr.seek(max(0, self.stderr.seek(0, os.SEEK_END) - STDERR_SHOWN))
+            print(f"--- stderr of the hub:\n{self.stderr.read().decode(errors='replace')}---", file=sys.stderr)
+        self.stderr.close()
+
+    def terminate(self):
+        """SIGTERM: the polite end. The exit code comes from `process.wait`."""
+        self.process.send_signal(signal.SIGTERM)
+
+    async def kill(self):
+        """Ends this hub without ceremony, as a crash would."""
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+
+    async def _ready(self):
+        while True:
+            if self.process.returncode is not None:
+                raise RuntimeError(f"the hub ended ({self.process.returncode}) before it answered")
+            if await asyncio.to_thread(answers, f"{self.http}/health"):
+                return
+            await asyncio.sleep(0.01)
+
+
+def answers(url):
+    """Whether a GET of it succeeds. Never through a proxy: the hub is on this machine."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=1) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

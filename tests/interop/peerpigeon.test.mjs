@@ -1,0 +1,255 @@
+// The clients that are out there: npm peerpigeon's own browser bundles, unmodified, in tabs of a real browser.
+//
+// PAIRS=100 and TABS=16 make the long run.
+import assert from 'node:assert/strict'
+import { after, before } from 'node:test'
+import { Wire, checkSignals, launch, serve } from './browser.mjs'
+import { hubTest, peerId, startHub } from './hub.mjs'
+
+const PAIRS = Number(process.env.PAIRS ?? 6)
+const TABS = Number(process.env.TABS ?? 5)
+
+// A pair is two tabs busy with keys and candidates: with many more of them than cores, the clients run into their own time limits.
+const PAIRS_AT_ONCE = 3
+
+const VERSIONS = ['1.1.3', '1.0.6']
+
+const bundle = version => `<!doctype html><script src="/${version}/peerpigeon-browser.js"></script>`
+
+const pages = Object.fromEntries(VERSIONS.flatMap(version => [
+  [`/${version}/`, bundle(version)],
+  [`/${version}/peerpigeon-browser.js`, new URL(`node_modules/peerpigeon-${version.replaceAll('.', '-')}/dist/peerpigeon-browser.js`, import.meta.url)]
+]))
+
+let browser, web
+before(async () => { [browser, web] = await Promise.all([launch(), serve(pages)]) })
+after(async () => { await browser?.close(); web?.close() })
+
+let tabs = []
+
+/** A test with a hub of its own, whose tabs are closed at its end. When it fails, what they said and heard is shown. */
+function tabTest (name, options, body) {
+  hubTest(name, options, async hub => {
+    tabs = []
+    try {
+      await body(hub)
+    } catch (error) {
+      for (const { id, wire } of tabs.filter(each => each.isOpen)) console.error(`--- tab ${id}\n${wire}`)
+      throw error
+    } finally {
+      await closeAll(tabs)
+    }
+  })
+}
+
+const closeAll = tabs => Promise.all(tabs.map(each => each.vanish()))
+
+/** A tab with a mesh, not connected yet. */
+async function tab (version, options) {
+  const page = await browser.newPage()
+  const wire = new Wire(page)
+  await page.goto(`${web.origin}/${version}/`)
+  const id = await page.evaluate(async options => {
+    // As its README says.
+    const mesh = new window.PeerPigeonMesh(options)
+    window.mesh = mesh
+    window.events = []
+    for (const type of ['peerDiscovered', 'peerConnected', 'peerDisconnected', 'messageReceived']) {
+      mesh.addEventListener(type, event => window.events.push({ type, peerId: event.peerId ?? event.from, content: event.content }))
+    }
+    await mesh.init()
+    return mesh.peerId
+  }, options)
+  tabs.push(new Tab(page, wire, id))
+  return tabs.at(-1)
+}
+
+class Tab {
+  constructor (page, wire, id) { Object.assign(this, { page, wire, id }) }
+
+  get isOpen () { return !this.page.isClosed() }
+
+  async connect (hub, query = '') {
+    await this.page.evaluate(url => window.mesh.connect(url), `${hub.ws}/${query}`)
+    await this.wire.until(wire => wire.heard('connected').length, 'connected')
+    return this
+  }
+
+  /** Waits for an event of the mesh. */
+  async sees (type, peerId, content, ms = 30_000) {
+    const matches = ([type, peerId, content]) => window.events.some(event => event.type === type &&
+      (!peerId || event.peerId === peerId) && (!content || event.content === content))
+    await this.page.waitForFunction(matches, [type, peerId, content], { timeout: ms, polling: 50 })
+      .catch(error => { throw new Error(`${this.id.slice(0, 8)} waited for ${type} of ${peerId}: ${error.message}`) })
+  }
+
+  async say (content) { await this.page.evaluate(content => window.mesh.sendMessage(content), content) }
+
+  /** Ends as a tab does that its user closes. */
+  async leave () {
+    const closed = this.page.waitForEvent('close')
+    await this.page.close({ runBeforeUnload: true })
+    await closed
+  }
+
+  /** Ends as a tab does that crashes. */
+  async vanish () { await this.page.close() }
+
+  /** The leaves of this peer that this tab heard from the hub. */
+  leavesOf (id) {
+    return this.wire.received.filter(({ message }) => (message.type === 'goodbye' && message.fromPeerId === id) ||
+      (message.type === 'peer-disconnected' && message.data.peerId === id))
+  }
+
+  discoveriesOf (id) { return this.wire.heard('peer-discovered').filter(({ message }) => message.data.peerId === id) }
+}
+
+async function checkLink (a, b) {
+  await Promise.all([a.sees('peerConnected', b.id), b.sees('peerConnected', a.id)])
+  const [toB, toA] = [`to ${b.id}`, `to ${a.id}`]
+  await a.say(toB)
+  await b.sees('messageReceived', a.id, toB)
+  await b.say(toA)
+  await a.sees('messageReceived', b.id, toA)
+}
+
+async function checkWire (a, b) {
+  const counts = [await checkSignals(a, b), await checkSignals(b, a)]
+  assert.ok(counts.every(count => count >= 2), `an SDP and a candidate each way: ${counts}`)
+  for (const [one, other] of [[a, b], [b, a]]) {
+    assert.equal(one.discoveriesOf(other.id).length, 1, 'told of the other exactly once')
+    assert.equal(one.discoveriesOf(one.id).length, 0, 'never of itself')
+  }
+}
+
+for (const [first, second] of [['1.1.3', '1.1.3'], ['1.0.6', '1.0.6'], ['1.0.6', '1.1.3']]) {
+  for (const networkName of ['global', 'lobby']) {
+    tabTest(`${first} and ${second} meet in ${networkName}`, { timeout: 90_000 }, async hub => {
+      const [a, b] = [await tab(first, { networkName }), await tab(second, { networkName })]
+      await a.connect(hub)
+      await b.connect(hub)
+      await checkLink(a, b)
+      await checkWire(a, b)
+      const leaving = Date.now()
+      await b.leave()
+      const left = await a.wire.until(() => a.leavesOf(b.id)[0], 'the leave', 5_000)
+      assert.ok(left.at - leaving < 2_000, `noticed after ${left.at - leaving} ms`)
+      assert.equal(left.message.networkName, networkName)
+      // Whoever comes next in that tab's place is the fence.
+      await (await tab(second, { networkName, peerId: b.id })).connect(hub)
+      await a.wire.until(() => a.discoveriesOf(b.id).length === 2, 'its successor')
+      assert.equal(a.leavesOf(b.id).length, 1, 'one leave, however many goodbyes it said')
+    })
+  }
+}
+
+tabTest('a tab that crashes is noticed at once', { timeout: 90_000 }, async hub => {
+  const [a, b] = [await tab('1.1.3', { networkName: 'lobby' }), await tab('1.1.3', { networkName: 'lobby' })]
+  await a.connect(hub)
+  await b.connect(hub)
+  await a.wire.until(() => a.discoveriesOf(b.id).length, 'discovery')
+  await b.vanish()
+  const { message } = await a.wire.until(() => a.leavesOf(b.id)[0], 'the leave', 2_000)
+  assert.equal(message.networkName, 'lobby')
+})
+
+tabTest('two networks do not meet', { timeout: 90_000 }, async hub => {
+  const [a, stranger, b] = [await tab('1.1.3', { networkName: 'x' }), await tab('1.1.3', { networkName: 'y' }), await tab('1.1.3', { networkName: 'x' })]
+  for (const each of [a, stranger, b]) await each.connect(hub)
+  await checkLink(a, b)
+  assert.deepEqual(stranger.wire.received.map(({ message }) => message.type), ['connected'])
+  for (const each of [a, b]) assert.equal(each.discoveriesOf(stranger.id).length, 0)
+})
+
+tabTest('a token in the URL opens the door', { timeout: 90_000, env: { AUTH_TOKEN: 'sesame' } }, async hub => {
+  const [a, b] = [await tab('1.1.3', { networkName: 'n' }), await tab('1.0.6', { networkName: 'n' })]
+  for (const each of [a, b]) await each.connect(hub, '?token=sesame')
+  await checkLink(a, b)
+})
+
+tabTest('the links outlive the hub, and its clients come back to the next one', { timeout: 120_000 }, async hub => {
+  const [a, b] = [await tab('1.1.3', { networkName: 'n' }), await tab('1.1.3', { networkName: 'n' })]
+  await a.connect(hub)
+  await b.connect(hub)
+  await checkLink(a, b)
+  await hub.kill()
+  await a.say('without a hub')
+  await b.sees('messageReceived', a.id, 'without a hub')
+  const next = await startHub({ port: hub.port })
+  try {
+    // Their first try comes after 3 s with a healthy link, the second after 6 s more.
+    for (const each of [a, b]) await each.wire.until(wire => wire.heard('connected').length === 2, 'a second connected', 30_000)
+    for (const [one, other] of [[a, b], [b, a]]) await one.wire.until(() => one.discoveriesOf(other.id).length === 2, 'the other again', 10_000)
+    await b.say('still')
+    await a.sees('messageReceived', b.id, 'still')
+  } finally {
+    await next.kill()
+  }
+})
+
+for (const version of VERSIONS) {
+  tabTest(`${PAIRS} pairs of ${version}, each in a network of its own`, { timeout: 60_000 + PAIRS * 20_000, env: { MAX_CONNECTIONS: '2000' } }, async hub => {
+    const failures = []
+    const waiting = Array.from({ length: PAIRS }, (_, index) => `pair-${index}`)
+    const worker = async () => {
+      for (let networkName = waiting.pop(); networkName; networkName = waiting.pop()) {
+        const [a, b] = [await tab(version, { networkName }), await tab(version, { networkName })]
+        // Both at once, as after a hub's restart: whoever is first, the larger must be told of the smaller.
+        await Promise.all([a.connect(hub), b.connect(hub)])
+        const linked = await checkLink(a, b).then(() => true, error => { failures.push(`${networkName}: ${error.message.split('\n')[0]}`) })
+        // The hub answers for the wire, also of a pair whose clients got stuck.
+        if (linked) await checkWire(a, b)
+        else for (const [from, to] of [[a, b], [b, a]]) await checkSignals(from, to)
+        await closeAll([a, b])
+      }
+    }
+    await Promise.all(Array.from({ length: PAIRS_AT_ONCE }, worker))
+    const connected = PAIRS - failures.length
+    console.error(`# ${version}: connected ${connected} of ${PAIRS}${failures.map(failure => `\n#   ${failure}`).join('')}`)
+    // The clients' own races cost some.
+    assert.ok(connected >= (PAIRS >= 25 ? PAIRS * 0.92 : PAIRS - 1), `connected ${connected} of ${PAIRS}`)
+  })
+}
+
+for (const version of VERSIONS) {
+  tabTest(`${TABS} tabs of ${version} become one mesh`, { timeout: 60_000 + TABS * 20_000 }, async hub => {
+    const networkName = 'mesh'
+    // With the default of 3, four tabs can be full of each other and leave the fifth alone for good.
+    for (let count = 0; count < TABS; count++) await tab(version, { networkName, maxPeers: TABS })
+    const first = [...tabs]
+    await Promise.all(first.map(each => each.connect(hub)))
+    await Promise.all(first.map(each => each.wire.until(wire => wire.heard('peer-discovered').length >= TABS - 1, 'the others')))
+    for (const each of first) await each.sees('peerConnected', undefined, undefined, 60_000)
+    // Gossip crosses the mesh, whoever is linked with whom.
+    await gossip(first)
+    const [leaver, ...rest] = first
+    await leaver.leave()
+    await Promise.all(rest.map(each => each.wire.until(() => each.leavesOf(leaver.id).length, 'the leave', 5_000)))
+    // The fence: a newcomer, of which everyone hears, and which hears of everyone that is left.
+    const late = await (await tab(version, { networkName, maxPeers: TABS })).connect(hub)
+    await Promise.all(rest.map(each => each.wire.until(() => each.discoveriesOf(late.id).length, 'the newcomer')))
+    await late.wire.until(wire => wire.heard('peer-discovered').length >= rest.length, 'those who are left')
+    const told = each => each.wire.heard('peer-discovered').map(({ message }) => message.data.peerId).sort()
+    const others = (all, each) => all.filter(other => other !== each).map(other => other.id).sort()
+    for (const each of rest) {
+      assert.deepEqual(told(each), others([...first, late], each), 'each other one exactly once, never itself')
+      assert.equal(each.leavesOf(leaver.id).length, 1)
+      for (const other of [...rest, late]) assert.equal(each.leavesOf(other.id).length, 0, 'nobody else has left')
+    }
+    assert.deepEqual(told(late), others(rest, late), 'no ghost')
+    for (const from of rest) for (const to of rest) if (from !== to) await checkSignals(from, to)
+  })
+}
+
+/** One tab speaks until each other one has heard it: a mesh that is still forming may lose a message. */
+async function gossip ([speaker, ...listeners]) {
+  const content = `gossip ${peerId('')}`
+  const deadline = Date.now() + 60_000
+  let deaf = listeners
+  while (deaf.length) {
+    assert.ok(Date.now() < deadline, `${deaf.length} of ${listeners.length} tabs heard nothing`)
+    await speaker.say(content)
+    const heard = await Promise.all(deaf.map(each => each.sees('messageReceived', undefined, content, 2_000).then(() => true, () => false)))
+    deaf = deaf.filter((_, index) => !heard[index])
+  }
+}

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Third-party clients against a hub process.
+#
+#   tests/interop/run.sh [HUB_BINARY [SUITE...]]      suites: ws websockets browser peerpigeon
+#
+# STORM=1000  peers of the large crowd (0: none)       PAIRS=6  pairs of npm peerpigeon, each in a network of its own
+# SLOW=1      adds what takes minutes                  TABS=5   tabs of one mesh
+#
+# What a suite needs and cannot be installed is a loud SKIP. Ends with `N passed, N failed, N skipped`.
+set -euo pipefail
+
+hub=$(realpath "${1:-target/release/peerpigeon}")
+[[ -x $hub ]] || { echo "no hub binary at $hub" >&2; exit 2; }
+export HUB_BIN=$hub
+shift || true
+suites=("$@")
+[[ ${#suites[@]} -gt 0 ]] || suites=(ws websockets browser peerpigeon)
+
+cd "$(dirname "$0")"
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+passed=0 failed=0 skipped=0
+
+main() {
+  for suite in "${suites[@]}"; do
+    echo "== $suite"
+    case $suite in
+      ws) needs_node && run_node ws ;;
+      websockets) needs_python && run_python ;;
+      browser | peerpigeon) needs_node && needs_chromium && run_node "$suite" ;;
+      *) echo "no such suite: $suite" >&2; exit 2 ;;
+    esac || true
+  done
+  echo "$passed passed, $failed failed, $skipped skipped"
+  [[ $failed -eq 0 ]]
+}
+
+skip() {
+  echo "SKIP $suite: $1"
+  skipped=$((skipped + 1))
+  return 1
+}
+
+needs_node() {
+  { command -v node && command -v npm; } >/dev/null || skip "there is no node with npm" || return 1
+  # The stamp is written last, so that an interrupted installation is done again.
+  cmp -s package-lock.json node_modules/.installed && return
+  npm ci --ignore-scripts --loglevel=error >"$logs/npm" 2>&1 && cp package-lock.json node_modules/.installed && return
+  cat "$logs/npm"
+  skip "npm ci failed"
+}
+
+needs_python() {
+  command -v python3 >/dev/null || skip "there is no python3" || return 1
+  cmp -s requirements.txt .venv/.installed && return
+  { python3 -m venv --clear .venv && .venv/bin/pip install --quiet --requirement requirements.txt; } >"$logs/pip" 2>&1 &&
+    cp requirements.txt .venv/.installed && return
+  cat "$logs/pip"
+  skip "no virtual environment with $(cat requirements.txt)"
+}
+
+needs_chromium() {
+  [[ -x ${CHROMIUM:-/usr/bin/chromium} ]] && return
+  [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null || skip "there is no chromium; CHROMIUM can name one" || return 1
+  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } >"$logs/apt" 2>&1 && return
+  tail -20 "$logs/apt"
+  skip "chromium cannot be installed"
+}
+
+run_node() {
+  local report=$logs/$1.tap ended=0
+  node --test --test-reporter=spec --test-reporter-destination=stdout \
+    --test-reporter=tap --test-reporter-destination="$report" "$1.test.mjs" || ended=$?
+  count "$ended" "$(sum pass "$report")" "$(sum fail "$report")" "$(sum cancelled "$report")" "$(sum skipped "$report")"
+}
+
+# The number in node's closing line `# pass 12`.
+sum() { sed -n "s/^# $1 //p" "$2" | tail -1; }
+
+run_python() {
+  local report=$logs/websockets ended=0
+  .venv/bin/python websockets_test.py --counts "$report" || ended=$?
+  touch "$report"
+  # shellcheck disable=SC2046 # Three numbers, or nothing where it did not get that far.
+  set -- $(cat "$report")
+  count "$ended" "${1:-}" "${2:-}" 0 "${3:-}"
+}
+
+# count EXIT_CODE PASSED FAILED CANCELLED SKIPPED: a suite that failed without a failed test has failed once.
+count() {
+  local bad=$((${3:-0} + ${4:-0}))
+  [[ $1 -eq 0 || $bad -gt 0 ]] || bad=1
+  passed=$((passed + ${2:-0})) failed=$((failed + bad)) skipped=$((skipped + ${5:-0}))
+}
+
+main
