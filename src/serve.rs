@@ -21,7 +21,7 @@ use crate::telemetry;
 /// Runs a hub until it is told to stop.
 pub fn run(config: Config) -> ExitCode {
     telemetry::log::init(&config.log);
-    for warning in config.warnings(telemetry::process::max_files()) {
+    for warning in config.warnings(telemetry::process::raise_max_files()) {
         warn!("{warning}");
     }
     let listeners = match hub::bind(&config.listen, config.shards) {

@@ -414,8 +414,12 @@ impl Core {
             }
             Output::Admit { session } => self.admitted(session, now),
             Output::Backlog { session, more } => {
-                if let Some(session) = self.session_mut(session) {
-                    session.backlog = more;
+                if let Some(open) = self.session_mut(session) {
+                    open.backlog = more;
+                }
+                if more {
+                    // Perhaps nothing was said in this turn: the flusher asks for the next all the same.
+                    self.mark_dirty(session);
                 }
             }
             Output::Close { session, reason } => self.close(session, reason, now),

@@ -50,20 +50,20 @@ fn what_breaks_rfc_6455_is_closed_by_its_code() {
 
 #[test]
 fn a_message_past_the_limit_is_answered_and_closed() {
-    let hub = Hub::start(&[("MAX_MESSAGE_BYTES", "1000")]);
+    let hub = Hub::start(&[("MAX_MESSAGE_BYTES", "1024")]);
     let fragment = |first: u8| {
-        let mut bytes = frame(0, &[b' '; 900]);
+        let mut bytes = frame(0, &[b' '; 1000]);
         bytes[0] = first;
         bytes
     };
-    for (n, bytes) in [frame(1, &[b' '; 1001]), [fragment(0x01), fragment(0x00)].concat()].iter().enumerate() {
+    for (n, bytes) in [frame(1, &[b' '; 1025]), [fragment(0x01), fragment(0x00)].concat()].iter().enumerate() {
         let mut client = Client::connect(&hub, n as u32);
         client.raw(bytes);
         assert_eq!(client.hear()["data"]["code"], "message-too-large");
         assert_eq!(client.closed(), (1009, "message too large".into()));
     }
     let mut client = Client::connect(&hub, 9);
-    client.raw(&frame(1, &[&br#"{"type":"ping"}"#[..], &[b' '; 985]].concat()));
+    client.raw(&frame(1, &[&br#"{"type":"ping"}"#[..], &[b' '; 1009]].concat()));
     assert_eq!(client.hear()["type"], "pong");
 }
 

@@ -1,6 +1,6 @@
 //! The program as a whole, on real sockets. Every hub is a process on a port of its own.
 
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, missing_docs, unreachable_pub, reason = "tests")]
 
 mod client;
 mod door;

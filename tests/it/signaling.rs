@@ -43,7 +43,7 @@ fn what_comes_with_the_request_is_the_first_message() {
             client.raw(&late);
             assert_eq!(client.hear()["type"], "connected");
             client.hear_type("pong");
-            assert_eq!(watcher.hear()["data"]["peerId"], id(n).as_str());
+            assert_eq!(watcher.hear_type("peer-discovered")["data"]["peerId"], id(n).as_str());
         }
     });
 }

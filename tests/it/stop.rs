@@ -9,7 +9,7 @@ use crate::hub::{Hub, command};
 #[test]
 fn a_drain_says_goodbye_to_everyone_and_exits_with_0() {
     for shards in ["1", "8"] {
-        let mut hub = Hub::start(&[("SHARDS", shards), ("DRAIN_SECS", "4")]);
+        let mut hub = Hub::start(&[("SHARDS", shards), ("DRAIN_SECS", "8")]);
         let mut peers: Vec<Client> = (0..6).map(|n| Client::join(&hub, n, "n")).collect();
         for peer in &mut peers {
             for _ in 0..5 {
@@ -18,19 +18,19 @@ fn a_drain_says_goodbye_to_everyone_and_exits_with_0() {
         }
         hub.signal("-TERM");
         hub.logged("server_draining");
-        let slots: Vec<u64> = peers
-            .iter_mut()
-            .map(|peer| {
+        let mut peers: Vec<(u64, Client)> = peers
+            .into_iter()
+            .map(|mut peer| {
                 let go_away = peer.hear_type("go-away");
                 assert_eq!((&go_away["networkName"], &go_away["data"]["reason"]), (&"n".into(), &"draining".into()));
-                go_away["data"]["reconnectInMs"].as_u64().unwrap()
+                (go_away["data"]["reconnectInMs"].as_u64().unwrap(), peer)
             })
             .collect();
-        assert!(slots.iter().max() > slots.iter().min(), "{slots:?}");
+        peers.sort_by_key(|(slot, _)| *slot);
+        let (last_slot, mut last) = peers.pop().unwrap();
+        assert!(last_slot > peers[0].0, "all at once");
         // The last to go is told of each that goes before.
-        let last = (0..peers.len()).max_by_key(|&i| slots[i]).unwrap();
-        let mut last = peers.swap_remove(last);
-        for peer in &mut peers {
+        for (_, peer) in &mut peers {
             loop {
                 match peer.next() {
                     Heard::Close(1012, _) => break,
