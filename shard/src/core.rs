@@ -91,8 +91,9 @@ enum Due {
     Retire(SessionId),
 }
 
-/// Send queues kept for the next session that has something to say: as many as are written to in a busy turn.
-const QUEUES_KEPT: usize = 256;
+/// Send queues kept for the next session that has something to say: as many as are written to in a busy turn, and at
+/// most 18 KiB each, so 2.3 MB a shard.
+const QUEUES_KEPT: usize = 128;
 
 impl Core {
     pub(crate) fn new(

@@ -22,8 +22,8 @@ pub(crate) struct SendQueue {
 
 impl SendQueue {
     /// A queue that has grown beyond this is not worth keeping for the next session.
-    const KEPT_BYTES: usize = 64 * 1024;
-    const KEPT_FRAMES: usize = 1024;
+    const KEPT_BYTES: usize = 16 * 1024;
+    const KEPT_FRAMES: usize = 256;
 
     /// Appends one frame.
     pub(crate) fn push(&mut self, origin: Option<Origin>, write: impl FnOnce(&mut Vec<u8>)) {
