@@ -92,14 +92,25 @@ impl Report {
         self.passed
     }
 
+    fn connected_in(&self) -> String {
+        format!("{} in {}", self.connected, time(self.connect_ms))
+    }
+
     fn rows(&self) -> Vec<(&'static str, String)> {
         let count = |n: u64| HumanCount(n).to_string();
+        // Times are only known of a run that was waited for.
+        let interrupted = self.violations.contains_key(&Check::Interrupted);
+        let (connected, exact_after) = match (interrupted, self.exact_ms) {
+            (true, _) => (self.connected.to_string(), "not known".to_owned()),
+            (false, Some(exact_ms)) => (self.connected_in(), time(exact_ms).to_string()),
+            (false, None) => (self.connected_in(), "never".to_owned()),
+        };
         let mut rows = vec![
             ("scenario", format!("{} on {}", self.scenario, self.hubs.join(", "))),
             ("peers", format!("{} in {} networks, seed {}", self.peers, self.networks, self.seed)),
-            ("connected", format!("{} in {}", self.connected, time(self.connect_ms))),
+            ("connected", connected),
             ("failed", count(self.failed)),
-            ("exact after", self.exact_ms.map_or_else(|| "never".to_owned(), |exact_ms| time(exact_ms).to_string())),
+            ("exact after", exact_after),
             (
                 "discoveries",
                 match (self.scenario, self.expected_discoveries) {
@@ -165,7 +176,7 @@ impl fmt::Display for Report {
         for (check, Violations { count, examples }) in &self.violations {
             writeln!(f, "{:<15} {}", "VIOLATED", format_args!("{}: {}", check.label(), HumanCount(*count)))?;
             for example in examples {
-                writeln!(f, "{:<15}   {}", "", example.escape_debug())?;
+                writeln!(f, "{:<15}   {}", "", example.replace(char::is_control, "\u{fffd}"))?;
             }
         }
         if self.errors.0.contains_key("rate-limited") {
@@ -229,7 +240,7 @@ mod tests {
         assert!(!report.passed());
         let table = report.to_string();
         for part in
-            ["connected       3 in", "duplicate: 1", "peer 1 heard\\u{1b}", "rate-limited: 1", "4003: 1", "FAILED"]
+            ["connected       3 in", "duplicate: 1", "peer 1 heard\u{fffd}", "rate-limited: 1", "4003: 1", "FAILED"]
         {
             assert!(table.contains(part), "no {part:?} in\n{table}");
         }

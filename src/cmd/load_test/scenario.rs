@@ -67,12 +67,15 @@ pub(super) struct Pace {
 pub(super) async fn join(swarm: &Rc<Swarm>, pace: Pace, chatter: bool, progress: &Progress) -> Outcome {
     let mut outcome = assemble(swarm, pace, progress).await;
     outcome.expected_discoveries = Some(swarm.expected());
+    if swarm.connected() == 0 {
+        return outcome;
+    }
     let begin = Instant::now();
     progress.run(if chatter { "talking" } else { "waiting" }, pace.duration);
     if chatter && !pace.interval.is_zero() {
         talk(swarm, pace, begin + pace.duration).await;
     } else {
-        tokio::time::sleep(pace.duration).await;
+        rest(swarm, begin + pace.duration).await;
     }
     outcome.relays = swarm.tally.borrow().delivered;
     outcome.measured_secs = begin.elapsed().as_secs_f64();
@@ -85,7 +88,7 @@ async fn talk(swarm: &Swarm, pace: Pace, until: Instant) {
     let mut rng = Rng::new(pace.seed ^ 1);
     let begin = Instant::now();
     let mut turns = 0u64;
-    while Instant::now() < until {
+    while Instant::now() < until && swarm.connected() > 0 {
         let due = begin.elapsed().as_secs_f64() / pace.interval.as_secs_f64() * swarm.seats.len() as f64;
         while (turns as f64) < due {
             let peer = (turns % swarm.seats.len() as u64) as usize;
@@ -106,6 +109,9 @@ async fn talk(swarm: &Swarm, pace: Pace, until: Instant) {
 pub(super) async fn relay(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) -> Outcome {
     let mut outcome = assemble(swarm, pace, progress).await;
     outcome.expected_discoveries = Some(swarm.expected());
+    if swarm.connected() == 0 {
+        return outcome;
+    }
     let begin = Instant::now();
     progress.run("relaying", pace.duration);
     swarm.bouncing.set(true);
@@ -114,7 +120,7 @@ pub(super) async fn relay(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) ->
             (0..pace.in_flight).for_each(|_| _ = swarm.signal(peer, partner(peer), "offer"));
         }
     }
-    tokio::time::sleep(pace.duration).await;
+    rest(swarm, begin + pace.duration).await;
     swarm.bouncing.set(false);
     outcome.relays = swarm.tally.borrow().delivered;
     outcome.measured_secs = begin.elapsed().as_secs_f64();
@@ -126,6 +132,9 @@ pub(super) async fn relay(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) ->
 /// All connect; then, again and again, all sockets are cut at once and all come back at once, with the same ids.
 pub(super) async fn storm(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) -> Outcome {
     let mut outcome = assemble(swarm, pace, progress).await;
+    if swarm.connected() == 0 {
+        return outcome;
+    }
     let begin = Instant::now();
     let peers: Vec<usize> = (0..swarm.seats.len()).filter(|&peer| swarm.seats[peer].member.get()).collect();
     progress.run("storming", pace.duration);
@@ -212,6 +221,14 @@ pub(super) async fn connect(swarm: &Rc<Swarm>, ramp: u32, peers: impl Iterator<I
         });
     }
     dials.join_all().await;
+}
+
+/// Waits for a while, but not for a swarm that nobody is left of.
+async fn rest(swarm: &Swarm, until: Instant) {
+    const LOOK: Duration = Duration::from_millis(200);
+    while Instant::now() < until && swarm.connected() > 0 {
+        tokio::time::sleep_until((Instant::now() + LOOK).min(until).into()).await;
+    }
 }
 
 /// Waits until what is expected has happened; `false` if it is given up.
