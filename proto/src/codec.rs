@@ -353,3 +353,6 @@ impl<'de> Deserialize<'de> for Object<'de> {
         deserializer.deserialize_map(ObjectVisitor)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -296,7 +296,7 @@ impl Router {
 
     /// Answers a message that failed, unless the session has had its share of errors.
     fn send_error(&mut self, id: SessionId, report: &ErrorReport<'_>, now: Now) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(session) = self.sessions.get_mut(id).filter(|s| s.state == State::Live) else { return };
         if session.errors.take(now.at, ERROR_RATE, ERROR_BURST) {
             self.stats.errors[report.code as usize] += 1;
             let frame = wire::error(&mut self.arena, &session.peer, report, now.wall_ms);

@@ -435,3 +435,6 @@ pub(crate) fn goodbye(peer: &PeerId, data: &str, network: &str, wall_ms: u64) ->
     let from = std::str::from_utf8(&hex).unwrap_or_default();
     template(MessageKind::Goodbye.label(), data.as_bytes(), from, network, wall_ms)
 }
+
+#[cfg(test)]
+mod tests;

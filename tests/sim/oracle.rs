@@ -38,6 +38,10 @@ pub(crate) struct Oracle {
     rosters: Vec<BTreeMap<(Net, PeerId), u64>>,
     epochs: u64,
     pub(crate) signals: Signals,
+    /// Newcomers that took over, and newcomers that found somebody in.
+    pub(crate) takeovers: [u64; 2],
+    /// Errors that were told.
+    pub(crate) errors: u64,
     /// What the input that is being carried out makes due.
     due: Due,
 }
@@ -99,6 +103,8 @@ impl Oracle {
             rosters: (0..shards).map(|_| BTreeMap::new()).collect(),
             epochs: 0,
             signals: Signals::default(),
+            takeovers: [0; 2],
+            errors: 0,
             due: Due::default(),
         }
     }
@@ -258,6 +264,8 @@ impl Oracle {
         if !right {
             self.complain(format!("{sid:?} was closed as {reason:?}"));
         }
+        self.takeovers[0] += u64::from(reason == CloseReason::Replaced);
+        self.takeovers[1] += u64::from(reason == CloseReason::IdInUse && waited.is_some());
         self.due.opened = self.due.opened.filter(|&(opened, ..)| opened != sid);
         if reason == CloseReason::Draining && peer.is_some() {
             if let Some(client) = self.sessions.get_mut(&sid) {
@@ -344,7 +352,10 @@ impl Oracle {
                 return 0;
             }
             Heard::Connected { .. } => wrong = Some("is let in twice"),
-            Heard::Error { code, about } => self.signals.refused(sid, code, about.as_ref()),
+            Heard::Error { code, about } => {
+                self.errors += 1;
+                self.signals.refused(sid, code, about.as_ref());
+            }
             Heard::Receipt { id, outcome } => {
                 if let Err(what) = self.signals.receipt(sid, id, outcome, self.now) {
                     self.complain(format!("{sid:?} {what}: receipt {outcome} for {id}"));
@@ -481,6 +492,15 @@ impl Oracle {
 
     pub(crate) fn members(&self) -> usize {
         self.rosters[0].len()
+    }
+
+    /// The networks that have members, by name, and how many.
+    pub(crate) fn inhabited(&self) -> BTreeMap<&'static str, usize> {
+        let mut inhabited = BTreeMap::new();
+        for (net, _) in self.rosters[0].keys() {
+            *inhabited.entry(self.networks[*net]).or_default() += 1;
+        }
+        inhabited
     }
 
     // --- what signals ask --------------------------------------------------------------------------------------

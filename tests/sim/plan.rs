@@ -86,11 +86,16 @@ const NETWORKS: [&str; 5] = ["global", "n", "N", "a network with \"quotes\" \\ a
 
 impl Plan {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let crowd = rng.one_in(8);
-        let peers = if crowd { rng.between(20, 60) } else { rng.between(2, 16) };
+        // A crowd is more than one chunk of the real size.
+        let crowd = rng.one_in(100);
+        let peers = match rng.below(8) {
+            _ if crowd => rng.between(140, 280),
+            0 => rng.between(20, 60),
+            _ => rng.between(2, 16),
+        };
         let peers = (0..peers).map(|_| PeerId::from_bytes(std::array::from_fn(|_| rng.next() as u8))).collect();
         let first = rng.below(2);
-        let networks = NETWORKS[first..first + rng.between(1, 4)].to_vec();
+        let networks = NETWORKS[first..first + if crowd { 1 } else { rng.between(1, 4) }].to_vec();
         let floods = rng.one_in(6);
         let config = RouterConfig {
             shard: ShardId(0),
@@ -119,7 +124,7 @@ impl Plan {
             config,
             peers,
             networks,
-            roster_chunk: *rng.pick(&[1, 1, 2, 3, 7, limits::ROSTER_CHUNK]),
+            roster_chunk: if crowd { limits::ROSTER_CHUNK } else { *rng.pick(&[1, 1, 2, 3, 7, limits::ROSTER_CHUNK]) },
             queue_frames: *rng.pick(&[6, 20, 100, 10_000, 10_000]),
             low_water: rng.between(1, 10),
             seats: *rng.pick(&[3, 1000, 1000, 1000]),

@@ -454,7 +454,7 @@ impl World {
     /// What the routers have counted is what has happened.
     fn count(&mut self) {
         let mut wrong = Vec::new();
-        let (mut signals, mut ended, mut withheld) = (0, 0, 0);
+        let (mut signals, mut ended, mut withheld, mut errors, mut takeovers) = (0, 0, 0, 0, [0; 2]);
         for (index, shard) in self.shards.iter_mut().enumerate() {
             let stats = shard.router.stats();
             let kinds = [SignalKind::Offer, SignalKind::Answer, SignalKind::IceCandidate];
@@ -471,13 +471,24 @@ impl World {
             if stats.peers != live as u64 || stats.members != self.oracle.members() as u64 {
                 wrong.push(format!("gauges: {} peers for {live}, {} members", stats.peers, stats.members));
             }
-            let listed: usize = shard.router.networks().map(|(_, members)| members).sum();
-            if listed as u64 != shard.router.stats().members {
-                wrong.push(format!("{listed} members are listed"));
+            if stats.networks != self.oracle.inhabited().len() as u64 {
+                wrong.push(format!("gauges: {} networks", stats.networks));
+            }
+            takeovers[0] += stats.takeovers[0];
+            takeovers[1] += stats.takeovers[1];
+            errors += stats.errors.iter().sum::<u64>();
+            let mut listed: Vec<_> = shard.router.networks().map(|(name, size)| (name.as_str(), size)).collect();
+            listed.sort_unstable();
+            let inhabited = self.oracle.inhabited();
+            if !listed.iter().copied().eq(inhabited.iter().map(|(name, size)| (*name, *size))) {
+                wrong.push(format!("networks are listed as {listed:?}, and are {inhabited:?}"));
             }
         }
         if signals != ended {
             wrong.push(format!("{signals} signals have {ended} outcomes"));
+        }
+        if (takeovers, errors) != (self.oracle.takeovers, self.oracle.errors) {
+            wrong.push(format!("{takeovers:?} takeovers for {:?}, {errors} errors", self.oracle.takeovers));
         }
         if withheld == 0 {
             wrong.extend(self.oracle.signals.senders_know());

@@ -1,0 +1,432 @@
+//! That the codec understands what a full parser understands, on whatever a client may send.
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::limits;
+
+/// An object's entries as they stand: in their order, repetitions included.
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor;
+
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+
+        deserializer.deserialize_map(EntriesVisitor)
+    }
+}
+
+/// RFC 8259, word for word: whether all of `text` is one JSON value.
+fn is_json(text: &str) -> bool {
+    fn space(s: &[u8]) -> &[u8] {
+        let n = s.iter().take_while(|c| b" \t\n\r".contains(c)).count();
+        &s[n..]
+    }
+    fn digits(s: &[u8]) -> Option<&[u8]> {
+        let n = s.iter().take_while(|c| c.is_ascii_digit()).count();
+        (n > 0).then(|| &s[n..])
+    }
+    fn string(s: &[u8]) -> Option<&[u8]> {
+        let mut s = s.strip_prefix(b"\"")?;
+        loop {
+            s = match s {
+                [b'"', rest @ ..] => return Some(rest),
+                [b'\\', b'u', a, b, c, d, rest @ ..] if [a, b, c, d].iter().all(|c| c.is_ascii_hexdigit()) => rest,
+                [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', rest @ ..] => rest,
+                [b'\\' | 0..0x20, ..] | [] => return None,
+                [_, rest @ ..] => rest,
+            };
+        }
+    }
+    fn number(s: &[u8]) -> Option<&[u8]> {
+        let s = s.strip_prefix(b"-").unwrap_or(s);
+        let mut s = match s {
+            [b'0', rest @ ..] => rest,
+            _ => digits(s)?,
+        };
+        if let [b'.', rest @ ..] = s {
+            s = digits(rest)?;
+        }
+        if let [b'e' | b'E', rest @ ..] = s {
+            let rest = match rest {
+                [b'+' | b'-', rest @ ..] => rest,
+                _ => rest,
+            };
+            s = digits(rest)?;
+        }
+        Some(s)
+    }
+    fn several<'a>(s: &'a [u8], end: u8, one: impl Fn(&'a [u8]) -> Option<&'a [u8]>) -> Option<&'a [u8]> {
+        let mut s = space(s);
+        if s.first() == Some(&end) {
+            return Some(&s[1..]);
+        }
+        loop {
+            s = space(one(s)?);
+            match s {
+                [b',', rest @ ..] => s = space(rest),
+                [c, rest @ ..] if *c == end => return Some(rest),
+                _ => return None,
+            }
+        }
+    }
+    fn value(s: &[u8]) -> Option<&[u8]> {
+        match s.first()? {
+            b'{' => several(&s[1..], b'}', |s| value(space(space(string(s)?).strip_prefix(b":")?))),
+            b'[' => several(&s[1..], b']', value),
+            b'"' => string(s),
+            b't' => s.strip_prefix(b"true"),
+            b'f' => s.strip_prefix(b"false"),
+            b'n' => s.strip_prefix(b"null"),
+            _ => number(s),
+        }
+    }
+    value(space(text.as_bytes())).is_some_and(|rest| space(rest).is_empty())
+}
+
+/// What a message means, read the slow way.
+#[derive(Debug, PartialEq, Eq)]
+enum Meaning {
+    NotJson,
+    NoMessage,
+    NotAllowed,
+    Unknown,
+    Message {
+        kind: MessageKind,
+        network: Option<String>,
+        target: Option<PeerId>,
+        id: Option<String>,
+        data: Option<String>,
+    },
+}
+
+fn meaning(text: &str) -> Meaning {
+    if !is_json(text) {
+        return Meaning::NotJson;
+    }
+    let Ok(Entries(entries)) = serde_json::from_str::<Entries<'_>>(text) else { return Meaning::NoMessage };
+    let mut fields: BTreeMap<&str, &RawValue> = BTreeMap::new();
+    for (name, value) in &entries {
+        let known = ["type", "data", "targetPeerId", "targetPeer", "networkName", "id"].contains(&name.as_str());
+        if known && fields.insert(name, value).is_some() {
+            return Meaning::NoMessage;
+        }
+    }
+    let mut strings = BTreeMap::new();
+    for name in ["type", "targetPeerId", "targetPeer", "networkName"] {
+        match fields.get(name).map(|raw| serde_json::from_str::<Value>(raw.get())) {
+            None | Some(Ok(Value::Null)) => {}
+            Some(Ok(Value::String(string))) => _ = strings.insert(name, string),
+            Some(_) => return Meaning::NoMessage,
+        }
+    }
+    let Some(kind) = strings.get("type") else { return Meaning::NoMessage };
+    let id = fields.get("id").and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+    let data = fields.get("data").map(|raw| raw.get().to_owned()).filter(|raw| raw != "null");
+    let network = strings.get("networkName").filter(|name| !name.trim().is_empty()).cloned();
+    let target = strings.get("targetPeerId").or(strings.get("targetPeer")).map(|target| target.parse::<PeerId>());
+    let dropped = ["cleanup", "cleanup-all", "connection-rejected", "recovery-offer"].contains(&kind.as_str());
+    let too_long = id.as_ref().is_some_and(|id| id.len() > limits::MAX_MESSAGE_ID_BYTES) && !dropped
+        || network.as_ref().is_some_and(|name| name.len() > limits::MAX_NETWORK_NAME_BYTES);
+    let hubs_only = ["connected", "error", "go-away", "peer-disconnected", "peer-discovered", "pong", "receipt"]
+        .contains(&kind.as_str());
+    let known = MessageKind::ALL.into_iter().find(|known| known.label() == kind && known.index() <= 9);
+    match (known, &target) {
+        _ if too_long => Meaning::NoMessage,
+        _ if hubs_only => Meaning::NotAllowed,
+        _ if dropped => {
+            Meaning::Message { kind: MessageKind::Ignored, network: None, target: None, id: None, data: None }
+        }
+        (None, _) => Meaning::Unknown,
+        (Some(kind @ MessageKind::Signal(_)), Some(Ok(target))) => {
+            let network = Some(network.unwrap_or_else(|| "global".to_owned()));
+            Meaning::Message { kind, network, target: Some(*target), id, data }
+        }
+        (Some(MessageKind::Signal(_)), _) => Meaning::NoMessage,
+        (Some(kind @ MessageKind::Announce), _) => {
+            let network = Some(network.unwrap_or_else(|| "global".to_owned()));
+            Meaning::Message { kind, network, target: None, id: None, data }
+        }
+        (Some(kind @ MessageKind::Goodbye), _) => Meaning::Message { kind, network, target: None, id: None, data },
+        (Some(kind), _) => Meaning::Message { kind, network: None, target: None, id: None, data: None },
+    }
+}
+
+fn parsed(text: &str) -> Meaning {
+    let data = |data: &str| Some(data.to_owned()).filter(|data| data != "null");
+    match parse(text) {
+        Err(refusal) => match refusal.code {
+            ErrorCode::InvalidJson => Meaning::NotJson,
+            ErrorCode::InvalidMessage => Meaning::NoMessage,
+            ErrorCode::NotAllowed => Meaning::NotAllowed,
+            ErrorCode::UnknownType => Meaning::Unknown,
+            other => panic!("{other:?} is no code of the codec's"),
+        },
+        Ok(message) => {
+            let (kind, network, target, id, data) = match message {
+                ClientMessage::Announce(a) => {
+                    (MessageKind::Announce, Some(a.network.into_owned()), None, None, a.data.and_then(data))
+                }
+                ClientMessage::Goodbye(g) => {
+                    (MessageKind::Goodbye, g.network.map(Cow::into_owned), None, None, data(g.data))
+                }
+                ClientMessage::Ignored => (MessageKind::Ignored, None, None, None, None),
+                ClientMessage::Ping => (MessageKind::Ping, None, None, None, None),
+                ClientMessage::Signal(s) => (
+                    MessageKind::Signal(s.kind),
+                    Some(s.network.into_owned()),
+                    Some(s.target),
+                    s.id.map(Cow::into_owned),
+                    data(s.data),
+                ),
+            };
+            Meaning::Message { kind, network, target, id, data }
+        }
+    }
+}
+
+// --- what clients may send ---------------------------------------------------------------------------------------
+
+fn space() -> impl Strategy<Value = String> {
+    prop_oneof![6 => Just(String::new()), 1 => "[ \t\n\r]{1,3}"]
+}
+
+/// JSON of every shape, as text: with space, repetitions, odd escapes and odd numbers.
+fn json() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("null".to_owned()),
+        Just("true".to_owned()),
+        Just("false".to_owned()),
+        "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?",
+        string(),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            (space(), prop::collection::vec((space(), inner.clone(), space()), 0..4)).prop_map(|(space, items)| {
+                let items: Vec<String> = items.into_iter().map(|(a, item, b)| a + &item + &b).collect();
+                format!("[{space}{}]", items.join(","))
+            }),
+            prop::collection::vec((space(), key(), space(), inner, space()), 0..4).prop_map(|entries| {
+                let entries: Vec<String> =
+                    entries.into_iter().map(|(a, key, b, value, c)| format!("{a}{key}{b}:{a}{value}{c}")).collect();
+                format!("{{{}}}", entries.join(","))
+            }),
+        ]
+    })
+}
+
+/// A JSON string, as text.
+fn string() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        4 => "[a-zA-Z0-9 é😀/{}\\[\\],:]{0,6}",
+        1 => "\\\\[\"\\\\/bfnrt]",
+        1 => "\\\\u[0-9a-fA-F]{4}",
+        1 => Just("\\ud83d\\ude00".to_owned()),
+    ];
+    prop::collection::vec(piece, 0..4).prop_map(|pieces| format!("\"{}\"", pieces.concat()))
+}
+
+fn key() -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => string(),
+        1 => Just("\"peerId\"".to_owned()),
+        1 => Just("\"isHub\"".to_owned()),
+        1 => Just("\"is\\u0048ub\"".to_owned()),
+        1 => Just("\"a\"".to_owned()),
+        1 => Just("\"\\u0061\"".to_owned()),
+    ]
+}
+
+fn quoted(s: String) -> String {
+    format!("\"{s}\"")
+}
+
+/// A message: most of its fields right, in any order, some missing, some twice, some of no interest.
+fn message() -> impl Strategy<Value = String> {
+    let kinds: Vec<&str> = MessageKind::ALL.iter().map(|kind| kind.label()).collect();
+    let odd_kinds = vec!["\"off\\u0065r\"", "\"cleanup\"", "\"connection-rejected\"", "\"\"", "7", "null"];
+    let kind = prop_oneof![
+        12 => prop::sample::select(kinds).prop_map(|kind| quoted(kind.to_owned())),
+        2 => prop::sample::select(odd_kinds).prop_map(str::to_owned),
+        1 => json(),
+    ];
+    let target = || {
+        prop_oneof![
+            12 => "[0-9a-fA-F]{40}".prop_map(quoted),
+            1 => "[0-9a-g]{39,41}".prop_map(quoted),
+            1 => json(),
+        ]
+    };
+    let network = prop_oneof![
+        6 => string(),
+        1 => Just("\" \\t\"".to_owned()),
+        1 => "x{250,260}".prop_map(quoted),
+        1 => json(),
+    ];
+    let id = prop_oneof![4 => string(), 1 => "x{60,70}".prop_map(quoted), 1 => json()];
+    let fields = (
+        prop::option::weighted(0.95, kind.prop_map(|v| ("\"type\"", v))),
+        prop::option::weighted(0.8, target().prop_map(|v| ("\"targetPeerId\"", v))),
+        prop::option::weighted(0.1, target().prop_map(|v| ("\"targetPeer\"", v))),
+        prop::option::weighted(0.5, network.prop_map(|v| ("\"networkName\"", v))),
+        prop::option::weighted(0.6, json().prop_map(|v| ("\"data\"", v))),
+        prop::option::weighted(0.4, id.prop_map(|v| ("\"id\"", v))),
+        prop::option::weighted(0.2, json().prop_map(|v| ("\"fromPeerId\"", v))),
+        prop::option::weighted(0.05, json().prop_map(|v| ("\"\\u0064ata\"", v))),
+    );
+    let fields = fields.prop_map(|(a, b, c, d, e, f, g, h)| [a, b, c, d, e, f, g, h]);
+    let fields = fields.prop_map(|fields| fields.into_iter().flatten().collect::<Vec<_>>()).prop_shuffle();
+    let stranger = prop::option::weighted(0.2, (key(), json()));
+    (fields, stranger, space(), space()).prop_map(|(fields, stranger, a, b)| {
+        let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(stranger);
+        let fields: Vec<String> = fields.map(|(name, value)| format!("{a}{name}{b}:{a}{value}{b}")).collect();
+        format!("{b}{{{}}}{a}", fields.join(","))
+    })
+}
+
+/// A message with a few characters taken out, put in or changed.
+fn broken_message() -> impl Strategy<Value = String> {
+    let wound = (any::<prop::sample::Index>(), 0..4, prop::sample::select(b"{}[]\",:\\ u0-e.\x01ntd".to_vec()));
+    (message(), prop::collection::vec(wound, 1..4)).prop_map(|(text, wounds)| {
+        let mut text: Vec<char> = text.chars().collect();
+        for (at, how, with) in wounds {
+            let at = at.index(text.len().max(1));
+            match how {
+                _ if text.is_empty() => {}
+                0 => _ = text.remove(at),
+                1 => text.insert(at, char::from(with)),
+                2 => text[at] = char::from(with),
+                _ => text.truncate(at + 1),
+            }
+        }
+        text.into_iter().collect()
+    })
+}
+
+/// The alphabet of the protocol, in no order.
+fn soup() -> impl Strategy<Value = String> {
+    let tokens =
+        vec!["{", "}", "[", "]", ",", ":", "\"type\"", "\"offer\"", "\"data\"", "null", "1", " ", "\"", "\\", "\"id\""];
+    prop::collection::vec(prop::sample::select(tokens), 0..24).prop_map(|tokens| tokens.concat())
+}
+
+fn peer() -> impl Strategy<Value = PeerId> {
+    any::<[u8; 20]>().prop_map(PeerId::from_bytes)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_message_means_what_a_full_parser_says(text in message()) {
+        prop_assert_eq!(parsed(&text), meaning(&text));
+    }
+
+    #[test]
+    fn so_does_a_broken_one(text in broken_message()) {
+        prop_assert_eq!(parsed(&text), meaning(&text));
+    }
+
+    #[test]
+    fn so_does_what_is_hardly_json(text in soup()) {
+        prop_assert_eq!(parsed(&text), meaning(&text));
+    }
+
+    #[test]
+    fn so_does_anything(text in any::<String>()) {
+        prop_assert_eq!(parsed(&text), meaning(&text));
+    }
+
+    /// The reference is itself held against one that is known.
+    #[test]
+    fn what_a_full_parser_takes_is_json(text in prop_oneof![message(), broken_message(), soup(), json()]) {
+        if serde_json::from_str::<Value>(&text).is_ok() {
+            prop_assert!(is_json(&text));
+        }
+        prop_assert_eq!(serde_json::from_str::<IgnoredAny>(&text).is_ok(), is_json(&text));
+    }
+
+    /// Data is not copied: it is a part of the message's own text, without the space around it.
+    #[test]
+    fn data_is_a_part_of_the_text(text in message()) {
+        let data = match parse(&text) {
+            Ok(ClientMessage::Signal(signal)) => signal.data,
+            Ok(ClientMessage::Announce(announce)) => announce.data.unwrap_or("null"),
+            _ => return Ok(()),
+        };
+        prop_assert_eq!(data.trim(), data);
+        prop_assert!(is_json(data));
+        let inside = text.as_bytes().as_ptr_range().contains(&data.as_ptr());
+        prop_assert!(inside || data == "null");
+    }
+
+    #[test]
+    fn a_description_is_the_data_with_our_two_fields(data in json(), peer in peer()) {
+        let Ok(description) = describe(&peer, Some(&data)) else {
+            // Half a surrogate pair in a key has no place in an order of keys.
+            prop_assert!(data.contains("\\u"));
+            return Ok(());
+        };
+        let mut merged = BTreeMap::new();
+        if data.starts_with('{') {
+            for (name, value) in serde_json::from_str::<Entries<'_>>(&data).unwrap().0 {
+                merged.insert(name, value.get().to_owned());
+            }
+        }
+        merged.insert("peerId".to_owned(), format!("\"{peer}\""));
+        merged.insert("isHub".to_owned(), "false".to_owned());
+        let described = serde_json::from_slice::<Entries<'_>>(&description).unwrap().0;
+        let described: Vec<_> = described.into_iter().map(|(name, value)| (name, value.get().to_owned())).collect();
+        prop_assert_eq!(described, merged.into_iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_description_of_the_full_value_is_the_same(data in json(), peer in peer()) {
+        let (Ok(Value::Object(mut value)), Ok(description)) = (serde_json::from_str(&data), describe(&peer, Some(&data)))
+        else {
+            return Ok(());
+        };
+        value.insert("peerId".to_owned(), peer.to_string().into());
+        value.insert("isHub".to_owned(), false.into());
+        prop_assert_eq!(serde_json::from_slice::<Value>(&description).unwrap(), Value::Object(value));
+    }
+
+    #[test]
+    fn public_data_is_bounded(depth in 0usize..80, padding in 0usize..20_000) {
+        let data = format!("{}\"{}\"{}", "[".repeat(depth), "[".repeat(padding), "]".repeat(depth));
+        let expected = if data.len() > MAX_ANNOUNCE_DATA_BYTES {
+            Err(ErrorCode::DataTooLarge)
+        } else if depth > MAX_ANNOUNCE_DEPTH {
+            Err(ErrorCode::InvalidMessage)
+        } else {
+            Ok(())
+        };
+        prop_assert_eq!(check_public(&data), expected);
+    }
+}
+
+#[test]
+fn data_may_be_nested_as_deep_as_a_message_is_long() {
+    let data = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let text = format!(r#"{{"x":{data},"type":"offer","targetPeerId":"{}","data":{data}}}"#, "a".repeat(40));
+    assert!(matches!(parse(&text), Ok(ClientMessage::Signal(signal)) if signal.data == data));
+    assert!(parse(&data).is_err_and(|refusal| refusal.code == ErrorCode::InvalidMessage));
+    assert!(parse(&data[..100_000]).is_err_and(|refusal| refusal.code == ErrorCode::InvalidJson));
+}
