@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use peerpigeon::cli::{self, Task};
 use peerpigeon::{cmd, serve};
 
-/// Frees what a burst took: a hub lives for months, and its load is bursts.
+/// Gives back what a burst took, by a thread of its own, while the shards are idle: a hub lives for months, and its load
+/// is bursts.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     match cli::task(std::env::args_os(), &|name| std::env::var_os(name)) {
