@@ -4,6 +4,7 @@
 //! its interface. The *simulator* draws conversations by the thousand from seeds, loses, delays and interrupts
 //! what a network can lose, delay and interrupt, and holds every output against the promises.
 
+mod clients;
 mod heard;
 mod io;
 mod oracle;

@@ -4,12 +4,13 @@
 //! given, and holds what the router says against them. It is told of the world through its methods and shares no
 //! code with the router. What it finds wrong it notes; the first complaint ends the run.
 
+mod router;
 mod signals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use proto::{CloseReason, PeerId, SessionId, limits};
+use proto::{CloseReason, PeerId, SessionId};
 
 use crate::heard::Heard;
 use signals::Signals;
@@ -213,219 +214,6 @@ impl Oracle {
         self.due.how_left.get(&(net, peer)).copied().flatten()
     }
 
-    // --- what the router does ----------------------------------------------------------------------------------
-
-    pub(crate) fn asked(&mut self, sid: Sid, payload: [u8; 8]) {
-        if let Some((newcomer, peer, _)) = self.due.opened
-            && self.live.get(&peer) == Some(&sid)
-            && !self.waiting.contains_key(&peer)
-        {
-            let waiting = Waiting { sid: newcomer, since: self.now, question: Some(payload), answered: false };
-            self.waiting.insert(peer, waiting);
-        } else {
-            self.complain(format!("{sid:?} was asked for no reason"));
-        }
-    }
-
-    pub(crate) fn admitted(&mut self, sid: Sid) {
-        let waited = self.waiting.iter().find(|(_, waiting)| waiting.sid == sid).map(|(peer, _)| *peer);
-        let peer = match (waited, self.due.opened) {
-            (Some(peer), _) => peer,
-            (None, Some((opened, peer, true))) if opened == sid => peer,
-            _ => return self.complain(format!("{sid:?} was let in, and should not have been")),
-        };
-        self.waiting.remove(&peer);
-        if self.live.insert(peer, sid).is_some() {
-            self.complain(format!("{sid:?} was let in beside another with its id"));
-        }
-        let client = Client { peer, retiring: false, connected: false, reading: false, views: BTreeMap::new() };
-        self.sessions.insert(sid, client);
-    }
-
-    pub(crate) fn closes(&mut self, sid: Sid, reason: CloseReason) {
-        let opened = self.due.opened.filter(|&(opened, ..)| opened == sid).map(|(_, peer, seat)| (peer, seat));
-        let waited = self.waiting.iter().find(|(_, w)| w.sid == sid).map(|(peer, w)| (*peer, w.answered));
-        let peer = self.sessions.get(&sid).map(|client| client.peer);
-        let right = match reason {
-            CloseReason::IdInUse => match (opened, waited) {
-                (Some((peer, _)), _) => self.waiting.contains_key(&peer),
-                (None, Some((_, answered))) => answered,
-                (None, None) => false,
-            },
-            CloseReason::Replaced => peer
-                .and_then(|peer| self.waiting.get(&peer))
-                .is_some_and(|waiting| !waiting.answered && self.now >= waiting.since + limits::TAKEOVER_GRACE),
-            CloseReason::MaxConnections => opened.is_some_and(|(peer, seat)| !seat && !self.live.contains_key(&peer)),
-            CloseReason::Draining => self.due.retire == Some(sid) && (peer.is_some() || waited.is_some()),
-            CloseReason::MessageTooLarge => self.due.too_large && peer.is_some(),
-            CloseReason::RateLimited => self.signals.is_flooder(sid) && peer.is_some(),
-            _ => false,
-        };
-        if !right {
-            self.complain(format!("{sid:?} was closed as {reason:?}"));
-        }
-        self.takeovers[0] += u64::from(reason == CloseReason::Replaced);
-        self.takeovers[1] += u64::from(reason == CloseReason::IdInUse && waited.is_some());
-        self.due.opened = self.due.opened.filter(|&(opened, ..)| opened != sid);
-        if reason == CloseReason::Draining && peer.is_some() {
-            if let Some(client) = self.sessions.get_mut(&sid) {
-                client.retiring = true;
-                client.views.values_mut().for_each(|view| view.owed.clear());
-            }
-        } else {
-            self.ended(sid, reason);
-        }
-    }
-
-    pub(crate) fn backlog(&mut self, sid: Sid, more: bool) {
-        self.due.room_answered |= self.due.room == Some(sid);
-        if let Some(client) = self.sessions.get_mut(&sid) {
-            client.reading = more;
-        }
-    }
-
-    pub(crate) fn event_announced(&mut self, peer: PeerId, network: &str) {
-        let announced = self.due.announced.take();
-        if announced.map(|(peer, net)| (peer, self.networks[net])) != Some((peer, network)) {
-            self.complain(format!("{peer:?} has announced itself in {network}, they say; expected {announced:?}"));
-        }
-    }
-
-    /// The router tells a session something. Returns the epoch of its view, to be given back when it is heard.
-    pub(crate) fn said(&mut self, sid: Sid, heard: &Heard) -> u64 {
-        let Some(client) = self.sessions.get_mut(&sid) else {
-            // `connected` comes before the admission.
-            if !matches!(heard, Heard::Connected { .. }) {
-                self.complain(format!("{sid:?} is gone and is told {heard:?}"));
-            }
-            return 0;
-        };
-        if client.retiring {
-            self.complain(format!("{sid:?} is going and is told {heard:?}"));
-            return 0;
-        }
-        let shard = usize::from(sid.shard);
-        let mut wrong = None;
-        let mut epoch = 0;
-        let networks = &self.networks;
-        let net = |network: &str| networks.iter().position(|&name| name == network).unwrap_or(Net::MAX);
-        match heard {
-            Heard::Discovered { subject, network, version } => match client.views.get_mut(&net(network)) {
-                None => wrong = Some("is in no such network"),
-                Some(view) => {
-                    let net = net(network);
-                    epoch = view.epoch;
-                    self.due.told_to_reader += usize::from(self.due.room == Some(sid));
-                    if !view.owed.remove(subject) {
-                        wrong = Some("has been told that already, or of nobody");
-                    } else if self.rosters[shard].get(&(net, *subject)) != Some(version) {
-                        wrong = Some("is told what is not so, or not any more");
-                    } else if *subject == client.peer {
-                        wrong = Some("discovers itself");
-                    }
-                    view.told.insert(*subject, *version);
-                }
-            },
-            Heard::Left { subject, network, goodbye, reason } => match client.views.get_mut(&net(network)) {
-                None => wrong = Some("is in no such network"),
-                Some(view) => {
-                    let net = net(network);
-                    epoch = view.epoch;
-                    let how = self.due.how_left.get(&(net, *subject));
-                    if view.told.remove(subject).is_none() {
-                        wrong = Some("is told of the leave of one it did not know");
-                    } else if !how
-                        .is_some_and(|how| how.is_none() == *goodbye && how.is_none_or(|how| how.label() == reason))
-                    {
-                        wrong = Some("is told of a leave that is none, or another");
-                    }
-                }
-            },
-            Heard::Signal { number, text } => {
-                let knows = |sender: &PeerId, net| {
-                    let view: Option<&View> = client.views.get(&net);
-                    view.is_none_or(|view| client.peer == *sender || view.told.contains_key(sender))
-                };
-                if let Err(what) = self.signals.handed(*number, text, &client.peer, knows) {
-                    self.complain(format!("{sid:?} {what}: {text}"));
-                }
-                return 0;
-            }
-            Heard::Connected { .. } => wrong = Some("is let in twice"),
-            Heard::Error { code, about } => {
-                self.errors += 1;
-                self.signals.refused(sid, code, about.as_ref());
-            }
-            Heard::Receipt { id, outcome } => {
-                if let Err(what) = self.signals.receipt(sid, id, outcome, self.now) {
-                    self.complain(format!("{sid:?} {what}: receipt {outcome} for {id}"));
-                }
-                return 0;
-            }
-            Heard::Pong | Heard::GoAway => {}
-        }
-        if let Some(wrong) = wrong {
-            self.complain(format!("{sid:?} {wrong}: {heard:?}"));
-        }
-        epoch
-    }
-
-    pub(crate) fn welcomed(&mut self, sid: Sid, peer: &PeerId) {
-        match self.sessions.get_mut(&sid) {
-            Some(client) if client.peer == *peer && !client.connected => client.connected = true,
-            _ => self.complain(format!("{sid:?} is told that it is connected as {peer}")),
-        }
-    }
-
-    /// The router has said all about one input.
-    pub(crate) fn carried_out(&mut self, shard: u16, roster_chunk: usize) {
-        let due = std::mem::take(&mut self.due);
-        let mut wrong = Vec::new();
-        if let Some(announced) = due.announced {
-            wrong.push(format!("an announcement was not carried out: {announced:?}"));
-        }
-        if let Some((sid, peer, _)) = due.opened
-            && !self.sessions.contains_key(&sid)
-            && self.waiting.get(&peer).is_none_or(|waiting| waiting.sid != sid)
-        {
-            wrong.push(format!("{sid:?} has opened, and nothing came of it"));
-        }
-        for (peer, waiting) in &self.waiting {
-            if !self.live.contains_key(peer) {
-                wrong.push(format!("{:?} waits for nobody", waiting.sid));
-            }
-        }
-        if let Some(sid) = due.room
-            && !due.room_answered
-            && self.sessions.get(&sid).is_some_and(|client| client.reading)
-        {
-            wrong.push(format!("{sid:?} has room, is said to have a backlog, and nobody takes that back"));
-        }
-        if due.told_to_reader > roster_chunk {
-            wrong.push(format!("{} of the roster at a time", due.told_to_reader));
-        }
-        for (sid, client) in on_shard(&mut self.sessions, shard) {
-            for (net, view) in &client.views {
-                if let (Some(peer), false) = (view.owed.first(), client.reading) {
-                    wrong.push(format!("{sid:?} was not told of {peer:?} in {}", self.networks[*net]));
-                }
-                if let Some((_, peer)) = due.leaves.iter().find(|(n, p)| n == net && view.told.contains_key(p))
-                    && !client.retiring
-                    && !self.rosters[usize::from(shard)].contains_key(&(*net, *peer))
-                {
-                    wrong.push(format!("{sid:?} was not told that {peer:?} left {}", self.networks[*net]));
-                }
-            }
-            if !client.connected {
-                wrong.push(format!("{sid:?} was let in without a word"));
-            }
-        }
-        if let Some(number) = self.signals.carried_out() {
-            wrong.push(format!("signal {number} was not passed on"));
-        }
-        self.complaints.append(&mut wrong);
-    }
-
     // --- what arrives ------------------------------------------------------------------------------------------
 
     /// A frame has been written to its client.
@@ -437,17 +225,13 @@ impl Oracle {
         }
         let Some(client) = self.sessions.get_mut(&sid) else { return };
         // What was told before the peer left the network and came back is about a view that it no longer has.
-        let view = client.views.values_mut().find(|view| view.epoch == epoch);
-        match (heard, view) {
-            (Heard::Discovered { subject, version, .. }, Some(view)) => {
-                view.heard.insert(*subject, *version);
-            }
-            (Heard::Left { subject, .. }, Some(view)) => {
-                if view.heard.remove(subject).is_none() {
-                    self.complain(format!("{sid:?} hears of the leave of one it did not hear of: {subject:?}"));
-                }
-            }
-            _ => {}
+        let Some(view) = client.views.values_mut().find(|view| view.epoch == epoch) else { return };
+        if let Heard::Discovered { subject, version, .. } = heard {
+            view.heard.insert(*subject, *version);
+        } else if let Heard::Left { subject, .. } = heard
+            && view.heard.remove(subject).is_none()
+        {
+            self.complain(format!("{sid:?} hears of the leave of one it did not hear of: {subject:?}"));
         }
     }
 

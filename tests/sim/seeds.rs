@@ -38,7 +38,7 @@ fn no_seed_breaks_a_promise() {
         assert!(complaint.is_none(), "seed {seed}: {}", complaint.unwrap_or_default());
         return;
     }
-    let seeds = told_to("SIM_SEEDS").unwrap_or(3_000);
+    let seeds = told_to("SIM_SEEDS").unwrap_or(5_000);
     let began = Instant::now();
     let next = AtomicU64::new(0);
     let play = || {

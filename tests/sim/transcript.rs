@@ -128,10 +128,8 @@ impl Stage {
 
     fn play(&mut self, line: &str) -> Told {
         self.played += 1;
-        let (times, line) = match line.split_once(" x ") {
-            Some((times, rest)) if times.parse::<usize>().is_ok() => (times.parse().unwrap(), rest),
-            _ => (1, line),
-        };
+        let repeated = line.split_once(" x ").and_then(|(times, rest)| Some((times.parse::<usize>().ok()?, rest)));
+        let (times, line) = repeated.unwrap_or((1, line));
         (0..times).try_for_each(|_| self.act(line))
     }
 

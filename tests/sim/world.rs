@@ -5,15 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::{
-    CloseReason, ErrorCode, Input, MessageKind, PeerId, Router, RouterConfig, SessionId, ShardId, SignalKind, Template,
-    limits,
-};
+use proto::{CloseReason, ErrorCode, MessageKind, PeerId, Router, RouterConfig, ShardId, SignalKind, Template, limits};
 
 use crate::heard::Heard;
-use crate::io::{Cause, Phase, Post, Shard, Socket, Up};
-use crate::oracle::{Net, Oracle, Sid, Signal};
-use crate::plan::{Deed, Plan, Saying};
+use crate::io::{Phase, Post, Shard, Socket};
+use crate::oracle::{Oracle, Sid};
+use crate::plan::{Deed, Plan};
 use crate::rng::Rng;
 use crate::saboteur::{Fault, Saboteur};
 
@@ -30,8 +27,8 @@ pub(crate) struct World {
     pub(crate) trace: Option<String>,
     pub(crate) templates: BTreeMap<usize, (Arc<Template>, Rc<Heard>)>,
     pub(crate) templates_sent: usize,
-    opened: u32,
-    versions: u64,
+    pub(crate) opened: u32,
+    pub(crate) versions: u64,
 }
 
 /// Time and again is enough: a world that still moves after so many rounds has found a way to move for ever.
@@ -87,12 +84,12 @@ impl World {
         ShardId::home(peer, self.plan.config.shards, self.plan.config.keys).0
     }
 
-    fn sockets(&self) -> impl Iterator<Item = &Socket> {
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = &Socket> {
         self.shards.iter().flat_map(|shard| shard.slots.iter().flatten())
     }
 
     /// One of the sockets that are so.
-    fn any(&mut self, so: impl Fn(&Socket) -> bool) -> Option<Sid> {
+    pub(crate) fn any(&mut self, so: impl Fn(&Socket) -> bool) -> Option<Sid> {
         let those: Vec<Sid> = self.sockets().filter(|socket| so(socket)).map(|socket| socket.sid).collect();
         (!those.is_empty()).then(|| *self.rng.pick(&those))
     }
@@ -173,216 +170,9 @@ impl World {
         }
     }
 
-    // --- what clients do ---------------------------------------------------------------------------------------
-
-    fn open(&mut self) {
-        let peer = *self.rng.pick(&self.plan.peers);
-        let shard = self.home(&peer);
-        let seat = self.sockets().count() < self.plan.seats;
-        let slots = &mut self.shards[usize::from(shard)].slots;
-        let free = slots.iter().position(Option::is_none).unwrap_or(slots.len());
-        self.opened += 1;
-        let sid = Sid { shard, session: SessionId { slot: free as u32, generation: self.opened } };
-        let socket = Socket {
-            sid,
-            peer,
-            phase: Phase::Pending,
-            queue: VecDeque::new(),
-            uplink: VecDeque::new(),
-            backlog: false,
-            deaf: false,
-            answers: !self.rng.one_in(3),
-            linger_until: None,
-            sayings: 0,
-            forgotten: false,
-        };
-        if free == slots.len() {
-            slots.push(None);
-        }
-        slots[free] = Some(socket);
-        self.oracle.opened(sid, peer, seat);
-        self.input(shard, Input::Opened { session: sid.session, peer, seat }, Cause::default());
-    }
-
-    fn say(&mut self, sid: Sid) {
-        if self.oracle.signals.is_flooder(sid) {
-            return;
-        }
-        let up = match self.plan.saying(&mut self.rng) {
-            Saying::Announce => self.announcement(),
-            Saying::Goodbye => self.goodbye(),
-            Saying::Signal => self.signal(sid),
-            Saying::Nonsense => self.nonsense(),
-            Saying::Close => Up::Close,
-        };
-        if let Some(socket) = self.socket(sid) {
-            socket.sayings += 1;
-            socket.uplink.push_back(up);
-        }
-    }
-
-    fn network(&mut self) -> (Net, String) {
-        let net = self.rng.below(self.plan.networks.len());
-        (net, serde_json::to_string(self.plan.networks[net]).expect("a string"))
-    }
-
-    fn announcement(&mut self) -> Up {
-        let (net, network) = self.network();
-        self.versions += 1;
-        let version = self.versions;
-        let (extra, valid) = match self.rng.below(24) {
-            0 => (format!(r#","deep":{}1{}"#, "[".repeat(64), "]".repeat(64)), false),
-            1 => (format!(r#","long":"{}""#, "x".repeat(limits::MAX_ANNOUNCE_DATA_BYTES)), false),
-            2 => (r#","peerId":"0000000000000000000000000000000000000000","isHub":true"#.to_owned(), true),
-            3 => (r#","z":"\u00e9","a" : [ 1.0 ]"#.to_owned(), true),
-            _ => (String::new(), true),
-        };
-        let forged = if self.rng.one_in(4) { r#""fromPeerId":"system","# } else { "" };
-        let name = match self.plan.networks[net] {
-            "global" if self.rng.one_in(2) => String::new(),
-            _ => format!(r#""networkName":{network},"#),
-        };
-        let text = format!(r#"{{"type":"announce",{forged}{name}"data":{{"v":{version}{extra}}}}}"#);
-        Up::Announce { text, net, version, valid }
-    }
-
-    fn goodbye(&mut self) -> Up {
-        let (net, network) = self.network();
-        let (name, only) = match self.rng.below(6) {
-            0 | 1 => (format!(r#","networkName":{network}"#), Some(Some(net))),
-            2 => (r#","networkName":"nowhere""#.to_owned(), Some(None)),
-            3 => (r#","networkName":" ""#.to_owned(), None),
-            _ => (String::new(), None),
-        };
-        let (data, valid) = match self.rng.below(8) {
-            0 => (format!(r#","data":{}{}"#, "[".repeat(65), "]".repeat(65)), false),
-            1 => (r#","data":{"peerId":"x","v":7}"#.to_owned(), true),
-            _ => (String::new(), true),
-        };
-        Up::Goodbye { text: format!(r#"{{"type":"goodbye"{name}{data}}}"#), only, valid }
-    }
-
-    fn signal(&mut self, sid: Sid) -> Up {
-        let number = self.oracle.signals.next_number();
-        let sender = self.socket(sid).expect("only a client that is there says something").peer;
-        let target = *self.rng.pick(&self.plan.peers);
-        let kind = *self.rng.pick(&["offer", "answer", "ice-candidate"]);
-        let mut signal = Signal::new(sid, sender, target, kind);
-        let (net, network) = self.network();
-        let name = match self.rng.below(12) {
-            0 => {
-                signal.network = "nowhere".to_owned();
-                r#""networkName":"nowhere","#.to_owned()
-            }
-            1 => {
-                signal.net = self.plan.networks.iter().position(|&name| name == "global");
-                signal.network = "global".to_owned();
-                r#""networkName":null,"#.to_owned()
-            }
-            _ => {
-                signal.net = Some(net);
-                signal.network = self.plan.networks[net].to_owned();
-                format!(r#""networkName":{network},"#)
-            }
-        };
-        let odd = self.rng.pick(&[
-            "1",
-            " { } ",
-            r#""\u00e9\ud83d\ude00é\\\"""#,
-            "12345678901234567890.5e-7",
-            r#"{"a":1,"a":2}"#,
-            "[ [\t1 ] ,null]",
-            r#""v=0\r\no=- 1 2 IN IP4 127.0.0.1""#,
-        ]);
-        signal.data = format!(r#"{{"s":{number},"d":{odd}}}"#);
-        let id = if self.rng.one_in(2) {
-            signal.id = Some(format!("r{number}"));
-            format!(r#","id":"r{number}""#)
-        } else {
-            String::new()
-        };
-        let to = if self.rng.one_in(8) { target.to_string().to_uppercase() } else { target.to_string() };
-        let forged = if self.rng.one_in(8) { format!(r#""fromPeerId":"{target}","#) } else { String::new() };
-        let data = &signal.data;
-        let text = format!(r#"{{"type":"{kind}",{forged}"targetPeerId":"{to}",{name}"data":{data}{id}}}"#);
-        self.oracle.signals.add(signal);
-        Up::Signal { text, number }
-    }
-
-    fn nonsense(&mut self) -> Up {
-        let peer = *self.rng.pick(&self.plan.peers);
-        Up::Other(match self.rng.below(12) {
-            0 => r#"{"type":"ping"}"#.to_owned(),
-            1 => "{".to_owned(),
-            2 => format!(r#"{{"type":"peer-discovered","data":{{"peerId":"{peer}","isHub":true,"v":1}}}}"#),
-            3 => format!(r#"{{"type":"connection-rejected","targetPeerId":"{peer}"}}"#),
-            4 => format!(r#"{{"type":"dance","targetPeerId":"{peer}","id":"x"}}"#),
-            5 => r#"{"type":"offer","data":{"s":0},"id":"i"}"#.to_owned(),
-            6 => format!(r#"{{"type":"offer","targetPeerId":"{peer}","data":1,"data":2}}"#),
-            7 => format!(r#"["offer",{{"s":0}},"{peer}",null,null,null]"#),
-            8 => return Up::NotText,
-            9 if self.rng.one_in(4) => return Up::TooLarge,
-            10 => {
-                let pong = self.rng.next().to_be_bytes();
-                return Up::Pong(pong.to_vec());
-            }
-            _ => (0..self.rng.below(20)).map(|_| char::from(self.rng.next() as u8)).collect(),
-        })
-    }
-
-    /// More messages at once than the rate allows; sometimes for so long that the hub has enough of it.
-    fn flood(&mut self, sid: Sid) {
-        self.oracle.signals.floods(sid);
-        let rounds = if self.rng.one_in(3) { 12 } else { 1 };
-        for _ in 0..rounds {
-            for _ in 0..self.rng.between(50, 300) {
-                let up = if self.rng.one_in(4) { self.signal(sid) } else { self.nonsense() };
-                let Some(socket) = self.socket(sid).filter(|socket| socket.phase == Phase::Open) else { return };
-                socket.uplink.push_back(up);
-                self.read(sid);
-            }
-            if rounds > 1 {
-                self.wait(Duration::from_millis(950));
-            }
-        }
-    }
-
-    fn drain(&mut self, sid: Sid) {
-        let session = sid.session;
-        if self.rng.one_in(2) {
-            let hubs = ["wss://hub.example".to_owned()];
-            let input = Input::GoAway { session, reconnect_in: Duration::from_secs(1), hubs: &hubs };
-            return self.input(sid.shard, input, Cause::default());
-        }
-        self.oracle.retires(sid);
-        self.input(sid.shard, Input::Retire { session }, Cause::default());
-    }
-
-    /// What no I/O should do, and no router should mind.
-    fn oddity(&mut self) {
-        let shard = self.rng.below(self.shards.len()) as u16;
-        let session = SessionId { slot: self.rng.below(6) as u32, generation: self.rng.below(50) as u32 };
-        let known = self.any(|socket| socket.phase == Phase::Open);
-        let stale = !self.sockets().any(|socket| socket.sid == Sid { shard, session });
-        match (self.rng.below(7), known) {
-            (0, Some(Sid { shard, session })) => self.input(shard, Input::Room { session }, Cause::default()),
-            (1, _) if stale => {
-                self.input(shard, Input::Message { session, text: r#"{"type":"announce"}"# }, Cause::default());
-            }
-            (2, _) if stale => self.input(shard, Input::TooLarge { session }, Cause::default()),
-            (3, _) if stale => {
-                let reason = CloseReason::ConnectionLost;
-                self.input(shard, Input::Closed { session, reason }, Cause::default());
-            }
-            (4, _) if stale => self.input(shard, Input::Room { session }, Cause::default()),
-            (5, _) if stale => self.input(shard, Input::Retire { session }, Cause::default()),
-            _ => self.timeout(shard),
-        }
-    }
-
     // --- time --------------------------------------------------------------------------------------------------
 
-    fn wait(&mut self, span: Duration) {
+    pub(crate) fn wait(&mut self, span: Duration) {
         let until = self.now + span;
         while self.now < until {
             self.tick((until - self.now).min(limits::TICK / 2));

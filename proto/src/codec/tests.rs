@@ -172,13 +172,16 @@ fn meaning(text: &str) -> Meaning {
 fn parsed(text: &str) -> Meaning {
     let data = |data: &str| Some(data.to_owned()).filter(|data| data != "null");
     match parse(text) {
-        Err(refusal) => match refusal.code {
-            ErrorCode::InvalidJson => Meaning::NotJson,
-            ErrorCode::InvalidMessage => Meaning::NoMessage,
-            ErrorCode::NotAllowed => Meaning::NotAllowed,
-            ErrorCode::UnknownType => Meaning::Unknown,
-            other => panic!("{other:?} is no code of the codec's"),
-        },
+        Err(refusal) => {
+            let codes = [
+                (ErrorCode::InvalidJson, Meaning::NotJson),
+                (ErrorCode::InvalidMessage, Meaning::NoMessage),
+                (ErrorCode::NotAllowed, Meaning::NotAllowed),
+                (ErrorCode::UnknownType, Meaning::Unknown),
+            ];
+            let found = codes.into_iter().find(|(code, _)| *code == refusal.code);
+            found.expect("the codec has no other codes").1
+        }
         Ok(message) => {
             let (kind, network, target, id, data) = match message {
                 ClientMessage::Announce(a) => {
