@@ -161,7 +161,9 @@ impl Core {
             self.slots.len() as u32 - 1
         });
         let now = self.clock.now();
-        let Adopted { peer, address, seat, leftover } = handed;
+        let Adopted { peer, address, mut seat, leftover } = handed;
+        // The one whose place it takes may have ended while it was on its way.
+        seat.request_again();
         let seated = seat.is_taken();
         let id = SessionId { slot, generation: self.slots[slot as usize].generation };
         self.slots[slot as usize].session = Some(Box::new(Session {

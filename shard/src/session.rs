@@ -35,15 +35,23 @@ pub(crate) struct HandOff {
 #[derive(Debug)]
 pub(crate) struct Seat {
     gauges: Arc<Gauges>,
+    max: usize,
     taken: bool,
 }
 
 impl Seat {
     /// Takes a place if there is one.
     pub(crate) fn request(gauges: &Arc<Gauges>, max: usize) -> Self {
-        let more = |n| (n < max).then_some(n + 1);
-        let taken = gauges.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        Self { gauges: Arc::clone(gauges), taken }
+        let mut seat = Self { gauges: Arc::clone(gauges), max, taken: false };
+        seat.request_again();
+        seat
+    }
+
+    /// Takes a place if there was none and is one now.
+    pub(crate) fn request_again(&mut self) {
+        let more = |n| (n < self.max).then_some(n + 1);
+        self.taken =
+            self.taken || self.gauges.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
     }
 
     pub(crate) fn is_taken(&self) -> bool {
