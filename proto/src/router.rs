@@ -372,3 +372,6 @@ fn over_rate<'a>(parsed: Result<ClientMessage<'a>, Box<Refusal<'a>>>) -> Refusal
     }
     refusal
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,6 +160,11 @@ impl Rosters {
         self.members
     }
 
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Every network with its number of members, in the order of their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&NetworkName, usize)> {
         self.slots.iter().flatten().map(|network| (&network.name, network.members.len()))

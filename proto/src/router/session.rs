@@ -149,6 +149,11 @@ impl Sessions {
         self.slots[slot] = (id.generation, Some(session));
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.slots.iter().filter(|(_, session)| session.is_some()).count()
+    }
+
     pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
         let (generation, session) = self.slots.get(id.slot as usize)?;
         session.as_ref().filter(|_| *generation == id.generation)

@@ -43,6 +43,11 @@ impl Tickets {
         self.open.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.deadlines.is_empty()
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         self.deadlines.front().map(|(at, _)| *at)
     }

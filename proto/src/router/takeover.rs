@@ -21,7 +21,7 @@ pub(super) struct Takeovers {
     pending: HashMap<PeerId, Takeover, Keys>,
     /// In the order of their deadlines, since all have the same grace. Entries of takeovers that have ended stay until
     /// their time: at most as many as connections can be opened within the grace.
-    deadlines: VecDeque<(Duration, PeerId, u64)>,
+    pub(super) deadlines: VecDeque<(Duration, PeerId, u64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,11 @@ struct Takeover {
 impl Takeovers {
     pub(super) fn new(keys: Keys) -> Self {
         Self { keys, asked: 0, pending: HashMap::with_hasher(keys), deadlines: VecDeque::new() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.deadlines.is_empty()
     }
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {

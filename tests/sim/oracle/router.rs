@@ -196,6 +196,12 @@ impl Oracle {
                 wrong.push(format!("{:?} waits for nobody", waiting.sid));
             }
         }
+        if let Some(sid) = due.retire {
+            let goes = self.sessions.get(&sid).is_none_or(|client| client.retiring);
+            if !goes || self.waiting.values().any(|waiting| waiting.sid == sid) {
+                wrong.push(format!("{sid:?} was told to go, and stays"));
+            }
+        }
         if let Some(sid) = due.room
             && !due.room_answered
             && self.sessions.get(&sid).is_some_and(|client| client.reading)
