@@ -1,4 +1,4 @@
-// Two pages that run README's example, verbatim, and nothing else.
+// Pages with RTCPeerConnections of their own: README's example, verbatim, and perfect negotiation.
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
@@ -20,9 +20,18 @@ test('the example is short', () => {
   assert.ok(script.trimEnd().split('\n').length <= 20)
 })
 
-for (const count of [2, 4]) {
-  hubTest(`${count} pages with the example talk to each other`, { timeout: 120_000 }, async hub => {
-    const web = await serve({ '/': printed ?? example })
+const perfect = await readFile(new URL('perfect.html', import.meta.url), 'utf8')
+
+// Of two offers at once Chromium takes one back, and now and then gathers nothing for the other: more tries.
+const CASES = [
+  { name: '2 pages with the example', html: printed ?? example, count: 2, most: 2 },
+  { name: '4 pages with the example', html: printed ?? example, count: 4, most: 2 },
+  { name: '2 pages with perfect negotiation', html: perfect, count: 2, most: 5 }
+]
+
+for (const { name, html, count, most } of CASES) {
+  hubTest(`${name} talk to each other`, { timeout: 180_000 }, async hub => {
+    const web = await serve({ '/': html })
     const browser = await launch()
     try {
       const url = `${web.origin}/?hub=${hub.ws}`
@@ -36,7 +45,7 @@ for (const count of [2, 4]) {
         }
         if (!failure) return
         for (const { id, wire } of pages) console.error(`--- page ${id}\n${wire}`)
-        if (tries === 2) throw failure
+        if (tries === most) throw failure
         await Promise.all(pages.map(({ page }) => page.close()))
       }
     } finally {

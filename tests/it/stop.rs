@@ -115,3 +115,20 @@ fn the_tools_work_against_a_hub() {
     assert!(out.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{out}");
     assert!(out.contains("peer-discovered"), "{out}");
 }
+
+#[test]
+fn what_cannot_hold_exits_with_64_and_is_named() {
+    let cases: [(&[(&str, &str)], &[&str], &str); 5] = [
+        (&[("PORT", "99999")], &[], "PORT"),
+        (&[("MAX_CONNECTIONS", "many")], &["serve"], "MAX_CONNECTIONS"),
+        (&[], &["--shards", "0"], "--shards"),
+        (&[], &["--no-such-flag"], "--no-such-flag"),
+        (&[("IS_HUB", "perhaps")], &["serve", "--port", "0"], "IS_HUB"),
+    ];
+    for (env, args, named) in cases {
+        let run = command(env).args(args).output().unwrap();
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert_eq!(run.status.code(), Some(64), "{env:?} {args:?}: {said}");
+        assert!(said.contains(named), "{said}");
+    }
+}
