@@ -1,0 +1,142 @@
+use std::fmt;
+
+use proto::{ClientMessage, ErrorCode, NetworkName, PeerId};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+
+/// A message is understood as a full parse of its JSON understands it.
+pub fn client_message(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let got = proto::parse(text);
+    if let Err(refusal) = &got {
+        assert!(refusal.in_reply_to.as_ref().is_none_or(|kind| kind.len() <= 64), "echoes {refusal:?}");
+    }
+    match (serde_json::from_str::<Value>(text), serde_json::from_str::<IgnoredAny>(text)) {
+        (_, Err(_)) => assert_eq!(code(&got), Some(ErrorCode::InvalidJson), "of {text}"),
+        // A Value cannot hold every JSON: numbers beyond an f64, halves of surrogates and deep nesting may be passed on.
+        (Err(_), Ok(_)) => {}
+        (Ok(_), Ok(_)) => match serde_json::from_str(text) {
+            Ok(Members(members)) => check(text, &members, &got),
+            Err(_) => assert_eq!(code(&got), Some(ErrorCode::InvalidMessage), "of {text}"),
+        },
+    }
+}
+
+type Parsed<'a> = Result<ClientMessage<'a>, Box<proto::Refusal<'a>>>;
+
+fn code(parsed: &Parsed<'_>) -> Option<ErrorCode> {
+    parsed.as_ref().err().map(|refusal| refusal.code)
+}
+
+/// What the hub reads, which is why none of it may be there twice.
+const READ: [&str; 6] = ["type", "data", "targetPeerId", "targetPeer", "networkName", "id"];
+
+fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
+    let all = |key: &'static str| members.iter().filter(move |(k, _)| *k == key).map(|(_, value)| value);
+    let field = |key: &'static str| all(key).next().filter(|value| !value.is_null());
+    let string = |key: &'static str| field(key).and_then(Value::as_str);
+
+    let repeated = READ.into_iter().any(|key| all(key).count() > 1);
+    let mistyped = ["type", "targetPeerId", "targetPeer", "networkName"]
+        .into_iter()
+        .any(|key| field(key).is_some_and(|value| !value.is_string()));
+    let (false, false, Some(kind)) = (repeated, mistyped, string("type")) else {
+        assert_eq!(code(got), Some(ErrorCode::InvalidMessage), "of {text}");
+        return;
+    };
+
+    let target: Option<PeerId> = string("targetPeerId").or(string("targetPeer")).and_then(|id| id.parse().ok());
+    let name = string("networkName").filter(|name| !name.trim().is_empty());
+    let network = name.unwrap_or(NetworkName::GLOBAL);
+    let id = string("id");
+
+    let ignored = matches!(kind, "cleanup" | "cleanup-all" | "connection-rejected" | "recovery-offer");
+    let signal = matches!(
+        kind,
+        "offer"
+            | "answer"
+            | "ice-candidate"
+            | "renegotiation-offer"
+            | "renegotiation-answer"
+            | "ice-restart-offer"
+            | "ice-restart-answer"
+    );
+    let for_hubs = matches!(
+        kind,
+        "connected" | "error" | "go-away" | "peer-disconnected" | "peer-discovered" | "pong" | "receipt"
+    );
+    let known = ignored || signal || matches!(kind, "announce" | "goodbye" | "ping");
+    let faults = [
+        (for_hubs, ErrorCode::NotAllowed),
+        (!known && !for_hubs, ErrorCode::UnknownType),
+        (network.len() > 256, ErrorCode::InvalidMessage),
+        (id.is_some_and(|id| id.len() > 64) && !ignored, ErrorCode::InvalidMessage),
+        (signal && target.is_none(), ErrorCode::InvalidMessage),
+    ];
+    let message = match got {
+        Ok(message) => {
+            assert!(faults.iter().all(|(is, _)| !is), "{faults:?} passed: {text}");
+            message
+        }
+        Err(refusal) => {
+            assert!(faults.contains(&(true, refusal.code)), "{refusal:?} for {text}");
+            return;
+        }
+    };
+    let same_data = |got: &str| {
+        assert!(text.contains(got), "{got} is not part of {text}");
+        assert_eq!(serde_json::from_str::<Value>(got).ok().as_ref(), Some(field("data").unwrap_or(&Value::Null)));
+    };
+    match message {
+        ClientMessage::Announce(announce) => {
+            assert_eq!((kind, announce.network.as_ref()), ("announce", network), "of {text}");
+            announce.data.map_or_else(|| assert_eq!(field("data"), None), same_data);
+        }
+        ClientMessage::Goodbye(goodbye) => {
+            assert_eq!((kind, goodbye.network.as_deref()), ("goodbye", name), "of {text}");
+            if field("data").is_some() {
+                same_data(goodbye.data);
+            } else {
+                assert_eq!(goodbye.data, "null");
+            }
+        }
+        ClientMessage::Ignored => assert!(ignored, "{kind} was ignored"),
+        ClientMessage::Ping => assert_eq!(kind, "ping"),
+        ClientMessage::Signal(signal) => {
+            assert_eq!((kind, signal.network.as_ref()), (signal.kind.label(), network), "of {text}");
+            assert_eq!((Some(signal.target), signal.id.as_deref()), (target, id), "of {text}");
+            if field("data").is_some() {
+                same_data(signal.data);
+            } else {
+                assert_eq!(signal.data, "null");
+            }
+        }
+    }
+}
+
+/// The members of an object in their order, repeated ones and all.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}

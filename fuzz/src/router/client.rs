@@ -1,0 +1,179 @@
+use std::collections::BTreeMap;
+
+use proto::{ClientMessage, MessageKind, PeerId, Refusal};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// A client that keeps the list of who is there, and finds fault with what it is told.
+pub(super) struct Client {
+    pub(super) peer: PeerId,
+    networks: BTreeMap<String, Network>,
+    /// Receipts it has asked for, less those it has got.
+    receipts: BTreeMap<String, i32>,
+}
+
+/// A network the client is in.
+#[derive(Default)]
+struct Network {
+    /// How often it has announced itself there. Each time it may be told of everybody.
+    announced: i32,
+    others: BTreeMap<PeerId, Other>,
+}
+
+#[derive(Default)]
+struct Other {
+    known: bool,
+    /// How often it has announced itself, less how often the client was told.
+    due: i32,
+}
+
+impl Client {
+    pub(super) fn new(peer: PeerId) -> Self {
+        Self { peer, networks: BTreeMap::new(), receipts: BTreeMap::new() }
+    }
+
+    pub(super) fn is_member(&self, network: &str) -> bool {
+        self.networks.contains_key(network)
+    }
+
+    pub(super) fn knows(&self, network: &str, peer: &PeerId) -> bool {
+        self.networks.get(network).and_then(|network| network.others.get(peer)).is_some_and(|other| other.known)
+    }
+
+    pub(super) fn known(&self) -> impl Iterator<Item = (&str, PeerId)> {
+        self.networks.iter().flat_map(|(name, network)| {
+            network.others.iter().filter(|(_, other)| other.known).map(|(peer, _)| (name.as_str(), *peer))
+        })
+    }
+
+    pub(super) fn said(&mut self, message: &Result<ClientMessage<'_>, Box<Refusal<'_>>>) {
+        let receipt = match message {
+            Ok(ClientMessage::Signal(signal)) => signal.id.as_deref(),
+            Ok(_) => None,
+            Err(refusal) => refusal.id.as_deref().filter(|_| matches!(refusal.kind, MessageKind::Signal(_))),
+        };
+        if let Some(id) = receipt {
+            *self.receipts.entry(id.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// Its announcement was carried out, while these announcements were under way to its shard.
+    pub(super) fn announced(&mut self, network: &str, on_their_way: &[PeerId]) {
+        let network = self.networks.entry(network.to_owned()).or_default();
+        network.announced += 1;
+        if network.announced == 1 {
+            for peer in on_their_way {
+                network.others.entry(*peer).or_default().due += 1;
+            }
+        }
+    }
+
+    /// Another member has announced itself.
+    pub(super) fn may_hear_of(&mut self, network: &str, peer: PeerId) {
+        if let Some(network) = self.networks.get_mut(network) {
+            network.others.entry(peer).or_default().due += 1;
+        }
+    }
+
+    /// Its goodbye was carried out. Who has left a network hears no more of it.
+    pub(super) fn left(&mut self, network: Option<&str>) {
+        self.check_was_told_once();
+        self.networks.retain(|name, _| network.is_some_and(|network| network != name));
+    }
+
+    pub(super) fn hear(&mut self, frame: &[u8], kind: MessageKind, from_member: bool) {
+        let text = payload(frame);
+        let heard: Heard<'_> = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"));
+        assert_eq!(heard.kind, kind.label(), "in {text}");
+        assert!(heard.target_peer_id.is_none_or(|to| to == self.peer.to_string()), "{} hears {text}", self.peer);
+        let named = |id: &str| id.parse::<PeerId>().unwrap_or_else(|_| panic!("{id} is no id in {text}"));
+        match heard.kind {
+            "peer-discovered" => {
+                let peer = named(heard.about().peer_id);
+                assert_ne!(peer, self.peer, "told of itself");
+                let network = self.networks.get_mut(&heard.network_name);
+                let network = network.unwrap_or_else(|| panic!("{} is not in that network: {text}", self.peer));
+                let other = network.others.entry(peer).or_default();
+                other.known = true;
+                other.due -= 1;
+            }
+            "peer-disconnected" | "goodbye" => {
+                let peer = if heard.kind == "goodbye" { heard.from_peer_id } else { heard.about().peer_id };
+                let network = self.networks.get_mut(&heard.network_name);
+                let other = network.and_then(|network| network.others.get_mut(&named(peer)));
+                let known = other.is_some_and(|other| std::mem::take(&mut other.known));
+                assert!(known, "{} hears of an end without a beginning: {text}", self.peer);
+            }
+            "receipt" => {
+                let open = self.receipts.entry(heard.about().id.unwrap_or_default()).or_default();
+                *open -= 1;
+                assert!(*open >= 0, "a receipt too many: {text}");
+            }
+            "connected" | "error" | "go-away" | "pong" => {}
+            _ if from_member && self.is_member(&heard.network_name) => {
+                let from = named(heard.from_peer_id);
+                let known = from == self.peer || self.knows(&heard.network_name, &from);
+                assert!(known, "{} hears from one that it was not told of: {text}", self.peer);
+            }
+            _ => {}
+        }
+    }
+
+    /// At most once for each announcement of either side.
+    pub(super) fn check_was_told_once(&self) {
+        for (name, network) in &self.networks {
+            for (peer, other) in &network.others {
+                let due = network.announced + other.due;
+                assert!(due >= 0, "{} was told of {peer} in {name} {} times too often", self.peer, -due);
+            }
+        }
+    }
+
+    pub(super) fn check_has_its_receipts(&self) {
+        assert!(self.receipts.values().all(|&open| open == 0), "receipts still open: {:?}", self.receipts);
+    }
+}
+
+/// The parts of the hub's messages that a client looks at.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Heard<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    from_peer_id: &'a str,
+    target_peer_id: Option<&'a str>,
+    network_name: String,
+    #[serde(rename = "timestamp")]
+    _timestamp: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct About<'a> {
+    #[serde(default)]
+    peer_id: &'a str,
+    id: Option<String>,
+}
+
+impl Heard<'_> {
+    fn about(&self) -> About<'_> {
+        serde_json::from_str(self.data.get()).unwrap_or_else(|error| panic!("{error} in {}", self.data))
+    }
+}
+
+/// The text of a server's frame: unmasked, in one piece, its length in the shortest form.
+fn payload(frame: &[u8]) -> &str {
+    let (length, payload) = match frame {
+        [0x81, 126, high, low, payload @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), payload),
+        [0x81, 127, 0, 0, 0, 0, 0, a, b, c, payload @ ..] => {
+            (usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c), payload)
+        }
+        [0x81, length @ ..=125, payload @ ..] => (usize::from(*length), payload),
+        _ => panic!("{frame:02x?} is no text frame"),
+    };
+    assert_eq!(payload.len(), length, "length of a frame");
+    assert_eq!(frame.len() - length, proto::ws::header_len(length), "length of its header");
+    std::str::from_utf8(payload).unwrap_or_else(|error| panic!("{error} in {payload:02x?}"))
+}

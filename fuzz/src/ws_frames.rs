@@ -1,0 +1,62 @@
+use proto::ws::{Decoder, Event, MAX_CLIENT_HEADER, MAX_CONTROL_PAYLOAD, Progress};
+
+/// A stream of frames is heard the same in one piece and in many, and never asks for more than a frame can be.
+///
+/// The first byte sets the limit of a message, the second where the stream is cut.
+pub fn ws_frames(bytes: &[u8]) {
+    let [limit, seed, stream @ ..] = bytes else { return };
+    let max_message = usize::from(*limit) * 300;
+    let whole = transcript(max_message, std::iter::once(stream));
+    let pieces = transcript(max_message, cut(stream, *seed));
+    assert_eq!(pieces, whole, "of {stream:02x?} with seed {seed} at {max_message}");
+}
+
+fn cut(mut stream: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
+    let mut state = u32::from(seed);
+    std::iter::from_fn(move || {
+        // Small pieces mostly: what is interesting about a frame is in its first bytes.
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let size = 1 + (state >> 16 & 7) as usize * (state >> 24 & 7) as usize;
+        let (piece, rest) = stream.split_at(size.min(stream.len()));
+        stream = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+fn transcript<'c>(max_message: usize, pieces: impl Iterator<Item = &'c [u8]>) -> Vec<String> {
+    let mut decoder = Decoder::new(max_message);
+    let mut heard = Vec::new();
+    let mut waiting = Vec::new();
+    for piece in pieces {
+        waiting.extend_from_slice(piece);
+        loop {
+            let had = waiting.len();
+            match decoder.decode(&mut waiting) {
+                Ok(Progress::Need(bytes)) => {
+                    assert!(bytes > had, "asks for {bytes}, has {had}");
+                    assert!(bytes <= max_message.max(MAX_CONTROL_PAYLOAD) + MAX_CLIENT_HEADER, "asks for {bytes}");
+                    break;
+                }
+                Ok(Progress::Took { consumed, event }) => {
+                    let closed = matches!(event, Some(Event::Close(_)));
+                    if let Some(Event::Text(text)) = event {
+                        assert!(text.len() <= max_message, "a message of {} bytes", text.len());
+                    }
+                    if let Some(event) = event {
+                        heard.push(format!("{event:?}"));
+                    }
+                    if closed {
+                        return heard;
+                    }
+                    waiting.drain(..consumed);
+                }
+                Err(violation) => {
+                    heard.push(format!("{violation:?}"));
+                    return heard;
+                }
+            }
+        }
+    }
+    heard.push(format!("{} bytes wait", waiting.len()));
+    heard
+}

@@ -1,0 +1,97 @@
+//! The fuzz targets with a few random inputs each, so that they are built and run with every test run.
+//! `cargo fuzz run` goes where these do not reach.
+
+#[path = "../../fuzz/src/lib.rs"]
+#[expect(unreachable_pub, reason = "there, they are a crate's")]
+mod targets;
+
+use proptest::prelude::*;
+
+/// Pieces of messages: chance alone does not spell `targetPeerId`.
+fn json() -> impl Strategy<Value = String> {
+    let pieces = prop::sample::select(vec![
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "\"",
+        "null",
+        "1",
+        "1e999",
+        "{}",
+        "[[]]",
+        "\"\"",
+        "\\ud800",
+        " ",
+        "\u{e9}",
+        "\"type\":",
+        "\"data\":",
+        "\"targetPeerId\":",
+        "\"targetPeer\":",
+        "\"networkName\":",
+        "\"id\":",
+        "\"other\":",
+        "\"announce\"",
+        "\"offer\"",
+        "\"goodbye\"",
+        "\"ping\"",
+        "\"cleanup\"",
+        "\"pong\"",
+        "\"n\"",
+        "\"\\u0061\"",
+        "\"0123456789abcdef0123456789ABCDEF01234567\"",
+    ]);
+    prop::collection::vec(pieces, 0..14).prop_map(|pieces| pieces.concat())
+}
+
+/// Objects with likely members and unlikely ones, and once in a while the bare values.
+fn message() -> impl Strategy<Value = String> {
+    const PEER: &str = "\"0123456789abcdef0123456789ABCDEF01234567\"";
+    let kinds = ["announce", "offer", "answer", "ice-restart-answer", "goodbye", "ping", "cleanup", "pong", "nonsense"];
+    let kind = prop::sample::select(kinds.to_vec()).prop_map(|kind| format!("\"{kind}\""));
+    let string = prop_oneof![0..70_usize, 250..260_usize].prop_map(|length| format!("\"{}\"", "i".repeat(length)));
+    let others = vec![PEER, "null", "\"\"", "\" \"", "\"n\"", "7", "{\"a\":[1,\"\\n\"]}"];
+    let value = prop_oneof![kind.clone(), string, prop::sample::select(others).prop_map(str::to_owned), json()];
+    let keys = vec!["type", "data", "targetPeerId", "targetPeer", "networkName", "id", "\\u0069d", "x"];
+    let member = (prop::sample::select(keys), value.clone()).prop_map(|(key, value)| format!("\"{key}\":{value}"));
+    let kind = kind.prop_map(|kind| format!("\"type\":{kind}"));
+    let target = prop::sample::select(vec!["targetPeerId", "targetPeer"]).prop_map(|key| format!("\"{key}\":{PEER}"));
+    let network = prop::sample::select(vec!["null", "\" \"", "\"n\"", "\"global\""])
+        .prop_map(|name| format!("\"networkName\":{name}"));
+    let usual = (prop::option::of(kind), prop::option::of(target), prop::option::of(network));
+    let members = (usual, prop::collection::vec(member, 0..3));
+    prop_oneof![
+        9 => members.prop_map(|((kind, target, network), others)| {
+            let members = [kind, target, network].into_iter().flatten().chain(others);
+            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        }),
+        1 => prop::collection::vec(value, 6).prop_map(|values| format!("[{}]", values.join(","))),
+    ]
+}
+
+/// A step of a router's script. Few peers, so that they meet.
+fn step() -> impl Strategy<Value = [u8; 5]> {
+    (0..16_u8, 0..8_u8, any::<[u8; 3]>()).prop_map(|(action, who, [x, y, z])| [action, who, x, y, z])
+}
+
+proptest! {
+    // Where these fail, the input they print is the test to add here.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn client_message(text in prop_oneof![json(), message(), "\\PC*"]) {
+        targets::client_message(text.as_bytes());
+    }
+
+    #[test]
+    fn router(setting in 0..12_u8, steps in prop::collection::vec(step(), 0..200)) {
+        targets::router(&[&[setting], steps.as_flattened()].concat());
+    }
+
+    #[test]
+    fn ws_frames(bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(vec![0, 1, 0x81, 0x80, 0x89, 0x82])], 0..400)) {
+        targets::ws_frames(&bytes);
+    }
+}
