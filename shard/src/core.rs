@@ -432,9 +432,13 @@ impl Core {
     }
 
     fn enqueue(&mut self, id: SessionId, frame: &Frame, kind: MessageKind, origin: Option<Origin>, now: Now) {
-        let Some(session) = self.session_mut(id).filter(|s| matches!(s.phase, Phase::Open | Phase::Pending)) else {
+        let Some(session) = self.session_mut(id) else { return };
+        if !matches!(session.phase, Phase::Open | Phase::Pending) {
+            // Ended by what was said to it just before, which the router has not been told yet.
+            let (peer, reason) = (session.peer, session.reason.unwrap_or(CloseReason::Draining));
+            self.followups.extend(origin.map(|origin| Followup::Undelivered(origin, peer, reason)));
             return;
-        };
+        }
         let peer = session.peer;
         self.stats.messages_out[kind.index()] += 1;
         // The arena belongs to the router and the queue to this: taken apart so that the bytes are copied only once.
@@ -716,6 +720,8 @@ impl Core {
                 session.pings += 1;
                 self.stats.pings += 1;
                 self.push(id, |out| ws::put_ping(out, &[]));
+                // The ping may have been one frame too many.
+                self.settle(now);
                 silence
             }
             Verdict::Dead => return self.close_and_tell(id, CloseReason::DeadPeer, now),

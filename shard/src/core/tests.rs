@@ -20,7 +20,7 @@ fn core(limits: SessionLimits) -> Core {
         message_rate: 10_000,
         events: false,
     };
-    Core::new(Router::new(config), ShardId(0), 1, limits, Clock::start(), Arc::default(), false)
+    Core::new(Router::new(config).with_roster_chunk(1), ShardId(0), 1, limits, Clock::start(), Arc::default(), false)
 }
 
 const fn peer(n: u8) -> PeerId {
@@ -82,4 +82,31 @@ async fn a_session_is_cut_once_however_little_of_the_budget_is_left() {
     assert_eq!(core.stats.queued_bytes, 0);
     let stats = core.router.stats();
     assert_eq!(stats.delivered + stats.failed.iter().sum::<u64>(), 10, "outcomes sum to signals");
+}
+
+#[tokio::test]
+async fn a_signal_has_an_outcome_though_its_target_was_cut_by_the_frame_before_it() {
+    let limits = SessionLimits {
+        max_message_bytes: MEBIBYTE,
+        send_queue_frames: 2,
+        send_queue_bytes: MEBIBYTE,
+        send_budget_bytes: MEBIBYTE,
+        peer_timeout: Duration::from_secs(300),
+    };
+    let mut core = core(limits);
+    let mut sessions = Vec::new();
+    for n in 0..3 {
+        let adopted = adopt(&mut core, n).await;
+        let text = r#"{"type":"announce"}"#;
+        core.input(Input::Message { session: adopted.0, text }, core.clock.now());
+        sessions.push(adopted);
+        for (id, ..) in &sessions[..sessions.len().min(2)] {
+            core.flush_session(*id);
+        }
+    }
+    // The target has been told of the first peer and not of the second, whose discovery comes before its signal.
+    let [_, (sender, ..), (target, ..)] = &sessions[..] else { panic!("three sessions") };
+    signal(&mut core, *sender, peer(2), 10);
+    assert_eq!(core.session_mut(*target).and_then(|s| s.reason), Some(CloseReason::SlowConsumer));
+    assert_eq!(core.router.stats().failed.iter().sum::<u64>(), 1);
 }
