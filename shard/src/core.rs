@@ -1,5 +1,8 @@
 //! A shard's state, and everything that happens to it. Nothing here waits.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
@@ -304,7 +307,7 @@ impl Core {
                 Err(_) => self.input(Input::NotText { session: id }, now),
             },
             Event::Ping(payload) => {
-                self.push(id, None, |out| ws::put_pong(out, payload));
+                self.push(id, |out| ws::put_pong(out, payload));
                 self.settle(now);
             }
             Event::Pong(payload) => self.input(Input::Pong { session: id, payload }, now),
@@ -313,7 +316,7 @@ impl Core {
                 session.client_done = true;
                 if !retiring {
                     let code = frame.map(|frame| frame.code);
-                    self.push(id, None, |out| match code {
+                    self.push_close(id, |out| match code {
                         Some(code) => ws::put_close(out, code, ""),
                         None => ws::put_header(out, Opcode::Close, 0),
                     });
@@ -325,7 +328,7 @@ impl Core {
     }
 
     fn echo_back(&mut self, id: SessionId, opcode: Opcode, payload: &[u8], now: Now) {
-        self.push(id, None, |out| {
+        self.push(id, |out| {
             ws::put_header(out, opcode, payload.len());
             out.extend_from_slice(payload);
         });
@@ -413,7 +416,7 @@ impl Core {
             Output::Letter { to: Address::Mesh, .. } => {}
             Output::Ping { session, payload } => {
                 self.stats.pings += 1;
-                self.push(session, None, |out| ws::put_ping(out, &payload));
+                self.push(session, |out| ws::put_ping(out, &payload));
             }
             Output::Admit { session } => self.admitted(session, now),
             Output::Backlog { session, more } => {
@@ -431,9 +434,13 @@ impl Core {
     }
 
     fn enqueue(&mut self, id: SessionId, frame: &Frame, kind: MessageKind, origin: Option<Origin>, now: Now) {
-        let Some(session) = self.session_mut(id).filter(|s| matches!(s.phase, Phase::Open | Phase::Pending)) else {
+        let Some(session) = self.session_mut(id) else { return };
+        if !matches!(session.phase, Phase::Open | Phase::Pending) {
+            // Ended by what was said to it just before, which the router has not been told yet.
+            let (peer, reason) = (session.peer, session.reason.unwrap_or(CloseReason::Draining));
+            self.followups.extend(origin.map(|origin| Followup::Undelivered(origin, peer, reason)));
             return;
-        };
+        }
         let peer = session.peer;
         self.stats.messages_out[kind.index()] += 1;
         // The arena belongs to the router and the queue to this: taken apart so that the bytes are copied only once.
@@ -453,17 +460,30 @@ impl Core {
         self.queued(id, added);
     }
 
-    fn push(&mut self, id: SessionId, origin: Option<Origin>, write: impl FnOnce(&mut Vec<u8>)) {
+    fn push(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(added) = self.append(id, write) {
+            self.queued(id, added);
+        }
+    }
+
+    /// Queues a close frame. It has its place however full the queue is: a session that is being ended is not to be
+    /// ended once more for it.
+    fn push_close(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(added) = self.append(id, write) {
+            self.stats.queued_bytes += added as u64;
+            self.mark_dirty(id);
+        }
+    }
+
+    /// Queues a frame. Returns by how many bytes the queue has grown.
+    fn append(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) -> Option<usize> {
         let Self { slots, queues, .. } = self;
-        let Some(slot) = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation) else {
-            return;
-        };
-        let Some(session) = &mut slot.session else { return };
+        let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
+        let session = slot.session.as_mut()?;
         let queue = session.queue.get_or_insert_with(|| queues.pop().unwrap_or_default());
         let before = queue.len_bytes();
-        queue.push(origin, write);
-        let added = queue.len_bytes() - before;
-        self.queued(id, added);
+        queue.push(None, write);
+        Some(queue.len_bytes() - before)
     }
 
     /// Notes that a session's queue has grown, and ends a session that reads more slowly than it is written to.
@@ -598,7 +618,7 @@ impl Core {
             return;
         }
         if let Some((code, text)) = reason.close_frame() {
-            self.push(id, None, |out| ws::put_close(out, code, text));
+            self.push_close(id, |out| ws::put_close(out, code, text));
         }
         self.wheel.schedule(now.at + CLOSE_LINGER, Due::Linger(id));
         if reason.routes_what_is_in_flight() {
@@ -701,7 +721,9 @@ impl Core {
             Verdict::Ping(silence) => {
                 session.pings += 1;
                 self.stats.pings += 1;
-                self.push(id, None, |out| ws::put_ping(out, &[]));
+                self.push(id, |out| ws::put_ping(out, &[]));
+                // The ping may have been one frame too many.
+                self.settle(now);
                 silence
             }
             Verdict::Dead => return self.close_and_tell(id, CloseReason::DeadPeer, now),

@@ -1,0 +1,112 @@
+use std::net::{TcpListener, TcpStream};
+
+use proto::{HubId, Keys, RouterConfig};
+use tokio::net::tcp::OwnedReadHalf;
+
+use super::*;
+
+const MEBIBYTE: usize = 1024 * 1024;
+
+fn core(limits: SessionLimits) -> Core {
+    let config = RouterConfig {
+        shard: ShardId(0),
+        shards: 1,
+        keys: Keys(1, 2),
+        hub: HubId(peer(0)),
+        heartbeat: Duration::from_secs(25),
+        max_message_bytes: limits.max_message_bytes,
+        max_networks_per_peer: 1,
+        max_peers_per_network: 100,
+        message_rate: 10_000,
+        events: false,
+    };
+    Core::new(Router::new(config).with_roster_chunk(1), ShardId(0), 1, limits, Clock::start(), Arc::default(), false)
+}
+
+const fn peer(n: u8) -> PeerId {
+    PeerId::from_bytes([n; 20])
+}
+
+/// A session of peer `n` whose client never reads, and what has to be held for it to live.
+async fn adopt(core: &mut Core, n: u8) -> (SessionId, OwnedReadHalf, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+    SockRef::from(&client).set_recv_buffer_size(4096).expect("set");
+    let (stream, address) = listener.accept().expect("accepted");
+    SockRef::from(&stream).set_send_buffer_size(4096).expect("set");
+    stream.set_nonblocking(true).expect("set");
+    let (read, write) = tokio::net::TcpStream::from_std(stream).expect("registered").into_split();
+    write.writable().await.expect("open");
+    let gauges = Arc::clone(&core.gauges);
+    let adopted = Adopted { peer: peer(n), address, seat: Seat::request(&gauges, 1000), leftover: Vec::new() };
+    (core.adopt(write, adopted), read, client)
+}
+
+/// Has `from` send a signal with so many bytes of data.
+fn signal(core: &mut Core, from: SessionId, target: PeerId, bytes: usize) {
+    let text = format!(r#"{{"type":"offer","targetPeerId":"{target}","data":"{}"}}"#, "x".repeat(bytes));
+    core.input(Input::Message { session: from, text: &text }, core.clock.now());
+}
+
+#[tokio::test]
+async fn a_session_is_cut_once_however_little_of_the_budget_is_left() {
+    let limits = SessionLimits {
+        max_message_bytes: MEBIBYTE,
+        send_queue_frames: 1000,
+        send_queue_bytes: 4 * MEBIBYTE,
+        send_budget_bytes: 2 * MEBIBYTE,
+        peer_timeout: Duration::from_secs(300),
+    };
+    let mut core = core(limits);
+    let mut sessions = Vec::new();
+    for n in 0..10 {
+        sessions.push(adopt(&mut core, n).await);
+    }
+    let [(sender, ..), (slow, ..), others @ ..] = &sessions[..] else { panic!("ten sessions") };
+    // The first frame is begun, and what is left of it cannot be taken back...
+    signal(&mut core, *sender, peer(1), MEBIBYTE - 200);
+    while core.flush(1) {}
+    assert!(core.session_mut(*slow).expect("open").queued_bytes() > SEND_FLOOR_BYTES);
+    // ...when others have used up the budget, each within its floor.
+    for (n, _) in others.iter().enumerate() {
+        signal(&mut core, *sender, peer(2 + n as u8), SEND_FLOOR_BYTES - 1000);
+    }
+    signal(&mut core, *sender, peer(1), 10);
+    let cut = core.session_mut(*slow).expect("it lingers");
+    assert_eq!((cut.phase, cut.reason), (Phase::Closing, Some(CloseReason::SlowConsumer)));
+    assert_eq!(core.stats.closes.iter().sum::<u64>(), 1);
+    assert_eq!(core.router.stats().failed.iter().sum::<u64>(), 1, "the signal that was not delivered");
+    for (id, ..) in &sessions {
+        core.lost(*id);
+    }
+    assert_eq!(core.stats.queued_bytes, 0);
+    let stats = core.router.stats();
+    assert_eq!(stats.delivered + stats.failed.iter().sum::<u64>(), 10, "outcomes sum to signals");
+}
+
+#[tokio::test]
+async fn a_signal_has_an_outcome_though_its_target_was_cut_by_the_frame_before_it() {
+    let limits = SessionLimits {
+        max_message_bytes: MEBIBYTE,
+        send_queue_frames: 2,
+        send_queue_bytes: MEBIBYTE,
+        send_budget_bytes: MEBIBYTE,
+        peer_timeout: Duration::from_secs(300),
+    };
+    let mut core = core(limits);
+    let mut sessions = Vec::new();
+    for n in 0..3 {
+        let adopted = adopt(&mut core, n).await;
+        let text = r#"{"type":"announce"}"#;
+        core.input(Input::Message { session: adopted.0, text }, core.clock.now());
+        sessions.push(adopted);
+        for (id, ..) in &sessions[..sessions.len().min(2)] {
+            core.flush_session(*id);
+        }
+    }
+    // The target has been told of the first peer and not of the second, whose discovery comes before its signal.
+    let [_, (sender, ..), (target, ..)] = &sessions[..] else { panic!("three sessions") };
+    signal(&mut core, *sender, peer(2), 10);
+    assert_eq!(core.session_mut(*target).and_then(|s| s.reason), Some(CloseReason::SlowConsumer));
+    assert_eq!(core.router.stats().failed.iter().sum::<u64>(), 1);
+}
