@@ -62,8 +62,8 @@ pub const SEND_FLOOR_BYTES: usize = 256 * 1024;
 /// Default of MESSAGE_RATE: messages per second and session in the long run. Over it: `rate-limited`.
 ///
 /// A peer that joins a mesh of 16 sends about 150 messages in its first second. The limit is there to stop a loop,
-/// not to shape traffic: 10,000 a second is about a tenth of a core.
-pub const DEFAULT_MESSAGE_RATE: u32 = 10_000;
+/// not to shape traffic: 20,000 a second is about a tenth of a core.
+pub const DEFAULT_MESSAGE_RATE: u32 = 20_000;
 
 /// How many seconds of [`DEFAULT_MESSAGE_RATE`] a session may send at once.
 pub const MESSAGE_BURST_SECS: u32 = 5;
