@@ -101,10 +101,16 @@ impl World {
     fn signal(&mut self, sid: Sid) -> Up {
         let number = self.oracle.signals.next_number();
         let sender = self.socket(sid).expect("only a client that is there says something").peer;
-        let target = *self.rng.pick(&self.plan.peers);
+        let mut target = *self.rng.pick(&self.plan.peers);
+        let (mut net, mut network) = self.network();
+        // Mostly to somebody it has heard of: other signals seldom arrive.
+        let acquaintances = self.oracle.acquaintances(sid);
+        if !acquaintances.is_empty() && !self.rng.one_in(4) {
+            (net, target) = *self.rng.pick(&acquaintances);
+            network = serde_json::to_string(self.plan.networks[net]).expect("a string");
+        }
         let kind = *self.rng.pick(&["offer", "answer", "ice-candidate"]);
         let mut signal = Signal::new(sid, sender, target, kind);
-        let (net, network) = self.network();
         let name = match self.rng.below(12) {
             0 => {
                 signal.network = "nowhere".to_owned();

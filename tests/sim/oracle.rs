@@ -270,6 +270,12 @@ impl Oracle {
         self.complaints.extend(wrong);
     }
 
+    /// Whom a client has heard of, and where.
+    pub(crate) fn acquaintances(&self, sid: Sid) -> Vec<(Net, PeerId)> {
+        let views = self.sessions.get(&sid).into_iter().flat_map(|client| &client.views);
+        views.flat_map(|(&net, view)| view.heard.keys().map(move |&peer| (net, peer))).collect()
+    }
+
     pub(crate) fn live_on(&self, shard: u16) -> usize {
         self.live.values().filter(|sid| sid.shard == shard).count()
     }
