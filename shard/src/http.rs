@@ -15,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use proto::limits::REQUEST_HEAD_TIMEOUT;
+use proto::limits::{MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT};
 use proto::{Keys, PeerId, ShardId};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -48,6 +48,7 @@ pub(crate) async fn serve(door: Rc<Door>, core: Rc<RefCell<Core>>, stream: TcpSt
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_HEAD_TIMEOUT)
+        .max_buf_size(MAX_REQUEST_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(Some(connection));
     let ended = std::future::poll_fn(|cx| match connection.as_mut().get_mut() {
