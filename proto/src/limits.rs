@@ -125,8 +125,11 @@ pub const HANDOFF_QUEUE: usize = 256;
 
 /// Connections of one shard that are not yet, or never become, WebSockets. At the bound the shard stops accepting.
 ///
-/// About 20 KiB each while hyper reads a request: 4,096 x 20 KiB = 80 MiB.
+/// About 20 KiB each while hyper reads a request ([`MAX_REQUEST_HEAD_BYTES`] and its own): 4,096 x 20 KiB = 80 MiB.
 pub const MAX_HTTP_CONNECTIONS: usize = 4_096;
+
+/// Longest head of a request, in bytes, and what may have come behind it before its socket is handed on. Longer: 431.
+pub const MAX_REQUEST_HEAD_BYTES: usize = 16 * 1024;
 
 /// How long a client may take to send its request's head.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);

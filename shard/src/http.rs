@@ -1,6 +1,6 @@
 //! The door: HTTP requests, and among them those for a WebSocket.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use proto::limits::REQUEST_HEAD_TIMEOUT;
+use proto::limits::{MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT};
 use proto::{Keys, PeerId, ShardId};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -42,12 +42,15 @@ pub(crate) struct Door {
 /// Serves one connection until it ends or becomes a WebSocket, which goes to its home shard.
 pub(crate) async fn serve(door: Rc<Door>, core: Rc<RefCell<Core>>, stream: TcpStream, address: SocketAddr) {
     let admitted: Rc<RefCell<Option<PeerId>>> = Rc::default();
+    let answered = Cell::new(false);
     let service = service_fn(|request: Request<Incoming>| {
+        answered.set(true);
         std::future::ready(Ok::<_, std::convert::Infallible>(answer(&door, &core, &admitted, request)))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_HEAD_TIMEOUT)
+        .max_buf_size(MAX_REQUEST_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(Some(connection));
     let ended = std::future::poll_fn(|cx| match connection.as_mut().get_mut() {
@@ -55,8 +58,9 @@ pub(crate) async fn serve(door: Rc<Door>, core: Rc<RefCell<Core>>, stream: TcpSt
         None => std::task::Poll::Ready(Ok(())),
     })
     .await;
+    // A connection that was kept for another request which never came has failed at nothing.
     if let Err(error) = ended
-        && (error.is_parse() || error.is_timeout())
+        && (error.is_parse() || error.is_timeout() && !answered.get())
     {
         core.borrow_mut().stats_mut().handshake_failures[HandshakeFailure::BadRequest as usize] += 1;
     }

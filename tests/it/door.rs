@@ -99,3 +99,15 @@ fn an_http_connection_serves_many_requests() {
     assert_eq!(answers.matches("HTTP/1.1 200").count(), 4, "{answers}");
     assert_eq!(answers.matches("HTTP/1.1 404").count(), 3, "{answers}");
 }
+
+#[test]
+fn a_request_has_a_bound() {
+    let hub = Hub::start(&[]);
+    let begin = "GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nCookie: ";
+    let whole = format!("{begin}{}\r\n\r\n", "x".repeat(12 * 1024));
+    assert_eq!(status(&hub.http(&whole)), "200");
+    // Not a byte more, so that none is left unread and the answer is not lost to a reset.
+    let endless = format!("{begin}{}", "x".repeat(16 * 1024 - begin.len()));
+    assert_eq!(status(&hub.http(&endless)), "431");
+    hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="bad-request"}"#, |n| n == 1.0);
+}
