@@ -118,17 +118,15 @@ fn the_tools_work_against_a_hub() {
 
 #[test]
 fn what_cannot_hold_exits_with_64_and_is_named() {
-    let cases: [(&[(&str, &str)], &[&str], &str); 5] = [
-        (&[("PORT", "99999")], &[], "PORT"),
-        (&[("MAX_CONNECTIONS", "many")], &["serve"], "MAX_CONNECTIONS"),
-        (&[], &["--shards", "0"], "--shards"),
-        (&[], &["--no-such-flag"], "--no-such-flag"),
-        (&[("IS_HUB", "perhaps")], &["serve", "--port", "0"], "IS_HUB"),
-    ];
-    for (env, args, named) in cases {
+    let refuses = |env: &[(&str, &str)], args: &[&str], named: &str| {
         let run = command(env).args(args).output().unwrap();
         let said = String::from_utf8_lossy(&run.stderr).into_owned();
         assert_eq!(run.status.code(), Some(64), "{env:?} {args:?}: {said}");
         assert!(said.contains(named), "{said}");
-    }
+    };
+    refuses(&[("PORT", "99999")], &[], "PORT");
+    refuses(&[("MAX_CONNECTIONS", "many")], &["serve"], "MAX_CONNECTIONS");
+    refuses(&[], &["--shards", "0"], "--shards");
+    refuses(&[], &["--no-such-flag"], "--no-such-flag");
+    refuses(&[("IS_HUB", "perhaps")], &["serve", "--port", "0"], "IS_HUB");
 }
