@@ -114,10 +114,20 @@ pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 /// sessions of the shard x networks per peer.
 pub const OUTBOX_HIGH_WATER: usize = 8 * 1024;
 
+/// Bytes of frames in letters for one shard that may wait before this shard stops reading frames.
+///
+/// Passed by what one read can hold: [`READ_BUFFER_BYTES`] for each of the sessions that have their turn before the next
+/// is refused, or one longest message.
+pub const OUTBOX_HIGH_WATER_BYTES: usize = 16 * 1024 * 1024;
+
 /// Letters in one batch: at 64 B a letter plus its frame, about what fits in a core's cache.
 pub const LETTER_BATCH: usize = 256;
 
-/// Batches that may wait in a shard's mailbox: 64 x 256 letters = 16,384 letters.
+/// Bytes of frames after which a batch is full: at most this and one longest message.
+pub const LETTER_BATCH_BYTES: usize = 256 * 1024;
+
+/// Batches that may wait in a shard's mailbox: 64 x 256 letters = 16,384 letters, and 64 x (256 KiB + a message of 1 MiB)
+/// = 80 MiB at the worst.
 pub const MAILBOX_BATCHES: usize = 64;
 
 /// Upgraded sockets that may wait to be taken over by their home shard. The acceptor of one more waits.
@@ -133,6 +143,13 @@ pub const MAX_REQUEST_HEAD_BYTES: usize = 16 * 1024;
 
 /// How long a client may take to send its request's head.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an answer may take to be read, before its connection is dropped.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Sessions waiting to be written to at which a shard stops reading frames until there are fewer. What is read would only
+/// wait behind them, and queues of peers that read well would grow.
+pub const FLUSH_BACKLOG: usize = 4 * FLUSH_CHUNK;
 
 /// Bytes that one shard reads from a socket at a time, into the one buffer all its sessions share.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;

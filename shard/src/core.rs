@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use proto::keepalive::{Patience, Verdict, Wheel};
 use proto::limits::{
-    CLOSE_LINGER, OUTBOX_HIGH_WATER, READ_BUFFER_BYTES, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
+    CLOSE_LINGER, FLUSH_BACKLOG, LETTER_BATCH, LETTER_BATCH_BYTES, OUTBOX_HIGH_WATER, OUTBOX_HIGH_WATER_BYTES,
+    READ_BUFFER_BYTES, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
 };
 use proto::ws::{self, Decoder, Event, Opcode, Progress, Violation};
 use proto::{
@@ -56,7 +57,7 @@ pub(crate) struct Core {
     /// Sessions with something to write, in the order in which they came to have it.
     dirty: VecDeque<SessionId>,
     flusher: Option<Waker>,
-    outboxes: Vec<VecDeque<Letter>>,
+    outboxes: Vec<Outbox>,
     waiting_letters: usize,
     stalled: bool,
     parked: Vec<SessionId>,
@@ -121,7 +122,7 @@ impl Core {
             followups: VecDeque::new(),
             dirty: VecDeque::new(),
             flusher: None,
-            outboxes: (0..shards).map(|_| VecDeque::new()).collect(),
+            outboxes: (0..shards).map(|_| Outbox::default()).collect(),
             waiting_letters: 0,
             stalled: false,
             parked: Vec::new(),
@@ -253,6 +254,9 @@ impl Core {
             let (consumed, _) = self.decode(id, &mut partial, now);
             if let Some(session) = self.session_mut(id).filter(|s| consumed < partial.len() && !s.deaf) {
                 partial.drain(..consumed);
+                if partial.capacity() > 4 * partial.len().max(READ_BUFFER_BYTES) {
+                    partial.shrink_to_fit();
+                }
                 session.partial = partial;
             }
         }
@@ -546,12 +550,13 @@ impl Core {
     /// Writes to up to `n` sessions. True when there are more.
     pub(crate) fn flush(&mut self, n: usize) -> bool {
         for _ in 0..n {
-            let Some(id) = self.dirty.pop_front() else { return false };
+            let Some(id) = self.dirty.pop_front() else { break };
             if let Some(session) = self.session_mut(id) {
                 session.dirty = false;
                 self.flush_session(id);
             }
         }
+        self.unpark();
         !self.dirty.is_empty()
     }
 
@@ -690,12 +695,15 @@ impl Core {
     /// Does everything that is due. To be called once a [`TICK`].
     pub(crate) fn tick(&mut self) {
         let now = self.clock.now();
-        if now.at.saturating_sub(self.last_tick) > 10 * TICK {
+        let thawed = now.at.saturating_sub(self.last_tick) > 10 * TICK;
+        if thawed {
             // The process was stopped, and what came meanwhile has not been read yet.
             self.listening_since = now.at;
         }
         self.last_tick = now.at;
-        if self.router.poll_timeout().is_some_and(|at| at <= now.at) {
+        // The pong that a takeover waits for may be among what has not been read.
+        let deaf = thawed || self.stalled;
+        if !deaf && self.router.poll_timeout().is_some_and(|at| at <= now.at) {
             self.router.handle_timeout(now);
             self.settle(now);
         }
@@ -744,11 +752,11 @@ impl Core {
 
     fn post(&mut self, to: ShardId, letter: Letter) {
         let outbox = &mut self.outboxes[usize::from(to.0)];
-        outbox.push_back(letter);
+        outbox.push(letter);
         self.stats.letters_out += 1;
-        self.stats.outbox_peak = self.stats.outbox_peak.max(outbox.len() as u64);
+        self.stats.outbox_peak = self.stats.outbox_peak.max(outbox.letters.len() as u64);
         self.waiting_letters += 1;
-        if outbox.len() > OUTBOX_HIGH_WATER && !self.stalled {
+        if outbox.is_over(1) && !self.stalled {
             self.stalled = true;
             self.stats.stalls += 1;
         }
@@ -756,33 +764,46 @@ impl Core {
     }
 
     pub(crate) fn has_letters_for(&self, shard: ShardId) -> bool {
-        !self.outboxes[usize::from(shard.0)].is_empty()
+        !self.outboxes[usize::from(shard.0)].letters.is_empty()
     }
 
     /// Takes the next batch for a shard.
-    pub(crate) fn take_letters(&mut self, shard: ShardId, n: usize) -> Vec<Letter> {
-        let outbox = &mut self.outboxes[usize::from(shard.0)];
-        let batch: Vec<Letter> = outbox.drain(..n.min(outbox.len())).collect();
+    pub(crate) fn take_letters(&mut self, shard: ShardId) -> Vec<Letter> {
+        let batch = self.outboxes[usize::from(shard.0)].take_batch();
         self.waiting_letters -= batch.len();
         self.stats.letter_batches_out += 1;
-        if self.stalled && self.outboxes.iter().all(|outbox| outbox.len() <= OUTBOX_HIGH_WATER / 2) {
+        if self.stalled && !self.outboxes.iter().any(|outbox| outbox.is_over(2)) {
             self.stalled = false;
             self.listening_since = self.clock.now().at;
-            for id in std::mem::take(&mut self.parked) {
-                if let Some(session) = self.session_mut(id) {
-                    session.parked = false;
-                    session.wake();
-                }
-            }
         }
+        self.unpark();
         batch
     }
 
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.stalled
+    /// Whether no frames are to be read just now: what they say could not be passed on.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.stalled || self.is_behind()
     }
 
-    /// Has a session's task woken when the stall ends.
+    /// Whether more sessions wait to be written to than is good for them.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.dirty.len() > FLUSH_BACKLOG
+    }
+
+    /// Has the tasks read on that were kept from it, if they may.
+    fn unpark(&mut self) {
+        if self.is_busy() {
+            return;
+        }
+        for id in std::mem::take(&mut self.parked) {
+            if let Some(session) = self.session_mut(id) {
+                session.parked = false;
+                session.wake();
+            }
+        }
+    }
+
+    /// Has a session's task woken when frames are read again.
     pub(crate) fn park(&mut self, id: SessionId) {
         if let Some(session) = self.session_mut(id).filter(|session| !session.parked) {
             session.parked = true;
@@ -817,6 +838,46 @@ impl Core {
             let open = s.session.as_ref().is_some_and(|session| session.phase == Phase::Open);
             open.then_some(SessionId { slot: slot as u32, generation: s.generation })
         })
+    }
+}
+
+/// Letters for one shard that its mailbox has not taken yet.
+#[derive(Default)]
+struct Outbox {
+    letters: VecDeque<Letter>,
+    /// Of the frames in them.
+    bytes: usize,
+}
+
+impl Outbox {
+    fn push(&mut self, letter: Letter) {
+        self.bytes += weight(&letter);
+        self.letters.push_back(letter);
+    }
+
+    fn take_batch(&mut self) -> Vec<Letter> {
+        let mut batch = Vec::with_capacity(self.letters.len().min(LETTER_BATCH));
+        let mut bytes = 0;
+        while batch.len() < LETTER_BATCH && bytes < LETTER_BATCH_BYTES {
+            let Some(letter) = self.letters.pop_front() else { break };
+            bytes += weight(&letter);
+            batch.push(letter);
+        }
+        self.bytes -= bytes;
+        batch
+    }
+
+    /// Whether more waits than a `part` of the high-water mark.
+    fn is_over(&self, part: usize) -> bool {
+        self.letters.len() > OUTBOX_HIGH_WATER / part || self.bytes > OUTBOX_HIGH_WATER_BYTES / part
+    }
+}
+
+/// Bytes that a letter alone holds; the announcements of others are shared with the rosters.
+fn weight(letter: &Letter) -> usize {
+    match letter {
+        Letter::Signal { frame, .. } => frame.len(),
+        Letter::Joined(_) | Letter::Left(_) | Letter::Outcome { .. } => 0,
     }
 }
 

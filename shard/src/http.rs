@@ -13,9 +13,9 @@ use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use proto::limits::{MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT};
+use proto::limits::{ANSWER_TIMEOUT, MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT};
 use proto::{Keys, PeerId, ShardId};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -42,9 +42,9 @@ pub(crate) struct Door {
 /// Serves one connection until it ends or becomes a WebSocket, which goes to its home shard.
 pub(crate) async fn serve(door: Rc<Door>, core: Rc<RefCell<Core>>, stream: TcpStream, address: SocketAddr) {
     let admitted: Rc<RefCell<Option<PeerId>>> = Rc::default();
-    let answered = Cell::new(false);
+    let answered = Cell::new(0u32);
     let service = service_fn(|request: Request<Incoming>| {
-        answered.set(true);
+        answered.update(|n| n.wrapping_add(1));
         std::future::ready(Ok::<_, std::convert::Infallible>(answer(&door, &core, &admitted, request)))
     });
     let connection = http1::Builder::new()
@@ -53,14 +53,22 @@ pub(crate) async fn serve(door: Rc<Door>, core: Rc<RefCell<Core>>, stream: TcpSt
         .max_buf_size(MAX_REQUEST_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(Some(connection));
-    let ended = std::future::poll_fn(|cx| match connection.as_mut().get_mut() {
+    let mut end = std::pin::pin!(std::future::poll_fn(|cx| match connection.as_mut().get_mut() {
         Some(connection) => connection.poll_without_shutdown(cx),
         None => std::task::Poll::Ready(Ok(())),
-    })
-    .await;
+    }));
+    let ended = loop {
+        let before = answered.get();
+        match tokio::time::timeout(ANSWER_TIMEOUT, &mut end).await {
+            Ok(ended) => break ended,
+            // hyper's own timeout is for requests. A client that does not read its answer has a place here, too.
+            Err(_) if answered.get() == before => return,
+            Err(_) => {}
+        }
+    };
     // A connection that was kept for another request which never came has failed at nothing.
     if let Err(error) = ended
-        && (error.is_parse() || error.is_timeout() && !answered.get())
+        && (error.is_parse() || error.is_timeout() && answered.get() == 0)
     {
         core.borrow_mut().stats_mut().handshake_failures[HandshakeFailure::BadRequest as usize] += 1;
     }
@@ -108,7 +116,9 @@ fn answer(
     let Some(peer) = query.peer_id.as_deref().and_then(|id| PeerId::from_str(id).ok()) else {
         return refuse(HandshakeFailure::InvalidPeerId, StatusCode::FORBIDDEN, "invalid peerId");
     };
-    let upgraded = if upgrade::is_upgrade_request(&request) { upgrade::upgrade(&mut request).ok() } else { None };
+    let http_1_1 = request.version() == Version::HTTP_11;
+    let upgraded =
+        if http_1_1 && upgrade::is_upgrade_request(&request) { upgrade::upgrade(&mut request).ok() } else { None };
     let Some((response, _)) = upgraded else {
         let text = "this is a WebSocket endpoint: ask for an upgrade (RFC 6455), version 13";
         return refuse(HandshakeFailure::NotAnUpgrade, StatusCode::BAD_REQUEST, text);

@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper::HeaderMap;
-use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, LETTER_BATCH, MAILBOX_BATCHES, MAX_HTTP_CONNECTIONS, TICK};
+use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, MAX_HTTP_CONNECTIONS, TICK};
 use proto::{Letter, Router, RouterConfig, ShardId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -274,6 +274,9 @@ async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<Lett
     while let Some(letters) = mailbox.recv().await {
         core.borrow_mut().letters(letters);
         tokio::task::yield_now().await;
+        while core.borrow().is_behind() {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -290,8 +293,8 @@ async fn flush(core: Rc<RefCell<Core>>, posts: Arc<[mpsc::Sender<Vec<Letter>>]>)
             while core.has_letters_for(shard) {
                 match post.poll_reserve(cx) {
                     // A shard that has ended takes its hub with it; until then its letters have nowhere to go.
-                    Poll::Ready(Err(_)) => _ = core.take_letters(shard, LETTER_BATCH),
-                    Poll::Ready(Ok(())) => _ = post.send_item(core.take_letters(shard, LETTER_BATCH)),
+                    Poll::Ready(Err(_)) => _ = core.take_letters(shard),
+                    Poll::Ready(Ok(())) => _ = post.send_item(core.take_letters(shard)),
                     Poll::Pending => break,
                 }
             }

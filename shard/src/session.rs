@@ -129,7 +129,7 @@ pub(crate) struct Session {
     pub(crate) dirty: bool,
     /// The router has more of a roster to tell.
     pub(crate) backlog: bool,
-    /// Waits for the end of a stall.
+    /// Waits until the shard reads frames again.
     pub(crate) parked: bool,
     /// What comes from the client can no longer be understood; only its end is waited for.
     pub(crate) deaf: bool,
@@ -174,7 +174,7 @@ pub(crate) async fn run(core: Rc<RefCell<Core>>, id: SessionId, mut read: OwnedR
 fn drive(core: &RefCell<Core>, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<()> {
     let mut core = core.borrow_mut();
     for _ in 0..READS_PER_TURN {
-        let stalled = core.is_stalled();
+        let busy = core.is_busy();
         let Some(session) = core.session_mut(id) else { return Poll::Ready(()) };
         if session.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             session.waker = Some(cx.waker().clone());
@@ -187,7 +187,7 @@ fn drive(core: &RefCell<Core>, id: SessionId, read: &mut OwnedReadHalf, cx: &mut
         if !session.reads() {
             return Poll::Pending;
         }
-        if stalled && session.phase != Phase::Closing {
+        if busy && session.phase != Phase::Closing {
             core.park(id);
             return Poll::Pending;
         }

@@ -20,8 +20,6 @@ pub enum HandshakeFailure {
     InvalidPeerId,
     /// Not an upgrade of RFC 6455 (400).
     NotAnUpgrade,
-    /// The hub is going away (503).
-    Draining,
     /// The request's head did not come in time, or was not HTTP.
     BadRequest,
     /// The home shard did not take the socket in time.
@@ -30,8 +28,8 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// Every failure, in the order of its discriminant.
-    pub const ALL: [Self; 6] =
-        [Self::Unauthorized, Self::InvalidPeerId, Self::NotAnUpgrade, Self::Draining, Self::BadRequest, Self::HandOff];
+    pub const ALL: [Self; 5] =
+        [Self::Unauthorized, Self::InvalidPeerId, Self::NotAnUpgrade, Self::BadRequest, Self::HandOff];
 
     /// The name in metrics.
     pub const fn label(self) -> &'static str {
@@ -39,7 +37,6 @@ impl HandshakeFailure {
             Self::Unauthorized => "unauthorized",
             Self::InvalidPeerId => "invalid-peer-id",
             Self::NotAnUpgrade => "not-an-upgrade",
-            Self::Draining => "draining",
             Self::BadRequest => "bad-request",
             Self::HandOff => "hand-off",
         }
