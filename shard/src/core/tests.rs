@@ -1,6 +1,8 @@
 use std::net::{TcpListener, TcpStream};
 
+use proto::limits::SEND_FLOOR_BYTES;
 use proto::{HubId, Keys, RouterConfig};
+use socket2::SockRef;
 use tokio::net::tcp::OwnedReadHalf;
 
 use super::*;

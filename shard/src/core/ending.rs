@@ -1,0 +1,91 @@
+//! A session's end, from the reason to the last byte.
+
+use proto::limits::CLOSE_LINGER;
+use proto::{CloseReason, Input, Now, SessionId, ws};
+use socket2::SockRef;
+use tracing::debug;
+
+use super::{Core, Due, Followup};
+use crate::session::Phase;
+
+impl Core {
+    /// Ends a session that the router does not know to have ended.
+    pub(super) fn close_and_tell(&mut self, id: SessionId, reason: CloseReason, now: Now) {
+        self.close(id, reason, now);
+        self.input(Input::Closed { session: id, reason }, now);
+    }
+
+    /// Says why and closes, in the way the reason asks for.
+    pub(super) fn close(&mut self, id: SessionId, reason: CloseReason, now: Now) {
+        let Some(session) = self.session_mut(id) else { return };
+        if matches!(session.phase, Phase::Closing | Phase::Retiring) {
+            return;
+        }
+        if let Some((code, text)) = reason.close_frame() {
+            self.push_close(id, |out| ws::put_close(out, code, text));
+        }
+        self.wheel.schedule(now.at + CLOSE_LINGER, Due::Linger(id));
+        if reason.routes_what_is_in_flight() {
+            if let Some(session) = self.session_mut(id) {
+                session.phase = Phase::Retiring;
+            }
+        } else {
+            self.mark_ended(id, reason);
+        }
+    }
+
+    /// Ends a session whose client has ended it, or whose time is over; tells the router.
+    pub(super) fn end(&mut self, id: SessionId, reason: CloseReason, now: Now) {
+        if self.session_mut(id).is_none_or(|session| session.phase == Phase::Closing) {
+            return;
+        }
+        self.wheel.schedule(now.at + CLOSE_LINGER, Due::Linger(id));
+        self.mark_ended(id, reason);
+        self.input(Input::Closed { session: id, reason }, now);
+        self.finish_if_written(id);
+    }
+
+    pub(super) fn mark_ended(&mut self, id: SessionId, reason: CloseReason) {
+        let Some(session) = self.session_mut(id) else { return };
+        session.phase = Phase::Closing;
+        session.reason = Some(reason);
+        session.backlog = false;
+        let admitted = session.counted.take().is_some();
+        session.wake();
+        debug!(peer = ?session.peer, address = %session.address, reason = reason.label(), admitted, "peer_disconnected");
+        self.stats.closes[reason as usize] += 1;
+    }
+
+    /// Closes the socket of a session that has said all: wholly if its client is done as well, else our half.
+    pub(super) fn finish_if_written(&mut self, id: SessionId) {
+        let Some(session) = self.session_mut(id).filter(|s| s.phase == Phase::Closing && s.queue.is_none()) else {
+            return;
+        };
+        if session.client_done {
+            self.remove(id);
+            self.settle(self.clock.now());
+        } else if session.deaf {
+            // No close frame of the client's will be understood, but the end of its stream will. Closing our end
+            // for good here would reset the connection, and our close frame might never be read.
+            _ = SockRef::from(session.write.as_ref()).shutdown(std::net::Shutdown::Write);
+        }
+    }
+
+    /// Forgets a session; its task drops the socket.
+    pub(super) fn remove(&mut self, id: SessionId) {
+        let Some(slot) = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation) else {
+            return;
+        };
+        let Some(mut session) = slot.session.take() else { return };
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.slot);
+        self.live -= 1;
+        session.wake();
+        if let Some(mut queue) = session.queue.take() {
+            self.stats.queued_bytes -= queue.len_bytes() as u64;
+            let reason = session.reason.unwrap_or(CloseReason::ConnectionLost);
+            let undelivered = queue.take_signals().map(|origin| Followup::Undelivered(origin, session.peer, reason));
+            self.followups.extend(undelivered);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What goes to sockets: queued, then written together.
+
+use std::task::Waker;
+
+use proto::limits::{ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES};
+use proto::{CloseReason, Frame, MessageKind, Now, Origin, SessionId};
+
+use super::{Core, Followup, QUEUES_KEPT};
+use crate::session::Phase;
+
+impl Core {
+    pub(super) fn enqueue(
+        &mut self,
+        id: SessionId,
+        frame: &Frame,
+        kind: MessageKind,
+        origin: Option<Origin>,
+        now: Now,
+    ) {
+        let Some(session) = self.session_mut(id) else { return };
+        if !matches!(session.phase, Phase::Open | Phase::Pending) {
+            // Ended by what was said to it just before, which the router has not been told yet.
+            let (peer, reason) = (session.peer, session.reason.unwrap_or(CloseReason::Draining));
+            self.followups.extend(origin.map(|origin| Followup::Undelivered(origin, peer, reason)));
+            return;
+        }
+        let peer = session.peer;
+        self.stats.messages_out[kind.index()] += 1;
+        // The arena belongs to the router and the queue to this: taken apart so that the bytes are copied only once.
+        let Self { router, slots, queues, .. } = self;
+        let queue = slots[id.slot as usize]
+            .session
+            .as_mut()
+            .map(|session| session.queue.get_or_insert_with(|| queues.pop().unwrap_or_default()));
+        let Some(queue) = queue else { return };
+        let before = queue.len_bytes();
+        queue.push(origin, |out| match frame {
+            Frame::Arena(range) => out.extend_from_slice(&router.arena()[range.clone()]),
+            Frame::Owned(bytes) => out.extend_from_slice(bytes),
+            Frame::Template(template) => template.write_to(out, &peer, now.wall_ms),
+        });
+        let added = queue.len_bytes() - before;
+        self.queued(id, added);
+    }
+
+    pub(super) fn push(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(added) = self.append(id, write) {
+            self.queued(id, added);
+        }
+    }
+
+    /// Queues a close frame. It has its place however full the queue is: a session that is being ended is not to be
+    /// ended once more for it.
+    pub(super) fn push_close(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(added) = self.append(id, write) {
+            self.stats.queued_bytes += added as u64;
+            self.mark_dirty(id);
+        }
+    }
+
+    /// Queues a frame. Returns by how many bytes the queue has grown.
+    pub(super) fn append(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) -> Option<usize> {
+        let Self { slots, queues, .. } = self;
+        let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
+        let session = slot.session.as_mut()?;
+        let queue = session.queue.get_or_insert_with(|| queues.pop().unwrap_or_default());
+        let before = queue.len_bytes();
+        queue.push(None, write);
+        Some(queue.len_bytes() - before)
+    }
+
+    /// Notes that a session's queue has grown, and ends a session that reads more slowly than it is written to.
+    pub(super) fn queued(&mut self, id: SessionId, added: usize) {
+        self.stats.queued_bytes += added as u64;
+        let over_budget = self.stats.queued_bytes > self.limits.send_budget_bytes as u64;
+        let limits = self.limits;
+        let Some(session) = self.session_mut(id) else { return };
+        let Some(queue) = &session.queue else { return };
+        let (bytes, frames) = (queue.len_bytes(), queue.len_frames());
+        let slow = bytes > limits.send_queue_bytes
+            || frames > limits.send_queue_frames
+            || (over_budget && bytes > SEND_FLOOR_BYTES);
+        let open = matches!(session.phase, Phase::Open | Phase::Pending | Phase::Retiring);
+        if slow && open {
+            self.cut_slow_consumer(id);
+        } else {
+            self.mark_dirty(id);
+        }
+        self.stats.queue_peak_bytes = self.stats.queue_peak_bytes.max(bytes as u64);
+        self.stats.queue_peak_frames = self.stats.queue_peak_frames.max(frames as u64);
+    }
+
+    pub(super) fn cut_slow_consumer(&mut self, id: SessionId) {
+        let now = self.clock.now();
+        let Some(session) = self.session_mut(id) else { return };
+        let peer = session.peer;
+        let Some(queue) = &mut session.queue else { return };
+        let before = queue.len_bytes();
+        let dropped: Vec<Origin> = queue.drop_unstarted().collect();
+        let freed = before - queue.len_bytes();
+        self.stats.queued_bytes -= freed as u64;
+        let reason = CloseReason::SlowConsumer;
+        self.followups.extend(dropped.into_iter().map(|origin| Followup::Undelivered(origin, peer, reason)));
+        self.followups.push_back(Followup::Closed(id, reason));
+        self.close(id, reason, now);
+    }
+
+    pub(super) fn mark_dirty(&mut self, id: SessionId) {
+        let Some(session) = self.session_mut(id) else { return };
+        if !session.dirty && !session.blocked {
+            session.dirty = true;
+            self.dirty.push_back(id);
+            self.wake_flusher();
+        }
+    }
+
+    pub(super) fn wake_flusher(&mut self) {
+        if let Some(flusher) = self.flusher.take() {
+            flusher.wake();
+        }
+    }
+
+    pub(crate) fn set_flusher(&mut self, waker: &Waker) {
+        self.flusher = Some(waker.clone());
+    }
+
+    /// Writes to up to `n` sessions. True when there are more.
+    pub(crate) fn flush(&mut self, n: usize) -> bool {
+        for _ in 0..n {
+            let Some(id) = self.dirty.pop_front() else { break };
+            if let Some(session) = self.session_mut(id) {
+                session.dirty = false;
+                self.flush_session(id);
+            }
+        }
+        self.unpark();
+        !self.dirty.is_empty()
+    }
+
+    /// Writes what waits for a session until its socket takes no more.
+    pub(crate) fn flush_session(&mut self, id: SessionId) {
+        let now = self.clock.now();
+        let mut failed = false;
+        loop {
+            let Some(slot) = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)
+            else {
+                return;
+            };
+            let Some(session) = slot.session.as_deref_mut() else { return };
+            let Some(queue) = &mut session.queue else { break };
+            match session.write.try_write(queue.unwritten()) {
+                Ok(n) => {
+                    let peer = session.peer;
+                    let followups = &mut self.followups;
+                    queue.advance(n, |origin| followups.push_back(Followup::Delivered(origin, peer)));
+                    self.stats.bytes_out += n as u64;
+                    self.stats.writes += 1;
+                    self.stats.queued_bytes -= n as u64;
+                    if queue.is_empty()
+                        && let Some(mut queue) = session.queue.take()
+                        && self.queues.len() < QUEUES_KEPT
+                        && queue.recycle()
+                    {
+                        self.queues.push(queue);
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    session.blocked = true;
+                    session.wake();
+                    break;
+                }
+                Err(_) => {
+                    failed = true;
+                    break;
+                }
+            }
+        }
+        if failed {
+            return self.lost(id);
+        }
+        if self.session_mut(id).is_some_and(|s| s.backlog && s.queued_bytes() < ROSTER_LOW_WATER_BYTES) {
+            self.followups.push_back(Followup::Room(id));
+        }
+        self.settle(now);
+        self.finish_if_written(id);
+    }
+}

@@ -1,0 +1,96 @@
+//! What happens when its time has come: silence, linger, drain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::keepalive::Verdict;
+use proto::limits::TICK;
+use proto::{CloseReason, Input, Now, SessionId, ws};
+
+use super::{Core, Due};
+use crate::session::Phase;
+
+impl Core {
+    /// Does everything that is due. To be called once a [`TICK`].
+    pub(crate) fn tick(&mut self) {
+        let now = self.clock.now();
+        let thawed = now.at.saturating_sub(self.last_tick) > 10 * TICK;
+        if thawed {
+            // The process was stopped, and what came meanwhile has not been read yet.
+            self.listening_since = now.at;
+        }
+        self.last_tick = now.at;
+        // The pong that a takeover waits for may be among what has not been read.
+        let deaf = thawed || self.stalled;
+        if !deaf && self.router.poll_timeout().is_some_and(|at| at <= now.at) {
+            self.router.handle_timeout(now);
+            self.settle(now);
+        }
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.expire(now.at, &mut due);
+        for due in due.drain(..) {
+            match due {
+                Due::Silence(id) => self.judge_silence(id, now),
+                Due::Linger(id) => self.lingered(id, now),
+                Due::Retire(id) => self.input(Input::Retire { session: id }, now),
+            }
+        }
+        self.due = due;
+    }
+
+    pub(super) fn judge_silence(&mut self, id: SessionId, now: Now) {
+        let since = if self.stalled { now.at } else { self.listening_since };
+        let patience = self.patience;
+        let Some(session) = self.session_mut(id).filter(|s| s.phase == Phase::Open) else { return };
+        let heard = session.last_heard.max(since);
+        let look_again = match patience.judge(now.at.saturating_sub(heard), session.pings) {
+            Verdict::Wait(silence) => silence,
+            Verdict::Ping(silence) => {
+                session.pings += 1;
+                self.stats.pings += 1;
+                self.push(id, |out| ws::put_ping(out, &[]));
+                // The ping may have been one frame too many.
+                self.settle(now);
+                silence
+            }
+            Verdict::Dead => return self.close_and_tell(id, CloseReason::DeadPeer, now),
+        };
+        self.wheel.schedule(heard + look_again, Due::Silence(id));
+    }
+
+    pub(super) fn lingered(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.session_mut(id) else { return };
+        if session.phase == Phase::Retiring {
+            self.end(id, CloseReason::Draining, now);
+        }
+        self.remove(id);
+        self.settle(now);
+    }
+
+    /// Tells every session to go, each at its own time within `spread`.
+    pub(crate) fn drain(&mut self, spread: Duration, hubs: &Arc<[String]>) {
+        let now = self.clock.now();
+        self.drain = Some(Arc::clone(hubs));
+        let open: Vec<SessionId> = self.open_sessions().collect();
+        let shards = self.outboxes.len() as u32;
+        for (i, id) in open.iter().enumerate() {
+            // Each shard's slots lie between those of the others.
+            let place = i as u32 * shards + u32::from(self.shard.0);
+            let slot = spread.mul_f64(f64::from(place) / f64::from((open.len() as u32 * shards).max(1)));
+            self.input(Input::GoAway { session: *id, reconnect_in: slot, hubs }, now);
+            self.wheel.schedule(now.at + slot, Due::Retire(*id));
+        }
+    }
+
+    /// Whether a drain has nobody left to wait for.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.live == 0 && self.waiting_letters == 0
+    }
+
+    pub(super) fn open_sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.slots.iter().enumerate().filter_map(|(slot, s)| {
+            let open = s.session.as_ref().is_some_and(|session| session.phase == Phase::Open);
+            open.then_some(SessionId { slot: slot as u32, generation: s.generation })
+        })
+    }
+}
