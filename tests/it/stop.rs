@@ -30,13 +30,17 @@ fn a_drain_says_goodbye_to_everyone_and_exits_with_0() {
         let (last_slot, mut last) = peers.pop().unwrap();
         assert!(last_slot > peers[0].0, "all at once");
         // The last to go is told of each that goes before.
-        for (_, peer) in &mut peers {
+        for (slot, peer) in &mut peers {
             loop {
                 match peer.next() {
                     Heard::Close(1012, _) => break,
                     Heard::Text(_) => {}
                     other => panic!("{other:?}"),
                 }
+            }
+            if last_slot - *slot < 700 {
+                // Too close to the last one's own end for that to hear of this.
+                continue;
             }
             // Said after the close frame, and still passed on.
             peer.offer(&last.id.clone(), "n", "null", "");
