@@ -133,7 +133,8 @@ pub const MAILBOX_BATCHES: usize = 64;
 /// Upgraded sockets that may wait to be taken over by their home shard. The acceptor of one more waits.
 pub const HANDOFF_QUEUE: usize = 256;
 
-/// Connections of one shard that are not yet, or never become, WebSockets. At the bound the shard stops accepting.
+/// Connections of one listener that are not yet, or never become, WebSockets. At the bound it stops accepting. A shard has
+/// one listener for each address the hub listens at: two for `localhost`.
 ///
 /// About 20 KiB each while hyper reads a request ([`MAX_REQUEST_HEAD_BYTES`] and its own): 4,096 x 20 KiB = 80 MiB.
 pub const MAX_HTTP_CONNECTIONS: usize = 4_096;
