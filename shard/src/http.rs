@@ -1,6 +1,7 @@
 //! The door: HTTP requests, and among them those for a WebSocket.
 
 use std::cell::{Cell, RefCell};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::str::FromStr;
@@ -16,9 +17,10 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use proto::limits::{ANSWER_TIMEOUT, MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT};
-use proto::{Keys, PeerId, ShardId};
+use proto::{CloseReason, Keys, PeerId, ShardId, ws};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 
 use crate::core::Core;
 use crate::session::{HandOff, Seat};
@@ -79,8 +81,18 @@ pub(crate) async fn serve(door: Rc<Door>, core: Rc<RefCell<Core>>, stream: TcpSt
     let home = ShardId::home(&peer, door.shards, door.keys);
     core.borrow_mut().stats_mut().handed_off += 1;
     let handed = HandOff { stream, leftover: parts.read_buf, peer, address, seat };
-    if door.homes[usize::from(home.0)].send_timeout(handed, REQUEST_HEAD_TIMEOUT).await.is_err() {
-        core.borrow_mut().stats_mut().handshake_failures[HandshakeFailure::HandOff as usize] += 1;
+    let sent = door.homes[usize::from(home.0)].send_timeout(handed, REQUEST_HEAD_TIMEOUT).await;
+    if let Err(SendTimeoutError::Timeout(handed) | SendTimeoutError::Closed(handed)) = sent {
+        let reason = CloseReason::TryAgainLater;
+        let mut core = core.borrow_mut();
+        core.stats_mut().handshake_failures[HandshakeFailure::HandOff as usize] += 1;
+        core.stats_mut().closes[reason as usize] += 1;
+        if let Some((code, text)) = reason.close_frame() {
+            let mut frame = Vec::new();
+            ws::put_close(&mut frame, code, text);
+            // The first bytes behind the 101: the socket has room for them, or is gone.
+            _ = (&handed.stream).write(&frame);
+        }
     }
 }
 
