@@ -81,6 +81,7 @@ async fn serve(config: Config, listeners: Vec<Vec<std::net::TcpListener>>) -> st
             max_networks_per_peer: config.max_networks_per_peer,
             max_peers_per_network: config.max_peers_per_network,
             message_rate: config.message_rate,
+            meshed: false,
             events: tracing::enabled!(target: "shard", tracing::Level::DEBUG),
         },
         limits: SessionLimits {

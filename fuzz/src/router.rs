@@ -81,6 +81,7 @@ impl Hub {
             max_networks_per_peer: 2,
             max_peers_per_network: 5,
             message_rate: 20,
+            meshed: false,
             events: true,
         };
         Self {
@@ -290,7 +291,7 @@ impl Hub {
         let on_their_way: Vec<_> = to_shard
             .filter_map(|letter| match letter {
                 Letter::Joined(joined) if joined.network.as_str() == network => Some(joined.peer),
-                Letter::Joined(_) | Letter::Left(_) | Letter::Signal { .. } | Letter::Outcome { .. } => None,
+                _ => None,
             })
             .collect();
         for session in self.sessions.values_mut().filter(|session| session.admitted) {

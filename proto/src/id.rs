@@ -168,6 +168,37 @@ impl ShardId {
     }
 }
 
+/// One life of a hub's process: the wall clock in milliseconds when it began, or one more than what others remember of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct HubIncarnation(pub u64);
+
+/// One session of a peer, among all that its id ever has: the wall clock in milliseconds when it was admitted, or one
+/// more than what is known of the id.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct PeerIncarnation(pub u64);
+
+/// A hub's word that a peer is there. Of two that differ, the greater holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Claim {
+    /// Which session of the peer.
+    pub incarnation: PeerIncarnation,
+    /// At which hub.
+    pub hub: HubId,
+}
+
+/// One connection to another hub, as the mesh numbers it. A number is not used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LinkId(pub u64);
+
+/// How something reaches another hub, or came from it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Via {
+    /// Over a link.
+    Link(LinkId),
+    /// Over the bridge, to or from this hub.
+    Bridge(HubId),
+}
+
 /// Where a letter can go inside a hub.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Address {

@@ -19,20 +19,28 @@
 //! arguments: see [`Now`] and [`Keys`]), and never depends on tokio, hyper, redis or metrics.
 
 mod codec;
+pub mod envelope;
 mod id;
 pub mod keepalive;
 pub mod limits;
 mod reason;
+mod relay;
 mod router;
 mod time;
 mod wire;
 pub mod ws;
 
 pub use codec::{Announce, ClientMessage, Goodbye, Refusal, Signal, parse};
-pub use id::{Address, HubId, Keys, NetworkName, ParseIdError, PeerId, SessionId, ShardId};
-pub use reason::{CloseReason, ErrorCode, Outcome};
+pub use envelope::Envelope;
+pub use id::{
+    Address, Claim, HubId, HubIncarnation, Keys, LinkId, NetworkName, ParseIdError, PeerId, PeerIncarnation, SessionId,
+    ShardId, Via,
+};
+pub use reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
+pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Way};
 pub use router::{
-    Announcement, Event, Farewell, Frame, Input, Letter, Origin, Output, Router, RouterConfig, RouterStats,
+    Announcement, Asker, Event, Farewell, Frame, Input, Letter, Origin, Output, Router, RouterConfig, RouterStats,
+    Sender,
 };
 pub use time::Now;
 pub use wire::{MessageKind, SignalKind, Template};

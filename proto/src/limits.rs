@@ -163,3 +163,76 @@ pub const MAX_LISTED_NETWORKS: usize = 1_000;
 
 /// The coarsest grain of a shard's timers: keepalive, receipts, takeovers and drain slots are this late at the most.
 pub const TICK: Duration = Duration::from_millis(100);
+
+/// Time between two heartbeats of a hub.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How long a hub that is not heard of keeps its peers in others' rosters: eight heartbeats, so that neither a lost link nor a
+/// stop of a few seconds looks like the end of a hub. A ghost lives for this, one heartbeat and the way at the most.
+pub const LEASE: Duration = Duration::from_secs(8);
+
+/// Hubs that a hub remembers, dead ones included. The heartbeats of more are ignored and counted.
+///
+/// About 1 KiB each without their peers. In a full mesh, hubs x (hubs - 1)^2 heartbeats a second is what bounds it much earlier.
+pub const MAX_HUBS: usize = 1024;
+
+/// Neighbours a hub may name in its heartbeat. More are left out, which costs envelopes and loses nothing.
+pub const MAX_NEIGHBOURS: usize = 1024;
+
+/// How long a hub that has ended is remembered, so that what is still under way of it is not taken for news.
+pub const HUB_MEMORY: Duration = Duration::from_secs(600);
+
+/// Longest URL of a hub, in bytes.
+pub const MAX_HUB_URL_BYTES: usize = 512;
+
+/// Hubs that may pass one envelope on. One more: `unreachable`.
+pub const MAX_HOPS: u8 = 16;
+
+/// Changes of one hub that are kept while an earlier one is missing. One more: it is dropped, and a snapshot repairs that.
+///
+/// About 500 B each: 8,192 x 500 B = 4 MB for each hub that is behind.
+pub const MAX_CHANGES_AHEAD: usize = 8 * 1024;
+
+/// How long a missing change is waited for, before a snapshot is asked for.
+pub const GAP_PATIENCE: Duration = Duration::from_millis(300);
+
+/// How long the next part of a snapshot is waited for, before it is asked for anew.
+pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Peers in one part of a snapshot: 64 x 300 B = 20 KB in practice.
+pub const SNAPSHOT_PEERS: usize = 64;
+
+/// Announced data after which a part of a snapshot is full, in bytes: at most this and one peer's.
+pub const SNAPSHOT_BYTES: usize = 64 * 1024;
+
+/// Snapshots that are being sent to one neighbour. One more request is dropped; the neighbour asks again.
+pub const MAX_SNAPSHOTS_OUT: usize = 64;
+
+/// Peers of one hub that a snapshot may have. More: it is dropped, and the hub's peers are not known here.
+pub const MAX_PEERS_PER_HUB: usize = 1_000_000;
+
+/// Signals to one hub whose outcomes are outstanding. One more: `unreachable`.
+///
+/// About 150 B each: 256 Ki x 150 B = 39 MB a hub. They end within [`RECEIPT_TIMEOUT`].
+pub const MAX_SIGNALS_IN_FLIGHT: usize = 256 * 1024;
+
+/// Signals from one hub that wait for an earlier one, or for the presence of their sender. One more: `unreachable`.
+pub const MAX_SIGNALS_HELD: usize = 1024;
+
+/// How long a signal waits for an earlier one, or for the presence of its sender.
+pub const HOLD: Duration = Duration::from_millis(500);
+
+/// How long outcomes that nobody waits for are collected before they go back together.
+pub const OUTCOME_DELAY: Duration = Duration::from_millis(20);
+
+/// Outcomes in one envelope: 9 B each.
+pub const MAX_OUTCOMES: usize = 1024;
+
+/// How long a hub that is asked for a takeover may take to answer, beyond its own [`TAKEOVER_GRACE`].
+pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(1);
+
+/// Takeovers that other hubs have asked for and that are not answered. One more is answered with "in use".
+pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
+
+/// Heartbeats in a row that have to come better over another way, before signals take that one.
+pub const ROUTE_PATIENCE: u8 = 3;

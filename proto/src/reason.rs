@@ -100,6 +100,49 @@ impl CloseReason {
     }
 }
 
+/// Why a peer is no longer in its networks, as the others hear it in `peer-disconnected`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum LeaveReason {
+    /// Its session ended.
+    Closed(CloseReason),
+    /// Its hub has not been heard of for the time of a lease.
+    HubLost,
+    /// It is at another hub, where it is discovered anew.
+    Moved,
+}
+
+impl LeaveReason {
+    const HUB_LOST: u8 = 254;
+    const MOVED: u8 = 255;
+
+    /// The name in `peer-disconnected`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Closed(reason) => reason.label(),
+            Self::HubLost => "hub-lost",
+            Self::Moved => "moved",
+        }
+    }
+
+    /// Its number between hubs.
+    pub(crate) const fn index(self) -> u8 {
+        match self {
+            Self::Closed(reason) => reason as u8,
+            Self::HubLost => Self::HUB_LOST,
+            Self::Moved => Self::MOVED,
+        }
+    }
+
+    /// What a number means. One that a later hub has added is a lost connection to this one.
+    pub(crate) fn from_index(index: u8) -> Self {
+        match index {
+            Self::HUB_LOST => Self::HubLost,
+            Self::MOVED => Self::Moved,
+            index => Self::Closed(*CloseReason::ALL.get(usize::from(index)).unwrap_or(&CloseReason::ConnectionLost)),
+        }
+    }
+}
+
 /// What went wrong with a client's message: the `code` of an `error` message, or the `outcome` of a receipt.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ErrorCode {

@@ -12,13 +12,13 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::codec::{self, ClientMessage, Refusal};
-use crate::id::{Address, HubId, Keys, NetworkName, PeerId, SessionId, ShardId};
+use crate::id::{Address, Claim, HubId, Keys, NetworkName, PeerId, PeerIncarnation, SessionId, ShardId};
 use crate::limits::{ERROR_BURST, ERROR_RATE, MESSAGE_BURST_SECS, ROSTER_CHUNK};
 use crate::reason::{CloseReason, ErrorCode};
 use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind, Welcome};
 
-pub use letter::{Announcement, Event, Farewell, Frame, Input, Letter, Origin, Output};
+pub use letter::{Announcement, Asker, Event, Farewell, Frame, Input, Letter, Origin, Output, Sender};
 pub use stats::RouterStats;
 
 use roster::Rosters;
@@ -47,6 +47,8 @@ pub struct RouterConfig {
     pub max_peers_per_network: usize,
     /// Messages per second and session.
     pub message_rate: u32,
+    /// Whether the hub has a mesh to tell.
+    pub meshed: bool,
     /// Whether to put out [`Event`]s.
     pub events: bool,
 }
@@ -58,6 +60,10 @@ pub struct Router {
     sessions: Sessions,
     /// The session that speaks for a peer.
     by_peer: HashMap<PeerId, SessionId, Keys>,
+    /// Peers whose home this is and who are at another hub.
+    elsewhere: HashMap<PeerId, Claim, Keys>,
+    /// The last that was given to a session. They only grow, so that of two sessions of a peer the later has the greater.
+    incarnation: PeerIncarnation,
     rosters: Rosters,
     takeovers: Takeovers,
     tickets: Tickets,
@@ -76,6 +82,8 @@ impl Router {
         Self {
             sessions: Sessions::default(),
             by_peer: HashMap::with_hasher(config.keys),
+            elsewhere: HashMap::with_hasher(config.keys),
+            incarnation: PeerIncarnation::default(),
             rosters: Rosters::new(config.keys),
             takeovers: Takeovers::new(config.keys),
             tickets: Tickets::new(config.keys),
@@ -159,12 +167,22 @@ impl Router {
 
     fn post(&mut self, letter: Letter, now: Now) {
         match letter {
-            Letter::Joined(announcement) => self.joined_elsewhere(announcement),
+            Letter::Challenge { peer, asker } => self.challenged(peer, asker, now),
+            Letter::Elsewhere { peer, claim } => _ = self.elsewhere.insert(peer, claim),
+            Letter::Joined(announcement) => self.joined_elsewhere(&announcement, now),
             Letter::Left(farewell) => self.left_elsewhere(&farewell),
+            Letter::Nowhere { peer, claim } => self.left_other_hub(peer, claim, now),
             Letter::Outcome { origin, target, outcome } => self.settle(origin, target, outcome, now),
             Letter::Signal { origin, from, target, frame } => {
                 self.deliver(origin, from, target, Frame::Owned(frame), now);
             }
+            Letter::Superseded { peer, claim } => self.superseded(peer, claim, now),
+            Letter::TakeoverAnswered { peer, ticket, in_use } => self.takeover_answered(peer, ticket, in_use, now),
+            // These are the mesh's to read.
+            Letter::AskTakeover { .. }
+            | Letter::ChallengeAnswered { .. }
+            | Letter::Closed { .. }
+            | Letter::Opened { .. } => {}
         }
     }
 
@@ -252,8 +270,9 @@ impl Router {
         }
         self.by_peer.remove(&peer);
         for membership in std::mem::take(&mut session.memberships) {
-            self.disconnected(peer, membership, reason, now);
+            self.disconnected(peer, session.claim, membership, reason, now);
         }
+        self.post_to_mesh(|| Letter::Closed { peer, claim: session.claim, reason });
         self.promote_pending(&peer, now);
     }
 
@@ -315,6 +334,12 @@ impl Router {
     fn post_to_shards(&mut self, letter: &Letter) {
         for shard in (0..self.config.shards).map(ShardId).filter(|&shard| shard != self.config.shard) {
             self.outputs.push_back(Output::Letter { to: Address::Shard(shard), letter: letter.clone() });
+        }
+    }
+
+    fn post_to_mesh(&mut self, letter: impl FnOnce() -> Letter) {
+        if self.config.meshed {
+            self.outputs.push_back(Output::Letter { to: Address::Mesh, letter: letter() });
         }
     }
 

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::id::{HubId, PeerId};
-use crate::reason::{CloseReason, ErrorCode, Outcome};
+use crate::reason::{ErrorCode, LeaveReason, Outcome};
 use crate::ws::{self, Opcode};
 
 /// The kinds of signal: what a peer says to one other peer, through the hub.
@@ -22,6 +22,17 @@ pub enum SignalKind {
 }
 
 impl SignalKind {
+    /// Every kind, in the order of its discriminant.
+    pub const ALL: [Self; 7] = [
+        Self::Offer,
+        Self::Answer,
+        Self::IceCandidate,
+        Self::RenegotiationOffer,
+        Self::RenegotiationAnswer,
+        Self::IceRestartOffer,
+        Self::IceRestartAnswer,
+    ];
+
     /// The `type` on the wire.
     pub const fn label(self) -> &'static str {
         match self {
@@ -142,6 +153,8 @@ impl MessageKind {
 #[derive(Debug)]
 pub struct Template {
     bytes: Box<[u8]>,
+    data_at: u32,
+    data_len: u32,
     target_at: u32,
     timestamp_at: u32,
 }
@@ -154,6 +167,11 @@ impl Template {
         let frame = &mut out[start..];
         frame[self.target_at as usize..][..PeerId::HEX_LEN].copy_from_slice(&target.to_hex());
         frame[self.timestamp_at as usize..][..TIMESTAMP_LEN].copy_from_slice(&timestamp(wall_ms));
+    }
+
+    /// What stands under `data`.
+    pub fn data(&self) -> &[u8] {
+        &self.bytes[self.data_at as usize..][..self.data_len as usize]
     }
 
     /// Length of the frame in bytes, header included.
@@ -398,15 +416,19 @@ const NOBODY: PeerId = PeerId::from_bytes([0; 20]);
 fn template(kind: &str, data: &[u8], from: &str, network: &str, wall_ms: u64) -> Template {
     let mut out = Vec::with_capacity(data.len() + network.len() + 224);
     let mut target_at = 0;
+    let mut data_at = 0;
     let frame = framed(&mut out, |out| {
         put(out, "{\"type\":\"");
         put(out, kind);
         put(out, "\",\"data\":");
+        data_at = out.len();
         out.extend_from_slice(data);
         target_at = put_tail(out, from, Some(&NOBODY), network, wall_ms);
     });
     let timestamp_at = frame.len() - 1 - TIMESTAMP_LEN;
     Template {
+        data_at: (data_at - frame.start) as u32,
+        data_len: data.len() as u32,
         target_at: (target_at - frame.start) as u32,
         timestamp_at: timestamp_at as u32,
         bytes: out[frame].into(),
@@ -418,7 +440,7 @@ pub(crate) fn peer_discovered(data: &[u8], network: &str, wall_ms: u64) -> Templ
     template(MessageKind::PeerDiscovered.label(), data, SYSTEM, network, wall_ms)
 }
 
-pub(crate) fn peer_disconnected(peer: &PeerId, reason: CloseReason, network: &str, wall_ms: u64) -> Template {
+pub(crate) fn peer_disconnected(peer: &PeerId, reason: LeaveReason, network: &str, wall_ms: u64) -> Template {
     let mut data = Vec::with_capacity(128);
     put(&mut data, "{\"isHub\":false,\"peerId\":\"");
     data.extend_from_slice(&peer.to_hex());

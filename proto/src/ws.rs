@@ -385,6 +385,16 @@ pub fn put_header(out: &mut Vec<u8>, opcode: Opcode, len: usize) {
     }
 }
 
+/// What a whole frame that [`put_header`] began carries. Empty for what is no such frame.
+pub fn payload(frame: &[u8]) -> &[u8] {
+    let header = match frame.get(1) {
+        Some(&LENGTH_IS_U16) => 4,
+        Some(&LENGTH_IS_U64) => 10,
+        _ => 2,
+    };
+    frame.get(header..).unwrap_or_default()
+}
+
 /// Length of the header that [`put_header`] appends for a payload of `len` bytes.
 pub const fn header_len(len: usize) -> usize {
     match len {

@@ -28,6 +28,7 @@ fn main() -> std::io::Result<()> {
             max_networks_per_peer: 1,
             max_peers_per_network: 1,
             message_rate: limits::DEFAULT_MESSAGE_RATE,
+            meshed: false,
             events: false,
         },
         limits: SessionLimits {

@@ -105,18 +105,23 @@ impl SendQueue {
 mod tests {
     use std::time::Duration;
 
-    use proto::{NetworkName, SessionId, ShardId, SignalKind};
+    use proto::{NetworkName, Sender, SessionId, ShardId, SignalKind};
 
     use super::*;
 
     fn origin(ticket: u64) -> Origin {
         Origin {
-            shard: ShardId(0),
-            session: SessionId { slot: 0, generation: 0 },
-            ticket,
+            sender: Sender::Session { shard: ShardId(0), session: SessionId { slot: 0, generation: 0 }, ticket },
             kind: SignalKind::Offer,
             network: NetworkName::new("n"),
             read_at: Duration::ZERO,
+        }
+    }
+
+    fn ticket(origin: &Origin) -> u64 {
+        match origin.sender {
+            Sender::Session { ticket, .. } => ticket,
+            Sender::Hub { counter, .. } => counter,
         }
     }
 
@@ -130,7 +135,7 @@ mod tests {
 
     fn advance(queue: &mut SendQueue, n: usize) -> Vec<u64> {
         let mut out = Vec::new();
-        queue.advance(n, |origin| out.push(origin.ticket));
+        queue.advance(n, |origin| out.push(ticket(&origin)));
         out
     }
 
@@ -149,7 +154,7 @@ mod tests {
         for written in 0..=8 {
             let mut queue = queue(&["aaaa", "bb", "cc"]);
             let mut out = advance(&mut queue, written);
-            let dropped: Vec<_> = queue.drop_unstarted().map(|origin| origin.ticket).collect();
+            let dropped: Vec<_> = queue.drop_unstarted().map(|origin| ticket(&origin)).collect();
             let rest = queue.len_bytes();
             out.extend(advance(&mut queue, rest));
             let expected_out: &[u64] = match written {
@@ -168,7 +173,7 @@ mod tests {
     fn what_is_left_at_the_end_is_named() {
         let mut queue = queue(&["aaaa", "bb", "cc"]);
         advance(&mut queue, 5);
-        let left: Vec<_> = queue.take_signals().map(|origin| origin.ticket).collect();
+        let left: Vec<_> = queue.take_signals().map(|origin| ticket(&origin)).collect();
         assert_eq!(left, [1, 2]);
     }
 }

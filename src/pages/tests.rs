@@ -36,6 +36,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> Hub {
         max_networks_per_peer: 32,
         max_peers_per_network: 1000,
         message_rate: 1000,
+        meshed: false,
         events: false,
     });
     let mut slot = 0;

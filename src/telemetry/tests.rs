@@ -17,6 +17,7 @@ fn reading() -> Reading {
         max_networks_per_peer: 32,
         max_peers_per_network: 1000,
         message_rate: 1000,
+        meshed: false,
         events: false,
     });
     Reading { router: router.stats().clone(), io: IoStats::default() }

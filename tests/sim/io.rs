@@ -224,11 +224,12 @@ impl World {
                 let (net, peer) = (self.net(farewell.network.as_str()), farewell.peer);
                 News::Left { net, peer, how: self.oracle.how_left(net, peer) }
             }
-            Letter::Outcome { .. } => News::Outcome,
             Letter::Signal { .. } => {
                 self.oracle.signals.posted(cause.signal);
                 News::Signal(cause.signal)
             }
+            // Only outcomes come here otherwise: this hub has no mesh.
+            _ => News::Outcome,
         }
     }
 
@@ -493,12 +494,15 @@ impl World {
 
 fn describe(input: &Input<'_>) -> String {
     match input {
-        Input::Delivered { origin, target } => format!("Delivered {target:?} {}", origin.ticket),
-        Input::Undelivered { origin, target, reason } => format!("Undelivered {target:?} {} {reason:?}", origin.ticket),
+        Input::Delivered { origin, target } => format!("Delivered {target:?} {:?}", origin.sender),
+        Input::Undelivered { origin, target, reason } => {
+            format!("Undelivered {target:?} {:?} {reason:?}", origin.sender)
+        }
         Input::Letter(Letter::Joined(a)) => format!("Joined {:?} {}", a.peer, a.network),
         Input::Letter(Letter::Left(f)) => format!("Left {:?} {} {:?}", f.peer, f.network, f.kind),
         Input::Letter(Letter::Signal { from, target, .. }) => format!("Signal {from:?} to {target:?}"),
-        Input::Letter(Letter::Outcome { origin, outcome, .. }) => format!("Outcome {} {outcome:?}", origin.ticket),
+        Input::Letter(Letter::Outcome { origin, outcome, .. }) => format!("Outcome {:?} {outcome:?}", origin.sender),
+        Input::Letter(letter) => format!("{letter:?}"),
         Input::Closed { .. }
         | Input::GoAway { .. }
         | Input::Message { .. }

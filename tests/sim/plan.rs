@@ -107,6 +107,7 @@ impl Plan {
             max_networks_per_peer: *rng.pick(&[1, 2, 32, 32]),
             max_peers_per_network: *rng.pick(&[3, 1000, 1000, 1000]),
             message_rate: if floods { 40 } else { 1_000_000 },
+            meshed: false,
             events: true,
         };
         let mut deeds: Vec<usize> = Deed::ALL.iter().map(|deed| deed.weight() * rng.pick(&[1, 1, 2, 5])).collect();

@@ -65,8 +65,8 @@ impl Saboteur {
         let loses = match &letter {
             Letter::Joined(_) => Fault::LosesJoined,
             Letter::Left(_) => Fault::LosesLeft,
-            Letter::Outcome { .. } => Fault::LosesOutcome,
             Letter::Signal { .. } => Fault::LosesSignal,
+            _ => Fault::LosesOutcome,
         };
         if let Some(at) = self.held.iter().position(|&(f, t, _)| (f, t) == (from, to)) {
             return vec![letter, self.held.swap_remove(at).2];

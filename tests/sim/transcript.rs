@@ -112,6 +112,7 @@ impl Stage {
             max_networks_per_peer: limits::DEFAULT_MAX_NETWORKS_PER_PEER,
             max_peers_per_network: limits::DEFAULT_MAX_PEERS_PER_NETWORK,
             message_rate: limits::DEFAULT_MESSAGE_RATE,
+            meshed: false,
             events: true,
         };
         Self {

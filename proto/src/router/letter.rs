@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::id::{Address, NetworkName, PeerId, SessionId, ShardId};
+use crate::id::{Address, Claim, HubId, HubIncarnation, NetworkName, PeerId, SessionId, ShardId};
 use crate::reason::{CloseReason, Outcome};
 use crate::wire::{MessageKind, SignalKind, Template};
 
@@ -156,9 +156,80 @@ pub enum Frame {
     Template(Arc<Template>),
 }
 
-/// What one shard tells another.
+/// What one shard tells another, or the mesh, or the mesh a shard.
 #[derive(Clone, Debug)]
 pub enum Letter {
+    /// To the mesh: a session began to speak for its peer.
+    Opened {
+        /// Who.
+        peer: PeerId,
+        /// By which claim.
+        claim: Claim,
+    },
+    /// To the mesh: that session ended, and with it all its memberships.
+    Closed {
+        /// Who.
+        peer: PeerId,
+        /// By which claim.
+        claim: Claim,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// To a peer's home: it is at another hub. A later one takes the place of an earlier one.
+    Elsewhere {
+        /// Who.
+        peer: PeerId,
+        /// By which claim.
+        claim: Claim,
+    },
+    /// To a peer's home: it is no longer at another hub.
+    Nowhere {
+        /// Who.
+        peer: PeerId,
+        /// By which claim it was there.
+        claim: Claim,
+    },
+    /// To a peer's home: its session here has lost its id to a session at another hub.
+    Superseded {
+        /// Who.
+        peer: PeerId,
+        /// The claim that is void.
+        claim: Claim,
+    },
+    /// To the mesh: may a session here use this id, which is at another hub?
+    AskTakeover {
+        /// Which.
+        peer: PeerId,
+        /// Where the answer goes.
+        shard: ShardId,
+        /// Names the question.
+        ticket: u64,
+    },
+    /// To the shard that asked: it may, or the other session answers.
+    TakeoverAnswered {
+        /// Which.
+        peer: PeerId,
+        /// As it came with the question.
+        ticket: u64,
+        /// The other session answers.
+        in_use: bool,
+    },
+    /// To a peer's home: another hub has a session with this id. Does the one here still answer?
+    Challenge {
+        /// Which.
+        peer: PeerId,
+        /// Goes back with the answer.
+        asker: Asker,
+    },
+    /// To the mesh: it does, or it is gone.
+    ChallengeAnswered {
+        /// Which.
+        peer: PeerId,
+        /// As it came with the challenge.
+        asker: Asker,
+        /// The session here answers.
+        in_use: bool,
+    },
     /// A peer has announced itself, for the first time or again.
     Joined(Arc<Announcement>),
     /// A peer has left a network.
@@ -185,20 +256,50 @@ pub enum Letter {
     },
 }
 
+/// A hub that waits for the answer to a [`Letter::Challenge`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asker {
+    /// Which.
+    pub hub: HubId,
+    /// In which life.
+    pub incarnation: HubIncarnation,
+    /// Names its question.
+    pub ticket: u64,
+}
+
+/// Where an outcome is to be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sender {
+    /// A session of this hub.
+    Session {
+        /// The sender's shard.
+        shard: ShardId,
+        /// The sender's session.
+        session: SessionId,
+        /// Names an outstanding receipt at the sender's shard; 0: none was asked for.
+        ticket: u64,
+    },
+    /// Another hub, by way of the mesh.
+    Hub {
+        /// The mesh's number for that hub.
+        hub: u32,
+        /// The signal's number between the two hubs.
+        counter: u64,
+        /// Whether somebody waits for a receipt.
+        receipt: bool,
+    },
+}
+
 /// Where a signal came from: goes with it, and back with its outcome.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// The sender's shard.
-    pub shard: ShardId,
-    /// The sender's session.
-    pub session: SessionId,
-    /// Names an outstanding receipt at the sender's shard; 0: none was asked for.
-    pub ticket: u64,
+    /// Whom the outcome is for.
+    pub sender: Sender,
     /// What kind of signal.
     pub kind: SignalKind,
     /// The network it was sent in.
     pub network: NetworkName,
-    /// When it was read.
+    /// When this hub read it.
     pub read_at: Duration,
 }
 
@@ -209,6 +310,10 @@ pub struct Announcement {
     pub peer: PeerId,
     /// Where.
     pub network: NetworkName,
+    /// By which claim.
+    pub claim: Claim,
+    /// Whether it is out of this hub's own hands: at another hub.
+    pub remote: bool,
     /// How others are told.
     pub discovered: Arc<Template>,
 }
@@ -220,6 +325,8 @@ pub struct Farewell {
     pub peer: PeerId,
     /// Where.
     pub network: NetworkName,
+    /// The claim that ends; another one stays.
+    pub claim: Claim,
     /// How others are told.
     pub frame: Arc<Template>,
     /// `goodbye` or `peer-disconnected`.

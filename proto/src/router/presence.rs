@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use crate::codec::{self, Announce, Goodbye};
-use crate::id::{Address, NetworkName, PeerId, SessionId};
-use crate::reason::{CloseReason, ErrorCode};
+use crate::id::{Address, Claim, NetworkName, PeerId, SessionId};
+use crate::reason::{CloseReason, ErrorCode, LeaveReason};
 use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
 
@@ -28,7 +28,7 @@ enum Change {
 impl Router {
     pub(super) fn announced(&mut self, id: SessionId, announce: &Announce<'_>, now: Now) {
         let Some(session) = self.sessions.get(id) else { return };
-        let peer = session.peer;
+        let (peer, claim) = (session.peer, session.claim);
         let network = announce.network.as_ref();
         let data = match codec::describe(&peer, announce.data) {
             Ok(data) => data,
@@ -49,9 +49,10 @@ impl Router {
             None => NetworkName::new(network),
         };
         let discovered = Arc::new(wire::peer_discovered(&data, network, now.wall_ms));
-        let announcement = Arc::new(Announcement { peer, network: name, discovered });
-        let ix = self.enter(&announcement, self.here());
+        let announcement = Arc::new(Announcement { peer, network: name, claim, remote: false, discovered });
+        let ix = self.enter(&announcement, self.here(), now);
         self.post_to_shards(&Letter::Joined(Arc::clone(&announcement)));
+        self.post_to_mesh(|| Letter::Joined(Arc::clone(&announcement)));
         self.start_reading(id, ix);
         if self.config.events {
             let members = self.rosters.network(ix).map_or(0, |network| network.members.len());
@@ -68,26 +69,40 @@ impl Router {
         }
         let only = goodbye.network.as_deref().map(|name| self.rosters.find(name));
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let peer = session.peer;
+        let (peer, claim) = (session.peer, session.claim);
         let (left, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut session.memberships)
             .into_iter()
             .partition(|membership| only.is_none_or(|only| only == Some(membership.network)));
         session.memberships = kept.into();
         for membership in left {
-            self.leave(peer, membership, MessageKind::Goodbye, |network| {
+            self.leave(peer, claim, membership, MessageKind::Goodbye, |network| {
                 wire::goodbye(&peer, goodbye.data, network, now.wall_ms)
             });
         }
     }
 
     /// A peer's session has ended.
-    pub(super) fn disconnected(&mut self, peer: PeerId, membership: Membership, reason: CloseReason, now: Now) {
-        self.leave(peer, membership, MessageKind::PeerDisconnected, |network| {
-            wire::peer_disconnected(&peer, reason, network, now.wall_ms)
+    pub(super) fn disconnected(
+        &mut self,
+        peer: PeerId,
+        claim: Claim,
+        membership: Membership,
+        reason: CloseReason,
+        now: Now,
+    ) {
+        self.leave(peer, claim, membership, MessageKind::PeerDisconnected, |network| {
+            wire::peer_disconnected(&peer, LeaveReason::Closed(reason), network, now.wall_ms)
         });
     }
 
-    fn leave(&mut self, peer: PeerId, membership: Membership, kind: MessageKind, frame: impl FnOnce(&str) -> Template) {
+    fn leave(
+        &mut self,
+        peer: PeerId,
+        claim: Claim,
+        membership: Membership,
+        kind: MessageKind,
+        frame: impl FnOnce(&str) -> Template,
+    ) {
         let ix = membership.network;
         let Some(network) = self.rosters.network_mut(ix) else { return };
         let local = membership.local as usize;
@@ -98,28 +113,52 @@ impl Router {
             moved.local = local as u32;
         }
         let frame = Arc::new(frame(name.as_str()));
-        let farewell = Arc::new(Farewell { peer, network: name, frame, kind });
-        self.strike(ix, &farewell, self.here());
+        let farewell = Arc::new(Farewell { peer, network: name, claim, frame, kind });
+        self.strike(ix, &farewell);
+        self.rosters.tidy(ix);
+        if kind == MessageKind::Goodbye {
+            // Of a session that ends the mesh hears once, not once for each of its networks.
+            self.post_to_mesh(|| Letter::Left(Arc::clone(&farewell)));
+        }
         self.post_to_shards(&Letter::Left(farewell));
     }
 
-    pub(super) fn joined_elsewhere(&mut self, announcement: Arc<Announcement>) {
-        let home = crate::ShardId::home(&announcement.peer, self.config.shards, self.config.keys);
-        self.enter(&announcement, Address::Shard(home));
+    pub(super) fn joined_elsewhere(&mut self, announcement: &Arc<Announcement>, now: Now) {
+        let place = if announcement.remote {
+            Address::Mesh
+        } else {
+            Address::Shard(crate::ShardId::home(&announcement.peer, self.config.shards, self.config.keys))
+        };
+        self.enter(announcement, place, now);
     }
 
     pub(super) fn left_elsewhere(&mut self, farewell: &Arc<Farewell>) {
-        let home = crate::ShardId::home(&farewell.peer, self.config.shards, self.config.keys);
         if let Some(ix) = self.rosters.find(farewell.network.as_str()) {
-            self.strike(ix, farewell, Address::Shard(home));
+            self.strike(ix, farewell);
         }
     }
 
     /// Enters an announcement into the roster and tells the members on this shard.
-    fn enter(&mut self, announcement: &Arc<Announcement>, place: Address) -> NetworkIx {
+    ///
+    /// Of a peer that is at two hubs for a moment the greater claim stays, whichever is heard of first. One that moves is
+    /// heard as left and discovered, both from the join: its late leave is that of another claim.
+    fn enter(&mut self, announcement: &Arc<Announcement>, place: Address, now: Now) -> NetworkIx {
         let ix = self.rosters.find_or_create(&announcement.network);
+        let (peer, claim) = (announcement.peer, announcement.claim);
+        let held = self.rosters.network(ix).and_then(|network| network.members.get(&peer));
+        match held.map(|member| member.announcement.claim) {
+            Some(held) if held > claim => return ix,
+            Some(held) if held < claim => {
+                let network = announcement.network.clone();
+                let moved = wire::peer_disconnected(&peer, LeaveReason::Moved, network.as_str(), now.wall_ms);
+                let kind = MessageKind::PeerDisconnected;
+                let farewell = Arc::new(Farewell { peer, network, claim: held, frame: Arc::new(moved), kind });
+                self.strike_member(ix, &farewell);
+            }
+            _ => {}
+        }
         let member = Member { place, announcement: Arc::clone(announcement) };
-        let change = match self.rosters.enter(ix, announcement.peer, member) {
+        let change = match self.rosters.enter(ix, peer, member) {
             None => Change::Joined,
             Some(_) => Change::Renewed,
         };
@@ -129,10 +168,14 @@ impl Router {
     }
 
     /// Strikes a member off the roster and tells the members on this shard.
-    fn strike(&mut self, ix: NetworkIx, farewell: &Arc<Farewell>, place: Address) {
-        if self.rosters.strike(ix, &farewell.peer, place).is_some() {
-            self.tell(ix, farewell.peer, place, Change::Left, &farewell.frame, farewell.kind);
-            self.rosters.tidy(ix);
+    fn strike(&mut self, ix: NetworkIx, farewell: &Arc<Farewell>) {
+        self.strike_member(ix, farewell);
+        self.rosters.tidy(ix);
+    }
+
+    fn strike_member(&mut self, ix: NetworkIx, farewell: &Arc<Farewell>) {
+        if let Some(member) = self.rosters.strike(ix, &farewell.peer, farewell.claim) {
+            self.tell(ix, farewell.peer, member.place, Change::Left, &farewell.frame, farewell.kind);
         }
     }
 

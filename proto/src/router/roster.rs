@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::id::{Address, Keys, NetworkName, PeerId, SessionId};
+use crate::id::{Address, Claim, Keys, NetworkName, PeerId, SessionId};
 
 use super::letter::Announcement;
 
@@ -133,20 +133,20 @@ impl Rosters {
         replaced
     }
 
-    /// Strikes a member off, if it is there at that place.
-    pub(super) fn strike(&mut self, ix: NetworkIx, peer: &PeerId, place: Address) -> Option<Member> {
+    /// Strikes a member off, if it is there by that claim.
+    pub(super) fn strike(&mut self, ix: NetworkIx, peer: &PeerId, claim: Claim) -> Option<Member> {
         let network = self.slots.get_mut(ix.0 as usize)?.as_mut()?;
-        if network.members.get(peer)?.place != place {
+        if network.members.get(peer)?.announcement.claim != claim {
             return None;
         }
         self.members -= 1;
         network.members.remove(peer)
     }
 
-    /// Forgets the network if nobody is left in it.
+    /// Forgets the network if nobody is left in it: neither a member nor a session, whose id may be a member at another hub.
     pub(super) fn tidy(&mut self, ix: NetworkIx) {
-        let slot = &mut self.slots[ix.0 as usize];
-        if let Some(network) = slot.take_if(|network| network.members.is_empty()) {
+        let Some(slot) = self.slots.get_mut(ix.0 as usize) else { return };
+        if let Some(network) = slot.take_if(|network| network.members.is_empty() && network.locals.is_empty()) {
             self.by_name.remove(&network.name);
             self.free.push(ix);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::id::{PeerId, SessionId};
+use crate::id::{Claim, PeerId, SessionId};
 use crate::limits::{RATE_LIMIT_PATIENCE, RATE_LIMIT_PAUSE};
 
 use super::roster::{NetworkIx, Rank};
@@ -13,6 +13,7 @@ use super::roster::{NetworkIx, Rank};
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) peer: PeerId,
+    pub(super) claim: Claim,
     pub(super) state: State,
     pub(super) memberships: SmallVec<[Membership; 1]>,
     pub(super) messages: Throttle,
@@ -77,9 +78,10 @@ impl Reading {
 }
 
 impl Session {
-    pub(super) fn new(peer: PeerId, state: State) -> Self {
+    pub(super) fn new(peer: PeerId, claim: Claim, state: State) -> Self {
         Self {
             peer,
+            claim,
             state,
             memberships: SmallVec::new(),
             messages: Throttle::default(),

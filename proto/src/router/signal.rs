@@ -11,7 +11,7 @@ use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind};
 
 use super::Router;
-use super::letter::{Frame, Letter, Origin, Output};
+use super::letter::{Frame, Letter, Origin, Output, Sender};
 use super::session::State;
 
 /// Receipts that have been promised and not yet sent.
@@ -80,9 +80,7 @@ impl Router {
             None => NetworkName::new(&signal.network),
         };
         let mut origin = Origin {
-            shard: self.config.shard,
-            session: id,
-            ticket: 0,
+            sender: Sender::Session { shard: self.config.shard, session: id, ticket: 0 },
             kind: signal.kind,
             network: network.clone(),
             read_at: now.at,
@@ -96,7 +94,8 @@ impl Router {
             }
             session.open_receipts += 1;
             let ticket = Ticket { session: id, id: wanted.into(), target: signal.target, network: network.clone() };
-            origin.ticket = self.tickets.issue(ticket, now.at);
+            let ticket = self.tickets.issue(ticket, now.at);
+            origin.sender = Sender::Session { shard: self.config.shard, session: id, ticket };
         }
         if !shared {
             return self.settle(origin, signal.target, Outcome::Failed(ErrorCode::WrongNetwork), now);
@@ -125,6 +124,16 @@ impl Router {
         let found = self.by_peer.get(&target).copied();
         let live = found.and_then(|id| Some((id, self.sessions.get(id).filter(|s| s.state == State::Live)?)));
         let Some((id, session)) = live else {
+            let from_here = matches!(origin.sender, Sender::Session { .. });
+            if from_here && self.elsewhere.contains_key(&target) {
+                let frame = match frame {
+                    Frame::Arena(range) => self.arena[range].into(),
+                    Frame::Owned(frame) => frame,
+                    // Signals are for one.
+                    Frame::Template(_) => Box::default(),
+                };
+                return self.post_to_mesh(|| Letter::Signal { origin, from, target, frame });
+            }
             return self.settle(origin, target, Outcome::Failed(ErrorCode::PeerNotFound), now);
         };
         let ix = self.rosters.find(origin.network.as_str());
@@ -139,12 +148,13 @@ impl Router {
     }
 
     pub(super) fn delivered(&mut self, origin: Origin, target: PeerId, now: Now) {
-        self.stats.observe_latency(now.at.saturating_sub(origin.read_at));
-        if origin.ticket == 0 {
-            self.stats.count_outcome(Outcome::Delivered);
-        } else {
-            self.settle(origin, target, Outcome::Delivered, now);
+        if let Sender::Session { ticket, .. } = origin.sender {
+            self.stats.observe_latency(now.at.saturating_sub(origin.read_at));
+            if ticket == 0 {
+                return self.stats.count_outcome(Outcome::Delivered);
+            }
         }
+        self.settle(origin, target, Outcome::Delivered, now);
     }
 
     pub(super) fn undelivered(&mut self, origin: Origin, target: PeerId, reason: CloseReason, now: Now) {
@@ -155,11 +165,15 @@ impl Router {
 
     /// Tells the sender what became of its signal, by letter where the sender is on another shard.
     pub(super) fn settle(&mut self, origin: Origin, target: PeerId, outcome: Outcome, now: Now) {
-        if origin.shard != self.config.shard {
-            let to = Address::Shard(origin.shard);
+        let (shard, session, ticket) = match origin.sender {
+            Sender::Session { shard, session, ticket } => (shard, session, ticket),
+            Sender::Hub { .. } => return self.post_to_mesh(|| Letter::Outcome { origin, target, outcome }),
+        };
+        if shard != self.config.shard {
+            let to = Address::Shard(shard);
             self.outputs.push_back(Output::Letter { to, letter: Letter::Outcome { origin, target, outcome } });
-        } else if origin.ticket != 0 {
-            match self.tickets.settle(origin.ticket) {
+        } else if ticket != 0 {
+            match self.tickets.settle(ticket) {
                 Some(ticket) => self.close_ticket(&ticket, outcome, now),
                 None => self.stats.late_outcomes += 1,
             }
@@ -173,7 +187,7 @@ impl Router {
                 id: None,
                 network: origin.network.as_str(),
             };
-            self.send_error(origin.session, &report, now);
+            self.send_error(session, &report, now);
         }
     }
 

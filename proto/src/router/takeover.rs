@@ -1,17 +1,17 @@
-//! Two connections, one id: the first is asked whether it still lives (protocol: part C).
+//! Two connections, one id: the first is asked whether it still lives (protocol: part C), wherever in the mesh it is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::time::Duration;
 
-use crate::id::{Keys, PeerId, SessionId};
-use crate::limits::TAKEOVER_GRACE;
+use crate::id::{Claim, Keys, PeerId, PeerIncarnation, SessionId};
+use crate::limits::{TAKEOVER_GRACE, TAKEOVER_MARGIN};
 use crate::reason::CloseReason;
 use crate::time::Now;
 use crate::wire::{self, MessageKind};
 
 use super::Router;
-use super::letter::{Event, Frame, Output};
+use super::letter::{Asker, Event, Frame, Letter, Output};
 use super::session::{Session, State};
 
 #[derive(Debug)]
@@ -19,20 +19,32 @@ pub(super) struct Takeovers {
     keys: Keys,
     asked: u64,
     pending: HashMap<PeerId, Takeover, Keys>,
-    /// In the order of their deadlines, since all have the same grace. Entries of takeovers that have ended stay until
-    /// their time: at most as many as connections can be opened within the grace.
-    pub(super) deadlines: VecDeque<(Duration, PeerId, u64)>,
+    /// Entries of takeovers that have ended stay until their time: at most as many as connections can be opened, and
+    /// challenges come, within the grace.
+    pub(super) deadlines: BTreeSet<(Duration, PeerId, u64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Takeover {
-    newcomer: SessionId,
-    nonce: u64,
+    newcomer: Newcomer,
+    /// Names the question; the ping's payload is made of it.
+    ticket: u64,
+}
+
+/// Who wants the id of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Newcomer {
+    /// A session here, while the other one is here, too.
+    Here(SessionId),
+    /// A session here, while the other one is at another hub.
+    FromElsewhere(SessionId),
+    /// A session at another hub.
+    Elsewhere(Asker),
 }
 
 impl Takeovers {
     pub(super) fn new(keys: Keys) -> Self {
-        Self { keys, asked: 0, pending: HashMap::with_hasher(keys), deadlines: VecDeque::new() }
+        Self { keys, asked: 0, pending: HashMap::with_hasher(keys), deadlines: BTreeSet::new() }
     }
 
     #[cfg(test)]
@@ -41,78 +53,187 @@ impl Takeovers {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {
-        self.deadlines.front().map(|(at, ..)| *at)
+        self.deadlines.first().map(|(at, ..)| *at)
     }
 
     pub(super) fn forget(&mut self, peer: &PeerId) {
         self.pending.remove(peer);
     }
 
-    fn ask(&mut self, peer: PeerId, newcomer: SessionId, now: Duration) -> u64 {
+    fn ask(&mut self, peer: PeerId, newcomer: Newcomer, now: Duration) -> u64 {
         self.asked += 1;
-        // Keyed, so that a pong sent on suspicion answers nothing.
-        let nonce = self.keys.hash_one((peer, self.asked));
-        self.pending.insert(peer, Takeover { newcomer, nonce });
-        self.deadlines.push_back((now + TAKEOVER_GRACE, peer, nonce));
-        nonce
+        let ticket = self.asked;
+        self.pending.insert(peer, Takeover { newcomer, ticket });
+        let patience = match newcomer {
+            Newcomer::FromElsewhere(_) => TAKEOVER_GRACE + TAKEOVER_MARGIN,
+            Newcomer::Here(_) | Newcomer::Elsewhere(_) => TAKEOVER_GRACE,
+        };
+        self.deadlines.insert((now + patience, peer, ticket));
+        ticket
+    }
+
+    /// Keyed, so that a pong sent on suspicion answers nothing.
+    fn nonce(&self, peer: &PeerId, ticket: u64) -> [u8; 8] {
+        self.keys.hash_one((peer, ticket)).to_be_bytes()
     }
 }
 
 impl Router {
     pub(super) fn opened(&mut self, id: SessionId, peer: PeerId, seat: bool, now: Now) {
-        let Some(&first) = self.by_peer.get(&peer) else {
-            if seat {
-                self.admit(id, peer, now);
-            } else {
-                self.outputs.push_back(Output::Close { session: id, reason: CloseReason::MaxConnections });
-            }
-            return;
-        };
+        let here = self.by_peer.get(&peer).copied();
+        let is_elsewhere = self.elsewhere.contains_key(&peer);
         if self.takeovers.pending.contains_key(&peer) {
             self.outputs.push_back(Output::Close { session: id, reason: CloseReason::IdInUse });
-            return;
+        } else if here.is_none() && !seat {
+            self.outputs.push_back(Output::Close { session: id, reason: CloseReason::MaxConnections });
+        } else if let Some(first) = here {
+            self.wait(id, peer);
+            let ticket = self.takeovers.ask(peer, Newcomer::Here(id), now.at);
+            self.challenge(first, peer, ticket);
+        } else if is_elsewhere {
+            self.wait(id, peer);
+            let ticket = self.takeovers.ask(peer, Newcomer::FromElsewhere(id), now.at);
+            let shard = self.config.shard;
+            self.post_to_mesh(|| Letter::AskTakeover { peer, shard, ticket });
+            self.takeover_event(peer);
+        } else {
+            self.admit(id, peer, now);
         }
-        self.sessions.insert(id, Session::new(peer, State::Pending));
-        let nonce = self.takeovers.ask(peer, id, now.at);
-        self.outputs.push_back(Output::Ping { session: first, payload: nonce.to_be_bytes() });
+    }
+
+    fn wait(&mut self, id: SessionId, peer: PeerId) {
+        let nothing_yet = Claim { incarnation: PeerIncarnation::default(), hub: self.config.hub };
+        self.sessions.insert(id, Session::new(peer, nothing_yet, State::Pending));
+    }
+
+    fn challenge(&mut self, first: SessionId, peer: PeerId, ticket: u64) {
+        let payload = self.takeovers.nonce(&peer, ticket);
+        self.outputs.push_back(Output::Ping { session: first, payload });
+        self.takeover_event(peer);
+    }
+
+    fn takeover_event(&mut self, peer: PeerId) {
         if self.config.events {
             self.outputs.push_back(Output::Event(Event::TakeoverAsked { peer }));
         }
     }
 
     fn admit(&mut self, id: SessionId, peer: PeerId, now: Now) {
-        self.sessions.insert(id, Session::new(peer, State::Live));
+        let known = self.elsewhere.get(&peer).map_or(PeerIncarnation::default(), |claim| claim.incarnation);
+        self.incarnation = PeerIncarnation(now.wall_ms.max(self.incarnation.0.max(known.0) + 1));
+        let claim = Claim { incarnation: self.incarnation, hub: self.config.hub };
+        self.sessions.insert(id, Session::new(peer, claim, State::Live));
         self.by_peer.insert(peer, id);
+        self.post_to_mesh(|| Letter::Opened { peer, claim });
         let welcome = self.welcome();
         let frame = wire::connected(&mut self.arena, &peer, &welcome, now.wall_ms);
         self.send(id, Frame::Arena(frame), MessageKind::Connected);
         self.outputs.push_back(Output::Admit { session: id });
     }
 
-    /// The session of `peer` has ended: one that waits for that goes on.
+    /// The session of `peer` has ended: whoever waits for that goes on.
     pub(super) fn promote_pending(&mut self, peer: &PeerId, now: Now) {
-        if let Some(takeover) = self.takeovers.pending.remove(peer) {
-            self.sessions.remove(takeover.newcomer);
-            self.admit(takeover.newcomer, *peer, now);
+        let Some(takeover) = self.takeovers.pending.remove(peer) else { return };
+        match takeover.newcomer {
+            Newcomer::Here(id) | Newcomer::FromElsewhere(id) => {
+                self.sessions.remove(id);
+                self.admit(id, *peer, now);
+            }
+            Newcomer::Elsewhere(asker) => self.answer(*peer, asker, false),
         }
     }
 
     pub(super) fn ponged(&mut self, id: SessionId, payload: &[u8], now: Now) {
         let Some(session) = self.sessions.get(id) else { return };
-        let Some(takeover) = self.takeovers.pending.get(&session.peer).copied() else { return };
-        if payload == takeover.nonce.to_be_bytes() && takeover.newcomer != id {
-            self.stats.takeovers[1] += 1;
-            self.close(takeover.newcomer, CloseReason::IdInUse, now);
+        let peer = session.peer;
+        let Some(takeover) = self.takeovers.pending.get(&peer).copied() else { return };
+        // Only the session that was asked is in its place.
+        if self.by_peer.get(&peer) != Some(&id) || payload != self.takeovers.nonce(&peer, takeover.ticket) {
+            return;
+        }
+        match takeover.newcomer {
+            Newcomer::Here(newcomer) => {
+                self.stats.takeovers[1] += 1;
+                self.close(newcomer, CloseReason::IdInUse, now);
+            }
+            Newcomer::Elsewhere(asker) => {
+                self.takeovers.forget(&peer);
+                self.answer(peer, asker, true);
+            }
+            Newcomer::FromElsewhere(_) => {}
         }
     }
 
     pub(super) fn expire_takeovers(&mut self, now: Now) {
-        while let Some((_, peer, nonce)) = self.takeovers.deadlines.pop_front_if(|(at, ..)| *at <= now.at) {
-            let asked = self.takeovers.pending.get(&peer).is_some_and(|takeover| takeover.nonce == nonce);
-            if let (true, Some(&first)) = (asked, self.by_peer.get(&peer)) {
-                self.stats.takeovers[0] += 1;
-                self.close(first, CloseReason::Replaced, now);
+        while self.takeovers.next_deadline().is_some_and(|at| at <= now.at) {
+            let Some((_, peer, ticket)) = self.takeovers.deadlines.pop_first() else { break };
+            let Some(takeover) = self.takeovers.pending.get(&peer).filter(|takeover| takeover.ticket == ticket) else {
+                continue;
+            };
+            match takeover.newcomer {
+                // Whoever does not answer cannot object.
+                Newcomer::FromElsewhere(_) => {
+                    self.stats.takeovers[0] += 1;
+                    self.promote_pending(&peer, now);
+                }
+                Newcomer::Here(_) | Newcomer::Elsewhere(_) => {
+                    if let Some(&first) = self.by_peer.get(&peer) {
+                        self.stats.takeovers[0] += 1;
+                        self.close(first, CloseReason::Replaced, now);
+                    }
+                }
             }
+        }
+    }
+
+    /// Another hub has a session with an id of this shard.
+    pub(super) fn challenged(&mut self, peer: PeerId, asker: Asker, now: Now) {
+        if self.takeovers.pending.contains_key(&peer) {
+            return self.answer(peer, asker, true);
+        }
+        match self.by_peer.get(&peer).copied() {
+            Some(first) => {
+                let ticket = self.takeovers.ask(peer, Newcomer::Elsewhere(asker), now.at);
+                self.challenge(first, peer, ticket);
+            }
+            None => self.answer(peer, asker, false),
+        }
+    }
+
+    fn answer(&mut self, peer: PeerId, asker: Asker, in_use: bool) {
+        self.post_to_mesh(|| Letter::ChallengeAnswered { peer, asker, in_use });
+    }
+
+    /// The hub that holds an id has answered.
+    pub(super) fn takeover_answered(&mut self, peer: PeerId, ticket: u64, in_use: bool, now: Now) {
+        let Some(takeover) = self.takeovers.pending.get(&peer).copied().filter(|t| t.ticket == ticket) else { return };
+        let Newcomer::FromElsewhere(newcomer) = takeover.newcomer else { return };
+        self.stats.takeovers[usize::from(in_use)] += 1;
+        if in_use {
+            self.close(newcomer, CloseReason::IdInUse, now);
+        } else {
+            self.promote_pending(&peer, now);
+        }
+    }
+
+    /// A peer whose home this is has left the hub where it was.
+    pub(super) fn left_other_hub(&mut self, peer: PeerId, claim: Claim, now: Now) {
+        if self.elsewhere.get(&peer) != Some(&claim) {
+            return;
+        }
+        self.elsewhere.remove(&peer);
+        let waits = self.takeovers.pending.get(&peer);
+        if waits.is_some_and(|takeover| matches!(takeover.newcomer, Newcomer::FromElsewhere(_))) {
+            self.promote_pending(&peer, now);
+        }
+    }
+
+    /// A session here has lost its id to one at another hub, because the two came to be while the hubs did not hear each
+    /// other.
+    pub(super) fn superseded(&mut self, peer: PeerId, claim: Claim, now: Now) {
+        let Some(&id) = self.by_peer.get(&peer) else { return };
+        if self.sessions.get(id).is_some_and(|session| session.claim == claim) {
+            self.close(id, CloseReason::Replaced, now);
         }
     }
 }

@@ -21,6 +21,7 @@ impl Day {
             max_networks_per_peer: 4,
             max_peers_per_network: 1000,
             message_rate: 1_000_000,
+            meshed: false,
             events: false,
         };
         Self { router: Router::new(config).with_roster_chunk(chunk), now: Duration::ZERO }

@@ -193,7 +193,7 @@ proptest! {
         told in millis(),
     ) {
         let data = serde_json::to_string(&raw).unwrap();
-        let reason = CloseReason::DeadPeer;
+        let reason = LeaveReason::Closed(crate::CloseReason::DeadPeer);
         let templates = [
             (peer_discovered(data.as_bytes(), &network, made), "peer-discovered", "system".to_owned()),
             (goodbye(&subject, &data, &network, made), "goodbye", subject.to_string()),

@@ -106,6 +106,17 @@ impl Outbox {
 fn weight(letter: &Letter) -> usize {
     match letter {
         Letter::Signal { frame, .. } => frame.len(),
-        Letter::Joined(_) | Letter::Left(_) | Letter::Outcome { .. } => 0,
+        Letter::AskTakeover { .. }
+        | Letter::Challenge { .. }
+        | Letter::ChallengeAnswered { .. }
+        | Letter::Closed { .. }
+        | Letter::Elsewhere { .. }
+        | Letter::Joined(_)
+        | Letter::Left(_)
+        | Letter::Nowhere { .. }
+        | Letter::Opened { .. }
+        | Letter::Outcome { .. }
+        | Letter::Superseded { .. }
+        | Letter::TakeoverAnswered { .. } => 0,
     }
 }

@@ -20,6 +20,7 @@ fn core(limits: SessionLimits) -> Core {
         max_networks_per_peer: 1,
         max_peers_per_network: 100,
         message_rate: 10_000,
+        meshed: false,
         events: false,
     };
     Core::new(Router::new(config).with_roster_chunk(1), ShardId(0), 1, limits, Clock::start(), Arc::default(), false)

@@ -1,0 +1,290 @@
+//! The rules between hubs: presence, routing, takeovers. One for each hub.
+
+use std::time::Duration;
+
+use crate::envelope::{Envelope, EnvelopeKind};
+use crate::id::{HubId, HubIncarnation, Keys, LinkId, ShardId, Via};
+use crate::router::Letter;
+use crate::time::Now;
+use crate::{PeerId, RouterStats};
+use std::sync::Arc;
+
+/// What a relay is told of its hub when it is made.
+#[derive(Clone, Debug)]
+pub struct RelayConfig {
+    /// This hub.
+    pub hub: HubId,
+    /// The wall clock when it started, in milliseconds.
+    pub incarnation: HubIncarnation,
+    /// How many shards the hub has.
+    pub shards: u16,
+    /// Secret of this process, the same as the shards'.
+    pub keys: Keys,
+    /// HUB_MESH_NAMESPACE.
+    pub namespace: String,
+    /// Where other hubs may dial this one (MESH_ADVERTISE).
+    pub advertise: Option<Arc<str>>,
+    /// Where clients find this hub (PUBLIC_URL).
+    pub public_url: Option<Arc<str>>,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum RelayInput<'a> {
+    /// Post from a shard.
+    Letter(Letter),
+    /// A link is ready: both ends have said who they are, and it is the one to this hub that stays. Another one to the same
+    /// hub may still be there for a while; what comes over it counts.
+    LinkUp {
+        /// Which.
+        link: LinkId,
+        /// To whom.
+        hub: HubId,
+    },
+    /// A link has ended. What was queued for it and not sent is lost. One that the relay does not know is ignored.
+    LinkDown {
+        /// Which.
+        link: LinkId,
+    },
+    /// A neighbour said something. Not [`Envelope::Hello`], which is the links' own.
+    Received {
+        /// Who, and how.
+        via: Via,
+        /// What.
+        envelope: Envelope,
+    },
+    /// More waits for a link, or for the bridge, than is good: until [`Self::Room`] only heartbeats and answers of a few
+    /// bytes are put out for it.
+    Saturated {
+        /// What does not take more: [`Way::Bridge`] for the bridge.
+        way: Way,
+    },
+    /// What waits is little again. Also the answer to [`RelayOutput::Backlog`].
+    Room {
+        /// What takes more.
+        way: Way,
+    },
+    /// The bridge works: what is published reaches all who listen.
+    BridgeUp,
+    /// It does not, and what was published last may be lost.
+    BridgeDown,
+    /// A link of the seed's kind is ready: a Go hub, or a hub that speaks as one.
+    LegacyUp {
+        /// Which.
+        link: LinkId,
+        /// To whom.
+        hub: HubId,
+        /// Whether this hub dialed. It speaks first, then.
+        dialed: bool,
+    },
+    /// It said something. Its end is [`Self::LinkDown`].
+    LegacyText {
+        /// Which.
+        link: LinkId,
+        /// The message.
+        text: &'a str,
+    },
+    /// The hub begins to go away: it is not to be dialed any more.
+    Draining,
+    /// The hub ends now: all its peers are gone, and others need not wait for its lease.
+    Ending,
+}
+
+/// A way out of a hub.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Way {
+    /// A link.
+    Link(LinkId),
+    /// The bridge.
+    Bridge,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum RelayOutput {
+    /// Queue this for a neighbour.
+    Send {
+        /// To whom, and how.
+        to: Destination,
+        /// What.
+        envelope: Envelope,
+    },
+    /// Queue this text message for a link of the seed's kind.
+    SendText {
+        /// Which.
+        link: LinkId,
+        /// The message.
+        text: Box<str>,
+    },
+    /// Give [`RelayInput::Room`] once little waits on this way: there is more to say.
+    Backlog {
+        /// Which.
+        way: Way,
+    },
+    /// Post this. Letters to one shard arrive in the order in which they are put out; none is dropped.
+    Letter {
+        /// To whom.
+        to: ShardId,
+        /// What.
+        letter: Letter,
+    },
+    /// For the log.
+    Event(MeshEvent),
+}
+
+/// To whom an envelope goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// To the hub at the other end of a link.
+    Link(LinkId),
+    /// To all hubs on the bridge.
+    Everyone,
+    /// To one hub on the bridge.
+    Bridged(HubId),
+}
+
+/// What a log has about other hubs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MeshEvent {
+    /// A hub was heard of for the first time, or again.
+    HubFound(HubId),
+    /// A hub's lease has ended; so many peers left with it.
+    HubLost(HubId, usize),
+    /// A hub has said that it ends.
+    HubLeft(HubId, usize),
+    /// Another hub uses this hub's id.
+    SameId,
+    /// What is known of a hub was replaced by a snapshot.
+    Repaired(HubId),
+}
+
+/// A hub as the pages show it.
+#[derive(Clone, Debug)]
+pub struct HubView {
+    /// Which.
+    pub hub: HubId,
+    /// Its present life.
+    pub incarnation: HubIncarnation,
+    /// Whether its lease runs. Its peers are in the rosters only then.
+    pub live: bool,
+    /// It goes away.
+    pub draining: bool,
+    /// How it is reached now.
+    pub route: Option<Via>,
+    /// Its direct link, if there is one.
+    pub link: Option<LinkId>,
+    /// Whether it is on the bridge.
+    pub bridged: bool,
+    /// Whether it speaks the seed's protocol.
+    pub legacy: bool,
+    /// Its peers.
+    pub peers: usize,
+    /// The last change that is known here.
+    pub seq: u64,
+    /// How many changes it has said beyond that.
+    pub lag: u64,
+    /// How long ago it was last heard of.
+    pub heard: Duration,
+    /// Where hubs may dial it.
+    pub advertise: Option<Arc<str>>,
+    /// Where clients find it.
+    pub public_url: Option<Arc<str>>,
+}
+
+/// What a relay has counted since it was made. All but the gauges only grow.
+#[derive(Clone, Debug, Default)]
+pub struct RelayStats {
+    /// Envelopes received, by the kind's discriminant.
+    pub received: [u64; EnvelopeKind::ALL.len()],
+    /// Envelopes put out, by the kind's discriminant: one for each link it goes over.
+    pub sent: [u64; EnvelopeKind::ALL.len()],
+    /// Changes and heartbeats that were known already.
+    pub duplicates: u64,
+    /// Signals passed on for other hubs.
+    pub forwarded: u64,
+    /// Signals of this hub's peers that went to other hubs.
+    pub relayed: u64,
+    /// Those that were delivered and for which nobody waited: they are told to no shard, and counted here.
+    pub delivered: u64,
+    /// By the time from read to the outcome's return, as in [`RouterStats::latency`].
+    pub latency: [u64; RouterStats::LATENCY_BOUNDS.len() + 1],
+    /// Signals that came too late for their order, or twice, and were dropped.
+    pub out_of_order: u64,
+    /// Outcomes that nobody waited for any more.
+    pub late_outcomes: u64,
+    /// Snapshots sent, and taken over.
+    pub snapshots: [u64; 2],
+    /// Snapshots that were not what they said, or came too late.
+    pub snapshots_refused: u64,
+    /// Hubs whose lease ended.
+    pub hubs_lost: u64,
+    /// Peers that left because their hub was lost.
+    pub ghosts_evicted: u64,
+    /// Takeovers asked of other hubs, by answer: free, in use.
+    pub takeovers: [u64; 2],
+    /// Messages of legacy links that were not understood, or not allowed.
+    pub legacy_refused: u64,
+    /// Gauge: hubs whose lease runs.
+    pub hubs: u64,
+    /// Gauge: peers at other hubs.
+    pub remote_peers: u64,
+    /// Gauge: signals whose outcome is outstanding.
+    pub in_flight: u64,
+    /// Gauge: signals that wait for their turn.
+    pub held: u64,
+    /// Gauge: the longest time for which a hub has been known to be ahead of what is known of it here, in milliseconds.
+    pub presence_lag_ms: u64,
+    /// Gauge: the longest time since a hub whose peers are in the rosters was heard of, in milliseconds.
+    pub ghost_age_ms: u64,
+}
+
+/// The rules between hubs. See the [crate's documentation](crate) for how to drive it.
+#[derive(Debug)]
+pub struct Relay {
+    config: RelayConfig,
+    outputs: std::collections::VecDeque<RelayOutput>,
+    stats: RelayStats,
+}
+
+impl Relay {
+    /// A relay that knows no other hub.
+    pub fn new(config: RelayConfig, _now: Now) -> Self {
+        Self { config, outputs: Default::default(), stats: RelayStats::default() }
+    }
+
+    /// Takes in what happened.
+    pub fn handle_input(&mut self, _input: RelayInput<'_>, _now: Now) {}
+
+    /// Does what [`Self::poll_timeout`] said is due.
+    pub fn handle_timeout(&mut self, _now: Now) {}
+
+    /// The next thing to do, or `None` when all has been said.
+    pub fn poll_output(&mut self) -> Option<RelayOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called; it may be called earlier.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What has been counted, gauges brought up to date.
+    pub fn stats(&mut self, _now: Now) -> &RelayStats {
+        &self.stats
+    }
+
+    /// This hub's present life: others may have remembered a later one than it was made with.
+    pub fn incarnation(&self) -> HubIncarnation {
+        self.config.incarnation
+    }
+
+    /// Every other hub that is remembered, ascending by id.
+    pub fn hubs(&self, _now: Now) -> Vec<HubView> {
+        Vec::new()
+    }
+
+    /// Where a peer is: the hub that holds it, this one included.
+    pub fn locate(&self, _peer: &PeerId) -> Option<HubId> {
+        None
+    }
+}
