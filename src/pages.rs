@@ -19,6 +19,7 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
+use mesh::MeshReading;
 use proto::Router;
 use serde::Serialize;
 use shard::{Gauges, Pages, Reading};
@@ -39,6 +40,8 @@ pub struct HubFacts {
     pub gauges: Arc<Gauges>,
     /// What each shard last published, in the order of the shards.
     pub readings: Vec<watch::Receiver<Arc<Reading>>>,
+    /// What the mesh last published; a hub without one has nothing there.
+    pub mesh: watch::Receiver<Arc<MeshReading>>,
     /// Where the hub is in its life.
     pub lifecycle: Lifecycle,
 }

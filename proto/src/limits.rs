@@ -126,12 +126,18 @@ pub const LETTER_BATCH: usize = 256;
 /// Bytes of frames after which a batch is full: at most this and one longest message.
 pub const LETTER_BATCH_BYTES: usize = 256 * 1024;
 
-/// Batches that may wait in a shard's mailbox: 64 x 256 letters = 16,384 letters, and 64 x (256 KiB + a message of 1 MiB)
+/// Batches that may wait in a shard's mailbox, and in the mesh's: 64 x 256 letters = 16,384 letters, and 64 x (256 KiB + a message of 1 MiB)
 /// = 80 MiB at the worst.
 pub const MAILBOX_BATCHES: usize = 64;
 
 /// Upgraded sockets that may wait to be taken over by their home shard. The acceptor of one more waits.
 pub const HANDOFF_QUEUE: usize = 256;
+
+/// Upgraded sockets of other hubs that may wait to be taken over by the mesh. One more is closed with `try again later`.
+pub const LINK_SOCKET_QUEUE: usize = 256;
+
+/// Other hubs that a peer is told of in `go-away`. More are left out: 16 x 512 B = 8 KiB a peer.
+pub const MAX_GO_AWAY_HUBS: usize = 16;
 
 /// Connections of one listener that are not yet, or never become, WebSockets. At the bound it stops accepting. A shard has
 /// one listener for each address the hub listens at: two for `localhost`.
