@@ -251,3 +251,85 @@ pub const LEGACY_ECHO: Duration = Duration::from_secs(2);
 
 /// Signals that are remembered for [`LEGACY_ECHO`]: 32 B each. Of more the oldest are forgotten, and an echo of them is passed on.
 pub const MAX_LEGACY_ECHOES: usize = 4096;
+
+/// Payload at which a frame of a link is full: envelopes that wait leave together, in frames of this and at most one envelope.
+pub const LINK_FRAME_BYTES: usize = 64 * 1024;
+
+/// What an envelope adds to the longest thing it carries: its head, a route, ids and a network's name, about 450 B.
+pub const ENVELOPE_ROOM: usize = 4 * 1024;
+
+/// Longest message that any link takes: a part of a snapshot ([`SNAPSHOT_BYTES`] and one peer's announcements, 64 KiB + 32 x
+/// 16.4 KiB) behind a frame that was all but full. MAX_MESSAGE_BYTES above it raises it. Longer: the link is closed.
+pub const LINK_MESSAGE_BYTES: usize = SNAPSHOT_BYTES
+    + DEFAULT_MAX_NETWORKS_PER_PEER * (MAX_ANNOUNCE_DATA_BYTES + 2 * MAX_NETWORK_NAME_BYTES)
+    + SNAPSHOT_PEERS * 64
+    + LINK_FRAME_BYTES
+    + ENVELOPE_ROOM;
+
+/// Bytes waiting for one link (or for the bridge) at which the rules are told to say no more than they must.
+///
+/// Half a second of a full link: about 3,000 snapshots of 64 peers would not fit, 30,000 signals do.
+pub const LINK_QUEUE_HIGH: usize = 8 * 1024 * 1024;
+
+/// Bytes waiting for one link below which the rules may say what they have: what a socket takes in a few writes.
+pub const LINK_QUEUE_LOW: usize = 1024 * 1024;
+
+/// Bytes waiting for one link at which it is closed. Beyond [`LINK_QUEUE_HIGH`] come only heartbeats and short answers: 24 MiB
+/// of them are 200,000, and the other side has stopped reading long before.
+pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH;
+
+/// Links of a hub, those included that are not ready. One more is refused.
+///
+/// One that is idle is about 2 KiB. At their caps they would be 256 x 32 MiB = 8 GiB; what bounds that in practice is
+/// [`LINK_PATIENCE`], after which a link that takes nothing is closed with what waits for it.
+pub const MAX_LINKS: usize = 256;
+
+/// Silence, or time without a byte of what waits being taken, after which a link is dead: longer than [`LEASE`], so that a
+/// hub that thaws within its lease finds its links as they were.
+pub const LINK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time between two pings on a link: four go unanswered before it is dead.
+pub const LINK_PING_INTERVAL: Duration = Duration::from_millis(2_500);
+
+/// How long the two ends of a link may take to say who they are, from the upgrade on.
+pub const LINK_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an answer to a dial may take in all: address, TCP, TLS and upgrade.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The first pause after a dial that failed. It doubles with each failure in a row, up to [`DIAL_BACKOFF_MAX`], and any part of
+/// it may be waited: hubs that lost each other at one moment do not come back at one moment.
+pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(200);
+
+/// The longest pause between two dials. A hub that is back is found within it.
+pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(15);
+
+/// A link that lived this long has worked: the next pause is the first again.
+pub const DIAL_PROVEN: Duration = Duration::from_secs(10);
+
+/// How long the hub with the greater id leaves it to the other to dial, when both have learned of each other.
+pub const DIAL_COURTESY: Duration = Duration::from_secs(1);
+
+/// Addresses to dial that a hub knows at once, from all sources. One more is not dialed.
+pub const MAX_DIALS: usize = 1024;
+
+/// Dials under way at once. The others wait: 32 x 5 s is a round of 1,024 in under three minutes if none answers.
+pub const MAX_DIALS_AT_ONCE: usize = 32;
+
+/// Time between two look-ups of MESH_DNS.
+pub const DNS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Longest text kept of why a dial failed, in bytes.
+pub const MAX_DIAL_ERROR_BYTES: usize = 200;
+
+/// How long a hub that ends waits for its links to take what it says last.
+pub const LINK_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// After a stop of the whole process, how long links are read before anything is judged by the time.
+pub const THAW: Duration = Duration::from_millis(300);
+
+/// Frames from the bridge that may wait for the mesh: 64 x 64 KiB = 4 MiB in practice.
+pub const BRIDGE_EVENTS: usize = 64;
+
+/// Accepted links that may wait for the mesh. One more waits at the door.
+pub const LINK_SOCKETS: usize = 16;
