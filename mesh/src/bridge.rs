@@ -7,8 +7,8 @@
 //! The bridge is Up while what it publishes to its own two channels comes back. It says Down when that stops, connects again
 //! until the end of time, and says Up when it has come back again.
 //!
-//! An ACL user needs `+hello +client|setinfo +ping` and, for the channels `&<namespace>:mesh.1:*`, `+publish +subscribe`;
-//! in a cluster `+cluster|slots +spublish +ssubscribe`.
+//! An ACL user needs `&<namespace>:mesh.1:* +hello +publish +subscribe`, and in a cluster `+hello +cluster|slots +spublish
+//! +ssubscribe`.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
