@@ -9,7 +9,7 @@ use redis::RedisError;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::connection::Connection;
 use super::frame::HEADER;
@@ -151,7 +151,11 @@ impl Session {
         let at = self.state.channels.iter().position(|own| own.as_bytes() == channel);
         let opened = at.and_then(|at| Some((at, self.state.seal.open(&self.state.channels[at], &frame).ok()?)));
         let Some((at, from)) = opened else {
-            self.state.view.borrow_mut().refused += 1;
+            let mut view = self.state.view.borrow_mut();
+            view.refused += 1;
+            if view.refused == 1 {
+                warn!(address = %view.address, "bridge_frame_refused: another MESH_TOKEN, or not of a hub");
+            }
             return Ok(());
         };
         if from == self.state.hub {

@@ -328,6 +328,12 @@ fn a_password_and_an_acl_user_open_and_a_wrong_one_does_not() {
         let view = other.bridge.view();
         assert!(view.last_error.as_deref().is_some_and(|error| error.contains("no permissions")), "{view:?}");
 
+        // Rights that only let it hear: what it publishes does not come back.
+        let _: String = redis.ask("ACL SETUSER mute on >secret resetchannels &test:mesh.1:* -@all +hello +subscribe");
+        let mute = Hub::start(config(6, &at("mute:secret")));
+        until(|| mute.bridge.view().errors >= 2).await;
+        assert!(!mute.bridge.view().connected && mute.events.is_empty());
+
         let _: String = redis.ask("CONFIG SET requirepass hunter2");
         let mut plain = Hub::up(5, &format!("redis://:hunter2@127.0.0.1:{}/3", redis.port)).await;
         hear_each_other(&mut a, &mut plain).await;
