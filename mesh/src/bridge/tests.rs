@@ -267,6 +267,34 @@ fn many_frames_arrive_in_order() {
 }
 
 #[test]
+fn one_large_flush_arrives_in_order() {
+    const ENVELOPES: u32 = 1_000;
+    const LEN: usize = 8 * 1024;
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let mut a = Hub::up(1, &redis.url()).await;
+        let mut b = Hub::up(2, &redis.url()).await;
+        // Many pipelines, begun in one turn.
+        for n in 0..ENVELOPES {
+            a.bridge.push(None, |out| {
+                out.extend_from_slice(&n.to_le_bytes());
+                out.resize(out.len() + LEN - 4, 0);
+            });
+        }
+        a.bridge.flush();
+        let mut next = 0;
+        while next < ENVELOPES {
+            let BridgeEvent::Received { frame, .. } = b.event().await else { panic!("{:?}", b.bridge.view()) };
+            for envelope in frame.chunks_exact(LEN) {
+                assert_eq!(envelope[..4], next.to_le_bytes());
+                next += 1;
+            }
+        }
+        assert_eq!(b.bridge.view().lost, 0);
+    });
+}
+
+#[test]
 fn a_mesh_that_does_not_read_loses_frames_and_nothing_else() {
     const FRAMES: usize = 1_400;
     on_a_runtime(async || {
