@@ -154,3 +154,19 @@ impl Hub {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_any_part_is_heard() {
+        let (shard, shards) = mpsc::channel(1);
+        let (mesh, mesh_ends) = mpsc::channel(1);
+        let mut ends = Ends { shards, mesh: mesh_ends, _mesh: mesh.clone() };
+        mesh.try_send(()).unwrap();
+        assert_eq!(ends.next().await, Failed::Mesh);
+        shard.try_send(ShardId(3)).unwrap();
+        assert_eq!(ends.next().await, Failed::Shard(ShardId(3)));
+    }
+}

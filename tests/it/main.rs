@@ -7,5 +7,6 @@ mod door;
 mod ends;
 mod hub;
 mod limits;
+mod links;
 mod signaling;
 mod stop;
