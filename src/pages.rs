@@ -199,12 +199,12 @@ impl Site {
         let now = clock::unix_ms();
         body::HubStats {
             bootstrap_hubs: mesh::bootstrap_hubs(reading, &self.config),
-            bridge: reading.bridge.as_ref().map(mesh::Bridge::of),
             connected_hubs: mesh::connected_hubs(reading),
             found_hubs: mesh::found_hubs(reading),
             hubs: mesh::hubs(reading, &self.config, true, now),
             links: reading.links.iter().map(mesh::Link::of).collect(),
             lost_hubs: mesh::hubs(reading, &self.config, false, now),
+            redis: reading.bridge.as_ref().map(mesh::Bridge::of),
             total_hubs: mesh::count(reading),
         }
     }

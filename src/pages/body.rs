@@ -77,12 +77,12 @@ pub(super) struct Hubs<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct HubStats<'a> {
     pub(super) bootstrap_hubs: Vec<Dial<'a>>,
-    pub(super) bridge: Option<Bridge<'a>>,
     pub(super) connected_hubs: usize,
     pub(super) found_hubs: Vec<Dial<'a>>,
     pub(super) hubs: Vec<Hub<'a>>,
     pub(super) links: Vec<Link<'a>>,
     pub(super) lost_hubs: Vec<Hub<'a>>,
+    pub(super) redis: Option<Bridge<'a>>,
     pub(super) total_hubs: usize,
 }
 

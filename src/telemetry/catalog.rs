@@ -117,7 +117,7 @@ catalog! {
         "Envelopes received from other hubs (in) and sent to them (out), one for each link it goes over."
     MESH_DUPLICATES "peerpigeon_mesh_duplicates_total" Counter []
         "Changes and heartbeats that came again, by another way."
-    MESH_RELAYED "peerpigeon_mesh_relayed_signals_total" Counter []
+    MESH_RELAYED "peerpigeon_mesh_relayed_total" Counter []
         "Signals of this hub's peers that went to other hubs."
     MESH_FORWARDED "peerpigeon_mesh_forwarded_total" Counter []
         "Signals passed on for other hubs."

@@ -8,5 +8,7 @@ mod ends;
 mod hub;
 mod limits;
 mod links;
+mod mesh;
+mod redis;
 mod signaling;
 mod stop;

@@ -90,8 +90,8 @@ fn a_hub_alone_lists_none() {
     let dial = json!({"attemptNumber": 0, "connected": false, "lastAttempt": 0, "uri": "wss://a.example:1/ws"});
     assert_eq!(
         answer.plain(),
-        json!({"bootstrapHubs": [dial], "bridge": null, "connectedHubs": 0, "foundHubs": [], "hubs": [], "links": [],
-            "lostHubs": [], "totalHubs": 0})
+        json!({"bootstrapHubs": [dial], "connectedHubs": 0, "foundHubs": [], "hubs": [], "links": [],
+            "lostHubs": [], "redis": null, "totalHubs": 0})
     );
     assert!(keys(&answer.body).is_sorted(), "{}", answer.body);
 }
@@ -157,7 +157,7 @@ fn hubstats_tell_how_hubs_are_reached_and_which_are_lost() {
             "queuedBytes": 7, "rttMs": 1.5, "saturated": false})
     );
     assert_eq!(
-        body["bridge"],
+        body["redis"],
         json!({"address": "redis://r", "connected": true, "lastError": null, "published": 0, "received": 0, "reconnects": 0})
     );
     assert!(!answer.body.contains("secret") && !answer.body.contains("pass"), "{}", answer.body);
