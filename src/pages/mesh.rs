@@ -69,8 +69,12 @@ impl<'a> Hub<'a> {
             (None, Some(Via::Bridge(_))) => Some("bridged"),
             (None, None) => None,
         };
-        let url = hub.advertise.as_deref().or_else(|| link.filter(|link| link.dialed).map(|l| l.address.as_str()));
-        let (host, port) = place(url.or(link.map(|link| link.address.as_str())).unwrap_or_default());
+        let url = hub.advertise.as_deref().or_else(|| link.and_then(|link| link.url.as_deref()));
+        let (host, port) = match (url, link) {
+            (Some(url), _) => place(url),
+            (None, Some(link)) => (link.address.ip().to_string(), link.address.port()),
+            (None, None) => (String::new(), 0),
+        };
         let last_activity = wall_ms.saturating_sub(hub.heard.as_millis() as u64);
         Self {
             peer_id: hub.hub.to_string(),
@@ -98,7 +102,7 @@ impl<'a> Hub<'a> {
     }
 }
 
-/// Host and port of a URL, or of an address.
+/// Host and port of a URL.
 fn place(url: &str) -> (String, u16) {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split('/').next().unwrap_or_default();
@@ -121,6 +125,9 @@ pub(super) struct Dial<'a> {
     last_attempt: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<&'a str>,
+    /// It turned out to be this hub itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    own: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<&'static str>,
     uri: String,
@@ -133,6 +140,7 @@ impl<'a> Dial<'a> {
             connected: view.connected,
             last_attempt: view.last_attempt,
             last_error: view.last_error.as_deref(),
+            own: view.own,
             source: None,
             uri: view.uri.clone(),
         }
@@ -148,6 +156,7 @@ pub(super) fn bootstrap_hubs<'a>(reading: &'a MeshReading, config: &Config) -> V
             connected: false,
             last_attempt: 0,
             last_error: None,
+            own: false,
             source: None,
             uri,
         })
@@ -173,32 +182,37 @@ pub(super) fn found_hubs(reading: &MeshReading) -> Vec<Dial<'_>> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Link<'a> {
-    address: &'a str,
+    address: String,
     dialed: bool,
-    hub: String,
+    /// `None` before the other side has said.
+    hub: Option<String>,
     legacy: bool,
     queued_bytes: usize,
+    ready: bool,
     rtt_ms: Option<f64>,
     saturated: bool,
+    url: Option<&'a str>,
 }
 
 impl<'a> Link<'a> {
     pub(super) fn of(view: &'a LinkView) -> Self {
         Self {
-            address: &view.address,
+            address: view.address.to_string(),
             dialed: view.dialed,
-            hub: view.hub.to_string(),
+            hub: view.hub.map(|hub| hub.to_string()),
             legacy: view.legacy,
             queued_bytes: view.queued_bytes,
+            ready: view.ready,
             rtt_ms: view.rtt.map(millis),
             saturated: view.saturated,
+            url: view.url.as_deref(),
         }
     }
 }
 
 /// Hubs with a link of their own.
 pub(super) fn connected_hubs(reading: &MeshReading) -> usize {
-    let mut hubs: Vec<HubId> = reading.links.iter().map(|link| link.hub).collect();
+    let mut hubs: Vec<HubId> = reading.links.iter().filter(|link| link.ready).filter_map(|link| link.hub).collect();
     hubs.sort_unstable();
     hubs.dedup();
     hubs.len()

@@ -137,14 +137,24 @@ catalog! {
         "Ids that were in use at another hub, by that hub's answer."
     MESH_BUSY "peerpigeon_mesh_busy_seconds_total" CounterSeconds []
         "Time the mesh's thread was at work: its rate is the load of its core, 1 at the most."
+    MESH_LETTERS "peerpigeon_mesh_letters_total" Counter []
+        "Letters the mesh posted to shards."
+    MESH_LETTER_BATCHES "peerpigeon_mesh_letter_batches_total" Counter []
+        "Batches in which the mesh posted its letters."
+    MESH_OUTBOX_PEAK "peerpigeon_mesh_outbox_peak_letters" Gauge []
+        "Most letters that ever waited in the mesh for one shard."
+    MESH_STALLS "peerpigeon_mesh_stalls_total" Counter []
+        "Times the mesh stopped reading links because shards did not take its letters fast enough."
     LINKS "peerpigeon_links" Gauge ["direction"]
         "Links to other hubs: dialed by them (in) or by this hub (out)."
     LINKS_SATURATED "peerpigeon_links_saturated" Gauge []
         "Links for which more waits than is good; they carry only heartbeats and answers until it is less."
     LINK_SATURATIONS "peerpigeon_link_saturations_total" Counter []
-        "Times that more came to wait for a link than is good."
+        "Times that more came to wait for a link, or for Redis, than is good."
     LINK_QUEUED_BYTES "peerpigeon_link_queued_bytes" Gauge []
         "Bytes that wait for all links."
+    LINK_QUEUE_PEAK_BYTES "peerpigeon_link_queue_peak_bytes" Gauge []
+        "Most bytes that ever waited for one link."
     LINK_RTT "peerpigeon_link_rtt_seconds" Gauge []
         "Time from ping to pong on the slowest link."
     LINK_BYTES "peerpigeon_link_bytes_total" Counter ["direction"]
@@ -156,7 +166,7 @@ catalog! {
     LINKS_OPENED "peerpigeon_links_opened_total" Counter []
         "Links that became ready."
     LINKS_REFUSED "peerpigeon_links_refused_total" Counter []
-        "Links that were refused after their handshake: by another namespace, version or id. Refused handshakes are among peerpigeon_handshake_failures_total."
+        "WebSockets of other hubs for which there was no place. Refused handshakes are among peerpigeon_handshake_failures_total, refused hubs among peerpigeon_link_ends_total."
     LINK_ENDS "peerpigeon_link_ends_total" Counter ["reason"]
         "Links that ended."
     LINK_DIALS "peerpigeon_link_dials_total" Counter []
@@ -172,7 +182,9 @@ catalog! {
     REDIS_BYTES "peerpigeon_redis_bytes_total" Counter ["direction"]
         "Bytes of those frames."
     REDIS_REFUSED "peerpigeon_redis_refused_total" Counter []
-        "Frames from Redis that no hub with the same MESH_TOKEN has written."
+        "Frames from Redis that no hub with the same MESH_TOKEN has written, or that are not understood."
+    REDIS_LOST "peerpigeon_redis_lost_total" Counter []
+        "Envelopes for Redis that found no room, and frames from it that were not read in time."
     REDIS_ERRORS "peerpigeon_redis_errors_total" Counter []
         "Errors of Redis, or of the connection to it."
     REDIS_RECONNECTS "peerpigeon_redis_reconnects_total" Counter []

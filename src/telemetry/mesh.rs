@@ -31,11 +31,14 @@ pub(super) fn publish(reading: &MeshReading) {
         (&catalog::MESH_HUBS_LOST, relay.hubs_lost),
         (&catalog::MESH_GHOSTS_EVICTED, relay.ghosts_evicted),
         (&catalog::LINK_LEGACY_REFUSED, relay.legacy_refused),
+        (&catalog::MESH_LETTERS, io.letters_out),
+        (&catalog::MESH_LETTER_BATCHES, io.letter_batches_out),
+        (&catalog::MESH_STALLS, io.stalls),
         (&catalog::LINK_WRITES, io.writes),
         (&catalog::LINKS_OPENED, io.opened),
         (&catalog::LINKS_REFUSED, io.refused),
         (&catalog::LINK_SATURATIONS, io.saturations),
-        (&catalog::LINK_DIALS, io.dials),
+        (&catalog::LINK_DIALS, io.dial_attempts),
         (&catalog::LINK_DIAL_FAILURES, io.dial_failures),
     ] {
         count(metric, vec![], value);
@@ -48,11 +51,13 @@ pub(super) fn publish(reading: &MeshReading) {
     }
 
     for (direction, dialed) in [("in", false), ("out", true)] {
-        let there = links.iter().filter(|link| link.dialed == dialed).count();
+        let there = links.iter().filter(|link| link.ready && link.dialed == dialed).count();
         gauge(&catalog::LINKS, vec![label("direction", direction)], there as f64);
     }
     gauge(&catalog::LINKS_SATURATED, vec![], links.iter().filter(|link| link.saturated).count() as f64);
-    gauge(&catalog::LINK_QUEUED_BYTES, vec![], links.iter().map(|link| link.queued_bytes).sum::<usize>() as f64);
+    gauge(&catalog::LINK_QUEUED_BYTES, vec![], io.queued_bytes as f64);
+    gauge(&catalog::LINK_QUEUE_PEAK_BYTES, vec![], io.queue_peak_bytes as f64);
+    gauge(&catalog::MESH_OUTBOX_PEAK, vec![], io.outbox_peak as f64);
     let slowest = links.iter().filter_map(|link| link.rtt).max().unwrap_or_default();
     gauge(&catalog::LINK_RTT, vec![], slowest.as_secs_f64());
     for (direction, bytes, frames) in [("in", io.bytes_in, io.frames_in), ("out", io.bytes_out, io.frames_out)] {
@@ -71,7 +76,8 @@ pub(super) fn publish(reading: &MeshReading) {
         count(&catalog::REDIS_FRAMES, vec![label("direction", direction)], frames);
         count(&catalog::REDIS_BYTES, vec![label("direction", direction)], bytes);
     }
-    count(&catalog::REDIS_REFUSED, vec![], bridge.refused);
+    count(&catalog::REDIS_REFUSED, vec![], bridge.refused + io.bridge_malformed);
+    count(&catalog::REDIS_LOST, vec![], bridge.lost);
     count(&catalog::REDIS_ERRORS, vec![], bridge.errors);
     count(&catalog::REDIS_RECONNECTS, vec![], bridge.reconnects);
 }

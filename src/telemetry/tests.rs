@@ -242,9 +242,11 @@ fn the_mesh_is_counted_with_the_shards() {
     shard.router.latency[0] = 1;
     let link = |id, dialed, saturated| ::mesh::LinkView {
         link: LinkId(id),
-        hub: HubId(PeerId::from_bytes([1; 20])),
-        address: String::new(),
+        hub: Some(HubId(PeerId::from_bytes([1; 20]))),
+        address: ([127, 0, 0, 1], 1).into(),
+        url: None,
         dialed,
+        ready: id != 4,
         rtt: Some(Duration::from_millis(id)),
         queued_bytes: 10,
         saturated,
@@ -252,7 +254,7 @@ fn the_mesh_is_counted_with_the_shards() {
         since: Duration::ZERO,
     };
     let mut mesh = MeshReading {
-        links: vec![link(1, true, false), link(20, true, true), link(3, false, false)],
+        links: vec![link(1, true, false), link(20, true, true), link(3, false, false), link(4, false, false)],
         bridge: Some(::mesh::BridgeView { connected: true, published: 8, ..Default::default() }),
         busy_micros: 2_500_000,
         ..MeshReading::default()
@@ -262,6 +264,7 @@ fn the_mesh_is_counted_with_the_shards() {
     mesh.relay.sent[proto::envelope::EnvelopeKind::Signal as usize] = 6;
     mesh.relay.snapshots = [3, 4];
     mesh.relay.presence_lag_ms = 250;
+    mesh.io.queued_bytes = 30;
     mesh.io.ended[::mesh::LinkEnd::Silent as usize] = 9;
 
     let render = Telemetry::new().render(&Scrape { mesh: Arc::new(mesh), ..scrape(vec![shard]) });

@@ -29,12 +29,14 @@ fn view(n: u8) -> HubView {
     }
 }
 
-fn link(id: u64, n: u8, dialed: bool, address: &str) -> LinkView {
+fn link(id: u64, n: u8, address: &str, url: Option<&str>) -> LinkView {
     LinkView {
         link: LinkId(id),
-        hub: hub_id(n),
-        address: address.to_owned(),
-        dialed,
+        hub: Some(hub_id(n)),
+        address: address.parse().unwrap(),
+        url: url.map(str::to_owned),
+        dialed: url.is_some(),
+        ready: true,
         rtt: Some(Duration::from_micros(1_500)),
         queued_bytes: 7,
         saturated: false,
@@ -45,7 +47,15 @@ fn link(id: u64, n: u8, dialed: bool, address: &str) -> LinkView {
 
 fn dial(uri: &str, source: DialSource, connected: bool) -> DialView {
     let last_error = (!connected).then(|| "refused".to_owned());
-    DialView { uri: uri.to_owned(), source, attempt_number: 3, connected, last_attempt: 1_700_000_000_000, last_error }
+    DialView {
+        uri: uri.to_owned(),
+        source,
+        attempt_number: 3,
+        connected,
+        own: false,
+        last_attempt: 1_700_000_000_000,
+        last_error,
+    }
 }
 
 /// A hub that sees one hub it has dialed, one that has dialed it, one behind another, one over Redis, and one lost.
@@ -68,7 +78,7 @@ fn meshed() -> Hub {
             HubView { route: Some(Via::Bridge(hub_id(4))), bridged: true, ..view(4) },
             HubView { live: false, ..view(5) },
         ],
-        links: vec![link(1, 1, true, "wss://a.example:1/ws"), link(2, 2, false, "10.0.0.2:55555")],
+        links: vec![link(1, 1, "10.0.0.1:1", Some("wss://a.example:1/ws")), link(2, 2, "10.0.0.2:55555", None)],
         dials: vec![
             dial("wss://a.example:1/ws", DialSource::Bootstrap, true),
             dial("ws://10.0.0.9:8080", DialSource::Dns, false),
@@ -154,7 +164,7 @@ fn hubstats_tell_how_hubs_are_reached_and_which_are_lost() {
     assert_eq!(
         body["links"][1],
         json!({"address": "10.0.0.2:55555", "dialed": false, "hub": hub_id(2).to_string(), "legacy": false,
-            "queuedBytes": 7, "rttMs": 1.5, "saturated": false})
+            "queuedBytes": 7, "ready": true, "rttMs": 1.5, "saturated": false, "url": null})
     );
     assert_eq!(
         body["redis"],
