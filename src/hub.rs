@@ -8,7 +8,7 @@ use std::time::Duration;
 use mesh::{MeshHandle, MeshReading};
 use proto::ShardId;
 use proto::limits::{CLOSE_LINGER, MAILBOX_BATCHES, TICK};
-use shard::{Reading, ShardHandle};
+use shard::{Reading, ShardHandle, Shards};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
@@ -90,12 +90,12 @@ impl Hub {
         let (mesh_end, mesh_ends) = mpsc::channel(1);
         let (mesh, mailbox) = mesh.map(|mesh| (mesh, mpsc::channel(MAILBOX_BATCHES))).unzip();
         let (post, mailbox) = mailbox.unzip();
-        let (shards, posts) = shard::start(config, listeners, publish, post, &end)?;
+        let Shards { handles: shards, mailboxes } = shard::start(config, listeners, publish, post, &end)?;
         let mesh = match mesh.zip(mailbox) {
             Some((Mesh { config, sockets, publish }, mailbox)) => {
                 let mesh_end = mesh_end.clone();
                 let ended = move || _ = mesh_end.try_send(());
-                Some(mesh::start(config, posts, mailbox, sockets, publish, ended)?)
+                Some(mesh::start(config, mailboxes, mailbox, sockets, publish, ended)?)
             }
             None => None,
         };
@@ -152,5 +152,21 @@ impl Hub {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_any_part_is_heard() {
+        let (shard, shards) = mpsc::channel(1);
+        let (mesh, mesh_ends) = mpsc::channel(1);
+        let mut ends = Ends { shards, mesh: mesh_ends, _mesh: mesh.clone() };
+        mesh.try_send(()).unwrap();
+        assert_eq!(ends.next().await, Failed::Mesh);
+        shard.try_send(ShardId(3)).unwrap();
+        assert_eq!(ends.next().await, Failed::Shard(ShardId(3)));
     }
 }

@@ -80,9 +80,17 @@ impl ShardHandle {
     }
 }
 
+/// The shards of a hub, in the order of their numbers.
+#[derive(Debug)]
+pub struct Shards {
+    /// The hub's hold on each.
+    pub handles: Vec<ShardHandle>,
+    /// Where each takes letters, for the mesh.
+    pub mailboxes: Vec<mpsc::Sender<Vec<Letter>>>,
+}
+
 /// Starts one shard for each set of listeners. Each publishes its numbers once a tick, by the sender at its place in
-/// `publish`; `mesh` takes the letters to the mesh; `ended` hears of a shard's end, wanted or not. Returned with the shards are
-/// their mailboxes, in the same order, for whoever else has letters for them.
+/// `publish`; `mesh` takes the letters to the mesh; `ended` hears of a shard's end, wanted or not.
 ///
 /// # Errors
 ///
@@ -93,7 +101,7 @@ pub fn start(
     publish: Vec<watch::Sender<Arc<Reading>>>,
     mesh: Option<mpsc::Sender<Vec<Letter>>>,
     ended: &mpsc::Sender<ShardId>,
-) -> std::io::Result<(Vec<ShardHandle>, Vec<mpsc::Sender<Vec<Letter>>>)> {
+) -> std::io::Result<Shards> {
     let shards = listeners.len() as u16;
     let (homes, arrivals): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(HANDOFF_QUEUE)).unzip();
     let (posts, mailboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(MAILBOX_BATCHES)).unzip();
@@ -127,7 +135,7 @@ pub fn start(
         })?;
         handles.push(ShardHandle { commands, thread });
     }
-    Ok((handles, posts))
+    Ok(Shards { handles, mailboxes: posts })
 }
 
 /// Tells of a shard's end, also when its thread panics.

@@ -276,3 +276,6 @@ fn redis_url(text: &str) -> Result<RedisUrl, String> {
         Err("it is not the URL of a Redis: redis://[user:password@]host[:port], or rediss:// for TLS".to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests;

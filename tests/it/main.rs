@@ -7,6 +7,7 @@ mod door;
 mod ends;
 mod hub;
 mod limits;
+mod links;
 mod mesh;
 mod redis;
 mod signaling;
