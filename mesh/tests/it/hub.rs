@@ -106,7 +106,9 @@ impl Hub {
 
     /// Waits until the mesh looks like this.
     pub(crate) async fn until(&mut self, what: &str, is: impl Fn(&MeshReading) -> bool) -> Arc<MeshReading> {
-        let found = tokio::time::timeout(DEADLINE, self.readings.wait_for(|reading| is(reading)));
+        // The first one is from before the mesh's own.
+        let seen = |reading: &Arc<MeshReading>| reading.busy_micros > 0 && is(reading);
+        let found = tokio::time::timeout(DEADLINE, self.readings.wait_for(seen));
         let found = found.await.map(|reading| Arc::clone(&reading.unwrap()));
         found.unwrap_or_else(|_| panic!("never: {what}: {:#?}", self.reading()))
     }
