@@ -318,3 +318,12 @@ pub const BRIDGE_EVENTS: usize = 64;
 
 /// Accepted links that may wait for the mesh. One more waits at the door.
 pub const LINK_SOCKETS: usize = 16;
+
+/// Peers that one legacy link may announce. More are refused and counted.
+pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
+
+/// How long a signal of a legacy link is remembered, to know its echo over another link to the same hub.
+pub const LEGACY_ECHO: Duration = Duration::from_secs(2);
+
+/// Signals that are remembered for [`LEGACY_ECHO`]: 32 B each. Of more the oldest are forgotten, and an echo of them is passed on.
+pub const MAX_LEGACY_ECHOES: usize = 4096;
