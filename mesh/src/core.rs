@@ -88,7 +88,7 @@ impl Core {
             relay: Relay::new(config.relay.clone(), now),
             clock: Arc::clone(&config.clock),
             max_message: LINK_MESSAGE_BYTES.max(Self::room_for(config.max_message_bytes)),
-            max_text: config.max_message_bytes,
+            max_text: Self::room_for(config.max_message_bytes),
             links: BTreeMap::new(),
             last_link: 0,
             targets: Targets::new(&config.bootstrap, &config.legacy),

@@ -29,7 +29,7 @@ pub(crate) enum Phase {
     Ready,
     /// Told to go, and still heard: what was under way counts.
     Retiring,
-    /// Not heard any more. The socket waits for the last bytes to leave, and for the other end.
+    /// Only its close frame or end is waited for, and that the last bytes leave.
     Closing,
 }
 
@@ -86,6 +86,11 @@ impl Link {
     /// Whether a close frame has been queued: nothing may follow it.
     pub(crate) fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Retiring | Phase::Closing)
+    }
+
+    /// Whether what comes cannot be understood any more.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.other_done || matches!(self.phase, Phase::Closing) && self.end == Some(LinkEnd::Malformed)
     }
 
     pub(crate) fn is_ready(&self) -> bool {

@@ -320,7 +320,7 @@ pub const LINK_MESSAGE_BYTES: usize = SNAPSHOT_BYTES
 
 /// Bytes waiting for one link (or for the bridge) at which the rules are told to say no more than they must.
 ///
-/// Half a second of a full link: about 3,000 snapshots of 64 peers would not fit, 30,000 signals do.
+/// 400 parts of a snapshot of 20 KB, or 10,000 signals of 800 B: about a tenth of a second of a link at full speed.
 pub const LINK_QUEUE_HIGH: usize = 8 * 1024 * 1024;
 
 /// Bytes waiting for one link below which the rules may say what they have: what a socket takes in a few writes.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use super::Core;
-use crate::link::Phase;
+use crate::link::{Link, Phase};
 use crate::stats::{LinkEnd, REFUSED_CODE};
 
 impl Core {
@@ -25,7 +25,7 @@ impl Core {
         self.stats.bytes_in += bytes.len() as u64;
         let Some(link) = self.links.get_mut(&id) else { return };
         link.last_heard = now.at;
-        if matches!(link.phase, Phase::Closing) {
+        if link.is_deaf() {
             return;
         }
         let mut partial = std::mem::take(&mut link.partial);
@@ -45,7 +45,7 @@ impl Core {
             }
             partial
         };
-        if let Some(link) = self.links.get_mut(&id).filter(|link| !matches!(link.phase, Phase::Closing)) {
+        if let Some(link) = self.links.get_mut(&id).filter(|link| !link.is_deaf()) {
             link.partial = rest;
         }
         self.turn_ends(now);
@@ -69,7 +69,7 @@ impl Core {
                 }
                 Err(violation) => self.malformed(id, &violation.to_string(), now),
             }
-            if self.links.get(&id).is_none_or(|link| matches!(link.phase, Phase::Closing)) {
+            if self.links.get(&id).is_none_or(Link::is_deaf) {
                 return (bytes.len(), 0);
             }
         };
@@ -82,6 +82,9 @@ impl Core {
     fn heard(&mut self, id: LinkId, event: Event<'_>, now: Now) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let legacy = link.legacy;
+        if matches!(link.phase, Phase::Closing) && !matches!(event, Event::Close(_)) {
+            return;
+        }
         match event {
             Event::Binary(payload) if !legacy => {
                 self.stats.frames_in += 1;
