@@ -1,0 +1,85 @@
+//! Many days, each from its seed.
+
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::saboteur::Fault;
+use super::world::World;
+
+/// Plays a day. SIM_SECONDS makes it shorter, to see how early it goes wrong.
+fn play(seed: u64, fault: Option<Fault>, traced: bool) -> (Option<String>, String) {
+    let mut world = World::new(seed, fault, traced);
+    let length = told_to("SIM_SECONDS").map(Duration::from_secs);
+    let ended = catch_unwind(AssertUnwindSafe(|| world.run(length)));
+    let panicked = ended.is_err().then(|| "a panic: see above".to_owned());
+    (panicked.or_else(|| world.complaints.into_iter().next()), world.trace.unwrap_or_default())
+}
+
+fn told_to(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+/// Plays the seeds from 0 to `SIM_SEEDS`, or from `SIM_FROM`, or the one of `SIM_SEED`.
+#[test]
+fn no_seed_breaks_a_promise() {
+    if let Some(seed) = told_to("SIM_SEED") {
+        let (complaint, trace) = play(seed, None, true);
+        println!("{trace}");
+        assert!(complaint.is_none(), "seed {seed}: {}", complaint.unwrap_or_default());
+        return;
+    }
+    let first = told_to("SIM_FROM").unwrap_or(0);
+    let last = first + told_to("SIM_SEEDS").unwrap_or(400);
+    let began = Instant::now();
+    let next = AtomicU64::new(first);
+    let player = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= last {
+                return None;
+            }
+            if let (Some(complaint), _) = play(seed, None, false) {
+                next.store(last, Ordering::Relaxed);
+                return Some((seed, complaint));
+            }
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let found = thread::scope(|scope| {
+        let players: Vec<_> = (0..threads).map(|_| scope.spawn(player)).collect();
+        players.into_iter().filter_map(|player| player.join().expect("a player does not panic")).min()
+    });
+    if let Some((seed, complaint)) = found {
+        let (_, trace) = play(seed, None, true);
+        let lines: Vec<&str> = trace.lines().collect();
+        let end = lines[lines.len().saturating_sub(40)..].join("\n");
+        panic!(
+            "{end}\n\nseed {seed}: {complaint}\nagain: SIM_SEED={seed} cargo test --test sim mesh::seeds::no_seed -- --nocapture"
+        );
+    }
+    let seeds = last - first;
+    println!("{seeds} seeds, {:.1} a second", seeds as f64 / began.elapsed().as_secs_f64());
+}
+
+/// A seed that could not be played again would be of no use.
+#[test]
+fn the_same_seed_is_the_same_day() {
+    for seed in 0..8 {
+        let ((_, one), (_, other)) = (play(seed, None, true), play(seed, None, true));
+        assert!(one.lines().count() > 100, "seed {seed} has an empty day");
+        assert_eq!(one, other, "seed {seed}");
+    }
+}
+
+/// What the oracles are worth: each planted bug is found, and soon.
+#[test]
+fn planted_bugs_are_found() {
+    for fault in Fault::ALL {
+        let found = (0..200).find_map(|seed| Some((seed, play(seed, Some(fault), false).0?)));
+        let Some((seed, complaint)) = found else { panic!("{fault:?} goes unseen") };
+        println!("{fault:?}: seed {seed}: {complaint}");
+    }
+}
