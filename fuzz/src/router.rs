@@ -289,10 +289,9 @@ impl Hub {
     fn announced(&mut self, shard: ShardId, peer: PeerId, network: &str) {
         let to_shard = self.post.iter().filter(|((_, to), _)| *to == shard).flat_map(|(_, letters)| letters);
         let on_their_way: Vec<_> = to_shard
-            .filter_map(|letter| match letter {
-                Letter::Joined(joined) if joined.network.as_str() == network => Some(joined.peer),
-                _ => None,
-            })
+            .filter_map(|letter| if let Letter::Joined(joined) = letter { Some(joined) } else { None })
+            .filter(|joined| joined.network.as_str() == network)
+            .map(|joined| joined.peer)
             .collect();
         for session in self.sessions.values_mut().filter(|session| session.admitted) {
             if session.client.peer == peer {

@@ -1,5 +1,7 @@
 //! What a client says, understood once. JSON is this file's secret.
 
+mod legacy;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +14,8 @@ use crate::id::{NetworkName, PeerId};
 use crate::limits::{MAX_ANNOUNCE_DATA_BYTES, MAX_ANNOUNCE_DEPTH, MAX_ECHOED_TYPE_BYTES, MAX_MESSAGE_ID_BYTES};
 use crate::reason::ErrorCode;
 use crate::wire::{MessageKind, SignalKind, put_string};
+
+pub(crate) use legacy::{LegacyMessage, parse_legacy};
 
 /// A message of a client. What it borrows, it borrows from the message's text.
 #[derive(Debug, PartialEq, Eq)]

@@ -236,3 +236,12 @@ pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
 
 /// Heartbeats in a row that have to come better over another way, before signals take that one.
 pub const ROUTE_PATIENCE: u8 = 3;
+
+/// Peers that one legacy link may announce. More are refused and counted.
+pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
+
+/// How long a signal of a legacy link is remembered, to know its echo over another link to the same hub.
+pub const LEGACY_ECHO: Duration = Duration::from_secs(2);
+
+/// Signals that are remembered for [`LEGACY_ECHO`]: 32 B each. Of more the oldest are forgotten, and an echo of them is passed on.
+pub const MAX_LEGACY_ECHOES: usize = 4096;

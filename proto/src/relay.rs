@@ -1,13 +1,31 @@
 //! The rules between hubs: presence, routing, takeovers. One for each hub.
 
+mod directory;
+mod holding;
+mod hubs;
+mod legacy;
+mod presence;
+mod remote;
+mod signals;
+mod takeover;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::envelope::{Envelope, EnvelopeKind};
-use crate::id::{HubId, HubIncarnation, Keys, LinkId, ShardId, Via};
-use crate::router::Letter;
+use crate::id::{HubId, HubIncarnation, Keys, LinkId, PeerId, ShardId, Via};
+use crate::router::{Letter, RouterStats};
 use crate::time::Now;
-use crate::{PeerId, RouterStats};
-use std::sync::Arc;
+
+use directory::Directory;
+use holding::Holding;
+use legacy::Legacy;
+use presence::Outgoing;
+use remote::Remote;
 
 /// What a relay is told of its hub when it is made.
 #[derive(Clone, Debug)]
@@ -242,21 +260,110 @@ pub struct RelayStats {
 #[derive(Debug)]
 pub struct Relay {
     config: RelayConfig,
-    outputs: std::collections::VecDeque<RelayOutput>,
+    /// What this hub holds. Others replicate it.
+    own: Holding,
+    hubs: BTreeMap<HubId, Remote>,
+    /// The hubs by the numbers that shards call them.
+    numbers: Vec<Option<HubId>>,
+    directory: Directory,
+    links: BTreeMap<LinkId, Link>,
+    /// The link to each neighbour.
+    by_hub: BTreeMap<HubId, LinkId>,
+    bridge: Bridge,
+    legacy: Legacy,
+    /// Counts this hub's own heartbeats.
+    beats: u64,
+    next_beat: Duration,
+    /// Leases are not judged before: what came while the process was stopped has to be read first.
+    judge_from: Duration,
+    last_timeout: Duration,
+    draining: bool,
+    ended: bool,
+    /// The hubs that are linked with this one by whatever way, by what they say; made anew when they say something else.
+    component: Option<BTreeSet<HubId>>,
+    outputs: VecDeque<RelayOutput>,
     stats: RelayStats,
+}
+
+#[derive(Debug)]
+struct Link {
+    hub: HubId,
+    saturated: bool,
+    /// Something was not sent for want of room.
+    missed: bool,
+    outgoing: VecDeque<Outgoing>,
+}
+
+#[derive(Debug, Default)]
+struct Bridge {
+    up: bool,
+    saturated: bool,
+    missed: bool,
+    outgoing: VecDeque<Outgoing>,
 }
 
 impl Relay {
     /// A relay that knows no other hub.
-    pub fn new(config: RelayConfig, _now: Now) -> Self {
-        Self { config, outputs: Default::default(), stats: RelayStats::default() }
+    pub fn new(config: RelayConfig, now: Now) -> Self {
+        Self {
+            own: Holding::default(),
+            hubs: BTreeMap::new(),
+            numbers: Vec::new(),
+            directory: Directory::new(config.keys),
+            links: BTreeMap::new(),
+            by_hub: BTreeMap::new(),
+            bridge: Bridge::default(),
+            legacy: Legacy::new(config.keys),
+            beats: 0,
+            next_beat: now.at,
+            judge_from: Duration::ZERO,
+            last_timeout: now.at,
+            draining: false,
+            ended: false,
+            component: None,
+            outputs: VecDeque::new(),
+            stats: RelayStats::default(),
+            config,
+        }
     }
 
     /// Takes in what happened.
-    pub fn handle_input(&mut self, _input: RelayInput<'_>, _now: Now) {}
+    pub fn handle_input(&mut self, input: RelayInput<'_>, now: Now) {
+        debug_assert!(self.outputs.is_empty(), "outputs were not drained before the next input");
+        match input {
+            RelayInput::BridgeDown => self.bridge_down(),
+            RelayInput::BridgeUp => self.bridge_up(now),
+            RelayInput::Draining => self.begin_drain(now),
+            RelayInput::Ending => self.say_farewell(now),
+            RelayInput::LegacyText { link, text } => self.legacy_said(link, text, now),
+            RelayInput::LegacyUp { link, hub, dialed } => self.legacy_up(link, hub, dialed, now),
+            RelayInput::Letter(letter) => self.letter(letter, now),
+            RelayInput::LinkDown { link } => self.link_down(link, now),
+            RelayInput::LinkUp { link, hub } => self.link_up(link, hub, now),
+            RelayInput::Received { via, envelope } => self.received(via, envelope, now),
+            RelayInput::Room { way } => self.room(way, now),
+            RelayInput::Saturated { way } => self.saturated(way, now),
+        }
+    }
 
     /// Does what [`Self::poll_timeout`] said is due.
-    pub fn handle_timeout(&mut self, _now: Now) {}
+    pub fn handle_timeout(&mut self, now: Now) {
+        debug_assert!(self.outputs.is_empty(), "outputs were not drained before the next input");
+        self.notice_thaw(now);
+        if self.next_beat <= now.at {
+            self.beat(now);
+            self.forget_the_dead(now);
+        }
+        let due: Vec<HubId> = self
+            .hubs
+            .iter()
+            .filter(|(_, remote)| remote.due().is_some_and(|at| at <= now.at))
+            .map(|(&hub, _)| hub)
+            .collect();
+        for hub in due {
+            self.hub_due(hub, now);
+        }
+    }
 
     /// The next thing to do, or `None` when all has been said.
     pub fn poll_output(&mut self) -> Option<RelayOutput> {
@@ -265,12 +372,13 @@ impl Relay {
 
     /// When [`Self::handle_timeout`] wants to be called; it may be called earlier.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        None
-    }
-
-    /// What has been counted, gauges brought up to date.
-    pub fn stats(&mut self, _now: Now) -> &RelayStats {
-        &self.stats
+        if self.ended {
+            return None;
+        }
+        let hubs = self.hubs.values().filter_map(Remote::due).min();
+        // A lease that is not judged yet is not due.
+        let hubs = hubs.map(|at| if at <= self.last_timeout { at.max(self.judge_from) } else { at });
+        Some(hubs.map_or(self.next_beat, |at| at.min(self.next_beat)))
     }
 
     /// This hub's present life: others may have remembered a later one than it was made with.
@@ -278,13 +386,45 @@ impl Relay {
         self.config.incarnation
     }
 
-    /// Every other hub that is remembered, ascending by id.
-    pub fn hubs(&self, _now: Now) -> Vec<HubView> {
-        Vec::new()
+    /// Where a peer is: the hub that holds it, this one included.
+    pub fn locate(&self, peer: &PeerId) -> Option<HubId> {
+        self.directory.holder(peer).map(|claim| claim.hub)
     }
 
-    /// Where a peer is: the hub that holds it, this one included.
-    pub fn locate(&self, _peer: &PeerId) -> Option<HubId> {
-        None
+    fn letter(&mut self, letter: Letter, now: Now) {
+        match letter {
+            Letter::AskTakeover { peer, shard, ticket } => self.ask_takeover(peer, shard, ticket, now),
+            Letter::ChallengeAnswered { peer, asker, in_use } => self.challenge_answered(peer, asker, in_use, now),
+            Letter::Outcome { origin, outcome, .. } => self.outcome(&origin, outcome, now),
+            Letter::Signal { origin, from, target, frame } => self.signalled(origin, from, target, frame, now),
+            Letter::Closed { .. } | Letter::Joined(_) | Letter::Left(_) | Letter::Opened { .. } => {
+                self.own_peer_changed(&letter, now);
+            }
+            // These are the shards' to read.
+            Letter::Challenge { .. }
+            | Letter::Elsewhere { .. }
+            | Letter::Nowhere { .. }
+            | Letter::Superseded { .. }
+            | Letter::TakeoverAnswered { .. } => {}
+        }
+    }
+
+    fn received(&mut self, via: Via, envelope: Envelope, now: Now) {
+        self.stats.received[envelope.kind() as usize] += 1;
+        match envelope {
+            Envelope::Change(change) => self.changed(via, change, now),
+            Envelope::Farewell(hub, incarnation) => self.heard_farewell(via, hub, incarnation, now),
+            Envelope::Heartbeat(beat) => self.heard_heartbeat(via, &beat, now),
+            // The links' own.
+            Envelope::Hello(_) => {}
+            Envelope::Routed(route, routed) => self.routed(via, route, *routed, now),
+            Envelope::Snapshot(part) => self.snapshot_came(via, *part, now),
+            Envelope::SnapshotRequest(request) => self.snapshot_asked(via, request),
+        }
+    }
+
+    fn send(&mut self, to: Destination, envelope: Envelope) {
+        self.stats.sent[envelope.kind() as usize] += 1;
+        self.outputs.push_back(RelayOutput::Send { to, envelope });
     }
 }

@@ -410,6 +410,45 @@ pub(crate) fn go_away(
     })
 }
 
+/// How this hub introduces itself on a legacy link that it dialed. Others show `host` and `port` and use neither.
+pub(crate) fn legacy_announce(namespace: &str, advertise: Option<&str>, wall_ms: u64) -> String {
+    let authority = advertise.and_then(|url| url.split_once("://")).map_or("", |(_, rest)| rest);
+    let authority = authority.split('/').next().unwrap_or_default();
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
+    let mut out = Vec::new();
+    put(&mut out, "{\"type\":\"announce\",\"networkName\":");
+    put_string(&mut out, namespace);
+    put(&mut out, ",\"data\":{\"isHub\":true,\"port\":");
+    put_u64(&mut out, port.parse::<u16>().unwrap_or(8080).into());
+    put(&mut out, ",\"host\":");
+    put_string(&mut out, host);
+    put(&mut out, ",\"capabilities\":[\"signaling\",\"relay\"],\"timestamp\":");
+    out.extend_from_slice(&timestamp(wall_ms));
+    put(&mut out, "}}");
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// What the seed tells whoever connects, a hub as well.
+pub(crate) fn legacy_connected(to: &PeerId, own: &HubId, wall_ms: u64) -> String {
+    let mut out = Vec::new();
+    put(&mut out, "{\"type\":\"connected\",\"data\":{\"peerId\":\"");
+    out.extend_from_slice(&to.to_hex());
+    put(&mut out, "\",\"hubId\":\"");
+    out.extend_from_slice(&own.0.to_hex());
+    put(&mut out, "\"}");
+    put_tail(&mut out, SYSTEM, None, crate::NetworkName::GLOBAL, wall_ms);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// A peer, as a legacy link hears of it.
+pub(crate) fn legacy_discovered(data: &[u8], network: &str, wall_ms: u64) -> String {
+    let mut out = Vec::with_capacity(data.len() + network.len() + 128);
+    put(&mut out, "{\"type\":\"peer-discovered\",\"data\":");
+    out.extend_from_slice(data);
+    put_tail(&mut out, SYSTEM, None, network, wall_ms);
+    String::from_utf8(out).unwrap_or_default()
+}
+
 const NOBODY: PeerId = PeerId::from_bytes([0; 20]);
 
 /// A message to many, of type `kind` and with `data`.

@@ -26,18 +26,19 @@ const perfect = await readFile(new URL('perfect.html', import.meta.url), 'utf8')
 const CASES = [
   { name: '2 pages with the example', html: printed ?? example, count: 2, most: 2 },
   { name: '4 pages with the example', html: printed ?? example, count: 4, most: 2 },
-  { name: '2 pages with perfect negotiation', html: perfect, count: 2, most: 5 }
+  { name: '2 pages with perfect negotiation', html: perfect, count: 2, most: 5 },
+  { name: '2 pages on two hubs', html: printed ?? example, count: 2, most: 2, hubs: 2 }
 ]
 
-for (const { name, html, count, most } of CASES) {
-  hubTest(`${name} talk to each other`, { timeout: 180_000 }, async hub => {
+for (const { name, html, count, most, hubs = 1 } of CASES) {
+  hubTest(`${name} talk to each other`, { hubs, timeout: 180_000 }, async (...all) => {
     const web = await serve({ '/': html })
     const browser = await launch()
     try {
-      const url = `${web.origin}/?hub=${hub.ws}`
+      const url = index => `${web.origin}/?hub=${all[index % hubs].ws}`
       // On a busy machine a page gathers no candidates now and then. The wire has to be right in each try.
       for (let tries = 1; ; tries++) {
-        const pages = await Promise.all(Array.from({ length: count }, () => openPage(browser, url)))
+        const pages = await Promise.all(Array.from({ length: count }, (_, index) => openPage(browser, url(index))))
         const failure = await Promise.all(pages.map(page => hearsAll(page, pages))).then(() => null, error => error)
         for (const from of pages) {
           for (const to of pages) if (from !== to) assert.ok(await checkSignals(from, to) >= 1, 'an offer or an answer')

@@ -49,17 +49,46 @@ export async function startHub ({ env = {}, args = ['serve'], port } = {}) {
   return hub
 }
 
-/** A test with a hub of its own. */
+const MESH_TOKEN = 'of-the-mesh'
+
+/** Starts hubs that are one mesh, and waits until each is linked with every other. */
+export async function startMesh (count, options = {}) {
+  const hubs = []
+  try {
+    while (hubs.length < count) {
+      const env = { ...options.env, IS_HUB: 'true', MESH_TOKEN, BOOTSTRAP_HUBS: hubs.map(hub => hub.ws).join(',') }
+      hubs.push(await startHub({ ...options, env }))
+    }
+    await Promise.all(hubs.map(hub => linked(hub, count - 1)))
+    return hubs
+  } catch (error) {
+    const said = hubs.map(hub => hub.stderr()).join('---\n')
+    await Promise.all(hubs.map(hub => hub.kill()))
+    throw new Error(`${error.message}\n${said}`)
+  }
+}
+
+async function linked (hub, others) {
+  const deadline = Date.now() + READY_MS
+  for (;;) {
+    const { hubs } = await (await fetch(`${hub.url}/health`)).json()
+    if (hubs === others) return
+    if (Date.now() > deadline) throw new Error(`linked with ${hubs} of ${others} hubs within ${READY_MS} ms`)
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
+}
+
+/** A test with a hub of its own, or with as many as `hubs` says: the others follow the first. */
 export function hubTest (name, options, body) {
   test(name, { timeout: options.timeout ?? 30_000, skip: options.skip }, async t => {
-    const hub = await startHub(options)
+    const hubs = options.hubs > 1 ? await startMesh(options.hubs, options) : [await startHub(options)]
     try {
-      await body(hub, t)
+      await body(...hubs, t)
     } catch (error) {
-      console.error(`--- stderr of the hub in "${name}":\n${hub.stderr()}---`)
+      hubs.forEach((hub, at) => console.error(`--- stderr of hub ${at} in "${name}":\n${hub.stderr()}---`))
       throw error
     } finally {
-      await hub.kill()
+      await Promise.all(hubs.map(hub => hub.kill()))
     }
   })
 }

@@ -35,10 +35,10 @@ let tabs = []
 
 /** A test with a hub of its own, whose tabs are closed at its end. When it fails, what they said and heard is shown. */
 function tabTest (name, options, body) {
-  hubTest(name, options, async hub => {
+  hubTest(name, options, async (...hubs) => {
     tabs = []
     try {
-      await body(hub)
+      await body(...hubs)
     } catch (error) {
       show(tabs.filter(each => each.isOpen))
       throw error
@@ -204,15 +204,17 @@ tabTest('the links outlive the hub, and its clients come back to the next one', 
   }
 })
 
-for (const version of VERSIONS) {
-  tabTest(`${PAIRS} pairs of ${version}, each in a network of its own`, { timeout: 60_000 + PAIRS * 20_000, env: { MAX_CONNECTIONS: '2000' } }, async hub => {
+for (const [version, hubs] of [...VERSIONS.map(version => [version, 1]), ['1.1.3', 2]]) {
+  const where = hubs > 1 ? `, the two ends on ${hubs} hubs` : ''
+  tabTest(`${PAIRS} pairs of ${version}, each in a network of its own${where}`, { hubs, timeout: 60_000 + PAIRS * 20_000, env: { MAX_CONNECTIONS: '2000' } }, async (...all) => {
+    const [hub, other] = hubs > 1 ? all : [all[0], all[0]]
     const failures = []
     const waiting = Array.from({ length: PAIRS }, (_, index) => `pair-${index}`)
     const worker = async () => {
       for (let networkName = waiting.pop(); networkName; networkName = waiting.pop()) {
         const [a, b] = [await tab(version, { networkName }), await tab(version, { networkName })]
         // Both at once, as after a hub's restart: whoever is first, the larger must be told of the smaller.
-        await Promise.all([a.connect(hub), b.connect(hub)])
+        await Promise.all([a.connect(hub), b.connect(other)])
         await checkLink(a, b).catch(error => {
           failures.push(`${networkName}: ${error.message.split('\n')[0]}`)
           show([a, b])
@@ -223,28 +225,30 @@ for (const version of VERSIONS) {
     }
     await Promise.all(Array.from({ length: PAIRS_AT_ONCE }, worker))
     const connected = PAIRS - failures.length
-    console.error(`# ${version}: connected ${connected} of ${PAIRS}${failures.map(failure => `\n#   ${failure}`).join('')}`)
+    console.error(`# ${version}${where}: connected ${connected} of ${PAIRS}${failures.map(failure => `\n#   ${failure}`).join('')}`)
     assert.ok(enough(connected, PAIRS), `connected ${connected} of ${PAIRS}`)
   })
 }
 
-for (const version of VERSIONS) {
-  tabTest(`${TABS} tabs of ${version} become one mesh`, { timeout: 60_000 + TABS * 20_000 }, async hub => {
+for (const [version, hubs] of [...VERSIONS.map(version => [version, 1]), ['1.1.3', 3]]) {
+  const where = hubs > 1 ? ` over ${hubs} hubs` : ''
+  tabTest(`${TABS} tabs of ${version}${where} become one mesh`, { hubs, timeout: 60_000 + TABS * 20_000 }, async (...all) => {
+    const hubOf = index => all[index % hubs]
     const networkName = 'mesh'
     // With the default of 3, four tabs can be full of each other and leave the fifth alone for good.
     for (let count = 0; count < TABS; count++) await tab(version, { networkName, maxPeers: TABS })
     const first = [...tabs]
-    await Promise.all(first.map(each => each.connect(hub)))
+    await Promise.all(first.map((each, index) => each.connect(hubOf(index))))
     await Promise.all(first.map(each => each.wire.until(wire => wire.heard('peer-discovered').length >= TABS - 1, 'the others')))
     const linked = await those(first, each => each.sees('peerConnected', undefined, undefined, 60_000))
     // Gossip crosses the mesh, whoever is linked with whom.
     const heard = await gossip(linked)
-    console.error(`# ${version}: linked ${linked.length} of ${TABS}, ${heard} heard the gossip of one`)
+    console.error(`# ${version}${where}: linked ${linked.length} of ${TABS}, ${heard} heard the gossip of one`)
     const [leaver, ...rest] = first
     await leaver.leave()
     await Promise.all(rest.map(each => each.wire.until(() => each.leavesOf(leaver.id).length, 'the leave', NOTICED_MS)))
     // The fence: a newcomer, of which everyone hears, and which hears of everyone that is left.
-    const late = await (await tab(version, { networkName, maxPeers: TABS })).connect(hub)
+    const late = await (await tab(version, { networkName, maxPeers: TABS })).connect(hubOf(1))
     await Promise.all(rest.map(each => each.wire.until(() => each.discoveriesOf(late.id).length, 'the newcomer')))
     await late.wire.until(wire => wire.heard('peer-discovered').length >= rest.length, 'those who are left')
     const told = each => each.wire.heard('peer-discovered').map(({ message }) => message.data.peerId).sort()
@@ -279,3 +283,21 @@ async function gossip ([speaker, ...listeners]) {
   }
   return listeners.length - deaf.length
 }
+
+tabTest('peers that came and went on one hub are told to no newcomer on another', { hubs: 2, timeout: 120_000 }, async (hub, other) => {
+  const networkName = 'lobby'
+  const watcher = await (await tab('1.1.3', { networkName })).connect(other)
+  for (let round = 0; round < 4; round++) {
+    const guests = await Promise.all(Array.from({ length: 10 }, () => tab('1.1.3', { networkName })))
+    await Promise.all(guests.map(each => each.connect(hub)))
+    await Promise.all(guests.map(each => watcher.wire.until(() => watcher.discoveriesOf(each.id).length, 'a guest')))
+    await Promise.all(guests.map((each, index) => index % 2 ? each.leave() : each.vanish()))
+    await Promise.all(guests.map(each => watcher.wire.until(() => watcher.leavesOf(each.id).length, 'its leave')))
+  }
+  const late = await (await tab('1.1.3', { networkName })).connect(other)
+  await late.wire.until(() => late.discoveriesOf(watcher.id).length, 'the watcher')
+  // Whoever joins last is the fence.
+  const last = await (await tab('1.1.3', { networkName })).connect(hub)
+  await late.wire.until(() => late.discoveriesOf(last.id).length, 'the last')
+  assert.equal(late.wire.heard('peer-discovered').length, 2, 'no ghost')
+})

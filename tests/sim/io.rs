@@ -228,8 +228,16 @@ impl World {
                 self.oracle.signals.posted(cause.signal);
                 News::Signal(cause.signal)
             }
-            // Only outcomes come here otherwise: this hub has no mesh.
-            _ => News::Outcome,
+            Letter::Outcome { .. } => News::Outcome,
+            Letter::AskTakeover { .. }
+            | Letter::Challenge { .. }
+            | Letter::ChallengeAnswered { .. }
+            | Letter::Closed { .. }
+            | Letter::Elsewhere { .. }
+            | Letter::Nowhere { .. }
+            | Letter::Opened { .. }
+            | Letter::Superseded { .. }
+            | Letter::TakeoverAnswered { .. } => unreachable!("this hub has no mesh: {letter:?}"),
         }
     }
 

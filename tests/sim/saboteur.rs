@@ -66,7 +66,16 @@ impl Saboteur {
             Letter::Joined(_) => Fault::LosesJoined,
             Letter::Left(_) => Fault::LosesLeft,
             Letter::Signal { .. } => Fault::LosesSignal,
-            _ => Fault::LosesOutcome,
+            Letter::AskTakeover { .. }
+            | Letter::Challenge { .. }
+            | Letter::ChallengeAnswered { .. }
+            | Letter::Closed { .. }
+            | Letter::Elsewhere { .. }
+            | Letter::Nowhere { .. }
+            | Letter::Opened { .. }
+            | Letter::Outcome { .. }
+            | Letter::Superseded { .. }
+            | Letter::TakeoverAnswered { .. } => Fault::LosesOutcome,
         };
         if let Some(at) = self.held.iter().position(|&(f, t, _)| (f, t) == (from, to)) {
             return vec![letter, self.held.swap_remove(at).2];

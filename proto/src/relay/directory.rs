@@ -1,0 +1,162 @@
+//! Which hub a peer is at, and what the shards of this hub are told of it.
+//!
+//! For a moment a peer can be at several hubs: while it moves, or after hubs that did not hear each other do again. Each
+//! hub's word for it is a [`Claim`]; the greatest holds. Shards are shown the peers of other hubs whose claim is the greatest.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::envelope::Presence;
+use crate::id::{Claim, HubId, Keys, PeerId, PeerIncarnation, ShardId};
+use crate::reason::LeaveReason;
+use crate::router::{Announcement, Farewell, Letter};
+use crate::time::Now;
+use crate::wire::{self, MessageKind, Template};
+
+use super::{Relay, RelayOutput};
+
+#[derive(Debug)]
+pub(super) struct Directory {
+    entries: HashMap<PeerId, Entry, Keys>,
+    /// Peers that the shards are shown.
+    pub(super) shown: usize,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    claims: SmallVec<[Claim; 1]>,
+    shown: Option<(Claim, Arc<Presence>)>,
+}
+
+/// How those who lose a peer hear of it.
+#[derive(Clone, Debug)]
+pub(super) enum How {
+    /// As `peer-disconnected`.
+    Disconnected(LeaveReason),
+    /// As the peer's own goodbye.
+    Goodbye(Arc<Template>),
+}
+
+impl Directory {
+    pub(super) fn new(keys: Keys) -> Self {
+        Self { entries: HashMap::with_hasher(keys), shown: 0 }
+    }
+
+    /// The claim that holds.
+    pub(super) fn holder(&self, peer: &PeerId) -> Option<Claim> {
+        self.entries.get(peer)?.claims.iter().max().copied()
+    }
+
+    /// Notes the word of a hub: the session it holds now, if any.
+    pub(super) fn note(&mut self, peer: PeerId, hub: HubId, session: Option<PeerIncarnation>) {
+        let entry = self.entries.entry(peer).or_default();
+        entry.claims.retain(|claim| claim.hub != hub);
+        entry.claims.extend(session.map(|incarnation| Claim { incarnation, hub }));
+        if entry.claims.is_empty() && entry.shown.is_none() {
+            self.entries.remove(&peer);
+        }
+    }
+}
+
+impl Relay {
+    /// Takes in that a hub's word for a peer has changed, and brings what the shards are shown up to date.
+    pub(super) fn reconsider(&mut self, peer: PeerId, hub: HubId, how: &How, now: Now) {
+        let holding = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|h| &h.holding) };
+        let session = holding.and_then(|holding| holding.peers.get(&peer)).map(|presence| presence.session);
+        self.directory.note(peer, hub, session);
+        self.show(peer, how, now);
+    }
+
+    fn show(&mut self, peer: PeerId, how: &How, now: Now) {
+        let holder = self.directory.holder(&peer);
+        let desired = holder.and_then(|claim| {
+            if claim.hub == self.config.hub {
+                // Of its own peers the shards know themselves; those behind a legacy link they do not.
+                let legacy = self.legacy.holds(&peer);
+                return legacy.then(|| self.own.peers.get(&peer)).flatten().map(|held| (claim, Arc::clone(held)));
+            }
+            Some((claim, Arc::clone(self.hubs.get(&claim.hub)?.holding.peers.get(&peer)?)))
+        });
+        let Some(entry) = self.directory.entries.get_mut(&peer) else { return };
+        let shown = std::mem::replace(&mut entry.shown, desired.clone());
+        if entry.claims.is_empty() && entry.shown.is_none() {
+            self.directory.entries.remove(&peer);
+        }
+        let home = ShardId::home(&peer, self.config.shards, self.config.keys);
+        self.directory.shown += usize::from(desired.is_some());
+        self.directory.shown -= usize::from(shown.is_some());
+        match (&shown, &desired) {
+            (Some((old, before)), Some((new, after))) if old == new => self.tell_difference(before, after, how, now),
+            _ => {
+                if let Some((claim, before)) = &shown {
+                    let moved = How::Disconnected(LeaveReason::Moved);
+                    let how = if desired.is_some() { &moved } else { how };
+                    for announcement in &before.memberships {
+                        self.tell_left(announcement, how, now);
+                    }
+                    if desired.is_none() {
+                        self.post(home, Letter::Nowhere { peer, claim: *claim });
+                    }
+                }
+                if let Some((claim, after)) = &desired {
+                    self.post(home, Letter::Elsewhere { peer, claim: *claim });
+                    for announcement in &after.memberships {
+                        self.tell_joined(announcement, now);
+                    }
+                }
+            }
+        }
+        let own = self.own.peers.get(&peer).filter(|_| !self.legacy.holds(&peer));
+        if let (Some(own), Some(holder)) = (own, holder)
+            && holder.hub != self.config.hub
+        {
+            let claim = Claim { incarnation: own.session, hub: self.config.hub };
+            self.post(home, Letter::Superseded { peer, claim });
+        }
+    }
+
+    fn tell_difference(&mut self, before: &Presence, after: &Presence, how: &How, now: Now) {
+        let find = |presence: &Presence, of: &Announcement| {
+            let at = presence.memberships.binary_search_by(|a| a.network.cmp(&of.network)).ok()?;
+            Some(Arc::clone(&presence.memberships[at]))
+        };
+        for announcement in &before.memberships {
+            if find(after, announcement).is_none() {
+                self.tell_left(announcement, how, now);
+            }
+        }
+        for announcement in &after.memberships {
+            if find(before, announcement).is_none_or(|known| !Arc::ptr_eq(&known, announcement)) {
+                self.tell_joined(announcement, now);
+            }
+        }
+    }
+
+    fn tell_joined(&mut self, announcement: &Arc<Announcement>, now: Now) {
+        for shard in (0..self.config.shards).map(ShardId) {
+            self.post(shard, Letter::Joined(Arc::clone(announcement)));
+        }
+        self.tell_legacy(announcement, now);
+    }
+
+    fn tell_left(&mut self, announcement: &Announcement, how: &How, now: Now) {
+        let Announcement { peer, ref network, claim, .. } = *announcement;
+        let (frame, kind) = match how {
+            How::Disconnected(reason) => {
+                let frame = Arc::new(wire::peer_disconnected(&peer, *reason, network.as_str(), now.wall_ms));
+                (frame, MessageKind::PeerDisconnected)
+            }
+            How::Goodbye(frame) => (Arc::clone(frame), MessageKind::Goodbye),
+        };
+        let farewell = Arc::new(Farewell { peer, network: network.clone(), claim, frame, kind });
+        for shard in (0..self.config.shards).map(ShardId) {
+            self.post(shard, Letter::Left(Arc::clone(&farewell)));
+        }
+    }
+
+    pub(super) fn post(&mut self, to: ShardId, letter: Letter) {
+        self.outputs.push_back(RelayOutput::Letter { to, letter });
+    }
+}

@@ -1,0 +1,111 @@
+//! What one hub holds: its peers, by the changes it has said.
+
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use siphasher::sip::SipHasher13;
+
+use crate::envelope::{Change, Presence, What};
+use crate::id::{PeerId, PeerIncarnation};
+use crate::router::Announcement;
+
+/// A hub's presence after the change `seq`. The hub itself writes it; all others hold replicas.
+#[derive(Debug, Default)]
+pub(super) struct Holding {
+    pub(super) seq: u64,
+    /// Of everything in it, in whatever order it came: the exclusive or of the hashes of its parts.
+    pub(super) digest: u64,
+    pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
+}
+
+impl Holding {
+    /// Takes in the next change.
+    pub(super) fn apply(&mut self, change: &Change) {
+        self.seq = change.seq;
+        let held = self.peers.get(&change.peer).map(|presence| presence.session);
+        // Of two sessions of one id the later counts, whatever else is said of the earlier.
+        if held.is_some_and(|held| held > change.session) {
+            return;
+        }
+        match &change.what {
+            What::Up => self.begin(change.peer, change.session),
+            What::Joined(announcement) => {
+                self.begin(change.peer, change.session);
+                self.enter(announcement);
+            }
+            What::Left { network, .. } if held == Some(change.session) => {
+                let Some(presence) = self.peers.get_mut(&change.peer) else { return };
+                let at = presence.memberships.binary_search_by(|a| a.network.cmp(network));
+                if let Ok(at) = at {
+                    let left = Arc::make_mut(presence).memberships.remove(at);
+                    self.digest ^= membership_hash(&left);
+                }
+            }
+            What::Down(_) if held == Some(change.session) => self.end(&change.peer),
+            What::Left { .. } | What::Down(_) => {}
+        }
+    }
+
+    /// Takes over a whole presence.
+    pub(super) fn replace(&mut self, seq: u64, digest: u64, peers: BTreeMap<PeerId, Arc<Presence>>) {
+        *self = Self { seq, digest, peers };
+    }
+
+    fn begin(&mut self, peer: PeerId, session: PeerIncarnation) {
+        if self.peers.get(&peer).is_some_and(|presence| presence.session == session) {
+            return;
+        }
+        self.end(&peer);
+        self.digest ^= session_hash(&peer, session);
+        self.peers.insert(peer, Arc::new(Presence { peer, session, memberships: Vec::new() }));
+    }
+
+    fn enter(&mut self, announcement: &Arc<Announcement>) {
+        let Some(presence) = self.peers.get_mut(&announcement.peer) else { return };
+        let memberships = &mut Arc::make_mut(presence).memberships;
+        self.digest ^= membership_hash(announcement);
+        match memberships.binary_search_by(|a| a.network.cmp(&announcement.network)) {
+            Ok(at) => {
+                self.digest ^= membership_hash(&memberships[at]);
+                memberships[at] = Arc::clone(announcement);
+            }
+            Err(at) => memberships.insert(at, Arc::clone(announcement)),
+        }
+    }
+
+    fn end(&mut self, peer: &PeerId) {
+        if let Some(presence) = self.peers.remove(peer) {
+            self.digest ^= presence_hash(&presence);
+        }
+    }
+}
+
+/// The digest of a whole presence.
+pub(super) fn digest<'a>(peers: impl Iterator<Item = &'a Arc<Presence>>) -> u64 {
+    peers.fold(0, |digest, presence| digest ^ presence_hash(presence))
+}
+
+fn presence_hash(presence: &Presence) -> u64 {
+    let session = session_hash(&presence.peer, presence.session);
+    presence.memberships.iter().fold(session, |hash, announcement| hash ^ membership_hash(announcement))
+}
+
+/// All hubs have to compute the same: the key is fixed, and every length is written as it is on every machine.
+fn session_hash(peer: &PeerId, session: PeerIncarnation) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(0, 0);
+    hasher.write(peer.as_bytes());
+    hasher.write(&session.0.to_le_bytes());
+    hasher.finish()
+}
+
+fn membership_hash(announcement: &Announcement) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(0, 1);
+    hasher.write(announcement.peer.as_bytes());
+    hasher.write(&announcement.claim.incarnation.0.to_le_bytes());
+    let network = announcement.network.as_str().as_bytes();
+    hasher.write(&(network.len() as u64).to_le_bytes());
+    hasher.write(network);
+    hasher.write(announcement.discovered.data());
+    hasher.finish()
+}

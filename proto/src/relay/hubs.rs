@@ -1,0 +1,395 @@
+//! Who is there: links, heartbeats, leases, ends.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::envelope::{Envelope, Heartbeat};
+use crate::id::{HubId, HubIncarnation, LinkId, Via};
+use crate::limits::{HEARTBEAT, HUB_MEMORY, LEASE, MAX_HUBS, MAX_NEIGHBOURS};
+use crate::time::Now;
+
+use super::remote::{Remote, State, Ways};
+use super::signals::Inbound;
+use super::{Destination, Link, MeshEvent, Relay, RelayOutput, Way};
+
+impl Relay {
+    pub(super) fn link_up(&mut self, link: LinkId, hub: HubId, now: Now) {
+        self.links.insert(link, Link { hub, saturated: false, missed: false, outgoing: VecDeque::new() });
+        self.by_hub.insert(hub, link);
+        self.component = None;
+        self.beat(now);
+        self.tell_of_others(Destination::Link(link), now);
+    }
+
+    pub(super) fn link_down(&mut self, link: LinkId, now: Now) {
+        if self.legacy.is_link(link) {
+            return self.legacy_down(link, now);
+        }
+        let Some(ended) = self.links.remove(&link) else { return };
+        for remote in self.hubs.values_mut() {
+            remote.ways.forget(|via| via == Via::Link(link));
+        }
+        self.cancel_snapshots(|via| via == Via::Link(link), now);
+        if self.by_hub.get(&ended.hub) == Some(&link) {
+            self.by_hub.remove(&ended.hub);
+            self.component = None;
+            // Others are to stop to count on this hub's link to that one.
+            self.beat(now);
+        }
+    }
+
+    /// Tells a neighbour of every hub that is known here, as old as the news is.
+    fn tell_of_others(&mut self, to: Destination, now: Now) {
+        let beats: Vec<Heartbeat> = self
+            .hubs
+            .values()
+            .filter(|remote| remote.is_live())
+            .map(|remote| {
+                let age_ms = now.at.saturating_sub(remote.heard_at).as_millis() as u32;
+                Heartbeat { age_ms, ..(*remote.beat).clone() }
+            })
+            .collect();
+        for beat in beats {
+            self.send(to, Envelope::Heartbeat(Arc::new(beat)));
+        }
+    }
+
+    pub(super) fn saturated(&mut self, way: Way, now: Now) {
+        match way {
+            Way::Link(link) => {
+                if let Some(link) = self.links.get_mut(&link) {
+                    link.saturated = true;
+                    self.component = None;
+                    self.beat(now);
+                }
+            }
+            Way::Bridge => self.bridge.saturated = true,
+        }
+    }
+
+    pub(super) fn room(&mut self, way: Way, now: Now) {
+        let (was_saturated, missed) = match way {
+            Way::Link(link) => {
+                let Some(link) = self.links.get_mut(&link) else { return };
+                (std::mem::take(&mut link.saturated), std::mem::take(&mut link.missed))
+            }
+            Way::Bridge => (std::mem::take(&mut self.bridge.saturated), std::mem::take(&mut self.bridge.missed)),
+        };
+        if was_saturated {
+            self.component = None;
+            self.beat(now);
+        }
+        if missed && let Way::Link(link) = way {
+            self.tell_of_others(Destination::Link(link), now);
+        }
+        self.send_snapshots(way);
+    }
+
+    pub(super) fn bridge_up(&mut self, now: Now) {
+        self.bridge.up = true;
+        self.component = None;
+        self.beat(now);
+    }
+
+    pub(super) fn bridge_down(&mut self) {
+        self.bridge = super::Bridge::default();
+        self.component = None;
+        for remote in self.hubs.values_mut() {
+            remote.ways.forget(|via| matches!(via, Via::Bridge(_)));
+            remote.bridged_until = Duration::ZERO;
+        }
+        // Snapshots under way have a deadline of their own.
+    }
+
+    pub(super) fn begin_drain(&mut self, now: Now) {
+        self.draining = true;
+        self.beat(now);
+    }
+
+    pub(super) fn say_farewell(&mut self, _now: Now) {
+        self.ended = true;
+        let farewell = (self.config.hub, self.config.incarnation);
+        let links: Vec<LinkId> = self.by_hub.values().copied().collect();
+        for link in links {
+            self.send(Destination::Link(link), Envelope::Farewell(farewell.0, farewell.1));
+        }
+        if self.bridge.up {
+            self.send(Destination::Everyone, Envelope::Farewell(farewell.0, farewell.1));
+        }
+    }
+
+    /// Says that this hub lives, to every neighbour.
+    pub(super) fn beat(&mut self, now: Now) {
+        if self.ended {
+            return;
+        }
+        self.next_beat = now.at + HEARTBEAT;
+        self.beats += 1;
+        let neighbours = self.by_hub.iter().filter(|(_, link)| !self.is_saturated(Via::Link(**link)));
+        let beat = Arc::new(Heartbeat {
+            hub: self.config.hub,
+            incarnation: self.config.incarnation,
+            number: self.beats,
+            seq: self.own.seq,
+            digest: self.own.digest,
+            age_ms: 0,
+            draining: self.draining,
+            neighbours: neighbours.map(|(&hub, _)| hub).take(MAX_NEIGHBOURS).collect(),
+            advertise: self.config.advertise.clone(),
+            public_url: self.config.public_url.clone(),
+        });
+        let links: Vec<LinkId> = self.by_hub.values().copied().collect();
+        for link in links {
+            self.send(Destination::Link(link), Envelope::Heartbeat(Arc::clone(&beat)));
+        }
+        if self.bridge.up {
+            self.send(Destination::Everyone, Envelope::Heartbeat(beat));
+        }
+    }
+
+    pub(super) fn heard_heartbeat(&mut self, via: Via, beat: &Arc<Heartbeat>, now: Now) {
+        let age = Duration::from_millis(u64::from(beat.age_ms));
+        if beat.hub == self.config.hub {
+            return self.heard_of_itself(beat.incarnation, now);
+        }
+        if age >= LEASE {
+            return;
+        }
+        let heard_at = now.at.saturating_sub(age);
+        if via == Via::Bridge(beat.hub)
+            && let Some(remote) = self.hubs.get_mut(&beat.hub)
+        {
+            // Whatever else is known of it: it listens there.
+            if !remote.is_bridged(now.at) {
+                self.component = None;
+            }
+            remote.bridged_until = heard_at + LEASE;
+        }
+        let known = self.hubs.get(&beat.hub).map(|r| (r.incarnation, r.beat.number, r.state));
+        let found = match known {
+            None if self.hubs.len() >= MAX_HUBS => return,
+            None => {
+                let number = self.number(beat.hub);
+                self.hubs.insert(beat.hub, Remote::new(number, Arc::clone(beat), heard_at));
+                true
+            }
+            Some((life, ..)) if beat.incarnation < life => return,
+            Some((life, ..)) if beat.incarnation > life => {
+                let lost = self.evict(beat.hub, State::Live, now);
+                self.stats.ghosts_evicted += lost as u64;
+                self.begin_life(beat);
+                true
+            }
+            Some((_, number, state)) if beat.number <= number || state == State::Ended => {
+                self.stats.duplicates += 1;
+                if let Some(remote) = self.hubs.get_mut(&beat.hub) {
+                    remote.ways.note(via, beat.number, false);
+                }
+                return;
+            }
+            Some((.., state)) => state == State::Lost,
+        };
+        let Some(remote) = self.hubs.get_mut(&beat.hub) else { return };
+        remote.state = State::Live;
+        if remote.beat.neighbours != beat.neighbours || found {
+            self.component = None;
+        }
+        remote.beat = Arc::clone(beat);
+        remote.heard_at = heard_at;
+        if via == Via::Bridge(beat.hub) {
+            remote.bridged_until = heard_at + LEASE;
+        }
+        remote.ways.note(via, beat.number, true);
+        self.compare(beat, found, now);
+        self.pass_on(via, beat, now);
+        if found {
+            self.outputs.push_back(RelayOutput::Event(MeshEvent::HubFound(beat.hub)));
+        }
+    }
+
+    /// Compares what a hub says of its presence with what is known of it here.
+    fn compare(&mut self, beat: &Heartbeat, found: bool, now: Now) {
+        let Some(remote) = self.hubs.get_mut(&beat.hub) else { return };
+        if remote.sync.is_some() {
+            return;
+        }
+        if beat.seq > remote.holding.seq {
+            remote.note_behind(now.at);
+            if found {
+                // Nothing is under way that could fill the gap.
+                remote.ask_at = Some(now.at);
+                self.ask_for_snapshot(beat.hub, now);
+            }
+        } else if beat.seq == remote.holding.seq && beat.digest != remote.holding.digest {
+            remote.behind_since.get_or_insert(now.at);
+            self.ask_for_snapshot(beat.hub, now);
+        }
+    }
+
+    /// Passes a heartbeat on to all but those it came from.
+    fn pass_on(&mut self, via: Via, beat: &Arc<Heartbeat>, now: Now) {
+        self.pass_to_neighbours(via, beat.hub, &Envelope::Heartbeat(Arc::clone(beat)), now);
+    }
+
+    fn pass_to_neighbours(&mut self, via: Via, about: HubId, envelope: &Envelope, now: Now) {
+        let sender = match via {
+            Via::Link(link) => self.links.get(&link).map(|link| link.hub),
+            Via::Bridge(hub) => Some(hub),
+        };
+        let to: Vec<LinkId> = self
+            .by_hub
+            .iter()
+            .filter(|(hub, _)| **hub != about && Some(**hub) != sender)
+            .map(|(_, &link)| link)
+            .collect();
+        for link in to {
+            self.send(Destination::Link(link), envelope.clone());
+        }
+        if matches!(via, Via::Link(_)) && self.bridge.up && self.speaks_for(&about, now) {
+            self.send(Destination::Everyone, envelope.clone());
+        }
+    }
+
+    /// A heartbeat of this hub's own id has come back. Of an earlier life: others remember that one as later than this, so
+    /// this becomes one that is later still.
+    fn heard_of_itself(&mut self, incarnation: HubIncarnation, now: Now) {
+        if incarnation <= self.config.incarnation {
+            return;
+        }
+        self.config.incarnation = HubIncarnation(incarnation.0.saturating_add(1));
+        let hubs: Vec<HubId> = self.hubs.keys().copied().collect();
+        for hub in hubs {
+            self.give_up_outbound(hub);
+            if let Some(remote) = self.hubs.get_mut(&hub) {
+                remote.outbound = Default::default();
+                remote.inbound = Inbound::default();
+            }
+        }
+        self.outputs.push_back(RelayOutput::Event(MeshEvent::SameId));
+        self.beat(now);
+    }
+
+    /// A hub has begun anew: nothing of its earlier life holds.
+    fn begin_life(&mut self, beat: &Arc<Heartbeat>) {
+        let Some(remote) = self.hubs.get_mut(&beat.hub) else { return };
+        remote.incarnation = beat.incarnation;
+        remote.outbound = Default::default();
+        remote.inbound = Inbound::default();
+        remote.ways = Ways::default();
+        remote.failed_ask = None;
+    }
+
+    pub(super) fn heard_farewell(&mut self, via: Via, hub: HubId, incarnation: HubIncarnation, now: Now) {
+        let known = self.hubs.get(&hub).filter(|remote| remote.incarnation == incarnation);
+        if known.is_none_or(|remote| remote.state == State::Ended) {
+            return;
+        }
+        let lost = self.evict(hub, State::Ended, now);
+        self.component = None;
+        self.outputs.push_back(RelayOutput::Event(MeshEvent::HubLeft(hub, lost)));
+        self.pass_to_neighbours(via, hub, &Envelope::Farewell(hub, incarnation), now);
+    }
+
+    /// After a stop of the whole process every lease looks as if it had ended. What came meanwhile is read first.
+    pub(super) fn notice_thaw(&mut self, now: Now) {
+        if now.at.saturating_sub(self.last_timeout) > 2 * HEARTBEAT {
+            self.judge_from = now.at + HEARTBEAT;
+        }
+        self.last_timeout = now.at;
+    }
+
+    /// Does what is due about a hub.
+    pub(super) fn hub_due(&mut self, hub: HubId, now: Now) {
+        let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.at);
+        let Some(remote) = self.hubs.get(&hub) else { return };
+        if remote.is_live() && remote.lease_ends() <= now.at && self.judge_from <= now.at {
+            let lost = self.evict(hub, State::Lost, now);
+            self.component = None;
+            self.stats.hubs_lost += 1;
+            self.stats.ghosts_evicted += lost as u64;
+            self.outputs.push_back(RelayOutput::Event(MeshEvent::HubLost(hub, lost)));
+        }
+        let Some(remote) = self.hubs.get(&hub) else { return };
+        if due(remote.sync.as_ref().map(|sync| sync.deadline)) {
+            self.give_up_snapshot(hub, now);
+        }
+        if due(self.hubs.get(&hub).and_then(|remote| remote.ask_at)) {
+            self.ask_for_snapshot(hub, now);
+        }
+        if due(self.hubs.get(&hub).and_then(|remote| remote.outcomes_due)) {
+            self.send_outcomes(hub, now);
+        }
+        self.expire_held(hub, now);
+        self.expire_outbound(hub, now);
+    }
+
+    /// Forgets hubs that have been gone for long.
+    pub(super) fn forget_the_dead(&mut self, now: Now) {
+        let dead: Vec<HubId> = self
+            .hubs
+            .values()
+            .filter(|remote| !remote.is_live() && remote.heard_at + HUB_MEMORY <= now.at)
+            .map(Remote::hub)
+            .collect();
+        for hub in dead {
+            if let Some(remote) = self.hubs.remove(&hub)
+                && let Some(number) = self.numbers.get_mut(remote.number as usize)
+            {
+                *number = None;
+            }
+        }
+    }
+
+    /// The number by which shards call a hub. One that is free again is given again.
+    fn number(&mut self, hub: HubId) -> u32 {
+        let free = self.numbers.iter().position(Option::is_none);
+        let at = free.unwrap_or_else(|| {
+            self.numbers.push(None);
+            self.numbers.len() - 1
+        });
+        self.numbers[at] = Some(hub);
+        at as u32
+    }
+
+    fn cancel_snapshots(&mut self, gone: impl Fn(Via) -> bool, now: Now) {
+        let waiting: Vec<HubId> = self
+            .hubs
+            .iter()
+            .filter(|(_, remote)| remote.sync.as_ref().is_some_and(|sync| gone(sync.via)))
+            .map(|(&hub, _)| hub)
+            .collect();
+        for hub in waiting {
+            self.give_up_snapshot(hub, now);
+        }
+    }
+
+    /// Whether this hub is the one that tells the bridge of a hub that is not on it: of all hubs that are linked with that
+    /// one and on the bridge, the one with the least id does.
+    pub(super) fn speaks_for(&mut self, hub: &HubId, now: Now) -> bool {
+        if self.hubs.get(hub).is_none_or(|remote| remote.is_bridged(now.at)) {
+            return false;
+        }
+        if self.component.is_none() {
+            self.component = Some(self.linked_hubs());
+        }
+        let Some(component) = &self.component else { return false };
+        let bridged = |hub: &HubId| self.hubs.get(hub).is_some_and(|remote| remote.is_bridged(now.at));
+        component.contains(hub) && !component.iter().any(|other| *other < self.config.hub && bridged(other))
+    }
+
+    /// All hubs that are linked with this one, directly or by way of others, by what they last said.
+    fn linked_hubs(&self) -> BTreeSet<HubId> {
+        let mut linked: BTreeSet<HubId> = self.by_hub.keys().copied().collect();
+        let mut look_at: Vec<HubId> = linked.iter().copied().collect();
+        while let Some(hub) = look_at.pop() {
+            let Some(remote) = self.hubs.get(&hub).filter(|remote| remote.is_live()) else { continue };
+            for &next in &remote.beat.neighbours {
+                if next != self.config.hub && linked.insert(next) {
+                    look_at.push(next);
+                }
+            }
+        }
+        linked
+    }
+}

@@ -1,0 +1,367 @@
+//! Presence: each hub writes its own, all others hold replicas. Changes flood, snapshots repair.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::envelope::{Change, Envelope, Presence, SnapshotPart, SnapshotRequest, What};
+use crate::id::{HubId, HubIncarnation, PeerId, PeerIncarnation, Via};
+use crate::limits::{
+    GAP_PATIENCE, MAX_CHANGES_AHEAD, MAX_PEERS_PER_HUB, MAX_SNAPSHOTS_OUT, SNAPSHOT_BYTES, SNAPSHOT_PATIENCE,
+    SNAPSHOT_PEERS,
+};
+use crate::reason::LeaveReason;
+use crate::router::{Announcement, Letter};
+use crate::time::Now;
+
+use super::directory::How;
+use super::holding;
+use super::remote::{State, Sync};
+use super::{Destination, MeshEvent, Relay, RelayOutput, Way};
+
+/// A snapshot on its way to a neighbour.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    to: Destination,
+    hub: HubId,
+    incarnation: HubIncarnation,
+    seq: u64,
+    digest: u64,
+    /// What is left of it.
+    peers: std::vec::IntoIter<Arc<Presence>>,
+    parts: u32,
+}
+
+impl Relay {
+    /// A shard of this hub says something of a peer of its own.
+    pub(super) fn own_peer_changed(&mut self, letter: &Letter, now: Now) {
+        let (peer, session, what) = match letter {
+            Letter::Opened { peer, claim } => (*peer, claim.incarnation, What::Up),
+            Letter::Closed { peer, claim, reason } => {
+                (*peer, claim.incarnation, What::Down(LeaveReason::Closed(*reason)))
+            }
+            Letter::Joined(announcement) => {
+                (announcement.peer, announcement.claim.incarnation, What::Joined(Arc::clone(announcement)))
+            }
+            Letter::Left(farewell) => {
+                let what = What::Left { network: farewell.network.clone(), frame: Arc::clone(&farewell.frame) };
+                (farewell.peer, farewell.claim.incarnation, what)
+            }
+            Letter::AskTakeover { .. }
+            | Letter::Challenge { .. }
+            | Letter::ChallengeAnswered { .. }
+            | Letter::Elsewhere { .. }
+            | Letter::Nowhere { .. }
+            | Letter::Outcome { .. }
+            | Letter::Signal { .. }
+            | Letter::Superseded { .. }
+            | Letter::TakeoverAnswered { .. } => return,
+        };
+        if matches!(what, What::Up) {
+            // A hub behind a legacy link may have claimed the id; a session here is more than that.
+            self.legacy.forget(&peer);
+        }
+        self.change(peer, session, what, now);
+    }
+
+    /// Writes the next change of this hub's own presence and tells everyone.
+    pub(super) fn change(&mut self, peer: PeerId, session: PeerIncarnation, what: What, now: Now) {
+        let (hub, incarnation) = (self.config.hub, self.config.incarnation);
+        let change = Arc::new(Change { hub, incarnation, seq: self.own.seq + 1, peer, session, what });
+        self.own.apply(&change);
+        self.flood(&change, None, now);
+        self.reconsider(peer, hub, &how(&change), now);
+        if let What::Joined(announcement) = &change.what
+            && !self.legacy.holds(&peer)
+        {
+            self.tell_legacy(announcement, now);
+        }
+    }
+
+    /// Another hub's change.
+    pub(super) fn changed(&mut self, via: Via, change: Arc<Change>, now: Now) {
+        let Some(remote) = self.hubs.get_mut(&change.hub).filter(|remote| remote.is_live()) else {
+            self.stats.duplicates += 1;
+            return;
+        };
+        let known = change.seq <= remote.holding.seq || remote.ahead.contains_key(&change.seq);
+        if change.incarnation != remote.incarnation || known {
+            self.stats.duplicates += 1;
+            return;
+        }
+        if remote.sync.is_none() && change.seq == remote.holding.seq + 1 {
+            self.flood(&change, Some(via), now);
+            self.apply(&change, now);
+            self.catch_up(change.hub, now);
+        } else if remote.ahead.len() < MAX_CHANGES_AHEAD {
+            remote.ahead.insert(change.seq, Arc::clone(&change));
+            if remote.sync.is_none() {
+                remote.note_behind(now.at);
+            }
+            self.flood(&change, Some(via), now);
+        }
+    }
+
+    fn apply(&mut self, change: &Change, now: Now) {
+        if let Some(remote) = self.hubs.get_mut(&change.hub) {
+            remote.holding.apply(change);
+            self.reconsider(change.peer, change.hub, &how(change), now);
+        }
+    }
+
+    /// Takes in what has waited for something missing.
+    fn catch_up(&mut self, hub: HubId, now: Now) {
+        while let Some(remote) = self.hubs.get_mut(&hub)
+            && let Some((seq, change)) = remote.ahead.pop_first()
+        {
+            if seq > remote.holding.seq + 1 {
+                remote.ahead.insert(seq, change);
+                break;
+            }
+            if seq == remote.holding.seq + 1 {
+                self.apply(&change, now);
+            }
+        }
+        let Some(remote) = self.hubs.get_mut(&hub) else { return };
+        if remote.ahead.is_empty() && remote.lag() == 0 {
+            remote.behind_since = None;
+            remote.ask_at = None;
+        } else if remote.sync.is_none() {
+            remote.note_behind(now.at);
+        }
+        self.release_signals(hub, now);
+    }
+
+    /// Passes a change on: to every neighbour but the one it came from, its own hub, and those that the one it came from
+    /// tells itself.
+    fn flood(&mut self, change: &Arc<Change>, from: Option<Via>, now: Now) {
+        let sender = from.and_then(|via| match via {
+            Via::Link(link) => self.links.get(&link).map(|link| link.hub),
+            Via::Bridge(hub) => Some(hub),
+        });
+        let over_bridge = matches!(from, Some(Via::Bridge(_)));
+        let told = sender.and_then(|sender| self.hubs.get(&sender)).map(|sender| Arc::clone(&sender.beat));
+        let mut to = Vec::new();
+        for (&hub, &link) in &self.by_hub {
+            let tells = |beat: &crate::envelope::Heartbeat| beat.neighbours.contains(&hub);
+            let is_told = if over_bridge {
+                self.hubs.get(&hub).is_some_and(|remote| remote.is_bridged(now.at))
+            } else {
+                told.as_deref().is_some_and(tells)
+            };
+            if hub != change.hub && sender != Some(hub) && !is_told {
+                to.push(link);
+            }
+        }
+        for link in to {
+            let Some(open) = self.links.get_mut(&link) else { continue };
+            if open.saturated {
+                // Its replica is behind from here on; the heartbeats say so, and a snapshot repairs it.
+                open.missed = true;
+            } else {
+                self.send(Destination::Link(link), Envelope::Change(Arc::clone(change)));
+            }
+        }
+        if self.bridge.up && !over_bridge && (from.is_none() || self.speaks_for(&change.hub, now)) {
+            if self.bridge.saturated {
+                self.bridge.missed = true;
+            } else {
+                self.send(Destination::Everyone, Envelope::Change(Arc::clone(change)));
+            }
+        }
+    }
+
+    /// Asks a neighbour for a hub's whole presence.
+    pub(super) fn ask_for_snapshot(&mut self, hub: HubId, now: Now) {
+        let direct = self.by_hub.get(&hub).map(|&link| Via::Link(link));
+        let route = self.route(&hub, now);
+        let Some(remote) = self.hubs.get_mut(&hub) else { return };
+        remote.ask_at = None;
+        if remote.sync.is_some() || !remote.is_live() {
+            return;
+        }
+        let failed = remote.failed_ask.take();
+        let usual = direct.or(remote.ways.best()).or(route);
+        let via = match failed {
+            Some(failed) if usual == Some(failed) => remote.ways.other_than(failed).or(usual),
+            _ => usual,
+        };
+        let Some(via) = via else {
+            remote.ask_at = Some(now.at + GAP_PATIENCE);
+            return;
+        };
+        let deadline = now.at + SNAPSHOT_PATIENCE;
+        remote.sync = Some(Sync { via, deadline, parts: 0, seq: 0, digest: 0, peers: BTreeMap::new() });
+        let request = SnapshotRequest { hub, incarnation: remote.incarnation };
+        self.send(Destination::from(via), Envelope::SnapshotRequest(request));
+    }
+
+    pub(super) fn snapshot_asked(&mut self, via: Via, request: SnapshotRequest) {
+        let SnapshotRequest { hub, incarnation } = request;
+        let held = if hub == self.config.hub {
+            Some(&self.own).filter(|_| incarnation == self.config.incarnation)
+        } else {
+            let remote = self.hubs.get(&hub).filter(|r| r.is_live() && r.incarnation == incarnation);
+            // One that is itself being repaired would only pass its own gaps on.
+            remote.filter(|r| r.sync.is_none()).map(|r| &r.holding)
+        };
+        let Some(held) = held else { return };
+        let (seq, digest) = (held.seq, held.digest);
+        let peers: Vec<_> = held.peers.values().cloned().collect();
+        let to = Destination::from(via);
+        let outgoing = Outgoing { to, hub, incarnation, seq, digest, peers: peers.into_iter(), parts: 0 };
+        let Some(queue) = self.outgoing(via.into()) else { return };
+        // A neighbour that asks again has given the first up.
+        queue.retain(|other| other.to != to || other.hub != hub);
+        if queue.len() < MAX_SNAPSHOTS_OUT {
+            queue.push_back(outgoing);
+            self.stats.snapshots[0] += 1;
+            self.outputs.push_back(RelayOutput::Backlog { way: via.into() });
+        }
+    }
+
+    /// Sends the next part of what a neighbour has asked for.
+    pub(super) fn send_snapshots(&mut self, way: Way) {
+        let Some(queue) = self.outgoing(way) else { return };
+        let Some(mut next) = queue.pop_front() else { return };
+        let mut peers = Vec::new();
+        let mut bytes = 0;
+        while peers.len() < SNAPSHOT_PEERS
+            && bytes < SNAPSHOT_BYTES
+            && let Some(presence) = next.peers.next()
+        {
+            bytes += presence.memberships.iter().map(|a| a.discovered.frame_len()).sum::<usize>();
+            peers.push(presence);
+        }
+        let last = next.peers.len() == 0;
+        let Outgoing { to, hub, incarnation, seq, digest, parts, .. } = next;
+        let part = SnapshotPart { hub, incarnation, seq, digest, part: parts, last, peers };
+        if !last {
+            next.parts += 1;
+            queue.push_back(next);
+        }
+        let more = !queue.is_empty();
+        self.send(to, Envelope::Snapshot(Box::new(part)));
+        if more {
+            self.outputs.push_back(RelayOutput::Backlog { way });
+        }
+    }
+
+    fn outgoing(&mut self, way: Way) -> Option<&mut std::collections::VecDeque<Outgoing>> {
+        match way {
+            Way::Link(link) => self.links.get_mut(&link).map(|link| &mut link.outgoing),
+            Way::Bridge => Some(&mut self.bridge.outgoing),
+        }
+    }
+
+    pub(super) fn snapshot_came(&mut self, via: Via, part: SnapshotPart, now: Now) {
+        let SnapshotPart { hub, incarnation, seq, digest, part: number, last, peers } = part;
+        let Some(remote) = self.hubs.get_mut(&hub) else { return };
+        let of_this_life = remote.incarnation == incarnation;
+        let Some(sync) = remote.sync.as_mut().filter(|sync| of_this_life && sync.via == via) else {
+            self.stats.snapshots_refused += 1;
+            return;
+        };
+        if number == 0 {
+            *sync = Sync { via, deadline: sync.deadline, parts: 0, seq, digest, peers: BTreeMap::new() };
+        }
+        let fits = sync.peers.len() + peers.len() <= MAX_PEERS_PER_HUB;
+        if number != sync.parts || seq != sync.seq || digest != sync.digest || !fits {
+            return self.give_up_snapshot(hub, now);
+        }
+        sync.parts += 1;
+        sync.deadline = now.at + SNAPSHOT_PATIENCE;
+        sync.peers.extend(peers.into_iter().map(|presence| (presence.peer, presence)));
+        if last {
+            self.install(hub, now);
+        }
+    }
+
+    /// Takes over a snapshot that is complete.
+    fn install(&mut self, hub: HubId, now: Now) {
+        let Some(remote) = self.hubs.get_mut(&hub) else { return };
+        let Some(sync) = remote.sync.take() else { return };
+        if holding::digest(sync.peers.values()) != sync.digest || sync.seq < remote.holding.seq {
+            remote.sync = Some(sync);
+            return self.give_up_snapshot(hub, now);
+        }
+        let mut peers = sync.peers;
+        for (peer, presence) in &mut peers {
+            if let Some(known) = remote.holding.peers.get(peer) {
+                keep_what_is_known(presence, known);
+            }
+        }
+        let before: Vec<PeerId> =
+            remote.holding.peers.keys().copied().filter(|peer| !peers.contains_key(peer)).collect();
+        let after: Vec<PeerId> = peers.keys().copied().collect();
+        remote.holding.replace(sync.seq, sync.digest, peers);
+        remote.behind_since = None;
+        self.stats.snapshots[1] += 1;
+        self.outputs.push_back(RelayOutput::Event(MeshEvent::Repaired(hub)));
+        // Why they left was said in a change that did not come.
+        let gone = How::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost));
+        for peer in before.into_iter().chain(after) {
+            self.reconsider(peer, hub, &gone, now);
+        }
+        self.catch_up(hub, now);
+    }
+
+    /// A snapshot did not come, or was not what it said.
+    pub(super) fn give_up_snapshot(&mut self, hub: HubId, now: Now) {
+        let Some(remote) = self.hubs.get_mut(&hub) else { return };
+        let Some(sync) = remote.sync.take() else { return };
+        remote.failed_ask = Some(sync.via);
+        remote.ask_at = Some(now.at + GAP_PATIENCE);
+        self.stats.snapshots_refused += 1;
+        self.catch_up(hub, now);
+    }
+
+    /// A hub is gone, and with it its peers. Returns how many it had.
+    pub(super) fn evict(&mut self, hub: HubId, state: State, now: Now) -> usize {
+        let Some(remote) = self.hubs.get_mut(&hub) else { return 0 };
+        remote.state = state;
+        remote.ahead.clear();
+        remote.behind_since = None;
+        remote.ask_at = None;
+        remote.sync = None;
+        remote.outcomes.clear();
+        remote.outcomes_due = None;
+        let held = std::mem::take(&mut remote.holding);
+        let lost = How::Disconnected(LeaveReason::HubLost);
+        for &peer in held.peers.keys() {
+            self.reconsider(peer, hub, &lost, now);
+        }
+        self.give_up_outbound(hub);
+        held.peers.len()
+    }
+}
+
+/// How those who lose a peer by this change hear of it.
+fn how(change: &Change) -> How {
+    match &change.what {
+        What::Down(reason) => How::Disconnected(*reason),
+        What::Left { frame, .. } => How::Goodbye(Arc::clone(frame)),
+        What::Up | What::Joined(_) => How::Disconnected(LeaveReason::Moved),
+    }
+}
+
+/// Puts announcements that are known in the place of those that say the same, so that nobody is told them again.
+fn keep_what_is_known(presence: &mut Arc<Presence>, known: &Presence) {
+    let same = |a: &Announcement, b: &Announcement| a.claim == b.claim && a.discovered.data() == b.discovered.data();
+    for announcement in &mut Arc::make_mut(presence).memberships {
+        let at = known.memberships.binary_search_by(|a| a.network.cmp(&announcement.network));
+        if let Ok(at) = at
+            && same(&known.memberships[at], announcement)
+        {
+            *announcement = Arc::clone(&known.memberships[at]);
+        }
+    }
+}
+
+impl super::remote::Remote {
+    /// Something is missing: it is waited for, then asked for.
+    pub(super) fn note_behind(&mut self, now: Duration) {
+        self.behind_since.get_or_insert(now);
+        self.ask_at.get_or_insert(now + GAP_PATIENCE);
+    }
+}

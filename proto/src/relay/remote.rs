@@ -1,0 +1,169 @@
+//! What is known of one other hub.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::envelope::{Change, Heartbeat, Presence};
+use crate::id::{HubId, HubIncarnation, Via};
+use crate::limits::{HEARTBEAT, LEASE, ROUTE_PATIENCE};
+use crate::reason::Outcome;
+
+use super::holding::Holding;
+use super::signals::{Inbound, Outbound};
+
+#[derive(Debug)]
+pub(super) struct Remote {
+    /// What shards call it, in [`Sender::Hub`](crate::Sender::Hub).
+    pub(super) number: u32,
+    pub(super) incarnation: HubIncarnation,
+    pub(super) state: State,
+    /// The last.
+    pub(super) beat: Arc<Heartbeat>,
+    /// When that was said, as far as is known.
+    pub(super) heard_at: Duration,
+    pub(super) holding: Holding,
+    /// Changes beyond a missing one, or beyond the snapshot that is on its way.
+    pub(super) ahead: BTreeMap<u64, Arc<Change>>,
+    /// Since when something is known to be missing, if something is.
+    pub(super) behind_since: Option<Duration>,
+    /// When a snapshot is to be asked for.
+    pub(super) ask_at: Option<Duration>,
+    pub(super) sync: Option<Sync>,
+    /// Who was asked for a snapshot last, in vain.
+    pub(super) failed_ask: Option<Via>,
+    pub(super) ways: Ways,
+    /// Until when it counts as being on the bridge.
+    pub(super) bridged_until: Duration,
+    pub(super) outbound: Outbound,
+    pub(super) inbound: Inbound,
+    /// Outcomes that are to go back to it.
+    pub(super) outcomes: Vec<(u64, Outcome)>,
+    pub(super) outcomes_due: Option<Duration>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// Its lease runs.
+    Live,
+    /// Its lease has ended. A newer heartbeat of the same life brings it back.
+    Lost,
+    /// It has said that it ends. Only a new life brings it back.
+    Ended,
+}
+
+/// A snapshot that has been asked for.
+#[derive(Debug)]
+pub(super) struct Sync {
+    pub(super) via: Via,
+    pub(super) deadline: Duration,
+    pub(super) parts: u32,
+    pub(super) seq: u64,
+    pub(super) digest: u64,
+    pub(super) peers: BTreeMap<crate::PeerId, Arc<Presence>>,
+}
+
+impl Remote {
+    pub(super) fn new(number: u32, beat: Arc<Heartbeat>, heard_at: Duration) -> Self {
+        Self {
+            number,
+            incarnation: beat.incarnation,
+            state: State::Live,
+            beat,
+            heard_at,
+            holding: Holding::default(),
+            ahead: BTreeMap::new(),
+            behind_since: None,
+            ask_at: None,
+            sync: None,
+            failed_ask: None,
+            ways: Ways::default(),
+            bridged_until: Duration::ZERO,
+            outbound: Outbound::default(),
+            inbound: Inbound::default(),
+            outcomes: Vec::new(),
+            outcomes_due: None,
+        }
+    }
+
+    pub(super) fn hub(&self) -> HubId {
+        self.beat.hub
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.state == State::Live
+    }
+
+    pub(super) fn lease_ends(&self) -> Duration {
+        self.heard_at + LEASE
+    }
+
+    pub(super) fn is_bridged(&self, now: Duration) -> bool {
+        self.bridged_until > now
+    }
+
+    /// How many changes it has said beyond what is known here.
+    pub(super) fn lag(&self) -> u64 {
+        self.beat.seq.saturating_sub(self.holding.seq)
+    }
+
+    /// When the next thing about it is due.
+    pub(super) fn due(&self) -> Option<Duration> {
+        let lease = self.is_live().then(|| self.lease_ends());
+        let sync = self.sync.as_ref().map(|sync| sync.deadline);
+        let due = [lease, sync, self.ask_at, self.outcomes_due, self.inbound.due(), self.outbound.due()];
+        due.into_iter().flatten().min()
+    }
+}
+
+/// Over which neighbours a hub's heartbeats come.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    /// The last heartbeat that came each way, newest last.
+    heard: Vec<(Via, u64)>,
+    best: Option<Via>,
+    worse: u8,
+}
+
+impl Ways {
+    /// Heartbeats by which a way may be behind and still be one.
+    const SLACK: u64 = 2 * LEASE.as_secs() / HEARTBEAT.as_secs();
+
+    /// Notes a heartbeat. `first`: it came by no other way before.
+    pub(super) fn note(&mut self, via: Via, number: u64, first: bool) {
+        self.heard.retain(|(way, last)| *way != via && last + Self::SLACK >= number);
+        self.heard.push((via, number));
+        if !first {
+            return;
+        }
+        match self.best {
+            Some(best) if best == via => self.worse = 0,
+            Some(best) if self.heard.iter().any(|(way, _)| *way == best) && self.worse + 1 < ROUTE_PATIENCE => {
+                self.worse += 1;
+            }
+            Some(_) | None => {
+                self.best = Some(via);
+                self.worse = 0;
+            }
+        }
+    }
+
+    /// The way to take.
+    pub(super) fn best(&self) -> Option<Via> {
+        self.best
+    }
+
+    /// Another way than this one, if there is one.
+    pub(super) fn other_than(&self, via: Via) -> Option<Via> {
+        self.heard.iter().rev().map(|(way, _)| *way).find(|way| *way != via)
+    }
+
+    /// Forgets ways that are no more.
+    pub(super) fn forget(&mut self, gone: impl Fn(Via) -> bool) {
+        self.heard.retain(|(way, _)| !gone(*way));
+        if self.best.is_some_and(&gone) {
+            self.best = self.heard.iter().max_by_key(|(_, number)| *number).map(|(way, _)| *way);
+            self.worse = 0;
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! An id that is at one hub is wanted at another: the hub that has it is asked (protocol: part C).
+
+use crate::envelope::{Envelope, Route, Routed};
+use crate::id::{HubId, HubIncarnation, PeerId, ShardId};
+use crate::router::{Asker, Letter};
+use crate::time::Now;
+
+use super::{Destination, Relay};
+
+/// A question's name between hubs is its name at the shard, with the shard before it.
+const TICKET_BITS: u32 = 48;
+
+impl Relay {
+    pub(super) fn ask_takeover(&mut self, peer: PeerId, shard: ShardId, ticket: u64, now: Now) {
+        let holder = self.directory.holder(&peer).filter(|claim| claim.hub != self.config.hub);
+        let remote = holder.and_then(|claim| self.hubs.get(&claim.hub)).map(|r| (r.hub(), r.incarnation));
+        let asked = remote.is_some_and(|to| {
+            let ticket = u64::from(shard.0) << TICKET_BITS | ticket & ((1 << TICKET_BITS) - 1);
+            self.send_routed(to, Routed::Takeover { peer, ticket }, now)
+        });
+        if !asked {
+            // Whoever cannot be asked cannot object.
+            self.post(shard, Letter::TakeoverAnswered { peer, ticket, in_use: false });
+        }
+    }
+
+    pub(super) fn takeover_asked(&mut self, route: Route, peer: PeerId, ticket: u64, now: Now) {
+        let asker = Asker { hub: route.from, incarnation: route.from_incarnation, ticket };
+        if self.own.peers.contains_key(&peer) && !self.legacy.holds(&peer) {
+            let home = ShardId::home(&peer, self.config.shards, self.config.keys);
+            self.post(home, Letter::Challenge { peer, asker });
+        } else {
+            self.challenge_answered(peer, asker, false, now);
+        }
+    }
+
+    pub(super) fn challenge_answered(&mut self, peer: PeerId, asker: Asker, in_use: bool, now: Now) {
+        let answer = Routed::TakeoverAnswer { peer, ticket: asker.ticket, in_use };
+        // Without a way back the asking hub decides by itself, after its patience.
+        self.send_routed((asker.hub, asker.incarnation), answer, now);
+    }
+
+    pub(super) fn takeover_answered(&mut self, peer: PeerId, ticket: u64, in_use: bool) {
+        let shard = (ticket >> TICKET_BITS) as u16;
+        if shard < self.config.shards {
+            self.stats.takeovers[usize::from(in_use)] += 1;
+            let ticket = ticket & ((1 << TICKET_BITS) - 1);
+            self.post(ShardId(shard), Letter::TakeoverAnswered { peer, ticket, in_use });
+        }
+    }
+
+    fn send_routed(&mut self, to: (HubId, HubIncarnation), routed: Routed, now: Now) -> bool {
+        let Some(via) = self.route(&to.0, now) else { return false };
+        let route = Route {
+            to: to.0,
+            to_incarnation: to.1,
+            from: self.config.hub,
+            from_incarnation: self.config.incarnation,
+            hops: 0,
+        };
+        self.send(Destination::from(via), Envelope::Routed(route, Box::new(routed)));
+        true
+    }
+}

@@ -1,0 +1,570 @@
+//! Relays alone, joined by links that deliver at once. The simulator has them with their shards, and with every delay.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::*;
+use crate::id::{Claim, NetworkName, PeerIncarnation, SessionId};
+use crate::limits::{HEARTBEAT, LEASE, RECEIPT_TIMEOUT};
+use crate::reason::{CloseReason, ErrorCode, Outcome};
+use crate::router::{Announcement, Asker, Farewell, Origin, Sender};
+use crate::wire::{self, MessageKind, SignalKind};
+
+struct Net {
+    now: Now,
+    hubs: BTreeMap<u8, Relay>,
+    /// Both ends of each link: (hub, link) to (hub, link).
+    wires: BTreeMap<(u8, LinkId), (u8, LinkId)>,
+    next_link: u64,
+    under_way: VecDeque<(u8, Via, Envelope)>,
+    bridged: Vec<u8>,
+    /// What each hub's one shard has been posted.
+    heard: BTreeMap<u8, Vec<String>>,
+    texts: Vec<(u8, LinkId, Box<str>)>,
+    changes: usize,
+    signals: usize,
+    loses: fn(&Envelope) -> bool,
+}
+
+fn id(n: u8) -> PeerId {
+    let mut bytes = [0; 20];
+    bytes[19] = n;
+    PeerId::from_bytes(bytes)
+}
+
+fn hub(n: u8) -> HubId {
+    HubId(id(n))
+}
+
+impl Net {
+    fn new(hubs: u8) -> Self {
+        let mut net = Self {
+            now: Now { at: Duration::from_secs(100), wall_ms: 1_700_000_000_000 },
+            hubs: BTreeMap::new(),
+            wires: BTreeMap::new(),
+            next_link: 0,
+            under_way: VecDeque::new(),
+            bridged: Vec::new(),
+            heard: BTreeMap::new(),
+            texts: Vec::new(),
+            changes: 0,
+            signals: 0,
+            loses: |_| false,
+        };
+        for n in 1..=hubs {
+            net.start(n);
+        }
+        net
+    }
+
+    fn chain(hubs: u8) -> Self {
+        let mut net = Self::new(hubs);
+        (1..hubs).for_each(|n| net.link(n, n + 1));
+        net
+    }
+
+    fn full(hubs: u8) -> Self {
+        let mut net = Self::new(hubs);
+        for a in 1..=hubs {
+            (a + 1..=hubs).for_each(|b| net.link(a, b));
+        }
+        net.pass(HEARTBEAT * 2);
+        net
+    }
+
+    fn start(&mut self, n: u8) {
+        let config = RelayConfig {
+            hub: hub(n),
+            incarnation: HubIncarnation(self.now.wall_ms),
+            shards: 1,
+            keys: Keys(1, 2),
+            namespace: "mesh".to_owned(),
+            advertise: None,
+            public_url: None,
+        };
+        self.hubs.insert(n, Relay::new(config, self.now));
+        self.heard.insert(n, Vec::new());
+    }
+
+    fn link(&mut self, a: u8, b: u8) {
+        let (of_a, of_b) = (LinkId(self.next_link), LinkId(self.next_link + 1));
+        self.next_link += 2;
+        self.wires.insert((a, of_a), (b, of_b));
+        self.wires.insert((b, of_b), (a, of_a));
+        self.input(a, RelayInput::LinkUp { link: of_a, hub: hub(b) });
+        self.input(b, RelayInput::LinkUp { link: of_b, hub: hub(a) });
+        self.run();
+    }
+
+    fn cut(&mut self, a: u8, b: u8) {
+        let ends: Vec<_> = self
+            .wires
+            .iter()
+            .filter(|((from, _), (to, _))| (*from, *to) == (a, b) || (*from, *to) == (b, a))
+            .map(|(end, _)| *end)
+            .collect();
+        for end in ends {
+            self.wires.remove(&end);
+            if self.hubs.contains_key(&end.0) {
+                self.input(end.0, RelayInput::LinkDown { link: end.1 });
+            }
+        }
+        self.run();
+    }
+
+    fn kill(&mut self, n: u8) {
+        self.hubs.remove(&n);
+        let others: Vec<u8> = self.hubs.keys().copied().collect();
+        others.into_iter().for_each(|other| self.cut(n, other));
+    }
+
+    fn input(&mut self, n: u8, input: RelayInput<'_>) {
+        let now = self.now;
+        if let Some(relay) = self.hubs.get_mut(&n) {
+            relay.handle_input(input, now);
+            self.drain(n);
+        }
+    }
+
+    fn drain(&mut self, n: u8) {
+        let mut rooms = Vec::new();
+        while let Some(output) = self.hubs.get_mut(&n).and_then(Relay::poll_output) {
+            match output {
+                RelayOutput::Send { to, envelope } => self.sent(n, to, &envelope),
+                RelayOutput::SendText { link, text } => self.texts.push((n, link, text)),
+                RelayOutput::Backlog { way } => rooms.push(way),
+                RelayOutput::Letter { letter, .. } => self.post(n, letter),
+                RelayOutput::Event(_) => {}
+            }
+        }
+        rooms.into_iter().for_each(|way| self.input(n, RelayInput::Room { way }));
+    }
+
+    fn sent(&mut self, n: u8, to: Destination, envelope: &Envelope) {
+        let mut bytes = Vec::new();
+        envelope.encode(&mut bytes);
+        let decoded = || Envelope::decode(&mut &bytes[..]).unwrap().unwrap();
+        self.changes += usize::from(matches!(envelope, Envelope::Change(_)));
+        self.signals += usize::from(envelope.kind() == EnvelopeKind::Signal);
+        if (self.loses)(envelope) {
+            return;
+        }
+        match to {
+            Destination::Link(link) => {
+                if let Some((other, link)) = self.wires.get(&(n, link)) {
+                    self.under_way.push_back((*other, Via::Link(*link), decoded()));
+                }
+            }
+            Destination::Everyone => {
+                for &other in self.bridged.iter().filter(|other| **other != n) {
+                    self.under_way.push_back((other, Via::Bridge(hub(n)), decoded()));
+                }
+            }
+            Destination::Bridged(other) => {
+                let other = other.0.as_bytes()[19];
+                if self.bridged.contains(&other) {
+                    self.under_way.push_back((other, Via::Bridge(hub(n)), decoded()));
+                }
+            }
+        }
+    }
+
+    fn post(&mut self, n: u8, letter: Letter) {
+        let digit = |peer: &PeerId| peer.as_bytes()[19];
+        let line = match &letter {
+            Letter::Joined(a) => format!("joined {} {}", digit(&a.peer), a.network),
+            Letter::Left(f) => format!("left {} {} {}", digit(&f.peer), f.network, f.kind.label()),
+            Letter::Elsewhere { peer, .. } => format!("elsewhere {}", digit(peer)),
+            Letter::Nowhere { peer, .. } => format!("nowhere {}", digit(peer)),
+            Letter::Superseded { peer, .. } => format!("superseded {}", digit(peer)),
+            Letter::Signal { from, target, .. } => format!("signal {} {}", digit(from), digit(target)),
+            Letter::Outcome { target, outcome, .. } => format!("outcome {} {}", digit(target), outcome.label()),
+            Letter::Challenge { peer, .. } => format!("challenge {}", digit(peer)),
+            Letter::TakeoverAnswered { in_use, ticket, .. } => format!("answered {ticket} {in_use}"),
+            Letter::AskTakeover { .. }
+            | Letter::ChallengeAnswered { .. }
+            | Letter::Closed { .. }
+            | Letter::Opened { .. } => panic!("{letter:?} is not for a shard"),
+        };
+        self.heard.get_mut(&n).unwrap().push(line);
+        // A shard whose sockets take everything at once.
+        if let Letter::Signal { origin, target, .. } = letter {
+            let letter = Letter::Outcome { origin, target, outcome: Outcome::Delivered };
+            self.input(n, RelayInput::Letter(letter));
+        }
+    }
+
+    fn run(&mut self) {
+        while let Some((n, via, envelope)) = self.under_way.pop_front() {
+            self.input(n, RelayInput::Received { via, envelope });
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let until = self.now.at + time;
+        while self.now.at < until {
+            self.now.at += Duration::from_millis(50);
+            self.now.wall_ms += 50;
+            let now = self.now;
+            for n in self.hubs.keys().copied().collect::<Vec<_>>() {
+                let relay = self.hubs.get_mut(&n).unwrap();
+                if relay.poll_timeout().is_some_and(|at| at <= now.at) {
+                    relay.handle_timeout(now);
+                    self.drain(n);
+                }
+            }
+            self.run();
+        }
+    }
+
+    fn letter(&mut self, n: u8, letter: Letter) {
+        self.input(n, RelayInput::Letter(letter));
+        self.run();
+    }
+
+    fn claim(&self, n: u8, session: u64) -> Claim {
+        Claim { incarnation: PeerIncarnation(1000 + session), hub: hub(n) }
+    }
+
+    fn opens(&mut self, n: u8, peer: u8, session: u64) {
+        let claim = self.claim(n, session);
+        self.letter(n, Letter::Opened { peer: id(peer), claim });
+    }
+
+    fn joins(&mut self, n: u8, peer: u8, session: u64) {
+        self.opens(n, peer, session);
+        let claim = self.claim(n, session);
+        let network = NetworkName::new("n");
+        let discovered = Arc::new(wire::peer_discovered(b"{}", "n", 0));
+        let announcement = Announcement { peer: id(peer), network, claim, remote: false, discovered };
+        self.letter(n, Letter::Joined(Arc::new(announcement)));
+    }
+
+    fn leaves(&mut self, n: u8, peer: u8, session: u64) {
+        let claim = self.claim(n, session);
+        self.letter(n, Letter::Closed { peer: id(peer), claim, reason: CloseReason::ClientClosed });
+    }
+
+    fn signals(&mut self, n: u8, from: u8, target: u8, ticket: u64) {
+        let mut frame = Vec::new();
+        let range = wire::signal(&mut frame, SignalKind::Offer, "null", &id(from), &id(target), "n", 0);
+        let session = SessionId { slot: 0, generation: 0 };
+        let sender = Sender::Session { shard: ShardId(0), session, ticket };
+        let origin = Origin { sender, kind: SignalKind::Offer, network: NetworkName::new("n"), read_at: self.now.at };
+        let letter = Letter::Signal { origin, from: id(from), target: id(target), frame: frame[range].into() };
+        self.letter(n, letter);
+    }
+
+    fn hears(&mut self, n: u8) -> Vec<String> {
+        std::mem::take(self.heard.get_mut(&n).unwrap())
+    }
+
+    fn nothing_is_left(&mut self) {
+        let now = self.now;
+        for (n, relay) in &mut self.hubs {
+            let stats = relay.stats(now).clone();
+            assert_eq!((stats.in_flight, stats.held, stats.presence_lag_ms), (0, 0, 0), "hub {n}");
+            assert!(relay.hubs.values().all(|r| r.ahead.is_empty() && r.sync.is_none() && r.outcomes.is_empty()));
+            assert!(relay.links.values().all(|link| link.outgoing.is_empty()));
+        }
+    }
+}
+
+const GONE: Duration = Duration::from_secs(LEASE.as_secs() + 2);
+
+#[test]
+fn a_peer_is_known_along_a_chain_and_leaves_it() {
+    let mut net = Net::chain(4);
+    net.joins(1, 7, 0);
+    assert_eq!(net.hears(4), ["elsewhere 7", "joined 7 n"]);
+    net.leaves(1, 7, 0);
+    assert_eq!(net.hears(4), ["left 7 n peer-disconnected", "nowhere 7"]);
+    net.pass(HEARTBEAT * 3);
+    net.nothing_is_left();
+}
+
+#[test]
+fn a_hub_that_comes_late_learns_of_those_that_are_there() {
+    let mut net = Net::chain(2);
+    for peer in 10..200 {
+        net.joins(1, peer, 0);
+    }
+    net.start(3);
+    net.link(2, 3);
+    net.pass(HEARTBEAT * 2);
+    assert_eq!(net.hears(3).iter().filter(|line| line.starts_with("joined")).count(), 190);
+    net.nothing_is_left();
+}
+
+#[test]
+fn a_signal_goes_hop_by_hop_and_its_outcome_comes_back() {
+    let mut net = Net::chain(4);
+    net.joins(1, 7, 0);
+    net.joins(4, 8, 0);
+    net.pass(HEARTBEAT * 2);
+    net.hears(4);
+    net.hears(1);
+    for ticket in [1, 0, 2] {
+        net.signals(1, 7, 8, ticket);
+    }
+    net.pass(HEARTBEAT);
+    assert_eq!(net.hears(4), ["signal 7 8", "signal 7 8", "signal 7 8"]);
+    assert_eq!(net.hears(1), ["outcome 8 delivered", "outcome 8 delivered"], "of those that somebody waits for");
+    let now = net.now;
+    let stats = net.hubs.get_mut(&1).unwrap().stats(now).clone();
+    assert_eq!((stats.relayed, stats.delivered, stats.latency.iter().sum::<u64>()), (3, 1, 3));
+    assert_eq!(net.signals, 9, "three hops each");
+    net.nothing_is_left();
+}
+
+#[test]
+fn in_a_full_mesh_one_change_is_one_envelope_for_each_other_hub() {
+    for hubs in [3, 5] {
+        let mut net = Net::full(hubs);
+        let before = net.changes;
+        net.opens(1, 7, 0);
+        assert_eq!(net.changes - before, usize::from(hubs) - 1, "{hubs} hubs");
+    }
+}
+
+#[test]
+fn a_dead_hub_takes_its_peers_with_it_once_and_returns_with_others() {
+    let mut net = Net::full(3);
+    net.joins(1, 7, 0);
+    net.joins(2, 8, 0);
+    net.pass(HEARTBEAT);
+    net.kill(1);
+    net.hears(2);
+    net.hears(3);
+    net.signals(2, 8, 7, 0);
+    assert_eq!(net.hears(2), ["outcome 7 unreachable"]);
+    net.pass(GONE);
+    assert_eq!(net.hears(2), ["left 7 n peer-disconnected", "nowhere 7"]);
+    assert_eq!(net.hears(3), ["left 7 n peer-disconnected", "nowhere 7"]);
+    net.start(1);
+    net.link(1, 2);
+    net.link(1, 3);
+    net.joins(1, 7, 1);
+    assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
+    net.pass(HEARTBEAT * 2);
+    net.nothing_is_left();
+}
+
+#[test]
+fn a_signal_in_flight_to_a_hub_that_dies_is_answered() {
+    let mut net = Net::full(2);
+    net.joins(1, 7, 0);
+    net.joins(2, 8, 0);
+    net.pass(HEARTBEAT);
+    net.hears(1);
+    net.loses = |envelope| envelope.kind() == EnvelopeKind::Signal;
+    net.signals(1, 7, 8, 0);
+    net.pass(RECEIPT_TIMEOUT + HEARTBEAT);
+    assert_eq!(net.hears(1), ["outcome 8 unknown"]);
+}
+
+#[test]
+fn an_id_that_is_live_on_two_hubs_stays_with_the_later_session() {
+    let mut net = Net::new(2);
+    net.joins(1, 7, 5);
+    net.joins(2, 7, 9);
+    net.hears(1);
+    net.hears(2);
+    net.link(1, 2);
+    net.pass(HEARTBEAT);
+    let heard = net.hears(1);
+    assert!(heard.contains(&"superseded 7".to_owned()) && heard.contains(&"joined 7 n".to_owned()), "{heard:?}");
+    assert_eq!(net.hears(2), [""; 0], "the earlier session is nobody's news here");
+    net.leaves(1, 7, 5);
+    assert_eq!(net.hubs[&1].locate(&id(7)), Some(hub(2)));
+    assert_eq!(net.hears(2), [""; 0]);
+}
+
+#[test]
+fn a_change_that_is_lost_is_repaired_without_telling_anybody_twice() {
+    let mut net = Net::full(2);
+    net.joins(1, 7, 0);
+    net.loses = |envelope| envelope.kind() == EnvelopeKind::Change;
+    net.joins(1, 8, 0);
+    net.leaves(1, 7, 0);
+    net.loses = |_| false;
+    net.joins(1, 9, 0);
+    assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
+    net.pass(HEARTBEAT * 2);
+    let mut heard = net.hears(2);
+    heard.sort();
+    let told = ["elsewhere 8", "elsewhere 9", "joined 8 n", "joined 9 n", "left 7 n peer-disconnected", "nowhere 7"];
+    assert_eq!(heard, told);
+    let now = net.now;
+    assert_eq!(net.hubs.get_mut(&2).unwrap().stats(now).snapshots, [0, 1]);
+    net.nothing_is_left();
+}
+
+#[test]
+fn a_full_link_answers_at_once_and_is_repaired_when_it_is_not() {
+    let mut net = Net::full(2);
+    net.joins(2, 8, 0);
+    let link = net.hubs[&1].by_hub[&hub(2)];
+    net.input(1, RelayInput::Saturated { way: Way::Link(link) });
+    net.hears(1);
+    net.joins(1, 7, 0);
+    net.signals(1, 7, 8, 3);
+    assert_eq!(net.hears(1), ["outcome 8 unreachable"]);
+    assert_eq!(net.hears(2), [""; 0]);
+    net.input(1, RelayInput::Room { way: Way::Link(link) });
+    net.pass(HEARTBEAT * 2);
+    assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
+    net.nothing_is_left();
+}
+
+#[test]
+fn hubs_on_a_bridge_are_one_mesh_with_those_that_are_linked() {
+    let mut net = Net::new(4);
+    // 1 and 2 are linked, 2 and 3 on the bridge, 3 and 4 linked.
+    net.link(1, 2);
+    net.link(3, 4);
+    for n in [2, 3] {
+        net.bridged.push(n);
+        net.input(n, RelayInput::BridgeUp);
+        net.run();
+    }
+    net.pass(HEARTBEAT * 3);
+    net.joins(1, 7, 0);
+    net.joins(4, 8, 0);
+    net.pass(HEARTBEAT * 3);
+    assert_eq!(net.hears(4), ["elsewhere 7", "joined 7 n"]);
+    net.hears(1);
+    net.signals(1, 7, 8, 1);
+    net.pass(HEARTBEAT);
+    assert_eq!(net.hears(4), ["signal 7 8"]);
+    assert_eq!(net.hears(1), ["outcome 8 delivered"]);
+    net.bridged.clear();
+    for n in [2, 3] {
+        net.input(n, RelayInput::BridgeDown);
+    }
+    net.pass(GONE);
+    assert_eq!(net.hears(4), ["left 7 n peer-disconnected", "nowhere 7"]);
+    for n in [2, 3] {
+        net.bridged.push(n);
+        net.input(n, RelayInput::BridgeUp);
+    }
+    net.pass(HEARTBEAT * 3);
+    assert_eq!(net.hears(4), ["elsewhere 7", "joined 7 n"]);
+    net.nothing_is_left();
+}
+
+#[test]
+fn a_takeover_is_asked_of_the_hub_that_holds_the_id() {
+    let mut net = Net::chain(3);
+    net.joins(3, 7, 0);
+    net.pass(HEARTBEAT);
+    net.hears(3);
+    net.hears(1);
+    net.letter(1, Letter::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5 });
+    assert_eq!(net.hears(3), ["challenge 7"]);
+    let life = net.hubs[&1].incarnation();
+    let asker = Asker { hub: hub(1), incarnation: life, ticket: 5 };
+    net.letter(3, Letter::ChallengeAnswered { peer: id(7), asker, in_use: true });
+    assert_eq!(net.hears(1), ["answered 5 true"]);
+    net.cut(2, 3);
+    net.pass(HEARTBEAT * 4);
+    net.letter(1, Letter::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 6 });
+    assert_eq!(net.hears(1), ["answered 6 false"], "whoever cannot be reached cannot object");
+}
+
+#[test]
+fn a_hub_whose_clock_went_back_is_believed_when_it_returns() {
+    let mut net = Net::full(2);
+    net.joins(1, 7, 0);
+    net.kill(1);
+    net.hears(2);
+    net.now.wall_ms -= 3_600_000;
+    net.start(1);
+    net.link(1, 2);
+    net.joins(1, 9, 0);
+    net.pass(HEARTBEAT * 3);
+    let heard = net.hears(2);
+    assert!(heard.contains(&"left 7 n peer-disconnected".to_owned()), "{heard:?}");
+    assert!(heard.ends_with(&["elsewhere 9".to_owned(), "joined 9 n".to_owned()]), "{heard:?}");
+    net.nothing_is_left();
+}
+
+#[test]
+fn a_goodbye_is_heard_as_one() {
+    let mut net = Net::chain(3);
+    net.joins(1, 7, 0);
+    net.hears(3);
+    let claim = net.claim(1, 0);
+    let network = NetworkName::new("n");
+    let frame = Arc::new(wire::goodbye(&id(7), "null", "n", 0));
+    let farewell = Farewell { peer: id(7), network, claim, frame, kind: MessageKind::Goodbye };
+    net.letter(1, Letter::Left(Arc::new(farewell)));
+    assert_eq!(net.hears(3), ["left 7 n goodbye"]);
+    net.signals(3, 9, 7, 0);
+    net.pass(HEARTBEAT);
+    assert_eq!(net.hears(1), ["signal 9 7"], "it is still connected");
+}
+
+#[test]
+fn a_hub_that_ends_is_not_waited_for() {
+    let mut net = Net::full(3);
+    net.joins(1, 7, 0);
+    net.hears(2);
+    net.input(1, RelayInput::Draining);
+    net.run();
+    let now = net.now;
+    assert!(net.hubs[&2].hubs(now)[0].draining);
+    net.input(1, RelayInput::Ending);
+    net.run();
+    assert_eq!(net.hears(2), ["left 7 n peer-disconnected", "nowhere 7"]);
+}
+
+#[test]
+fn a_go_hub_takes_part_until_its_link_ends() {
+    let mut net = Net::full(2);
+    net.joins(2, 8, 0);
+    let link = LinkId(99);
+    net.input(1, RelayInput::LegacyUp { link, hub: hub(50), dialed: true });
+    let texts: Vec<_> = std::mem::take(&mut net.texts).into_iter().map(|(_, _, text)| text).collect();
+    assert!(
+        texts[0].starts_with(r#"{"type":"announce","networkName":"mesh","data":{"isHub":true,"port":8080"#),
+        "{texts:?}"
+    );
+    assert!(texts[1].starts_with(r#"{"type":"peer-discovered","data":{}"#), "{texts:?}");
+    assert_eq!(texts.len(), 2);
+    net.hears(1);
+    let peer = id(7);
+    let text = format!(
+        r#"{{"type":"peer-discovered","data":{{"isHub":false,"peerId":"{peer}"}},"networkName":"n","fromPeerId":"system","timestamp":1}}"#
+    );
+    for _ in 0..2 {
+        net.input(1, RelayInput::LegacyText { link, text: &text });
+        net.run();
+    }
+    assert_eq!(net.hears(1), ["elsewhere 7", "joined 7 n"], "once");
+    assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
+    assert!(net.texts.is_empty(), "its own peers are not told to it");
+    net.signals(2, 8, 7, 1);
+    net.pass(HEARTBEAT);
+    assert!(net.texts[0].2.starts_with(r#"{"type":"offer","data":null,"fromPeerId""#), "{:?}", net.texts);
+    assert_eq!(net.hears(2), ["outcome 7 delivered"]);
+    let target = id(8);
+    let offer =
+        format!(r#"{{"type":"offer","data":1,"fromPeerId":"{peer}","targetPeerId":"{target}","networkName":"n"}}"#);
+    net.input(1, RelayInput::LegacyText { link, text: &offer });
+    net.run();
+    assert_eq!(net.hears(2), ["signal 7 8"]);
+    let stranger = offer.replace(&peer.to_string(), &id(66).to_string());
+    net.input(1, RelayInput::LegacyText { link, text: &stranger });
+    let echo = text.replace(&peer.to_string(), &target.to_string());
+    net.input(1, RelayInput::LegacyText { link, text: &echo });
+    net.run();
+    assert_eq!(net.hears(2), [""; 0], "it speaks for its own peers only");
+    net.pass(HEARTBEAT);
+    net.hears(1);
+    net.input(1, RelayInput::LinkDown { link });
+    net.run();
+    assert_eq!(net.hears(2), ["left 7 n peer-disconnected", "nowhere 7"]);
+    assert_eq!(net.hears(1), ["left 7 n peer-disconnected", "nowhere 7"]);
+    assert!(matches!(Outcome::Failed(ErrorCode::Unreachable).label(), "unreachable"));
+    net.nothing_is_left();
+}

@@ -1,0 +1,52 @@
+//! What others may look at.
+
+use std::time::Duration;
+
+use crate::limits::LEASE;
+use crate::time::Now;
+
+use super::remote::Remote;
+use super::{HubView, Relay, RelayStats};
+
+impl Relay {
+    /// What has been counted, gauges brought up to date.
+    pub fn stats(&mut self, now: Now) -> &RelayStats {
+        let live = || self.hubs.values().filter(|remote| remote.is_live());
+        let millis = |duration: Duration| duration.as_millis() as u64;
+        let lag = live().filter_map(|remote| remote.behind_since).map(|at| now.at.saturating_sub(at)).max();
+        let age = live().filter(|r| !r.holding.peers.is_empty()).map(|r| now.at.saturating_sub(r.heard_at)).max();
+        self.stats.hubs = live().count() as u64;
+        self.stats.presence_lag_ms = lag.map_or(0, millis);
+        self.stats.ghost_age_ms = age.map_or(0, millis);
+        self.stats.remote_peers = self.directory.shown as u64;
+        self.stats.in_flight = self.hubs.values().map(|remote| remote.outbound.len() as u64).sum();
+        self.stats.held = self.hubs.values().map(|remote| remote.inbound.len() as u64).sum();
+        &self.stats
+    }
+
+    /// Every other hub that is remembered, ascending by id; then those behind legacy links.
+    pub fn hubs(&self, now: Now) -> Vec<HubView> {
+        let native = self.hubs.values().map(|remote| self.view(remote, now));
+        native.chain(self.legacy_hubs(now)).collect()
+    }
+
+    fn view(&self, remote: &Remote, now: Now) -> HubView {
+        let hub = remote.hub();
+        HubView {
+            hub,
+            incarnation: remote.incarnation,
+            live: remote.is_live(),
+            draining: remote.beat.draining,
+            route: self.route(&hub, now).filter(|_| remote.heard_at + LEASE > now.at),
+            link: self.by_hub.get(&hub).copied(),
+            bridged: remote.is_bridged(now.at),
+            legacy: false,
+            peers: remote.holding.peers.len(),
+            seq: remote.holding.seq,
+            lag: remote.lag(),
+            heard: now.at.saturating_sub(remote.heard_at),
+            advertise: remote.beat.advertise.clone(),
+            public_url: remote.beat.public_url.clone(),
+        }
+    }
+}
