@@ -46,7 +46,7 @@ impl Relay {
             .values()
             .filter(|remote| remote.is_live())
             .map(|remote| {
-                let age_ms = now.at.saturating_sub(remote.heard_at).as_millis() as u32;
+                let age_ms = remote.age(now.at).as_millis() as u32;
                 Heartbeat { age_ms, ..(*remote.beat).clone() }
             })
             .collect();
@@ -156,7 +156,7 @@ impl Relay {
         if age >= LEASE {
             return;
         }
-        let heard_at = now.at.saturating_sub(age);
+        let lease_ends = now.at + LEASE - age;
         if via == Via::Bridge(beat.hub)
             && let Some(remote) = self.hubs.get_mut(&beat.hub)
         {
@@ -164,14 +164,14 @@ impl Relay {
             if !remote.is_bridged(now.at) {
                 self.component = None;
             }
-            remote.bridged_until = heard_at + LEASE;
+            remote.bridged_until = lease_ends;
         }
         let known = self.hubs.get(&beat.hub).map(|r| (r.incarnation, r.beat.number, r.state));
         let found = match known {
             None if self.hubs.len() >= MAX_HUBS => return,
             None => {
                 let number = self.number(beat.hub);
-                self.hubs.insert(beat.hub, Remote::new(number, Arc::clone(beat), heard_at));
+                self.hubs.insert(beat.hub, Remote::new(number, Arc::clone(beat), lease_ends));
                 true
             }
             Some((life, ..)) if beat.incarnation < life => return,
@@ -196,9 +196,9 @@ impl Relay {
             self.component = None;
         }
         remote.beat = Arc::clone(beat);
-        remote.heard_at = heard_at;
+        remote.lease_ends = lease_ends;
         if via == Via::Bridge(beat.hub) {
-            remote.bridged_until = heard_at + LEASE;
+            remote.bridged_until = lease_ends;
         }
         remote.ways.note(via, beat.number, true);
         self.compare(beat, found, now);
@@ -303,7 +303,7 @@ impl Relay {
     pub(super) fn hub_due(&mut self, hub: HubId, now: Now) {
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.at);
         let Some(remote) = self.hubs.get(&hub) else { return };
-        if remote.is_live() && remote.lease_ends() <= now.at && self.judge_from <= now.at {
+        if remote.is_live() && remote.lease_ends <= now.at && self.judge_from <= now.at {
             let lost = self.evict(hub, State::Lost, now);
             self.component = None;
             self.stats.hubs_lost += 1;
@@ -329,7 +329,7 @@ impl Relay {
         let dead: Vec<HubId> = self
             .hubs
             .values()
-            .filter(|remote| !remote.is_live() && remote.heard_at + HUB_MEMORY <= now.at)
+            .filter(|remote| !remote.is_live() && remote.age(now.at) >= HUB_MEMORY)
             .map(Remote::hub)
             .collect();
         for hub in dead {

@@ -61,6 +61,13 @@ pub(crate) enum Saying {
 /// Signals whose frames were not taken by their target's socket, for the router.
 pub(crate) type Undelivered = Vec<(Origin, PeerId, usize, CloseReason)>;
 
+impl Client {
+    /// Its place among all that ever were.
+    pub(crate) fn number(&self) -> usize {
+        self.session.generation as usize
+    }
+}
+
 impl World {
     /// The client that a router means.
     fn client(&self, session: SessionId) -> usize {

@@ -153,22 +153,19 @@ impl World {
 
     /// A router closes a session: there has to be a reason.
     pub(crate) fn is_closed(&mut self, client: usize, reason: CloseReason) {
-        let Client { peer, opened, answers, lost, .. } = self.clients[client];
-        let another = |phases: &[Phase]| {
-            self.those(|other| {
-                let there = other.ended.is_none_or(|ended| ended >= opened) && phases.contains(&other.phase);
-                other.peer == peer && there && other.session.generation as usize != client
-            })
-        };
+        let Client { peer, answers, lost, phase, .. } = self.clients[client];
+        // One that is gone and not yet forgotten counts.
+        let others = self.those(|other| {
+            let known = other.ended.is_none_or(|ended| ended + self.longest_memory(other.number()) >= self.now);
+            other.peer == peer && known && other.number() != client
+        });
         let right = match reason {
             CloseReason::Draining => !self.hubs[self.clients[client].hub].is_up(),
-            CloseReason::IdInUse => !another(&[Phase::Pending, Phase::Open, Phase::Retiring, Phase::Ended]).is_empty(),
+            CloseReason::IdInUse => !others.is_empty(),
             CloseReason::Replaced => {
                 // Where all hubs hear each other, one that answers is not pushed out.
-                let pushed = self.plan.calm && answers && !lost && self.clients[client].phase == Phase::Open;
-                let others = another(&[Phase::Pending, Phase::Open, Phase::Retiring, Phase::Ended]);
-                let both = self.at_the_same_moment(client, &others);
-                !others.is_empty() && (!pushed || both)
+                let pushed = self.plan.calm && answers && !lost && phase == Phase::Open;
+                !others.is_empty() && (!pushed || self.at_the_same_moment(client, &others))
             }
             _ => false,
         };

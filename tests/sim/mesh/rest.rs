@@ -151,7 +151,7 @@ impl World {
         for view in &views {
             let other = ids.iter().position(|&(id, lives)| lives && id == view.hub);
             let there = other.map(|other| at.values().filter(|&&hub| hub == other).count());
-            if view.live != other.is_some() || view.lag != 0 || (view.live && Some(view.peers) != there) {
+            if view.live != other.is_some() || (view.live && (view.lag != 0 || Some(view.peers) != there)) {
                 wrong.push(format!("h{place} sees {view:?} for {there:?} peers"));
             }
         }
