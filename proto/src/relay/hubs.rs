@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::envelope::{Envelope, Heartbeat};
 use crate::id::{HubId, HubIncarnation, LinkId, Via};
-use crate::limits::{HEARTBEAT, HUB_MEMORY, LEASE, MAX_HUBS, MAX_NEIGHBOURS};
+use crate::limits::{HEARTBEAT, HUB_MEMORY, LEASE, MAX_HOPS, MAX_HUBS, MAX_NEIGHBOURS};
 use crate::time::Now;
 
 use super::remote::{Remote, State, Ways};
@@ -154,7 +154,7 @@ impl Relay {
             return self.heard_of_itself(beat.incarnation, now);
         }
         if age >= LEASE {
-            return;
+            return self.pass_back(via, beat, now);
         }
         let lease_ends = now.at + LEASE - age;
         if via == Via::Bridge(beat.hub)
@@ -174,7 +174,7 @@ impl Relay {
                 self.hubs.insert(beat.hub, Remote::new(number, Arc::clone(beat), lease_ends));
                 true
             }
-            Some((life, ..)) if beat.incarnation < life => return,
+            Some((life, ..)) if beat.incarnation < life => return self.recall(via, beat.hub),
             Some((life, ..)) if beat.incarnation > life => {
                 let lost = self.evict(beat.hub, State::Live, now);
                 self.stats.ghosts_evicted += lost as u64;
@@ -248,6 +248,26 @@ impl Relay {
         }
         if matches!(via, Via::Link(_)) && self.bridge.up && self.speaks_for(&about, now) {
             self.send(Destination::Everyone, envelope.clone());
+        }
+    }
+
+    /// A hub says less of its life than is remembered of it here, because its clock was set back: it is told of the life
+    /// that is remembered, and begins one that is later still. To others that is no news, by its age.
+    fn recall(&mut self, via: Via, hub: HubId) {
+        let Some(remote) = self.hubs.get(&hub) else { return };
+        let beat = Arc::new(Heartbeat { age_ms: LEASE.as_millis() as u32, ..(*remote.beat).clone() });
+        self.send(Destination::from(via), Envelope::Heartbeat(beat));
+    }
+
+    /// Old news of a hub goes on to that hub alone, if it is of a later life than its present one. Its age counts the hubs on
+    /// the way, in heartbeats.
+    fn pass_back(&mut self, via: Via, beat: &Heartbeat, now: Now) {
+        let furthest = LEASE + HEARTBEAT * u32::from(MAX_HOPS);
+        let age = Duration::from_millis(u64::from(beat.age_ms)) + HEARTBEAT;
+        let is_later = self.hubs.get(&beat.hub).is_some_and(|remote| remote.incarnation < beat.incarnation);
+        if let Some(next) = self.route(&beat.hub, now).filter(|&next| is_later && age < furthest && next != via) {
+            let beat = Arc::new(Heartbeat { age_ms: age.as_millis() as u32, ..beat.clone() });
+            self.send(Destination::from(next), Envelope::Heartbeat(beat));
         }
     }
 
