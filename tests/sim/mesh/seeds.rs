@@ -22,7 +22,8 @@ fn told_to(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
-/// Plays the seeds from 0 to `SIM_SEEDS`, or from `SIM_FROM`, or the one of `SIM_SEED`.
+/// Plays the seeds from 0 to `SIM_SEEDS`, or from `SIM_FROM`, or the one of `SIM_SEED`. With `SIM_ALL` it goes on
+/// after the first that fails.
 #[test]
 fn no_seed_breaks_a_promise() {
     if let Some(seed) = told_to("SIM_SEED") {
@@ -33,32 +34,39 @@ fn no_seed_breaks_a_promise() {
     }
     let first = told_to("SIM_FROM").unwrap_or(0);
     let last = first + told_to("SIM_SEEDS").unwrap_or(400);
+    let all = told_to("SIM_ALL").is_some();
     let began = Instant::now();
     let next = AtomicU64::new(first);
     let player = || {
+        let mut found = Vec::new();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= last {
-                return None;
+                return found;
             }
             if let (Some(complaint), _) = play(seed, None, false) {
-                next.store(last, Ordering::Relaxed);
-                return Some((seed, complaint));
+                found.push((seed, complaint));
+                if !all {
+                    next.store(last, Ordering::Relaxed);
+                }
             }
         }
     };
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
-    let found = thread::scope(|scope| {
+    let mut found = thread::scope(|scope| {
         let players: Vec<_> = (0..threads).map(|_| scope.spawn(player)).collect();
-        players.into_iter().filter_map(|player| player.join().expect("a player does not panic")).min()
+        players.into_iter().flat_map(|player| player.join().expect("a player does not panic")).collect::<Vec<_>>()
     });
-    if let Some((seed, complaint)) = found {
-        let (_, trace) = play(seed, None, true);
+    found.sort_unstable();
+    for (seed, complaint) in &found {
+        println!("seed {seed}: {complaint}");
+    }
+    if let Some((seed, complaint)) = found.first() {
+        let (_, trace) = play(*seed, None, true);
         let lines: Vec<&str> = trace.lines().collect();
         let end = lines[lines.len().saturating_sub(40)..].join("\n");
-        panic!(
-            "{end}\n\nseed {seed}: {complaint}\nagain: SIM_SEED={seed} cargo test --test sim mesh::seeds::no_seed -- --nocapture"
-        );
+        let again = format!("SIM_SEED={seed} cargo test --test sim mesh::seeds::no_seed -- --nocapture");
+        panic!("{end}\n\nseed {seed}: {complaint}\nagain: {again}");
     }
     let seeds = last - first;
     println!("{seeds} seeds, {:.1} a second", seeds as f64 / began.elapsed().as_secs_f64());
