@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use proto::PeerId;
 use proto::envelope::EnvelopeKind;
 
 use super::clients::Phase;
@@ -57,6 +58,23 @@ impl World {
         for _ in 0..8 {
             self.one_signal();
         }
+        self.one_newcomer();
+    }
+
+    /// Whoever is nowhere is let in at once.
+    fn one_newcomer(&mut self) {
+        let hub = self.rng.below(self.hubs.len());
+        let gone = |peer: &PeerId| !self.clients.iter().any(|c| c.phase != Phase::Ended && c.peer == *peer);
+        let Some(peer) = self.plan.peers.iter().rposition(gone) else { return };
+        if !self.hubs[hub].is_up() || !self.complaints.is_empty() {
+            return;
+        }
+        self.open(hub, peer);
+        let client = self.clients.len() - 1;
+        if self.clients[client].phase != Phase::Open {
+            self.complain(format!("{} has to wait, and is nowhere else", self.name(client)));
+        }
+        self.pass(Duration::from_secs(2));
     }
 
     fn one_change(&mut self) {

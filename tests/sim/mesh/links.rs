@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use proto::envelope::{Envelope, EnvelopeKind};
+use proto::envelope::{Envelope, EnvelopeKind, Heartbeat};
+use proto::limits::LEASE;
 use proto::{Destination, LinkId, RelayInput, Via, Way};
 
 use super::agenda::Event;
 use super::hubs::describe_envelope;
+use super::trouble::Trouble;
 use super::world::World;
 
 #[derive(Debug)]
@@ -138,12 +140,28 @@ impl World {
         }
         for envelope in self.saboteur.envelope(envelope) {
             self.sent[envelope.kind() as usize] += 1;
+            if let Envelope::Heartbeat(beat) = &envelope {
+                self.is_as_old_as_it_says(hub, beat);
+            }
             let mut bytes = Vec::new();
             envelope.encode(&mut bytes);
             match to {
                 Destination::Link(id) => self.put_on_link(hub, id, envelope.kind(), bytes.into()),
                 Destination::Bridged(_) | Destination::Everyone => self.publish(hub, to, envelope.kind(), &bytes),
             }
+        }
+    }
+
+    /// What is passed on of a hub says how long ago that hub said it.
+    fn is_as_old_as_it_says(&mut self, hub: usize, beat: &Heartbeat) {
+        let said = *self.beats.entry((beat.hub, beat.incarnation, beat.number)).or_insert(self.now);
+        let unknown = self.way() + Duration::from_millis(300);
+        let age = Duration::from_millis(u64::from(beat.age_ms));
+        // Nobody knows how long something has lain in a pipe that was not read. What is older than a lease counts for nothing.
+        let known = !self.plan.has(Trouble::Stall) && !self.plan.has(Trouble::Stop);
+        if known && age < LEASE && age + unknown < self.now - said {
+            let old = self.now - said;
+            self.complain(format!("h{hub} passes {old:?} old news on as {age:?} old: {beat:?}"));
         }
     }
 

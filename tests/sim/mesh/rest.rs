@@ -29,8 +29,9 @@ impl World {
 
     fn mend(&mut self) {
         let thaw = self.hubs.iter().filter_map(|hub| hub.asleep_until).max();
+        self.pass(thaw.unwrap_or_default().saturating_sub(self.now));
         // Whoever is about to go has gone by then.
-        self.pass(thaw.unwrap_or_default().saturating_sub(self.now).max(Duration::from_secs(6)));
+        self.pass(Duration::from_secs(6));
         self.blocked.clear();
         let up = self.hubs.iter().filter(|hub| hub.is_up()).count();
         if !self.plan.stays_down || up == 0 {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use proto::envelope::EnvelopeKind;
-use proto::{LinkId, Now};
+use proto::{HubId, HubIncarnation, LinkId, Now};
 
 use super::agenda::{Agenda, Event};
 use super::bridge::{Channel, Channels};
@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) versions: Vec<Version>,
     pub(crate) signals: Signals,
     pub(crate) saboteur: Saboteur,
+    /// When each heartbeat was said first.
+    pub(crate) beats: BTreeMap<(HubId, HubIncarnation, u64), Duration>,
     /// Envelopes that hubs put out, by kind.
     pub(crate) sent: [u64; EnvelopeKind::ALL.len()],
     /// Nothing new happens of its own accord.
@@ -66,6 +68,7 @@ impl World {
             versions: Vec::new(),
             signals: Signals::default(),
             saboteur: Saboteur::new(fault, seed),
+            beats: BTreeMap::new(),
             sent: Default::default(),
             resting: false,
             complaints: Vec::new(),
@@ -138,7 +141,8 @@ impl World {
             Event::Retire { client } => self.retire(client),
             Event::Room { client } => self.room(client),
             Event::Say { client, saying } => self.say(client, saying),
-            Event::Start { hub } => self.start(hub),
+            Event::Start { hub } if !self.resting => self.start(hub),
+            Event::Start { .. } => {}
             Event::Timer { hub, life, machine } => self.timer(hub, life, machine),
             Event::Trouble => self.trouble(),
             Event::Waited { client } => self.has_waited(client),
