@@ -15,6 +15,8 @@ pub struct Hub {
     log: mpsc::Receiver<String>,
 }
 
+const DEFAULTS: &[(&str, &str)] = &[("HOST", "127.0.0.1"), ("PORT", "0"), ("SHARDS", "2"), ("LOG_FORMAT", "json")];
+
 pub fn command(env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peerpigeon"));
     command.env_clear().envs(env.iter().copied());
@@ -24,11 +26,19 @@ pub fn command(env: &[(&str, &str)]) -> Command {
 impl Hub {
     /// Starts a hub and waits until it says where it listens.
     pub fn start(env: &[(&str, &str)]) -> Self {
-        let mut child = command(&[("HOST", "127.0.0.1"), ("PORT", "0"), ("SHARDS", "2"), ("LOG_FORMAT", "json")])
-            .envs(env.iter().copied())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the hub starts");
+        Self::run(command(DEFAULTS).envs(env.iter().copied()), [127, 0, 0, 1])
+    }
+
+    /// Starts a hub in a network namespace, which has this address for those outside.
+    pub fn start_in(namespace: &str, address: [u8; 4], env: &[(&str, &str)]) -> Self {
+        let mut enter = Command::new("ip");
+        enter.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_peerpigeon")]);
+        enter.envs(DEFAULTS.iter().copied()).envs(env.iter().copied());
+        Self::run(&mut enter, address)
+    }
+
+    fn run(command: &mut Command, address: [u8; 4]) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the hub starts");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let (lines, log) = mpsc::sync_channel(10_000);
         std::thread::spawn(move || {
@@ -36,11 +46,11 @@ impl Hub {
                 _ = lines.try_send(line);
             }
         });
-        let mut hub = Self { child, address: ([127, 0, 0, 1], 0).into(), log };
+        let mut hub = Self { child, address: (address, 0).into(), log };
         let started = hub.logged("server_started");
-        let at = started.find("127.0.0.1:").expect("an address");
-        let digits = started[at..].trim_start_matches("127.0.0.1:");
-        let port: String = digits.chars().take_while(char::is_ascii_digit).collect();
+        let listening = started.split("\"listening\":\"").nth(1).expect("an address");
+        let port: String =
+            listening.chars().skip_while(|c| *c != ':').skip(1).take_while(char::is_ascii_digit).collect();
         hub.address.set_port(port.parse().expect("a port"));
         hub
     }

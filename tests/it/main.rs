@@ -7,5 +7,7 @@ mod door;
 mod ends;
 mod hub;
 mod limits;
+mod mesh;
+mod redis;
 mod signaling;
 mod stop;
