@@ -7,6 +7,7 @@
 mod clients;
 mod heard;
 mod io;
+mod mesh;
 mod oracle;
 mod plan;
 mod rng;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::envelope::{Envelope, Heartbeat};
 use crate::id::{HubId, HubIncarnation, LinkId, Via};
-use crate::limits::{HEARTBEAT, HUB_MEMORY, LEASE, MAX_HUBS, MAX_NEIGHBOURS};
+use crate::limits::{HEARTBEAT, HUB_MEMORY, LEASE, MAX_HOPS, MAX_HUBS, MAX_NEIGHBOURS};
 use crate::time::Now;
 
 use super::remote::{Remote, State, Ways};
@@ -46,7 +46,7 @@ impl Relay {
             .values()
             .filter(|remote| remote.is_live())
             .map(|remote| {
-                let age_ms = now.at.saturating_sub(remote.heard_at).as_millis() as u32;
+                let age_ms = remote.age(now.at).as_millis() as u32;
                 Heartbeat { age_ms, ..(*remote.beat).clone() }
             })
             .collect();
@@ -154,9 +154,9 @@ impl Relay {
             return self.heard_of_itself(beat.incarnation, now);
         }
         if age >= LEASE {
-            return;
+            return self.pass_back(via, beat, now);
         }
-        let heard_at = now.at.saturating_sub(age);
+        let lease_ends = now.at + LEASE - age;
         if via == Via::Bridge(beat.hub)
             && let Some(remote) = self.hubs.get_mut(&beat.hub)
         {
@@ -164,17 +164,17 @@ impl Relay {
             if !remote.is_bridged(now.at) {
                 self.component = None;
             }
-            remote.bridged_until = heard_at + LEASE;
+            remote.bridged_until = lease_ends;
         }
         let known = self.hubs.get(&beat.hub).map(|r| (r.incarnation, r.beat.number, r.state));
         let found = match known {
             None if self.hubs.len() >= MAX_HUBS => return,
             None => {
                 let number = self.number(beat.hub);
-                self.hubs.insert(beat.hub, Remote::new(number, Arc::clone(beat), heard_at));
+                self.hubs.insert(beat.hub, Remote::new(number, Arc::clone(beat), lease_ends));
                 true
             }
-            Some((life, ..)) if beat.incarnation < life => return,
+            Some((life, ..)) if beat.incarnation < life => return self.recall(via, beat.hub),
             Some((life, ..)) if beat.incarnation > life => {
                 let lost = self.evict(beat.hub, State::Live, now);
                 self.stats.ghosts_evicted += lost as u64;
@@ -196,9 +196,9 @@ impl Relay {
             self.component = None;
         }
         remote.beat = Arc::clone(beat);
-        remote.heard_at = heard_at;
+        remote.lease_ends = lease_ends;
         if via == Via::Bridge(beat.hub) {
-            remote.bridged_until = heard_at + LEASE;
+            remote.bridged_until = lease_ends;
         }
         remote.ways.note(via, beat.number, true);
         self.compare(beat, found, now);
@@ -248,6 +248,26 @@ impl Relay {
         }
         if matches!(via, Via::Link(_)) && self.bridge.up && self.speaks_for(&about, now) {
             self.send(Destination::Everyone, envelope.clone());
+        }
+    }
+
+    /// A hub says less of its life than is remembered of it here, because its clock was set back: it is told of the life
+    /// that is remembered, and begins one that is later still. To others that is no news, by its age.
+    fn recall(&mut self, via: Via, hub: HubId) {
+        let Some(remote) = self.hubs.get(&hub) else { return };
+        let beat = Arc::new(Heartbeat { age_ms: LEASE.as_millis() as u32, ..(*remote.beat).clone() });
+        self.send(Destination::from(via), Envelope::Heartbeat(beat));
+    }
+
+    /// Old news of a hub goes on to that hub alone, if it is of a later life than its present one. Its age counts the hubs on
+    /// the way, in heartbeats.
+    fn pass_back(&mut self, via: Via, beat: &Heartbeat, now: Now) {
+        let furthest = LEASE + HEARTBEAT * u32::from(MAX_HOPS);
+        let age = Duration::from_millis(u64::from(beat.age_ms)) + HEARTBEAT;
+        let is_later = self.hubs.get(&beat.hub).is_some_and(|remote| remote.incarnation < beat.incarnation);
+        if let Some(next) = self.route(&beat.hub, now).filter(|&next| is_later && age < furthest && next != via) {
+            let beat = Arc::new(Heartbeat { age_ms: age.as_millis() as u32, ..beat.clone() });
+            self.send(Destination::from(next), Envelope::Heartbeat(beat));
         }
     }
 
@@ -303,7 +323,7 @@ impl Relay {
     pub(super) fn hub_due(&mut self, hub: HubId, now: Now) {
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.at);
         let Some(remote) = self.hubs.get(&hub) else { return };
-        if remote.is_live() && remote.lease_ends() <= now.at && self.judge_from <= now.at {
+        if remote.is_live() && remote.lease_ends <= now.at && self.judge_from <= now.at {
             let lost = self.evict(hub, State::Lost, now);
             self.component = None;
             self.stats.hubs_lost += 1;
@@ -329,7 +349,7 @@ impl Relay {
         let dead: Vec<HubId> = self
             .hubs
             .values()
-            .filter(|remote| !remote.is_live() && remote.heard_at + HUB_MEMORY <= now.at)
+            .filter(|remote| !remote.is_live() && remote.age(now.at) >= HUB_MEMORY)
             .map(Remote::hub)
             .collect();
         for hub in dead {

@@ -20,8 +20,8 @@ pub(super) struct Remote {
     pub(super) state: State,
     /// The last.
     pub(super) beat: Arc<Heartbeat>,
-    /// When that was said, as far as is known.
-    pub(super) heard_at: Duration,
+    /// When the lease ends that it gave. Kept instead of the time at which it was said: that may be before this hub's clock began.
+    pub(super) lease_ends: Duration,
     pub(super) holding: Holding,
     /// Changes beyond a missing one, or beyond the snapshot that is on its way.
     pub(super) ahead: BTreeMap<u64, Arc<Change>>,
@@ -64,13 +64,13 @@ pub(super) struct Sync {
 }
 
 impl Remote {
-    pub(super) fn new(number: u32, beat: Arc<Heartbeat>, heard_at: Duration) -> Self {
+    pub(super) fn new(number: u32, beat: Arc<Heartbeat>, lease_ends: Duration) -> Self {
         Self {
             number,
             incarnation: beat.incarnation,
             state: State::Live,
             beat,
-            heard_at,
+            lease_ends,
             holding: Holding::default(),
             ahead: BTreeMap::new(),
             behind_since: None,
@@ -94,8 +94,9 @@ impl Remote {
         self.state == State::Live
     }
 
-    pub(super) fn lease_ends(&self) -> Duration {
-        self.heard_at + LEASE
+    /// How long ago the last heartbeat was said, as far as is known.
+    pub(super) fn age(&self, now: Duration) -> Duration {
+        (now + LEASE).saturating_sub(self.lease_ends)
     }
 
     pub(super) fn is_bridged(&self, now: Duration) -> bool {
@@ -109,7 +110,7 @@ impl Remote {
 
     /// When the next thing about it is due.
     pub(super) fn due(&self) -> Option<Duration> {
-        let lease = self.is_live().then(|| self.lease_ends());
+        let lease = self.is_live().then_some(self.lease_ends);
         let sync = self.sync.as_ref().map(|sync| sync.deadline);
         let due = [lease, sync, self.ask_at, self.outcomes_due, self.inbound.due(), self.outbound.due()];
         due.into_iter().flatten().min()

@@ -245,7 +245,10 @@ impl Relay {
             && let Some(signal) = remote.inbound.next(remote.holding.seq)
         {
             let SignalEnvelope { counter, receipt, kind, sender, target, network, frame, .. } = signal;
-            if self.legacy.holds(&target) {
+            if self.directory.holder(&sender).is_some_and(|holder| holder.hub != from) {
+                // Its sender has lost its id to another session, and peers here know that one.
+                self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), receipt, now);
+            } else if self.legacy.holds(&target) {
                 let outcome = self.signal_legacy(&target, &frame);
                 self.answer(from, counter, outcome, receipt, now);
             } else if self.own.peers.contains_key(&target) {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::limits::LEASE;
 use crate::time::Now;
 
 use super::remote::Remote;
@@ -14,7 +13,7 @@ impl Relay {
         let live = || self.hubs.values().filter(|remote| remote.is_live());
         let millis = |duration: Duration| duration.as_millis() as u64;
         let lag = live().filter_map(|remote| remote.behind_since).map(|at| now.at.saturating_sub(at)).max();
-        let age = live().filter(|r| !r.holding.peers.is_empty()).map(|r| now.at.saturating_sub(r.heard_at)).max();
+        let age = live().filter(|r| !r.holding.peers.is_empty()).map(|r| r.age(now.at)).max();
         self.stats.hubs = live().count() as u64;
         self.stats.presence_lag_ms = lag.map_or(0, millis);
         self.stats.ghost_age_ms = age.map_or(0, millis);
@@ -37,14 +36,14 @@ impl Relay {
             incarnation: remote.incarnation,
             live: remote.is_live(),
             draining: remote.beat.draining,
-            route: self.route(&hub, now).filter(|_| remote.heard_at + LEASE > now.at),
+            route: self.route(&hub, now).filter(|_| remote.lease_ends > now.at),
             link: self.by_hub.get(&hub).copied(),
             bridged: remote.is_bridged(now.at),
             legacy: false,
             peers: remote.holding.peers.len(),
             seq: remote.holding.seq,
             lag: remote.lag(),
-            heard: now.at.saturating_sub(remote.heard_at),
+            heard: remote.age(now.at),
             advertise: remote.beat.advertise.clone(),
             public_url: remote.beat.public_url.clone(),
         }

@@ -1,0 +1,132 @@
+//! After the rest: what one change costs, and what one signal costs.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use proto::PeerId;
+use proto::envelope::EnvelopeKind;
+
+use super::clients::Phase;
+use super::world::World;
+
+/// Who is linked with whom.
+struct Graph {
+    neighbours: BTreeMap<usize, BTreeSet<usize>>,
+    links: usize,
+}
+
+impl Graph {
+    fn is_full(&self) -> bool {
+        self.neighbours.values().all(|those| those.len() == self.neighbours.len() - 1)
+    }
+
+    fn is_tree(&self) -> bool {
+        self.links + 1 == self.neighbours.len()
+    }
+
+    fn distance(&self, from: usize, to: usize) -> Option<usize> {
+        let mut far = BTreeMap::from([(from, 0)]);
+        let mut next = VecDeque::from([from]);
+        while let Some(here) = next.pop_front() {
+            for &there in &self.neighbours[&here] {
+                if !far.contains_key(&there) {
+                    far.insert(there, far[&here] + 1);
+                    next.push_back(there);
+                }
+            }
+        }
+        far.get(&to).copied()
+    }
+}
+
+impl World {
+    fn graph(&self) -> Graph {
+        let up = (0..self.hubs.len()).filter(|&hub| self.hubs[hub].lives());
+        let mut neighbours: BTreeMap<_, BTreeSet<_>> = up.map(|hub| (hub, BTreeSet::new())).collect();
+        let edges: BTreeSet<_> = self.links.iter().filter(|link| !link.cut).map(|link| link.edge).collect();
+        for &(a, b) in &edges {
+            neighbours.entry(a).or_default().insert(b);
+            neighbours.entry(b).or_default().insert(a);
+        }
+        Graph { neighbours, links: edges.len() }
+    }
+
+    pub(crate) fn epilogue(&mut self) {
+        for _ in 0..3 {
+            self.one_change();
+        }
+        for _ in 0..8 {
+            self.one_signal();
+        }
+        self.one_newcomer();
+    }
+
+    /// Whoever is nowhere is let in at once.
+    fn one_newcomer(&mut self) {
+        let hub = self.rng.below(self.hubs.len());
+        let gone = |peer: &PeerId| !self.clients.iter().any(|c| c.phase != Phase::Ended && c.peer == *peer);
+        let Some(peer) = self.plan.peers.iter().rposition(gone) else { return };
+        if !self.hubs[hub].is_up() || !self.complaints.is_empty() {
+            return;
+        }
+        self.open(hub, peer);
+        let client = self.clients.len() - 1;
+        if self.clients[client].phase != Phase::Open {
+            self.complain(format!("{} has to wait, and is nowhere else", self.name(client)));
+        }
+        self.pass(Duration::from_secs(2));
+    }
+
+    fn one_change(&mut self) {
+        let Some(client) = self.any(|client| client.phase == Phase::Open) else { return };
+        if !self.complaints.is_empty() {
+            return;
+        }
+        let net = self.rng.below(self.plan.networks.len());
+        self.sent = Default::default();
+        self.announce(client, net);
+        self.pass(Duration::from_secs(2));
+        self.only(&[EnvelopeKind::Heartbeat, EnvelopeKind::Change], "for one change");
+        let graph = self.graph();
+        let (changes, hubs) = (self.sent[EnvelopeKind::Change as usize], graph.neighbours.len() as u64);
+        let exact = self.plan.is_bridgeless() && (graph.is_full() || graph.is_tree());
+        let most = if exact { hubs - 1 } else { 2 * graph.links as u64 + hubs };
+        if (changes < hubs - 1 && self.plan.is_bridgeless()) || changes > most {
+            self.complain(format!("one change among {hubs} hubs cost {changes} envelopes"));
+        }
+    }
+
+    fn one_signal(&mut self) {
+        let Some(client) = self.any(|client| client.phase == Phase::Open && !client.views.is_empty()) else { return };
+        let views = self.clients[client].views.iter();
+        let known: Vec<_> = views.flat_map(|(&net, view)| view.told.keys().map(move |&peer| (net, peer))).collect();
+        if known.is_empty() || !self.complaints.is_empty() {
+            return;
+        }
+        let (net, target) = *self.rng.pick(&known);
+        let wants_receipt = self.rng.one_in(2);
+        let Some(other) = self.clients.iter().find(|c| c.phase == Phase::Open && c.peer == target) else { return };
+        let (from, to) = (self.clients[client].hub, other.hub);
+        self.sent = Default::default();
+        let number = self.signal_with(client, target, net, wants_receipt);
+        self.pass(Duration::from_secs(2));
+        let signal = &self.signals.all[number];
+        let delivered = signal.handed.is_some() && (!wants_receipt || signal.receipt.as_deref() == Some("delivered"));
+        if !delivered && self.complaints.is_empty() {
+            self.complain(format!("a signal of a quiet day came to {signal:?}"));
+        }
+        self.only(&[EnvelopeKind::Heartbeat, EnvelopeKind::Outcomes, EnvelopeKind::Signal], "for one signal");
+        let graph = self.graph();
+        let cost = self.sent[EnvelopeKind::Signal as usize] as usize;
+        let outcomes = self.sent[EnvelopeKind::Outcomes as usize] as usize;
+        let distance = graph.distance(from, to);
+        let right = |cost: usize| match distance {
+            Some(distance) if distance <= 1 => cost == distance,
+            Some(distance) if self.plan.is_bridgeless() && graph.is_tree() => cost == distance,
+            _ => cost > 0 && cost < graph.neighbours.len(),
+        };
+        if self.complaints.is_empty() && !(right(cost) && right(outcomes)) {
+            self.complain(format!("one signal from h{from} to h{to} cost {cost} envelopes, its outcome {outcomes}"));
+        }
+    }
+}

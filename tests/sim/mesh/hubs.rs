@@ -1,0 +1,390 @@
+//! One hub: its routers, its relay, and the letters between them, driven as `proto`'s contract has it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use proto::{
+    Address, HubId, HubIncarnation, Input, Keys, Letter, LinkId, MeshEvent, Output, PeerId, Relay, RelayConfig,
+    RelayInput, RelayOutput, Router, RouterConfig, ShardId, Way, limits,
+};
+
+use super::agenda::Event;
+use super::plan::Plan;
+use super::world::World;
+use crate::rng::Rng;
+
+/// A process.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    pub(crate) place: usize,
+    pub(crate) id: HubId,
+    /// How many processes have been at this place before.
+    pub(crate) life: usize,
+    pub(crate) state: State,
+    pub(crate) born: Duration,
+    pub(crate) skew_ms: i64,
+    pub(crate) asleep_until: Option<Duration>,
+    pub(crate) keys: Keys,
+    pub(crate) routers: Vec<Router>,
+    pub(crate) relay: Relay,
+    /// Letters under way, from each machine to each other; the relay is the last of the machines.
+    mail: Vec<Mailbox>,
+    /// When each machine's timer goes off, by the hub's clock.
+    timers: Vec<Option<Duration>>,
+    /// Calls of a timer that changed nothing, in a row.
+    idle_timeouts: usize,
+    /// The clients of each shard by slot.
+    pub(crate) slots: Vec<Vec<Option<usize>>>,
+    /// Whether the relay has been told that the bridge works.
+    pub(crate) bridge_told: bool,
+    pub(crate) bridge_full: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    Up,
+    /// It goes away: its sessions retire.
+    Draining,
+    /// It has said farewell, and only its links go on for a moment.
+    Ended,
+    Down,
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    letters: VecDeque<Letter>,
+    last: Duration,
+}
+
+/// What a machine is told.
+pub(crate) enum Told<'a> {
+    Input(usize, Input<'a>),
+    Relay(RelayInput<'a>),
+    Timeout(usize),
+}
+
+/// A machine that wants to be called again at once, so many times in a row, will want that for ever.
+const MOST_IDLE_TIMEOUTS: usize = 50;
+
+impl Hub {
+    pub(crate) fn new(plan: &Plan, place: usize, now: Duration, rng: &mut Rng) -> Self {
+        Self::with_id(plan, place, plan.ids[place], plan.skews[place], now, rng)
+    }
+
+    pub(crate) fn with_id(plan: &Plan, place: usize, id: HubId, skew_ms: i64, now: Duration, rng: &mut Rng) -> Self {
+        let keys = Keys(rng.next(), rng.next());
+        let shards = plan.shards[place];
+        let router = |shard| {
+            let config = RouterConfig {
+                shard: ShardId(shard),
+                shards,
+                keys,
+                hub: id,
+                heartbeat: Duration::from_secs(25),
+                max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,
+                max_networks_per_peer: limits::DEFAULT_MAX_NETWORKS_PER_PEER,
+                max_peers_per_network: limits::DEFAULT_MAX_PEERS_PER_NETWORK,
+                message_rate: 1_000_000,
+                meshed: true,
+                events: false,
+            };
+            Router::new(config).with_roster_chunk(plan.roster_chunk)
+        };
+        let wall_ms = (1_700_000_000_000 + now.as_millis() as u64).saturating_add_signed(skew_ms);
+        let config = RelayConfig {
+            hub: id,
+            incarnation: HubIncarnation(wall_ms),
+            shards,
+            keys,
+            namespace: "mesh".to_owned(),
+            advertise: None,
+            public_url: None,
+        };
+        let machines = usize::from(shards) + 1;
+        // A process knows no time before its own: its clock begins somewhere.
+        let born = now - Duration::from_millis(rng.below(1_000) as u64);
+        Self {
+            place,
+            id,
+            life: 0,
+            state: State::Up,
+            born,
+            skew_ms,
+            asleep_until: None,
+            keys,
+            routers: (0..shards).map(router).collect(),
+            relay: Relay::new(config, proto::Now { at: now - born, wall_ms }),
+            mail: (0..machines * machines).map(|_| Mailbox::default()).collect(),
+            timers: vec![None; machines],
+            idle_timeouts: 0,
+            slots: vec![Vec::new(); usize::from(shards)],
+            bridge_told: false,
+            bridge_full: false,
+        }
+    }
+
+    pub(crate) fn lives(&self) -> bool {
+        self.state != State::Down
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+
+    /// The relay's number among the machines.
+    pub(crate) fn relay_machine(&self) -> usize {
+        self.routers.len()
+    }
+
+    pub(crate) fn has_mail(&self) -> bool {
+        self.mail.iter().any(|mailbox| !mailbox.letters.is_empty())
+    }
+
+    pub(crate) fn home(&self, peer: &PeerId) -> usize {
+        usize::from(ShardId::home(peer, self.routers.len() as u16, self.keys).0)
+    }
+}
+
+impl World {
+    /// A process begins.
+    pub(crate) fn wake(&mut self, hub: usize) {
+        let (id, life, wall) = (self.hubs[hub].id, self.hubs[hub].life, self.time(hub).wall_ms);
+        self.note(|| format!("h{hub} is {id:?}, life {life}, its clock says {wall}"));
+        let machine = self.hubs[hub].relay_machine();
+        self.set_timer(hub, machine);
+        let edges: Vec<_> = self.plan.edges.iter().copied().filter(|&(a, b)| a == hub || b == hub).collect();
+        for (a, b) in edges {
+            let at = self.now + self.ms(10, 1_000);
+            self.agenda.put(at, Event::Dial { a, b });
+        }
+        if self.plan.bridged[hub] {
+            let at = self.now + self.ms(0, 500);
+            self.agenda.put(at, Event::Bridge { hub, life, up: true });
+        }
+    }
+
+    pub(crate) fn tell_router(&mut self, hub: usize, shard: usize, input: Input<'_>) {
+        self.tell(hub, Told::Input(shard, input));
+    }
+
+    pub(crate) fn tell_relay(&mut self, hub: usize, input: RelayInput<'_>) {
+        self.tell(hub, Told::Relay(input));
+    }
+
+    /// Gives a machine one input, and does all it says.
+    fn tell(&mut self, hub: usize, told: Told<'_>) {
+        let now = self.time(hub);
+        match told {
+            Told::Input(shard, input) => {
+                self.note(|| format!("h{hub} s{shard} {}", describe(&input)));
+                self.hubs[hub].routers[shard].handle_input(input, now);
+                self.carry_out(hub, shard);
+            }
+            Told::Relay(input) => {
+                self.note(|| format!("h{hub} relay {}", describe_relay(&input)));
+                self.hubs[hub].relay.handle_input(input, now);
+                self.carry_out_relay(hub);
+            }
+            Told::Timeout(machine) if machine == self.hubs[hub].relay_machine() => {
+                self.hubs[hub].relay.handle_timeout(now);
+                self.carry_out_relay(hub);
+            }
+            Told::Timeout(shard) => {
+                self.hubs[hub].routers[shard].handle_timeout(now);
+                self.carry_out(hub, shard);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, hub: usize, shard: usize) {
+        let mut undelivered = Vec::new();
+        while let Some(output) = self.hubs[hub].routers[shard].poll_output() {
+            match output {
+                Output::Admit { session } => self.admitted(session),
+                Output::Backlog { session, more } => self.backlog(session, more),
+                Output::Close { session, reason } => self.close(session, reason, &mut undelivered),
+                Output::Event(_) => {}
+                Output::Letter { to, letter } => {
+                    let to = match to {
+                        Address::Shard(to) => usize::from(to.0),
+                        Address::Mesh => self.hubs[hub].relay_machine(),
+                    };
+                    self.post(hub, shard, to, letter);
+                }
+                Output::Ping { session, payload } => self.pinged(session, payload),
+                Output::Send { session, frame, origin, .. } => {
+                    self.send(hub, shard, session, &frame, origin, &mut undelivered);
+                }
+            }
+        }
+        self.set_timer(hub, shard);
+        for (origin, target, number, reason) in undelivered {
+            self.signals.undelivered(number);
+            self.tell_router(hub, shard, Input::Undelivered { origin, target, reason });
+        }
+    }
+
+    fn carry_out_relay(&mut self, hub: usize) {
+        let relay = self.hubs[hub].relay_machine();
+        while let Some(output) = self.hubs[hub].relay.poll_output() {
+            match output {
+                RelayOutput::Backlog { way: Way::Link(link) } => self.link_backlog(hub, link),
+                RelayOutput::Backlog { way: Way::Bridge } => {
+                    let (at, life) = (self.now + self.up_to(20_000), self.hubs[hub].life);
+                    self.agenda.put(at, Event::BridgeRoom { hub, life });
+                }
+                RelayOutput::Event(event) => self.mesh_event(hub, event),
+                RelayOutput::Letter { to, letter } => self.post(hub, relay, usize::from(to.0), letter),
+                RelayOutput::Send { to, envelope } => self.put_out(hub, to, envelope),
+                RelayOutput::SendText { link: LinkId(link), .. } => {
+                    self.complain(format!("h{hub} speaks the seed's protocol on link {link}"));
+                }
+            }
+        }
+        self.set_timer(hub, relay);
+    }
+
+    fn mesh_event(&mut self, hub: usize, event: MeshEvent) {
+        self.note(|| format!("    h{hub} logs {event:?}"));
+        if event == MeshEvent::SameId && !self.hubs[hub].routers.is_empty() && self.hubs[hub].life == 0 {
+            self.complain(format!("h{hub} takes another for itself"));
+        }
+    }
+
+    // --- letters -----------------------------------------------------------------------------------------------
+
+    fn post(&mut self, hub: usize, from: usize, to: usize, letter: Letter) {
+        self.note(|| format!("    h{hub} {from}>{to} {}", describe_letter(&letter)));
+        let (relay, life) = (self.hubs[hub].relay_machine(), self.hubs[hub].life);
+        for letter in self.saboteur.letter(hub, from == relay, to == relay, letter) {
+            let delay = self.up_to(self.plan.letter_us);
+            let mailbox = &mut self.hubs[hub].mail[from * (relay + 1) + to];
+            mailbox.last = mailbox.last.max(self.now + delay);
+            mailbox.letters.push_back(letter);
+            let at = mailbox.last;
+            self.agenda.put(at, Event::Post { hub, life, from, to });
+        }
+    }
+
+    pub(crate) fn posted(&mut self, hub: usize, life: usize, from: usize, to: usize) {
+        if self.hubs[hub].life != life || !self.hubs[hub].lives() {
+            return;
+        }
+        let relay = self.hubs[hub].relay_machine();
+        let Some(letter) = self.hubs[hub].mail[from * (relay + 1) + to].letters.pop_front() else { return };
+        if to == relay {
+            self.tell_relay(hub, RelayInput::Letter(letter));
+        } else {
+            self.tell_router(hub, to, Input::Letter(letter));
+        }
+    }
+
+    // --- timers ------------------------------------------------------------------------------------------------
+
+    fn set_timer(&mut self, hub: usize, machine: usize) {
+        let late = self.up_to(30_000);
+        let Hub { relay, routers, timers, born, life, .. } = &mut self.hubs[hub];
+        let wants = if machine == routers.len() { relay.poll_timeout() } else { routers[machine].poll_timeout() };
+        let Some(wants) = wants else { return };
+        if timers[machine].is_none_or(|set| wants < set) {
+            timers[machine] = Some(wants);
+            let (at, life) = ((*born + wants).max(self.now) + late, *life);
+            self.agenda.put(at, Event::Timer { hub, life, machine });
+        }
+    }
+
+    pub(crate) fn timer(&mut self, hub: usize, life: usize, machine: usize) {
+        if self.hubs[hub].life != life || !self.hubs[hub].lives() {
+            return;
+        }
+        let now = self.time(hub).at;
+        // An earlier one has been set since, and has been gone off already.
+        if self.hubs[hub].timers[machine].is_none_or(|set| set > now) {
+            return;
+        }
+        self.hubs[hub].timers[machine] = None;
+        self.tell(hub, Told::Timeout(machine));
+        let Hub { relay, routers, idle_timeouts, .. } = &mut self.hubs[hub];
+        let wants = if machine == routers.len() { relay.poll_timeout() } else { routers[machine].poll_timeout() };
+        *idle_timeouts = if wants.is_some_and(|at| at <= now) { *idle_timeouts + 1 } else { 0 };
+        if *idle_timeouts > MOST_IDLE_TIMEOUTS {
+            self.complain(format!(
+                "h{hub}: machine {machine} always wants to have been called {wants:?}, it is {now:?}"
+            ));
+        }
+    }
+}
+
+fn describe(input: &Input<'_>) -> String {
+    match input {
+        Input::Letter(letter) => format!("letter {}", describe_letter(letter)),
+        Input::Message { session, text } => format!("{}> {text}", session.generation),
+        Input::Opened { session, peer, .. } => format!("{} opens for {peer:?}", session.generation),
+        Input::Closed { session, reason } => format!("{} is gone: {reason:?}", session.generation),
+        other => format!("{other:?}"),
+    }
+}
+
+fn describe_relay(input: &RelayInput<'_>) -> String {
+    match input {
+        RelayInput::Letter(letter) => format!("letter {}", describe_letter(letter)),
+        RelayInput::Received { via, envelope } => format!("hears {via:?} {}", describe_envelope(envelope)),
+        other => format!("{other:?}"),
+    }
+}
+
+fn describe_letter(letter: &Letter) -> String {
+    match letter {
+        Letter::Joined(a) => format!("Joined {:?} in {} by {}", a.peer, a.network, claim(a.claim)),
+        Letter::Left(f) => format!("Left {:?} of {} by {}", f.peer, f.network, claim(f.claim)),
+        Letter::Signal { origin, from, target, .. } => format!("Signal {from:?} > {target:?} of {:?}", origin.sender),
+        Letter::Outcome { origin, target, outcome } => format!("Outcome {outcome:?} > {target:?} {:?}", origin.sender),
+        other => format!("{other:?}"),
+    }
+}
+
+fn claim(claim: proto::Claim) -> String {
+    format!("{}@{:?}", claim.incarnation.0, claim.hub.0)
+}
+
+/// An envelope in one line.
+pub(crate) fn describe_envelope(envelope: &proto::Envelope) -> String {
+    use proto::envelope::{Envelope, Routed, What};
+    match envelope {
+        Envelope::Heartbeat(b) => {
+            let (hub, life) = (b.hub.0, b.incarnation.0);
+            format!(
+                "Heartbeat {} of {hub:?}/{life} seq {} {:x} age {} to {:?}",
+                b.number, b.seq, b.digest, b.age_ms, b.neighbours
+            )
+        }
+        Envelope::Change(c) => {
+            let what = match &c.what {
+                What::Joined(a) => format!("Joined {}", a.network),
+                What::Left { network, .. } => format!("Left {network}"),
+                What::Up => "Up".to_owned(),
+                What::Down(reason) => format!("Down {reason:?}"),
+            };
+            format!("Change {:?}/{} seq {}: {:?} {} {what}", c.hub.0, c.incarnation.0, c.seq, c.peer, c.session.0)
+        }
+        Envelope::Snapshot(p) => {
+            let (hub, life, peers) = (p.hub.0, p.incarnation.0, p.peers.len());
+            format!(
+                "Snapshot of {hub:?}/{life} seq {} {:x} part {} last {}, {peers} peers",
+                p.seq, p.digest, p.part, p.last
+            )
+        }
+        Envelope::Routed(route, routed) => {
+            let what = match &**routed {
+                Routed::Signal(s) => format!("Signal {} seq {} {:?} > {:?}", s.counter, s.seq, s.sender, s.target),
+                other => format!("{other:?}"),
+            };
+            let (to, from) = (route.to.0, route.from.0);
+            format!(
+                "to {to:?}/{} from {from:?}/{} hops {}: {what}",
+                route.to_incarnation.0, route.from_incarnation.0, route.hops
+            )
+        }
+        other => format!("{other:?}"),
+    }
+}

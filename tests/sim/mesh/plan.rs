@@ -1,0 +1,161 @@
+//! What kind of day a seed has.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proto::{HubId, PeerId, limits};
+
+use super::trouble::Trouble;
+use crate::rng::Rng;
+
+/// How the hubs are meant to be linked.
+#[derive(Clone, Copy)]
+enum Topology {
+    Chain,
+    Star,
+    Ring,
+    Full,
+    /// Two full meshes with one link between them.
+    Cliques,
+    Random,
+    /// Parts that only the bridge joins.
+    Islands,
+}
+
+/// The choices of one seed, made before anything happens.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) hubs: usize,
+    pub(crate) shards: Vec<u16>,
+    pub(crate) ids: Vec<HubId>,
+    pub(crate) edges: BTreeSet<(usize, usize)>,
+    /// Which hubs are on the bridge.
+    pub(crate) bridged: Vec<bool>,
+    /// The bridge loses one message in so many; 0: none.
+    pub(crate) bridge_loses: usize,
+    pub(crate) peers: Vec<PeerId>,
+    pub(crate) networks: Vec<&'static str>,
+    pub(crate) roster_chunk: usize,
+    /// Longest way of a letter, a frame between hubs, a frame to a client, in microseconds.
+    pub(crate) letter_us: usize,
+    pub(crate) link_us: usize,
+    pub(crate) write_us: usize,
+    /// Frames in a pipe that are too many, and few again.
+    pub(crate) high: usize,
+    pub(crate) low: usize,
+    /// How far each hub's wall clock is off, in milliseconds.
+    pub(crate) skews: Vec<i64>,
+    /// Nothing goes wrong.
+    pub(crate) calm: bool,
+    pub(crate) troubles: Vec<usize>,
+    /// Hubs that are down at the end stay down.
+    pub(crate) stays_down: bool,
+    pub(crate) length: Duration,
+    /// Time between two deeds of clients, and between two troubles, at the most, in milliseconds.
+    pub(crate) deed_ms: usize,
+    pub(crate) trouble_ms: usize,
+    /// Among so many clients one does not answer pings.
+    pub(crate) half_dead: usize,
+}
+
+const NETWORKS: [&str; 3] = ["global", "n", "a network with \"quotes\""];
+
+impl Plan {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let hubs = *rng.pick(&[1, 2, 2, 3, 3, 3, 4, 4, 5, 6]);
+        let mode = rng.below(8);
+        let topology = match mode {
+            0 => Topology::Chain,
+            1 => Topology::Star,
+            2 => Topology::Ring,
+            3 | 4 => Topology::Full,
+            5 => Topology::Cliques,
+            6 => Topology::Random,
+            _ => Topology::Islands,
+        };
+        let edges = edges(topology, hubs, rng);
+        let bridged = match (topology, rng.below(6)) {
+            (Topology::Islands, 0..3) => vec![true; hubs],
+            // One of each island at least: they are the even and the odd.
+            (Topology::Islands, _) => (0..hubs).map(|hub| hub < 2 || rng.one_in(2)).collect(),
+            (_, 0) => vec![true; hubs],
+            (_, 1) => (0..hubs).map(|_| rng.one_in(2)).collect(),
+            _ => vec![false; hubs],
+        };
+        let calm = rng.one_in(4);
+        let mut troubles: Vec<usize> =
+            Trouble::ALL.iter().map(|trouble| trouble.weight() * rng.pick(&[1, 1, 3])).collect();
+        for trouble in Trouble::ALL {
+            if rng.one_in(3) || (trouble.is_of_the_bridge() && !bridged.contains(&true)) {
+                troubles[trouble as usize] = 0;
+            }
+        }
+        troubles[Trouble::Cut as usize] += 1;
+        let skew = |rng: &mut Rng| match rng.below(4) {
+            0 => rng.below(10_000) as i64 - 5_000,
+            1 => rng.below(7_200_000) as i64 - 3_600_000,
+            _ => 0,
+        };
+        let id = |rng: &mut Rng| PeerId::from_bytes(std::array::from_fn(|_| rng.next() as u8));
+        let first = rng.below(2);
+        Self {
+            hubs,
+            shards: (0..hubs).map(|_| *rng.pick(&[1, 1, 2, 3])).collect(),
+            ids: (0..hubs).map(|_| HubId(id(rng))).collect(),
+            edges,
+            bridge_loses: if calm { 0 } else { *rng.pick(&[0, 0, 100, 20, 5]) },
+            bridged,
+            peers: (0..if rng.one_in(12) { rng.between(70, 160) } else { rng.between(2, 14) })
+                .map(|_| id(rng))
+                .collect(),
+            networks: NETWORKS[first..first + rng.between(1, 2)].to_vec(),
+            roster_chunk: *rng.pick(&[1, 3, limits::ROSTER_CHUNK]),
+            letter_us: *rng.pick(&[10, 1_000, 20_000]),
+            link_us: *rng.pick(&[200, 5_000, 50_000]),
+            write_us: *rng.pick(&[100, 5_000, 30_000]),
+            // Where nothing goes wrong, nothing is ever too much.
+            high: if calm { usize::MAX } else { *rng.pick(&[8, 64, 1_000, 1_000]) },
+            low: *rng.pick(&[0, 2, 6]),
+            skews: (0..hubs).map(|_| skew(rng)).collect(),
+            calm,
+            troubles,
+            stays_down: rng.one_in(4),
+            length: Duration::from_secs(rng.between(10, 50) as u64),
+            deed_ms: *rng.pick(&[30, 150, 400]),
+            trouble_ms: *rng.pick(&[800, 3_000, 8_000]),
+            half_dead: *rng.pick(&[2, 4, 1_000]),
+        }
+    }
+
+    pub(crate) fn has(&self, trouble: Trouble) -> bool {
+        !self.calm && self.troubles[trouble as usize] > 0
+    }
+
+    /// Whether all that passes through the mesh passes over links.
+    pub(crate) fn is_bridgeless(&self) -> bool {
+        !self.bridged.contains(&true)
+    }
+}
+
+fn edges(topology: Topology, hubs: usize, rng: &mut Rng) -> BTreeSet<(usize, usize)> {
+    let all = || (0..hubs).flat_map(move |b| (0..b).map(move |a| (a, b)));
+    match topology {
+        Topology::Chain => (1..hubs).map(|b| (b - 1, b)).collect(),
+        Topology::Star => (1..hubs).map(|b| (0, b)).collect(),
+        Topology::Ring if hubs < 3 => (1..hubs).map(|b| (b - 1, b)).collect(),
+        Topology::Ring => (1..hubs).map(|b| (b - 1, b)).chain([(0, hubs - 1)]).collect(),
+        Topology::Full => all().collect(),
+        Topology::Cliques => all().filter(|&(a, b)| a % 2 == b % 2 || (a, b) == (0, 1)).collect(),
+        Topology::Random => {
+            let mut edges: BTreeSet<_> = (1..hubs).map(|b| (rng.below(b), b)).collect();
+            edges.extend(all().filter(|_| rng.one_in(4)));
+            edges
+        }
+        Topology::Islands => all().filter(|&(a, b)| a % 2 == b % 2 && rng.one_in(2)).chain(chains(hubs)).collect(),
+    }
+}
+
+/// Two chains: of the even, and of the odd.
+fn chains(hubs: usize) -> impl Iterator<Item = (usize, usize)> {
+    (2..hubs).map(|b| (b - 2, b))
+}

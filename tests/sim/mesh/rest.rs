@@ -1,0 +1,189 @@
+//! Everything is mended and comes to rest: then all know all, and nothing is left over.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proto::envelope::EnvelopeKind;
+use proto::{MessageKind, PeerId, SignalKind};
+
+use super::agenda::Event;
+use super::clients::{Phase, Saying};
+use super::world::World;
+use crate::oracle::Net;
+
+/// A lease, and what it takes to link, to ask and to be told, some of it twice.
+const REST: Duration = Duration::from_secs(25);
+
+impl World {
+    pub(crate) fn rest(&mut self) {
+        self.resting = true;
+        self.note(|| "rest".to_owned());
+        self.mend();
+        self.come_back();
+        self.pass(REST);
+        self.at_rest();
+        self.is_quiet();
+        self.epilogue();
+        self.at_rest();
+    }
+
+    fn mend(&mut self) {
+        let thaw = self.hubs.iter().filter_map(|hub| hub.asleep_until).max();
+        self.pass(thaw.unwrap_or_default().saturating_sub(self.now));
+        // Whoever is about to go has gone by then.
+        self.pass(Duration::from_secs(6));
+        self.blocked.clear();
+        let up = self.hubs.iter().filter(|hub| hub.is_up()).count();
+        if !self.plan.stays_down || up == 0 {
+            for hub in 0..self.hubs.len() {
+                self.start(hub);
+            }
+        }
+        let up: Vec<usize> = (0..self.hubs.len()).filter(|&hub| self.hubs[hub].is_up()).collect();
+        if up.len() < self.hubs.len() {
+            self.plan.edges.extend(up.windows(2).map(|two| (two[0], two[1])));
+        }
+        for (a, b) in self.plan.edges.clone() {
+            let at = self.now + self.ms(0, 500);
+            self.agenda.put(at, Event::Dial { a, b });
+        }
+        for hub in up {
+            let life = self.hubs[hub].life;
+            if self.plan.bridged[hub] {
+                self.agenda.put(self.now, Event::Bridge { hub, life, up: true });
+            }
+        }
+    }
+
+    /// Clients that lost their hubs come again, so that there is somebody to know.
+    fn come_back(&mut self) {
+        let up: Vec<usize> = (0..self.hubs.len()).filter(|&hub| self.hubs[hub].is_up()).collect();
+        for peer in 0..self.plan.peers.len() {
+            let (hub, at) = (*self.rng.pick(&up), self.now + self.ms(0, 2_000));
+            if self.rng.one_in(2) {
+                self.agenda.put(at, Event::Open { hub, peer });
+            }
+        }
+        self.pass(Duration::from_secs(6));
+        for client in self.those(|client| client.phase == Phase::Open && client.views.is_empty()) {
+            let at = self.now + self.ms(0, 500);
+            self.agenda.put(at, Event::Say { client, saying: Saying::Announce });
+        }
+    }
+
+    /// Who is in each network, and what it announced last.
+    fn members(&self) -> BTreeMap<(Net, PeerId), u64> {
+        let open = self.clients.iter().filter(|client| client.phase == Phase::Open);
+        open.flat_map(|client| client.views.iter().map(|(&net, view)| ((net, client.peer), view.said))).collect()
+    }
+
+    pub(crate) fn at_rest(&mut self) {
+        if !self.complaints.is_empty() {
+            return;
+        }
+        let mut wrong = Vec::new();
+        let members = self.members();
+        let mut at: BTreeMap<PeerId, usize> = BTreeMap::new();
+        for (index, client) in self.clients.iter().enumerate().filter(|(_, client)| client.phase != Phase::Ended) {
+            if client.phase != Phase::Open {
+                wrong.push(format!("{} waits", self.name(index)));
+            }
+            if let Some(other) = at.insert(client.peer, client.hub) {
+                wrong.push(format!("{:?} is on h{other} and on h{}", client.peer, client.hub));
+            }
+            for (&net, view) in &client.views {
+                let of_net = members.range((net, PeerId::from_bytes([0; 20]))..=(net, PeerId::from_bytes([255; 20])));
+                let others: BTreeMap<PeerId, u64> = of_net
+                    .filter(|((_, peer), _)| *peer != client.peer)
+                    .map(|((_, peer), said)| (*peer, *said))
+                    .collect();
+                if others != view.told {
+                    let (name, network) = (self.name(index), self.plan.networks[net]);
+                    wrong.push(format!("{name} in {network} knows {:?}, and there are {others:?}", view.told));
+                }
+            }
+        }
+        for hub in 0..self.hubs.len() {
+            if self.hubs[hub].lives() {
+                self.count(hub, &at, members.len(), &mut wrong);
+            }
+        }
+        wrong.extend(self.senders_know());
+        for what in wrong {
+            self.complain(format!("at rest: {what}"));
+        }
+    }
+
+    /// What a hub's machines have counted is what has happened, and they have nothing left to do.
+    fn count(&mut self, place: usize, at: &BTreeMap<PeerId, usize>, members: usize, wrong: &mut Vec<String>) {
+        let now = self.time(place);
+        let ids: Vec<_> = self.hubs.iter().map(|hub| (hub.id, hub.lives())).collect();
+        let hub = &mut self.hubs[place];
+        let (mut signals, mut ended, mut peers) = (0, 0, 0);
+        for router in &mut hub.routers {
+            let stats = router.stats();
+            let kinds = [SignalKind::Offer, SignalKind::Answer, SignalKind::IceCandidate];
+            signals += kinds.iter().map(|&kind| stats.messages_in[MessageKind::Signal(kind).index()]).sum::<u64>();
+            ended += stats.delivered + stats.failed.iter().sum::<u64>();
+            peers += stats.peers;
+            if stats.open_receipts != 0 {
+                wrong.push(format!("h{place}: {} receipts are open", stats.open_receipts));
+            }
+            if stats.members != members as u64 {
+                wrong.push(format!("h{place}: a roster has {} members, and there are {members}", stats.members));
+            }
+        }
+        let here = at.values().filter(|&&hub| hub == place).count() as u64;
+        if peers != here {
+            wrong.push(format!("h{place} has {peers} peers for {here}"));
+        }
+        let stats = hub.relay.stats(now);
+        if signals != ended + stats.delivered {
+            wrong.push(format!("h{place}: {signals} signals have {ended} + {} outcomes", stats.delivered));
+        }
+        if (stats.in_flight, stats.held, stats.presence_lag_ms) != (0, 0, 0) {
+            let (flying, held, lag) = (stats.in_flight, stats.held, stats.presence_lag_ms);
+            wrong.push(format!("h{place}: {flying} signals in flight, {held} held, presence {lag} ms behind"));
+        }
+        if stats.remote_peers != at.len() as u64 - here {
+            wrong.push(format!("h{place} knows {} peers elsewhere for {}", stats.remote_peers, at.len() as u64 - here));
+        }
+        let views = hub.relay.hubs(now);
+        for view in &views {
+            let other = ids.iter().position(|&(id, lives)| lives && id == view.hub);
+            let there = other.map(|other| at.values().filter(|&&hub| hub == other).count());
+            if view.live != other.is_some() || (view.live && (view.lag != 0 || Some(view.peers) != there)) {
+                wrong.push(format!("h{place} sees {view:?} for {there:?} peers"));
+            }
+        }
+        let others = ids.iter().filter(|&&(id, lives)| lives && id != hub.id).count();
+        if views.iter().filter(|view| view.live).count() != others {
+            wrong.push(format!("h{place} sees {} hubs for {others}", views.len()));
+        }
+        for peer in &self.plan.peers {
+            let (found, there) = (hub.relay.locate(peer), at.get(peer).map(|&hub| ids[hub].0));
+            if found != there {
+                wrong.push(format!("h{place} finds {peer:?} at {found:?}, and it is at {there:?}"));
+            }
+        }
+        if hub.has_mail() {
+            wrong.push(format!("h{place} has letters under way"));
+        }
+    }
+
+    /// Where nothing happens only heartbeats are sent.
+    fn is_quiet(&mut self) {
+        self.sent = Default::default();
+        self.pass(Duration::from_secs(3));
+        self.only(&[EnvelopeKind::Heartbeat], "where nothing happens");
+    }
+
+    pub(crate) fn only(&mut self, kinds: &[EnvelopeKind], when: &str) {
+        for kind in EnvelopeKind::ALL {
+            let sent = self.sent[kind as usize];
+            if sent > 0 && !kinds.contains(&kind) && self.complaints.is_empty() {
+                self.complain(format!("{sent} of {} were sent {when}", kind.label()));
+            }
+        }
+    }
+}

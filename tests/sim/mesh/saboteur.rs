@@ -1,0 +1,180 @@
+//! Planted bugs: what the oracles are for is shown by what they find.
+
+use std::sync::Arc;
+
+use proto::Letter;
+use proto::envelope::{Envelope, EnvelopeKind, Routed, What};
+
+use crate::rng::Rng;
+
+/// A fault that is put between a relay and its shards, or between a relay and its links.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// The age of heartbeats is not counted.
+    AgesWrongly,
+    /// Signals do not wait for the presence of their sender.
+    DoesNotHold,
+    /// A leave names another session than the one that ends.
+    LeavesWrongSession,
+    LosesChange,
+    LosesClosed,
+    LosesElsewhere,
+    LosesJoined,
+    LosesLastPart,
+    LosesLeft,
+    LosesNowhere,
+    LosesOpened,
+    LosesOutcomeLetters,
+    LosesOutcomes,
+    LosesSuperseded,
+    LosesTakeoverAnswers,
+    /// A change goes to a neighbour that has it.
+    NoSplitHorizon,
+    RepeatsSignal,
+    RepeatsSignalLetter,
+    /// Asks for what it has.
+    StormsForSnapshots,
+    SwapsSignals,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 20] = [
+        Self::AgesWrongly,
+        Self::DoesNotHold,
+        Self::LeavesWrongSession,
+        Self::LosesChange,
+        Self::LosesClosed,
+        Self::LosesElsewhere,
+        Self::LosesJoined,
+        Self::LosesLastPart,
+        Self::LosesLeft,
+        Self::LosesNowhere,
+        Self::LosesOpened,
+        Self::LosesOutcomeLetters,
+        Self::LosesOutcomes,
+        Self::LosesSuperseded,
+        Self::LosesTakeoverAnswers,
+        Self::NoSplitHorizon,
+        Self::RepeatsSignal,
+        Self::RepeatsSignalLetter,
+        Self::StormsForSnapshots,
+        Self::SwapsSignals,
+    ];
+
+    /// Strikes once in so many chances.
+    const fn odds(self) -> usize {
+        match self {
+            Self::AgesWrongly
+            | Self::DoesNotHold
+            | Self::LosesLastPart
+            | Self::LosesOutcomes
+            | Self::LosesSuperseded
+            | Self::LosesTakeoverAnswers => 1,
+            Self::StormsForSnapshots => 10,
+            _ => 4,
+        }
+    }
+}
+
+/// Strikes with its one fault now and then, or never.
+#[derive(Debug)]
+pub(crate) struct Saboteur {
+    fault: Option<Fault>,
+    rng: Rng,
+    held: Option<(usize, Letter)>,
+}
+
+impl Saboteur {
+    pub(crate) fn new(fault: Option<Fault>, seed: u64) -> Self {
+        Self { fault, rng: Rng::new(!seed), held: None }
+    }
+
+    fn strikes(&mut self, fault: Fault) -> bool {
+        self.fault == Some(fault) && self.rng.one_in(fault.odds())
+    }
+
+    /// What is posted instead of this letter of a hub.
+    pub(crate) fn letter(&mut self, hub: usize, from_relay: bool, to_relay: bool, letter: Letter) -> Vec<Letter> {
+        if self.fault.is_none() || !(from_relay || to_relay) {
+            return vec![letter];
+        }
+        let loses = match &letter {
+            Letter::Closed { .. } => Fault::LosesClosed,
+            Letter::Elsewhere { .. } => Fault::LosesElsewhere,
+            Letter::Joined(_) => Fault::LosesJoined,
+            Letter::Left(_) => Fault::LosesLeft,
+            Letter::Nowhere { .. } => Fault::LosesNowhere,
+            Letter::Opened { .. } => Fault::LosesOpened,
+            Letter::Outcome { .. } => Fault::LosesOutcomeLetters,
+            Letter::Superseded { .. } => Fault::LosesSuperseded,
+            Letter::AskTakeover { .. }
+            | Letter::Challenge { .. }
+            | Letter::ChallengeAnswered { .. }
+            | Letter::Signal { .. }
+            | Letter::TakeoverAnswered { .. } => return self.signal_letter(hub, from_relay, letter),
+        };
+        if self.strikes(loses) { Vec::new() } else { vec![letter] }
+    }
+
+    fn signal_letter(&mut self, hub: usize, from_relay: bool, letter: Letter) -> Vec<Letter> {
+        if !from_relay || !matches!(letter, Letter::Signal { .. }) {
+            return vec![letter];
+        }
+        if self.strikes(Fault::RepeatsSignalLetter) {
+            return vec![letter.clone(), letter];
+        }
+        if let Some((_, held)) = self.held.take_if(|(at, _)| *at == hub) {
+            return vec![letter, held];
+        }
+        if self.held.is_none() && self.strikes(Fault::SwapsSignals) {
+            self.held = Some((hub, letter));
+            return Vec::new();
+        }
+        vec![letter]
+    }
+
+    /// What is sent instead of this envelope.
+    pub(crate) fn envelope(&mut self, envelope: Envelope) -> Vec<Envelope> {
+        if self.fault.is_none() {
+            return vec![envelope];
+        }
+        let kind = envelope.kind();
+        match envelope {
+            Envelope::Heartbeat(beat) if self.strikes(Fault::AgesWrongly) => {
+                let mut beat = (*beat).clone();
+                beat.age_ms = 0;
+                vec![Envelope::Heartbeat(Arc::new(beat))]
+            }
+            Envelope::Heartbeat(beat) if self.strikes(Fault::StormsForSnapshots) => {
+                let request = proto::envelope::SnapshotRequest { hub: beat.hub, incarnation: beat.incarnation };
+                vec![Envelope::Heartbeat(beat), Envelope::SnapshotRequest(request)]
+            }
+            Envelope::Change(_) if self.strikes(Fault::LosesChange) => Vec::new(),
+            Envelope::Change(change) if self.strikes(Fault::NoSplitHorizon) => {
+                vec![Envelope::Change(Arc::clone(&change)), Envelope::Change(change)]
+            }
+            Envelope::Change(change)
+                if matches!(change.what, What::Down(_)) && self.strikes(Fault::LeavesWrongSession) =>
+            {
+                let mut wrong = (*change).clone();
+                wrong.session.0 -= 1;
+                vec![Envelope::Change(Arc::new(wrong))]
+            }
+            Envelope::Snapshot(part) if part.last && self.strikes(Fault::LosesLastPart) => Vec::new(),
+            Envelope::Routed(route, mut routed) => {
+                match &mut *routed {
+                    Routed::Signal(signal) if self.strikes(Fault::DoesNotHold) => signal.seq = 0,
+                    Routed::Outcomes(_) if self.strikes(Fault::LosesOutcomes) => return Vec::new(),
+                    Routed::TakeoverAnswer { .. } if self.strikes(Fault::LosesTakeoverAnswers) => return Vec::new(),
+                    _ => {}
+                }
+                let envelope = Envelope::Routed(route, routed);
+                if kind == EnvelopeKind::Signal && self.strikes(Fault::RepeatsSignal) {
+                    return vec![envelope.clone(), envelope];
+                }
+                vec![envelope]
+            }
+            other => vec![other],
+        }
+    }
+}

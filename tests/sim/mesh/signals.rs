@@ -1,0 +1,170 @@
+//! What has to be true of signals: handed on unchanged, at most once, in order; one outcome each, and a true one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proto::{PeerId, limits};
+
+use super::clients::{Client, Phase};
+use super::trouble::Trouble;
+use super::world::World;
+use crate::oracle::Net;
+
+#[derive(Debug)]
+pub(crate) struct Signal {
+    pub(crate) from: usize,
+    pub(crate) target: PeerId,
+    net: Net,
+    kind: &'static str,
+    wants_receipt: bool,
+    read: Duration,
+    /// What its target gets, byte for byte.
+    text: String,
+    /// Its sender had announced itself in its network.
+    member: bool,
+    pub(crate) handed: Option<usize>,
+    written: bool,
+    pub(crate) receipt: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    pub(crate) all: Vec<Signal>,
+    /// The last that was handed on, by the sessions it was between.
+    last: BTreeMap<(usize, usize), usize>,
+    /// Errors about signals, by sender, type and target.
+    errors: BTreeMap<(usize, String, PeerId), usize>,
+}
+
+type Verdict = Result<(), &'static str>;
+
+impl Signals {
+    pub(crate) fn written(&mut self, number: usize) {
+        self.all[number].written = true;
+    }
+
+    pub(crate) fn undelivered(&mut self, number: usize) {
+        self.all[number].written = false;
+    }
+}
+
+impl World {
+    /// A client says a signal, and its hub reads it.
+    pub(crate) fn signal(&mut self, client: usize, target: PeerId, net: Net) -> usize {
+        let wants_receipt = self.rng.one_in(2);
+        self.signal_with(client, target, net, wants_receipt)
+    }
+
+    pub(crate) fn signal_with(&mut self, client: usize, target: PeerId, net: Net, wants_receipt: bool) -> usize {
+        let number = self.signals.all.len();
+        let kind = *self.rng.pick(&["offer", "answer", "ice-candidate"]);
+        let network = serde_json::to_string(self.plan.networks[net]).expect("a string");
+        let Client { peer: sender, hub, .. } = self.clients[client];
+        let data = format!(r#"{{"s":{number},"d":[1.0, "é"]}}"#);
+        let text = format!(
+            r#"{{"type":"{kind}","data":{data},"fromPeerId":"{sender}","targetPeerId":"{target}","networkName":{network},"timestamp":{}}}"#,
+            self.time(hub).wall_ms,
+        );
+        let member = self.clients[client].views.contains_key(&net);
+        let from = client;
+        let (handed, written, receipt, read) = (None, false, None, self.now);
+        let signal = Signal { from, target, net, kind, wants_receipt, read, text, member, handed, written, receipt };
+        self.signals.all.push(signal);
+        let id = if wants_receipt { format!(r#","id":"r{number}""#) } else { String::new() };
+        self.tell_message(
+            client,
+            &format!(r#"{{"type":"{kind}","targetPeerId":"{target}","networkName":{network},"data":{data}{id}}}"#),
+        );
+        number
+    }
+
+    /// A signal is put into its target's queue.
+    pub(crate) fn is_signalled(&mut self, client: usize, number: usize, text: &str) -> Verdict {
+        let Some(signal) = self.signals.all.get_mut(number) else { return Err("gets a signal that nobody sent") };
+        if signal.target != self.clients[client].peer {
+            return Err("gets what was for another");
+        }
+        if text != signal.text {
+            return Err("gets something else than was sent");
+        }
+        if signal.handed.replace(client).is_some() {
+            return Err("gets a signal again");
+        }
+        let (from, net, member) = (signal.from, signal.net, signal.member);
+        if self.signals.last.insert((from, client), number).is_some_and(|last| last > number) {
+            return Err("gets signals out of order");
+        }
+        // Whoever left meanwhile has been discovered, or the target never needs to know.
+        let here = self.clients[from].views.contains_key(&net);
+        let sender = self.clients[from].peer;
+        if let Some(view) = self.clients[client].views.get(&net)
+            && member
+            && here
+            && sender != self.clients[client].peer
+            && !view.ever.contains(&sender)
+        {
+            return Err("gets a signal before its sender's discovery");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn has_receipt(&mut self, client: usize, id: &str, outcome: &str) -> Verdict {
+        let number = id.strip_prefix('r').and_then(|number| number.parse::<usize>().ok());
+        let Some(signal) = number.and_then(|number| self.signals.all.get_mut(number)) else {
+            return Err("has a receipt for nothing");
+        };
+        if signal.from != client || !signal.wants_receipt {
+            return Err("has another's receipt");
+        }
+        if signal.receipt.replace(outcome.to_owned()).is_some() {
+            return Err("has a second receipt");
+        }
+        let stopped = self.plan.has(Trouble::Stop);
+        if self.now > signal.read + limits::RECEIPT_TIMEOUT + 2 * limits::TICK && !stopped {
+            return Err("has a late receipt");
+        }
+        match (outcome, signal.written) {
+            ("delivered", false) => Err("is told that a signal was delivered, which was not"),
+            ("peer-not-found" | "wrong-network" | "slow-peer", true) => Err("is told that a signal was not delivered"),
+            ("unreachable" | "unknown", _) if self.plan.calm => Err("is told of trouble where there is none"),
+            ("delivered" | "peer-not-found" | "wrong-network" | "slow-peer" | "unreachable" | "unknown", _) => Ok(()),
+            _ => Err("is told an outcome that no signal has"),
+        }
+    }
+
+    pub(crate) fn has_error(&mut self, client: usize, code: &str, about: Option<&(String, PeerId)>) -> Verdict {
+        let Some((kind, target)) = about else { return Err("has an error about nothing") };
+        *self.signals.errors.entry((client, kind.clone(), *target)).or_default() += 1;
+        match code {
+            "unreachable" | "unknown" if self.plan.calm => Err("is told of trouble where there is none"),
+            "peer-not-found" | "wrong-network" | "slow-peer" | "unreachable" | "unknown" => Ok(()),
+            _ => Err("has an error that no signal has"),
+        }
+    }
+
+    /// Whoever is still there has been told what became of its signals.
+    pub(crate) fn senders_know(&mut self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut failed: BTreeMap<_, usize> = BTreeMap::new();
+        for (number, signal) in self.signals.all.iter().enumerate() {
+            let there = self.clients[signal.from].phase == Phase::Open;
+            if there && signal.wants_receipt && signal.receipt.is_none() {
+                wrong.push(format!("signal {number} of c{} has no receipt", signal.from));
+            }
+            if !signal.wants_receipt && !signal.written {
+                *failed.entry((signal.from, signal.kind.to_owned(), signal.target)).or_default() += 1;
+            }
+            if !signal.wants_receipt && signal.written && !self.plan.calm {
+                // Nobody knows in which cases its hub could not learn of it.
+                *failed.entry((signal.from, signal.kind.to_owned(), signal.target)).or_default() += 1;
+            }
+        }
+        for (about, count) in &self.signals.errors {
+            let most = failed.get(about).copied().unwrap_or_default();
+            if *count > most {
+                wrong.push(format!("{about:?} has {count} errors for {most} failures"));
+            }
+        }
+        wrong
+    }
+}
