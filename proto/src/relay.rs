@@ -5,6 +5,7 @@ mod holding;
 mod hubs;
 mod legacy;
 mod presence;
+mod reach;
 mod remote;
 mod signals;
 mod takeover;
@@ -12,7 +13,7 @@ mod takeover;
 mod tests;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use directory::Directory;
 use holding::Holding;
 use legacy::Legacy;
 use presence::Outgoing;
+use reach::Reach;
 use remote::Remote;
 
 /// What a relay is told of its hub when it is made.
@@ -279,8 +281,8 @@ pub struct Relay {
     last_timeout: Duration,
     draining: bool,
     ended: bool,
-    /// The hubs that are linked with this one by whatever way, by what they say; made anew when they say something else.
-    component: Option<BTreeSet<HubId>>,
+    /// What follows from what the hubs say of their neighbours, while they say nothing else.
+    reach: Option<Reach>,
     outputs: VecDeque<RelayOutput>,
     stats: RelayStats,
 }
@@ -320,7 +322,7 @@ impl Relay {
             last_timeout: now.at,
             draining: false,
             ended: false,
-            component: None,
+            reach: None,
             outputs: VecDeque::new(),
             stats: RelayStats::default(),
             config,
@@ -351,6 +353,7 @@ impl Relay {
         debug_assert!(self.outputs.is_empty(), "outputs were not drained before the next input");
         self.notice_thaw(now);
         if self.next_beat <= now.at {
+            self.check_reach(now);
             self.beat(now);
             self.forget_the_dead(now);
         }

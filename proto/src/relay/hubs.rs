@@ -1,6 +1,6 @@
 //! Who is there: links, heartbeats, leases, ends.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ impl Relay {
     pub(super) fn link_up(&mut self, link: LinkId, hub: HubId, now: Now) {
         self.links.insert(link, Link { hub, saturated: false, missed: false, outgoing: VecDeque::new() });
         self.by_hub.insert(hub, link);
-        self.component = None;
+        self.reach = None;
         self.beat(now);
         self.tell_of_others(Destination::Link(link), now);
     }
@@ -33,7 +33,7 @@ impl Relay {
         self.cancel_snapshots(|via| via == Via::Link(link), now);
         if self.by_hub.get(&ended.hub) == Some(&link) {
             self.by_hub.remove(&ended.hub);
-            self.component = None;
+            self.reach = None;
             // Others are to stop to count on this hub's link to that one.
             self.beat(now);
         }
@@ -60,7 +60,7 @@ impl Relay {
             Way::Link(link) => {
                 if let Some(link) = self.links.get_mut(&link) {
                     link.saturated = true;
-                    self.component = None;
+                    self.reach = None;
                     self.beat(now);
                 }
             }
@@ -77,7 +77,7 @@ impl Relay {
             Way::Bridge => (std::mem::take(&mut self.bridge.saturated), std::mem::take(&mut self.bridge.missed)),
         };
         if was_saturated {
-            self.component = None;
+            self.reach = None;
             self.beat(now);
         }
         if missed && let Way::Link(link) = way {
@@ -88,13 +88,13 @@ impl Relay {
 
     pub(super) fn bridge_up(&mut self, now: Now) {
         self.bridge.up = true;
-        self.component = None;
+        self.reach = None;
         self.beat(now);
     }
 
     pub(super) fn bridge_down(&mut self) {
         self.bridge = super::Bridge::default();
-        self.component = None;
+        self.reach = None;
         for remote in self.hubs.values_mut() {
             remote.ways.forget(|via| matches!(via, Via::Bridge(_)));
             remote.bridged_until = Duration::ZERO;
@@ -162,7 +162,7 @@ impl Relay {
         {
             // Whatever else is known of it: it listens there.
             if !remote.is_bridged(now.at) {
-                self.component = None;
+                self.reach = None;
             }
             remote.bridged_until = lease_ends;
         }
@@ -193,7 +193,7 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else { return };
         remote.state = State::Live;
         if remote.beat.neighbours != beat.neighbours || found {
-            self.component = None;
+            self.reach = None;
         }
         remote.beat = Arc::clone(beat);
         remote.lease_ends = lease_ends;
@@ -306,7 +306,7 @@ impl Relay {
             return;
         }
         let lost = self.evict(hub, State::Ended, now);
-        self.component = None;
+        self.reach = None;
         self.outputs.push_back(RelayOutput::Event(MeshEvent::HubLeft(hub, lost)));
         self.pass_to_neighbours(via, hub, &Envelope::Farewell(hub, incarnation), now);
     }
@@ -325,7 +325,7 @@ impl Relay {
         let Some(remote) = self.hubs.get(&hub) else { return };
         if remote.is_live() && remote.lease_ends <= now.at && self.judge_from <= now.at {
             let lost = self.evict(hub, State::Lost, now);
-            self.component = None;
+            self.reach = None;
             self.stats.hubs_lost += 1;
             self.stats.ghosts_evicted += lost as u64;
             self.outputs.push_back(RelayOutput::Event(MeshEvent::HubLost(hub, lost)));
@@ -382,34 +382,5 @@ impl Relay {
         for hub in waiting {
             self.give_up_snapshot(hub, now);
         }
-    }
-
-    /// Whether this hub is the one that tells the bridge of a hub that is not on it: of all hubs that are linked with that
-    /// one and on the bridge, the one with the least id does.
-    pub(super) fn speaks_for(&mut self, hub: &HubId, now: Now) -> bool {
-        if self.hubs.get(hub).is_none_or(|remote| remote.is_bridged(now.at)) {
-            return false;
-        }
-        if self.component.is_none() {
-            self.component = Some(self.linked_hubs());
-        }
-        let Some(component) = &self.component else { return false };
-        let bridged = |hub: &HubId| self.hubs.get(hub).is_some_and(|remote| remote.is_bridged(now.at));
-        component.contains(hub) && !component.iter().any(|other| *other < self.config.hub && bridged(other))
-    }
-
-    /// All hubs that are linked with this one, directly or by way of others, by what they last said.
-    fn linked_hubs(&self) -> BTreeSet<HubId> {
-        let mut linked: BTreeSet<HubId> = self.by_hub.keys().copied().collect();
-        let mut look_at: Vec<HubId> = linked.iter().copied().collect();
-        while let Some(hub) = look_at.pop() {
-            let Some(remote) = self.hubs.get(&hub).filter(|remote| remote.is_live()) else { continue };
-            for &next in &remote.beat.neighbours {
-                if next != self.config.hub && linked.insert(next) {
-                    look_at.push(next);
-                }
-            }
-        }
-        linked
     }
 }

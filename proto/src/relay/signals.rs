@@ -356,18 +356,6 @@ impl Relay {
         self.stats.latency[bucket] += 1;
     }
 
-    /// How a hub is reached: directly, else over the bridge, else by way of another.
-    pub(super) fn route(&self, hub: &HubId, now: Now) -> Option<Via> {
-        if let Some(&link) = self.by_hub.get(hub) {
-            return Some(Via::Link(link));
-        }
-        let remote = self.hubs.get(hub)?;
-        if self.bridge.up && remote.is_bridged(now.at) {
-            return Some(Via::Bridge(*hub));
-        }
-        remote.ways.best()
-    }
-
     pub(super) fn is_saturated(&self, via: Via) -> bool {
         match via {
             Via::Link(link) => self.links.get(&link).is_none_or(|link| link.saturated),

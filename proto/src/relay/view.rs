@@ -36,7 +36,7 @@ impl Relay {
             incarnation: remote.incarnation,
             live: remote.is_live(),
             draining: remote.beat.draining,
-            route: self.route(&hub, now).filter(|_| remote.lease_ends > now.at),
+            route: self.present_route(&hub, now).filter(|_| remote.lease_ends > now.at),
             link: self.by_hub.get(&hub).copied(),
             bridged: remote.is_bridged(now.at),
             legacy: false,

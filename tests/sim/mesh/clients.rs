@@ -27,7 +27,8 @@ pub(crate) struct Client {
     queue: VecDeque<Queued>,
     backlog: bool,
     pub(crate) opened: Duration,
-    pub(crate) ended: Option<Duration>,
+    /// When it ended, and until when others may believe that it did not.
+    pub(crate) ended: Option<(Duration, Duration)>,
     /// What it knows of the networks it is in.
     pub(crate) views: BTreeMap<Net, View>,
 }
@@ -241,7 +242,7 @@ impl World {
         let at = self.now + self.longest_memory(client);
         let ended = &mut self.clients[client];
         ended.phase = Phase::Ended;
-        ended.ended = Some(self.now);
+        ended.ended = Some((self.now, at));
         ended.views.clear();
         self.agenda.put(at, Event::Forgotten { client });
     }

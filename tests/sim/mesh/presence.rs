@@ -20,7 +20,8 @@ pub(crate) struct View {
     pub(crate) ever: BTreeSet<PeerId>,
     /// Those it may be told of again unchanged, because it announced itself again.
     again: BTreeSet<PeerId>,
-    /// What it announced last itself.
+    /// What it announced itself, first and last.
+    pub(crate) first: u64,
     pub(crate) said: u64,
 }
 
@@ -35,7 +36,7 @@ impl World {
     pub(crate) fn announce(&mut self, client: usize, net: Net) {
         let version = self.versions.len() as u64;
         self.versions.push(Version { client, net });
-        let view = self.clients[client].views.entry(net).or_default();
+        let view = self.clients[client].views.entry(net).or_insert_with(|| View { first: version, ..View::default() });
         view.said = version;
         view.again = view.told.keys().copied().collect();
         let network = serde_json::to_string(self.plan.networks[net]).expect("a string");
@@ -83,9 +84,7 @@ impl World {
         if self.clients[said_by].peer != subject || said_in != net || subject == self.clients[client].peer {
             return Err("is told what was announced by another, or elsewhere");
         }
-        if let Some(ended) = self.clients[said_by].ended
-            && self.now > ended + self.longest_memory(said_by)
-        {
+        if self.clients[said_by].ended.is_some_and(|(_, forgotten)| self.now > forgotten) {
             return Err("is told of one that is long gone");
         }
         let session_of = |version: u64| self.versions[version as usize].client;
@@ -156,7 +155,7 @@ impl World {
         let Client { peer, answers, lost, phase, .. } = self.clients[client];
         // One that is gone and not yet forgotten counts.
         let others = self.those(|other| {
-            let known = other.ended.is_none_or(|ended| ended + self.longest_memory(other.number()) >= self.now);
+            let known = other.ended.is_none_or(|(_, forgotten)| forgotten >= self.now);
             other.peer == peer && known && other.number() != client
         });
         let right = match reason {

@@ -20,8 +20,8 @@ pub(crate) struct Signal {
     read: Duration,
     /// What its target gets, byte for byte.
     text: String,
-    /// Its sender had announced itself in its network.
-    member: bool,
+    /// What its sender had announced first when it came to its network, if it had.
+    member: Option<u64>,
     pub(crate) handed: Option<usize>,
     written: bool,
     pub(crate) receipt: Option<String>,
@@ -65,7 +65,7 @@ impl World {
             r#"{{"type":"{kind}","data":{data},"fromPeerId":"{sender}","targetPeerId":"{target}","networkName":{network},"timestamp":{}}}"#,
             self.time(hub).wall_ms,
         );
-        let member = self.clients[client].views.contains_key(&net);
+        let member = self.clients[client].views.get(&net).map(|view| view.first);
         let from = client;
         let (handed, written, receipt, read) = (None, false, None, self.now);
         let signal = Signal { from, target, net, kind, wants_receipt, read, text, member, handed, written, receipt };
@@ -94,11 +94,10 @@ impl World {
         if self.signals.last.insert((from, client), number).is_some_and(|last| last > number) {
             return Err("gets signals out of order");
         }
-        // Whoever left meanwhile has been discovered, or the target never needs to know.
-        let here = self.clients[from].views.contains_key(&net);
+        // Of one that left meanwhile the target may know nothing any more, if it came later.
+        let here = self.clients[from].views.get(&net).is_some_and(|view| Some(view.first) == member);
         let sender = self.clients[from].peer;
         if let Some(view) = self.clients[client].views.get(&net)
-            && member
             && here
             && sender != self.clients[client].peer
             && !view.ever.contains(&sender)

@@ -1,0 +1,106 @@
+//! How hubs are linked, by what each says of its neighbours, and the way from here to each of them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::id::{HubId, Via};
+use crate::time::Now;
+
+use super::Relay;
+
+/// What follows from the neighbours that hubs name. Made anew when one names others.
+#[derive(Debug)]
+pub(super) struct Reach {
+    /// The hubs that are linked with this one, directly or by way of others.
+    linked: BTreeSet<HubId>,
+    /// The first step of a shortest way to each hub. All hubs see the same links, so each step of a signal brings it nearer
+    /// to its target, and none is taken twice.
+    steps: BTreeMap<HubId, Via>,
+    /// The hubs on the bridge, where that is one of the ways.
+    bridged: BTreeSet<HubId>,
+}
+
+impl Relay {
+    /// How a hub is reached: directly, else over the bridge, else by way of another.
+    pub(super) fn route(&mut self, hub: &HubId, now: Now) -> Option<Via> {
+        let reach = self.reach.take().unwrap_or_else(|| self.look_around(now));
+        let route = self.route_by(&reach, hub, now);
+        self.reach = Some(reach);
+        route
+    }
+
+    /// The same for whoever only looks.
+    pub(super) fn present_route(&self, hub: &HubId, now: Now) -> Option<Via> {
+        match &self.reach {
+            Some(reach) => self.route_by(reach, hub, now),
+            None => self.route_by(&self.look_around(now), hub, now),
+        }
+    }
+
+    fn route_by(&self, reach: &Reach, hub: &HubId, now: Now) -> Option<Via> {
+        if let Some(&link) = self.by_hub.get(hub) {
+            return Some(Via::Link(link));
+        }
+        let remote = self.hubs.get(hub)?;
+        if self.bridge.up && remote.is_bridged(now.at) {
+            return Some(Via::Bridge(*hub));
+        }
+        // Only who is on the bridge knows who else is: others follow the heartbeats.
+        reach.steps.get(hub).copied().or(remote.ways.best())
+    }
+
+    /// Whether this hub is the one that tells the bridge of a hub that is not on it: of all hubs that are linked with that
+    /// one and on the bridge, the one with the least id does.
+    pub(super) fn speaks_for(&mut self, hub: &HubId, now: Now) -> bool {
+        if self.hubs.get(hub).is_none_or(|remote| remote.is_bridged(now.at)) {
+            return false;
+        }
+        let reach = self.reach.take().unwrap_or_else(|| self.look_around(now));
+        let bridged = |hub: &HubId| self.hubs.get(hub).is_some_and(|remote| remote.is_bridged(now.at));
+        let is_linked = reach.linked.contains(hub);
+        let speaks = is_linked && !reach.linked.iter().any(|other| *other < self.config.hub && bridged(other));
+        self.reach = Some(reach);
+        speaks
+    }
+
+    /// Forgets what followed from hubs being on the bridge that are no longer.
+    pub(super) fn check_reach(&mut self, now: Now) {
+        let gone = |hub: &HubId| self.hubs.get(hub).is_none_or(|remote| !remote.is_bridged(now.at));
+        if self.reach.as_ref().is_some_and(|reach| reach.bridged.iter().any(gone)) {
+            self.reach = None;
+        }
+    }
+
+    fn look_around(&self, now: Now) -> Reach {
+        let live = |hub: &HubId| self.hubs.get(hub).filter(|remote| remote.is_live());
+        let mut linked: BTreeSet<HubId> = self.by_hub.keys().copied().collect();
+        let mut look_at: Vec<HubId> = linked.iter().copied().collect();
+        while let Some(hub) = look_at.pop() {
+            for &next in live(&hub).iter().flat_map(|remote| &remote.beat.neighbours) {
+                if next != self.config.hub && linked.insert(next) {
+                    look_at.push(next);
+                }
+            }
+        }
+        let on_bridge = |hub: &HubId| live(hub).is_some_and(|remote| remote.is_bridged(now.at));
+        let bridged: BTreeSet<HubId> = self.hubs.keys().copied().filter(on_bridge).collect();
+        let bridged = if self.bridge.up { bridged } else { BTreeSet::new() };
+        let mut steps = BTreeMap::new();
+        for (&hub, &link) in self.by_hub.iter().filter(|(_, link)| !self.is_saturated(Via::Link(**link))) {
+            steps.insert(hub, Via::Link(link));
+        }
+        for &hub in &bridged {
+            steps.entry(hub).or_insert(Via::Bridge(hub));
+        }
+        let mut nearest: VecDeque<HubId> = steps.keys().copied().collect();
+        while let Some(hub) = nearest.pop_front() {
+            let (Some(remote), Some(&step)) = (live(&hub), steps.get(&hub)) else { continue };
+            for &next in &remote.beat.neighbours {
+                if next != self.config.hub && !steps.contains_key(&next) {
+                    steps.insert(next, step);
+                    nearest.push_back(next);
+                }
+            }
+        }
+        Reach { linked, steps, bridged }
+    }
+}
