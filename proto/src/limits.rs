@@ -164,6 +164,58 @@ pub const MAX_LISTED_NETWORKS: usize = 1_000;
 /// The coarsest grain of a shard's timers: keepalive, receipts, takeovers and drain slots are this late at the most.
 pub const TICK: Duration = Duration::from_millis(100);
 
+/// Bytes after which a frame of the Redis bridge is full: at most this and one envelope.
+///
+/// Redis copies each frame once for every hub: 64 KiB fits its caches, and 200 envelopes share one command.
+pub const BRIDGE_FRAME_BYTES: usize = 64 * 1024;
+
+/// Bytes of the bridge that Redis has not yet accepted, waiting or under way. One more envelope: dropped and counted as lost;
+/// digests repair presence, and a signal's outcome is `unknown`.
+///
+/// At 10 MB/s it takes 1.6 s to write, which is less than the lease.
+pub const BRIDGE_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of frames in one pipeline to Redis: at most this and one frame.
+pub const BRIDGE_PIPELINE_BYTES: usize = 256 * 1024;
+
+/// Pipelines to Redis that are under way at a time. The rest waits, and leaves together.
+///
+/// 8 x (256 + 64 KiB) = 2.5 MiB are before a probe in the socket: at 1.25 MB/s it is still answered in time.
+pub const BRIDGE_PIPELINES: usize = 8;
+
+/// Messages that Redis has sent and the bridge has not read. One more: dropped and counted as lost. The connection itself
+/// never waits for the bridge, as it would not see answers either.
+///
+/// What a runtime reads of one socket in one turn is about 1 MiB; the smallest frame is about 150 B with its channel's name:
+/// 7,000 of them, and as many again.
+pub const BRIDGE_INBOX: usize = 16 * 1024;
+
+/// Bytes of the messages in [`BRIDGE_INBOX`]. One more: dropped and counted as lost. A longer frame is never taken.
+pub const BRIDGE_INBOX_BYTES: usize = 32 * 1024 * 1024;
+
+/// Messages of [`BRIDGE_INBOX`] that are taken before anything else has its turn.
+pub const BRIDGE_BATCH: usize = 256;
+
+/// Time between two probes: empty frames of its own that a bridge publishes and has to hear within this time. So a Redis that
+/// does not answer is noticed within twice this time.
+pub const BRIDGE_PROBE: Duration = Duration::from_secs(2);
+
+/// How long Redis may take to accept a connection, TLS and authentication included, and then both subscriptions.
+pub const BRIDGE_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long a node of a Redis Cluster may take to answer one pipeline: as long as a probe that was sent just before the next.
+pub const BRIDGE_NODE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Shortest pause before the bridge connects to Redis again.
+pub const BRIDGE_BACKOFF_MIN: Duration = Duration::from_millis(100);
+
+/// Longest pause before the bridge connects to Redis again: what its return costs at the most. 1,000 hubs are 300 attempts
+/// a second.
+pub const BRIDGE_BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Longest text of an error that is kept to be shown, in bytes.
+pub const MAX_ERROR_TEXT_BYTES: usize = 256;
+
 /// Time between two heartbeats of a hub.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -303,9 +355,6 @@ pub const MAX_DIALS_AT_ONCE: usize = 32;
 
 /// Time between two look-ups of MESH_DNS.
 pub const DNS_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Longest text kept of why a dial failed, in bytes.
-pub const MAX_DIAL_ERROR_BYTES: usize = 200;
 
 /// How long a hub that ends waits for its links to take what it says last.
 pub const LINK_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);

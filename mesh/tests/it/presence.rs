@@ -43,9 +43,9 @@ impl Hub {
     async fn next_joined(&mut self) -> (PeerId, HubId) {
         loop {
             let letters = tokio::time::timeout(DEADLINE, self.shard.recv()).await.unwrap().unwrap();
-            let joined = letters.into_iter().find_map(|letter| match letter {
-                Letter::Joined(announcement) => Some((announcement.peer, announcement.claim.hub)),
-                _ => None,
+            let joined = letters.into_iter().find_map(|letter| {
+                let Letter::Joined(announcement) = letter else { return None };
+                Some((announcement.peer, announcement.claim.hub))
             });
             if let Some(joined) = joined {
                 return joined;
