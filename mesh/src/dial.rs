@@ -21,7 +21,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use proto::HubId;
 use proto::envelope::SUBPROTOCOL;
-use proto::limits::{DIAL_TIMEOUT, MAX_DIAL_ERROR_BYTES, MAX_REQUEST_HEAD_BYTES};
+use proto::limits::{DIAL_TIMEOUT, MAX_ERROR_TEXT_BYTES, MAX_REQUEST_HEAD_BYTES};
 use sha1::{Digest, Sha1};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -61,7 +61,7 @@ impl std::fmt::Display for DialError {
 impl DialError {
     fn new(text: impl Into<String>) -> Self {
         let mut text = text.into();
-        text.truncate(text.floor_char_boundary(MAX_DIAL_ERROR_BYTES));
+        text.truncate(text.floor_char_boundary(MAX_ERROR_TEXT_BYTES));
         Self(text)
     }
 
@@ -69,7 +69,7 @@ impl DialError {
     fn of(error: &dyn Error) -> Self {
         let mut text = error.to_string();
         let mut source = error.source();
-        while let Some(error) = source.filter(|_| text.len() < MAX_DIAL_ERROR_BYTES) {
+        while let Some(error) = source.filter(|_| text.len() < MAX_ERROR_TEXT_BYTES) {
             _ = write!(text, ": {error}");
             source = error.source();
         }
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn errors_are_cut_between_characters() {
-        assert_eq!(DialError::new("é".repeat(200)).0.len(), MAX_DIAL_ERROR_BYTES);
-        assert_eq!(DialError::new(format!("x{}", "é".repeat(200))).0.len(), MAX_DIAL_ERROR_BYTES - 1);
+        assert_eq!(DialError::new("é".repeat(300)).0.len(), MAX_ERROR_TEXT_BYTES);
+        assert_eq!(DialError::new(format!("x{}", "é".repeat(300))).0.len(), MAX_ERROR_TEXT_BYTES - 1);
     }
 }

@@ -371,9 +371,6 @@ pub const MAX_DIALS_AT_ONCE: usize = 32;
 /// Time between two look-ups of MESH_DNS.
 pub const DNS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Longest text kept of why a dial failed, in bytes.
-pub const MAX_DIAL_ERROR_BYTES: usize = 200;
-
 /// How long a hub that ends waits for its links to take what it says last.
 pub const LINK_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -17,7 +17,7 @@ async fn a_hub_that_is_back_is_found_again() {
         hub.until_linked_to(&[2]).await;
         if end == 1 {
             wire.say(Opcode::Close, &1001_u16.to_be_bytes());
-            assert_eq!(wire.hear(), Said::Closed(1001, String::new()));
+            assert_eq!(wire.hear_end(), Said::Closed(1001, String::new()));
         }
         drop(wire);
         hub.until("lost", |reading| reading.links.is_empty() && !reading.dials[0].connected).await;
@@ -41,7 +41,7 @@ async fn what_is_malformed_ends_its_link_and_nothing_else() {
         let mut wire = Wire::link(hub.address, 2);
         hub.until_linked_to(&[2, 9]).await;
         say(&mut wire);
-        assert_eq!(wire.hear(), Said::Closed(1002, "malformed".into()));
+        assert_eq!(wire.hear_end(), Said::Closed(1002, "malformed".into()));
         drop(wire);
         hub.until_linked_to(&[9]).await;
     }
@@ -56,14 +56,14 @@ async fn who_says_more_than_hello_before_it_is_ready_is_refused() {
     wire.say_hello(2, |_| ());
     wire.hear_hello();
     wire.say_hello(2, |_| ());
-    assert!(matches!(wire.hear(), Said::Closed(1002, _)));
+    assert!(matches!(wire.hear_end(), Said::Closed(1002, _)));
 }
 
 #[tokio::test]
 async fn who_does_not_say_hello_is_let_go() {
     let hub = hub(1, &[]);
     let mut wire = Wire::dial(hub.address, id(2), false);
-    assert_eq!(wire.hear(), Said::Closed(4010, "no hello in time".into()));
+    assert_eq!(wire.hear_end(), Said::Closed(4010, "no hello in time".into()));
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_hub_that_ends_says_so_and_its_thread_ends() {
     hub.until_linked_to(&[2]).await;
     let other = std::thread::spawn(move || {
         let mut wire = wire;
-        let said = wire.hear();
+        let said = wire.hear_end();
         wire.say(Opcode::Close, &1001_u16.to_be_bytes());
         said
     });

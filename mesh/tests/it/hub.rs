@@ -27,7 +27,7 @@ pub(crate) struct Hub {
     handle: Option<MeshHandle>,
     readings: watch::Receiver<Arc<MeshReading>>,
     closed: Arc<AtomicBool>,
-    _shard: mpsc::Receiver<Vec<Letter>>,
+    pub(crate) shard: mpsc::Receiver<Vec<Letter>>,
 }
 
 /// A door that nobody answers yet, so that hubs can be told of each other before they start.
@@ -71,13 +71,13 @@ pub(crate) fn hub(n: u8, bootstrap: &[String]) -> Hub {
 impl Hub {
     pub(crate) fn start(door: TcpListener, config: MeshConfig) -> Self {
         let address = door.local_addr().unwrap();
-        let (shard, _shard) = mpsc::channel(1);
+        let (to_shard, shard) = mpsc::channel(1);
         let (mail, mailbox) = mpsc::channel(1);
         let (sockets, receive) = mpsc::channel(16);
         let (publish, readings) = watch::channel(Arc::default());
         let (on_end, ended) = oneshot::channel();
         let ended_call = move || _ = on_end.send(());
-        let handle = mesh::start(config, vec![shard], mailbox, receive, publish, ended_call).unwrap();
+        let handle = mesh::start(config, vec![to_shard], mailbox, receive, publish, ended_call).unwrap();
         let closed = Arc::new(AtomicBool::new(false));
         let open = Arc::clone(&closed);
         std::thread::spawn(move || {
@@ -93,7 +93,7 @@ impl Hub {
                 }
             }
         });
-        Self { address, mail, ended, handle: Some(handle), readings, closed, _shard }
+        Self { address, mail, ended, handle: Some(handle), readings, closed, shard }
     }
 
     pub(crate) fn url(&self) -> String {

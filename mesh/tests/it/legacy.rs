@@ -33,9 +33,9 @@ async fn a_hub_of_the_seeds_kind_may_dial() {
     hub.until("heard", |reading| reading.io.frames_in == 1).await;
     // It dials again only when it has lost the first.
     let mut second = Wire::dial(hub.address, id(7), true);
-    assert!(matches!(first.hear(), Said::Closed(1000, _)));
+    assert!(matches!(first.hear_end(), Said::Closed(1000, _)));
     drop(first);
     hub.until_linked_to(&[7]).await;
     second.say(Opcode::Binary, b"\xff");
-    assert!(matches!(second.hear(), Said::Closed(1002, _)));
+    assert!(matches!(second.hear_end(), Said::Closed(1002, _)));
 }

@@ -62,9 +62,9 @@ async fn of_two_links_the_one_of_the_smaller_id_stays() {
         hub.until_linked_to(&[other]).await;
         let mut accepted = Wire::link(hub.address, other);
         let (gone, stays) = if dialed_stays { (&mut accepted, &mut dialed) } else { (&mut dialed, &mut accepted) };
-        assert_eq!(gone.hear(), Said::Closed(1000, "another link between these hubs stays".into()));
+        assert_eq!(gone.hear_end(), Said::Closed(1000, "another link between these hubs stays".into()));
         gone.say(Opcode::Close, &1000_u16.to_be_bytes());
-        assert_eq!(gone.hear(), Said::End);
+        assert_eq!(gone.hear_end(), Said::End);
         let one_gone = |reading: &mesh::MeshReading| reading.io.ended[LinkEnd::Double as usize] == 1;
         let reading = hub.until("one left", one_gone).await;
         assert!(only_link(&reading).ready);
@@ -80,7 +80,7 @@ async fn who_dials_again_has_lost_its_first_link() {
     let mut first = Wire::link(hub.address, 9);
     hub.until_linked_to(&[9]).await;
     let _second = Wire::link(hub.address, 9);
-    assert!(matches!(first.hear(), Said::Closed(1000, _)));
+    assert!(matches!(first.hear_end(), Said::Closed(1000, _)));
     drop(first);
     let second = |reading: &mesh::MeshReading| reading.io.opened == 2 && reading.links.len() == 1;
     let reading = hub.until("one left", second).await;
@@ -117,7 +117,7 @@ async fn an_unknown_version_is_refused() {
     let hub = hub(1, &[]);
     let mut wire = Wire::dial(hub.address, id(2), false);
     wire.say_hello(2, |hello| hello.version = 2);
-    assert_eq!(wire.hear(), Said::Closed(4010, "unknown version: this hub speaks version 1".into()));
+    assert_eq!(wire.hear_end(), Said::Closed(4010, "unknown version: this hub speaks version 1".into()));
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn the_hello_is_of_the_hub_that_asked() {
     let hub = hub(1, &[]);
     let mut wire = Wire::dial(hub.address, id(2), false);
     wire.say_hello(3, |_| ());
-    assert!(matches!(wire.hear(), Said::Closed(4010, _)));
+    assert!(matches!(wire.hear_end(), Said::Closed(4010, _)));
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn an_old_hub_is_not_linked_to_unless_it_is_named() {
     let mut hub = hub(1, &[url(&door)]);
     let (mut wire, asked) = Wire::accept_as(&door, false);
     assert!(asked.head.contains("peerpigeon-mesh.1"));
-    assert_eq!(wire.hear(), Said::End);
+    assert_eq!(wire.hear_end(), Said::End);
     let failed = |reading: &mesh::MeshReading| {
         reading.dials[0].last_error.as_deref().is_some_and(|error| error.contains("MESH_LEGACY"))
     };

@@ -6,5 +6,6 @@ mod ends;
 mod hub;
 mod legacy;
 mod linking;
+mod presence;
 mod tls;
 mod wire;

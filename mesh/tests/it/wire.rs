@@ -174,6 +174,16 @@ impl Wire {
         }
     }
 
+    /// How it ends, whatever is said before.
+    pub(crate) fn hear_end(&mut self) -> Said {
+        loop {
+            match self.hear() {
+                Said::Binary(_) | Said::Text(_) => {}
+                end @ (Said::Closed(..) | Said::End) => return end,
+            }
+        }
+    }
+
     pub(crate) fn hear_hello(&mut self) -> Hello {
         let Said::Binary(bytes) = self.hear() else { panic!("no hello") };
         match Envelope::decode(&mut &bytes[..]) {
