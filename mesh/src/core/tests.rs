@@ -309,3 +309,13 @@ fn nonsense_on_a_link_that_is_ending_is_read_once() {
         assert!(core.links[&link].partial.is_empty());
     }
 }
+
+#[test]
+fn a_hub_of_the_seeds_kind_does_not_push_out_the_one_whose_id_it_shows() {
+    let (mut core, _) = core();
+    let native = ready(&mut core, 2);
+    let legacy = adopt(&mut core, 2, true);
+    assert!(core.links[&native].is_ready() && core.links[&legacy].is_ready());
+    let again = ready(&mut core, 2);
+    assert!(core.links[&again].is_ready() && core.links[&legacy].is_ready() && !core.links[&native].is_ready());
+}
