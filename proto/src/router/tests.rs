@@ -109,3 +109,20 @@ fn a_reader_without_room_remembers_only_who_is_there() {
         assert!(reading.early.is_empty() && reading.known_early.is_empty(), "round {i}: {reading:?}");
     }
 }
+
+#[test]
+fn who_waited_for_a_session_here_waits_for_the_one_elsewhere_that_took_its_place() {
+    let mut day = Day::new(8);
+    day.router.config.meshed = true;
+    let (first, second) = (session(0, 0), session(1, 0));
+    day.opens(first, 1);
+    day.opens(second, 1);
+    let claim = day.router.sessions.get(first).unwrap().claim;
+    let other = Claim { incarnation: PeerIncarnation(claim.incarnation.0 + 1), hub: HubId(peer(9)) };
+    day.input(Input::Letter(Letter::Elsewhere { peer: peer(1), claim: other }));
+    day.router.handle_input(Input::Letter(Letter::Superseded { peer: peer(1), claim }), Now { at: day.now, wall_ms: 0 });
+    let outputs: Vec<Output> = std::iter::from_fn(|| day.router.poll_output()).collect();
+    let asks = |output: &Output| matches!(output, Output::Letter { letter: Letter::AskTakeover { .. }, .. });
+    assert!(outputs.iter().any(asks), "{outputs:?}");
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Admit { .. })), "{outputs:?}");
+}
