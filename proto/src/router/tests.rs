@@ -120,7 +120,8 @@ fn who_waited_for_a_session_here_waits_for_the_one_elsewhere_that_took_its_place
     let claim = day.router.sessions.get(first).unwrap().claim;
     let other = Claim { incarnation: PeerIncarnation(claim.incarnation.0 + 1), hub: HubId(peer(9)) };
     day.input(Input::Letter(Letter::Elsewhere { peer: peer(1), claim: other }));
-    day.router.handle_input(Input::Letter(Letter::Superseded { peer: peer(1), claim }), Now { at: day.now, wall_ms: 0 });
+    day.router
+        .handle_input(Input::Letter(Letter::Superseded { peer: peer(1), claim }), Now { at: day.now, wall_ms: 0 });
     let outputs: Vec<Output> = std::iter::from_fn(|| day.router.poll_output()).collect();
     let asks = |output: &Output| matches!(output, Output::Letter { letter: Letter::AskTakeover { .. }, .. });
     assert!(outputs.iter().any(asks), "{outputs:?}");
