@@ -155,7 +155,8 @@ impl World {
             ended: None,
             views: BTreeMap::new(),
         });
-        let patience = limits::TAKEOVER_GRACE + limits::TAKEOVER_MARGIN + Duration::from_millis(200);
+        // The session here is asked, and perhaps, when that has lost its id meanwhile, the one that has taken it.
+        let patience = 2 * limits::TAKEOVER_GRACE + limits::TAKEOVER_MARGIN + Duration::from_millis(200);
         self.agenda.put(self.now + patience, Event::Waited { client });
         self.tell_router(hub, shard, Input::Opened { session, peer, seat: true });
     }
