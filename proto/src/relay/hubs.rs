@@ -32,7 +32,12 @@ impl Relay {
         }
         self.cancel_snapshots(|via| via == Via::Link(link), now);
         if self.by_hub.get(&ended.hub) == Some(&link) {
-            self.by_hub.remove(&ended.hub);
+            // The two ends of two links at once may have taken different ones for the one that stays.
+            let other = self.links.iter().rev().find(|(_, other)| other.hub == ended.hub).map(|(&other, _)| other);
+            match other {
+                Some(other) => _ = self.by_hub.insert(ended.hub, other),
+                None => _ = self.by_hub.remove(&ended.hub),
+            }
             self.reach = None;
             // Others are to stop to count on this hub's link to that one.
             self.beat(now);
