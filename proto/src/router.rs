@@ -67,6 +67,8 @@ pub struct Router {
     rosters: Rosters,
     takeovers: Takeovers,
     tickets: Tickets,
+    /// Changes of presence that the mesh was told.
+    told_mesh: u64,
     roster_chunk: usize,
     outputs: VecDeque<Output>,
     arena: Vec<u8>,
@@ -87,6 +89,7 @@ impl Router {
             rosters: Rosters::new(config.keys),
             takeovers: Takeovers::new(config.keys),
             tickets: Tickets::new(config.keys),
+            told_mesh: 0,
             roster_chunk: ROSTER_CHUNK,
             outputs: VecDeque::new(),
             arena: Vec::new(),
@@ -272,7 +275,7 @@ impl Router {
         for membership in std::mem::take(&mut session.memberships) {
             self.disconnected(peer, session.claim, membership, reason, now);
         }
-        self.post_to_mesh(|| Letter::Closed { peer, claim: session.claim, reason });
+        self.tell_mesh(|| Letter::Closed { peer, claim: session.claim, reason });
         self.promote_pending(&peer, now);
     }
 
@@ -341,6 +344,12 @@ impl Router {
         if self.config.meshed {
             self.outputs.push_back(Output::Letter { to: Address::Mesh, letter: letter() });
         }
+    }
+
+    /// Tells the mesh of a change of presence.
+    fn tell_mesh(&mut self, letter: impl FnOnce() -> Letter) {
+        self.told_mesh += 1;
+        self.post_to_mesh(letter);
     }
 
     fn here(&self) -> Address {
