@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod chinese;
+mod mesh;
 mod parse;
 mod reader;
 mod settings;
@@ -18,6 +19,7 @@ use hyper::header::HeaderValue;
 use proto::limits::SEND_FLOOR_BYTES;
 use proto::{HubId, PeerId};
 
+pub use mesh::{Legacy, MeshDns, MeshSettings, RedisUrl};
 pub use reader::Refusal;
 pub use settings::Flags;
 
@@ -102,8 +104,9 @@ pub struct Config {
     pub host: String,
     /// This hub.
     pub hub_id: HubId,
-    /// Whether this hub is part of a mesh.
+    /// Whether this hub is part of a mesh: IS_HUB, or what asks for links.
     pub is_hub: bool,
+    is_hub_said: bool,
     /// Where to listen. With PORT=0 each has port 0: the first one bound says which port the others have to take.
     pub listen: Vec<SocketAddr>,
     /// What is logged.
@@ -116,6 +119,8 @@ pub struct Config {
     pub max_networks_per_peer: usize,
     /// Peers a network may have.
     pub max_peers_per_network: usize,
+    /// How hubs find and trust each other.
+    pub mesh: MeshSettings,
     /// The mesh this hub belongs to.
     pub mesh_namespace: String,
     /// Messages per second and session.
@@ -183,6 +188,7 @@ impl Config {
         let namespace =
             reader.text(&settings::HUB_MESH_NAMESPACE, || Ok("pigeonhub-mesh".to_owned()), parse::namespace);
         let bootstrap_hubs = reader.text(&settings::BOOTSTRAP_HUBS, || Ok(Vec::new()), parse::hubs);
+        let mesh = MeshSettings::read(reader, port);
         let log_format = reader.text(&settings::LOG_FORMAT, || Ok(LogFormat::Auto), parse::log_format);
         let log_filter =
             reader.aliased(&settings::LOG_LEVEL, &["RUST_LOG"], || Ok("info".to_owned()), parse::log_filter);
@@ -197,24 +203,29 @@ impl Config {
         }
 
         let (host, addresses) = host?;
+        let (mesh, bootstrap_hubs, is_hub_said) = (mesh?, bootstrap_hubs?, is_hub?);
+        let is_hub = is_hub_said || !bootstrap_hubs.is_empty() || mesh.dns.is_some() || mesh.redis_url.is_some();
+        reader.show_as(&settings::IS_HUB, is_hub.to_string());
         let port = u16::try_from(port?).ok()?;
         cleanup_interval_ms?;
         Some(Self {
             auth_token: auth_token?,
-            bootstrap_hubs: bootstrap_hubs?,
+            bootstrap_hubs,
             cors_origin: cors_origin?,
             drain: Duration::from_secs(drain_secs?),
             fly_app_name: fly_app_name?,
             fly_region: fly_region?,
             host,
             hub_id: hub_id?,
-            is_hub: is_hub?,
+            is_hub,
+            is_hub_said,
             listen: addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect(),
             log: LogConfig { format: log_format?, filter: log_filter? },
             max_connections: size(max_connections?),
             max_message_bytes: size(max_message_bytes?),
             max_networks_per_peer: size(max_networks_per_peer?),
             max_peers_per_network: size(max_peers_per_network?),
+            mesh,
             mesh_namespace: namespace?,
             message_rate: u32::try_from(message_rate?).ok()?,
             peer_timeout: Duration::from_millis(peer_timeout_ms?),
@@ -229,7 +240,7 @@ impl Config {
 
     /// What no setting can say alone.
     fn cross_check(&self) -> Result<(), Vec<Refusal>> {
-        let mut refusals = Vec::new();
+        let mut refusals = self.check_mesh(&|setting| self.is_said(setting));
         let mut at_least = |setting: &Setting, said: usize, least: usize, because: &str| {
             if said < least {
                 refusals.push(Refusal::new(setting, format!("{said} is too small: at least {least}, {because}")));
@@ -276,18 +287,16 @@ impl Config {
         out
     }
 
+    /// Whether a setting was said, by a flag or by a variable.
+    fn is_said(&self, setting: &Setting) -> bool {
+        self.shown.iter().any(|shown| shown.name == setting.name && shown.source != Source::Default)
+    }
+
     /// What an operator should hear at start: settings that hold but do not do what they seem to. `max_files` is how
     /// many files the process may open.
     pub fn warnings(&self, max_files: Option<u64>) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.is_hub || !self.bootstrap_hubs.is_empty() {
-            warnings.push(
-                "IS_HUB and BOOTSTRAP_HUBS are read and shown, but this version makes no links to other hubs: peers \
-                 on different hubs do not find each other"
-                    .to_owned(),
-            );
-        }
-        if self.shown.iter().any(|s| s.name == settings::CLEANUP_INTERVAL_MS.name && s.source != Source::Default) {
+        let mut warnings = self.mesh_warnings(&|setting| self.is_said(setting));
+        if self.is_said(&settings::CLEANUP_INTERVAL_MS) {
             warnings.push("CLEANUP_INTERVAL_MS has no effect: whoever is gone is cleaned up at once".to_owned());
         }
         let wanted = self.max_connections as u64 + SPARE_FILES;

@@ -5,22 +5,51 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh::{MeshHandle, MeshReading};
 use proto::ShardId;
-use proto::limits::{CLOSE_LINGER, TICK};
-use shard::{Reading, ShardHandle};
+use proto::limits::{CLOSE_LINGER, MAILBOX_BATCHES, TICK};
+use shard::{Reading, ShardHandle, Shards};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
+
+use crate::linking::{self, Mesh};
 
 /// A hub that is running. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Hub {
     shards: Vec<ShardHandle>,
-    ended: mpsc::Receiver<ShardId>,
+    mesh: Option<MeshHandle>,
+    reading: watch::Receiver<Arc<MeshReading>>,
+    ends: Ends,
 }
 
-/// A shard ended that was not told to: what its peers are told can no longer be right.
+/// A part of the hub ended that was not told to: what peers are told can no longer be right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failed {
+    /// The mesh.
+    Mesh,
+    /// A shard.
+    Shard(ShardId),
+}
+
+/// Hears of the parts' ends.
 #[derive(Debug)]
-pub struct ShardFailed(pub ShardId);
+struct Ends {
+    shards: mpsc::Receiver<ShardId>,
+    mesh: mpsc::Receiver<()>,
+    /// A hub without a mesh never hears of its end.
+    _mesh: mpsc::Sender<()>,
+}
+
+impl Ends {
+    async fn next(&mut self) -> Failed {
+        tokio::select! {
+            Some(shard) = self.shards.recv() => Failed::Shard(shard),
+            Some(()) = self.mesh.recv() => Failed::Mesh,
+            else => std::future::pending().await,
+        }
+    }
+}
 
 /// Binds each address once for every shard: the listeners of one shard stand together.
 ///
@@ -44,19 +73,33 @@ pub fn bind(addresses: &[SocketAddr], shards: u16) -> Result<Vec<Vec<TcpListener
 }
 
 impl Hub {
-    /// Starts the shards behind listeners that are bound.
+    /// Starts the shards behind listeners that are bound, and then the mesh, which has to know where to post. `reading` is
+    /// what the mesh publishes.
     ///
     /// # Errors
     ///
-    /// When a thread cannot be made.
+    /// When a thread cannot be made, or the mesh cannot be what it is told to be.
     pub fn start(
         config: &shard::HubConfig,
         listeners: Vec<Vec<TcpListener>>,
         publish: Vec<watch::Sender<Arc<Reading>>>,
+        mesh: Option<Mesh>,
+        reading: watch::Receiver<Arc<MeshReading>>,
     ) -> io::Result<Self> {
-        let (end, ended) = mpsc::channel(listeners.len());
-        let shards = shard::start(config, listeners, publish, &end)?;
-        Ok(Self { shards, ended })
+        let (end, shard_ends) = mpsc::channel(listeners.len());
+        let (mesh_end, mesh_ends) = mpsc::channel(1);
+        let (mesh, mailbox) = mesh.map(|mesh| (mesh, mpsc::channel(MAILBOX_BATCHES))).unzip();
+        let (post, mailbox) = mailbox.unzip();
+        let Shards { handles: shards, mailboxes } = shard::start(config, listeners, publish, post, &end)?;
+        let mesh = match mesh.zip(mailbox) {
+            Some((Mesh { config, sockets, publish }, mailbox)) => {
+                let mesh_end = mesh_end.clone();
+                let ended = move || _ = mesh_end.try_send(());
+                Some(mesh::start(config, mailboxes, mailbox, sockets, publish, ended)?)
+            }
+            None => None,
+        };
+        Ok(Self { shards, mesh, reading, ends: Ends { shards: shard_ends, mesh: mesh_ends, _mesh: mesh_end } })
     }
 
     /// Runs until `stops` says so; then `on_drain` is called and the sessions leave, spread over `drain`.
@@ -64,23 +107,26 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// When a shard ends on its own.
+    /// When a shard or the mesh ends on its own.
     pub async fn run(
         mut self,
         drain: Duration,
         mut stops: mpsc::Receiver<()>,
         on_drain: impl FnOnce(),
-    ) -> Result<(), ShardFailed> {
+    ) -> Result<(), Failed> {
         tokio::select! {
             biased;
-            Some(shard) = self.ended.recv() => return Err(ShardFailed(shard)),
+            failed = self.ends.next() => return Err(failed),
             _ = stops.recv() => {}
         }
         on_drain();
         info!(drain_secs = drain.as_secs(), "server_draining");
         // The last to go still has its linger within the time that was given.
         let spread = drain.saturating_sub(CLOSE_LINGER + 2 * TICK);
-        let hubs: Arc<[String]> = Arc::default();
+        let hubs = linking::other_hubs(&self.reading.borrow());
+        if let Some(mesh) = &self.mesh {
+            mesh.draining();
+        }
         let drained: Vec<_> = self.shards.iter().map(|shard| shard.drain(spread, Arc::clone(&hubs))).collect();
         let all_drained = async {
             for shard in drained {
@@ -89,10 +135,16 @@ impl Hub {
         };
         tokio::select! {
             biased;
-            Some(shard) = self.ended.recv() => return Err(ShardFailed(shard)),
+            failed = self.ends.next() => return Err(failed),
             _ = stops.recv() => warn!("server_stopped_at_once"),
             () = all_drained => info!("server_drained"),
             () = tokio::time::sleep(drain + CLOSE_LINGER) => warn!("server_drain_timed_out"),
+        }
+        // The peers' ends are in its mailbox: others hear of them before they hear of the hub's.
+        if let Some(mesh) = self.mesh
+            && tokio::time::timeout(CLOSE_LINGER, mesh.end()).await.is_err()
+        {
+            warn!("mesh_end_timed_out");
         }
         for shard in self.shards {
             if shard.stop().is_err() {
@@ -100,5 +152,21 @@ impl Hub {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_any_part_is_heard() {
+        let (shard, shards) = mpsc::channel(1);
+        let (mesh, mesh_ends) = mpsc::channel(1);
+        let mut ends = Ends { shards, mesh: mesh_ends, _mesh: mesh.clone() };
+        mesh.try_send(()).unwrap();
+        assert_eq!(ends.next().await, Failed::Mesh);
+        shard.try_send(ShardId(3)).unwrap();
+        assert_eq!(ends.next().await, Failed::Shard(ShardId(3)));
     }
 }

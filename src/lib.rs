@@ -1,7 +1,7 @@
-//! A WebRTC signaling hub: the program around [`proto`] and [`shard`].
+//! A WebRTC signaling hub: the program around [`proto`], [`shard`] and [`mesh`].
 //!
 //! [`cli`] reads what is asked for and [`config`] what holds; [`serve`] runs a hub from there: it binds, introduces
-//! the shards to each other ([`hub`]) and gives them their [`pages`]. [`cmd`] has the tools, which are clients.
+//! the shards to each other ([`hub`]) and to the mesh ([`linking`]) and gives them their [`pages`]. [`cmd`] has the tools, which are clients.
 
 pub mod cli;
 pub mod client;
@@ -9,6 +9,7 @@ pub mod cmd;
 pub mod config;
 pub mod hub;
 pub mod lifecycle;
+pub mod linking;
 pub mod pages;
 pub mod serve;
 pub mod telemetry;

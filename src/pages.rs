@@ -4,6 +4,7 @@
 
 mod body;
 mod clock;
+mod mesh;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use ::mesh::MeshReading;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
@@ -39,6 +41,8 @@ pub struct HubFacts {
     pub gauges: Arc<Gauges>,
     /// What each shard last published, in the order of the shards.
     pub readings: Vec<watch::Receiver<Arc<Reading>>>,
+    /// What the mesh last published; a hub without one has nothing there.
+    pub mesh: watch::Receiver<Arc<MeshReading>>,
     /// Where the hub is in its life.
     pub lifecycle: Lifecycle,
 }
@@ -130,8 +134,8 @@ impl Site {
         }
         match page {
             Page::Health => json(StatusCode::OK, &self.health(router)),
-            Page::HubStats => json(StatusCode::OK, &self.hub_stats()),
-            Page::Hubs => json(StatusCode::OK, &body::Hubs { hubs: [], timestamp: clock::now(), total_hubs: 0 }),
+            Page::HubStats => json(StatusCode::OK, &self.hub_stats(&self.mesh())),
+            Page::Hubs => json(StatusCode::OK, &self.hubs(&self.mesh())),
             Page::Index => json(StatusCode::OK, &body::Index::new(PATHS.map(|(path, _)| path))),
             Page::Livez => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
             Page::Metrics if wants_json(request) => json(StatusCode::OK, &self.metrics(router)),
@@ -154,7 +158,7 @@ impl Site {
     fn health(&self, router: &Router) -> body::Health {
         body::Health {
             connections: self.connections(),
-            hubs: 0,
+            hubs: mesh::count(&self.mesh()),
             is_hub: self.config.is_hub,
             memory: body::Memory::of(telemetry::process::Memory::measure()),
             networks: router.networks().count(),
@@ -167,12 +171,15 @@ impl Site {
 
     fn stats(&self, router: &Router) -> body::Stats<'_> {
         body::Stats {
-            bootstrap_hubs: body::BootstrapCount { connected: 0, total: self.config.bootstrap_hubs.len() },
+            bootstrap_hubs: body::BootstrapCount {
+                connected: mesh::bootstrap_connected(&self.mesh()),
+                total: self.config.bootstrap_hubs.len(),
+            },
             connections: self.connections(),
             host: &self.config.host,
             hub_mesh_namespace: &self.config.mesh_namespace,
             hub_peer_id: if self.config.is_hub { self.config.hub_id.to_string() } else { String::new() },
-            hubs: 0,
+            hubs: mesh::count(&self.mesh()),
             is_hub: self.config.is_hub,
             is_running: self.facts.lifecycle.stage() == Stage::Ready,
             max_connections: self.config.max_connections,
@@ -183,25 +190,32 @@ impl Site {
         }
     }
 
-    fn hub_stats(&self) -> body::HubStats {
-        let dial = |uri: &hyper::Uri| body::BootstrapHub {
-            attempt_number: 0,
-            connected: false,
-            last_attempt: 0,
-            uri: crate::config::without_secrets(&uri.to_string()),
-        };
+    fn hubs<'a>(&'a self, reading: &'a MeshReading) -> body::Hubs<'a> {
+        let hubs = mesh::hubs(reading, &self.config, true, clock::unix_ms());
+        body::Hubs { total_hubs: hubs.len(), hubs, timestamp: clock::now() }
+    }
+
+    fn hub_stats<'a>(&'a self, reading: &'a MeshReading) -> body::HubStats<'a> {
+        let now = clock::unix_ms();
         body::HubStats {
-            bootstrap_hubs: self.config.bootstrap_hubs.iter().map(dial).collect(),
-            connected_hubs: 0,
-            hubs: [],
-            total_hubs: 0,
+            bootstrap_hubs: mesh::bootstrap_hubs(reading, &self.config),
+            connected_hubs: mesh::connected_hubs(reading),
+            found_hubs: mesh::found_hubs(reading),
+            hubs: mesh::hubs(reading, &self.config, true, now),
+            links: reading.links.iter().map(mesh::Link::of).collect(),
+            lost_hubs: mesh::hubs(reading, &self.config, false, now),
+            redis: reading.bridge.as_ref().map(mesh::Bridge::of),
+            total_hubs: mesh::count(reading),
         }
     }
 
     fn metrics<'a>(&'a self, router: &'a Router) -> body::Metrics<'a> {
         body::Metrics {
             connections: body::ConnectionCount { active: self.connections(), max: self.config.max_connections },
-            hubs: body::HubCount { bootstrap_connected: 0, discovered: 0 },
+            hubs: body::HubCount {
+                bootstrap_connected: mesh::bootstrap_connected(&self.mesh()),
+                discovered: mesh::count(&self.mesh()),
+            },
             networks: router.networks().count(),
             peers: body::PeerCount { networks: body::largest(router), total: self.peers() },
             server: body::Server {
@@ -218,12 +232,17 @@ impl Site {
     fn scrape(&self) -> Scrape {
         Scrape {
             readings: self.facts.readings.iter().map(|reading| Arc::clone(&reading.borrow())).collect(),
+            mesh: self.mesh(),
             connections: self.connections(),
             max_connections: self.config.max_connections,
             peers: self.peers(),
             ready: self.facts.lifecycle.stage() == Stage::Ready,
             uptime: self.facts.started.elapsed(),
         }
+    }
+
+    fn mesh(&self) -> Arc<MeshReading> {
+        Arc::clone(&self.facts.mesh.borrow())
     }
 
     fn connections(&self) -> usize {

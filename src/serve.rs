@@ -1,10 +1,12 @@
 //! `peerpigeon serve`: a hub, from its settings to its end.
 
 use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use mesh::MeshReading;
 use proto::keepalive::Patience;
 use proto::{Keys, RouterConfig, ShardId};
 use shard::{Clock, Gauges, HubConfig, Reading, SessionLimits};
@@ -13,8 +15,9 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::hub::{self, Hub, ShardFailed};
+use crate::hub::{self, Failed, Hub};
 use crate::lifecycle::{Lifecycle, Stage};
+use crate::linking::{self, Ports};
 use crate::pages::{self, HubFacts};
 use crate::telemetry;
 
@@ -24,29 +27,27 @@ pub fn run(config: Config) -> ExitCode {
     for warning in config.warnings(telemetry::process::raise_max_files()) {
         warn!("{warning}");
     }
-    let listeners = match hub::bind(&config.listen, config.shards) {
-        Ok(listeners) => listeners,
-        Err((address, error)) => {
-            // Whoever starts a hub by hand looks for a sentence, not for a line of the log.
-            let _ = writeln!(
-                std::io::stderr(),
-                "peerpigeon: cannot listen on {address}: {error}; choose another PORT (--port) or HOST (--host), or \
-                 stop what listens there"
-            );
-            return ExitCode::FAILURE;
-        }
-    };
+    let bound = bind(&config.listen, config.shards, "PORT (--port)").and_then(|listeners| {
+        let port = config.mesh.port.filter(|_| config.is_hub);
+        let link_addresses = port.map(|port| config.listen.iter().map(|at| SocketAddr::new(at.ip(), port)).collect());
+        let link_addresses: Vec<_> = link_addresses.unwrap_or_default();
+        Some((listeners, bind(&link_addresses, config.shards, "MESH_PORT (--mesh-port)")?))
+    });
+    let Some((listeners, link_listeners)) = bound else { return ExitCode::FAILURE };
     let served = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .and_then(|runtime| runtime.block_on(serve(config, listeners)));
+        .and_then(|runtime| runtime.block_on(serve(config, listeners, link_listeners)));
     match served {
         Ok(Ok(())) => {
             info!("server_stopped");
             ExitCode::SUCCESS
         }
-        Ok(Err(ShardFailed(shard))) => {
-            error!(shard = shard.0, "shard_failed");
+        Ok(Err(failed)) => {
+            match failed {
+                Failed::Mesh => error!("mesh_failed"),
+                Failed::Shard(shard) => error!(shard = shard.0, "shard_failed"),
+            }
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -56,32 +57,60 @@ pub fn run(config: Config) -> ExitCode {
     }
 }
 
-async fn serve(config: Config, listeners: Vec<Vec<std::net::TcpListener>>) -> std::io::Result<Result<(), ShardFailed>> {
-    let addresses = listeners[0].iter().map(std::net::TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
+/// The listeners of each shard. `None` when an address cannot be had, which is said on stderr.
+fn bind(addresses: &[SocketAddr], shards: u16, port: &str) -> Option<Vec<Vec<TcpListener>>> {
+    let bound = hub::bind(addresses, shards);
+    if let Err((address, error)) = &bound {
+        // Whoever starts a hub by hand looks for a sentence, not for a line of the log.
+        let _ = writeln!(
+            std::io::stderr(),
+            "peerpigeon: cannot listen on {address}: {error}; choose another {port} or HOST (--host), or stop what listens \
+             there"
+        );
+    }
+    bound.ok()
+}
+
+async fn serve(
+    config: Config,
+    mut listeners: Vec<Vec<TcpListener>>,
+    link_listeners: Vec<Vec<TcpListener>>,
+) -> std::io::Result<Result<(), Failed>> {
+    let addresses = listeners[0].iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
+    let link_addresses = link_listeners[0].iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
+    for (listeners, link_listeners) in listeners.iter_mut().zip(link_listeners) {
+        listeners.extend(link_listeners);
+    }
+    let ports = Ports { peers: addresses[0].port(), links: link_addresses.first().map(SocketAddr::port) };
     let config = Arc::new(config);
     let gauges = Arc::<Gauges>::default();
     let lifecycle = Lifecycle::new();
     let (publish, readings): (Vec<_>, Vec<_>) =
         listeners.iter().map(|_| watch::channel(Arc::new(Reading::default()))).unzip();
+    let (publish_mesh, mesh_reading) = watch::channel(Arc::new(MeshReading::default()));
+    let clock = Clock::start();
+    let keys = Keys(getrandom::u64()?, getrandom::u64()?);
+    let (mesh, links) = linking::prepare(&config, clock, keys, ports, publish_mesh);
     let facts = HubFacts {
         started: Instant::now(),
-        port: addresses[0].port(),
+        port: ports.peers,
         gauges: Arc::clone(&gauges),
         readings,
+        mesh: mesh_reading.clone(),
         lifecycle: lifecycle.clone(),
     };
     let shards = HubConfig {
         router: RouterConfig {
             shard: ShardId(0),
             shards: config.shards,
-            keys: Keys(getrandom::u64()?, getrandom::u64()?),
+            keys,
             hub: config.hub_id,
             heartbeat: Patience::new(config.peer_timeout).interval(),
             max_message_bytes: config.max_message_bytes,
             max_networks_per_peer: config.max_networks_per_peer,
             max_peers_per_network: config.max_peers_per_network,
             message_rate: config.message_rate,
-            meshed: false,
+            meshed: mesh.is_some(),
             events: tracing::enabled!(target: "shard", tracing::Level::DEBUG),
         },
         limits: SessionLimits {
@@ -93,21 +122,24 @@ async fn serve(config: Config, listeners: Vec<Vec<std::net::TcpListener>>) -> st
         },
         max_connections: config.max_connections,
         auth_token: config.auth_token.as_ref().map(|token| token.expose().into()),
+        links,
         cors: pages::cors_headers(&config),
         pages: pages::pages(Arc::clone(&config), facts),
         gauges,
-        clock: Clock::start(),
+        clock,
         echo: false,
     };
     // Before the hub can be seen, so that no signal finds nobody listening.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stops) = mpsc::channel(2);
-    let hub = Hub::start(&shards, listeners, publish)?;
+    let hub = Hub::start(&shards, listeners, publish, mesh, mesh_reading)?;
     lifecycle.advance(Stage::Ready);
     let listening = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let links_at = link_addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     info!(
         listening,
+        links_at = (!links_at.is_empty()).then_some(links_at),
         shards = config.shards,
         hub = %config.hub_id,
         version = env!("CARGO_PKG_VERSION"),

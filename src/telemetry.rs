@@ -6,6 +6,7 @@
 
 mod catalog;
 pub mod log;
+mod mesh;
 pub mod process;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use proto::{CloseReason, ErrorCode, MessageKind, Outcome, RouterStats};
 use shard::{HandshakeFailure, Reading};
 
+use ::mesh::MeshReading;
 use catalog::{Kind, Metric};
 
 /// The Content-Type of what [`Telemetry::render`] returns.
@@ -35,6 +37,8 @@ pub struct Telemetry {
 pub struct Scrape {
     /// What each shard last published, in the order of the shards.
     pub readings: Vec<Arc<Reading>>,
+    /// What the mesh last published, if there is one.
+    pub mesh: Arc<MeshReading>,
     /// WebSockets open now.
     pub connections: usize,
     /// WebSockets that may be open.
@@ -74,13 +78,15 @@ impl Telemetry {
         metrics::with_local_recorder(&self.recorder, || publish(scrape));
         let rendered = self.recorder.handle().render();
         let mut families: Vec<String> = rendered.split("\n\n").filter_map(in_order).collect();
-        families.push(latency(&scrape.readings));
+        families.push(latency(scrape));
         families.push(seconds(
             &catalog::SHARD_BUSY,
             each_shard(&scrape.readings).map(|(shard, reading)| {
                 (format!("{{shard=\"{shard}\"}}"), Duration::from_micros(reading.io.busy_micros))
             }),
         ));
+        let mesh_busy = Duration::from_micros(scrape.mesh.busy_micros);
+        families.push(seconds(&catalog::MESH_BUSY, [(String::new(), mesh_busy)]));
         families.push(seconds(&catalog::PROCESS_CPU, [(String::new(), process::cpu_time())]));
         families.sort_unstable();
         families.concat()
@@ -115,8 +121,10 @@ fn publish(scrape: &Scrape) {
     count(&catalog::WRITES, vec![], sum(&|r| r.io.writes));
     count(&catalog::PINGS, vec![], sum(&|r| r.io.pings));
 
+    // A signal for another hub whose outcome nobody waits for is not told to its shard.
+    let delivered = sum(&|r| r.router.delivered) + scrape.mesh.relay.delivered;
     let outcome = |outcome: Outcome| vec![label("outcome", outcome.label())];
-    count(&catalog::RELAY_OUTCOMES, outcome(Outcome::Delivered), sum(&|r| r.router.delivered));
+    count(&catalog::RELAY_OUTCOMES, outcome(Outcome::Delivered), delivered);
     for code in ErrorCode::ALL {
         let failed = sum(&|r| r.router.failed[code as usize]);
         count(&catalog::RELAY_OUTCOMES, outcome(Outcome::Failed(code)), failed);
@@ -151,6 +159,8 @@ fn publish(scrape: &Scrape) {
         count(&catalog::SHARD_STALLS, of_shard(), io.stalls);
         count(&catalog::SHARD_HANDOFFS, of_shard(), io.handed_off);
     }
+
+    mesh::publish(&scrape.mesh);
 
     gauge(&catalog::READY, vec![], f64::from(u8::from(scrape.ready)));
     gauge(&catalog::UPTIME, vec![], scrape.uptime.as_secs_f64());
@@ -229,11 +239,11 @@ fn seconds(metric: &Metric, series: impl IntoIterator<Item = (String, Duration)>
     out + "\n"
 }
 
-/// The latency of signals, whose buckets the routers have counted already.
+/// The latency of signals, whose buckets the routers and the relay have counted already.
 ///
 /// The exporter takes samples, one by one and also for `record_many`: at 100,000 signals a second a scrape would
 /// have to feed it millions.
-fn latency(readings: &[Arc<Reading>]) -> String {
+fn latency(scrape: &Scrape) -> String {
     let metric = &catalog::RELAY_LATENCY;
     let name = metric.name;
     let mut out = heading(metric);
@@ -241,7 +251,8 @@ fn latency(readings: &[Arc<Reading>]) -> String {
     let mut micros = 0;
     let bounds = RouterStats::LATENCY_BOUNDS;
     for bucket in 0..=bounds.len() {
-        let here: u64 = readings.iter().map(|reading| reading.router.latency[bucket]).sum();
+        let here = scrape.readings.iter().map(|reading| reading.router.latency[bucket]).sum::<u64>()
+            + scrape.mesh.relay.latency[bucket];
         let bound = bounds.get(bucket);
         count += here;
         micros = here.saturating_mul(bound.or(bounds.last()).copied().unwrap_or(0)).saturating_add(micros);

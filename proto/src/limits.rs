@@ -126,12 +126,18 @@ pub const LETTER_BATCH: usize = 256;
 /// Bytes of frames after which a batch is full: at most this and one longest message.
 pub const LETTER_BATCH_BYTES: usize = 256 * 1024;
 
-/// Batches that may wait in a shard's mailbox: 64 x 256 letters = 16,384 letters, and 64 x (256 KiB + a message of 1 MiB)
+/// Batches that may wait in a shard's mailbox, and in the mesh's: 64 x 256 letters = 16,384 letters, and 64 x (256 KiB + a message of 1 MiB)
 /// = 80 MiB at the worst.
 pub const MAILBOX_BATCHES: usize = 64;
 
 /// Upgraded sockets that may wait to be taken over by their home shard. The acceptor of one more waits.
 pub const HANDOFF_QUEUE: usize = 256;
+
+/// Upgraded sockets of other hubs that may wait to be taken over by the mesh. One more is closed with `try again later`.
+pub const LINK_SOCKET_QUEUE: usize = 256;
+
+/// Other hubs that a peer is told of in `go-away`. More are left out: 16 x 512 B = 8 KiB a peer.
+pub const MAX_GO_AWAY_HUBS: usize = 16;
 
 /// Connections of one listener that are not yet, or never become, WebSockets. At the bound it stops accepting. A shard has
 /// one listener for each address the hub listens at: two for `localhost`.
@@ -163,6 +169,58 @@ pub const MAX_LISTED_NETWORKS: usize = 1_000;
 
 /// The coarsest grain of a shard's timers: keepalive, receipts, takeovers and drain slots are this late at the most.
 pub const TICK: Duration = Duration::from_millis(100);
+
+/// Bytes after which a frame of the Redis bridge is full: at most this and one envelope.
+///
+/// Redis copies each frame once for every hub: 64 KiB fits its caches, and 200 envelopes share one command.
+pub const BRIDGE_FRAME_BYTES: usize = 64 * 1024;
+
+/// Bytes of the bridge that Redis has not yet accepted, waiting or under way. One more envelope: dropped and counted as lost;
+/// digests repair presence, and a signal's outcome is `unknown`.
+///
+/// At 10 MB/s it takes 1.6 s to write, which is less than the lease.
+pub const BRIDGE_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of frames in one pipeline to Redis: at most this and one frame.
+pub const BRIDGE_PIPELINE_BYTES: usize = 256 * 1024;
+
+/// Pipelines to Redis that are under way at a time. The rest waits, and leaves together.
+///
+/// 8 x (256 + 64 KiB) = 2.5 MiB are before a probe in the socket: at 1.25 MB/s it is still answered in time.
+pub const BRIDGE_PIPELINES: usize = 8;
+
+/// Messages that Redis has sent and the bridge has not read. One more: dropped and counted as lost. The connection itself
+/// never waits for the bridge, as it would not see answers either.
+///
+/// What a runtime reads of one socket in one turn is about 1 MiB; the smallest frame is about 150 B with its channel's name:
+/// 7,000 of them, and as many again.
+pub const BRIDGE_INBOX: usize = 16 * 1024;
+
+/// Bytes of the messages in [`BRIDGE_INBOX`]. One more: dropped and counted as lost. A longer frame is never taken.
+pub const BRIDGE_INBOX_BYTES: usize = 32 * 1024 * 1024;
+
+/// Messages of [`BRIDGE_INBOX`] that are taken before anything else has its turn.
+pub const BRIDGE_BATCH: usize = 256;
+
+/// Time between two probes: empty frames of its own that a bridge publishes and has to hear within this time. So a Redis that
+/// does not answer is noticed within twice this time.
+pub const BRIDGE_PROBE: Duration = Duration::from_secs(2);
+
+/// How long Redis may take to accept a connection, TLS and authentication included, and then both subscriptions.
+pub const BRIDGE_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long a node of a Redis Cluster may take to answer one pipeline: as long as a probe that was sent just before the next.
+pub const BRIDGE_NODE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Shortest pause before the bridge connects to Redis again.
+pub const BRIDGE_BACKOFF_MIN: Duration = Duration::from_millis(100);
+
+/// Longest pause before the bridge connects to Redis again: what its return costs at the most. 1,000 hubs are 300 attempts
+/// a second.
+pub const BRIDGE_BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Longest text of an error that is kept to be shown, in bytes.
+pub const MAX_ERROR_TEXT_BYTES: usize = 256;
 
 /// Time between two heartbeats of a hub.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -245,3 +303,82 @@ pub const LEGACY_ECHO: Duration = Duration::from_secs(2);
 
 /// Signals that are remembered for [`LEGACY_ECHO`]: 32 B each. Of more the oldest are forgotten, and an echo of them is passed on.
 pub const MAX_LEGACY_ECHOES: usize = 4096;
+
+/// Payload at which a frame of a link is full: envelopes that wait leave together, in frames of this and at most one envelope.
+pub const LINK_FRAME_BYTES: usize = 64 * 1024;
+
+/// What an envelope adds to the longest thing it carries: its head, a route, ids and a network's name, about 450 B.
+pub const ENVELOPE_ROOM: usize = 4 * 1024;
+
+/// Longest message that any link takes: a part of a snapshot ([`SNAPSHOT_BYTES`] and one peer's announcements, 64 KiB + 32 x
+/// 16.4 KiB) behind a frame that was all but full. MAX_MESSAGE_BYTES above it raises it. Longer: the link is closed.
+pub const LINK_MESSAGE_BYTES: usize = SNAPSHOT_BYTES
+    + DEFAULT_MAX_NETWORKS_PER_PEER * (MAX_ANNOUNCE_DATA_BYTES + 2 * MAX_NETWORK_NAME_BYTES)
+    + SNAPSHOT_PEERS * 64
+    + LINK_FRAME_BYTES
+    + ENVELOPE_ROOM;
+
+/// Bytes waiting for one link (or for the bridge) at which the rules are told to say no more than they must.
+///
+/// 400 parts of a snapshot of 20 KB, or 10,000 signals of 800 B: about a tenth of a second of a link at full speed.
+pub const LINK_QUEUE_HIGH: usize = 8 * 1024 * 1024;
+
+/// Bytes waiting for one link below which the rules may say what they have: what a socket takes in a few writes.
+pub const LINK_QUEUE_LOW: usize = 1024 * 1024;
+
+/// Bytes waiting for one link at which it is closed. Beyond [`LINK_QUEUE_HIGH`] come only heartbeats and short answers: 24 MiB
+/// of them are 200,000, and the other side has stopped reading long before.
+pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH;
+
+/// Links of a hub, those included that are not ready. One more is refused.
+///
+/// One that is idle is about 2 KiB. At their caps they would be 256 x 32 MiB = 8 GiB; what bounds that in practice is
+/// [`LINK_PATIENCE`], after which a link that takes nothing is closed with what waits for it.
+pub const MAX_LINKS: usize = 256;
+
+/// Silence, or time without a byte of what waits being taken, after which a link is dead: longer than [`LEASE`], so that a
+/// hub that thaws within its lease finds its links as they were.
+pub const LINK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time between two pings on a link: four go unanswered before it is dead.
+pub const LINK_PING_INTERVAL: Duration = Duration::from_millis(2_500);
+
+/// How long the two ends of a link may take to say who they are, from the upgrade on.
+pub const LINK_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an answer to a dial may take in all: address, TCP, TLS and upgrade.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The first pause after a dial that failed. It doubles with each failure in a row, up to [`DIAL_BACKOFF_MAX`], and any part of
+/// it may be waited: hubs that lost each other at one moment do not come back at one moment.
+pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(200);
+
+/// The longest pause between two dials. A hub that is back is found within it.
+pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(15);
+
+/// A link that lived this long has worked: the next pause is the first again.
+pub const DIAL_PROVEN: Duration = Duration::from_secs(10);
+
+/// How long the hub with the greater id leaves it to the other to dial, when both have learned of each other.
+pub const DIAL_COURTESY: Duration = Duration::from_secs(1);
+
+/// Addresses to dial that a hub knows at once, from all sources. One more is not dialed.
+pub const MAX_DIALS: usize = 1024;
+
+/// Dials under way at once. The others wait: 32 x 5 s is a round of 1,024 in under three minutes if none answers.
+pub const MAX_DIALS_AT_ONCE: usize = 32;
+
+/// Time between two look-ups of MESH_DNS.
+pub const DNS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a hub that ends waits for its links to take what it says last.
+pub const LINK_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// After a stop of the whole process, how long links are read before anything is judged by the time.
+pub const THAW: Duration = Duration::from_millis(300);
+
+/// Frames from the bridge that may wait for the mesh: 64 x 64 KiB = 4 MiB in practice.
+pub const BRIDGE_EVENTS: usize = 64;
+
+/// Accepted links that may wait for the mesh. One more waits at the door.
+pub const LINK_SOCKETS: usize = 16;

@@ -1,6 +1,6 @@
-//! WebSocket frames as a server reads and writes them (RFC 6455), strictly.
+//! WebSocket frames as a server reads and writes them (RFC 6455), strictly; and as the client that a hub is to another.
 //!
-//! [`Decoder`] reads what clients send: it takes bytes from the front of a buffer and gives back whole messages and
+//! [`Decoder`] reads what clients send, or a server: it takes bytes from the front of a buffer and gives back whole messages and
 //! control frames. The functions `put_*` append what the hub sends. Nothing here does I/O: the caller owns the buffer,
 //! and owes the peer a close frame with [`Violation::close_code`] once something is refused.
 //!
@@ -135,10 +135,19 @@ impl Decoder {
     /// message in fragments never exceeds the limit either; it is freed by the call that follows the last fragment,
     /// be its input empty.
     pub fn decode<'a>(&'a mut self, input: &'a mut [u8]) -> Result<Progress<'a>, Violation> {
+        self.take(input, Speaker::Client)
+    }
+
+    /// As [`Self::decode`], for what a server sends: its frames are not masked (RFC 6455 section 5.1).
+    pub fn decode_from_server<'a>(&'a mut self, input: &'a mut [u8]) -> Result<Progress<'a>, Violation> {
+        self.take(input, Speaker::Server)
+    }
+
+    fn take<'a>(&'a mut self, input: &'a mut [u8], speaker: Speaker) -> Result<Progress<'a>, Violation> {
         if self.open.as_ref().is_some_and(|open| open.complete) {
             self.open = None;
         }
-        let head = match Head::parse(input)? {
+        let head = match Head::parse(input, speaker)? {
             Parsed::Head(head) => head,
             Parsed::Need(bytes) => return Ok(Progress::Need(bytes)),
         };
@@ -146,7 +155,9 @@ impl Decoder {
         let Some(payload) = input.get_mut(head.size..consumed) else {
             return Ok(Progress::Need(consumed));
         };
-        unmask(payload, head.mask);
+        if speaker == Speaker::Client {
+            mask(payload, head.mask);
+        }
         let event = match head.opcode {
             Opcode::Text if head.fin => Some(Event::Text(utf8(payload)?)),
             Opcode::Binary if head.fin => Some(Event::Binary(payload)),
@@ -190,7 +201,14 @@ impl Decoder {
 
 const NOTHING_TO_CONTINUE: Violation = Violation::Protocol("continuation without a message to continue");
 
-/// The header of a client's frame. What it breaks by itself is refused while it is parsed, in the order of its bytes.
+/// Whose frames are read. Kept by the caller and not by the decoder, of which every session has one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Speaker {
+    Client,
+    Server,
+}
+
+/// The header of a frame. What it breaks by itself is refused while it is parsed, in the order of its bytes.
 struct Head {
     fin: bool,
     opcode: Opcode,
@@ -207,7 +225,7 @@ enum Parsed {
 }
 
 impl Head {
-    fn parse(input: &[u8]) -> Result<Parsed, Violation> {
+    fn parse(input: &[u8], speaker: Speaker) -> Result<Parsed, Violation> {
         let Some((&[first, second], rest)) = input.split_first_chunk() else {
             return Ok(Parsed::Need(2));
         };
@@ -219,8 +237,10 @@ impl Head {
         if opcode.is_control() && !fin {
             return Err(Violation::Protocol("control frame is fragmented"));
         }
-        if second & MASKED == 0 {
-            return Err(Violation::Protocol("frame of a client is not masked"));
+        match (speaker, second & MASKED != 0) {
+            (Speaker::Client, true) | (Speaker::Server, false) => {}
+            (Speaker::Client, false) => return Err(Violation::Protocol("frame of a client is not masked")),
+            (Speaker::Server, true) => return Err(Violation::Protocol("frame of a server is masked")),
         }
         let short = second & !MASKED;
         if opcode.is_control() && usize::from(short) > MAX_CONTROL_PAYLOAD {
@@ -252,7 +272,11 @@ impl Head {
             }
             short => (u64::from(short), rest),
         };
-        let size = input.len() - rest.len() + 4;
+        let head = input.len() - rest.len();
+        if speaker == Speaker::Server {
+            return Ok(Parsed::Head(Self { fin, opcode, mask: [0; 4], size: head, payload }));
+        }
+        let size = head + 4;
         let Some(&mask) = rest.first_chunk() else {
             return Ok(Parsed::Need(size));
         };
@@ -322,8 +346,8 @@ fn utf8(bytes: &[u8]) -> Result<&str, Violation> {
     simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::NotUtf8)
 }
 
-/// Eight bytes at a time, which the compiler turns into as many as the machine has.
-fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+/// Masks or unmasks (RFC 6455 section 5.3), eight bytes at a time, which the compiler turns into as many as the machine has.
+pub fn mask(payload: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let mask_twice = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let (words, rest) = payload.as_chunks_mut();
@@ -383,6 +407,14 @@ pub fn put_header(out: &mut Vec<u8>, opcode: Opcode, len: usize) {
         out.extend_from_slice(&[first, LENGTH_IS_U64]);
         out.extend_from_slice(&(len as u64).to_be_bytes());
     }
+}
+
+/// Appends the header of a masked, unfragmented frame: what a client sends. Its payload is to be [`mask`]ed.
+pub fn put_masked_header(out: &mut Vec<u8>, opcode: Opcode, len: usize, mask: [u8; 4]) {
+    let start = out.len();
+    put_header(out, opcode, len);
+    out[start + 1] |= MASKED;
+    out.extend_from_slice(&mask);
 }
 
 /// What a whole frame that [`put_header`] began carries. Empty for what is no such frame.

@@ -40,6 +40,7 @@ fn main() -> std::io::Result<()> {
         },
         max_connections: limits::DEFAULT_MAX_CONNECTIONS,
         auth_token: None,
+        links: None,
         cors: HeaderMap::new(),
         pages: Arc::new(|_, _| hyper::Response::default()),
         gauges: Arc::<Gauges>::default(),
@@ -48,7 +49,7 @@ fn main() -> std::io::Result<()> {
     };
     let (publish, _readings) = tokio::sync::watch::channel(Arc::new(Reading::default()));
     let (ended, mut end) = tokio::sync::mpsc::channel(1);
-    let _shards = shard::start(&config, vec![listeners], vec![publish], &ended)?;
+    let _shards = shard::start(&config, vec![listeners], vec![publish], None, &ended)?;
     end.blocking_recv();
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A shard's state, and everything that happens to it. Nothing here waits.
 //!
-//! [`inbound`] is what comes from sockets, [`outbound`] what goes to them, [`post`] what goes to other shards; [`ending`] has
+//! [`inbound`] is what comes from sockets, [`outbound`] what goes to them, [`post`] what goes to other shards and to the mesh; [`ending`] has
 //! a session's end and [`time`] what is due. Here is the rest: a session's beginning, and the router.
 
 mod ending;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use proto::keepalive::{Patience, Wheel};
 use proto::limits::READ_BUFFER_BYTES;
 use proto::ws::Decoder;
-use proto::{Address, CloseReason, Input, Letter, Now, Origin, Output, PeerId, Router, SessionId, ShardId, ws};
+use proto::{CloseReason, Input, Letter, Now, Origin, Output, PeerId, Router, RouterConfig, SessionId, ShardId, ws};
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 
@@ -47,6 +47,7 @@ pub struct SessionLimits {
 
 pub(crate) struct Core {
     shard: ShardId,
+    shards: u16,
     router: Router,
     limits: SessionLimits,
     patience: Patience,
@@ -60,6 +61,7 @@ pub(crate) struct Core {
     /// Sessions with something to write, in the order in which they came to have it.
     dirty: VecDeque<SessionId>,
     flusher: Option<Waker>,
+    /// One for each shard, and one for the mesh if there is one.
     outboxes: Vec<Outbox>,
     waiting_letters: usize,
     stalled: bool,
@@ -103,17 +105,19 @@ enum Due {
 const QUEUES_KEPT: usize = 128;
 
 impl Core {
+    /// A core of which `rules` says the place. `router` goes by the same rules.
     pub(crate) fn new(
         router: Router,
-        shard: ShardId,
-        shards: u16,
+        rules: &RouterConfig,
         limits: SessionLimits,
         clock: Clock,
         gauges: Arc<Gauges>,
         echo: bool,
     ) -> Self {
+        let &RouterConfig { shard, shards, meshed, .. } = rules;
         Self {
             shard,
+            shards,
             router,
             limits,
             patience: Patience::new(limits.peer_timeout),
@@ -125,7 +129,7 @@ impl Core {
             followups: VecDeque::new(),
             dirty: VecDeque::new(),
             flusher: None,
-            outboxes: (0..shards).map(|_| Outbox::default()).collect(),
+            outboxes: (0..usize::from(shards) + usize::from(meshed)).map(|_| Outbox::default()).collect(),
             waiting_letters: 0,
             stalled: false,
             parked: Vec::new(),
@@ -225,7 +229,7 @@ impl Core {
         self.settle(now);
     }
 
-    /// Post from another shard.
+    /// Post from another shard or from the mesh.
     pub(crate) fn letters(&mut self, letters: Vec<Letter>) {
         let now = self.clock.now();
         for letter in letters {
@@ -257,9 +261,7 @@ impl Core {
     fn carry_out(&mut self, output: Output, now: Now) {
         match output {
             Output::Send { session, frame, kind, origin } => self.enqueue(session, &frame, kind, origin, now),
-            Output::Letter { to: Address::Shard(shard), letter } => self.post(shard, letter),
-            // The hub has no mesh: the router was not told of one and does not write to it.
-            Output::Letter { to: Address::Mesh, .. } => {}
+            Output::Letter { to, letter } => self.post(to, letter),
             Output::Ping { session, payload } => {
                 self.stats.pings += 1;
                 self.push(session, |out| ws::put_ping(out, &payload));

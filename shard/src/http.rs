@@ -1,5 +1,6 @@
-//! The door: HTTP requests, and among them those for a WebSocket.
+//! The door: HTTP requests, and among them those for a WebSocket, of peers and of hubs.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -11,18 +12,20 @@ use bytes::Bytes;
 use fastwebsockets::upgrade;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use proto::envelope::SUBPROTOCOL;
 use proto::limits::{ANSWER_TIMEOUT, MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT};
-use proto::{CloseReason, Keys, PeerId, ShardId, ws};
+use proto::{CloseReason, HubId, Keys, PeerId, ShardId, ws};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
 use crate::core::Core;
+use crate::links::{Admission, LinkDoor, LinkSocket, Offer};
 use crate::session::{HandOff, Seat};
 use crate::stats::HandshakeFailure;
 use crate::{Gauges, Pages};
@@ -36,18 +39,56 @@ pub(crate) struct Door {
     pub(crate) gauges: Arc<Gauges>,
     /// What a client has to show, if anything.
     pub(crate) auth_token: Option<Arc<str>>,
+    pub(crate) links: Option<LinkDoor>,
     pub(crate) cors: HeaderMap,
     pub(crate) pages: Pages,
     pub(crate) homes: Arc<[mpsc::Sender<HandOff>]>,
 }
 
-/// Serves one connection until it ends or becomes a WebSocket, which goes to its home shard.
-pub(crate) async fn serve(door: Rc<Door>, core: Rc<RefCell<Core>>, stream: TcpStream, address: SocketAddr) {
-    let admitted: Rc<RefCell<Option<PeerId>>> = Rc::default();
+/// Whom a listener lets in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Entrance {
+    Both,
+    Hubs,
+    Peers,
+}
+
+impl Entrance {
+    /// At the listener of that port.
+    pub(crate) fn at(port: u16, links: Option<&LinkDoor>) -> Self {
+        match links.map(|links| links.port) {
+            None => Self::Peers,
+            Some(None) => Self::Both,
+            Some(Some(own)) if own == port => Self::Hubs,
+            Some(Some(_)) => Self::Peers,
+        }
+    }
+}
+
+/// Who was let in.
+#[derive(Clone, Copy, Debug)]
+enum Guest {
+    Hub { hub: HubId, legacy: bool },
+    Peer(PeerId),
+}
+
+/// Why somebody was not, and what the answer is.
+type Refusal = (HandshakeFailure, StatusCode, Cow<'static, str>);
+
+/// Serves one connection until it ends or becomes a WebSocket, which goes to its home shard, or to the mesh.
+pub(crate) async fn serve(
+    door: Rc<Door>,
+    entrance: Entrance,
+    core: Rc<RefCell<Core>>,
+    stream: TcpStream,
+    address: SocketAddr,
+) {
+    let admitted: Cell<Option<Guest>> = Cell::default();
     let answered = Cell::new(0u32);
     let service = service_fn(|request: Request<Incoming>| {
         answered.update(|n| n.wrapping_add(1));
-        std::future::ready(Ok::<_, std::convert::Infallible>(answer(&door, &core, &admitted, request)))
+        let caller = Caller { entrance, address };
+        std::future::ready(Ok::<_, std::convert::Infallible>(answer(&door, caller, &core, &admitted, request)))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -74,32 +115,66 @@ pub(crate) async fn serve(door: Rc<Door>, core: Rc<RefCell<Core>>, stream: TcpSt
     {
         core.borrow_mut().stats_mut().handshake_failures[HandshakeFailure::BadRequest as usize] += 1;
     }
-    let (Some(peer), Some(connection)) = (admitted.take(), connection.get_mut().take()) else { return };
+    let (Some(guest), Some(connection)) = (admitted.take(), connection.get_mut().take()) else { return };
     let parts = connection.into_parts();
     let Ok(stream) = parts.io.into_inner().into_std() else { return };
+    let leftover = parts.read_buf;
+    let untaken = match (guest, &door.links) {
+        (Guest::Peer(peer), _) => send_home(&door, &core, peer, stream, leftover, address).await,
+        (Guest::Hub { hub, legacy }, Some(links)) => {
+            (links.take)(LinkSocket { stream, leftover, address, hub, legacy }).err()
+        }
+        (Guest::Hub { .. }, None) => None,
+    };
+    if let Some(stream) = untaken {
+        turn_away(&mut core.borrow_mut(), &stream);
+    }
+}
+
+/// Hands a socket to its peer's home. Gives it back if that does not take it in time.
+async fn send_home(
+    door: &Door,
+    core: &RefCell<Core>,
+    peer: PeerId,
+    stream: std::net::TcpStream,
+    leftover: Bytes,
+    address: SocketAddr,
+) -> Option<std::net::TcpStream> {
     let seat = Seat::request(&door.gauges, door.max_connections);
     let home = ShardId::home(&peer, door.shards, door.keys);
     core.borrow_mut().stats_mut().handed_off += 1;
-    let handed = HandOff { stream, leftover: parts.read_buf, peer, address, seat };
-    let sent = door.homes[usize::from(home.0)].send_timeout(handed, REQUEST_HEAD_TIMEOUT).await;
-    if let Err(SendTimeoutError::Timeout(handed) | SendTimeoutError::Closed(handed)) = sent {
-        let reason = CloseReason::TryAgainLater;
-        let mut core = core.borrow_mut();
-        core.stats_mut().handshake_failures[HandshakeFailure::HandOff as usize] += 1;
-        core.stats_mut().closes[reason as usize] += 1;
-        if let Some((code, text)) = reason.close_frame() {
-            let mut frame = Vec::new();
-            ws::put_close(&mut frame, code, text);
-            // The first bytes behind the 101: the socket has room for them, or is gone.
-            _ = (&handed.stream).write(&frame);
-        }
+    let handed = HandOff { stream, leftover, peer, address, seat };
+    match door.homes[usize::from(home.0)].send_timeout(handed, REQUEST_HEAD_TIMEOUT).await {
+        Ok(()) => None,
+        Err(SendTimeoutError::Timeout(handed) | SendTimeoutError::Closed(handed)) => Some(handed.stream),
     }
+}
+
+/// Closes a WebSocket that nobody has taken.
+fn turn_away(core: &mut Core, mut stream: &std::net::TcpStream) {
+    let reason = CloseReason::TryAgainLater;
+    core.stats_mut().handshake_failures[HandshakeFailure::HandOff as usize] += 1;
+    core.stats_mut().closes[reason as usize] += 1;
+    if let Some((code, text)) = reason.close_frame() {
+        let mut frame = Vec::new();
+        ws::put_close(&mut frame, code, text);
+        // The first bytes behind the 101: the socket has room for them, or is gone.
+        _ = stream.write(&frame);
+    }
+}
+
+/// Where a request comes from, and where it came in.
+#[derive(Clone, Copy)]
+struct Caller {
+    entrance: Entrance,
+    address: SocketAddr,
 }
 
 fn answer(
     door: &Door,
+    caller: Caller,
     core: &RefCell<Core>,
-    admitted: &RefCell<Option<PeerId>>,
+    admitted: &Cell<Option<Guest>>,
     mut request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let query = Query::of(&request);
@@ -109,34 +184,100 @@ fn answer(
         _ => false,
     };
     let mut core = core.borrow_mut();
+    let offer = Offer::of(request.headers());
     if !wants_socket {
         core.stats_mut().http_requests += 1;
-        return (door.pages)(&request.into_parts().0, core.router());
+        if caller.entrance != Entrance::Hubs {
+            return (door.pages)(&request.into_parts().0, core.router());
+        }
     }
-    let mut refuse = |failure: HandshakeFailure, status: StatusCode, text: &'static str| {
-        core.stats_mut().handshake_failures[failure as usize] += 1;
+    let mut refuse = |(failure, status, text): Refusal| {
+        if wants_socket {
+            core.stats_mut().handshake_failures[failure as usize] += 1;
+        }
         let mut response = Response::new(Full::from(text));
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         response.headers_mut().extend(door.cors.clone());
         response
     };
-    // The order is the seed's: token, id, upgrade.
-    if !door.auth_token.as_deref().is_none_or(|token| query.shows(&request, token)) {
-        return refuse(HandshakeFailure::Unauthorized, StatusCode::UNAUTHORIZED, "unauthorized");
-    }
-    let Some(peer) = query.peer_id.as_deref().and_then(|id| PeerId::from_str(id).ok()) else {
-        return refuse(HandshakeFailure::InvalidPeerId, StatusCode::FORBIDDEN, "invalid peerId");
-    };
     let http_1_1 = request.version() == Version::HTTP_11;
+    let legacy = offer == Offer::Nothing
+        && upgrade::is_upgrade_request(&request)
+        && caller.entrance != Entrance::Peers
+        && door.links.as_ref().is_some_and(|links| links.is_legacy(caller.address));
+    let is_link = wants_socket && (legacy || matches!(offer, Offer::Spoken | Offer::Unknown));
+    // The order is the seed's: token, id, upgrade. Which token depends on who asks: a peer's opens no link.
+    let checked = if is_link {
+        door.check_hub(caller.entrance, offer, &query, &request).map(|hub| Guest::Hub { hub, legacy })
+    } else {
+        door.check_peer(caller.entrance, &query, &request).map(Guest::Peer)
+    };
+    let guest = match checked {
+        Ok(guest) => guest,
+        Err(refusal) => return refuse(refusal),
+    };
     let upgraded =
         if http_1_1 && upgrade::is_upgrade_request(&request) { upgrade::upgrade(&mut request).ok() } else { None };
     let Some((response, _)) = upgraded else {
         let text = "this is a WebSocket endpoint: ask for an upgrade (RFC 6455), version 13";
-        return refuse(HandshakeFailure::NotAnUpgrade, StatusCode::BAD_REQUEST, text);
+        return refuse((HandshakeFailure::NotAnUpgrade, StatusCode::BAD_REQUEST, text.into()));
     };
-    *admitted.borrow_mut() = Some(peer);
-    response.map(|_| Full::default())
+    admitted.set(Some(guest));
+    let mut response = response.map(|_| Full::default());
+    if offer == Offer::Spoken {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    response
+}
+
+impl Door {
+    fn check_peer<B>(&self, entrance: Entrance, query: &Query, request: &Request<B>) -> Result<PeerId, Refusal> {
+        if entrance == Entrance::Hubs {
+            let text = "this port takes links of hubs and nothing else (MESH_PORT): peers and pages are at PORT";
+            return Err((HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, text.into()));
+        }
+        if !self.auth_token.as_deref().is_none_or(|token| query.shows(request, token)) {
+            return Err((HandshakeFailure::Unauthorized, StatusCode::UNAUTHORIZED, "unauthorized".into()));
+        }
+        query.id()
+    }
+
+    fn check_hub<B>(
+        &self,
+        entrance: Entrance,
+        offer: Offer,
+        query: &Query,
+        request: &Request<B>,
+    ) -> Result<HubId, Refusal> {
+        let off = |text: &'static str| Err((HandshakeFailure::LinksOff, StatusCode::FORBIDDEN, text.into()));
+        let Some(links) = &self.links else {
+            return off("this hub makes no links: IS_HUB, BOOTSTRAP_HUBS, MESH_DNS and REDIS_URL are unset there");
+        };
+        if entrance == Entrance::Peers {
+            let text = "this port takes no links: they are taken at MESH_PORT";
+            return Err((HandshakeFailure::WrongPort, StatusCode::FORBIDDEN, text.into()));
+        }
+        // A hub of the seed's kind has nothing to show but its address, and that has been looked at.
+        if offer != Offer::Nothing {
+            match &links.admission {
+                Admission::Closed => {
+                    return off("this hub takes no links: it has neither MESH_TOKEN nor MESH_INSECURE");
+                }
+                Admission::Open => {}
+                Admission::Token(token) if query.shows(request, token) => {}
+                Admission::Token(_) => {
+                    let text = "unauthorized: a link takes this hub's MESH_TOKEN, as a bearer token";
+                    return Err((HandshakeFailure::LinkUnauthorized, StatusCode::UNAUTHORIZED, text.into()));
+                }
+            }
+        }
+        if offer == Offer::Unknown {
+            let text = format!("this hub links with Sec-WebSocket-Protocol: {SUBPROTOCOL}, and with no other version");
+            return Err((HandshakeFailure::LinkVersion, StatusCode::BAD_REQUEST, text.into()));
+        }
+        query.id().map(HubId)
+    }
 }
 
 /// What the query of a request for a WebSocket says.
@@ -158,6 +299,12 @@ impl Query {
             }
         }
         query
+    }
+
+    /// Who asks.
+    fn id(&self) -> Result<PeerId, Refusal> {
+        let id = self.peer_id.as_deref().and_then(|id| PeerId::from_str(id).ok());
+        id.ok_or((HandshakeFailure::InvalidPeerId, StatusCode::FORBIDDEN, "invalid peerId".into()))
     }
 
     fn shows<B>(&self, request: &Request<B>, token: &str) -> bool {

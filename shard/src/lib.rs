@@ -2,13 +2,16 @@
 //!
 //! # What this crate will never do
 //!
-//! It never speaks to another hub and never knows that there is a mesh: letters go to an [`Address`](proto::Address).
+//! It never speaks to another hub: letters go to an [`Address`](proto::Address), and a socket over which another hub wants to
+//! link goes out of the door again, as a [`LinkSocket`].
 //! It never decides what a peer is told: the router does. A letter between shards is never dropped, and a session's
 //! end always has a [`CloseReason`](proto::CloseReason).
 
+mod cidr;
 mod clock;
 mod core;
 mod http;
+mod links;
 mod listen;
 mod queue;
 mod runtime;
@@ -23,10 +26,12 @@ use http_body_util::Full;
 use hyper::{Response, http::request};
 use proto::{Event, Router};
 
+pub use cidr::{Cidr, ParseCidrError};
 pub use clock::Clock;
 pub use core::SessionLimits;
+pub use links::{Admission, LinkDoor, LinkSocket, TakeLink};
 pub use listen::bind;
-pub use runtime::{HubConfig, ShardHandle, start};
+pub use runtime::{HubConfig, ShardHandle, Shards, start};
 pub use stats::{HandshakeFailure, IoStats, Reading};
 
 /// What every shard of a hub sees of the others at once.

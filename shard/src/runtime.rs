@@ -19,14 +19,15 @@ use tracing::{debug, warn};
 
 use crate::clock::Clock;
 use crate::core::{Adopted, Core, SessionLimits};
-use crate::http::{self, Door};
+use crate::http::{self, Door, Entrance};
+use crate::links::LinkDoor;
 use crate::session::{self, HandOff};
 use crate::{Gauges, Pages, Reading};
 
 /// What the shards of a hub have in common.
 #[derive(Clone)]
 pub struct HubConfig {
-    /// The rules. `shard` is overwritten for each.
+    /// The rules. `shard`, `shards` and `meshed` are overwritten for each.
     pub router: RouterConfig,
     /// What sessions may use. The budget is the hub's, and divided among its shards.
     pub limits: SessionLimits,
@@ -34,6 +35,8 @@ pub struct HubConfig {
     pub max_connections: usize,
     /// What a client has to show to be let in, if anything.
     pub auth_token: Option<Arc<str>>,
+    /// How other hubs come in, if links are made at all.
+    pub links: Option<LinkDoor>,
     /// What lets a page of another origin read an answer. Goes on refusals; the pages have theirs.
     pub cors: HeaderMap,
     /// What answers requests that are not for a WebSocket.
@@ -77,8 +80,17 @@ impl ShardHandle {
     }
 }
 
+/// The shards of a hub, in the order of their numbers.
+#[derive(Debug)]
+pub struct Shards {
+    /// The hub's hold on each.
+    pub handles: Vec<ShardHandle>,
+    /// Where each takes letters, for the mesh.
+    pub mailboxes: Vec<mpsc::Sender<Vec<Letter>>>,
+}
+
 /// Starts one shard for each set of listeners. Each publishes its numbers once a tick, by the sender at its place in
-/// `publish`; `ended` hears of a shard's end, wanted or not.
+/// `publish`; `mesh` takes the letters to the mesh; `ended` hears of a shard's end, wanted or not.
 ///
 /// # Errors
 ///
@@ -87,13 +99,15 @@ pub fn start(
     config: &HubConfig,
     listeners: Vec<Vec<StdListener>>,
     publish: Vec<watch::Sender<Arc<Reading>>>,
+    mesh: Option<mpsc::Sender<Vec<Letter>>>,
     ended: &mpsc::Sender<ShardId>,
-) -> std::io::Result<Vec<ShardHandle>> {
+) -> std::io::Result<Shards> {
     let shards = listeners.len() as u16;
     let (homes, arrivals): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(HANDOFF_QUEUE)).unzip();
     let (posts, mailboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(MAILBOX_BATCHES)).unzip();
     let homes: Arc<[mpsc::Sender<HandOff>]> = homes.into();
-    let posts: Arc<[mpsc::Sender<Vec<Letter>>]> = posts.into();
+    // The mesh's place is behind the last shard's, as with the outboxes.
+    let addresses: Arc<[mpsc::Sender<Vec<Letter>>]> = posts.iter().cloned().chain(mesh.clone()).collect();
     let mut handles = Vec::new();
     let post = arrivals.into_iter().zip(mailboxes).zip(publish);
     for (i, (listeners, ((arrivals, mailbox), publish))) in listeners.into_iter().zip(post).enumerate() {
@@ -102,11 +116,13 @@ pub fn start(
         let mut config = config.clone();
         config.router.shard = shard;
         config.router.shards = shards;
+        config.router.meshed = mesh.is_some();
         config.limits.send_budget_bytes /= usize::from(shards);
         let router = Router::new(config.router.clone());
-        let core =
-            Core::new(router, shard, shards, config.limits, config.clock, Arc::clone(&config.gauges), config.echo);
-        let post = Post { homes: Arc::clone(&homes), posts: Arc::clone(&posts), arrivals, mailbox, orders, publish };
+        let gauges = Arc::clone(&config.gauges);
+        let core = Core::new(router, &config.router, config.limits, config.clock, gauges, config.echo);
+        let posts = Arc::clone(&addresses);
+        let post = Post { homes: Arc::clone(&homes), posts, arrivals, mailbox, orders, publish };
         let on_end = OnEnd(ended.clone(), shard);
         let busy = Arc::new(AtomicU64::new(0));
         let mut runtime = runtime(&busy);
@@ -119,7 +135,7 @@ pub fn start(
         })?;
         handles.push(ShardHandle { commands, thread });
     }
-    Ok(handles)
+    Ok(Shards { handles, mailboxes: posts })
 }
 
 /// Tells of a shard's end, also when its thread panics.
@@ -166,6 +182,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
         max_connections: config.max_connections,
         gauges: config.gauges,
         auth_token: config.auth_token,
+        links: config.links,
         cors: config.cors,
         pages: config.pages,
         homes,
@@ -213,12 +230,16 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "listener_failed"),
     };
+    let entrance = match listener.local_addr() {
+        Ok(address) => Entrance::at(address.port(), door.links.as_ref()),
+        Err(error) => return tracing::error!(%error, "listener_failed"),
+    };
     let mut connections = JoinSet::new();
     let spawn = |connections: &mut JoinSet<()>, stream: TcpStream, address| {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "nodelay_failed");
         }
-        connections.spawn_local(http::serve(Rc::clone(&door), Rc::clone(&core), stream, address));
+        connections.spawn_local(http::serve(Rc::clone(&door), entrance, Rc::clone(&core), stream, address));
     };
     while *open.borrow_and_update() {
         tokio::select! {
@@ -269,7 +290,7 @@ async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>)
     }
 }
 
-/// Takes in letters from other shards, a batch a turn.
+/// Takes in letters from other shards and from the mesh, a batch a turn.
 async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<Letter>>) {
     while let Some(letters) = mailbox.recv().await {
         core.borrow_mut().letters(letters);
@@ -289,12 +310,11 @@ async fn flush(core: Rc<RefCell<Core>>, posts: Arc<[mpsc::Sender<Vec<Letter>>]>)
         let mut core = core.borrow_mut();
         core.set_flusher(cx.waker());
         for (i, post) in posts.iter_mut().enumerate() {
-            let shard = ShardId(i as u16);
-            while core.has_letters_for(shard) {
+            while core.has_letters(i) {
                 match post.poll_reserve(cx) {
-                    // A shard that has ended takes its hub with it; until then its letters have nowhere to go.
-                    Poll::Ready(Err(_)) => _ = core.take_letters(shard),
-                    Poll::Ready(Ok(())) => _ = post.send_item(core.take_letters(shard)),
+                    // A shard or a mesh that has ended takes its hub with it; until then its letters have nowhere to go.
+                    Poll::Ready(Err(_)) => _ = core.take_letters(i),
+                    Poll::Ready(Ok(())) => _ = post.send_item(core.take_letters(i)),
                     Poll::Pending => break,
                 }
             }

@@ -22,14 +22,31 @@ pub enum HandshakeFailure {
     NotAnUpgrade,
     /// The request's head did not come in time, or was not HTTP.
     BadRequest,
-    /// The home shard did not take the socket in time.
+    /// The home shard, or the mesh, did not take the socket.
     HandOff,
+    /// A hub asked for a link, which this hub does not make (403).
+    LinksOff,
+    /// A hub showed no MESH_TOKEN, or not the right one (401).
+    LinkUnauthorized,
+    /// A hub speaks no version of the links' protocol that this hub speaks (400).
+    LinkVersion,
+    /// A peer came where only hubs are let in (404), or a hub where only peers are (403).
+    WrongPort,
 }
 
 impl HandshakeFailure {
     /// Every failure, in the order of its discriminant.
-    pub const ALL: [Self; 5] =
-        [Self::Unauthorized, Self::InvalidPeerId, Self::NotAnUpgrade, Self::BadRequest, Self::HandOff];
+    pub const ALL: [Self; 9] = [
+        Self::Unauthorized,
+        Self::InvalidPeerId,
+        Self::NotAnUpgrade,
+        Self::BadRequest,
+        Self::HandOff,
+        Self::LinksOff,
+        Self::LinkUnauthorized,
+        Self::LinkVersion,
+        Self::WrongPort,
+    ];
 
     /// The name in metrics.
     pub const fn label(self) -> &'static str {
@@ -39,6 +56,10 @@ impl HandshakeFailure {
             Self::NotAnUpgrade => "not-an-upgrade",
             Self::BadRequest => "bad-request",
             Self::HandOff => "hand-off",
+            Self::LinksOff => "links-off",
+            Self::LinkUnauthorized => "link-unauthorized",
+            Self::LinkVersion => "link-version",
+            Self::WrongPort => "wrong-port",
         }
     }
 }
@@ -62,11 +83,11 @@ pub struct IoStats {
     pub handshake_failures: [u64; HandshakeFailure::ALL.len()],
     /// Sockets accepted here and handed to another shard.
     pub handed_off: u64,
-    /// Letters posted to other shards.
+    /// Letters posted to other shards and to the mesh.
     pub letters_out: u64,
-    /// Batches of letters posted to other shards.
+    /// Batches in which they were posted.
     pub letter_batches_out: u64,
-    /// Most letters that ever waited for one other shard.
+    /// Most letters that ever waited for one other shard, or for the mesh.
     pub outbox_peak: u64,
     /// Times that reading stopped because letters could not be posted fast enough.
     pub stalls: u64,

@@ -16,10 +16,32 @@ pub(crate) const SETTINGS_IN_CHINESE: &[(&str, &str, &str)] = &[
     ("SEND_QUEUE_FRAMES", "可为一个对等端排队的消息数；读取过慢的对等端会被断开", ""),
     ("SEND_QUEUE_BYTES", "可为一个对等端排队的字节数", ""),
     ("SEND_BUDGET_BYTES", "可为所有对等端排队的总字节数", ""),
-    ("IS_HUB", "加入由多个 hub 组成的 mesh", ""),
+    (
+        "IS_HUB",
+        "加入由多个 hub 组成的 mesh：连接其他 hub，也接受它们的连接",
+        "设置了 BOOTSTRAP_HUBS、MESH_DNS 或 REDIS_URL 时为 true，否则为 false",
+    ),
     ("HUB_ID", "本 hub 的 id，40 位十六进制数字", "随机"),
     ("HUB_MESH_NAMESPACE", "本 hub 所属的 mesh", ""),
     ("BOOTSTRAP_HUBS", "要连接的 hub：以逗号分隔的 ws:// 或 wss:// URL", ""),
+    ("MESH_TOKEN", "hub 之间互相出示的令牌，所有 hub 相同；没有它就不建立也不接受链路", ""),
+    ("MESH_INSECURE", "没有 MESH_TOKEN 也建立和接受链路：能连到本 hub 的人都可以冒充 hub", ""),
+    (
+        "MESH_DNS",
+        "其全部地址都是要连接的 hub 的域名，会反复解析，例如 headless Service；不写端口即为 MESH_PORT；wss://host:port 表示用 TLS",
+        "",
+    ),
+    ("MESH_ADVERTISE", "其他 hub 可以连接本 hub 的 ws:// 或 wss:// URL，会告知整个 mesh", ""),
+    ("PUBLIC_URL", "客户端连接本 hub 的 ws:// 或 wss:// URL；其他 hub 停止时会把它告诉自己的对等端", ""),
+    ("MESH_CA", "PEM 格式的证书文件，wss:// 链路和 rediss:// 除通常的根证书外还信任它们", ""),
+    (
+        "MESH_LEGACY",
+        "使用旧协议、不带令牌的 hub：BOOTSTRAP_HUBS 中的 URL，以及 10.0.0.0/8 这样的地址段，来自这些地址、不带子协议的 WebSocket \
+         都视为 hub；以逗号分隔",
+        "",
+    ),
+    ("MESH_PORT", "接受链路的端口；与 PORT 不同时，该端口只接受链路，PORT 不接受链路", "PORT"),
+    ("REDIS_URL", "连通各 hub 的 Redis：redis://[user:password@]host[:port]，rediss:// 表示用 TLS", ""),
     ("DRAIN_SECS", "停止时用多少秒分批送走对等端，避免它们同时重连", ""),
     ("LOG_FORMAT", "json、human，或 auto：在终端上为 human，其余为 json", ""),
     (

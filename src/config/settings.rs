@@ -203,10 +203,10 @@ pub(crate) static SEND_BUDGET_BYTES: Setting = Setting {
 pub(crate) static IS_HUB: Setting = Setting {
     name: "IS_HUB",
     value: "BOOL",
-    default: Preset::Text("false"),
+    default: Preset::Found("true beside BOOTSTRAP_HUBS, MESH_DNS or REDIS_URL, else false"),
     kind: Kind::Switch,
     heading: MESH,
-    help: "Take part in a mesh of hubs",
+    help: "Take part in a mesh of hubs: link to others and let them link",
 };
 
 pub(crate) static HUB_ID: Setting = Setting {
@@ -235,6 +235,93 @@ pub(crate) static BOOTSTRAP_HUBS: Setting = Setting {
     heading: MESH,
     help: "Hubs to link to: ws:// or wss:// URLs, with commas between them",
 };
+
+pub(crate) static MESH_TOKEN: Setting = Setting {
+    name: "MESH_TOKEN",
+    value: "TOKEN",
+    default: Preset::Nothing,
+    kind: Kind::Secret,
+    heading: MESH,
+    help: "Token that hubs present to each other, the same at all of them; without it no link is made or taken",
+};
+
+pub(crate) static MESH_INSECURE: Setting = Setting {
+    name: "MESH_INSECURE",
+    value: "BOOL",
+    default: Preset::Text("false"),
+    kind: Kind::Switch,
+    heading: MESH,
+    help: "Make and take links without MESH_TOKEN: whoever reaches the hub can then pose as one",
+};
+
+pub(crate) static MESH_DNS: Setting = Setting {
+    name: "MESH_DNS",
+    value: "HOST:PORT",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: MESH,
+    help: "Name whose addresses are hubs to link to, looked up again and again, such as a headless Service; without a port it is \
+           MESH_PORT; wss://host:port is with TLS",
+};
+
+pub(crate) static MESH_ADVERTISE: Setting = Setting {
+    name: "MESH_ADVERTISE",
+    value: "URL",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: MESH,
+    help: "ws:// or wss:// URL at which other hubs may dial this one; all of the mesh are told",
+};
+
+pub(crate) static PUBLIC_URL: Setting = Setting {
+    name: "PUBLIC_URL",
+    value: "URL",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: MESH,
+    help: "ws:// or wss:// URL at which clients find this hub; other hubs name it to their peers when they go away",
+};
+
+pub(crate) static MESH_CA: Setting = Setting {
+    name: "MESH_CA",
+    value: "FILE",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: MESH,
+    help: "File of certificates in PEM form, to trust besides the usual ones on wss:// links and rediss://",
+};
+
+pub(crate) static MESH_LEGACY: Setting = Setting {
+    name: "MESH_LEGACY",
+    value: "LIST",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: MESH,
+    help: "Hubs that speak the older protocol, without a token: URLs among BOOTSTRAP_HUBS, and ranges of addresses such as \
+           10.0.0.0/8 from which every WebSocket without a subprotocol is a hub's; with commas between them",
+};
+
+pub(crate) static MESH_PORT: Setting = Setting {
+    name: "MESH_PORT",
+    value: "PORT",
+    default: Preset::Found("PORT"),
+    kind: Kind::Number { noun: "a port", min: 0, max: 65_535 },
+    heading: MESH,
+    help: "Port at which links are taken; other than PORT, nothing else is taken there and no links at PORT",
+};
+
+pub(crate) static REDIS_URL: Setting = Setting {
+    name: "REDIS_URL",
+    value: "URL",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: MESH,
+    help: "Redis that bridges hubs: redis://[user:password@]host[:port], or rediss:// for TLS",
+};
+
+/// The settings that do nothing while no links are made.
+pub(crate) static NEEDS_LINKS: [&Setting; 7] =
+    [&MESH_TOKEN, &MESH_INSECURE, &MESH_ADVERTISE, &PUBLIC_URL, &MESH_CA, &MESH_LEGACY, &MESH_PORT];
 
 pub(crate) static CLEANUP_INTERVAL_MS: Setting = Setting {
     name: "CLEANUP_INTERVAL_MS",
@@ -291,7 +378,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// Every setting, in the order in which a reader wants them.
-pub(crate) static ALL: [&Setting; 24] = [
+pub(crate) static ALL: [&Setting; 33] = [
     &HOST,
     &PORT,
     &SHARDS,
@@ -310,6 +397,15 @@ pub(crate) static ALL: [&Setting; 24] = [
     &HUB_ID,
     &HUB_MESH_NAMESPACE,
     &BOOTSTRAP_HUBS,
+    &MESH_TOKEN,
+    &MESH_INSECURE,
+    &MESH_DNS,
+    &MESH_ADVERTISE,
+    &PUBLIC_URL,
+    &MESH_CA,
+    &MESH_LEGACY,
+    &MESH_PORT,
+    &REDIS_URL,
     &DRAIN_SECS,
     &LOG_FORMAT,
     &LOG_LEVEL,

@@ -24,8 +24,10 @@ fn shown(config: &Config, name: &str) -> String {
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).to_owned()
 }
 
+/// How a setting is shown when these are said, by a hub that may make links.
 fn set(said: &[(&str, &str)], name: &str) -> String {
-    let config = Config::from_pairs(said).unwrap_or_else(|refusals| panic!("{said:?}: {refusals:?}"));
+    let said = [said, &[("MESH_INSECURE", "true")]].concat();
+    let config = Config::from_pairs(&said).unwrap_or_else(|refusals| panic!("{said:?}: {refusals:?}"));
     shown(&config, name)
 }
 
@@ -66,6 +68,54 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
         "BOOTSTRAP_HUBS",
         &["ws://a", "wss://a.example:9000,ws://[::1]:8080/x", " ws://a , ,ws://b,", ","],
         &["http://a", "a:8080", "ws://", "ws://a,nonsense", "ws://a b"],
+    ),
+    ("MESH_TOKEN", &["x", "a-very-long.token_with~signs+/="], &["two words", "ümlaut", "<set>"]),
+    ("MESH_INSECURE", &["true", "0"], &["maybe"]),
+    (
+        "MESH_DNS",
+        &[
+            "hubs",
+            "hubs.default.svc:8080",
+            "wss://hubs.example:443",
+            "ws://hubs",
+            "[::1]:80",
+            "10.0.0.1",
+            "wss://hubs/",
+        ],
+        &[
+            "http://hubs",
+            "hubs:0",
+            "hubs:port",
+            "hubs:70000",
+            "user@hubs",
+            "two hubs",
+            "hubs/path",
+            "a,b",
+            "wss://",
+            ":80",
+        ],
+    ),
+    (
+        "MESH_ADVERTISE",
+        &["ws://10.0.0.1:8080", "wss://a.example/ws", "ws://[::1]:1/"],
+        &["a:80", "http://a", "ws://a,ws://b", "ws://user:pass@a", "wss://a?token=x", "ws://"],
+    ),
+    (
+        "PUBLIC_URL",
+        &["wss://hub.example", "wss://hub.example/ws"],
+        &["https://hub.example", "hub.example", "wss://hub.example?token=x"],
+    ),
+    ("MESH_CA", &["src/config/mesh/certificate.pem"], &["/no/such/file", "Cargo.toml", "src"]),
+    (
+        "MESH_LEGACY",
+        &["ws://a:8080", "10.0.0.0/8", "ws://a, 10.1.2.3 ,fd00::/8,", ","],
+        &["a:8080", "10.0.0.0/33", "http://a", "ws://a 10.0.0.0/8"],
+    ),
+    ("MESH_PORT", &["0", "9001", "65535"], &["65536", "-1", "x"]),
+    (
+        "REDIS_URL",
+        &["redis://localhost", "rediss://user:pass@a:6380/1", "redis+cluster://a:1,b:2", "redis://a?protocol=resp3"],
+        &["localhost:6379", "http://a", "redis://", "redis://user:pass@", "redis://a b", "redis://a,,"],
     ),
     ("DRAIN_SECS", &["0", "10", "3600"], &["-1", "3601", "10s"]),
     ("LOG_FORMAT", &["auto", "json", "human", "JSON"], &["xml", "text"]),
@@ -113,7 +163,8 @@ fn a_flag_is_judged_like_its_variable() {
         let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
         for value in *good {
             let flags = flags(&[&format!("{flag}={value}")]);
-            let config = Config::resolve(&flags, &|_| None).unwrap();
+            let trusting = |name: &str| (name == "MESH_INSECURE").then(|| "true".into());
+            let config = Config::resolve(&flags, &trusting).unwrap();
             assert_eq!(shown(&config, name), set(&[(name, value)], name), "{flag}={value}");
         }
         for value in *bad {
@@ -278,7 +329,7 @@ fn a_token_is_compared_whole() {
 #[test]
 fn secrets_in_urls_are_not_printed() {
     let said = "wss://user:pass@a.example:9000/ws?token=secret,ws://b";
-    let config = Config::from_pairs(&[("BOOTSTRAP_HUBS", said)]).unwrap();
+    let config = Config::from_pairs(&[("BOOTSTRAP_HUBS", said), ("MESH_INSECURE", "true")]).unwrap();
     assert_eq!(shown(&config, "BOOTSTRAP_HUBS"), "wss://a.example:9000/ws,ws://b");
     assert_eq!(config.bootstrap_hubs[0].query(), Some("token=secret"));
     let refusal = refusal(&[("BOOTSTRAP_HUBS", "http://user:pass@a?token=secret")]);
@@ -287,7 +338,9 @@ fn secrets_in_urls_are_not_printed() {
 
 #[test]
 fn what_is_printed_can_be_read_back() {
-    let pairs = [("PORT", "9000"), ("HUB_ID", ID), ("BOOTSTRAP_HUBS", "ws://a,wss://b:1/x"), ("SHARDS", "3")];
+    let hubs = [("BOOTSTRAP_HUBS", "ws://a,wss://b:1/x"), ("MESH_INSECURE", "true")];
+    let pairs =
+        [hubs, [("PORT", "9000"), ("HUB_ID", ID)], [("SHARDS", "3"), ("MESH_LEGACY", "ws://a,10.0.0.1")]].concat();
     let text = Config::from_pairs(&pairs).unwrap().describe();
     let names: Vec<&str> =
         text.lines().filter(|line| !line.starts_with('#')).filter_map(|l| l.split('=').next()).collect();
@@ -299,7 +352,10 @@ fn what_is_printed_can_be_read_back() {
     let again = Config::from_pairs(&read).unwrap().describe();
     let values = |text: &str| text.lines().filter(|l| !l.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(values(&text), values(&again));
-    assert!(text.contains("# said by the environment: BOOTSTRAP_HUBS HUB_ID PORT SHARDS\n"), "{text}");
+    assert!(
+        text.contains("# said by the environment: BOOTSTRAP_HUBS HUB_ID MESH_INSECURE MESH_LEGACY PORT SHARDS\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -308,7 +364,5 @@ fn what_holds_but_does_nothing_is_warned_of() {
     assert_eq!(warnings(&[], None), "");
     assert_eq!(warnings(&[], Some(20_000)), "");
     assert!(warnings(&[], Some(1024)).contains("MAX_CONNECTIONS is 1000"));
-    assert!(warnings(&[("IS_HUB", "true")], None).contains("no links"));
-    assert!(warnings(&[("BOOTSTRAP_HUBS", "ws://a")], None).contains("no links"));
     assert!(warnings(&[("CLEANUP_INTERVAL_MS", "30000")], None).contains("CLEANUP_INTERVAL_MS"));
 }

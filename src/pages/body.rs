@@ -6,10 +6,8 @@ use proto::limits::MAX_LISTED_NETWORKS;
 use proto::{NetworkName, Router};
 use serde::Serialize;
 
+use super::mesh::{Bridge, Dial, Hub, Link};
 use crate::telemetry::process;
-
-/// No hub is listed yet; this is what an empty list of them is made of.
-type NoHubs = [(); 0];
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -69,28 +67,23 @@ pub(super) struct BootstrapCount {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Hubs {
-    pub(super) hubs: NoHubs,
+pub(super) struct Hubs<'a> {
+    pub(super) hubs: Vec<Hub<'a>>,
     pub(super) timestamp: String,
     pub(super) total_hubs: usize,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct HubStats {
-    pub(super) bootstrap_hubs: Vec<BootstrapHub>,
+pub(super) struct HubStats<'a> {
+    pub(super) bootstrap_hubs: Vec<Dial<'a>>,
     pub(super) connected_hubs: usize,
-    pub(super) hubs: NoHubs,
+    pub(super) found_hubs: Vec<Dial<'a>>,
+    pub(super) hubs: Vec<Hub<'a>>,
+    pub(super) links: Vec<Link<'a>>,
+    pub(super) lost_hubs: Vec<Hub<'a>>,
+    pub(super) redis: Option<Bridge<'a>>,
     pub(super) total_hubs: usize,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct BootstrapHub {
-    pub(super) attempt_number: u32,
-    pub(super) connected: bool,
-    pub(super) last_attempt: u64,
-    pub(super) uri: String,
 }
 
 /// The Go hub's form of /metrics, in snake case as it was there.

@@ -1,3 +1,5 @@
+mod mesh;
+
 use std::convert::Infallible;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -20,6 +22,7 @@ struct Hub {
     router: Router,
     lifecycle: Lifecycle,
     gauges: Arc<Gauges>,
+    mesh: watch::Sender<Arc<MeshReading>>,
 }
 
 /// A hub of these settings, and in each network that many peers.
@@ -49,14 +52,16 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> Hub {
     let lifecycle = Lifecycle::new();
     let gauges = Arc::new(Gauges { connections: AtomicUsize::new(9), peers: AtomicUsize::new(8) });
     let reading = Arc::new(Reading { router: router.stats().clone(), io: IoStats::default() });
+    let (mesh, reading_of_mesh) = watch::channel(Arc::default());
     let facts = HubFacts {
         started: Instant::now(),
         port: 4321,
         gauges: Arc::clone(&gauges),
         readings: vec![watch::channel(reading).1],
+        mesh: reading_of_mesh,
         lifecycle: lifecycle.clone(),
     };
-    Hub { pages: pages(config, facts), router, lifecycle, gauges }
+    Hub { pages: pages(config, facts), router, lifecycle, gauges, mesh }
 }
 
 fn join(router: &mut Router, slot: u32, network: &str) {
@@ -168,11 +173,12 @@ fn health_is_the_go_hubs_with_memory() {
 #[test]
 fn stats_are_the_go_hubs() {
     let answer =
-        hub(&[("BOOTSTRAP_HUBS", "ws://a,ws://b"), ("MAX_CONNECTIONS", "5000")], &[("global", 3)]).get("/stats");
+        hub(&[("BOOTSTRAP_HUBS", "ws://a,ws://b"), ("MESH_TOKEN", "t"), ("MAX_CONNECTIONS", "5000")], &[("global", 3)])
+            .get("/stats");
     assert_eq!(
         answer.plain(),
         json!({"bootstrapHubs": {"connected": 0, "total": 2}, "connections": 9, "host": "localhost",
-            "hubMeshNamespace": "pigeonhub-mesh", "hubPeerId": "", "hubs": 0, "isHub": false, "isRunning": false,
+            "hubMeshNamespace": "pigeonhub-mesh", "hubPeerId": HUB, "hubs": 0, "isHub": true, "isRunning": false,
             "maxConnections": 5000, "networks": 1, "peers": 8, "port": 4321, "uptime": 0})
     );
     assert!(keys(&answer.body).is_sorted(), "{}", answer.body);
@@ -197,19 +203,6 @@ fn counts_are_those_of_the_moment() {
         assert_eq!((&body["connections"], &body["peers"]), (&json!(77), &json!(66)), "{path}");
     }
     assert!(hub.get("/metrics").body.contains("\npeerpigeon_connections 77\n"));
-}
-
-#[test]
-fn hubs_are_none_yet() {
-    let hub = hub(&[("BOOTSTRAP_HUBS", "wss://user:pass@a.example:1/ws?token=secret")], &[]);
-    let answer = hub.get("/hubs");
-    assert_eq!(answer.plain(), json!({"hubs": [], "timestamp": "T", "totalHubs": 0}));
-    assert_eq!(keys(&answer.body), ["hubs", "timestamp", "totalHubs"]);
-
-    let answer = hub.get("/hubstats");
-    let dial = json!({"attemptNumber": 0, "connected": false, "lastAttempt": 0, "uri": "wss://a.example:1/ws"});
-    assert_eq!(answer.plain(), json!({"bootstrapHubs": [dial], "connectedHubs": 0, "hubs": [], "totalHubs": 0}));
-    assert_eq!(keys(&answer.body), ["bootstrapHubs", "connectedHubs", "hubs", "totalHubs"]);
 }
 
 #[test]

@@ -64,7 +64,7 @@ catalog! {
     RELAY_LATE_OUTCOMES "peerpigeon_relay_late_outcomes_total" Counter []
         "Outcomes that came after the sender had been told that it is unknown."
     RELAY_LATENCY "peerpigeon_relay_latency_seconds" Histogram []
-        "Time from reading a signal to having written it to its target. The sum takes each at its bucket's upper bound."
+        "Time from reading a signal to having written it to its target; for one at another hub, until its outcome is back. The sum takes each at its bucket's upper bound."
     OPEN_RECEIPTS "peerpigeon_open_receipts" Gauge []
         "Receipts that senders are waiting for."
     ERRORS "peerpigeon_errors_total" Counter ["code"]
@@ -78,7 +78,7 @@ catalog! {
     CLOSES "peerpigeon_closes_total" Counter ["reason"]
         "WebSockets closed."
     TAKEOVERS "peerpigeon_takeovers_total" Counter ["outcome"]
-        "Second connections with an id in use: the first was dead and replaced, or answered and stayed."
+        "Second connections with an id in use on this hub: the first was dead and replaced, or answered and stayed."
     HTTP_REQUESTS "peerpigeon_http_requests_total" Counter []
         "HTTP requests that were not for a WebSocket."
     QUEUED_BYTES "peerpigeon_session_queued_bytes" Gauge ["shard"]
@@ -92,15 +92,103 @@ catalog! {
     SHARD_BUSY "peerpigeon_shard_busy_seconds_total" CounterSeconds ["shard"]
         "Time the shard was at work: its rate is the load of its core, 1 at the most."
     SHARD_LETTERS "peerpigeon_shard_letters_total" Counter ["shard"]
-        "Letters the shard posted to other shards."
+        "Letters the shard posted to other shards and to the mesh."
     SHARD_LETTER_BATCHES "peerpigeon_shard_letter_batches_total" Counter ["shard"]
         "Batches in which the shard posted its letters."
     OUTBOX_PEAK "peerpigeon_shard_outbox_peak_letters" Gauge ["shard"]
-        "Most letters that ever waited on the shard for one other shard."
+        "Most letters that ever waited on the shard for one other shard, or for the mesh."
     SHARD_STALLS "peerpigeon_shard_stalls_total" Counter ["shard"]
-        "Times the shard stopped reading because other shards did not take its letters fast enough."
+        "Times the shard stopped reading because other shards, or the mesh, did not take its letters fast enough."
     SHARD_HANDOFFS "peerpigeon_shard_handoffs_total" Counter ["shard"]
         "WebSockets that the shard accepted and handed to the shard of their peer."
+    MESH_HUBS "peerpigeon_mesh_hubs" Gauge []
+        "Other hubs of the mesh that are heard of: those whose lease runs."
+    MESH_REMOTE_PEERS "peerpigeon_mesh_remote_peers" Gauge []
+        "Peers at other hubs that this hub knows."
+    MESH_PRESENCE_LAG "peerpigeon_mesh_presence_lag_seconds" Gauge []
+        "Longest time for which a hub has been known to be ahead of what is known of its peers here."
+    MESH_GHOST_AGE "peerpigeon_mesh_ghost_age_seconds" Gauge []
+        "Longest time since a hub was heard of whose peers still count as there."
+    MESH_HUBS_LOST "peerpigeon_mesh_hubs_lost_total" Counter []
+        "Hubs that were not heard of for a lease."
+    MESH_GHOSTS_EVICTED "peerpigeon_mesh_ghosts_evicted_total" Counter []
+        "Peers that left because their hub was lost."
+    MESH_ENVELOPES "peerpigeon_mesh_envelopes_total" Counter ["direction", "kind"]
+        "Envelopes received from other hubs (in) and sent to them (out), one for each link it goes over."
+    MESH_DUPLICATES "peerpigeon_mesh_duplicates_total" Counter []
+        "Changes and heartbeats that came again, by another way."
+    MESH_RELAYED "peerpigeon_mesh_relayed_total" Counter []
+        "Signals of this hub's peers that went to other hubs."
+    MESH_FORWARDED "peerpigeon_mesh_forwarded_total" Counter []
+        "Signals passed on for other hubs."
+    MESH_SIGNALS_IN_FLIGHT "peerpigeon_mesh_signals_in_flight" Gauge []
+        "Signals to other hubs whose outcome is outstanding."
+    MESH_SIGNALS_HELD "peerpigeon_mesh_signals_held" Gauge []
+        "Signals from other hubs that wait for an earlier one, or for the news of their sender."
+    MESH_OUT_OF_ORDER "peerpigeon_mesh_out_of_order_total" Counter []
+        "Signals from other hubs that came twice, or too late for their order, and were dropped."
+    MESH_LATE_OUTCOMES "peerpigeon_mesh_late_outcomes_total" Counter []
+        "Outcomes from other hubs that nobody waited for any more."
+    MESH_SNAPSHOTS "peerpigeon_mesh_snapshots_total" Counter ["direction"]
+        "Snapshots of a hub's peers that were sent (out) or replaced what was known (in)."
+    MESH_SNAPSHOTS_REFUSED "peerpigeon_mesh_snapshots_refused_total" Counter []
+        "Snapshots that were not what they said, or came too late."
+    MESH_TAKEOVERS "peerpigeon_mesh_takeovers_total" Counter ["answer"]
+        "Ids that were in use at another hub, by that hub's answer."
+    MESH_BUSY "peerpigeon_mesh_busy_seconds_total" CounterSeconds []
+        "Time the mesh's thread was at work: its rate is the load of its core, 1 at the most."
+    MESH_LETTERS "peerpigeon_mesh_letters_total" Counter []
+        "Letters the mesh posted to shards."
+    MESH_LETTER_BATCHES "peerpigeon_mesh_letter_batches_total" Counter []
+        "Batches in which the mesh posted its letters."
+    MESH_OUTBOX_PEAK "peerpigeon_mesh_outbox_peak_letters" Gauge []
+        "Most letters that ever waited in the mesh for one shard."
+    MESH_STALLS "peerpigeon_mesh_stalls_total" Counter []
+        "Times the mesh stopped reading links because shards did not take its letters fast enough."
+    LINKS "peerpigeon_links" Gauge ["direction"]
+        "Links to other hubs: dialed by them (in) or by this hub (out)."
+    LINKS_SATURATED "peerpigeon_links_saturated" Gauge []
+        "Links for which more waits than is good; they carry only heartbeats and answers until it is less."
+    LINK_SATURATIONS "peerpigeon_link_saturations_total" Counter []
+        "Times that more came to wait for a link, or for Redis, than is good."
+    LINK_QUEUED_BYTES "peerpigeon_link_queued_bytes" Gauge []
+        "Bytes that wait for all links."
+    LINK_QUEUE_PEAK_BYTES "peerpigeon_link_queue_peak_bytes" Gauge []
+        "Most bytes that ever waited for one link."
+    LINK_RTT "peerpigeon_link_rtt_seconds" Gauge []
+        "Time from ping to pong on the slowest link."
+    LINK_BYTES "peerpigeon_link_bytes_total" Counter ["direction"]
+        "Bytes read from (in) and written to (out) links, frame headers included."
+    LINK_FRAMES "peerpigeon_link_frames_total" Counter ["direction"]
+        "Messages read from (in) and written to (out) links: envelopes by messages is how well they are put together."
+    LINK_WRITES "peerpigeon_link_writes_total" Counter []
+        "Writes to links."
+    LINKS_OPENED "peerpigeon_links_opened_total" Counter []
+        "Links that became ready."
+    LINKS_REFUSED "peerpigeon_links_refused_total" Counter []
+        "WebSockets of other hubs for which there was no place. Refused handshakes are among peerpigeon_handshake_failures_total, refused hubs among peerpigeon_link_ends_total."
+    LINK_ENDS "peerpigeon_link_ends_total" Counter ["reason"]
+        "Links that ended."
+    LINK_DIALS "peerpigeon_link_dials_total" Counter []
+        "Times another hub was dialed."
+    LINK_DIAL_FAILURES "peerpigeon_link_dial_failures_total" Counter []
+        "Dials that came to nothing."
+    LINK_LEGACY_REFUSED "peerpigeon_link_legacy_refused_total" Counter []
+        "Messages of legacy links that were not understood, or not allowed."
+    REDIS_CONNECTED "peerpigeon_redis_connected" Gauge []
+        "1 while the Redis bridge works; 0 while it does not, or where there is none."
+    REDIS_FRAMES "peerpigeon_redis_frames_total" Counter ["direction"]
+        "Frames received from Redis (in) and published there (out)."
+    REDIS_BYTES "peerpigeon_redis_bytes_total" Counter ["direction"]
+        "Bytes of those frames."
+    REDIS_REFUSED "peerpigeon_redis_refused_total" Counter []
+        "Frames from Redis that no hub with the same MESH_TOKEN has written, or that are not understood."
+    REDIS_LOST "peerpigeon_redis_lost_total" Counter []
+        "Envelopes for Redis that found no room, and frames from it that were not read in time."
+    REDIS_ERRORS "peerpigeon_redis_errors_total" Counter []
+        "Errors of Redis, or of the connection to it."
+    REDIS_RECONNECTS "peerpigeon_redis_reconnects_total" Counter []
+        "Times that the connection to Redis was made anew."
     READY "peerpigeon_ready" Gauge []
         "1 while the hub is ready for peers; 0 while it starts or drains."
     UPTIME "peerpigeon_uptime_seconds" Gauge []

@@ -26,6 +26,7 @@ fn reading() -> Reading {
 fn scrape(readings: Vec<Reading>) -> Scrape {
     Scrape {
         readings: readings.into_iter().map(Arc::new).collect(),
+        mesh: Arc::default(),
         connections: 0,
         max_connections: 1000,
         peers: 0,
@@ -230,5 +231,60 @@ fn the_docs_list_what_is_rendered() {
         std::fs::write(&path, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();
     } else {
         assert!(held == expected, "docs/metrics.md: run the tests once with BLESS=1. It should say:\n{expected}");
+    }
+}
+
+#[test]
+fn the_mesh_is_counted_with_the_shards() {
+    use proto::{HubId, LinkId};
+    let mut shard = reading();
+    shard.router.delivered = 5;
+    shard.router.latency[0] = 1;
+    let link = |id, dialed, saturated| ::mesh::LinkView {
+        link: LinkId(id),
+        hub: Some(HubId(PeerId::from_bytes([1; 20]))),
+        address: ([127, 0, 0, 1], 1).into(),
+        url: None,
+        dialed,
+        ready: id != 4,
+        rtt: Some(Duration::from_millis(id)),
+        queued_bytes: 10,
+        saturated,
+        legacy: false,
+        since: Duration::ZERO,
+    };
+    let mut mesh = MeshReading {
+        links: vec![link(1, true, false), link(20, true, true), link(3, false, false), link(4, false, false)],
+        bridge: Some(::mesh::BridgeView { connected: true, published: 8, ..Default::default() }),
+        busy_micros: 2_500_000,
+        ..MeshReading::default()
+    };
+    mesh.relay.delivered = 7;
+    mesh.relay.latency[0] = 2;
+    mesh.relay.sent[proto::envelope::EnvelopeKind::Signal as usize] = 6;
+    mesh.relay.snapshots = [3, 4];
+    mesh.relay.presence_lag_ms = 250;
+    mesh.io.queued_bytes = 30;
+    mesh.io.ended[::mesh::LinkEnd::Silent as usize] = 9;
+
+    let render = Telemetry::new().render(&Scrape { mesh: Arc::new(mesh), ..scrape(vec![shard]) });
+    for (series, expected) in [
+        ("peerpigeon_relay_outcomes_total{outcome=\"delivered\"}", 12.0),
+        ("peerpigeon_relay_latency_seconds_count", 3.0),
+        ("peerpigeon_links{direction=\"out\"}", 2.0),
+        ("peerpigeon_links{direction=\"in\"}", 1.0),
+        ("peerpigeon_links_saturated", 1.0),
+        ("peerpigeon_link_queued_bytes", 30.0),
+        ("peerpigeon_link_rtt_seconds", 0.02),
+        ("peerpigeon_link_ends_total{reason=\"silent\"}", 9.0),
+        ("peerpigeon_mesh_envelopes_total{direction=\"out\",kind=\"signal\"}", 6.0),
+        ("peerpigeon_mesh_snapshots_total{direction=\"out\"}", 3.0),
+        ("peerpigeon_mesh_snapshots_total{direction=\"in\"}", 4.0),
+        ("peerpigeon_mesh_presence_lag_seconds", 0.25),
+        ("peerpigeon_mesh_busy_seconds_total", 2.5),
+        ("peerpigeon_redis_connected", 1.0),
+        ("peerpigeon_redis_frames_total{direction=\"out\"}", 8.0),
+    ] {
+        assert_eq!(value(&render, series), expected, "{series}");
     }
 }

@@ -5,11 +5,11 @@ use serde_json::Value;
 use crate::client::{Client, id, upgrade};
 use crate::hub::{DEADLINE, Hub};
 
-fn status(answer: &str) -> &str {
+pub fn status(answer: &str) -> &str {
     answer.split(' ').nth(1).unwrap()
 }
 
-fn body(answer: &str) -> &str {
+pub fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").unwrap().1
 }
 

@@ -1,12 +1,14 @@
 //! The program as a whole, on real sockets. Every hub is a process on a port of its own.
 
-#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, missing_docs, unreachable_pub, reason = "tests")]
+#![allow(clippy::print_stderr, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+#![allow(missing_docs, unreachable_pub, reason = "tests")]
 
 mod client;
 mod door;
 mod ends;
 mod hub;
 mod limits;
+mod links;
 mod mesh;
 mod redis;
 mod signaling;

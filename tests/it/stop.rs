@@ -132,5 +132,11 @@ fn what_cannot_hold_exits_with_64_and_is_named() {
     refuses(&[("MAX_CONNECTIONS", "many")], &["serve"], "MAX_CONNECTIONS");
     refuses(&[], &["--shards", "0"], "--shards");
     refuses(&[], &["--no-such-flag"], "--no-such-flag");
+    let hubs = ("BOOTSTRAP_HUBS", "ws://127.0.0.1:1");
+    refuses(&[hubs], &[], "MESH_TOKEN");
+    refuses(&[("MESH_DNS", "localhost:1"), ("IS_HUB", "true")], &[], "MESH_INSECURE");
+    refuses(&[("IS_HUB", "false"), hubs, ("MESH_TOKEN", "t")], &[], "IS_HUB");
+    refuses(&[("MESH_TOKEN", "same"), ("AUTH_TOKEN", "same")], &[], "MESH_TOKEN");
+    refuses(&[("MESH_CA", "/no/such/file")], &[], "MESH_CA");
     refuses(&[("IS_HUB", "perhaps")], &["serve", "--port", "0"], "IS_HUB");
 }

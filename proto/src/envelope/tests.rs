@@ -1,1 +1,276 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
 
+use super::*;
+
+fn peer() -> impl Strategy<Value = PeerId> {
+    any::<[u8; 20]>().prop_map(PeerId::from_bytes)
+}
+
+fn hub() -> impl Strategy<Value = HubId> {
+    peer().prop_map(HubId)
+}
+
+fn life() -> impl Strategy<Value = HubIncarnation> {
+    any::<u64>().prop_map(HubIncarnation)
+}
+
+fn network() -> impl Strategy<Value = NetworkName> {
+    "[a-zé\"\\\\]{1,40}".prop_map(|name| NetworkName::new(&name))
+}
+
+/// JSON as clients announce it.
+fn data() -> impl Strategy<Value = String> {
+    ("\\PC{0,40}", any::<i64>(), any::<bool>()).prop_map(|(text, number, flag)| {
+        serde_json::json!({ "text": text, "number": number, "flag": flag }).to_string()
+    })
+}
+
+fn url() -> impl Strategy<Value = Option<Arc<str>>> {
+    prop::option::of("wss://[a-z.]{1,40}").prop_map(|url| url.map(Arc::from))
+}
+
+fn membership(peer: PeerId, claim: Claim) -> impl Strategy<Value = Arc<Announcement>> {
+    (network(), data()).prop_map(move |(network, data)| {
+        let discovered = Arc::new(wire::peer_discovered(data.as_bytes(), network.as_str(), 0));
+        Arc::new(Announcement { peer, network, claim, remote: true, discovered })
+    })
+}
+
+fn what(peer: PeerId, claim: Claim) -> impl Strategy<Value = What> {
+    let left = (network(), data()).prop_map(move |(network, data)| {
+        let frame = Arc::new(wire::goodbye(&peer, &data, network.as_str(), 0));
+        What::Left { network, frame }
+    });
+    let reasons = prop_oneof![0..8_u8, 254..=255_u8].prop_map(|index| What::Down(LeaveReason::from_index(index)));
+    prop_oneof![Just(What::Up), membership(peer, claim).prop_map(What::Joined), left, reasons]
+}
+
+fn hello() -> impl Strategy<Value = Envelope> {
+    (any::<u16>(), hub(), life(), "[a-zé-]{0,40}").prop_map(|(version, hub, incarnation, namespace)| {
+        Envelope::Hello(Box::new(Hello { version, hub, incarnation, namespace }))
+    })
+}
+
+fn heartbeat() -> impl Strategy<Value = Envelope> {
+    let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>());
+    (hub(), life(), numbers, vec(hub(), 0..5), url(), url()).prop_map(
+        |(hub, incarnation, (number, seq, digest, age_ms, draining), neighbours, advertise, public_url)| {
+            Envelope::Heartbeat(Arc::new(Heartbeat {
+                hub,
+                incarnation,
+                number,
+                seq,
+                digest,
+                age_ms,
+                draining,
+                neighbours,
+                advertise,
+                public_url,
+            }))
+        },
+    )
+}
+
+fn claim() -> impl Strategy<Value = (PeerId, Claim)> {
+    (peer(), hub(), any::<u64>())
+        .prop_map(|(peer, hub, session)| (peer, Claim { incarnation: PeerIncarnation(session), hub }))
+}
+
+fn change() -> impl Strategy<Value = Envelope> {
+    let about = claim().prop_flat_map(|(peer, claim)| (Just((peer, claim)), what(peer, claim)));
+    (about, life(), any::<u64>()).prop_map(|(((peer, claim), what), incarnation, seq)| {
+        let (hub, session) = (claim.hub, claim.incarnation);
+        Envelope::Change(Arc::new(Change { hub, incarnation, seq, peer, session, what }))
+    })
+}
+
+fn presence(hub: HubId) -> impl Strategy<Value = Arc<Presence>> {
+    (peer(), any::<u64>()).prop_flat_map(move |(peer, session)| {
+        let session = PeerIncarnation(session);
+        vec(membership(peer, Claim { incarnation: session, hub }), 0..4)
+            .prop_map(move |memberships| Arc::new(Presence { peer, session, memberships }))
+    })
+}
+
+fn snapshot() -> impl Strategy<Value = Envelope> {
+    let numbers = (life(), any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>());
+    (hub().prop_flat_map(|hub| (Just(hub), vec(presence(hub), 0..4))), numbers).prop_map(
+        |((hub, peers), (incarnation, seq, digest, part, last))| {
+            Envelope::Snapshot(Box::new(SnapshotPart { hub, incarnation, seq, digest, part, last, peers }))
+        },
+    )
+}
+
+fn signal() -> impl Strategy<Value = Routed> {
+    let kind = (0..SignalKind::ALL.len()).prop_map(|i| SignalKind::ALL[i]);
+    let numbers = (any::<u64>(), any::<u64>(), any::<bool>());
+    (numbers, kind, peer(), peer(), network(), "\\PC{0,300}").prop_map(
+        |((counter, seq, receipt), kind, sender, target, network, text)| {
+            let mut frame = Vec::new();
+            ws::put_header(&mut frame, Opcode::Text, text.len());
+            frame.extend_from_slice(text.as_bytes());
+            let frame = frame.into_boxed_slice();
+            Routed::Signal(SignalEnvelope { counter, seq, receipt, kind, sender, target, network, frame })
+        },
+    )
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    let failed = (0..ErrorCode::ALL.len()).prop_map(|i| Outcome::Failed(ErrorCode::ALL[i]));
+    prop_oneof![Just(Outcome::Delivered), failed]
+}
+
+fn routed() -> impl Strategy<Value = Envelope> {
+    let routed = prop_oneof![
+        signal(),
+        vec((any::<u64>(), outcome()), 0..20).prop_map(Routed::Outcomes),
+        (peer(), any::<u64>()).prop_map(|(peer, ticket)| Routed::Takeover { peer, ticket }),
+        (peer(), any::<u64>(), any::<bool>()).prop_map(|(peer, ticket, in_use)| Routed::TakeoverAnswer {
+            peer,
+            ticket,
+            in_use
+        }),
+    ];
+    ((hub(), life()), (hub(), life()), any::<u8>(), routed).prop_map(
+        |((to, to_incarnation), (from, from_incarnation), hops, routed)| {
+            let route = Route { to, to_incarnation, from, from_incarnation, hops };
+            Envelope::Routed(route, Box::new(routed))
+        },
+    )
+}
+
+fn envelope() -> impl Strategy<Value = Envelope> {
+    prop_oneof![
+        hello(),
+        heartbeat(),
+        change(),
+        (hub(), life()).prop_map(|(hub, incarnation)| Envelope::SnapshotRequest(SnapshotRequest { hub, incarnation })),
+        snapshot(),
+        (hub(), life()).prop_map(|(hub, incarnation)| Envelope::Farewell(hub, incarnation)),
+        routed(),
+    ]
+}
+
+fn encoded(envelopes: &[Envelope]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    envelopes.iter().for_each(|envelope| envelope.encode(&mut bytes));
+    bytes
+}
+
+/// All that can be taken from a frame, and how that ended.
+fn decoded(mut frame: &[u8]) -> (Vec<Envelope>, Result<(), Malformed>) {
+    let mut envelopes = Vec::new();
+    loop {
+        match Envelope::decode(&mut frame) {
+            Ok(Some(envelope)) => envelopes.push(envelope),
+            Ok(None) => return (envelopes, Ok(())),
+            Err(malformed) => return (envelopes, Err(malformed)),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_said_is_heard(envelopes in vec(envelope(), 0..6)) {
+        let bytes = encoded(&envelopes);
+        let (heard, end) = decoded(&bytes);
+        prop_assert_eq!(end, Ok(()));
+        prop_assert_eq!(format!("{heard:?}"), format!("{envelopes:?}"));
+        prop_assert_eq!(encoded(&heard), bytes);
+        let kinds = |envelopes: &[Envelope]| envelopes.iter().map(Envelope::kind).collect::<Vec<_>>();
+        prop_assert_eq!(kinds(&heard), kinds(&envelopes));
+    }
+
+    #[test]
+    fn what_is_cut_short_is_refused_after_what_was_whole(envelopes in vec(envelope(), 1..4), cut in any::<prop::sample::Index>()) {
+        let bytes = encoded(&envelopes);
+        let cut = cut.index(bytes.len());
+        let (heard, end) = decoded(&bytes[..cut]);
+        let whole = (0..=envelopes.len()).rev().find(|n| encoded(&envelopes[..*n]).len() <= cut).unwrap_or(0);
+        prop_assert_eq!(heard.len(), whole);
+        prop_assert_eq!(end.is_ok(), encoded(&envelopes[..whole]).len() == cut);
+    }
+
+    #[test]
+    fn a_body_that_is_cut_short_is_refused_or_another(envelope in envelope(), cut in any::<prop::sample::Index>()) {
+        let mut bytes = encoded(std::slice::from_ref(&envelope));
+        bytes.truncate(5 + cut.index(bytes.len() - 4));
+        let len = (bytes.len() - 4) as u32;
+        bytes[..4].copy_from_slice(&len.to_le_bytes());
+        if let (heard, Ok(())) = decoded(&bytes) {
+            prop_assert_eq!(heard.len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_a_later_hub_adds_is_passed_over(envelope in envelope(), more in vec(any::<u8>(), 0..20)) {
+        let mut bytes = encoded(std::slice::from_ref(&envelope));
+        bytes.extend_from_slice(&more);
+        let len = (bytes.len() - 4) as u32;
+        bytes[..4].copy_from_slice(&len.to_le_bytes());
+        let (heard, end) = decoded(&bytes);
+        prop_assert_eq!(end, Ok(()));
+        prop_assert_eq!(encoded(&heard), encoded(&[envelope]));
+    }
+
+    #[test]
+    fn wrong_bytes_never_panic(envelopes in vec(envelope(), 1..3), wrong in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let mut bytes = encoded(&envelopes);
+        for (at, byte) in wrong {
+            *at.get_mut(&mut bytes) = byte;
+        }
+        let (heard, _) = decoded(&bytes);
+        // What was believed can be passed on.
+        prop_assert_eq!(decoded(&encoded(&heard)).1, Ok(()));
+    }
+
+    #[test]
+    fn any_bytes_never_panic(kind in 0..12_u8, body in vec(any::<u8>(), 0..300)) {
+        let mut bytes = (body.len() as u32 + 1).to_le_bytes().to_vec();
+        bytes.push(kind);
+        bytes.extend_from_slice(&body);
+        _ = decoded(&bytes);
+        _ = decoded(&body);
+    }
+}
+
+#[test]
+fn an_unknown_kind_is_passed_over() {
+    let farewell = Envelope::Farewell(HubId(PeerId::from_bytes([1; 20])), HubIncarnation(2));
+    let mut bytes = vec![3, 0, 0, 0, EnvelopeKind::ALL.len() as u8, 1, 2];
+    bytes.extend(encoded(&[farewell]));
+    let (heard, end) = decoded(&bytes);
+    assert_eq!((heard.len(), end), (1, Ok(())));
+}
+
+#[test]
+fn kinds_are_in_the_order_of_their_discriminants() {
+    for (i, kind) in EnvelopeKind::ALL.into_iter().enumerate() {
+        assert_eq!(kind as usize, i, "{}", kind.label());
+    }
+}
+
+#[test]
+fn an_envelope_without_a_kind_is_refused() {
+    assert!(decoded(&[0, 0, 0, 0]).1.is_err());
+}
+
+#[test]
+fn announced_data_is_checked_like_a_clients() {
+    let refused = |data: &[u8]| {
+        let mut body = vec![EnvelopeKind::Change as u8];
+        body.extend_from_slice(&[0; 20 + 8 + 8 + 20 + 8]);
+        body.push(1);
+        put_text(&mut body, "n");
+        put_bytes(&mut body, data);
+        let mut bytes = (body.len() as u32).to_le_bytes().to_vec();
+        bytes.extend(body);
+        decoded(&bytes).1.err().map(|malformed| malformed.0)
+    };
+    assert_eq!(refused(b"{}"), None);
+    assert_eq!(refused(b"{"), Some("announced data is not JSON"));
+    assert_eq!(refused(b"\"\xff\""), Some("a text is not UTF-8"));
+    let long = format!("\"{}\"", "x".repeat(MAX_ANNOUNCE_DATA_BYTES + DESCRIPTION_ROOM));
+    assert_eq!(refused(long.as_bytes()), Some("announced data is too long"));
+}

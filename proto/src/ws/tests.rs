@@ -165,6 +165,47 @@ fn a_client_masks() {
 }
 
 #[test]
+fn a_server_does_not_mask() {
+    let mut decoder = Decoder::new(MAX);
+    let rule = Violation::Protocol("frame of a server is masked");
+    assert_eq!(decoder.decode_from_server(&mut frame(FIN | BINARY, b"hi")), Err(rule));
+    assert_eq!(decoder.decode_from_server(&mut frame(FIN | PING, b"")), Err(rule));
+}
+
+#[test]
+fn what_a_server_sends_is_heard_however_it_is_cut() {
+    for len in [0, 1, 125, 126, 65_535, 65_536] {
+        let payload = vec![7; len];
+        let mut stream = Vec::new();
+        put_header(&mut stream, Opcode::Binary, len);
+        stream.extend_from_slice(&payload);
+        let mut decoder = Decoder::new(MAX);
+        for cut in (0..stream.len()).take(12) {
+            match decoder.decode_from_server(&mut stream[..cut]).unwrap() {
+                Progress::Need(bytes) => assert!(bytes > cut && bytes <= stream.len().max(8), "{bytes} of {len}"),
+                Progress::Took { .. } => panic!("took a frame of {len} cut at {cut}"),
+            }
+        }
+        let consumed = stream.len();
+        let event = Some(Event::Binary(&payload[..]));
+        assert_eq!(decoder.decode_from_server(&mut stream), Ok(Progress::Took { consumed, event }));
+    }
+}
+
+#[test]
+fn a_client_writes_what_a_server_reads() {
+    for len in [0, 5, 126, 65_536] {
+        let payload: Vec<u8> = (0..len).map(|i| i as u8).collect();
+        let mut stream = Vec::new();
+        put_masked_header(&mut stream, Opcode::Binary, len, MASK);
+        let start = stream.len();
+        stream.extend_from_slice(&payload);
+        mask(&mut stream[start..], MASK);
+        accepts(&[stream], &[Event::Binary(&payload)]);
+    }
+}
+
+#[test]
 fn a_mask_of_zeros_is_a_mask() {
     accepts(&[vec![FIN | TEXT, MASKED | 2, 0, 0, 0, 0, b'h', b'i']], &[Event::Text("hi")]);
 }

@@ -1,15 +1,20 @@
-//! Letters to other shards.
+//! Letters to other shards and to the mesh.
 
 use std::collections::VecDeque;
 
 use proto::limits::{FLUSH_BACKLOG, LETTER_BATCH, LETTER_BATCH_BYTES, OUTBOX_HIGH_WATER, OUTBOX_HIGH_WATER_BYTES};
-use proto::{Letter, SessionId, ShardId};
+use proto::{Address, Letter, SessionId};
 
 use super::Core;
 
 impl Core {
-    pub(super) fn post(&mut self, to: ShardId, letter: Letter) {
-        let outbox = &mut self.outboxes[usize::from(to.0)];
+    pub(super) fn post(&mut self, to: Address, letter: Letter) {
+        let place = match to {
+            Address::Shard(shard) => usize::from(shard.0),
+            Address::Mesh => usize::from(self.shards),
+        };
+        // The router writes to nobody whom its hub does not have: neither a shard too many nor a mesh.
+        let Some(outbox) = self.outboxes.get_mut(place) else { return };
         outbox.push(letter);
         self.stats.letters_out += 1;
         self.stats.outbox_peak = self.stats.outbox_peak.max(outbox.letters.len() as u64);
@@ -21,13 +26,13 @@ impl Core {
         self.wake_flusher();
     }
 
-    pub(crate) fn has_letters_for(&self, shard: ShardId) -> bool {
-        !self.outboxes[usize::from(shard.0)].letters.is_empty()
+    pub(crate) fn has_letters(&self, place: usize) -> bool {
+        !self.outboxes[place].letters.is_empty()
     }
 
-    /// Takes the next batch for a shard.
-    pub(crate) fn take_letters(&mut self, shard: ShardId) -> Vec<Letter> {
-        let batch = self.outboxes[usize::from(shard.0)].take_batch();
+    /// Takes the next batch for the shard of that number; the mesh's place is behind the last shard's.
+    pub(crate) fn take_letters(&mut self, place: usize) -> Vec<Letter> {
+        let batch = self.outboxes[place].take_batch();
         self.waiting_letters -= batch.len();
         self.stats.letter_batches_out += 1;
         if self.stalled && !self.outboxes.iter().any(|outbox| outbox.is_over(2)) {
@@ -70,7 +75,7 @@ impl Core {
     }
 }
 
-/// Letters for one shard that its mailbox has not taken yet.
+/// Letters for one address that its mailbox has not taken yet.
 #[derive(Default)]
 pub(super) struct Outbox {
     letters: VecDeque<Letter>,

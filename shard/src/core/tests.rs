@@ -1,7 +1,7 @@
 use std::net::{TcpListener, TcpStream};
 
-use proto::limits::SEND_FLOOR_BYTES;
-use proto::{HubId, Keys, RouterConfig};
+use proto::limits::{LETTER_BATCH, OUTBOX_HIGH_WATER, SEND_FLOOR_BYTES};
+use proto::{Address, HubId, Keys, Letter, RouterConfig};
 use socket2::SockRef;
 use tokio::net::tcp::OwnedReadHalf;
 
@@ -10,6 +10,11 @@ use super::*;
 const MEBIBYTE: usize = 1024 * 1024;
 
 fn core(limits: SessionLimits) -> Core {
+    core_beside(limits, false)
+}
+
+/// A core of a hub that has a mesh, or none.
+fn core_beside(limits: SessionLimits, meshed: bool) -> Core {
     let config = RouterConfig {
         shard: ShardId(0),
         shards: 1,
@@ -20,10 +25,10 @@ fn core(limits: SessionLimits) -> Core {
         max_networks_per_peer: 1,
         max_peers_per_network: 100,
         message_rate: 10_000,
-        meshed: false,
+        meshed,
         events: false,
     };
-    Core::new(Router::new(config).with_roster_chunk(1), ShardId(0), 1, limits, Clock::start(), Arc::default(), false)
+    Core::new(Router::new(config.clone()).with_roster_chunk(1), &config, limits, Clock::start(), Arc::default(), false)
 }
 
 const fn peer(n: u8) -> PeerId {
@@ -112,4 +117,55 @@ async fn a_signal_has_an_outcome_though_its_target_was_cut_by_the_frame_before_i
     signal(&mut core, *sender, peer(2), 10);
     assert_eq!(core.session_mut(*target).and_then(|s| s.reason), Some(CloseReason::SlowConsumer));
     assert_eq!(core.router.stats().failed.iter().sum::<u64>(), 1);
+}
+
+const ROOMY: SessionLimits = SessionLimits {
+    max_message_bytes: MEBIBYTE,
+    send_queue_frames: 1000,
+    send_queue_bytes: 4 * MEBIBYTE,
+    send_budget_bytes: 4 * MEBIBYTE,
+    peer_timeout: Duration::from_secs(300),
+};
+
+/// The mesh's place among the outboxes of a hub with one shard.
+const MESH: usize = 1;
+
+#[tokio::test]
+async fn letters_to_the_mesh_go_to_an_outbox_of_their_own() {
+    let mut alone = core(ROOMY);
+    let (_id, _read, _client) = adopt(&mut alone, 1).await;
+    assert_eq!(alone.outboxes.len(), 1, "without a mesh there is none");
+    assert_eq!(alone.waiting_letters, 0);
+
+    let mut core = core_beside(ROOMY, true);
+    let (id, _read, _client) = adopt(&mut core, 1).await;
+    core.input(Input::Message { session: id, text: r#"{"type":"announce"}"# }, core.clock.now());
+    assert!(core.has_letters(MESH) && !core.has_letters(0));
+    let letters = core.take_letters(MESH);
+    assert!(matches!(letters[..], [Letter::Opened { .. }, Letter::Joined(_)]), "{letters:?}");
+    assert!(!core.has_letters(MESH));
+    core.lost(id);
+    assert!(!core.is_drained(), "the mesh has not heard of the end");
+    let letters = core.take_letters(MESH);
+    assert!(matches!(letters.last(), Some(Letter::Closed { .. })), "{letters:?}");
+}
+
+#[tokio::test]
+async fn a_mesh_that_does_not_take_its_letters_stops_reading_until_it_does() {
+    let mut core = core_beside(ROOMY, true);
+    let letter = || Letter::AskTakeover { peer: peer(1), shard: ShardId(0), ticket: 1 };
+    for _ in 0..=OUTBOX_HIGH_WATER {
+        assert!(!core.is_busy());
+        core.post(Address::Mesh, letter());
+    }
+    assert!(core.is_busy());
+    assert_eq!(core.stats.stalls, 1);
+    let mut taken = 0;
+    while core.is_busy() {
+        let batch = core.take_letters(MESH).len();
+        assert_eq!(batch, LETTER_BATCH);
+        taken += batch;
+    }
+    assert!(taken >= OUTBOX_HIGH_WATER / 2, "half of them go before it reads again");
+    assert_eq!(core.waiting_letters + taken, OUTBOX_HIGH_WATER + 1, "none is dropped");
 }

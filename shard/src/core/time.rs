@@ -72,7 +72,7 @@ impl Core {
         let now = self.clock.now();
         self.drain = Some(Arc::clone(hubs));
         let open: Vec<SessionId> = self.open_sessions().collect();
-        let shards = self.outboxes.len() as u32;
+        let shards = u32::from(self.shards);
         for (i, id) in open.iter().enumerate() {
             // Each shard's slots lie between those of the others.
             let place = i as u32 * shards + u32::from(self.shard.0);

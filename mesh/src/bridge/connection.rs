@@ -1,0 +1,84 @@
+//! One connection to Redis, for both directions.
+//!
+//! It is made anew when it ends, by the bridge. The library's own ways to reconnect are not used: its connection manager
+//! gives up after some attempts and tells nobody when a subscription is back.
+
+use std::sync::Arc;
+
+use proto::limits::{BRIDGE_CONNECT_TIMEOUT, BRIDGE_NODE_TIMEOUT, BRIDGE_PIPELINE_BYTES};
+use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
+use redis::{AsyncConnectionConfig, Client, ProtocolVersion, RedisResult, Value};
+
+use super::inbox::Mouth;
+use super::server::Server;
+
+#[derive(Clone)]
+pub(super) enum Connection {
+    Server(MultiplexedConnection),
+    /// Channels are sharded: each is at the node that has its slot.
+    Cluster(ClusterConnection),
+}
+
+impl Connection {
+    /// Connects. What Redis says unasked goes to `mouth`.
+    pub(super) async fn open(server: &Server, mouth: Mouth) -> RedisResult<Self> {
+        let push = move |info| mouth.take(info);
+        if server.cluster {
+            let mut builder = ClusterClientBuilder::new(server.nodes.clone())
+                .use_protocol(ProtocolVersion::RESP3)
+                .push_sender(push)
+                .connection_timeout(BRIDGE_CONNECT_TIMEOUT)
+                .response_timeout(BRIDGE_NODE_TIMEOUT)
+                // A moved slot or a lost node is worth asking again for; waiting longer than a probe is not.
+                .retries(3)
+                .min_retry_wait(50)
+                .max_retry_wait(500);
+            if let Some(roots) = &server.roots {
+                builder = builder.certs(roots.clone());
+            }
+            return Ok(Self::Cluster(builder.build()?.get_async_connection().await?));
+        }
+        let node = server.nodes[0].clone();
+        let client = match &server.roots {
+            Some(roots) => Client::build_with_tls(node, roots.clone())?,
+            None => Client::open(node)?,
+        };
+        // No timeout for answers: whether Redis answers is judged by probes, which are behind everything in the same socket.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(BRIDGE_CONNECT_TIMEOUT))
+            .set_response_timeout(None)
+            .set_write_backpressure_boundary(BRIDGE_PIPELINE_BYTES)
+            .set_push_sender(push);
+        Ok(Self::Server(client.get_multiplexed_async_connection_with_config(&config).await?))
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
+    /// Subscribes to a channel, and waits until Redis has confirmed that.
+    pub(super) async fn subscribe(&mut self, channel: &str) -> RedisResult<()> {
+        match self {
+            Self::Server(connection) => connection.subscribe(channel).await,
+            Self::Cluster(connection) => connection.ssubscribe(channel).await,
+        }
+    }
+
+    /// Publishes frames in one pipeline. In a cluster they are all for one channel. The error of each frame that was refused.
+    pub(super) async fn publish(self, frames: Vec<(Arc<str>, Vec<u8>)>) -> RedisResult<Vec<redis::RedisError>> {
+        let mut pipeline = redis::Pipeline::with_capacity(frames.len());
+        pipeline.ignore_errors();
+        let command = if self.is_cluster() { "SPUBLISH" } else { "PUBLISH" };
+        for (channel, frame) in &frames {
+            pipeline.cmd(command).arg(&**channel).arg(frame.as_slice());
+        }
+        drop(frames);
+        let answers: Vec<RedisResult<Value>> = match self {
+            Self::Server(mut connection) => pipeline.query_async(&mut connection).await?,
+            Self::Cluster(mut connection) => pipeline.query_async(&mut connection).await?,
+        };
+        Ok(answers.into_iter().filter_map(Result::err).collect())
+    }
+}

@@ -1,0 +1,109 @@
+//! What is published: `magic and version, sender, HMAC-SHA256, payload`.
+//!
+//! Everyone who may publish in Redis could speak as any hub, so the payload is authenticated together with its sender and its
+//! channel: a frame is worth nothing on another channel. A copy that is published again is recognised by what is in it
+//! (hub, incarnation, seq).
+
+use hmac::{Hmac, Mac};
+use proto::{HubId, PeerId};
+use sha2::Sha256;
+
+/// `PPB` and the version of this form.
+const MAGIC: [u8; 4] = *b"PPB\x01";
+const SENDER: usize = MAGIC.len();
+const TAG: usize = SENDER + 20;
+/// Bytes before the payload.
+pub(super) const HEADER: usize = TAG + 32;
+
+/// A frame that is not one of this mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refused;
+
+/// Makes and checks frames with one key.
+#[derive(Clone)]
+pub(super) struct Seal {
+    keyed: Hmac<Sha256>,
+    hub: HubId,
+}
+
+impl Seal {
+    /// For frames of `hub`, in the mesh of those that know `token`.
+    pub(super) fn new(hub: HubId, token: Option<&str>) -> Self {
+        let keyed = Hmac::new_from_slice(token.unwrap_or_default().as_bytes()).expect("HMAC takes keys of any length");
+        Self { keyed, hub }
+    }
+
+    /// A frame without its payload and tag.
+    pub(super) fn begin(&self) -> Vec<u8> {
+        let mut frame = vec![0; HEADER];
+        frame[..SENDER].copy_from_slice(&MAGIC);
+        frame[SENDER..TAG].copy_from_slice(self.hub.0.as_bytes());
+        frame
+    }
+
+    /// Makes what was begun, and then had its payload appended, a frame for this channel.
+    pub(super) fn finish(&self, channel: &str, frame: &mut [u8]) {
+        let tag = self.mac(channel, frame).finalize().into_bytes();
+        frame[TAG..HEADER].copy_from_slice(&tag);
+    }
+
+    /// Who sent a frame. Its payload begins at [`HEADER`].
+    pub(super) fn open(&self, channel: &str, frame: &[u8]) -> Result<HubId, Refused> {
+        if frame.len() < HEADER || frame[..SENDER] != MAGIC {
+            return Err(Refused);
+        }
+        self.mac(channel, frame).verify_slice(&frame[TAG..HEADER]).map_err(|_| Refused)?;
+        let sender = frame[SENDER..TAG].try_into().map_err(|_| Refused)?;
+        Ok(HubId(PeerId::from_bytes(sender)))
+    }
+
+    fn mac(&self, channel: &str, frame: &[u8]) -> Hmac<Sha256> {
+        let mut mac = self.keyed.clone();
+        mac.update(&(channel.len() as u64).to_le_bytes());
+        mac.update(channel.as_bytes());
+        mac.update(&frame[..TAG]);
+        mac.update(&frame[HEADER..]);
+        mac
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub(n: u8) -> HubId {
+        HubId(PeerId::from_bytes([n; 20]))
+    }
+
+    fn frame(seal: &Seal, channel: &str, payload: &[u8]) -> Vec<u8> {
+        let mut frame = seal.begin();
+        frame.extend_from_slice(payload);
+        seal.finish(channel, &mut frame);
+        frame
+    }
+
+    #[test]
+    fn a_frame_is_taken_from_its_sender_on_its_channel_whole() {
+        let seal = Seal::new(hub(1), Some("secret"));
+        let reader = Seal::new(hub(2), Some("secret"));
+        let good = frame(&seal, "c", b"payload");
+        assert_eq!(reader.open("c", &good), Ok(hub(1)));
+        assert_eq!(reader.open("d", &good), Err(Refused));
+        for i in 0..good.len() {
+            assert_eq!(reader.open("c", &good[..i]), Err(Refused), "cut at {i}");
+            let mut bad = good.clone();
+            bad[i] ^= 1;
+            assert_eq!(reader.open("c", &bad), Err(Refused), "bit of byte {i}");
+        }
+    }
+
+    #[test]
+    fn another_token_or_none_is_another_mesh() {
+        let good = frame(&Seal::new(hub(1), Some("secret")), "c", b"");
+        for token in [None, Some(""), Some("Secret")] {
+            assert_eq!(Seal::new(hub(2), token).open("c", &good), Err(Refused));
+        }
+        let open = frame(&Seal::new(hub(1), None), "c", b"x");
+        assert_eq!(Seal::new(hub(2), None).open("c", &open), Ok(hub(1)));
+    }
+}

@@ -1,0 +1,190 @@
+//! What waits to be published.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use proto::HubId;
+use proto::limits::{BRIDGE_FRAME_BYTES, BRIDGE_PIPELINE_BYTES, BRIDGE_QUEUE_BYTES};
+
+use super::frame::{HEADER, Seal};
+
+/// A channel: of one hub, or of everyone.
+pub(super) type To = Option<HubId>;
+
+/// Frames for each channel in the order of their envelopes; channels in turn.
+#[derive(Default)]
+pub(super) struct Outbox {
+    lanes: BTreeMap<To, Lane>,
+    /// The lanes that have frames and are not busy.
+    turns: VecDeque<To>,
+    waiting_bytes: usize,
+    under_way_bytes: usize,
+}
+
+#[derive(Default)]
+struct Lane {
+    frames: VecDeque<Vec<u8>>,
+    /// Its turn is to come.
+    listed: bool,
+    /// Nothing more of it may leave before what has left is accepted.
+    busy: bool,
+}
+
+impl Outbox {
+    /// Appends one envelope. False when there is no room for it.
+    pub(super) fn push(&mut self, to: To, seal: &Seal, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if self.bytes() >= BRIDGE_QUEUE_BYTES {
+            return false;
+        }
+        let lane = self.lanes.entry(to).or_default();
+        let frame = match lane.frames.back_mut() {
+            Some(frame) if frame.len() < BRIDGE_FRAME_BYTES => frame,
+            _ => {
+                self.waiting_bytes += HEADER;
+                lane.frames.push_back_mut(seal.begin())
+            }
+        };
+        let before = frame.len();
+        write(frame);
+        self.waiting_bytes += frame.len() - before;
+        if !lane.listed && !lane.busy {
+            lane.listed = true;
+            self.turns.push_back(to);
+        }
+        true
+    }
+
+    /// Bytes that Redis has not accepted.
+    pub(super) fn bytes(&self) -> usize {
+        self.waiting_bytes + self.under_way_bytes
+    }
+
+    /// Frames for one pipeline, one of each channel in turn. Their bytes are under way until they are [`accepted`](Self::accepted).
+    pub(super) fn take(&mut self) -> Vec<(To, Vec<u8>)> {
+        let mut frames = Vec::new();
+        let mut bytes = 0;
+        while bytes < BRIDGE_PIPELINE_BYTES
+            && let Some(to) = self.turns.pop_front()
+            && let Some(lane) = self.lanes.get_mut(&to)
+        {
+            if let Some(frame) = lane.frames.pop_front() {
+                bytes += frame.len();
+                frames.push((to, frame));
+            }
+            if lane.frames.is_empty() {
+                self.lanes.remove(&to);
+            } else {
+                self.turns.push_back(to);
+            }
+        }
+        self.depart(bytes);
+        frames
+    }
+
+    /// Frames for one pipeline, all of one channel, whose lane is busy until they are accepted.
+    pub(super) fn take_lane(&mut self) -> Vec<(To, Vec<u8>)> {
+        let mut frames = Vec::new();
+        let mut bytes = 0;
+        if let Some(to) = self.turns.pop_front()
+            && let Some(lane) = self.lanes.get_mut(&to)
+        {
+            (lane.listed, lane.busy) = (false, true);
+            while bytes < BRIDGE_PIPELINE_BYTES
+                && let Some(frame) = lane.frames.pop_front()
+            {
+                bytes += frame.len();
+                frames.push((to, frame));
+            }
+        }
+        self.depart(bytes);
+        frames
+    }
+
+    fn depart(&mut self, bytes: usize) {
+        self.waiting_bytes -= bytes;
+        self.under_way_bytes += bytes;
+    }
+
+    /// Frames of these bytes have been accepted, or refused.
+    pub(super) fn accepted(&mut self, bytes: usize) {
+        self.under_way_bytes = self.under_way_bytes.saturating_sub(bytes);
+    }
+
+    /// The next frames of this channel may leave.
+    pub(super) fn release(&mut self, to: To) {
+        let Some(lane) = self.lanes.get_mut(&to) else { return };
+        lane.busy = false;
+        if lane.frames.is_empty() {
+            self.lanes.remove(&to);
+        } else {
+            lane.listed = true;
+            self.turns.push_back(to);
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::PeerId;
+
+    use super::*;
+
+    fn hub(n: u8) -> To {
+        Some(HubId(PeerId::from_bytes([n; 20])))
+    }
+
+    fn outbox(pushes: &[(To, usize)]) -> Outbox {
+        let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None);
+        let mut outbox = Outbox::default();
+        for (to, len) in pushes {
+            assert!(outbox.push(*to, &seal, |out| out.resize(out.len() + len, 7)));
+        }
+        outbox
+    }
+
+    fn sizes(frames: &[(To, Vec<u8>)]) -> Vec<(To, usize)> {
+        frames.iter().map(|(to, frame)| (*to, frame.len() - HEADER)).collect()
+    }
+
+    #[test]
+    fn envelopes_share_frames_until_one_is_full_and_channels_take_turns() {
+        let full = BRIDGE_FRAME_BYTES;
+        let mut outbox = outbox(&[(None, 10), (None, full), (hub(1), 5), (None, 20), (hub(1), 6)]);
+        assert_eq!(outbox.bytes(), full + 41 + 3 * HEADER);
+        let frames = outbox.take();
+        assert_eq!(sizes(&frames), [(None, full + 10), (hub(1), 11), (None, 20)]);
+        assert_eq!(outbox.bytes(), full + 41 + 3 * HEADER);
+        outbox.accepted(outbox.bytes());
+        assert_eq!(outbox.bytes(), 0);
+        assert!(outbox.lanes.is_empty() && outbox.turns.is_empty() && outbox.take().is_empty());
+    }
+
+    #[test]
+    fn a_busy_lane_waits_and_others_do_not() {
+        let mut outbox = outbox(&[(None, 1), (hub(1), 2)]);
+        let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None);
+        assert_eq!(sizes(&outbox.take_lane()), [(None, 1)]);
+        assert!(outbox.push(None, &seal, |out| out.extend_from_slice(b"abc")));
+        assert_eq!(sizes(&outbox.take_lane()), [(hub(1), 2)]);
+        assert_eq!(sizes(&outbox.take_lane()), []);
+        outbox.release(None);
+        assert_eq!(sizes(&outbox.take_lane()), [(None, 3)]);
+        outbox.release(None);
+        outbox.release(hub(1));
+        assert!(outbox.lanes.is_empty() && outbox.turns.is_empty());
+    }
+
+    #[test]
+    fn at_the_bound_there_is_no_room() {
+        let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None);
+        let mut outbox = outbox(&[(None, BRIDGE_QUEUE_BYTES)]);
+        assert!(!outbox.push(hub(1), &seal, |out| out.push(1)));
+        outbox.clear();
+        assert_eq!(outbox.bytes(), 0);
+        assert!(outbox.push(hub(1), &seal, |out| out.push(1)));
+    }
+}

@@ -1,0 +1,132 @@
+//! Where Redis is, as REDIS_URL says it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
+
+/// A Redis server, or a cluster of them.
+pub(super) struct Server {
+    /// Where to begin: the server, or some nodes of the cluster.
+    pub(super) nodes: Vec<ConnectionInfo>,
+    pub(super) cluster: bool,
+    /// Whom to trust, where that is not only the public roots.
+    pub(super) roots: Option<TlsCertificates>,
+    /// The URL without user and password.
+    pub(super) address: String,
+}
+
+impl Server {
+    /// Reads `redis[s][+cluster]://[user][:password]@host[:port][,host[:port]..][/db]`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what is wrong, without the password.
+    pub(super) fn parse(url: &str, extra_roots: Option<&[u8]>) -> Result<Self, String> {
+        let (scheme, rest) = url.split_once("://").ok_or("a Redis URL begins with redis:// or rediss://")?;
+        let (plain, cluster) = match scheme {
+            "redis" | "rediss" => (scheme, false),
+            "redis+cluster" => ("redis", true),
+            "rediss+cluster" => ("rediss", true),
+            _ => return Err("a Redis URL is redis://, rediss://, redis+cluster:// or rediss+cluster://".to_owned()),
+        };
+        let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if tail.contains('#') {
+            return Err("a Redis URL has no fragment: certificates are always verified".to_owned());
+        }
+        let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
+        let at = if authority.contains('@') { "@" } else { "" };
+        let nodes: Result<Vec<_>, _> = hosts.split(',').map(|host| node(plain, user, at, host, tail)).collect();
+        let nodes = nodes?;
+        if nodes.len() > 1 && !cluster {
+            return Err("several Redis nodes are a cluster: redis+cluster:// or rediss+cluster://".to_owned());
+        }
+        if cluster && nodes.iter().any(|node| node.redis_settings().db() != 0) {
+            return Err("a Redis Cluster has only database 0".to_owned());
+        }
+        let tls = nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. }));
+        let roots = extra_roots.filter(|_| tls).map(trust);
+        Ok(Self { nodes, cluster, roots, address: format!("{scheme}://{hosts}{tail}") })
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. }))
+    }
+}
+
+fn node(scheme: &str, user: &str, at: &str, host: &str, tail: &str) -> Result<ConnectionInfo, String> {
+    let wrong = || format!("not a Redis URL: {scheme}://{}{at}{host}{tail}", if at.is_empty() { "" } else { "..." });
+    if host.is_empty() {
+        return Err(wrong());
+    }
+    let info = format!("{scheme}://{user}{at}{host}{tail}").into_connection_info().map_err(|_| wrong())?;
+    // Only with RESP3 do messages and answers come over one connection.
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
+    Ok(info.set_redis_settings(settings))
+}
+
+/// The public roots and these. The library takes a list that is given for all of it, and takes it as PEM.
+fn trust(extra_roots: &[u8]) -> TlsCertificates {
+    let mut pem = Vec::new();
+    for root in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
+        pem.extend_from_slice(b"-----BEGIN CERTIFICATE-----\n");
+        for line in BASE64.encode(root).as_bytes().chunks(64) {
+            pem.extend_from_slice(line);
+            pem.push(b'\n');
+        }
+        pem.extend_from_slice(b"-----END CERTIFICATE-----\n");
+    }
+    pem.extend_from_slice(extra_roots);
+    TlsCertificates { client_tls: None, root_cert: Some(pem) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(url: &str) -> String {
+        match Server::parse(url, None) {
+            Ok(server) => {
+                let nodes = server.nodes.iter().map(|node| {
+                    let settings = node.redis_settings();
+                    let (user, password) = (settings.username().unwrap_or("-"), settings.password().unwrap_or("-"));
+                    format!("{} {user} {password} {}", node.addr(), settings.db())
+                });
+                format!("{} [{}]", server.address, nodes.collect::<Vec<_>>().join("; "))
+            }
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn urls_are_read_and_shown_without_their_secrets() {
+        for (url, expected) in [
+            ("redis://h", "redis://h [h:6379 - - 0]"),
+            ("redis://h:1/3", "redis://h:1/3 [h:1 - - 3]"),
+            ("redis://:p%2C%40@h:1", "redis://h:1 [h:1 - p,@ 0]"),
+            ("rediss://u:p@h:1", "rediss://h:1 [h:1 u p 0]"),
+            ("redis+cluster://u:p@a:1,b:2", "redis+cluster://a:1,b:2 [a:1 u p 0; b:2 u p 0]"),
+            ("redis+cluster://[::1]:1", "redis+cluster://[::1]:1 [::1:1 - - 0]"),
+        ] {
+            assert_eq!(parsed(url), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_of_redis_is_refused_without_its_secrets() {
+        for url in [
+            "",
+            "h:6379",
+            "http://h",
+            "redis://",
+            "redis://a,b",
+            "redis+cluster://a,,b",
+            "redis+cluster://a/2",
+            "rediss://h#insecure",
+            "redis://u:hunter2@h:port",
+            "redis://u:hunter2@h:1/x",
+        ] {
+            let Err(error) = Server::parse(url, None) else { panic!("{url} was taken") };
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+}

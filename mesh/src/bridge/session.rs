@@ -1,0 +1,302 @@
+//! The life of one connection to Redis, from its making to its end.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::limits::{BRIDGE_BATCH, BRIDGE_CONNECT_TIMEOUT, BRIDGE_PIPELINES, BRIDGE_PROBE};
+use redis::RedisError;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::{debug, info, warn};
+
+use super::connection::Connection;
+use super::frame::HEADER;
+use super::inbox::{Inbox, Push, inbox};
+use super::outbox::To;
+use super::server::Server;
+use super::{BridgeEvent, State};
+
+/// Why the life of a connection has ended.
+pub(super) enum End {
+    /// Nobody wants to hear of it any more.
+    Unwanted,
+    /// It is to be made anew.
+    Failed(String),
+}
+
+impl From<RedisError> for End {
+    fn from(error: RedisError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Connects, subscribes, and carries frames until something fails.
+pub(super) async fn run(state: Rc<State>, server: Rc<Server>, events: mpsc::Sender<BridgeEvent>) -> End {
+    match connect(&state, &server).await {
+        Ok((connection, inbox)) => {
+            let beats = [Beat::default(), Beat::default()];
+            let mut session =
+                Session { state, events, connection, inbox, publishing: JoinSet::new(), beats, up: false, lost: false };
+            match Box::pin(session.serve()).await {
+                Ok(never) => match never {},
+                Err(end) => end,
+            }
+        }
+        Err(end) => end,
+    }
+}
+
+async fn connect(state: &State, server: &Server) -> Result<(Connection, Inbox), End> {
+    let slow = |what| move |_| End::Failed(format!("{what} timed out"));
+    let (mouth, inbox) = inbox();
+    let mut connection = Box::pin(timeout(BRIDGE_CONNECT_TIMEOUT, Connection::open(server, mouth)))
+        .await
+        .map_err(slow("connecting"))??;
+    let subscribe = async {
+        for channel in &state.channels {
+            connection.subscribe(channel).await?;
+        }
+        Ok::<_, RedisError>(())
+    };
+    Box::pin(timeout(BRIDGE_CONNECT_TIMEOUT, subscribe)).await.map_err(slow("subscribing"))??;
+    Ok((connection, inbox))
+}
+
+/// Whether a channel works: what this hub publishes on it comes back.
+#[derive(Clone, Copy, Default)]
+struct Beat {
+    /// A frame of this hub came back since the last probe was due.
+    heard: bool,
+    /// Something was published that has to come back.
+    asked: bool,
+    /// A frame of this hub came back, ever.
+    works: bool,
+}
+
+struct Session {
+    state: Rc<State>,
+    events: mpsc::Sender<BridgeEvent>,
+    connection: Connection,
+    inbox: Inbox,
+    publishing: JoinSet<Published>,
+    /// Of everyone's channel and of this hub's own.
+    beats: [Beat; 2],
+    up: bool,
+    /// Messages have been lost since the last probe was due, perhaps what it caused.
+    lost: bool,
+}
+
+/// What became of one pipeline.
+struct Published {
+    /// The lane that waits for it, in a cluster.
+    lane: Option<To>,
+    probe: bool,
+    frames: usize,
+    bytes: usize,
+    result: redis::RedisResult<Vec<RedisError>>,
+}
+
+enum Never {}
+
+impl Session {
+    async fn serve(&mut self) -> Result<Never, End> {
+        let mut ticks = interval(BRIDGE_PROBE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pushes = Vec::new();
+        let state = Rc::clone(&self.state);
+        loop {
+            tokio::select! {
+                n = self.inbox.recv_many(&mut pushes, BRIDGE_BATCH) => {
+                    if n == 0 {
+                        return Err(End::Failed("the connection has ended".to_owned()));
+                    }
+                    self.take(&mut pushes).await?;
+                }
+                () = state.wake.notified() => {}
+                Some(published) = self.publishing.join_next() => match published {
+                    Ok(published) => self.published(published)?,
+                    Err(error) => return Err(End::Failed(error.to_string())),
+                },
+                due = ticks.tick() => {
+                    self.inbox.drain(&mut pushes);
+                    self.take(&mut pushes).await?;
+                    self.judge(due)?;
+                    self.probe();
+                }
+            }
+            self.publish();
+        }
+    }
+
+    /// Takes what Redis has sent.
+    async fn take(&mut self, pushes: &mut Vec<Push>) -> Result<(), End> {
+        for push in pushes.drain(..) {
+            match push {
+                Push::Message { channel, frame } => self.received(&channel, frame).await?,
+                // The library connects to a lost node again, and subscribes there. Whether that worked, the probes tell.
+                Push::Disconnected if self.connection.is_cluster() => {}
+                Push::Disconnected => return Err(End::Failed("Redis closed the connection".to_owned())),
+                Push::Unsubscribed => return Err(End::Failed("Redis ended a subscription".to_owned())),
+            }
+        }
+        let lost = self.inbox.take_lost();
+        self.lost |= lost > 0;
+        self.state.view.borrow_mut().lost += lost;
+        Ok(())
+    }
+
+    async fn received(&mut self, channel: &[u8], mut frame: Vec<u8>) -> Result<(), End> {
+        let at = self.state.channels.iter().position(|own| own.as_bytes() == channel);
+        let opened = at.and_then(|at| Some((at, self.state.seal.open(&self.state.channels[at], &frame).ok()?)));
+        let Some((at, from)) = opened else {
+            let mut view = self.state.view.borrow_mut();
+            view.refused += 1;
+            if view.refused == 1 {
+                warn!(address = %view.address, "bridge_frame_refused: another MESH_TOKEN, or not of a hub");
+            }
+            return Ok(());
+        };
+        if from == self.state.hub {
+            (self.beats[at].heard, self.beats[at].works) = (true, true);
+            return self.rise().await;
+        }
+        // A probe of another hub is empty. Before Up it is not known that this one can answer.
+        if !self.up || frame.len() == HEADER {
+            return Ok(());
+        }
+        {
+            let mut view = self.state.view.borrow_mut();
+            view.received += 1;
+            view.bytes_in += frame.len() as u64;
+        }
+        frame.drain(..HEADER);
+        self.tell(BridgeEvent::Received { from, frame }).await
+    }
+
+    async fn rise(&mut self) -> Result<(), End> {
+        if self.up || !self.beats.iter().all(|beat| beat.works) {
+            return Ok(());
+        }
+        self.up = true;
+        let address = self.state.rise();
+        info!(%address, "bridge_up");
+        self.tell(BridgeEvent::Up).await
+    }
+
+    async fn tell(&self, event: BridgeEvent) -> Result<(), End> {
+        self.events.send(event).await.map_err(|_| End::Unwanted)
+    }
+
+    /// Whether what was asked has been answered in time.
+    fn judge(&mut self, due: Instant) -> Result<(), End> {
+        // A process that was stopped, or whose reader was, has not read what came meanwhile.
+        let late = due.elapsed() > BRIDGE_PROBE / 4 || self.lost;
+        let silent = self.beats.iter().position(|beat| beat.asked && !beat.heard);
+        self.lost = false;
+        match silent {
+            Some(at) if !late => {
+                Err(End::Failed(format!("no answer on {} for {BRIDGE_PROBE:?}", self.state.channels[at])))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Publishes a probe where nothing else shows that the channel works. Nobody publishes to itself, so that its own is
+    /// probed always.
+    fn probe(&mut self) {
+        for (at, to) in [None, Some(self.state.hub)].into_iter().enumerate() {
+            let beat = &mut self.beats[at];
+            beat.asked = !beat.heard || to.is_some();
+            beat.heard = false;
+            if beat.asked {
+                self.start(vec![(to, self.state.seal.begin())], None, true);
+            }
+        }
+    }
+
+    /// Starts as many pipelines as may be under way.
+    fn publish(&mut self) {
+        let cluster = self.connection.is_cluster();
+        while self.publishing.len() < BRIDGE_PIPELINES {
+            let mut outbox = self.state.outbox.borrow_mut();
+            let frames = if cluster { outbox.take_lane() } else { outbox.take() };
+            drop(outbox);
+            let Some((to, _)) = frames.first() else { break };
+            let lane = cluster.then_some(*to);
+            self.start(frames, lane, false);
+        }
+    }
+
+    fn start(&mut self, frames: Vec<(To, Vec<u8>)>, lane: Option<To>, probe: bool) {
+        let bytes = frames.iter().map(|(_, frame)| frame.len()).sum();
+        let sealed: Vec<(Arc<str>, Vec<u8>)> = frames
+            .into_iter()
+            .map(|(to, mut frame)| {
+                let channel = self.state.channel(to);
+                self.state.seal.finish(&channel, &mut frame);
+                (channel, frame)
+            })
+            .collect();
+        let frames = sealed.len();
+        let connection = self.connection.clone();
+        // Tasks of this runtime begin in the order in which they are spawned, and a pipeline is in the connection's queue
+        // (50 long) once it has begun: so frames leave in their order.
+        self.publishing.spawn_local(async move {
+            let result = Box::pin(connection.publish(sealed)).await;
+            Published { lane, probe, frames, bytes, result }
+        });
+    }
+
+    fn published(&mut self, published: Published) -> Result<(), End> {
+        let Published { lane, probe, frames, bytes, result } = published;
+        let mut outbox = self.state.outbox.borrow_mut();
+        if let Some(to) = lane {
+            outbox.release(to);
+        }
+        if probe {
+            // A probe that Redis refuses, for want of a right perhaps, will not come back.
+            return result?.into_iter().next().map_or(Ok(()), |error| Err(error.into()));
+        }
+        outbox.accepted(bytes);
+        drop(outbox);
+        let (refused, error) = match result {
+            Ok(errors) => (errors.len(), errors.into_iter().next()),
+            // One node of a cluster is not the cluster. Whether it matters here, probes tell.
+            Err(error) if self.connection.is_cluster() => (frames, Some(error)),
+            Err(error) => return Err(error.into()),
+        };
+        let mut view = self.state.view.borrow_mut();
+        view.published += (frames - refused) as u64;
+        view.bytes_out += bytes as u64;
+        drop(view);
+        if let Some(error) = error {
+            debug!(%error, refused, "bridge_publish_failed");
+            self.state.failed(refused as u64, &error.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// How long to wait before the connection is made anew.
+#[derive(Default)]
+pub(super) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The next pause: doubled each time, its second half at random, so that hubs do not come back together.
+    pub(super) fn next(&mut self) -> Duration {
+        use proto::limits::{BRIDGE_BACKOFF_MAX, BRIDGE_BACKOFF_MIN};
+        let full = BRIDGE_BACKOFF_MIN.saturating_mul(1 << self.failures.min(16)).min(BRIDGE_BACKOFF_MAX);
+        self.failures += 1;
+        let chance = getrandom::u32().unwrap_or_default();
+        full / 2 + (full / 2).mul_f64(f64::from(chance) / f64::from(u32::MAX))
+    }
+
+    /// It worked.
+    pub(super) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}

@@ -1,0 +1,467 @@
+//! The bridge on real redis-servers.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::limits::{BRIDGE_FRAME_BYTES, BRIDGE_PROBE, BRIDGE_QUEUE_BYTES};
+use proto::{HubId, PeerId};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use self::redis_server::{RedisServer, cluster, is_installed};
+use super::{Bridge, BridgeConfig, BridgeEvent};
+
+mod redis_server;
+
+/// No event takes longer, on a machine that is busy with other things.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Runs a test as the mesh's thread would.
+fn on_a_runtime(test: impl AsyncFnOnce()) {
+    if !is_installed() {
+        return;
+    }
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(tokio::runtime::LocalOptions::default());
+    runtime.unwrap().block_on(Box::pin(test()));
+}
+
+/// A hub at its bridge.
+struct Hub {
+    id: HubId,
+    bridge: Bridge,
+    events: mpsc::Receiver<BridgeEvent>,
+}
+
+fn id(n: u8) -> HubId {
+    HubId(PeerId::from_bytes([n; 20]))
+}
+
+fn config(n: u8, url: &str) -> BridgeConfig {
+    BridgeConfig {
+        url: url.to_owned(),
+        namespace: "test".to_owned(),
+        hub: id(n),
+        token: Some("mesh token".into()),
+        extra_roots: None,
+    }
+}
+
+impl Hub {
+    fn start(config: BridgeConfig) -> Self {
+        let (sender, events) = mpsc::channel(64);
+        Self { id: config.hub, bridge: Bridge::start(config, sender), events }
+    }
+
+    async fn up(n: u8, url: &str) -> Self {
+        let mut hub = Self::start(config(n, url));
+        hub.comes_up().await;
+        hub
+    }
+
+    async fn event(&mut self) -> BridgeEvent {
+        match timeout(DEADLINE, self.events.recv()).await {
+            Ok(event) => event.expect("the bridge has ended"),
+            Err(_) => panic!("nothing happened at {}: {:?}", self.id, self.bridge.view()),
+        }
+    }
+
+    async fn comes_up(&mut self) {
+        let event = self.event().await;
+        assert!(matches!(event, BridgeEvent::Up), "{event:?} at {}: {:?}", self.id, self.bridge.view());
+        assert!(self.bridge.view().connected);
+    }
+
+    /// Goes down, whatever came before.
+    async fn goes_down(&mut self) {
+        while !matches!(self.event().await, BridgeEvent::Down) {}
+        assert!(!self.bridge.view().connected);
+        assert_eq!(self.bridge.queued_bytes(), 0);
+    }
+
+    async fn hears(&mut self) -> (HubId, String) {
+        match self.event().await {
+            BridgeEvent::Received { from, frame } => (from, String::from_utf8(frame).unwrap()),
+            other @ (BridgeEvent::Up | BridgeEvent::Down) => {
+                panic!("{other:?} at {}: {:?}", self.id, self.bridge.view())
+            }
+        }
+    }
+
+    fn says(&mut self, to: Option<HubId>, words: &str) {
+        self.bridge.push(to, |out| out.extend_from_slice(words.as_bytes()));
+        self.bridge.flush();
+    }
+}
+
+/// Two hubs, each way, by both kinds of channel.
+async fn hear_each_other(a: &mut Hub, b: &mut Hub) {
+    for (to, words) in [(None, "to all"), (Some(b.id), "to b")] {
+        a.says(to, words);
+        assert_eq!(b.hears().await, (a.id, words.to_owned()));
+    }
+    for (to, words) in [(None, "back to all"), (Some(a.id), "to a")] {
+        b.says(to, words);
+        assert_eq!(a.hears().await, (b.id, words.to_owned()));
+    }
+}
+
+/// Waits until something holds that no event tells of.
+async fn until(what: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !what() {
+        assert!(begin.elapsed() < DEADLINE, "it never held");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn frames_reach_everyone_or_one_hub_and_never_their_sender() {
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let mut a = Hub::up(1, &redis.url()).await;
+        let mut b = Hub::up(2, &redis.url()).await;
+        let mut c = Hub::up(3, &redis.url()).await;
+        a.bridge.push(None, |out| out.extend_from_slice(b"one"));
+        a.bridge.push(Some(b.id), |out| out.extend_from_slice(b"secret"));
+        a.bridge.push(None, |out| out.extend_from_slice(b" two"));
+        a.bridge.flush();
+        assert!(a.bridge.queued_bytes() > 0);
+        assert_eq!(c.hears().await, (a.id, "one two".to_owned()));
+        let mut heard = [b.hears().await.1, b.hears().await.1];
+        heard.sort();
+        assert_eq!(heard, ["one two", "secret"]);
+        c.says(None, "mine");
+        assert_eq!(a.hears().await, (c.id, "mine".to_owned()));
+        until(|| a.bridge.queued_bytes() == 0 && a.bridge.view().published == 2).await;
+        let view = a.bridge.view();
+        assert_eq!((view.received, view.refused, view.lost, view.errors, view.reconnects), (1, 0, 0, 0, 0));
+        assert!(view.bytes_out > 0 && view.bytes_in > 0 && view.last_error.is_none());
+        assert_eq!(view.address, redis.url());
+    });
+}
+
+#[test]
+fn frames_of_strangers_are_refused_and_counted() {
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let mut a = Hub::up(1, &redis.url()).await;
+        let mut b = Hub::up(2, &redis.url()).await;
+        let mut stranger = Hub::start(BridgeConfig { token: Some("another".into()), ..config(3, &redis.url()) });
+        stranger.comes_up().await;
+        let mut elsewhere = Hub::start(BridgeConfig { namespace: "other".to_owned(), ..config(4, &redis.url()) });
+        elsewhere.comes_up().await;
+        let before = a.bridge.view().refused;
+        stranger.says(Some(a.id), "let me in");
+        elsewhere.says(None, "hello");
+        for junk in ["", "PPB", "x".repeat(200).as_str()] {
+            let channel = format!("test:mesh.1:hub:{}", a.id);
+            _ = redis::cmd("PUBLISH").arg(channel).arg(junk).exec(&mut redis.admin());
+        }
+        until(|| a.bridge.view().refused >= before + 4).await;
+        hear_each_other(&mut a, &mut b).await;
+    });
+}
+
+#[test]
+fn a_killed_redis_is_noticed_and_its_return_too() {
+    on_a_runtime(async || {
+        let mut redis = RedisServer::start(&[]);
+        let mut a = Hub::up(1, &redis.url()).await;
+        let mut b = Hub::up(2, &redis.url()).await;
+        hear_each_other(&mut a, &mut b).await;
+        redis.kill();
+        a.goes_down().await;
+        b.goes_down().await;
+        a.says(None, "into the void");
+        assert_eq!(a.bridge.queued_bytes(), 0);
+        let failed = a.bridge.view().errors;
+        until(|| a.bridge.view().errors >= failed + 3).await;
+        redis.launch();
+        a.comes_up().await;
+        b.comes_up().await;
+        hear_each_other(&mut a, &mut b).await;
+        assert_eq!(a.bridge.view().reconnects, 1);
+    });
+}
+
+#[test]
+fn killed_clients_come_back() {
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let mut a = Hub::up(1, &redis.url()).await;
+        let mut b = Hub::up(2, &redis.url()).await;
+        for round in 1..=5 {
+            for kind in ["pubsub", "normal"] {
+                let _: i64 = redis.ask(&format!("CLIENT KILL TYPE {kind} SKIPME yes"));
+            }
+            a.goes_down().await;
+            b.goes_down().await;
+            a.comes_up().await;
+            b.comes_up().await;
+            hear_each_other(&mut a, &mut b).await;
+            assert_eq!(a.bridge.view().reconnects, round);
+        }
+    });
+}
+
+#[test]
+fn a_redis_that_stands_still_is_down_until_it_moves() {
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let mut a = Hub::up(1, &redis.url()).await;
+        let mut b = Hub::up(2, &redis.url()).await;
+        let begin = Instant::now();
+        redis.signal("STOP");
+        while a.bridge.queued_bytes() < BRIDGE_QUEUE_BYTES {
+            a.bridge.push(None, |out| out.resize(out.len() + 10_000, 0));
+        }
+        a.says(None, "no room");
+        assert_eq!(a.bridge.view().lost, 1);
+        a.goes_down().await;
+        b.goes_down().await;
+        assert!(begin.elapsed() < BRIDGE_PROBE * 5 / 2, "noticed after {:?}", begin.elapsed());
+        // Whoever tries meanwhile is not answered either.
+        let failed = a.bridge.view().errors;
+        until(|| a.bridge.view().errors > failed).await;
+        redis.signal("CONT");
+        a.comes_up().await;
+        b.comes_up().await;
+        hear_each_other(&mut a, &mut b).await;
+    });
+}
+
+#[test]
+fn many_frames_arrive_in_order() {
+    const FRAMES: u32 = 20_000;
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let mut a = Hub::up(1, &redis.url()).await;
+        let mut b = Hub::up(2, &redis.url()).await;
+        let to = b.id;
+        let send = async {
+            for n in 0..FRAMES {
+                a.bridge.push(if n % 2 == 0 { Some(to) } else { None }, |out| out.extend_from_slice(&n.to_le_bytes()));
+                a.bridge.flush();
+                // The bridge has its turn, and fewer are under way than it has pipelines: each flush is a frame.
+                tokio::task::yield_now().await;
+                until(|| a.bridge.queued_bytes() < 4 * 60).await;
+            }
+        };
+        let receive = async {
+            let mut next = [0, 1];
+            while next != [FRAMES, FRAMES + 1] {
+                let BridgeEvent::Received { frame, .. } = b.event().await else { panic!("{:?}", b.bridge.view()) };
+                for n in frame.chunks_exact(4).map(|n| u32::from_le_bytes(n.try_into().unwrap())) {
+                    let next = &mut next[n as usize % 2];
+                    assert_eq!(n, *next);
+                    *next += 2;
+                }
+            }
+        };
+        tokio::join!(send, receive);
+        assert_eq!(b.bridge.view().lost, 0);
+        assert!(b.bridge.view().received > u64::from(FRAMES / 2), "{:?}", b.bridge.view());
+        until(|| a.bridge.view().published == b.bridge.view().received).await;
+    });
+}
+
+#[test]
+fn one_large_flush_arrives_in_order() {
+    const ENVELOPES: u32 = 1_000;
+    const LEN: usize = 8 * 1024;
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let mut a = Hub::up(1, &redis.url()).await;
+        let mut b = Hub::up(2, &redis.url()).await;
+        // Many pipelines, begun in one turn.
+        for n in 0..ENVELOPES {
+            a.bridge.push(None, |out| {
+                out.extend_from_slice(&n.to_le_bytes());
+                out.resize(out.len() + LEN - 4, 0);
+            });
+        }
+        a.bridge.flush();
+        let mut next = 0;
+        while next < ENVELOPES {
+            let BridgeEvent::Received { frame, .. } = b.event().await else { panic!("{:?}", b.bridge.view()) };
+            for envelope in frame.chunks_exact(LEN) {
+                assert_eq!(envelope[..4], next.to_le_bytes());
+                next += 1;
+            }
+        }
+        assert_eq!(b.bridge.view().lost, 0);
+    });
+}
+
+#[test]
+fn a_mesh_that_does_not_read_loses_frames_and_nothing_else() {
+    const FRAMES: usize = 1_400;
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let mut a = Hub::up(1, &redis.url()).await;
+        let mut b = Hub::up(2, &redis.url()).await;
+        for _ in 0..FRAMES {
+            a.bridge.push(Some(b.id), |out| out.resize(out.len() + BRIDGE_FRAME_BYTES, 0));
+            a.bridge.flush();
+            until(|| a.bridge.queued_bytes() < BRIDGE_QUEUE_BYTES / 2).await;
+        }
+        until(|| a.bridge.view().published >= FRAMES as u64).await;
+        let mut heard = 0;
+        loop {
+            // It may be lost as well while there is no room.
+            a.says(Some(b.id), "last");
+            if b.hears().await.1.ends_with("last") {
+                break;
+            }
+            heard += 1;
+        }
+        let view = b.bridge.view();
+        assert!(view.lost > 0 && heard > 64 && heard < FRAMES, "heard {heard}: {view:?}");
+        assert_eq!((view.reconnects, view.errors), (0, 0));
+        let begin = Instant::now();
+        while begin.elapsed() < BRIDGE_PROBE * 2 {
+            tokio::select! {
+                event = b.events.recv() => assert!(matches!(event, Some(BridgeEvent::Received { .. })), "{event:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        until(|| a.bridge.queued_bytes() == 0).await;
+    });
+}
+
+#[test]
+fn a_password_and_an_acl_user_open_and_a_wrong_one_does_not() {
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let rights = "resetchannels &test:mesh.1:* -@all +hello +publish +subscribe";
+        let _: String = redis.ask(&format!("ACL SETUSER bridge on >se:cr@t {rights}"));
+        let at = |user: &str| format!("redis://{user}@127.0.0.1:{}", redis.port);
+        let mut a = Hub::up(1, &at("bridge:se%3Acr%40t")).await;
+        let mut b = Hub::up(2, &at("bridge:se%3Acr%40t")).await;
+        hear_each_other(&mut a, &mut b).await;
+        assert_eq!(a.bridge.view().address, redis.url());
+
+        let mut wrong = Hub::start(config(3, &at("bridge:wrong")));
+        until(|| wrong.bridge.view().errors >= 2).await;
+        let view = wrong.bridge.view();
+        assert!(!view.connected && wrong.events.try_recv().is_err());
+        assert!(view.last_error.as_deref().is_some_and(|error| error.contains("WRONGPASS")), "{view:?}");
+        let _: String = redis.ask("ACL SETUSER bridge >wrong");
+        wrong.comes_up().await;
+
+        // Rights that do not reach: of another namespace.
+        let other = Hub::start(BridgeConfig { namespace: "other".to_owned(), ..config(4, &at("bridge:wrong")) });
+        until(|| other.bridge.view().errors >= 2).await;
+        let view = other.bridge.view();
+        assert!(view.last_error.as_deref().is_some_and(|error| error.contains("no permissions")), "{view:?}");
+
+        // Rights that only let it hear: what it publishes does not come back.
+        let _: String = redis.ask("ACL SETUSER mute on >secret resetchannels &test:mesh.1:* -@all +hello +subscribe");
+        let mute = Hub::start(config(6, &at("mute:secret")));
+        until(|| mute.bridge.view().errors >= 2).await;
+        assert!(!mute.bridge.view().connected && mute.events.is_empty());
+
+        let _: String = redis.ask("CONFIG SET requirepass hunter2");
+        let mut plain = Hub::up(5, &format!("redis://:hunter2@127.0.0.1:{}/3", redis.port)).await;
+        hear_each_other(&mut a, &mut plain).await;
+    });
+}
+
+#[test]
+fn tls_is_verified_against_the_roots_that_are_given() {
+    on_a_runtime(async || {
+        let mut redis = RedisServer::prepare(&[
+            "--port",
+            "0",
+            "--tls-port",
+            "{port}",
+            "--tls-cert-file",
+            "{dir}/cert.pem",
+            "--tls-key-file",
+            "{dir}/key.pem",
+            "--tls-ca-cert-file",
+            "{dir}/cert.pem",
+            "--tls-auth-clients",
+            "no",
+        ]);
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        fs::write(redis.dir.join("cert.pem"), made.cert.pem()).unwrap();
+        fs::write(redis.dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        redis.launch();
+        let url = format!("rediss://localhost:{}", redis.port);
+        let roots: Arc<[u8]> = made.cert.pem().into_bytes().into();
+        let trusting = |n| BridgeConfig { extra_roots: Some(Arc::clone(&roots)), ..config(n, &url) };
+        let (mut a, mut b) = (Hub::start(trusting(1)), Hub::start(trusting(2)));
+        a.comes_up().await;
+        b.comes_up().await;
+        hear_each_other(&mut a, &mut b).await;
+
+        let doubting = Hub::start(config(3, &url));
+        until(|| doubting.bridge.view().errors >= 2).await;
+        let view = doubting.bridge.view();
+        assert!(view.last_error.as_deref().is_some_and(|error| error.contains("certificate")), "{view:?}");
+    });
+}
+
+#[test]
+fn a_cluster_shards_the_channels_and_a_lost_node_comes_back() {
+    on_a_runtime(async || {
+        let mut nodes = cluster();
+        let rights = "resetchannels &test:mesh.1:* -@all +hello +cluster|slots +spublish +ssubscribe";
+        for node in &nodes {
+            let _: String = node.ask(&format!("ACL SETUSER bridge on >secret {rights}"));
+        }
+        let url = format!("redis+cluster://bridge:secret@127.0.0.1:{},127.0.0.1:{}", nodes[0].port, nodes[1].port);
+        let mut hubs = Vec::new();
+        for n in 1..=6 {
+            hubs.push(Hub::up(n, &url).await);
+        }
+        let shard_channels: Vec<Vec<String>> = nodes.iter().map(|node| node.ask("PUBSUB SHARDCHANNELS")).collect();
+        assert!(shard_channels.iter().all(|channels| !channels.is_empty()), "{shard_channels:?}");
+        let (first, others) = hubs.split_first_mut().unwrap();
+        first.says(None, "to all");
+        for other in others {
+            assert_eq!(other.hears().await, (first.id, "to all".to_owned()));
+            first.says(Some(other.id), "to one");
+            assert_eq!(other.hears().await, (first.id, "to one".to_owned()));
+        }
+
+        let at = shard_channels.iter().position(|channels| channels.iter().any(|name| name.ends_with("presence")));
+        let node = &mut nodes[at.unwrap()];
+        node.kill();
+        for hub in &mut hubs {
+            hub.goes_down().await;
+        }
+        node.launch();
+        let _: String = node.ask(&format!("ACL SETUSER bridge on >secret {rights}"));
+        for hub in &mut hubs {
+            hub.comes_up().await;
+        }
+        let (a, b) = hubs.split_at_mut(1);
+        hear_each_other(&mut a[0], &mut b[0]).await;
+    });
+}
+
+#[test]
+fn a_dropped_bridge_leaves_nothing_behind() {
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let hub = Hub::up(1, &redis.url()).await;
+        assert_eq!(redis.ask::<Vec<String>>("PUBSUB CHANNELS *").len(), 2);
+        drop(hub);
+        until(|| redis.ask::<Vec<String>>("PUBSUB CHANNELS *").is_empty()).await;
+    });
+}
+
+#[test]
+fn a_url_that_is_none_is_said_and_nothing_more() {
+    on_a_runtime(async || {
+        let config = config(1, "redis://u:hunter2@h:port");
+        assert!(config.check().is_err_and(|error| !error.contains("hunter2")));
+        assert!(!format!("{config:?}").contains("hunter2"));
+        let view = Hub::start(config).bridge.view();
+        assert!(!view.connected && view.last_error.is_some());
+    });
+}

@@ -1,0 +1,141 @@
+//! Real redis-servers, each on a port of its own, killed when dropped.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use redis::{Connection, FromRedisValue};
+
+/// Whether tests with Redis can run. They fail where it is not installed, and nobody said to skip them.
+pub(super) fn is_installed() -> bool {
+    if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok() {
+        return true;
+    }
+    assert!(
+        std::env::var_os("SKIP_REDIS_TESTS").is_some(),
+        "redis-server is not on PATH: install it (Debian: redis-server), or set SKIP_REDIS_TESTS=1 to go without"
+    );
+    false
+}
+
+pub(super) struct RedisServer {
+    pub(super) port: u16,
+    pub(super) dir: PathBuf,
+    args: Vec<String>,
+    process: Option<(Child, BufReader<ChildStdout>)>,
+}
+
+impl RedisServer {
+    /// Starts one with these options more, and waits until it accepts connections. `{dir}` and `{port}` in them are its own.
+    pub(super) fn start(options: &[&str]) -> Self {
+        let mut server = Self::prepare(options);
+        server.launch();
+        server
+    }
+
+    /// One that is not running.
+    pub(super) fn prepare(options: &[&str]) -> Self {
+        let port = free_port();
+        // Beside the test's own binary: target/<profile>/deps/<binary>.
+        let exe = std::env::current_exe().unwrap();
+        let dir = exe.ancestors().nth(3).unwrap().join(format!("tmp/redis-{port}"));
+        _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        let mut args: Vec<String> = Vec::new();
+        if !options.contains(&"--tls-port") {
+            args.extend(["--port".to_owned(), port.to_string()]);
+        }
+        for arg in ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "{dir}"].iter().chain(options) {
+            args.push(arg.replace("{dir}", &dir.display().to_string()).replace("{port}", &port.to_string()));
+        }
+        Self { port, dir, args, process: None }
+    }
+
+    /// Starts it, again or for the first time, on the same port.
+    pub(super) fn launch(&mut self) {
+        let mut child = Command::new("redis-server").args(&self.args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stdout.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("Ready to accept connections") {
+            assert_ne!(log.read_line(&mut said).unwrap(), 0, "redis-server ended: {said}");
+        }
+        self.process = Some((child, log));
+    }
+
+    /// kill -9.
+    pub(super) fn kill(&mut self) {
+        if let Some((mut child, _)) = self.process.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Sends it a signal, by name.
+    pub(super) fn signal(&self, name: &str) {
+        let pid = self.process.as_ref().unwrap().0.id();
+        assert!(Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap().success());
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// A client of its own, to do as an administrator does.
+    pub(super) fn admin(&self) -> Connection {
+        redis::Client::open(self.url()).unwrap().get_connection().unwrap()
+    }
+
+    /// The answer to one command of an administrator.
+    pub(super) fn ask<T: FromRedisValue>(&self, command: &str) -> T {
+        let mut words = command.split(' ');
+        let mut cmd = redis::cmd(words.next().unwrap());
+        for word in words {
+            cmd.arg(word);
+        }
+        cmd.query(&mut self.admin()).unwrap()
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+        _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A port that nobody has, nor the one 10,000 above it, where a node of a cluster talks to others. Both are below those that
+/// the kernel gives to clients, so that none takes it while the server is down.
+fn free_port() -> u16 {
+    let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    loop {
+        let port = 12_000 + (getrandom::u32().unwrap() % 10_000) as u16;
+        if is_free(port) && is_free(port + 10_000) {
+            return port;
+        }
+    }
+}
+
+/// Three nodes that share the slots.
+pub(super) fn cluster() -> [RedisServer; 3] {
+    let nodes = [(); 3].map(|()| {
+        RedisServer::start(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "1000",
+            "--cluster-require-full-coverage",
+            "no",
+        ])
+    });
+    let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
+    let made = Command::new("redis-cli")
+        .args(["--cluster", "create"])
+        .args(addresses)
+        .args(["--cluster-replicas", "0", "--cluster-yes"])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+    nodes
+}

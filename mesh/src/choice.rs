@@ -1,0 +1,154 @@
+//! Whether a link that has just said who it is to stays. Both ends decide by the same rules, so that they decide alike.
+
+use proto::envelope::{Hello, VERSION};
+use proto::{HubId, HubIncarnation, LinkId};
+
+use crate::stats::LinkEnd;
+
+/// What a hub knows of itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Own<'a> {
+    pub(crate) hub: HubId,
+    pub(crate) incarnation: HubIncarnation,
+    pub(crate) namespace: &'a str,
+}
+
+/// A link to the same hub that is ready.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Present {
+    pub(crate) link: LinkId,
+    /// Whether this hub dialed it.
+    pub(crate) dialed: bool,
+    /// The life in which the other hub said hello on it.
+    pub(crate) incarnation: HubIncarnation,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Choice {
+    /// The new one is used.
+    Take,
+    /// The new one is used, and this one goes.
+    Replace(LinkId),
+    /// The new one goes.
+    Refuse(LinkEnd),
+}
+
+/// Whether the other side of a link may be linked to at all. `expected`: who it said it was when it came.
+pub(crate) fn greet(own: Own<'_>, hello: &Hello, expected: Option<HubId>) -> Result<(), LinkEnd> {
+    if hello.version != VERSION {
+        Err(LinkEnd::WrongVersion)
+    } else if hello.namespace != own.namespace {
+        Err(LinkEnd::WrongNamespace)
+    } else if hello.hub == own.hub && hello.incarnation == own.incarnation {
+        Err(LinkEnd::SelfLink)
+    } else if hello.hub == own.hub {
+        Err(LinkEnd::SameId)
+    } else if expected.is_some_and(|expected| expected != hello.hub) {
+        Err(LinkEnd::WrongHub)
+    } else {
+        Ok(())
+    }
+}
+
+/// Of two links between two hubs, the one dialed by the hub with the smaller id stays. Asked by the dialer (`dialed`) when it
+/// has heard the other's hello, and by the acceptor when the dialer has said that it is ready.
+pub(crate) fn settle(own: HubId, hello: &Hello, dialed: bool, present: Option<Present>) -> Choice {
+    let Some(present) = present else { return Choice::Take };
+    // Said hello in another life: that one is dead, though its socket does not know yet.
+    if present.incarnation < hello.incarnation {
+        return Choice::Replace(present.link);
+    }
+    match (present.dialed, dialed) {
+        // It works for all that is known here.
+        (true, true) => Choice::Refuse(LinkEnd::Double),
+        // The dialer had none, or it would not have said that it is ready.
+        (false, false) => Choice::Replace(present.link),
+        (true, false) | (false, true) => {
+            let by_smaller = dialed == (own < hello.hub);
+            if by_smaller { Choice::Replace(present.link) } else { Choice::Refuse(LinkEnd::Double) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::PeerId;
+
+    use super::*;
+
+    const SMALL: HubId = HubId(PeerId::from_bytes([1; 20]));
+    const LARGE: HubId = HubId(PeerId::from_bytes([2; 20]));
+    const LIFE: HubIncarnation = HubIncarnation(5);
+
+    fn hello(hub: HubId) -> Hello {
+        Hello { version: VERSION, hub, incarnation: LIFE, namespace: "mesh".into() }
+    }
+
+    fn greeted(change: impl FnOnce(&mut Hello)) -> Result<(), LinkEnd> {
+        let mut hello = hello(LARGE);
+        change(&mut hello);
+        let own = Own { hub: SMALL, incarnation: LIFE, namespace: "mesh" };
+        greet(own, &hello, Some(LARGE))
+    }
+
+    #[test]
+    fn a_hub_of_the_same_mesh_is_greeted() {
+        assert_eq!(greeted(|_| ()), Ok(()));
+    }
+
+    #[test]
+    fn who_cannot_be_linked_to_is_told_why() {
+        assert_eq!(greeted(|hello| hello.version = 2), Err(LinkEnd::WrongVersion));
+        assert_eq!(greeted(|hello| hello.namespace = "other".into()), Err(LinkEnd::WrongNamespace));
+        assert_eq!(greeted(|hello| hello.hub = SMALL), Err(LinkEnd::SelfLink));
+        assert_eq!(greeted(|hello| hello.hub = HubId(PeerId::from_bytes([3; 20]))), Err(LinkEnd::WrongHub));
+        let same_id = |hello: &mut Hello| (hello.hub, hello.incarnation) = (SMALL, HubIncarnation(6));
+        assert_eq!(greeted(same_id), Err(LinkEnd::SameId));
+    }
+
+    fn settled(own: HubId, other: HubId, dialed: bool, present: Option<bool>) -> Choice {
+        let present = present.map(|dialed| Present { link: LinkId(1), dialed, incarnation: LIFE });
+        settle(own, &hello(other), dialed, present)
+    }
+
+    #[test]
+    fn the_only_link_is_taken() {
+        for dialed in [true, false] {
+            assert_eq!(settled(SMALL, LARGE, dialed, None), Choice::Take);
+        }
+    }
+
+    #[test]
+    fn of_two_the_one_dialed_by_the_smaller_id_stays_at_both_ends() {
+        let (replace, refuse) = (Choice::Replace(LinkId(1)), Choice::Refuse(LinkEnd::Double));
+        // The link that the small one dialed is new.
+        assert_eq!(settled(SMALL, LARGE, true, Some(false)), replace);
+        assert_eq!(settled(LARGE, SMALL, false, Some(true)), replace);
+        // The link that the large one dialed is new.
+        assert_eq!(settled(LARGE, SMALL, true, Some(false)), refuse);
+        assert_eq!(settled(SMALL, LARGE, false, Some(true)), refuse);
+    }
+
+    #[test]
+    fn who_has_dialed_does_not_take_a_second() {
+        assert_eq!(settled(SMALL, LARGE, true, Some(true)), Choice::Refuse(LinkEnd::Double));
+        assert_eq!(settled(LARGE, SMALL, true, Some(true)), Choice::Refuse(LinkEnd::Double));
+    }
+
+    #[test]
+    fn who_dials_again_has_lost_the_first() {
+        assert_eq!(settled(SMALL, LARGE, false, Some(false)), Choice::Replace(LinkId(1)));
+        assert_eq!(settled(LARGE, SMALL, false, Some(false)), Choice::Replace(LinkId(1)));
+    }
+
+    #[test]
+    fn a_link_of_an_earlier_life_is_replaced() {
+        for (own, other) in [(SMALL, LARGE), (LARGE, SMALL)] {
+            for (dialed, present) in [(true, true), (true, false), (false, true), (false, false)] {
+                let present = Present { link: LinkId(1), dialed: present, incarnation: HubIncarnation(4) };
+                assert_eq!(settle(own, &hello(other), dialed, Some(present)), Choice::Replace(LinkId(1)));
+            }
+        }
+    }
+}

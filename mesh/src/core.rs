@@ -1,0 +1,255 @@
+//! The mesh's state, and everything that happens to it. Nothing here waits.
+//!
+//! [`inbound`] is what comes over links, [`hello`] how they begin, [`outbound`] what goes over them, [`ending`] how they end,
+//! [`post`] what goes to shards, [`dials`] whom to dial and [`time`] what is due. Here is the rest: the relay.
+
+mod dials;
+mod ending;
+mod hello;
+mod inbound;
+mod outbound;
+mod post;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proto::limits::{LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, MAX_LINKS, READ_BUFFER_BYTES};
+use proto::ws::Decoder;
+use proto::{HubId, HubIncarnation, Letter, LinkId, MeshEvent, Now, Relay, RelayInput, RelayOutput};
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use crate::bridge::{Bridge, BridgeEvent};
+use crate::dial::{TargetId, Targets};
+use crate::link::{Link, Phase};
+use crate::queue::LinkQueue;
+use crate::runtime::MeshConfig;
+use crate::stats::{LinkStats, MeshReading};
+use outbound::Pressure;
+use post::Outbox;
+
+pub(crate) struct Core {
+    own: HubId,
+    namespace: String,
+    relay: Relay,
+    clock: Arc<dyn Fn() -> Now + Send + Sync>,
+    /// Longest message of a link, and of one of the seed's kind.
+    max_message: usize,
+    max_text: usize,
+    links: BTreeMap<LinkId, Link>,
+    last_link: u64,
+    targets: Targets,
+    /// What the relay is to be told when its outputs have been drained.
+    followups: VecDeque<RelayInput<'static>>,
+    outboxes: Vec<Outbox>,
+    flusher: Option<Waker>,
+    stalled: bool,
+    parked: Vec<LinkId>,
+    bridge: Option<Bridge>,
+    bridge_pressure: Pressure,
+    /// Silence is counted from here at the earliest: before, the mesh itself was not listening.
+    listening_since: Duration,
+    last_tick: Duration,
+    /// Nothing is judged by the time before this.
+    judge_from: Duration,
+    /// What the timer waits for, and how it is told that this is too late.
+    armed: Option<Duration>,
+    timer: Rc<Notify>,
+    ending: bool,
+    read_buffer: Vec<u8>,
+    stats: LinkStats,
+}
+
+/// A socket that is to be a link.
+pub(crate) struct Adopted {
+    pub(crate) address: SocketAddr,
+    /// What was dialed; `None` for one that was accepted.
+    pub(crate) target: Option<(TargetId, String)>,
+    /// Who it is said to be.
+    pub(crate) hub: Option<HubId>,
+    pub(crate) legacy: bool,
+    pub(crate) leftover: Bytes,
+}
+
+impl Core {
+    pub(crate) fn new(config: &MeshConfig, shards: usize, bridge: Option<Bridge>) -> Self {
+        let now = (config.clock)();
+        Self {
+            own: config.relay.hub,
+            namespace: config.relay.namespace.clone(),
+            relay: Relay::new(config.relay.clone(), now),
+            clock: Arc::clone(&config.clock),
+            max_message: LINK_MESSAGE_BYTES.max(Self::room_for(config.max_message_bytes)),
+            max_text: Self::room_for(config.max_message_bytes),
+            links: BTreeMap::new(),
+            last_link: 0,
+            targets: Targets::new(&config.bootstrap, &config.legacy),
+            followups: VecDeque::new(),
+            outboxes: (0..shards).map(|_| Outbox::default()).collect(),
+            flusher: None,
+            stalled: false,
+            parked: Vec::new(),
+            bridge,
+            bridge_pressure: Pressure::default(),
+            listening_since: now.at,
+            last_tick: now.at,
+            judge_from: now.at,
+            armed: None,
+            timer: Rc::new(Notify::new()),
+            ending: false,
+            read_buffer: vec![0; READ_BUFFER_BYTES],
+            stats: LinkStats::default(),
+        }
+    }
+
+    fn room_for(message: usize) -> usize {
+        message.saturating_add(proto::limits::LINK_FRAME_BYTES + proto::limits::ENVELOPE_ROOM)
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        (self.clock)()
+    }
+
+    pub(crate) fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.links.get_mut(&id)
+    }
+
+    /// Takes in a socket. Its task is to be run under the id. `None`: there is no place for it.
+    pub(crate) fn adopt(&mut self, adopted: Adopted) -> Option<LinkId> {
+        let Adopted { address, target, hub, legacy, leftover } = adopted;
+        if self.links.len() >= MAX_LINKS || self.ending {
+            self.stats.refused += 1;
+            warn!(%address, "link_refused: there is no place");
+            return None;
+        }
+        let now = self.now();
+        self.last_link += 1;
+        let id = LinkId(self.last_link);
+        let dialed = target.is_some();
+        self.links.insert(
+            id,
+            Link {
+                hub,
+                incarnation: HubIncarnation::default(),
+                address,
+                target,
+                legacy,
+                phase: Phase::Greeting,
+                up: false,
+                was_ready: false,
+                end: None,
+                why: String::new(),
+                other_done: false,
+                queue: LinkQueue::new(dialed),
+                decoder: Decoder::new(if legacy { self.max_text } else { self.max_message }),
+                replay: !leftover.is_empty(),
+                partial: leftover.into(),
+                waker: None,
+                parked: false,
+                last_heard: now.at,
+                last_progress: now.at,
+                next_ping: now.at + LINK_PING_INTERVAL,
+                rtt: None,
+                saturated: false,
+                backlog: false,
+                since: now.at,
+                deadline: Some(now.at + LINK_HELLO_TIMEOUT),
+            },
+        );
+        self.begin(id, now);
+        self.turn_ends(now);
+        Some(id)
+    }
+
+    fn input(&mut self, input: RelayInput<'_>, now: Now) {
+        self.relay.handle_input(input, now);
+        self.settle(now);
+    }
+
+    /// Does what the relay says, tells it what came of that, and so on until there is nothing more.
+    fn settle(&mut self, now: Now) {
+        loop {
+            while let Some(output) = self.relay.poll_output() {
+                self.carry_out(output, now);
+            }
+            let Some(followup) = self.followups.pop_front() else { break };
+            self.relay.handle_input(followup, now);
+        }
+    }
+
+    /// To be called when all that came together has been taken in.
+    fn turn_ends(&mut self, now: Now) {
+        self.settle(now);
+        self.judge(now);
+    }
+
+    fn carry_out(&mut self, output: RelayOutput, now: Now) {
+        match output {
+            RelayOutput::Send { to, envelope } => self.send(to, &envelope, now),
+            RelayOutput::SendText { link, text } => self.send_text(link, &text, now),
+            RelayOutput::Backlog { way } => self.backlog(way),
+            RelayOutput::Letter { to, letter } => self.post(to, letter),
+            RelayOutput::Event(event) => log(event),
+        }
+    }
+
+    /// Post from the shards.
+    pub(crate) fn letters(&mut self, letters: Vec<Letter>) {
+        let now = self.now();
+        for letter in letters {
+            self.input(RelayInput::Letter(letter), now);
+        }
+        self.turn_ends(now);
+    }
+
+    /// What the bridge says.
+    pub(crate) fn bridged(&mut self, event: BridgeEvent) {
+        let now = self.now();
+        match event {
+            BridgeEvent::Up => self.input(RelayInput::BridgeUp, now),
+            BridgeEvent::Down => self.input(RelayInput::BridgeDown, now),
+            BridgeEvent::Received { from, frame } => self.heard_over_bridge(from, &frame, now),
+        }
+        self.turn_ends(now);
+    }
+
+    /// The hub begins to go away.
+    pub(crate) fn draining(&mut self) {
+        let now = self.now();
+        self.input(RelayInput::Draining, now);
+        self.turn_ends(now);
+    }
+
+    /// The mesh as it is.
+    pub(crate) fn reading(&mut self, busy_micros: u64) -> MeshReading {
+        let now = self.now();
+        self.stats.queued_bytes = self.links.values().map(|link| link.queue.len_bytes() as u64).sum();
+        MeshReading {
+            relay: self.relay.stats(now).clone(),
+            hubs: self.relay.hubs(now),
+            links: self.links.iter().map(|(id, link)| link.view(*id)).collect(),
+            dials: self.targets.views(),
+            io: self.stats.clone(),
+            bridge: self.bridge.as_ref().map(Bridge::view),
+            busy_micros,
+        }
+    }
+}
+
+fn log(event: MeshEvent) {
+    match event {
+        MeshEvent::HubFound(hub) => info!(%hub, "hub_found"),
+        MeshEvent::HubLost(hub, peers) => info!(%hub, peers, "hub_lost"),
+        MeshEvent::HubLeft(hub, peers) => info!(%hub, peers, "hub_left"),
+        MeshEvent::SameId => warn!("hub_id_taken: another hub uses this hub's id"),
+        MeshEvent::Repaired(hub) => tracing::debug!(%hub, "hub_repaired"),
+    }
+}

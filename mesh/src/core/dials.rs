@@ -1,0 +1,82 @@
+//! Whom to dial.
+
+use std::collections::BTreeSet;
+use std::hash::Hasher;
+use std::net::SocketAddr;
+
+use proto::{HubId, LinkId, PeerId};
+use siphasher::sip128::{Hasher128, SipHasher13};
+use tracing::{debug, warn};
+
+use super::ending::chance;
+use super::{Adopted, Core};
+use crate::dial::{DialError, Dialed, Known, Plan};
+use crate::stream::Stream;
+
+impl Core {
+    /// Takes out what is to be dialed by now.
+    pub(crate) fn due_dials(&mut self) -> Vec<Plan> {
+        if self.ending {
+            return Vec::new();
+        }
+        let now = self.now();
+        let hubs = self.relay.hubs(now);
+        let wanted = hubs.iter().filter(|hub| hub.live && !hub.draining && hub.link.is_none());
+        let wanted = wanted.filter_map(|hub| hub.advertise.as_deref().map(|url| (hub.hub, url)));
+        self.targets.advertised(self.own, wanted, now);
+        self.targets.learn(Known {
+            linked: self.links.values().filter(|link| link.is_ready()).filter_map(|link| link.hub).collect(),
+            draining: hubs.iter().filter(|hub| hub.draining).map(|hub| hub.hub).collect(),
+        });
+        let plans = self.targets.due(now);
+        self.stats.dial_attempts += plans.len() as u64;
+        plans
+    }
+
+    /// What MESH_DNS says.
+    pub(crate) fn resolved(&mut self, name: &str, tls: bool, addresses: &BTreeSet<SocketAddr>) {
+        let now = self.now();
+        self.targets.resolved(name, tls, addresses, now);
+    }
+
+    /// What came of a dial. A socket is a link then, whose task is to be run.
+    pub(crate) fn dialed(&mut self, plan: Plan, result: Result<Dialed, DialError>) -> Option<(LinkId, Stream)> {
+        let now = self.now();
+        let url = plan.shown();
+        match result {
+            Ok(Dialed { stream, leftover, address }) => {
+                let hub = plan.legacy.then(|| hub_at(&url));
+                let target = plan.target.clone();
+                let adopted = Adopted { address, target: Some((plan.target, url)), hub, legacy: plan.legacy, leftover };
+                let Some(link) = self.adopt(adopted) else {
+                    self.targets.failed(&target, "there is no place for another link", now, chance());
+                    return None;
+                };
+                if self.links.contains_key(&link) {
+                    self.targets.dialed(&target, link);
+                }
+                Some((link, stream))
+            }
+            Err(error) => {
+                self.stats.dial_failures += 1;
+                if self.targets.failed(&plan.target, &error.to_string(), now, chance()) {
+                    warn!(url, %error, "dial_failed");
+                } else {
+                    debug!(url, %error, "dial_failed");
+                }
+                None
+            }
+        }
+    }
+}
+
+/// The id of a hub of the seed's kind that was dialed: its protocol does not tell. The same for all who dial that address.
+fn hub_at(url: &str) -> HubId {
+    let mut bytes = [0; 20];
+    for (part, key) in bytes.chunks_mut(16).zip(0..) {
+        let mut hasher = SipHasher13::new_with_keys(key, 0);
+        hasher.write(url.as_bytes());
+        part.copy_from_slice(&hasher.finish128().as_bytes()[..part.len()]);
+    }
+    HubId(PeerId::from_bytes(bytes))
+}

@@ -1,0 +1,119 @@
+//! How a link ends.
+
+use proto::limits::CLOSE_LINGER;
+use proto::{LinkId, Now, RelayInput};
+use tracing::{debug, info, warn};
+
+use super::Core;
+use crate::link::Phase;
+use crate::stats::LinkEnd;
+
+impl Core {
+    /// Ends a link: with a word to the other side where the socket may take one.
+    pub(super) fn close(&mut self, id: LinkId, end: LinkEnd, now: Now) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.end.get_or_insert(end);
+        match end.close_code() {
+            Some(code) if !link.is_ending() => link.queue.close(code, end.reason()),
+            Some(_) => {}
+            None => return self.remove(id, now),
+        }
+        self.closing(id, now);
+    }
+
+    /// Nothing more is heard of it; what waits is written.
+    pub(super) fn closing(&mut self, id: LinkId, now: Now) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.phase = Phase::Closing;
+        link.deadline = Some(now.at + CLOSE_LINGER);
+        link.partial = Vec::new();
+        link.wake();
+        self.down(id);
+    }
+
+    /// Ends a link that another has replaced, or whose hub ends: what is under way on it still counts.
+    pub(super) fn retire(&mut self, id: LinkId, end: LinkEnd, now: Now) {
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.is_ready()) else { return };
+        link.end.get_or_insert(end);
+        link.queue.close(end.close_code().unwrap_or(1000), end.reason());
+        link.phase = Phase::Retiring;
+        link.deadline = Some(now.at + CLOSE_LINGER);
+        link.wake();
+    }
+
+    /// The relay hears of a link's end once, and only of a link it knows.
+    fn down(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(&id)
+            && std::mem::take(&mut link.up)
+        {
+            self.followups.push_back(RelayInput::LinkDown { link: id });
+        }
+    }
+
+    /// The socket has ended or failed.
+    pub(crate) fn lost(&mut self, id: LinkId) {
+        let now = self.now();
+        if let Some(link) = self.links.get_mut(&id) {
+            link.end.get_or_insert(LinkEnd::Lost);
+            self.remove(id, now);
+            self.turn_ends(now);
+        }
+    }
+
+    /// Lets go of a link. Its task closes the socket.
+    pub(super) fn remove(&mut self, id: LinkId, now: Now) {
+        self.down(id);
+        let Some(link) = self.links.remove(&id) else { return };
+        link.wake();
+        let end = link.end.unwrap_or(LinkEnd::Lost);
+        self.stats.ended[end as usize] += 1;
+        let aloud = match &link.target {
+            Some((target, _)) => {
+                let lived = now.at.saturating_sub(link.since);
+                self.targets.ended(target, end, &link.why, lived, now, chance())
+            }
+            None => end.wants_attention(),
+        };
+        if let Some(hub) = link.hub
+            && !self.links.values().any(|link| link.is_ready() && link.hub == Some(hub))
+        {
+            self.targets.lost(hub, now, chance());
+        }
+        let (hub, address) = (link.hub.map(tracing::field::display), link.address);
+        let (reason, said) = (end.label(), link.why.as_str());
+        if aloud {
+            warn!(hub, %address, reason, said, "link_down");
+        } else if link.was_ready {
+            info!(hub, %address, reason, said, "link_down");
+        } else {
+            debug!(hub, %address, reason, said, "link_down");
+        }
+    }
+
+    /// The hub ends: says so to all, and goes.
+    pub(crate) fn end(&mut self) {
+        let now = self.now();
+        self.ending = true;
+        self.input(RelayInput::Ending, now);
+        let ids: Vec<LinkId> = self.links.keys().copied().collect();
+        for id in ids {
+            if self.links.get(&id).is_some_and(|link| link.is_ready()) {
+                self.retire(id, LinkEnd::Ending, now);
+            } else {
+                self.close(id, LinkEnd::Ending, now);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Whether all has been said, and to all.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.links.is_empty() && !self.bridge_has_more()
+    }
+}
+
+/// Any number.
+pub(super) fn chance() -> u32 {
+    // Without a source of chance the pause is at its longest.
+    getrandom::u32().unwrap_or(u32::MAX)
+}

@@ -1,0 +1,131 @@
+//! How a link begins. Who dialed speaks first; the other answers; then it is for who dialed to say that it goes on.
+
+use proto::envelope::{Hello, VERSION};
+use proto::ws::Opcode;
+use proto::{Envelope, HubId, LinkId, Now, RelayInput};
+use tracing::info;
+
+use super::Core;
+use crate::choice::{self, Choice, Own, Present};
+use crate::link::Phase;
+use crate::stats::LinkEnd;
+
+impl Core {
+    pub(super) fn begin(&mut self, id: LinkId, now: Now) {
+        let Some(link) = self.links.get(&id) else { return };
+        let (dialed, legacy, hub) = (link.dialed(), link.legacy, link.hub);
+        match (legacy, hub) {
+            (true, Some(hub)) => {
+                // Of two accepted ones the older has been lost, or its hub would not dial again.
+                let older = (!dialed).then(|| self.present(hub, id)).flatten();
+                if let Some(older) = older.filter(|older| !older.dialed) {
+                    self.close(older.link, LinkEnd::Double, now);
+                }
+                self.ready(id, hub, now);
+            }
+            // Of a hub of the seed's kind that was dialed, the id is made of its address.
+            (true, None) => self.close(id, LinkEnd::WrongHub, now),
+            (false, _) if dialed => self.say_hello(id, now),
+            (false, _) => {}
+        }
+    }
+
+    fn own_hello(&self) -> Hello {
+        let (version, hub, incarnation) = (VERSION, self.own, self.relay.incarnation());
+        Hello { version, hub, incarnation, namespace: self.namespace.clone() }
+    }
+
+    fn say_hello(&mut self, id: LinkId, now: Now) {
+        let hello = Envelope::Hello(Box::new(self.own_hello()));
+        self.push(id, now, |queue| queue.push(|out| hello.encode(out)));
+    }
+
+    /// The other side's first envelope.
+    pub(super) fn greeted(&mut self, id: LinkId, envelope: Envelope, now: Now) {
+        let Envelope::Hello(hello) = envelope else {
+            return self.malformed(id, "the first envelope is not a hello", now);
+        };
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.incarnation = hello.incarnation;
+        let said = link.hub.replace(hello.hub);
+        let dialed = link.dialed();
+        let own = Own { hub: self.own, incarnation: self.relay.incarnation(), namespace: &self.namespace };
+        let verdict = choice::greet(own, &hello, said.filter(|_| !dialed));
+        if let Some((target, _)) = link.target.as_ref().filter(|_| verdict.is_ok()) {
+            self.targets.met(target, hello.hub);
+        }
+        match verdict {
+            Err(LinkEnd::SelfLink) if !dialed => {
+                // This end answers, so that the other end of the same hub, which dialed, hears itself too.
+                self.say_hello(id, now);
+                self.answered(id, hello);
+            }
+            Err(end) => self.close(id, end, now),
+            Ok(()) if dialed => match self.settled(id, &hello) {
+                Choice::Refuse(end) => self.close(id, end, now),
+                Choice::Take => self.go_on(id, hello.hub, now),
+                Choice::Replace(other) => {
+                    self.go_on(id, hello.hub, now);
+                    self.retire(other, LinkEnd::Double, now);
+                }
+            },
+            Ok(()) => {
+                self.say_hello(id, now);
+                self.answered(id, hello);
+            }
+        }
+    }
+
+    fn answered(&mut self, id: LinkId, hello: Box<Hello>) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.phase = Phase::Answered(hello);
+        }
+    }
+
+    fn go_on(&mut self, id: LinkId, hub: HubId, now: Now) {
+        self.push(id, now, |queue| queue.message(Opcode::Binary, &[]));
+        self.ready(id, hub, now);
+    }
+
+    /// Who dialed goes on.
+    pub(super) fn agreed(&mut self, id: LinkId, hello: &Hello, now: Now) {
+        match self.settled(id, hello) {
+            Choice::Refuse(end) => self.close(id, end, now),
+            Choice::Take => self.ready(id, hello.hub, now),
+            Choice::Replace(other) => {
+                self.ready(id, hello.hub, now);
+                self.retire(other, LinkEnd::Double, now);
+            }
+        }
+    }
+
+    fn settled(&self, id: LinkId, hello: &Hello) -> Choice {
+        let dialed = self.links.get(&id).is_some_and(|link| link.dialed());
+        choice::settle(self.own, hello, dialed, self.present(hello.hub, id))
+    }
+
+    /// Another link to a hub that is in use.
+    fn present(&self, hub: HubId, besides: LinkId) -> Option<Present> {
+        let mut ready =
+            self.links.iter().filter(|(id, link)| **id != besides && link.is_ready() && link.hub == Some(hub));
+        ready.next().map(|(id, link)| Present { link: *id, dialed: link.dialed(), incarnation: link.incarnation })
+    }
+
+    fn ready(&mut self, id: LinkId, hub: HubId, now: Now) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.phase = Phase::Ready;
+        link.deadline = None;
+        link.up = true;
+        link.was_ready = true;
+        let (legacy, dialed, address) = (link.legacy, link.dialed(), link.address);
+        if let Some((target, _)) = &link.target {
+            self.targets.met(target, hub);
+            self.targets.ready(target);
+        }
+        self.stats.opened += 1;
+        info!(%hub, %address, dialed, legacy, "link_up");
+        let up =
+            if legacy { RelayInput::LegacyUp { link: id, hub, dialed } } else { RelayInput::LinkUp { link: id, hub } };
+        self.input(up, now);
+    }
+}

@@ -1,0 +1,128 @@
+//! What goes over links: queued, then written together.
+
+use proto::limits::{LINK_QUEUE_CAP, LINK_QUEUE_HIGH, LINK_QUEUE_LOW};
+use proto::ws::Opcode;
+use proto::{Destination, Envelope, LinkId, Now, RelayInput, Way};
+
+use super::Core;
+use crate::link::Phase;
+use crate::queue::LinkQueue;
+use crate::stats::LinkEnd;
+
+/// How a way out that is not a link stands with the relay.
+#[derive(Debug, Default)]
+pub(super) struct Pressure {
+    saturated: bool,
+    backlog: bool,
+}
+
+impl Core {
+    pub(super) fn send(&mut self, to: Destination, envelope: &Envelope, now: Now) {
+        let to = match to {
+            Destination::Link(link) => {
+                if self.links.get(&link).is_some_and(|link| link.is_ready()) {
+                    self.push(link, now, |queue| queue.push(|out| envelope.encode(out)));
+                }
+                return;
+            }
+            Destination::Everyone => None,
+            Destination::Bridged(hub) => Some(hub),
+        };
+        if let Some(bridge) = &mut self.bridge {
+            bridge.push(to, |out| envelope.encode(out));
+            if bridge.queued_bytes() > LINK_QUEUE_HIGH && !self.bridge_pressure.saturated {
+                self.bridge_pressure.saturated = true;
+                self.stats.saturations += 1;
+                self.followups.push_back(RelayInput::Saturated { way: Way::Bridge });
+            }
+            self.wake_flusher();
+        }
+    }
+
+    pub(super) fn send_text(&mut self, link: LinkId, text: &str, now: Now) {
+        self.push(link, now, |queue| queue.message(Opcode::Text, text.as_bytes()));
+    }
+
+    pub(super) fn backlog(&mut self, way: Way) {
+        match way {
+            Way::Link(id) => {
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.backlog = true;
+                    // Perhaps nothing waits: the link's next turn answers all the same.
+                    link.wake();
+                }
+            }
+            Way::Bridge => {
+                self.bridge_pressure.backlog = true;
+                self.wake_flusher();
+            }
+        }
+    }
+
+    /// Queues something for a link, unless it is on its way out.
+    pub(super) fn push(&mut self, id: LinkId, now: Now, write: impl FnOnce(&mut LinkQueue)) {
+        let Some(link) = self.links.get_mut(&id).filter(|link| !link.is_ending()) else { return };
+        if link.queue.is_empty() {
+            link.last_progress = now.at;
+        }
+        write(&mut link.queue);
+        let waiting = link.queue.len_bytes();
+        self.stats.queue_peak_bytes = self.stats.queue_peak_bytes.max(waiting as u64);
+        link.wake();
+        if waiting > LINK_QUEUE_CAP {
+            self.close(id, LinkEnd::Overflow, now);
+        } else if waiting > LINK_QUEUE_HIGH && !link.saturated {
+            link.saturated = true;
+            self.stats.saturations += 1;
+            self.followups.push_back(RelayInput::Saturated { way: Way::Link(id) });
+        }
+    }
+
+    /// The socket took `n` more bytes.
+    pub(crate) fn wrote(&mut self, id: LinkId, n: usize) {
+        let now = self.now();
+        self.stats.bytes_out += n as u64;
+        self.stats.writes += 1;
+        if let Some(link) = self.links.get_mut(&id) {
+            link.queue.advance(n);
+            link.last_progress = now.at;
+            self.stats.frames_out += link.queue.take_frames();
+        }
+    }
+
+    /// A link has written all that its socket takes just now.
+    pub(crate) fn rested(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let now = (self.clock)();
+        if link.other_done && link.queue.is_empty() {
+            return self.remove(id, now);
+        }
+        if (link.saturated || link.backlog) && link.queue.len_bytes() < LINK_QUEUE_LOW {
+            link.saturated = false;
+            link.backlog = false;
+            if matches!(link.phase, Phase::Ready) {
+                self.input(RelayInput::Room { way: Way::Link(id) }, now);
+                self.turn_ends(now);
+            }
+        }
+    }
+
+    /// Has the bridge send what waits for it, and tells the relay when that is little.
+    pub(crate) fn flush_bridge(&mut self) {
+        let Some(bridge) = &mut self.bridge else { return };
+        bridge.flush();
+        let waiting = bridge.queued_bytes();
+        let pressed = self.bridge_pressure.saturated || self.bridge_pressure.backlog;
+        if pressed && waiting < LINK_QUEUE_LOW {
+            self.bridge_pressure = Pressure::default();
+            let now = self.now();
+            self.input(RelayInput::Room { way: Way::Bridge }, now);
+            self.turn_ends(now);
+        }
+    }
+
+    /// Whether something waits for the bridge.
+    pub(crate) fn bridge_has_more(&self) -> bool {
+        self.bridge.as_ref().is_some_and(|bridge| bridge.queued_bytes() > 0)
+    }
+}

@@ -1,0 +1,285 @@
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::Instant;
+
+use proto::envelope::SnapshotRequest;
+use proto::limits::{LINK_PATIENCE, LINK_QUEUE_CAP, LINK_QUEUE_HIGH, OUTBOX_HIGH_WATER, READ_BUFFER_BYTES, THAW, TICK};
+use proto::{Claim, Destination, Envelope, Keys, PeerId, PeerIncarnation, RelayConfig, ShardId, Way};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::link;
+use crate::stats::LinkEnd;
+use crate::stream::Stream;
+
+fn id(n: u8) -> HubId {
+    HubId(PeerId::from_bytes([n; 20]))
+}
+
+/// A core whose clock is set by hand.
+fn core() -> (Core, Arc<std::sync::atomic::AtomicU64>) {
+    let ms = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let clock = Arc::clone(&ms);
+    let config = MeshConfig {
+        relay: RelayConfig {
+            hub: id(1),
+            incarnation: HubIncarnation(1),
+            shards: 1,
+            keys: Keys(1, 2),
+            namespace: "mesh".into(),
+            advertise: None,
+            public_url: None,
+        },
+        token: None,
+        bootstrap: Vec::new(),
+        dns: None,
+        dns_tls: false,
+        extra_roots: None,
+        legacy: Vec::new(),
+        max_message_bytes: 64 * 1024,
+        redis: None,
+        clock: Arc::new(move || {
+            let ms = clock.load(std::sync::atomic::Ordering::Relaxed);
+            Now { at: Duration::from_millis(ms), wall_ms: 0 }
+        }),
+        port: 0,
+    };
+    (Core::new(&config, 1, None), ms)
+}
+
+fn adopt(core: &mut Core, hub: u8, legacy: bool) -> LinkId {
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    let adopted = Adopted { address, target: None, hub: Some(id(hub)), legacy, leftover: Bytes::new() };
+    core.adopt(adopted).unwrap()
+}
+
+/// As if the relay had said so.
+fn send(core: &mut Core, link: LinkId, envelopes: usize) {
+    let envelope = || {
+        Envelope::Routed(
+            proto::envelope::Route {
+                to: id(1),
+                to_incarnation: HubIncarnation(1),
+                from: id(2),
+                from_incarnation: HubIncarnation(2),
+                hops: 0,
+            },
+            Box::new(proto::envelope::Routed::Outcomes(vec![(1, proto::Outcome::Delivered); 1_000])),
+        )
+    };
+    let now = core.now();
+    for _ in 0..envelopes {
+        core.carry_out(RelayOutput::Send { to: Destination::Link(link), envelope: envelope() }, now);
+    }
+    core.turn_ends(now);
+}
+
+/// Bytes of an envelope of [`send`].
+const ENVELOPE: usize = 5 + 57 + 4 + 9_000;
+
+fn is_saturated(core: &Core, link: LinkId) -> bool {
+    core.links[&link].saturated
+}
+
+#[test]
+fn too_much_for_one_link_is_said_once_and_ends_it_in_the_end() {
+    let (mut core, _) = core();
+    let link = ready(&mut core, 2);
+    send(&mut core, link, LINK_QUEUE_HIGH / ENVELOPE - 1);
+    assert!(!is_saturated(&core, link));
+    send(&mut core, link, 10);
+    assert!(is_saturated(&core, link));
+    assert_eq!(core.stats.saturations, 1);
+    send(&mut core, link, LINK_QUEUE_CAP / ENVELOPE);
+    assert!(core.links.is_empty());
+    assert_eq!((core.stats.saturations, core.stats.ended[LinkEnd::Overflow as usize]), (1, 1));
+}
+
+/// A link that has said all that is needed.
+fn ready(core: &mut Core, hub: u8) -> LinkId {
+    let link = adopt(core, hub, false);
+    let mut hello = Vec::new();
+    Envelope::Hello(Box::new(proto::envelope::Hello {
+        version: proto::envelope::VERSION,
+        hub: id(hub),
+        incarnation: HubIncarnation(1),
+        namespace: "mesh".into(),
+    }))
+    .encode(&mut hello);
+    core.received(link, &mut masked(&hello));
+    core.received(link, &mut masked(&[]));
+    assert!(core.links[&link].is_ready());
+    link
+}
+
+fn masked(payload: &[u8]) -> Vec<u8> {
+    let mut queue = LinkQueue::new(true);
+    queue.message(proto::ws::Opcode::Binary, payload);
+    queue.unwritten().to_vec()
+}
+
+#[test]
+fn nothing_is_queued_for_a_link_that_is_not_ready() {
+    let (mut core, _) = core();
+    let link = adopt(&mut core, 2, false);
+    send(&mut core, link, 1);
+    send(&mut core, LinkId(99), 1);
+    assert_eq!(core.links[&link].queue.len_bytes(), 0);
+}
+
+#[test]
+fn a_request_and_its_frame_may_come_byte_by_byte() {
+    let (mut core, _) = core();
+    let link = ready(&mut core, 2);
+    let mut bytes = Vec::new();
+    let request = SnapshotRequest { hub: id(3), incarnation: HubIncarnation(1) };
+    Envelope::SnapshotRequest(request).encode(&mut bytes);
+    for byte in masked(&bytes) {
+        core.received(link, &mut [byte]);
+    }
+    assert!(core.links[&link].partial.is_empty() && core.links[&link].is_ready());
+    assert_eq!(core.stats.frames_in, 3);
+}
+
+/// Runs `task` beside a link between this core and a plain socket, until it is done.
+fn beside_a_socket(task: impl AsyncFnOnce(Rc<RefCell<Core>>, LinkId, std::net::TcpStream)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (own, _) = listener.accept().unwrap();
+        own.set_nonblocking(true).unwrap();
+        let (mut core, _) = core();
+        let link = ready(&mut core, 2);
+        let core = Rc::new(RefCell::new(core));
+        let stream = Stream::Plain(TcpStream::from_std(own).unwrap());
+        let running = tokio::task::spawn_local(link::run(Rc::clone(&core), link, stream));
+        task(core, link, other).await;
+        running.await.unwrap();
+    });
+}
+
+/// Gives other tasks turns until it is so.
+async fn until(what: &str, is: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is() {
+        assert!(start.elapsed() < Duration::from_secs(20), "never: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn a_hub_that_stops_reading_is_heard_again_when_it_reads() {
+    beside_a_socket(async |core, link, mut other| {
+        send(&mut core.borrow_mut(), link, 3 * LINK_QUEUE_HIGH / ENVELOPE);
+        // The socket takes what it can, and nothing here waits for the rest.
+        until("something is written", || core.borrow().stats.writes > 0).await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(is_saturated(&core.borrow(), link));
+        let reader = std::thread::spawn(move || {
+            let mut buffer = vec![0; 1 << 20];
+            let mut total = 0;
+            while total < 3 * LINK_QUEUE_HIGH / ENVELOPE * ENVELOPE {
+                total += other.read(&mut buffer).unwrap();
+            }
+            other
+        });
+        until("there is room", || !is_saturated(&core.borrow(), link)).await;
+        until("all is written", || core.borrow().links[&link].queue.is_empty()).await;
+        let stats = core.borrow().stats.clone();
+        // Frames of 64 KiB, many to a write.
+        assert!(stats.frames_out as usize <= 4 * LINK_QUEUE_HIGH / (64 * 1024), "{stats:?}");
+        drop(reader.join().unwrap());
+    });
+}
+
+#[test]
+fn what_is_queued_in_one_turn_leaves_in_one_write() {
+    beside_a_socket(async |core, link, other| {
+        until("hello is out", || core.borrow().links[&link].queue.is_empty()).await;
+        let before = core.borrow().stats.clone();
+        send(&mut core.borrow_mut(), link, 3);
+        until("all is written", || core.borrow().links[&link].queue.is_empty()).await;
+        let after = core.borrow().stats.clone();
+        assert_eq!((after.writes - before.writes, after.frames_out - before.frames_out), (1, 1));
+        drop(other);
+    });
+}
+
+fn letter() -> Letter {
+    let claim = Claim { incarnation: PeerIncarnation(1), hub: id(2) };
+    Letter::Nowhere { peer: PeerId::from_bytes([7; 20]), claim }
+}
+
+#[test]
+fn links_are_not_read_while_a_shard_does_not_take_its_letters() {
+    beside_a_socket(async |core, link, mut other| {
+        let posted = Cell::new(0);
+        let post = || {
+            let now = core.borrow().now();
+            core.borrow_mut().carry_out(RelayOutput::Letter { to: ShardId(0), letter: letter() }, now);
+            posted.set(posted.get() + 1);
+        };
+        while !core.borrow().is_stalled() {
+            post();
+        }
+        assert_eq!(posted.get(), OUTBOX_HIGH_WATER + 1);
+        post();
+        other.write_all(&masked(&[])).unwrap();
+        until("it waits", || core.borrow().parked == [link]).await;
+        let before = core.borrow().stats.frames_in;
+        let mut taken = 0;
+        while core.borrow().has_letters_for(ShardId(0)) {
+            taken += core.borrow_mut().take_letters(ShardId(0)).len();
+        }
+        assert_eq!(taken, posted.get(), "none is dropped");
+        until("it is read again", || core.borrow().stats.frames_in == before + 1).await;
+        drop(other);
+    });
+}
+
+#[test]
+fn silence_ends_a_link_but_not_right_after_a_stop() {
+    let (mut core, ms) = core();
+    let link = ready(&mut core, 2);
+    let to = |at: Duration| ms.store(at.as_millis() as u64, std::sync::atomic::Ordering::Relaxed);
+    core.tick();
+    // The process is stopped for a minute.
+    let thawed = Duration::from_secs(60);
+    for at in [thawed, thawed + THAW, thawed + LINK_PATIENCE - TICK] {
+        to(at);
+        core.last_tick =
+            core.last_tick.max(at.saturating_sub(TICK).min(if at == thawed { Duration::ZERO } else { at }));
+        core.tick();
+        assert!(core.links.contains_key(&link), "at {at:?}");
+    }
+    assert!(core.links[&link].queue.len_bytes() > 0, "it was pinged");
+    to(thawed + LINK_PATIENCE);
+    core.tick();
+    assert!(core.links.is_empty());
+    assert_eq!(core.stats.ended.iter().sum::<u64>(), 1);
+}
+
+#[test]
+fn what_is_backlogged_is_asked_for_by_a_turn_of_its_link() {
+    beside_a_socket(async |core, link, other| {
+        let now = core.borrow().now();
+        core.borrow_mut().carry_out(RelayOutput::Backlog { way: Way::Link(link) }, now);
+        until("there is room", || !core.borrow().links[&link].backlog).await;
+        drop(other);
+    });
+}
+
+#[test]
+fn a_frame_longer_than_may_be_ends_its_link() {
+    let (mut core, _) = core();
+    let link = ready(&mut core, 2);
+    let mut header = Vec::new();
+    proto::ws::put_masked_header(&mut header, proto::ws::Opcode::Binary, LINK_MESSAGE_BYTES + 1, [0; 4]);
+    core.received(link, &mut header);
+    assert_eq!(core.links[&link].end, Some(LinkEnd::Malformed));
+    const { assert!(READ_BUFFER_BYTES < LINK_MESSAGE_BYTES) };
+}

@@ -1,0 +1,97 @@
+//! What happens when its time has come: silence, pings, the relay's own.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use proto::limits::{LINK_PATIENCE, LINK_PING_INTERVAL, THAW, TICK};
+use proto::ws::Opcode;
+use proto::{LinkId, Now};
+use tokio::sync::Notify;
+
+use super::Core;
+use crate::link::Phase;
+use crate::stats::LinkEnd;
+
+impl Core {
+    /// Does everything that is due. To be called once a [`TICK`].
+    pub(crate) fn tick(&mut self) {
+        let now = self.now();
+        if self.has_thawed(now) {
+            // What came meanwhile has not been read yet: nobody is late before it has.
+            self.judge_from = now.at + THAW;
+            self.listening_since = now.at;
+        }
+        self.last_tick = now.at;
+        if now.at >= self.judge_from {
+            let ids: Vec<LinkId> = self.links.keys().copied().collect();
+            for id in ids {
+                self.look_after(id, now);
+            }
+        }
+        self.turn_ends(now);
+        self.flush_bridge();
+    }
+
+    fn has_thawed(&self, now: Now) -> bool {
+        now.at.saturating_sub(self.last_tick) > 10 * TICK
+    }
+
+    /// What shards are not told, because they do not take it, cannot be judged; nor what has not been read.
+    fn may_judge(&self, now: Now) -> bool {
+        now.at >= self.judge_from && !self.has_thawed(now) && !self.stalled
+    }
+
+    /// Lets the relay judge by the time, if it may.
+    pub(super) fn judge(&mut self, now: Now) {
+        if self.may_judge(now) && self.relay.poll_timeout().is_some_and(|at| at <= now.at) {
+            self.relay.handle_timeout(now);
+            self.settle(now);
+        }
+        let next = self.relay.poll_timeout();
+        if next.is_some_and(|next| self.armed.is_none_or(|armed| next < armed)) {
+            self.timer.notify_one();
+        }
+    }
+
+    /// The relay's time has come, or was thought to have.
+    pub(crate) fn timeout(&mut self) {
+        let now = self.now();
+        self.judge(now);
+    }
+
+    /// How long the timer has to wait; [`TICK`] at the most.
+    pub(crate) fn arm(&mut self) -> (Duration, Rc<Notify>) {
+        let now = self.now();
+        self.armed = self.relay.poll_timeout();
+        let wait = self.armed.map_or(TICK, |at| at.saturating_sub(now.at).min(TICK));
+        // What may not be judged yet would make the timer spin.
+        let least = if self.may_judge(now) { Duration::from_millis(1) } else { TICK };
+        (wait.max(least), Rc::clone(&self.timer))
+    }
+
+    fn look_after(&mut self, id: LinkId, now: Now) {
+        let (since, stalled) = (self.listening_since, self.stalled);
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let late = |last: Duration| now.at.saturating_sub(last.max(since)) >= LINK_PATIENCE;
+        if link.deadline.is_some_and(|deadline| deadline <= now.at) {
+            return match link.phase {
+                Phase::Retiring | Phase::Closing => self.remove(id, now),
+                Phase::Greeting | Phase::Answered(_) | Phase::Ready => self.close(id, LinkEnd::Silent, now),
+            };
+        }
+        if !matches!(link.phase, Phase::Ready) {
+            return;
+        }
+        if !link.queue.is_empty() && late(link.last_progress) {
+            return self.close(id, LinkEnd::Stalled, now);
+        }
+        if !stalled && late(link.last_heard) {
+            return self.close(id, LinkEnd::Dead, now);
+        }
+        if link.next_ping <= now.at {
+            link.next_ping = now.at + LINK_PING_INTERVAL;
+            let sent = now.at.as_micros() as u64;
+            self.push(id, now, |queue| queue.control(Opcode::Ping, &sent.to_be_bytes()));
+        }
+    }
+}

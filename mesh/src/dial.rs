@@ -1,0 +1,208 @@
+//! Making a link: TCP, TLS, upgrade.
+
+mod target;
+mod tls;
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use proto::HubId;
+use proto::envelope::SUBPROTOCOL;
+use proto::limits::{DIAL_TIMEOUT, MAX_ERROR_TEXT_BYTES, MAX_REQUEST_HEAD_BYTES};
+use sha1::{Digest, Sha1};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::stream::Stream;
+pub(crate) use target::{Known, Plan, TargetId, Targets};
+pub(crate) use tls::connector;
+
+/// What a dial shows of this hub.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) hub: HubId,
+    /// Never shown to a hub of the seed's kind.
+    pub(crate) token: Option<Arc<str>>,
+    pub(crate) tls: TlsConnector,
+}
+
+/// A socket that speaks WebSocket from its next byte on.
+pub(crate) struct Dialed {
+    pub(crate) stream: Stream,
+    /// What came behind the answer. It comes before anything read from the socket.
+    pub(crate) leftover: Bytes,
+    pub(crate) address: SocketAddr,
+}
+
+/// Why a dial came to nothing.
+#[derive(Debug)]
+pub(crate) struct DialError(String);
+
+impl std::fmt::Display for DialError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl DialError {
+    fn new(text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        text.truncate(text.floor_char_boundary(MAX_ERROR_TEXT_BYTES));
+        Self(text)
+    }
+
+    /// The error and what it came from: hyper's own texts alone say little.
+    fn of(error: &dyn Error) -> Self {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source.filter(|_| text.len() < MAX_ERROR_TEXT_BYTES) {
+            _ = write!(text, ": {error}");
+            source = error.source();
+        }
+        Self::new(text)
+    }
+}
+
+/// Dials once.
+pub(crate) async fn dial(caller: Caller, plan: Plan) -> Result<Dialed, DialError> {
+    let timeout = tokio::time::timeout(DIAL_TIMEOUT, async {
+        let (stream, address) = connect(&caller, &plan).await?;
+        upgrade(&caller, &plan, stream, address).await
+    });
+    timeout.await.unwrap_or_else(|_| Err(DialError::new("no answer in time")))
+}
+
+async fn connect(caller: &Caller, plan: &Plan) -> Result<(Stream, SocketAddr), DialError> {
+    let connected = match plan.address {
+        Some(address) => TcpStream::connect(address).await,
+        None => TcpStream::connect((plan.host.as_str(), plan.port)).await,
+    };
+    let tcp = connected.map_err(|error| DialError::of(&error))?;
+    let address = tcp.peer_addr().map_err(|error| DialError::of(&error))?;
+    tcp.set_nodelay(true).map_err(|error| DialError::of(&error))?;
+    if !plan.tls {
+        return Ok((Stream::Plain(tcp), address));
+    }
+    let name = ServerName::try_from(plan.host.clone()).map_err(|error| DialError::of(&error))?;
+    let tls = caller.tls.connect(name, tcp).await.map_err(|error| DialError::of(&error))?;
+    Ok((Stream::Tls(Box::new(tls)), address))
+}
+
+async fn upgrade(caller: &Caller, plan: &Plan, stream: Stream, address: SocketAddr) -> Result<Dialed, DialError> {
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).map_err(|error| DialError::new(error.to_string()))?;
+    let key = BASE64.encode(nonce);
+    let request = request(caller, plan, &key)?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_REQUEST_HEAD_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| DialError::of(&error))?;
+    let exchange = async move {
+        let response = sender.send_request(request).await.map_err(|error| DialError::of(&error))?;
+        check(&response, &key, plan.legacy)?;
+        hyper::upgrade::on(response).await.map_err(|error| DialError::of(&error))
+    };
+    let connection = async { connection.with_upgrades().await.map_err(|error| DialError::of(&error)) };
+    let ((), upgraded) = tokio::try_join!(connection, exchange)?;
+    let parts = upgraded
+        .downcast::<TokioIo<Stream>>()
+        .map_err(|_| DialError::new("the upgraded socket is not the one that was dialed"))?;
+    Ok(Dialed { stream: parts.io.into_inner(), leftover: parts.read_buf, address })
+}
+
+fn request(caller: &Caller, plan: &Plan, key: &str) -> Result<Request<Empty<Bytes>>, DialError> {
+    let separator = if plan.path.contains('?') { '&' } else { '?' };
+    let mut request = Request::get(format!("{}{separator}peerId={}", plan.path, caller.hub))
+        .header(HOST, plan.authority.as_str())
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_VERSION, "13")
+        .header(SEC_WEBSOCKET_KEY, key);
+    if !plan.legacy {
+        request = request.header(SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
+        if let Some(token) = &caller.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+    }
+    request.body(Empty::new()).map_err(|error| DialError::of(&error))
+}
+
+/// Whether the answer opens a WebSocket of the kind that was asked for (RFC 6455 section 4.1).
+fn check<B>(response: &Response<B>, key: &str, legacy: bool) -> Result<(), DialError> {
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => {}
+        StatusCode::UNAUTHORIZED => return Err(DialError::new("401: MESH_TOKEN is not the other hub's")),
+        status => return Err(DialError::new(format!("answered with {status}"))),
+    }
+    if header(SEC_WEBSOCKET_ACCEPT) != Some(accept(key).as_str()) {
+        return Err(DialError::new("Sec-WebSocket-Accept is wrong"));
+    }
+    match (legacy, header(SEC_WEBSOCKET_PROTOCOL)) {
+        (true, None) | (false, Some(SUBPROTOCOL)) => Ok(()),
+        (false, None) => Err(DialError::new(
+            "a hub that does not speak peerpigeon-mesh.1: to link to an old one, list its URL in MESH_LEGACY",
+        )),
+        (_, Some(_)) => Err(DialError::new("answered with a subprotocol that was not asked for")),
+    }
+}
+
+/// RFC 6455 section 4.2.2.
+fn accept(key: &str) -> String {
+    let mut hash = Sha1::new();
+    hash.update(key);
+    hash.update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    BASE64.encode(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_of_the_rfc_is_accepted() {
+        assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    fn answer(status: u16, accept: &str, subprotocol: Option<&str>, legacy: bool) -> Result<(), String> {
+        let mut response = Response::builder().status(status).header(SEC_WEBSOCKET_ACCEPT, accept);
+        if let Some(subprotocol) = subprotocol {
+            response = response.header(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+        }
+        check(&response.body(()).unwrap(), "dGhlIHNhbXBsZSBub25jZQ==", legacy).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn answers_are_checked() {
+        const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+        assert_eq!(answer(101, ACCEPT, Some(SUBPROTOCOL), false), Ok(()));
+        assert_eq!(answer(101, ACCEPT, None, true), Ok(()));
+        assert!(answer(101, ACCEPT, None, false).unwrap_err().contains("MESH_LEGACY"));
+        assert!(answer(101, ACCEPT, Some("chat"), false).is_err());
+        assert!(answer(101, ACCEPT, Some(SUBPROTOCOL), true).is_err());
+        assert!(answer(101, "AAAA", Some(SUBPROTOCOL), false).unwrap_err().contains("Accept"));
+        assert!(answer(401, ACCEPT, None, false).unwrap_err().contains("MESH_TOKEN"));
+        assert!(answer(200, ACCEPT, Some(SUBPROTOCOL), false).is_err());
+    }
+
+    #[test]
+    fn errors_are_cut_between_characters() {
+        assert_eq!(DialError::new("é".repeat(300)).0.len(), MAX_ERROR_TEXT_BYTES);
+        assert_eq!(DialError::new(format!("x{}", "é".repeat(300))).0.len(), MAX_ERROR_TEXT_BYTES - 1);
+    }
+}

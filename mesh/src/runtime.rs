@@ -1,0 +1,360 @@
+//! The mesh's thread: its runtime, its mailbox, its loops.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::Uri;
+use proto::limits::{BRIDGE_EVENTS, DNS_INTERVAL, LINK_FLUSH_TIMEOUT, MAX_DIALS, TICK};
+use proto::{HubId, Letter, Now, RelayConfig, ShardId};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::PollSender;
+use tracing::{debug, warn};
+
+use crate::bridge::{Bridge, BridgeConfig, BridgeEvent};
+use crate::core::{Adopted, Core};
+use crate::dial::{self, Caller};
+use crate::link;
+use crate::stats::MeshReading;
+use crate::stream::Stream;
+
+/// What the mesh is told of its hub.
+#[derive(Clone)]
+pub struct MeshConfig {
+    /// The rules.
+    pub relay: RelayConfig,
+    /// MESH_TOKEN, shown to hubs that are dialed. `None`: MESH_INSECURE.
+    pub token: Option<Arc<str>>,
+    /// BOOTSTRAP_HUBS: `ws://` or `wss://`.
+    pub bootstrap: Vec<Uri>,
+    /// MESH_DNS: a name and a port.
+    pub dns: Option<(String, u16)>,
+    /// Whether the addresses of that name are dialed by `wss://`. It is the name that is verified.
+    pub dns_tls: bool,
+    /// PEM of MESH_CA: roots to be trusted besides the public ones.
+    pub extra_roots: Option<Arc<[u8]>>,
+    /// MESH_LEGACY: URLs whose hubs speak the seed's protocol. The token is not shown there.
+    pub legacy: Vec<String>,
+    /// Longest message of a client of this hub, in bytes.
+    pub max_message_bytes: usize,
+    /// The bridge, if there is to be one.
+    pub redis: Option<BridgeConfig>,
+    /// The hub's clock, the same as the shards'.
+    pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
+    /// Where this hub takes links.
+    pub port: u16,
+}
+
+/// An accepted socket that is to be a link: its request has been checked and answered with 101.
+#[derive(Debug)]
+pub struct LinkSocket {
+    /// The socket.
+    pub stream: std::net::TcpStream,
+    /// What came behind the request. It comes before anything read from the socket.
+    pub leftover: Bytes,
+    /// Its other end.
+    pub address: SocketAddr,
+    /// Who it says it is (`peerId`).
+    pub hub: HubId,
+    /// Whether it speaks the seed's protocol.
+    pub legacy: bool,
+}
+
+/// An order from the hub to its mesh.
+#[derive(Debug)]
+enum Order {
+    Draining,
+    End,
+}
+
+/// The hub's hold on its mesh. The mesh ends, without a word to others, when this is dropped.
+#[derive(Debug)]
+pub struct MeshHandle {
+    orders: mpsc::Sender<Order>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl MeshHandle {
+    /// Tells the other hubs that this one goes away and is not to be dialed.
+    pub fn draining(&self) {
+        _ = self.orders.try_send(Order::Draining);
+    }
+
+    /// Tells the other hubs that this one and its peers are gone, waits [`LINK_FLUSH_TIMEOUT`] at the most until they
+    /// have been told, and ends the thread.
+    pub async fn end(self) {
+        _ = self.orders.send(Order::End).await;
+        let joined = tokio::task::spawn_blocking(|| self.thread.join());
+        if !matches!(joined.await, Ok(Ok(()))) {
+            tracing::error!("mesh_failed");
+        }
+    }
+}
+
+/// Starts the mesh. `shards` are the mailboxes of the hub's shards in their order, `mailbox` is its own; it publishes itself once
+/// a tick. `ended` is called on its thread when that ends, wanted or not.
+///
+/// # Errors
+///
+/// When MESH_CA holds no certificates, or the thread cannot be made.
+pub fn start(
+    config: MeshConfig,
+    shards: Vec<mpsc::Sender<Vec<Letter>>>,
+    mailbox: mpsc::Receiver<Vec<Letter>>,
+    sockets: mpsc::Receiver<LinkSocket>,
+    publish: watch::Sender<Arc<MeshReading>>,
+    ended: impl FnOnce() + Send + 'static,
+) -> io::Result<MeshHandle> {
+    let tls = dial::connector(config.extra_roots.as_deref())?;
+    let caller = Caller { hub: config.relay.hub, token: config.token.clone(), tls };
+    let (orders, receive_orders) = mpsc::channel(2);
+    let post = Post { shards, mailbox, sockets, orders: receive_orders, publish };
+    let thread = std::thread::Builder::new().name("mesh".to_owned()).spawn(move || {
+        let _on_end = OnEnd(Some(ended));
+        let busy = Arc::new(AtomicU64::new(0));
+        match runtime(&busy).build_local(tokio::runtime::LocalOptions::default()) {
+            Ok(runtime) => {
+                runtime.block_on(run(config, caller, post, busy));
+                // A look-up of MESH_DNS may be under way: nobody waits for its answer.
+                runtime.shutdown_background();
+            }
+            Err(error) => tracing::error!(%error, "mesh_failed"),
+        }
+    })?;
+    Ok(MeshHandle { orders, thread })
+}
+
+/// Tells of the mesh's end, also when its thread panics.
+struct OnEnd<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for OnEnd<F> {
+    fn drop(&mut self) {
+        if let Some(ended) = self.0.take() {
+            ended();
+        }
+    }
+}
+
+struct Post {
+    shards: Vec<mpsc::Sender<Vec<Letter>>>,
+    mailbox: mpsc::Receiver<Vec<Letter>>,
+    sockets: mpsc::Receiver<LinkSocket>,
+    orders: mpsc::Receiver<Order>,
+    publish: watch::Sender<Arc<MeshReading>>,
+}
+
+/// A runtime for one thread that adds up how long that thread was awake.
+fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
+    thread_local! {
+        static WOKEN: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+    }
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let busy = Arc::clone(busy);
+    builder.enable_all();
+    builder.on_thread_unpark(|| WOKEN.set(Some(Instant::now())));
+    builder.on_thread_park(move || {
+        if let Some(woken) = WOKEN.take() {
+            busy.fetch_add(woken.elapsed().as_micros() as u64, Ordering::Relaxed);
+        }
+    });
+    builder
+}
+
+async fn run(config: MeshConfig, caller: Caller, post: Post, busy: Arc<AtomicU64>) {
+    let Post { shards, mailbox, sockets, mut orders, publish } = post;
+    let (events, bridge_events) = mpsc::channel(BRIDGE_EVENTS);
+    let bridge = config.redis.clone().map(|redis| Bridge::start(redis, events));
+    let bridged = bridge.is_some();
+    let core = Rc::new(RefCell::new(Core::new(&config, shards.len(), bridge)));
+    let mut tasks = JoinSet::new();
+    tasks.spawn_local(read_mail(Rc::clone(&core), mailbox));
+    tasks.spawn_local(welcome(Rc::clone(&core), sockets));
+    tasks.spawn_local(dial_out(Rc::clone(&core), caller));
+    tasks.spawn_local(flush(Rc::clone(&core), shards));
+    tasks.spawn_local(keep_time(Rc::clone(&core), publish, busy));
+    tasks.spawn_local(await_timeouts(Rc::clone(&core)));
+    if bridged {
+        tasks.spawn_local(read_bridge(Rc::clone(&core), bridge_events));
+    }
+    if let Some((name, port)) = config.dns {
+        tasks.spawn_local(resolve(Rc::clone(&core), name, port, config.dns_tls));
+    }
+
+    let mut end_by: Option<tokio::time::Instant> = None;
+    loop {
+        tokio::select! {
+            biased;
+            order = orders.recv(), if end_by.is_none() => match order {
+                Some(Order::Draining) => core.borrow_mut().draining(),
+                Some(Order::End) => {
+                    core.borrow_mut().end();
+                    end_by = Some(tokio::time::Instant::now() + LINK_FLUSH_TIMEOUT);
+                }
+                None => break,
+            },
+            Some(ended) = tasks.join_next() => check(ended),
+            () = tokio::time::sleep(TICK / 10), if end_by.is_some() => {
+                if core.borrow().has_ended() || end_by.is_some_and(|by| by <= tokio::time::Instant::now()) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// One of the mesh's own loops has failed: what it did is done by nobody.
+fn check(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        std::panic::resume_unwind(error.into_panic());
+    }
+}
+
+/// Takes in letters from the shards, a batch a turn, whatever else waits.
+async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<Letter>>) {
+    while let Some(letters) = mailbox.recv().await {
+        core.borrow_mut().letters(letters);
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Takes in what the bridge says, unless it could not be passed on.
+async fn read_bridge(core: Rc<RefCell<Core>>, mut events: mpsc::Receiver<BridgeEvent>) {
+    while let Some(event) = events.recv().await {
+        while core.borrow().is_stalled() {
+            tokio::time::sleep(TICK / 10).await;
+        }
+        core.borrow_mut().bridged(event);
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Takes in accepted sockets, and owns their links' tasks.
+async fn welcome(core: Rc<RefCell<Core>>, mut sockets: mpsc::Receiver<LinkSocket>) {
+    let mut links = JoinSet::new();
+    loop {
+        tokio::select! {
+            socket = sockets.recv() => {
+                let Some(LinkSocket { stream, leftover, address, hub, legacy }) = socket else { break };
+                let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                let stream = match stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+                    Ok(stream) => stream,
+                    Err(error) => {
+                        debug!(%error, "link_socket_failed");
+                        continue;
+                    }
+                };
+                let adopted = core.borrow_mut().adopt(Adopted { address, target: None, hub: Some(hub), legacy, leftover });
+                if let Some(id) = adopted {
+                    links.spawn_local(link::run(Rc::clone(&core), id, Stream::Plain(stream)));
+                }
+            }
+            Some(ended) = links.join_next() => check(ended),
+        }
+    }
+    while let Some(ended) = links.join_next().await {
+        check(ended);
+    }
+}
+
+/// Dials whom there is to dial, and owns their links' tasks.
+async fn dial_out(core: Rc<RefCell<Core>>, caller: Caller) {
+    let (mut dials, mut links) = (JoinSet::new(), JoinSet::new());
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                for plan in core.borrow_mut().due_dials() {
+                    let caller = caller.clone();
+                    dials.spawn_local(async move { (plan.clone(), Box::pin(dial::dial(caller, plan)).await) });
+                }
+            }
+            Some(dialed) = dials.join_next() => match dialed {
+                Ok((plan, result)) => {
+                    let dialed = core.borrow_mut().dialed(plan, result);
+                    if let Some((id, stream)) = dialed {
+                        links.spawn_local(link::run(Rc::clone(&core), id, stream));
+                    }
+                }
+                Err(error) => check(Err(error)),
+            },
+            Some(ended) = links.join_next() => check(ended),
+        }
+    }
+}
+
+/// Looks MESH_DNS up, again and again. While it cannot be, the last answer stands.
+async fn resolve(core: Rc<RefCell<Core>>, name: String, port: u16, tls: bool) {
+    let mut ticks = tokio::time::interval(DNS_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut worked = true;
+    loop {
+        ticks.tick().await;
+        match tokio::net::lookup_host((name.as_str(), port)).await {
+            Ok(addresses) => {
+                let addresses: BTreeSet<SocketAddr> = addresses.take(MAX_DIALS).collect();
+                core.borrow_mut().resolved(&name, tls, &addresses);
+                worked = true;
+            }
+            Err(error) => {
+                if std::mem::take(&mut worked) {
+                    warn!(name, %error, "dns_failed");
+                }
+            }
+        }
+    }
+}
+
+/// Passes on what waits for shards and for the bridge, when all that was ready has had its turn.
+async fn flush(core: Rc<RefCell<Core>>, posts: Vec<mpsc::Sender<Vec<Letter>>>) {
+    let mut posts: Vec<_> = posts.into_iter().map(PollSender::new).collect();
+    std::future::poll_fn(|cx| {
+        let mut core = core.borrow_mut();
+        core.set_flusher(cx.waker());
+        for (i, post) in posts.iter_mut().enumerate() {
+            let shard = ShardId(i as u16);
+            while core.has_letters_for(shard) {
+                match post.poll_reserve(cx) {
+                    // A shard that has ended takes its hub with it; until then its letters have nowhere to go.
+                    Poll::Ready(Err(_)) => _ = core.take_letters(shard),
+                    Poll::Ready(Ok(())) => _ = post.send_item(core.take_letters(shard)),
+                    Poll::Pending => break,
+                }
+            }
+        }
+        core.flush_bridge();
+        Poll::<()>::Pending
+    })
+    .await;
+}
+
+async fn keep_time(core: Rc<RefCell<Core>>, publish: watch::Sender<Arc<MeshReading>>, busy: Arc<AtomicU64>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let mut core = core.borrow_mut();
+        core.tick();
+        publish.send_replace(Arc::new(core.reading(busy.load(Ordering::Relaxed))));
+    }
+}
+
+/// Has the relay judge by the time when it wants to, which is often sooner than the next tick.
+async fn await_timeouts(core: Rc<RefCell<Core>>) {
+    loop {
+        let (wait, sooner): (Duration, _) = core.borrow_mut().arm();
+        tokio::select! {
+            () = tokio::time::sleep(wait) => core.borrow_mut().timeout(),
+            () = sooner.notified() => {}
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! How links end, and what comes after.
+
+use std::time::Instant;
+
+use mesh::LinkEnd;
+use proto::ws::Opcode;
+
+use crate::hub::{DEADLINE, Hub, config, door, hub, id, url};
+use crate::wire::{Said, Wire};
+
+#[tokio::test]
+async fn a_hub_that_is_back_is_found_again() {
+    let door = door();
+    let mut hub = hub(1, &[url(&door)]);
+    for end in 0..3 {
+        let mut wire = Wire::accept_link(&door, 2);
+        hub.until_linked_to(&[2]).await;
+        if end == 1 {
+            wire.say(Opcode::Close, &1001_u16.to_be_bytes());
+            assert_eq!(wire.hear_end(), Said::Closed(1001, String::new()));
+        }
+        drop(wire);
+        hub.until("lost", |reading| reading.links.is_empty() && !reading.dials[0].connected).await;
+    }
+    let reading = hub.reading();
+    assert_eq!((reading.io.ended[LinkEnd::Lost as usize], reading.io.ended[LinkEnd::Closed as usize]), (2, 1));
+}
+
+#[tokio::test]
+async fn what_is_malformed_ends_its_link_and_nothing_else() {
+    let mut hub = hub(1, &[]);
+    let _other = Wire::link(hub.address, 9);
+    let bad: [&dyn Fn(&mut Wire); 5] = [
+        &|wire| wire.say(Opcode::Binary, &[9, 0, 0, 0, 1, 2]),
+        &|wire| wire.say(Opcode::Binary, &[1, 0, 0, 0, 1]),
+        &|wire| wire.say(Opcode::Text, b"{}"),
+        &|wire| wire.say_hello(2, |_| ()),
+        &|wire| wire.say(Opcode::Continuation, b""),
+    ];
+    for say in bad {
+        let mut wire = Wire::link(hub.address, 2);
+        hub.until_linked_to(&[2, 9]).await;
+        say(&mut wire);
+        assert_eq!(wire.hear_end(), Said::Closed(1002, "malformed".into()));
+        drop(wire);
+        hub.until_linked_to(&[9]).await;
+    }
+    let reading = hub.reading();
+    assert_eq!((reading.io.ended[LinkEnd::Malformed as usize], reading.io.opened), (5, 6));
+}
+
+#[tokio::test]
+async fn who_says_more_than_hello_before_it_is_ready_is_refused() {
+    let hub = hub(1, &[]);
+    let mut wire = Wire::dial(hub.address, id(2), false);
+    wire.say_hello(2, |_| ());
+    wire.hear_hello();
+    wire.say_hello(2, |_| ());
+    assert!(matches!(wire.hear_end(), Said::Closed(1002, _)));
+}
+
+#[tokio::test]
+async fn who_does_not_say_hello_is_let_go() {
+    let hub = hub(1, &[]);
+    let mut wire = Wire::dial(hub.address, id(2), false);
+    assert_eq!(wire.hear_end(), Said::Closed(4010, "no hello in time".into()));
+}
+
+#[tokio::test]
+async fn a_hub_that_ends_says_so_and_its_thread_ends() {
+    let door = door();
+    let mut hub = Hub::start(crate::hub::door(), config(1, &[url(&door)]));
+    let wire = Wire::accept_link(&door, 2);
+    hub.until_linked_to(&[2]).await;
+    let other = std::thread::spawn(move || {
+        let mut wire = wire;
+        let said = wire.hear_end();
+        wire.say(Opcode::Close, &1001_u16.to_be_bytes());
+        said
+    });
+    let ended = std::mem::replace(&mut hub.ended, tokio::sync::oneshot::channel().1);
+    let mail = hub.mail.clone();
+    let start = Instant::now();
+    hub.end().await;
+    assert!(start.elapsed() < DEADLINE / 2);
+    assert_eq!(other.join().unwrap(), Said::Closed(1001, "this hub ends".into()));
+    ended.await.unwrap();
+    assert!(mail.is_closed());
+}
+
+#[tokio::test]
+async fn a_hub_that_ends_does_not_wait_for_one_that_does_not_listen() {
+    let mut hub = hub(1, &[]);
+    let _deaf = Wire::link(hub.address, 2);
+    hub.until_linked_to(&[2]).await;
+    tokio::time::timeout(DEADLINE, hub.end()).await.unwrap();
+}

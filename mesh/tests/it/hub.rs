@@ -1,0 +1,140 @@
+//! A mesh with a door: what a hub is to another.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mesh::{LinkSocket, LinkView, MeshConfig, MeshHandle, MeshReading};
+use proto::{HubId, HubIncarnation, Keys, Letter, Now, PeerId, RelayConfig};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::wire;
+
+/// Nothing here takes longer, unless it never comes.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) const TOKEN: &str = "between hubs";
+
+pub(crate) fn id(n: u8) -> HubId {
+    HubId(PeerId::from_bytes([n; 20]))
+}
+
+pub(crate) struct Hub {
+    pub(crate) address: SocketAddr,
+    pub(crate) mail: mpsc::Sender<Vec<Letter>>,
+    pub(crate) ended: oneshot::Receiver<()>,
+    handle: Option<MeshHandle>,
+    readings: watch::Receiver<Arc<MeshReading>>,
+    closed: Arc<AtomicBool>,
+    pub(crate) shard: mpsc::Receiver<Vec<Letter>>,
+}
+
+/// A door that nobody answers yet, so that hubs can be told of each other before they start.
+pub(crate) fn door() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+pub(crate) fn url(door: &TcpListener) -> String {
+    format!("ws://{}", door.local_addr().unwrap())
+}
+
+pub(crate) fn config(n: u8, bootstrap: &[String]) -> MeshConfig {
+    let start = Instant::now();
+    MeshConfig {
+        relay: RelayConfig {
+            hub: id(n),
+            incarnation: HubIncarnation(u64::from(n)),
+            shards: 1,
+            keys: Keys(1, 2),
+            namespace: "mesh".into(),
+            advertise: None,
+            public_url: None,
+        },
+        token: Some(TOKEN.into()),
+        bootstrap: bootstrap.iter().map(|url| url.parse().unwrap()).collect(),
+        dns: None,
+        dns_tls: false,
+        extra_roots: None,
+        legacy: Vec::new(),
+        max_message_bytes: 64 * 1024,
+        redis: None,
+        clock: Arc::new(move || Now { at: start.elapsed(), wall_ms: 1_700_000_000_000 }),
+        port: 0,
+    }
+}
+
+pub(crate) fn hub(n: u8, bootstrap: &[String]) -> Hub {
+    Hub::start(door(), config(n, bootstrap))
+}
+
+impl Hub {
+    pub(crate) fn start(door: TcpListener, config: MeshConfig) -> Self {
+        let address = door.local_addr().unwrap();
+        let (to_shard, shard) = mpsc::channel(1);
+        let (mail, mailbox) = mpsc::channel(1);
+        let (sockets, receive) = mpsc::channel(16);
+        let (publish, readings) = watch::channel(Arc::default());
+        let (on_end, ended) = oneshot::channel();
+        let ended_call = move || _ = on_end.send(());
+        let handle = mesh::start(config, vec![to_shard], mailbox, receive, publish, ended_call).unwrap();
+        let closed = Arc::new(AtomicBool::new(false));
+        let open = Arc::clone(&closed);
+        std::thread::spawn(move || {
+            while let Ok((stream, address)) = door.accept() {
+                if open.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Some(asked) = wire::answer(&stream) else { continue };
+                let socket =
+                    LinkSocket { stream, leftover: asked.leftover, address, hub: asked.hub, legacy: asked.legacy };
+                if sockets.blocking_send(socket).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { address, mail, ended, handle: Some(handle), readings, closed, shard }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    pub(crate) fn reading(&self) -> Arc<MeshReading> {
+        Arc::clone(&self.readings.borrow())
+    }
+
+    /// Waits until the mesh looks like this.
+    pub(crate) async fn until(&mut self, what: &str, is: impl Fn(&MeshReading) -> bool) -> Arc<MeshReading> {
+        // The first one is from before the mesh's own.
+        let seen = |reading: &Arc<MeshReading>| reading.busy_micros > 0 && is(reading);
+        let found = tokio::time::timeout(DEADLINE, self.readings.wait_for(seen));
+        let found = found.await.map(|reading| Arc::clone(&reading.unwrap()));
+        found.unwrap_or_else(|_| panic!("never: {what}: {:#?}", self.reading()))
+    }
+
+    /// Waits until it is linked to these hubs, once each, and to no other.
+    pub(crate) async fn until_linked_to(&mut self, hubs: &[u8]) -> Arc<MeshReading> {
+        self.until("linked", |reading| linked(reading) == hubs.iter().map(|n| id(*n)).collect::<Vec<_>>()).await
+    }
+
+    pub(crate) async fn end(mut self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.handle.take().unwrap().end().await;
+        // Wakes the door up, so that it closes.
+        drop(std::net::TcpStream::connect(self.address));
+    }
+}
+
+/// The hubs at the other ends of links; none while a link is not ready.
+fn linked(reading: &MeshReading) -> Vec<HubId> {
+    let all_ready = reading.links.iter().all(|link| link.ready);
+    let mut hubs: Vec<HubId> = reading.links.iter().filter(|_| all_ready).filter_map(|link| link.hub).collect();
+    hubs.sort();
+    hubs
+}
+
+pub(crate) fn only_link(reading: &MeshReading) -> &LinkView {
+    assert_eq!(reading.links.len(), 1);
+    &reading.links[0]
+}

@@ -1,0 +1,137 @@
+//! What hubs tell each other over links.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::MeshReading;
+use proto::envelope::{EnvelopeKind, What};
+use proto::limits::LINK_QUEUE_HIGH;
+use proto::{Announcement, Claim, Envelope, HubId, Letter, PeerId, PeerIncarnation};
+
+use crate::hub::{DEADLINE, Hub, config, door, hub, id, url};
+use crate::wire::Wire;
+
+/// A peer of hub `n` comes and announces so much of itself, as its shard tells the mesh.
+fn join(n: u8, peer: u32, data_bytes: usize) -> Vec<Letter> {
+    let mut bytes = [0; 20];
+    bytes[..4].copy_from_slice(&peer.to_be_bytes());
+    let (peer, session) = (PeerId::from_bytes(bytes), PeerIncarnation(1));
+    let claim = Claim { incarnation: session, hub: id(n) };
+    vec![Letter::Opened { peer, claim }, Letter::Joined(Arc::new(announcement(peer, claim, data_bytes)))]
+}
+
+/// As it would be heard from another hub, but of a peer that is here.
+fn announcement(peer: PeerId, claim: Claim, data_bytes: usize) -> Announcement {
+    let data = format!("{{\"x\":\"{}\"}}", "x".repeat(data_bytes));
+    let mut body = vec![EnvelopeKind::Change as u8];
+    body.extend_from_slice(claim.hub.0.as_bytes());
+    body.extend_from_slice(&[0; 16]);
+    body.extend_from_slice(peer.as_bytes());
+    body.extend_from_slice(&claim.incarnation.0.to_le_bytes());
+    body.extend_from_slice(&[1, 1, 0, b'n']);
+    body.extend_from_slice(&(data.len() as u32).to_le_bytes());
+    body.extend_from_slice(data.as_bytes());
+    let frame = [&(body.len() as u32).to_le_bytes()[..], &body].concat();
+    let Ok(Some(Envelope::Change(change))) = Envelope::decode(&mut &frame[..]) else { panic!("no change") };
+    let What::Joined(joined) = &change.what else { panic!("nobody joined") };
+    let (network, discovered) = (joined.network.clone(), Arc::clone(&joined.discovered));
+    Announcement { peer, network, claim, remote: false, discovered }
+}
+
+impl Hub {
+    /// The next peer of another hub of which the shard is told.
+    async fn next_joined(&mut self) -> (PeerId, HubId) {
+        loop {
+            let letters = tokio::time::timeout(DEADLINE, self.shard.recv()).await.unwrap().unwrap();
+            let joined = letters.into_iter().find_map(|letter| {
+                let Letter::Joined(announcement) = letter else { return None };
+                Some((announcement.peer, announcement.claim.hub))
+            });
+            if let Some(joined) = joined {
+                return joined;
+            }
+        }
+    }
+}
+
+fn live(reading: &MeshReading) -> Vec<HubId> {
+    reading.hubs.iter().filter(|hub| hub.live).map(|hub| hub.hub).collect()
+}
+
+#[tokio::test]
+async fn a_peer_of_one_hub_is_heard_of_at_another_and_at_a_third_behind_it() {
+    let mut a = hub(1, &[]);
+    let mut b = hub(2, &[a.url()]);
+    let mut c = hub(3, &[b.url()]);
+    a.mail.send(join(1, 7, 10)).await.unwrap();
+    for hub in [&mut b, &mut c] {
+        assert_eq!(hub.next_joined().await.1, id(1));
+    }
+    c.mail.send(join(3, 8, 10)).await.unwrap();
+    assert_eq!(a.next_joined().await.1, id(3));
+}
+
+#[tokio::test]
+async fn hubs_that_advertise_make_of_a_star_a_full_mesh() {
+    let doors = [door(), door(), door(), door()];
+    let urls: Vec<String> = doors.iter().map(url).collect();
+    let mut hubs = Vec::new();
+    for ((door, own), n) in doors.into_iter().zip(&urls).zip(1..) {
+        let bootstrap = if n == 1 { &[][..] } else { &urls[..1] };
+        let mut config = config(n, bootstrap);
+        config.relay.advertise = Some(own.as_str().into());
+        hubs.push(Hub::start(door, config));
+    }
+    for (hub, n) in hubs.iter_mut().zip(1..) {
+        let others: Vec<u8> = (1..=4).filter(|other| *other != n).collect();
+        hub.until_linked_to(&others).await;
+    }
+}
+
+#[tokio::test]
+async fn a_hub_that_ends_is_gone_at_once_for_others() {
+    let mut a = hub(1, &[]);
+    let mut b = hub(2, &[a.url()]);
+    a.until("found", |reading| live(reading) == [id(2)]).await;
+    b.until("found", |reading| live(reading) == [id(1)]).await;
+    b.end().await;
+    let start = std::time::Instant::now();
+    a.until("gone", |reading| live(reading).is_empty()).await;
+    assert!(start.elapsed() < Duration::from_secs(4), "it waited for the lease");
+    assert_eq!(a.reading().relay.hubs_lost, 0);
+}
+
+#[tokio::test]
+async fn a_link_to_a_hub_that_stopped_reading_disturbs_nobody() {
+    let mut a = hub(1, &[]);
+    let _deaf = Wire::link(a.address, 9);
+    let mut b = hub(2, &[a.url()]);
+    a.until_linked_to(&[2, 9]).await;
+    // More than the deaf one's socket and queue take, posted as fast as the mesh takes it.
+    let (letters, data_bytes) = (3_000, 8 * 1024);
+    assert!(letters as usize * data_bytes > 2 * LINK_QUEUE_HIGH);
+    let (mail, mut heard) = (a.mail.clone(), 0);
+    let posting = async {
+        for peer in 0..letters {
+            mail.send(join(1, peer, data_bytes)).await.unwrap();
+        }
+    };
+    let hearing = async {
+        while heard < letters as usize {
+            let letters = tokio::time::timeout(DEADLINE, b.shard.recv()).await.unwrap().unwrap();
+            heard += letters.iter().filter(|letter| matches!(letter, Letter::Joined(_))).count();
+        }
+    };
+    tokio::join!(posting, hearing);
+    let saturated = |reading: &MeshReading| {
+        reading.io.saturations >= 1 && reading.links.iter().any(|link| link.saturated && link.hub == Some(id(9)))
+    };
+    let seen = a.reading();
+    assert!(saturated(&seen), "{seen:#?}");
+    let ended = |reading: &MeshReading| {
+        let ends = reading.io.ended;
+        ends[mesh::LinkEnd::Stalled as usize] + ends[mesh::LinkEnd::Dead as usize] == 1
+    };
+    a.until("let go", ended).await;
+    a.until_linked_to(&[2]).await;
+}

@@ -1,0 +1,128 @@
+//! How another hub comes in: it asks for a WebSocket as peers do, and is told from them before it is one.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
+use proto::HubId;
+use proto::envelope::SUBPROTOCOL;
+
+use crate::cidr::Cidr;
+
+/// What the name of every version of the links' subprotocol begins with.
+const FAMILY: &str = "peerpigeon-mesh.";
+
+/// How other hubs come in.
+#[derive(Clone)]
+pub struct LinkDoor {
+    /// What a hub has to show.
+    pub admission: Admission,
+    /// Addresses of hubs of the seed's kind (MESH_LEGACY): a WebSocket without a subprotocol from there is a link.
+    pub legacy: Arc<[Cidr]>,
+    /// The port at which links are taken, and nothing else; at others they are not. `None`: at every port, beside peers.
+    pub port: Option<u16>,
+    /// Takes the sockets. One that cannot be taken is given back.
+    pub take: TakeLink,
+}
+
+/// Takes a hub's socket, or gives it back.
+pub type TakeLink = Arc<dyn Fn(LinkSocket) -> Result<(), TcpStream> + Send + Sync>;
+
+impl LinkDoor {
+    /// Whether what comes from there without a subprotocol is a hub of the seed's kind.
+    pub(crate) fn is_legacy(&self, address: SocketAddr) -> bool {
+        self.legacy.iter().any(|range| range.contains(address.ip()))
+    }
+}
+
+impl fmt::Debug for LinkDoor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkDoor").field("legacy", &self.legacy).field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+/// What a hub has to show to be let in. It does not matter to hubs of the seed's kind, which have nothing to show.
+#[derive(Clone)]
+pub enum Admission {
+    /// No hub is let in.
+    Closed,
+    /// Any is (MESH_INSECURE).
+    Open,
+    /// One that shows this token (MESH_TOKEN).
+    Token(Arc<str>),
+}
+
+/// An upgraded socket at whose other end is a hub.
+#[derive(Debug)]
+pub struct LinkSocket {
+    /// The socket. It does not block.
+    pub stream: TcpStream,
+    /// What the hub sent behind its request. It comes before anything read from the socket.
+    pub leftover: Bytes,
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// Which hub it says it is.
+    pub hub: HubId,
+    /// It speaks the seed's protocol.
+    pub legacy: bool,
+}
+
+/// Which subprotocols for links a request names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Offer {
+    /// No subprotocol at all.
+    Nothing,
+    /// None for links.
+    Other,
+    /// The one that this hub speaks.
+    Spoken,
+    /// Only such as this hub does not speak.
+    Unknown,
+}
+
+impl Offer {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut offer = Self::Nothing;
+        let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
+        for name in values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
+            match name.trim() {
+                SUBPROTOCOL => return Self::Spoken,
+                name if name.starts_with(FAMILY) => offer = Self::Unknown,
+                _ if offer == Self::Nothing => offer = Self::Other,
+                _ => {}
+            }
+        }
+        offer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_hub_is_known_by_the_subprotocols_it_names() {
+        for (named, offer) in [
+            (&[][..], Offer::Nothing),
+            (&["chat"], Offer::Other),
+            (&["chat, superchat"], Offer::Other),
+            (&["peerpigeon-mesh.1"], Offer::Spoken),
+            (&["peerpigeon-mesh.2 , peerpigeon-mesh.1,x"], Offer::Spoken),
+            (&["peerpigeon-mesh.2", "peerpigeon-mesh.1"], Offer::Spoken),
+            (&["chat,peerpigeon-mesh.2"], Offer::Unknown),
+            (&["peerpigeon-mesh.2,chat"], Offer::Unknown),
+            (&["peerpigeon-mesh.10"], Offer::Unknown),
+            (&["peerpigeon-mesh"], Offer::Other),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in named {
+                headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(value));
+            }
+            assert_eq!(Offer::of(&headers), offer, "{named:?}");
+        }
+    }
+}

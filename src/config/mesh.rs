@@ -1,0 +1,281 @@
+//! The settings that are about other hubs.
+
+use std::sync::Arc;
+
+use hyper::Uri;
+use proto::limits::MAX_HUB_URL_BYTES;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use shard::Cidr;
+
+use super::parse::{hubs, without_secrets};
+use super::reader::{Reader, Refusal, quoted};
+use super::{Config, Token, settings};
+
+/// How this hub and others find and trust each other.
+#[derive(Clone, Debug)]
+pub struct MeshSettings {
+    /// Where other hubs may dial this one.
+    pub advertise: Option<Arc<str>>,
+    /// Certificates to trust besides the usual ones, in PEM form.
+    pub ca: Option<Arc<[u8]>>,
+    /// A name whose addresses are hubs.
+    pub dns: Option<MeshDns>,
+    /// Links need no token.
+    pub insecure: bool,
+    /// Who speaks the seed's protocol.
+    pub legacy: Legacy,
+    /// Where links are taken, if not where peers are. 0 is any free port.
+    pub port: Option<u16>,
+    /// Where clients find this hub.
+    pub public_url: Option<Arc<str>>,
+    /// The bridge's server or servers, secrets and all.
+    pub redis_url: Option<RedisUrl>,
+    /// What hubs present to each other.
+    pub token: Option<Token>,
+}
+
+/// A name whose addresses are hubs: MESH_DNS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MeshDns {
+    /// The name.
+    pub host: String,
+    /// Their port. `None` is the one at which this hub takes links.
+    pub port: Option<u16>,
+    /// Whether to dial with TLS.
+    pub tls: bool,
+}
+
+/// The hubs that speak the seed's protocol: MESH_LEGACY.
+#[derive(Clone, Default, Debug)]
+pub struct Legacy {
+    /// Those that this hub dials.
+    pub urls: Vec<Uri>,
+    /// Where those come from that dial this hub.
+    pub addresses: Vec<Cidr>,
+}
+
+/// REDIS_URL. It may have a password in it, so it is never printed.
+#[derive(Clone)]
+pub struct RedisUrl(String);
+
+impl RedisUrl {
+    /// The URL, for whoever connects.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Without what may be secret in it.
+    pub(super) fn shown(&self) -> String {
+        self.0.split(',').map(|node| without_secrets(node.trim())).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl std::fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl MeshSettings {
+    /// `None` when something was refused. `port` is PORT.
+    pub(super) fn read(reader: &mut Reader<'_>, port: Option<u64>) -> Option<Self> {
+        let advertise = reader.text(&settings::MESH_ADVERTISE, || Ok(None), |text| own_url(text).map(Some));
+        let public_url = reader.text(&settings::PUBLIC_URL, || Ok(None), |text| own_url(text).map(Some));
+        let token = reader.text(&settings::MESH_TOKEN, || Ok(None), |text| super::parse::token(text).map(Some));
+        let insecure = reader.switch(&settings::MESH_INSECURE);
+        let dns = reader.text(&settings::MESH_DNS, || Ok(None), |text| mesh_dns(text).map(Some));
+        let ca = reader.text(&settings::MESH_CA, || Ok(None), |text| certificates(text).map(Some));
+        let legacy = reader.text(&settings::MESH_LEGACY, || Ok(Legacy::default()), legacy);
+        let mesh_port = reader.number(&settings::MESH_PORT, || port.unwrap_or_default());
+        let redis_url = reader.text(&settings::REDIS_URL, || Ok(None), |text| redis_url(text).map(Some));
+        if let Some(Some(url)) = &redis_url {
+            reader.show_as(&settings::REDIS_URL, url.shown());
+        }
+        if let Some(legacy) = &legacy {
+            let urls = legacy.urls.iter().map(|url| without_secrets(&url.to_string()));
+            let shown: Vec<_> = urls.chain(legacy.addresses.iter().map(Cidr::to_string)).collect();
+            reader.show_as(&settings::MESH_LEGACY, shown.join(","));
+        }
+        Some(Self {
+            advertise: advertise?,
+            ca: ca?,
+            dns: dns?,
+            insecure: insecure?,
+            legacy: legacy?,
+            port: mesh_port.filter(|_| mesh_port != port).map(|port| u16::try_from(port).unwrap_or_default()),
+            public_url: public_url?,
+            redis_url: redis_url?,
+            token: token?,
+        })
+    }
+}
+
+impl Config {
+    /// Whether native links may be made and taken.
+    pub fn links_are_trusted(&self) -> bool {
+        self.mesh.token.is_some() || self.mesh.insecure
+    }
+
+    /// Whether there is anything for a mesh to do. IS_HUB alone, without a token, is a hub that nobody can link to.
+    pub fn has_mesh(&self) -> bool {
+        let legacy = &self.mesh.legacy;
+        let can_link = self.links_are_trusted() || !legacy.addresses.is_empty() || !self.bootstrap_hubs.is_empty();
+        self.is_hub && (can_link || self.mesh.redis_url.is_some())
+    }
+
+    /// Whether this hub speaks the seed's protocol to the hub at that URL.
+    pub fn is_legacy(&self, url: &Uri) -> bool {
+        self.mesh.legacy.urls.contains(url)
+    }
+
+    /// What contradicts itself among the settings about other hubs. `said` is whether a setting was said at all.
+    pub(super) fn check_mesh(&self, said: &dyn Fn(&settings::Setting) -> bool) -> Vec<Refusal> {
+        let mut refusals = Vec::new();
+        let asking: Vec<_> = [&settings::BOOTSTRAP_HUBS, &settings::MESH_DNS, &settings::REDIS_URL]
+            .into_iter()
+            .filter(|setting| said(setting))
+            .map(|setting| setting.name)
+            .collect();
+        if !self.is_hub_said && said(&settings::IS_HUB) && !asking.is_empty() {
+            let problem = format!("false contradicts {}, which asks for links to other hubs", asking.join(" and "));
+            refusals.push(Refusal::new(&settings::IS_HUB, problem));
+        }
+        if let (Some(token), Some(auth)) = (&self.mesh.token, &self.auth_token)
+            && token.matches(auth.expose().as_bytes())
+        {
+            let problem = "it is the same as AUTH_TOKEN, so that every peer could pose as a hub: choose another";
+            refusals.push(Refusal::new(&settings::MESH_TOKEN, problem));
+        }
+        if !self.links_are_trusted() {
+            let needy = [
+                (&settings::BOOTSTRAP_HUBS, self.bootstrap_hubs.iter().any(|url| !self.is_legacy(url))),
+                (&settings::MESH_DNS, self.mesh.dns.is_some()),
+            ];
+            for (setting, _) in needy.into_iter().filter(|(_, needs_token)| *needs_token) {
+                let problem = "no link is made without MESH_TOKEN, the same at every hub of the mesh; in a network where \
+                               everyone may pose as a hub, MESH_INSECURE=true does without";
+                refusals.push(Refusal::new(setting, problem));
+            }
+        }
+        refusals
+    }
+
+    /// What holds but does not do what it seems to, among the settings about other hubs.
+    pub(super) fn mesh_warnings(&self, said: &dyn Fn(&settings::Setting) -> bool) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.is_hub {
+            let idle: Vec<_> = settings::NEEDS_LINKS.iter().filter(|s| said(s)).map(|s| s.name).collect();
+            if !idle.is_empty() {
+                warnings.push(format!(
+                    "{} without effect: this hub makes no links, since IS_HUB, BOOTSTRAP_HUBS, MESH_DNS and REDIS_URL \
+                     are unset",
+                    idle.join(", ")
+                ));
+            }
+            return warnings;
+        }
+        if self.mesh.token.is_none() {
+            warnings.push(if self.mesh.insecure {
+                "MESH_INSECURE: whoever reaches this hub can link to it, speak for any peer and read every signal".into()
+            } else {
+                "no links to other hubs are made or taken without MESH_TOKEN, the same at every hub of the mesh: peers on \
+                 other hubs are not found over links"
+                    .to_owned()
+            });
+            if self.mesh.redis_url.is_some() {
+                warnings.push("REDIS_URL without MESH_TOKEN: whoever can publish there can speak as a hub".to_owned());
+            }
+        }
+        for url in self.mesh.legacy.urls.iter().filter(|url| !self.bootstrap_hubs.contains(url)) {
+            let url = without_secrets(&url.to_string());
+            warnings.push(format!("MESH_LEGACY names {url}, which is not dialed: BOOTSTRAP_HUBS does not name it"));
+        }
+        warnings
+    }
+}
+
+/// A URL of this hub, which others are told.
+fn own_url(text: &str) -> Result<Arc<str>, String> {
+    let refused = || {
+        let text = quoted(&without_secrets(text));
+        format!(
+            "{text} is not a URL of this hub: ws://host[:port] or wss://host[:port], at most {MAX_HUB_URL_BYTES} bytes"
+        )
+    };
+    if without_secrets(text) != text.trim_end_matches('/') {
+        return Err("others are told it, so it may have neither a user nor a query".to_owned());
+    }
+    let urls = hubs(text).map_err(|_| refused())?;
+    if urls.len() != 1 || text.contains(',') || text.len() > MAX_HUB_URL_BYTES {
+        return Err(refused());
+    }
+    Ok(text.into())
+}
+
+fn mesh_dns(text: &str) -> Result<MeshDns, String> {
+    let refused = || {
+        format!("{} is not a name of hubs: host[:port], or wss://host[:port] for TLS", quoted(&without_secrets(text)))
+    };
+    let (tls, rest) = match text.split_once("://") {
+        None | Some(("ws", _)) => (false, text.trim_start_matches("ws://")),
+        Some(("wss", rest)) => (true, rest),
+        Some(_) => return Err(refused()),
+    };
+    let authority: hyper::http::uri::Authority = rest.trim_end_matches('/').parse().map_err(|_| refused())?;
+    let host = authority.host().trim_matches(['[', ']']);
+    let port = authority.port_u16();
+    // What is left over beside host and port is a user, or a port that is none.
+    let parts = authority.host().len() + authority.port().map_or(0, |port| 1 + port.as_str().len());
+    if host.is_empty() || parts != authority.as_str().len() || port == Some(0) {
+        return Err(refused());
+    }
+    Ok(MeshDns { host: host.to_owned(), port, tls })
+}
+
+/// The file's bytes, made sure of.
+fn certificates(path: &str) -> Result<Arc<[u8]>, String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", quoted(path)))?;
+    match CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() {
+        Ok(found) if !found.is_empty() => Ok(bytes.into()),
+        Ok(_) | Err(_) => Err(format!("{} holds no certificates in PEM form", quoted(path))),
+    }
+}
+
+fn legacy(text: &str) -> Result<Legacy, String> {
+    let mut legacy = Legacy::default();
+    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        if let Ok(addresses) = item.parse() {
+            legacy.addresses.push(addresses);
+            continue;
+        }
+        legacy.urls.extend(hubs(item).map_err(|_| {
+            let item = quoted(&without_secrets(item));
+            format!("{item} is neither the URL of a hub nor a range of addresses, such as ws://host:8080 or 10.0.0.0/8")
+        })?);
+    }
+    Ok(legacy)
+}
+
+/// Nodes of a cluster stand with commas between them. What their URLs mean in full is the bridge's to say.
+fn redis_url(text: &str) -> Result<RedisUrl, String> {
+    const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+cluster", "rediss+cluster"];
+    let is_node = |(i, node): (usize, &str)| {
+        let rest = match node.trim().split_once("://") {
+            Some((scheme, rest)) if SCHEMES.contains(&scheme) => rest,
+            None if i > 0 => node.trim(),
+            Some(_) | None => return false,
+        };
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        !host.is_empty() && !host.starts_with(':') && !host.contains(|c: char| c.is_whitespace() || c.is_control())
+    };
+    if text.split(',').enumerate().all(is_node) {
+        Ok(RedisUrl(text.to_owned()))
+    } else {
+        Err("it is not the URL of a Redis: redis://[user:password@]host[:port], or rediss:// for TLS".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests;

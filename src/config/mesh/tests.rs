@@ -1,0 +1,144 @@
+use super::*;
+
+fn config(pairs: &[(&str, &str)]) -> Config {
+    Config::from_pairs(pairs).unwrap_or_else(|refusals| panic!("{pairs:?}: {refusals:?}"))
+}
+
+fn refusals(pairs: &[(&str, &str)]) -> Vec<String> {
+    Config::from_pairs(pairs).map_or_else(|refusals| refusals.iter().map(ToString::to_string).collect(), |_| Vec::new())
+}
+
+#[test]
+fn what_asks_for_links_makes_a_hub() {
+    for (pairs, is_hub, has_mesh) in [
+        (&[][..], false, false),
+        (&[("MESH_TOKEN", "t")], false, false),
+        (&[("MESH_LEGACY", "10.0.0.0/8")], false, false),
+        (&[("IS_HUB", "false")], false, false),
+        (&[("IS_HUB", "true"), ("MESH_TOKEN", "t")], true, true),
+        (&[("BOOTSTRAP_HUBS", "ws://a"), ("MESH_TOKEN", "t")], true, true),
+        (&[("MESH_DNS", "hubs"), ("MESH_INSECURE", "true")], true, true),
+        (&[("REDIS_URL", "redis://a")], true, true),
+        // Nobody can link to it and it links to nobody, and still it serves its peers as the Go hub does.
+        (&[("IS_HUB", "true")], true, false),
+        (&[("IS_HUB", "true"), ("MESH_LEGACY", "10.0.0.0/8")], true, true),
+        (&[("BOOTSTRAP_HUBS", "ws://a"), ("MESH_LEGACY", "ws://a/")], true, true),
+    ] {
+        let config = config(pairs);
+        assert_eq!((config.is_hub, config.has_mesh()), (is_hub, has_mesh), "{pairs:?}");
+        assert!(config.describe().contains(&format!("IS_HUB={is_hub}\n")), "{pairs:?}");
+    }
+}
+
+#[test]
+fn a_hub_that_is_told_not_to_be_one_is_refused() {
+    let token = ("MESH_TOKEN", "t");
+    for asking in [("BOOTSTRAP_HUBS", "ws://a"), ("MESH_DNS", "hubs"), ("REDIS_URL", "redis://a")] {
+        let refused = refusals(&[("IS_HUB", "false"), asking, token]);
+        assert_eq!(
+            refused,
+            [format!("IS_HUB (--is-hub): false contradicts {}, which asks for links to other hubs", asking.0)]
+        );
+        assert!(refusals(&[("IS_HUB", "true"), asking, token]).is_empty());
+        assert!(refusals(&[("IS_HUB", ""), asking, token]).is_empty(), "an empty variable says nothing");
+    }
+}
+
+#[test]
+fn no_link_without_something_to_trust() {
+    for (pairs, named) in [
+        (&[("BOOTSTRAP_HUBS", "ws://a")][..], &["BOOTSTRAP_HUBS (--bootstrap-hubs): "][..]),
+        (&[("IS_HUB", "true"), ("BOOTSTRAP_HUBS", "ws://a")], &["BOOTSTRAP_HUBS (--bootstrap-hubs): "]),
+        (&[("BOOTSTRAP_HUBS", "ws://a,ws://b"), ("MESH_LEGACY", "ws://a")], &["BOOTSTRAP_HUBS (--bootstrap-hubs): "]),
+        (&[("MESH_DNS", "hubs"), ("BOOTSTRAP_HUBS", "ws://a")], &["BOOTSTRAP_HUBS (", "MESH_DNS ("]),
+        (&[("MESH_DNS", "hubs"), ("MESH_INSECURE", "false")], &["MESH_DNS (--mesh-dns): "]),
+    ] {
+        let refused = refusals(pairs);
+        assert_eq!(refused.len(), named.len(), "{refused:?}");
+        for (refused, named) in refused.iter().zip(named) {
+            assert!(refused.starts_with(named), "{refused}");
+            assert!(refused.contains("MESH_TOKEN") && refused.contains("MESH_INSECURE"), "{refused}");
+        }
+        for trust in [("MESH_TOKEN", "t"), ("MESH_INSECURE", "true")] {
+            let trusting: Vec<_> = pairs.iter().copied().filter(|pair| pair.0 != trust.0).chain([trust]).collect();
+            assert!(refusals(&trusting).is_empty(), "{trusting:?}");
+        }
+    }
+}
+
+#[test]
+fn peers_do_not_hold_the_hubs_token() {
+    let refused = refusals(&[("MESH_TOKEN", "same"), ("AUTH_TOKEN", "same")]);
+    assert!(refused[0].starts_with("MESH_TOKEN (--mesh-token): it is the same as AUTH_TOKEN"), "{refused:?}");
+    assert!(!refused[0].contains("same,"), "{refused:?}");
+    assert!(refusals(&[("MESH_TOKEN", "same"), ("AUTH_TOKEN", "other")]).is_empty());
+}
+
+#[test]
+fn a_name_of_hubs_is_taken_apart() {
+    for (text, host, port, tls) in [
+        ("hubs", "hubs", None, false),
+        ("hubs.ns.svc:8081", "hubs.ns.svc", Some(8081), false),
+        ("ws://hubs:1", "hubs", Some(1), false),
+        ("wss://hubs.example:443/", "hubs.example", Some(443), true),
+        ("[fd00::1]:80", "fd00::1", Some(80), false),
+    ] {
+        assert_eq!(mesh_dns(text), Ok(MeshDns { host: host.to_owned(), port, tls }), "{text}");
+    }
+}
+
+#[test]
+fn links_have_the_port_of_peers_unless_told_otherwise() {
+    let port = |pairs: &[(&str, &str)]| config(pairs).mesh.port;
+    assert_eq!(port(&[]), None);
+    assert_eq!(port(&[("PORT", "0")]), None);
+    assert_eq!(port(&[("PORT", "9000"), ("MESH_PORT", "9000")]), None);
+    assert_eq!(port(&[("PORT", "9000"), ("MESH_PORT", "9001")]), Some(9001));
+    assert_eq!(port(&[("MESH_PORT", "0")]), Some(0));
+    assert!(config(&[("PORT", "9000")]).describe().contains("MESH_PORT=9000\n"));
+}
+
+#[test]
+fn secrets_are_never_printed() {
+    let pairs = [
+        ("MESH_TOKEN", "hunter2"),
+        ("REDIS_URL", "rediss://user:hunter2@a.example:6380/1?password=hunter2"),
+        ("BOOTSTRAP_HUBS", "ws://hunter2@a"),
+        ("MESH_LEGACY", "ws://hunter2@b?token=hunter2"),
+    ];
+    let config = config(&pairs);
+    let text = config.describe();
+    assert!(text.contains("MESH_TOKEN=<set>\n") && text.contains("REDIS_URL=rediss://a.example:6380/1\n"), "{text}");
+    let warnings = config.warnings(None).join("\n");
+    assert!(warnings.contains("MESH_LEGACY names ws://b"), "{warnings}");
+    let refused = refusals(&[
+        ("REDIS_URL", "http://:hunter2@a"),
+        ("MESH_ADVERTISE", "ws://hunter2@a"),
+        ("MESH_DNS", "hunter2@a"),
+    ]);
+    assert_eq!(refused.len(), 3);
+    for text in [&text, &warnings].into_iter().chain(&refused) {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    assert_eq!(format!("{:?}", config.mesh.redis_url.as_ref()), "Some(rediss://a.example:6380/1)");
+    assert_eq!(config.mesh.redis_url.unwrap().expose(), pairs[1].1);
+}
+
+#[test]
+fn what_does_less_than_it_seems_is_warned_of() {
+    let warnings = |pairs: &[(&str, &str)]| config(pairs).warnings(None).join("\n");
+    assert!(warnings(&[("IS_HUB", "true")]).contains("without MESH_TOKEN"));
+    assert!(warnings(&[("IS_HUB", "true"), ("MESH_INSECURE", "true")]).starts_with("MESH_INSECURE: whoever"));
+    assert!(warnings(&[("REDIS_URL", "redis://a")]).contains("REDIS_URL without MESH_TOKEN"));
+    assert!(
+        warnings(&[("MESH_LEGACY", "10.0.0.0/8"), ("MESH_CA", "src/config/mesh/certificate.pem")])
+            .starts_with("MESH_CA, MESH_LEGACY without effect")
+    );
+    for quiet in [
+        &[("IS_HUB", "true"), ("MESH_TOKEN", "t")][..],
+        &[("REDIS_URL", "redis://a"), ("MESH_TOKEN", "t")],
+        &[("BOOTSTRAP_HUBS", "ws://a,ws://b"), ("MESH_LEGACY", "ws://a"), ("MESH_TOKEN", "t")],
+    ] {
+        assert_eq!(warnings(quiet), "", "{quiet:?}");
+    }
+}

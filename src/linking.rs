@@ -1,0 +1,119 @@
+//! Introduces the mesh to the shards, which know nothing of each other.
+
+use std::sync::Arc;
+
+use hyper::Uri;
+use mesh::{BridgeConfig, LinkSocket, MeshConfig, MeshReading};
+use proto::limits::{LINK_SOCKET_QUEUE, MAX_GO_AWAY_HUBS};
+use proto::{HubIncarnation, Keys, RelayConfig};
+use shard::{Admission, Clock, LinkDoor};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::Config;
+
+/// A mesh that has not been started: it waits for the shards' mailboxes.
+pub struct Mesh {
+    /// What it is told to be.
+    pub config: MeshConfig,
+    /// Sockets of hubs, from the shards' doors.
+    pub sockets: mpsc::Receiver<LinkSocket>,
+    /// Where its numbers go.
+    pub publish: watch::Sender<Arc<MeshReading>>,
+}
+
+/// Where this hub was bound, which settings with port 0 do not say.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// Where peers are let in.
+    pub peers: u16,
+    /// Where links are, if that is another.
+    pub links: Option<u16>,
+}
+
+/// The mesh of a hub, and its door in the shards. A hub that is no part of one has neither; one that may make no links
+/// has a door that says so.
+pub fn prepare(
+    config: &Config,
+    clock: Clock,
+    keys: Keys,
+    ports: Ports,
+    publish: watch::Sender<Arc<MeshReading>>,
+) -> (Option<Mesh>, Option<LinkDoor>) {
+    if !config.is_hub {
+        return (None, None);
+    }
+    let (sender, sockets) = mpsc::channel(LINK_SOCKET_QUEUE);
+    let door = LinkDoor {
+        admission: match &config.mesh.token {
+            Some(token) => Admission::Token(token.expose().into()),
+            None if config.mesh.insecure => Admission::Open,
+            None => Admission::Closed,
+        },
+        legacy: config.mesh.legacy.addresses.clone().into(),
+        port: ports.links,
+        take: Arc::new(move |socket| take(&sender, socket)),
+    };
+    let mesh = config.has_mesh().then(|| Mesh { config: mesh_config(config, clock, keys, ports), sockets, publish });
+    (mesh, Some(door))
+}
+
+fn mesh_config(config: &Config, clock: Clock, keys: Keys, ports: Ports) -> MeshConfig {
+    let settings = &config.mesh;
+    let token: Option<Arc<str>> = settings.token.as_ref().map(|token| token.expose().into());
+    let port = ports.links.unwrap_or(ports.peers);
+    // Without a token they are all legacy: the settings have made sure of it.
+    let bootstrap: Vec<Uri> = config.bootstrap_hubs.clone();
+    MeshConfig {
+        relay: RelayConfig {
+            hub: config.hub_id,
+            incarnation: HubIncarnation(clock.now().wall_ms),
+            shards: config.shards,
+            keys,
+            namespace: config.mesh_namespace.clone(),
+            advertise: settings.advertise.clone(),
+            public_url: settings.public_url.clone(),
+        },
+        token: token.clone(),
+        legacy: bootstrap.iter().filter(|url| config.is_legacy(url)).map(ToString::to_string).collect(),
+        bootstrap,
+        dns: settings.dns.as_ref().map(|dns| (dns.host.clone(), dns.port.unwrap_or(port))),
+        dns_tls: settings.dns.as_ref().is_some_and(|dns| dns.tls),
+        extra_roots: settings.ca.clone(),
+        max_message_bytes: config.max_message_bytes,
+        redis: settings.redis_url.as_ref().map(|url| BridgeConfig {
+            url: url.expose().to_owned(),
+            namespace: config.mesh_namespace.clone(),
+            hub: config.hub_id,
+            token,
+            extra_roots: settings.ca.clone(),
+        }),
+        clock: Arc::new(move || clock.now()),
+        port,
+    }
+}
+
+/// Sends a hub's socket to the mesh. A mesh with so many before it, or none, does not take it.
+fn take(sender: &mpsc::Sender<LinkSocket>, socket: shard::LinkSocket) -> Result<(), std::net::TcpStream> {
+    let shard::LinkSocket { stream, leftover, address, hub, legacy } = socket;
+    match sender.try_reserve() {
+        Ok(place) => {
+            place.send(LinkSocket { stream, leftover, address, hub, legacy });
+            Ok(())
+        }
+        Err(_) => Err(stream),
+    }
+}
+
+/// Where clients find the other hubs, for those who have to leave this one.
+pub fn other_hubs(reading: &MeshReading) -> Arc<[String]> {
+    let staying = reading.hubs.iter().filter(|hub| hub.live && !hub.draining);
+    let mut urls: Vec<String> = staying.filter_map(|hub| hub.public_url.as_deref()).map(str::to_owned).collect();
+    // Hubs behind one load balancer have one URL.
+    urls.sort_unstable();
+    urls.dedup();
+    urls.truncate(MAX_GO_AWAY_HUBS);
+    urls.into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+use std::time::Duration;
+
+use proto::{HubId, HubIncarnation, HubView, PeerId};
+
+use super::*;
+
+const PORTS: Ports = Ports { peers: 8080, links: None };
+
+fn prepared(pairs: &[(&str, &str)], ports: Ports) -> (Option<Mesh>, Option<LinkDoor>) {
+    let config = Config::from_pairs(pairs).unwrap();
+    let publish = watch::channel(Arc::default()).0;
+    prepare(&config, Clock::start(), Keys(1, 2), ports, publish)
+}
+
+#[test]
+fn a_hub_alone_has_no_mesh_and_no_door_for_one() {
+    let (mesh, door) = prepared(&[("MESH_TOKEN", "t")], PORTS);
+    assert!(mesh.is_none() && door.is_none());
+}
+
+#[test]
+fn without_a_token_the_door_is_closed() {
+    let (mesh, door) = prepared(&[("IS_HUB", "true")], PORTS);
+    assert!(mesh.is_none());
+    assert!(matches!(door.unwrap().admission, Admission::Closed));
+    let (_, door) = prepared(&[("IS_HUB", "true"), ("MESH_INSECURE", "true")], PORTS);
+    assert!(matches!(door.unwrap().admission, Admission::Open));
+    let (_, door) = prepared(&[("IS_HUB", "true"), ("MESH_INSECURE", "true"), ("MESH_TOKEN", "t")], PORTS);
+    assert!(matches!(door.unwrap().admission, Admission::Token(token) if &*token == "t"));
+}
+
+#[test]
+fn the_mesh_is_told_what_the_settings_say() {
+    let pairs = [
+        ("MESH_TOKEN", "t"),
+        ("BOOTSTRAP_HUBS", "ws://a:1,ws://old:2"),
+        ("MESH_LEGACY", "ws://old:2,10.0.0.0/8"),
+        ("MESH_DNS", "wss://hubs"),
+        ("MESH_ADVERTISE", "ws://me:9"),
+        ("PUBLIC_URL", "wss://me.example"),
+        ("REDIS_URL", "redis://:p@r"),
+        ("HUB_MESH_NAMESPACE", "n"),
+        ("SHARDS", "3"),
+    ];
+    let (mesh, door) = prepared(&pairs, Ports { peers: 8080, links: Some(9) });
+    let (config, door) = (mesh.unwrap().config, door.unwrap());
+    assert_eq!((door.port, door.legacy.len()), (Some(9), 1));
+    assert_eq!(config.bootstrap.len(), 2);
+    assert_eq!(config.legacy, [config.bootstrap[1].to_string()], "in the words of the one it is among");
+    assert_eq!((config.dns, config.dns_tls, config.port), (Some(("hubs".to_owned(), 9)), true, 9));
+    assert_eq!(config.relay.advertise.as_deref(), Some("ws://me:9"));
+    assert_eq!(config.relay.public_url.as_deref(), Some("wss://me.example"));
+    assert_eq!((config.relay.shards, config.relay.namespace.as_str()), (3, "n"));
+    assert!(config.relay.incarnation.0 > 1_700_000_000_000, "the wall clock");
+    let redis = config.redis.unwrap();
+    assert_eq!(
+        (redis.url.as_str(), redis.namespace.as_str(), redis.token.as_deref()),
+        ("redis://:p@r", "n", Some("t"))
+    );
+}
+
+#[test]
+fn those_who_leave_are_told_of_the_hubs_that_stay() {
+    let hub = |n: u8, url: Option<&str>, live, draining| HubView {
+        hub: HubId(PeerId::from_bytes([n; 20])),
+        incarnation: HubIncarnation(1),
+        live,
+        draining,
+        route: None,
+        link: None,
+        bridged: false,
+        legacy: false,
+        peers: 0,
+        seq: 0,
+        lag: 0,
+        heard: Duration::ZERO,
+        advertise: None,
+        public_url: url.map(Into::into),
+    };
+    let mut reading = MeshReading {
+        hubs: vec![
+            hub(1, Some("wss://b"), true, false),
+            hub(2, None, true, false),
+            hub(3, Some("wss://gone"), false, false),
+            hub(4, Some("wss://going"), true, true),
+            hub(5, Some("wss://a"), true, false),
+            hub(6, Some("wss://b"), true, false),
+        ],
+        ..MeshReading::default()
+    };
+    assert_eq!(other_hubs(&reading)[..], ["wss://a", "wss://b"]);
+    reading.hubs = (0..100).map(|n| hub(n, Some(&format!("wss://{n}")), true, false)).collect();
+    assert_eq!(other_hubs(&reading).len(), MAX_GO_AWAY_HUBS);
+}

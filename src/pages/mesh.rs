@@ -1,0 +1,244 @@
+//! The bodies that are about other hubs. The fields that the Go hub had come first, as it named them; then ours.
+
+use std::time::Duration;
+
+use hyper::Uri;
+use mesh::{BridgeView, DialSource, DialView, LinkView, MeshReading};
+use proto::{HubId, HubView, Via};
+use serde::Serialize;
+
+use crate::config::{Config, without_secrets};
+
+/// A hub whose lease runs, or ran.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Hub<'a> {
+    peer_id: String,
+    /// When its present life began, by its own clock.
+    registered_at: u64,
+    last_activity: u64,
+    network_name: &'a str,
+    data: HubData,
+    #[serde(flatten)]
+    ours: HubDetail<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HubData {
+    capabilities: [&'static str; 2],
+    host: String,
+    is_hub: bool,
+    port: u16,
+    timestamp: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HubDetail<'a> {
+    bridged: bool,
+    lag: u64,
+    legacy: bool,
+    /// How it is reached: `dialed`, `accepted`, `relayed` over another hub, `bridged`, or not at all.
+    linked: Option<&'static str>,
+    peers: usize,
+    public_url: Option<&'a str>,
+    rtt_ms: Option<f64>,
+    seq: u64,
+    state: &'static str,
+    url: Option<&'a str>,
+}
+
+/// The hubs of a reading at a moment, those whose lease runs or those whose lease has ended.
+pub(super) fn hubs<'a>(reading: &'a MeshReading, config: &'a Config, live: bool, wall_ms: u64) -> Vec<Hub<'a>> {
+    reading.hubs.iter().filter(|hub| hub.live == live).map(|hub| Hub::of(hub, reading, config, wall_ms)).collect()
+}
+
+/// How many other hubs there are.
+pub(super) fn count(reading: &MeshReading) -> usize {
+    reading.hubs.iter().filter(|hub| hub.live).count()
+}
+
+impl<'a> Hub<'a> {
+    fn of(hub: &'a HubView, reading: &'a MeshReading, config: &'a Config, wall_ms: u64) -> Self {
+        let link = hub.link.and_then(|id| reading.links.iter().find(|link| link.link == id));
+        let linked = match (link, hub.route) {
+            (Some(link), _) if link.dialed => Some("dialed"),
+            (Some(_), _) => Some("accepted"),
+            (None, Some(Via::Link(_))) => Some("relayed"),
+            (None, Some(Via::Bridge(_))) => Some("bridged"),
+            (None, None) => None,
+        };
+        let url = hub.advertise.as_deref().or_else(|| link.and_then(|link| link.url.as_deref()));
+        let (host, port) = match (url, link) {
+            (Some(url), _) => place(url),
+            (None, Some(link)) => (link.address.ip().to_string(), link.address.port()),
+            (None, None) => (String::new(), 0),
+        };
+        let last_activity = wall_ms.saturating_sub(hub.heard.as_millis() as u64);
+        Self {
+            peer_id: hub.hub.to_string(),
+            registered_at: hub.incarnation.0,
+            last_activity,
+            network_name: &config.mesh_namespace,
+            data: HubData { capabilities: ["signaling", "relay"], host, is_hub: true, port, timestamp: last_activity },
+            ours: HubDetail {
+                bridged: hub.bridged,
+                lag: hub.lag,
+                legacy: hub.legacy,
+                linked,
+                peers: hub.peers,
+                public_url: hub.public_url.as_deref(),
+                rtt_ms: link.and_then(|link| link.rtt).map(millis),
+                seq: hub.seq,
+                state: match (hub.live, hub.draining) {
+                    (true, false) => "live",
+                    (true, true) => "draining",
+                    (false, _) => "lost",
+                },
+                url,
+            },
+        }
+    }
+}
+
+/// Host and port of a URL.
+fn place(url: &str) -> (String, u16) {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    let Ok(authority) = authority.parse::<hyper::http::uri::Authority>() else { return (String::new(), 0) };
+    let default = if url.starts_with("wss:") { 443 } else { 80 };
+    (authority.host().to_owned(), authority.port_u16().unwrap_or(default))
+}
+
+/// To the microsecond.
+fn millis(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1000.0
+}
+
+/// A hub that is dialed.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Dial<'a> {
+    attempt_number: u32,
+    connected: bool,
+    last_attempt: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<&'a str>,
+    /// It turned out to be this hub itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    own: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'static str>,
+    uri: String,
+}
+
+impl<'a> Dial<'a> {
+    fn of(view: &'a DialView) -> Self {
+        Self {
+            attempt_number: view.attempt_number,
+            connected: view.connected,
+            last_attempt: view.last_attempt,
+            last_error: view.last_error.as_deref(),
+            own: view.own,
+            source: None,
+            uri: view.uri.clone(),
+        }
+    }
+}
+
+/// Each of BOOTSTRAP_HUBS, as it is or as nobody has dialed it yet.
+pub(super) fn bootstrap_hubs<'a>(reading: &'a MeshReading, config: &Config) -> Vec<Dial<'a>> {
+    let dial = |url: &Uri| {
+        let uri = without_secrets(&url.to_string());
+        bootstraps(reading).find(|view| without_secrets(&view.uri) == uri).map(Dial::of).unwrap_or(Dial {
+            attempt_number: 0,
+            connected: false,
+            last_attempt: 0,
+            last_error: None,
+            own: false,
+            source: None,
+            uri,
+        })
+    };
+    config.bootstrap_hubs.iter().map(dial).collect()
+}
+
+pub(super) fn bootstrap_connected(reading: &MeshReading) -> usize {
+    bootstraps(reading).filter(|view| view.connected).count()
+}
+
+fn bootstraps(reading: &MeshReading) -> impl Iterator<Item = &DialView> {
+    reading.dials.iter().filter(|view| view.source == DialSource::Bootstrap)
+}
+
+/// The hubs that were found: by their name, or because they said where they are.
+pub(super) fn found_hubs(reading: &MeshReading) -> Vec<Dial<'_>> {
+    let found = reading.dials.iter().filter(|view| view.source != DialSource::Bootstrap);
+    found.map(|view| Dial { source: Some(view.source.label()), ..Dial::of(view) }).collect()
+}
+
+/// A link.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Link<'a> {
+    address: String,
+    dialed: bool,
+    /// `None` before the other side has said.
+    hub: Option<String>,
+    legacy: bool,
+    queued_bytes: usize,
+    ready: bool,
+    rtt_ms: Option<f64>,
+    saturated: bool,
+    url: Option<&'a str>,
+}
+
+impl<'a> Link<'a> {
+    pub(super) fn of(view: &'a LinkView) -> Self {
+        Self {
+            address: view.address.to_string(),
+            dialed: view.dialed,
+            hub: view.hub.map(|hub| hub.to_string()),
+            legacy: view.legacy,
+            queued_bytes: view.queued_bytes,
+            ready: view.ready,
+            rtt_ms: view.rtt.map(millis),
+            saturated: view.saturated,
+            url: view.url.as_deref(),
+        }
+    }
+}
+
+/// Hubs with a link of their own.
+pub(super) fn connected_hubs(reading: &MeshReading) -> usize {
+    let mut hubs: Vec<HubId> = reading.links.iter().filter(|link| link.ready).filter_map(|link| link.hub).collect();
+    hubs.sort_unstable();
+    hubs.dedup();
+    hubs.len()
+}
+
+/// The bridge.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Bridge<'a> {
+    address: &'a str,
+    connected: bool,
+    last_error: Option<&'a str>,
+    published: u64,
+    received: u64,
+    reconnects: u64,
+}
+
+impl<'a> Bridge<'a> {
+    pub(super) fn of(view: &'a BridgeView) -> Self {
+        Self {
+            address: &view.address,
+            connected: view.connected,
+            last_error: view.last_error.as_deref(),
+            published: view.published,
+            received: view.received,
+            reconnects: view.reconnects,
+        }
+    }
+}

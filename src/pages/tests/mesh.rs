@@ -1,0 +1,174 @@
+use ::mesh::{BridgeView, DialSource, DialView, LinkView};
+use proto::{HubIncarnation, HubView, LinkId, Via};
+
+use super::*;
+
+const URL: &str = "wss://user:pass@a.example:1/ws?token=secret";
+
+fn hub_id(n: u8) -> HubId {
+    HubId(PeerId::from_bytes([n; 20]))
+}
+
+/// Hub `n`, of which nothing special is known.
+fn view(n: u8) -> HubView {
+    HubView {
+        hub: hub_id(n),
+        incarnation: HubIncarnation(1_700_000_000_000 + u64::from(n)),
+        live: true,
+        draining: false,
+        route: None,
+        link: None,
+        bridged: false,
+        legacy: false,
+        peers: usize::from(n),
+        seq: 0,
+        lag: 0,
+        heard: Duration::from_millis(500),
+        advertise: None,
+        public_url: None,
+    }
+}
+
+fn link(id: u64, n: u8, address: &str, url: Option<&str>) -> LinkView {
+    LinkView {
+        link: LinkId(id),
+        hub: Some(hub_id(n)),
+        address: address.parse().unwrap(),
+        url: url.map(str::to_owned),
+        dialed: url.is_some(),
+        ready: true,
+        rtt: Some(Duration::from_micros(1_500)),
+        queued_bytes: 7,
+        saturated: false,
+        legacy: false,
+        since: Duration::ZERO,
+    }
+}
+
+fn dial(uri: &str, source: DialSource, connected: bool) -> DialView {
+    let last_error = (!connected).then(|| "refused".to_owned());
+    DialView {
+        uri: uri.to_owned(),
+        source,
+        attempt_number: 3,
+        connected,
+        own: false,
+        last_attempt: 1_700_000_000_000,
+        last_error,
+    }
+}
+
+/// A hub that sees one hub it has dialed, one that has dialed it, one behind another, one over Redis, and one lost.
+fn meshed() -> Hub {
+    let urls = format!("{URL},ws://b");
+    let hub = hub(&[("BOOTSTRAP_HUBS", &urls), ("MESH_TOKEN", "t")], &[]);
+    let route = |id| Some(Via::Link(LinkId(id)));
+    hub.mesh.send_replace(Arc::new(MeshReading {
+        hubs: vec![
+            HubView { link: Some(LinkId(1)), route: route(1), seq: 9, lag: 2, ..view(1) },
+            HubView {
+                link: Some(LinkId(2)),
+                route: route(2),
+                draining: true,
+                advertise: Some("ws://two:8082".into()),
+                public_url: Some("wss://two.example".into()),
+                ..view(2)
+            },
+            HubView { route: route(1), ..view(3) },
+            HubView { route: Some(Via::Bridge(hub_id(4))), bridged: true, ..view(4) },
+            HubView { live: false, ..view(5) },
+        ],
+        links: vec![link(1, 1, "10.0.0.1:1", Some("wss://a.example:1/ws")), link(2, 2, "10.0.0.2:55555", None)],
+        dials: vec![
+            dial("wss://a.example:1/ws", DialSource::Bootstrap, true),
+            dial("ws://10.0.0.9:8080", DialSource::Dns, false),
+        ],
+        bridge: Some(BridgeView { connected: true, address: "redis://r".to_owned(), ..BridgeView::default() }),
+        ..MeshReading::default()
+    }));
+    hub
+}
+
+#[test]
+fn a_hub_alone_lists_none() {
+    let hub = hub(&[("BOOTSTRAP_HUBS", URL), ("MESH_TOKEN", "t")], &[]);
+    let answer = hub.get("/hubs");
+    assert_eq!(answer.plain(), json!({"hubs": [], "timestamp": "T", "totalHubs": 0}));
+    assert_eq!(keys(&answer.body), ["hubs", "timestamp", "totalHubs"]);
+
+    let answer = hub.get("/hubstats");
+    let dial = json!({"attemptNumber": 0, "connected": false, "lastAttempt": 0, "uri": "wss://a.example:1/ws"});
+    assert_eq!(
+        answer.plain(),
+        json!({"bootstrapHubs": [dial], "connectedHubs": 0, "foundHubs": [], "hubs": [], "links": [],
+            "lostHubs": [], "redis": null, "totalHubs": 0})
+    );
+    assert!(keys(&answer.body).is_sorted(), "{}", answer.body);
+}
+
+#[test]
+fn other_hubs_are_counted_everywhere() {
+    let hub = meshed();
+    assert_eq!(hub.get("/health").plain()["hubs"], 4);
+    let stats = hub.get("/stats").plain();
+    assert_eq!((&stats["hubs"], &stats["isHub"], &stats["hubPeerId"]), (&json!(4), &json!(true), &json!(HUB)));
+    assert_eq!(stats["bootstrapHubs"], json!({"connected": 1, "total": 2}));
+    let metrics = hub.get("/metrics?format=json").plain();
+    assert_eq!(metrics["hubs"], json!({"bootstrap_connected": 1, "discovered": 4}));
+    assert_eq!(hub.get("/hubs").plain()["totalHubs"], 4);
+    let stats = hub.get("/hubstats").plain();
+    assert_eq!((&stats["totalHubs"], &stats["connectedHubs"]), (&json!(4), &json!(2)));
+}
+
+#[test]
+fn a_hub_is_told_as_the_go_hub_told_it_and_more() {
+    let body = meshed().get("/hubs").plain();
+    let hubs = body["hubs"].as_array().unwrap();
+    let first = &hubs[0];
+    let heard = first["LastActivity"].as_u64().unwrap();
+    assert!(clock::unix_ms() - heard < 60_000, "{first}");
+    assert_eq!(
+        *first,
+        json!({"PeerId": hub_id(1).to_string(), "RegisteredAt": 1_700_000_000_001_u64, "LastActivity": heard,
+            "NetworkName": "pigeonhub-mesh",
+            "Data": {"capabilities": ["signaling", "relay"], "host": "a.example", "isHub": true, "port": 1, "timestamp": heard},
+            "bridged": false, "lag": 2, "legacy": false, "linked": "dialed", "peers": 1, "publicUrl": null, "rttMs": 1.5,
+            "seq": 9, "state": "live", "url": "wss://a.example:1/ws"})
+    );
+    let said = |field: &str| hubs.iter().map(|hub| hub[field].clone()).collect::<Vec<_>>();
+    assert_eq!(said("linked"), ["dialed", "accepted", "relayed", "bridged"]);
+    assert_eq!(said("state"), ["live", "draining", "live", "live"]);
+    assert_eq!(hubs[1]["url"], "ws://two:8082");
+    assert_eq!((&hubs[1]["Data"]["host"], &hubs[1]["Data"]["port"]), (&json!("two"), &json!(8082)));
+    assert_eq!(hubs[1]["publicUrl"], "wss://two.example");
+    assert_eq!((&hubs[3]["Data"]["host"], &hubs[3]["rttMs"]), (&json!(""), &Value::Null));
+}
+
+#[test]
+fn hubstats_tell_how_hubs_are_reached_and_which_are_lost() {
+    let hub = meshed();
+    let answer = hub.get("/hubstats");
+    let body = answer.plain();
+    assert_eq!(
+        body["bootstrapHubs"],
+        json!([{"attemptNumber": 3, "connected": true, "lastAttempt": 1_700_000_000_000_u64, "uri": "wss://a.example:1/ws"},
+            {"attemptNumber": 0, "connected": false, "lastAttempt": 0, "uri": "ws://b"}])
+    );
+    assert_eq!(
+        body["foundHubs"],
+        json!([{"attemptNumber": 3, "connected": false, "lastAttempt": 1_700_000_000_000_u64, "lastError": "refused",
+            "source": "dns", "uri": "ws://10.0.0.9:8080"}])
+    );
+    assert_eq!(body["hubs"], hub.get("/hubs").plain()["hubs"], "the same, twice");
+    assert_eq!((&body["lostHubs"][0]["state"], &body["lostHubs"][0]["linked"]), (&json!("lost"), &Value::Null));
+    assert_eq!(
+        body["links"][1],
+        json!({"address": "10.0.0.2:55555", "dialed": false, "hub": hub_id(2).to_string(), "legacy": false,
+            "queuedBytes": 7, "ready": true, "rttMs": 1.5, "saturated": false, "url": null})
+    );
+    assert_eq!(
+        body["redis"],
+        json!({"address": "redis://r", "connected": true, "lastError": null, "published": 0, "received": 0, "reconnects": 0})
+    );
+    assert!(!answer.body.contains("secret") && !answer.body.contains("pass"), "{}", answer.body);
+}

@@ -1,0 +1,87 @@
+//! What the mesh has counted, as metrics.
+
+use std::time::Duration;
+
+use mesh::{LinkEnd, MeshReading};
+use proto::envelope::EnvelopeKind;
+
+use super::{catalog, count, gauge, label};
+
+/// Puts what the mesh counted into the recorder of this thread. Without a mesh all is 0.
+pub(super) fn publish(reading: &MeshReading) {
+    let MeshReading { relay, links, io, .. } = reading;
+    gauge(&catalog::MESH_HUBS, vec![], relay.hubs as f64);
+    gauge(&catalog::MESH_REMOTE_PEERS, vec![], relay.remote_peers as f64);
+    gauge(&catalog::MESH_PRESENCE_LAG, vec![], seconds(relay.presence_lag_ms));
+    gauge(&catalog::MESH_GHOST_AGE, vec![], seconds(relay.ghost_age_ms));
+    gauge(&catalog::MESH_SIGNALS_IN_FLIGHT, vec![], relay.in_flight as f64);
+    gauge(&catalog::MESH_SIGNALS_HELD, vec![], relay.held as f64);
+    for kind in EnvelopeKind::ALL {
+        let envelope = |direction| vec![label("direction", direction), label("kind", kind.label())];
+        count(&catalog::MESH_ENVELOPES, envelope("in"), relay.received[kind as usize]);
+        count(&catalog::MESH_ENVELOPES, envelope("out"), relay.sent[kind as usize]);
+    }
+    for (metric, value) in [
+        (&catalog::MESH_DUPLICATES, relay.duplicates),
+        (&catalog::MESH_RELAYED, relay.relayed),
+        (&catalog::MESH_FORWARDED, relay.forwarded),
+        (&catalog::MESH_OUT_OF_ORDER, relay.out_of_order),
+        (&catalog::MESH_LATE_OUTCOMES, relay.late_outcomes),
+        (&catalog::MESH_SNAPSHOTS_REFUSED, relay.snapshots_refused),
+        (&catalog::MESH_HUBS_LOST, relay.hubs_lost),
+        (&catalog::MESH_GHOSTS_EVICTED, relay.ghosts_evicted),
+        (&catalog::LINK_LEGACY_REFUSED, relay.legacy_refused),
+        (&catalog::MESH_LETTERS, io.letters_out),
+        (&catalog::MESH_LETTER_BATCHES, io.letter_batches_out),
+        (&catalog::MESH_STALLS, io.stalls),
+        (&catalog::LINK_WRITES, io.writes),
+        (&catalog::LINKS_OPENED, io.opened),
+        (&catalog::LINKS_REFUSED, io.refused),
+        (&catalog::LINK_SATURATIONS, io.saturations),
+        (&catalog::LINK_DIALS, io.dial_attempts),
+        (&catalog::LINK_DIAL_FAILURES, io.dial_failures),
+    ] {
+        count(metric, vec![], value);
+    }
+    for (i, direction) in ["out", "in"].into_iter().enumerate() {
+        count(&catalog::MESH_SNAPSHOTS, vec![label("direction", direction)], relay.snapshots[i]);
+    }
+    for (i, answer) in ["free", "in-use"].into_iter().enumerate() {
+        count(&catalog::MESH_TAKEOVERS, vec![label("answer", answer)], relay.takeovers[i]);
+    }
+
+    for (direction, dialed) in [("in", false), ("out", true)] {
+        let there = links.iter().filter(|link| link.ready && link.dialed == dialed).count();
+        gauge(&catalog::LINKS, vec![label("direction", direction)], there as f64);
+    }
+    gauge(&catalog::LINKS_SATURATED, vec![], links.iter().filter(|link| link.saturated).count() as f64);
+    gauge(&catalog::LINK_QUEUED_BYTES, vec![], io.queued_bytes as f64);
+    gauge(&catalog::LINK_QUEUE_PEAK_BYTES, vec![], io.queue_peak_bytes as f64);
+    gauge(&catalog::MESH_OUTBOX_PEAK, vec![], io.outbox_peak as f64);
+    let slowest = links.iter().filter_map(|link| link.rtt).max().unwrap_or_default();
+    gauge(&catalog::LINK_RTT, vec![], slowest.as_secs_f64());
+    for (direction, bytes, frames) in [("in", io.bytes_in, io.frames_in), ("out", io.bytes_out, io.frames_out)] {
+        count(&catalog::LINK_BYTES, vec![label("direction", direction)], bytes);
+        count(&catalog::LINK_FRAMES, vec![label("direction", direction)], frames);
+    }
+    for end in LinkEnd::ALL {
+        count(&catalog::LINK_ENDS, vec![label("reason", end.label())], io.ended[end as usize]);
+    }
+
+    let bridge = reading.bridge.clone().unwrap_or_default();
+    gauge(&catalog::REDIS_CONNECTED, vec![], f64::from(u8::from(bridge.connected)));
+    for (direction, frames, bytes) in
+        [("in", bridge.received, bridge.bytes_in), ("out", bridge.published, bridge.bytes_out)]
+    {
+        count(&catalog::REDIS_FRAMES, vec![label("direction", direction)], frames);
+        count(&catalog::REDIS_BYTES, vec![label("direction", direction)], bytes);
+    }
+    count(&catalog::REDIS_REFUSED, vec![], bridge.refused + io.bridge_malformed);
+    count(&catalog::REDIS_LOST, vec![], bridge.lost);
+    count(&catalog::REDIS_ERRORS, vec![], bridge.errors);
+    count(&catalog::REDIS_RECONNECTS, vec![], bridge.reconnects);
+}
+
+fn seconds(ms: u64) -> f64 {
+    Duration::from_millis(ms).as_secs_f64()
+}

@@ -1,0 +1,168 @@
+//! The door for other hubs: who is let in as one, and with what.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use crate::client::{Client, id, upgrade};
+use crate::door::{body, status};
+use crate::hub::{DEADLINE, Hub};
+
+/// Asks as hub `n` for a link, naming a subprotocol and showing a token. The socket and the answer's head, or all of the
+/// answer when it is no.
+fn ask(address: SocketAddr, path: &str, subprotocol: &str, token: &str) -> (TcpStream, String) {
+    let mut request = upgrade(path);
+    for (name, value) in [("Sec-WebSocket-Protocol: ", subprotocol), ("Authorization: Bearer ", token)] {
+        if !value.is_empty() {
+            request = request.replace("\r\n\r\n", &format!("\r\n{name}{value}\r\n\r\n"));
+        }
+    }
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !is_whole(&answer) {
+        let mut byte = [0];
+        assert_eq!(stream.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&answer));
+        answer.push(byte[0]);
+    }
+    (stream, String::from_utf8(answer).unwrap())
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
+    body.len() >= length.parse().unwrap()
+}
+
+const MESH: &str = "peerpigeon-mesh.1";
+
+/// The answer to hub 7.
+fn answer(hub: &Hub, subprotocol: &str, token: &str) -> String {
+    ask(hub.address, &format!("/?peerId={}", id(7)), subprotocol, token).1
+}
+
+fn free_port() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
+fn is_link(answer: &str) -> bool {
+    let answer = answer.to_ascii_lowercase();
+    answer.starts_with("http/1.1 101") && answer.contains("\r\nsec-websocket-protocol: peerpigeon-mesh.1\r\n")
+}
+
+#[test]
+fn a_hub_that_makes_no_links_says_so() {
+    let alone = Hub::start(&[]);
+    let refused = answer(&alone, MESH, "");
+    assert_eq!(status(&refused), "403");
+    assert!(body(&refused).contains("makes no links"), "{refused}");
+    alone.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="links-off"}"#, |n| n == 1.0);
+
+    // As with the Go hub, IS_HUB alone is enough to serve peers.
+    let hub = Hub::start(&[("IS_HUB", "true")]);
+    let refused = answer(&hub, MESH, "guess");
+    assert_eq!(status(&refused), "403");
+    assert!(body(&refused).contains("MESH_TOKEN"), "{refused}");
+    Client::join(&hub, 1, "n");
+}
+
+#[test]
+fn a_link_takes_the_hubs_token_and_not_the_peers() {
+    let hub = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", "hubs-only"), ("AUTH_TOKEN", "peers-only")]);
+    for token in ["", "peers-only", "hubs-onl", "hubs-only2"] {
+        let refused = answer(&hub, MESH, token);
+        assert_eq!(status(&refused), "401", "{token}");
+        assert!(body(&refused).contains("MESH_TOKEN"), "{refused}");
+    }
+    for (subprotocol, path, expected, said) in [
+        ("peerpigeon-mesh.2", format!("/?peerId={}", id(7)), "400", MESH),
+        ("chat, peerpigeon-mesh.99", format!("/?peerId={}", id(7)), "400", MESH),
+        (MESH, "/ws".to_owned(), "403", "invalid peerId"),
+        (MESH, "/ws?peerId=7".to_owned(), "403", "invalid peerId"),
+    ] {
+        let refused = ask(hub.address, &path, subprotocol, "hubs-only").1;
+        assert_eq!(status(&refused), expected, "{refused}");
+        assert!(body(&refused).contains(said), "{refused}");
+    }
+    for subprotocol in [MESH, "peerpigeon-mesh.2, peerpigeon-mesh.1"] {
+        let (_link, taken) = ask(hub.address, &format!("/ws?peerId={}", id(7)), subprotocol, "hubs-only");
+        assert!(is_link(&taken), "{taken}");
+    }
+    // And the hubs' token lets no peer in.
+    assert_eq!(status(&answer(&hub, "", "hubs-only")), "401");
+    hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-unauthorized"}"#, |n| n == 4.0);
+    hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-version"}"#, |n| n == 2.0);
+}
+
+#[test]
+fn links_take_no_place_among_connections() {
+    let hub = Hub::start(&[("IS_HUB", "true"), ("MESH_INSECURE", "true"), ("MAX_CONNECTIONS", "1")]);
+    let _links: Vec<_> = (1..5)
+        .map(|n| {
+            let (link, taken) = ask(hub.address, &format!("/?peerId={}", id(n)), MESH, "");
+            assert!(is_link(&taken), "{taken}");
+            link
+        })
+        .collect();
+    let _peer = Client::join(&hub, 9, "n");
+    assert_eq!(hub.metric("peerpigeon_connections"), 1.0);
+    assert_eq!(hub.metric("peerpigeon_peers"), 1.0);
+}
+
+#[test]
+fn where_hubs_of_the_older_kind_are_a_websocket_without_a_subprotocol_is_a_link() {
+    let hub = Hub::start(&[("IS_HUB", "true"), ("MESH_LEGACY", "127.0.0.0/8"), ("AUTH_TOKEN", "t")]);
+    let (_link, taken) = ask(hub.address, &format!("/?peerId={}", id(7)), "", "");
+    assert!(taken.starts_with("HTTP/1.1 101"), "{taken}");
+    assert!(!taken.to_ascii_lowercase().contains("sec-websocket-protocol"), "{taken}");
+    assert_eq!(status(&ask(hub.address, "/?peerId=x", "", "").1), "403");
+    assert_eq!(status(&answer(&hub, MESH, "t")), "403", "the address opens no native link");
+    // Whoever names a subprotocol is none of them, and without an upgrade nobody is.
+    assert_eq!(status(&answer(&hub, "chat", "")), "401");
+    assert_eq!(status(&hub.get(&format!("/ws?peerId={}", id(1)))), "401");
+    let (_peer, taken) = ask(hub.address, &format!("/?peerId={}", id(8)), "chat", "t");
+    assert!(taken.starts_with("HTTP/1.1 101"), "{taken}");
+    hub.metric_becomes("peerpigeon_peers", |n| n == 1.0);
+
+    let elsewhere = Hub::start(&[("IS_HUB", "true"), ("MESH_LEGACY", "10.0.0.0/8")]);
+    Client::join(&elsewhere, 1, "n");
+}
+
+#[test]
+fn a_port_of_their_own_takes_links_and_nothing_else() {
+    let port = free_port();
+    let hub = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", "t"), ("MESH_PORT", &port)]);
+    let links: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+    let path = format!("/?peerId={}", id(7));
+    assert!(is_link(&ask(links, &path, MESH, "t").1));
+    assert_eq!(status(&ask(links, &path, MESH, "x").1), "401");
+    let refused = ask(links, &path, "", "").1;
+    assert_eq!(status(&refused), "404");
+    assert!(body(&refused).contains("MESH_PORT"), "{refused}");
+    let mut stream = TcpStream::connect(links).unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n").unwrap();
+    let mut refused = String::new();
+    stream.read_to_string(&mut refused).unwrap();
+    assert_eq!(status(&refused), "404");
+
+    let refused = answer(&hub, MESH, "t");
+    assert_eq!(status(&refused), "403");
+    assert!(body(&refused).contains("MESH_PORT"), "{refused}");
+    Client::join(&hub, 1, "n");
+    assert_eq!(status(&hub.get("/livez")), "200");
+    hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="wrong-port"}"#, |n| n == 2.0);
+}
+
+#[test]
+fn a_hub_with_links_drains_as_one_without() {
+    let mut hub = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", "t"), ("DRAIN_SECS", "1")]);
+    let mut peer = Client::join(&hub, 1, "n");
+    let (_link, taken) = ask(hub.address, &format!("/?peerId={}", id(7)), MESH, "t");
+    assert!(is_link(&taken), "{taken}");
+    hub.signal("-TERM");
+    assert!(peer.hear_type("go-away")["data"].get("hubs").is_none_or(|hubs| hubs == &serde_json::json!([])));
+    assert_eq!(peer.closed().0, 1012);
+    drop(peer);
+    assert_eq!(hub.wait().code(), Some(0));
+}
