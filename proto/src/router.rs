@@ -62,7 +62,8 @@ pub struct Router {
     by_peer: HashMap<PeerId, SessionId, Keys>,
     /// Peers whose home this is and who are at another hub.
     elsewhere: HashMap<PeerId, Claim, Keys>,
-    /// The last that was given to a session. They only grow, so that of two sessions of a peer the later has the greater.
+    /// The last that was given to a session, or heard of from another hub. They only grow, so that of two sessions of a peer
+    /// the later has the greater.
     incarnation: PeerIncarnation,
     rosters: Rosters,
     takeovers: Takeovers,
@@ -171,7 +172,7 @@ impl Router {
     fn post(&mut self, letter: Letter, now: Now) {
         match letter {
             Letter::Challenge { peer, asker } => self.challenged(peer, asker, now),
-            Letter::Elsewhere { peer, claim } => _ = self.elsewhere.insert(peer, claim),
+            Letter::Elsewhere { peer, claim } => self.came_to_other_hub(peer, claim),
             Letter::Joined(announcement) => self.joined_elsewhere(&announcement, now),
             Letter::Left(farewell) => self.left_elsewhere(&farewell),
             Letter::Nowhere { peer, claim } => self.left_other_hub(peer, claim, now),
