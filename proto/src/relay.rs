@@ -1,6 +1,7 @@
 //! The rules between hubs: presence, routing, takeovers. One for each hub.
 
 mod directory;
+mod early;
 mod holding;
 mod hubs;
 mod legacy;
@@ -23,6 +24,7 @@ use crate::router::{Letter, RouterStats};
 use crate::time::Now;
 
 use directory::Directory;
+use early::Early;
 use holding::Holding;
 use legacy::Legacy;
 use presence::Outgoing;
@@ -265,6 +267,8 @@ pub struct Relay {
     /// What this hub holds. Others replicate it.
     own: Holding,
     hubs: BTreeMap<HubId, Remote>,
+    /// Signals that came here sooner than what their shard had said before them.
+    early: Early,
     /// The hubs by the numbers that shards call them.
     numbers: Vec<Option<HubId>>,
     directory: Directory,
@@ -310,6 +314,7 @@ impl Relay {
         Self {
             own: Holding::default(),
             hubs: BTreeMap::new(),
+            early: Early::default(),
             numbers: Vec::new(),
             directory: Directory::new(config.keys),
             links: BTreeMap::new(),
@@ -399,7 +404,7 @@ impl Relay {
             Letter::AskTakeover { peer, shard, ticket } => self.ask_takeover(peer, shard, ticket, now),
             Letter::ChallengeAnswered { peer, asker, in_use } => self.challenge_answered(peer, asker, in_use, now),
             Letter::Outcome { origin, outcome, .. } => self.outcome(&origin, outcome, now),
-            Letter::Signal { origin, from, target, frame } => self.signalled(origin, from, target, frame, now),
+            Letter::Signal { origin, from, target, frame } => self.signal_posted(origin, from, target, frame, now),
             Letter::Closed { .. } | Letter::Joined(_) | Letter::Left(_) | Letter::Opened { .. } => {
                 self.own_peer_changed(&letter, now);
             }

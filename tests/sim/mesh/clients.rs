@@ -155,7 +155,8 @@ impl World {
             ended: None,
             views: BTreeMap::new(),
         });
-        let patience = limits::TAKEOVER_GRACE + limits::TAKEOVER_MARGIN + Duration::from_millis(200);
+        let late = Duration::from_micros(4 * self.plan.letter_us as u64) + 2 * limits::TICK;
+        let patience = limits::TAKEOVER_GRACE + limits::TAKEOVER_MARGIN + late;
         self.agenda.put(self.now + patience, Event::Waited { client });
         self.tell_router(hub, shard, Input::Opened { session, peer, seat: true });
     }

@@ -110,8 +110,10 @@ impl Plan {
                 .collect(),
             networks: NETWORKS[first..first + rng.between(1, 2)].to_vec(),
             roster_chunk: *rng.pick(&[1, 3, limits::ROSTER_CHUNK]),
-            letter_us: *rng.pick(&[10, 1_000, 20_000]),
-            link_us: *rng.pick(&[200, 5_000, 50_000]),
+            // A shard that has much to do is late.
+            letter_us: if !calm && rng.one_in(8) { 150_000 } else { *rng.pick(&[10, 1_000, 20_000]) },
+            // The farthest are on other continents, and their ways are longer than a gap is waited for.
+            link_us: if !calm && rng.one_in(6) { 400_000 } else { *rng.pick(&[200, 5_000, 50_000]) },
             write_us: *rng.pick(&[100, 5_000, 30_000]),
             // Where nothing goes wrong, nothing is ever too much.
             high: if calm { usize::MAX } else { *rng.pick(&[8, 64, 1_000, 1_000]) },
