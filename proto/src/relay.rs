@@ -427,7 +427,7 @@ impl Relay {
             Envelope::Hello(_) => {}
             Envelope::Routed(route, routed) => self.routed(via, route, *routed, now),
             Envelope::Snapshot(part) => self.snapshot_came(via, *part, now),
-            Envelope::SnapshotRequest(request) => self.snapshot_asked(via, request),
+            Envelope::SnapshotRequest(request) => self.snapshot_asked(via, request, now),
         }
     }
 

@@ -172,7 +172,7 @@ impl Router {
     fn post(&mut self, letter: Letter, now: Now) {
         match letter {
             Letter::Challenge { peer, asker } => self.challenged(peer, asker, now),
-            Letter::Elsewhere { peer, claim } => self.came_to_other_hub(peer, claim),
+            Letter::Elsewhere { peer, claim } => self.came_to_other_hub(peer, claim, now),
             Letter::Joined(announcement) => self.joined_elsewhere(&announcement, now),
             Letter::Left(farewell) => self.left_elsewhere(&farewell),
             Letter::Nowhere { peer, claim } => self.left_other_hub(peer, claim, now),

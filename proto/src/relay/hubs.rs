@@ -91,7 +91,7 @@ impl Relay {
         if missed && let Way::Link(link) = way {
             self.tell_of_others(Destination::Link(link), now);
         }
-        self.send_snapshots(way);
+        self.send_snapshots(way, now);
     }
 
     pub(super) fn bridge_up(&mut self, now: Now) {

@@ -217,9 +217,16 @@ impl Router {
 
     /// A peer whose home this is is at another hub. Whoever comes after it has to have the greater claim also when it has left
     /// by then: its leave may reach other shards after the newcomer's announcement.
-    pub(super) fn came_to_other_hub(&mut self, peer: PeerId, claim: Claim) {
+    ///
+    /// A session here that was admitted in ignorance of it, by a lesser claim, has lost its id: other shards may have left its
+    /// announcement out, and would not take it up again if the greater claim ended.
+    pub(super) fn came_to_other_hub(&mut self, peer: PeerId, claim: Claim, now: Now) {
         self.incarnation = self.incarnation.max(claim.incarnation);
         self.elsewhere.insert(peer, claim);
+        let here = self.by_peer.get(&peer).copied();
+        if let Some(id) = here.filter(|&id| self.sessions.get(id).is_some_and(|session| session.claim < claim)) {
+            self.close(id, CloseReason::Replaced, now);
+        }
     }
 
     /// A peer whose home this is has left the hub where it was.

@@ -109,3 +109,25 @@ fn a_reader_without_room_remembers_only_who_is_there() {
         assert!(reading.early.is_empty() && reading.known_early.is_empty(), "round {i}: {reading:?}");
     }
 }
+
+#[test]
+fn a_session_admitted_in_ignorance_of_a_greater_claim_loses_its_id() {
+    let mut day = Day::new(128);
+    let (first, second) = (session(0, 0), session(1, 0));
+    day.opens(first, 1);
+    day.says(first, r#"{"type":"announce"}"#);
+    let elsewhere = |incarnation| {
+        let claim = Claim { incarnation: PeerIncarnation(incarnation), hub: HubId(peer(9)) };
+        Letter::Elsewhere { peer: peer(1), claim }
+    };
+    let held = day.router.sessions.get(first).map(|session| session.claim.incarnation.0).unwrap();
+    day.input(Input::Letter(elsewhere(held - 1)));
+    assert!(day.router.sessions.get(first).is_some(), "a lesser claim changes nothing");
+    day.input(Input::Letter(elsewhere(held + 10)));
+    assert!(day.router.sessions.get(first).is_none() && day.router.rosters.len() == 0);
+    day.opens(second, 1);
+    assert!(
+        day.router.sessions.get(second).is_some_and(|session| session.state == State::Pending),
+        "who comes next asks"
+    );
+}
