@@ -78,7 +78,8 @@ fn mesh_config(config: &Config, clock: Clock, keys: Keys, ports: Ports) -> MeshC
             public_url: settings.public_url.clone(),
         },
         token: token.clone(),
-        legacy: bootstrap.iter().filter(|url| config.is_legacy(url)).map(ToString::to_string).collect(),
+        // All of them: one that another hub advertises, or that BOOTSTRAP_HUBS spells otherwise, is not shown the token either.
+        legacy: settings.legacy.urls.iter().map(ToString::to_string).collect(),
         bootstrap,
         dns: settings.dns.as_ref().map(|dns| (dns.host.clone(), dns.port.unwrap_or(port))),
         dns_tls: settings.dns.as_ref().is_some_and(|dns| dns.tls),

@@ -148,6 +148,7 @@ impl Core {
                 end: None,
                 why: String::new(),
                 other_done: false,
+                deaf: false,
                 queue: LinkQueue::new(dialed),
                 decoder: Decoder::new(if legacy { self.max_text } else { self.max_message }),
                 replay: !leftover.is_empty(),

@@ -54,6 +54,8 @@ pub(crate) struct Link {
     pub(crate) why: String,
     /// Nothing more comes: the socket closes when the queue is empty.
     pub(crate) other_done: bool,
+    /// What came was not of the form: what comes behind it cannot be understood.
+    pub(crate) deaf: bool,
     pub(crate) queue: LinkQueue,
     pub(crate) decoder: Decoder,
     /// The beginning of a frame whose rest has not come.
@@ -90,7 +92,7 @@ impl Link {
 
     /// Whether what comes cannot be understood any more.
     pub(crate) fn is_deaf(&self) -> bool {
-        self.other_done || matches!(self.phase, Phase::Closing) && self.end == Some(LinkEnd::Malformed)
+        self.other_done || self.deaf
     }
 
     pub(crate) fn is_ready(&self) -> bool {

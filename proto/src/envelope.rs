@@ -470,6 +470,9 @@ fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
     }
 }
 
+/// See [`Reader::count`].
+const GREATEST_COUNT: u64 = 1 << 62;
+
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -503,12 +506,18 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    /// A number that is counted on from: none that anybody comes to by counting is so great that one more is too many.
+    fn count(&mut self) -> Result<u64, Malformed> {
+        let n = self.u64()?;
+        if n > GREATEST_COUNT { Err(Malformed("a number is beyond counting")) } else { Ok(n) }
+    }
+
     fn peer(&mut self) -> Result<PeerId, Malformed> {
         Ok(PeerId::from_bytes(self.array()?))
     }
 
     fn hub(&mut self) -> Result<(HubId, HubIncarnation), Malformed> {
-        Ok((HubId(self.peer()?), HubIncarnation(self.u64()?)))
+        Ok((HubId(self.peer()?), HubIncarnation(self.count()?)))
     }
 
     fn text(&mut self, longest: usize) -> Result<&'a str, Malformed> {
@@ -582,7 +591,7 @@ fn read_envelope(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Envelope, 
 
 fn read_heartbeat(body: &mut Reader<'_>) -> Result<Heartbeat, Malformed> {
     let (hub, incarnation) = body.hub()?;
-    let (number, seq, digest) = (body.u64()?, body.u64()?, body.u64()?);
+    let (number, seq, digest) = (body.count()?, body.count()?, body.u64()?);
     let (age_ms, draining) = (body.u32()?, body.bool()?);
     let count = usize::from(body.u16()?);
     if count > MAX_NEIGHBOURS {
@@ -595,7 +604,7 @@ fn read_heartbeat(body: &mut Reader<'_>) -> Result<Heartbeat, Malformed> {
 
 fn read_change(body: &mut Reader<'_>) -> Result<Change, Malformed> {
     let (hub, incarnation) = body.hub()?;
-    let (seq, peer, session) = (body.u64()?, body.peer()?, PeerIncarnation(body.u64()?));
+    let (seq, peer, session) = (body.count()?, body.peer()?, PeerIncarnation(body.count()?));
     let what = match body.u8()? {
         0 => What::Up,
         1 => What::Joined(read_membership(body, peer, Claim { incarnation: session, hub })?),
@@ -619,14 +628,14 @@ fn read_membership(body: &mut Reader<'_>, peer: PeerId, claim: Claim) -> Result<
 
 fn read_snapshot(body: &mut Reader<'_>) -> Result<SnapshotPart, Malformed> {
     let (hub, incarnation) = body.hub()?;
-    let (seq, digest, part, last) = (body.u64()?, body.u64()?, body.u32()?, body.bool()?);
+    let (seq, digest, part, last) = (body.count()?, body.u64()?, body.u32()?, body.bool()?);
     let count = body.u32()? as usize;
     if count > SNAPSHOT_PEERS {
         return Err(Malformed("a part of a snapshot has too many peers"));
     }
     let mut peers = Vec::with_capacity(count);
     for _ in 0..count {
-        let (peer, session) = (body.peer()?, PeerIncarnation(body.u64()?));
+        let (peer, session) = (body.peer()?, PeerIncarnation(body.count()?));
         let claim = Claim { incarnation: session, hub };
         let networks = body.u16()?;
         let memberships = (0..networks).map(|_| read_membership(body, peer, claim)).collect::<Result<_, _>>()?;
@@ -638,7 +647,7 @@ fn read_snapshot(body: &mut Reader<'_>) -> Result<SnapshotPart, Malformed> {
 fn read_routed(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Routed, Malformed> {
     Ok(match kind {
         EnvelopeKind::Signal => {
-            let (counter, seq, receipt) = (body.u64()?, body.u64()?, body.bool()?);
+            let (counter, seq, receipt) = (body.count()?, body.count()?, body.bool()?);
             let kind = *SignalKind::ALL.get(usize::from(body.u8()?)).ok_or(Malformed("a signal of no known kind"))?;
             let (sender, target, network) = (body.peer()?, body.peer()?, body.network()?);
             let text = utf8(body.bytes()?)?;

@@ -295,7 +295,7 @@ pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
 /// Heartbeats in a row that have to come better over another way, before signals take that one.
 pub const ROUTE_PATIENCE: u8 = 3;
 
-/// Peers that one legacy link may announce. More are refused and counted.
+/// Peers that one legacy link may announce, each in [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks. More are refused and counted.
 pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
 
 /// How long a signal of a legacy link is remembered, to know its echo over another link to the same hub.

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use crate::envelope::{Envelope, EnvelopeKind};
 use crate::id::{HubId, HubIncarnation, Keys, LinkId, PeerId, ShardId, Via};
+use crate::limits::HEARTBEAT;
 use crate::router::{Letter, RouterStats};
 use crate::time::Now;
 
@@ -269,8 +270,10 @@ pub struct Relay {
     hubs: BTreeMap<HubId, Remote>,
     /// Signals that came here sooner than what their shard had said before them.
     early: Early,
-    /// The hubs by the numbers that shards call them.
-    numbers: Vec<Option<HubId>>,
+    /// The hubs by the numbers that shards call them: another one for each life, or outcomes of one would be taken for
+    /// those of the next.
+    numbers: BTreeMap<u32, HubId>,
+    last_number: u32,
     directory: Directory,
     links: BTreeMap<LinkId, Link>,
     /// The link to each neighbour.
@@ -315,7 +318,8 @@ impl Relay {
             own: Holding::default(),
             hubs: BTreeMap::new(),
             early: Early::default(),
-            numbers: Vec::new(),
+            numbers: BTreeMap::new(),
+            last_number: 0,
             directory: Directory::new(config.keys),
             links: BTreeMap::new(),
             by_hub: BTreeMap::new(),
@@ -384,9 +388,11 @@ impl Relay {
             return None;
         }
         let hubs = self.hubs.values().filter_map(Remote::due).min();
+        // However often it beats for other reasons: a longer pause looks like a stop of the process.
+        let next_look = self.next_beat.min(self.last_timeout + HEARTBEAT);
         // A lease that is not judged yet is not due.
         let hubs = hubs.map(|at| if at <= self.last_timeout { at.max(self.judge_from) } else { at });
-        Some(hubs.map_or(self.next_beat, |at| at.min(self.next_beat)))
+        Some(hubs.map_or(next_look, |at| at.min(next_look)))
     }
 
     /// This hub's present life: others may have remembered a later one than it was made with.

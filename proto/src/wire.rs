@@ -225,6 +225,9 @@ pub(crate) fn put_string(out: &mut Vec<u8>, s: &str) {
         out.extend_from_slice(&rest[..at]);
         match rest[at] {
             c @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', c]),
+            // The short forms where there are any: a text is never longer than the client wrote it.
+            0x08 => put(out, "\\b"),
+            0x0c => put(out, "\\f"),
             b'\n' => put(out, "\\n"),
             b'\r' => put(out, "\\r"),
             b'\t' => put(out, "\\t"),

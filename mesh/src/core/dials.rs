@@ -25,7 +25,13 @@ impl Core {
         let wanted = wanted.filter_map(|hub| hub.advertise.as_deref().map(|url| (hub.hub, url)));
         self.targets.advertised(self.own, wanted, now);
         self.targets.learn(Known {
-            linked: self.links.values().filter(|link| link.is_ready()).filter_map(|link| link.hub).collect(),
+            // Who dialed and speaks the seed's protocol may be any other than it says.
+            linked: self
+                .links
+                .values()
+                .filter(|link| link.is_ready() && (link.dialed() || !link.legacy))
+                .filter_map(|link| link.hub)
+                .collect(),
             draining: hubs.iter().filter(|hub| hub.draining).map(|hub| hub.hub).collect(),
         });
         let plans = self.targets.due(now);

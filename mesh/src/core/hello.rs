@@ -106,8 +106,10 @@ impl Core {
 
     /// Another link to a hub that is in use.
     fn present(&self, hub: HubId, besides: LinkId) -> Option<Present> {
-        let mut ready =
-            self.links.iter().filter(|(id, link)| **id != besides && link.is_ready() && link.hub == Some(hub));
+        let ready = self.links.iter().filter(|(id, link)| **id != besides && link.is_ready() && link.hub == Some(hub));
+        // Who speaks the seed's protocol shows nothing but an id, and that may be another's.
+        let legacy = self.links.get(&besides).is_some_and(|link| link.legacy);
+        let mut ready = ready.filter(|(_, link)| link.legacy == legacy);
         ready.next().map(|(id, link)| Present { link: *id, dialed: link.dialed(), incarnation: link.incarnation })
     }
 

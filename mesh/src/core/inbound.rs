@@ -67,7 +67,10 @@ impl Core {
                         self.heard(id, event, now);
                     }
                 }
-                Err(violation) => self.malformed(id, &violation.to_string(), now),
+                Err(violation) => {
+                    self.malformed(id, &violation.to_string(), now);
+                    return (bytes.len(), 0);
+                }
             }
             if self.links.get(&id).is_none_or(Link::is_deaf) {
                 return (bytes.len(), 0);
@@ -166,7 +169,8 @@ impl Core {
     }
 
     pub(super) fn malformed(&mut self, id: LinkId, what: &str, now: Now) {
-        if let Some(link) = self.links.get(&id) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.deaf = true;
             warn!(hub = link.hub.map(tracing::field::display), address = %link.address, what, "link_malformed");
         }
         self.close(id, LinkEnd::Malformed, now);

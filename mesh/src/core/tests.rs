@@ -283,3 +283,39 @@ fn a_frame_longer_than_may_be_ends_its_link() {
     assert_eq!(core.links[&link].end, Some(LinkEnd::Malformed));
     const { assert!(READ_BUFFER_BYTES < LINK_MESSAGE_BYTES) };
 }
+
+#[test]
+fn nonsense_on_a_link_that_is_ending_is_read_once() {
+    for (namespace, end) in [("other", LinkEnd::WrongNamespace), ("mesh", LinkEnd::Double)] {
+        let (mut core, _) = core();
+        let link = adopt(&mut core, 2, false);
+        let hello = proto::envelope::Hello {
+            version: proto::envelope::VERSION,
+            hub: id(2),
+            incarnation: HubIncarnation(1),
+            namespace: namespace.into(),
+        };
+        let mut bytes = Vec::new();
+        Envelope::Hello(Box::new(hello)).encode(&mut bytes);
+        core.received(link, &mut masked(&bytes));
+        if end == LinkEnd::Double {
+            core.received(link, &mut masked(&[]));
+            let now = core.now();
+            core.retire(link, end, now);
+        }
+        assert_eq!(core.links[&link].end, Some(end));
+        core.received(link, &mut [0xff; 8]);
+        core.received(link, &mut [0xff; 8]);
+        assert!(core.links[&link].partial.is_empty());
+    }
+}
+
+#[test]
+fn a_hub_of_the_seeds_kind_does_not_push_out_the_one_whose_id_it_shows() {
+    let (mut core, _) = core();
+    let native = ready(&mut core, 2);
+    let legacy = adopt(&mut core, 2, true);
+    assert!(core.links[&native].is_ready() && core.links[&legacy].is_ready());
+    let again = ready(&mut core, 2);
+    assert!(core.links[&again].is_ready() && core.links[&legacy].is_ready() && !core.links[&native].is_ready());
+}

@@ -11,8 +11,13 @@ fn hub() -> impl Strategy<Value = HubId> {
     peer().prop_map(HubId)
 }
 
+/// What is counted.
+fn count() -> impl Strategy<Value = u64> {
+    0..=GREATEST_COUNT
+}
+
 fn life() -> impl Strategy<Value = HubIncarnation> {
-    any::<u64>().prop_map(HubIncarnation)
+    count().prop_map(HubIncarnation)
 }
 
 fn network() -> impl Strategy<Value = NetworkName> {
@@ -53,7 +58,7 @@ fn hello() -> impl Strategy<Value = Envelope> {
 }
 
 fn heartbeat() -> impl Strategy<Value = Envelope> {
-    let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>());
+    let numbers = (count(), count(), count(), any::<u32>(), any::<bool>());
     (hub(), life(), numbers, vec(hub(), 0..5), url(), url()).prop_map(
         |(hub, incarnation, (number, seq, digest, age_ms, draining), neighbours, advertise, public_url)| {
             Envelope::Heartbeat(Arc::new(Heartbeat {
@@ -73,20 +78,20 @@ fn heartbeat() -> impl Strategy<Value = Envelope> {
 }
 
 fn claim() -> impl Strategy<Value = (PeerId, Claim)> {
-    (peer(), hub(), any::<u64>())
+    (peer(), hub(), count())
         .prop_map(|(peer, hub, session)| (peer, Claim { incarnation: PeerIncarnation(session), hub }))
 }
 
 fn change() -> impl Strategy<Value = Envelope> {
     let about = claim().prop_flat_map(|(peer, claim)| (Just((peer, claim)), what(peer, claim)));
-    (about, life(), any::<u64>()).prop_map(|(((peer, claim), what), incarnation, seq)| {
+    (about, life(), count()).prop_map(|(((peer, claim), what), incarnation, seq)| {
         let (hub, session) = (claim.hub, claim.incarnation);
         Envelope::Change(Arc::new(Change { hub, incarnation, seq, peer, session, what }))
     })
 }
 
 fn presence(hub: HubId) -> impl Strategy<Value = Arc<Presence>> {
-    (peer(), any::<u64>()).prop_flat_map(move |(peer, session)| {
+    (peer(), count()).prop_flat_map(move |(peer, session)| {
         let session = PeerIncarnation(session);
         vec(membership(peer, Claim { incarnation: session, hub }), 0..4)
             .prop_map(move |memberships| Arc::new(Presence { peer, session, memberships }))
@@ -94,7 +99,7 @@ fn presence(hub: HubId) -> impl Strategy<Value = Arc<Presence>> {
 }
 
 fn snapshot() -> impl Strategy<Value = Envelope> {
-    let numbers = (life(), any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>());
+    let numbers = (life(), count(), count(), any::<u32>(), any::<bool>());
     (hub().prop_flat_map(|hub| (Just(hub), vec(presence(hub), 0..4))), numbers).prop_map(
         |((hub, peers), (incarnation, seq, digest, part, last))| {
             Envelope::Snapshot(Box::new(SnapshotPart { hub, incarnation, seq, digest, part, last, peers }))
@@ -104,7 +109,7 @@ fn snapshot() -> impl Strategy<Value = Envelope> {
 
 fn signal() -> impl Strategy<Value = Routed> {
     let kind = (0..SignalKind::ALL.len()).prop_map(|i| SignalKind::ALL[i]);
-    let numbers = (any::<u64>(), any::<u64>(), any::<bool>());
+    let numbers = (count(), count(), any::<bool>());
     (numbers, kind, peer(), peer(), network(), "\\PC{0,300}").prop_map(
         |((counter, seq, receipt), kind, sender, target, network, text)| {
             let mut frame = Vec::new();
@@ -273,4 +278,30 @@ fn announced_data_is_checked_like_a_clients() {
     assert_eq!(refused(b"\"\xff\""), Some("a text is not UTF-8"));
     let long = format!("\"{}\"", "x".repeat(MAX_ANNOUNCE_DATA_BYTES + DESCRIPTION_ROOM));
     assert_eq!(refused(long.as_bytes()), Some("announced data is too long"));
+}
+
+#[test]
+fn what_a_client_may_announce_a_hub_takes() {
+    let peer = PeerId::from_bytes([7; 20]);
+    for escape in [r"\b", r"\f", r"\n", r"\\", "\u{7f}", r"\u0001"] {
+        let key = escape.repeat((MAX_ANNOUNCE_DATA_BYTES - 8) / escape.len());
+        let data = crate::codec::describe(&peer, Some(&format!("{{\"{key}\":1}}"))).unwrap();
+        let claim = Claim { incarnation: PeerIncarnation(1), hub: HubId(peer) };
+        let discovered = Arc::new(wire::peer_discovered(&data, "n", 0));
+        let announcement = Announcement { peer, network: NetworkName::new("n"), claim, remote: false, discovered };
+        let (hub, incarnation, session) = (claim.hub, HubIncarnation(1), claim.incarnation);
+        let what = What::Joined(Arc::new(announcement));
+        let mut bytes = Vec::new();
+        Envelope::Change(Arc::new(Change { hub, incarnation, seq: 1, peer, session, what })).encode(&mut bytes);
+        assert!(Envelope::decode(&mut &bytes[..]).is_ok(), "{escape}");
+    }
+}
+
+#[test]
+fn no_number_is_so_great_that_one_more_is_too_many() {
+    for (life, is_taken) in [(GREATEST_COUNT, true), (GREATEST_COUNT + 1, false), (u64::MAX, false)] {
+        let mut bytes = Vec::new();
+        Envelope::Farewell(HubId(PeerId::from_bytes([1; 20])), HubIncarnation(life)).encode(&mut bytes);
+        assert_eq!(Envelope::decode(&mut &bytes[..]).is_ok(), is_taken, "{life}");
+    }
 }

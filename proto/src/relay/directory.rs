@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::envelope::Presence;
+use crate::envelope::{Presence, What};
 use crate::id::{Claim, HubId, Keys, PeerId, PeerIncarnation, ShardId};
 use crate::reason::LeaveReason;
 use crate::router::{Announcement, Farewell, Letter};
 use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
 
+use super::legacy::LEGACY_SESSION;
 use super::{Relay, RelayOutput};
 
 #[derive(Debug)]
@@ -67,6 +68,15 @@ impl Relay {
         let session = holding.and_then(|holding| holding.peers.get(&peer)).map(|presence| presence.session);
         self.directory.note(peer, hub, session);
         self.show(peer, how, now);
+        let holder = self.directory.holder(&peer);
+        if holder.is_some_and(|holder| holder.hub != self.config.hub && holder.incarnation > LEGACY_SESSION)
+            && self.legacy.holds(&peer)
+        {
+            // A Go hub tells of no leave: a peer that has come over from there, or was only echoed there, would be there
+            // again when it leaves the hub where it is.
+            self.legacy.forget(&peer);
+            self.change(peer, LEGACY_SESSION, What::Down(LeaveReason::Moved), now);
+        }
     }
 
     fn show(&mut self, peer: PeerId, how: &How, now: Now) {

@@ -291,10 +291,7 @@ impl Relay {
         let hubs: Vec<HubId> = self.hubs.keys().copied().collect();
         for hub in hubs {
             self.give_up_outbound(hub);
-            if let Some(remote) = self.hubs.get_mut(&hub) {
-                remote.outbound = Default::default();
-                remote.inbound = Inbound::default();
-            }
+            self.count_anew(hub);
         }
         self.outputs.push_back(RelayOutput::Event(MeshEvent::SameId));
         self.beat(now);
@@ -302,10 +299,9 @@ impl Relay {
 
     /// A hub has begun anew: nothing of its earlier life holds.
     fn begin_life(&mut self, beat: &Arc<Heartbeat>) {
+        self.count_anew(beat.hub);
         let Some(remote) = self.hubs.get_mut(&beat.hub) else { return };
         remote.incarnation = beat.incarnation;
-        remote.outbound = Default::default();
-        remote.inbound = Inbound::default();
         remote.ways = Ways::default();
         remote.failed_ask = None;
     }
@@ -363,23 +359,34 @@ impl Relay {
             .map(Remote::hub)
             .collect();
         for hub in dead {
-            if let Some(remote) = self.hubs.remove(&hub)
-                && let Some(number) = self.numbers.get_mut(remote.number as usize)
-            {
-                *number = None;
+            if let Some(remote) = self.hubs.remove(&hub) {
+                self.numbers.remove(&remote.number);
             }
         }
     }
 
-    /// The number by which shards call a hub. One that is free again is given again.
+    /// A number by which shards call a hub, and have not called one before.
     fn number(&mut self, hub: HubId) -> u32 {
-        let free = self.numbers.iter().position(Option::is_none);
-        let at = free.unwrap_or_else(|| {
-            self.numbers.push(None);
-            self.numbers.len() - 1
-        });
-        self.numbers[at] = Some(hub);
-        at as u32
+        loop {
+            self.last_number = self.last_number.wrapping_add(1);
+            // The greatest is nobody's.
+            if self.last_number < u32::MAX && !self.numbers.contains_key(&self.last_number) {
+                self.numbers.insert(self.last_number, hub);
+                return self.last_number;
+            }
+        }
+    }
+
+    /// Begins to count signals between this hub and another anew: one of the two is in another life.
+    fn count_anew(&mut self, hub: HubId) {
+        let number = self.number(hub);
+        let Some(remote) = self.hubs.get_mut(&hub) else { return };
+        let before = std::mem::replace(&mut remote.number, number);
+        remote.outbound = Default::default();
+        remote.inbound = Inbound::default();
+        remote.outcomes.clear();
+        remote.outcomes_due = None;
+        self.numbers.remove(&before);
     }
 
     fn cancel_snapshots(&mut self, gone: impl Fn(Via) -> bool, now: Now) {

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use crate::codec::{self, LegacyMessage};
 use crate::envelope::What;
 use crate::id::{Claim, HubId, HubIncarnation, Keys, LinkId, NetworkName, PeerId, PeerIncarnation, ShardId, Via};
-use crate::limits::{LEGACY_ECHO, MAX_LEGACY_ECHOES, MAX_PEERS_PER_LEGACY_LINK};
+use crate::limits::{DEFAULT_MAX_NETWORKS_PER_PEER, LEGACY_ECHO, MAX_LEGACY_ECHOES, MAX_PEERS_PER_LEGACY_LINK};
 use crate::reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 use crate::router::{Announcement, Letter, Origin, Sender};
 use crate::time::Now;
@@ -177,7 +177,8 @@ impl Relay {
             LegacyMessage::Goodbye { peer, network, data } => self.legacy_goodbye(link, peer, &network, data, now),
             LegacyMessage::Signal { kind, from, target, network, data } => {
                 let known = self.is_behind(link, &from);
-                if known {
+                // A Go hub says it to every hub that it is linked to. Of ours the one that holds the sender passes it on.
+                if known && self.directory.holder(&from).is_some_and(|holder| holder.hub == self.config.hub) {
                     let mut frame = Vec::new();
                     let range = wire::signal(&mut frame, kind, data, &from, &target, &network, now.wall_ms);
                     let frame = frame[range].into();
@@ -206,8 +207,13 @@ impl Relay {
             return false;
         }
         let Ok(data) = codec::describe(&peer, Some(data)) else { return false };
+        let name = NetworkName::new(network);
+        let memberships = self.own.peers.get(&peer).map_or(&[][..], |presence| &presence.memberships);
+        let at = memberships.binary_search_by(|a| a.network.cmp(&name));
+        let known = at.ok().map(|at| memberships[at].discovered.data() == data);
         let Some(open) = self.legacy.links.get_mut(&link) else { return false };
-        if open.peers.len() >= MAX_PEERS_PER_LEGACY_LINK {
+        let is_one_more = open.peers.len() >= MAX_PEERS_PER_LEGACY_LINK && !open.peers.contains(&peer);
+        if is_one_more || known.is_none() && memberships.len() >= DEFAULT_MAX_NETWORKS_PER_PEER {
             return false;
         }
         open.peers.insert(peer);
@@ -217,11 +223,6 @@ impl Relay {
             links.push(link);
         }
         let claim = Claim { incarnation: LEGACY_SESSION, hub: self.config.hub };
-        let name = NetworkName::new(network);
-        let known = self.own.peers.get(&peer).and_then(|presence| {
-            let at = presence.memberships.binary_search_by(|a| a.network.cmp(&name)).ok()?;
-            Some(presence.memberships[at].discovered.data() == data)
-        });
         if known == Some(true) {
             // Said over two links to one hub, or said again: nobody is told twice.
             return true;

@@ -1,5 +1,6 @@
 //! How hubs are linked, by what each says of its neighbours, and the way from here to each of them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::id::{HubId, Via};
@@ -8,7 +9,7 @@ use crate::time::Now;
 use super::Relay;
 
 /// What follows from the neighbours that hubs name. Made anew when one names others.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Reach {
     /// The hubs that are linked with this one, directly or by way of others.
     linked: BTreeSet<HubId>,
@@ -28,15 +29,12 @@ impl Relay {
         route
     }
 
-    /// The same for whoever only looks.
-    pub(super) fn present_route(&self, hub: &HubId, now: Now) -> Option<Via> {
-        match &self.reach {
-            Some(reach) => self.route_by(reach, hub, now),
-            None => self.route_by(&self.look_around(now), hub, now),
-        }
+    /// What [`Self::route_by`] needs, for whoever only looks.
+    pub(super) fn present_reach(&self, now: Now) -> Cow<'_, Reach> {
+        self.reach.as_ref().map_or_else(|| Cow::Owned(self.look_around(now)), Cow::Borrowed)
     }
 
-    fn route_by(&self, reach: &Reach, hub: &HubId, now: Now) -> Option<Via> {
+    pub(super) fn route_by(&self, reach: &Reach, hub: &HubId, now: Now) -> Option<Via> {
         if let Some(&link) = self.by_hub.get(hub) {
             return Some(Via::Link(link));
         }

@@ -187,8 +187,10 @@ impl Relay {
     }
 
     fn forward(&mut self, via: Via, route: Route, routed: Routed, now: Now) {
-        let next = self.route(&route.to, now).filter(|&next| next != via && !self.is_saturated(next));
-        let Some(next) = next.filter(|_| route.hops + 1 < MAX_HOPS) else {
+        // Answers and questions are a few bytes. A question that is not passed on would be answered as if nobody could be asked.
+        let waits = |relay: &Self, next| matches!(routed, Routed::Signal(_)) && relay.is_saturated(next);
+        let next = self.route(&route.to, now).filter(|&next| next != via && !waits(self, next));
+        let Some(next) = next.filter(|_| route.hops.saturating_add(1) < MAX_HOPS) else {
             return self.bounce(route, &routed, now);
         };
         if matches!(routed, Routed::Signal(_)) {
@@ -214,7 +216,7 @@ impl Relay {
             hops: route.hops,
         };
         if let Some(via) = self.route(&back.to, now)
-            && back.hops + 1 < MAX_HOPS
+            && back.hops.saturating_add(1) < MAX_HOPS
         {
             self.send(
                 Destination::from(via),
@@ -284,7 +286,7 @@ impl Relay {
     /// A shard says what became of a signal that came from another hub.
     pub(super) fn outcome(&mut self, origin: &Origin, outcome: Outcome, now: Now) {
         let Sender::Hub { hub, counter, receipt } = origin.sender else { return };
-        if let Some(&Some(from)) = self.numbers.get(hub as usize) {
+        if let Some(&from) = self.numbers.get(&hub) {
             self.answer(from, counter, outcome, receipt, now);
         }
     }

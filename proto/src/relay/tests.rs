@@ -568,3 +568,119 @@ fn a_go_hub_takes_part_until_its_link_ends() {
     assert!(matches!(Outcome::Failed(ErrorCode::Unreachable).label(), "unreachable"));
     net.nothing_is_left();
 }
+
+/// What a Go hub says of a peer.
+fn discovered(peer: u8, network: &str) -> String {
+    let peer = id(peer);
+    format!(
+        r#"{{"type":"peer-discovered","data":{{"isHub":false,"peerId":"{peer}"}},"networkName":"{network}","fromPeerId":"system","timestamp":1}}"#
+    )
+}
+
+impl Net {
+    fn go_hub(&mut self, n: u8, link: LinkId) {
+        self.input(n, RelayInput::LegacyUp { link, hub: hub(50), dialed: true });
+        self.run();
+    }
+
+    fn go_hub_says(&mut self, n: u8, link: LinkId, text: &str) {
+        self.input(n, RelayInput::LegacyText { link, text });
+        self.run();
+    }
+}
+
+#[test]
+fn a_peer_of_a_go_hub_that_comes_over_and_leaves_is_gone() {
+    let mut net = Net::full(2);
+    net.go_hub(1, LinkId(99));
+    net.go_hub_says(1, LinkId(99), &discovered(7, "n"));
+    net.joins(2, 7, 0);
+    net.hears(1);
+    net.hears(2);
+    net.leaves(2, 7, 0);
+    assert_eq!(net.hears(1), ["left 7 n peer-disconnected", "nowhere 7"]);
+    assert_eq!(net.hears(2), [""; 0]);
+    assert_eq!((net.hubs[&1].locate(&id(7)), net.hubs[&2].locate(&id(7))), (None, None));
+}
+
+#[test]
+fn of_two_hubs_that_are_linked_to_one_go_hub_one_passes_its_signals_on() {
+    let mut net = Net::full(2);
+    net.joins(1, 8, 0);
+    net.pass(HEARTBEAT);
+    for n in [1, 2] {
+        net.go_hub(n, LinkId(99));
+        net.go_hub_says(n, LinkId(99), &discovered(7, "n"));
+    }
+    assert_eq!(net.hears(1), ["elsewhere 7", "joined 7 n", "left 7 n peer-disconnected", "elsewhere 7", "joined 7 n"]);
+    let (peer, target) = (id(7), id(8));
+    let offer =
+        format!(r#"{{"type":"offer","data":1,"fromPeerId":"{peer}","targetPeerId":"{target}","networkName":"n"}}"#);
+    for n in [1, 2] {
+        net.go_hub_says(n, LinkId(99), &offer);
+    }
+    net.pass(HEARTBEAT);
+    assert_eq!(net.hears(1), ["signal 7 8"]);
+}
+
+#[test]
+fn a_peer_of_a_go_hub_is_in_no_more_networks_than_another() {
+    let mut net = Net::full(2);
+    net.go_hub(1, LinkId(99));
+    for network in 0..40 {
+        net.go_hub_says(1, LinkId(99), &discovered(7, &network.to_string()));
+    }
+    let most = crate::limits::DEFAULT_MAX_NETWORKS_PER_PEER;
+    assert_eq!(net.hears(2).iter().filter(|line| line.starts_with("joined")).count(), most);
+}
+
+#[test]
+fn a_question_is_passed_on_over_a_full_link() {
+    let mut net = Net::chain(3);
+    net.joins(3, 7, 0);
+    net.pass(HEARTBEAT);
+    let link = net.hubs[&2].by_hub[&hub(3)];
+    net.input(2, RelayInput::Saturated { way: Way::Link(link) });
+    net.hears(1);
+    net.hears(3);
+    net.letter(1, Letter::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5 });
+    assert_eq!(net.hears(3), ["challenge 7"]);
+    assert_eq!(net.hears(1), [""; 0], "it is for the session there to answer");
+}
+
+#[test]
+fn an_outcome_for_an_earlier_life_of_a_hub_is_not_taken_for_one_of_the_next() {
+    let mut net = Net::full(2);
+    net.joins(2, 8, 0);
+    net.pass(HEARTBEAT);
+    let number = net.hubs[&2].hubs[&hub(1)].number;
+    net.kill(1);
+    net.now.wall_ms += 1;
+    net.start(1);
+    net.link(1, 2);
+    net.joins(1, 7, 1);
+    net.pass(HEARTBEAT * 2);
+    net.loses = |envelope| envelope.kind() == EnvelopeKind::Signal;
+    net.signals(1, 7, 8, 3);
+    net.hears(1);
+    let sender = Sender::Hub { hub: number, counter: 1, receipt: true };
+    let origin = Origin { sender, kind: SignalKind::Offer, network: NetworkName::new("n"), read_at: net.now.at };
+    net.letter(2, Letter::Outcome { origin, target: id(8), outcome: Outcome::Delivered });
+    net.pass(HEARTBEAT);
+    assert_eq!(net.hears(1), [""; 0]);
+}
+
+#[test]
+fn a_hub_that_beats_often_judges_leases_in_time_nevertheless() {
+    let mut net = Net::full(2);
+    let link = net.hubs[&1].by_hub[&hub(2)];
+    net.hubs.remove(&2);
+    let killed = net.now.at;
+    // Its link to 2 fills and empties without an end, and it beats each time.
+    while net.hubs[&1].hubs[&hub(2)].is_live() {
+        net.input(1, RelayInput::Saturated { way: Way::Link(link) });
+        net.input(1, RelayInput::Room { way: Way::Link(link) });
+        net.pass(HEARTBEAT / 2);
+        assert!(net.now.at <= killed + LEASE + HEARTBEAT / 2, "a stop was taken for granted");
+    }
+}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::time::Now;
 
+use super::reach::Reach;
 use super::remote::Remote;
 use super::{HubView, Relay, RelayStats};
 
@@ -25,18 +26,19 @@ impl Relay {
 
     /// Every other hub that is remembered, ascending by id; then those behind legacy links.
     pub fn hubs(&self, now: Now) -> Vec<HubView> {
-        let native = self.hubs.values().map(|remote| self.view(remote, now));
+        let reach = self.present_reach(now);
+        let native = self.hubs.values().map(|remote| self.view(remote, &reach, now));
         native.chain(self.legacy_hubs(now)).collect()
     }
 
-    fn view(&self, remote: &Remote, now: Now) -> HubView {
+    fn view(&self, remote: &Remote, reach: &Reach, now: Now) -> HubView {
         let hub = remote.hub();
         HubView {
             hub,
             incarnation: remote.incarnation,
             live: remote.is_live(),
             draining: remote.beat.draining,
-            route: self.present_route(&hub, now).filter(|_| remote.lease_ends > now.at),
+            route: self.route_by(reach, &hub, now).filter(|_| remote.lease_ends > now.at),
             link: self.by_hub.get(&hub).copied(),
             bridged: remote.is_bridged(now.at),
             legacy: false,

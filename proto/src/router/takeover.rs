@@ -92,10 +92,7 @@ impl Router {
             self.challenge(first, peer, ticket);
         } else if is_elsewhere {
             self.wait(id, peer);
-            let ticket = self.takeovers.ask(peer, Newcomer::FromElsewhere(id), now.at);
-            let shard = self.config.shard;
-            self.post_to_mesh(|| Letter::AskTakeover { peer, shard, ticket });
-            self.takeover_event(peer);
+            self.ask_elsewhere(id, peer, now);
         } else {
             self.admit(id, peer, now);
         }
@@ -104,6 +101,13 @@ impl Router {
     fn wait(&mut self, id: SessionId, peer: PeerId) {
         let nothing_yet = Claim { incarnation: PeerIncarnation::default(), hub: self.config.hub };
         self.sessions.insert(id, Session::new(peer, nothing_yet, State::Pending));
+    }
+
+    fn ask_elsewhere(&mut self, newcomer: SessionId, peer: PeerId, now: Now) {
+        let ticket = self.takeovers.ask(peer, Newcomer::FromElsewhere(newcomer), now.at);
+        let shard = self.config.shard;
+        self.post_to_mesh(|| Letter::AskTakeover { peer, shard, ticket });
+        self.takeover_event(peer);
     }
 
     fn challenge(&mut self, first: SessionId, peer: PeerId, ticket: u64) {
@@ -134,6 +138,8 @@ impl Router {
     pub(super) fn promote_pending(&mut self, peer: &PeerId, now: Now) {
         let Some(takeover) = self.takeovers.pending.remove(peer) else { return };
         match takeover.newcomer {
+            // The session here has lost its id to one at another hub, which has not been asked yet.
+            Newcomer::Here(id) if self.elsewhere.contains_key(peer) => self.ask_elsewhere(id, *peer, now),
             Newcomer::Here(id) | Newcomer::FromElsewhere(id) => {
                 self.sessions.remove(id);
                 self.admit(id, *peer, now);

@@ -131,3 +131,20 @@ fn a_session_admitted_in_ignorance_of_a_greater_claim_loses_its_id() {
         "who comes next asks"
     );
 }
+
+#[test]
+fn who_waited_for_a_session_here_waits_for_the_one_elsewhere_that_took_its_place() {
+    let mut day = Day::new(8);
+    day.router.config.meshed = true;
+    let (first, second) = (session(0, 0), session(1, 0));
+    day.opens(first, 1);
+    day.opens(second, 1);
+    let claim = day.router.sessions.get(first).unwrap().claim;
+    let other = Claim { incarnation: PeerIncarnation(claim.incarnation.0 + 1), hub: HubId(peer(9)) };
+    let elsewhere = Letter::Elsewhere { peer: peer(1), claim: other };
+    day.router.handle_input(Input::Letter(elsewhere), Now { at: day.now, wall_ms: 0 });
+    let outputs: Vec<Output> = std::iter::from_fn(|| day.router.poll_output()).collect();
+    let asks = |output: &Output| matches!(output, Output::Letter { letter: Letter::AskTakeover { .. }, .. });
+    assert!(outputs.iter().any(asks), "{outputs:?}");
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Admit { .. })), "{outputs:?}");
+}
