@@ -61,8 +61,12 @@ fn mesh_config(config: &Config, clock: Clock, keys: Keys, ports: Ports) -> MeshC
     let settings = &config.mesh;
     let token: Option<Arc<str>> = settings.token.as_ref().map(|token| token.expose().into());
     let port = ports.links.unwrap_or(ports.peers);
-    // Without a token they are all legacy: the settings have made sure of it.
-    let bootstrap: Vec<Uri> = config.bootstrap_hubs.clone();
+    let bootstrap: Vec<Uri> = config
+        .bootstrap_hubs
+        .iter()
+        .filter(|url| config.links_are_trusted() || config.is_legacy(url))
+        .cloned()
+        .collect();
     MeshConfig {
         relay: RelayConfig {
             hub: config.hub_id,

@@ -1,6 +1,7 @@
 //! The rules between hubs: presence, routing, takeovers. One for each hub.
 
 mod directory;
+mod early;
 mod holding;
 mod hubs;
 mod legacy;
@@ -24,6 +25,7 @@ use crate::router::{Letter, RouterStats};
 use crate::time::Now;
 
 use directory::Directory;
+use early::Early;
 use holding::Holding;
 use legacy::Legacy;
 use presence::Outgoing;
@@ -266,6 +268,8 @@ pub struct Relay {
     /// What this hub holds. Others replicate it.
     own: Holding,
     hubs: BTreeMap<HubId, Remote>,
+    /// Signals that came here sooner than what their shard had said before them.
+    early: Early,
     /// The hubs by the numbers that shards call them: another one for each life, or outcomes of one would be taken for
     /// those of the next.
     numbers: BTreeMap<u32, HubId>,
@@ -313,6 +317,7 @@ impl Relay {
         Self {
             own: Holding::default(),
             hubs: BTreeMap::new(),
+            early: Early::default(),
             numbers: BTreeMap::new(),
             last_number: 0,
             directory: Directory::new(config.keys),
@@ -405,7 +410,7 @@ impl Relay {
             Letter::AskTakeover { peer, shard, ticket } => self.ask_takeover(peer, shard, ticket, now),
             Letter::ChallengeAnswered { peer, asker, in_use } => self.challenge_answered(peer, asker, in_use, now),
             Letter::Outcome { origin, outcome, .. } => self.outcome(&origin, outcome, now),
-            Letter::Signal { origin, from, target, frame } => self.signalled(origin, from, target, frame, now),
+            Letter::Signal { origin, from, target, frame } => self.signal_posted(origin, from, target, frame, now),
             Letter::Closed { .. } | Letter::Joined(_) | Letter::Left(_) | Letter::Opened { .. } => {
                 self.own_peer_changed(&letter, now);
             }
@@ -428,7 +433,7 @@ impl Relay {
             Envelope::Hello(_) => {}
             Envelope::Routed(route, routed) => self.routed(via, route, *routed, now),
             Envelope::Snapshot(part) => self.snapshot_came(via, *part, now),
-            Envelope::SnapshotRequest(request) => self.snapshot_asked(via, request),
+            Envelope::SnapshotRequest(request) => self.snapshot_asked(via, request, now),
         }
     }
 

@@ -62,11 +62,14 @@ pub struct Router {
     by_peer: HashMap<PeerId, SessionId, Keys>,
     /// Peers whose home this is and who are at another hub.
     elsewhere: HashMap<PeerId, Claim, Keys>,
-    /// The last that was given to a session. They only grow, so that of two sessions of a peer the later has the greater.
+    /// The last that was given to a session, or heard of from another hub. They only grow, so that of two sessions of a peer
+    /// the later has the greater.
     incarnation: PeerIncarnation,
     rosters: Rosters,
     takeovers: Takeovers,
     tickets: Tickets,
+    /// Changes of presence that the mesh was told.
+    told_mesh: u64,
     roster_chunk: usize,
     outputs: VecDeque<Output>,
     arena: Vec<u8>,
@@ -87,6 +90,7 @@ impl Router {
             rosters: Rosters::new(config.keys),
             takeovers: Takeovers::new(config.keys),
             tickets: Tickets::new(config.keys),
+            told_mesh: 0,
             roster_chunk: ROSTER_CHUNK,
             outputs: VecDeque::new(),
             arena: Vec::new(),
@@ -168,7 +172,7 @@ impl Router {
     fn post(&mut self, letter: Letter, now: Now) {
         match letter {
             Letter::Challenge { peer, asker } => self.challenged(peer, asker, now),
-            Letter::Elsewhere { peer, claim } => _ = self.elsewhere.insert(peer, claim),
+            Letter::Elsewhere { peer, claim } => self.came_to_other_hub(peer, claim, now),
             Letter::Joined(announcement) => self.joined_elsewhere(&announcement, now),
             Letter::Left(farewell) => self.left_elsewhere(&farewell),
             Letter::Nowhere { peer, claim } => self.left_other_hub(peer, claim, now),
@@ -272,7 +276,7 @@ impl Router {
         for membership in std::mem::take(&mut session.memberships) {
             self.disconnected(peer, session.claim, membership, reason, now);
         }
-        self.post_to_mesh(|| Letter::Closed { peer, claim: session.claim, reason });
+        self.tell_mesh(|| Letter::Closed { peer, claim: session.claim, reason });
         self.promote_pending(&peer, now);
     }
 
@@ -341,6 +345,12 @@ impl Router {
         if self.config.meshed {
             self.outputs.push_back(Output::Letter { to: Address::Mesh, letter: letter() });
         }
+    }
+
+    /// Tells the mesh of a change of presence.
+    fn tell_mesh(&mut self, letter: impl FnOnce() -> Letter) {
+        self.told_mesh += 1;
+        self.post_to_mesh(letter);
     }
 
     fn here(&self) -> Address {

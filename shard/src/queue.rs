@@ -111,7 +111,12 @@ mod tests {
 
     fn origin(ticket: u64) -> Origin {
         Origin {
-            sender: Sender::Session { shard: ShardId(0), session: SessionId { slot: 0, generation: 0 }, ticket },
+            sender: Sender::Session {
+                shard: ShardId(0),
+                session: SessionId { slot: 0, generation: 0 },
+                ticket,
+                told: 0,
+            },
             kind: SignalKind::Offer,
             network: NetworkName::new("n"),
             read_at: Duration::ZERO,

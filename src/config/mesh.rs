@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use hyper::Uri;
+use mesh::BridgeConfig;
 use proto::limits::MAX_HUB_URL_BYTES;
+use proto::{HubId, PeerId};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use shard::Cidr;
@@ -120,7 +122,8 @@ impl Config {
     /// Whether there is anything for a mesh to do. IS_HUB alone, without a token, is a hub that nobody can link to.
     pub fn has_mesh(&self) -> bool {
         let legacy = &self.mesh.legacy;
-        let can_link = self.links_are_trusted() || !legacy.addresses.is_empty() || !self.bootstrap_hubs.is_empty();
+        let dials = self.bootstrap_hubs.iter().any(|url| self.is_legacy(url));
+        let can_link = self.links_are_trusted() || !legacy.addresses.is_empty() || dials;
         self.is_hub && (can_link || self.mesh.redis_url.is_some())
     }
 
@@ -147,16 +150,11 @@ impl Config {
             let problem = "it is the same as AUTH_TOKEN, so that every peer could pose as a hub: choose another";
             refusals.push(Refusal::new(&settings::MESH_TOKEN, problem));
         }
-        if !self.links_are_trusted() {
-            let needy = [
-                (&settings::BOOTSTRAP_HUBS, self.bootstrap_hubs.iter().any(|url| !self.is_legacy(url))),
-                (&settings::MESH_DNS, self.mesh.dns.is_some()),
-            ];
-            for (setting, _) in needy.into_iter().filter(|(_, needs_token)| *needs_token) {
-                let problem = "no link is made without MESH_TOKEN, the same at every hub of the mesh; in a network where \
-                               everyone may pose as a hub, MESH_INSECURE=true does without";
-                refusals.push(Refusal::new(setting, problem));
-            }
+        // BOOTSTRAP_HUBS is the seed's, which knows no token: a hub that had it has to serve its peers as before.
+        if !self.links_are_trusted() && self.mesh.dns.is_some() {
+            let problem = "no link is made without MESH_TOKEN, the same at every hub of the mesh; in a network where \
+                           everyone may pose as a hub, MESH_INSECURE=true does without";
+            refusals.push(Refusal::new(&settings::MESH_DNS, problem));
         }
         refusals
     }
@@ -180,7 +178,8 @@ impl Config {
                 "MESH_INSECURE: whoever reaches this hub can link to it, speak for any peer and read every signal".into()
             } else {
                 "no links to other hubs are made or taken without MESH_TOKEN, the same at every hub of the mesh: peers on \
-                 other hubs are not found over links"
+                 other hubs are not found over links. Set it; where everyone may pose as a hub, MESH_INSECURE=true does \
+                 without; hubs of the Go program are named in MESH_LEGACY"
                     .to_owned()
             });
             if self.mesh.redis_url.is_some() {
@@ -259,22 +258,10 @@ fn legacy(text: &str) -> Result<Legacy, String> {
 
 /// Nodes of a cluster stand with commas between them. What their URLs mean in full is the bridge's to say.
 fn redis_url(text: &str) -> Result<RedisUrl, String> {
-    const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+cluster", "rediss+cluster"];
-    let is_node = |(i, node): (usize, &str)| {
-        let rest = match node.trim().split_once("://") {
-            Some((scheme, rest)) if SCHEMES.contains(&scheme) => rest,
-            None if i > 0 => node.trim(),
-            Some(_) | None => return false,
-        };
-        let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        !host.is_empty() && !host.starts_with(':') && !host.contains(|c: char| c.is_whitespace() || c.is_control())
-    };
-    if text.split(',').enumerate().all(is_node) {
-        Ok(RedisUrl(text.to_owned()))
-    } else {
-        Err("it is not the URL of a Redis: redis://[user:password@]host[:port], or rediss:// for TLS".to_owned())
-    }
+    // The bridge itself judges it. Who this hub is makes no difference to that.
+    let hub = HubId(PeerId::from_bytes([0; 20]));
+    let bridge = BridgeConfig { url: text.to_owned(), namespace: String::new(), hub, token: None, extra_roots: None };
+    bridge.check().map(|()| RedisUrl(text.to_owned()))
 }
 
 #[cfg(test)]

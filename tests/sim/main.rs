@@ -2,7 +2,8 @@
 //!
 //! Two ways to the same router. *Transcripts* are conversations, one behaviour each, in files that know nothing of
 //! its interface. The *simulator* draws conversations by the thousand from seeds, loses, delays and interrupts
-//! what a network can lose, delay and interrupt, and holds every output against the promises.
+//! what a network can lose, delay and interrupt, and holds every output against the promises. A second one, in `mesh`,
+//! has many hubs.
 
 mod clients;
 mod heard;

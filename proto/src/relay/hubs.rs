@@ -13,6 +13,9 @@ use super::remote::{Remote, State, Ways};
 use super::signals::Inbound;
 use super::{Destination, Link, MeshEvent, Relay, RelayOutput, Way};
 
+/// By how much a life can be later than the one it was told of, in milliseconds: about a minute.
+const LIFE_STEPS: u64 = 1 << 16;
+
 impl Relay {
     pub(super) fn link_up(&mut self, link: LinkId, hub: HubId, now: Now) {
         self.links.insert(link, Link { hub, saturated: false, missed: false, outgoing: VecDeque::new() });
@@ -32,7 +35,12 @@ impl Relay {
         }
         self.cancel_snapshots(|via| via == Via::Link(link), now);
         if self.by_hub.get(&ended.hub) == Some(&link) {
-            self.by_hub.remove(&ended.hub);
+            // The two ends of two links at once may have taken different ones for the one that stays.
+            let other = self.links.iter().rev().find(|(_, other)| other.hub == ended.hub).map(|(&other, _)| other);
+            match other {
+                Some(other) => _ = self.by_hub.insert(ended.hub, other),
+                None => _ = self.by_hub.remove(&ended.hub),
+            }
             self.reach = None;
             // Others are to stop to count on this hub's link to that one.
             self.beat(now);
@@ -83,7 +91,7 @@ impl Relay {
         if missed && let Way::Link(link) = way {
             self.tell_of_others(Destination::Link(link), now);
         }
-        self.send_snapshots(way);
+        self.send_snapshots(way, now);
     }
 
     pub(super) fn bridge_up(&mut self, now: Now) {
@@ -277,7 +285,9 @@ impl Relay {
         if incarnation <= self.config.incarnation {
             return;
         }
-        self.config.incarnation = HubIncarnation(incarnation.0.saturating_add(1));
+        // By a step of this process's own: another life, which ended since, may have been told of the same one.
+        let step = 1 + self.config.keys.0 % LIFE_STEPS;
+        self.config.incarnation = HubIncarnation(incarnation.0.saturating_add(step));
         let hubs: Vec<HubId> = self.hubs.keys().copied().collect();
         for hub in hubs {
             self.give_up_outbound(hub);

@@ -30,6 +30,8 @@ pub(super) struct Outgoing {
     /// What is left of it.
     peers: std::vec::IntoIter<Arc<Presence>>,
     parts: u32,
+    /// Until when the neighbour waits for the next part.
+    deadline: Duration,
 }
 
 impl Relay {
@@ -62,6 +64,7 @@ impl Relay {
             self.legacy.forget(&peer);
         }
         self.change(peer, session, what, now);
+        self.shard_told(&peer, now);
     }
 
     /// Writes the next change of this hub's own presence and tells everyone.
@@ -196,7 +199,7 @@ impl Relay {
         self.send(Destination::from(via), Envelope::SnapshotRequest(request));
     }
 
-    pub(super) fn snapshot_asked(&mut self, via: Via, request: SnapshotRequest) {
+    pub(super) fn snapshot_asked(&mut self, via: Via, request: SnapshotRequest, now: Now) {
         let SnapshotRequest { hub, incarnation } = request;
         let held = if hub == self.config.hub {
             Some(&self.own).filter(|_| incarnation == self.config.incarnation)
@@ -209,7 +212,8 @@ impl Relay {
         let (seq, digest) = (held.seq, held.digest);
         let peers: Vec<_> = held.peers.values().cloned().collect();
         let to = Destination::from(via);
-        let outgoing = Outgoing { to, hub, incarnation, seq, digest, peers: peers.into_iter(), parts: 0 };
+        let (peers, deadline) = (peers.into_iter(), now.at + SNAPSHOT_PATIENCE);
+        let outgoing = Outgoing { to, hub, incarnation, seq, digest, peers, parts: 0, deadline };
         let Some(queue) = self.outgoing(via.into()) else { return };
         // A neighbour that asks again has given the first up.
         queue.retain(|other| other.to != to || other.hub != hub);
@@ -221,8 +225,9 @@ impl Relay {
     }
 
     /// Sends the next part of what a neighbour has asked for.
-    pub(super) fn send_snapshots(&mut self, way: Way) {
+    pub(super) fn send_snapshots(&mut self, way: Way, now: Now) {
         let Some(queue) = self.outgoing(way) else { return };
+        queue.retain(|outgoing| outgoing.deadline > now.at);
         let Some(mut next) = queue.pop_front() else { return };
         let mut peers = Vec::new();
         let mut bytes = 0;
@@ -238,6 +243,7 @@ impl Relay {
         let part = SnapshotPart { hub, incarnation, seq, digest, part: parts, last, peers };
         if !last {
             next.parts += 1;
+            next.deadline = now.at + SNAPSHOT_PATIENCE;
             queue.push_back(next);
         }
         let more = !queue.is_empty();

@@ -278,6 +278,9 @@ pub enum Sender {
         session: SessionId,
         /// Names an outstanding receipt at the sender's shard; 0: none was asked for.
         ticket: u64,
+        /// How many changes of presence the sender's shard had told the mesh: the signal comes there by way of the target's
+        /// shard, and is not to be ahead of them.
+        told: u64,
     },
     /// Another hub, by way of the mesh.
     Hub {

@@ -52,7 +52,7 @@ impl Router {
         let announcement = Arc::new(Announcement { peer, network: name, claim, remote: false, discovered });
         let ix = self.enter(&announcement, self.here(), now);
         self.post_to_shards(&Letter::Joined(Arc::clone(&announcement)));
-        self.post_to_mesh(|| Letter::Joined(Arc::clone(&announcement)));
+        self.tell_mesh(|| Letter::Joined(Arc::clone(&announcement)));
         self.start_reading(id, ix);
         if self.config.events {
             let members = self.rosters.network(ix).map_or(0, |network| network.members.len());
@@ -118,7 +118,7 @@ impl Router {
         self.rosters.tidy(ix);
         if kind == MessageKind::Goodbye {
             // Of a session that ends the mesh hears once, not once for each of its networks.
-            self.post_to_mesh(|| Letter::Left(Arc::clone(&farewell)));
+            self.tell_mesh(|| Letter::Left(Arc::clone(&farewell)));
         }
         self.post_to_shards(&Letter::Left(farewell));
     }

@@ -80,7 +80,7 @@ impl Router {
             None => NetworkName::new(&signal.network),
         };
         let mut origin = Origin {
-            sender: Sender::Session { shard: self.config.shard, session: id, ticket: 0 },
+            sender: Sender::Session { shard: self.config.shard, session: id, ticket: 0, told: self.told_mesh },
             kind: signal.kind,
             network: network.clone(),
             read_at: now.at,
@@ -95,7 +95,7 @@ impl Router {
             session.open_receipts += 1;
             let ticket = Ticket { session: id, id: wanted.into(), target: signal.target, network: network.clone() };
             let ticket = self.tickets.issue(ticket, now.at);
-            origin.sender = Sender::Session { shard: self.config.shard, session: id, ticket };
+            origin.sender = Sender::Session { shard: self.config.shard, session: id, ticket, told: self.told_mesh };
         }
         if !shared {
             return self.settle(origin, signal.target, Outcome::Failed(ErrorCode::WrongNetwork), now);
@@ -166,7 +166,7 @@ impl Router {
     /// Tells the sender what became of its signal, by letter where the sender is on another shard.
     pub(super) fn settle(&mut self, origin: Origin, target: PeerId, outcome: Outcome, now: Now) {
         let (shard, session, ticket) = match origin.sender {
-            Sender::Session { shard, session, ticket } => (shard, session, ticket),
+            Sender::Session { shard, session, ticket, .. } => (shard, session, ticket),
             Sender::Hub { .. } => return self.post_to_mesh(|| Letter::Outcome { origin, target, outcome }),
         };
         if shard != self.config.shard {

@@ -123,12 +123,11 @@ impl Router {
     }
 
     fn admit(&mut self, id: SessionId, peer: PeerId, now: Now) {
-        let known = self.elsewhere.get(&peer).map_or(PeerIncarnation::default(), |claim| claim.incarnation);
-        self.incarnation = PeerIncarnation(now.wall_ms.max(self.incarnation.0.max(known.0) + 1));
+        self.incarnation = PeerIncarnation(now.wall_ms.max(self.incarnation.0.saturating_add(1)));
         let claim = Claim { incarnation: self.incarnation, hub: self.config.hub };
         self.sessions.insert(id, Session::new(peer, claim, State::Live));
         self.by_peer.insert(peer, id);
-        self.post_to_mesh(|| Letter::Opened { peer, claim });
+        self.tell_mesh(|| Letter::Opened { peer, claim });
         let welcome = self.welcome();
         let frame = wire::connected(&mut self.arena, &peer, &welcome, now.wall_ms);
         self.send(id, Frame::Arena(frame), MessageKind::Connected);
@@ -219,6 +218,20 @@ impl Router {
             self.close(newcomer, CloseReason::IdInUse, now);
         } else {
             self.promote_pending(&peer, now);
+        }
+    }
+
+    /// A peer whose home this is is at another hub. Whoever comes after it has to have the greater claim also when it has left
+    /// by then: its leave may reach other shards after the newcomer's announcement.
+    ///
+    /// A session here that was admitted in ignorance of it, by a lesser claim, has lost its id: other shards may have left its
+    /// announcement out, and would not take it up again if the greater claim ended.
+    pub(super) fn came_to_other_hub(&mut self, peer: PeerId, claim: Claim, now: Now) {
+        self.incarnation = self.incarnation.max(claim.incarnation);
+        self.elsewhere.insert(peer, claim);
+        let here = self.by_peer.get(&peer).copied();
+        if let Some(id) = here.filter(|&id| self.sessions.get(id).is_some_and(|session| session.claim < claim)) {
+            self.close(id, CloseReason::Replaced, now);
         }
     }
 

@@ -111,6 +111,28 @@ fn a_reader_without_room_remembers_only_who_is_there() {
 }
 
 #[test]
+fn a_session_admitted_in_ignorance_of_a_greater_claim_loses_its_id() {
+    let mut day = Day::new(128);
+    let (first, second) = (session(0, 0), session(1, 0));
+    day.opens(first, 1);
+    day.says(first, r#"{"type":"announce"}"#);
+    let elsewhere = |incarnation| {
+        let claim = Claim { incarnation: PeerIncarnation(incarnation), hub: HubId(peer(9)) };
+        Letter::Elsewhere { peer: peer(1), claim }
+    };
+    let held = day.router.sessions.get(first).map(|session| session.claim.incarnation.0).unwrap();
+    day.input(Input::Letter(elsewhere(held - 1)));
+    assert!(day.router.sessions.get(first).is_some(), "a lesser claim changes nothing");
+    day.input(Input::Letter(elsewhere(held + 10)));
+    assert!(day.router.sessions.get(first).is_none() && day.router.rosters.len() == 0);
+    day.opens(second, 1);
+    assert!(
+        day.router.sessions.get(second).is_some_and(|session| session.state == State::Pending),
+        "who comes next asks"
+    );
+}
+
+#[test]
 fn who_waited_for_a_session_here_waits_for_the_one_elsewhere_that_took_its_place() {
     let mut day = Day::new(8);
     day.router.config.meshed = true;
@@ -119,9 +141,8 @@ fn who_waited_for_a_session_here_waits_for_the_one_elsewhere_that_took_its_place
     day.opens(second, 1);
     let claim = day.router.sessions.get(first).unwrap().claim;
     let other = Claim { incarnation: PeerIncarnation(claim.incarnation.0 + 1), hub: HubId(peer(9)) };
-    day.input(Input::Letter(Letter::Elsewhere { peer: peer(1), claim: other }));
-    day.router
-        .handle_input(Input::Letter(Letter::Superseded { peer: peer(1), claim }), Now { at: day.now, wall_ms: 0 });
+    let elsewhere = Letter::Elsewhere { peer: peer(1), claim: other };
+    day.router.handle_input(Input::Letter(elsewhere), Now { at: day.now, wall_ms: 0 });
     let outputs: Vec<Output> = std::iter::from_fn(|| day.router.poll_output()).collect();
     let asks = |output: &Output| matches!(output, Output::Letter { letter: Letter::AskTakeover { .. }, .. });
     assert!(outputs.iter().any(asks), "{outputs:?}");

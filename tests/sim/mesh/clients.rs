@@ -155,8 +155,9 @@ impl World {
             ended: None,
             views: BTreeMap::new(),
         });
+        let late = Duration::from_micros(4 * self.plan.letter_us as u64) + 2 * limits::TICK;
         // The session here is asked, and perhaps, when that has lost its id meanwhile, the one that has taken it.
-        let patience = 2 * limits::TAKEOVER_GRACE + limits::TAKEOVER_MARGIN + Duration::from_millis(200);
+        let patience = 2 * limits::TAKEOVER_GRACE + limits::TAKEOVER_MARGIN + late;
         self.agenda.put(self.now + patience, Event::Waited { client });
         self.tell_router(hub, shard, Input::Opened { session, peer, seat: true });
     }

@@ -74,7 +74,7 @@ impl World {
         if self.clients[client].phase != Phase::Open {
             self.complain(format!("{} has to wait, and is nowhere else", self.name(client)));
         }
-        self.pass(Duration::from_secs(2));
+        self.pass(Duration::from_secs(2) + 2 * self.way());
     }
 
     fn one_change(&mut self) {
@@ -85,7 +85,7 @@ impl World {
         let net = self.rng.below(self.plan.networks.len());
         self.sent = Default::default();
         self.announce(client, net);
-        self.pass(Duration::from_secs(2));
+        self.pass(Duration::from_secs(2) + 2 * self.way());
         self.only(&[EnvelopeKind::Heartbeat, EnvelopeKind::Change], "for one change");
         let graph = self.graph();
         let (changes, hubs) = (self.sent[EnvelopeKind::Change as usize], graph.neighbours.len() as u64);
@@ -109,7 +109,7 @@ impl World {
         let (from, to) = (self.clients[client].hub, other.hub);
         self.sent = Default::default();
         let number = self.signal_with(client, target, net, wants_receipt);
-        self.pass(Duration::from_secs(2));
+        self.pass(Duration::from_secs(2) + 2 * self.way());
         let signal = &self.signals.all[number];
         let delivered = signal.handed.is_some() && (!wants_receipt || signal.receipt.as_deref() == Some("delivered"));
         if !delivered && self.complaints.is_empty() {

@@ -9,6 +9,7 @@ use proto::{
 };
 
 use super::agenda::Event;
+use super::describe::{describe, describe_letter, describe_relay};
 use super::plan::Plan;
 use super::world::World;
 use crate::rng::Rng;
@@ -312,79 +313,5 @@ impl World {
                 "h{hub}: machine {machine} always wants to have been called {wants:?}, it is {now:?}"
             ));
         }
-    }
-}
-
-fn describe(input: &Input<'_>) -> String {
-    match input {
-        Input::Letter(letter) => format!("letter {}", describe_letter(letter)),
-        Input::Message { session, text } => format!("{}> {text}", session.generation),
-        Input::Opened { session, peer, .. } => format!("{} opens for {peer:?}", session.generation),
-        Input::Closed { session, reason } => format!("{} is gone: {reason:?}", session.generation),
-        other => format!("{other:?}"),
-    }
-}
-
-fn describe_relay(input: &RelayInput<'_>) -> String {
-    match input {
-        RelayInput::Letter(letter) => format!("letter {}", describe_letter(letter)),
-        RelayInput::Received { via, envelope } => format!("hears {via:?} {}", describe_envelope(envelope)),
-        other => format!("{other:?}"),
-    }
-}
-
-fn describe_letter(letter: &Letter) -> String {
-    match letter {
-        Letter::Joined(a) => format!("Joined {:?} in {} by {}", a.peer, a.network, claim(a.claim)),
-        Letter::Left(f) => format!("Left {:?} of {} by {}", f.peer, f.network, claim(f.claim)),
-        Letter::Signal { origin, from, target, .. } => format!("Signal {from:?} > {target:?} of {:?}", origin.sender),
-        Letter::Outcome { origin, target, outcome } => format!("Outcome {outcome:?} > {target:?} {:?}", origin.sender),
-        other => format!("{other:?}"),
-    }
-}
-
-fn claim(claim: proto::Claim) -> String {
-    format!("{}@{:?}", claim.incarnation.0, claim.hub.0)
-}
-
-/// An envelope in one line.
-pub(crate) fn describe_envelope(envelope: &proto::Envelope) -> String {
-    use proto::envelope::{Envelope, Routed, What};
-    match envelope {
-        Envelope::Heartbeat(b) => {
-            let (hub, life) = (b.hub.0, b.incarnation.0);
-            format!(
-                "Heartbeat {} of {hub:?}/{life} seq {} {:x} age {} to {:?}",
-                b.number, b.seq, b.digest, b.age_ms, b.neighbours
-            )
-        }
-        Envelope::Change(c) => {
-            let what = match &c.what {
-                What::Joined(a) => format!("Joined {}", a.network),
-                What::Left { network, .. } => format!("Left {network}"),
-                What::Up => "Up".to_owned(),
-                What::Down(reason) => format!("Down {reason:?}"),
-            };
-            format!("Change {:?}/{} seq {}: {:?} {} {what}", c.hub.0, c.incarnation.0, c.seq, c.peer, c.session.0)
-        }
-        Envelope::Snapshot(p) => {
-            let (hub, life, peers) = (p.hub.0, p.incarnation.0, p.peers.len());
-            format!(
-                "Snapshot of {hub:?}/{life} seq {} {:x} part {} last {}, {peers} peers",
-                p.seq, p.digest, p.part, p.last
-            )
-        }
-        Envelope::Routed(route, routed) => {
-            let what = match &**routed {
-                Routed::Signal(s) => format!("Signal {} seq {} {:?} > {:?}", s.counter, s.seq, s.sender, s.target),
-                other => format!("{other:?}"),
-            };
-            let (to, from) = (route.to.0, route.from.0);
-            format!(
-                "to {to:?}/{} from {from:?}/{} hops {}: {what}",
-                route.to_incarnation.0, route.from_incarnation.0, route.hops
-            )
-        }
-        other => format!("{other:?}"),
     }
 }

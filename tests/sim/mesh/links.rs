@@ -8,7 +8,7 @@ use proto::limits::LEASE;
 use proto::{Destination, LinkId, RelayInput, Via, Way};
 
 use super::agenda::Event;
-use super::hubs::describe_envelope;
+use super::describe::describe_envelope;
 use super::trouble::Trouble;
 use super::world::World;
 

@@ -7,6 +7,7 @@
 mod agenda;
 mod bridge;
 mod clients;
+mod describe;
 mod epilogue;
 mod hubs;
 mod links;

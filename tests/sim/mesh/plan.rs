@@ -98,6 +98,8 @@ impl Plan {
         };
         let id = |rng: &mut Rng| PeerId::from_bytes(std::array::from_fn(|_| rng.next() as u8));
         let first = rng.below(2);
+        // The farthest are on other continents, and their ways are longer than a gap is waited for.
+        let far = !calm && rng.one_in(6);
         Self {
             hubs,
             shards: (0..hubs).map(|_| *rng.pick(&[1, 1, 2, 3])).collect(),
@@ -110,12 +112,14 @@ impl Plan {
                 .collect(),
             networks: NETWORKS[first..first + rng.between(1, 2)].to_vec(),
             roster_chunk: *rng.pick(&[1, 3, limits::ROSTER_CHUNK]),
-            letter_us: *rng.pick(&[10, 1_000, 20_000]),
-            link_us: *rng.pick(&[200, 5_000, 50_000]),
+            // A shard that has much to do is late.
+            letter_us: if !calm && rng.one_in(8) { 150_000 } else { *rng.pick(&[10, 1_000, 20_000]) },
+            link_us: if far { 400_000 } else { *rng.pick(&[200, 5_000, 50_000]) },
             write_us: *rng.pick(&[100, 5_000, 30_000]),
             // Where nothing goes wrong, nothing is ever too much.
-            high: if calm { usize::MAX } else { *rng.pick(&[8, 64, 1_000, 1_000]) },
-            low: *rng.pick(&[0, 2, 6]),
+            high: if calm { usize::MAX } else { *rng.pick(if far { &[1_000; 4] } else { &[8, 64, 1_000, 1_000] }) },
+            // On a long way heartbeats alone are always some.
+            low: if far { 64 } else { *rng.pick(&[0, 2, 6]) },
             skews: (0..hubs).map(|_| skew(rng)).collect(),
             calm,
             troubles,

@@ -158,16 +158,13 @@ impl World {
             let known = other.ended.is_none_or(|(_, forgotten)| forgotten >= self.now);
             other.peer == peer && known && other.number() != client
         });
-        let right = match reason {
-            CloseReason::Draining => !self.hubs[self.clients[client].hub].is_up(),
-            CloseReason::IdInUse => !others.is_empty(),
-            CloseReason::Replaced => {
-                // Where all hubs hear each other, one that answers is not pushed out.
-                let pushed = self.plan.calm && answers && !lost && phase == Phase::Open;
-                !others.is_empty() && (!pushed || self.at_the_same_moment(client, &others))
-            }
-            _ => false,
-        };
+        // Where all hubs hear each other, one that answers is not pushed out.
+        let pushed = self.plan.calm && answers && !lost && phase == Phase::Open;
+        let may_be_replaced = !others.is_empty() && (!pushed || self.at_the_same_moment(client, &others));
+        let draining = !self.hubs[self.clients[client].hub].is_up();
+        let right = (reason == CloseReason::Draining && draining)
+            || (reason == CloseReason::IdInUse && !others.is_empty())
+            || (reason == CloseReason::Replaced && may_be_replaced);
         if !right {
             self.complain(format!("{} is closed {reason:?}", self.name(client)));
         }

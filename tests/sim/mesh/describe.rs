@@ -1,0 +1,78 @@
+//! What a trace says, a line each.
+#![expect(clippy::wildcard_enum_match_arm, reason = "what needs no words of its own is printed as it is")]
+
+use proto::envelope::{Envelope, Routed, What};
+use proto::{Claim, Input, Letter, RelayInput};
+
+pub(crate) fn describe(input: &Input<'_>) -> String {
+    match input {
+        Input::Letter(letter) => format!("letter {}", describe_letter(letter)),
+        Input::Message { session, text } => format!("{}> {text}", session.generation),
+        Input::Opened { session, peer, .. } => format!("{} opens for {peer:?}", session.generation),
+        Input::Closed { session, reason } => format!("{} is gone: {reason:?}", session.generation),
+        other => format!("{other:?}"),
+    }
+}
+
+pub(crate) fn describe_relay(input: &RelayInput<'_>) -> String {
+    match input {
+        RelayInput::Letter(letter) => format!("letter {}", describe_letter(letter)),
+        RelayInput::Received { via, envelope } => format!("hears {via:?} {}", describe_envelope(envelope)),
+        other => format!("{other:?}"),
+    }
+}
+
+pub(crate) fn describe_letter(letter: &Letter) -> String {
+    match letter {
+        Letter::Joined(a) => format!("Joined {:?} in {} by {}", a.peer, a.network, claim(a.claim)),
+        Letter::Left(f) => format!("Left {:?} of {} by {}", f.peer, f.network, claim(f.claim)),
+        Letter::Signal { origin, from, target, .. } => format!("Signal {from:?} > {target:?} of {:?}", origin.sender),
+        Letter::Outcome { origin, target, outcome } => format!("Outcome {outcome:?} > {target:?} {:?}", origin.sender),
+        other => format!("{other:?}"),
+    }
+}
+
+fn claim(claim: Claim) -> String {
+    format!("{}@{:?}", claim.incarnation.0, claim.hub.0)
+}
+
+/// An envelope in one line.
+pub(crate) fn describe_envelope(envelope: &Envelope) -> String {
+    match envelope {
+        Envelope::Heartbeat(b) => {
+            let (hub, life) = (b.hub.0, b.incarnation.0);
+            format!(
+                "Heartbeat {} of {hub:?}/{life} seq {} {:x} age {} to {:?}",
+                b.number, b.seq, b.digest, b.age_ms, b.neighbours
+            )
+        }
+        Envelope::Change(c) => {
+            let what = match &c.what {
+                What::Joined(a) => format!("Joined {}", a.network),
+                What::Left { network, .. } => format!("Left {network}"),
+                What::Up => "Up".to_owned(),
+                What::Down(reason) => format!("Down {reason:?}"),
+            };
+            format!("Change {:?}/{} seq {}: {:?} {} {what}", c.hub.0, c.incarnation.0, c.seq, c.peer, c.session.0)
+        }
+        Envelope::Snapshot(p) => {
+            let (hub, life, peers) = (p.hub.0, p.incarnation.0, p.peers.len());
+            format!(
+                "Snapshot of {hub:?}/{life} seq {} {:x} part {} last {}, {peers} peers",
+                p.seq, p.digest, p.part, p.last
+            )
+        }
+        Envelope::Routed(route, routed) => {
+            let what = match &**routed {
+                Routed::Signal(s) => format!("Signal {} seq {} {:?} > {:?}", s.counter, s.seq, s.sender, s.target),
+                other => format!("{other:?}"),
+            };
+            let (to, from) = (route.to.0, route.from.0);
+            format!(
+                "to {to:?}/{} from {from:?}/{} hops {}: {what}",
+                route.to_incarnation.0, route.from_incarnation.0, route.hops
+            )
+        }
+        other => format!("{other:?}"),
+    }
+}
