@@ -87,7 +87,7 @@ impl Core {
             namespace: config.relay.namespace.clone(),
             relay: Relay::new(config.relay.clone(), now),
             clock: Arc::clone(&config.clock),
-            max_message: LINK_MESSAGE_BYTES.max(Self::room_for(config.max_message_bytes)),
+            max_message: LINK_MESSAGE_BYTES,
             max_text: Self::room_for(config.max_message_bytes),
             links: BTreeMap::new(),
             last_link: 0,

@@ -3,15 +3,14 @@
 use proto::limits::LINK_FRAME_BYTES;
 use proto::ws::{self, Opcode};
 
-/// Frames in the order in which they will be written, as one run of bytes; the last is open for more envelopes.
+/// Frames in the order in which they will be written, as one run of bytes; the last may be open for more envelopes.
 #[derive(Debug)]
 pub(crate) struct LinkQueue {
-    /// Whole frames.
     bytes: Vec<u8>,
     /// How many of `bytes` have been written.
     written: usize,
-    /// Envelopes that are not in a frame yet.
-    open: Vec<u8>,
+    /// Where the open frame begins, if one is open. Its header is left free until its length is known.
+    open: Option<usize>,
     /// Frames of who dialed are masked (RFC 6455 section 5.3).
     masked: bool,
     /// Data frames that have not been counted.
@@ -20,30 +19,37 @@ pub(crate) struct LinkQueue {
 
 impl LinkQueue {
     /// Memory that is kept when nothing waits.
-    const KEPT_BYTES: usize = 2 * LINK_FRAME_BYTES;
+    const KEPT_BYTES: usize = 8 * LINK_FRAME_BYTES;
+
+    /// A payload whose header is as long as that of nearly every frame of envelopes.
+    const USUAL_PAYLOAD: usize = 1024;
 
     pub(crate) fn new(masked: bool) -> Self {
-        Self { bytes: Vec::new(), written: 0, open: Vec::new(), masked, frames: 0 }
+        Self { bytes: Vec::new(), written: 0, open: None, masked, frames: 0 }
     }
 
     /// Appends one envelope, whole, to the open frame.
     pub(crate) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        write(&mut self.open);
-        if self.open.len() >= LINK_FRAME_BYTES {
+        let room = self.header_len(Self::USUAL_PAYLOAD);
+        let start = *self.open.get_or_insert_with(|| {
+            let start = self.bytes.len();
+            self.bytes.resize(start + room, 0);
+            start
+        });
+        write(&mut self.bytes);
+        if self.bytes.len() - start - room >= LINK_FRAME_BYTES {
             self.seal();
         }
     }
 
     /// Appends a message of its own.
     pub(crate) fn message(&mut self, opcode: Opcode, payload: &[u8]) {
-        self.seal();
         self.frames += 1;
         self.frame(opcode, payload);
     }
 
     /// Appends a control frame.
     pub(crate) fn control(&mut self, opcode: Opcode, payload: &[u8]) {
-        self.seal();
         self.frame(opcode, &payload[..payload.len().min(ws::MAX_CONTROL_PAYLOAD)]);
     }
 
@@ -54,26 +60,39 @@ impl LinkQueue {
         self.control(Opcode::Close, ws::payload(&frame));
     }
 
+    fn header_len(&self, payload: usize) -> usize {
+        ws::header_len(payload) + if self.masked { ws::MASK_LEN } else { 0 }
+    }
+
     fn seal(&mut self) {
-        if !self.open.is_empty() {
-            let mut open = std::mem::take(&mut self.open);
-            self.frames += 1;
-            self.frame(Opcode::Binary, &open);
-            open.clear();
-            if open.capacity() <= Self::KEPT_BYTES {
-                self.open = open;
-            }
+        let Some(start) = self.open.take() else { return };
+        let room = self.header_len(Self::USUAL_PAYLOAD);
+        let payload = self.bytes.len() - start - room;
+        let needed = self.header_len(payload);
+        if needed != room {
+            // One short answer, which is little to move, or one envelope longer than a frame, which is rare.
+            self.bytes.splice(start..start + room, std::iter::repeat_n(0, needed));
         }
+        let mut header = Vec::with_capacity(needed);
+        if self.masked {
+            let mask = mask();
+            ws::put_masked_header(&mut header, Opcode::Binary, payload, mask);
+            ws::mask(&mut self.bytes[start + needed..], mask);
+        } else {
+            ws::put_header(&mut header, Opcode::Binary, payload);
+        }
+        self.bytes[start..start + needed].copy_from_slice(&header);
+        self.frames += 1;
     }
 
     fn frame(&mut self, opcode: Opcode, payload: &[u8]) {
+        self.seal();
         if !self.masked {
             ws::put_header(&mut self.bytes, opcode, payload.len());
             self.bytes.extend_from_slice(payload);
             return;
         }
-        // Without a source of chance there are no ids and no keys, either: the process would not have started.
-        let mask = getrandom::u32().unwrap_or_default().to_ne_bytes();
+        let mask = mask();
         ws::put_masked_header(&mut self.bytes, opcode, payload.len(), mask);
         let start = self.bytes.len();
         self.bytes.extend_from_slice(payload);
@@ -87,7 +106,7 @@ impl LinkQueue {
     }
 
     pub(crate) fn len_bytes(&self) -> usize {
-        self.bytes.len() - self.written + self.open.len()
+        self.bytes.len() - self.written
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -108,9 +127,15 @@ impl LinkQueue {
             self.bytes.shrink_to(Self::KEPT_BYTES);
         } else if self.written > self.bytes.len() / 2 {
             self.bytes.drain(..self.written);
+            self.open = self.open.map(|open| open - self.written);
             self.written = 0;
         }
     }
+}
+
+/// Without a source of chance there are no ids and no keys, either: the process would not have started.
+fn mask() -> [u8; 4] {
+    getrandom::u32().unwrap_or_default().to_ne_bytes()
 }
 
 #[cfg(test)]
@@ -154,6 +179,21 @@ mod tests {
             assert_eq!(messages.concat().chunks(100).map(|c| c[0]).collect::<Vec<_>>(), {
                 (0..3_000_u32).map(|i| i as u8).collect::<Vec<_>>()
             });
+        }
+    }
+
+    #[test]
+    fn frames_of_every_length_have_the_header_they_need() {
+        for masked in [false, true] {
+            for len in [1, 125, 126, 1024, 65_535, 65_536, 100_000] {
+                let mut queue = LinkQueue::new(masked);
+                queue.push(|out| out.extend_from_slice(b"before"));
+                queue.control(Opcode::Ping, b"p");
+                queue.push(|out| out.resize(out.len() + len, b'x'));
+                let messages = read(queue, 50_000);
+                assert_eq!(messages.iter().map(Vec::len).collect::<Vec<_>>(), [6, 1, len], "{len} bytes");
+                assert!(messages[2].iter().all(|byte| *byte == b'x'));
+            }
         }
     }
 

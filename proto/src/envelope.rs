@@ -558,7 +558,7 @@ impl<'a> Reader<'a> {
 const DESCRIPTION_ROOM: usize = 128;
 
 fn utf8(bytes: &[u8]) -> Result<&str, Malformed> {
-    std::str::from_utf8(bytes).map_err(|_| Malformed("a text is not UTF-8"))
+    simdutf8::basic::from_utf8(bytes).map_err(|_| Malformed("a text is not UTF-8"))
 }
 
 fn read_envelope(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Envelope, Malformed> {

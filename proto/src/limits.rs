@@ -305,18 +305,21 @@ pub const LEGACY_ECHO: Duration = Duration::from_secs(2);
 pub const MAX_LEGACY_ECHOES: usize = 4096;
 
 /// Payload at which a frame of a link is full: envelopes that wait leave together, in frames of this and at most one envelope.
-pub const LINK_FRAME_BYTES: usize = 64 * 1024;
+///
+/// A quarter of [`READ_BUFFER_BYTES`], so that three quarters of what is read are understood where they are, and only the
+/// beginning of a frame is kept for later. A header is 4 to 8 B: nothing.
+pub const LINK_FRAME_BYTES: usize = 16 * 1024;
 
 /// What an envelope adds to the longest thing it carries: its head, a route, ids and a network's name, about 450 B.
 pub const ENVELOPE_ROOM: usize = 4 * 1024;
 
-/// Longest message that any link takes: a part of a snapshot ([`SNAPSHOT_BYTES`] and one peer's announcements, 64 KiB + 32 x
-/// 16.4 KiB) behind a frame that was all but full. MAX_MESSAGE_BYTES above it raises it. Longer: the link is closed.
-pub const LINK_MESSAGE_BYTES: usize = SNAPSHOT_BYTES
-    + DEFAULT_MAX_NETWORKS_PER_PEER * (MAX_ANNOUNCE_DATA_BYTES + 2 * MAX_NETWORK_NAME_BYTES)
-    + SNAPSHOT_PEERS * 64
-    + LINK_FRAME_BYTES
-    + ENVELOPE_ROOM;
+/// The most that MAX_MESSAGE_BYTES can be set to.
+pub const LARGEST_MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Longest message that any link takes: the longest signal that any hub can be set to let through, behind a frame that was all
+/// but full. Not what this hub is set to: hubs of one mesh differ, while they are replaced at least. One peer in 1,024
+/// networks, whole in one part of a snapshot, is 17 MiB. Longer: the link is closed.
+pub const LINK_MESSAGE_BYTES: usize = LARGEST_MAX_MESSAGE_BYTES + LINK_FRAME_BYTES + ENVELOPE_ROOM;
 
 /// Bytes waiting for one link (or for the bridge) at which the rules are told to say no more than they must.
 ///
@@ -326,13 +329,13 @@ pub const LINK_QUEUE_HIGH: usize = 8 * 1024 * 1024;
 /// Bytes waiting for one link below which the rules may say what they have: what a socket takes in a few writes.
 pub const LINK_QUEUE_LOW: usize = 1024 * 1024;
 
-/// Bytes waiting for one link at which it is closed. Beyond [`LINK_QUEUE_HIGH`] come only heartbeats and short answers: 24 MiB
-/// of them are 200,000, and the other side has stopped reading long before.
-pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH;
+/// Bytes waiting for one link at which it is closed. Beyond [`LINK_QUEUE_HIGH`] come the message that passed it, heartbeats and short
+/// answers: 24 MiB of those are 200,000, and the other side has stopped reading long before.
+pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH + LINK_MESSAGE_BYTES;
 
 /// Links of a hub, those included that are not ready. One more is refused.
 ///
-/// One that is idle is about 2 KiB. At their caps they would be 256 x 32 MiB = 8 GiB; what bounds that in practice is
+/// One that is idle is about 2 KiB. At their caps they would be 256 x 96 MiB = 24 GiB; what bounds that in practice is
 /// [`LINK_PATIENCE`], after which a link that takes nothing is closed with what waits for it.
 pub const MAX_LINKS: usize = 256;
 

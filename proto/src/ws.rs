@@ -409,6 +409,9 @@ pub fn put_header(out: &mut Vec<u8>, opcode: Opcode, len: usize) {
     }
 }
 
+/// Length of a mask, in bytes, behind the header of a masked frame (RFC 6455 section 5.2).
+pub const MASK_LEN: usize = 4;
+
 /// Appends the header of a masked, unfragmented frame: what a client sends. Its payload is to be [`mask`]ed.
 pub fn put_masked_header(out: &mut Vec<u8>, opcode: Opcode, len: usize, mask: [u8; 4]) {
     let start = out.len();

@@ -8,8 +8,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use proto::limits::{
     DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_NETWORKS_PER_PEER, DEFAULT_MAX_PEERS_PER_NETWORK,
-    DEFAULT_MESSAGE_RATE, DEFAULT_SEND_BUDGET_BYTES, DEFAULT_SEND_QUEUE_BYTES, DEFAULT_SEND_QUEUE_FRAMES, ROSTER_CHUNK,
-    ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
+    DEFAULT_MESSAGE_RATE, DEFAULT_SEND_BUDGET_BYTES, DEFAULT_SEND_QUEUE_BYTES, DEFAULT_SEND_QUEUE_FRAMES,
+    LARGEST_MAX_MESSAGE_BYTES, ROSTER_CHUNK, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
 };
 
 /// One thing that can be set: by its variable, or by the flag of the same name.
@@ -130,7 +130,7 @@ pub(crate) static MAX_MESSAGE_BYTES: Setting = Setting {
     name: "MAX_MESSAGE_BYTES",
     value: "BYTES",
     default: Preset::Number(DEFAULT_MAX_MESSAGE_BYTES as u64),
-    kind: Kind::Number { noun: "a number of bytes", min: 1024, max: 64 * 1024 * 1024 },
+    kind: Kind::Number { noun: "a number of bytes", min: 1024, max: LARGEST_MAX_MESSAGE_BYTES as u64 },
     heading: LIMITS,
     help: "Longest message a peer may send",
 };

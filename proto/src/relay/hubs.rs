@@ -157,7 +157,12 @@ impl Relay {
     }
 
     pub(super) fn heard_heartbeat(&mut self, via: Via, beat: &Arc<Heartbeat>, now: Now) {
-        let age = Duration::from_millis(u64::from(beat.age_ms));
+        let mut age = Duration::from_millis(u64::from(beat.age_ms));
+        // What is read after a stop of this process may have lain in a socket for as long as that took.
+        let slept = now.at.saturating_sub(self.last_timeout);
+        if slept > 2 * HEARTBEAT {
+            age += slept;
+        }
         if beat.hub == self.config.hub {
             return self.heard_of_itself(beat.incarnation, now);
         }

@@ -23,6 +23,9 @@ pub(super) struct Reach {
 impl Relay {
     /// How a hub is reached: directly, else over the bridge, else by way of another.
     pub(super) fn route(&mut self, hub: &HubId, now: Now) -> Option<Via> {
+        if let Some(&link) = self.by_hub.get(hub) {
+            return Some(Via::Link(link));
+        }
         let reach = self.reach.take().unwrap_or_else(|| self.look_around(now));
         let route = self.route_by(&reach, hub, now);
         self.reach = Some(reach);

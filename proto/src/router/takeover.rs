@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 
 use crate::id::{Claim, Keys, PeerId, PeerIncarnation, SessionId};
-use crate::limits::{TAKEOVER_GRACE, TAKEOVER_MARGIN};
+use crate::limits::{MAX_TAKEOVERS_ASKED, TAKEOVER_GRACE, TAKEOVER_MARGIN};
 use crate::reason::CloseReason;
 use crate::time::Now;
 use crate::wire::{self, MessageKind};
@@ -193,7 +193,7 @@ impl Router {
 
     /// Another hub has a session with an id of this shard.
     pub(super) fn challenged(&mut self, peer: PeerId, asker: Asker, now: Now) {
-        if self.takeovers.pending.contains_key(&peer) {
+        if self.takeovers.pending.contains_key(&peer) || self.takeovers.deadlines.len() >= MAX_TAKEOVERS_ASKED {
             return self.answer(peer, asker, true);
         }
         match self.by_peer.get(&peer).copied() {
