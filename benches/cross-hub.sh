@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a relay costs over one hop between hubs, beside a local one: CPU of all hubs per signal, runs side by side.
 #
-#   benches/cross-hub.sh [HUB_BINARY [RUNS]]      PAIRS=100  SIZE=1200  SECS=5  SHARDS=1
+#   benches/cross-hub.sh [HUB_BINARY [RUNS]]      PAIRS=100  SIZE=1200  SECS=5  SHARDS=1  FLIGHTS='1 16'
 #
 # Prints a line for each run and the medians. Shares its cores with the load generator: compare ratios, not rates.
 set -euo pipefail
@@ -51,7 +51,7 @@ s = [socket.socket() for _ in range(3)]
 [x.bind(("127.0.0.1", 0)) for x in s]
 print(*[x.getsockname()[1] for x in s])'))
 
-for flight in 1 16; do
+for flight in ${FLIGHTS:-1 16}; do
   for _ in $(seq "$runs"); do
     start "${ports[0]}" "" && measure local "$flight" "${ports[0]}"
     kill "${pids[@]}" && wait "${pids[@]}" 2>/dev/null || true
@@ -70,7 +70,7 @@ runs = {}
 for line in open(sys.argv[1]):
     name, flight, rate, cost = line.split()
     runs.setdefault((flight, name), []).append((float(cost), float(rate)))
-for flight in ("1", "16"):
+for flight in sorted({flight for flight, _ in runs}, key=int):
     cost = {name: statistics.median(c for c, _ in runs[flight, name]) for name in ("local", "cross-hub")}
     print(f"in flight {flight}: local {cost['local']:.2f} us, cross-hub {cost['cross-hub']:.2f} us of CPU a signal, ratio {cost['cross-hub'] / cost['local']:.2f}")
 PY

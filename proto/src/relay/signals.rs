@@ -1,6 +1,6 @@
 //! Signals between hubs, and what became of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::envelope::{Envelope, Route, Routed, SignalEnvelope};
@@ -15,79 +15,90 @@ use crate::time::Now;
 use super::{Destination, Relay, Way};
 
 /// Signals to one hub whose outcome is outstanding.
+///
+/// Outcomes come back in nearly the order of the counters, so that most signals are found by their distance from the oldest. A
+/// target that reads slowly keeps the outcome of its own signals back for long: those are put aside, and hold nothing up.
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
+    /// The last counter that was given.
     counter: u64,
-    open: HashMap<u64, Pending, Fixed>,
-    /// In the order of their deadlines, since all have the same. Those of settled signals stay until they are more than the
-    /// open ones.
-    deadlines: VecDeque<(Duration, u64)>,
-}
-
-/// Counters are the hub's own, so that nobody can aim them; they are spread by a multiplication (Fibonacci hashing), which is
-/// a tenth of what SipHash costs.
-type Fixed = std::hash::BuildHasherDefault<Spread>;
-
-#[derive(Debug, Default)]
-struct Spread(u64);
-
-impl std::hash::Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u64(self.0 ^ u64::from(byte)));
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        // The table takes its place from the high bits as well as from the low ones.
-        let product = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = product ^ (product >> 32);
-    }
+    /// The latest signals, up to the last; the first of them is open.
+    recent: VecDeque<Option<Pending>>,
+    /// Older ones that are still open.
+    aside: BTreeMap<u64, Pending>,
+    open: usize,
 }
 
 #[derive(Debug)]
 struct Pending {
+    deadline: Duration,
     origin: Origin,
     target: PeerId,
 }
 
 impl Outbound {
-    /// Deadlines of settled signals that may stay: 16 B each.
-    const SLACK: usize = 16 * 1024;
+    /// Signals among which one is looked for by its place: 4,096 x 136 B, about half of a core's cache.
+    const RECENT: usize = 4096;
 
     pub(super) fn len(&self) -> usize {
-        self.open.len()
+        self.open
     }
 
+    /// When the oldest is given up: all have the same time.
     pub(super) fn due(&self) -> Option<Duration> {
-        self.deadlines.front().map(|(at, _)| *at)
+        let recent = || self.recent.front().and_then(Option::as_ref);
+        self.aside.values().next().or_else(recent).map(|pending| pending.deadline)
     }
 
-    fn issue(&mut self, pending: Pending, now: Duration) -> u64 {
-        self.counter += 1;
-        self.open.insert(self.counter, pending);
-        if self.deadlines.len() > 4 * self.open.len() + Self::SLACK {
-            let open = &self.open;
-            self.deadlines.retain(|(_, counter)| open.contains_key(counter));
+    fn issue(&mut self, origin: Origin, target: PeerId, now: Duration) -> u64 {
+        if self.recent.len() >= Self::RECENT {
+            let first = self.first_recent();
+            self.aside.extend(self.recent.pop_front().flatten().map(|pending| (first, pending)));
+            self.forget_settled();
         }
-        self.deadlines.push_back((now + RECEIPT_TIMEOUT, self.counter));
+        self.counter += 1;
+        self.open += 1;
+        self.recent.push_back(Some(Pending { deadline: now + RECEIPT_TIMEOUT, origin, target }));
         self.counter
+    }
+
+    fn settle(&mut self, counter: u64) -> Option<Pending> {
+        let pending = match counter.checked_sub(self.first_recent()) {
+            Some(place) => self.recent.get_mut(usize::try_from(place).ok()?)?.take(),
+            None => self.aside.remove(&counter),
+        }?;
+        self.open -= 1;
+        self.forget_settled();
+        Some(pending)
     }
 
     fn expire(&mut self, now: Duration) -> Vec<Pending> {
         let mut expired = Vec::new();
-        while let Some((_, counter)) = self.deadlines.pop_front_if(|(at, _)| *at <= now) {
-            expired.extend(self.open.remove(&counter));
+        while let Some(oldest) = self.oldest().filter(|_| self.due().is_some_and(|at| at <= now)) {
+            expired.extend(self.settle(oldest));
         }
         expired
     }
 
     /// Gives up all that is outstanding, in the order in which it was sent.
     fn give_up(&mut self) -> Vec<Pending> {
-        let deadlines = std::mem::take(&mut self.deadlines);
-        deadlines.into_iter().filter_map(|(_, counter)| self.open.remove(&counter)).collect()
+        std::iter::from_fn(|| self.oldest().and_then(|oldest| self.settle(oldest))).collect()
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        let recent = || (!self.recent.is_empty()).then(|| self.first_recent());
+        self.aside.keys().next().copied().or_else(recent)
+    }
+
+    /// The counter of the first of the latest signals.
+    fn first_recent(&self) -> u64 {
+        self.counter + 1 - self.recent.len() as u64
+    }
+
+    fn forget_settled(&mut self) {
+        while self.recent.front().is_some_and(Option::is_none) {
+            self.recent.pop_front();
+        }
     }
 }
 
@@ -166,7 +177,7 @@ impl Relay {
         }
         let receipt = matches!(origin.sender, Sender::Session { ticket, .. } if ticket != 0);
         let (kind, network) = (origin.kind, origin.network.clone());
-        let counter = remote.outbound.issue(Pending { origin, target }, now.at);
+        let counter = remote.outbound.issue(origin, target, now.at);
         let signal = SignalEnvelope { counter, seq: own.2, receipt, kind, sender: from, target, network, frame };
         let (to, to_incarnation) = (holder.hub, remote.incarnation);
         let route = Route { to, to_incarnation, from: own.0, from_incarnation: own.1, hops: 0 };
@@ -351,8 +362,8 @@ impl Relay {
     fn heard_outcomes(&mut self, from: HubId, outcomes: Vec<(u64, Outcome)>, now: Now) {
         for (counter, outcome) in outcomes {
             let Some(remote) = self.hubs.get_mut(&from) else { return };
-            match remote.outbound.open.remove(&counter) {
-                Some(Pending { origin, target }) => {
+            match remote.outbound.settle(counter) {
+                Some(Pending { origin, target, .. }) => {
                     if outcome == Outcome::Delivered {
                         self.observe_latency(now.at.saturating_sub(origin.read_at));
                     }
@@ -375,7 +386,7 @@ impl Relay {
     }
 
     fn write_off(&mut self, signals: Vec<Pending>, receipts_are_due: bool) {
-        for Pending { origin, target } in signals {
+        for Pending { origin, target, .. } in signals {
             let waited_for = matches!(origin.sender, Sender::Session { ticket, .. } if ticket != 0);
             // Receipts have the same time at their sender's shard, which has said `unknown` by itself.
             if !(waited_for && receipts_are_due) {
@@ -413,5 +424,57 @@ impl From<Via> for Way {
             Via::Link(link) => Self::Link(link),
             Via::Bridge(_) => Self::Bridge,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{NetworkName, SessionId};
+    use crate::wire::SignalKind;
+
+    #[test]
+    fn outcomes_find_their_signals_in_whatever_order_they_come() {
+        let session = SessionId { slot: 0, generation: 0 };
+        let mut outbound = Outbound::default();
+        let issue = |outbound: &mut Outbound, ticket, secs| {
+            let sender = Sender::Session { shard: ShardId(0), session, ticket, told: 0 };
+            let network = NetworkName::new("n");
+            let origin = Origin { sender, kind: SignalKind::Offer, network, read_at: Duration::ZERO };
+            assert_eq!(outbound.issue(origin, PeerId::from_bytes([0; 20]), Duration::from_secs(secs)), ticket);
+        };
+        let ticket = |pending: &Pending| match pending.origin.sender {
+            Sender::Session { ticket, .. } => ticket,
+            Sender::Hub { .. } => 0,
+        };
+        let count = 3 * Outbound::RECENT as u64;
+        // Every hundredth target reads slowly.
+        let slow = |n: u64| n % 100 == 7;
+        for n in 1..=count {
+            issue(&mut outbound, n, n / 1000);
+            if n > 20 && !slow(n - 20) {
+                assert_eq!(outbound.settle(n - 20).as_ref().map(ticket), Some(n - 20));
+            }
+            assert!(outbound.recent.len() <= Outbound::RECENT);
+        }
+        assert!(
+            outbound.settle(1).is_none() && outbound.settle(count + 1).is_none(),
+            "once each, and none that was not sent"
+        );
+        let slow_ones: Vec<u64> = (1..=count - 20).filter(|&n| slow(n)).collect();
+        assert_eq!(outbound.len(), slow_ones.len() + 20);
+        let kept = outbound.aside.len() + outbound.recent.len();
+        assert!(kept < slow_ones.len() + Outbound::RECENT, "{kept}");
+        let at = outbound.due().unwrap();
+        assert_eq!(at, RECEIPT_TIMEOUT);
+        let expired = outbound.expire(RECEIPT_TIMEOUT + Duration::from_secs(5));
+        assert_eq!(expired.iter().map(ticket).collect::<Vec<_>>(), {
+            slow_ones.iter().copied().filter(|n| n / 1000 <= 5).collect::<Vec<_>>()
+        });
+        assert_eq!(outbound.settle(slow_ones[slow_ones.len() - 1]).as_ref().map(ticket), slow_ones.last().copied());
+        let left = outbound.give_up();
+        assert!(left.is_sorted_by_key(ticket) && outbound.len() == 0 && outbound.due().is_none(), "{}", left.len());
+        issue(&mut outbound, count + 1, 0);
+        assert_eq!(outbound.len(), 1);
     }
 }
