@@ -225,6 +225,9 @@ pub const MAX_ERROR_TEXT_BYTES: usize = 256;
 /// Time between two heartbeats of a hub.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// Shortest time between two heartbeats when links are full and are not: each goes to every hub.
+pub const EXTRA_BEAT_PAUSE: Duration = Duration::from_millis(100);
+
 /// How long a hub that is not heard of keeps its peers in others' rosters: eight heartbeats, so that neither a lost link nor a
 /// stop of a few seconds looks like the end of a hub. A ghost lives for this, one heartbeat and the way at the most.
 pub const LEASE: Duration = Duration::from_secs(8);

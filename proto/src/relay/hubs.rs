@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::envelope::{Envelope, Heartbeat};
 use crate::id::{HubId, HubIncarnation, LinkId, Via};
-use crate::limits::{HEARTBEAT, HUB_MEMORY, LEASE, MAX_HOPS, MAX_HUBS, MAX_NEIGHBOURS};
+use crate::limits::{EXTRA_BEAT_PAUSE, HEARTBEAT, HUB_MEMORY, LEASE, MAX_HOPS, MAX_HUBS, MAX_NEIGHBOURS};
 use crate::time::Now;
 
 use super::remote::{Remote, State, Ways};
@@ -15,6 +15,9 @@ use super::{Destination, Link, MeshEvent, Relay, RelayOutput, Way};
 
 /// By how much a life can be later than the one it was told of, in milliseconds: about a minute.
 const LIFE_STEPS: u64 = 1 << 16;
+
+/// Heartbeats by which the bridge may be behind the links.
+const LATE_BEATS: u64 = 16;
 
 impl Relay {
     pub(super) fn link_up(&mut self, link: LinkId, hub: HubId, now: Now) {
@@ -69,7 +72,7 @@ impl Relay {
                 if let Some(link) = self.links.get_mut(&link) {
                     link.saturated = true;
                     self.reach = None;
-                    self.beat(now);
+                    self.beat_soon(now);
                 }
             }
             Way::Bridge => self.bridge.saturated = true,
@@ -86,7 +89,7 @@ impl Relay {
         };
         if was_saturated {
             self.reach = None;
-            self.beat(now);
+            self.beat_soon(now);
         }
         if missed && let Way::Link(link) = way {
             self.tell_of_others(Destination::Link(link), now);
@@ -125,6 +128,12 @@ impl Relay {
         if self.bridge.up {
             self.send(Destination::Everyone, Envelope::Farewell(farewell.0, farewell.1));
         }
+    }
+
+    /// Says soon what has changed about a link that is full now and then, however often that is.
+    fn beat_soon(&mut self, now: Now) {
+        let last = self.next_beat.saturating_sub(HEARTBEAT);
+        self.next_beat = self.next_beat.min(now.at.max(last + EXTRA_BEAT_PAUSE));
     }
 
     /// Says that this hub lives, to every neighbour.
@@ -172,8 +181,10 @@ impl Relay {
         let lease_ends = now.at + LEASE - age;
         if via == Via::Bridge(beat.hub)
             && let Some(remote) = self.hubs.get_mut(&beat.hub)
+            && remote.incarnation == beat.incarnation
+            && remote.beat.number <= beat.number + LATE_BEATS
         {
-            // Whatever else is known of it: it listens there.
+            // It listens there, also when the news has come by a link before. What is older than that is said by nobody.
             if !remote.is_bridged(now.at) {
                 self.reach = None;
             }

@@ -268,7 +268,7 @@ impl Relay {
             self.stats.snapshots_refused += 1;
             return;
         };
-        if number == 0 {
+        if number == 0 && sync.parts == 0 {
             *sync = Sync { via, deadline: sync.deadline, parts: 0, seq, digest, peers: BTreeMap::new() };
         }
         let fits = sync.peers.len() + peers.len() <= MAX_PEERS_PER_HUB;
