@@ -301,11 +301,17 @@ pub const ROUTE_PATIENCE: u8 = 3;
 /// Peers that one legacy link may announce, each in [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks. More are refused and counted.
 pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
 
-/// How long a signal of a legacy link is remembered, to know its echo over another link to the same hub.
-pub const LEGACY_ECHO: Duration = Duration::from_secs(2);
+/// How long a legacy link may take to repeat what it was told. Of a peer that has left and is said there for the first time
+/// later than that, the word counts.
+pub const LEGACY_ECHO: Duration = Duration::from_secs(5);
 
-/// Signals that are remembered for [`LEGACY_ECHO`]: 32 B each. Of more the oldest are forgotten, and an echo of them is passed on.
-pub const MAX_LEGACY_ECHOES: usize = 4096;
+/// What one legacy link was told within [`LEGACY_ECHO`] and has not repeated: 24 B each. Of more the oldest are forgotten; if
+/// those leave before they are repeated, they come back until that link ends.
+pub const MAX_LEGACY_ECHOES: usize = 8192;
+
+/// Announcements that wait for room on one legacy link: about 60 B each. Of one more the hub there does not hear before it is
+/// linked again.
+pub const MAX_LEGACY_OWED: usize = 1_000_000;
 
 /// Payload at which a frame of a link is full: envelopes that wait leave together, in frames of this and at most one envelope.
 ///

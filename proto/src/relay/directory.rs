@@ -113,7 +113,7 @@ impl Relay {
                 if let Some((claim, after)) = &desired {
                     self.post(home, Letter::Elsewhere { peer, claim: *claim });
                     for announcement in &after.memberships {
-                        self.tell_joined(announcement, now);
+                        self.tell_joined(announcement);
                     }
                 }
             }
@@ -139,16 +139,16 @@ impl Relay {
         }
         for announcement in &after.memberships {
             if find(before, announcement).is_none_or(|known| !Arc::ptr_eq(&known, announcement)) {
-                self.tell_joined(announcement, now);
+                self.tell_joined(announcement);
             }
         }
     }
 
-    fn tell_joined(&mut self, announcement: &Arc<Announcement>, now: Now) {
+    fn tell_joined(&mut self, announcement: &Arc<Announcement>) {
         for shard in (0..self.config.shards).map(ShardId) {
             self.post(shard, Letter::Joined(Arc::clone(announcement)));
         }
-        self.tell_legacy(announcement, now);
+        self.tell_legacy(announcement);
     }
 
     fn tell_left(&mut self, announcement: &Announcement, how: &How, now: Now) {

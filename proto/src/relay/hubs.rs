@@ -68,6 +68,7 @@ impl Relay {
 
     pub(super) fn saturated(&mut self, way: Way, now: Now) {
         match way {
+            Way::Link(link) if self.legacy.is_link(link) => self.legacy_saturated(link),
             Way::Link(link) => {
                 if let Some(link) = self.links.get_mut(&link) {
                     link.saturated = true;
@@ -81,6 +82,7 @@ impl Relay {
 
     pub(super) fn room(&mut self, way: Way, now: Now) {
         let (was_saturated, missed) = match way {
+            Way::Link(link) if self.legacy.is_link(link) => return self.legacy_room(link, now),
             Way::Link(link) => {
                 let Some(link) = self.links.get_mut(&link) else { return };
                 (std::mem::take(&mut link.saturated), std::mem::take(&mut link.missed))

@@ -13,13 +13,16 @@ use smallvec::SmallVec;
 use crate::codec::{self, LegacyMessage};
 use crate::envelope::What;
 use crate::id::{Claim, HubId, HubIncarnation, Keys, LinkId, NetworkName, PeerId, PeerIncarnation, ShardId, Via};
-use crate::limits::{DEFAULT_MAX_NETWORKS_PER_PEER, LEGACY_ECHO, MAX_LEGACY_ECHOES, MAX_PEERS_PER_LEGACY_LINK};
+use crate::limits::{
+    DEFAULT_MAX_NETWORKS_PER_PEER, LEGACY_ECHO, MAX_LEGACY_ECHOES, MAX_LEGACY_OWED, MAX_PEERS_PER_LEGACY_LINK,
+    SNAPSHOT_BYTES, SNAPSHOT_PEERS,
+};
 use crate::reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 use crate::router::{Announcement, Letter, Origin, Sender};
 use crate::time::Now;
 use crate::{wire, ws};
 
-use super::{HubView, Relay, RelayOutput};
+use super::{HubView, Relay, RelayOutput, Way};
 
 /// The session by which peers behind a legacy link are claimed: less than any clock says.
 pub(super) const LEGACY_SESSION: PeerIncarnation = PeerIncarnation(1);
@@ -27,10 +30,9 @@ pub(super) const LEGACY_SESSION: PeerIncarnation = PeerIncarnation(1);
 #[derive(Debug)]
 pub(super) struct Legacy {
     links: BTreeMap<LinkId, LegacyLink>,
-    /// The links over which each peer is announced; signals take the first.
-    peers: HashMap<PeerId, SmallVec<[LinkId; 1]>, Keys>,
-    /// What came a moment ago. A Go hub that is linked both ways says everything twice.
-    echoes: VecDeque<(Duration, u64, LinkId)>,
+    /// The link that each peer is behind: the first that announced it. A Go hub repeats what it is told, so another link's
+    /// word for a peer that is here may be this hub's own come back, and would keep the peer when its link has ended.
+    peers: HashMap<PeerId, LinkId, Keys>,
     keys: Keys,
 }
 
@@ -39,11 +41,17 @@ struct LegacyLink {
     hub: HubId,
     peers: BTreeSet<PeerId>,
     heard_at: Duration,
+    /// More waits for it than is good.
+    saturated: bool,
+    /// What it is to be told when there is room.
+    owed: BTreeSet<(PeerId, NetworkName)>,
+    /// What it was told a moment ago and has not repeated yet. If the peer leaves meanwhile, it is not to come back that way.
+    told: VecDeque<(Duration, u64)>,
 }
 
 impl Legacy {
     pub(super) fn new(keys: Keys) -> Self {
-        Self { links: BTreeMap::new(), peers: HashMap::with_hasher(keys), echoes: VecDeque::new(), keys }
+        Self { links: BTreeMap::new(), peers: HashMap::with_hasher(keys), keys }
     }
 
     pub(super) fn is_link(&self, link: LinkId) -> bool {
@@ -57,40 +65,39 @@ impl Legacy {
 
     /// This peer is no longer taken for one that is behind a legacy link.
     pub(super) fn forget(&mut self, peer: &PeerId) {
-        for link in self.peers.remove(peer).unwrap_or_default() {
-            if let Some(link) = self.links.get_mut(&link) {
-                link.peers.remove(peer);
-            }
+        if let Some(link) = self.peers.remove(peer).and_then(|link| self.links.get_mut(&link)) {
+            link.peers.remove(peer);
         }
     }
 
-    fn is_echo(&mut self, link: LinkId, message: &LegacyMessage<'_>, now: Duration) -> bool {
-        let LegacyMessage::Signal { kind, from, target, network, data } = message else { return false };
-        if self.links.len() < 2 {
-            return false;
+    fn has_announced(&self, link: LinkId, peer: &PeerId) -> bool {
+        self.peers.get(peer) == Some(&link)
+    }
+
+    fn note_told(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) {
+        let hash = self.keys.hash_one((peer, network));
+        let Some(open) = self.links.get_mut(&link) else { return };
+        if open.told.len() >= MAX_LEGACY_ECHOES {
+            open.told.pop_front();
         }
-        let hash = self.keys.hash_one((kind, from, target, network, data));
-        while self.echoes.front().is_some_and(|(at, ..)| *at + LEGACY_ECHO <= now)
-            || self.echoes.len() >= MAX_LEGACY_ECHOES
-        {
-            self.echoes.pop_front();
-        }
-        match self.echoes.iter().position(|(_, known, other)| *known == hash && *other != link) {
-            Some(at) => {
-                self.echoes.remove(at);
-                true
-            }
-            None => {
-                self.echoes.push_back((now, hash, link));
-                false
-            }
-        }
+        open.told.push_back((now, hash));
+    }
+
+    /// Whether what is said repeats what that link was told a moment ago; once for each time.
+    fn is_echo(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) -> bool {
+        let hash = self.keys.hash_one((peer, network));
+        let Some(open) = self.links.get_mut(&link) else { return false };
+        while open.told.pop_front_if(|(at, _)| *at + LEGACY_ECHO <= now).is_some() {}
+        let at = open.told.iter().position(|(_, told)| *told == hash);
+        at.and_then(|at| open.told.remove(at)).is_some()
     }
 }
 
 impl Relay {
     pub(super) fn legacy_up(&mut self, link: LinkId, hub: HubId, dialed: bool, now: Now) {
-        self.legacy.links.insert(link, LegacyLink { hub, peers: BTreeSet::new(), heard_at: now.at });
+        let (peers, owed, told) = (BTreeSet::new(), BTreeSet::new(), VecDeque::new());
+        let open = LegacyLink { hub, peers, heard_at: now.at, saturated: false, owed, told };
+        self.legacy.links.insert(link, open);
         let own = self.config.hub;
         let greeting = if dialed {
             wire::legacy_announce(&self.config.namespace, self.config.advertise.as_deref(), now.wall_ms)
@@ -99,55 +106,113 @@ impl Relay {
         };
         self.outputs.push_back(RelayOutput::SendText { link, text: greeting.into() });
         let held = std::iter::once((own, &self.own)).chain(self.hubs.iter().map(|(&hub, r)| (hub, &r.holding)));
-        let mut texts = Vec::new();
+        let mut owed = Vec::new();
         for (hub, holding) in held {
             for presence in holding.peers.values() {
                 if self.directory.holder(&presence.peer).is_some_and(|claim| claim.hub == hub) {
-                    texts.extend(presence.memberships.iter().map(|a| discovered(a, now)));
+                    owed.extend(presence.memberships.iter().map(|a| (a.peer, a.network.clone())));
                 }
             }
         }
-        self.outputs.extend(texts.into_iter().map(|text| RelayOutput::SendText { link, text }));
+        for (peer, network) in owed {
+            self.owe(link, peer, network);
+        }
     }
 
     pub(super) fn legacy_down(&mut self, link: LinkId, now: Now) {
         let Some(ended) = self.legacy.links.remove(&link) else { return };
         for peer in ended.peers {
-            self.leave_legacy(link, peer, LeaveReason::HubLost, now);
+            self.leave_legacy(peer, LeaveReason::HubLost, now);
         }
     }
 
-    fn leave_legacy(&mut self, link: LinkId, peer: PeerId, reason: LeaveReason, now: Now) {
-        let Some(links) = self.legacy.peers.get_mut(&peer) else { return };
-        links.retain(|other| *other != link);
-        if links.is_empty() {
-            self.change(peer, LEGACY_SESSION, What::Down(reason), now);
-            self.legacy.peers.remove(&peer);
+    fn leave_legacy(&mut self, peer: PeerId, reason: LeaveReason, now: Now) {
+        self.change(peer, LEGACY_SESSION, What::Down(reason), now);
+        self.legacy.forget(&peer);
+    }
+
+    /// Tells the hubs behind legacy links, as soon as they take it, of a peer that has announced itself elsewhere.
+    pub(super) fn tell_legacy(&mut self, announcement: &Announcement) {
+        let links: SmallVec<[LinkId; 4]> = self.legacy.links.keys().copied().collect();
+        for link in links {
+            self.owe(link, announcement.peer, announcement.network.clone());
         }
     }
 
-    /// Tells the hubs behind legacy links of a peer that has announced itself elsewhere.
-    pub(super) fn tell_legacy(&mut self, announcement: &Announcement, now: Now) {
-        if self.legacy.links.is_empty() {
+    fn owe(&mut self, link: LinkId, peer: PeerId, network: NetworkName) {
+        let is_its_own = self.legacy.has_announced(link, &peer);
+        let Some(open) = self.legacy.links.get_mut(&link) else { return };
+        if is_its_own || open.owed.len() >= MAX_LEGACY_OWED {
             return;
         }
-        let behind = self.legacy.peers.get(&announcement.peer).cloned().unwrap_or_default();
-        for &link in self.legacy.links.keys().filter(|link| !behind.contains(link)) {
-            let text = discovered(announcement, now);
-            self.outputs.push_back(RelayOutput::SendText { link, text });
+        if open.owed.is_empty() {
+            self.outputs.push_back(RelayOutput::Backlog { way: Way::Link(link) });
         }
+        open.owed.insert((peer, network));
+    }
+
+    pub(super) fn legacy_saturated(&mut self, link: LinkId) {
+        if let Some(open) = self.legacy.links.get_mut(&link) {
+            open.saturated = true;
+        }
+    }
+
+    pub(super) fn legacy_room(&mut self, link: LinkId, now: Now) {
+        let Some(open) = self.legacy.links.get_mut(&link) else { return };
+        open.saturated = false;
+        let (mut told, mut bytes) = (0, 0);
+        while told < SNAPSHOT_PEERS
+            && bytes < SNAPSHOT_BYTES
+            && let Some((peer, network)) = self.legacy.links.get_mut(&link).and_then(|open| open.owed.pop_first())
+        {
+            told += 1;
+            bytes += self.pay(link, &peer, &network, now);
+        }
+        if self.legacy.links.get(&link).is_some_and(|open| !open.owed.is_empty()) {
+            self.outputs.push_back(RelayOutput::Backlog { way: Way::Link(link) });
+        }
+    }
+
+    /// Tells a link of a peer what holds now. Returns the bytes of it.
+    fn pay(&mut self, link: LinkId, peer: &PeerId, network: &NetworkName, now: Now) -> usize {
+        let Some(holder) = self.directory.holder(peer) else { return 0 };
+        let own = (holder.hub == self.config.hub).then_some(&self.own);
+        let holding = own.or_else(|| self.hubs.get(&holder.hub).map(|remote| &remote.holding));
+        let Some(presence) = holding.and_then(|holding| holding.peers.get(peer)) else { return 0 };
+        let at = presence.memberships.binary_search_by(|a| a.network.cmp(network));
+        let Some(announcement) = at.ok().map(|at| &presence.memberships[at]) else { return 0 };
+        if self.legacy.has_announced(link, peer) {
+            return 0;
+        }
+        let data = announcement.discovered.data();
+        let text: Box<str> = wire::legacy_discovered(data, network.as_str(), now.wall_ms).into();
+        let bytes = text.len();
+        self.legacy.note_told(link, peer, network.as_str(), now.at);
+        self.outputs.push_back(RelayOutput::SendText { link, text });
+        bytes
     }
 
     /// Passes a signal to a peer behind a legacy link. Whether it arrives, that protocol does not say.
-    pub(super) fn signal_legacy(&mut self, target: &PeerId, frame: &[u8]) -> Outcome {
-        let link = self.legacy.peers.get(target).and_then(|links| links.first()).copied();
-        match (link, std::str::from_utf8(ws::payload(frame))) {
-            (Some(link), Ok(text)) => {
-                self.outputs.push_back(RelayOutput::SendText { link, text: text.into() });
-                Outcome::Delivered
+    pub(super) fn signal_legacy(&mut self, from: &PeerId, target: &PeerId, frame: &[u8], now: Now) -> Outcome {
+        let link = self.legacy.peers.get(target).copied();
+        let (Some(link), Ok(text)) = (link, std::str::from_utf8(ws::payload(frame))) else {
+            return Outcome::Failed(ErrorCode::PeerNotFound);
+        };
+        while let Some(open) = self.legacy.links.get_mut(&link).filter(|open| !open.owed.is_empty()) {
+            if open.saturated {
+                break;
             }
-            _ => Outcome::Failed(ErrorCode::PeerNotFound),
+            // Who gets an offer has to have heard of its sender.
+            let mut owed = open.owed.range((*from, NetworkName::new(""))..);
+            let Some(next) = owed.next().filter(|(peer, _)| peer == from).cloned() else { break };
+            open.owed.remove(&next);
+            self.pay(link, from, &next.1, now);
         }
+        if self.legacy.links.get(&link).is_none_or(|open| open.saturated) {
+            return Outcome::Failed(ErrorCode::Unreachable);
+        }
+        self.outputs.push_back(RelayOutput::SendText { link, text: text.into() });
+        Outcome::Delivered
     }
 
     pub(super) fn legacy_said(&mut self, link: LinkId, text: &str, now: Now) {
@@ -157,9 +222,6 @@ impl Relay {
             self.stats.legacy_refused += 1;
             return;
         };
-        if self.legacy.is_echo(link, &message, now.at) {
-            return;
-        }
         let taken = match message {
             LegacyMessage::Discovered { peer, network, data } => {
                 self.legacy_discovered(link, peer, &network, data, now)
@@ -167,10 +229,7 @@ impl Relay {
             LegacyMessage::Disconnected { peer } => {
                 let known = self.is_behind(link, &peer);
                 if known {
-                    if let Some(open) = self.legacy.links.get_mut(&link) {
-                        open.peers.remove(&peer);
-                    }
-                    self.leave_legacy(link, peer, LeaveReason::Closed(CloseReason::ConnectionLost), now);
+                    self.leave_legacy(peer, LeaveReason::Closed(CloseReason::ConnectionLost), now);
                 }
                 known
             }
@@ -195,15 +254,14 @@ impl Relay {
 
     /// Whether this link may speak for a peer: it has announced it, and nobody's word for it is worth more.
     fn is_behind(&self, link: LinkId, peer: &PeerId) -> bool {
-        let announced = self.legacy.peers.get(peer).is_some_and(|links| links.contains(&link));
-        let own = Claim { incarnation: LEGACY_SESSION, hub: self.config.hub };
-        announced && self.directory.holder(peer).is_some_and(|holder| holder.incarnation <= own.incarnation)
+        self.legacy.has_announced(link, peer)
+            && self.directory.holder(peer).is_some_and(|holder| holder.incarnation <= LEGACY_SESSION)
     }
 
     fn legacy_discovered(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
-        let holder = self.directory.holder(&peer);
-        if holder.is_some_and(|holder| holder.incarnation > LEGACY_SESSION) {
-            // An echo of what this hub has said itself, or an id that is another's.
+        let is_its_own = self.legacy.has_announced(link, &peer);
+        let is_here = self.directory.holder(&peer).is_some();
+        if !is_its_own && (self.legacy.is_echo(link, &peer, network, now.at) || is_here) {
             return false;
         }
         let Ok(data) = codec::describe(&peer, Some(data)) else { return false };
@@ -217,19 +275,15 @@ impl Relay {
             return false;
         }
         open.peers.insert(peer);
-        let links = self.legacy.peers.entry(peer).or_default();
-        let is_new = links.is_empty();
-        if !links.contains(&link) {
-            links.push(link);
-        }
+        self.legacy.peers.insert(peer, link);
         let claim = Claim { incarnation: LEGACY_SESSION, hub: self.config.hub };
         if known == Some(true) {
-            // Said over two links to one hub, or said again: nobody is told twice.
+            // Said again: nobody is told twice.
             return true;
         }
         let discovered = Arc::new(wire::peer_discovered(&data, network, now.wall_ms));
         let announcement = Arc::new(Announcement { peer, network: name, claim, remote: true, discovered });
-        if is_new {
+        if !is_its_own {
             self.change(peer, LEGACY_SESSION, What::Up, now);
         }
         self.change(peer, LEGACY_SESSION, What::Joined(announcement), now);
@@ -273,8 +327,4 @@ impl Relay {
             public_url: None,
         })
     }
-}
-
-fn discovered(announcement: &Announcement, now: Now) -> Box<str> {
-    wire::legacy_discovered(announcement.discovered.data(), announcement.network.as_str(), now.wall_ms).into()
 }

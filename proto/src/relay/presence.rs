@@ -77,7 +77,7 @@ impl Relay {
         if let What::Joined(announcement) = &change.what
             && !self.legacy.holds(&peer)
         {
-            self.tell_legacy(announcement, now);
+            self.tell_legacy(announcement);
         }
     }
 

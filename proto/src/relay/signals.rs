@@ -161,7 +161,7 @@ impl Relay {
         };
         if holder.hub == self.config.hub {
             let outcome = if self.legacy.holds(&target) {
-                self.signal_legacy(&target, &frame)
+                self.signal_legacy(&from, &target, &frame, now)
             } else {
                 Outcome::Failed(ErrorCode::PeerNotFound)
             };
@@ -295,7 +295,7 @@ impl Relay {
             // Its sender has lost its id to another session, and peers here know that one.
             self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), receipt, now);
         } else if self.legacy.holds(&target) {
-            let outcome = self.signal_legacy(&target, &frame);
+            let outcome = self.signal_legacy(&sender, &target, &frame, now);
             self.answer(from, counter, outcome, receipt, now);
         } else if self.own.peers.contains_key(&target) {
             let hub = self.hubs.get(&from).map_or(u32::MAX, |remote| remote.number);

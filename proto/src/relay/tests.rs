@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
 use crate::id::{Claim, NetworkName, PeerIncarnation, SessionId};
-use crate::limits::{HEARTBEAT, LEASE, RECEIPT_TIMEOUT};
+use crate::limits::{HEARTBEAT, LEASE, RECEIPT_TIMEOUT, SNAPSHOT_PEERS};
 use crate::reason::{CloseReason, ErrorCode, Outcome};
 use crate::router::{Announcement, Asker, Farewell, Origin, Sender};
 use crate::wire::{self, MessageKind, SignalKind};
@@ -23,6 +23,8 @@ struct Net {
     changes: usize,
     signals: usize,
     loses: fn(&Envelope) -> bool,
+    /// Ways that have no room, whoever asks.
+    full: Vec<(u8, Way)>,
 }
 
 fn id(n: u8) -> PeerId {
@@ -49,6 +51,7 @@ impl Net {
             changes: 0,
             signals: 0,
             loses: |_| false,
+            full: Vec::new(),
         };
         for n in 1..=hubs {
             net.start(n);
@@ -136,6 +139,7 @@ impl Net {
                 RelayOutput::Event(_) => {}
             }
         }
+        rooms.retain(|way| !self.full.contains(&(n, *way)));
         rooms.into_iter().for_each(|way| self.input(n, RelayInput::Room { way }));
     }
 
@@ -234,7 +238,8 @@ impl Net {
         self.opens(n, peer, session);
         let claim = self.claim(n, session);
         let network = NetworkName::new("n");
-        let discovered = Arc::new(wire::peer_discovered(b"{}", "n", 0));
+        let data = crate::codec::describe(&id(peer), None).unwrap();
+        let discovered = Arc::new(wire::peer_discovered(&data, "n", 0));
         let announcement = Announcement { peer: id(peer), network, claim, remote: false, discovered };
         self.letter(n, Letter::Joined(Arc::new(announcement)));
     }
@@ -529,7 +534,7 @@ fn a_go_hub_takes_part_until_its_link_ends() {
         texts[0].starts_with(r#"{"type":"announce","networkName":"mesh","data":{"isHub":true,"port":8080"#),
         "{texts:?}"
     );
-    assert!(texts[1].starts_with(r#"{"type":"peer-discovered","data":{}"#), "{texts:?}");
+    assert!(texts[1].starts_with(r#"{"type":"peer-discovered","data":{"isHub":false,"peerId":"#), "{texts:?}");
     assert_eq!(texts.len(), 2);
     net.hears(1);
     let peer = id(7);
@@ -583,6 +588,13 @@ impl Net {
         self.run();
     }
 
+    /// What a link has been told, and nothing else.
+    fn told(&mut self, link: LinkId) -> Vec<String> {
+        let texts = std::mem::take(&mut self.texts);
+        let of_link = texts.into_iter().filter(|(_, to, _)| *to == link);
+        of_link.map(|(_, _, text)| text.into()).filter(|text: &String| text.contains("peer-discovered")).collect()
+    }
+
     fn go_hub_says(&mut self, n: u8, link: LinkId, text: &str) {
         self.input(n, RelayInput::LegacyText { link, text });
         self.run();
@@ -612,7 +624,7 @@ fn of_two_hubs_that_are_linked_to_one_go_hub_one_passes_its_signals_on() {
         net.go_hub(n, LinkId(99));
         net.go_hub_says(n, LinkId(99), &discovered(7, "n"));
     }
-    assert_eq!(net.hears(1), ["elsewhere 7", "joined 7 n", "left 7 n peer-disconnected", "elsewhere 7", "joined 7 n"]);
+    assert_eq!(net.hears(1), ["elsewhere 7", "joined 7 n"], "the first word for it holds");
     let (peer, target) = (id(7), id(8));
     let offer =
         format!(r#"{{"type":"offer","data":1,"fromPeerId":"{peer}","targetPeerId":"{target}","networkName":"n"}}"#);
@@ -632,6 +644,99 @@ fn a_peer_of_a_go_hub_is_in_no_more_networks_than_another() {
     }
     let most = crate::limits::DEFAULT_MAX_NETWORKS_PER_PEER;
     assert_eq!(net.hears(2).iter().filter(|line| line.starts_with("joined")).count(), most);
+}
+
+#[test]
+fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
+    let mut net = Net::full(2);
+    let (one, two) = (LinkId(98), LinkId(99));
+    net.go_hub(1, one);
+    net.go_hub(1, two);
+    net.go_hub_says(1, two, &discovered(7, "n"));
+    for echo in net.told(one) {
+        net.go_hub_says(1, one, &echo);
+    }
+    // One at another hub of the mesh, too.
+    net.go_hub(2, one);
+    assert_eq!(net.told(one).len(), 1);
+    net.go_hub_says(2, one, &discovered(7, "n"));
+    net.hears(1);
+    net.hears(2);
+    net.input(1, RelayInput::LinkDown { link: two });
+    net.run();
+    for n in [1, 2] {
+        assert_eq!(net.hears(n), ["left 7 n peer-disconnected", "nowhere 7"], "hub {n}");
+        assert_eq!(net.hubs[&n].locate(&id(7)), None);
+    }
+    // It comes back behind the other.
+    net.go_hub_says(1, one, &discovered(7, "n"));
+    assert_eq!(net.hears(1), ["elsewhere 7", "joined 7 n"]);
+    net.input(1, RelayInput::LinkDown { link: one });
+    net.run();
+    assert_eq!(net.hears(1), ["left 7 n peer-disconnected", "nowhere 7"]);
+}
+
+#[test]
+fn an_echo_that_comes_after_the_leave_brings_nobody_back() {
+    let mut net = Net::full(2);
+    let link = LinkId(99);
+    net.go_hub(1, link);
+    net.joins(1, 7, 0);
+    net.joins(2, 8, 0);
+    let echoes = net.told(link);
+    assert_eq!(echoes.len(), 2);
+    net.leaves(1, 7, 0);
+    net.leaves(2, 8, 0);
+    net.hears(2);
+    for echo in echoes {
+        net.go_hub_says(1, link, &echo);
+    }
+    assert_eq!(net.hears(2), [""; 0]);
+    // What it says once more is its own, and so is the first word for one that it never repeated.
+    net.go_hub_says(1, link, &discovered(7, "n"));
+    assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
+    net.joins(1, 9, 0);
+    net.leaves(1, 9, 0);
+    net.pass(crate::limits::LEGACY_ECHO);
+    net.hears(2);
+    net.go_hub_says(1, link, &discovered(9, "n"));
+    assert_eq!(net.hears(2), ["elsewhere 9", "joined 9 n"]);
+}
+
+#[test]
+fn a_go_hub_is_told_as_much_as_its_link_takes() {
+    let mut net = Net::full(2);
+    for peer in 0..200 {
+        net.joins(1 + peer % 2, peer, 0);
+    }
+    let link = LinkId(99);
+    let way = Way::Link(link);
+    net.full.push((1, way));
+    net.go_hub(1, link);
+    assert_eq!(net.told(link).len(), 0);
+    net.input(1, RelayInput::Room { way });
+    assert_eq!(net.told(link).len(), SNAPSHOT_PEERS);
+    net.go_hub_says(1, link, &discovered(220, "n"));
+    net.input(1, RelayInput::Saturated { way });
+    net.leaves(1, 198, 0);
+    net.joins(2, 201, 0);
+    net.signals(1, 196, 220, 1);
+    assert_eq!(net.hears(1).last().unwrap(), "outcome 220 unreachable");
+    assert!(net.texts.is_empty(), "{:?}", net.texts);
+    // Who gets a signal has heard of its sender by then.
+    net.input(1, RelayInput::Room { way });
+    assert_eq!(net.told(link).len(), SNAPSHOT_PEERS);
+    net.signals(1, 196, 220, 1);
+    assert_eq!(net.hears(1).last().unwrap(), "outcome 220 delivered");
+    let kinds: Vec<_> = net.texts.iter().map(|(_, _, text)| text.split('"').nth(3).unwrap()).collect();
+    assert_eq!(kinds, ["peer-discovered", "offer"]);
+    assert!(net.texts.iter().all(|(_, _, text)| text.contains(&id(196).to_string())));
+    net.texts.clear();
+    net.full.clear();
+    net.input(1, RelayInput::Room { way });
+    let rest = net.told(link);
+    assert_eq!(rest.len(), 200 - 2 * SNAPSHOT_PEERS - 1, "without the one that left and the one that was told");
+    assert!(rest.iter().any(|text| text.contains(&id(201).to_string())));
 }
 
 #[test]
