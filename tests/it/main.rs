@@ -7,6 +7,7 @@ mod client;
 mod door;
 mod ends;
 mod hub;
+mod legacy;
 mod limits;
 mod links;
 mod mesh;

@@ -656,6 +656,9 @@ fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
     for echo in net.told(one) {
         net.go_hub_says(1, one, &echo);
     }
+    // Once more, and late.
+    net.pass(crate::limits::LEGACY_ECHO);
+    net.go_hub_says(1, one, &discovered(7, "n"));
     // One at another hub of the mesh, too.
     net.go_hub(2, one);
     assert_eq!(net.told(one).len(), 1);

@@ -1,0 +1,468 @@
+//! Hubs of the Go program: the literal frames of its protocol, said by hand.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use proto::limits::LINK_QUEUE_LOW;
+use proto::ws::{self, Decoder, Event, Opcode, Progress};
+use serde_json::{Value, json};
+use sha1::Digest as _;
+
+use crate::client::{Client, Heard, id, upgrade};
+use crate::hub::{DEADLINE, Hub};
+use crate::mesh::{TOKEN, eventually, json as page};
+
+/// Data that does not survive being parsed and written again.
+const DATA: &str = r#"{"sdp" : "v=0\r\n\u00e9",  "b":1.10, "a":12345678901234567890123}"#;
+
+/// A Go hub's end of a link.
+struct GoHub {
+    stream: TcpStream,
+    dialed: bool,
+    decoder: Decoder,
+    buffer: Vec<u8>,
+}
+
+impl GoHub {
+    /// Takes the hub that dials. The hub's id is what it asks with.
+    fn accept(door: &TcpListener) -> (Self, String) {
+        door.set_nonblocking(true).unwrap();
+        let mut accepted = None;
+        eventually("the hub dials", || {
+            accepted = door.accept().ok();
+            accepted.is_some()
+        });
+        let (stream, _) = accepted.unwrap();
+        stream.set_nonblocking(false).unwrap();
+        let mut go = Self::new(stream, false);
+        let head = go.head();
+        let asked = head.strip_prefix("GET /?peerId=").unwrap_or_else(|| panic!("{head}"));
+        let (own, rest) = asked.split_at(40);
+        assert!(own.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')), "{head}");
+        assert!(rest.starts_with(" HTTP/1.1\r\n"), "{head}");
+        let lower = head.to_ascii_lowercase();
+        assert!(!lower.contains("authorization") && !lower.contains("sec-websocket-protocol"), "{head}");
+        let key = lower.find("sec-websocket-key: ").map(|at| head[at + 19..].lines().next().unwrap()).unwrap();
+        let hash = sha1::Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
+            BASE64.encode(hash)
+        );
+        go.stream.write_all(answer.as_bytes()).unwrap();
+        let own = own.to_owned();
+        go.say(&format!(
+            r#"{{"type":"connected","data":{{"peerId":"{own}"}},"fromPeerId":"system","networkName":"global","timestamp":1}}"#
+        ));
+        let announce = go.hear();
+        assert!(
+            announce.starts_with(
+                r#"{"type":"announce","networkName":"pigeonhub-mesh","data":{"isHub":true,"port":8080,"host":"","capabilities":["signaling","relay"],"timestamp":"#
+            ),
+            "{announce}"
+        );
+        (go, own)
+    }
+
+    /// Dials from 127.0.0.2 as hub `n`, and says no more than a peer would.
+    fn ask(hub: SocketAddr, n: u32) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
+        socket.connect(&hub.into()).unwrap();
+        let mut go = Self::new(socket.into(), true);
+        go.stream.write_all(upgrade(&format!("/?peerId={}", id(n))).as_bytes()).unwrap();
+        let head = go.head();
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        assert!(!head.to_ascii_lowercase().contains("sec-websocket-protocol"), "{head}");
+        go
+    }
+
+    /// Dials as hub `n` and says what a Go hub says first.
+    fn dial(hub: SocketAddr, n: u32) -> Self {
+        let mut go = Self::ask(hub, n);
+        let connected = go.hear();
+        assert!(
+            connected.starts_with(&format!(r#"{{"type":"connected","data":{{"peerId":"{}""#, id(n))),
+            "{connected}"
+        );
+        go.announce();
+        go
+    }
+
+    fn announce(&mut self) {
+        self.say(
+            r#"{"type":"announce","networkName":"pigeonhub-mesh","data":{"isHub":true,"port":8080,"host":"localhost","capabilities":["signaling","relay"],"timestamp":1}}"#,
+        );
+    }
+
+    fn new(stream: TcpStream, dialed: bool) -> Self {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self { stream, dialed, decoder: Decoder::new(1 << 20), buffer: Vec::new() }
+    }
+
+    fn fill(&mut self) -> bool {
+        let mut more = [0; 65536];
+        let n = self.stream.read(&mut more).unwrap();
+        self.buffer.extend_from_slice(&more[..n]);
+        n > 0
+    }
+
+    fn head(&mut self) -> String {
+        loop {
+            if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head = String::from_utf8(self.buffer.drain(..end + 4).collect()).unwrap();
+                assert!(!head.contains(TOKEN), "{head}");
+                return head;
+            }
+            assert!(self.fill(), "{}", String::from_utf8_lossy(&self.buffer));
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        self.put(Opcode::Text, text.as_bytes());
+    }
+
+    fn put(&mut self, opcode: Opcode, payload: &[u8]) {
+        let mut frame = Vec::new();
+        if self.dialed {
+            ws::put_masked_header(&mut frame, opcode, payload.len(), [1, 2, 3, 4]);
+            let start = frame.len();
+            frame.extend_from_slice(payload);
+            ws::mask(&mut frame[start..], [1, 2, 3, 4]);
+        } else {
+            ws::put_header(&mut frame, opcode, payload.len());
+            frame.extend_from_slice(payload);
+        }
+        self.stream.write_all(&frame).unwrap();
+    }
+
+    /// The next message; pings are answered meanwhile.
+    fn hear(&mut self) -> String {
+        loop {
+            let (decoder, buffer) = (&mut self.decoder, &mut self.buffer);
+            match if self.dialed { decoder.decode_from_server(buffer) } else { decoder.decode(buffer) }.unwrap() {
+                Progress::Need(_) => assert!(self.fill(), "the hub ended the link"),
+                Progress::Took { consumed, event } => {
+                    let (mut text, mut ping) = (None, None);
+                    match event {
+                        Some(Event::Text(said)) => text = Some(said.to_owned()),
+                        Some(Event::Ping(payload)) => ping = Some(payload.to_vec()),
+                        Some(Event::Pong(_)) | None => {}
+                        Some(other) => panic!("{other:?}"),
+                    }
+                    self.buffer.drain(..consumed);
+                    if let Some(ping) = ping {
+                        self.put(Opcode::Pong, &ping);
+                    }
+                    if let Some(text) = text {
+                        assert!(!text.contains(TOKEN), "{text}");
+                        return text;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next message is `peer-discovered`. It is said back, as a Go hub does.
+    fn hears_of(&mut self, n: u32, network: &str, info: Option<&str>) {
+        let text = self.hear();
+        let heard: Value = serde_json::from_str(&text).unwrap();
+        let mut data = json!({"isHub": false, "peerId": id(n)});
+        if let Some(info) = info {
+            data["info"] = info.into();
+        }
+        let parts = (&heard["type"], &heard["data"], &heard["networkName"], &heard["fromPeerId"]);
+        assert_eq!(parts, (&"peer-discovered".into(), &data, &network.into(), &"system".into()), "{text}");
+        self.say(&text);
+    }
+
+    /// Says of a peer of its own that it is there.
+    fn has(&mut self, n: u32, network: &str) {
+        self.say(&format!(
+            r#"{{"type":"peer-discovered","data":{{"peerId":"{}","isHub":false,"info":"go"}},"networkName":"{network}","fromPeerId":"system","timestamp":1}}"#,
+            id(n)
+        ));
+    }
+
+    fn passes(&mut self, kind: &str, from: u32, target: u32, data: &str) {
+        self.say(&format!(
+            r#"{{"type":"{kind}","data":{data},"fromPeerId":"{}","targetPeerId":"{}","networkName":"n","timestamp":1}}"#,
+            id(from),
+            id(target)
+        ));
+    }
+
+    fn hears_signal(&mut self, kind: &str, from: u32, target: u32, data: &str) {
+        is_signal(&self.hear(), kind, from, target, data);
+    }
+}
+
+fn is_signal(text: &str, kind: &str, from: u32, target: u32, data: &str) {
+    let (from, target) = (id(from), id(target));
+    let expected = format!(
+        r#"{{"type":"{kind}","data":{data},"fromPeerId":"{from}","targetPeerId":"{target}","networkName":"n","timestamp":"#
+    );
+    assert!(text.starts_with(&expected), "{text}");
+}
+
+/// The next thing a client hears is this signal, its data byte for byte.
+fn hears_signal(client: &mut Client, kind: &str, from: u32, target: u32, data: &str) {
+    match client.next() {
+        Heard::Text(text) => is_signal(&text, kind, from, target, data),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The next thing a client hears is that this peer is there.
+fn hears_of(client: &mut Client, n: u32, info: Option<&str>) {
+    let heard = client.hear();
+    let mut data = json!({"isHub": false, "peerId": id(n)});
+    if let Some(info) = info {
+        data["info"] = info.into();
+    }
+    let parts = (&heard["type"], &heard["data"], &heard["fromPeerId"], &heard["targetPeerId"]);
+    let expected = (&"peer-discovered".into(), &data, &"system".into(), &client.id.as_str().into());
+    assert_eq!(parts, expected, "{heard}");
+}
+
+fn hears_leave(client: &mut Client, n: u32, reason: &str) {
+    let left = client.hear();
+    let parts = (&left["type"], &left["data"]["peerId"], &left["data"]["reason"]);
+    assert_eq!(parts, (&"peer-disconnected".into(), &id(n).into(), &reason.into()), "{left}");
+}
+
+fn door() -> (TcpListener, String) {
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", door.local_addr().unwrap());
+    (door, url)
+}
+
+/// A hub that dials these and takes Go hubs from 127.0.0.2.
+fn hub(bootstrap: &str, legacy: &str) -> Hub {
+    Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", TOKEN), ("BOOTSTRAP_HUBS", bootstrap), ("MESH_LEGACY", legacy)])
+}
+
+/// What the peers of a hub and a Go hub, of which peer 1 has been told, have to say to each other. Peers 1 and 2 are here
+/// at the end, 7 there.
+fn conversation(hub: &Hub, go: &mut GoHub, a: &mut Client) -> Client {
+    // What is said there of a peer is said here, and the other way round; again when it announces again.
+    let mut b = Client::connect(hub, 2);
+    b.say(r#"{"type":"announce","networkName":"n","data":{"info":"hi","isHub":true}}"#);
+    go.hears_of(2, "n", Some("hi"));
+    hears_of(a, 2, Some("hi"));
+    hears_of(&mut b, 1, None);
+    go.has(7, "n");
+    hears_of(a, 7, Some("go"));
+    hears_of(&mut b, 7, Some("go"));
+    // Twice is once.
+    go.has(7, "n");
+    b.say(r#"{"type":"announce","networkName":"n","data":{"info":"again"}}"#);
+    go.hears_of(2, "n", Some("again"));
+    hears_of(a, 2, Some("again"));
+    hears_of(&mut b, 1, None);
+    hears_of(&mut b, 7, Some("go"));
+    // Signals, in their order and without anything between them.
+    for kind in ["offer", "answer", "ice-candidate"] {
+        go.passes(kind, 7, 1, DATA);
+        hears_signal(a, kind, 7, 1, DATA);
+        a.say(&format!(r#"{{"type":"{kind}","targetPeerId":"{}","networkName":"n","data":{DATA},"id":"x"}}"#, id(7)));
+        go.hears_signal(kind, 1, 7, DATA);
+        assert_eq!(a.hear()["data"]["outcome"], "delivered");
+    }
+    // It speaks for its own peers, and for no other.
+    go.passes("offer", 2, 1, "1");
+    go.passes("offer", 66, 1, "1");
+    go.say(&format!(r#"{{"type":"peer-disconnected","data":{{"peerId":"{}"}}}}"#, id(2)));
+    go.passes("offer", 7, 1, "2");
+    hears_signal(a, "offer", 7, 1, "2");
+    a.hears_nothing();
+    b.hears_nothing();
+    b
+}
+
+#[test]
+fn a_go_hub_is_dialed() {
+    let (door, url) = door();
+    let hub = hub(&url, &url);
+    // The Go hub is slow to answer: who comes before the link is told on it.
+    let mut a = Client::join(&hub, 1, "n");
+    let (mut go, own) = GoHub::accept(&door);
+    assert_eq!(page(&hub, "/stats")["hubPeerId"], own.as_str());
+    go.hears_of(1, "n", None);
+    let mut b = conversation(&hub, &mut go, &mut a);
+    let shown = page(&hub, "/hubs")["hubs"].clone();
+    assert_eq!((&shown[0]["legacy"], &shown[0]["peers"]), (&true.into(), &1.into()), "{shown}");
+    drop(go);
+    hears_leave(&mut a, 7, "hub-lost");
+    hears_leave(&mut b, 7, "hub-lost");
+    a.offer(&id(7), "n", "1", r#","id":"x""#);
+    assert_eq!(a.hear()["data"]["outcome"], "peer-not-found");
+    // It is dialed again, and all is as before.
+    let (mut go, again) = GoHub::accept(&door);
+    assert_eq!(again, own);
+    go.hears_of(1, "n", None);
+    go.hears_of(2, "n", Some("again"));
+    go.has(7, "n");
+    hears_of(&mut a, 7, Some("go"));
+    hears_of(&mut b, 7, Some("go"));
+    // To an inbound link a Go hub says when a peer of its own is gone.
+    go.say(&format!(
+        r#"{{"type":"peer-disconnected","data":{{"isHub":false,"peerId":"{}","reason":"x","timestamp":1}},"fromPeerId":"system","targetPeerId":"{own}","networkName":"n","timestamp":1}}"#,
+        id(7)
+    ));
+    hears_leave(&mut a, 7, "connection-lost");
+    hears_leave(&mut b, 7, "connection-lost");
+}
+
+#[test]
+fn a_go_hub_dials() {
+    let hub = hub("", "127.0.0.2/32");
+    let mut a = Client::join(&hub, 1, "n");
+    let mut go = GoHub::dial(hub.address, 50);
+    go.hears_of(1, "n", None);
+    let mut b = conversation(&hub, &mut go, &mut a);
+    assert_eq!(hub.metric("peerpigeon_peers"), 2.0, "it is no peer");
+    drop(go);
+    hears_leave(&mut a, 7, "hub-lost");
+    hears_leave(&mut b, 7, "hub-lost");
+}
+
+#[test]
+fn peers_of_a_go_hub_are_known_in_the_whole_mesh() {
+    let (door, url) = door();
+    let one = hub(&url, &url);
+    let two = hub(&format!("ws://{}", one.address), "");
+    let (mut go, _) = GoHub::accept(&door);
+    eventually("the hubs are linked", || page(&two, "/health")["hubs"] == 1);
+    let mut c = Client::join(&two, 3, "n");
+    go.hears_of(3, "n", None);
+    go.has(7, "n");
+    hears_of(&mut c, 7, Some("go"));
+    c.say(&format!(r#"{{"type":"offer","targetPeerId":"{}","networkName":"n","data":{DATA},"id":"x"}}"#, id(7)));
+    go.hears_signal("offer", 3, 7, DATA);
+    assert_eq!(c.hear()["data"]["outcome"], "delivered");
+    go.passes("answer", 7, 3, DATA);
+    hears_signal(&mut c, "answer", 7, 3, DATA);
+    // One that comes over from there without a word, and leaves, is gone.
+    let moved = Client::join(&two, 7, "n");
+    hears_leave(&mut c, 7, "moved");
+    hears_of(&mut c, 7, None);
+    go.hears_of(7, "n", None);
+    drop(moved);
+    hears_leave(&mut c, 7, "connection-lost");
+    // And back.
+    go.has(7, "n");
+    hears_of(&mut c, 7, Some("go"));
+    drop(go);
+    hears_leave(&mut c, 7, "hub-lost");
+    c.hears_nothing();
+}
+
+#[test]
+fn what_a_go_hub_says_on_two_links_is_heard_once() {
+    let (door, url) = door();
+    let hub = hub(&url, &format!("{url},127.0.0.2/32"));
+    let (mut dialed, _) = GoHub::accept(&door);
+    let mut dials = GoHub::dial(hub.address, 50);
+    let mut a = Client::join(&hub, 1, "n");
+    for go in [&mut dialed, &mut dials] {
+        go.hears_of(1, "n", None);
+        go.has(7, "n");
+    }
+    hears_of(&mut a, 7, Some("go"));
+    for n in 0..20 {
+        let data = n.to_string();
+        dialed.passes("offer", 7, 1, &data);
+        dials.passes("offer", 7, 1, &data);
+    }
+    // The other one's come in whatever order beside these.
+    for n in 0..20 {
+        hears_signal(&mut a, "offer", 7, 1, &n.to_string());
+    }
+    a.offer(&id(7), "n", DATA, "");
+    a.announce("n");
+    hears_of(&mut a, 7, Some("go"));
+    let heard = [&mut dialed, &mut dials].map(|go| {
+        let mut offers = 0;
+        loop {
+            let heard: Value = serde_json::from_str(&go.hear()).unwrap();
+            match (heard["type"].as_str().unwrap(), heard["data"]["peerId"].as_str()) {
+                ("offer", _) => offers += 1,
+                // The other link is told of the peer that is behind the first.
+                ("peer-discovered", Some(peer)) if peer == id(7) => {}
+                _ => return offers,
+            }
+        }
+    });
+    assert_eq!(heard.iter().sum::<usize>(), 1, "{heard:?}");
+    a.hears_nothing();
+}
+
+#[test]
+fn what_two_go_hubs_say_of_each_others_peers_keeps_nobody() {
+    let (door, url) = door();
+    let hub = hub(&url, &format!("{url},127.0.0.2/32"));
+    let (mut one, _) = GoHub::accept(&door);
+    let mut two = GoHub::dial(hub.address, 50);
+    let mut a = Client::join(&hub, 1, "n");
+    one.hears_of(1, "n", None);
+    two.hears_of(1, "n", None);
+    two.has(7, "n");
+    hears_of(&mut a, 7, Some("go"));
+    one.hears_of(7, "n", Some("go"));
+    one.has(8, "n");
+    hears_of(&mut a, 8, Some("go"));
+    two.hears_of(8, "n", Some("go"));
+    drop(two);
+    hears_leave(&mut a, 7, "hub-lost");
+    one.passes("offer", 8, 1, "1");
+    hears_signal(&mut a, "offer", 8, 1, "1");
+    a.hears_nothing();
+}
+
+#[test]
+fn a_go_hub_that_is_slow_is_told_all_in_its_time() {
+    let hub = hub("", "127.0.0.2/32");
+    // 24 MB in all. The more there are, the more would wait for the link at once, up to where it is closed at each attempt.
+    let data = "x".repeat(16_000);
+    let (peers, networks) = (50, 30);
+    let mut here: Vec<Client> = (0..peers).map(|n| Client::connect(&hub, 100 + n)).collect();
+    for network in 0..networks {
+        for (n, peer) in here.iter_mut().enumerate() {
+            peer.say(&format!(r#"{{"type":"announce","networkName":"{n}-{network}","data":{{"info":"{data}"}}}}"#));
+        }
+    }
+    for peer in &mut here {
+        peer.hears_nothing();
+    }
+    let mut go = GoHub::dial(hub.address, 50);
+    eventually("the link is there", || page(&hub, "/health")["hubs"] == 1);
+    go.has(7, "0-0");
+    let mut told = std::collections::BTreeSet::new();
+    while told.len() < peers as usize * networks {
+        let heard: Value = serde_json::from_str(&go.hear()).unwrap();
+        assert!(told.insert(heard["networkName"].as_str().unwrap().to_owned()), "twice");
+    }
+    let waited = hub.metric("peerpigeon_link_queue_peak_bytes");
+    assert!(waited < 2.0 * LINK_QUEUE_LOW as f64, "{waited} B waited at once");
+}
+
+#[test]
+fn without_mesh_legacy_it_is_a_peer() {
+    let hub = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", TOKEN)]);
+    let mut a = Client::join(&hub, 1, "pigeonhub-mesh");
+    let mut go = GoHub::ask(hub.address, 50);
+    assert!(go.hear().starts_with(r#"{"type":"connected","#));
+    go.announce();
+    let heard = a.hear();
+    assert_eq!((&heard["data"]["isHub"], &heard["data"]["peerId"]), (&false.into(), &id(50).into()), "{heard}");
+    let heard: Value = serde_json::from_str(&go.hear()).unwrap();
+    assert_eq!((&heard["type"], &heard["data"]["peerId"]), (&"peer-discovered".into(), &id(1).into()));
+    go.has(7, "pigeonhub-mesh");
+    let heard: Value = serde_json::from_str(&go.hear()).unwrap();
+    let parts = (&heard["type"], &heard["data"]["code"], &heard["data"]["inReplyTo"]);
+    assert_eq!(parts, (&"error".into(), &"not-allowed".into(), &"peer-discovered".into()), "{heard}");
+    a.hears_nothing();
+    assert_eq!(hub.metric("peerpigeon_peers"), 2.0);
+}
