@@ -31,7 +31,7 @@ for suite in $suites; do
     rust)
       # The tests of the bridge start servers of their own; without one they fail, and say so.
       { install redis-server redis-server && install redis-cli redis-tools; } || true
-      cargo test --workspace --locked || failed+=("$suite")
+      cargo test --workspace --locked --no-fail-fast || failed+=("$suite")
       ;;
     interop)
       # What is still missing then, the suites name and skip.

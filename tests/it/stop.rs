@@ -123,7 +123,11 @@ fn the_tools_work_against_a_hub() {
 #[test]
 fn what_cannot_hold_exits_with_64_and_is_named() {
     let refuses = |env: &[(&str, &str)], args: &[&str], named: &str| {
-        let run = command(env).args(args).output().unwrap();
+        // `timeout`, because a hub that takes what it is to refuse would run for ever; its port is nobody's.
+        let mut run = Command::new("timeout");
+        run.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).env("PORT", "0");
+        run.args(["20", env!("CARGO_BIN_EXE_peerpigeon")]).envs(env.iter().copied());
+        let run = run.args(args).output().unwrap();
         let said = String::from_utf8_lossy(&run.stderr).into_owned();
         assert_eq!(run.status.code(), Some(64), "{env:?} {args:?}: {said}");
         assert!(said.contains(named), "{said}");
@@ -133,7 +137,6 @@ fn what_cannot_hold_exits_with_64_and_is_named() {
     refuses(&[], &["--shards", "0"], "--shards");
     refuses(&[], &["--no-such-flag"], "--no-such-flag");
     let hubs = ("BOOTSTRAP_HUBS", "ws://127.0.0.1:1");
-    refuses(&[hubs], &[], "MESH_TOKEN");
     refuses(&[("MESH_DNS", "localhost:1"), ("IS_HUB", "true")], &[], "MESH_INSECURE");
     refuses(&[("IS_HUB", "false"), hubs, ("MESH_TOKEN", "t")], &[], "IS_HUB");
     refuses(&[("MESH_TOKEN", "same"), ("AUTH_TOKEN", "same")], &[], "MESH_TOKEN");

@@ -159,7 +159,15 @@ fn hubstats_tell_how_hubs_are_reached_and_which_are_lost() {
         json!([{"attemptNumber": 3, "connected": false, "lastAttempt": 1_700_000_000_000_u64, "lastError": "refused",
             "source": "dns", "uri": "ws://10.0.0.9:8080"}])
     );
-    assert_eq!(body["hubs"], hub.get("/hubs").plain()["hubs"], "the same, twice");
+    let without_times = |mut hubs: Value| {
+        for hub in hubs.as_array_mut().unwrap() {
+            hub["LastActivity"].take();
+            hub["Data"]["timestamp"].take();
+        }
+        hubs
+    };
+    let [here, there] = [body["hubs"].clone(), hub.get("/hubs").plain()["hubs"].clone()].map(without_times);
+    assert_eq!(here, there, "the same, twice");
     assert_eq!((&body["lostHubs"][0]["state"], &body["lostHubs"][0]["linked"]), (&json!("lost"), &Value::Null));
     assert_eq!(
         body["links"][1],
