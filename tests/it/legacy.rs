@@ -380,7 +380,8 @@ fn what_a_go_hub_says_on_two_links_is_heard_once() {
     for n in 0..20 {
         hears_signal(&mut a, "offer", 7, 1, &n.to_string());
     }
-    a.offer(&id(7), "n", DATA, "");
+    a.offer(&id(7), "n", DATA, r#","id":"x""#);
+    assert_eq!(a.hear()["data"]["outcome"], "delivered");
     a.announce("n");
     hears_of(&mut a, 7, Some("go"));
     let heard = [&mut dialed, &mut dials].map(|go| {
@@ -444,6 +445,8 @@ fn a_go_hub_that_is_slow_is_told_all_in_its_time() {
         let heard: Value = serde_json::from_str(&go.hear()).unwrap();
         assert!(told.insert(heard["networkName"].as_str().unwrap().to_owned()), "twice");
     }
+    let all = (peers as usize * networks) as f64;
+    hub.metric_becomes(r#"peerpigeon_link_frames_total{direction="out"}"#, |frames| frames > all);
     let waited = hub.metric("peerpigeon_link_queue_peak_bytes");
     assert!(waited < 2.0 * LINK_QUEUE_LOW as f64, "{waited} B waited at once");
 }

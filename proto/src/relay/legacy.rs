@@ -140,9 +140,8 @@ impl Relay {
     }
 
     fn owe(&mut self, link: LinkId, peer: PeerId, network: NetworkName) {
-        let is_its_own = self.legacy.has_announced(link, &peer);
         let Some(open) = self.legacy.links.get_mut(&link) else { return };
-        if is_its_own || open.owed.len() >= MAX_LEGACY_OWED {
+        if open.owed.len() >= MAX_LEGACY_OWED {
             return;
         }
         if open.owed.is_empty() {

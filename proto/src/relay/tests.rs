@@ -657,11 +657,22 @@ fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
         net.go_hub_says(1, one, &echo);
     }
     // Once more, and late.
+    net.joins(1, 9, 0);
     net.pass(crate::limits::LEGACY_ECHO);
-    net.go_hub_says(1, one, &discovered(7, "n"));
+    net.texts.clear();
+    for peer in [7, 9] {
+        net.go_hub_says(1, one, &discovered(peer, "n"));
+    }
+    net.hears(1);
+    net.signals(1, 9, 7, 0);
+    assert_eq!(net.texts.pop().unwrap().1, two);
+    net.joins(2, 8, 0);
+    net.signals(2, 8, 9, 0);
+    assert_eq!(net.hears(1).last().unwrap(), "signal 8 9");
     // One at another hub of the mesh, too.
+    net.texts.clear();
     net.go_hub(2, one);
-    assert_eq!(net.told(one).len(), 1);
+    assert_eq!(net.told(one).len(), 3);
     net.go_hub_says(2, one, &discovered(7, "n"));
     net.hears(1);
     net.hears(2);
