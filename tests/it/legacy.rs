@@ -349,9 +349,14 @@ fn peers_of_a_go_hub_are_known_in_the_whole_mesh() {
     hears_leave(&mut c, 7, "moved");
     hears_of(&mut c, 7, None);
     go.hears_of(7, "n", None);
+    let mut d = Client::join(&one, 4, "n");
+    hears_of(&mut d, 3, None);
+    hears_of(&mut d, 7, None);
+    hears_of(&mut c, 4, None);
     drop(moved);
     hears_leave(&mut c, 7, "connection-lost");
-    // And back.
+    // And back, once the hub of that link has heard it, too.
+    hears_leave(&mut d, 7, "connection-lost");
     go.has(7, "n");
     hears_of(&mut c, 7, Some("go"));
     drop(go);
@@ -376,7 +381,6 @@ fn what_a_go_hub_says_on_two_links_is_heard_once() {
         dialed.passes("offer", 7, 1, &data);
         dials.passes("offer", 7, 1, &data);
     }
-    // The other one's come in whatever order beside these.
     for n in 0..20 {
         hears_signal(&mut a, "offer", 7, 1, &n.to_string());
     }
