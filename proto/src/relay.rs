@@ -418,7 +418,6 @@ impl Relay {
             Letter::Challenge { .. }
             | Letter::Elsewhere { .. }
             | Letter::Nowhere { .. }
-            | Letter::Superseded { .. }
             | Letter::TakeoverAnswered { .. } => {}
         }
     }

@@ -180,7 +180,6 @@ impl Router {
             Letter::Signal { origin, from, target, frame } => {
                 self.deliver(origin, from, target, Frame::Owned(frame), now);
             }
-            Letter::Superseded { peer, claim } => self.superseded(peer, claim, now),
             Letter::TakeoverAnswered { peer, ticket, in_use } => self.takeover_answered(peer, ticket, in_use, now),
             // These are the mesh's to read.
             Letter::AskTakeover { .. }

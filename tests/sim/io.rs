@@ -236,7 +236,6 @@ impl World {
             | Letter::Elsewhere { .. }
             | Letter::Nowhere { .. }
             | Letter::Opened { .. }
-            | Letter::Superseded { .. }
             | Letter::TakeoverAnswered { .. } => unreachable!("this hub has no mesh: {letter:?}"),
         }
     }

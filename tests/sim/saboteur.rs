@@ -74,7 +74,6 @@ impl Saboteur {
             | Letter::Nowhere { .. }
             | Letter::Opened { .. }
             | Letter::Outcome { .. }
-            | Letter::Superseded { .. }
             | Letter::TakeoverAnswered { .. } => Fault::LosesOutcome,
         };
         if let Some(at) = self.held.iter().position(|&(f, t, _)| (f, t) == (from, to)) {

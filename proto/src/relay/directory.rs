@@ -118,13 +118,6 @@ impl Relay {
                 }
             }
         }
-        let own = self.own.peers.get(&peer).filter(|_| !self.legacy.holds(&peer));
-        if let (Some(own), Some(holder)) = (own, holder)
-            && holder.hub != self.config.hub
-        {
-            let claim = Claim { incarnation: own.session, hub: self.config.hub };
-            self.post(home, Letter::Superseded { peer, claim });
-        }
     }
 
     fn tell_difference(&mut self, before: &Presence, after: &Presence, how: &How, now: Now) {

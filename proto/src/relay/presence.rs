@@ -56,7 +56,6 @@ impl Relay {
             | Letter::Nowhere { .. }
             | Letter::Outcome { .. }
             | Letter::Signal { .. }
-            | Letter::Superseded { .. }
             | Letter::TakeoverAnswered { .. } => return,
         };
         if matches!(what, What::Up) {

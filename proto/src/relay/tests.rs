@@ -179,7 +179,6 @@ impl Net {
             Letter::Left(f) => format!("left {} {} {}", digit(&f.peer), f.network, f.kind.label()),
             Letter::Elsewhere { peer, .. } => format!("elsewhere {}", digit(peer)),
             Letter::Nowhere { peer, .. } => format!("nowhere {}", digit(peer)),
-            Letter::Superseded { peer, .. } => format!("superseded {}", digit(peer)),
             Letter::Signal { from, target, .. } => format!("signal {} {}", digit(from), digit(target)),
             Letter::Outcome { target, outcome, .. } => format!("outcome {} {}", digit(target), outcome.label()),
             Letter::Challenge { peer, .. } => format!("challenge {}", digit(peer)),
@@ -377,7 +376,7 @@ fn an_id_that_is_live_on_two_hubs_stays_with_the_later_session() {
     net.link(1, 2);
     net.pass(HEARTBEAT);
     let heard = net.hears(1);
-    assert!(heard.contains(&"superseded 7".to_owned()) && heard.contains(&"joined 7 n".to_owned()), "{heard:?}");
+    assert!(heard.contains(&"elsewhere 7".to_owned()) && heard.contains(&"joined 7 n".to_owned()), "{heard:?}");
     assert_eq!(net.hears(2), [""; 0], "the earlier session is nobody's news here");
     net.leaves(1, 7, 5);
     assert_eq!(net.hubs[&1].locate(&id(7)), Some(hub(2)));

@@ -175,7 +175,8 @@ pub enum Letter {
         /// Why.
         reason: CloseReason,
     },
-    /// To a peer's home: it is at another hub. A later one takes the place of an earlier one.
+    /// To a peer's home: it is at another hub. A later one takes the place of an earlier one, and a session here that has the
+    /// lesser claim is void.
     Elsewhere {
         /// Who.
         peer: PeerId,
@@ -187,13 +188,6 @@ pub enum Letter {
         /// Who.
         peer: PeerId,
         /// By which claim it was there.
-        claim: Claim,
-    },
-    /// To a peer's home: its session here has lost its id to a session at another hub.
-    Superseded {
-        /// Who.
-        peer: PeerId,
-        /// The claim that is void.
         claim: Claim,
     },
     /// To the mesh: may a session here use this id, which is at another hub?

@@ -246,13 +246,4 @@ impl Router {
             self.promote_pending(&peer, now);
         }
     }
-
-    /// A session here has lost its id to one at another hub, because the two came to be while the hubs did not hear each
-    /// other.
-    pub(super) fn superseded(&mut self, peer: PeerId, claim: Claim, now: Now) {
-        let Some(&id) = self.by_peer.get(&peer) else { return };
-        if self.sessions.get(id).is_some_and(|session| session.claim == claim) {
-            self.close(id, CloseReason::Replaced, now);
-        }
-    }
 }

@@ -121,7 +121,6 @@ fn weight(letter: &Letter) -> usize {
         | Letter::Nowhere { .. }
         | Letter::Opened { .. }
         | Letter::Outcome { .. }
-        | Letter::Superseded { .. }
         | Letter::TakeoverAnswered { .. } => 0,
     }
 }

@@ -26,7 +26,6 @@ pub(crate) enum Fault {
     LosesOpened,
     LosesOutcomeLetters,
     LosesOutcomes,
-    LosesSuperseded,
     LosesTakeoverAnswers,
     /// A change goes to a neighbour that has it.
     NoSplitHorizon,
@@ -38,7 +37,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::AgesWrongly,
         Self::DoesNotHold,
         Self::LeavesWrongSession,
@@ -52,7 +51,6 @@ impl Fault {
         Self::LosesOpened,
         Self::LosesOutcomeLetters,
         Self::LosesOutcomes,
-        Self::LosesSuperseded,
         Self::LosesTakeoverAnswers,
         Self::NoSplitHorizon,
         Self::RepeatsSignal,
@@ -69,7 +67,6 @@ impl Fault {
                 | Self::DoesNotHold
                 | Self::LosesLastPart
                 | Self::LosesOutcomes
-                | Self::LosesSuperseded
                 | Self::LosesTakeoverAnswers
         ) {
             1
@@ -109,7 +106,6 @@ impl Saboteur {
             Letter::Nowhere { .. } => Fault::LosesNowhere,
             Letter::Opened { .. } => Fault::LosesOpened,
             Letter::Outcome { .. } => Fault::LosesOutcomeLetters,
-            Letter::Superseded { .. } => Fault::LosesSuperseded,
             Letter::AskTakeover { .. }
             | Letter::Challenge { .. }
             | Letter::ChallengeAnswered { .. }
