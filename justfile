@@ -18,5 +18,9 @@ ci:
 sim seeds="100000":
     SIM_SEEDS={{seeds}} cargo test --test sim -- --nocapture
 
+# What a relay between two hubs costs beside a local one.
+cross-hub runs="3":
+    cargo build --release && benches/cross-hub.sh target/release/peerpigeon {{runs}}
+
 fmt:
     cargo fmt --all
