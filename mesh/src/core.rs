@@ -23,7 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proto::limits::{LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, MAX_LINKS, READ_BUFFER_BYTES};
 use proto::ws::Decoder;
-use proto::{HubId, HubIncarnation, Letter, LinkId, MeshEvent, Now, Relay, RelayInput, RelayOutput};
+use proto::{HubId, HubIncarnation, Letter, LinkId, MeshEvent, Now, Outbox, Relay, RelayInput, RelayOutput};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -34,7 +34,6 @@ use crate::queue::LinkQueue;
 use crate::runtime::MeshConfig;
 use crate::stats::{LinkStats, MeshReading};
 use outbound::Pressure;
-use post::Outbox;
 
 pub(crate) struct Core {
     own: HubId,

@@ -23,6 +23,7 @@ pub mod envelope;
 mod id;
 pub mod keepalive;
 pub mod limits;
+mod outbox;
 mod reason;
 mod relay;
 mod router;
@@ -36,6 +37,7 @@ pub use id::{
     Address, Claim, HubId, HubIncarnation, Keys, LinkId, NetworkName, ParseIdError, PeerId, PeerIncarnation, SessionId,
     ShardId, Via,
 };
+pub use outbox::Outbox;
 pub use reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Way};
 pub use router::{

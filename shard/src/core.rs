@@ -19,7 +19,9 @@ use std::time::Duration;
 use proto::keepalive::{Patience, Wheel};
 use proto::limits::READ_BUFFER_BYTES;
 use proto::ws::Decoder;
-use proto::{CloseReason, Input, Letter, Now, Origin, Output, PeerId, Router, RouterConfig, SessionId, ShardId, ws};
+use proto::{
+    CloseReason, Input, Letter, Now, Origin, Outbox, Output, PeerId, Router, RouterConfig, SessionId, ShardId, ws,
+};
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 
@@ -28,7 +30,6 @@ use crate::clock::Clock;
 use crate::queue::SendQueue;
 use crate::session::{Counted, HandOff, Phase, Seat, Session};
 use crate::stats::{IoStats, Reading};
-use post::Outbox;
 
 /// What a shard's sessions may use.
 #[derive(Clone, Copy, Debug)]

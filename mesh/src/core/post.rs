@@ -1,9 +1,6 @@
 //! Letters to shards.
 
-use std::collections::VecDeque;
-
-use proto::limits::{LETTER_BATCH, LETTER_BATCH_BYTES, OUTBOX_HIGH_WATER, OUTBOX_HIGH_WATER_BYTES};
-use proto::{Letter, LinkId, ShardId};
+use proto::{Letter, LinkId, Outbox, ShardId};
 use std::task::Waker;
 
 use super::Core;
@@ -15,7 +12,7 @@ impl Core {
         };
         outbox.push(letter);
         self.stats.letters_out += 1;
-        self.stats.outbox_peak = self.stats.outbox_peak.max(outbox.letters.len() as u64);
+        self.stats.outbox_peak = self.stats.outbox_peak.max(outbox.len() as u64);
         if outbox.is_over(1) && !self.stalled {
             self.stalled = true;
             self.stats.stalls += 1;
@@ -24,7 +21,7 @@ impl Core {
     }
 
     pub(crate) fn has_letters_for(&self, shard: ShardId) -> bool {
-        self.outboxes.get(usize::from(shard.0)).is_some_and(|outbox| !outbox.letters.is_empty())
+        self.outboxes.get(usize::from(shard.0)).is_some_and(|outbox| !outbox.is_empty())
     }
 
     /// Takes the next batch for a shard.
@@ -66,41 +63,4 @@ impl Core {
     pub(crate) fn set_flusher(&mut self, waker: &Waker) {
         self.flusher = Some(waker.clone());
     }
-}
-
-/// Letters for one shard that its mailbox has not taken yet.
-#[derive(Default)]
-pub(super) struct Outbox {
-    letters: VecDeque<Letter>,
-    /// Of the frames in them.
-    bytes: usize,
-}
-
-impl Outbox {
-    fn push(&mut self, letter: Letter) {
-        self.bytes += weight(&letter);
-        self.letters.push_back(letter);
-    }
-
-    fn take_batch(&mut self) -> Vec<Letter> {
-        let mut batch = Vec::with_capacity(self.letters.len().min(LETTER_BATCH));
-        let mut bytes = 0;
-        while batch.len() < LETTER_BATCH && bytes < LETTER_BATCH_BYTES {
-            let Some(letter) = self.letters.pop_front() else { break };
-            bytes += weight(&letter);
-            batch.push(letter);
-        }
-        self.bytes -= bytes;
-        batch
-    }
-
-    /// Whether more waits than a `part` of the high-water mark.
-    fn is_over(&self, part: usize) -> bool {
-        self.letters.len() > OUTBOX_HIGH_WATER / part || self.bytes > OUTBOX_HIGH_WATER_BYTES / part
-    }
-}
-
-/// Bytes that a letter alone holds; what others share is not counted.
-fn weight(letter: &Letter) -> usize {
-    if let Letter::Signal { frame, .. } = letter { frame.len() } else { 0 }
 }

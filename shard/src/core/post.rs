@@ -1,8 +1,6 @@
 //! Letters to other shards and to the mesh.
 
-use std::collections::VecDeque;
-
-use proto::limits::{FLUSH_BACKLOG, LETTER_BATCH, LETTER_BATCH_BYTES, OUTBOX_HIGH_WATER, OUTBOX_HIGH_WATER_BYTES};
+use proto::limits::FLUSH_BACKLOG;
 use proto::{Address, Letter, SessionId};
 
 use super::Core;
@@ -17,7 +15,7 @@ impl Core {
         let Some(outbox) = self.outboxes.get_mut(place) else { return };
         outbox.push(letter);
         self.stats.letters_out += 1;
-        self.stats.outbox_peak = self.stats.outbox_peak.max(outbox.letters.len() as u64);
+        self.stats.outbox_peak = self.stats.outbox_peak.max(outbox.len() as u64);
         self.waiting_letters += 1;
         if outbox.is_over(1) && !self.stalled {
             self.stalled = true;
@@ -27,7 +25,7 @@ impl Core {
     }
 
     pub(crate) fn has_letters(&self, place: usize) -> bool {
-        !self.outboxes[place].letters.is_empty()
+        !self.outboxes[place].is_empty()
     }
 
     /// Takes the next batch for the shard of that number; the mesh's place is behind the last shard's.
@@ -72,55 +70,5 @@ impl Core {
             session.parked = true;
             self.parked.push(id);
         }
-    }
-}
-
-/// Letters for one address that its mailbox has not taken yet.
-#[derive(Default)]
-pub(super) struct Outbox {
-    letters: VecDeque<Letter>,
-    /// Of the frames in them.
-    bytes: usize,
-}
-
-impl Outbox {
-    fn push(&mut self, letter: Letter) {
-        self.bytes += weight(&letter);
-        self.letters.push_back(letter);
-    }
-
-    fn take_batch(&mut self) -> Vec<Letter> {
-        let mut batch = Vec::with_capacity(self.letters.len().min(LETTER_BATCH));
-        let mut bytes = 0;
-        while batch.len() < LETTER_BATCH && bytes < LETTER_BATCH_BYTES {
-            let Some(letter) = self.letters.pop_front() else { break };
-            bytes += weight(&letter);
-            batch.push(letter);
-        }
-        self.bytes -= bytes;
-        batch
-    }
-
-    /// Whether more waits than a `part` of the high-water mark.
-    fn is_over(&self, part: usize) -> bool {
-        self.letters.len() > OUTBOX_HIGH_WATER / part || self.bytes > OUTBOX_HIGH_WATER_BYTES / part
-    }
-}
-
-/// Bytes that a letter alone holds; the announcements of others are shared with the rosters.
-fn weight(letter: &Letter) -> usize {
-    match letter {
-        Letter::Signal { frame, .. } => frame.len(),
-        Letter::AskTakeover { .. }
-        | Letter::Challenge { .. }
-        | Letter::ChallengeAnswered { .. }
-        | Letter::Closed { .. }
-        | Letter::Elsewhere { .. }
-        | Letter::Joined(_)
-        | Letter::Left(_)
-        | Letter::Nowhere { .. }
-        | Letter::Opened { .. }
-        | Letter::Outcome { .. }
-        | Letter::TakeoverAnswered { .. } => 0,
     }
 }

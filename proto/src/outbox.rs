@@ -1,0 +1,110 @@
+//! Letters that wait for their addressee.
+
+use std::collections::VecDeque;
+
+use crate::limits::{LETTER_BATCH, LETTER_BATCH_BYTES, OUTBOX_HIGH_WATER, OUTBOX_HIGH_WATER_BYTES};
+use crate::router::Letter;
+
+/// Letters for one address that its mailbox has not taken yet, in the order in which they were posted. None is dropped: whoever
+/// posts stops to read when an outbox [is over](Self::is_over) its mark.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    letters: VecDeque<Letter>,
+    /// Of the frames in them.
+    bytes: usize,
+}
+
+impl Outbox {
+    /// Posts a letter.
+    pub fn push(&mut self, letter: Letter) {
+        self.bytes += weight(&letter);
+        self.letters.push_back(letter);
+    }
+
+    /// Takes the next letters out, as many as one batch has.
+    pub fn take_batch(&mut self) -> Vec<Letter> {
+        let mut batch = Vec::with_capacity(self.letters.len().min(LETTER_BATCH));
+        let mut bytes = 0;
+        while batch.len() < LETTER_BATCH && bytes < LETTER_BATCH_BYTES {
+            let Some(letter) = self.letters.pop_front() else { break };
+            bytes += weight(&letter);
+            batch.push(letter);
+        }
+        self.bytes -= bytes;
+        batch
+    }
+
+    /// How many letters wait.
+    pub fn len(&self) -> usize {
+        self.letters.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.letters.is_empty()
+    }
+
+    /// Whether more waits than a `part` of the high-water mark: [`OUTBOX_HIGH_WATER`] letters, or
+    /// [`OUTBOX_HIGH_WATER_BYTES`].
+    pub fn is_over(&self, part: usize) -> bool {
+        self.letters.len() > OUTBOX_HIGH_WATER / part || self.bytes > OUTBOX_HIGH_WATER_BYTES / part
+    }
+}
+
+/// Bytes that a letter alone holds; what others share is not counted.
+fn weight(letter: &Letter) -> usize {
+    if let Letter::Signal { frame, .. } = letter { frame.len() } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::id::{NetworkName, PeerId, SessionId, ShardId};
+    use crate::router::{Origin, Sender};
+    use crate::wire::SignalKind;
+
+    fn signal(bytes: usize, n: u64) -> Letter {
+        let session = SessionId { slot: 0, generation: 0 };
+        let sender = Sender::Session { shard: ShardId(0), session, ticket: n, told: 0 };
+        let origin =
+            Origin { sender, kind: SignalKind::Offer, network: NetworkName::new("n"), read_at: Duration::ZERO };
+        let peer = PeerId::from_bytes([0; 20]);
+        Letter::Signal { origin, from: peer, target: peer, frame: vec![0; bytes].into() }
+    }
+
+    #[test]
+    fn batches_are_bounded_by_letters_and_by_bytes() {
+        for (bytes, expected) in [(1, LETTER_BATCH), (LETTER_BATCH_BYTES / 4, 4), (2 * LETTER_BATCH_BYTES, 1)] {
+            let mut outbox = Outbox::default();
+            (0..600).for_each(|n| outbox.push(signal(bytes, n)));
+            let mut next = 0;
+            while !outbox.is_empty() {
+                let waiting = outbox.len();
+                let batch = outbox.take_batch();
+                assert_eq!(batch.len(), expected.min(waiting), "{bytes} bytes each");
+                for letter in batch {
+                    let Letter::Signal { origin, .. } = letter else { panic!("a letter nobody posted") };
+                    let Sender::Session { ticket, .. } = origin.sender else { panic!("from nobody") };
+                    assert_eq!(ticket, next);
+                    next += 1;
+                }
+            }
+            assert_eq!((next, outbox.bytes), (600, 0));
+        }
+    }
+
+    #[test]
+    fn the_mark_is_passed_by_letters_or_by_bytes() {
+        let mut many = Outbox::default();
+        (0..=OUTBOX_HIGH_WATER as u64).for_each(|n| many.push(signal(0, n)));
+        let mut heavy = Outbox::default();
+        (0..17).for_each(|n| heavy.push(signal(OUTBOX_HIGH_WATER_BYTES / 16, n)));
+        for mut outbox in [many, heavy] {
+            assert!(outbox.is_over(1) && outbox.is_over(2));
+            outbox.take_batch();
+            assert!(!outbox.is_over(1) && outbox.is_over(2));
+        }
+    }
+}
