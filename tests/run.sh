@@ -37,7 +37,7 @@ for suite in $suites; do
       # What is still missing then, the suites name and skip.
       { install node nodejs && install npm npm && install python3 python3-venv; } || true
       cargo build --release --locked
-      tests/interop/run.sh target/release/peerpigeon || failed+=("$suite")
+      tests/interop/run.sh "${CARGO_TARGET_DIR:-target}/release/peerpigeon" || failed+=("$suite")
       ;;
     autobahn) tests/conformance/autobahn.sh || failed+=("$suite") ;;
     *)
