@@ -197,14 +197,15 @@ impl Site {
 
     fn hub_stats<'a>(&'a self, reading: &'a MeshReading) -> body::HubStats<'a> {
         let now = clock::unix_ms();
+        let meshed = self.config.has_mesh();
         body::HubStats {
             bootstrap_hubs: mesh::bootstrap_hubs(reading, &self.config),
             connected_hubs: mesh::connected_hubs(reading),
-            found_hubs: mesh::found_hubs(reading),
+            found_hubs: meshed.then(|| mesh::found_hubs(reading)),
             hubs: mesh::hubs(reading, &self.config, true, now),
-            links: reading.links.iter().map(mesh::Link::of).collect(),
-            lost_hubs: mesh::hubs(reading, &self.config, false, now),
-            redis: reading.bridge.as_ref().map(mesh::Bridge::of),
+            links: meshed.then(|| reading.links.iter().map(mesh::Link::of).collect()),
+            lost_hubs: meshed.then(|| mesh::hubs(reading, &self.config, false, now)),
+            redis: meshed.then(|| reading.bridge.as_ref().map(mesh::Bridge::of)),
             total_hubs: mesh::count(reading),
         }
     }

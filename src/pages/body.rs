@@ -73,16 +73,21 @@ pub(super) struct Hubs<'a> {
     pub(super) total_hubs: usize,
 }
 
+/// What is optional here is ours, and left out by a hub without a mesh: that one answers as the Go hub did.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HubStats<'a> {
     pub(super) bootstrap_hubs: Vec<Dial<'a>>,
     pub(super) connected_hubs: usize,
-    pub(super) found_hubs: Vec<Dial<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) found_hubs: Option<Vec<Dial<'a>>>,
     pub(super) hubs: Vec<Hub<'a>>,
-    pub(super) links: Vec<Link<'a>>,
-    pub(super) lost_hubs: Vec<Hub<'a>>,
-    pub(super) redis: Option<Bridge<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) links: Option<Vec<Link<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) lost_hubs: Option<Vec<Hub<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) redis: Option<Option<Bridge<'a>>>,
     pub(super) total_hubs: usize,
 }
 
