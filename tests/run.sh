@@ -24,6 +24,8 @@ install() { # command, Debian package
 
 install cargo cargo
 install cc gcc
+# Without it the partition between network namespaces is skipped, with a word.
+install ip iproute2 || true
 
 for suite in $suites; do
   echo "=== $suite"
