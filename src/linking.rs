@@ -93,7 +93,6 @@ fn mesh_config(config: &Config, clock: Clock, keys: Keys, ports: Ports) -> MeshC
             extra_roots: settings.ca.clone(),
         }),
         clock: Arc::new(move || clock.now()),
-        port,
     }
 }
 

@@ -50,8 +50,6 @@ pub struct MeshConfig {
     pub redis: Option<BridgeConfig>,
     /// The hub's clock, the same as the shards'.
     pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
-    /// Where this hub takes links.
-    pub port: u16,
 }
 
 /// An accepted socket that is to be a link: its request has been checked and answered with 101.

@@ -391,6 +391,3 @@ pub const THAW: Duration = Duration::from_millis(300);
 
 /// Frames from the bridge that may wait for the mesh: 64 x 64 KiB = 4 MiB in practice.
 pub const BRIDGE_EVENTS: usize = 64;
-
-/// Accepted links that may wait for the mesh. One more waits at the door.
-pub const LINK_SOCKETS: usize = 16;

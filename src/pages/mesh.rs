@@ -72,7 +72,8 @@ impl<'a> Hub<'a> {
         let url = hub.advertise.as_deref().or_else(|| link.and_then(|link| link.url.as_deref()));
         let (host, port) = match (url, link) {
             (Some(url), _) => place(url),
-            (None, Some(link)) => (link.address.ip().to_string(), link.address.port()),
+            // It dialed from a port that nobody listens at.
+            (None, Some(link)) => (link.address.ip().to_string(), 0),
             (None, None) => (String::new(), 0),
         };
         let last_activity = wall_ms.saturating_sub(hub.heard.as_millis() as u64);
@@ -142,7 +143,7 @@ impl<'a> Dial<'a> {
             last_error: view.last_error.as_deref(),
             own: view.own,
             source: None,
-            uri: view.uri.clone(),
+            uri: without_secrets(&view.uri),
         }
     }
 }

@@ -45,7 +45,6 @@ fn core() -> (Core, Arc<std::sync::atomic::AtomicU64>) {
             let ms = clock.load(std::sync::atomic::Ordering::Relaxed);
             Now { at: Duration::from_millis(ms), wall_ms: 0 }
         }),
-        port: 0,
     };
     (Core::new(&config, 1, None), ms)
 }

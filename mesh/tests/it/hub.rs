@@ -60,7 +60,6 @@ pub(crate) fn config(n: u8, bootstrap: &[String]) -> MeshConfig {
         max_message_bytes: 64 * 1024,
         redis: None,
         clock: Arc::new(move || Now { at: start.elapsed(), wall_ms: 1_700_000_000_000 }),
-        port: 0,
     }
 }
 
