@@ -17,7 +17,7 @@ use std::time::Duration;
 use hyper::Uri;
 use hyper::header::HeaderValue;
 use proto::limits::SEND_FLOOR_BYTES;
-use proto::{HubId, PeerId};
+use proto::{Discovery, HubId, PeerId};
 
 pub use mesh::{Legacy, MeshDns, MeshSettings, RedisUrl};
 pub use reader::Refusal;
@@ -94,6 +94,8 @@ pub struct Config {
     pub bootstrap_hubs: Vec<Uri>,
     /// `Access-Control-Allow-Origin` of every answer.
     pub cors_origin: HeaderValue,
+    /// Of whom peers are told.
+    pub discovery: Discovery,
     /// The time over which closes are spread when the hub stops.
     pub drain: Duration,
     /// FLY_APP_NAME.
@@ -177,6 +179,8 @@ impl Config {
         let max_networks_per_peer = number(&settings::MAX_NETWORKS_PER_PEER);
         let max_peers_per_network = number(&settings::MAX_PEERS_PER_NETWORK);
         let message_rate = number(&settings::MESSAGE_RATE);
+        let discovery = reader.text(&settings::DISCOVERY, || Ok(Discovery::All), str::parse);
+        let mut number = |setting: &'static Setting| reader.number(setting, || setting.default_number());
         let peer_timeout_ms = number(&settings::PEER_TIMEOUT_MS);
         let send_queue_frames = number(&settings::SEND_QUEUE_FRAMES);
         let send_queue_bytes = number(&settings::SEND_QUEUE_BYTES);
@@ -212,6 +216,7 @@ impl Config {
             auth_token: auth_token?,
             bootstrap_hubs,
             cors_origin: cors_origin?,
+            discovery: discovery?,
             drain: Duration::from_secs(drain_secs?),
             fly_app_name: fly_app_name?,
             fly_region: fly_region?,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::Uri;
 use mesh::{BridgeConfig, LinkSocket, MeshConfig, MeshReading};
 use proto::limits::{LINK_SOCKET_QUEUE, MAX_GO_AWAY_HUBS};
-use proto::{HubIncarnation, Keys, RelayConfig};
+use proto::{Discovery, HubIncarnation, Keys, RelayConfig};
 use shard::{Admission, Clock, LinkDoor};
 use tokio::sync::{mpsc, watch};
 
@@ -74,6 +74,7 @@ fn mesh_config(config: &Config, clock: Clock, keys: Keys, ports: Ports) -> MeshC
             shards: config.shards,
             keys,
             namespace: config.mesh_namespace.clone(),
+            discovery: config.discovery,
             advertise: settings.advertise.clone(),
             public_url: settings.public_url.clone(),
         },
@@ -87,7 +88,11 @@ fn mesh_config(config: &Config, clock: Clock, keys: Keys, ports: Ports) -> MeshC
         max_message_bytes: config.max_message_bytes,
         redis: settings.redis_url.as_ref().map(|url| BridgeConfig {
             url: url.expose().to_owned(),
-            namespace: config.mesh_namespace.clone(),
+            // Hubs with another DISCOVERY are of another mesh there, too.
+            namespace: match config.discovery {
+                Discovery::All => config.mesh_namespace.clone(),
+                bounded @ Discovery::Closest(_) => format!("{}:{bounded}", config.mesh_namespace),
+            },
             hub: config.hub_id,
             token,
             extra_roots: settings.ca.clone(),

@@ -110,6 +110,7 @@ async fn serve(
             max_networks_per_peer: config.max_networks_per_peer,
             max_peers_per_network: config.max_peers_per_network,
             message_rate: config.message_rate,
+            discovery: config.discovery,
             meshed: mesh.is_some(),
             events: tracing::enabled!(target: "shard", tracing::Level::DEBUG),
         },

@@ -105,6 +105,8 @@ fn publish(scrape: &Scrape) {
     gauge(&catalog::PEERS, vec![], scrape.peers as f64);
     gauge(&catalog::NETWORKS, vec![], most(&|r| r.router.networks) as f64);
     gauge(&catalog::MEMBERS, vec![], most(&|r| r.router.members) as f64);
+    gauge(&catalog::ACQUAINTANCES, vec![], sum(&|r| r.router.acquaintances) as f64);
+    count(&catalog::MEETINGS_DECLINED, vec![], sum(&|r| r.router.meetings_declined));
     gauge(&catalog::OPEN_RECEIPTS, vec![], sum(&|r| r.router.open_receipts) as f64);
 
     for kind in MessageKind::ALL {
@@ -194,6 +196,7 @@ fn is_heard(kind: MessageKind) -> bool {
         MessageKind::Announce
         | MessageKind::Signal(_)
         | MessageKind::Ping
+        | MessageKind::Discover
         | MessageKind::Goodbye
         | MessageKind::Ignored
         | MessageKind::UnknownType
@@ -201,6 +204,7 @@ fn is_heard(kind: MessageKind) -> bool {
         MessageKind::Connected
         | MessageKind::PeerDiscovered
         | MessageKind::PeerDisconnected
+        | MessageKind::Discovered
         | MessageKind::Pong
         | MessageKind::Error
         | MessageKind::Receipt

@@ -63,9 +63,9 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
     );
     let for_hubs = matches!(
         kind,
-        "connected" | "error" | "go-away" | "peer-disconnected" | "peer-discovered" | "pong" | "receipt"
+        "connected" | "discovered" | "error" | "go-away" | "peer-disconnected" | "peer-discovered" | "pong" | "receipt"
     );
-    let known = ignored || signal || matches!(kind, "announce" | "goodbye" | "ping");
+    let known = ignored || signal || matches!(kind, "announce" | "discover" | "goodbye" | "ping");
     let faults = [
         (for_hubs, ErrorCode::NotAllowed),
         (!known && !for_hubs, ErrorCode::UnknownType),
@@ -91,6 +91,11 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
         ClientMessage::Announce(announce) => {
             assert_eq!((kind, announce.network.as_ref()), ("announce", network), "of {text}");
             announce.data.map_or_else(|| assert_eq!(field("data"), None), same_data);
+        }
+        ClientMessage::Discover(discover) => {
+            assert_eq!((kind, discover.network.as_ref()), ("discover", network), "of {text}");
+            let limit = field("data").and_then(|data| data.get("limit")?.as_u64());
+            assert!(discover.limit.is_none() || discover.limit == limit, "of {text}");
         }
         ClientMessage::Goodbye(goodbye) => {
             assert_eq!((kind, goodbye.network.as_deref()), ("goodbye", name), "of {text}");

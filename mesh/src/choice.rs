@@ -1,7 +1,7 @@
 //! Whether a link that has just said who it is to stays. Both ends decide by the same rules, so that they decide alike.
 
 use proto::envelope::{Hello, VERSION};
-use proto::{HubId, HubIncarnation, LinkId};
+use proto::{Discovery, HubId, HubIncarnation, LinkId};
 
 use crate::stats::LinkEnd;
 
@@ -11,6 +11,7 @@ pub(crate) struct Own<'a> {
     pub(crate) hub: HubId,
     pub(crate) incarnation: HubIncarnation,
     pub(crate) namespace: &'a str,
+    pub(crate) discovery: Discovery,
 }
 
 /// A link to the same hub that is ready.
@@ -40,6 +41,8 @@ pub(crate) fn greet(own: Own<'_>, hello: &Hello, expected: Option<HubId>) -> Res
         Err(LinkEnd::WrongVersion)
     } else if hello.namespace != own.namespace {
         Err(LinkEnd::WrongNamespace)
+    } else if hello.discovery != own.discovery {
+        Err(LinkEnd::WrongDiscovery)
     } else if hello.hub == own.hub && hello.incarnation == own.incarnation {
         Err(LinkEnd::SelfLink)
     } else if hello.hub == own.hub {
@@ -82,13 +85,13 @@ mod tests {
     const LIFE: HubIncarnation = HubIncarnation(5);
 
     fn hello(hub: HubId) -> Hello {
-        Hello { version: VERSION, hub, incarnation: LIFE, namespace: "mesh".into() }
+        Hello { version: VERSION, hub, incarnation: LIFE, namespace: "mesh".into(), discovery: Discovery::All }
     }
 
     fn greeted(change: impl FnOnce(&mut Hello)) -> Result<(), LinkEnd> {
         let mut hello = hello(LARGE);
         change(&mut hello);
-        let own = Own { hub: SMALL, incarnation: LIFE, namespace: "mesh" };
+        let own = Own { hub: SMALL, incarnation: LIFE, namespace: "mesh", discovery: Discovery::All };
         greet(own, &hello, Some(LARGE))
     }
 
@@ -101,6 +104,7 @@ mod tests {
     fn who_cannot_be_linked_to_is_told_why() {
         assert_eq!(greeted(|hello| hello.version = 2), Err(LinkEnd::WrongVersion));
         assert_eq!(greeted(|hello| hello.namespace = "other".into()), Err(LinkEnd::WrongNamespace));
+        assert_eq!(greeted(|hello| hello.discovery = Discovery::Closest(8)), Err(LinkEnd::WrongDiscovery));
         assert_eq!(greeted(|hello| hello.hub = SMALL), Err(LinkEnd::SelfLink));
         assert_eq!(greeted(|hello| hello.hub = HubId(PeerId::from_bytes([3; 20]))), Err(LinkEnd::WrongHub));
         let same_id = |hello: &mut Hello| (hello.hub, hello.incarnation) = (SMALL, HubIncarnation(6));

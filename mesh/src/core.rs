@@ -23,7 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proto::limits::{LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, MAX_LINKS, READ_BUFFER_BYTES};
 use proto::ws::Decoder;
-use proto::{HubId, HubIncarnation, Letter, LinkId, MeshEvent, Now, Outbox, Relay, RelayInput, RelayOutput};
+use proto::{Discovery, HubId, HubIncarnation, Letter, LinkId, MeshEvent, Now, Outbox, Relay, RelayInput, RelayOutput};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -38,6 +38,7 @@ use outbound::Pressure;
 pub(crate) struct Core {
     own: HubId,
     namespace: String,
+    discovery: Discovery,
     relay: Relay,
     clock: Arc<dyn Fn() -> Now + Send + Sync>,
     /// Longest message of a link, and of one of the seed's kind.
@@ -84,6 +85,7 @@ impl Core {
         Self {
             own: config.relay.hub,
             namespace: config.relay.namespace.clone(),
+            discovery: config.relay.discovery,
             relay: Relay::new(config.relay.clone(), now),
             clock: Arc::clone(&config.clock),
             max_message: LINK_MESSAGE_BYTES,

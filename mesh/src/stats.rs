@@ -162,6 +162,8 @@ pub enum LinkEnd {
     SameId,
     /// Nothing of what waited was taken for too long.
     Stalled,
+    /// The other hub tells its peers of all others, or of so many, and this one does not.
+    WrongDiscovery,
     /// The other hub is of another mesh.
     WrongNamespace,
     /// The other hub is not who it said it was.
@@ -172,7 +174,7 @@ pub enum LinkEnd {
 
 impl LinkEnd {
     /// Every end, in the order of its discriminant.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Closed,
         Self::Dead,
         Self::Double,
@@ -185,6 +187,7 @@ impl LinkEnd {
         Self::SelfLink,
         Self::SameId,
         Self::Stalled,
+        Self::WrongDiscovery,
         Self::WrongNamespace,
         Self::WrongHub,
         Self::WrongVersion,
@@ -205,6 +208,7 @@ impl LinkEnd {
             Self::SelfLink => "self-link",
             Self::SameId => "same-id",
             Self::Stalled => "stalled",
+            Self::WrongDiscovery => "wrong-discovery",
             Self::WrongNamespace => "wrong-namespace",
             Self::WrongHub => "wrong-hub",
             Self::WrongVersion => "wrong-version",
@@ -217,9 +221,12 @@ impl LinkEnd {
             Self::Closed | Self::Double | Self::SelfLink => Some(1000),
             Self::Ending => Some(1001),
             Self::Malformed => Some(1002),
-            Self::SameId | Self::Silent | Self::WrongHub | Self::WrongNamespace | Self::WrongVersion => {
-                Some(REFUSED_CODE)
-            }
+            Self::SameId
+            | Self::Silent
+            | Self::WrongDiscovery
+            | Self::WrongHub
+            | Self::WrongNamespace
+            | Self::WrongVersion => Some(REFUSED_CODE),
             Self::Dead | Self::Lost | Self::Overflow | Self::Refused | Self::Stalled => None,
         }
     }
@@ -235,6 +242,7 @@ impl LinkEnd {
             Self::SelfLink => "this is you",
             Self::SameId => "two hubs have the same HUB_ID",
             Self::WrongHub => "peerId and hello name different hubs",
+            Self::WrongDiscovery => "DISCOVERY differs: a mesh has one",
             Self::WrongNamespace => "another mesh: HUB_MESH_NAMESPACE differs",
             Self::WrongVersion => "unknown version: this hub speaks version 1",
         }
@@ -242,7 +250,15 @@ impl LinkEnd {
 
     /// Whether somebody has to change a setting before the two can link.
     pub(crate) const fn wants_attention(self) -> bool {
-        matches!(self, Self::Refused | Self::SameId | Self::WrongHub | Self::WrongNamespace | Self::WrongVersion)
+        matches!(
+            self,
+            Self::Refused
+                | Self::SameId
+                | Self::WrongDiscovery
+                | Self::WrongHub
+                | Self::WrongNamespace
+                | Self::WrongVersion
+        )
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) use legacy::{LegacyMessage, parse_legacy};
 pub enum ClientMessage<'a> {
     /// I am in this network, and this is what I say of myself.
     Announce(Announce<'a>),
+    /// Tell me of more members than you have.
+    Discover(Discover<'a>),
     /// I leave a network, or all of mine.
     Goodbye(Goodbye<'a>),
     /// A kind that is dropped on purpose (protocol: part D).
@@ -39,6 +41,15 @@ pub struct Announce<'a> {
     pub network: Cow<'a, str>,
     /// The announced JSON, as it came.
     pub data: Option<&'a str>,
+}
+
+/// `discover`
+#[derive(Debug, PartialEq, Eq)]
+pub struct Discover<'a> {
+    /// The network, resolved.
+    pub network: Cow<'a, str>,
+    /// Of how many, if that was said.
+    pub limit: Option<u64>,
 }
 
 /// `goodbye`
@@ -217,6 +228,10 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
         Class::HubsOnly => refuse(ErrorCode::NotAllowed, ErrorCode::NotAllowed.explain(), id),
         Class::Unknown => refuse(ErrorCode::UnknownType, ErrorCode::UnknownType.explain(), id),
         Class::Known(MessageKind::Announce) => Ok(ClientMessage::Announce(Announce { network: resolved, data })),
+        Class::Known(MessageKind::Discover) => {
+            let wish = data.and_then(|data| serde_json::from_str::<Page>(data).ok());
+            Ok(ClientMessage::Discover(Discover { network: resolved, limit: wish.and_then(|wish| wish.limit) }))
+        }
         Class::Known(MessageKind::Goodbye) => {
             let network = named.filter(|name| !name.trim().is_empty());
             Ok(ClientMessage::Goodbye(Goodbye { network, data: data.unwrap_or("null") }))
@@ -252,11 +267,13 @@ fn classify(kind: &str) -> Class {
         "renegotiation-answer" => MessageKind::Signal(RenegotiationAnswer),
         "ice-restart-offer" => MessageKind::Signal(IceRestartOffer),
         "ice-restart-answer" => MessageKind::Signal(IceRestartAnswer),
+        "discover" => MessageKind::Discover,
         "ping" => MessageKind::Ping,
         "goodbye" => MessageKind::Goodbye,
         // Relaying connection-rejected breaks two connections of three (protocol: part D).
         "cleanup" | "cleanup-all" | "connection-rejected" | "recovery-offer" => MessageKind::Ignored,
-        "connected" | "error" | "go-away" | "peer-disconnected" | "peer-discovered" | "pong" | "receipt" => {
+        "connected" | "discovered" | "error" | "go-away" | "peer-disconnected" | "peer-discovered" | "pong"
+        | "receipt" => {
             return Class::HubsOnly;
         }
         _ => return Class::Unknown,
@@ -308,6 +325,30 @@ pub(crate) fn describe(peer: &PeerId, data: Option<&str>) -> Result<Vec<u8>, Err
     out.pop();
     out.push(b'}');
     Ok(out)
+}
+
+/// What `data` of a `discover` may have.
+#[derive(Deserialize)]
+struct Page {
+    limit: Option<u64>,
+}
+
+/// How many of the closest members announced data asks for: `{"discover":{"closest":K}}`. What is not of that form is the
+/// application's own, and asks for nothing.
+pub(crate) fn closest_wanted(data: &str) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Announced {
+        discover: Wish,
+    }
+    #[derive(Deserialize)]
+    struct Wish {
+        closest: u64,
+    }
+    // Nearly nobody asks, and who does not is not parsed once more.
+    data.contains("discover").then(|| serde_json::from_str::<Announced>(data).ok()).flatten().and_then(|announced| {
+        let closest = announced.discover.closest;
+        (closest > 0).then_some(closest)
+    })
 }
 
 /// Whether JSON that is pushed at a whole network is small and flat enough for that.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::id::{HubId, HubIncarnation, NetworkName, PeerId, PeerIncarnation};
 use crate::reason::{LeaveReason, Outcome};
-use crate::router::Announcement;
+use crate::router::{Announcement, Discovery, Meeting};
 use crate::wire::{SignalKind, Template};
 
 /// Version of the form of envelopes, named in the subprotocol and in [`Hello`].
@@ -51,11 +51,12 @@ pub enum EnvelopeKind {
     Outcomes,
     Takeover,
     TakeoverAnswer,
+    Meeting,
 }
 
 impl EnvelopeKind {
     /// Every kind, in the order of its discriminant.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Hello,
         Self::Heartbeat,
         Self::Change,
@@ -66,6 +67,7 @@ impl EnvelopeKind {
         Self::Outcomes,
         Self::Takeover,
         Self::TakeoverAnswer,
+        Self::Meeting,
     ];
 
     /// The name in metrics.
@@ -81,6 +83,7 @@ impl EnvelopeKind {
             Self::Outcomes => "outcomes",
             Self::Takeover => "takeover",
             Self::TakeoverAnswer => "takeover-answer",
+            Self::Meeting => "meeting",
         }
     }
 }
@@ -96,6 +99,8 @@ pub struct Hello {
     pub incarnation: HubIncarnation,
     /// HUB_MESH_NAMESPACE: hubs of different meshes do not link.
     pub namespace: String,
+    /// DISCOVERY: nor do hubs of which one tells its peers of all others, and the other does not.
+    pub discovery: Discovery,
 }
 
 /// A hub lives. Goes to every hub, never suppressed.
@@ -235,6 +240,8 @@ pub enum Routed {
         /// Its session answers.
         in_use: bool,
     },
+    /// Peers of the two hubs know each other.
+    Meeting(Arc<Meeting>),
 }
 
 /// A signal on its way to the hub of its target.
@@ -285,6 +292,7 @@ impl Envelope {
                 Routed::Outcomes(_) => EnvelopeKind::Outcomes,
                 Routed::Takeover { .. } => EnvelopeKind::Takeover,
                 Routed::TakeoverAnswer { .. } => EnvelopeKind::TakeoverAnswer,
+                Routed::Meeting(_) => EnvelopeKind::Meeting,
             },
         }
     }

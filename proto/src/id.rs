@@ -41,6 +41,53 @@ impl PeerId {
         &self.0
     }
 
+    /// How far another id is by the metric of Kademlia: the exclusive or of the two, read as a number of 160 bits, here its
+    /// upper 128 and lower 32 (Maymounkov and Mazières 2002, section 2.1).
+    pub fn distance(&self, other: &Self) -> (u128, u32) {
+        let ((high, low), (other_high, other_low)) = (self.words(), other.words());
+        (high ^ other_high, low ^ other_low)
+    }
+
+    /// How many leading bits two ids have in common: 160 if they are the same.
+    pub fn shared_bits(&self, other: &Self) -> u32 {
+        match self.distance(other) {
+            (0, low) => u128::BITS + low.leading_zeros(),
+            (high, _) => high.leading_zeros(),
+        }
+    }
+
+    /// The number of bits in an id.
+    pub const BITS: u32 = 160;
+
+    fn words(&self) -> (u128, u32) {
+        let (mut high, mut low) = ([0; 16], [0; 4]);
+        high.copy_from_slice(&self.0[..16]);
+        low.copy_from_slice(&self.0[16..]);
+        (u128::from_be_bytes(high), u32::from_be_bytes(low))
+    }
+
+    /// This id with one bit turned over, counted from the first.
+    pub(crate) fn flipped(mut self, bit: u32) -> Self {
+        self.0[(bit / 8) as usize] ^= 0x80 >> (bit % 8);
+        self
+    }
+
+    /// The greatest id that has these first bits.
+    pub(crate) fn last_with_prefix(mut self, bits: u32) -> Self {
+        for (i, byte) in self.0.iter_mut().enumerate() {
+            *byte |= 0xff_u8.checked_shr(bits.saturating_sub(8 * i as u32)).unwrap_or(0);
+        }
+        self
+    }
+
+    /// The least id that has these first bits.
+    pub(crate) fn first_with_prefix(mut self, bits: u32) -> Self {
+        for (i, byte) in self.0.iter_mut().enumerate() {
+            *byte &= !0xff_u8.checked_shr(bits.saturating_sub(8 * i as u32)).unwrap_or(0);
+        }
+        self
+    }
+
     /// The written form: 40 lower-case hexadecimal digits.
     pub fn to_hex(self) -> [u8; Self::HEX_LEN] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -176,6 +223,11 @@ pub struct HubIncarnation(pub u64);
 /// more than what is known of the id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct PeerIncarnation(pub u64);
+
+impl PeerIncarnation {
+    /// Of every peer behind a legacy link: the least that a peer can have.
+    pub const LEGACY: Self = Self(1);
+}
 
 /// A hub's word that a peer is there. Of two that differ, the greater holds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -31,7 +31,7 @@ mod time;
 mod wire;
 pub mod ws;
 
-pub use codec::{Announce, ClientMessage, Goodbye, Refusal, Signal, parse};
+pub use codec::{Announce, ClientMessage, Discover, Goodbye, Refusal, Signal, parse};
 pub use envelope::Envelope;
 pub use id::{
     Address, Claim, HubId, HubIncarnation, Keys, LinkId, NetworkName, ParseIdError, PeerId, PeerIncarnation, SessionId,
@@ -41,8 +41,8 @@ pub use outbox::Outbox;
 pub use reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Way};
 pub use router::{
-    Announcement, Asker, Event, Farewell, Frame, Input, Letter, Origin, Output, Router, RouterConfig, RouterStats,
-    Sender,
+    Announcement, Asker, Discovery, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, Output, Router,
+    RouterConfig, RouterStats, Sender, Stay, Word,
 };
 pub use time::Now;
 pub use wire::{MessageKind, SignalKind, Template};

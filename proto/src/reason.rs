@@ -109,9 +109,12 @@ pub enum LeaveReason {
     HubLost,
     /// It is at another hub, where it is discovered anew.
     Moved,
+    /// It is still there, and knows as many others as it may: its hub took back what this one had said.
+    Crowded,
 }
 
 impl LeaveReason {
+    const CROWDED: u8 = 253;
     const HUB_LOST: u8 = 254;
     const MOVED: u8 = 255;
 
@@ -121,6 +124,7 @@ impl LeaveReason {
             Self::Closed(reason) => reason.label(),
             Self::HubLost => "hub-lost",
             Self::Moved => "moved",
+            Self::Crowded => "crowded",
         }
     }
 
@@ -130,6 +134,7 @@ impl LeaveReason {
             Self::Closed(reason) => reason as u8,
             Self::HubLost => Self::HUB_LOST,
             Self::Moved => Self::MOVED,
+            Self::Crowded => Self::CROWDED,
         }
     }
 
@@ -138,6 +143,7 @@ impl LeaveReason {
         match index {
             Self::HUB_LOST => Self::HubLost,
             Self::MOVED => Self::Moved,
+            Self::CROWDED => Self::Crowded,
             index => Self::Closed(*CloseReason::ALL.get(usize::from(index)).unwrap_or(&CloseReason::ConnectionLost)),
         }
     }

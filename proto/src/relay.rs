@@ -5,6 +5,7 @@ mod early;
 mod holding;
 mod hubs;
 mod legacy;
+mod meeting;
 mod presence;
 mod reach;
 mod remote;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use crate::envelope::{Envelope, EnvelopeKind};
 use crate::id::{HubId, HubIncarnation, Keys, LinkId, PeerId, ShardId, Via};
 use crate::limits::HEARTBEAT;
-use crate::router::{Letter, RouterStats};
+use crate::router::{Discovery, Letter, RouterStats};
 use crate::time::Now;
 
 use directory::Directory;
@@ -45,6 +46,8 @@ pub struct RelayConfig {
     pub keys: Keys,
     /// HUB_MESH_NAMESPACE.
     pub namespace: String,
+    /// DISCOVERY: the mesh has one.
+    pub discovery: Discovery,
     /// Where other hubs may dial this one (MESH_ADVERTISE).
     pub advertise: Option<Arc<str>>,
     /// Where clients find this hub (PUBLIC_URL).
@@ -410,6 +413,7 @@ impl Relay {
             Letter::AskTakeover { peer, shard, ticket } => self.ask_takeover(peer, shard, ticket, now),
             Letter::ChallengeAnswered { peer, asker, in_use } => self.challenge_answered(peer, asker, in_use, now),
             Letter::Outcome { origin, outcome, .. } => self.outcome(&origin, outcome, now),
+            Letter::MeetingAt { hub, meeting } => self.meeting_posted(hub, meeting, now),
             Letter::Signal { origin, from, target, frame } => self.signal_posted(origin, from, target, frame, now),
             Letter::Closed { .. } | Letter::Joined(_) | Letter::Left(_) | Letter::Opened { .. } => {
                 self.own_peer_changed(&letter, now);
@@ -417,6 +421,7 @@ impl Relay {
             // These are the shards' to read.
             Letter::Challenge { .. }
             | Letter::Elsewhere { .. }
+            | Letter::Meeting(_)
             | Letter::Nowhere { .. }
             | Letter::TakeoverAnswered { .. } => {}
         }

@@ -1,5 +1,7 @@
 //! One shard's rules: sessions, rosters, signals, receipts, takeovers.
 
+mod closest;
+mod discovery;
 mod letter;
 mod presence;
 mod roster;
@@ -18,9 +20,13 @@ use crate::reason::{CloseReason, ErrorCode};
 use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind, Welcome};
 
-pub use letter::{Announcement, Asker, Event, Farewell, Frame, Input, Letter, Origin, Output, Sender};
+pub use discovery::Discovery;
+pub use letter::{
+    Announcement, Asker, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, Output, Sender, Stay, Word,
+};
 pub use stats::RouterStats;
 
+use discovery::Meetings;
 use roster::Rosters;
 use session::{Overrun, Session, Sessions, State};
 use signal::Tickets;
@@ -47,6 +53,8 @@ pub struct RouterConfig {
     pub max_peers_per_network: usize,
     /// Messages per second and session.
     pub message_rate: u32,
+    /// Of whom newcomers are told that do not say.
+    pub discovery: Discovery,
     /// Whether the hub has a mesh to tell.
     pub meshed: bool,
     /// Whether to put out [`Event`]s.
@@ -66,6 +74,9 @@ pub struct Router {
     /// the later has the greater.
     incarnation: PeerIncarnation,
     rosters: Rosters,
+    meetings: Meetings,
+    /// The last that was given to a stay.
+    last_stay: u64,
     takeovers: Takeovers,
     tickets: Tickets,
     /// Changes of presence that the mesh was told.
@@ -88,6 +99,8 @@ impl Router {
             elsewhere: HashMap::with_hasher(config.keys),
             incarnation: PeerIncarnation::default(),
             rosters: Rosters::new(config.keys),
+            meetings: Meetings::new(),
+            last_stay: 0,
             takeovers: Takeovers::new(config.keys),
             tickets: Tickets::new(config.keys),
             told_mesh: 0,
@@ -130,6 +143,7 @@ impl Router {
         self.begin();
         self.expire_takeovers(now);
         self.expire_receipts(now);
+        self.meet_again(now);
     }
 
     /// The next thing to do, or `None` when all has been said.
@@ -139,7 +153,8 @@ impl Router {
 
     /// When [`Self::handle_timeout`] wants to be called; it may be called earlier.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        [self.takeovers.next_deadline(), self.tickets.next_deadline()].into_iter().flatten().min()
+        let meetings = self.meetings.next_deadline(self.config.meshed);
+        [self.takeovers.next_deadline(), self.tickets.next_deadline(), meetings].into_iter().flatten().min()
     }
 
     /// Where [`Frame::Arena`] points into.
@@ -153,6 +168,7 @@ impl Router {
         self.stats.networks = self.rosters.len() as u64;
         self.stats.members = self.rosters.members() as u64;
         self.stats.open_receipts = self.tickets.len() as u64;
+        self.stats.acquaintances = self.meetings.known();
         &self.stats
     }
 
@@ -174,7 +190,8 @@ impl Router {
             Letter::Challenge { peer, asker } => self.challenged(peer, asker, now),
             Letter::Elsewhere { peer, claim } => self.came_to_other_hub(peer, claim, now),
             Letter::Joined(announcement) => self.joined_elsewhere(&announcement, now),
-            Letter::Left(farewell) => self.left_elsewhere(&farewell),
+            Letter::Left(farewell) => self.left_elsewhere(&farewell, now),
+            Letter::Meeting(meeting) => self.heard_meeting(&meeting, now),
             Letter::Nowhere { peer, claim } => self.left_other_hub(peer, claim, now),
             Letter::Outcome { origin, target, outcome } => self.settle(origin, target, outcome, now),
             Letter::Signal { origin, from, target, frame } => {
@@ -185,6 +202,7 @@ impl Router {
             Letter::AskTakeover { .. }
             | Letter::ChallengeAnswered { .. }
             | Letter::Closed { .. }
+            | Letter::MeetingAt { .. }
             | Letter::Opened { .. } => {}
         }
     }
@@ -204,6 +222,10 @@ impl Router {
             Ok(ClientMessage::Announce(announce)) => {
                 self.count_in(MessageKind::Announce);
                 self.announced(id, &announce, now);
+            }
+            Ok(ClientMessage::Discover(discover)) => {
+                self.count_in(MessageKind::Discover);
+                self.asked_for_more(id, &discover, now);
             }
             Ok(ClientMessage::Goodbye(goodbye)) => {
                 self.count_in(MessageKind::Goodbye);
@@ -273,7 +295,7 @@ impl Router {
         }
         self.by_peer.remove(&peer);
         for membership in std::mem::take(&mut session.memberships) {
-            self.disconnected(peer, session.claim, membership, reason, now);
+            self.disconnected(id, (peer, session.claim), membership, reason, now);
         }
         self.tell_mesh(|| Letter::Closed { peer, claim: session.claim, reason });
         self.promote_pending(&peer, now);
@@ -380,6 +402,10 @@ fn over_rate<'a>(parsed: Result<ClientMessage<'a>, Box<Refusal<'a>>>) -> Refusal
         Ok(ClientMessage::Announce(announce)) => {
             refusal.kind = MessageKind::Announce;
             refusal.network = Some(announce.network);
+        }
+        Ok(ClientMessage::Discover(discover)) => {
+            refusal.kind = MessageKind::Discover;
+            refusal.network = Some(discover.network);
         }
         Ok(ClientMessage::Goodbye(goodbye)) => {
             refusal.kind = MessageKind::Goodbye;

@@ -56,6 +56,8 @@ pub enum MessageKind {
     Signal(SignalKind),
     /// The application's ping.
     Ping,
+    /// A peer wants to know more of the others.
+    Discover,
     /// A peer leaves a network on purpose.
     Goodbye,
     /// A kind that is dropped on purpose (protocol: part D).
@@ -70,6 +72,8 @@ pub enum MessageKind {
     PeerDiscovered,
     /// To a peer: somebody's session ended.
     PeerDisconnected,
+    /// To a peer: of how many it was told because it asked.
+    Discovered,
     /// To a peer: the answer to its ping.
     Pong,
     /// To a peer: what went wrong with its message.
@@ -82,7 +86,7 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// How many kinds there are: the length of an array indexed by [`Self::index`].
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 22;
 
     /// Every kind, in the order of [`Self::index`].
     pub const ALL: [Self; Self::COUNT] = [
@@ -106,6 +110,8 @@ impl MessageKind {
         Self::Error,
         Self::Receipt,
         Self::GoAway,
+        Self::Discover,
+        Self::Discovered,
     ];
 
     /// A dense number for this kind.
@@ -125,6 +131,8 @@ impl MessageKind {
             Self::Error => 17,
             Self::Receipt => 18,
             Self::GoAway => 19,
+            Self::Discover => 20,
+            Self::Discovered => 21,
         }
     }
 
@@ -134,6 +142,8 @@ impl MessageKind {
             Self::Announce => "announce",
             Self::Signal(kind) => kind.label(),
             Self::Ping => "ping",
+            Self::Discover => "discover",
+            Self::Discovered => "discovered",
             Self::Goodbye => "goodbye",
             Self::Ignored => "ignored",
             Self::UnknownType => "unknown-type",
@@ -302,6 +312,25 @@ pub(crate) fn pong(out: &mut Vec<u8>, peer: &PeerId, wall_ms: u64) -> Range<usiz
         out.extend_from_slice(&timestamp(wall_ms));
         out.push(b'}');
         put_tail(out, SYSTEM, Some(peer), crate::NetworkName::GLOBAL, wall_ms);
+    })
+}
+
+/// The answer to `discover`: of how many it told, and whether there are more.
+pub(crate) fn discovered(
+    out: &mut Vec<u8>,
+    to: &PeerId,
+    told: usize,
+    more: bool,
+    network: &str,
+    wall_ms: u64,
+) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"discovered\",\"data\":{\"count\":");
+        put_u64(out, told as u64);
+        put(out, ",\"more\":");
+        put(out, if more { "true" } else { "false" });
+        out.push(b'}');
+        put_tail(out, SYSTEM, Some(to), network, wall_ms);
     })
 }
 

@@ -19,6 +19,7 @@ fn main() -> std::io::Result<()> {
     let max_message_bytes = 64 * 1024 * 1024;
     let config = HubConfig {
         router: RouterConfig {
+            discovery: proto::Discovery::All,
             shard: ShardId(0),
             shards: 1,
             keys: Keys(1, 2),

@@ -12,6 +12,12 @@ pub(crate) const SETTINGS_IN_CHINESE: &[(&str, &str, &str)] = &[
     ("MAX_NETWORKS_PER_PEER", "一个对等端可同时加入的网络数量", ""),
     ("MAX_PEERS_PER_NETWORK", "一个网络可容纳的对等端数量", ""),
     ("MESSAGE_RATE", "一个对等端长期平均每秒可发送的消息数", ""),
+    (
+        "DISCOVERY",
+        "对等端在其网络中会得知哪些成员：all 为全部；closest:K 为 id 与它最近的 K 个，外加四个随机成员，使加入的开销不随网络增大；\
+         同一 mesh 只能有一种",
+        "",
+    ),
     ("PEER_TIMEOUT_MS", "静默多少毫秒后视为离线；对 ping 的应答也算活动", ""),
     ("SEND_QUEUE_FRAMES", "可为一个对等端排队的消息数；读取过慢的对等端会被断开", ""),
     ("SEND_QUEUE_BYTES", "可为一个对等端排队的字节数", ""),

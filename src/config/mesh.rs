@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::Uri;
 use mesh::BridgeConfig;
 use proto::limits::MAX_HUB_URL_BYTES;
-use proto::{HubId, PeerId};
+use proto::{Discovery, HubId, PeerId};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use shard::Cidr;
@@ -155,6 +155,11 @@ impl Config {
             let problem = "no link is made without MESH_TOKEN, the same at every hub of the mesh; in a network where \
                            everyone may pose as a hub, MESH_INSECURE=true does without";
             refusals.push(Refusal::new(&settings::MESH_DNS, problem));
+        }
+        let legacy = &self.mesh.legacy;
+        if self.discovery != Discovery::All && !(legacy.urls.is_empty() && legacy.addresses.is_empty()) {
+            let problem = "a hub of the seed's kind tells all its peers of all others: MESH_LEGACY takes DISCOVERY=all";
+            refusals.push(Refusal::new(&settings::DISCOVERY, problem));
         }
         refusals
     }

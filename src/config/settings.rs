@@ -172,6 +172,16 @@ pub(crate) static PEER_TIMEOUT_MS: Setting = Setting {
     help: "Silence after which a peer is gone; its answers to pings count as life",
 };
 
+pub(crate) static DISCOVERY: Setting = Setting {
+    name: "DISCOVERY",
+    value: "HOW",
+    default: Preset::Text("all"),
+    kind: Kind::Text,
+    heading: LIMITS,
+    help: "Of whom a peer is told in its networks: all, or closest:K, the K members whose ids are closest to its own and four others, \
+           so that what joins cost does not grow with the network; a mesh has one",
+};
+
 /// At the least, one chunk of a roster fits twice: a chunk is queued at once.
 pub(crate) static SEND_QUEUE_FRAMES: Setting = Setting {
     name: "SEND_QUEUE_FRAMES",
@@ -378,7 +388,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// Every setting, in the order in which a reader wants them.
-pub(crate) static ALL: [&Setting; 33] = [
+pub(crate) static ALL: [&Setting; 34] = [
     &HOST,
     &PORT,
     &SHARDS,
@@ -389,6 +399,7 @@ pub(crate) static ALL: [&Setting; 33] = [
     &MAX_NETWORKS_PER_PEER,
     &MAX_PEERS_PER_NETWORK,
     &MESSAGE_RATE,
+    &DISCOVERY,
     &PEER_TIMEOUT_MS,
     &SEND_QUEUE_FRAMES,
     &SEND_QUEUE_BYTES,

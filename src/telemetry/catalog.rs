@@ -51,6 +51,10 @@ catalog! {
         "Networks with at least one member."
     MEMBERS "peerpigeon_members" Gauge []
         "Members of all networks together: a peer in two networks counts twice."
+    ACQUAINTANCES "peerpigeon_acquaintances" Gauge []
+        "Peers that peers of this hub know where they do not know everybody (DISCOVERY), summed over those who know."
+    MEETINGS_DECLINED "peerpigeon_meetings_declined_total" Counter []
+        "Picks that were declined because a peer knows as many others as it may: ids that were chosen to crowd around one."
     MESSAGES "peerpigeon_messages_total" Counter ["direction", "type"]
         "Messages read from peers (in) and queued for peers (out)."
     BYTES "peerpigeon_bytes_total" Counter ["direction"]

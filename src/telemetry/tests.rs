@@ -8,6 +8,7 @@ use super::*;
 
 fn reading() -> Reading {
     let mut router = Router::new(RouterConfig {
+        discovery: proto::Discovery::All,
         shard: ShardId(0),
         shards: 1,
         keys: Keys(1, 2),

@@ -6,14 +6,39 @@ use serde_json::Value;
 /// A message to a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Heard {
-    Connected { peer: PeerId },
-    Discovered { subject: PeerId, network: String, version: u64 },
-    Left { subject: PeerId, network: String, goodbye: bool, reason: String },
-    Signal { number: usize, text: String },
-    Error { code: String, about: Option<(String, PeerId)> },
-    Receipt { id: String, outcome: String },
+    Connected {
+        peer: PeerId,
+    },
+    Discovered {
+        subject: PeerId,
+        network: String,
+        version: u64,
+    },
+    Left {
+        subject: PeerId,
+        network: String,
+        goodbye: bool,
+        reason: String,
+    },
+    Signal {
+        number: usize,
+        text: String,
+    },
+    Error {
+        code: String,
+        about: Option<(String, PeerId)>,
+    },
+    Receipt {
+        id: String,
+        outcome: String,
+    },
     Pong,
     GoAway,
+    /// The answer to `discover`.
+    Page {
+        count: u64,
+        more: bool,
+    },
 }
 
 /// Reads a message to `to`. The error says what is wrong with it.
@@ -60,6 +85,10 @@ pub(crate) fn read(text: &str, to: &PeerId) -> Result<Heard, String> {
         "receipt" => Heard::Receipt { id: word("id"), outcome: word("outcome") },
         "pong" => Heard::Pong,
         "go-away" => Heard::GoAway,
+        "discovered" => {
+            let (count, more) = (data["count"].as_u64().ok_or("no count")?, data["more"].as_bool().ok_or("no more")?);
+            Heard::Page { count, more }
+        }
         _ => return Err(format!("type {kind:?}")),
     })
 }

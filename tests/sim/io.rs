@@ -234,6 +234,8 @@ impl World {
             | Letter::ChallengeAnswered { .. }
             | Letter::Closed { .. }
             | Letter::Elsewhere { .. }
+            | Letter::Meeting(_)
+            | Letter::MeetingAt { .. }
             | Letter::Nowhere { .. }
             | Letter::Opened { .. }
             | Letter::TakeoverAnswered { .. } => unreachable!("this hub has no mesh: {letter:?}"),

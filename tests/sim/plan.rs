@@ -98,6 +98,7 @@ impl Plan {
         let networks = NETWORKS[first..first + if crowd { 1 } else { rng.between(1, 4) }].to_vec();
         let floods = rng.one_in(6);
         let config = RouterConfig {
+            discovery: proto::Discovery::All,
             shard: ShardId(0),
             shards: *rng.pick(&[1, 2, 2, 3, 4, 6]),
             keys: Keys(rng.next(), rng.next()),

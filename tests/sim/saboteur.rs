@@ -71,6 +71,8 @@ impl Saboteur {
             | Letter::ChallengeAnswered { .. }
             | Letter::Closed { .. }
             | Letter::Elsewhere { .. }
+            | Letter::Meeting(_)
+            | Letter::MeetingAt { .. }
             | Letter::Nowhere { .. }
             | Letter::Opened { .. }
             | Letter::Outcome { .. }

@@ -103,6 +103,7 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 impl Stage {
     fn new(shards: u16, keys: Keys) -> Self {
         let config = RouterConfig {
+            discovery: proto::Discovery::All,
             shard: ShardId(0),
             shards,
             keys,

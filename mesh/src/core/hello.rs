@@ -32,7 +32,7 @@ impl Core {
 
     fn own_hello(&self) -> Hello {
         let (version, hub, incarnation) = (VERSION, self.own, self.relay.incarnation());
-        Hello { version, hub, incarnation, namespace: self.namespace.clone() }
+        Hello { version, hub, incarnation, namespace: self.namespace.clone(), discovery: self.discovery }
     }
 
     fn say_hello(&mut self, id: LinkId, now: Now) {
@@ -49,7 +49,8 @@ impl Core {
         link.incarnation = hello.incarnation;
         let said = link.hub.replace(hello.hub);
         let dialed = link.dialed();
-        let own = Own { hub: self.own, incarnation: self.relay.incarnation(), namespace: &self.namespace };
+        let (namespace, discovery) = (self.namespace.as_str(), self.discovery);
+        let own = Own { hub: self.own, incarnation: self.relay.incarnation(), namespace, discovery };
         let verdict = choice::greet(own, &hello, said.filter(|_| !dialed));
         if let Some((target, _)) = link.target.as_ref().filter(|_| verdict.is_ok()) {
             self.targets.met(target, hello.hub);

@@ -25,6 +25,7 @@ fn core() -> (Core, Arc<std::sync::atomic::AtomicU64>) {
     let clock = Arc::clone(&ms);
     let config = MeshConfig {
         relay: RelayConfig {
+            discovery: proto::Discovery::All,
             hub: id(1),
             incarnation: HubIncarnation(1),
             shards: 1,
@@ -102,6 +103,7 @@ fn ready(core: &mut Core, hub: u8) -> LinkId {
     let link = adopt(core, hub, false);
     let mut hello = Vec::new();
     Envelope::Hello(Box::new(proto::envelope::Hello {
+        discovery: proto::Discovery::All,
         version: proto::envelope::VERSION,
         hub: id(hub),
         incarnation: HubIncarnation(1),
@@ -293,6 +295,7 @@ fn nonsense_on_a_link_that_is_ending_is_read_once() {
         let (mut core, _) = core();
         let link = adopt(&mut core, 2, false);
         let hello = proto::envelope::Hello {
+            discovery: proto::Discovery::All,
             version: proto::envelope::VERSION,
             hub: id(2),
             incarnation: HubIncarnation(1),

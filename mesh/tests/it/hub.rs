@@ -43,6 +43,7 @@ pub(crate) fn config(n: u8, bootstrap: &[String]) -> MeshConfig {
     let start = Instant::now();
     MeshConfig {
         relay: RelayConfig {
+            discovery: proto::Discovery::All,
             hub: id(n),
             incarnation: HubIncarnation(u64::from(n)),
             shards: 1,

@@ -35,7 +35,7 @@ fn announcement(peer: PeerId, claim: Claim, data_bytes: usize) -> Announcement {
     let Ok(Some(Envelope::Change(change))) = Envelope::decode(&mut &frame[..]) else { panic!("no change") };
     let What::Joined(joined) = &change.what else { panic!("nobody joined") };
     let (network, discovered) = (joined.network.clone(), Arc::clone(&joined.discovered));
-    Announcement { peer, network, claim, remote: false, discovered }
+    Announcement { peer, network, claim, remote: false, stay: proto::Stay::default(), discovered }
 }
 
 impl Hub {

@@ -130,8 +130,13 @@ impl Wire {
     }
 
     pub(crate) fn say_hello(&mut self, n: u8, change: impl FnOnce(&mut Hello)) {
-        let mut hello =
-            Hello { version: VERSION, hub: id(n), incarnation: HubIncarnation(u64::from(n)), namespace: "mesh".into() };
+        let mut hello = Hello {
+            version: VERSION,
+            hub: id(n),
+            incarnation: HubIncarnation(u64::from(n)),
+            namespace: "mesh".into(),
+            discovery: proto::Discovery::All,
+        };
         change(&mut hello);
         let mut bytes = Vec::new();
         Envelope::Hello(Box::new(hello)).encode(&mut bytes);

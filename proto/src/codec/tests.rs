@@ -145,9 +145,11 @@ fn meaning(text: &str) -> Meaning {
     let dropped = ["cleanup", "cleanup-all", "connection-rejected", "recovery-offer"].contains(&kind.as_str());
     let too_long = id.as_ref().is_some_and(|id| id.len() > limits::MAX_MESSAGE_ID_BYTES) && !dropped
         || network.as_ref().is_some_and(|name| name.len() > limits::MAX_NETWORK_NAME_BYTES);
-    let hubs_only = ["connected", "error", "go-away", "peer-disconnected", "peer-discovered", "pong", "receipt"]
-        .contains(&kind.as_str());
-    let known = MessageKind::ALL.into_iter().find(|known| known.label() == kind && known.index() <= 9);
+    let hubs_only =
+        ["connected", "discovered", "error", "go-away", "peer-disconnected", "peer-discovered", "pong", "receipt"]
+            .contains(&kind.as_str());
+    let said = |known: &MessageKind| known.index() <= 9 || *known == MessageKind::Discover;
+    let known = MessageKind::ALL.into_iter().find(|known| known.label() == kind && said(known));
     match (known, &target) {
         _ if too_long => Meaning::NoMessage,
         _ if hubs_only => Meaning::NotAllowed,
@@ -160,6 +162,10 @@ fn meaning(text: &str) -> Meaning {
             Meaning::Message { kind, network, target: Some(*target), id, data }
         }
         (Some(MessageKind::Signal(_)), _) => Meaning::NoMessage,
+        (Some(kind @ MessageKind::Discover), _) => {
+            let network = Some(network.unwrap_or_else(|| "global".to_owned()));
+            Meaning::Message { kind, network, target: None, id: None, data: None }
+        }
         (Some(kind @ MessageKind::Announce), _) => {
             let network = Some(network.unwrap_or_else(|| "global".to_owned()));
             Meaning::Message { kind, network, target: None, id: None, data }
@@ -187,6 +193,7 @@ fn parsed(text: &str) -> Meaning {
                 ClientMessage::Announce(a) => {
                     (MessageKind::Announce, Some(a.network.into_owned()), None, None, a.data.and_then(data))
                 }
+                ClientMessage::Discover(d) => (MessageKind::Discover, Some(d.network.into_owned()), None, None, None),
                 ClientMessage::Goodbye(g) => {
                     (MessageKind::Goodbye, g.network.map(Cow::into_owned), None, None, data(g.data))
                 }

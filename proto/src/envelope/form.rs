@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use crate::id::{Claim, HubId, HubIncarnation, NetworkName, PeerId, PeerIncarnation};
 use crate::limits::{
-    MAX_ANNOUNCE_DATA_BYTES, MAX_HUB_URL_BYTES, MAX_NEIGHBOURS, MAX_NETWORK_NAME_BYTES, MAX_OUTCOMES, SNAPSHOT_PEERS,
+    MAX_ANNOUNCE_DATA_BYTES, MAX_CLOSEST, MAX_HUB_URL_BYTES, MAX_MEETING, MAX_NEIGHBOURS, MAX_NETWORK_NAME_BYTES,
+    MAX_OUTCOMES, SNAPSHOT_PEERS,
 };
 use crate::reason::{ErrorCode, LeaveReason, Outcome};
-use crate::router::Announcement;
+use crate::router::{Announcement, Discovery, Meeting, MeetingEnd, Stay, Word};
 use crate::wire::{self, SignalKind};
 use crate::ws::{self, Opcode};
 
@@ -29,6 +30,7 @@ impl Envelope {
                 put_u16(out, hello.version);
                 put_hub(out, hello.hub, hello.incarnation);
                 put_text(out, &hello.namespace);
+                out.push(hello.discovery.closest());
             }
             Self::Heartbeat(beat) => put_heartbeat(out, beat),
             Self::Change(change) => put_change(out, change),
@@ -142,6 +144,8 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
 fn put_membership(out: &mut Vec<u8>, announcement: &Announcement) {
     put_text(out, announcement.network.as_str());
     put_bytes(out, announcement.discovered.data());
+    put_u64(out, announcement.stay.number);
+    out.push(announcement.stay.closest);
 }
 
 fn put_snapshot(out: &mut Vec<u8>, part: &SnapshotPart) {
@@ -192,6 +196,25 @@ fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
             put_peer(out, peer);
             put_u64(out, *ticket);
             out.push(u8::from(*in_use));
+        }
+        Routed::Meeting(meeting) => {
+            put_text(out, meeting.network.as_str());
+            out.push(match meeting.to {
+                MeetingEnd::About => 0,
+                MeetingEnd::Others => 1,
+            });
+            out.push(match meeting.word {
+                Word::Met | Word::Joined => 0,
+                Word::Agreed => 1,
+                Word::Declined => 2,
+            });
+            put_peer(out, &meeting.about);
+            put_u64(out, meeting.stay);
+            put_u16(out, meeting.others.len() as u16);
+            for (peer, stay) in &meeting.others {
+                put_peer(out, peer);
+                put_u64(out, *stay);
+            }
         }
     }
 }
@@ -293,7 +316,8 @@ fn read_envelope(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Envelope, 
             let version = body.u16()?;
             let (hub, incarnation) = body.hub()?;
             let namespace = body.text(MAX_NETWORK_NAME_BYTES)?.to_owned();
-            Envelope::Hello(Box::new(Hello { version, hub, incarnation, namespace }))
+            let discovery = Discovery::from_closest(body.u8()?);
+            Envelope::Hello(Box::new(Hello { version, hub, incarnation, namespace, discovery }))
         }
         EnvelopeKind::Heartbeat => Envelope::Heartbeat(Arc::new(read_heartbeat(body)?)),
         EnvelopeKind::Change => Envelope::Change(Arc::new(read_change(body)?)),
@@ -306,7 +330,11 @@ fn read_envelope(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Envelope, 
             let (hub, incarnation) = body.hub()?;
             Envelope::Farewell(hub, incarnation)
         }
-        EnvelopeKind::Signal | EnvelopeKind::Outcomes | EnvelopeKind::Takeover | EnvelopeKind::TakeoverAnswer => {
+        EnvelopeKind::Signal
+        | EnvelopeKind::Outcomes
+        | EnvelopeKind::Takeover
+        | EnvelopeKind::TakeoverAnswer
+        | EnvelopeKind::Meeting => {
             let (to, to_incarnation) = body.hub()?;
             let (from, from_incarnation) = body.hub()?;
             let route = Route { to, to_incarnation, from, from_incarnation, hops: body.u8()? };
@@ -349,7 +377,8 @@ fn read_membership(body: &mut Reader<'_>, peer: PeerId, claim: Claim) -> Result<
     let network = body.network()?;
     let data = body.public()?;
     let discovered = Arc::new(wire::peer_discovered(data.as_bytes(), network.as_str(), 0));
-    Ok(Arc::new(Announcement { peer, network, claim, remote: true, discovered }))
+    let stay = Stay { number: body.count()?, closest: body.u8()?.min(MAX_CLOSEST) };
+    Ok(Arc::new(Announcement { peer, network, claim, remote: true, stay, discovered }))
 }
 
 fn read_snapshot(body: &mut Reader<'_>) -> Result<SnapshotPart, Malformed> {
@@ -403,6 +432,23 @@ fn read_routed(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Routed, Malf
         EnvelopeKind::Takeover => Routed::Takeover { peer: body.peer()?, ticket: body.u64()? },
         EnvelopeKind::TakeoverAnswer => {
             Routed::TakeoverAnswer { peer: body.peer()?, ticket: body.u64()?, in_use: body.bool()? }
+        }
+        EnvelopeKind::Meeting => {
+            let network = body.network()?;
+            let to = if body.bool()? { MeetingEnd::Others } else { MeetingEnd::About };
+            let word = match body.u8()? {
+                0 => Word::Met,
+                1 => Word::Agreed,
+                2 => Word::Declined,
+                _ => return Err(Malformed("a meeting of no known kind")),
+            };
+            let (about, stay) = (body.peer()?, body.u64()?);
+            let count = usize::from(body.u16()?);
+            if count > MAX_MEETING {
+                return Err(Malformed("too many at one meeting"));
+            }
+            let others = (0..count).map(|_| Ok((body.peer()?, body.u64()?))).collect::<Result<_, _>>()?;
+            Routed::Meeting(Arc::new(Meeting { network, about, stay, others, to, word }))
         }
         EnvelopeKind::Hello
         | EnvelopeKind::Heartbeat

@@ -106,6 +106,8 @@ fn membership_hash(announcement: &Announcement) -> u64 {
     let network = announcement.network.as_str().as_bytes();
     hasher.write(&(network.len() as u64).to_le_bytes());
     hasher.write(network);
+    hasher.write(&announcement.stay.number.to_le_bytes());
+    hasher.write(&[announcement.stay.closest]);
     hasher.write(announcement.discovered.data());
     hasher.finish()
 }

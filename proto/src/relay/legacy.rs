@@ -18,14 +18,14 @@ use crate::limits::{
     SNAPSHOT_BYTES, SNAPSHOT_PEERS,
 };
 use crate::reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
-use crate::router::{Announcement, Letter, Origin, Sender};
+use crate::router::{Announcement, Letter, Origin, Sender, Stay};
 use crate::time::Now;
 use crate::{wire, ws};
 
 use super::{HubView, Relay, RelayOutput, Way};
 
 /// The session by which peers behind a legacy link are claimed: less than any clock says.
-pub(super) const LEGACY_SESSION: PeerIncarnation = PeerIncarnation(1);
+pub(super) const LEGACY_SESSION: PeerIncarnation = PeerIncarnation::LEGACY;
 
 #[derive(Debug)]
 pub(super) struct Legacy {
@@ -180,7 +180,8 @@ impl Relay {
         let Some(presence) = holding.and_then(|holding| holding.peers.get(peer)) else { return 0 };
         let at = presence.memberships.binary_search_by(|a| a.network.cmp(network));
         let Some(announcement) = at.ok().map(|at| &presence.memberships[at]) else { return 0 };
-        if self.legacy.has_announced(link, peer) {
+        // A Go hub would tell all its peers of one that is to be known to some.
+        if self.legacy.has_announced(link, peer) || announcement.is_bounded() {
             return 0;
         }
         let data = announcement.discovered.data();
@@ -281,7 +282,8 @@ impl Relay {
             return true;
         }
         let discovered = Arc::new(wire::peer_discovered(&data, network, now.wall_ms));
-        let announcement = Arc::new(Announcement { peer, network: name, claim, remote: true, discovered });
+        let announcement =
+            Arc::new(Announcement { peer, network: name, claim, remote: true, stay: Stay::default(), discovered });
         if !is_its_own {
             self.change(peer, LEGACY_SESSION, What::Up, now);
         }

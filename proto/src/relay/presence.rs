@@ -53,6 +53,8 @@ impl Relay {
             | Letter::Challenge { .. }
             | Letter::ChallengeAnswered { .. }
             | Letter::Elsewhere { .. }
+            | Letter::Meeting(_)
+            | Letter::MeetingAt { .. }
             | Letter::Nowhere { .. }
             | Letter::Outcome { .. }
             | Letter::Signal { .. }

@@ -213,12 +213,16 @@ impl Relay {
             Routed::Outcomes(outcomes) => self.stats.late_outcomes += outcomes.len() as u64,
             Routed::Takeover { peer, ticket } => self.takeover_asked(route, peer, ticket, now),
             Routed::TakeoverAnswer { peer, ticket, in_use } => self.takeover_answered(peer, ticket, in_use),
+            Routed::Meeting(meeting) if of_this_life => self.meeting_came(route.from, &meeting),
+            // It is said again in that hub's present life.
+            Routed::Meeting(_) => {}
         }
     }
 
     fn forward(&mut self, via: Via, route: Route, routed: Routed, now: Now) {
         // Answers and questions are a few bytes. A question that is not passed on would be answered as if nobody could be asked.
-        let waits = |relay: &Self, next| matches!(routed, Routed::Signal(_)) && relay.is_saturated(next);
+        let large = matches!(routed, Routed::Signal(_) | Routed::Meeting(_));
+        let waits = |relay: &Self, next| large && relay.is_saturated(next);
         let next = self.route(&route.to, now).filter(|&next| next != via && !waits(self, next));
         let Some(next) = next.filter(|_| route.hops.saturating_add(1) < MAX_HOPS) else {
             return self.bounce(route, &routed, now);
@@ -236,7 +240,7 @@ impl Relay {
             Routed::Signal(signal) => Routed::Outcomes(vec![(signal.counter, Outcome::Failed(ErrorCode::Unreachable))]),
             // Whoever cannot be asked cannot object.
             Routed::Takeover { peer, ticket } => Routed::TakeoverAnswer { peer: *peer, ticket: *ticket, in_use: false },
-            Routed::Outcomes(_) | Routed::TakeoverAnswer { .. } => return,
+            Routed::Outcomes(_) | Routed::TakeoverAnswer { .. } | Routed::Meeting(_) => return,
         };
         let back = Route {
             to: route.from,

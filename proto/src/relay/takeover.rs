@@ -49,7 +49,7 @@ impl Relay {
         }
     }
 
-    fn send_routed(&mut self, to: (HubId, HubIncarnation), routed: Routed, now: Now) -> bool {
+    pub(super) fn send_routed(&mut self, to: (HubId, HubIncarnation), routed: Routed, now: Now) -> bool {
         let Some(via) = self.route(&to.0, now) else { return false };
         let route = Route {
             to: to.0,

@@ -8,7 +8,7 @@ use super::*;
 use crate::id::{Claim, NetworkName, PeerIncarnation, SessionId};
 use crate::limits::{HEARTBEAT, LEASE, RECEIPT_TIMEOUT, SNAPSHOT_PEERS};
 use crate::reason::{CloseReason, ErrorCode, Outcome};
-use crate::router::{Announcement, Asker, Farewell, Origin, Sender};
+use crate::router::{Announcement, Asker, Farewell, Origin, Sender, Stay};
 use crate::wire::{self, MessageKind, SignalKind};
 
 struct Net {
@@ -78,6 +78,7 @@ impl Net {
 
     fn start(&mut self, n: u8) {
         let config = RelayConfig {
+            discovery: crate::Discovery::All,
             hub: hub(n),
             incarnation: HubIncarnation(self.now.wall_ms),
             shards: 1,
@@ -185,7 +186,9 @@ impl Net {
             Letter::Outcome { target, outcome, .. } => format!("outcome {} {}", digit(target), outcome.label()),
             Letter::Challenge { peer, .. } => format!("challenge {}", digit(peer)),
             Letter::TakeoverAnswered { in_use, ticket, .. } => format!("answered {ticket} {in_use}"),
+            Letter::Meeting(m) => format!("meeting {} {:?} {:?}", digit(&m.about), m.to, m.word),
             Letter::AskTakeover { .. }
+            | Letter::MeetingAt { .. }
             | Letter::ChallengeAnswered { .. }
             | Letter::Closed { .. }
             | Letter::Opened { .. } => panic!("{letter:?} is not for a shard"),
@@ -241,7 +244,8 @@ impl Net {
         let network = NetworkName::new("n");
         let data = crate::codec::describe(&id(peer), None).unwrap();
         let discovered = Arc::new(wire::peer_discovered(&data, "n", 0));
-        let announcement = Announcement { peer: id(peer), network, claim, remote: false, discovered };
+        let announcement =
+            Announcement { peer: id(peer), network, claim, remote: false, stay: Stay::default(), discovered };
         self.letter(n, Letter::Joined(Arc::new(announcement)));
     }
 

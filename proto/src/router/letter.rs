@@ -228,6 +228,15 @@ pub enum Letter {
     Joined(Arc<Announcement>),
     /// A peer has left a network.
     Left(Arc<Farewell>),
+    /// To a shard: peers know each other, and some of them have their home there.
+    Meeting(Arc<Meeting>),
+    /// To the mesh: the same, for a hub.
+    MeetingAt {
+        /// Which.
+        hub: HubId,
+        /// What.
+        meeting: Arc<Meeting>,
+    },
     /// A signal for a peer whose home is the addressee.
     Signal {
         /// Where the outcome is to be told.
@@ -311,8 +320,59 @@ pub struct Announcement {
     pub claim: Claim,
     /// Whether it is out of this hub's own hands: at another hub.
     pub remote: bool,
+    /// How, and since when.
+    pub stay: Stay,
     /// How others are told.
     pub discovered: Arc<Template>,
+}
+
+/// A peer's time in a network, from joining to leaving, over all its announcements.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stay {
+    /// Tells it from other stays of the peer there: a later one has a greater number.
+    pub number: u64,
+    /// How many of the closest members it wants to know, and to be known to; 0: all.
+    pub closest: u8,
+}
+
+/// Word that one peer and some others know each other, in a network where not everybody does. Whoever has it tells its own of
+/// them, unless they have been told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Meeting {
+    /// Where.
+    pub network: NetworkName,
+    /// The one.
+    pub about: PeerId,
+    /// The number of its stay: of another stay this says nothing.
+    pub stay: u64,
+    /// The others, with the numbers of theirs.
+    pub others: Vec<(PeerId, u64)>,
+    /// Whose home the addressee is.
+    pub to: MeetingEnd,
+    /// In which sense.
+    pub word: Word,
+}
+
+/// The peers of a [`Meeting`] whose home the addressee is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MeetingEnd {
+    /// The one.
+    About,
+    /// The others, or some of them.
+    Others,
+}
+
+/// What a [`Meeting`] is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Word {
+    /// They know each other from here on; between hubs it is to be answered.
+    Met,
+    /// As [`Self::Met`], of one that has just joined: these are all of this hub that it has picked. Inside a hub only.
+    Joined,
+    /// They do. Not to be answered.
+    Agreed,
+    /// The addressee's cannot know any more peers.
+    Declined,
 }
 
 /// How a peer left a network.

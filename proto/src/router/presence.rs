@@ -13,13 +13,13 @@ use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
 
 use super::Router;
-use super::letter::{Announcement, Event, Farewell, Frame, Letter, Output};
+use super::letter::{Announcement, Event, Farewell, Frame, Letter, Output, Stay};
 use super::roster::{Member, NetworkIx, Rank};
 use super::session::{Membership, Reading, State};
 
 /// What happened to a member, for those who may have to be told.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
+pub(super) enum Change {
     Joined,
     Renewed,
     Left,
@@ -44,22 +44,45 @@ impl Router {
                 return self.refuse_public(id, ErrorCode::NetworkFull, MessageKind::Announce, network, now);
             }
         }
+        // What it said when it joined holds as long as it stays.
+        let stays = known.and_then(|ix| self.sessions.get(id)?.membership_in(ix)).map(|membership| membership.stay);
+        let stay = stays.unwrap_or_else(|| {
+            let closest = self.closest_wanted(announce.data);
+            self.begin_stay(closest, now)
+        });
         let name = match known.and_then(|ix| self.rosters.network(ix)) {
             Some(network) => network.name.clone(),
             None => NetworkName::new(network),
         };
         let discovered = Arc::new(wire::peer_discovered(&data, network, now.wall_ms));
-        let announcement = Arc::new(Announcement { peer, network: name, claim, remote: false, discovered });
-        let ix = self.enter(&announcement, self.here(), now);
+        let announcement = Arc::new(Announcement { peer, network: name, claim, remote: false, stay, discovered });
+        let (ix, _) = self.enter(&announcement, self.here(), now);
         self.post_to_shards(&Letter::Joined(Arc::clone(&announcement)));
         self.tell_mesh(|| Letter::Joined(Arc::clone(&announcement)));
-        self.start_reading(id, ix);
+        match (stay.closest > 0, stays.is_some()) {
+            (true, false) => {
+                self.become_bounded(id, ix, stay);
+                self.join_circle(id, ix, now);
+                self.propose_from_here(ix, peer, now);
+            }
+            (true, true) => self.tell_circle_again(id, ix),
+            (false, again) => {
+                self.start_reading(id, ix, stay);
+                if again {
+                    self.tell_circle_again(id, ix);
+                } else {
+                    self.propose_from_here(ix, peer, now);
+                }
+            }
+        }
         if self.config.events {
             let members = self.rosters.network(ix).map_or(0, |network| network.members.len());
             let network = announcement.network.clone();
             self.outputs.push_back(Output::Event(Event::Announced { peer, network, members }));
         }
-        self.read_roster(id);
+        if stay.closest == 0 {
+            self.read_roster(id);
+        }
     }
 
     pub(super) fn said_goodbye(&mut self, id: SessionId, goodbye: &Goodbye<'_>, now: Now) {
@@ -75,47 +98,54 @@ impl Router {
             .partition(|membership| only.is_none_or(|only| only == Some(membership.network)));
         session.memberships = kept.into();
         for membership in left {
-            self.leave(peer, claim, membership, MessageKind::Goodbye, |network| {
-                wire::goodbye(&peer, goodbye.data, network, now.wall_ms)
-            });
+            let frame = |network: &str| wire::goodbye(&peer, goodbye.data, network, now.wall_ms);
+            self.leave(id, (peer, claim), membership, MessageKind::Goodbye, frame, now);
         }
     }
 
     /// A peer's session has ended.
     pub(super) fn disconnected(
         &mut self,
-        peer: PeerId,
-        claim: Claim,
+        id: SessionId,
+        (peer, claim): (PeerId, Claim),
         membership: Membership,
         reason: CloseReason,
         now: Now,
     ) {
-        self.leave(peer, claim, membership, MessageKind::PeerDisconnected, |network| {
-            wire::peer_disconnected(&peer, LeaveReason::Closed(reason), network, now.wall_ms)
-        });
+        let reason = LeaveReason::Closed(reason);
+        let frame = |network: &str| wire::peer_disconnected(&peer, reason, network, now.wall_ms);
+        self.leave(id, (peer, claim), membership, MessageKind::PeerDisconnected, frame, now);
     }
 
     fn leave(
         &mut self,
-        peer: PeerId,
-        claim: Claim,
+        id: SessionId,
+        (peer, claim): (PeerId, Claim),
         membership: Membership,
         kind: MessageKind,
         frame: impl FnOnce(&str) -> Template,
+        now: Now,
     ) {
         let ix = membership.network;
+        if let Some(circle) = &membership.circle {
+            self.dissolve(id, ix, circle);
+        }
         let Some(network) = self.rosters.network_mut(ix) else { return };
+        let mut moved = None;
         let local = membership.local as usize;
-        network.locals.swap_remove(local);
-        let moved = network.locals.get(local).copied();
+        if membership.stay.closest > 0 {
+            network.bounded_locals -= 1;
+        } else {
+            network.locals.swap_remove(local);
+            moved = network.locals.get(local).copied();
+        }
         let name = network.name.clone();
         if let Some(moved) = moved.and_then(|id| self.sessions.get_mut(id)).and_then(|s| s.membership(ix)) {
             moved.local = local as u32;
         }
         let frame = Arc::new(frame(name.as_str()));
         let farewell = Arc::new(Farewell { peer, network: name, claim, frame, kind });
-        self.strike(ix, &farewell);
-        self.rosters.tidy(ix);
+        self.strike(ix, &farewell, now);
         if kind == MessageKind::Goodbye {
             // Of a session that ends the mesh hears once, not once for each of its networks.
             self.tell_mesh(|| Letter::Left(Arc::clone(&farewell)));
@@ -129,53 +159,71 @@ impl Router {
         } else {
             Address::Shard(crate::ShardId::home(&announcement.peer, self.config.shards, self.config.keys))
         };
-        self.enter(announcement, place, now);
+        let (ix, new) = self.enter(announcement, place, now);
+        // One that joined here and does not meet everybody is proposed by its own shard.
+        if new && (announcement.remote || !announcement.is_bounded()) {
+            self.propose_from_here(ix, announcement.peer, now);
+        }
     }
 
-    pub(super) fn left_elsewhere(&mut self, farewell: &Arc<Farewell>) {
+    pub(super) fn left_elsewhere(&mut self, farewell: &Arc<Farewell>, now: Now) {
         if let Some(ix) = self.rosters.find(farewell.network.as_str()) {
-            self.strike(ix, farewell);
+            self.strike(ix, farewell, now);
         }
     }
 
     /// Enters an announcement into the roster and tells the members on this shard.
     ///
     /// Of a peer that is at two hubs for a moment the greater claim stays, whichever is heard of first. One that moves is
-    /// heard as left and discovered, both from the join: its late leave is that of another claim.
-    fn enter(&mut self, announcement: &Arc<Announcement>, place: Address, now: Now) -> NetworkIx {
+    /// heard as left and discovered, both from the join: its late leave is that of another claim. So is one that left and
+    /// returned while nothing was heard of its hub, where it matters who of those it has met in which stay.
+    ///
+    /// Says whether it was not in the roster before.
+    fn enter(&mut self, announcement: &Arc<Announcement>, place: Address, now: Now) -> (NetworkIx, bool) {
         let ix = self.rosters.find_or_create(&announcement.network);
         let (peer, claim) = (announcement.peer, announcement.claim);
         let held = self.rosters.network(ix).and_then(|network| network.members.get(&peer));
-        match held.map(|member| member.announcement.claim) {
-            Some(held) if held > claim => return ix,
-            Some(held) if held < claim => {
+        let stays =
+            |held: &Announcement| held.stay == announcement.stay || !(held.is_bounded() || announcement.is_bounded());
+        match held.map(|member| (member.announcement.claim, stays(&member.announcement))) {
+            Some((held, _)) if held > claim => return (ix, false),
+            Some((held, stays)) if held < claim || !stays => {
                 let network = announcement.network.clone();
                 let moved = wire::peer_disconnected(&peer, LeaveReason::Moved, network.as_str(), now.wall_ms);
                 let kind = MessageKind::PeerDisconnected;
                 let farewell = Arc::new(Farewell { peer, network, claim: held, frame: Arc::new(moved), kind });
-                self.strike_member(ix, &farewell);
+                self.strike_member(ix, &farewell, now);
             }
             _ => {}
         }
-        let member = Member { place, announcement: Arc::clone(announcement) };
-        let change = match self.rosters.enter(ix, peer, member) {
-            None => Change::Joined,
-            Some(_) => Change::Renewed,
-        };
-        let frame = &announcement.discovered;
-        self.tell(ix, announcement.peer, place, change, frame, MessageKind::PeerDiscovered);
-        ix
+        let new = self.rosters.enter(ix, peer, Member::new(place, Arc::clone(announcement)));
+        let change = if new { Change::Joined } else { Change::Renewed };
+        let (frame, kind) = (&announcement.discovered, MessageKind::PeerDiscovered);
+        if !announcement.is_bounded() {
+            self.tell(ix, peer, place, change, frame, kind);
+        }
+        let knowers = self.rosters.network(ix).and_then(|network| network.members.get(&peer)?.knowers.clone());
+        if let Some(knowers) = knowers {
+            self.tell_knowers(ix, &knowers, peer, change, (frame, kind), now);
+        }
+        (ix, new)
     }
 
     /// Strikes a member off the roster and tells the members on this shard.
-    fn strike(&mut self, ix: NetworkIx, farewell: &Arc<Farewell>) {
-        self.strike_member(ix, farewell);
+    fn strike(&mut self, ix: NetworkIx, farewell: &Arc<Farewell>, now: Now) {
+        self.strike_member(ix, farewell, now);
         self.rosters.tidy(ix);
     }
 
-    fn strike_member(&mut self, ix: NetworkIx, farewell: &Arc<Farewell>) {
-        if let Some(member) = self.rosters.strike(ix, &farewell.peer, farewell.claim) {
-            self.tell(ix, farewell.peer, member.place, Change::Left, &farewell.frame, farewell.kind);
+    fn strike_member(&mut self, ix: NetworkIx, farewell: &Arc<Farewell>, now: Now) {
+        let (peer, frame, kind) = (farewell.peer, &farewell.frame, farewell.kind);
+        if let Some(member) = self.rosters.strike(ix, &peer, farewell.claim) {
+            if !member.is_bounded() {
+                self.tell(ix, peer, member.place, Change::Left, frame, kind);
+            }
+            if let Some(knowers) = member.knowers {
+                self.tell_knowers(ix, &knowers, peer, Change::Left, (frame, kind), now);
+            }
         }
     }
 
@@ -203,8 +251,16 @@ impl Router {
         }
     }
 
+    /// Makes a session a member that is told of some.
+    fn become_bounded(&mut self, id: SessionId, ix: NetworkIx, stay: Stay) {
+        let (Some(network), Some(session)) = (self.rosters.network_mut(ix), self.sessions.get_mut(id)) else { return };
+        network.bounded_locals += 1;
+        let circle = Some(Box::default());
+        session.memberships.push(Membership { network: ix, stay, local: u32::MAX, reading: None, circle });
+    }
+
     /// Has a peer that has just announced itself told of everybody, from the beginning.
-    fn start_reading(&mut self, id: SessionId, ix: NetworkIx) {
+    fn start_reading(&mut self, id: SessionId, ix: NetworkIx, stay: Stay) {
         let Some(network) = self.rosters.network_mut(ix) else { return };
         let Some(session) = self.sessions.get_mut(id) else { return };
         let last = network.members.last_key_value().map(|(peer, _)| Rank::of(*peer, Address::Mesh));
@@ -220,7 +276,7 @@ impl Router {
                 let local = network.locals.len() as u32;
                 network.locals.push(id);
                 let reading = Some(Box::default());
-                session.memberships.push(Membership { network: ix, local, reading });
+                session.memberships.push(Membership { network: ix, stay, local, reading, circle: None });
             }
         }
     }
@@ -241,6 +297,9 @@ impl Router {
         let silent = session.state != State::Live;
         let reached = network.read(reading.after, self.roster_chunk, |rank, member| {
             let subject = rank.peer();
+            if member.is_bounded() {
+                return;
+            }
             if subject != peer && !early.remove(&subject) && !silent {
                 let frame = Frame::Template(Arc::clone(&member.announcement.discovered));
                 outputs.push_back(Output::Send { session: id, frame, kind: MessageKind::PeerDiscovered, origin: None });
@@ -262,7 +321,7 @@ impl Router {
         }
         let Some(reading) = session.membership(ix).and_then(|m| m.reading.as_mut()) else { return };
         let Some(member) = self.rosters.network(ix).and_then(|network| network.members.get(subject)) else { return };
-        if !reading.knows(Rank::of(*subject, member.place), subject) {
+        if !member.is_bounded() && !reading.knows(Rank::of(*subject, member.place), subject) {
             reading.early.insert(*subject);
             let frame = Frame::Template(Arc::clone(&member.announcement.discovered));
             self.outputs.push_back(Output::Send {
@@ -274,7 +333,7 @@ impl Router {
         }
     }
 
-    fn refuse_public(&mut self, id: SessionId, code: ErrorCode, kind: MessageKind, network: &str, now: Now) {
+    pub(super) fn refuse_public(&mut self, id: SessionId, code: ErrorCode, kind: MessageKind, network: &str, now: Now) {
         let message = if code == ErrorCode::InvalidMessage { "data is nested too deeply" } else { code.explain() };
         let report =
             wire::ErrorReport { code, message, in_reply_to: Some(kind.label()), target: None, id: None, network };

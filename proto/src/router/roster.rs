@@ -17,8 +17,38 @@ pub(super) struct NetworkIx(u32);
 pub(super) struct Member {
     /// Where it is.
     pub(super) place: Address,
+    /// Its place in [`Network::lots`], while there are lots.
+    lot: u32,
     /// What it said last.
     pub(super) announcement: Arc<Announcement>,
+    /// Sessions of this shard that know it, of those that do not know everybody by right.
+    #[expect(clippy::box_collection, reason = "most members have none: eight bytes for each, and not 24")]
+    pub(super) knowers: Option<Box<Vec<SessionId>>>,
+}
+
+impl Member {
+    pub(super) fn new(place: Address, announcement: Arc<Announcement>) -> Self {
+        Self { place, lot: 0, announcement, knowers: None }
+    }
+
+    /// Whether it knows only some, and is known only to them.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.announcement.stay.closest > 0
+    }
+
+    pub(super) fn note_knower(&mut self, id: SessionId) {
+        self.knowers.get_or_insert_default().push(id);
+    }
+
+    pub(super) fn forget_knower(&mut self, id: SessionId) {
+        let Some(knowers) = &mut self.knowers else { return };
+        if let Some(at) = knowers.iter().position(|knower| *knower == id) {
+            knowers.swap_remove(at);
+        }
+        if knowers.is_empty() {
+            self.knowers = None;
+        }
+    }
 }
 
 /// Where a roster's reading stands: members of this hub come first, then those of others, each ascending by id.
@@ -43,11 +73,68 @@ impl Rank {
 pub(super) struct Network {
     pub(super) name: NetworkName,
     pub(super) members: BTreeMap<PeerId, Member>,
-    /// The members whose sessions are on this shard, in no order that means anything.
+    /// The members whose sessions are on this shard and who are told of everybody, in no order that means anything.
     pub(super) locals: Vec<SessionId>,
+    /// How many members there are whose sessions are on this shard and who are told of some.
+    pub(super) bounded_locals: u32,
+    /// The members in no order, to draw from. None until somebody draws: most networks never do.
+    lots: Option<Vec<PeerId>>,
 }
 
 impl Network {
+    /// Makes ready to [`Self::draw`].
+    pub(super) fn make_lots(&mut self) {
+        if self.lots.is_none() {
+            let mut lots = Vec::with_capacity(self.members.len());
+            for (peer, member) in &mut self.members {
+                member.lot = lots.len() as u32;
+                lots.push(*peer);
+            }
+            self.lots = Some(lots);
+        }
+    }
+
+    /// The member that a random number stands for; each is as likely as any other.
+    pub(super) fn draw(&self, random: u64) -> Option<PeerId> {
+        let lots = self.lots.as_ref()?;
+        let at = (u128::from(random) * lots.len() as u128) >> 64;
+        lots.get(at as usize).copied()
+    }
+
+    fn is_deserted(&self) -> bool {
+        self.members.is_empty() && self.locals.is_empty() && self.bounded_locals == 0
+    }
+
+    fn enter(&mut self, peer: PeerId, mut member: Member) -> bool {
+        match self.members.get_mut(&peer) {
+            Some(known) => {
+                member.lot = known.lot;
+                member.knowers = known.knowers.take();
+                *known = member;
+                false
+            }
+            None => {
+                if let Some(lots) = &mut self.lots {
+                    member.lot = lots.len() as u32;
+                    lots.push(peer);
+                }
+                self.members.insert(peer, member);
+                true
+            }
+        }
+    }
+
+    fn strike(&mut self, peer: &PeerId) -> Option<Member> {
+        let struck = self.members.remove(peer)?;
+        if let Some(lots) = &mut self.lots {
+            lots.swap_remove(struck.lot as usize);
+            if let Some(moved) = lots.get(struck.lot as usize).and_then(|moved| self.members.get_mut(moved)) {
+                moved.lot = struck.lot;
+            }
+        }
+        Some(struck)
+    }
+
     /// Looks at up to `steps` members ranked behind `after` and calls `tell` for each.
     /// Returns the rank of the last, or `None` when there are no more.
     pub(super) fn read(
@@ -102,7 +189,8 @@ impl Rosters {
         if let Some(&ix) = self.by_name.get(name) {
             return ix;
         }
-        let network = Network { name: name.clone(), members: BTreeMap::new(), locals: Vec::new() };
+        let members = BTreeMap::new();
+        let network = Network { name: name.clone(), members, locals: Vec::new(), bounded_locals: 0, lots: None };
         let ix = match self.free.pop() {
             Some(ix) => {
                 self.slots[ix.0 as usize] = Some(network);
@@ -125,12 +213,12 @@ impl Rosters {
         self.slots.get_mut(ix.0 as usize)?.as_mut()
     }
 
-    /// Enters or renews a member. Returns what it replaced.
-    pub(super) fn enter(&mut self, ix: NetworkIx, peer: PeerId, member: Member) -> Option<Member> {
-        let network = self.slots.get_mut(ix.0 as usize)?.as_mut()?;
-        let replaced = network.members.insert(peer, member);
-        self.members += usize::from(replaced.is_none());
-        replaced
+    /// Enters a member. False: it was there, and what it says of itself is renewed.
+    pub(super) fn enter(&mut self, ix: NetworkIx, peer: PeerId, member: Member) -> bool {
+        let Some(network) = self.slots.get_mut(ix.0 as usize).and_then(Option::as_mut) else { return false };
+        let new = network.enter(peer, member);
+        self.members += usize::from(new);
+        new
     }
 
     /// Strikes a member off, if it is there by that claim.
@@ -140,13 +228,13 @@ impl Rosters {
             return None;
         }
         self.members -= 1;
-        network.members.remove(peer)
+        network.strike(peer)
     }
 
     /// Forgets the network if nobody is left in it: neither a member nor a session, whose id may be a member at another hub.
     pub(super) fn tidy(&mut self, ix: NetworkIx) {
         let Some(slot) = self.slots.get_mut(ix.0 as usize) else { return };
-        if let Some(network) = slot.take_if(|network| network.members.is_empty() && network.locals.is_empty()) {
+        if let Some(network) = slot.take_if(|network| network.is_deserted()) {
             self.by_name.remove(&network.name);
             self.free.push(ix);
         }

@@ -8,6 +8,8 @@ use smallvec::SmallVec;
 use crate::id::{Claim, PeerId, SessionId};
 use crate::limits::{RATE_LIMIT_PATIENCE, RATE_LIMIT_PAUSE};
 
+use super::discovery::Circle;
+use super::letter::Stay;
 use super::roster::{NetworkIx, Rank};
 
 #[derive(Debug)]
@@ -35,10 +37,14 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Membership {
     pub(super) network: NetworkIx,
-    /// Index into the network's `locals`.
+    /// Which of its session's stays there.
+    pub(super) stay: Stay,
+    /// Index into the network's `locals`, if it is told of everybody.
     pub(super) local: u32,
     /// How far the session has been told who is there, until it has been told of all.
     pub(super) reading: Option<Box<Reading>>,
+    /// Whom it knows and does not know by right: always there if it is told of some only.
+    pub(super) circle: Option<Box<Circle>>,
 }
 
 /// A newcomer being told who is there, as its socket takes it.
@@ -93,6 +99,10 @@ impl Session {
 
     pub(super) fn membership(&mut self, network: NetworkIx) -> Option<&mut Membership> {
         self.memberships.iter_mut().find(|m| m.network == network)
+    }
+
+    pub(super) fn membership_in(&self, network: NetworkIx) -> Option<&Membership> {
+        self.memberships.iter().find(|m| m.network == network)
     }
 
     pub(super) fn is_member(&self, network: NetworkIx) -> bool {
@@ -164,6 +174,16 @@ impl Sessions {
     pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         let (generation, session) = self.slots.get_mut(id.slot as usize)?;
         session.as_mut().filter(|_| *generation == id.generation)
+    }
+
+    /// How many slots there have been.
+    pub(super) fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    pub(super) fn at(&self, slot: u32) -> Option<(SessionId, &Session)> {
+        let (generation, session) = self.slots.get(slot as usize)?;
+        Some((SessionId { slot, generation: *generation }, session.as_ref()?))
     }
 
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {

@@ -139,7 +139,12 @@ impl Router {
         let ix = self.rosters.find(origin.network.as_str());
         let shared = ix.filter(|&ix| session.is_member(ix));
         match shared {
-            Some(ix) => self.introduce(id, ix, &from),
+            Some(ix) => {
+                self.introduce(id, ix, &from);
+                if !self.introduce_stranger(id, ix, from, now) {
+                    return self.settle(origin, target, Outcome::Failed(ErrorCode::NetworkFull), now);
+                }
+            }
             None if session.memberships.is_empty() && origin.network.as_str() == NetworkName::GLOBAL => {}
             None => return self.settle(origin, target, Outcome::Failed(ErrorCode::WrongNetwork), now),
         }

@@ -15,6 +15,8 @@ pub struct RouterStats {
     pub failed: [u64; ErrorCode::ALL.len()],
     /// Outcomes that came after their receipt had been written off as `unknown`.
     pub late_outcomes: u64,
+    /// Picks of others that were declined, because a peer of this shard knows as many as it may.
+    pub meetings_declined: u64,
     /// `error` messages sent, by the code's discriminant.
     pub errors: [u64; ErrorCode::ALL.len()],
     /// `error` messages not sent because the session had had its share.
@@ -31,6 +33,8 @@ pub struct RouterStats {
     pub members: u64,
     /// Gauge: receipts outstanding.
     pub open_receipts: u64,
+    /// Gauge: others that peers of this shard know, where they do not know everybody.
+    pub acquaintances: u64,
 }
 
 impl RouterStats {

@@ -12,6 +12,7 @@ struct Day {
 impl Day {
     fn new(chunk: usize) -> Self {
         let config = RouterConfig {
+            discovery: crate::Discovery::All,
             shard: ShardId(0),
             shards: 1,
             keys: Keys(1, 2),

@@ -16,6 +16,7 @@ fn core(limits: SessionLimits) -> Core {
 /// A core of a hub that has a mesh, or none.
 fn core_beside(limits: SessionLimits, meshed: bool) -> Core {
     let config = RouterConfig {
+        discovery: proto::Discovery::All,
         shard: ShardId(0),
         shards: 1,
         keys: Keys(1, 2),

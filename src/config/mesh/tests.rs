@@ -142,3 +142,12 @@ fn what_does_less_than_it_seems_is_warned_of() {
         assert_eq!(warnings(quiet), "", "{quiet:?}");
     }
 }
+
+#[test]
+fn a_hub_of_the_seeds_kind_takes_no_part_in_bounded_discovery() {
+    let hub = [("IS_HUB", "true"), ("MESH_LEGACY", "10.0.0.0/8")];
+    assert!(Config::from_pairs(&[hub.as_slice(), &[("DISCOVERY", "all")]].concat()).is_ok());
+    let refusals = Config::from_pairs(&[hub.as_slice(), &[("DISCOVERY", "closest:8")]].concat()).unwrap_err();
+    let text = refusals.iter().map(ToString::to_string).collect::<String>();
+    assert!(text.contains("DISCOVERY") && text.contains("MESH_LEGACY takes DISCOVERY=all"), "{text}");
+}

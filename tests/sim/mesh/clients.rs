@@ -56,6 +56,8 @@ pub(crate) enum Saying {
     Signal,
     /// Several to one target at once.
     Burst,
+    /// It wants to know more.
+    Discover,
     Close,
 }
 
@@ -119,6 +121,7 @@ impl World {
                 return;
             }
             39..48 => Saying::Burst,
+            48..52 if self.is_bounded() => Saying::Discover,
             _ => Saying::Signal,
         };
         if let Some(client) = self.any(|c| matches!(c.phase, Phase::Open | Phase::Retiring) && !c.lost) {
@@ -185,6 +188,13 @@ impl World {
                 let (net, target) = self.addressee(client);
                 for _ in 0..self.rng.between(3, 12) {
                     self.signal(client, target, net);
+                }
+            }
+            Saying::Discover => {
+                let nets: Vec<Net> = self.clients[client].views.keys().copied().collect();
+                if !nets.is_empty() {
+                    let net = *self.rng.pick(&nets);
+                    self.discover(client, net);
                 }
             }
             Saying::Close => self.leave(client, CloseReason::ClientClosed),

@@ -77,6 +77,7 @@ impl Hub {
         let shards = plan.shards[place];
         let router = |shard| {
             let config = RouterConfig {
+                discovery: plan.discovery,
                 shard: ShardId(shard),
                 shards,
                 keys,
@@ -93,6 +94,7 @@ impl Hub {
         };
         let wall_ms = (1_700_000_000_000 + now.as_millis() as u64).saturating_add_signed(skew_ms);
         let config = RelayConfig {
+            discovery: plan.discovery,
             hub: id,
             incarnation: HubIncarnation(wall_ms),
             shards,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use proto::{HubId, PeerId, limits};
+use proto::{Discovery, HubId, PeerId, limits};
 
 use super::trouble::Trouble;
 use crate::rng::Rng;
@@ -36,6 +36,9 @@ pub(crate) struct Plan {
     pub(crate) peers: Vec<PeerId>,
     pub(crate) networks: Vec<&'static str>,
     pub(crate) roster_chunk: usize,
+    /// Of whom peers are told, and whether some ask for something else.
+    pub(crate) discovery: Discovery,
+    pub(crate) mixed: bool,
     /// Longest way of a letter, a frame between hubs, a frame to a client, in microseconds.
     pub(crate) letter_us: usize,
     pub(crate) link_us: usize,
@@ -100,6 +103,7 @@ impl Plan {
         let first = rng.below(2);
         // The farthest are on other continents, and their ways are longer than a gap is waited for.
         let far = !calm && rng.one_in(6);
+        let discovery = if rng.one_in(3) { Discovery::Closest(*rng.pick(&[1, 2, 3, 5])) } else { Discovery::All };
         Self {
             hubs,
             shards: (0..hubs).map(|_| *rng.pick(&[1, 1, 2, 3])).collect(),
@@ -111,6 +115,8 @@ impl Plan {
                 .map(|_| id(rng))
                 .collect(),
             networks: NETWORKS[first..first + rng.between(1, 2)].to_vec(),
+            discovery,
+            mixed: rng.one_in(if discovery == Discovery::All { 6 } else { 3 }),
             roster_chunk: *rng.pick(&[1, 3, limits::ROSTER_CHUNK]),
             // A shard that has much to do is late.
             letter_us: if !calm && rng.one_in(8) { 150_000 } else { *rng.pick(&[10, 1_000, 20_000]) },

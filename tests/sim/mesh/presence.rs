@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use proto::{CloseReason, PeerId, limits};
+use proto::{CloseReason, Discovery, PeerId, limits};
 
 use super::clients::{Client, Phase};
 use super::trouble::Trouble;
@@ -20,6 +20,8 @@ pub(crate) struct View {
     pub(crate) ever: BTreeSet<PeerId>,
     /// Those it may be told of again unchanged, because it announced itself again.
     again: BTreeSet<PeerId>,
+    /// How many of the closest it wants to know; 0: all.
+    pub(crate) closest: u8,
     /// What it announced itself, first and last.
     pub(crate) first: u64,
     pub(crate) said: u64,
@@ -36,14 +38,37 @@ impl World {
     pub(crate) fn announce(&mut self, client: usize, net: Net) {
         let version = self.versions.len() as u64;
         self.versions.push(Version { client, net });
-        let view = self.clients[client].views.entry(net).or_insert_with(|| View { first: version, ..View::default() });
+        let wish = if self.plan.mixed && self.rng.one_in(2) { Some(*self.rng.pick(&[1, 2, 4])) } else { None };
+        let closest = wish.unwrap_or(self.plan.discovery.closest());
+        let view = self.clients[client].views.entry(net);
+        // What was said first holds.
+        let view = view.or_insert_with(|| View { first: version, closest, ..View::default() });
         view.said = version;
         view.again = view.told.keys().copied().collect();
         let network = serde_json::to_string(self.plan.networks[net]).expect("a string");
         self.tell_message(
             client,
-            &format!(r#"{{"type":"announce","networkName":{network},"data":{{"v":{version}}}}}"#),
+            &match wish {
+                None => format!(r#"{{"type":"announce","networkName":{network},"data":{{"v":{version}}}}}"#),
+                Some(k) => format!(
+                    r#"{{"type":"announce","networkName":{network},"data":{{"discover":{{"closest":{k}}},"v":{version}}}}}"#
+                ),
+            },
         );
+    }
+
+    pub(crate) fn discover(&mut self, client: usize, net: Net) {
+        let network = serde_json::to_string(self.plan.networks[net]).expect("a string");
+        let limit = self.rng.below(4);
+        self.tell_message(
+            client,
+            &format!(r#"{{"type":"discover","networkName":{network},"data":{{"limit":{limit}}}}}"#),
+        );
+    }
+
+    /// Whether somebody is told of some only.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.plan.mixed || self.plan.discovery != Discovery::All
     }
 
     pub(crate) fn say_goodbye(&mut self, client: usize, only: Option<Net>) {
@@ -65,7 +90,7 @@ impl World {
             Heard::Signal { number, text } => self.is_signalled(client, *number, text),
             Heard::Receipt { id, outcome } => self.has_receipt(client, id, outcome),
             Heard::Error { code, about } => self.has_error(client, code, about.as_ref()),
-            Heard::Connected { .. } | Heard::GoAway | Heard::Pong => Ok(()),
+            Heard::Connected { .. } | Heard::GoAway | Heard::Page { .. } | Heard::Pong => Ok(()),
         };
         if let Err(what) = wrong {
             self.complain(format!("{} {what}: {heard:?}", self.name(client)));

@@ -8,6 +8,7 @@ use proto::{MessageKind, PeerId, SignalKind, limits};
 
 use super::agenda::Event;
 use super::clients::{Phase, Saying};
+use super::presence::View;
 use super::world::World;
 use crate::oracle::Net;
 
@@ -21,6 +22,10 @@ impl World {
         self.mend();
         self.come_back();
         self.pass(REST);
+        if self.is_bounded() {
+            // What one hub forgot of another, and the other did not, is said again by then.
+            self.pass(limits::MEETING_AGAIN + 10 * limits::MEETING_SWEEP);
+        }
         self.at_rest();
         self.is_quiet();
         self.epilogue();
@@ -97,9 +102,10 @@ impl World {
                     .filter(|((_, peer), _)| *peer != client.peer)
                     .map(|((_, peer), said)| (*peer, *said))
                     .collect();
-                if others != view.told {
+                if let Err(what) = self.knows_whom_it_should(client.peer, net, view, &others) {
                     let (name, network) = (self.name(index), self.plan.networks[net]);
-                    wrong.push(format!("{name} in {network} knows {:?}, and there are {others:?}", view.told));
+                    let told = &view.told;
+                    wrong.push(format!("{name} in {network} {what}: it knows {told:?}, and there are {others:?}"));
                 }
             }
         }
@@ -114,9 +120,36 @@ impl World {
         }
     }
 
+    /// Where all are told of all, it knows the others. Where it, or the other, is told of some, the two know each other or do not;
+    /// and it knows as many as it wants to, if there are so many.
+    fn knows_whom_it_should(
+        &self,
+        peer: PeerId,
+        net: Net,
+        view: &View,
+        others: &BTreeMap<PeerId, u64>,
+    ) -> Result<(), String> {
+        if let Some((gone, _)) = view.told.iter().find(|(other, said)| others.get(*other) != Some(said)) {
+            return Err(format!("is mistaken in {gone:?}"));
+        }
+        for other in others.keys() {
+            let known = view.told.contains_key(other);
+            let theirs = self.clients.iter().filter(|client| client.phase == Phase::Open && client.peer == *other);
+            for back in theirs.filter_map(|client| client.views.get(&net)) {
+                let by_right = view.closest == 0 && back.closest == 0;
+                if known != back.told.contains_key(&peer) || by_right && !known {
+                    return Err(format!("knows {other:?}: {known}"));
+                }
+            }
+        }
+        let wanted = usize::from(view.closest).min(others.len());
+        if view.told.len() < wanted { Err(format!("knows fewer than {wanted}")) } else { Ok(()) }
+    }
+
     /// What a hub's machines have counted is what has happened, and they have nothing left to do.
     fn count(&mut self, place: usize, at: &BTreeMap<PeerId, usize>, members: usize, wrong: &mut Vec<String>) {
         let now = self.time(place);
+        let bounded = self.is_bounded();
         let ids: Vec<_> = self.hubs.iter().map(|hub| (hub.id, hub.lives())).collect();
         let hub = &mut self.hubs[place];
         let (mut signals, mut ended, mut peers) = (0, 0, 0);
@@ -166,7 +199,8 @@ impl World {
                 wrong.push(format!("h{place} finds {peer:?} at {found:?}, and it is at {there:?}"));
             }
         }
-        if hub.has_mail() {
+        // What is said again in turns is never quite over.
+        if !bounded && hub.has_mail() {
             wrong.push(format!("h{place} has letters under way"));
         }
     }
@@ -184,6 +218,9 @@ impl World {
             // Where a way is longer than a gap is waited for, a heartbeat that has a shorter one is ahead of its change, and a
             // snapshot is asked for that nobody would have needed.
             let far = Duration::from_micros(self.plan.link_us as u64) > limits::GAP_PATIENCE;
+            if kind == EnvelopeKind::Meeting && self.is_bounded() {
+                continue;
+            }
             let repairs = matches!(kind, EnvelopeKind::SnapshotRequest | EnvelopeKind::Snapshot);
             let may = kinds.contains(&kind) || far && repairs && kinds.contains(&EnvelopeKind::Change);
             if sent > 0 && !may && self.complaints.is_empty() {

@@ -22,6 +22,10 @@ pub(crate) enum Fault {
     LosesJoined,
     LosesLastPart,
     LosesLeft,
+    /// One shard's word to another that two peers know each other.
+    LosesMeetings,
+    /// Another hub's word is not said again.
+    LosesMeetingsForEver,
     LosesNowhere,
     LosesOpened,
     LosesOutcomeLetters,
@@ -37,7 +41,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::AgesWrongly,
         Self::DoesNotHold,
         Self::LeavesWrongSession,
@@ -47,6 +51,8 @@ impl Fault {
         Self::LosesJoined,
         Self::LosesLastPart,
         Self::LosesLeft,
+        Self::LosesMeetings,
+        Self::LosesMeetingsForEver,
         Self::LosesNowhere,
         Self::LosesOpened,
         Self::LosesOutcomeLetters,
@@ -66,6 +72,7 @@ impl Fault {
             Self::AgesWrongly
                 | Self::DoesNotHold
                 | Self::LosesLastPart
+                | Self::LosesMeetingsForEver
                 | Self::LosesOutcomes
                 | Self::LosesTakeoverAnswers
         ) {
@@ -95,7 +102,15 @@ impl Saboteur {
 
     /// What is posted instead of this letter of a hub.
     pub(crate) fn letter(&mut self, hub: usize, from_relay: bool, to_relay: bool, letter: Letter) -> Vec<Letter> {
-        if self.fault.is_none() || !(from_relay || to_relay) {
+        if self.fault.is_none() {
+            return vec![letter];
+        }
+        if let Letter::Meeting(_) = letter
+            && self.strikes(if from_relay { Fault::LosesMeetingsForEver } else { Fault::LosesMeetings })
+        {
+            return Vec::new();
+        }
+        if !(from_relay || to_relay) {
             return vec![letter];
         }
         let loses = match &letter {
@@ -109,6 +124,8 @@ impl Saboteur {
             Letter::AskTakeover { .. }
             | Letter::Challenge { .. }
             | Letter::ChallengeAnswered { .. }
+            | Letter::Meeting(_)
+            | Letter::MeetingAt { .. }
             | Letter::Signal { .. }
             | Letter::TakeoverAnswered { .. } => return self.signal_letter(hub, from_relay, letter),
         };
@@ -167,6 +184,7 @@ impl Saboteur {
                     Routed::TakeoverAnswer { .. } if self.strikes(Fault::LosesTakeoverAnswers) => return Vec::new(),
                     Routed::Signal(_)
                     | Routed::Outcomes(_)
+                    | Routed::Meeting(_)
                     | Routed::Takeover { .. }
                     | Routed::TakeoverAnswer { .. } => {}
                 }

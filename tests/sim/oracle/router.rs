@@ -111,6 +111,7 @@ impl Oracle {
         let networks = &self.networks;
         let net = |network: &str| networks.iter().position(|&name| name == network).unwrap_or(Net::MAX);
         match heard {
+            Heard::Page { .. } => wrong = Some("has an answer that it did not ask for"),
             Heard::Discovered { subject, network, version } => match client.views.get_mut(&net(network)) {
                 None => wrong = Some("is in no such network"),
                 Some(view) => {

@@ -36,9 +36,10 @@ fn url() -> impl Strategy<Value = Option<Arc<str>>> {
 }
 
 fn membership(peer: PeerId, claim: Claim) -> impl Strategy<Value = Arc<Announcement>> {
-    (network(), data()).prop_map(move |(network, data)| {
+    (network(), data(), count(), 0..=MAX_CLOSEST).prop_map(move |(network, data, number, closest)| {
+        let stay = Stay { number, closest };
         let discovered = Arc::new(wire::peer_discovered(data.as_bytes(), network.as_str(), 0));
-        Arc::new(Announcement { peer, network, claim, remote: true, discovered })
+        Arc::new(Announcement { peer, network, claim, remote: true, stay, discovered })
     })
 }
 
@@ -47,14 +48,17 @@ fn what(peer: PeerId, claim: Claim) -> impl Strategy<Value = What> {
         let frame = Arc::new(wire::goodbye(&peer, &data, network.as_str(), 0));
         What::Left { network, frame }
     });
-    let reasons = prop_oneof![0..8_u8, 254..=255_u8].prop_map(|index| What::Down(LeaveReason::from_index(index)));
+    let reasons = prop_oneof![0..8_u8, 253..=255_u8].prop_map(|index| What::Down(LeaveReason::from_index(index)));
     prop_oneof![Just(What::Up), membership(peer, claim).prop_map(What::Joined), left, reasons]
 }
 
 fn hello() -> impl Strategy<Value = Envelope> {
-    (any::<u16>(), hub(), life(), "[a-zé-]{0,40}").prop_map(|(version, hub, incarnation, namespace)| {
-        Envelope::Hello(Box::new(Hello { version, hub, incarnation, namespace }))
-    })
+    (any::<u16>(), hub(), life(), "[a-zé-]{0,40}", 0..=MAX_CLOSEST).prop_map(
+        |(version, hub, incarnation, namespace, closest)| {
+            let discovery = Discovery::from_closest(closest);
+            Envelope::Hello(Box::new(Hello { version, hub, incarnation, namespace, discovery }))
+        },
+    )
 }
 
 fn heartbeat() -> impl Strategy<Value = Envelope> {
@@ -121,6 +125,16 @@ fn signal() -> impl Strategy<Value = Routed> {
     )
 }
 
+fn meeting() -> impl Strategy<Value = Routed> {
+    let word = prop_oneof![Just(Word::Met), Just(Word::Agreed), Just(Word::Declined)];
+    let to = prop_oneof![Just(MeetingEnd::About), Just(MeetingEnd::Others)];
+    (network(), peer(), any::<u64>(), vec((peer(), any::<u64>()), 0..20), to, word).prop_map(
+        |(network, about, stay, others, to, word)| {
+            Routed::Meeting(Arc::new(Meeting { network, about, stay, others, to, word }))
+        },
+    )
+}
+
 fn outcome() -> impl Strategy<Value = Outcome> {
     let failed = (0..ErrorCode::ALL.len()).prop_map(|i| Outcome::Failed(ErrorCode::ALL[i]));
     prop_oneof![Just(Outcome::Delivered), failed]
@@ -136,6 +150,7 @@ fn routed() -> impl Strategy<Value = Envelope> {
             ticket,
             in_use
         }),
+        meeting(),
     ];
     ((hub(), life()), (hub(), life()), any::<u8>(), routed).prop_map(
         |((to, to_incarnation), (from, from_incarnation), hops, routed)| {
@@ -269,6 +284,7 @@ fn announced_data_is_checked_like_a_clients() {
         body.push(1);
         put_text(&mut body, "n");
         put_bytes(&mut body, data);
+        body.extend_from_slice(&[0; 8 + 1]);
         let mut bytes = (body.len() as u32).to_le_bytes().to_vec();
         bytes.extend(body);
         decoded(&bytes).1.err().map(|malformed| malformed.0)
@@ -288,7 +304,8 @@ fn what_a_client_may_announce_a_hub_takes() {
         let data = crate::codec::describe(&peer, Some(&format!("{{\"{key}\":1}}"))).unwrap();
         let claim = Claim { incarnation: PeerIncarnation(1), hub: HubId(peer) };
         let discovered = Arc::new(wire::peer_discovered(&data, "n", 0));
-        let announcement = Announcement { peer, network: NetworkName::new("n"), claim, remote: false, discovered };
+        let (network, stay) = (NetworkName::new("n"), Stay::default());
+        let announcement = Announcement { peer, network, claim, remote: false, stay, discovered };
         let (hub, incarnation, session) = (claim.hub, HubIncarnation(1), claim.incarnation);
         let what = What::Joined(Arc::new(announcement));
         let mut bytes = Vec::new();

@@ -1,0 +1,43 @@
+//! Peers of two hubs know each other: word of it goes from shard to shard. Whoever says it says it again until it is answered, so
+//! nothing is kept here.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::envelope::Routed;
+use crate::id::{HubId, PeerId, ShardId, Via};
+use crate::router::{Letter, Meeting, MeetingEnd};
+use crate::time::Now;
+
+use super::Relay;
+
+impl Relay {
+    pub(super) fn meeting_posted(&mut self, hub: HubId, meeting: Arc<Meeting>, now: Now) {
+        let Some(incarnation) = self.hubs.get(&hub).filter(|r| r.is_live()).map(|r| r.incarnation) else { return };
+        let full = |relay: &Self, via: Via| relay.is_saturated(via);
+        if self.route(&hub, now).is_some_and(|via| !full(self, via)) {
+            self.send_routed((hub, incarnation), Routed::Meeting(meeting), now);
+        }
+    }
+
+    /// A hub speaks for its own peers only.
+    pub(super) fn meeting_came(&mut self, from: HubId, meeting: &Arc<Meeting>) {
+        let held = |relay: &Self, peer: &PeerId| relay.directory.holder(peer).is_some_and(|claim| claim.hub == from);
+        let home = |relay: &Self, peer: &PeerId| ShardId::home(peer, relay.config.shards, relay.config.keys);
+        let (homes, meeting) = match meeting.to {
+            MeetingEnd::Others if held(self, &meeting.about) => {
+                let homes: BTreeSet<ShardId> = meeting.others.iter().map(|(other, _)| home(self, other)).collect();
+                (homes, Arc::clone(meeting))
+            }
+            MeetingEnd::Others => return,
+            MeetingEnd::About => {
+                let mut meeting = Meeting::clone(meeting);
+                meeting.others.retain(|(other, _)| held(self, other));
+                (BTreeSet::from([home(self, &meeting.about)]), Arc::new(meeting))
+            }
+        };
+        for shard in homes {
+            self.post(shard, Letter::Meeting(Arc::clone(&meeting)));
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The closest members of a network, by the exclusive or of their ids, without looking at the others.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Range;
+use std::iter::{Peekable, Rev};
+use std::ops::{Bound, ControlFlow};
+
+use crate::id::PeerId;
+
+/// Members at one distance class that are put in order by sorting. Of more, only as many as are asked for are looked at.
+const SORTED: usize = 64;
+
+/// Calls `visit` with members in the order of their distance from `center`, `center` itself first, until it has had enough.
+///
+/// Ids in their own order are a binary trie laid flat. Those that share at least n bits with `center` are a run around it;
+/// those that share exactly n are the half of that run on the other side of bit n, and each of them is closer than any that
+/// shares fewer. So the run grows outwards from `center`, half by half. A half that is large is a trie of its own, with the
+/// point in it that is closest to `center` as its center.
+///
+/// With ids at random this looks at about twice as many members as are visited, whatever the size of the network. Chosen
+/// ids can make it descend through each of the 160 bits, at two lookups each.
+pub(super) fn visit_closest<'a, V>(
+    members: &'a BTreeMap<PeerId, V>,
+    center: PeerId,
+    visit: &mut impl FnMut(PeerId, &'a V) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    visit_run(members, center, 0, visit)
+}
+
+/// The same for those that share at least `floor` bits with `center`.
+fn visit_run<'a, V>(
+    members: &'a BTreeMap<PeerId, V>,
+    center: PeerId,
+    floor: u32,
+    visit: &mut impl FnMut(PeerId, &'a V) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    if let Some(member) = members.get(&center) {
+        visit(center, member)?;
+    }
+    let (first, last) = (center.first_with_prefix(floor), center.last_with_prefix(floor));
+    let mut above = after(members, center, last);
+    let mut below = before(members, center, first);
+    let shared = |next: Option<&(&PeerId, &V)>| next.map(|(peer, _)| center.shared_bits(peer));
+    loop {
+        let (up, down) = (shared(above.peek()), shared(below.peek()));
+        // A bit of `center` is 0 or 1: no two members on different sides share equally many.
+        let Some(bits) = up.max(down) else { return ControlFlow::Continue(()) };
+        let mut half = Vec::new();
+        let complete = if up == Some(bits) {
+            gather(&mut above, &center, bits, &mut half)
+        } else {
+            gather(&mut below, &center, bits, &mut half)
+        };
+        if complete {
+            half.sort_unstable_by_key(|(peer, _)| center.distance(peer));
+            for (peer, member) in half {
+                visit(*peer, member)?;
+            }
+            continue;
+        }
+        let inner = center.flipped(bits);
+        visit_run(members, inner, bits + 1, visit)?;
+        if up == Some(bits) {
+            above = after(members, inner.last_with_prefix(bits + 1), last);
+        } else {
+            below = before(members, inner.first_with_prefix(bits + 1), first);
+        }
+    }
+}
+
+/// The members behind `from`, up to `to`.
+fn after<V>(members: &BTreeMap<PeerId, V>, from: PeerId, to: PeerId) -> Peekable<Range<'_, PeerId, V>> {
+    members.range((Bound::Excluded(from), Bound::Included(to))).peekable()
+}
+
+/// The members before `from`, down to `to`.
+fn before<V>(members: &BTreeMap<PeerId, V>, from: PeerId, to: PeerId) -> Peekable<Rev<Range<'_, PeerId, V>>> {
+    members.range((Bound::Included(to), Bound::Excluded(from))).rev().peekable()
+}
+
+/// Takes the members from the front of `run` that share `bits` bits with `center`. False when there are more than
+/// [`SORTED`].
+fn gather<'a, V: 'a>(
+    run: &mut Peekable<impl Iterator<Item = (&'a PeerId, &'a V)>>,
+    center: &PeerId,
+    bits: u32,
+    into: &mut Vec<(&'a PeerId, &'a V)>,
+) -> bool {
+    while let Some(member) = run.next_if(|(peer, _)| center.shared_bits(peer) == bits) {
+        if into.len() == SORTED {
+            return false;
+        }
+        into.push(member);
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::ops::ControlFlow;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn closest(members: &BTreeMap<PeerId, ()>, center: PeerId, wanted: usize) -> Vec<PeerId> {
+        let mut found = Vec::new();
+        let _ = visit_closest(members, center, &mut |peer, ()| {
+            if found.len() == wanted {
+                return ControlFlow::Break(());
+            }
+            found.push(peer);
+            ControlFlow::Continue(())
+        });
+        found
+    }
+
+    fn sorted(members: &BTreeMap<PeerId, ()>, center: PeerId, wanted: usize) -> Vec<PeerId> {
+        let mut all: Vec<PeerId> = members.keys().copied().collect();
+        all.sort_by_key(|peer| {
+            let xor: Vec<u8> = peer.as_bytes().iter().zip(center.as_bytes()).map(|(a, b)| a ^ b).collect();
+            xor
+        });
+        all.truncate(wanted);
+        all
+    }
+
+    /// Ids that share long prefixes now and then, as chosen ones do.
+    fn any_id() -> impl Strategy<Value = PeerId> {
+        (any::<[u8; 20]>(), 0usize..=20, any::<u8>(), any::<bool>()).prop_map(|(mut id, same, fill, bit)| {
+            id[..same].fill(if bit { fill & 1 } else { 0xff });
+            PeerId::from_bytes(id)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_closest_are_those_that_sorting_finds(
+            ids in prop::collection::btree_set(any_id(), 0..400),
+            center in any_id(),
+            is_member in any::<prop::sample::Index>(),
+            wanted in 0usize..450,
+        ) {
+            let members: BTreeMap<PeerId, ()> = ids.iter().map(|id| (*id, ())).collect();
+            let inside = ids.iter().nth(is_member.index(ids.len().max(1))).copied().unwrap_or(center);
+            for center in [center, inside] {
+                prop_assert_eq!(closest(&members, center, wanted), sorted(&members, center, wanted));
+            }
+        }
+
+        #[test]
+        fn a_prefix_bounds_what_shares_it(id in any::<[u8; 20]>(), other in any::<[u8; 20]>(), bits in 0u32..=160) {
+            let (id, other) = (PeerId::from_bytes(id), PeerId::from_bytes(other));
+            let within = (id.first_with_prefix(bits)..=id.last_with_prefix(bits)).contains(&other);
+            prop_assert_eq!(within, id.shared_bits(&other) >= bits);
+        }
+    }
+
+    #[test]
+    fn few_are_looked_at_in_a_large_network() {
+        // The worst that chosen ids can do: at each bit a crowd on the other side.
+        let mut members = BTreeMap::new();
+        let center = PeerId::from_bytes([0; 20]);
+        for bit in 0..120 {
+            for i in 0..100u32 {
+                let mut id = *center.flipped(bit).as_bytes();
+                id[16..].copy_from_slice(&i.to_be_bytes());
+                members.insert(PeerId::from_bytes(id), ());
+            }
+        }
+        let mut visited = 0;
+        let _ = visit_closest(&members, center, &mut |_, ()| {
+            visited += 1;
+            if visited == 20 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!(visited, 20);
+        assert_eq!(closest(&members, center, 300), sorted(&members, center, 300));
+    }
+}

@@ -1,0 +1,777 @@
+//! Who is told of whom where not everybody is told of everybody.
+//!
+//! A peer that wants to know K others picks the K closest members and a few at random when it joins. Two peers *meet* when one
+//! has picked the other, when one signals the other, or when one asks for more; from then on each is told what becomes of
+//! the other. What a peer knows is its [`Circle`]; only its home shard writes it. The home of the one tells the home of the
+//! other by a [`Meeting`]: inside a hub that always arrives, and between hubs it is said again until it is answered.
+//!
+//! Two that join at the same moment do not find each other in their own shards' rosters. So each shard does for a newcomer, when it
+//! hears of it, what the newcomer's home has done, by its own roster: of those it would have picked, the ones on this shard
+//! that it has not met are the ones its home did not know, and they meet now. Where nobody joins at the same moment there are none.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::ops::ControlFlow;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::codec::{self, Discover};
+use crate::id::{Address, HubId, PeerId, PeerIncarnation, SessionId, ShardId};
+use crate::limits::{
+    MAX_ACQUAINTANCES, MAX_CLOSEST, MAX_MEETING, MEETING_AGAIN, MEETING_PATIENCE, MEETING_SWEEP, RANDOM_PICKS,
+};
+use crate::reason::{ErrorCode, LeaveReason};
+use crate::time::Now;
+use crate::wire::{self, MessageKind, Template};
+
+use super::Router;
+use super::closest::visit_closest;
+use super::letter::{Announcement, Frame, Letter, Meeting, MeetingEnd, Output, Stay, Word};
+use super::presence::Change;
+use super::roster::{Member, NetworkIx};
+use super::session::State;
+
+/// Of whom a newcomer is told that does not say how many it wants to know (DISCOVERY).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Discovery {
+    /// Of everybody.
+    #[default]
+    All,
+    /// Of so many of the closest, 1 to [`MAX_CLOSEST`], and of [`RANDOM_PICKS`] others.
+    Closest(u8),
+}
+
+impl Discovery {
+    /// As it is written in a [`Stay`] and between hubs: 0 is everybody.
+    pub const fn closest(self) -> u8 {
+        match self {
+            Self::All => 0,
+            Self::Closest(k) => k,
+        }
+    }
+
+    /// What a number between hubs means.
+    pub const fn from_closest(closest: u8) -> Self {
+        if closest == 0 { Self::All } else { Self::Closest(closest) }
+    }
+}
+
+impl fmt::Display for Discovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Closest(k) => write!(f, "closest:{k}"),
+        }
+    }
+}
+
+impl FromStr for Discovery {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let closest = |k: &str| k.parse().ok().filter(|k| (1..=MAX_CLOSEST).contains(k)).map(Self::Closest);
+        match text.split_once(':') {
+            None if text == "all" => Some(Self::All),
+            Some(("closest", k)) => closest(k),
+            _ => None,
+        }
+        .ok_or_else(|| format!("takes `all`, or `closest:K` with K from 1 to {MAX_CLOSEST}"))
+    }
+}
+
+/// Whom a peer knows in a network, of those it does not know by right.
+#[derive(Debug, Default)]
+pub(super) struct Circle {
+    /// Ascending by id.
+    known: Vec<Acquaintance>,
+    /// How many of them are told of: all but those that declined.
+    told: u32,
+    /// Waits in [`Meetings::due`].
+    due: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Acquaintance {
+    peer: PeerId,
+    marks: u8,
+}
+
+/// The peer's own pick, as one of the closest: replaced when it leaves.
+const CLOSE: u8 = 1;
+/// The peer's own pick, at random: replaced when it leaves.
+const RANDOM: u8 = 2;
+/// At another hub, which has not yet said that it knows.
+const UNANSWERED: u8 = 4;
+/// Knows as many as it may: this peer was told that it left, and does not pick it again.
+const DECLINED: u8 = 8;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Met {
+    Now,
+    /// After it had declined.
+    AtLast,
+    Before,
+    /// There is no room in the circle.
+    Not,
+}
+
+impl Circle {
+    fn find(&self, peer: &PeerId) -> Result<usize, usize> {
+        self.known.binary_search_by(|other| other.peer.cmp(peer))
+    }
+
+    fn knows(&self, peer: &PeerId) -> bool {
+        self.find(peer).is_ok_and(|at| self.known[at].marks & DECLINED == 0)
+    }
+
+    fn is_full(&self) -> bool {
+        self.known.len() >= MAX_ACQUAINTANCES
+    }
+
+    /// Everybody in it whom the peer was told of.
+    fn peers(&self) -> impl Iterator<Item = PeerId> {
+        self.known.iter().filter(|other| other.marks & DECLINED == 0).map(|other| other.peer)
+    }
+
+    fn meet(&mut self, peer: PeerId, marks: u8) -> Met {
+        match self.find(&peer) {
+            Ok(at) if self.known[at].marks & DECLINED == 0 => {
+                let known = &mut self.known[at];
+                known.marks = known.marks & !UNANSWERED | marks;
+                return Met::Before;
+            }
+            Ok(at) => {
+                self.known[at].marks = marks;
+                self.told += 1;
+                return Met::AtLast;
+            }
+            Err(_) if self.is_full() => return Met::Not,
+            Err(at) => {
+                if self.known.len() == self.known.capacity() {
+                    // By a half, and not to the double: most circles have found their size.
+                    self.known.reserve_exact(8 + self.known.len() / 2);
+                }
+                self.known.insert(at, Acquaintance { peer, marks });
+            }
+        }
+        self.told += 1;
+        Met::Now
+    }
+
+    /// Takes one out that has left. Returns its marks, if the peer was told of it.
+    fn part(&mut self, peer: &PeerId) -> Option<u8> {
+        let gone = self.known.remove(self.find(peer).ok()?);
+        if gone.marks & DECLINED != 0 {
+            return None;
+        }
+        self.told -= 1;
+        Some(gone.marks)
+    }
+}
+
+/// What is to be said again.
+#[derive(Debug)]
+pub(super) struct Meetings {
+    /// Circles with acquaintances that have not been answered for, in the order of their time: each once.
+    due: VecDeque<(Duration, SessionId, NetworkIx)>,
+    /// When the next sessions say again whom they know at other hubs, and from which slot on.
+    sweep: (Duration, u32),
+    draws: u64,
+    /// Pairs that know each other, as far as this shard has an end of them.
+    known: u64,
+}
+
+impl Meetings {
+    pub(super) fn new() -> Self {
+        Self { due: VecDeque::new(), sweep: (Duration::ZERO, 0), draws: 0, known: 0 }
+    }
+
+    pub(super) fn known(&self) -> u64 {
+        self.known
+    }
+
+    pub(super) fn next_deadline(&self, meshed: bool) -> Option<Duration> {
+        let sweep = (meshed && self.known > 0).then_some(self.sweep.0);
+        [self.due.front().map(|(at, ..)| *at), sweep].into_iter().flatten().min()
+    }
+}
+
+impl Router {
+    /// How many a newcomer wants to know; 0: everybody.
+    pub(super) fn closest_wanted(&self, data: Option<&str>) -> u8 {
+        let wanted = data.and_then(codec::closest_wanted).map(|k| k.min(u64::from(MAX_CLOSEST)) as u8);
+        wanted.unwrap_or(self.config.discovery.closest())
+    }
+
+    /// Names a stay.
+    pub(super) fn begin_stay(&mut self, closest: u8, now: Now) -> Stay {
+        self.last_stay = now.wall_ms.max(self.last_stay.saturating_add(1));
+        Stay { number: self.last_stay, closest }
+    }
+
+    /// Has a newcomer meet its picks. All shards have been told of it.
+    pub(super) fn join_circle(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
+        let Some(membership) = self.sessions.get(id).and_then(|session| session.membership_in(ix)) else { return };
+        let closest = usize::from(membership.stay.closest);
+        let picks = self.pick(id, ix, closest, RANDOM_PICKS);
+        let met = self.meet_picks(id, ix, picks);
+        self.tell_homes(id, ix, &met, Word::Joined, now);
+    }
+
+    /// Chooses members that a session does not know.
+    fn pick(&mut self, id: SessionId, ix: NetworkIx, closest: usize, random: usize) -> Vec<(PeerId, u8)> {
+        let mut picks = Vec::with_capacity(closest + random);
+        if random > 0
+            && let Some(network) = self.rosters.network_mut(ix)
+        {
+            network.make_lots();
+        }
+        let (Some(session), Some(network)) = (self.sessions.get(id), self.rosters.network(ix)) else { return picks };
+        let peer = session.peer;
+        let Some(membership) = session.membership_in(ix) else { return picks };
+        let circle = membership.circle.as_deref();
+        let room = MAX_ACQUAINTANCES - circle.map_or(0, |circle| circle.known.len());
+        let free = |other: &PeerId, member: &Member| {
+            *other != peer
+                && circle.is_none_or(|circle| circle.find(other).is_err())
+                && member.announcement.claim.incarnation > PeerIncarnation::LEGACY
+                && !self.is_full_here(ix, other, member)
+        };
+        let closest = closest.min(room);
+        if closest > 0 {
+            let mut steps = MAX_ACQUAINTANCES + 4 * usize::from(MAX_CLOSEST);
+            let _ = visit_closest(&network.members, peer, &mut |other, member| {
+                if free(&other, member) {
+                    picks.push((other, CLOSE));
+                }
+                steps -= 1;
+                if picks.len() == closest || steps == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+        }
+        let wanted = (picks.len() + random).min(room);
+        let mut draws = self.meetings.draws;
+        for _ in 0..4 * random {
+            if picks.len() >= wanted {
+                break;
+            }
+            draws += 1;
+            let random = self.config.keys.hash_one((peer, draws));
+            let Some(other) = network.draw(random) else { break };
+            let is_free = network.members.get(&other).is_some_and(|member| free(&other, member));
+            if is_free && !picks.iter().any(|(pick, _)| *pick == other) {
+                picks.push((other, RANDOM));
+            }
+        }
+        self.meetings.draws = draws;
+        picks
+    }
+
+    /// Whether a member of this shard cannot know any more. Of others only their homes can say.
+    fn is_full_here(&self, ix: NetworkIx, peer: &PeerId, member: &Member) -> bool {
+        member.place == self.here()
+            && self
+                .by_peer
+                .get(peer)
+                .and_then(|&id| self.sessions.get(id)?.membership_in(ix)?.circle.as_deref())
+                .is_some_and(Circle::is_full)
+    }
+
+    fn meet_picks(&mut self, id: SessionId, ix: NetworkIx, picks: Vec<(PeerId, u8)>) -> Vec<PeerId> {
+        let mut met = Vec::with_capacity(picks.len());
+        for (other, marks) in picks {
+            if matches!(self.meet(id, ix, other, marks), Met::Now | Met::AtLast) {
+                met.push(other);
+            }
+        }
+        met
+    }
+
+    /// Takes a member into a session's circle, and tells the session of it unless it has been told.
+    fn meet(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, marks: u8) -> Met {
+        let Some(session) = self.sessions.get_mut(id) else { return Met::Not };
+        let told = session.state == State::Live;
+        let network = self.rosters.network_mut(ix);
+        let (Some(membership), Some(member)) =
+            (session.membership(ix), network.and_then(|network| network.members.get_mut(&other)))
+        else {
+            return Met::Not;
+        };
+        let met = membership.circle.get_or_insert_default().meet(other, marks);
+        if met == Met::Now {
+            // One that declined has been noted, so that its leave is not missed.
+            member.note_knower(id);
+        }
+        if matches!(met, Met::Now | Met::AtLast) {
+            self.meetings.known += 1;
+            if told {
+                let frame = Frame::Template(Arc::clone(&member.announcement.discovered));
+                self.outputs.push_back(Output::Send {
+                    session: id,
+                    frame,
+                    kind: MessageKind::PeerDiscovered,
+                    origin: None,
+                });
+            }
+        }
+        met
+    }
+
+    /// Tells the homes of others that they and a session's peer know each other.
+    fn tell_homes(&mut self, id: SessionId, ix: NetworkIx, others: &[PeerId], word: Word, now: Now) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let (about, Some(membership)) = (session.peer, session.membership_in(ix)) else { return };
+        let stay = membership.stay.number;
+        let Some(network) = self.rosters.network(ix) else { return };
+        let name = network.name.clone();
+        let mut here = Vec::new();
+        let mut away: Vec<(Place, Vec<(PeerId, u64)>)> = Vec::new();
+        for &other in others {
+            let Some(member) = network.members.get(&other) else { continue };
+            let place = match member.place {
+                Address::Shard(shard) if shard == self.config.shard => {
+                    here.push(other);
+                    continue;
+                }
+                // A newcomer is proposed to all shards: one letter has all its picks.
+                Address::Shard(_) if word == Word::Joined => Place::Shards,
+                Address::Shard(shard) => Place::Shard(shard),
+                Address::Mesh => Place::Hub(member.announcement.claim.hub),
+            };
+            let pair = (other, member.announcement.stay.number);
+            match away.iter_mut().find(|(known, _)| *known == place) {
+                Some((_, pairs)) => pairs.push(pair),
+                None => away.push((place, vec![pair])),
+            }
+        }
+        if word == Word::Joined && !away.iter().any(|(place, _)| *place == Place::Shards) {
+            away.push((Place::Shards, Vec::new()));
+        }
+        for other in here {
+            if let Some(other_id) = self.by_peer.get(&other).copied()
+                && self.meet(other_id, ix, about, 0) == Met::Not
+            {
+                self.part_as_crowded(id, ix, other, now);
+            }
+        }
+        for (place, pairs) in away {
+            let to = MeetingEnd::Others;
+            let meeting = |others, word| Arc::new(Meeting { network: name.clone(), about, stay, others, to, word });
+            match place {
+                Place::Shards => self.post_to_shards(&Letter::Meeting(meeting(pairs, word))),
+                Place::Shard(shard) => {
+                    let letter = Letter::Meeting(meeting(pairs, Word::Met));
+                    self.outputs.push_back(Output::Letter { to: Address::Shard(shard), letter });
+                }
+                Place::Hub(hub) => {
+                    let word = if word == Word::Joined { Word::Met } else { word };
+                    for pairs in pairs.chunks(MAX_MEETING) {
+                        let meeting = meeting(pairs.to_vec(), word);
+                        self.post_to_mesh(|| Letter::MeetingAt { hub, meeting });
+                    }
+                    if word == Word::Met {
+                        self.await_answer(id, ix, pairs.iter().map(|(peer, _)| *peer), now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn await_answer(&mut self, id: SessionId, ix: NetworkIx, from: impl Iterator<Item = PeerId>, now: Now) {
+        let membership = self.sessions.get_mut(id).and_then(|session| session.membership(ix));
+        let Some(circle) = membership.and_then(|membership| membership.circle.as_deref_mut()) else { return };
+        for peer in from {
+            if let Ok(at) = circle.find(&peer) {
+                circle.known[at].marks |= UNANSWERED;
+            }
+        }
+        if !std::mem::replace(&mut circle.due, true) {
+            self.meetings.due.push_back((now.at + MEETING_PATIENCE, id, ix));
+        }
+    }
+
+    /// Word of peers of this shard and others.
+    pub(super) fn heard_meeting(&mut self, meeting: &Meeting, now: Now) {
+        let Some(ix) = self.rosters.find(meeting.network.as_str()) else { return };
+        let about = (meeting.about, meeting.stay);
+        let mut from = None;
+        let (mut agreed, mut declined) = (Vec::new(), Vec::new());
+        for &other in &meeting.others {
+            let (ours, theirs) = match meeting.to {
+                MeetingEnd::About => (about, other),
+                MeetingEnd::Others => (other, about),
+            };
+            let Some(id) = self.resident(ix, ours) else { continue };
+            let Some((place, hub)) = self.stands(ix, theirs) else { continue };
+            if meeting.word == Word::Declined {
+                self.heard_declined(id, ix, theirs.0, place, now);
+                continue;
+            }
+            if !self.may_meet(id, ix, &theirs.0) {
+                continue;
+            }
+            from = Some((place, hub));
+            match self.meet(id, ix, theirs.0, 0) {
+                Met::Not => declined.push(other),
+                _ if meeting.word == Word::Met && place == Address::Mesh => agreed.push(other),
+                Met::Now | Met::AtLast | Met::Before => {}
+            }
+        }
+        if let Some((place, hub)) = from {
+            for (others, word) in [(agreed, Word::Agreed), (declined, Word::Declined)] {
+                if !others.is_empty() {
+                    self.stats.meetings_declined += if word == Word::Declined { others.len() as u64 } else { 0 };
+                    self.answer_meeting(meeting, others, word, place, hub);
+                }
+            }
+        }
+        if meeting.word == Word::Joined
+            && let Some((place, hub)) = self.stands(ix, about)
+        {
+            let met = self.propose(ix, meeting.about);
+            let others: Vec<_> = met.into_iter().map(|(_, peer, stay)| (peer, stay)).collect();
+            if !others.is_empty() {
+                self.answer_meeting(meeting, others, Word::Met, place, hub);
+            }
+        }
+    }
+
+    /// Says something back of the same pairs, or of some of them.
+    fn answer_meeting(&mut self, to: &Meeting, others: Vec<(PeerId, u64)>, word: Word, place: Address, hub: HubId) {
+        let end = match to.to {
+            MeetingEnd::About => MeetingEnd::Others,
+            MeetingEnd::Others => MeetingEnd::About,
+        };
+        let meeting = Meeting { network: to.network.clone(), about: to.about, stay: to.stay, others, to: end, word };
+        let meeting = Arc::new(meeting);
+        match place {
+            Address::Mesh => self.post_to_mesh(|| Letter::MeetingAt { hub, meeting }),
+            Address::Shard(_) => self.outputs.push_back(Output::Letter { to: place, letter: Letter::Meeting(meeting) }),
+        }
+    }
+
+    /// The session of a peer of this shard, if it is in this stay.
+    fn resident(&self, ix: NetworkIx, (peer, stay): (PeerId, u64)) -> Option<SessionId> {
+        let &id = self.by_peer.get(&peer)?;
+        let membership = self.sessions.get(id)?.membership_in(ix)?;
+        (membership.stay.number == stay).then_some(id)
+    }
+
+    /// Where a member is, if it is in this stay.
+    fn stands(&self, ix: NetworkIx, (peer, stay): (PeerId, u64)) -> Option<(Address, HubId)> {
+        let member = self.rosters.network(ix)?.members.get(&peer)?;
+        let announcement = &member.announcement;
+        (announcement.stay.number == stay).then_some((member.place, announcement.claim.hub))
+    }
+
+    /// Whether a session and a member do not know each other by right.
+    fn may_meet(&self, id: SessionId, ix: NetworkIx, other: &PeerId) -> bool {
+        let Some(session) = self.sessions.get(id) else { return false };
+        let member = self.rosters.network(ix).and_then(|network| network.members.get(other));
+        let (Some(membership), Some(member)) = (session.membership_in(ix), member) else { return false };
+        session.peer != *other && (membership.stay.closest > 0 || member.is_bounded())
+    }
+
+    /// Has those of this shard meet a newcomer whom it would pick by this shard's roster. Returns whom it has met now.
+    ///
+    /// Whoever knows fewer than it wants to takes the newcomer also where that would not pick it. Only a network that was smaller than
+    /// somebody's wish can have left it unfulfilled, so that is looked at while the network is small, or where the newcomer
+    /// is told of everybody and picks nobody.
+    fn propose(&mut self, ix: NetworkIx, newcomer: PeerId) -> Vec<(SessionId, PeerId, u64)> {
+        let Some(network) = self.rosters.network(ix) else { return Vec::new() };
+        let Some(member) = network.members.get(&newcomer) else { return Vec::new() };
+        if network.bounded_locals == 0 && (member.announcement.stay.closest == 0 || network.locals.is_empty()) {
+            return Vec::new();
+        }
+        if member.announcement.claim.incarnation <= PeerIncarnation::LEGACY {
+            return Vec::new();
+        }
+        let closest = usize::from(member.announcement.stay.closest);
+        let bounded = closest > 0;
+        let small = network.members.len() <= usize::from(MAX_CLOSEST) + 1;
+        let looked_at = if bounded && !small { closest } else { usize::from(MAX_CLOSEST) };
+        let mut seen = 0;
+        let mut found = Vec::new();
+        let here = self.here();
+        let _ = visit_closest(&network.members, newcomer, &mut |other, member| {
+            // Whom the newcomer's home could not pick either does not count.
+            if other == newcomer || member.announcement.claim.incarnation <= PeerIncarnation::LEGACY {
+                return ControlFlow::Continue(());
+            }
+            seen += 1;
+            if member.place == here && (bounded || member.is_bounded()) {
+                found.push((other, bounded && seen <= closest));
+            }
+            if seen == looked_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let mut met = Vec::new();
+        for (other, picked) in found {
+            let Some(id) = self.by_peer.get(&other).copied() else { continue };
+            let Some(membership) = self.sessions.get(id).and_then(|session| session.membership_in(ix)) else {
+                continue;
+            };
+            let stay = membership.stay;
+            let knows = membership.circle.as_deref().map_or(0, |circle| circle.told);
+            if !picked && knows >= u32::from(stay.closest) {
+                continue;
+            }
+            let marks = if picked { 0 } else { CLOSE };
+            if membership.circle.as_deref().is_none_or(|circle| circle.find(&newcomer).is_err())
+                && self.meet(id, ix, newcomer, marks) == Met::Now
+            {
+                met.push((id, other, stay.number));
+            }
+        }
+        met
+    }
+
+    /// A member has come that is at another hub, or on another shard and is told of everybody: those of this shard that it
+    /// is close to may have to meet it.
+    pub(super) fn propose_from_here(&mut self, ix: NetworkIx, newcomer: PeerId, now: Now) {
+        for (id, ..) in self.propose(ix, newcomer) {
+            let at_hub = self
+                .rosters
+                .network(ix)
+                .and_then(|network| network.members.get(&newcomer))
+                .is_some_and(|member| member.place == Address::Mesh && member.is_bounded());
+            if at_hub {
+                // Its own hub's word is on its way, as a rule; if it does not come, this one's goes.
+                self.await_answer(id, ix, std::iter::once(newcomer), now);
+            } else {
+                self.tell_homes(id, ix, &[newcomer], Word::Met, now);
+            }
+        }
+    }
+
+    /// Sees to it that a session knows a member before it hears from it. False: it, or the member, cannot know any more.
+    pub(super) fn introduce_stranger(&mut self, id: SessionId, ix: NetworkIx, from: PeerId, now: Now) -> bool {
+        if !self.may_meet(id, ix, &from) {
+            return true;
+        }
+        let Some(member) = self.rosters.network(ix).and_then(|network| network.members.get(&from)) else { return true };
+        let legacy = member.announcement.claim.incarnation <= PeerIncarnation::LEGACY;
+        let knows = |router: &Self| {
+            let membership = router.sessions.get(id).and_then(|session| session.membership_in(ix));
+            membership.and_then(|membership| membership.circle.as_deref()).is_some_and(|circle| circle.knows(&from))
+        };
+        if knows(self) {
+            return true;
+        }
+        if self.is_full_here(ix, &from, member) || self.meet(id, ix, from, 0) == Met::Not {
+            return false;
+        }
+        if !legacy {
+            self.tell_homes(id, ix, &[from], Word::Met, now);
+        }
+        true
+    }
+
+    /// An acquaintance's home has no room for this one.
+    fn heard_declined(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, place: Address, now: Now) {
+        let membership = self.sessions.get(id).and_then(|session| session.membership_in(ix));
+        let Some(circle) = membership.and_then(|membership| membership.circle.as_deref()) else { return };
+        let marks = circle.find(&other).map_or(0, |at| circle.known[at].marks);
+        // Said of an earlier try: it has answered since.
+        if place == Address::Mesh && marks & UNANSWERED == 0 {
+            return;
+        }
+        self.part_as_crowded(id, ix, other, now);
+    }
+
+    fn part_as_crowded(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, now: Now) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let told = session.state == State::Live;
+        let Some(circle) = session.membership(ix).and_then(|membership| membership.circle.as_deref_mut()) else {
+            return;
+        };
+        let Ok(at) = circle.find(&other) else { return };
+        let marks = std::mem::replace(&mut circle.known[at].marks, DECLINED);
+        if marks & DECLINED != 0 {
+            return;
+        }
+        circle.told -= 1;
+        self.meetings.known -= 1;
+        let Some(network) = self.rosters.network(ix) else { return };
+        if told {
+            let kind = MessageKind::PeerDisconnected;
+            let frame = wire::peer_disconnected(&other, LeaveReason::Crowded, network.name.as_str(), now.wall_ms);
+            let frame = Frame::Template(Arc::new(frame));
+            self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None });
+        }
+        self.replace_pick(id, ix, marks, now);
+    }
+
+    /// Tells those who know a member of what became of it, if they know only some.
+    pub(super) fn tell_knowers(
+        &mut self,
+        ix: NetworkIx,
+        knowers: &[SessionId],
+        subject: PeerId,
+        change: Change,
+        (frame, kind): (&Arc<Template>, MessageKind),
+        now: Now,
+    ) {
+        for &id in knowers {
+            let Some(session) = self.sessions.get_mut(id) else { continue };
+            let live = session.state == State::Live;
+            let Some(membership) = session.membership(ix) else { continue };
+            let Some(circle) = membership.circle.as_deref_mut() else { continue };
+            let marks = match change {
+                Change::Left => circle.part(&subject),
+                Change::Joined | Change::Renewed => circle.knows(&subject).then_some(0),
+            };
+            let Some(marks) = marks else { continue };
+            if live {
+                let frame = Frame::Template(Arc::clone(frame));
+                self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None });
+            }
+            if change == Change::Left {
+                self.meetings.known -= 1;
+                self.replace_pick(id, ix, marks, now);
+            }
+        }
+    }
+
+    /// Picks another one in place of one that is gone, if that was a pick or fewer are left than are wanted.
+    fn replace_pick(&mut self, id: SessionId, ix: NetworkIx, marks: u8, now: Now) {
+        let Some(session) = self.sessions.get(id).filter(|session| session.state == State::Live) else { return };
+        let Some(membership) = session.membership_in(ix) else { return };
+        let wanting = membership.circle.as_deref().is_none_or(|c| c.told < u32::from(membership.stay.closest));
+        let random = usize::from(marks & RANDOM != 0);
+        let close = usize::from(marks & CLOSE != 0 || wanting && random == 0);
+        if close + random > 0 {
+            let picks = self.pick(id, ix, close, random);
+            let met = self.meet_picks(id, ix, picks);
+            if !met.is_empty() {
+                self.tell_homes(id, ix, &met, Word::Met, now);
+            }
+        }
+    }
+
+    /// Tells a peer that has announced itself again of everybody in its circle.
+    pub(super) fn tell_circle_again(&mut self, id: SessionId, ix: NetworkIx) {
+        let Some(session) = self.sessions.get(id).filter(|session| session.state == State::Live) else { return };
+        let Some(circle) = session.membership_in(ix).and_then(|membership| membership.circle.as_deref()) else {
+            return;
+        };
+        let Some(network) = self.rosters.network(ix) else { return };
+        for member in circle.peers().filter_map(|peer| network.members.get(&peer)) {
+            let frame = Frame::Template(Arc::clone(&member.announcement.discovered));
+            self.outputs.push_back(Output::Send {
+                session: id,
+                frame,
+                kind: MessageKind::PeerDiscovered,
+                origin: None,
+            });
+        }
+    }
+
+    /// A session is no longer in a network: nobody there has to tell it anything.
+    pub(super) fn dissolve(&mut self, id: SessionId, ix: NetworkIx, circle: &Circle) {
+        let Some(network) = self.rosters.network_mut(ix) else { return };
+        for other in &circle.known {
+            if let Some(member) = network.members.get_mut(&other.peer) {
+                member.forget_knower(id);
+            }
+        }
+        self.meetings.known -= u64::from(circle.told);
+    }
+
+    /// `discover`: a peer wants to know more.
+    pub(super) fn asked_for_more(&mut self, id: SessionId, discover: &Discover<'_>, now: Now) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let peer = session.peer;
+        let found = self.rosters.find(&discover.network);
+        let Some((ix, membership)) = found.and_then(|ix| Some((ix, session.membership_in(ix)?))) else {
+            let code = ErrorCode::WrongNetwork;
+            return self.refuse_public(id, code, MessageKind::Discover, &discover.network, now);
+        };
+        let bounded = membership.stay.closest > 0;
+        let full = membership.circle.as_deref().is_some_and(Circle::is_full);
+        if bounded && full {
+            let code = ErrorCode::NetworkFull;
+            return self.refuse_public(id, code, MessageKind::Discover, &discover.network, now);
+        }
+        let page = discover.limit.map_or(membership.stay.closest, |limit| limit.clamp(1, u64::from(MAX_CLOSEST)) as u8);
+        let mut met = Vec::new();
+        if bounded {
+            let picks = self.pick(id, ix, usize::from(page), 0);
+            // A page that was asked for is not a pick: whoever leaves it is not replaced.
+            met = self.meet_picks(id, ix, picks.into_iter().map(|(other, _)| (other, 0)).collect());
+            self.tell_homes(id, ix, &met, Word::Met, now);
+        }
+        let known = self.sessions.get(id).and_then(|session| session.membership_in(ix)?.circle.as_deref());
+        let known = known.map_or(0, |circle| circle.known.len());
+        let members = self.rosters.network(ix).map_or(0, |network| network.members.len());
+        let more = bounded && members.saturating_sub(1) > known && known < MAX_ACQUAINTANCES && !met.is_empty();
+        let frame = wire::discovered(&mut self.arena, &peer, met.len(), more, &discover.network, now.wall_ms);
+        self.send(id, Frame::Arena(frame), MessageKind::Discovered);
+    }
+
+    /// Says again what is due to be said.
+    pub(super) fn meet_again(&mut self, now: Now) {
+        while let Some((_, id, ix)) = self.meetings.due.pop_front_if(|(at, ..)| *at <= now.at) {
+            let Some(membership) = self.sessions.get_mut(id).and_then(|session| session.membership(ix)) else {
+                continue;
+            };
+            let Some(circle) = membership.circle.as_deref_mut() else { continue };
+            circle.due = false;
+            let unanswered = |other: &&Acquaintance| other.marks & (UNANSWERED | DECLINED) == UNANSWERED;
+            let again: Vec<PeerId> = circle.known.iter().filter(unanswered).map(|other| other.peer).collect();
+            self.tell_homes(id, ix, &again, Word::Met, now);
+        }
+        if self.config.meshed && self.meetings.known > 0 && self.meetings.sweep.0 <= now.at {
+            self.sweep(now);
+        }
+    }
+
+    /// Has some sessions say again whom they know at other hubs. What one hub has forgotten of another while it could not hear
+    /// it, and the other has not, is known to both again within [`MEETING_AGAIN`].
+    fn sweep(&mut self, now: Now) {
+        let slots = self.sessions.slots();
+        let steps = MEETING_AGAIN.as_millis().div_ceil(MEETING_SWEEP.as_millis()) as u32;
+        let from = if self.meetings.sweep.1 < slots { self.meetings.sweep.1 } else { 0 };
+        let to = (from + slots.div_ceil(steps)).min(slots);
+        let pause = (MEETING_AGAIN / slots.max(1)).max(MEETING_SWEEP);
+        self.meetings.sweep = (now.at + pause, to);
+        for slot in from..to {
+            let Some((id, session)) = self.sessions.at(slot) else { continue };
+            let circles: Vec<(NetworkIx, Vec<PeerId>)> = session
+                .memberships
+                .iter()
+                .filter_map(|membership| {
+                    let network = self.rosters.network(membership.network)?;
+                    let circle = membership.circle.as_deref()?;
+                    let away = |peer: &PeerId| {
+                        network.members.get(peer).is_some_and(|member| {
+                            member.place == Address::Mesh
+                                && member.announcement.claim.incarnation > PeerIncarnation::LEGACY
+                        })
+                    };
+                    Some((membership.network, circle.peers().filter(away).collect::<Vec<_>>()))
+                })
+                .filter(|(_, away)| !away.is_empty())
+                .collect();
+            for (ix, away) in circles {
+                self.tell_homes(id, ix, &away, Word::Agreed, now);
+            }
+        }
+    }
+}
+
+/// Where the other ends of meetings are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    /// On whatever shards of this hub.
+    Shards,
+    Shard(ShardId),
+    Hub(HubId),
+}
+
+impl Announcement {
+    /// Whether it knows only some, and is known only to them.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.stay.closest > 0
+    }
+}
