@@ -1,0 +1,88 @@
+//! Relays within a shard and from shard to shard: the price of a crossing.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::figures::Figures;
+use crate::relay::{self, Pair, Plan};
+use crate::server::Server;
+use crate::swarm::Swarm;
+
+/// Peers whose shards are found out. Each takes a tick of the hub's, after which it publishes its gauges.
+const PEERS: usize = 48;
+
+/// The same pairs' peers, coupled so that both are on one shard, and so that they are not.
+pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures> {
+    let shards = homes(server)?;
+    let of = |shard: usize| (0..PEERS).filter(|&peer| shards[peer] == shard).collect::<Vec<_>>();
+    let (here, there) = (of(0), of(1));
+    let count = here.len().min(there.len()) / 2 * 2;
+    if count < 4 {
+        return Err(io::Error::other("nearly all peers have one home"));
+    }
+    let same: Vec<Pair<'_>> = [&here[..count], &there[..count]]
+        .iter()
+        .flat_map(|side| side.chunks_exact(2).map(|two| Pair { servers: [server; 2], peers: [two[0], two[1]] }))
+        .collect();
+    let cross: Vec<Pair<'_>> = (0..count).map(|i| Pair { servers: [server; 2], peers: [here[i], there[i]] }).collect();
+    let same = relay::closed(&same, plan, spin)?;
+    let cross = relay::closed(&cross, plan, spin)?;
+    Ok(Figures::from([
+        ("same_cpu_us", same["cpu_us"]),
+        ("cross_cpu_us", cross["cpu_us"]),
+        ("cross_by_same", cross["cpu_us"] / same["cpu_us"]),
+        ("same_p50_us", same["p50_us"]),
+        ("cross_p50_us", cross["p50_us"]),
+        ("pairs", count as f64),
+    ]))
+}
+
+/// The home of each of the first peers: it is the shard that has one session more. Hubs draw their keys anew when they
+/// start, so that nobody else can know.
+fn homes(server: &Server) -> io::Result<Vec<usize>> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let mut swarm = Swarm::new()?;
+    let mut before = sessions(server)?;
+    let mut homes = Vec::new();
+    for peer in 0..PEERS {
+        swarm.connect([server.seat(peer, peer)], |_, _| {})?;
+        let begin = Instant::now();
+        loop {
+            let now = sessions(server)?;
+            if let Some(home) = (0..now.len()).find(|&shard| now[shard] > before[shard]) {
+                homes.push(home);
+                before = now;
+                break;
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err(io::Error::other("no shard has a session more"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    drop(swarm);
+    // Their ids are to be free again.
+    let begin = Instant::now();
+    while sessions(server)?.iter().sum::<u64>() > 0 && begin.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(homes)
+}
+
+/// Sessions by shard.
+fn sessions(server: &Server) -> io::Result<Vec<u64>> {
+    let page = server.get("/metrics")?;
+    let mut shards = Vec::new();
+    for line in page.lines() {
+        let Some((shard, count)) = line
+            .strip_prefix(r#"peerpigeon_shard_sessions{shard=""#)
+            .and_then(|rest| rest.split_once(r#""} "#))
+            .and_then(|(shard, count)| Some((shard.parse::<usize>().ok()?, count.trim().parse::<f64>().ok()?)))
+        else {
+            continue;
+        };
+        shards.resize(shards.len().max(shard + 1), 0);
+        shards[shard] = count as u64;
+    }
+    Ok(shards)
+}

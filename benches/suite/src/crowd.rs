@@ -1,0 +1,148 @@
+//! Many in one network: everyone comes at once, and one says something to all.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use crate::figures::{Figures, median};
+use crate::ledger::Ledger;
+use crate::machine::Cpu;
+use crate::message::{self, Heard};
+use crate::server::Server;
+use crate::swarm::Swarm;
+
+/// The network of all.
+const ROOM: usize = 0;
+
+/// What a peer says to be known: to a yardstick, what a hub would make of it, so that the same bytes go out.
+fn announcement(server: &Server, peer: usize) -> Vec<u8> {
+    if server.kind.is_hub() { message::announce(&message::network(ROOM)) } else { message::discovered(peer, ROOM) }
+}
+
+/// How late who hears of whom.
+struct Hearing {
+    ledger: Ledger,
+    /// When each announced, or was to.
+    announced: Vec<Option<Instant>>,
+    lag: Histogram<u64>,
+    /// A hub has something to tell of two when both have announced; a yardstick as soon as it gets it.
+    is_hub: bool,
+}
+
+impl Hearing {
+    fn new(server: &Server, peers: usize) -> io::Result<Self> {
+        Ok(Self {
+            ledger: Ledger::new(peers),
+            announced: vec![None; peers],
+            lag: Histogram::new_with_bounds(1, 600_000_000, 3).map_err(io::Error::other)?,
+            is_hub: server.kind.is_hub(),
+        })
+    }
+
+    fn hear(&mut self, observer: usize, heard: Heard) {
+        let Heard::Discovered(subject) = heard else { return };
+        if !self.ledger.enter(observer, subject) {
+            return;
+        }
+        let of = |peer: usize| self.announced[peer];
+        let since = if self.is_hub { of(subject).max(of(observer)) } else { of(subject) };
+        // The clock is read for each, as each waits for its turn.
+        self.lag.saturating_record(since.map_or(0, |since| since.elapsed().as_micros() as u64));
+    }
+
+    /// The figures, if everybody has heard of everybody once.
+    fn figures(&self, cpu: &Cpu, secs: f64) -> io::Result<Figures> {
+        let Ledger { pairs, wrong, .. } = self.ledger;
+        if !self.ledger.is_exact() {
+            let all = self.announced.len() * (self.announced.len() - 1);
+            return Err(io::Error::other(format!(
+                "{pairs} pairs of {all} heard, and {wrong} times what was not to be"
+            )));
+        }
+        Ok(Figures::from([
+            ("cpu_us", cpu.us() / pairs as f64),
+            ("secs", secs),
+            ("rate", pairs as f64 / secs),
+            ("p50_ms", self.lag.value_at_quantile(0.5) as f64 / 1e3),
+            ("p99_ms", self.lag.value_at_quantile(0.99) as f64 / 1e3),
+            ("max_ms", self.lag.max() as f64 / 1e3),
+        ]))
+    }
+}
+
+/// All are connected and then announce, `per_sec` of them a second or all at once. Ends when everybody has heard of
+/// everybody, and a moment later, in which nobody may hear anything again.
+pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::Result<Figures> {
+    const QUIET: Duration = Duration::from_secs(20);
+    const AFTERWARDS: Duration = Duration::from_millis(300);
+    let mut swarm = Swarm::new()?;
+    swarm.connect((0..peers).map(|peer| server.seat(peer, ROOM)), |_, _| {})?;
+    let mut hearing = Hearing::new(server, peers)?;
+    let goal = (peers * (peers - 1)) as u64;
+    let (before, begin) = (server.cpu()?, Instant::now());
+    let (mut next, mut last) = (0, begin);
+    while hearing.ledger.pairs < goal && last.elapsed() < QUIET {
+        let due = per_sec.map_or(peers, |rate| (begin.elapsed().as_secs_f64() * rate) as usize + 1);
+        while next < due.min(peers) {
+            // At a rate it counts from when it was due, also if the generator was late.
+            let when = per_sec.map_or_else(Instant::now, |rate| begin + Duration::from_secs_f64(next as f64 / rate));
+            hearing.announced[next] = Some(when);
+            swarm.send(next, &announcement(server, next))?;
+            next += 1;
+        }
+        let pairs = hearing.ledger.pairs;
+        swarm.turn(Some(Duration::from_millis(1)), |observer, heard| hearing.hear(observer, heard))?;
+        if hearing.ledger.pairs > pairs {
+            last = Instant::now();
+        }
+    }
+    let (secs, cpu) = (begin.elapsed().as_secs_f64(), server.cpu()?.since(&before));
+    let begin = Instant::now();
+    while begin.elapsed() < AFTERWARDS {
+        swarm.turn(Some(AFTERWARDS), |observer, heard| hearing.hear(observer, heard))?;
+    }
+    hearing.figures(&cpu, secs)
+}
+
+/// Everyone is there; one announces anew, again and again: what it costs for each who hears it.
+pub(crate) fn fan_out(server: &Server, peers: usize, rounds: usize) -> io::Result<Figures> {
+    /// Announce at a time while the network fills: what waits for all is bounded.
+    const CHUNK: usize = 50;
+    let mut swarm = Swarm::new()?;
+    swarm.connect((0..peers).map(|peer| server.seat(peer, ROOM)), |_, _| {})?;
+    let mut fill_us = f64::NAN;
+    if server.kind.is_hub() {
+        let before = server.cpu()?;
+        let mut there = 0;
+        while there < peers {
+            let next = (there + CHUNK).min(peers);
+            for peer in there..next {
+                swarm.send(peer, &announcement(server, peer))?;
+            }
+            swarm.until_texts("discoveries", (next * (next - 1) - there * there.saturating_sub(1)) as u64)?;
+            there = next;
+        }
+        fill_us = server.cpu()?.since(&before).us() / (peers * (peers - 1)) as f64;
+    }
+    let (mut cpu, mut times) = (0.0, Vec::new());
+    // The first is for warming up.
+    for round in 0..=rounds {
+        let speaker = round * 7 % peers;
+        let (before, begin) = (server.cpu()?, Instant::now());
+        swarm.send(speaker, &announcement(server, speaker))?;
+        swarm.until_texts("recipients", peers as u64 - 1)?;
+        if round > 0 {
+            times.push(begin.elapsed().as_secs_f64() * 1e3);
+            cpu += server.cpu()?.since(&before).us();
+        }
+    }
+    let mut figures = Figures::from([
+        ("cpu_us", cpu / (rounds * (peers - 1)) as f64),
+        ("all_ms", median(times.into_iter()).unwrap_or_default()),
+    ]);
+    if server.kind.is_hub() {
+        figures.insert("fill_cpu_us", fill_us);
+    }
+    Ok(figures)
+}

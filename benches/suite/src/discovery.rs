@@ -1,0 +1,73 @@
+//! Joins, one after another, into one network: how many events each makes, and what it costs, however large the network.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::figures::Figures;
+use crate::message;
+use crate::server::Server;
+use crate::swarm::Swarm;
+
+/// Joins that are waited for together.
+const CHUNK: usize = 50;
+
+/// Nobody hears anything for so long: that was all. Longer than a hub takes for anything.
+const QUIET: Duration = Duration::from_millis(60);
+
+/// `peers` join; then one in twenty leaves.
+pub(crate) fn run(server: &Server, peers: usize) -> io::Result<Figures> {
+    let mut swarm = Swarm::new()?;
+    swarm.connect((0..peers).map(|peer| server.seat(peer, 0)), |_, _| {})?;
+    let announce = message::announce(&message::network(0));
+    let mut events = 0;
+    let mut cpu = server.cpu()?;
+    let (mut late_events, mut late_us, mut late_joins) = (0, 0.0, 0);
+    // What the last tenth of the joins makes shows what a join into the whole network makes.
+    let late = peers - (peers / 10).max(1);
+    for first in (0..peers).step_by(CHUNK) {
+        let next = peers.min(first + CHUNK);
+        for at in first..next {
+            swarm.send(at, &announce)?;
+        }
+        let came = settle(&mut swarm)?;
+        events += came;
+        let now = server.cpu()?;
+        if first >= late {
+            late_events += came;
+            late_us += now.clone().since(&cpu).us();
+            late_joins += next - first;
+        }
+        cpu = now;
+    }
+    if swarm.lost > 0 {
+        return Err(io::Error::other(format!("{} connections lost", swarm.lost)));
+    }
+    let leavers: Vec<usize> = (0..peers).step_by(20).collect();
+    let before = server.cpu()?;
+    let mut left = 0;
+    for &at in &leavers {
+        swarm.reset(at)?;
+    }
+    left += settle(&mut swarm)?;
+    let leaving = server.cpu()?.since(&before).us();
+    Ok(Figures::from([
+        ("events_per_join", events as f64 / peers as f64),
+        ("late_events_per_join", late_events as f64 / late_joins.max(1) as f64),
+        ("cpu_us", late_us / late_joins.max(1) as f64),
+        ("events_per_leave", left as f64 / leavers.len() as f64),
+        ("leave_cpu_us", leaving / leavers.len() as f64),
+    ]))
+}
+
+/// Counts what comes until nothing comes any more.
+fn settle(swarm: &mut Swarm) -> io::Result<u64> {
+    let (mut events, mut last) = (0, Instant::now());
+    while last.elapsed() < QUIET {
+        let came = swarm.count_texts(Some(Duration::from_millis(10)))?;
+        if came > 0 {
+            events += came;
+            last = Instant::now();
+        }
+    }
+    Ok(events)
+}

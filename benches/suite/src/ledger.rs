@@ -1,0 +1,68 @@
+//! Who has heard of whom: each of each other, once.
+
+/// One bit for each pair.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    peers: usize,
+    seen: Vec<u64>,
+    /// Pairs that were entered.
+    pub(crate) pairs: u64,
+    /// What was heard that should not have been: again, of oneself, of nobody.
+    pub(crate) wrong: u64,
+}
+
+impl Ledger {
+    /// Nobody has heard of anybody.
+    pub(crate) fn new(peers: usize) -> Self {
+        Self { peers, seen: vec![0; (peers * peers).div_ceil(64)], pairs: 0, wrong: 0 }
+    }
+
+    /// `observer` hears of `subject`. Whether that was to be.
+    pub(crate) fn enter(&mut self, observer: usize, subject: usize) -> bool {
+        let bit = observer * self.peers + subject;
+        if observer == subject
+            || observer >= self.peers
+            || subject >= self.peers
+            || self.seen[bit / 64] >> (bit % 64) & 1 == 1
+        {
+            self.wrong += 1;
+            return false;
+        }
+        self.seen[bit / 64] |= 1 << (bit % 64);
+        self.pairs += 1;
+        true
+    }
+
+    /// Whether everybody has heard of everybody else, and nothing else.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.wrong == 0 && self.pairs == (self.peers * self.peers.saturating_sub(1)) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_of_each_other_once() {
+        let mut ledger = Ledger::new(9);
+        for observer in 0..9 {
+            for subject in (0..9).filter(|&subject| subject != observer) {
+                assert!(!ledger.is_exact());
+                assert!(ledger.enter(observer, subject));
+            }
+        }
+        assert!(ledger.is_exact());
+        assert!(!ledger.enter(3, 4));
+        assert!(!ledger.is_exact());
+    }
+
+    #[test]
+    fn nobody_hears_of_himself_or_of_a_stranger() {
+        for (observer, subject) in [(2, 2), (0, 3), (3, 0)] {
+            let mut ledger = Ledger::new(3);
+            assert!(!ledger.enter(observer, subject));
+            assert_eq!((ledger.pairs, ledger.wrong), (0, 1));
+        }
+    }
+}

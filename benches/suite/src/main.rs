@@ -1,0 +1,236 @@
+//! What a hub costs beside the machine's ceiling and beside the design that everyone would write first.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool that talks to who runs it")]
+
+mod baseline;
+mod connections;
+mod crossing;
+mod crowd;
+mod discovery;
+mod figures;
+mod frames;
+mod ledger;
+mod machine;
+mod mesh;
+mod message;
+mod relay;
+mod report;
+mod server;
+mod suite;
+mod swarm;
+mod yardstick;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Parser, Subcommand};
+
+use figures::medians;
+use relay::Plan;
+use report::Done;
+use server::{Kind, Server, Setup};
+use suite::Size;
+
+#[derive(Debug, Parser)]
+#[command(about = "Measures a PeerPigeon hub beside a bare epoll relay and beside the usual design")]
+struct Cli {
+    #[command(subcommand)]
+    command: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Serves as the usual design does, until it is killed
+    Baseline {
+        #[arg(long)]
+        port: u16,
+        #[arg(long, default_value_t = 2)]
+        workers: usize,
+    },
+    /// Yardstick and hub in turn, for three sizes and 1 and 16 messages under way: medians and ratios
+    Ratio {
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+        /// Bytes of a message, with commas
+        #[arg(long, value_delimiter = ',', default_value = "250,1200,2500")]
+        sizes: Vec<usize>,
+        /// Messages under way per pair, with commas
+        #[arg(long, value_delimiter = ',', default_value = "1,16")]
+        flights: Vec<usize>,
+        #[command(flatten)]
+        talk: Talk,
+    },
+    /// One run of pairs that send offers back and forth: a line of JSON
+    Relay {
+        #[arg(long, default_value = "hub")]
+        server: Kind,
+        /// Bytes of a message
+        #[arg(long, default_value_t = 1200)]
+        size: usize,
+        /// Messages under way per pair
+        #[arg(long, default_value_t = 1)]
+        in_flight: usize,
+        #[command(flatten)]
+        talk: Talk,
+    },
+    /// Every scenario, or those that are named: a table
+    Suite {
+        /// Smaller crowds, one round: to see that it works
+        #[arg(long)]
+        quick: bool,
+        /// Only scenarios in whose name one of these stands, with commas
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        /// Rounds of each scenario
+        #[arg(long)]
+        rounds: Option<usize>,
+        /// Write everything to this file
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Put the table between the marks of this page
+        #[arg(long)]
+        md: Option<PathBuf>,
+        /// The hub's program; else the one beside this
+        #[arg(long)]
+        hub: Option<PathBuf>,
+    },
+    /// Passes bytes on as they come, until it is killed
+    Yardstick {
+        #[arg(long)]
+        port: u16,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+struct Talk {
+    #[arg(long, default_value_t = 100)]
+    pairs: usize,
+    /// Peers in a network
+    #[arg(long, default_value_t = 2)]
+    members: usize,
+    /// Seconds that are measured
+    #[arg(long, default_value_t = 3.0)]
+    secs: f64,
+    #[arg(long, default_value_t = 1)]
+    shards: usize,
+    /// The hub's program; else the one beside this
+    #[arg(long)]
+    hub: Option<PathBuf>,
+}
+
+impl Talk {
+    fn plan(&self, size: usize, in_flight: usize) -> Plan {
+        Plan { size, in_flight, members: self.members.max(2), window: Duration::from_secs_f64(self.secs) }
+    }
+
+    fn run(&self, kind: Kind, setup: &Setup, plan: Plan) -> io::Result<figures::Figures> {
+        let server = Server::start(kind, setup)?;
+        relay::closed(&relay::pairs(&server, self.pairs), plan, setup.spin)
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(what: What) -> io::Result<ExitCode> {
+    match what {
+        What::Baseline { port, workers } => {
+            machine::raise_file_limit()?;
+            baseline::run(port, workers)?;
+        }
+        What::Ratio { runs, sizes, flights, talk } => ratio(runs, &sizes, &flights, &talk)?,
+        What::Relay { server, size, in_flight, talk } => {
+            let setup = Setup::new(talk.hub.clone(), talk.shards)?;
+            println!("{}", serde_json::to_string(&talk.run(server, &setup, talk.plan(size, in_flight))?)?);
+        }
+        What::Suite { quick, only, rounds, json, md, hub } => {
+            return suite(Size { quick, rounds }, &only, json, md, hub);
+        }
+        What::Yardstick { port } => {
+            machine::raise_file_limit()?;
+            yardstick::run(port)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ratio(runs: usize, sizes: &[usize], flights: &[usize], talk: &Talk) -> io::Result<()> {
+    let setup = Setup::new(talk.hub.clone(), talk.shards)?;
+    println!(" bytes  flight  yardstick us     hub us  ratio   yardstick p99 us  hub p99 us   busy");
+    for &size in sizes {
+        for &in_flight in flights {
+            let plan = talk.plan(size, in_flight);
+            let mut seen = [Vec::new(), Vec::new()];
+            for _ in 0..runs {
+                for (runs, kind) in seen.iter_mut().zip([Kind::Yardstick, Kind::Hub]) {
+                    runs.push(talk.run(kind, &setup, plan)?);
+                }
+            }
+            let [yardstick, hub] = seen.map(|runs| medians(&runs));
+            println!(
+                "{size:>6} {in_flight:>7} {:>13.3} {:>10.3} {:>6.2} {:>18.0} {:>11.0}   {:.2} {:.2}",
+                yardstick["cpu_us"],
+                hub["cpu_us"],
+                hub["cpu_us"] / yardstick["cpu_us"],
+                yardstick["p99_us"],
+                hub["p99_us"],
+                yardstick["busy"],
+                hub["busy"]
+            );
+        }
+    }
+    Ok(())
+}
+
+fn suite(
+    size: Size,
+    only: &[String],
+    json: Option<PathBuf>,
+    md: Option<PathBuf>,
+    hub: Option<PathBuf>,
+) -> io::Result<ExitCode> {
+    let machine = machine::description();
+    let setup = Setup::new(hub, 1)?;
+    if !setup.spin {
+        eprintln!(
+            "one core: servers and generator share it, and take turns. Ratios still say something, latencies do not."
+        );
+    }
+    let (mut done, mut table, mut failed) = (Vec::new(), report::HEAD.to_owned(), 0);
+    print!("{table}");
+    for case in suite::cases(&setup, size) {
+        if !only.is_empty() && !only.iter().any(|part| case.name.contains(part.as_str())) {
+            continue;
+        }
+        let begin = Instant::now();
+        let rounds: io::Result<Vec<_>> = (0..case.rounds).map(|_| (case.run)()).collect();
+        match rounds {
+            Ok(rounds) => {
+                let one = Done { name: case.name, columns: case.columns, rounds };
+                print!("{}", one.lines());
+                table.push_str(&one.lines());
+                done.push(one);
+            }
+            Err(error) => {
+                failed += 1;
+                eprintln!("{}: {error}", case.name);
+            }
+        }
+        eprintln!("({:.0} s)", begin.elapsed().as_secs_f64());
+    }
+    if let Some(path) = json {
+        std::fs::write(path, serde_json::to_string_pretty(&report::json(&machine, &done))? + "\n")?;
+    }
+    if let Some(page) = md {
+        report::put_between_marks(&page, &format!("{}\n\n{table}", report::machine_line(&machine)))?;
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,89 @@
+//! Two hubs with a link between them.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::figures::Figures;
+use crate::machine::Cpu;
+use crate::message::{self, Heard};
+use crate::relay::{self, Pair, Plan};
+use crate::server::{Kind, Server, Setup};
+use crate::swarm::Swarm;
+
+/// Starts two hubs that are linked.
+pub(crate) fn linked(setup: &Setup) -> io::Result<[Server; 2]> {
+    const PATIENCE: Duration = Duration::from_secs(15);
+    let own = |bootstrap: String| {
+        let mut setup = setup.clone();
+        setup.env.extend([
+            ("IS_HUB", "true".to_owned()),
+            ("MESH_TOKEN", "bench".to_owned()),
+            ("BOOTSTRAP_HUBS", bootstrap),
+        ]);
+        setup
+    };
+    let first = Server::start(Kind::Hub, &own(String::new()))?;
+    let second = Server::start(Kind::Hub, &own(format!("ws://127.0.0.1:{}", first.port)))?;
+    let begin = Instant::now();
+    for hub in [&first, &second] {
+        while !hub.get("/metrics")?.lines().any(|line| line == "peerpigeon_mesh_hubs 1") {
+            if begin.elapsed() > PATIENCE {
+                return Err(io::Error::other("the hubs do not hear of each other"));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    Ok([first, second])
+}
+
+/// Pairs with one peer at each hub. `cpu_us` is both hubs', `mesh_us` both mesh threads'.
+pub(crate) fn relay(hubs: &[Server; 2], pairs: usize, plan: Plan) -> io::Result<Figures> {
+    let pairs: Vec<Pair<'_>> =
+        (0..pairs).map(|n| Pair { servers: [&hubs[0], &hubs[1]], peers: [2 * n, 2 * n + 1] }).collect();
+    let mut figures = relay::closed(&pairs, plan, true)?;
+    // A message is an envelope that leaves one mesh thread and comes to the other, and its outcome, on the way back.
+    figures.insert("mesh_us_each", figures["mesh_us"] / 2.0);
+    figures.insert("shards_us_each", (figures["cpu_us"] - figures["mesh_us"]) / 2.0);
+    Ok(figures)
+}
+
+/// At one hub there is an observer in each of many networks; at the other `joins` peers join, as many in each. Each join
+/// is one envelope over the link, told to the observer there, and the observer is told of to each.
+pub(crate) fn presence(hubs: &[Server; 2], networks: usize, joins: usize) -> io::Result<Figures> {
+    let mut observers = Swarm::new()?;
+    let mut guests = Swarm::new()?;
+    let room = |n: usize| message::announce(&message::network(n % networks));
+    observers.connect((0..networks).map(|peer| hubs[0].seat(peer, 0)), |_, _| {})?;
+    (0..networks).try_for_each(|at| observers.send(at, &room(at)))?;
+    guests.connect((networks..networks + joins).map(|peer| hubs[1].seat(peer, 0)), |_, _| {})?;
+    // Until the other hub knows the observers.
+    observers.rest(Duration::from_secs(2))?;
+    let pids = [hubs[0].pid(), hubs[1].pid()];
+    let mut figures = Figures::new();
+    let (before, begin) = (Cpu::of(&pids)?, Instant::now());
+    for at in 0..joins {
+        guests.send(at, &room(at))?;
+        if at % 64 == 63 {
+            guests.turn(None, |_, _| {})?;
+        }
+    }
+    let mut heard = 0u64;
+    let mut last = Instant::now();
+    while heard < joins as u64 {
+        let seen = heard;
+        observers.turn(Some(Duration::from_millis(1)), |_, event| {
+            heard += u64::from(matches!(event, Heard::Discovered(_)));
+        })?;
+        guests.turn(None, |_, _| {})?;
+        if heard > seen {
+            last = Instant::now();
+        } else if last.elapsed() > Duration::from_secs(20) {
+            return Err(io::Error::other(format!("{heard} of {joins} joins were heard over the link")));
+        }
+    }
+    let (secs, cpu) = (begin.elapsed().as_secs_f64(), Cpu::of(&pids)?.since(&before));
+    figures.insert("cpu_us", cpu.us() / joins as f64);
+    figures.insert("mesh_us_each", cpu.us_of("mesh") / 2.0 / joins as f64);
+    figures.insert("rate", joins as f64 / secs);
+    Ok(figures)
+}

@@ -1,0 +1,211 @@
+//! Pairs that send offers back and forth: what a relayed message costs.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use crate::figures::Figures;
+use crate::frames;
+use crate::machine::Cpu;
+use crate::message::{self, Heard};
+use crate::server::Server;
+use crate::swarm::Swarm;
+
+/// Who talks, and how much.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// Bytes of a message's JSON.
+    pub(crate) size: usize,
+    /// Messages under way per pair: each is sent back as soon as it came.
+    pub(crate) in_flight: usize,
+    /// Peers in a network: two, or more of which pairs are made.
+    pub(crate) members: usize,
+    /// Length of the measured part.
+    pub(crate) window: Duration,
+}
+
+/// Before anything is measured.
+const WARM_UP: Duration = Duration::from_millis(700);
+
+/// Two peers that talk, by their numbers, and the server that each is at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair<'a> {
+    pub(crate) servers: [&'a Server; 2],
+    pub(crate) peers: [usize; 2],
+}
+
+/// Peers 2n and 2n + 1 of one server.
+pub(crate) fn pairs(server: &Server, count: usize) -> Vec<Pair<'_>> {
+    (0..count).map(|n| Pair { servers: [server; 2], peers: [2 * n, 2 * n + 1] }).collect()
+}
+
+/// Each message is sent back as soon as it came.
+pub(crate) fn closed(pairs: &[Pair<'_>], plan: Plan, spin: bool) -> io::Result<Figures> {
+    let mut talk = Talk::assemble(pairs, plan, spin)?;
+    for at in (0..2 * pairs.len()).step_by(2) {
+        talk.send(at, plan.in_flight, Instant::now())?;
+    }
+    talk.measure(plan.window, |talk, time| {
+        let begin = Instant::now();
+        while begin.elapsed() < time {
+            for at in talk.wait()? {
+                let came = talk.take(at);
+                if came > 0 {
+                    talk.send(at, came, Instant::now())?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The first of each pair sends to the second at a rate that does not wait for the server. What is due is due: latency
+/// counts from then, also when the generator itself is late.
+pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64) -> io::Result<Figures> {
+    /// Sent before it looks again at what came.
+    const BURST: u64 = 32;
+    let mut talk = Talk::assemble(pairs, plan, true)?;
+    let figures = talk.measure(plan.window, |talk, time| {
+        let (begin, mut sent) = (Instant::now(), 0u64);
+        while begin.elapsed() < time {
+            let due = (begin.elapsed().as_secs_f64() * rate) as u64;
+            let stop = due.min(sent + BURST);
+            while sent < stop {
+                let at = 2 * (sent % pairs.len() as u64) as usize;
+                talk.send(at, 1, begin + Duration::from_secs_f64(sent as f64 / rate))?;
+                sent += 1;
+            }
+            for at in talk.wait()? {
+                talk.take(at);
+            }
+        }
+        Ok(())
+    })?;
+    let reached = figures["rate"] / rate;
+    Ok(figures.into_iter().chain([("asked", rate), ("reached", reached)]).collect())
+}
+
+/// Pairs whose peers sit at the places 2n and 2n + 1.
+struct Talk {
+    swarm: Swarm,
+    pids: Vec<u32>,
+    /// What each sends, ready for the socket.
+    frames: Vec<Vec<u8>>,
+    /// When what is under way from each was sent.
+    sent: Vec<VecDeque<Instant>>,
+    /// Frames shorter than this are no offers.
+    floor: usize,
+    latency: Histogram<u64>,
+    moved: u64,
+    stray: u64,
+    timeout: Option<Duration>,
+}
+
+impl Talk {
+    /// Connects all pairs and has them announce.
+    fn assemble(pairs: &[Pair<'_>], plan: Plan, spin: bool) -> io::Result<Self> {
+        let mut swarm = Swarm::new()?;
+        let seats: Vec<(&Server, usize)> =
+            pairs.iter().flat_map(|pair| [0, 1].map(|side| (pair.servers[side], pair.peers[side]))).collect();
+        let room = |at: usize| message::network(at / plan.members);
+        let mut discovered = 0;
+        swarm
+            .connect(seats.iter().enumerate().map(|(at, &(server, peer))| server.seat(peer, at / 2)), |_, heard| {
+                discovered += u64::from(matches!(heard, Heard::Discovered(_)))
+            })?;
+        if seats[0].0.kind.is_hub() {
+            for at in 0..seats.len() {
+                swarm.send(at, &message::announce(&room(at)))?;
+            }
+            let rooms =
+                (0..seats.len()).step_by(plan.members).map(|first| plan.members.min(seats.len() - first) as u64);
+            let goal = rooms.map(|members| members * (members - 1)).sum();
+            swarm.until("discoveries", goal, &mut discovered, |count, _, heard| {
+                *count += u64::from(matches!(heard, Heard::Discovered(_)));
+            })?;
+        }
+        let mut pids: Vec<u32> = seats.iter().map(|(server, _)| server.pid()).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        Ok(Self {
+            swarm,
+            pids,
+            frames: (0..seats.len()).map(|at| message::offer(seats[at ^ 1].1, &room(at), plan.size)).collect(),
+            sent: vec![VecDeque::new(); seats.len()],
+            floor: plan.size * 3 / 4,
+            latency: Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(io::Error::other)?,
+            moved: 0,
+            stray: 0,
+            // It does not sleep where it has a core of its own: to wake it would be on the server's bill.
+            timeout: (!spin).then_some(Duration::from_millis(100)),
+        })
+    }
+
+    /// Runs it for the warm-up and then for the window, and looks at the servers before and after.
+    fn measure(
+        &mut self,
+        window: Duration,
+        mut run: impl FnMut(&mut Self, Duration) -> io::Result<()>,
+    ) -> io::Result<Figures> {
+        run(self, WARM_UP)?;
+        self.latency.reset();
+        let (before, begin, moved) = (Cpu::of(&self.pids)?, Instant::now(), self.moved);
+        run(self, window)?;
+        let (secs, cpu) = (begin.elapsed().as_secs_f64(), Cpu::of(&self.pids)?.since(&before));
+        let messages = (self.moved - moved) as f64;
+        if self.stray > 0 || self.swarm.lost > 0 {
+            let (stray, lost) = (self.stray, self.swarm.lost);
+            return Err(io::Error::other(format!("{stray} messages that nobody sent, {lost} connections lost")));
+        }
+        let quantile = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1e3;
+        Ok(Figures::from([
+            ("cpu_us", cpu.us() / messages),
+            ("mesh_us", cpu.us_of("mesh") / messages),
+            ("rate", messages / secs),
+            ("p50_us", quantile(0.5)),
+            ("p99_us", quantile(0.99)),
+            ("busy", cpu.us() / 1e6 / secs),
+        ]))
+    }
+
+    fn send(&mut self, at: usize, times: usize, when: Instant) -> io::Result<()> {
+        self.sent[at].extend(std::iter::repeat_n(when, times));
+        self.swarm.send_times(at, &self.frames[at], times)
+    }
+
+    /// The places that can be read.
+    fn wait(&mut self) -> io::Result<Vec<usize>> {
+        let mut ready = Vec::new();
+        self.swarm.wait(self.timeout, &mut ready)?;
+        Ok(ready)
+    }
+
+    /// Reads once; how many offers came, entered with their latencies.
+    fn take(&mut self, at: usize) -> usize {
+        let mut buffer = std::mem::take(&mut self.swarm.buffer);
+        let read = self.swarm.read(at, &mut buffer);
+        let (mut offers, mut pings) = (0, 0);
+        if let Some(conn) = self.swarm.conn(at) {
+            conn.scan.feed(&buffer[..read], |header| match header.opcode {
+                frames::TEXT if header.payload >= self.floor => offers += 1,
+                frames::PING => pings += 1,
+                _ => self.stray += 1,
+            });
+        }
+        self.swarm.buffer = buffer;
+        let now = Instant::now();
+        for _ in 0..offers {
+            match self.sent[at ^ 1].pop_front() {
+                Some(then) => self.latency.saturating_record(now.saturating_duration_since(then).as_nanos() as u64),
+                None => self.stray += 1,
+            }
+        }
+        for _ in 0..pings {
+            _ = self.swarm.send(at, &frames::pong());
+        }
+        self.moved += offers as u64;
+        offers
+    }
+}

@@ -1,0 +1,197 @@
+//! The servers under test, as processes of their own on cores of their own.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+
+use crate::machine::{self, Cores, Cpu};
+use crate::swarm::Seat;
+
+/// Who serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// The hub.
+    Hub,
+    /// A relay that does nothing else.
+    Yardstick,
+    /// The design that everyone would write first.
+    Baseline,
+}
+
+impl Kind {
+    /// The name in results.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Hub => "hub",
+            Self::Yardstick => "yardstick",
+            Self::Baseline => "baseline",
+        }
+    }
+
+    /// Whether it speaks the protocol: says `connected`, tells of peers.
+    pub(crate) fn is_hub(self) -> bool {
+        self != Self::Yardstick
+    }
+}
+
+/// What servers are started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    /// The hub's program.
+    hub: PathBuf,
+    /// The machine's cores.
+    cores: Cores,
+    /// Shards of a hub; a server gets as many cores.
+    shards: usize,
+    /// Whether the generator has a core of its own, and so need not sleep.
+    pub(crate) spin: bool,
+    /// Connections for which there are files.
+    pub(crate) most_connections: usize,
+    /// Further variables of a hub.
+    pub(crate) env: Vec<(&'static str, String)>,
+}
+
+impl Setup {
+    /// Puts this thread onto the generator's core. Without a program for the hub it is the one beside this program.
+    pub(crate) fn new(hub: Option<PathBuf>, shards: usize) -> io::Result<Self> {
+        const FILES_OF_OUR_OWN: u64 = 500;
+        let cores = Cores::found()?;
+        let hub = match hub {
+            Some(hub) => hub,
+            None => std::env::current_exe()?.with_file_name("peerpigeon"),
+        };
+        let files = machine::raise_file_limit()?;
+        machine::pin(&cores.generator())?;
+        let most_connections = files.saturating_sub(FILES_OF_OUR_OWN) as usize;
+        let setup = Self { hub, cores, shards, spin: true, most_connections, env: Vec::new() };
+        Ok(setup.with_shards(shards))
+    }
+
+    /// The same with so many shards.
+    pub(crate) fn with_shards(mut self, shards: usize) -> Self {
+        self.shards = shards;
+        self.spin = self.cores.count() > shards;
+        self
+    }
+
+    /// The same with a variable of a hub.
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.to_owned()));
+        self
+    }
+
+    /// Whether the hub has a setting of this name.
+    pub(crate) fn knows(&self, setting: &str) -> bool {
+        let output = Command::new(&self.hub).args(["serve", "--help"]).output();
+        output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(setting))
+    }
+}
+
+/// A server that runs. Dropped, it is killed.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    /// Where it listens, on 127.0.0.1.
+    pub(crate) port: u16,
+    /// Who it is.
+    pub(crate) kind: Kind,
+}
+
+impl Server {
+    /// Starts it and waits until it answers.
+    pub(crate) fn start(kind: Kind, setup: &Setup) -> io::Result<Self> {
+        // Found by the kernel and free again: of two that start at once one may lose, and says so.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let mut command = match kind {
+            Kind::Hub => hub(setup, port),
+            Kind::Yardstick | Kind::Baseline => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args([kind.label(), "--port", &port.to_string()]);
+                if kind == Kind::Baseline {
+                    command.args(["--workers", "2"]);
+                }
+                command
+            }
+        };
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        // A child begins on the cores of the thread that starts it, and so do all its threads.
+        machine::pin(&setup.cores.server(setup.shards))?;
+        let child = command.spawn();
+        machine::pin(&setup.cores.generator())?;
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = child.map_err(|error| io::Error::other(format!("{program}: {error}")))?;
+        let mut server = Self { child, port, kind };
+        server.wait()?;
+        Ok(server)
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("the {} ended at once: {status}", self.kind.label())));
+            }
+            let ready = match self.kind {
+                Kind::Hub => self.get("/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")),
+                Kind::Yardstick | Kind::Baseline => TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok(),
+            };
+            if ready {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err(io::Error::other(format!("the {} did not come up", self.kind.label())))
+    }
+
+    /// A page of it, with its head.
+    pub(crate) fn get(&self, path: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// CPU time it used so far.
+    pub(crate) fn cpu(&self) -> io::Result<Cpu> {
+        Cpu::of(&[self.pid()])
+    }
+
+    /// A place at it for this peer.
+    pub(crate) fn seat(&self, peer: usize, group: usize) -> Seat {
+        Seat { port: self.port, peer, group, welcomed: self.kind.is_hub() }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// Limits so high that no scenario meets them.
+fn hub(setup: &Setup, port: u16) -> Command {
+    let mut command = Command::new(&setup.hub);
+    command.arg("serve").env_clear().envs([
+        ("HOST", "127.0.0.1".to_owned()),
+        ("PORT", port.to_string()),
+        ("SHARDS", setup.shards.to_string()),
+        ("MAX_CONNECTIONS", setup.most_connections.to_string()),
+        ("MESSAGE_RATE", "1000000".to_owned()),
+        ("LOG_LEVEL", "warn".to_owned()),
+    ]);
+    command.envs(setup.env.iter().map(|(name, value)| (*name, value.as_str())));
+    command
+}

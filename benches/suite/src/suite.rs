@@ -1,0 +1,255 @@
+//! All scenarios, one after another: what is run, and what of it is shown.
+
+use std::io;
+use std::time::Duration;
+
+use crate::connections::{self, Rest};
+use crate::figures::Figures;
+use crate::relay::{self, Plan};
+use crate::report::Column;
+use crate::server::{Kind, Server, Setup};
+use crate::{crossing, crowd, discovery, mesh};
+
+/// What one round shows, by the name of the server.
+pub(crate) type Round = Vec<(&'static str, Figures)>;
+
+/// A scenario, with what it is run with.
+pub(crate) struct Case {
+    /// What it is called.
+    pub(crate) name: String,
+    /// How often it is run.
+    pub(crate) rounds: usize,
+    /// The figures that are shown.
+    pub(crate) columns: &'static [Column],
+    /// Runs it once, against all servers it is for, one after the other.
+    pub(crate) run: Box<dyn Fn() -> io::Result<Round>>,
+}
+
+/// How large it all is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) quick: bool,
+    /// Instead of what each scenario has.
+    pub(crate) rounds: Option<usize>,
+}
+
+const PAIRS: usize = 100;
+const ALL: [Kind; 3] = [Kind::Yardstick, Kind::Hub, Kind::Baseline];
+
+/// A server of each kind, started anew and measured.
+fn each(kinds: &[Kind], setup: &Setup, run: impl Fn(&Server) -> io::Result<Figures>) -> io::Result<Round> {
+    kinds
+        .iter()
+        .map(|&kind| {
+            let server = Server::start(kind, setup)?;
+            run(&server).map(|figures| (kind.label(), figures)).map_err(|error| of(kind, &error))
+        })
+        .collect()
+}
+
+fn of(kind: Kind, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", kind.label()))
+}
+
+/// Every scenario, in the order of the table.
+pub(crate) fn cases(setup: &Setup, size: Size) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let rounds = size.rounds.unwrap_or(if size.quick { 1 } else { 3 });
+    let window = Duration::from_secs(if size.quick { 1 } else { 3 });
+    let plan = Plan { size: 1200, in_flight: 1, members: 2, window };
+    let one = setup.clone().with_shards(1);
+    let two = setup.clone().with_shards(2);
+    let mut add = |name: String, rounds: usize, columns, run: Box<dyn Fn() -> io::Result<Round>>| {
+        cases.push(Case { name, rounds, columns, run });
+    };
+
+    for bytes in [250, 1200, 2500] {
+        for in_flight in [1, 16] {
+            let (setup, plan) = (one.clone(), Plan { size: bytes, in_flight, ..plan });
+            add(
+                format!("relay {bytes} B, {in_flight} in flight"),
+                rounds,
+                RELAY,
+                Box::new(move || {
+                    each(&ALL, &setup, |server| relay::closed(&relay::pairs(server, PAIRS), plan, setup.spin))
+                }),
+            );
+        }
+    }
+    for in_flight in [1, 16] {
+        let (setup, plan) = (one.clone(), Plan { in_flight, ..plan });
+        add(
+            format!("latency at half the hub's rate with {in_flight} in flight"),
+            rounds,
+            LATENCY,
+            Box::new(move || {
+                let hub = Server::start(Kind::Hub, &setup)?;
+                let full = relay::closed(&relay::pairs(&hub, PAIRS), plan, setup.spin)?["rate"];
+                drop(hub);
+                let kinds = [Kind::Yardstick, Kind::Hub];
+                each(&kinds, &setup, |server| relay::open(&relay::pairs(server, PAIRS), plan, full / 2.0))
+            }),
+        );
+    }
+    let peers = if size.quick { 500 } else { 2000 };
+    let own = one.clone();
+    add(
+        format!("join storm, {peers} at once"),
+        rounds,
+        STORM,
+        Box::new(move || each(&ALL, &own, |server| crowd::join(server, peers, None))),
+    );
+    let own = one.clone();
+    add(
+        format!("joins at a steady rate, to {peers}"),
+        rounds,
+        PACED,
+        Box::new(move || each(&ALL[..2], &own, |server| crowd::join(server, peers, Some(250.0)))),
+    );
+    let own = one.clone();
+    add(
+        "fan-out to 2000".to_owned(),
+        rounds,
+        FAN_OUT,
+        Box::new(move || each(&ALL, &own, |server| crowd::fan_out(server, 2000, 30))),
+    );
+    if !size.quick {
+        let own = one.clone();
+        add(
+            "fan-out to 10000".to_owned(),
+            size.rounds.unwrap_or(1),
+            FAN_OUT,
+            Box::new(move || each(&ALL[..2], &own, |server| crowd::fan_out(server, 10_000, 30))),
+        );
+    }
+    let (peers, gone) = if size.quick { (4000, 5) } else { (setup.most_connections.min(19_000), 30) };
+    let rest = Rest { there: Duration::from_secs(3), gone: Duration::from_secs(gone) };
+    let own = two.clone();
+    add(
+        format!("idle, {peers} in networks of ten"),
+        size.rounds.unwrap_or(1),
+        IDLE,
+        Box::new(move || each(&ALL[1..], &own, |server| connections::idle(server, peers, rest))),
+    );
+    let own = one.clone();
+    let peers = if size.quick { 2000 } else { 6000 };
+    add(
+        format!("connect, {peers}"),
+        rounds,
+        CONNECT,
+        Box::new(move || each(&ALL, &own, |server| connections::connect(server, peers))),
+    );
+    let own = one.clone();
+    add(
+        "churn in 100 networks of ten".to_owned(),
+        rounds,
+        CHURN,
+        Box::new(move || each(&ALL[1..], &own, |server| connections::churn(server, 100, window))),
+    );
+    for in_flight in [1, 16] {
+        let (setup, plan) = (two.clone(), Plan { in_flight, ..plan });
+        add(
+            format!("from shard to shard, {in_flight} in flight"),
+            rounds,
+            CROSSING,
+            Box::new(move || each(&[Kind::Hub], &setup, |server| crossing::run(server, plan, setup.spin))),
+        );
+    }
+    for in_flight in [1, 16] {
+        let (setup, plan) = (one.clone(), Plan { in_flight, ..plan });
+        add(
+            format!("from hub to hub, {in_flight} in flight"),
+            rounds,
+            CROSS_HUB,
+            Box::new(move || {
+                let mut local = {
+                    let hub = Server::start(Kind::Hub, &setup)?;
+                    relay::closed(&relay::pairs(&hub, PAIRS), plan, setup.spin)?
+                };
+                let linked = mesh::relay(&mesh::linked(&setup)?, PAIRS, plan)?;
+                local = Figures::from([("local_cpu_us", local["cpu_us"]), ("local_p50_us", local["p50_us"])]);
+                local.extend([("linked_by_local", linked["cpu_us"] / local["local_cpu_us"])]);
+                local.extend(linked);
+                Ok(vec![(Kind::Hub.label(), local)])
+            }),
+        );
+    }
+    let own = one.clone();
+    let joins = if size.quick { 1000 } else { 8000 };
+    add(
+        format!("presence from hub to hub, {joins} joins"),
+        rounds,
+        PRESENCE,
+        Box::new(move || Ok(vec![(Kind::Hub.label(), mesh::presence(&mesh::linked(&own)?, joins / 10, joins)?)])),
+    );
+    if setup.knows("DISCOVERY") {
+        for peers in [100, if size.quick { 1000 } else { 10_000 }] {
+            let own = one.clone().with("DISCOVERY", "closest:16");
+            add(
+                format!("closest:16, {peers} in one network"),
+                rounds,
+                DISCOVERY,
+                Box::new(move || each(&[Kind::Hub], &own, |server| discovery::run(server, peers))),
+            );
+        }
+    }
+    cases
+}
+
+const RELAY: &[Column] = &[
+    Column { figure: "cpu_us", name: "CPU a message, µs", decimals: 2 },
+    Column { figure: "p99_us", name: "p99, µs", decimals: 0 },
+];
+const LATENCY: &[Column] = &[
+    Column { figure: "p50_us", name: "p50, µs", decimals: 0 },
+    Column { figure: "p99_us", name: "p99, µs", decimals: 0 },
+    Column { figure: "reached", name: "part of the rate that was reached", decimals: 2 },
+];
+const STORM: &[Column] = &[
+    Column { figure: "cpu_us", name: "CPU a discovery, µs", decimals: 3 },
+    Column { figure: "p99_ms", name: "lag p99, ms", decimals: 0 },
+    Column { figure: "max_ms", name: "longest lag, ms", decimals: 0 },
+];
+const PACED: &[Column] = &[
+    Column { figure: "cpu_us", name: "CPU a discovery, µs", decimals: 3 },
+    Column { figure: "p99_ms", name: "lag p99, ms", decimals: 1 },
+    Column { figure: "max_ms", name: "longest lag, ms", decimals: 1 },
+];
+const FAN_OUT: &[Column] = &[
+    Column { figure: "cpu_us", name: "CPU a recipient, µs", decimals: 2 },
+    Column { figure: "all_ms", name: "until the last has it, ms", decimals: 1 },
+];
+const IDLE: &[Column] = &[
+    Column { figure: "connected_bytes", name: "bytes a connection, connected", decimals: 0 },
+    Column { figure: "announced_bytes", name: "bytes a connection, announced", decimals: 0 },
+    Column { figure: "kept_part", name: "part kept when all have left", decimals: 2 },
+    Column { figure: "second_adds_bytes", name: "bytes a connection that a second round adds", decimals: 0 },
+];
+const CONNECT: &[Column] = &[
+    Column { figure: "cpu_us", name: "CPU a connection, µs", decimals: 1 },
+    Column { figure: "reset_us", name: "CPU an end by reset, µs", decimals: 1 },
+];
+const CHURN: &[Column] = &[
+    Column { figure: "cpu_us", name: "CPU a leave and join, µs", decimals: 1 },
+    Column { figure: "event_us", name: "CPU an event, µs", decimals: 2 },
+];
+const CROSSING: &[Column] = &[
+    Column { figure: "same_cpu_us", name: "CPU a message within a shard, µs", decimals: 2 },
+    Column { figure: "cross_cpu_us", name: "CPU a message across, µs", decimals: 2 },
+    Column { figure: "cross_by_same", name: "across / within", decimals: 2 },
+];
+const CROSS_HUB: &[Column] = &[
+    Column { figure: "cpu_us", name: "CPU a message, both hubs, µs", decimals: 2 },
+    Column { figure: "linked_by_local", name: "both hubs / one hub", decimals: 2 },
+    Column { figure: "mesh_us_each", name: "CPU a message of each mesh thread, µs", decimals: 2 },
+    Column { figure: "shards_us_each", name: "CPU a message of each shard, µs", decimals: 2 },
+];
+const PRESENCE: &[Column] = &[
+    Column { figure: "cpu_us", name: "CPU a join, both hubs, µs", decimals: 2 },
+    Column { figure: "mesh_us_each", name: "CPU a join of each mesh thread, µs", decimals: 2 },
+];
+const DISCOVERY: &[Column] = &[
+    Column { figure: "late_events_per_join", name: "events a join", decimals: 1 },
+    Column { figure: "cpu_us", name: "CPU a join, µs", decimals: 1 },
+    Column { figure: "events_per_leave", name: "events a leave", decimals: 1 },
+];

@@ -1,0 +1,351 @@
+//! The generator's connections: one thread, one epoll.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+use rustix::fs::Timespec;
+
+use crate::frames::{self, Frames, Scan};
+use crate::message::{self, Heard};
+
+/// Handshakes under way at a time.
+const WINDOW: usize = 64;
+
+/// Nothing that is waited for takes longer without anything happening.
+const QUIET: Duration = Duration::from_secs(20);
+
+/// Length of a read.
+pub(crate) const READ: usize = 256 * 1024;
+
+/// A connection of one peer.
+pub(crate) struct Conn {
+    stream: TcpStream,
+    upgraded: bool,
+    /// Where frames end, for who only counts them.
+    pub(crate) scan: Scan,
+    /// What they say, for who reads them; before that, the answer to the request.
+    frames: Frames,
+    answer: Vec<u8>,
+    unsent: Vec<u8>,
+    connected: bool,
+}
+
+/// Where a peer connects to, and as whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat {
+    /// Of the server.
+    pub(crate) port: u16,
+    /// The peer's number, by which its id is made.
+    pub(crate) peer: usize,
+    /// Its group, for the yardstick.
+    pub(crate) group: usize,
+    /// Whether the server says `connected`.
+    pub(crate) welcomed: bool,
+}
+
+/// The connections, by their place.
+pub(crate) struct Swarm {
+    epoll: OwnedFd,
+    conns: Vec<Option<Conn>>,
+    events: Vec<Event>,
+    /// For whoever reads: lent out while its bytes are looked at.
+    pub(crate) buffer: Vec<u8>,
+    /// Connections that the other side ended.
+    pub(crate) lost: usize,
+}
+
+/// A connection that is ready to be read.
+pub(crate) type Ready = usize;
+
+impl Swarm {
+    /// Nobody yet.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            conns: Vec::new(),
+            events: Vec::with_capacity(256),
+            buffer: vec![0; READ],
+            lost: 0,
+        })
+    }
+
+    /// Connects one after another as `seats` says, into the next places; returns when all are connected. What they hear
+    /// meanwhile goes to `on`.
+    pub(crate) fn connect(
+        &mut self,
+        seats: impl IntoIterator<Item = Seat>,
+        mut on: impl FnMut(usize, Heard),
+    ) -> io::Result<()> {
+        let mut seats = seats.into_iter().peekable();
+        let mut pending: Vec<(usize, bool)> = Vec::new();
+        let mut last = Instant::now();
+        while seats.peek().is_some() || !pending.is_empty() {
+            while pending.len() < WINDOW
+                && let Some(seat) = seats.next()
+            {
+                pending.push((self.begin(seat)?, seat.welcomed));
+            }
+            let before = pending.len();
+            self.turn(Some(Duration::from_millis(100)), &mut on)?;
+            pending.retain(|&(at, welcomed)| {
+                self.conns[at].as_ref().is_some_and(|conn| !(conn.upgraded && (conn.connected || !welcomed)))
+            });
+            if pending.len() < before {
+                last = Instant::now();
+            } else if last.elapsed() > QUIET {
+                return Err(io::Error::other(format!("{before} connections do not come about")));
+            }
+            if self.lost > 0 {
+                return Err(io::Error::other("the server ended a connection while others connected"));
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, seat: Seat) -> io::Result<usize> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, seat.port))?;
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let at = self.conns.len();
+        epoll::add(&self.epoll, &stream, EventData::new_u64(at as u64), EventFlags::IN)?;
+        (&stream).write_all(&message::request(seat.peer, seat.group))?;
+        self.conns.push(Some(Conn {
+            stream,
+            upgraded: false,
+            scan: Scan::default(),
+            frames: Frames::default(),
+            answer: Vec::new(),
+            unsent: Vec::new(),
+            connected: false,
+        }));
+        Ok(at)
+    }
+
+    /// How many connections there ever were: the next place.
+    pub(crate) fn len(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Waits until something is ready, at most so long (`None`: not at all). Sends on what could not be sent.
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
+        ready.clear();
+        self.events.clear();
+        let timeout = timeout.unwrap_or_default();
+        let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for i in 0..self.events.len() {
+            let (data, flags) = (self.events[i].data, self.events[i].flags);
+            let at = data.u64() as usize;
+            if flags.contains(EventFlags::OUT) {
+                self.send(at, &[])?;
+            }
+            if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+                ready.push(at);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads once. `0`: there was nothing, or the connection is gone.
+    pub(crate) fn read(&mut self, at: Ready, buffer: &mut [u8]) -> usize {
+        let Some(conn) = &mut self.conns[at] else { return 0 };
+        match (&conn.stream).read(buffer) {
+            Ok(read) if read > 0 => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Ok(_) | Err(_) => {
+                self.conns[at] = None;
+                self.lost += 1;
+                0
+            }
+        }
+    }
+
+    /// The connection at this place, while there is one.
+    pub(crate) fn conn(&mut self, at: usize) -> Option<&mut Conn> {
+        self.conns[at].as_mut()
+    }
+
+    /// One wait, and everything that came, as texts. Answers pings.
+    pub(crate) fn turn(&mut self, timeout: Option<Duration>, mut on: impl FnMut(usize, Heard)) -> io::Result<()> {
+        let mut ready = Vec::new();
+        self.wait(timeout, &mut ready)?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for at in ready {
+            let read = self.read(at, &mut buffer);
+            let Some(conn) = &mut self.conns[at] else { continue };
+            let mut bytes = &buffer[..read];
+            if !conn.upgraded {
+                conn.answer.extend_from_slice(bytes);
+                let Some(end) = conn.answer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+                if !conn.answer.starts_with(b"HTTP/1.1 101") {
+                    let answer = String::from_utf8_lossy(&conn.answer);
+                    return Err(io::Error::other(format!("refused: {}", answer.lines().next().unwrap_or_default())));
+                }
+                conn.upgraded = true;
+                bytes = &bytes[read - (conn.answer.len() - end - 4)..];
+                conn.answer = Vec::new();
+            }
+            let mut pings = 0;
+            let connected = &mut conn.connected;
+            conn.frames.feed(bytes, |opcode, payload| match opcode {
+                frames::TEXT => {
+                    let heard = message::heard(payload);
+                    *connected |= heard == Heard::Connected;
+                    on(at, heard);
+                }
+                frames::PING => pings += 1,
+                _ => {}
+            });
+            for _ in 0..pings {
+                self.send(at, &frames::pong())?;
+            }
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    /// Turns until `count` is `goal`. Nothing that happens for long is an error, and so is more than was waited for.
+    pub(crate) fn until(
+        &mut self,
+        what: &str,
+        goal: u64,
+        count: &mut u64,
+        mut on: impl FnMut(&mut u64, usize, Heard),
+    ) -> io::Result<()> {
+        let mut last = Instant::now();
+        while *count < goal {
+            let before = *count;
+            self.turn(Some(Duration::from_millis(100)), |at, heard| on(count, at, heard))?;
+            if *count != before {
+                last = Instant::now();
+            } else if last.elapsed() > QUIET {
+                return Err(io::Error::other(format!("{what}: {count} of {goal}, and no more come")));
+            }
+        }
+        if *count > goal || self.lost > 0 {
+            return Err(io::Error::other(format!("{what}: {count} of {goal}; {} connections lost", self.lost)));
+        }
+        Ok(())
+    }
+
+    /// Reads everything that is there and only counts texts: for crowds. Not while a message is half read.
+    pub(crate) fn count_texts(&mut self, timeout: Option<Duration>) -> io::Result<u64> {
+        let mut ready = Vec::new();
+        self.wait(timeout, &mut ready)?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut texts = 0;
+        for at in ready {
+            let read = self.read(at, &mut buffer);
+            let Some(conn) = &mut self.conns[at] else { continue };
+            let mut pings = 0;
+            conn.scan.feed(&buffer[..read], |header| match header.opcode {
+                frames::TEXT => texts += 1,
+                frames::PING => pings += 1,
+                _ => {}
+            });
+            for _ in 0..pings {
+                self.send(at, &frames::pong())?;
+            }
+        }
+        self.buffer = buffer;
+        Ok(texts)
+    }
+
+    /// Counts texts until there are so many.
+    pub(crate) fn until_texts(&mut self, what: &str, goal: u64) -> io::Result<()> {
+        let (mut count, mut last) = (0, Instant::now());
+        while count < goal {
+            let came = self.count_texts(Some(Duration::from_millis(100)))?;
+            if came > 0 {
+                count += came;
+                last = Instant::now();
+            } else if last.elapsed() > QUIET {
+                return Err(io::Error::other(format!("{what}: {count} of {goal}, and no more come")));
+            }
+        }
+        if count > goal || self.lost > 0 {
+            return Err(io::Error::other(format!("{what}: {count} of {goal}; {} connections lost", self.lost)));
+        }
+        Ok(())
+    }
+
+    /// Answers pings for a while, and nothing else.
+    pub(crate) fn rest(&mut self, time: Duration) -> io::Result<()> {
+        let begin = Instant::now();
+        while begin.elapsed() < time {
+            self.turn(Some(Duration::from_millis(100)), |_, _| {})?;
+        }
+        Ok(())
+    }
+
+    /// Sends a frame, or keeps what the socket does not take.
+    pub(crate) fn send(&mut self, at: usize, bytes: &[u8]) -> io::Result<()> {
+        self.send_times(at, bytes, 1)
+    }
+
+    /// Sends a frame several times in one write.
+    pub(crate) fn send_times(&mut self, at: usize, frame: &[u8], times: usize) -> io::Result<()> {
+        const MOST: usize = 64;
+        let Some(conn) = &mut self.conns[at] else { return Ok(()) };
+        let was_blocked = !conn.unsent.is_empty();
+        if was_blocked {
+            (0..times).for_each(|_| conn.unsent.extend_from_slice(frame));
+            let written = written(&(&conn.stream).write(&conn.unsent))?;
+            conn.unsent.drain(..written);
+        } else {
+            let mut left = times;
+            while left > 0 && conn.unsent.is_empty() {
+                let slices = [IoSlice::new(frame); MOST];
+                let now = left.min(MOST);
+                // One buffer is cheaper written than a list of one.
+                let result = match now {
+                    1 => (&conn.stream).write(frame),
+                    _ => (&conn.stream).write_vectored(&slices[..now]),
+                };
+                let written = written(&result)?;
+                left -= now;
+                if written < now * frame.len() {
+                    conn.unsent.extend_from_slice(&frame[written % frame.len()..]);
+                    let whole = now - written / frame.len() - 1 + left;
+                    (0..whole).for_each(|_| conn.unsent.extend_from_slice(frame));
+                }
+            }
+        }
+        if was_blocked == conn.unsent.is_empty() {
+            let flags = if was_blocked { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
+            epoll::modify(&self.epoll, &conn.stream, EventData::new_u64(at as u64), flags)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a connection with a reset, so that its port is free at once.
+    pub(crate) fn reset(&mut self, at: usize) -> io::Result<()> {
+        if let Some(conn) = self.conns[at].take() {
+            rustix::net::sockopt::set_socket_linger(&conn.stream, Some(Duration::ZERO))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Swarm {
+    fn drop(&mut self) {
+        for at in 0..self.conns.len() {
+            _ = self.reset(at);
+        }
+    }
+}
+
+/// What a write took. A connection that is gone is found by the next read.
+fn written(result: &io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Ok(written) => Ok(*written),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        Err(error) => Err(io::Error::new(error.kind(), format!("write: {error}"))),
+    }
+}
