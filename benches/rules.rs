@@ -1,0 +1,210 @@
+//! What the rules of a shard cost without any socket: a signal from input to drained outputs, an announcement among
+//! members, letters between shards, and a frame written for one of many.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use proto::{
+    Address, CloseReason, HubId, Input, Keys, Letter, Now, Output, PeerId, Router, RouterConfig, SessionId, ShardId,
+    Template,
+};
+
+const NOW: Now = Now { at: Duration::from_secs(1), wall_ms: 1_700_000_000_000 };
+const KEYS: Keys = Keys(1, 2);
+
+fn peer(number: u32) -> PeerId {
+    let mut bytes = [0; 20];
+    for (i, four) in bytes.chunks_exact_mut(4).enumerate() {
+        four.copy_from_slice(&number.wrapping_add(i as u32).wrapping_mul(0x9e37_79b9).to_be_bytes());
+    }
+    PeerId::from_bytes(bytes)
+}
+
+fn session(slot: u32) -> SessionId {
+    SessionId { slot, generation: 0 }
+}
+
+struct Shard {
+    router: Router,
+}
+
+impl Shard {
+    fn new(shard: u16, shards: u16) -> Self {
+        let config = RouterConfig {
+            shard: ShardId(shard),
+            shards,
+            keys: KEYS,
+            hub: HubId(peer(u32::MAX)),
+            heartbeat: Duration::from_secs(25),
+            max_message_bytes: 1024 * 1024,
+            max_networks_per_peer: 32,
+            max_peers_per_network: 100_000,
+            message_rate: u32::MAX,
+            meshed: false,
+            events: false,
+        };
+        Self { router: Router::new(config) }
+    }
+
+    /// With these peers connected and announced in one network, at the sessions of their numbers.
+    fn with(shard: u16, shards: u16, peers: impl Iterator<Item = u32>) -> Self {
+        let mut it = Self::new(shard, shards);
+        for number in peers {
+            it.input(Input::Opened { session: session(number), peer: peer(number), seat: true });
+            it.says(number, ANNOUNCE);
+            it.read(number);
+        }
+        it
+    }
+
+    /// One input, and how many outputs it has.
+    fn input(&mut self, input: Input<'_>) -> usize {
+        self.router.handle_input(input, NOW);
+        std::iter::from_fn(|| self.router.poll_output()).map(black_box).count()
+    }
+
+    fn says(&mut self, number: u32, text: &str) -> usize {
+        self.input(Input::Message { session: session(number), text })
+    }
+
+    /// Gives a newcomer room until it has read the whole roster.
+    fn read(&mut self, number: u32) -> usize {
+        let mut outputs = 0;
+        loop {
+            self.router.handle_input(Input::Room { session: session(number) }, NOW);
+            let mut more = false;
+            while let Some(output) = self.router.poll_output() {
+                if let Output::Backlog { more: says, .. } = output {
+                    more = says;
+                }
+                outputs += 1;
+            }
+            if !more {
+                return outputs;
+            }
+        }
+    }
+}
+
+const ANNOUNCE: &str = r#"{"type":"announce","networkName":"lobby","data":{"name":"Ann","version":"1.2.3"}}"#;
+
+fn offer(target: u32, size: usize) -> String {
+    let line = r"a=candidate:1 1 udp 2122260223 192.0.2.1 50000 typ host\r\n";
+    let sdp = line.repeat(size.saturating_sub(150).div_ceil(line.len()).max(1));
+    format!(
+        r#"{{"type":"offer","targetPeerId":"{}","networkName":"lobby","data":{{"type":"offer","sdp":"{sdp}"}}}}"#,
+        peer(target)
+    )
+}
+
+/// The first `count` peers whose home this shard of two is.
+fn at_home(shard: u16, count: usize) -> Vec<u32> {
+    (0..).filter(|&number| ShardId::home(&peer(number), 2, KEYS) == ShardId(shard)).take(count).collect()
+}
+
+fn route(c: &mut Criterion) {
+    let mut group = c.benchmark_group("route");
+    for size in [250, 1200, 2500] {
+        let text = offer(1, size);
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        let mut shard = Shard::with(0, 1, 0..200);
+        group.bench_function(BenchmarkId::new("signal here", size), |b| {
+            b.iter(|| assert_eq!(shard.says(0, black_box(&text)), 1));
+        });
+        let (here, there) = (at_home(0, 100), at_home(1, 100));
+        let mut shard = Shard::with(0, 2, here.iter().copied());
+        let text = offer(there[0], size);
+        group.bench_function(BenchmarkId::new("signal to another shard", size), |b| {
+            b.iter(|| assert_eq!(shard.says(here[0], black_box(&text)), 1));
+        });
+    }
+    group.finish();
+}
+
+fn roster(c: &mut Criterion) {
+    let mut group = c.benchmark_group("roster");
+    for members in [10, 100, 1000] {
+        let mut shard = Shard::with(0, 1, 0..members);
+        group.throughput(Throughput::Elements(u64::from(members)));
+        group.bench_function(BenchmarkId::new("a member announces anew", members), |b| {
+            b.iter(|| shard.says(0, black_box(ANNOUNCE)));
+        });
+        group.bench_function(BenchmarkId::new("one joins, reads all, leaves", members), |b| {
+            let mut generation = 0;
+            b.iter(|| {
+                let id = SessionId { slot: members, generation };
+                generation += 1;
+                shard.input(Input::Opened { session: id, peer: peer(members), seat: true });
+                let told = shard.input(Input::Message { session: id, text: black_box(ANNOUNCE) });
+                let mut more = true;
+                while more {
+                    shard.router.handle_input(Input::Room { session: id }, NOW);
+                    more = false;
+                    while let Some(output) = shard.router.poll_output() {
+                        if let Output::Backlog { more: says, .. } = &output {
+                            more = *says;
+                        }
+                        black_box(output);
+                    }
+                }
+                shard.input(Input::Closed { session: id, reason: CloseReason::ClientClosed });
+                told
+            });
+        });
+    }
+    group.finish();
+}
+
+/// What the other shard is told when a peer of this one announces.
+fn joined(number: u32) -> Letter {
+    let mut shard = Shard::new(0, 2);
+    shard.input(Input::Opened { session: session(number), peer: peer(number), seat: true });
+    shard.router.handle_input(Input::Message { session: session(number), text: ANNOUNCE }, NOW);
+    let letters = std::iter::from_fn(|| shard.router.poll_output()).filter_map(|output| {
+        if let Output::Letter { to: Address::Shard(_), letter } = output { Some(letter) } else { None }
+    });
+    letters.last().unwrap()
+}
+
+fn letters(c: &mut Criterion) {
+    let mut group = c.benchmark_group("letters");
+    let (here, there) = (at_home(0, 2), at_home(1, 100));
+    for members in [10usize, 100] {
+        let mut shard = Shard::with(1, 2, there.iter().copied().take(members));
+        let letter = joined(here[0]);
+        group.throughput(Throughput::Elements(members as u64));
+        // The first time it is a join, then news of a member: told to all either way.
+        group.bench_function(BenchmarkId::new("an announcement from another shard", members), |b| {
+            b.iter_batched(|| letter.clone(), |letter| shard.input(Input::Letter(letter)), BatchSize::SmallInput);
+        });
+    }
+    group.finish();
+}
+
+fn encode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("encode");
+    let Letter::Joined(announcement) = joined(at_home(0, 1)[0]) else { panic!("an announcement makes a join") };
+    let template: &Arc<Template> = &announcement.discovered;
+    let target = peer(7);
+    group.throughput(Throughput::Bytes(template.frame_len() as u64));
+    group.bench_function("a frame for one of many", |b| {
+        let mut out = Vec::with_capacity(64 * 1024);
+        b.iter(|| {
+            if out.len() > 60 * 1024 {
+                out.clear();
+            }
+            template.write_to(&mut out, black_box(&target), NOW.wall_ms);
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    targets = route, roster, letters, encode
+}
+criterion_main!(benches);
