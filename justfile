@@ -18,9 +18,15 @@ ci:
 sim seeds="100000":
     SIM_SEEDS={{seeds}} cargo test --test sim -- --nocapture
 
-# What a relay between two hubs costs beside a local one.
-cross-hub runs="3":
-    cargo build --release && benches/cross-hub.sh target/release/peerpigeon {{runs}}
+# What the hub costs, beside a bare epoll relay and the usual design: `just bench --quick`, `just bench --only relay`.
+bench *args:
+    cargo build --release
+    cargo run --release -p peerpigeon-bench -- suite {{args}}
+
+# The table in docs/performance.md.
+bench-docs:
+    cargo build --release
+    cargo run --release -p peerpigeon-bench -- suite --md docs/performance.md --json target/bench.json
 
 fmt:
     cargo fmt --all

@@ -25,8 +25,21 @@ pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures
         .flat_map(|side| side.chunks_exact(2).map(|two| Pair { servers: [server; 2], peers: [two[0], two[1]] }))
         .collect();
     let cross: Vec<Pair<'_>> = (0..count).map(|i| Pair { servers: [server; 2], peers: [here[i], there[i]] }).collect();
+    let before = sum(server, LETTERS)?;
     let same = relay::closed(&same, plan, spin)?;
+    let middle = sum(server, LETTERS)?;
     let cross = relay::closed(&cross, plan, spin)?;
+    let after = sum(server, LETTERS)?;
+    // Announcements are letters, too; beside the signals they are few.
+    let letters_a_message = |figures: &Figures, letters: u64| {
+        letters as f64 / (figures["rate"] * (plan.window + relay::WARM_UP).as_secs_f64())
+    };
+    let letters = [letters_a_message(&same, middle - before), letters_a_message(&cross, after - middle)];
+    if letters[0] > 0.1 || letters[1] < 0.5 {
+        return Err(io::Error::other(format!(
+            "letters a message: {letters:.2?}: the pairs are not where they should be"
+        )));
+    }
     Ok(Figures::from([
         ("same_cpu_us", same["cpu_us"]),
         ("cross_cpu_us", cross["cpu_us"]),
@@ -71,11 +84,24 @@ fn homes(server: &Server) -> io::Result<Vec<usize>> {
 
 /// Sessions by shard.
 fn sessions(server: &Server) -> io::Result<Vec<u64>> {
+    by_shard(server, "peerpigeon_shard_sessions")
+}
+
+const LETTERS: &str = "peerpigeon_shard_letters_total";
+
+/// Over all shards, once they have published what was.
+fn sum(server: &Server, metric: &str) -> io::Result<u64> {
+    std::thread::sleep(Duration::from_millis(300));
+    Ok(by_shard(server, metric)?.iter().sum())
+}
+
+fn by_shard(server: &Server, metric: &str) -> io::Result<Vec<u64>> {
     let page = server.get("/metrics")?;
     let mut shards = Vec::new();
     for line in page.lines() {
         let Some((shard, count)) = line
-            .strip_prefix(r#"peerpigeon_shard_sessions{shard=""#)
+            .strip_prefix(metric)
+            .and_then(|rest| rest.strip_prefix(r#"{shard=""#))
             .and_then(|rest| rest.split_once(r#""} "#))
             .and_then(|(shard, count)| Some((shard.parse::<usize>().ok()?, count.trim().parse::<f64>().ok()?)))
         else {

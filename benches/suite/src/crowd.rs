@@ -105,44 +105,56 @@ pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::R
     hearing.figures(&cpu, secs)
 }
 
-/// Everyone is there; one announces anew, again and again: what it costs for each who hears it.
+/// Everyone is there; one leaves and comes back, again and again: what that costs for each who hears it. Who comes back
+/// hears of everyone, too, as few large writes; a yardstick has no such thing, and only writes to each.
 pub(crate) fn fan_out(server: &Server, peers: usize, rounds: usize) -> io::Result<Figures> {
-    /// Announce at a time while the network fills: what waits for all is bounded.
-    const CHUNK: usize = 50;
     let mut swarm = Swarm::new()?;
     swarm.connect((0..peers).map(|peer| server.seat(peer, ROOM)), |_, _| {})?;
-    let mut fill_us = f64::NAN;
-    if server.kind.is_hub() {
-        let before = server.cpu()?;
-        let mut there = 0;
-        while there < peers {
-            let next = (there + CHUNK).min(peers);
-            for peer in there..next {
-                swarm.send(peer, &announcement(server, peer))?;
-            }
-            swarm.until_texts("discoveries", (next * (next - 1) - there * there.saturating_sub(1)) as u64)?;
-            there = next;
-        }
-        fill_us = server.cpu()?.since(&before).us() / (peers * (peers - 1)) as f64;
+    let is_hub = server.kind.is_hub();
+    let others = peers as u64 - 1;
+    let mut figures = Figures::new();
+    if is_hub {
+        figures.insert("fill_cpu_us", fill(server, &mut swarm, peers)?);
     }
-    let (mut cpu, mut times) = (0.0, Vec::new());
+    let (mut leaves, mut joins, mut times) = (0.0, 0.0, Vec::new());
     // The first is for warming up.
     for round in 0..=rounds {
         let speaker = round * 7 % peers;
-        let (before, begin) = (server.cpu()?, Instant::now());
-        swarm.send(speaker, &announcement(server, speaker))?;
-        swarm.until_texts("recipients", peers as u64 - 1)?;
+        let announce = announcement(server, speaker);
+        let goodbye = if is_hub { message::goodbye(&message::network(ROOM)) } else { announce.clone() };
+        let before = server.cpu()?;
+        swarm.send(speaker, &goodbye)?;
+        swarm.until_texts("goodbyes", others)?;
+        let (middle, begin) = (server.cpu()?, Instant::now());
+        swarm.send(speaker, &announce)?;
+        swarm.until_texts("discoveries", if is_hub { 2 * others } else { others })?;
         if round > 0 {
             times.push(begin.elapsed().as_secs_f64() * 1e3);
-            cpu += server.cpu()?.since(&before).us();
+            joins += server.cpu()?.since(&middle).us();
+            leaves += middle.since(&before).us();
         }
     }
-    let mut figures = Figures::from([
-        ("cpu_us", cpu / (rounds * (peers - 1)) as f64),
+    let each = (rounds as u64 * others) as f64;
+    figures.extend([
+        ("join_us", joins / each),
+        ("leave_us", leaves / each),
         ("all_ms", median(times.into_iter()).unwrap_or_default()),
     ]);
-    if server.kind.is_hub() {
-        figures.insert("fill_cpu_us", fill_us);
-    }
     Ok(figures)
+}
+
+/// All announce, so many at a time that what waits for each stays short. CPU time for each discovery.
+fn fill(server: &Server, swarm: &mut Swarm, peers: usize) -> io::Result<f64> {
+    const CHUNK: usize = 50;
+    let before = server.cpu()?;
+    let mut there = 0;
+    while there < peers {
+        let next = (there + CHUNK).min(peers);
+        for peer in there..next {
+            swarm.send(peer, &announcement(server, peer))?;
+        }
+        swarm.until_texts("discoveries", (next * (next - 1) - there * there.saturating_sub(1)) as u64)?;
+        there = next;
+    }
+    Ok(server.cpu()?.since(&before).us() / (peers * (peers - 1)) as f64)
 }

@@ -27,7 +27,7 @@ pub(crate) struct Plan {
 }
 
 /// Before anything is measured.
-const WARM_UP: Duration = Duration::from_millis(700);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(700);
 
 /// Two peers that talk, by their numbers, and the server that each is at.
 #[derive(Clone, Copy, Debug)]

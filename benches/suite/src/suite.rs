@@ -216,7 +216,8 @@ const PACED: &[Column] = &[
     Column { figure: "max_ms", name: "longest lag, ms", decimals: 1 },
 ];
 const FAN_OUT: &[Column] = &[
-    Column { figure: "cpu_us", name: "CPU a recipient, µs", decimals: 2 },
+    Column { figure: "leave_us", name: "CPU of a goodbye a recipient, µs", decimals: 2 },
+    Column { figure: "join_us", name: "CPU of a join a recipient, µs", decimals: 2 },
     Column { figure: "all_ms", name: "until the last has it, ms", decimals: 1 },
 ];
 const IDLE: &[Column] = &[
