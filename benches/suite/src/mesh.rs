@@ -37,25 +37,25 @@ pub(crate) fn linked(setup: &Setup) -> io::Result<[Server; 2]> {
 }
 
 /// Pairs with one peer at each hub. `cpu_us` is both hubs', `mesh_us` both mesh threads'.
-pub(crate) fn relay(hubs: &[Server; 2], pairs: usize, plan: Plan) -> io::Result<Figures> {
+pub(crate) fn relay(hubs: &[Server; 2], pairs: usize, plan: Plan, spin: bool) -> io::Result<Figures> {
     let pairs: Vec<Pair<'_>> =
         (0..pairs).map(|n| Pair { servers: [&hubs[0], &hubs[1]], peers: [2 * n, 2 * n + 1] }).collect();
-    let mut figures = relay::closed(&pairs, plan, true)?;
+    let mut figures = relay::closed(&pairs, plan, spin)?;
     // A message is an envelope that leaves one mesh thread and comes to the other, and its outcome, on the way back.
     figures.insert("mesh_us_each", figures["mesh_us"] / 2.0);
     figures.insert("shards_us_each", (figures["cpu_us"] - figures["mesh_us"]) / 2.0);
     Ok(figures)
 }
 
-/// At one hub there is an observer in each of many networks; at the other `joins` peers join, as many in each. Each join
-/// is one envelope over the link, told to the observer there, and the observer is told of to each.
-pub(crate) fn presence(hubs: &[Server; 2], networks: usize, joins: usize) -> io::Result<Figures> {
+/// At one hub there is an observer in each of many networks; at the other one peer joins each. Each join is one envelope
+/// over the link and two discoveries: the observer's of the peer, and the peer's of the observer.
+pub(crate) fn presence(hubs: &[Server; 2], joins: usize) -> io::Result<Figures> {
     let mut observers = Swarm::new()?;
     let mut guests = Swarm::new()?;
-    let room = |n: usize| message::announce(&message::network(n % networks));
-    observers.connect((0..networks).map(|peer| hubs[0].seat(peer, 0)), |_, _| {})?;
-    (0..networks).try_for_each(|at| observers.send(at, &room(at)))?;
-    guests.connect((networks..networks + joins).map(|peer| hubs[1].seat(peer, 0)), |_, _| {})?;
+    let room = |n: usize| message::announce(&message::network(n));
+    observers.connect((0..joins).map(|peer| hubs[0].seat(peer, 0)), |_, _| {})?;
+    (0..joins).try_for_each(|at| observers.send(at, &room(at)))?;
+    guests.connect((joins..2 * joins).map(|peer| hubs[1].seat(peer, 0)), |_, _| {})?;
     // Until the other hub knows the observers.
     observers.rest(Duration::from_secs(2))?;
     let pids = [hubs[0].pid(), hubs[1].pid()];

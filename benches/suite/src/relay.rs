@@ -43,7 +43,7 @@ pub(crate) fn pairs(server: &Server, count: usize) -> Vec<Pair<'_>> {
 
 /// Each message is sent back as soon as it came.
 pub(crate) fn closed(pairs: &[Pair<'_>], plan: Plan, spin: bool) -> io::Result<Figures> {
-    let mut talk = Talk::assemble(pairs, plan, spin)?;
+    let mut talk = Talk::assemble(pairs, plan, (!spin).then_some(Duration::from_millis(100)))?;
     for at in (0..2 * pairs.len()).step_by(2) {
         talk.send(at, plan.in_flight, Instant::now())?;
     }
@@ -63,10 +63,10 @@ pub(crate) fn closed(pairs: &[Pair<'_>], plan: Plan, spin: bool) -> io::Result<F
 
 /// The first of each pair sends to the second at a rate that does not wait for the server. What is due is due: latency
 /// counts from then, also when the generator itself is late.
-pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64) -> io::Result<Figures> {
+pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64, spin: bool) -> io::Result<Figures> {
     /// Sent before it looks again at what came.
     const BURST: u64 = 32;
-    let mut talk = Talk::assemble(pairs, plan, true)?;
+    let mut talk = Talk::assemble(pairs, plan, (!spin).then_some(Duration::from_micros(100)))?;
     let figures = talk.measure(plan.window, |talk, time| {
         let (begin, mut sent) = (Instant::now(), 0u64);
         while begin.elapsed() < time {
@@ -100,12 +100,13 @@ struct Talk {
     latency: Histogram<u64>,
     moved: u64,
     stray: u64,
-    timeout: Option<Duration>,
+    /// How long it may sleep. Not at all where it has a core of its own: to wake it would be on the server's bill.
+    sleep: Option<Duration>,
 }
 
 impl Talk {
     /// Connects all pairs and has them announce.
-    fn assemble(pairs: &[Pair<'_>], plan: Plan, spin: bool) -> io::Result<Self> {
+    fn assemble(pairs: &[Pair<'_>], plan: Plan, sleep: Option<Duration>) -> io::Result<Self> {
         let mut swarm = Swarm::new()?;
         let seats: Vec<(&Server, usize)> =
             pairs.iter().flat_map(|pair| [0, 1].map(|side| (pair.servers[side], pair.peers[side]))).collect();
@@ -138,8 +139,7 @@ impl Talk {
             latency: Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(io::Error::other)?,
             moved: 0,
             stray: 0,
-            // It does not sleep where it has a core of its own: to wake it would be on the server's bill.
-            timeout: (!spin).then_some(Duration::from_millis(100)),
+            sleep,
         })
     }
 
@@ -178,7 +178,7 @@ impl Talk {
     /// The places that can be read.
     fn wait(&mut self) -> io::Result<Vec<usize>> {
         let mut ready = Vec::new();
-        self.swarm.wait(self.timeout, &mut ready)?;
+        self.swarm.wait(self.sleep, &mut ready)?;
         Ok(ready)
     }
 

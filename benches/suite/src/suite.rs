@@ -87,7 +87,7 @@ pub(crate) fn cases(setup: &Setup, size: Size) -> Vec<Case> {
                 let full = relay::closed(&relay::pairs(&hub, PAIRS), plan, setup.spin)?["rate"];
                 drop(hub);
                 let kinds = [Kind::Yardstick, Kind::Hub];
-                each(&kinds, &setup, |server| relay::open(&relay::pairs(server, PAIRS), plan, full / 2.0))
+                each(&kinds, &setup, |server| relay::open(&relay::pairs(server, PAIRS), plan, full / 2.0, setup.spin))
             }),
         );
     }
@@ -166,7 +166,7 @@ pub(crate) fn cases(setup: &Setup, size: Size) -> Vec<Case> {
                     let hub = Server::start(Kind::Hub, &setup)?;
                     relay::closed(&relay::pairs(&hub, PAIRS), plan, setup.spin)?
                 };
-                let linked = mesh::relay(&mesh::linked(&setup)?, PAIRS, plan)?;
+                let linked = mesh::relay(&mesh::linked(&setup)?, PAIRS, plan, setup.spin)?;
                 local = Figures::from([("local_cpu_us", local["cpu_us"]), ("local_p50_us", local["p50_us"])]);
                 local.extend([("linked_by_local", linked["cpu_us"] / local["local_cpu_us"])]);
                 local.extend(linked);
@@ -175,12 +175,12 @@ pub(crate) fn cases(setup: &Setup, size: Size) -> Vec<Case> {
         );
     }
     let own = one.clone();
-    let joins = if size.quick { 1000 } else { 8000 };
+    let joins = if size.quick { 1000 } else { 4000 };
     add(
         format!("presence from hub to hub, {joins} joins"),
         rounds,
         PRESENCE,
-        Box::new(move || Ok(vec![(Kind::Hub.label(), mesh::presence(&mesh::linked(&own)?, joins / 10, joins)?)])),
+        Box::new(move || Ok(vec![(Kind::Hub.label(), mesh::presence(&mesh::linked(&own)?, joins)?)])),
     );
     if setup.knows("DISCOVERY") {
         for peers in [100, if size.quick { 1000 } else { 10_000 }] {
