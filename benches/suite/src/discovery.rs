@@ -8,7 +8,7 @@ use crate::message;
 use crate::server::Server;
 use crate::swarm::Swarm;
 
-/// Joins that are waited for together.
+/// Joins that are waited for together, at the most. A tenth of all is made of whole such.
 const CHUNK: usize = 50;
 
 /// Nobody hears anything for so long: that was all. Longer than a hub takes for anything.
@@ -23,9 +23,10 @@ pub(crate) fn run(server: &Server, peers: usize) -> io::Result<Figures> {
     let mut cpu = server.cpu()?;
     let (mut late_events, mut late_us, mut late_joins) = (0, 0.0, 0);
     // What the last tenth of the joins makes shows what a join into the whole network makes.
-    let late = peers - (peers / 10).max(1);
-    for first in (0..peers).step_by(CHUNK) {
-        let next = peers.min(first + CHUNK);
+    let late = peers - peers / 10;
+    let chunk = CHUNK.min(peers / 10).max(1);
+    for first in (0..peers).step_by(chunk) {
+        let next = peers.min(first + chunk);
         for at in first..next {
             swarm.send(at, &announce)?;
         }
@@ -44,11 +45,10 @@ pub(crate) fn run(server: &Server, peers: usize) -> io::Result<Figures> {
     }
     let leavers: Vec<usize> = (0..peers).step_by(20).collect();
     let before = server.cpu()?;
-    let mut left = 0;
     for &at in &leavers {
         swarm.reset(at)?;
     }
-    left += settle(&mut swarm)?;
+    let left = settle(&mut swarm)?;
     let leaving = server.cpu()?.since(&before).us();
     Ok(Figures::from([
         ("events_per_join", events as f64 / peers as f64),

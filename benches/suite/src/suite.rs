@@ -108,10 +108,10 @@ pub(crate) fn cases(setup: &Setup, size: Size) -> Vec<Case> {
     );
     let own = one.clone();
     add(
-        "fan-out to 2000".to_owned(),
+        format!("fan-out to {peers}"),
         rounds,
         FAN_OUT,
-        Box::new(move || each(&ALL, &own, |server| crowd::fan_out(server, 2000, 30))),
+        Box::new(move || each(&ALL, &own, |server| crowd::fan_out(server, peers, 30))),
     );
     if !size.quick {
         let own = one.clone();
@@ -131,6 +131,15 @@ pub(crate) fn cases(setup: &Setup, size: Size) -> Vec<Case> {
         IDLE,
         Box::new(move || each(&ALL[1..], &own, |server| connections::idle(server, peers, rest))),
     );
+    if !size.quick {
+        let own = setup.clone().with_shards(16);
+        add(
+            format!("idle, {peers} in networks of ten, 16 shards"),
+            size.rounds.unwrap_or(1),
+            IDLE,
+            Box::new(move || each(&[Kind::Hub], &own, |server| connections::idle(server, peers, rest))),
+        );
+    }
     let own = one.clone();
     let peers = if size.quick { 2000 } else { 6000 };
     add(
