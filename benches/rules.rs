@@ -6,10 +6,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use proto::{
-    Address, CloseReason, HubId, Input, Keys, Letter, Now, Output, PeerId, Router, RouterConfig, SessionId, ShardId,
-    Template,
+    Address, CloseReason, Discovery, HubId, Input, Keys, Letter, Now, Output, PeerId, Router, RouterConfig, SessionId,
+    ShardId, Template,
 };
 
 const NOW: Now = Now { at: Duration::from_secs(1), wall_ms: 1_700_000_000_000 };
@@ -32,7 +33,7 @@ struct Shard {
 }
 
 impl Shard {
-    fn new(shard: u16, shards: u16) -> Self {
+    fn new(shard: u16, shards: u16, discovery: Discovery) -> Self {
         let config = RouterConfig {
             shard: ShardId(shard),
             shards,
@@ -43,6 +44,7 @@ impl Shard {
             max_networks_per_peer: 32,
             max_peers_per_network: 100_000,
             message_rate: u32::MAX,
+            discovery,
             meshed: false,
             events: false,
         };
@@ -51,13 +53,16 @@ impl Shard {
 
     /// With these peers connected and announced in one network, at the sessions of their numbers.
     fn with(shard: u16, shards: u16, peers: impl Iterator<Item = u32>) -> Self {
-        let mut it = Self::new(shard, shards);
+        Self::new(shard, shards, Discovery::All).joined_by(peers)
+    }
+
+    fn joined_by(mut self, peers: impl Iterator<Item = u32>) -> Self {
         for number in peers {
-            it.input(Input::Opened { session: session(number), peer: peer(number), seat: true });
-            it.says(number, ANNOUNCE);
-            it.read(number);
+            self.input(Input::Opened { session: session(number), peer: peer(number), seat: true });
+            self.says(number, ANNOUNCE);
+            self.read(SessionId { slot: number, generation: 0 });
         }
-        it
+        self
     }
 
     /// One input, and how many outputs it has.
@@ -71,25 +76,33 @@ impl Shard {
     }
 
     /// Gives a newcomer room until it has read the whole roster.
-    fn read(&mut self, number: u32) -> usize {
-        let mut outputs = 0;
-        loop {
-            self.router.handle_input(Input::Room { session: session(number) }, NOW);
-            let mut more = false;
+    fn read(&mut self, session: SessionId) {
+        let mut more = true;
+        while more {
+            self.router.handle_input(Input::Room { session }, NOW);
+            more = false;
             while let Some(output) = self.router.poll_output() {
-                if let Output::Backlog { more: says, .. } = output {
-                    more = says;
+                if let Output::Backlog { more: says, .. } = &output {
+                    more = *says;
                 }
-                outputs += 1;
-            }
-            if !more {
-                return outputs;
+                black_box(output);
             }
         }
+    }
+
+    /// Joins, is told of others as they are of it, and leaves.
+    fn visit(&mut self, session: SessionId, number: u32) {
+        self.input(Input::Opened { session, peer: peer(number), seat: true });
+        self.input(Input::Message { session, text: black_box(ANNOUNCE) });
+        self.read(session);
+        self.input(Input::Closed { session, reason: CloseReason::ClientClosed });
     }
 }
 
 const ANNOUNCE: &str = r#"{"type":"announce","networkName":"lobby","data":{"name":"Ann","version":"1.2.3"}}"#;
+
+/// Of DISCOVERY=closest:16.
+const CLOSEST: u8 = 16;
 
 fn offer(target: u32, size: usize) -> String {
     let line = r"a=candidate:1 1 udp 2122260223 192.0.2.1 50000 typ host\r\n";
@@ -132,35 +145,30 @@ fn roster(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("a member announces anew", members), |b| {
             b.iter(|| shard.says(0, black_box(ANNOUNCE)));
         });
-        group.bench_function(BenchmarkId::new("one joins, reads all, leaves", members), |b| {
-            let mut generation = 0;
-            b.iter(|| {
-                let id = SessionId { slot: members, generation };
-                generation += 1;
-                shard.input(Input::Opened { session: id, peer: peer(members), seat: true });
-                let told = shard.input(Input::Message { session: id, text: black_box(ANNOUNCE) });
-                let mut more = true;
-                while more {
-                    shard.router.handle_input(Input::Room { session: id }, NOW);
-                    more = false;
-                    while let Some(output) = shard.router.poll_output() {
-                        if let Output::Backlog { more: says, .. } = &output {
-                            more = *says;
-                        }
-                        black_box(output);
-                    }
-                }
-                shard.input(Input::Closed { session: id, reason: CloseReason::ClientClosed });
-                told
-            });
-        });
+        visit(&mut group, "one joins, hears of all, leaves", members, shard);
+    }
+    for members in [100, 1000, 10_000] {
+        let shard = Shard::new(0, 1, Discovery::Closest(CLOSEST)).joined_by(0..members);
+        group.throughput(Throughput::Elements(1));
+        visit(&mut group, "one joins, hears of the closest, leaves", members, shard);
     }
     group.finish();
 }
 
+fn visit(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, members: u32, mut shard: Shard) {
+    group.bench_function(BenchmarkId::new(name, members), |b| {
+        let mut generation = 0;
+        b.iter(|| {
+            generation += 1;
+            // Not always the same: where an id lies decides whom it meets.
+            shard.visit(SessionId { slot: members, generation }, members + generation % 997);
+        });
+    });
+}
+
 /// What the other shard is told when a peer of this one announces.
 fn joined(number: u32) -> Letter {
-    let mut shard = Shard::new(0, 2);
+    let mut shard = Shard::new(0, 2, Discovery::All);
     shard.input(Input::Opened { session: session(number), peer: peer(number), seat: true });
     shard.router.handle_input(Input::Message { session: session(number), text: ANNOUNCE }, NOW);
     let letters = std::iter::from_fn(|| shard.router.poll_output()).filter_map(|output| {
