@@ -41,6 +41,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
         &["http://a", "127.0.0.1:80", "a/b", "no such host", "name.invalid"],
     ),
     ("PORT", &["0", "1", "8080", "65535", "+80", " 80 "], &["65536", "-1", "http", "8080.0", "tcp://10.0.0.1:80"]),
+    ("ADMIN_PORT", &["0", "8080", "65535"], &["65536", "x"]),
     ("SHARDS", &["1", "256"], &["0", "257", "two"]),
     ("AUTH_TOKEN", &["x", "a-very-long.token_with~signs+/="], &["two words", "ümlaut", "line\nbreak", "<set>"]),
     (
@@ -53,11 +54,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("MAX_NETWORKS_PER_PEER", &["1", "1024"], &["0", "1025", "x"]),
     ("MAX_PEERS_PER_NETWORK", &["1", "10000000"], &["0", "10000001", "x"]),
     ("MESSAGE_RATE", &["1", "1000000"], &["0", "1000001", "x"]),
-    (
-        "DISCOVERY",
-        &["all", "closest:1", "closest:64"],
-        &["some", "closest", "closest:0", "closest:65", "closest:x"],
-    ),
+    ("DISCOVERY", &["all", "closest:1", "closest:64"], &["some", "closest", "closest:0", "closest:65", "closest:x"]),
     ("PEER_TIMEOUT_MS", &["300", "300000", "86400000"], &["0", "299", "86400001", "5m"]),
     ("SEND_QUEUE_FRAMES", &["256", "16777216"], &["0", "255", "x"]),
     ("SEND_QUEUE_BYTES", &["1050624", "16777216"], &["0", "65535", "99999999999999999999", "x"]),
