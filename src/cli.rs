@@ -20,7 +20,7 @@ const EX_USAGE: u8 = 64;
 /// A WebRTC signaling hub: peers join named networks over WebSockets, discover each other and exchange offers,
 /// answers and ICE candidates.
 #[derive(Debug, Parser)]
-#[command(name = "peerpigeon", version, about, args_conflicts_with_subcommands = true)]
+#[command(name = "peerpigeon", version = env!("PEERPIGEON_VERSION"), about, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Without a command, peerpigeon serves. Every flag of serve can also be said by the variable \
                         behind it; an empty variable counts as unset.")]
 struct Cli {
@@ -34,6 +34,7 @@ struct Cli {
 enum Asked {
     /// Run a hub (the default)
     Serve(Flags),
+    Health(cmd::health::Args),
     Peer(Box<cmd::peer::Args>),
     LoadTest(Box<cmd::load_test::Args>),
     GeneratePeerIds(cmd::generate_peer_ids::Args),
@@ -44,6 +45,8 @@ enum Asked {
 pub enum Task {
     /// Run a hub.
     Serve(Box<Config>),
+    /// Ask a hub whether it is well.
+    Health(cmd::health::Args),
     /// Join a network as a peer.
     Peer(Box<cmd::peer::Args>),
     /// Put a hub under load.
@@ -70,6 +73,7 @@ pub fn task(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
     let flags = match cli.asked {
         None => cli.serve,
         Some(Asked::Serve(flags)) => flags,
+        Some(Asked::Health(args)) => return Ok(Task::Health(args)),
         Some(Asked::Peer(args)) => return Ok(Task::Peer(args)),
         Some(Asked::LoadTest(args)) => return Ok(Task::LoadTest(args)),
         Some(Asked::GeneratePeerIds(args)) => return Ok(Task::GeneratePeerIds(args)),

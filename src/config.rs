@@ -88,6 +88,8 @@ pub struct LogConfig {
 /// Every setting, resolved: what a hub is told to be.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where operators find their pages, if not where everything is. 0 is any free port.
+    pub admin_port: Option<u16>,
     /// What peers must present, if anything.
     pub auth_token: Option<Token>,
     /// The hubs to link to.
@@ -170,6 +172,7 @@ impl Config {
         // Each is read before any is missed, so that all refusals are told at once.
         let host = reader.text(&settings::HOST, || host("localhost"), host);
         let port = reader.number(&settings::PORT, || settings::PORT.default_number());
+        let admin_port = reader.number(&settings::ADMIN_PORT, || port.unwrap_or_default());
         let shards = reader.number(&settings::SHARDS, available_cores);
         let auth_token = reader.text(&settings::AUTH_TOKEN, || Ok(None), |text| parse::token(text).map(Some));
         let cors_origin = reader.text(&settings::CORS_ORIGIN, || parse::origin("*"), parse::origin);
@@ -213,6 +216,7 @@ impl Config {
         let port = u16::try_from(port?).ok()?;
         cleanup_interval_ms?;
         Some(Self {
+            admin_port: (admin_port? != u64::from(port)).then_some(u16::try_from(admin_port?).ok()?),
             auth_token: auth_token?,
             bootstrap_hubs,
             cors_origin: cors_origin?,
@@ -269,6 +273,13 @@ impl Config {
             usize::from(self.shards) * SEND_FLOOR_BYTES,
             "which is 256 KiB for each of SHARDS",
         );
+        if let (Some(admin), Some(links)) = (self.admin_port, self.mesh.port)
+            && admin == links
+            && admin != 0
+        {
+            let problem = format!("{admin} is MESH_PORT as well, where nothing but links is taken: choose another");
+            refusals.push(Refusal::new(&settings::ADMIN_PORT, problem));
+        }
         if refusals.is_empty() { Ok(()) } else { Err(refusals) }
     }
 

@@ -28,6 +28,8 @@ pub struct Ports {
     pub peers: u16,
     /// Where links are, if that is another.
     pub links: Option<u16>,
+    /// Where pages for operators are, if that is another.
+    pub admin: Option<u16>,
 }
 
 /// The mesh of a hub, and its door in the shards. A hub that is no part of one has neither; one that may make no links

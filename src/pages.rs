@@ -23,7 +23,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use proto::Router;
 use serde::Serialize;
-use shard::{Gauges, Pages, Reading};
+use shard::{Audience, Gauges, Pages, Reading};
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -50,7 +50,7 @@ pub struct HubFacts {
 /// The pages of a hub.
 pub fn pages(config: Arc<Config>, facts: HubFacts) -> Pages {
     let site = Site { cors: cors_headers(&config), config, facts, telemetry: Telemetry::new() };
-    Arc::new(move |request, router| site.answer(request, router))
+    Arc::new(move |request, router, audience| site.answer(request, router, audience))
 }
 
 /// The headers that let a page of another origin read an answer; they belong on every answer, refusals included.
@@ -83,6 +83,16 @@ enum Page {
     WebSocket,
 }
 
+impl Page {
+    /// Whether it is for whoever reaches a peer's port, where operators have another (ADMIN_PORT).
+    fn is_public(self) -> bool {
+        match self {
+            Self::Health | Self::Index | Self::Livez | Self::Readyz | Self::WebSocket => true,
+            Self::HubStats | Self::Hubs | Self::Metrics | Self::Stats => false,
+        }
+    }
+}
+
 /// Where the pages are. The first is where the WebSocket is, too, for clients that leave out the path.
 const PATHS: [(&str, Page); 9] = [
     ("/", Page::Index),
@@ -102,8 +112,8 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 const PREFLIGHT_SECS: &str = "86400";
 
 impl Site {
-    fn answer(&self, request: &Parts, router: &Router) -> Response<Full<Bytes>> {
-        let mut response = self.respond(request, router);
+    fn answer(&self, request: &Parts, router: &Router, audience: Audience) -> Response<Full<Bytes>> {
+        let mut response = self.respond(request, router, audience);
         let length = hyper::body::Body::size_hint(response.body()).exact().unwrap_or(0);
         if request.method == Method::HEAD {
             *response.body_mut() = Full::default();
@@ -117,17 +127,19 @@ impl Site {
         response
     }
 
-    fn respond(&self, request: &Parts, router: &Router) -> Response<Full<Bytes>> {
+    fn respond(&self, request: &Parts, router: &Router, audience: Audience) -> Response<Full<Bytes>> {
         if request.method == Method::OPTIONS {
             return preflight();
         }
         let path = request.uri.path();
         let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
-        let Some((_, page)) = PATHS.iter().find(|(known, _)| *known == path) else {
-            return json(StatusCode::NOT_FOUND, &body::Lost::new("not found", PATHS.map(|(path, _)| path)));
+        let shown = || PATHS.into_iter().filter(|(_, page)| audience == Audience::Operators || page.is_public());
+        let paths = || shown().map(|(path, _)| path).collect();
+        let Some((_, page)) = shown().find(|(known, _)| *known == path) else {
+            return json(StatusCode::NOT_FOUND, &body::Lost::new("not found", paths()));
         };
         if request.method != Method::GET && request.method != Method::HEAD {
-            let lost = body::Lost::new("method not allowed", PATHS.map(|(path, _)| path));
+            let lost = body::Lost::new("method not allowed", paths());
             let mut response = json(StatusCode::METHOD_NOT_ALLOWED, &lost);
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
             return response;
@@ -136,14 +148,14 @@ impl Site {
             Page::Health => json(StatusCode::OK, &self.health(router)),
             Page::HubStats => json(StatusCode::OK, &self.hub_stats(&self.mesh())),
             Page::Hubs => json(StatusCode::OK, &self.hubs(&self.mesh())),
-            Page::Index => json(StatusCode::OK, &body::Index::new(PATHS.map(|(path, _)| path))),
+            Page::Index => json(StatusCode::OK, &body::Index::new(paths())),
             Page::Livez => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
             Page::Metrics if wants_json(request) => json(StatusCode::OK, &self.metrics(router)),
             Page::Metrics => text(StatusCode::OK, telemetry::CONTENT_TYPE, self.telemetry.render(&self.scrape())),
             Page::Readyz => self.readyz(),
             Page::Stats => json(StatusCode::OK, &self.stats(router)),
             Page::WebSocket => {
-                let lost = body::Lost::new("this path takes WebSocket handshakes", PATHS.map(|(path, _)| path));
+                let lost = body::Lost::new("this path takes WebSocket handshakes", paths());
                 json(StatusCode::BAD_REQUEST, &lost)
             }
         }

@@ -31,13 +31,20 @@ pub fn run(config: Config) -> ExitCode {
         let port = config.mesh.port.filter(|_| config.is_hub);
         let link_addresses = port.map(|port| config.listen.iter().map(|at| SocketAddr::new(at.ip(), port)).collect());
         let link_addresses: Vec<_> = link_addresses.unwrap_or_default();
-        Some((listeners, bind(&link_addresses, config.shards, "MESH_PORT (--mesh-port)")?))
+        let admin =
+            config.admin_port.map(|port| config.listen.iter().map(|at| SocketAddr::new(at.ip(), port)).collect());
+        let admin: Vec<_> = admin.unwrap_or_default();
+        Some(Listeners {
+            peers: listeners,
+            links: bind(&link_addresses, config.shards, "MESH_PORT (--mesh-port)")?,
+            admin: bind(&admin, config.shards, "ADMIN_PORT (--admin-port)")?,
+        })
     });
-    let Some((listeners, link_listeners)) = bound else { return ExitCode::FAILURE };
+    let Some(listeners) = bound else { return ExitCode::FAILURE };
     let served = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .and_then(|runtime| runtime.block_on(serve(config, listeners, link_listeners)));
+        .and_then(|runtime| runtime.block_on(serve(config, listeners)));
     match served {
         Ok(Ok(())) => {
             info!("server_stopped");
@@ -71,17 +78,26 @@ fn bind(addresses: &[SocketAddr], shards: u16, port: &str) -> Option<Vec<Vec<Tcp
     bound.ok()
 }
 
-async fn serve(
-    config: Config,
-    mut listeners: Vec<Vec<TcpListener>>,
-    link_listeners: Vec<Vec<TcpListener>>,
-) -> std::io::Result<Result<(), Failed>> {
-    let addresses = listeners[0].iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
-    let link_addresses = link_listeners[0].iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
-    for (listeners, link_listeners) in listeners.iter_mut().zip(link_listeners) {
-        listeners.extend(link_listeners);
+/// What was bound: for each purpose, the listeners of each shard.
+struct Listeners {
+    peers: Vec<Vec<TcpListener>>,
+    links: Vec<Vec<TcpListener>>,
+    admin: Vec<Vec<TcpListener>>,
+}
+
+async fn serve(config: Config, bound: Listeners) -> std::io::Result<Result<(), Failed>> {
+    let at = |bound: &[Vec<TcpListener>]| bound[0].iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
+    let (addresses, link_addresses, admin_addresses) = (at(&bound.peers)?, at(&bound.links)?, at(&bound.admin)?);
+    let mut listeners = bound.peers;
+    for (listeners, others) in listeners.iter_mut().zip(bound.links.into_iter().zip(bound.admin)) {
+        listeners.extend(others.0);
+        listeners.extend(others.1);
     }
-    let ports = Ports { peers: addresses[0].port(), links: link_addresses.first().map(SocketAddr::port) };
+    let ports = Ports {
+        peers: addresses[0].port(),
+        links: link_addresses.first().map(SocketAddr::port),
+        admin: admin_addresses.first().map(SocketAddr::port),
+    };
     let config = Arc::new(config);
     let gauges = Arc::<Gauges>::default();
     let lifecycle = Lifecycle::new();
@@ -124,6 +140,7 @@ async fn serve(
         max_connections: config.max_connections,
         auth_token: config.auth_token.as_ref().map(|token| token.expose().into()),
         links,
+        admin_port: ports.admin,
         cors: pages::cors_headers(&config),
         pages: pages::pages(Arc::clone(&config), facts),
         gauges,
@@ -140,6 +157,7 @@ async fn serve(
     let links_at = link_addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     info!(
         listening,
+        admin_at = ports.admin,
         links_at = (!links_at.is_empty()).then_some(links_at),
         shards = config.shards,
         hub = %config.hub_id,

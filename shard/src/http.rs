@@ -28,7 +28,7 @@ use crate::core::Core;
 use crate::links::{Admission, LinkDoor, LinkSocket, Offer};
 use crate::session::{HandOff, Seat};
 use crate::stats::HandshakeFailure;
-use crate::{Gauges, Pages};
+use crate::{Audience, Gauges, Pages};
 
 /// Who may come in, and where they go.
 #[derive(Clone)]
@@ -40,6 +40,8 @@ pub(crate) struct Door {
     /// What a client has to show, if anything.
     pub(crate) auth_token: Option<Arc<str>>,
     pub(crate) links: Option<LinkDoor>,
+    /// Where operators come in, if not where everybody does.
+    pub(crate) admin_port: Option<u16>,
     pub(crate) cors: HeaderMap,
     pub(crate) pages: Pages,
     pub(crate) homes: Arc<[mpsc::Sender<HandOff>]>,
@@ -48,6 +50,8 @@ pub(crate) struct Door {
 /// Whom a listener lets in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Entrance {
+    /// Pages, and nothing else.
+    Admin,
     Both,
     Hubs,
     Peers,
@@ -55,7 +59,10 @@ pub(crate) enum Entrance {
 
 impl Entrance {
     /// At the listener of that port.
-    pub(crate) fn at(port: u16, links: Option<&LinkDoor>) -> Self {
+    pub(crate) fn at(port: u16, links: Option<&LinkDoor>, admin: Option<u16>) -> Self {
+        if admin == Some(port) {
+            return Self::Admin;
+        }
         match links.map(|links| links.port) {
             None => Self::Peers,
             Some(None) => Self::Both,
@@ -71,6 +78,9 @@ enum Guest {
     Hub { hub: HubId, legacy: bool },
     Peer(PeerId),
 }
+
+/// What a WebSocket hears at the operators' port.
+const ADMIN_ONLY: &str = "this port has pages for operators and nothing else (ADMIN_PORT): WebSockets are at PORT";
 
 /// Why somebody was not, and what the answer is.
 type Refusal = (HandshakeFailure, StatusCode, Cow<'static, str>);
@@ -188,7 +198,9 @@ fn answer(
     if !wants_socket {
         core.stats_mut().http_requests += 1;
         if caller.entrance != Entrance::Hubs {
-            return (door.pages)(&request.into_parts().0, core.router());
+            let own = door.admin_port.is_none() || caller.entrance == Entrance::Admin;
+            let audience = if own { Audience::Operators } else { Audience::Public };
+            return (door.pages)(&request.into_parts().0, core.router(), audience);
         }
     }
     let mut refuse = |(failure, status, text): Refusal| {
@@ -204,7 +216,7 @@ fn answer(
     let http_1_1 = request.version() == Version::HTTP_11;
     let legacy = offer == Offer::Nothing
         && upgrade::is_upgrade_request(&request)
-        && caller.entrance != Entrance::Peers
+        && matches!(caller.entrance, Entrance::Both | Entrance::Hubs)
         && door.links.as_ref().is_some_and(|links| links.is_legacy(caller.address));
     let is_link = wants_socket && (legacy || matches!(offer, Offer::Spoken | Offer::Unknown));
     // The order is the seed's: token, id, upgrade. Which token depends on who asks: a peer's opens no link.
@@ -233,6 +245,9 @@ fn answer(
 
 impl Door {
     fn check_peer<B>(&self, entrance: Entrance, query: &Query, request: &Request<B>) -> Result<PeerId, Refusal> {
+        if entrance == Entrance::Admin {
+            return Err((HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY.into()));
+        }
         if entrance == Entrance::Hubs {
             let text = "this port takes links of hubs and nothing else (MESH_PORT): peers and pages are at PORT";
             return Err((HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, text.into()));
@@ -254,6 +269,9 @@ impl Door {
         let Some(links) = &self.links else {
             return off("this hub makes no links: IS_HUB, BOOTSTRAP_HUBS, MESH_DNS and REDIS_URL are unset there");
         };
+        if entrance == Entrance::Admin {
+            return Err((HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY.into()));
+        }
         if entrance == Entrance::Peers {
             let text = "this port takes no links: they are taken at MESH_PORT";
             return Err((HandshakeFailure::WrongPort, StatusCode::FORBIDDEN, text.into()));

@@ -43,8 +43,17 @@ pub struct Gauges {
     pub peers: AtomicUsize,
 }
 
-/// Answers a request that is not for a WebSocket. `router` is that of the shard that was asked.
-pub type Pages = Arc<dyn Fn(&request::Parts, &Router) -> Response<Full<Bytes>> + Send + Sync>;
+/// Answers a request that is not for a WebSocket. The router is that of the shard that was asked.
+pub type Pages = Arc<dyn Fn(&request::Parts, &Router, Audience) -> Response<Full<Bytes>> + Send + Sync>;
+
+/// Who asks for a page, by the port that was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Audience {
+    /// Whoever reaches the port where peers come in, while operators have a port of their own.
+    Public,
+    /// Whoever may see everything: at the operators' port, or where there is one port for all.
+    Operators,
+}
 
 /// Writes what the router has for the log.
 fn log(event: &Event) {

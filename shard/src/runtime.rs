@@ -37,6 +37,8 @@ pub struct HubConfig {
     pub auth_token: Option<Arc<str>>,
     /// How other hubs come in, if links are made at all.
     pub links: Option<LinkDoor>,
+    /// The port of listeners at which there are pages and no WebSockets; others have then only what is for the public.
+    pub admin_port: Option<u16>,
     /// What lets a page of another origin read an answer. Goes on refusals; the pages have theirs.
     pub cors: HeaderMap,
     /// What answers requests that are not for a WebSocket.
@@ -183,6 +185,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
         gauges: config.gauges,
         auth_token: config.auth_token,
         links: config.links,
+        admin_port: config.admin_port,
         cors: config.cors,
         pages: config.pages,
         homes,
@@ -231,7 +234,7 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
         Err(error) => return tracing::error!(%error, "listener_failed"),
     };
     let entrance = match listener.local_addr() {
-        Ok(address) => Entrance::at(address.port(), door.links.as_ref()),
+        Ok(address) => Entrance::at(address.port(), door.links.as_ref(), door.admin_port),
         Err(error) => return tracing::error!(%error, "listener_failed"),
     };
     let mut connections = JoinSet::new();
@@ -241,7 +244,9 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
         }
         connections.spawn_local(http::serve(Rc::clone(&door), entrance, Rc::clone(&core), stream, address));
     };
-    while *open.borrow_and_update() {
+    // Operators watch a hub while its peers leave.
+    let stays_open = entrance == Entrance::Admin;
+    while *open.borrow_and_update() || stays_open {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < MAX_HTTP_CONNECTIONS => match accepted {
                 Ok((stream, address)) => spawn(&mut connections, stream, address),

@@ -7,6 +7,7 @@ use tokio::runtime::LocalOptions;
 
 pub mod duration;
 pub mod generate_peer_ids;
+pub mod health;
 pub mod load_test;
 pub mod peer;
 

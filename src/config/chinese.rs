@@ -4,6 +4,7 @@
 pub(crate) const SETTINGS_IN_CHINESE: &[(&str, &str, &str)] = &[
     ("HOST", "监听的地址或主机名：localhost 即 127.0.0.1 和 ::1，0.0.0.0 即所有 IPv4 地址，:: 即所有地址", ""),
     ("PORT", "监听的端口；0 表示任意空闲端口", ""),
+    ("ADMIN_PORT", "/metrics、/stats、/hubs 和 /hubstats 的端口；与 PORT 不同时，它们只在该端口提供", "PORT"),
     ("SHARDS", "为对等端服务的线程数，每核一个", "本进程可用的核数"),
     ("AUTH_TOKEN", "对等端必须出示的令牌，用 `Authorization: Bearer TOKEN` 或 `?token=TOKEN`", ""),
     ("CORS_ORIGIN", "允许读取 HTTP 端点的网页来源；* 表示任意来源", ""),

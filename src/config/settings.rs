@@ -90,6 +90,15 @@ pub(crate) static PORT: Setting = Setting {
     help: "Port to listen at; 0 is any free one",
 };
 
+pub(crate) static ADMIN_PORT: Setting = Setting {
+    name: "ADMIN_PORT",
+    value: "PORT",
+    default: Preset::Found("PORT"),
+    kind: Kind::Number { noun: "a port", min: 0, max: 65_535 },
+    heading: LISTENING,
+    help: "Port of /metrics, /stats, /hubs and /hubstats; other than PORT, they are there and not at PORT",
+};
+
 pub(crate) static SHARDS: Setting = Setting {
     name: "SHARDS",
     value: "COUNT",
@@ -388,9 +397,10 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// Every setting, in the order in which a reader wants them.
-pub(crate) static ALL: [&Setting; 34] = [
+pub(crate) static ALL: [&Setting; 35] = [
     &HOST,
     &PORT,
+    &ADMIN_PORT,
     &SHARDS,
     &AUTH_TOKEN,
     &CORS_ORIGIN,

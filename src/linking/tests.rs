@@ -4,7 +4,7 @@ use proto::{HubId, HubIncarnation, HubView, PeerId};
 
 use super::*;
 
-const PORTS: Ports = Ports { peers: 8080, links: None };
+const PORTS: Ports = Ports { peers: 8080, links: None, admin: None };
 
 fn prepared(pairs: &[(&str, &str)], ports: Ports) -> (Option<Mesh>, Option<LinkDoor>) {
     let config = Config::from_pairs(pairs).unwrap();
@@ -42,7 +42,7 @@ fn the_mesh_is_told_what_the_settings_say() {
         ("HUB_MESH_NAMESPACE", "n"),
         ("SHARDS", "3"),
     ];
-    let (mesh, door) = prepared(&pairs, Ports { peers: 8080, links: Some(9) });
+    let (mesh, door) = prepared(&pairs, Ports { peers: 8080, links: Some(9), admin: None });
     let (config, door) = (mesh.unwrap().config, door.unwrap());
     assert_eq!((door.port, door.legacy.len()), (Some(9), 1));
     assert_eq!(config.bootstrap.len(), 2);

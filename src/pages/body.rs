@@ -146,13 +146,13 @@ const WEBSOCKET: &str = "/ws?peerId=<40 hexadecimal digits>";
 #[derive(Serialize)]
 pub(super) struct Index {
     name: &'static str,
-    paths: [&'static str; 9],
+    paths: Vec<&'static str>,
     version: &'static str,
     websocket: &'static str,
 }
 
 impl Index {
-    pub(super) fn new(paths: [&'static str; 9]) -> Self {
+    pub(super) fn new(paths: Vec<&'static str>) -> Self {
         Self { name: "peerpigeon", paths, version: env!("CARGO_PKG_VERSION"), websocket: WEBSOCKET }
     }
 }
@@ -160,12 +160,12 @@ impl Index {
 #[derive(Serialize)]
 pub(super) struct Lost {
     error: &'static str,
-    paths: [&'static str; 9],
+    paths: Vec<&'static str>,
     websocket: &'static str,
 }
 
 impl Lost {
-    pub(super) fn new(error: &'static str, paths: [&'static str; 9]) -> Self {
+    pub(super) fn new(error: &'static str, paths: Vec<&'static str>) -> Self {
         Self { error, paths, websocket: WEBSOCKET }
     }
 }

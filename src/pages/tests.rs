@@ -84,7 +84,7 @@ impl Hub {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let (parts, body) = (self.pages)(&parts, &self.router).into_parts();
+        let (parts, body) = (self.pages)(&parts, &self.router, Audience::Operators).into_parts();
         let body = futures_body(body);
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
@@ -372,7 +372,7 @@ fn on_the_wire_head_has_a_length_and_no_body() {
             let (mut client, server) = tokio::io::duplex(1 << 20);
             let service = service_fn(|request: Request<hyper::body::Incoming>| {
                 let (parts, _) = request.into_parts();
-                std::future::ready(Ok::<_, Infallible>((hub.pages)(&parts, &hub.router)))
+                std::future::ready(Ok::<_, Infallible>((hub.pages)(&parts, &hub.router, Audience::Operators)))
             });
             let serve = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);
             let talk = async {

@@ -1,8 +1,17 @@
 // A client of the hub: npm `ws`, and a list of what has come in so far.
+import { readFileSync } from 'node:fs'
+import Ajv from 'ajv/dist/2020.js'
 import WebSocket from 'ws'
 import { peerId, within } from './hub.mjs'
 
 const DEADLINE_MS = 5_000
+
+const schema = name => JSON.parse(readFileSync(new URL(`../../docs/schema/${name}.schema.json`, import.meta.url), 'utf8'))
+const ajv = new Ajv({ strict: false })
+
+/** Whether this is what docs/schema says that a hub says, or a client. */
+export const isFromHub = ajv.compile(schema('hub'))
+export const isFromClient = ajv.compile(schema('client'))
 
 export class Client {
   /** Opens a WebSocket; rejects with `{ status, body }` when the hub answers with anything but an upgrade. */
@@ -47,7 +56,10 @@ export class Client {
     socket.on('error', () => {})
     socket.on('message', (bytes, binary) => {
       const raw = bytes.toString()
-      this.frames.push({ raw, binary, message: JSON.parse(raw), at: Date.now() })
+      const message = JSON.parse(raw)
+      // Every message of every test: whoever takes the next one hears of it.
+      if (!isFromHub(message)) this.strange ??= new Error(`not by the schema: ${raw}: ${ajv.errorsText(isFromHub.errors)}`)
+      this.frames.push({ raw, binary, message, at: Date.now() })
       this.waiting.splice(0).forEach(wake => wake())
     })
   }
@@ -94,6 +106,7 @@ export class Client {
 
   async #take (wanted, what, ms) {
     await this.#until(() => this.frames.some(wanted), what, ms)
+    if (this.strange) throw this.strange
     return this.frames.splice(this.frames.findIndex(wanted), 1)[0]
   }
 

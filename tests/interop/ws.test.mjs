@@ -3,7 +3,8 @@
 // A peer's words reach another in the order in which they were said, so "nothing came" is never a wait: the peer that
 // would have caused it says one thing more, and that is the next thing heard.
 import assert from 'node:assert/strict'
-import { Client } from './client.mjs'
+import { readFileSync } from 'node:fs'
+import { Client, isFromClient, isFromHub } from './client.mjs'
 import { hubTest, peerId, within } from './hub.mjs'
 
 const HUB_KEYS = ['type', 'data', 'fromPeerId', 'targetPeerId', 'networkName', 'timestamp']
@@ -43,6 +44,41 @@ async function eventually (check, ms = 5_000) {
     }
   }
 }
+
+// --- the schemas, with which every message of these tests is compared
+
+hubTest('schema: it tells what is said from what is not', {}, async hub => {
+  const [a, b] = [peerId(), peerId()]
+  for (const message of [
+    { type: 'announce', networkName: 'n', data: { info: 'hi', discover: { closest: 8 } } }, { type: 'announce' }, { type: 'ping' },
+    { type: 'offer', targetPeerId: a, data: { sdp: '' }, id: 'x' }, { type: 'answer', targetPeer: a }, { type: 'goodbye', networkName: null },
+    { type: 'discover', data: { limit: 4 } }, { type: 'cleanup' }
+  ]) assert.ok(isFromClient(message), JSON.stringify(message))
+  for (const message of [
+    {}, [], { type: 'hello' }, { type: 'offer' }, { type: 'offer', targetPeerId: 'b' }, { type: 'announce', networkName: 7 },
+    { type: 'announce', data: { discover: { closest: 0 } } }
+  ]) assert.ok(!isFromClient(message), JSON.stringify(message))
+  const pong = { type: 'pong', data: { timestamp: Date.now() }, fromPeerId: 'system', targetPeerId: a, networkName: 'global', timestamp: Date.now() }
+  assert.ok(isFromHub(pong))
+  for (const wrong of [{ fromPeerId: b }, { targetPeerId: 'A' }, { timestamp: 0 }, { data: {} }, { type: 'announce' }, { networkName: '' }]) {
+    assert.ok(!isFromHub({ ...pong, ...wrong }), JSON.stringify(wrong))
+  }
+  const left = { ...pong, type: 'peer-disconnected', data: { isHub: false, peerId: b, reason: 'boredom', timestamp: Date.now() } }
+  assert.ok(!isFromHub(left))
+  assert.ok(isFromHub({ ...left, data: { ...left.data, reason: 'hub-lost' } }))
+  const code = { ...pong, type: 'error', data: { code: 'peer-not-found', message: 'no' } }
+  assert.ok(isFromHub(code) && !isFromHub({ ...code, data: { code: 'nope', message: 'no' } }))
+})
+
+// What the program's own tables say, the schemas say: a reason or a code that is added is added there.
+hubTest('schema: its reasons and codes are those of the metrics', {}, async hub => {
+  const page = readFileSync(new URL('../../docs/metrics.md', import.meta.url), 'utf8')
+  const listed = (series, label) => page.match(new RegExp(`\\| \`${series}\` \\| \`${label}\` \\| (.*) \\|`))[1].match(/[a-z0-9-]+/g)
+  const said = JSON.parse(readFileSync(new URL('../../docs/schema/hub.schema.json', import.meta.url), 'utf8'))
+  const disconnected = said.oneOf.find(one => one.title === 'peer-disconnected').properties.data.properties.reason.enum
+  assert.deepEqual([...listed('peerpigeon_closes_total', 'reason'), 'hub-lost', 'moved', 'crowded'].sort(), [...disconnected].sort())
+  assert.deepEqual(listed('peerpigeon_errors_total', 'code').sort(), [...said.$defs.code.enum].sort())
+})
 
 // --- connecting
 

@@ -1,0 +1,127 @@
+//! `peerpigeon health`: asks a hub whether it takes peers, for a container that has no other tool to ask with.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::header::HOST;
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// How long a hub may take to answer: shorter than an orchestrator's patience, which is 5 s as a rule.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// As much of an answer as is shown, in bytes.
+const MAX_ANSWER_BYTES: usize = 4 * 1024;
+
+/// Ask a hub whether it is ready; exits with 0 if it says so
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Page to ask for: /readyz is whether it takes new peers, /livez whether it lives [default: /readyz where HOST and PORT
+    /// say that the hub listens]
+    #[arg(long, value_name = "URL", value_parser = url)]
+    pub url: Option<Uri>,
+
+    /// Where the hub listens
+    #[arg(long, env = "HOST", default_value = "localhost")]
+    pub host: String,
+
+    /// At which port
+    #[arg(long, env = "PORT", default_value_t = 8080)]
+    pub port: u16,
+}
+
+fn url(text: &str) -> Result<Uri, String> {
+    let url: Uri = text.parse().map_err(|error| format!("{error}"))?;
+    if url.scheme_str() == Some("http") && url.host().is_some() {
+        Ok(url)
+    } else {
+        Err("takes http://host[:port]/path".to_owned())
+    }
+}
+
+impl Args {
+    /// What is asked for.
+    fn page(&self) -> Result<Uri, String> {
+        if let Some(url) = &self.url {
+            return Ok(url.clone());
+        }
+        // What listens at every address is asked at this machine's own.
+        let host = match self.host.parse::<IpAddr>() {
+            Ok(address) if address.is_unspecified() => "localhost".to_owned(),
+            Ok(IpAddr::V6(address)) => format!("[{address}]"),
+            Ok(IpAddr::V4(_)) | Err(_) => self.host.clone(),
+        };
+        url(&format!("http://{host}:{}/readyz", self.port))
+    }
+}
+
+/// Asks, and says what was answered.
+pub async fn run(args: Args) -> ExitCode {
+    let asked = match args.page() {
+        Ok(page) => tokio::time::timeout(PATIENCE, ask(&page))
+            .await
+            .unwrap_or_else(|_| Err(format!("{page} has not answered within {} s", PATIENCE.as_secs()))),
+        Err(problem) => Err(problem),
+    };
+    match asked {
+        Ok((status, text)) => {
+            let _ = writeln!(std::io::stdout(), "{}", text.trim());
+            if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(problem) => {
+            let _ = writeln!(std::io::stderr(), "peerpigeon: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn ask(page: &Uri) -> Result<(StatusCode, String), String> {
+    let failed = |what: &dyn std::fmt::Display| format!("{page}: {what}");
+    let (host, port) = (page.host().unwrap_or_default(), page.port_u16().unwrap_or(80));
+    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(|error| failed(&error))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+    let path = page.path_and_query().map_or("/", |path| path.as_str());
+    let authority = page.authority().map_or(host, |authority| authority.as_str());
+    let request = Request::get(path).header(HOST, authority).body(Empty::<Bytes>::new());
+    let request = request.map_err(|error| failed(&error))?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let body = body.map_err(|error| failed(&error))?.to_bytes();
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    };
+    tokio::select! {
+        answer = answer => answer,
+        Err(error) = connection => Err(failed(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(host: &str, url: Option<&str>) -> String {
+        Args { url: url.map(|url| super::url(url).unwrap()), host: host.to_owned(), port: 9000 }
+            .page()
+            .unwrap()
+            .to_string()
+    }
+
+    #[test]
+    fn a_hub_is_asked_where_it_listens() {
+        assert_eq!(page("localhost", None), "http://localhost:9000/readyz");
+        assert_eq!(page("0.0.0.0", None), "http://localhost:9000/readyz");
+        assert_eq!(page("::", None), "http://localhost:9000/readyz");
+        assert_eq!(page("::1", None), "http://[::1]:9000/readyz");
+        assert_eq!(page("10.0.0.7", None), "http://10.0.0.7:9000/readyz");
+        assert_eq!(page("10.0.0.7", Some("http://hub:1/livez")), "http://hub:1/livez");
+        assert!(url("https://hub").is_err() && url("hub").is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! What operators use: pages at a port of their own, `health`, `--version`.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use crate::client::{Client, id, upgrade};
+use crate::door::{body, status};
+use crate::hub::{Hub, command};
+
+/// A port that was free a moment ago.
+fn free_port() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
+#[test]
+fn operators_have_their_pages_at_a_port_of_their_own() {
+    let port = free_port();
+    let mut hub = Hub::start(&[("ADMIN_PORT", &port), ("DRAIN_SECS", "30")]);
+    let mut peer = Client::join(&hub, 1, "n");
+    let for_operators = ["/metrics", "/metrics?format=json", "/stats", "/hubs", "/hubstats"];
+    for path in for_operators {
+        let answer = hub.get(path);
+        assert_eq!(status(&answer), "404", "{path}: {answer}");
+        assert!(!body(&answer).contains("/metrics"), "what is not here is not named: {answer}");
+    }
+    for path in ["/", "/health", "/livez", "/readyz"] {
+        assert_eq!(status(&hub.get(path)), "200", "{path}");
+    }
+
+    let peers = std::mem::replace(&mut hub.address, SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap())));
+    for path in for_operators.into_iter().chain(["/", "/health", "/livez", "/readyz"]) {
+        assert_eq!(status(&hub.get(path)), "200", "{path}");
+    }
+    hub.metric_becomes("peerpigeon_peers", |n| n == 1.0);
+    let refused =
+        hub.http(&upgrade(&format!("/ws?peerId={}", id(2))).replace("Host: hub", "Host: hub\r\nConnection: close"));
+    assert_eq!(status(&refused), "404");
+    assert!(body(&refused).contains("ADMIN_PORT"), "{refused}");
+
+    // It is watched while its peers leave.
+    hub.signal("-TERM");
+    peer.hear_type("go-away");
+    assert_eq!(status(&hub.get("/metrics")), "200");
+    assert_eq!((status(&hub.get("/readyz")), status(&hub.get("/livez"))), ("503", "200"));
+    hub.address = peers;
+    assert!(std::net::TcpStream::connect(hub.address).is_err(), "nobody new comes in");
+}
+
+#[test]
+fn a_port_is_for_links_or_for_operators() {
+    let output =
+        command(&[("PORT", "0"), ("IS_HUB", "true"), ("MESH_PORT", "7001"), ("ADMIN_PORT", "7001")]).output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("ADMIN_PORT (--admin-port)") && said.contains("MESH_PORT"), "{said}");
+}
+
+fn health(args: &[&str]) -> (Option<i32>, String) {
+    let output = command(&[]).arg("health").args(args).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn health_is_what_the_hub_says_of_itself() {
+    let mut hub = Hub::start(&[("DRAIN_SECS", "30")]);
+    let port = hub.address.port().to_string();
+    let at = ["--host", "127.0.0.1", "--port", &port];
+    assert_eq!(health(&at), (Some(0), "ready\n".to_owned()));
+    let url = format!("http://127.0.0.1:{port}/livez");
+    assert_eq!(health(&["--url", &url]), (Some(0), "ok\n".to_owned()));
+    assert_eq!(health(&["--url", &format!("http://127.0.0.1:{port}/nowhere")]).0, Some(1));
+    assert_eq!(health(&["--url", "https://127.0.0.1/"]).0, Some(64));
+
+    let _peer = Client::join(&hub, 1, "n");
+    hub.signal("-TERM");
+    hub.logged("server_draining");
+    let (code, said) = health(&at);
+    assert_eq!(code, Some(1), "it listens no more: {said}");
+    hub.signal("-TERM");
+    hub.wait();
+    assert_eq!(health(&at).0, Some(1));
+}
+
+#[test]
+fn a_version_names_its_commit() {
+    let output = command(&[]).arg("--version").output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.starts_with(&format!("peerpigeon {}", env!("CARGO_PKG_VERSION"))), "{said}");
+    let git = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
+    // Where the source is no repository there is no commit to name.
+    if git.is_ok_and(|output| output.status.success()) {
+        let commit =
+            said.trim_end().rsplit_once('(').map(|(_, commit)| commit.trim_end_matches(')')).unwrap_or_default();
+        assert!(commit.len() >= 7 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{said}");
+    }
+}
