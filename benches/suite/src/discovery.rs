@@ -54,9 +54,29 @@ pub(crate) fn run(server: &Server, peers: usize) -> io::Result<Figures> {
         ("events_per_join", events as f64 / peers as f64),
         ("late_events_per_join", late_events as f64 / late_joins.max(1) as f64),
         ("cpu_us", late_us / late_joins.max(1) as f64),
+        ("event_us", late_us / late_events.max(1) as f64),
         ("events_per_leave", left as f64 / leavers.len() as f64),
         ("leave_cpu_us", leaving / leavers.len() as f64),
     ]))
+}
+
+/// What the same events would cost a yardstick: as many peers in groups, of which one speaks and the others are told.
+pub(crate) fn bare(server: &Server, peers: usize) -> io::Result<Figures> {
+    /// The speaker and those whom a newcomer meets: 16 of the closest and four others.
+    const GROUP: usize = 21;
+    let mut swarm = Swarm::new()?;
+    let groups = peers / GROUP;
+    swarm.connect((0..groups * GROUP).map(|peer| server.seat(peer, peer / GROUP)), |_, _| {})?;
+    let chunk = CHUNK.min(groups);
+    let (mut events, before) = (0, server.cpu()?);
+    for round in 0..(peers / 10).div_ceil(chunk) {
+        for group in (0..groups).cycle().skip(round * chunk).take(chunk) {
+            let at = group * GROUP + round % GROUP;
+            swarm.send(at, &message::discovered(at, group))?;
+        }
+        events += settle(&mut swarm)?;
+    }
+    Ok(Figures::from([("event_us", server.cpu()?.since(&before).us() / events.max(1) as f64)]))
 }
 
 /// Counts what comes until nothing comes any more.

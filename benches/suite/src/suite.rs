@@ -198,7 +198,12 @@ pub(crate) fn cases(setup: &Setup, size: Size) -> Vec<Case> {
                 format!("closest:16, {peers} in one network"),
                 rounds,
                 DISCOVERY,
-                Box::new(move || each(&[Kind::Hub], &own, |server| discovery::run(server, peers))),
+                Box::new(move || {
+                    each(&ALL[..2], &own, |server| match server.kind {
+                        Kind::Yardstick => discovery::bare(server, peers),
+                        Kind::Baseline | Kind::Hub => discovery::run(server, peers),
+                    })
+                }),
             );
         }
     }
@@ -261,5 +266,6 @@ const PRESENCE: &[Column] = &[
 const DISCOVERY: &[Column] = &[
     Column { figure: "late_events_per_join", name: "events a join", decimals: 1 },
     Column { figure: "cpu_us", name: "CPU a join, µs", decimals: 1 },
+    Column { figure: "event_us", name: "CPU an event of a join, µs", decimals: 2 },
     Column { figure: "events_per_leave", name: "events a leave", decimals: 1 },
 ];
