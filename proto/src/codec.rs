@@ -1,6 +1,7 @@
 //! What a client says, understood once. JSON is this file's secret.
 
 mod legacy;
+mod scan;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -157,16 +158,38 @@ struct Raw<'a> {
     id: Option<&'a RawValue>,
 }
 
-/// Understands one message.
-///
-/// # Errors
-///
-/// A [`Refusal`] with `invalid-json`, `invalid-message`, `not-allowed` or `unknown-type`.
-pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
+/// What a message says before it is known what it means. A field that is `null` is not there.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Fields<'a> {
+    kind: Option<Cow<'a, str>>,
+    /// JSON, as it came.
+    data: Option<&'a str>,
+    target_peer_id: Option<Cow<'a, str>>,
+    target_peer: Option<Cow<'a, str>>,
+    network_name: Option<Cow<'a, str>>,
+    /// JSON, as it came.
+    id: Option<&'a str>,
+}
+
+impl<'a> From<Raw<'a>> for Fields<'a> {
+    fn from(raw: Raw<'a>) -> Self {
+        Self {
+            kind: raw.kind.map(|text| text.0),
+            data: raw.data.map(RawValue::get),
+            target_peer_id: raw.target_peer_id.map(|text| text.0),
+            target_peer: raw.target_peer.map(|text| text.0),
+            network_name: raw.network_name.map(|text| text.0),
+            id: raw.id.map(RawValue::get),
+        }
+    }
+}
+
+/// Reads the fields of any message.
+fn read(text: &str) -> Result<Fields<'_>, Box<Refusal<'_>>> {
     // serde reads an array as a struct's fields in their order: that is no message, even where it would fit.
     let object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
     let raw = if object { serde_json::from_str::<Raw<'_>>(text) } else { Err(de::Error::custom("not an object")) };
-    let raw = raw.map_err(|_| {
+    raw.map(Fields::from).map_err(|_| {
         // What stops this parse may be JSON all the same: a field of the wrong type, half a surrogate pair in a key.
         if serde_json::from_str::<IgnoredAny>(text).is_ok() {
             Refusal::plain(
@@ -176,27 +199,35 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
         } else {
             Refusal::plain(ErrorCode::InvalidJson, ErrorCode::InvalidJson.explain())
         }
-    })?;
+    })
+}
 
-    let Some(kind) = raw.kind else {
+/// Understands one message.
+///
+/// # Errors
+///
+/// A [`Refusal`] with `invalid-json`, `invalid-message`, `not-allowed` or `unknown-type`.
+pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
+    let fields = scan::scan(text).map_or_else(|| read(text), Ok)?;
+    let Some(kind) = fields.kind else {
         return Err(Refusal::plain(ErrorCode::InvalidMessage, "the message has no type"));
     };
-    let target = raw.target_peer_id.or(raw.target_peer).map(|t| t.0).filter(|t| !t.is_empty());
-    let target = target.map(|t| t.parse::<PeerId>());
+    let target = fields.target_peer_id.or(fields.target_peer).filter(|target| !target.is_empty());
+    let target = target.map(|target| target.parse::<PeerId>());
     // An `id` that is no string is some client's own business, not a wish for a receipt.
-    let id = raw.id.and_then(|id| serde_json::from_str::<Text<'_>>(id.get()).ok()).map(|id| id.0);
+    let id = fields.id.and_then(|id| serde_json::from_str::<Text<'_>>(id).ok()).map(|id| id.0);
     let id_too_long = id.as_ref().is_some_and(|id| id.len() > MAX_MESSAGE_ID_BYTES);
-    let named = raw.network_name.map(|n| n.0);
+    let named = fields.network_name;
     let network = match &named {
         Some(Cow::Borrowed(name)) => NetworkName::resolve(Some(name)).map(Cow::Borrowed),
         Some(Cow::Owned(name)) => NetworkName::resolve(Some(name)).map(|name| Cow::Owned(name.to_owned())),
         None => Some(Cow::Borrowed(NetworkName::GLOBAL)),
     };
-    let data = raw.data.map(RawValue::get);
+    let data = fields.data;
 
-    let class = classify(&kind.0);
+    let class = classify(&kind);
     let refuse = |code, message, id| {
-        let mut in_reply_to = kind.0.clone();
+        let mut in_reply_to = kind.clone();
         if in_reply_to.len() > MAX_ECHOED_TYPE_BYTES {
             let end = (0..=MAX_ECHOED_TYPE_BYTES).rev().find(|&i| in_reply_to.is_char_boundary(i)).unwrap_or(0);
             in_reply_to = Cow::Owned(in_reply_to[..end].to_owned());

@@ -90,11 +90,11 @@ impl PeerId {
 
     /// The written form: 40 lower-case hexadecimal digits.
     pub fn to_hex(self) -> [u8; Self::HEX_LEN] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        // Without a table and without a branch, so that the compiler does many digits at once.
+        let digit = |n: u8| b'0' + n + u8::from(n > 9) * (b'a' - b'0' - 10);
         let mut hex = [0; Self::HEX_LEN];
-        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 0xf)];
+        for (pair, byte) in hex.as_chunks_mut().0.iter_mut().zip(self.0) {
+            *pair = [digit(byte >> 4), digit(byte & 0xf)];
         }
         hex
     }

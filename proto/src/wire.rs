@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::id::{HubId, PeerId};
 use crate::reason::{ErrorCode, LeaveReason, Outcome};
-use crate::ws::{self, Opcode};
+use crate::ws::{self, MAX_SERVER_HEADER, Opcode};
 
 /// The kinds of signal: what a peer says to one other peer, through the hub.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -203,19 +203,16 @@ fn timestamp(wall_ms: u64) -> [u8; TIMESTAMP_LEN] {
     digits
 }
 
-/// Longest header of a server's frame: what [`framed`] leaves free before it knows the length.
-const HEADER_ROOM: usize = 10;
-
-/// Appends what `body` writes as one text frame. The range is the frame's.
+/// Appends what `body` writes as one text frame. The range is the frame's: before it may lie a few bytes that were left free
+/// for a longer header.
 fn framed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
     let base = out.len();
-    out.extend_from_slice(&[0; HEADER_ROOM]);
+    out.extend_from_slice(&[0; MAX_SERVER_HEADER]);
     body(out);
-    let len = out.len() - base - HEADER_ROOM;
-    let start = base + HEADER_ROOM - ws::header_len(len);
-    let mut header = Vec::with_capacity(HEADER_ROOM);
-    ws::put_header(&mut header, Opcode::Text, len);
-    out[start..start + header.len()].copy_from_slice(&header);
+    let len = out.len() - base - MAX_SERVER_HEADER;
+    let (header, size) = ws::header(Opcode::Text, len);
+    let start = base + MAX_SERVER_HEADER - size;
+    out[start..start + size].copy_from_slice(&header[..size]);
     start..out.len()
 }
 

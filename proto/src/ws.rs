@@ -397,16 +397,27 @@ impl Opcode {
 
 /// Appends the header of an unmasked, unfragmented frame: what a server sends.
 pub fn put_header(out: &mut Vec<u8>, opcode: Opcode, len: usize) {
-    let first = FIN | opcode as u8;
+    let (header, size) = header(opcode, len);
+    out.extend_from_slice(&header[..size]);
+}
+
+/// Longest header of an unmasked frame, in bytes.
+pub(crate) const MAX_SERVER_HEADER: usize = 10;
+
+/// The header that [`put_header`] appends, and how many of these bytes it has.
+pub(crate) fn header(opcode: Opcode, len: usize) -> ([u8; MAX_SERVER_HEADER], usize) {
+    let mut header = [0; MAX_SERVER_HEADER];
+    header[0] = FIN | opcode as u8;
     if let Ok(short @ ..LENGTH_IS_U16) = u8::try_from(len) {
-        out.extend_from_slice(&[first, short]);
+        header[1] = short;
     } else if let Ok(length) = u16::try_from(len) {
-        out.extend_from_slice(&[first, LENGTH_IS_U16]);
-        out.extend_from_slice(&length.to_be_bytes());
+        header[1] = LENGTH_IS_U16;
+        header[2..4].copy_from_slice(&length.to_be_bytes());
     } else {
-        out.extend_from_slice(&[first, LENGTH_IS_U64]);
-        out.extend_from_slice(&(len as u64).to_be_bytes());
+        header[1] = LENGTH_IS_U64;
+        header[2..].copy_from_slice(&(len as u64).to_be_bytes());
     }
+    (header, header_len(len))
 }
 
 /// Length of a mask, in bytes, behind the header of a masked frame (RFC 6455 section 5.2).

@@ -1,4 +1,4 @@
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use proto::Now;
 
@@ -17,6 +17,11 @@ impl Clock {
     /// The time.
     pub fn now(self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { at: self.start.elapsed(), wall_ms: wall.as_millis() as u64 }
+        Now { at: self.elapsed(), wall_ms: wall.as_millis() as u64 }
+    }
+
+    /// Time since the start.
+    pub(crate) fn elapsed(self) -> Duration {
+        self.start.elapsed()
     }
 }

@@ -27,7 +27,7 @@ use tracing::debug;
 
 use crate::Gauges;
 use crate::clock::Clock;
-use crate::queue::SendQueue;
+use crate::queue::Pool;
 use crate::session::{Counted, HandOff, Phase, Seat, Session};
 use crate::stats::{IoStats, Reading};
 
@@ -53,6 +53,8 @@ pub(crate) struct Core {
     limits: SessionLimits,
     patience: Patience,
     clock: Clock,
+    /// The wall clock's milliseconds at the hub's start, by its last tick's reckoning: one clock is read for each message, not two.
+    epoch_ms: u64,
     gauges: Arc<Gauges>,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -72,8 +74,7 @@ pub(crate) struct Core {
     last_tick: Duration,
     wheel: Wheel<Due>,
     due: Vec<Due>,
-    #[expect(clippy::vec_box, reason = "a session holds its queue by one pointer, and takes it from here as it is")]
-    queues: Vec<Box<SendQueue>>,
+    queues: Pool,
     read_buffer: Vec<u8>,
     stats: IoStats,
     /// While the hub goes away: where clients find the others.
@@ -101,10 +102,6 @@ enum Due {
     Retire(SessionId),
 }
 
-/// Send queues kept for the next session that has something to say: as many as are written to in a busy turn, and at
-/// most 18 KiB each, so 2.3 MB a shard.
-const QUEUES_KEPT: usize = 128;
-
 impl Core {
     /// A core of which `rules` says the place. `router` goes by the same rules.
     pub(crate) fn new(
@@ -123,6 +120,7 @@ impl Core {
             limits,
             patience: Patience::new(limits.peer_timeout),
             clock,
+            epoch_ms: epoch_ms(clock.now()),
             gauges,
             slots: Vec::new(),
             free: Vec::new(),
@@ -138,12 +136,17 @@ impl Core {
             last_tick: clock.now().at,
             wheel: Wheel::new(),
             due: Vec::new(),
-            queues: Vec::new(),
+            queues: Pool::default(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
             stats: IoStats::default(),
             drain: None,
             echo,
         }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        let at = self.clock.elapsed();
+        Now { at, wall_ms: self.epoch_ms + at.as_millis() as u64 }
     }
 
     pub(crate) fn router(&self) -> &Router {
@@ -170,7 +173,7 @@ impl Core {
             self.slots.push(Slot { generation: 0, session: None });
             self.slots.len() as u32 - 1
         });
-        let now = self.clock.now();
+        let now = self.now();
         let Adopted { peer, address, mut seat, leftover } = handed;
         // The one whose place it takes may have ended while it was on its way.
         seat.request_again();
@@ -232,7 +235,7 @@ impl Core {
 
     /// Post from another shard or from the mesh.
     pub(crate) fn letters(&mut self, letters: Vec<Letter>) {
-        let now = self.clock.now();
+        let now = self.now();
         for letter in letters {
             self.input(Input::Letter(letter), now);
         }
@@ -281,6 +284,10 @@ impl Core {
             Output::Event(event) => crate::log(&event),
         }
     }
+}
+
+fn epoch_ms(now: Now) -> u64 {
+    now.wall_ms.saturating_sub(now.at.as_millis() as u64)
 }
 
 /// A socket that has come home.

@@ -337,6 +337,20 @@ fn soup() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(tokens), 0..24).prop_map(|tokens| tokens.concat())
 }
 
+/// As it would be with a space for every other kind of space and a line break for every other escape.
+fn plain(text: String) -> String {
+    let mut chars = text.chars();
+    let mut plain = String::new();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => plain.push_str(if chars.next() == Some('"') { "\\\"" } else { "\\n" }),
+            '\t' | '\n' | '\r' => plain.push(' '),
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
 fn peer() -> impl Strategy<Value = PeerId> {
     any::<[u8; 20]>().prop_map(PeerId::from_bytes)
 }
@@ -362,6 +376,22 @@ proptest! {
     #[test]
     fn so_does_anything(text in any::<String>()) {
         prop_assert_eq!(parsed(&text), meaning(&text));
+    }
+
+    #[test]
+    fn what_is_read_fast_is_read_as_by_a_full_parser(
+        text in prop_oneof![
+            message(),
+            message().prop_map(plain),
+            broken_message().prop_map(plain),
+            soup(),
+            "[-{}\\[\\]\",: \\\\nr0-9.eE+]{0,24}".prop_map(|data| format!("{{\"type\":\"offer\",\"data\":{data}}}")),
+        ],
+    ) {
+        if let Some(fields) = scan::scan(&text) {
+            prop_assert!(is_json(&text));
+            prop_assert_eq!(Ok(fields), read(&text));
+        }
     }
 
     /// The reference is itself held against one that is known.
@@ -429,6 +459,60 @@ proptest! {
             Ok(())
         };
         prop_assert_eq!(check_public(&data), expected);
+    }
+}
+
+#[test]
+fn ordinary_messages_are_read_fast() {
+    let data = [
+        r#"{"type":"offer","sdp":"v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\n"}"#,
+        r#"{"candidate":"candidate:1 1 udp 2122260223 192.0.2.1 50000 typ host","sdpMid":"0","sdpMLineIndex":0}"#,
+        r#"[ {}, [], [ "\"" , -0.5e+3, 10, true, false, null ], {"é":"😀"} ]"#,
+        "7",
+        r#""""#,
+    ];
+    for data in data {
+        let text = format!(r#" {{ "type":"offer" , "data":{data},"from":"x","id":"1","targetPeerId": "aa" }}"#);
+        let fields = scan::scan(&text).expect("nothing here is out of the ordinary");
+        assert_eq!(fields.data, Some(data));
+        assert_eq!(Ok(fields), read(&text));
+    }
+}
+
+#[test]
+fn what_is_out_of_the_ordinary_is_left_to_the_full_parser() {
+    let deep = format!("{}{}", "[".repeat(66), "]".repeat(66));
+    let odd = [
+        r#""\u0041""#,
+        r#""\\n""#,
+        r#"""#,
+        r#"{"a"}"#,
+        "\"\n\"",
+        "[\t]",
+        "[1,]",
+        "01",
+        "1.",
+        "nul",
+        "null",
+        "",
+        "[}",
+        "{]",
+        &deep,
+    ];
+    for data in odd {
+        let text = format!(r#"{{"type":"offer","data":{data}}}"#);
+        assert_eq!(scan::scan(&text), None, "{text}");
+    }
+    for text in [
+        r#"{"type":"offer","type":"offer"}"#,
+        r#"{"data":1,"data":1}"#,
+        r#"{"type":"off\ner"}"#,
+        r#"{"type":null}"#,
+        r#"{"type":"offer"} {"#,
+        r#"["offer"]"#,
+        "{",
+    ] {
+        assert_eq!(scan::scan(text), None, "{text}");
     }
 }
 

@@ -12,7 +12,8 @@ use crate::wire::{self, ErrorReport, MessageKind};
 
 use super::Router;
 use super::letter::{Frame, Letter, Origin, Output, Sender};
-use super::session::State;
+use super::roster::NetworkIx;
+use super::session::{Session, State};
 
 /// Receipts that have been promised and not yet sent.
 #[derive(Debug)]
@@ -70,22 +71,23 @@ impl Tickets {
 
 impl Router {
     pub(super) fn signalled(&mut self, id: SessionId, signal: Signal<'_>, now: Now) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(session) = self.sessions.get(id) else { return };
         let from = session.peer;
-        let ix = self.rosters.find(&signal.network);
-        let shared = ix.is_some_and(|ix| session.is_member(ix))
-            || (session.memberships.is_empty() && signal.network == NetworkName::GLOBAL);
-        let network = match ix.and_then(|ix| self.rosters.network(ix)) {
+        let own = self.own_network(session, &signal.network);
+        let shared = own.is_some() || (session.memberships.is_empty() && signal.network == NetworkName::GLOBAL);
+        let network = match own.and_then(|ix| self.rosters.network(ix)) {
             Some(network) => network.name.clone(),
             None => NetworkName::new(&signal.network),
         };
         let mut origin = Origin {
             sender: Sender::Session { shard: self.config.shard, session: id, ticket: 0, told: self.told_mesh },
             kind: signal.kind,
-            network: network.clone(),
+            network,
             read_at: now.at,
         };
+        let network = &origin.network;
         if let Some(wanted) = signal.id {
+            let Some(session) = self.sessions.get_mut(id) else { return };
             if session.open_receipts >= MAX_OPEN_RECEIPTS {
                 let outcome = Outcome::Failed(ErrorCode::RateLimited);
                 self.stats.count_outcome(outcome);
@@ -106,7 +108,7 @@ impl Router {
             signal.data,
             &from,
             &signal.target,
-            network.as_str(),
+            origin.network.as_str(),
             now.wall_ms,
         );
         let home = ShardId::home(&signal.target, self.config.shards, self.config.keys);
@@ -118,6 +120,18 @@ impl Router {
             self.outputs.push_back(Output::Letter { to: Address::Shard(home), letter });
         }
     }
+
+    /// The network of that name, if the session is in it.
+    fn own_network(&self, session: &Session, name: &str) -> Option<NetworkIx> {
+        // Most peers are in one network or two, whose names cost less to look at than a search among all names.
+        if session.memberships.len() > Self::FEW_NETWORKS {
+            return self.rosters.find(name).filter(|&ix| session.is_member(ix));
+        }
+        let is_it = |ix| self.rosters.network(ix).is_some_and(|network| network.name.as_str() == name);
+        session.memberships.iter().map(|m| m.network).find(|&ix| is_it(ix))
+    }
+
+    const FEW_NETWORKS: usize = 4;
 
     /// Passes a signal to its target, whose home is this shard.
     pub(super) fn deliver(&mut self, origin: Origin, from: PeerId, target: PeerId, frame: Frame, now: Now) {
@@ -136,9 +150,7 @@ impl Router {
             }
             return self.settle(origin, target, Outcome::Failed(ErrorCode::PeerNotFound), now);
         };
-        let ix = self.rosters.find(origin.network.as_str());
-        let shared = ix.filter(|&ix| session.is_member(ix));
-        match shared {
+        match self.own_network(session, origin.network.as_str()) {
             Some(ix) => {
                 self.introduce(id, ix, &from);
                 if !self.introduce_stranger(id, ix, from, now) {

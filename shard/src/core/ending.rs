@@ -63,7 +63,7 @@ impl Core {
         };
         if session.client_done {
             self.remove(id);
-            self.settle(self.clock.now());
+            self.settle(self.now());
         } else if session.deaf {
             // No close frame of the client's will be understood, but the end of its stream will. Closing our end
             // for good here would reset the connection, and our close frame might never be read.

@@ -19,7 +19,7 @@ impl Core {
 
     /// Takes in what was read from a session's socket.
     pub(crate) fn received(&mut self, id: SessionId, bytes: &mut [u8]) {
-        let now = self.clock.now();
+        let now = self.now();
         self.stats.bytes_in += bytes.len() as u64;
         let Some(session) = self.session_mut(id) else { return };
         session.last_heard = now.at;
@@ -143,7 +143,7 @@ impl Core {
 
     /// The socket has ended or failed.
     pub(crate) fn lost(&mut self, id: SessionId) {
-        let now = self.clock.now();
+        let now = self.now();
         let Some(session) = self.session_mut(id) else { return };
         let retiring = session.phase == Phase::Retiring;
         self.end(id, if retiring { CloseReason::Draining } else { CloseReason::ConnectionLost }, now);
@@ -157,7 +157,7 @@ impl Core {
         if self.read_buffer.is_empty() {
             self.read_buffer = vec![0; READ_BUFFER_BYTES];
         }
-        let now = self.clock.now();
+        let now = self.now();
         tracing::error!("a session failed and was closed");
         self.end(id, CloseReason::Internal, now);
         self.remove(id);

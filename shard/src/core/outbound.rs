@@ -5,7 +5,7 @@ use std::task::Waker;
 use proto::limits::{ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES};
 use proto::{CloseReason, Frame, MessageKind, Now, Origin, SessionId};
 
-use super::{Core, Followup, QUEUES_KEPT};
+use super::{Core, Followup};
 use crate::session::Phase;
 
 impl Core {
@@ -28,10 +28,8 @@ impl Core {
         self.stats.messages_out[kind.index()] += 1;
         // The arena belongs to the router and the queue to this: taken apart so that the bytes are copied only once.
         let Self { router, slots, queues, .. } = self;
-        let queue = slots[id.slot as usize]
-            .session
-            .as_mut()
-            .map(|session| session.queue.get_or_insert_with(|| queues.pop().unwrap_or_default()));
+        let queue =
+            slots[id.slot as usize].session.as_mut().map(|session| session.queue.get_or_insert_with(|| queues.take()));
         let Some(queue) = queue else { return };
         let before = queue.len_bytes();
         queue.push(origin, |out| match frame {
@@ -63,7 +61,7 @@ impl Core {
         let Self { slots, queues, .. } = self;
         let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
         let session = slot.session.as_mut()?;
-        let queue = session.queue.get_or_insert_with(|| queues.pop().unwrap_or_default());
+        let queue = session.queue.get_or_insert_with(|| queues.take());
         let before = queue.len_bytes();
         queue.push(None, write);
         Some(queue.len_bytes() - before)
@@ -91,7 +89,7 @@ impl Core {
     }
 
     pub(super) fn cut_slow_consumer(&mut self, id: SessionId) {
-        let now = self.clock.now();
+        let now = self.now();
         let Some(session) = self.session_mut(id) else { return };
         let peer = session.peer;
         let Some(queue) = &mut session.queue else { return };
@@ -139,7 +137,7 @@ impl Core {
 
     /// Writes what waits for a session until its socket takes no more.
     pub(crate) fn flush_session(&mut self, id: SessionId) {
-        let now = self.clock.now();
+        let now = self.now();
         let mut failed = false;
         loop {
             let Some(slot) = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)
@@ -157,11 +155,9 @@ impl Core {
                     self.stats.writes += 1;
                     self.stats.queued_bytes -= n as u64;
                     if queue.is_empty()
-                        && let Some(mut queue) = session.queue.take()
-                        && self.queues.len() < QUEUES_KEPT
-                        && queue.recycle()
+                        && let Some(queue) = session.queue.take()
                     {
-                        self.queues.push(queue);
+                        self.queues.keep(queue);
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {

@@ -35,7 +35,7 @@ impl Core {
         self.stats.letter_batches_out += 1;
         if self.stalled && !self.outboxes.iter().any(|outbox| outbox.is_over(2)) {
             self.stalled = false;
-            self.listening_since = self.clock.now().at;
+            self.listening_since = self.now().at;
         }
         self.unpark();
         batch

@@ -54,7 +54,7 @@ async fn adopt(core: &mut Core, n: u8) -> (SessionId, OwnedReadHalf, TcpStream) 
 /// Has `from` send a signal with so many bytes of data.
 fn signal(core: &mut Core, from: SessionId, target: PeerId, bytes: usize) {
     let text = format!(r#"{{"type":"offer","targetPeerId":"{target}","data":"{}"}}"#, "x".repeat(bytes));
-    core.input(Input::Message { session: from, text: &text }, core.clock.now());
+    core.input(Input::Message { session: from, text: &text }, core.now());
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn a_signal_has_an_outcome_though_its_target_was_cut_by_the_frame_before_i
     for n in 0..3 {
         let adopted = adopt(&mut core, n).await;
         let text = r#"{"type":"announce"}"#;
-        core.input(Input::Message { session: adopted.0, text }, core.clock.now());
+        core.input(Input::Message { session: adopted.0, text }, core.now());
         sessions.push(adopted);
         for (id, ..) in &sessions[..sessions.len().min(2)] {
             core.flush_session(*id);
@@ -140,7 +140,7 @@ async fn letters_to_the_mesh_go_to_an_outbox_of_their_own() {
 
     let mut core = core_beside(ROOMY, true);
     let (id, _read, _client) = adopt(&mut core, 1).await;
-    core.input(Input::Message { session: id, text: r#"{"type":"announce"}"# }, core.clock.now());
+    core.input(Input::Message { session: id, text: r#"{"type":"announce"}"# }, core.now());
     assert!(core.has_letters(MESH) && !core.has_letters(0));
     let letters = core.take_letters(MESH);
     assert!(matches!(letters[..], [Letter::Opened { .. }, Letter::Joined(_)]), "{letters:?}");

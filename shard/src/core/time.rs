@@ -7,13 +7,17 @@ use proto::keepalive::Verdict;
 use proto::limits::TICK;
 use proto::{CloseReason, Input, Now, SessionId, ws};
 
-use super::{Core, Due};
+use super::{Core, Due, epoch_ms};
 use crate::session::Phase;
 
 impl Core {
     /// Does everything that is due. To be called once a [`TICK`].
     pub(crate) fn tick(&mut self) {
         let now = self.clock.now();
+        self.epoch_ms = epoch_ms(now);
+        if now.at.as_secs() != self.last_tick.as_secs() {
+            self.queues.tidy();
+        }
         let thawed = now.at.saturating_sub(self.last_tick) > 10 * TICK;
         if thawed {
             // The process was stopped, and what came meanwhile has not been read yet.
@@ -69,7 +73,7 @@ impl Core {
 
     /// Tells every session to go, each at its own time within `spread`.
     pub(crate) fn drain(&mut self, spread: Duration, hubs: &Arc<[String]>) {
-        let now = self.clock.now();
+        let now = self.now();
         self.drain = Some(Arc::clone(hubs));
         let open: Vec<SessionId> = self.open_sessions().collect();
         let shards = u32::from(self.shards);
