@@ -294,6 +294,7 @@ pub(crate) struct Adopted {
 impl From<HandOff> for (std::net::TcpStream, Adopted) {
     fn from(handed: HandOff) -> Self {
         let HandOff { stream, leftover, peer, address, seat } = handed;
-        (stream, Adopted { peer, address, seat, leftover: leftover.into() })
+        // A copy, and none of nothing: converted in place it would keep hyper's whole buffer for as long as the session lives.
+        (stream, Adopted { peer, address, seat, leftover: leftover.to_vec() })
     }
 }
