@@ -61,6 +61,10 @@ pub(crate) struct Core {
     followups: VecDeque<Followup>,
     /// Sessions with something to write, in the order in which they came to have it.
     dirty: VecDeque<SessionId>,
+    /// Bytes that wait for them.
+    dirty_bytes: usize,
+    /// So much waits that no more is read until half of it has been written.
+    behind: bool,
     flusher: Option<Waker>,
     /// One for each shard, and one for the mesh if there is one.
     outboxes: Vec<Outbox>,
@@ -129,6 +133,8 @@ impl Core {
             live: 0,
             followups: VecDeque::new(),
             dirty: VecDeque::new(),
+            dirty_bytes: 0,
+            behind: false,
             flusher: None,
             outboxes: (0..usize::from(shards) + usize::from(meshed)).map(|_| Outbox::default()).collect(),
             waiting_letters: 0,
@@ -191,6 +197,7 @@ impl Core {
             pings: 0,
             blocked: false,
             dirty: false,
+            dirty_bytes: 0,
             backlog: false,
             parked: false,
             deaf: false,
@@ -274,7 +281,7 @@ impl Core {
                 }
                 if more {
                     // Perhaps nothing was said in this turn: the flusher asks for the next all the same.
-                    self.mark_dirty(session);
+                    self.mark_dirty(session, 0);
                 }
             }
             Output::Close { session, reason } => self.close(session, reason, now),
