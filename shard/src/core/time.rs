@@ -20,6 +20,8 @@ impl Core {
             self.listening_since = now.at;
         }
         self.last_tick = now.at;
+        // Kept for a turn or two, and given back bit by bit when nobody has anything to say.
+        self.queues.truncate(self.queues.len() - self.queues.len().div_ceil(8));
         // The pong that a takeover waits for may be among what has not been read.
         let deaf = thawed || self.stalled;
         if !deaf && self.router.poll_timeout().is_some_and(|at| at <= now.at) {
