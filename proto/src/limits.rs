@@ -96,6 +96,10 @@ pub const TAKEOVER_GRACE: Duration = Duration::from_secs(2);
 /// 128 x 250 B = 32 KB: about half of a default socket send buffer.
 pub const ROSTER_CHUNK: usize = 128;
 
+/// Chunks of a roster that are written in one turn while the socket takes them: 8 x 32 KB. With one, a newcomer among 2,000 that are
+/// written to all the time would wait sixteen rounds of all of them to hear of all.
+pub const ROSTER_CHUNKS: usize = 8;
+
 /// A session's queue is asked for more of the roster when fewer bytes than this wait in it.
 pub const ROSTER_LOW_WATER_BYTES: usize = 64 * 1024;
 
@@ -198,6 +202,9 @@ pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Sessions that are written to before other tasks of the shard have their turn: 64 x about 8 us = half a millisecond.
 pub const FLUSH_CHUNK: usize = 64;
+
+/// Bytes that are written before other tasks of the shard have their turn, with what one session's turn adds: about a millisecond.
+pub const FLUSH_CHUNK_BYTES: u64 = 1024 * 1024;
 
 /// Networks listed by name in `/metrics?format=json`, largest first. The rest are only counted.
 pub const MAX_LISTED_NETWORKS: usize = 1_000;

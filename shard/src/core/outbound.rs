@@ -2,7 +2,9 @@
 
 use std::task::Waker;
 
-use proto::limits::{FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES};
+use proto::limits::{
+    FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, FLUSH_CHUNK_BYTES, ROSTER_CHUNKS, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES,
+};
 use proto::{CloseReason, Frame, MessageKind, Now, Origin, SessionId};
 
 use super::{Core, Followup, QUEUES_KEPT};
@@ -128,9 +130,13 @@ impl Core {
         self.flusher = Some(waker.clone());
     }
 
-    /// Writes to up to `n` sessions. True when there are more.
+    /// Writes to up to `n` sessions, and up to [`FLUSH_CHUNK_BYTES`] and one session's. True when there are more.
     pub(crate) fn flush(&mut self, n: usize) -> bool {
+        let before = self.stats.bytes_out;
         for _ in 0..n {
+            if self.stats.bytes_out - before > FLUSH_CHUNK_BYTES {
+                break;
+            }
             let Some(id) = self.dirty.pop_front() else { break };
             if let Some(session) = self.session_mut(id) {
                 session.dirty = false;
@@ -149,9 +155,26 @@ impl Core {
         more
     }
 
-    /// Writes what waits for a session until its socket takes no more.
+    /// Writes what waits for a session until its socket takes no more, and with it the next chunks of a roster that is being told.
     pub(crate) fn flush_session(&mut self, id: SessionId) {
         let now = self.clock.now();
+        for _ in 0..ROSTER_CHUNKS {
+            self.write_out(id);
+            let Some(session) = self.session_mut(id) else { break };
+            let room = session.backlog && session.queued_bytes() < ROSTER_LOW_WATER_BYTES;
+            let blocked = session.blocked;
+            if room {
+                self.followups.push_back(Followup::Room(id));
+            }
+            self.settle(now);
+            if !room || blocked {
+                break;
+            }
+        }
+        self.finish_if_written(id);
+    }
+
+    fn write_out(&mut self, id: SessionId) {
         let mut failed = false;
         loop {
             let Some(slot) = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)
@@ -188,12 +211,7 @@ impl Core {
             }
         }
         if failed {
-            return self.lost(id);
+            self.lost(id);
         }
-        if self.session_mut(id).is_some_and(|s| s.backlog && s.queued_bytes() < ROSTER_LOW_WATER_BYTES) {
-            self.followups.push_back(Followup::Room(id));
-        }
-        self.settle(now);
-        self.finish_if_written(id);
     }
 }
