@@ -96,6 +96,10 @@ pub const TAKEOVER_GRACE: Duration = Duration::from_secs(2);
 /// 128 x 250 B = 32 KB: about half of a default socket send buffer.
 pub const ROSTER_CHUNK: usize = 128;
 
+/// Chunks of a roster that are written in one turn while the socket takes them: 8 x 32 KB. With one, a newcomer among 2,000 that are
+/// written to all the time would wait sixteen rounds of all of them to hear of all.
+pub const ROSTER_CHUNKS: usize = 8;
+
 /// A session's queue is asked for more of the roster when fewer bytes than this wait in it.
 pub const ROSTER_LOW_WATER_BYTES: usize = 64 * 1024;
 
@@ -183,15 +187,24 @@ pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may take to be read, before its connection is dropped.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Sessions waiting to be written to at which a shard stops reading frames until there are fewer. What is read would only
-/// wait behind them, and queues of peers that read well would grow.
+/// Sessions waiting to be written to, and bytes waiting for them, at which a shard stops reading frames until there is half of
+/// either. What is read would only wait behind them, and queues of peers that read well would grow.
+///
+/// Both, because a crowd that is told of many newcomers is told of them in one write: one announcement in a network of 2,000 is 2,000
+/// sessions and 600 KB, and 16 MiB are 27 such in each write. They take about 15 ms.
 pub const FLUSH_BACKLOG: usize = 4 * FLUSH_CHUNK;
+
+/// See [`FLUSH_BACKLOG`].
+pub const FLUSH_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes that one shard reads from a socket at a time, into the one buffer all its sessions share.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Sessions that are written to before other tasks of the shard have their turn: 64 x about 8 us = half a millisecond.
 pub const FLUSH_CHUNK: usize = 64;
+
+/// Bytes that are written before other tasks of the shard have their turn, with what one session's turn adds: about a millisecond.
+pub const FLUSH_CHUNK_BYTES: u64 = 1024 * 1024;
 
 /// Networks listed by name in `/metrics?format=json`, largest first. The rest are only counted.
 pub const MAX_LISTED_NETWORKS: usize = 1_000;

@@ -194,12 +194,9 @@ const TIMESTAMP_LEN: usize = 13;
 
 /// Milliseconds as 13 digits, which they are from 2001 to 2286; clamped outside, so that the width holds.
 fn timestamp(wall_ms: u64) -> [u8; TIMESTAMP_LEN] {
-    let mut ms = wall_ms.clamp(1_000_000_000_000, 9_999_999_999_999);
     let mut digits = [b'0'; TIMESTAMP_LEN];
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (ms % 10) as u8;
-        ms /= 10;
-    }
+    let mut buffer = itoa::Buffer::new();
+    digits.copy_from_slice(buffer.format(wall_ms.clamp(1_000_000_000_000, 9_999_999_999_999)).as_bytes());
     digits
 }
 

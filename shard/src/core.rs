@@ -63,6 +63,10 @@ pub(crate) struct Core {
     followups: VecDeque<Followup>,
     /// Sessions with something to write, in the order in which they came to have it.
     dirty: VecDeque<SessionId>,
+    /// Bytes that wait for them.
+    dirty_bytes: usize,
+    /// So much waits that no more is read until half of it has been written.
+    behind: bool,
     flusher: Option<Waker>,
     /// One for each shard, and one for the mesh if there is one.
     outboxes: Vec<Outbox>,
@@ -127,6 +131,8 @@ impl Core {
             live: 0,
             followups: VecDeque::new(),
             dirty: VecDeque::new(),
+            dirty_bytes: 0,
+            behind: false,
             flusher: None,
             outboxes: (0..usize::from(shards) + usize::from(meshed)).map(|_| Outbox::default()).collect(),
             waiting_letters: 0,
@@ -194,6 +200,7 @@ impl Core {
             pings: 0,
             blocked: false,
             dirty: false,
+            dirty_bytes: 0,
             backlog: false,
             parked: false,
             deaf: false,
@@ -277,7 +284,7 @@ impl Core {
                 }
                 if more {
                     // Perhaps nothing was said in this turn: the flusher asks for the next all the same.
-                    self.mark_dirty(session);
+                    self.mark_dirty(session, 0);
                 }
             }
             Output::Close { session, reason } => self.close(session, reason, now),
@@ -301,6 +308,7 @@ pub(crate) struct Adopted {
 impl From<HandOff> for (std::net::TcpStream, Adopted) {
     fn from(handed: HandOff) -> Self {
         let HandOff { stream, leftover, peer, address, seat } = handed;
-        (stream, Adopted { peer, address, seat, leftover: leftover.into() })
+        // A copy, and none of nothing: converted in place it would keep hyper's whole buffer for as long as the session lives.
+        (stream, Adopted { peer, address, seat, leftover: leftover.to_vec() })
     }
 }

@@ -26,9 +26,16 @@ impl SendQueue {
     /// signals to write stays within.
     const KEPT_BYTES: usize = READ_BUFFER_BYTES;
     const KEPT_FRAMES: usize = 256;
+    /// What most frames fit in.
+    const FRAME_BYTES: usize = 512;
 
     /// Appends one frame.
     pub(crate) fn push(&mut self, origin: Option<Origin>, write: impl FnOnce(&mut Vec<u8>)) {
+        let room = self.bytes.capacity() - self.bytes.len();
+        if !self.bytes.is_empty() && room < Self::FRAME_BYTES && self.bytes.capacity() < Self::KEPT_BYTES {
+            // What has a second frame may have many: a crowd's queues grow in few steps, each of which is a copy.
+            self.bytes.reserve(3 * self.bytes.len() + Self::FRAME_BYTES);
+        }
         write(&mut self.bytes);
         let end = self.base + self.bytes.len() as u64;
         self.ends.push_back(end);
@@ -128,6 +135,11 @@ impl Pool {
         if self.queues.len() < Self::KEPT && queue.recycle() {
             self.queues.push(queue);
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.queues.len()
     }
 
     /// Frees what has not been needed since the last time. Those taken last are put back last, so the others are at the front.

@@ -311,25 +311,27 @@ async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<Lett
 /// Runs once after all that was ready has had its turn, which is what puts frames together.
 async fn flush(core: Rc<RefCell<Core>>, posts: Arc<[mpsc::Sender<Vec<Letter>>]>) {
     let mut posts: Vec<_> = posts.iter().map(|post| PollSender::new(post.clone())).collect();
-    std::future::poll_fn(|cx| {
-        let mut core = core.borrow_mut();
-        core.set_flusher(cx.waker());
-        for (i, post) in posts.iter_mut().enumerate() {
-            while core.has_letters(i) {
-                match post.poll_reserve(cx) {
-                    // A shard or a mesh that has ended takes its hub with it; until then its letters have nowhere to go.
-                    Poll::Ready(Err(_)) => _ = core.take_letters(i),
-                    Poll::Ready(Ok(())) => _ = post.send_item(core.take_letters(i)),
-                    Poll::Pending => break,
+    loop {
+        std::future::poll_fn(|cx| {
+            let mut core = core.borrow_mut();
+            core.set_flusher(cx.waker());
+            for (i, post) in posts.iter_mut().enumerate() {
+                while core.has_letters(i) {
+                    match post.poll_reserve(cx) {
+                        // A shard or a mesh that has ended takes its hub with it; until then its letters have nowhere to go.
+                        Poll::Ready(Err(_)) => _ = core.take_letters(i),
+                        Poll::Ready(Ok(())) => _ = post.send_item(core.take_letters(i)),
+                        Poll::Pending => break,
+                    }
                 }
             }
-        }
-        if core.flush(FLUSH_CHUNK) {
-            cx.waker().wake_by_ref();
-        }
-        Poll::<()>::Pending
-    })
-    .await;
+            if core.flush(FLUSH_CHUNK) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        // Gives way to sockets that have something to read, too. Woken in the ordinary way, as many chunks would be written as the
+        // runtime runs tasks between two looks at its sockets: 61.
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn keep_time(core: Rc<RefCell<Core>>, publish: watch::Sender<Arc<Reading>>, busy: Arc<AtomicU64>) {

@@ -127,6 +127,8 @@ pub(crate) struct Session {
     pub(crate) blocked: bool,
     /// In the list of sessions to be written to.
     pub(crate) dirty: bool,
+    /// Bytes that wait for it there.
+    pub(crate) dirty_bytes: usize,
     /// The router has more of a roster to tell.
     pub(crate) backlog: bool,
     /// Waits until the shard reads frames again.

@@ -31,6 +31,8 @@ fn announcement(peer: PeerId, claim: Claim, data_bytes: usize) -> Announcement {
     body.extend_from_slice(&[1, 1, 0, b'n']);
     body.extend_from_slice(&(data.len() as u32).to_le_bytes());
     body.extend_from_slice(data.as_bytes());
+    // Its stay: a number, and that it is told of everybody.
+    body.extend_from_slice(&[0; 8 + 1]);
     let frame = [&(body.len() as u32).to_le_bytes()[..], &body].concat();
     let Ok(Some(Envelope::Change(change))) = Envelope::decode(&mut &frame[..]) else { panic!("no change") };
     let What::Joined(joined) = &change.what else { panic!("nobody joined") };

@@ -146,10 +146,10 @@ impl Overrun {
     }
 }
 
-/// The sessions of a shard, by the slot that the I/O gave them.
+/// The sessions of a shard, by the slot that the I/O gave them. What is not in use is a pointer.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    slots: Vec<(u32, Option<Session>)>,
+    slots: Vec<(u32, Option<Box<Session>>)>,
 }
 
 impl Sessions {
@@ -158,7 +158,7 @@ impl Sessions {
         if slot >= self.slots.len() {
             self.slots.resize_with(slot + 1, || (0, None));
         }
-        self.slots[slot] = (id.generation, Some(session));
+        self.slots[slot] = (id.generation, Some(Box::new(session)));
     }
 
     #[cfg(test)]
@@ -168,12 +168,12 @@ impl Sessions {
 
     pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
         let (generation, session) = self.slots.get(id.slot as usize)?;
-        session.as_ref().filter(|_| *generation == id.generation)
+        session.as_deref().filter(|_| *generation == id.generation)
     }
 
     pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         let (generation, session) = self.slots.get_mut(id.slot as usize)?;
-        session.as_mut().filter(|_| *generation == id.generation)
+        session.as_deref_mut().filter(|_| *generation == id.generation)
     }
 
     /// How many slots there have been.
@@ -188,6 +188,6 @@ impl Sessions {
 
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
         let (generation, session) = self.slots.get_mut(id.slot as usize)?;
-        if *generation == id.generation { session.take() } else { None }
+        if *generation == id.generation { session.take().map(|session| *session) } else { None }
     }
 }

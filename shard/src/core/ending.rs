@@ -80,6 +80,7 @@ impl Core {
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.slot);
         self.live -= 1;
+        self.dirty_bytes -= session.dirty_bytes;
         session.wake();
         if let Some(mut queue) = session.queue.take() {
             self.stats.queued_bytes -= queue.len_bytes() as u64;

@@ -2,7 +2,9 @@
 
 use std::task::Waker;
 
-use proto::limits::{ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES};
+use proto::limits::{
+    FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, FLUSH_CHUNK_BYTES, ROSTER_CHUNKS, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES,
+};
 use proto::{CloseReason, Frame, MessageKind, Now, Origin, SessionId};
 
 use super::{Core, Followup};
@@ -52,7 +54,7 @@ impl Core {
     pub(super) fn push_close(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
         if let Some(added) = self.append(id, write) {
             self.stats.queued_bytes += added as u64;
-            self.mark_dirty(id);
+            self.mark_dirty(id, added);
         }
     }
 
@@ -82,7 +84,7 @@ impl Core {
         if slow && open {
             self.cut_slow_consumer(id);
         } else {
-            self.mark_dirty(id);
+            self.mark_dirty(id, added);
         }
         self.stats.queue_peak_bytes = self.stats.queue_peak_bytes.max(bytes as u64);
         self.stats.queue_peak_frames = self.stats.queue_peak_frames.max(frames as u64);
@@ -103,13 +105,17 @@ impl Core {
         self.close(id, reason, now);
     }
 
-    pub(super) fn mark_dirty(&mut self, id: SessionId) {
-        let Some(session) = self.session_mut(id) else { return };
-        if !session.dirty && !session.blocked {
-            session.dirty = true;
+    /// Has a session written to that has so many bytes more to be told.
+    pub(super) fn mark_dirty(&mut self, id: SessionId, added: usize) {
+        let Some(session) = self.session_mut(id).filter(|session| !session.blocked) else { return };
+        session.dirty_bytes += added;
+        let first = !std::mem::replace(&mut session.dirty, true);
+        self.dirty_bytes += added;
+        if first {
             self.dirty.push_back(id);
             self.wake_flusher();
         }
+        self.behind |= self.dirty.len() > FLUSH_BACKLOG && self.dirty_bytes > FLUSH_BACKLOG_BYTES;
     }
 
     pub(super) fn wake_flusher(&mut self) {
@@ -122,22 +128,51 @@ impl Core {
         self.flusher = Some(waker.clone());
     }
 
-    /// Writes to up to `n` sessions. True when there are more.
+    /// Writes to up to `n` sessions, and up to [`FLUSH_CHUNK_BYTES`] and one session's. True when there are more.
     pub(crate) fn flush(&mut self, n: usize) -> bool {
+        let before = self.stats.bytes_out;
         for _ in 0..n {
+            if self.stats.bytes_out - before > FLUSH_CHUNK_BYTES {
+                break;
+            }
             let Some(id) = self.dirty.pop_front() else { break };
             if let Some(session) = self.session_mut(id) {
                 session.dirty = false;
+                let bytes = std::mem::take(&mut session.dirty_bytes);
+                self.dirty_bytes -= bytes;
                 self.flush_session(id);
             }
         }
+        self.behind &= self.dirty.len() > FLUSH_BACKLOG / 2 && self.dirty_bytes > FLUSH_BACKLOG_BYTES / 2;
         self.unpark();
-        !self.dirty.is_empty()
+        let more = !self.dirty.is_empty();
+        if more {
+            // It comes back by itself, and not before its turn.
+            self.flusher = None;
+        }
+        more
     }
 
-    /// Writes what waits for a session until its socket takes no more.
+    /// Writes what waits for a session until its socket takes no more, and with it the next chunks of a roster that is being told.
     pub(crate) fn flush_session(&mut self, id: SessionId) {
         let now = self.now();
+        for _ in 0..ROSTER_CHUNKS {
+            self.write_out(id);
+            let Some(session) = self.session_mut(id) else { break };
+            let room = session.backlog && session.queued_bytes() < ROSTER_LOW_WATER_BYTES;
+            let blocked = session.blocked;
+            if room {
+                self.followups.push_back(Followup::Room(id));
+            }
+            self.settle(now);
+            if !room || blocked {
+                break;
+            }
+        }
+        self.finish_if_written(id);
+    }
+
+    fn write_out(&mut self, id: SessionId) {
         let mut failed = false;
         loop {
             let Some(slot) = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)
@@ -172,12 +207,7 @@ impl Core {
             }
         }
         if failed {
-            return self.lost(id);
+            self.lost(id);
         }
-        if self.session_mut(id).is_some_and(|s| s.backlog && s.queued_bytes() < ROSTER_LOW_WATER_BYTES) {
-            self.followups.push_back(Followup::Room(id));
-        }
-        self.settle(now);
-        self.finish_if_written(id);
     }
 }

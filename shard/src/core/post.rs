@@ -1,6 +1,5 @@
 //! Letters to other shards and to the mesh.
 
-use proto::limits::FLUSH_BACKLOG;
 use proto::{Address, Letter, SessionId};
 
 use super::Core;
@@ -46,9 +45,9 @@ impl Core {
         self.stalled || self.is_behind()
     }
 
-    /// Whether more sessions wait to be written to than is good for them.
+    /// Whether more waits to be written than is good for those that it is for.
     pub(crate) fn is_behind(&self) -> bool {
-        self.dirty.len() > FLUSH_BACKLOG
+        self.behind
     }
 
     /// Has the tasks read on that were kept from it, if they may.

@@ -1,6 +1,6 @@
 use std::net::{TcpListener, TcpStream};
 
-use proto::limits::{LETTER_BATCH, OUTBOX_HIGH_WATER, SEND_FLOOR_BYTES};
+use proto::limits::{FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, LETTER_BATCH, OUTBOX_HIGH_WATER, SEND_FLOOR_BYTES};
 use proto::{Address, HubId, Keys, Letter, RouterConfig};
 use socket2::SockRef;
 use tokio::net::tcp::OwnedReadHalf;
@@ -38,6 +38,10 @@ const fn peer(n: u8) -> PeerId {
 
 /// A session of peer `n` whose client never reads, and what has to be held for it to live.
 async fn adopt(core: &mut Core, n: u8) -> (SessionId, OwnedReadHalf, TcpStream) {
+    adopt_as(core, peer(n)).await
+}
+
+async fn adopt_as(core: &mut Core, peer: PeerId) -> (SessionId, OwnedReadHalf, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
     SockRef::from(&client).set_recv_buffer_size(4096).expect("set");
@@ -47,7 +51,7 @@ async fn adopt(core: &mut Core, n: u8) -> (SessionId, OwnedReadHalf, TcpStream) 
     let (read, write) = tokio::net::TcpStream::from_std(stream).expect("registered").into_split();
     write.writable().await.expect("open");
     let gauges = Arc::clone(&core.gauges);
-    let adopted = Adopted { peer: peer(n), address, seat: Seat::request(&gauges, 1000), leftover: Vec::new() };
+    let adopted = Adopted { peer, address, seat: Seat::request(&gauges, 1000), leftover: Vec::new() };
     (core.adopt(write, adopted), read, client)
 }
 
@@ -169,4 +173,76 @@ async fn a_mesh_that_does_not_take_its_letters_stops_reading_until_it_does() {
     }
     assert!(taken >= OUTBOX_HIGH_WATER / 2, "half of them go before it reads again");
     assert_eq!(core.waiting_letters + taken, OUTBOX_HIGH_WATER + 1, "none is dropped");
+}
+
+#[tokio::test]
+async fn a_crowd_with_little_to_hear_does_not_keep_the_shard_from_reading() {
+    let mut core = core(ROOMY);
+    let mut sessions = Vec::new();
+    for n in 0..=FLUSH_BACKLOG as u16 {
+        let mut id = [0; 20];
+        id[..2].copy_from_slice(&n.to_be_bytes());
+        sessions.push(adopt_as(&mut core, PeerId::from_bytes(id)).await);
+    }
+    assert!(core.dirty.len() > FLUSH_BACKLOG && core.dirty_bytes > 0);
+    assert!(!core.is_busy(), "all of them wait for their greeting and nothing else");
+    let (first, ..) = sessions[0];
+    core.mark_dirty(first, FLUSH_BACKLOG_BYTES);
+    assert!(core.is_busy());
+    assert!(core.flush(1), "the others wait");
+    assert!(!core.is_busy(), "what waited was for the first");
+    for (id, ..) in &sessions {
+        core.lost(*id);
+    }
+    assert_eq!(core.dirty_bytes, 0, "who ends waits for nothing");
+}
+
+#[tokio::test]
+async fn a_newcomer_hears_of_several_chunks_in_one_turn() {
+    let mut core = core(ROOMY);
+    let mut sessions = Vec::new();
+    for n in 0..3 {
+        let adopted = adopt(&mut core, n).await;
+        core.input(Input::Message { session: adopted.0, text: r#"{"type":"announce"}"# }, core.clock.now());
+        sessions.push(adopted);
+    }
+    let (newcomer, ..) = sessions[2];
+    let session = core.session_mut(newcomer).expect("open");
+    assert!(session.backlog, "a chunk is one step, and the members are gone through twice");
+    SockRef::from(session.write.as_ref()).set_send_buffer_size(MEBIBYTE).expect("set");
+    core.flush_session(newcomer);
+    let session = core.session_mut(newcomer).expect("open");
+    assert!(!session.backlog && session.queue.is_none());
+}
+
+#[tokio::test]
+async fn queues_that_nobody_needs_are_given_back() {
+    let mut core = core(ROOMY);
+    let _session = adopt(&mut core, 1).await;
+    while core.flush(1) {}
+    assert_eq!(core.queues.len(), 1, "kept for the next");
+    core.queues.tidy();
+    assert_eq!(core.queues.len(), 1, "it was needed a moment ago");
+    core.queues.tidy();
+    assert_eq!(core.queues.len(), 0);
+}
+
+#[tokio::test]
+async fn a_session_keeps_of_its_request_what_came_behind_it_and_no_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = listener.local_addr().expect("bound");
+    for behind in ["", "early"] {
+        // As hyper leaves it: what is left of a buffer that held the request.
+        let mut buffer = Vec::with_capacity(8 * 1024);
+        buffer.extend_from_slice(behind.as_bytes());
+        let handed = HandOff {
+            stream: TcpStream::connect(address).expect("connected"),
+            leftover: buffer.into(),
+            peer: peer(1),
+            address,
+            seat: Seat::request(&Arc::default(), 1),
+        };
+        let (_, adopted): (TcpStream, Adopted) = handed.into();
+        assert_eq!((&adopted.leftover[..], adopted.leftover.capacity()), (behind.as_bytes(), behind.len()));
+    }
 }
