@@ -46,7 +46,7 @@ impl Done {
             let show =
                 |value: Option<f64>| value.map(|value| format!("{value:.*}", column.decimals)).unwrap_or_default();
             let by = |other: Option<f64>| match (hub, other) {
-                (Some(hub), Some(other)) if other > 0.0 => format!("{:.2}", hub / other),
+                (Some(hub), Some(other)) if hub > 0.0 && other > 0.0 => format!("{:.2}", hub / other),
                 _ => String::new(),
             };
             _ = writeln!(
