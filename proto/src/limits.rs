@@ -119,6 +119,14 @@ pub const RANDOM_PICKS: usize = 4;
 /// is 21 B at the peer's home and 8 B in the roster: 1,024 x 29 B = 30 KB.
 pub const MAX_ACQUAINTANCES: usize = 1024;
 
+/// Members that have declined to know a peer, and are remembered for that. One more is forgotten, and nobody is picked in its
+/// place: so a join among members that are all crowded costs 2 x 64 events more than another, and is over.
+pub const MAX_DECLINED: usize = 64;
+
+/// Members that are looked at one after another where drawing at random has found too few that a newcomer does not know: in a network
+/// of fewer than these it is told of all that it wants.
+pub const PICKS_IN_TURN: usize = 256;
+
 /// Pairs in one meeting between hubs: 28 B each.
 pub const MAX_MEETING: usize = 256;
 

@@ -53,7 +53,13 @@ impl Outbox {
 
 /// Bytes that a letter alone holds; what others share is not counted.
 fn weight(letter: &Letter) -> usize {
-    if let Letter::Signal { frame, .. } = letter { frame.len() } else { 0 }
+    if let Letter::Signal { frame, .. } = letter {
+        frame.len()
+    } else if let Letter::Meeting(meeting) | Letter::MeetingAt { meeting, .. } = letter {
+        size_of_val(meeting.others.as_slice())
+    } else {
+        0
+    }
 }
 
 #[cfg(test)]

@@ -10,12 +10,13 @@ mod signal;
 mod stats;
 mod takeover;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::{self, ClientMessage, Refusal};
 use crate::id::{Address, Claim, HubId, Keys, NetworkName, PeerId, PeerIncarnation, SessionId, ShardId};
-use crate::limits::{ERROR_BURST, ERROR_RATE, MESSAGE_BURST_SECS, ROSTER_CHUNK};
+use crate::limits::{ERROR_BURST, ERROR_RATE, MAX_ACQUAINTANCES, MESSAGE_BURST_SECS, RANDOM_PICKS, ROSTER_CHUNK};
 use crate::reason::{CloseReason, ErrorCode};
 use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind, Welcome};
@@ -27,7 +28,7 @@ pub use letter::{
 pub use stats::RouterStats;
 
 use discovery::Meetings;
-use roster::Rosters;
+use roster::{NetworkIx, Rosters};
 use session::{Overrun, Session, Sessions, State};
 use signal::Tickets;
 use takeover::Takeovers;
@@ -74,6 +75,8 @@ pub struct Router {
     /// the later has the greater.
     incarnation: PeerIncarnation,
     rosters: Rosters,
+    /// Announcements by claims that are less than those in the rosters: at most one for each member there.
+    hidden: BTreeMap<(NetworkIx, PeerId), Arc<Announcement>>,
     meetings: Meetings,
     /// The last that was given to a stay.
     last_stay: u64,
@@ -82,6 +85,8 @@ pub struct Router {
     /// Changes of presence that the mesh was told.
     told_mesh: u64,
     roster_chunk: usize,
+    most_acquaintances: usize,
+    random_picks: usize,
     outputs: VecDeque<Output>,
     arena: Vec<u8>,
     stats: RouterStats,
@@ -99,12 +104,15 @@ impl Router {
             elsewhere: HashMap::with_hasher(config.keys),
             incarnation: PeerIncarnation::default(),
             rosters: Rosters::new(config.keys),
+            hidden: BTreeMap::new(),
             meetings: Meetings::new(),
             last_stay: 0,
             takeovers: Takeovers::new(config.keys),
             tickets: Tickets::new(config.keys),
             told_mesh: 0,
             roster_chunk: ROSTER_CHUNK,
+            most_acquaintances: MAX_ACQUAINTANCES,
+            random_picks: RANDOM_PICKS,
             outputs: VecDeque::new(),
             arena: Vec::new(),
             stats: RouterStats::default(),
@@ -117,6 +125,19 @@ impl Router {
     #[must_use]
     pub fn with_roster_chunk(self, members: usize) -> Self {
         Self { roster_chunk: members, ..self }
+    }
+
+    /// Lets a peer know so many others where it does not know everybody, and not [`MAX_ACQUAINTANCES`]: in a simulator nobody
+    /// would ever be crowded.
+    #[must_use]
+    pub fn with_most_acquaintances(self, peers: usize) -> Self {
+        Self { most_acquaintances: peers, ..self }
+    }
+
+    /// Has newcomers meet so many others besides the closest, and not [`RANDOM_PICKS`]: in a small network nobody would be a stranger.
+    #[must_use]
+    pub fn with_random_picks(self, peers: usize) -> Self {
+        Self { random_picks: peers, ..self }
     }
 
     /// Takes in what happened.

@@ -354,7 +354,10 @@ fn how(change: &Change) -> How {
 
 /// Puts announcements that are known in the place of those that say the same, so that nobody is told them again.
 fn keep_what_is_known(presence: &mut Arc<Presence>, known: &Presence) {
-    let same = |a: &Announcement, b: &Announcement| a.claim == b.claim && a.discovered.data() == b.discovered.data();
+    // One that has left and returned is in another stay, and whom it knew in the first it does not know any more.
+    let same = |a: &Announcement, b: &Announcement| {
+        a.claim == b.claim && a.stay == b.stay && a.discovered.data() == b.discovered.data()
+    };
     for announcement in &mut Arc::make_mut(presence).memberships {
         let at = known.memberships.binary_search_by(|a| a.network.cmp(&announcement.network));
         if let Ok(at) = at

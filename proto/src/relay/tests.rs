@@ -240,13 +240,23 @@ impl Net {
 
     fn joins(&mut self, n: u8, peer: u8, session: u64) {
         self.opens(n, peer, session);
+        self.announces(n, peer, session, Stay::default());
+    }
+
+    fn announces(&mut self, n: u8, peer: u8, session: u64, stay: Stay) {
         let claim = self.claim(n, session);
         let network = NetworkName::new("n");
         let data = crate::codec::describe(&id(peer), None).unwrap();
         let discovered = Arc::new(wire::peer_discovered(&data, "n", 0));
-        let announcement =
-            Announcement { peer: id(peer), network, claim, remote: false, stay: Stay::default(), discovered };
+        let announcement = Announcement { peer: id(peer), network, claim, remote: false, stay, discovered };
         self.letter(n, Letter::Joined(Arc::new(announcement)));
+    }
+
+    fn says_goodbye(&mut self, n: u8, peer: u8, session: u64) {
+        let (network, claim) = (NetworkName::new("n"), self.claim(n, session));
+        let frame = Arc::new(wire::goodbye(&id(peer), "null", "n", 0));
+        let farewell = Farewell { peer: id(peer), network, claim, frame, kind: MessageKind::Goodbye };
+        self.letter(n, Letter::Left(Arc::new(farewell)));
     }
 
     fn leaves(&mut self, n: u8, peer: u8, session: u64) {
@@ -410,6 +420,25 @@ fn a_change_that_is_lost_is_repaired_without_telling_anybody_twice() {
 }
 
 #[test]
+fn one_that_left_and_returned_unheard_is_known_in_its_new_stay() {
+    let mut net = Net::full(2);
+    net.opens(1, 7, 0);
+    net.announces(1, 7, 0, Stay { number: 1, closest: 8 });
+    net.loses = |envelope| envelope.kind() == EnvelopeKind::Change;
+    net.says_goodbye(1, 7, 0);
+    net.announces(1, 7, 0, Stay { number: 2, closest: 8 });
+    net.loses = |_| false;
+    net.hears(2);
+    net.pass(HEARTBEAT * 2);
+    assert_eq!(net.hears(2), ["joined 7 n"], "it says the same of itself, and knows nobody any more");
+    net.says_goodbye(1, 7, 0);
+    net.pass(HEARTBEAT * 4);
+    let now = net.now;
+    assert_eq!(net.hubs.get_mut(&2).unwrap().stats(now).snapshots, [0, 1], "what was repaired stays so");
+    net.nothing_is_left();
+}
+
+#[test]
 fn a_full_link_answers_at_once_and_is_repaired_when_it_is_not() {
     let mut net = Net::full(2);
     net.joins(2, 8, 0);
@@ -503,11 +532,7 @@ fn a_goodbye_is_heard_as_one() {
     let mut net = Net::chain(3);
     net.joins(1, 7, 0);
     net.hears(3);
-    let claim = net.claim(1, 0);
-    let network = NetworkName::new("n");
-    let frame = Arc::new(wire::goodbye(&id(7), "null", "n", 0));
-    let farewell = Farewell { peer: id(7), network, claim, frame, kind: MessageKind::Goodbye };
-    net.letter(1, Letter::Left(Arc::new(farewell)));
+    net.says_goodbye(1, 7, 0);
     assert_eq!(net.hears(3), ["left 7 n goodbye"]);
     net.signals(3, 9, 7, 0);
     net.pass(HEARTBEAT);

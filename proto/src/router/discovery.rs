@@ -20,7 +20,8 @@ use std::time::Duration;
 use crate::codec::{self, Discover};
 use crate::id::{Address, HubId, PeerId, PeerIncarnation, SessionId, ShardId};
 use crate::limits::{
-    MAX_ACQUAINTANCES, MAX_CLOSEST, MAX_MEETING, MEETING_AGAIN, MEETING_PATIENCE, MEETING_SWEEP, RANDOM_PICKS,
+    MAX_ACQUAINTANCES, MAX_CLOSEST, MAX_DECLINED, MAX_MEETING, MEETING_AGAIN, MEETING_PATIENCE, MEETING_SWEEP,
+    PICKS_IN_TURN,
 };
 use crate::reason::{ErrorCode, LeaveReason};
 use crate::time::Now;
@@ -39,7 +40,7 @@ pub enum Discovery {
     /// Of everybody.
     #[default]
     All,
-    /// Of so many of the closest, 1 to [`MAX_CLOSEST`], and of [`RANDOM_PICKS`] others.
+    /// Of so many of the closest, 1 to [`MAX_CLOSEST`], and of [`RANDOM_PICKS`](crate::limits::RANDOM_PICKS) others.
     Closest(u8),
 }
 
@@ -126,8 +127,13 @@ impl Circle {
         self.find(peer).is_ok_and(|at| self.known[at].marks & DECLINED == 0)
     }
 
-    fn is_full(&self) -> bool {
-        self.known.len() >= MAX_ACQUAINTANCES
+    fn is_full(&self, most: usize) -> bool {
+        self.told as usize >= most
+    }
+
+    /// How many have declined.
+    fn declined(&self) -> usize {
+        self.known.len() - self.told as usize
     }
 
     /// Everybody in it whom the peer was told of.
@@ -135,19 +141,19 @@ impl Circle {
         self.known.iter().filter(|other| other.marks & DECLINED == 0).map(|other| other.peer)
     }
 
-    fn meet(&mut self, peer: PeerId, marks: u8) -> Met {
+    fn meet(&mut self, peer: PeerId, marks: u8, most: usize) -> Met {
         match self.find(&peer) {
             Ok(at) if self.known[at].marks & DECLINED == 0 => {
                 let known = &mut self.known[at];
                 known.marks = known.marks & !UNANSWERED | marks;
                 return Met::Before;
             }
+            _ if self.is_full(most) => return Met::Not,
             Ok(at) => {
                 self.known[at].marks = marks;
                 self.told += 1;
                 return Met::AtLast;
             }
-            Err(_) if self.is_full() => return Met::Not,
             Err(at) => {
                 if self.known.len() == self.known.capacity() {
                     // By a half, and not to the double: most circles have found their size.
@@ -174,13 +180,22 @@ impl Circle {
 /// What is to be said again.
 #[derive(Debug)]
 pub(super) struct Meetings {
-    /// Circles with acquaintances that have not been answered for, in the order of their time: each once.
-    due: VecDeque<(Duration, SessionId, NetworkIx)>,
+    /// Circles with acquaintances that have not been answered for, in the order of their time: each once. Those of stays that have
+    /// ended wait for their time.
+    due: VecDeque<Due>,
     /// When the next sessions say again whom they know at other hubs, and from which slot on.
     sweep: (Duration, u32),
     draws: u64,
     /// Pairs that know each other, as far as this shard has an end of them.
     known: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    at: Duration,
+    session: SessionId,
+    network: NetworkIx,
+    stay: u64,
 }
 
 impl Meetings {
@@ -194,7 +209,7 @@ impl Meetings {
 
     pub(super) fn next_deadline(&self, meshed: bool) -> Option<Duration> {
         let sweep = (meshed && self.known > 0).then_some(self.sweep.0);
-        [self.due.front().map(|(at, ..)| *at), sweep].into_iter().flatten().min()
+        [self.due.front().map(|due| due.at), sweep].into_iter().flatten().min()
     }
 }
 
@@ -215,7 +230,7 @@ impl Router {
     pub(super) fn join_circle(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
         let Some(membership) = self.sessions.get(id).and_then(|session| session.membership_in(ix)) else { return };
         let closest = usize::from(membership.stay.closest);
-        let picks = self.pick(id, ix, closest, RANDOM_PICKS);
+        let picks = self.pick(id, ix, closest, self.random_picks);
         let met = self.meet_picks(id, ix, picks);
         self.tell_homes(id, ix, &met, Word::Joined, now);
     }
@@ -232,7 +247,11 @@ impl Router {
         let peer = session.peer;
         let Some(membership) = session.membership_in(ix) else { return picks };
         let circle = membership.circle.as_deref();
-        let room = MAX_ACQUAINTANCES - circle.map_or(0, |circle| circle.known.len());
+        let (told, known) = circle.map_or((0, 0), |circle| (circle.told as usize, circle.known.len()));
+        let room = self.most_acquaintances.saturating_sub(told);
+        if known + 1 >= network.members.len() {
+            return picks;
+        }
         let free = |other: &PeerId, member: &Member| {
             *other != peer
                 && circle.is_none_or(|circle| circle.find(other).is_err())
@@ -264,6 +283,20 @@ impl Router {
                 picks.push((other, RANDOM));
             }
         }
+        if picks.len() < wanted {
+            // Most of those that are drawn are known: the network is small, or this one knows nearly all of it.
+            draws += 1;
+            let from = self.config.keys.hash_one((peer, draws));
+            for other in network.draw_in_turn(from).take(PICKS_IN_TURN) {
+                let is_free = network.members.get(&other).is_some_and(|member| free(&other, member));
+                if is_free && !picks.iter().any(|(pick, _)| *pick == other) {
+                    picks.push((other, RANDOM));
+                }
+                if picks.len() == wanted {
+                    break;
+                }
+            }
+        }
         self.meetings.draws = draws;
         picks
     }
@@ -275,7 +308,7 @@ impl Router {
                 .by_peer
                 .get(peer)
                 .and_then(|&id| self.sessions.get(id)?.membership_in(ix)?.circle.as_deref())
-                .is_some_and(Circle::is_full)
+                .is_some_and(|circle| circle.is_full(self.most_acquaintances))
     }
 
     fn meet_picks(&mut self, id: SessionId, ix: NetworkIx, picks: Vec<(PeerId, u8)>) -> Vec<PeerId> {
@@ -298,7 +331,7 @@ impl Router {
         else {
             return Met::Not;
         };
-        let met = membership.circle.get_or_insert_default().meet(other, marks);
+        let met = membership.circle.get_or_insert_default().meet(other, marks, self.most_acquaintances);
         if met == Met::Now {
             // One that declined has been noted, so that its leave is not missed.
             member.note_knower(id);
@@ -379,15 +412,17 @@ impl Router {
     }
 
     fn await_answer(&mut self, id: SessionId, ix: NetworkIx, from: impl Iterator<Item = PeerId>, now: Now) {
-        let membership = self.sessions.get_mut(id).and_then(|session| session.membership(ix));
-        let Some(circle) = membership.and_then(|membership| membership.circle.as_deref_mut()) else { return };
+        let Some(membership) = self.sessions.get_mut(id).and_then(|session| session.membership(ix)) else { return };
+        let stay = membership.stay.number;
+        let Some(circle) = membership.circle.as_deref_mut() else { return };
         for peer in from {
             if let Ok(at) = circle.find(&peer) {
                 circle.known[at].marks |= UNANSWERED;
             }
         }
         if !std::mem::replace(&mut circle.due, true) {
-            self.meetings.due.push_back((now.at + MEETING_PATIENCE, id, ix));
+            let at = now.at + MEETING_PATIENCE;
+            self.meetings.due.push_back(Due { at, session: id, network: ix, stay });
         }
     }
 
@@ -490,10 +525,14 @@ impl Router {
         let closest = usize::from(member.announcement.stay.closest);
         let bounded = closest > 0;
         let small = network.members.len() <= usize::from(MAX_CLOSEST) + 1;
+        let here = self.here();
+        if bounded && !small && member.place == here {
+            // It has just picked them itself.
+            return Vec::new();
+        }
         let looked_at = if bounded && !small { closest } else { usize::from(MAX_CLOSEST) };
         let mut seen = 0;
         let mut found = Vec::new();
-        let here = self.here();
         let _ = visit_closest(&network.members, newcomer, &mut |other, member| {
             // Whom the newcomer's home could not pick either does not count.
             if other == newcomer || member.announcement.claim.incarnation <= PeerIncarnation::LEGACY {
@@ -567,14 +606,23 @@ impl Router {
         true
     }
 
+    /// Whether a session knows as many as it may, and not this one.
+    pub(super) fn is_too_crowded_for(&self, id: SessionId, ix: NetworkIx, target: &PeerId) -> bool {
+        let membership = self.sessions.get(id).and_then(|session| session.membership_in(ix));
+        let circle = membership.and_then(|membership| membership.circle.as_deref());
+        circle.is_some_and(|circle| circle.is_full(self.most_acquaintances) && !circle.knows(target))
+            && self.may_meet(id, ix, target)
+    }
+
     /// An acquaintance's home has no room for this one.
     fn heard_declined(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, place: Address, now: Now) {
         let membership = self.sessions.get(id).and_then(|session| session.membership_in(ix));
         let Some(circle) = membership.and_then(|membership| membership.circle.as_deref()) else { return };
-        let marks = circle.find(&other).map_or(0, |at| circle.known[at].marks);
-        // Said of an earlier try: it has answered since.
-        if place == Address::Mesh && marks & UNANSWERED == 0 {
-            return;
+        let Ok(at) = circle.find(&other) else { return };
+        let marks = circle.known[at].marks;
+        // Said of an earlier try, and it has answered since; or it had forgotten this one, and was reminded. It is asked.
+        if place == Address::Mesh && marks & (UNANSWERED | DECLINED) == 0 {
+            return self.tell_homes(id, ix, &[other], Word::Met, now);
         }
         self.part_as_crowded(id, ix, other, now);
     }
@@ -586,20 +634,31 @@ impl Router {
             return;
         };
         let Ok(at) = circle.find(&other) else { return };
-        let marks = std::mem::replace(&mut circle.known[at].marks, DECLINED);
+        let marks = circle.known[at].marks;
         if marks & DECLINED != 0 {
             return;
         }
+        let remembered = circle.declined() < MAX_DECLINED;
+        if remembered {
+            circle.known[at].marks = DECLINED;
+        } else {
+            circle.known.remove(at);
+        }
         circle.told -= 1;
         self.meetings.known -= 1;
-        let Some(network) = self.rosters.network(ix) else { return };
+        let Some(network) = self.rosters.network_mut(ix) else { return };
+        if !remembered && let Some(member) = network.members.get_mut(&other) {
+            member.forget_knower(id);
+        }
         if told {
             let kind = MessageKind::PeerDisconnected;
             let frame = wire::peer_disconnected(&other, LeaveReason::Crowded, network.name.as_str(), now.wall_ms);
             let frame = Frame::Template(Arc::new(frame));
             self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None });
         }
-        self.replace_pick(id, ix, marks, now);
+        if remembered {
+            self.replace_pick(id, ix, marks, now);
+        }
     }
 
     /// Tells those who know a member of what became of it, if they know only some.
@@ -612,6 +671,7 @@ impl Router {
         (frame, kind): (&Arc<Template>, MessageKind),
         now: Now,
     ) {
+        let mut lost = Vec::new();
         for &id in knowers {
             let Some(session) = self.sessions.get_mut(id) else { continue };
             let live = session.state == State::Live;
@@ -628,8 +688,12 @@ impl Router {
             }
             if change == Change::Left {
                 self.meetings.known -= 1;
-                self.replace_pick(id, ix, marks, now);
+                lost.push((id, marks));
             }
+        }
+        // Not before all have been told.
+        for (id, marks) in lost {
+            self.replace_pick(id, ix, marks, now);
         }
     }
 
@@ -688,7 +752,7 @@ impl Router {
             return self.refuse_public(id, code, MessageKind::Discover, &discover.network, now);
         };
         let bounded = membership.stay.closest > 0;
-        let full = membership.circle.as_deref().is_some_and(Circle::is_full);
+        let full = membership.circle.as_deref().is_some_and(|circle| circle.is_full(self.most_acquaintances));
         if bounded && full {
             let code = ErrorCode::NetworkFull;
             return self.refuse_public(id, code, MessageKind::Discover, &discover.network, now);
@@ -701,20 +765,20 @@ impl Router {
             met = self.meet_picks(id, ix, picks.into_iter().map(|(other, _)| (other, 0)).collect());
             self.tell_homes(id, ix, &met, Word::Met, now);
         }
-        let known = self.sessions.get(id).and_then(|session| session.membership_in(ix)?.circle.as_deref());
-        let known = known.map_or(0, |circle| circle.known.len());
+        let circle = self.sessions.get(id).and_then(|session| session.membership_in(ix)?.circle.as_deref());
         let members = self.rosters.network(ix).map_or(0, |network| network.members.len());
-        let more = bounded && members.saturating_sub(1) > known && known < MAX_ACQUAINTANCES && !met.is_empty();
+        let is_left = |circle: &Circle| members > circle.known.len() + 1 && !circle.is_full(self.most_acquaintances);
+        let more = bounded && circle.is_some_and(is_left) && !met.is_empty();
         let frame = wire::discovered(&mut self.arena, &peer, met.len(), more, &discover.network, now.wall_ms);
         self.send(id, Frame::Arena(frame), MessageKind::Discovered);
     }
 
     /// Says again what is due to be said.
     pub(super) fn meet_again(&mut self, now: Now) {
-        while let Some((_, id, ix)) = self.meetings.due.pop_front_if(|(at, ..)| *at <= now.at) {
-            let Some(membership) = self.sessions.get_mut(id).and_then(|session| session.membership(ix)) else {
-                continue;
-            };
+        while let Some(due) = self.meetings.due.pop_front_if(|due| due.at <= now.at) {
+            let (id, ix) = (due.session, due.network);
+            let membership = self.sessions.get_mut(id).and_then(|session| session.membership(ix));
+            let Some(membership) = membership.filter(|membership| membership.stay.number == due.stay) else { continue };
             let Some(circle) = membership.circle.as_deref_mut() else { continue };
             circle.due = false;
             let unanswered = |other: &&Acquaintance| other.marks & (UNANSWERED | DECLINED) == UNANSWERED;

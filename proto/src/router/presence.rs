@@ -145,12 +145,13 @@ impl Router {
         }
         let frame = Arc::new(frame(name.as_str()));
         let farewell = Arc::new(Farewell { peer, network: name, claim, frame, kind });
-        self.strike(ix, &farewell, now);
+        // First, since whoever is met in its place is met after that.
+        self.post_to_shards(&Letter::Left(Arc::clone(&farewell)));
         if kind == MessageKind::Goodbye {
             // Of a session that ends the mesh hears once, not once for each of its networks.
             self.tell_mesh(|| Letter::Left(Arc::clone(&farewell)));
         }
-        self.post_to_shards(&Letter::Left(farewell));
+        self.strike(ix, &farewell, now);
     }
 
     pub(super) fn joined_elsewhere(&mut self, announcement: &Arc<Announcement>, now: Now) {
@@ -174,7 +175,8 @@ impl Router {
 
     /// Enters an announcement into the roster and tells the members on this shard.
     ///
-    /// Of a peer that is at two hubs for a moment the greater claim stays, whichever is heard of first. One that moves is
+    /// Of a peer that is at two hubs for a moment the greater claim stays, whichever is heard of first. The lesser is kept until it
+    /// ends: the greater may end before it, and the letter of that come later, from another shard. One that moves is
     /// heard as left and discovered, both from the join: its late leave is that of another claim. So is one that left and
     /// returned while nothing was heard of its hub, where it matters who of those it has met in which stay.
     ///
@@ -183,10 +185,16 @@ impl Router {
         let ix = self.rosters.find_or_create(&announcement.network);
         let (peer, claim) = (announcement.peer, announcement.claim);
         let held = self.rosters.network(ix).and_then(|network| network.members.get(&peer));
-        let stays =
-            |held: &Announcement| held.stay == announcement.stay || !(held.is_bounded() || announcement.is_bounded());
-        match held.map(|member| (member.announcement.claim, stays(&member.announcement))) {
-            Some((held, _)) if held > claim => return (ix, false),
+        let met = |member: &Member| member.is_bounded() || announcement.is_bounded() || member.knowers.is_some();
+        let stays = |member: &Member| member.announcement.stay == announcement.stay || !met(member);
+        match held.map(|member| (member.announcement.claim, stays(member))) {
+            Some((held, _)) if held > claim => {
+                let hidden = self.hidden.entry((ix, peer)).or_insert_with(|| Arc::clone(announcement));
+                if hidden.claim <= claim {
+                    *hidden = Arc::clone(announcement);
+                }
+                return (ix, false);
+            }
             Some((held, stays)) if held < claim || !stays => {
                 let network = announcement.network.clone();
                 let moved = wire::peer_disconnected(&peer, LeaveReason::Moved, network.as_str(), now.wall_ms);
@@ -212,6 +220,14 @@ impl Router {
     /// Strikes a member off the roster and tells the members on this shard.
     fn strike(&mut self, ix: NetworkIx, farewell: &Arc<Farewell>, now: Now) {
         self.strike_member(ix, farewell, now);
+        let at = (ix, farewell.peer);
+        if self.hidden.get(&at).is_some_and(|hidden| hidden.claim == farewell.claim) {
+            self.hidden.remove(&at);
+        } else if self.rosters.network(ix).is_some_and(|network| !network.members.contains_key(&farewell.peer))
+            && let Some(hidden) = self.hidden.remove(&at)
+        {
+            self.joined_elsewhere(&hidden, now);
+        }
         self.rosters.tidy(ix);
     }
 

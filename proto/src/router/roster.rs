@@ -9,7 +9,7 @@ use crate::id::{Address, Claim, Keys, NetworkName, PeerId, SessionId};
 use super::letter::Announcement;
 
 /// A network's place in [`Rosters`]. Valid while the network has a member.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct NetworkIx(u32);
 
 /// A member of a network.
@@ -99,6 +99,14 @@ impl Network {
         let lots = self.lots.as_ref()?;
         let at = (u128::from(random) * lots.len() as u128) >> 64;
         lots.get(at as usize).copied()
+    }
+
+    /// All members, from the one that a random number stands for on.
+    pub(super) fn draw_in_turn(&self, random: u64) -> impl Iterator<Item = PeerId> {
+        let lots = self.lots.as_deref().unwrap_or_default();
+        let at = (u128::from(random) * lots.len() as u128) >> 64;
+        let (before, after) = lots.split_at(at as usize);
+        after.iter().chain(before).copied()
     }
 
     fn is_deserted(&self) -> bool {

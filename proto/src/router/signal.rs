@@ -102,6 +102,9 @@ impl Router {
         if !shared {
             return self.settle(origin, signal.target, Outcome::Failed(ErrorCode::WrongNetwork), now);
         }
+        if own.is_some_and(|ix| self.is_too_crowded_for(id, ix, &signal.target)) {
+            return self.settle(origin, signal.target, Outcome::Failed(ErrorCode::NetworkFull), now);
+        }
         let frame = wire::signal(
             &mut self.arena,
             signal.kind,

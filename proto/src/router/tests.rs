@@ -4,6 +4,8 @@
 use super::*;
 use crate::limits::{RECEIPT_TIMEOUT, TAKEOVER_GRACE};
 
+const WALL_MS: u64 = 1_700_000_000_000;
+
 struct Day {
     router: Router,
     now: Duration,
@@ -29,13 +31,13 @@ impl Day {
     }
 
     fn input(&mut self, input: Input<'_>) {
-        self.router.handle_input(input, Now { at: self.now, wall_ms: 0 });
+        self.router.handle_input(input, Now { at: self.now, wall_ms: WALL_MS });
         while self.router.poll_output().is_some() {}
     }
 
     fn pass(&mut self, span: Duration) {
         self.now += span;
-        self.router.handle_timeout(Now { at: self.now, wall_ms: 0 });
+        self.router.handle_timeout(Now { at: self.now, wall_ms: WALL_MS });
         while self.router.poll_output().is_some() {}
     }
 
@@ -82,10 +84,10 @@ fn nothing_is_kept_of_those_who_left() {
     }
     assert!(day.router.takeovers.deadlines.len() <= 4, "only those of the last two seconds");
     day.pass(RECEIPT_TIMEOUT);
-    let Router { sessions, by_peer, rosters, takeovers, tickets, .. } = &day.router;
+    let Router { sessions, by_peer, rosters, takeovers, tickets, hidden, .. } = &day.router;
     assert_eq!((sessions.len(), by_peer.len(), rosters.len(), rosters.members()), (0, 0, 0, 0));
     assert!(rosters.slots() <= 2, "places of networks are used again");
-    assert!(takeovers.is_empty() && tickets.is_empty());
+    assert!(takeovers.is_empty() && tickets.is_empty() && hidden.is_empty());
     assert_eq!(day.router.poll_timeout(), None);
 }
 
@@ -143,9 +145,146 @@ fn who_waited_for_a_session_here_waits_for_the_one_elsewhere_that_took_its_place
     let claim = day.router.sessions.get(first).unwrap().claim;
     let other = Claim { incarnation: PeerIncarnation(claim.incarnation.0 + 1), hub: HubId(peer(9)) };
     let elsewhere = Letter::Elsewhere { peer: peer(1), claim: other };
-    day.router.handle_input(Input::Letter(elsewhere), Now { at: day.now, wall_ms: 0 });
+    day.router.handle_input(Input::Letter(elsewhere), Now { at: day.now, wall_ms: WALL_MS });
     let outputs: Vec<Output> = std::iter::from_fn(|| day.router.poll_output()).collect();
     let asks = |output: &Output| matches!(output, Output::Letter { letter: Letter::AskTakeover { .. }, .. });
     assert!(outputs.iter().any(asks), "{outputs:?}");
     assert!(!outputs.iter().any(|output| matches!(output, Output::Admit { .. })), "{outputs:?}");
+}
+
+fn joined(n: u8, claim: Claim, stay: Stay) -> Letter {
+    let data = codec::describe(&peer(n), None).unwrap();
+    let discovered = Arc::new(wire::peer_discovered(&data, "n", 0));
+    let network = NetworkName::new("n");
+    Letter::Joined(Arc::new(Announcement { peer: peer(n), network, claim, remote: true, stay, discovered }))
+}
+
+fn left(n: u8, claim: Claim) -> Letter {
+    let reason = crate::LeaveReason::Moved;
+    let frame = Arc::new(wire::peer_disconnected(&peer(n), reason, "n", 0));
+    let network = NetworkName::new("n");
+    Letter::Left(Arc::new(Farewell { peer: peer(n), network, claim, frame, kind: MessageKind::PeerDisconnected }))
+}
+
+fn at_hub(n: u8, incarnation: u64) -> Claim {
+    Claim { incarnation: PeerIncarnation(incarnation), hub: HubId(peer(n)) }
+}
+
+/// The greater claim's end is said by a shard, the lesser claim by the mesh: either may be heard first.
+#[test]
+fn a_lesser_claim_holds_when_the_greater_has_ended() {
+    let mut day = Day::new(8);
+    let (greater, lesser) = (at_hub(8, 20), at_hub(9, 10));
+    let stay = Stay { number: 1, closest: 0 };
+    for lesser_ends_first in [false, true] {
+        day.input(Input::Letter(joined(1, greater, stay)));
+        day.input(Input::Letter(joined(1, lesser, stay)));
+        assert_eq!(day.router.rosters.members(), 1);
+        let (first, second) = if lesser_ends_first { (lesser, greater) } else { (greater, lesser) };
+        day.input(Input::Letter(left(1, first)));
+        assert_eq!(day.router.rosters.members(), 1);
+        day.input(Input::Letter(left(1, second)));
+        assert_eq!((day.router.rosters.members(), day.router.rosters.len()), (0, 0));
+        assert!(day.router.hidden.is_empty());
+    }
+}
+
+impl Day {
+    /// A bounded peer here, in a hub with a mesh.
+    fn bounded(closest: u8) -> Self {
+        let mut day = Self::new(8);
+        day.router.config.meshed = true;
+        day.router.config.discovery = Discovery::Closest(closest);
+        day.opens(session(0, 0), 1);
+        day
+    }
+
+    fn hears(&mut self, letter: Letter) -> Vec<Output> {
+        self.router.handle_input(Input::Letter(letter), Now { at: self.now, wall_ms: WALL_MS });
+        std::iter::from_fn(|| self.router.poll_output()).collect()
+    }
+
+    /// What is said to other hubs meanwhile.
+    fn asks(&mut self, span: Duration) -> Vec<Word> {
+        let mut words = Vec::new();
+        let until = self.now + span;
+        while let Some(at) = self.router.poll_timeout().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            self.router.handle_timeout(Now { at: self.now, wall_ms: WALL_MS });
+            words.extend(said_to_hubs(std::iter::from_fn(|| self.router.poll_output())));
+        }
+        self.now = until;
+        words
+    }
+}
+
+fn said_to_hubs(outputs: impl IntoIterator<Item = Output>) -> Vec<Word> {
+    let word = |output| match output {
+        Output::Letter { letter: Letter::MeetingAt { meeting, .. }, .. } => Some(meeting.word),
+        _ => None,
+    };
+    outputs.into_iter().filter_map(word).collect()
+}
+
+fn told(outputs: &[Output]) -> Vec<MessageKind> {
+    let kind = |output: &Output| match output {
+        Output::Send { kind, .. } => Some(*kind),
+        _ => None,
+    };
+    outputs.iter().filter_map(kind).collect()
+}
+
+const ANNOUNCE: &str = r#"{"type":"announce","networkName":"n"}"#;
+
+#[test]
+fn a_stay_that_has_ended_says_nothing_again() {
+    let mut day = Day::bounded(1);
+    day.hears(joined(9, at_hub(9, 10), Stay { number: 1, closest: 1 }));
+    for _ in 0..50 {
+        day.says(session(0, 0), ANNOUNCE);
+        day.says(session(0, 0), r#"{"type":"goodbye"}"#);
+    }
+    day.says(session(0, 0), ANNOUNCE);
+    let asked = day.asks(Duration::from_millis(4_990));
+    assert_eq!(asked.iter().filter(|word| **word == Word::Met).count(), 9, "every 500 ms");
+    day.says(session(0, 0), r#"{"type":"goodbye"}"#);
+    assert_eq!(day.asks(Duration::from_secs(5)), []);
+    assert_eq!((day.router.meetings.known(), day.router.poll_timeout()), (0, None));
+}
+
+/// Who has forgotten a peer while it could not hear its hub, and knows as many as it may meanwhile, says so when it is reminded.
+#[test]
+fn whoever_is_reminded_may_decline() {
+    let mut day = Day::bounded(1);
+    let (claim, stay) = (at_hub(9, 10), Stay { number: 1, closest: 1 });
+    day.hears(joined(9, claim, stay));
+    day.says(session(0, 0), ANNOUNCE);
+    let own = day.router.sessions.get(session(0, 0)).unwrap().memberships[0].stay.number;
+    let answer = |word| {
+        let (network, others) = (NetworkName::new("n"), vec![(peer(9), 1)]);
+        let meeting = Meeting { network, about: peer(1), stay: own, others, to: MeetingEnd::About, word };
+        Letter::Meeting(Arc::new(meeting))
+    };
+    assert_eq!(day.hears(answer(Word::Agreed)).len(), 0);
+    assert_eq!(day.asks(Duration::from_secs(30)), [Word::Agreed], "they are named now and then");
+    assert_eq!(said_to_hubs(day.hears(answer(Word::Declined))), [Word::Met], "and asked for once more");
+    assert_eq!(told(&day.hears(answer(Word::Declined))), [MessageKind::PeerDisconnected]);
+    assert_eq!(day.hears(answer(Word::Declined)).len(), 0);
+    assert_eq!(day.router.meetings.known(), 0);
+    assert_eq!(told(&day.hears(answer(Word::Met))), [MessageKind::PeerDiscovered], "it has room after all");
+    assert_eq!(day.hears(left(9, claim)).len(), 1);
+    assert_eq!(day.router.meetings.known(), 0);
+}
+
+#[test]
+fn one_that_is_told_of_all_and_returned_unheard_knows_nobody_any_more() {
+    let mut day = Day::bounded(1);
+    let claim = at_hub(9, 10);
+    day.says(session(0, 0), ANNOUNCE);
+    let stay = |number| Stay { number, closest: 0 };
+    assert_eq!(told(&day.hears(joined(9, claim, stay(1)))), [MessageKind::PeerDiscovered], "it wants to know one");
+    assert_eq!(told(&day.hears(joined(9, claim, stay(1)))), [MessageKind::PeerDiscovered], "announced again");
+    let returned = day.hears(joined(9, claim, stay(2)));
+    assert_eq!(told(&returned), [MessageKind::PeerDisconnected, MessageKind::PeerDiscovered]);
+    assert_eq!(said_to_hubs(returned), [Word::Met], "in its new stay it has not been told");
 }

@@ -31,6 +31,8 @@ pub(crate) struct Client {
     pub(crate) ended: Option<(Duration, Duration)>,
     /// What it knows of the networks it is in.
     pub(crate) views: BTreeMap<Net, View>,
+    /// What it said of itself last, in each network.
+    pub(crate) said: BTreeMap<Net, u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -157,6 +159,7 @@ impl World {
             opened: self.now,
             ended: None,
             views: BTreeMap::new(),
+            said: BTreeMap::new(),
         });
         let late = Duration::from_micros(4 * self.plan.letter_us as u64) + 2 * limits::TICK;
         // The session here is asked, and perhaps, when that has lost its id meanwhile, the one that has taken it.

@@ -90,7 +90,10 @@ impl Hub {
                 meshed: true,
                 events: false,
             };
-            Router::new(config).with_roster_chunk(plan.roster_chunk)
+            Router::new(config)
+                .with_roster_chunk(plan.roster_chunk)
+                .with_most_acquaintances(plan.most_acquaintances)
+                .with_random_picks(plan.random_picks)
         };
         let wall_ms = (1_700_000_000_000 + now.as_millis() as u64).saturating_add_signed(skew_ms);
         let config = RelayConfig {

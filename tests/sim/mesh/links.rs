@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use proto::envelope::{Envelope, EnvelopeKind, Heartbeat};
+use proto::envelope::{Envelope, EnvelopeKind, Heartbeat, Routed};
 use proto::limits::LEASE;
-use proto::{Destination, LinkId, RelayInput, Via, Way};
+use proto::{Destination, LinkId, RelayInput, Via, Way, Word};
 
 use super::agenda::Event;
 use super::describe::describe_envelope;
@@ -140,6 +140,11 @@ impl World {
         }
         for envelope in self.saboteur.envelope(envelope) {
             self.sent[envelope.kind() as usize] += 1;
+            if let Envelope::Routed(_, routed) = &envelope
+                && let Routed::Meeting(meeting) = &**routed
+            {
+                self.asked += u64::from(meeting.word != Word::Agreed);
+            }
             if let Envelope::Heartbeat(beat) = &envelope {
                 self.is_as_old_as_it_says(hub, beat);
             }
@@ -264,5 +269,6 @@ impl World {
 
 /// What is not to be put out for a way that is full.
 pub(crate) fn is_bulk(kind: EnvelopeKind) -> bool {
-    matches!(kind, EnvelopeKind::Change | EnvelopeKind::Signal | EnvelopeKind::Snapshot)
+    use EnvelopeKind::{Change, Meeting, Signal, Snapshot};
+    matches!(kind, Change | Meeting | Signal | Snapshot)
 }

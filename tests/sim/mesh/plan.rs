@@ -39,6 +39,10 @@ pub(crate) struct Plan {
     /// Of whom peers are told, and whether some ask for something else.
     pub(crate) discovery: Discovery,
     pub(crate) mixed: bool,
+    /// How many others a peer may know that is not told of everybody.
+    pub(crate) most_acquaintances: usize,
+    /// How many it meets besides the closest.
+    pub(crate) random_picks: usize,
     /// Longest way of a letter, a frame between hubs, a frame to a client, in microseconds.
     pub(crate) letter_us: usize,
     pub(crate) link_us: usize,
@@ -117,6 +121,8 @@ impl Plan {
             networks: NETWORKS[first..first + rng.between(1, 2)].to_vec(),
             discovery,
             mixed: rng.one_in(if discovery == Discovery::All { 6 } else { 3 }),
+            most_acquaintances: if rng.one_in(3) { rng.between(2, 9) } else { limits::MAX_ACQUAINTANCES },
+            random_picks: *rng.pick(&[0, 0, 1, limits::RANDOM_PICKS]),
             roster_chunk: *rng.pick(&[1, 3, limits::ROSTER_CHUNK]),
             // A shard that has much to do is late.
             letter_us: if !calm && rng.one_in(8) { 150_000 } else { *rng.pick(&[10, 1_000, 20_000]) },
@@ -139,6 +145,11 @@ impl Plan {
 
     pub(crate) fn has(&self, trouble: Trouble) -> bool {
         !self.calm && self.troubles[trouble as usize] > 0
+    }
+
+    /// Whether a peer may know as many others as it may.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.most_acquaintances < limits::MAX_ACQUAINTANCES
     }
 
     /// Whether all that passes through the mesh passes over links.

@@ -16,14 +16,15 @@ use crate::oracle::Net;
 pub(crate) struct View {
     /// Those that it has been told of and that have not left: what they announced.
     pub(crate) told: BTreeMap<PeerId, u64>,
-    /// All that it was ever told of.
-    pub(crate) ever: BTreeSet<PeerId>,
+    /// How often it was told that.
+    times: BTreeMap<PeerId, u32>,
     /// Those it may be told of again unchanged, because it announced itself again.
     again: BTreeSet<PeerId>,
     /// How many of the closest it wants to know; 0: all.
     pub(crate) closest: u8,
-    /// What it announced itself, first and last.
-    pub(crate) first: u64,
+    /// Which of all stays this is.
+    pub(crate) stay: usize,
+    /// What it announced itself last.
     pub(crate) said: u64,
 }
 
@@ -32,17 +33,30 @@ pub(crate) struct View {
 pub(crate) struct Version {
     pub(crate) client: usize,
     pub(crate) net: Net,
+    /// How often it was said.
+    said: u32,
 }
 
 impl World {
     pub(crate) fn announce(&mut self, client: usize, net: Net) {
-        let version = self.versions.len() as u64;
-        self.versions.push(Version { client, net });
+        let before = self.clients[client].said.get(&net).copied();
+        let version = match before.filter(|_| self.rng.one_in(4)) {
+            Some(before) => {
+                self.versions[before as usize].said += 1;
+                before
+            }
+            None => {
+                self.versions.push(Version { client, net, said: 1 });
+                self.versions.len() as u64 - 1
+            }
+        };
+        self.clients[client].said.insert(net, version);
         let wish = if self.plan.mixed && self.rng.one_in(2) { Some(*self.rng.pick(&[1, 2, 4])) } else { None };
         let closest = wish.unwrap_or(self.plan.discovery.closest());
+        self.announced += 1;
         let view = self.clients[client].views.entry(net);
         // What was said first holds.
-        let view = view.or_insert_with(|| View { first: version, closest, ..View::default() });
+        let view = view.or_insert_with(|| View { stay: self.announced, closest, ..View::default() });
         view.said = version;
         view.again = view.told.keys().copied().collect();
         let network = serde_json::to_string(self.plan.networks[net]).expect("a string");
@@ -103,7 +117,7 @@ impl World {
 
     fn discovers(&mut self, client: usize, subject: PeerId, network: &str, version: u64) -> Result<(), &'static str> {
         let net = self.net(network);
-        let Some(&Version { client: said_by, net: said_in }) = self.versions.get(version as usize) else {
+        let Some(&Version { client: said_by, net: said_in, said }) = self.versions.get(version as usize) else {
             return Err("is told what nobody announced");
         };
         if self.clients[said_by].peer != subject || said_in != net || subject == self.clients[client].peer {
@@ -121,15 +135,20 @@ impl World {
             if before > version {
                 return Err("is told of an announcement after a later one");
             }
-            if before == version && !view.again.contains(&subject) {
+            let told_all = view.times.get(&subject).is_some_and(|times| *times >= said);
+            if before == version && told_all && !view.again.contains(&subject) {
                 return Err("is told again, and nothing is new");
             }
         }
         let Some(view) = self.clients[client].views.get_mut(&net) else { return Ok(()) };
+        let times = view.times.entry(subject).or_default();
         if view.told.insert(subject, version) == Some(version) {
-            view.again.remove(&subject);
+            if !view.again.remove(&subject) {
+                *times += 1;
+            }
+        } else {
+            *times = 1;
         }
-        view.ever.insert(subject);
         Ok(())
     }
 

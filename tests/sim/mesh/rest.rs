@@ -143,28 +143,53 @@ impl World {
             }
         }
         let wanted = usize::from(view.closest).min(others.len());
-        if view.told.len() < wanted { Err(format!("knows fewer than {wanted}")) } else { Ok(()) }
+        let (most, known) = (self.plan.most_acquaintances, self.acquaintances(net, view));
+        if known > most {
+            return Err(format!("knows {known}, more than {most}"));
+        }
+        // Where peers are crowded, those that somebody would know may have declined.
+        if view.told.len() < wanted && !self.plan.is_crowded() {
+            Err(format!("knows fewer than {wanted}"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// How many of those that are known are not known by right.
+    fn acquaintances(&self, net: Net, view: &View) -> usize {
+        let by_right = |peer: &PeerId| {
+            let theirs = self.clients.iter().filter(|client| client.phase == Phase::Open && client.peer == *peer);
+            view.closest == 0 && theirs.filter_map(|client| client.views.get(&net)).all(|back| back.closest == 0)
+        };
+        view.told.keys().filter(|peer| !by_right(peer)).count()
     }
 
     /// What a hub's machines have counted is what has happened, and they have nothing left to do.
     fn count(&mut self, place: usize, at: &BTreeMap<PeerId, usize>, members: usize, wrong: &mut Vec<String>) {
         let now = self.time(place);
         let bounded = self.is_bounded();
+        let of_here = self.clients.iter().filter(|client| client.phase == Phase::Open && client.hub == place);
+        let views = of_here.flat_map(|client| client.views.iter());
+        let acquaintances: usize = views.map(|(&net, view)| self.acquaintances(net, view)).sum();
         let ids: Vec<_> = self.hubs.iter().map(|hub| (hub.id, hub.lives())).collect();
         let hub = &mut self.hubs[place];
-        let (mut signals, mut ended, mut peers) = (0, 0, 0);
+        let (mut signals, mut ended, mut peers, mut known) = (0, 0, 0, 0);
         for router in &mut hub.routers {
             let stats = router.stats();
             let kinds = [SignalKind::Offer, SignalKind::Answer, SignalKind::IceCandidate];
             signals += kinds.iter().map(|&kind| stats.messages_in[MessageKind::Signal(kind).index()]).sum::<u64>();
             ended += stats.delivered + stats.failed.iter().sum::<u64>();
             peers += stats.peers;
+            known += stats.acquaintances;
             if stats.open_receipts != 0 {
                 wrong.push(format!("h{place}: {} receipts are open", stats.open_receipts));
             }
             if stats.members != members as u64 {
                 wrong.push(format!("h{place}: a roster has {} members, and there are {members}", stats.members));
             }
+        }
+        if known != acquaintances as u64 {
+            wrong.push(format!("h{place} counts {known} acquaintances for {acquaintances}"));
         }
         let here = at.values().filter(|&&hub| hub == place).count() as u64;
         if peers != here {
@@ -207,9 +232,12 @@ impl World {
 
     /// Where nothing happens only heartbeats are sent.
     fn is_quiet(&mut self) {
-        self.sent = Default::default();
+        (self.sent, self.asked) = Default::default();
         self.pass(Duration::from_secs(3));
         self.only(&[EnvelopeKind::Heartbeat], "where nothing happens");
+        if self.asked > 0 {
+            self.complain(format!("{} times somebody was asked whether two know each other, at rest", self.asked));
+        }
     }
 
     pub(crate) fn only(&mut self, kinds: &[EnvelopeKind], when: &str) {

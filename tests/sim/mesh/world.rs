@@ -33,12 +33,16 @@ pub(crate) struct World {
     /// All that ever were, by the generation in their session's id.
     pub(crate) clients: Vec<Client>,
     pub(crate) versions: Vec<Version>,
+    /// How often somebody has announced itself.
+    pub(crate) announced: usize,
     pub(crate) signals: Signals,
     pub(crate) saboteur: Saboteur,
     /// When each heartbeat was said first.
     pub(crate) beats: BTreeMap<(HubId, HubIncarnation, u64), Duration>,
     /// Envelopes that hubs put out, by kind.
     pub(crate) sent: [u64; EnvelopeKind::ALL.len()],
+    /// Of those the ones by which a hub asks another whether two peers know each other.
+    pub(crate) asked: u64,
     /// Nothing new happens of its own accord.
     pub(crate) resting: bool,
     /// Only now and then does somebody complain; the first complaint ends the day.
@@ -66,10 +70,12 @@ impl World {
             channels: BTreeMap::new(),
             clients: Vec::new(),
             versions: Vec::new(),
+            announced: 0,
             signals: Signals::default(),
             saboteur: Saboteur::new(fault, seed),
             beats: BTreeMap::new(),
             sent: Default::default(),
+            asked: 0,
             resting: false,
             complaints: Vec::new(),
             trace: traced.then(|| format!("{plan:?}\n")),
