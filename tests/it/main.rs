@@ -5,6 +5,7 @@
 
 mod admin;
 mod client;
+mod discovery;
 mod door;
 mod ends;
 mod hub;

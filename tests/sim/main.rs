@@ -47,6 +47,7 @@ transcripts! {
     bytes
     connect
     disconnect
+    discovery
     drain
     errors
     goodbye

@@ -22,6 +22,7 @@
 //! | `a is retired` | it is its turn to go |
 //! | `2 s pass`, `50 ms pass` | |
 //! | `given 2 networks per peer`, `given 2 peers per network`, `given 10 messages per second` | before anybody opens |
+//! | `given DISCOVERY closest:1`, `given 2 acquaintances` | the same; and nobody is picked at random |
 //! | `-- remark` | |
 //!
 //! In what is said and heard, `"a*"` is peer a's id and `"A*"` the same in upper case; `<<3 xy>>` is `xyxyxy`. In what
@@ -74,6 +75,7 @@ type Told = Result<(), String>;
 /// One hub and the connections to it. Letters arrive at once, and a line is over when nothing more happens.
 struct Stage {
     config: RouterConfig,
+    most_acquaintances: usize,
     routers: Vec<Router>,
     conns: BTreeMap<String, Conn>,
     letters: VecDeque<(ShardId, Letter)>,
@@ -118,6 +120,7 @@ impl Stage {
         };
         Self {
             config,
+            most_acquaintances: limits::MAX_ACQUAINTANCES,
             routers: Vec::new(),
             conns: BTreeMap::new(),
             letters: VecDeque::new(),
@@ -141,6 +144,8 @@ impl Stage {
             ["given", n, "networks", "per", "peer"] => self.config.max_networks_per_peer = number(n)?,
             ["given", n, "peers", "per", "network"] => self.config.max_peers_per_network = number(n)?,
             ["given", n, "messages", "per", "second"] => self.config.message_rate = number(n)?,
+            ["given", "DISCOVERY", mode] => self.config.discovery = mode.parse()?,
+            ["given", n, "acquaintances"] => self.most_acquaintances = number(n)?,
             [n, "s", "pass"] => self.pass(Duration::from_secs(number(n)?)),
             [n, "ms", "pass"] => self.pass(Duration::from_millis(number(n)?)),
             [who, "opens"] => self.open(who, true)?,
@@ -247,7 +252,11 @@ impl Stage {
 
     fn open(&mut self, who: &str, seat: bool) -> Told {
         if self.routers.is_empty() {
-            let router = |shard| Router::new(RouterConfig { shard: ShardId(shard), ..self.config.clone() });
+            let router = |shard| {
+                Router::new(RouterConfig { shard: ShardId(shard), ..self.config.clone() })
+                    .with_most_acquaintances(self.most_acquaintances)
+                    .with_random_picks(0)
+            };
             self.routers = (0..self.config.shards).map(router).collect();
         }
         let peer: PeerId = who[..1].repeat(40).parse().map_err(|_| format!("  {who} is no peer's name"))?;

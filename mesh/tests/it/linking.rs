@@ -121,6 +121,15 @@ async fn an_unknown_version_is_refused() {
 }
 
 #[tokio::test]
+async fn a_hub_that_tells_its_peers_of_some_only_is_refused() {
+    let mut hub = hub(1, &[]);
+    let mut wire = Wire::dial(hub.address, id(2), false);
+    wire.say_hello(2, |hello| hello.discovery = proto::Discovery::Closest(8));
+    assert_eq!(wire.hear_end(), Said::Closed(4010, "DISCOVERY differs: a mesh has one".into()));
+    hub.until("counted", |reading| reading.io.ended[LinkEnd::WrongDiscovery as usize] == 1).await;
+}
+
+#[tokio::test]
 async fn the_hello_is_of_the_hub_that_asked() {
     let hub = hub(1, &[]);
     let mut wire = Wire::dial(hub.address, id(2), false);

@@ -219,18 +219,18 @@ impl Day {
 }
 
 fn said_to_hubs(outputs: impl IntoIterator<Item = Output>) -> Vec<Word> {
-    let word = |output| match output {
-        Output::Letter { letter: Letter::MeetingAt { meeting, .. }, .. } => Some(meeting.word),
-        _ => None,
+    let word = |output| {
+        if let Output::Letter { letter: Letter::MeetingAt { meeting, .. }, .. } = output {
+            Some(meeting.word)
+        } else {
+            None
+        }
     };
     outputs.into_iter().filter_map(word).collect()
 }
 
 fn told(outputs: &[Output]) -> Vec<MessageKind> {
-    let kind = |output: &Output| match output {
-        Output::Send { kind, .. } => Some(*kind),
-        _ => None,
-    };
+    let kind = |output: &Output| if let Output::Send { kind, .. } = output { Some(*kind) } else { None };
     outputs.iter().filter_map(kind).collect()
 }
 

@@ -1,0 +1,132 @@
+//! Bounded discovery on real sockets: who knows whom, and what it costs.
+
+use std::collections::BTreeSet;
+
+use proto::limits::RANDOM_PICKS;
+
+use crate::client::{Client, Heard, id};
+use crate::hub::Hub;
+use crate::mesh::{TOKEN, eventually, free_port, mesh};
+
+const K: usize = 8;
+const PEERS: u32 = 100;
+
+/// A peer, and whom it has been told of.
+struct Peer {
+    client: Client,
+    known: BTreeSet<String>,
+}
+
+impl Peer {
+    fn join(hub: &Hub, n: u32) -> Self {
+        // Ids that nobody chose: those of the others are one run of numbers.
+        let client = Client::join(hub, n.wrapping_mul(0x9e37_79b1), "n");
+        let mut peer = Self { client, known: BTreeSet::new() };
+        peer.listen();
+        peer
+    }
+
+    /// Takes in all that has been said to it.
+    fn listen(&mut self) {
+        self.client.say(r#"{"type":"ping"}"#);
+        loop {
+            let Heard::Text(text) = self.client.next() else { panic!("{} is gone", self.client.id) };
+            let heard: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let subject = || heard["data"]["peerId"].as_str().unwrap().to_owned();
+            match heard["type"].as_str().unwrap() {
+                "pong" => return,
+                "peer-discovered" => assert!(self.known.insert(subject()), "{} hears {text} again", self.client.id),
+                "peer-disconnected" => assert!(self.known.remove(&subject()), "{} hears {text}", self.client.id),
+                other => panic!("{} hears {other}", self.client.id),
+            }
+        }
+    }
+}
+
+const ACQUAINTANCES: &str = "peerpigeon_acquaintances";
+const DISCOVERED: &str = r#"peerpigeon_messages_total{direction="out",type="peer-discovered"}"#;
+
+/// Waits until whoever knows somebody is known to that one, and the hubs count as many. Returns how many.
+fn settled(hubs: &[Hub], peers: &mut [Peer]) -> usize {
+    let mut known = 0;
+    eventually("knowing is mutual", || {
+        peers.iter_mut().for_each(Peer::listen);
+        let pairs: BTreeSet<(&str, &str)> = peers
+            .iter()
+            .flat_map(|peer| peer.known.iter().map(|other| (peer.client.id.as_str(), other.as_str())))
+            .collect();
+        known = pairs.len();
+        pairs.iter().all(|&(a, b)| pairs.contains(&(b, a)))
+            && hubs.iter().map(|hub| hub.metric(ACQUAINTANCES)).sum::<f64>() == known as f64
+    });
+    known
+}
+
+/// Events of joins one after another.
+fn events(peers: u32) -> usize {
+    (0..peers as usize).map(|n| 2 * n.min(K + RANDOM_PICKS)).sum()
+}
+
+#[test]
+fn a_hundred_peers_of_two_shards_know_some_of_each_other() {
+    let hub = Hub::start(&[("DISCOVERY", "closest:8")]);
+    let mut peers: Vec<Peer> = (0..PEERS).map(|n| Peer::join(&hub, n)).collect();
+    let hubs = [hub];
+    let known = settled(&hubs, &mut peers);
+    // Two of different shards may be at the same moment.
+    let expected = events(PEERS);
+    assert!((expected..=expected * 21 / 20).contains(&known), "{known} events, and there should be {expected}");
+    assert_eq!(hubs[0].metric(DISCOVERED), known as f64);
+    assert!(peers.iter().all(|peer| peer.known.len() >= K));
+    // Those who leave are missed by those who knew them, and replaced where they had been picked.
+    let mut told = known;
+    for _ in 0..20 {
+        told -= 2 * peers.pop().unwrap().known.len();
+    }
+    hubs[0].metric_becomes("peerpigeon_members", |members| members == 80.0);
+    let after = settled(&hubs, &mut peers);
+    assert!(peers.iter().all(|peer| peer.known.len() >= K));
+    assert!(after > told && after <= known, "{known} knew of another, then {told}, and in the end {after}");
+    // A stranger is introduced by a signal.
+    let far = id((PEERS - 30).wrapping_mul(0x9e37_79b1));
+    let stranger = peers.iter().position(|peer| peer.client.id != far && !peer.known.contains(&far)).unwrap();
+    peers[stranger].client.offer(&far, "n", "1", "");
+    let target = peers.iter_mut().find(|peer| peer.client.id == far).unwrap();
+    let from = target.client.hear();
+    assert_eq!(from["type"], "peer-discovered", "{from}");
+    assert_eq!(target.client.hear()["type"], "offer");
+    target.known.insert(from["data"]["peerId"].as_str().unwrap().to_owned());
+    assert_eq!(settled(&hubs, &mut peers), after + 2);
+}
+
+#[test]
+fn so_they_do_on_two_hubs() {
+    let hubs = mesh(2, &[("DISCOVERY", "closest:8")]);
+    let mut peers: Vec<Peer> = (0..PEERS).map(|n| Peer::join(&hubs[n as usize % 2], n)).collect();
+    let known = settled(&hubs, &mut peers);
+    // While news is on its way between hubs, more meet than would otherwise.
+    let expected = events(PEERS);
+    assert!((expected..=2 * expected).contains(&known), "{known} events, and there should be {expected}");
+    assert!(peers.iter().all(|peer| peer.known.len() >= K));
+    for _ in 0..20 {
+        peers.remove(0);
+    }
+    for hub in &hubs {
+        hub.metric_becomes("peerpigeon_members", |members| members == 80.0);
+    }
+    settled(&hubs, &mut peers);
+    assert!(peers.iter().all(|peer| peer.known.len() >= K));
+}
+
+#[test]
+fn hubs_of_which_one_tells_of_all_and_one_of_some_are_no_mesh() {
+    let port = free_port().to_string();
+    let url = format!("ws://127.0.0.1:{port}");
+    let common = [("IS_HUB", "true"), ("MESH_TOKEN", TOKEN)];
+    let some = [common[0], common[1], ("PORT", port.as_str()), ("DISCOVERY", "closest:8")];
+    let other = Hub::start(&some);
+    let all = Hub::start(&[common[0], common[1], ("BOOTSTRAP_HUBS", &url)]);
+    let refusal = all.logged("DISCOVERY differs: a mesh has one");
+    assert!(refusal.contains("WARN"), "{refusal}");
+    other.metric_becomes(r#"peerpigeon_link_ends_total{reason="wrong-discovery"}"#, |n| n >= 1.0);
+}
