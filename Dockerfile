@@ -1,0 +1,65 @@
+# syntax=docker/dockerfile:1
+# One binary, nothing to write to: runs with --read-only, --cap-drop=ALL and any numeric user.
+#
+#   docker build -t peerpigeon --build-arg PEERPIGEON_COMMIT="$(git rev-parse --short=12 HEAD)" .
+#   docker run --rm --read-only -p 8080:8080 peerpigeon
+#
+# Both base images can be changed, for a mirror or for one's own: --build-arg BUILD_IMAGE=… RUNTIME_IMAGE=…. The runtime needs glibc no
+# older than the builder's, libgcc, and no shell.
+ARG BUILD_IMAGE=docker.io/library/rust:1.95-slim-bookworm
+ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:latest
+
+FROM ${BUILD_IMAGE} AS build
+# jemalloc's build is a makefile.
+RUN command -v make >/dev/null && command -v cc >/dev/null \
+ || { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make && rm -rf /var/lib/apt/lists/*; }
+WORKDIR /build
+# Names of functions stay for backtraces; the tables of lines, four fifths of the file, do not.
+ENV CARGO_PROFILE_RELEASE_DEBUG=0 \
+    CARGO_PROFILE_RELEASE_STRIP=debuginfo
+# Set by BuildKit and buildah. On arm64 jemalloc takes the builder's page size unless told: 64 KiB serves all kernels there.
+ARG TARGETARCH
+
+# The dependencies alone: a layer that lasts for as long as the lock file.
+COPY Cargo.toml Cargo.lock ./
+COPY proto/Cargo.toml proto/
+COPY shard/Cargo.toml shard/
+COPY mesh/Cargo.toml mesh/
+RUN mkdir -p src benches proto/src shard/src mesh/src \
+ && echo 'fn main() {}' | tee src/main.rs benches/codec.rs \
+ && touch src/lib.rs proto/src/lib.rs shard/src/lib.rs mesh/src/lib.rs \
+ && { [ "$TARGETARCH" != arm64 ] || export JEMALLOC_SYS_WITH_LG_PAGE=16; } \
+ && cargo build --release --locked --bin peerpigeon
+
+# Then the program. Git keeps no times, so that a checkout may look older than the layer above.
+COPY . .
+ARG PEERPIGEON_COMMIT=
+RUN find src proto shard mesh -name '*.rs' -exec touch {} + \
+ && { [ "$TARGETARCH" != arm64 ] || export JEMALLOC_SYS_WITH_LG_PAGE=16; } \
+ && PEERPIGEON_COMMIT="$PEERPIGEON_COMMIT" cargo build --release --locked --bin peerpigeon \
+ && target/release/peerpigeon --version
+
+FROM ${RUNTIME_IMAGE}
+ARG PEERPIGEON_COMMIT=
+ARG PEERPIGEON_VERSION=
+LABEL org.opencontainers.image.title="PeerPigeon" \
+      org.opencontainers.image.description="A WebRTC signaling hub" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.source="https://github.com/PeerPigeon/PeerPigeon-Rust" \
+      org.opencontainers.image.documentation="https://github.com/PeerPigeon/PeerPigeon-Rust#readme" \
+      org.opencontainers.image.revision="${PEERPIGEON_COMMIT}" \
+      org.opencontainers.image.version="${PEERPIGEON_VERSION}"
+COPY --from=build /build/target/release/peerpigeon /usr/local/bin/peerpigeon
+# Numeric, so that Kubernetes can see that it is not root.
+USER 65532:65532
+WORKDIR /
+# A container's localhost is nobody else's.
+ENV HOST=0.0.0.0 \
+    PORT=8080
+# PORT; MESH_PORT and ADMIN_PORT where they are set as in docker-compose.yml and k8s/.
+EXPOSE 8080 8081 8082
+STOPSIGNAL SIGTERM
+# Podman keeps this in images of the Docker format only: podman build --format docker.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 \
+  CMD ["/usr/local/bin/peerpigeon", "health"]
+ENTRYPOINT ["/usr/local/bin/peerpigeon"]
