@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod chinese;
+#[cfg(test)]
+mod deployed;
 mod mesh;
 mod parse;
 mod reader;

@@ -5,6 +5,8 @@
 //! between two scrapes and nothing is sampled, so nothing grows.
 
 mod catalog;
+#[cfg(test)]
+mod deployed;
 pub mod log;
 mod mesh;
 pub mod process;

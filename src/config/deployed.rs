@@ -1,0 +1,122 @@
+//! What is deployed says settings that there are, with values that can hold.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::{Config, Flags, settings};
+
+/// What other programs are told in these files: Compose, Grafana, Redis, and the build of the image.
+const OTHERS: [&str; 16] = [
+    "BIND",
+    "BUILD_IMAGE",
+    "CARGO_PROFILE_RELEASE_DEBUG",
+    "CARGO_PROFILE_RELEASE_STRIP",
+    "COMPOSE_PROFILES",
+    "JEMALLOC_SYS_WITH_LG_PAGE",
+    "LOAD_DURATION",
+    "LOAD_NOFILE",
+    "LOAD_PEERS",
+    "LOAD_SCENARIO",
+    "PEERPIGEON_COMMIT",
+    "PEERPIGEON_IMAGE",
+    "PEERPIGEON_VERSION",
+    "REDIS_PASSWORD",
+    "RUNTIME_IMAGE",
+    "TARGETARCH",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files under `path`, or `path` itself.
+fn files(path: &Path, found: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            files(&entry.unwrap().path(), found);
+        }
+    } else {
+        found.push(path.to_owned());
+    }
+}
+
+/// The variables that a text gives a value or asks for: `NAME: …`, `NAME=…`, `name: NAME`, `key: NAME`, `${NAME}`, `$(NAME)`. Those of
+/// comments are not among them.
+fn variables(text: &str) -> Vec<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        let mut at = 0;
+        while let Some(start) = line[at..].find(is_part).map(|length| at + length) {
+            let end = line[start..].find(|c| !is_part(c)).map_or(line.len(), |length| start + length);
+            let (before, word, after) = (&line[..start], &line[start..end], &line[end..]);
+            let is_name = word.len() > 2
+                && word.starts_with(|c: char| c.is_ascii_uppercase())
+                && !word.contains(|c: char| c.is_ascii_lowercase());
+            let is_said = after.trim_start().starts_with(['=', ':']);
+            let is_asked = ["name: ", "key: ", "ARG ", "${", "$("].iter().any(|asking| before.ends_with(asking));
+            if is_name && (is_said || is_asked) {
+                found.push(word);
+            }
+            at = end;
+        }
+    }
+    found
+}
+
+#[test]
+fn a_variable_is_seen_wherever_it_is_said() {
+    let text = "  PORT: 1\n- SHARDS=2\nkey: AUTH_TOKEN\n  - name: HOST\n# HUB_ID=3\nx: ${MESH_TOKEN:?no}\nENV LOG_LEVEL=a \\\n drop: [ALL] TCP\n";
+    assert_eq!(variables(text), ["PORT", "SHARDS", "AUTH_TOKEN", "HOST", "MESH_TOKEN", "LOG_LEVEL"]);
+}
+
+#[test]
+fn what_is_deployed_says_settings_that_there_are() {
+    let mut paths = Vec::new();
+    for path in [".env", "Dockerfile", "docker-compose.yml", "deploy", "k8s"] {
+        files(&root().join(path), &mut paths);
+    }
+    let configures = |path: &PathBuf| path.extension().is_none_or(|kind| kind != "md" && kind != "json");
+    let mut seen = Vec::new();
+    for path in paths.iter().filter(|path| configures(path)) {
+        let text = std::fs::read_to_string(path).unwrap();
+        for name in variables(&text) {
+            let known = settings::ALL.iter().any(|setting| setting.name == name);
+            let other = OTHERS.contains(&name) || name.starts_with("GF_");
+            assert!(known || other, "{} says {name}, which is no setting", path.display());
+            seen.extend(known.then(|| name.to_owned()));
+        }
+    }
+    // That this reads them at all.
+    for name in
+        ["HOST", "PORT", "ADMIN_PORT", "MESH_PORT", "MESH_DNS", "MESH_TOKEN", "REDIS_URL", "SHARDS", "DRAIN_SECS"]
+    {
+        assert!(seen.iter().any(|known| known == name), "{name} is not said");
+    }
+}
+
+/// The literals of the ConfigMap, with those of an overlay over them.
+fn config_map(overlay: &str) -> BTreeMap<String, String> {
+    let mut said = BTreeMap::new();
+    for file in ["k8s/base/kustomization.yaml", overlay] {
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
+        let literals = text.lines().filter_map(|line| line.strip_prefix("      - ")?.split_once('='));
+        said.extend(literals.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+    said
+}
+
+#[test]
+fn what_pods_are_told_can_hold() {
+    for overlay in ["dev", "production", "redis"] {
+        let mut said = config_map(&format!("k8s/overlays/{overlay}/kustomization.yaml"));
+        said.entry("MESH_TOKEN".to_owned()).or_insert("f".repeat(64));
+        said.insert("REDIS_URL".to_owned(), format!("redis://:{}@peerpigeon-redis:6379", "e".repeat(64)));
+        assert!(said.len() > 10, "{said:?}");
+        let config = Config::resolve(&Flags::default(), &|name| said.get(name).map(OsString::from));
+        let config = config.unwrap_or_else(|refusals| panic!("{overlay}: {refusals:?}"));
+        assert_eq!(config.warnings(Some(1 << 20)), Vec::<String>::new(), "{overlay}");
+        assert!(config.has_mesh(), "{overlay}");
+    }
+}
