@@ -60,6 +60,6 @@ ENV HOST=0.0.0.0 \
 EXPOSE 8080 8081 8082
 STOPSIGNAL SIGTERM
 # Podman keeps this in images of the Docker format only: podman build --format docker.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 \
   CMD ["/usr/local/bin/peerpigeon", "health"]
 ENTRYPOINT ["/usr/local/bin/peerpigeon"]

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Images under the names that Dockerfile and docker-compose.yml use: made of Debian's packages, or with PULL=1 pulled. Grafana is not among those
+# packages. Prints what there is then. Needs root, podman, debootstrap.
+#
+#   tests/bases.sh [name…]     gcr.io/distroless/cc-debian12 docker.io/library/haproxy …; default: all
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+runtime=$(sed -n 's/^ARG RUNTIME_IMAGE=//p' Dockerfile)
+images=$(sed -n 's/^ *image: \(docker\.io[^ ]*\)$/\1/p' docker-compose.yml)
+wanted=${*:-}
+work=${TMPDIR:-/tmp}/peerpigeon-bases
+mkdir -p "$work"
+
+rootfs() { # all that the stand-ins are made of, once
+  podman image exists localhost/peerpigeon-stand-in && return
+  debootstrap --variant=minbase --include=haproxy,prometheus,redis-server bookworm "$work/rootfs" >"$work/debootstrap.log" 2>&1 ||
+    { tail "$work/debootstrap.log" >&2; return 1; }
+  rm -rf "$work/rootfs"/var/{cache/apt,lib/apt/lists}/*
+  tar -C "$work/rootfs" -cf "$work/rootfs.tar" .
+  printf 'FROM scratch\nADD rootfs.tar /\n' >"$work/Dockerfile"
+  podman build -q --isolation=chroot -t localhost/peerpigeon-stand-in "$work" >/dev/null
+  rm -rf "$work/rootfs" "$work/rootfs.tar"
+}
+
+stand_in() { # name, further lines of its Dockerfile
+  rootfs
+  mkdir -p "$work/empty"
+  printf 'FROM localhost/peerpigeon-stand-in\n%b' "$2" | podman build -q --isolation=chroot -t "$1" -f - "$work/empty" >/dev/null
+  echo "made $1"
+}
+
+for image in $runtime $images; do
+  if [ -n "$wanted" ] && ! grep -qF "${image%:*}" <<<"$wanted"; then continue; fi
+  if podman image exists "$image"; then echo "have $image"; continue; fi
+  if [ "${PULL:-}" = 1 ] && timeout 300 podman pull -q "$image" >/dev/null 2>&1; then echo "pulled $image"; continue; fi
+  case $image in
+    "$runtime") stand_in "$image" '' ;;
+    */haproxy:*) stand_in "$image" 'USER 106:111\nSTOPSIGNAL SIGUSR1\nCMD ["haproxy", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]\n' ;;
+    */prometheus:*) stand_in "$image" 'RUN mkdir -p /prometheus && chown 65534:65534 /prometheus\nUSER 65534:65534\nVOLUME /prometheus\nENTRYPOINT ["/usr/bin/prometheus"]\n' ;;
+    */redis:*) stand_in "$image" '' ;;
+    *) echo "cannot have $image" ;;
+  esac
+done

@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# docker-compose.yml, for real: the mesh comes up, two peers on two hubs meet, also by way of the balancer, and while hubs drain; Prometheus has all targets up, all rules
+# in order, and data for what the dashboard asks. Then the two hubs that only Redis joins.
+#
+#   tests/compose.sh [mesh] [redis-only]
+#
+# Takes localhost/peerpigeon:latest as tests/container.sh leaves it. Needs root, podman, docker-compose, and base images (tests/bases.sh). Says SKIPPED, with the
+# reason, where it cannot.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+skip() {
+  echo "SKIPPED tests/compose.sh: $*"
+  exit 0
+}
+[ "$(id -u)" = 0 ] || skip "not root"
+for tool in podman docker-compose debootstrap curl python3; do command -v $tool >/dev/null || skip "$tool is missing"; done
+podman image exists localhost/peerpigeon:latest || skip "no image: tests/container.sh makes it"
+tests/bases.sh || skip "no base images"
+
+work=$(mktemp -d)
+podman system service --time=0 "unix://$work/podman.sock" 2>"$work/service.log" &
+service=$!
+export DOCKER_HOST=unix://$work/podman.sock COMPOSE_PROJECT_NAME=peerpigeon-trial-$$
+# More files than this machine lets a process open are refused.
+LOAD_NOFILE=$(ulimit -Hn)
+[ "$LOAD_NOFILE" != unlimited ] && [ "$LOAD_NOFILE" -lt 65536 ] || LOAD_NOFILE=65536
+export LOAD_NOFILE
+compose() { COMPOSE_PROFILES=$profile docker-compose --no-ansi "$@" >>"$work/compose.log" 2>&1; }
+profile=mesh,redis-only,load
+finish() {
+  profile=mesh,redis-only,load compose down --volumes --timeout 5 || true
+  kill "$service" 2>/dev/null || true
+  rm -rf "$work"
+}
+trap finish EXIT
+fail() {
+  echo "FAILED: $*"
+  tail -15 "$work/compose.log"
+  exit 1
+}
+until [ -S "$work/podman.sock" ]; do sleep 0.1; done
+
+soon() { # seconds, what, command: until it holds
+  local left=$(($1 * 5)) what=$2
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    left=$((left - 1))
+    [ "$left" -gt 0 ] || fail "$what"
+    sleep 0.2
+  done
+  echo "$what"
+}
+ready() { curl -fsS -m 2 "http://127.0.0.1:$1/readyz"; }
+peer() { podman run --rm --no-healthcheck --network=host --read-only localhost/peerpigeon:latest peer "$@"; }
+meet() { # where the two connect
+  local first second
+  first=$(printf %040d "$RANDOM$RANDOM") second=$(printf %040d "1$RANDOM$RANDOM")
+  peer --hub "ws://127.0.0.1:$1" --peer-id "$first" --network trial --listen 8s --json >"$work/first" &
+  local one=$!
+  peer --hub "ws://127.0.0.1:$2" --peer-id "$second" --network trial --listen 8s --json >"$work/second" || fail "a peer at $2"
+  wait "$one" || fail "a peer at $1"
+  grep -q "$second" "$work/first" || fail "the peer at $1 has not heard of the one at $2"
+  grep -q "$first" "$work/second" || fail "the peer at $2 has not heard of the one at $1"
+  echo "a peer at $1 and a peer at $2 have met"
+}
+ask() { # a query; its answers, a number a line
+  curl -fsS -m 5 --data-urlencode "query=$1" http://127.0.0.1:9090/api/v1/query |
+    python3 -c 'import json, sys; [print(each["value"][1]) for each in json.load(sys.stdin)["data"]["result"]]'
+}
+says() { [ "$(ask "$1" | sort -u | tr '\n' ' ')" = "$2 " ]; }
+targets() { # how many there are to be, all of them up
+  curl -fsS -m 5 'http://127.0.0.1:9090/api/v1/targets?state=active' |
+    python3 -c 'import json, sys
+found = [each["health"] for each in json.load(sys.stdin)["data"]["activeTargets"]]
+sys.exit(found != ["up"] * int(sys.argv[1]))' "$1"
+}
+rules() {
+  curl -fsS -m 5 http://127.0.0.1:9090/api/v1/rules |
+    python3 -c 'import json, sys
+rules = [rule for group in json.load(sys.stdin)["data"]["groups"] for rule in group["rules"]]
+bad = [rule["name"] for rule in rules if rule["health"] != "ok" or rule["state"] == "firing"]
+print(bad)
+sys.exit(len(rules) < 30 or bool(bad))'
+}
+
+for profile in ${*:-mesh redis-only}; do
+  echo "--- $profile"
+  case $profile in
+    mesh)
+      # Grafana is in no Debian package.
+      compose up --no-build -d hub-1 hub-2 hub-3 balancer prometheus || fail "compose up"
+      for port in 8081 8082 8083; do soon 30 "the hub at $port is ready" ready $port; done
+      soon 30 "the balancer has hubs" ready 8080
+      soon 60 "Prometheus has five targets up: three hubs, the balancer, itself" targets 5
+      soon 60 "each hub hears of two others" says peerpigeon_mesh_hubs 2
+      meet 8081 8082
+      meet 8080 8083
+      soon 60 "rules are evaluated, and none fires" rules
+      if [ -n "${DRAW:-}" ]; then "$DRAW" || fail "$DRAW"; fi
+      COMPOSE_PROFILES=mesh docker-compose --no-ansi stop hub-1 >>"$work/compose.log" 2>&1 &
+      stopping=$!
+      sleep 2
+      meet 8080 8082
+      wait "$stopping" || fail "stop"
+      code=$(podman ps -a --filter "name=${COMPOSE_PROJECT_NAME}_hub-1" --format '{{.ExitCode}}')
+      [ "$code" = 0 ] || fail "a hub that is stopped exits with $code"
+      echo "hub-1 drained and exited with 0, and nobody noticed"
+      ;;
+    redis-only)
+      compose up --no-build -d redis redis-hub-1 redis-hub-2 balancer prometheus || fail "compose up"
+      for port in 8091 8092; do soon 30 "the hub at $port is ready" ready $port; done
+      soon 30 "the balancer has hubs" ready 8090
+      soon 60 "both hear of each other" says 'peerpigeon_mesh_hubs{job="peerpigeon-redis-only"}' 1
+      soon 30 "by Redis" says 'peerpigeon_redis_connected{job="peerpigeon-redis-only"}' 1
+      soon 30 "without links" says 'sum(peerpigeon_links{job="peerpigeon-redis-only"})' 0
+      meet 8091 8092
+      ;;
+    *) fail "no profile is called $profile" ;;
+  esac
+done
+echo "tests/compose.sh passed"

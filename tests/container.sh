@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# The image, for real: built by the Dockerfile, run as nobody on a read-only file system without capabilities; it becomes healthy, two peers meet through
+# it, and SIGTERM ends it with 0.
+#
+#   tests/container.sh            builds the program inside, on a base with the Rust toolchain of this machine
+#   BINARY=FILE tests/container.sh    takes this program for what the build would make, and tries the rest
+#
+# Needs root, podman and, where base images cannot be pulled (PULL=1), debootstrap. Says SKIPPED, with the reason, where it cannot.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+skip() {
+  echo "SKIPPED tests/container.sh: $*"
+  exit 0
+}
+[ "$(id -u)" = 0 ] || skip "not root"
+for tool in podman debootstrap; do command -v $tool >/dev/null || skip "$tool is missing"; done
+
+work=$(mktemp -d)
+name=peerpigeon-trial-$$
+trap 'podman rm -f -t 0 "$name" >/dev/null 2>&1 || true; rm -rf "$work"' EXIT
+image=localhost/peerpigeon:latest
+commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+tests/bases.sh gcr.io/distroless || skip "no base image"
+
+podman_build() { # Debian's podman knows this machine's network only as its own
+  timeout 2400 podman build --isolation=chroot --network=host --format docker --build-arg PEERPIGEON_COMMIT="$commit" -t "$image" "$@"
+}
+if [ -n "${BINARY:-}" ]; then
+  mkdir -p "$work/bin"
+  cp "$BINARY" "$work/bin/peerpigeon"
+  # The stage's name is that of the Dockerfile's builder: COPY --from=build takes what stands here instead.
+  printf 'FROM scratch AS build\nCOPY bin/peerpigeon /build/target/release/peerpigeon\n' >"$work/Dockerfile"
+  sed -n '/^ARG RUNTIME_IMAGE/p' Dockerfile | cat - "$work/Dockerfile" >"$work/Dockerfile.all"
+  sed -n '/^FROM \${RUNTIME_IMAGE}/,$p' Dockerfile >>"$work/Dockerfile.all"
+  podman_build -f "$work/Dockerfile.all" "$work" >"$work/log" 2>&1 || { tail -20 "$work/log"; exit 1; }
+else
+  builder=$(sed -n 's/^ARG BUILD_IMAGE=//p' Dockerfile)
+  if ! podman image exists "$builder"; then
+    [ "${PULL:-}" = 1 ] && podman pull -q "$builder" || tests/toolchain-base.sh "$builder" || skip "no image with Rust"
+  fi
+  podman_build . >"$work/log" 2>&1 || { tail -20 "$work/log"; exit 1; }
+  echo "built: $(grep -E '^(STEP|peerpigeon [0-9])' "$work/log" | tail -3 | head -1)"
+fi
+
+fail() {
+  echo "FAILED: $*"
+  podman logs "$name" 2>&1 | tail -20
+  exit 1
+}
+inspect() { podman inspect --format "$1" "$name"; }
+
+podman run -d --name "$name" --read-only --read-only-tmpfs=false --cap-drop=ALL --security-opt=no-new-privileges -p 127.0.0.1::8080 \
+  -e DRAIN_SECS=1 "$image" >/dev/null 2>"$work/run" || { cat "$work/run"; exit 1; }
+[ "$(podman image inspect --format '{{.Config.User}}' "$image")" = 65532:65532 ] || fail "its user"
+[ "$(podman image inspect --format '{{index .Config.Labels "org.opencontainers.image.revision"}}' "$image")" = "$commit" ] || fail "its label"
+process=$(inspect '{{.State.Pid}}')
+grep -qP '^Uid:\t65532\t65532' "/proc/$process/status" || fail "it does not run as 65532"
+grep -qP '^CapEff:\t0+$' "/proc/$process/status" || fail "it has capabilities"
+grep -q ' / .* ro,' "/proc/$process/mountinfo" || grep -qE ' / / ro' "/proc/$process/mountinfo" || fail "its root can be written"
+
+# Without systemd nobody runs podman's health checks but we.
+for _ in $(seq 30); do
+  podman healthcheck run "$name" >/dev/null 2>&1 && break
+  sleep 0.2
+done
+podman healthcheck run "$name" >/dev/null 2>&1 || fail "it is not healthy"
+[ "$(podman inspect --format '{{.State.Health.Status}}' "$name")" = healthy ] || fail "it does not say that it is healthy"
+echo "healthy, as 65532, read-only, without capabilities"
+
+at=ws://$(podman port "$name" 8080 | head -1)
+first=$(printf %040d 1) second=$(printf %040d 2)
+in_image() { podman run --rm --no-healthcheck --network=host --read-only "$image" "$@"; }
+in_image peer --hub "$at" --peer-id "$first" --network trial --listen 6s --json >"$work/first" &
+in_image peer --hub "$at" --peer-id "$second" --network trial --listen 6s --json >"$work/second"
+wait $!
+grep -q "$second" "$work/first" || fail "the first has not heard of the second"
+grep -q "$first" "$work/second" || fail "the second has not heard of the first"
+echo "two peers have met"
+
+podman stop -t 20 "$name" >/dev/null 2>&1
+code=$(inspect '{{.State.ExitCode}}')
+[ "$code" = 0 ] || fail "SIGTERM ends it with $code"
+podman logs "$name" 2>&1 | grep -q server_drained || fail "it did not drain"
+echo "SIGTERM: drained, exit 0"
+echo "tests/container.sh passed: $(podman image inspect --format '{{.Size}}' "$image") bytes with its base"
