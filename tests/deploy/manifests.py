@@ -1,0 +1,204 @@
+"""Holds what `kustomize build` makes of an overlay to the API's schemas, to the restricted Pod Security Standard, and to itself.
+
+    manifests.py KUBERNETES_VERSION… < built.yaml
+"""
+
+import re
+import sys
+from importlib import metadata
+
+import kubernetes_validate
+import yaml
+from cloudcoil.models.prometheus_operator import v1 as operator
+
+CUSTOM = {"PodMonitor": operator.PodMonitor, "PrometheusRule": operator.PrometheusRule}
+
+# What a hub takes from the last goodbye to its end: see the base's deployment.yaml.
+HUB_END_SECS = 4
+
+problems = []
+
+
+def check(holds, what):
+    if not holds:
+        problems.append(what)
+
+
+def name(thing):
+    return f"{thing['kind']}/{thing['metadata']['name']}"
+
+
+def schemas(things, versions):
+    for thing in things:
+        if thing["kind"] in CUSTOM:
+            # Structure and names of fields: a field that the operator does not know is refused by its API server's pruning, silently.
+            known = CUSTOM[thing["kind"]].model_validate(thing).model_dump(by_alias=True, exclude_none=True, mode="json")
+            for path in sorted(paths(thing) - paths(known)):
+                problems.append(f"{name(thing)}: the operator knows no {path}")
+            continue
+        for version in versions:
+            try:
+                kubernetes_validate.validate(thing, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                problems.append(f"{name(thing)} in Kubernetes {version}: {'.'.join(map(str, error.path))}: {error.message}")
+
+
+def paths(value, at=""):
+    if isinstance(value, dict):
+        return set().union(*({f"{at}.{key}"} | paths(inner, f"{at}.{key}") for key, inner in value.items())) if value else set()
+    if isinstance(value, list):
+        return set().union(*(paths(inner, f"{at}[]") for inner in value)) if value else set()
+    return set()
+
+
+def restricted(thing, pod):
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted, line by line."""
+    at, spec = name(thing), pod["spec"]
+    for shared in ("hostNetwork", "hostPID", "hostIPC"):
+        check(not spec.get(shared), f"{at}: {shared}")
+    whole = spec.get("securityContext", {})
+    check(not whole.get("sysctls"), f"{at}: sysctls")
+    for volume in spec.get("volumes", []):
+        kinds = set(volume) - {"name"}
+        allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+        check(kinds <= allowed, f"{at}: a volume of {kinds}")
+    for container in spec.get("initContainers", []) + spec["containers"]:
+        at_container, own = f"{at} {container['name']}", container.get("securityContext", {})
+        check(own.get("allowPrivilegeEscalation") is False, f"{at_container}: allowPrivilegeEscalation")
+        check(not own.get("privileged"), f"{at_container}: privileged")
+        check(own.get("runAsNonRoot", whole.get("runAsNonRoot")) is True, f"{at_container}: runAsNonRoot")
+        check(own.get("runAsUser", whole.get("runAsUser")) != 0, f"{at_container}: runAsUser")
+        seccomp = own.get("seccompProfile", whole.get("seccompProfile", {})).get("type")
+        check(seccomp in ("RuntimeDefault", "Localhost"), f"{at_container}: seccompProfile")
+        capabilities = own.get("capabilities", {})
+        check("ALL" in capabilities.get("drop", []), f"{at_container}: capabilities are not dropped")
+        check(set(capabilities.get("add", [])) <= {"NET_BIND_SERVICE"}, f"{at_container}: capabilities are added")
+        check(own.get("procMount", "Default") == "Default", f"{at_container}: procMount")
+        check(not any(port.get("hostPort") for port in container.get("ports", [])), f"{at_container}: hostPort")
+        # Beyond the standard.
+        check(own.get("readOnlyRootFilesystem") is True, f"{at_container}: readOnlyRootFilesystem")
+        check(spec.get("automountServiceAccountToken") is False, f"{at_container}: automountServiceAccountToken")
+        resources = container.get("resources", {})
+        check({"cpu", "memory"} <= set(resources.get("requests", {})), f"{at_container}: requests")
+        check("memory" in resources.get("limits", {}), f"{at_container}: limits of memory")
+        check(not re.search(r":latest$|^[^:@]+$", container["image"]), f"{at_container}: {container['image']} is no version")
+
+
+def matches(selector, labels):
+    return selector.items() <= labels.items()
+
+
+def itself(things):
+    """Names lead somewhere."""
+    of = lambda *kinds: [thing for thing in things if thing["kind"] in kinds]
+    workloads = of("Deployment", "StatefulSet")
+    namespaces = {thing["metadata"].get("namespace") for thing in things} - {None}
+    check(len(namespaces) == 1, f"namespaces: {namespaces}")
+    check({thing["metadata"]["name"] for thing in of("Namespace")} == namespaces, f"the namespace of {namespaces}")
+    for space in of("Namespace"):
+        labels = space["metadata"]["labels"]
+        check(labels.get("pod-security.kubernetes.io/enforce") == "restricted", "the namespace does not enforce the standard")
+    pods = {name(work): work["spec"]["template"] for work in workloads}
+    ports = {}
+    for work in workloads:
+        labels = work["spec"]["template"]["metadata"]["labels"]
+        check(matches(work["spec"]["selector"]["matchLabels"], labels), f"{name(work)} selects other pods")
+        for container in work["spec"]["template"]["spec"]["containers"]:
+            for port in container.get("ports", []):
+                ports[(name(work), port["name"])] = port["containerPort"]
+    configs = {thing["metadata"]["name"]: thing.get("data", {}) for thing in of("ConfigMap")}
+    secrets = {thing["metadata"]["name"] for thing in of("Secret")} | {"peerpigeon"}
+    accounts = {thing["metadata"]["name"] for thing in of("ServiceAccount")} | {"default"}
+    for work in workloads:
+        spec = work["spec"]["template"]["spec"]
+        check(spec.get("serviceAccountName", "default") in accounts, f"{name(work)}: its account")
+        for container in spec["containers"]:
+            for source in container.get("envFrom", []):
+                check(source["configMapRef"]["name"] in configs, f"{name(work)}: ConfigMap {source}")
+            for variable in container.get("env", []):
+                secret = variable.get("valueFrom", {}).get("secretKeyRef")
+                check(not secret or secret["name"] in secrets, f"{name(work)}: Secret {secret}")
+            own = {port["name"] for port in container.get("ports", [])}
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                ask = container.get(probe, {})
+                ask = ask.get("httpGet") or ask.get("tcpSocket")
+                check(not ask or ask["port"] in own, f"{name(work)}: {probe} asks at {ask}")
+    selected = lambda selector: [at for at, pod in pods.items() if matches(selector, pod["metadata"]["labels"])]
+    for service in of("Service"):
+        chosen = selected(service["spec"]["selector"])
+        check(len(chosen) == 1, f"{name(service)} selects {chosen}")
+        for port in service["spec"]["ports"]:
+            check(all((at, port["targetPort"]) in ports for at in chosen), f"{name(service)}: port {port}")
+    for budget in of("PodDisruptionBudget"):
+        check(len(selected(budget["spec"]["selector"]["matchLabels"])) == 1, f"{name(budget)} selects not one")
+    for ingress in of("Ingress"):
+        for rule in ingress["spec"]["rules"]:
+            for path in rule["http"]["paths"]:
+                target = path["backend"]["service"]
+                found = [s for s in of("Service") if s["metadata"]["name"] == target["name"]]
+                names = [port["name"] for service in found for port in service["spec"]["ports"]]
+                check(target["port"]["name"] in names, f"{name(ingress)} leads to {target}")
+    for scaler in of("HorizontalPodAutoscaler"):
+        target = scaler["spec"]["scaleTargetRef"]
+        found = [work for work in workloads if name(work) == f"{target['kind']}/{target['name']}"]
+        check(len(found) == 1, f"{name(scaler)} scales {target}")
+        check(all("replicas" not in work["spec"] for work in found), f"{name(scaler)} and its target both say how many")
+    for monitor in of("PodMonitor"):
+        chosen = selected(monitor["spec"]["selector"]["matchLabels"])
+        check(len(chosen) == 1, f"{name(monitor)} selects {chosen}")
+        for end in monitor["spec"]["podMetricsEndpoints"]:
+            check(all((at, end["port"]) in ports for at in chosen), f"{name(monitor)}: port {end['port']}")
+    policies(of("NetworkPolicy"), pods, ports)
+    for work in workloads:
+        hub(work, configs, ports, of("Service"))
+
+
+def policies(policies, pods, ports):
+    """All that may be reached is a port that there is, and whatever is not named is shut."""
+    shut = [p for p in policies if p["spec"]["podSelector"] == {} and not p["spec"].get("ingress") and not p["spec"].get("egress")]
+    check(any(set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"} for p in shut), "nothing shuts the namespace")
+    for policy in policies:
+        chosen = [at for at, pod in pods.items() if matches(policy["spec"]["podSelector"].get("matchLabels", {}), pod["metadata"]["labels"])]
+        check(chosen, f"{name(policy)} is about no pod")
+        for rule in policy["spec"].get("ingress", []):
+            for port in rule["ports"]:
+                check(all((at, port["port"]) in {(w, n) for (w, _), n in ports.items()} for at in chosen), f"{name(policy)}: {port}")
+        check("Egress" in policy["spec"]["policyTypes"] or "egress" not in policy["spec"], f"{name(policy)}: egress is no type")
+        check("Ingress" in policy["spec"]["policyTypes"] or "ingress" not in policy["spec"], f"{name(policy)}: ingress is no type")
+
+
+def hub(work, configs, ports, services):
+    """What a hub is told fits what is around it."""
+    spec = work["spec"]["template"]["spec"]
+    container = spec["containers"][0]
+    if container["name"] != "hub":
+        return
+    told = configs[container["envFrom"][0]["configMapRef"]["name"]]
+    for variable, port in (("PORT", "peers"), ("MESH_PORT", "mesh"), ("ADMIN_PORT", "admin")):
+        check(int(told[variable]) == ports[(name(work), port)], f"{variable} is not the port called {port}")
+    host, port = told["MESH_DNS"].split(":")
+    mesh = [service for service in services if service["metadata"]["name"] == host]
+    check(mesh and mesh[0]["spec"].get("clusterIP") == "None", f"MESH_DNS: {host} is no headless Service")
+    check(mesh and mesh[0]["spec"].get("publishNotReadyAddresses"), f"MESH_DNS: {host} leaves out who is not ready")
+    check(mesh and mesh[0]["spec"]["ports"][0]["port"] == int(port), f"MESH_DNS: {host} has no port {port}")
+    leaving = container["lifecycle"]["preStop"]["sleep"]["seconds"] + int(told["DRAIN_SECS"]) + HUB_END_SECS
+    grace = spec["terminationGracePeriodSeconds"]
+    check(grace > leaving, f"it takes {leaving} s to leave, and {grace} s are given")
+    check(work["spec"]["minReadySeconds"] >= leaving, f"the next hub leaves before the last has: {leaving} s")
+    check("HUB_ID" not in told, "HUB_ID is the same for all pods")
+    limit = container["resources"]["limits"]["memory"]
+    scale = {"Mi": 1 << 20, "Gi": 1 << 30}[limit[-2:]]
+    budget = int(told["SEND_BUDGET_BYTES"])
+    check(2 * budget <= int(limit[:-2]) * scale, f"SEND_BUDGET_BYTES {budget} is more than half of {limit}")
+
+
+things = [thing for thing in yaml.safe_load_all(sys.stdin) if thing]
+schemas(things, sys.argv[1:])
+for thing in things:
+    if thing["kind"] in ("Deployment", "StatefulSet"):
+        restricted(thing, thing["spec"]["template"])
+itself(things)
+for problem in problems:
+    print(f"  {problem}")
+print(f"  {len(things)} objects, {len(problems)} problems, kubernetes-validate {metadata.version('kubernetes-validate')}")
+sys.exit(bool(problems) or not things)
