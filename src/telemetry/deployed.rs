@@ -19,7 +19,7 @@ fn files(path: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(path).unwrap() {
             files(&entry.unwrap().path(), found);
         }
-    } else {
+    } else if path.exists() {
         found.push(path.to_owned());
     }
 }
