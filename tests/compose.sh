@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # docker-compose.yml, for real: the mesh comes up, two peers on two hubs meet, also by way of the balancer, and while hubs drain; Prometheus has all targets up, all rules
-# in order, and data for what the dashboard asks. Then the two hubs that only Redis joins.
+# in order, and data for what the dashboard asks. Then the two hubs that only Redis
+# joins, and the load tester on its own.
 #
-#   tests/compose.sh [mesh] [redis-only]
+#   tests/compose.sh [mesh] [redis-only] [load]
 #
 # Takes localhost/peerpigeon:latest as tests/container.sh leaves it. Needs root, podman, docker-compose, and base images (tests/bases.sh). Says SKIPPED, with the
 # reason, where it cannot.
@@ -26,6 +27,9 @@ export DOCKER_HOST=unix://$work/podman.sock COMPOSE_PROJECT_NAME=peerpigeon-tria
 LOAD_NOFILE=$(ulimit -Hn)
 [ "$LOAD_NOFILE" != unlimited ] && [ "$LOAD_NOFILE" -lt 65536 ] || LOAD_NOFILE=65536
 export LOAD_NOFILE
+# Podman asks for more processes than that where it is told of any limit.
+printf 'services:\n  load-hub-1: &few\n    ulimits: { nproc: 4096 }\n  load-hub-2: *few\n  load-test: *few\n' >"$work/limits.yml"
+export COMPOSE_FILE=$PWD/docker-compose.yml:$work/limits.yml
 compose() { COMPOSE_PROFILES=$profile docker-compose --no-ansi "$@" >>"$work/compose.log" 2>&1; }
 profile=mesh,redis-only,load
 finish() {
@@ -84,7 +88,7 @@ print(bad)
 sys.exit(len(rules) < 30 or bool(bad))'
 }
 
-for profile in ${*:-mesh redis-only}; do
+for profile in ${*:-mesh redis-only load}; do
   echo "--- $profile"
   case $profile in
     mesh)
@@ -115,6 +119,14 @@ for profile in ${*:-mesh redis-only}; do
       soon 30 "by Redis" says 'peerpigeon_redis_connected{job="peerpigeon-redis-only"}' 1
       soon 30 "without links" says 'sum(peerpigeon_links{job="peerpigeon-redis-only"})' 0
       meet 8091 8092
+      ;;
+    load)
+      export LOAD_PEERS=60 LOAD_DURATION=5
+      compose up --no-build -d load-hub-1 load-hub-2 || fail "compose up"
+      # Where there is no systemd nobody runs podman's health checks but we.
+      for hub in 1 2; do soon 30 "load-hub-$hub is healthy" podman healthcheck run "${COMPOSE_PROJECT_NAME}_load-hub-${hub}_1"; done
+      timeout 60 env COMPOSE_PROFILES=load docker-compose --no-ansi up --no-build --exit-code-from load-test load-test >"$work/load" 2>&1 || { tail -20 "$work/load"; fail "load-test"; }
+      grep -oE '(relays|PASSED).*' "$work/load" || fail "load-test does not say that it passed"
       ;;
     *) fail "no profile is called $profile" ;;
   esac
