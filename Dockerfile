@@ -25,8 +25,10 @@ COPY Cargo.toml Cargo.lock ./
 COPY proto/Cargo.toml proto/
 COPY shard/Cargo.toml shard/
 COPY mesh/Cargo.toml mesh/
-RUN mkdir -p src benches proto/src shard/src mesh/src \
- && echo 'fn main() {}' | tee src/main.rs benches/codec.rs \
+# Named in Cargo.toml, and seldom changed.
+COPY benches benches
+RUN mkdir -p src proto/src shard/src mesh/src \
+ && echo 'fn main() {}' >src/main.rs \
  && touch src/lib.rs proto/src/lib.rs shard/src/lib.rs mesh/src/lib.rs \
  && { [ "$TARGETARCH" != arm64 ] || export JEMALLOC_SYS_WITH_LG_PAGE=16; } \
  && cargo build --release --locked --bin peerpigeon

@@ -120,3 +120,20 @@ fn what_pods_are_told_can_hold() {
         assert!(config.has_mesh(), "{overlay}");
     }
 }
+
+/// The image's layer of dependencies is built from the manifests alone: of each crate that there is.
+#[test]
+fn the_image_knows_every_crate() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let (workspace, dockerfile) = (read("Cargo.toml"), read("Dockerfile"));
+    let members = workspace.lines().find_map(|line| line.strip_prefix("members = [")).unwrap();
+    for member in members.trim_end_matches(']').split(", ").map(|member| member.trim_matches('"')) {
+        let top = member.split('/').next().unwrap();
+        let manifest = format!("COPY {member}/Cargo.toml {member}/\n");
+        let whole = format!("COPY {top} {top}\n");
+        assert!(
+            dockerfile.contains(&manifest) || dockerfile.contains(&whole),
+            "Dockerfile copies no manifest of {member}"
+        );
+    }
+}
