@@ -55,9 +55,15 @@ impl Core {
         if self.is_busy() {
             return;
         }
+        if self.parked.is_empty() {
+            return;
+        }
+        let now = self.clock.now().at;
         for id in std::mem::take(&mut self.parked) {
             if let Some(session) = self.session_mut(id) {
                 session.parked = false;
+                // Its silence counts from here: until now nobody listened.
+                session.last_heard = now;
                 session.wake();
             }
         }

@@ -246,3 +246,19 @@ async fn a_session_keeps_of_its_request_what_came_behind_it_and_no_more() {
         assert_eq!((&adopted.leftover[..], adopted.leftover.capacity()), (behind.as_bytes(), behind.len()));
     }
 }
+
+#[tokio::test]
+async fn nobody_is_dead_who_was_not_listened_to() {
+    let later = |now: Now, secs| Now { at: now.at + Duration::from_secs(secs), ..now };
+    let mut core = core(ROOMY);
+    let (id, _read, _client) = adopt(&mut core, 1).await;
+    core.park(id);
+    core.judge_silence(id, later(core.clock.now(), 100));
+    assert_eq!(core.session_mut(id).map(|s| (s.phase, s.pings)), Some((Phase::Open, 0)), "it is not even asked");
+    // Read again, it has as long as any other.
+    core.session_mut(id).expect("open").last_heard = Duration::ZERO;
+    core.unpark();
+    assert!(core.session_mut(id).expect("open").last_heard > Duration::ZERO);
+    core.judge_silence(id, later(core.clock.now(), 100));
+    assert_eq!(core.session_mut(id).and_then(|s| s.reason), Some(CloseReason::DeadPeer));
+}

@@ -43,9 +43,10 @@ impl Core {
     }
 
     pub(super) fn judge_silence(&mut self, id: SessionId, now: Now) {
-        let since = if self.stalled { now.at } else { self.listening_since };
-        let patience = self.patience;
+        let Self { stalled, listening_since, patience, .. } = *self;
         let Some(session) = self.session_mut(id).filter(|s| s.phase == Phase::Open) else { return };
+        // What it said may wait in its socket, which is not read.
+        let since = if stalled || session.parked { now.at } else { listening_since };
         let heard = session.last_heard.max(since);
         let look_again = match patience.judge(now.at.saturating_sub(heard), session.pings) {
             Verdict::Wait(silence) => silence,
