@@ -11,6 +11,8 @@ mkdir -p "$work/rootfs/usr/local/rust" "$work/rootfs/usr/local/cargo"
 cp -r "$(rustc --print sysroot)"/{bin,lib} "$work/rootfs/usr/local/rust/"
 # How crates are reached from here is a matter of this machine.
 [ ! -f "${CARGO_HOME:-$HOME/.cargo}/config.toml" ] || cp "${CARGO_HOME:-$HOME/.cargo}/config.toml" "$work/rootfs/usr/local/cargo/"
+# And whom it trusts.
+cp /etc/ssl/certs/ca-certificates.crt "$work/rootfs/etc/ssl/certs/"
 rm -rf "$work/rootfs"/var/{cache/apt,lib/apt/lists}/*
 tar -C "$work/rootfs" -cf "$work/rootfs.tar" .
 rm -rf "$work/rootfs"
