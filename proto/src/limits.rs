@@ -199,7 +199,7 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// either. What is read would only wait behind them, and queues of peers that read well would grow.
 ///
 /// Both, because a crowd that is told of many newcomers is told of them in one write: one announcement in a network of 2,000 is 2,000
-/// sessions and 600 KB, and 16 MiB are 27 such in each write. They take about 15 ms.
+/// sessions and 600 KB, and 16 MiB are 27 such in each write.
 pub const FLUSH_BACKLOG: usize = 4 * FLUSH_CHUNK;
 
 /// See [`FLUSH_BACKLOG`].
@@ -211,7 +211,7 @@ pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Sessions that are written to before other tasks of the shard have their turn: 64 x about 8 us = half a millisecond.
 pub const FLUSH_CHUNK: usize = 64;
 
-/// Bytes that are written before other tasks of the shard have their turn, with what one session's turn adds: about a millisecond.
+/// Bytes that are written before other tasks of the shard have their turn, with what one session's turn adds.
 pub const FLUSH_CHUNK_BYTES: u64 = 1024 * 1024;
 
 /// Networks listed by name in `/metrics?format=json`, largest first. The rest are only counted.
