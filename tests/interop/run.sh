@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Third-party clients against a hub process.
 #
-#   tests/interop/run.sh [HUB_BINARY [SUITE...]]      suites: ws websockets browser peerpigeon
+#   tests/interop/run.sh [HUB_BINARY [SUITE...]]      suites: ws websockets rolling browser peerpigeon
 #
 # STORM=1000  peers of the large crowd (0: none)       PAIRS=6  pairs of npm peerpigeon, each in a network of its own
 # SLOW=1      adds what takes minutes                  TABS=5   tabs of one mesh
+# PEERS=60    peers of the rolling restart             DRAIN_SECS=3  for each of its hubs
 #
 # What a suite needs and cannot be installed is a loud SKIP. Ends with `N passed, N failed, N skipped`.
 set -euo pipefail
@@ -14,7 +15,7 @@ hub=$(realpath "${1:-target/release/peerpigeon}")
 export HUB_BIN=$hub
 shift || true
 suites=("$@")
-[[ ${#suites[@]} -gt 0 ]] || suites=(ws websockets browser peerpigeon)
+[[ ${#suites[@]} -gt 0 ]] || suites=(ws websockets rolling browser peerpigeon)
 
 cd "$(dirname "$0")"
 logs=$(mktemp -d)
@@ -27,6 +28,7 @@ main() {
     case $suite in
       ws) needs_node && run_node ws ;;
       websockets) needs_python && run_python ;;
+      rolling) needs_python && run_rolling ;;
       browser | peerpigeon) needs_node && needs_chromium && run_node "$suite" ;;
       *) echo "no such suite: $suite" >&2; exit 2 ;;
     esac || true
@@ -84,6 +86,10 @@ run_python() {
   # shellcheck disable=SC2046 # Three numbers, or nothing where it did not get that far.
   set -- $(cat "$report")
   count "$ended" "${1:-}" "${2:-}" 0 "${3:-}"
+}
+
+run_rolling() {
+  if .venv/bin/python rolling.py; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 }
 
 # count EXIT_CODE PASSED FAILED CANCELLED SKIPPED: a suite that failed without a failed test has failed once.
