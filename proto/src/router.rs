@@ -1,8 +1,11 @@
 //! One shard's rules: sessions, rosters, signals, receipts, takeovers.
 
+mod circle;
 mod closest;
 mod discovery;
 mod letter;
+mod mode;
+mod picks;
 mod presence;
 mod roster;
 mod session;
@@ -21,10 +24,10 @@ use crate::reason::{CloseReason, ErrorCode};
 use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind, Welcome};
 
-pub use discovery::Discovery;
 pub use letter::{
     Announcement, Asker, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, Output, Sender, Stay, Word,
 };
+pub use mode::Discovery;
 pub use stats::RouterStats;
 
 use discovery::Meetings;

@@ -10,172 +10,22 @@
 //! that it has not met are the ones its home did not know, and they meet now. Where nobody joins at the same moment there are none.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::hash::BuildHasher;
-use std::ops::ControlFlow;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::{self, Discover};
 use crate::id::{Address, HubId, PeerId, PeerIncarnation, SessionId, ShardId};
-use crate::limits::{
-    MAX_ACQUAINTANCES, MAX_CLOSEST, MAX_DECLINED, MAX_MEETING, MEETING_AGAIN, MEETING_PATIENCE, MEETING_SWEEP,
-    PICKS_IN_TURN,
-};
+use crate::limits::{MAX_CLOSEST, MAX_DECLINED, MAX_MEETING, MEETING_AGAIN, MEETING_PATIENCE, MEETING_SWEEP};
 use crate::reason::{ErrorCode, LeaveReason};
 use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
 
 use super::Router;
-use super::closest::visit_closest;
+use super::circle::{Acquaintance, CLOSE, Circle, DECLINED, Met, RANDOM, UNANSWERED};
 use super::letter::{Announcement, Frame, Letter, Meeting, MeetingEnd, Output, Stay, Word};
 use super::presence::Change;
-use super::roster::{Member, NetworkIx};
+use super::roster::NetworkIx;
 use super::session::State;
-
-/// Of whom a newcomer is told that does not say how many it wants to know (DISCOVERY).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Discovery {
-    /// Of everybody.
-    #[default]
-    All,
-    /// Of so many of the closest, 1 to [`MAX_CLOSEST`], and of [`RANDOM_PICKS`](crate::limits::RANDOM_PICKS) others.
-    Closest(u8),
-}
-
-impl Discovery {
-    /// As it is written in a [`Stay`] and between hubs: 0 is everybody.
-    pub const fn closest(self) -> u8 {
-        match self {
-            Self::All => 0,
-            Self::Closest(k) => k,
-        }
-    }
-
-    /// What a number between hubs means.
-    pub const fn from_closest(closest: u8) -> Self {
-        if closest == 0 { Self::All } else { Self::Closest(closest) }
-    }
-}
-
-impl fmt::Display for Discovery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str("all"),
-            Self::Closest(k) => write!(f, "closest:{k}"),
-        }
-    }
-}
-
-impl FromStr for Discovery {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let closest = |k: &str| k.parse().ok().filter(|k| (1..=MAX_CLOSEST).contains(k)).map(Self::Closest);
-        match text.split_once(':') {
-            None if text == "all" => Some(Self::All),
-            Some(("closest", k)) => closest(k),
-            _ => None,
-        }
-        .ok_or_else(|| format!("takes `all`, or `closest:K` with K from 1 to {MAX_CLOSEST}"))
-    }
-}
-
-/// Whom a peer knows in a network, of those it does not know by right.
-#[derive(Debug, Default)]
-pub(super) struct Circle {
-    /// Ascending by id.
-    known: Vec<Acquaintance>,
-    /// How many of them are told of: all but those that declined.
-    told: u32,
-    /// Waits in [`Meetings::due`].
-    due: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Acquaintance {
-    peer: PeerId,
-    marks: u8,
-}
-
-/// The peer's own pick, as one of the closest: replaced when it leaves.
-const CLOSE: u8 = 1;
-/// The peer's own pick, at random: replaced when it leaves.
-const RANDOM: u8 = 2;
-/// At another hub, which has not yet said that it knows.
-const UNANSWERED: u8 = 4;
-/// Knows as many as it may: this peer was told that it left, and does not pick it again.
-const DECLINED: u8 = 8;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Met {
-    Now,
-    /// After it had declined.
-    AtLast,
-    Before,
-    /// There is no room in the circle.
-    Not,
-}
-
-impl Circle {
-    fn find(&self, peer: &PeerId) -> Result<usize, usize> {
-        self.known.binary_search_by(|other| other.peer.cmp(peer))
-    }
-
-    fn knows(&self, peer: &PeerId) -> bool {
-        self.find(peer).is_ok_and(|at| self.known[at].marks & DECLINED == 0)
-    }
-
-    fn is_full(&self, most: usize) -> bool {
-        self.told as usize >= most
-    }
-
-    /// How many have declined.
-    fn declined(&self) -> usize {
-        self.known.len() - self.told as usize
-    }
-
-    /// Everybody in it whom the peer was told of.
-    fn peers(&self) -> impl Iterator<Item = PeerId> {
-        self.known.iter().filter(|other| other.marks & DECLINED == 0).map(|other| other.peer)
-    }
-
-    fn meet(&mut self, peer: PeerId, marks: u8, most: usize) -> Met {
-        match self.find(&peer) {
-            Ok(at) if self.known[at].marks & DECLINED == 0 => {
-                let known = &mut self.known[at];
-                known.marks = known.marks & !UNANSWERED | marks;
-                return Met::Before;
-            }
-            _ if self.is_full(most) => return Met::Not,
-            Ok(at) => {
-                self.known[at].marks = marks;
-                self.told += 1;
-                return Met::AtLast;
-            }
-            Err(at) => {
-                if self.known.len() == self.known.capacity() {
-                    // By a half, and not to the double: most circles have found their size.
-                    self.known.reserve_exact(8 + self.known.len() / 2);
-                }
-                self.known.insert(at, Acquaintance { peer, marks });
-            }
-        }
-        self.told += 1;
-        Met::Now
-    }
-
-    /// Takes one out that has left. Returns its marks, if the peer was told of it.
-    fn part(&mut self, peer: &PeerId) -> Option<u8> {
-        let gone = self.known.remove(self.find(peer).ok()?);
-        if gone.marks & DECLINED != 0 {
-            return None;
-        }
-        self.told -= 1;
-        Some(gone.marks)
-    }
-}
 
 /// What is to be said again.
 #[derive(Debug)]
@@ -185,7 +35,7 @@ pub(super) struct Meetings {
     due: VecDeque<Due>,
     /// When the next sessions say again whom they know at other hubs, and from which slot on.
     sweep: (Duration, u32),
-    draws: u64,
+    pub(super) draws: u64,
     /// Pairs that know each other, as far as this shard has an end of them.
     known: u64,
 }
@@ -235,82 +85,6 @@ impl Router {
         self.tell_homes(id, ix, &met, Word::Joined, now);
     }
 
-    /// Chooses members that a session does not know.
-    fn pick(&mut self, id: SessionId, ix: NetworkIx, closest: usize, random: usize) -> Vec<(PeerId, u8)> {
-        let mut picks = Vec::with_capacity(closest + random);
-        if random > 0
-            && let Some(network) = self.rosters.network_mut(ix)
-        {
-            network.make_lots();
-        }
-        let (Some(session), Some(network)) = (self.sessions.get(id), self.rosters.network(ix)) else { return picks };
-        let peer = session.peer;
-        let Some(membership) = session.membership_in(ix) else { return picks };
-        let circle = membership.circle.as_deref();
-        let (told, known) = circle.map_or((0, 0), |circle| (circle.told as usize, circle.known.len()));
-        let room = self.most_acquaintances.saturating_sub(told);
-        if known + 1 >= network.members.len() {
-            return picks;
-        }
-        let free = |other: &PeerId, member: &Member| {
-            *other != peer
-                && circle.is_none_or(|circle| circle.find(other).is_err())
-                && member.announcement.claim.incarnation > PeerIncarnation::LEGACY
-                && !self.is_full_here(ix, other, member)
-        };
-        let closest = closest.min(room);
-        if closest > 0 {
-            let mut steps = MAX_ACQUAINTANCES + 4 * usize::from(MAX_CLOSEST);
-            let _ = visit_closest(&network.members, peer, &mut |other, member| {
-                if free(&other, member) {
-                    picks.push((other, CLOSE));
-                }
-                steps -= 1;
-                if picks.len() == closest || steps == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
-        }
-        let wanted = (picks.len() + random).min(room);
-        let mut draws = self.meetings.draws;
-        for _ in 0..4 * random {
-            if picks.len() >= wanted {
-                break;
-            }
-            draws += 1;
-            let random = self.config.keys.hash_one((peer, draws));
-            let Some(other) = network.draw(random) else { break };
-            let is_free = network.members.get(&other).is_some_and(|member| free(&other, member));
-            if is_free && !picks.iter().any(|(pick, _)| *pick == other) {
-                picks.push((other, RANDOM));
-            }
-        }
-        if picks.len() < wanted {
-            // Most of those that are drawn are known: the network is small, or this one knows nearly all of it.
-            draws += 1;
-            let from = self.config.keys.hash_one((peer, draws));
-            for other in network.draw_in_turn(from).take(PICKS_IN_TURN) {
-                let is_free = network.members.get(&other).is_some_and(|member| free(&other, member));
-                if is_free && !picks.iter().any(|(pick, _)| *pick == other) {
-                    picks.push((other, RANDOM));
-                }
-                if picks.len() == wanted {
-                    break;
-                }
-            }
-        }
-        self.meetings.draws = draws;
-        picks
-    }
-
-    /// Whether a member of this shard cannot know any more. Of others only their homes can say.
-    fn is_full_here(&self, ix: NetworkIx, peer: &PeerId, member: &Member) -> bool {
-        member.place == self.here()
-            && self
-                .by_peer
-                .get(peer)
-                .and_then(|&id| self.sessions.get(id)?.membership_in(ix)?.circle.as_deref())
-                .is_some_and(|circle| circle.is_full(self.most_acquaintances))
-    }
-
     fn meet_picks(&mut self, id: SessionId, ix: NetworkIx, picks: Vec<(PeerId, u8)>) -> Vec<PeerId> {
         let mut met = Vec::with_capacity(picks.len());
         for (other, marks) in picks {
@@ -322,7 +96,7 @@ impl Router {
     }
 
     /// Takes a member into a session's circle, and tells the session of it unless it has been told.
-    fn meet(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, marks: u8) -> Met {
+    pub(super) fn meet(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, marks: u8) -> Met {
         let Some(session) = self.sessions.get_mut(id) else { return Met::Not };
         let told = session.state == State::Live;
         let network = self.rosters.network_mut(ix);
@@ -501,68 +275,11 @@ impl Router {
     }
 
     /// Whether a session and a member do not know each other by right.
-    fn may_meet(&self, id: SessionId, ix: NetworkIx, other: &PeerId) -> bool {
+    pub(super) fn may_meet(&self, id: SessionId, ix: NetworkIx, other: &PeerId) -> bool {
         let Some(session) = self.sessions.get(id) else { return false };
         let member = self.rosters.network(ix).and_then(|network| network.members.get(other));
         let (Some(membership), Some(member)) = (session.membership_in(ix), member) else { return false };
         session.peer != *other && (membership.stay.closest > 0 || member.is_bounded())
-    }
-
-    /// Has those of this shard meet a newcomer whom it would pick by this shard's roster. Returns whom it has met now.
-    ///
-    /// Whoever knows fewer than it wants to takes the newcomer also where that would not pick it. Only a network that was smaller than
-    /// somebody's wish can have left it unfulfilled, so that is looked at while the network is small, or where the newcomer
-    /// is told of everybody and picks nobody.
-    fn propose(&mut self, ix: NetworkIx, newcomer: PeerId) -> Vec<(SessionId, PeerId, u64)> {
-        let Some(network) = self.rosters.network(ix) else { return Vec::new() };
-        let Some(member) = network.members.get(&newcomer) else { return Vec::new() };
-        if network.bounded_locals == 0 && (member.announcement.stay.closest == 0 || network.locals.is_empty()) {
-            return Vec::new();
-        }
-        if member.announcement.claim.incarnation <= PeerIncarnation::LEGACY {
-            return Vec::new();
-        }
-        let closest = usize::from(member.announcement.stay.closest);
-        let bounded = closest > 0;
-        let small = network.members.len() <= usize::from(MAX_CLOSEST) + 1;
-        let here = self.here();
-        if bounded && !small && member.place == here {
-            // It has just picked them itself.
-            return Vec::new();
-        }
-        let looked_at = if bounded && !small { closest } else { usize::from(MAX_CLOSEST) };
-        let mut seen = 0;
-        let mut found = Vec::new();
-        let _ = visit_closest(&network.members, newcomer, &mut |other, member| {
-            // Whom the newcomer's home could not pick either does not count.
-            if other == newcomer || member.announcement.claim.incarnation <= PeerIncarnation::LEGACY {
-                return ControlFlow::Continue(());
-            }
-            seen += 1;
-            if member.place == here && (bounded || member.is_bounded()) {
-                found.push((other, bounded && seen <= closest));
-            }
-            if seen == looked_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        let mut met = Vec::new();
-        for (other, picked) in found {
-            let Some(id) = self.by_peer.get(&other).copied() else { continue };
-            let Some(membership) = self.sessions.get(id).and_then(|session| session.membership_in(ix)) else {
-                continue;
-            };
-            let stay = membership.stay;
-            let knows = membership.circle.as_deref().map_or(0, |circle| circle.told);
-            if !picked && knows >= u32::from(stay.closest) {
-                continue;
-            }
-            let marks = if picked { 0 } else { CLOSE };
-            if membership.circle.as_deref().is_none_or(|circle| circle.find(&newcomer).is_err())
-                && self.meet(id, ix, newcomer, marks) == Met::Now
-            {
-                met.push((id, other, stay.number));
-            }
-        }
-        met
     }
 
     /// A member has come that is at another hub, or on another shard and is told of everybody: those of this shard that it

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use crate::id::{Claim, PeerId, SessionId};
 use crate::limits::{RATE_LIMIT_PATIENCE, RATE_LIMIT_PAUSE};
 
-use super::discovery::Circle;
+use super::circle::Circle;
 use super::letter::Stay;
 use super::roster::{NetworkIx, Rank};
 

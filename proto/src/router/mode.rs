@@ -1,0 +1,54 @@
+//! Of whom peers are told (DISCOVERY).
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::limits::MAX_CLOSEST;
+
+/// Of whom a newcomer is told that does not say how many it wants to know (DISCOVERY).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Discovery {
+    /// Of everybody.
+    #[default]
+    All,
+    /// Of so many of the closest, 1 to [`MAX_CLOSEST`], and of [`RANDOM_PICKS`](crate::limits::RANDOM_PICKS) others.
+    Closest(u8),
+}
+
+impl Discovery {
+    /// As it is written in a [`Stay`](super::Stay) and between hubs: 0 is everybody.
+    pub const fn closest(self) -> u8 {
+        match self {
+            Self::All => 0,
+            Self::Closest(k) => k,
+        }
+    }
+
+    /// What a number between hubs means.
+    pub const fn from_closest(closest: u8) -> Self {
+        if closest == 0 { Self::All } else { Self::Closest(closest) }
+    }
+}
+
+impl fmt::Display for Discovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Closest(k) => write!(f, "closest:{k}"),
+        }
+    }
+}
+
+impl FromStr for Discovery {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let closest = |k: &str| k.parse().ok().filter(|k| (1..=MAX_CLOSEST).contains(k)).map(Self::Closest);
+        match text.split_once(':') {
+            None if text == "all" => Some(Self::All),
+            Some(("closest", k)) => closest(k),
+            _ => None,
+        }
+        .ok_or_else(|| format!("takes `all`, or `closest:K` with K from 1 to {MAX_CLOSEST}"))
+    }
+}

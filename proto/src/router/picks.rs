@@ -1,0 +1,147 @@
+//! Whom a peer meets of its own accord: the closest, and a few at random.
+
+use std::hash::BuildHasher;
+use std::ops::ControlFlow;
+
+use crate::id::{PeerId, PeerIncarnation, SessionId};
+use crate::limits::{MAX_ACQUAINTANCES, MAX_CLOSEST, PICKS_IN_TURN};
+
+use super::Router;
+use super::circle::{CLOSE, Met, RANDOM};
+use super::closest::visit_closest;
+use super::roster::{Member, NetworkIx};
+
+impl Router {
+    /// Chooses members that a session does not know.
+    pub(super) fn pick(&mut self, id: SessionId, ix: NetworkIx, closest: usize, random: usize) -> Vec<(PeerId, u8)> {
+        let mut picks = Vec::with_capacity(closest + random);
+        if random > 0
+            && let Some(network) = self.rosters.network_mut(ix)
+        {
+            network.make_lots();
+        }
+        let (Some(session), Some(network)) = (self.sessions.get(id), self.rosters.network(ix)) else { return picks };
+        let peer = session.peer;
+        let Some(membership) = session.membership_in(ix) else { return picks };
+        let circle = membership.circle.as_deref();
+        let (told, known) = circle.map_or((0, 0), |circle| (circle.told as usize, circle.known.len()));
+        let room = self.most_acquaintances.saturating_sub(told);
+        if known + 1 >= network.members.len() {
+            return picks;
+        }
+        let free = |other: &PeerId, member: &Member| {
+            *other != peer
+                && circle.is_none_or(|circle| circle.find(other).is_err())
+                && member.announcement.claim.incarnation > PeerIncarnation::LEGACY
+                && !self.is_full_here(ix, other, member)
+        };
+        let closest = closest.min(room);
+        if closest > 0 {
+            let mut steps = MAX_ACQUAINTANCES + 4 * usize::from(MAX_CLOSEST);
+            let _ = visit_closest(&network.members, peer, &mut |other, member| {
+                if free(&other, member) {
+                    picks.push((other, CLOSE));
+                }
+                steps -= 1;
+                if picks.len() == closest || steps == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+        }
+        let wanted = (picks.len() + random).min(room);
+        let mut draws = self.meetings.draws;
+        for _ in 0..4 * random {
+            if picks.len() >= wanted {
+                break;
+            }
+            draws += 1;
+            let random = self.config.keys.hash_one((peer, draws));
+            let Some(other) = network.draw(random) else { break };
+            let is_free = network.members.get(&other).is_some_and(|member| free(&other, member));
+            if is_free && !picks.iter().any(|(pick, _)| *pick == other) {
+                picks.push((other, RANDOM));
+            }
+        }
+        if picks.len() < wanted {
+            // Most of those that are drawn are known: the network is small, or this one knows nearly all of it.
+            draws += 1;
+            let from = self.config.keys.hash_one((peer, draws));
+            for other in network.draw_in_turn(from).take(PICKS_IN_TURN) {
+                let is_free = network.members.get(&other).is_some_and(|member| free(&other, member));
+                if is_free && !picks.iter().any(|(pick, _)| *pick == other) {
+                    picks.push((other, RANDOM));
+                }
+                if picks.len() == wanted {
+                    break;
+                }
+            }
+        }
+        self.meetings.draws = draws;
+        picks
+    }
+
+    /// Whether a member of this shard cannot know any more. Of others only their homes can say.
+    pub(super) fn is_full_here(&self, ix: NetworkIx, peer: &PeerId, member: &Member) -> bool {
+        member.place == self.here()
+            && self
+                .by_peer
+                .get(peer)
+                .and_then(|&id| self.sessions.get(id)?.membership_in(ix)?.circle.as_deref())
+                .is_some_and(|circle| circle.is_full(self.most_acquaintances))
+    }
+
+    /// Has those of this shard meet a newcomer whom it would pick by this shard's roster. Returns whom it has met now.
+    ///
+    /// Whoever knows fewer than it wants to takes the newcomer also where that would not pick it. Only a network that was smaller than
+    /// somebody's wish can have left it unfulfilled, so that is looked at while the network is small, or where the newcomer
+    /// is told of everybody and picks nobody.
+    pub(super) fn propose(&mut self, ix: NetworkIx, newcomer: PeerId) -> Vec<(SessionId, PeerId, u64)> {
+        let Some(network) = self.rosters.network(ix) else { return Vec::new() };
+        let Some(member) = network.members.get(&newcomer) else { return Vec::new() };
+        if network.bounded_locals == 0 && (member.announcement.stay.closest == 0 || network.locals.is_empty()) {
+            return Vec::new();
+        }
+        if member.announcement.claim.incarnation <= PeerIncarnation::LEGACY {
+            return Vec::new();
+        }
+        let closest = usize::from(member.announcement.stay.closest);
+        let bounded = closest > 0;
+        let small = network.members.len() <= usize::from(MAX_CLOSEST) + 1;
+        let here = self.here();
+        if bounded && !small && member.place == here {
+            // It has just picked them itself.
+            return Vec::new();
+        }
+        let looked_at = if bounded && !small { closest } else { usize::from(MAX_CLOSEST) };
+        let mut seen = 0;
+        let mut found = Vec::new();
+        let _ = visit_closest(&network.members, newcomer, &mut |other, member| {
+            // Whom the newcomer's home could not pick either does not count.
+            if other == newcomer || member.announcement.claim.incarnation <= PeerIncarnation::LEGACY {
+                return ControlFlow::Continue(());
+            }
+            seen += 1;
+            if member.place == here && (bounded || member.is_bounded()) {
+                found.push((other, bounded && seen <= closest));
+            }
+            if seen == looked_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let mut met = Vec::new();
+        for (other, picked) in found {
+            let Some(id) = self.by_peer.get(&other).copied() else { continue };
+            let Some(membership) = self.sessions.get(id).and_then(|session| session.membership_in(ix)) else {
+                continue;
+            };
+            let stay = membership.stay;
+            let knows = membership.circle.as_deref().map_or(0, |circle| circle.told);
+            if !picked && knows >= u32::from(stay.closest) {
+                continue;
+            }
+            let marks = if picked { 0 } else { CLOSE };
+            if membership.circle.as_deref().is_none_or(|circle| circle.find(&newcomer).is_err())
+                && self.meet(id, ix, newcomer, marks) == Met::Now
+            {
+                met.push((id, other, stay.number));
+            }
+        }
+        met
+    }
+}
