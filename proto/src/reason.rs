@@ -228,7 +228,9 @@ impl ErrorCode {
             Self::InvalidJson => "the message is not JSON",
             Self::InvalidMessage => "the message is not of the protocol's form",
             Self::MessageTooLarge => "the message is larger than this hub takes",
-            Self::NetworkFull => "the network has as many peers as this hub allows",
+            Self::NetworkFull => {
+                "the network has as many peers as this hub allows, or a peer in it knows as many as it may"
+            }
             Self::NotAllowed => "only a hub may send this type of message",
             Self::PeerNotFound => "no connected peer has that id",
             Self::RateLimited => "too many messages: slow down",

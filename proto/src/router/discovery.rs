@@ -113,13 +113,7 @@ impl Router {
         if matches!(met, Met::Now | Met::AtLast) {
             self.meetings.known += 1;
             if told {
-                let frame = Frame::Template(Arc::clone(&member.announcement.discovered));
-                self.outputs.push_back(Output::Send {
-                    session: id,
-                    frame,
-                    kind: MessageKind::PeerDiscovered,
-                    origin: None,
-                });
+                self.outputs.push_back(member.discovered_by(id));
             }
         }
         met
@@ -302,7 +296,8 @@ impl Router {
 
     /// Sees to it that a session knows a member before it hears from it. False: it, or the member, cannot know any more.
     pub(super) fn introduce_stranger(&mut self, id: SessionId, ix: NetworkIx, from: PeerId, now: Now) -> bool {
-        if !self.may_meet(id, ix, &from) {
+        // Every signal comes by here, and hardly any network has somebody who is told of some.
+        if self.rosters.network(ix).is_none_or(|network| network.bounded == 0) || !self.may_meet(id, ix, &from) {
             return true;
         }
         let Some(member) = self.rosters.network(ix).and_then(|network| network.members.get(&from)) else { return true };
@@ -438,13 +433,7 @@ impl Router {
         };
         let Some(network) = self.rosters.network(ix) else { return };
         for member in circle.peers().filter_map(|peer| network.members.get(&peer)) {
-            let frame = Frame::Template(Arc::clone(&member.announcement.discovered));
-            self.outputs.push_back(Output::Send {
-                session: id,
-                frame,
-                kind: MessageKind::PeerDiscovered,
-                origin: None,
-            });
+            self.outputs.push_back(member.discovered_by(id));
         }
     }
 

@@ -11,6 +11,9 @@ use super::circle::{CLOSE, Met, RANDOM};
 use super::closest::visit_closest;
 use super::roster::{Member, NetworkIx};
 
+/// Members that are looked at for one pick: all that it may know already, and as many again that are not to be picked.
+const STEPS: usize = MAX_ACQUAINTANCES + 4 * MAX_CLOSEST as usize;
+
 impl Router {
     /// Chooses members that a session does not know.
     pub(super) fn pick(&mut self, id: SessionId, ix: NetworkIx, closest: usize, random: usize) -> Vec<(PeerId, u8)> {
@@ -37,7 +40,7 @@ impl Router {
         };
         let closest = closest.min(room);
         if closest > 0 {
-            let mut steps = MAX_ACQUAINTANCES + 4 * usize::from(MAX_CLOSEST);
+            let mut steps = STEPS;
             let _ = visit_closest(&network.members, peer, &mut |other, member| {
                 if free(&other, member) {
                     picks.push((other, CLOSE));
@@ -111,9 +114,13 @@ impl Router {
             return Vec::new();
         }
         let looked_at = if bounded && !small { closest } else { usize::from(MAX_CLOSEST) };
-        let mut seen = 0;
+        let (mut seen, mut steps) = (0, STEPS);
         let mut found = Vec::new();
         let _ = visit_closest(&network.members, newcomer, &mut |other, member| {
+            steps -= 1;
+            if steps == 0 {
+                return ControlFlow::Break(());
+            }
             // Whom the newcomer's home could not pick either does not count.
             if other == newcomer || member.announcement.claim.incarnation <= PeerIncarnation::LEGACY {
                 return ControlFlow::Continue(());

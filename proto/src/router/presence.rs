@@ -317,8 +317,7 @@ impl Router {
                 return;
             }
             if subject != peer && !early.remove(&subject) && !silent {
-                let frame = Frame::Template(Arc::clone(&member.announcement.discovered));
-                outputs.push_back(Output::Send { session: id, frame, kind: MessageKind::PeerDiscovered, origin: None });
+                outputs.push_back(member.discovered_by(id));
             }
         });
         match reached {
@@ -339,13 +338,7 @@ impl Router {
         let Some(member) = self.rosters.network(ix).and_then(|network| network.members.get(subject)) else { return };
         if !member.is_bounded() && !reading.knows(Rank::of(*subject, member.place), subject) {
             reading.early.insert(*subject);
-            let frame = Frame::Template(Arc::clone(&member.announcement.discovered));
-            self.outputs.push_back(Output::Send {
-                session: id,
-                frame,
-                kind: MessageKind::PeerDiscovered,
-                origin: None,
-            });
+            self.outputs.push_back(member.discovered_by(id));
         }
     }
 

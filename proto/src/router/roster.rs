@@ -5,8 +5,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::id::{Address, Claim, Keys, NetworkName, PeerId, SessionId};
+use crate::wire::MessageKind;
 
-use super::letter::Announcement;
+use super::letter::{Announcement, Frame, Output};
 
 /// A network's place in [`Rosters`]. Valid while the network has a member.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -34,6 +35,12 @@ impl Member {
     /// Whether it knows only some, and is known only to them.
     pub(super) fn is_bounded(&self) -> bool {
         self.announcement.stay.closest > 0
+    }
+
+    /// Tells a session of it.
+    pub(super) fn discovered_by(&self, session: SessionId) -> Output {
+        let frame = Frame::Template(Arc::clone(&self.announcement.discovered));
+        Output::Send { session, frame, kind: MessageKind::PeerDiscovered, origin: None }
     }
 
     pub(super) fn note_knower(&mut self, id: SessionId) {
@@ -75,6 +82,8 @@ pub(super) struct Network {
     pub(super) members: BTreeMap<PeerId, Member>,
     /// The members whose sessions are on this shard and who are told of everybody, in no order that means anything.
     pub(super) locals: Vec<SessionId>,
+    /// How many members are told of some, wherever they are.
+    pub(super) bounded: u32,
     /// How many members there are whose sessions are on this shard and who are told of some.
     pub(super) bounded_locals: u32,
     /// The members in no order, to draw from. None until somebody draws: most networks never do.
@@ -114,8 +123,10 @@ impl Network {
     }
 
     fn enter(&mut self, peer: PeerId, mut member: Member) -> bool {
+        self.bounded += u32::from(member.is_bounded());
         match self.members.get_mut(&peer) {
             Some(known) => {
+                self.bounded -= u32::from(known.is_bounded());
                 member.lot = known.lot;
                 member.knowers = known.knowers.take();
                 *known = member;
@@ -134,6 +145,7 @@ impl Network {
 
     fn strike(&mut self, peer: &PeerId) -> Option<Member> {
         let struck = self.members.remove(peer)?;
+        self.bounded -= u32::from(struck.is_bounded());
         if let Some(lots) = &mut self.lots {
             lots.swap_remove(struck.lot as usize);
             if let Some(moved) = lots.get(struck.lot as usize).and_then(|moved| self.members.get_mut(moved)) {
@@ -198,7 +210,8 @@ impl Rosters {
             return ix;
         }
         let members = BTreeMap::new();
-        let network = Network { name: name.clone(), members, locals: Vec::new(), bounded_locals: 0, lots: None };
+        let network =
+            Network { name: name.clone(), members, locals: Vec::new(), bounded: 0, bounded_locals: 0, lots: None };
         let ix = match self.free.pop() {
             Some(ix) => {
                 self.slots[ix.0 as usize] = Some(network);
