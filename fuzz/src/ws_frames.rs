@@ -1,4 +1,6 @@
-use proto::ws::{Decoder, Event, MAX_CLIENT_HEADER, MAX_CONTROL_PAYLOAD, Progress};
+use std::ops::ControlFlow;
+
+use proto::ws::{Decoder, Event, MAX_CLIENT_HEADER, MAX_CONTROL_PAYLOAD, Progress, Reader, Speaker};
 
 /// A stream of frames is heard the same in one piece and in many, and never asks for more than a frame can be.
 ///
@@ -9,6 +11,8 @@ pub fn ws_frames(bytes: &[u8]) {
     let whole = transcript(max_message, std::iter::once(stream));
     let pieces = transcript(max_message, cut(stream, *seed));
     assert_eq!(pieces, whole, "of {stream:02x?} with seed {seed} at {max_message}");
+    let read = read(max_message, cut(stream, *seed));
+    assert_eq!(read, whole, "by a reader, of {stream:02x?} with seed {seed} at {max_message}");
 }
 
 fn cut(mut stream: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
@@ -58,5 +62,26 @@ fn transcript<'c>(max_message: usize, pieces: impl Iterator<Item = &'c [u8]>) ->
         }
     }
     heard.push(format!("{} bytes wait", waiting.len()));
+    heard
+}
+
+fn read<'c>(max_message: usize, pieces: impl Iterator<Item = &'c [u8]>) -> Vec<String> {
+    let mut reader = Reader::new(Speaker::Client, max_message, Vec::new());
+    let (mut heard, mut closed) = (Vec::new(), false);
+    for piece in pieces {
+        let read = reader.read(&mut piece.to_vec(), |event| {
+            heard.push(format!("{event:?}"));
+            closed = matches!(event, Event::Close(_));
+            if closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if let Err(violation) = read {
+            heard.push(format!("{violation:?}"));
+            return heard;
+        }
+        if closed {
+            return heard;
+        }
+    }
+    heard.push(format!("{} bytes wait", reader.waiting_bytes()));
     heard
 }

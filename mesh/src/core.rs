@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::limits::{LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, MAX_LINKS, READ_BUFFER_BYTES};
-use proto::ws::Decoder;
+use proto::ws::{Reader, Speaker};
 use proto::{Discovery, HubId, HubIncarnation, Letter, LinkId, MeshEvent, Now, Outbox, Relay, RelayInput, RelayOutput};
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -135,6 +135,8 @@ impl Core {
         self.last_link += 1;
         let id = LinkId(self.last_link);
         let dialed = target.is_some();
+        let speaker = if dialed { Speaker::Server } else { Speaker::Client };
+        let max_message = if legacy { self.max_text } else { self.max_message };
         self.links.insert(
             id,
             Link {
@@ -151,9 +153,8 @@ impl Core {
                 other_done: false,
                 deaf: false,
                 queue: LinkQueue::new(dialed),
-                decoder: Decoder::new(if legacy { self.max_text } else { self.max_message }),
                 replay: !leftover.is_empty(),
-                partial: leftover.into(),
+                reader: Reader::new(speaker, max_message, leftover.into()),
                 waker: None,
                 parked: false,
                 last_heard: now.at,

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use proto::envelope::Hello;
-use proto::ws::Decoder;
+use proto::ws::Reader;
 use proto::{HubId, HubIncarnation, LinkId};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -57,10 +57,8 @@ pub(crate) struct Link {
     /// What came was not of the form: what comes behind it cannot be understood.
     pub(crate) deaf: bool,
     pub(crate) queue: LinkQueue,
-    pub(crate) decoder: Decoder,
-    /// The beginning of a frame whose rest has not come.
-    pub(crate) partial: Vec<u8>,
-    /// `partial` came with the upgrade and has not been looked at.
+    pub(crate) reader: Reader,
+    /// Something came with the upgrade and has not been read.
     pub(crate) replay: bool,
     /// The link's task.
     pub(crate) waker: Option<Waker>,

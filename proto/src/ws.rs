@@ -1,7 +1,7 @@
 //! WebSocket frames as a server reads and writes them (RFC 6455), strictly; and as the client that a hub is to another.
 //!
 //! [`Decoder`] reads what clients send, or a server: it takes bytes from the front of a buffer and gives back whole messages and
-//! control frames. The functions `put_*` append what the hub sends. Nothing here does I/O: the caller owns the buffer,
+//! control frames; [`Reader`] does so with a stream that comes in pieces. The functions `put_*` append what the hub sends. Nothing here does I/O: the caller owns the buffer,
 //! and owes the peer a close frame with [`Violation::close_code`] once something is refused.
 //!
 //! A message that comes in one frame, which is nearly every one, is unmasked and checked where it lies: no copy, no
@@ -11,8 +11,11 @@ use std::fmt;
 
 use crate::reason::CloseReason;
 
+mod reader;
 #[cfg(test)]
 mod tests;
+
+pub use reader::Reader;
 
 /// Longest payload of a control frame, in bytes (RFC 6455 section 5.5).
 pub const MAX_CONTROL_PAYLOAD: usize = 125;
@@ -26,10 +29,10 @@ const MASKED: u8 = 0x80;
 const LENGTH_IS_U16: u8 = 126;
 const LENGTH_IS_U64: u8 = 127;
 
-/// Reads the frames of one client.
+/// Reads the frames of one client. The default one refuses every message.
 ///
 /// After [`Event::Close`] or a [`Violation`] the stream is over: what follows is not to be decoded.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Decoder {
     max_message: usize,
     open: Option<Box<Fragments>>,
@@ -201,10 +204,13 @@ impl Decoder {
 
 const NOTHING_TO_CONTINUE: Violation = Violation::Protocol("continuation without a message to continue");
 
-/// Whose frames are read. Kept by the caller and not by the decoder, of which every session has one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Speaker {
+/// Whose frames are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Speaker {
+    /// A client masks its frames (RFC 6455 section 5.1).
+    #[default]
     Client,
+    /// A server does not.
     Server,
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use proto::keepalive::{Patience, Wheel};
 use proto::limits::READ_BUFFER_BYTES;
-use proto::ws::Decoder;
+use proto::ws::{Reader, Speaker};
 use proto::{
     CloseReason, Input, Letter, Now, Origin, Outbox, Output, PeerId, Router, RouterConfig, SessionId, ShardId, ws,
 };
@@ -193,9 +193,8 @@ impl Core {
             phase: Phase::Pending,
             reason: None,
             queue: None,
-            decoder: Decoder::new(self.limits.max_message_bytes),
             replay: !leftover.is_empty(),
-            partial: leftover,
+            reader: Reader::new(Speaker::Client, self.limits.max_message_bytes, leftover),
             last_heard: now.at,
             pings: 0,
             blocked: false,

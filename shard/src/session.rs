@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use proto::ws::Decoder;
+use proto::ws::Reader;
 use proto::{CloseReason, PeerId, SessionId};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -116,10 +116,8 @@ pub(crate) struct Session {
     pub(crate) reason: Option<CloseReason>,
     /// What waits to be written; none when nothing does.
     pub(crate) queue: Option<Box<SendQueue>>,
-    pub(crate) decoder: Decoder,
-    /// The beginning of a frame whose rest has not come.
-    pub(crate) partial: Vec<u8>,
-    /// `partial` came with the hand-off and has not been looked at.
+    pub(crate) reader: Reader,
+    /// Something came with the hand-off and has not been read.
     pub(crate) replay: bool,
     pub(crate) last_heard: Duration,
     pub(crate) pings: u8,

@@ -26,7 +26,6 @@ impl Core {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.phase = Phase::Closing;
         link.deadline = Some(now.at + CLOSE_LINGER);
-        link.partial = Vec::new();
         link.wake();
         self.down(id);
     }

@@ -1,13 +1,14 @@
 //! What comes over links.
 
-use proto::limits::READ_BUFFER_BYTES;
-use proto::ws::{Decoder, Event, Opcode, Progress};
-use proto::{Envelope, HubId, LinkId, Now, RelayInput, Via};
+use std::ops::ControlFlow;
 use std::time::Duration;
+
+use proto::ws::{Event, Opcode};
+use proto::{Envelope, HubId, LinkId, Now, RelayInput, Via};
 use tracing::{debug, warn};
 
 use super::Core;
-use crate::link::{Link, Phase};
+use crate::link::Phase;
 use crate::stats::{LinkEnd, REFUSED_CODE};
 
 impl Core {
@@ -28,58 +29,20 @@ impl Core {
         if link.is_deaf() {
             return;
         }
-        let mut partial = std::mem::take(&mut link.partial);
-        let rest = if partial.is_empty() {
-            let (consumed, needed) = self.decode(id, bytes, now);
-            let rest = &bytes[consumed..];
-            // Room for the whole frame, but no more ahead of what has come than that again.
-            partial.reserve_exact(if rest.is_empty() { 0 } else { needed.clamp(rest.len(), 2 * rest.len().max(1024)) });
-            partial.extend_from_slice(rest);
-            partial
-        } else {
-            partial.extend_from_slice(bytes);
-            let (consumed, _) = self.decode(id, &mut partial, now);
-            partial.drain(..consumed);
-            if partial.capacity() > 4 * partial.len().max(READ_BUFFER_BYTES) {
-                partial.shrink_to_fit();
+        let mut reader = std::mem::take(&mut link.reader);
+        let read = reader.read(bytes, |event| {
+            self.heard(id, event, now);
+            match self.links.get(&id) {
+                Some(link) if !link.is_deaf() => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
             }
-            partial
-        };
-        if let Some(link) = self.links.get_mut(&id).filter(|link| !link.is_deaf()) {
-            link.partial = rest;
+        });
+        match (read, self.links.get_mut(&id)) {
+            (Ok(()), Some(link)) => link.reader = reader,
+            (Ok(()), None) => {}
+            (Err(violation), _) => self.malformed(id, &violation.to_string(), now),
         }
         self.turn_ends(now);
-    }
-
-    /// Takes messages from the front of `bytes`. Returns how many bytes those had, and how many the next one needs.
-    fn decode(&mut self, id: LinkId, bytes: &mut [u8], now: Now) -> (usize, usize) {
-        let Some(link) = self.links.get_mut(&id) else { return (bytes.len(), 0) };
-        let dialed = link.dialed();
-        let mut decoder = std::mem::replace(&mut link.decoder, Decoder::new(0));
-        let mut consumed = 0;
-        let needed = loop {
-            let rest = &mut bytes[consumed..];
-            match if dialed { decoder.decode_from_server(rest) } else { decoder.decode(rest) } {
-                Ok(Progress::Need(total)) => break total,
-                Ok(Progress::Took { consumed: n, event }) => {
-                    consumed += n;
-                    if let Some(event) = event {
-                        self.heard(id, event, now);
-                    }
-                }
-                Err(violation) => {
-                    self.malformed(id, &violation.to_string(), now);
-                    return (bytes.len(), 0);
-                }
-            }
-            if self.links.get(&id).is_none_or(Link::is_deaf) {
-                return (bytes.len(), 0);
-            }
-        };
-        if let Some(link) = self.links.get_mut(&id) {
-            link.decoder = decoder;
-        }
-        (consumed, needed)
     }
 
     fn heard(&mut self, id: LinkId, event: Event<'_>, now: Now) {

@@ -1,6 +1,9 @@
-use proptest::prelude::*;
+use std::ops::ControlFlow;
 
 use super::*;
+use crate::limits::READ_BUFFER_BYTES;
+
+mod cuts;
 
 const MAX: usize = 70_000;
 
@@ -37,7 +40,7 @@ fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(FIN | CLOSE, &[&code.to_be_bytes(), reason].concat())
 }
 
-/// Reads `chunks` as a session does: what is not yet a frame waits for more, what follows a close frame is not read.
+/// Gives `chunks` to a decoder: what is not yet a frame waits for more, what follows a close frame is not read.
 ///
 /// Returns how many bytes still wait at the end.
 fn read<'c>(
@@ -73,6 +76,33 @@ fn read<'c>(
     Ok(waiting.len())
 }
 
+/// As [`read`], by a [`Reader`].
+fn read_pieces<'c>(
+    max: usize,
+    chunks: impl Iterator<Item = &'c [u8]>,
+    mut hear: impl FnMut(Event<'_>),
+) -> Result<usize, Violation> {
+    let mut reader = Reader::new(Speaker::Client, max, Vec::new());
+    let (mut came, mut closed) = (0, false);
+    for chunk in chunks {
+        came += chunk.len();
+        reader.read(&mut chunk.to_vec(), |event| {
+            closed = matches!(event, Event::Close(_));
+            hear(event);
+            if closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if closed {
+            return Ok(0);
+        }
+        let room = reader.partial.capacity();
+        assert!(
+            room <= 2 * reader.waiting_bytes().max(1024) + 4 * READ_BUFFER_BYTES,
+            "{room} bytes for {came} that came"
+        );
+    }
+    Ok(reader.waiting_bytes())
+}
+
 /// The frames, whole and in small pieces, are heard as `events`; then comes `end`: the bytes left over, or a violation.
 #[track_caller]
 fn check(max: usize, frames: &[Vec<u8>], events: &[Event<'_>], end: Result<usize, Violation>) {
@@ -83,6 +113,9 @@ fn check(max: usize, frames: &[Vec<u8>], events: &[Event<'_>], end: Result<usize
         let got = read(max, stream.chunks(size), |event| assert_eq!(Some(&event), expected.next(), "{size} at a time"));
         assert_eq!(expected.as_slice(), [], "not heard, {size} at a time");
         assert_eq!(got, end, "{size} at a time");
+        let mut expected = events.iter();
+        let got = read_pieces(max, stream.chunks(size), |event| assert_eq!(Some(&event), expected.next()));
+        assert_eq!((expected.as_slice(), got), (&[][..], end), "by a reader, {size} at a time");
     }
 }
 
@@ -190,6 +223,43 @@ fn what_a_server_sends_is_heard_however_it_is_cut() {
         let event = Some(Event::Binary(&payload[..]));
         assert_eq!(decoder.decode_from_server(&mut stream), Ok(Progress::Took { consumed, event }));
     }
+}
+
+#[test]
+fn what_came_before_the_first_read_is_heard_first() {
+    let stream = [frame(FIN | TEXT, b"one"), frame(FIN | TEXT, b"two")].concat();
+    for cut in 0..=stream.len() {
+        let (before, mut after) = (stream[..cut].to_vec(), stream[cut..].to_vec());
+        let mut reader = Reader::new(Speaker::Client, MAX, before);
+        let mut heard = Vec::new();
+        for bytes in [&mut [], &mut after[..]] {
+            let read = reader.read(bytes, |event| {
+                heard.push(format!("{event:?}"));
+                ControlFlow::Continue(())
+            });
+            assert_eq!(read, Ok(()));
+        }
+        assert_eq!((heard.join(" "), reader.waiting_bytes()), (r#"Text("one") Text("two")"#.into(), 0), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_reader_that_is_broken_off_says_no_more() {
+    let mut stream = [frame(FIN | TEXT, b"one"), frame(FIN | TEXT, b"two"), frame(FIN | TEXT, b"three")].concat();
+    let (mut reader, mut heard) = (Reader::new(Speaker::Client, MAX, Vec::new()), 0);
+    let read = reader.read(&mut stream, |_| {
+        heard += 1;
+        if heard == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!((read, heard, reader.waiting_bytes()), (Ok(()), 2, 0));
+}
+
+#[test]
+fn a_header_makes_no_room_for_what_it_only_claims() {
+    let mut reader = Reader::new(Speaker::Client, 1 << 30, Vec::new());
+    let mut header = frame_with_length(FIN | BINARY, &[127, 0, 0, 0, 0, 0x3f, 0, 0, 0], b"");
+    assert_eq!(reader.read(&mut header, |_| panic!("nothing is whole")), Ok(()));
+    assert!(reader.partial.capacity() <= 2048, "{} bytes", reader.partial.capacity());
 }
 
 #[test]
@@ -492,137 +562,5 @@ fn what_is_too_long_for_a_control_frame_is_cut() {
         put_close(&mut out, 1000, &reason);
         assert_eq!((out.len(), usize::from(out[1])), (4 + fits, 2 + fits));
         assert_eq!(str::from_utf8(&out[4..]), Ok(&reason[..fits]));
-    }
-}
-
-/// What a client may say, and how it is heard.
-#[derive(Clone, Debug)]
-enum Said {
-    Text(String),
-    Binary(Vec<u8>),
-    Ping(Vec<u8>),
-    Pong(Vec<u8>),
-}
-
-impl Said {
-    fn heard(&self) -> String {
-        match self {
-            Self::Text(text) => format!("{:?}", Event::Text(text)),
-            Self::Binary(bytes) => format!("{:?}", Event::Binary(bytes)),
-            Self::Ping(bytes) => format!("{:?}", Event::Ping(bytes)),
-            Self::Pong(bytes) => format!("{:?}", Event::Pong(bytes)),
-        }
-    }
-
-    /// The frames of it, cut at `cuts`.
-    fn frames(&self, cuts: &[prop::sample::Index]) -> Vec<Vec<u8>> {
-        let (opcode, payload) = match self {
-            Self::Text(text) => (TEXT, text.as_bytes()),
-            Self::Binary(bytes) => (BINARY, &bytes[..]),
-            Self::Ping(bytes) => return vec![frame(FIN | PING, bytes)],
-            Self::Pong(bytes) => return vec![frame(FIN | PONG, bytes)],
-        };
-        let pieces = pieces(payload, cuts);
-        let last = pieces.len() - 1;
-        let first_byte = |i| if i == 0 { opcode } else { CONT } | if i == last { FIN } else { 0 };
-        pieces.iter().enumerate().map(|(i, piece)| frame(first_byte(i), piece)).collect()
-    }
-}
-
-fn pieces<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
-    let mut at: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
-    at.extend([0, bytes.len()]);
-    at.sort_unstable();
-    at.windows(2).map(|ends| &bytes[ends[0]..ends[1]]).collect()
-}
-
-fn said() -> impl Strategy<Value = Said> {
-    let bytes = |longest| prop::collection::vec(any::<u8>(), 0..=longest);
-    prop_oneof![
-        "\\PC{0,80}".prop_map(Said::Text),
-        "[a-zé€𝄞]{120,400}".prop_map(Said::Text),
-        bytes(300).prop_map(Said::Binary),
-        bytes(MAX_CONTROL_PAYLOAD).prop_map(Said::Ping),
-        bytes(MAX_CONTROL_PAYLOAD).prop_map(Said::Pong),
-    ]
-}
-
-fn cuts() -> impl Strategy<Value = Vec<prop::sample::Index>> {
-    prop::collection::vec(any::<prop::sample::Index>(), 0..6)
-}
-
-fn conversation() -> impl Strategy<Value = Vec<(Said, Vec<prop::sample::Index>)>> {
-    prop::collection::vec((said(), cuts()), 0..8)
-}
-
-/// The frames of a conversation in order, with a ping before every fragment that is not a first.
-fn stream(conversation: &[(Said, Vec<prop::sample::Index>)]) -> (Vec<u8>, Vec<String>) {
-    let ping = Said::Ping(b"between".to_vec());
-    let (mut stream, mut heard) = (Vec::new(), Vec::new());
-    for (said, cuts) in conversation {
-        for (i, frame) in said.frames(cuts).iter().enumerate() {
-            if i > 0 {
-                stream.extend(ping.frames(&[]).concat());
-                heard.push(ping.heard());
-            }
-            stream.extend(frame);
-        }
-        heard.push(said.heard());
-    }
-    (stream, heard)
-}
-
-fn transcript<'c>(max: usize, chunks: impl Iterator<Item = &'c [u8]>) -> Vec<String> {
-    let mut heard = Vec::new();
-    let end = read(max, chunks, |event| heard.push(format!("{event:?}")));
-    heard.push(format!("{end:?}"));
-    heard
-}
-
-proptest! {
-    #[test]
-    fn what_is_said_is_heard_however_it_is_cut(conversation in conversation(), cuts in cuts()) {
-        let (stream, mut heard) = stream(&conversation);
-        heard.push("Ok(0)".into());
-        prop_assert_eq!(&transcript(MAX, [&stream[..]].into_iter()), &heard);
-        prop_assert_eq!(&transcript(MAX, pieces(&stream, &cuts).into_iter()), &heard);
-    }
-
-    #[test]
-    fn what_is_refused_does_not_depend_on_the_cuts(
-        conversation in conversation(),
-        wrong in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
-        cuts in cuts(),
-        max in 0..500_usize,
-    ) {
-        let (mut stream, _) = stream(&conversation);
-        if !stream.is_empty() {
-            for (at, byte) in wrong {
-                *at.get_mut(&mut stream) = byte;
-            }
-        }
-        prop_assert_eq!(transcript(max, pieces(&stream, &cuts).into_iter()), transcript(max, [&stream[..]].into_iter()));
-    }
-
-    #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cuts in cuts(), max in 0..300_usize) {
-        prop_assert_eq!(transcript(max, pieces(&bytes, &cuts).into_iter()), transcript(max, [&bytes[..]].into_iter()));
-    }
-
-    #[test]
-    fn a_header_that_is_written_is_read_back(len in prop_oneof![0..300_usize, 65_000..66_000_usize, any::<u32>().prop_map(|len| len as usize)]) {
-        let mut header = Vec::new();
-        put_header(&mut header, Opcode::Binary, len);
-        prop_assert_eq!(header.len(), header_len(len));
-
-        header[1] |= MASKED;
-        header.extend_from_slice(&MASK);
-        let read = if len == 0 {
-            Progress::Took { consumed: header.len(), event: Some(Event::Binary(b"")) }
-        } else {
-            Progress::Need(header.len() + len)
-        };
-        let mut decoder = Decoder::new(usize::MAX);
-        prop_assert_eq!(decoder.decode(&mut header), Ok(read));
     }
 }

@@ -1,7 +1,9 @@
 //! What comes from sockets.
 
+use std::ops::ControlFlow;
+
 use proto::limits::READ_BUFFER_BYTES;
-use proto::ws::{Decoder, Event, Opcode, Progress, Violation};
+use proto::ws::{Event, Opcode, Violation};
 use proto::{CloseReason, Input, Now, SessionId, ws};
 use tracing::debug;
 
@@ -27,57 +29,19 @@ impl Core {
         if session.deaf {
             return;
         }
-        if session.partial.is_empty() {
-            let (consumed, needed) = self.decode(id, bytes, now);
-            if let Some(session) = self.session_mut(id).filter(|s| consumed < bytes.len() && !s.deaf) {
-                let rest = &bytes[consumed..];
-                // Room for the whole frame, but no more ahead of what has come than that again.
-                let room = needed.clamp(rest.len(), 2 * rest.len().max(1024));
-                session.partial = Vec::with_capacity(room);
-                session.partial.extend_from_slice(rest);
+        let mut reader = std::mem::take(&mut session.reader);
+        let read = reader.read(bytes, |event| {
+            self.heard(id, event, now);
+            match self.session_mut(id) {
+                Some(session) if !session.client_done && !session.deaf => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
             }
-        } else {
-            let mut partial = std::mem::take(&mut session.partial);
-            partial.extend_from_slice(bytes);
-            let (consumed, _) = self.decode(id, &mut partial, now);
-            if let Some(session) = self.session_mut(id).filter(|s| consumed < partial.len() && !s.deaf) {
-                partial.drain(..consumed);
-                if partial.capacity() > 4 * partial.len().max(READ_BUFFER_BYTES) {
-                    partial.shrink_to_fit();
-                }
-                session.partial = partial;
-            }
+        });
+        match (read, self.session_mut(id)) {
+            (Ok(()), Some(session)) => session.reader = reader,
+            (Ok(()), None) => {}
+            (Err(violation), _) => self.violated(id, violation, now),
         }
-    }
-
-    /// Takes messages from the front of `bytes`. Returns how many bytes those had, and how many the next one needs.
-    pub(super) fn decode(&mut self, id: SessionId, bytes: &mut [u8], now: Now) -> (usize, usize) {
-        let placeholder = Decoder::new(0);
-        let Some(session) = self.session_mut(id) else { return (bytes.len(), 0) };
-        let mut decoder = std::mem::replace(&mut session.decoder, placeholder);
-        let mut consumed = 0;
-        let needed = loop {
-            match decoder.decode(&mut bytes[consumed..]) {
-                Ok(Progress::Need(total)) => break total,
-                Ok(Progress::Took { consumed: n, event }) => {
-                    consumed += n;
-                    if let Some(event) = event {
-                        self.heard(id, event, now);
-                    }
-                }
-                Err(violation) => {
-                    self.violated(id, violation, now);
-                    break 0;
-                }
-            }
-            if self.session_mut(id).is_none_or(|session| session.client_done || session.deaf) {
-                return (bytes.len(), 0);
-            }
-        };
-        if let Some(session) = self.session_mut(id) {
-            session.decoder = decoder;
-        }
-        (consumed, needed)
     }
 
     pub(super) fn heard(&mut self, id: SessionId, event: Event<'_>, now: Now) {
