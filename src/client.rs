@@ -10,8 +10,10 @@ use std::fmt;
 use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::str::FromStr;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,8 +22,9 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::{AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use mesh::{Stream, Tls};
 use proto::PeerId;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Chain};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Chain, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
@@ -40,7 +43,7 @@ const MAX_REFUSAL_BYTES: usize = 4 * 1024;
 /// How long what is queued may take to leave once the connection is over.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where a hub listens: `ws://host[:port][/path][?query]`.
+/// Where a hub listens: `ws://host[:port][/path][?query]`, or `wss://` for TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubUrl(Uri);
 
@@ -51,16 +54,13 @@ pub enum HubUrlError {
     Malformed,
     /// The scheme is neither `ws` nor `wss`.
     Scheme,
-    /// The scheme is `wss`, and a connection was asked for.
-    Tls,
 }
 
 impl fmt::Display for HubUrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Malformed => "expected ws://host:port, with or without a path",
-            Self::Scheme => "expected a URL that begins with ws:// (or wss://)",
-            Self::Tls => "wss:// is not supported by this client yet: give the ws:// address of the hub",
+            Self::Malformed => "expected ws://host:port or wss://host, with or without a path",
+            Self::Scheme => "expected a URL that begins with ws:// or wss://",
         })
     }
 }
@@ -90,25 +90,30 @@ impl HubUrl {
     /// The hub that everything in this program means when none is named.
     pub const DEFAULT: &'static str = "ws://localhost:8080";
 
-    /// Parses a URL that is going to be connected to: `wss` is an error.
-    pub fn dialable(text: &str) -> Result<Self, HubUrlError> {
-        let url: Self = text.parse()?;
-        if url.is_tls() { Err(HubUrlError::Tls) } else { Ok(url) }
-    }
-
     /// The URL that a peer connects to. A URL without a path means `/ws`.
     pub fn for_peer(&self, peer: &PeerId) -> String {
         let scheme = if self.is_tls() { "wss" } else { "ws" };
         format!("{scheme}://{}{}", self.authority(), self.request_target(peer))
     }
 
-    /// Looks the hub's addresses up, once for all its connections.
-    pub async fn resolve(&self) -> io::Result<Endpoint> {
-        let host = self.0.host().unwrap_or_default();
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    /// Looks the hub's addresses up, once for all its connections. With `wss`, whoever has a certificate of the public roots
+    /// or of `extra_roots` (PEM) is trusted.
+    ///
+    /// # Errors
+    ///
+    /// When there are none, or `extra_roots` holds something that is no certificate.
+    pub async fn resolve(&self, extra_roots: Option<&[u8]>) -> io::Result<Endpoint> {
+        let host = self.host();
         let port = self.0.port_u16().unwrap_or(if self.is_tls() { 443 } else { 80 });
         let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
-        Ok(Endpoint { url: self.clone(), addresses })
+        let tls = self.is_tls().then(|| Tls::new(extra_roots)).transpose()?;
+        Ok(Endpoint { url: self.clone(), addresses, tls })
+    }
+
+    /// The name, or the address without brackets.
+    fn host(&self) -> &str {
+        let host = self.0.host().unwrap_or_default();
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
     }
 
     fn is_tls(&self) -> bool {
@@ -136,6 +141,7 @@ impl HubUrl {
 pub struct Endpoint {
     url: HubUrl,
     addresses: Vec<SocketAddr>,
+    tls: Option<Tls>,
 }
 
 /// Why a connection was not made.
@@ -143,6 +149,8 @@ pub struct Endpoint {
 pub enum ConnectError {
     /// No TCP connection.
     Tcp(io::Error),
+    /// The other side did not prove to be the hub, or speaks no TLS.
+    Tls(io::Error),
     /// The hub answered, but not with an upgrade.
     Refused {
         /// Status of the answer.
@@ -160,6 +168,7 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(error) => write!(f, "{error}"),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Refused { status, body } => write!(f, "the hub answered {status}: {}", body.trim()),
             Self::Http(error) => write!(f, "the handshake failed: {error}"),
             Self::Request(error) => write!(f, "the request cannot be written: {error}"),
@@ -185,13 +194,17 @@ impl Endpoint {
 
         let stream = TcpStream::connect(&self.addresses[..]).await.map_err(ConnectError::Tcp)?;
         stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
+        let stream = match &self.tls {
+            None => Stream::Plain(stream),
+            Some(tls) => tls.connect(self.url.host(), stream).await.map_err(ConnectError::Tls)?,
+        };
         let (stream, read_ahead) = upgrade(stream, request).await?;
         Ok(open(stream, read_ahead))
     }
 }
 
 /// Exchanges the request for the raw stream and the bytes that were read behind the answer.
-async fn upgrade(stream: TcpStream, request: Request<Empty<Bytes>>) -> Result<(TcpStream, Bytes), ConnectError> {
+async fn upgrade(stream: Stream, request: Request<Empty<Bytes>>) -> Result<(Stream, Bytes), ConnectError> {
     let (mut requests, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(ConnectError::Http)?;
     let exchange = async move {
@@ -211,8 +224,8 @@ async fn upgrade(stream: TcpStream, request: Request<Empty<Bytes>>) -> Result<(T
     Ok((parts.io.into_inner(), parts.read_buf))
 }
 
-fn open(stream: TcpStream, read_ahead: Bytes) -> (Sender, Receiver) {
-    let (read, write) = stream.into_split();
+fn open(stream: Stream, read_ahead: Bytes) -> (Sender, Receiver) {
+    let (read, write) = halves(stream);
     let read = io::Cursor::new(read_ahead).chain(read);
     // The writer is our own, because fastwebsockets writes each frame by itself.
     let (mut read, _) = fastwebsockets::after_handshake_split(read, tokio::io::sink(), Role::Client);
@@ -220,6 +233,59 @@ fn open(stream: TcpStream, read_ahead: Bytes) -> (Sender, Receiver) {
     let outbox = Rc::new(Outbox::default());
     tokio::task::spawn_local(write_queued(write, outbox.clone()));
     (Sender(outbox.clone()), Receiver { frames: FragmentCollectorRead::new(read), outbox })
+}
+
+/// Plain sockets are parted without a lock between the halves.
+fn halves(stream: Stream) -> (ReadSide, WriteSide) {
+    match stream {
+        Stream::Plain(stream) => {
+            let (read, write) = stream.into_split();
+            (ReadSide::Plain(read), WriteSide::Plain(write))
+        }
+        stream @ Stream::Tls(_) => {
+            let (read, write) = tokio::io::split(stream);
+            (ReadSide::Tls(read), WriteSide::Tls(write))
+        }
+    }
+}
+
+enum ReadSide {
+    Plain(OwnedReadHalf),
+    Tls(ReadHalf<Stream>),
+}
+
+impl AsyncRead for ReadSide {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(read) => Pin::new(read).poll_read(cx, into),
+            Self::Tls(read) => Pin::new(read).poll_read(cx, into),
+        }
+    }
+}
+
+enum WriteSide {
+    Plain(OwnedWriteHalf),
+    Tls(WriteHalf<Stream>),
+}
+
+impl WriteSide {
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(write) => write.write_all(bytes).await,
+            Self::Tls(write) => {
+                write.write_all(bytes).await?;
+                write.flush().await
+            }
+        }
+    }
+
+    fn reset(self) {
+        if let Self::Plain(write) = self {
+            // Without this the half would announce an orderly end of its own before the reset.
+            let _ = write.as_ref().set_zero_linger();
+            write.forget();
+        }
+    }
 }
 
 /// What waits for the writer.
@@ -300,7 +366,7 @@ impl Outbox {
 }
 
 /// Sends what is queued until the connection is over.
-async fn write_queued(mut socket: OwnedWriteHalf, outbox: Rc<Outbox>) {
+async fn write_queued(mut socket: WriteSide, outbox: Rc<Outbox>) {
     let mut batch = Vec::new();
     loop {
         match outbox.end.get() {
@@ -313,19 +379,17 @@ async fn write_queued(mut socket: OwnedWriteHalf, outbox: Rc<Outbox>) {
                 batch.clear();
                 std::mem::swap(&mut batch, &mut outbox.queued.borrow_mut());
                 // A failure here is no news: the connection is over.
-                let _ = tokio::time::timeout(FLUSH_TIMEOUT, socket.write_all(&batch)).await;
+                let _ = tokio::time::timeout(FLUSH_TIMEOUT, socket.send(&batch)).await;
                 return;
             }
             End::Reset => {
-                // Without this the half would announce an orderly end of its own before the reset.
-                let _ = socket.as_ref().set_zero_linger();
-                socket.forget();
+                socket.reset();
                 return;
             }
         }
         batch.clear();
         std::mem::swap(&mut batch, &mut outbox.queued.borrow_mut());
-        let mut write = std::pin::pin!(socket.write_all(&batch));
+        let mut write = std::pin::pin!(socket.send(&batch));
         let written = loop {
             tokio::select! {
                 biased;
@@ -359,8 +423,8 @@ impl Sender {
         self.0.push(OpCode::Close, &payload)
     }
 
-    /// Gives the sending half up without a close frame, with a reset if asked. The socket closes once the receiver is
-    /// dropped, too.
+    /// Gives the sending half up without a close frame, with a reset if asked (over TLS: without TLS's own farewell). The
+    /// socket closes once the receiver is dropped, too.
     pub fn cut(&self, reset: bool) {
         self.0.end(if reset { End::Reset } else { End::Flush });
     }
@@ -373,7 +437,7 @@ impl Sender {
 
 /// The receiving half of a connection. Dropping it ends the connection; what is queued still leaves.
 pub struct Receiver {
-    frames: FragmentCollectorRead<Chain<io::Cursor<Bytes>, OwnedReadHalf>>,
+    frames: FragmentCollectorRead<Chain<io::Cursor<Bytes>, ReadSide>>,
     outbox: Rc<Outbox>,
 }
 

@@ -21,7 +21,7 @@ use hyper::header::HeaderValue;
 use proto::limits::SEND_FLOOR_BYTES;
 use proto::{Discovery, HubId, PeerId};
 
-pub use mesh::{Legacy, MeshDns, MeshSettings, RedisUrl};
+pub use mesh::{Legacy, MeshDns, MeshSettings, RedisUrl, certificates};
 pub use reader::Refusal;
 pub use settings::Flags;
 

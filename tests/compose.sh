@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# docker-compose.yml, for real: the mesh comes up, two peers on two hubs meet, also by way of the balancer, and while hubs drain; Prometheus has all targets up, all rules
-# in order, and data for what the dashboard asks. Then the two hubs that only Redis
-# joins, and the load tester on its own.
+# docker-compose.yml, for real: the mesh comes up, two peers on two hubs meet, also by way of the balancer, and while hubs drain; two browsers on two hubs
+# connect; Prometheus has all targets up and all rules in order. Then the two hubs that only Redis joins, and the load tester on its own.
 #
 #   tests/compose.sh [mesh] [redis-only] [load]
 #
@@ -100,6 +99,8 @@ for profile in ${*:-mesh redis-only load}; do
       soon 60 "each hub hears of two others" says peerpigeon_mesh_hubs 2
       meet 8081 8082
       meet 8080 8083
+      HUBS_AT=ws://localhost:8081,ws://localhost:8083 tests/interop/run.sh none browser >"$work/browsers" 2>&1 || { tail -40 "$work/browsers"; fail "two browsers on two hubs"; }
+      grep -E '^SKIP|talk to each other' "$work/browsers" | sort -u
       soon 60 "rules are evaluated, and none fires" rules
       if [ -n "${DRAW:-}" ]; then "$DRAW" || fail "$DRAW"; fi
       COMPOSE_PROFILES=mesh docker-compose --no-ansi stop hub-1 >>"$work/compose.log" 2>&1 &

@@ -1,7 +1,6 @@
 //! Making a link: TCP, TLS, upgrade.
 
 mod target;
-mod tls;
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -24,12 +23,10 @@ use proto::envelope::SUBPROTOCOL;
 use proto::limits::{DIAL_TIMEOUT, MAX_ERROR_TEXT_BYTES, MAX_REQUEST_HEAD_BYTES};
 use sha1::{Digest, Sha1};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::stream::Stream;
+use crate::tls::Tls;
 pub(crate) use target::{Known, Plan, TargetId, Targets};
-pub(crate) use tls::connector;
 
 /// What a dial shows of this hub.
 #[derive(Clone)]
@@ -37,7 +34,7 @@ pub(crate) struct Caller {
     pub(crate) hub: HubId,
     /// Never shown to a hub of the seed's kind.
     pub(crate) token: Option<Arc<str>>,
-    pub(crate) tls: TlsConnector,
+    pub(crate) tls: Tls,
 }
 
 /// A socket that speaks WebSocket from its next byte on.
@@ -97,9 +94,8 @@ async fn connect(caller: &Caller, plan: &Plan) -> Result<(Stream, SocketAddr), D
     if !plan.tls {
         return Ok((Stream::Plain(tcp), address));
     }
-    let name = ServerName::try_from(plan.host.clone()).map_err(|error| DialError::of(&error))?;
-    let tls = caller.tls.connect(name, tcp).await.map_err(|error| DialError::of(&error))?;
-    Ok((Stream::Tls(Box::new(tls)), address))
+    let stream = caller.tls.connect(&plan.host, tcp).await.map_err(|error| DialError::of(&error))?;
+    Ok((stream, address))
 }
 
 async fn upgrade(caller: &Caller, plan: &Plan, stream: Stream, address: SocketAddr) -> Result<Dialed, DialError> {

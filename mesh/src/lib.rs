@@ -19,7 +19,11 @@ mod queue;
 mod runtime;
 mod stats;
 mod stream;
+mod tls;
 
 pub use bridge::{BridgeConfig, BridgeView};
 pub use runtime::{LinkSocket, MeshConfig, MeshHandle, start};
+pub use stream::Stream;
+pub use tls::Tls;
+
 pub use stats::{DialSource, DialView, LinkEnd, LinkStats, LinkView, MeshReading};

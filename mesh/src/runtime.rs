@@ -26,6 +26,7 @@ use crate::dial::{self, Caller};
 use crate::link;
 use crate::stats::MeshReading;
 use crate::stream::Stream;
+use crate::tls::Tls;
 
 /// What the mesh is told of its hub.
 #[derive(Clone)]
@@ -112,7 +113,8 @@ pub fn start(
     publish: watch::Sender<Arc<MeshReading>>,
     ended: impl FnOnce() + Send + 'static,
 ) -> io::Result<MeshHandle> {
-    let tls = dial::connector(config.extra_roots.as_deref())?;
+    let tls = Tls::new(config.extra_roots.as_deref())
+        .map_err(|error| io::Error::new(error.kind(), format!("MESH_CA: {error}")))?;
     let caller = Caller { hub: config.relay.hub, token: config.token.clone(), tls };
     let (orders, receive_orders) = mpsc::channel(2);
     let post = Post { shards, mailbox, sockets, orders: receive_orders, publish };

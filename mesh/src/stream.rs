@@ -1,4 +1,4 @@
-//! The socket of a link, with TLS or without.
+//! A socket to a hub, with TLS or without.
 
 use std::io;
 use std::pin::Pin;
@@ -10,8 +10,10 @@ use tokio_rustls::client::TlsStream;
 
 /// A socket of either kind.
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub enum Stream {
+    /// Without TLS.
     Plain(TcpStream),
+    /// With it.
     Tls(Box<TlsStream<TcpStream>>),
 }
 

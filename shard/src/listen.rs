@@ -36,9 +36,35 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        // `::` is every address, of either kind, whatever the system's default is.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn every_address_is_every_address_of_both_kinds() {
+        if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+            return;
+        }
+        for shards in [1, 3] {
+            let listeners = bind((Ipv6Addr::UNSPECIFIED, 0).into(), shards).unwrap();
+            let port = listeners[0].local_addr().unwrap().port();
+            TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+
+            let listeners = bind((Ipv6Addr::LOCALHOST, 0).into(), shards).unwrap();
+            let port = listeners[0].local_addr().unwrap().port();
+            TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap_err();
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! A shard's thread: its runtime, its listeners, its mailbox.
 
 use std::cell::RefCell;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -238,7 +238,9 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
         Err(error) => return tracing::error!(%error, "listener_failed"),
     };
     let mut connections = JoinSet::new();
-    let spawn = |connections: &mut JoinSet<()>, stream: TcpStream, address| {
+    let spawn = |connections: &mut JoinSet<()>, stream: TcpStream, address: SocketAddr| {
+        // At `::` IPv4 comes as IPv6: `::ffff:10.0.0.1`.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "nodelay_failed");
         }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use proto::{NetworkName, PeerId};
@@ -14,6 +15,7 @@ use tokio::task::LocalSet;
 
 use super::duration;
 use super::generate_peer_ids::random_id;
+use crate::config::certificates;
 use crate::client::{Ended, HubUrl, Receiver, Sender};
 
 /// How long the hub may take to say `connected`. A takeover takes it two seconds.
@@ -29,7 +31,7 @@ const UNPRINTED: usize = 64;
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Hub to connect to
-    #[arg(long, value_name = "URL", default_value = HubUrl::DEFAULT, value_parser = HubUrl::dialable)]
+    #[arg(long, value_name = "URL", default_value = HubUrl::DEFAULT)]
     pub hub: HubUrl,
 
     /// Name to announce, as `name` in the announced data
@@ -47,6 +49,10 @@ pub struct Args {
     /// Token the hub asks for
     #[arg(long, env = "AUTH_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+
+    /// File of certificates in PEM form, to trust besides the usual ones on wss://
+    #[arg(long, value_name = "FILE", value_parser = certificates)]
+    pub ca: Option<Arc<[u8]>>,
 
     /// How long to stay, like 10s, 500ms or 2m [default: until ctrl-c, and so is 0]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
@@ -100,7 +106,7 @@ async fn session(args: &Args) -> Result<(), String> {
     };
     let mut printer = Printer { json: args.json, begin: Instant::now() };
     let connect = async {
-        let endpoint = args.hub.resolve().await.map_err(|error| error.to_string())?;
+        let endpoint = args.hub.resolve(args.ca.as_deref()).await.map_err(|error| error.to_string())?;
         let (sender, mut receiver) =
             endpoint.connect(&peer, args.token.as_deref()).await.map_err(|error| error.to_string())?;
         // A full hub upgrades and closes: only the first message tells that we are in.
@@ -353,6 +359,7 @@ mod tests {
             network: "net".to_owned(),
             peer_id: None,
             token: None,
+            ca: None,
             listen: None,
             offer_to: None,
             data: json("{\"sdp\": 1.50}").unwrap(),

@@ -237,8 +237,8 @@ fn mesh_dns(text: &str) -> Result<MeshDns, String> {
     Ok(MeshDns { host: host.to_owned(), port, tls })
 }
 
-/// The file's bytes, made sure of.
-fn certificates(path: &str) -> Result<Arc<[u8]>, String> {
+/// The bytes of a file that holds certificates in PEM form, made sure of.
+pub fn certificates(path: &str) -> Result<Arc<[u8]>, String> {
     let bytes = std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", quoted(path)))?;
     match CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() {
         Ok(found) if !found.is_empty() => Ok(bytes.into()),

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import { Wire, checkSignals, launch, serve } from './browser.mjs'
-import { hubTest, within } from './hub.mjs'
+import { HUBS_AT, hubTest, within } from './hub.mjs'
 
 const MARKER = '<!-- example:browser -->'
 
@@ -31,6 +31,7 @@ const CASES = [
 ]
 
 for (const { name, html, count, most, hubs = 1 } of CASES) {
+  if (HUBS_AT && HUBS_AT.length !== hubs) continue
   hubTest(`${name} talk to each other`, { hubs, timeout: 180_000 }, async (...all) => {
     const web = await serve({ '/': html })
     const browser = await launch()

@@ -6,7 +6,10 @@ import { createServer } from 'node:net'
 import { test } from 'node:test'
 
 const BINARY = process.env.HUB_BIN
-if (!BINARY) throw new Error('HUB_BIN names the hub binary; run.sh sets it')
+
+/** Hubs that run already, one mesh: tests take these and start none. */
+export const HUBS_AT = process.env.HUBS_AT?.split(',')
+if (!BINARY && !HUBS_AT) throw new Error('HUB_BIN names the hub binary; run.sh sets it')
 
 const READY_MS = 10_000
 const STDERR_KEPT = 16 * 1024
@@ -78,10 +81,12 @@ async function linked (hub, others) {
   }
 }
 
+const elsewhere = ws => ({ ws, stderr: () => '', kill: async () => {} })
+
 /** A test with a hub of its own, or with as many as `hubs` says: the others follow the first. */
 export function hubTest (name, options, body) {
   test(name, { timeout: options.timeout ?? 30_000, skip: options.skip }, async t => {
-    const hubs = options.hubs > 1 ? await startMesh(options.hubs, options) : [await startHub(options)]
+    const hubs = HUBS_AT?.map(elsewhere) ?? (options.hubs > 1 ? await startMesh(options.hubs, options) : [await startHub(options)])
     try {
       await body(...hubs, t)
     } catch (error) {

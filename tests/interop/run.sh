@@ -5,13 +5,14 @@
 #
 # STORM=1000  peers of the large crowd (0: none)       PAIRS=6  pairs of npm peerpigeon, each in a network of its own
 # SLOW=1      adds what takes minutes                  TABS=5   tabs of one mesh
+# HUBS_AT=ws://…,ws://…  for `browser` only: these, which are one mesh, instead of hubs of its own
 # PEERS=60    peers of the rolling restart             DRAIN_SECS=3  for each of its hubs
 #
 # What a suite needs and cannot be installed is a loud SKIP. Ends with `N passed, N failed, N skipped`.
 set -euo pipefail
 
 hub=$(realpath "${1:-target/release/peerpigeon}")
-[[ -x $hub ]] || { echo "no hub binary at $hub" >&2; exit 2; }
+[[ -x $hub || -n ${HUBS_AT:-} ]] || { echo "no hub binary at $hub" >&2; exit 2; }
 export HUB_BIN=$hub
 shift || true
 suites=("$@")

@@ -19,6 +19,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::limits::DEFAULT_MAX_MESSAGE_BYTES;
@@ -32,6 +33,7 @@ use self::swarm::{Options, Swarm};
 use self::tally::Check;
 use super::duration;
 use crate::client::HubUrl;
+use crate::config::certificates;
 
 /// Exit code of a command line that cannot be meant (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
@@ -46,7 +48,7 @@ const OTHER_FILES: usize = 64;
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Hub to put load on; given several times, peers spread over the hubs
-    #[arg(long = "hub", value_name = "URL", default_value = HubUrl::DEFAULT, value_parser = HubUrl::dialable)]
+    #[arg(long = "hub", value_name = "URL", default_value = HubUrl::DEFAULT)]
     pub hubs: Vec<HubUrl>,
 
     /// How many peers
@@ -90,6 +92,10 @@ pub struct Args {
     /// Token the hub asks for
     #[arg(long, env = "AUTH_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+
+    /// File of certificates in PEM form, to trust besides the usual ones on wss://
+    #[arg(long, value_name = "FILE", value_parser = certificates)]
+    pub ca: Option<Arc<[u8]>>,
 
     /// Write the results to this file, as JSON
     #[arg(long, value_name = "FILE")]
@@ -195,7 +201,7 @@ fn open_files_limit() -> Option<usize> {
 async fn measure(args: &Args, plan: Plan, seed: u64) -> Result<Report, String> {
     let mut endpoints = Vec::new();
     for hub in &args.hubs {
-        endpoints.push(hub.resolve().await.map_err(|error| format!("cannot find {hub}: {error}"))?);
+        endpoints.push(hub.resolve(args.ca.as_deref()).await.map_err(|error| format!("cannot find {hub}: {error}"))?);
     }
     let asked = Asked {
         scenario: args.scenario.name(),

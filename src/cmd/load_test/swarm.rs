@@ -332,6 +332,7 @@ fn observers(members: usize, share: usize) -> usize {
 fn name(error: &ConnectError) -> String {
     match error {
         ConnectError::Tcp(error) => error.kind().to_string(),
+        ConnectError::Tls(_) => "tls".to_owned(),
         ConnectError::Refused { status, .. } => format!("http {}", status.as_u16()),
         ConnectError::Http(_) => "handshake".to_owned(),
         ConnectError::Request(_) => "request".to_owned(),

@@ -1,20 +1,49 @@
-//! TLS towards other hubs.
+//! TLS towards hubs.
 
 use std::io;
 use std::sync::Arc;
 
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// Trusts the public roots, and those of `extra_roots` (PEM).
-///
-/// # Errors
-///
-/// When `extra_roots` holds something that is no certificate, or none.
-pub(crate) fn connector(extra_roots: Option<&[u8]>) -> io::Result<TlsConnector> {
+use crate::stream::Stream;
+
+/// Whom to trust when a hub is dialed over TLS. Clones share it.
+#[derive(Clone)]
+pub struct Tls(TlsConnector);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+impl Tls {
+    /// Trusts the public roots, and those of `extra_roots` (PEM).
+    ///
+    /// # Errors
+    ///
+    /// When `extra_roots` holds something that is no certificate, or none.
+    pub fn new(extra_roots: Option<&[u8]>) -> io::Result<Self> {
+        connector(extra_roots).map(Self)
+    }
+
+    /// Does the handshake with whoever is `host`, a name or an address without brackets.
+    ///
+    /// # Errors
+    ///
+    /// When `host` is neither, or the other side does not prove to be it.
+    pub async fn connect(&self, host: &str, tcp: TcpStream) -> io::Result<Stream> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        Ok(Stream::Tls(Box::new(self.0.connect(name, tcp).await?)))
+    }
+}
+
+fn connector(extra_roots: Option<&[u8]>) -> io::Result<TlsConnector> {
     let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if let Some(pem) = extra_roots {
         let public = roots.len();
@@ -35,7 +64,7 @@ pub(crate) fn connector(extra_roots: Option<&[u8]>) -> io::Result<TlsConnector> 
 }
 
 fn invalid(error: &dyn std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("MESH_CA: {error}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("certificates to trust: {error}"))
 }
 
 #[cfg(test)]
@@ -47,7 +76,7 @@ mod tests {
         assert!(connector(None).is_ok());
         for bad in [&b""[..], b"hello", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
             let error = connector(Some(bad)).err().map(|error| error.to_string());
-            assert!(error.is_some_and(|error| error.starts_with("MESH_CA")), "{bad:?}");
+            assert!(error.is_some_and(|error| error.starts_with("certificates to trust: ")), "{bad:?}");
         }
     }
 }
