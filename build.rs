@@ -14,6 +14,7 @@ fn main() {
         }
         git(&["rev-parse", "--short=12", "HEAD"])
     });
+    println!("cargo::rustc-env=PEERPIGEON_COMMIT={}", commit.as_deref().unwrap_or_default());
     let version = env!("CARGO_PKG_VERSION");
     let version = commit.map_or_else(|| version.to_owned(), |commit| format!("{version} ({commit})"));
     println!("cargo::rustc-env=PEERPIGEON_VERSION={version}");

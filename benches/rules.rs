@@ -43,6 +43,7 @@ impl Shard {
             max_message_bytes: 1024 * 1024,
             max_networks_per_peer: 32,
             max_peers_per_network: 100_000,
+            announce_budget_bytes: usize::MAX,
             message_rate: u32::MAX,
             discovery,
             meshed: false,

@@ -92,6 +92,8 @@ pub struct LogConfig {
 pub struct Config {
     /// Where operators find their pages, if not where everything is. 0 is any free port.
     pub admin_port: Option<u16>,
+    /// Bytes of announcements that may be kept for all sessions together.
+    pub announce_budget_bytes: usize,
     /// What peers must present, if anything.
     pub auth_token: Option<Token>,
     /// The hubs to link to.
@@ -190,6 +192,7 @@ impl Config {
         let send_queue_frames = number(&settings::SEND_QUEUE_FRAMES);
         let send_queue_bytes = number(&settings::SEND_QUEUE_BYTES);
         let send_budget_bytes = number(&settings::SEND_BUDGET_BYTES);
+        let announce_budget_bytes = number(&settings::ANNOUNCE_BUDGET_BYTES);
         let drain_secs = number(&settings::DRAIN_SECS);
         let cleanup_interval_ms = number(&settings::CLEANUP_INTERVAL_MS);
         let is_hub = reader.switch(&settings::IS_HUB);
@@ -219,6 +222,7 @@ impl Config {
         cleanup_interval_ms?;
         Some(Self {
             admin_port: (admin_port? != u64::from(port)).then_some(u16::try_from(admin_port?).ok()?),
+            announce_budget_bytes: size(announce_budget_bytes?),
             auth_token: auth_token?,
             bootstrap_hubs,
             cors_origin: cors_origin?,

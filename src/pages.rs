@@ -10,7 +10,7 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ::mesh::MeshReading;
 use bytes::Bytes;
@@ -35,6 +35,8 @@ use crate::telemetry::{self, Scrape, Telemetry};
 pub struct HubFacts {
     /// When the hub started.
     pub started: Instant,
+    /// The same by the wall's clock.
+    pub started_at: SystemTime,
     /// The port that was bound, which PORT=0 does not say.
     pub port: u16,
     /// What counts at once.
@@ -248,9 +250,12 @@ impl Site {
             mesh: self.mesh(),
             connections: self.connections(),
             max_connections: self.config.max_connections,
+            send_budget_bytes: self.config.send_budget_bytes,
+            announce_budget_bytes: self.config.announce_budget_bytes,
             peers: self.peers(),
             ready: self.facts.lifecycle.stage() == Stage::Ready,
             uptime: self.facts.started.elapsed(),
+            started: self.facts.started_at.duration_since(UNIX_EPOCH).unwrap_or_default(),
         }
     }
 

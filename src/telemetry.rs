@@ -45,12 +45,18 @@ pub struct Scrape {
     pub connections: usize,
     /// WebSockets that may be open.
     pub max_connections: usize,
+    /// Bytes that may wait for all peers together.
+    pub send_budget_bytes: usize,
+    /// Bytes of announcements that may be kept.
+    pub announce_budget_bytes: usize,
     /// Peers connected now.
     pub peers: usize,
     /// Whether the hub is ready for peers.
     pub ready: bool,
     /// Time since the hub started.
     pub uptime: Duration,
+    /// When it started, since 1970.
+    pub started: Duration,
 }
 
 impl Default for Telemetry {
@@ -107,6 +113,9 @@ fn publish(scrape: &Scrape) {
     gauge(&catalog::PEERS, vec![], scrape.peers as f64);
     gauge(&catalog::NETWORKS, vec![], most(&|r| r.router.networks) as f64);
     gauge(&catalog::MEMBERS, vec![], most(&|r| r.router.members) as f64);
+    gauge(&catalog::SEND_BUDGET, vec![], scrape.send_budget_bytes as f64);
+    gauge(&catalog::ANNOUNCED_BYTES, vec![], sum(&|r| r.router.announced_bytes) as f64);
+    gauge(&catalog::ANNOUNCE_BUDGET, vec![], scrape.announce_budget_bytes as f64);
     gauge(&catalog::ACQUAINTANCES, vec![], sum(&|r| r.router.acquaintances) as f64);
     count(&catalog::MEETINGS_DECLINED, vec![], sum(&|r| r.router.meetings_declined));
     gauge(&catalog::OPEN_RECEIPTS, vec![], sum(&|r| r.router.open_receipts) as f64);
@@ -168,7 +177,10 @@ fn publish(scrape: &Scrape) {
 
     gauge(&catalog::READY, vec![], f64::from(u8::from(scrape.ready)));
     gauge(&catalog::UPTIME, vec![], scrape.uptime.as_secs_f64());
-    gauge(&catalog::BUILD_INFO, vec![label("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    let build = vec![label("version", env!("CARGO_PKG_VERSION")), label("commit", env!("PEERPIGEON_COMMIT"))];
+    gauge(&catalog::BUILD_INFO, build, 1.0);
+    gauge(&catalog::PROCESS_START, vec![], scrape.started.as_secs_f64());
+    gauge(&catalog::MEMORY_LIMIT, vec![], process::memory_limit().unwrap_or(0) as f64);
     gauge(&catalog::PROCESS_MEMORY, vec![], process::Memory::measure().resident as f64);
     gauge(&catalog::PROCESS_OPEN_FDS, vec![], process::open_files().unwrap_or(0) as f64);
     gauge(&catalog::PROCESS_MAX_FDS, vec![], process::max_files().map_or(f64::INFINITY, |files| files as f64));

@@ -81,6 +81,7 @@ impl Hub {
             max_message_bytes: 1 << 20,
             max_networks_per_peer: 2,
             max_peers_per_network: 5,
+            announce_budget_bytes: 4096,
             message_rate: 20,
             meshed: false,
             events: true,

@@ -154,6 +154,8 @@ impl LeaveReason {
 pub enum ErrorCode {
     /// The announced data is longer than the hub keeps.
     DataTooLarge,
+    /// The hub keeps as much announced data as it may.
+    HubFull,
     /// Not JSON.
     InvalidJson,
     /// JSON, but not a message of the protocol.
@@ -184,8 +186,9 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, in the order of its discriminant.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::DataTooLarge,
+        Self::HubFull,
         Self::InvalidJson,
         Self::InvalidMessage,
         Self::MessageTooLarge,
@@ -205,6 +208,7 @@ impl ErrorCode {
     pub const fn label(self) -> &'static str {
         match self {
             Self::DataTooLarge => "data-too-large",
+            Self::HubFull => "hub-full",
             Self::InvalidJson => "invalid-json",
             Self::InvalidMessage => "invalid-message",
             Self::MessageTooLarge => "message-too-large",
@@ -225,6 +229,7 @@ impl ErrorCode {
     pub const fn explain(self) -> &'static str {
         match self {
             Self::DataTooLarge => "the announced data is larger than this hub keeps",
+            Self::HubFull => "this hub keeps as much announced data as it may: announce less, or in fewer networks",
             Self::InvalidJson => "the message is not JSON",
             Self::InvalidMessage => "the message is not of the protocol's form",
             Self::MessageTooLarge => "the message is larger than this hub takes",

@@ -55,6 +55,8 @@ pub struct RouterConfig {
     pub max_networks_per_peer: usize,
     /// Peers a network may have.
     pub max_peers_per_network: usize,
+    /// Bytes of announcements that may be kept for this shard's sessions: its share of the hub's budget.
+    pub announce_budget_bytes: usize,
     /// Messages per second and session.
     pub message_rate: u32,
     /// Of whom newcomers are told that do not say.

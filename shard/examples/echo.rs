@@ -28,6 +28,7 @@ fn main() -> std::io::Result<()> {
             max_message_bytes,
             max_networks_per_peer: 1,
             max_peers_per_network: 1,
+            announce_budget_bytes: usize::MAX,
             message_rate: limits::DEFAULT_MESSAGE_RATE,
             meshed: false,
             events: false,

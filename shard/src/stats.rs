@@ -25,28 +25,36 @@ pub enum HandshakeFailure {
     /// The home shard, or the mesh, did not take the socket.
     HandOff,
     /// A hub asked for a link, which this hub does not make (403).
-    LinksOff,
+    LinkOff,
     /// A hub showed no MESH_TOKEN, or not the right one (401).
     LinkUnauthorized,
     /// A hub speaks no version of the links' protocol that this hub speaks (400).
     LinkVersion,
-    /// A peer came where only hubs are let in (404), or a hub where only peers are (403).
+    /// A hub came to a port that takes no links (403, 404).
+    LinkWrongPort,
+    /// A peer came to a port that takes no peers (404).
     WrongPort,
 }
 
 impl HandshakeFailure {
     /// Every failure, in the order of its discriminant.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Unauthorized,
         Self::InvalidPeerId,
         Self::NotAnUpgrade,
         Self::BadRequest,
         Self::HandOff,
-        Self::LinksOff,
+        Self::LinkOff,
         Self::LinkUnauthorized,
         Self::LinkVersion,
+        Self::LinkWrongPort,
         Self::WrongPort,
     ];
+
+    /// Whether it was a hub that was refused.
+    pub(crate) const fn is_of_a_link(self) -> bool {
+        matches!(self, Self::LinkOff | Self::LinkUnauthorized | Self::LinkVersion | Self::LinkWrongPort)
+    }
 
     /// The name in metrics.
     pub const fn label(self) -> &'static str {
@@ -56,9 +64,10 @@ impl HandshakeFailure {
             Self::NotAnUpgrade => "not-an-upgrade",
             Self::BadRequest => "bad-request",
             Self::HandOff => "hand-off",
-            Self::LinksOff => "links-off",
+            Self::LinkOff => "link-off",
             Self::LinkUnauthorized => "link-unauthorized",
             Self::LinkVersion => "link-version",
+            Self::LinkWrongPort => "link-wrong-port",
             Self::WrongPort => "wrong-port",
         }
     }

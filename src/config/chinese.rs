@@ -23,6 +23,7 @@ pub(crate) const SETTINGS_IN_CHINESE: &[(&str, &str, &str)] = &[
     ("SEND_QUEUE_FRAMES", "可为一个对等端排队的消息数；读取过慢的对等端会被断开", ""),
     ("SEND_QUEUE_BYTES", "可为一个对等端排队的字节数", ""),
     ("SEND_BUDGET_BYTES", "可为所有对等端排队的总字节数", ""),
+    ("ANNOUNCE_BUDGET_BYTES", "为所有对等端保存的公告的总字节数；网格中的每个 hub 都保存所有 hub 的公告", ""),
     (
         "IS_HUB",
         "加入由多个 hub 组成的 mesh：连接其他 hub，也接受它们的连接",

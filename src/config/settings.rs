@@ -7,9 +7,9 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use proto::limits::{
-    DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_NETWORKS_PER_PEER, DEFAULT_MAX_PEERS_PER_NETWORK,
-    DEFAULT_MESSAGE_RATE, DEFAULT_SEND_BUDGET_BYTES, DEFAULT_SEND_QUEUE_BYTES, DEFAULT_SEND_QUEUE_FRAMES,
-    LARGEST_MAX_MESSAGE_BYTES, ROSTER_CHUNK, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
+    DEFAULT_ANNOUNCE_BUDGET_BYTES, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_NETWORKS_PER_PEER,
+    DEFAULT_MAX_PEERS_PER_NETWORK, DEFAULT_MESSAGE_RATE, DEFAULT_SEND_BUDGET_BYTES, DEFAULT_SEND_QUEUE_BYTES,
+    DEFAULT_SEND_QUEUE_FRAMES, LARGEST_MAX_MESSAGE_BYTES, ROSTER_CHUNK, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
 };
 
 /// One thing that can be set: by its variable, or by the flag of the same name.
@@ -178,7 +178,7 @@ pub(crate) static PEER_TIMEOUT_MS: Setting = Setting {
     default: Preset::Number(300_000),
     kind: Kind::Number { noun: "a number of milliseconds", min: 3 * TICK.as_millis() as u64, max: DAY_MS },
     heading: LIMITS,
-    help: "Silence after which a peer is gone; its answers to pings count as life",
+    help: "Silence after which a peer is gone at the latest; one that answers no pings is gone after 60 s, so only less than 60000 changes anything",
 };
 
 pub(crate) static DISCOVERY: Setting = Setting {
@@ -217,6 +217,15 @@ pub(crate) static SEND_BUDGET_BYTES: Setting = Setting {
     kind: Kind::Number { noun: "a number of bytes", min: SEND_FLOOR_BYTES as u64, max: 1 << 40 },
     heading: LIMITS,
     help: "Bytes that may wait for all peers together",
+};
+
+pub(crate) static ANNOUNCE_BUDGET_BYTES: Setting = Setting {
+    name: "ANNOUNCE_BUDGET_BYTES",
+    value: "BYTES",
+    default: Preset::Number(DEFAULT_ANNOUNCE_BUDGET_BYTES as u64),
+    kind: Kind::Number { noun: "a number of bytes", min: 64 * 1024, max: 1 << 40 },
+    heading: LIMITS,
+    help: "Bytes of announcements that are kept for all peers together; each hub of a mesh keeps those of all hubs",
 };
 
 pub(crate) static IS_HUB: Setting = Setting {
@@ -335,7 +344,7 @@ pub(crate) static REDIS_URL: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: MESH,
-    help: "Redis that bridges hubs: redis://[user:password@]host[:port], or rediss:// for TLS",
+    help: "Redis that bridges hubs: redis://[user:password@]host[:port], rediss:// for TLS, redis+cluster:// or rediss+cluster:// for a cluster",
 };
 
 /// The settings that do nothing while no links are made.
@@ -397,7 +406,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// Every setting, in the order in which a reader wants them.
-pub(crate) static ALL: [&Setting; 35] = [
+pub(crate) static ALL: [&Setting; 36] = [
     &HOST,
     &PORT,
     &ADMIN_PORT,
@@ -414,6 +423,7 @@ pub(crate) static ALL: [&Setting; 35] = [
     &SEND_QUEUE_FRAMES,
     &SEND_QUEUE_BYTES,
     &SEND_BUDGET_BYTES,
+    &ANNOUNCE_BUDGET_BYTES,
     &IS_HUB,
     &HUB_ID,
     &HUB_MESH_NAMESPACE,

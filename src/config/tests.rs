@@ -59,6 +59,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("SEND_QUEUE_FRAMES", &["256", "16777216"], &["0", "255", "x"]),
     ("SEND_QUEUE_BYTES", &["1050624", "16777216"], &["0", "65535", "99999999999999999999", "x"]),
     ("SEND_BUDGET_BYTES", &["16777216"], &["0", "262143", "x"]),
+    ("ANNOUNCE_BUDGET_BYTES", &["65536", "16777216"], &["0", "-1", "x"]),
     (
         "IS_HUB",
         &["true", "TRUE", "True", "T", "t", "1", "yes", "on", "false", "FALSE", "F", "0", "no", "Off"],

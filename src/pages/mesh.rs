@@ -152,7 +152,8 @@ impl<'a> Dial<'a> {
 pub(super) fn bootstrap_hubs<'a>(reading: &'a MeshReading, config: &Config) -> Vec<Dial<'a>> {
     let dial = |url: &Uri| {
         let uri = without_secrets(&url.to_string());
-        bootstraps(reading).find(|view| without_secrets(&view.uri) == uri).map(Dial::of).unwrap_or(Dial {
+        let dialed = as_dialed(url);
+        bootstraps(reading).find(|view| view.uri == dialed).map(Dial::of).unwrap_or(Dial {
             attempt_number: 0,
             connected: false,
             last_attempt: 0,
@@ -163,6 +164,13 @@ pub(super) fn bootstrap_hubs<'a>(reading: &'a MeshReading, config: &Config) -> V
         })
     };
     config.bootstrap_hubs.iter().map(dial).collect()
+}
+
+/// The one spelling in which the mesh knows an address: with its port, without what may be secret.
+fn as_dialed(url: &Uri) -> String {
+    let (scheme, host) = (url.scheme_str().unwrap_or_default(), url.host().unwrap_or_default().to_ascii_lowercase());
+    let port = url.port_u16().unwrap_or(if scheme == "wss" { 443 } else { 80 });
+    format!("{scheme}://{host}:{port}{}", url.path())
 }
 
 pub(super) fn bootstrap_connected(reading: &MeshReading) -> usize {

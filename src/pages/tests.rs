@@ -2,7 +2,7 @@ mod mesh;
 
 use std::convert::Infallible;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http_body_util::BodyExt;
 use hyper::Request;
@@ -39,6 +39,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> Hub {
         max_message_bytes: 1 << 20,
         max_networks_per_peer: 32,
         max_peers_per_network: 1000,
+        announce_budget_bytes: usize::MAX,
         message_rate: 1000,
         meshed: false,
         events: false,
@@ -56,6 +57,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> Hub {
     let (mesh, reading_of_mesh) = watch::channel(Arc::default());
     let facts = HubFacts {
         started: Instant::now(),
+        started_at: SystemTime::now(),
         port: 4321,
         gauges: Arc::clone(&gauges),
         readings: vec![watch::channel(reading).1],

@@ -51,6 +51,10 @@ catalog! {
         "Networks with at least one member."
     MEMBERS "peerpigeon_members" Gauge []
         "Members of all networks together: a peer in two networks counts twice."
+    ANNOUNCED_BYTES "peerpigeon_announced_bytes" Gauge []
+        "Bytes of announcements that are kept for the peers of this hub."
+    ANNOUNCE_BUDGET "peerpigeon_announce_budget_bytes" Gauge []
+        "Bytes of announcements that may be kept for the peers of this hub (ANNOUNCE_BUDGET_BYTES)."
     ACQUAINTANCES "peerpigeon_acquaintances" Gauge []
         "Peers that peers of this hub know where they do not know everybody (DISCOVERY), summed over those who know."
     MEETINGS_DECLINED "peerpigeon_meetings_declined_total" Counter []
@@ -85,6 +89,8 @@ catalog! {
         "Second connections with an id in use on this hub: the first was dead and replaced, or answered and stayed."
     HTTP_REQUESTS "peerpigeon_http_requests_total" Counter []
         "HTTP requests that were not for a WebSocket."
+    SEND_BUDGET "peerpigeon_send_budget_bytes" Gauge []
+        "Bytes that may wait for all peers together (SEND_BUDGET_BYTES)."
     QUEUED_BYTES "peerpigeon_session_queued_bytes" Gauge ["shard"]
         "Bytes that wait for all peers of the shard."
     QUEUE_PEAK_BYTES "peerpigeon_session_queue_peak_bytes" Gauge ["shard"]
@@ -197,8 +203,12 @@ catalog! {
         "1 while the hub is ready for peers; 0 while it starts or drains."
     UPTIME "peerpigeon_uptime_seconds" Gauge []
         "Time since the hub started."
-    BUILD_INFO "peerpigeon_build_info" Gauge ["version"]
-        "Always 1; its label says what runs."
+    BUILD_INFO "peerpigeon_build_info" Gauge ["version", "commit"]
+        "Always 1; its labels say what runs."
+    MEMORY_LIMIT "peerpigeon_memory_limit_bytes" Gauge []
+        "Memory that the process's control group may have; 0 where there is no limit."
+    PROCESS_START "process_start_time_seconds" Gauge []
+        "When the hub started, in seconds since 1970."
     PROCESS_CPU "process_cpu_seconds_total" CounterSeconds []
         "Time that the process was on a core, user and system."
     PROCESS_MEMORY "process_resident_memory_bytes" Gauge []

@@ -37,6 +37,35 @@ impl Memory {
     }
 }
 
+/// Memory that this process's control group may have, in bytes; `None` where there is no limit, or no way to know.
+///
+/// The least of its own limit and of those above it, as far as they can be seen: in a container that is its own.
+pub fn memory_limit() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    groups.lines().flat_map(limit_files).filter_map(|file| limit(&fs::read_to_string(file).ok()?)).min()
+}
+
+/// The files with the limits of one line of `/proc/self/cgroup`: `0::/path` (version 2), `4:memory:/path` (version 1).
+fn limit_files(line: &str) -> Vec<String> {
+    let mut parts = line.splitn(3, ':').skip(1);
+    let (mount, name) = match parts.next() {
+        Some("") => ("/sys/fs/cgroup", "memory.max"),
+        Some(controllers) if controllers.split(',').any(|controller| controller == "memory") => {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        }
+        _ => return Vec::new(),
+    };
+    // Where the container does not see the whole tree its own group is the root, whatever its path.
+    let path = parts.next().unwrap_or_default().trim_end_matches('/');
+    let ancestors = path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]);
+    ancestors.map(|group| format!("{mount}{group}/{name}")).collect()
+}
+
+/// Version 1 says that there is no limit by one that is far beyond what any machine has.
+fn limit(text: &str) -> Option<u64> {
+    text.trim().parse().ok().filter(|&bytes| bytes < 1 << 60)
+}
+
 /// Time that all threads of this process were on a core.
 pub fn cpu_time() -> Duration {
     let spent = clock_gettime(ClockId::ProcessCPUTime);
@@ -80,6 +109,22 @@ mod tests {
     fn status_is_read_in_bytes() {
         let memory = Memory::read("Name:\tx\nVmRSS:\t    2048 kB\nRssAnon:\t 1024 kB\nThreads:\t1\n");
         assert_eq!((memory.resident, memory.anonymous), (2 << 20, 1 << 20));
+    }
+
+    #[test]
+    fn the_limits_of_memory_are_where_both_versions_have_them() {
+        let root = "/sys/fs/cgroup";
+        let two = ["/memory.max", "/a/memory.max", "/a/b.slice/memory.max"];
+        assert_eq!(limit_files("0::/a/b.slice"), two.map(|file| format!("{root}{file}")));
+        assert_eq!(limit_files("0::/"), [format!("{root}/memory.max")]);
+        let one = ["/memory/memory.limit_in_bytes", "/memory/a/memory.limit_in_bytes"];
+        assert_eq!(limit_files("4:hugetlb,memory:/a"), one.map(|file| format!("{root}{file}")));
+        assert_eq!(limit_files("5:cpu,cpuacct:/a"), [""; 0]);
+        assert_eq!(limit_files(""), [""; 0]);
+
+        assert_eq!(limit("1073741824\n"), Some(1 << 30));
+        assert_eq!(limit("max\n"), None);
+        assert_eq!(limit("9223372036854771712\n"), None);
     }
 
     #[cfg(target_os = "linux")]

@@ -17,6 +17,7 @@ fn reading() -> Reading {
         max_message_bytes: 1 << 20,
         max_networks_per_peer: 32,
         max_peers_per_network: 1000,
+        announce_budget_bytes: usize::MAX,
         message_rate: 1000,
         meshed: false,
         events: false,
@@ -30,9 +31,12 @@ fn scrape(readings: Vec<Reading>) -> Scrape {
         mesh: Arc::default(),
         connections: 0,
         max_connections: 1000,
+        send_budget_bytes: 1 << 29,
+        announce_budget_bytes: 1 << 28,
         peers: 0,
         ready: true,
         uptime: Duration::from_millis(1500),
+        started: Duration::from_secs(1_700_000_000),
     }
 }
 

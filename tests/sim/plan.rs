@@ -107,6 +107,7 @@ impl Plan {
             max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,
             max_networks_per_peer: *rng.pick(&[1, 2, 32, 32]),
             max_peers_per_network: *rng.pick(&[3, 1000, 1000, 1000]),
+            announce_budget_bytes: usize::MAX,
             message_rate: if floods { 40 } else { 1_000_000 },
             meshed: false,
             events: true,

@@ -114,6 +114,7 @@ impl Stage {
             max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,
             max_networks_per_peer: limits::DEFAULT_MAX_NETWORKS_PER_PEER,
             max_peers_per_network: limits::DEFAULT_MAX_PEERS_PER_NETWORK,
+            announce_budget_bytes: limits::DEFAULT_ANNOUNCE_BUDGET_BYTES,
             message_rate: limits::DEFAULT_MESSAGE_RATE,
             meshed: false,
             events: true,
@@ -143,6 +144,7 @@ impl Stage {
         match words[..] {
             ["given", n, "networks", "per", "peer"] => self.config.max_networks_per_peer = number(n)?,
             ["given", n, "peers", "per", "network"] => self.config.max_peers_per_network = number(n)?,
+            ["given", n, "bytes", "announced"] => self.config.announce_budget_bytes = number(n)?,
             ["given", n, "messages", "per", "second"] => self.config.message_rate = number(n)?,
             ["given", "DISCOVERY", mode] => self.config.discovery = mode.parse()?,
             ["given", n, "acquaintances"] => self.most_acquaintances = number(n)?,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::codec::{self, Announce, Goodbye};
 use crate::id::{Address, Claim, NetworkName, PeerId, SessionId};
+use crate::limits::ANNOUNCE_FLOOR_BYTES;
 use crate::reason::{CloseReason, ErrorCode, LeaveReason};
 use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
@@ -15,7 +16,7 @@ use crate::wire::{self, MessageKind, Template};
 use super::Router;
 use super::letter::{Announcement, Event, Farewell, Frame, Letter, Output, Stay};
 use super::roster::{Member, NetworkIx, Rank};
-use super::session::{Membership, Reading, State};
+use super::session::{Membership, Reading, Session, State};
 
 /// What happened to a member, for those who may have to be told.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,12 @@ impl Router {
                 return self.refuse_public(id, ErrorCode::NetworkFull, MessageKind::Announce, network, now);
             }
         }
+        let discovered = Arc::new(wire::peer_discovered(&data, network, now.wall_ms));
+        let had_bytes = known.and_then(|ix| session.membership_in(ix)).map_or(0, |m| m.announced_bytes);
+        let bytes = discovered.frame_len() as u32;
+        if bytes > had_bytes && !self.has_room_for(session, bytes - had_bytes) {
+            return self.refuse_public(id, ErrorCode::HubFull, MessageKind::Announce, network, now);
+        }
         // What it said when it joined holds as long as it stays.
         let stays = known.and_then(|ix| self.sessions.get(id)?.membership_in(ix)).map(|membership| membership.stay);
         let stay = stays.unwrap_or_else(|| {
@@ -54,7 +61,6 @@ impl Router {
             Some(network) => network.name.clone(),
             None => NetworkName::new(network),
         };
-        let discovered = Arc::new(wire::peer_discovered(&data, network, now.wall_ms));
         let announcement = Arc::new(Announcement { peer, network: name, claim, remote: false, stay, discovered });
         let (ix, _) = self.enter(&announcement, self.here(), now);
         self.post_to_shards(&Letter::Joined(Arc::clone(&announcement)));
@@ -75,6 +81,11 @@ impl Router {
                 }
             }
         }
+        if let Some(membership) = self.sessions.get_mut(id).and_then(|session| session.membership(ix)) {
+            membership.announced_bytes = bytes;
+            self.stats.announced_bytes += u64::from(bytes);
+            self.stats.announced_bytes -= u64::from(had_bytes);
+        }
         if self.config.events {
             let members = self.rosters.network(ix).map_or(0, |network| network.members.len());
             let network = announcement.network.clone();
@@ -83,6 +94,12 @@ impl Router {
         if stay.closest == 0 {
             self.read_roster(id);
         }
+    }
+
+    /// Whether so many bytes more may be kept of what a session announces.
+    fn has_room_for(&self, session: &Session, more: u32) -> bool {
+        self.stats.announced_bytes + u64::from(more) <= self.config.announce_budget_bytes as u64
+            || session.announced_bytes() + more as usize <= ANNOUNCE_FLOOR_BYTES
     }
 
     pub(super) fn said_goodbye(&mut self, id: SessionId, goodbye: &Goodbye<'_>, now: Now) {
@@ -127,6 +144,7 @@ impl Router {
         now: Now,
     ) {
         let ix = membership.network;
+        self.stats.announced_bytes -= u64::from(membership.announced_bytes);
         if let Some(circle) = &membership.circle {
             self.dissolve(id, ix, circle);
         }
@@ -272,7 +290,14 @@ impl Router {
         let (Some(network), Some(session)) = (self.rosters.network_mut(ix), self.sessions.get_mut(id)) else { return };
         network.bounded_locals += 1;
         let circle = Some(Box::default());
-        session.memberships.push(Membership { network: ix, stay, local: u32::MAX, reading: None, circle });
+        session.memberships.push(Membership {
+            network: ix,
+            stay,
+            announced_bytes: 0,
+            local: u32::MAX,
+            reading: None,
+            circle,
+        });
     }
 
     /// Has a peer that has just announced itself told of everybody, from the beginning.
@@ -292,7 +317,14 @@ impl Router {
                 let local = network.locals.len() as u32;
                 network.locals.push(id);
                 let reading = Some(Box::default());
-                session.memberships.push(Membership { network: ix, stay, local, reading, circle: None });
+                session.memberships.push(Membership {
+                    network: ix,
+                    stay,
+                    announced_bytes: 0,
+                    local,
+                    reading,
+                    circle: None,
+                });
             }
         }
     }

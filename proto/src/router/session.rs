@@ -39,6 +39,8 @@ pub(super) struct Membership {
     pub(super) network: NetworkIx,
     /// Which of its session's stays there.
     pub(super) stay: Stay,
+    /// Bytes of its announcement there.
+    pub(super) announced_bytes: u32,
     /// Index into the network's `locals`, if it is told of everybody.
     pub(super) local: u32,
     /// How far the session has been told who is there, until it has been told of all.
@@ -103,6 +105,11 @@ impl Session {
 
     pub(super) fn membership_in(&self, network: NetworkIx) -> Option<&Membership> {
         self.memberships.iter().find(|m| m.network == network)
+    }
+
+    /// Bytes of its announcements, in all its networks.
+    pub(super) fn announced_bytes(&self) -> usize {
+        self.memberships.iter().map(|m| m.announced_bytes as usize).sum()
     }
 
     pub(super) fn is_member(&self, network: NetworkIx) -> bool {

@@ -33,14 +33,17 @@ pub struct RouterStats {
     pub members: u64,
     /// Gauge: receipts outstanding.
     pub open_receipts: u64,
+    /// Gauge: bytes of announcements kept for sessions of this shard.
+    pub announced_bytes: u64,
     /// Gauge: others that peers of this shard know, where they do not know everybody.
     pub acquaintances: u64,
 }
 
 impl RouterStats {
     /// Upper bounds of the latency buckets, in microseconds.
-    pub const LATENCY_BOUNDS: [u64; 16] = [
-        10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000,
+    pub const LATENCY_BOUNDS: [u64; 18] = [
+        10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+        2_500_000, 5_000_000,
     ];
 
     pub(super) fn count_outcome(&mut self, outcome: Outcome) {

@@ -23,6 +23,7 @@ impl Day {
             max_message_bytes: 1024,
             max_networks_per_peer: 4,
             max_peers_per_network: 1000,
+            announce_budget_bytes: usize::MAX,
             message_rate: 1_000_000,
             meshed: false,
             events: false,

@@ -43,6 +43,7 @@ impl Crowd {
                 max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,
                 max_networks_per_peer: limits::DEFAULT_MAX_NETWORKS_PER_PEER,
                 max_peers_per_network: 1_000_000,
+                announce_budget_bytes: usize::MAX,
                 message_rate: 1_000_000,
                 meshed: false,
                 events: false,

@@ -25,6 +25,7 @@ fn core_beside(limits: SessionLimits, meshed: bool) -> Core {
         max_message_bytes: limits.max_message_bytes,
         max_networks_per_peer: 1,
         max_peers_per_network: 100,
+        announce_budget_bytes: usize::MAX,
         message_rate: 10_000,
         meshed,
         events: false,

@@ -86,6 +86,7 @@ impl Hub {
                 max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,
                 max_networks_per_peer: limits::DEFAULT_MAX_NETWORKS_PER_PEER,
                 max_peers_per_network: limits::DEFAULT_MAX_PEERS_PER_NETWORK,
+                announce_budget_bytes: usize::MAX,
                 message_rate: 1_000_000,
                 meshed: true,
                 events: false,
