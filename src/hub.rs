@@ -14,6 +14,9 @@ use tracing::{error, info, warn};
 
 use crate::linking::{self, Mesh};
 
+/// Signals so soon after the first are the same one again.
+const STOP_ECHO: Duration = Duration::from_millis(500);
+
 /// A hub that is running. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Hub {
@@ -103,7 +106,7 @@ impl Hub {
     }
 
     /// Runs until `stops` says so; then `on_drain` is called and the sessions leave, spread over `drain`.
-    /// A second stop ends the hub at once.
+    /// A second stop ends the hub at once, if it is no echo of the first.
     ///
     /// # Errors
     ///
@@ -136,7 +139,7 @@ impl Hub {
         tokio::select! {
             biased;
             failed = self.ends.next() => return Err(failed),
-            _ = stops.recv() => warn!("server_stopped_at_once"),
+            () = meant(&mut stops) => warn!("server_stopped_at_once"),
             () = all_drained => info!("server_drained"),
             () = tokio::time::sleep(drain + CLOSE_LINGER) => warn!("server_drain_timed_out"),
         }
@@ -152,6 +155,23 @@ impl Hub {
             }
         }
         Ok(())
+    }
+}
+
+/// Waits for a stop that is meant. What comes right behind the first is not: timeout(1) and some supervisors signal the process
+/// and then its group.
+async fn meant(stops: &mut mpsc::Receiver<()>) {
+    let echo = tokio::time::sleep(STOP_ECHO);
+    tokio::pin!(echo);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut echo => break,
+            Some(()) = stops.recv() => {}
+        }
+    }
+    if stops.recv().await.is_none() {
+        std::future::pending().await
     }
 }
 

@@ -1,10 +1,10 @@
 //! `peerpigeon serve`: a hub, from its settings to its end.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use mesh::MeshReading;
 use proto::keepalive::Patience;
@@ -69,11 +69,14 @@ fn bind(addresses: &[SocketAddr], shards: u16, port: &str) -> Option<Vec<Vec<Tcp
     let bound = hub::bind(addresses, shards);
     if let Err((address, error)) = &bound {
         // Whoever starts a hub by hand looks for a sentence, not for a line of the log.
-        let _ = writeln!(
-            std::io::stderr(),
-            "peerpigeon: cannot listen on {address}: {error}; choose another {port} or HOST (--host), or stop what listens \
-             there"
-        );
+        let what_to_do = if error.kind() == ErrorKind::AddrNotAvailable {
+            "HOST (--host) has to be an address of this machine".to_owned()
+        } else if error.kind() == ErrorKind::PermissionDenied {
+            format!("ports below 1024 need a privilege: choose another {port}")
+        } else {
+            format!("choose another {port} or HOST (--host), or stop what listens there")
+        };
+        let _ = writeln!(std::io::stderr(), "peerpigeon: cannot listen on {address}: {error}; {what_to_do}");
     }
     bound.ok()
 }
@@ -109,6 +112,7 @@ async fn serve(config: Config, bound: Listeners) -> std::io::Result<Result<(), F
     let (mesh, links) = linking::prepare(&config, clock, keys, ports, publish_mesh);
     let facts = HubFacts {
         started: Instant::now(),
+        started_at: SystemTime::now(),
         port: ports.peers,
         gauges: Arc::clone(&gauges),
         readings,
@@ -125,6 +129,7 @@ async fn serve(config: Config, bound: Listeners) -> std::io::Result<Result<(), F
             max_message_bytes: config.max_message_bytes,
             max_networks_per_peer: config.max_networks_per_peer,
             max_peers_per_network: config.max_peers_per_network,
+            announce_budget_bytes: config.announce_budget_bytes / usize::from(config.shards),
             message_rate: config.message_rate,
             discovery: config.discovery,
             meshed: mesh.is_some(),

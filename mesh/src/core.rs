@@ -32,7 +32,7 @@ use crate::dial::{TargetId, Targets};
 use crate::link::{Link, Phase};
 use crate::queue::LinkQueue;
 use crate::runtime::MeshConfig;
-use crate::stats::{LinkStats, MeshReading};
+use crate::stats::{LinkEnd, LinkStats, MeshReading};
 use outbound::Pressure;
 
 pub(crate) struct Core {
@@ -64,6 +64,8 @@ pub(crate) struct Core {
     armed: Option<Duration>,
     timer: Rc<Notify>,
     ending: bool,
+    /// Of which hubs that dial the log has been told why they are refused.
+    complaints: BTreeMap<HubId, LinkEnd>,
     read_buffer: Vec<u8>,
     stats: LinkStats,
 }
@@ -106,6 +108,7 @@ impl Core {
             armed: None,
             timer: Rc::new(Notify::new()),
             ending: false,
+            complaints: BTreeMap::new(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
             stats: LinkStats::default(),
         }
@@ -250,7 +253,7 @@ impl Core {
 fn log(event: MeshEvent) {
     match event {
         MeshEvent::HubFound(hub) => info!(%hub, "hub_found"),
-        MeshEvent::HubLost(hub, peers) => info!(%hub, peers, "hub_lost"),
+        MeshEvent::HubLost(hub, peers) => warn!(%hub, peers, "hub_lost"),
         MeshEvent::HubLeft(hub, peers) => info!(%hub, peers, "hub_left"),
         MeshEvent::SameId => warn!("hub_id_taken: another hub uses this hub's id"),
         MeshEvent::Repaired(hub) => tracing::debug!(%hub, "hub_repaired"),

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Collected, Empty, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{
     AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
@@ -27,6 +28,9 @@ use tokio::net::TcpStream;
 use crate::stream::Stream;
 use crate::tls::Tls;
 pub(crate) use target::{Known, Plan, TargetId, Targets};
+
+/// Longest answer to a dial that is looked at for what it says, in bytes.
+const MAX_REFUSAL_BYTES: usize = 4 * 1024;
 
 /// What a dial shows of this hub.
 #[derive(Clone)]
@@ -110,6 +114,9 @@ async fn upgrade(caller: &Caller, plan: &Plan, stream: Stream, address: SocketAd
         .map_err(|error| DialError::of(&error))?;
     let exchange = async move {
         let response = sender.send_request(request).await.map_err(|error| DialError::of(&error))?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refused(response).await);
+        }
         check(&response, &key, plan.legacy)?;
         hyper::upgrade::on(response).await.map_err(|error| DialError::of(&error))
     };
@@ -138,14 +145,22 @@ fn request(caller: &Caller, plan: &Plan, key: &str) -> Result<Request<Empty<Byte
     request.body(Empty::new()).map_err(|error| DialError::of(&error))
 }
 
+/// What another hub, or what stands before it, says when it lets nobody in: its sentence, as far as there is room for it.
+async fn refused(response: Response<Incoming>) -> DialError {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_REFUSAL_BYTES).collect().await;
+    let body = body.map(Collected::to_bytes).unwrap_or_default();
+    let said = String::from_utf8_lossy(&body).trim().replace(char::is_control, " ");
+    DialError::new(if said.is_empty() {
+        format!("answered with {status}")
+    } else {
+        format!("answered with {status}: {said}")
+    })
+}
+
 /// Whether the answer opens a WebSocket of the kind that was asked for (RFC 6455 section 4.1).
 fn check<B>(response: &Response<B>, key: &str, legacy: bool) -> Result<(), DialError> {
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-    match response.status() {
-        StatusCode::SWITCHING_PROTOCOLS => {}
-        StatusCode::UNAUTHORIZED => return Err(DialError::new("401: MESH_TOKEN is not the other hub's")),
-        status => return Err(DialError::new(format!("answered with {status}"))),
-    }
     if header(SEC_WEBSOCKET_ACCEPT) != Some(accept(key).as_str()) {
         return Err(DialError::new("Sec-WebSocket-Accept is wrong"));
     }
@@ -175,8 +190,8 @@ mod tests {
         assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
-    fn answer(status: u16, accept: &str, subprotocol: Option<&str>, legacy: bool) -> Result<(), String> {
-        let mut response = Response::builder().status(status).header(SEC_WEBSOCKET_ACCEPT, accept);
+    fn answer(accept: &str, subprotocol: Option<&str>, legacy: bool) -> Result<(), String> {
+        let mut response = Response::builder().status(101).header(SEC_WEBSOCKET_ACCEPT, accept);
         if let Some(subprotocol) = subprotocol {
             response = response.header(SEC_WEBSOCKET_PROTOCOL, subprotocol);
         }
@@ -186,14 +201,12 @@ mod tests {
     #[test]
     fn answers_are_checked() {
         const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-        assert_eq!(answer(101, ACCEPT, Some(SUBPROTOCOL), false), Ok(()));
-        assert_eq!(answer(101, ACCEPT, None, true), Ok(()));
-        assert!(answer(101, ACCEPT, None, false).unwrap_err().contains("MESH_LEGACY"));
-        assert!(answer(101, ACCEPT, Some("chat"), false).is_err());
-        assert!(answer(101, ACCEPT, Some(SUBPROTOCOL), true).is_err());
-        assert!(answer(101, "AAAA", Some(SUBPROTOCOL), false).unwrap_err().contains("Accept"));
-        assert!(answer(401, ACCEPT, None, false).unwrap_err().contains("MESH_TOKEN"));
-        assert!(answer(200, ACCEPT, Some(SUBPROTOCOL), false).is_err());
+        assert_eq!(answer(ACCEPT, Some(SUBPROTOCOL), false), Ok(()));
+        assert_eq!(answer(ACCEPT, None, true), Ok(()));
+        assert!(answer(ACCEPT, None, false).unwrap_err().contains("MESH_LEGACY"));
+        assert!(answer(ACCEPT, Some("chat"), false).is_err());
+        assert!(answer(ACCEPT, Some(SUBPROTOCOL), true).is_err());
+        assert!(answer("AAAA", Some(SUBPROTOCOL), false).unwrap_err().contains("Accept"));
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::Gauges;
 use crate::clock::Clock;
 use crate::queue::Pool;
 use crate::session::{Counted, HandOff, Phase, Seat, Session};
+use crate::sparse::Sparse;
 use crate::stats::{IoStats, Reading};
 
 /// What a shard's sessions may use.
@@ -83,6 +84,10 @@ pub(crate) struct Core {
     stats: IoStats,
     /// While the hub goes away: where clients find the others.
     drain: Option<Arc<[String]>>,
+    /// Sessions for which there was no place.
+    pub(crate) turned_away: Sparse,
+    /// Hubs that were not let in.
+    pub(crate) links_refused: Sparse,
     echo: bool,
 }
 
@@ -146,6 +151,8 @@ impl Core {
             read_buffer: vec![0; READ_BUFFER_BYTES],
             stats: IoStats::default(),
             drain: None,
+            turned_away: Sparse::default(),
+            links_refused: Sparse::default(),
             echo,
         }
     }

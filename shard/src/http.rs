@@ -23,6 +23,7 @@ use proto::{CloseReason, HubId, Keys, PeerId, ShardId, ws};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
+use tracing::warn;
 
 use crate::core::Core;
 use crate::links::{Admission, LinkDoor, LinkSocket, Offer};
@@ -206,6 +207,11 @@ fn answer(
     let mut refuse = |(failure, status, text): Refusal| {
         if wants_socket {
             core.stats_mut().handshake_failures[failure as usize] += 1;
+            if failure.is_of_a_link()
+                && let Some(times) = core.links_refused.count()
+            {
+                warn!(address = %caller.address, reason = failure.label(), times, "link_refused");
+            }
         }
         let mut response = Response::new(Full::from(text));
         *response.status_mut() = status;
@@ -265,16 +271,16 @@ impl Door {
         query: &Query,
         request: &Request<B>,
     ) -> Result<HubId, Refusal> {
-        let off = |text: &'static str| Err((HandshakeFailure::LinksOff, StatusCode::FORBIDDEN, text.into()));
+        let off = |text: &'static str| Err((HandshakeFailure::LinkOff, StatusCode::FORBIDDEN, text.into()));
         let Some(links) = &self.links else {
             return off("this hub makes no links: IS_HUB, BOOTSTRAP_HUBS, MESH_DNS and REDIS_URL are unset there");
         };
         if entrance == Entrance::Admin {
-            return Err((HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY.into()));
+            return Err((HandshakeFailure::LinkWrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY.into()));
         }
         if entrance == Entrance::Peers {
             let text = "this port takes no links: they are taken at MESH_PORT";
-            return Err((HandshakeFailure::WrongPort, StatusCode::FORBIDDEN, text.into()));
+            return Err((HandshakeFailure::LinkWrongPort, StatusCode::FORBIDDEN, text.into()));
         }
         // A hub of the seed's kind has nothing to show but its address, and that has been looked at.
         if offer != Offer::Nothing {

@@ -16,6 +16,7 @@ mod listen;
 mod queue;
 mod runtime;
 mod session;
+mod sparse;
 mod stats;
 
 use std::sync::Arc;

@@ -22,6 +22,7 @@ use crate::core::{Adopted, Core, SessionLimits};
 use crate::http::{self, Door, Entrance};
 use crate::links::LinkDoor;
 use crate::session::{self, HandOff};
+use crate::sparse::Sparse;
 use crate::{Gauges, Pages, Reading};
 
 /// What the shards of a hub have in common.
@@ -246,6 +247,7 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
         }
         connections.spawn_local(http::serve(Rc::clone(&door), entrance, Rc::clone(&core), stream, address));
     };
+    let failures = Sparse::default();
     // Operators watch a hub while its peers leave.
     let stays_open = entrance == Entrance::Admin;
     while *open.borrow_and_update() || stays_open {
@@ -254,7 +256,9 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
                 Ok((stream, address)) => spawn(&mut connections, stream, address),
                 Err(error) => {
                     // Out of file descriptors, most likely: the queue waits until some are closed.
-                    warn!(%error, "accept_failed");
+                    if let Some(times) = failures.count() {
+                        warn!(%error, times, "accept_failed");
+                    }
                     tokio::time::sleep(TICK).await;
                 }
             },

@@ -15,24 +15,32 @@ use tokio::net::TcpStream;
 /// How long a hub may take to answer: shorter than an orchestrator's patience, which is 5 s as a rule.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// As much of an answer as is shown, in bytes.
-const MAX_ANSWER_BYTES: usize = 4 * 1024;
+/// Longest answer that is shown, in bytes. `/metrics` of a hub with 16 shards is 100 KiB, `/hubstats` in a mesh of 100 hubs 50 KiB.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// Ask a hub whether it is ready; exits with 0 if it says so
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Page to ask for: /readyz is whether it takes new peers, /livez whether it lives [default: /readyz where HOST and PORT
-    /// say that the hub listens]
+    /// Page to ask for: /readyz is whether it takes new peers, /livez whether it lives [default: /readyz where HOST and
+    /// ADMIN_PORT, or else PORT, say that the hub listens]
     #[arg(long, value_name = "URL", value_parser = url)]
     pub url: Option<Uri>,
 
     /// Where the hub listens
-    #[arg(long, env = "HOST", default_value = "localhost")]
+    #[arg(long, env = "HOST", hide_env_values = true, default_value = "localhost")]
     pub host: String,
 
     /// At which port
-    #[arg(long, env = "PORT", default_value_t = 8080)]
+    #[arg(long, env = "PORT", hide_env_values = true, default_value_t = 8080, value_parser = port)]
     pub port: u16,
+
+    /// At which port operators ask it, if there is one: it still answers there while the hub drains
+    #[arg(long, env = "ADMIN_PORT", hide_env_values = true, value_parser = port)]
+    pub admin_port: Option<u16>,
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "not a port: 0 to 65535".to_owned())
 }
 
 fn url(text: &str) -> Result<Uri, String> {
@@ -56,7 +64,7 @@ impl Args {
             Ok(IpAddr::V6(address)) => format!("[{address}]"),
             Ok(IpAddr::V4(_)) | Err(_) => self.host.clone(),
         };
-        url(&format!("http://{host}:{}/readyz", self.port))
+        url(&format!("http://{host}:{}/readyz", self.admin_port.unwrap_or(self.port)))
     }
 }
 
@@ -108,7 +116,11 @@ mod tests {
     use super::*;
 
     fn page(host: &str, url: Option<&str>) -> String {
-        Args { url: url.map(|url| super::url(url).unwrap()), host: host.to_owned(), port: 9000 }
+        page_at(host, url, None)
+    }
+
+    fn page_at(host: &str, url: Option<&str>, admin_port: Option<u16>) -> String {
+        Args { url: url.map(|url| super::url(url).unwrap()), host: host.to_owned(), port: 9000, admin_port }
             .page()
             .unwrap()
             .to_string()
@@ -122,6 +134,7 @@ mod tests {
         assert_eq!(page("::1", None), "http://[::1]:9000/readyz");
         assert_eq!(page("10.0.0.7", None), "http://10.0.0.7:9000/readyz");
         assert_eq!(page("10.0.0.7", Some("http://hub:1/livez")), "http://hub:1/livez");
+        assert_eq!(page_at("::", None, Some(9001)), "http://localhost:9001/readyz");
         assert!(url("https://hub").is_err() && url("hub").is_err());
     }
 }

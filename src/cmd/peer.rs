@@ -15,8 +15,8 @@ use tokio::task::LocalSet;
 
 use super::duration;
 use super::generate_peer_ids::random_id;
-use crate::config::certificates;
 use crate::client::{Ended, HubUrl, Receiver, Sender};
+use crate::config::certificates;
 
 /// How long the hub may take to say `connected`. A takeover takes it two seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,6 +26,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Messages that may wait to be printed. The connection is not read meanwhile.
 const UNPRINTED: usize = 64;
+
+/// Names the offer in its receipt.
+const OFFER_ID: &str = "offer-1";
 
 /// Join a network as a peer and print what it is told
 #[derive(clap::Args, Debug)]
@@ -104,7 +107,7 @@ async fn session(args: &Args) -> Result<(), String> {
         Some(peer) => peer,
         None => random_id().map_err(|error| error.to_string())?,
     };
-    let mut printer = Printer { json: args.json, begin: Instant::now() };
+    let mut printer = Printer { json: args.json, begin: Instant::now(), outcome: None };
     let connect = async {
         let endpoint = args.hub.resolve(args.ca.as_deref()).await.map_err(|error| error.to_string())?;
         let (sender, mut receiver) =
@@ -122,16 +125,22 @@ async fn session(args: &Args) -> Result<(), String> {
     }
     let send = |message: String| sender.send(message.as_bytes()).map_err(|error| error.to_string());
     send(announce(args)?)?;
+    if !args.json && !printer.line(&format!("announced  in {:?}", args.network)) {
+        return Ok(());
+    }
     if let Some(target) = args.offer_to {
         send(offer(args, &target)?)?;
     }
-    let Some(ended) = listen(args.listen, &sender, receiver, &mut printer).await else {
-        return Ok(());
-    };
-    printer.ended(&ended);
-    match ended {
-        Ended::Closed { code: 1000 | 1001, .. } => Ok(()),
-        Ended::Closed { .. } | Ended::Lost(_) => Err(ended.to_string()),
+    if let Some(ended) = listen(args.listen, &sender, receiver, &mut printer).await {
+        printer.ended(&ended);
+        if !matches!(ended, Ended::Closed { code: 1000 | 1001, .. }) {
+            return Err(ended.to_string());
+        }
+    }
+    match (&args.offer_to, printer.outcome.as_deref()) {
+        (None, _) | (Some(_), Some("delivered")) => Ok(()),
+        (Some(target), Some(outcome)) => Err(format!("the offer to {target} was not delivered: {outcome}")),
+        (Some(target), None) => Err(format!("nothing was heard of what became of the offer to {target}")),
     }
 }
 
@@ -149,7 +158,7 @@ fn offer(args: &Args, target: &PeerId) -> Result<String, String> {
         kind: "offer",
         network_name: &args.network,
         target_peer_id: Some(target.to_string()),
-        id: Some("offer-1"),
+        id: Some(OFFER_ID),
         data: &args.data,
     })
 }
@@ -220,12 +229,17 @@ async fn listen(
 struct Printer {
     json: bool,
     begin: Instant,
+    /// What became of the offer.
+    outcome: Option<String>,
 }
 
 impl Printer {
     /// Prints one message; `false` when nobody reads our output any more.
     fn message(&mut self, message: &[u8]) -> bool {
         let text = String::from_utf8_lossy(message);
+        if let Some(outcome) = outcome(&text) {
+            self.outcome = Some(outcome);
+        }
         self.line(&if self.json { json_line(&text, wall_ms()) } else { human_line(&text) })
     }
 
@@ -255,6 +269,18 @@ impl Printer {
 
 fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// What a message says of our offer, if it is of that.
+fn outcome(text: &str) -> Option<String> {
+    let Incoming { kind, data, .. } = serde_json::from_str(text).ok()?;
+    let field = |name| data.get(name).and_then(Value::as_str);
+    match (kind.as_str(), field("id").or_else(|| field("inReplyTo"))?) {
+        ("receipt", OFFER_ID) => Some(field("outcome")?.to_owned()),
+        // Of a hub that knows no receipts.
+        ("error", "offer") => Some(field("code")?.to_owned()),
+        _ => None,
+    }
 }
 
 /// The message as it came, but on one line: outside of strings JSON's line breaks mean no more than spaces.
@@ -323,6 +349,19 @@ mod tests {
             ),
             r#"discovered ab in "n" {"info":"a\nb","isHub":false,"peerId":"ab"}"#
         );
+    }
+
+    #[test]
+    fn what_became_of_the_offer_is_kept() {
+        let said = |text: &str| outcome(text);
+        assert_eq!(said(r#"{"type":"receipt","data":{"id":"offer-1","outcome":"delivered"}}"#).unwrap(), "delivered");
+        assert_eq!(
+            said(r#"{"type":"error","data":{"code":"wrong-network","inReplyTo":"offer"}}"#).unwrap(),
+            "wrong-network"
+        );
+        assert_eq!(said(r#"{"type":"receipt","data":{"id":"another","outcome":"delivered"}}"#), None);
+        assert_eq!(said(r#"{"type":"error","data":{"code":"invalid-json"}}"#), None);
+        assert_eq!(said("no"), None);
     }
 
     #[test]

@@ -73,6 +73,10 @@ impl Hub {
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
     }
 
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("waited for")
+    }
+
     pub fn wait(&mut self) -> ExitStatus {
         let end = Instant::now() + DEADLINE;
         loop {

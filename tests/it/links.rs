@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use crate::client::{Client, id, upgrade};
 use crate::door::{body, status};
 use crate::hub::{DEADLINE, Hub};
+use crate::mesh::{eventually, json};
 
 /// Asks as hub `n` for a link, naming a subprotocol and showing a token. The socket and the answer's head, or all of the
 /// answer when it is no.
@@ -57,7 +58,7 @@ fn a_hub_that_makes_no_links_says_so() {
     let refused = answer(&alone, MESH, "");
     assert_eq!(status(&refused), "403");
     assert!(body(&refused).contains("makes no links"), "{refused}");
-    alone.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="links-off"}"#, |n| n == 1.0);
+    alone.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-off"}"#, |n| n == 1.0);
 
     // As with the Go hub, IS_HUB alone is enough to serve peers.
     let hub = Hub::start(&[("IS_HUB", "true")]);
@@ -151,7 +152,42 @@ fn a_port_of_their_own_takes_links_and_nothing_else() {
     assert!(body(&refused).contains("MESH_PORT"), "{refused}");
     Client::join(&hub, 1, "n");
     assert_eq!(status(&hub.get("/livez")), "200");
-    hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="wrong-port"}"#, |n| n == 2.0);
+    hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="wrong-port"}"#, |n| n == 1.0);
+    hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-wrong-port"}"#, |n| n == 1.0);
+}
+
+/// What a hub is told that may not link is what its operator reads, at `/hubstats` and in the log; and docs/troubleshooting.md says
+/// what to do about each.
+#[test]
+fn what_a_hub_says_when_it_refuses_is_shown_where_it_was_dialed() {
+    let help = include_str!("../../docs/troubleshooting.md");
+    let mesh_port = free_port();
+    for (there, said) in [
+        (&[][..], "this hub makes no links"),
+        (&[("IS_HUB", "true")], "this hub takes no links: it has neither MESH_TOKEN nor MESH_INSECURE"),
+        (&[("IS_HUB", "true"), ("MESH_TOKEN", "another")], "unauthorized: a link takes this hub's MESH_TOKEN"),
+        (&[("MESH_PORT", &mesh_port), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "this port takes no links"),
+        (&[("HUB_MESH_NAMESPACE", "x"), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "HUB_MESH_NAMESPACE differs"),
+        (&[("DISCOVERY", "closest:8"), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "DISCOVERY differs"),
+    ] {
+        assert!(help.contains(said), "docs/troubleshooting.md does not say what to do about: {said}");
+        let other = Hub::start(there);
+        let url = format!("ws://{}", other.address);
+        let hub = Hub::start(&[("BOOTSTRAP_HUBS", &url), ("MESH_TOKEN", "t")]);
+        eventually(said, || {
+            let stats = json(&hub, "/hubstats");
+            stats["bootstrapHubs"][0]["lastError"].as_str().is_some_and(|error| error.contains(said))
+        });
+    }
+}
+
+#[test]
+fn a_name_that_nobody_knows_is_shown_with_its_error() {
+    let hub = Hub::start(&[("BOOTSTRAP_HUBS", "ws://Nobody.invalid?token=x"), ("MESH_TOKEN", "t")]);
+    eventually("the look-up's error is shown", || {
+        let dialed = &json(&hub, "/hubstats")["bootstrapHubs"][0];
+        dialed["lastError"].is_string() && dialed["attemptNumber"].as_u64() > Some(0)
+    });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! How a link ends.
 
-use proto::limits::CLOSE_LINGER;
-use proto::{LinkId, Now, RelayInput};
+use proto::limits::{CLOSE_LINGER, MAX_HUBS};
+use proto::{HubId, LinkId, Now, RelayInput};
 use tracing::{debug, info, warn};
 
 use super::Core;
@@ -71,7 +71,8 @@ impl Core {
                 let lived = now.at.saturating_sub(link.since);
                 self.targets.ended(target, end, &link.why, lived, now, chance())
             }
-            None => end.wants_attention(),
+            // It comes again and again, and it is for its own log to say so each time.
+            None => end.wants_attention() && self.complained(link.hub, end),
         };
         if let Some(hub) = link.hub
             && !self.links.values().any(|link| link.is_ready() && link.hub == Some(hub))
@@ -87,6 +88,15 @@ impl Core {
         } else {
             debug!(hub, %address, reason, said, "link_down");
         }
+    }
+
+    /// Whether this is news of a hub that dials.
+    fn complained(&mut self, hub: Option<HubId>, end: LinkEnd) -> bool {
+        let Some(hub) = hub else { return true };
+        if self.complaints.len() >= MAX_HUBS {
+            self.complaints.clear();
+        }
+        self.complaints.insert(hub, end) != Some(end)
     }
 
     /// The hub ends: says so to all, and goes.

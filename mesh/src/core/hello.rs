@@ -126,6 +126,7 @@ impl Core {
             self.targets.ready(target);
         }
         self.stats.opened += 1;
+        self.complaints.remove(&hub);
         info!(%hub, %address, dialed, legacy, "link_up");
         let up =
             if legacy { RelayInput::LegacyUp { link: id, hub, dialed } } else { RelayInput::LinkUp { link: id, hub } };

@@ -45,12 +45,14 @@ impl Plan {
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let host = authority.host();
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        // `ws://host?token=…` has a query and no path, and a request needs one.
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         let scheme = if tls { "wss" } else { "ws" };
         let target = TargetId(format!("{scheme}://{}:{port}{path}", host.to_ascii_lowercase()).into());
         // User and password, if there are any, are nobody's business here.
         let authority = format!("{host}{}", authority.port().map(|port| format!(":{port}")).unwrap_or_default());
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Some(Self { target, host, port, address: None, authority, path: path.to_owned(), tls, legacy: false })
+        Some(Self { target, host, port, address: None, authority, path, tls, legacy: false })
     }
 
     /// One address of a DNS name. With TLS, it is the name that is verified.

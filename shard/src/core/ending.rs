@@ -3,7 +3,7 @@
 use proto::limits::CLOSE_LINGER;
 use proto::{CloseReason, Input, Now, SessionId, ws};
 use socket2::SockRef;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{Core, Due, Followup};
 use crate::session::Phase;
@@ -52,7 +52,13 @@ impl Core {
         session.backlog = false;
         let admitted = session.counted.take().is_some();
         session.wake();
-        debug!(peer = ?session.peer, address = %session.address, reason = reason.label(), admitted, "peer_disconnected");
+        let address = session.address;
+        debug!(peer = ?session.peer, %address, reason = reason.label(), admitted, "peer_disconnected");
+        if reason == CloseReason::MaxConnections
+            && let Some(times) = self.turned_away.count()
+        {
+            warn!(%address, times, "hub_full: it has MAX_CONNECTIONS, and peers are turned away");
+        }
         self.stats.closes[reason as usize] += 1;
     }
 

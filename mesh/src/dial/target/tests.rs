@@ -39,6 +39,7 @@ fn addresses_are_understood() {
         (host.to_owned(), port, authority.to_owned(), path.to_owned(), tls)
     };
     assert_eq!(plan("ws://hub"), expected("hub", 80, "hub", "/", false));
+    assert_eq!(plan("ws://hub?token=x"), expected("hub", 80, "hub", "/?token=x", false));
     assert_eq!(plan("wss://hub/ws?x=1"), expected("hub", 443, "hub", "/ws?x=1", true));
     assert_eq!(plan("ws://me:secret@hub:81"), expected("hub", 81, "hub:81", "/", false));
     assert_eq!(plan("ws://[::1]:81"), expected("::1", 81, "[::1]:81", "/", false));

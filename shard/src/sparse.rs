@@ -1,0 +1,47 @@
+//! What happens again and again is said now and then.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// Time between two lines of the log about the same thing.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Counts what happens, and says when it is to be spoken of: at once, and then every ten seconds while it goes on.
+#[derive(Debug, Default)]
+pub(crate) struct Sparse {
+    said: Cell<Option<Instant>>,
+    since: Cell<u64>,
+}
+
+impl Sparse {
+    /// It has happened. How often since it was last spoken of, if now is the time to speak.
+    pub(crate) fn count(&self) -> Option<u64> {
+        self.count_at(Instant::now())
+    }
+
+    fn count_at(&self, now: Instant) -> Option<u64> {
+        let times = self.since.get() + 1;
+        if self.said.get().is_some_and(|said| now.duration_since(said) < PAUSE) {
+            self.since.set(times);
+            return None;
+        }
+        self.said.set(Some(now));
+        self.since.set(0);
+        Some(times)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_is_spoken_of_at_once_and_then_every_ten_seconds() {
+        let (sparse, begin) = (Sparse::default(), Instant::now());
+        let said = |ms| sparse.count_at(begin + Duration::from_millis(ms));
+        assert_eq!(said(0), Some(1));
+        assert_eq!((said(1), said(9_999)), (None, None));
+        assert_eq!(said(10_000), Some(3));
+        assert_eq!(said(60_000), Some(1));
+    }
+}
