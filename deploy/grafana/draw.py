@@ -26,7 +26,7 @@ dashboard = json.loads((Path(__file__).parent / "dashboards/peerpigeon.json").re
 
 
 def ask(expr):
-    expr = expr.replace("$job", "peerpigeon.*").replace("$instance", ".*").replace("$__rate_interval", "20s")
+    expr = expr.replace("$namespace", ".*").replace("$job", "peerpigeon.*").replace("$instance", ".*").replace("$__rate_interval", "20s")
     query = urllib.parse.urlencode({"query": expr, "start": now - 60 * minutes, "end": now, "step": 5})
     with urllib.request.urlopen(f"{prometheus}/api/v1/query_range?{query}", timeout=10) as answer:
         return json.load(answer)["data"]["result"]
