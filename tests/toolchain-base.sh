@@ -6,7 +6,7 @@ set -euo pipefail
 work=${TMPDIR:-/tmp}/peerpigeon-toolchain
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"
-debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev,make bookworm "$work/rootfs" >"$work/log" 2>&1 || { tail "$work/log" >&2; exit 1; }
+debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev,make trixie "$work/rootfs" >"$work/log" 2>&1 || { tail "$work/log" >&2; exit 1; }
 mkdir -p "$work/rootfs/usr/local/rust" "$work/rootfs/usr/local/cargo"
 cp -r "$(rustc --print sysroot)"/{bin,lib} "$work/rootfs/usr/local/rust/"
 # How crates are reached from here is a matter of this machine.

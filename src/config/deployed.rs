@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use super::{Config, Flags, settings};
 
 /// What other programs are told in these files: Compose, Grafana, Redis, and the build of the image.
-const OTHERS: [&str; 16] = [
+const OTHERS: [&str; 14] = [
     "BIND",
-    "BUILD_IMAGE",
     "CARGO_PROFILE_RELEASE_DEBUG",
     "CARGO_PROFILE_RELEASE_STRIP",
     "COMPOSE_PROFILES",
@@ -22,7 +21,6 @@ const OTHERS: [&str; 16] = [
     "PEERPIGEON_IMAGE",
     "PEERPIGEON_VERSION",
     "REDIS_PASSWORD",
-    "RUNTIME_IMAGE",
     "TARGETARCH",
 ];
 
@@ -107,18 +105,52 @@ fn config_map(overlay: &str) -> BTreeMap<String, String> {
     said
 }
 
+/// What stands under `[env]` in the file of Fly.io.
+fn fly_environment() -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(root().join("deploy/fly.toml")).unwrap();
+    let lines = text.lines().skip_while(|line| *line != "[env]").skip(1).take_while(|line| !line.starts_with('['));
+    let said = lines.filter_map(|line| line.trim().split_once(" = "));
+    said.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned())).collect()
+}
+
+/// Together with secrets, which each file takes from elsewhere.
+fn holds(what: &str, mut said: BTreeMap<String, String>) {
+    said.entry("MESH_TOKEN".to_owned()).or_insert("f".repeat(64));
+    assert!(said.len() > 10, "{said:?}");
+    let config = Config::resolve(&Flags::default(), &|name| said.get(name).map(OsString::from));
+    let config = config.unwrap_or_else(|refusals| panic!("{what}: {refusals:?}"));
+    assert_eq!(config.warnings(Some(1 << 20)), Vec::<String>::new(), "{what}");
+    assert!(config.has_mesh(), "{what}");
+}
+
 #[test]
-fn what_pods_are_told_can_hold() {
+fn what_is_told_can_hold() {
     for overlay in ["dev", "production", "redis"] {
         let mut said = config_map(&format!("k8s/overlays/{overlay}/kustomization.yaml"));
-        said.entry("MESH_TOKEN".to_owned()).or_insert("f".repeat(64));
-        said.insert("REDIS_URL".to_owned(), format!("redis://:{}@peerpigeon-redis:6379", "e".repeat(64)));
-        assert!(said.len() > 10, "{said:?}");
-        let config = Config::resolve(&Flags::default(), &|name| said.get(name).map(OsString::from));
-        let config = config.unwrap_or_else(|refusals| panic!("{overlay}: {refusals:?}"));
-        assert_eq!(config.warnings(Some(1 << 20)), Vec::<String>::new(), "{overlay}");
-        assert!(config.has_mesh(), "{overlay}");
+        if overlay == "redis" {
+            // The base's and production's.
+            said.extend(config_map("k8s/overlays/production/kustomization.yaml"));
+            said.insert("REDIS_URL".to_owned(), "rediss://:e%2Be@redis.example:6380".to_owned());
+        }
+        holds(overlay, said.clone());
+        said.insert("HOST".to_owned(), "::".to_owned());
+        holds(overlay, said);
     }
+    holds("deploy/fly.toml", fly_environment());
+}
+
+#[test]
+fn a_hub_that_links_with_go_hubs_is_told_what_can_hold() {
+    let text = std::fs::read_to_string(root().join("k8s/components/legacy/deployment.yaml")).unwrap();
+    let mut said = config_map("k8s/overlays/production/kustomization.yaml");
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    for pair in lines.windows(2) {
+        if let (Some(name), Some(value)) = (pair[0].strip_prefix("- name: "), pair[1].strip_prefix("value: ")) {
+            said.insert(name.to_owned(), value.trim_matches('"').to_owned());
+        }
+    }
+    assert!(said.contains_key("MESH_LEGACY") && said.contains_key("BOOTSTRAP_HUBS"), "{said:?}");
+    holds("components/legacy", said);
 }
 
 /// The image's layer of dependencies is built from the manifests alone: of each crate that there is.

