@@ -4,9 +4,12 @@
 #   docker build -t peerpigeon --build-arg PEERPIGEON_COMMIT="$(git rev-parse --short=12 HEAD)" .
 #   docker run --rm --read-only -p 8080:8080 peerpigeon
 #
-# The bases stand in their FROM lines because dependabot reads no other. Another one, of a mirror or one's own:
-# --build-context gcr.io/distroless/cc-debian13:nonroot=docker-image://…. The runtime needs glibc no older than the builder's, libgcc, and no shell.
-FROM docker.io/library/rust:1.95-slim-trixie AS build
+# Both base images can be changed, for a mirror, for a digest or for one's own: --build-arg BUILD_IMAGE=… RUNTIME_IMAGE=…. The runtime needs
+# glibc no older than the builder's, libgcc, and no shell.
+ARG BUILD_IMAGE=docker.io/library/rust:1.95-slim-trixie
+ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian13:nonroot
+
+FROM ${BUILD_IMAGE} AS build
 # jemalloc's build is a makefile.
 RUN command -v make >/dev/null && command -v cc >/dev/null \
  || { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make && rm -rf /var/lib/apt/lists/*; }
@@ -38,7 +41,7 @@ RUN find src proto shard mesh -name '*.rs' -exec touch {} + \
  && PEERPIGEON_COMMIT="$PEERPIGEON_COMMIT" cargo build --release --locked --bin peerpigeon \
  && target/release/peerpigeon --version
 
-FROM gcr.io/distroless/cc-debian13:nonroot
+FROM ${RUNTIME_IMAGE}
 ARG PEERPIGEON_COMMIT=
 ARG PEERPIGEON_VERSION=unreleased
 LABEL org.opencontainers.image.title="PeerPigeon" \

@@ -6,8 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Without digests: what is made here has its own.
-runtime=$(sed -n 's/^FROM \([^ @]*\)\(@[^ ]*\)\?$/\1/p' Dockerfile)
+runtime=$(sed -n 's/^ARG RUNTIME_IMAGE=//p' Dockerfile)
 images=$(sed -n 's/^ *image: \(docker\.io[^ ]*\)$/\1/p' docker-compose.yml)
 work=${TMPDIR:-/tmp}/peerpigeon-bases
 mkdir -p "$work"

@@ -17,9 +17,13 @@ pub const MAX_ANNOUNCE_DATA_BYTES: usize = 16 * 1024;
 /// Default of ANNOUNCE_BUDGET_BYTES: bytes of announcements that are kept for all peers of the hub together. One more than its share
 /// of it has room for a shard refuses with `hub-full`, unless its peer has said no more than [`ANNOUNCE_FLOOR_BYTES`] in all.
 ///
-/// An announcement is kept as the message that it becomes, 250 B longer than its data, once in each hub of the mesh: the worst case
-/// of a hub is hubs x (budget + MAX_CONNECTIONS x floor) = 3 x (256 MiB + 1,000 x 2 KiB) = 774 MiB.
+/// An announcement is kept as the message that it becomes, 250 B longer than its data, and counted with [`MEMBER_BYTES`]; once in each hub
+/// of the mesh: the worst case of a hub is hubs x (budget + MAX_CONNECTIONS x floor) = 3 x (256 MiB + 1,000 x 2 KiB) = 774 MiB.
 pub const DEFAULT_ANNOUNCE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
+
+/// What a member's place in the rosters counts for in that budget, in bytes: about 100 B on each shard and at each hub, and its announcement's own
+/// fields.
+pub const MEMBER_BYTES: usize = 256;
 
 /// What a peer may have announced, in all its networks, however little of the budget is left, in bytes.
 pub const ANNOUNCE_FLOOR_BYTES: usize = 2 * 1024;

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use super::{Config, Flags, settings};
 
 /// What other programs are told in these files: Compose, Grafana, Redis, and the build of the image.
-const OTHERS: [&str; 14] = [
+const OTHERS: [&str; 16] = [
     "BIND",
+    "BUILD_IMAGE",
     "CARGO_PROFILE_RELEASE_DEBUG",
     "CARGO_PROFILE_RELEASE_STRIP",
     "COMPOSE_PROFILES",
@@ -21,6 +22,7 @@ const OTHERS: [&str; 14] = [
     "PEERPIGEON_IMAGE",
     "PEERPIGEON_VERSION",
     "REDIS_PASSWORD",
+    "RUNTIME_IMAGE",
     "TARGETARCH",
 ];
 

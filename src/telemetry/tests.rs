@@ -224,13 +224,13 @@ fn the_docs_list_what_is_rendered() {
         let own: Vec<_> = labels.iter().filter(|(label, _)| *label != "le").collect();
         let listed: Vec<_> = own.iter().map(|(label, _)| format!("`{label}`")).collect();
         let _ = writeln!(table, "| `{name}` | {kind} | {} | {help} |", listed.join(", "));
-        for (label, taken) in own.iter().filter(|(label, _)| *label != "shard" && *label != "version") {
+        for (label, taken) in own.iter().filter(|(label, _)| !["commit", "shard", "version"].contains(&label.as_str())) {
             let taken: Vec<_> = taken.iter().map(|value| format!("`{value}`")).collect();
             let _ = writeln!(values, "| `{name}` | `{label}` | {} |", taken.join(", "));
         }
     }
     let expected = format!(
-        "{table}\n## Labels\n\n`shard` is the shard's number, from 0; `version` is the program's. The others:\n\n{values}"
+        "{table}\n## Labels\n\n`shard` is the shard's number, from 0; `version` and `commit` are the program's. The others:\n\n{values}"
     );
     if std::env::var_os("BLESS").is_some_and(|bless| bless == "1") {
         std::fs::write(&path, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();

@@ -14,8 +14,8 @@ ROOM = 1.25
 def needed(told, hubs):
     """The sum, with room. All hubs of the mesh are as full as they may be."""
     connections = int(told["MAX_CONNECTIONS"])
-    here = PROGRAM + connections * (PEER + SOCKET) + int(told["SEND_BUDGET_BYTES"]) + int(told["ANNOUNCE_BUDGET_BYTES"])
-    return ROOM * (here + (hubs - 1) * connections * REMOTE_PEER)
+    here = PROGRAM + connections * (PEER + SOCKET) + int(told["SEND_BUDGET_BYTES"])
+    return ROOM * (here + (hubs - 1) * connections * REMOTE_PEER + hubs * int(told["ANNOUNCE_BUDGET_BYTES"]))
 
 
 # The machines of an app on Fly.io are as many as somebody has made. So many should do.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::codec::{self, Announce, Goodbye};
 use crate::id::{Address, Claim, NetworkName, PeerId, SessionId};
-use crate::limits::ANNOUNCE_FLOOR_BYTES;
+use crate::limits::{ANNOUNCE_FLOOR_BYTES, MEMBER_BYTES};
 use crate::reason::{CloseReason, ErrorCode, LeaveReason};
 use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
@@ -47,7 +47,7 @@ impl Router {
         }
         let discovered = Arc::new(wire::peer_discovered(&data, network, now.wall_ms));
         let had_bytes = known.and_then(|ix| session.membership_in(ix)).map_or(0, |m| m.announced_bytes);
-        let bytes = discovered.frame_len() as u32;
+        let bytes = (discovered.frame_len() + MEMBER_BYTES) as u32;
         if bytes > had_bytes && !self.has_room_for(session, bytes - had_bytes) {
             return self.refuse_public(id, ErrorCode::HubFull, MessageKind::Announce, network, now);
         }

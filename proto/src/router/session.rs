@@ -39,7 +39,7 @@ pub(super) struct Membership {
     pub(super) network: NetworkIx,
     /// Which of its session's stays there.
     pub(super) stay: Stay,
-    /// Bytes of its announcement there.
+    /// Bytes of its announcement there, and for its place.
     pub(super) announced_bytes: u32,
     /// Index into the network's `locals`, if it is told of everybody.
     pub(super) local: u32,
