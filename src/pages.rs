@@ -8,6 +8,7 @@ mod mesh;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -17,7 +18,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, VARY,
+    ACCESS_CONTROL_MAX_AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue,
+    VARY,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
@@ -152,7 +154,9 @@ impl Site {
             Page::Hubs => json(StatusCode::OK, &self.hubs(&self.mesh())),
             Page::Index => json(StatusCode::OK, &body::Index::new(paths())),
             Page::Livez => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
-            Page::Metrics if wants_json(request) => json(StatusCode::OK, &self.metrics(router)),
+            Page::Metrics if wants_json(request) => {
+                json(StatusCode::OK, &self.metrics(router, self.may_read_names(request)))
+            }
             Page::Metrics => text(StatusCode::OK, telemetry::CONTENT_TYPE, self.telemetry.render(&self.scrape())),
             Page::Readyz => self.readyz(),
             Page::Stats => json(StatusCode::OK, &self.stats(router)),
@@ -224,7 +228,17 @@ impl Site {
         }
     }
 
-    fn metrics<'a>(&'a self, router: &'a Router) -> body::Metrics<'a> {
+    /// Whether whoever asks may read what networks are called, which can be what keeps strangers out of them: where peers have to show a
+    /// token and this page is at their port, who shows it as well (`Authorization: Bearer`).
+    fn may_read_names(&self, request: &Parts) -> bool {
+        let Some(token) = self.config.auth_token.as_ref().filter(|_| self.config.admin_port.is_none()) else {
+            return true;
+        };
+        let shown = request.headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        shown.is_some_and(|shown| token.matches(shown))
+    }
+
+    fn metrics<'a>(&'a self, router: &'a Router, names: bool) -> body::Metrics<'a> {
         body::Metrics {
             connections: body::ConnectionCount { active: self.connections(), max: self.config.max_connections },
             hubs: body::HubCount {
@@ -232,7 +246,10 @@ impl Site {
                 discovered: mesh::count(&self.mesh()),
             },
             networks: router.networks().count(),
-            peers: body::PeerCount { networks: body::largest(router), total: self.peers() },
+            peers: body::PeerCount {
+                networks: if names { body::largest(router) } else { BTreeMap::new() },
+                total: self.peers(),
+            },
             server: body::Server {
                 app_name: &self.config.fly_app_name,
                 is_hub: self.config.is_hub,
@@ -293,7 +310,8 @@ fn preflight() -> Response<Full<Bytes>> {
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
     // Structs of numbers and strings: there is nothing in them that JSON cannot say.
-    let body = serde_json::to_vec(value).unwrap_or_default();
+    let mut body = serde_json::to_vec(value).unwrap_or_default();
+    body.push(b'\n');
     text(status, "application/json", body)
 }
 

@@ -157,6 +157,21 @@ fn keys(body: &str) -> Vec<String> {
 }
 
 #[test]
+fn where_peers_show_a_token_so_does_who_reads_the_names_of_networks() {
+    let names = |env: &[(&str, &str)], headers: &[(&str, &str)]| {
+        let answer = hub(env, &[("secret-room", 2)]).ask(Method::GET, "/metrics?format=json", headers);
+        assert_eq!((answer.status, &answer.plain()["networks"]), (200, &json!(1)));
+        answer.plain()["peers"]["networks"].clone()
+    };
+    let (all, none) = (json!({"secret-room": 2}), json!({}));
+    assert_eq!(names(&[], &[]), all);
+    assert_eq!(names(&[("AUTH_TOKEN", "t")], &[]), none);
+    assert_eq!(names(&[("AUTH_TOKEN", "t")], &[("authorization", "Bearer x")]), none);
+    assert_eq!(names(&[("AUTH_TOKEN", "t")], &[("authorization", "Bearer t")]), all);
+    assert_eq!(names(&[("AUTH_TOKEN", "t"), ("ADMIN_PORT", "9")], &[]), all);
+}
+
+#[test]
 fn health_is_the_go_hubs_with_memory() {
     let answer = hub(&[], &[("global", 2), ("x", 1)]).get("/health");
     let mut body = answer.plain();

@@ -224,7 +224,8 @@ fn the_docs_list_what_is_rendered() {
         let own: Vec<_> = labels.iter().filter(|(label, _)| *label != "le").collect();
         let listed: Vec<_> = own.iter().map(|(label, _)| format!("`{label}`")).collect();
         let _ = writeln!(table, "| `{name}` | {kind} | {} | {help} |", listed.join(", "));
-        for (label, taken) in own.iter().filter(|(label, _)| !["commit", "shard", "version"].contains(&label.as_str())) {
+        for (label, taken) in own.iter().filter(|(label, _)| !["commit", "shard", "version"].contains(&label.as_str()))
+        {
             let taken: Vec<_> = taken.iter().map(|value| format!("`{value}`")).collect();
             let _ = writeln!(values, "| `{name}` | `{label}` | {} |", taken.join(", "));
         }
