@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What is deployed, without deploying it: manifests against the API's schemas and themselves, rules by promtool, the balancer by haproxy, Compose by docker-compose, Fly's file
+# What is deployed, without deploying it: manifests against the API's schemas and themselves, rules by promtool, the balancers by haproxy and nginx, the service by systemd, Compose by docker-compose, Fly's file
 # against itself, workflows by actionlint. Installs what it needs where it can; what cannot be had is named.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,6 +30,24 @@ if install promtool prometheus; then
   try "prometheus-scrape.yaml" scrape k8s/components/monitoring/prometheus-scrape.yaml
 fi
 install haproxy haproxy && try "haproxy.cfg" haproxy -c -f deploy/haproxy/haproxy.cfg
+
+tls_proxy() { # with a certificate of its own
+  local work
+  work=$(mktemp -d)
+  openssl req -x509 -newkey rsa:2048 -nodes -keyout "$work/key.pem" -out "$work/cert.pem" -days 1 -subj /CN=hub.example.com 2>/dev/null
+  sed "s#\(ssl_certificate *\) .*#\1 $work/cert.pem;#; s#\(ssl_certificate_key\) .*#\1 $work/key.pem;#" deploy/nginx/peerpigeon.conf >"$work/site.conf"
+  printf 'pid %s/pid; events {} http { access_log off; include %s/site.conf; }\n' "$work" "$work" >"$work/nginx.conf"
+  nginx -t -q -e stderr -c "$work/nginx.conf" && rm -r "$work"
+}
+install nginx nginx-light && try "nginx" tls_proxy
+
+service() { # systemd wants to see the program
+  local work
+  work=$(mktemp -d)
+  sed 's#^ExecStart=.*#ExecStart=/bin/true#' deploy/systemd/peerpigeon.service >"$work/peerpigeon.service"
+  systemd-analyze verify --man=no "$work/peerpigeon.service" && rm -r "$work"
+}
+install systemd-analyze systemd && try "peerpigeon.service" service
 
 compose() {
   for profile in mesh redis-only load; do

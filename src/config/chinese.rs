@@ -19,7 +19,11 @@ pub(crate) const SETTINGS_IN_CHINESE: &[(&str, &str, &str)] = &[
          同一 mesh 只能有一种",
         "",
     ),
-    ("PEER_TIMEOUT_MS", "静默多少毫秒后视为离线；对 ping 的应答也算活动", ""),
+    (
+        "PEER_TIMEOUT_MS",
+        "至多静默多少毫秒后视为离线；不应答 ping 的对等端 60 秒后即离线，因此只有小于 60000 的值才有作用",
+        "",
+    ),
     ("SEND_QUEUE_FRAMES", "可为一个对等端排队的消息数；读取过慢的对等端会被断开", ""),
     ("SEND_QUEUE_BYTES", "可为一个对等端排队的字节数", ""),
     ("SEND_BUDGET_BYTES", "可为所有对等端排队的总字节数", ""),
@@ -49,7 +53,11 @@ pub(crate) const SETTINGS_IN_CHINESE: &[(&str, &str, &str)] = &[
         "",
     ),
     ("MESH_PORT", "接受链路的端口；与 PORT 不同时，该端口只接受链路，PORT 不接受链路", "PORT"),
-    ("REDIS_URL", "连通各 hub 的 Redis：redis://[user:password@]host[:port]，rediss:// 表示用 TLS", ""),
+    (
+        "REDIS_URL",
+        "连通各 hub 的 Redis：redis://[user:password@]host[:port]，rediss:// 表示用 TLS，redis+cluster:// 或 rediss+cluster:// 表示集群",
+        "",
+    ),
     ("DRAIN_SECS", "停止时用多少秒分批送走对等端，避免它们同时重连", ""),
     ("LOG_FORMAT", "json、human，或 auto：在终端上为 human，其余为 json", ""),
     (

@@ -56,7 +56,8 @@ hubTest('schema: it tells what is said from what is not', {}, async hub => {
   ]) assert.ok(isFromClient(message), JSON.stringify(message))
   for (const message of [
     {}, [], { type: 'hello' }, { type: 'offer' }, { type: 'offer', targetPeerId: 'b' }, { type: 'announce', networkName: 7 },
-    { type: 'announce', data: { discover: { closest: 0 } } }
+    { type: 'announce', data: { discover: { closest: 0 } } }, { type: 'announce', data: 'x' }, { type: 'discover', data: { limit: 65 } },
+    { type: 'offer', targetPeerId: a, id: 7 }
   ]) assert.ok(!isFromClient(message), JSON.stringify(message))
   const pong = { type: 'pong', data: { timestamp: Date.now() }, fromPeerId: 'system', targetPeerId: a, networkName: 'global', timestamp: Date.now() }
   assert.ok(isFromHub(pong))

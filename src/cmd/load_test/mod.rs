@@ -151,6 +151,13 @@ pub async fn run(args: Args) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    // A run of an hour is not lost to a name that cannot be written to.
+    if let Some(path) = &args.json
+        && let Err(error) = fs::OpenOptions::new().create(true).append(true).open(path)
+    {
+        complain(&format!("--json: cannot write {}: {error}", path.display()));
+        return ExitCode::from(EXIT_USAGE);
+    }
     match LocalSet::new().run_until(measure(&args, plan, seed)).await {
         Ok(report) => tell(&report, args.json.as_deref()),
         Err(problem) => {

@@ -102,12 +102,13 @@ impl Report {
         let interrupted = self.violations.contains_key(&Check::Interrupted);
         let (connected, exact_after) = match (interrupted, self.exact_ms) {
             (true, _) => (self.connected.to_string(), "not known".to_owned()),
+            (false, Some(_)) if self.connected == 0 => (self.connected_in(), "never".to_owned()),
             (false, Some(exact_ms)) => (self.connected_in(), time(exact_ms).to_string()),
             (false, None) => (self.connected_in(), "never".to_owned()),
         };
         let mut rows = vec![
             ("scenario", format!("{} on {}", self.scenario, self.hubs.join(", "))),
-            ("peers", format!("{} in {} networks, seed {}", self.peers, self.networks, self.seed)),
+            ("peers", format!("{} in {}, seed {}", self.peers, networks(self.networks), self.seed)),
             ("connected", connected),
             ("failed", count(self.failed)),
             ("exact after", exact_after),
@@ -160,6 +161,10 @@ impl Report {
     }
 }
 
+fn networks(n: usize) -> String {
+    if n == 1 { "one network".to_owned() } else { format!("{n} networks") }
+}
+
 fn time(ms: u64) -> impl fmt::Display {
     if ms < 1000 { format!("{ms} ms") } else { format!("{:.2} s", ms as f64 / 1000.0) }
 }
@@ -177,6 +182,14 @@ impl fmt::Display for Report {
             writeln!(f, "{:<15} {}", "VIOLATED", format_args!("{}: {}", check.label(), HumanCount(*count)))?;
             for example in examples {
                 writeln!(f, "{:<15}   {}", "", example.replace(char::is_control, "\u{fffd}"))?;
+            }
+        }
+        for (name, hint) in [
+            ("http 401", "(the hub asks for a token: --token, or AUTH_TOKEN)"),
+            ("1008", "(the hub is full: MAX_CONNECTIONS)"),
+        ] {
+            if self.dial_failures.0.contains_key(name) {
+                writeln!(f, "{hint}")?;
             }
         }
         if self.errors.0.contains_key("rate-limited") {
