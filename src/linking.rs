@@ -47,7 +47,10 @@ pub fn prepare(
     let (sender, sockets) = mpsc::channel(LINK_SOCKET_QUEUE);
     let door = LinkDoor {
         admission: match &config.mesh.token {
-            Some(token) => Admission::Token(token.expose().into()),
+            Some(token) => {
+                let tokens = std::iter::once(token).chain(&config.mesh.also);
+                Admission::Tokens(tokens.map(|token| token.expose().into()).collect())
+            }
             None if config.mesh.insecure => Admission::Open,
             None => Admission::Closed,
         },
@@ -97,6 +100,7 @@ fn mesh_config(config: &Config, clock: Clock, keys: Keys, ports: Ports) -> MeshC
             },
             hub: config.hub_id,
             token,
+            also: settings.also.as_ref().map(|token| token.expose().into()),
             extra_roots: settings.ca.clone(),
         }),
         clock: Arc::new(move || clock.now()),

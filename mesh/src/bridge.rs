@@ -48,6 +48,8 @@ pub struct BridgeConfig {
     pub hub: HubId,
     /// MESH_TOKEN: what frames are authenticated with. Without it everyone who reaches Redis is believed.
     pub token: Option<Arc<str>>,
+    /// MESH_TOKEN_ALSO: frames of those who authenticate with this are taken as well.
+    pub also: Option<Arc<str>>,
     /// Certificates in PEM to trust beside the public roots.
     pub extra_roots: Option<Arc<[u8]>>,
 }
@@ -146,7 +148,7 @@ impl Bridge {
         let prefix = format!("{}:mesh.1:hub:", config.namespace);
         let state = Rc::new(State {
             hub: config.hub,
-            seal: Seal::new(config.hub, config.token.as_deref()),
+            seal: Seal::new(config.hub, config.token.as_deref(), config.also.as_deref()),
             channels: [
                 format!("{}:mesh.1:presence", config.namespace).into(),
                 format!("{prefix}{}", config.hub).into(),

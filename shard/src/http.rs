@@ -289,8 +289,8 @@ impl Door {
                     return off("this hub takes no links: it has neither MESH_TOKEN nor MESH_INSECURE");
                 }
                 Admission::Open => {}
-                Admission::Token(token) if query.shows(request, token) => {}
-                Admission::Token(_) => {
+                Admission::Tokens(tokens) if tokens.iter().any(|token| query.shows(request, token)) => {}
+                Admission::Tokens(_) => {
                     let text = "unauthorized: a link takes this hub's MESH_TOKEN, as a bearer token";
                     return Err((HandshakeFailure::LinkUnauthorized, StatusCode::UNAUTHORIZED, text.into()));
                 }

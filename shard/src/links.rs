@@ -50,8 +50,8 @@ pub enum Admission {
     Closed,
     /// Any is (MESH_INSECURE).
     Open,
-    /// One that shows this token (MESH_TOKEN).
-    Token(Arc<str>),
+    /// One that shows any of these tokens (MESH_TOKEN, MESH_TOKEN_ALSO).
+    Tokens(Arc<[Arc<str>]>),
 }
 
 /// An upgraded socket at whose other end is a hub.

@@ -37,6 +37,7 @@ pub(crate) const SETTINGS_IN_CHINESE: &[(&str, &str, &str)] = &[
     ("HUB_MESH_NAMESPACE", "本 hub 所属的 mesh", ""),
     ("BOOTSTRAP_HUBS", "要连接的 hub：以逗号分隔的 ws:// 或 wss:// URL", ""),
     ("MESH_TOKEN", "hub 之间互相出示的令牌，所有 hub 相同；没有它就不建立也不接受链路", ""),
+    ("MESH_TOKEN_ALSO", "除 MESH_TOKEN 外还接受其他 hub 出示的令牌，自己不出示：用于逐个 hub 更换令牌期间", ""),
     ("MESH_INSECURE", "没有 MESH_TOKEN 也建立和接受链路：能连到本 hub 的人都可以冒充 hub", ""),
     (
         "MESH_DNS",

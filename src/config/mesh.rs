@@ -35,6 +35,8 @@ pub struct MeshSettings {
     pub redis_url: Option<RedisUrl>,
     /// What hubs present to each other.
     pub token: Option<Token>,
+    /// What is taken from them besides.
+    pub also: Option<Token>,
 }
 
 /// A name whose addresses are hubs: MESH_DNS.
@@ -85,6 +87,7 @@ impl MeshSettings {
         let advertise = reader.text(&settings::MESH_ADVERTISE, || Ok(None), |text| own_url(text).map(Some));
         let public_url = reader.text(&settings::PUBLIC_URL, || Ok(None), |text| own_url(text).map(Some));
         let token = reader.text(&settings::MESH_TOKEN, || Ok(None), |text| super::parse::token(text).map(Some));
+        let also = reader.text(&settings::MESH_TOKEN_ALSO, || Ok(None), |text| super::parse::token(text).map(Some));
         let insecure = reader.switch(&settings::MESH_INSECURE);
         let dns = reader.text(&settings::MESH_DNS, || Ok(None), |text| mesh_dns(text).map(Some));
         let ca = reader.text(&settings::MESH_CA, || Ok(None), |text| certificates(text).map(Some));
@@ -109,6 +112,7 @@ impl MeshSettings {
             public_url: public_url?,
             redis_url: redis_url?,
             token: token?,
+            also: also?,
         })
     }
 }
@@ -144,11 +148,15 @@ impl Config {
             let problem = format!("false contradicts {}, which asks for links to other hubs", asking.join(" and "));
             refusals.push(Refusal::new(&settings::IS_HUB, problem));
         }
-        if let (Some(token), Some(auth)) = (&self.mesh.token, &self.auth_token)
-            && token.matches(auth.expose().as_bytes())
+        for (setting, token) in
+            [(&settings::MESH_TOKEN, &self.mesh.token), (&settings::MESH_TOKEN_ALSO, &self.mesh.also)]
         {
-            let problem = "it is the same as AUTH_TOKEN, so that every peer could pose as a hub: choose another";
-            refusals.push(Refusal::new(&settings::MESH_TOKEN, problem));
+            if let (Some(token), Some(auth)) = (token, &self.auth_token)
+                && token.matches(auth.expose().as_bytes())
+            {
+                let problem = "it is the same as AUTH_TOKEN, so that every peer could pose as a hub: choose another";
+                refusals.push(Refusal::new(setting, problem));
+            }
         }
         // BOOTSTRAP_HUBS is the seed's, which knows no token: a hub that had it has to serve its peers as before.
         if !self.links_are_trusted() && self.mesh.dns.is_some() {
@@ -187,6 +195,11 @@ impl Config {
                  without; hubs of the Go program are named in MESH_LEGACY"
                     .to_owned()
             });
+            if self.mesh.also.is_some() {
+                warnings.push(
+                    "MESH_TOKEN_ALSO without effect: it is taken besides MESH_TOKEN, which is not set".to_owned(),
+                );
+            }
             if self.mesh.redis_url.is_some() {
                 warnings.push("REDIS_URL without MESH_TOKEN: whoever can publish there can speak as a hub".to_owned());
             }
@@ -265,7 +278,14 @@ fn legacy(text: &str) -> Result<Legacy, String> {
 fn redis_url(text: &str) -> Result<RedisUrl, String> {
     // The bridge itself judges it. Who this hub is makes no difference to that.
     let hub = HubId(PeerId::from_bytes([0; 20]));
-    let bridge = BridgeConfig { url: text.to_owned(), namespace: String::new(), hub, token: None, extra_roots: None };
+    let bridge = BridgeConfig {
+        url: text.to_owned(),
+        namespace: String::new(),
+        hub,
+        token: None,
+        also: None,
+        extra_roots: None,
+    };
     bridge.check().map(|()| RedisUrl(text.to_owned()))
 }
 

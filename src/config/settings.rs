@@ -273,6 +273,15 @@ pub(crate) static MESH_TOKEN: Setting = Setting {
     help: "Token that hubs present to each other, the same at all of them; without it no link is made or taken",
 };
 
+pub(crate) static MESH_TOKEN_ALSO: Setting = Setting {
+    name: "MESH_TOKEN_ALSO",
+    value: "TOKEN",
+    default: Preset::Nothing,
+    kind: Kind::Secret,
+    heading: MESH,
+    help: "Token that is taken from other hubs besides MESH_TOKEN, and not shown: while one replaces the other, hub by hub",
+};
+
 pub(crate) static MESH_INSECURE: Setting = Setting {
     name: "MESH_INSECURE",
     value: "BOOL",
@@ -348,8 +357,8 @@ pub(crate) static REDIS_URL: Setting = Setting {
 };
 
 /// The settings that do nothing while no links are made.
-pub(crate) static NEEDS_LINKS: [&Setting; 7] =
-    [&MESH_TOKEN, &MESH_INSECURE, &MESH_ADVERTISE, &PUBLIC_URL, &MESH_CA, &MESH_LEGACY, &MESH_PORT];
+pub(crate) static NEEDS_LINKS: [&Setting; 8] =
+    [&MESH_TOKEN, &MESH_TOKEN_ALSO, &MESH_INSECURE, &MESH_ADVERTISE, &PUBLIC_URL, &MESH_CA, &MESH_LEGACY, &MESH_PORT];
 
 pub(crate) static CLEANUP_INTERVAL_MS: Setting = Setting {
     name: "CLEANUP_INTERVAL_MS",
@@ -406,7 +415,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// Every setting, in the order in which a reader wants them.
-pub(crate) static ALL: [&Setting; 36] = [
+pub(crate) static ALL: [&Setting; 37] = [
     &HOST,
     &PORT,
     &ADMIN_PORT,
@@ -429,6 +438,7 @@ pub(crate) static ALL: [&Setting; 36] = [
     &HUB_MESH_NAMESPACE,
     &BOOTSTRAP_HUBS,
     &MESH_TOKEN,
+    &MESH_TOKEN_ALSO,
     &MESH_INSECURE,
     &MESH_DNS,
     &MESH_ADVERTISE,

@@ -73,6 +73,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
         &["http://a", "a:8080", "ws://", "ws://a,nonsense", "ws://a b"],
     ),
     ("MESH_TOKEN", &["x", "a-very-long.token_with~signs+/="], &["two words", "ümlaut", "<set>"]),
+    ("MESH_TOKEN_ALSO", &["x"], &["two words", "<set>"]),
     ("MESH_INSECURE", &["true", "0"], &["maybe"]),
     (
         "MESH_DNS",

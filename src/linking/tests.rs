@@ -26,7 +26,9 @@ fn without_a_token_the_door_is_closed() {
     let (_, door) = prepared(&[("IS_HUB", "true"), ("MESH_INSECURE", "true")], PORTS);
     assert!(matches!(door.unwrap().admission, Admission::Open));
     let (_, door) = prepared(&[("IS_HUB", "true"), ("MESH_INSECURE", "true"), ("MESH_TOKEN", "t")], PORTS);
-    assert!(matches!(door.unwrap().admission, Admission::Token(token) if &*token == "t"));
+    assert!(
+        matches!(door.unwrap().admission, Admission::Tokens(tokens) if tokens.iter().map(|token| &**token).eq(["t"]))
+    );
 }
 
 #[test]

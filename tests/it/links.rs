@@ -182,6 +182,25 @@ fn what_a_hub_says_when_it_refuses_is_shown_where_it_was_dialed() {
 }
 
 #[test]
+fn a_token_is_replaced_hub_by_hub() {
+    let steps: [&[(&str, &str)]; 4] = [
+        &[("MESH_TOKEN", "old")],
+        &[("MESH_TOKEN", "old"), ("MESH_TOKEN_ALSO", "new")],
+        &[("MESH_TOKEN", "new"), ("MESH_TOKEN_ALSO", "old")],
+        &[("MESH_TOKEN", "new")],
+    ];
+    for pair in steps.windows(2) {
+        for (there, here) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+            let other = Hub::start(&[&[("IS_HUB", "true")], there].concat());
+            let url = format!("ws://{}", other.address);
+            let hub = Hub::start(&[&[("BOOTSTRAP_HUBS", url.as_str())], here].concat());
+            eventually("they link", || json(&hub, "/hubstats")["totalHubs"] == 1);
+        }
+    }
+    assert_eq!(status(&answer(&Hub::start(&[&[("IS_HUB", "true")], steps[2]].concat()), MESH, "older")), "401");
+}
+
+#[test]
 fn a_name_that_nobody_knows_is_shown_with_its_error() {
     let hub = Hub::start(&[("BOOTSTRAP_HUBS", "ws://Nobody.invalid?token=x"), ("MESH_TOKEN", "t")]);
     eventually("the look-up's error is shown", || {

@@ -19,18 +19,19 @@ pub(super) const HEADER: usize = TAG + 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused;
 
-/// Makes and checks frames with one key.
+/// Makes frames with one key, and checks them with that or another.
 #[derive(Clone)]
 pub(super) struct Seal {
     keyed: Hmac<Sha256>,
+    also: Option<Hmac<Sha256>>,
     hub: HubId,
 }
 
 impl Seal {
-    /// For frames of `hub`, in the mesh of those that know `token`.
-    pub(super) fn new(hub: HubId, token: Option<&str>) -> Self {
-        let keyed = Hmac::new_from_slice(token.unwrap_or_default().as_bytes()).expect("HMAC takes keys of any length");
-        Self { keyed, hub }
+    /// For frames of `hub`, in the mesh of those that know `token`; whose frames are made with `also` are believed as well.
+    pub(super) fn new(hub: HubId, token: Option<&str>, also: Option<&str>) -> Self {
+        let keyed = |token: &str| Hmac::new_from_slice(token.as_bytes()).expect("HMAC takes keys of any length");
+        Self { keyed: keyed(token.unwrap_or_default()), also: also.map(keyed), hub }
     }
 
     /// A frame without its payload and tag.
@@ -43,7 +44,7 @@ impl Seal {
 
     /// Makes what was begun, and then had its payload appended, a frame for this channel.
     pub(super) fn finish(&self, channel: &str, frame: &mut [u8]) {
-        let tag = self.mac(channel, frame).finalize().into_bytes();
+        let tag = mac(&self.keyed, channel, frame).finalize().into_bytes();
         frame[TAG..HEADER].copy_from_slice(&tag);
     }
 
@@ -52,19 +53,22 @@ impl Seal {
         if frame.len() < HEADER || frame[..SENDER] != MAGIC {
             return Err(Refused);
         }
-        self.mac(channel, frame).verify_slice(&frame[TAG..HEADER]).map_err(|_| Refused)?;
+        let made_with = |keyed: &Hmac<Sha256>| mac(keyed, channel, frame).verify_slice(&frame[TAG..HEADER]).is_ok();
+        if !made_with(&self.keyed) && !self.also.as_ref().is_some_and(made_with) {
+            return Err(Refused);
+        }
         let sender = frame[SENDER..TAG].try_into().map_err(|_| Refused)?;
         Ok(HubId(PeerId::from_bytes(sender)))
     }
+}
 
-    fn mac(&self, channel: &str, frame: &[u8]) -> Hmac<Sha256> {
-        let mut mac = self.keyed.clone();
-        mac.update(&(channel.len() as u64).to_le_bytes());
-        mac.update(channel.as_bytes());
-        mac.update(&frame[..TAG]);
-        mac.update(&frame[HEADER..]);
-        mac
-    }
+fn mac(keyed: &Hmac<Sha256>, channel: &str, frame: &[u8]) -> Hmac<Sha256> {
+    let mut mac = keyed.clone();
+    mac.update(&(channel.len() as u64).to_le_bytes());
+    mac.update(channel.as_bytes());
+    mac.update(&frame[..TAG]);
+    mac.update(&frame[HEADER..]);
+    mac
 }
 
 #[cfg(test)]
@@ -84,8 +88,8 @@ mod tests {
 
     #[test]
     fn a_frame_is_taken_from_its_sender_on_its_channel_whole() {
-        let seal = Seal::new(hub(1), Some("secret"));
-        let reader = Seal::new(hub(2), Some("secret"));
+        let seal = Seal::new(hub(1), Some("secret"), None);
+        let reader = Seal::new(hub(2), Some("secret"), None);
         let good = frame(&seal, "c", b"payload");
         assert_eq!(reader.open("c", &good), Ok(hub(1)));
         assert_eq!(reader.open("d", &good), Err(Refused));
@@ -98,12 +102,27 @@ mod tests {
     }
 
     #[test]
-    fn another_token_or_none_is_another_mesh() {
-        let good = frame(&Seal::new(hub(1), Some("secret")), "c", b"");
-        for token in [None, Some(""), Some("Secret")] {
-            assert_eq!(Seal::new(hub(2), token).open("c", &good), Err(Refused));
+    fn while_tokens_are_replaced_both_are_believed_and_one_is_used() {
+        let (old, new) = (Some("old"), Some("new"));
+        let seals =
+            [(old, None), (old, new), (new, old), (new, None)].map(|(token, also)| Seal::new(hub(1), token, also));
+        // Each step of a replacement, and the one before it, believe each other; the first and the last do not.
+        for pair in seals.windows(2) {
+            for (one, other) in [(&pair[0], &pair[1]), (&pair[1], &pair[0])] {
+                assert_eq!(other.open("c", &frame(one, "c", b"x")), Ok(hub(1)));
+            }
         }
-        let open = frame(&Seal::new(hub(1), None), "c", b"x");
-        assert_eq!(Seal::new(hub(2), None).open("c", &open), Ok(hub(1)));
+        assert_eq!(seals[3].open("c", &frame(&seals[0], "c", b"x")), Err(Refused));
+        assert_eq!(seals[3].open("c", &frame(&seals[1], "c", b"x")), Err(Refused));
+    }
+
+    #[test]
+    fn another_token_or_none_is_another_mesh() {
+        let good = frame(&Seal::new(hub(1), Some("secret"), None), "c", b"");
+        for token in [None, Some(""), Some("Secret")] {
+            assert_eq!(Seal::new(hub(2), token, None).open("c", &good), Err(Refused));
+        }
+        let open = frame(&Seal::new(hub(1), None, None), "c", b"x");
+        assert_eq!(Seal::new(hub(2), None, None).open("c", &open), Ok(hub(1)));
     }
 }

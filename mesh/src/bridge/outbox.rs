@@ -138,7 +138,7 @@ mod tests {
     }
 
     fn outbox(pushes: &[(To, usize)]) -> Outbox {
-        let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None);
+        let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
         let mut outbox = Outbox::default();
         for (to, len) in pushes {
             assert!(outbox.push(*to, &seal, |out| out.resize(out.len() + len, 7)));
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_busy_lane_waits_and_others_do_not() {
         let mut outbox = outbox(&[(None, 1), (hub(1), 2)]);
-        let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None);
+        let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
         assert_eq!(sizes(&outbox.take_lane()), [(None, 1)]);
         assert!(outbox.push(None, &seal, |out| out.extend_from_slice(b"abc")));
         assert_eq!(sizes(&outbox.take_lane()), [(hub(1), 2)]);
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn at_the_bound_there_is_no_room() {
-        let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None);
+        let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
         let mut outbox = outbox(&[(None, BRIDGE_QUEUE_BYTES)]);
         assert!(!outbox.push(hub(1), &seal, |out| out.push(1)));
         outbox.clear();

@@ -44,6 +44,7 @@ fn config(n: u8, url: &str) -> BridgeConfig {
         namespace: "test".to_owned(),
         hub: id(n),
         token: Some("mesh token".into()),
+        also: None,
         extra_roots: None,
     }
 }

@@ -66,6 +66,8 @@ fn no_link_without_something_to_trust() {
 
 #[test]
 fn peers_do_not_hold_the_hubs_token() {
+    let also = [("MESH_TOKEN", "t"), ("MESH_TOKEN_ALSO", "same"), ("AUTH_TOKEN", "same")];
+    assert!(refusals(&also)[0].starts_with("MESH_TOKEN_ALSO (--mesh-token-also): it is the same as AUTH_TOKEN"));
     let refused = refusals(&[("MESH_TOKEN", "same"), ("AUTH_TOKEN", "same")]);
     assert!(refused[0].starts_with("MESH_TOKEN (--mesh-token): it is the same as AUTH_TOKEN"), "{refused:?}");
     assert!(!refused[0].contains("same,"), "{refused:?}");
@@ -130,6 +132,7 @@ fn what_does_less_than_it_seems_is_warned_of() {
     assert!(warnings(&[("IS_HUB", "true"), ("BOOTSTRAP_HUBS", "ws://a")]).contains("without MESH_TOKEN"));
     assert!(warnings(&[("IS_HUB", "true"), ("MESH_INSECURE", "true")]).starts_with("MESH_INSECURE: whoever"));
     assert!(warnings(&[("REDIS_URL", "redis://a")]).contains("REDIS_URL without MESH_TOKEN"));
+    assert!(warnings(&[("IS_HUB", "true"), ("MESH_TOKEN_ALSO", "t")]).contains("MESH_TOKEN_ALSO without effect"));
     assert!(
         warnings(&[("MESH_LEGACY", "10.0.0.0/8"), ("MESH_CA", "src/config/mesh/certificate.pem")])
             .starts_with("MESH_CA, MESH_LEGACY without effect")
