@@ -73,7 +73,7 @@ mod tests {
 
     fn signal(bytes: usize, n: u64) -> Letter {
         let session = SessionId { slot: 0, generation: 0 };
-        let sender = Sender::Session { shard: ShardId(0), session, ticket: n, told: 0 };
+        let sender = Sender::Session { shard: ShardId(0), session, ticket: n, told: 0, heard: 0 };
         let origin =
             Origin { sender, kind: SignalKind::Offer, network: NetworkName::new("n"), read_at: Duration::ZERO };
         let peer = PeerId::from_bytes([0; 20]);

@@ -1,5 +1,6 @@
 //! One shard's rules: sessions, rosters, signals, receipts, takeovers.
 
+mod ahead;
 mod circle;
 mod closest;
 mod discovery;
@@ -30,6 +31,7 @@ pub use letter::{
 pub use mode::Discovery;
 pub use stats::RouterStats;
 
+use ahead::Ahead;
 use discovery::Meetings;
 use roster::{NetworkIx, Rosters};
 use session::{Overrun, Session, Sessions, State};
@@ -89,6 +91,7 @@ pub struct Router {
     tickets: Tickets,
     /// Changes of presence that the mesh was told.
     told_mesh: u64,
+    ahead: Ahead,
     roster_chunk: usize,
     most_acquaintances: usize,
     random_picks: usize,
@@ -115,6 +118,7 @@ impl Router {
             takeovers: Takeovers::new(config.keys),
             tickets: Tickets::new(config.keys),
             told_mesh: 0,
+            ahead: Ahead::default(),
             roster_chunk: ROSTER_CHUNK,
             most_acquaintances: MAX_ACQUAINTANCES,
             random_picks: RANDOM_PICKS,
@@ -215,14 +219,17 @@ impl Router {
         match letter {
             Letter::Challenge { peer, asker } => self.challenged(peer, asker, now),
             Letter::Elsewhere { peer, claim } => self.came_to_other_hub(peer, claim, now),
-            Letter::Joined(announcement) => self.joined_elsewhere(&announcement, now),
+            Letter::Joined(announcement) => {
+                self.joined_elsewhere(&announcement, now);
+                if announcement.remote {
+                    self.heard_of_one_more(now);
+                }
+            }
             Letter::Left(farewell) => self.left_elsewhere(&farewell, now),
             Letter::Meeting(meeting) => self.heard_meeting(&meeting, now),
             Letter::Nowhere { peer, claim } => self.left_other_hub(peer, claim, now),
             Letter::Outcome { origin, target, outcome } => self.settle(origin, target, outcome, now),
-            Letter::Signal { origin, from, target, frame } => {
-                self.deliver(origin, from, target, Frame::Owned(frame), now);
-            }
+            Letter::Signal { origin, from, target, frame } => self.signal_came(origin, from, target, frame, now),
             Letter::TakeoverAnswered { peer, ticket, in_use } => self.takeover_answered(peer, ticket, in_use, now),
             // These are the mesh's to read.
             Letter::AskTakeover { .. }

@@ -164,6 +164,7 @@ mod tests {
                 session: SessionId { slot: 0, generation: 0 },
                 ticket,
                 told: 0,
+                heard: 0,
             },
             kind: SignalKind::Offer,
             network: NetworkName::new("n"),

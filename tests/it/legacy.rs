@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -137,9 +138,11 @@ impl GoHub {
         self.stream.write_all(&frame).unwrap();
     }
 
-    /// The next message; pings are answered meanwhile.
+    /// The next message; pings are answered meanwhile, and are no reason to wait for longer.
     fn hear(&mut self) -> String {
+        let end = Instant::now() + DEADLINE;
         loop {
+            assert!(Instant::now() < end, "nothing but pings was heard of the hub");
             let (decoder, buffer) = (&mut self.decoder, &mut self.buffer);
             match if self.dialed { decoder.decode_from_server(buffer) } else { decoder.decode(buffer) }.unwrap() {
                 Progress::Need(_) => assert!(self.fill(), "the hub ended the link"),
@@ -340,8 +343,8 @@ fn peers_of_a_go_hub_are_known_in_the_whole_mesh() {
     go.has(7, "n");
     hears_of(&mut c, 7, Some("go"));
     c.say(&format!(r#"{{"type":"offer","targetPeerId":"{}","networkName":"n","data":{DATA},"id":"x"}}"#, id(7)));
-    go.hears_signal("offer", 3, 7, DATA);
     assert_eq!(c.hear()["data"]["outcome"], "delivered");
+    go.hears_signal("offer", 3, 7, DATA);
     go.passes("answer", 7, 3, DATA);
     hears_signal(&mut c, "answer", 7, 3, DATA);
     // One that comes over from there without a word, and leaves, is gone.

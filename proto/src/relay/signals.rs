@@ -442,7 +442,7 @@ mod tests {
         let session = SessionId { slot: 0, generation: 0 };
         let mut outbound = Outbound::default();
         let issue = |outbound: &mut Outbound, ticket, secs| {
-            let sender = Sender::Session { shard: ShardId(0), session, ticket, told: 0 };
+            let sender = Sender::Session { shard: ShardId(0), session, ticket, told: 0, heard: 0 };
             let network = NetworkName::new("n");
             let origin = Origin { sender, kind: SignalKind::Offer, network, read_at: Duration::ZERO };
             assert_eq!(outbound.issue(origin, PeerId::from_bytes([0; 20]), Duration::from_secs(secs)), ticket);

@@ -268,7 +268,7 @@ impl Net {
         let mut frame = Vec::new();
         let range = wire::signal(&mut frame, SignalKind::Offer, "null", &id(from), &id(target), "n", 0);
         let session = SessionId { slot: 0, generation: 0 };
-        let sender = Sender::Session { shard: ShardId(0), session, ticket, told: 0 };
+        let sender = Sender::Session { shard: ShardId(0), session, ticket, told: 0, heard: 0 };
         let origin = Origin { sender, kind: SignalKind::Offer, network: NetworkName::new("n"), read_at: self.now.at };
         let letter = Letter::Signal { origin, from: id(from), target: id(target), frame: frame[range].into() };
         self.letter(n, letter);

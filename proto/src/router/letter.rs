@@ -284,6 +284,8 @@ pub enum Sender {
         /// How many changes of presence the sender's shard had told the mesh: the signal comes there by way of the target's
         /// shard, and is not to be ahead of them.
         told: u64,
+        /// How many peers of other hubs the sender's shard had been told of: the target's shard may not have been told of them yet.
+        heard: u64,
     },
     /// Another hub, by way of the mesh.
     Hub {

@@ -80,7 +80,13 @@ impl Router {
             None => NetworkName::new(&signal.network),
         };
         let mut origin = Origin {
-            sender: Sender::Session { shard: self.config.shard, session: id, ticket: 0, told: self.told_mesh },
+            sender: Sender::Session {
+                shard: self.config.shard,
+                session: id,
+                ticket: 0,
+                told: self.told_mesh,
+                heard: self.ahead.heard,
+            },
             kind: signal.kind,
             network,
             read_at: now.at,
@@ -97,7 +103,13 @@ impl Router {
             session.open_receipts += 1;
             let ticket = Ticket { session: id, id: wanted.into(), target: signal.target, network: network.clone() };
             let ticket = self.tickets.issue(ticket, now.at);
-            origin.sender = Sender::Session { shard: self.config.shard, session: id, ticket, told: self.told_mesh };
+            origin.sender = Sender::Session {
+                shard: self.config.shard,
+                session: id,
+                ticket,
+                told: self.told_mesh,
+                heard: self.ahead.heard,
+            };
         }
         if !shared {
             return self.settle(origin, signal.target, Outcome::Failed(ErrorCode::WrongNetwork), now);

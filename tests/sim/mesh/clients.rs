@@ -56,6 +56,8 @@ pub(crate) enum Saying {
     Announce,
     Goodbye,
     Signal,
+    /// A signal to one of whom it has just been told.
+    Greeting(PeerId, Net),
     /// Several to one target at once.
     Burst,
     /// It wants to know more.
@@ -187,6 +189,7 @@ impl World {
                 let (net, target) = self.addressee(client);
                 self.signal(client, target, net);
             }
+            Saying::Greeting(target, net) => _ = self.signal(client, target, net),
             Saying::Burst => {
                 let (net, target) = self.addressee(client);
                 for _ in 0..self.rng.between(3, 12) {
@@ -269,6 +272,10 @@ impl World {
         self.note(|| format!("    c{client} is let in"));
         if std::mem::replace(&mut self.clients[client].phase, Phase::Open) != Phase::Pending {
             self.complain(format!("{} is let in again", self.name(client)));
+        }
+        // As a browser does, at once.
+        if !self.resting && self.rng.one_in(2) {
+            self.agenda.put(self.now, Event::Say { client, saying: Saying::Announce });
         }
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use proto::{CloseReason, Discovery, PeerId, limits};
 
-use super::clients::{Client, Phase};
+use super::agenda::Event;
+use super::clients::{Client, Phase, Saying};
 use super::trouble::Trouble;
 use super::world::World;
 use crate::heard::Heard;
@@ -139,6 +140,10 @@ impl World {
             if before == version && told_all && !view.again.contains(&subject) {
                 return Err("is told again, and nothing is new");
             }
+        }
+        // As a browser does that calls whoever comes.
+        if !self.resting && self.rng.one_in(3) {
+            self.agenda.put(self.now, Event::Say { client, saying: Saying::Greeting(subject, net) });
         }
         let Some(view) = self.clients[client].views.get_mut(&net) else { return Ok(()) };
         let times = view.times.entry(subject).or_default();

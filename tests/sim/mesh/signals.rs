@@ -22,6 +22,8 @@ pub(crate) struct Signal {
     text: String,
     /// What its sender had announced first when it came to its network, if it had.
     member: Option<usize>,
+    /// The session of its target of which its sender had been told, and not of its leave.
+    knew: Option<usize>,
     pub(crate) handed: Option<usize>,
     written: bool,
     pub(crate) receipt: Option<String>,
@@ -66,9 +68,12 @@ impl World {
             self.time(hub).wall_ms,
         );
         let member = self.clients[client].views.get(&net).map(|view| view.stay);
+        let told = self.clients[client].views.get(&net).and_then(|view| view.told.get(&target));
+        let knew = told.map(|&version| self.versions[version as usize].client);
         let from = client;
         let (handed, written, receipt, read) = (None, false, None, self.now);
-        let signal = Signal { from, target, net, kind, wants_receipt, read, text, member, handed, written, receipt };
+        let signal =
+            Signal { from, target, net, kind, wants_receipt, read, text, member, knew, handed, written, receipt };
         self.signals.all.push(signal);
         let id = if wants_receipt { format!(r#","id":"r{number}""#) } else { String::new() };
         self.tell_message(
@@ -123,10 +128,18 @@ impl World {
             return Err("has a second receipt");
         }
         let (stopped, crowded) = (self.plan.has(Trouble::Stop), self.plan.is_crowded());
+        let (knew, read) = (signal.knew, signal.read);
         if self.now > signal.read + limits::RECEIPT_TIMEOUT + 2 * limits::TICK && !stopped {
             return Err("has a late receipt");
         }
-        match (outcome, signal.written) {
+        let written = signal.written;
+        if outcome == "peer-not-found"
+            && self.plan.calm
+            && knew.is_some_and(|session| self.is_still_there(session, read))
+        {
+            return Err("is told that nobody has the id of one whom it knows");
+        }
+        match (outcome, written) {
             ("delivered", false) => Err("is told that a signal was delivered, which was not"),
             ("network-full" | "peer-not-found" | "wrong-network" | "slow-peer", true) => {
                 Err("is told that a signal was not delivered")
@@ -136,6 +149,14 @@ impl World {
             ("network-full", false) if crowded => Ok(()),
             _ => Err("is told an outcome that no signal has"),
         }
+    }
+
+    /// Whether this session is open, and has been the only one of its peer since then.
+    fn is_still_there(&self, session: usize, since: Duration) -> bool {
+        let here = &self.clients[session];
+        let gone = |other: &super::clients::Client| other.ended.is_some_and(|(_, forgotten)| forgotten < since);
+        let mut others = self.clients.iter().filter(|other| other.peer == here.peer && other.number() != session);
+        here.phase == Phase::Open && !here.lost && others.all(gone)
     }
 
     pub(crate) fn has_error(&mut self, client: usize, code: &str, about: Option<&(String, PeerId)>) -> Verdict {
