@@ -119,6 +119,8 @@ impl Client {
                 true
             }
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            // A machine that was stopped for a moment interrupts whoever waits with a deadline.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.fill(),
             Err(error) => panic!("{} heard nothing: {error}", self.id),
         }
     }

@@ -132,6 +132,10 @@ impl Hub {
 
 impl Drop for Hub {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {} logged, and nobody asked for it:", self.address);
+            self.log.try_iter().for_each(|line| eprintln!("{line}"));
+        }
         _ = self.child.kill();
         _ = self.child.wait();
     }

@@ -104,7 +104,12 @@ impl GoHub {
 
     fn fill(&mut self) -> bool {
         let mut more = [0; 65536];
-        let n = self.stream.read(&mut more).unwrap();
+        let n = loop {
+            match self.stream.read(&mut more) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                read => break read.unwrap(),
+            }
+        };
         self.buffer.extend_from_slice(&more[..n]);
         n > 0
     }

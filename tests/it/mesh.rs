@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use proto::limits::{HEARTBEAT, LEASE};
 use serde_json::Value;
@@ -374,6 +374,11 @@ fn a_partition_heals() {
     // Both sides live on, and one id comes to be on both.
     let mut a_late = Client::join(&hubs[0], 9, "n");
     assert_eq!((discovered(&mut a), discovered(&mut b)), (id(9), id(9)));
+    // Which of two sessions is the later one goes by milliseconds.
+    let joined = SystemTime::now();
+    while joined.elapsed().unwrap() < Duration::from_millis(2) {
+        std::thread::yield_now();
+    }
     let mut c_late = Client::join(&hubs[2], 9, "n");
     assert_eq!(discovered(&mut c), id(9));
     spaces.connect(2, true);
