@@ -31,16 +31,22 @@ pub struct Args {
     pub host: String,
 
     /// At which port
-    #[arg(long, env = "PORT", hide_env_values = true, default_value_t = 8080, value_parser = port)]
-    pub port: u16,
+    #[arg(long, env = "PORT", hide_env_values = true, default_value = "8080", value_parser = port)]
+    pub port: Port,
 
     /// At which port operators ask it, if there is one: it still answers there while the hub drains
-    #[arg(long, env = "ADMIN_PORT", hide_env_values = true, value_parser = port)]
-    pub admin_port: Option<u16>,
+    #[arg(long, env = "ADMIN_PORT", hide_env_values = true, default_value = "", hide_default_value = true, value_parser = port)]
+    pub admin_port: Port,
 }
 
-fn port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| "not a port: 0 to 65535".to_owned())
+/// A port, if one was said: an empty variable counts as unset here as it does for the hub.
+pub type Port = Option<u16>;
+
+fn port(text: &str) -> Result<Port, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| "not a port: 0 to 65535".to_owned())
 }
 
 fn url(text: &str) -> Result<Uri, String> {
@@ -64,7 +70,7 @@ impl Args {
             Ok(IpAddr::V6(address)) => format!("[{address}]"),
             Ok(IpAddr::V4(_)) | Err(_) => self.host.clone(),
         };
-        url(&format!("http://{host}:{}/readyz", self.admin_port.unwrap_or(self.port)))
+        url(&format!("http://{host}:{}/readyz", self.admin_port.or(self.port).unwrap_or(8080)))
     }
 }
 
@@ -120,7 +126,7 @@ mod tests {
     }
 
     fn page_at(host: &str, url: Option<&str>, admin_port: Option<u16>) -> String {
-        Args { url: url.map(|url| super::url(url).unwrap()), host: host.to_owned(), port: 9000, admin_port }
+        Args { url: url.map(|url| super::url(url).unwrap()), host: host.to_owned(), port: Some(9000), admin_port }
             .page()
             .unwrap()
             .to_string()
@@ -135,6 +141,8 @@ mod tests {
         assert_eq!(page("10.0.0.7", None), "http://10.0.0.7:9000/readyz");
         assert_eq!(page("10.0.0.7", Some("http://hub:1/livez")), "http://hub:1/livez");
         assert_eq!(page_at("::", None, Some(9001)), "http://localhost:9001/readyz");
+        assert_eq!((port(""), port("81")), (Ok(None), Ok(Some(81))));
+        assert!(port("x").is_err());
         assert!(url("https://hub").is_err() && url("hub").is_err());
     }
 }

@@ -72,7 +72,7 @@ impl Core {
                 self.targets.ended(target, end, &link.why, lived, now, chance())
             }
             // It comes again and again, and it is for its own log to say so each time.
-            None => end.wants_attention() && self.complained(link.hub, end),
+            None => end.wants_attention() && self.is_news(link.hub, end),
         };
         if let Some(hub) = link.hub
             && !self.links.values().any(|link| link.is_ready() && link.hub == Some(hub))
@@ -90,8 +90,8 @@ impl Core {
         }
     }
 
-    /// Whether this is news of a hub that dials.
-    fn complained(&mut self, hub: Option<HubId>, end: LinkEnd) -> bool {
+    /// Whether the log has not yet been told that this hub, which dials, is refused for that.
+    fn is_news(&mut self, hub: Option<HubId>, end: LinkEnd) -> bool {
         let Some(hub) = hub else { return true };
         if self.complaints.len() >= MAX_HUBS {
             self.complaints.clear();

@@ -191,7 +191,7 @@ impl World {
         });
         for client in believers {
             if self.hubs[self.clients[client].hub]
-                .asleep_until
+                .frozen_until
                 .is_none_or(|thaw| thaw + Duration::from_secs(3) < self.now)
             {
                 self.complain(format!("{} still believes in {}", self.name(client), self.name(gone)));

@@ -33,7 +33,7 @@ impl World {
     }
 
     fn mend(&mut self) {
-        let thaw = self.hubs.iter().filter_map(|hub| hub.asleep_until).max();
+        let thaw = self.hubs.iter().filter_map(|hub| hub.frozen_until).max();
         self.pass(thaw.unwrap_or_default().saturating_sub(self.now));
         // Whoever is about to go has gone by then.
         self.pass(Duration::from_secs(6));

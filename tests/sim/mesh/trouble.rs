@@ -92,9 +92,9 @@ impl World {
                 }
             }
             Trouble::Stop => {
-                if self.hubs[hub].lives() && self.hubs[hub].asleep_until.is_none_or(|thaw| thaw < self.now) {
+                if self.hubs[hub].lives() && self.hubs[hub].frozen_until.is_none_or(|thaw| thaw < self.now) {
                     let span = if self.rng.one_in(2) { self.ms(500, 4_000) } else { self.ms(4_000, 20_000) };
-                    self.hubs[hub].asleep_until = Some(self.now + span);
+                    self.hubs[hub].frozen_until = Some(self.now + span);
                 }
             }
         }

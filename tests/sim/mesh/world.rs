@@ -122,7 +122,7 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        if let Some(thaw) = self.asleep(&event) {
+        if let Some(thaw) = self.frozen_until(&event) {
             return self.agenda.put(thaw, event);
         }
         match event {
@@ -157,7 +157,7 @@ impl World {
     }
 
     /// When the hub that is to take part in this wakes up, if it is stopped.
-    fn asleep(&mut self, event: &Event) -> Option<Duration> {
+    fn frozen_until(&mut self, event: &Event) -> Option<Duration> {
         let hub = match *event {
             Event::Bridge { hub, .. }
             | Event::BridgeRoom { hub, .. }
@@ -186,7 +186,7 @@ impl World {
             | Event::Trouble
             | Event::Waited { .. } => return None,
         };
-        let thaw = self.hubs[hub].asleep_until.filter(|&thaw| thaw > self.now)?;
+        let thaw = self.hubs[hub].frozen_until.filter(|&thaw| thaw > self.now)?;
         // What had come meanwhile is mostly read before timers are looked at.
         let late = matches!(event, Event::Timer { .. }) && !self.rng.one_in(8);
         Some(if late { thaw + self.up_to(20_000) + Duration::from_micros(1) } else { thaw })
