@@ -271,6 +271,7 @@ impl Site {
             announce_budget_bytes: self.config.announce_budget_bytes,
             peers: self.peers(),
             ready: self.facts.lifecycle.stage() == Stage::Ready,
+            log: telemetry::log::state(),
             uptime: self.facts.started.elapsed(),
             started: self.facts.started_at.duration_since(UNIX_EPOCH).unwrap_or_default(),
         }

@@ -19,15 +19,21 @@ use crate::hub::{self, Failed, Hub};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::linking::{self, Ports};
 use crate::pages::{self, HubFacts};
-use crate::telemetry;
+use crate::telemetry::{self, log::Log};
 
 /// Runs a hub until it is told to stop.
 pub fn run(config: Config) -> ExitCode {
-    telemetry::log::init(&config.log);
+    let log = match telemetry::log::init(&config.log) {
+        Ok(log) => log,
+        Err(error) => {
+            _ = writeln!(std::io::stderr(), "peerpigeon: no thread can be made for the log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     for warning in config.warnings(telemetry::process::raise_max_files()) {
         warn!("{warning}");
     }
-    let bound = bind(&config.listen, config.shards, "PORT (--port)").and_then(|listeners| {
+    let bound = bind(&log, &config.listen, config.shards, "PORT (--port)").and_then(|listeners| {
         let port = config.mesh.port.filter(|_| config.is_hub);
         let link_addresses = port.map(|port| config.listen.iter().map(|at| SocketAddr::new(at.ip(), port)).collect());
         let link_addresses: Vec<_> = link_addresses.unwrap_or_default();
@@ -36,8 +42,8 @@ pub fn run(config: Config) -> ExitCode {
         let admin: Vec<_> = admin.unwrap_or_default();
         Some(Listeners {
             peers: listeners,
-            links: bind(&link_addresses, config.shards, "MESH_PORT (--mesh-port)")?,
-            admin: bind(&admin, config.shards, "ADMIN_PORT (--admin-port)")?,
+            links: bind(&log, &link_addresses, config.shards, "MESH_PORT (--mesh-port)")?,
+            admin: bind(&log, &admin, config.shards, "ADMIN_PORT (--admin-port)")?,
         })
     });
     let Some(listeners) = bound else { return ExitCode::FAILURE };
@@ -65,7 +71,7 @@ pub fn run(config: Config) -> ExitCode {
 }
 
 /// The listeners of each shard. `None` when an address cannot be had, which is said on stderr.
-fn bind(addresses: &[SocketAddr], shards: u16, port: &str) -> Option<Vec<Vec<TcpListener>>> {
+fn bind(log: &Log, addresses: &[SocketAddr], shards: u16, port: &str) -> Option<Vec<Vec<TcpListener>>> {
     let bound = hub::bind(addresses, shards);
     if let Err((address, error)) = &bound {
         // Whoever starts a hub by hand looks for a sentence, not for a line of the log.
@@ -76,7 +82,7 @@ fn bind(addresses: &[SocketAddr], shards: u16, port: &str) -> Option<Vec<Vec<Tcp
         } else {
             format!("choose another {port} or HOST (--host), or stop what listens there")
         };
-        let _ = writeln!(std::io::stderr(), "peerpigeon: cannot listen on {address}: {error}; {what_to_do}");
+        log.say(&format!("cannot listen on {address}: {error}; {what_to_do}"));
     }
     bound.ok()
 }

@@ -10,6 +10,7 @@ mod deployed;
 pub mod log;
 mod mesh;
 pub mod process;
+mod sink;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,8 @@ use shard::{HandshakeFailure, Reading};
 
 use ::mesh::MeshReading;
 use catalog::{Kind, Metric};
+
+pub use sink::LogState;
 
 /// The Content-Type of what [`Telemetry::render`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -53,6 +56,8 @@ pub struct Scrape {
     pub peers: usize,
     /// Whether the hub is ready for peers.
     pub ready: bool,
+    /// The state of the log's output.
+    pub log: LogState,
     /// Time since the hub started.
     pub uptime: Duration,
     /// When it started, since 1970.
@@ -176,6 +181,8 @@ fn publish(scrape: &Scrape) {
     mesh::publish(&scrape.mesh);
 
     gauge(&catalog::READY, vec![], f64::from(u8::from(scrape.ready)));
+    count(&catalog::LOG_LINES_DROPPED, vec![], scrape.log.dropped);
+    gauge(&catalog::LOG_STALLED, vec![], scrape.log.stalled.as_secs_f64());
     gauge(&catalog::UPTIME, vec![], scrape.uptime.as_secs_f64());
     let build = vec![label("version", env!("CARGO_PKG_VERSION")), label("commit", env!("PEERPIGEON_COMMIT"))];
     gauge(&catalog::BUILD_INFO, build, 1.0);

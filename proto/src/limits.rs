@@ -462,3 +462,18 @@ pub const THAW: Duration = Duration::from_millis(300);
 
 /// Frames from the bridge that may wait for the mesh: 64 x 64 KiB = 4 MiB in practice.
 pub const BRIDGE_EVENTS: usize = 64;
+
+/// Bytes of log lines that wait for stderr. More lines are dropped and counted (`peerpigeon_log_lines_dropped_total`).
+///
+/// A line is about 200 B: 20,000 lines, which is what 5,000 peers log at `debug` when they all reconnect. As much again can be
+/// under way to stderr: 2 x 4 MiB = 8 MiB at the worst.
+pub const LOG_QUEUE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes of log lines in one write to stderr. The kernel does not mix writes of this size by several processes to one pipe (`PIPE_BUF`).
+pub const LOG_CHUNK_BYTES: usize = 4096;
+
+/// Pause after stderr has refused a write, before the next attempt.
+pub const LOG_RETRY: Duration = Duration::from_millis(200);
+
+/// How long a process that ends waits for stderr to take the last lines. What it has not taken then is lost.
+pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);

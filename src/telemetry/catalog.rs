@@ -201,6 +201,10 @@ catalog! {
         "Times that the connection to Redis was made anew."
     READY "peerpigeon_ready" Gauge []
         "1 while the hub is ready for peers; 0 while it starts or drains."
+    LOG_LINES_DROPPED "peerpigeon_log_lines_dropped_total" Counter []
+        "Log lines that were dropped because stderr did not take them fast enough, or not at all."
+    LOG_STALLED "peerpigeon_log_stalled_seconds" Gauge []
+        "Time for which log lines have waited while stderr took none: its disk is full, or its reader has stalled or ended. 0 while the log works."
     UPTIME "peerpigeon_uptime_seconds" Gauge []
         "Time since the hub started."
     BUILD_INFO "peerpigeon_build_info" Gauge ["version", "commit"]

@@ -3,19 +3,77 @@
 //! A line's message is the event's name, such as `peer_connected`; what it is about is in its fields. Ids are
 //! short, and what peers say to each other is in no line of any level.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
 
-use tracing::Subscriber;
+use proto::limits::LOG_FLUSH_TIMEOUT;
+use tracing::{Subscriber, error};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::sink::{LogState, Sink};
 use crate::config::{LogConfig, LogFormat};
 
-/// Logs to stderr from here on. Where the process logs already, that stays.
-pub fn init(config: &LogConfig) {
-    let terminal = std::io::stderr().is_terminal();
+/// The log of this process, once there is one.
+static LOG: OnceLock<Sink> = OnceLock::new();
+
+/// The hold on the log. What still waits is written when this is dropped, within [`LOG_FLUSH_TIMEOUT`].
+#[derive(Debug)]
+pub struct Log(&'static Sink);
+
+impl Log {
+    /// Writes a line for whoever started the process, whatever LOG_LEVEL says. It does not wait for stderr either.
+    pub fn say(&self, line: &str) {
+        self.0.push(format!("peerpigeon: {line}\n").as_bytes());
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush(LOG_FLUSH_TIMEOUT);
+    }
+}
+
+/// Logs to stderr from here on, panics included. Where the process logs already, that stays.
+///
+/// From here on nothing else in the process may write to stderr: such a write blocks where stderr is stalled.
+///
+/// # Errors
+///
+/// When there can be no thread that writes.
+pub fn init(config: &LogConfig) -> io::Result<Log> {
+    let terminal = io::stderr().is_terminal();
     let colors = terminal && std::env::var_os("NO_COLOR").is_none_or(|said| said.is_empty());
-    let _ = tracing::subscriber::set_global_default(subscriber(config, terminal, colors, std::io::stderr));
+    let sink = match LOG.get() {
+        Some(sink) => sink,
+        None => {
+            let sink = Sink::start(io::stderr())?;
+            let sink = LOG.get_or_init(|| sink);
+            _ = tracing::subscriber::set_global_default(subscriber(config, terminal, colors, sink.clone()));
+            std::panic::set_hook(Box::new(|panic| report(sink, panic)));
+            sink
+        }
+    };
+    Ok(Log(sink))
+}
+
+/// The state of this process's log. A process that does not log has none.
+pub fn state() -> LogState {
+    LOG.get().map(Sink::state).unwrap_or_default()
+}
+
+/// Logs a panic. The default hook writes to stderr itself, and there a thread that panics would wait for a stalled reader.
+fn report(sink: &Sink, panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or_default();
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let detail = panic.payload_as_str().unwrap_or_default();
+    if tracing::enabled!(tracing::Level::ERROR) {
+        error!(thread, place, detail, "thread_panicked");
+    } else {
+        sink.push(format!("peerpigeon: thread {thread} panicked at {place}: {detail}\n").as_bytes());
+    }
 }
 
 fn subscriber<W>(config: &LogConfig, terminal: bool, colors: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
@@ -28,7 +86,8 @@ where
         LogFormat::Json => false,
     };
     let filter = EnvFilter::builder().parse_lossy(&config.filter);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    // Errors of the writer would go to stderr in a way that panics.
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
     if human {
         Box::new(builder.with_ansi(colors).finish())
     } else {
@@ -39,7 +98,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::mpsc::{SyncSender, sync_channel};
 
     use serde_json::Value;

@@ -35,6 +35,7 @@ fn scrape(readings: Vec<Reading>) -> Scrape {
         announce_budget_bytes: 1 << 28,
         peers: 0,
         ready: true,
+        log: LogState::default(),
         uptime: Duration::from_millis(1500),
         started: Duration::from_secs(1_700_000_000),
     }

@@ -12,6 +12,7 @@ mod hub;
 mod legacy;
 mod limits;
 mod links;
+mod log;
 mod mesh;
 mod redis;
 mod signaling;

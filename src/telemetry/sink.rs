@@ -1,0 +1,296 @@
+//! The log's way out of the process: a bounded buffer, and a thread that writes it.
+//!
+//! A thread that logs appends its line to the buffer and goes on. It never waits for the output and never sees its errors. While
+//! the output takes nothing (the disk is full, the reader of the pipe has stalled or died) the buffer fills; at its bound new
+//! lines are dropped and counted, and the writing thread tries again until the output works.
+//!
+//! tracing-appender's `non_blocking` is close to this. It bounds lines, not bytes, and it discards without a count what the
+//! output refused.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use proto::limits::{LOG_CHUNK_BYTES, LOG_QUEUE_BYTES, LOG_RETRY};
+use tracing::warn;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Where log lines go. Clones share one buffer and one thread.
+#[derive(Clone, Debug)]
+pub(super) struct Sink(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Signaled when lines begin to wait and when all of them have been written.
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Whole lines that the thread has not taken. At most [`LOG_QUEUE_BYTES`].
+    waiting: Vec<u8>,
+    /// The thread has taken lines and is not done with them.
+    writing: bool,
+    /// The latest attempt to write has failed.
+    failing: bool,
+    /// When the output last took something, or was last given something after it had taken all.
+    progress: Instant,
+    /// Lines that found no room.
+    dropped: u64,
+}
+
+/// The state of the log's output, for pages and metrics.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct LogState {
+    /// Lines that were dropped since the process started.
+    pub dropped: u64,
+    /// Time for which lines have waited and the output has taken nothing. Zero while it works.
+    pub stalled: Duration,
+}
+
+impl Sink {
+    /// Starts the thread that writes to `out`.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no further thread.
+    pub(super) fn start(out: impl io::Write + Send + 'static) -> io::Result<Self> {
+        let state = State { waiting: Vec::new(), writing: false, failing: false, progress: Instant::now(), dropped: 0 };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let own = Arc::clone(&shared);
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || own.run(out))?;
+        Ok(Self(shared))
+    }
+
+    /// Appends whole lines, or drops them if there is no room.
+    pub(super) fn push(&self, lines: &[u8]) {
+        self.0.push(lines);
+    }
+
+    /// Waits until all lines are written, at most `patience`, and not at all while the output fails.
+    pub(super) fn flush(&self, patience: Duration) {
+        let busy = |state: &mut State| !state.failing && (state.writing || !state.waiting.is_empty());
+        let waited = self.0.changed.wait_timeout_while(self.0.lock(), patience, busy);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The state of the output.
+    pub(super) fn state(&self) -> LogState {
+        let state = self.0.lock();
+        let busy = state.writing || !state.waiting.is_empty();
+        let stalled = if busy { state.progress.elapsed() } else { Duration::ZERO };
+        LogState { dropped: state.dropped, stalled }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic is done under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, lines: &[u8]) {
+        let mut state = self.lock();
+        if state.waiting.len() + lines.len() > LOG_QUEUE_BYTES {
+            state.dropped += lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+            return;
+        }
+        if state.waiting.is_empty() {
+            if !state.writing {
+                state.progress = Instant::now();
+            }
+            self.changed.notify_all();
+        }
+        state.waiting.extend_from_slice(lines);
+    }
+
+    /// Writes what waits, for ever.
+    fn run(&self, mut out: impl io::Write) {
+        let mut batch = Vec::new();
+        let mut reported = 0;
+        loop {
+            batch.clear();
+            batch.shrink_to(LOG_CHUNK_BYTES);
+            let mut state = self.lock();
+            state.writing = false;
+            self.changed.notify_all();
+            let idle = |state: &mut State| state.waiting.is_empty();
+            let mut state = self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
+            std::mem::swap(&mut batch, &mut state.waiting);
+            state.writing = true;
+            // Lines were dropped behind the end of this batch.
+            let dropped = state.dropped;
+            drop(state);
+            self.write(&batch, &mut out);
+            if dropped > reported {
+                warn!(lines = dropped - reported, "log_lines_dropped");
+                reported = dropped;
+            }
+        }
+    }
+
+    /// Writes all of it, in pieces of whole lines, so that lines of several processes mix in one pipe and bytes do not.
+    fn write(&self, batch: &[u8], out: &mut impl io::Write) {
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let taken = match out.write(chunk(rest)) {
+                Ok(taken) => taken,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => 0,
+            };
+            rest = rest.get(taken..).unwrap_or_default();
+            let mut state = self.lock();
+            if taken > 0 {
+                state.failing = false;
+                state.progress = Instant::now();
+            } else {
+                state.failing = true;
+                self.changed.notify_all();
+                drop(state);
+                std::thread::sleep(LOG_RETRY);
+            }
+        }
+    }
+}
+
+/// The first lines of it that fit into [`LOG_CHUNK_BYTES`], or as much of the first.
+fn chunk(lines: &[u8]) -> &[u8] {
+    let Some(most) = lines.get(..LOG_CHUNK_BYTES) else { return lines };
+    most.iter().rposition(|byte| *byte == b'\n').map_or(most, |end| &most[..=end])
+}
+
+impl<'a> MakeWriter<'a> for Sink {
+    type Writer = Lines<'a>;
+
+    fn make_writer(&'a self) -> Lines<'a> {
+        Lines(&self.0)
+    }
+}
+
+/// Takes lines from the formatter, each in one write.
+#[derive(Debug)]
+pub(super) struct Lines<'a>(&'a Shared);
+
+impl io::Write for Lines<'_> {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        self.0.push(lines);
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// An output that does with each write what it is told to. `None` is to block for ever.
+    struct Output {
+        orders: Receiver<Option<io::Result<usize>>>,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl io::Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let Ok(Some(order)) = self.orders.recv() else {
+                loop {
+                    std::thread::park()
+                }
+            };
+            let taken = order?.min(bytes.len());
+            _ = self.written.send(bytes[..taken].to_vec());
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn sink() -> (Sink, Sender<Option<io::Result<usize>>>, Receiver<Vec<u8>>) {
+        let (order, orders) = channel();
+        let (written, writes) = channel();
+        (Sink::start(Output { orders, written }).unwrap(), order, writes)
+    }
+
+    fn error(code: i32) -> Option<io::Result<usize>> {
+        Some(Err(io::Error::from_raw_os_error(code)))
+    }
+
+    #[test]
+    fn lines_leave_in_their_order_through_every_kind_of_failure() {
+        let (sink, order, writes) = sink();
+        let (enospc, epipe, eio, eagain, eintr) = (28, 32, 5, 11, 4);
+        sink.push(b"one\n");
+        for step in [error(enospc), error(epipe), Some(Ok(2)), error(eio), error(eagain), error(eintr), Some(Ok(0))] {
+            order.send(step).unwrap();
+        }
+        assert_eq!(writes.recv_timeout(DEADLINE).unwrap(), b"on");
+        assert_eq!(writes.recv_timeout(DEADLINE).unwrap(), b"");
+        sink.push(b"two\n");
+        order.send(Some(Ok(usize::MAX))).unwrap();
+        assert_eq!(writes.recv_timeout(DEADLINE).unwrap(), b"e\n");
+        order.send(Some(Ok(usize::MAX))).unwrap();
+        assert_eq!(writes.recv_timeout(DEADLINE).unwrap(), b"two\n");
+        sink.flush(DEADLINE);
+        assert_eq!(sink.state(), LogState::default());
+    }
+
+    #[test]
+    fn a_stalled_output_costs_a_bounded_number_of_bytes_and_no_time() {
+        let (sink, order, writes) = sink();
+        let line = [[b'x'; 99].as_slice(), b"\n"].concat();
+        let lines = 10 + LOG_QUEUE_BYTES / line.len();
+        // The thread has the first in its hands, and is in the middle of its write.
+        sink.push(b"first\n");
+        while !sink.0.lock().writing {
+            std::thread::yield_now();
+        }
+        for _ in 0..lines {
+            sink.push(&line);
+        }
+        assert_eq!(sink.state().dropped, 10);
+        assert!(sink.0.lock().waiting.len() <= LOG_QUEUE_BYTES);
+        assert!(sink.state().stalled > Duration::ZERO);
+        let asked = Instant::now();
+        sink.flush(Duration::from_millis(50));
+        assert!(asked.elapsed() < DEADLINE, "a flush has its bound");
+        // What was kept comes when there is a reader again, in pieces of whole lines.
+        let mut kept = 0;
+        while kept < lines - 10 {
+            order.send(Some(Ok(usize::MAX))).unwrap();
+            let written = writes.recv_timeout(DEADLINE).unwrap();
+            assert!(written.len() <= LOG_CHUNK_BYTES && written.ends_with(b"\n"));
+            kept += written.chunks(line.len()).filter(|written| *written == line).count();
+        }
+        sink.flush(DEADLINE);
+        assert_eq!(sink.state(), LogState { dropped: 10, stalled: Duration::ZERO });
+    }
+
+    #[test]
+    fn a_flush_does_not_wait_for_an_output_that_fails() {
+        let (sink, order, _writes) = sink();
+        sink.push(b"x\n");
+        order.send(error(28)).unwrap();
+        let asked = Instant::now();
+        sink.flush(DEADLINE);
+        assert!(asked.elapsed() < DEADLINE / 2);
+        assert!(sink.state().stalled > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_long_line_is_cut_and_short_ones_stay_whole() {
+        let long = vec![b'x'; LOG_CHUNK_BYTES + 1];
+        assert_eq!(chunk(&long).len(), LOG_CHUNK_BYTES);
+        assert_eq!(chunk(b"a\nb\n"), b"a\nb\n");
+        let lines = [b"a\n".as_slice(), &long].concat();
+        assert_eq!(chunk(&lines), b"a\n");
+    }
+}

@@ -1,0 +1,138 @@
+//! A log that nobody takes: a full disk, a reader that has ended, a reader that has stalled. The hub serves and drains all the same.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::hub::{DEADLINE, Hub, command};
+
+/// A hub whose log is not read here. It is asked where it is by its port, which was free a moment ago.
+struct Silent {
+    child: Child,
+    address: SocketAddr,
+}
+
+fn start(stderr: Stdio, env: &[(&str, &str)]) -> Silent {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = address.port().to_string();
+    let own = [("HOST", "127.0.0.1"), ("PORT", &port), ("SHARDS", "2"), ("MAX_CONNECTIONS", "3"), ("DRAIN_SECS", "3")];
+    let child = command(&own).envs(env.iter().copied()).stderr(stderr).spawn().unwrap();
+    let end = Instant::now() + DEADLINE;
+    while TcpStream::connect(address).is_err() {
+        assert!(Instant::now() < end, "the hub does not listen");
+        std::thread::yield_now();
+    }
+    Silent { child, address }
+}
+
+fn join(address: SocketAddr, n: u32, network: &str) -> Client {
+    let mut client = Client::open(address, n, b"");
+    assert_eq!(client.hear()["type"], "connected");
+    client.announce(network);
+    client
+}
+
+impl Silent {
+    /// Two peers hear each other, one too many is turned away (which is logged), and SIGTERM ends it all in time and with 0.
+    fn serves_and_drains(mut self, what: &str) {
+        let mut a = join(self.address, 1, "n");
+        let mut b = join(self.address, 2, "n");
+        a.hear_type("peer-discovered");
+        b.hear_type("peer-discovered");
+        let mut c = join(self.address, 3, "m");
+        c.say(r#"{"type":"ping"}"#);
+        c.hear_type("pong");
+        for n in 10..20 {
+            assert_eq!(Client::open(self.address, n, b"").closed().0, 1008, "{what}");
+        }
+        a.offer(&b.id.clone(), "n", "null", "");
+        assert_eq!(b.hear_type("offer")["fromPeerId"], a.id.as_str(), "{what}");
+        let pid = self.child.id().to_string();
+        let asked = Instant::now();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        a.hear_type("go-away");
+        assert_eq!(a.closed().0, 1012, "{what}");
+        assert_eq!(b.closed().0, 1012, "{what}");
+        let end = Instant::now() + DEADLINE;
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() > end => panic!("{what}: the hub did not end"),
+                None => std::thread::park_timeout(Duration::from_millis(10)),
+            }
+        };
+        assert_eq!(status.code(), Some(0), "{what}");
+        assert!(asked.elapsed() < Duration::from_secs(3 + 4), "{what}: {:?}", asked.elapsed());
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_log_on_a_full_disk_costs_no_peer() {
+    for level in ["info", "trace"] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        start(full.into(), &[("LOG_LEVEL", level)]).serves_and_drains(level);
+    }
+}
+
+#[test]
+fn a_log_whose_reader_has_ended_costs_no_peer() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let hub = start(writer.into(), &[("LOG_LEVEL", "debug")]);
+    drop(reader);
+    hub.serves_and_drains("no reader");
+}
+
+#[test]
+fn a_log_whose_reader_has_stalled_costs_no_peer() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    // Full to the brim: a pipe takes 64 KiB, and the last write waits for a reader.
+    let mut filler = writer.try_clone().unwrap();
+    std::thread::spawn(move || std::io::Write::write_all(&mut filler, &vec![b'.'; 1 << 20]));
+    let hub = start(writer.into(), &[("LOG_LEVEL", "trace")]);
+    hub.serves_and_drains("stalled");
+    // The pipe was never read.
+    let mut first = [0; 1024];
+    reader.read_exact(&mut first).unwrap();
+    assert_eq!(first, [b'.'; 1024]);
+}
+
+#[test]
+fn lines_that_waited_are_written_when_the_reader_is_back() {
+    let mut hub = Hub::start(&[("LOG_LEVEL", "info"), ("DRAIN_SECS", "0")]);
+    assert_eq!(hub.metric("peerpigeon_log_lines_dropped_total"), 0.0);
+    assert_eq!(hub.metric("peerpigeon_log_stalled_seconds"), 0.0);
+    hub.signal("-TERM");
+    // The last line leaves before the process does.
+    hub.wait();
+    hub.logged("server_stopped");
+}
+
+#[test]
+fn tools_end_quietly_where_nobody_reads() {
+    for args in [&["--print-config"][..], &["--help"], &["generate-peer-ids", "-n", "100000"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let run = command(&[]).args(args).stdout(writer).output().unwrap();
+        assert_eq!((run.status.code(), run.stderr.as_slice()), (Some(0), &b""[..]), "{args:?}");
+    }
+    // A tool that has something to complain of, and nobody to complain to.
+    for args in [
+        &["peer", "--hub", "ws://127.0.0.1:1"][..],
+        &["load-test", "--hub", "ws://127.0.0.1:1", "--peers", "1", "--duration", "1"],
+        &["health", "--port", "1"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut child = command(&[]).args(args).stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{args:?}");
+    }
+}
