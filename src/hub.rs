@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mesh::{MeshHandle, MeshReading};
@@ -149,8 +150,18 @@ impl Hub {
         {
             warn!("mesh_end_timed_out");
         }
-        for shard in self.shards {
-            if shard.stop().is_err() {
+        let threads: Vec<_> = self.shards.into_iter().map(ShardHandle::stop).collect();
+        let ended = async {
+            while threads.iter().any(|thread| !thread.is_finished()) {
+                tokio::time::sleep(TICK / 10).await;
+            }
+        };
+        if tokio::time::timeout(CLOSE_LINGER, ended).await.is_err() {
+            warn!("shard_end_timed_out");
+        }
+        // One that is stuck is not waited for: it ends with the process.
+        for thread in threads.into_iter().filter(JoinHandle::is_finished) {
+            if thread.join().is_err() {
                 error!("shard_panicked");
             }
         }

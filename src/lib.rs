@@ -13,3 +13,4 @@ pub mod linking;
 pub mod pages;
 pub mod serve;
 pub mod telemetry;
+pub mod watchdog;

@@ -39,6 +39,7 @@ pub fn prepare(
     clock: Clock,
     keys: Keys,
     ports: Ports,
+    turned: Arc<dyn Fn() + Send + Sync>,
     publish: watch::Sender<Arc<MeshReading>>,
 ) -> (Option<Mesh>, Option<LinkDoor>) {
     if !config.is_hub {
@@ -58,11 +59,18 @@ pub fn prepare(
         port: ports.links,
         take: Arc::new(move |socket| take(&sender, socket)),
     };
-    let mesh = config.has_mesh().then(|| Mesh { config: mesh_config(config, clock, keys, ports), sockets, publish });
+    let mesh =
+        config.has_mesh().then(|| Mesh { config: mesh_config(config, clock, keys, ports, turned), sockets, publish });
     (mesh, Some(door))
 }
 
-fn mesh_config(config: &Config, clock: Clock, keys: Keys, ports: Ports) -> MeshConfig {
+fn mesh_config(
+    config: &Config,
+    clock: Clock,
+    keys: Keys,
+    ports: Ports,
+    turned: Arc<dyn Fn() + Send + Sync>,
+) -> MeshConfig {
     let settings = &config.mesh;
     let token: Option<Arc<str>> = settings.token.as_ref().map(|token| token.expose().into());
     let port = ports.links.unwrap_or(ports.peers);
@@ -104,6 +112,7 @@ fn mesh_config(config: &Config, clock: Clock, keys: Keys, ports: Ports) -> MeshC
             extra_roots: settings.ca.clone(),
         }),
         clock: Arc::new(move || clock.now()),
+        turned,
     }
 }
 

@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::telemetry::{self, Scrape, Telemetry};
+use crate::watchdog::{Stuck, Watchdog};
 
 /// What the pages look at.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub struct HubFacts {
     pub lifecycle: Lifecycle,
 }
 
+    /// Which of its threads turn.
+    pub watchdog: Watchdog,
 /// The pages of a hub.
 pub fn pages(config: Arc<Config>, facts: HubFacts) -> Pages {
     let site = Site { cors: cors_headers(&config), config, facts, telemetry: Telemetry::new() };
@@ -153,7 +156,10 @@ impl Site {
             Page::HubStats => json(StatusCode::OK, &self.hub_stats(&self.mesh())),
             Page::Hubs => json(StatusCode::OK, &self.hubs(&self.mesh())),
             Page::Index => json(StatusCode::OK, &body::Index::new(paths())),
-            Page::Livez => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
+            Page::Livez => match self.stuck() {
+                None => plain(StatusCode::OK, "ok"),
+                Some(stuck) => plain(StatusCode::SERVICE_UNAVAILABLE, &stuck),
+            },
             Page::Metrics if wants_json(request) => {
                 json(StatusCode::OK, &self.metrics(router, self.may_read_names(request)))
             }
@@ -169,8 +175,26 @@ impl Site {
 
     fn readyz(&self) -> Response<Full<Bytes>> {
         let stage = self.facts.lifecycle.stage();
-        let status = if stage == Stage::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        text(status, "text/plain; charset=utf-8", format!("{}\n", stage.label()))
+        if stage != Stage::Ready {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, stage.label());
+        }
+        if let Some(stuck) = self.stuck() {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, &stuck);
+        }
+        if self.is_full() && !self.config.ready_when_full {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, FULL);
+        }
+        plain(StatusCode::OK, stage.label())
+    }
+
+    /// Which thread does not turn, if one does not.
+    fn stuck(&self) -> Option<String> {
+        let Stuck { thread, since } = self.facts.watchdog.stuck()?;
+        Some(format!("stuck: thread {thread} has not turned for {} s", since.as_secs()))
+    }
+
+    fn is_full(&self) -> bool {
+        self.fullness.look(self.connections())
     }
 
     fn health(&self, router: &Router) -> body::Health {
@@ -278,6 +302,8 @@ impl Site {
     }
 
     fn mesh(&self) -> Arc<MeshReading> {
+            full: self.is_full(),
+            oldest_turn: self.facts.watchdog.oldest().map_or(Duration::ZERO, |oldest| oldest.since),
         Arc::clone(&self.facts.mesh.borrow())
     }
 

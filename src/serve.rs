@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use mesh::MeshReading;
 use proto::keepalive::Patience;
+use proto::limits::{TICK, TURN_PATIENCE};
 use proto::{Keys, RouterConfig, ShardId};
 use shard::{Clock, Gauges, HubConfig, Reading, SessionLimits};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +22,7 @@ use crate::linking::{self, Ports};
 use crate::pages::{self, HubFacts};
 use crate::telemetry::{self, log::Log};
 
+use crate::watchdog::{Stuck, Watchdog};
 /// Runs a hub until it is told to stop.
 pub fn run(config: Config) -> ExitCode {
     let log = match telemetry::log::init(&config.log) {
@@ -47,10 +49,12 @@ pub fn run(config: Config) -> ExitCode {
         })
     });
     let Some(listeners) = bound else { return ExitCode::FAILURE };
-    let served = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .and_then(|runtime| runtime.block_on(serve(config, listeners)));
+    let served = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        let ended = runtime.block_on(serve(config, files, listeners));
+        // A mesh that is stuck is still waited for on a thread of the runtime.
+        runtime.shutdown_background();
+        ended
+    });
     match served {
         Ok(Ok(())) => {
             info!("server_stopped");
@@ -115,7 +119,19 @@ async fn serve(config: Config, bound: Listeners) -> std::io::Result<Result<(), F
     let (publish_mesh, mesh_reading) = watch::channel(Arc::new(MeshReading::default()));
     let clock = Clock::start();
     let keys = Keys(getrandom::u64()?, getrandom::u64()?);
-    let (mesh, links) = linking::prepare(&config, clock, keys, ports, publish_mesh);
+    // By their numbers: the shards, the main thread, the mesh.
+    let mut threads: Vec<String> = (0..config.shards).map(|shard| format!("shard-{shard}")).collect();
+    let (main_thread, mesh_thread) = (threads.len(), threads.len() + 1);
+    threads.push("main".to_owned());
+    if config.has_mesh() {
+        threads.push("mesh".to_owned());
+    }
+    let watchdog = Watchdog::new(threads, TURN_PATIENCE);
+    let turned = |thread: usize| {
+        let watchdog = watchdog.clone();
+        move || watchdog.turned(thread, clock.elapsed())
+    };
+    let (mesh, links) = linking::prepare(&config, clock, keys, ports, Arc::new(turned(mesh_thread)), publish_mesh);
     let facts = HubFacts {
         started: Instant::now(),
         started_at: SystemTime::now(),
@@ -128,6 +144,7 @@ async fn serve(config: Config, bound: Listeners) -> std::io::Result<Result<(), F
     let shards = HubConfig {
         router: RouterConfig {
             shard: ShardId(0),
+        watchdog: watchdog.clone(),
             shards: config.shards,
             keys,
             hub: config.hub_id,
@@ -161,6 +178,10 @@ async fn serve(config: Config, bound: Listeners) -> std::io::Result<Result<(), F
     // Before the hub can be seen, so that no signal finds nobody listening.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+        turned: {
+            let watchdog = watchdog.clone();
+            Arc::new(move |shard| watchdog.turned(usize::from(shard.0), clock.elapsed()))
+        },
     let (stop, stops) = mpsc::channel(2);
     let hub = Hub::start(&shards, listeners, publish, mesh, mesh_reading)?;
     lifecycle.advance(Stage::Ready);
@@ -190,3 +211,22 @@ async fn serve(config: Config, bound: Listeners) -> std::io::Result<Result<(), F
         () = signals => Ok(Ok(())),
     }
 }
+        () = watch(&watchdog, turned(main_thread)) => Ok(Ok(())),
+    }
+}
+
+/// Notes the turns of the main thread, and logs when a thread gets stuck and when it turns again.
+async fn watch(watchdog: &Watchdog, turned: impl Fn()) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut stuck: Option<Stuck> = None;
+    loop {
+        ticks.tick().await;
+        turned();
+        let now = watchdog.stuck();
+        match (&stuck, &now) {
+            (None, Some(now)) => error!(thread = now.thread, secs = now.since.as_secs(), "thread_stuck"),
+            (Some(was), None) => warn!(thread = was.thread, secs = was.since.as_secs(), "thread_turns_again"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        stuck = now;

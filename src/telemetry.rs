@@ -56,6 +56,10 @@ pub struct Scrape {
     pub peers: usize,
     /// Whether the hub is ready for peers.
     pub ready: bool,
+    /// Whether the hub has no seat for a further peer.
+    pub full: bool,
+    /// Time since the last turn of the thread whose last turn is the longest ago.
+    pub oldest_turn: Duration,
     /// The state of the log's output.
     pub log: LogState,
     /// Time since the hub started.
@@ -181,6 +185,8 @@ fn publish(scrape: &Scrape) {
     mesh::publish(&scrape.mesh);
 
     gauge(&catalog::READY, vec![], f64::from(u8::from(scrape.ready)));
+    gauge(&catalog::FULL, vec![], f64::from(u8::from(scrape.full)));
+    gauge(&catalog::OLDEST_TURN, vec![], scrape.oldest_turn.as_secs_f64());
     count(&catalog::LOG_LINES_DROPPED, vec![], scrape.log.dropped);
     gauge(&catalog::LOG_STALLED, vec![], scrape.log.stalled.as_secs_f64());
     gauge(&catalog::UPTIME, vec![], scrape.uptime.as_secs_f64());

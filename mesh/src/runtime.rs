@@ -51,6 +51,8 @@ pub struct MeshConfig {
     pub redis: Option<BridgeConfig>,
     /// The hub's clock, the same as the shards'.
     pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
+    /// Called on the mesh's thread, once a tick, as long as it turns.
+    pub turned: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// An accepted socket that is to be a link: its request has been checked and answered with 101.
@@ -180,7 +182,7 @@ async fn run(config: MeshConfig, caller: Caller, post: Post, busy: Arc<AtomicU64
     tasks.spawn_local(welcome(Rc::clone(&core), sockets));
     tasks.spawn_local(dial_out(Rc::clone(&core), caller));
     tasks.spawn_local(flush(Rc::clone(&core), shards));
-    tasks.spawn_local(keep_time(Rc::clone(&core), publish, busy));
+    tasks.spawn_local(keep_time(Rc::clone(&core), publish, busy, config.turned));
     tasks.spawn_local(await_timeouts(Rc::clone(&core)));
     if bridged {
         tasks.spawn_local(read_bridge(Rc::clone(&core), bridge_events));
@@ -337,7 +339,12 @@ async fn flush(core: Rc<RefCell<Core>>, posts: Vec<mpsc::Sender<Vec<Letter>>>) {
     .await;
 }
 
-async fn keep_time(core: Rc<RefCell<Core>>, publish: watch::Sender<Arc<MeshReading>>, busy: Arc<AtomicU64>) {
+async fn keep_time(
+    core: Rc<RefCell<Core>>,
+    publish: watch::Sender<Arc<MeshReading>>,
+    busy: Arc<AtomicU64>,
+    turned: Arc<dyn Fn() + Send + Sync>,
+) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -345,6 +352,7 @@ async fn keep_time(core: Rc<RefCell<Core>>, publish: watch::Sender<Arc<MeshReadi
         let mut core = core.borrow_mut();
         core.tick();
         publish.send_replace(Arc::new(core.reading(busy.load(Ordering::Relaxed))));
+        turned();
     }
 }
 

@@ -477,3 +477,37 @@ pub const LOG_RETRY: Duration = Duration::from_millis(200);
 
 /// How long a process that ends waits for stderr to take the last lines. What it has not taken then is lost.
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Files of the process besides sockets: the standard streams, the signals' pipe, and what jemalloc or the system's resolver opens.
+pub const STANDARD_FILES: usize = 8;
+
+/// Files of one runtime: its poll instance, its waker and its copy of the signals' pipe.
+pub const RUNTIME_FILES: usize = 3;
+
+/// Files that are kept for links and dials: [`MAX_LINKS`] and [`MAX_DIALS_AT_ONCE`]. Peers do not get them. Where the process may
+/// open few files, it is a sixteenth of those.
+pub const LINK_FILES: usize = MAX_LINKS + MAX_DIALS_AT_ONCE;
+
+/// Connections to ADMIN_PORT at once. One more waits in the kernel's queue. Where the process may open few files, it is a
+/// thirty-second of those.
+pub const ADMIN_FILES: usize = 256;
+
+/// Files that are kept for connections to PORT that are not peers yet: requests for pages, and peers that are turned away.
+/// Where the process may open few files, it is a thirty-second of those.
+pub const REQUEST_FILES: usize = 256;
+
+/// Files that are kept for everything else: connections to Redis, look-ups of names, reads of `/proc`. Where the process may
+/// open few files, it is a sixty-fourth of those.
+pub const OTHER_FILES: usize = 64;
+
+/// The least of each of these shares.
+pub const SMALLEST_FILE_SHARE: usize = 8;
+
+/// How long a thread of the hub may go without a turn of its loop, before `/livez` and `/readyz` say so.
+///
+/// A thread notes a turn each [`TICK`]. The longest turns known take half a second: the end of a hub of 50,000 peers.
+pub const TURN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The most that counts as time between two turns of a process's threads, whichever they are. In a longer pause the whole process
+/// was stopped.
+pub const WATCHDOG_STEP: Duration = Duration::from_secs(1);

@@ -49,6 +49,7 @@ fn main() -> std::io::Result<()> {
         gauges: Arc::<Gauges>::default(),
         clock: Clock::start(),
         echo: true,
+        turned: Arc::new(|_| {}),
     };
     let (publish, _readings) = tokio::sync::watch::channel(Arc::new(Reading::default()));
     let (ended, mut end) = tokio::sync::mpsc::channel(1);

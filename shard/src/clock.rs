@@ -21,7 +21,7 @@ impl Clock {
     }
 
     /// Time since the start.
-    pub(crate) fn elapsed(self) -> Duration {
+    pub fn elapsed(self) -> Duration {
         self.start.elapsed()
     }
 }

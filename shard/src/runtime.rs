@@ -50,6 +50,8 @@ pub struct HubConfig {
     pub clock: Clock,
     /// Sessions send back what they get and route nothing: for conformance tests of the WebSocket itself.
     #[doc(hidden)]
+    /// Called by each shard on its thread, once a tick, as long as it turns.
+    pub turned: Arc<dyn Fn(ShardId) + Send + Sync>,
     pub echo: bool,
 }
 
@@ -76,10 +78,9 @@ impl ShardHandle {
         drained
     }
 
-    /// Ends the shard, whatever it still has, and waits for its thread.
-    pub fn stop(self) -> std::thread::Result<()> {
-        drop(self.commands);
-        self.thread.join()
+    /// Ends the shard, whatever it still has. Its thread ends with its current turn.
+    pub fn stop(self) -> std::thread::JoinHandle<()> {
+        self.thread
     }
 }
 
@@ -199,7 +200,8 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
     tasks.spawn_local(welcome(Rc::clone(&core), arrivals));
     tasks.spawn_local(read_mail(Rc::clone(&core), mailbox));
     tasks.spawn_local(flush(Rc::clone(&core), posts));
-    tasks.spawn_local(keep_time(Rc::clone(&core), publish, busy));
+    let (turned, shard) = (config.turned, config.router.shard);
+    tasks.spawn_local(keep_time(Rc::clone(&core), publish, busy, move || turned(shard)));
 
     let mut drained = None;
     loop {
@@ -340,7 +342,12 @@ async fn flush(core: Rc<RefCell<Core>>, posts: Arc<[mpsc::Sender<Vec<Letter>>]>)
     }
 }
 
-async fn keep_time(core: Rc<RefCell<Core>>, publish: watch::Sender<Arc<Reading>>, busy: Arc<AtomicU64>) {
+async fn keep_time(
+    core: Rc<RefCell<Core>>,
+    publish: watch::Sender<Arc<Reading>>,
+    busy: Arc<AtomicU64>,
+    turned: impl Fn(),
+) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -351,3 +358,4 @@ async fn keep_time(core: Rc<RefCell<Core>>, publish: watch::Sender<Arc<Reading>>
         publish.send_replace(Arc::new(core.reading()));
     }
 }
+        turned();

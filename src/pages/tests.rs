@@ -23,6 +23,7 @@ struct Hub {
     lifecycle: Lifecycle,
     gauges: Arc<Gauges>,
     mesh: watch::Sender<Arc<MeshReading>>,
+    watchdog: Watchdog,
 }
 
 /// A hub of these settings, and in each network that many peers.
@@ -55,6 +56,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> Hub {
     let gauges = Arc::new(Gauges { connections: AtomicUsize::new(9), peers: AtomicUsize::new(8) });
     let reading = Arc::new(Reading { router: router.stats().clone(), io: IoStats::default() });
     let (mesh, reading_of_mesh) = watch::channel(Arc::default());
+    let watchdog = Watchdog::new(["shard-0", "shard-1"].map(str::to_owned), Duration::from_secs(10));
     let facts = HubFacts {
         started: Instant::now(),
         started_at: SystemTime::now(),
@@ -63,8 +65,10 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> Hub {
         readings: vec![watch::channel(reading).1],
         mesh: reading_of_mesh,
         lifecycle: lifecycle.clone(),
+        max_connections: config.max_connections,
+        watchdog: watchdog.clone(),
     };
-    Hub { pages: pages(config, facts), router, lifecycle, gauges, mesh }
+    Hub { pages: pages(config, facts), router, lifecycle, gauges, mesh, watchdog }
 }
 
 fn join(router: &mut Router, slot: u32, network: &str) {
@@ -286,6 +290,43 @@ fn a_hub_is_alive_always_and_ready_between() {
     assert_eq!(ask(), (200, 200, "ready\n".to_owned()));
     hub.lifecycle.advance(Stage::Draining);
     assert_eq!(ask(), (200, 503, "draining\n".to_owned()));
+}
+
+#[test]
+fn a_thread_that_does_not_turn_is_named() {
+    let hub = hub(&[], &[]);
+    hub.lifecycle.advance(Stage::Ready);
+    for tick in 0..130 {
+        hub.watchdog.turned(0, Duration::from_millis(100 * tick));
+    }
+    let said = "stuck: thread shard-1 has not turned for 12 s\n".to_owned();
+    for path in ["/livez", "/readyz"] {
+        let answer = hub.get(path);
+        assert_eq!((answer.status, answer.body), (503, said.clone()), "{path}");
+    }
+    assert!(hub.get("/metrics").body.contains("\npeerpigeon_oldest_turn_seconds 12.9\n"));
+    hub.watchdog.turned(1, Duration::from_secs(13));
+    assert_eq!((hub.get("/livez").status, hub.get("/readyz").status), (200, 200));
+}
+
+#[test]
+fn a_full_hub_lives_and_is_not_ready() {
+    for (settings, status) in [(&[][..], 503), (&[("READY_WHEN_FULL", "true")], 200)] {
+        let hub = hub(&[&[("MAX_CONNECTIONS", "100")], settings].concat(), &[]);
+        hub.lifecycle.advance(Stage::Ready);
+        let ask = |connections| {
+            hub.gauges.connections.store(connections, Ordering::Relaxed);
+            let full = hub.get("/metrics").body.contains("\npeerpigeon_full 1\n");
+            (hub.get("/readyz").status, full, hub.get("/livez").status)
+        };
+        assert_eq!(ask(99), (200, false, 200));
+        assert_eq!(ask(100), (status, true, 200));
+        assert_eq!(ask(96), (status, true, 200));
+        assert_eq!(ask(95), (200, false, 200));
+        assert_eq!(ask(99), (200, false, 200));
+        hub.lifecycle.advance(Stage::Draining);
+        assert_eq!(hub.get("/readyz").body, "draining\n");
+    }
 }
 
 #[test]

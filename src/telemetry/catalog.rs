@@ -201,6 +201,10 @@ catalog! {
         "Times that the connection to Redis was made anew."
     READY "peerpigeon_ready" Gauge []
         "1 while the hub is ready for peers; 0 while it starts or drains."
+    FULL "peerpigeon_full" Gauge []
+        "1 from the moment at which all of peerpigeon_max_connections are taken until a twentieth of them is free. /readyz says 503 meanwhile, unless READY_WHEN_FULL is set."
+    OLDEST_TURN "peerpigeon_oldest_turn_seconds" Gauge []
+        "Time since the last turn of the thread (shards, mesh, main) whose last turn is the longest ago. Above 10, /livez says 503 and names the thread."
     LOG_LINES_DROPPED "peerpigeon_log_lines_dropped_total" Counter []
         "Log lines that were dropped because stderr did not take them fast enough, or not at all."
     LOG_STALLED "peerpigeon_log_stalled_seconds" Gauge []

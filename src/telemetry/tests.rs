@@ -35,6 +35,8 @@ fn scrape(readings: Vec<Reading>) -> Scrape {
         announce_budget_bytes: 1 << 28,
         peers: 0,
         ready: true,
+        full: false,
+        oldest_turn: Duration::ZERO,
         log: LogState::default(),
         uptime: Duration::from_millis(1500),
         started: Duration::from_secs(1_700_000_000),

@@ -8,6 +8,8 @@ mod client;
 mod discovery;
 mod door;
 mod ends;
+mod files;
+mod hang;
 mod hub;
 mod legacy;
 mod limits;

@@ -42,6 +42,7 @@ fn core() -> (Core, Arc<std::sync::atomic::AtomicU64>) {
         legacy: Vec::new(),
         max_message_bytes: 64 * 1024,
         redis: None,
+        turned: Arc::new(|| {}),
         clock: Arc::new(move || {
             let ms = clock.load(std::sync::atomic::Ordering::Relaxed);
             Now { at: Duration::from_millis(ms), wall_ms: 0 }

@@ -61,6 +61,7 @@ pub(crate) fn config(n: u8, bootstrap: &[String]) -> MeshConfig {
         max_message_bytes: 64 * 1024,
         redis: None,
         clock: Arc::new(move || Now { at: start.elapsed(), wall_ms: 1_700_000_000_000 }),
+        turned: Arc::new(|| {}),
     }
 }
 

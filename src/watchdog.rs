@@ -1,0 +1,142 @@
+//! Notices a thread of the hub that has stopped turning: a deadlock, an endless loop, a call that blocks.
+//!
+//! Each thread notes its turns, once a tick of its timer. The time that counts is that in which *some* thread turns. So a process
+//! that was stopped as a whole (SIGSTOP, a frozen container, a machine that was suspended) finds all its threads in order when it
+//! goes on: for all of them next to no time has passed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use proto::limits::WATCHDOG_STEP;
+
+/// Knows when each thread turned last. Clones share what they know.
+#[derive(Clone, Debug)]
+pub struct Watchdog(Arc<Threads>);
+
+#[derive(Debug)]
+struct Threads {
+    /// How long a thread may go without a turn.
+    patience: Duration,
+    /// When any thread turned last, in milliseconds of the hub's clock.
+    last: AtomicU64,
+    /// Milliseconds in which some thread turned.
+    awake: AtomicU64,
+    threads: Vec<Thread>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    name: String,
+    /// When it turned last, in milliseconds of `awake`.
+    turned: AtomicU64,
+}
+
+/// A thread and the time since its last turn.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stuck {
+    /// The thread's name, as the operating system shows it.
+    pub thread: String,
+    /// Time since its last turn.
+    pub since: Duration,
+}
+
+impl Watchdog {
+    /// A watchdog over threads of these names, each of which has just turned.
+    pub fn new(names: impl IntoIterator<Item = String>, patience: Duration) -> Self {
+        let threads = names.into_iter().map(|name| Thread { name, turned: AtomicU64::new(0) }).collect();
+        Self(Arc::new(Threads { patience, last: AtomicU64::new(0), awake: AtomicU64::new(0), threads }))
+    }
+
+    /// Notes that the thread of this number turns, `now` on the hub's clock.
+    pub fn turned(&self, thread: usize, now: Duration) {
+        let now = millis(now);
+        let last = self.0.last.fetch_max(now, Ordering::Relaxed);
+        let passed = now.saturating_sub(last).min(millis(WATCHDOG_STEP));
+        let awake = self.0.awake.fetch_add(passed, Ordering::Relaxed) + passed;
+        if let Some(thread) = self.0.threads.get(thread) {
+            thread.turned.store(awake, Ordering::Relaxed);
+        }
+    }
+
+    /// The thread whose last turn is the longest ago.
+    pub fn oldest(&self) -> Option<Stuck> {
+        let awake = self.0.awake.load(Ordering::Relaxed);
+        let since = |thread: &Thread| awake.saturating_sub(thread.turned.load(Ordering::Relaxed));
+        let oldest = self.0.threads.iter().max_by_key(|thread| since(thread))?;
+        Some(Stuck { thread: oldest.name.clone(), since: Duration::from_millis(since(oldest)) })
+    }
+
+    /// The thread that has gone without a turn for longer than it may, if there is one.
+    pub fn stuck(&self) -> Option<Stuck> {
+        self.oldest().filter(|oldest| oldest.since > self.0.patience)
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn watchdog() -> Watchdog {
+        Watchdog::new(["main", "shard-0", "shard-1"].map(str::to_owned), PATIENCE)
+    }
+
+    /// These threads turn ten times a second, from one second to another. What was seen meanwhile.
+    fn run(watchdog: &Watchdog, threads: &[usize], from: u64, to: u64) -> Option<Stuck> {
+        for tick in from * 10..to * 10 {
+            for thread in threads {
+                watchdog.turned(*thread, Duration::from_millis(tick * 100 + *thread as u64));
+            }
+        }
+        watchdog.stuck()
+    }
+
+    #[test]
+    fn a_thread_that_does_not_turn_is_named_after_its_time() {
+        let watchdog = watchdog();
+        assert_eq!(run(&watchdog, &[0, 1, 2], 0, 60), None);
+        assert_eq!(run(&watchdog, &[0, 1], 60, 70), None);
+        let stuck = run(&watchdog, &[0, 1], 70, 72).unwrap();
+        assert_eq!(stuck.thread, "shard-1");
+        assert!(stuck.since > Duration::from_secs(11) && stuck.since < Duration::from_secs(13), "{stuck:?}");
+        // It goes on.
+        assert_eq!(run(&watchdog, &[0, 1, 2], 72, 73), None);
+    }
+
+    #[test]
+    fn one_that_never_turned_is_noticed_as_well() {
+        let watchdog = watchdog();
+        assert_eq!(run(&watchdog, &[0, 2], 0, 12).unwrap().thread, "shard-0");
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_as_a_whole_has_no_stuck_thread() {
+        let watchdog = watchdog();
+        assert_eq!(run(&watchdog, &[0, 1, 2], 0, 60), None);
+        // One hour later the first thread turns before the others, and asks at once.
+        assert_eq!(run(&watchdog, &[1], 3660, 3661), None);
+        assert_eq!(run(&watchdog, &[0, 1, 2], 3661, 3662), None);
+        // Stopped again and again, with a single turn in between.
+        for stop in 1..100 {
+            watchdog.turned(0, Duration::from_secs(4000 + 100 * stop));
+            watchdog.turned(1, Duration::from_secs(4000 + 100 * stop));
+            watchdog.turned(2, Duration::from_secs(4000 + 100 * stop));
+            assert_eq!(watchdog.stuck(), None);
+        }
+    }
+
+    #[test]
+    fn a_process_that_hardly_runs_has_slow_threads_and_no_stuck_ones() {
+        let watchdog = watchdog();
+        for turn in 0..100 {
+            watchdog.turned(turn % 3, Duration::from_secs(4 * turn as u64));
+            assert_eq!(watchdog.stuck(), None);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A shard that hangs: another one says so, and the hub ends all the same.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant, SystemTime};
+
+use peerpigeon::config::Config;
+use peerpigeon::hub::{self, Hub};
+use peerpigeon::lifecycle::{Lifecycle, Stage};
+use peerpigeon::pages::{self, HubFacts};
+use peerpigeon::watchdog::Watchdog;
+use proto::{Discovery, HubId, Keys, PeerId, RouterConfig, ShardId};
+use shard::{Clock, FileShares, Gauges, HubConfig, Pages, Reading, SessionLimits};
+use tokio::sync::{mpsc, watch};
+
+use crate::door::{body, status};
+use crate::hub::DEADLINE;
+
+const SHARDS: u16 = 3;
+
+/// A hub inside this process. Whoever asks for `/hang` stops the shard that was asked, until the barrier is passed.
+fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>) {
+    let config = Arc::new(Config::from_pairs(&[("HOST", "127.0.0.1"), ("PORT", "0"), ("SHARDS", "3")]).unwrap());
+    let listeners = hub::bind(&config.listen, SHARDS).unwrap();
+    let address = listeners[0][0].local_addr().unwrap();
+    let (clock, gauges, lifecycle) = (Clock::start(), Arc::<Gauges>::default(), Lifecycle::new());
+    lifecycle.advance(Stage::Ready);
+    let watchdog = Watchdog::new((0..SHARDS).map(|shard| format!("shard-{shard}")), patience);
+    let (publish, readings) = (0..SHARDS).map(|_| watch::channel(Arc::new(Reading::default()))).unzip();
+    let (_, mesh) = watch::channel(Arc::default());
+    let facts = HubFacts {
+        started: Instant::now(),
+        started_at: SystemTime::now(),
+        port: address.port(),
+        max_connections: 10,
+        gauges: Arc::clone(&gauges),
+        readings,
+        mesh: mesh.clone(),
+        lifecycle,
+        watchdog: watchdog.clone(),
+    };
+    let pages = pages::pages(Arc::clone(&config), facts);
+    let barrier = Arc::new(Barrier::new(2));
+    let hangs = Arc::new(AtomicBool::new(false));
+    let (wait, hanging) = (Arc::clone(&barrier), Arc::clone(&hangs));
+    let pages: Pages = Arc::new(move |request, router, audience| {
+        if request.uri.path() == "/hang" {
+            hanging.store(true, Ordering::Release);
+            wait.wait();
+        }
+        pages(request, router, audience)
+    });
+    let shards = HubConfig {
+        router: RouterConfig {
+            shard: ShardId(0),
+            shards: SHARDS,
+            keys: Keys(1, 2),
+            hub: HubId(PeerId::from_bytes([0; 20])),
+            heartbeat: Duration::from_secs(25),
+            max_message_bytes: 1024,
+            max_networks_per_peer: 1,
+            max_peers_per_network: 1,
+            announce_budget_bytes: 1 << 20,
+            message_rate: 100,
+            discovery: Discovery::All,
+            meshed: false,
+            events: false,
+        },
+        limits: SessionLimits {
+            max_message_bytes: 1024,
+            send_queue_frames: 1024,
+            send_queue_bytes: 1 << 20,
+            send_budget_bytes: 1 << 20,
+            peer_timeout: DEADLINE,
+        },
+        max_connections: 10,
+        files: FileShares::UNLIMITED,
+        auth_token: None,
+        links: None,
+        admin_port: None,
+        cors: Default::default(),
+        pages,
+        gauges,
+        clock,
+        turned: Arc::new(move |shard| watchdog.turned(usize::from(shard.0), clock.elapsed())),
+        echo: false,
+    };
+    (Hub::start(&shards, listeners, publish, None, mesh).unwrap(), address, barrier, hangs)
+}
+
+/// The answer, if one comes: a connection to the shard that hangs has none.
+fn ask(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).is_ok().then_some(answer).filter(|answer| !answer.is_empty())
+}
+
+fn becomes(address: SocketAddr, path: &str, expected: &str) -> String {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask(address, path)
+            && status(&answer) == expected
+        {
+            return body(&answer).to_owned();
+        }
+        assert!(Instant::now() < end, "{path} never says {expected}");
+    }
+}
+
+#[test]
+fn a_shard_that_hangs_is_named_by_the_others_and_does_not_keep_the_hub() {
+    let (hub, address, barrier, hangs) = start(Duration::from_secs(1));
+    becomes(address, "/livez", "200");
+    let mut hanging = TcpStream::connect(address).unwrap();
+    hanging.write_all(b"GET /hang HTTP/1.1\r\nHost: hub\r\n\r\n").unwrap();
+    let said = becomes(address, "/livez", "503");
+    assert!(hangs.load(Ordering::Acquire));
+    assert!(said.starts_with("stuck: thread shard-") && said.contains(" has not turned for "), "{said}");
+    assert_eq!(becomes(address, "/readyz", "503").split(" has ").next(), said.split(" has ").next());
+
+    barrier.wait();
+    becomes(address, "/livez", "200");
+    becomes(address, "/readyz", "200");
+
+    // It hangs again, and the hub is told to stop.
+    let mut hanging = TcpStream::connect(address).unwrap();
+    hanging.write_all(b"GET /hang HTTP/1.1\r\nHost: hub\r\n\r\n").unwrap();
+    becomes(address, "/livez", "503");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (stop, stops) = mpsc::channel(1);
+    stop.try_send(()).unwrap();
+    let ended = runtime.block_on(async { tokio::time::timeout(DEADLINE, hub.run(Duration::ZERO, stops, || {})).await });
+    assert!(ended.expect("the hub waits for a shard that hangs").is_ok());
+    barrier.wait();
+}
