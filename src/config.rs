@@ -134,6 +134,8 @@ pub struct Config {
     /// Messages per second and session.
     pub message_rate: u32,
     /// Silence after which a session is dead.
+    /// Whether /readyz says ready while the hub is full.
+    pub ready_when_full: bool,
     pub peer_timeout: Duration,
     /// PORT as it was said: 0 is any.
     pub port: u16,
@@ -192,6 +194,7 @@ impl Config {
         let send_queue_frames = number(&settings::SEND_QUEUE_FRAMES);
         let send_queue_bytes = number(&settings::SEND_QUEUE_BYTES);
         let send_budget_bytes = number(&settings::SEND_BUDGET_BYTES);
+        let ready_when_full = reader.switch(&settings::READY_WHEN_FULL);
         let announce_budget_bytes = number(&settings::ANNOUNCE_BUDGET_BYTES);
         let drain_secs = number(&settings::DRAIN_SECS);
         let cleanup_interval_ms = number(&settings::CLEANUP_INTERVAL_MS);
@@ -242,6 +245,7 @@ impl Config {
             max_peers_per_network: size(max_peers_per_network?),
             mesh,
             mesh_namespace: namespace?,
+            ready_when_full: ready_when_full?,
             message_rate: u32::try_from(message_rate?).ok()?,
             peer_timeout: Duration::from_millis(peer_timeout_ms?),
             port,

@@ -1,7 +1,7 @@
 //! Where a hub is in its life, for whoever asks whether it is ready.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// A stretch of a hub's life. They only follow each other in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -50,9 +50,49 @@ impl Lifecycle {
     }
 }
 
+/// Whether a hub has seats left, for those who send it newcomers.
+///
+/// A hub that was full is so until a twentieth of its seats, and at least one, is free. Without that it would be full and not full
+/// with each peer that comes and goes.
+#[derive(Debug)]
+pub struct Fullness {
+    seats: usize,
+    full: AtomicBool,
+}
+
+impl Fullness {
+    /// A hub with so many seats, all of them free.
+    pub fn of(seats: usize) -> Self {
+        Self { seats, full: AtomicBool::new(false) }
+    }
+
+    /// Whether it is full while so many seats are taken.
+    pub fn look(&self, taken: usize) -> bool {
+        let free = self.seats.saturating_sub(taken);
+        let was = self.full.load(Ordering::Relaxed);
+        let full = if was { free < (self.seats / 20).max(1) } else { free == 0 };
+        if full != was {
+            self.full.store(full, Ordering::Relaxed);
+        }
+        full
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hub_that_was_full_has_room_when_a_twentieth_is_free() {
+        for (seats, again) in [(1000, 950), (100, 95), (19, 18), (5, 4), (1, 0)] {
+            let hub = Fullness::of(seats);
+            assert!(!hub.look(0) && !hub.look(seats - 1), "{seats}");
+            assert!(hub.look(seats) && hub.look(seats + 1), "{seats}");
+            assert!(hub.look(again + 1), "{seats}");
+            assert!(!hub.look(again) && !hub.look(seats - 1), "{seats}");
+            assert!(hub.look(seats), "{seats}");
+        }
+    }
 
     #[test]
     fn there_is_no_way_back() {

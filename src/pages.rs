@@ -29,7 +29,7 @@ use shard::{Audience, Gauges, Pages, Reading};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::lifecycle::{Lifecycle, Stage};
+use crate::lifecycle::{Fullness, Lifecycle, Stage};
 use crate::telemetry::{self, Scrape, Telemetry};
 use crate::watchdog::{Stuck, Watchdog};
 
@@ -56,7 +56,8 @@ pub struct HubFacts {
     pub watchdog: Watchdog,
 /// The pages of a hub.
 pub fn pages(config: Arc<Config>, facts: HubFacts) -> Pages {
-    let site = Site { cors: cors_headers(&config), config, facts, telemetry: Telemetry::new() };
+    let fullness = Fullness::of(facts.max_connections);
+    let site = Site { cors: cors_headers(&config), config, facts, fullness, telemetry: Telemetry::new() };
     Arc::new(move |request, router, audience| site.answer(request, router, audience))
 }
 
@@ -75,6 +76,7 @@ struct Site {
     facts: HubFacts,
     cors: HeaderMap,
     telemetry: Telemetry,
+    fullness: Fullness,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +116,9 @@ const PATHS: [(&str, Page); 9] = [
 ];
 
 const METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// The answer of /readyz while the hub has no seat for a further peer.
+pub const FULL: &str = "full";
 
 /// How long a browser may go without asking again whether it may ask, in seconds: the longest that browsers keep.
 const PREFLIGHT_SECS: &str = "86400";
@@ -297,13 +302,13 @@ impl Site {
             ready: self.facts.lifecycle.stage() == Stage::Ready,
             log: telemetry::log::state(),
             uptime: self.facts.started.elapsed(),
+            full: self.is_full(),
+            oldest_turn: self.facts.watchdog.oldest().map_or(Duration::ZERO, |oldest| oldest.since),
             started: self.facts.started_at.duration_since(UNIX_EPOCH).unwrap_or_default(),
         }
     }
 
     fn mesh(&self) -> Arc<MeshReading> {
-            full: self.is_full(),
-            oldest_turn: self.facts.watchdog.oldest().map_or(Duration::ZERO, |oldest| oldest.since),
         Arc::clone(&self.facts.mesh.borrow())
     }
 
@@ -337,6 +342,10 @@ fn preflight() -> Response<Full<Bytes>> {
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
     // Structs of numbers and strings: there is nothing in them that JSON cannot say.
+fn plain(status: StatusCode, sentence: &str) -> Response<Full<Bytes>> {
+    text(status, "text/plain; charset=utf-8", format!("{sentence}\n"))
+}
+
     let mut body = serde_json::to_vec(value).unwrap_or_default();
     body.push(b'\n');
     text(status, "application/json", body)

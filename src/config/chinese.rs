@@ -60,6 +60,11 @@ pub(crate) const SETTINGS_IN_CHINESE: &[(&str, &str, &str)] = &[
         "",
     ),
     ("DRAIN_SECS", "停止时用多少秒分批送走对等端，避免它们同时重连", ""),
+    (
+        "READY_WHEN_FULL",
+        "枢纽已满、不能再接纳对等端时，/readyz 仍返回就绪；默认此时返回 503，使负载均衡器把新来者送往其他枢纽",
+        "",
+    ),
     ("LOG_FORMAT", "json、human，或 auto：在终端上为 human，其余为 json", ""),
     (
         "LOG_LEVEL",

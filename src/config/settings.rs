@@ -378,6 +378,16 @@ pub(crate) static DRAIN_SECS: Setting = Setting {
     help: "Time over which a stopping hub spreads its goodbyes, so that peers do not all come back at once",
 };
 
+pub(crate) static READY_WHEN_FULL: Setting = Setting {
+    name: "READY_WHEN_FULL",
+    value: "BOOL",
+    default: Preset::Text("false"),
+    kind: Kind::Switch,
+    heading: OPERATION,
+    help: "Say ready at /readyz while no further peer can be let in; by default a full hub says 503 there, so that balancers send newcomers to \
+           other hubs",
+};
+
 pub(crate) static LOG_FORMAT: Setting = Setting {
     name: "LOG_FORMAT",
     value: "FORMAT",
@@ -448,6 +458,7 @@ pub(crate) static ALL: [&Setting; 37] = [
     &MESH_PORT,
     &REDIS_URL,
     &DRAIN_SECS,
+    &READY_WHEN_FULL,
     &LOG_FORMAT,
     &LOG_LEVEL,
     &CLEANUP_INTERVAL_MS,

@@ -122,6 +122,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
         &["localhost:6379", "http://a", "redis://", "redis://user:pass@", "redis://a b", "redis://a,,"],
     ),
     ("DRAIN_SECS", &["0", "10", "3600"], &["-1", "3601", "10s"]),
+    ("READY_WHEN_FULL", &["true", "0"], &["maybe"]),
     ("LOG_FORMAT", &["auto", "json", "human", "JSON"], &["xml", "text"]),
     (
         "LOG_LEVEL",
