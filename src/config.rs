@@ -40,9 +40,6 @@ const TOKEN_IS_SET: &str = "<set>";
 /// name of 256 bytes, each of them escaped as six.
 const MAX_ENVELOPE_BYTES: usize = 2 * 1024;
 
-/// Files that a hub has open besides its WebSockets: listeners, runtimes, logs, and some room for HTTP.
-const SPARE_FILES: u64 = 64;
-
 /// A secret. It is compared and never printed.
 #[derive(Clone)]
 pub struct Token(String);
@@ -134,11 +131,11 @@ pub struct Config {
     /// Messages per second and session.
     pub message_rate: u32,
     /// Silence after which a session is dead.
-    /// Whether /readyz says ready while the hub is full.
-    pub ready_when_full: bool,
     pub peer_timeout: Duration,
     /// PORT as it was said: 0 is any.
     pub port: u16,
+    /// Whether /readyz says ready while the hub is full.
+    pub ready_when_full: bool,
     /// Bytes that may wait for all sessions together.
     pub send_budget_bytes: usize,
     /// Bytes that may wait for one session.
@@ -194,10 +191,10 @@ impl Config {
         let send_queue_frames = number(&settings::SEND_QUEUE_FRAMES);
         let send_queue_bytes = number(&settings::SEND_QUEUE_BYTES);
         let send_budget_bytes = number(&settings::SEND_BUDGET_BYTES);
-        let ready_when_full = reader.switch(&settings::READY_WHEN_FULL);
         let announce_budget_bytes = number(&settings::ANNOUNCE_BUDGET_BYTES);
         let drain_secs = number(&settings::DRAIN_SECS);
         let cleanup_interval_ms = number(&settings::CLEANUP_INTERVAL_MS);
+        let ready_when_full = reader.switch(&settings::READY_WHEN_FULL);
         let is_hub = reader.switch(&settings::IS_HUB);
         let hub_id = reader.text(&settings::HUB_ID, random_hub_id, parse::hub_id);
         let namespace =
@@ -245,10 +242,10 @@ impl Config {
             max_peers_per_network: size(max_peers_per_network?),
             mesh,
             mesh_namespace: namespace?,
-            ready_when_full: ready_when_full?,
             message_rate: u32::try_from(message_rate?).ok()?,
             peer_timeout: Duration::from_millis(peer_timeout_ms?),
             port,
+            ready_when_full: ready_when_full?,
             send_budget_bytes: size(send_budget_bytes?),
             send_queue_bytes: size(send_queue_bytes?),
             send_queue_frames: size(send_queue_frames?),
@@ -318,19 +315,11 @@ impl Config {
         self.shown.iter().any(|shown| shown.name == setting.name && shown.source != Source::Default)
     }
 
-    /// What an operator should hear at start: settings that hold but do not do what they seem to. `max_files` is how
-    /// many files the process may open.
-    pub fn warnings(&self, max_files: Option<u64>) -> Vec<String> {
+    /// What an operator should hear at start: settings that hold but do not do what they seem to.
+    pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.mesh_warnings(&|setting| self.is_said(setting));
         if self.is_said(&settings::CLEANUP_INTERVAL_MS) {
             warnings.push("CLEANUP_INTERVAL_MS has no effect: whoever is gone is cleaned up at once".to_owned());
-        }
-        let wanted = self.max_connections as u64 + SPARE_FILES;
-        if let Some(max_files) = max_files.filter(|&max_files| max_files < wanted) {
-            warnings.push(format!(
-                "MAX_CONNECTIONS is {}, but this process may open {max_files} files: raise `ulimit -n` to {wanted} or more",
-                self.max_connections
-            ));
         }
         warnings
     }

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod client;
 pub mod cmd;
 pub mod config;
+pub mod files;
 pub mod hub;
 pub mod lifecycle;
 pub mod linking;

@@ -11,7 +11,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ::mesh::MeshReading;
 use bytes::Bytes;
@@ -42,6 +42,8 @@ pub struct HubFacts {
     pub started_at: SystemTime,
     /// The port that was bound, which PORT=0 does not say.
     pub port: u16,
+    /// WebSockets that may be open at once: MAX_CONNECTIONS, or less where the process may open too few files.
+    pub max_connections: usize,
     /// What counts at once.
     pub gauges: Arc<Gauges>,
     /// What each shard last published, in the order of the shards.
@@ -50,10 +52,10 @@ pub struct HubFacts {
     pub mesh: watch::Receiver<Arc<MeshReading>>,
     /// Where the hub is in its life.
     pub lifecycle: Lifecycle,
-}
-
     /// Which of its threads turn.
     pub watchdog: Watchdog,
+}
+
 /// The pages of a hub.
 pub fn pages(config: Arc<Config>, facts: HubFacts) -> Pages {
     let fullness = Fullness::of(facts.max_connections);
@@ -74,9 +76,9 @@ pub fn cors_headers(config: &Config) -> HeaderMap {
 struct Site {
     config: Arc<Config>,
     facts: HubFacts,
+    fullness: Fullness,
     cors: HeaderMap,
     telemetry: Telemetry,
-    fullness: Fullness,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,10 +117,10 @@ const PATHS: [(&str, Page); 9] = [
     ("/ws", Page::WebSocket),
 ];
 
-const METHODS: &str = "GET, HEAD, OPTIONS";
-
 /// The answer of /readyz while the hub has no seat for a further peer.
 pub const FULL: &str = "full";
+
+const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// How long a browser may go without asking again whether it may ask, in seconds: the longest that browsers keep.
 const PREFLIGHT_SECS: &str = "86400";
@@ -229,7 +231,7 @@ impl Site {
             hubs: mesh::count(&self.mesh()),
             is_hub: self.config.is_hub,
             is_running: self.facts.lifecycle.stage() == Stage::Ready,
-            max_connections: self.config.max_connections,
+            max_connections: self.facts.max_connections,
             networks: router.networks().count(),
             peers: self.peers(),
             port: self.facts.port,
@@ -269,7 +271,7 @@ impl Site {
 
     fn metrics<'a>(&'a self, router: &'a Router, names: bool) -> body::Metrics<'a> {
         body::Metrics {
-            connections: body::ConnectionCount { active: self.connections(), max: self.config.max_connections },
+            connections: body::ConnectionCount { active: self.connections(), max: self.facts.max_connections },
             hubs: body::HubCount {
                 bootstrap_connected: mesh::bootstrap_connected(&self.mesh()),
                 discovered: mesh::count(&self.mesh()),
@@ -295,15 +297,15 @@ impl Site {
             readings: self.facts.readings.iter().map(|reading| Arc::clone(&reading.borrow())).collect(),
             mesh: self.mesh(),
             connections: self.connections(),
-            max_connections: self.config.max_connections,
+            max_connections: self.facts.max_connections,
             send_budget_bytes: self.config.send_budget_bytes,
             announce_budget_bytes: self.config.announce_budget_bytes,
             peers: self.peers(),
             ready: self.facts.lifecycle.stage() == Stage::Ready,
-            log: telemetry::log::state(),
-            uptime: self.facts.started.elapsed(),
             full: self.is_full(),
             oldest_turn: self.facts.watchdog.oldest().map_or(Duration::ZERO, |oldest| oldest.since),
+            log: telemetry::log::state(),
+            uptime: self.facts.started.elapsed(),
             started: self.facts.started_at.duration_since(UNIX_EPOCH).unwrap_or_default(),
         }
     }
@@ -340,12 +342,12 @@ fn preflight() -> Response<Full<Bytes>> {
     response
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
-    // Structs of numbers and strings: there is nothing in them that JSON cannot say.
 fn plain(status: StatusCode, sentence: &str) -> Response<Full<Bytes>> {
     text(status, "text/plain; charset=utf-8", format!("{sentence}\n"))
 }
 
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    // Structs of numbers and strings: there is nothing in them that JSON cannot say.
     let mut body = serde_json::to_vec(value).unwrap_or_default();
     body.push(b'\n');
     text(status, "application/json", body)

@@ -16,13 +16,14 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+use crate::files::Files;
 use crate::hub::{self, Failed, Hub};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::linking::{self, Ports};
 use crate::pages::{self, HubFacts};
 use crate::telemetry::{self, log::Log};
-
 use crate::watchdog::{Stuck, Watchdog};
+
 /// Runs a hub until it is told to stop.
 pub fn run(config: Config) -> ExitCode {
     let log = match telemetry::log::init(&config.log) {
@@ -32,7 +33,9 @@ pub fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    for warning in config.warnings(telemetry::process::raise_max_files()) {
+    let max_files = telemetry::process::raise_max_files();
+    let files = Files::divide(&config, max_files);
+    for warning in config.warnings().into_iter().chain(files.warning(&config, max_files)) {
         warn!("{warning}");
     }
     let bound = bind(&log, &config.listen, config.shards, "PORT (--port)").and_then(|listeners| {
@@ -98,7 +101,7 @@ struct Listeners {
     admin: Vec<Vec<TcpListener>>,
 }
 
-async fn serve(config: Config, bound: Listeners) -> std::io::Result<Result<(), Failed>> {
+async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Result<Result<(), Failed>> {
     let at = |bound: &[Vec<TcpListener>]| bound[0].iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
     let (addresses, link_addresses, admin_addresses) = (at(&bound.peers)?, at(&bound.links)?, at(&bound.admin)?);
     let mut listeners = bound.peers;
@@ -136,15 +139,16 @@ async fn serve(config: Config, bound: Listeners) -> std::io::Result<Result<(), F
         started: Instant::now(),
         started_at: SystemTime::now(),
         port: ports.peers,
+        max_connections: files.seats,
         gauges: Arc::clone(&gauges),
         readings,
         mesh: mesh_reading.clone(),
         lifecycle: lifecycle.clone(),
+        watchdog: watchdog.clone(),
     };
     let shards = HubConfig {
         router: RouterConfig {
             shard: ShardId(0),
-        watchdog: watchdog.clone(),
             shards: config.shards,
             keys,
             hub: config.hub_id,
@@ -165,7 +169,8 @@ async fn serve(config: Config, bound: Listeners) -> std::io::Result<Result<(), F
             send_budget_bytes: config.send_budget_bytes,
             peer_timeout: config.peer_timeout,
         },
-        max_connections: config.max_connections,
+        max_connections: files.seats,
+        files: files.shares,
         auth_token: config.auth_token.as_ref().map(|token| token.expose().into()),
         links,
         admin_port: ports.admin,
@@ -173,15 +178,15 @@ async fn serve(config: Config, bound: Listeners) -> std::io::Result<Result<(), F
         pages: pages::pages(Arc::clone(&config), facts),
         gauges,
         clock,
+        turned: {
+            let watchdog = watchdog.clone();
+            Arc::new(move |shard| watchdog.turned(usize::from(shard.0), clock.elapsed()))
+        },
         echo: false,
     };
     // Before the hub can be seen, so that no signal finds nobody listening.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-        turned: {
-            let watchdog = watchdog.clone();
-            Arc::new(move |shard| watchdog.turned(usize::from(shard.0), clock.elapsed()))
-        },
     let (stop, stops) = mpsc::channel(2);
     let hub = Hub::start(&shards, listeners, publish, mesh, mesh_reading)?;
     lifecycle.advance(Stage::Ready);
@@ -192,6 +197,7 @@ async fn serve(config: Config, bound: Listeners) -> std::io::Result<Result<(), F
         admin_at = ports.admin,
         links_at = (!links_at.is_empty()).then_some(links_at),
         shards = config.shards,
+        max_connections = files.seats,
         hub = %config.hub_id,
         version = env!("CARGO_PKG_VERSION"),
         "server_started"
@@ -209,8 +215,6 @@ async fn serve(config: Config, bound: Listeners) -> std::io::Result<Result<(), F
     tokio::select! {
         ended = hub.run(config.drain, stops, || lifecycle.advance(Stage::Draining)) => Ok(ended),
         () = signals => Ok(Ok(())),
-    }
-}
         () = watch(&watchdog, turned(main_thread)) => Ok(Ok(())),
     }
 }
@@ -230,3 +234,5 @@ async fn watch(watchdog: &Watchdog, turned: impl Fn()) {
             (None, None) | (Some(_), Some(_)) => {}
         }
         stuck = now;
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use proto::{HubId, Keys, PeerId, RouterConfig, ShardId, limits};
-use shard::{Clock, Gauges, HubConfig, Reading, SessionLimits};
+use shard::{Clock, FileShares, Gauges, HubConfig, Reading, SessionLimits};
 
 fn main() -> std::io::Result<()> {
     let port =
@@ -41,6 +41,7 @@ fn main() -> std::io::Result<()> {
             peer_timeout,
         },
         max_connections: limits::DEFAULT_MAX_CONNECTIONS,
+        files: FileShares::UNLIMITED,
         auth_token: None,
         links: None,
         admin_port: None,
@@ -48,8 +49,8 @@ fn main() -> std::io::Result<()> {
         pages: Arc::new(|_, _, _| hyper::Response::default()),
         gauges: Arc::<Gauges>::default(),
         clock: Clock::start(),
-        echo: true,
         turned: Arc::new(|_| {}),
+        echo: true,
     };
     let (publish, _readings) = tokio::sync::watch::channel(Arc::new(Reading::default()));
     let (ended, mut end) = tokio::sync::mpsc::channel(1);

@@ -21,12 +21,13 @@ use proto::envelope::SUBPROTOCOL;
 use proto::limits::{ANSWER_TIMEOUT, MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT};
 use proto::{CloseReason, HubId, Keys, PeerId, ShardId, ws};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::warn;
 
 use crate::core::Core;
 use crate::links::{Admission, LinkDoor, LinkSocket, Offer};
+use crate::runtime::FileShares;
 use crate::session::{HandOff, Seat};
 use crate::stats::HandshakeFailure;
 use crate::{Audience, Gauges, Pages};
@@ -37,6 +38,7 @@ pub(crate) struct Door {
     pub(crate) shards: u16,
     pub(crate) keys: Keys,
     pub(crate) max_connections: usize,
+    pub(crate) files: DoorFiles,
     pub(crate) gauges: Arc<Gauges>,
     /// What a client has to show, if anything.
     pub(crate) auth_token: Option<Arc<str>>,
@@ -73,6 +75,32 @@ impl Entrance {
     }
 }
 
+/// The sockets that the listeners of each kind may hold at once, counted over all shards.
+///
+/// Each kind has a count of its own, so that a crowd of peers leaves links and operators their files.
+#[derive(Clone, Debug)]
+pub(crate) struct DoorFiles {
+    peers: Arc<Semaphore>,
+    links: Arc<Semaphore>,
+    admin: Arc<Semaphore>,
+}
+
+impl DoorFiles {
+    pub(crate) fn new(shares: FileShares) -> Self {
+        let semaphore = |share: usize| Arc::new(Semaphore::new(share.clamp(1, Semaphore::MAX_PERMITS)));
+        Self { peers: semaphore(shares.peers), links: semaphore(shares.links), admin: semaphore(shares.admin) }
+    }
+
+    /// Those of a listener.
+    pub(crate) fn at(&self, entrance: Entrance) -> Arc<Semaphore> {
+        Arc::clone(match entrance {
+            Entrance::Admin => &self.admin,
+            Entrance::Both | Entrance::Peers => &self.peers,
+            Entrance::Hubs => &self.links,
+        })
+    }
+}
+
 /// Who was let in.
 #[derive(Clone, Copy, Debug)]
 enum Guest {
@@ -93,6 +121,7 @@ pub(crate) async fn serve(
     core: Rc<RefCell<Core>>,
     stream: TcpStream,
     address: SocketAddr,
+    file: OwnedSemaphorePermit,
 ) {
     let admitted: Cell<Option<Guest>> = Cell::default();
     let answered = Cell::new(0u32);
@@ -131,7 +160,7 @@ pub(crate) async fn serve(
     let Ok(stream) = parts.io.into_inner().into_std() else { return };
     let leftover = parts.read_buf;
     let untaken = match (guest, &door.links) {
-        (Guest::Peer(peer), _) => send_home(&door, &core, peer, stream, leftover, address).await,
+        (Guest::Peer(peer), _) => send_home(&door, &core, peer, stream, leftover, address, file).await,
         (Guest::Hub { hub, legacy }, Some(links)) => {
             (links.take)(LinkSocket { stream, leftover, address, hub, legacy }).err()
         }
@@ -150,8 +179,9 @@ async fn send_home(
     stream: std::net::TcpStream,
     leftover: Bytes,
     address: SocketAddr,
+    file: OwnedSemaphorePermit,
 ) -> Option<std::net::TcpStream> {
-    let seat = Seat::request(&door.gauges, door.max_connections);
+    let seat = Seat::request(&door.gauges, door.max_connections).holding(file);
     let home = ShardId::home(&peer, door.shards, door.keys);
     core.borrow_mut().stats_mut().handed_off += 1;
     let handed = HandOff { stream, leftover, peer, address, seat };

@@ -32,7 +32,7 @@ pub use clock::Clock;
 pub use core::SessionLimits;
 pub use links::{Admission, LinkDoor, LinkSocket, TakeLink};
 pub use listen::bind;
-pub use runtime::{HubConfig, ShardHandle, Shards, start};
+pub use runtime::{FileShares, HubConfig, ShardHandle, Shards, start};
 pub use stats::{HandshakeFailure, IoStats, Reading};
 
 /// What every shard of a hub sees of the others at once.

@@ -12,14 +12,14 @@ use hyper::HeaderMap;
 use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, MAX_HTTP_CONNECTIONS, TICK};
 use proto::{Letter, Router, RouterConfig, ShardId};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::PollSender;
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
 use crate::core::{Adopted, Core, SessionLimits};
-use crate::http::{self, Door, Entrance};
+use crate::http::{self, Door, DoorFiles, Entrance};
 use crate::links::LinkDoor;
 use crate::session::{self, HandOff};
 use crate::sparse::Sparse;
@@ -34,6 +34,8 @@ pub struct HubConfig {
     pub limits: SessionLimits,
     /// WebSockets the hub may have.
     pub max_connections: usize,
+    /// Sockets that the listeners may hold.
+    pub files: FileShares,
     /// What a client has to show to be let in, if anything.
     pub auth_token: Option<Arc<str>>,
     /// How other hubs come in, if links are made at all.
@@ -48,11 +50,28 @@ pub struct HubConfig {
     pub gauges: Arc<Gauges>,
     /// The hub's clock.
     pub clock: Clock,
-    /// Sessions send back what they get and route nothing: for conformance tests of the WebSocket itself.
-    #[doc(hidden)]
     /// Called by each shard on its thread, once a tick, as long as it turns.
     pub turned: Arc<dyn Fn(ShardId) + Send + Sync>,
+    /// Sessions send back what they get and route nothing: for conformance tests of the WebSocket itself.
+    #[doc(hidden)]
     pub echo: bool,
+}
+
+/// Sockets that the listeners of one kind may hold at once, on all shards together. At the bound they accept nobody until one of
+/// their sockets ends. Who waits meanwhile waits in the kernel's queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileShares {
+    /// At PORT: peers, and HTTP there.
+    pub peers: usize,
+    /// At MESH_PORT: requests of other hubs that are not links yet.
+    pub links: usize,
+    /// At ADMIN_PORT.
+    pub admin: usize,
+}
+
+impl FileShares {
+    /// As many as may be.
+    pub const UNLIMITED: Self = Self { peers: usize::MAX, links: usize::MAX, admin: usize::MAX };
 }
 
 /// An order from the hub to a shard.
@@ -110,6 +129,7 @@ pub fn start(
     let (homes, arrivals): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(HANDOFF_QUEUE)).unzip();
     let (posts, mailboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(MAILBOX_BATCHES)).unzip();
     let homes: Arc<[mpsc::Sender<HandOff>]> = homes.into();
+    let files = DoorFiles::new(config.files);
     // The mesh's place is behind the last shard's, as with the outboxes.
     let addresses: Arc<[mpsc::Sender<Vec<Letter>>]> = posts.iter().cloned().chain(mesh.clone()).collect();
     let mut handles = Vec::new();
@@ -126,7 +146,8 @@ pub fn start(
         let gauges = Arc::clone(&config.gauges);
         let core = Core::new(router, &config.router, config.limits, config.clock, gauges, config.echo);
         let posts = Arc::clone(&addresses);
-        let post = Post { homes: Arc::clone(&homes), posts, arrivals, mailbox, orders, publish };
+        let files = files.clone();
+        let post = Post { homes: Arc::clone(&homes), files, posts, arrivals, mailbox, orders, publish };
         let on_end = OnEnd(ended.clone(), shard);
         let busy = Arc::new(AtomicU64::new(0));
         let mut runtime = runtime(&busy);
@@ -153,6 +174,7 @@ impl Drop for OnEnd {
 
 struct Post {
     homes: Arc<[mpsc::Sender<HandOff>]>,
+    files: DoorFiles,
     posts: Arc<[mpsc::Sender<Vec<Letter>>]>,
     arrivals: mpsc::Receiver<HandOff>,
     mailbox: mpsc::Receiver<Vec<Letter>>,
@@ -178,12 +200,13 @@ fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
 }
 
 async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: Post, busy: Arc<AtomicU64>) {
-    let Post { homes, posts, arrivals, mailbox, mut orders, publish } = post;
+    let Post { homes, files, posts, arrivals, mailbox, mut orders, publish } = post;
     let core = Rc::new(RefCell::new(core));
     let door = Rc::new(Door {
         shards: config.router.shards,
         keys: config.router.keys,
         max_connections: config.max_connections,
+        files,
         gauges: config.gauges,
         auth_token: config.auth_token,
         links: config.links,
@@ -241,21 +264,31 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
         Err(error) => return tracing::error!(%error, "listener_failed"),
     };
     let mut connections = JoinSet::new();
-    let spawn = |connections: &mut JoinSet<()>, stream: TcpStream, address: SocketAddr| {
+    let spawn = |connections: &mut JoinSet<()>, stream: TcpStream, address: SocketAddr, file: OwnedSemaphorePermit| {
         // At `::` IPv4 comes as IPv6: `::ffff:10.0.0.1`.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "nodelay_failed");
         }
-        connections.spawn_local(http::serve(Rc::clone(&door), entrance, Rc::clone(&core), stream, address));
+        connections.spawn_local(http::serve(Rc::clone(&door), entrance, Rc::clone(&core), stream, address, file));
     };
     let failures = Sparse::default();
+    let files = door.files.at(entrance);
+    // For the next connection. Without it nobody is accepted.
+    let mut file = None;
     // Operators watch a hub while its peers leave.
     let stays_open = entrance == Entrance::Admin;
     while *open.borrow_and_update() || stays_open {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < MAX_HTTP_CONNECTIONS => match accepted {
-                Ok((stream, address)) => spawn(&mut connections, stream, address),
+            free = Arc::clone(&files).acquire_owned(), if file.is_none() => file = free.ok(),
+            accepted = listener.accept(), if file.is_some() && connections.len() < MAX_HTTP_CONNECTIONS => match accepted {
+                Ok((stream, address)) => {
+                    if let Some(file) = file.take() {
+                        spawn(&mut connections, stream, address, file);
+                    }
+                }
+                // That one has gone again, and says nothing of the next.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     // Out of file descriptors, most likely: the queue waits until some are closed.
                     if let Some(times) = failures.count() {
@@ -269,9 +302,11 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
         }
     }
     let waiting = listener.into_std().and_then(|listener| {
-        while let Ok((stream, address)) = listener.accept() {
+        while let Some(file) = file.take().or_else(|| Arc::clone(&files).try_acquire_owned().ok())
+            && let Ok((stream, address)) = listener.accept()
+        {
             stream.set_nonblocking(true)?;
-            spawn(&mut connections, TcpStream::from_std(stream)?, address);
+            spawn(&mut connections, TcpStream::from_std(stream)?, address, file);
         }
         Ok(())
     });
@@ -356,6 +391,6 @@ async fn keep_time(
         core.tick();
         core.stats_mut().busy_micros = busy.load(Ordering::Relaxed);
         publish.send_replace(Arc::new(core.reading()));
+        turned();
     }
 }
-        turned();

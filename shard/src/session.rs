@@ -15,6 +15,7 @@ use proto::ws::Reader;
 use proto::{CloseReason, PeerId, SessionId};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Gauges;
 use crate::core::Core;
@@ -37,14 +38,22 @@ pub(crate) struct Seat {
     gauges: Arc<Gauges>,
     max: usize,
     taken: bool,
+    /// The socket's share of the files of the door it came in by.
+    file: Option<OwnedSemaphorePermit>,
 }
 
 impl Seat {
     /// Takes a place if there is one.
     pub(crate) fn request(gauges: &Arc<Gauges>, max: usize) -> Self {
-        let mut seat = Self { gauges: Arc::clone(gauges), max, taken: false };
+        let mut seat = Self { gauges: Arc::clone(gauges), max, taken: false, file: None };
         seat.request_again();
         seat
+    }
+
+    /// Keeps the socket's share of the door's files for as long as the seat lives.
+    pub(crate) fn holding(mut self, file: OwnedSemaphorePermit) -> Self {
+        self.file = Some(file);
+        self
     }
 
     /// Takes a place if there was none and is one now.

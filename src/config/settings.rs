@@ -425,7 +425,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// Every setting, in the order in which a reader wants them.
-pub(crate) static ALL: [&Setting; 37] = [
+pub(crate) static ALL: [&Setting; 38] = [
     &HOST,
     &PORT,
     &ADMIN_PORT,

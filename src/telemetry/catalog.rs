@@ -44,7 +44,7 @@ catalog! {
     CONNECTIONS "peerpigeon_connections" Gauge []
         "WebSockets open now."
     MAX_CONNECTIONS "peerpigeon_max_connections" Gauge []
-        "WebSockets that may be open at once (MAX_CONNECTIONS)."
+        "WebSockets that may be open at once: MAX_CONNECTIONS, or less where the process may open too few files."
     PEERS "peerpigeon_peers" Gauge []
         "Peers connected now: WebSockets whose peer was let in."
     NETWORKS "peerpigeon_networks" Gauge []

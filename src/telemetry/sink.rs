@@ -7,6 +7,8 @@
 //! tracing-appender's `non_blocking` is close to this. It bounds lines, not bytes, and it discards without a count what the
 //! output refused.
 
+#![allow(clippy::disallowed_types, reason = "every thread logs; the lock is held while one line is copied")]
+
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -185,16 +187,19 @@ impl io::Write for Lines<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
     use super::*;
 
     const DEADLINE: Duration = Duration::from_secs(20);
 
-    /// An output that does with each write what it is told to. `None` is to block for ever.
+    /// What one write does. `None` is to block for ever.
+    type Order = Option<io::Result<usize>>;
+
+    /// An output that does with each write what it is told to.
     struct Output {
-        orders: Receiver<Option<io::Result<usize>>>,
-        written: Sender<Vec<u8>>,
+        orders: Receiver<Order>,
+        written: SyncSender<Vec<u8>>,
     }
 
     impl io::Write for Output {
@@ -214,13 +219,13 @@ mod tests {
         }
     }
 
-    fn sink() -> (Sink, Sender<Option<io::Result<usize>>>, Receiver<Vec<u8>>) {
-        let (order, orders) = channel();
-        let (written, writes) = channel();
+    fn sink() -> (Sink, SyncSender<Order>, Receiver<Vec<u8>>) {
+        let (order, orders) = sync_channel(10_000);
+        let (written, writes) = sync_channel(10_000);
         (Sink::start(Output { orders, written }).unwrap(), order, writes)
     }
 
-    fn error(code: i32) -> Option<io::Result<usize>> {
+    fn error(code: i32) -> Order {
         Some(Err(io::Error::from_raw_os_error(code)))
     }
 

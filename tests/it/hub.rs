@@ -13,9 +13,11 @@ pub struct Hub {
     child: Child,
     pub address: SocketAddr,
     log: mpsc::Receiver<String>,
+    /// What it logged before it said where it listens.
+    pub before_start: Vec<String>,
 }
 
-const DEFAULTS: &[(&str, &str)] = &[("HOST", "127.0.0.1"), ("PORT", "0"), ("SHARDS", "2"), ("LOG_FORMAT", "json")];
+pub const DEFAULTS: &[(&str, &str)] = &[("HOST", "127.0.0.1"), ("PORT", "0"), ("SHARDS", "2"), ("LOG_FORMAT", "json")];
 
 pub fn command(env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peerpigeon"));
@@ -37,7 +39,7 @@ impl Hub {
         Self::run(&mut enter, address)
     }
 
-    fn run(command: &mut Command, address: [u8; 4]) -> Self {
+    pub fn run(command: &mut Command, address: [u8; 4]) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the hub starts");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let (lines, log) = mpsc::sync_channel(10_000);
@@ -46,8 +48,9 @@ impl Hub {
                 _ = lines.try_send(line);
             }
         });
-        let mut hub = Self { child, address: (address, 0).into(), log };
-        let started = hub.logged("server_started");
+        let mut hub = Self { child, address: (address, 0).into(), log, before_start: Vec::new() };
+        let (started, before) = hub.logged_after("server_started");
+        hub.before_start = before;
         let listening = started.split("\"listening\":\"").nth(1).expect("an address");
         let port: String =
             listening.chars().skip_while(|c| *c != ':').skip(1).take_while(char::is_ascii_digit).collect();
@@ -57,11 +60,16 @@ impl Hub {
 
     /// Waits for a line of the log that contains `event`.
     pub fn logged(&self, event: &str) -> String {
+        self.logged_after(event).0
+    }
+
+    /// The same, and the lines before it that nobody has asked for.
+    fn logged_after(&self, event: &str) -> (String, Vec<String>) {
         let end = Instant::now() + DEADLINE;
         let mut seen = Vec::new();
         while let Ok(line) = self.log.recv_timeout(end.saturating_duration_since(Instant::now())) {
             if line.contains(event) {
-                return line;
+                return (line, seen);
             }
             seen.push(line);
         }

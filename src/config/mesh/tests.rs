@@ -109,7 +109,7 @@ fn secrets_are_never_printed() {
     let config = config(&pairs);
     let text = config.describe();
     assert!(text.contains("MESH_TOKEN=<set>\n") && text.contains("REDIS_URL=rediss://a.example:6380/1\n"), "{text}");
-    let warnings = config.warnings(None).join("\n");
+    let warnings = config.warnings().join("\n");
     assert!(warnings.contains("MESH_LEGACY names ws://b"), "{warnings}");
     let refused = refusals(&[
         ("REDIS_URL", "http://:hunter2@a"),
@@ -126,7 +126,7 @@ fn secrets_are_never_printed() {
 
 #[test]
 fn what_does_less_than_it_seems_is_warned_of() {
-    let warnings = |pairs: &[(&str, &str)]| config(pairs).warnings(None).join("\n");
+    let warnings = |pairs: &[(&str, &str)]| config(pairs).warnings().join("\n");
     assert!(warnings(&[("IS_HUB", "true")]).contains("without MESH_TOKEN"));
     // As the Go program was told: it serves its peers, and says what is missing.
     assert!(warnings(&[("IS_HUB", "true"), ("BOOTSTRAP_HUBS", "ws://a")]).contains("without MESH_TOKEN"));

@@ -1,0 +1,169 @@
+//! How the files that the process may open are divided: peers get what links, operators and the hub itself leave.
+
+use proto::limits::{
+    ADMIN_FILES, LINK_FILES, OTHER_FILES, REQUEST_FILES, RUNTIME_FILES, SMALLEST_FILE_SHARE, STANDARD_FILES,
+};
+use shard::FileShares;
+
+use crate::config::Config;
+
+/// How the files are divided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Files {
+    /// WebSockets of peers: MAX_CONNECTIONS, or less if there are not enough files.
+    pub seats: usize,
+    /// Sockets that the listeners may hold.
+    pub shares: FileShares,
+    /// Files that are kept from peers.
+    reserve: usize,
+    /// Files that would be enough for MAX_CONNECTIONS.
+    wanted: usize,
+}
+
+impl Files {
+    /// Divides `max_files`, the number of files that the process may open. `None` is no limit.
+    pub fn divide(config: &Config, max_files: Option<u64>) -> Self {
+        let needs = Needs::of(config);
+        let max_connections = config.max_connections;
+        let wanted = max_connections.saturating_add(needs.all(usize::MAX).reserve());
+        let max_files = max_files.and_then(|files| usize::try_from(files).ok());
+        let Some(max_files) = max_files else {
+            let shares = FileShares { admin: ADMIN_FILES, links: LINK_FILES, ..FileShares::UNLIMITED };
+            return Self { seats: max_connections, shares, reserve: 0, wanted };
+        };
+        let kept = needs.all(max_files);
+        let seats = max_files.saturating_sub(kept.reserve()).clamp(1, max_connections);
+        let peers = max_files.saturating_sub(kept.reserve() - kept.requests).max(seats + kept.requests);
+        let shares = FileShares { peers, links: kept.links, admin: kept.admin };
+        Self { seats, shares, reserve: kept.reserve(), wanted }
+    }
+
+    /// What an operator has to know, if there are not enough files.
+    pub fn warning(&self, config: &Config, max_files: Option<u64>) -> Option<String> {
+        let max_files = max_files.filter(|_| self.seats < config.max_connections)?;
+        Some(format!(
+            "MAX_CONNECTIONS is {}, but this process may open {max_files} files and keeps {} of them for listeners, links, \
+             probes and itself: it lets {} peers in. Raise the hard limit (`ulimit -Hn`) to {} or more, or lower MAX_CONNECTIONS",
+            config.max_connections, self.reserve, self.seats, self.wanted
+        ))
+    }
+}
+
+/// What a hub of these settings needs besides its peers.
+struct Needs {
+    /// Standard streams, runtimes and listeners. They are open all the time.
+    fixed: usize,
+    /// Listeners of peers. Each holds the file for its next connection.
+    listeners: usize,
+    meshed: bool,
+    /// Hubs that it dials for certain.
+    dialed: usize,
+    admin: bool,
+}
+
+/// Files for each purpose.
+struct Kept {
+    fixed: usize,
+    links: usize,
+    admin: usize,
+    requests: usize,
+    other: usize,
+}
+
+impl Kept {
+    fn reserve(&self) -> usize {
+        self.fixed + self.links + self.admin + self.requests + self.other
+    }
+}
+
+impl Needs {
+    fn of(config: &Config) -> Self {
+        let shards = usize::from(config.shards);
+        let meshed = config.has_mesh();
+        let ports =
+            1 + usize::from(config.admin_port.is_some()) + usize::from(config.is_hub && config.mesh.port.is_some());
+        let listeners = config.listen.len() * shards;
+        // The main thread, the shards, and the mesh.
+        let runtimes = 1 + shards + usize::from(meshed);
+        Self {
+            fixed: STANDARD_FILES + runtimes * RUNTIME_FILES + ports * listeners,
+            listeners,
+            meshed,
+            dialed: config.bootstrap_hubs.len(),
+            admin: config.admin_port.is_some(),
+        }
+    }
+
+    /// Where files are few each purpose gets its part of them, and not all that it could use.
+    fn all(&self, max_files: usize) -> Kept {
+        let part = |of: usize, all: usize| (max_files / of).clamp(SMALLEST_FILE_SHARE, all);
+        // A link in each direction to each of them, while one replaces the other.
+        let links = part(16, LINK_FILES).max(2 * self.dialed).min(LINK_FILES);
+        Kept {
+            fixed: self.fixed,
+            links: if self.meshed { links } else { 0 },
+            admin: if self.admin { part(32, ADMIN_FILES) } else { 0 },
+            requests: part(32, REQUEST_FILES) + self.listeners,
+            other: part(64, OTHER_FILES),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn divided(pairs: &[(&str, &str)], max_files: Option<u64>) -> Files {
+        let pairs = [&[("HOST", "127.0.0.1"), ("SHARDS", "2")], pairs].concat();
+        Files::divide(&Config::from_pairs(&pairs).unwrap(), max_files)
+    }
+
+    const MESHED: [(&str, &str); 4] =
+        [("IS_HUB", "true"), ("MESH_TOKEN", "t"), ("ADMIN_PORT", "8082"), ("MESH_PORT", "8081")];
+
+    #[test]
+    fn peers_get_what_the_others_leave() {
+        for max_files in [64_u64, 120, 256, 1024, 4096, 65_536] {
+            for pairs in [&[][..], &MESHED] {
+                let pairs = [pairs, &[("MAX_CONNECTIONS", "100000")]].concat();
+                let files = divided(&pairs, Some(max_files));
+                let FileShares { peers, links, admin } = files.shares;
+                let fixed = Needs::of(&Config::from_pairs(&[&[("SHARDS", "2")], &pairs[..]].concat()).unwrap()).fixed;
+                assert!(files.seats >= 1 && files.seats < peers, "{max_files}: {files:?}");
+                assert!(fixed + peers + links + admin <= max_files as usize, "{max_files}: {files:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_there_are_enough_files_max_connections_is_what_it_says() {
+        for pairs in [&[][..], &MESHED] {
+            assert_eq!(divided(pairs, None).seats, 1000);
+            let config = Config::from_pairs(pairs).unwrap();
+            let wanted = divided(pairs, Some(100)).wanted as u64;
+            assert!(wanted < 1000 + 1024, "{wanted}");
+            let enough = divided(pairs, Some(wanted));
+            assert_eq!((enough.seats, enough.warning(&config, Some(wanted))), (1000, None));
+            assert_eq!(divided(pairs, Some(4096)).seats, 1000);
+        }
+    }
+
+    #[test]
+    fn too_few_files_are_said_with_both_numbers_and_what_to_do() {
+        let files = divided(&MESHED, Some(120));
+        let config = Config::from_pairs(&MESHED).unwrap();
+        let said = files.warning(&config, Some(120)).unwrap();
+        let parts =
+            ["MAX_CONNECTIONS is 1000".to_owned(), "120 files".to_owned(), format!("lets {} peers in", files.seats)];
+        for part in parts.into_iter().chain([format!("to {} or more", files.wanted)]) {
+            assert!(said.contains(&part), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_hub_that_dials_many_keeps_files_for_them() {
+        let hubs = (0..40).map(|n| format!("ws://h{n}")).collect::<Vec<_>>().join(",");
+        let files = divided(&[("BOOTSTRAP_HUBS", &hubs), ("MESH_TOKEN", "t")], Some(300));
+        assert_eq!(files.shares.links, 80);
+    }
+}

@@ -1,0 +1,73 @@
+//! Few files: peers leave links and operators theirs.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+
+use crate::client::Client;
+use crate::door::status;
+use crate::hub::{DEFAULTS, Hub};
+
+/// A hub that may open so many files and no more.
+fn start(files: u32, env: &[(&str, &str)]) -> Hub {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\""), env!("CARGO_BIN_EXE_peerpigeon")]);
+    shell.env_clear().envs(DEFAULTS.iter().copied()).envs(env.iter().copied());
+    Hub::run(&mut shell, [127, 0, 0, 1])
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn a_crowd_of_peers_leaves_probes_and_links_their_files() {
+    let (admin, mesh) = (free_port(), free_port());
+    let own = [("ADMIN_PORT", admin.to_string()), ("MESH_PORT", mesh.to_string())];
+    let own = own.iter().map(|(name, value)| (*name, value.as_str()));
+    let common = [("MESH_TOKEN", "t"), ("IS_HUB", "true"), ("MAX_CONNECTIONS", "1000")];
+    let mut hub = start(120, &own.chain(common).collect::<Vec<_>>());
+    let peers = hub.address;
+    let at_admin = SocketAddr::from(([127, 0, 0, 1], admin));
+    hub.address = at_admin;
+    let seats = hub.metric("peerpigeon_max_connections") as u32;
+    assert!((20..100).contains(&seats), "{seats}");
+    hub.address = peers;
+
+    // All that get in, and one that hears that the hub is full.
+    let inside: Vec<Client> = (0..seats).map(|n| Client::connect(&hub, n)).collect();
+    let mut refused = Client::open(hub.address, seats, b"");
+    assert_eq!(refused.closed(), (1008, "max connections".into()));
+    drop(refused);
+    // A crowd that knocks and says nothing: more than there are files.
+    let knocking: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(peers).unwrap()).collect();
+
+    // Operators and other hubs get through: each asked thrice, so that all listeners of the port are.
+    hub.address = at_admin;
+    for _ in 0..3 {
+        assert_eq!(status(&hub.get("/livez")), "200");
+        assert_eq!(status(&hub.get("/metrics")), "200");
+    }
+    assert_eq!(hub.metric("peerpigeon_connections"), f64::from(seats));
+    let bootstrap = format!("ws://127.0.0.1:{mesh}");
+    let other = Hub::start(&[("MESH_TOKEN", "t"), ("BOOTSTRAP_HUBS", &bootstrap)]);
+    other.metric_becomes("peerpigeon_mesh_hubs", |hubs| hubs == 1.0);
+    // It comes again while the hub is full.
+    drop(other);
+    let other = Hub::start(&[("MESH_TOKEN", "t"), ("BOOTSTRAP_HUBS", &bootstrap)]);
+    other.metric_becomes("peerpigeon_mesh_hubs", |hubs| hubs == 1.0);
+    assert!(hub.metric("process_open_fds") < 120.0);
+
+    // When the crowd has left, a peer gets in.
+    drop((inside, knocking));
+    hub.metric_becomes("peerpigeon_connections", |n| n == 0.0);
+    hub.address = peers;
+    Client::join(&hub, 7, "n");
+}
+
+#[test]
+fn too_few_files_are_said_at_the_start() {
+    let hub = start(120, &[("MAX_CONNECTIONS", "1000")]);
+    let said = hub.before_start.join("\n");
+    assert!(said.contains("MAX_CONNECTIONS is 1000, but this process may open 120 files"), "{said}");
+    assert!(said.contains("ulimit -Hn"), "{said}");
+}
