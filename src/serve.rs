@@ -1,9 +1,11 @@
 //! `peerpigeon serve`: a hub, from its settings to its end.
 
+use std::future::poll_fn;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
 use mesh::MeshReading;
@@ -185,8 +187,14 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         echo: false,
     };
     // Before the hub can be seen, so that no signal finds nobody listening.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
+    // What was to be ignored when the hub started stays ignored: nohup(1) keeps a hub when its terminal goes.
+    kinds.extend(
+        [SignalKind::hangup(), SignalKind::quit()]
+            .into_iter()
+            .filter(|kind| !telemetry::process::ignores(kind.as_raw_value())),
+    );
+    let mut signals = kinds.into_iter().map(signal).collect::<Result<Vec<_>, _>>()?;
     let (stop, stops) = mpsc::channel(2);
     let hub = Hub::start(&shards, listeners, publish, mesh, mesh_reading)?;
     lifecycle.advance(Stage::Ready);
@@ -204,10 +212,11 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     );
     let signals = async {
         loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            poll_fn(|cx| {
+                let came = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
+                if came { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
             // Two have their meaning; a third changes nothing.
             _ = stop.try_send(());
         }

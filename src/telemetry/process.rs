@@ -82,6 +82,13 @@ pub fn open_files() -> Option<u64> {
     }
 }
 
+/// Whether the process was told to ignore the signal of this number. `false` where there is no way to know.
+pub fn ignores(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
+    mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
 /// Files and sockets this process may have open; `None` is no limit.
 pub fn max_files() -> Option<u64> {
     getrlimit(Resource::Nofile).current

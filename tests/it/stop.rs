@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, Heard, frame, id};
-use crate::hub::{DEADLINE, Hub, command};
+use crate::hub::{DEADLINE, DEFAULTS, Hub, command};
 
 #[test]
 fn a_drain_says_goodbye_to_everyone_and_exits_with_0() {
@@ -76,6 +76,34 @@ fn a_second_signal_ends_at_once() {
 fn without_peers_a_drain_takes_no_time() {
     let mut hub = Hub::start(&[("DRAIN_SECS", "600")]);
     hub.signal("-INT");
+    assert_eq!(hub.wait().code(), Some(0));
+}
+
+#[test]
+fn every_signal_that_asks_for_an_end_drains() {
+    for signal in ["-TERM", "-INT", "-QUIT", "-HUP"] {
+        let mut hub = Hub::start(&[("DRAIN_SECS", "3")]);
+        let mut peer = Client::join(&hub, 1, "n");
+        peer.say(r#"{"type":"ping"}"#);
+        peer.hear_type("pong");
+        hub.signal(signal);
+        assert_eq!(peer.hear_type("go-away")["data"]["reason"], "draining", "{signal}");
+        assert_eq!(peer.closed().0, 1012, "{signal}");
+        drop(peer);
+        assert_eq!(hub.wait().code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn a_hub_under_nohup_outlives_its_terminal() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP && exec \"$0\"", env!("CARGO_BIN_EXE_peerpigeon")]);
+    let mut hub = Hub::run(shell.env_clear().envs(DEFAULTS.iter().copied()), [127, 0, 0, 1]);
+    hub.signal("-HUP");
+    Client::join(&hub, 1, "n").hears_nothing();
+    hub.signal("-TERM");
+    let draining = hub.logged("server_draining");
+    assert!(draining.contains("drain_secs"), "{draining}");
     assert_eq!(hub.wait().code(), Some(0));
 }
 
