@@ -1,50 +1,66 @@
-//! When to dial again.
+//! How long to wait before something that failed is tried again.
 
 use std::time::Duration;
 
-use proto::limits::{DIAL_BACKOFF_MAX, DIAL_BACKOFF_MIN};
-
-/// How often in a row it did not work. Has no end.
+/// Pauses between attempts that fail in a row: one rule for links and for the bridge.
+///
+/// The first pause is the shortest one, and each later pause is twice the one before, up to the longest. The first half of a pause
+/// is always waited, which bounds the rate of attempts. The second half is random, so that hubs that failed together do not try
+/// again together.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// It did not work: how long to wait. `chance` picks the part of the pause that is waited; any number will do.
-    pub(crate) fn failed(&mut self, chance: u32) -> Duration {
+    /// Counts a failure and returns the pause after it. `chance` is any number: it picks the random half.
+    pub(crate) fn failed(&mut self, shortest: Duration, longest: Duration, chance: u32) -> Duration {
+        // 2^16 shortest pauses are longer than any longest one.
         let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
-        let pause = (DIAL_BACKOFF_MIN * 2_u32.pow(doublings)).min(DIAL_BACKOFF_MAX);
-        pause.mul_f64(f64::from(chance) / f64::from(u32::MAX))
+        spread((shortest * 2_u32.pow(doublings)).min(longest), chance)
     }
 
-    /// It worked.
+    /// The attempt worked: the next pause is the shortest again.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
+}
+
+/// A pause whose second half is random.
+pub(crate) fn spread(pause: Duration, chance: u32) -> Duration {
+    pause / 2 + (pause / 2).mul_f64(f64::from(chance) / f64::from(u32::MAX))
+}
+
+/// Any number.
+pub(crate) fn chance() -> u32 {
+    // Without a source of chance the pause is at its longest.
+    getrandom::u32().unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SHORTEST: Duration = Duration::from_millis(200);
+    const LONGEST: Duration = Duration::from_secs(15);
+
     #[test]
     fn pauses_double_up_to_the_longest_and_go_on() {
         let mut backoff = Backoff::default();
-        let pauses: Vec<_> = (0..100).map(|_| backoff.failed(u32::MAX)).collect();
-        assert_eq!(pauses[..3], [DIAL_BACKOFF_MIN, 2 * DIAL_BACKOFF_MIN, 4 * DIAL_BACKOFF_MIN]);
-        assert_eq!(pauses[99], DIAL_BACKOFF_MAX);
+        let pauses: Vec<_> = (0..100).map(|_| backoff.failed(SHORTEST, LONGEST, u32::MAX)).collect();
+        assert_eq!(pauses[..3], [SHORTEST, 2 * SHORTEST, 4 * SHORTEST]);
+        assert_eq!(pauses[99], LONGEST);
         assert_eq!(backoff.failures, 100);
         backoff.reset();
-        assert_eq!(backoff.failed(u32::MAX), DIAL_BACKOFF_MIN);
+        assert_eq!(backoff.failed(SHORTEST, LONGEST, u32::MAX), SHORTEST);
     }
 
     #[test]
-    fn any_part_of_a_pause_may_be_waited() {
-        let mut backoff = Backoff::default();
-        assert_eq!(backoff.failed(0), Duration::ZERO);
-        let half = backoff.failed(u32::MAX / 2);
-        assert!(half.abs_diff(DIAL_BACKOFF_MIN) < Duration::from_micros(1), "{half:?}");
+    fn the_second_half_of_a_pause_is_random() {
+        assert_eq!(spread(SHORTEST, 0), SHORTEST / 2);
+        assert_eq!(spread(SHORTEST, u32::MAX), SHORTEST);
+        let middle = spread(SHORTEST, u32::MAX / 2);
+        assert!(middle.abs_diff(SHORTEST * 3 / 4) < Duration::from_micros(1), "{middle:?}");
     }
 }

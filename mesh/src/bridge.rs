@@ -16,15 +16,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use proto::HubId;
-use proto::limits::MAX_ERROR_TEXT_BYTES;
+use proto::limits::{BRIDGE_BACKOFF_MAX, BRIDGE_BACKOFF_MIN, MAX_ERROR_TEXT_BYTES};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use crate::backoff::{Backoff, chance};
 use frame::Seal;
 use outbox::{Outbox, To};
 use server::Server;
-use session::{Backoff, End};
+use session::End;
 
 mod connection;
 mod frame;
@@ -268,6 +269,6 @@ async fn keep(state: Rc<State>, server: Rc<Server>, events: mpsc::Sender<BridgeE
         } else {
             debug!(%address, %error, "bridge_cannot_connect");
         }
-        tokio::time::sleep(backoff.next()).await;
+        tokio::time::sleep(backoff.failed(BRIDGE_BACKOFF_MIN, BRIDGE_BACKOFF_MAX, chance())).await;
     }
 }

@@ -432,8 +432,8 @@ pub const LINK_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer to a dial may take in all: address, TCP, TLS and upgrade.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The first pause after a dial that failed. It doubles with each failure in a row, up to [`DIAL_BACKOFF_MAX`], and any part of
-/// it may be waited: hubs that lost each other at one moment do not come back at one moment.
+/// The first pause after a dial that failed. It doubles with each failure in a row, up to [`DIAL_BACKOFF_MAX`]. The second half
+/// of each pause is random: hubs that lost each other at one moment do not dial at one moment.
 pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(200);
 
 /// The longest pause between two dials. A hub that is back is found within it.

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use proto::limits::{BRIDGE_BATCH, BRIDGE_CONNECT_TIMEOUT, BRIDGE_PIPELINES, BRIDGE_PROBE};
 use redis::RedisError;
@@ -276,27 +275,5 @@ impl Session {
             self.state.failed(refused as u64, &error.to_string());
         }
         Ok(())
-    }
-}
-
-/// How long to wait before the connection is made anew.
-#[derive(Default)]
-pub(super) struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
-    /// The next pause: doubled each time, its second half at random, so that hubs do not come back together.
-    pub(super) fn next(&mut self) -> Duration {
-        use proto::limits::{BRIDGE_BACKOFF_MAX, BRIDGE_BACKOFF_MIN};
-        let full = BRIDGE_BACKOFF_MIN.saturating_mul(1 << self.failures.min(16)).min(BRIDGE_BACKOFF_MAX);
-        self.failures += 1;
-        let chance = getrandom::u32().unwrap_or_default();
-        full / 2 + (full / 2).mul_f64(f64::from(chance) / f64::from(u32::MAX))
-    }
-
-    /// It worked.
-    pub(super) fn reset(&mut self) {
-        self.failures = 0;
     }
 }

@@ -8,8 +8,8 @@ use proto::{HubId, LinkId, PeerId};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use tracing::{debug, warn};
 
-use super::ending::chance;
 use super::{Adopted, Core};
+use crate::backoff::chance;
 use crate::dial::{DialError, Dialed, Known, Plan};
 use crate::stream::Stream;
 

@@ -5,6 +5,7 @@ use proto::{HubId, LinkId, Now, RelayInput};
 use tracing::{debug, info, warn};
 
 use super::Core;
+use crate::backoff::chance;
 use crate::link::Phase;
 use crate::stats::LinkEnd;
 
@@ -119,10 +120,4 @@ impl Core {
     pub(crate) fn has_ended(&self) -> bool {
         self.links.is_empty() && !self.bridge_has_more()
     }
-}
-
-/// Any number.
-pub(super) fn chance() -> u32 {
-    // Without a source of chance the pause is at its longest.
-    getrandom::u32().unwrap_or(u32::MAX)
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hyper::Uri;
-use proto::limits::{DIAL_BACKOFF_MAX, DIAL_COURTESY, DIAL_PROVEN, MAX_DIALS, MAX_DIALS_AT_ONCE};
+use proto::limits::{DIAL_BACKOFF_MAX, DIAL_BACKOFF_MIN, DIAL_COURTESY, DIAL_PROVEN, MAX_DIALS, MAX_DIALS_AT_ONCE};
 use proto::{HubId, LinkId, Now};
 
 use crate::backoff::Backoff;
@@ -163,7 +163,10 @@ impl Targets {
         }
         self.targets.retain(|id, target| !of_dns(target) || ids.contains(id) || target.state != State::Waiting);
         // Addresses may have changed hands: what was this hub's own may be another's.
-        self.targets.values_mut().filter(|target| of_dns(target)).for_each(|target| target.own = false);
+        for target in self.targets.values_mut().filter(|target| of_dns(target) && target.own) {
+            target.own = false;
+            target.next = now.at;
+        }
         for plan in plans {
             self.add(plan, DialSource::Dns, None, now.at);
         }
@@ -293,7 +296,7 @@ impl Targets {
 impl Target {
     fn pause(&mut self, now: Now, chance: u32) {
         self.state = State::Waiting;
-        self.next = now.at + self.backoff.failed(chance);
+        self.next = now.at + self.backoff.failed(DIAL_BACKOFF_MIN, DIAL_BACKOFF_MAX, chance);
     }
 }
 
