@@ -18,14 +18,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastwebsockets::{FragmentCollectorRead, Frame, OpCode, Payload, Role, WebSocketError};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::header::{AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
-use hyper::{Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
+use http_body_util::Empty;
+use hyper::header::{AUTHORIZATION, HOST};
+use hyper::{Request, Uri};
+pub use mesh::ConnectError;
 use mesh::{Stream, Tls};
 use proto::PeerId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Chain, ReadBuf, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
@@ -36,9 +35,6 @@ const MAX_QUEUED_BYTES: usize = 4 * 1024 * 1024;
 
 /// Longest message taken from a hub, in bytes. A hub's own limit is 1 MiB by default.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
-
-/// Longest answer to a refused handshake that is kept for the error message, in bytes.
-const MAX_REFUSAL_BYTES: usize = 4 * 1024;
 
 /// How long what is queued may take to leave once the connection is over.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -107,7 +103,7 @@ impl HubUrl {
         let port = self.0.port_u16().unwrap_or(if self.is_tls() { 443 } else { 80 });
         let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
         let tls = self.is_tls().then(|| Tls::new(extra_roots)).transpose()?;
-        Ok(Endpoint { url: self.clone(), addresses, tls })
+        Ok(Endpoint { url: self.clone(), addresses, worked: Rc::default(), tls })
     }
 
     /// The name, or the address without brackets.
@@ -141,87 +137,32 @@ impl HubUrl {
 pub struct Endpoint {
     url: HubUrl,
     addresses: Vec<SocketAddr>,
+    /// The address that was connected to last.
+    worked: Rc<Cell<Option<SocketAddr>>>,
     tls: Option<Tls>,
 }
 
-/// Why a connection was not made.
-#[derive(Debug)]
-pub enum ConnectError {
-    /// No TCP connection.
-    Tcp(io::Error),
-    /// The other side did not prove to be the hub, or speaks no TLS.
-    Tls(io::Error),
-    /// The hub answered, but not with an upgrade.
-    Refused {
-        /// Status of the answer.
-        status: StatusCode,
-        /// The beginning of its body.
-        body: String,
-    },
-    /// The answer was not HTTP, or ended early.
-    Http(hyper::Error),
-    /// The request cannot be written: the token or the URL holds what HTTP does not allow.
-    Request(hyper::http::Error),
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(error) => write!(f, "{error}"),
-            Self::Tls(error) => write!(f, "TLS: {error}"),
-            Self::Refused { status, body } => write!(f, "the hub answered {status}: {}", body.trim()),
-            Self::Http(error) => write!(f, "the handshake failed: {error}"),
-            Self::Request(error) => write!(f, "the request cannot be written: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for ConnectError {}
-
 impl Endpoint {
-    /// Connects as this peer. The caller bounds the time it may take.
-    pub async fn connect(&self, peer: &PeerId, token: Option<&str>) -> Result<(Sender, Receiver), ConnectError> {
-        let mut request = Request::get(self.url.request_target(peer))
-            .header(HOST, self.url.authority())
-            .header(UPGRADE, "websocket")
-            .header(CONNECTION, "Upgrade")
-            .header(SEC_WEBSOCKET_KEY, fastwebsockets::handshake::generate_key())
-            .header(SEC_WEBSOCKET_VERSION, "13");
+    /// Connects as this peer, within `patience`.
+    ///
+    /// The address that worked last is tried first.
+    pub async fn connect(
+        &self,
+        peer: &PeerId,
+        token: Option<&str>,
+        patience: Duration,
+    ) -> Result<(Sender, Receiver), ConnectError> {
+        let mut request = Request::get(self.url.request_target(peer)).header(HOST, self.url.authority());
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(ConnectError::Request)?;
-
-        let stream = TcpStream::connect(&self.addresses[..]).await.map_err(ConnectError::Tcp)?;
-        stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
-        let stream = match &self.tls {
-            None => Stream::Plain(stream),
-            Some(tls) => tls.connect(self.url.host(), stream).await.map_err(ConnectError::Tls)?,
-        };
-        let (stream, read_ahead) = upgrade(stream, request).await?;
-        Ok(open(stream, read_ahead))
+        let addresses = mesh::order(self.addresses.iter().copied(), self.worked.get());
+        let tls = self.tls.as_ref().map(|tls| (tls, self.url.host()));
+        let opened = Box::pin(mesh::open(addresses, tls, &request, patience)).await?;
+        self.worked.set(Some(opened.address));
+        Ok(open(opened.stream, opened.leftover))
     }
-}
-
-/// Exchanges the request for the raw stream and the bytes that were read behind the answer.
-async fn upgrade(stream: Stream, request: Request<Empty<Bytes>>) -> Result<(Stream, Bytes), ConnectError> {
-    let (mut requests, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(ConnectError::Http)?;
-    let exchange = async move {
-        let response = requests.send_request(request).await.map_err(ConnectError::Http)?;
-        let status = response.status();
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(());
-        }
-        let body = Limited::new(response.into_body(), MAX_REFUSAL_BYTES).collect().await;
-        let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
-        Err(ConnectError::Refused { status, body })
-    };
-    // The request goes forward only while the connection is driven; both end together.
-    let (exchanged, driven) = tokio::join!(exchange, connection.without_shutdown());
-    exchanged?;
-    let parts = driven.map_err(ConnectError::Http)?;
-    Ok((parts.io.into_inner(), parts.read_buf))
 }
 
 fn open(stream: Stream, read_ahead: Bytes) -> (Sender, Receiver) {

@@ -16,14 +16,17 @@ mod core;
 mod dial;
 mod link;
 mod queue;
+mod race;
 mod runtime;
 mod stats;
 mod stream;
 mod tls;
+mod websocket;
 
 pub use bridge::{BridgeConfig, BridgeView};
 pub use runtime::{LinkSocket, MeshConfig, MeshHandle, start};
 pub use stream::Stream;
 pub use tls::Tls;
+pub use websocket::{ConnectError, WebSocket, accept, connect, open, order};
 
 pub use stats::{DialSource, DialView, LinkEnd, LinkStats, LinkView, MeshReading};

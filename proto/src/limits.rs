@@ -429,8 +429,26 @@ pub const LINK_PING_INTERVAL: Duration = Duration::from_millis(2_500);
 /// How long the two ends of a link may take to say who they are, from the upgrade on.
 pub const LINK_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an answer to a dial may take in all: address, TCP, TLS and upgrade.
+/// How long a dial may take in all: name, TCP, TLS and upgrade, over all addresses of the name.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an attempt to connect to one address is alone before the next address of the same name is tried beside it: the
+/// Connection Attempt Delay of RFC 8305.
+pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
+
+/// Attempts to connect to addresses of one name at once. The oldest ends when one more begins.
+///
+/// The oldest has had 6 x 250 ms = 1.5 s by then: time for a lost SYN to be sent again after 1 s.
+pub const MAX_CONNECT_ATTEMPTS: usize = 6;
+
+/// Addresses of one name that one dial tries. The next dial begins further down the list.
+///
+/// 5 s are enough to begin 20 attempts, and 16 addresses of 32 bytes are nothing to keep.
+pub const MAX_DIAL_ADDRESSES: usize = 16;
+
+/// The least time that an address has to answer the request to upgrade, when others of the same name wait: four round trips
+/// of 250 ms. Five silent addresses fill a dial.
+pub const UPGRADE_SHARE: Duration = Duration::from_secs(1);
 
 /// The first pause after a dial that failed. It doubles with each failure in a row, up to [`DIAL_BACKOFF_MAX`]. The second half
 /// of each pause is random: hubs that lost each other at one moment do not dial at one moment.

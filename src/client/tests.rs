@@ -2,6 +2,9 @@ use std::sync::Arc;
 
 use super::*;
 
+/// Nothing here takes longer, unless it never comes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 fn peer() -> PeerId {
     PeerId::from_bytes([0xab; 20])
 }
@@ -72,16 +75,23 @@ async fn with_hub(answer: &'static [u8], then: &'static [u8]) -> Result<(Sender,
         let (stream, _) = listener.accept().await.unwrap();
         be_hub(stream, &[answer, then].concat()).await;
     });
-    url.parse::<HubUrl>().unwrap().resolve(None).await.unwrap().connect(&peer(), None).await
+    url.parse::<HubUrl>().unwrap().resolve(None).await.unwrap().connect(&peer(), None, PATIENCE).await
 }
 
-/// Answers a request, whatever it is, and gives back what comes after it.
+/// Answers a request, whatever it is, and returns the bytes that follow it. `ACCEPT` in the answer becomes what the key asks for.
 async fn be_hub(mut stream: impl AsyncRead + tokio::io::AsyncWrite + Unpin, answer: &[u8]) -> Vec<u8> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         stream.read_buf(&mut head).await.unwrap();
     }
-    stream.write_all(answer).await.unwrap();
+    let head = String::from_utf8(head).unwrap();
+    let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
+    let accept = mesh::accept(key);
+    let mut answer = answer.to_vec();
+    if let Some(at) = answer.windows(6).position(|window| window == b"ACCEPT") {
+        answer.splice(at..at + 6, accept.into_bytes());
+    }
+    stream.write_all(&answer).await.unwrap();
     stream.flush().await.unwrap();
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest).await;
@@ -93,7 +103,8 @@ fn local<F: Future>(future: F) -> F::Output {
     tokio::task::LocalSet::new().block_on(&runtime, future)
 }
 
-const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: ACCEPT\r\n\r\n";
 
 #[test]
 fn what_arrives_with_the_handshake_is_read_and_pings_are_answered() {
@@ -131,7 +142,7 @@ fn over_tls_only_who_proves_to_be_the_hub_is_spoken_to() {
         });
         let connect = async |host: &str, roots: Option<&[u8]>| {
             let url: HubUrl = format!("wss://{host}:{port}").parse().unwrap();
-            url.resolve(roots).await.unwrap().connect(&peer(), None).await
+            url.resolve(roots).await.unwrap().connect(&peer(), None, PATIENCE).await
         };
         for (host, roots) in [("localhost", None), ("127.0.0.1", Some(&roots[..]))] {
             let Err(error) = connect(host, roots).await else { panic!("{host} has not proved to be the hub") };
@@ -153,5 +164,33 @@ fn a_refusal_says_what_the_hub_said() {
         let refused = with_hub(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 13\r\n\r\nunauthorized\n", b"").await;
         let Err(error) = refused else { panic!("a refusal is an error") };
         assert_eq!(error.to_string(), "the hub answered 401 Unauthorized: unauthorized");
+    });
+}
+
+#[test]
+fn an_answer_without_the_right_accept_is_no_websocket() {
+    local(async {
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        let Err(error) = with_hub(answer, b"\x81\x02hi").await else { panic!("the answer was taken") };
+        assert_eq!(error.to_string(), "the handshake failed: Sec-WebSocket-Accept is wrong");
+    });
+}
+
+#[test]
+fn the_address_that_worked_is_tried_first() {
+    local(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let alive = listener.local_addr().unwrap();
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        tokio::task::spawn_local(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            be_hub(stream, SWITCHING).await;
+        });
+        let url: HubUrl = format!("ws://{closed}").parse().unwrap();
+        let mut endpoint = url.resolve(None).await.unwrap();
+        endpoint.addresses.push(alive);
+        endpoint.connect(&peer(), None, PATIENCE).await.unwrap();
+        assert_eq!(endpoint.worked.get(), Some(alive));
     });
 }

@@ -10,7 +10,6 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::HOST;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 /// How long a hub may take to answer: shorter than an orchestrator's patience, which is 5 s as a rule.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -97,7 +96,7 @@ pub async fn run(args: Args) -> ExitCode {
 async fn ask(page: &Uri) -> Result<(StatusCode, String), String> {
     let failed = |what: &dyn std::fmt::Display| format!("{page}: {what}");
     let (host, port) = (page.host().unwrap_or_default(), page.port_u16().unwrap_or(80));
-    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(|error| failed(&error))?;
+    let stream = mesh::connect(host.trim_matches(['[', ']']), port).await.map_err(|error| failed(&error))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
     let path = page.path_and_query().map_or("/", |path| path.as_str());

@@ -111,7 +111,7 @@ async fn session(args: &Args) -> Result<(), String> {
     let connect = async {
         let endpoint = args.hub.resolve(args.ca.as_deref()).await.map_err(|error| error.to_string())?;
         let (sender, mut receiver) =
-            endpoint.connect(&peer, args.token.as_deref()).await.map_err(|error| error.to_string())?;
+            endpoint.connect(&peer, args.token.as_deref(), CONNECT_TIMEOUT).await.map_err(|error| error.to_string())?;
         // A full hub upgrades and closes: only the first message tells that we are in.
         let first = receiver.next().await.map_err(|ended| ended.to_string())?;
         Ok::<_, String>((sender, receiver, first))

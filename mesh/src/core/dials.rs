@@ -10,8 +10,9 @@ use tracing::{debug, warn};
 
 use super::{Adopted, Core};
 use crate::backoff::chance;
-use crate::dial::{DialError, Dialed, Known, Plan};
+use crate::dial::{DialError, Known, Plan};
 use crate::stream::Stream;
+use crate::websocket::WebSocket;
 
 impl Core {
     /// Takes out what is to be dialed by now.
@@ -46,11 +47,11 @@ impl Core {
     }
 
     /// What came of a dial. A socket is a link then, whose task is to be run.
-    pub(crate) fn dialed(&mut self, plan: Plan, result: Result<Dialed, DialError>) -> Option<(LinkId, Stream)> {
+    pub(crate) fn dialed(&mut self, plan: Plan, result: Result<WebSocket, DialError>) -> Option<(LinkId, Stream)> {
         let now = self.now();
         let url = plan.shown();
         match result {
-            Ok(Dialed { stream, leftover, address }) => {
+            Ok(WebSocket { stream, leftover, address }) => {
                 let hub = plan.legacy.then(|| hub_at(&url));
                 let target = plan.target.clone();
                 let adopted = Adopted { address, target: Some((plan.target, url)), hub, legacy: plan.legacy, leftover };

@@ -10,6 +10,7 @@ use proto::limits::{DIAL_BACKOFF_MAX, DIAL_BACKOFF_MIN, DIAL_COURTESY, DIAL_PROV
 use proto::{HubId, LinkId, Now};
 
 use crate::backoff::Backoff;
+use crate::race::Experience;
 use crate::stats::{DialSource, DialView, LinkEnd};
 
 /// Names a target: its address in one spelling.
@@ -31,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) tls: bool,
     /// It speaks the seed's protocol.
     pub(crate) legacy: bool,
+    /// What earlier dials have shown of the addresses of `host`.
+    pub(crate) experience: Experience,
 }
 
 impl Plan {
@@ -52,7 +55,17 @@ impl Plan {
         // User and password, if there are any, are nobody's business here.
         let authority = format!("{host}{}", authority.port().map(|port| format!(":{port}")).unwrap_or_default());
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Some(Self { target, host, port, address: None, authority, path, tls, legacy: false })
+        Some(Self {
+            target,
+            host,
+            port,
+            address: None,
+            authority,
+            path,
+            tls,
+            legacy: false,
+            experience: Experience::default(),
+        })
     }
 
     /// One address of a DNS name. With TLS, it is the name that is verified.
@@ -65,7 +78,17 @@ impl Plan {
         };
         let target = TargetId(format!("{scheme}://{address}/").into());
         let (port, path) = (address.port(), "/".to_owned());
-        Self { target, host, port, address: Some(address), authority, path, tls, legacy: false }
+        Self {
+            target,
+            host,
+            port,
+            address: Some(address),
+            authority,
+            path,
+            tls,
+            legacy: false,
+            experience: Experience::default(),
+        }
     }
 
     /// The address without what may be a secret: user and query.

@@ -163,7 +163,7 @@ impl Swarm {
         let endpoint = &self.endpoints[peer % self.endpoints.len()];
         let id = self.plan.id(peer);
         let (sender, mut receiver) =
-            endpoint.connect(id, self.options.token.as_deref()).await.map_err(|error| name(&error))?;
+            endpoint.connect(id, self.options.token.as_deref(), DIAL_TIMEOUT).await.map_err(|error| name(&error))?;
         let mut first = receiver.next().await.map_err(|ended| end_name(&ended))?;
         let mut buffers = self.buffers.borrow_mut();
         let heard = message::parse(first.to_mut(), &mut buffers).map_err(|_| "unreadable".to_owned())?;
@@ -334,7 +334,8 @@ fn name(error: &ConnectError) -> String {
         ConnectError::Tcp(error) => error.kind().to_string(),
         ConnectError::Tls(_) => "tls".to_owned(),
         ConnectError::Refused { status, .. } => format!("http {}", status.as_u16()),
-        ConnectError::Http(_) => "handshake".to_owned(),
+        ConnectError::Http(_) | ConnectError::Handshake(_) | ConnectError::NoSubprotocol => "handshake".to_owned(),
+        ConnectError::Late => "timeout".to_owned(),
         ConnectError::Request(_) => "request".to_owned(),
     }
 }

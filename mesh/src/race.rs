@@ -1,0 +1,225 @@
+//! Which address of a name is tried when: Happy Eyeballs (RFC 8305), without I/O and without a clock.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use proto::limits::{CONNECT_STAGGER, MAX_CONNECT_ATTEMPTS, MAX_DIAL_ADDRESSES};
+
+/// What earlier dials to the same name have shown.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Experience {
+    /// The address that worked last. It goes first.
+    pub(crate) worked: Option<SocketAddr>,
+    /// An address that leads to the dialing hub itself. It goes last.
+    pub(crate) own: Option<SocketAddr>,
+    /// Dials that failed in a row. Each begins further down the list, so that every address has its turn.
+    pub(crate) failures: u32,
+}
+
+/// The order in which to try the addresses of a name, at most [`MAX_DIAL_ADDRESSES`] of them.
+///
+/// `resolved` is in the resolver's order, which is that of RFC 6724. Families alternate, beginning with the first address's.
+pub(crate) fn order(resolved: impl IntoIterator<Item = SocketAddr>, known: &Experience) -> VecDeque<SocketAddr> {
+    let mut families: [VecDeque<SocketAddr>; 2] = Default::default();
+    let mut first = None;
+    for address in resolved {
+        let first = *first.get_or_insert(address.is_ipv6());
+        let family = &mut families[usize::from(address.is_ipv6() != first)];
+        if !family.contains(&address) {
+            family.push_back(address);
+        }
+    }
+    let mut ordered = VecDeque::new();
+    while families.iter().any(|family| !family.is_empty()) {
+        ordered.extend(families.iter_mut().filter_map(VecDeque::pop_front));
+    }
+    if !ordered.is_empty() {
+        // One dial waits for five silent upgrades at the most; where the sixth address begins the next one.
+        let turn = (known.failures as usize).saturating_mul(5) % ordered.len();
+        ordered.rotate_left(turn);
+    }
+    if let Some(own) = take(&mut ordered, known.own) {
+        ordered.push_back(own);
+    }
+    if let Some(worked) = take(&mut ordered, known.worked) {
+        ordered.push_front(worked);
+    }
+    ordered.truncate(MAX_DIAL_ADDRESSES);
+    ordered
+}
+
+fn take(addresses: &mut VecDeque<SocketAddr>, wanted: Option<SocketAddr>) -> Option<SocketAddr> {
+    let at = addresses.iter().position(|address| Some(*address) == wanted)?;
+    addresses.remove(at)
+}
+
+/// Attempts to connect to one of several addresses. Times count from the start of the dial.
+#[derive(Debug)]
+pub(crate) struct Race {
+    /// Not tried yet.
+    left: VecDeque<SocketAddr>,
+    /// Being tried, the oldest first.
+    running: VecDeque<SocketAddr>,
+    /// When the next address is tried, if no attempt ends before.
+    next: Duration,
+}
+
+/// What [`Race::start`] asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) address: SocketAddr,
+    /// The attempt that makes room for this one.
+    pub(crate) give_up: Option<SocketAddr>,
+}
+
+impl Race {
+    pub(crate) fn new(addresses: VecDeque<SocketAddr>) -> Self {
+        Self { left: addresses, running: VecDeque::new(), next: Duration::ZERO }
+    }
+
+    /// The attempt to begin now, if one is due.
+    pub(crate) fn start(&mut self, now: Duration) -> Option<Start> {
+        if now < self.next && !self.running.is_empty() {
+            return None;
+        }
+        let address = self.left.pop_front()?;
+        let give_up = (self.running.len() >= MAX_CONNECT_ATTEMPTS).then(|| self.running.pop_front()).flatten();
+        self.running.push_back(address);
+        self.next = now + CONNECT_STAGGER;
+        Some(Start { address, give_up })
+    }
+
+    /// When to call [`Self::start`] again. `None`: no address is left.
+    pub(crate) fn due(&self) -> Option<Duration> {
+        (!self.left.is_empty()).then_some(self.next)
+    }
+
+    /// An attempt failed: the next address is tried at once.
+    pub(crate) fn failed(&mut self, address: SocketAddr, now: Duration) {
+        self.running.retain(|running| *running != address);
+        self.next = now;
+    }
+
+    /// An attempt is connected. The others end; their addresses are tried again, first, if this one turns out not to work.
+    pub(crate) fn connected(&mut self, address: SocketAddr, now: Duration) {
+        while let Some(other) = self.running.pop_back() {
+            if other != address {
+                self.left.push_front(other);
+            }
+        }
+        self.next = now;
+    }
+
+    /// Addresses that can still be tried.
+    pub(crate) fn left(&self) -> usize {
+        self.left.len()
+    }
+
+    /// Whether no address is left and none is being tried.
+    pub(crate) fn is_over(&self) -> bool {
+        self.left.is_empty() && self.running.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    fn v4(host: u8) -> SocketAddr {
+        (Ipv4Addr::new(10, 0, 0, host), 80).into()
+    }
+
+    fn v6(host: u16) -> SocketAddr {
+        (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host), 80).into()
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn race(addresses: impl IntoIterator<Item = SocketAddr>) -> Race {
+        Race::new(addresses.into_iter().collect())
+    }
+
+    fn started(race: &mut Race, at: u64) -> Option<SocketAddr> {
+        race.start(ms(at)).map(|start| start.address)
+    }
+
+    #[test]
+    fn families_alternate_in_the_resolvers_order() {
+        let resolved = [v6(1), v6(2), v6(3), v4(1), v4(2), v6(1)];
+        assert_eq!(order(resolved, &Experience::default()), [v6(1), v4(1), v6(2), v4(2), v6(3)]);
+        assert_eq!(order([v4(1), v6(1), v4(2)], &Experience::default()), [v4(1), v6(1), v4(2)]);
+        assert!(order([], &Experience { failures: 3, ..Experience::default() }).is_empty());
+    }
+
+    #[test]
+    fn what_worked_goes_first_and_the_own_address_last() {
+        let known = Experience { worked: Some(v4(3)), own: Some(v4(1)), failures: 0 };
+        assert_eq!(order([v4(1), v4(2), v4(3)], &known), [v4(3), v4(2), v4(1)]);
+        let moved = Experience { worked: Some(v4(9)), own: Some(v4(8)), failures: 0 };
+        assert_eq!(order([v4(1), v4(2)], &moved), [v4(1), v4(2)], "addresses that are gone change nothing");
+    }
+
+    #[test]
+    fn every_address_of_many_has_its_turn() {
+        for addresses in 1..=200_u8 {
+            let mut first = std::collections::BTreeSet::new();
+            for failures in 0..u32::from(addresses) {
+                let known = Experience { failures, ..Experience::default() };
+                let ordered = order((1..=addresses).map(v4), &known);
+                assert!(ordered.len() <= MAX_DIAL_ADDRESSES);
+                first.extend(ordered.into_iter().take(5));
+            }
+            assert_eq!(first.len(), usize::from(addresses));
+        }
+    }
+
+    #[test]
+    fn attempts_begin_a_quarter_of_a_second_apart() {
+        let mut race = race([v6(1), v4(1), v6(2)]);
+        assert_eq!((started(&mut race, 0), started(&mut race, 249)), (Some(v6(1)), None));
+        assert_eq!(race.due(), Some(ms(250)));
+        assert_eq!((started(&mut race, 250), started(&mut race, 499)), (Some(v4(1)), None));
+        assert_eq!((started(&mut race, 500), race.due()), (Some(v6(2)), None));
+        assert_eq!(started(&mut race, 10_000), None);
+        assert!(!race.is_over());
+    }
+
+    #[test]
+    fn the_next_attempt_follows_a_failure_at_once() {
+        let mut race = race([v6(1), v4(1)]);
+        assert_eq!(started(&mut race, 0), Some(v6(1)));
+        race.failed(v6(1), ms(3));
+        assert_eq!(started(&mut race, 3), Some(v4(1)));
+        race.failed(v4(1), ms(4));
+        assert_eq!((started(&mut race, 4), race.is_over()), (None, true));
+    }
+
+    #[test]
+    fn attempts_that_another_has_outrun_come_again_first() {
+        let mut race = race((1..=5).map(v4));
+        for at in [0, 250, 500] {
+            assert!(started(&mut race, at).is_some());
+        }
+        race.connected(v4(2), ms(600));
+        assert_eq!(race.left(), 4);
+        let rest: Vec<_> = (0..4).filter_map(|n| started(&mut race, 600 + n * 250)).collect();
+        assert_eq!(rest, [v4(1), v4(3), v4(4), v4(5)]);
+    }
+
+    #[test]
+    fn the_oldest_attempt_makes_room_when_too_many_are_under_way() {
+        let most = MAX_CONNECT_ATTEMPTS as u8;
+        let mut race = race((1..=most + 1).map(v4));
+        for n in 0..u64::from(most) {
+            assert_eq!(race.start(ms(n * 250)).and_then(|start| start.give_up), None);
+        }
+        let start = race.start(ms(u64::from(most) * 250)).unwrap();
+        assert_eq!((start.address, start.give_up), (v4(most + 1), Some(v4(1))));
+        assert_eq!(race.running.len(), MAX_CONNECT_ATTEMPTS);
+    }
+}

@@ -1,0 +1,306 @@
+//! Making a WebSocket to a hub: addresses, TCP, TLS, upgrade. Links and the program's own tools use the same code.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Collected, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper::header::{
+    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use proto::limits::{MAX_REQUEST_HEAD_BYTES, UPGRADE_SHARE};
+use sha1::{Digest, Sha1};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::race::{self, Experience, Race};
+use crate::stream::Stream;
+use crate::tls::Tls;
+
+/// Longest body of a refusal that is read, in bytes.
+const MAX_REFUSAL_BYTES: usize = 4 * 1024;
+
+/// A socket that speaks WebSocket from its next byte on.
+#[derive(Debug)]
+pub struct WebSocket {
+    /// The socket.
+    pub stream: Stream,
+    /// Bytes that were received behind the answer. They come before anything read from the socket.
+    pub leftover: Bytes,
+    /// The other end.
+    pub address: SocketAddr,
+}
+
+/// Why no WebSocket was made.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// The name could not be resolved, or no TCP connection was made.
+    Tcp(io::Error),
+    /// The other side did not prove to be the host, or does not speak TLS.
+    Tls(io::Error),
+    /// The server answered the request, but not with an upgrade.
+    Refused {
+        /// Status of the answer.
+        status: StatusCode,
+        /// The beginning of its body, at most 4 KiB.
+        body: String,
+    },
+    /// The answer was not HTTP, or ended early.
+    Http(hyper::Error),
+    /// The request cannot be written: the token or the URL has characters that HTTP does not allow.
+    Request(hyper::http::Error),
+    /// The answer is 101, but it does not open the WebSocket that was asked for (RFC 6455 section 4.1).
+    Handshake(&'static str),
+    /// The answer opens a WebSocket without the subprotocol that was asked for.
+    NoSubprotocol,
+    /// The server did not answer in time.
+    Late,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(error) => write!(f, "{error}"),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
+            Self::Refused { status, body } => {
+                let body = body.trim().replace(char::is_control, " ");
+                let colon = if body.is_empty() { "" } else { ": " };
+                write!(f, "the hub answered {status}{colon}{body}")
+            }
+            Self::Http(error) => {
+                // hyper's own text alone says little.
+                write!(f, "the handshake failed: {error}")?;
+                std::error::Error::source(error).map_or(Ok(()), |source| write!(f, ": {source}"))
+            }
+            Self::Request(error) => write!(f, "the request cannot be written: {error}"),
+            Self::Handshake(what) => write!(f, "the handshake failed: {what}"),
+            Self::NoSubprotocol => f.write_str("the handshake failed: the subprotocol is missing"),
+            Self::Late => f.write_str("no answer in time"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl ConnectError {
+    /// Whether another address of the same name may do better.
+    fn is_of_the_address(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Tls(_) | Self::Http(_) | Self::Handshake(_) | Self::NoSubprotocol | Self::Late => true,
+            // Busy, draining, or a proxy without a hub.
+            Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+            Self::Request(_) => false,
+        }
+    }
+}
+
+/// Makes a WebSocket to one of `addresses`, which are tried in their order.
+///
+/// The next address is tried when one has failed, or has not connected within [`CONNECT_STAGGER`](proto::limits::CONNECT_STAGGER).
+/// The first that has done its TCP and TLS handshakes is asked to upgrade, and the other attempts end. An upgrade that does not
+/// come within its share of the time is given up for the next address. One upgrade is under way at a time: a hub never receives
+/// one peer's request twice at once.
+///
+/// `request` lacks the headers of WebSockets, which are added. With `tls`, whoever has a certificate for that name is asked.
+///
+/// # Errors
+///
+/// The error of the last address that failed, or [`ConnectError::Late`] when `patience` is over.
+pub async fn open(
+    addresses: VecDeque<SocketAddr>,
+    tls: Option<(&Tls, &str)>,
+    request: &Request<Empty<Bytes>>,
+    patience: Duration,
+) -> Result<WebSocket, ConnectError> {
+    let start = Instant::now();
+    let deadline = start + patience;
+    let mut race = Race::new(addresses);
+    let connect = async |address| {
+        let tcp = tcp(address).await.map_err(ConnectError::Tcp)?;
+        match tls {
+            None => Ok(Stream::Plain(tcp)),
+            Some((tls, host)) => tls.connect(host, tcp).await.map_err(ConnectError::Tls),
+        }
+    };
+    loop {
+        let connected = timeout_at(deadline, Box::pin(run(&mut race, start, connect)));
+        let (address, stream) = connected.await.unwrap_or(Err(ConnectError::Late))?;
+        let others = u32::try_from(race.left()).unwrap_or(u32::MAX);
+        let share = (deadline.saturating_duration_since(Instant::now()) / others.saturating_add(1)).max(UPGRADE_SHARE);
+        let answer_by = if others == 0 { deadline } else { deadline.min(Instant::now() + share) };
+        let upgraded = timeout_at(answer_by, Box::pin(upgrade(stream, request.clone())));
+        match upgraded.await.unwrap_or(Err(ConnectError::Late)) {
+            Ok((stream, leftover)) => return Ok(WebSocket { stream, leftover, address }),
+            Err(error) if race.left() == 0 || !error.is_of_the_address() => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Makes a TCP connection to a host, which may have several addresses. The caller bounds the time.
+///
+/// # Errors
+///
+/// When the host has no address, or the error of the last address that failed.
+pub async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    let addresses = race::order(tokio::net::lookup_host((host, port)).await?, &Experience::default());
+    let mut race = Race::new(addresses);
+    let connected = run(&mut race, Instant::now(), async |address| tcp(address).await.map_err(ConnectError::Tcp));
+    match Box::pin(connected).await {
+        Ok((_, tcp)) => Ok(tcp),
+        Err(ConnectError::Tcp(error)) => Err(error),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+/// Orders what a resolver answered, for [`open`]: families alternate, and the address that `worked` before goes first.
+pub fn order(resolved: impl IntoIterator<Item = SocketAddr>, worked: Option<SocketAddr>) -> VecDeque<SocketAddr> {
+    race::order(resolved, &Experience { worked, ..Experience::default() })
+}
+
+async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Runs attempts until one is connected or none is left.
+async fn run<T>(
+    race: &mut Race,
+    start: Instant,
+    attempt: impl AsyncFn(SocketAddr) -> Result<T, ConnectError>,
+) -> Result<(SocketAddr, T), ConnectError> {
+    let mut running = Vec::new();
+    let mut last = ConnectError::Tcp(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
+    loop {
+        while let Some(race::Start { address, give_up }) = race.start(start.elapsed()) {
+            running.retain(|(other, _)| Some(*other) != give_up);
+            running.push((address, Box::pin(attempt(address))));
+        }
+        if race.is_over() {
+            return Err(last);
+        }
+        let due = race.due();
+        let next = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(start + due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            (at, result) = first_of(&mut running) => {
+                let (address, _) = running.swap_remove(at);
+                match result {
+                    Ok(connected) => {
+                        race.connected(address, start.elapsed());
+                        return Ok((address, connected));
+                    }
+                    Err(error) => {
+                        race.failed(address, start.elapsed());
+                        last = error;
+                    }
+                }
+            }
+            () = next => {}
+        }
+    }
+}
+
+/// The first attempt that is done, by its place. There are [`MAX_CONNECT_ATTEMPTS`](proto::limits::MAX_CONNECT_ATTEMPTS) at most.
+async fn first_of<F: Future>(running: &mut [(SocketAddr, Pin<Box<F>>)]) -> (usize, F::Output) {
+    poll_fn(|cx| {
+        for (at, (_, attempt)) in running.iter_mut().enumerate() {
+            if let Poll::Ready(done) = attempt.as_mut().poll(cx) {
+                return Poll::Ready((at, done));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Exchanges the request for the raw stream and the bytes that were received behind the answer.
+async fn upgrade(stream: Stream, mut request: Request<Empty<Bytes>>) -> Result<(Stream, Bytes), ConnectError> {
+    let key = key()?;
+    let asked = request.headers().get(SEC_WEBSOCKET_PROTOCOL).cloned();
+    let headers = request.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).map_err(|e| ConnectError::Request(e.into()))?);
+
+    let (mut requests, connection) = http1::Builder::new()
+        .max_buf_size(MAX_REQUEST_HEAD_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(ConnectError::Http)?;
+    let exchange = async move {
+        let response = requests.send_request(request).await.map_err(ConnectError::Http)?;
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return check(&response, &key, asked.as_ref());
+        }
+        let body = Limited::new(response.into_body(), MAX_REFUSAL_BYTES).collect().await;
+        let body = body.map(Collected::to_bytes).unwrap_or_default();
+        Err(ConnectError::Refused { status, body: String::from_utf8_lossy(&body).into_owned() })
+    };
+    // The request goes forward only while the connection is driven; both end together.
+    let (exchanged, driven) = tokio::join!(exchange, connection.without_shutdown());
+    exchanged?;
+    let parts = driven.map_err(ConnectError::Http)?;
+    Ok((parts.io.into_inner(), parts.read_buf))
+}
+
+fn key() -> Result<String, ConnectError> {
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).map_err(|error| ConnectError::Tcp(io::Error::other(error.to_string())))?;
+    Ok(BASE64.encode(nonce))
+}
+
+/// Checks that an answer with 101 opens the WebSocket that was asked for (RFC 6455 section 4.1).
+fn check<B>(response: &Response<B>, key: &str, asked: Option<&HeaderValue>) -> Result<(), ConnectError> {
+    let headers = response.headers();
+    let lists = |name: HeaderName, token: &str| {
+        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
+    };
+    if !lists(UPGRADE, "websocket") || !lists(CONNECTION, "upgrade") {
+        return Err(ConnectError::Handshake("the answer is not an upgrade to a WebSocket"));
+    }
+    if headers.get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes) != Some(accept(key).as_bytes()) {
+        return Err(ConnectError::Handshake("Sec-WebSocket-Accept is wrong"));
+    }
+    if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+        return Err(ConnectError::Handshake("the answer has an extension that was not asked for"));
+    }
+    match (asked, headers.get(SEC_WEBSOCKET_PROTOCOL)) {
+        (None, None) => Ok(()),
+        (Some(asked), Some(answered)) if asked == answered => Ok(()),
+        (Some(_), None) => Err(ConnectError::NoSubprotocol),
+        (_, Some(_)) => Err(ConnectError::Handshake("the answer has a subprotocol that was not asked for")),
+    }
+}
+
+/// The value of `Sec-WebSocket-Accept` that answers a key (RFC 6455 section 4.2.2).
+pub fn accept(key: &str) -> String {
+    let mut hash = Sha1::new();
+    hash.update(key);
+    hash.update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    BASE64.encode(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests;

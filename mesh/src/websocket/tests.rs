@@ -1,0 +1,166 @@
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream as StdStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use socket2::{Domain, Socket, Type};
+
+use super::*;
+
+/// The example of RFC 6455.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// As long as a dial. A silent address has half of it when one other is left.
+const PATIENCE: Duration = proto::limits::DIAL_TIMEOUT;
+
+#[test]
+fn the_example_of_the_rfc_is_accepted() {
+    assert_eq!(accept(KEY), ACCEPT);
+}
+
+fn answer(change: impl FnOnce(&mut Response<()>), asked: Option<&'static str>) -> Result<(), String> {
+    let mut response = Response::builder()
+        .status(101)
+        .header(CONNECTION, "keep-alive, Upgrade")
+        .header(UPGRADE, "WebSocket")
+        .header(SEC_WEBSOCKET_ACCEPT, ACCEPT)
+        .body(())
+        .unwrap();
+    change(&mut response);
+    check(&response, KEY, asked.map(HeaderValue::from_static).as_ref()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn answers_are_checked() {
+    let set = |name: HeaderName, value: &'static str| {
+        move |response: &mut Response<()>| {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+    };
+    let without = |name: HeaderName| move |response: &mut Response<()>| _ = response.headers_mut().remove(name);
+    assert_eq!(answer(|_| (), None), Ok(()));
+    assert_eq!(answer(set(SEC_WEBSOCKET_PROTOCOL, "chat"), Some("chat")), Ok(()));
+    assert!(answer(|_| (), Some("chat")).unwrap_err().contains("subprotocol is missing"));
+    assert!(answer(set(SEC_WEBSOCKET_PROTOCOL, "chat"), None).unwrap_err().contains("not asked for"));
+    assert!(answer(set(SEC_WEBSOCKET_PROTOCOL, "other"), Some("chat")).unwrap_err().contains("not asked for"));
+    assert!(answer(set(SEC_WEBSOCKET_ACCEPT, "AAAA"), None).unwrap_err().contains("Sec-WebSocket-Accept"));
+    assert!(answer(without(SEC_WEBSOCKET_ACCEPT), None).unwrap_err().contains("Sec-WebSocket-Accept"));
+    assert!(answer(set(SEC_WEBSOCKET_EXTENSIONS, "permessage-deflate"), None).unwrap_err().contains("extension"));
+    assert!(answer(without(UPGRADE), None).unwrap_err().contains("not an upgrade"));
+    assert!(answer(set(CONNECTION, "close"), None).unwrap_err().contains("not an upgrade"));
+}
+
+/// A local address that accepts no connection: its backlog is full, and the kernel drops each SYN. The sockets keep it so.
+fn swallows() -> (SocketAddr, Vec<Socket>) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap();
+    let mut sockets = vec![socket];
+    // A backlog of 0 has room for one connection; how many the kernel takes beyond is its own affair.
+    loop {
+        let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let connected = full.connect_timeout(&address, Duration::from_millis(300));
+        sockets.push(full);
+        if connected.is_err() {
+            return (address.as_socket().unwrap(), sockets);
+        }
+        assert!(sockets.len() < 20, "the backlog has no end");
+    }
+}
+
+/// A server that answers every request with `answer`, and says how often it was asked. Dropped, it goes on until the test ends.
+fn server(answer: impl Fn(&mut StdStream, &str) + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let asks = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n > 0) {
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8_lossy(&head).into_owned();
+            asks.fetch_add(1, Ordering::Relaxed);
+            answer(&mut stream, &head);
+        }
+    });
+    (address, asked)
+}
+
+fn upgrade_to_websocket(stream: &mut StdStream, head: &str) {
+    let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
+    let accept = accept(key);
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\nhi"
+    );
+    stream.write_all(answer.as_bytes()).unwrap();
+}
+
+fn opened(addresses: &[SocketAddr]) -> Result<WebSocket, ConnectError> {
+    let request = Request::get("/").header("host", "hub").body(Empty::new()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(open(addresses.iter().copied().collect(), None, &request, PATIENCE))
+}
+
+#[test]
+fn an_address_that_swallows_packets_does_not_hide_the_next() {
+    let (dead, _full) = swallows();
+    let (alive, _) = server(upgrade_to_websocket);
+    let opened = opened(&[dead, alive]).unwrap();
+    assert_eq!((opened.address, &opened.leftover[..]), (alive, &b"hi"[..]));
+}
+
+#[test]
+fn an_address_that_never_answers_the_request_does_not_hide_the_next() {
+    let (mute, asked) = server(|stream, _| {
+        // Its end is when the client gives up.
+        _ = stream.read(&mut [0]);
+    });
+    let (alive, _) = server(upgrade_to_websocket);
+    assert_eq!(opened(&[mute, alive]).unwrap().address, alive);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_busy_hub_does_not_hide_the_next_but_a_refusal_is_an_answer() {
+    let refuse = |status: &'static str| {
+        move |stream: &mut StdStream, _: &str| {
+            stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\nno!\n").as_bytes()).unwrap();
+        }
+    };
+    let (alive, asked) = server(upgrade_to_websocket);
+    let (busy, _) = server(refuse("503 Service Unavailable"));
+    assert_eq!(opened(&[busy, alive]).unwrap().address, alive);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    let (refuses, _) = server(refuse("401 Unauthorized"));
+    let error = opened(&[refuses, alive]).unwrap_err();
+    assert_eq!(error.to_string(), "the hub answered 401 Unauthorized: no!");
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn an_answer_of_something_else_than_a_websocket_is_no_websocket() {
+    let (http, _) = server(|stream, _| {
+        stream
+            .write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                  Sec-WebSocket-Accept: AAAA\r\n\r\n",
+            )
+            .unwrap();
+    });
+    assert_eq!(opened(&[http]).unwrap_err().to_string(), "the handshake failed: Sec-WebSocket-Accept is wrong");
+    assert_eq!(opened(&[]).unwrap_err().to_string(), "the host has no address");
+}
+
+#[test]
+fn the_time_of_all_addresses_has_an_end() {
+    let (dead, _full) = swallows();
+    let request = Request::get("/").body(Empty::new()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let opened = runtime.block_on(open([dead].into(), None, &request, Duration::from_millis(50)));
+    assert!(matches!(opened, Err(ConnectError::Late)), "{opened:?}");
+}
