@@ -147,6 +147,8 @@ fn publish(scrape: &Scrape) {
     let delivered = sum(&|r| r.router.delivered) + scrape.mesh.relay.delivered;
     let outcome = |outcome: Outcome| vec![label("outcome", outcome.label())];
     count(&catalog::RELAY_OUTCOMES, outcome(Outcome::Delivered), delivered);
+    let forwarded = sum(&|r| r.router.forwarded) + scrape.mesh.relay.forwarded_to_go;
+    count(&catalog::RELAY_OUTCOMES, outcome(Outcome::Forwarded), forwarded);
     for code in ErrorCode::ALL {
         let failed = sum(&|r| r.router.failed[code as usize]);
         count(&catalog::RELAY_OUTCOMES, outcome(Outcome::Failed(code)), failed);

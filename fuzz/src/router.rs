@@ -390,7 +390,7 @@ impl Hub {
             assert_eq!(stats.open_receipts, 0);
             let signals = MessageKind::ALL.iter().filter(|kind| matches!(kind, MessageKind::Signal(_)));
             read += signals.map(|kind| stats.messages_in[kind.index()]).sum::<u64>();
-            ended += stats.delivered + stats.failed.iter().sum::<u64>();
+            ended += stats.outcomes();
         }
         assert_eq!(ended, read, "outcomes and signals");
         for session in self.sessions.values() {

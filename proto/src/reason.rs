@@ -254,6 +254,8 @@ impl ErrorCode {
 pub enum Outcome {
     /// The last byte of its frame was accepted by the target's socket.
     Delivered,
+    /// It was sent to a Go hub, whose protocol does not say what became of it.
+    Forwarded,
     /// It was not delivered, or nobody knows.
     Failed(ErrorCode),
 }
@@ -263,7 +265,13 @@ impl Outcome {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
+            Self::Forwarded => "forwarded",
             Self::Failed(code) => code.label(),
         }
+    }
+
+    /// Whether the signal may not have arrived: its sender learns of that at once, by an `error` message if not by a receipt.
+    pub(crate) const fn is_failure(self) -> bool {
+        matches!(self, Self::Failed(_))
     }
 }

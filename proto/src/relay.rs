@@ -232,6 +232,8 @@ pub struct RelayStats {
     pub relayed: u64,
     /// Those that were delivered and for which nobody waited: they are told to no shard, and counted here.
     pub delivered: u64,
+    /// Those that were sent to a Go hub and for which nobody waited.
+    pub forwarded_to_go: u64,
     /// By the time from read to the outcome's return, as in [`RouterStats::latency`].
     pub latency: [u64; RouterStats::LATENCY_BOUNDS.len() + 1],
     /// Signals that came too late for their order, or twice, and were dropped.
@@ -262,6 +264,13 @@ pub struct RelayStats {
     pub presence_lag_ms: u64,
     /// Gauge: the longest time since a hub whose peers are in the rosters was heard of, in milliseconds.
     pub ghost_age_ms: u64,
+}
+
+impl RelayStats {
+    /// Signals of this hub's peers whose outcome was counted here and by no shard.
+    pub fn outcomes(&self) -> u64 {
+        self.delivered + self.forwarded_to_go
+    }
 }
 
 /// The rules between hubs. See the [crate's documentation](crate) for how to drive it.

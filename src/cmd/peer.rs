@@ -138,7 +138,7 @@ async fn session(args: &Args) -> Result<(), String> {
         }
     }
     match (&args.offer_to, printer.outcome.as_deref()) {
-        (None, _) | (Some(_), Some("delivered")) => Ok(()),
+        (None, _) | (Some(_), Some("delivered" | "forwarded")) => Ok(()),
         (Some(target), Some(outcome)) => Err(format!("the offer to {target} was not delivered: {outcome}")),
         (Some(target), None) => Err(format!("nothing was heard of what became of the offer to {target}")),
     }

@@ -269,6 +269,8 @@ fn the_mesh_is_counted_with_the_shards() {
         ..MeshReading::default()
     };
     mesh.relay.delivered = 7;
+    shard.router.forwarded = 8;
+    mesh.relay.forwarded_to_go = 3;
     mesh.relay.latency[0] = 2;
     mesh.relay.sent[proto::envelope::EnvelopeKind::Signal as usize] = 6;
     mesh.relay.snapshots = [3, 4];
@@ -279,6 +281,7 @@ fn the_mesh_is_counted_with_the_shards() {
     let render = Telemetry::new().render(&Scrape { mesh: Arc::new(mesh), ..scrape(vec![shard]) });
     for (series, expected) in [
         ("peerpigeon_relay_outcomes_total{outcome=\"delivered\"}", 12.0),
+        ("peerpigeon_relay_outcomes_total{outcome=\"forwarded\"}", 11.0),
         ("peerpigeon_relay_latency_seconds_count", 3.0),
         ("peerpigeon_links{direction=\"out\"}", 2.0),
         ("peerpigeon_links{direction=\"in\"}", 1.0),

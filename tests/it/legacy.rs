@@ -276,7 +276,7 @@ fn conversation(hub: &Hub, go: &mut GoHub, a: &mut Client) -> Client {
         hears_signal(a, kind, 7, 1, DATA);
         a.say(&format!(r#"{{"type":"{kind}","targetPeerId":"{}","networkName":"n","data":{DATA},"id":"x"}}"#, id(7)));
         go.hears_signal(kind, 1, 7, DATA);
-        assert_eq!(a.hear()["data"]["outcome"], "delivered");
+        assert_eq!(a.hear()["data"]["outcome"], "forwarded");
     }
     // It speaks for its own peers, and for no other.
     go.passes("offer", 2, 1, "1");
@@ -348,7 +348,7 @@ fn peers_of_a_go_hub_are_known_in_the_whole_mesh() {
     go.has(7, "n");
     hears_of(&mut c, 7, Some("go"));
     c.say(&format!(r#"{{"type":"offer","targetPeerId":"{}","networkName":"n","data":{DATA},"id":"x"}}"#, id(7)));
-    assert_eq!(c.hear()["data"]["outcome"], "delivered");
+    assert_eq!(c.hear()["data"]["outcome"], "forwarded");
     go.hears_signal("offer", 3, 7, DATA);
     go.passes("answer", 7, 3, DATA);
     hears_signal(&mut c, "answer", 7, 3, DATA);
@@ -393,7 +393,7 @@ fn what_a_go_hub_says_on_two_links_is_heard_once() {
         hears_signal(&mut a, "offer", 7, 1, &n.to_string());
     }
     a.offer(&id(7), "n", DATA, r#","id":"x""#);
-    assert_eq!(a.hear()["data"]["outcome"], "delivered");
+    assert_eq!(a.hear()["data"]["outcome"], "forwarded");
     a.announce("n");
     hears_of(&mut a, 7, Some("go"));
     let heard = [&mut dialed, &mut dials].map(|go| {

@@ -249,7 +249,7 @@ impl World {
             let stats = shard.router.stats();
             let kinds = [SignalKind::Offer, SignalKind::Answer, SignalKind::IceCandidate];
             signals += kinds.iter().map(|&kind| stats.messages_in[MessageKind::Signal(kind).index()]).sum::<u64>();
-            ended += stats.delivered + stats.failed.iter().sum::<u64>();
+            ended += stats.outcomes();
             withheld += stats.errors_withheld;
             if stats.open_receipts != 0 {
                 wrong.push(format!("{} receipts are open", stats.open_receipts));

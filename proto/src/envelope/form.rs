@@ -183,7 +183,8 @@ fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
             for (counter, outcome) in outcomes {
                 put_u64(out, *counter);
                 out.push(match outcome {
-                    Outcome::Delivered => u8::MAX,
+                    Outcome::Delivered => DELIVERED,
+                    Outcome::Forwarded => FORWARDED,
                     Outcome::Failed(code) => *code as u8,
                 });
             }
@@ -220,6 +221,12 @@ fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
 }
 
 /// See [`Reader::count`].
+/// Outcomes that are no error. Other numbers are an [`ErrorCode`]'s place in [`ErrorCode::ALL`], and a number that a hub
+/// does not know is [`ErrorCode::Unknown`] to it: so hubs of 2.0.0 read `FORWARDED`, which they have no word for.
+const DELIVERED: u8 = u8::MAX;
+const FORWARDED: u8 = DELIVERED - 1;
+const _: () = assert!(ErrorCode::ALL.len() <= FORWARDED as usize);
+
 const GREATEST_COUNT: u64 = 1 << 62;
 
 struct Reader<'a>(&'a [u8]);
@@ -420,7 +427,8 @@ fn read_routed(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Routed, Malf
             let read = |body: &mut Reader<'_>| {
                 let counter = body.u64()?;
                 let outcome = match body.u8()? {
-                    u8::MAX => Outcome::Delivered,
+                    DELIVERED => Outcome::Delivered,
+                    FORWARDED => Outcome::Forwarded,
                     code => ErrorCode::ALL
                         .get(usize::from(code))
                         .map_or(Outcome::Failed(ErrorCode::Unknown), |&code| Outcome::Failed(code)),

@@ -212,7 +212,7 @@ impl Relay {
             return Outcome::Failed(ErrorCode::Unreachable);
         }
         self.outputs.push_back(RelayOutput::SendText { link, text: text.into() });
-        Outcome::Delivered
+        Outcome::Forwarded
     }
 
     pub(super) fn legacy_said(&mut self, link: LinkId, text: &str, now: Now) {

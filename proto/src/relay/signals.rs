@@ -187,12 +187,11 @@ impl Relay {
 
     /// Tells a sender of this hub what became of its signal.
     fn settle(&mut self, origin: Origin, target: PeerId, outcome: Outcome) {
-        if let Sender::Session { shard, ticket, .. } = origin.sender {
-            if ticket == 0 && outcome == Outcome::Delivered {
-                self.stats.delivered += 1;
-            } else {
-                self.post(shard, Letter::Outcome { origin, target, outcome });
-            }
+        let Sender::Session { shard, ticket, .. } = origin.sender else { return };
+        match outcome {
+            Outcome::Delivered if ticket == 0 => self.stats.delivered += 1,
+            Outcome::Forwarded if ticket == 0 => self.stats.forwarded_to_go += 1,
+            _ => self.post(shard, Letter::Outcome { origin, target, outcome }),
         }
     }
 
@@ -342,7 +341,7 @@ impl Relay {
     fn answer(&mut self, to: HubId, counter: u64, outcome: Outcome, receipt: bool, now: Now) {
         let Some(remote) = self.hubs.get_mut(&to) else { return };
         remote.outcomes.push((counter, outcome));
-        let urgent = receipt || outcome != Outcome::Delivered || remote.outcomes.len() >= MAX_OUTCOMES;
+        let urgent = receipt || outcome.is_failure() || remote.outcomes.len() >= MAX_OUTCOMES;
         let due = if urgent { now.at } else { now.at + OUTCOME_DELAY };
         remote.outcomes_due = Some(remote.outcomes_due.map_or(due, |at| at.min(due)));
     }

@@ -10,8 +10,9 @@ pub struct RouterStats {
     pub messages_in: [u64; MessageKind::COUNT],
     /// Signals delivered.
     pub delivered: u64,
-    /// Signals not delivered, by the code's discriminant. With `delivered`, they sum to the signals read by this
-    /// hub, less those under way.
+    /// Signals sent to a Go hub.
+    pub forwarded: u64,
+    /// Signals not delivered, by the code's discriminant.
     pub failed: [u64; ErrorCode::ALL.len()],
     /// Outcomes that came after their receipt had been written off as `unknown`.
     pub late_outcomes: u64,
@@ -46,9 +47,16 @@ impl RouterStats {
         2_500_000, 5_000_000,
     ];
 
+    /// Signals that have had their outcome. All shards' sum is the signals read by this hub, less those under way and
+    /// those that the relay has counted itself.
+    pub fn outcomes(&self) -> u64 {
+        self.delivered + self.forwarded + self.failed.iter().sum::<u64>()
+    }
+
     pub(super) fn count_outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Delivered => self.delivered += 1,
+            Outcome::Forwarded => self.forwarded += 1,
             Outcome::Failed(code) => self.failed[code as usize] += 1,
         }
     }

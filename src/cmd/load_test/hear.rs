@@ -134,7 +134,7 @@ impl Swarm {
         tally.receipts.add(outcome);
         if !asked {
             tally.violate(Check::ReceiptUnasked, || format!("{} heard of {number:?}: {outcome}", self.called(peer)));
-        } else if outcome != "delivered" {
+        } else if !matches!(outcome, "delivered" | "forwarded") {
             tally.violate(Check::NotDelivered, || format!("{}: {outcome}", self.called(peer)));
         }
     }

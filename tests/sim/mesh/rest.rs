@@ -178,7 +178,7 @@ impl World {
             let stats = router.stats();
             let kinds = [SignalKind::Offer, SignalKind::Answer, SignalKind::IceCandidate];
             signals += kinds.iter().map(|&kind| stats.messages_in[MessageKind::Signal(kind).index()]).sum::<u64>();
-            ended += stats.delivered + stats.failed.iter().sum::<u64>();
+            ended += stats.outcomes();
             peers += stats.peers;
             known += stats.acquaintances;
             if stats.open_receipts != 0 {
@@ -196,8 +196,8 @@ impl World {
             wrong.push(format!("h{place} has {peers} peers for {here}"));
         }
         let stats = hub.relay.stats(now);
-        if signals != ended + stats.delivered {
-            wrong.push(format!("h{place}: {signals} signals have {ended} + {} outcomes", stats.delivered));
+        if signals != ended + stats.outcomes() {
+            wrong.push(format!("h{place}: {signals} signals have {ended} + {} outcomes", stats.outcomes()));
         }
         if (stats.in_flight, stats.held, stats.presence_lag_ms) != (0, 0, 0) {
             let (flying, held, lag) = (stats.in_flight, stats.held, stats.presence_lag_ms);

@@ -137,7 +137,7 @@ fn meeting() -> impl Strategy<Value = Routed> {
 
 fn outcome() -> impl Strategy<Value = Outcome> {
     let failed = (0..ErrorCode::ALL.len()).prop_map(|i| Outcome::Failed(ErrorCode::ALL[i]));
-    prop_oneof![Just(Outcome::Delivered), failed]
+    prop_oneof![Just(Outcome::Delivered), Just(Outcome::Forwarded), failed]
 }
 
 fn routed() -> impl Strategy<Value = Envelope> {

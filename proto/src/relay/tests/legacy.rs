@@ -30,7 +30,7 @@ fn a_go_hub_takes_part_until_its_link_ends() {
     net.signals(2, 8, 7, 1);
     net.pass(HEARTBEAT);
     assert!(net.texts[0].2.starts_with(r#"{"type":"offer","data":null,"fromPeerId""#), "{:?}", net.texts);
-    assert_eq!(net.hears(2), ["outcome 7 delivered"]);
+    assert_eq!(net.hears(2), ["outcome 7 forwarded"]);
     let target = id(8);
     let offer =
         format!(r#"{{"type":"offer","data":1,"fromPeerId":"{peer}","targetPeerId":"{target}","networkName":"n"}}"#);
@@ -220,7 +220,7 @@ fn a_go_hub_is_told_as_much_as_its_link_takes() {
     net.input(1, RelayInput::Room { way });
     assert_eq!(net.told(link).len(), SNAPSHOT_PEERS);
     net.signals(1, 196, 220, 1);
-    assert_eq!(net.hears(1).last().unwrap(), "outcome 220 delivered");
+    assert_eq!(net.hears(1).last().unwrap(), "outcome 220 forwarded");
     let kinds: Vec<_> = net.texts.iter().map(|(_, _, text)| text.split('"').nth(3).unwrap()).collect();
     assert_eq!(kinds, ["peer-discovered", "offer"]);
     assert!(net.texts.iter().all(|(_, _, text)| text.contains(&id(196).to_string())));
