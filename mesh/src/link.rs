@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use proto::envelope::Hello;
+use proto::limits::LEGACY_PATIENCE;
 use proto::ws::Reader;
 use proto::{HubId, HubIncarnation, LinkId};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -95,6 +96,14 @@ impl Link {
 
     pub(crate) fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready)
+    }
+
+    /// Whether what a Go hub says when it dials has been read.
+    ///
+    /// It says that its peers are there before it reads anything, and so before it answers the first ping. What is announced to it
+    /// later it repeats: only before that are its own words and repetitions told apart for certain.
+    pub(crate) fn has_been_heard_out(&self, now: Duration) -> bool {
+        !self.legacy || self.dialed() || self.rtt.is_some() || now >= self.since + LEGACY_PATIENCE
     }
 
     pub(crate) fn wake(&self) {

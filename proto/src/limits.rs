@@ -376,9 +376,25 @@ pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
 /// later than that, the word counts.
 pub const LEGACY_ECHO: Duration = Duration::from_secs(5);
 
-/// What one legacy link was told within [`LEGACY_ECHO`] and has not repeated: 24 B each. Of more the oldest are forgotten; if
-/// those leave before they are repeated, they come back until that link ends.
+/// Events of each kind within [`LEGACY_ECHO`] that are remembered so that what comes back from a Go hub is known again: 24 B each,
+/// three kinds for each legacy link (what it was told, the signals it said, whose signals it was sent) and one for the mesh (who
+/// left). Of more the oldest are forgotten; peers that leave before their announcement comes back are then there until that link
+/// ends.
 pub const MAX_LEGACY_ECHOES: usize = 8192;
+
+/// How long an announcement of a Go hub is kept for a peer that another claim holds. Longer than a dead claim can last: a hub's
+/// lease is 8 s, and a lost connection is noticed after two pings and ten seconds.
+pub const LEGACY_WAIT: Duration = Duration::from_secs(120);
+
+/// Announcements of one Go hub that are kept for [`LEGACY_WAIT`]. More are refused and counted.
+pub const MAX_LEGACY_WAITING: usize = MAX_PEERS_PER_LEGACY_LINK;
+
+/// Their data, in bytes, about 150 B for each: what a Go hub says of its peers when it dials is 70 B. More are refused and counted.
+pub const MAX_LEGACY_WAITING_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long a Go hub that has dialed may take to answer the first ping, before it is told of peers all the same. A hub of a kind
+/// that does not answer pings is linked with, too, until [`LINK_PATIENCE`] has passed without a word.
+pub const LEGACY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Announcements that wait for room on one legacy link: about 60 B each. Of one more the hub there does not hear before it is
 /// linked again.

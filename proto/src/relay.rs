@@ -252,6 +252,8 @@ pub struct RelayStats {
     pub takeovers: [u64; 2],
     /// Messages of legacy links that were not understood, or not allowed.
     pub legacy_refused: u64,
+    /// Peers of Go hubs that became known in a network by a signal: they were there before the link was made.
+    pub legacy_introduced: u64,
     /// Gauge: hubs whose lease runs.
     pub hubs: u64,
     /// Gauge: peers at other hubs.

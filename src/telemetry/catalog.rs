@@ -185,6 +185,8 @@ catalog! {
         "Dials that came to nothing."
     LINK_LEGACY_REFUSED "peerpigeon_link_legacy_refused_total" Counter []
         "Messages of legacy links that were not understood, or not allowed."
+    LINK_LEGACY_INTRODUCED "peerpigeon_link_legacy_introduced_total" Counter []
+        "Go peers that became known in a network by their first signal: they were at their hub before it was linked."
     REDIS_CONNECTED "peerpigeon_redis_connected" Gauge []
         "1 while the Redis bridge works; 0 while it does not, or where there is none."
     REDIS_FRAMES "peerpigeon_redis_frames_total" Counter ["direction"]

@@ -31,6 +31,7 @@ pub(super) fn publish(reading: &MeshReading) {
         (&catalog::MESH_HUBS_LOST, relay.hubs_lost),
         (&catalog::MESH_GHOSTS_EVICTED, relay.ghosts_evicted),
         (&catalog::LINK_LEGACY_REFUSED, relay.legacy_refused),
+        (&catalog::LINK_LEGACY_INTRODUCED, relay.legacy_introduced),
         (&catalog::MESH_LETTERS, io.letters_out),
         (&catalog::MESH_LETTER_BATCHES, io.letter_batches_out),
         (&catalog::MESH_STALLS, io.stalls),

@@ -74,7 +74,11 @@ impl Client {
 
     /// Upgrades, with `early` in the same write as the request.
     pub fn open(address: SocketAddr, n: u32, early: &[u8]) -> Self {
-        let mut stream = TcpStream::connect(address).expect("connects");
+        Self::over(TcpStream::connect(address).expect("connects"), n, early)
+    }
+
+    /// As [`Self::open`], over a socket that is connected.
+    pub fn over(mut stream: TcpStream, n: u32, early: &[u8]) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).expect("set");
         let mut request = upgrade(&format!("/ws?peerId={}", id(n))).into_bytes();
         request.extend_from_slice(early);

@@ -9,6 +9,7 @@ mod discovery;
 mod door;
 mod ends;
 mod files;
+mod go;
 mod hang;
 mod hub;
 mod legacy;

@@ -120,6 +120,10 @@ impl Core {
         link.deadline = None;
         link.up = true;
         link.was_ready = true;
+        if link.legacy {
+            // Its answer says when all that a Go hub says first has been read.
+            link.next_ping = now.at;
+        }
         let (legacy, dialed, address) = (link.legacy, link.dialed(), link.address);
         if let Some((target, _)) = &link.target {
             self.targets.met(target, hub);

@@ -73,6 +73,10 @@ impl Core {
             Event::Pong(payload) => {
                 if let Ok(sent) = payload.try_into().map(u64::from_be_bytes) {
                     link.rtt = now.at.checked_sub(Duration::from_micros(sent));
+                    if legacy {
+                        // What has waited for this may go.
+                        link.wake();
+                    }
                 }
             }
             Event::Close(frame) => {

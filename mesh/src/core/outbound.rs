@@ -97,7 +97,8 @@ impl Core {
         if link.other_done && link.queue.is_empty() {
             return self.remove(id, now);
         }
-        if (link.saturated || link.backlog) && link.queue.len_bytes() < LINK_QUEUE_LOW {
+        let has_room = link.queue.len_bytes() < LINK_QUEUE_LOW && link.has_been_heard_out(now.at);
+        if (link.saturated || link.backlog) && has_room {
             link.saturated = false;
             link.backlog = false;
             if matches!(link.phase, Phase::Ready) {

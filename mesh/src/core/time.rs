@@ -88,6 +88,9 @@ impl Core {
         if !stalled && late(link.last_heard) {
             return self.close(id, LinkEnd::Dead, now);
         }
+        if link.backlog && link.legacy {
+            link.wake();
+        }
         if link.next_ping <= now.at {
             link.next_ping = now.at + LINK_PING_INTERVAL;
             let sent = now.at.as_micros() as u64;

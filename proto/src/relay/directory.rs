@@ -38,6 +38,15 @@ pub(super) enum How {
     Disconnected(LeaveReason),
     /// As the peer's own goodbye.
     Goodbye(Arc<Template>),
+    /// Their hub's lease has ended, or its life: as `peer-disconnected`. Nobody has said that they left.
+    HubGone,
+}
+
+impl How {
+    /// Whether a hub or a link was lost, and nothing is known of the peer itself.
+    pub(super) const fn is_hub_lost(&self) -> bool {
+        matches!(self, Self::HubGone | Self::Disconnected(LeaveReason::HubLost))
+    }
 }
 
 impl Directory {
@@ -66,6 +75,7 @@ impl Relay {
     pub(super) fn reconsider(&mut self, peer: PeerId, hub: HubId, how: &How, now: Now) {
         let holding = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|h| &h.holding) };
         let session = holding.and_then(|holding| holding.peers.get(&peer)).map(|presence| presence.session);
+        let before = self.directory.holder(&peer);
         self.directory.note(peer, hub, session);
         self.show(peer, how, now);
         let holder = self.directory.holder(&peer);
@@ -77,6 +87,7 @@ impl Relay {
             self.legacy.forget(&peer);
             self.change(peer, LEGACY_SESSION, What::Down(LeaveReason::Moved), now);
         }
+        self.legacy_reconsiders(peer, [before, holder], how, now);
     }
 
     fn show(&mut self, peer: PeerId, how: &How, now: Now) {
@@ -151,6 +162,7 @@ impl Relay {
                 let frame = Arc::new(wire::peer_disconnected(&peer, *reason, network.as_str(), now.wall_ms));
                 (frame, MessageKind::PeerDisconnected)
             }
+            How::HubGone => return self.tell_left(announcement, &How::Disconnected(LeaveReason::HubLost), now),
             How::Goodbye(frame) => (Arc::clone(frame), MessageKind::Goodbye),
         };
         let farewell = Arc::new(Farewell { peer, network: network.clone(), claim, frame, kind });

@@ -2,8 +2,14 @@
 //!
 //! To the rest of the mesh the peers behind such a link are this hub's own, by the least of all claims: what any other hub
 //! says of an id is worth more. What the protocol cannot say, leaves above all, ends with the link.
+//!
+//! A Go hub announces a peer to another hub once, when the peer announces itself. Two consequences: peers that were there
+//! before the link become known by their first signal, and an announcement that cannot count yet is kept ([`waiting`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod recent;
+mod waiting;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +20,18 @@ use crate::codec::{self, LegacyMessage};
 use crate::envelope::What;
 use crate::id::{Claim, HubId, HubIncarnation, Keys, LinkId, NetworkName, PeerId, PeerIncarnation, ShardId, Via};
 use crate::limits::{
-    DEFAULT_MAX_NETWORKS_PER_PEER, LEGACY_ECHO, MAX_LEGACY_ECHOES, MAX_LEGACY_OWED, MAX_PEERS_PER_LEGACY_LINK,
-    SNAPSHOT_BYTES, SNAPSHOT_PEERS,
+    DEFAULT_MAX_NETWORKS_PER_PEER, MAX_LEGACY_OWED, MAX_PEERS_PER_LEGACY_LINK, SNAPSHOT_BYTES, SNAPSHOT_PEERS,
 };
 use crate::reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 use crate::router::{Announcement, Letter, Origin, Sender, Stay};
 use crate::time::Now;
+use crate::wire::SignalKind;
 use crate::{wire, ws};
 
+use super::directory::How;
 use super::{HubView, Relay, RelayOutput, Way};
+use recent::Recent;
+use waiting::Waiting;
 
 /// The session by which peers behind a legacy link are claimed: less than any clock says.
 pub(super) const LEGACY_SESSION: PeerIncarnation = PeerIncarnation::LEGACY;
@@ -33,25 +42,39 @@ pub(super) struct Legacy {
     /// The link that each peer is behind: the first that announced it. A Go hub repeats what it is told, so another link's
     /// word for a peer that is here may be this hub's own come back, and would keep the peer when its link has ended.
     peers: HashMap<PeerId, LinkId, Keys>,
+    /// Peers that have left the mesh, and Go peers that have left a network, while there were legacy links. A signal of
+    /// theirs that is still under way between Go hubs announces nobody.
+    left: Recent,
     keys: Keys,
 }
 
 #[derive(Debug)]
 struct LegacyLink {
     hub: HubId,
+    /// Whether this hub dialed.
+    dialed: bool,
     peers: BTreeSet<PeerId>,
     heard_at: Duration,
     /// More waits for it than is good.
     saturated: bool,
+    /// Nothing has been announced on it yet, so that nothing it says can be a repetition.
+    fresh: bool,
     /// What it is to be told when there is room.
     owed: BTreeSet<(PeerId, NetworkName)>,
     /// What it was told a moment ago and has not repeated yet. If the peer leaves meanwhile, it is not to come back that way.
-    told: VecDeque<(Duration, u64)>,
+    told: Recent,
+    /// Signals between Go peers that the Go hub sent on it a moment ago.
+    said: Recent,
+    /// Go peers behind other links whose signals were sent on it a moment ago. A Go hub sends a signal for a target that it
+    /// does not have to all its hubs, the one that it came from included.
+    passed: Recent,
+    /// What the Go hub has said of peers that are held by a greater or an equal claim.
+    waiting: Waiting,
 }
 
 impl Legacy {
     pub(super) fn new(keys: Keys) -> Self {
-        Self { links: BTreeMap::new(), peers: HashMap::with_hasher(keys), keys }
+        Self { links: BTreeMap::new(), peers: HashMap::with_hasher(keys), left: Recent::default(), keys }
     }
 
     pub(super) fn is_link(&self, link: LinkId) -> bool {
@@ -76,27 +99,50 @@ impl Legacy {
 
     fn note_told(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) {
         let hash = self.keys.hash_one((peer, network));
-        let Some(open) = self.links.get_mut(&link) else { return };
-        if open.told.len() >= MAX_LEGACY_ECHOES {
-            open.told.pop_front();
+        if let Some(open) = self.links.get_mut(&link) {
+            open.told.note(hash, now);
         }
-        open.told.push_back((now, hash));
     }
 
-    /// Whether what is said repeats what that link was told a moment ago; once for each time.
+    /// Whether what is said repeats what that link was told a moment ago; once for each time. A Go hub that was dialed repeats
+    /// nothing: there it can only have gone round by way of another Go hub.
     fn is_echo(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) -> bool {
         let hash = self.keys.hash_one((peer, network));
-        let Some(open) = self.links.get_mut(&link) else { return false };
-        while open.told.pop_front_if(|(at, _)| *at + LEGACY_ECHO <= now).is_some() {}
-        let at = open.told.iter().position(|(_, told)| *told == hash);
-        at.and_then(|at| open.told.remove(at)).is_some()
+        let is_only_one = self.links.len() == 1;
+        self.links.get_mut(&link).is_some_and(|open| open.told.take(hash, now) && !(open.dialed && is_only_one))
+    }
+
+    /// Notes that a peer has left this network; with "", the whole mesh.
+    fn note_left(&mut self, peer: &PeerId, network: &str, now: Duration) {
+        if !self.links.is_empty() {
+            self.left.note(self.keys.hash_one((peer, network)), now);
+        }
+    }
+
+    fn has_left(&mut self, peer: &PeerId, network: &str, now: Duration) -> bool {
+        [network, ""].iter().any(|of| self.left.holds(self.keys.hash_one((peer, of)), now))
+    }
+
+    fn signal_hash(&self, kind: SignalKind, from: &PeerId, target: &PeerId, network: &str, data: &str) -> u64 {
+        self.keys.hash_one((kind as u8, from, target, network, data))
     }
 }
 
 impl Relay {
     pub(super) fn legacy_up(&mut self, link: LinkId, hub: HubId, dialed: bool, now: Now) {
-        let (peers, owed, told) = (BTreeSet::new(), BTreeSet::new(), VecDeque::new());
-        let open = LegacyLink { hub, peers, heard_at: now.at, saturated: false, owed, told };
+        let open = LegacyLink {
+            hub,
+            dialed,
+            peers: BTreeSet::new(),
+            heard_at: now.at,
+            saturated: false,
+            fresh: true,
+            owed: BTreeSet::new(),
+            told: Recent::default(),
+            said: Recent::default(),
+            passed: Recent::default(),
+            waiting: Waiting::default(),
+        };
         self.legacy.links.insert(link, open);
         let own = self.config.hub;
         let greeting = if dialed {
@@ -159,6 +205,7 @@ impl Relay {
     pub(super) fn legacy_room(&mut self, link: LinkId, now: Now) {
         let Some(open) = self.legacy.links.get_mut(&link) else { return };
         open.saturated = false;
+        open.fresh = false;
         let (mut told, mut bytes) = (0, 0);
         while told < SNAPSHOT_PEERS
             && bytes < SNAPSHOT_BYTES
@@ -198,6 +245,10 @@ impl Relay {
         let (Some(link), Ok(text)) = (link, std::str::from_utf8(ws::payload(frame))) else {
             return Outcome::Failed(ErrorCode::PeerNotFound);
         };
+        if self.is_go_peer(from) && self.has_said(link, from, text, now) {
+            // The Go hub has brought the signal to its target by itself, or that would get it twice.
+            return Outcome::Forwarded;
+        }
         while let Some(open) = self.legacy.links.get_mut(&link).filter(|open| !open.owed.is_empty()) {
             if open.saturated {
                 break;
@@ -215,6 +266,32 @@ impl Relay {
         Outcome::Forwarded
     }
 
+    /// Whether a peer is behind a legacy link, of this hub or of another of the mesh.
+    fn is_go_peer(&self, peer: &PeerId) -> bool {
+        self.directory.holder(peer).is_some_and(|holder| holder.incarnation <= LEGACY_SESSION)
+    }
+
+    /// Whether a Go peer's signal is the link's own: its Go hub has sent it there, and needs it no more. A Go hub that is linked
+    /// with several hubs of this mesh sends it to each of them.
+    fn has_said(&mut self, link: LinkId, from: &PeerId, text: &str, now: Now) -> bool {
+        if self.legacy.has_announced(link, from) {
+            return true;
+        }
+        let hash = match codec::parse_legacy(text) {
+            Some(LegacyMessage::Signal { kind, from, target, network, data }) => {
+                self.legacy.signal_hash(kind, &from, &target, &network, data)
+            }
+            _ => return false,
+        };
+        let sender = self.legacy.keys.hash_one(from);
+        let Some(open) = self.legacy.links.get_mut(&link) else { return false };
+        let said = open.said.holds(hash, now.at);
+        if !said {
+            open.passed.note(sender, now.at);
+        }
+        said
+    }
+
     pub(super) fn legacy_said(&mut self, link: LinkId, text: &str, now: Now) {
         let Some(open) = self.legacy.links.get_mut(&link) else { return };
         open.heard_at = now.at;
@@ -227,15 +304,20 @@ impl Relay {
                 self.legacy_discovered(link, peer, &network, data, now)
             }
             LegacyMessage::Disconnected { peer } => {
+                let waited = self.legacy.links.get_mut(&link).is_some_and(|open| open.waiting.forget(&peer, None));
                 let known = self.is_behind(link, &peer);
                 if known {
                     self.leave_legacy(peer, LeaveReason::Closed(CloseReason::ConnectionLost), now);
                 }
-                known
+                known || waited
             }
             LegacyMessage::Goodbye { peer, network, data } => self.legacy_goodbye(link, peer, &network, data, now),
             LegacyMessage::Signal { kind, from, target, network, data } => {
-                let known = self.is_behind(link, &from);
+                let hash = self.legacy.signal_hash(kind, &from, &target, &network, data);
+                if let Some(open) = self.legacy.links.get_mut(&link) {
+                    open.said.note(hash, now.at);
+                }
+                let known = self.may_signal(link, from, &network, now);
                 // A Go hub says it to every hub that it is linked to. Of ours the one that holds the sender passes it on.
                 if known && self.directory.holder(&from).is_some_and(|holder| holder.hub == self.config.hub) {
                     let mut frame = Vec::new();
@@ -252,6 +334,46 @@ impl Relay {
         self.stats.legacy_refused += u64::from(!taken);
     }
 
+    /// Whether this link may signal for a peer in this network.
+    ///
+    /// Peers that were at the Go hub before the link was made have never been announced on it: a peer's first signal in a
+    /// network is its announcement there, with empty data, unless the peer is another hub's or the signal may be one of this
+    /// mesh that has come back.
+    fn may_signal(&mut self, link: LinkId, peer: PeerId, network: &str, now: Now) -> bool {
+        let known = self.is_behind(link, &peer);
+        if known && self.is_in(&peer, network) {
+            return true;
+        }
+        let sender = self.legacy.keys.hash_one(peer);
+        let returned = |open: &mut LegacyLink| open.passed.holds(sender, now.at);
+        if self.legacy.has_left(&peer, network, now.at)
+            || self.is_a_hub(&peer)
+            || self.legacy.links.get_mut(&link).is_none_or(returned)
+        {
+            return false;
+        }
+        if !known && let Some(holder) = self.directory.holder(&peer) {
+            if holder.incarnation <= LEGACY_SESSION && holder.hub != self.config.hub {
+                // If that hub is dead, the peer is taken when its lease ends. Till then the signal has no sender here.
+                self.wait_for(link, peer, network, "null", now);
+            }
+            return false;
+        }
+        let joined = self.legacy_joins(link, peer, network, "null", now);
+        self.stats.legacy_introduced += u64::from(joined);
+        joined
+    }
+
+    fn is_in(&self, peer: &PeerId, network: &str) -> bool {
+        let memberships = self.own.peers.get(peer).map_or(&[][..], |presence| &presence.memberships);
+        memberships.iter().any(|announcement| announcement.network.as_str() == network)
+    }
+
+    fn is_a_hub(&self, peer: &PeerId) -> bool {
+        let hub = HubId(*peer);
+        hub == self.config.hub || self.hubs.contains_key(&hub) || self.legacy.links.values().any(|open| open.hub == hub)
+    }
+
     /// Whether this link may speak for a peer: it has announced it, and nobody's word for it is worth more.
     fn is_behind(&self, link: LinkId, peer: &PeerId) -> bool {
         self.legacy.has_announced(link, peer)
@@ -259,11 +381,70 @@ impl Relay {
     }
 
     fn legacy_discovered(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
-        let is_its_own = self.legacy.has_announced(link, &peer);
-        let is_here = self.directory.holder(&peer).is_some();
-        if !is_its_own && (self.legacy.is_echo(link, &peer, network, now.at) || is_here) {
+        if self.legacy.has_announced(link, &peer) {
+            return self.legacy_joins(link, peer, network, data, now);
+        }
+        let is_echo = self.legacy.is_echo(link, &peer, network, now.at);
+        let Some(holder) = self.directory.holder(&peer) else {
+            return !is_echo && !self.is_a_hub(&peer) && self.legacy_joins(link, peer, network, data, now);
+        };
+        if self.legacy.holds(&peer) {
+            // Another link of this hub was the first.
             return false;
         }
+        let Some(open) = self.legacy.links.get_mut(&link) else { return false };
+        let is_owed = open.owed.remove(&(peer, NetworkName::new(network)));
+        // What a Go hub says of a peer that is here may be news: the claim may be a dead hub's or a dead connection's. Or it may
+        // be what this mesh has told Go hubs, come back: from this one, or from another while this one had yet to be told.
+        let may_be_news = if holder.incarnation <= LEGACY_SESSION {
+            // A Go hub that was dialed repeats nothing.
+            !is_echo || open.dialed
+        } else {
+            !is_echo && (!is_owed || open.fresh)
+        };
+        may_be_news && self.wait_for(link, peer, network, data, now)
+    }
+
+    /// Keeps what a Go hub says of a peer until the claim that holds it ends.
+    fn wait_for(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
+        let fits = codec::check_public(data).is_ok();
+        let open = self.legacy.links.get_mut(&link).filter(|_| fits);
+        open.is_some_and(|open| open.waiting.keep(peer, NetworkName::new(network), data, now.at))
+    }
+
+    /// The claim that holds a peer has changed. What Go hubs have said of the peer meanwhile counts once nobody holds it.
+    pub(super) fn legacy_reconsiders(&mut self, peer: PeerId, held: [Option<Claim>; 2], how: &How, now: Now) {
+        let [before, after] = held;
+        if self.legacy.links.is_empty() || before == after {
+            return;
+        }
+        if after.is_none() && !how.is_hub_lost() {
+            self.legacy.note_left(&peer, "", now.at);
+        }
+        if after < before && after.is_some() {
+            return;
+        }
+        let waiting: Vec<_> = self
+            .legacy
+            .links
+            .iter_mut()
+            .flat_map(|(&link, open)| open.waiting.take(&peer, now.at).into_iter().map(move |word| (link, word)))
+            .collect();
+        // A connection that ended here or at another hub may have been dead for long, and so may a hub that was lost. But where a
+        // hub says that a Go peer has left, other Go hubs' word for that peer is older.
+        let counts = after.is_none()
+            && (before.is_some_and(|before| before.incarnation > LEGACY_SESSION) || matches!(how, How::HubGone));
+        for (link, (network, data)) in waiting {
+            let is_taken = self.legacy.holds(&peer) && !self.legacy.has_announced(link, &peer);
+            if counts && !is_taken {
+                self.legacy_joins(link, peer, network.as_str(), &data, now);
+            }
+        }
+    }
+
+    /// Takes a peer of the Go hub into a network, or takes in what it says of itself now. False where there is no room.
+    fn legacy_joins(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
+        let is_its_own = self.legacy.has_announced(link, &peer);
         let Ok(data) = codec::describe(&peer, Some(data)) else { return false };
         let name = NetworkName::new(network);
         let memberships = self.own.peers.get(&peer).map_or(&[][..], |presence| &presence.memberships);
@@ -275,6 +456,7 @@ impl Relay {
             return false;
         }
         open.peers.insert(peer);
+        open.owed.remove(&(peer, name.clone()));
         self.legacy.peers.insert(peer, link);
         let claim = Claim { incarnation: LEGACY_SESSION, hub: self.config.hub };
         if known == Some(true) {
@@ -291,13 +473,28 @@ impl Relay {
         true
     }
 
+    /// A Go peer has said goodbye. Without a name of a network, which the Go hub writes as `global`, it means all of the peer's.
     fn legacy_goodbye(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
-        if !self.is_behind(link, &peer) || codec::check_public(data).is_err() {
+        if codec::check_public(data).is_err() {
             return false;
         }
-        let frame = Arc::new(wire::goodbye(&peer, data, network, now.wall_ms));
-        let what = What::Left { network: NetworkName::new(network), frame };
-        self.change(peer, LEGACY_SESSION, what, now);
+        let all = network == NetworkName::GLOBAL && !self.is_in(&peer, network);
+        let waited = self
+            .legacy
+            .links
+            .get_mut(&link)
+            .is_some_and(|open| open.waiting.forget(&peer, (!all).then(|| NetworkName::new(network))));
+        if !self.is_behind(link, &peer) {
+            return waited;
+        }
+        let memberships = self.own.peers.get(&peer).map_or(&[][..], |presence| &presence.memberships);
+        let names = memberships.iter().map(|announcement| announcement.network.clone());
+        let names: Vec<NetworkName> = names.filter(|name| all || name.as_str() == network).collect();
+        for name in names {
+            let frame = Arc::new(wire::goodbye(&peer, data, name.as_str(), now.wall_ms));
+            self.legacy.note_left(&peer, name.as_str(), now.at);
+            self.change(peer, LEGACY_SESSION, What::Left { network: name, frame }, now);
+        }
         true
     }
 

@@ -334,9 +334,8 @@ impl Relay {
         remote.outcomes.clear();
         remote.outcomes_due = None;
         let held = std::mem::take(&mut remote.holding);
-        let lost = How::Disconnected(LeaveReason::HubLost);
         for &peer in held.peers.keys() {
-            self.reconsider(peer, hub, &lost, now);
+            self.reconsider(peer, hub, &How::HubGone, now);
         }
         self.give_up_outbound(hub);
         held.peers.len()

@@ -191,7 +191,9 @@ impl Relay {
         match outcome {
             Outcome::Delivered if ticket == 0 => self.stats.delivered += 1,
             Outcome::Forwarded if ticket == 0 => self.stats.forwarded_to_go += 1,
-            _ => self.post(shard, Letter::Outcome { origin, target, outcome }),
+            Outcome::Delivered | Outcome::Forwarded | Outcome::Failed(_) => {
+                self.post(shard, Letter::Outcome { origin, target, outcome })
+            }
         }
     }
 

@@ -37,7 +37,7 @@ fn a_go_hub_takes_part_until_its_link_ends() {
     net.input(1, RelayInput::LegacyText { link, text: &offer });
     net.run();
     assert_eq!(net.hears(2), ["signal 7 8"]);
-    let stranger = offer.replace(&peer.to_string(), &id(66).to_string());
+    let stranger = offer.replace(&peer.to_string(), &target.to_string());
     net.input(1, RelayInput::LegacyText { link, text: &stranger });
     let echo = text.replace(&peer.to_string(), &target.to_string());
     net.input(1, RelayInput::LegacyText { link, text: &echo });
@@ -173,7 +173,7 @@ fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
 fn an_echo_that_comes_after_the_leave_brings_nobody_back() {
     let mut net = Net::full(2);
     let link = LinkId(99);
-    net.go_hub(1, link);
+    net.input(1, RelayInput::LegacyUp { link, hub: hub(50), dialed: false });
     net.joins(1, 7, 0);
     net.joins(2, 8, 0);
     let echoes = net.told(link);
@@ -194,6 +194,14 @@ fn an_echo_that_comes_after_the_leave_brings_nobody_back() {
     net.hears(2);
     net.go_hub_says(1, link, &discovered(9, "n"));
     assert_eq!(net.hears(2), ["elsewhere 9", "joined 9 n"]);
+    // A Go hub that was dialed repeats nothing: a peer that goes over there at once is there.
+    let mut net = Net::full(2);
+    net.go_hub(1, link);
+    net.joins(1, 7, 0);
+    net.leaves(1, 7, 0);
+    net.hears(2);
+    net.go_hub_says(1, link, &discovered(7, "n"));
+    assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
 }
 
 #[test]
@@ -230,4 +238,273 @@ fn a_go_hub_is_told_as_much_as_its_link_takes() {
     let rest = net.told(link);
     assert_eq!(rest.len(), 200 - 2 * SNAPSHOT_PEERS - 1, "without the one that left and the one that was told");
     assert!(rest.iter().any(|text| text.contains(&id(201).to_string())));
+}
+
+/// What a Go hub passes on of a peer's signal.
+fn offer(from: u8, target: u8, network: &str) -> String {
+    let (from, target) = (id(from), id(target));
+    format!(
+        r#"{{"type":"offer","data":1,"fromPeerId":"{from}","targetPeerId":"{target}","networkName":"{network}","timestamp":1}}"#
+    )
+}
+
+fn disconnected(peer: u8) -> String {
+    let peer = id(peer);
+    format!(r#"{{"type":"peer-disconnected","data":{{"peerId":"{peer}"}},"fromPeerId":"system","timestamp":1}}"#)
+}
+
+impl Net {
+    /// A Go hub has dialed hub `n`, and has not answered its first ping yet.
+    fn go_hub_dials(&mut self, n: u8, link: LinkId) {
+        self.full.push((n, Way::Link(link)));
+        self.input(n, RelayInput::LegacyUp { link, hub: hub(50), dialed: false });
+        self.run();
+    }
+
+    fn go_hub_answers(&mut self, n: u8, link: LinkId) {
+        let way = Way::Link(link);
+        self.full.retain(|full| *full != (n, way));
+        self.input(n, RelayInput::Room { way });
+        self.run();
+    }
+
+    /// The signals that have been sent to Go hubs, by link.
+    fn sent_to_go(&mut self) -> Vec<LinkId> {
+        let texts = std::mem::take(&mut self.texts);
+        texts.into_iter().filter(|(_, _, text)| text.contains("offer")).map(|(_, link, _)| link).collect()
+    }
+}
+
+#[test]
+fn the_first_signal_of_a_silent_peer_makes_it_known() {
+    for dialed in [true, false] {
+        let mut net = Net::full(2);
+        let link = LinkId(99);
+        net.joins(2, 8, 0);
+        net.joins(1, 9, 0);
+        net.input(1, RelayInput::LegacyUp { link, hub: hub(50), dialed });
+        net.hears(1);
+        for (n, target) in [(2, 8), (1, 9)] {
+            net.hears(n);
+            net.go_hub_says(1, link, &offer(target + 10, target, "n"));
+            let (from, heard) = (target + 10, net.hears(n));
+            let signal = format!("signal {from} {target}");
+            assert!(heard.contains(&format!("joined {from} n")) && heard.last() == Some(&signal), "{heard:?}");
+        }
+        net.hears(2);
+        // Its target can answer, and it is known once.
+        net.texts.clear();
+        net.signals(2, 8, 18, 1);
+        net.pass(HEARTBEAT);
+        assert_eq!(net.hears(2), ["outcome 18 forwarded"]);
+        assert_eq!(net.sent_to_go(), [link]);
+        net.go_hub_says(1, link, &offer(18, 8, "n"));
+        assert_eq!(net.hears(2), ["signal 18 8"]);
+        // In another network it is unknown still.
+        net.go_hub_says(1, link, &offer(18, 8, "m"));
+        assert_eq!(net.hears(2), ["joined 18 m", "signal 18 8"]);
+        let now = net.now;
+        assert_eq!(net.hubs.get_mut(&1).unwrap().stats(now).legacy_introduced, 3);
+        net.input(1, RelayInput::LinkDown { link });
+        net.run();
+        assert_eq!(net.hears(2).iter().filter(|line| line.starts_with("left")).count(), 3);
+    }
+}
+
+#[test]
+fn a_signal_that_comes_back_makes_nobody_known() {
+    let mut net = Net::full(2);
+    let link = LinkId(99);
+    net.go_hub(1, link);
+    net.joins(1, 9, 0);
+    net.joins(2, 8, 0);
+    net.go_hub_says(1, link, &discovered(7, "n"));
+    for from in [8, 9] {
+        net.signals(if from == 8 { 2 } else { 1 }, from, 7, 0);
+        net.go_hub_says(1, link, &offer(from, 7, "n"));
+    }
+    net.leaves(1, 9, 0);
+    net.leaves(2, 8, 0);
+    net.hears(2);
+    for from in [8, 9] {
+        net.go_hub_says(1, link, &offer(from, 7, "n"));
+    }
+    // Nor does what is still under way of a Go peer that has left.
+    net.go_hub_says(1, link, &disconnected(7));
+    net.hears(2);
+    net.go_hub_says(1, link, &offer(7, 8, "n"));
+    net.go_hub_says(1, link, &offer(50, 8, "n"));
+    assert_eq!(net.hears(2), [""; 0], "and hubs are no peers");
+    // After that its word counts.
+    net.pass(crate::limits::LEGACY_ECHO);
+    net.go_hub_says(1, link, &offer(7, 8, "n"));
+    assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
+}
+
+#[test]
+fn a_signal_between_go_hubs_does_not_come_back() {
+    let mut net = Net::full(2);
+    let (one, two) = (LinkId(98), LinkId(99));
+    net.go_hub(1, one);
+    net.go_hub(2, two);
+    net.go_hub_says(1, one, &discovered(7, "n"));
+    net.go_hub_says(1, one, &discovered(6, "n"));
+    net.go_hub_says(2, two, &discovered(8, "n"));
+    net.texts.clear();
+    net.go_hub_says(1, one, &offer(7, 6, "n"));
+    net.go_hub_says(1, one, &offer(66, 6, "n"));
+    net.pass(HEARTBEAT);
+    assert_eq!(net.sent_to_go(), [], "both are behind that link");
+    net.go_hub_says(1, one, &offer(7, 8, "n"));
+    net.pass(HEARTBEAT);
+    assert_eq!(net.sent_to_go(), [two]);
+    // The Go hub there does not have its target any more, and sends it back. When the first hub is dead that is no word for 7.
+    net.kill(1);
+    net.hears(2);
+    net.go_hub_says(2, two, &offer(7, 8, "n"));
+    net.pass(GONE);
+    assert_eq!(net.hears(2).iter().filter(|line| line.starts_with("joined 7")).count(), 0);
+    assert_eq!(net.hubs[&2].locate(&id(7)), None);
+}
+
+#[test]
+fn of_two_hubs_that_are_linked_to_one_go_hub_none_sends_its_signal_back() {
+    let mut net = Net::full(2);
+    let link = LinkId(99);
+    net.go_hub(2, link);
+    // Of a Go hub that it is linked with.
+    net.go_hub_says(2, link, &discovered(8, "n"));
+    net.go_hub(1, link);
+    net.go_hub_says(1, link, &discovered(7, "n"));
+    net.go_hub_says(2, link, &discovered(7, "n"));
+    assert_eq!([7, 8].map(|peer| net.hubs[&1].locate(&id(peer))), [Some(hub(1)), Some(hub(2))]);
+    net.texts.clear();
+    for n in [2, 1] {
+        net.go_hub_says(n, link, &offer(7, 8, "n"));
+    }
+    net.pass(HEARTBEAT);
+    assert_eq!(net.sent_to_go(), []);
+}
+
+/// The Go hub's link is at hub 1, which is killed. Hub 3 starts at once, and hub 2 knows the peers of hub 1 still.
+fn restarted(peers: std::ops::Range<u8>) -> Net {
+    let mut net = Net::full(2);
+    net.go_hub(1, LinkId(98));
+    for peer in peers {
+        net.go_hub_says(1, LinkId(98), &discovered(peer, "n"));
+    }
+    net.pass(HEARTBEAT);
+    net.kill(1);
+    net.start(3);
+    net.link(2, 3);
+    net.pass(HEARTBEAT);
+    net.hears(3);
+    net.hears(2);
+    net.texts.clear();
+    net
+}
+
+#[test]
+fn a_hub_that_restarts_has_the_peers_of_its_go_hub_again() {
+    let is_there = |net: &mut Net, peer| {
+        let heard = net.hears(2);
+        let joined = heard.iter().filter(|line| **line == format!("joined {peer} n")).count();
+        let left = heard.iter().filter(|line| line.starts_with(&format!("left {peer} n"))).count();
+        (net.hubs[&2].locate(&id(peer)), left, joined)
+    };
+    let link = LinkId(99);
+    // The Go hub dials, and says of all its peers that they are there.
+    let mut net = restarted(100..125);
+    net.go_hub_dials(3, link);
+    (100..125).for_each(|peer| net.go_hub_says(3, link, &discovered(peer, "n")));
+    net.go_hub_answers(3, link);
+    assert_eq!(net.told(link).len(), 0, "it has said itself that they are there");
+    assert_eq!(net.hears(3), [""; 0], "the other life holds them still");
+    net.pass(GONE);
+    let heard = net.hears(2);
+    for peer in 100..125 {
+        assert_eq!(net.hubs[&2].locate(&id(peer)), Some(hub(3)));
+        assert_eq!(heard.iter().filter(|line| **line == format!("joined {peer} n")).count(), 1);
+    }
+    net.input(3, RelayInput::LinkDown { link });
+    net.run();
+    assert_eq!(net.hubs[&2].locate(&id(100)), None);
+
+    // It is dialed, and a peer of it announces itself once more, or only signals.
+    for word in [discovered(7, "n"), offer(7, 9, "n")] {
+        let mut net = restarted(7..8);
+        net.joins(2, 9, 0);
+        net.go_hub(3, link);
+        assert_eq!(net.told(link).len(), 2, "it is told of 7, which is its own for all that is known");
+        net.go_hub_says(3, link, &word);
+        net.hears(2);
+        net.pass(GONE);
+        assert_eq!(is_there(&mut net, 7), (Some(hub(3)), 1, 1), "{word}");
+    }
+
+    // Its peer leaves meanwhile.
+    let mut net = restarted(7..8);
+    net.go_hub_dials(3, link);
+    net.go_hub_says(3, link, &discovered(7, "n"));
+    net.go_hub_says(3, link, &disconnected(7));
+    net.pass(GONE);
+    assert_eq!(is_there(&mut net, 7), (None, 1, 0));
+
+    // Another Go hub repeats what it is told.
+    let mut net = restarted(7..8);
+    net.go_hub_dials(3, link);
+    net.go_hub_answers(3, link);
+    let echo = net.told(link).pop().unwrap();
+    net.go_hub_says(3, link, &echo);
+    net.pass(GONE);
+    assert_eq!(is_there(&mut net, 7), (None, 1, 0));
+}
+
+#[test]
+fn a_peer_that_went_over_to_a_go_hub_is_there_when_its_connection_or_its_hub_is_known_to_be_dead() {
+    let mut net = Net::full(3);
+    let link = LinkId(99);
+    net.go_hub(1, link);
+    for (n, peer) in [(1, 7), (2, 8), (3, 9), (3, 10), (3, 11)] {
+        net.joins(n, peer, 0);
+    }
+    net.pass(crate::limits::LEGACY_ECHO);
+    for peer in 7..12 {
+        net.go_hub_says(1, link, &discovered(peer, "n"));
+    }
+    net.hears(2);
+    net.leaves(1, 7, 0);
+    assert_eq!(net.hears(2), ["left 7 n peer-disconnected", "nowhere 7", "elsewhere 7", "joined 7 n"]);
+    net.leaves(2, 8, 0);
+    assert_eq!(net.hears(2), ["elsewhere 8", "joined 8 n"]);
+    // One is back at its hub with a new session: what the Go hub said is older.
+    net.joins(3, 9, 1);
+    net.leaves(3, 9, 1);
+    assert_eq!(net.hubs[&1].locate(&id(9)), None);
+    net.kill(3);
+    net.pass(GONE);
+    let now = [10, 11].map(|peer| net.hubs[&2].locate(&id(peer)));
+    assert_eq!(now, [Some(hub(1)), Some(hub(1))]);
+}
+
+#[test]
+fn a_goodbye_without_a_network_is_to_all_of_them() {
+    let mut net = Net::full(2);
+    let link = LinkId(99);
+    net.go_hub(1, link);
+    for network in ["m", "n", "o"] {
+        net.go_hub_says(1, link, &discovered(7, network));
+    }
+    net.hears(2);
+    let goodbye = |network: &str| {
+        let peer = id(7);
+        format!(r#"{{"type":"goodbye","data":null,"fromPeerId":"{peer}","networkName":"{network}","timestamp":1}}"#)
+    };
+    net.go_hub_says(1, link, &goodbye("o"));
+    assert_eq!(net.hears(2), ["left 7 o goodbye"]);
+    net.go_hub_says(1, link, &goodbye("global"));
+    net.go_hub_says(1, link, &goodbye("global"));
+    assert_eq!(net.hears(2), ["left 7 m goodbye", "left 7 n goodbye"]);
+    net.go_hub_says(1, link, &offer(7, 8, "m"));
+    assert_eq!(net.hears(2), [""; 0], "what was under way makes it known in no network again");
 }
