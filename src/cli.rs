@@ -10,6 +10,8 @@ use std::process::ExitCode;
 use clap::builder::Resettable;
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use proto::Redacted;
+
 use crate::cmd;
 use crate::config::{Config, Flags, Refusal};
 
@@ -46,7 +48,7 @@ pub enum Task {
     /// Run a hub.
     Serve(Box<Config>),
     /// Ask a hub whether it is well.
-    Health(cmd::health::Args),
+    Health(cmd::health::Question),
     /// Join a network as a peer.
     Peer(Box<cmd::peer::Args>),
     /// Put a hub under load.
@@ -64,16 +66,19 @@ pub enum Exit {
     Print(String),
     /// Settings that cannot hold.
     Refused(Vec<Refusal>),
+    /// What clap has to say, without the secrets of the URLs on the command line.
+    Usage(String),
 }
 
 /// Reads the command line, and for a hub all of its settings. `env` is asked for a variable by its name.
 pub fn task(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Task, Exit> {
-    let matches = without_empty_variables(Cli::command(), env).try_get_matches_from(args).map_err(Exit::Clap)?;
-    let cli = Cli::from_arg_matches(&matches).map_err(Exit::Clap)?;
+    let args: Vec<OsString> = args.into_iter().collect();
+    let parsed = without_empty_variables(Cli::command(), env).try_get_matches_from(&args);
+    let cli = parsed.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| Exit::of(error, &args))?;
     let flags = match cli.asked {
         None => cli.serve,
         Some(Asked::Serve(flags)) => flags,
-        Some(Asked::Health(args)) => return Ok(Task::Health(args)),
+        Some(Asked::Health(args)) => return args.question(env).map(Task::Health).map_err(Exit::Refused),
         Some(Asked::Peer(args)) => return Ok(Task::Peer(args)),
         Some(Asked::LoadTest(args)) => return Ok(Task::LoadTest(args)),
         Some(Asked::GeneratePeerIds(args)) => return Ok(Task::GeneratePeerIds(args)),
@@ -87,19 +92,39 @@ pub fn task(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
 
 /// Keeps clap from seeing variables that are set to nothing.
 fn without_empty_variables(command: Command, env: &dyn Fn(&str) -> Option<OsString>) -> Command {
-    let is_empty = |name: &std::ffi::OsStr| name.to_str().and_then(env).is_some_and(|value| value.is_empty());
+    let is_empty = |name: &std::ffi::OsStr| {
+        name.to_str().and_then(env).is_some_and(|value| value.to_str().is_some_and(|value| value.trim().is_empty()))
+    };
     command
         .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(Resettable::Reset) } else { arg })
         .mut_subcommands(|subcommand| without_empty_variables(subcommand, env))
 }
 
 impl Exit {
+    /// clap repeats arguments that it does not take. Of a URL among them nothing before its last `@` is shown.
+    fn of(error: clap::Error, args: &[OsString]) -> Self {
+        let secret = |arg: &&str| arg.contains('@');
+        let mut secrets: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).filter(secret).collect();
+        if !error.use_stderr() || secrets.is_empty() {
+            return Self::Clap(error);
+        }
+        let values: Vec<&str> = secrets.iter().filter_map(|arg| Some(arg.split_once('=')?.1)).filter(secret).collect();
+        secrets.extend(values);
+        // An argument before its value, which is a part of it.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        let mut text = error.render().to_string();
+        for secret in secrets {
+            text = text.replace(secret, &Redacted(secret).to_string());
+        }
+        Self::Usage(text)
+    }
+
     /// The exit code that goes with it.
     pub fn code(&self) -> u8 {
         match self {
             Self::Clap(error) if !error.use_stderr() => 0,
             Self::Print(_) => 0,
-            Self::Clap(_) | Self::Refused(_) => EX_USAGE,
+            Self::Clap(_) | Self::Refused(_) | Self::Usage(_) => EX_USAGE,
         }
     }
 
@@ -109,6 +134,7 @@ impl Exit {
         // Nobody may be there to read it; the code says enough.
         let _ = match self {
             Self::Clap(error) => error.print(),
+            Self::Usage(text) => std::io::stderr().write_all(text.as_bytes()),
             Self::Print(text) => std::io::stdout().write_all(text.as_bytes()),
             Self::Refused(refusals) => {
                 let lines: String = refusals.iter().map(|refusal| format!("peerpigeon: {refusal}\n")).collect();

@@ -23,7 +23,7 @@ use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{Request, Uri};
 pub use mesh::ConnectError;
 use mesh::{Stream, Tls};
-use proto::PeerId;
+use proto::{PeerId, Redacted};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Chain, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
@@ -76,9 +76,10 @@ impl FromStr for HubUrl {
     }
 }
 
+/// Without the secrets in it.
 impl fmt::Display for HubUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        Redacted(&self.0.to_string()).fmt(f)
     }
 }
 

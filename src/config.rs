@@ -19,7 +19,7 @@ use std::time::Duration;
 use hyper::Uri;
 use hyper::header::HeaderValue;
 use proto::limits::SEND_FLOOR_BYTES;
-use proto::{Discovery, HubId, PeerId};
+use proto::{Discovery, HubId, PeerId, Redacted};
 
 pub use mesh::{Legacy, MeshDns, MeshSettings, RedisUrl, certificates};
 pub use reader::Refusal;
@@ -30,7 +30,6 @@ use settings::Setting;
 
 #[cfg(test)]
 pub(crate) use chinese::SETTINGS_IN_CHINESE;
-pub(crate) use parse::without_secrets;
 
 /// What `--print-config` says in a token's place. It is refused as a token, so that its output, read back as an env
 /// file, cannot stand for a secret.
@@ -53,6 +52,11 @@ impl Token {
     }
 
     /// The secret, for whoever has to pass it on.
+    /// Whether it stands in quotes. They are a part of it, and hardly meant to be.
+    fn is_quoted(&self) -> bool {
+        ['"', '\''].iter().any(|quote| self.0.len() > 1 && self.0.starts_with(*quote) && self.0.ends_with(*quote))
+    }
+
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -210,7 +214,7 @@ impl Config {
         if let Some(hubs) = &bootstrap_hubs {
             reader.show_as(
                 &settings::BOOTSTRAP_HUBS,
-                hubs.iter().map(|hub| without_secrets(&hub.to_string())).collect::<Vec<_>>().join(","),
+                hubs.iter().map(|hub| Redacted(&hub.to_string()).to_string()).collect::<Vec<_>>().join(","),
             );
         }
 

@@ -25,6 +25,7 @@ pub mod keepalive;
 pub mod limits;
 mod outbox;
 mod reason;
+mod redacted;
 mod relay;
 mod router;
 mod time;
@@ -39,6 +40,7 @@ pub use id::{
 };
 pub use outbox::Outbox;
 pub use reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
+pub use redacted::Redacted;
 pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Way};
 pub use router::{
     Announcement, Asker, Discovery, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, Output, Router,

@@ -86,6 +86,44 @@ fn clap_names_the_flag() {
 }
 
 #[test]
+fn no_secret_of_a_url_on_the_command_line_is_repeated() {
+    for args in [
+        &["peer", "--hub", "redis://u:hunter2@h"][..],
+        &["peer", "--hub=ws://u:hunter2/x@h b"],
+        &["load-test", "--hub", "ws://u:hunter2@"],
+        &["health", "--url", "https://u:hunter2@h"],
+        &["serve", "redis://:hunter2@h"],
+        &["redis://:hunter2?hunter2@h"],
+        &["serve", "--redis=redis://:hunter2@h"],
+        &["serve", "--is-hub=http://:hunter2@h"],
+        &["serve", "--redis-url", "redis://:hunter2/x@h", "--print-config"],
+        &["generate-peer-ids", "--hub", "u:hunter2@h"],
+        &["serve", "--redis-url", "redis://:hunter2@h", "--redis-url", "redis://:hunter2@h"],
+    ] {
+        let exit = asked(args, &[]).unwrap_err();
+        assert_eq!(exit.code(), 64, "{args:?}");
+        let text = match exit {
+            Exit::Clap(error) => error.render().to_string(),
+            Exit::Print(text) | Exit::Usage(text) => text,
+            Exit::Refused(refusals) => refusals.iter().map(ToString::to_string).collect(),
+        };
+        assert!(!text.contains("hunter2") && !text.is_empty(), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn tools_read_a_token_as_the_hub_does() {
+    for token in ["secret", "secret\n", " secret\r\n"] {
+        let Ok(Task::Peer(args)) = asked(&["peer", "--token", token], &[]) else { panic!("{token:?}") };
+        assert_eq!(args.token.as_deref(), Some("secret"), "{token:?}");
+        let Ok(Task::LoadTest(args)) = asked(&["load-test", "--token", token], &[]) else { panic!("{token:?}") };
+        assert_eq!(args.token.as_deref(), Some("secret"), "{token:?}");
+        let hub = served(&[], &[("AUTH_TOKEN", token)]);
+        assert_eq!(hub.auth_token.as_ref().map(|token| token.expose()), Some("secret"), "{token:?}");
+    }
+}
+
+#[test]
 fn help_shows_no_value_of_a_variable() {
     let mut command = Cli::command();
     command.build();

@@ -10,6 +10,10 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::HOST;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use proto::Redacted;
+
+use crate::config::{self, Place, Refusal};
+use crate::pages::FULL;
 
 /// How long a hub may take to answer: shorter than an orchestrator's patience, which is 5 s as a rule.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -87,7 +91,7 @@ pub async fn run(args: Args) -> ExitCode {
             if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(problem) => {
-            let _ = writeln!(std::io::stderr(), "peerpigeon: {problem}");
+            let _ = writeln!(std::io::stderr(), "peerpigeon: {}: {problem}", Redacted(&shown));
             ExitCode::FAILURE
         }
     }

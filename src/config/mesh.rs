@@ -5,12 +5,12 @@ use std::sync::Arc;
 use hyper::Uri;
 use mesh::BridgeConfig;
 use proto::limits::MAX_HUB_URL_BYTES;
-use proto::{Discovery, HubId, PeerId};
+use proto::{Discovery, HubId, PeerId, Redacted};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use shard::Cidr;
 
-use super::parse::{hubs, without_secrets};
+use super::parse::{entries, hub, hubs, shown_entry};
 use super::reader::{Reader, Refusal, quoted};
 use super::{Config, Token, settings};
 
@@ -71,7 +71,7 @@ impl RedisUrl {
 
     /// Without what may be secret in it.
     pub(super) fn shown(&self) -> String {
-        self.0.split(',').map(|node| without_secrets(node.trim())).collect::<Vec<_>>().join(",")
+        Redacted(&self.0).to_string()
     }
 }
 
@@ -98,7 +98,7 @@ impl MeshSettings {
             reader.show_as(&settings::REDIS_URL, url.shown());
         }
         if let Some(legacy) = &legacy {
-            let urls = legacy.urls.iter().map(|url| without_secrets(&url.to_string()));
+            let urls = legacy.urls.iter().map(|url| Redacted(&url.to_string()).to_string());
             let shown: Vec<_> = urls.chain(legacy.addresses.iter().map(Cidr::to_string)).collect();
             reader.show_as(&settings::MESH_LEGACY, shown.join(","));
         }
@@ -205,7 +205,8 @@ impl Config {
             }
         }
         for url in self.mesh.legacy.urls.iter().filter(|url| !self.bootstrap_hubs.contains(url)) {
-            let url = without_secrets(&url.to_string());
+            let url = url.to_string();
+            let url = Redacted(&url);
             warnings.push(format!("MESH_LEGACY names {url}, which is not dialed: BOOTSTRAP_HUBS does not name it"));
         }
         warnings
@@ -215,12 +216,12 @@ impl Config {
 /// A URL of this hub, which others are told.
 fn own_url(text: &str) -> Result<Arc<str>, String> {
     let refused = || {
-        let text = quoted(&without_secrets(text));
+        let text = quoted(text);
         format!(
             "{text} is not a URL of this hub: ws://host[:port] or wss://host[:port], at most {MAX_HUB_URL_BYTES} bytes"
         )
     };
-    if without_secrets(text) != text.trim_end_matches('/') {
+    if Redacted(text).to_string() != text.trim_end_matches('/') {
         return Err("others are told it, so it may have neither a user nor a query".to_owned());
     }
     let urls = hubs(text).map_err(|_| refused())?;
@@ -231,9 +232,7 @@ fn own_url(text: &str) -> Result<Arc<str>, String> {
 }
 
 fn mesh_dns(text: &str) -> Result<MeshDns, String> {
-    let refused = || {
-        format!("{} is not a name of hubs: host[:port], or wss://host[:port] for TLS", quoted(&without_secrets(text)))
-    };
+    let refused = || format!("{} is not a name of hubs: host[:port], or wss://host[:port] for TLS", quoted(text));
     let (tls, rest) = match text.split_once("://") {
         None | Some(("ws", _)) => (false, text.trim_start_matches("ws://")),
         Some(("wss", rest)) => (true, rest),
@@ -261,13 +260,13 @@ pub fn certificates(path: &str) -> Result<Arc<[u8]>, String> {
 
 fn legacy(text: &str) -> Result<Legacy, String> {
     let mut legacy = Legacy::default();
-    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+    for (number, item) in entries(text) {
         if let Ok(addresses) = item.parse() {
             legacy.addresses.push(addresses);
             continue;
         }
-        legacy.urls.extend(hubs(item).map_err(|_| {
-            let item = quoted(&without_secrets(item));
+        let url = hub(item)?.ok_or_else(|| {
+            let item = shown_entry(text, number);
             format!("{item} is neither the URL of a hub nor a range of addresses, such as ws://host:8080 or 10.0.0.0/8")
         })?);
     }

@@ -72,6 +72,12 @@ pub(super) fn token(text: &str) -> Result<Token, String> {
     Ok(Token(text.to_owned()))
 }
 
+/// A token as the hub reads it from the same variable, for tools that present it. Nothing is refused, since clap would repeat it.
+#[allow(clippy::unnecessary_wraps, reason = "what clap takes for a parser")]
+pub fn trimmed(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(text.trim().to_owned())
+}
+
 pub(super) fn origin(text: &str) -> Result<HeaderValue, String> {
     let refused = || {
         format!(
@@ -106,16 +112,12 @@ pub(super) fn namespace(text: &str) -> Result<String, String> {
 pub(super) fn hubs(text: &str) -> Result<Vec<Uri>, String> {
     const MOST: usize = 256;
     let mut hubs: Vec<Uri> = Vec::new();
-    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+    for (number, item) in entries(text) {
         let refused = || {
-            let item = quoted(&without_secrets(item));
+            let item = shown_entry(text, number);
             format!("{item} is not the URL of a hub: ws://host[:port] or wss://host[:port]")
         };
-        let uri: Uri = item.parse().map_err(|_| refused())?;
-        let known_scheme = matches!(uri.scheme_str(), Some("ws" | "wss"));
-        if !known_scheme || uri.host().is_none_or(str::is_empty) {
-            return Err(refused());
-        }
+        let uri = hub(item)?.ok_or_else(refused)?;
         if !hubs.contains(&uri) {
             hubs.push(uri);
         }
@@ -126,14 +128,45 @@ pub(super) fn hubs(text: &str) -> Result<Vec<Uri>, String> {
     Ok(hubs)
 }
 
-/// A URL without what may be secret in it: user, password and query.
-pub(crate) fn without_secrets(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let separator = if scheme.is_empty() { "" } else { "://" };
-    format!("{scheme}{separator}{host}{}", path.trim_end_matches('/'))
+/// The URL of one hub. `None` for what is none.
+///
+/// # Errors
+///
+/// For an `@` behind the host: what stands in front of it looks like a host and may be a password.
+pub(super) fn hub(text: &str) -> Result<Option<Uri>, String> {
+    // By the text, since a parsed URL has lost its fragment.
+    let tail = text.split_once("://").and_then(|(_, rest)| rest.split_once(['/', '?', '#']));
+    if tail.is_some_and(|(_, tail)| tail.contains('@')) {
+        return Err(MISPLACED_AT.to_owned());
+    }
+    let Ok(uri) = text.parse::<Uri>() else { return Ok(None) };
+    let known_scheme = matches!(uri.scheme_str(), Some("ws" | "wss"));
+    let Some(authority) = uri.authority().filter(|authority| known_scheme && !authority.host().is_empty()) else {
+        return Ok(None);
+    };
+    let place = authority.as_str().rsplit('@').next().unwrap_or_default();
+    let port = place.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':')).unwrap_or_default();
+    if !port.is_empty() && authority.port_u16().is_none() {
+        return Ok(None);
+    }
+    Ok(Some(uri))
+}
+
+/// What a URL is refused with that has an `@` behind its host.
+const MISPLACED_AT: &str = "the URL has an @ behind its host: write special characters of a user or a password, and an @ \
+                            in a path, percent-encoded (/ is %2F, ? is %3F, # is %23, @ is %40)";
+
+/// The entries of a list with commas that are not blank, each with its number in the list.
+pub(super) fn entries(list: &str) -> impl Iterator<Item = (usize, &str)> {
+    list.split(',').map(str::trim).enumerate().filter(|(_, entry)| !entry.is_empty())
+}
+
+/// An entry of a list, as an error may show it. What stands before an `@` of a later entry may be a part of a password with
+/// a comma in it: of such an entry only the number is shown.
+pub(super) fn shown_entry(list: &str, number: usize) -> String {
+    let mut rest = list.split(',').skip(number);
+    let entry = rest.next().unwrap_or_default().trim();
+    if rest.any(|later| later.contains('@')) { format!("entry {}", number + 1) } else { quoted(entry) }
 }
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
@@ -151,18 +184,18 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
 /// full, so that a misspelt level would silence the hub.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let refused = |item: &str| {
+    let refused = |item: String| {
         let levels = LEVELS.join(", ");
-        format!("{} is not a level or a filter: {levels}, or pairs such as shard=debug with commas", quoted(item))
+        format!("{item} is not a level or a filter: {levels}, or pairs such as shard=debug with commas")
     };
-    for item in text.split(',').map(str::trim) {
+    for (number, item) in text.split(',').map(str::trim).enumerate() {
         let level = item.rsplit_once('=').map_or(item, |(_, level)| level);
         let is_level = LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
         // `a[b{c=d}]` without a level is a span filter; its parser judges it.
         if !is_level && !item.contains('[') {
-            return Err(refused(item));
+            return Err(refused(shown_entry(text, number)));
         }
     }
-    EnvFilter::builder().parse(text).map_err(|_| refused(text))?;
+    EnvFilter::builder().parse(text).map_err(|_| refused(quoted(text)))?;
     Ok(text.to_owned())
 }

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::fmt;
 
+use proto::Redacted;
+
 use super::settings::{Flags, Kind, Setting};
 
 /// Where the value of a setting was said.
@@ -166,7 +168,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What was said, fit to be printed: one line, and not for ever.
+/// What was said, fit to be printed: one line, not for ever, without the secrets of a URL, and with what cannot be seen made
+/// visible.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 80;
     let mut out = String::new();
@@ -175,7 +178,27 @@ pub(super) fn quoted(text: &str) -> String {
             out.push('…');
             break;
         }
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+        match c {
+            '"' | '\'' | '\\' => out.push(c),
+            _ => out.extend(c.escape_debug()),
+        }
     }
     out
+}
+    let text = if text.contains('@') || text.contains("://") { Redacted(text).to_string() } else { text.to_owned() };
+
+/// Whether this is what Kubernetes puts into a pod for a Service (and Docker for a linked container): `tcp://10.0.0.1:8080` in
+/// `MESH_PORT` for a Service named `mesh`. A variable that somebody has set himself takes precedence over it.
+fn is_of_a_service(variable: &str, text: &str) -> bool {
+    variable.ends_with("_PORT") && ["tcp://", "udp://", "sctp://"].iter().any(|scheme| text.starts_with(scheme))
+}
+
+/// What is wrong with such a variable.
+fn of_a_service(variable: &str, text: &str) -> String {
+    let service = variable.trim_end_matches("_PORT").to_ascii_lowercase().replace('_', "-");
+    format!(
+        "{} is not a port: Kubernetes sets this variable in every pod beside a Service named {service}. Set `enableServiceLinks: \
+         false` in the pod, or set {variable} yourself",
+        quoted(text)
+    )
 }

@@ -244,6 +244,81 @@ fn bytes_that_are_not_utf8_are_refused() {
     assert_eq!(refusals[0].to_string(), "HOST (--host): what it says is not UTF-8");
 }
 
+/// Passwords as people write them, in URLs of every setting that takes one, and of those that take none.
+#[test]
+fn nothing_before_the_last_at_sign_of_a_url_is_shown() {
+    let settings = [
+        "REDIS_URL",
+        "BOOTSTRAP_HUBS",
+        "MESH_LEGACY",
+        "MESH_ADVERTISE",
+        "PUBLIC_URL",
+        "MESH_DNS",
+        "HOST",
+        "PORT",
+        "CORS_ORIGIN",
+    ];
+    for setting in
+        settings.into_iter().chain(["MESH_PORT", "SHARDS", "IS_HUB", "LOG_LEVEL", "LOG_FORMAT", "DISCOVERY", "HUB_ID"])
+    {
+        for special in ["", "/", "?", "#", "@", "%", ":", ",", "://", "'", "\"", "\\", "[", " "] {
+            for scheme in ["redis", "rediss", "redis+cluster", "ws", "wss", "http", "tcp", "hunter2", ""] {
+                for tail in ["h:6379", "h", "", "h:x", "h/a?b=hunter2", "ws://h"] {
+                    let separator = if scheme.is_empty() { "" } else { "://" };
+                    let value = format!("{scheme}{separator}user:hunter2{special}hunter2@{tail}");
+                    let pairs = [(setting, value.as_str()), ("MESH_INSECURE", "true")];
+                    let text = match Config::from_pairs(&pairs) {
+                        Ok(config) => [vec![config.describe()], config.warnings()].concat().join("\n"),
+                        Err(refusals) => refusals.iter().map(|refusal| format!("{refusal}\n")).collect(),
+                    };
+                    assert!(!text.contains("hunter2"), "{setting}={value}: {text}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_list_says_which_of_its_entries_is_wrong() {
+    let said = |list| refusal(&[("BOOTSTRAP_HUBS", list)]);
+    assert!(
+        said("ws://a,nonsense,ws://u:p@b").starts_with("BOOTSTRAP_HUBS (--bootstrap-hubs): entry 2 is not the URL")
+    );
+    assert!(said("ws://u:p@a,nonsense").contains(": nonsense is not the URL"));
+    assert!(said("ws://u:p/w@a").contains("percent-encoded"));
+}
+
+#[test]
+fn what_cannot_be_seen_is_made_visible() {
+    assert!(refusal(&[("PORT", "\u{feff}8080")]).contains("\\u{feff}8080 is not a port"));
+    assert!(refusal(&[("PORT", "80\n80")]).contains("80\\n80 is not a port"));
+    assert!(refusal(&[("PORT", "\"8080\"")]).contains("\"8080\" is not a port"));
+}
+
+/// A Service beside a pod puts its address into the pod's environment, under a name that may be a setting's.
+#[test]
+fn the_variables_of_a_service_are_named_as_such() {
+    let address = "tcp://10.0.0.1:8081";
+    let config = Config::from_pairs(&[("MESH_PORT", address)]).unwrap();
+    assert_eq!(config.mesh.port, None);
+    let warning = config.warnings().join("\n");
+    assert!(warning.starts_with("MESH_PORT is ignored: tcp://10.0.0.1:8081 is not a port: Kubernetes"), "{warning}");
+    assert!(warning.contains("a Service named mesh.") && warning.contains("enableServiceLinks"), "{warning}");
+    for links in [("IS_HUB", "true"), ("BOOTSTRAP_HUBS", "ws://a"), ("REDIS_URL", "redis://a")] {
+        let said = refusal(&[("MESH_PORT", address), links]);
+        assert!(said.starts_with("MESH_PORT (--mesh-port): tcp://10.0.0.1:8081 is not a port: Kubernetes"), "{said}");
+    }
+    assert!(refusal(&[("ADMIN_PORT", "udp://10.0.0.1:1")]).contains("a Service named admin."));
+    // Said by a flag it is a mistake like any other.
+    let refusals = Config::resolve(&flags(&["--mesh-port", address]), &|_| None).unwrap_err();
+    assert!(refusals[0].to_string().ends_with("is not a port: 0 to 65535"), "{refusals:?}");
+
+    // Which settings a Service's name can collide with: NAME_PORT, NAME_SERVICE_HOST, NAME_SERVICE_PORT and so on, never PORT.
+    let collide = |name: &str| name.ends_with("_PORT") || name.contains("_SERVICE_") || name.contains("_PORT_");
+    let names: Vec<_> = settings::ALL.iter().map(|setting| setting.name).filter(|name| collide(name)).collect();
+    assert_eq!(names, ["ADMIN_PORT", "MESH_PORT"]);
+}
+
 #[test]
 fn settings_that_contradict_each_other_are_refused() {
     for (pairs, names) in [
@@ -368,4 +443,6 @@ fn what_holds_but_does_nothing_is_warned_of() {
     let warnings = |pairs: &[(&str, &str)]| Config::from_pairs(pairs).unwrap().warnings().join("\n");
     assert_eq!(warnings(&[]), "");
     assert!(warnings(&[("CLEANUP_INTERVAL_MS", "30000")]).contains("CLEANUP_INTERVAL_MS"));
+    assert!(warnings(&[("AUTH_TOKEN", "\"secret\"")]).starts_with("AUTH_TOKEN: the quotes"));
+    assert_eq!(warnings(&[("AUTH_TOKEN", "sec\"ret\"")]), "");
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use hyper::Uri;
 use mesh::{BridgeView, DialSource, DialView, LinkView, MeshReading};
-use proto::{HubId, HubView, Via};
+use proto::{HubId, HubView, Redacted, Via};
 use serde::Serialize;
 
-use crate::config::{Config, without_secrets};
+use crate::config::Config;
 
 /// A hub whose lease runs, or ran.
 #[derive(Serialize)]
@@ -143,7 +143,7 @@ impl<'a> Dial<'a> {
             last_error: view.last_error.as_deref(),
             own: view.own,
             source: None,
-            uri: without_secrets(&view.uri),
+            uri: Redacted(&view.uri).to_string(),
         }
     }
 }
@@ -151,7 +151,7 @@ impl<'a> Dial<'a> {
 /// Each of BOOTSTRAP_HUBS, as it is or as nobody has dialed it yet.
 pub(super) fn bootstrap_hubs<'a>(reading: &'a MeshReading, config: &Config) -> Vec<Dial<'a>> {
     let dial = |url: &Uri| {
-        let uri = without_secrets(&url.to_string());
+        let uri = Redacted(&url.to_string()).to_string();
         let dialed = as_dialed(url);
         bootstraps(reading).find(|view| view.uri == dialed).map(Dial::of).unwrap_or(Dial {
             attempt_number: 0,

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use proto::Redacted;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
 
 /// A Redis server, or a cluster of them.
@@ -30,6 +31,11 @@ impl Server {
             _ => return Err("a Redis URL is redis://, rediss://, redis+cluster:// or rediss+cluster://".to_owned()),
         };
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if tail.contains('@') {
+            let sentence = "the Redis URL has an @ behind its host: write special characters of the password percent-encoded \
+                            (/ is %2F, ? is %3F, # is %23, @ is %40)";
+            return Err(sentence.to_owned());
+        }
         if tail.contains('#') {
             return Err("a Redis URL has no fragment: certificates are always verified".to_owned());
         }
@@ -45,7 +51,7 @@ impl Server {
         }
         let tls = nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. }));
         let roots = extra_roots.filter(|_| tls).map(trust);
-        Ok(Self { nodes, cluster, roots, address: format!("{scheme}://{hosts}{tail}") })
+        Ok(Self { nodes, cluster, roots, address: Redacted(url).to_string() })
     }
 
     pub(super) fn is_tls(&self) -> bool {
@@ -54,7 +60,7 @@ impl Server {
 }
 
 fn node(scheme: &str, user: &str, at: &str, host: &str, tail: &str) -> Result<ConnectionInfo, String> {
-    let wrong = || format!("not a Redis URL: {scheme}://{}{at}{host}{tail}", if at.is_empty() { "" } else { "..." });
+    let wrong = || format!("not a Redis URL: {}", Redacted(&format!("{scheme}://{user}{at}{host}{tail}")));
     if host.is_empty() {
         return Err(wrong());
     }
@@ -105,6 +111,7 @@ mod tests {
             ("redis://:p%2C%40@h:1", "redis://h:1 [h:1 - p,@ 0]"),
             ("rediss://u:p@h:1", "rediss://h:1 [h:1 u p 0]"),
             ("redis+cluster://u:p@a:1,b:2", "redis+cluster://a:1,b:2 [a:1 u p 0; b:2 u p 0]"),
+            ("redis://:p@q@h:1/2?protocol=resp3", "redis://h:1/2 [h:1 - p@q 2]"),
             ("redis+cluster://[::1]:1", "redis+cluster://[::1]:1 [::1:1 - - 0]"),
         ] {
             assert_eq!(parsed(url), expected);
@@ -124,9 +131,13 @@ mod tests {
             "rediss://h#insecure",
             "redis://u:hunter2@h:port",
             "redis://u:hunter2@h:1/x",
+            "redis://u:hunter2/secret@h:1",
+            "redis://u:hunter2?secret@h:1",
+            "redis://u:hunter2#secret@h:1",
+            "redis://u:hunter2@secret/1@h:1",
         ] {
             let Err(error) = Server::parse(url, None) else { panic!("{url} was taken") };
-            assert!(!error.contains("hunter2"), "{error}");
+            assert!(!error.contains("hunter2") && !error.contains("secret"), "{error}");
         }
     }
 }
