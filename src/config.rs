@@ -114,6 +114,8 @@ pub struct Config {
     /// This hub.
     pub hub_id: HubId,
     /// Whether this hub is part of a mesh: IS_HUB, or what asks for links.
+    /// Variables that are not settings, although they are named like one.
+    ignored: Vec<String>,
     pub is_hub: bool,
     is_hub_said: bool,
     /// Where to listen. With PORT=0 each has port 0: the first one bound says which port the others have to take.
@@ -219,6 +221,19 @@ impl Config {
         }
 
         let (host, addresses) = host?;
+        // A hub that makes no links has no use for MESH_PORT, and whoever runs it did not set it.
+        let alone = is_hub == Some(false)
+            && bootstrap_hubs.as_ref().is_some_and(Vec::is_empty)
+            && mesh.as_ref().is_some_and(|mesh| mesh.dns.is_none() && mesh.redis_url.is_none());
+        let mut ignored = Vec::new();
+        for (setting, problem) in std::mem::take(&mut reader.of_services) {
+            if alone && setting.name == settings::MESH_PORT.name {
+                ignored.push(format!("{} is ignored: {problem}", setting.name));
+            } else {
+                reader.refusals.push(Refusal::new(setting, problem));
+            }
+        }
+
         let (mesh, bootstrap_hubs, is_hub_said) = (mesh?, bootstrap_hubs?, is_hub?);
         let is_hub = is_hub_said || !bootstrap_hubs.is_empty() || mesh.dns.is_some() || mesh.redis_url.is_some();
         reader.show_as(&settings::IS_HUB, is_hub.to_string());
@@ -237,6 +252,7 @@ impl Config {
             host,
             hub_id: hub_id?,
             is_hub,
+            ignored,
             is_hub_said,
             listen: addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect(),
             log: LogConfig { format: log_format?, filter: log_filter? },
@@ -321,7 +337,19 @@ impl Config {
 
     /// What an operator should hear at start: settings that hold but do not do what they seem to.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = self.mesh_warnings(&|setting| self.is_said(setting));
+        let mut warnings = self.ignored.clone();
+        warnings.extend(self.mesh_warnings(&|setting| self.is_said(setting)));
+        let tokens = [
+            (&settings::AUTH_TOKEN, &self.auth_token),
+            (&settings::MESH_TOKEN, &self.mesh.token),
+            (&settings::MESH_TOKEN_ALSO, &self.mesh.also),
+        ];
+        for (setting, _) in tokens.iter().filter(|(_, token)| token.as_ref().is_some_and(Token::is_quoted)) {
+            warnings.push(format!(
+                "{}: the quotes around it are a part of the token, as Docker's --env-file reads it",
+                setting.name
+            ));
+        }
         if self.is_said(&settings::CLEANUP_INTERVAL_MS) {
             warnings.push("CLEANUP_INTERVAL_MS has no effect: whoever is gone is cleaned up at once".to_owned());
         }
@@ -353,4 +381,33 @@ fn random_hub_id() -> Result<HubId, String> {
 /// Ranges end below what an address space of 64 bits holds; a smaller one gets what it can hold.
 fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// Where a hub of these settings is asked whether it is ready, by a tool on the same machine: its host as a URL writes it, and a
+/// port. The settings are read as the hub reads them.
+///
+/// # Errors
+///
+/// What the hub would refuse as well.
+pub fn place(flags: &Place, env: &dyn Fn(&str) -> Option<OsString>) -> Result<(String, u16), Vec<Refusal>> {
+    let mut reader = Reader::new(&flags.0, env);
+    let host = reader.text(&settings::HOST, || host("localhost"), host);
+    let port = reader.number(&settings::PORT, || settings::PORT.default_number());
+    let port =
+        reader.number(&settings::ADMIN_PORT, || port.unwrap_or_default()).and_then(|port| u16::try_from(port).ok());
+    let of_services = std::mem::take(&mut reader.of_services);
+    reader.refusals.extend(of_services.into_iter().map(|(setting, problem)| Refusal::new(setting, problem)));
+    match (host, port) {
+        (Some((host, addresses)), Some(port)) if reader.refusals.is_empty() => {
+            let bare = host.trim_start_matches('[').trim_end_matches(']');
+            let host = match addresses[..] {
+                // What listens at every address is asked at this machine's own.
+                [address] if address.is_unspecified() => "localhost".to_owned(),
+                [IpAddr::V6(_)] if bare.contains(':') => format!("[{bare}]"),
+                _ => bare.to_owned(),
+            };
+            Ok((host, port))
+        }
+        _ => Err(reader.refusals),
+    }
 }

@@ -64,7 +64,9 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(flags: &'a Flags, env: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
-        Self { flags, env, refusals: Vec::new(), shown: Vec::new() }
+        Self { flags, env, refusals: Vec::new(), shown: Vec::new(), of_services: Vec::new() }
+    /// Settings whose variables are of a Service, each with what is wrong with it. They count as unset.
+    pub(super) of_services: Vec<(&'static Setting, String)>,
     }
 
     /// A text, judged and made into what it means by `parse`, which also says how it is shown.
@@ -100,13 +102,19 @@ impl<'a> Reader<'a> {
 
     /// A whole number within the setting's range.
     pub(super) fn number(&mut self, setting: &'static Setting, default: impl FnOnce() -> u64) -> Option<u64> {
-        let said = self.said(setting, &[])?;
+        let mut said = self.said(setting, &[])?;
         let Kind::Number { noun, min, max } = setting.kind else { return None };
         let judged = match &said.text {
             None => Ok(default().clamp(min, max)),
             Some(text) => match text.parse() {
                 Ok(number) if (min..=max).contains(&number) => Ok(number),
                 _ => Err(format!("{} is not {noun}: {min} to {max}", quoted(text))),
+        if said.source == Source::Environment
+            && let Some(text) = said.text.take_if(|text| is_of_a_service(setting.name, text))
+        {
+            self.of_services.push((setting, of_a_service(setting.name, &text)));
+            said.source = Source::Default;
+        }
             },
         };
         let value = judged.as_ref().map_or_else(|_| String::new(), u64::to_string);
