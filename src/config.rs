@@ -22,8 +22,9 @@ use proto::limits::SEND_FLOOR_BYTES;
 use proto::{Discovery, HubId, PeerId, Redacted};
 
 pub use mesh::{Legacy, MeshDns, MeshSettings, RedisUrl, certificates};
+pub use parse::trimmed as token;
 pub use reader::Refusal;
-pub use settings::Flags;
+pub use settings::{Flags, Place};
 
 use reader::{Reader, Shown, Source};
 use settings::Setting;
@@ -51,12 +52,12 @@ impl Token {
         std::hint::black_box(differences) == 0 && secret.len() == presented.len()
     }
 
-    /// The secret, for whoever has to pass it on.
     /// Whether it stands in quotes. They are a part of it, and hardly meant to be.
     fn is_quoted(&self) -> bool {
         ['"', '\''].iter().any(|quote| self.0.len() > 1 && self.0.starts_with(*quote) && self.0.ends_with(*quote))
     }
 
+    /// The secret, for whoever has to pass it on.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -113,9 +114,9 @@ pub struct Config {
     pub host: String,
     /// This hub.
     pub hub_id: HubId,
-    /// Whether this hub is part of a mesh: IS_HUB, or what asks for links.
     /// Variables that are not settings, although they are named like one.
     ignored: Vec<String>,
+    /// Whether this hub is part of a mesh: IS_HUB, or what asks for links.
     pub is_hub: bool,
     is_hub_said: bool,
     /// Where to listen. With PORT=0 each has port 0: the first one bound says which port the others have to take.
@@ -220,7 +221,6 @@ impl Config {
             );
         }
 
-        let (host, addresses) = host?;
         // A hub that makes no links has no use for MESH_PORT, and whoever runs it did not set it.
         let alone = is_hub == Some(false)
             && bootstrap_hubs.as_ref().is_some_and(Vec::is_empty)
@@ -234,6 +234,7 @@ impl Config {
             }
         }
 
+        let (host, addresses) = host?;
         let (mesh, bootstrap_hubs, is_hub_said) = (mesh?, bootstrap_hubs?, is_hub?);
         let is_hub = is_hub_said || !bootstrap_hubs.is_empty() || mesh.dns.is_some() || mesh.redis_url.is_some();
         reader.show_as(&settings::IS_HUB, is_hub.to_string());
@@ -251,8 +252,8 @@ impl Config {
             fly_region: fly_region?,
             host,
             hub_id: hub_id?,
-            is_hub,
             ignored,
+            is_hub,
             is_hub_said,
             listen: addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect(),
             log: LogConfig { format: log_format?, filter: log_filter? },

@@ -127,7 +127,10 @@ fn tools_read_a_token_as_the_hub_does() {
 fn help_shows_no_value_of_a_variable() {
     let mut command = Cli::command();
     command.build();
-    for args in command.find_subcommand("serve").unwrap().get_arguments() {
+    for args in ["serve", "health", "peer", "load-test"]
+        .iter()
+        .flat_map(|name| command.find_subcommand(name).unwrap().get_arguments())
+    {
         assert!(args.get_env().is_none() || args.is_hide_env_values_set(), "{args:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! `peerpigeon health`: asks a hub whether it takes peers, for a container that has no other tool to ask with.
 
+use std::ffi::OsString;
 use std::io::Write;
-use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest answer that is shown, in bytes. `/metrics` of a hub with 16 shards is 100 KiB, `/hubstats` in a mesh of 100 hubs 50 KiB.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
-/// Ask a hub whether it is ready; exits with 0 if it says so
+/// Ask a hub whether it is ready; exits with 0 if it says so, or if it is full
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Page to ask for: /readyz is whether it takes new peers, /livez whether it lives [default: /readyz where HOST and
@@ -29,66 +29,53 @@ pub struct Args {
     #[arg(long, value_name = "URL", value_parser = url)]
     pub url: Option<Uri>,
 
-    /// Where the hub listens
-    #[arg(long, env = "HOST", hide_env_values = true, default_value = "localhost")]
-    pub host: String,
-
-    /// At which port
-    #[arg(long, env = "PORT", hide_env_values = true, default_value = "8080", value_parser = port)]
-    pub port: Port,
-
-    /// At which port operators ask it, if there is one: it still answers there while the hub drains
-    #[arg(long, env = "ADMIN_PORT", hide_env_values = true, default_value = "", hide_default_value = true, value_parser = port)]
-    pub admin_port: Port,
+    /// Where the hub listens.
+    #[command(flatten)]
+    pub place: Place,
 }
 
-/// A port, if one was said: an empty variable counts as unset here as it does for the hub.
-pub type Port = Option<u16>;
-
-fn port(text: &str) -> Result<Port, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|_| "not a port: 0 to 65535".to_owned())
+/// What is asked for.
+#[derive(Debug)]
+pub struct Question {
+    page: Uri,
+    /// A hub that is full is well: whoever asks for the health of a container would replace it, and send all its peers away.
+    full_is_well: bool,
 }
 
-fn url(text: &str) -> Result<Uri, String> {
-    let url: Uri = text.parse().map_err(|error| format!("{error}"))?;
-    if url.scheme_str() == Some("http") && url.host().is_some() {
-        Ok(url)
-    } else {
-        Err("takes http://host[:port]/path".to_owned())
-    }
+fn url(text: &str) -> Result<Uri, &'static str> {
+    const TAKES: &str = "takes http://host[:port]/path";
+    let url: Uri = text.parse().map_err(|_| TAKES)?;
+    if url.scheme_str() == Some("http") && url.host().is_some() { Ok(url) } else { Err(TAKES) }
 }
 
 impl Args {
-    /// What is asked for.
-    fn page(&self) -> Result<Uri, String> {
-        if let Some(url) = &self.url {
-            return Ok(url.clone());
+    /// What is asked for. `env` is asked for a variable by its name.
+    ///
+    /// # Errors
+    ///
+    /// Settings with which the hub would not start.
+    pub fn question(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Question, Vec<Refusal>> {
+        if let Some(page) = self.url {
+            return Ok(Question { page, full_is_well: false });
         }
-        // What listens at every address is asked at this machine's own.
-        let host = match self.host.parse::<IpAddr>() {
-            Ok(address) if address.is_unspecified() => "localhost".to_owned(),
-            Ok(IpAddr::V6(address)) => format!("[{address}]"),
-            Ok(IpAddr::V4(_)) | Err(_) => self.host.clone(),
-        };
-        url(&format!("http://{host}:{}/readyz", self.admin_port.or(self.port).unwrap_or(8080)))
+        let (host, port) = config::place(&self.place, env)?;
+        let page = url(&format!("http://{host}:{port}/readyz")).map_err(|problem| vec![Refusal::of_host(problem)])?;
+        Ok(Question { page, full_is_well: true })
     }
 }
 
 /// Asks, and says what was answered.
-pub async fn run(args: Args) -> ExitCode {
-    let asked = match args.page() {
-        Ok(page) => tokio::time::timeout(PATIENCE, ask(&page))
-            .await
-            .unwrap_or_else(|_| Err(format!("{page} has not answered within {} s", PATIENCE.as_secs()))),
-        Err(problem) => Err(problem),
-    };
+pub async fn run(question: Question) -> ExitCode {
+    let Question { page, full_is_well } = question;
+    let shown = page.to_string();
+    let asked = tokio::time::timeout(PATIENCE, ask(&page))
+        .await
+        .unwrap_or_else(|_| Err(format!("has not answered within {} s", PATIENCE.as_secs())));
     match asked {
         Ok((status, text)) => {
             let _ = writeln!(std::io::stdout(), "{}", text.trim());
-            if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            let well = status.is_success() || full_is_well && text.trim() == FULL;
+            if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(problem) => {
             let _ = writeln!(std::io::stderr(), "peerpigeon: {}: {problem}", Redacted(&shown));
@@ -98,7 +85,7 @@ pub async fn run(args: Args) -> ExitCode {
 }
 
 async fn ask(page: &Uri) -> Result<(StatusCode, String), String> {
-    let failed = |what: &dyn std::fmt::Display| format!("{page}: {what}");
+    let failed = |what: &dyn std::fmt::Display| what.to_string();
     let (host, port) = (page.host().unwrap_or_default(), page.port_u16().unwrap_or(80));
     let stream = mesh::connect(host.trim_matches(['[', ']']), port).await.map_err(|error| failed(&error))?;
     let (mut sender, connection) =
@@ -122,30 +109,47 @@ async fn ask(page: &Uri) -> Result<(StatusCode, String), String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::{Command, FromArgMatches};
+
     use super::*;
 
-    fn page(host: &str, url: Option<&str>) -> String {
-        page_at(host, url, None)
-    }
-
-    fn page_at(host: &str, url: Option<&str>, admin_port: Option<u16>) -> String {
-        Args { url: url.map(|url| super::url(url).unwrap()), host: host.to_owned(), port: Some(9000), admin_port }
-            .page()
-            .unwrap()
-            .to_string()
+    fn page(said: &[&str], env: &[(&str, &str)]) -> Result<String, String> {
+        let command = <Args as clap::Args>::augment_args(Command::new("health").no_binary_name(true));
+        let args = Args::from_arg_matches(&command.try_get_matches_from(said).unwrap()).unwrap();
+        let env = |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value));
+        let asked = args.question(&env);
+        asked.map(|asked| asked.page.to_string()).map_err(|refusals| refusals[0].to_string())
     }
 
     #[test]
     fn a_hub_is_asked_where_it_listens() {
-        assert_eq!(page("localhost", None), "http://localhost:9000/readyz");
-        assert_eq!(page("0.0.0.0", None), "http://localhost:9000/readyz");
-        assert_eq!(page("::", None), "http://localhost:9000/readyz");
-        assert_eq!(page("::1", None), "http://[::1]:9000/readyz");
-        assert_eq!(page("10.0.0.7", None), "http://10.0.0.7:9000/readyz");
-        assert_eq!(page("10.0.0.7", Some("http://hub:1/livez")), "http://hub:1/livez");
-        assert_eq!(page_at("::", None, Some(9001)), "http://localhost:9001/readyz");
-        assert_eq!((port(""), port("81")), (Ok(None), Ok(Some(81))));
-        assert!(port("x").is_err());
+        for (env, expected) in [
+            (&[][..], "http://localhost:8080/readyz"),
+            (&[("PORT", "9000")], "http://localhost:9000/readyz"),
+            (&[("PORT", "9000\n"), ("ADMIN_PORT", "  ")], "http://localhost:9000/readyz"),
+            (&[("PORT", "\t9000\r"), ("HOST", "127.0.0.1\r\n")], "http://127.0.0.1:9000/readyz"),
+            (&[("PORT", "+9000"), ("HOST", "\n")], "http://localhost:9000/readyz"),
+            (&[("ADMIN_PORT", "9001\n"), ("HOST", "::")], "http://localhost:9001/readyz"),
+            (&[("HOST", "0.0.0.0")], "http://localhost:8080/readyz"),
+            (&[("HOST", "::1")], "http://[::1]:8080/readyz"),
+            (&[("HOST", "[::1]")], "http://[::1]:8080/readyz"),
+            (&[("HOST", "LocalHost")], "http://LocalHost:8080/readyz"),
+            (&[("HOST", "10.0.0.7")], "http://10.0.0.7:8080/readyz"),
+        ] {
+            assert_eq!(page(&[], env), Ok(expected.to_owned()), "{env:?}");
+        }
+        assert_eq!(page(&["--port", "1", "--host", "::1"], &[("PORT", "2")]), Ok("http://[::1]:1/readyz".to_owned()));
+        assert_eq!(page(&["--url", "http://hub:1/livez"], &[("PORT", "x")]), Ok("http://hub:1/livez".to_owned()));
         assert!(url("https://hub").is_err() && url("hub").is_err());
+    }
+
+    #[test]
+    fn what_the_hub_refuses_is_refused_in_the_same_words() {
+        for (name, value) in
+            [("PORT", "x"), ("ADMIN_PORT", "99999"), ("HOST", "http://a"), ("ADMIN_PORT", "tcp://10.0.0.1:1")]
+        {
+            let refusals = config::Config::from_pairs(&[(name, value)]).unwrap_err();
+            assert_eq!(page(&[], &[(name, value)]), Err(refusals[0].to_string()), "{name}={value}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use tokio::task::LocalSet;
 use super::duration;
 use super::generate_peer_ids::random_id;
 use crate::client::{Ended, HubUrl, Receiver, Sender};
-use crate::config::certificates;
+use crate::config::{certificates, token};
 
 /// How long the hub may take to say `connected`. A takeover takes it two seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ pub struct Args {
     pub peer_id: Option<PeerId>,
 
     /// Token the hub asks for
-    #[arg(long, env = "AUTH_TOKEN", hide_env_values = true)]
+    #[arg(long, env = "AUTH_TOKEN", hide_env_values = true, value_parser = token)]
     pub token: Option<String>,
 
     /// File of certificates in PEM form, to trust besides the usual ones on wss://

@@ -268,7 +268,8 @@ fn legacy(text: &str) -> Result<Legacy, String> {
         let url = hub(item)?.ok_or_else(|| {
             let item = shown_entry(text, number);
             format!("{item} is neither the URL of a hub nor a range of addresses, such as ws://host:8080 or 10.0.0.0/8")
-        })?);
+        })?;
+        legacy.urls.push(url);
     }
     Ok(legacy)
 }

@@ -26,6 +26,11 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
+    /// HOST is nothing that a URL can name.
+    pub(crate) fn of_host(problem: impl fmt::Display) -> Self {
+        Self::new(&super::settings::HOST, problem)
+    }
+
     pub(super) fn new(setting: &Setting, problem: impl fmt::Display) -> Self {
         Self::named(setting, setting.name, problem)
     }
@@ -60,13 +65,13 @@ pub(super) struct Reader<'a> {
     env: &'a dyn Fn(&str) -> Option<OsString>,
     pub(super) refusals: Vec<Refusal>,
     pub(super) shown: Vec<Shown>,
+    /// Settings whose variables are of a Service, each with what is wrong with it. They count as unset.
+    pub(super) of_services: Vec<(&'static Setting, String)>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(flags: &'a Flags, env: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
         Self { flags, env, refusals: Vec::new(), shown: Vec::new(), of_services: Vec::new() }
-    /// Settings whose variables are of a Service, each with what is wrong with it. They count as unset.
-    pub(super) of_services: Vec<(&'static Setting, String)>,
     }
 
     /// A text, judged and made into what it means by `parse`, which also says how it is shown.
@@ -104,17 +109,17 @@ impl<'a> Reader<'a> {
     pub(super) fn number(&mut self, setting: &'static Setting, default: impl FnOnce() -> u64) -> Option<u64> {
         let mut said = self.said(setting, &[])?;
         let Kind::Number { noun, min, max } = setting.kind else { return None };
-        let judged = match &said.text {
-            None => Ok(default().clamp(min, max)),
-            Some(text) => match text.parse() {
-                Ok(number) if (min..=max).contains(&number) => Ok(number),
-                _ => Err(format!("{} is not {noun}: {min} to {max}", quoted(text))),
         if said.source == Source::Environment
             && let Some(text) = said.text.take_if(|text| is_of_a_service(setting.name, text))
         {
             self.of_services.push((setting, of_a_service(setting.name, &text)));
             said.source = Source::Default;
         }
+        let judged = match &said.text {
+            None => Ok(default().clamp(min, max)),
+            Some(text) => match text.parse() {
+                Ok(number) if (min..=max).contains(&number) => Ok(number),
+                _ => Err(format!("{} is not {noun}: {min} to {max}", quoted(text))),
             },
         };
         let value = judged.as_ref().map_or_else(|_| String::new(), u64::to_string);
@@ -180,6 +185,7 @@ impl<'a> Reader<'a> {
 /// visible.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 80;
+    let text = if text.contains('@') || text.contains("://") { Redacted(text).to_string() } else { text.to_owned() };
     let mut out = String::new();
     for (i, c) in text.chars().enumerate() {
         if i == LONGEST {
@@ -193,7 +199,6 @@ pub(super) fn quoted(text: &str) -> String {
     }
     out
 }
-    let text = if text.contains('@') || text.contains("://") { Redacted(text).to_string() } else { text.to_owned() };
 
 /// Whether this is what Kubernetes puts into a pod for a Service (and Docker for a linked container): `tcp://10.0.0.1:8080` in
 /// `MESH_PORT` for a Service named `mesh`. A variable that somebody has set himself takes precedence over it.

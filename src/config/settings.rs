@@ -530,6 +530,54 @@ pub struct Flags {
     pub print_config: bool,
 }
 
+/// What the command line says of where a hub listens: for tools that ask a hub on the same machine.
+#[derive(Clone, Debug, Default)]
+pub struct Place(pub(super) Flags);
+
+/// Each with what it is to somebody who asks.
+static PLACE: [(&Setting, &str); 3] = [
+    (&HOST, "Where the hub listens"),
+    (&PORT, "At which port"),
+    (&ADMIN_PORT, "At which port operators ask it, if there is one: it still answers there while the hub drains"),
+];
+
+impl clap::Args for Place {
+    fn augment_args(command: Command) -> Command {
+        let args = PLACE.iter().filter_map(|(setting, help)| Some(setting.arg()?.help(*help).help_heading(None)));
+        command.args(args)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for Place {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut place = Self::default();
+        place.update_from_arg_matches(matches)?;
+        Ok(place)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.take(matches, PLACE.iter().map(|(setting, _)| *setting));
+        Ok(())
+    }
+}
+
+impl Flags {
+    /// Keeps what the command line says of these settings.
+    fn take(&mut self, matches: &ArgMatches, settings: impl Iterator<Item = &'static Setting>) {
+        for setting in settings.filter(|setting| setting.flag().is_some()) {
+            if matches.value_source(setting.name) == Some(ValueSource::CommandLine)
+                && let Some(value) = matches.get_one::<std::ffi::OsString>(setting.name)
+            {
+                self.given.insert(setting.name, value.clone());
+            }
+        }
+    }
+}
+
 const PRINT_CONFIG: &str = "print-config";
 
 impl clap::Args for Flags {
@@ -555,13 +603,7 @@ impl clap::FromArgMatches for Flags {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        for setting in ALL.iter().filter(|setting| setting.flag().is_some()) {
-            if matches.value_source(setting.name) == Some(ValueSource::CommandLine)
-                && let Some(value) = matches.get_one::<std::ffi::OsString>(setting.name)
-            {
-                self.given.insert(setting.name, value.clone());
-            }
-        }
+        self.take(matches, ALL.into_iter());
         self.print_config |= matches.get_flag(PRINT_CONFIG);
         Ok(())
     }

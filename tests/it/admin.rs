@@ -83,6 +83,41 @@ fn health_is_what_the_hub_says_of_itself() {
 }
 
 #[test]
+fn health_reads_its_variables_as_the_hub_does() {
+    let port = free_port();
+    let (own, blank, quoted) = (format!(" {port}\r\n"), " \n", format!("\"{port}\""));
+    let env = [("HOST", "127.0.0.1\n"), ("PORT", own.as_str()), ("ADMIN_PORT", blank)];
+    let hub = Hub::start(&env);
+    assert_eq!(hub.address.port().to_string(), port);
+    let health = |env: &[(&str, &str)]| {
+        let output = command(env).arg("health").output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    assert_eq!(health(&env), (Some(0), "ready\n".to_owned()));
+    let (code, said) = health(&[("PORT", quoted.as_str())]);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.starts_with("peerpigeon: PORT (--port): \""), "{said}");
+}
+
+#[test]
+fn a_full_hub_is_not_ready_and_well() {
+    let hub = Hub::start(&[("MAX_CONNECTIONS", "2")]);
+    let port = hub.address.port().to_string();
+    let at = ["--host", "127.0.0.1", "--port", &port];
+    let url = format!("http://127.0.0.1:{port}/readyz");
+    let (a, b) = (Client::connect(&hub, 1), Client::connect(&hub, 2));
+    assert_eq!((status(&hub.get("/readyz")), body(&hub.get("/readyz"))), ("503", "full\n"));
+    assert_eq!(status(&hub.get("/livez")), "200");
+    // Whoever asks for a container's health would replace it.
+    assert_eq!(health(&at), (Some(0), "full\n".to_owned()));
+    assert_eq!(health(&["--url", &url]), (Some(1), "full\n".to_owned()));
+    drop(a);
+    hub.metric_becomes("peerpigeon_full", |full| full == 0.0);
+    assert_eq!(status(&hub.get("/readyz")), "200");
+    drop(b);
+}
+
+#[test]
 fn a_version_names_its_commit() {
     let output = command(&[]).arg("--version").output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();

@@ -33,7 +33,7 @@ use self::swarm::{Options, Swarm};
 use self::tally::Check;
 use super::duration;
 use crate::client::HubUrl;
-use crate::config::certificates;
+use crate::config::{certificates, token};
 
 /// Exit code of a command line that cannot be meant (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
@@ -90,7 +90,7 @@ pub struct Args {
     pub receipts: bool,
 
     /// Token the hub asks for
-    #[arg(long, env = "AUTH_TOKEN", hide_env_values = true)]
+    #[arg(long, env = "AUTH_TOKEN", hide_env_values = true, value_parser = token)]
     pub token: Option<String>,
 
     /// File of certificates in PEM form, to trust besides the usual ones on wss://
