@@ -1,25 +1,63 @@
-//! When a silent session is pinged and when it is dead; and the wheel that says whose turn it is.
+//! When a session is pinged and when it is dead; and the wheel that says whose turn it is.
 
 use std::time::Duration;
 
 use crate::limits::{PING_INTERVAL, PONG_GRACE, TICK};
 
-/// How long silence is borne.
+/// When a session is pinged and when it is dead.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     interval: Duration,
     dead_after: Duration,
 }
 
-/// What is to be done about a session's silence.
+/// The signs of life of one session: 24 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Life {
+    /// Milliseconds at which bytes came from the client, or its full socket took some.
+    alive: u64,
+    /// Milliseconds at which the socket last took bytes.
+    wrote: u64,
+    /// Pings since the last sign of life.
+    pings: u8,
+}
+
+/// What is to be done with a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing yet: look again when the silence has lasted this long.
+    /// Nothing yet: look again at this time.
     Wait(Duration),
-    /// Ping it, and look again when the silence has lasted this long.
+    /// Ping it, and look again at this time.
     Ping(Duration),
     /// Close it.
     Dead,
+}
+
+impl Life {
+    /// A session that begins now.
+    pub fn new(now: Duration) -> Self {
+        Self { alive: millis(now), wrote: millis(now), pings: 0 }
+    }
+
+    /// Notes a sign of life: bytes came from the client, or a socket that was full has taken some.
+    pub fn shown(&mut self, now: Duration) {
+        (self.alive, self.pings) = (millis(now), 0);
+    }
+
+    /// Notes that the socket has taken bytes. Alone this is no sign of life: an operating system takes bytes for a
+    /// client that is frozen until its buffers are full.
+    pub fn wrote(&mut self, now: Duration) {
+        self.wrote = millis(now);
+    }
+
+    /// Pings since the last sign of life.
+    pub fn pings(&self) -> u8 {
+        self.pings
+    }
+}
+
+fn millis(at: Duration) -> u64 {
+    at.as_millis() as u64
 }
 
 impl Patience {
@@ -31,29 +69,52 @@ impl Patience {
         Self { interval, dead_after }
     }
 
-    /// Time between two pings of a silent session.
+    /// Longest time in which a session gets nothing, and longest time until a silent one is pinged.
     pub fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// Silence after which a session is dead.
+    /// Time without a sign of life after which a session is dead, and time after which one is whose socket takes nothing
+    /// of what waits for it.
     pub fn dead_after(&self) -> Duration {
         self.dead_after
     }
 
-    /// Judges a session of which nothing was heard for `silence` and that was sent `pings` since.
-    pub fn judge(&self, silence: Duration, pings: u8) -> Verdict {
-        if silence >= self.dead_after {
+    /// Judges a session at `now`. `behind`: bytes wait that its socket does not take. Before `listening_since` its hub did
+    /// not listen, so nothing that it did not do before that is held against it.
+    ///
+    /// A ping goes to a session that has been silent for [`Self::interval`], a second one after twice that time; and to
+    /// one that has been sent nothing for [`Self::interval`], so that it can tell a quiet hub from a dead one.
+    pub fn judge(&self, life: &mut Life, behind: bool, listening_since: Duration, now: Duration) -> Verdict {
+        let at = Duration::from_millis;
+        let alive = at(life.alive).max(listening_since);
+        let took = at(life.wrote).max(listening_since);
+        let silence = now.saturating_sub(alive);
+        if silence >= self.dead_after || behind && now.saturating_sub(took) >= self.dead_after {
             return Verdict::Dead;
         }
-        let threshold = |pings: u8| match pings {
+        let asks = life.pings < 2 && silence >= self.threshold(life.pings);
+        // What waits already will be heard before a ping is.
+        let speaks = !behind && now.saturating_sub(at(life.wrote)) >= self.interval;
+        let ping = asks || speaks;
+        // A ping because the hub was quiet is one that a silent client has to answer, too.
+        if asks || speaks && silence >= self.interval / 2 {
+            life.pings = (life.pings + 1).min(2);
+        }
+        let quiet = match (behind, ping) {
+            (true, _) => (took + self.dead_after).min(now + self.interval),
+            (false, true) => now + self.interval,
+            (false, false) => at(life.wrote) + self.interval,
+        };
+        let look = (alive + self.threshold(life.pings).min(self.dead_after)).min(quiet);
+        if ping { Verdict::Ping(look) } else { Verdict::Wait(look) }
+    }
+
+    /// Silence after which the next ping is due, or death.
+    fn threshold(&self, pings: u8) -> Duration {
+        match pings {
             0 | 1 => (u32::from(pings) + 1) * self.interval,
             _ => self.dead_after,
-        };
-        if pings < 2 && silence >= threshold(pings) {
-            Verdict::Ping(threshold(pings + 1).min(self.dead_after))
-        } else {
-            Verdict::Wait(threshold(pings).min(self.dead_after))
         }
     }
 }
@@ -118,23 +179,136 @@ mod tests {
         Duration::from_secs(s)
     }
 
+    /// A session of which nothing was heard, and that was sent nothing, for so long.
+    fn silent_for(silence: Duration, pings: u8) -> Life {
+        Life { alive: millis(NOW - silence), wrote: millis(NOW - silence), pings }
+    }
+
+    const NOW: Duration = secs(1000);
+
+    fn judge(patience: Patience, mut life: Life, behind: bool) -> (Verdict, u8) {
+        (patience.judge(&mut life, behind, Duration::ZERO, NOW), life.pings)
+    }
+
     #[test]
     fn the_seeds_timeout_pings_twice_and_gives_up_after_a_minute() {
         let patience = Patience::new(secs(300));
-        assert_eq!(patience.judge(secs(3), 0), Verdict::Wait(secs(25)));
-        assert_eq!(patience.judge(secs(25), 0), Verdict::Ping(secs(50)));
-        assert_eq!(patience.judge(secs(30), 1), Verdict::Wait(secs(50)));
-        assert_eq!(patience.judge(secs(50), 1), Verdict::Ping(secs(60)));
-        assert_eq!(patience.judge(secs(59), 2), Verdict::Wait(secs(60)));
-        assert_eq!(patience.judge(secs(60), 2), Verdict::Dead);
+        let told = |silence, quiet, pings| {
+            let life = Life { wrote: millis(NOW - secs(quiet)), ..silent_for(secs(silence), pings) };
+            judge(patience, life, false)
+        };
+        assert_eq!(told(3, 3, 0), (Verdict::Wait(NOW + secs(22)), 0));
+        assert_eq!(told(25, 25, 0), (Verdict::Ping(NOW + secs(25)), 1));
+        assert_eq!(told(30, 5, 1), (Verdict::Wait(NOW + secs(20)), 1));
+        assert_eq!(told(50, 25, 1), (Verdict::Ping(NOW + secs(10)), 2));
+        assert_eq!(told(59, 9, 2), (Verdict::Wait(NOW + secs(1)), 2));
+        assert_eq!(told(60, 10, 2), (Verdict::Dead, 2));
+        // However much it is sent.
+        assert_eq!(told(60, 0, 2), (Verdict::Dead, 2));
     }
 
     #[test]
     fn a_short_timeout_is_never_passed() {
         let patience = Patience::new(secs(3));
         assert_eq!(patience.interval(), secs(1));
-        assert_eq!(patience.judge(secs(2), 1), Verdict::Ping(secs(3)));
-        assert_eq!(patience.judge(secs(3), 2), Verdict::Dead);
+        assert_eq!(judge(patience, silent_for(secs(2), 1), false), (Verdict::Ping(NOW + secs(1)), 2));
+        assert_eq!(judge(patience, silent_for(secs(3), 2), false).0, Verdict::Dead);
+    }
+
+    #[test]
+    fn a_session_that_talks_and_is_sent_nothing_is_pinged() {
+        let patience = Patience::new(secs(300));
+        let talks = |quiet| Life { alive: millis(NOW), wrote: millis(NOW - quiet), pings: 0 };
+        assert_eq!(judge(patience, talks(secs(24)), false), (Verdict::Wait(NOW + secs(1)), 0));
+        assert_eq!(judge(patience, talks(secs(25)), false), (Verdict::Ping(NOW + secs(25)), 0));
+        // What waits for its socket will be heard before a ping is.
+        assert!(matches!(judge(patience, talks(secs(25)), true), (Verdict::Wait(_), 0)));
+    }
+
+    #[test]
+    fn a_ping_for_the_sake_of_the_client_is_asked_for_an_answer_as_well() {
+        let patience = Patience::new(secs(300));
+        let life = Life { wrote: millis(NOW - secs(25)), ..silent_for(secs(24), 0) };
+        assert_eq!(judge(patience, life, false), (Verdict::Ping(NOW + secs(25)), 1), "and not again in a second");
+    }
+
+    #[test]
+    fn a_socket_that_takes_nothing_is_dead_though_its_client_talks() {
+        let patience = Patience::new(secs(300));
+        let stuck = |quiet| Life { alive: millis(NOW), wrote: millis(NOW - quiet), pings: 0 };
+        assert_eq!(judge(patience, stuck(secs(59)), true).0, Verdict::Wait(NOW + secs(1)));
+        assert_eq!(judge(patience, stuck(secs(60)), true).0, Verdict::Dead);
+        assert_ne!(judge(patience, stuck(secs(60)), false).0, Verdict::Dead, "nothing waits for it");
+    }
+
+    #[test]
+    fn what_its_hub_could_not_see_is_not_held_against_a_session() {
+        let patience = Patience::new(secs(300));
+        for behind in [false, true] {
+            let mut life = silent_for(secs(500), 0);
+            let verdict = patience.judge(&mut life, behind, NOW - secs(20), NOW);
+            assert_ne!(verdict, Verdict::Dead);
+        }
+    }
+
+    /// Whatever happens to a session, it is looked at in time: neither silence nor a full socket lasts unseen, and looks are rare.
+    #[test]
+    fn a_session_is_looked_at_in_time() {
+        let patience = Patience::new(secs(300));
+        for seed in 0..2000u64 {
+            let mut chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut next = |n: u64| {
+                chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (chance >> 33) % n
+            };
+            let (mut now, mut life) = (Duration::ZERO, Life::new(Duration::ZERO));
+            let (mut heard, mut wrote, mut behind) = (now, now, false);
+            let mut look = patience.interval();
+            for _ in 0..200 {
+                let at = now + Duration::from_millis(next(15_000));
+                if look <= at {
+                    now = look;
+                    match patience.judge(&mut life, behind, Duration::ZERO, now) {
+                        Verdict::Dead => {
+                            let stuck = behind && now - wrote >= patience.dead_after();
+                            assert!(stuck || now - heard >= patience.dead_after(), "seed {seed}: dead too early");
+                            break;
+                        }
+                        Verdict::Wait(again) => look = again,
+                        Verdict::Ping(again) => {
+                            look = again;
+                            if !behind {
+                                life.wrote(now);
+                                wrote = now;
+                            }
+                        }
+                    }
+                    assert!(look > now && look <= now + patience.interval(), "seed {seed}: next look at {look:?}");
+                    assert!(now - heard < patience.dead_after(), "seed {seed}: silent for too long");
+                    assert!(!behind || now - wrote < patience.dead_after(), "seed {seed}: stuck for too long");
+                    assert!(behind || now - wrote < patience.interval(), "seed {seed}: told nothing for too long");
+                } else {
+                    now = at;
+                    match next(4) {
+                        0 => {
+                            life.shown(now);
+                            heard = now;
+                        }
+                        1 if !behind => {
+                            life.wrote(now);
+                            wrote = now;
+                        }
+                        2 => {
+                            // It fills up only by what was written last.
+                            behind = !behind;
+                            life.wrote(now);
+                            wrote = now;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -160,6 +160,17 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// How long after the second unanswered ping a silent session is dead.
 pub const PONG_GRACE: Duration = Duration::from_secs(10);
 
+/// Bytes of pings and pongs that may wait ahead of a session's messages. Of more pongs only the last is sent (RFC 6455 section 5.5.3).
+///
+/// 32 of the longest. A pong that is still waiting is passed by others only where the client does not read.
+pub const CONTROL_LANE_BYTES: usize = 4 * 1024;
+
+/// Bytes that a peer's socket takes beyond what is on the wire (TCP_NOTSENT_LOWAT). What a ping waits for is this, a segment
+/// of 64 KiB and the rest of one message: 0.7 s at 1 Mbit/s.
+///
+/// So "the socket takes bytes" means that the peer's end has accepted others, and "takes nothing" that it has accepted none.
+pub const SOCKET_UNSENT_BYTES: u32 = 16 * 1024;
+
 /// How long the hub waits for a client's close frame after its own.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 

@@ -7,7 +7,8 @@ pub enum CloseReason {
     ClientClosed,
     /// The TCP connection ended without a close frame.
     ConnectionLost,
-    /// Nothing was heard for two pings and ten seconds, or for the peer timeout.
+    /// Nothing was heard for two pings and ten seconds, or for the peer timeout; or its socket took nothing for that time of
+    /// what waited for it.
     DeadPeer,
     /// The hub is going away.
     Draining,
@@ -92,6 +93,12 @@ impl CloseReason {
             Self::SlowConsumer => (4003, "slow consumer"),
             Self::TryAgainLater => (1013, "try again later"),
         })
+    }
+
+    /// Whether the close frame goes ahead of the messages that wait, which are dropped: their socket takes them too slowly, or
+    /// nobody reads them any more.
+    pub const fn passes_what_waits(self) -> bool {
+        matches!(self, Self::DeadPeer | Self::Replaced | Self::SlowConsumer)
     }
 
     /// Whether messages that the client sent before it learned of the end are still routed.

@@ -16,11 +16,13 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use proto::keepalive::{Patience, Wheel};
+use proto::keepalive::{Life, Patience, Wheel};
 use proto::limits::READ_BUFFER_BYTES;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use proto::limits::SOCKET_UNSENT_BYTES;
 use proto::ws::{Reader, Speaker};
 use proto::{
-    CloseReason, Input, Letter, Now, Origin, Outbox, Output, PeerId, Router, RouterConfig, SessionId, ShardId, ws,
+    CloseReason, Input, Letter, Now, Origin, Outbox, Output, PeerId, Router, RouterConfig, SessionId, ShardId,
 };
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
@@ -191,6 +193,7 @@ impl Core {
         // The one whose place it takes may have ended while it was on its way.
         seat.request_again();
         let seated = seat.is_taken();
+        tune(&write, self.patience.dead_after());
         let id = SessionId { slot, generation: self.slots[slot as usize].generation };
         self.slots[slot as usize].session = Some(Box::new(Session {
             peer,
@@ -202,8 +205,7 @@ impl Core {
             queue: None,
             replay: !leftover.is_empty(),
             reader: Reader::new(Speaker::Client, self.limits.max_message_bytes, leftover),
-            last_heard: now.at,
-            pings: 0,
+            life: Life::new(now.at),
             blocked: false,
             dirty: false,
             dirty_bytes: 0,
@@ -231,7 +233,7 @@ impl Core {
         session.phase = Phase::Open;
         session.seat.insist();
         session.counted = Some(counted);
-        session.last_heard = now.at;
+        session.life = Life::new(now.at);
         session.wake();
         debug!(peer = ?session.peer, address = %session.address, "peer_connected");
         self.wheel.schedule(now.at + interval, Due::Silence(id));
@@ -281,7 +283,7 @@ impl Core {
             Output::Letter { to, letter } => self.post(to, letter),
             Output::Ping { session, payload } => {
                 self.stats.pings += 1;
-                self.push(session, |out| ws::put_ping(out, &payload));
+                self.push_control(session, |queue| queue.push_question(&payload));
             }
             Output::Admit { session } => self.admitted(session, now),
             Output::Backlog { session, more } => {
@@ -298,6 +300,21 @@ impl Core {
         }
     }
 }
+
+/// Limits what the kernel queues ahead of a ping, and has it give up a socket that takes nothing of a few bytes, which wait
+/// in the kernel alone.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn tune(write: &OwnedWriteHalf, dead_after: Duration) {
+    let socket = socket2::SockRef::from(write.as_ref());
+    let tuned =
+        socket.set_tcp_notsent_lowat(SOCKET_UNSENT_BYTES).and_then(|()| socket.set_tcp_user_timeout(Some(dead_after)));
+    if let Err(error) = tuned {
+        debug!(%error, "socket_not_tuned");
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn tune(_: &OwnedWriteHalf, _: Duration) {}
 
 fn epoch_ms(now: Now) -> u64 {
     now.wall_ms.saturating_sub(now.at.as_millis() as u64)

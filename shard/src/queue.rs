@@ -3,11 +3,14 @@
 use std::collections::VecDeque;
 
 use proto::Origin;
-use proto::limits::READ_BUFFER_BYTES;
+use proto::limits::{CONTROL_LANE_BYTES, READ_BUFFER_BYTES};
+use proto::ws::{self, Opcode};
 
-/// Frames in the order in which they will be written, as one run of bytes so that they leave in one write.
+/// Frames in the order in which they will be written, as one run of bytes so that they leave in one write. Pings and pongs
+/// go first: between two messages, never within one.
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue {
+    lane: Lane,
     bytes: Vec<u8>,
     /// How many of `bytes` have been written.
     written: usize,
@@ -44,12 +47,45 @@ impl SendQueue {
         }
     }
 
-    pub(crate) fn unwritten(&self) -> &[u8] {
-        &self.bytes[self.written..]
+    /// Has a ping sent ahead of the messages, unless one waits there already.
+    pub(crate) fn push_ping(&mut self) {
+        if !self.lane.has_ping() {
+            ws::put_ping(&mut self.lane.bytes, &[]);
+        }
+    }
+
+    /// Has a ping sent ahead of the messages whose answer tells whether the client lives. It takes the place of any other.
+    pub(crate) fn push_question(&mut self, payload: &[u8]) {
+        self.lane.retain(|opcode| opcode != Opcode::Ping);
+        ws::put_ping(&mut self.lane.bytes, payload);
+        self.lane.question_end = self.lane.bytes.len();
+    }
+
+    /// Has a pong sent ahead of the messages. Of more than [`CONTROL_LANE_BYTES`] only the last is (RFC 6455 section 5.5.3).
+    pub(crate) fn push_pong(&mut self, payload: &[u8]) {
+        if self.lane.len() + payload.len() > CONTROL_LANE_BYTES {
+            self.lane.retain(|opcode| opcode != Opcode::Pong);
+        }
+        ws::put_pong(&mut self.lane.bytes, payload);
+    }
+
+    /// What is to be written next.
+    pub(crate) fn next(&self) -> &[u8] {
+        match self.begun() {
+            _ if self.lane.is_empty() => &self.bytes[self.written..],
+            Some(end) if !self.lane.is_begun() => &self.bytes[self.written..(end - self.base) as usize],
+            _ => &self.lane.bytes[self.lane.written..],
+        }
+    }
+
+    /// Where the message ends of which a part has been written, if there is one.
+    fn begun(&self) -> Option<u64> {
+        let position = self.base + self.written as u64;
+        self.ends.front().copied().filter(|_| position > self.front)
     }
 
     pub(crate) fn len_bytes(&self) -> usize {
-        self.bytes.len() - self.written
+        self.bytes.len() - self.written + self.lane.len()
     }
 
     pub(crate) fn len_frames(&self) -> usize {
@@ -57,11 +93,22 @@ impl SendQueue {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.written == self.bytes.len()
+        self.written == self.bytes.len() && self.lane.is_empty()
     }
 
-    /// Notes that the socket took `n` more bytes, and calls `delivered` for each signal that is now out.
-    pub(crate) fn advance(&mut self, n: usize, mut delivered: impl FnMut(Origin)) {
+    /// Notes that the socket took `n` bytes of [`Self::next`], and calls `delivered` for each signal that is now out.
+    /// True if a question ([`Self::push_question`]) was waiting, which is closer to the client now, or out.
+    pub(crate) fn advance(&mut self, n: usize, delivered: impl FnMut(Origin)) -> bool {
+        let asked = self.lane.question_end > 0;
+        if self.lane.is_empty() || self.begun().is_some() && !self.lane.is_begun() {
+            self.advance_messages(n, delivered);
+        } else {
+            self.lane.advance(n);
+        }
+        asked
+    }
+
+    fn advance_messages(&mut self, n: usize, mut delivered: impl FnMut(Origin)) {
         self.written += n;
         let position = self.base + self.written as u64;
         while let Some(end) = self.ends.pop_front_if(|end| *end <= position) {
@@ -70,7 +117,7 @@ impl SendQueue {
         while let Some((_, origin)) = self.signals.pop_front_if(|(end, _)| *end <= position) {
             delivered(origin);
         }
-        if self.is_empty() {
+        if self.written == self.bytes.len() {
             self.base = position;
             self.bytes.clear();
             self.written = 0;
@@ -81,10 +128,10 @@ impl SendQueue {
         }
     }
 
-    /// Takes out every frame of which no byte has been written. The signals among them are returned.
+    /// Takes out every message of which no byte has been written. The signals among them are returned.
     pub(crate) fn drop_unstarted(&mut self) -> impl Iterator<Item = Origin> + use<> {
         let position = self.base + self.written as u64;
-        let begun = self.ends.front().copied().filter(|_| position > self.front);
+        let begun = self.begun();
         let keep = begun.unwrap_or(position);
         self.bytes.truncate((keep - self.base) as usize);
         self.ends.truncate(usize::from(begun.is_some()));
@@ -104,9 +151,74 @@ impl SendQueue {
             self.bytes.clear();
             self.ends.clear();
             self.signals.clear();
+            self.lane = Lane::default();
             (self.written, self.base, self.front) = (0, 0, 0);
         }
         worth
+    }
+}
+
+/// Pings and pongs that wait: at most [`CONTROL_LANE_BYTES`], one more pong and one ping.
+#[derive(Debug, Default)]
+struct Lane {
+    bytes: Vec<u8>,
+    /// How many of `bytes` have been written.
+    written: usize,
+    /// Where the last byte is of a ping that is a question; 0: none waits.
+    question_end: usize,
+}
+
+impl Lane {
+    fn len(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    fn is_empty(&self) -> bool {
+        self.written == self.bytes.len()
+    }
+
+    /// Whether a part of what waits has been written. Then the rest comes first, although it may be a whole frame.
+    fn is_begun(&self) -> bool {
+        self.written > 0
+    }
+
+    fn advance(&mut self, n: usize) {
+        self.written += n;
+        if self.question_end <= self.written {
+            self.question_end = 0;
+        }
+        if self.is_empty() {
+            self.bytes.clear();
+            self.written = 0;
+        }
+    }
+
+    /// The frames, where each begins and where it ends. The hub's control frames have a header of two bytes.
+    fn frames(&self) -> impl Iterator<Item = (usize, usize, Opcode)> {
+        let frame = |start: usize| {
+            let (&first, &len) = (self.bytes.get(start)?, self.bytes.get(start + 1)?);
+            let opcode = if first & 0x0f == Opcode::Ping as u8 { Opcode::Ping } else { Opcode::Pong };
+            Some((start, start + 2 + usize::from(len), opcode))
+        };
+        std::iter::successors(frame(0), move |&(_, end, _)| frame(end))
+    }
+
+    fn has_ping(&self) -> bool {
+        self.frames().any(|(start, _, opcode)| start >= self.written && opcode == Opcode::Ping)
+    }
+
+    /// Takes out frames of which no byte has been written, and those that are out.
+    fn retain(&mut self, kept: impl Fn(Opcode) -> bool) {
+        let mut lane = Self::default();
+        for (start, end, opcode) in self.frames().filter(|&(_, end, _)| end > self.written) {
+            let begun = start < self.written;
+            if begun || kept(opcode) {
+                lane.written += if begun { self.written - start } else { 0 };
+                lane.bytes.extend_from_slice(&self.bytes[start..end]);
+                lane.question_end += if end == self.question_end { lane.bytes.len() } else { 0 };
+            }
+        }
+        *self = lane;
     }
 }
 
@@ -198,7 +310,7 @@ mod tests {
         let mut queue = queue(&["aaaa", "bb", "cc"]);
         assert!(advance(&mut queue, 3).is_empty());
         assert_eq!(advance(&mut queue, 3), [0, 1]);
-        assert_eq!((queue.len_frames(), queue.unwritten()), (1, &b"cc"[..]));
+        assert_eq!((queue.len_frames(), queue.next()), (1, &b"cc"[..]));
         assert_eq!(advance(&mut queue, 2), [2]);
         assert!(queue.is_empty());
     }
@@ -221,6 +333,92 @@ mod tests {
             assert_eq!(out.len() + dropped.len(), 3);
             assert!(queue.is_empty());
         }
+    }
+
+    /// Writes a queue out, `step` bytes at a time: what the client gets.
+    fn write_out(queue: &mut SendQueue, step: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        while !queue.is_empty() {
+            let n = queue.next().len().min(step);
+            assert!(n > 0, "nothing to write of a queue that is not empty");
+            out.extend_from_slice(&queue.next()[..n]);
+            queue.advance(n, |_| ());
+        }
+        assert_eq!(queue.len_bytes(), 0);
+        out
+    }
+
+    #[test]
+    fn pings_and_pongs_go_between_two_messages_and_never_within_one() {
+        for written in 0..=8 {
+            for step in 1..=20 {
+                let mut queue = queue(&["aaaa", "bb", "cc"]);
+                let mut out = queue.next()[..written].to_vec();
+                queue.advance(written, |_| ());
+                queue.push_pong(b"12");
+                queue.push_ping();
+                let before = queue.len_bytes();
+                let rest = write_out(&mut queue, step);
+                assert_eq!(rest.len(), before);
+                out.extend(rest);
+                let control = b"\x8a\x0212\x89\x00";
+                let expected = match written {
+                    0 => [control, &b"aaaabbcc"[..]].concat(),
+                    1..=4 => [b"aaaa", &control[..], b"bbcc"].concat(),
+                    5..=6 => [b"aaaabb", &control[..], b"cc"].concat(),
+                    _ => [b"aaaabbcc", &control[..]].concat(),
+                };
+                assert_eq!(out, expected, "after {written} bytes, {step} at a time");
+            }
+        }
+    }
+
+    #[test]
+    fn a_question_takes_the_place_of_other_pings_and_says_when_it_is_out() {
+        for step in 1..=12 {
+            let mut queue = queue(&["aaaa"]);
+            queue.advance(1, |_| ());
+            queue.push_ping();
+            queue.push_ping();
+            queue.push_question(b"12345678");
+            queue.push_question(b"abcdefgh");
+            queue.push_ping();
+            assert_eq!(queue.len_bytes(), 3 + 10);
+            assert!(queue.advance(1, |_| ()), "a byte closer");
+            let mut out = Vec::new();
+            while !queue.is_empty() {
+                let n = queue.next().len().min(step);
+                out.extend_from_slice(&queue.next()[..n]);
+                assert!(queue.advance(n, |_| ()), "closer, or out");
+            }
+            assert_eq!(out, b"aa\x89\x08abcdefgh");
+            queue.push_ping();
+            assert!(!queue.advance(2, |_| ()), "nobody asks any more");
+        }
+    }
+
+    #[test]
+    fn pongs_that_nobody_reads_are_few() {
+        let mut queue = SendQueue::default();
+        queue.push_question(b"abcdefgh");
+        let payload = [b'x'; 125];
+        for n in 0..10_000u32 {
+            queue.push_pong(&[&n.to_be_bytes()[..], &payload[4..]].concat());
+            assert!(queue.len_bytes() <= CONTROL_LANE_BYTES + 127 + 10, "{} bytes", queue.len_bytes());
+            if n == 50 {
+                // A pong of which a part is out stays whole.
+                queue.advance(15, |_| ());
+            }
+        }
+        let out = write_out(&mut queue, 1000);
+        let (mut rest, mut pongs) = (&out[..], Vec::new());
+        // What was left of the question's neighbour.
+        rest = &rest[127 - 5..];
+        while let [0x8a, len, payload @ ..] = rest {
+            pongs.push(u32::from_be_bytes(*payload.first_chunk().expect("a number")));
+            rest = &payload[usize::from(*len)..];
+        }
+        assert!(rest.is_empty() && pongs.is_sorted() && pongs.last() == Some(&9_999), "{pongs:?}");
     }
 
     #[test]

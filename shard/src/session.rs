@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
+use proto::keepalive::Life;
 use proto::ws::Reader;
 use proto::{CloseReason, PeerId, SessionId};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -128,8 +128,7 @@ pub(crate) struct Session {
     pub(crate) reader: Reader,
     /// Something came with the hand-off and has not been read.
     pub(crate) replay: bool,
-    pub(crate) last_heard: Duration,
-    pub(crate) pings: u8,
+    pub(crate) life: Life,
     /// The socket takes nothing more just now.
     pub(crate) blocked: bool,
     /// In the list of sessions to be written to.
@@ -189,8 +188,7 @@ fn drive(core: &RefCell<Core>, id: SessionId, read: &mut OwnedReadHalf, cx: &mut
             session.waker = Some(cx.waker().clone());
         }
         if session.blocked && read.as_ref().poll_write_ready(cx).is_ready() {
-            session.blocked = false;
-            core.flush_session(id);
+            core.unblocked(id);
             continue;
         }
         if !session.reads() {
@@ -214,11 +212,19 @@ fn drive(core: &RefCell<Core>, id: SessionId, read: &mut OwnedReadHalf, cx: &mut
                 return Poll::Pending;
             }
             Poll::Ready(Ok(())) if n > 0 => core.received(id, &mut buffer[..n]),
-            Poll::Ready(Ok(()) | Err(_)) => core.lost(id),
+            Poll::Ready(Ok(())) => core.lost(id, CloseReason::ConnectionLost),
+            Poll::Ready(Err(error)) => core.lost(id, why_lost(&error)),
         }
         core.restore_read_buffer(buffer);
     }
     drive_again(cx)
+}
+
+/// Why a session has ended whose socket failed.
+pub(crate) fn why_lost(error: &std::io::Error) -> CloseReason {
+    // The kernel has waited for as long as the hub would have (TCP_USER_TIMEOUT).
+    let dead = error.kind() == std::io::ErrorKind::TimedOut;
+    if dead { CloseReason::DeadPeer } else { CloseReason::ConnectionLost }
 }
 
 fn drive_again(cx: &mut Context<'_>) -> Poll<()> {

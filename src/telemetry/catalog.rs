@@ -66,7 +66,7 @@ catalog! {
     WRITES "peerpigeon_writes_total" Counter []
         "Writes to WebSockets: messages out by writes is how well messages are put together."
     PINGS "peerpigeon_pings_total" Counter []
-        "WebSocket pings sent to silent peers."
+        "WebSocket pings sent: to silent peers, to peers that were sent nothing else, and for takeovers."
     RELAY_OUTCOMES "peerpigeon_relay_outcomes_total" Counter ["outcome"]
         "What became of the signals (offers, answers, candidates) that peers sent: each has one outcome."
     RELAY_LATE_OUTCOMES "peerpigeon_relay_late_outcomes_total" Counter []

@@ -77,10 +77,26 @@ impl Client {
         Self::over(TcpStream::connect(address).expect("connects"), n, early)
     }
 
+    /// Joins a network, and has its own end take little of what it does not read.
+    pub fn narrow(hub: &Hub, n: u32, network: &str) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("set");
+        socket.connect(&hub.address.into()).expect("connects");
+        let mut client = Self::over(socket.into(), n, b"");
+        assert_eq!(client.hear()["type"], "connected");
+        client.announce(network);
+        client
+    }
+
     /// As [`Self::open`], over a socket that is connected.
-    pub fn over(mut stream: TcpStream, n: u32, early: &[u8]) -> Self {
+    pub fn over(stream: TcpStream, n: u32, early: &[u8]) -> Self {
+        Self::open_by(stream, &format!("/ws?peerId={}", id(n)), n, early)
+    }
+
+    /// As [`Self::over`], with this path.
+    pub fn open_by(mut stream: TcpStream, path: &str, n: u32, early: &[u8]) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).expect("set");
-        let mut request = upgrade(&format!("/ws?peerId={}", id(n))).into_bytes();
+        let mut request = upgrade(path).into_bytes();
         request.extend_from_slice(early);
         stream.write_all(&request).expect("written");
         let mut client = Self { stream, id: id(n), read: Vec::new() };
@@ -127,6 +143,24 @@ impl Client {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.fill(),
             Err(error) => panic!("{} heard nothing: {error}", self.id),
         }
+    }
+
+    /// The messages that have come, and come within the stream's read timeout; pings are answered.
+    pub fn heard_so_far(&mut self) -> Vec<String> {
+        let mut buffer = [0; 65536];
+        if let Ok(n) = self.stream.read(&mut buffer) {
+            self.read.extend_from_slice(&buffer[..n]);
+        }
+        let mut heard = Vec::new();
+        while let Some(frame) = self.parse() {
+            match frame {
+                Heard::Text(text) => heard.push(text),
+                Heard::Ping(payload) => self.raw(&self::frame(10, &payload)),
+                Heard::Pong(_) => {}
+                other => panic!("{} heard {other:?}", self.id),
+            }
+        }
+        heard
     }
 
     /// The next frame.

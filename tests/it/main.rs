@@ -4,6 +4,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "tests")]
 
 mod admin;
+mod alive;
 mod client;
 mod discovery;
 mod door;

@@ -21,6 +21,9 @@ impl Core {
         if matches!(session.phase, Phase::Closing | Phase::Retiring) {
             return;
         }
+        if reason.passes_what_waits() {
+            self.drop_unstarted(id, reason);
+        }
         if let Some((code, text)) = reason.close_frame() {
             self.push_close(id, |out| ws::put_close(out, code, text));
         }
@@ -32,6 +35,18 @@ impl Core {
         } else {
             self.mark_ended(id, reason);
         }
+    }
+
+    /// Takes out of a session's queue every message of which no byte has been written.
+    pub(super) fn drop_unstarted(&mut self, id: SessionId, reason: CloseReason) {
+        let Some(session) = self.session_mut(id) else { return };
+        let peer = session.peer;
+        let Some(queue) = &mut session.queue else { return };
+        let before = queue.len_bytes();
+        let dropped = queue.drop_unstarted();
+        let freed = before - queue.len_bytes();
+        self.followups.extend(dropped.map(|origin| Followup::Undelivered(origin, peer, reason)));
+        self.stats.queued_bytes -= freed as u64;
     }
 
     /// Ends a session whose client has ended it, or whose time is over; tells the router.

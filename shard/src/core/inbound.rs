@@ -24,8 +24,7 @@ impl Core {
         let now = self.now();
         self.stats.bytes_in += bytes.len() as u64;
         let Some(session) = self.session_mut(id) else { return };
-        session.last_heard = now.at;
-        session.pings = 0;
+        session.life.shown(now.at);
         if session.deaf {
             return;
         }
@@ -63,8 +62,7 @@ impl Core {
                 Err(_) => self.input(Input::NotText { session: id }, now),
             },
             Event::Ping(payload) => {
-                self.push(id, |out| ws::put_pong(out, payload));
-                self.settle(now);
+                self.push_control(id, |queue| queue.push_pong(payload));
             }
             Event::Pong(payload) => self.input(Input::Pong { session: id, payload }, now),
             Event::Close(frame) => {
@@ -106,11 +104,11 @@ impl Core {
     }
 
     /// The socket has ended or failed.
-    pub(crate) fn lost(&mut self, id: SessionId) {
+    pub(crate) fn lost(&mut self, id: SessionId, reason: CloseReason) {
         let now = self.now();
         let Some(session) = self.session_mut(id) else { return };
         let retiring = session.phase == Phase::Retiring;
-        self.end(id, if retiring { CloseReason::Draining } else { CloseReason::ConnectionLost }, now);
+        self.end(id, if retiring { CloseReason::Draining } else { reason }, now);
         self.remove(id);
         self.settle(now);
     }

@@ -8,7 +8,8 @@ use proto::limits::{
 use proto::{CloseReason, Frame, MessageKind, Now, Origin, SessionId};
 
 use super::{Core, Followup};
-use crate::session::Phase;
+use crate::queue::SendQueue;
+use crate::session::{Phase, why_lost};
 
 impl Core {
     pub(super) fn enqueue(
@@ -58,6 +59,34 @@ impl Core {
         }
     }
 
+    /// Queues a ping or a pong, which go ahead of the messages. There are few of them (see [`SendQueue`]), so they end nobody.
+    pub(super) fn push_control(&mut self, id: SessionId, push: impl FnOnce(&mut SendQueue)) {
+        let Self { slots, queues, .. } = self;
+        let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
+        let Some(session) = slot.and_then(|slot| slot.session.as_mut()) else { return };
+        let queue = session.queue.get_or_insert_with(|| queues.take());
+        let before = queue.len_bytes();
+        push(queue);
+        let after = queue.len_bytes();
+        // One may take the place of another.
+        self.stats.queued_bytes = self.stats.queued_bytes + after as u64 - before as u64;
+        self.mark_dirty(id, after.saturating_sub(before));
+    }
+
+    /// The socket of a session may take bytes again.
+    pub(crate) fn unblocked(&mut self, id: SessionId) {
+        let Some(session) = self.session_mut(id) else { return };
+        session.blocked = false;
+        let before = self.stats.bytes_out;
+        self.flush_session(id);
+        let taken = self.stats.bytes_out > before;
+        let now = self.now();
+        if let Some(session) = self.session_mut(id).filter(|_| taken) {
+            // It reads, slowly. The pings that it is to answer may be far behind in what it has to read.
+            session.life.shown(now.at);
+        }
+    }
+
     /// Queues a frame. Returns by how many bytes the queue has grown.
     pub(super) fn append(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) -> Option<usize> {
         let Self { slots, queues, .. } = self;
@@ -92,15 +121,8 @@ impl Core {
 
     pub(super) fn cut_slow_consumer(&mut self, id: SessionId) {
         let now = self.now();
-        let Some(session) = self.session_mut(id) else { return };
-        let peer = session.peer;
-        let Some(queue) = &mut session.queue else { return };
-        let before = queue.len_bytes();
-        let dropped: Vec<Origin> = queue.drop_unstarted().collect();
-        let freed = before - queue.len_bytes();
-        self.stats.queued_bytes -= freed as u64;
         let reason = CloseReason::SlowConsumer;
-        self.followups.extend(dropped.into_iter().map(|origin| Followup::Undelivered(origin, peer, reason)));
+        self.drop_unstarted(id, reason);
         self.followups.push_back(Followup::Closed(id, reason));
         self.close(id, reason, now);
     }
@@ -157,7 +179,7 @@ impl Core {
     pub(crate) fn flush_session(&mut self, id: SessionId) {
         let now = self.now();
         for _ in 0..ROSTER_CHUNKS {
-            self.write_out(id);
+            self.write_out(id, now);
             let Some(session) = self.session_mut(id) else { break };
             let room = session.backlog && session.queued_bytes() < ROSTER_LOW_WATER_BYTES;
             let blocked = session.blocked;
@@ -172,8 +194,8 @@ impl Core {
         self.finish_if_written(id);
     }
 
-    fn write_out(&mut self, id: SessionId) {
-        let mut failed = false;
+    fn write_out(&mut self, id: SessionId, now: Now) {
+        let mut failed = None;
         loop {
             let Some(slot) = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)
             else {
@@ -181,8 +203,9 @@ impl Core {
             };
             let Some(session) = slot.session.as_deref_mut() else { return };
             let Some(queue) = &mut session.queue else { break };
-            match session.write.try_write(queue.unwritten()) {
+            match session.write.try_write(queue.next()) {
                 Ok(n) => {
+                    session.life.wrote(now.at);
                     let peer = session.peer;
                     let followups = &mut self.followups;
                     queue.advance(n, |origin| followups.push_back(Followup::Delivered(origin, peer)));
@@ -200,14 +223,14 @@ impl Core {
                     session.wake();
                     break;
                 }
-                Err(_) => {
-                    failed = true;
+                Err(error) => {
+                    failed = Some(why_lost(&error));
                     break;
                 }
             }
         }
-        if failed {
-            self.lost(id);
+        if let Some(reason) = failed {
+            self.lost(id, reason);
         }
     }
 }

@@ -63,7 +63,7 @@ impl Core {
             if let Some(session) = self.session_mut(id) {
                 session.parked = false;
                 // Its silence counts from here: until now nobody listened.
-                session.last_heard = now;
+                session.life.shown(now);
                 session.wake();
             }
         }

@@ -91,7 +91,7 @@ async fn a_session_is_cut_once_however_little_of_the_budget_is_left() {
     assert_eq!(core.stats.closes.iter().sum::<u64>(), 1);
     assert_eq!(core.router.stats().failed.iter().sum::<u64>(), 1, "the signal that was not delivered");
     for (id, ..) in &sessions {
-        core.lost(*id);
+        core.lost(*id, CloseReason::ConnectionLost);
     }
     assert_eq!(core.stats.queued_bytes, 0);
     let stats = core.router.stats();
@@ -150,7 +150,7 @@ async fn letters_to_the_mesh_go_to_an_outbox_of_their_own() {
     let letters = core.take_letters(MESH);
     assert!(matches!(letters[..], [Letter::Opened { .. }, Letter::Joined(_)]), "{letters:?}");
     assert!(!core.has_letters(MESH));
-    core.lost(id);
+    core.lost(id, CloseReason::ConnectionLost);
     assert!(!core.is_drained(), "the mesh has not heard of the end");
     let letters = core.take_letters(MESH);
     assert!(matches!(letters.last(), Some(Letter::Closed { .. })), "{letters:?}");
@@ -193,7 +193,7 @@ async fn a_crowd_with_little_to_hear_does_not_keep_the_shard_from_reading() {
     assert!(core.flush(1), "the others wait");
     assert!(!core.is_busy(), "what waited was for the first");
     for (id, ..) in &sessions {
-        core.lost(*id);
+        core.lost(*id, CloseReason::ConnectionLost);
     }
     assert_eq!(core.dirty_bytes, 0, "who ends waits for nothing");
 }
@@ -255,11 +255,33 @@ async fn nobody_is_dead_who_was_not_listened_to() {
     let (id, _read, _client) = adopt(&mut core, 1).await;
     core.park(id);
     core.judge_silence(id, later(core.clock.now(), 100));
-    assert_eq!(core.session_mut(id).map(|s| (s.phase, s.pings)), Some((Phase::Open, 0)), "it is not even asked");
+    assert_eq!(core.session_mut(id).map(|s| (s.phase, s.life.pings())), Some((Phase::Open, 0)), "it is not even asked");
     // Read again, it has as long as any other.
-    core.session_mut(id).expect("open").last_heard = Duration::ZERO;
+    let before = Life::new(Duration::MAX / 2);
+    core.session_mut(id).expect("open").life = before;
     core.unpark();
-    assert!(core.session_mut(id).expect("open").last_heard > Duration::ZERO);
+    assert_ne!(core.session_mut(id).expect("open").life, before);
     core.judge_silence(id, later(core.clock.now(), 100));
     assert_eq!(core.session_mut(id).and_then(|s| s.reason), Some(CloseReason::DeadPeer));
+}
+
+#[tokio::test]
+async fn a_socket_that_takes_nothing_is_dead_though_its_client_talks() {
+    let mut core = core(ROOMY);
+    let (sender, ..) = adopt(&mut core, 1).await;
+    let (slow, _read, _client) = adopt(&mut core, 2).await;
+    for _ in 0..3 {
+        signal(&mut core, sender, peer(2), MEBIBYTE - 200);
+    }
+    while core.flush(1) {}
+    let talks = |core: &mut Core, secs| {
+        let later = Now { at: core.now().at + Duration::from_secs(secs), ..core.now() };
+        core.session_mut(slow).expect("open").life.shown(later.at);
+        core.judge_silence(slow, later);
+        core.session_mut(slow).expect("it lingers").reason
+    };
+    assert_eq!(talks(&mut core, 59), None);
+    assert_eq!(talks(&mut core, 61), Some(CloseReason::DeadPeer));
+    assert!(core.session_mut(slow).expect("it lingers").queued_bytes() < MEBIBYTE, "what was not begun is dropped");
+    assert_eq!(core.router.stats().failed[proto::ErrorCode::PeerNotFound as usize], 2);
 }

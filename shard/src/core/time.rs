@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use proto::keepalive::Verdict;
 use proto::limits::TICK;
-use proto::{CloseReason, Input, Now, SessionId, ws};
+use proto::{CloseReason, Input, Now, SessionId};
 
 use super::{Core, Due, epoch_ms};
+use crate::queue::SendQueue;
 use crate::session::Phase;
 
 impl Core {
@@ -47,20 +48,16 @@ impl Core {
         let Some(session) = self.session_mut(id).filter(|s| s.phase == Phase::Open) else { return };
         // What it said may wait in its socket, which is not read.
         let since = if stalled || session.parked { now.at } else { listening_since };
-        let heard = session.last_heard.max(since);
-        let look_again = match patience.judge(now.at.saturating_sub(heard), session.pings) {
-            Verdict::Wait(silence) => silence,
-            Verdict::Ping(silence) => {
-                session.pings += 1;
+        let look_again = match patience.judge(&mut session.life, session.blocked, since, now.at) {
+            Verdict::Wait(at) => at,
+            Verdict::Ping(at) => {
                 self.stats.pings += 1;
-                self.push(id, |out| ws::put_ping(out, &[]));
-                // The ping may have been one frame too many.
-                self.settle(now);
-                silence
+                self.push_control(id, SendQueue::push_ping);
+                at
             }
             Verdict::Dead => return self.close_and_tell(id, CloseReason::DeadPeer, now),
         };
-        self.wheel.schedule(heard + look_again, Due::Silence(id));
+        self.wheel.schedule(look_again, Due::Silence(id));
     }
 
     pub(super) fn lingered(&mut self, id: SessionId, now: Now) {

@@ -1,0 +1,156 @@
+//! Who is alive: a hub that has nothing to say, a reader that is slow, one that takes nothing.
+
+use std::io::Read;
+use std::sync::mpsc::TryRecvError;
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, Heard, frame, id};
+use crate::hub::{DEADLINE, Hub};
+
+/// Dead after 1.5 s, pinged after 0.5 s.
+const IMPATIENT: (&str, &str) = ("PEER_TIMEOUT_MS", "1500");
+
+const QUEUED: &str = r#"peerpigeon_session_queued_bytes{shard="0"}"#;
+
+/// Lets others have the processor for a moment.
+fn pause() {
+    std::thread::park_timeout(Duration::from_millis(10));
+}
+
+/// Has `from` send `n` signals with so many bytes of data each.
+fn fill(from: &mut Client, target: u32, n: usize, bytes: usize) {
+    let data = format!(r#""{}""#, "x".repeat(bytes));
+    for _ in 0..n {
+        from.offer(&id(target), "n", &data, "");
+    }
+}
+
+/// Answers pings and says something from time to time until `done`.
+fn keep_alive(mut client: Client, done: std::sync::mpsc::Receiver<()>) -> std::thread::JoinHandle<Vec<String>> {
+    std::thread::spawn(move || {
+        let mut heard = Vec::new();
+        client.stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        while done.try_recv() == Err(TryRecvError::Empty) {
+            client.say(r#"{"type":"cleanup"}"#);
+            heard.extend(client.heard_so_far());
+        }
+        heard
+    })
+}
+
+#[test]
+fn a_client_that_talks_to_itself_hears_that_the_hub_lives() {
+    let hub = Hub::start(&[("PEER_TIMEOUT_MS", "1200")]);
+    let mut alone = Client::join(&hub, 1, "lonely");
+    let mut writer = alone.stream.try_clone().unwrap();
+    let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(1);
+    let talk = std::thread::spawn(move || {
+        while stopped.try_recv() == Err(TryRecvError::Empty) {
+            std::io::Write::write_all(&mut writer, &frame(1, br#"{"type":"cleanup"}"#)).unwrap();
+            pause();
+        }
+    });
+    let mut last = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(alone.frame(), Heard::Ping(vec![]));
+        assert!(last.elapsed() < Duration::from_millis(400 + 300), "silent for {:?}", last.elapsed());
+        last = Instant::now();
+    }
+    drop(stop);
+    talk.join().unwrap();
+}
+
+#[test]
+fn a_slow_reader_is_alive_while_it_reads_and_dead_when_it_does_not() {
+    let hub = Hub::start(&[IMPATIENT, ("SHARDS", "1")]);
+    let mut slow = Client::narrow(&hub, 1, "n");
+    let mut sender = Client::join(&hub, 2, "n");
+    sender.hear_type("peer-discovered");
+    fill(&mut sender, 1, 60, 50_000);
+    let (done, wait) = std::sync::mpsc::sync_channel(1);
+    let sender = keep_alive(sender, wait);
+    // It answers nothing, and reads for three times as long as the hub bears silence: a tenth of what waits.
+    let begun = Instant::now();
+    let mut buffer = [0; 1600];
+    while begun.elapsed() < Duration::from_millis(4500) {
+        assert!(slow.stream.read(&mut buffer).expect("it reads") > 0, "closed after {:?}", begun.elapsed());
+        pause();
+    }
+    assert_eq!(hub.metric(r#"peerpigeon_closes_total{reason="dead-peer"}"#), 0.0);
+    hub.metric_becomes(r#"peerpigeon_closes_total{reason="dead-peer"}"#, |closes| closes == 1.0);
+    drop(done);
+    let heard = sender.join().unwrap();
+    assert!(heard.iter().any(|text| text.contains(r#""reason":"dead-peer""#)), "{heard:?}");
+}
+
+#[test]
+fn who_takes_nothing_is_dead_though_it_talks() {
+    let hub = Hub::start(&[IMPATIENT, ("SHARDS", "1")]);
+    let slow = Client::narrow(&hub, 1, "n");
+    let mut sender = Client::join(&hub, 2, "n");
+    sender.hear_type("peer-discovered");
+    fill(&mut sender, 1, 60, 50_000);
+    let (done, wait) = std::sync::mpsc::sync_channel(1);
+    let sender = keep_alive(sender, wait);
+    hub.metric_becomes(QUEUED, |bytes| bytes > 2_000_000.0);
+    let mut writer = slow.stream.try_clone().unwrap();
+    let begun = Instant::now();
+    while hub.metric(r#"peerpigeon_closes_total{reason="dead-peer"}"#) == 0.0 {
+        assert!(begun.elapsed() < DEADLINE, "it is kept for ever");
+        // The hub ends the connection at some time.
+        _ = std::io::Write::write_all(&mut writer, &frame(1, br#"{"type":"cleanup"}"#));
+        pause();
+    }
+    hub.metric_becomes(QUEUED, |bytes| bytes < 100_000.0);
+    drop(done);
+    sender.join().unwrap();
+}
+
+#[test]
+fn what_only_the_kernel_keeps_is_missed_as_well() {
+    let hub = Hub::start(&[IMPATIENT, ("SHARDS", "1")]);
+    let slow = Client::narrow(&hub, 1, "n");
+    let mut sender = Client::join(&hub, 2, "n");
+    sender.hear_type("peer-discovered");
+    // More than its own end takes, and less than the hub's kernel does.
+    fill(&mut sender, 1, 1, 12_000);
+    let (done, wait) = std::sync::mpsc::sync_channel(1);
+    let sender = keep_alive(sender, wait);
+    let mut writer = slow.stream.try_clone().unwrap();
+    let begun = Instant::now();
+    while hub.metric(r#"peerpigeon_closes_total{reason="dead-peer"}"#) == 0.0 {
+        assert!(begun.elapsed() < DEADLINE, "it is kept for ever");
+        _ = std::io::Write::write_all(&mut writer, &frame(1, br#"{"type":"cleanup"}"#));
+        pause();
+    }
+    drop(done);
+    sender.join().unwrap();
+}
+
+#[test]
+fn a_ping_does_not_wait_for_messages() {
+    let hub = Hub::start(&[("PEER_TIMEOUT_MS", "15000"), ("SHARDS", "1")]);
+    let mut slow = Client::narrow(&hub, 1, "n");
+    let mut sender = Client::join(&hub, 2, "n");
+    sender.hear_type("peer-discovered");
+    slow.hear_type("peer-discovered");
+    fill(&mut sender, 1, 60, 50_000);
+    hub.metric_becomes(QUEUED, |bytes| bytes > 2_000_000.0);
+    slow.raw(&frame(9, b"its own"));
+    sender.hears_nothing();
+    hub.metric_becomes("peerpigeon_pings_total", |pings| pings >= 1.0);
+    let (mut messages, mut ping, mut pong) = (0, None, None);
+    while ping.is_none() || pong.is_none() {
+        match slow.frame() {
+            Heard::Text(_) => messages += 1,
+            Heard::Ping(_) => ping = Some(messages),
+            Heard::Pong(payload) => {
+                assert_eq!(payload, b"its own");
+                pong = Some(messages);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // What the kernel has taken before, and the message that was begun.
+    assert!(ping < Some(10) && pong < Some(10), "{ping:?} {pong:?} of 60");
+}
