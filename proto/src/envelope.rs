@@ -35,6 +35,8 @@ pub enum Envelope {
     Farewell(HubId, HubIncarnation),
     /// To one hub, over as many others as it takes.
     Routed(Route, Box<Routed>),
+    /// The answer to a request for a snapshot that cannot be served now. Hubs before 2.1 skip it.
+    SnapshotDeclined(SnapshotRequest),
 }
 
 /// The kinds of envelope, as metrics count them.
@@ -52,11 +54,12 @@ pub enum EnvelopeKind {
     Takeover,
     TakeoverAnswer,
     Meeting,
+    SnapshotDeclined,
 }
 
 impl EnvelopeKind {
     /// Every kind, in the order of its discriminant.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Hello,
         Self::Heartbeat,
         Self::Change,
@@ -68,6 +71,7 @@ impl EnvelopeKind {
         Self::Takeover,
         Self::TakeoverAnswer,
         Self::Meeting,
+        Self::SnapshotDeclined,
     ];
 
     /// The name in metrics.
@@ -84,6 +88,7 @@ impl EnvelopeKind {
             Self::Takeover => "takeover",
             Self::TakeoverAnswer => "takeover-answer",
             Self::Meeting => "meeting",
+            Self::SnapshotDeclined => "snapshot-declined",
         }
     }
 }
@@ -294,6 +299,7 @@ impl Envelope {
                 Routed::TakeoverAnswer { .. } => EnvelopeKind::TakeoverAnswer,
                 Routed::Meeting(_) => EnvelopeKind::Meeting,
             },
+            Self::SnapshotDeclined(_) => EnvelopeKind::SnapshotDeclined,
         }
     }
 }

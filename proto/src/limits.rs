@@ -341,7 +341,13 @@ pub const SNAPSHOT_PEERS: usize = 64;
 /// Announced data after which a part of a snapshot is full, in bytes: at most this and one peer's.
 pub const SNAPSHOT_BYTES: usize = 64 * 1024;
 
-/// Snapshots that are being sent to one neighbour. One more request is dropped; the neighbour asks again.
+/// Neighbours whose requests for a snapshot of one hub wait until this hub has received that snapshot itself. One more request is
+/// declined, and the neighbour asks elsewhere, or again after [`GAP_PATIENCE`].
+///
+/// 16 B each, and no longer than one repair: [`SNAPSHOT_PATIENCE`] for each part.
+pub const MAX_SNAPSHOT_WAITERS: usize = 64;
+
+/// Snapshots that are being sent to one neighbour. One more request is declined; the neighbour asks again.
 pub const MAX_SNAPSHOTS_OUT: usize = 64;
 
 /// Peers of one hub that a snapshot may have. More: it is dropped, and the hub's peers are not known here.

@@ -448,6 +448,7 @@ impl Relay {
             Envelope::Hello(_) => {}
             Envelope::Routed(route, routed) => self.routed(via, route, *routed, now),
             Envelope::Snapshot(part) => self.snapshot_came(via, *part, now),
+            Envelope::SnapshotDeclined(request) => self.snapshot_declined(via, request, now),
             Envelope::SnapshotRequest(request) => self.snapshot_asked(via, request, now),
         }
     }

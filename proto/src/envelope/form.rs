@@ -34,7 +34,9 @@ impl Envelope {
             }
             Self::Heartbeat(beat) => put_heartbeat(out, beat),
             Self::Change(change) => put_change(out, change),
-            Self::SnapshotRequest(request) => put_hub(out, request.hub, request.incarnation),
+            Self::SnapshotRequest(request) | Self::SnapshotDeclined(request) => {
+                put_hub(out, request.hub, request.incarnation)
+            }
             Self::Snapshot(part) => put_snapshot(out, part),
             Self::Farewell(hub, incarnation) => put_hub(out, *hub, *incarnation),
             Self::Routed(route, routed) => {
@@ -332,6 +334,10 @@ fn read_envelope(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Envelope, 
             let (hub, incarnation) = body.hub()?;
             Envelope::SnapshotRequest(SnapshotRequest { hub, incarnation })
         }
+        EnvelopeKind::SnapshotDeclined => {
+            let (hub, incarnation) = body.hub()?;
+            Envelope::SnapshotDeclined(SnapshotRequest { hub, incarnation })
+        }
         EnvelopeKind::Snapshot => Envelope::Snapshot(Box::new(read_snapshot(body)?)),
         EnvelopeKind::Farewell => {
             let (hub, incarnation) = body.hub()?;
@@ -463,6 +469,7 @@ fn read_routed(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Routed, Malf
         | EnvelopeKind::Change
         | EnvelopeKind::SnapshotRequest
         | EnvelopeKind::Snapshot
+        | EnvelopeKind::SnapshotDeclined
         | EnvelopeKind::Farewell => return Err(Malformed("an envelope of another kind")),
     })
 }

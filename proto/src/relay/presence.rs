@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::envelope::{Change, Envelope, Presence, SnapshotPart, SnapshotRequest, What};
 use crate::id::{HubId, HubIncarnation, PeerId, PeerIncarnation, Via};
 use crate::limits::{
-    GAP_PATIENCE, MAX_CHANGES_AHEAD, MAX_PEERS_PER_HUB, MAX_SNAPSHOTS_OUT, SNAPSHOT_BYTES, SNAPSHOT_PATIENCE,
-    SNAPSHOT_PEERS,
+    GAP_PATIENCE, MAX_CHANGES_AHEAD, MAX_PEERS_PER_HUB, MAX_SNAPSHOT_WAITERS, MAX_SNAPSHOTS_OUT, SNAPSHOT_BYTES,
+    SNAPSHOT_PATIENCE, SNAPSHOT_PEERS,
 };
 use crate::reason::LeaveReason;
 use crate::router::{Announcement, Letter};
@@ -200,15 +200,66 @@ impl Relay {
         self.send(Destination::from(via), Envelope::SnapshotRequest(request));
     }
 
+    /// A neighbour asks for a hub's presence. While this hub itself repairs its replica, the request waits; a request that cannot be
+    /// served is declined, so that the neighbour does not wait in vain.
     pub(super) fn snapshot_asked(&mut self, via: Via, request: SnapshotRequest, now: Now) {
         let SnapshotRequest { hub, incarnation } = request;
-        let held = if hub == self.config.hub {
-            Some(&self.own).filter(|_| incarnation == self.config.incarnation)
+        if hub == self.config.hub {
+            return if incarnation == self.config.incarnation {
+                self.send_snapshot(via, request, now);
+            } else {
+                self.decline_snapshot(via, request);
+            };
+        }
+        let remote = self.hubs.get_mut(&hub).filter(|r| r.is_live() && r.incarnation == incarnation);
+        let Some(remote) = remote else { return self.decline_snapshot(via, request) };
+        // A replica that is being repaired would only pass its own gaps on.
+        let Some(sync) = &remote.sync else { return self.send_snapshot(via, request, now) };
+        let asked = sync.via;
+        let waits = remote.snapshot_waiters.contains(&via);
+        if waits {
+            return;
+        }
+        // Two hubs that wait for each other would both wait until they give up.
+        if remote.snapshot_waiters.len() < MAX_SNAPSHOT_WAITERS && !self.is_same_neighbour(asked, via) {
+            let Some(remote) = self.hubs.get_mut(&hub) else { return };
+            remote.snapshot_waiters.push(via);
         } else {
-            let remote = self.hubs.get(&hub).filter(|r| r.is_live() && r.incarnation == incarnation);
-            // One that is itself being repaired would only pass its own gaps on.
-            remote.filter(|r| r.sync.is_none()).map(|r| &r.holding)
+            self.decline_snapshot(via, request);
+        }
+    }
+
+    fn is_same_neighbour(&self, a: Via, b: Via) -> bool {
+        let neighbour = |via| match via {
+            Via::Link(link) => self.links.get(&link).map(|link| link.hub),
+            Via::Bridge(hub) => Some(hub),
         };
+        neighbour(a) == neighbour(b)
+    }
+
+    fn decline_snapshot(&mut self, via: Via, request: SnapshotRequest) {
+        let is_open = match via {
+            Via::Link(link) => self.links.contains_key(&link),
+            Via::Bridge(_) => self.bridge.up,
+        };
+        if is_open {
+            self.send(Destination::from(via), Envelope::SnapshotDeclined(request));
+        }
+    }
+
+    /// Answers those who waited for this hub's own repair.
+    fn answer_waiters(&mut self, hub: HubId, now: Now) {
+        let Some(remote) = self.hubs.get_mut(&hub) else { return };
+        let request = SnapshotRequest { hub, incarnation: remote.incarnation };
+        for via in std::mem::take(&mut remote.snapshot_waiters) {
+            self.snapshot_asked(via, request, now);
+        }
+    }
+
+    /// Begins to send what is known of a hub.
+    fn send_snapshot(&mut self, via: Via, request: SnapshotRequest, now: Now) {
+        let SnapshotRequest { hub, incarnation } = request;
+        let held = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|r| &r.holding) };
         let Some(held) = held else { return };
         let (seq, digest) = (held.seq, held.digest);
         let peers: Vec<_> = held.peers.values().cloned().collect();
@@ -222,6 +273,16 @@ impl Relay {
             queue.push_back(outgoing);
             self.stats.snapshots[0] += 1;
             self.outputs.push_back(RelayOutput::Backlog { way: via.into() });
+        } else {
+            self.decline_snapshot(via, request);
+        }
+    }
+
+    /// A neighbour cannot serve the snapshot that it was asked for: another one is asked, or the same one later.
+    pub(super) fn snapshot_declined(&mut self, via: Via, request: SnapshotRequest, now: Now) {
+        let remote = self.hubs.get(&request.hub).filter(|remote| remote.incarnation == request.incarnation);
+        if remote.and_then(|remote| remote.sync.as_ref()).is_some_and(|sync| sync.via == via) {
+            self.stop_snapshot(request.hub, now);
         }
     }
 
@@ -311,15 +372,29 @@ impl Relay {
             self.reconsider(peer, hub, &gone, now);
         }
         self.catch_up(hub, now);
+        self.answer_waiters(hub, now);
     }
 
     /// A snapshot did not come, or was not what it said.
     pub(super) fn give_up_snapshot(&mut self, hub: HubId, now: Now) {
+        if self.hubs.get(&hub).is_some_and(|remote| remote.sync.is_some()) {
+            self.stats.snapshots_refused += 1;
+            self.stop_snapshot(hub, now);
+        }
+    }
+
+    /// The snapshot that was asked for is not waited for any longer; another is asked for soon.
+    fn stop_snapshot(&mut self, hub: HubId, now: Now) {
         let Some(remote) = self.hubs.get_mut(&hub) else { return };
         let Some(sync) = remote.sync.take() else { return };
+        let request = SnapshotRequest { hub, incarnation: remote.incarnation };
+        let waiters = std::mem::take(&mut remote.snapshot_waiters);
         remote.failed_ask = Some(sync.via);
         remote.ask_at = Some(now.at + GAP_PATIENCE);
-        self.stats.snapshots_refused += 1;
+        for via in waiters {
+            // Another neighbour may know more.
+            self.decline_snapshot(via, request);
+        }
         self.catch_up(hub, now);
     }
 
@@ -331,9 +406,14 @@ impl Relay {
         remote.behind_since = None;
         remote.ask_at = None;
         remote.sync = None;
+        let waiters = std::mem::take(&mut remote.snapshot_waiters);
+        let request = SnapshotRequest { hub, incarnation: remote.incarnation };
         remote.outcomes.clear();
         remote.outcomes_due = None;
         let held = std::mem::take(&mut remote.holding);
+        for via in waiters {
+            self.decline_snapshot(via, request);
+        }
         for &peer in held.peers.keys() {
             self.reconsider(peer, hub, &How::HubGone, now);
         }

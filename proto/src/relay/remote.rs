@@ -30,6 +30,8 @@ pub(super) struct Remote {
     /// When a snapshot is to be asked for.
     pub(super) ask_at: Option<Duration>,
     pub(super) sync: Option<Sync>,
+    /// Neighbours that asked for a snapshot of it while `sync` was under way. They are answered when that has ended.
+    pub(super) snapshot_waiters: Vec<Via>,
     /// Who was asked for a snapshot last, in vain.
     pub(super) failed_ask: Option<Via>,
     pub(super) ways: Ways,
@@ -76,6 +78,7 @@ impl Remote {
             behind_since: None,
             ask_at: None,
             sync: None,
+            snapshot_waiters: Vec::new(),
             failed_ask: None,
             ways: Ways::default(),
             bridged_until: Duration::ZERO,

@@ -1,6 +1,7 @@
 //! Relays alone, joined by links that deliver at once. The simulator has them with their shards, and with every delay.
 
 mod legacy;
+mod snapshots;
 
 use std::collections::{BTreeMap, VecDeque};
 

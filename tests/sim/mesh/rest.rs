@@ -249,7 +249,8 @@ impl World {
             if kind == EnvelopeKind::Meeting && self.is_bounded() {
                 continue;
             }
-            let repairs = matches!(kind, EnvelopeKind::SnapshotRequest | EnvelopeKind::Snapshot);
+            let repairs =
+                matches!(kind, EnvelopeKind::SnapshotRequest | EnvelopeKind::Snapshot | EnvelopeKind::SnapshotDeclined);
             let may = kinds.contains(&kind) || far && repairs && kinds.contains(&EnvelopeKind::Change);
             if sent > 0 && !may && self.complaints.is_empty() {
                 self.complain(format!("{sent} of {} were sent {when}", kind.label()));

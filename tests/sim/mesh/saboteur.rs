@@ -198,6 +198,7 @@ impl Saboteur {
             | Envelope::Heartbeat(_)
             | Envelope::Change(_)
             | Envelope::SnapshotRequest(_)
+            | Envelope::SnapshotDeclined(_)
             | Envelope::Snapshot(_)
             | Envelope::Farewell(..)) => vec![envelope],
         }

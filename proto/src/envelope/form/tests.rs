@@ -166,6 +166,7 @@ fn envelope() -> impl Strategy<Value = Envelope> {
         heartbeat(),
         change(),
         (hub(), life()).prop_map(|(hub, incarnation)| Envelope::SnapshotRequest(SnapshotRequest { hub, incarnation })),
+        (hub(), life()).prop_map(|(hub, incarnation)| Envelope::SnapshotDeclined(SnapshotRequest { hub, incarnation })),
         snapshot(),
         (hub(), life()).prop_map(|(hub, incarnation)| Envelope::Farewell(hub, incarnation)),
         routed(),
@@ -246,7 +247,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_never_panic(kind in 0..12_u8, body in vec(any::<u8>(), 0..300)) {
+    fn any_bytes_never_panic(kind in 0..=EnvelopeKind::ALL.len() as u8, body in vec(any::<u8>(), 0..300)) {
         let mut bytes = (body.len() as u32 + 1).to_le_bytes().to_vec();
         bytes.push(kind);
         bytes.extend_from_slice(&body);
