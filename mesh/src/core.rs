@@ -256,6 +256,13 @@ fn log(event: MeshEvent) {
         MeshEvent::HubLost(hub, peers) => warn!(%hub, peers, "hub_lost"),
         MeshEvent::HubLeft(hub, peers) => info!(%hub, peers, "hub_left"),
         MeshEvent::SameId => warn!("hub_id_taken: another hub uses this hub's id"),
+        MeshEvent::LinkSilent(hub) => {
+            warn!(%hub, "link_silent: nothing is received on this link, though it is open; signals take another way if there is one");
+        }
+        MeshEvent::LinkUnheard(hub) => {
+            warn!(%hub, "link_unheard: the other hub receives nothing on this link; signals take another way if there is one");
+        }
+        MeshEvent::LinkWorks(hub) => info!(%hub, "link_works"),
         MeshEvent::Repaired(hub) => tracing::debug!(%hub, "hub_repaired"),
     }
 }

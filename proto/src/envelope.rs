@@ -125,12 +125,16 @@ pub struct Heartbeat {
     pub age_ms: u32,
     /// It goes away: it is not to be dialed.
     pub draining: bool,
-    /// Hubs to which it has a live link that is not full.
+    /// Hubs to which it has a link that works in both directions and is not full.
     pub neighbours: Vec<HubId>,
     /// Where hubs may dial it (MESH_ADVERTISE).
     pub advertise: Option<Arc<str>>,
     /// Where clients find it (PUBLIC_URL).
     pub public_url: Option<Arc<str>>,
+    /// A random number of the process, which tells two processes with one id apart. 0: a hub before 2.1, which does not say.
+    pub process: u64,
+    /// Hubs to which it has a link on which it receives nothing. They have to send by another way, too.
+    pub unheard: Vec<HubId>,
 }
 
 /// One change of a hub's presence. (hub, incarnation, seq) names it.

@@ -303,6 +303,21 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Shortest time between two heartbeats when links are full and are not: each goes to every hub.
 pub const EXTRA_BEAT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long nothing may be received on a link before signals take another way: two heartbeats, and what a timer or a busy socket adds.
+///
+/// The link stays open as a spare, and is used again when something is received on it. What was sent into it meanwhile is lost if it
+/// never recovers: presence is repaired through other hubs, and the signals of this time are `unknown` after [`RECEIPT_TIMEOUT`].
+pub const LINK_SILENCE: Duration = Duration::from_millis(2_200);
+
+/// How long the signals on a way may go unanswered, all of them, before another way is tried.
+pub const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a way whose signals went unanswered is not used while there is another.
+pub const WAY_AVOIDED: Duration = Duration::from_secs(10);
+
+/// Unanswered signals that are looked at, once a second and hub, to find two with different targets.
+pub const MAX_UNANSWERED_LOOKED_AT: usize = 1024;
+
 /// How long a hub that is not heard of keeps its peers in others' rosters: eight heartbeats, so that neither a lost link nor a
 /// stop of a few seconds looks like the end of a hub. A ghost lives for this, one heartbeat and the way at the most.
 pub const LEASE: Duration = Duration::from_secs(8);

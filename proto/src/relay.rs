@@ -5,6 +5,7 @@ mod early;
 mod holding;
 mod hubs;
 mod legacy;
+mod life;
 mod meeting;
 mod presence;
 mod reach;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use crate::envelope::{Envelope, EnvelopeKind};
 use crate::id::{HubId, HubIncarnation, Keys, LinkId, PeerId, ShardId, Via};
-use crate::limits::HEARTBEAT;
+use crate::limits::{HEARTBEAT, LINK_SILENCE};
 use crate::router::{Discovery, Letter, RouterStats};
 use crate::time::Now;
 
@@ -69,6 +70,12 @@ pub enum RelayInput<'a> {
     },
     /// A link has ended. What was queued for it and not sent is lost. One that the relay does not know is ignored.
     LinkDown {
+        /// Which.
+        link: LinkId,
+    },
+    /// Part of something long has been received on a link, and more has to follow. So the link is not silent, though for the time
+    /// being there is no envelope to tell.
+    Heard {
         /// Which.
         link: LinkId,
     },
@@ -182,6 +189,12 @@ pub enum MeshEvent {
     SameId,
     /// What is known of a hub was replaced by a snapshot.
     Repaired(HubId),
+    /// Nothing is received on the link to this hub. Signals take another way if there is one.
+    LinkSilent(HubId),
+    /// This hub says that it receives nothing on the link from here. Signals take another way if there is one.
+    LinkUnheard(HubId),
+    /// The link to this hub works in both directions again.
+    LinkWorks(HubId),
 }
 
 /// A hub as the pages show it.
@@ -254,6 +267,12 @@ pub struct RelayStats {
     pub legacy_refused: u64,
     /// Peers of Go hubs that became known in a network by a signal: they were there before the link was made.
     pub legacy_introduced: u64,
+    /// Times that a link carried nothing, in one direction at least, for [`LINK_SILENCE`](crate::limits::LINK_SILENCE).
+    pub link_silences: u64,
+    /// Times that all signals on a way went unanswered, and another way was taken.
+    pub ways_avoided: u64,
+    /// Gauge: links that carry nothing, in one direction at least.
+    pub links_silent: u64,
     /// Gauge: hubs whose lease runs.
     pub hubs: u64,
     /// Gauge: peers at other hubs.
@@ -315,6 +334,31 @@ struct Link {
     /// Something was not sent for want of room.
     missed: bool,
     outgoing: VecDeque<Outgoing>,
+    /// When something was last received on it.
+    heard_at: Duration,
+    /// Nothing has been received on it for [`LINK_SILENCE`](crate::limits::LINK_SILENCE).
+    silent: bool,
+    /// The other hub says that it receives nothing on it.
+    unheard: bool,
+}
+
+impl Link {
+    fn new(hub: HubId, now: Duration) -> Self {
+        Self {
+            hub,
+            saturated: false,
+            missed: false,
+            outgoing: VecDeque::new(),
+            heard_at: now,
+            silent: false,
+            unheard: false,
+        }
+    }
+
+    /// Whether it is used only where there is no other way: it does not work in both directions.
+    fn is_spare(&self) -> bool {
+        self.silent || self.unheard
+    }
 }
 
 #[derive(Debug, Default)]
@@ -358,6 +402,7 @@ impl Relay {
         match input {
             RelayInput::BridgeDown => self.bridge_down(),
             RelayInput::BridgeUp => self.bridge_up(now),
+            RelayInput::Heard { link } => self.heard_on(link, now),
             RelayInput::Draining => self.begin_drain(now),
             RelayInput::Ending => self.say_farewell(now),
             RelayInput::LegacyText { link, text } => self.legacy_said(link, text, now),
@@ -375,8 +420,10 @@ impl Relay {
     pub fn handle_timeout(&mut self, now: Now) {
         debug_assert!(self.outputs.is_empty(), "outputs were not drained before the next input");
         self.notice_thaw(now);
+        self.notice_silence(now);
         if self.next_beat <= now.at {
             self.check_reach(now);
+            self.notice_unanswered(now);
             self.beat(now);
             self.forget_the_dead(now);
         }
@@ -404,6 +451,8 @@ impl Relay {
         let hubs = self.hubs.values().filter_map(Remote::due).min();
         // However often it beats for other reasons: a longer pause looks like a stop of the process.
         let next_look = self.next_beat.min(self.last_timeout + HEARTBEAT);
+        let silence = self.links.values().filter(|link| !link.silent).map(|link| link.heard_at + LINK_SILENCE).min();
+        let next_look = silence.map_or(next_look, |at| at.min(next_look));
         // A lease that is not judged yet is not due.
         let hubs = hubs.map(|at| if at <= self.last_timeout { at.max(self.judge_from) } else { at });
         Some(hubs.map_or(next_look, |at| at.min(next_look)))
@@ -439,6 +488,9 @@ impl Relay {
     }
 
     fn received(&mut self, via: Via, envelope: Envelope, now: Now) {
+        if let Via::Link(link) = via {
+            self.heard_on(link, now);
+        }
         self.stats.received[envelope.kind() as usize] += 1;
         match envelope {
             Envelope::Change(change) => self.changed(via, change, now),

@@ -161,6 +161,12 @@ catalog! {
         "Links for which more waits than is good; they carry only heartbeats and answers until it is less."
     LINK_SATURATIONS "peerpigeon_link_saturations_total" Counter []
         "Times that more came to wait for a link, or for Redis, than is good."
+    LINKS_SILENT "peerpigeon_links_silent" Gauge []
+        "Links that are open and carry nothing, in one direction at least. Signals take another way if there is one."
+    LINK_SILENCES "peerpigeon_link_silences_total" Counter []
+        "Times that a link was found to carry nothing, in one direction at least."
+    MESH_WAYS_AVOIDED "peerpigeon_mesh_ways_avoided_total" Counter []
+        "Times that all signals on a way to another hub went unanswered for two seconds, and another way was tried."
     LINK_QUEUED_BYTES "peerpigeon_link_queued_bytes" Gauge []
         "Bytes that wait for all links."
     LINK_QUEUE_PEAK_BYTES "peerpigeon_link_queue_peak_bytes" Gauge []

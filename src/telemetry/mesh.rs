@@ -39,6 +39,8 @@ pub(super) fn publish(reading: &MeshReading) {
         (&catalog::LINKS_OPENED, io.opened),
         (&catalog::LINKS_REFUSED, io.refused),
         (&catalog::LINK_SATURATIONS, io.saturations),
+        (&catalog::LINK_SILENCES, relay.link_silences),
+        (&catalog::MESH_WAYS_AVOIDED, relay.ways_avoided),
         (&catalog::LINK_DIALS, io.dial_attempts),
         (&catalog::LINK_DIAL_FAILURES, io.dial_failures),
     ] {
@@ -56,6 +58,7 @@ pub(super) fn publish(reading: &MeshReading) {
         gauge(&catalog::LINKS, vec![label("direction", direction)], there as f64);
     }
     gauge(&catalog::LINKS_SATURATED, vec![], links.iter().filter(|link| link.saturated).count() as f64);
+    gauge(&catalog::LINKS_SILENT, vec![], relay.links_silent as f64);
     gauge(&catalog::LINK_QUEUED_BYTES, vec![], io.queued_bytes as f64);
     gauge(&catalog::LINK_QUEUE_PEAK_BYTES, vec![], io.queue_peak_bytes as f64);
     gauge(&catalog::MESH_OUTBOX_PEAK, vec![], io.outbox_peak as f64);

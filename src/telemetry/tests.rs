@@ -274,6 +274,9 @@ fn the_mesh_is_counted_with_the_shards() {
     mesh.relay.latency[0] = 2;
     mesh.relay.sent[proto::envelope::EnvelopeKind::Signal as usize] = 6;
     mesh.relay.snapshots = [3, 4];
+    mesh.relay.links_silent = 1;
+    mesh.relay.link_silences = 11;
+    mesh.relay.ways_avoided = 12;
     mesh.relay.presence_lag_ms = 250;
     mesh.io.queued_bytes = 30;
     mesh.io.ended[::mesh::LinkEnd::Silent as usize] = 9;
@@ -286,6 +289,9 @@ fn the_mesh_is_counted_with_the_shards() {
         ("peerpigeon_links{direction=\"out\"}", 2.0),
         ("peerpigeon_links{direction=\"in\"}", 1.0),
         ("peerpigeon_links_saturated", 1.0),
+        ("peerpigeon_links_silent", 1.0),
+        ("peerpigeon_link_silences_total", 11.0),
+        ("peerpigeon_mesh_ways_avoided_total", 12.0),
         ("peerpigeon_link_queued_bytes", 30.0),
         ("peerpigeon_link_rtt_seconds", 0.02),
         ("peerpigeon_link_ends_total{reason=\"silent\"}", 9.0),

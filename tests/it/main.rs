@@ -20,4 +20,5 @@ mod log;
 mod mesh;
 mod redis;
 mod signaling;
+mod silent;
 mod stop;

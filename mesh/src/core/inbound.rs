@@ -38,7 +38,13 @@ impl Core {
             }
         });
         match (read, self.links.get_mut(&id)) {
-            (Ok(()), Some(link)) => link.reader = reader,
+            (Ok(()), Some(link)) => {
+                let is_partial = reader.waiting_bytes() > 0;
+                link.reader = reader;
+                if is_partial && link.up && !link.legacy {
+                    self.input(RelayInput::Heard { link: id }, now);
+                }
+            }
             (Ok(()), None) => {}
             (Err(violation), _) => self.malformed(id, &violation.to_string(), now),
         }

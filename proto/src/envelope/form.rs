@@ -112,12 +112,18 @@ fn put_heartbeat(out: &mut Vec<u8>, beat: &Heartbeat) {
     put_u64(out, beat.digest);
     put_u32(out, beat.age_ms);
     out.push(u8::from(beat.draining));
-    put_u16(out, beat.neighbours.len() as u16);
-    for hub in &beat.neighbours {
-        put_peer(out, &hub.0);
-    }
+    put_hubs(out, &beat.neighbours);
     put_text(out, beat.advertise.as_deref().unwrap_or_default());
     put_text(out, beat.public_url.as_deref().unwrap_or_default());
+    put_u64(out, beat.process);
+    put_hubs(out, &beat.unheard);
+}
+
+fn put_hubs(out: &mut Vec<u8>, hubs: &[HubId]) {
+    put_u16(out, hubs.len() as u16);
+    for hub in hubs {
+        put_peer(out, &hub.0);
+    }
 }
 
 fn put_change(out: &mut Vec<u8>, change: &Change) {
@@ -270,6 +276,11 @@ impl<'a> Reader<'a> {
         if n > GREATEST_COUNT { Err(Malformed("a number is beyond counting")) } else { Ok(n) }
     }
 
+    /// A field that hubs of an earlier release of the same version do not send: its default, where the body has ended.
+    fn added<T: Default>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<T, Malformed> {
+        if self.0.is_empty() { Ok(T::default()) } else { read(self) }
+    }
+
     fn peer(&mut self) -> Result<PeerId, Malformed> {
         Ok(PeerId::from_bytes(self.array()?))
     }
@@ -360,13 +371,33 @@ fn read_heartbeat(body: &mut Reader<'_>) -> Result<Heartbeat, Malformed> {
     let (hub, incarnation) = body.hub()?;
     let (number, seq, digest) = (body.count()?, body.count()?, body.u64()?);
     let (age_ms, draining) = (body.u32()?, body.bool()?);
+    let neighbours = read_hubs(body)?;
+    let (advertise, public_url) = (body.url()?, body.url()?);
+    // Hubs before 2.1 end here.
+    let process = body.added(Reader::u64)?;
+    let unheard = body.added(read_hubs)?;
+    Ok(Heartbeat {
+        hub,
+        incarnation,
+        number,
+        seq,
+        digest,
+        age_ms,
+        draining,
+        neighbours,
+        advertise,
+        public_url,
+        process,
+        unheard,
+    })
+}
+
+fn read_hubs(body: &mut Reader<'_>) -> Result<Vec<HubId>, Malformed> {
     let count = usize::from(body.u16()?);
     if count > MAX_NEIGHBOURS {
         return Err(Malformed("a hub has too many neighbours"));
     }
-    let neighbours = (0..count).map(|_| body.peer().map(HubId)).collect::<Result<_, _>>()?;
-    let (advertise, public_url) = (body.url()?, body.url()?);
-    Ok(Heartbeat { hub, incarnation, number, seq, digest, age_ms, draining, neighbours, advertise, public_url })
+    (0..count).map(|_| body.peer().map(HubId)).collect()
 }
 
 fn read_change(body: &mut Reader<'_>) -> Result<Change, Malformed> {

@@ -1,6 +1,5 @@
 //! Who is there: links, heartbeats, leases, ends.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +20,8 @@ const LATE_BEATS: u64 = 16;
 
 impl Relay {
     pub(super) fn link_up(&mut self, link: LinkId, hub: HubId, now: Now) {
-        self.links.insert(link, Link { hub, saturated: false, missed: false, outgoing: VecDeque::new() });
-        self.by_hub.insert(hub, link);
-        self.reach = None;
+        self.links.insert(link, Link::new(hub, now.at));
+        self.choose_link(hub);
         self.beat(now);
         self.tell_of_others(Destination::Link(link), now);
     }
@@ -38,13 +36,7 @@ impl Relay {
         }
         self.cancel_snapshots(|via| via == Via::Link(link), now);
         if self.by_hub.get(&ended.hub) == Some(&link) {
-            // The two ends of two links at once may have taken different ones for the one that stays.
-            let other = self.links.iter().rev().find(|(_, other)| other.hub == ended.hub).map(|(&other, _)| other);
-            match other {
-                Some(other) => _ = self.by_hub.insert(ended.hub, other),
-                None => _ = self.by_hub.remove(&ended.hub),
-            }
-            self.reach = None;
+            self.choose_link(ended.hub);
             // Others are to stop to count on this hub's link to that one.
             self.beat(now);
         }
@@ -133,7 +125,7 @@ impl Relay {
     }
 
     /// Says soon what has changed about a link that is full now and then, however often that is.
-    fn beat_soon(&mut self, now: Now) {
+    pub(super) fn beat_soon(&mut self, now: Now) {
         let last = self.next_beat.saturating_sub(HEARTBEAT);
         self.next_beat = self.next_beat.min(now.at.max(last + EXTRA_BEAT_PAUSE));
     }
@@ -145,7 +137,9 @@ impl Relay {
         }
         self.next_beat = now.at + HEARTBEAT;
         self.beats += 1;
-        let neighbours = self.by_hub.iter().filter(|(_, link)| !self.is_saturated(Via::Link(**link)));
+        let usable = |link: &LinkId| !self.is_saturated(Via::Link(*link)) && !self.is_spare(Via::Link(*link));
+        let neighbours = self.by_hub.iter().filter(|(_, link)| usable(link));
+        let unheard = self.by_hub.iter().filter(|(_, link)| self.links.get(link).is_some_and(|link| link.silent));
         let beat = Arc::new(Heartbeat {
             hub: self.config.hub,
             incarnation: self.config.incarnation,
@@ -157,8 +151,11 @@ impl Relay {
             neighbours: neighbours.map(|(&hub, _)| hub).take(MAX_NEIGHBOURS).collect(),
             advertise: self.config.advertise.clone(),
             public_url: self.config.public_url.clone(),
+            process: self.process(),
+            unheard: unheard.map(|(&hub, _)| hub).take(MAX_NEIGHBOURS).collect(),
         });
-        let links: Vec<LinkId> = self.by_hub.values().copied().collect();
+        // On every link, also on those that are spare: the other hub judges each by what it receives on it.
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.send(Destination::Link(link), Envelope::Heartbeat(Arc::clone(&beat)));
         }
@@ -227,6 +224,7 @@ impl Relay {
             remote.bridged_until = lease_ends;
         }
         remote.ways.note(via, beat.number, true);
+        self.note_unheard(beat, now);
         self.compare(beat, found, now);
         self.pass_on(via, beat, now);
         if found {
@@ -339,6 +337,10 @@ impl Relay {
     pub(super) fn notice_thaw(&mut self, now: Now) {
         if now.at.saturating_sub(self.last_timeout) > 2 * HEARTBEAT {
             self.judge_from = now.at + HEARTBEAT;
+            // What the links carried meanwhile has not been read.
+            for link in self.links.values_mut() {
+                link.heard_at = now.at;
+            }
         }
         self.last_timeout = now.at;
     }
@@ -407,7 +409,7 @@ impl Relay {
         self.numbers.remove(&before);
     }
 
-    fn cancel_snapshots(&mut self, gone: impl Fn(Via) -> bool, now: Now) {
+    pub(super) fn cancel_snapshots(&mut self, gone: impl Fn(Via) -> bool, now: Now) {
         let waiting: Vec<HubId> = self
             .hubs
             .iter()

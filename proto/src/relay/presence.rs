@@ -177,7 +177,7 @@ impl Relay {
 
     /// Asks a neighbour for a hub's whole presence.
     pub(super) fn ask_for_snapshot(&mut self, hub: HubId, now: Now) {
-        let direct = self.by_hub.get(&hub).map(|&link| Via::Link(link));
+        let direct = self.by_hub.get(&hub).map(|&link| Via::Link(link)).filter(|&via| !self.is_spare(via));
         let route = self.route(&hub, now);
         let Some(remote) = self.hubs.get_mut(&hub) else { return };
         remote.ask_at = None;

@@ -22,9 +22,11 @@ pub(super) struct Reach {
 
 impl Relay {
     /// How a hub is reached: directly, else over the bridge, else by way of another.
+    ///
+    /// A link that does not work in both directions, and a way whose signals went unanswered, are taken only where there is no other.
     pub(super) fn route(&mut self, hub: &HubId, now: Now) -> Option<Via> {
-        if let Some(&link) = self.by_hub.get(hub) {
-            return Some(Via::Link(link));
+        if let Some(direct) = self.direct(hub, now) {
+            return Some(direct);
         }
         let reach = self.reach.take().unwrap_or_else(|| self.look_around(now));
         let route = self.route_by(&reach, hub, now);
@@ -38,15 +40,24 @@ impl Relay {
     }
 
     pub(super) fn route_by(&self, reach: &Reach, hub: &HubId, now: Now) -> Option<Via> {
-        if let Some(&link) = self.by_hub.get(hub) {
-            return Some(Via::Link(link));
+        let direct = self.direct(hub, now);
+        if direct.is_some() {
+            return direct;
         }
-        let remote = self.hubs.get(hub)?;
-        if self.bridge.up && remote.is_bridged(now.at) {
-            return Some(Via::Bridge(*hub));
-        }
+        let spare = self.by_hub.get(hub).map(|&link| Via::Link(link));
+        let Some(remote) = self.hubs.get(hub) else { return spare };
+        let bridged = Some(Via::Bridge(*hub)).filter(|_| self.bridge.up && remote.is_bridged(now.at));
         // Only who is on the bridge knows who else is: others follow the heartbeats.
-        reach.steps.get(hub).copied().or(remote.ways.best())
+        let ways = [bridged, reach.steps.get(hub).copied(), remote.ways.best()];
+        let ways = || ways.into_iter().flatten().chain(remote.ways.newest_first());
+        let works = |via: &Via| !self.is_spare(*via) && !remote.is_avoided(*via, now.at);
+        ways().find(works).or(spare).or_else(|| ways().next())
+    }
+
+    /// The link to a hub, if it is to be used.
+    fn direct(&self, hub: &HubId, now: Now) -> Option<Via> {
+        let direct = self.by_hub.get(hub).map(|&link| Via::Link(link)).filter(|&via| !self.is_spare(via));
+        direct.filter(|&via| self.hubs.get(hub).is_none_or(|remote| !remote.is_avoided(via, now.at)))
     }
 
     /// Whether this hub is the one that tells the bridge of a hub that is not on it: of all hubs that are linked with that
@@ -73,7 +84,8 @@ impl Relay {
 
     fn look_around(&self, now: Now) -> Reach {
         let live = |hub: &HubId| self.hubs.get(hub).filter(|remote| remote.is_live());
-        let mut linked: BTreeSet<HubId> = self.by_hub.keys().copied().collect();
+        let mut linked: BTreeSet<HubId> =
+            self.by_hub.iter().filter(|(_, link)| !self.is_spare(Via::Link(**link))).map(|(&hub, _)| hub).collect();
         let mut look_at: Vec<HubId> = linked.iter().copied().collect();
         while let Some(hub) = look_at.pop() {
             for &next in live(&hub).iter().flat_map(|remote| &remote.beat.neighbours) {
@@ -86,8 +98,11 @@ impl Relay {
         let bridged: BTreeSet<HubId> = self.hubs.keys().copied().filter(on_bridge).collect();
         let bridged = if self.bridge.up { bridged } else { BTreeSet::new() };
         let mut steps = BTreeMap::new();
-        for (&hub, &link) in self.by_hub.iter().filter(|(_, link)| !self.is_saturated(Via::Link(**link))) {
-            steps.insert(hub, Via::Link(link));
+        for (&hub, &link) in &self.by_hub {
+            let via = Via::Link(link);
+            if !self.is_saturated(via) && !self.is_spare(via) {
+                steps.insert(hub, via);
+            }
         }
         for &hub in &bridged {
             steps.entry(hub).or_insert(Via::Bridge(hub));
@@ -96,7 +111,8 @@ impl Relay {
         while let Some(hub) = nearest.pop_front() {
             let (Some(remote), Some(&step)) = (live(&hub), steps.get(&hub)) else { continue };
             for &next in &remote.beat.neighbours {
-                if next != self.config.hub && !steps.contains_key(&next) {
+                let is_heard = live(&next).is_none_or(|next| !next.beat.unheard.contains(&hub));
+                if next != self.config.hub && !steps.contains_key(&next) && is_heard {
                     steps.insert(next, step);
                     nearest.push_back(next);
                 }

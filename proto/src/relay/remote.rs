@@ -35,6 +35,12 @@ pub(super) struct Remote {
     /// Who was asked for a snapshot last, in vain.
     pub(super) failed_ask: Option<Via>,
     pub(super) ways: Ways,
+    /// The way that signals to it take, and since when.
+    pub(super) sent_by: Option<(Via, Duration)>,
+    /// When it last said what became of a signal.
+    pub(super) answered_at: Duration,
+    /// A way whose signals went unanswered, and until when it is not used.
+    pub(super) avoided: Option<(Via, Duration)>,
     /// Until when it counts as being on the bridge.
     pub(super) bridged_until: Duration,
     pub(super) outbound: Outbound,
@@ -81,6 +87,9 @@ impl Remote {
             snapshot_waiters: Vec::new(),
             failed_ask: None,
             ways: Ways::default(),
+            sent_by: None,
+            answered_at: Duration::ZERO,
+            avoided: None,
             bridged_until: Duration::ZERO,
             outbound: Outbound::default(),
             inbound: Inbound::default(),
@@ -104,6 +113,18 @@ impl Remote {
 
     pub(super) fn is_bridged(&self, now: Duration) -> bool {
         self.bridged_until > now
+    }
+
+    /// Whether another way than this one is to be taken, if there is one.
+    pub(super) fn is_avoided(&self, via: Via, now: Duration) -> bool {
+        self.avoided.is_some_and(|(avoided, until)| avoided == via && until > now)
+    }
+
+    /// Notes the way that a signal takes.
+    pub(super) fn note_sent(&mut self, via: Via, now: Duration) {
+        if self.sent_by.is_none_or(|(before, _)| before != via) {
+            self.sent_by = Some((via, now));
+        }
     }
 
     /// How many changes it has said beyond what is known here.
@@ -155,6 +176,11 @@ impl Ways {
     /// The way to take.
     pub(super) fn best(&self) -> Option<Via> {
         self.best
+    }
+
+    /// Every way by which heartbeats came lately, the last one first.
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = Via> {
+        self.heard.iter().rev().map(|(way, _)| *way)
     }
 
     /// Another way than this one, if there is one.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::envelope::{Envelope, Route, Routed, SignalEnvelope};
 use crate::id::{HubId, PeerId, ShardId, Via};
 use crate::limits::{
-    HOLD, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNALS_HELD, MAX_SIGNALS_IN_FLIGHT, OUTCOME_DELAY, RECEIPT_TIMEOUT,
+    HOLD, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNALS_HELD, MAX_SIGNALS_IN_FLIGHT, MAX_UNANSWERED_LOOKED_AT, OUTCOME_DELAY,
+    RECEIPT_TIMEOUT,
 };
 use crate::reason::{ErrorCode, Outcome};
 use crate::router::{Letter, Origin, RouterStats, Sender};
@@ -70,6 +71,16 @@ impl Outbound {
         self.open -= 1;
         self.forget_settled();
         Some(pending)
+    }
+
+    /// Whether signals for two targets at least were sent since `from` and before `before` and are open. One target alone may just be
+    /// slow to read.
+    pub(super) fn has_open(&self, from: Duration, before: Duration) -> bool {
+        let sent = |pending: &Pending| pending.deadline.saturating_sub(RECEIPT_TIMEOUT);
+        let all = self.aside.values().chain(self.recent.iter().flatten()).take(MAX_UNANSWERED_LOOKED_AT);
+        let mut targets = all.take_while(|p| sent(p) < before).filter(|p| sent(p) >= from).map(|p| p.target);
+        let first = targets.next();
+        targets.any(|target| first != Some(target))
     }
 
     fn expire(&mut self, now: Duration) -> Vec<Pending> {
@@ -175,6 +186,7 @@ impl Relay {
         if remote.outbound.len() >= MAX_SIGNALS_IN_FLIGHT {
             return self.settle(origin, target, Outcome::Failed(ErrorCode::Unreachable));
         }
+        remote.note_sent(via, now.at);
         let receipt = matches!(origin.sender, Sender::Session { ticket, .. } if ticket != 0);
         let (kind, network) = (origin.kind, origin.network.clone());
         let counter = remote.outbound.issue(origin, target, now.at);
@@ -365,6 +377,9 @@ impl Relay {
     }
 
     fn heard_outcomes(&mut self, from: HubId, outcomes: Vec<(u64, Outcome)>, now: Now) {
+        if let Some(remote) = self.hubs.get_mut(&from) {
+            remote.answered_at = now.at;
+        }
         for (counter, outcome) in outcomes {
             let Some(remote) = self.hubs.get_mut(&from) else { return };
             match remote.outbound.settle(counter) {
@@ -404,6 +419,14 @@ impl Relay {
         let micros = took.as_micros() as u64;
         let bucket = RouterStats::LATENCY_BOUNDS.partition_point(|&bound| bound < micros);
         self.stats.latency[bucket] += 1;
+    }
+
+    /// Whether a way is a link that does not work in both directions.
+    pub(super) fn is_spare(&self, via: Via) -> bool {
+        match via {
+            Via::Link(link) => self.links.get(&link).is_none_or(super::Link::is_spare),
+            Via::Bridge(_) => false,
+        }
     }
 
     pub(super) fn is_saturated(&self, via: Via) -> bool {

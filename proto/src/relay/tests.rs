@@ -1,6 +1,7 @@
 //! Relays alone, joined by links that deliver at once. The simulator has them with their shards, and with every delay.
 
 mod legacy;
+mod life;
 mod snapshots;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -28,6 +29,10 @@ struct Net {
     loses: fn(&Envelope) -> bool,
     /// Ways that have no room, whoever asks.
     full: Vec<(u8, Way)>,
+    /// Links that carry nothing from the first hub to the second, and say nothing of it.
+    swallows: Vec<(u8, u8)>,
+    /// A hub that passes no signal on.
+    loses_signals: Option<u8>,
 }
 
 fn id(n: u8) -> PeerId {
@@ -55,6 +60,8 @@ impl Net {
             signals: 0,
             loses: |_| false,
             full: Vec::new(),
+            swallows: Vec::new(),
+            loses_signals: None,
         };
         for n in 1..=hubs {
             net.start(n);
@@ -153,12 +160,14 @@ impl Net {
         let decoded = || Envelope::decode(&mut &bytes[..]).unwrap().unwrap();
         self.changes += usize::from(matches!(envelope, Envelope::Change(_)));
         self.signals += usize::from(envelope.kind() == EnvelopeKind::Signal);
-        if (self.loses)(envelope) {
+        if (self.loses)(envelope) || self.loses_signals == Some(n) && envelope.kind() == EnvelopeKind::Signal {
             return;
         }
         match to {
             Destination::Link(link) => {
-                if let Some((other, link)) = self.wires.get(&(n, link)) {
+                if let Some((other, link)) = self.wires.get(&(n, link))
+                    && !self.swallows.contains(&(n, *other))
+                {
                     self.under_way.push_back((*other, Via::Link(*link), decoded()));
                 }
             }

@@ -58,6 +58,10 @@ impl World {
         for _ in 0..8 {
             self.one_signal();
         }
+        self.one_leave();
+        if self.rng.one_in(2) {
+            self.one_silent_link();
+        }
         self.one_newcomer();
     }
 
@@ -94,6 +98,63 @@ impl World {
         if (changes < hubs - 1 && self.plan.is_bridgeless()) || changes > most {
             self.complain(format!("one change among {hubs} hubs cost {changes} envelopes"));
         }
+    }
+
+    /// A link swallows what is sent over it, in one direction or both, and stays open. Where there is another way, signals take it after
+    /// three seconds, and nobody is thought to be gone.
+    fn one_silent_link(&mut self) {
+        if !self.complaints.is_empty() {
+            return;
+        }
+        let Some(link) = self.any_link() else { return };
+        let (a, b) = self.links[link].edge;
+        let mut graph = self.graph();
+        for (here, there) in [(a, b), (b, a)] {
+            graph.neighbours.entry(here).and_modify(|those| _ = those.remove(&there));
+        }
+        let bridged = self.hubs[a].bridge_told && self.hubs[b].bridge_told;
+        if graph.distance(a, b).is_none() && !bridged {
+            return;
+        }
+        let sides = *self.rng.pick(&[[true, true], [true, false], [false, true]]);
+        self.swallow(link, sides);
+        self.pass(Duration::from_secs(3) + 2 * self.way());
+        let mut sent = Vec::new();
+        for _ in 0..6 {
+            sent.extend(self.any_pair().map(|(client, net, target)| self.signal_with(client, target, net, true)));
+        }
+        self.pass(Duration::from_secs(1) + 4 * self.way());
+        for number in sent {
+            let signal = &self.signals.all[number];
+            if (signal.handed.is_none() || signal.receipt.as_deref() != Some("delivered")) && self.complaints.is_empty()
+            {
+                self.complain(format!("beside a silent link {a}-{b} ({sides:?}) a signal came to {signal:?}"));
+            }
+        }
+        self.at_rest();
+        self.cut(link);
+        self.pass(Duration::from_secs(20));
+    }
+
+    /// A client and one of those that it knows.
+    fn any_pair(&mut self) -> Option<(usize, usize, PeerId)> {
+        let client = self.any(|client| client.phase == Phase::Open && !client.views.is_empty())?;
+        let views = self.clients[client].views.iter();
+        let known: Vec<_> = views.flat_map(|(&net, view)| view.told.keys().map(move |&peer| (net, peer))).collect();
+        let (net, target) = *known.get(self.rng.below(known.len().max(1)))?;
+        Some((client, net, target))
+    }
+
+    /// All hubs take a leave in as it is said.
+    fn one_leave(&mut self) {
+        let Some(client) = self.any(|client| client.phase == Phase::Open && !client.views.is_empty()) else { return };
+        if !self.complaints.is_empty() {
+            return;
+        }
+        self.sent = Default::default();
+        self.lose(client);
+        self.pass(Duration::from_secs(2) + 2 * self.way());
+        self.only(&[EnvelopeKind::Heartbeat, EnvelopeKind::Change], "for one leave");
     }
 
     fn one_signal(&mut self) {

@@ -46,6 +46,8 @@ pub(crate) struct Pipe {
     last: Duration,
     /// The other side does not read until then.
     pub(crate) stalled_until: Duration,
+    /// Nothing that is put in comes out any more, and nobody is told.
+    pub(crate) swallows: bool,
     /// Longest way of a frame, in microseconds.
     delay_us: usize,
 }
@@ -110,6 +112,17 @@ impl World {
         // The relay ignores the end of one that it does not know.
         if told != Told::Down {
             self.tell_relay(hub, RelayInput::LinkDown { link: Self::link_id(link, side) });
+        }
+    }
+
+    /// A link carries nothing any more in these directions, and stays open.
+    pub(crate) fn swallow(&mut self, link: usize, sides: [bool; 2]) {
+        self.note(|| format!("link {link} swallows what is sent by {sides:?}"));
+        for (pipe, swallows) in self.links[link].pipes.iter_mut().zip(sides) {
+            pipe.swallows |= swallows;
+            if swallows {
+                pipe.frames.clear();
+            }
         }
     }
 
@@ -183,7 +196,7 @@ impl World {
         if self.links[link].ends[side].full && is_bulk(kind) {
             return self.complain(format!("h{hub} says {} on {id:?}, which is full", kind.label()));
         }
-        if self.links[link].cut || self.end(link, 1 - side).is_none() {
+        if self.links[link].cut || self.end(link, 1 - side).is_none() || self.links[link].pipes[side].swallows {
             return;
         }
         let delay = self.up_to(self.links[link].pipes[side].delay_us);

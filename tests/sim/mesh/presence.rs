@@ -183,10 +183,10 @@ impl World {
     /// Nobody may believe any longer that this client is there.
     pub(crate) fn is_forgotten(&mut self, gone: usize) {
         let peer = self.clients[gone].peer;
+        // One that is on its way out is told nothing any more.
         let believers = self.those(|client| {
-            client
-                .views
-                .values()
+            let mut views = client.views.values().filter(|_| client.phase != Phase::Retiring);
+            views
                 .any(|view| view.told.get(&peer).is_some_and(|&version| self.versions[version as usize].client == gone))
         });
         for client in believers {

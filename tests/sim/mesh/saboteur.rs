@@ -71,6 +71,7 @@ impl Fault {
             self,
             Self::AgesWrongly
                 | Self::DoesNotHold
+                | Self::LeavesWrongSession
                 | Self::LosesLastPart
                 | Self::LosesMeetingsForEver
                 | Self::LosesOutcomes

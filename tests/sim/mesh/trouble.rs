@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::RelayInput;
+use proto::{RelayInput, limits};
 
 use super::agenda::Event;
 use super::clients::Phase;
@@ -31,10 +31,12 @@ pub(crate) enum Trouble {
     Stall,
     /// A process is stopped for a while.
     Stop,
+    /// A link loses everything, in one direction or both, and stays open until somebody has waited for long.
+    Swallow,
 }
 
 impl Trouble {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Bridge,
         Self::Clock,
         Self::Cut,
@@ -45,6 +47,7 @@ impl Trouble {
         Self::Partition,
         Self::Stall,
         Self::Stop,
+        Self::Swallow,
     ];
 
     /// How often it happens on an ordinary day.
@@ -52,7 +55,7 @@ impl Trouble {
         match self {
             Self::Cut => 6,
             Self::Double | Self::Kill | Self::Stall => 3,
-            Self::Bridge | Self::Drain | Self::Fill | Self::Partition | Self::Stop => 2,
+            Self::Bridge | Self::Drain | Self::Fill | Self::Partition | Self::Stop | Self::Swallow => 2,
             Self::Clock => 1,
         }
     }
@@ -91,6 +94,14 @@ impl World {
                     self.links[link].pipes[side].stalled_until = until;
                 }
             }
+            Trouble::Swallow => {
+                if let Some(link) = self.any_link() {
+                    let sides = *self.rng.pick(&[[true, true], [true, false], [false, true]]);
+                    self.swallow(link, sides);
+                    let at = self.now + self.up_to(limits::LINK_PATIENCE.as_micros() as usize);
+                    self.agenda.put(at, Event::Cut { link });
+                }
+            }
             Trouble::Stop => {
                 if self.hubs[hub].lives() && self.hubs[hub].frozen_until.is_none_or(|thaw| thaw < self.now) {
                     let span = if self.rng.one_in(2) { self.ms(500, 4_000) } else { self.ms(4_000, 20_000) };
@@ -100,7 +111,7 @@ impl World {
         }
     }
 
-    fn any_link(&mut self) -> Option<usize> {
+    pub(crate) fn any_link(&mut self) -> Option<usize> {
         let those: Vec<usize> = (0..self.links.len()).filter(|&link| !self.links[link].cut).collect();
         (!those.is_empty()).then(|| *self.rng.pick(&those))
     }

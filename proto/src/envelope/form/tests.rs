@@ -62,9 +62,10 @@ fn hello() -> impl Strategy<Value = Envelope> {
 }
 
 fn heartbeat() -> impl Strategy<Value = Envelope> {
-    let numbers = (count(), count(), count(), any::<u32>(), any::<bool>());
-    (hub(), life(), numbers, vec(hub(), 0..5), url(), url()).prop_map(
-        |(hub, incarnation, (number, seq, digest, age_ms, draining), neighbours, advertise, public_url)| {
+    let numbers = (count(), count(), count(), any::<u32>(), any::<bool>(), any::<u64>());
+    (hub(), life(), numbers, vec(hub(), 0..5), vec(hub(), 0..5), (url(), url())).prop_map(
+        |(hub, incarnation, numbers, neighbours, unheard, (advertise, public_url))| {
+            let (number, seq, digest, age_ms, draining, process) = numbers;
             Envelope::Heartbeat(Arc::new(Heartbeat {
                 hub,
                 incarnation,
@@ -76,6 +77,8 @@ fn heartbeat() -> impl Strategy<Value = Envelope> {
                 neighbours,
                 advertise,
                 public_url,
+                process,
+                unheard,
             }))
         },
     )
@@ -322,4 +325,34 @@ fn no_number_is_so_great_that_one_more_is_too_many() {
         Envelope::Farewell(HubId(PeerId::from_bytes([1; 20])), HubIncarnation(life)).encode(&mut bytes);
         assert_eq!(Envelope::decode(&mut &bytes[..]).is_ok(), is_taken, "{life}");
     }
+}
+
+#[test]
+fn a_heartbeat_of_an_earlier_release_is_understood() {
+    let beat = |process, unheard| Heartbeat {
+        hub: HubId(PeerId::from_bytes([1; 20])),
+        incarnation: HubIncarnation(2),
+        number: 3,
+        seq: 4,
+        digest: 5,
+        age_ms: 6,
+        draining: false,
+        neighbours: vec![HubId(PeerId::from_bytes([7; 20]))],
+        advertise: None,
+        public_url: Some("wss://one.example".into()),
+        process,
+        unheard,
+    };
+    let whole = encoded(&[Envelope::Heartbeat(Arc::new(beat(9, vec![HubId(PeerId::from_bytes([8; 20]))])))]);
+    let cut = |added: usize| {
+        let mut bytes = whole[..whole.len() - added].to_vec();
+        let len = (bytes.len() - 4) as u32;
+        bytes[..4].copy_from_slice(&len.to_le_bytes());
+        match decoded(&bytes).0.pop() {
+            Some(Envelope::Heartbeat(beat)) => (*beat).clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(cut(8 + 2 + 20), beat(0, Vec::new()));
+    assert_eq!(cut(2 + 20), beat(9, Vec::new()));
 }

@@ -1,0 +1,97 @@
+//! Whether links carry what is sent: each is judged by what is received on it, and by what the other hub says of it.
+//!
+//! TCP notices a path that swallows everything after ten seconds at the earliest, and by then all that was sent is lost. But each
+//! neighbour sends a heartbeat a second on every link, however many other ways there are. So a link on which nothing is received for
+//! [`LINK_SILENCE`] does not work. It stays open as a spare: it is used where there is no other way, and again when it works.
+
+use crate::envelope::Heartbeat;
+use crate::id::{HubId, LinkId, Via};
+use crate::limits::{LINK_SILENCE, OUTCOME_PATIENCE, WAY_AVOIDED};
+use crate::time::Now;
+
+use super::{MeshEvent, Relay, RelayOutput};
+
+impl Relay {
+    /// Something was received on a link.
+    pub(super) fn heard_on(&mut self, link: LinkId, now: Now) {
+        let Some(open) = self.links.get_mut(&link) else { return };
+        open.heard_at = now.at;
+        if open.silent {
+            open.silent = false;
+            let (hub, works) = (open.hub, !open.is_spare());
+            self.link_changed(hub, works.then_some(MeshEvent::LinkWorks(hub)), now);
+        }
+    }
+
+    /// Finds links on which nothing has been received for long.
+    pub(super) fn notice_silence(&mut self, now: Now) {
+        let is_late = |at| now.at.saturating_sub(at) >= LINK_SILENCE;
+        let mut found = Vec::new();
+        for (&link, open) in self.links.iter_mut().filter(|(_, open)| !open.silent && is_late(open.heard_at)) {
+            open.silent = true;
+            found.push((link, open.hub));
+        }
+        for (link, hub) in found {
+            for remote in self.hubs.values_mut() {
+                remote.ways.forget(|via| via == Via::Link(link));
+            }
+            self.cancel_snapshots(|via| via == Via::Link(link), now);
+            self.stats.link_silences += 1;
+            self.link_changed(hub, Some(MeshEvent::LinkSilent(hub)), now);
+        }
+    }
+
+    /// Takes in what a neighbour's new heartbeat says of its link to this hub.
+    pub(super) fn note_unheard(&mut self, beat: &Heartbeat, now: Now) {
+        let unheard = beat.unheard.contains(&self.config.hub);
+        let Some(open) = self.by_hub.get(&beat.hub).and_then(|link| self.links.get_mut(link)) else { return };
+        if std::mem::replace(&mut open.unheard, unheard) == unheard {
+            return;
+        }
+        let (hub, works) = (open.hub, !open.is_spare());
+        self.stats.link_silences += u64::from(unheard);
+        let event =
+            if unheard { Some(MeshEvent::LinkUnheard(hub)) } else { works.then_some(MeshEvent::LinkWorks(hub)) };
+        self.link_changed(hub, event, now);
+    }
+
+    fn link_changed(&mut self, hub: HubId, event: Option<MeshEvent>, now: Now) {
+        self.choose_link(hub);
+        self.outputs.extend(event.map(RelayOutput::Event));
+        // Others are not to count on this link, or may again.
+        self.beat_soon(now);
+    }
+
+    /// Chooses among the links to a hub the one to use: the newest of those that work.
+    ///
+    /// The two ends of two links at once may choose different ones.
+    pub(super) fn choose_link(&mut self, hub: HubId) {
+        let links = self.links.iter().filter(|(_, open)| open.hub == hub);
+        match links.max_by_key(|(link, open)| (!open.is_spare(), **link)) {
+            Some((&link, _)) => _ = self.by_hub.insert(hub, link),
+            None => _ = self.by_hub.remove(&hub),
+        }
+        self.reach = None;
+    }
+
+    /// Finds ways on which all signals go unanswered: somebody farther on loses them.
+    pub(super) fn notice_unanswered(&mut self, now: Now) {
+        for remote in self.hubs.values_mut().filter(|remote| remote.is_live() && remote.outbound.len() > 0) {
+            let Some((via, since)) = remote.sent_by else { continue };
+            let since = since.max(remote.answered_at);
+            if remote.outbound.has_open(since, now.at.saturating_sub(OUTCOME_PATIENCE)) {
+                remote.avoided = Some((via, now.at + WAY_AVOIDED));
+                self.stats.ways_avoided += 1;
+            }
+        }
+    }
+
+    /// A random number of this process, by which others tell it from another with the same id.
+    pub(super) fn process(&self) -> u64 {
+        use std::hash::{BuildHasher, Hash, Hasher};
+        let mut hasher = self.config.keys.build_hasher();
+        self.config.hub.hash(&mut hasher);
+        self.config.incarnation.hash(&mut hasher);
+        hasher.finish().max(1)
+    }
+}

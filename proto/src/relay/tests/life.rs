@@ -1,0 +1,150 @@
+//! Links that stay open and carry nothing, and ways that lose what they are given.
+
+use super::*;
+use crate::limits::{HOLD, LINK_SILENCE, OUTCOME_PATIENCE, WAY_AVOIDED};
+
+const NOTICED: Duration = Duration::from_secs(3);
+
+/// Three hubs, each linked to both others, with one peer each: 11, 12 and 13.
+fn triangle() -> Net {
+    let mut net = Net::full(3);
+    for n in 1..=3 {
+        net.joins(n, 10 + n, 0);
+    }
+    net.pass(HEARTBEAT);
+    (1..=3).for_each(|n| drop(net.hears(n)));
+    net
+}
+
+fn reaches(net: &mut Net, n: u8, from: u8, target: u8) -> bool {
+    (1..=3).for_each(|n| drop(net.hears(n)));
+    net.signals(n, from, target, 1);
+    // One that was lost before it is waited for.
+    net.pass(HOLD + Duration::from_millis(100));
+    net.hears(n) == [format!("outcome {target} delivered")]
+}
+
+#[test]
+fn signals_go_round_a_link_that_swallows_them_in_either_direction() {
+    for swallows in [&[(1, 2), (2, 1)][..], &[(1, 2)], &[(2, 1)]] {
+        let mut net = triangle();
+        net.swallows = swallows.to_vec();
+        assert!(!reaches(&mut net, 1, 11, 12), "nobody can know yet: {swallows:?}");
+        net.pass(NOTICED);
+        assert!(reaches(&mut net, 1, 11, 12) && reaches(&mut net, 2, 12, 11), "{swallows:?}");
+        // Nobody counts on that link for changes either.
+        let now = net.now;
+        let snapshots = |net: &mut Net| net.hubs.get_mut(&2).unwrap().stats(now).snapshots[1];
+        let before = snapshots(&mut net);
+        net.joins(1, 20, 0);
+        assert_eq!(net.hears(2), ["elsewhere 20", "joined 20 n"], "{swallows:?}");
+        net.pass(3 * LEASE);
+        assert_eq!(net.hears(2), [""; 0], "nobody is thought to be gone: {swallows:?}");
+        assert_eq!(snapshots(&mut net), before);
+        assert_eq!(net.hubs.get_mut(&1).unwrap().stats(now).links_silent, 1, "{swallows:?}");
+        net.swallows.clear();
+        net.pass(2 * HEARTBEAT);
+        let signals = net.signals;
+        assert!(reaches(&mut net, 1, 11, 12));
+        assert_eq!(net.signals - signals, 1, "the link is used again: {swallows:?}");
+        assert_eq!(net.hubs.get_mut(&1).unwrap().stats(now).links_silent, 0, "{swallows:?}");
+        net.nothing_is_left();
+    }
+}
+
+#[test]
+fn a_silent_link_is_used_where_there_is_no_other_way() {
+    let mut net = Net::full(2);
+    net.joins(1, 11, 0);
+    net.joins(2, 12, 0);
+    net.swallows = vec![(2, 1)];
+    net.pass(LINK_SILENCE + HEARTBEAT);
+    net.hears(2);
+    net.signals(1, 11, 12, 1);
+    assert_eq!(net.hears(2), ["signal 11 12"]);
+}
+
+#[test]
+fn something_long_that_arrives_in_parts_is_no_silence() {
+    let mut net = triangle();
+    let link = net.hubs[&1].by_hub[&hub(2)];
+    net.swallows = vec![(2, 1)];
+    for _ in 0..20 {
+        net.pass(HEARTBEAT / 2);
+        net.input(1, RelayInput::Heard { link });
+    }
+    assert!(!net.hubs[&1].links[&link].silent);
+    net.pass(NOTICED);
+    assert!(net.hubs[&1].links[&link].silent);
+}
+
+#[test]
+fn a_hub_that_was_stopped_finds_its_links_as_they_were() {
+    let mut net = triangle();
+    // Hub 1 is stopped, and the others do not get around to telling.
+    let now = Now { at: net.now.at + LEASE / 2, wall_ms: net.now.wall_ms + 4_000 };
+    net.now = now;
+    let stopped = net.hubs.get_mut(&1).unwrap();
+    stopped.handle_timeout(now);
+    assert!(stopped.links.values().all(|link| !link.is_spare()));
+    net.drain(1);
+    net.pass(NOTICED);
+    assert_eq!(net.hubs[&1].stats.link_silences, 0);
+}
+
+#[test]
+fn of_two_links_to_one_hub_the_one_that_works_is_used() {
+    let mut net = Net::full(2);
+    let first = net.hubs[&1].by_hub[&hub(2)];
+    net.link(1, 2);
+    let second = net.hubs[&1].by_hub[&hub(2)];
+    assert_ne!(first, second);
+    let (_, other_end) = net.wires.remove(&(1, second)).unwrap();
+    net.wires.remove(&(2, other_end));
+    net.pass(NOTICED);
+    assert_eq!(net.hubs[&1].by_hub[&hub(2)], first);
+}
+
+#[test]
+fn a_way_on_which_all_goes_unanswered_is_left_for_another() {
+    // Two ways from 1 to 4: by 2 and by 3.
+    let mut net = Net::new(4);
+    for (a, b) in [(1, 2), (1, 3), (2, 4), (3, 4)] {
+        net.link(a, b);
+    }
+    for (n, peer) in [(1, 11), (4, 14), (4, 15)] {
+        net.joins(n, peer, 0);
+    }
+    net.pass(3 * HEARTBEAT);
+    net.hears(1);
+    net.signals(1, 11, 14, 1);
+    net.pass(HEARTBEAT / 2);
+    assert_eq!(net.hears(1), ["outcome 14 delivered"]);
+    let taken = |net: &Net| net.hubs[&1].hubs[&hub(4)].sent_by.unwrap().0;
+    let first = taken(&net);
+    let (through, _) = net.wires[&(
+        1,
+        match first {
+            Via::Link(link) => link,
+            Via::Bridge(_) => panic!(),
+        },
+    )];
+    net.loses_signals = Some(through);
+    // One target may just be slow to read.
+    net.signals(1, 11, 14, 2);
+    net.pass(OUTCOME_PATIENCE + 2 * HEARTBEAT);
+    net.signals(1, 11, 15, 3);
+    assert_eq!(taken(&net), first);
+    net.signals(1, 11, 14, 4);
+    net.pass(OUTCOME_PATIENCE + 2 * HEARTBEAT);
+    net.hears(1);
+    net.signals(1, 11, 14, 5);
+    net.pass(HEARTBEAT);
+    assert_ne!(taken(&net), first);
+    let heard = net.hears(1);
+    assert!(heard.contains(&"outcome 14 delivered".to_owned()), "{heard:?}");
+    net.loses_signals = None;
+    net.pass(WAY_AVOIDED + HEARTBEAT);
+    net.signals(1, 11, 14, 6);
+    assert_eq!(taken(&net), first, "and tried again");
+}

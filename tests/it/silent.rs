@@ -1,0 +1,118 @@
+//! Links that stay open and carry nothing, and what a cut costs once it has healed.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use proto::limits::{HEARTBEAT, LINK_SILENCE};
+
+use crate::client::{Client, id};
+use crate::hub::Hub;
+use crate::mesh::{TOKEN, discovered, eventually, free_port, json, settled};
+
+/// A way between two hubs that can swallow what is sent, in each direction, without anybody being told.
+struct Path {
+    port: u16,
+    swallows: [Arc<AtomicBool>; 2],
+}
+
+impl Path {
+    fn to(hub: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let swallows: [Arc<AtomicBool>; 2] = Default::default();
+        let [there, back] = swallows.clone();
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let Ok(far) = TcpStream::connect(("127.0.0.1", hub)) else { continue };
+                for (from, into, swallows) in [(&near, &far, &there), (&far, &near, &back)] {
+                    let (from, into) = (from.try_clone().unwrap(), into.try_clone().unwrap());
+                    let swallows = Arc::clone(swallows);
+                    std::thread::spawn(move || carry(from, into, &swallows));
+                }
+            }
+        });
+        Self { port, swallows }
+    }
+}
+
+fn carry(mut from: TcpStream, mut into: TcpStream, swallows: &AtomicBool) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(n @ 1..) = from.read(&mut buffer) {
+        if !swallows.load(Ordering::Relaxed) && into.write_all(&buffer[..n]).is_err() {
+            break;
+        }
+    }
+    _ = into.shutdown(Shutdown::Both);
+}
+
+fn start(port: u16, bootstrap: &[u16]) -> Hub {
+    let urls: Vec<String> = bootstrap.iter().map(|port| format!("ws://127.0.0.1:{port}")).collect();
+    let (port, bootstrap) = (port.to_string(), urls.join(","));
+    Hub::start(&[("PORT", port.as_str()), ("IS_HUB", "true"), ("MESH_TOKEN", TOKEN), ("BOOTSTRAP_HUBS", &bootstrap)])
+}
+
+/// Says a signal and waits for what became of it.
+fn outcome(from: &mut Client, to: &str) -> String {
+    from.offer(to, "n", "1", r#","id":"s""#);
+    from.hear_type("receipt")["data"]["outcome"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn signals_go_round_a_link_that_swallows_them() {
+    for swallowed in [&[0, 1][..], &[0], &[1]] {
+        let ports = [free_port(), free_port(), free_port()];
+        let path = Path::to(ports[1]);
+        let hubs = [start(ports[0], &[path.port, ports[2]]), start(ports[1], &[ports[2]]), start(ports[2], &[])];
+        settled(&hubs);
+        eventually("all are linked", || hubs[2].metric("peerpigeon_links{direction=\"in\"}") == 2.0);
+        eventually("by the path", || hubs[0].metric("peerpigeon_links{direction=\"out\"}") == 2.0);
+        let (mut a, mut b) = (Client::join(&hubs[0], 1, "n"), Client::join(&hubs[1], 2, "n"));
+        assert_eq!((discovered(&mut a), discovered(&mut b)), (id(2), id(1)));
+        assert_eq!(outcome(&mut a, &id(2)), "delivered");
+        for &direction in swallowed {
+            path.swallows[direction].store(true, Ordering::Relaxed);
+        }
+        let dead = Instant::now();
+        eventually("it is noticed", || hubs[..2].iter().all(|hub| hub.metric("peerpigeon_links_silent") == 1.0));
+        let noticed = dead.elapsed();
+        println!("swallowed {swallowed:?}: noticed at both ends after {noticed:?}");
+        assert!(noticed < LINK_SILENCE + 2 * HEARTBEAT, "{noticed:?}");
+        assert_eq!((outcome(&mut a, &id(2)), outcome(&mut b, &id(1))), ("delivered".into(), "delivered".into()));
+        // What is announced meanwhile goes round as well, and nobody is thought to be gone.
+        let mut c = Client::join(&hubs[0], 3, "n");
+        assert_eq!(discovered(&mut b), id(3));
+        assert_eq!(outcome(&mut c, &id(2)), "delivered");
+        assert_eq!(hubs[1].metric("peerpigeon_mesh_hubs_lost_total"), 0.0);
+    }
+}
+
+#[test]
+fn a_chain_is_whole_within_a_second_of_its_healing() {
+    let ports = [free_port(), free_port(), free_port()];
+    let hubs = [start(ports[0], &[]), start(ports[1], &ports[..1]), start(ports[2], &ports[1..2])];
+    settled(&hubs);
+    let mut peers: Vec<Client> = Vec::new();
+    for n in 0..3_u32 {
+        let mut peer = Client::join(&hubs[n as usize], 1 + n, "n");
+        for other in &mut peers {
+            assert_eq!(discovered(other), id(1 + n));
+            discovered(&mut peer);
+        }
+        peers.push(peer);
+    }
+    // Its sockets stay as they are; the others do not hear it for longer than its lease.
+    hubs[0].signal("-STOP");
+    for n in [1, 2] {
+        assert_eq!(peers[n].hear_type("peer-disconnected")["data"]["reason"], "hub-lost");
+    }
+    hubs[0].signal("-CONT");
+    assert_eq!(discovered(&mut peers[1]), id(1));
+    let healed = Instant::now();
+    assert_eq!(discovered(&mut peers[2]), id(1));
+    println!("the third hub knows {:?} after the second", healed.elapsed());
+    assert!(healed.elapsed() < Duration::from_secs(1), "{:?}", healed.elapsed());
+    eventually("all hubs are known again", || json(&hubs[2], "/health")["hubs"] == 2);
+}
