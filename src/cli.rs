@@ -130,12 +130,20 @@ impl Exit {
 
     /// Says what there is to say, on stdout where it was asked for and on stderr otherwise.
     pub fn report(self) -> ExitCode {
-        let code = ExitCode::from(self.code());
+        let mut code = ExitCode::from(self.code());
         // Nobody may be there to read it; the code says enough.
         let _ = match self {
             Self::Clap(error) => error.print(),
             Self::Usage(text) => std::io::stderr().write_all(text.as_bytes()),
-            Self::Print(text) => std::io::stdout().write_all(text.as_bytes()),
+            Self::Print(text) => {
+                let mut out = std::io::stdout();
+                let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+                // Whoever read our output may have enough of it. Output that was lost otherwise was asked for.
+                if printed.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe) {
+                    code = ExitCode::FAILURE;
+                }
+                printed
+            }
             Self::Refused(refusals) => {
                 let lines: String = refusals.iter().map(|refusal| format!("peerpigeon: {refusal}\n")).collect();
                 std::io::stderr().write_all(lines.as_bytes())

@@ -205,7 +205,7 @@ pub const LINK_SOCKET_QUEUE: usize = 256;
 /// Other hubs that a peer is told of in `go-away`. More are left out: 16 x 512 B = 8 KiB a peer.
 pub const MAX_GO_AWAY_HUBS: usize = 16;
 
-/// Connections of one listener that are not yet, or never become, WebSockets. At the bound it stops accepting. A shard has
+/// Connections of one listener that are not yet, or never become, WebSockets. One more takes the place of the oldest. A shard has
 /// one listener for each address the hub listens at: two for `localhost`.
 ///
 /// About 20 KiB each while hyper reads a request ([`MAX_REQUEST_HEAD_BYTES`] and its own): 4,096 x 20 KiB = 80 MiB.
@@ -554,7 +554,7 @@ pub const RUNTIME_FILES: usize = 3;
 /// open few files, it is a sixteenth of those.
 pub const LINK_FILES: usize = MAX_LINKS + MAX_DIALS_AT_ONCE;
 
-/// Connections to ADMIN_PORT at once. One more waits in the kernel's queue. Where the process may open few files, it is a
+/// Connections to ADMIN_PORT at once. One more takes the place of the oldest. Where the process may open few files, it is a
 /// thirty-second of those.
 pub const ADMIN_FILES: usize = 256;
 

@@ -22,7 +22,7 @@ use proto::limits::{ANSWER_TIMEOUT, MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT
 use proto::{CloseReason, HubId, Keys, PeerId, ShardId, ws};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::SendTimeoutError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::warn;
 
 use crate::core::Core;
@@ -75,29 +75,39 @@ impl Entrance {
     }
 }
 
-/// The sockets that the listeners of each kind may hold at once, counted over all shards.
-///
-/// Each kind has a count of its own, so that a crowd of peers leaves links and operators their files.
+/// The sockets that the listeners of one kind may hold at once, counted over all shards.
+#[derive(Clone, Debug)]
+pub(crate) struct Share {
+    pub(crate) files: Arc<Semaphore>,
+    /// Wakes the other listeners of the kind when one has none to drop and waits for a file.
+    pub(crate) wanted: Arc<Notify>,
+}
+
+/// Each kind has a share of its own, so that a crowd of peers leaves links and operators their files.
 #[derive(Clone, Debug)]
 pub(crate) struct DoorFiles {
-    peers: Arc<Semaphore>,
-    links: Arc<Semaphore>,
-    admin: Arc<Semaphore>,
+    peers: Share,
+    links: Share,
+    admin: Share,
 }
 
 impl DoorFiles {
     pub(crate) fn new(shares: FileShares) -> Self {
-        let semaphore = |share: usize| Arc::new(Semaphore::new(share.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { peers: semaphore(shares.peers), links: semaphore(shares.links), admin: semaphore(shares.admin) }
+        let share = |files: usize| Share {
+            files: Arc::new(Semaphore::new(files.clamp(1, Semaphore::MAX_PERMITS))),
+            wanted: Arc::default(),
+        };
+        Self { peers: share(shares.peers), links: share(shares.links), admin: share(shares.admin) }
     }
 
-    /// Those of a listener.
-    pub(crate) fn at(&self, entrance: Entrance) -> Arc<Semaphore> {
-        Arc::clone(match entrance {
+    /// That of a listener.
+    pub(crate) fn at(&self, entrance: Entrance) -> Share {
+        match entrance {
             Entrance::Admin => &self.admin,
             Entrance::Both | Entrance::Peers => &self.peers,
             Entrance::Hubs => &self.links,
-        })
+        }
+        .clone()
     }
 }
 
@@ -114,7 +124,8 @@ const ADMIN_ONLY: &str = "this port has pages for operators and nothing else (AD
 /// Why somebody was not, and what the answer is.
 type Refusal = (HandshakeFailure, StatusCode, Cow<'static, str>);
 
-/// Serves one connection until it ends or becomes a WebSocket, which goes to its home shard, or to the mesh.
+/// Serves one connection until it ends or becomes a WebSocket, which goes to its home shard, or to the mesh. `let_in` says whether
+/// it becomes one.
 pub(crate) async fn serve(
     door: Rc<Door>,
     entrance: Entrance,
@@ -122,13 +133,16 @@ pub(crate) async fn serve(
     stream: TcpStream,
     address: SocketAddr,
     file: OwnedSemaphorePermit,
+    let_in: Rc<Cell<bool>>,
 ) {
     let admitted: Cell<Option<Guest>> = Cell::default();
     let answered = Cell::new(0u32);
     let service = service_fn(|request: Request<Incoming>| {
         answered.update(|n| n.wrapping_add(1));
         let caller = Caller { entrance, address };
-        std::future::ready(Ok::<_, std::convert::Infallible>(answer(&door, caller, &core, &admitted, request)))
+        let response = answer(&door, caller, &core, &admitted, request);
+        let_in.set(admitted.get().is_some());
+        std::future::ready(Ok::<_, std::convert::Infallible>(response))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,6 +1,7 @@
 //! A shard's thread: its runtime, its listeners, its mailbox.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,16 +14,17 @@ use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, MAX_HTTP_CONNEC
 use proto::{Letter, Router, RouterConfig, ShardId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::PollSender;
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
 use crate::core::{Adopted, Core, SessionLimits};
-use crate::http::{self, Door, DoorFiles, Entrance};
+use crate::http::{self, Door, DoorFiles, Entrance, Share};
 use crate::links::LinkDoor;
 use crate::session::{self, HandOff};
 use crate::sparse::Sparse;
+use crate::stats::HandshakeFailure;
 use crate::{Gauges, Pages, Reading};
 
 /// What the shards of a hub have in common.
@@ -57,8 +59,9 @@ pub struct HubConfig {
     pub echo: bool,
 }
 
-/// Sockets that the listeners of one kind may hold at once, on all shards together. At the bound they accept nobody until one of
-/// their sockets ends. Who waits meanwhile waits in the kernel's queue.
+/// Sockets that the listeners of one kind may hold at once, on all shards together. At the bound a listener drops the oldest of its
+/// connections that are not WebSockets for a new one, or has another listener do so. If there are none, it accepts one and no more
+/// until a socket ends: who comes then waits in the kernel's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileShares {
     /// At PORT: peers, and HTTP there.
@@ -253,6 +256,35 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
     }
 }
 
+/// A connection that was accepted.
+struct Came(TcpStream, SocketAddr);
+
+/// Connections of one listener that are not WebSockets, the oldest first: those that may be dropped for others.
+#[derive(Default)]
+struct Newcomers(VecDeque<(AbortHandle, Rc<Cell<bool>>)>);
+
+impl Newcomers {
+    fn add(&mut self, task: AbortHandle, let_in: Rc<Cell<bool>>) {
+        // Those that have ended are forgotten now and then, which costs each of them two looks at the most.
+        if self.0.len() == self.0.capacity() {
+            self.0.retain(|(task, _)| !task.is_finished());
+            self.0.shrink_to(2 * self.0.len());
+        }
+        self.0.push_back((task, let_in));
+    }
+
+    /// Drops the one that has been there for the longest, if there is one that has not been let in.
+    fn drop_oldest(&mut self) -> bool {
+        while let Some((task, let_in)) = self.0.pop_front() {
+            if !task.is_finished() && !let_in.get() {
+                task.abort();
+                return true;
+            }
+        }
+        false
+    }
+}
+
 /// Accepts connections until the door is closed, and then those that the kernel has accepted already.
 async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, mut open: watch::Receiver<bool>) {
     let listener = match TcpListener::from_std(listener) {
@@ -264,27 +296,52 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
         Err(error) => return tracing::error!(%error, "listener_failed"),
     };
     let mut connections = JoinSet::new();
-    let spawn = |connections: &mut JoinSet<()>, stream: TcpStream, address: SocketAddr, file: OwnedSemaphorePermit| {
+    let mut newcomers = Newcomers::default();
+    let spawn = |connections: &mut JoinSet<()>, newcomers: &mut Newcomers, came: Came, file: OwnedSemaphorePermit| {
+        let Came(stream, address) = came;
         // At `::` IPv4 comes as IPv6: `::ffff:10.0.0.1`.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "nodelay_failed");
         }
-        connections.spawn_local(http::serve(Rc::clone(&door), entrance, Rc::clone(&core), stream, address, file));
+        let let_in = Rc::new(Cell::new(false));
+        let (door, core) = (Rc::clone(&door), Rc::clone(&core));
+        let served = http::serve(door, entrance, core, stream, address, file, Rc::clone(&let_in));
+        newcomers.add(connections.spawn_local(served), let_in);
+    };
+    let make_room = |newcomers: &mut Newcomers| {
+        let made = newcomers.drop_oldest();
+        core.borrow_mut().stats_mut().handshake_failures[HandshakeFailure::BadRequest as usize] += u64::from(made);
+        made
     };
     let failures = Sparse::default();
-    let files = door.files.at(entrance);
-    // For the next connection. Without it nobody is accepted.
-    let mut file = None;
+    let Share { files, wanted } = door.files.at(entrance);
+    // Accepted, and without a file of its share yet.
+    let mut came = None;
     // Operators watch a hub while its peers leave.
     let stays_open = entrance == Entrance::Admin;
     while *open.borrow_and_update() || stays_open {
         tokio::select! {
-            free = Arc::clone(&files).acquire_owned(), if file.is_none() => file = free.ok(),
-            accepted = listener.accept(), if file.is_some() && connections.len() < MAX_HTTP_CONNECTIONS => match accepted {
+            free = Arc::clone(&files).acquire_owned(), if came.is_some() && connections.len() < MAX_HTTP_CONNECTIONS => {
+                if let (Ok(file), Some(came)) = (free, came.take()) {
+                    spawn(&mut connections, &mut newcomers, came, file);
+                }
+            }
+            // Those who come and say nothing must not keep out those who would.
+            () = tokio::time::sleep(TICK), if came.is_some() => {
+                if !make_room(&mut newcomers) {
+                    wanted.notify_waiters();
+                }
+            }
+            () = wanted.notified(), if came.is_none() => {
+                make_room(&mut newcomers);
+            }
+            accepted = listener.accept(), if came.is_none() => match accepted {
                 Ok((stream, address)) => {
-                    if let Some(file) = file.take() {
-                        spawn(&mut connections, stream, address, file);
+                    came = Some(Came(stream, address));
+                    let full = files.available_permits() == 0 || connections.len() >= MAX_HTTP_CONNECTIONS;
+                    if full && !make_room(&mut newcomers) {
+                        wanted.notify_waiters();
                     }
                 }
                 // That one has gone again, and says nothing of the next.
@@ -302,11 +359,16 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
         }
     }
     let waiting = listener.into_std().and_then(|listener| {
-        while let Some(file) = file.take().or_else(|| Arc::clone(&files).try_acquire_owned().ok())
-            && let Ok((stream, address)) = listener.accept()
-        {
-            stream.set_nonblocking(true)?;
-            spawn(&mut connections, TcpStream::from_std(stream)?, address, file);
+        while let Ok(file) = Arc::clone(&files).try_acquire_owned() {
+            let next = match came.take() {
+                Some(came) => came,
+                None => {
+                    let Ok((stream, address)) = listener.accept() else { break };
+                    stream.set_nonblocking(true)?;
+                    Came(TcpStream::from_std(stream)?, address)
+                }
+            };
+            spawn(&mut connections, &mut newcomers, next, file);
         }
         Ok(())
     });

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::door::status;
@@ -70,4 +71,25 @@ fn too_few_files_are_said_at_the_start() {
     let said = hub.before_start.join("\n");
     assert!(said.contains("MAX_CONNECTIONS is 1000, but this process may open 120 files"), "{said}");
     assert!(said.contains("ulimit -Hn"), "{said}");
+}
+
+#[test]
+fn a_crowd_that_says_nothing_keeps_nobody_out_where_there_is_one_port() {
+    let env = [("MESH_TOKEN", "t"), ("IS_HUB", "true"), ("MAX_CONNECTIONS", "1000")];
+    let hub = start(120, &env);
+    let seats = hub.metric("peerpigeon_max_connections") as u32;
+    let inside: Vec<Client> = (0..seats).map(|n| Client::connect(&hub, n)).collect();
+    let knocking: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(hub.address).unwrap()).collect();
+    // Sooner than the time that a client has for its request.
+    let asked = Instant::now();
+    for _ in 0..5 {
+        assert_eq!((status(&hub.get("/livez")), status(&hub.get("/readyz"))), ("200", "503"));
+    }
+    let bootstrap = format!("ws://{}", hub.address);
+    let other = Hub::start(&[("MESH_TOKEN", "t"), ("BOOTSTRAP_HUBS", &bootstrap)]);
+    other.metric_becomes("peerpigeon_mesh_hubs", |hubs| hubs == 1.0);
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    // Peers that are in have lost nothing.
+    assert_eq!(hub.metric("peerpigeon_connections"), f64::from(seats));
+    drop((inside, knocking));
 }

@@ -1,11 +1,11 @@
 //! A log that nobody takes: a full disk, a reader that has ended, a reader that has stalled. The hub serves and drains all the same.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::client::Client;
+use crate::client::{Client, frame};
 use crate::hub::{DEADLINE, Hub, command};
 
 /// A hub whose log is not read here. It is asked where it is by its port, which was free a moment ago.
@@ -96,13 +96,54 @@ fn a_log_whose_reader_has_stalled_costs_no_peer() {
     let (mut reader, writer) = std::io::pipe().unwrap();
     // Full to the brim: a pipe takes 64 KiB, and the last write waits for a reader.
     let mut filler = writer.try_clone().unwrap();
-    std::thread::spawn(move || std::io::Write::write_all(&mut filler, &vec![b'.'; 1 << 20]));
+    std::thread::spawn(move || filler.write_all(&vec![b'.'; 1 << 20]));
     let hub = start(writer.into(), &[("LOG_LEVEL", "trace")]);
     hub.serves_and_drains("stalled");
     // The pipe was never read.
     let mut first = [0; 1024];
     reader.read_exact(&mut first).unwrap();
     assert_eq!(first, [b'.'; 1024]);
+}
+
+#[test]
+fn lines_without_room_are_counted_and_the_rest_comes_when_the_reader_is_back() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let hub = start(writer.into(), &[("LOG_LEVEL", "trace")]);
+    let get = |path: &str| {
+        let mut stream = TcpStream::connect(hub.address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let metric = |name: &str| {
+        let page = get("/metrics");
+        let line = page.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    // Each of these is a line of half a kilobyte.
+    let network = "x".repeat(256);
+    let said = ["announce", "goodbye"].map(|kind| format!(r#"{{"type":"{kind}","networkName":"{network}"}}"#));
+    let burst: Vec<u8> = (0..1000).flat_map(|n| frame(1, said[n % 2].as_bytes())).collect();
+    let mut peer = join(hub.address, 1, "n");
+    let end = Instant::now() + DEADLINE;
+    while metric("peerpigeon_log_lines_dropped_total") == 0.0 {
+        assert!(Instant::now() < end, "the log has room for ever");
+        peer.raw(&burst);
+        peer.say(r#"{"type":"ping"}"#);
+        peer.hear_type("pong");
+    }
+    assert!(metric("peerpigeon_log_stalled_seconds") > 0.0);
+    // The lines of the beginning are there, and behind the gap its size.
+    let reading = std::thread::spawn(move || {
+        let mut lines = BufReader::new(&mut reader).lines().map_while(Result::ok);
+        let started = lines.find(|line| line.contains("server_started"));
+        (started, lines.find(|line| line.contains("log_lines_dropped")))
+    });
+    let (started, dropped) = reading.join().unwrap();
+    assert!(started.is_some());
+    assert!(dropped.unwrap().contains("\"lines\":"));
+    get("/livez");
 }
 
 #[test]
