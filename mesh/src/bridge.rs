@@ -7,8 +7,7 @@
 //! The bridge is Up while what it publishes to its own two channels comes back. It says Down when that stops, connects again
 //! until the end of time, and says Up when it has come back again.
 //!
-//! An ACL user needs `&<namespace>:mesh.1:* +hello +publish +subscribe`, and in a cluster `+hello +cluster|slots +spublish
-//! +ssubscribe`.
+//! An ACL user needs [`REDIS_ACL`], or [`REDIS_CLUSTER_ACL`] in a cluster.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -35,6 +34,13 @@ mod server;
 mod session;
 #[cfg(test)]
 mod tests;
+
+/// The rights that a Redis user of the hubs needs, as `ACL SETUSER` reads them. `<namespace>` stands for HUB_MESH_NAMESPACE.
+/// HELLO switches to RESP3 and tells the server's role.
+pub const REDIS_ACL: &str = "resetchannels &<namespace>:* -@all +hello +publish +subscribe";
+
+/// The same for a Redis Cluster, where the user is needed on every node.
+pub const REDIS_CLUSTER_ACL: &str = "resetchannels &<namespace>:* -@all +hello +cluster|slots +spublish +ssubscribe";
 
 /// Where Redis is, and who this hub is there.
 #[derive(Clone)]
@@ -63,6 +69,12 @@ impl BridgeConfig {
     /// A sentence that says what is wrong, without the password.
     pub fn check(&self) -> Result<(), String> {
         Server::parse(&self.url, None).map(drop)
+    }
+
+    /// The database number in [`Self::url`], where it is not 0. It has no effect: pub/sub has no databases, so hubs with
+    /// different numbers at one Redis still share their channels.
+    pub fn ignored_database(&self) -> Option<i64> {
+        Server::parse(&self.url, None).ok().map(|server| server.database).filter(|&database| database != 0)
     }
 }
 

@@ -23,7 +23,7 @@ mod stream;
 mod tls;
 mod websocket;
 
-pub use bridge::{BridgeConfig, BridgeView};
+pub use bridge::{BridgeConfig, BridgeView, REDIS_ACL, REDIS_CLUSTER_ACL};
 pub use runtime::{LinkSocket, MeshConfig, MeshHandle, start};
 pub use stream::Stream;
 pub use tls::Tls;

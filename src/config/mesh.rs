@@ -61,17 +61,21 @@ pub struct Legacy {
 
 /// REDIS_URL. It may have a password in it, so it is never printed.
 #[derive(Clone)]
-pub struct RedisUrl(String);
+pub struct RedisUrl {
+    url: String,
+    /// The database number, where it is not 0: pub/sub has no databases.
+    ignored_database: Option<i64>,
+}
 
 impl RedisUrl {
     /// The URL, for whoever connects.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.url
     }
 
     /// Without what may be secret in it.
     pub(super) fn shown(&self) -> String {
-        Redacted(&self.0).to_string()
+        Redacted(&self.url).to_string()
     }
 }
 
@@ -204,6 +208,12 @@ impl Config {
                 warnings.push("REDIS_URL without MESH_TOKEN: whoever can publish there can speak as a hub".to_owned());
             }
         }
+        if let Some(database) = self.mesh.redis_url.as_ref().and_then(|url| url.ignored_database) {
+            warnings.push(format!(
+                "REDIS_URL names database {database}, which has no effect: the channels of pub/sub belong to no database. \
+                 To keep two meshes apart at one Redis, give each its own HUB_MESH_NAMESPACE"
+            ));
+        }
         for url in self.mesh.legacy.urls.iter().filter(|url| !self.bootstrap_hubs.contains(url)) {
             let url = url.to_string();
             let url = Redacted(&url);
@@ -286,7 +296,8 @@ fn redis_url(text: &str) -> Result<RedisUrl, String> {
         also: None,
         extra_roots: None,
     };
-    bridge.check().map(|()| RedisUrl(text.to_owned()))
+    bridge.check()?;
+    Ok(RedisUrl { url: text.to_owned(), ignored_database: bridge.ignored_database() })
 }
 
 #[cfg(test)]

@@ -21,6 +21,34 @@ pub(super) enum Connection {
     Cluster(ClusterConnection),
 }
 
+/// Why the server at the other end is of no use as a bridge, if it is not.
+///
+/// What is published at a replica does not reach its master, nor the master's other replicas, while what is published at the
+/// master reaches the replica: the hub would hear others and not be heard.
+fn unfit(hello: &Value) -> Option<&'static str> {
+    let Value::Map(fields) = hello else { return None };
+    let field = |name: &str| {
+        let text = |value: &Value| match value {
+            Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Value::SimpleString(text) => text.clone(),
+            _ => String::new(),
+        };
+        fields.iter().find(|(key, _)| text(key) == name).map(|(_, value)| text(value)).unwrap_or_default()
+    };
+    match (field("mode").as_str(), field("role").as_str()) {
+        ("sentinel", _) => Some(
+            "this is a Redis Sentinel, which passes no messages on: set REDIS_URL to an address that leads to the master",
+        ),
+        // Nodes of a cluster pass PUBLISH on to all others, whatever their role is.
+        ("cluster", _) => None,
+        (_, "replica" | "slave") => Some(
+            "this Redis is a replica, and what is published there does not reach the master: set REDIS_URL to an address \
+             that leads to the master, also after a failover",
+        ),
+        _ => None,
+    }
+}
+
 impl Connection {
     /// Connects. What Redis says unasked goes to `mouth`.
     pub(super) async fn open(server: &Server, mouth: Mouth) -> RedisResult<Self> {
@@ -56,6 +84,14 @@ impl Connection {
 
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster(_))
+    }
+
+    /// Asks the server for its role. The reason, where it cannot be a bridge. A cluster's nodes are chosen by their slots.
+    pub(super) async fn unfit(&mut self) -> RedisResult<Option<&'static str>> {
+        match self {
+            Self::Server(connection) => Ok(unfit(&redis::cmd("HELLO").query_async(connection).await?)),
+            Self::Cluster(_) => Ok(None),
+        }
     }
 
     /// Subscribes to a channel, and waits until Redis has confirmed that.

@@ -14,6 +14,8 @@ pub(super) struct Server {
     pub(super) roots: Option<TlsCertificates>,
     /// The URL without user and password.
     pub(super) address: String,
+    /// The database number in the URL. Pub/sub has no databases, so the number has no effect and is not selected.
+    pub(super) database: i64,
 }
 
 impl Server {
@@ -51,7 +53,10 @@ impl Server {
         }
         let tls = nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. }));
         let roots = extra_roots.filter(|_| tls).map(trust);
-        Ok(Self { nodes, cluster, roots, address: Redacted(url).to_string() })
+        let database = nodes.first().map_or(0, |node| node.redis_settings().db());
+        // SELECT would need one more right and would change nothing.
+        let nodes = nodes.into_iter().map(without_database).collect();
+        Ok(Self { nodes, cluster, roots, address: Redacted(url).to_string(), database })
     }
 
     pub(super) fn is_tls(&self) -> bool {
@@ -68,6 +73,11 @@ fn node(scheme: &str, user: &str, at: &str, host: &str, tail: &str) -> Result<Co
     // Only with RESP3 do messages and answers come over one connection.
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
     Ok(info.set_redis_settings(settings))
+}
+
+fn without_database(node: ConnectionInfo) -> ConnectionInfo {
+    let settings = node.redis_settings().clone().set_db(0);
+    node.set_redis_settings(settings)
 }
 
 /// The public roots and these. The library takes a list that is given for all of it, and takes it as PEM.
@@ -97,7 +107,8 @@ mod tests {
                     let (user, password) = (settings.username().unwrap_or("-"), settings.password().unwrap_or("-"));
                     format!("{} {user} {password} {}", node.addr(), settings.db())
                 });
-                format!("{} [{}]", server.address, nodes.collect::<Vec<_>>().join("; "))
+                let database = if server.database == 0 { String::new() } else { format!(" /{}", server.database) };
+                format!("{} [{}]{database}", server.address, nodes.collect::<Vec<_>>().join("; "))
             }
             Err(error) => error,
         }
@@ -107,7 +118,7 @@ mod tests {
     fn urls_are_read_and_shown_without_their_secrets() {
         for (url, expected) in [
             ("redis://h", "redis://h [h:6379 - - 0]"),
-            ("redis://h:1/3", "redis://h:1/3 [h:1 - - 3]"),
+            ("redis://h:1/3", "redis://h:1/3 [h:1 - - 0] /3"),
             ("redis://:p%2C%40@h:1", "redis://h:1 [h:1 - p,@ 0]"),
             ("rediss://u:p@h:1", "rediss://h:1 [h:1 u p 0]"),
             ("redis+cluster://u:p@a:1,b:2", "redis+cluster://a:1,b:2 [a:1 u p 0; b:2 u p 0]"),

@@ -36,8 +36,17 @@ pub(super) async fn run(state: Rc<State>, server: Rc<Server>, events: mpsc::Send
     match connect(&state, &server).await {
         Ok((connection, inbox)) => {
             let beats = [Beat::default(), Beat::default()];
-            let mut session =
-                Session { state, events, connection, inbox, publishing: JoinSet::new(), beats, up: false, lost: false };
+            let mut session = Session {
+                state,
+                events,
+                connection,
+                inbox,
+                publishing: JoinSet::new(),
+                role: JoinSet::new(),
+                beats,
+                up: false,
+                lost: false,
+            };
             match Box::pin(session.serve()).await {
                 Ok(never) => match never {},
                 Err(end) => end,
@@ -54,13 +63,22 @@ async fn connect(state: &State, server: &Server) -> Result<(Connection, Inbox), 
         .await
         .map_err(slow("connecting"))??;
     let subscribe = async {
+        check_role(&mut connection).await?;
         for channel in &state.channels {
             connection.subscribe(channel).await?;
         }
-        Ok::<_, RedisError>(())
+        Ok::<_, End>(())
     };
     Box::pin(timeout(BRIDGE_CONNECT_TIMEOUT, subscribe)).await.map_err(slow("subscribing"))??;
     Ok((connection, inbox))
+}
+
+/// Fails where the server cannot be a bridge, as it is a replica for example. A server that does not tell its role is taken.
+async fn check_role(connection: &mut Connection) -> Result<(), End> {
+    match connection.unfit().await {
+        Ok(Some(reason)) => Err(End::Failed(reason.to_owned())),
+        Ok(None) | Err(_) => Ok(()),
+    }
 }
 
 /// Whether a channel works: what this hub publishes on it comes back.
@@ -80,6 +98,8 @@ struct Session {
     connection: Connection,
     inbox: Inbox,
     publishing: JoinSet<Published>,
+    /// The question whether the server is still a master. One at a time, asked with each probe.
+    role: JoinSet<Result<(), End>>,
     /// Of everyone's channel and of this hub's own.
     beats: [Beat; 2],
     up: bool,
@@ -118,11 +138,16 @@ impl Session {
                     Ok(published) => self.published(published)?,
                     Err(error) => return Err(End::Failed(error.to_string())),
                 },
+                Some(checked) = self.role.join_next() => match checked {
+                    Ok(checked) => checked?,
+                    Err(error) => return Err(End::Failed(error.to_string())),
+                },
                 due = ticks.tick() => {
                     self.inbox.drain(&mut pushes);
                     self.take(&mut pushes).await?;
                     self.judge(due)?;
                     self.probe();
+                    self.ask_role();
                 }
             }
             self.publish();
@@ -212,6 +237,14 @@ impl Session {
             if beat.asked {
                 self.start(vec![(to, self.state.seal.begin())], None, true);
             }
+        }
+    }
+
+    /// Asks whether the server is still a master: it may be demoted while its connections stay.
+    fn ask_role(&mut self) {
+        if self.role.is_empty() {
+            let mut connection = self.connection.clone();
+            self.role.spawn_local(async move { check_role(&mut connection).await });
         }
     }
 

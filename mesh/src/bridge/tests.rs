@@ -9,8 +9,8 @@ use proto::{HubId, PeerId};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use self::redis_server::{RedisServer, cluster, is_installed};
-use super::{Bridge, BridgeConfig, BridgeEvent};
+use self::redis_server::{RedisServer, cluster, is_installed, node};
+use super::{Bridge, BridgeConfig, BridgeEvent, REDIS_ACL, REDIS_CLUSTER_ACL};
 
 mod redis_server;
 
@@ -336,13 +336,17 @@ fn a_mesh_that_does_not_read_loses_frames_and_nothing_else() {
 fn a_password_and_an_acl_user_open_and_a_wrong_one_does_not() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
-        let rights = "resetchannels &test:mesh.1:* -@all +hello +publish +subscribe";
+        let rights = REDIS_ACL.replace("<namespace>", "test");
         let _: String = redis.ask(&format!("ACL SETUSER bridge on >se:cr@t {rights}"));
         let at = |user: &str| format!("redis://{user}@127.0.0.1:{}", redis.port);
         let mut a = Hub::up(1, &at("bridge:se%3Acr%40t")).await;
         let mut b = Hub::up(2, &at("bridge:se%3Acr%40t")).await;
         hear_each_other(&mut a, &mut b).await;
         assert_eq!(a.bridge.view().address, redis.url());
+        // A database number would need a right to select it, and a mesh with bounded discovery has longer names.
+        let namespace = "test:closest:8".to_owned();
+        let longer = BridgeConfig { namespace, ..config(7, &format!("{}/3", at("bridge:se%3Acr%40t"))) };
+        Hub::start(longer).comes_up().await;
 
         let mut wrong = Hub::start(config(3, &at("bridge:wrong")));
         until(|| wrong.bridge.view().errors >= 2).await;
@@ -367,6 +371,83 @@ fn a_password_and_an_acl_user_open_and_a_wrong_one_does_not() {
         let _: String = redis.ask("CONFIG SET requirepass hunter2");
         let mut plain = Hub::up(5, &format!("redis://:hunter2@127.0.0.1:{}/3", redis.port)).await;
         hear_each_other(&mut a, &mut plain).await;
+    });
+}
+
+#[test]
+fn the_documented_rights_are_those_that_are_tested() {
+    let page = include_str!("../../../docs/troubleshooting.md");
+    for rights in [REDIS_ACL, REDIS_CLUSTER_ACL] {
+        assert!(page.contains(&format!("ACL SETUSER peerpigeon on >password {rights}\n")), "{rights}");
+    }
+}
+
+#[test]
+fn a_replica_is_no_bridge_until_it_is_promoted() {
+    on_a_runtime(async || {
+        let master = RedisServer::start(&[]);
+        let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]);
+        let mut hub = Hub::start(config(1, &replica.url()));
+        until(|| hub.bridge.view().errors >= 2).await;
+        let view = hub.bridge.view();
+        assert!(!view.connected && hub.events.is_empty(), "{view:?}");
+        assert!(
+            view.last_error.as_deref().is_some_and(|error| error.starts_with("this Redis is a replica")),
+            "{view:?}"
+        );
+        let _: String = replica.ask("REPLICAOF NO ONE");
+        hub.comes_up().await;
+    });
+}
+
+#[test]
+fn a_master_that_is_demoted_is_left_although_its_connections_stay() {
+    on_a_runtime(async || {
+        let (first, second) = (RedisServer::start(&[]), RedisServer::start(&[]));
+        let mut hub = Hub::up(1, &first.url()).await;
+        let _: String = first.ask(&format!("REPLICAOF 127.0.0.1 {}", second.port));
+        hub.goes_down().await;
+        let view = hub.bridge.view();
+        assert!(
+            view.last_error.as_deref().is_some_and(|error| error.starts_with("this Redis is a replica")),
+            "{view:?}"
+        );
+        let _: String = first.ask("REPLICAOF NO ONE");
+        hub.comes_up().await;
+        assert_eq!(hub.bridge.view().reconnects, 1);
+    });
+}
+
+#[test]
+fn nodes_of_a_cluster_pass_on_what_is_published_whatever_their_role() {
+    on_a_runtime(async || {
+        let nodes = cluster();
+        let replica = node();
+        let _: String = replica.ask(&format!("CLUSTER MEET 127.0.0.1 {}", nodes[0].port));
+        let master: String = nodes[0].ask("CLUSTER MYID");
+        let knows_all = |node: &RedisServer| {
+            let known = node.ask::<String>("CLUSTER NODES");
+            known.lines().filter(|line| line.contains(" connected") && !line.contains("handshake")).count() == 4
+        };
+        until(|| nodes.iter().chain([&replica]).all(knows_all)).await;
+        let _: String = replica.ask(&format!("CLUSTER REPLICATE {master}"));
+        let mut a = Hub::up(1, &replica.url()).await;
+        let mut b = Hub::up(2, &nodes[1].url()).await;
+        hear_each_other(&mut a, &mut b).await;
+    });
+}
+
+#[test]
+fn a_sentinel_is_no_bridge() {
+    on_a_runtime(async || {
+        let mut sentinel = RedisServer::prepare(&[]);
+        let file = sentinel.dir.join("sentinel.conf");
+        fs::write(&file, format!("port {}\nbind 127.0.0.1\n", sentinel.port)).unwrap();
+        sentinel.launch_as_sentinel(&file);
+        let hub = Hub::start(config(1, &sentinel.url()));
+        until(|| hub.bridge.view().errors >= 2).await;
+        let view = hub.bridge.view();
+        assert!(view.last_error.as_deref().is_some_and(|error| error.contains("Sentinel")), "{view:?}");
     });
 }
 
@@ -410,7 +491,7 @@ fn tls_is_verified_against_the_roots_that_are_given() {
 fn a_cluster_shards_the_channels_and_a_lost_node_comes_back() {
     on_a_runtime(async || {
         let mut nodes = cluster();
-        let rights = "resetchannels &test:mesh.1:* -@all +hello +cluster|slots +spublish +ssubscribe";
+        let rights = REDIS_CLUSTER_ACL.replace("<namespace>", "test");
         for node in &nodes {
             let _: String = node.ask(&format!("ACL SETUSER bridge on >secret {rights}"));
         }

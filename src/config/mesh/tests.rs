@@ -132,6 +132,9 @@ fn what_does_less_than_it_seems_is_warned_of() {
     assert!(warnings(&[("IS_HUB", "true"), ("BOOTSTRAP_HUBS", "ws://a")]).contains("without MESH_TOKEN"));
     assert!(warnings(&[("IS_HUB", "true"), ("MESH_INSECURE", "true")]).starts_with("MESH_INSECURE: whoever"));
     assert!(warnings(&[("REDIS_URL", "redis://a")]).contains("REDIS_URL without MESH_TOKEN"));
+    let numbered = warnings(&[("REDIS_URL", "redis://:hunter2@a/3"), ("MESH_TOKEN", "t")]);
+    assert!(numbered.starts_with("REDIS_URL names database 3, which has no effect"), "{numbered}");
+    assert!(numbered.contains("HUB_MESH_NAMESPACE") && !numbered.contains("hunter2"), "{numbered}");
     assert!(warnings(&[("IS_HUB", "true"), ("MESH_TOKEN_ALSO", "t")]).contains("MESH_TOKEN_ALSO without effect"));
     assert!(
         warnings(&[("MESH_LEGACY", "10.0.0.0/8"), ("MESH_CA", "src/config/mesh/certificate.pem")])
@@ -140,6 +143,7 @@ fn what_does_less_than_it_seems_is_warned_of() {
     for quiet in [
         &[("IS_HUB", "true"), ("MESH_TOKEN", "t")][..],
         &[("REDIS_URL", "redis://a"), ("MESH_TOKEN", "t")],
+        &[("REDIS_URL", "redis://a/0"), ("MESH_TOKEN", "t")],
         &[("BOOTSTRAP_HUBS", "ws://a,ws://b"), ("MESH_LEGACY", "ws://a"), ("MESH_TOKEN", "t")],
     ] {
         assert_eq!(warnings(quiet), "", "{quiet:?}");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use redis::{Connection, FromRedisValue};
@@ -55,10 +55,19 @@ impl RedisServer {
 
     /// Starts it, again or for the first time, on the same port.
     pub(super) fn launch(&mut self) {
-        let mut child = Command::new("redis-server").args(&self.args).stdout(Stdio::piped()).spawn().unwrap();
+        self.run(self.args.clone(), "Ready to accept connections");
+    }
+
+    /// Starts a Redis Sentinel instead, with this configuration.
+    pub(super) fn launch_as_sentinel(&mut self, file: &Path) {
+        self.run(vec![file.display().to_string(), "--sentinel".to_owned()], "Sentinel ID is");
+    }
+
+    fn run(&mut self, args: Vec<String>, until: &str) {
+        let mut child = Command::new("redis-server").args(args).stdout(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stdout.take().unwrap());
         let mut said = String::new();
-        while !said.contains("Ready to accept connections") {
+        while !said.contains(until) {
             assert_ne!(log.read_line(&mut said).unwrap(), 0, "redis-server ended: {said}");
         }
         self.process = Some((child, log));
@@ -117,18 +126,21 @@ fn free_port() -> u16 {
     }
 }
 
+/// A node of a cluster, still alone.
+pub(super) fn node() -> RedisServer {
+    RedisServer::start(&[
+        "--cluster-enabled",
+        "yes",
+        "--cluster-node-timeout",
+        "1000",
+        "--cluster-require-full-coverage",
+        "no",
+    ])
+}
+
 /// Three nodes that share the slots.
 pub(super) fn cluster() -> [RedisServer; 3] {
-    let nodes = [(); 3].map(|()| {
-        RedisServer::start(&[
-            "--cluster-enabled",
-            "yes",
-            "--cluster-node-timeout",
-            "1000",
-            "--cluster-require-full-coverage",
-            "no",
-        ])
-    });
+    let nodes = [(); 3].map(|()| node());
     let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
     let made = Command::new("redis-cli")
         .args(["--cluster", "create"])
