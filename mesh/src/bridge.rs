@@ -14,20 +14,22 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use proto::HubId;
 use proto::limits::{BRIDGE_BACKOFF_MAX, BRIDGE_BACKOFF_MIN, MAX_ERROR_TEXT_BYTES};
+use proto::{HubId, PeerId};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::backoff::{Backoff, chance};
 use frame::Seal;
+use fresh::Fresh;
 use outbox::{Outbox, To};
 use server::Server;
 use session::End;
 
 mod connection;
 mod frame;
+mod fresh;
 mod inbox;
 mod outbox;
 mod server;
@@ -102,6 +104,12 @@ pub struct BridgeView {
     pub bytes_in: u64,
     /// Frames that are not of this mesh: another token, or no frame at all.
     pub refused: u64,
+    /// Frames of hubs of this mesh that were dropped since they were not fresh, by cause: the sender has not answered this
+    /// hub's challenge; the frame repeats one that was taken.
+    pub stale: [u64; 2],
+    /// Hubs whose frames arrive and that do not answer: they do not receive this hub, or somebody publishes recorded frames
+    /// of theirs. Ascending, at most [`MAX_ONE_WAY`](proto::limits::MAX_ONE_WAY).
+    pub one_way: Vec<HubId>,
     /// Envelopes that found the queue full, and messages that were not read in time.
     pub lost: u64,
     /// Connections that failed, and frames that Redis refused.
@@ -121,6 +129,8 @@ pub(crate) enum BridgeEvent {
     Up,
     /// What was pushed and not published is dropped, and so is all that will be.
     Down,
+    /// This hub and another one receive each other, from here on. What was published before did not reach it.
+    Met,
     /// Envelopes of one hub.
     Received {
         /// Who published them.
@@ -145,6 +155,8 @@ struct State {
     /// Of the channel of any hub.
     prefix: String,
     outbox: RefCell<Outbox>,
+    /// Of the present connection; `None` before the first.
+    fresh: RefCell<Option<Fresh>>,
     wake: Notify,
     up: Cell<bool>,
     /// It was up once.
@@ -168,6 +180,7 @@ impl Bridge {
             ],
             prefix,
             outbox: RefCell::default(),
+            fresh: RefCell::default(),
             wake: Notify::new(),
             up: Cell::new(false),
             risen: Cell::new(false),
@@ -207,6 +220,13 @@ impl Bridge {
         }
     }
 
+    /// A hub has answered, over a link, whether the id is free. It may be what the bridge has asked a hub of version 2.0.
+    pub(crate) fn answered(&mut self, hub: HubId, peer: PeerId, ticket: u64) {
+        if let Some(fresh) = &mut *self.state.fresh.borrow_mut() {
+            fresh.answered(hub, &(peer, ticket));
+        }
+    }
+
     /// Bytes that were pushed and that Redis has not accepted.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.state.outbox.borrow().bytes()
@@ -239,7 +259,9 @@ impl State {
     /// Whether it was up.
     fn fall(&self) -> bool {
         self.outbox.borrow_mut().clear();
-        self.view.borrow_mut().connected = false;
+        let mut view = self.view.borrow_mut();
+        view.connected = false;
+        view.one_way.clear();
         self.up.replace(false)
     }
 

@@ -220,7 +220,8 @@ impl Core {
     pub(crate) fn bridged(&mut self, event: BridgeEvent) {
         let now = self.now();
         match event {
-            BridgeEvent::Up => self.input(RelayInput::BridgeUp, now),
+            // Both have it beat.
+            BridgeEvent::Up | BridgeEvent::Met => self.input(RelayInput::BridgeUp, now),
             BridgeEvent::Down => self.input(RelayInput::BridgeDown, now),
             BridgeEvent::Received { from, frame } => self.heard_over_bridge(from, &frame, now),
         }

@@ -281,6 +281,25 @@ pub const BRIDGE_BATCH: usize = 256;
 /// does not answer is noticed within twice this time.
 pub const BRIDGE_PROBE: Duration = Duration::from_secs(2);
 
+/// Time between two challenges of a hub on the bridge: random numbers that the others echo, which shows that they live and
+/// receive it. A multiple of [`BRIDGE_PROBE`].
+///
+/// A mesh of n hubs publishes n x (n - 1) answers of about 150 B in this time: 64 hubs 1,008 a second, of the 100,000 that
+/// Redis can.
+pub const BRIDGE_CHALLENGE: Duration = Duration::from_secs(4);
+
+/// The latest challenges of a hub of which another one has to have answered one. If it has not, its frames are dropped.
+///
+/// 3 x 4 s: the answers to two in a row may be lost, and a hub that stops receiving counts as lost 8 to 12 s and a lease later.
+pub const BRIDGE_CHALLENGES: usize = 3;
+
+/// Sessions of one hub that were replaced while their answers were still accepted. With one more, the new session waits until
+/// the answers of the oldest have expired: a hub that connects 16 times in 12 s is as well off.
+pub const BRIDGE_PAST_SESSIONS: usize = 16;
+
+/// Hubs that are listed as one-way on the bridge. The rest is left out: 64 x 40 B on a page.
+pub const MAX_ONE_WAY: usize = 64;
+
 /// How long Redis may take to accept a connection, TLS and authentication included, and then both subscriptions.
 pub const BRIDGE_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 

@@ -97,7 +97,7 @@ pub enum RelayInput<'a> {
         /// What takes more.
         way: Way,
     },
-    /// The bridge works: what is published reaches all who listen.
+    /// The bridge works: what is published reaches all who listen. Repeated when one more listens.
     BridgeUp,
     /// It does not, and what was published last may be lost.
     BridgeDown,

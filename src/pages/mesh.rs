@@ -234,6 +234,8 @@ pub(super) struct Bridge<'a> {
     address: &'a str,
     connected: bool,
     last_error: Option<&'a str>,
+    /// Hubs whose frames arrive and that do not answer.
+    one_way: Vec<String>,
     published: u64,
     received: u64,
     reconnects: u64,
@@ -245,6 +247,7 @@ impl<'a> Bridge<'a> {
             address: &view.address,
             connected: view.connected,
             last_error: view.last_error.as_deref(),
+            one_way: view.one_way.iter().map(ToString::to_string).collect(),
             published: view.published,
             received: view.received,
             reconnects: view.reconnects,

@@ -201,6 +201,10 @@ catalog! {
         "Bytes of those frames."
     REDIS_REFUSED "peerpigeon_redis_refused_total" Counter []
         "Frames from Redis that no hub with the same MESH_TOKEN has written, or that are not understood."
+    REDIS_STALE "peerpigeon_redis_stale_total" Counter ["reason"]
+        "Frames of hubs of this mesh that were dropped because they were not fresh: their hub had not answered this hub's challenge, or they repeated earlier ones."
+    REDIS_ONE_WAY "peerpigeon_redis_one_way_hubs" Gauge []
+        "Hubs whose frames arrive from Redis and that do not answer this hub there, up to 64."
     REDIS_LOST "peerpigeon_redis_lost_total" Counter []
         "Envelopes for Redis that found no room, and frames from it that were not read in time."
     REDIS_ERRORS "peerpigeon_redis_errors_total" Counter []

@@ -81,6 +81,10 @@ pub(super) fn publish(reading: &MeshReading) {
         count(&catalog::REDIS_BYTES, vec![label("direction", direction)], bytes);
     }
     count(&catalog::REDIS_REFUSED, vec![], bridge.refused + io.bridge_malformed);
+    for (reason, frames) in ["unanswered", "repeated"].into_iter().zip(bridge.stale) {
+        count(&catalog::REDIS_STALE, vec![label("reason", reason)], frames);
+    }
+    gauge(&catalog::REDIS_ONE_WAY, vec![], bridge.one_way.len() as f64);
     count(&catalog::REDIS_LOST, vec![], bridge.lost);
     count(&catalog::REDIS_ERRORS, vec![], bridge.errors);
     count(&catalog::REDIS_RECONNECTS, vec![], bridge.reconnects);

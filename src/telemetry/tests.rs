@@ -264,7 +264,13 @@ fn the_mesh_is_counted_with_the_shards() {
     };
     let mut mesh = MeshReading {
         links: vec![link(1, true, false), link(20, true, true), link(3, false, false), link(4, false, false)],
-        bridge: Some(::mesh::BridgeView { connected: true, published: 8, ..Default::default() }),
+        bridge: Some(::mesh::BridgeView {
+            connected: true,
+            published: 8,
+            stale: [3, 5],
+            one_way: vec![proto::HubId(proto::PeerId::from_bytes([1; 20]))],
+            ..Default::default()
+        }),
         busy_micros: 2_500_000,
         ..MeshReading::default()
     };
@@ -302,6 +308,9 @@ fn the_mesh_is_counted_with_the_shards() {
         ("peerpigeon_mesh_busy_seconds_total", 2.5),
         ("peerpigeon_redis_connected", 1.0),
         ("peerpigeon_redis_frames_total{direction=\"out\"}", 8.0),
+        ("peerpigeon_redis_stale_total{reason=\"unanswered\"}", 3.0),
+        ("peerpigeon_redis_stale_total{reason=\"repeated\"}", 5.0),
+        ("peerpigeon_redis_one_way_hubs", 1.0),
     ] {
         assert_eq!(value(&render, series), expected, "{series}");
     }

@@ -38,6 +38,30 @@ impl Redis {
         Some(answer)
     }
 
+    /// Everything that is published, until the answer is dropped.
+    fn record(&self) -> Recording {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connected");
+        stream.write_all(b"PSUBSCRIBE *\r\n").expect("subscribed");
+        let mut recording = Recording(stream);
+        recording.reply();
+        recording
+    }
+
+    fn publish(&self, frames: &[(Vec<u8>, Vec<u8>)]) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connected");
+        for (channel, frame) in frames {
+            let mut command = b"*3\r\n$7\r\nPUBLISH\r\n".to_vec();
+            for part in [channel, frame] {
+                command.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
+                command.extend_from_slice(part);
+                command.extend_from_slice(b"\r\n");
+            }
+            stream.write_all(&command).expect("published");
+        }
+        stream.write_all(b"QUIT\r\n").expect("said");
+        _ = stream.read_to_end(&mut Vec::new());
+    }
+
     fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
@@ -46,6 +70,50 @@ impl Redis {
         self.child.kill().expect("killed");
         self.child.wait().expect("ended");
         self.port
+    }
+}
+
+struct Recording(TcpStream);
+
+impl Recording {
+    /// The parts of one reply that are strings.
+    fn reply(&mut self) -> Vec<Vec<u8>> {
+        let count: usize = self.line()[1..].parse().expect("an array");
+        let mut parts = Vec::new();
+        for _ in 0..count {
+            let line = self.line();
+            if let Some(len) = line.strip_prefix('$') {
+                let mut part = vec![0; len.parse::<usize>().expect("a length") + 2];
+                self.0.read_exact(&mut part).expect("read");
+                part.truncate(part.len() - 2);
+                parts.push(part);
+            }
+        }
+        parts
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while !line.ends_with(b"\r\n") {
+            self.0.read_exact(&mut byte).expect("read");
+            line.push(byte[0]);
+        }
+        String::from_utf8(line).expect("text").trim_end().to_owned()
+    }
+
+    /// Channels and frames, up to a message on the channel `stop`.
+    fn stop(mut self, redis: &Redis) -> Vec<(Vec<u8>, Vec<u8>)> {
+        redis.publish(&[(b"stop".to_vec(), Vec::new())]);
+        let mut frames = Vec::new();
+        loop {
+            let mut parts = self.reply().into_iter().skip(2);
+            match (parts.next(), parts.next()) {
+                (Some(channel), Some(_)) if channel == b"stop" => return frames,
+                (Some(channel), Some(frame)) => frames.push((channel, frame)),
+                _ => panic!("not a message"),
+            }
+        }
     }
 }
 
@@ -138,4 +206,60 @@ fn what_needs_no_redis_does_not_miss_it() {
     }
     assert!(json(&hubs[2], "/hubstats").to_string().contains("redis"), "{}", json(&hubs[2], "/hubstats"));
     drop(redis);
+}
+
+/// Who can write to Redis, and does not know the token, publishes what hubs have said before.
+#[test]
+fn a_recorded_hub_does_not_come_back_to_life() {
+    let redis = Redis::start(free_port());
+    let recording = redis.record();
+    let mut hubs = vec![bridged(&redis.url()), bridged(&redis.url())];
+    settled(&hubs);
+    let mut a = Client::join(&hubs[0], 1, "n");
+    let b = Client::join(&hubs[1], 2, "n");
+    assert_eq!(discovered(&mut a), id(2));
+    let ended = hubs.pop().expect("two hubs");
+    ended.signal("-KILL");
+    assert_eq!(a.hear()["data"]["reason"], "hub-lost");
+    drop(b);
+    // The one that has heard all of it, and one that begins.
+    let recorded = recording.stop(&redis);
+    hubs.push(bridged(&redis.url()));
+    settled(&hubs);
+    let mut c = Client::join(&hubs[1], 3, "n");
+    assert_eq!((discovered(&mut a), discovered(&mut c)), (id(3), id(1)));
+    let began = Instant::now();
+    let metric = |hub: &Hub| hub.metric("peerpigeon_redis_one_way_hubs");
+    // Until it is seen that a hub of that name speaks and does not answer.
+    while hubs.iter().any(|hub| metric(hub) == 0.0) {
+        assert!(began.elapsed() < DEADLINE, "it was never seen");
+        redis.publish(&recorded);
+    }
+    for hub in &hubs {
+        assert_eq!(json(hub, "/hubs")["totalHubs"], 1, "{}", json(hub, "/hubs"));
+        assert_eq!(json(hub, "/hubstats")["redis"]["oneWay"].as_array().map(Vec::len), Some(1));
+    }
+    for peer in [&mut a, &mut c] {
+        peer.hears_nothing();
+    }
+    a.offer(&id(3), "n", "1", r#","id":"x""#);
+    assert_eq!(c.hear()["data"], 1);
+    assert_eq!(a.hear()["data"]["outcome"], "delivered");
+}
+
+#[test]
+fn a_hub_at_a_replica_says_so_and_joins_when_it_is_the_master() {
+    let (master, replica) = (Redis::start(free_port()), Redis::start(free_port()));
+    _ = replica.try_ask(&format!("REPLICAOF 127.0.0.1 {}", master.port));
+    let hub = bridged(&replica.url());
+    eventually("it is said", || json(&hub, "/hubstats")["redis"]["lastError"].to_string().contains("is a replica"));
+    assert_eq!(json(&hub, "/hubstats")["redis"]["connected"], false);
+    _ = replica.try_ask("REPLICAOF NO ONE");
+    let hubs = [hub, bridged(&replica.url())];
+    settled(&hubs);
+    // Demoted while its connections stay.
+    _ = replica.try_ask(&format!("REPLICAOF 127.0.0.1 {}", master.port));
+    for hub in &hubs {
+        eventually("it is said", || json(hub, "/hubstats")["redis"]["connected"] == false);
+    }
 }

@@ -28,11 +28,7 @@ pub(super) enum Connection {
 fn unfit(hello: &Value) -> Option<&'static str> {
     let Value::Map(fields) = hello else { return None };
     let field = |name: &str| {
-        let text = |value: &Value| match value {
-            Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            Value::SimpleString(text) => text.clone(),
-            _ => String::new(),
-        };
+        let text = |value: &Value| redis::from_redis_value_ref::<String>(value).unwrap_or_default();
         fields.iter().find(|(key, _)| text(key) == name).map(|(_, value)| text(value)).unwrap_or_default()
     };
     match (field("mode").as_str(), field("role").as_str()) {

@@ -1,8 +1,8 @@
 //! What is published: `magic and version, sender, HMAC-SHA256, payload`.
 //!
 //! Everyone who may publish in Redis could speak as any hub, so the payload is authenticated together with its sender and its
-//! channel: a frame is worth nothing on another channel. A copy that is published again is recognised by what is in it
-//! (hub, incarnation, seq).
+//! channel: a frame is worth nothing on another channel. The payload is a stamp, by which a copy that is published again is
+//! recognised (see [`fresh`](super::fresh)), and then envelopes.
 
 use hmac::{Hmac, Mac};
 use proto::{HubId, PeerId};
@@ -14,6 +14,10 @@ const SENDER: usize = MAGIC.len();
 const TAG: usize = SENDER + 20;
 /// Bytes before the payload.
 pub(super) const HEADER: usize = TAG + 32;
+/// Bytes of the stamp that begins the payload. See [`fresh`](super::fresh).
+pub(super) const STAMP: usize = 4 + 1 + 4 * size_of::<u64>();
+/// Bytes before the envelopes.
+pub(super) const PREFIX: usize = HEADER + STAMP;
 
 /// A frame that is not one of this mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +38,9 @@ impl Seal {
         Self { keyed: keyed(token.unwrap_or_default()), also: also.map(keyed), hub }
     }
 
-    /// A frame without its payload and tag.
+    /// A frame without its tag, with room for the stamp. Envelopes are appended to it.
     pub(super) fn begin(&self) -> Vec<u8> {
-        let mut frame = vec![0; HEADER];
+        let mut frame = vec![0; PREFIX];
         frame[..SENDER].copy_from_slice(&MAGIC);
         frame[SENDER..TAG].copy_from_slice(self.hub.0.as_bytes());
         frame

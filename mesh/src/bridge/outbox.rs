@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use proto::HubId;
 use proto::limits::{BRIDGE_FRAME_BYTES, BRIDGE_PIPELINE_BYTES, BRIDGE_QUEUE_BYTES};
 
-use super::frame::{HEADER, Seal};
+use super::frame::{PREFIX, Seal};
 
 /// A channel: of one hub, or of everyone.
 pub(super) type To = Option<HubId>;
@@ -39,7 +39,7 @@ impl Outbox {
         let frame = match lane.frames.back_mut() {
             Some(frame) if frame.len() < BRIDGE_FRAME_BYTES => frame,
             _ => {
-                self.waiting_bytes += HEADER;
+                self.waiting_bytes += PREFIX;
                 lane.frames.push_back_mut(seal.begin())
             }
         };
@@ -147,17 +147,17 @@ mod tests {
     }
 
     fn sizes(frames: &[(To, Vec<u8>)]) -> Vec<(To, usize)> {
-        frames.iter().map(|(to, frame)| (*to, frame.len() - HEADER)).collect()
+        frames.iter().map(|(to, frame)| (*to, frame.len() - PREFIX)).collect()
     }
 
     #[test]
     fn envelopes_share_frames_until_one_is_full_and_channels_take_turns() {
         let full = BRIDGE_FRAME_BYTES;
         let mut outbox = outbox(&[(None, 10), (None, full), (hub(1), 5), (None, 20), (hub(1), 6)]);
-        assert_eq!(outbox.bytes(), full + 41 + 3 * HEADER);
+        assert_eq!(outbox.bytes(), full + 41 + 3 * PREFIX);
         let frames = outbox.take();
         assert_eq!(sizes(&frames), [(None, full + 10), (hub(1), 11), (None, 20)]);
-        assert_eq!(outbox.bytes(), full + 41 + 3 * HEADER);
+        assert_eq!(outbox.bytes(), full + 41 + 3 * PREFIX);
         outbox.accepted(outbox.bytes());
         assert_eq!(outbox.bytes(), 0);
         assert!(outbox.lanes.is_empty() && outbox.turns.is_empty() && outbox.take().is_empty());

@@ -122,7 +122,7 @@ mod tests {
             ("redis://:p%2C%40@h:1", "redis://h:1 [h:1 - p,@ 0]"),
             ("rediss://u:p@h:1", "rediss://h:1 [h:1 u p 0]"),
             ("redis+cluster://u:p@a:1,b:2", "redis+cluster://a:1,b:2 [a:1 u p 0; b:2 u p 0]"),
-            ("redis://:p@q@h:1/2?protocol=resp3", "redis://h:1/2 [h:1 - p@q 2]"),
+            ("redis://:p@q@h:1/2?protocol=resp3", "redis://h:1/2 [h:1 - p@q 0] /2"),
             ("redis+cluster://[::1]:1", "redis+cluster://[::1]:1 [::1:1 - - 0]"),
         ] {
             assert_eq!(parsed(url), expected);

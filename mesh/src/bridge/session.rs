@@ -3,7 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use proto::limits::{BRIDGE_BATCH, BRIDGE_CONNECT_TIMEOUT, BRIDGE_PIPELINES, BRIDGE_PROBE};
+use proto::HubId;
+use proto::limits::{BRIDGE_BATCH, BRIDGE_CONNECT_TIMEOUT, BRIDGE_PIPELINES, BRIDGE_PROBE, MAX_ONE_WAY};
 use redis::RedisError;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -12,6 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::connection::Connection;
 use super::frame::HEADER;
+use super::fresh::{Fresh, Judgment, Stamp, ask};
 use super::inbox::{Inbox, Push, inbox};
 use super::outbox::To;
 use super::server::Server;
@@ -57,6 +59,8 @@ pub(super) async fn run(state: Rc<State>, server: Rc<Server>, events: mpsc::Send
 }
 
 async fn connect(state: &State, server: &Server) -> Result<(Connection, Inbox), End> {
+    let fresh = Fresh::new().ok_or_else(|| End::Failed("the system has no random numbers".to_owned()))?;
+    *state.fresh.borrow_mut() = Some(fresh);
     let slow = |what| move |_| End::Failed(format!("{what} timed out"));
     let (mouth, inbox) = inbox();
     let mut connection = Box::pin(timeout(BRIDGE_CONNECT_TIMEOUT, Connection::open(server, mouth)))
@@ -146,6 +150,7 @@ impl Session {
                     self.inbox.drain(&mut pushes);
                     self.take(&mut pushes).await?;
                     self.judge(due)?;
+                    self.tick();
                     self.probe();
                     self.ask_role();
                 }
@@ -182,12 +187,30 @@ impl Session {
             }
             return Ok(());
         };
-        if from == self.state.hub {
+        let payload = &frame[HEADER..];
+        // A hub of version 2.0 publishes empty frames to itself.
+        if payload.is_empty() {
+            return Ok(());
+        }
+        let judgment = {
+            let mut fresh = self.state.fresh.borrow_mut();
+            let Some(fresh) = &mut *fresh else { return Ok(()) };
+            (!fresh.is_own(payload)).then(|| fresh.judge(from, at, payload))
+        };
+        let Some(judgment) = judgment else {
             (self.beats[at].heard, self.beats[at].works) = (true, true);
             return self.rise().await;
+        };
+        self.respond(from, &judgment);
+        if from == self.state.hub {
+            return Ok(());
         }
-        // A probe of another hub is empty. Before Up it is not known that this one can answer.
-        if !self.up || frame.len() == HEADER {
+        // Before Up it is not known that this hub can answer.
+        if judgment.met && self.up {
+            self.tell(BridgeEvent::Met).await?;
+        }
+        let envelopes = HEADER + Stamp::len(payload);
+        if !judgment.taken || !self.up || frame.len() == envelopes {
             return Ok(());
         }
         {
@@ -195,8 +218,29 @@ impl Session {
             view.received += 1;
             view.bytes_in += frame.len() as u64;
         }
-        frame.drain(..HEADER);
+        frame.drain(..envelopes);
         self.tell(BridgeEvent::Received { from, frame }).await
+    }
+
+    /// Sends the hub what it takes to know that frames are fresh, and notes what its frame has shown.
+    fn respond(&self, from: HubId, judgment: &Judgment) {
+        let state = &self.state;
+        let mut outbox = state.outbox.borrow_mut();
+        if judgment.answer {
+            // Its stamp echoes the challenge.
+            outbox.push(Some(from), &state.seal, |_| {});
+        }
+        if let Some(question) = judgment.ask {
+            outbox.push(Some(from), &state.seal, |out| ask(question, from, state.hub).encode(out));
+        }
+        let mut view = state.view.borrow_mut();
+        if !judgment.taken {
+            view.stale[usize::from(judgment.repeated)] += 1;
+        }
+        if judgment.twins || (judgment.met && from == state.hub) {
+            let hint = "two live hubs have this id: leave HUB_ID unset, or give each hub its own";
+            warn!(hub = %from, address = %view.address, hint, "bridge_hub_id_taken");
+        }
     }
 
     async fn rise(&mut self) -> Result<(), End> {
@@ -225,6 +269,24 @@ impl Session {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Draws challenges, and says which hubs do not answer them.
+    fn tick(&self) {
+        let mut fresh = self.state.fresh.borrow_mut();
+        let Some(fresh) = &mut *fresh else { return };
+        fresh.tick();
+        let mut view = self.state.view.borrow_mut();
+        let one_way: Vec<HubId> = fresh.one_way().take(MAX_ONE_WAY).collect();
+        for hub in one_way.iter().filter(|hub| !view.one_way.contains(hub)) {
+            let hint = "it does not receive this hub over Redis, or its recorded frames are published again: check \
+                        REDIS_URL and the Redis rights of that hub";
+            warn!(%hub, address = %view.address, hint, "bridge_one_way");
+        }
+        for hub in view.one_way.iter().filter(|hub| !one_way.contains(hub)) {
+            info!(%hub, address = %view.address, "bridge_one_way_ended");
+        }
+        view.one_way = one_way;
     }
 
     /// Publishes a probe where nothing else shows that the channel works. Nobody publishes to itself, so that its own is
@@ -267,6 +329,9 @@ impl Session {
             .into_iter()
             .map(|(to, mut frame)| {
                 let channel = self.state.channel(to);
+                if let Some(fresh) = &mut *self.state.fresh.borrow_mut() {
+                    fresh.stamp(to, &mut frame);
+                }
                 self.state.seal.finish(&channel, &mut frame);
                 (channel, frame)
             })

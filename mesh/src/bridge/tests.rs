@@ -4,12 +4,14 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use proto::envelope::{Route, Routed};
 use proto::limits::{BRIDGE_FRAME_BYTES, BRIDGE_PROBE, BRIDGE_QUEUE_BYTES};
-use proto::{HubId, PeerId};
+use proto::{Envelope, HubId, PeerId};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use self::redis_server::{RedisServer, cluster, is_installed, node};
+use super::frame::{HEADER, Seal};
 use super::{Bridge, BridgeConfig, BridgeEvent, REDIS_ACL, REDIS_CLUSTER_ACL};
 
 mod redis_server;
@@ -62,10 +64,18 @@ impl Hub {
     }
 
     async fn event(&mut self) -> BridgeEvent {
-        match timeout(DEADLINE, self.events.recv()).await {
-            Ok(event) => event.expect("the bridge has ended"),
-            Err(_) => panic!("nothing happened at {}: {:?}", self.id, self.bridge.view()),
+        loop {
+            match timeout(DEADLINE, self.events.recv()).await {
+                Ok(Some(BridgeEvent::Met)) => {}
+                Ok(event) => return event.expect("the bridge has ended"),
+                Err(_) => panic!("nothing happened at {}: {:?}", self.id, self.bridge.view()),
+            }
         }
+    }
+
+    /// Whether frames of another hub are taken.
+    fn has_met(&self, other: HubId) -> bool {
+        self.bridge.state.fresh.borrow().as_ref().is_some_and(|fresh| fresh.is_met(other))
     }
 
     async fn comes_up(&mut self) {
@@ -84,7 +94,7 @@ impl Hub {
     async fn hears(&mut self) -> (HubId, String) {
         match self.event().await {
             BridgeEvent::Received { from, frame } => (from, String::from_utf8(frame).unwrap()),
-            other @ (BridgeEvent::Up | BridgeEvent::Down) => {
+            other @ (BridgeEvent::Up | BridgeEvent::Down | BridgeEvent::Met) => {
                 panic!("{other:?} at {}: {:?}", self.id, self.bridge.view())
             }
         }
@@ -96,8 +106,14 @@ impl Hub {
     }
 }
 
+/// Waits until all of these hubs have answered each other.
+async fn have_met(hubs: &[&Hub]) {
+    until(|| hubs.iter().all(|hub| hubs.iter().all(|other| hub.id == other.id || hub.has_met(other.id)))).await;
+}
+
 /// Two hubs, each way, by both kinds of channel.
 async fn hear_each_other(a: &mut Hub, b: &mut Hub) {
+    have_met(&[a, b]).await;
     for (to, words) in [(None, "to all"), (Some(b.id), "to b")] {
         a.says(to, words);
         assert_eq!(b.hears().await, (a.id, words.to_owned()));
@@ -109,7 +125,7 @@ async fn hear_each_other(a: &mut Hub, b: &mut Hub) {
 }
 
 /// Waits until something holds that no event tells of.
-async fn until(what: impl Fn() -> bool) {
+async fn until(mut what: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !what() {
         assert!(begin.elapsed() < DEADLINE, "it never held");
@@ -124,6 +140,8 @@ fn frames_reach_everyone_or_one_hub_and_never_their_sender() {
         let mut a = Hub::up(1, &redis.url()).await;
         let mut b = Hub::up(2, &redis.url()).await;
         let mut c = Hub::up(3, &redis.url()).await;
+        have_met(&[&a, &b, &c]).await;
+        let before = a.bridge.view();
         a.bridge.push(None, |out| out.extend_from_slice(b"one"));
         a.bridge.push(Some(b.id), |out| out.extend_from_slice(b"secret"));
         a.bridge.push(None, |out| out.extend_from_slice(b" two"));
@@ -135,7 +153,7 @@ fn frames_reach_everyone_or_one_hub_and_never_their_sender() {
         assert_eq!(heard, ["one two", "secret"]);
         c.says(None, "mine");
         assert_eq!(a.hears().await, (c.id, "mine".to_owned()));
-        until(|| a.bridge.queued_bytes() == 0 && a.bridge.view().published == 2).await;
+        until(|| a.bridge.queued_bytes() == 0 && a.bridge.view().published >= before.published + 2).await;
         let view = a.bridge.view();
         assert_eq!((view.received, view.refused, view.lost, view.errors, view.reconnects), (1, 0, 0, 0, 0));
         assert!(view.bytes_out > 0 && view.bytes_in > 0 && view.last_error.is_none());
@@ -240,6 +258,7 @@ fn many_frames_arrive_in_order() {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
         let mut b = Hub::up(2, &redis.url()).await;
+        have_met(&[&a, &b]).await;
         let to = b.id;
         let send = async {
             for n in 0..FRAMES {
@@ -264,7 +283,7 @@ fn many_frames_arrive_in_order() {
         tokio::join!(send, receive);
         assert_eq!(b.bridge.view().lost, 0);
         assert!(b.bridge.view().received > u64::from(FRAMES / 2), "{:?}", b.bridge.view());
-        until(|| a.bridge.view().published == b.bridge.view().received).await;
+        until(|| a.bridge.view().published >= b.bridge.view().received).await;
     });
 }
 
@@ -276,6 +295,7 @@ fn one_large_flush_arrives_in_order() {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
         let mut b = Hub::up(2, &redis.url()).await;
+        have_met(&[&a, &b]).await;
         // Many pipelines, begun in one turn.
         for n in 0..ENVELOPES {
             a.bridge.push(None, |out| {
@@ -303,6 +323,7 @@ fn a_mesh_that_does_not_read_loses_frames_and_nothing_else() {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
         let mut b = Hub::up(2, &redis.url()).await;
+        have_met(&[&a, &b]).await;
         for _ in 0..FRAMES {
             a.bridge.push(Some(b.id), |out| out.resize(out.len() + BRIDGE_FRAME_BYTES, 0));
             a.bridge.flush();
@@ -324,7 +345,9 @@ fn a_mesh_that_does_not_read_loses_frames_and_nothing_else() {
         let begin = Instant::now();
         while begin.elapsed() < BRIDGE_PROBE * 2 {
             tokio::select! {
-                event = b.events.recv() => assert!(matches!(event, Some(BridgeEvent::Received { .. })), "{event:?}"),
+                event = b.events.recv() => {
+                    assert!(matches!(event, Some(BridgeEvent::Received { .. } | BridgeEvent::Met)), "{event:?}");
+                }
                 () = tokio::task::yield_now() => {}
             }
         }
@@ -447,7 +470,10 @@ fn a_sentinel_is_no_bridge() {
         let hub = Hub::start(config(1, &sentinel.url()));
         until(|| hub.bridge.view().errors >= 2).await;
         let view = hub.bridge.view();
-        assert!(view.last_error.as_deref().is_some_and(|error| error.contains("Sentinel")), "{view:?}");
+        assert!(
+            view.last_error.as_deref().is_some_and(|error| error.starts_with("this is a Redis Sentinel")),
+            "{view:?}"
+        );
     });
 }
 
@@ -502,6 +528,7 @@ fn a_cluster_shards_the_channels_and_a_lost_node_comes_back() {
         }
         let shard_channels: Vec<Vec<String>> = nodes.iter().map(|node| node.ask("PUBSUB SHARDCHANNELS")).collect();
         assert!(shard_channels.iter().all(|channels| !channels.is_empty()), "{shard_channels:?}");
+        have_met(&hubs.iter().collect::<Vec<_>>()).await;
         let (first, others) = hubs.split_first_mut().unwrap();
         first.says(None, "to all");
         for other in others {
@@ -523,6 +550,207 @@ fn a_cluster_shards_the_channels_and_a_lost_node_comes_back() {
         }
         let (a, b) = hubs.split_at_mut(1);
         hear_each_other(&mut a[0], &mut b[0]).await;
+    });
+}
+
+/// Everything that is published, in order: channel and frame.
+struct Recorder(redis::Connection);
+
+impl Recorder {
+    fn start(redis: &RedisServer) -> Self {
+        let mut connection = redis.admin();
+        redis::cmd("PSUBSCRIBE").arg("*").exec(&mut connection).unwrap();
+        connection.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        Self(connection)
+    }
+
+    fn stop(mut self) -> Vec<(String, Vec<u8>)> {
+        let mut recorded = Vec::new();
+        while let Ok(push) = self.0.recv_response() {
+            let (_, _, channel, frame): (String, String, String, Vec<u8>) = redis::from_redis_value(push).unwrap();
+            recorded.push((channel, frame));
+        }
+        recorded
+    }
+}
+
+fn publish(redis: &RedisServer, frames: &[(String, Vec<u8>)]) {
+    let mut connection = redis.admin();
+    for (channel, frame) in frames {
+        redis::cmd("PUBLISH").arg(channel).arg(frame.as_slice()).exec(&mut connection).unwrap();
+    }
+}
+
+#[test]
+fn recorded_frames_are_refused_by_those_who_heard_them_and_by_those_who_begin() {
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let recorder = Recorder::start(&redis);
+        let mut a = Hub::up(1, &redis.url()).await;
+        let mut b = Hub::up(2, &redis.url()).await;
+        hear_each_other(&mut a, &mut b).await;
+        let recorded = recorder.stop();
+        assert!(recorded.len() >= 8, "{recorded:?}");
+        // While it lives, and when it has ended.
+        publish(&redis, &recorded);
+        hear_each_other(&mut a, &mut b).await;
+        drop(a);
+        let mut beginner = Hub::up(3, &redis.url()).await;
+        let mut again = Hub::up(2, &redis.url()).await;
+        for _ in 0..3 {
+            publish(&redis, &recorded);
+        }
+        until(|| [&b, &beginner, &again].iter().all(|hub| hub.bridge.view().stale.iter().sum::<u64>() >= 6)).await;
+        for hub in [&mut b, &mut beginner, &mut again] {
+            while let Ok(event) = hub.events.try_recv() {
+                assert!(!matches!(event, BridgeEvent::Received { .. }), "{event:?} at {}", hub.id);
+            }
+            assert_eq!(hub.bridge.view().refused, 0);
+        }
+        assert!(!beginner.has_met(id(1)) && !again.has_met(id(1)));
+        // And it shows that they come from nobody.
+        until(|| {
+            publish(&redis, &recorded[recorded.len() - 1..]);
+            publish(&redis, &recorded[..2]);
+            beginner.bridge.view().one_way.contains(&id(1))
+        })
+        .await;
+    });
+}
+
+#[test]
+fn what_a_hub_published_in_an_earlier_life_does_not_make_its_bridge_work() {
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let recorder = Recorder::start(&redis);
+        let hub = Hub::up(1, &redis.url()).await;
+        drop(hub);
+        let recorded = recorder.stop();
+        let _: String = redis.ask("ACL SETUSER mute on >secret resetchannels &test:* -@all +hello +subscribe");
+        let mute = Hub::start(config(1, &format!("redis://mute:secret@127.0.0.1:{}", redis.port)));
+        until(|| {
+            publish(&redis, &recorded);
+            mute.bridge.view().errors >= 2
+        })
+        .await;
+        assert!(mute.events.is_empty());
+    });
+}
+
+#[test]
+fn a_hub_that_does_not_receive_is_not_received_either_and_both_ways_come_back() {
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let mut a = Hub::up(1, &redis.url()).await;
+        // It publishes and receives nothing, as a hub at a replica for those at the master.
+        let seal = Seal::new(id(2), Some("mesh token"), None);
+        let mut fresh = super::fresh::Fresh::new().unwrap();
+        let channel = "test:mesh.1:presence";
+        let mut speak = || {
+            let mut frame = seal.begin();
+            fresh.stamp(None, &mut frame);
+            frame.extend_from_slice(b"payload");
+            seal.finish(channel, &mut frame);
+            publish(&redis, &[(channel.to_owned(), frame)]);
+        };
+        until(|| {
+            speak();
+            !a.bridge.view().one_way.is_empty()
+        })
+        .await;
+        assert_eq!(a.bridge.view().one_way, [id(2)]);
+        while let Ok(event) = a.events.try_recv() {
+            assert!(!matches!(event, BridgeEvent::Received { .. }), "{event:?}");
+        }
+        let mut b = Hub::up(2, &redis.url()).await;
+        hear_each_other(&mut a, &mut b).await;
+        until(|| a.bridge.view().one_way.is_empty()).await;
+    });
+}
+
+/// A hub of version 2.0: its frames have no stamps, it skips those of others, and answers what it is asked.
+struct OldHub {
+    id: HubId,
+    redis: redis::Connection,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl OldHub {
+    fn start(n: u8, redis: &RedisServer) -> Self {
+        let (mut subscribed, mut answers) = (redis.admin(), redis.admin());
+        redis::cmd("SUBSCRIBE").arg(format!("test:mesh.1:hub:{}", id(n))).exec(&mut subscribed).unwrap();
+        let thread = std::thread::spawn(move || {
+            loop {
+                let push = subscribed.recv_response().unwrap();
+                let (_, _, frame): (String, String, Vec<u8>) = redis::from_redis_value(push).unwrap();
+                if frame == b"stop" {
+                    return;
+                }
+                Self::answer(id(n), &frame[HEADER..], &mut answers);
+            }
+        });
+        Self { id: id(n), redis: redis.admin(), thread: Some(thread) }
+    }
+
+    fn publish(hub: HubId, to: Option<HubId>, payload: &[u8], redis: &mut redis::Connection) {
+        let channel = to.map_or("test:mesh.1:presence".to_owned(), |hub| format!("test:mesh.1:hub:{hub}"));
+        let seal = Seal::new(hub, Some("mesh token"), None);
+        let mut frame = seal.begin();
+        frame.truncate(HEADER);
+        frame.extend_from_slice(payload);
+        seal.finish(&channel, &mut frame);
+        redis::cmd("PUBLISH").arg(channel).arg(frame).exec(redis).unwrap();
+    }
+
+    fn says(&mut self, to: Option<HubId>, payload: &[u8]) {
+        Self::publish(self.id, to, payload, &mut self.redis);
+    }
+
+    fn answer(hub: HubId, mut payload: &[u8], redis: &mut redis::Connection) {
+        while let Ok(Some(envelope)) = Envelope::decode(&mut payload) {
+            if let Envelope::Routed(route, routed) = envelope
+                && let Routed::Takeover { peer, ticket } = *routed
+            {
+                let back = Route { to: route.from, from: hub, hops: 1, ..route };
+                let answer = Routed::TakeoverAnswer { peer, ticket, in_use: false };
+                let mut payload = Vec::new();
+                Envelope::Routed(back, Box::new(answer)).encode(&mut payload);
+                Self::publish(hub, Some(route.from), &payload, redis);
+            }
+        }
+    }
+}
+
+impl Drop for OldHub {
+    fn drop(&mut self) {
+        _ = redis::cmd("PUBLISH").arg(format!("test:mesh.1:hub:{}", self.id)).arg("stop").exec(&mut self.redis);
+        _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+#[test]
+fn a_hub_of_version_2_0_takes_part_while_it_lives() {
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let mut new = Hub::up(1, &redis.url()).await;
+        let mut old = OldHub::start(2, &redis);
+        let recorder = Recorder::start(&redis);
+        let begin = Instant::now();
+        while !new.has_met(old.id) {
+            assert!(begin.elapsed() < DEADLINE, "{:?}", new.bridge.view());
+            old.says(None, b"\0\0\0\0beat");
+            tokio::task::yield_now().await;
+        }
+        old.says(None, b"to all");
+        while !matches!(new.event().await, BridgeEvent::Received { frame, .. } if frame == b"to all") {}
+        let recorded = recorder.stop();
+        drop(old);
+        let [mut one, mut other] = [Hub::up(3, &redis.url()).await, Hub::up(4, &redis.url()).await];
+        for _ in 0..10 {
+            publish(&redis, &recorded);
+        }
+        hear_each_other(&mut one, &mut other).await;
+        assert!(!one.has_met(id(2)) && !other.has_met(id(2)));
     });
 }
 

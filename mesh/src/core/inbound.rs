@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use proto::envelope::Routed;
 use proto::ws::{Event, Opcode};
 use proto::{Envelope, HubId, LinkId, Now, RelayInput, Via};
 use tracing::{debug, warn};
@@ -116,6 +117,7 @@ impl Core {
                     return self.malformed(id, "a second hello", now);
                 }
                 (Phase::Ready | Phase::Retiring, envelope) => {
+                    self.tell_bridge(&envelope);
                     self.input(RelayInput::Received { via: Via::Link(id), envelope }, now);
                 }
                 (Phase::Answered(_), _) => {
@@ -123,6 +125,16 @@ impl Core {
                 }
                 (Phase::Closing, _) => return,
             }
+        }
+    }
+
+    /// A hub of version 2.0 answers the bridge's question over a link, if it has one.
+    fn tell_bridge(&mut self, envelope: &Envelope) {
+        if let Some(bridge) = &mut self.bridge
+            && let Envelope::Routed(route, routed) = envelope
+            && let Routed::TakeoverAnswer { peer, ticket, .. } = **routed
+        {
+            bridge.answered(route.from, peer, ticket);
         }
     }
 

@@ -92,7 +92,10 @@ impl Relay {
     }
 
     pub(super) fn bridge_up(&mut self, now: Now) {
-        self.bridge.up = true;
+        if std::mem::replace(&mut self.bridge.up, true) {
+            // One more hub receives what is published: it waits for a heartbeat.
+            return self.beat_soon(now);
+        }
         self.reach = None;
         self.beat(now);
     }

@@ -83,7 +83,12 @@ fn meshed() -> Hub {
             dial("wss://a.example:1/ws", DialSource::Bootstrap, true),
             dial("ws://10.0.0.9:8080", DialSource::Dns, false),
         ],
-        bridge: Some(BridgeView { connected: true, address: "redis://r".to_owned(), ..BridgeView::default() }),
+        bridge: Some(BridgeView {
+            connected: true,
+            address: "redis://r".to_owned(),
+            one_way: vec![hub_id(9)],
+            ..BridgeView::default()
+        }),
         ..MeshReading::default()
     }));
     hub
@@ -176,7 +181,8 @@ fn hubstats_tell_how_hubs_are_reached_and_which_are_lost() {
     );
     assert_eq!(
         body["redis"],
-        json!({"address": "redis://r", "connected": true, "lastError": null, "published": 0, "received": 0, "reconnects": 0})
+        json!({"address": "redis://r", "connected": true, "lastError": null, "oneWay": [hub_id(9).to_string()],
+            "published": 0, "received": 0, "reconnects": 0})
     );
     assert!(!answer.body.contains("secret") && !answer.body.contains("pass"), "{}", answer.body);
 }
