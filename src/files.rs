@@ -1,7 +1,8 @@
 //! How the files that the process may open are divided: peers get what links, operators and the hub itself leave.
 
 use proto::limits::{
-    ADMIN_FILES, LINK_FILES, OTHER_FILES, REQUEST_FILES, RUNTIME_FILES, SMALLEST_FILE_SHARE, STANDARD_FILES,
+    ADMIN_FILES, LINK_FILES, MAX_DIALS_AT_ONCE, OTHER_FILES, REQUEST_FILES, RUNTIME_FILES, SMALLEST_FILE_SHARE,
+    STANDARD_FILES,
 };
 use shard::FileShares;
 
@@ -14,6 +15,8 @@ pub struct Files {
     pub seats: usize,
     /// Sockets that the listeners may hold.
     pub shares: FileShares,
+    /// Dials to other hubs at once: half of the files that are kept for links.
+    pub dials: usize,
     /// Files that are kept from peers.
     reserve: usize,
     /// Files that would be enough for MAX_CONNECTIONS.
@@ -29,13 +32,14 @@ impl Files {
         let max_files = max_files.and_then(|files| usize::try_from(files).ok());
         let Some(max_files) = max_files else {
             let shares = FileShares { admin: ADMIN_FILES, links: LINK_FILES, ..FileShares::UNLIMITED };
-            return Self { seats: max_connections, shares, reserve: 0, wanted };
+            return Self { seats: max_connections, shares, dials: MAX_DIALS_AT_ONCE, reserve: 0, wanted };
         };
         let kept = needs.all(max_files);
         let seats = max_files.saturating_sub(kept.reserve()).clamp(1, max_connections);
         let peers = max_files.saturating_sub(kept.reserve() - kept.requests).max(seats + kept.requests);
         let shares = FileShares { peers, links: kept.links, admin: kept.admin };
-        Self { seats, shares, reserve: kept.reserve(), wanted }
+        let dials = (kept.links / 2).clamp(1, MAX_DIALS_AT_ONCE);
+        Self { seats, shares, dials, reserve: kept.reserve(), wanted }
     }
 
     /// What an operator has to know, if there are not enough files.
@@ -130,6 +134,7 @@ mod tests {
                 let FileShares { peers, links, admin } = files.shares;
                 let fixed = Needs::of(&Config::from_pairs(&[&[("SHARDS", "2")], &pairs[..]].concat()).unwrap()).fixed;
                 assert!(files.seats >= 1 && files.seats < peers, "{max_files}: {files:?}");
+                assert!((1..=MAX_DIALS_AT_ONCE).contains(&files.dials), "{max_files}: {files:?}");
                 assert!(fixed + peers + links + admin <= max_files as usize, "{max_files}: {files:?}");
             }
         }
@@ -164,6 +169,7 @@ mod tests {
     fn a_hub_that_dials_many_keeps_files_for_them() {
         let hubs = (0..40).map(|n| format!("ws://h{n}")).collect::<Vec<_>>().join(",");
         let files = divided(&[("BOOTSTRAP_HUBS", &hubs), ("MESH_TOKEN", "t")], Some(300));
-        assert_eq!(files.shares.links, 80);
+        assert_eq!((files.shares.links, files.dials), (80, 40));
+        assert_eq!(divided(&MESHED, None).dials, MAX_DIALS_AT_ONCE);
     }
 }

@@ -33,12 +33,13 @@ pub struct Ports {
 }
 
 /// The mesh of a hub, and its door in the shards. A hub that is no part of one has neither; one that may make no links
-/// has a door that says so.
+/// has a door that says so. `max_dials`: dials to other hubs at once.
 pub fn prepare(
     config: &Config,
     clock: Clock,
     keys: Keys,
     ports: Ports,
+    max_dials: usize,
     turned: Arc<dyn Fn() + Send + Sync>,
     publish: watch::Sender<Arc<MeshReading>>,
 ) -> (Option<Mesh>, Option<LinkDoor>) {
@@ -59,8 +60,11 @@ pub fn prepare(
         port: ports.links,
         take: Arc::new(move |socket| take(&sender, socket)),
     };
-    let mesh =
-        config.has_mesh().then(|| Mesh { config: mesh_config(config, clock, keys, ports, turned), sockets, publish });
+    let mesh = config.has_mesh().then(|| Mesh {
+        config: mesh_config(config, clock, keys, ports, max_dials, turned),
+        sockets,
+        publish,
+    });
     (mesh, Some(door))
 }
 
@@ -69,6 +73,7 @@ fn mesh_config(
     clock: Clock,
     keys: Keys,
     ports: Ports,
+    max_dials: usize,
     turned: Arc<dyn Fn() + Send + Sync>,
 ) -> MeshConfig {
     let settings = &config.mesh;
@@ -99,6 +104,7 @@ fn mesh_config(
         dns_tls: settings.dns.as_ref().is_some_and(|dns| dns.tls),
         extra_roots: settings.ca.clone(),
         max_message_bytes: config.max_message_bytes,
+        max_dials,
         redis: settings.redis_url.as_ref().map(|url| BridgeConfig {
             url: url.expose().to_owned(),
             // Hubs with another DISCOVERY are of another mesh there, too.

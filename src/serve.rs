@@ -136,7 +136,8 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         let watchdog = watchdog.clone();
         move || watchdog.turned(thread, clock.elapsed())
     };
-    let (mesh, links) = linking::prepare(&config, clock, keys, ports, Arc::new(turned(mesh_thread)), publish_mesh);
+    let turned_mesh = Arc::new(turned(mesh_thread));
+    let (mesh, links) = linking::prepare(&config, clock, keys, ports, files.dials, turned_mesh, publish_mesh);
     let facts = HubFacts {
         started: Instant::now(),
         started_at: SystemTime::now(),

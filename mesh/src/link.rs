@@ -47,8 +47,8 @@ pub(crate) struct Link {
     pub(crate) phase: Phase,
     /// The relay has been told of it, and not of its end.
     pub(crate) up: bool,
-    /// Both ends have agreed to use it.
-    pub(crate) was_ready: bool,
+    /// When both ends had agreed to use it, if they have.
+    pub(crate) ready_at: Option<Duration>,
     /// Why it ends, once it does.
     pub(crate) end: Option<LinkEnd>,
     /// What the other side said to that.

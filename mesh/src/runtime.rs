@@ -47,6 +47,8 @@ pub struct MeshConfig {
     pub legacy: Vec<String>,
     /// Longest message of a client of this hub, in bytes.
     pub max_message_bytes: usize,
+    /// Dials at once: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), less where files are few.
+    pub max_dials: usize,
     /// The bridge, if there is to be one.
     pub redis: Option<BridgeConfig>,
     /// The hub's clock, the same as the shards'.

@@ -86,7 +86,7 @@ pub struct DialView {
     pub attempt_number: u32,
     /// Whether the hub that was found there is linked, by this dial or otherwise.
     pub connected: bool,
-    /// It leads to this hub itself, and is left alone.
+    /// The last dial led to this hub itself. It is dialed once a minute: behind a balancer, another hub may answer.
     pub own: bool,
     /// The wall clock at the last dial, in milliseconds; 0 before the first.
     pub last_attempt: u64,

@@ -521,11 +521,28 @@ pub const UPGRADE_SHARE: Duration = Duration::from_secs(1);
 /// of each pause is random: hubs that lost each other at one moment do not dial at one moment.
 pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(200);
 
-/// The longest pause between two dials. A hub that is back is found within it.
+/// The longest pause between two dials, when a hub has been away for a minute.
 pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(15);
 
-/// A link that lived this long has worked: the next pause is the first again.
-pub const DIAL_PROVEN: Duration = Duration::from_secs(10);
+/// The longest pause between two dials to a hub whose link was lost, or that became known, less than a lease ago. Later it is
+/// a quarter of that time, up to [`DIAL_BACKOFF_MAX`].
+///
+/// A quarter of [`LEASE`]: a link that is lost again and again is back three times before presence would be. A hub that comes
+/// back after a minute costs about 20 dials.
+pub const DIAL_BACKOFF_NEAR: Duration = Duration::from_secs(2);
+
+const _: () = assert!(DIAL_BACKOFF_NEAR.as_millis() * 4 <= LEASE.as_millis());
+
+/// A link that was in use for so long has worked: the next pause is the first again. Half a [`HEARTBEAT`]: a link that is lost
+/// every second is away for a fifth of that at the most.
+pub const DIAL_PROVEN: Duration = Duration::from_millis(500);
+
+/// The first pause after a dial that led to the dialing hub itself. It doubles up to [`DIAL_OWN_BACKOFF_MAX`].
+pub const DIAL_OWN_BACKOFF_MIN: Duration = Duration::from_secs(1);
+
+/// The longest pause between two dials to an address that leads to the dialing hub itself. Behind a balancer another hub may
+/// answer; an address that is this hub's own costs one dial a minute.
+pub const DIAL_OWN_BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 /// How long the hub with the greater id leaves it to the other to dial, when both have learned of each other.
 pub const DIAL_COURTESY: Duration = Duration::from_secs(1);
@@ -533,8 +550,19 @@ pub const DIAL_COURTESY: Duration = Duration::from_secs(1);
 /// Addresses to dial that a hub knows at once, from all sources. One more is not dialed.
 pub const MAX_DIALS: usize = 1024;
 
-/// Dials under way at once. The others wait: 32 x 5 s is a round of 1,024 in under three minutes if none answers.
-pub const MAX_DIALS_AT_ONCE: usize = 32;
+/// How long a dial may take before it keeps no other waiting.
+pub const DIAL_YOUNG: Duration = Duration::from_millis(500);
+
+/// Dials at once that are younger than [`DIAL_YOUNG`]. The other targets wait.
+///
+/// 100 addresses that swallow packets are dialed within 1.5 s, and delay one that answers by no more.
+pub const MAX_YOUNG_DIALS: usize = 32;
+
+/// Dials at once, however old. The other targets wait.
+///
+/// 128 end every [`DIAL_TIMEOUT`] if none answers: [`MAX_DIALS`] targets have been dialed within 40 s. With
+/// [`MAX_CONNECT_ATTEMPTS`] each, if all are names with many addresses that swallow packets, they are 768 sockets.
+pub const MAX_DIALS_AT_ONCE: usize = 128;
 
 /// Time between two look-ups of MESH_DNS.
 pub const DNS_INTERVAL: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ const PORTS: Ports = Ports { peers: 8080, links: None, admin: None };
 fn prepared(pairs: &[(&str, &str)], ports: Ports) -> (Option<Mesh>, Option<LinkDoor>) {
     let config = Config::from_pairs(pairs).unwrap();
     let publish = watch::channel(Arc::default()).0;
-    prepare(&config, Clock::start(), Keys(1, 2), ports, Arc::new(|| {}), publish)
+    prepare(&config, Clock::start(), Keys(1, 2), ports, 1, Arc::new(|| {}), publish)
 }
 
 #[test]

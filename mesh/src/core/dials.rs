@@ -22,8 +22,8 @@ impl Core {
         }
         let now = self.now();
         let hubs = self.relay.hubs(now);
-        let wanted = hubs.iter().filter(|hub| hub.live && !hub.draining && hub.link.is_none());
-        let wanted = wanted.filter_map(|hub| hub.advertise.as_deref().map(|url| (hub.hub, url)));
+        let wanted = hubs.iter().filter(|hub| hub.live && hub.link.is_none());
+        let wanted = wanted.filter_map(|hub| hub.advertise.as_deref().map(|url| (hub.hub, hub.draining, url)));
         self.targets.advertised(self.own, wanted, now);
         self.targets.learn(Known {
             // Who dialed and speaks the seed's protocol may be any other than it says.
@@ -33,7 +33,8 @@ impl Core {
                 .filter(|link| link.is_ready() && (link.dialed() || !link.legacy))
                 .filter_map(|link| link.hub)
                 .collect(),
-            draining: hubs.iter().filter(|hub| hub.draining).map(|hub| hub.hub).collect(),
+            // One that has ended is no longer about to: whoever comes back at its address is dialed.
+            draining: hubs.iter().filter(|hub| hub.live && hub.draining).map(|hub| hub.hub).collect(),
         });
         let plans = self.targets.due(now);
         self.stats.dial_attempts += plans.len() as u64;
@@ -60,7 +61,7 @@ impl Core {
                     return None;
                 };
                 if self.links.contains_key(&link) {
-                    self.targets.dialed(&target, link);
+                    self.targets.dialed(&target, link, address);
                 }
                 Some((link, stream))
             }

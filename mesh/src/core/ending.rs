@@ -69,22 +69,23 @@ impl Core {
         self.stats.ended[end as usize] += 1;
         let aloud = match &link.target {
             Some((target, _)) => {
-                let lived = now.at.saturating_sub(link.since);
+                let lived = link.ready_at.map(|at| now.at.saturating_sub(at));
                 self.targets.ended(target, end, &link.why, lived, now, chance())
             }
             // It comes again and again, and it is for its own log to say so each time.
             None => end.wants_attention() && self.is_news(link.hub, end),
         };
-        if let Some(hub) = link.hub
+        if let Some(hub) = link.hub.filter(|_| link.ready_at.is_some())
             && !self.links.values().any(|link| link.is_ready() && link.hub == Some(hub))
         {
-            self.targets.lost(hub, now, chance());
+            let dialed = link.target.as_ref().map(|(target, _)| target);
+            self.targets.lost(hub, dialed, now, chance());
         }
         let (hub, address) = (link.hub.map(tracing::field::display), link.address);
         let (reason, said) = (end.label(), link.why.as_str());
         if aloud {
             warn!(hub, %address, reason, said, "link_down");
-        } else if link.was_ready {
+        } else if link.ready_at.is_some() {
             info!(hub, %address, reason, said, "link_down");
         } else {
             debug!(hub, %address, reason, said, "link_down");

@@ -119,7 +119,7 @@ impl Core {
         link.phase = Phase::Ready;
         link.deadline = None;
         link.up = true;
-        link.was_ready = true;
+        link.ready_at = Some(now.at);
         if link.legacy {
             // Its answer says when all that a Go hub says first has been read.
             link.next_ping = now.at;

@@ -41,6 +41,7 @@ fn core() -> (Core, Arc<std::sync::atomic::AtomicU64>) {
         extra_roots: None,
         legacy: Vec::new(),
         max_message_bytes: 64 * 1024,
+        max_dials: proto::limits::MAX_DIALS_AT_ONCE,
         redis: None,
         turned: Arc::new(|| {}),
         clock: Arc::new(move || {

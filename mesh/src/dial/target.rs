@@ -6,10 +6,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hyper::Uri;
-use proto::limits::{DIAL_BACKOFF_MAX, DIAL_BACKOFF_MIN, DIAL_COURTESY, DIAL_PROVEN, MAX_DIALS, MAX_DIALS_AT_ONCE};
+use proto::limits::{
+    DIAL_BACKOFF_MAX, DIAL_BACKOFF_MIN, DIAL_BACKOFF_NEAR, DIAL_COURTESY, DIAL_OWN_BACKOFF_MAX, DIAL_OWN_BACKOFF_MIN,
+    DIAL_PROVEN, DIAL_YOUNG, MAX_DIALS, MAX_DIALS_AT_ONCE, MAX_YOUNG_DIALS,
+};
 use proto::{HubId, LinkId, Now};
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, spread};
 use crate::race::Experience;
 use crate::stats::{DialSource, DialView, LinkEnd};
 
@@ -113,9 +116,19 @@ pub(crate) struct Target {
     backoff: Backoff,
     /// Not before this.
     next: Duration,
-    /// Who was found there last.
+    /// When it was last dialed.
+    last_dial: Option<Duration>,
+    /// When its link was lost, or when it was added. The longer ago that is, the longer the pauses may be.
+    missing_since: Duration,
+    /// The hub that was found there last.
     hub: Option<HubId>,
+    /// A link to `hub` was in use.
+    was_linked: bool,
+    /// The last dial led to this hub itself.
     own: bool,
+    /// The address of the link that was made last.
+    address: Option<SocketAddr>,
+    /// Dials since a link was last in use.
     attempts: u32,
     last_attempt_ms: u64,
     last_error: Option<String>,
@@ -137,13 +150,16 @@ pub(crate) struct Targets {
     /// Those that speak the seed's protocol, wherever they come from.
     legacy: BTreeSet<TargetId>,
     known: Known,
+    /// Dials at once.
+    most: usize,
 }
 
 impl Targets {
-    pub(crate) fn new(bootstrap: &[Uri], legacy: &[String]) -> Self {
+    pub(crate) fn new(bootstrap: &[Uri], legacy: &[String], most: usize) -> Self {
         let plan = |url: &String| url.parse().ok().and_then(|uri| Plan::of(&uri));
         let legacy = legacy.iter().filter_map(plan).map(|plan| plan.target).collect();
-        let mut targets = Self { targets: BTreeMap::new(), legacy, known: Known::default() };
+        let mut targets =
+            Self { targets: BTreeMap::new(), legacy, known: Known::default(), most: most.min(MAX_DIALS_AT_ONCE) };
         for uri in bootstrap {
             match Plan::of(uri) {
                 Some(plan) => targets.add(plan, DialSource::Bootstrap, None, Duration::ZERO),
@@ -163,8 +179,12 @@ impl Targets {
             state: State::Waiting,
             backoff: Backoff::default(),
             next,
+            last_dial: None,
+            missing_since: next,
             hub,
+            was_linked: false,
             own: false,
+            address: None,
             attempts: 0,
             last_attempt_ms: 0,
             last_error: None,
@@ -188,6 +208,7 @@ impl Targets {
         // Addresses may have changed hands: what was this hub's own may be another's.
         for target in self.targets.values_mut().filter(|target| of_dns(target) && target.own) {
             target.own = false;
+            target.backoff.reset();
             target.next = now.at;
         }
         for plan in plans {
@@ -195,11 +216,28 @@ impl Targets {
         }
     }
 
-    /// What hubs advertise: those that live and stay.
-    pub(crate) fn advertised<'a>(&mut self, own: HubId, hubs: impl Iterator<Item = (HubId, &'a str)>, now: Now) {
+    /// What hubs advertise that are alive and not linked. Those that drain are dialed only if their link was lost.
+    pub(crate) fn advertised<'a>(
+        &mut self,
+        own: HubId,
+        hubs: impl Iterator<Item = (HubId, bool, &'a str)> + Clone,
+        now: Now,
+    ) {
+        let staying: BTreeSet<HubId> = hubs.clone().filter(|(_, draining, _)| !draining).map(|(hub, ..)| hub).collect();
         let mut wanted = BTreeSet::new();
-        for (hub, url) in hubs {
+        for (hub, draining, url) in hubs {
             let Some(plan) = url.parse().ok().and_then(|uri| Plan::of(&uri)) else { continue };
+            if let Some(target) = self.targets.get_mut(&plan.target).filter(|t| t.source == DialSource::Advertised) {
+                // Another hub may be at that address now.
+                if !draining && target.hub.is_none_or(|hub| !staying.contains(&hub)) {
+                    target.found(hub);
+                }
+                if draining && !(target.was_linked && target.hub == Some(hub)) {
+                    continue;
+                }
+            } else if draining {
+                continue;
+            }
             wanted.insert(plan.target.clone());
             // Both have learned of each other at about the same time, and one link is enough.
             let courtesy = if own < hub { Duration::ZERO } else { DIAL_COURTESY };
@@ -214,44 +252,59 @@ impl Targets {
         self.known = known;
     }
 
-    /// Takes out what is to be dialed by now.
+    /// Takes out what is to be dialed now: targets never dialed first, then those whose last dial is longest ago.
+    ///
+    /// A dial that has not come to an end soon ([`DIAL_YOUNG`]) keeps no other target waiting, unless very many are under way.
     pub(crate) fn due(&mut self, now: Now) -> Vec<Plan> {
-        let mut room = MAX_DIALS_AT_ONCE - self.targets.values().filter(|t| t.state == State::Dialing).count();
-        let mut plans = Vec::new();
-        for target in self.targets.values_mut() {
-            let is = |hubs: &BTreeSet<HubId>| target.hub.is_some_and(|hub| hubs.contains(&hub));
-            let waits = target.state == State::Waiting && !target.own && target.next <= now.at;
-            let leaving = target.source != DialSource::Bootstrap && is(&self.known.draining);
-            if waits && !leaving && !is(&self.known.linked) && room > 0 {
-                room -= 1;
-                target.state = State::Dialing;
-                target.attempts = target.attempts.saturating_add(1);
-                target.last_attempt_ms = now.wall_ms;
-                plans.push(target.plan.clone());
+        let (mut under_way, mut young) = (0, 0);
+        let mut due = Vec::new();
+        for (id, target) in &self.targets {
+            match target.state {
+                State::Dialing => {
+                    under_way += 1;
+                    young += usize::from(target.last_dial.is_some_and(|at| now.at < at + DIAL_YOUNG));
+                }
+                State::Waiting if target.next <= now.at && !self.is_left_alone(target) => {
+                    due.push((target.last_dial, id.clone()));
+                }
+                State::Waiting | State::Linked(_) => {}
             }
         }
-        plans
+        due.sort();
+        due.truncate(self.most.saturating_sub(under_way).min(MAX_YOUNG_DIALS.saturating_sub(young)));
+        due.into_iter().filter_map(|(_, id)| Some(self.targets.get_mut(&id)?.dial(now))).collect()
+    }
+
+    /// Whether there is no need to dial: the hub there is linked, or it drains and there was no link to it. One that drains
+    /// still has peers: a link to it that was lost is made again.
+    fn is_left_alone(&self, target: &Target) -> bool {
+        let is = |hubs: &BTreeSet<HubId>| target.hub.is_some_and(|hub| hubs.contains(&hub));
+        let leaving = is(&self.known.draining) && !target.was_linked && target.source != DialSource::Bootstrap;
+        leaving || is(&self.known.linked)
     }
 
     /// A dial came to nothing. True when the log should say so aloud.
     pub(crate) fn failed(&mut self, id: &TargetId, error: &str, now: Now, chance: u32) -> bool {
         let Some(target) = self.targets.get_mut(id) else { return false };
         target.last_error = Some(error.to_owned());
+        target.own = false;
+        target.plan.experience.worked = None;
         target.pause(now, chance);
         !std::mem::replace(&mut target.warned, true)
     }
 
-    /// A dial came to a socket.
-    pub(crate) fn dialed(&mut self, id: &TargetId, link: LinkId) {
+    /// A dial came to a socket, at this address.
+    pub(crate) fn dialed(&mut self, id: &TargetId, link: LinkId, address: SocketAddr) {
         if let Some(target) = self.targets.get_mut(id) {
             target.state = State::Linked(link);
+            target.address = Some(address);
         }
     }
 
     /// The socket's other end has said who it is.
     pub(crate) fn met(&mut self, id: &TargetId, hub: HubId) {
         if let Some(target) = self.targets.get_mut(id) {
-            target.hub = Some(hub);
+            target.found(hub);
         }
     }
 
@@ -261,28 +314,37 @@ impl Targets {
             target.attempts = 0;
             target.last_error = None;
             target.warned = false;
+            target.was_linked = true;
+            target.own = false;
+            target.plan.experience.worked = target.address;
         }
     }
 
-    /// Its link has ended. True when the log should say so aloud.
+    /// Its link has ended; `lived`: how long it was in use, if it was. True when the log should say so aloud.
     pub(crate) fn ended(
         &mut self,
         id: &TargetId,
         end: LinkEnd,
         why: &str,
-        lived: Duration,
+        lived: Option<Duration>,
         now: Now,
         chance: u32,
     ) -> bool {
         let Some(target) = self.targets.get_mut(id) else { return false };
-        if lived >= DIAL_PROVEN {
-            target.backoff.reset();
+        target.own = end == LinkEnd::SelfLink;
+        if target.own {
+            target.plan.experience.own = target.address;
+        }
+        match lived {
+            Some(lived) => {
+                target.missing_since = now.at;
+                if lived >= DIAL_PROVEN {
+                    target.backoff.reset();
+                }
+            }
+            None => target.plan.experience.worked = None,
         }
         target.pause(now, chance);
-        if target.hub.is_some_and(|hub| self.known.draining.contains(&hub)) {
-            target.next = now.at + DIAL_BACKOFF_MAX;
-        }
-        target.own = end == LinkEnd::SelfLink;
         if target.own || end == LinkEnd::Double {
             return false;
         }
@@ -291,12 +353,16 @@ impl Targets {
         end.wants_attention() && !std::mem::replace(&mut target.warned, true)
     }
 
-    /// The link to a hub has ended, whoever dialed it: others that lost it at this moment do not dial at one moment.
-    pub(crate) fn lost(&mut self, hub: HubId, now: Now, chance: u32) {
+    /// The last link to a hub that was in use has ended, whoever dialed it. The hub is dialed soon wherever it was found,
+    /// whatever came of dials before that link. `dialed`: where this very link was dialed, which has its own pause.
+    pub(crate) fn lost(&mut self, hub: HubId, dialed: Option<&TargetId>, now: Now, chance: u32) {
         self.known.linked.remove(&hub);
-        for target in self.targets.values_mut() {
-            if target.hub == Some(hub) && target.state == State::Waiting && target.next <= now.at {
-                target.pause(now, chance);
+        for (id, target) in &mut self.targets {
+            if target.hub == Some(hub) && target.state == State::Waiting && Some(id) != dialed {
+                target.missing_since = now.at;
+                target.backoff.reset();
+                // Others that lost it at this moment do not dial at this moment.
+                target.next = now.at + spread(DIAL_BACKOFF_MIN, chance);
             }
         }
     }
@@ -317,9 +383,28 @@ impl Targets {
 }
 
 impl Target {
+    fn found(&mut self, hub: HubId) {
+        self.was_linked &= self.hub == Some(hub);
+        self.hub = Some(hub);
+    }
+
+    fn dial(&mut self, now: Now) -> Plan {
+        self.state = State::Dialing;
+        self.plan.experience.failures = self.attempts;
+        self.attempts = self.attempts.saturating_add(1);
+        self.last_dial = Some(now.at);
+        self.last_attempt_ms = now.wall_ms;
+        self.plan.clone()
+    }
+
     fn pause(&mut self, now: Now, chance: u32) {
         self.state = State::Waiting;
-        self.next = now.at + self.backoff.failed(DIAL_BACKOFF_MIN, DIAL_BACKOFF_MAX, chance);
+        let missing = now.at.saturating_sub(self.missing_since);
+        let (shortest, longest) = match self.own {
+            true => (DIAL_OWN_BACKOFF_MIN, DIAL_OWN_BACKOFF_MAX),
+            false => (DIAL_BACKOFF_MIN, (missing / 4).clamp(DIAL_BACKOFF_NEAR, DIAL_BACKOFF_MAX)),
+        };
+        self.next = now.at + self.backoff.failed(shortest, longest, chance);
     }
 }
 

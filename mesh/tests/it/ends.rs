@@ -1,6 +1,6 @@
 //! How links end, and what comes after.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mesh::LinkEnd;
 use proto::ws::Opcode;
@@ -94,4 +94,25 @@ async fn a_hub_that_ends_does_not_wait_for_one_that_does_not_listen() {
     let _deaf = Wire::link(hub.address, 2);
     hub.until_linked_to(&[2]).await;
     tokio::time::timeout(DEADLINE, hub.end()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hub_that_said_farewell_is_found_again_soon_after_it_is_back() {
+    let mut a = hub(1, &[]);
+    let address = a.address;
+    let mut b = hub(2, &[a.url()]);
+    b.until_linked_to(&[1]).await;
+    a.until_linked_to(&[2]).await;
+    a.draining();
+    b.until("a drains", |reading| reading.hubs[0].draining).await;
+    a.end().await;
+    b.until("a is gone", |reading| reading.links.is_empty() && !reading.hubs[0].live).await;
+    let mut next = config(3, &[]);
+    next.relay.incarnation = proto::HubIncarnation(9);
+    let back = Instant::now();
+    let mut a = Hub::start(std::net::TcpListener::bind(address).unwrap(), next);
+    b.until_linked_to(&[3]).await;
+    a.until_linked_to(&[2]).await;
+    // Pauses are 2 s at the longest by now, and were 15 s after a farewell.
+    assert!(back.elapsed() < Duration::from_secs(8), "{:?}", back.elapsed());
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mesh::{LinkSocket, LinkView, MeshConfig, MeshHandle, MeshReading};
 use proto::{HubId, HubIncarnation, Keys, Letter, Now, PeerId, RelayConfig};
+use socket2::{Domain, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::wire;
@@ -59,6 +60,7 @@ pub(crate) fn config(n: u8, bootstrap: &[String]) -> MeshConfig {
         extra_roots: None,
         legacy: Vec::new(),
         max_message_bytes: 64 * 1024,
+        max_dials: proto::limits::MAX_DIALS_AT_ONCE,
         redis: None,
         clock: Arc::new(move || Now { at: start.elapsed(), wall_ms: 1_700_000_000_000 }),
         turned: Arc::new(|| {}),
@@ -119,6 +121,11 @@ impl Hub {
         self.until("linked", |reading| linked(reading) == hubs.iter().map(|n| id(*n)).collect::<Vec<_>>()).await
     }
 
+    /// Goes away as a hub does at SIGTERM, without a drain that takes time.
+    pub(crate) fn draining(&self) {
+        self.handle.as_ref().unwrap().draining();
+    }
+
     pub(crate) async fn end(mut self) {
         self.closed.store(true, Ordering::Relaxed);
         self.handle.take().unwrap().end().await;
@@ -138,4 +145,29 @@ fn linked(reading: &MeshReading) -> Vec<HubId> {
 pub(crate) fn only_link(reading: &MeshReading) -> &LinkView {
     assert_eq!(reading.links.len(), 1);
     &reading.links[0]
+}
+
+/// A port at every local address that accepts no connection: its backlog is full, and the kernel drops each SYN.
+pub(crate) struct Swallows {
+    pub(crate) address: SocketAddr,
+    _sockets: Vec<Socket>,
+}
+
+impl Swallows {
+    pub(crate) fn new() -> Self {
+        let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let mut sockets = vec![socket()];
+        sockets[0].bind(&SocketAddr::from(([0, 0, 0, 0], 0)).into()).unwrap();
+        sockets[0].listen(0).unwrap();
+        let port = sockets[0].local_addr().unwrap().as_socket().unwrap().port();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        // A backlog of 0 has room for a connection or two.
+        loop {
+            sockets.push(socket());
+            if sockets[sockets.len() - 1].connect_timeout(&address.into(), Duration::from_millis(300)).is_err() {
+                return Self { address, _sockets: sockets };
+            }
+            assert!(sockets.len() < 20, "the backlog has no end");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use mesh::LinkEnd;
 use proto::ws::Opcode;
 
-use crate::hub::{Hub, config, door, hub, id, only_link, url};
+use crate::hub::{Hub, Swallows, config, door, hub, id, only_link, url};
 use crate::wire::{Said, Wire};
 
 #[tokio::test]
@@ -159,4 +159,38 @@ async fn an_old_hub_is_not_linked_to_unless_it_is_named() {
         reading.dials[0].last_error.as_deref().is_some_and(|error| error.contains("MESH_LEGACY"))
     };
     hub.until("told why", failed).await;
+}
+
+#[tokio::test]
+async fn a_hundred_addresses_that_swallow_packets_do_not_hide_a_living_one() {
+    let swallows = Swallows::new();
+    let port = swallows.address.port();
+    let mut a = hub(1, &[]);
+    // The dead ones come first in the order of their texts.
+    let dead = (100..200).map(|host| format!("ws://127.0.0.{host}:{port}"));
+    let mut b = hub(2, &dead.chain([a.url()]).collect::<Vec<_>>());
+    b.until_linked_to(&[1]).await;
+    a.until_linked_to(&[2]).await;
+}
+
+#[tokio::test]
+async fn the_own_address_behind_a_balancer_is_dialed_again() {
+    let own = door();
+    let balancer = door();
+    let (own_address, balanced) = (own.local_addr().unwrap(), url(&balancer));
+    let mut other = hub(2, &[]);
+    // The first connection goes to the hub itself, the others to the other hub.
+    let to = [own_address, other.address];
+    std::thread::spawn(move || {
+        for (n, stream) in balancer.incoming().enumerate() {
+            let (mut from, mut to) = (stream.unwrap(), std::net::TcpStream::connect(to[n.min(1)]).unwrap());
+            let (mut back_from, mut back_to) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            std::thread::spawn(move || std::io::copy(&mut back_from, &mut back_to));
+        }
+    });
+    let mut hub = Hub::start(own, config(1, &[balanced]));
+    hub.until("it has met itself", |reading| reading.dials[0].own).await;
+    hub.until_linked_to(&[2]).await;
+    other.until_linked_to(&[1]).await;
 }

@@ -1,4 +1,5 @@
 use proto::PeerId;
+use proto::limits::{DIAL_TIMEOUT, LEASE, TICK};
 
 use super::*;
 
@@ -14,7 +15,7 @@ fn at(ms: u64) -> Now {
 
 fn targets(urls: &[&str]) -> Targets {
     let uris: Vec<Uri> = urls.iter().map(|url| url.parse().unwrap()).collect();
-    Targets::new(&uris, &[])
+    Targets::new(&uris, &[], MAX_DIALS_AT_ONCE)
 }
 
 fn due(targets: &mut Targets, ms: u64) -> Vec<String> {
@@ -67,7 +68,7 @@ fn one_address_is_dialed_once_however_it_is_written() {
 #[test]
 fn legacy_addresses_are_known_by_any_spelling() {
     let uri = "ws://old:80".parse().unwrap();
-    let mut targets = Targets::new(&[uri], &["ws://old/".to_owned()]);
+    let mut targets = Targets::new(&[uri], &["ws://old/".to_owned()], MAX_DIALS_AT_ONCE);
     assert!(targets.due(at(0))[0].legacy);
 }
 
@@ -87,18 +88,68 @@ fn failures_are_paused_after_and_told_once() {
     assert_eq!((view.attempt_number, view.last_error.as_deref()), (3, Some("refused")));
 }
 
+/// Dials `id` at this time, and has a link there come into use and live for so long. Returns the pause after its end, at the
+/// longest.
+fn flap(targets: &mut Targets, id: &TargetId, ms: u64, lived_ms: u64) -> u64 {
+    targets.targets.get_mut(id).unwrap().next = Duration::ZERO;
+    assert!(targets.due(at(ms)).iter().any(|plan| plan.target == *id));
+    targets.dialed(id, LinkId(1), ADDRESS);
+    targets.ready(id);
+    let ended = ms + lived_ms;
+    targets.ended(id, LinkEnd::Lost, "", Some(Duration::from_millis(lived_ms)), at(ended), LONGEST);
+    targets.targets[id].next.as_millis() as u64 - ended
+}
+
+const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+
 #[test]
-fn only_a_link_that_lived_resets_the_pause() {
+fn a_link_that_worked_resets_the_pause() {
     let mut targets = targets(&["ws://hub"]);
     let hub = only(&targets);
-    let mut end = |lived_s, ms| {
+    let pauses =
+        [(1_000, 0), (2_000, 499), (3_000, 500), (4_000, 0)].map(|(ms, lived)| flap(&mut targets, &hub, ms, lived));
+    assert_eq!(pauses, [200, 400, 200, 400]);
+    // A link that is in use and does not become ready has not worked, however long it took.
+    let mut never_ready = |ms| {
         targets.targets.get_mut(&hub).unwrap().next = Duration::ZERO;
         assert_eq!(due(&mut targets, ms).len(), 1);
-        targets.dialed(&hub, LinkId(1));
-        targets.ended(&hub, LinkEnd::Lost, "", Duration::from_secs(lived_s), at(ms), LONGEST);
+        targets.dialed(&hub, LinkId(1), ADDRESS);
+        targets.ended(&hub, LinkEnd::Silent, "", None, at(ms), LONGEST);
         targets.targets[&hub].next.as_millis() as u64 - ms
     };
-    assert_eq!((end(1, 1_000), end(9, 2_000), end(10, 3_000), end(1, 4_000)), (200, 400, 200, 400));
+    assert_eq!((never_ready(5_000), never_ready(10_000)), (800, 1_600));
+}
+
+#[test]
+fn a_link_that_is_lost_again_and_again_comes_back_long_before_the_lease_ends() {
+    let mut targets = targets(&["ws://hub"]);
+    let hub = only(&targets);
+    let mut ms = 0;
+    for lived in [0, 100, 499].repeat(50) {
+        let pause = flap(&mut targets, &hub, ms, lived);
+        assert!(pause * 4 <= LEASE.as_millis() as u64, "{pause}");
+        ms += lived + pause;
+    }
+}
+
+#[test]
+fn the_longer_a_hub_is_away_the_longer_are_the_pauses() {
+    let mut targets = targets(&["ws://hub"]);
+    let hub = only(&targets);
+    flap(&mut targets, &hub, 1_000_000, 60_000);
+    let lost = 1_060_000;
+    let (mut ms, mut dials) = (lost, 0);
+    while ms < lost + 60_000 {
+        ms = targets.targets[&hub].next.as_millis() as u64 + 1;
+        assert_eq!(due(&mut targets, ms).len(), 1);
+        targets.failed(&hub, "refused", at(ms), LONGEST);
+        let pause = targets.targets[&hub].next.as_millis() as u64 - ms;
+        assert!(pause <= 2_000.max((ms - lost) / 4), "{pause} after {}", ms - lost);
+        dials += 1;
+    }
+    assert!((10..=20).contains(&dials), "{dials}");
+    targets.failed(&hub, "refused", at(lost + 600_000), LONGEST);
+    assert_eq!(targets.targets[&hub].next, at(lost + 600_000).at + DIAL_BACKOFF_MAX);
 }
 
 #[test]
@@ -109,19 +160,72 @@ fn a_hub_that_is_linked_is_not_dialed() {
     targets.learn(Known { linked: [id(2)].into(), draining: BTreeSet::new() });
     assert_eq!(due(&mut targets, 0).len(), 0);
     assert!(targets.views()[0].connected);
-    targets.lost(id(2), at(0), LONGEST);
+    targets.lost(id(2), None, at(0), LONGEST);
     assert!(!targets.views()[0].connected);
     assert_eq!((due(&mut targets, 199).len(), due(&mut targets, 200).len()), (0, 1));
 }
 
 #[test]
-fn ones_own_address_is_dialed_once() {
+fn what_failed_before_a_link_came_by_another_way_counts_no_more_when_that_is_lost() {
+    let mut targets = targets(&["ws://hub", "ws://other"]);
+    let [hub, other] = [0, 1].map(|n| targets.targets.keys().nth(n).unwrap().clone());
+    due(&mut targets, 0);
+    targets.met(&hub, id(2));
+    targets.met(&other, id(2));
+    for _ in 0..20 {
+        targets.failed(&hub, "refused", at(100_000), LONGEST);
+        targets.failed(&other, "refused", at(100_000), LONGEST);
+    }
+    // The link was dialed at `other`, whose pause is its own affair.
+    targets.lost(id(2), Some(&other), at(100_000), LONGEST);
+    assert_eq!(due(&mut targets, 100_200), ["ws://hub:80/"]);
+}
+
+#[test]
+fn ones_own_address_is_dialed_once_a_minute() {
     let mut targets = targets(&["ws://me"]);
     let me = only(&targets);
-    due(&mut targets, 0);
-    assert!(!targets.ended(&me, LinkEnd::SelfLink, "", Duration::ZERO, at(0), 0));
-    assert_eq!(due(&mut targets, 1_000_000).len(), 0);
-    assert!(targets.views()[0].own);
+    let mut pauses = Vec::new();
+    let mut ms = 0;
+    for _ in 0..9 {
+        assert_eq!(due(&mut targets, ms).len(), 1);
+        targets.dialed(&me, LinkId(1), ADDRESS);
+        assert!(!targets.ended(&me, LinkEnd::SelfLink, "", None, at(ms), LONGEST));
+        assert!(targets.views()[0].own && targets.views()[0].last_error.is_none());
+        pauses.push(targets.targets[&me].next.as_millis() as u64 - ms);
+        ms = targets.targets[&me].next.as_millis() as u64;
+    }
+    assert_eq!(pauses, [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]);
+    // Behind a balancer another hub answers one day.
+    due(&mut targets, ms);
+    targets.dialed(&me, LinkId(1), ADDRESS);
+    targets.met(&me, id(2));
+    targets.ready(&me);
+    assert!(!targets.views()[0].own);
+}
+
+#[test]
+fn dials_learn_which_address_works_and_which_is_their_own() {
+    let mut targets = targets(&["ws://hubs"]);
+    let hubs = only(&targets);
+    let [own, other] = [2, 3].map(|port| SocketAddr::new(ADDRESS.ip(), port));
+    let mut dial = |ms, address| {
+        let plan = targets.due(at(ms)).pop().unwrap();
+        targets.dialed(&hubs, LinkId(1), address);
+        if address == own {
+            targets.ended(&hubs, LinkEnd::SelfLink, "", None, at(ms), LONGEST);
+        } else {
+            targets.ready(&hubs);
+            targets.ended(&hubs, LinkEnd::Lost, "", Some(DIAL_PROVEN), at(ms), LONGEST);
+        }
+        let Experience { worked, own, failures } = plan.experience;
+        (worked, own, failures)
+    };
+    assert_eq!(dial(0, own), (None, None, 0));
+    assert_eq!(dial(1_000, other), (None, Some(own), 1));
+    assert_eq!(dial(2_000, other), (Some(other), Some(own), 0));
+    targets.failed(&hubs, "late", at(2_000), 0);
+    assert_eq!(targets.due(at(3_000))[0].experience.worked, None);
 }
 
 fn resolve(targets: &mut Targets, hosts: &[u8]) {
@@ -135,11 +239,11 @@ fn addresses_come_and_go_with_dns() {
     resolve(&mut targets, &[1, 2]);
     assert_eq!(due(&mut targets, 0), ["ws://10.0.0.1:80/", "ws://10.0.0.2:80/"]);
     let me = only(&targets);
-    targets.ended(&me, LinkEnd::SelfLink, "", Duration::ZERO, at(0), 0);
+    targets.ended(&me, LinkEnd::SelfLink, "", None, at(0), 0);
     resolve(&mut targets, &[1, 2]);
     assert_eq!(due(&mut targets, 0).len(), 0, "an answer that is the same changes nothing");
     resolve(&mut targets, &[1, 3]);
-    assert_eq!(due(&mut targets, 0), ["ws://10.0.0.1:80/", "ws://10.0.0.3:80/"], "it may be another's");
+    assert_eq!(due(&mut targets, 0), ["ws://10.0.0.3:80/", "ws://10.0.0.1:80/"], "it may be another's");
 }
 
 #[test]
@@ -153,7 +257,7 @@ fn an_address_without_a_hub_leaves_with_the_answer_that_lacks_it() {
 #[test]
 fn the_smaller_id_dials_first_what_both_advertise() {
     let mut targets = targets(&[]);
-    let hubs = [(id(1), "ws://one"), (id(9), "ws://nine"), (id(7), "nonsense")];
+    let hubs = [(id(1), false, "ws://one"), (id(9), false, "ws://nine"), (id(7), false, "nonsense")];
     targets.advertised(id(5), hubs.into_iter(), at(0));
     assert_eq!(due(&mut targets, 0), ["ws://nine:80/"]);
     assert_eq!(due(&mut targets, 1_000), ["ws://one:80/"]);
@@ -162,23 +266,110 @@ fn the_smaller_id_dials_first_what_both_advertise() {
 #[test]
 fn what_is_advertised_no_more_is_not_dialed() {
     let mut targets = targets(&[]);
-    targets.advertised(id(1), [(id(9), "ws://nine")].into_iter(), at(0));
+    targets.advertised(id(1), [(id(9), false, "ws://nine")].into_iter(), at(0));
     targets.advertised(id(1), std::iter::empty(), at(0));
     assert!(due(&mut targets, 1_000).is_empty() && targets.views().is_empty());
+}
+
+#[test]
+fn an_advertised_address_is_of_the_hub_that_says_so_now() {
+    let mut targets = targets(&[]);
+    targets.advertised(id(1), [(id(8), false, "ws://x")].into_iter(), at(0));
+    let x = only(&targets);
+    targets.met(&x, id(8));
+    targets.ready(&x);
+    // The hub there has a new id, and the old one still drains.
+    let hubs = [(id(8), true, "ws://x"), (id(9), false, "ws://x")];
+    targets.advertised(id(1), hubs.into_iter(), at(0));
+    targets.learn(Known { linked: BTreeSet::new(), draining: [id(8)].into() });
+    assert_eq!(due(&mut targets, 1_000), ["ws://x:80/"]);
+    assert_eq!(targets.targets[&x].hub, Some(id(9)));
+}
+
+fn draining(hub: HubId) -> Known {
+    Known { linked: BTreeSet::new(), draining: [hub].into() }
 }
 
 #[test]
 fn a_hub_that_drains_is_left_alone_unless_it_is_a_bootstrap() {
     let mut targets = targets(&["ws://static"]);
     resolve(&mut targets, &[1]);
+    targets.advertised(id(1), [(id(2), true, "ws://advertised")].into_iter(), at(0));
     for target in targets.targets.values_mut() {
         target.hub = Some(id(2));
     }
-    targets.learn(Known { linked: BTreeSet::new(), draining: [id(2)].into() });
-    assert_eq!(due(&mut targets, 0), ["ws://static:80/"]);
-    let fixed = TargetId("ws://static:80/".into());
-    targets.ended(&fixed, LinkEnd::Closed, "", Duration::ZERO, at(0), 0);
-    assert_eq!((due(&mut targets, 14_999).len(), due(&mut targets, 15_000).len()), (0, 1));
+    targets.learn(draining(id(2)));
+    assert_eq!(due(&mut targets, 1_000), ["ws://static:80/"]);
+}
+
+#[test]
+fn who_comes_back_at_the_address_of_a_hub_that_has_ended_is_found_soon() {
+    let mut targets = targets(&["ws://static"]);
+    resolve(&mut targets, &[1]);
+    let ids: Vec<TargetId> = targets.targets.keys().cloned().collect();
+    assert_eq!(due(&mut targets, 0).len(), 2);
+    for id in &ids {
+        targets.dialed(id, LinkId(1), ADDRESS);
+        targets.met(id, self::id(2));
+        targets.ready(id);
+    }
+    // It drains, says farewell, and closes the links.
+    targets.learn(draining(id(2)));
+    for id in &ids {
+        targets.ended(id, LinkEnd::Closed, "this hub ends", Some(Duration::from_secs(60)), at(60_000), LONGEST);
+    }
+    targets.learn(Known::default());
+    assert_eq!(due(&mut targets, 60_200).len(), 2);
+}
+
+#[test]
+fn a_link_to_a_hub_that_drains_is_made_again_when_it_is_lost() {
+    let mut targets = targets(&[]);
+    resolve(&mut targets, &[1]);
+    targets.advertised(id(1), [(id(3), false, "ws://three")].into_iter(), at(0));
+    let ids: Vec<TargetId> = targets.targets.keys().cloned().collect();
+    assert_eq!(due(&mut targets, 0).len(), 2);
+    for (id, hub) in ids.iter().zip([2, 3]) {
+        targets.dialed(id, LinkId(1), ADDRESS);
+        targets.met(id, self::id(hub));
+        targets.ready(id);
+        targets.ended(id, LinkEnd::Lost, "", Some(Duration::from_secs(60)), at(60_000), LONGEST);
+    }
+    targets.learn(Known { linked: BTreeSet::new(), draining: [id(2), id(3)].into() });
+    targets.advertised(id(1), [(id(3), true, "ws://three")].into_iter(), at(60_000));
+    assert_eq!(due(&mut targets, 60_200).len(), 2);
+}
+
+/// How long a hub that answers waits for its first dial, when so many addresses before it swallow all packets.
+fn delay_behind(dead: u16) -> Duration {
+    let mut targets = targets(&["ws://z-alive"]);
+    let addresses = (0..dead).map(|host| SocketAddr::from(([10, 0, (host >> 8) as u8, host as u8], 80))).collect();
+    targets.resolved("hubs", false, &addresses, at(0));
+    let mut under_way: Vec<(u64, TargetId)> = Vec::new();
+    for ms in (0..120_000).step_by(TICK.as_millis() as usize) {
+        under_way.retain(|(since, id)| {
+            let is_late = ms - since >= DIAL_TIMEOUT.as_millis() as u64;
+            if is_late {
+                targets.failed(id, "no answer in time", at(ms), LONGEST);
+            }
+            !is_late
+        });
+        let plans = targets.due(at(ms));
+        if plans.iter().any(|plan| plan.host == "z-alive") {
+            return at(ms).at;
+        }
+        under_way.extend(plans.into_iter().map(|plan| (ms, plan.target)));
+        assert!(under_way.len() <= MAX_DIALS_AT_ONCE);
+    }
+    panic!("never dialed behind {dead}")
+}
+
+#[test]
+fn dead_addresses_do_not_keep_a_living_one_waiting() {
+    assert_eq!(delay_behind(31), Duration::ZERO);
+    assert!(delay_behind(64) <= Duration::from_secs(1));
+    assert!(delay_behind(100) <= Duration::from_millis(1_500));
+    assert!(delay_behind(MAX_DIALS as u16 - 1) <= Duration::from_secs(40));
 }
 
 #[test]
@@ -186,6 +377,7 @@ fn so_many_are_dialed_at_once() {
     let mut targets = targets(&[]);
     let addresses = (0..100).map(|host| SocketAddr::from(([10, 0, 0, host], 80))).collect();
     targets.resolved("hubs", false, &addresses, at(0));
-    assert_eq!(due(&mut targets, 0).len(), MAX_DIALS_AT_ONCE);
-    assert_eq!(due(&mut targets, 0).len(), 0);
+    assert_eq!(due(&mut targets, 0).len(), MAX_YOUNG_DIALS);
+    assert_eq!(due(&mut targets, 499).len(), 0);
+    assert_eq!(due(&mut targets, 500).len(), MAX_YOUNG_DIALS);
 }
