@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::id::{HubId, HubIncarnation, NetworkName, PeerId, PeerIncarnation};
 use crate::reason::{LeaveReason, Outcome};
-use crate::router::{Announcement, Discovery, Meeting};
+use crate::router::{Announcement, Discovery, Meeting, Standing};
 use crate::wire::{SignalKind, Template};
 
 /// Version of the form of envelopes, named in the subprotocol and in [`Hello`].
@@ -272,6 +272,8 @@ pub struct SignalEnvelope {
     pub network: NetworkName,
     /// The frame, ready for the target's socket.
     pub frame: Box<[u8]>,
+    /// What its sender was in that network. Hubs of version 2.0.0 do not say.
+    pub standing: Standing,
 }
 
 /// What is wrong with what another hub sent.

@@ -44,7 +44,7 @@ pub use redacted::Redacted;
 pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Way};
 pub use router::{
     Announcement, Asker, Discovery, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, Output, Router,
-    RouterConfig, RouterStats, Sender, Stay, Word,
+    RouterConfig, RouterStats, Sender, Standing, Stay, Word,
 };
 pub use time::Now;
 pub use wire::{MessageKind, SignalKind, Template};

@@ -395,13 +395,6 @@ pub const MAX_SIGNALS_IN_FLIGHT: usize = 256 * 1024;
 /// Signals from one hub that wait for an earlier one, or for the presence of their sender. One more: `unreachable`.
 pub const MAX_SIGNALS_HELD: usize = 1024;
 
-/// Signals that wait on a shard for the news, from the mesh, that their targets are at other hubs: what a shard reads while a batch of letters is on
-/// its way to another. One more: `unreachable`.
-pub const MAX_SIGNALS_AHEAD: usize = 1024;
-
-/// Bytes of those: 1,024 offers of 7 KB, and as much again.
-pub const MAX_SIGNALS_AHEAD_BYTES: usize = 16 * 1024 * 1024;
-
 /// How long a signal waits for an earlier one, or for the presence of its sender.
 pub const HOLD: Duration = Duration::from_millis(500);
 

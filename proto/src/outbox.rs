@@ -68,14 +68,14 @@ mod tests {
 
     use super::*;
     use crate::id::{NetworkName, PeerId, SessionId, ShardId};
-    use crate::router::{Origin, Sender};
+    use crate::router::{Origin, Sender, Standing};
     use crate::wire::SignalKind;
 
     fn signal(bytes: usize, n: u64) -> Letter {
         let session = SessionId { slot: 0, generation: 0 };
-        let sender = Sender::Session { shard: ShardId(0), session, ticket: n, told: 0, heard: 0 };
-        let origin =
-            Origin { sender, kind: SignalKind::Offer, network: NetworkName::new("n"), read_at: Duration::ZERO };
+        let sender = Sender::Session { shard: ShardId(0), session, ticket: n, detour: false };
+        let (kind, network, standing) = (SignalKind::Offer, NetworkName::new("n"), Standing::Member(1));
+        let origin = Origin { sender, kind, network, standing, read_at: Duration::ZERO };
         let peer = PeerId::from_bytes([0; 20]);
         Letter::Signal { origin, from: peer, target: peer, frame: vec![0; bytes].into() }
     }

@@ -1,7 +1,6 @@
 //! The rules between hubs: presence, routing, takeovers. One for each hub.
 
 mod directory;
-mod early;
 mod holding;
 mod hubs;
 mod legacy;
@@ -27,7 +26,6 @@ use crate::router::{Discovery, Letter, RouterStats};
 use crate::time::Now;
 
 use directory::Directory;
-use early::Early;
 use holding::Holding;
 use legacy::Legacy;
 use presence::Outgoing;
@@ -301,8 +299,6 @@ pub struct Relay {
     /// What this hub holds. Others replicate it.
     own: Holding,
     hubs: BTreeMap<HubId, Remote>,
-    /// Signals that came here sooner than what their shard had said before them.
-    early: Early,
     /// The hubs by the numbers that shards call them: another one for each life, or outcomes of one would be taken for
     /// those of the next.
     numbers: BTreeMap<u32, HubId>,
@@ -375,7 +371,6 @@ impl Relay {
         Self {
             own: Holding::default(),
             hubs: BTreeMap::new(),
-            early: Early::default(),
             numbers: BTreeMap::new(),
             last_number: 0,
             directory: Directory::new(config.keys),
@@ -474,7 +469,7 @@ impl Relay {
             Letter::ChallengeAnswered { peer, asker, in_use } => self.challenge_answered(peer, asker, in_use, now),
             Letter::Outcome { origin, outcome, .. } => self.outcome(&origin, outcome, now),
             Letter::MeetingAt { hub, meeting } => self.meeting_posted(hub, meeting, now),
-            Letter::Signal { origin, from, target, frame } => self.signal_posted(origin, from, target, frame, now),
+            Letter::Signal { origin, from, target, frame } => self.signalled(origin, from, target, frame, now),
             Letter::Closed { .. } | Letter::Joined(_) | Letter::Left(_) | Letter::Opened { .. } => {
                 self.own_peer_changed(&letter, now);
             }

@@ -1,6 +1,5 @@
 //! One shard's rules: sessions, rosters, signals, receipts, takeovers.
 
-mod ahead;
 mod circle;
 mod closest;
 mod discovery;
@@ -26,12 +25,12 @@ use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind, Welcome};
 
 pub use letter::{
-    Announcement, Asker, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, Output, Sender, Stay, Word,
+    Announcement, Asker, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, Output, Sender, Standing,
+    Stay, Word,
 };
 pub use mode::Discovery;
 pub use stats::RouterStats;
 
-use ahead::Ahead;
 use discovery::Meetings;
 use roster::{NetworkIx, Rosters};
 use session::{Overrun, Session, Sessions, State};
@@ -89,9 +88,6 @@ pub struct Router {
     last_stay: u64,
     takeovers: Takeovers,
     tickets: Tickets,
-    /// Changes of presence that the mesh was told.
-    told_mesh: u64,
-    ahead: Ahead,
     roster_chunk: usize,
     most_acquaintances: usize,
     random_picks: usize,
@@ -117,8 +113,6 @@ impl Router {
             last_stay: 0,
             takeovers: Takeovers::new(config.keys),
             tickets: Tickets::new(config.keys),
-            told_mesh: 0,
-            ahead: Ahead::default(),
             roster_chunk: ROSTER_CHUNK,
             most_acquaintances: MAX_ACQUAINTANCES,
             random_picks: RANDOM_PICKS,
@@ -219,17 +213,14 @@ impl Router {
         match letter {
             Letter::Challenge { peer, asker } => self.challenged(peer, asker, now),
             Letter::Elsewhere { peer, claim } => self.came_to_other_hub(peer, claim, now),
-            Letter::Joined(announcement) => {
-                self.joined_elsewhere(&announcement, now);
-                if announcement.remote {
-                    self.heard_of_one_more(now);
-                }
-            }
+            Letter::Joined(announcement) => self.joined_elsewhere(&announcement, now),
             Letter::Left(farewell) => self.left_elsewhere(&farewell, now),
             Letter::Meeting(meeting) => self.heard_meeting(&meeting, now),
             Letter::Nowhere { peer, claim } => self.left_other_hub(peer, claim, now),
             Letter::Outcome { origin, target, outcome } => self.settle(origin, target, outcome, now),
-            Letter::Signal { origin, from, target, frame } => self.signal_came(origin, from, target, frame, now),
+            Letter::Signal { origin, from, target, frame } => {
+                self.deliver(origin, from, target, Frame::Owned(frame), now);
+            }
             Letter::TakeoverAnswered { peer, ticket, in_use } => self.takeover_answered(peer, ticket, in_use, now),
             // These are the mesh's to read.
             Letter::AskTakeover { .. }
@@ -330,7 +321,7 @@ impl Router {
         for membership in std::mem::take(&mut session.memberships) {
             self.disconnected(id, (peer, session.claim), membership, reason, now);
         }
-        self.tell_mesh(|| Letter::Closed { peer, claim: session.claim, reason });
+        self.post_to_mesh(|| Letter::Closed { peer, claim: session.claim, reason });
         self.promote_pending(&peer, now);
     }
 
@@ -399,12 +390,6 @@ impl Router {
         if self.config.meshed {
             self.outputs.push_back(Output::Letter { to: Address::Mesh, letter: letter() });
         }
-    }
-
-    /// Tells the mesh of a change of presence.
-    fn tell_mesh(&mut self, letter: impl FnOnce() -> Letter) {
-        self.told_mesh += 1;
-        self.post_to_mesh(letter);
     }
 
     fn here(&self) -> Address {

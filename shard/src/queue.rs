@@ -265,7 +265,7 @@ impl Pool {
 mod tests {
     use std::time::Duration;
 
-    use proto::{NetworkName, Sender, SessionId, ShardId, SignalKind};
+    use proto::{NetworkName, Sender, SessionId, ShardId, SignalKind, Standing};
 
     use super::*;
 
@@ -275,11 +275,11 @@ mod tests {
                 shard: ShardId(0),
                 session: SessionId { slot: 0, generation: 0 },
                 ticket,
-                told: 0,
-                heard: 0,
+                detour: false,
             },
             kind: SignalKind::Offer,
             network: NetworkName::new("n"),
+            standing: Standing::Member(1),
             read_at: Duration::ZERO,
         }
     }

@@ -60,6 +60,17 @@ pub fn mesh(count: usize, env: &[(&str, &str)]) -> Vec<Hub> {
     hubs
 }
 
+/// Starts a chain: every hub is told of the one before it.
+pub fn chain(count: usize, env: &[(&str, &str)]) -> Vec<Hub> {
+    let mut hubs: Vec<Hub> = Vec::new();
+    for _ in 0..count {
+        let before = hubs.last().map(|hub| urls(&[hub.address.port()])).unwrap_or_default();
+        hubs.push(start(free_port(), &before, env));
+    }
+    settled(&hubs);
+    hubs
+}
+
 pub fn settled(hubs: &[Hub]) {
     for (n, hub) in hubs.iter().enumerate() {
         eventually(&format!("hub {n} knows the others"), || live_hubs(hub) == hubs.len() as u64 - 1);

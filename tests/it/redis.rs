@@ -10,6 +10,7 @@ use proto::limits::LEASE;
 use crate::client::{Client, id};
 use crate::hub::{DEADLINE, Hub};
 use crate::mesh::{TOKEN, discovered, eventually, free_port, json, mesh, settled};
+use crate::partings::nothing_is_heard_too_late;
 
 /// A server of its own, killed with the test.
 struct Redis {
@@ -146,6 +147,19 @@ fn hubs_with_one_redis_and_no_link_are_one_mesh() {
     drop(b);
     assert_eq!(a.hear()["type"], "peer-disconnected");
     a.hears_nothing();
+}
+
+/// Presence and signals take different channels.
+#[test]
+fn a_signal_is_heard_between_its_senders_discovery_and_leave_over_redis() {
+    let redis = Redis::start(free_port());
+    for shards in ["1", "4"] {
+        let url = redis.url();
+        let start = || Hub::start(&[("REDIS_URL", &url), ("MESH_TOKEN", TOKEN), ("SHARDS", shards)]);
+        let hubs = [start(), start()];
+        settled(&hubs);
+        nothing_is_heard_too_late(&hubs[0], &hubs[1], false);
+    }
 }
 
 #[test]

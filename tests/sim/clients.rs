@@ -44,16 +44,18 @@ impl World {
         if self.oracle.signals.is_flooder(sid) {
             return;
         }
-        let up = match self.plan.saying(&mut self.rng) {
-            Saying::Announce => self.announcement(),
-            Saying::Goodbye => self.goodbye(),
-            Saying::Signal => self.signal(sid),
-            Saying::Nonsense => self.nonsense(),
-            Saying::Close => Up::Close,
+        let said = match self.plan.saying(&mut self.rng) {
+            Saying::Announce => vec![self.announcement()],
+            Saying::Goodbye => vec![self.goodbye()],
+            Saying::Signal => vec![self.signal(sid)],
+            Saying::Parting if self.rng.one_in(2) => vec![self.signal(sid), self.goodbye()],
+            Saying::Parting => vec![self.announcement(), self.signal(sid), Up::Close],
+            Saying::Nonsense => vec![self.nonsense()],
+            Saying::Close => vec![Up::Close],
         };
         if let Some(socket) = self.socket(sid) {
-            socket.sayings += 1;
-            socket.uplink.push_back(up);
+            socket.sayings += said.len();
+            socket.uplink.extend(said);
         }
     }
 

@@ -61,6 +61,8 @@ pub(crate) enum Saying {
     Announce,
     Goodbye,
     Signal,
+    /// A signal, and right behind it the sender's leave.
+    Parting,
     Nonsense,
     Close,
 }
@@ -134,7 +136,7 @@ impl Plan {
             steps: rng.between(200, 1200),
             sayings_per_session: if floods { 150 } else { usize::MAX },
             deeds,
-            sayings: vec![weight(rng, 4), weight(rng, 1), weight(rng, 8), weight(rng, 1), rng.below(2)],
+            sayings: vec![weight(rng, 4), weight(rng, 1), weight(rng, 8), rng.below(3), weight(rng, 1), rng.below(2)],
         }
     }
 
@@ -143,7 +145,7 @@ impl Plan {
     }
 
     pub(crate) fn saying(&self, rng: &mut Rng) -> Saying {
-        [Saying::Announce, Saying::Goodbye, Saying::Signal, Saying::Nonsense, Saying::Close]
+        [Saying::Announce, Saying::Goodbye, Saying::Signal, Saying::Parting, Saying::Nonsense, Saying::Close]
             [rng.weighted(&self.sayings)]
     }
 }

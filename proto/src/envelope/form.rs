@@ -11,7 +11,7 @@ use crate::limits::{
     MAX_OUTCOMES, SNAPSHOT_PEERS,
 };
 use crate::reason::{ErrorCode, LeaveReason, Outcome};
-use crate::router::{Announcement, Discovery, Meeting, MeetingEnd, Stay, Word};
+use crate::router::{Announcement, Discovery, Meeting, MeetingEnd, Standing, Stay, Word};
 use crate::wire::{self, SignalKind};
 use crate::ws::{self, Opcode};
 
@@ -185,6 +185,7 @@ fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
             put_text(out, signal.network.as_str());
             // The header of a client's frame says nothing between hubs; its length does.
             put_bytes(out, ws::payload(&signal.frame));
+            put_standing(out, signal.standing);
         }
         Routed::Outcomes(outcomes) => {
             put_u32(out, outcomes.len() as u32);
@@ -225,6 +226,17 @@ fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
                 put_u64(out, *stay);
             }
         }
+    }
+}
+
+fn put_standing(out: &mut Vec<u8>, standing: Standing) {
+    match standing {
+        Standing::Outsider => out.push(0),
+        Standing::Member(stay) => {
+            out.push(1);
+            put_u64(out, stay);
+        }
+        Standing::Unknown => out.push(2),
     }
 }
 
@@ -443,6 +455,18 @@ fn read_snapshot(body: &mut Reader<'_>) -> Result<SnapshotPart, Malformed> {
     Ok(SnapshotPart { hub, incarnation, seq, digest, part, last, peers })
 }
 
+/// The last field of a signal. Hubs of version 2.0.0 end before it.
+fn read_standing(body: &mut Reader<'_>) -> Result<Standing, Malformed> {
+    if body.0.is_empty() {
+        return Ok(Standing::Unknown);
+    }
+    Ok(match body.u8()? {
+        0 => Standing::Outsider,
+        1 => Standing::Member(body.count()?),
+        _ => Standing::Unknown,
+    })
+}
+
 fn read_routed(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Routed, Malformed> {
     Ok(match kind {
         EnvelopeKind::Signal => {
@@ -454,7 +478,8 @@ fn read_routed(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Routed, Malf
             ws::put_header(&mut frame, Opcode::Text, text.len());
             frame.extend_from_slice(text.as_bytes());
             let frame = frame.into_boxed_slice();
-            Routed::Signal(SignalEnvelope { counter, seq, receipt, kind, sender, target, network, frame })
+            let standing = read_standing(body)?;
+            Routed::Signal(SignalEnvelope { counter, seq, receipt, kind, sender, target, network, frame, standing })
         }
         EnvelopeKind::Outcomes => {
             let count = body.u32()? as usize;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::envelope::{Presence, What};
-use crate::id::{Claim, HubId, Keys, PeerId, PeerIncarnation, ShardId};
+use crate::id::{Claim, HubId, Keys, NetworkName, PeerId, PeerIncarnation, ShardId};
 use crate::reason::LeaveReason;
 use crate::router::{Announcement, Farewell, Letter};
 use crate::time::Now;
@@ -29,6 +29,8 @@ pub(super) struct Directory {
 struct Entry {
     claims: SmallVec<[Claim; 1]>,
     shown: Option<(Claim, Arc<Presence>)>,
+    /// By the claim that is shown, it is or has been in a network.
+    has_been_member: bool,
 }
 
 /// How those who lose a peer hear of it.
@@ -57,6 +59,11 @@ impl Directory {
     /// The claim that holds.
     pub(super) fn holder(&self, peer: &PeerId) -> Option<Claim> {
         self.entries.get(peer)?.claims.iter().max().copied()
+    }
+
+    /// Whether the shards have been told of this peer in any network, in the session in which they are shown it.
+    pub(super) fn has_been_member(&self, peer: &PeerId) -> bool {
+        self.entries.get(peer).is_some_and(|entry| entry.has_been_member)
     }
 
     /// Notes the word of a hub: the session it holds now, if any.
@@ -90,6 +97,25 @@ impl Relay {
         self.legacy_reconsiders(peer, [before, holder], how, now);
     }
 
+    /// A peer as the hub has it that holds it.
+    fn presence(&self, peer: &PeerId) -> Option<&Arc<Presence>> {
+        let holder = self.directory.holder(peer)?;
+        let own = (holder.hub == self.config.hub).then_some(&self.own);
+        let holding = own.or_else(|| self.hubs.get(&holder.hub).map(|remote| &remote.holding))?;
+        holding.peers.get(peer)
+    }
+
+    pub(super) fn is_in_a_network(&self, peer: &PeerId) -> bool {
+        self.presence(peer).is_some_and(|presence| !presence.memberships.is_empty())
+    }
+
+    /// What a peer announced in a network.
+    pub(super) fn membership(&self, peer: &PeerId, network: &NetworkName) -> Option<&Arc<Announcement>> {
+        let memberships = &self.presence(peer)?.memberships;
+        let at = memberships.binary_search_by(|announcement| announcement.network.cmp(network)).ok()?;
+        memberships.get(at)
+    }
+
     fn show(&mut self, peer: PeerId, how: &How, now: Now) {
         let holder = self.directory.holder(&peer);
         let desired = holder.and_then(|claim| {
@@ -102,6 +128,9 @@ impl Relay {
         });
         let Some(entry) = self.directory.entries.get_mut(&peer) else { return };
         let shown = std::mem::replace(&mut entry.shown, desired.clone());
+        let claim = |shown: &Option<(Claim, Arc<Presence>)>| shown.as_ref().map(|(claim, _)| *claim);
+        entry.has_been_member &= claim(&shown) == claim(&desired);
+        entry.has_been_member |= desired.as_ref().is_some_and(|(_, presence)| !presence.memberships.is_empty());
         if entry.claims.is_empty() && entry.shown.is_none() {
             self.directory.entries.remove(&peer);
         }

@@ -23,7 +23,7 @@ use crate::limits::{
     DEFAULT_MAX_NETWORKS_PER_PEER, MAX_LEGACY_OWED, MAX_PEERS_PER_LEGACY_LINK, SNAPSHOT_BYTES, SNAPSHOT_PEERS,
 };
 use crate::reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
-use crate::router::{Announcement, Letter, Origin, Sender, Stay};
+use crate::router::{Announcement, Letter, Origin, Sender, Standing, Stay};
 use crate::time::Now;
 use crate::wire::SignalKind;
 use crate::{wire, ws};
@@ -221,12 +221,7 @@ impl Relay {
 
     /// Tells a link of a peer what holds now. Returns the bytes of it.
     fn pay(&mut self, link: LinkId, peer: &PeerId, network: &NetworkName, now: Now) -> usize {
-        let Some(holder) = self.directory.holder(peer) else { return 0 };
-        let own = (holder.hub == self.config.hub).then_some(&self.own);
-        let holding = own.or_else(|| self.hubs.get(&holder.hub).map(|remote| &remote.holding));
-        let Some(presence) = holding.and_then(|holding| holding.peers.get(peer)) else { return 0 };
-        let at = presence.memberships.binary_search_by(|a| a.network.cmp(network));
-        let Some(announcement) = at.ok().map(|at| &presence.memberships[at]) else { return 0 };
+        let Some(announcement) = self.membership(peer, network).cloned() else { return 0 };
         // A Go hub would tell all its peers of one that is to be known to some.
         if self.legacy.has_announced(link, peer) || announcement.is_bounded() {
             return 0;
@@ -240,7 +235,19 @@ impl Relay {
     }
 
     /// Passes a signal to a peer behind a legacy link. Whether it arrives, that protocol does not say.
-    pub(super) fn signal_legacy(&mut self, from: &PeerId, target: &PeerId, frame: &[u8], now: Now) -> Outcome {
+    pub(super) fn signal_legacy(
+        &mut self,
+        origin: &Origin,
+        from: &PeerId,
+        target: &PeerId,
+        frame: &[u8],
+        now: Now,
+    ) -> Outcome {
+        let stay = self.membership(from, &origin.network).map(|announcement| announcement.stay.number);
+        if !origin.standing.fits(stay, &origin.network) {
+            // Its sender has left, and the Go hub would not be told of it before the signal.
+            return Outcome::Failed(ErrorCode::Unreachable);
+        }
         let link = self.legacy.peers.get(target).copied();
         let (Some(link), Ok(text)) = (link, std::str::from_utf8(ws::payload(frame))) else {
             return Outcome::Failed(ErrorCode::PeerNotFound);
@@ -324,7 +331,10 @@ impl Relay {
                     let range = wire::signal(&mut frame, kind, data, &from, &target, &network, now.wall_ms);
                     let frame = frame[range].into();
                     let sender = Sender::Hub { hub: u32::MAX, counter: 0, receipt: false };
-                    let origin = Origin { sender, kind, network: NetworkName::new(&network), read_at: now.at };
+                    let network = NetworkName::new(&network);
+                    let stay = self.membership(&from, &network).map(|announcement| announcement.stay.number);
+                    let standing = stay.map_or(Standing::Outsider, Standing::Member);
+                    let origin = Origin { sender, kind, network, standing, read_at: now.at };
                     self.legacy_signalled(origin, from, target, frame, now);
                 }
                 known

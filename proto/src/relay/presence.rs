@@ -65,7 +65,6 @@ impl Relay {
             self.legacy.forget(&peer);
         }
         self.change(peer, session, what, now);
-        self.shard_told(&peer, now);
     }
 
     /// Writes the next change of this hub's own presence and tells everyone.

@@ -10,7 +10,7 @@ use crate::limits::{
     RECEIPT_TIMEOUT,
 };
 use crate::reason::{ErrorCode, Outcome};
-use crate::router::{Letter, Origin, RouterStats, Sender};
+use crate::router::{Letter, Origin, RouterStats, Sender, Standing};
 use crate::time::Now;
 
 use super::{Destination, Relay, Way};
@@ -170,9 +170,12 @@ impl Relay {
         let Some(holder) = self.directory.holder(&target) else {
             return self.settle(origin, target, Outcome::Failed(ErrorCode::PeerNotFound));
         };
+        if let Err(code) = self.is_in_order(&origin, &from, &target) {
+            return self.settle(origin, target, Outcome::Failed(code));
+        }
         if holder.hub == self.config.hub {
             let outcome = if self.legacy.holds(&target) {
-                self.signal_legacy(&from, &target, &frame, now)
+                self.signal_legacy(&origin, &from, &target, &frame, now)
             } else {
                 Outcome::Failed(ErrorCode::PeerNotFound)
             };
@@ -188,13 +191,32 @@ impl Relay {
         }
         remote.note_sent(via, now.at);
         let receipt = matches!(origin.sender, Sender::Session { ticket, .. } if ticket != 0);
-        let (kind, network) = (origin.kind, origin.network.clone());
+        let (kind, network, standing) = (origin.kind, origin.network.clone(), origin.standing);
         let counter = remote.outbound.issue(origin, target, now.at);
-        let signal = SignalEnvelope { counter, seq: own.2, receipt, kind, sender: from, target, network, frame };
+        let signal =
+            SignalEnvelope { counter, seq: own.2, receipt, kind, sender: from, target, network, frame, standing };
         let (to, to_incarnation) = (holder.hub, remote.incarnation);
         let route = Route { to, to_incarnation, from: own.0, from_incarnation: own.1, hops: 0 };
         self.stats.relayed += 1;
         self.send(Destination::from(via), Envelope::Routed(route, Box::new(Routed::Signal(signal))));
+    }
+
+    /// Whether a signal of this hub keeps its order among those to the same session of its target.
+    ///
+    /// Signals to members come here straight from their senders' shards, others make a detour by the target's home. In each session of the
+    /// target the others go first: before the shards are told that it has joined a network. From then on only those to a member go.
+    fn is_in_order(&self, origin: &Origin, from: &PeerId, target: &PeerId) -> Result<(), ErrorCode> {
+        let Sender::Session { detour, .. } = origin.sender else { return Ok(()) };
+        let has_been_member = self.directory.has_been_member(target);
+        if detour && has_been_member {
+            let elsewhere = self.is_in_a_network(target) && self.membership(target, &origin.network).is_none();
+            return Err(if elsewhere { ErrorCode::WrongNetwork } else { ErrorCode::PeerNotFound });
+        }
+        // Its sender's announcement may be on its way here, or its leave may have come.
+        let stay = || self.membership(from, &origin.network).map(|announcement| announcement.stay.number);
+        let is_late = || detour && !origin.standing.fits(stay(), &origin.network);
+        // One to a member is for an earlier session of its target, if this one has never been in a network.
+        if detour == has_been_member || is_late() { Err(ErrorCode::PeerNotFound) } else { Ok(()) }
     }
 
     /// Tells a sender of this hub what became of its signal.
@@ -307,16 +329,21 @@ impl Relay {
 
     /// Passes a signal on whose turn has come.
     fn take_in(&mut self, from: HubId, signal: SignalEnvelope, now: Now) {
-        let SignalEnvelope { counter, receipt, kind, sender, target, network, frame, .. } = signal;
-        if self.directory.holder(&sender).is_some_and(|holder| holder.hub != from) {
-            // Its sender has lost its id to another session, and peers here know that one.
+        let SignalEnvelope { counter, receipt, kind, sender, target, network, frame, standing, .. } = signal;
+        let hub = self.hubs.get(&from).map_or(u32::MAX, |remote| remote.number);
+        let origin = Origin { sender: Sender::Hub { hub, counter, receipt }, kind, network, standing, read_at: now.at };
+        let gone = match self.directory.holder(&sender) {
+            Some(holder) => holder.hub != from,
+            // Of one that is in no network nothing has to be known.
+            None => standing != Standing::Outsider,
+        };
+        if gone {
+            // Its sender has left, or has lost its id to another session, and peers here know that.
             self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), receipt, now);
         } else if self.legacy.holds(&target) {
-            let outcome = self.signal_legacy(&sender, &target, &frame, now);
+            let outcome = self.signal_legacy(&origin, &sender, &target, &frame, now);
             self.answer(from, counter, outcome, receipt, now);
         } else if self.own.peers.contains_key(&target) {
-            let hub = self.hubs.get(&from).map_or(u32::MAX, |remote| remote.number);
-            let origin = Origin { sender: Sender::Hub { hub, counter, receipt }, kind, network, read_at: now.at };
             let home = ShardId::home(&target, self.config.shards, self.config.keys);
             self.post(home, Letter::Signal { origin, from: sender, target, frame });
         } else {
@@ -466,9 +493,10 @@ mod tests {
         let session = SessionId { slot: 0, generation: 0 };
         let mut outbound = Outbound::default();
         let issue = |outbound: &mut Outbound, ticket, secs| {
-            let sender = Sender::Session { shard: ShardId(0), session, ticket, told: 0, heard: 0 };
+            let sender = Sender::Session { shard: ShardId(0), session, ticket, detour: false };
             let network = NetworkName::new("n");
-            let origin = Origin { sender, kind: SignalKind::Offer, network, read_at: Duration::ZERO };
+            let (kind, standing) = (SignalKind::Offer, Standing::Member(1));
+            let origin = Origin { sender, kind, network, standing, read_at: Duration::ZERO };
             assert_eq!(outbound.issue(origin, PeerId::from_bytes([0; 20]), Duration::from_secs(secs)), ticket);
         };
         let ticket = |pending: &Pending| match pending.origin.sender {

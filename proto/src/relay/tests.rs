@@ -10,7 +10,7 @@ use super::*;
 use crate::id::{Claim, NetworkName, PeerIncarnation, SessionId};
 use crate::limits::{HEARTBEAT, LEASE, RECEIPT_TIMEOUT, SNAPSHOT_PEERS};
 use crate::reason::{CloseReason, ErrorCode, Outcome};
-use crate::router::{Announcement, Asker, Farewell, Origin, Sender, Stay};
+use crate::router::{Announcement, Asker, Farewell, Origin, Sender, Standing, Stay};
 use crate::wire::{self, MessageKind, SignalKind};
 
 struct Net {
@@ -274,13 +274,24 @@ impl Net {
         self.letter(n, Letter::Closed { peer: id(peer), claim, reason: CloseReason::ClientClosed });
     }
 
-    fn signals(&mut self, n: u8, from: u8, target: u8, ticket: u64) {
+    fn signal(&self, from: u8, target: u8, ticket: u64, detour: bool) -> Letter {
         let mut frame = Vec::new();
         let range = wire::signal(&mut frame, SignalKind::Offer, "null", &id(from), &id(target), "n", 0);
         let session = SessionId { slot: 0, generation: 0 };
-        let sender = Sender::Session { shard: ShardId(0), session, ticket, told: 0, heard: 0 };
-        let origin = Origin { sender, kind: SignalKind::Offer, network: NetworkName::new("n"), read_at: self.now.at };
-        let letter = Letter::Signal { origin, from: id(from), target: id(target), frame: frame[range].into() };
+        let sender = Sender::Session { shard: ShardId(0), session, ticket, detour };
+        let (kind, network, standing) = (SignalKind::Offer, NetworkName::new("n"), Standing::Member(0));
+        let origin = Origin { sender, kind, network, standing, read_at: self.now.at };
+        Letter::Signal { origin, from: id(from), target: id(target), frame: frame[range].into() }
+    }
+
+    fn signals(&mut self, n: u8, from: u8, target: u8, ticket: u64) {
+        let letter = self.signal(from, target, ticket, false);
+        self.letter(n, letter);
+    }
+
+    /// A signal that its sender's shard sent by way of the target's home.
+    fn signals_by_detour(&mut self, n: u8, from: u8, target: u8, ticket: u64) {
+        let letter = self.signal(from, target, ticket, true);
         self.letter(n, letter);
     }
 
@@ -541,12 +552,69 @@ fn a_hub_whose_clock_went_back_is_believed_when_it_returns() {
 fn a_goodbye_is_heard_as_one() {
     let mut net = Net::chain(3);
     net.joins(1, 7, 0);
+    net.joins(3, 9, 0);
+    net.hears(1);
     net.hears(3);
     net.says_goodbye(1, 7, 0);
     assert_eq!(net.hears(3), ["left 7 n goodbye"]);
     net.signals(3, 9, 7, 0);
     net.pass(HEARTBEAT);
     assert_eq!(net.hears(1), ["signal 9 7"], "it is still connected");
+}
+
+/// Its sender may have sent later ones straight to the mesh since.
+#[test]
+fn a_signal_that_made_a_detour_is_not_sent_on_once_its_target_has_joined() {
+    let mut net = Net::chain(2);
+    net.opens(1, 7, 0);
+    net.joins(2, 8, 0);
+    net.pass(HEARTBEAT);
+    net.hears(2);
+    net.signals_by_detour(2, 8, 7, 1);
+    net.pass(HEARTBEAT);
+    assert_eq!(net.hears(2), ["outcome 7 delivered"]);
+    net.announces(1, 7, 0, Stay::default());
+    net.hears(2);
+    net.signals_by_detour(2, 8, 7, 2);
+    assert_eq!(net.hears(2), ["outcome 7 peer-not-found"]);
+    net.says_goodbye(1, 7, 0);
+    net.hears(2);
+    net.signals_by_detour(2, 8, 7, 3);
+    assert_eq!(net.hears(2), ["outcome 7 peer-not-found"], "nor when it has left again");
+    // In another session it is as if it had never joined.
+    net.leaves(1, 7, 0);
+    net.opens(1, 7, 1);
+    net.hears(2);
+    net.signals_by_detour(2, 8, 7, 4);
+    net.pass(HEARTBEAT);
+    assert_eq!(net.hears(2), ["outcome 7 delivered"]);
+    // One that has announced itself after its signal, or whose announcement is not here yet.
+    net.opens(2, 9, 0);
+    net.signals_by_detour(2, 9, 7, 5);
+    assert_eq!(net.hears(2), ["outcome 7 peer-not-found"]);
+}
+
+#[test]
+fn a_signal_whose_sender_has_gone_meanwhile_is_not_passed_on() {
+    let mut net = Net::chain(2);
+    net.joins(1, 7, 0);
+    net.joins(2, 8, 0);
+    net.pass(HEARTBEAT);
+    net.signals(1, 7, 8, 1);
+    net.pass(HEARTBEAT);
+    assert_eq!(net.hears(2).pop().unwrap(), "signal 7 8");
+    net.hears(1);
+    // Its leave takes the shorter way.
+    let signal = net.signal(7, 8, 2, false);
+    net.input(1, RelayInput::Letter(signal));
+    let late = net.under_way.pop_back();
+    net.leaves(1, 7, 0);
+    assert_eq!(net.hears(2), ["left 7 n peer-disconnected", "nowhere 7"]);
+    net.under_way.extend(late);
+    net.pass(HEARTBEAT);
+    assert_eq!(net.hears(2), [""; 0]);
+    assert_eq!(net.hears(1), ["outcome 8 unreachable"]);
+    net.nothing_is_left();
 }
 
 #[test]
@@ -593,7 +661,8 @@ fn an_outcome_for_an_earlier_life_of_a_hub_is_not_taken_for_one_of_the_next() {
     net.signals(1, 7, 8, 3);
     net.hears(1);
     let sender = Sender::Hub { hub: number, counter: 1, receipt: true };
-    let origin = Origin { sender, kind: SignalKind::Offer, network: NetworkName::new("n"), read_at: net.now.at };
+    let (kind, network, standing) = (SignalKind::Offer, NetworkName::new("n"), Standing::Member(0));
+    let origin = Origin { sender, kind, network, standing, read_at: net.now.at };
     net.letter(2, Letter::Outcome { origin, target: id(8), outcome: Outcome::Delivered });
     net.pass(HEARTBEAT);
     assert_eq!(net.hears(1), [""; 0]);

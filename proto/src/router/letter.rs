@@ -281,11 +281,9 @@ pub enum Sender {
         session: SessionId,
         /// Names an outstanding receipt at the sender's shard; 0: none was asked for.
         ticket: u64,
-        /// How many changes of presence the sender's shard had told the mesh: the signal comes there by way of the target's
-        /// shard, and is not to be ahead of them.
-        told: u64,
-        /// How many peers of other hubs the sender's shard had been told of: the target's shard may not have been told of them yet.
-        heard: u64,
+        /// The sender's shard knew the target neither as its own nor as a member. Only then does the target's home forward the signal to
+        /// the mesh.
+        detour: bool,
     },
     /// Another hub, by way of the mesh.
     Hub {
@@ -298,6 +296,30 @@ pub enum Sender {
     },
 }
 
+/// What a signal's sender was in the signal's network when its hub read the signal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// A member, in the stay with this number ([`Stay::number`]). Members receive the signal during this stay only: after the
+    /// sender's discovery and before its leave.
+    Member(u64),
+    /// In no network at all, which counts as being in `global`. Nobody discovers such a sender, and nobody sees it leave.
+    Outsider,
+    /// The sender's hub did not say: it runs version 2.0.0.
+    Unknown,
+}
+
+impl Standing {
+    /// Whether the signal may go to those who know the sender in this stay, or do not know it (`None`).
+    pub(crate) fn fits(self, known: Option<u64>, network: &NetworkName) -> bool {
+        match self {
+            Self::Member(stay) => known == Some(stay),
+            Self::Outsider => true,
+            // Outside `global` every sender is a member.
+            Self::Unknown => known.is_some() || network.as_str() == NetworkName::GLOBAL,
+        }
+    }
+}
+
 /// Where a signal came from: goes with it, and back with its outcome.
 #[derive(Clone, Debug)]
 pub struct Origin {
@@ -307,6 +329,8 @@ pub struct Origin {
     pub kind: SignalKind,
     /// The network it was sent in.
     pub network: NetworkName,
+    /// What its sender was there.
+    pub standing: Standing,
     /// When this hub read it.
     pub read_at: Duration,
 }

@@ -64,7 +64,7 @@ impl Router {
         let announcement = Arc::new(Announcement { peer, network: name, claim, remote: false, stay, discovered });
         let (ix, _) = self.enter(&announcement, self.here(), now);
         self.post_to_shards(&Letter::Joined(Arc::clone(&announcement)));
-        self.tell_mesh(|| Letter::Joined(Arc::clone(&announcement)));
+        self.post_to_mesh(|| Letter::Joined(Arc::clone(&announcement)));
         match (stay.closest > 0, stays.is_some()) {
             (true, false) => {
                 self.become_bounded(id, ix, stay);
@@ -167,7 +167,7 @@ impl Router {
         self.post_to_shards(&Letter::Left(Arc::clone(&farewell)));
         if kind == MessageKind::Goodbye {
             // Of a session that ends the mesh hears once, not once for each of its networks.
-            self.tell_mesh(|| Letter::Left(Arc::clone(&farewell)));
+            self.post_to_mesh(|| Letter::Left(Arc::clone(&farewell)));
         }
         self.strike(ix, &farewell, now);
     }

@@ -11,9 +11,9 @@ use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind};
 
 use super::Router;
-use super::letter::{Frame, Letter, Origin, Output, Sender};
+use super::letter::{Frame, Letter, Origin, Output, Sender, Standing};
 use super::roster::NetworkIx;
-use super::session::{Session, State};
+use super::session::{Membership, Session, State};
 
 /// Receipts that have been promised and not yet sent.
 #[derive(Debug)]
@@ -73,25 +73,16 @@ impl Router {
     pub(super) fn signalled(&mut self, id: SessionId, signal: Signal<'_>, now: Now) {
         let Some(session) = self.sessions.get(id) else { return };
         let from = session.peer;
-        let own = self.own_network(session, &signal.network);
+        let own = self.own_membership(session, &signal.network).map(|membership| (membership.network, membership.stay));
         let shared = own.is_some() || (session.memberships.is_empty() && signal.network == NetworkName::GLOBAL);
-        let network = match own.and_then(|ix| self.rosters.network(ix)) {
+        let network = match own.and_then(|(ix, _)| self.rosters.network(ix)) {
             Some(network) => network.name.clone(),
             None => NetworkName::new(&signal.network),
         };
-        let mut origin = Origin {
-            sender: Sender::Session {
-                shard: self.config.shard,
-                session: id,
-                ticket: 0,
-                told: self.told_mesh,
-                heard: self.ahead.heard,
-            },
-            kind: signal.kind,
-            network,
-            read_at: now.at,
-        };
-        let network = &origin.network;
+        let home = ShardId::home(&signal.target, self.config.shards, self.config.keys);
+        let place = self.place_of(&signal, own.map(|(ix, _)| ix), home);
+        let standing = own.map_or(Standing::Outsider, |(_, stay)| Standing::Member(stay.number));
+        let mut ticket = 0;
         if let Some(wanted) = signal.id {
             let Some(session) = self.sessions.get_mut(id) else { return };
             if session.open_receipts >= MAX_OPEN_RECEIPTS {
@@ -101,20 +92,16 @@ impl Router {
                 return;
             }
             session.open_receipts += 1;
-            let ticket = Ticket { session: id, id: wanted.into(), target: signal.target, network: network.clone() };
-            let ticket = self.tickets.issue(ticket, now.at);
-            origin.sender = Sender::Session {
-                shard: self.config.shard,
-                session: id,
-                ticket,
-                told: self.told_mesh,
-                heard: self.ahead.heard,
-            };
+            let wanted = Ticket { session: id, id: wanted.into(), target: signal.target, network: network.clone() };
+            ticket = self.tickets.issue(wanted, now.at);
         }
+        let (shard, detour) = (self.config.shard, place.is_none());
+        let sender = Sender::Session { shard, session: id, ticket, detour };
+        let origin = Origin { sender, kind: signal.kind, network, standing, read_at: now.at };
         if !shared {
             return self.settle(origin, signal.target, Outcome::Failed(ErrorCode::WrongNetwork), now);
         }
-        if own.is_some_and(|ix| self.is_too_crowded_for(id, ix, &signal.target)) {
+        if own.is_some_and(|(ix, _)| self.is_too_crowded_for(id, ix, &signal.target)) {
             return self.settle(origin, signal.target, Outcome::Failed(ErrorCode::NetworkFull), now);
         }
         let frame = wire::signal(
@@ -126,24 +113,36 @@ impl Router {
             origin.network.as_str(),
             now.wall_ms,
         );
-        let home = ShardId::home(&signal.target, self.config.shards, self.config.keys);
-        if home == self.config.shard {
+        let to = place.unwrap_or(Address::Shard(home));
+        if to == self.here() {
             self.deliver(origin, from, signal.target, Frame::Arena(frame), now);
         } else {
             let frame = self.arena[frame].into();
             let letter = Letter::Signal { origin, from, target: signal.target, frame };
-            self.outputs.push_back(Output::Letter { to: Address::Shard(home), letter });
+            self.outputs.push_back(Output::Letter { to, letter });
         }
     }
 
-    /// The network of that name, if the session is in it.
-    fn own_network(&self, session: &Session, name: &str) -> Option<NetworkIx> {
+    /// Where the target of a signal is, as far as this shard knows: each shard knows its own peers, and the members of every network.
+    ///
+    /// A signal to a member at another hub goes straight to the mesh, in one mailbox with what this shard says of the sender's presence
+    /// before and after it. One whose target is unknown here makes a detour by the target's home.
+    fn place_of(&self, signal: &Signal<'_>, own: Option<NetworkIx>, home: ShardId) -> Option<Address> {
+        if !self.config.meshed || self.by_peer.contains_key(&signal.target) {
+            return Some(Address::Shard(home));
+        }
+        let network = own.or_else(|| self.rosters.find(&signal.network)).and_then(|ix| self.rosters.network(ix))?;
+        network.members.get(&signal.target).map(|member| member.place)
+    }
+
+    /// The session's membership in the network of that name.
+    fn own_membership<'a>(&self, session: &'a Session, name: &str) -> Option<&'a Membership> {
         // Most peers are in one network or two, whose names cost less to look at than a search among all names.
         if session.memberships.len() > Self::FEW_NETWORKS {
-            return self.rosters.find(name).filter(|&ix| session.is_member(ix));
+            return self.rosters.find(name).and_then(|ix| session.membership_in(ix));
         }
         let is_it = |ix| self.rosters.network(ix).is_some_and(|network| network.name.as_str() == name);
-        session.memberships.iter().map(|m| m.network).find(|&ix| is_it(ix))
+        session.memberships.iter().find(|m| is_it(m.network))
     }
 
     const FEW_NETWORKS: usize = 4;
@@ -153,8 +152,10 @@ impl Router {
         let found = self.by_peer.get(&target).copied();
         let live = found.and_then(|id| Some((id, self.sessions.get(id).filter(|s| s.state == State::Live)?)));
         let Some((id, session)) = live else {
-            let from_here = matches!(origin.sender, Sender::Session { .. });
-            if from_here && self.elsewhere.contains_key(&target) {
+            // A target that was known to be here has moved or gone. Its sender's next signals go straight to the mesh, and this one
+            // would come after them.
+            let detour = matches!(origin.sender, Sender::Session { detour: true, .. });
+            if detour && self.elsewhere.contains_key(&target) {
                 let frame = match frame {
                     Frame::Arena(range) => self.arena[range].into(),
                     Frame::Owned(frame) => frame,
@@ -165,8 +166,11 @@ impl Router {
             }
             return self.settle(origin, target, Outcome::Failed(ErrorCode::PeerNotFound), now);
         };
-        match self.own_network(session, origin.network.as_str()) {
+        match self.own_membership(session, origin.network.as_str()).map(|membership| membership.network) {
             Some(ix) => {
+                if !self.members_know(ix, &from, &origin) {
+                    return self.settle(origin, target, Outcome::Failed(ErrorCode::Unreachable), now);
+                }
                 self.introduce(id, ix, &from);
                 if !self.introduce_stranger(id, ix, from, now) {
                     return self.settle(origin, target, Outcome::Failed(ErrorCode::NetworkFull), now);
@@ -177,6 +181,20 @@ impl Router {
         }
         let kind = MessageKind::Signal(origin.kind);
         self.outputs.push_back(Output::Send { session: id, frame, kind, origin: Some(origin) });
+    }
+
+    /// Whether the members on this shard have discovered a signal's sender, in the stay in which it sent the signal, and have not seen it
+    /// leave. A signal for which that is not so comes too late.
+    fn members_know(&self, ix: NetworkIx, from: &PeerId, origin: &Origin) -> bool {
+        let remote = match origin.sender {
+            Sender::Session { shard, .. } if shard == self.config.shard => return true,
+            Sender::Session { .. } => false,
+            Sender::Hub { .. } => true,
+        };
+        let network = self.rosters.network(ix);
+        let member = network.and_then(|network| network.members.get(from)).map(|member| &member.announcement);
+        let stay = member.filter(|announcement| announcement.remote == remote).map(|announcement| announcement.stay);
+        origin.standing.fits(stay.map(|stay| stay.number), &origin.network)
     }
 
     pub(super) fn delivered(&mut self, origin: Origin, target: PeerId, now: Now) {

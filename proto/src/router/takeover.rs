@@ -127,7 +127,7 @@ impl Router {
         let claim = Claim { incarnation: self.incarnation, hub: self.config.hub };
         self.sessions.insert(id, Session::new(peer, claim, State::Live));
         self.by_peer.insert(peer, id);
-        self.tell_mesh(|| Letter::Opened { peer, claim });
+        self.post_to_mesh(|| Letter::Opened { peer, claim });
         let welcome = self.welcome();
         let frame = wire::connected(&mut self.arena, &peer, &welcome, now.wall_ms);
         self.send(id, Frame::Arena(frame), MessageKind::Connected);

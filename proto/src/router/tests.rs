@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::limits::{RECEIPT_TIMEOUT, TAKEOVER_GRACE};
+use crate::reason::Outcome;
 
 const WALL_MS: u64 = 1_700_000_000_000;
 
@@ -288,4 +289,104 @@ fn one_that_is_told_of_all_and_returned_unheard_knows_nobody_any_more() {
     let returned = day.hears(joined(9, claim, stay(2)));
     assert_eq!(told(&returned), [MessageKind::PeerDisconnected, MessageKind::PeerDiscovered]);
     assert_eq!(said_to_hubs(returned), [Word::Met], "in its new stay it has not been told");
+}
+
+impl Day {
+    /// A shard of a hub with several shards and a mesh. Returns the first peer from 20 on whose home is there.
+    fn meshed(shard: u16) -> (Self, impl Fn(u16, u8) -> u8) {
+        let mut day = Self::new(8);
+        (day.router.config.shard, day.router.config.shards, day.router.config.meshed) = (ShardId(shard), 4, true);
+        let keys = day.router.config.keys;
+        let at = move |shard, from| (from..255).find(|&n| ShardId::home(&peer(n), 4, keys) == ShardId(shard)).unwrap();
+        (day, at)
+    }
+}
+
+/// A signal that another hub, or another shard, has read of peer 9.
+fn signal(sender: Sender, network: &str, standing: Standing, target: u8) -> Letter {
+    let network = NetworkName::new(network);
+    let origin = Origin { sender, kind: wire::SignalKind::Offer, network, standing, read_at: Duration::ZERO };
+    Letter::Signal { origin, from: peer(9), target: peer(target), frame: Box::from(*b"{}") }
+}
+
+const FROM_HUB: Sender = Sender::Hub { hub: 1, counter: 1, receipt: false };
+
+fn from_shard(detour: bool) -> Sender {
+    Sender::Session { shard: ShardId(3), session: session(0, 0), ticket: 1, detour }
+}
+
+/// Where letters went, and the outcome that they name.
+fn posted(outputs: Vec<Output>) -> Vec<(Address, Option<Outcome>)> {
+    let letter = |output| {
+        let Output::Letter { to, letter } = output else { return None };
+        if let Letter::Outcome { outcome, .. } = letter {
+            Some((to, Some(outcome)))
+        } else {
+            matches!(letter, Letter::Signal { .. }).then_some((to, None))
+        }
+    };
+    outputs.into_iter().filter_map(letter).collect()
+}
+
+#[test]
+fn a_signal_reaches_members_in_the_stay_in_which_it_was_sent() {
+    let mut day = Day::new(8);
+    day.router.config.meshed = true;
+    day.opens(session(0, 0), 1);
+    day.says(session(0, 0), ANNOUNCE);
+    let (claim, stay) = (at_hub(9, 10), |number| Stay { number, closest: 0 });
+    let late = (Address::Mesh, Some(Outcome::Failed(ErrorCode::Unreachable)));
+    let of_stay = |number| signal(FROM_HUB, "n", Standing::Member(number), 1);
+    assert_eq!(posted(day.hears(of_stay(5))), [late], "not before its discovery");
+    day.hears(joined(9, claim, stay(5)));
+    assert_eq!(told(&day.hears(of_stay(5))), [MessageKind::Signal(wire::SignalKind::Offer)]);
+    assert_eq!(posted(day.hears(signal(from_shard(false), "n", Standing::Member(5), 1))).len(), 1, "it is at a hub");
+    day.hears(left(9, claim));
+    assert_eq!(posted(day.hears(of_stay(5))), [late], "nor after its leave");
+    day.hears(joined(9, claim, stay(6)));
+    assert_eq!(posted(day.hears(of_stay(5))), [late], "and its next stay is another one");
+    assert_eq!(told(&day.hears(of_stay(6))).len(), 1);
+}
+
+#[test]
+fn a_hub_that_does_not_say_whether_a_sender_is_a_member_is_believed_in_global_only() {
+    let mut day = Day::new(8);
+    day.router.config.meshed = true;
+    day.opens(session(0, 0), 1);
+    day.says(session(0, 0), ANNOUNCE);
+    day.says(session(0, 0), r#"{"type":"announce"}"#);
+    let late = (Address::Mesh, Some(Outcome::Failed(ErrorCode::Unreachable)));
+    assert_eq!(posted(day.hears(signal(FROM_HUB, "n", Standing::Unknown, 1))), [late]);
+    assert_eq!(told(&day.hears(signal(FROM_HUB, "global", Standing::Unknown, 1))).len(), 1, "it may be in no network");
+    assert_eq!(told(&day.hears(signal(FROM_HUB, "global", Standing::Outsider, 1))).len(), 1, "it is in no network");
+    day.hears(joined(9, at_hub(9, 10), Stay { number: 5, closest: 0 }));
+    assert_eq!(told(&day.hears(signal(FROM_HUB, "n", Standing::Unknown, 1))).len(), 1);
+}
+
+#[test]
+fn a_signal_goes_straight_to_the_mesh_where_its_target_is_known_to_be_at_another_hub() {
+    let (mut day, at) = Day::meshed(0);
+    let (sender, known, unknown) = (at(0, 20), at(1, 20), at(2, 20));
+    day.opens(session(0, 0), sender);
+    day.says(session(0, 0), ANNOUNCE);
+    day.hears(joined(known, at_hub(9, 10), Stay { number: 5, closest: 0 }));
+    let offer = |target| format!(r#"{{"type":"offer","networkName":"n","targetPeerId":"{}"}}"#, peer(target));
+    for (target, to) in [(known, Address::Mesh), (unknown, Address::Shard(ShardId(2)))] {
+        let text = offer(target);
+        let input = Input::Message { session: session(0, 0), text: &text };
+        day.router.handle_input(input, Now { at: day.now, wall_ms: WALL_MS });
+        assert_eq!(posted(std::iter::from_fn(|| day.router.poll_output()).collect()), [(to, None)]);
+    }
+}
+
+/// The sender's next signals go straight to the mesh, where this one would come after them.
+#[test]
+fn a_signal_for_a_peer_that_was_here_does_not_follow_it_to_another_hub() {
+    let (mut day, at) = Day::meshed(0);
+    let gone = at(0, 20);
+    day.hears(Letter::Elsewhere { peer: peer(gone), claim: at_hub(9, 10) });
+    let to = |detour| signal(from_shard(detour), "n", Standing::Member(1), gone);
+    assert_eq!(posted(day.hears(to(true))), [(Address::Mesh, None)], "nobody knew where it is");
+    let not_found = Outcome::Failed(ErrorCode::PeerNotFound);
+    assert_eq!(posted(day.hears(to(false))), [(Address::Shard(ShardId(3)), Some(not_found))]);
 }

@@ -60,6 +60,8 @@ pub(crate) enum Saying {
     Greeting(PeerId, Net),
     /// Several to one target at once.
     Burst,
+    /// A signal, and right behind it the sender's leave.
+    Parting,
     /// It wants to know more.
     Discover,
     Close,
@@ -126,6 +128,7 @@ impl World {
             }
             39..48 => Saying::Burst,
             48..52 if self.is_bounded() => Saying::Discover,
+            52..60 => Saying::Parting,
             _ => Saying::Signal,
         };
         if let Some(client) = self.any(|c| matches!(c.phase, Phase::Open | Phase::Retiring) && !c.lost) {
@@ -196,6 +199,7 @@ impl World {
                     self.signal(client, target, net);
                 }
             }
+            Saying::Parting => self.part(client),
             Saying::Discover => {
                 let nets: Vec<Net> = self.clients[client].views.keys().copied().collect();
                 if !nets.is_empty() {
@@ -206,6 +210,23 @@ impl World {
             Saying::Close => self.leave(client, CloseReason::ClientClosed),
         }
         debug_assert!(self.hubs[hub].routers.len() > shard && session.generation as usize == client);
+    }
+
+    /// It joins, if it is not in, sends signals, and leaves, all in one breath.
+    fn part(&mut self, client: usize) {
+        let (net, target) = self.addressee(client);
+        if !self.clients[client].views.contains_key(&net) {
+            self.announce(client, net);
+        }
+        for _ in 0..self.rng.between(1, 3) {
+            self.signal(client, target, net);
+        }
+        match self.rng.below(5) {
+            0 | 1 => self.say_goodbye(client, Some(net)),
+            2 => self.say_goodbye(client, None),
+            3 => self.leave(client, CloseReason::ClientClosed),
+            _ => self.leave(client, CloseReason::ConnectionLost),
+        }
     }
 
     /// Mostly somebody it has heard of: other signals seldom arrive.

@@ -30,34 +30,39 @@ pub(crate) struct View {
 }
 
 /// An announcement, by its number in the data.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Version {
     pub(crate) client: usize,
     pub(crate) net: Net,
+    /// Its client's stays in that network in which it was said: one that comes back may say the same.
+    pub(crate) stays: Vec<usize>,
     /// How often it was said.
     said: u32,
 }
 
 impl World {
     pub(crate) fn announce(&mut self, client: usize, net: Net) {
+        self.announced += 1;
+        // What was said first holds.
+        let stay = self.clients[client].views.get(&net).map_or(self.announced, |view| view.stay);
         let before = self.clients[client].said.get(&net).copied();
         let version = match before.filter(|_| self.rng.one_in(4)) {
             Some(before) => {
-                self.versions[before as usize].said += 1;
+                let version = &mut self.versions[before as usize];
+                version.said += 1;
+                version.stays.push(stay);
                 before
             }
             None => {
-                self.versions.push(Version { client, net, said: 1 });
+                self.versions.push(Version { client, net, stays: vec![stay], said: 1 });
                 self.versions.len() as u64 - 1
             }
         };
         self.clients[client].said.insert(net, version);
         let wish = if self.plan.mixed && self.rng.one_in(2) { Some(*self.rng.pick(&[1, 2, 4])) } else { None };
         let closest = wish.unwrap_or(self.plan.discovery.closest());
-        self.announced += 1;
         let view = self.clients[client].views.entry(net);
-        // What was said first holds.
-        let view = view.or_insert_with(|| View { stay: self.announced, closest, ..View::default() });
+        let view = view.or_insert_with(|| View { stay, closest, ..View::default() });
         view.said = version;
         view.again = view.told.keys().copied().collect();
         let network = serde_json::to_string(self.plan.networks[net]).expect("a string");
@@ -118,7 +123,7 @@ impl World {
 
     fn discovers(&mut self, client: usize, subject: PeerId, network: &str, version: u64) -> Result<(), &'static str> {
         let net = self.net(network);
-        let Some(&Version { client: said_by, net: said_in, said }) = self.versions.get(version as usize) else {
+        let Some(&Version { client: said_by, net: said_in, said, .. }) = self.versions.get(version as usize) else {
             return Err("is told what nobody announced");
         };
         if self.clients[said_by].peer != subject || said_in != net || subject == self.clients[client].peer {

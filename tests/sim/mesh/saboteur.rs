@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use proto::Letter;
 use proto::envelope::{Envelope, EnvelopeKind, Routed, What};
+use proto::{Letter, Standing};
 
 use crate::rng::Rng;
 
@@ -14,6 +14,8 @@ pub(crate) enum Fault {
     AgesWrongly,
     /// Signals do not wait for the presence of their sender.
     DoesNotHold,
+    /// Signals do not say in which stay their sender sent them.
+    ForgetsStanding,
     /// A leave names another session than the one that ends.
     LeavesWrongSession,
     LosesChange,
@@ -41,9 +43,10 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::AgesWrongly,
         Self::DoesNotHold,
+        Self::ForgetsStanding,
         Self::LeavesWrongSession,
         Self::LosesChange,
         Self::LosesClosed,
@@ -71,6 +74,7 @@ impl Fault {
             self,
             Self::AgesWrongly
                 | Self::DoesNotHold
+                | Self::ForgetsStanding
                 | Self::LeavesWrongSession
                 | Self::LosesLastPart
                 | Self::LosesMeetingsForEver
@@ -181,6 +185,9 @@ impl Saboteur {
             Envelope::Routed(route, mut routed) => {
                 match &mut *routed {
                     Routed::Signal(signal) if self.strikes(Fault::DoesNotHold) => signal.seq = 0,
+                    Routed::Signal(signal) if self.strikes(Fault::ForgetsStanding) => {
+                        signal.standing = Standing::Outsider;
+                    }
                     Routed::Outcomes(_) if self.strikes(Fault::LosesOutcomes) => return Vec::new(),
                     Routed::TakeoverAnswer { .. } if self.strikes(Fault::LosesTakeoverAnswers) => return Vec::new(),
                     Routed::Signal(_)

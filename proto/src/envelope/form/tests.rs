@@ -117,13 +117,14 @@ fn snapshot() -> impl Strategy<Value = Envelope> {
 fn signal() -> impl Strategy<Value = Routed> {
     let kind = (0..SignalKind::ALL.len()).prop_map(|i| SignalKind::ALL[i]);
     let numbers = (count(), count(), any::<bool>());
-    (numbers, kind, peer(), peer(), network(), "\\PC{0,300}").prop_map(
-        |((counter, seq, receipt), kind, sender, target, network, text)| {
+    let standing = prop_oneof![Just(Standing::Unknown), Just(Standing::Outsider), count().prop_map(Standing::Member)];
+    (numbers, kind, standing, peer(), peer(), network(), "\\PC{0,300}").prop_map(
+        |((counter, seq, receipt), kind, standing, sender, target, network, text)| {
             let mut frame = Vec::new();
             ws::put_header(&mut frame, Opcode::Text, text.len());
             frame.extend_from_slice(text.as_bytes());
             let frame = frame.into_boxed_slice();
-            Routed::Signal(SignalEnvelope { counter, seq, receipt, kind, sender, target, network, frame })
+            Routed::Signal(SignalEnvelope { counter, seq, receipt, kind, sender, target, network, frame, standing })
         },
     )
 }
@@ -355,4 +356,33 @@ fn a_heartbeat_of_an_earlier_release_is_understood() {
     };
     assert_eq!(cut(8 + 2 + 20), beat(0, Vec::new()));
     assert_eq!(cut(2 + 20), beat(9, Vec::new()));
+}
+
+#[test]
+fn a_signal_of_version_2_0_0_ends_before_its_senders_standing() {
+    let hub = HubId(PeerId::from_bytes([1; 20]));
+    let incarnation = HubIncarnation(1);
+    let route = Route { to: hub, to_incarnation: incarnation, from: hub, from_incarnation: incarnation, hops: 0 };
+    let standings = [(Standing::Unknown, 1), (Standing::Outsider, 1), (Standing::Member(7), 9)];
+    for (standing, field) in standings {
+        let signal = SignalEnvelope {
+            counter: 1,
+            seq: 1,
+            receipt: false,
+            kind: SignalKind::Offer,
+            sender: hub.0,
+            target: hub.0,
+            network: NetworkName::new("n"),
+            frame: Box::from(*b"\x81\x02{}"),
+            standing,
+        };
+        let mut bytes = encoded(&[Envelope::Routed(route, Box::new(Routed::Signal(signal)))]);
+        bytes.truncate(bytes.len() - field);
+        let len = (bytes.len() - 4) as u32;
+        bytes[..4].copy_from_slice(&len.to_le_bytes());
+        let (heard, end) = decoded(&bytes);
+        assert_eq!(end, Ok(()));
+        let Some(Envelope::Routed(_, routed)) = heard.first() else { panic!("{heard:?}") };
+        assert!(matches!(&**routed, Routed::Signal(SignalEnvelope { standing: Standing::Unknown, .. })), "{routed:?}");
+    }
 }

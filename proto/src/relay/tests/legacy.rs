@@ -508,3 +508,38 @@ fn a_goodbye_without_a_network_is_to_all_of_them() {
     net.go_hub_says(1, link, &offer(7, 8, "m"));
     assert_eq!(net.hears(2), [""; 0], "what was under way makes it known in no network again");
 }
+
+#[test]
+fn signals_stand_between_discovery_and_leave_at_a_go_hub_and_here() {
+    let mut net = Net::full(2);
+    let link = LinkId(99);
+    net.go_hub(1, link);
+    net.joins(2, 8, 0);
+    net.texts.clear();
+    let (peer, target) = (id(7), id(8));
+    let said = |kind: &str| {
+        format!(r#"{{"type":"{kind}","data":null,"fromPeerId":"{peer}","targetPeerId":"{target}","networkName":"n"}}"#)
+    };
+    net.hears(2);
+    for text in [discovered(7, "n"), said("offer"), said("goodbye")] {
+        net.input(1, RelayInput::LegacyText { link, text: &text });
+    }
+    net.run();
+    assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n", "signal 7 8", "left 7 n goodbye"]);
+    // And the other way: a peer of this hub, and one of the next.
+    net.go_hub_says(1, link, &discovered(7, "n"));
+    net.texts.clear();
+    for hub in [1, 2] {
+        let sender = 10 + hub;
+        net.joins(hub, sender, 0);
+        net.signals(hub, sender, 7, 1);
+        net.leaves(hub, sender, 0);
+        let kinds: Vec<_> =
+            net.texts.drain(..).map(|(_, _, text)| text.split('"').nth(3).unwrap().to_owned()).collect();
+        assert_eq!(kinds, ["peer-discovered", "offer"], "of hub {hub}");
+        net.signals(hub, sender, 7, 1);
+        net.pass(HEARTBEAT);
+        assert!(net.texts.is_empty(), "it has left: {:?}", net.texts);
+        assert_eq!(net.hears(hub).last().unwrap(), "outcome 7 unreachable");
+    }
+}

@@ -1,0 +1,157 @@
+//! Peers that join, say something to a peer of another hub, and leave, all in one write.
+
+use std::collections::BTreeMap;
+
+use crate::client::{Client, Heard, frame, id};
+use crate::hub::Hub;
+use crate::mesh::{chain, discovered, mesh};
+
+/// How a peer leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leave {
+    Goodbye,
+    CloseFrame,
+    /// The end of its stream.
+    End,
+    /// A reset: what the hub's kernel has received and the hub has not read is lost.
+    Reset,
+}
+
+const LEAVES: [Leave; 4] = [Leave::Goodbye, Leave::CloseFrame, Leave::End, Leave::Reset];
+
+/// What each peer says to the observer.
+const OFFERS: usize = 3;
+
+const OBSERVER: u32 = 1;
+
+fn offer(data: u32) -> Vec<u8> {
+    let target = id(OBSERVER);
+    let text = format!(r#"{{"type":"offer","targetPeerId":"{target}","networkName":"n","data":{data}}}"#);
+    frame(1, text.as_bytes())
+}
+
+/// Joins, sends its offers and leaves in one write. Returns the client while its connection is still open.
+fn pass_by(hub: &Hub, n: u32, leave: Leave) -> Option<Client> {
+    let mut client = Client::connect(hub, n);
+    let mut said = frame(1, br#"{"type":"announce","networkName":"n"}"#);
+    (0..OFFERS).for_each(|_| said.extend(offer(n)));
+    match leave {
+        Leave::Goodbye => said.extend(frame(1, br#"{"type":"goodbye"}"#)),
+        Leave::CloseFrame => said.extend(frame(8, &1000_u16.to_be_bytes())),
+        Leave::End | Leave::Reset => {}
+    }
+    client.raw(&said);
+    match leave {
+        Leave::Goodbye | Leave::CloseFrame => Some(client),
+        Leave::End => {
+            client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+            Some(client)
+        }
+        Leave::Reset => {
+            client.reset();
+            None
+        }
+    }
+}
+
+fn is_leave(message: &serde_json::Value, n: u32) -> bool {
+    match message["type"].as_str() {
+        Some("goodbye") => message["fromPeerId"] == id(n),
+        Some("peer-disconnected") => message["data"]["peerId"] == id(n),
+        _ => false,
+    }
+}
+
+/// Each signal comes to the observer between its sender's discovery and its sender's leave. Returns how many came.
+fn in_between(told: &[serde_json::Value]) -> usize {
+    let mut present: BTreeMap<String, bool> = BTreeMap::new();
+    let mut signals = 0;
+    for message in told {
+        let subject = |field: &str| message["data"][field].as_str().map(str::to_owned);
+        match message["type"].as_str() {
+            Some("peer-discovered") => {
+                present.insert(subject("peerId").unwrap(), true);
+            }
+            Some("peer-disconnected") => {
+                assert_eq!(present.insert(subject("peerId").unwrap(), false), Some(true), "{message}");
+            }
+            Some("goodbye") => {
+                let from = message["fromPeerId"].as_str().unwrap().to_owned();
+                assert_eq!(present.insert(from, false), Some(true), "{message}");
+            }
+            Some("offer") => {
+                signals += 1;
+                let from = message["fromPeerId"].as_str().unwrap();
+                assert_eq!(present.get(from), Some(&true), "a signal outside its sender's stay: {told:#?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    signals
+}
+
+/// How many signals have an outcome.
+fn outcomes(hub: &Hub) -> f64 {
+    let page = hub.get("/metrics");
+    let of_signals = page.lines().filter(|line| line.starts_with("peerpigeon_relay_outcomes_total{"));
+    of_signals.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// Lets peers pass by at one hub and observes them from another: no signal comes before its sender's discovery or after its leave.
+pub fn nothing_is_heard_too_late(here: &Hub, there: &Hub, every_signal_arrives: bool) {
+    let mut observer = Client::join(there, OBSERVER, "n");
+    // From here on both hubs know of it.
+    let mut first = Client::join(here, 2, "n");
+    assert_eq!(discovered(&mut first), id(OBSERVER));
+    drop(first);
+    let mut told = Vec::new();
+    let mut sent = 0;
+    for n in 100..132 {
+        let leave = LEAVES[n as usize % LEAVES.len()];
+        let client = pass_by(here, n, leave);
+        if leave != Leave::Reset {
+            sent += OFFERS;
+            while told.last().is_none_or(|message| !is_leave(message, n)) {
+                told.push(observer.hear());
+            }
+        }
+        drop(client);
+    }
+    // Nothing is under way any more once everything that was read has its outcome.
+    let series = r#"peerpigeon_messages_total{direction="in",type="offer"}"#;
+    let read = here.metric_becomes(series, |read| read >= sent as f64 && outcomes(here) == read);
+    observer.say(r#"{"type":"ping"}"#);
+    loop {
+        match observer.next() {
+            Heard::Text(text) if text.contains(r#""type":"pong""#) => break,
+            Heard::Text(text) => told.push(serde_json::from_str(&text).unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+    let arrived = in_between(&told);
+    let delivered = here.metric(r#"peerpigeon_relay_outcomes_total{outcome="delivered"}"#);
+    assert_eq!(arrived as f64, delivered, "of {read}");
+    if every_signal_arrives {
+        assert_eq!(delivered, read);
+    }
+}
+
+#[test]
+fn a_signal_is_heard_between_its_senders_discovery_and_leave_over_links() {
+    for shards in ["1", "2", "4", "8"] {
+        let hubs = mesh(2, &[("SHARDS", shards)]);
+        nothing_is_heard_too_late(&hubs[0], &hubs[1], true);
+    }
+}
+
+#[test]
+fn so_it_is_where_peers_discover_some_others_only() {
+    let hubs = mesh(2, &[("SHARDS", "8"), ("DISCOVERY", "closest:2")]);
+    nothing_is_heard_too_late(&hubs[0], &hubs[1], true);
+}
+
+#[test]
+fn so_it_is_over_a_hub_in_between() {
+    let hubs = chain(3, &[("SHARDS", "4")]);
+    nothing_is_heard_too_late(&hubs[0], &hubs[2], true);
+}
