@@ -106,7 +106,7 @@ impl Hub {
         Ok(Self { shards, mesh, reading, ends: Ends { shards: shard_ends, mesh: mesh_ends, _mesh: mesh_end } })
     }
 
-    /// Runs until `stops` says so; then `on_drain` is called and the sessions leave, spread over `drain`.
+    /// Runs until `stops` says so; then `on_drain` is called and the sessions leave, spread evenly over the whole of `drain`.
     /// A second stop ends the hub at once, if it is no echo of the first.
     ///
     /// # Errors
@@ -125,13 +125,11 @@ impl Hub {
         }
         on_drain();
         info!(drain_secs = drain.as_secs(), "server_draining");
-        // The last to go still has its linger within the time that was given.
-        let spread = drain.saturating_sub(CLOSE_LINGER + 2 * TICK);
         let hubs = linking::other_hubs(&self.reading.borrow());
         if let Some(mesh) = &self.mesh {
             mesh.draining();
         }
-        let drained: Vec<_> = self.shards.iter().map(|shard| shard.drain(spread, Arc::clone(&hubs))).collect();
+        let drained: Vec<_> = self.shards.iter().map(|shard| shard.drain(drain, Arc::clone(&hubs))).collect();
         let all_drained = async {
             for shard in drained {
                 _ = shard.await;
@@ -142,7 +140,8 @@ impl Hub {
             failed = self.ends.next() => return Err(failed),
             () = meant(&mut stops) => warn!("server_stopped_at_once"),
             () = all_drained => info!("server_drained"),
-            () = tokio::time::sleep(drain + CLOSE_LINGER) => warn!("server_drain_timed_out"),
+            // The last session to go has its linger after its slot, and timers are late by a tick each.
+            () = tokio::time::sleep(drain + CLOSE_LINGER + 3 * TICK) => warn!("server_drain_timed_out"),
         }
         // The peers' ends are in its mailbox: others hear of them before they hear of the hub's.
         if let Some(mesh) = self.mesh

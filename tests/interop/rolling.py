@@ -33,8 +33,6 @@ RECEIPT_SECS = 6
 # What a peer has said when the hub's close frame is on its way is routed, and its sender is told nothing any more.
 LAST_WORDS_SECS = 0.5
 REST_SECS = 60
-# A hub keeps the end of its drain for clients that do not close their side.
-SPREAD_SECS = DRAIN_SECS - 2.2
 
 
 class Balancer:
@@ -255,7 +253,7 @@ async def main():
     for began, took, first, last in drains:
         at = sorted(closed - began for closed, _ in story.moves[first:last])
         busiest = max((sum(1 for other in at if when <= other < when + 0.2) for when in at), default=0)
-        share = len(at) * 0.2 / SPREAD_SECS
+        share = len(at) * min(1, 0.2 / max(DRAIN_SECS, 0.1))
         print(f"# a hub of {len(at)} peers was gone after {took:.1f} s; the busiest 200 ms had {busiest} of them ({share:.1f} if they were spread evenly)")
         if busiest > 4 * share + 10:
             wrong.append(f"{busiest} of {len(at)} peers moved within 200 ms")

@@ -56,6 +56,37 @@ fn a_drain_says_goodbye_to_everyone_and_exits_with_0() {
 }
 
 #[test]
+fn a_drain_is_spread_over_all_of_its_time_however_short_that_is() {
+    for (secs, shards) in [(0, "2"), (1, "1"), (1, "4"), (2, "4")] {
+        let mut hub = Hub::start(&[("SHARDS", shards), ("DRAIN_SECS", &secs.to_string())]);
+        let mut peers: Vec<Client> = (0..20).map(|n| Client::join(&hub, n, "n")).collect();
+        for peer in &mut peers {
+            for _ in 0..19 {
+                peer.hear_type("peer-discovered");
+            }
+        }
+        hub.signal("-TERM");
+        let mut slots: Vec<u64> = peers
+            .iter_mut()
+            .map(|peer| {
+                let slot = peer.hear_type("go-away")["data"]["reconnectInMs"].as_u64().unwrap();
+                assert_eq!(peer.closed().0, 1012);
+                slot
+            })
+            .collect();
+        slots.sort_unstable();
+        drop(peers);
+        assert_eq!(hub.wait().code(), Some(0));
+        let all = secs * 1000;
+        assert!(slots.iter().all(|slot| *slot < all.max(1)), "{secs} s: {slots:?}");
+        // Each shard spreads its own; the fullest has five or more.
+        assert!(slots.last().unwrap() * 5 >= all * 4, "{secs} s: {slots:?}");
+        let most_at_once = slots.windows(4).all(|four| four[3] > four[0] || all == 0);
+        assert!(most_at_once, "{secs} s: {slots:?}");
+    }
+}
+
+#[test]
 fn a_second_signal_ends_at_once() {
     let mut hub = Hub::start(&[("DRAIN_SECS", "600")]);
     let _peer = Client::join(&hub, 1, "n");
