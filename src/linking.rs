@@ -99,6 +99,7 @@ fn mesh_config(
         token: token.clone(),
         // All of them: one that another hub advertises, or that BOOTSTRAP_HUBS spells otherwise, is not shown the token either.
         legacy: settings.legacy.urls.iter().map(ToString::to_string).collect(),
+        asks_first: !(settings.legacy.urls.is_empty() && settings.legacy.addresses.is_empty()),
         bootstrap,
         dns: settings.dns.as_ref().map(|dns| (dns.host.clone(), dns.port.unwrap_or(port))),
         dns_tls: settings.dns.as_ref().is_some_and(|dns| dns.tls),

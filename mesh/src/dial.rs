@@ -7,34 +7,40 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Empty;
-use hyper::Request;
 use hyper::header::{AUTHORIZATION, HOST, SEC_WEBSOCKET_PROTOCOL};
+use hyper::{Request, StatusCode};
 use proto::HubId;
-use proto::envelope::SUBPROTOCOL;
+use proto::envelope::{SUBPROTOCOL, TOKEN_WANTED};
 use proto::limits::{DIAL_TIMEOUT, MAX_ERROR_TEXT_BYTES};
 use tokio::time::Instant;
 
 use crate::race;
 use crate::tls::Tls;
-use crate::websocket::{self, ConnectError, WebSocket};
+use crate::websocket::{self, AskFirst, ConnectError, WebSocket};
 pub(crate) use target::{Known, Plan, TargetId, Targets};
 
 /// What a dial shows of this hub.
 #[derive(Clone)]
 pub(crate) struct Caller {
     pub(crate) hub: HubId,
-    /// Never shown to a hub of the seed's kind.
+    /// Never shown to a Go hub.
     pub(crate) token: Option<Arc<str>>,
+    /// There are Go hubs: whoever is dialed says that it is none before it is shown the token.
+    pub(crate) asks_first: bool,
     pub(crate) tls: Tls,
 }
 
 /// Why a dial came to nothing.
 #[derive(Debug)]
-pub(crate) struct DialError(String);
+pub(crate) struct DialError {
+    text: String,
+    /// The other side opens WebSockets, but not those of hubs of this kind.
+    pub(crate) spoke_legacy: bool,
+}
 
 impl std::fmt::Display for DialError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -42,16 +48,22 @@ impl DialError {
     fn new(text: impl Into<String>) -> Self {
         let mut text = text.into();
         text.truncate(text.floor_char_boundary(MAX_ERROR_TEXT_BYTES));
-        Self(text)
+        Self { text, spoke_legacy: false }
+    }
+
+    /// What a dial that showed no token came to.
+    fn unproven(self) -> Self {
+        let text = format!("not shown MESH_TOKEN, since it does not answer as a hub of this program: {self}");
+        Self { spoke_legacy: self.spoke_legacy, ..Self::new(text) }
     }
 }
 
 impl From<ConnectError> for DialError {
     fn from(error: ConnectError) -> Self {
         if matches!(error, ConnectError::NoSubprotocol) {
-            return Self::new(
-                "a hub that does not speak peerpigeon-mesh.1: to link to an old one, list its URL in MESH_LEGACY",
-            );
+            let text =
+                "a hub that does not speak peerpigeon-mesh.1: to link to an old one, list its URL in MESH_LEGACY";
+            return Self { spoke_legacy: true, ..Self::new(text) };
         }
         Self::new(error.to_string())
     }
@@ -72,7 +84,14 @@ pub(crate) async fn dial(caller: Caller, plan: Plan) -> Result<WebSocket, DialEr
     };
     let tls = plan.tls.then_some((&caller.tls, plan.host.as_str()));
     let left: Duration = deadline.saturating_duration_since(Instant::now());
-    Ok(Box::pin(websocket::open(addresses, tls, &request, left)).await?)
+    let opened = Box::pin(websocket::open(addresses, tls, &request, left)).await;
+    let asked = request.extensions().get::<AskFirst>().is_some();
+    opened.map_err(|error| {
+        let is_unproven = asked
+            && matches!(&error, ConnectError::Refused { status: StatusCode::UNAUTHORIZED, body } if body != TOKEN_WANTED);
+        let error = DialError::from(error);
+        if is_unproven { error.unproven() } else { error }
+    })
 }
 
 fn request(caller: &Caller, plan: &Plan) -> Result<Request<Empty<Bytes>>, DialError> {
@@ -83,6 +102,9 @@ fn request(caller: &Caller, plan: &Plan) -> Result<Request<Empty<Bytes>>, DialEr
         request = request.header(SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
         if let Some(token) = &caller.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            if caller.asks_first || plan.is_suspect {
+                request = request.extension(AskFirst);
+            }
         }
     }
     Ok(request.body(Empty::new()).map_err(ConnectError::Request)?)
@@ -94,12 +116,13 @@ mod tests {
 
     #[test]
     fn a_hub_without_the_subprotocol_is_an_old_one() {
-        assert!(DialError::from(ConnectError::NoSubprotocol).to_string().contains("MESH_LEGACY"));
+        let error = DialError::from(ConnectError::NoSubprotocol);
+        assert!(error.to_string().contains("MESH_LEGACY") && error.spoke_legacy);
     }
 
     #[test]
     fn errors_are_cut_between_characters() {
-        assert_eq!(DialError::new("é".repeat(300)).0.len(), MAX_ERROR_TEXT_BYTES);
-        assert_eq!(DialError::new(format!("x{}", "é".repeat(300))).0.len(), MAX_ERROR_TEXT_BYTES - 1);
+        assert_eq!(DialError::new("é".repeat(300)).text.len(), MAX_ERROR_TEXT_BYTES);
+        assert_eq!(DialError::new(format!("x{}", "é".repeat(300))).text.len(), MAX_ERROR_TEXT_BYTES - 1);
     }
 }

@@ -45,6 +45,8 @@ pub struct MeshConfig {
     pub extra_roots: Option<Arc<[u8]>>,
     /// MESH_LEGACY: URLs whose hubs speak the seed's protocol. The token is not shown there.
     pub legacy: Vec<String>,
+    /// Whether MESH_LEGACY names anything: then hubs that are dialed are shown the token when they have asked for it.
+    pub asks_first: bool,
     /// Longest message of a client of this hub, in bytes.
     pub max_message_bytes: usize,
     /// Dials at once: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), less where files are few.
@@ -119,7 +121,7 @@ pub fn start(
 ) -> io::Result<MeshHandle> {
     let tls = Tls::new(config.extra_roots.as_deref())
         .map_err(|error| io::Error::new(error.kind(), format!("MESH_CA: {error}")))?;
-    let caller = Caller { hub: config.relay.hub, token: config.token.clone(), tls };
+    let caller = Caller { hub: config.relay.hub, token: config.token.clone(), asks_first: config.asks_first, tls };
     let (orders, receive_orders) = mpsc::channel(2);
     let post = Post { shards, mailbox, sockets, orders: receive_orders, publish };
     let thread = std::thread::Builder::new().name("mesh".to_owned()).spawn(move || {

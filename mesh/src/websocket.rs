@@ -15,11 +15,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Collected, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{
-    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    AUTHORIZATION, CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use proto::envelope::TOKEN_WANTED;
 use proto::limits::{MAX_REQUEST_HEAD_BYTES, UPGRADE_SHARE};
 use sha1::{Digest, Sha1};
 use tokio::net::TcpStream;
@@ -65,6 +66,8 @@ pub enum ConnectError {
     Handshake(&'static str),
     /// The answer opens a WebSocket without the subprotocol that was asked for.
     NoSubprotocol,
+    /// The server takes a token, and ended the connection before it was shown.
+    Asked,
     /// The server did not answer in time.
     Late,
 }
@@ -87,6 +90,7 @@ impl fmt::Display for ConnectError {
             Self::Request(error) => write!(f, "the request cannot be written: {error}"),
             Self::Handshake(what) => write!(f, "the handshake failed: {what}"),
             Self::NoSubprotocol => f.write_str("the handshake failed: the subprotocol is missing"),
+            Self::Asked => f.write_str("the hub takes a token, and ended the connection before it was shown"),
             Self::Late => f.write_str("no answer in time"),
         }
     }
@@ -101,10 +105,15 @@ impl ConnectError {
             Self::Tcp(_) | Self::Tls(_) | Self::Http(_) | Self::Handshake(_) | Self::NoSubprotocol | Self::Late => true,
             // Busy, draining, or a proxy without a hub.
             Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
-            Self::Request(_) => false,
+            Self::Request(_) | Self::Asked => false,
         }
     }
 }
+
+/// An extension of requests for links. The request goes out without its `Authorization`; the header follows, on the same connection,
+/// when the other side has answered as only a hub of this kind does ([`TOKEN_WANTED`]).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AskFirst;
 
 /// Makes a WebSocket to one of `addresses`, which are tried in their order.
 ///
@@ -140,7 +149,17 @@ pub async fn open(
         let others = u32::try_from(race.left()).unwrap_or(u32::MAX);
         let share = (deadline.saturating_duration_since(Instant::now()) / others.saturating_add(1)).max(UPGRADE_SHARE);
         let answer_by = if others == 0 { deadline } else { deadline.min(Instant::now() + share) };
-        let upgraded = timeout_at(answer_by, Box::pin(upgrade(stream, request.clone())));
+        let upgraded = timeout_at(answer_by, async {
+            match Box::pin(upgrade(stream, request.clone())).await {
+                Err(ConnectError::Asked) => {
+                    // A proxy before the hub, perhaps: it is asked again, and shown the token.
+                    let mut request = request.clone();
+                    request.extensions_mut().remove::<AskFirst>();
+                    Box::pin(upgrade(connect(address).await?, request)).await
+                }
+                done => done,
+            }
+        });
         match upgraded.await.unwrap_or(Err(ConnectError::Late)) {
             Ok((stream, leftover)) => return Ok(WebSocket { stream, leftover, address }),
             Err(error) if race.left() == 0 || !error.is_of_the_address() => return Err(error),
@@ -247,21 +266,37 @@ async fn upgrade(stream: Stream, mut request: Request<Empty<Bytes>>) -> Result<(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(ConnectError::Http)?;
+    let mut withheld = withhold(&mut request);
     let exchange = async move {
-        let response = requests.send_request(request).await.map_err(ConnectError::Http)?;
-        let status = response.status();
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            return check(&response, &key, asked.as_ref());
+        loop {
+            let response = requests.send_request(request).await.map_err(ConnectError::Http)?;
+            let status = response.status();
+            if status == StatusCode::SWITCHING_PROTOCOLS {
+                return check(&response, &key, asked.as_ref());
+            }
+            let body = Limited::new(response.into_body(), MAX_REFUSAL_BYTES).collect().await;
+            let body = body.map(Collected::to_bytes).unwrap_or_default();
+            match withheld.take() {
+                Some(whole) if status == StatusCode::UNAUTHORIZED && body == TOKEN_WANTED => {
+                    requests.ready().await.map_err(|_| ConnectError::Asked)?;
+                    request = whole;
+                }
+                _ => return Err(ConnectError::Refused { status, body: String::from_utf8_lossy(&body).into_owned() }),
+            }
         }
-        let body = Limited::new(response.into_body(), MAX_REFUSAL_BYTES).collect().await;
-        let body = body.map(Collected::to_bytes).unwrap_or_default();
-        Err(ConnectError::Refused { status, body: String::from_utf8_lossy(&body).into_owned() })
     };
     // The request goes forward only while the connection is driven; both end together.
     let (exchanged, driven) = tokio::join!(exchange, connection.without_shutdown());
     exchanged?;
     let parts = driven.map_err(ConnectError::Http)?;
     Ok((parts.io.into_inner(), parts.read_buf))
+}
+
+/// Takes the token out of a request that is to ask first. Returns the request as it was.
+fn withhold(request: &mut Request<Empty<Bytes>>) -> Option<Request<Empty<Bytes>>> {
+    request.extensions().get::<AskFirst>()?;
+    let whole = request.clone();
+    request.headers_mut().remove(AUTHORIZATION).map(|_| whole)
 }
 
 fn key() -> Result<String, ConnectError> {

@@ -18,6 +18,10 @@ pub const VERSION: u16 = 1;
 /// The subprotocol under which hubs link (RFC 6455 section 1.9).
 pub const SUBPROTOCOL: &str = "peerpigeon-mesh.1";
 
+/// The refusal of a link that shows no token, or a wrong one: the body of a 401. No other program answers with it, so a hub can ask
+/// without its token first where a Go hub may be.
+pub const TOKEN_WANTED: &str = "unauthorized: a link takes this hub's MESH_TOKEN, as a bearer token";
+
 /// One thing that one hub says to another.
 #[derive(Clone, Debug)]
 pub enum Envelope {

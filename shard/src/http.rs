@@ -17,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use proto::envelope::SUBPROTOCOL;
+use proto::envelope::{SUBPROTOCOL, TOKEN_WANTED};
 use proto::limits::{ANSWER_TIMEOUT, MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT};
 use proto::{CloseReason, HubId, Keys, PeerId, ShardId, ws};
 use tokio::net::TcpStream;
@@ -335,8 +335,7 @@ impl Door {
                 Admission::Open => {}
                 Admission::Tokens(tokens) if tokens.iter().any(|token| query.shows(request, token)) => {}
                 Admission::Tokens(_) => {
-                    let text = "unauthorized: a link takes this hub's MESH_TOKEN, as a bearer token";
-                    return Err((HandshakeFailure::LinkUnauthorized, StatusCode::UNAUTHORIZED, text.into()));
+                    return Err((HandshakeFailure::LinkUnauthorized, StatusCode::UNAUTHORIZED, TOKEN_WANTED.into()));
                 }
             }
         }

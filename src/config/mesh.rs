@@ -1,5 +1,6 @@
 //! The settings that are about other hubs.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::Uri;
@@ -137,7 +138,42 @@ impl Config {
 
     /// Whether this hub speaks the seed's protocol to the hub at that URL.
     pub fn is_legacy(&self, url: &Uri) -> bool {
-        self.mesh.legacy.urls.contains(url)
+        self.mesh.legacy.urls.iter().any(|legacy| Place::of(legacy) == Place::of(url))
+    }
+
+    /// Where MESH_TOKEN would be shown to a hub that MESH_LEGACY names in another spelling.
+    fn near_misses(&self) -> Vec<Refusal> {
+        let legacy = &self.mesh.legacy.urls;
+        let near = |place: &Place| legacy.iter().find(|url| Place::of(url).is_beside(place));
+        let shown = |url: &Uri| Redacted(&url.to_string()).to_string();
+        let mut refusals = Vec::new();
+        for url in self.bootstrap_hubs.iter().filter(|url| !self.is_legacy(url)) {
+            if let Some(legacy) = near(&Place::of(url)) {
+                let problem = format!(
+                    "{} is at the same host and port as {} of MESH_LEGACY, so that a Go hub would be shown MESH_TOKEN: write \
+                     the URL alike in both",
+                    shown(url),
+                    shown(legacy),
+                );
+                refusals.push(Refusal::new(&settings::BOOTSTRAP_HUBS, problem));
+            }
+        }
+        let dns = self.mesh.dns.as_ref().and_then(|dns| Some((dns, dns.port?)));
+        let dns = dns.map(|(dns, port)| Place {
+            tls: dns.tls,
+            host: dns.host.to_ascii_lowercase(),
+            port,
+            path: "/".to_owned(),
+        });
+        if let Some(legacy) = dns.as_ref().and_then(near) {
+            let problem = format!(
+                "its hubs are at the same host and port as {} of MESH_LEGACY, so that a Go hub would be shown MESH_TOKEN: \
+                 name Go hubs in BOOTSTRAP_HUBS and MESH_LEGACY alone",
+                shown(legacy),
+            );
+            refusals.push(Refusal::new(&settings::MESH_DNS, problem));
+        }
+        refusals
     }
 
     /// What contradicts itself among the settings about other hubs. `said` is whether a setting was said at all.
@@ -173,6 +209,7 @@ impl Config {
             let problem = "a hub of the seed's kind tells all its peers of all others: MESH_LEGACY takes DISCOVERY=all";
             refusals.push(Refusal::new(&settings::DISCOVERY, problem));
         }
+        refusals.extend(self.near_misses());
         refusals
     }
 
@@ -214,12 +251,51 @@ impl Config {
                  To keep two meshes apart at one Redis, give each its own HUB_MESH_NAMESPACE"
             ));
         }
-        for url in self.mesh.legacy.urls.iter().filter(|url| !self.bootstrap_hubs.contains(url)) {
+        let is_dialed = |legacy: &Uri| self.bootstrap_hubs.iter().any(|url| Place::of(url) == Place::of(legacy));
+        for url in self.mesh.legacy.urls.iter().filter(|url| !is_dialed(url)) {
             let url = url.to_string();
             let url = Redacted(&url);
             warnings.push(format!("MESH_LEGACY names {url}, which is not dialed: BOOTSTRAP_HUBS does not name it"));
         }
         warnings
+    }
+}
+
+/// What a hub's URL names, in the one spelling that dials know it by.
+#[derive(PartialEq, Eq, Debug)]
+struct Place {
+    tls: bool,
+    host: String,
+    port: u16,
+    /// Path and query.
+    path: String,
+}
+
+impl Place {
+    fn of(url: &Uri) -> Self {
+        let tls = url.scheme_str() == Some("wss");
+        let path = url.path_and_query().map_or("/", |path| path.as_str());
+        // A URL may have a query and no path.
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Self { tls, host: url.host().unwrap_or_default().to_ascii_lowercase(), port, path }
+    }
+
+    /// Whether this may be the same hub as another place: at the same host and port, or at the usual ports of both schemes.
+    fn is_beside(&self, other: &Self) -> bool {
+        let usual = |place: &Self| place.port == if place.tls { 443 } else { 80 };
+        let same_port = self.port == other.port || usual(self) && usual(other);
+        same_port && machine(&self.host) == machine(&other.host)
+    }
+}
+
+/// Which machine a host names. An address has several spellings, and this machine several addresses.
+fn machine(host: &str) -> String {
+    let host = host.trim_matches(['[', ']']).trim_end_matches('.');
+    match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(address) if address.is_loopback() || address.is_unspecified() => "localhost".to_owned(),
+        Ok(address) => address.to_string(),
+        Err(_) => host.to_owned(),
     }
 }
 

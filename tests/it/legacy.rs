@@ -657,3 +657,74 @@ fn a_hub_that_restarts_has_the_peers_of_its_go_hub_again() {
         }
     });
 }
+
+/// Something at an address that writes down what it is asked, and answers as a Go hub does, or as one with AUTH_TOKEN.
+fn listener(answer: fn(&str) -> String) -> (String, std::sync::mpsc::Receiver<String>) {
+    let (door, url) = door();
+    let (asked, heard) = std::sync::mpsc::sync_channel(16);
+    std::thread::spawn(move || {
+        for mut stream in door.incoming().map_while(Result::ok) {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n > 0) {
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            _ = stream.write_all(answer(&head).as_bytes());
+            if asked.send(head).is_err() {
+                return;
+            }
+        }
+    });
+    (url, heard)
+}
+
+fn upgraded(head: &str) -> String {
+    let lower = head.to_ascii_lowercase();
+    let key = lower.find("sec-websocket-key: ").map(|at| head[at + 19..].lines().next().unwrap()).unwrap();
+    let hash = sha1::Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
+        BASE64.encode(hash)
+    )
+}
+
+#[test]
+fn no_go_hub_is_shown_the_token_where_there_are_go_hubs() {
+    let unauthorized = |_: &str| "HTTP/1.1 401 Unauthorized\r\nContent-Length: 13\r\n\r\nunauthorized\n".to_owned();
+    for answer in [upgraded, unauthorized] {
+        // MESH_LEGACY names it by another name, which no setting tells.
+        let (url, heard) = listener(answer);
+        let hub = hub(&url, "ws://go.invalid:3000");
+        for _ in 0..2 {
+            let asked = heard.recv_timeout(DEADLINE).unwrap();
+            assert!(asked.contains("peerpigeon-mesh.1"), "{asked}");
+            assert!(!asked.contains(TOKEN) && !asked.to_ascii_lowercase().contains("authorization"), "{asked}");
+        }
+        // Hubs of this kind are linked with all the same.
+        let other = self::hub(&format!("ws://{}", hub.address), "10.9.9.9");
+        eventually("they are linked", || page(&other, "/health")["hubs"] == 1);
+    }
+}
+
+#[test]
+fn what_spoke_as_a_go_hub_is_not_shown_the_token_again() {
+    let (url, heard) = listener(upgraded);
+    let _hub = hub(&url, "");
+    let shown: Vec<bool> = (0..3).map(|_| heard.recv_timeout(DEADLINE).unwrap().contains(TOKEN)).collect();
+    assert_eq!(shown, [true, false, false]);
+}
+
+#[test]
+fn a_go_hub_that_is_spelled_in_two_ways_stops_the_start() {
+    let env = [
+        ("BOOTSTRAP_HUBS", "ws://127.0.0.1:3000/ws"),
+        ("MESH_LEGACY", "ws://localhost:3000"),
+        ("MESH_TOKEN", TOKEN),
+        ("PORT", "0"),
+    ];
+    let output = crate::hub::command(&env).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    assert!(said.contains("BOOTSTRAP_HUBS") && said.contains("MESH_LEGACY") && !said.contains(TOKEN), "{said}");
+}

@@ -67,6 +67,9 @@ impl Core {
             }
             Err(error) => {
                 self.stats.dial_failures += 1;
+                if error.spoke_legacy {
+                    self.targets.suspect(&plan.target);
+                }
                 if self.targets.failed(&plan.target, &error.to_string(), now, chance()) {
                     warn!(url, %error, "dial_failed");
                 } else {

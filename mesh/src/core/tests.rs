@@ -40,6 +40,7 @@ fn core() -> (Core, Arc<std::sync::atomic::AtomicU64>) {
         dns_tls: false,
         extra_roots: None,
         legacy: Vec::new(),
+        asks_first: false,
         max_message_bytes: 64 * 1024,
         max_dials: proto::limits::MAX_DIALS_AT_ONCE,
         redis: None,

@@ -35,6 +35,8 @@ pub(crate) struct Plan {
     pub(crate) tls: bool,
     /// It speaks the seed's protocol.
     pub(crate) legacy: bool,
+    /// Something there has spoken the Go hubs' protocol, and may do so again.
+    pub(crate) is_suspect: bool,
     /// What earlier dials have shown of the addresses of `host`.
     pub(crate) experience: Experience,
 }
@@ -67,6 +69,7 @@ impl Plan {
             path,
             tls,
             legacy: false,
+            is_suspect: false,
             experience: Experience::default(),
         })
     }
@@ -90,6 +93,7 @@ impl Plan {
             path,
             tls,
             legacy: false,
+            is_suspect: false,
             experience: Experience::default(),
         }
     }
@@ -149,6 +153,8 @@ pub(crate) struct Targets {
     targets: BTreeMap<TargetId, Target>,
     /// Those that speak the seed's protocol, wherever they come from.
     legacy: BTreeSet<TargetId>,
+    /// Those where something has spoken it that should not have: at most [`MAX_DIALS`].
+    suspects: BTreeSet<TargetId>,
     known: Known,
     /// Dials at once.
     most: usize,
@@ -158,8 +164,8 @@ impl Targets {
     pub(crate) fn new(bootstrap: &[Uri], legacy: &[String], most: usize) -> Self {
         let plan = |url: &String| url.parse().ok().and_then(|uri| Plan::of(&uri));
         let legacy = legacy.iter().filter_map(plan).map(|plan| plan.target).collect();
-        let mut targets =
-            Self { targets: BTreeMap::new(), legacy, known: Known::default(), most: most.min(MAX_DIALS_AT_ONCE) };
+        let (suspects, known, most) = (BTreeSet::new(), Known::default(), most.min(MAX_DIALS_AT_ONCE));
+        let mut targets = Self { targets: BTreeMap::new(), legacy, suspects, known, most };
         for uri in bootstrap {
             match Plan::of(uri) {
                 Some(plan) => targets.add(plan, DialSource::Bootstrap, None, Duration::ZERO),
@@ -174,6 +180,7 @@ impl Targets {
             return;
         }
         plan.legacy = self.legacy.contains(&plan.target);
+        plan.is_suspect = self.suspects.contains(&plan.target);
         let target = Target {
             source,
             state: State::Waiting,
@@ -281,6 +288,16 @@ impl Targets {
         let is = |hubs: &BTreeSet<HubId>| target.hub.is_some_and(|hub| hubs.contains(&hub));
         let leaving = is(&self.known.draining) && !target.was_linked && target.source != DialSource::Bootstrap;
         leaving || is(&self.known.linked)
+    }
+
+    /// What was dialed speaks the Go hubs' protocol: whoever is there is not shown the token unasked again.
+    pub(crate) fn suspect(&mut self, id: &TargetId) {
+        if self.suspects.len() < MAX_DIALS {
+            self.suspects.insert(id.clone());
+        }
+        if let Some(target) = self.targets.get_mut(id) {
+            target.plan.is_suspect = true;
+        }
     }
 
     /// A dial came to nothing. True when the log should say so aloud.

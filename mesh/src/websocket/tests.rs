@@ -164,3 +164,72 @@ fn the_time_of_all_addresses_has_an_end() {
     let opened = runtime.block_on(open([dead].into(), None, &request, Duration::from_millis(50)));
     assert!(matches!(opened, Err(ConnectError::Late)), "{opened:?}");
 }
+
+/// A request for a link, with a token.
+fn link(asks_first: bool) -> Request<Empty<Bytes>> {
+    let request =
+        Request::get("/?peerId=x").header(SEC_WEBSOCKET_PROTOCOL, "mesh").header(AUTHORIZATION, "Bearer token");
+    let request = if asks_first { request.extension(AskFirst) } else { request };
+    request.body(Empty::new()).unwrap()
+}
+
+/// The requests of one dial, by whether each showed the token, and what came of it.
+fn dialed(asks_first: bool, answer: impl Fn(bool) -> String + Send + 'static) -> (Vec<bool>, Result<(), String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (heard, shown) = std::sync::mpsc::sync_channel(16);
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            while let Some(head) = head(&mut stream) {
+                assert!(
+                    head.contains("sec-websocket-key: ") && head.contains("sec-websocket-protocol: mesh"),
+                    "{head}"
+                );
+                let shows = head.contains("authorization") || head.contains("token");
+                let answer = answer(shows);
+                if heard.send(shows).is_err()
+                    || stream.write_all(answer.as_bytes()).is_err()
+                    || answer.contains("close")
+                {
+                    break;
+                }
+            }
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let opened = runtime.block_on(open([address].into(), None, &link(asks_first), PATIENCE));
+    (shown.try_iter().collect(), opened.map(|_| ()).map_err(|error| error.to_string()))
+}
+
+fn head(stream: &mut StdStream) -> Option<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    Some(String::from_utf8(head).unwrap().to_ascii_lowercase())
+}
+
+fn refusal(text: &str) -> String {
+    format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: {}\r\n\r\n{text}", text.len())
+}
+
+#[test]
+fn a_token_is_shown_to_those_who_ask_for_it_as_a_hub_does() {
+    let (shown, opened) = dialed(false, |_| refusal(TOKEN_WANTED));
+    assert!(shown == [true] && opened.unwrap_err().contains(TOKEN_WANTED));
+    let (shown, opened) = dialed(true, |_| refusal(TOKEN_WANTED));
+    assert!(shown == [false, true] && opened.unwrap_err().contains(TOKEN_WANTED), "once");
+    let (shown, opened) = dialed(true, |_| refusal("unauthorized"));
+    assert!(shown == [false] && opened.unwrap_err().contains("401 Unauthorized: unauthorized"));
+    // It is let in without, or ends the connection.
+    let (shown, _) = dialed(true, |_| "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned());
+    assert_eq!(shown, [false]);
+    // Where the connection ends behind the answer, another one is made to show it.
+    let (shown, opened) = dialed(true, |shown| {
+        let text = if shown { "wrong" } else { TOKEN_WANTED };
+        format!("HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{text}", text.len())
+    });
+    assert!(shown == [false, true] && opened.as_ref().unwrap_err().contains("wrong"), "{shown:?} {opened:?}");
+}

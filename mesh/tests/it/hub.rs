@@ -59,6 +59,7 @@ pub(crate) fn config(n: u8, bootstrap: &[String]) -> MeshConfig {
         dns_tls: false,
         extra_roots: None,
         legacy: Vec::new(),
+        asks_first: false,
         max_message_bytes: 64 * 1024,
         max_dials: proto::limits::MAX_DIALS_AT_ONCE,
         redis: None,

@@ -336,6 +336,7 @@ fn name(error: &ConnectError) -> String {
         ConnectError::Refused { status, .. } => format!("http {}", status.as_u16()),
         ConnectError::Http(_) | ConnectError::Handshake(_) | ConnectError::NoSubprotocol => "handshake".to_owned(),
         ConnectError::Late => "timeout".to_owned(),
+        ConnectError::Asked => "closed".to_owned(),
         ConnectError::Request(_) => "request".to_owned(),
     }
 }

@@ -158,3 +158,53 @@ fn a_hub_of_the_seeds_kind_takes_no_part_in_bounded_discovery() {
     let text = refusals.iter().map(ToString::to_string).collect::<String>();
     assert!(text.contains("DISCOVERY") && text.contains("MESH_LEGACY takes DISCOVERY=all"), "{text}");
 }
+
+#[test]
+fn a_go_hub_that_is_spelled_in_two_ways_is_refused() {
+    let token = ("MESH_TOKEN", "hunter2");
+    let refused = |bootstrap: &str, legacy: &str| {
+        let refused = refusals(&[("BOOTSTRAP_HUBS", bootstrap), ("MESH_LEGACY", legacy), token]);
+        for refused in &refused {
+            assert!(refused.starts_with("BOOTSTRAP_HUBS (--bootstrap-hubs): "), "{refused}");
+            assert!(refused.contains("MESH_LEGACY") && !refused.contains("hunter2"), "{refused}");
+        }
+        refused.len()
+    };
+    for (bootstrap, legacy) in [
+        ("ws://go:8080", "ws://go:8080/ws"),
+        ("ws://go:8080/ws", "ws://go:8080"),
+        ("ws://go:8080/ws/", "ws://GO:8080/ws"),
+        ("ws://go:8080?token=hunter2", "ws://go:8080"),
+        ("wss://go:8080", "ws://go:8080"),
+        ("wss://go", "ws://go"),
+        ("wss://go:443", "ws://go:80/"),
+        ("ws://localhost:3000", "ws://127.0.0.1:3000"),
+        ("ws://127.0.0.1:3000", "ws://localhost.:3000"),
+        ("ws://[::1]:3000", "ws://LOCALHOST:3000"),
+        ("ws://[::ffff:127.0.0.1]:3000/ws", "ws://127.0.0.2:3000"),
+        ("ws://0.0.0.0:3000", "ws://127.0.0.1:3000"),
+        ("ws://a,ws://go:8080/ws", "ws://go:8080"),
+        ("ws://go.:8080", "ws://go:8080"),
+        ("ws://[0:0::1]:80", "ws://[::1]"),
+        ("ws://[::ffff:10.0.0.1]:80", "ws://10.0.0.1"),
+    ] {
+        assert_eq!(refused(bootstrap, legacy), 1, "{bootstrap} {legacy}");
+    }
+    // The same hub in another spelling, and other hubs.
+    for (bootstrap, legacy) in [
+        ("ws://go", "ws://go:80/"),
+        ("ws://user:hunter2@GO:8080", "ws://go:8080/"),
+        ("ws://go:8081", "ws://go:8080"),
+        ("ws://go", "ws://other"),
+        ("wss://go:8080", "ws://go"),
+    ] {
+        assert_eq!(refused(bootstrap, legacy), 0, "{bootstrap} {legacy}");
+    }
+    assert!(config(&[("BOOTSTRAP_HUBS", "ws://go"), ("MESH_LEGACY", "ws://GO:80/")]).has_mesh());
+    let dns = refusals(&[("MESH_DNS", "go:8080"), ("MESH_LEGACY", "ws://go:8080"), token]);
+    assert!(
+        dns.len() == 1 && dns[0].starts_with("MESH_DNS (--mesh-dns): ") && dns[0].contains("MESH_LEGACY"),
+        "{dns:?}"
+    );
+    assert!(refusals(&[("MESH_DNS", "go"), ("MESH_LEGACY", "ws://go:3000"), token]).is_empty());
+}

@@ -381,3 +381,23 @@ fn so_many_are_dialed_at_once() {
     assert_eq!(due(&mut targets, 499).len(), 0);
     assert_eq!(due(&mut targets, 500).len(), MAX_YOUNG_DIALS);
 }
+
+#[test]
+fn what_spoke_the_older_protocol_is_not_shown_the_token_unasked_again() {
+    let uri: Uri = "ws://old:1".parse().unwrap();
+    let mut targets = Targets::new(&[uri], &[], MAX_DIALS_AT_ONCE);
+    let plan = targets.due(at(0)).remove(0);
+    assert!(!plan.is_suspect);
+    targets.suspect(&plan.target);
+    targets.failed(&plan.target, "it is a Go hub", at(0), 0);
+    assert!(targets.due(at(60_000)).remove(0).is_suspect);
+    // Also when another hub advertises it.
+    let mut targets = Targets::new(&[], &[], MAX_DIALS_AT_ONCE);
+    targets.suspect(&plan.target);
+    targets.advertised(
+        HubId(PeerId::from_bytes([1; 20])),
+        [(HubId(PeerId::from_bytes([2; 20])), false, "ws://old:1")].into_iter(),
+        at(0),
+    );
+    assert!(targets.due(at(60_000)).remove(0).is_suspect);
+}
