@@ -38,7 +38,7 @@ pub fn run(config: Config) -> ExitCode {
     let max_files = telemetry::process::raise_max_files();
     let files = Files::divide(&config, max_files);
     for warning in config.warnings().into_iter().chain(files.warning(&config, max_files)) {
-        warn!("{warning}");
+        warn!(detail = %warning, "config_warning");
     }
     let bound = bind(&log, &config.listen, config.shards, "PORT (--port)").and_then(|listeners| {
         let port = config.mesh.port.filter(|_| config.is_hub);

@@ -7,6 +7,8 @@
 mod catalog;
 #[cfg(test)]
 mod deployed;
+#[cfg(test)]
+mod events;
 pub mod log;
 mod mesh;
 pub mod process;

@@ -131,7 +131,7 @@ impl Core {
         let Adopted { address, target, hub, legacy, leftover } = adopted;
         if self.links.len() >= MAX_LINKS || self.ending {
             self.stats.refused += 1;
-            warn!(%address, "link_refused: there is no place");
+            warn!(%address, detail = "there is no room for another link", "link_refused");
             return None;
         }
         let now = self.now();
@@ -256,12 +256,14 @@ fn log(event: MeshEvent) {
         MeshEvent::HubFound(hub) => info!(%hub, "hub_found"),
         MeshEvent::HubLost(hub, peers) => warn!(%hub, peers, "hub_lost"),
         MeshEvent::HubLeft(hub, peers) => info!(%hub, peers, "hub_left"),
-        MeshEvent::SameId => warn!("hub_id_taken: another hub uses this hub's id"),
+        MeshEvent::SameId => warn!(detail = "another hub uses this hub's id", "hub_id_taken"),
         MeshEvent::LinkSilent(hub) => {
-            warn!(%hub, "link_silent: nothing is received on this link, though it is open; signals take another way if there is one");
+            let detail = "nothing is received on this open link; signals take another way if there is one";
+            warn!(%hub, detail, "link_silent");
         }
         MeshEvent::LinkUnheard(hub) => {
-            warn!(%hub, "link_unheard: the other hub receives nothing on this link; signals take another way if there is one");
+            let detail = "the other hub receives nothing on this link; signals take another way if there is one";
+            warn!(%hub, detail, "link_unheard");
         }
         MeshEvent::LinkWorks(hub) => info!(%hub, "link_works"),
         MeshEvent::Repaired(hub) => tracing::debug!(%hub, "hub_repaired"),

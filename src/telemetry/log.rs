@@ -1,7 +1,7 @@
 //! Where log lines go and how they look.
 //!
-//! A line's message is the event's name, such as `peer_connected`; what it is about is in its fields. Ids are
-//! short, and what peers say to each other is in no line of any level.
+//! A line's message is the event's name, such as `peer_connected`, in the letters a to z and `_`, so that a query finds it whole;
+//! what it is about is in its fields, and a sentence for people in the field `detail`. Ids are short, and what peers say to each other is in no line of any level.
 
 use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;

@@ -183,7 +183,8 @@ impl Session {
             let mut view = self.state.view.borrow_mut();
             view.refused += 1;
             if view.refused == 1 {
-                warn!(address = %view.address, "bridge_frame_refused: another MESH_TOKEN, or not of a hub");
+                let detail = "made with another MESH_TOKEN, or not by a hub: see PeerPigeonRedisForeign in the runbook";
+                warn!(address = %view.address, detail, "bridge_frame_refused");
             }
             return Ok(());
         };
@@ -238,8 +239,8 @@ impl Session {
             view.stale[usize::from(judgment.repeated)] += 1;
         }
         if judgment.twins || (judgment.met && from == state.hub) {
-            let hint = "two live hubs have this id: leave HUB_ID unset, or give each hub its own";
-            warn!(hub = %from, address = %view.address, hint, "bridge_hub_id_taken");
+            let detail = "two live hubs have this id: leave HUB_ID unset, or give each hub its own";
+            warn!(hub = %from, address = %view.address, detail, "bridge_hub_id_taken");
         }
     }
 
@@ -279,9 +280,9 @@ impl Session {
         let mut view = self.state.view.borrow_mut();
         let one_way: Vec<HubId> = fresh.one_way().take(MAX_ONE_WAY).collect();
         for hub in one_way.iter().filter(|hub| !view.one_way.contains(hub)) {
-            let hint = "it does not receive this hub over Redis, or its recorded frames are published again: check \
+            let detail = "it does not receive this hub over Redis, or its recorded frames are published again: check \
                         REDIS_URL and the Redis rights of that hub";
-            warn!(%hub, address = %view.address, hint, "bridge_one_way");
+            warn!(%hub, address = %view.address, detail, "bridge_one_way");
         }
         for hub in view.one_way.iter().filter(|hub| !one_way.contains(hub)) {
             info!(%hub, address = %view.address, "bridge_one_way_ended");

@@ -8,7 +8,7 @@ use super::Core;
 impl Core {
     pub(super) fn post(&mut self, to: ShardId, letter: Letter) {
         let Some(outbox) = self.outboxes.get_mut(usize::from(to.0)) else {
-            return tracing::error!(shard = to.0, "a letter to a shard that is not there");
+            return tracing::error!(shard = to.0, detail = "there is no such shard", "letter_undeliverable");
         };
         outbox.push(letter);
         self.stats.letters_out += 1;

@@ -169,7 +169,7 @@ impl Targets {
         for uri in bootstrap {
             match Plan::of(uri) {
                 Some(plan) => targets.add(plan, DialSource::Bootstrap, None, Duration::ZERO),
-                None => tracing::warn!(scheme = uri.scheme_str(), "bootstrap_ignored: not ws:// or wss://"),
+                None => tracing::warn!(scheme = uri.scheme_str(), detail = "not ws:// or wss://", "bootstrap_ignored"),
             }
         }
         targets

@@ -72,7 +72,7 @@ impl Core {
         if reason == CloseReason::MaxConnections
             && let Some(times) = self.turned_away.count()
         {
-            warn!(%address, times, "hub_full: it has MAX_CONNECTIONS, and peers are turned away");
+            warn!(%address, times, detail = "all places are taken, and peers are turned away", "hub_full");
         }
         self.stats.closes[reason as usize] += 1;
     }

@@ -97,7 +97,9 @@ impl Core {
             Violation::TooLarge => self.input(Input::TooLarge { session: id }, now),
             Violation::NotUtf8 => self.close_and_tell(id, CloseReason::NotUtf8, now),
             Violation::Protocol(what) => {
-                debug!(what, "protocol_error");
+                if let Some(session) = self.session_mut(id) {
+                    debug!(peer = ?session.peer, address = %session.address, what, "protocol_error");
+                }
                 self.close_and_tell(id, CloseReason::ProtocolError, now);
             }
         }
@@ -120,7 +122,10 @@ impl Core {
             self.read_buffer = vec![0; READ_BUFFER_BYTES];
         }
         let now = self.now();
-        tracing::error!("a session failed and was closed");
+        if let Some(session) = self.session_mut(id) {
+            let detail = "its turn panicked, and it was closed";
+            tracing::error!(peer = ?session.peer, address = %session.address, detail, "session_failed");
+        }
         self.end(id, CloseReason::Internal, now);
         self.remove(id);
         self.settle(now);

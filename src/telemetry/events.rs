@@ -1,0 +1,105 @@
+//! Holds every log line in the sources to the log's contract: its message is the name of an event.
+
+use std::fs;
+use std::path::Path;
+
+/// The macros that log.
+const MACROS: [&str; 5] = ["trace!(", "debug!(", "info!(", "warn!(", "error!("];
+
+/// The arguments of a call, from behind its opening parenthesis.
+fn arguments(source: &str) -> Vec<String> {
+    let mut arguments = vec![String::new()];
+    let (mut depth, mut quoted) = (0, false);
+    let mut chars = source.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' if quoted => {
+                arguments.last_mut().unwrap().push(c);
+                arguments.last_mut().unwrap().extend(chars.next());
+                continue;
+            }
+            '"' => quoted = !quoted,
+            '(' | '[' | '{' if !quoted => depth += 1,
+            ')' | ']' | '}' if !quoted && depth == 0 => break,
+            ')' | ']' | '}' if !quoted => depth -= 1,
+            ',' if !quoted && depth == 0 => {
+                arguments.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        arguments.last_mut().unwrap().push(c);
+    }
+    arguments.iter().map(|argument| argument.trim().to_owned()).filter(|argument| !argument.is_empty()).collect()
+}
+
+/// Every call in a source, by the text of its arguments.
+fn calls(source: &str) -> Vec<Vec<String>> {
+    let mut calls = Vec::new();
+    for name in MACROS {
+        for (at, _) in source.match_indices(name) {
+            let begins_a_word = !source[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '"');
+            if begins_a_word {
+                calls.push(arguments(&source[at + name.len()..]));
+            }
+        }
+    }
+    calls
+}
+
+fn is_event(argument: &str) -> bool {
+    let name = argument.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
+fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+#[test]
+fn the_message_of_every_log_line_is_the_name_of_an_event() {
+    let mut found = Vec::new();
+    for folder in ["src", "mesh/src", "proto/src", "shard/src"] {
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut found);
+    }
+    let mut lines = 0;
+    // This file has examples of both kinds.
+    for (path, source) in found.iter().filter(|(path, _)| !path.ends_with(file!())) {
+        for arguments in calls(source) {
+            let event = arguments.last().map(String::as_str).unwrap_or_default();
+            assert!(is_event(event), "{path}: not the name of an event: {arguments:?}");
+            lines += 1;
+        }
+    }
+    assert!(lines > 40, "only {lines} log lines were found");
+}
+
+#[test]
+fn a_sentence_a_template_and_a_missing_message_are_noticed() {
+    let event = |source: &str| calls(source).iter().all(|call| call.last().is_some_and(|last| is_event(last)));
+    for good in [
+        r#"warn!("hub_full")"#,
+        r#"tracing::error!(peer = ?peer(1, 2), detail = "a, b) \" c", "session_failed",)"#,
+        "info!(\n    %hub,\n    \"hub_found\"\n)",
+    ] {
+        assert_eq!(calls(good).len(), 1, "{good}");
+        assert!(event(good), "{good}");
+    }
+    for bad in [
+        r#"warn!("hub_full: it is full")"#,
+        r#"warn!("{warning}")"#,
+        r#"warn!(%hub)"#,
+        r#"warn!()"#,
+        r#"error!("HubFull")"#,
+        r#"info!("listening on {}", address)"#,
+    ] {
+        assert!(!event(bad), "{bad}");
+    }
+}
