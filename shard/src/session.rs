@@ -107,7 +107,7 @@ pub(crate) enum Phase {
     /// Not admitted: nothing is read.
     Pending,
     Open,
-    /// Told to go, and still read: what was under way is routed.
+    /// Told to go, or its socket takes nothing any more. It is still read: what was under way is routed.
     Retiring,
     /// The router has forgotten it. The socket waits for the last bytes to leave and for the client's end.
     Closing,
@@ -121,7 +121,7 @@ pub(crate) struct Session {
     /// The session's task.
     pub(crate) waker: Option<Waker>,
     pub(crate) phase: Phase,
-    /// Why it ended, once it has.
+    /// Why it ended, once it has; while it is retiring, why it goes, where that is not the hub's drain.
     pub(crate) reason: Option<CloseReason>,
     /// What waits to be written; none when nothing does.
     pub(crate) queue: Option<Box<SendQueue>>,
@@ -150,6 +150,11 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn reads(&self) -> bool {
         self.phase != Phase::Pending && !self.client_done
+    }
+
+    /// Why a session that is retiring goes.
+    pub(crate) fn why_it_goes(&self) -> Option<CloseReason> {
+        (self.phase == Phase::Retiring).then(|| self.reason.unwrap_or(CloseReason::Draining))
     }
 
     pub(crate) fn queued_bytes(&self) -> usize {

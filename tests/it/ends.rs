@@ -2,6 +2,7 @@
 
 use crate::client::{Client, Heard, frame, id};
 use crate::hub::Hub;
+use crate::mesh::{discovered, eventually};
 
 #[test]
 fn a_reset_is_told_at_once() {
@@ -120,4 +121,38 @@ fn a_full_house_says_so() {
     let mut again = Client::open(hub.address, 2, b"");
     drop(b);
     assert_eq!(again.hear()["type"], "connected");
+}
+
+/// A client that reads nothing and then ends resets its connection. The hub notices that by a write that fails.
+#[test]
+fn what_a_client_sent_before_its_reset_is_routed_although_nothing_can_be_written_to_it() {
+    // More than two sockets take, so that the hub has something to write when it goes on.
+    const FLOOD: usize = 24;
+    let mut hub = Hub::start(&[("SHARDS", "1"), ("SEND_QUEUE_BYTES", "100000000"), ("MESSAGE_RATE", "10000")]);
+    let mut a = Client::join(&hub, 1, "n");
+    let mut b = Client::join(&hub, 2, "n");
+    discovered(&mut a);
+    discovered(&mut b);
+    let much = format!("\"{}\"", "x".repeat(1_000_000));
+    for _ in 0..FLOOD {
+        b.offer(&id(1), "n", &much, "");
+    }
+    b.hears_nothing();
+    hub.metric_becomes(r#"peerpigeon_session_queued_bytes{shard="0"}"#, |bytes| bytes > 0.0);
+    hub.signal("-STOP");
+    let offers = (0..20).flat_map(|n| {
+        let text = format!(r#"{{"type":"offer","targetPeerId":"{}","networkName":"n","data":{n}}}"#, id(2));
+        frame(1, text.as_bytes())
+    });
+    a.raw(&offers.collect::<Vec<u8>>());
+    a.reset();
+    hub.signal("-CONT");
+    for n in 0..20 {
+        assert_eq!(b.hear_type("offer")["data"], n);
+    }
+    assert_eq!(b.hear_type("peer-disconnected")["data"]["reason"], "connection-lost");
+    let of = |outcome: &str| hub.metric(&format!(r#"peerpigeon_relay_outcomes_total{{outcome="{outcome}"}}"#));
+    eventually("each signal has an outcome", || of("delivered") + of("peer-not-found") == 20.0 + FLOOD as f64);
+    hub.signal("-TERM");
+    assert_eq!(hub.wait().code(), Some(0));
 }

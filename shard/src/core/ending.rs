@@ -6,7 +6,7 @@ use socket2::SockRef;
 use tracing::{debug, warn};
 
 use super::{Core, Due, Followup};
-use crate::session::Phase;
+use crate::session::{Phase, Session};
 
 impl Core {
     /// Ends a session that the router does not know to have ended.
@@ -103,11 +103,23 @@ impl Core {
         self.live -= 1;
         self.dirty_bytes -= session.dirty_bytes;
         session.wake();
-        if let Some(mut queue) = session.queue.take() {
-            self.stats.queued_bytes -= queue.len_bytes() as u64;
-            let reason = session.reason.unwrap_or(CloseReason::ConnectionLost);
-            let undelivered = queue.take_signals().map(|origin| Followup::Undelivered(origin, session.peer, reason));
-            self.followups.extend(undelivered);
-        }
+        self.give_back(&mut session);
+    }
+
+    /// Drops what waits to be written to a session.
+    pub(super) fn drop_queue(&mut self, id: SessionId) {
+        let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
+        let Some(mut session) = slot.and_then(|slot| slot.session.take()) else { return };
+        self.give_back(&mut session);
+        self.slots[id.slot as usize].session = Some(session);
+    }
+
+    /// Gives the signals in a session's queue back to the router.
+    fn give_back(&mut self, session: &mut Session) {
+        let Some(mut queue) = session.queue.take() else { return };
+        self.stats.queued_bytes -= queue.len_bytes() as u64;
+        let reason = session.reason.unwrap_or(CloseReason::ConnectionLost);
+        let undelivered = queue.take_signals().map(|origin| Followup::Undelivered(origin, session.peer, reason));
+        self.followups.extend(undelivered);
     }
 }

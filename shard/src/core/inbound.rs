@@ -67,6 +67,7 @@ impl Core {
             Event::Pong(payload) => self.input(Input::Pong { session: id, payload }, now),
             Event::Close(frame) => {
                 let retiring = session.phase == Phase::Retiring;
+                let reason = session.why_it_goes().unwrap_or(CloseReason::ClientClosed);
                 session.client_done = true;
                 if !retiring {
                     let code = frame.map(|frame| frame.code);
@@ -75,7 +76,6 @@ impl Core {
                         None => ws::put_header(out, Opcode::Close, 0),
                     });
                 }
-                let reason = if retiring { CloseReason::Draining } else { CloseReason::ClientClosed };
                 self.end(id, reason, now);
             }
         }
@@ -109,8 +109,8 @@ impl Core {
     pub(crate) fn lost(&mut self, id: SessionId, reason: CloseReason) {
         let now = self.now();
         let Some(session) = self.session_mut(id) else { return };
-        let retiring = session.phase == Phase::Retiring;
-        self.end(id, if retiring { CloseReason::Draining } else { reason }, now);
+        let reason = session.why_it_goes().unwrap_or(reason);
+        self.end(id, reason, now);
         self.remove(id);
         self.settle(now);
     }

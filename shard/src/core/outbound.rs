@@ -3,11 +3,12 @@
 use std::task::Waker;
 
 use proto::limits::{
-    FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, FLUSH_CHUNK_BYTES, ROSTER_CHUNKS, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES,
+    CLOSE_LINGER, FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, FLUSH_CHUNK_BYTES, ROSTER_CHUNKS, ROSTER_LOW_WATER_BYTES,
+    SEND_FLOOR_BYTES,
 };
 use proto::{CloseReason, Frame, MessageKind, Now, Origin, SessionId};
 
-use super::{Core, Followup};
+use super::{Core, Due, Followup};
 use crate::queue::SendQueue;
 use crate::session::{Phase, why_lost};
 
@@ -230,7 +231,28 @@ impl Core {
             }
         }
         if let Some(reason) = failed {
-            self.lost(id, reason);
+            self.unwritable(id, reason);
+        }
+    }
+
+    /// A session's socket takes nothing any more: as a rule its client has reset the connection, perhaps with something unread. What the
+    /// client sent before that is still in the socket. It is read to its end, or for [`CLOSE_LINGER`].
+    fn unwritable(&mut self, id: SessionId, reason: CloseReason) {
+        let now = self.now();
+        let Some(session) = self.session_mut(id) else { return };
+        match session.phase {
+            Phase::Pending | Phase::Closing => return self.lost(id, reason),
+            Phase::Open => {
+                session.phase = Phase::Retiring;
+                session.reason = Some(reason);
+                self.wheel.schedule(now.at + CLOSE_LINGER, Due::Linger(id));
+            }
+            Phase::Retiring => {}
+        }
+        self.drop_queue(id);
+        if let Some(session) = self.session_mut(id) {
+            session.blocked = false;
+            session.wake();
         }
     }
 }

@@ -62,8 +62,8 @@ impl Core {
 
     pub(super) fn lingered(&mut self, id: SessionId, now: Now) {
         let Some(session) = self.session_mut(id) else { return };
-        if session.phase == Phase::Retiring {
-            self.end(id, CloseReason::Draining, now);
+        if let Some(reason) = session.why_it_goes() {
+            self.end(id, reason, now);
         }
         self.remove(id);
         self.settle(now);
