@@ -1,9 +1,11 @@
 //! A log that nobody takes: a full disk, a reader that has ended, a reader that has stalled. The hub serves and drains all the same.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use proto::limits::LOG_FLUSH_TIMEOUT;
 
 use crate::client::{Client, frame};
 use crate::hub::{DEADLINE, Hub, command};
@@ -49,12 +51,27 @@ impl Silent {
         }
         a.offer(&b.id.clone(), "n", "null", "");
         assert_eq!(b.hear_type("offer")["fromPeerId"], a.id.as_str(), "{what}");
-        let pid = self.child.id().to_string();
         let asked = Instant::now();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal();
         a.hear_type("go-away");
         assert_eq!(a.closed().0, 1012, "{what}");
         assert_eq!(b.closed().0, 1012, "{what}");
+        self.wait(what);
+        assert!(asked.elapsed() < Duration::from_secs(3 + 4), "{what}: {:?}", asked.elapsed());
+    }
+
+    /// SIGTERM ends it with 0.
+    fn ends(mut self, what: &str) {
+        self.signal();
+        self.wait(what);
+    }
+
+    fn signal(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    fn wait(&mut self, what: &str) {
         let end = Instant::now() + DEADLINE;
         let status = loop {
             match self.child.try_wait().unwrap() {
@@ -64,7 +81,6 @@ impl Silent {
             }
         };
         assert_eq!(status.code(), Some(0), "{what}");
-        assert!(asked.elapsed() < Duration::from_secs(3 + 4), "{what}: {:?}", asked.elapsed());
     }
 }
 
@@ -91,18 +107,19 @@ fn a_log_whose_reader_has_ended_costs_no_peer() {
     hub.serves_and_drains("no reader");
 }
 
-#[test]
-fn a_log_whose_reader_has_stalled_costs_no_peer() {
-    let (mut reader, writer) = std::io::pipe().unwrap();
+/// A hub whose log is a pipe that is full.
+fn stalled(level: &str) -> (PipeReader, Silent) {
+    let (reader, writer) = std::io::pipe().unwrap();
     // Full to the brim: a pipe takes 64 KiB, and the last write waits for a reader.
     let mut filler = writer.try_clone().unwrap();
     std::thread::spawn(move || filler.write_all(&vec![b'.'; 1 << 20]));
-    let hub = start(writer.into(), &[("LOG_LEVEL", "trace")]);
+    (reader, start(writer.into(), &[("LOG_LEVEL", level)]))
+}
+
+#[test]
+fn a_log_whose_reader_has_stalled_costs_no_peer() {
+    let (_reader, hub) = stalled("trace");
     hub.serves_and_drains("stalled");
-    // The pipe was never read.
-    let mut first = [0; 1024];
-    reader.read_exact(&mut first).unwrap();
-    assert_eq!(first, [b'.'; 1024]);
 }
 
 #[test]
@@ -147,14 +164,19 @@ fn lines_without_room_are_counted_and_the_rest_comes_when_the_reader_is_back() {
 }
 
 #[test]
-fn lines_that_waited_are_written_when_the_reader_is_back() {
+fn a_hub_that_ends_waits_for_its_last_lines_and_not_for_ever() {
     let mut hub = Hub::start(&[("LOG_LEVEL", "info"), ("DRAIN_SECS", "0")]);
     assert_eq!(hub.metric("peerpigeon_log_lines_dropped_total"), 0.0);
     assert_eq!(hub.metric("peerpigeon_log_stalled_seconds"), 0.0);
     hub.signal("-TERM");
-    // The last line leaves before the process does.
     hub.wait();
     hub.logged("server_stopped");
+
+    let (_reader, hub) = stalled("info");
+    let asked = Instant::now();
+    hub.ends("stalled");
+    let took = asked.elapsed();
+    assert!(took >= LOG_FLUSH_TIMEOUT && took < Duration::from_secs(3 + 4), "{took:?}");
 }
 
 #[test]
