@@ -625,7 +625,8 @@ fn a_hub_that_restarts_has_the_peers_of_its_go_hub_again() {
         ];
         let first = Hub::start(&env);
         let go = Go::start(kind, &format!("ws://127.0.0.1:{port}"));
-        // One after the other: a Go hub that writes to one socket from two sides at once ends.
+        // One thing after the other: a Go hub that writes to one socket from two sides at once ends.
+        eventually("both are linked", || page(&first, "/health")["hubs"] == 2);
         let join = |n| {
             let mut peer = go.join(n, "n");
             peer.say(r#"{"type":"ping"}"#);
