@@ -328,3 +328,35 @@ fn a_hub_of_the_seeds_kind_does_not_push_out_the_one_whose_id_it_shows() {
     let again = ready(&mut core, 2);
     assert!(core.links[&again].is_ready() && core.links[&legacy].is_ready() && !core.links[&native].is_ready());
 }
+
+#[test]
+fn a_go_hub_that_dials_is_told_of_peers_when_it_has_been_heard_out() {
+    use proto::limits::LEGACY_PATIENCE;
+    let (mut core, ms) = core();
+    // Whether the relay, which has more to say, has to wait.
+    let waits = |core: &mut Core, link| {
+        core.backlog(Way::Link(link));
+        core.rested(link);
+        core.links[&link].backlog
+    };
+    let native = ready(&mut core, 3);
+    assert!(!waits(&mut core, native));
+    let link = adopt(&mut core, 2, true);
+    assert!(waits(&mut core, link));
+    // It is pinged at once, behind what is said first.
+    core.tick();
+    let mut ping = Vec::new();
+    proto::ws::put_header(&mut ping, proto::ws::Opcode::Ping, 8);
+    assert!(core.link_mut(link).unwrap().queue.unwritten().windows(2).any(|bytes| bytes == ping));
+    assert!(waits(&mut core, link), "before it has answered");
+    let mut pong = Vec::new();
+    proto::ws::put_masked_header(&mut pong, proto::ws::Opcode::Pong, 8, [0; 4]);
+    pong.extend_from_slice(&[0; 8]);
+    core.received(link, &mut pong);
+    assert!(!waits(&mut core, link));
+    // One that answers no pings is told in the end.
+    let silent = adopt(&mut core, 4, true);
+    assert!(waits(&mut core, silent));
+    ms.fetch_add(LEGACY_PATIENCE.as_millis() as u64, std::sync::atomic::Ordering::Relaxed);
+    assert!(!waits(&mut core, silent));
+}
