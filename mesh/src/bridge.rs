@@ -198,7 +198,7 @@ impl Bridge {
             }
             Err(error) => {
                 warn!(%error, "bridge_url_refused");
-                state.failed(1, &error);
+                state.failed(1, bounded(&error));
             }
         }
         Self { state, _task: task }
@@ -265,9 +265,8 @@ impl State {
         self.up.replace(false)
     }
 
-    /// Whether the error is another than the last.
+    /// Whether the error is another than the last. The text is [bounded](bounded).
     fn failed(&self, times: u64, error: &str) -> bool {
-        let error = &error[..error.floor_char_boundary(MAX_ERROR_TEXT_BYTES)];
         let mut view = self.view.borrow_mut();
         view.errors += times;
         let news = view.last_error.as_deref() != Some(error);
@@ -276,6 +275,11 @@ impl State {
         }
         news
     }
+}
+
+/// An error as it is logged and shown: Redis says as much as it likes.
+fn bounded(error: &str) -> &str {
+    &error[..error.floor_char_boundary(MAX_ERROR_TEXT_BYTES)]
 }
 
 /// Makes one connection after the other.
@@ -290,7 +294,8 @@ async fn keep(state: Rc<State>, server: Rc<Server>, events: mpsc::Sender<BridgeE
             Some(Err(error)) => error.to_string(),
             Some(Ok(End::Unwanted)) | None => return,
         };
-        let news = state.failed(1, &error);
+        let error = bounded(&error);
+        let news = state.failed(1, error);
         let address = &server.address;
         if state.fall() {
             warn!(%address, %error, "bridge_down");

@@ -293,9 +293,10 @@ pub const BRIDGE_CHALLENGE: Duration = Duration::from_secs(4);
 /// 3 x 4 s: the answers to two in a row may be lost, and a hub that stops receiving counts as lost 8 to 12 s and a lease later.
 pub const BRIDGE_CHALLENGES: usize = 3;
 
-/// Sessions of one hub that were replaced while their answers were still accepted. With one more, the new session waits until
-/// the answers of the oldest have expired: a hub that connects 16 times in 12 s is as well off.
-pub const BRIDGE_PAST_SESSIONS: usize = 16;
+/// Sessions of one hub id whose answers are accepted. Frames of one more are dropped until the answers of the oldest have expired.
+///
+/// A hub that connects anew begins a session: 16 in 12 s are more than the pauses between its attempts allow for long. 48 B each.
+pub const BRIDGE_SESSIONS: usize = 16;
 
 /// Hubs that are listed as one-way on the bridge. The rest is left out: 64 x 40 B on a page.
 pub const MAX_ONE_WAY: usize = 64;

@@ -17,7 +17,7 @@ use super::fresh::{Fresh, Judgment, Stamp, ask};
 use super::inbox::{Inbox, Push, inbox};
 use super::outbox::To;
 use super::server::Server;
-use super::{BridgeEvent, State};
+use super::{BridgeEvent, State, bounded};
 
 /// Why the life of a connection has ended.
 pub(super) enum End {
@@ -203,11 +203,8 @@ impl Session {
             return self.rise().await;
         };
         self.respond(from, &judgment);
-        if from == self.state.hub {
-            return Ok(());
-        }
         // Before Up it is not known that this hub can answer.
-        if judgment.met && self.up {
+        if judgment.met && self.up && from != self.state.hub {
             self.tell(BridgeEvent::Met).await?;
         }
         let envelopes = HEADER + Stamp::len(payload);
@@ -370,8 +367,10 @@ impl Session {
         view.bytes_out += bytes as u64;
         drop(view);
         if let Some(error) = error {
+            let error = error.to_string();
+            let error = bounded(&error);
             debug!(%error, refused, "bridge_publish_failed");
-            self.state.failed(refused as u64, &error.to_string());
+            self.state.failed(refused as u64, error);
         }
         Ok(())
     }

@@ -619,6 +619,20 @@ fn recorded_frames_are_refused_by_those_who_heard_them_and_by_those_who_begin() 
 }
 
 #[test]
+fn two_live_hubs_with_one_id_receive_each_other() {
+    on_a_runtime(async || {
+        let redis = RedisServer::start(&[]);
+        let mut one = Hub::up(1, &redis.url()).await;
+        let mut other = Hub::up(1, &redis.url()).await;
+        until(|| one.has_met(id(1)) && other.has_met(id(1))).await;
+        one.says(None, "it is me");
+        assert_eq!(other.hears().await, (id(1), "it is me".to_owned()));
+        other.says(None, "no, me");
+        assert_eq!(one.hears().await, (id(1), "no, me".to_owned()));
+    });
+}
+
+#[test]
 fn what_a_hub_published_in_an_earlier_life_does_not_make_its_bridge_work() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);

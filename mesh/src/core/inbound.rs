@@ -144,6 +144,8 @@ impl Core {
                 Ok(None) => return,
                 // Who is on the bridge says so by its heartbeats.
                 Ok(Some(Envelope::Hello(_))) => {}
+                // Another hub with this hub's id: that it lives is all that matters.
+                Ok(Some(envelope)) if from == self.own && !is_heartbeat_of(&envelope, from) => {}
                 Ok(Some(envelope)) => self.input(RelayInput::Received { via: Via::Bridge(from), envelope }, now),
                 Err(malformed) => {
                     self.stats.bridge_malformed += 1;
@@ -175,4 +177,8 @@ impl Core {
         link.end.get_or_insert(if code == Some(REFUSED_CODE) { LinkEnd::Refused } else { LinkEnd::Closed });
         self.closing(id, now);
     }
+}
+
+fn is_heartbeat_of(envelope: &Envelope, hub: HubId) -> bool {
+    matches!(envelope, Envelope::Heartbeat(beat) if beat.hub == hub)
 }
