@@ -27,6 +27,6 @@ pub use bridge::{BridgeConfig, BridgeView, REDIS_ACL, REDIS_CLUSTER_ACL};
 pub use runtime::{LinkSocket, MeshConfig, MeshHandle, start};
 pub use stream::Stream;
 pub use tls::Tls;
-pub use websocket::{ConnectError, WebSocket, accept, connect, open, order};
+pub use websocket::{ConnectError, WebSocket, accept, ask, open, order};
 
 pub use stats::{DialSource, DialView, LinkEnd, LinkStats, LinkView, MeshReading};

@@ -21,7 +21,7 @@ use hyper::header::{
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use proto::envelope::TOKEN_WANTED;
-use proto::limits::{MAX_REQUEST_HEAD_BYTES, UPGRADE_SHARE};
+use proto::limits::{DIAL_TIMEOUT, MAX_REQUEST_HEAD_BYTES, UPGRADE_SHARE};
 use sha1::{Digest, Sha1};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -47,7 +47,7 @@ pub struct WebSocket {
 /// Why no WebSocket was made.
 #[derive(Debug)]
 pub enum ConnectError {
-    /// The name could not be resolved, or no TCP connection was made.
+    /// The name could not be resolved, no TCP connection was made, or it failed.
     Tcp(io::Error),
     /// The other side did not prove to be the host, or does not speak TLS.
     Tls(io::Error),
@@ -133,54 +133,69 @@ pub async fn open(
     request: &Request<Empty<Bytes>>,
     patience: Duration,
 ) -> Result<WebSocket, ConnectError> {
-    let start = Instant::now();
-    let deadline = start + patience;
-    let mut race = Race::new(addresses);
     let connect = async |address| {
-        let tcp = tcp(address).await.map_err(ConnectError::Tcp)?;
+        let tcp = tcp(address).await?;
         match tls {
             None => Ok(Stream::Plain(tcp)),
             Some((tls, host)) => tls.connect(host, tcp).await.map_err(ConnectError::Tls),
         }
     };
+    let exchange = async |address, stream| match Box::pin(upgrade(stream, request.clone())).await {
+        Err(ConnectError::Asked) => {
+            // A proxy before the hub, perhaps: it is asked again, and shown the token.
+            let mut request = request.clone();
+            request.extensions_mut().remove::<AskFirst>();
+            Box::pin(upgrade(connect(address).await?, request)).await
+        }
+        done => done,
+    };
+    let (address, (stream, leftover)) = Box::pin(reach(addresses, patience, &connect, exchange)).await?;
+    Ok(WebSocket { stream, leftover, address })
+}
+
+/// Asks something of a host, which may have several addresses: [`open`] for other protocols than WebSocket.
+///
+/// # Errors
+///
+/// The error of the last address that failed, or [`ConnectError::Late`] when `patience` is over.
+pub async fn ask<T>(
+    host: &str,
+    port: u16,
+    patience: Duration,
+    exchange: impl AsyncFn(TcpStream) -> Result<T, ConnectError>,
+) -> Result<T, ConnectError> {
+    let deadline = Instant::now() + patience;
+    let resolved = timeout_at(deadline, tokio::net::lookup_host((host, port))).await;
+    let resolved = resolved.map_err(|_| ConnectError::Late)?.map_err(ConnectError::Tcp)?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let (_, answer) = Box::pin(reach(order(resolved, None), left, &tcp, async |_, tcp| exchange(tcp).await)).await?;
+    Ok(answer)
+}
+
+/// Connects to the addresses as [`Race`] says, and has the first that is connected do the exchange. One that does not answer
+/// within its share of the time is given up for the next.
+async fn reach<S, T>(
+    addresses: VecDeque<SocketAddr>,
+    patience: Duration,
+    connect: &impl AsyncFn(SocketAddr) -> Result<S, ConnectError>,
+    exchange: impl AsyncFn(SocketAddr, S) -> Result<T, ConnectError>,
+) -> Result<(SocketAddr, T), ConnectError> {
+    let start = Instant::now();
+    let deadline = start + patience;
+    let mut race = Race::new(addresses);
     loop {
         let connected = timeout_at(deadline, Box::pin(run(&mut race, start, connect)));
         let (address, stream) = connected.await.unwrap_or(Err(ConnectError::Late))?;
         let others = u32::try_from(race.left()).unwrap_or(u32::MAX);
-        let share = (deadline.saturating_duration_since(Instant::now()) / others.saturating_add(1)).max(UPGRADE_SHARE);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = (left / others.saturating_add(1)).clamp(UPGRADE_SHARE, DIAL_TIMEOUT / 2);
         let answer_by = if others == 0 { deadline } else { deadline.min(Instant::now() + share) };
-        let upgraded = timeout_at(answer_by, async {
-            match Box::pin(upgrade(stream, request.clone())).await {
-                Err(ConnectError::Asked) => {
-                    // A proxy before the hub, perhaps: it is asked again, and shown the token.
-                    let mut request = request.clone();
-                    request.extensions_mut().remove::<AskFirst>();
-                    Box::pin(upgrade(connect(address).await?, request)).await
-                }
-                done => done,
-            }
-        });
-        match upgraded.await.unwrap_or(Err(ConnectError::Late)) {
-            Ok((stream, leftover)) => return Ok(WebSocket { stream, leftover, address }),
+        let answered = timeout_at(answer_by, Box::pin(exchange(address, stream)));
+        match answered.await.unwrap_or(Err(ConnectError::Late)) {
+            Ok(answer) => return Ok((address, answer)),
             Err(error) if race.left() == 0 || !error.is_of_the_address() => return Err(error),
             Err(_) => {}
         }
-    }
-}
-
-/// Makes a TCP connection to a host, which may have several addresses. The caller bounds the time.
-///
-/// # Errors
-///
-/// When the host has no address, or the error of the last address that failed.
-pub async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let addresses = race::order(tokio::net::lookup_host((host, port)).await?, &Experience::default());
-    let mut race = Race::new(addresses);
-    let connected = run(&mut race, Instant::now(), async |address| tcp(address).await.map_err(ConnectError::Tcp));
-    match Box::pin(connected).await {
-        Ok((_, tcp)) => Ok(tcp),
-        Err(ConnectError::Tcp(error)) => Err(error),
-        Err(error) => Err(io::Error::other(error)),
     }
 }
 
@@ -189,9 +204,9 @@ pub fn order(resolved: impl IntoIterator<Item = SocketAddr>, worked: Option<Sock
     race::order(resolved, &Experience { worked, ..Experience::default() })
 }
 
-async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+async fn tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    let stream = TcpStream::connect(address).await.map_err(ConnectError::Tcp)?;
+    stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
     Ok(stream)
 }
 
@@ -199,7 +214,7 @@ async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
 async fn run<T>(
     race: &mut Race,
     start: Instant,
-    attempt: impl AsyncFn(SocketAddr) -> Result<T, ConnectError>,
+    attempt: &impl AsyncFn(SocketAddr) -> Result<T, ConnectError>,
 ) -> Result<(SocketAddr, T), ConnectError> {
     let mut running = Vec::new();
     let mut last = ConnectError::Tcp(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));

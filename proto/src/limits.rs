@@ -507,8 +507,10 @@ pub const MAX_CONNECT_ATTEMPTS: usize = 6;
 /// 5 s are enough to begin 20 attempts, and 16 addresses of 32 bytes are nothing to keep.
 pub const MAX_DIAL_ADDRESSES: usize = 16;
 
-/// The least time that an address has to answer the request to upgrade, when others of the same name wait: four round trips
-/// of 250 ms. Five silent addresses fill a dial.
+/// The least time that an address has to answer the request to upgrade, when others of the same name wait. Half of
+/// [`DIAL_TIMEOUT`] is the most.
+///
+/// Four round trips of 250 ms. Five silent addresses fill a dial.
 pub const UPGRADE_SHARE: Duration = Duration::from_secs(1);
 
 /// The first pause after a dial that failed. It doubles with each failure in a row, up to [`DIAL_BACKOFF_MAX`]. The second half

@@ -1,7 +1,7 @@
 //! `peerpigeon health`: asks a hub whether it takes peers, for a container that has no other tool to ask with.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,7 +10,9 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::HOST;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use mesh::ConnectError;
 use proto::Redacted;
+use tokio::net::TcpStream;
 
 use crate::config::{self, Place, Refusal};
 use crate::pages::FULL;
@@ -68,9 +70,7 @@ impl Args {
 pub async fn run(question: Question) -> ExitCode {
     let Question { page, full_is_well } = question;
     let shown = page.to_string();
-    let asked = tokio::time::timeout(PATIENCE, ask(&page))
-        .await
-        .unwrap_or_else(|_| Err(format!("has not answered within {} s", PATIENCE.as_secs())));
+    let asked = ask(&page, PATIENCE).await;
     match asked {
         Ok((status, text)) => {
             let _ = writeln!(std::io::stdout(), "{}", text.trim());
@@ -78,32 +78,40 @@ pub async fn run(question: Question) -> ExitCode {
             if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(problem) => {
+            let problem = if matches!(problem, ConnectError::Late) {
+                format!("has not answered within {} s", PATIENCE.as_secs())
+            } else {
+                problem.to_string()
+            };
             let _ = writeln!(std::io::stderr(), "peerpigeon: {}: {problem}", Redacted(&shown));
             ExitCode::FAILURE
         }
     }
 }
 
-async fn ask(page: &Uri) -> Result<(StatusCode, String), String> {
-    let failed = |what: &dyn std::fmt::Display| what.to_string();
+async fn ask(page: &Uri, patience: Duration) -> Result<(StatusCode, String), ConnectError> {
     let (host, port) = (page.host().unwrap_or_default(), page.port_u16().unwrap_or(80));
-    let stream = mesh::connect(host.trim_matches(['[', ']']), port).await.map_err(|error| failed(&error))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
     let path = page.path_and_query().map_or("/", |path| path.as_str());
     let authority = page.authority().map_or(host, |authority| authority.as_str());
     let request = Request::get(path).header(HOST, authority).body(Empty::<Bytes>::new());
-    let request = request.map_err(|error| failed(&error))?;
+    let request = request.map_err(ConnectError::Request)?;
+    mesh::ask(host.trim_matches(['[', ']']), port, patience, async |stream| exchange(stream, request.clone()).await)
+        .await
+}
+
+async fn exchange(stream: TcpStream, request: Request<Empty<Bytes>>) -> Result<(StatusCode, String), ConnectError> {
+    let failed = |error: hyper::Error| ConnectError::Tcp(io::Error::other(error));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let answer = async {
-        let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
+        let response = sender.send_request(request).await.map_err(failed)?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-        let body = body.map_err(|error| failed(&error))?.to_bytes();
+        let body = body.map_err(|error| ConnectError::Tcp(io::Error::other(error)))?.to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     };
     tokio::select! {
         answer = answer => answer,
-        Err(error) = connection => Err(failed(&error)),
+        Err(error) = connection => Err(failed(error)),
     }
 }
 

@@ -126,6 +126,21 @@ fn an_address_that_never_answers_the_request_does_not_hide_the_next() {
 }
 
 #[test]
+fn what_is_asked_of_a_host_is_asked_of_each_address() {
+    use tokio::io::AsyncReadExt;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (mute, _) = server(|stream, _| _ = stream.read(&mut [0]));
+    let talks = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addresses = [mute, talks.local_addr().unwrap()].into();
+    std::thread::spawn(move || talks.accept().unwrap().0.write_all(b"!").unwrap());
+    let byte = async |mut stream: TcpStream| stream.read_u8().await.map_err(ConnectError::Tcp);
+    let (_, answer) = runtime.block_on(reach(addresses, PATIENCE, &tcp, async |_, tcp| byte(tcp).await)).unwrap();
+    assert_eq!(answer, b'!');
+    let late = runtime.block_on(ask("127.0.0.1", mute.port(), Duration::from_millis(50), byte));
+    assert!(matches!(late, Err(ConnectError::Late)), "{late:?}");
+}
+
+#[test]
 fn a_busy_hub_does_not_hide_the_next_but_a_refusal_is_an_answer() {
     let refuse = |status: &'static str| {
         move |stream: &mut StdStream, _: &str| {
