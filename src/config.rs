@@ -102,6 +102,8 @@ pub struct Config {
     pub bootstrap_hubs: Vec<Uri>,
     /// `Access-Control-Allow-Origin` of every answer.
     pub cors_origin: HeaderValue,
+    /// Whether pages of the public internet may reach this hub in a private network.
+    pub cors_private_network: bool,
     /// Of whom peers are told.
     pub discovery: Discovery,
     /// The time over which closes are spread when the hub stops.
@@ -186,6 +188,7 @@ impl Config {
         let shards = reader.number(&settings::SHARDS, available_cores);
         let auth_token = reader.text(&settings::AUTH_TOKEN, || Ok(None), |text| parse::token(text).map(Some));
         let cors_origin = reader.text(&settings::CORS_ORIGIN, || parse::origin("*"), parse::origin);
+        let cors_private_network = reader.switch(&settings::CORS_PRIVATE_NETWORK);
         let mut number = |setting: &'static Setting| reader.number(setting, || setting.default_number());
         let max_connections = number(&settings::MAX_CONNECTIONS);
         let max_message_bytes = number(&settings::MAX_MESSAGE_BYTES);
@@ -246,6 +249,7 @@ impl Config {
             auth_token: auth_token?,
             bootstrap_hubs,
             cors_origin: cors_origin?,
+            cors_private_network: cors_private_network?,
             discovery: discovery?,
             drain: Duration::from_secs(drain_secs?),
             fly_app_name: fly_app_name?,

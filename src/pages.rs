@@ -1,37 +1,41 @@
 //! What the hub answers over HTTP, WebSockets aside.
 //!
 //! The fields and their order are those of the Go hub: dashboards and clients read them.
+//!
+//! Shards answer with bytes that are there: pages are made on a thread of their own ([`rendered`]).
 
 mod body;
 mod clock;
 mod mesh;
+mod render;
+mod rendered;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use ::mesh::MeshReading;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue,
-    VARY,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE,
+    HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, VARY,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
-use proto::Router;
 use serde::Serialize;
-use shard::{Audience, Gauges, Pages, Reading};
+use shard::{Answer, Audience, Gauges, NetworkList, Pages, Reading, Visitor};
 use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::lifecycle::{Fullness, Lifecycle, Stage};
-use crate::telemetry::{self, Scrape, Telemetry};
 use crate::watchdog::{Stuck, Watchdog};
+use render::{Kind, Renderer};
+use rendered::Rendered;
 
 /// What the pages look at.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub struct HubFacts {
     pub gauges: Arc<Gauges>,
     /// What each shard last published, in the order of the shards.
     pub readings: Vec<watch::Receiver<Arc<Reading>>>,
+    /// The names of the largest networks.
+    pub networks: Arc<NetworkList>,
     /// What the mesh last published; a hub without one has nothing there.
     pub mesh: watch::Receiver<Arc<MeshReading>>,
     /// Where the hub is in its life.
@@ -56,11 +62,24 @@ pub struct HubFacts {
     pub watchdog: Watchdog,
 }
 
-/// The pages of a hub.
-pub fn pages(config: Arc<Config>, facts: HubFacts) -> Pages {
-    let fullness = Fullness::of(facts.max_connections);
-    let site = Site { cors: cors_headers(&config), config, facts, fullness, telemetry: Telemetry::new() };
-    Arc::new(move |request, router, audience| site.answer(request, router, audience))
+impl HubFacts {
+    /// WebSockets open now.
+    fn connections(&self) -> usize {
+        self.gauges.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// The pages of a hub, and the thread that makes them. It ends with the last of them.
+///
+/// # Errors
+///
+/// When the thread cannot be made.
+pub fn pages(config: Arc<Config>, facts: HubFacts) -> io::Result<Pages> {
+    let (fullness, facts) = (Arc::new(Fullness::of(facts.max_connections)), Arc::new(facts));
+    let renderer = Renderer::new(Arc::clone(&config), Arc::clone(&facts), Arc::clone(&fullness));
+    let site =
+        Arc::new(Site { cors: cors_headers(&config), config, facts, fullness, rendered: Rendered::start(renderer)? });
+    Ok(Arc::new(move |request, visitor| site.answer(request, visitor)))
 }
 
 /// The headers that let a page of another origin read an answer; they belong on every answer, refusals included.
@@ -75,10 +94,10 @@ pub fn cors_headers(config: &Config) -> HeaderMap {
 
 struct Site {
     config: Arc<Config>,
-    facts: HubFacts,
-    fullness: Fullness,
+    facts: Arc<HubFacts>,
+    fullness: Arc<Fullness>,
     cors: HeaderMap,
-    telemetry: Telemetry,
+    rendered: Rendered,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,59 +144,81 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 /// How long a browser may go without asking again whether it may ask, in seconds: the longest that browsers keep.
 const PREFLIGHT_SECS: &str = "86400";
 
+/// What a request gets.
+enum Reply {
+    Now(Response<Full<Bytes>>),
+    Page(Kind),
+}
+
 impl Site {
-    fn answer(&self, request: &Parts, router: &Router, audience: Audience) -> Response<Full<Bytes>> {
-        let mut response = self.respond(request, router, audience);
+    fn answer(self: &Arc<Self>, request: &Parts, visitor: Visitor) -> Answer {
+        let method = request.method.clone();
+        match self.reply(request, visitor) {
+            Reply::Now(response) => Answer::Now(self.finish(&method, response)),
+            Reply::Page(kind) => {
+                let site = Arc::clone(self);
+                Answer::Soon(Box::pin(async move {
+                    let body = site.rendered.page(kind).await;
+                    let response =
+                        body.map_or_else(unavailable, |body| text(StatusCode::OK, kind.content_type(), body));
+                    site.finish(&method, response)
+                }))
+            }
+        }
+    }
+
+    /// Gives a response the headers that all have.
+    fn finish(&self, method: &Method, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
         let length = hyper::body::Body::size_hint(response.body()).exact().unwrap_or(0);
-        if request.method == Method::HEAD {
+        if method == Method::HEAD {
             *response.body_mut() = Full::default();
         }
         let headers = response.headers_mut();
         headers.extend(self.cors.clone());
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if request.method != Method::OPTIONS {
+        if method != Method::OPTIONS {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         response
     }
 
-    fn respond(&self, request: &Parts, router: &Router, audience: Audience) -> Response<Full<Bytes>> {
+    fn reply(&self, request: &Parts, visitor: Visitor) -> Reply {
         if request.method == Method::OPTIONS {
-            return preflight();
+            return Reply::Now(self.preflight(request));
         }
         let path = request.uri.path();
         let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
-        let shown = || PATHS.into_iter().filter(|(_, page)| audience == Audience::Operators || page.is_public());
+        let operators = visitor.audience == Audience::Operators;
+        let shown = || PATHS.into_iter().filter(|(_, page)| operators || page.is_public());
         let paths = || shown().map(|(path, _)| path).collect();
         let Some((_, page)) = shown().find(|(known, _)| *known == path) else {
-            return json(StatusCode::NOT_FOUND, &body::Lost::new("not found", paths()));
+            return Reply::Now(json(StatusCode::NOT_FOUND, &body::Lost::new("not found", paths())));
         };
         if request.method != Method::GET && request.method != Method::HEAD {
             let lost = body::Lost::new("method not allowed", paths());
             let mut response = json(StatusCode::METHOD_NOT_ALLOWED, &lost);
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
-            return response;
+            return Reply::Now(response);
         }
-        match page {
-            Page::Health => json(StatusCode::OK, &self.health(router)),
-            Page::HubStats => json(StatusCode::OK, &self.hub_stats(&self.mesh())),
-            Page::Hubs => json(StatusCode::OK, &self.hubs(&self.mesh())),
+        Reply::Now(match page {
+            Page::Health => return Reply::Page(Kind::Health),
+            Page::HubStats => return Reply::Page(Kind::HubStats),
+            Page::Hubs => return Reply::Page(Kind::Hubs),
             Page::Index => json(StatusCode::OK, &body::Index::new(paths())),
             Page::Livez => match self.stuck() {
                 None => plain(StatusCode::OK, "ok"),
                 Some(stuck) => plain(StatusCode::SERVICE_UNAVAILABLE, &stuck),
             },
-            Page::Metrics if wants_json(request) => {
-                json(StatusCode::OK, &self.metrics(router, self.may_read_names(request)))
-            }
-            Page::Metrics => text(StatusCode::OK, telemetry::CONTENT_TYPE, self.telemetry.render(&self.scrape())),
+            Page::Metrics if !wants_json(request) => return Reply::Page(Kind::Metrics),
+            Page::Metrics if self.may_read_names(request, visitor) => return Reply::Page(Kind::MetricsJsonNames),
+            Page::Metrics => return Reply::Page(Kind::MetricsJson),
             Page::Readyz => self.readyz(),
-            Page::Stats => json(StatusCode::OK, &self.stats(router)),
+            Page::Stats => return Reply::Page(Kind::Stats),
             Page::WebSocket => {
                 let lost = body::Lost::new("this path takes WebSocket handshakes", paths());
                 json(StatusCode::BAD_REQUEST, &lost)
             }
-        }
+        })
     }
 
     fn readyz(&self) -> Response<Full<Bytes>> {
@@ -188,7 +229,7 @@ impl Site {
         if let Some(stuck) = self.stuck() {
             return plain(StatusCode::SERVICE_UNAVAILABLE, &stuck);
         }
-        if self.is_full() && !self.config.ready_when_full {
+        if !self.config.ready_when_full && self.fullness.look(self.facts.connections()) {
             return plain(StatusCode::SERVICE_UNAVAILABLE, FULL);
         }
         plain(StatusCode::OK, stage.label())
@@ -200,145 +241,62 @@ impl Site {
         Some(format!("stuck: thread {thread} has not turned for {} s", since.as_secs()))
     }
 
-    fn is_full(&self) -> bool {
-        self.fullness.look(self.connections())
+    /// Whether a visitor may read what networks are called, which can be what keeps strangers out of them.
+    ///
+    /// With AUTH_TOKEN: who shows it. Who does not, only if nobody but operators comes to this page (ADMIN_PORT), or if
+    /// there is no token to show, and never a web page: a browser would let any of them ask in its user's place.
+    fn may_read_names(&self, request: &Parts, visitor: Visitor) -> bool {
+        let is_open = self.config.auth_token.is_none() || self.config.admin_port.is_some();
+        visitor.has_token || is_open && !self.is_of_a_strange_page(request)
     }
 
-    fn health(&self, router: &Router) -> body::Health {
-        body::Health {
-            connections: self.connections(),
-            hubs: mesh::count(&self.mesh()),
-            is_hub: self.config.is_hub,
-            memory: body::Memory::of(telemetry::process::Memory::measure()),
-            networks: router.networks().count(),
-            peers: self.peers(),
-            status: "healthy",
-            timestamp: clock::now(),
-            uptime: self.uptime_ms(),
+    /// Whether a browser asks because a web page made it do so, other than one of CORS_ORIGIN.
+    fn is_of_a_strange_page(&self, request: &Parts) -> bool {
+        match request.headers.get(ORIGIN) {
+            Some(origin) => origin != self.config.cors_origin,
+            // A page asks its own origin without saying so, and a name of it may have been rebound to this hub. `none` is a
+            // user who has typed the address.
+            None => request.headers.get(SEC_FETCH_SITE).is_some_and(|site| site != "none"),
         }
     }
 
-    fn stats(&self, router: &Router) -> body::Stats<'_> {
-        body::Stats {
-            bootstrap_hubs: body::BootstrapCount {
-                connected: mesh::bootstrap_connected(&self.mesh()),
-                total: self.config.bootstrap_hubs.len(),
-            },
-            connections: self.connections(),
-            host: &self.config.host,
-            hub_mesh_namespace: &self.config.mesh_namespace,
-            hub_peer_id: if self.config.is_hub { self.config.hub_id.to_string() } else { String::new() },
-            hubs: mesh::count(&self.mesh()),
-            is_hub: self.config.is_hub,
-            is_running: self.facts.lifecycle.stage() == Stage::Ready,
-            max_connections: self.facts.max_connections,
-            networks: router.networks().count(),
-            peers: self.peers(),
-            port: self.facts.port,
-            uptime: self.uptime_ms(),
+    /// The answer to a browser that asks whether it may ask.
+    fn preflight(&self, request: &Parts) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        let headers = response.headers_mut();
+        headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECS));
+        let allowed = self.config.cors_origin == "*"
+            || request.headers.get(ORIGIN).is_some_and(|origin| origin == self.config.cors_origin);
+        // Tracers add headers of their own (`traceparent`). None means anything here, so any is allowed.
+        let asked = request.headers.get(ACCESS_CONTROL_REQUEST_HEADERS).filter(|_| allowed);
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.unwrap_or(&USUAL_HEADERS).clone());
+        let private = request.headers.get(ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK);
+        if allowed && self.config.cors_private_network && private.is_some_and(|asked| asked == "true") {
+            headers.insert(ACCESS_CONTROL_ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
         }
-    }
-
-    fn hubs<'a>(&'a self, reading: &'a MeshReading) -> body::Hubs<'a> {
-        let hubs = mesh::hubs(reading, &self.config, true, clock::unix_ms());
-        body::Hubs { total_hubs: hubs.len(), hubs, timestamp: clock::now() }
-    }
-
-    fn hub_stats<'a>(&'a self, reading: &'a MeshReading) -> body::HubStats<'a> {
-        let now = clock::unix_ms();
-        let meshed = self.config.has_mesh();
-        body::HubStats {
-            bootstrap_hubs: mesh::bootstrap_hubs(reading, &self.config),
-            connected_hubs: mesh::connected_hubs(reading),
-            found_hubs: meshed.then(|| mesh::found_hubs(reading)),
-            hubs: mesh::hubs(reading, &self.config, true, now),
-            links: meshed.then(|| reading.links.iter().map(mesh::Link::of).collect()),
-            lost_hubs: meshed.then(|| mesh::hubs(reading, &self.config, false, now)),
-            redis: meshed.then(|| reading.bridge.as_ref().map(mesh::Bridge::of)),
-            total_hubs: mesh::count(reading),
-        }
-    }
-
-    /// Whether whoever asks may read what networks are called, which can be what keeps strangers out of them: where peers have to show a
-    /// token and this page is at their port, who shows it as well (`Authorization: Bearer`).
-    fn may_read_names(&self, request: &Parts) -> bool {
-        let Some(token) = self.config.auth_token.as_ref().filter(|_| self.config.admin_port.is_none()) else {
-            return true;
-        };
-        let shown = request.headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-        shown.is_some_and(|shown| token.matches(shown))
-    }
-
-    fn metrics<'a>(&'a self, router: &'a Router, names: bool) -> body::Metrics<'a> {
-        body::Metrics {
-            connections: body::ConnectionCount { active: self.connections(), max: self.facts.max_connections },
-            hubs: body::HubCount {
-                bootstrap_connected: mesh::bootstrap_connected(&self.mesh()),
-                discovered: mesh::count(&self.mesh()),
-            },
-            networks: router.networks().count(),
-            peers: body::PeerCount {
-                networks: if names { body::largest(router) } else { BTreeMap::new() },
-                total: self.peers(),
-            },
-            server: body::Server {
-                app_name: &self.config.fly_app_name,
-                is_hub: self.config.is_hub,
-                namespace: &self.config.mesh_namespace,
-                region: &self.config.fly_region,
-            },
-            timestamp: clock::now(),
-            uptime_ms: self.uptime_ms(),
-        }
-    }
-
-    fn scrape(&self) -> Scrape {
-        Scrape {
-            readings: self.facts.readings.iter().map(|reading| Arc::clone(&reading.borrow())).collect(),
-            mesh: self.mesh(),
-            connections: self.connections(),
-            max_connections: self.facts.max_connections,
-            send_budget_bytes: self.config.send_budget_bytes,
-            announce_budget_bytes: self.config.announce_budget_bytes,
-            peers: self.peers(),
-            ready: self.facts.lifecycle.stage() == Stage::Ready,
-            full: self.is_full(),
-            oldest_turn: self.facts.watchdog.oldest().map_or(Duration::ZERO, |oldest| oldest.since),
-            log: telemetry::log::state(),
-            uptime: self.facts.started.elapsed(),
-            started: self.facts.started_at.duration_since(UNIX_EPOCH).unwrap_or_default(),
-        }
-    }
-
-    fn mesh(&self) -> Arc<MeshReading> {
-        Arc::clone(&self.facts.mesh.borrow())
-    }
-
-    fn connections(&self) -> usize {
-        self.facts.gauges.connections.load(Ordering::Relaxed)
-    }
-
-    fn peers(&self) -> usize {
-        self.facts.gauges.peers.load(Ordering::Relaxed)
-    }
-
-    fn uptime_ms(&self) -> u64 {
-        self.facts.started.elapsed().as_millis() as u64
+        response
     }
 }
 
-/// The answer to a browser that asks whether it may ask.
-fn preflight() -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let headers = response.headers_mut();
-    headers.insert(ALLOW, HeaderValue::from_static(METHODS));
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
-    headers.insert(
-        ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("Accept, Authorization, Cache-Control, Content-Type"),
-    );
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECS));
+/// Headers that a preflight which asks for none is told of.
+static USUAL_HEADERS: HeaderValue = HeaderValue::from_static("Accept, Authorization, Cache-Control, Content-Type");
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// A browser asks on behalf of a public page whether it may reach a private network (Private Network Access).
+const ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK: HeaderName =
+    HeaderName::from_static("access-control-request-private-network");
+
+const ACCESS_CONTROL_ALLOW_PRIVATE_NETWORK: HeaderName =
+    HeaderName::from_static("access-control-allow-private-network");
+
+fn unavailable() -> Response<Full<Bytes>> {
+    let sentence = "this page was not made in time: ask again; the hub is overloaded, or has logged an error";
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, sentence);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
     response
 }
 

@@ -12,7 +12,7 @@ use mesh::MeshReading;
 use proto::keepalive::Patience;
 use proto::limits::{TICK, TURN_PATIENCE};
 use proto::{Keys, RouterConfig, ShardId};
-use shard::{Clock, Gauges, HubConfig, Reading, SessionLimits};
+use shard::{Clock, Gauges, HubConfig, NetworkList, Reading, SessionLimits};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -138,6 +138,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     };
     let turned_mesh = Arc::new(turned(mesh_thread));
     let (mesh, links) = linking::prepare(&config, clock, keys, ports, files.dials, turned_mesh, publish_mesh);
+    let networks = Arc::<NetworkList>::default();
     let facts = HubFacts {
         started: Instant::now(),
         started_at: SystemTime::now(),
@@ -145,6 +146,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         max_connections: files.seats,
         gauges: Arc::clone(&gauges),
         readings,
+        networks: Arc::clone(&networks),
         mesh: mesh_reading.clone(),
         lifecycle: lifecycle.clone(),
         watchdog: watchdog.clone(),
@@ -178,7 +180,8 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         links,
         admin_port: ports.admin,
         cors: pages::cors_headers(&config),
-        pages: pages::pages(Arc::clone(&config), facts),
+        pages: pages::pages(Arc::clone(&config), facts)?,
+        networks,
         gauges,
         clock,
         turned: {

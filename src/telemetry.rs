@@ -44,6 +44,8 @@ pub struct Telemetry {
 pub struct Scrape {
     /// What each shard last published, in the order of the shards.
     pub readings: Vec<Arc<Reading>>,
+    /// How often each page was made, by its label.
+    pub renders: Vec<(&'static str, u64)>,
     /// What the mesh last published, if there is one.
     pub mesh: Arc<MeshReading>,
     /// WebSockets open now.
@@ -171,6 +173,10 @@ fn publish(scrape: &Scrape) {
         count(&catalog::TAKEOVERS, vec![label("outcome", outcome)], sum(&|r| r.router.takeovers[i]));
     }
     count(&catalog::HTTP_REQUESTS, vec![], sum(&|r| r.io.http_requests));
+    count(&catalog::PAGES_REFUSED, vec![], sum(&|r| r.io.pages_refused));
+    for &(page, renders) in &scrape.renders {
+        count(&catalog::PAGE_RENDERS, vec![label("page", page)], renders);
+    }
 
     for (shard, reading) in each_shard(readings) {
         let io = &reading.io;

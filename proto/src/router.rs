@@ -14,6 +14,7 @@ mod stats;
 mod takeover;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -199,6 +200,12 @@ impl Router {
     /// Every network of the hub that has a member, with how many it has.
     pub fn networks(&self) -> impl Iterator<Item = (&NetworkName, usize)> {
         self.rosters.iter()
+    }
+
+    /// Those of [`Self::networks`] in a range of slots, for a reader that takes them in parts. `None` behind the last slot.
+    /// Networks that come or go between two parts may be missed.
+    pub fn networks_in(&self, slots: Range<usize>) -> Option<impl Iterator<Item = (&NetworkName, usize)>> {
+        self.rosters.iter_in(slots)
     }
 
     fn begin(&mut self) {

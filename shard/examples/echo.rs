@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use proto::{HubId, Keys, PeerId, RouterConfig, ShardId, limits};
-use shard::{Clock, FileShares, Gauges, HubConfig, Reading, SessionLimits};
+use shard::{Answer, Clock, FileShares, Gauges, HubConfig, Reading, SessionLimits};
 
 fn main() -> std::io::Result<()> {
     let port =
@@ -46,7 +46,8 @@ fn main() -> std::io::Result<()> {
         links: None,
         admin_port: None,
         cors: HeaderMap::new(),
-        pages: Arc::new(|_, _, _| hyper::Response::default()),
+        pages: Arc::new(|_, _| Answer::Now(hyper::Response::default())),
+        networks: Arc::default(),
         gauges: Arc::<Gauges>::default(),
         clock: Clock::start(),
         turned: Arc::new(|_| {}),

@@ -1,5 +1,8 @@
 //! The door: HTTP requests, and among them those for a WebSocket, of peers and of hubs.
 
+mod handshake;
+mod kept;
+
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -7,18 +10,19 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use fastwebsockets::upgrade;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use proto::envelope::{SUBPROTOCOL, TOKEN_WANTED};
-use proto::limits::{ANSWER_TIMEOUT, MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT};
+use proto::limits::{MAX_REQUEST_HEAD_BYTES, PAGE_PATIENCE, PAGE_RATE, REQUEST_HEAD_TIMEOUT};
 use proto::{CloseReason, HubId, Keys, PeerId, ShardId, ws};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::SendTimeoutError;
@@ -27,13 +31,15 @@ use tracing::warn;
 
 use crate::core::Core;
 use crate::links::{Admission, LinkDoor, LinkSocket, Offer};
+use crate::pace::Pace;
 use crate::runtime::FileShares;
 use crate::session::{HandOff, Seat};
 use crate::stats::HandshakeFailure;
-use crate::{Audience, Gauges, Pages};
+use crate::{Answer, Audience, Gauges, Page, Pages, Visitor};
+use handshake::NoHandshake;
+use kept::{Kept, Stream};
 
 /// Who may come in, and where they go.
-#[derive(Clone)]
 pub(crate) struct Door {
     pub(crate) shards: u16,
     pub(crate) keys: Keys,
@@ -48,6 +54,8 @@ pub(crate) struct Door {
     pub(crate) cors: HeaderMap,
     pub(crate) pages: Pages,
     pub(crate) homes: Arc<[mpsc::Sender<HandOff>]>,
+    /// Turns of the pages: at ADMIN_PORT, and at the other ports, so that those who reach these only do not take it from operators.
+    pub(crate) turns: [RefCell<Pace>; 2],
 }
 
 /// Whom a listener lets in.
@@ -121,11 +129,39 @@ enum Guest {
 /// What a WebSocket hears at the operators' port.
 const ADMIN_ONLY: &str = "this port has pages for operators and nothing else (ADMIN_PORT): WebSockets are at PORT";
 
-/// Why somebody was not, and what the answer is.
-type Refusal = (HandshakeFailure, StatusCode, Cow<'static, str>);
+/// Why a request was refused, and how that is answered.
+struct Refusal {
+    failure: HandshakeFailure,
+    status: StatusCode,
+    text: Cow<'static, str>,
+    /// Headers that such a refusal must have.
+    headers: &'static [(&'static str, &'static str)],
+}
 
-/// Serves one connection until it ends or becomes a WebSocket, which goes to its home shard, or to the mesh. `let_in` says whether
-/// it becomes one.
+impl Refusal {
+    fn new(failure: HandshakeFailure, status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { failure, status, text: text.into(), headers: &[] }
+    }
+
+    /// 401, with the challenge that belongs to it (RFC 9110, 11.6.1; RFC 6750, 3).
+    fn unauthorized(failure: HandshakeFailure, text: &'static str, token_shown: bool) -> Self {
+        let headers: &[_] = if token_shown {
+            &[("www-authenticate", r#"Bearer realm="peerpigeon", error="invalid_token""#)]
+        } else {
+            &[("www-authenticate", r#"Bearer realm="peerpigeon""#)]
+        };
+        Self { headers, ..Self::new(failure, StatusCode::UNAUTHORIZED, text) }
+    }
+}
+
+impl From<NoHandshake> for Refusal {
+    fn from(no: NoHandshake) -> Self {
+        Self { headers: no.headers(), ..Self::new(HandshakeFailure::NotAnUpgrade, no.status(), no.explain()) }
+    }
+}
+
+/// Serves one connection until it ends or becomes a WebSocket, which goes to its home shard, or to the mesh. `let_in`
+/// says whether it becomes one.
 pub(crate) async fn serve(
     door: Rc<Door>,
     entrance: Entrance,
@@ -136,45 +172,57 @@ pub(crate) async fn serve(
     let_in: Rc<Cell<bool>>,
 ) {
     let admitted: Cell<Option<Guest>> = Cell::default();
-    let answered = Cell::new(0u32);
+    let kept = Rc::new(Kept::new(Instant::now()));
+    let (door, core) = (&*door, &*core);
     let service = service_fn(|request: Request<Incoming>| {
-        answered.update(|n| n.wrapping_add(1));
+        let (kept, admitted) = (&*kept, &admitted);
         let caller = Caller { entrance, address };
-        let response = answer(&door, caller, &core, &admitted, request);
-        let_in.set(admitted.get().is_some());
-        std::future::ready(Ok::<_, std::convert::Infallible>(response))
+        let let_in = &let_in;
+        // hyper gives a connection back only if its answers can be moved.
+        Box::pin(async move {
+            kept.asked().await;
+            let response = match answer(door, caller, core, admitted, request) {
+                Answer::Now(response) => response,
+                Answer::Soon(page) => page_in_turn(door, caller, core, page).await,
+            };
+            let_in.set(admitted.get().is_some());
+            kept.answered();
+            Ok::<_, std::convert::Infallible>(response)
+        })
     });
+    let stream = Stream { io: TokioIo::new(stream), kept: Rc::clone(&kept) };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_HEAD_TIMEOUT)
+        .header_read_timeout(None)
         .max_buf_size(MAX_REQUEST_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(stream, service);
     let mut connection = std::pin::pin!(Some(connection));
     let mut end = std::pin::pin!(std::future::poll_fn(|cx| match connection.as_mut().get_mut() {
         Some(connection) => connection.poll_without_shutdown(cx),
         None => std::task::Poll::Ready(Ok(())),
     }));
+    let bad_request = || core.borrow_mut().stats_mut().handshake_failures[HandshakeFailure::BadRequest as usize] += 1;
+    // hyper's own timeout knows no difference between the first head and a pause between two requests, and none for answers.
     let ended = loop {
-        let before = answered.get();
-        match tokio::time::timeout(ANSWER_TIMEOUT, &mut end).await {
-            Ok(ended) => break ended,
-            // hyper's own timeout is for requests. A client that does not read its answer has a place here, too.
-            Err(_) if answered.get() == before => return,
-            Err(_) => {}
+        let Some(patience) = kept.patience(Instant::now()) else {
+            if kept.is_new() {
+                bad_request();
+            }
+            return;
+        };
+        if let Ok(ended) = tokio::time::timeout(patience, &mut end).await {
+            break ended;
         }
     };
-    // A connection that was kept for another request which never came has failed at nothing.
-    if let Err(error) = ended
-        && (error.is_parse() || error.is_timeout() && answered.get() == 0)
-    {
-        core.borrow_mut().stats_mut().handshake_failures[HandshakeFailure::BadRequest as usize] += 1;
+    if ended.is_err_and(|error| error.is_parse()) {
+        bad_request();
     }
     let (Some(guest), Some(connection)) = (admitted.take(), connection.get_mut().take()) else { return };
     let parts = connection.into_parts();
-    let Ok(stream) = parts.io.into_inner().into_std() else { return };
+    let Ok(stream) = parts.io.io.into_inner().into_std() else { return };
     let leftover = parts.read_buf;
     let untaken = match (guest, &door.links) {
-        (Guest::Peer(peer), _) => send_home(&door, &core, peer, stream, leftover, address, file).await,
+        (Guest::Peer(peer), _) => send_home(door, core, peer, stream, leftover, address, file).await,
         (Guest::Hub { hub, legacy }, Some(links)) => {
             (links.take)(LinkSocket { stream, leftover, address, hub, legacy }).err()
         }
@@ -183,6 +231,20 @@ pub(crate) async fn serve(
     if let Some(stream) = untaken {
         turn_away(&mut core.borrow_mut(), &stream);
     }
+}
+
+/// Waits for a page's turn and for the page. Refuses it if too many others are before it.
+async fn page_in_turn(door: &Door, caller: Caller, core: &RefCell<Core>, page: Page) -> Response<Full<Bytes>> {
+    let turns = &door.turns[usize::from(caller.entrance == Entrance::Admin)];
+    let turn = turns.borrow_mut().take_within(Instant::now(), PAGE_PATIENCE);
+    let Some(wait) = turn else {
+        core.borrow_mut().stats_mut().pages_refused += 1;
+        return door.too_many();
+    };
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
+    page.await
 }
 
 /// Hands a socket to its peer's home. Gives it back if that does not take it in time.
@@ -231,25 +293,29 @@ fn answer(
     core: &RefCell<Core>,
     admitted: &Cell<Option<Guest>>,
     mut request: Request<Incoming>,
-) -> Response<Full<Bytes>> {
+) -> Answer {
     let query = Query::of(&request);
+    let is_get = request.method() == Method::GET;
     let wants_socket = match request.uri().path() {
-        "/ws" | "/ws/" => request.method() == Method::GET,
-        "/" => request.method() == Method::GET && (request.headers().contains_key(UPGRADE) || query.peer_id.is_some()),
+        "/ws" | "/ws/" => is_get,
+        "/" => is_get && (handshake::wants_websocket(&request) || query.peer_id.is_some()),
         _ => false,
     };
     let mut core = core.borrow_mut();
     let offer = Offer::of(request.headers());
+    let host = handshake::check_host(request.version(), request.headers());
     if !wants_socket {
         core.stats_mut().http_requests += 1;
-        if caller.entrance != Entrance::Hubs {
+        if caller.entrance != Entrance::Hubs && host.is_ok() {
             let own = door.admin_port.is_none() || caller.entrance == Entrance::Admin;
             let audience = if own { Audience::Operators } else { Audience::Public };
-            return (door.pages)(&request.into_parts().0, core.router(), audience);
+            let has_token = door.auth_token.as_deref().is_some_and(|token| query.shows(request.headers(), token));
+            return (door.pages)(&request.into_parts().0, Visitor { audience, has_token });
         }
     }
-    let mut refuse = |(failure, status, text): Refusal| {
-        if wants_socket {
+    let mut refuse = |refusal: Refusal| {
+        let Refusal { failure, status, text, headers } = refusal;
+        if wants_socket || failure == HandshakeFailure::BadRequest {
             core.stats_mut().handshake_failures[failure as usize] += 1;
             if failure.is_of_a_link()
                 && let Some(times) = core.links_refused.count()
@@ -257,74 +323,99 @@ fn answer(
                 warn!(address = %caller.address, reason = failure.label(), times, "link_refused");
             }
         }
-        let mut response = Response::new(Full::from(text));
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        response.headers_mut().extend(door.cors.clone());
-        response
+        let mut response = door.plain(status, text);
+        for (name, value) in headers {
+            response.headers_mut().insert(*name, HeaderValue::from_static(value));
+        }
+        Answer::Now(response)
     };
-    let http_1_1 = request.version() == Version::HTTP_11;
+    if let Err(text) = host {
+        let refusal = Refusal::new(HandshakeFailure::BadRequest, StatusCode::BAD_REQUEST, text);
+        // Whoever sent this does not agree with us on what belongs to which request.
+        return refuse(Refusal { headers: &[("connection", "close")], ..refusal });
+    }
     let legacy = offer == Offer::Nothing
-        && upgrade::is_upgrade_request(&request)
+        && handshake::wants_websocket(&request)
         && matches!(caller.entrance, Entrance::Both | Entrance::Hubs)
         && door.links.as_ref().is_some_and(|links| links.is_legacy(caller.address));
     let is_link = wants_socket && (legacy || matches!(offer, Offer::Spoken | Offer::Unknown));
     // The order is the seed's: token, id, upgrade. Which token depends on who asks: a peer's opens no link.
     let checked = if is_link {
-        door.check_hub(caller.entrance, offer, &query, &request).map(|hub| Guest::Hub { hub, legacy })
+        door.check_hub(caller.entrance, offer, &query, request.headers()).map(|hub| Guest::Hub { hub, legacy })
     } else {
-        door.check_peer(caller.entrance, &query, &request).map(Guest::Peer)
+        door.check_peer(caller.entrance, &query, request.headers()).map(Guest::Peer)
     };
-    let guest = match checked {
+    let guest = match checked.and_then(|guest| handshake::check(&request).map(|()| guest).map_err(Refusal::from)) {
         Ok(guest) => guest,
         Err(refusal) => return refuse(refusal),
     };
-    let upgraded =
-        if http_1_1 && upgrade::is_upgrade_request(&request) { upgrade::upgrade(&mut request).ok() } else { None };
-    let Some((response, _)) = upgraded else {
-        let text = "this is a WebSocket endpoint: ask for an upgrade (RFC 6455), version 13";
-        return refuse((HandshakeFailure::NotAnUpgrade, StatusCode::BAD_REQUEST, text.into()));
+    let Ok((response, _)) = upgrade::upgrade(&mut request) else {
+        return refuse(NoHandshake::NotAnUpgrade.into());
     };
     admitted.set(Some(guest));
     let mut response = response.map(|_| Full::default());
     if offer == Offer::Spoken {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
-    response
+    Answer::Now(response)
 }
 
 impl Door {
-    fn check_peer<B>(&self, entrance: Entrance, query: &Query, request: &Request<B>) -> Result<PeerId, Refusal> {
+    /// Turns of the pages, before anybody has had one.
+    pub(crate) fn turns() -> [RefCell<Pace>; 2] {
+        [(); 2].map(|()| RefCell::new(Pace::new(PAGE_RATE, PAGE_RATE)))
+    }
+
+    /// An answer in a sentence.
+    fn plain(&self, status: StatusCode, text: impl Into<Full<Bytes>>) -> Response<Full<Bytes>> {
+        let mut response = Response::new(text.into());
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.extend(self.cors.clone());
+        response
+    }
+
+    fn too_many(&self) -> Response<Full<Bytes>> {
+        let text = "too many requests for pages at this port: ask again after a second, and less often\n";
+        let mut response = self.plain(StatusCode::TOO_MANY_REQUESTS, text);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+    }
+
+    fn check_peer(&self, entrance: Entrance, query: &Query, headers: &HeaderMap) -> Result<PeerId, Refusal> {
         if entrance == Entrance::Admin {
-            return Err((HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY.into()));
+            return Err(Refusal::new(HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY));
         }
         if entrance == Entrance::Hubs {
             let text = "this port takes links of hubs and nothing else (MESH_PORT): peers and pages are at PORT";
-            return Err((HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, text.into()));
+            return Err(Refusal::new(HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, text));
         }
-        if !self.auth_token.as_deref().is_none_or(|token| query.shows(request, token)) {
-            return Err((HandshakeFailure::Unauthorized, StatusCode::UNAUTHORIZED, "unauthorized".into()));
+        if !self.auth_token.as_deref().is_none_or(|token| query.shows(headers, token)) {
+            let shown = query.shown(headers).next().is_some();
+            return Err(Refusal::unauthorized(HandshakeFailure::Unauthorized, "unauthorized", shown));
         }
         query.id()
     }
 
-    fn check_hub<B>(
+    fn check_hub(
         &self,
         entrance: Entrance,
         offer: Offer,
         query: &Query,
-        request: &Request<B>,
+        headers: &HeaderMap,
     ) -> Result<HubId, Refusal> {
-        let off = |text: &'static str| Err((HandshakeFailure::LinkOff, StatusCode::FORBIDDEN, text.into()));
+        let off = |text: &'static str| Err(Refusal::new(HandshakeFailure::LinkOff, StatusCode::FORBIDDEN, text));
         let Some(links) = &self.links else {
             return off("this hub makes no links: IS_HUB, BOOTSTRAP_HUBS, MESH_DNS and REDIS_URL are unset there");
         };
         if entrance == Entrance::Admin {
-            return Err((HandshakeFailure::LinkWrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY.into()));
+            return Err(Refusal::new(HandshakeFailure::LinkWrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY));
         }
         if entrance == Entrance::Peers {
             let text = "this port takes no links: they are taken at MESH_PORT";
-            return Err((HandshakeFailure::LinkWrongPort, StatusCode::FORBIDDEN, text.into()));
+            return Err(Refusal::new(HandshakeFailure::LinkWrongPort, StatusCode::FORBIDDEN, text));
         }
         // A hub of the seed's kind has nothing to show but its address, and that has been looked at.
         if offer != Offer::Nothing {
@@ -333,15 +424,16 @@ impl Door {
                     return off("this hub takes no links: it has neither MESH_TOKEN nor MESH_INSECURE");
                 }
                 Admission::Open => {}
-                Admission::Tokens(tokens) if tokens.iter().any(|token| query.shows(request, token)) => {}
+                Admission::Tokens(tokens) if tokens.iter().any(|token| query.shows(headers, token)) => {}
                 Admission::Tokens(_) => {
-                    return Err((HandshakeFailure::LinkUnauthorized, StatusCode::UNAUTHORIZED, TOKEN_WANTED.into()));
+                    let shown = query.shown(headers).next().is_some();
+                    return Err(Refusal::unauthorized(HandshakeFailure::LinkUnauthorized, TOKEN_WANTED, shown));
                 }
             }
         }
         if offer == Offer::Unknown {
             let text = format!("this hub links with Sec-WebSocket-Protocol: {SUBPROTOCOL}, and with no other version");
-            return Err((HandshakeFailure::LinkVersion, StatusCode::BAD_REQUEST, text.into()));
+            return Err(Refusal::new(HandshakeFailure::LinkVersion, StatusCode::BAD_REQUEST, text));
         }
         query.id().map(HubId)
     }
@@ -371,13 +463,16 @@ impl Query {
     /// Who asks.
     fn id(&self) -> Result<PeerId, Refusal> {
         let id = self.peer_id.as_deref().and_then(|id| PeerId::from_str(id).ok());
-        id.ok_or((HandshakeFailure::InvalidPeerId, StatusCode::FORBIDDEN, "invalid peerId".into()))
+        id.ok_or_else(|| Refusal::new(HandshakeFailure::InvalidPeerId, StatusCode::FORBIDDEN, "invalid peerId"))
     }
 
-    fn shows<B>(&self, request: &Request<B>, token: &str) -> bool {
-        let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let bearer = header.and_then(|value| value.strip_prefix("Bearer "));
-        bearer.or(self.token.as_deref()).is_some_and(|shown| same(shown.as_bytes(), token.as_bytes()))
+    /// The tokens that a request shows. There can be several: a proxy's own header beside the client's `?token=`.
+    fn shown<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
+        handshake::bearer_tokens(headers).chain(self.token.as_deref().map(str::as_bytes))
+    }
+
+    fn shows(&self, headers: &HeaderMap, token: &str) -> bool {
+        self.shown(headers).any(|shown| same(shown, token.as_bytes()))
     }
 }
 

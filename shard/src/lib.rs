@@ -13,25 +13,31 @@ mod core;
 mod http;
 mod links;
 mod listen;
+mod networks;
+mod pace;
 mod queue;
 mod runtime;
 mod session;
 mod sparse;
 mod stats;
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, http::request};
-use proto::{Event, Router};
+use proto::Event;
 
 pub use cidr::{Cidr, ParseCidrError};
 pub use clock::Clock;
 pub use core::SessionLimits;
 pub use links::{Admission, LinkDoor, LinkSocket, TakeLink};
 pub use listen::bind;
+pub use networks::{Largest, NetworkList};
+pub use pace::Pace;
 pub use runtime::{FileShares, HubConfig, ShardHandle, Shards, start};
 pub use stats::{HandshakeFailure, IoStats, Reading};
 
@@ -44,8 +50,37 @@ pub struct Gauges {
     pub peers: AtomicUsize,
 }
 
-/// Answers a request that is not for a WebSocket. The router is that of the shard that was asked.
-pub type Pages = Arc<dyn Fn(&request::Parts, &Router, Audience) -> Response<Full<Bytes>> + Send + Sync>;
+/// Answers requests that are not for a WebSocket.
+pub type Pages = Arc<dyn Fn(&request::Parts, Visitor) -> Answer + Send + Sync>;
+
+/// A page that is made elsewhere.
+pub type Page = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
+
+/// The answer to a request.
+pub enum Answer {
+    /// It costs next to nothing, and is never refused.
+    Now(Response<Full<Bytes>>),
+    /// A page. Nothing happens for one that is not polled: it can be refused where there are too many.
+    Soon(Page),
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Now(response) => f.debug_tuple("Now").field(response).finish(),
+            Self::Soon(_) => f.debug_tuple("Soon").finish(),
+        }
+    }
+}
+
+/// Who asks for a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Visitor {
+    /// Where the question came in.
+    pub audience: Audience,
+    /// It shows AUTH_TOKEN. False where none is set.
+    pub has_token: bool,
+}
 
 /// Who asks for a page, by the port that was asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -25,7 +25,7 @@ use crate::links::LinkDoor;
 use crate::session::{self, HandOff};
 use crate::sparse::Sparse;
 use crate::stats::HandshakeFailure;
-use crate::{Gauges, Pages, Reading};
+use crate::{Gauges, Largest, NetworkList, Pages, Reading};
 
 /// What the shards of a hub have in common.
 #[derive(Clone)]
@@ -48,6 +48,8 @@ pub struct HubConfig {
     pub cors: HeaderMap,
     /// What answers requests that are not for a WebSocket.
     pub pages: Pages,
+    /// The largest networks, for the pages.
+    pub networks: Arc<NetworkList>,
     /// Counts that are right at once.
     pub gauges: Arc<Gauges>,
     /// The hub's clock.
@@ -217,6 +219,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
         cors: config.cors,
         pages: config.pages,
         homes,
+        turns: Door::turns(),
     });
     let (close_door, door_open) = watch::channel(true);
     let mut tasks = JoinSet::new();
@@ -226,6 +229,9 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
     tasks.spawn_local(welcome(Rc::clone(&core), arrivals));
     tasks.spawn_local(read_mail(Rc::clone(&core), mailbox));
     tasks.spawn_local(flush(Rc::clone(&core), posts));
+    if config.router.shard == ShardId(0) {
+        tasks.spawn_local(list_networks(Rc::clone(&core), config.networks));
+    }
     let (turned, shard) = (config.turned, config.router.shard);
     tasks.spawn_local(keep_time(Rc::clone(&core), publish, busy, move || turned(shard)));
 
@@ -437,6 +443,17 @@ async fn flush(core: Rc<RefCell<Core>>, posts: Arc<[mpsc::Sender<Vec<Letter>>]>)
         // runtime runs tasks between two looks at its sockets: 61.
         tokio::task::yield_now().await;
     }
+}
+
+/// Collects the largest networks when a page asks for them.
+async fn list_networks(core: Rc<RefCell<Core>>, networks: Arc<NetworkList>) {
+    let part = |slots, largest: &mut Largest| {
+        let core = core.borrow();
+        let Some(part) = core.router().networks_in(slots) else { return false };
+        part.for_each(|(name, members)| largest.offer(name, members));
+        true
+    };
+    networks.collect(part).await;
 }
 
 async fn keep_time(

@@ -112,6 +112,8 @@ pub struct IoStats {
     pub busy_micros: u64,
     /// HTTP requests that were not for a WebSocket.
     pub http_requests: u64,
+    /// Those that were for a page and were refused because too many were before them (429).
+    pub pages_refused: u64,
     /// Pings sent by the hub.
     pub pings: u64,
 }

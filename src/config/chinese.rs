@@ -8,6 +8,11 @@ pub(crate) const SETTINGS_IN_CHINESE: &[(&str, &str, &str)] = &[
     ("SHARDS", "为对等端服务的线程数，每核一个", "本进程可用的核数"),
     ("AUTH_TOKEN", "对等端必须出示的令牌，用 `Authorization: Bearer TOKEN` 或 `?token=TOKEN`", ""),
     ("CORS_ORIGIN", "允许读取 HTTP 端点的网页来源；* 表示任意来源", ""),
+    (
+        "CORS_PRIVATE_NETWORK",
+        "允许公网上属于 CORS_ORIGIN 的网页读取位于私有网络中的本枢纽的 HTTP 端点（Private Network Access）",
+        "",
+    ),
     ("MAX_CONNECTIONS", "同时打开的 WebSocket 数量上限", ""),
     ("MAX_MESSAGE_BYTES", "对等端可发送的单条消息的最大字节数", ""),
     ("MAX_NETWORKS_PER_PEER", "一个对等端可同时加入的网络数量", ""),

@@ -126,6 +126,16 @@ pub(crate) static CORS_ORIGIN: Setting = Setting {
     help: "Origin whose pages may read the HTTP endpoints; * is any",
 };
 
+pub(crate) static CORS_PRIVATE_NETWORK: Setting = Setting {
+    name: "CORS_PRIVATE_NETWORK",
+    value: "BOOL",
+    default: Preset::Text("false"),
+    kind: Kind::Switch,
+    heading: LISTENING,
+    help: "Let pages of CORS_ORIGIN on the public internet read the HTTP endpoints of this hub in a private network \
+           (Private Network Access)",
+};
+
 pub(crate) static MAX_CONNECTIONS: Setting = Setting {
     name: "MAX_CONNECTIONS",
     value: "COUNT",
@@ -425,13 +435,14 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// Every setting, in the order in which a reader wants them.
-pub(crate) static ALL: [&Setting; 38] = [
+pub(crate) static ALL: [&Setting; 39] = [
     &HOST,
     &PORT,
     &ADMIN_PORT,
     &SHARDS,
     &AUTH_TOKEN,
     &CORS_ORIGIN,
+    &CORS_PRIVATE_NETWORK,
     &MAX_CONNECTIONS,
     &MAX_MESSAGE_BYTES,
     &MAX_NETWORKS_PER_PEER,

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use proto::limits::MAX_LISTED_NETWORKS;
-use proto::{NetworkName, Router};
 use serde::Serialize;
 
 use super::mesh::{Bridge, Dial, Hub, Link};
@@ -127,17 +125,6 @@ pub(super) struct Server<'a> {
     pub(super) is_hub: bool,
     pub(super) namespace: &'a str,
     pub(super) region: &'a str,
-}
-
-/// The networks with most members, [`MAX_LISTED_NETWORKS`] of them.
-pub(super) fn largest(router: &Router) -> BTreeMap<&str, usize> {
-    let mut networks: Vec<(&NetworkName, usize)> = router.networks().collect();
-    if networks.len() > MAX_LISTED_NETWORKS {
-        // Of equals the first by name, so that the list does not flicker.
-        networks.select_nth_unstable_by(MAX_LISTED_NETWORKS, |a, b| (b.1, a.0).cmp(&(a.1, b.0)));
-        networks.truncate(MAX_LISTED_NETWORKS);
-    }
-    networks.into_iter().map(|(name, members)| (name.as_str(), members)).collect()
 }
 
 /// Where a client finds what it was looking for.

@@ -8,18 +8,19 @@ use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use proto::{HubId, Input, Keys, NetworkName, Now, PeerId, RouterConfig, SessionId, ShardId};
+use proto::{HubId, Input, Keys, NetworkName, Now, PeerId, Router, RouterConfig, SessionId, ShardId};
 use serde_json::{Value, json};
 use shard::IoStats;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use proto::limits::{RENDER_BURST, RENDER_RATE};
+use std::sync::atomic::Ordering;
 
 const HUB: &str = "00000000000000000000000000000000000000aa";
 
 struct Hub {
     pages: Pages,
-    router: Router,
     lifecycle: Lifecycle,
     gauges: Arc<Gauges>,
     mesh: watch::Sender<Arc<MeshReading>>,
@@ -57,18 +58,27 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> Hub {
     let reading = Arc::new(Reading { router: router.stats().clone(), io: IoStats::default() });
     let (mesh, reading_of_mesh) = watch::channel(Arc::default());
     let watchdog = Watchdog::new(["shard-0", "shard-1"].map(str::to_owned), Duration::from_secs(10));
+    let networks = Arc::<NetworkList>::default();
     let facts = HubFacts {
         started: Instant::now(),
         started_at: SystemTime::now(),
         port: 4321,
         gauges: Arc::clone(&gauges),
         readings: vec![watch::channel(reading).1],
+        networks: Arc::clone(&networks),
         mesh: reading_of_mesh,
         lifecycle: lifecycle.clone(),
         max_connections: config.max_connections,
         watchdog: watchdog.clone(),
     };
-    Hub { pages: pages(config, facts), router, lifecycle, gauges, mesh, watchdog }
+    std::thread::spawn(move || {
+        runtime().block_on(networks.collect(|slots, largest| {
+            let Some(part) = router.networks_in(slots) else { return false };
+            part.for_each(|(name, members)| largest.offer(name, members));
+            true
+        }));
+    });
+    Hub { pages: pages(config, facts).unwrap(), lifecycle, gauges, mesh, watchdog }
 }
 
 fn join(router: &mut Router, slot: u32, network: &str) {
@@ -90,8 +100,13 @@ impl Hub {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let (parts, body) = (self.pages)(&parts, &self.router, Audience::Operators).into_parts();
-        let body = futures_body(body);
+        self.answer(&parts, OPERATOR)
+    }
+
+    fn answer(&self, request: &Parts, visitor: Visitor) -> Answer {
+        let (parts, body) = respond(&self.pages, request, visitor).into_parts();
+        let body = runtime().block_on(body.collect()).unwrap().to_bytes();
+        let body = String::from_utf8(body.to_vec()).unwrap();
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
@@ -100,10 +115,17 @@ impl Hub {
     }
 }
 
-fn futures_body(body: Full<Bytes>) -> String {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let bytes = runtime.block_on(body.collect()).unwrap().to_bytes();
-    String::from_utf8(bytes.to_vec()).unwrap()
+const OPERATOR: Visitor = Visitor { audience: Audience::Operators, has_token: false };
+
+fn respond(pages: &Pages, request: &Parts, visitor: Visitor) -> Response<Full<Bytes>> {
+    match pages(request, visitor) {
+        shard::Answer::Now(response) => response,
+        shard::Answer::Soon(page) => runtime().block_on(page),
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 struct Answer {
@@ -161,18 +183,82 @@ fn keys(body: &str) -> Vec<String> {
 }
 
 #[test]
-fn where_peers_show_a_token_so_does_who_reads_the_names_of_networks() {
-    let names = |env: &[(&str, &str)], headers: &[(&str, &str)]| {
-        let answer = hub(env, &[("secret-room", 2)]).ask(Method::GET, "/metrics?format=json", headers);
+fn names_of_networks_are_for_who_shows_the_token_and_never_for_a_strange_web_page() {
+    let names = |env: &[(&str, &str)], has_token, headers: &[(&str, &str)]| {
+        let request = headers.iter().fold(Request::builder().uri("/metrics?format=json"), |request, (name, value)| {
+            request.header(*name, *value)
+        });
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let visitor = Visitor { audience: Audience::Operators, has_token };
+        let answer = hub(env, &[("secret-room", 2)]).answer(&parts, visitor);
         assert_eq!((answer.status, &answer.plain()["networks"]), (200, &json!(1)));
-        answer.plain()["peers"]["networks"].clone()
+        let listed = answer.plain()["peers"]["networks"].clone();
+        assert!(listed == json!({"secret-room": 2}) || listed == json!({}), "{listed}");
+        listed != json!({})
     };
-    let (all, none) = (json!({"secret-room": 2}), json!({}));
-    assert_eq!(names(&[], &[]), all);
-    assert_eq!(names(&[("AUTH_TOKEN", "t")], &[]), none);
-    assert_eq!(names(&[("AUTH_TOKEN", "t")], &[("authorization", "Bearer x")]), none);
-    assert_eq!(names(&[("AUTH_TOKEN", "t")], &[("authorization", "Bearer t")]), all);
-    assert_eq!(names(&[("AUTH_TOKEN", "t"), ("ADMIN_PORT", "9")], &[]), all);
+    let (open, closed, admin) = (&[][..], &[("AUTH_TOKEN", "t")][..], &[("AUTH_TOKEN", "t"), ("ADMIN_PORT", "9")][..]);
+    let own = &[("CORS_ORIGIN", "https://own.example")][..];
+    // A program, a user's own look: as with the Go hub.
+    for headers in [&[][..], &[("sec-fetch-site", "none")]] {
+        assert!(names(open, false, headers) && names(admin, false, headers) && !names(closed, false, headers));
+        assert!(names(closed, true, headers) && names(admin, true, headers));
+    }
+    // A page of another origin, one in a sandbox, one whose own name has been rebound to the hub.
+    for header in [("origin", "https://own.example"), ("origin", "null"), ("sec-fetch-site", "same-origin")] {
+        assert!(!names(open, false, &[header]) && !names(admin, false, &[header]) && !names(closed, false, &[header]));
+        assert!(names(closed, true, &[header]) && names(admin, true, &[header]));
+    }
+    assert!(names(own, false, &[("origin", "https://own.example"), ("sec-fetch-site", "cross-site")]));
+    assert!(!names(own, false, &[("origin", "https://other.example"), ("sec-fetch-site", "cross-site")]));
+}
+
+#[test]
+fn a_flood_shares_what_is_made_and_a_page_is_never_old() {
+    let hub = hub(&[], &[("n", 1)]);
+    let renders = || {
+        let metrics = hub.get("/metrics").body;
+        let line = metrics.lines().find(|line| line.starts_with(r#"peerpigeon_page_renders_total{page="health"}"#));
+        line.unwrap().rsplit(' ').next().unwrap().parse::<u32>().unwrap()
+    };
+    let start = Instant::now();
+    // When the gauge, which begins at 9, had each of its values.
+    let mut moments: Vec<Instant> = Vec::new();
+    while start.elapsed() < Duration::from_secs(2) {
+        moments.push(Instant::now());
+        hub.gauges.connections.store(9 + moments.len(), Ordering::Relaxed);
+        let shown = hub.get("/health").plain()["connections"].as_u64().unwrap() as usize - 9;
+        if moments.len() <= RENDER_BURST as usize {
+            assert_eq!(shown, moments.len(), "what was so before the question is so in its answer");
+        }
+        assert!(moments.get(shown).is_none_or(|changed| changed.elapsed() < Duration::from_secs(1)));
+    }
+    let (asked, made) = (moments.len(), renders());
+    let most = RENDER_BURST + (start.elapsed().as_secs_f64() * f64::from(RENDER_RATE)).ceil() as u32;
+    assert!(asked > 1000 && (RENDER_BURST..=most).contains(&made), "{made} for {asked}, at most {most}");
+    hub.gauges.connections.store(1_000_000, Ordering::Relaxed);
+    let changed = Instant::now();
+    while hub.get("/health").plain()["connections"] != json!(1_000_000) {
+        assert!(changed.elapsed() < Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn a_crowd_waits_for_one_page() {
+    let hub = hub(&[], &[("n", 1)]);
+    let (request, ()) = Request::builder().uri("/metrics?format=json").body(()).unwrap().into_parts();
+    runtime().block_on(async {
+        let pages = (0..1000).map(|_| match (hub.pages)(&request, OPERATOR) {
+            shard::Answer::Soon(page) => tokio::spawn(page),
+            shard::Answer::Now(_) => panic!(),
+        });
+        for page in pages.collect::<Vec<_>>() {
+            assert_eq!(page.await.unwrap().status(), 200);
+        }
+    });
+    let made = r#"peerpigeon_page_renders_total{page="metrics-json-names"} "#;
+    let metrics = hub.get("/metrics").body;
+    let times = metrics.lines().find_map(|line| line.strip_prefix(made)).unwrap().parse::<u32>().unwrap();
+    assert!((1..=RENDER_BURST).contains(&times), "{times}");
 }
 
 #[test]
@@ -349,17 +435,42 @@ fn every_answer_can_be_read_by_other_origins() {
 
 #[test]
 fn a_preflight_is_answered() {
-    let asked = [
-        ("origin", "https://a"),
-        ("access-control-request-method", "GET"),
-        ("access-control-request-headers", "authorization"),
-    ];
+    let asked = [("origin", "https://a"), ("access-control-request-method", "GET")];
     let answer = hub(&[], &[]).ask(Method::OPTIONS, "/metrics", &asked);
     assert_eq!((answer.status, answer.body.as_str()), (204, ""));
     assert_eq!(answer.header("access-control-allow-methods"), "GET, HEAD, OPTIONS");
     assert!(answer.header("access-control-allow-headers").contains("Authorization"));
     assert_eq!(answer.header("access-control-max-age"), "86400");
     assert!(!answer.headers.contains_key("content-length"));
+    assert!(!answer.headers.contains_key("access-control-allow-private-network"));
+}
+
+#[test]
+fn a_preflight_allows_the_headers_it_asks_for_where_the_origin_is_allowed() {
+    let asked = [("origin", "https://a"), ("access-control-request-headers", "authorization,traceparent")];
+    for (env, allowed) in
+        [(&[][..], true), (&[("CORS_ORIGIN", "https://a")], true), (&[("CORS_ORIGIN", "https://b")], false)]
+    {
+        let answer = hub(env, &[]).ask(Method::OPTIONS, "/health", &asked);
+        assert_eq!(answer.header("access-control-allow-headers") == "authorization,traceparent", allowed, "{env:?}");
+    }
+}
+
+#[test]
+fn a_public_page_reaches_a_private_network_where_that_is_set() {
+    let asked = [("origin", "https://a"), ("access-control-request-private-network", "true")];
+    let setting = ("CORS_PRIVATE_NETWORK", "true");
+    for (env, allowed) in [
+        (&[][..], false),
+        (&[setting], true),
+        (&[setting, ("CORS_ORIGIN", "https://a")], true),
+        (&[setting, ("CORS_ORIGIN", "https://b")], false),
+    ] {
+        let answer = hub(env, &[]).ask(Method::OPTIONS, "/health", &asked);
+        assert_eq!(answer.header("access-control-allow-private-network") == "true", allowed, "{env:?}");
+    }
+    let unasked = hub(&[setting], &[]).ask(Method::OPTIONS, "/health", &asked[..1]);
+    assert!(!unasked.headers.contains_key("access-control-allow-private-network"));
 }
 
 #[test]
@@ -425,12 +536,11 @@ fn networks_named_like_json_stay_in_their_strings() {
 fn on_the_wire_head_has_a_length_and_no_body() {
     let hub = hub(&[], &[]);
     let talk = |request: &'static str| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
+        runtime().block_on(async {
             let (mut client, server) = tokio::io::duplex(1 << 20);
             let service = service_fn(|request: Request<hyper::body::Incoming>| {
-                let (parts, _) = request.into_parts();
-                std::future::ready(Ok::<_, Infallible>((hub.pages)(&parts, &hub.router, Audience::Operators)))
+                let shard::Answer::Now(response) = (hub.pages)(&request.into_parts().0, OPERATOR) else { panic!() };
+                std::future::ready(Ok::<_, Infallible>(response))
             });
             let serve = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);
             let talk = async {

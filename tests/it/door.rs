@@ -13,6 +13,25 @@ pub fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").unwrap().1
 }
 
+/// The value of a header in an answer, if it is there.
+fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    let head = answer.split_once("\r\n\r\n").unwrap().0;
+    let mut lines = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+    lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+/// A handshake of peer 1 after which the connection closes if it is refused, with some lines replaced or added.
+fn handshake(changes: &[(&str, &str)]) -> String {
+    let mut request = upgrade(&format!("/ws?peerId={}", id(1)));
+    for (name, line) in changes {
+        request = match request.lines().find(|known| known.starts_with(name)) {
+            Some(known) => request.replace(&format!("{known}\r\n"), line),
+            None => request.replace("Host: hub\r\n", &format!("Host: hub\r\n{line}")),
+        };
+    }
+    request.replace("Connection: Upgrade", "Connection: Upgrade, close")
+}
+
 fn json(answer: &str) -> Value {
     serde_json::from_str(body(answer)).unwrap_or_else(|error| panic!("{error}: {answer}"))
 }
@@ -110,4 +129,215 @@ fn a_request_has_a_bound() {
     let endless = format!("{begin}{}", "x".repeat(16 * 1024 - begin.len()));
     assert_eq!(status(&hub.http(&endless)), "431");
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="bad-request"}"#, |n| n == 1.0);
+}
+
+#[test]
+fn another_version_is_told_which_one_is_spoken() {
+    let hub = Hub::start(&[("AUTH_TOKEN", "t")]);
+    let token = ("Authorization", "Authorization: Bearer t\r\n");
+    let refused = hub.http(&handshake(&[token, ("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8\r\n")]));
+    assert_eq!((status(&refused), header(&refused, "sec-websocket-version")), ("426", Some("13")), "{refused}");
+    assert_eq!(header(&refused, "upgrade"), Some("websocket"), "{refused}");
+    // The order stays: token, id, upgrade. What is no handshake at all is 400, as it was with the Go hub.
+    let refused = hub.http(&handshake(&[("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8\r\n")]));
+    assert_eq!(status(&refused), "401");
+    for missing in ["Sec-WebSocket-Version", "Sec-WebSocket-Key", "Upgrade"] {
+        let refused = hub.http(&handshake(&[token, (missing, "")]));
+        assert_eq!((status(&refused), header(&refused, "sec-websocket-version")), ("400", Some("13")), "{missing}");
+    }
+}
+
+#[test]
+fn a_key_that_is_none_is_refused() {
+    let hub = Hub::start(&[]);
+    for key in ["x", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZSE="] {
+        let line = format!("Sec-WebSocket-Key: {key}\r\n");
+        let refused = hub.http(&handshake(&[("Sec-WebSocket-Key", &line)]));
+        assert_eq!(status(&refused), "400", "{refused}");
+        assert!(body(&refused).contains("Sec-WebSocket-Key"), "{refused}");
+    }
+}
+
+#[test]
+fn who_shows_no_token_is_told_how_to() {
+    let hub = Hub::start(&[("AUTH_TOKEN", "t")]);
+    let challenge = |changes: &[(&str, &str)]| {
+        let refused = hub.http(&handshake(changes));
+        assert_eq!(status(&refused), "401", "{refused}");
+        header(&refused, "www-authenticate").unwrap().to_owned()
+    };
+    assert_eq!(challenge(&[]), r#"Bearer realm="peerpigeon""#);
+    let wrong = challenge(&[("Authorization", "Authorization: Bearer x\r\n")]);
+    assert_eq!(wrong, r#"Bearer realm="peerpigeon", error="invalid_token""#);
+}
+
+#[test]
+fn a_token_counts_wherever_it_is_shown() {
+    let hub = Hub::start(&[("AUTH_TOKEN", "t")]);
+    let with = |query: &str, authorization: &str| {
+        let request = upgrade(&format!("/ws?peerId={}{query}", id(1)));
+        hub.begins(&request.replace("Host: hub\r\n", &format!("Host: hub\r\n{authorization}")))
+    };
+    for authorization in ["Authorization: Bearer t\r\n", "Authorization: bearer t\r\n", "authorization: BEARER  t\r\n"]
+    {
+        assert_eq!(status(&with("", authorization)), "101", "{authorization}");
+    }
+    // A proxy in front may add a header of its own to what the client shows.
+    assert_eq!(status(&with("&token=t", "Authorization: Bearer a.proxys.jwt\r\n")), "101");
+    assert_eq!(status(&with("&token=t", "Authorization: Basic dTpw\r\n")), "101");
+    assert_eq!(status(&with("&token=x", "Authorization: Bearer t\r\n")), "101");
+    assert_eq!(status(&with("&token=x", "Authorization: Bearer y\r\n")), "401");
+}
+
+#[test]
+fn an_upgrade_to_something_else_is_ignored() {
+    let hub = Hub::start(&[]);
+    let get = |path: &str, version: &str, upgrade: &str| {
+        hub.http(&format!(
+            "GET {path} HTTP/{version}\r\nHost: hub\r\nConnection: close, Upgrade, HTTP2-Settings\r\nUpgrade: {upgrade}\r\n\
+             HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+        ))
+    };
+    for path in ["/", "/health", "/livez"] {
+        assert_eq!(status(&get(path, "1.1", "h2c")), "200", "{path}");
+    }
+    // HTTP/1.0 has no upgrades.
+    assert_eq!(status(&get("/", "1.0", "websocket")), "200");
+    assert_eq!(status(&get(&format!("/?peerId={}", id(1)), "1.1", "h2c")), "400");
+    assert_eq!(status(&get(&format!("/ws?peerId={}", id(1)), "1.1", "h2c")), "400");
+}
+
+#[test]
+fn a_request_has_one_host() {
+    let hub = Hub::start(&[]);
+    for (lines, expected) in [
+        ("Host: hub\r\n", "200"),
+        ("Host:\r\n", "200"),
+        ("", "400"),
+        ("Host: hub\r\nHost: hub\r\n", "400"),
+        ("Host: a b\r\n", "400"),
+    ] {
+        // The connection ends, though nobody says so: what is behind such a request may be another's.
+        let connection = if expected == "200" { "Connection: close\r\n" } else { "" };
+        let answer = hub.http(&format!("GET /livez HTTP/1.1\r\n{lines}{connection}\r\n"));
+        assert_eq!(status(&answer), expected, "{lines}");
+        assert!(expected == "200" || body(&answer).contains("Host"), "{answer}");
+    }
+    assert_eq!(status(&hub.http("GET /livez HTTP/1.0\r\n\r\n")), "200");
+    let refused = hub.http(&handshake(&[("Host", "")]));
+    assert_eq!(status(&refused), "400");
+    hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="bad-request"}"#, |n| n == 4.0);
+}
+
+#[test]
+fn a_request_has_a_hundred_headers_at_the_most() {
+    let hub = Hub::start(&[]);
+    let with = |headers: usize| {
+        let more = "X: y\r\n".repeat(headers - 2);
+        status(&hub.http(&format!("GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n{more}\r\n"))).to_owned()
+    };
+    let most = proto::limits::MAX_REQUEST_HEADERS;
+    assert_eq!((with(most), with(most + 1)), ("200".to_owned(), "431".to_owned()));
+}
+
+#[test]
+fn names_of_networks_are_in_the_json_form_for_programs_and_not_for_web_pages() {
+    let hub = Hub::start(&[]);
+    let _peer = Client::join(&hub, 1, "secret-room");
+    let names = |headers: &str| {
+        let answer =
+            hub.http(&format!("GET /metrics?format=json HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n{headers}\r\n"));
+        json(&answer)["peers"]["networks"].to_string()
+    };
+    let end = std::time::Instant::now() + DEADLINE;
+    while names("") != r#"{"secret-room":1}"# {
+        assert!(std::time::Instant::now() < end, "{}", names(""));
+    }
+    assert_eq!(names("Origin: https://evil.example\r\n"), "{}");
+    assert_eq!(names("Sec-Fetch-Site: same-origin\r\n"), "{}");
+}
+
+#[test]
+fn the_token_opens_the_names_of_networks_as_it_opens_the_door() {
+    let hub = Hub::start(&[("AUTH_TOKEN", "t")]);
+    let request = upgrade(&format!("/ws?token=t&peerId={}", id(1)));
+    let _stream = hub.begins(&request);
+    let names = |query: &str, headers: &str| {
+        let answer = hub.http(&format!(
+            "GET /metrics?format=json{query} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n{headers}\r\n"
+        ));
+        json(&answer)["peers"]["networks"].is_object()
+    };
+    assert!(names("", "") && names("&token=t", "") && names("", "Authorization: bearer t\r\n"));
+}
+
+/// One connection that pipelines pages slows down itself, and no peer.
+#[test]
+fn who_pipelines_pages_waits_and_no_peer_does() {
+    use std::io::{Read, Write};
+    let hub = Hub::start(&[("SHARDS", "1")]);
+    let (mut a, mut b) = (Client::join(&hub, 1, "n"), Client::join(&hub, 2, "n"));
+    b.hear_type("peer-discovered");
+    a.hear_type("peer-discovered");
+    let mut flood = std::net::TcpStream::connect(hub.address).unwrap();
+    let mut answers = flood.try_clone().unwrap();
+    let reader = std::thread::spawn(move || {
+        let (mut seen, mut buffer) = (0, [0; 65536]);
+        while let Ok(n @ 1..) = answers.read(&mut buffer) {
+            seen += buffer[..n].windows(9).filter(|window| window == b"HTTP/1.1 ").count();
+        }
+        seen
+    });
+    let requests = "GET /metrics HTTP/1.1\r\nHost: hub\r\n\r\n".repeat(200);
+    flood.write_all(requests.as_bytes()).unwrap();
+    let start = std::time::Instant::now();
+    let mut slowest = std::time::Duration::ZERO;
+    while start.elapsed() < std::time::Duration::from_secs(2) {
+        let sent = std::time::Instant::now();
+        a.offer(&id(2), "n", "1", "");
+        assert_eq!(b.hear()["data"], 1);
+        slowest = slowest.max(sent.elapsed());
+    }
+    // Probes are answered at once, beside it.
+    assert_eq!((status(&hub.get("/livez")), status(&hub.get("/readyz"))), ("200", "200"));
+    flood.shutdown(std::net::Shutdown::Both).unwrap();
+    let (answered, renders) = (reader.join().unwrap(), hub.metric(r#"peerpigeon_page_renders_total{page="metrics"}"#));
+    // Its burst, and then 20 a second: the others were not even read.
+    assert!((20..=100).contains(&answered), "{answered} answers");
+    assert!((1.0..=30.0).contains(&renders), "{renders} renders");
+    assert!(slowest < std::time::Duration::from_millis(500), "{slowest:?}");
+}
+
+#[test]
+fn a_flood_of_connections_is_told_to_come_back() {
+    use std::io::{Read, Write};
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let mut hub = Hub::start(&[("SHARDS", "1"), ("ADMIN_PORT", &port)]);
+    // A burst is answered at once, as many wait a second at the most, and the others are refused.
+    let connections = 4 * proto::limits::PAGE_RATE;
+    let mut flood: Vec<_> = (0..connections).map(|_| std::net::TcpStream::connect(hub.address).unwrap()).collect();
+    for stream in &mut flood {
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n").unwrap();
+    }
+    // Beside it, probes are answered, and operators do not wait behind the public.
+    assert_eq!((status(&hub.get("/livez")), status(&hub.get("/readyz"))), ("200", "200"));
+    let public = hub.address.port();
+    hub.address.set_port(port.parse().unwrap());
+    assert_eq!(status(&hub.get("/metrics")), "200");
+    hub.address.set_port(public);
+    let mut refused = 0;
+    for stream in &mut flood {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        if status(&answer) == "429" {
+            assert_eq!(header(&answer, "retry-after"), Some("1"), "{answer}");
+            refused += 1;
+        } else {
+            assert_eq!(status(&answer), "200", "{answer}");
+        }
+    }
+    assert!(refused > 0 && refused <= 2 * proto::limits::PAGE_RATE, "{refused} of {connections}");
+    hub.address.set_port(port.parse().unwrap());
+    hub.metric_becomes("peerpigeon_pages_refused_total", |n| n == f64::from(refused));
 }

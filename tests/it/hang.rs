@@ -37,20 +37,21 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
         max_connections: 10,
         gauges: Arc::clone(&gauges),
         readings,
+        networks: Arc::default(),
         mesh: mesh.clone(),
         lifecycle,
         watchdog: watchdog.clone(),
     };
-    let pages = pages::pages(Arc::clone(&config), facts);
+    let pages = pages::pages(Arc::clone(&config), facts).unwrap();
     let barrier = Arc::new(Barrier::new(2));
     let hangs = Arc::new(AtomicBool::new(false));
     let (wait, hanging) = (Arc::clone(&barrier), Arc::clone(&hangs));
-    let pages: Pages = Arc::new(move |request, router, audience| {
+    let pages: Pages = Arc::new(move |request, visitor| {
         if request.uri.path() == "/hang" {
             hanging.store(true, Ordering::Release);
             wait.wait();
         }
-        pages(request, router, audience)
+        pages(request, visitor)
     });
     let shards = HubConfig {
         router: RouterConfig {
@@ -82,6 +83,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
         admin_port: None,
         cors: Default::default(),
         pages,
+        networks: Arc::default(),
         gauges,
         clock,
         turned: Arc::new(move |shard| watchdog.turned(usize::from(shard.0), clock.elapsed())),

@@ -111,6 +111,20 @@ impl Hub {
         answer
     }
 
+    /// The head of the answer to a request after which the connection may stay open.
+    pub fn begins(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).expect("connects");
+        stream.set_read_timeout(Some(DEADLINE)).expect("set");
+        stream.write_all(request.as_bytes()).expect("written");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("an answer");
+            answer.extend(byte);
+        }
+        String::from_utf8(answer).expect("text")
+    }
+
     /// The value of one series of /metrics; 0 where there is none.
     pub fn metric(&self, series: &str) -> f64 {
         let page = self.get("/metrics");

@@ -1,7 +1,7 @@
 //! Who is in which network. Each shard has the whole roster; only what is told of it differs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use crate::id::{Address, Claim, Keys, NetworkName, PeerId, SessionId};
@@ -276,6 +276,16 @@ impl Rosters {
 
     /// Every network with its number of members, in the order of their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&NetworkName, usize)> {
-        self.slots.iter().flatten().map(|network| (&network.name, network.members.len()))
+        sizes(&self.slots)
     }
+
+    /// The networks in these slots. `None` behind the last slot.
+    pub(super) fn iter_in(&self, slots: Range<usize>) -> Option<impl Iterator<Item = (&NetworkName, usize)>> {
+        let end = slots.end.min(self.slots.len());
+        self.slots.get(slots.start..end).filter(|slots| !slots.is_empty()).map(sizes)
+    }
+}
+
+fn sizes(slots: &[Option<Network>]) -> impl Iterator<Item = (&NetworkName, usize)> {
+    slots.iter().flatten().map(|network| (&network.name, network.members.len()))
 }

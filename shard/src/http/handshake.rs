@@ -1,0 +1,215 @@
+//! What RFC 9112 and RFC 6455 ask of a request, as far as hyper leaves it to us. Pure functions of headers.
+
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
+use hyper::http::uri::Authority;
+use hyper::{Request, StatusCode, Version};
+
+/// Whether a request may be answered as far as its Host goes (RFC 9112, 3.2). The error is a sentence for the client.
+pub(super) fn check_host(version: Version, headers: &HeaderMap) -> Result<(), &'static str> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let Some(host) = hosts.next() else {
+        // HTTP/1.0 had none.
+        let missing = "the request has no Host header: send one (RFC 9112, 3.2)";
+        return if version == Version::HTTP_11 { Err(missing) } else { Ok(()) };
+    };
+    if hosts.next().is_some() {
+        return Err("the request has several Host headers: send one (RFC 9112, 3.2)");
+    }
+    if host.to_str().is_ok_and(|host| host.is_empty() || is_host(host)) {
+        return Ok(());
+    }
+    Err("the Host header is not a host with an optional port: send one that is (RFC 9112, 3.2)")
+}
+
+/// Whether this is a host, and perhaps a port.
+fn is_host(text: &str) -> bool {
+    let Ok(authority) = text.parse::<Authority>() else { return false };
+    // What is no port is only left out by the parser.
+    let port = &text[authority.host().len().min(text.len())..];
+    !text.contains('@') && (matches!(port, "" | ":") || authority.port_u16().is_some())
+}
+
+/// Whether a request asks for an upgrade to WebSocket. Upgrades to anything else are ignored, and so are all of HTTP/1.0
+/// (RFC 9110, 7.8).
+pub(super) fn wants_websocket<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_11 && fastwebsockets::upgrade::is_upgrade_request(request)
+}
+
+/// Why a request is no handshake of RFC 6455 that can be answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum NoHandshake {
+    /// It does not ask for a WebSocket, or does not say which version.
+    NotAnUpgrade,
+    /// It speaks another version.
+    Version,
+    /// Its key is missing, repeated, or not 16 bytes in base64.
+    Key,
+}
+
+impl NoHandshake {
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::NotAnUpgrade | Self::Key => StatusCode::BAD_REQUEST,
+            Self::Version => StatusCode::UPGRADE_REQUIRED,
+        }
+    }
+
+    pub(super) fn explain(self) -> &'static str {
+        match self {
+            Self::NotAnUpgrade => "this is a WebSocket endpoint: ask for an upgrade (RFC 6455), version 13",
+            Self::Version => "this version of WebSocket is not spoken here: use version 13 (RFC 6455)",
+            Self::Key => "Sec-WebSocket-Key is not 16 bytes in base64: send one such header (RFC 6455, 4.1)",
+        }
+    }
+
+    /// The headers that the refusal must have: every one names the version (RFC 6455, 4.2.2), and 426 the protocol
+    /// (RFC 9110, 15.5.22).
+    pub(super) fn headers(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::NotAnUpgrade | Self::Key => &[("sec-websocket-version", "13")],
+            Self::Version => &[("sec-websocket-version", "13"), ("upgrade", "websocket"), ("connection", "upgrade")],
+        }
+    }
+}
+
+/// Checks a handshake (RFC 6455, 4.2.1).
+pub(super) fn check<B>(request: &Request<B>) -> Result<(), NoHandshake> {
+    if !wants_websocket(request) {
+        return Err(NoHandshake::NotAnUpgrade);
+    }
+    let only = |name| {
+        let mut values = request.headers().get_all(name).iter().map(|value| value.as_bytes().trim_ascii());
+        values.next().filter(|_| values.next().is_none())
+    };
+    match only(SEC_WEBSOCKET_VERSION) {
+        Some(b"13") => {}
+        Some(_) => return Err(NoHandshake::Version),
+        None => return Err(NoHandshake::NotAnUpgrade),
+    }
+    if only(SEC_WEBSOCKET_KEY).is_some_and(is_key) { Ok(()) } else { Err(NoHandshake::Key) }
+}
+
+/// Whether this is base64 of 16 bytes: 22 digits and the padding.
+fn is_key(key: &[u8]) -> bool {
+    key.strip_suffix(b"==").is_some_and(|digits| {
+        digits.len() == 22 && digits.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/'))
+    })
+}
+
+/// The bearer tokens among a request's headers. The scheme's name is in any case (RFC 9110, 11.1).
+pub(super) fn bearer_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
+        let value = value.as_bytes().trim_ascii();
+        let (scheme, token) = value.split_at(value.iter().position(|c| *c == b' ')?);
+        scheme.eq_ignore_ascii_case(b"bearer").then_some(token.trim_ascii())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn headers(of: &[(&'static str, &str)]) -> HeaderMap {
+        of.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).fold(
+            HeaderMap::new(),
+            |mut map, (name, value): (hyper::header::HeaderName, HeaderValue)| {
+                map.append(name, value);
+                map
+            },
+        )
+    }
+
+    #[test]
+    fn a_request_has_one_host() {
+        for host in ["", "a", "a.example:8080", "127.0.0.1", "[::1]:80", "a_b.example"] {
+            assert_eq!(check_host(Version::HTTP_11, &headers(&[("host", host)])), Ok(()), "{host}");
+        }
+        for host in ["a b", "user@a", "a/b", "a:x", "[::1"] {
+            let checked = check_host(Version::HTTP_11, &headers(&[("host", host)]));
+            assert!(checked.is_err_and(|text| text.contains("not a host")), "{host}");
+        }
+        let (none, two) = (headers(&[]), headers(&[("host", "a"), ("host", "a")]));
+        assert!(check_host(Version::HTTP_11, &none).is_err_and(|text| text.contains("no Host")));
+        assert_eq!(check_host(Version::HTTP_10, &none), Ok(()));
+        for version in [Version::HTTP_10, Version::HTTP_11] {
+            assert!(check_host(version, &two).is_err_and(|text| text.contains("several")));
+        }
+    }
+
+    #[test]
+    fn a_key_is_sixteen_bytes() {
+        for key in ["dGhlIHNhbXBsZSBub25jZQ==", "AAAAAAAAAAAAAAAAAAAAAA==", "++++/////+++++////++++=="] {
+            assert!(is_key(key.as_bytes()), "{key}");
+        }
+        for key in [
+            "",
+            "==",
+            "x",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "dGhlIHNhbXBsZSBub25jZQ=",
+            "dGhlIHNhbXBsZSBub25jZ===",
+            "dGhlIHNhbXBsZSBub25jZSE=",
+            "dGhlIHNhbXBsZSBub25jZ-==",
+            "dGhlIHNhbXBsZSBub25j ZQ==",
+            "dGhlIHNhbXBsZSBub25jZWVlZQ==",
+        ] {
+            assert!(!is_key(key.as_bytes()), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_scheme_has_no_case() {
+        let shown = |value| {
+            let headers = headers(&[("authorization", value)]);
+            bearer_tokens(&headers).map(|token| String::from_utf8(token.to_vec()).unwrap()).collect::<Vec<_>>()
+        };
+        for value in ["Bearer t", "bearer t", "BEARER  t", "bEaReR t "] {
+            assert_eq!(shown(value), ["t"], "{value}");
+        }
+        for value in ["Basic t", "Bearert", "t", "", "Bearer"] {
+            assert_eq!(shown(value), [""; 0], "{value}");
+        }
+        let several = headers(&[("authorization", "Bearer a"), ("authorization", "bearer b")]);
+        assert_eq!(bearer_tokens(&several).collect::<Vec<_>>(), [b"a", b"b"]);
+    }
+
+    #[test]
+    fn a_handshake_is_of_version_13_with_a_key() {
+        const RIGHT: [(&str, &str); 5] = [
+            ("host", "a"),
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let checked = |version, name: &str, values: &[&str]| {
+            let mut request = Request::builder().version(version);
+            for (name, value) in RIGHT.into_iter().filter(|(known, _)| *known != name) {
+                request = request.header(name, value);
+            }
+            for value in values {
+                request = request.header(name, *value);
+            }
+            check(&request.body(()).unwrap())
+        };
+        let with = |name, values: &[&str]| checked(Version::HTTP_11, name, values);
+        assert_eq!(with("x", &[]), Ok(()));
+        assert_eq!(with("upgrade", &["h2c, WebSocket"]), Ok(()));
+        assert_eq!(with("sec-websocket-version", &[" 13"]), Ok(()));
+        for (name, values, refusal) in [
+            ("upgrade", &["h2c"][..], NoHandshake::NotAnUpgrade),
+            ("connection", &["keep-alive"], NoHandshake::NotAnUpgrade),
+            ("sec-websocket-version", &[], NoHandshake::NotAnUpgrade),
+            ("sec-websocket-version", &["8"], NoHandshake::Version),
+            ("sec-websocket-version", &["13, 8"], NoHandshake::Version),
+            ("sec-websocket-key", &[], NoHandshake::Key),
+            ("sec-websocket-key", &["x"], NoHandshake::Key),
+            ("sec-websocket-key", &["dGhlIHNhbXBsZSBub25jZQ=="; 2], NoHandshake::Key),
+        ] {
+            assert_eq!(with(name, values), Err(refusal), "{name} {values:?}");
+        }
+        assert_eq!(checked(Version::HTTP_10, "x", &[]), Err(NoHandshake::NotAnUpgrade));
+    }
+}

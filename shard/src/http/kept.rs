@@ -1,0 +1,213 @@
+//! A connection and its times: for the first request, between two, for an answer to be taken.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use proto::limits::{ANSWER_TIMEOUT, HTTP_IDLE_TIMEOUT, REQUEST_BURST, REQUEST_HEAD_TIMEOUT, REQUEST_RATE};
+use tokio::net::TcpStream;
+
+use crate::pace::Pace;
+
+/// What one connection does, and since when.
+pub(super) struct Kept {
+    state: Cell<State>,
+    since: Cell<Instant>,
+    pace: RefCell<Pace>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// It has not sent its first request.
+    New,
+    /// Its answer is being made.
+    Asked,
+    /// Its answer is being written.
+    Answered,
+    /// Its answer has been taken, and it may send another request.
+    Idle,
+}
+
+impl Kept {
+    pub(super) fn new(now: Instant) -> Self {
+        let pace = RefCell::new(Pace::new(REQUEST_RATE, REQUEST_BURST));
+        Self { state: Cell::new(State::New), since: Cell::new(now), pace }
+    }
+
+    pub(super) fn is_new(&self) -> bool {
+        self.state.get() == State::New
+    }
+
+    /// A request has arrived. Waits until it is its turn.
+    ///
+    /// Each request of a connection but the first gives way to everything else that the shard has to do, sockets included:
+    /// hyper would answer 16 that came together in one turn, and tokio would give it 61 turns before it looks at sockets.
+    pub(super) async fn asked(&self) {
+        let (first, now) = (self.is_new(), Instant::now());
+        self.state.set(State::Asked);
+        self.since.set(now);
+        let wait = self.pace.borrow_mut().take(now);
+        if !first {
+            tokio::task::yield_now().await;
+        }
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// The answer has been made.
+    pub(super) fn answered(&self) {
+        self.state.set(State::Answered);
+    }
+
+    /// All that was to be written has been taken.
+    fn flushed(&self) {
+        if self.state.get() == State::Answered {
+            self.state.set(State::Idle);
+            self.since.set(Instant::now());
+        }
+    }
+
+    /// How much longer the connection may stay as it is. The caller asks again by then.
+    pub(super) fn patience(&self, now: Instant) -> Option<Duration> {
+        let allowed = match self.state.get() {
+            State::New => REQUEST_HEAD_TIMEOUT,
+            State::Asked | State::Answered => ANSWER_TIMEOUT,
+            State::Idle => HTTP_IDLE_TIMEOUT,
+        };
+        let left = (self.since.get() + allowed).saturating_duration_since(now);
+        // What it does changes in the meantime.
+        (!left.is_zero()).then_some(left.min(REQUEST_HEAD_TIMEOUT))
+    }
+}
+
+/// A socket that tells when all was written.
+pub(super) struct Stream {
+    pub(super) io: TokioIo<TcpStream>,
+    pub(super) kept: Rc<Kept>,
+}
+
+impl Read for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    /// hyper flushes the socket when its own buffer is empty. A `Full` body is in there as a whole from the start.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = flushed {
+            self.kept.flushed();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// How long, in seconds, a connection stays from now on.
+    fn stays(kept: &Kept) -> u64 {
+        let start = kept.since.get();
+        let mut now = start;
+        while let Some(patience) = kept.patience(now) {
+            now += patience;
+        }
+        now.duration_since(start).as_secs()
+    }
+
+    #[test]
+    fn a_connection_outlives_the_pauses_of_a_balancer_and_no_slow_head_or_reader_does() {
+        let kept = Kept::new(Instant::now());
+        assert_eq!(stays(&kept), 10);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(kept.asked());
+        // While the answer is made, hyper flushes what is empty.
+        kept.flushed();
+        assert_eq!(stays(&kept), 30);
+        kept.answered();
+        assert_eq!(stays(&kept), 30);
+        kept.flushed();
+        assert_eq!(stays(&kept), 75);
+        // Whatever it does next is noticed within the time of a head.
+        assert_eq!(kept.patience(kept.since.get()), Some(10 * SECOND));
+    }
+
+    /// That hyper flushes as [`Stream`] takes it to: not while an answer is made, and when the last of it is written.
+    #[test]
+    fn an_answer_that_was_written_leaves_the_connection_idle() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            let kept = Rc::new(Kept::new(Instant::now()));
+            let (made, wait) = tokio::sync::watch::channel(false);
+            let service = hyper::service::service_fn(|_| {
+                let (kept, mut wait) = (Rc::clone(&kept), wait.clone());
+                async move {
+                    kept.asked().await;
+                    _ = wait.wait_for(|made| *made).await;
+                    kept.answered();
+                    let body = http_body_util::Full::new(bytes::Bytes::from(vec![b'x'; 8 << 20]));
+                    Ok::<_, std::convert::Infallible>(hyper::Response::new(body))
+                }
+            });
+            let stream = Stream { io: TokioIo::new(server), kept: Rc::clone(&kept) };
+            let mut serve =
+                std::pin::pin!(hyper::server::conn::http1::Builder::new().serve_connection(stream, service));
+            let talk = async {
+                client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+                while kept.state.get() != State::Asked {
+                    tokio::task::yield_now().await;
+                }
+                made.send_replace(true);
+                let mut answer = vec![0; 1 << 20];
+                client.read_exact(&mut answer).await.unwrap();
+                // 8 MiB are more than the kernel takes at once.
+                assert_eq!(kept.state.get(), State::Answered);
+                for _ in 0..7 {
+                    client.read_exact(&mut answer).await.unwrap();
+                }
+                while kept.state.get() != State::Idle {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                served = &mut serve => served.unwrap(),
+                () = talk => {}
+            }
+        });
+    }
+}

@@ -1,0 +1,144 @@
+//! The largest networks by name, for the page that lists them.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::NetworkName;
+use proto::limits::{MAX_LISTED_NETWORKS, NETWORKS_CHUNK, NETWORKS_TIMEOUT};
+use tokio::sync::{Notify, watch};
+
+/// The list of a hub's largest networks. One shard collects it when a page asks, a chunk at a turn.
+#[derive(Debug, Default)]
+pub struct NetworkList {
+    asked: Notify,
+    collected: watch::Sender<Collected>,
+}
+
+#[derive(Debug, Default)]
+struct Collected {
+    /// When the collecting began.
+    begun: Option<Instant>,
+    networks: Arc<[(NetworkName, usize)]>,
+}
+
+impl NetworkList {
+    /// The [`MAX_LISTED_NETWORKS`] networks with most members, in no order, as they are from now on. If the shard does not
+    /// answer within [`NETWORKS_TIMEOUT`]: as they were when it last did.
+    pub async fn largest(&self) -> Arc<[(NetworkName, usize)]> {
+        self.largest_within(NETWORKS_TIMEOUT).await
+    }
+
+    async fn largest_within(&self, timeout: Duration) -> Arc<[(NetworkName, usize)]> {
+        let now = Instant::now();
+        let mut collected = self.collected.subscribe();
+        self.asked.notify_one();
+        let fresh = collected.wait_for(|collected| collected.begun.is_some_and(|begun| begun >= now));
+        if let Ok(Ok(fresh)) = tokio::time::timeout(timeout, fresh).await {
+            return Arc::clone(&fresh.networks);
+        }
+        Arc::clone(&self.collected.borrow().networks)
+    }
+
+    /// Collects the list each time that it is asked for. `part` offers the networks in a range of slots, and returns
+    /// false behind the last one.
+    pub async fn collect(&self, mut part: impl FnMut(Range<usize>, &mut Largest) -> bool) {
+        loop {
+            self.asked.notified().await;
+            let begun = Some(Instant::now());
+            let mut largest = Largest::default();
+            let mut slot = 0;
+            while part(slot..slot + NETWORKS_CHUNK, &mut largest) {
+                slot += NETWORKS_CHUNK;
+                tokio::task::yield_now().await;
+            }
+            let networks = largest.finish();
+            self.collected.send_replace(Collected { begun, networks });
+        }
+    }
+}
+
+/// The largest of the networks that were offered.
+#[derive(Debug, Default)]
+pub struct Largest {
+    /// The candidates, at most twice as many as are listed.
+    networks: Vec<(NetworkName, usize)>,
+    /// Networks smaller than this are not among the largest.
+    floor: usize,
+}
+
+impl Largest {
+    /// Takes a network and its number of members into account.
+    pub fn offer(&mut self, name: &NetworkName, members: usize) {
+        if members < self.floor {
+            return;
+        }
+        self.networks.push((name.clone(), members));
+        if self.networks.len() == 2 * MAX_LISTED_NETWORKS {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        // Of equals the first by name, so that the list does not flicker.
+        self.networks.select_nth_unstable_by(MAX_LISTED_NETWORKS - 1, |a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
+        self.networks.truncate(MAX_LISTED_NETWORKS);
+        self.floor = self.networks.last().map_or(0, |(_, members)| *members);
+    }
+
+    fn finish(mut self) -> Arc<[(NetworkName, usize)]> {
+        if self.networks.len() > MAX_LISTED_NETWORKS {
+            self.cut();
+        }
+        self.networks.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_are_kept_and_of_equals_the_first_by_name() {
+        let names: Vec<_> = (0..5 * MAX_LISTED_NETWORKS).map(|n| NetworkName::new(&format!("n{n:05}"))).collect();
+        for reversed in [false, true] {
+            let mut largest = Largest::default();
+            let offer = |n: usize| largest.offer(&names[n], 1 + usize::from(n + 10 > names.len()));
+            if reversed {
+                (0..names.len()).rev().for_each(offer)
+            } else {
+                (0..names.len()).for_each(offer)
+            }
+            let mut listed: Vec<_> = largest.finish().iter().map(|(name, _)| name.clone()).collect();
+            listed.sort();
+            let (first, last) = (&names[..MAX_LISTED_NETWORKS - 9], &names[names.len() - 9..]);
+            assert_eq!(listed, [first, last].concat(), "{reversed}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_as_new_as_the_question_and_a_shard_that_hangs_gives_the_old_one() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let list = NetworkList::default();
+            let name = NetworkName::new("n");
+            let sizes = async |timeout| {
+                list.largest_within(timeout).await.iter().map(|(_, members)| *members).collect::<Vec<_>>()
+            };
+            assert!(sizes(Duration::ZERO).await.is_empty());
+            let mut members = 0;
+            let collect = list.collect(|slots, largest| {
+                members += 1;
+                largest.offer(&name, members);
+                slots.start == 0
+            });
+            let asked = async { (sizes(Duration::MAX).await, sizes(Duration::MAX).await) };
+            let (first, second) = tokio::select! {
+                () = collect => unreachable!(),
+                lists = asked => lists,
+            };
+            assert!(first.len() == 2 && second[0] > first[1], "{first:?} {second:?}");
+            assert_eq!(sizes(Duration::ZERO).await, second);
+        });
+    }
+}

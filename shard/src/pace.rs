@@ -1,0 +1,64 @@
+//! Rates: how long something has to wait for its turn.
+
+use std::time::{Duration, Instant};
+
+/// A rate that allows bursts: the generic cell rate algorithm, by the clock of its caller.
+#[derive(Debug)]
+pub struct Pace {
+    gap: Duration,
+    /// How far turns may be ahead of the rate.
+    slack: Duration,
+    /// When the next turn is due at the rate.
+    due: Option<Instant>,
+}
+
+impl Pace {
+    /// So many turns a second in the long run, `burst` of them at once.
+    pub fn new(per_second: u32, burst: u32) -> Self {
+        let gap = Duration::from_secs(1) / per_second.max(1);
+        Self { gap, slack: gap * burst.saturating_sub(1), due: None }
+    }
+
+    /// Takes the next turn. Returns how long it has to wait.
+    pub fn take(&mut self, now: Instant) -> Duration {
+        self.take_within(now, Duration::MAX).unwrap_or(Duration::MAX)
+    }
+
+    /// Takes the next turn if it is due within `patience`. Returns how long it has to wait.
+    pub fn take_within(&mut self, now: Instant, patience: Duration) -> Option<Duration> {
+        let due = self.due.map_or(now, |due| due.max(now));
+        let wait = due.duration_since(now).saturating_sub(self.slack);
+        (wait <= patience).then(|| {
+            self.due = Some(due + self.gap);
+            wait
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_burst_goes_at_once_and_the_rest_at_the_rate() {
+        let (mut pace, start) = (Pace::new(10, 3), Instant::now());
+        let waits: Vec<_> = (0..6).map(|_| pace.take(start)).collect();
+        assert_eq!(waits, [0, 0, 0, 100, 200, 300].map(|ms| ms * MS));
+        // After a pause of as long as the turns that were taken, all of the burst is there again.
+        let later = start + 600 * MS;
+        assert_eq!([(); 4].map(|()| pace.take(later)), [0, 0, 0, 100].map(|ms| ms * MS));
+    }
+
+    #[test]
+    fn a_turn_that_is_refused_is_not_taken() {
+        let (mut pace, start) = (Pace::new(10, 1), Instant::now());
+        assert_eq!(pace.take_within(start, 150 * MS), Some(Duration::ZERO));
+        assert_eq!(pace.take_within(start, 150 * MS), Some(100 * MS));
+        for _ in 0..1000 {
+            assert_eq!(pace.take_within(start, 150 * MS), None);
+        }
+        assert_eq!(pace.take_within(start + 100 * MS, 150 * MS), Some(100 * MS));
+    }
+}
