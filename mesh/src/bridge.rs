@@ -213,6 +213,11 @@ impl Bridge {
         }
     }
 
+    /// Has the next envelope for everyone leave behind what was pushed for single hubs.
+    pub(crate) fn fence(&mut self) {
+        self.state.outbox.borrow_mut().fence();
+    }
+
     /// Has what was pushed leave, together.
     pub(crate) fn flush(&mut self) {
         if self.queued_bytes() > 0 {

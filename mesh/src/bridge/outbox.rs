@@ -18,6 +18,8 @@ pub(super) struct Outbox {
     turns: VecDeque<To>,
     waiting_bytes: usize,
     under_way_bytes: usize,
+    /// Something for a single hub has been appended since the last [`fence`](Self::fence).
+    unfenced: bool,
 }
 
 #[derive(Default)]
@@ -27,6 +29,8 @@ struct Lane {
     listed: bool,
     /// Nothing more of it may leave before what has left is accepted.
     busy: bool,
+    /// The next envelope begins a frame.
+    fenced: bool,
 }
 
 impl Outbox {
@@ -35,9 +39,11 @@ impl Outbox {
         if self.bytes() >= BRIDGE_QUEUE_BYTES {
             return false;
         }
+        self.unfenced |= to.is_some();
         let lane = self.lanes.entry(to).or_default();
+        let fenced = std::mem::take(&mut lane.fenced);
         let frame = match lane.frames.back_mut() {
-            Some(frame) if frame.len() < BRIDGE_FRAME_BYTES => frame,
+            Some(frame) if !fenced && frame.len() < BRIDGE_FRAME_BYTES => frame,
             _ => {
                 self.waiting_bytes += PREFIX;
                 lane.frames.push_back_mut(seal.begin())
@@ -51,6 +57,18 @@ impl Outbox {
             self.turns.push_back(to);
         }
         true
+    }
+
+    /// Has the next envelope for everyone leave behind the present frames for single hubs.
+    ///
+    /// It ends the frame for everyone, if there is one. Channels leave frame by frame in turn, so the next frame leaves after the first
+    /// waiting frame of each hub. In a cluster, channels are at different nodes, and this means nothing.
+    pub(super) fn fence(&mut self) {
+        if std::mem::take(&mut self.unfenced)
+            && let Some(lane) = self.lanes.get_mut(&None)
+        {
+            lane.fenced = true;
+        }
     }
 
     /// Bytes that Redis has not accepted.
@@ -161,6 +179,23 @@ mod tests {
         outbox.accepted(outbox.bytes());
         assert_eq!(outbox.bytes(), 0);
         assert!(outbox.lanes.is_empty() && outbox.turns.is_empty() && outbox.take().is_empty());
+    }
+
+    #[test]
+    fn behind_a_fence_everyone_gets_a_frame_after_those_of_single_hubs() {
+        let mut outbox = outbox(&[(None, 10), (hub(1), 5)]);
+        let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
+        outbox.fence();
+        // Nothing has been appended since for a single hub: one frame is enough for both.
+        for len in [3, 4] {
+            assert!(outbox.push(None, &seal, |out| out.resize(out.len() + len, 7)));
+            outbox.fence();
+        }
+        assert_eq!(sizes(&outbox.take()), [(None, 10), (hub(1), 5), (None, 7)]);
+        assert!(outbox.push(hub(1), &seal, |out| out.push(7)));
+        outbox.fence();
+        assert!(outbox.push(None, &seal, |out| out.push(7)));
+        assert_eq!(sizes(&outbox.take()), [(hub(1), 1), (None, 1)]);
     }
 
     #[test]

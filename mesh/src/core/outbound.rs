@@ -1,5 +1,6 @@
 //! What goes over links: queued, then written together.
 
+use proto::envelope::What;
 use proto::limits::{LINK_QUEUE_CAP, LINK_QUEUE_HIGH, LINK_QUEUE_LOW};
 use proto::ws::Opcode;
 use proto::{Destination, Envelope, LinkId, Now, RelayInput, Way};
@@ -29,6 +30,10 @@ impl Core {
             Destination::Bridged(hub) => Some(hub),
         };
         if let Some(bridge) = &mut self.bridge {
+            if is_leave(envelope) {
+                // A signal that comes after its sender's leave is refused.
+                bridge.fence();
+            }
             bridge.push(to, |out| envelope.encode(out));
             if bridge.queued_bytes() > LINK_QUEUE_HIGH && !self.bridge_pressure.saturated {
                 self.bridge_pressure.saturated = true;
@@ -126,4 +131,9 @@ impl Core {
     pub(crate) fn bridge_has_more(&self) -> bool {
         self.bridge.as_ref().is_some_and(|bridge| bridge.queued_bytes() > 0)
     }
+}
+
+/// Whether it says that a peer leaves a network, or all.
+fn is_leave(envelope: &Envelope) -> bool {
+    matches!(envelope, Envelope::Change(change) if matches!(change.what, What::Left { .. } | What::Down(_)))
 }
