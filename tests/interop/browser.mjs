@@ -29,7 +29,7 @@ const FLAGS = [
   '--disable-renderer-backgrounding'
 ]
 
-export const launch = () => chromium.launch({ executablePath: EXECUTABLE, args: FLAGS })
+export const launch = options => chromium.launch({ executablePath: EXECUTABLE, args: FLAGS, ...options })
 
 /** Serves `{ '/path': text or URL of a file }` on loopback and gives the origin. */
 export async function serve (pages) {

@@ -74,3 +74,41 @@ async function hearsAll ({ page, id }, pages) {
     await within(20_000, `the hello of ${other.id} to ${id}`, hello)
   }
 }
+
+/** The example as a page of one user, who has one id on all pages of the site. */
+const asUser = id => example.replace(/me = Array\.from.*$/m, `me = '${id}'`)
+
+const restored = page => page.evaluate(() => globalThis.before === true)
+
+/** Waits until so many WebSockets have been opened at the hub, and one is there and in the room. */
+async function joined (hub, opened) {
+  const deadline = Date.now() + 10_000
+  for (;;) {
+    const metrics = await (await fetch(`${hub.url}/metrics`)).text()
+    const [handshakes, connections, members] = ['handshakes_total', 'connections', 'members']
+      .map(name => Number(metrics.match(new RegExp(`^peerpigeon_${name} (.*)$`, 'm'))?.[1]))
+    if (handshakes === opened && connections === 1 && members === 1) return
+    if (Date.now() > deadline) throw new Error(`${handshakes} opened, expected ${opened}; ${connections} connections, ${members} members`)
+  }
+}
+
+hubTest('a page in the back/forward cache leaves its room, and joins again when it is back', { skip: HUBS_AT && 'asks one hub', timeout: 60_000 }, async hub => {
+  const id = 'ab'.repeat(20)
+  const web = await serve({ '/a': asUser(id), '/b': asUser(id) })
+  const browser = await launch({ ignoreDefaultArgs: ['--disable-back-forward-cache'] })
+  try {
+    const page = await browser.newPage()
+    await page.goto(`${web.origin}/a?hub=${hub.ws}`)
+    await joined(hub, 1)
+    await page.evaluate(() => { globalThis.before = true })
+    // The next page has the same id and gets in, as the first has gone.
+    await page.goto(`${web.origin}/b?hub=${hub.ws}`)
+    await joined(hub, 2)
+    await page.goBack({ waitUntil: 'commit' })
+    assert.ok(await restored(page), 'the page comes from the cache')
+    await joined(hub, 3)
+  } finally {
+    await browser.close()
+    web.close()
+  }
+})
