@@ -10,6 +10,7 @@ use crate::stats::LinkEnd;
 pub(crate) struct Own<'a> {
     pub(crate) hub: HubId,
     pub(crate) incarnation: HubIncarnation,
+    pub(crate) process: u64,
     pub(crate) namespace: &'a str,
     pub(crate) discovery: Discovery,
 }
@@ -22,6 +23,10 @@ pub(crate) struct Present {
     pub(crate) dialed: bool,
     /// The life in which the other hub said hello on it.
     pub(crate) incarnation: HubIncarnation,
+    /// The process that said it; 0: a hub before 2.1.
+    pub(crate) process: u64,
+    /// Something was received on it lately.
+    pub(crate) is_heard: bool,
 }
 
 /// What is to be done.
@@ -43,7 +48,7 @@ pub(crate) fn greet(own: Own<'_>, hello: &Hello, expected: Option<HubId>) -> Res
         Err(LinkEnd::WrongNamespace)
     } else if hello.discovery != own.discovery {
         Err(LinkEnd::WrongDiscovery)
-    } else if hello.hub == own.hub && hello.incarnation == own.incarnation {
+    } else if hello.hub == own.hub && is_same_process((own.process, own.incarnation), hello) {
         Err(LinkEnd::SelfLink)
     } else if hello.hub == own.hub {
         Err(LinkEnd::SameId)
@@ -54,11 +59,18 @@ pub(crate) fn greet(own: Own<'_>, hello: &Hello, expected: Option<HubId>) -> Res
     }
 }
 
+fn is_same_process((process, incarnation): (u64, HubIncarnation), hello: &Hello) -> bool {
+    if process != 0 && hello.process != 0 { process == hello.process } else { incarnation == hello.incarnation }
+}
+
 /// Of two links between two hubs, the one dialed by the hub with the smaller id stays. Asked by the dialer (`dialed`) when it
 /// has heard the other's hello, and by the acceptor when the dialer has said that it is ready.
 pub(crate) fn settle(own: HubId, hello: &Hello, dialed: bool, present: Option<Present>) -> Choice {
     let Some(present) = present else { return Choice::Take };
-    // Said hello in another life: that one is dead, though its socket does not know yet.
+    // Two processes have one id. Either the other is dead and its socket does not know yet, or both live: the relay finds out.
+    if present.is_heard && !is_same_process((present.process, present.incarnation), hello) {
+        return Choice::Take;
+    }
     if present.incarnation < hello.incarnation {
         return Choice::Replace(present.link);
     }
@@ -85,13 +97,20 @@ mod tests {
     const LIFE: HubIncarnation = HubIncarnation(5);
 
     fn hello(hub: HubId) -> Hello {
-        Hello { version: VERSION, hub, incarnation: LIFE, namespace: "mesh".into(), discovery: Discovery::All }
+        Hello {
+            version: VERSION,
+            hub,
+            incarnation: LIFE,
+            namespace: "mesh".into(),
+            discovery: Discovery::All,
+            process: 7,
+        }
     }
 
     fn greeted(change: impl FnOnce(&mut Hello)) -> Result<(), LinkEnd> {
         let mut hello = hello(LARGE);
         change(&mut hello);
-        let own = Own { hub: SMALL, incarnation: LIFE, namespace: "mesh", discovery: Discovery::All };
+        let own = Own { hub: SMALL, incarnation: LIFE, process: 7, namespace: "mesh", discovery: Discovery::All };
         greet(own, &hello, Some(LARGE))
     }
 
@@ -107,12 +126,17 @@ mod tests {
         assert_eq!(greeted(|hello| hello.discovery = Discovery::Closest(8)), Err(LinkEnd::WrongDiscovery));
         assert_eq!(greeted(|hello| hello.hub = SMALL), Err(LinkEnd::SelfLink));
         assert_eq!(greeted(|hello| hello.hub = HubId(PeerId::from_bytes([3; 20]))), Err(LinkEnd::WrongHub));
-        let same_id = |hello: &mut Hello| (hello.hub, hello.incarnation) = (SMALL, HubIncarnation(6));
-        assert_eq!(greeted(same_id), Err(LinkEnd::SameId));
+        let same_id = |hello: &mut Hello| (hello.hub, hello.process) = (SMALL, 8);
+        assert_eq!(greeted(same_id), Err(LinkEnd::SameId), "in the same millisecond");
+        // A hub before 2.1 has no number for its process.
+        let earlier = |life| move |hello: &mut Hello| (hello.hub, hello.incarnation, hello.process) = (SMALL, life, 0);
+        assert_eq!(greeted(earlier(LIFE)), Err(LinkEnd::SelfLink));
+        assert_eq!(greeted(earlier(HubIncarnation(6))), Err(LinkEnd::SameId));
     }
 
     fn settled(own: HubId, other: HubId, dialed: bool, present: Option<bool>) -> Choice {
-        let present = present.map(|dialed| Present { link: LinkId(1), dialed, incarnation: LIFE });
+        let present =
+            present.map(|dialed| Present { link: LinkId(1), dialed, incarnation: LIFE, process: 7, is_heard: true });
         settle(own, &hello(other), dialed, present)
     }
 
@@ -150,8 +174,13 @@ mod tests {
     fn a_link_of_an_earlier_life_is_replaced() {
         for (own, other) in [(SMALL, LARGE), (LARGE, SMALL)] {
             for (dialed, present) in [(true, true), (true, false), (false, true), (false, false)] {
-                let present = Present { link: LinkId(1), dialed: present, incarnation: HubIncarnation(4) };
+                let (process, is_heard) = (6, false);
+                let incarnation = HubIncarnation(4);
+                let present = Present { link: LinkId(1), dialed: present, incarnation, process, is_heard };
                 assert_eq!(settle(own, &hello(other), dialed, Some(present)), Choice::Replace(LinkId(1)));
+                // One that goes on speaking is not dead.
+                let present = Present { is_heard: true, ..present };
+                assert_eq!(settle(own, &hello(other), dialed, Some(present)), Choice::Take);
             }
         }
     }

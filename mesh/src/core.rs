@@ -54,6 +54,10 @@ pub(crate) struct Core {
     stalled: bool,
     parked: Vec<LinkId>,
     bridge: Option<Bridge>,
+    /// Makes the bridge anew, for another id.
+    make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>,
+    /// The one before, which still says what was said last, and until when.
+    last_bridge: Option<(Bridge, Duration)>,
     bridge_pressure: Pressure,
     /// Silence is counted from here at the earliest: before, the mesh itself was not listening.
     listening_since: Duration,
@@ -82,7 +86,7 @@ pub(crate) struct Adopted {
 }
 
 impl Core {
-    pub(crate) fn new(config: &MeshConfig, shards: usize, bridge: Option<Bridge>) -> Self {
+    pub(crate) fn new(config: &MeshConfig, shards: usize, make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>) -> Self {
         let now = (config.clock)();
         Self {
             own: config.relay.hub,
@@ -100,7 +104,9 @@ impl Core {
             flusher: None,
             stalled: false,
             parked: Vec::new(),
-            bridge,
+            bridge: make_bridge.as_ref().map(|make| make(config.relay.hub)),
+            make_bridge,
+            last_bridge: None,
             bridge_pressure: Pressure::default(),
             listening_since: now.at,
             last_tick: now.at,
@@ -120,6 +126,11 @@ impl Core {
 
     pub(crate) fn now(&self) -> Now {
         (self.clock)()
+    }
+
+    /// The id by which others know this hub.
+    pub(crate) fn own(&self) -> HubId {
+        self.own
     }
 
     pub(crate) fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {
@@ -145,6 +156,7 @@ impl Core {
             Link {
                 hub,
                 incarnation: HubIncarnation::default(),
+                process: 0,
                 address,
                 target,
                 legacy,
@@ -199,6 +211,7 @@ impl Core {
 
     fn carry_out(&mut self, output: RelayOutput, now: Now) {
         match output {
+            RelayOutput::Renamed { hub } => self.renamed(hub, now),
             RelayOutput::Send { to, envelope } => self.send(to, &envelope, now),
             RelayOutput::SendText { link, text } => self.send_text(link, &text, now),
             RelayOutput::Backlog { way } => self.backlog(way),
@@ -241,6 +254,7 @@ impl Core {
         self.stats.queued_bytes = self.links.values().map(|link| link.queue.len_bytes() as u64).sum();
         MeshReading {
             relay: self.relay.stats(now).clone(),
+            hub: Some(self.own),
             hubs: self.relay.hubs(now),
             links: self.links.iter().map(|(id, link)| link.view(*id)).collect(),
             dials: self.targets.views(),
@@ -256,7 +270,22 @@ fn log(event: MeshEvent) {
         MeshEvent::HubFound(hub) => info!(%hub, "hub_found"),
         MeshEvent::HubLost(hub, peers) => warn!(%hub, peers, "hub_lost"),
         MeshEvent::HubLeft(hub, peers) => info!(%hub, peers, "hub_left"),
-        MeshEvent::SameId => warn!(detail = "another hub uses this hub's id", "hub_id_taken"),
+        MeshEvent::SameId => {
+            let detail = "another live hub has this HUB_ID, and the later one takes a new id";
+            warn!(detail, "hub_id_taken");
+        }
+        MeshEvent::IdGivenUp(before, hub) => {
+            let detail = "another live hub has this HUB_ID and was there first, so this hub has taken a random id until it is \
+                          restarted: leave HUB_ID unset, or give each hub its own";
+            warn!(%before, %hub, detail, "hub_id_changed");
+        }
+        MeshEvent::TwoHubs(hub) => {
+            let detail = "two live hubs have this HUB_ID: leave HUB_ID unset, or give each hub its own";
+            warn!(%hub, detail, "hub_id_twice");
+        }
+        MeshEvent::LaterLife => {
+            info!(detail = "others remembered a later start of this hub than its clock says", "hub_life_later");
+        }
         MeshEvent::LinkSilent(hub) => {
             let detail = "nothing is received on this open link; signals take another way if there is one";
             warn!(%hub, detail, "link_silent");

@@ -40,6 +40,8 @@ pub(crate) struct Link {
     pub(crate) hub: Option<HubId>,
     /// The life in which the other hub said hello.
     pub(crate) incarnation: HubIncarnation,
+    /// The process that said it; 0: a hub before 2.1.
+    pub(crate) process: u64,
     pub(crate) address: SocketAddr,
     /// What was dialed.
     pub(crate) target: Option<(TargetId, String)>,

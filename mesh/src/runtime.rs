@@ -178,9 +178,11 @@ fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
 async fn run(config: MeshConfig, caller: Caller, post: Post, busy: Arc<AtomicU64>) {
     let Post { shards, mailbox, sockets, mut orders, publish } = post;
     let (events, bridge_events) = mpsc::channel(BRIDGE_EVENTS);
-    let bridge = config.redis.clone().map(|redis| Bridge::start(redis, events));
-    let bridged = bridge.is_some();
-    let core = Rc::new(RefCell::new(Core::new(&config, shards.len(), bridge)));
+    let bridged = config.redis.is_some();
+    let make_bridge = config.redis.clone().map(|redis| -> Box<dyn Fn(HubId) -> Bridge> {
+        Box::new(move |hub| Bridge::start(BridgeConfig { hub, ..redis.clone() }, events.clone()))
+    });
+    let core = Rc::new(RefCell::new(Core::new(&config, shards.len(), make_bridge)));
     let mut tasks = JoinSet::new();
     tasks.spawn_local(read_mail(Rc::clone(&core), mailbox));
     tasks.spawn_local(welcome(Rc::clone(&core), sockets));
@@ -279,8 +281,12 @@ async fn dial_out(core: Rc<RefCell<Core>>, caller: Caller) {
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                for plan in core.borrow_mut().due_dials() {
-                    let caller = caller.clone();
+                let (hub, plans) = {
+                    let mut core = core.borrow_mut();
+                    (core.own(), core.due_dials())
+                };
+                for plan in plans {
+                    let caller = Caller { hub, ..caller.clone() };
                     dials.spawn_local(async move { (plan.clone(), Box::pin(dial::dial(caller, plan)).await) });
                 }
             }

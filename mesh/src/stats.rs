@@ -12,6 +12,8 @@ use crate::bridge::BridgeView;
 pub struct MeshReading {
     /// The rules' own numbers.
     pub relay: RelayStats,
+    /// The id by which others know this hub, once the mesh runs.
+    pub hub: Option<HubId>,
     /// Every other hub that is remembered, ascending by id.
     pub hubs: Vec<HubView>,
     /// Every link, in the order in which they came.
@@ -154,6 +156,8 @@ pub enum LinkEnd {
     Overflow,
     /// The other hub would not have it.
     Refused,
+    /// This hub has taken another id.
+    Renamed,
     /// The other side did not say who it is in time.
     Silent,
     /// The other end is this hub itself.
@@ -174,7 +178,7 @@ pub enum LinkEnd {
 
 impl LinkEnd {
     /// Every end, in the order of its discriminant.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Closed,
         Self::Dead,
         Self::Double,
@@ -183,6 +187,7 @@ impl LinkEnd {
         Self::Malformed,
         Self::Overflow,
         Self::Refused,
+        Self::Renamed,
         Self::Silent,
         Self::SelfLink,
         Self::SameId,
@@ -204,6 +209,7 @@ impl LinkEnd {
             Self::Malformed => "malformed",
             Self::Overflow => "overflow",
             Self::Refused => "refused",
+            Self::Renamed => "renamed",
             Self::Silent => "silent",
             Self::SelfLink => "self-link",
             Self::SameId => "same-id",
@@ -219,7 +225,7 @@ impl LinkEnd {
     pub(crate) const fn close_code(self) -> Option<u16> {
         match self {
             Self::Closed | Self::Double | Self::SelfLink => Some(1000),
-            Self::Ending => Some(1001),
+            Self::Ending | Self::Renamed => Some(1001),
             Self::Malformed => Some(1002),
             Self::SameId
             | Self::Silent
@@ -237,6 +243,7 @@ impl LinkEnd {
             Self::Closed | Self::Dead | Self::Lost | Self::Overflow | Self::Refused | Self::Stalled => "",
             Self::Double => "another link between these hubs stays",
             Self::Ending => "this hub ends",
+            Self::Renamed => "this hub has taken another id",
             Self::Malformed => "malformed",
             Self::Silent => "no hello in time",
             Self::SelfLink => "this is you",

@@ -110,6 +110,8 @@ pub struct Hello {
     pub namespace: String,
     /// DISCOVERY: nor do hubs of which one tells its peers of all others, and the other does not.
     pub discovery: Discovery,
+    /// As in [`Heartbeat::process`].
+    pub process: u64,
 }
 
 /// A hub lives. Goes to every hub, never suppressed.

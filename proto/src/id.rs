@@ -66,6 +66,14 @@ impl PeerId {
         (u128::from_be_bytes(high), u32::from_be_bytes(low))
     }
 
+    /// The id that lies `by` behind this one, in its last eight bytes, which wrap around.
+    pub(crate) fn shifted(mut self, by: u64) -> Self {
+        if let Some(last) = self.0.last_chunk_mut::<8>() {
+            *last = u64::from_be_bytes(*last).wrapping_add(by).to_be_bytes();
+        }
+        self
+    }
+
     /// This id with one bit turned over, counted from the first.
     pub(crate) fn flipped(mut self, bit: u32) -> Self {
         self.0[(bit / 8) as usize] ^= 0x80 >> (bit % 8);

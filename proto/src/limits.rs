@@ -388,6 +388,32 @@ pub const MAX_UNANSWERED_LOOKED_AT: usize = 1024;
 /// stop of a few seconds looks like the end of a hub. A ghost lives for this, one heartbeat and the way at the most.
 pub const LEASE: Duration = Duration::from_secs(8);
 
+/// How long another life of a hub's id has to go on saying heartbeats before it counts as another live hub: longer than third hubs show
+/// the last heartbeat of a life that has ended ([`LINK_SILENCE`]).
+pub const RIVAL_EVIDENCE: Duration = Duration::from_millis(2_500);
+
+/// How long ago the last heartbeat of such a life may be for it to count as live.
+pub const RIVAL_MEMORY: Duration = Duration::from_secs(4);
+
+/// How long a hub with a fixed HUB_ID waits to see whether a later life of its id goes on, before it begins one that is later still. A
+/// hub that has just started does not wait: the life is its predecessor's.
+pub const RIVAL_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the earlier of two live hubs with one id waits for the later one to take a new id, before it takes one itself. Hubs before
+/// 2.1 never do.
+pub const RIVAL_YIELD: Duration = Duration::from_secs(10);
+
+/// Latest time, in milliseconds of a wall clock, that is believed as the beginning of a hub's life or of a session: the year 2527.
+///
+/// Heartbeats of a later life, and sessions with a later beginning, are ignored and counted. There is no need to compare with a
+/// clock here, and clocks of hubs may differ by any amount: what matters is that whoever has to be later than a number that was
+/// believed can be, and is believed too. So numbers beyond [`GREATEST_TIME_FOLLOWED`] are not exceeded by anybody's own.
+pub const GREATEST_TIME: u64 = 1 << 44;
+
+/// Latest such time that a hub makes its own life or sessions later than: the year 2248. Told of a later life of its own, a hub takes a
+/// new id instead; beyond it a session at another hub holds its peer's id until it ends.
+pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
+
 /// Hubs that a hub remembers, dead ones included. The heartbeats of more are ignored and counted.
 ///
 /// About 1 KiB each without their peers. In a full mesh, hubs x (hubs - 1)^2 heartbeats a second is what bounds it much earlier.

@@ -6,9 +6,11 @@ mod hubs;
 mod legacy;
 mod life;
 mod meeting;
+mod names;
 mod presence;
 mod reach;
 mod remote;
+mod rival;
 mod signals;
 mod takeover;
 #[cfg(test)]
@@ -21,16 +23,18 @@ use std::time::Duration;
 
 use crate::envelope::{Envelope, EnvelopeKind};
 use crate::id::{HubId, HubIncarnation, Keys, LinkId, PeerId, ShardId, Via};
-use crate::limits::{HEARTBEAT, LINK_SILENCE};
+use crate::limits::{GREATEST_TIME_FOLLOWED, HEARTBEAT, LINK_SILENCE};
 use crate::router::{Discovery, Letter, RouterStats};
 use crate::time::Now;
 
 use directory::Directory;
 use holding::Holding;
 use legacy::Legacy;
+use names::Names;
 use presence::Outgoing;
 use reach::Reach;
 use remote::Remote;
+use rival::Rival;
 
 /// What a relay is told of its hub when it is made.
 #[derive(Clone, Debug)]
@@ -65,6 +69,15 @@ pub enum RelayInput<'a> {
         link: LinkId,
         /// To whom.
         hub: HubId,
+        /// The life in which that hub said hello.
+        incarnation: HubIncarnation,
+    },
+    /// Another process has said hello on a link, with this hub's id.
+    Namesake {
+        /// Its life.
+        incarnation: HubIncarnation,
+        /// Its [`Heartbeat::process`](crate::envelope::Heartbeat::process).
+        process: u64,
     },
     /// A link has ended. What was queued for it and not sent is lost. One that the relay does not know is ignored.
     LinkDown {
@@ -159,6 +172,12 @@ pub enum RelayOutput {
         /// What.
         letter: Letter,
     },
+    /// This hub has left its id to another one and is [`Relay::hub`] from now on. All links but legacy links are to be ended, once what was
+    /// put out for them is written, and made anew. So is the bridge. The relay has forgotten them.
+    Renamed {
+        /// The new id.
+        hub: HubId,
+    },
     /// For the log.
     Event(MeshEvent),
 }
@@ -183,8 +202,14 @@ pub enum MeshEvent {
     HubLost(HubId, usize),
     /// A hub has said that it ends.
     HubLeft(HubId, usize),
-    /// Another hub uses this hub's id.
+    /// Another live hub uses this hub's id. The later of the two takes a new one.
     SameId,
+    /// Others remembered a life of this hub that is later than this one and has ended. It has begun a later one.
+    LaterLife,
+    /// This hub has left its id to another live one, and has taken the second.
+    IdGivenUp(HubId, HubId),
+    /// Two live hubs have this id.
+    TwoHubs(HubId),
     /// What is known of a hub was replaced by a snapshot.
     Repaired(HubId),
     /// Nothing is received on the link to this hub. Signals take another way if there is one.
@@ -269,6 +294,10 @@ pub struct RelayStats {
     pub link_silences: u64,
     /// Times that all signals on a way went unanswered, and another way was taken.
     pub ways_avoided: u64,
+    /// Heartbeats of a life, and sessions, that begin too late to be believed.
+    pub numbers_refused: u64,
+    /// Times that this hub left its id to another one.
+    pub ids_given_up: u64,
     /// Gauge: links that carry nothing, in one direction at least.
     pub links_silent: u64,
     /// Gauge: hubs whose lease runs.
@@ -309,6 +338,12 @@ pub struct Relay {
     by_hub: BTreeMap<HubId, LinkId>,
     bridge: Bridge,
     legacy: Legacy,
+    names: Names,
+    /// How often this hub has taken a new id.
+    renamed: u64,
+    /// Another life of this hub's id.
+    rival: Option<Rival>,
+    started: Duration,
     /// Counts this hub's own heartbeats.
     beats: u64,
     next_beat: Duration,
@@ -326,6 +361,8 @@ pub struct Relay {
 #[derive(Debug)]
 struct Link {
     hub: HubId,
+    /// The life in which that hub said hello.
+    incarnation: HubIncarnation,
     saturated: bool,
     /// Something was not sent for want of room.
     missed: bool,
@@ -339,9 +376,10 @@ struct Link {
 }
 
 impl Link {
-    fn new(hub: HubId, now: Duration) -> Self {
+    fn new(hub: HubId, incarnation: HubIncarnation, now: Duration) -> Self {
         Self {
             hub,
+            incarnation,
             saturated: false,
             missed: false,
             outgoing: VecDeque::new(),
@@ -378,6 +416,10 @@ impl Relay {
             by_hub: BTreeMap::new(),
             bridge: Bridge::default(),
             legacy: Legacy::new(config.keys),
+            names: Names::new(config.hub),
+            renamed: 0,
+            rival: None,
+            started: now.at,
             beats: 0,
             next_beat: now.at,
             judge_from: Duration::ZERO,
@@ -387,7 +429,10 @@ impl Relay {
             reach: None,
             outputs: VecDeque::new(),
             stats: RelayStats::default(),
-            config,
+            config: RelayConfig {
+                incarnation: config.incarnation.min(HubIncarnation(GREATEST_TIME_FOLLOWED)),
+                ..config
+            },
         }
     }
 
@@ -404,8 +449,14 @@ impl Relay {
             RelayInput::LegacyUp { link, hub, dialed } => self.legacy_up(link, hub, dialed, now),
             RelayInput::Letter(letter) => self.letter(letter, now),
             RelayInput::LinkDown { link } => self.link_down(link, now),
-            RelayInput::LinkUp { link, hub } => self.link_up(link, hub, now),
-            RelayInput::Received { via, envelope } => self.received(via, envelope, now),
+            RelayInput::LinkUp { link, hub, incarnation } => {
+                self.link_up(link, self.names.inward(hub), incarnation, now);
+            }
+            RelayInput::Namesake { incarnation, process } => self.met_namesake(incarnation, process, now),
+            RelayInput::Received { via, envelope } => {
+                let (via, envelope) = (self.names.via_inward(via), self.names.envelope_inward(envelope));
+                self.received(via, envelope, now);
+            }
             RelayInput::Room { way } => self.room(way, now),
             RelayInput::Saturated { way } => self.saturated(way, now),
         }
@@ -419,6 +470,7 @@ impl Relay {
         if self.next_beat <= now.at {
             self.check_reach(now);
             self.notice_unanswered(now);
+            self.judge_rival(now);
             self.beat(now);
             self.forget_the_dead(now);
         }
@@ -453,6 +505,11 @@ impl Relay {
         Some(hubs.map_or(next_look, |at| at.min(next_look)))
     }
 
+    /// The id by which others know this hub now.
+    pub fn hub(&self) -> HubId {
+        self.names.outside()
+    }
+
     /// This hub's present life: others may have remembered a later one than it was made with.
     pub fn incarnation(&self) -> HubIncarnation {
         self.config.incarnation
@@ -460,7 +517,7 @@ impl Relay {
 
     /// Where a peer is: the hub that holds it, this one included.
     pub fn locate(&self, peer: &PeerId) -> Option<HubId> {
-        self.directory.holder(peer).map(|claim| claim.hub)
+        self.directory.holder(peer).map(|claim| self.names.outward(claim.hub))
     }
 
     fn letter(&mut self, letter: Letter, now: Now) {
@@ -478,6 +535,7 @@ impl Relay {
             | Letter::Elsewhere { .. }
             | Letter::Meeting(_)
             | Letter::Nowhere { .. }
+            | Letter::Renamed { .. }
             | Letter::TakeoverAnswered { .. } => {}
         }
     }
@@ -501,6 +559,7 @@ impl Relay {
     }
 
     fn send(&mut self, to: Destination, envelope: Envelope) {
+        let (to, envelope) = (self.names.destination_outward(to), self.names.envelope_outward(envelope));
         self.stats.sent[envelope.kind() as usize] += 1;
         self.outputs.push_back(RelayOutput::Send { to, envelope });
     }

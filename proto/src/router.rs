@@ -73,6 +73,8 @@ pub struct RouterConfig {
 #[derive(Debug)]
 pub struct Router {
     config: RouterConfig,
+    /// The id by which others know this hub. Claims have the one that it started with.
+    shown_hub: HubId,
     sessions: Sessions,
     /// The session that speaks for a peer.
     by_peer: HashMap<PeerId, SessionId, Keys>,
@@ -104,6 +106,7 @@ impl Router {
     /// A router without sessions.
     pub fn new(config: RouterConfig) -> Self {
         Self {
+            shown_hub: config.hub,
             sessions: Sessions::default(),
             by_peer: HashMap::with_hasher(config.keys),
             elsewhere: HashMap::with_hasher(config.keys),
@@ -223,6 +226,7 @@ impl Router {
             Letter::Joined(announcement) => self.joined_elsewhere(&announcement, now),
             Letter::Left(farewell) => self.left_elsewhere(&farewell, now),
             Letter::Meeting(meeting) => self.heard_meeting(&meeting, now),
+            Letter::Renamed { hub } => self.shown_hub = hub,
             Letter::Nowhere { peer, claim } => self.left_other_hub(peer, claim, now),
             Letter::Outcome { origin, target, outcome } => self.settle(origin, target, outcome, now),
             Letter::Signal { origin, from, target, frame } => {
@@ -405,7 +409,7 @@ impl Router {
 
     fn welcome(&self) -> Welcome {
         Welcome {
-            hub: self.config.hub,
+            hub: self.shown_hub,
             heartbeat_ms: self.config.heartbeat.as_millis() as u64,
             max_message_bytes: self.config.max_message_bytes,
         }

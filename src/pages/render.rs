@@ -117,7 +117,12 @@ impl Renderer {
             connections: self.connections(),
             host: &self.config.host,
             hub_mesh_namespace: &self.config.mesh_namespace,
-            hub_peer_id: if self.config.is_hub { self.config.hub_id.to_string() } else { String::new() },
+            hub_peer_id: if self.config.is_hub {
+                // Another one than HUB_ID, where two hubs have that.
+                self.mesh().hub.unwrap_or(self.config.hub_id).to_string()
+            } else {
+                String::new()
+            },
             hubs: mesh::count(&self.mesh()),
             is_hub: self.config.is_hub,
             is_running: self.facts.lifecycle.stage() == Stage::Ready,

@@ -147,6 +147,10 @@ catalog! {
         "Snapshots of a hub's peers that were sent (out) or replaced what was known (in)."
     MESH_SNAPSHOTS_REFUSED "peerpigeon_mesh_snapshots_refused_total" Counter []
         "Snapshots that were not what they said, or came too late."
+    MESH_NUMBERS_REFUSED "peerpigeon_mesh_numbers_refused_total" Counter []
+        "Heartbeats and sessions of other hubs that begin later than the year 2527, and were ignored."
+    MESH_IDS_GIVEN_UP "peerpigeon_mesh_ids_given_up_total" Counter []
+        "Times that this hub found another live hub with its HUB_ID and took a new id."
     MESH_TAKEOVERS "peerpigeon_mesh_takeovers_total" Counter ["answer"]
         "Ids that were in use at another hub, by that hub's answer."
     MESH_BUSY "peerpigeon_mesh_busy_seconds_total" CounterSeconds []

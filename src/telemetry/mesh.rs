@@ -28,6 +28,8 @@ pub(super) fn publish(reading: &MeshReading) {
         (&catalog::MESH_OUT_OF_ORDER, relay.out_of_order),
         (&catalog::MESH_LATE_OUTCOMES, relay.late_outcomes),
         (&catalog::MESH_SNAPSHOTS_REFUSED, relay.snapshots_refused),
+        (&catalog::MESH_NUMBERS_REFUSED, relay.numbers_refused),
+        (&catalog::MESH_IDS_GIVEN_UP, relay.ids_given_up),
         (&catalog::MESH_HUBS_LOST, relay.hubs_lost),
         (&catalog::MESH_GHOSTS_EVICTED, relay.ghosts_evicted),
         (&catalog::LINK_LEGACY_REFUSED, relay.legacy_refused),

@@ -18,6 +18,7 @@ mod limits;
 mod links;
 mod log;
 mod mesh;
+mod namesakes;
 mod partings;
 mod redis;
 mod signaling;

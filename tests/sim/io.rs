@@ -238,6 +238,7 @@ impl World {
             | Letter::MeetingAt { .. }
             | Letter::Nowhere { .. }
             | Letter::Opened { .. }
+            | Letter::Renamed { .. }
             | Letter::TakeoverAnswered { .. } => unreachable!("this hub has no mesh: {letter:?}"),
         }
     }

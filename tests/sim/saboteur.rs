@@ -75,6 +75,7 @@ impl Saboteur {
             | Letter::MeetingAt { .. }
             | Letter::Nowhere { .. }
             | Letter::Opened { .. }
+            | Letter::Renamed { .. }
             | Letter::Outcome { .. }
             | Letter::TakeoverAnswered { .. } => Fault::LosesOutcome,
         };

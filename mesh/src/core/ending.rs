@@ -1,6 +1,6 @@
 //! How a link ends.
 
-use proto::limits::{CLOSE_LINGER, MAX_HUBS};
+use proto::limits::{CLOSE_LINGER, LINK_FLUSH_TIMEOUT, MAX_HUBS};
 use proto::{HubId, LinkId, Now, RelayInput};
 use tracing::{debug, info, warn};
 
@@ -39,6 +39,22 @@ impl Core {
         link.phase = Phase::Retiring;
         link.deadline = Some(now.at + CLOSE_LINGER);
         link.wake();
+    }
+
+    /// Others know this hub by another id from now on: what is said by the old one ends, once it is written.
+    pub(super) fn renamed(&mut self, hub: HubId, now: Now) {
+        self.own = hub;
+        let links: Vec<LinkId> = self.links.iter().filter(|(_, link)| !link.legacy).map(|(&id, _)| id).collect();
+        for id in links {
+            self.close(id, LinkEnd::Renamed, now);
+        }
+        if let Some(make) = &self.make_bridge
+            && let Some(mut before) = self.bridge.replace(make(hub))
+        {
+            before.flush();
+            self.bridge_pressure = Default::default();
+            self.last_bridge = Some((before, now.at + LINK_FLUSH_TIMEOUT));
+        }
     }
 
     /// The relay hears of a link's end once, and only of a link it knows.

@@ -1,6 +1,7 @@
 //! How a link begins. Who dialed speaks first; the other answers; then it is for who dialed to say that it goes on.
 
 use proto::envelope::{Hello, VERSION};
+use proto::limits::LINK_SILENCE;
 use proto::ws::Opcode;
 use proto::{Envelope, HubId, LinkId, Now, RelayInput};
 use tracing::info;
@@ -32,7 +33,8 @@ impl Core {
 
     fn own_hello(&self) -> Hello {
         let (version, hub, incarnation) = (VERSION, self.own, self.relay.incarnation());
-        Hello { version, hub, incarnation, namespace: self.namespace.clone(), discovery: self.discovery }
+        let (namespace, process) = (self.namespace.clone(), self.relay.process());
+        Hello { version, hub, incarnation, namespace, discovery: self.discovery, process }
     }
 
     fn say_hello(&mut self, id: LinkId, now: Now) {
@@ -46,20 +48,29 @@ impl Core {
             return self.malformed(id, "the first envelope is not a hello", now);
         };
         let Some(link) = self.links.get_mut(&id) else { return };
-        link.incarnation = hello.incarnation;
+        (link.incarnation, link.process) = (hello.incarnation, hello.process);
         let said = link.hub.replace(hello.hub);
         let dialed = link.dialed();
         let (namespace, discovery) = (self.namespace.as_str(), self.discovery);
-        let own = Own { hub: self.own, incarnation: self.relay.incarnation(), namespace, discovery };
+        let (incarnation, process) = (self.relay.incarnation(), self.relay.process());
+        let own = Own { hub: self.own, incarnation, process, namespace, discovery };
         let verdict = choice::greet(own, &hello, said.filter(|_| !dialed));
         if let Some((target, _)) = link.target.as_ref().filter(|_| verdict.is_ok()) {
             self.targets.met(target, hello.hub);
         }
         match verdict {
-            Err(LinkEnd::SelfLink) if !dialed => {
-                // This end answers, so that the other end of the same hub, which dialed, hears itself too.
-                self.say_hello(id, now);
-                self.answered(id, hello);
+            Err(end @ (LinkEnd::SelfLink | LinkEnd::SameId)) => {
+                let (incarnation, process) = (hello.incarnation, hello.process);
+                if dialed {
+                    self.close(id, end, now);
+                } else {
+                    // This end answers, so that the other end, which dialed, hears itself, or its namesake, too.
+                    self.say_hello(id, now);
+                    self.answered(id, hello);
+                }
+                if end == LinkEnd::SameId {
+                    self.input(RelayInput::Namesake { incarnation, process }, now);
+                }
             }
             Err(end) => self.close(id, end, now),
             Ok(()) if dialed => match self.settled(id, &hello) {
@@ -111,7 +122,14 @@ impl Core {
         // Who speaks the seed's protocol shows nothing but an id, and that may be another's.
         let legacy = self.links.get(&besides).is_some_and(|link| link.legacy);
         let mut ready = ready.filter(|(_, link)| link.legacy == legacy);
-        ready.next().map(|(id, link)| Present { link: *id, dialed: link.dialed(), incarnation: link.incarnation })
+        let now = self.now().at;
+        ready.next().map(|(id, link)| Present {
+            link: *id,
+            dialed: link.dialed(),
+            incarnation: link.incarnation,
+            process: link.process,
+            is_heard: now.saturating_sub(link.last_heard) < LINK_SILENCE,
+        })
     }
 
     fn ready(&mut self, id: LinkId, hub: HubId, now: Now) {
@@ -124,7 +142,7 @@ impl Core {
             // Its answer says when all that a Go hub says first has been read.
             link.next_ping = now.at;
         }
-        let (legacy, dialed, address) = (link.legacy, link.dialed(), link.address);
+        let (legacy, dialed, address, incarnation) = (link.legacy, link.dialed(), link.address, link.incarnation);
         if let Some((target, _)) = &link.target {
             self.targets.met(target, hub);
             self.targets.ready(target);
@@ -132,8 +150,11 @@ impl Core {
         self.stats.opened += 1;
         self.complaints.remove(&hub);
         info!(%hub, %address, dialed, legacy, "link_up");
-        let up =
-            if legacy { RelayInput::LegacyUp { link: id, hub, dialed } } else { RelayInput::LinkUp { link: id, hub } };
+        let up = if legacy {
+            RelayInput::LegacyUp { link: id, hub, dialed }
+        } else {
+            RelayInput::LinkUp { link: id, hub, incarnation }
+        };
         self.input(up, now);
     }
 }

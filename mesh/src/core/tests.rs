@@ -111,6 +111,7 @@ fn ready(core: &mut Core, hub: u8) -> LinkId {
         hub: id(hub),
         incarnation: HubIncarnation(1),
         namespace: "mesh".into(),
+        process: u64::from(hub),
     }))
     .encode(&mut hello);
     core.received(link, &mut masked(&hello));
@@ -303,6 +304,7 @@ fn nonsense_on_a_link_that_is_ending_is_read_once() {
             hub: id(2),
             incarnation: HubIncarnation(1),
             namespace: namespace.into(),
+            process: 2,
         };
         let mut bytes = Vec::new();
         Envelope::Hello(Box::new(hello)).encode(&mut bytes);

@@ -28,6 +28,7 @@ impl Core {
                 self.look_after(id, now);
             }
         }
+        self.last_bridge.take_if(|(_, until)| *until <= now.at);
         self.turn_ends(now);
         self.flush_bridge();
     }

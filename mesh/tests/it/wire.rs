@@ -136,6 +136,7 @@ impl Wire {
             incarnation: HubIncarnation(u64::from(n)),
             namespace: "mesh".into(),
             discovery: proto::Discovery::All,
+            process: 0,
         };
         change(&mut hello);
         let mut bytes = Vec::new();

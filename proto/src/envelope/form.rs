@@ -31,6 +31,7 @@ impl Envelope {
                 put_hub(out, hello.hub, hello.incarnation);
                 put_text(out, &hello.namespace);
                 out.push(hello.discovery.closest());
+                put_u64(out, hello.process);
             }
             Self::Heartbeat(beat) => put_heartbeat(out, beat),
             Self::Change(change) => put_change(out, change),
@@ -349,7 +350,8 @@ fn read_envelope(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Envelope, 
             let (hub, incarnation) = body.hub()?;
             let namespace = body.text(MAX_NETWORK_NAME_BYTES)?.to_owned();
             let discovery = Discovery::from_closest(body.u8()?);
-            Envelope::Hello(Box::new(Hello { version, hub, incarnation, namespace, discovery }))
+            let process = body.added(Reader::u64)?;
+            Envelope::Hello(Box::new(Hello { version, hub, incarnation, namespace, discovery, process }))
         }
         EnvelopeKind::Heartbeat => Envelope::Heartbeat(Arc::new(read_heartbeat(body)?)),
         EnvelopeKind::Change => Envelope::Change(Arc::new(read_change(body)?)),

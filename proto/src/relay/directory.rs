@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::envelope::{Presence, What};
 use crate::id::{Claim, HubId, Keys, NetworkName, PeerId, PeerIncarnation, ShardId};
+use crate::limits::GREATEST_TIME;
 use crate::reason::LeaveReason;
 use crate::router::{Announcement, Farewell, Letter};
 use crate::time::Now;
@@ -83,7 +84,10 @@ impl Relay {
         let holding = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|h| &h.holding) };
         let session = holding.and_then(|holding| holding.peers.get(&peer)).map(|presence| presence.session);
         let before = self.directory.holder(&peer);
-        self.directory.note(peer, hub, session);
+        // Nobody could be later than such a session: it is no claim to the id.
+        let believed = session.filter(|session| session.0 <= GREATEST_TIME);
+        self.stats.numbers_refused += u64::from(believed != session);
+        self.directory.note(peer, hub, believed);
         self.show(peer, how, now);
         let holder = self.directory.holder(&peer);
         if holder.is_some_and(|holder| holder.hub != self.config.hub && holder.incarnation > LEGACY_SESSION)

@@ -5,22 +5,21 @@ use std::time::Duration;
 
 use crate::envelope::{Envelope, Heartbeat};
 use crate::id::{HubId, HubIncarnation, LinkId, Via};
-use crate::limits::{EXTRA_BEAT_PAUSE, HEARTBEAT, HUB_MEMORY, LEASE, MAX_HOPS, MAX_HUBS, MAX_NEIGHBOURS};
+use crate::limits::{
+    EXTRA_BEAT_PAUSE, GREATEST_TIME, HEARTBEAT, HUB_MEMORY, LEASE, LINK_SILENCE, MAX_HOPS, MAX_HUBS, MAX_NEIGHBOURS,
+};
 use crate::time::Now;
 
 use super::remote::{Remote, State, Ways};
 use super::signals::Inbound;
-use super::{Destination, Link, MeshEvent, Relay, RelayOutput, Way};
-
-/// By how much a life can be later than the one it was told of, in milliseconds: about a minute.
-const LIFE_STEPS: u64 = 1 << 16;
+use super::{Destination, Link, MeshEvent, Relay, Way};
 
 /// Heartbeats by which the bridge may be behind the links.
 const LATE_BEATS: u64 = 16;
 
 impl Relay {
-    pub(super) fn link_up(&mut self, link: LinkId, hub: HubId, now: Now) {
-        self.links.insert(link, Link::new(hub, now.at));
+    pub(super) fn link_up(&mut self, link: LinkId, hub: HubId, incarnation: HubIncarnation, now: Now) {
+        self.links.insert(link, Link::new(hub, incarnation, now.at));
         self.choose_link(hub);
         self.beat(now);
         self.tell_of_others(Destination::Link(link), now);
@@ -37,6 +36,11 @@ impl Relay {
         self.cancel_snapshots(|via| via == Via::Link(link), now);
         if self.by_hub.get(&ended.hub) == Some(&link) {
             self.choose_link(ended.hub);
+            if !self.by_hub.contains_key(&ended.hub)
+                && let Some(remote) = self.hubs.get_mut(&ended.hub)
+            {
+                remote.link_lost_at = Some(now.at);
+            }
             // Others are to stop to count on this hub's link to that one.
             self.beat(now);
         }
@@ -117,6 +121,11 @@ impl Relay {
 
     pub(super) fn say_farewell(&mut self, _now: Now) {
         self.ended = true;
+        self.send_farewell();
+    }
+
+    /// Says that this hub's life has ended.
+    pub(super) fn send_farewell(&mut self) {
         let farewell = (self.config.hub, self.config.incarnation);
         let links: Vec<LinkId> = self.by_hub.values().copied().collect();
         for link in links {
@@ -174,8 +183,12 @@ impl Relay {
         if slept > 2 * HEARTBEAT {
             age += slept;
         }
+        if beat.incarnation.0 > GREATEST_TIME {
+            self.stats.numbers_refused += 1;
+            return;
+        }
         if beat.hub == self.config.hub {
-            return self.heard_of_itself(beat.incarnation, now);
+            return self.heard_of_itself(beat, now);
         }
         if age >= LEASE {
             return self.pass_back(via, beat, now);
@@ -197,11 +210,16 @@ impl Relay {
             None if self.hubs.len() >= MAX_HUBS => return,
             None => {
                 let number = self.number(beat.hub);
-                self.hubs.insert(beat.hub, Remote::new(number, Arc::clone(beat), lease_ends));
+                self.hubs.insert(beat.hub, Remote::new(number, Arc::clone(beat), lease_ends, now.at));
                 true
             }
-            Some((life, ..)) if beat.incarnation < life => return self.recall(via, beat.hub),
-            Some((life, ..)) if beat.incarnation > life => {
+            Some((life, _, state)) if beat.incarnation < life && !self.goes_on(beat, state) => {
+                return self.earlier_life(via, beat, now);
+            }
+            Some((life, ..)) if beat.incarnation != life || self.is_other_process(beat) => {
+                if self.is_contested(beat, now) {
+                    return self.contest(via, beat, now);
+                }
                 let lost = self.evict(beat.hub, State::Live, now);
                 self.stats.ghosts_evicted += lost as u64;
                 self.begin_life(beat);
@@ -211,6 +229,14 @@ impl Relay {
                 self.stats.duplicates += 1;
                 if let Some(remote) = self.hubs.get_mut(&beat.hub) {
                     remote.ways.note(via, beat.number, false);
+                }
+                // Whoever hears less from the hub itself than it knows was told too great a number.
+                let from = match via {
+                    Via::Link(link) => self.links.get(&link).map(|link| link.hub),
+                    Via::Bridge(hub) => Some(hub),
+                };
+                if from == Some(beat.hub) && state != State::Ended && number > beat.number + LATE_BEATS {
+                    self.recall(via, beat.hub);
                 }
                 return;
             }
@@ -222,6 +248,7 @@ impl Relay {
             self.reach = None;
         }
         remote.beat = Arc::clone(beat);
+        remote.beat_at = now.at;
         remote.lease_ends = lease_ends;
         if via == Via::Bridge(beat.hub) {
             remote.bridged_until = lease_ends;
@@ -231,7 +258,7 @@ impl Relay {
         self.compare(beat, found, now);
         self.pass_on(via, beat, now);
         if found {
-            self.outputs.push_back(RelayOutput::Event(MeshEvent::HubFound(beat.hub)));
+            self.event(MeshEvent::HubFound(beat.hub));
         }
     }
 
@@ -280,7 +307,7 @@ impl Relay {
 
     /// A hub says less of its life than is remembered of it here, because its clock was set back: it is told of the life
     /// that is remembered, and begins one that is later still. To others that is no news, by its age.
-    fn recall(&mut self, via: Via, hub: HubId) {
+    pub(super) fn recall(&mut self, via: Via, hub: HubId) {
         let Some(remote) = self.hubs.get(&hub) else { return };
         let beat = Arc::new(Heartbeat { age_ms: LEASE.as_millis() as u32, ..(*remote.beat).clone() });
         self.send(Destination::from(via), Envelope::Heartbeat(beat));
@@ -298,22 +325,16 @@ impl Relay {
         }
     }
 
-    /// A heartbeat of this hub's own id has come back. Of an earlier life: others remember that one as later than this, so
-    /// this becomes one that is later still.
-    fn heard_of_itself(&mut self, incarnation: HubIncarnation, now: Now) {
-        if incarnation <= self.config.incarnation {
-            return;
-        }
-        // By a step of this process's own: another life, which ended since, may have been told of the same one.
-        let step = 1 + self.config.keys.0 % LIFE_STEPS;
-        self.config.incarnation = HubIncarnation(incarnation.0.saturating_add(step));
-        let hubs: Vec<HubId> = self.hubs.keys().copied().collect();
-        for hub in hubs {
-            self.give_up_outbound(hub);
-            self.count_anew(hub);
-        }
-        self.outputs.push_back(RelayOutput::Event(MeshEvent::SameId));
-        self.beat(now);
+    /// Whether a life that had been taken over by a later one goes on, while the later one has ended.
+    fn goes_on(&self, beat: &Heartbeat, state: State) -> bool {
+        let is_fresh = Duration::from_millis(u64::from(beat.age_ms)) < LINK_SILENCE;
+        state == State::Ended && beat.process != 0 && is_fresh && self.is_other_process(beat)
+    }
+
+    /// Whether a heartbeat is of another process than the one that is known by that id.
+    fn is_other_process(&self, beat: &Heartbeat) -> bool {
+        let known = self.hubs.get(&beat.hub).map_or(0, |remote| remote.beat.process);
+        known != 0 && beat.process != 0 && known != beat.process
     }
 
     /// A hub has begun anew: nothing of its earlier life holds.
@@ -323,6 +344,9 @@ impl Relay {
         remote.incarnation = beat.incarnation;
         remote.ways = Ways::default();
         remote.failed_ask = None;
+        remote.contest = None;
+        remote.link_lost_at = None;
+        self.choose_link(beat.hub);
     }
 
     pub(super) fn heard_farewell(&mut self, via: Via, hub: HubId, incarnation: HubIncarnation, now: Now) {
@@ -332,7 +356,7 @@ impl Relay {
         }
         let lost = self.evict(hub, State::Ended, now);
         self.reach = None;
-        self.outputs.push_back(RelayOutput::Event(MeshEvent::HubLeft(hub, lost)));
+        self.event(MeshEvent::HubLeft(hub, lost));
         self.pass_to_neighbours(via, hub, &Envelope::Farewell(hub, incarnation), now);
     }
 
@@ -357,7 +381,7 @@ impl Relay {
             self.reach = None;
             self.stats.hubs_lost += 1;
             self.stats.ghosts_evicted += lost as u64;
-            self.outputs.push_back(RelayOutput::Event(MeshEvent::HubLost(hub, lost)));
+            self.event(MeshEvent::HubLost(hub, lost));
         }
         let Some(remote) = self.hubs.get(&hub) else { return };
         if due(remote.sync.as_ref().map(|sync| sync.deadline)) {
@@ -401,7 +425,7 @@ impl Relay {
     }
 
     /// Begins to count signals between this hub and another anew: one of the two is in another life.
-    fn count_anew(&mut self, hub: HubId) {
+    pub(super) fn count_anew(&mut self, hub: HubId) {
         let number = self.number(hub);
         let Some(remote) = self.hubs.get_mut(&hub) else { return };
         let before = std::mem::replace(&mut remote.number, number);

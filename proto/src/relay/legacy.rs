@@ -148,7 +148,7 @@ impl Relay {
         let greeting = if dialed {
             wire::legacy_announce(&self.config.namespace, self.config.advertise.as_deref(), now.wall_ms)
         } else {
-            wire::legacy_connected(&hub.0, &own, now.wall_ms)
+            wire::legacy_connected(&hub.0, &self.names.outside(), now.wall_ms)
         };
         self.outputs.push_back(RelayOutput::SendText { link, text: greeting.into() });
         let held = std::iter::once((own, &self.own)).chain(self.hubs.iter().map(|(&hub, r)| (hub, &r.holding)));

@@ -9,7 +9,7 @@ use crate::id::{HubId, LinkId, Via};
 use crate::limits::{LINK_SILENCE, OUTCOME_PATIENCE, WAY_AVOIDED};
 use crate::time::Now;
 
-use super::{MeshEvent, Relay, RelayOutput};
+use super::{MeshEvent, Relay};
 
 impl Relay {
     /// Something was received on a link.
@@ -57,7 +57,9 @@ impl Relay {
 
     fn link_changed(&mut self, hub: HubId, event: Option<MeshEvent>, now: Now) {
         self.choose_link(hub);
-        self.outputs.extend(event.map(RelayOutput::Event));
+        if let Some(event) = event {
+            self.event(event);
+        }
         // Others are not to count on this link, or may again.
         self.beat_soon(now);
     }
@@ -67,7 +69,9 @@ impl Relay {
     /// The two ends of two links at once may choose different ones.
     pub(super) fn choose_link(&mut self, hub: HubId) {
         let links = self.links.iter().filter(|(_, open)| open.hub == hub);
-        match links.max_by_key(|(link, open)| (!open.is_spare(), **link)) {
+        // Of two hubs with one id there may be a link to each.
+        let life = self.hubs.get(&hub).map(|remote| remote.incarnation);
+        match links.max_by_key(|(link, open)| (Some(open.incarnation) == life, !open.is_spare(), **link)) {
             Some((&link, _)) => _ = self.by_hub.insert(hub, link),
             None => _ = self.by_hub.remove(&hub),
         }
@@ -84,14 +88,5 @@ impl Relay {
                 self.stats.ways_avoided += 1;
             }
         }
-    }
-
-    /// A random number of this process, by which others tell it from another with the same id.
-    pub(super) fn process(&self) -> u64 {
-        use std::hash::{BuildHasher, Hash, Hasher};
-        let mut hasher = self.config.keys.build_hasher();
-        self.config.hub.hash(&mut hasher);
-        self.config.incarnation.hash(&mut hasher);
-        hasher.finish().max(1)
     }
 }

@@ -57,6 +57,7 @@ impl Relay {
             | Letter::MeetingAt { .. }
             | Letter::Nowhere { .. }
             | Letter::Outcome { .. }
+            | Letter::Renamed { .. }
             | Letter::Signal { .. }
             | Letter::TakeoverAnswered { .. } => return,
         };
@@ -364,7 +365,7 @@ impl Relay {
         remote.holding.replace(sync.seq, sync.digest, peers);
         remote.behind_since = None;
         self.stats.snapshots[1] += 1;
-        self.outputs.push_back(RelayOutput::Event(MeshEvent::Repaired(hub)));
+        self.event(MeshEvent::Repaired(hub));
         // Why they left was said in a change that did not come.
         let gone = How::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost));
         for peer in before.into_iter().chain(after) {

@@ -20,6 +20,12 @@ pub(super) struct Remote {
     pub(super) state: State,
     /// The last.
     pub(super) beat: Arc<Heartbeat>,
+    /// When `beat` arrived.
+    pub(super) beat_at: Duration,
+    /// When the last link to it ended, if that is so.
+    pub(super) link_lost_at: Option<Duration>,
+    /// Another life of this id, which is not believed as this one goes on; since when; and whether that was told.
+    pub(super) contest: Option<((HubIncarnation, u64), Duration, bool)>,
     /// When the lease ends that it gave. Kept instead of the time at which it was said: that may be before this hub's clock began.
     pub(super) lease_ends: Duration,
     pub(super) holding: Holding,
@@ -72,12 +78,15 @@ pub(super) struct Sync {
 }
 
 impl Remote {
-    pub(super) fn new(number: u32, beat: Arc<Heartbeat>, lease_ends: Duration) -> Self {
+    pub(super) fn new(number: u32, beat: Arc<Heartbeat>, lease_ends: Duration, now: Duration) -> Self {
         Self {
             number,
             incarnation: beat.incarnation,
             state: State::Live,
             beat,
+            beat_at: now,
+            link_lost_at: None,
+            contest: None,
             lease_ends,
             holding: Holding::default(),
             ahead: BTreeMap::new(),

@@ -2,6 +2,7 @@
 
 mod legacy;
 mod life;
+mod namesakes;
 mod snapshots;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +32,9 @@ struct Net {
     full: Vec<(u8, Way)>,
     /// Links that carry nothing from the first hub to the second, and say nothing of it.
     swallows: Vec<(u8, u8)>,
+    /// Hubs that have taken a new id and whose links are to be made anew.
+    relink: Vec<u8>,
+    events: Vec<(u8, MeshEvent)>,
     /// A hub that passes no signal on.
     loses_signals: Option<u8>,
 }
@@ -61,6 +65,8 @@ impl Net {
             loses: |_| false,
             full: Vec::new(),
             swallows: Vec::new(),
+            relink: Vec::new(),
+            events: Vec::new(),
             loses_signals: None,
         };
         for n in 1..=hubs {
@@ -85,12 +91,17 @@ impl Net {
     }
 
     fn start(&mut self, n: u8) {
+        self.start_as(n, hub(n), 1);
+    }
+
+    /// Starts a hub whose id may be another's.
+    fn start_as(&mut self, n: u8, hub: HubId, key: u64) {
         let config = RelayConfig {
             discovery: crate::Discovery::All,
-            hub: hub(n),
+            hub,
             incarnation: HubIncarnation(self.now.wall_ms),
             shards: 1,
-            keys: Keys(1, 2),
+            keys: Keys(key, 2),
             namespace: "mesh".to_owned(),
             advertise: None,
             public_url: None,
@@ -104,8 +115,14 @@ impl Net {
         self.next_link += 2;
         self.wires.insert((a, of_a), (b, of_b));
         self.wires.insert((b, of_b), (a, of_a));
-        self.input(a, RelayInput::LinkUp { link: of_a, hub: hub(b) });
-        self.input(b, RelayInput::LinkUp { link: of_b, hub: hub(a) });
+        self.input(
+            a,
+            RelayInput::LinkUp { link: of_a, hub: self.hubs[&b].hub(), incarnation: self.hubs[&b].incarnation() },
+        );
+        self.input(
+            b,
+            RelayInput::LinkUp { link: of_b, hub: self.hubs[&a].hub(), incarnation: self.hubs[&a].incarnation() },
+        );
         self.run();
     }
 
@@ -147,7 +164,8 @@ impl Net {
                 RelayOutput::SendText { link, text } => self.texts.push((n, link, text)),
                 RelayOutput::Backlog { way } => rooms.push(way),
                 RelayOutput::Letter { letter, .. } => self.post(n, letter),
-                RelayOutput::Event(_) => {}
+                RelayOutput::Renamed { .. } => self.relink.push(n),
+                RelayOutput::Event(event) => self.events.push((n, event)),
             }
         }
         rooms.retain(|way| !self.full.contains(&(n, *way)));
@@ -172,8 +190,9 @@ impl Net {
                 }
             }
             Destination::Everyone => {
+                let own = self.hubs.get(&n).map_or(hub(n), Relay::hub);
                 for &other in self.bridged.iter().filter(|other| **other != n) {
-                    self.under_way.push_back((other, Via::Bridge(hub(n)), decoded()));
+                    self.under_way.push_back((other, Via::Bridge(own), decoded()));
                 }
             }
             Destination::Bridged(other) => {
@@ -196,6 +215,7 @@ impl Net {
             Letter::Outcome { target, outcome, .. } => format!("outcome {} {}", digit(target), outcome.label()),
             Letter::Challenge { peer, .. } => format!("challenge {}", digit(peer)),
             Letter::TakeoverAnswered { in_use, ticket, .. } => format!("answered {ticket} {in_use}"),
+            Letter::Renamed { .. } => "renamed".to_owned(),
             Letter::Meeting(m) => format!("meeting {} {:?} {:?}", digit(&m.about), m.to, m.word),
             Letter::AskTakeover { .. }
             | Letter::MeetingAt { .. }

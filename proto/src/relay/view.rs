@@ -35,11 +35,14 @@ impl Relay {
     fn view(&self, remote: &Remote, reach: &Reach, now: Now) -> HubView {
         let hub = remote.hub();
         HubView {
-            hub,
+            hub: self.names.outward(hub),
             incarnation: remote.incarnation,
             live: remote.is_live(),
             draining: remote.beat.draining,
-            route: self.route_by(reach, &hub, now).filter(|_| remote.lease_ends > now.at),
+            route: self
+                .route_by(reach, &hub, now)
+                .filter(|_| remote.lease_ends > now.at)
+                .map(|via| self.names.via_outward(via)),
             link: self.by_hub.get(&hub).copied(),
             bridged: remote.is_bridged(now.at),
             legacy: false,

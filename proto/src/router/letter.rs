@@ -224,6 +224,11 @@ pub enum Letter {
         /// The session here answers.
         in_use: bool,
     },
+    /// To a shard: others know this hub by another id from now on, and so do those who connect. Claims keep the first one.
+    Renamed {
+        /// The new id.
+        hub: HubId,
+    },
     /// A peer has announced itself, for the first time or again.
     Joined(Arc<Announcement>),
     /// A peer has left a network.
@@ -336,7 +341,7 @@ pub struct Origin {
 }
 
 /// What a peer says of itself in a network. Shared by all rosters of a hub.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Announcement {
     /// Who.
     pub peer: PeerId,

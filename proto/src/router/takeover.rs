@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 
 use crate::id::{Claim, Keys, PeerId, PeerIncarnation, SessionId};
-use crate::limits::{MAX_TAKEOVERS_ASKED, TAKEOVER_GRACE, TAKEOVER_MARGIN};
+use crate::limits::{GREATEST_TIME_FOLLOWED, MAX_TAKEOVERS_ASKED, TAKEOVER_GRACE, TAKEOVER_MARGIN};
 use crate::reason::CloseReason;
 use crate::time::Now;
 use crate::wire::{self, MessageKind};
@@ -123,7 +123,8 @@ impl Router {
     }
 
     fn admit(&mut self, id: SessionId, peer: PeerId, now: Now) {
-        self.incarnation = PeerIncarnation(now.wall_ms.max(self.incarnation.0.saturating_add(1)));
+        let clock = now.wall_ms.min(GREATEST_TIME_FOLLOWED);
+        self.incarnation = PeerIncarnation(clock.max(self.incarnation.0.saturating_add(1)));
         let claim = Claim { incarnation: self.incarnation, hub: self.config.hub };
         self.sessions.insert(id, Session::new(peer, claim, State::Live));
         self.by_peer.insert(peer, id);
@@ -227,7 +228,8 @@ impl Router {
     /// A session here that was admitted in ignorance of it, by a lesser claim, has lost its id: other shards may have left its
     /// announcement out, and would not take it up again if the greater claim ended.
     pub(super) fn came_to_other_hub(&mut self, peer: PeerId, claim: Claim, now: Now) {
-        self.incarnation = self.incarnation.max(claim.incarnation);
+        // Later sessions of all peers have to be believed, whatever another hub says of one.
+        self.incarnation = self.incarnation.max(claim.incarnation.min(PeerIncarnation(GREATEST_TIME_FOLLOWED)));
         self.elsewhere.insert(peer, claim);
         let here = self.by_peer.get(&peer).copied();
         if let Some(id) = here.filter(|&id| self.sessions.get(id).is_some_and(|session| session.claim < claim)) {

@@ -243,6 +243,7 @@ impl World {
                 RelayOutput::Event(event) => self.mesh_event(hub, event),
                 RelayOutput::Letter { to, letter } => self.post(hub, relay, usize::from(to.0), letter),
                 RelayOutput::Send { to, envelope } => self.put_out(hub, to, envelope),
+                RelayOutput::Renamed { hub: id } => self.complain(format!("h{hub} takes the id {id}")),
                 RelayOutput::SendText { link: LinkId(link), .. } => {
                     self.complain(format!("h{hub} speaks the seed's protocol on link {link}"));
                 }
@@ -253,7 +254,7 @@ impl World {
 
     fn mesh_event(&mut self, hub: usize, event: MeshEvent) {
         self.note(|| format!("    h{hub} logs {event:?}"));
-        if event == MeshEvent::SameId && !self.hubs[hub].routers.is_empty() && self.hubs[hub].life == 0 {
+        if matches!(event, MeshEvent::SameId | MeshEvent::IdGivenUp(..) | MeshEvent::TwoHubs(_)) {
             self.complain(format!("h{hub} takes another for itself"));
         }
     }

@@ -101,8 +101,9 @@ impl World {
         }
         // Who the other is was said in its first words.
         let id = if self.hubs[other.hub].life == other.life { self.hubs[other.hub].id } else { return };
+        let incarnation = self.hubs[other.hub].relay.incarnation();
         self.links[link].ends[side].told = Told::Up;
-        self.tell_relay(hub, RelayInput::LinkUp { link: Self::link_id(link, side), hub: id });
+        self.tell_relay(hub, RelayInput::LinkUp { link: Self::link_id(link, side), hub: id, incarnation });
     }
 
     pub(crate) fn end_down(&mut self, link: usize, side: usize) {

@@ -131,6 +131,7 @@ impl Saboteur {
             | Letter::ChallengeAnswered { .. }
             | Letter::Meeting(_)
             | Letter::MeetingAt { .. }
+            | Letter::Renamed { .. }
             | Letter::Signal { .. }
             | Letter::TakeoverAnswered { .. } => return self.signal_letter(hub, from_relay, letter),
         };

@@ -53,10 +53,10 @@ fn what(peer: PeerId, claim: Claim) -> impl Strategy<Value = What> {
 }
 
 fn hello() -> impl Strategy<Value = Envelope> {
-    (any::<u16>(), hub(), life(), "[a-zé-]{0,40}", 0..=MAX_CLOSEST).prop_map(
-        |(version, hub, incarnation, namespace, closest)| {
+    (any::<u16>(), hub(), life(), "[a-zé-]{0,40}", 0..=MAX_CLOSEST, any::<u64>()).prop_map(
+        |(version, hub, incarnation, namespace, closest, process)| {
             let discovery = Discovery::from_closest(closest);
-            Envelope::Hello(Box::new(Hello { version, hub, incarnation, namespace, discovery }))
+            Envelope::Hello(Box::new(Hello { version, hub, incarnation, namespace, discovery, process }))
         },
     )
 }

@@ -1,0 +1,189 @@
+//! The ids by which hubs are known outside and inside of this one.
+//!
+//! Of two live hubs with one HUB_ID the later one takes a new id while it runs. Its shards have that id in every claim, roster and
+//! circle, and letters between them are under way, so inside nothing changes: this hub goes on calling itself by the id that it started
+//! with. The relay exchanges ids where something goes out or comes in. The other hub, which keeps the id outside, has a stand-in inside.
+//!
+//! Ids break ties between claims and choose who speaks on the bridge, so the exchange keeps their order: the three ids differ in their
+//! last eight bytes only, and the stand-in is less than the first id by as much as the new one is greater. (At the ends of the range of
+//! those eight bytes they wrap around. Then a tie between these two hubs, in one millisecond, is decided wrongly, and both sessions end.)
+
+use std::sync::Arc;
+
+use crate::envelope::{Envelope, What};
+use crate::id::{Claim, HubId, Via};
+use crate::router::Announcement;
+
+use super::Destination;
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names {
+    /// What this hub calls itself.
+    inside: HubId,
+    /// What all others call it.
+    outside: HubId,
+    /// What this hub calls the one that others call `inside`.
+    stand_in: HubId,
+}
+
+impl Names {
+    pub(super) fn new(hub: HubId) -> Self {
+        Self { inside: hub, outside: hub, stand_in: hub }
+    }
+
+    /// What others call this hub.
+    pub(super) fn outside(&self) -> HubId {
+        self.outside
+    }
+
+    fn is_plain(&self) -> bool {
+        self.outside == self.inside
+    }
+
+    /// Takes a new id, which lies `by` behind the first.
+    pub(super) fn rename(&mut self, by: u64) {
+        if self.is_plain() {
+            self.stand_in = HubId(self.inside.0.shifted(by.wrapping_neg()));
+        }
+        self.outside = HubId(self.inside.0.shifted(by));
+    }
+
+    /// The id inside of a hub that is named from outside.
+    pub(super) fn inward(&self, hub: HubId) -> HubId {
+        match hub {
+            _ if self.is_plain() => hub,
+            _ if hub == self.outside => self.inside,
+            _ if hub == self.inside => self.stand_in,
+            _ if hub == self.stand_in => self.outside,
+            _ => hub,
+        }
+    }
+
+    /// The id outside of a hub that is named inside.
+    pub(super) fn outward(&self, hub: HubId) -> HubId {
+        match hub {
+            _ if self.is_plain() => hub,
+            _ if hub == self.inside => self.outside,
+            _ if hub == self.stand_in => self.inside,
+            _ if hub == self.outside => self.stand_in,
+            _ => hub,
+        }
+    }
+
+    pub(super) fn via_inward(&self, via: Via) -> Via {
+        match via {
+            Via::Link(link) => Via::Link(link),
+            Via::Bridge(hub) => Via::Bridge(self.inward(hub)),
+        }
+    }
+
+    pub(super) fn via_outward(&self, via: Via) -> Via {
+        match via {
+            Via::Link(link) => Via::Link(link),
+            Via::Bridge(hub) => Via::Bridge(self.outward(hub)),
+        }
+    }
+
+    pub(super) fn destination_outward(&self, to: Destination) -> Destination {
+        match to {
+            Destination::Bridged(hub) => Destination::Bridged(self.outward(hub)),
+            Destination::Everyone | Destination::Link(_) => to,
+        }
+    }
+
+    pub(super) fn envelope_inward(&self, envelope: Envelope) -> Envelope {
+        if self.is_plain() { envelope } else { renamed(envelope, |hub| self.inward(hub)) }
+    }
+
+    pub(super) fn envelope_outward(&self, envelope: Envelope) -> Envelope {
+        if self.is_plain() { envelope } else { renamed(envelope, |hub| self.outward(hub)) }
+    }
+}
+
+/// An envelope in which each hub has another id.
+fn renamed(envelope: Envelope, name: impl Fn(HubId) -> HubId) -> Envelope {
+    let announced = |announcement: &mut Arc<Announcement>| {
+        let claim = announcement.claim;
+        let hub = name(claim.hub);
+        if hub != claim.hub {
+            *announcement =
+                Arc::new(Announcement { claim: Claim { hub, ..claim }, ..Announcement::clone(announcement) });
+        }
+    };
+    match envelope {
+        Envelope::Hello(_) => envelope,
+        Envelope::Heartbeat(mut beat) => {
+            let beat_mut = Arc::make_mut(&mut beat);
+            beat_mut.hub = name(beat_mut.hub);
+            beat_mut.neighbours.iter_mut().for_each(|hub| *hub = name(*hub));
+            beat_mut.unheard.iter_mut().for_each(|hub| *hub = name(*hub));
+            Envelope::Heartbeat(beat)
+        }
+        Envelope::Change(mut change) => {
+            if name(change.hub) != change.hub {
+                let change = Arc::make_mut(&mut change);
+                change.hub = name(change.hub);
+                if let What::Joined(announcement) = &mut change.what {
+                    announced(announcement);
+                }
+            }
+            Envelope::Change(change)
+        }
+        Envelope::SnapshotRequest(mut request) => {
+            request.hub = name(request.hub);
+            Envelope::SnapshotRequest(request)
+        }
+        Envelope::SnapshotDeclined(mut request) => {
+            request.hub = name(request.hub);
+            Envelope::SnapshotDeclined(request)
+        }
+        Envelope::Snapshot(mut part) => {
+            if name(part.hub) != part.hub {
+                part.hub = name(part.hub);
+                for presence in &mut part.peers {
+                    Arc::make_mut(presence).memberships.iter_mut().for_each(announced);
+                }
+            }
+            Envelope::Snapshot(part)
+        }
+        Envelope::Farewell(hub, incarnation) => Envelope::Farewell(name(hub), incarnation),
+        Envelope::Routed(mut route, routed) => {
+            route.to = name(route.to);
+            route.from = name(route.from);
+            Envelope::Routed(route, routed)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PeerId;
+
+    fn hub(bytes: [u8; 20]) -> HubId {
+        HubId(PeerId::from_bytes(bytes))
+    }
+
+    #[test]
+    fn ids_are_exchanged_one_for_one_and_keep_their_order() {
+        let first = hub([7; 20]);
+        let others = [hub([6; 20]), hub([8; 20]), hub([0; 20]), hub([255; 20])];
+        let mut names = Names::new(first);
+        assert_eq!((names.inward(first), names.outward(first), names.outside()), (first, first, first));
+        for by in [1, 5, u64::MAX / 4] {
+            names.rename(by);
+            let mut live = others.to_vec();
+            live.extend([first, names.outside()]);
+            for &a in &live {
+                assert_eq!(names.outward(names.inward(a)), a);
+                assert_eq!(names.inward(names.outward(a)), a);
+                for &b in &live {
+                    assert_eq!(a.cmp(&b), names.inward(a).cmp(&names.inward(b)), "{a} {b}");
+                }
+            }
+            assert_eq!(names.inward(names.outside()), first);
+            assert_ne!(names.outside(), first);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Another live hub with this hub's id, or two others that share one.
+//!
+//! A restarted hub with a fixed HUB_ID finds others that remember its last life, by a later clock perhaps: it begins a life later than
+//! that one. This is not to happen while that life goes on, or the two would outbid each other for ever. Whether it goes on is seen by
+//! its heartbeats: their numbers grow only while somebody lives. Of two live hubs the later one takes a new id (`names`). Third hubs keep
+//! to the one that they know, and show each of the two the other's heartbeats.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::envelope::{Envelope, Heartbeat};
+use crate::id::{HubId, HubIncarnation, Via};
+use crate::limits::{
+    GREATEST_TIME_FOLLOWED, HEARTBEAT, LEASE, LINK_SILENCE, RIVAL_EVIDENCE, RIVAL_MEMORY, RIVAL_PATIENCE, RIVAL_YIELD,
+};
+use crate::router::Letter;
+use crate::time::Now;
+
+use super::remote::Ways;
+use super::{Destination, MeshEvent, Relay, RelayOutput};
+
+/// By how much a life can be later than the one it was told of, in milliseconds: about a minute.
+const LIFE_STEPS: u64 = 1 << 16;
+
+/// A life of this hub's id that is not this process.
+#[derive(Clone, Debug)]
+pub(super) struct Rival {
+    life: (HubIncarnation, u64),
+    first_at: Duration,
+    last_number: u64,
+    /// How often it has grown. Third hubs remember different last heartbeats of a life that has ended, but not many.
+    grew: u32,
+    /// When its number last grew.
+    last_at: Duration,
+    /// When somebody said last that it is this life that is known of this hub.
+    recalled_at: Option<Duration>,
+    /// It has said so itself, on a link.
+    proven: bool,
+    told: bool,
+}
+
+impl Rival {
+    fn is_alive(&self, now: Duration) -> bool {
+        let grew = self.grew >= 3 && self.last_at >= self.first_at + RIVAL_EVIDENCE;
+        self.proven || grew && now < self.last_at + RIVAL_MEMORY
+    }
+}
+
+impl Relay {
+    /// A random number of this process, by which others tell it from another with the same id.
+    pub fn process(&self) -> u64 {
+        self.config.keys.hash_one((self.config.hub, "process")).max(1)
+    }
+
+    fn life(&self) -> (HubIncarnation, u64) {
+        (self.config.incarnation, self.process())
+    }
+
+    /// A heartbeat of this hub's own id has come back.
+    pub(super) fn heard_of_itself(&mut self, beat: &Heartbeat, now: Now) {
+        let life = (beat.incarnation, beat.process);
+        if beat.process == self.process() || life == (self.config.incarnation, 0) {
+            // Others remember more of this life than it has said: somebody lied to them, and they would not believe it any more.
+            if beat.incarnation > self.config.incarnation || beat.number > self.beats {
+                self.begin_later_life(beat.incarnation.max(self.config.incarnation), now);
+            }
+            return;
+        }
+        let rival = self.rival.take().filter(|rival| rival.life == life || rival.is_alive(now.at));
+        let mut rival = rival.unwrap_or(Rival {
+            life,
+            first_at: now.at,
+            last_number: beat.number,
+            grew: 0,
+            last_at: now.at,
+            recalled_at: None,
+            proven: false,
+            told: false,
+        });
+        if rival.life == life && beat.number > rival.last_number {
+            rival.last_number = beat.number;
+            if now.at >= rival.last_at + HEARTBEAT / 2 {
+                rival.grew += 1;
+                rival.last_at = now.at;
+            }
+        }
+        // What was said so long ago is not said to keep its lease.
+        if rival.life == life && Duration::from_millis(u64::from(beat.age_ms)) >= LEASE {
+            rival.recalled_at = Some(now.at);
+        }
+        self.rival = Some(rival);
+        self.judge_rival(now);
+    }
+
+    /// A hub with this hub's id has said hello on a link: it lives.
+    pub(super) fn met_namesake(&mut self, incarnation: HubIncarnation, process: u64, now: Now) {
+        let life = (incarnation, process);
+        if process == self.process() {
+            return;
+        }
+        let (first_at, last_at) = (now.at, now.at);
+        self.rival = Some(Rival {
+            life,
+            first_at,
+            grew: 0,
+            last_number: 0,
+            last_at,
+            recalled_at: None,
+            proven: true,
+            told: false,
+        });
+        self.judge_rival(now);
+        if let Some(rival) = &mut self.rival {
+            rival.proven = false;
+        }
+    }
+
+    /// Decides what follows from another life of this hub's id.
+    pub(super) fn judge_rival(&mut self, now: Now) {
+        let own = self.life();
+        let Some(rival) = self.rival.as_mut() else { return };
+        let (alive, known_for) = (rival.is_alive(now.at), now.at.saturating_sub(rival.first_at));
+        let is_young = now.at < self.started + RIVAL_PATIENCE;
+        let (life, proven) = (rival.life, rival.proven);
+        let is_recalled = rival.recalled_at.is_some_and(|at| now.at < at + RIVAL_MEMORY);
+        if alive && !std::mem::replace(&mut rival.told, true) {
+            self.event(MeshEvent::SameId);
+        }
+        if life < own {
+            if proven || alive && !is_young {
+                self.take_new_id(now);
+            } else if known_for > RIVAL_YIELD && !alive {
+                self.rival = None;
+            }
+        } else if alive {
+            // It is for the other to take a new id. One of an earlier release does not.
+            if known_for >= RIVAL_YIELD {
+                self.take_new_id(now);
+            }
+        } else if life.0 > own.0 && is_recalled && (is_young || known_for >= RIVAL_PATIENCE) {
+            self.rival = None;
+            self.begin_later_life(life.0, now);
+        } else if known_for >= RIVAL_YIELD {
+            self.rival = None;
+        }
+    }
+
+    /// Others remember a life of this hub that is later than this one and has ended: this becomes one that is later still.
+    fn begin_later_life(&mut self, than: HubIncarnation, now: Now) {
+        // By a step of this process's own: another life, which ended since, may have been told of the same one.
+        let step = 1 + self.config.keys.0 % LIFE_STEPS;
+        let later = than.0.saturating_add(step);
+        if later > GREATEST_TIME_FOLLOWED {
+            // Nobody would believe the one after that.
+            return self.take_new_id(now);
+        }
+        self.config.incarnation = HubIncarnation(later);
+        self.count_all_anew();
+        self.event(MeshEvent::LaterLife);
+        self.beat(now);
+    }
+
+    fn count_all_anew(&mut self) {
+        let hubs: Vec<HubId> = self.hubs.keys().copied().collect();
+        for hub in hubs {
+            self.give_up_outbound(hub);
+            self.count_anew(hub);
+        }
+    }
+
+    /// Leaves this hub's id to another one. All links have to be made anew.
+    fn take_new_id(&mut self, now: Now) {
+        let before = self.names.outside();
+        // Whoever took this hub for the one with that id is not to wait for its lease.
+        self.send_farewell();
+        self.renamed += 1;
+        self.names.rename((self.config.keys.hash_one((self.config.hub, self.renamed)) >> 2).max(1));
+        self.config.incarnation = HubIncarnation(now.wall_ms.min(GREATEST_TIME_FOLLOWED));
+        self.rival = None;
+        self.stats.ids_given_up += 1;
+        self.count_all_anew();
+        self.links.clear();
+        self.by_hub.clear();
+        self.reach = None;
+        for remote in self.hubs.values_mut() {
+            remote.ways = Ways::default();
+            remote.avoided = None;
+        }
+        self.cancel_snapshots(|_| true, now);
+        if self.bridge.up {
+            self.bridge_down();
+        }
+        let hub = self.names.outside();
+        for shard in (0..self.config.shards).map(crate::id::ShardId) {
+            self.post(shard, Letter::Renamed { hub });
+        }
+        self.outputs.push_back(RelayOutput::Event(MeshEvent::IdGivenUp(before, hub)));
+        self.outputs.push_back(RelayOutput::Renamed { hub });
+    }
+
+    /// Whether a heartbeat of another life than the known one is not to be believed, because the known one goes on.
+    pub(super) fn is_contested(&self, beat: &Heartbeat, now: Now) -> bool {
+        let Some(remote) = self.hubs.get(&beat.hub).filter(|remote| remote.is_live()) else { return false };
+        let same_process = remote.beat.process == beat.process && beat.process != 0;
+        let heard_lately = now.at.saturating_sub(remote.beat_at) < LINK_SILENCE || now.at < self.judge_from;
+        // A process that ends takes its links with it.
+        let link_ended = remote.link_lost_at.is_some_and(|at| at >= remote.beat_at);
+        !same_process && heard_lately && !link_ended
+    }
+
+    /// Two hubs have one id. The known one stays known, and whoever is at the other end hears of it.
+    pub(super) fn contest(&mut self, via: Via, beat: &Heartbeat, now: Now) {
+        let Some(remote) = self.hubs.get_mut(&beat.hub) else { return };
+        let life = (beat.incarnation, beat.process);
+        let age_ms = remote.age(now.at).as_millis() as u32;
+        let known = Arc::new(Heartbeat { age_ms, ..(*remote.beat).clone() });
+        let contest = match remote.contest {
+            Some(contest) if contest.0 == life => contest,
+            _ => (life, now.at, false),
+        };
+        // Both have said something since.
+        let both_live = remote.beat_at > contest.1 + RIVAL_EVIDENCE;
+        remote.contest = Some((life, contest.1, contest.2 || both_live));
+        if both_live && !contest.2 {
+            self.event(MeshEvent::TwoHubs(beat.hub));
+        }
+        self.send(Destination::from(via), Envelope::Heartbeat(known));
+        let links = self.links.iter().filter(|(_, open)| open.hub == beat.hub).map(|(&link, _)| Via::Link(link));
+        let mut others: Vec<Via> = links.filter(|&link| link != via).collect();
+        if others.is_empty() {
+            others.extend(self.route(&beat.hub, now).filter(|&next| next != via));
+        }
+        for other in others {
+            self.send(Destination::from(other), Envelope::Heartbeat(Arc::new(beat.clone())));
+        }
+    }
+
+    /// An earlier life than the known one says that it lives. Each of the two hears of the other.
+    pub(super) fn earlier_life(&mut self, via: Via, beat: &Heartbeat, now: Now) {
+        self.recall(via, beat.hub);
+        let is_other = self.hubs.get(&beat.hub).is_some_and(|remote| remote.beat.process != beat.process);
+        let is_fresh = Duration::from_millis(u64::from(beat.age_ms)) < LEASE;
+        if let Some(next) = self.route(&beat.hub, now).filter(|&next| next != via && is_other && is_fresh) {
+            self.send(Destination::from(next), Envelope::Heartbeat(Arc::new(beat.clone())));
+        }
+    }
+
+    pub(super) fn event(&mut self, event: MeshEvent) {
+        let name = |hub| self.names.outward(hub);
+        let event = match event {
+            MeshEvent::HubFound(hub) => MeshEvent::HubFound(name(hub)),
+            MeshEvent::HubLost(hub, peers) => MeshEvent::HubLost(name(hub), peers),
+            MeshEvent::HubLeft(hub, peers) => MeshEvent::HubLeft(name(hub), peers),
+            MeshEvent::Repaired(hub) => MeshEvent::Repaired(name(hub)),
+            MeshEvent::LinkSilent(hub) => MeshEvent::LinkSilent(name(hub)),
+            MeshEvent::LinkUnheard(hub) => MeshEvent::LinkUnheard(name(hub)),
+            MeshEvent::LinkWorks(hub) => MeshEvent::LinkWorks(name(hub)),
+            MeshEvent::TwoHubs(hub) => MeshEvent::TwoHubs(name(hub)),
+            MeshEvent::SameId | MeshEvent::LaterLife | MeshEvent::IdGivenUp(..) => event,
+        };
+        self.outputs.push_back(RelayOutput::Event(event));
+    }
+}

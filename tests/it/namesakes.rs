@@ -1,0 +1,96 @@
+//! Two live hubs with one HUB_ID, and a hub that is restarted with its own.
+
+use std::time::{Duration, Instant};
+
+use proto::limits::LEASE;
+
+use crate::client::{Client, id};
+use crate::hub::Hub;
+use crate::mesh::{TOKEN, discovered, eventually, free_port, json};
+
+const ID: &str = "efefefefefefefefefefefefefefefefefefefef";
+
+fn start(port: u16, bootstrap: &[u16], env: &[(&str, &str)]) -> Hub {
+    let urls: Vec<String> = bootstrap.iter().map(|port| format!("ws://127.0.0.1:{port}")).collect();
+    let (port, bootstrap) = (port.to_string(), urls.join(","));
+    let mut all =
+        vec![("PORT", port.as_str()), ("IS_HUB", "true"), ("MESH_TOKEN", TOKEN), ("BOOTSTRAP_HUBS", &bootstrap)];
+    all.extend_from_slice(env);
+    Hub::start(&all)
+}
+
+fn hub_id(hub: &Hub) -> String {
+    json(hub, "/stats")["hubPeerId"].as_str().unwrap().to_owned()
+}
+
+fn hub_of(client: &mut Client) -> String {
+    client.hear_type("connected")["data"]["hubId"].as_str().unwrap().to_owned()
+}
+
+fn outcome(from: &mut Client, to: &str) -> String {
+    from.offer(to, "n", "1", r#","id":"s""#);
+    from.hear_type("receipt")["data"]["outcome"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_later_of_two_hubs_with_one_id_takes_another_and_no_peer_flaps() {
+    // By way of a third hub, and linked with each other as well.
+    for direct in [false, true] {
+        let ports = [free_port(), free_port(), free_port()];
+        let third = start(ports[2], &[], &[]);
+        let first = start(ports[0], &ports[2..], &[("HUB_ID", ID)]);
+        eventually("the first is linked", || json(&third, "/health")["hubs"] == 1);
+        let mut watcher = Client::join(&third, 1, "n");
+        let mut a = Client::join(&first, 2, "n");
+        assert_eq!(discovered(&mut watcher), id(2));
+        let bootstrap = if direct { vec![ports[2], ports[0]] } else { vec![ports[2]] };
+        let second = start(ports[1], &bootstrap, &[("HUB_ID", ID)]);
+        let began = Instant::now();
+        let mut b = Client::join(&second, 3, "n");
+        assert_eq!(discovered(&mut watcher), id(3));
+        println!("direct: {direct}: the later one's peer is seen after {:?}", began.elapsed());
+        assert!(began.elapsed() < LEASE, "{:?}", began.elapsed());
+        second.logged("hub_id_changed");
+        if !direct {
+            third.logged("hub_id_twice");
+        }
+        eventually("all know all", || [&first, &second, &third].iter().all(|hub| json(hub, "/health")["hubs"] == 2));
+        assert_eq!(outcome(&mut watcher, &id(2)), "delivered");
+        assert_eq!(outcome(&mut watcher, &id(3)), "delivered");
+        assert_eq!(outcome(&mut a, &id(3)), "delivered");
+        assert_eq!(outcome(&mut b, &id(2)), "delivered");
+        watcher.hears_nothing();
+        assert_eq!(hub_id(&first), ID);
+        assert_ne!(hub_id(&second), ID);
+        assert_eq!(hub_of(&mut Client::open(second.address, 9, b"")), hub_id(&second), "clients are told as well");
+        assert_eq!(first.metric("peerpigeon_mesh_ids_given_up_total"), 0.0);
+        assert_eq!(second.metric("peerpigeon_mesh_ids_given_up_total"), 1.0);
+    }
+}
+
+#[test]
+fn a_hub_that_is_restarted_keeps_its_id() {
+    for (signal, drain) in [("-KILL", "0"), ("-TERM", "1")] {
+        let ports = [free_port(), free_port(), free_port()];
+        let third = start(ports[2], &[], &[]);
+        let middle = start(ports[1], &ports[2..], &[]);
+        let env = [("HUB_ID", ID), ("DRAIN_SECS", drain)];
+        let mut hub = start(ports[0], &ports[1..2], &env);
+        eventually("all are there", || json(&third, "/health")["hubs"] == 2);
+        let mut watcher = Client::join(&third, 1, "n");
+        let _lost = Client::join(&hub, 2, "n");
+        assert_eq!(discovered(&mut watcher), id(2));
+        hub.signal(signal);
+        hub.wait();
+        let hub = start(ports[0], &ports[1..2], &env);
+        let began = Instant::now();
+        let _back = Client::join(&hub, 3, "n");
+        assert_eq!(discovered(&mut watcher), id(3));
+        println!("{signal}: its new peer is seen after {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        // As long as a false alarm would take.
+        eventually("its lease would have ended", || began.elapsed() > LEASE);
+        assert_eq!((hub_id(&hub).as_str(), hub.metric("peerpigeon_mesh_ids_given_up_total")), (ID, 0.0));
+        drop(middle);
+    }
+}
