@@ -303,9 +303,10 @@ fn who_pipelines_pages_waits_and_no_peer_does() {
     flood.shutdown(std::net::Shutdown::Both).unwrap();
     let (answered, renders) = (reader.join().unwrap(), hub.metric(r#"peerpigeon_page_renders_total{page="metrics"}"#));
     // Its burst, and then 20 a second: the others were not even read.
-    assert!((20..=100).contains(&answered), "{answered} answers");
-    assert!((1.0..=30.0).contains(&renders), "{renders} renders");
-    assert!(slowest < std::time::Duration::from_millis(500), "{slowest:?}");
+    assert!((20..=150).contains(&answered), "{answered} answers");
+    assert!((1.0..=50.0).contains(&renders), "{renders} renders");
+    // Behind all that was asked for, a signal would wait for nine seconds.
+    assert!(slowest < std::time::Duration::from_secs(5), "{slowest:?}");
 }
 
 #[test]

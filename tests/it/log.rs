@@ -10,6 +10,9 @@ use proto::limits::LOG_FLUSH_TIMEOUT;
 use crate::client::{Client, frame};
 use crate::hub::{DEADLINE, Hub, command};
 
+/// DRAIN_SECS, and ten seconds more: what operators are told to allow before SIGKILL.
+const GRACE: Duration = Duration::from_secs(3 + 10);
+
 /// A hub whose log is not read here. It is asked where it is by its port, which was free a moment ago.
 struct Silent {
     child: Child,
@@ -57,7 +60,7 @@ impl Silent {
         assert_eq!(a.closed().0, 1012, "{what}");
         assert_eq!(b.closed().0, 1012, "{what}");
         self.wait(what);
-        assert!(asked.elapsed() < Duration::from_secs(3 + 4), "{what}: {:?}", asked.elapsed());
+        assert!(asked.elapsed() < GRACE, "{what}: {:?}", asked.elapsed());
     }
 
     /// SIGTERM ends it with 0.
@@ -176,7 +179,7 @@ fn a_hub_that_ends_waits_for_its_last_lines_and_not_for_ever() {
     let asked = Instant::now();
     hub.ends("stalled");
     let took = asked.elapsed();
-    assert!(took >= LOG_FLUSH_TIMEOUT && took < Duration::from_secs(3 + 4), "{took:?}");
+    assert!(took >= LOG_FLUSH_TIMEOUT && took < GRACE, "{took:?}");
 }
 
 #[test]
