@@ -82,6 +82,12 @@ pub fn pages(config: Arc<Config>, facts: HubFacts) -> io::Result<Pages> {
     Ok(Arc::new(move |request, visitor| site.answer(request, visitor)))
 }
 
+/// The names in metrics of all pages that are made.
+#[cfg(test)]
+pub(crate) fn labels() -> impl Iterator<Item = &'static str> {
+    Kind::ALL.into_iter().map(Kind::label)
+}
+
 /// The headers that let a page of another origin read an answer; they belong on every answer, refusals included.
 pub fn cors_headers(config: &Config) -> HeaderMap {
     let mut headers = HeaderMap::new();

@@ -222,7 +222,7 @@ catalog! {
     READY "peerpigeon_ready" Gauge []
         "1 while the hub is ready for peers; 0 while it starts or drains."
     FULL "peerpigeon_full" Gauge []
-        "1 from the moment at which all of peerpigeon_max_connections are taken until a twentieth of them is free. /readyz says 503 meanwhile, unless READY_WHEN_FULL is set."
+        "1 from the first probe (/readyz) or scrape that finds all of peerpigeon_max_connections taken to the first that finds a twentieth of them free. /readyz says 503 meanwhile, unless READY_WHEN_FULL is set."
     OLDEST_TURN "peerpigeon_oldest_turn_seconds" Gauge []
         "Time since the last turn of the thread (shards, mesh, main) whose last turn is the longest ago. Above 10, /livez says 503 and names the thread."
     LOG_LINES_DROPPED "peerpigeon_log_lines_dropped_total" Counter []

@@ -28,7 +28,7 @@ fn reading() -> Reading {
 fn scrape(readings: Vec<Reading>) -> Scrape {
     Scrape {
         readings: readings.into_iter().map(Arc::new).collect(),
-        renders: vec![("health", 1), ("metrics", 2)],
+        renders: crate::pages::labels().map(|page| (page, 1)).collect(),
         mesh: Arc::default(),
         connections: 0,
         max_connections: 1000,
