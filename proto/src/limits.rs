@@ -378,7 +378,8 @@ pub const LINK_SILENCE: Duration = Duration::from_millis(2_200);
 /// How long the signals on a way may go unanswered, all of them, before another way is tried.
 pub const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a way whose signals went unanswered is not used while there is another.
+/// How long a way whose signals went unanswered is not used by this hub's own signals while there is another, unless one of them is
+/// answered after all.
 pub const WAY_AVOIDED: Duration = Duration::from_secs(10);
 
 /// Unanswered signals that are looked at, once a second and hub, to find two with different targets.

@@ -431,6 +431,7 @@ impl Relay {
         let before = std::mem::replace(&mut remote.number, number);
         remote.outbound = Default::default();
         remote.inbound = Inbound::default();
+        (remote.sent_by, remote.answered, remote.avoided) = (None, 0, None);
         remote.outcomes.clear();
         remote.outcomes_due = None;
         self.numbers.remove(&before);

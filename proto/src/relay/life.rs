@@ -9,6 +9,7 @@ use crate::id::{HubId, LinkId, Via};
 use crate::limits::{LINK_SILENCE, OUTCOME_PATIENCE, WAY_AVOIDED};
 use crate::time::Now;
 
+use super::remote::Avoided;
 use super::{MeshEvent, Relay};
 
 impl Relay {
@@ -81,10 +82,11 @@ impl Relay {
     /// Finds ways on which all signals go unanswered: somebody farther on loses them.
     pub(super) fn notice_unanswered(&mut self, now: Now) {
         for remote in self.hubs.values_mut().filter(|remote| remote.is_live() && remote.outbound.len() > 0) {
-            let Some((via, since)) = remote.sent_by else { continue };
-            let since = since.max(remote.answered_at);
-            if remote.outbound.has_open(since, now.at.saturating_sub(OUTCOME_PATIENCE)) {
-                remote.avoided = Some((via, now.at + WAY_AVOIDED));
+            let Some((via, before)) = remote.sent_by else { continue };
+            let after = before.max(remote.answered);
+            if remote.outbound.has_open(after, now.at.saturating_sub(OUTCOME_PATIENCE)) {
+                let last = remote.outbound.counter();
+                remote.avoided = Some(Avoided { via, after, last, until: now.at + WAY_AVOIDED });
                 self.stats.ways_avoided += 1;
             }
         }

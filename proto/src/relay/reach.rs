@@ -23,15 +23,34 @@ pub(super) struct Reach {
 impl Relay {
     /// How a hub is reached: directly, else over the bridge, else by way of another.
     ///
-    /// A link that does not work in both directions, and a way whose signals went unanswered, are taken only where there is no other.
+    /// A link that does not work in both directions is taken only where there is no other way.
     pub(super) fn route(&mut self, hub: &HubId, now: Now) -> Option<Via> {
-        if let Some(direct) = self.direct(hub, now) {
+        self.find_route(hub, None, now)
+    }
+
+    /// How a hub is reached by the signals of this hub's own peers: a way whose signals went unanswered is taken only where there is no
+    /// other.
+    ///
+    /// Only the first step may be another one than [`Self::route`] says. Were the next hub to avoid its own way as well, it could only
+    /// send back what it is given, though both could reach their target.
+    pub(super) fn signal_route(&mut self, hub: &HubId, now: Now) -> Option<Via> {
+        self.find_route(hub, self.avoided(hub, now), now)
+    }
+
+    fn find_route(&mut self, hub: &HubId, avoided: Option<Via>, now: Now) -> Option<Via> {
+        if let Some(direct) = self.direct(hub, avoided) {
             return Some(direct);
         }
         let reach = self.reach.take().unwrap_or_else(|| self.look_around(now));
-        let route = self.route_by(&reach, hub, now);
+        let route = self.route_by(&reach, hub, avoided, now);
         self.reach = Some(reach);
         route
+    }
+
+    /// The way to a hub that its signals are not to take, if there is another.
+    pub(super) fn avoided(&self, hub: &HubId, now: Now) -> Option<Via> {
+        let avoided = self.hubs.get(hub).and_then(|remote| remote.avoided.as_ref());
+        avoided.filter(|avoided| avoided.until > now.at).map(|avoided| avoided.via)
     }
 
     /// What [`Self::route_by`] needs, for whoever only looks.
@@ -39,8 +58,8 @@ impl Relay {
         self.reach.as_ref().map_or_else(|| Cow::Owned(self.look_around(now)), Cow::Borrowed)
     }
 
-    pub(super) fn route_by(&self, reach: &Reach, hub: &HubId, now: Now) -> Option<Via> {
-        let direct = self.direct(hub, now);
+    pub(super) fn route_by(&self, reach: &Reach, hub: &HubId, avoided: Option<Via>, now: Now) -> Option<Via> {
+        let direct = self.direct(hub, avoided);
         if direct.is_some() {
             return direct;
         }
@@ -50,14 +69,14 @@ impl Relay {
         // Only who is on the bridge knows who else is: others follow the heartbeats.
         let ways = [bridged, reach.steps.get(hub).copied(), remote.ways.best()];
         let ways = || ways.into_iter().flatten().chain(remote.ways.newest_first());
-        let works = |via: &Via| !self.is_spare(*via) && !remote.is_avoided(*via, now.at);
+        let works = |via: &Via| !self.is_spare(*via) && Some(*via) != avoided;
         ways().find(works).or(spare).or_else(|| ways().next())
     }
 
     /// The link to a hub, if it is to be used.
-    fn direct(&self, hub: &HubId, now: Now) -> Option<Via> {
-        let direct = self.by_hub.get(hub).map(|&link| Via::Link(link)).filter(|&via| !self.is_spare(via));
-        direct.filter(|&via| self.hubs.get(hub).is_none_or(|remote| !remote.is_avoided(via, now.at)))
+    fn direct(&self, hub: &HubId, avoided: Option<Via>) -> Option<Via> {
+        let direct = self.by_hub.get(hub).map(|&link| Via::Link(link));
+        direct.filter(|&via| !self.is_spare(via) && Some(via) != avoided)
     }
 
     /// Whether this hub is the one that tells the bridge of a hub that is not on it: of all hubs that are linked with that

@@ -41,12 +41,12 @@ pub(super) struct Remote {
     /// Who was asked for a snapshot last, in vain.
     pub(super) failed_ask: Option<Via>,
     pub(super) ways: Ways,
-    /// The way that signals to it take, and since when.
-    pub(super) sent_by: Option<(Via, Duration)>,
-    /// When it last said what became of a signal.
-    pub(super) answered_at: Duration,
-    /// A way whose signals went unanswered, and until when it is not used.
-    pub(super) avoided: Option<(Via, Duration)>,
+    /// The way that signals to it take, and the counter of the last that took another one.
+    pub(super) sent_by: Option<(Via, u64)>,
+    /// The last counter that was given before it last said what became of a signal.
+    pub(super) answered: u64,
+    /// A way whose signals went unanswered.
+    pub(super) avoided: Option<Avoided>,
     /// Until when it counts as being on the bridge.
     pub(super) bridged_until: Duration,
     pub(super) outbound: Outbound,
@@ -64,6 +64,17 @@ pub(super) enum State {
     Lost,
     /// It has said that it ends. Only a new life brings it back.
     Ended,
+}
+
+/// A way that signals do not take while there is another.
+#[derive(Debug)]
+pub(super) struct Avoided {
+    pub(super) via: Via,
+    /// The counter before that of the first signal that went unanswered on it.
+    pub(super) after: u64,
+    /// The counter of the last.
+    pub(super) last: u64,
+    pub(super) until: Duration,
 }
 
 /// A snapshot that has been asked for.
@@ -97,7 +108,7 @@ impl Remote {
             failed_ask: None,
             ways: Ways::default(),
             sent_by: None,
-            answered_at: Duration::ZERO,
+            answered: 0,
             avoided: None,
             bridged_until: Duration::ZERO,
             outbound: Outbound::default(),
@@ -124,16 +135,17 @@ impl Remote {
         self.bridged_until > now
     }
 
-    /// Whether another way than this one is to be taken, if there is one.
-    pub(super) fn is_avoided(&self, via: Via, now: Duration) -> bool {
-        self.avoided.is_some_and(|(avoided, until)| avoided == via && until > now)
+    /// Notes the way that the next signal takes.
+    pub(super) fn note_sent(&mut self, via: Via) {
+        if self.sent_by.is_none_or(|(before, _)| before != via) {
+            self.sent_by = Some((via, self.outbound.counter()));
+        }
     }
 
-    /// Notes the way that a signal takes.
-    pub(super) fn note_sent(&mut self, via: Via, now: Duration) {
-        if self.sent_by.is_none_or(|(before, _)| before != via) {
-            self.sent_by = Some((via, now));
-        }
+    /// It says what became of a signal. If that one went by the way that is avoided, the way carries signals after all.
+    pub(super) fn note_answered(&mut self, counter: u64) {
+        self.answered = self.outbound.counter();
+        self.avoided.take_if(|avoided| avoided.after < counter && counter <= avoided.last);
     }
 
     /// How many changes it has said beyond what is known here.

@@ -185,7 +185,6 @@ impl Relay {
         self.reach = None;
         for remote in self.hubs.values_mut() {
             remote.ways = Ways::default();
-            remote.avoided = None;
         }
         self.cancel_snapshots(|_| true, now);
         if self.bridge.up {

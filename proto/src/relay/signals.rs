@@ -45,6 +45,11 @@ impl Outbound {
         self.open
     }
 
+    /// The last counter that was given.
+    pub(super) fn counter(&self) -> u64 {
+        self.counter
+    }
+
     /// When the oldest is given up: all have the same time.
     pub(super) fn due(&self) -> Option<Duration> {
         let recent = || self.recent.front().and_then(Option::as_ref);
@@ -73,12 +78,15 @@ impl Outbound {
         Some(pending)
     }
 
-    /// Whether signals for two targets at least were sent since `from` and before `before` and are open. One target alone may just be
-    /// slow to read.
-    pub(super) fn has_open(&self, from: Duration, before: Duration) -> bool {
+    /// Whether signals for two targets at least were sent after the one with this counter and before `before`, and are open. One target
+    /// alone may just be slow to read.
+    pub(super) fn has_open(&self, after: u64, before: Duration) -> bool {
         let sent = |pending: &Pending| pending.deadline.saturating_sub(RECEIPT_TIMEOUT);
-        let all = self.aside.values().chain(self.recent.iter().flatten()).take(MAX_UNANSWERED_LOOKED_AT);
-        let mut targets = all.take_while(|p| sent(p) < before).filter(|p| sent(p) >= from).map(|p| p.target);
+        let aside = self.aside.range(after.saturating_add(1)..).map(|(_, pending)| pending);
+        let place = after.saturating_add(1).saturating_sub(self.first_recent());
+        let recent = self.recent.iter().skip(usize::try_from(place).unwrap_or(usize::MAX)).flatten();
+        let all = aside.chain(recent).take(MAX_UNANSWERED_LOOKED_AT);
+        let mut targets = all.take_while(|p| sent(p) < before).map(|p| p.target);
         let first = targets.next();
         targets.any(|target| first != Some(target))
     }
@@ -181,7 +189,7 @@ impl Relay {
             };
             return self.settle(origin, target, outcome);
         }
-        let way = self.route(&holder.hub, now).filter(|&via| !self.is_saturated(via));
+        let way = self.signal_route(&holder.hub, now).filter(|&via| !self.is_saturated(via));
         let own = (self.config.hub, self.config.incarnation, self.own.seq);
         let Some((via, remote)) = way.zip(self.hubs.get_mut(&holder.hub)).filter(|(_, r)| r.is_live()) else {
             return self.settle(origin, target, Outcome::Failed(ErrorCode::Unreachable));
@@ -189,7 +197,7 @@ impl Relay {
         if remote.outbound.len() >= MAX_SIGNALS_IN_FLIGHT {
             return self.settle(origin, target, Outcome::Failed(ErrorCode::Unreachable));
         }
-        remote.note_sent(via, now.at);
+        remote.note_sent(via);
         let receipt = matches!(origin.sender, Sender::Session { ticket, .. } if ticket != 0);
         let (kind, network, standing) = (origin.kind, origin.network.clone(), origin.standing);
         let counter = remote.outbound.issue(origin, target, now.at);
@@ -258,7 +266,10 @@ impl Relay {
         // Answers and questions are a few bytes. A question that is not passed on would be answered as if nobody could be asked.
         let large = matches!(routed, Routed::Signal(_) | Routed::Meeting(_));
         let waits = |relay: &Self, next| large && relay.is_saturated(next);
-        let next = self.route(&route.to, now).filter(|&next| next != via && !waits(self, next));
+        let next = self.route(&route.to, now).filter(|&next| next != via);
+        // The hub before this one has no better way to its target than by this one's link, whatever is thought of that link here.
+        let direct = || self.by_hub.get(&route.to).map(|&link| Via::Link(link)).filter(|&direct| direct != via);
+        let next = next.or_else(direct).filter(|&next| !waits(self, next));
         let Some(next) = next.filter(|_| route.hops.saturating_add(1) < MAX_HOPS) else {
             return self.bounce(route, &routed, now);
         };
@@ -404,11 +415,9 @@ impl Relay {
     }
 
     fn heard_outcomes(&mut self, from: HubId, outcomes: Vec<(u64, Outcome)>, now: Now) {
-        if let Some(remote) = self.hubs.get_mut(&from) {
-            remote.answered_at = now.at;
-        }
         for (counter, outcome) in outcomes {
             let Some(remote) = self.hubs.get_mut(&from) else { return };
+            remote.note_answered(counter);
             match remote.outbound.settle(counter) {
                 Some(Pending { origin, target, .. }) => {
                     if outcome == Outcome::Delivered {
@@ -487,6 +496,32 @@ mod tests {
     use super::*;
     use crate::id::{NetworkName, SessionId};
     use crate::wire::SignalKind;
+
+    #[test]
+    fn old_open_signals_do_not_hide_that_later_ones_go_unanswered() {
+        let mut outbound = Outbound::default();
+        let mut issue = |count: usize, target: u8| {
+            for _ in 0..count {
+                let session = SessionId { slot: 0, generation: 0 };
+                let sender = Sender::Session { shard: ShardId(0), session, ticket: 0, detour: false };
+                let (kind, standing) = (SignalKind::Offer, Standing::Member(1));
+                let origin = Origin { sender, kind, network: NetworkName::new("n"), standing, read_at: Duration::ZERO };
+                outbound.issue(origin, PeerId::from_bytes([target; 20]), Duration::ZERO);
+            }
+            outbound.counter()
+        };
+        // So many that some are put aside.
+        let after = issue(Outbound::RECENT + 2 * MAX_UNANSWERED_LOOKED_AT, 1);
+        issue(1, 2);
+        issue(1, 3);
+        let before = Duration::from_secs(1);
+        assert!(outbound.has_open(after, before) && !outbound.has_open(after + 1, before));
+        assert!(!outbound.has_open(u64::MAX, before) && !outbound.has_open(after, Duration::ZERO));
+        for counter in 1..=after / 2 {
+            outbound.settle(counter);
+        }
+        assert!(outbound.has_open(after, before) && !outbound.has_open(after + 1, before));
+    }
 
     #[test]
     fn outcomes_find_their_signals_in_whatever_order_they_come() {

@@ -37,6 +37,9 @@ struct Net {
     events: Vec<(u8, MeshEvent)>,
     /// A hub that passes no signal on.
     loses_signals: Option<u8>,
+    /// A hub that is stopped, and what waits for it.
+    stopped: Option<u8>,
+    waits: Vec<(u8, Via, Envelope)>,
 }
 
 fn id(n: u8) -> PeerId {
@@ -68,6 +71,8 @@ impl Net {
             relink: Vec::new(),
             events: Vec::new(),
             loses_signals: None,
+            stopped: None,
+            waits: Vec::new(),
         };
         for n in 1..=hubs {
             net.start(n);
@@ -233,7 +238,11 @@ impl Net {
 
     fn run(&mut self) {
         while let Some((n, via, envelope)) = self.under_way.pop_front() {
-            self.input(n, RelayInput::Received { via, envelope });
+            if self.stopped == Some(n) {
+                self.waits.push((n, via, envelope));
+            } else {
+                self.input(n, RelayInput::Received { via, envelope });
+            }
         }
     }
 
@@ -243,7 +252,7 @@ impl Net {
             self.now.at += Duration::from_millis(50);
             self.now.wall_ms += 50;
             let now = self.now;
-            for n in self.hubs.keys().copied().collect::<Vec<_>>() {
+            for n in self.hubs.keys().copied().filter(|&n| self.stopped != Some(n)).collect::<Vec<_>>() {
                 let relay = self.hubs.get_mut(&n).unwrap();
                 if relay.poll_timeout().is_some_and(|at| at <= now.at) {
                     relay.handle_timeout(now);

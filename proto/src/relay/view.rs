@@ -40,7 +40,7 @@ impl Relay {
             live: remote.is_live(),
             draining: remote.beat.draining,
             route: self
-                .route_by(reach, &hub, now)
+                .route_by(reach, &hub, self.avoided(&hub, now), now)
                 .filter(|_| remote.lease_ends > now.at)
                 .map(|via| self.names.via_outward(via)),
             link: self.by_hub.get(&hub).copied(),

@@ -148,3 +148,76 @@ fn a_way_on_which_all_goes_unanswered_is_left_for_another() {
     net.signals(1, 11, 14, 6);
     assert_eq!(taken(&net), first, "and tried again");
 }
+
+/// Hubs 1 and 3 avoid their links to hub 2, which was slow to answer.
+fn two_avoid_the_third() -> Net {
+    let mut net = triangle();
+    net.joins(2, 14, 0);
+    net.loses = |envelope| envelope.kind() == EnvelopeKind::Signal;
+    for (n, from) in [(1, 11), (3, 13)] {
+        net.signals(n, from, 12, 0);
+        net.signals(n, from, 14, 0);
+    }
+    net.pass(OUTCOME_PATIENCE + 2 * HEARTBEAT);
+    net.loses = |_| false;
+    assert!([1, 3].iter().all(|n| net.hubs[n].stats.ways_avoided > 0));
+    net
+}
+
+#[test]
+fn what_two_hubs_avoid_can_still_be_reached_by_both() {
+    let mut net = two_avoid_the_third();
+    (1..=3).for_each(|n| drop(net.hears(n)));
+    for (n, from) in [(1, 11), (3, 13), (1, 11)] {
+        net.signals(n, from, 14, 1);
+        // Those that were lost before are waited for.
+        net.pass(HOLD + HEARTBEAT / 5);
+        let heard = net.hears(n);
+        assert!(heard.contains(&"outcome 14 delivered".to_owned()), "{n}: {heard:?}");
+    }
+    let now = net.now;
+    assert!(net.hubs[&1].avoided(&hub(2), now).is_some(), "what went another way says nothing of this one");
+}
+
+#[test]
+fn an_id_is_asked_for_on_a_way_that_signals_avoid() {
+    let mut net = two_avoid_the_third();
+    net.hears(1);
+    net.hears(2);
+    net.letter(1, Letter::AskTakeover { peer: id(12), shard: ShardId(0), ticket: 7 });
+    assert_eq!((net.hears(1), net.hears(2)), (vec![], vec!["challenge 12".to_owned()]));
+}
+
+#[test]
+fn an_id_is_asked_for_though_all_links_to_its_hub_are_silent() {
+    let mut net = triangle();
+    net.swallows = vec![(2, 1), (2, 3)];
+    net.pass(NOTICED);
+    assert!([1, 3].iter().all(|n| net.hubs[n].links[&net.hubs[n].by_hub[&hub(2)]].silent));
+    net.hears(2);
+    net.letter(1, Letter::AskTakeover { peer: id(12), shard: ShardId(0), ticket: 7 });
+    assert_eq!((net.hears(1), net.hears(2)), (vec![], vec!["challenge 12".to_owned()]));
+}
+
+#[test]
+fn a_way_is_taken_again_when_its_signals_are_answered_after_all() {
+    let mut net = triangle();
+    net.joins(2, 14, 0);
+    net.stopped = Some(2);
+    for (n, from) in [(1, 11), (3, 13)] {
+        net.signals(n, from, 12, 0);
+        net.signals(n, from, 14, 0);
+    }
+    net.pass(NOTICED + HEARTBEAT / 2);
+    let now = net.now;
+    assert!([1, 3].iter().all(|n| net.hubs[n].avoided(&hub(2), now).is_some()));
+    net.stopped = None;
+    let waits = std::mem::take(&mut net.waits);
+    net.under_way.extend(waits);
+    net.run();
+    net.pass(2 * HEARTBEAT);
+    let signals = net.signals;
+    assert!(reaches(&mut net, 1, 11, 12) && reaches(&mut net, 3, 13, 14));
+    assert_eq!(net.signals - signals, 2, "directly");
+    net.nothing_is_left();
+}
