@@ -52,8 +52,8 @@ impl Lifecycle {
 
 /// Whether a hub has seats left, for those who send it newcomers.
 ///
-/// A hub that was full is so until a twentieth of its seats, and at least one, is free. Without that it would be full and not full
-/// with each peer that comes and goes.
+/// A full hub counts as full until 5 % of its seats (at least one) are free. Otherwise it would change with each peer that
+/// comes or goes.
 #[derive(Debug)]
 pub struct Fullness {
     seats: usize,

@@ -249,8 +249,8 @@ impl Site {
 
     /// Whether a visitor may read what networks are called, which can be what keeps strangers out of them.
     ///
-    /// With AUTH_TOKEN: who shows it. Who does not, only if nobody but operators comes to this page (ADMIN_PORT), or if
-    /// there is no token to show, and never a web page: a browser would let any of them ask in its user's place.
+    /// With AUTH_TOKEN, visitors that present it. Otherwise programs only, if ADMIN_PORT is set or there is no token: a
+    /// browser would let any web page ask in its user's place.
     fn may_read_names(&self, request: &Parts, visitor: Visitor) -> bool {
         let is_open = self.config.auth_token.is_none() || self.config.admin_port.is_some();
         visitor.has_token || is_open && !self.is_of_a_strange_page(request)
@@ -260,8 +260,8 @@ impl Site {
     fn is_of_a_strange_page(&self, request: &Parts) -> bool {
         match request.headers.get(ORIGIN) {
             Some(origin) => origin != self.config.cors_origin,
-            // A page asks its own origin without saying so, and a name of it may have been rebound to this hub. `none` is a
-            // user who has typed the address.
+            // Same-origin requests have no Origin header, and DNS rebinding makes a foreign page same-origin. `none` is
+            // a user who has typed the address.
             None => request.headers.get(SEC_FETCH_SITE).is_some_and(|site| site != "none"),
         }
     }

@@ -74,14 +74,14 @@ impl Patience {
         self.interval
     }
 
-    /// Time without a sign of life after which a session is dead, and time after which one is whose socket takes nothing
-    /// of what waits for it.
+    /// Time without a sign of life after which a session is closed. Also the time after which a session is closed whose
+    /// socket accepts none of its queued bytes.
     pub fn dead_after(&self) -> Duration {
         self.dead_after
     }
 
-    /// Judges a session at `now`. `behind`: bytes wait that its socket does not take. Before `listening_since` its hub did
-    /// not listen, so nothing that it did not do before that is held against it.
+    /// Judges a session at `now`. `behind`: bytes wait that its socket does not take. Before `listening_since` the hub
+    /// did not read, so that time does not count as silence.
     ///
     /// A ping goes to a session that has been silent for [`Self::interval`], a second one after twice that time; and to
     /// one that has been sent nothing for [`Self::interval`], so that it can tell a quiet hub from a dead one.

@@ -162,13 +162,13 @@ pub const PONG_GRACE: Duration = Duration::from_secs(10);
 
 /// Bytes of pings and pongs that may wait ahead of a session's messages. Of more pongs only the last is sent (RFC 6455 section 5.5.3).
 ///
-/// 32 of the longest. A pong that is still waiting is passed by others only where the client does not read.
+/// 32 of the longest. Newer pongs replace a queued pong only if the client does not read.
 pub const CONTROL_LANE_BYTES: usize = 4 * 1024;
 
 /// Bytes that a peer's socket takes beyond what is on the wire (TCP_NOTSENT_LOWAT). What a ping waits for is this, a segment
 /// of 64 KiB and the rest of one message: 0.7 s at 1 Mbit/s.
 ///
-/// So "the socket takes bytes" means that the peer's end has accepted others, and "takes nothing" that it has accepted none.
+/// So "takes bytes" means that the client's TCP has acknowledged earlier ones, and "takes nothing" that it has not.
 pub const SOCKET_UNSENT_BYTES: u32 = 16 * 1024;
 
 /// How long the hub waits for a client's close frame after its own.
@@ -334,7 +334,7 @@ pub const BRIDGE_PROBE: Duration = Duration::from_secs(2);
 /// Redis can.
 pub const BRIDGE_CHALLENGE: Duration = Duration::from_secs(4);
 
-/// The latest challenges of a hub of which another one has to have answered one. If it has not, its frames are dropped.
+/// A hub's frames are dropped unless it has answered one of this hub's last 3 challenges.
 ///
 /// 3 x 4 s: the answers to two in a row may be lost, and a hub that stops receiving counts as lost 8 to 12 s and a lease later.
 pub const BRIDGE_CHALLENGES: usize = 3;
@@ -496,7 +496,7 @@ pub const LEGACY_ECHO: Duration = Duration::from_secs(5);
 
 /// Events of each kind within [`LEGACY_ECHO`] that are remembered so that what comes back from a Go hub is known again: 24 B each,
 /// three kinds for each legacy link (what it was told, the signals it said, whose signals it was sent) and one for the mesh (who
-/// left). Of more the oldest are forgotten; peers that leave before their announcement comes back are then there until that link
+/// left). At the bound the oldest entry is forgotten. A peer that leaves before its echo arrives then stays until the link
 /// ends.
 pub const MAX_LEGACY_ECHOES: usize = 8192;
 

@@ -331,7 +331,7 @@ fn answer(
     };
     if let Err(text) = host {
         let refusal = Refusal::new(HandshakeFailure::BadRequest, StatusCode::BAD_REQUEST, text);
-        // Whoever sent this does not agree with us on what belongs to which request.
+        // The client may frame requests differently, so the connection ends.
         return refuse(Refusal { headers: &[("connection", "close")], ..refusal });
     }
     let legacy = offer == Offer::Nothing

@@ -144,7 +144,7 @@ struct Known {
     questions: VecDeque<(Question, u64)>,
     /// In which round the latest question was asked.
     asked: Option<u64>,
-    /// In which round its first frame came, of those since it last answered, and its last one.
+    /// Rounds of its first and last frame since its last answer.
     unanswered: Option<(u64, u64)>,
     /// In which round its last frame came.
     heard: u64,
@@ -255,7 +255,7 @@ impl Fresh {
         let round = self.round;
         for known in self.hubs.values_mut() {
             known.spare_answers = SPARE_ANSWERS;
-            // Whatever one that is forgotten has ever answered is of a challenge that is not accepted any more.
+            // Forgetting a session is safe: its answers have expired.
             known.sessions.retain(|session| is_recent(Some(session.answered), round));
         }
         self.hubs.retain(|_, known| is_recent(Some(known.heard), round));

@@ -371,7 +371,7 @@ impl Targets {
     }
 
     /// The last link to a hub that was in use has ended, whoever dialed it. The hub is dialed soon wherever it was found,
-    /// whatever came of dials before that link. `dialed`: where this very link was dialed, which has its own pause.
+    /// whatever came of dials before that link. `dialed`: the target of the lost link. It has a pause of its own.
     pub(crate) fn lost(&mut self, hub: HubId, dialed: Option<&TargetId>, now: Now, chance: u32) {
         self.known.linked.remove(&hub);
         for (id, target) in &mut self.targets {

@@ -211,8 +211,8 @@ impl Relay {
 
     /// Whether a signal of this hub keeps its order among those to the same session of its target.
     ///
-    /// Signals to members come here straight from their senders' shards, others make a detour by the target's home. In each session of the
-    /// target the others go first: before the shards are told that it has joined a network. From then on only those to a member go.
+    /// Signals to members come here straight from their senders' shards, others make a detour by the target's home. Per
+    /// session of the target, detoured signals are sent first. After the target's first join only direct ones are sent.
     fn is_in_order(&self, origin: &Origin, from: &PeerId, target: &PeerId) -> Result<(), ErrorCode> {
         let Sender::Session { detour, .. } = origin.sender else { return Ok(()) };
         let has_been_member = self.directory.has_been_member(target);
