@@ -504,10 +504,12 @@ pub const MAX_LEGACY_ECHOES: usize = 8192;
 /// lease is 8 s, and a lost connection is noticed after two pings and ten seconds.
 pub const LEGACY_WAIT: Duration = Duration::from_secs(120);
 
-/// Announcements of one Go hub that are kept for [`LEGACY_WAIT`]. More are refused and counted.
+/// Announcements of one Go hub that are kept for [`LEGACY_WAIT`], of one peer [`DEFAULT_MAX_NETWORKS_PER_PEER`] at the most. More
+/// are refused and counted. About 200 B each besides their names and data: 20 MB.
 pub const MAX_LEGACY_WAITING: usize = MAX_PEERS_PER_LEGACY_LINK;
 
-/// Their data, in bytes, about 150 B for each: what a Go hub says of its peers when it dials is 70 B. More are refused and counted.
+/// Their names and data, in bytes, about 160 B for each: what a Go hub says of its peers when it dials is 70 B. More are refused
+/// and counted.
 pub const MAX_LEGACY_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long a Go hub that has dialed may take to answer the first ping, before it is told of peers all the same. A hub of a kind

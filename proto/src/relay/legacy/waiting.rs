@@ -3,17 +3,19 @@
 //! That claim may be dead: of a hub that was killed, whose lease runs for another eight seconds, or of a connection that nobody
 //! has noticed to be lost. A Go hub does not repeat what it has said once, so it is kept until the claim has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::id::{NetworkName, PeerId};
-use crate::limits::{LEGACY_WAIT, MAX_LEGACY_WAITING, MAX_LEGACY_WAITING_BYTES};
+use crate::limits::{DEFAULT_MAX_NETWORKS_PER_PEER, LEGACY_WAIT, MAX_LEGACY_WAITING, MAX_LEGACY_WAITING_BYTES};
 
 /// What one Go hub has said of peers that are held by others, for [`LEGACY_WAIT`].
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     words: BTreeMap<(PeerId, NetworkName), Word>,
-    /// Bytes of all data.
+    /// The keys of `words`, the oldest first.
+    by_age: BTreeSet<(Duration, PeerId, NetworkName)>,
+    /// Bytes of all names and data.
     bytes: usize,
 }
 
@@ -26,27 +28,39 @@ struct Word {
 impl Waiting {
     /// Keeps an announcement. False when there is no room, also not after what has waited for too long has gone.
     pub(super) fn keep(&mut self, peer: PeerId, network: NetworkName, data: &str, now: Duration) -> bool {
+        self.expire(now);
         let key = (peer, network);
         self.remove(&key);
-        if !self.has_room(data) {
-            self.words.retain(|_, word| word.at + LEGACY_WAIT > now);
-            self.bytes = self.words.values().map(|word| word.data.len()).sum();
-        }
-        let has_room = self.has_room(data);
+        let bytes = size(&key.1, data);
+        let has_room = self.words.len() < MAX_LEGACY_WAITING
+            && self.bytes + bytes <= MAX_LEGACY_WAITING_BYTES
+            && self.networks(&peer).len() < DEFAULT_MAX_NETWORKS_PER_PEER;
         if has_room {
-            self.bytes += data.len();
+            self.bytes += bytes;
+            self.by_age.insert((now, peer, key.1.clone()));
             self.words.insert(key, Word { at: now, data: data.into() });
         }
         has_room
     }
 
-    fn has_room(&self, data: &str) -> bool {
-        self.words.len() < MAX_LEGACY_WAITING && self.bytes + data.len() <= MAX_LEGACY_WAITING_BYTES
+    /// Forgets what has waited for too long, and looks at nothing else.
+    fn expire(&mut self, now: Duration) {
+        while let Some((at, peer, network)) = self.by_age.first()
+            && *at + LEGACY_WAIT <= now
+        {
+            let key = (*peer, network.clone());
+            let removed = self.remove(&key);
+            debug_assert!(removed.is_some(), "each key by age is of a word");
+            if removed.is_none() {
+                self.by_age.pop_first();
+            }
+        }
     }
 
     fn remove(&mut self, key: &(PeerId, NetworkName)) -> Option<Word> {
         let word = self.words.remove(key)?;
-        self.bytes -= word.data.len();
+        self.bytes -= size(&key.1, &word.data);
+        self.by_age.remove(&(word.at, key.0, key.1.clone()));
         Some(word)
     }
 
@@ -74,6 +88,10 @@ impl Waiting {
     }
 }
 
+fn size(network: &NetworkName, data: &str) -> usize {
+    network.as_str().len() + data.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,29 +104,61 @@ mod tests {
     fn it_is_bounded_in_bytes_and_time() {
         let mut waiting = Waiting::default();
         let name = NetworkName::new;
-        let half = "x".repeat(MAX_LEGACY_WAITING_BYTES / 2);
+        let half = "x".repeat(MAX_LEGACY_WAITING_BYTES / 2 - "a".len());
         assert!(waiting.keep(peer(1), name("a"), &half, Duration::ZERO));
         assert!(waiting.keep(peer(1), name("a"), &half, Duration::from_secs(1)), "in the place of the first");
         assert!(waiting.keep(peer(2), name("a"), &half, Duration::from_secs(2)));
         assert!(!waiting.keep(peer(3), name("a"), "x", Duration::from_secs(2)));
         let late = LEGACY_WAIT + Duration::from_secs(1);
         assert!(waiting.keep(peer(3), name("a"), "x", late), "the first has waited for too long");
-        assert_eq!(waiting.bytes, half.len() + 1);
+        assert_eq!(waiting.bytes, size(&name("a"), &half) + size(&name("a"), "x"));
         assert!(waiting.take(&peer(1), late).is_empty());
         assert_eq!(waiting.take(&peer(2), late + Duration::from_secs(1)), [], "too late");
         assert!(!waiting.forget(&peer(3), Some(name("b"))));
-        assert!(waiting.forget(&peer(3), None) && waiting.words.is_empty() && waiting.bytes == 0);
+        assert!(waiting.forget(&peer(3), None) && is_empty(&waiting));
+    }
+
+    fn is_empty(waiting: &Waiting) -> bool {
+        waiting.words.is_empty() && waiting.by_age.is_empty() && waiting.bytes == 0
     }
 
     #[test]
     fn it_is_bounded_in_number() {
         let mut waiting = Waiting::default();
-        let mut keeps = |n: usize| {
+        let peer = |n: usize| {
             let mut bytes = [0; 20];
             bytes[..8].copy_from_slice(&n.to_le_bytes());
-            waiting.keep(PeerId::from_bytes(bytes), NetworkName::new("n"), "null", Duration::ZERO)
+            PeerId::from_bytes(bytes)
         };
-        assert!((0..MAX_LEGACY_WAITING).all(&mut keeps));
-        assert!(!keeps(MAX_LEGACY_WAITING) && keeps(1), "what is known is kept anew");
+        let millis = |n: usize| Duration::from_millis(n as u64);
+        let mut keeps = |n: usize, now| waiting.keep(peer(n), NetworkName::new("n"), "null", now);
+        assert!((0..MAX_LEGACY_WAITING).all(|n| keeps(n, millis(n))));
+        // Each of these would look at all that is kept, if it looked at more than the oldest.
+        let full = millis(MAX_LEGACY_WAITING);
+        assert!((0..MAX_LEGACY_WAITING).all(|n| !keeps(MAX_LEGACY_WAITING + n, full)));
+        assert!(keeps(1, full), "what is known is kept anew");
+        let late = LEGACY_WAIT + millis(2);
+        let kept = (0..4).map(|n| keeps(MAX_LEGACY_WAITING + n, late)).collect::<Vec<_>>();
+        assert_eq!(kept, [true, true, false, false], "in the places of 0 and 2");
+        assert_eq!((waiting.words.len(), waiting.by_age.len()), (MAX_LEGACY_WAITING, MAX_LEGACY_WAITING));
+        waiting.expire(Duration::MAX - LEGACY_WAIT);
+        assert!(is_empty(&waiting));
+    }
+
+    #[test]
+    fn names_count_and_a_peer_waits_in_as_many_networks_as_it_may_be_in() {
+        let mut waiting = Waiting::default();
+        let mut bytes = 0;
+        for n in 0..DEFAULT_MAX_NETWORKS_PER_PEER {
+            let name = format!("{n:0256}");
+            assert!(waiting.keep(peer(1), NetworkName::new(&name), "{}", Duration::ZERO));
+            bytes += 258;
+            assert_eq!(waiting.bytes, bytes);
+        }
+        assert!(!waiting.keep(peer(1), NetworkName::new("one more"), "{}", Duration::ZERO));
+        assert!(waiting.keep(peer(1), NetworkName::new(&format!("{:0256}", 0)), "{}", Duration::ZERO), "again");
+        assert!(waiting.keep(peer(2), NetworkName::new("one more"), "{}", Duration::ZERO), "of another peer");
+        assert_eq!(waiting.take(&peer(1), Duration::ZERO).len(), DEFAULT_MAX_NETWORKS_PER_PEER);
+        assert!(waiting.forget(&peer(2), None) && is_empty(&waiting));
     }
 }
