@@ -60,7 +60,7 @@ impl DialError {
 
 impl From<ConnectError> for DialError {
     fn from(error: ConnectError) -> Self {
-        if matches!(error, ConnectError::NoSubprotocol) {
+        if matches!(error, ConnectError::NoSubprotocol { .. }) {
             let text =
                 "a hub that does not speak peerpigeon-mesh.1: to link to an old one, list its URL in MESH_LEGACY";
             return Self { spoke_legacy: true, ..Self::new(text) };
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_hub_without_the_subprotocol_is_an_old_one() {
-        let error = DialError::from(ConnectError::NoSubprotocol);
+        let error = DialError::from(ConnectError::NoSubprotocol { shown: true });
         assert!(error.to_string().contains("MESH_LEGACY") && error.spoke_legacy);
     }
 

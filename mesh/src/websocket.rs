@@ -65,7 +65,10 @@ pub enum ConnectError {
     /// The answer is 101, but it does not open the WebSocket that was asked for (RFC 6455 section 4.1).
     Handshake(&'static str),
     /// The answer opens a WebSocket without the subprotocol that was asked for.
-    NoSubprotocol,
+    NoSubprotocol {
+        /// The request showed a token.
+        shown: bool,
+    },
     /// The server takes a token, and ended the connection before it was shown.
     Asked,
     /// The server did not answer in time.
@@ -89,8 +92,11 @@ impl fmt::Display for ConnectError {
             }
             Self::Request(error) => write!(f, "the request cannot be written: {error}"),
             Self::Handshake(what) => write!(f, "the handshake failed: {what}"),
-            Self::NoSubprotocol => f.write_str("the handshake failed: the subprotocol is missing"),
-            Self::Asked => f.write_str("the hub takes a token, and ended the connection before it was shown"),
+            Self::NoSubprotocol { .. } => f.write_str("the handshake failed: the subprotocol is missing"),
+            Self::Asked => f.write_str(
+                "it asks for the token, and ends the connection before that can be shown: what stands before the hub has to \
+                 keep a connection open after 401",
+            ),
             Self::Late => f.write_str("no answer in time"),
         }
     }
@@ -102,10 +108,12 @@ impl ConnectError {
     /// Whether another address of the same name may do better.
     fn is_of_the_address(&self) -> bool {
         match self {
-            Self::Tcp(_) | Self::Tls(_) | Self::Http(_) | Self::Handshake(_) | Self::NoSubprotocol | Self::Late => true,
+            Self::Tcp(_) | Self::Tls(_) | Self::Http(_) | Self::Handshake(_) | Self::Asked | Self::Late => true,
+            // Hubs of two kinds have this name: the next dial asks all of them before it shows its token.
+            Self::NoSubprotocol { shown } => !shown,
             // Busy, draining, or a proxy without a hub.
             Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
-            Self::Request(_) | Self::Asked => false,
+            Self::Request(_) => false,
         }
     }
 }
@@ -140,15 +148,7 @@ pub async fn open(
             Some((tls, host)) => tls.connect(host, tcp).await.map_err(ConnectError::Tls),
         }
     };
-    let exchange = async |address, stream| match Box::pin(upgrade(stream, request.clone())).await {
-        Err(ConnectError::Asked) => {
-            // A proxy before the hub, perhaps: it is asked again, and shown the token.
-            let mut request = request.clone();
-            request.extensions_mut().remove::<AskFirst>();
-            Box::pin(upgrade(connect(address).await?, request)).await
-        }
-        done => done,
-    };
+    let exchange = async |_, stream| Box::pin(upgrade(stream, request.clone())).await;
     let (address, (stream, leftover)) = Box::pin(reach(addresses, patience, &connect, exchange)).await?;
     Ok(WebSocket { stream, leftover, address })
 }
@@ -284,15 +284,17 @@ async fn upgrade(stream: Stream, mut request: Request<Empty<Bytes>>) -> Result<(
     let mut withheld = withhold(&mut request);
     let exchange = async move {
         loop {
+            let shown = request.headers().contains_key(AUTHORIZATION);
             let response = requests.send_request(request).await.map_err(ConnectError::Http)?;
             let status = response.status();
             if status == StatusCode::SWITCHING_PROTOCOLS {
-                return check(&response, &key, asked.as_ref());
+                return check(&response, &key, asked.as_ref(), shown);
             }
             let body = Limited::new(response.into_body(), MAX_REFUSAL_BYTES).collect().await;
             let body = body.map(Collected::to_bytes).unwrap_or_default();
             match withheld.take() {
                 Some(whole) if status == StatusCode::UNAUTHORIZED && body == TOKEN_WANTED => {
+                    // Another connection could lead to another hub, of the kind that must not see the token.
                     requests.ready().await.map_err(|_| ConnectError::Asked)?;
                     request = whole;
                 }
@@ -320,8 +322,9 @@ fn key() -> Result<String, ConnectError> {
     Ok(BASE64.encode(nonce))
 }
 
-/// Checks that an answer with 101 opens the WebSocket that was asked for (RFC 6455 section 4.1).
-fn check<B>(response: &Response<B>, key: &str, asked: Option<&HeaderValue>) -> Result<(), ConnectError> {
+/// Checks that an answer with 101 opens the WebSocket that was asked for (RFC 6455 section 4.1). `shown`: the request showed a
+/// token.
+fn check<B>(response: &Response<B>, key: &str, asked: Option<&HeaderValue>, shown: bool) -> Result<(), ConnectError> {
     let headers = response.headers();
     let lists = |name: HeaderName, token: &str| {
         let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
@@ -339,7 +342,7 @@ fn check<B>(response: &Response<B>, key: &str, asked: Option<&HeaderValue>) -> R
     match (asked, headers.get(SEC_WEBSOCKET_PROTOCOL)) {
         (None, None) => Ok(()),
         (Some(asked), Some(answered)) if asked == answered => Ok(()),
-        (Some(_), None) => Err(ConnectError::NoSubprotocol),
+        (Some(_), None) => Err(ConnectError::NoSubprotocol { shown }),
         (_, Some(_)) => Err(ConnectError::Handshake("the answer has a subprotocol that was not asked for")),
     }
 }

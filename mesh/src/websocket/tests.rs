@@ -28,7 +28,7 @@ fn answer(change: impl FnOnce(&mut Response<()>), asked: Option<&'static str>) -
         .body(())
         .unwrap();
     change(&mut response);
-    check(&response, KEY, asked.map(HeaderValue::from_static).as_ref()).map_err(|error| error.to_string())
+    check(&response, KEY, asked.map(HeaderValue::from_static).as_ref(), false).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -241,10 +241,27 @@ fn a_token_is_shown_to_those_who_ask_for_it_as_a_hub_does() {
     // It is let in without, or ends the connection.
     let (shown, _) = dialed(true, |_| "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned());
     assert_eq!(shown, [false]);
-    // Where the connection ends behind the answer, another one is made to show it.
-    let (shown, opened) = dialed(true, |shown| {
-        let text = if shown { "wrong" } else { TOKEN_WANTED };
-        format!("HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{text}", text.len())
+    // Where the connection ends behind the answer, another one could lead to another hub.
+    let (shown, opened) = dialed(true, |_| {
+        let length = TOKEN_WANTED.len();
+        format!("HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{TOKEN_WANTED}")
     });
-    assert!(shown == [false, true] && opened.as_ref().unwrap_err().contains("wrong"), "{shown:?} {opened:?}");
+    assert!(shown == [false] && opened.as_ref().unwrap_err().contains("asks for the token"), "{shown:?} {opened:?}");
+}
+
+#[test]
+fn one_hub_that_is_none_is_shown_a_token_at_most() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let dial = |asks_first, addresses: &[SocketAddr]| {
+        let addresses = addresses.iter().copied().collect();
+        runtime.block_on(open(addresses, None, &link(asks_first), PATIENCE)).map(|socket| socket.address)
+    };
+    // They open a WebSocket without the subprotocol, as Go hubs do.
+    let (one, asked_one) = server(upgrade_to_websocket);
+    let (other, asked_other) = server(upgrade_to_websocket);
+    let asked = || (asked_one.load(Ordering::Relaxed), asked_other.load(Ordering::Relaxed));
+    let shown = dial(false, &[one, other]);
+    assert!(matches!(shown, Err(ConnectError::NoSubprotocol { shown: true })) && asked() == (1, 0), "{shown:?}");
+    let shown = dial(true, &[one, other]);
+    assert!(matches!(shown, Err(ConnectError::NoSubprotocol { shown: false })) && asked() == (2, 1), "{shown:?}");
 }

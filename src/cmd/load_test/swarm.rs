@@ -334,7 +334,9 @@ fn name(error: &ConnectError) -> String {
         ConnectError::Tcp(error) => error.kind().to_string(),
         ConnectError::Tls(_) => "tls".to_owned(),
         ConnectError::Refused { status, .. } => format!("http {}", status.as_u16()),
-        ConnectError::Http(_) | ConnectError::Handshake(_) | ConnectError::NoSubprotocol => "handshake".to_owned(),
+        ConnectError::Http(_) | ConnectError::Handshake(_) | ConnectError::NoSubprotocol { .. } => {
+            "handshake".to_owned()
+        }
         ConnectError::Late => "timeout".to_owned(),
         ConnectError::Asked => "closed".to_owned(),
         ConnectError::Request(_) => "request".to_owned(),
