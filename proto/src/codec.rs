@@ -12,7 +12,9 @@ use serde::de::{self, Deserializer, IgnoredAny, Visitor};
 use serde_json::value::RawValue;
 
 use crate::id::{NetworkName, PeerId};
-use crate::limits::{MAX_ANNOUNCE_DATA_BYTES, MAX_ANNOUNCE_DEPTH, MAX_ECHOED_TYPE_BYTES, MAX_MESSAGE_ID_BYTES};
+use crate::limits::{
+    MAX_ANNOUNCE_DATA_BYTES, MAX_ANNOUNCE_DEPTH, MAX_ECHOED_TYPE_BYTES, MAX_MESSAGE_ID_BYTES, MAX_SIGNAL_DEPTH,
+};
 use crate::reason::ErrorCode;
 use crate::wire::{MessageKind, SignalKind, put_string};
 
@@ -190,16 +192,34 @@ fn read(text: &str) -> Result<Fields<'_>, Box<Refusal<'_>>> {
     let object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
     let raw = if object { serde_json::from_str::<Raw<'_>>(text) } else { Err(de::Error::custom("not an object")) };
     raw.map(Fields::from).map_err(|_| {
-        // What stops this parse may be JSON all the same: a field of the wrong type, half a surrogate pair in a key.
-        if serde_json::from_str::<IgnoredAny>(text).is_ok() {
-            Refusal::plain(
-                ErrorCode::InvalidMessage,
-                "a message is a JSON object in which type, targetPeerId and networkName are strings and no key is repeated",
-            )
-        } else {
-            Refusal::plain(ErrorCode::InvalidJson, ErrorCode::InvalidJson.explain())
+        // What stops this parse may be JSON all the same.
+        if serde_json::from_str::<IgnoredAny>(text).is_err() {
+            return Refusal::plain(ErrorCode::InvalidJson, ErrorCode::InvalidJson.explain());
         }
+        let message =
+            if object { misfit(text) } else { "a message is a JSON object: send one, not an array or a value" };
+        Refusal::plain(ErrorCode::InvalidMessage, message)
     })
+}
+
+/// What is wrong with an object that is JSON and no message.
+fn misfit(text: &str) -> &'static str {
+    const HALF: &str = "a string has half of a surrogate pair (\\ud800 to \\udfff): send both halves, or neither";
+    let Ok(fields) = serde_json::from_str::<Object<'_>>(text) else { return HALF };
+    for (name, sentence) in [
+        ("type", "type is not a string: send one"),
+        ("targetPeerId", "targetPeerId is not a string: send 40 hexadecimal digits"),
+        ("targetPeer", "targetPeer is not a string: send 40 hexadecimal digits"),
+        ("networkName", "networkName is not a string: send one, or leave it out for `global`"),
+    ] {
+        let Some(value) = fields.0.get(name).map(|value| value.get()).filter(|value| *value != "null") else {
+            continue;
+        };
+        if serde_json::from_str::<Text<'_>>(value).is_err() {
+            return if value.starts_with('"') { HALF } else { sentence };
+        }
+    }
+    "a field is in the message twice: send it once"
 }
 
 /// Understands one message.
@@ -264,11 +284,17 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
             Ok(ClientMessage::Discover(Discover { network: resolved, limit: wish.and_then(|wish| wish.limit) }))
         }
         Class::Known(MessageKind::Goodbye) => {
-            let network = named.filter(|name| !name.trim().is_empty());
+            // A blank name is `global`, as in an announcement; only where there is none all networks are left.
+            let network = named.map(|_| resolved);
             Ok(ClientMessage::Goodbye(Goodbye { network, data: data.unwrap_or("null") }))
         }
         Class::Known(MessageKind::Ping) => Ok(ClientMessage::Ping),
         Class::Known(MessageKind::Signal(kind)) => match target {
+            Some(Ok(_)) if data.is_some_and(|data| is_deeper_than(data, MAX_SIGNAL_DEPTH)) => refuse(
+                ErrorCode::InvalidMessage,
+                "data is nested more than 512 levels deep: make it flatter, or send it as a string",
+                id,
+            ),
             Some(Ok(target)) => {
                 Ok(ClientMessage::Signal(Signal { kind, target, network: resolved, data: data.unwrap_or("null"), id }))
             }
@@ -316,12 +342,12 @@ fn classify(kind: &str) -> Class {
 ///
 /// # Errors
 ///
-/// `data-too-large` or, for data nested too deeply, `invalid-message`.
-pub(crate) fn describe(peer: &PeerId, data: Option<&str>) -> Result<Vec<u8>, ErrorCode> {
+/// When the data is [`Unfit`].
+pub(crate) fn describe(peer: &PeerId, data: Option<&str>) -> Result<Vec<u8>, Unfit> {
     let data = data.unwrap_or("null");
     check_public(data)?;
     let announced: BTreeMap<Cow<'_, str>, &RawValue> = match data.as_bytes().first() {
-        Some(b'{') => serde_json::from_str::<Object<'_>>(data).map_err(|_| ErrorCode::InvalidMessage)?.0,
+        Some(b'{') => serde_json::from_str::<Object<'_>>(data).map_err(|_| Unfit::Key)?.0,
         _ => BTreeMap::new(),
     };
     let hex = peer.to_hex();
@@ -382,10 +408,49 @@ pub(crate) fn closest_wanted(data: &str) -> Option<u64> {
     })
 }
 
+/// Why data is not pushed at a whole network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unfit {
+    /// Longer than [`MAX_ANNOUNCE_DATA_BYTES`].
+    TooLarge,
+    /// Nested deeper than [`MAX_ANNOUNCE_DEPTH`].
+    TooDeep,
+    /// One of its keys is no text.
+    Key,
+}
+
+impl Unfit {
+    pub(crate) fn code(self) -> ErrorCode {
+        match self {
+            Self::TooLarge => ErrorCode::DataTooLarge,
+            Self::TooDeep | Self::Key => ErrorCode::InvalidMessage,
+        }
+    }
+
+    pub(crate) fn explain(self) -> &'static str {
+        match self {
+            Self::TooLarge => ErrorCode::DataTooLarge.explain(),
+            Self::TooDeep => "data is nested more than 64 levels deep: make it flatter, or send it as a string",
+            Self::Key => {
+                "a key in data has half of a surrogate pair (\\ud800 to \\udfff): send both halves, or neither"
+            }
+        }
+    }
+}
+
 /// Whether JSON that is pushed at a whole network is small and flat enough for that.
-pub(crate) fn check_public(data: &str) -> Result<(), ErrorCode> {
+pub(crate) fn check_public(data: &str) -> Result<(), Unfit> {
     if data.len() > MAX_ANNOUNCE_DATA_BYTES {
-        return Err(ErrorCode::DataTooLarge);
+        return Err(Unfit::TooLarge);
+    }
+    if is_deeper_than(data, MAX_ANNOUNCE_DEPTH) { Err(Unfit::TooDeep) } else { Ok(()) }
+}
+
+/// Whether JSON is nested more deeply than so many levels.
+pub(super) fn is_deeper_than(data: &str, most: usize) -> bool {
+    // Nearly all data has fewer brackets than it may have levels, which is found out without looking at each byte.
+    if memchr::memchr2_iter(b'[', b'{', data.as_bytes()).nth(most).is_none() {
+        return false;
     }
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for byte in data.bytes() {
@@ -397,11 +462,11 @@ pub(crate) fn check_public(data: &str) -> Result<(), ErrorCode> {
             b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth > MAX_ANNOUNCE_DEPTH {
-            return Err(ErrorCode::InvalidMessage);
+        if depth > most {
+            return true;
         }
     }
-    Ok(())
+    false
 }
 
 struct Object<'a>(BTreeMap<Cow<'a, str>, &'a RawValue>);

@@ -33,6 +33,11 @@ pub const ANNOUNCE_FLOOR_BYTES: usize = 2 * 1024;
 /// Announcements are pushed at peers that did not ask, so their parsers are not put to the test.
 pub const MAX_ANNOUNCE_DEPTH: usize = 64;
 
+/// Deepest nesting of a signal's `data`. Deeper: `invalid-message`.
+///
+/// A target's parser that recurses would fail at the whole message: Python's at about 1,000 levels. Offers have two.
+pub const MAX_SIGNAL_DEPTH: usize = 512;
+
 /// Longest part of a client's `type` that is echoed back in `inReplyTo`, in bytes.
 pub const MAX_ECHOED_TYPE_BYTES: usize = 64;
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::id::{NetworkName, PeerId};
+use crate::limits::MAX_SIGNAL_DEPTH;
 use crate::wire::{MessageKind, SignalKind};
 
 use super::{Class, classify};
@@ -74,6 +75,9 @@ pub(crate) fn parse_legacy(text: &str) -> Option<LegacyMessage<'_>> {
         "goodbye" => LegacyMessage::Goodbye { peer: from()?, network, data },
         kind => match classify(kind) {
             Class::Known(MessageKind::Signal(kind)) => {
+                if super::is_deeper_than(data, MAX_SIGNAL_DEPTH) {
+                    return None;
+                }
                 let target = wire.target_peer_id.as_deref()?.parse().ok()?;
                 LegacyMessage::Signal { kind, from: from()?, target, network, data }
             }

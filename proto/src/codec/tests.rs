@@ -170,7 +170,11 @@ fn meaning(text: &str) -> Meaning {
             let network = Some(network.unwrap_or_else(|| "global".to_owned()));
             Meaning::Message { kind, network, target: None, id: None, data }
         }
-        (Some(kind @ MessageKind::Goodbye), _) => Meaning::Message { kind, network, target: None, id: None, data },
+        (Some(kind @ MessageKind::Goodbye), _) => {
+            let blank = strings.contains_key("networkName") && network.is_none();
+            let network = if blank { Some("global".to_owned()) } else { network };
+            Meaning::Message { kind, network, target: None, id: None, data }
+        }
         (Some(kind), _) => Meaning::Message { kind, network: None, target: None, id: None, data: None },
     }
 }
@@ -452,9 +456,9 @@ proptest! {
     fn public_data_is_bounded(depth in 0usize..80, padding in 0usize..20_000) {
         let data = format!("{}\"{}\"{}", "[".repeat(depth), "[".repeat(padding), "]".repeat(depth));
         let expected = if data.len() > MAX_ANNOUNCE_DATA_BYTES {
-            Err(ErrorCode::DataTooLarge)
+            Err(Unfit::TooLarge)
         } else if depth > MAX_ANNOUNCE_DEPTH {
-            Err(ErrorCode::InvalidMessage)
+            Err(Unfit::TooDeep)
         } else {
             Ok(())
         };
@@ -517,10 +521,68 @@ fn what_is_out_of_the_ordinary_is_left_to_the_full_parser() {
 }
 
 #[test]
-fn data_may_be_nested_as_deep_as_a_message_is_long() {
-    let data = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let text = format!(r#"{{"x":{data},"type":"offer","targetPeerId":"{}","data":{data}}}"#, "a".repeat(40));
+fn data_of_signals_is_nested_512_levels_deep_at_the_most() {
+    let offer = |open: &str, close: &str, levels: usize| {
+        let data = format!("{}1{}", open.repeat(levels), close.repeat(levels));
+        let text = format!(r#"{{"type":"offer","targetPeerId":"{}","data":{data}}}"#, "a".repeat(40));
+        let legacy = text.replace(r#""type""#, &format!(r#""fromPeerId":"{}","type""#, "b".repeat(40)));
+        let passes = parse(&text).is_ok_and(|message| matches!(message, ClientMessage::Signal(s) if s.data == data));
+        assert_eq!(parse_legacy(&legacy).is_some(), passes);
+        passes || !parse(&text).is_err_and(|refusal| refusal.message.contains("512 levels"))
+    };
+    for (open, close) in [("[", "]"), (r#"{"x":"#, "}"), (r#"[{"\u00e4":"#, "}]")] {
+        let each = open.matches(['[', '{']).count();
+        assert!(
+            offer(open, close, limits::MAX_SIGNAL_DEPTH / each)
+                && !offer(open, close, limits::MAX_SIGNAL_DEPTH / each + 1)
+        );
+        assert!(!offer(open, close, 50_000));
+    }
+    // Brackets in strings, and beside each other, are no levels.
+    let data = format!(r#"["{}",{}1]"#, "[".repeat(9999), "[],".repeat(9999));
+    let text = format!(r#"{{"type":"offer","targetPeerId":"{}","data":{data}}}"#, "a".repeat(40));
     assert!(matches!(parse(&text), Ok(ClientMessage::Signal(signal)) if signal.data == data));
-    assert!(parse(&data).is_err_and(|refusal| refusal.code == ErrorCode::InvalidMessage));
-    assert!(parse(&data[..100_000]).is_err_and(|refusal| refusal.code == ErrorCode::InvalidJson));
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    assert!(parse(&deep).is_err_and(|refusal| refusal.code == ErrorCode::InvalidMessage));
+    assert!(parse(&deep[..100_000]).is_err_and(|refusal| refusal.code == ErrorCode::InvalidJson));
+}
+
+#[test]
+fn a_refusal_says_what_is_wrong() {
+    let said = |text: &str| parse(text).unwrap_err().message;
+    for (text, sentence) in [
+        (r#"{"type":5}"#, "type is not"),
+        (r#"{"type":"offer","targetPeerId":5}"#, "targetPeerId is not"),
+        (r#"{"type":"offer","targetPeer":[]}"#, "targetPeer is not"),
+        (r#"{"type":"ping","networkName":{}}"#, "networkName is not"),
+        (r#"{"type":"ping","networkName":"\ud800"}"#, "surrogate"),
+        (r#"{"type":"\udc00"}"#, "surrogate"),
+        (r#"{"type":"ping","\ud800":1}"#, "surrogate"),
+        (r#"{"type":"ping","type":"ping"}"#, "twice"),
+        ("[]", "object"),
+    ] {
+        assert!(said(text).contains(sentence), "{text}: {}", said(text));
+    }
+    let peer = PeerId::from_bytes([1; 20]);
+    assert_eq!(describe(&peer, Some(r#"{"\ud800":1}"#)), Err(Unfit::Key));
+    assert!(Unfit::Key.explain().contains("surrogate"));
+    let deep = format!(r#"{{"x":{}{}}}"#, "[".repeat(64), "]".repeat(64));
+    assert_eq!(describe(&peer, Some(&deep)), Err(Unfit::TooDeep));
+}
+
+#[test]
+fn goodbye_with_a_blank_name_leaves_global_as_announce_with_one_joins_it() {
+    let left = |text: &str| match parse(text) {
+        Ok(ClientMessage::Goodbye(goodbye)) => goodbye.network.map(Cow::into_owned),
+        other => panic!("{other:?}"),
+    };
+    for blank in ["", " ", "\t"] {
+        assert_eq!(left(&json_of(blank)), Some("global".to_owned()));
+    }
+    assert_eq!(left(r#"{"type":"goodbye"}"#), None);
+    assert_eq!(left(r#"{"type":"goodbye","networkName":null}"#), None);
+}
+
+fn json_of(name: &str) -> String {
+    serde_json::json!({"type": "goodbye", "networkName": name}).to_string()
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::codec::{self, Announce, Goodbye};
+use crate::codec::{self, Announce, Goodbye, Unfit};
 use crate::id::{Address, Claim, NetworkName, PeerId, SessionId};
 use crate::limits::{ANNOUNCE_FLOOR_BYTES, MEMBER_BYTES};
 use crate::reason::{CloseReason, ErrorCode, LeaveReason};
@@ -33,7 +33,7 @@ impl Router {
         let network = announce.network.as_ref();
         let data = match codec::describe(&peer, announce.data) {
             Ok(data) => data,
-            Err(code) => return self.refuse_public(id, code, MessageKind::Announce, network, now),
+            Err(unfit) => return self.refuse_data(id, unfit, MessageKind::Announce, network, now),
         };
         let known = self.rosters.find(network);
         if known.is_none_or(|ix| !session.is_member(ix)) {
@@ -103,9 +103,9 @@ impl Router {
     }
 
     pub(super) fn said_goodbye(&mut self, id: SessionId, goodbye: &Goodbye<'_>, now: Now) {
-        if let Err(code) = codec::check_public(goodbye.data) {
+        if let Err(unfit) = codec::check_public(goodbye.data) {
             let network = goodbye.network.as_deref().unwrap_or(NetworkName::GLOBAL);
-            return self.refuse_public(id, code, MessageKind::Goodbye, network, now);
+            return self.refuse_data(id, unfit, MessageKind::Goodbye, network, now);
         }
         let only = goodbye.network.as_deref().map(|name| self.rosters.find(name));
         let Some(session) = self.sessions.get_mut(id) else { return };
@@ -375,7 +375,22 @@ impl Router {
     }
 
     pub(super) fn refuse_public(&mut self, id: SessionId, code: ErrorCode, kind: MessageKind, network: &str, now: Now) {
-        let message = if code == ErrorCode::InvalidMessage { "data is nested too deeply" } else { code.explain() };
+        self.refuse_saying(id, code, code.explain(), kind, network, now);
+    }
+
+    fn refuse_data(&mut self, id: SessionId, unfit: Unfit, kind: MessageKind, network: &str, now: Now) {
+        self.refuse_saying(id, unfit.code(), unfit.explain(), kind, network, now);
+    }
+
+    fn refuse_saying(
+        &mut self,
+        id: SessionId,
+        code: ErrorCode,
+        message: &'static str,
+        kind: MessageKind,
+        network: &str,
+        now: Now,
+    ) {
         let report =
             wire::ErrorReport { code, message, in_reply_to: Some(kind.label()), target: None, id: None, network };
         self.send_error(id, &report, now);
