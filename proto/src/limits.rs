@@ -700,3 +700,65 @@ pub const TURN_PATIENCE: Duration = Duration::from_secs(10);
 /// The most that counts as time between two turns of a process's threads, whichever they are. In a longer pause the whole process
 /// was stopped.
 pub const WATCHDOG_STEP: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::parse;
+
+    /// The protocol as it is written down.
+    const DOC: &str = include_str!("../../docs/protocol.md");
+
+    /// The rows of the table of bounds: what is bounded, and what stands beside it.
+    fn rows() -> Vec<(&'static str, &'static str)> {
+        let (_, section) = DOC.split_once("### Bounds\n").unwrap();
+        let table = section.lines().skip_while(|line| !line.starts_with("|---"));
+        let rows = table.skip(1).take_while(|line| line.starts_with('|'));
+        rows.map(|row| row.strip_prefix("| ").and_then(|row| row.split_once(" | ")).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_documented_bounds_are_the_ones_here() {
+        let bounds = [
+            ("bytes of a message, all fragments together", DEFAULT_MAX_MESSAGE_BYTES),
+            ("bytes of a `networkName`", MAX_NETWORK_NAME_BYTES),
+            ("bytes of an `id`", MAX_MESSAGE_ID_BYTES),
+            ("bytes of `data` in `announce` and `goodbye`", MAX_ANNOUNCE_DATA_BYTES),
+            ("depth of `data` in `announce` and `goodbye`", MAX_ANNOUNCE_DEPTH),
+            ("depth of `data` in a signal", MAX_SIGNAL_DEPTH),
+            ("bytes of a client's `type` in `inReplyTo`", MAX_ECHOED_TYPE_BYTES),
+            ("K of `closest`, `data.limit` of `discover`", usize::from(MAX_CLOSEST)),
+            ("networks of a peer", DEFAULT_MAX_NETWORKS_PER_PEER),
+            ("members of a network", DEFAULT_MAX_PEERS_PER_NETWORK),
+            ("others that a peer may know where it does not know everybody", MAX_ACQUAINTANCES),
+            ("messages a second, in the long run", DEFAULT_MESSAGE_RATE as usize),
+            ("seconds of that rate at once", MESSAGE_BURST_SECS as usize),
+            ("seconds without a pause over that rate", RATE_LIMIT_PATIENCE.as_secs() as usize),
+            ("receipts that are not yet there", MAX_OPEN_RECEIPTS as usize),
+            ("`error` messages a second, in the long run", ERROR_RATE as usize),
+            ("`error` messages at once", ERROR_BURST as usize),
+        ];
+        let documented: Vec<_> = rows()
+            .into_iter()
+            .map(|(what, rest)| (what, rest.split(' ').next().and_then(|most| most.parse().ok()).unwrap()))
+            .collect();
+        assert_eq!(documented, bounds);
+    }
+
+    #[test]
+    fn what_is_said_of_a_bound_has_its_number() {
+        let said = |text: String| parse(&text).unwrap_err().message;
+        let target = "a".repeat(40);
+        let deep = ["[".repeat(MAX_SIGNAL_DEPTH + 1), "]".repeat(MAX_SIGNAL_DEPTH + 1)].concat();
+        let id = "i".repeat(MAX_MESSAGE_ID_BYTES + 1);
+        let name = "n".repeat(MAX_NETWORK_NAME_BYTES + 1);
+        for (most, sentence) in [
+            (MAX_SIGNAL_DEPTH, said(format!(r#"{{"type":"offer","targetPeerId":"{target}","data":{deep}}}"#))),
+            (MAX_MESSAGE_ID_BYTES, said(format!(r#"{{"type":"offer","targetPeerId":"{target}","id":"{id}"}}"#))),
+            (MAX_NETWORK_NAME_BYTES, said(format!(r#"{{"type":"announce","networkName":"{name}"}}"#))),
+            (MAX_ANNOUNCE_DEPTH, crate::codec::Unfit::TooDeep.explain()),
+        ] {
+            assert!(sentence.contains(&format!(" {most} ")), "{most}: {sentence}");
+        }
+    }
+}
