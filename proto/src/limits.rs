@@ -242,12 +242,25 @@ pub const REQUEST_BURST: u32 = 20;
 /// slows down itself.
 pub const REQUEST_RATE: u32 = 20;
 
-/// Pages (all but /livez, /readyz, / and errors) that a shard answers a second, at the ports for everybody and again at ADMIN_PORT.
-/// Further ones wait for their turn.
+/// Pages (all but /livez, /readyz, / and errors) that a shard answers a second, at the ports for everybody and again at
+/// ADMIN_PORT, beyond what each address has for itself ([`PAGE_RESERVE_RATE`]). Further ones wait for their turn.
 ///
 /// An answer is shared bytes, 60 KB for /metrics: about 20 us of the shard, so that 100 are 0.2 % of it. A balancer with 50
-/// nodes that asks for /health each second has room.
+/// nodes behind one address that asks for /health each second has room.
 pub const PAGE_RATE: u32 = 100;
+
+/// Pages a second that each address (of IPv6 each /64) has for itself at a shard, whatever others ask for: a balancer's
+/// /health each second and a scrape.
+pub const PAGE_RESERVE_RATE: u32 = 2;
+
+/// Pages that an address may have of its own at once.
+pub const PAGE_RESERVE_BURST: u32 = 10;
+
+/// Places for what addresses have for themselves. Addresses whose keyed hashes meet share a place, so that with a flood from
+/// 5 addresses one other in 100 has only what all share.
+///
+/// 48 B each, 24 KiB for each of the two kinds of ports. All of them asking are 1,024 pages a second: 2 % of the shard.
+pub const PAGE_RESERVES: usize = 512;
 
 /// Longest time a page waits for its turn at [`PAGE_RATE`]. If its turn is later: 429 with `Retry-After`, at once.
 pub const PAGE_PATIENCE: Duration = Duration::from_secs(1);

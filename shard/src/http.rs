@@ -2,6 +2,7 @@
 
 mod handshake;
 mod kept;
+mod turns;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -22,7 +23,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use proto::envelope::{SUBPROTOCOL, TOKEN_WANTED};
-use proto::limits::{MAX_REQUEST_HEAD_BYTES, PAGE_PATIENCE, PAGE_RATE, REQUEST_HEAD_TIMEOUT};
+use proto::limits::{MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT};
 use proto::{CloseReason, HubId, Keys, PeerId, ShardId, ws};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::SendTimeoutError;
@@ -31,13 +32,13 @@ use tracing::warn;
 
 use crate::core::Core;
 use crate::links::{Admission, LinkDoor, LinkSocket, Offer};
-use crate::pace::Pace;
 use crate::runtime::FileShares;
 use crate::session::{HandOff, Seat};
 use crate::stats::HandshakeFailure;
 use crate::{Answer, Audience, Gauges, Page, Pages, Visitor};
 use handshake::NoHandshake;
 use kept::{Kept, Stream};
+use turns::Turns;
 
 /// Who may come in, and where they go.
 pub(crate) struct Door {
@@ -55,7 +56,7 @@ pub(crate) struct Door {
     pub(crate) pages: Pages,
     pub(crate) homes: Arc<[mpsc::Sender<HandOff>]>,
     /// Turns of the pages: at ADMIN_PORT, and at the other ports, so that those who reach these only do not take it from operators.
-    pub(crate) turns: [RefCell<Pace>; 2],
+    pub(crate) turns: [RefCell<Turns>; 2],
 }
 
 /// Whom a listener lets in.
@@ -236,7 +237,7 @@ pub(crate) async fn serve(
 /// Waits for a page's turn and for the page. Refuses it if too many others are before it.
 async fn page_in_turn(door: &Door, caller: Caller, core: &RefCell<Core>, page: Page) -> Response<Full<Bytes>> {
     let turns = &door.turns[usize::from(caller.entrance == Entrance::Admin)];
-    let turn = turns.borrow_mut().take_within(Instant::now(), PAGE_PATIENCE);
+    let turn = turns.borrow_mut().take(caller.address.ip(), Instant::now());
     let Some(wait) = turn else {
         core.borrow_mut().stats_mut().pages_refused += 1;
         return door.too_many();
@@ -362,8 +363,8 @@ fn answer(
 
 impl Door {
     /// Turns of the pages, before anybody has had one.
-    pub(crate) fn turns() -> [RefCell<Pace>; 2] {
-        [(); 2].map(|()| RefCell::new(Pace::new(PAGE_RATE, PAGE_RATE)))
+    pub(crate) fn turns(keys: Keys) -> [RefCell<Turns>; 2] {
+        [(); 2].map(|()| RefCell::new(Turns::new(keys)))
     }
 
     /// An answer in a sentence.

@@ -219,7 +219,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
         cors: config.cors,
         pages: config.pages,
         homes,
-        turns: Door::turns(),
+        turns: Door::turns(config.router.keys),
     });
     let (close_door, door_open) = watch::channel(true);
     let mut tasks = JoinSet::new();

@@ -90,7 +90,7 @@ catalog! {
     HTTP_REQUESTS "peerpigeon_http_requests_total" Counter []
         "HTTP requests that were not for a WebSocket."
     PAGES_REFUSED "peerpigeon_pages_refused_total" Counter []
-        "Requests for a page that were refused (429) because more than 100 a second came to one shard."
+        "Requests for a page that were refused (429) because more than 100 a second came to one shard, beyond 2 a second from each address."
     PAGE_RENDERS "peerpigeon_page_renders_total" Counter ["page"]
         "Times a page was made. Requests that come together share one, and none is made more than 4 times a second in the long run."
     SEND_BUDGET "peerpigeon_send_budget_bytes" Gauge []

@@ -1,0 +1,95 @@
+//! Turns of pages: what each address has for itself, and what all share.
+
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use proto::Keys;
+use proto::limits::{PAGE_PATIENCE, PAGE_RATE, PAGE_RESERVE_BURST, PAGE_RESERVE_RATE, PAGE_RESERVES};
+
+use crate::pace::Pace;
+
+/// The turns of a shard's pages at the ports of one kind.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    keys: Keys,
+    /// By the hash of an address, so that nobody's is forgotten because others come, and nobody can aim at another's.
+    reserves: Box<[Pace]>,
+    shared: Pace,
+}
+
+impl Turns {
+    /// Before anybody has had one.
+    pub(crate) fn new(keys: Keys) -> Self {
+        let reserves = (0..PAGE_RESERVES).map(|_| Pace::new(PAGE_RESERVE_RATE, PAGE_RESERVE_BURST)).collect();
+        Self { keys, reserves, shared: Pace::new(PAGE_RATE, PAGE_RATE) }
+    }
+
+    /// Takes a turn: of the address's own if one is due, else one of those that all share. Returns how long it has to
+    /// wait. `None` if too many others are before it.
+    pub(crate) fn take(&mut self, address: IpAddr, now: Instant) -> Option<Duration> {
+        let place = self.place(address);
+        let own = self.reserves.get_mut(place).and_then(|own| own.take_within(now, Duration::ZERO));
+        own.or_else(|| self.shared.take_within(now, PAGE_PATIENCE))
+    }
+
+    fn place(&self, address: IpAddr) -> usize {
+        let hash = match address.to_canonical() {
+            IpAddr::V4(address) => self.keys.hash_one(address),
+            // A host has all the addresses of its /64.
+            IpAddr::V6(address) => self.keys.hash_one(address.to_bits() >> 64),
+        };
+        (hash % PAGE_RESERVES as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn who_asks_seldom_has_a_turn_whoever_floods() {
+        let (mut turns, start) = (Turns::new(Keys(1, 2)), Instant::now());
+        let flood: Vec<_> = (1..=5).map(|n| address(&format!("192.0.2.{n}"))).collect();
+        let quiet = [address("198.51.100.7"), address("2001:db8:7::1")];
+        assert!(quiet.iter().all(|quiet| flood.iter().all(|other| turns.place(*other) != turns.place(*quiet))));
+        // Each second each of the flood asks a thousand times, and the quiet ones twice.
+        for second in 0..60 {
+            let now = start + Duration::from_secs(second);
+            let mut answered = 0;
+            for _ in 0..1000 {
+                answered += flood.iter().filter(|from| turns.take(**from, now).is_some()).count();
+            }
+            let shared = if second == 0 { 2 * PAGE_RATE } else { PAGE_RATE };
+            let own = if second == 0 { PAGE_RESERVE_BURST } else { PAGE_RESERVE_RATE };
+            let most = (shared + 5 * own) as usize;
+            assert!(answered <= most + 1, "{answered} in second {second}");
+            for from in quiet {
+                assert_eq!([turns.take(from, now), turns.take(from, now)], [Some(Duration::ZERO); 2]);
+            }
+        }
+    }
+
+    #[test]
+    fn one_address_alone_has_all_that_is_shared() {
+        let (mut turns, now) = (Turns::new(Keys(1, 2)), Instant::now());
+        let from = address("192.0.2.1");
+        let waits: Vec<_> = (0..1000).map_while(|_| turns.take(from, now)).collect();
+        assert_eq!(waits.iter().filter(|wait| wait.is_zero()).count() as u32, PAGE_RESERVE_BURST + PAGE_RATE);
+        assert_eq!(waits.len() as u32, PAGE_RESERVE_BURST + 2 * PAGE_RATE);
+    }
+
+    #[test]
+    fn the_addresses_of_a_host_are_one() {
+        let turns = Turns::new(Keys(1, 2));
+        let place = |text: &str| turns.place(address(text));
+        assert_eq!(place("2001:db8::1"), place("2001:db8::ffff:2"));
+        assert_eq!(place("192.0.2.1"), place("::ffff:192.0.2.1"));
+        assert_ne!(place("2001:db8::1"), place("2001:db8:0:1::1"));
+        assert_ne!(place("192.0.2.1"), place("192.0.2.2"));
+    }
+}
