@@ -30,7 +30,8 @@ struct Slot {
 struct Made {
     /// Questions up to this moment are answered by it.
     answers: Instant,
-    body: Bytes,
+    /// Nothing where making it has failed.
+    body: Option<Bytes>,
 }
 
 impl Rendered {
@@ -40,56 +41,105 @@ impl Rendered {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let mut tasks = JoinSet::new();
         let slots = Kind::ALL.map(|kind| {
-            let ((ask, asked), (publish, made)) = (mpsc::channel(1), watch::channel(None));
-            tasks.spawn_on(make(kind, Arc::clone(&renderer), asked, publish), runtime.handle());
-            Slot { ask, made }
+            let renderer = Arc::clone(&renderer);
+            let render = move || {
+                let renderer = Arc::clone(&renderer);
+                async move { renderer.render(kind).await }
+            };
+            let (slot, making) = slot(kind, render);
+            tasks.spawn_on(making, runtime.handle());
+            slot
         });
         std::thread::Builder::new().name("pages".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                while let Some(ended) = tasks.join_next().await {
-                    if let Err(error) = ended {
-                        // Peers need no pages: the hub goes on, and this page answers 503.
-                        tracing::error!(%error, "page_failed");
-                    }
-                }
-            });
+            runtime.block_on(async { while tasks.join_next().await.is_some() {} });
         })?;
         Ok(Self { slots })
     }
 
     /// A page. `None` if it cannot be made, or not in time.
     pub(super) async fn page(&self, kind: Kind) -> Option<Bytes> {
-        let slot = &self.slots[kind as usize];
-        let now = Instant::now();
-        if let Err(mpsc::error::TrySendError::Closed(())) = slot.ask.try_send(()) {
-            return None;
-        }
-        let mut made = slot.made.clone();
-        let answer = made.wait_for(|made| made.as_ref().is_some_and(|made| made.answers >= now));
-        let made = tokio::time::timeout(RENDER_TIMEOUT, answer).await.ok()?.ok()?;
-        made.as_ref().map(|made| made.body.clone())
+        self.slots[kind as usize].page().await
     }
 }
 
-/// Makes a page each time that it is asked for.
-async fn make(
-    kind: Kind,
-    renderer: Arc<Renderer>,
-    mut asked: mpsc::Receiver<()>,
-    publish: watch::Sender<Option<Made>>,
-) {
-    let mut pace = Pace::new(RENDER_RATE, RENDER_BURST);
-    while asked.recv().await.is_some() {
-        let answers = Instant::now();
-        let last = if pace.take_within(answers, Duration::ZERO).is_some() {
-            None
-        } else {
-            publish.borrow().as_ref().map(|made| made.body.clone())
-        };
-        let body = match last {
-            Some(body) => body,
-            None => renderer.render(kind).await,
-        };
-        publish.send_replace(Some(Made { answers, body }));
+impl Slot {
+    async fn page(&self) -> Option<Bytes> {
+        let now = Instant::now();
+        if let Err(mpsc::error::TrySendError::Closed(())) = self.ask.try_send(()) {
+            return None;
+        }
+        let mut made = self.made.clone();
+        let answer = made.wait_for(|made| made.as_ref().is_some_and(|made| made.answers >= now));
+        let made = tokio::time::timeout(RENDER_TIMEOUT, answer).await.ok()?.ok()?;
+        made.as_ref().and_then(|made| made.body.clone())
+    }
+}
+
+/// A page's slot, and what makes the page each time that it is asked for, as long as the slot is there.
+fn slot<R, F>(kind: Kind, render: R) -> (Slot, impl Future<Output = ()> + Send + 'static)
+where
+    R: Fn() -> F + Send + 'static,
+    F: Future<Output = Bytes> + Send + 'static,
+{
+    let ((ask, mut asked), (publish, made)) = (mpsc::channel(1), watch::channel(None::<Made>));
+    let making = async move {
+        let mut pace = Pace::new(RENDER_RATE, RENDER_BURST);
+        while asked.recv().await.is_some() {
+            let answers = Instant::now();
+            let body = if pace.take_within(answers, Duration::ZERO).is_some() {
+                // In a task of its own, so that a panic ends one making and not the page. The same panic may come each
+                // time: the pace bounds how often that is logged.
+                let made = tokio::spawn(render()).await;
+                made.inspect_err(|error| tracing::error!(page = kind.label(), %error, "page_failed")).ok()
+            } else {
+                publish.borrow().as_ref().and_then(|made| made.body.clone())
+            };
+            publish.send_replace(Some(Made { answers, body }));
+        }
+    };
+    (Slot { ask, made }, making)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_page_whose_making_panicked_is_made_again() {
+        let times = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&times);
+        let (slot, making) = slot(Kind::Metrics, move || {
+            let time = counted.fetch_add(1, Ordering::Relaxed);
+            async move {
+                assert!(time != 1, "a renderer that panics, for this test");
+                Bytes::from(time.to_string())
+            }
+        });
+        tokio::spawn(making);
+        let asked = Instant::now();
+        assert_eq!(slot.page().await, Some(Bytes::from("0")));
+        assert_eq!(slot.page().await, None);
+        assert_eq!(slot.page().await, Some(Bytes::from("2")));
+        // Who asked for what could not be made hears so, and does not wait in vain.
+        assert!(asked.elapsed() < RENDER_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn a_page_that_always_fails_is_tried_at_the_pace_of_pages() {
+        let times = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&times);
+        let (slot, making) = slot(Kind::Metrics, move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            async { panic!("a renderer that panics, for this test") }
+        });
+        tokio::spawn(making);
+        let start = Instant::now();
+        for _ in 0..100 {
+            assert_eq!(slot.page().await, None);
+        }
+        let most = RENDER_BURST + 1 + RENDER_RATE * (start.elapsed().as_secs() as u32 + 1);
+        assert!(times.load(Ordering::Relaxed) <= most, "{times:?} of {most}");
     }
 }
