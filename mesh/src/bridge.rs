@@ -1,11 +1,12 @@
-//! Redis as one more way to all hubs at once.
+//! The Redis bridge: pub/sub as one more way to reach all hubs.
 //!
-//! Each hub subscribes to two channels, `<namespace>:mesh.1:presence` for everyone and `<namespace>:mesh.1:hub:<id>` for
-//! itself. Pub/sub forgets: what is published while nobody is connected, or while a queue is full, is gone, and the digests in
-//! heartbeats repair it. So nothing is kept for a Redis that is not there, and nobody waits for it.
+//! Each hub subscribes to two channels: `<namespace>:mesh.1:presence` for everyone and `<namespace>:mesh.1:hub:<id>`
+//! for itself. Pub/sub stores nothing. Messages published while a hub is not connected, or while a queue is full, are
+//! lost, and the digests in heartbeats repair presence. So the bridge keeps nothing while Redis is away, and nothing
+//! waits for Redis.
 //!
-//! The bridge is Up while what it publishes to its own two channels comes back. It says Down when that stops, connects again
-//! until the end of time, and says Up when it has come back again.
+//! The bridge is up while the frames it publishes to its two channels come back. It sends `Down` when they stop,
+//! connects again without a limit, and sends `Up` when they come back.
 //!
 //! An ACL user needs [`REDIS_ACL`], or [`REDIS_CLUSTER_ACL`] in a cluster.
 
@@ -37,14 +38,14 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-/// The rights that a Redis user of the hubs needs, as `ACL SETUSER` reads them. `<namespace>` stands for HUB_MESH_NAMESPACE.
-/// HELLO switches to RESP3 and tells the server's role.
+/// The rights that a Redis user of the hubs needs, as `ACL SETUSER` reads them. `<namespace>` stands for
+/// HUB_MESH_NAMESPACE. HELLO switches to RESP3 and tells the server's role.
 pub const REDIS_ACL: &str = "resetchannels &<namespace>:* -@all +hello +publish +subscribe";
 
 /// The same for a Redis Cluster, where the user is needed on every node.
 pub const REDIS_CLUSTER_ACL: &str = "resetchannels &<namespace>:* -@all +hello +cluster|slots +spublish +ssubscribe";
 
-/// Where Redis is, and who this hub is there.
+/// The settings of the bridge.
 #[derive(Clone)]
 pub struct BridgeConfig {
     /// `redis[s]://[user][:password]@host[:port][/db]`, or, for a Redis Cluster with sharded pub/sub,
@@ -55,16 +56,16 @@ pub struct BridgeConfig {
     pub namespace: String,
     /// This hub.
     pub hub: HubId,
-    /// MESH_TOKEN: what frames are authenticated with. Without it everyone who reaches Redis is believed.
+    /// MESH_TOKEN, the key that frames are signed with. Without it everyone who can publish in Redis can act as a hub.
     pub token: Option<Arc<str>>,
-    /// MESH_TOKEN_ALSO: frames of those who authenticate with this are taken as well.
+    /// MESH_TOKEN_ALSO, a second key that received frames may be signed with.
     pub also: Option<Arc<str>>,
-    /// Certificates in PEM to trust beside the public roots.
+    /// Certificates in PEM, trusted in addition to the public roots.
     pub extra_roots: Option<Arc<[u8]>>,
 }
 
 impl BridgeConfig {
-    /// Whether [`Self::url`] can be understood.
+    /// Checks that [`Self::url`] is valid.
     ///
     /// # Errors
     ///
@@ -73,8 +74,8 @@ impl BridgeConfig {
         Server::parse(&self.url, None).map(drop)
     }
 
-    /// The database number in [`Self::url`], where it is not 0. It has no effect: pub/sub has no databases, so hubs with
-    /// different numbers at one Redis still share their channels.
+    /// The database number in [`Self::url`], where it is not 0. It has no effect: pub/sub has no databases, so hubs
+    /// with different numbers at one Redis still share their channels.
     pub fn ignored_database(&self) -> Option<i64> {
         Server::parse(&self.url, None).ok().map(|server| server.database).filter(|&database| database != 0)
     }
@@ -89,85 +90,86 @@ impl fmt::Debug for BridgeConfig {
     }
 }
 
-/// The bridge as it is, for pages and metrics. Counts begin with the process.
+/// The state of the bridge, for pages and metrics. Counts begin with the process.
 #[derive(Clone, Debug, Default)]
 pub struct BridgeView {
-    /// What is published comes back.
+    /// Whether published frames come back.
     pub connected: bool,
-    /// Frames that Redis has accepted.
+    /// Frames that Redis has accepted, probes not included.
     pub published: u64,
-    /// Frames of other hubs.
+    /// Frames of other hubs that had envelopes and were taken.
     pub received: u64,
     /// Bytes of frames sent to Redis.
     pub bytes_out: u64,
     /// Bytes of frames of other hubs.
     pub bytes_in: u64,
-    /// Frames that are not of this mesh: another token, or no frame at all.
+    /// Messages that are no frames of this mesh: signed with another token, or of another form.
     pub refused: u64,
-    /// Frames of hubs of this mesh that were dropped since they were not fresh, by cause: the sender has not answered this
-    /// hub's challenge; the frame repeats one that was taken.
+    /// Frames of hubs of this mesh that were dropped since they were not fresh, by cause: the sender has not answered
+    /// this hub's challenge; the frame repeats one that was taken.
     pub stale: [u64; 2],
-    /// Hubs whose frames arrive and that do not answer: they do not receive this hub, or somebody publishes recorded frames
-    /// of theirs. Ascending, at most [`MAX_ONE_WAY`](proto::limits::MAX_ONE_WAY).
+    /// Hubs whose frames arrive and that do not answer: they do not receive this hub, or somebody publishes recorded
+    /// frames of theirs. Ascending, at most [`MAX_ONE_WAY`](proto::limits::MAX_ONE_WAY).
     pub one_way: Vec<HubId>,
-    /// Envelopes that found the queue full, and messages that were not read in time.
+    /// Envelopes dropped because the queue was full, and messages dropped because they were not read in time.
     pub lost: u64,
-    /// Connections that failed, and frames that Redis refused.
+    /// Failed connections, and frames that Redis refused.
     pub errors: u64,
-    /// Times that the bridge came up again.
+    /// How often the bridge came up after the first time.
     pub reconnects: u64,
-    /// The latest of the errors.
+    /// The latest error, also after the bridge has recovered.
     pub last_error: Option<String>,
     /// The URL without user and password.
     pub address: String,
 }
 
-/// What the bridge tells the mesh. `Up` and `Down` alternate, `Up` first; frames come in between.
+/// An event of the bridge for the mesh. `Up` and `Down` alternate, beginning with `Up`; the others come between the
+/// two.
 #[derive(Debug)]
 pub(crate) enum BridgeEvent {
-    /// What is pushed goes out.
+    /// Pushed envelopes are published.
     Up,
-    /// What was pushed and not published is dropped, and so is all that will be.
+    /// Envelopes that were not published are dropped, and so are those that will be pushed.
     Down,
-    /// This hub and another one receive each other, from here on. What was published before did not reach it.
+    /// This hub and another one receive each other from now on. That hub has dropped what was published before.
     Met,
-    /// Envelopes of one hub.
+    /// Envelopes from one hub.
     Received {
-        /// Who published them.
+        /// The hub that published them.
         from: HubId,
         /// The envelopes.
         frame: Vec<u8>,
     },
 }
 
-/// The hold on the bridge. It ends when this is dropped.
+/// The handle of the bridge. The bridge ends when it is dropped.
 pub(crate) struct Bridge {
     state: Rc<State>,
     _task: JoinSet<()>,
 }
 
-/// What the hold and the task share.
+/// The state that the handle and the task share.
 struct State {
     hub: HubId,
     seal: Seal,
-    /// Everyone's, and this hub's own.
+    /// The channel of everyone, and this hub's own.
     channels: [Arc<str>; 2],
-    /// Of the channel of any hub.
+    /// The name of a hub's channel without the hub's id.
     prefix: String,
     outbox: RefCell<Outbox>,
     /// Of the present connection; `None` before the first.
     fresh: RefCell<Option<Fresh>>,
     wake: Notify,
     up: Cell<bool>,
-    /// It was up once.
+    /// Whether it has been up before.
     risen: Cell<bool>,
     view: RefCell<BridgeView>,
 }
 
 impl Bridge {
-    /// Begins to connect, and goes on for ever. To be called inside a `LocalRuntime`.
+    /// Connects, and connects again after each failure. Call it inside a `LocalRuntime`.
     ///
-    /// With a URL that [`BridgeConfig::check`] refuses it only says so in its view.
+    /// With a URL that [`BridgeConfig::check`] refuses it does nothing but report the error in its view.
     pub(crate) fn start(config: BridgeConfig, events: mpsc::Sender<BridgeEvent>) -> Self {
         let server = Server::parse(&config.url, config.extra_roots.as_deref());
         let prefix = format!("{}:mesh.1:hub:", config.namespace);
@@ -204,8 +206,8 @@ impl Bridge {
         Self { state, _task: task }
     }
 
-    /// Appends one envelope to the frame for everyone, or for one hub. While the bridge is not up, or when
-    /// [`BRIDGE_QUEUE_BYTES`](proto::limits::BRIDGE_QUEUE_BYTES) wait, it is dropped.
+    /// Appends one envelope to the frame for everyone, or for one hub. The envelope is dropped while the bridge is down
+    /// and while [`BRIDGE_QUEUE_BYTES`](proto::limits::BRIDGE_QUEUE_BYTES) are queued.
     pub(crate) fn push(&mut self, to: Option<HubId>, write: impl FnOnce(&mut Vec<u8>)) {
         let state = &self.state;
         if state.up.get() && !state.outbox.borrow_mut().push(to, &state.seal, write) {
@@ -218,26 +220,27 @@ impl Bridge {
         self.state.outbox.borrow_mut().fence();
     }
 
-    /// Has what was pushed leave, together.
+    /// Publishes the pushed envelopes together.
     pub(crate) fn flush(&mut self) {
         if self.queued_bytes() > 0 {
             self.state.wake.notify_one();
         }
     }
 
-    /// A hub has answered, over a link, whether the id is free. It may be what the bridge has asked a hub of version 2.0.
+    /// A hub has answered, over a link, whether the id is free. It may be what the bridge has asked a hub of version
+    /// 2.0.
     pub(crate) fn answered(&mut self, hub: HubId, peer: PeerId, ticket: u64) {
         if let Some(fresh) = &mut *self.state.fresh.borrow_mut() {
             fresh.answered(hub, &(peer, ticket));
         }
     }
 
-    /// Bytes that were pushed and that Redis has not accepted.
+    /// Bytes that Redis has not accepted yet.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.state.outbox.borrow().bytes()
     }
 
-    /// The bridge as it is.
+    /// The present state of the bridge.
     pub(crate) fn view(&self) -> BridgeView {
         self.state.view.borrow().clone()
     }
@@ -252,7 +255,7 @@ impl State {
         }
     }
 
-    /// The address of what is up.
+    /// Notes that the bridge is up. Returns its address.
     fn rise(&self) -> String {
         self.up.set(true);
         let mut view = self.view.borrow_mut();
@@ -261,7 +264,7 @@ impl State {
         view.address.clone()
     }
 
-    /// Whether it was up.
+    /// Notes that the bridge is down. Returns whether it was up.
     fn fall(&self) -> bool {
         self.outbox.borrow_mut().clear();
         let mut view = self.view.borrow_mut();
@@ -270,7 +273,7 @@ impl State {
         self.up.replace(false)
     }
 
-    /// Whether the error is another than the last. The text is [bounded](bounded).
+    /// Counts an error, and keeps its text, which is [`bounded`]. Returns whether it differs from the one before.
     fn failed(&self, times: u64, error: &str) -> bool {
         let mut view = self.view.borrow_mut();
         view.errors += times;

@@ -1,7 +1,8 @@
 //! Where log lines go and how they look.
 //!
-//! A line's message is the event's name, such as `peer_connected`, in the letters a to z and `_`, so that a query finds it whole;
-//! what it is about is in its fields, and a sentence for people in the field `detail`. Ids are short, and what peers say to each other is in no line of any level.
+//! A line's message is the event's name, such as `peer_connected`, in the letters a to z and `_`, so that a query finds
+//! it whole; what it is about is in its fields, and a sentence for people in the field `detail`. Ids are short, and
+//! what peers say to each other is in no line of any level.
 
 use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
@@ -63,7 +64,8 @@ pub fn state() -> LogState {
     LOG.get().map(Sink::state).unwrap_or_default()
 }
 
-/// Logs a panic. The default hook writes to stderr itself, and there a thread that panics would wait for a stalled reader.
+/// Logs a panic. The default hook writes to stderr itself, and there a thread that panics would wait for a stalled
+/// reader.
 fn report(sink: &Sink, panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or_default();

@@ -1,7 +1,7 @@
-//! One connection to Redis, for both directions.
+//! One connection to Redis, used for both directions.
 //!
-//! It is made anew when it ends, by the bridge. The library's own ways to reconnect are not used: its connection manager
-//! gives up after some attempts and tells nobody when a subscription is back.
+//! The bridge connects again when it ends. The library's connection manager is not used: it gives up after some
+//! attempts, and it does not report when a subscription is back.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ pub(super) enum Connection {
 
 /// Why the server at the other end is of no use as a bridge, if it is not.
 ///
-/// What is published at a replica does not reach its master, nor the master's other replicas, while what is published at the
-/// master reaches the replica: the hub would hear others and not be heard.
+/// What is published at a replica does not reach its master, nor the master's other replicas, while what is published
+/// at the master reaches the replica: the hub would hear others and not be heard.
 fn unfit(hello: &Value) -> Option<&'static str> {
     let Value::Map(fields) = hello else { return None };
     let field = |name: &str| {
@@ -46,7 +46,7 @@ fn unfit(hello: &Value) -> Option<&'static str> {
 }
 
 impl Connection {
-    /// Connects. What Redis says unasked goes to `mouth`.
+    /// Connects. Unrequested messages of Redis go to `mouth`.
     pub(super) async fn open(server: &Server, mouth: Mouth) -> RedisResult<Self> {
         let push = move |info| mouth.take(info);
         if server.cluster {
@@ -69,7 +69,8 @@ impl Connection {
             Some(roots) => Client::build_with_tls(node, roots.clone())?,
             None => Client::open(node)?,
         };
-        // No timeout for answers: whether Redis answers is judged by probes, which are behind everything in the same socket.
+        // No timeout for answers: whether Redis answers is judged by probes, which are behind everything in the same
+        // socket.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(BRIDGE_CONNECT_TIMEOUT))
             .set_response_timeout(None)
@@ -82,7 +83,8 @@ impl Connection {
         matches!(self, Self::Cluster(_))
     }
 
-    /// Asks the server for its role. The reason, where it cannot be a bridge. A cluster's nodes are chosen by their slots.
+    /// Asks the server for its role. The reason, where it cannot be a bridge. A cluster's nodes are chosen by their
+    /// slots.
     pub(super) async fn unfit(&mut self) -> RedisResult<Option<&'static str>> {
         match self {
             Self::Server(connection) => Ok(unfit(&redis::cmd("HELLO").query_async(connection).await?)),
@@ -98,7 +100,8 @@ impl Connection {
         }
     }
 
-    /// Publishes frames in one pipeline. In a cluster they are all for one channel. The error of each frame that was refused.
+    /// Publishes frames in one pipeline. In a cluster they are all for one channel. The error of each frame that was
+    /// refused.
     pub(super) async fn publish(self, frames: Vec<(Arc<str>, Vec<u8>)>) -> RedisResult<Vec<redis::RedisError>> {
         let mut pipeline = redis::Pipeline::with_capacity(frames.len());
         pipeline.ignore_errors();

@@ -1,8 +1,8 @@
 //! What is published: `magic and version, sender, HMAC-SHA256, payload`.
 //!
-//! Everyone who may publish in Redis could speak as any hub, so the payload is authenticated together with its sender and its
-//! channel: a frame is worth nothing on another channel. The payload is a stamp, by which a copy that is published again is
-//! recognised (see [`fresh`](super::fresh)), and then envelopes.
+//! Everyone who may publish in Redis could speak as any hub, so the payload is authenticated together with its sender
+//! and its channel: a frame is worth nothing on another channel. The payload is a stamp, by which a copy that is
+//! published again is recognised (see [`fresh`](super::fresh)), and then envelopes.
 
 use hmac::{Hmac, Mac};
 use proto::{HubId, PeerId};
@@ -32,7 +32,8 @@ pub(super) struct Seal {
 }
 
 impl Seal {
-    /// For frames of `hub`, in the mesh of those that know `token`; whose frames are made with `also` are believed as well.
+    /// For frames of `hub`, in the mesh of those that know `token`; whose frames are made with `also` are believed as
+    /// well.
     pub(super) fn new(hub: HubId, token: Option<&str>, also: Option<&str>) -> Self {
         let keyed = |token: &str| Hmac::new_from_slice(token.as_bytes()).expect("HMAC takes keys of any length");
         Self { keyed: keyed(token.unwrap_or_default()), also: also.map(keyed), hub }

@@ -1,31 +1,33 @@
 //! Which frames are fresh: made by a hub that lives, and not recorded and published again.
 //!
-//! The tag of a frame shows which mesh made it, not when. Whoever can write to Redis, without knowing MESH_TOKEN, could record
-//! frames and publish them later, and a hub that has ended would come back to life. Clocks are no help, since those of hubs
-//! differ. So each hub challenges the others:
+//! The tag of a frame shows which mesh made it, not when. Whoever can write to Redis, without knowing MESH_TOKEN, could
+//! record frames and publish them later, and a hub that has ended would come back to life. Clocks are no help, since
+//! those of hubs differ. So each hub challenges the others:
 //!
-//! * Each frame begins with a [`Stamp`]: the session (a random number for each connection to Redis), the frame's number in that
-//!   session, and a challenge (a random number that changes every [`BRIDGE_CHALLENGE`]).
-//! * A frame for one hub also echoes the challenge last received from that hub. A hub that receives a new challenge answers at
-//!   once, with an empty frame if it has nothing else to send.
-//! * Frames of a session are taken while that session has answered one of the last [`BRIDGE_CHALLENGES`] challenges, and each
-//!   channel's frames only in ascending order. The first answer says from which number on. A hub that has connected anew has
-//!   two sessions for a while; two sessions that go on answering are two hubs with one id.
+//! * Each frame begins with a [`Stamp`]: the session (a random number for each connection to Redis), the frame's number
+//!   in that session, and a challenge (a random number that changes every [`BRIDGE_CHALLENGE`]).
+//! * A frame for one hub also echoes the challenge last received from that hub. A hub that receives a new challenge
+//!   answers at once, with an empty frame if it has nothing else to send.
+//! * Frames of a session are taken while that session has answered one of the last [`BRIDGE_CHALLENGES`] challenges,
+//!   and each channel's frames only in ascending order. The first answer says from which number on. A hub that has
+//!   connected anew has two sessions for a while; two sessions that go on answering are two hubs with one id.
 //!
-//! So an answer cannot have been made before its challenge, and a recorded frame is worth nothing: to a hub that has received
-//! the original its number is too low, and to any other hub its session has not answered. Somebody who holds frames back (Redis
-//! itself) can delay the end of a hub by the age of the oldest accepted challenge. An answer also shows that the other hub
-//! receives this one, so frames are taken only where hubs receive each other: see [`Fresh::one_way`].
+//! So an answer cannot have been made before its challenge, and a recorded frame is worth nothing: to a hub that has
+//! received the original its number is too low, and to any other hub its session has not answered. Somebody who holds
+//! frames back (Redis itself) can delay the end of a hub by the age of the oldest accepted challenge. An answer also
+//! shows that the other hub receives this one, so frames are taken only where hubs receive each other: see
+//! [`Fresh::one_way`].
 //!
-//! Age is counted in this hub's own challenges, not in time: a process that was stopped has drawn none, and takes what has
-//! waited in its socket.
+//! Age is counted in this hub's own challenges, not in time: a process that was stopped has drawn none, and takes what
+//! has waited in its socket.
 //!
 //! # Hubs of version 2.0
 //!
-//! They put no stamp on their frames, and skip ours, since it has the form of an envelope of an unknown kind. They are asked a
-//! question that they answer as well: whether a random id is free (`Takeover`), under a random ticket. Their frames are taken
-//! while they answer. So nothing has to be set for a rolling upgrade, and recorded frames of that version are no way in either.
-//! Their frames have no numbers, so that those of a *living* hub of version 2.0 can be repeated, as between such hubs.
+//! They put no stamp on their frames, and skip ours, since it has the form of an envelope of an unknown kind. They are
+//! asked a question that they answer as well: whether a random id is free (`Takeover`), under a random ticket. Their
+//! frames are taken while they answer. So nothing has to be set for a rolling upgrade, and recorded frames of that
+//! version are no way in either. Their frames have no numbers, so that those of a *living* hub of version 2.0 can be
+//! repeated, as between such hubs.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -114,8 +116,8 @@ pub(super) struct Judgment {
 const CHANNELS: usize = 2;
 const OWN: usize = 1;
 
-/// What is sent to one hub between two probes because of frames that are not taken: answers to their challenges, and questions.
-/// A connection that begins needs two.
+/// What is sent to one hub between two probes because of frames that are not taken: answers to their challenges, and
+/// questions. A connection that begins needs two.
 const SPARE_ANSWERS: u8 = 8;
 
 /// What is known of the age of frames, for one connection to Redis.
@@ -261,8 +263,8 @@ impl Fresh {
         self.hubs.retain(|_, known| is_recent(Some(known.heard), round));
     }
 
-    /// Hubs whose frames arrive and that have not answered for two challenges: they do not receive this hub, or somebody
-    /// publishes what they have said before.
+    /// Hubs whose frames arrive and that have not answered for two challenges: they do not receive this hub, or
+    /// somebody publishes what they have said before.
     pub(super) fn one_way(&self) -> impl Iterator<Item = HubId> + '_ {
         let is_one_way = |(first, last)| first + 2 <= self.round && last + 2 > self.round;
         self.hubs.iter().filter(move |(_, known)| known.unanswered.is_some_and(is_one_way)).map(|(&hub, _)| hub)
@@ -327,8 +329,8 @@ impl Known {
             judgment.met = answers.iter().any(|question| self.answers(question, round));
         }
         judgment.taken = self.is_plain_fresh(round);
-        // Once for each challenge, and as long as it is not taken with each of its frames, up to a bound: it cannot answer
-        // before it has taken this hub in.
+        // Once for each challenge, and as long as it is not taken with each of its frames, up to a bound: it cannot
+        // answer before it has taken this hub in.
         let is_due = self.asked != Some(round) && self.plain != Some(round);
         let is_urgent = !judgment.taken && self.spare_answers > 0;
         if (is_due || is_urgent)
@@ -372,7 +374,8 @@ fn questions_answered(mut payload: &[u8]) -> Vec<Question> {
     answers
 }
 
-/// A question as it goes to a hub of version 2.0. It is for no life of that hub, so that it is answered without any consequence.
+/// A question as it goes to a hub of version 2.0. It is for no life of that hub, so that it is answered without any
+/// consequence.
 pub(super) fn ask((peer, ticket): Question, to: HubId, from: HubId) -> Envelope {
     let nobody = HubIncarnation(0);
     let route = Route { to, to_incarnation: nobody, from, from_incarnation: nobody, hops: 0 };

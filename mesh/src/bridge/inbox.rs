@@ -1,4 +1,4 @@
-//! What Redis has sent and the bridge has not read.
+//! The queue of messages that Redis has sent and the bridge has not read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use proto::limits::{BRIDGE_INBOX, BRIDGE_INBOX_BYTES};
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::mpsc;
 
-/// Something that Redis, or the library, said unasked.
+/// An unrequested message from Redis or from the library.
 pub(super) enum Push {
     /// A message on a channel.
     Message { channel: Vec<u8>, frame: Vec<u8> },
@@ -44,18 +44,18 @@ impl Push {
     }
 }
 
-/// What the connection's task and the bridge's both count.
+/// Counters that the connection's task and the bridge's task share.
 #[derive(Default)]
 struct Counts {
     bytes: AtomicUsize,
     lost: AtomicU64,
 }
 
-/// The end that the connection calls. It never waits.
+/// The sending end, called by the connection. It never waits.
 pub(super) struct Mouth(mpsc::Sender<Push>, Arc<Counts>);
 
 impl Mouth {
-    /// Takes a push, or counts it as lost.
+    /// Queues a push, or counts it as lost if the queue is full.
     pub(super) fn take(&self, info: PushInfo) -> Result<(), mpsc::error::TrySendError<()>> {
         let Some(push) = Push::new(info) else { return Ok(()) };
         let bytes = push.bytes();
@@ -71,7 +71,7 @@ impl Mouth {
     }
 }
 
-/// The bridge's end.
+/// The receiving end, read by the bridge.
 pub(super) struct Inbox(mpsc::Receiver<Push>, Arc<Counts>);
 
 /// An inbox for one connection.
@@ -82,14 +82,14 @@ pub(super) fn inbox() -> (Mouth, Inbox) {
 }
 
 impl Inbox {
-    /// Waits for pushes. 0 when there will be none any more.
+    /// Waits for pushes. Returns 0 when the connection has ended.
     pub(super) async fn recv_many(&mut self, into: &mut Vec<Push>, most: usize) -> usize {
         let n = self.0.recv_many(into, most).await;
         self.taken(into);
         n
     }
 
-    /// What is there already.
+    /// Takes all pushes that are queued, without waiting.
     pub(super) fn drain(&mut self, into: &mut Vec<Push>) {
         for _ in 0..self.0.len() {
             into.extend(self.0.try_recv());
@@ -102,7 +102,7 @@ impl Inbox {
         self.1.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Messages lost since this was last asked.
+    /// Returns the number of messages lost since the last call.
     pub(super) fn take_lost(&self) -> u64 {
         self.1.lost.swap(0, Ordering::Relaxed)
     }

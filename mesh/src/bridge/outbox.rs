@@ -1,4 +1,4 @@
-//! What waits to be published.
+//! The queue of frames to be published.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,7 +14,7 @@ pub(super) type To = Option<HubId>;
 #[derive(Default)]
 pub(super) struct Outbox {
     lanes: BTreeMap<To, Lane>,
-    /// The lanes that have frames and are not busy.
+    /// Lanes with frames that are not busy.
     turns: VecDeque<To>,
     waiting_bytes: usize,
     under_way_bytes: usize,
@@ -25,16 +25,16 @@ pub(super) struct Outbox {
 #[derive(Default)]
 struct Lane {
     frames: VecDeque<Vec<u8>>,
-    /// Its turn is to come.
+    /// Whether it is in [`Outbox::turns`].
     listed: bool,
-    /// Nothing more of it may leave before what has left is accepted.
+    /// Its frames wait until Redis has accepted the ones that were taken.
     busy: bool,
     /// The next envelope begins a frame.
     fenced: bool,
 }
 
 impl Outbox {
-    /// Appends one envelope. False when there is no room for it.
+    /// Appends one envelope. Returns false if the queue is full.
     pub(super) fn push(&mut self, to: To, seal: &Seal, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if self.bytes() >= BRIDGE_QUEUE_BYTES {
             return false;
@@ -76,7 +76,8 @@ impl Outbox {
         self.waiting_bytes + self.under_way_bytes
     }
 
-    /// Frames for one pipeline, one of each channel in turn. Their bytes are under way until they are [`accepted`](Self::accepted).
+    /// Frames for one pipeline, one of each channel in turn. Their bytes are under way until they are
+    /// [`accepted`](Self::accepted).
     pub(super) fn take(&mut self) -> Vec<(To, Vec<u8>)> {
         let mut frames = Vec::new();
         let mut bytes = 0;
@@ -139,7 +140,7 @@ impl Outbox {
         }
     }
 
-    /// Forgets everything.
+    /// Drops everything.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -1,4 +1,4 @@
-//! Where Redis is, as REDIS_URL says it.
+//! The Redis server or cluster that REDIS_URL names.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -7,10 +7,10 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
 
 /// A Redis server, or a cluster of them.
 pub(super) struct Server {
-    /// Where to begin: the server, or some nodes of the cluster.
+    /// The server, or the nodes of the cluster to connect to first.
     pub(super) nodes: Vec<ConnectionInfo>,
     pub(super) cluster: bool,
-    /// Whom to trust, where that is not only the public roots.
+    /// The trusted certificates, if there are more than the public roots.
     pub(super) roots: Option<TlsCertificates>,
     /// The URL without user and password.
     pub(super) address: String,
@@ -80,7 +80,7 @@ fn without_database(node: ConnectionInfo) -> ConnectionInfo {
     node.set_redis_settings(settings)
 }
 
-/// The public roots and these. The library takes a list that is given for all of it, and takes it as PEM.
+/// The public roots and these. The library takes one complete list, in PEM.
 fn trust(extra_roots: &[u8]) -> TlsCertificates {
     let mut pem = Vec::new();
     for root in webpki_root_certs::TLS_SERVER_ROOT_CERTS {

@@ -1,4 +1,4 @@
-//! The life of one connection to Redis, from its making to its end.
+//! One connection to Redis, from connecting to its end.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use super::outbox::To;
 use super::server::Server;
 use super::{BridgeEvent, State, bounded};
 
-/// Why the life of a connection has ended.
+/// Why a connection has ended.
 pub(super) enum End {
-    /// Nobody wants to hear of it any more.
+    /// The mesh has ended.
     Unwanted,
-    /// It is to be made anew.
+    /// The bridge connects again.
     Failed(String),
 }
 
@@ -77,7 +77,8 @@ async fn connect(state: &State, server: &Server) -> Result<(Connection, Inbox), 
     Ok((connection, inbox))
 }
 
-/// Fails where the server cannot be a bridge, as it is a replica for example. A server that does not tell its role is taken.
+/// Fails where the server cannot be a bridge, as it is a replica for example. A server that does not tell its role is
+/// taken.
 async fn check_role(connection: &mut Connection) -> Result<(), End> {
     match connection.unfit().await {
         Ok(Some(reason)) => Err(End::Failed(reason.to_owned())),
@@ -85,14 +86,14 @@ async fn check_role(connection: &mut Connection) -> Result<(), End> {
     }
 }
 
-/// Whether a channel works: what this hub publishes on it comes back.
+/// Whether a channel works, that is, whether frames of this connection come back on it.
 #[derive(Clone, Copy, Default)]
 struct Beat {
-    /// A frame of this hub came back since the last probe was due.
+    /// A frame of this connection came back since the last probe was due.
     heard: bool,
-    /// Something was published that has to come back.
+    /// A frame was published that has to come back.
     asked: bool,
-    /// A frame of this hub came back, ever.
+    /// A frame of this connection has come back before.
     works: bool,
 }
 
@@ -104,16 +105,16 @@ struct Session {
     publishing: JoinSet<Published>,
     /// The question whether the server is still a master. One at a time, asked with each probe.
     role: JoinSet<Result<(), End>>,
-    /// Of everyone's channel and of this hub's own.
+    /// For everyone's channel and for this hub's own.
     beats: [Beat; 2],
     up: bool,
-    /// Messages have been lost since the last probe was due, perhaps what it caused.
+    /// Messages were lost since the last probe was due. The probe may be one of them.
     lost: bool,
 }
 
-/// What became of one pipeline.
+/// The result of one pipeline.
 struct Published {
-    /// The lane that waits for it, in a cluster.
+    /// In a cluster, the lane that waits for the result.
     lane: Option<To>,
     probe: bool,
     frames: usize,
@@ -159,12 +160,12 @@ impl Session {
         }
     }
 
-    /// Takes what Redis has sent.
+    /// Handles what Redis has sent.
     async fn take(&mut self, pushes: &mut Vec<Push>) -> Result<(), End> {
         for push in pushes.drain(..) {
             match push {
                 Push::Message { channel, frame } => self.received(&channel, frame).await?,
-                // The library connects to a lost node again, and subscribes there. Whether that worked, the probes tell.
+                // The library reconnects to a lost node and subscribes again. The probes show whether that worked.
                 Push::Disconnected if self.connection.is_cluster() => {}
                 Push::Disconnected => return Err(End::Failed("Redis closed the connection".to_owned())),
                 Push::Unsubscribed => return Err(End::Failed("Redis ended a subscription".to_owned())),
@@ -255,7 +256,7 @@ impl Session {
         self.events.send(event).await.map_err(|_| End::Unwanted)
     }
 
-    /// Whether what was asked has been answered in time.
+    /// Fails when a probe has not come back in time.
     fn judge(&mut self, due: Instant) -> Result<(), End> {
         // A process that was stopped, or whose reader was, has not read what came meanwhile.
         let late = due.elapsed() > BRIDGE_PROBE / 4 || self.lost;
@@ -287,8 +288,8 @@ impl Session {
         view.one_way = one_way;
     }
 
-    /// Publishes a probe where nothing else shows that the channel works. Nobody publishes to itself, so that its own is
-    /// probed always.
+    /// Publishes a probe on each channel where no other frame shows that it works. A hub sends itself nothing else, so
+    /// its own channel is always probed.
     fn probe(&mut self) {
         for (at, to) in [None, Some(self.state.hub)].into_iter().enumerate() {
             let beat = &mut self.beats[at];
@@ -308,7 +309,7 @@ impl Session {
         }
     }
 
-    /// Starts as many pipelines as may be under way.
+    /// Starts pipelines up to [`BRIDGE_PIPELINES`].
     fn publish(&mut self) {
         let cluster = self.connection.is_cluster();
         while self.publishing.len() < BRIDGE_PIPELINES {
@@ -336,8 +337,8 @@ impl Session {
             .collect();
         let frames = sealed.len();
         let connection = self.connection.clone();
-        // Tasks of this runtime begin in the order in which they are spawned, and a pipeline is in the connection's queue
-        // (50 long) once it has begun: so frames leave in their order.
+        // Frames keep their order: tasks of this runtime start in the order in which they are spawned, and a pipeline
+        // enters the connection's queue (50 long) when its task starts.
         self.publishing.spawn_local(async move {
             let result = Box::pin(connection.publish(sealed)).await;
             Published { lane, probe, frames, bytes, result }
@@ -351,14 +352,14 @@ impl Session {
             outbox.release(to);
         }
         if probe {
-            // A probe that Redis refuses, for want of a right perhaps, will not come back.
+            // A probe that Redis refuses does not come back. A missing right is one reason.
             return result?.into_iter().next().map_or(Ok(()), |error| Err(error.into()));
         }
         outbox.accepted(bytes);
         drop(outbox);
         let (refused, error) = match result {
             Ok(errors) => (errors.len(), errors.into_iter().next()),
-            // One node of a cluster is not the cluster. Whether it matters here, probes tell.
+            // Other nodes of the cluster may work. The probes show whether this one matters here.
             Err(error) if self.connection.is_cluster() => (frames, Some(error)),
             Err(error) => return Err(error.into()),
         };
