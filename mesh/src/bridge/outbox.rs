@@ -18,7 +18,7 @@ pub(super) struct Outbox {
     turns: VecDeque<To>,
     waiting_bytes: usize,
     under_way_bytes: usize,
-    /// Something for a single hub has been appended since the last [`fence`](Self::fence).
+    /// Something for a single hub waits that was appended after the last [`fence`](Self::fence).
     unfenced: bool,
 }
 
@@ -119,6 +119,8 @@ impl Outbox {
     }
 
     fn depart(&mut self, bytes: usize) {
+        // Without frames for single hubs there is nothing to leave behind.
+        self.unfenced &= self.lanes.iter().any(|(to, lane)| to.is_some() && !lane.frames.is_empty());
         self.waiting_bytes -= bytes;
         self.under_way_bytes += bytes;
     }
@@ -197,6 +199,18 @@ mod tests {
         outbox.fence();
         assert!(outbox.push(None, &seal, |out| out.push(7)));
         assert_eq!(sizes(&outbox.take()), [(hub(1), 1), (None, 1)]);
+    }
+
+    #[test]
+    fn a_fence_does_not_part_what_comes_after_frames_that_have_left() {
+        let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
+        let mut outbox = outbox(&[(hub(1), 5)]);
+        assert_eq!(sizes(&outbox.take()), [(hub(1), 5)]);
+        let push = |outbox: &mut Outbox| assert!(outbox.push(None, &seal, |out| out.push(7)));
+        push(&mut outbox);
+        outbox.fence();
+        push(&mut outbox);
+        assert_eq!(sizes(&outbox.take()), [(None, 2)]);
     }
 
     #[test]
