@@ -123,6 +123,10 @@ pub struct BridgeView {
     pub address: String,
 }
 
+/// Takes the events of a bridge, each with the id that the hub has on that bridge: after a change of the id, events of
+/// the bridge before may still be on their way.
+pub(crate) type Events = mpsc::Sender<(HubId, BridgeEvent)>;
+
 /// An event of the bridge for the mesh. `Up` and `Down` alternate, beginning with `Up`; the others come between the
 /// two.
 #[derive(Debug)]
@@ -170,7 +174,7 @@ impl Bridge {
     /// Connects, and connects again after each failure. Call it inside a `LocalRuntime`.
     ///
     /// With a URL that [`BridgeConfig::check`] refuses it does nothing but report the error in its view.
-    pub(crate) fn start(config: BridgeConfig, events: mpsc::Sender<BridgeEvent>) -> Self {
+    pub(crate) fn start(config: BridgeConfig, events: Events) -> Self {
         let server = Server::parse(&config.url, config.extra_roots.as_deref());
         let prefix = format!("{}:mesh.1:hub:", config.namespace);
         let state = Rc::new(State {
@@ -291,7 +295,7 @@ fn bounded(error: &str) -> &str {
 }
 
 /// Makes one connection after the other.
-async fn keep(state: Rc<State>, server: Rc<Server>, events: mpsc::Sender<BridgeEvent>) {
+async fn keep(state: Rc<State>, server: Rc<Server>, events: Events) {
     let mut backoff = Backoff::default();
     loop {
         // A task of its own: should it panic, the next one goes on.
@@ -308,7 +312,7 @@ async fn keep(state: Rc<State>, server: Rc<Server>, events: mpsc::Sender<BridgeE
         if state.fall() {
             warn!(%address, %error, "bridge_down");
             backoff.reset();
-            if events.send(BridgeEvent::Down).await.is_err() {
+            if events.send((state.hub, BridgeEvent::Down)).await.is_err() {
                 return;
             }
         } else if news {

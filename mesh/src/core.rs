@@ -229,8 +229,12 @@ impl Core {
         self.turn_ends(now);
     }
 
-    /// What the bridge says.
-    pub(crate) fn bridged(&mut self, event: BridgeEvent) {
+    /// What the bridge says on which this hub has that id.
+    pub(crate) fn bridged(&mut self, own: HubId, event: BridgeEvent) {
+        // The bridge before says nothing of the present one, and the relay has been told of its end.
+        if own != self.own {
+            return;
+        }
         let now = self.now();
         match event {
             // Both have it beat.

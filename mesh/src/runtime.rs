@@ -235,12 +235,12 @@ async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<Lett
 }
 
 /// Takes in what the bridge says, unless it could not be passed on.
-async fn read_bridge(core: Rc<RefCell<Core>>, mut events: mpsc::Receiver<BridgeEvent>) {
-    while let Some(event) = events.recv().await {
+async fn read_bridge(core: Rc<RefCell<Core>>, mut events: mpsc::Receiver<(HubId, BridgeEvent)>) {
+    while let Some((own, event)) = events.recv().await {
         while core.borrow().is_stalled() {
             tokio::time::sleep(TICK / 10).await;
         }
-        core.borrow_mut().bridged(event);
+        core.borrow_mut().bridged(own, event);
         tokio::task::yield_now().await;
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use proto::HubId;
 use proto::limits::{BRIDGE_BATCH, BRIDGE_CONNECT_TIMEOUT, BRIDGE_PIPELINES, BRIDGE_PROBE, MAX_ONE_WAY};
 use redis::RedisError;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
@@ -17,7 +16,7 @@ use super::fresh::{Fresh, Judgment, Stamp, ask};
 use super::inbox::{Inbox, Push, inbox};
 use super::outbox::To;
 use super::server::Server;
-use super::{BridgeEvent, State, bounded};
+use super::{BridgeEvent, Events, State, bounded};
 
 /// Why a connection has ended.
 pub(super) enum End {
@@ -34,7 +33,7 @@ impl From<RedisError> for End {
 }
 
 /// Connects, subscribes, and carries frames until something fails.
-pub(super) async fn run(state: Rc<State>, server: Rc<Server>, events: mpsc::Sender<BridgeEvent>) -> End {
+pub(super) async fn run(state: Rc<State>, server: Rc<Server>, events: Events) -> End {
     match connect(&state, &server).await {
         Ok((connection, inbox)) => {
             let beats = [Beat::default(), Beat::default()];
@@ -99,7 +98,7 @@ struct Beat {
 
 struct Session {
     state: Rc<State>,
-    events: mpsc::Sender<BridgeEvent>,
+    events: Events,
     connection: Connection,
     inbox: Inbox,
     publishing: JoinSet<Published>,
@@ -253,7 +252,7 @@ impl Session {
     }
 
     async fn tell(&self, event: BridgeEvent) -> Result<(), End> {
-        self.events.send(event).await.map_err(|_| End::Unwanted)
+        self.events.send((self.state.hub, event)).await.map_err(|_| End::Unwanted)
     }
 
     /// Fails when a probe has not come back in time.

@@ -33,7 +33,7 @@ fn on_a_runtime(test: impl AsyncFnOnce()) {
 struct Hub {
     id: HubId,
     bridge: Bridge,
-    events: mpsc::Receiver<BridgeEvent>,
+    events: mpsc::Receiver<(HubId, BridgeEvent)>,
 }
 
 fn id(n: u8) -> HubId {
@@ -66,8 +66,8 @@ impl Hub {
     async fn event(&mut self) -> BridgeEvent {
         loop {
             match timeout(DEADLINE, self.events.recv()).await {
-                Ok(Some(BridgeEvent::Met)) => {}
-                Ok(event) => return event.expect("the bridge has ended"),
+                Ok(Some((_, BridgeEvent::Met))) => {}
+                Ok(event) => return event.expect("the bridge has ended").1,
                 Err(_) => panic!("nothing happened at {}: {:?}", self.id, self.bridge.view()),
             }
         }
@@ -346,7 +346,7 @@ fn a_mesh_that_does_not_read_loses_frames_and_nothing_else() {
         while begin.elapsed() < BRIDGE_PROBE * 2 {
             tokio::select! {
                 event = b.events.recv() => {
-                    assert!(matches!(event, Some(BridgeEvent::Received { .. } | BridgeEvent::Met)), "{event:?}");
+                    assert!(matches!(event, Some((_, BridgeEvent::Received { .. } | BridgeEvent::Met))), "{event:?}");
                 }
                 () = tokio::task::yield_now() => {}
             }
@@ -603,7 +603,7 @@ fn recorded_frames_are_refused_by_those_who_heard_them_and_by_those_who_begin() 
         until(|| [&b, &beginner, &again].iter().all(|hub| hub.bridge.view().stale.iter().sum::<u64>() >= 6)).await;
         for hub in [&mut b, &mut beginner, &mut again] {
             while let Ok(event) = hub.events.try_recv() {
-                assert!(!matches!(event, BridgeEvent::Received { .. }), "{event:?} at {}", hub.id);
+                assert!(!matches!(event, (_, BridgeEvent::Received { .. })), "{event:?} at {}", hub.id);
             }
             assert_eq!(hub.bridge.view().refused, 0);
         }
@@ -674,7 +674,7 @@ fn a_hub_that_does_not_receive_is_not_received_either_and_both_ways_come_back() 
         .await;
         assert_eq!(a.bridge.view().one_way, [id(2)]);
         while let Ok(event) = a.events.try_recv() {
-            assert!(!matches!(event, BridgeEvent::Received { .. }), "{event:?}");
+            assert!(!matches!(event, (_, BridgeEvent::Received { .. })), "{event:?}");
         }
         let mut b = Hub::up(2, &redis.url()).await;
         hear_each_other(&mut a, &mut b).await;

@@ -1,7 +1,7 @@
 //! How a link ends.
 
 use proto::limits::{CLOSE_LINGER, LINK_FLUSH_TIMEOUT, MAX_HUBS};
-use proto::{HubId, LinkId, Now, RelayInput};
+use proto::{HubId, LinkId, Now, RelayInput, Way};
 use tracing::{debug, info, warn};
 
 use super::Core;
@@ -53,6 +53,7 @@ impl Core {
         {
             before.flush();
             self.bridge_pressure = Default::default();
+            self.followups.retain(|followup| !matches!(followup, RelayInput::Saturated { way: Way::Bridge }));
             self.last_bridge = Some((before, now.at + LINK_FLUSH_TIMEOUT));
         }
     }

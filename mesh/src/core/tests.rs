@@ -21,6 +21,10 @@ fn id(n: u8) -> HubId {
 
 /// A core whose clock is set by hand.
 fn core() -> (Core, Arc<std::sync::atomic::AtomicU64>) {
+    core_with(None)
+}
+
+fn core_with(make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>) -> (Core, Arc<std::sync::atomic::AtomicU64>) {
     let ms = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let clock = Arc::clone(&ms);
     let config = MeshConfig {
@@ -50,7 +54,7 @@ fn core() -> (Core, Arc<std::sync::atomic::AtomicU64>) {
             Now { at: Duration::from_millis(ms), wall_ms: 0 }
         }),
     };
-    (Core::new(&config, 1, None), ms)
+    (Core::new(&config, 1, make_bridge), ms)
 }
 
 fn adopt(core: &mut Core, hub: u8, legacy: bool) -> LinkId {
@@ -361,4 +365,72 @@ fn a_go_hub_that_dials_is_told_of_peers_when_it_has_been_heard_out() {
     assert!(waits(&mut core, silent));
     ms.fetch_add(LEGACY_PATIENCE.as_millis() as u64, std::sync::atomic::Ordering::Relaxed);
     assert!(!waits(&mut core, silent));
+}
+
+/// A core with a bridge to nowhere: what that bridge says is said by the test.
+fn core_with_bridge() -> Core {
+    let make = |hub| {
+        let config = crate::bridge::BridgeConfig {
+            url: "nowhere".to_owned(),
+            namespace: "mesh".to_owned(),
+            hub,
+            token: None,
+            also: None,
+            extra_roots: None,
+        };
+        Bridge::start(config, tokio::sync::mpsc::channel(1).0)
+    };
+    core_with(Some(Box::new(make))).0
+}
+
+/// A heartbeat of hub 2, as the bridge delivers it.
+fn heartbeat(number: u64) -> BridgeEvent {
+    let beat = proto::envelope::Heartbeat {
+        hub: id(2),
+        incarnation: HubIncarnation(1),
+        number,
+        seq: 0,
+        digest: 0,
+        age_ms: 0,
+        draining: false,
+        neighbours: Vec::new(),
+        advertise: None,
+        public_url: None,
+        process: 1,
+        unheard: Vec::new(),
+    };
+    let mut frame = Vec::new();
+    Envelope::Heartbeat(Arc::new(beat)).encode(&mut frame);
+    BridgeEvent::Received { from: id(2), frame }
+}
+
+#[test]
+fn the_bridge_before_says_nothing_of_the_present_one() {
+    let mut core = core_with_bridge();
+    let is_bridged = |core: &Core| core.relay.hubs(core.now()).iter().any(|hub| hub.hub == id(2) && hub.bridged);
+    core.bridged(id(1), BridgeEvent::Up);
+    core.bridged(id(1), heartbeat(1));
+    assert!(is_bridged(&core));
+    // As the relay does: it has ended the bridge for itself.
+    core.input(RelayInput::BridgeDown, core.now());
+    core.carry_out(RelayOutput::Renamed { hub: id(7) }, core.now());
+    core.bridged(id(1), heartbeat(2));
+    assert!(!is_bridged(&core));
+    core.bridged(id(7), BridgeEvent::Up);
+    core.bridged(id(7), heartbeat(3));
+    assert!(is_bridged(&core));
+    core.bridged(id(1), BridgeEvent::Down);
+    assert!(is_bridged(&core));
+    core.bridged(id(7), BridgeEvent::Down);
+    assert!(!is_bridged(&core));
+}
+
+#[test]
+fn a_new_bridge_is_not_saturated_by_what_the_one_before_was_given() {
+    let mut core = core_with_bridge();
+    core.followups.push_back(RelayInput::Saturated { way: Way::Bridge });
+    core.followups.push_back(RelayInput::Saturated { way: Way::Link(LinkId(1)) });
+    core.carry_out(RelayOutput::Renamed { hub: id(7) }, core.now());
+    let kept: Vec<_> = core.followups.iter().collect();
+    assert!(matches!(kept[..], [RelayInput::Saturated { way: Way::Link(_) }]));
 }
