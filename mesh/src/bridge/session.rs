@@ -76,6 +76,14 @@ async fn connect(state: &State, server: &Server) -> Result<(Connection, Inbox), 
     Ok((connection, inbox))
 }
 
+/// Uses what the connection knows of the age of frames. [`connect`] has put it there, and it stays as long as the bridge
+/// does; without it the connection fails, which is counted and logged.
+fn with_fresh<T>(state: &State, with: impl FnOnce(&mut Fresh) -> T) -> Result<T, End> {
+    let mut fresh = state.fresh.borrow_mut();
+    debug_assert!(fresh.is_some(), "a connection judges and stamps frames");
+    fresh.as_mut().map(with).ok_or_else(|| End::Failed("the bridge has lost its challenges".to_owned()))
+}
+
 /// Fails where the server cannot be a bridge, as it is a replica for example. A server that does not tell its role is
 /// taken.
 async fn check_role(connection: &mut Connection) -> Result<(), End> {
@@ -150,12 +158,12 @@ impl Session {
                     self.inbox.drain(&mut pushes);
                     self.take(&mut pushes).await?;
                     self.judge(due)?;
-                    self.tick();
-                    self.probe();
+                    self.tick()?;
+                    self.probe()?;
                     self.ask_role();
                 }
             }
-            self.publish();
+            self.publish()?;
         }
     }
 
@@ -193,11 +201,8 @@ impl Session {
         if payload.is_empty() {
             return Ok(());
         }
-        let judgment = {
-            let mut fresh = self.state.fresh.borrow_mut();
-            let Some(fresh) = &mut *fresh else { return Ok(()) };
-            (!fresh.is_own(payload)).then(|| fresh.judge(from, at, payload))
-        };
+        let judgment =
+            with_fresh(&self.state, |fresh| (!fresh.is_own(payload)).then(|| fresh.judge(from, at, payload)))?;
         let Some(judgment) = judgment else {
             (self.beats[at].heard, self.beats[at].works) = (true, true);
             return self.rise().await;
@@ -270,12 +275,12 @@ impl Session {
     }
 
     /// Draws challenges, and says which hubs do not answer them.
-    fn tick(&self) {
-        let mut fresh = self.state.fresh.borrow_mut();
-        let Some(fresh) = &mut *fresh else { return };
-        fresh.tick();
+    fn tick(&self) -> Result<(), End> {
+        let one_way: Vec<HubId> = with_fresh(&self.state, |fresh| {
+            fresh.tick();
+            fresh.one_way().take(MAX_ONE_WAY).collect()
+        })?;
         let mut view = self.state.view.borrow_mut();
-        let one_way: Vec<HubId> = fresh.one_way().take(MAX_ONE_WAY).collect();
         for hub in one_way.iter().filter(|hub| !view.one_way.contains(hub)) {
             let detail = "it does not receive this hub over Redis, or its recorded frames are published again: check \
                         REDIS_URL and the Redis rights of that hub";
@@ -285,19 +290,21 @@ impl Session {
             info!(%hub, address = %view.address, "bridge_one_way_ended");
         }
         view.one_way = one_way;
+        Ok(())
     }
 
     /// Publishes a probe on each channel where no other frame shows that it works. A hub sends itself nothing else, so
     /// its own channel is always probed.
-    fn probe(&mut self) {
+    fn probe(&mut self) -> Result<(), End> {
         for (at, to) in [None, Some(self.state.hub)].into_iter().enumerate() {
             let beat = &mut self.beats[at];
             beat.asked = !beat.heard || to.is_some();
             beat.heard = false;
             if beat.asked {
-                self.start(vec![(to, self.state.seal.begin())], None, true);
+                self.start(vec![(to, self.state.seal.begin())], None, true)?;
             }
         }
+        Ok(())
     }
 
     /// Asks whether the server is still a master: it may be demoted while its connections stay.
@@ -309,7 +316,7 @@ impl Session {
     }
 
     /// Starts pipelines up to [`BRIDGE_PIPELINES`].
-    fn publish(&mut self) {
+    fn publish(&mut self) -> Result<(), End> {
         let cluster = self.connection.is_cluster();
         while self.publishing.len() < BRIDGE_PIPELINES {
             let mut outbox = self.state.outbox.borrow_mut();
@@ -317,23 +324,23 @@ impl Session {
             drop(outbox);
             let Some((to, _)) = frames.first() else { break };
             let lane = cluster.then_some(*to);
-            self.start(frames, lane, false);
+            self.start(frames, lane, false)?;
         }
+        Ok(())
     }
 
-    fn start(&mut self, frames: Vec<(To, Vec<u8>)>, lane: Option<To>, probe: bool) {
+    fn start(&mut self, frames: Vec<(To, Vec<u8>)>, lane: Option<To>, probe: bool) -> Result<(), End> {
         let bytes = frames.iter().map(|(_, frame)| frame.len()).sum();
-        let sealed: Vec<(Arc<str>, Vec<u8>)> = frames
-            .into_iter()
-            .map(|(to, mut frame)| {
+        let seal = |fresh: &mut Fresh| {
+            let seal_one = |(to, mut frame): (To, Vec<u8>)| {
                 let channel = self.state.channel(to);
-                if let Some(fresh) = &mut *self.state.fresh.borrow_mut() {
-                    fresh.stamp(to, &mut frame);
-                }
+                fresh.stamp(to, &mut frame);
                 self.state.seal.finish(&channel, &mut frame);
                 (channel, frame)
-            })
-            .collect();
+            };
+            frames.into_iter().map(seal_one).collect()
+        };
+        let sealed: Vec<(Arc<str>, Vec<u8>)> = with_fresh(&self.state, seal)?;
         let frames = sealed.len();
         let connection = self.connection.clone();
         // Frames keep their order: tasks of this runtime start in the order in which they are spawned, and a pipeline
@@ -342,6 +349,7 @@ impl Session {
             let result = Box::pin(connection.publish(sealed)).await;
             Published { lane, probe, frames, bytes, result }
         });
+        Ok(())
     }
 
     fn published(&mut self, published: Published) -> Result<(), End> {
