@@ -24,7 +24,7 @@ use crate::lifecycle::{Lifecycle, Stage};
 use crate::linking::{self, Ports};
 use crate::pages::{self, HubFacts};
 use crate::telemetry::{self, log::Log};
-use crate::watchdog::{Stuck, Watchdog};
+use crate::watchdog::{self, Stuck, Watchdog};
 
 /// Runs a hub until it is told to stop.
 pub fn run(config: Config) -> ExitCode {
@@ -232,19 +232,21 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     }
 }
 
-/// Notes the turns of the main thread, and logs when a thread gets stuck and when it turns again.
+/// Notes the turns of the main thread, and logs each thread that gets stuck or turns again.
 async fn watch(watchdog: &Watchdog, turned: impl Fn()) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut stuck: Option<Stuck> = None;
+    let mut stuck = Vec::new();
     loop {
         ticks.tick().await;
         turned();
-        let now = watchdog.stuck();
-        match (&stuck, &now) {
-            (None, Some(now)) => error!(thread = now.thread, secs = now.since.as_secs(), "thread_stuck"),
-            (Some(was), None) => warn!(thread = was.thread, secs = was.since.as_secs(), "thread_turns_again"),
-            (None, None) | (Some(_), Some(_)) => {}
+        let now = watchdog.all_stuck();
+        let (new, over) = watchdog::changes(&stuck, &now);
+        for Stuck { thread, since } in new {
+            error!(thread, secs = since.as_secs(), "thread_stuck");
+        }
+        for Stuck { thread, since } in over {
+            warn!(thread, secs = since.as_secs(), "thread_turns_again");
         }
         stuck = now;
     }

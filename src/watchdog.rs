@@ -61,16 +61,36 @@ impl Watchdog {
 
     /// The thread whose last turn is the longest ago.
     pub fn oldest(&self) -> Option<Stuck> {
-        let awake = self.0.awake.load(Ordering::Relaxed);
-        let since = |thread: &Thread| awake.saturating_sub(thread.turned.load(Ordering::Relaxed));
-        let oldest = self.0.threads.iter().max_by_key(|thread| since(thread))?;
-        Some(Stuck { thread: oldest.name.clone(), since: Duration::from_millis(since(oldest)) })
+        let oldest = self.0.threads.iter().max_by_key(|thread| self.0.since(thread))?;
+        Some(Stuck { thread: oldest.name.clone(), since: self.0.since(oldest) })
+    }
+
+    /// All threads that have gone without a turn for longer than they may.
+    pub fn all_stuck(&self) -> Vec<Stuck> {
+        let stuck = |thread: &Thread| Stuck { thread: thread.name.clone(), since: self.0.since(thread) };
+        self.0.threads.iter().map(stuck).filter(|stuck| stuck.since > self.0.patience).collect()
     }
 
     /// The thread that has gone without a turn for longer than it may, if there is one.
     pub fn stuck(&self) -> Option<Stuck> {
         self.oldest().filter(|oldest| oldest.since > self.0.patience)
     }
+}
+
+impl Threads {
+    /// Time since the thread's last turn.
+    fn since(&self, thread: &Thread) -> Duration {
+        let awake = self.awake.load(Ordering::Relaxed);
+        Duration::from_millis(awake.saturating_sub(thread.turned.load(Ordering::Relaxed)))
+    }
+}
+
+/// Threads that have got stuck, and threads that turn again, between two looks at [`Watchdog::all_stuck`].
+pub fn changes<'a>(before: &'a [Stuck], now: &'a [Stuck]) -> (Vec<&'a Stuck>, Vec<&'a Stuck>) {
+    let lacks = |stuck: &[Stuck], thread: &str| stuck.iter().all(|other| other.thread != thread);
+    let new = now.iter().filter(|stuck| lacks(before, &stuck.thread)).collect();
+    let over = before.iter().filter(|stuck| lacks(now, &stuck.thread)).collect();
+    (new, over)
 }
 
 fn millis(time: Duration) -> u64 {
@@ -107,6 +127,30 @@ mod tests {
         assert!(stuck.since > Duration::from_secs(11) && stuck.since < Duration::from_secs(13), "{stuck:?}");
         // It goes on.
         assert_eq!(run(&watchdog, &[0, 1, 2], 72, 73), None);
+    }
+
+    #[test]
+    fn each_thread_is_said_once_when_it_gets_stuck_and_once_when_it_turns_again() {
+        let watchdog = watchdog();
+        let mut before = Vec::new();
+        let mut said = Vec::new();
+        let mut look = |threads: &[usize], from: u64, to: u64| {
+            for second in from..to {
+                run(&watchdog, threads, second, second + 1);
+                let now = watchdog.all_stuck();
+                let (new, over) = changes(&before, &now);
+                said.extend(new.iter().map(|stuck| format!("{} stuck", stuck.thread)));
+                said.extend(over.iter().map(|stuck| format!("{} turns", stuck.thread)));
+                before = now;
+            }
+            std::mem::take(&mut said)
+        };
+        assert!(look(&[0, 1, 2], 0, 20).is_empty());
+        assert_eq!(look(&[0, 1], 20, 35), ["shard-1 stuck"]);
+        // The second one is no less worth a line than the first.
+        assert_eq!(look(&[0], 35, 60), ["shard-0 stuck"]);
+        assert_eq!(look(&[0, 2], 60, 80), ["shard-1 turns"]);
+        assert_eq!(look(&[0, 1, 2], 80, 90), ["shard-0 turns"]);
     }
 
     #[test]
