@@ -241,13 +241,13 @@ fn put_standing(out: &mut Vec<u8>, standing: Standing) {
     }
 }
 
-/// See [`Reader::count`].
 /// Outcomes that are no error. Other numbers are an [`ErrorCode`]'s place in [`ErrorCode::ALL`], and a number that a hub
 /// does not know is [`ErrorCode::Unknown`] to it: so hubs of 2.0.0 read `FORWARDED`, which they have no word for.
 const DELIVERED: u8 = u8::MAX;
 const FORWARDED: u8 = DELIVERED - 1;
 const _: () = assert!(ErrorCode::ALL.len() <= FORWARDED as usize);
 
+/// See [`Reader::count`].
 const GREATEST_COUNT: u64 = 1 << 62;
 
 struct Reader<'a>(&'a [u8]);
