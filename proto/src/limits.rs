@@ -714,6 +714,10 @@ pub const TURN_PATIENCE: Duration = Duration::from_secs(10);
 /// was stopped.
 pub const WATCHDOG_STEP: Duration = Duration::from_secs(1);
 
+/// Lives of one hub that are remembered after their farewell, until the hub is forgotten. Of one more the oldest is forgotten. A hub
+/// that is restarted four times within the time that a heartbeat takes around the mesh (seconds) reaches it.
+pub const MAX_ENDED_LIVES: usize = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -193,6 +193,11 @@ impl Relay {
         if age >= LEASE {
             return self.pass_back(via, beat, now);
         }
+        if self.hubs.get(&beat.hub).is_some_and(|remote| remote.has_ended(beat.incarnation)) {
+            // Of two lives of one hub each would bring itself back over the other, on and on around a ring of hubs.
+            self.stats.duplicates += 1;
+            return;
+        }
         let lease_ends = now.at + LEASE - age;
         if via == Via::Bridge(beat.hub)
             && let Some(remote) = self.hubs.get_mut(&beat.hub)
@@ -350,6 +355,8 @@ impl Relay {
     }
 
     pub(super) fn heard_farewell(&mut self, via: Via, hub: HubId, incarnation: HubIncarnation, now: Now) {
+        let Some(remote) = self.hubs.get_mut(&hub) else { return };
+        remote.note_ended(incarnation);
         let known = self.hubs.get(&hub).filter(|remote| remote.incarnation == incarnation);
         if known.is_none_or(|remote| remote.state == State::Ended) {
             return;

@@ -1,12 +1,12 @@
 //! What is known of one other hub.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::envelope::{Change, Heartbeat, Presence};
 use crate::id::{HubId, HubIncarnation, Via};
-use crate::limits::{HEARTBEAT, LEASE, ROUTE_PATIENCE};
+use crate::limits::{HEARTBEAT, LEASE, MAX_ENDED_LIVES, ROUTE_PATIENCE};
 use crate::reason::Outcome;
 
 use super::holding::Holding;
@@ -26,6 +26,8 @@ pub(super) struct Remote {
     pub(super) link_lost_at: Option<Duration>,
     /// Another life of this id, which is not believed as this one goes on; since when; and whether that was told.
     pub(super) contest: Option<((HubIncarnation, u64), Duration, bool)>,
+    /// Lives of it that have said farewell, the latest last. At most [`MAX_ENDED_LIVES`].
+    ended: VecDeque<HubIncarnation>,
     /// When the lease ends that it gave. Kept instead of the time at which it was said: that may be before this hub's clock began.
     pub(super) lease_ends: Duration,
     pub(super) holding: Holding,
@@ -98,6 +100,7 @@ impl Remote {
             beat_at: now,
             link_lost_at: None,
             contest: None,
+            ended: VecDeque::new(),
             lease_ends,
             holding: Holding::default(),
             ahead: BTreeMap::new(),
@@ -116,6 +119,21 @@ impl Remote {
             outcomes: Vec::new(),
             outcomes_due: None,
         }
+    }
+
+    /// Notes that a life has said farewell. Heartbeats of it that are still under way bring nobody back.
+    pub(super) fn note_ended(&mut self, life: HubIncarnation) {
+        if !self.has_ended(life) {
+            if self.ended.len() == MAX_ENDED_LIVES {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(life);
+        }
+    }
+
+    /// Whether a life has said farewell.
+    pub(super) fn has_ended(&self, life: HubIncarnation) -> bool {
+        self.ended.contains(&life)
     }
 
     pub(super) fn hub(&self) -> HubId {
