@@ -107,8 +107,13 @@ pub const MAX_OPEN_RECEIPTS: u32 = 8_192;
 /// A receipt without an outcome after this long says `unknown`.
 pub const RECEIPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a session has to answer the ping that a second connection with its id caused.
+/// How long a session has to answer the ping that a second connection with its id caused, from the moment at which its socket
+/// has taken the ping. A socket that takes nothing for this time has not answered.
 pub const TAKEOVER_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a second connection waits for that at most. A session whose socket is still taking what is before the ping, or
+/// took it less than [`TAKEOVER_GRACE`] ago, then keeps its id: one message of 1 MiB that was begun takes 8 s at 1 Mbit/s.
+pub const TAKEOVER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Members of the roster a newcomer is told of at a time, before its socket is asked for room again.
 ///
@@ -496,7 +501,8 @@ pub const OUTCOME_DELAY: Duration = Duration::from_millis(20);
 /// Outcomes in one envelope: 9 B each.
 pub const MAX_OUTCOMES: usize = 1024;
 
-/// How long a hub that is asked for a takeover may take to answer, beyond its own [`TAKEOVER_GRACE`].
+/// How long a hub that is asked for a takeover may take to answer, beyond its own [`TAKEOVER_GRACE`]. It decides within half of
+/// this; the rest is for the ways there and back.
 pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(1);
 
 /// Takeovers that other hubs have asked for and that are not answered. One more is answered with "in use".

@@ -151,6 +151,7 @@ impl Router {
     pub fn handle_input(&mut self, input: Input<'_>, now: Now) {
         self.begin();
         match input {
+            Input::AskedOn { session } => self.asked_on(session, now),
             Input::Closed { session, reason } => self.end(session, reason, now),
             Input::Delivered { origin, target } => self.delivered(origin, target, now),
             Input::GoAway { session, reconnect_in, hubs } => self.go_away(session, reconnect_in, hubs, now),

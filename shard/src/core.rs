@@ -99,6 +99,7 @@ struct Slot {
 }
 
 enum Followup {
+    AskedOn(SessionId),
     Closed(SessionId, CloseReason),
     Delivered(Origin, PeerId),
     Undelivered(Origin, PeerId, CloseReason),
@@ -264,6 +265,7 @@ impl Core {
             }
             let Some(followup) = self.followups.pop_front() else { break };
             let input = match followup {
+                Followup::AskedOn(session) => Input::AskedOn { session },
                 Followup::Closed(session, reason) => Input::Closed { session, reason },
                 Followup::Delivered(origin, target) => Input::Delivered { origin, target },
                 Followup::Undelivered(origin, target, reason) => Input::Undelivered { origin, target, reason },

@@ -152,3 +152,36 @@ fn a_ping_does_not_wait_for_messages() {
     // What the kernel has taken before, and the message that was begun.
     assert!(ping < Some(10) && pong < Some(10), "{ping:?} {pong:?} of 60");
 }
+
+/// Reads slowly and answers pings, until `done`. True if it was closed.
+fn read_slowly(mut client: Client, done: std::sync::mpsc::Receiver<()>) -> std::thread::JoinHandle<bool> {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2000];
+        while done.try_recv() == Err(TryRecvError::Empty) {
+            let Ok(n @ 1..) = client.stream.read(&mut buffer) else { return true };
+            if client.take_in(&buffer[..n]).iter().any(|heard| matches!(heard, Heard::Close(..))) {
+                return true;
+            }
+            pause();
+        }
+        false
+    })
+}
+
+#[test]
+fn an_id_is_not_lost_to_who_fills_its_queue() {
+    for hubs in [vec![Hub::start(&[])], crate::mesh::mesh(2, &[])] {
+        let owner = Client::narrow(&hubs[0], 1, "n");
+        let mut sender = Client::join(&hubs[0], 2, "n");
+        sender.hear_type("peer-discovered");
+        // Twenty seconds' worth, of which the owner reads all the time.
+        fill(&mut sender, 1, 60, 50_000);
+        sender.hears_nothing();
+        let (done, wait) = std::sync::mpsc::sync_channel(1);
+        let owner = read_slowly(owner, wait);
+        let mut thief = Client::open(hubs[hubs.len() - 1].address, 1, b"");
+        assert_eq!(thief.closed(), (4009, "peer id in use".into()), "{} hubs", hubs.len());
+        drop(done);
+        assert!(!owner.join().unwrap(), "the owner was closed, {} hubs", hubs.len());
+    }
+}

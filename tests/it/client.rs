@@ -148,19 +148,21 @@ impl Client {
     /// The messages that have come, and come within the stream's read timeout; pings are answered.
     pub fn heard_so_far(&mut self) -> Vec<String> {
         let mut buffer = [0; 65536];
-        if let Ok(n) = self.stream.read(&mut buffer) {
-            self.read.extend_from_slice(&buffer[..n]);
-        }
-        let mut heard = Vec::new();
-        while let Some(frame) = self.parse() {
-            match frame {
-                Heard::Text(text) => heard.push(text),
-                Heard::Ping(payload) => self.raw(&self::frame(10, &payload)),
-                Heard::Pong(_) => {}
-                other => panic!("{} heard {other:?}", self.id),
+        let n = self.stream.read(&mut buffer).unwrap_or_default();
+        let text = |heard| if let Heard::Text(text) = heard { Some(text) } else { None };
+        self.take_in(&buffer[..n]).into_iter().filter_map(text).collect()
+    }
+
+    /// What has come with these bytes, which were read from the stream; pings are answered.
+    pub fn take_in(&mut self, bytes: &[u8]) -> Vec<Heard> {
+        self.read.extend_from_slice(bytes);
+        let frames: Vec<Heard> = std::iter::from_fn(|| self.parse()).collect();
+        for heard in &frames {
+            if let Heard::Ping(payload) = heard {
+                self.raw(&frame(10, payload));
             }
         }
-        heard
+        frames
     }
 
     /// The next frame.

@@ -518,6 +518,7 @@ fn describe(input: &Input<'_>) -> String {
         | Input::Message { .. }
         | Input::NotText { .. }
         | Input::Opened { .. }
+        | Input::AskedOn { .. }
         | Input::Pong { .. }
         | Input::Retire { .. }
         | Input::Room { .. }

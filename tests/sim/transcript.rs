@@ -16,6 +16,7 @@
 //! | `a stops reading`, `a reads on` | its socket takes nothing; takes all that waits |
 //! | `a is too slow` | its queue has overflowed |
 //! | `a closes`, `a is lost` | its connection ends with a close frame, or without |
+//! | `a takes a part` | its socket takes some of what is before the question, or the question |
 //! | `a is asked`, `a answers`, `a answers wrongly`, `a answers the question before` | a ping that tells whether it lives, and the pong |
 //! | `a is closed 4001 replaced` | by the hub, with this code and text |
 //! | `a is to go in 500 ms`, `… to wss://b wss://c` | the hub is draining |
@@ -190,6 +191,7 @@ impl Stage {
                 self.read(who);
                 self.settle();
             }
+            [who, "takes", "a", "part"] => self.tell(who, |session| Input::AskedOn { session })?,
             [who, "is", "too", "slow"] => self.finish(who, CloseReason::SlowConsumer)?,
             [who, "is", "lost"] => self.finish(who, CloseReason::ConnectionLost)?,
             [who, "closes"] => self.finish(who, CloseReason::ClientClosed)?,

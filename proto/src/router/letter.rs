@@ -44,6 +44,11 @@ pub enum Input<'a> {
         /// The ping's payload, as it came back.
         payload: &'a [u8],
     },
+    /// The socket of a session took bytes while an [`Output::Ping`] waited behind them, or took that ping.
+    AskedOn {
+        /// Whose.
+        session: SessionId,
+    },
     /// The queue of a session that has a backlog (see [`Output::Backlog`]) has room again.
     Room {
         /// Whose.
@@ -104,7 +109,8 @@ pub enum Output {
         /// For a signal: to be given back with [`Input::Delivered`] or [`Input::Undelivered`].
         origin: Option<Origin>,
     },
-    /// Send a ping that only this session can answer.
+    /// Send a ping that only this session can answer, ahead of the messages that wait. Until its last byte is out,
+    /// [`Input::AskedOn`] says whenever the socket takes bytes. It takes the place of an earlier one that waits.
     Ping {
         /// Whose socket.
         session: SessionId,

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 
 use crate::id::{Claim, Keys, PeerId, PeerIncarnation, SessionId};
-use crate::limits::{GREATEST_TIME_FOLLOWED, MAX_TAKEOVERS_ASKED, TAKEOVER_GRACE, TAKEOVER_MARGIN};
+use crate::limits::{GREATEST_TIME_FOLLOWED, MAX_TAKEOVERS_ASKED, TAKEOVER_GRACE, TAKEOVER_LIMIT, TAKEOVER_MARGIN};
 use crate::reason::CloseReason;
 use crate::time::Now;
 use crate::wire::{self, MessageKind};
@@ -29,6 +29,10 @@ struct Takeover {
     newcomer: Newcomer,
     /// Names the question; the ping's payload is made of it.
     ticket: u64,
+    /// The session that was asked is gone if it has not answered by then. Later while its socket takes what is before the ping.
+    until: Duration,
+    /// The question is decided by then.
+    limit: Duration,
 }
 
 /// Who wants the id of a session.
@@ -63,12 +67,15 @@ impl Takeovers {
     fn ask(&mut self, peer: PeerId, newcomer: Newcomer, now: Duration) -> u64 {
         self.asked += 1;
         let ticket = self.asked;
-        self.pending.insert(peer, Takeover { newcomer, ticket });
-        let patience = match newcomer {
-            Newcomer::FromElsewhere(_) => TAKEOVER_GRACE + TAKEOVER_MARGIN,
-            Newcomer::Here(_) | Newcomer::Elsewhere(_) => TAKEOVER_GRACE,
+        let (patience, limit) = match newcomer {
+            Newcomer::FromElsewhere(_) => (TAKEOVER_GRACE + TAKEOVER_MARGIN, TAKEOVER_GRACE + TAKEOVER_MARGIN),
+            Newcomer::Here(_) => (TAKEOVER_GRACE, TAKEOVER_LIMIT),
+            // The hub that asks waits no longer than its margin.
+            Newcomer::Elsewhere(_) => (TAKEOVER_GRACE, TAKEOVER_GRACE + TAKEOVER_MARGIN / 2),
         };
-        self.deadlines.insert((now + patience, peer, ticket));
+        let (until, limit) = (now + patience, now + limit);
+        self.pending.insert(peer, Takeover { newcomer, ticket, until, limit });
+        self.deadlines.insert((until, peer, ticket));
         ticket
     }
 
@@ -149,6 +156,17 @@ impl Router {
         }
     }
 
+    /// The socket of a session that was asked has taken bytes before the ping, or the ping: it cannot have answered yet.
+    pub(super) fn asked_on(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let peer = session.peer;
+        if self.by_peer.get(&peer) == Some(&id)
+            && let Some(takeover) = self.takeovers.pending.get_mut(&peer)
+        {
+            takeover.until = takeover.until.max(now.at + TAKEOVER_GRACE);
+        }
+    }
+
     pub(super) fn ponged(&mut self, id: SessionId, payload: &[u8], now: Now) {
         let Some(session) = self.sessions.get(id) else { return };
         let peer = session.peer;
@@ -157,7 +175,12 @@ impl Router {
         if self.by_peer.get(&peer) != Some(&id) || payload != self.takeovers.nonce(&peer, takeover.ticket) {
             return;
         }
-        match takeover.newcomer {
+        self.stays(peer, takeover.newcomer, now);
+    }
+
+    /// The session that was asked lives: whoever wants its id is refused.
+    fn stays(&mut self, peer: PeerId, newcomer: Newcomer, now: Now) {
+        match newcomer {
             Newcomer::Here(newcomer) => {
                 self.stats.takeovers[1] += 1;
                 self.close(newcomer, CloseReason::IdInUse, now);
@@ -176,12 +199,19 @@ impl Router {
             let Some(takeover) = self.takeovers.pending.get(&peer).filter(|takeover| takeover.ticket == ticket) else {
                 continue;
             };
-            match takeover.newcomer {
+            let Takeover { newcomer, until, limit, .. } = *takeover;
+            if now.at < until.min(limit) {
+                self.takeovers.deadlines.insert((until.min(limit), peer, ticket));
+                continue;
+            }
+            match newcomer {
                 // Whoever does not answer cannot object.
                 Newcomer::FromElsewhere(_) => {
                     self.stats.takeovers[0] += 1;
                     self.promote_pending(&peer, now);
                 }
+                // Its socket has taken bytes until a moment ago, so somebody reads.
+                Newcomer::Here(_) | Newcomer::Elsewhere(_) if now.at < until => self.stays(peer, newcomer, now),
                 Newcomer::Here(_) | Newcomer::Elsewhere(_) => {
                     if let Some(&first) = self.by_peer.get(&peer) {
                         self.stats.takeovers[0] += 1;

@@ -209,7 +209,9 @@ impl Core {
                     session.life.wrote(now.at);
                     let peer = session.peer;
                     let followups = &mut self.followups;
-                    queue.advance(n, |origin| followups.push_back(Followup::Delivered(origin, peer)));
+                    if queue.advance(n, |origin| followups.push_back(Followup::Delivered(origin, peer))) {
+                        followups.push_back(Followup::AskedOn(id));
+                    }
                     self.stats.bytes_out += n as u64;
                     self.stats.writes += 1;
                     self.stats.queued_bytes -= n as u64;
