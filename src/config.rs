@@ -139,6 +139,8 @@ pub struct Config {
     pub mesh_namespace: String,
     /// Messages per second and session.
     pub message_rate: u32,
+    /// Bytes of messages per second and session.
+    pub message_rate_bytes: u64,
     /// Silence after which a session is dead.
     pub peer_timeout: Duration,
     /// PORT as it was said: 0 is any.
@@ -195,6 +197,7 @@ impl Config {
         let max_networks_per_peer = number(&settings::MAX_NETWORKS_PER_PEER);
         let max_peers_per_network = number(&settings::MAX_PEERS_PER_NETWORK);
         let message_rate = number(&settings::MESSAGE_RATE);
+        let message_rate_bytes = number(&settings::MESSAGE_RATE_BYTES);
         let discovery = reader.text(&settings::DISCOVERY, || Ok(Discovery::All), str::parse);
         let mut number = |setting: &'static Setting| reader.number(setting, || setting.default_number());
         let peer_timeout_ms = number(&settings::PEER_TIMEOUT_MS);
@@ -268,6 +271,7 @@ impl Config {
             mesh,
             mesh_namespace: namespace?,
             message_rate: u32::try_from(message_rate?).ok()?,
+            message_rate_bytes: message_rate_bytes?,
             peer_timeout: Duration::from_millis(peer_timeout_ms?),
             port,
             ready_when_full: ready_when_full?,

@@ -163,6 +163,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             max_peers_per_network: config.max_peers_per_network,
             announce_budget_bytes: config.announce_budget_bytes / usize::from(config.shards),
             message_rate: config.message_rate,
+            message_rate_bytes: config.message_rate_bytes,
             discovery: config.discovery,
             meshed: mesh.is_some(),
             events: tracing::enabled!(target: "shard", tracing::Level::DEBUG),

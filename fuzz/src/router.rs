@@ -83,6 +83,7 @@ impl Hub {
             max_peers_per_network: 5,
             announce_budget_bytes: 4096,
             message_rate: 20,
+            message_rate_bytes: 20_000,
             meshed: false,
             events: true,
         };
@@ -256,7 +257,7 @@ impl Hub {
         let mut ended = Vec::new();
         while let Some(output) = self.shards[usize::from(shard.0)].poll_output() {
             match output {
-                Output::Send { session, frame, kind, origin } => self.send((shard, session), frame, kind, origin),
+                Output::Send { session, frame, kind, origin, .. } => self.send((shard, session), frame, kind, origin),
                 Output::Ping { session, payload } => self.session((shard, session)).ping = Some(payload),
                 Output::Admit { session } => self.session((shard, session)).admitted = true,
                 Output::Backlog { session, more } => self.session((shard, session)).backlog = more,

@@ -78,13 +78,54 @@ pub const DEFAULT_SEND_BUDGET_BYTES: usize = 512 * 1024 * 1024;
 /// What a session may queue however little of the budget is left, in bytes.
 pub const SEND_FLOOR_BYTES: usize = 256 * 1024;
 
+/// What share of a session's queue signals may fill, in quarters of its frames and bytes. The rest is kept for what the hub itself
+/// has to say: who comes and goes.
+pub const SIGNAL_QUARTERS: usize = 3;
+
+/// Bytes that each sender's signals may fill of a queue while there is any room for signals. Beyond it a sender may have as much as
+/// half of that room has left, so one sender has at most a quarter of it. One more: `slow-peer`, and the target stays.
+///
+/// Of the 12 MiB for signals one sender has at most 3 MiB, another one 1.5 MiB, and so on; 6 MiB are left for small parts: 384 senders
+/// with two offers each. Only whoever is more than those at once can keep another one's signal from a peer.
+pub const SENDER_SMALL_BYTES: usize = 16 * 1024;
+
+/// The same in signals: 384 senders have 12,288, half of those that [`DEFAULT_SEND_QUEUE_FRAMES`] leaves for signals.
+pub const SENDER_SMALL_FRAMES: usize = 32;
+
+/// Bytes of signals in a queue below which nobody asks whose they are: so what a peer that reads well is sent costs no more.
+pub const SENDER_FLOOR_BYTES: usize = 64 * 1024;
+
+/// Signals in a queue below which nobody asks whose they are.
+pub const SENDER_FLOOR_FRAMES: usize = 256;
+
 /// Default of MESSAGE_RATE: messages per second and session in the long run. Over it: `rate-limited`.
 ///
 /// A peer that joins a mesh of 16 sends about 150 messages in its first second. The limit is there to stop a loop,
 /// not to shape traffic: 20,000 a second is about a tenth of a core.
 pub const DEFAULT_MESSAGE_RATE: u32 = 20_000;
 
-/// How many seconds of [`DEFAULT_MESSAGE_RATE`] a session may send at once.
+/// Default of MESSAGE_RATE_BYTES: bytes of messages per second and session in the long run. Over it: `rate-limited`.
+///
+/// A peer that joins a mesh of 16 sends about 1 MB of offers in its first second. The limit is there to stop a loop: 4 MiB/s from
+/// each of 1,000 peers is what a network of 32 Gbit/s carries.
+pub const DEFAULT_MESSAGE_RATE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The most that MESSAGE_RATE_BYTES can be set to.
+pub const LARGEST_MESSAGE_RATE_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// How many of the longest messages a session may send at once, however low MESSAGE_RATE_BYTES is.
+pub const MESSAGE_BURST_LARGEST: u64 = 4;
+
+/// Bytes of announcements per second and session in the long run, each counted with [`MEMBER_BYTES`]. Over it: `rate-limited`.
+///
+/// Each goes to every member of its network, ahead of signals' share of their queues: 4 a second of the largest, 180 of 100 B.
+pub const ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
+
+/// Bytes of announcements that a session may send at once: 64 of the largest, or 3,000 of 100 B. A sixteenth of
+/// [`DEFAULT_SEND_QUEUE_BYTES`].
+pub const ANNOUNCE_BURST_BYTES: u64 = 1024 * 1024;
+
+/// How many seconds of [`DEFAULT_MESSAGE_RATE`] and of [`DEFAULT_MESSAGE_RATE_BYTES`] a session may send at once.
 pub const MESSAGE_BURST_SECS: u32 = 5;
 
 /// A session over its message rate for this long without a pause is closed (1008).
@@ -94,10 +135,10 @@ pub const RATE_LIMIT_PATIENCE: Duration = Duration::from_secs(10);
 pub const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1);
 
 /// `error` messages per second and session, in the long run. More are counted and not sent; receipts always are.
-pub const ERROR_RATE: u32 = 20;
+pub const ERROR_RATE: u64 = 20;
 
 /// `error` messages a session may be sent at once.
-pub const ERROR_BURST: u32 = 100;
+pub const ERROR_BURST: u64 = 100;
 
 /// Receipts a session may have outstanding. One more signal with an `id`: its receipt says `rate-limited`.
 ///

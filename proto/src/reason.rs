@@ -177,7 +177,7 @@ pub enum ErrorCode {
     PeerNotFound,
     /// Too many messages.
     RateLimited,
-    /// The target reads too slowly.
+    /// The target reads too slowly: it was closed, or too much waits for it already.
     SlowPeer,
     /// The peer is in as many networks as it may be.
     TooManyNetworks,
@@ -246,7 +246,7 @@ impl ErrorCode {
             Self::NotAllowed => "only a hub may send this type of message",
             Self::PeerNotFound => "no connected peer has that id",
             Self::RateLimited => "too many messages: slow down",
-            Self::SlowPeer => "the target reads too slowly and was closed",
+            Self::SlowPeer => "the target reads too slowly: send less, or again later",
             Self::TooManyNetworks => "this peer is in as many networks as this hub allows: send goodbye to one first",
             Self::Unknown => "no answer in time: the message may have been delivered",
             Self::UnknownType => "this hub does not know that type of message",

@@ -20,7 +20,10 @@ use std::time::Duration;
 
 use crate::codec::{self, ClientMessage, Refusal};
 use crate::id::{Address, Claim, HubId, Keys, NetworkName, PeerId, PeerIncarnation, SessionId, ShardId};
-use crate::limits::{ERROR_BURST, ERROR_RATE, MAX_ACQUAINTANCES, MESSAGE_BURST_SECS, RANDOM_PICKS, ROSTER_CHUNK};
+use crate::limits::{
+    ANNOUNCE_BURST_BYTES, ANNOUNCE_RATE_BYTES, ERROR_BURST, ERROR_RATE, MAX_ACQUAINTANCES, MEMBER_BYTES,
+    MESSAGE_BURST_LARGEST, MESSAGE_BURST_SECS, RANDOM_PICKS, ROSTER_CHUNK,
+};
 use crate::reason::{CloseReason, ErrorCode};
 use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind, Welcome};
@@ -61,6 +64,8 @@ pub struct RouterConfig {
     pub announce_budget_bytes: usize,
     /// Messages per second and session.
     pub message_rate: u32,
+    /// Bytes of messages per second and session.
+    pub message_rate_bytes: u64,
     /// Of whom newcomers are told that do not say.
     pub discovery: Discovery,
     /// Whether the hub has a mesh to tell.
@@ -156,8 +161,8 @@ impl Router {
             Input::Delivered { origin, target } => self.delivered(origin, target, now),
             Input::GoAway { session, reconnect_in, hubs } => self.go_away(session, reconnect_in, hubs, now),
             Input::Letter(letter) => self.post(letter, now),
-            Input::Message { session, text } => self.message(session, codec::parse(text), now),
-            Input::NotText { session } => self.message(session, Err(Refusal::not_text()), now),
+            Input::Message { session, text } => self.message(session, codec::parse(text), text.len(), now),
+            Input::NotText { session } => self.message(session, Err(Refusal::not_text()), 0, now),
             Input::Opened { session, peer, seat } => self.opened(session, peer, seat, now),
             Input::Pong { session, payload } => self.ponged(session, payload, now),
             Input::Retire { session } => self.retire(session, now),
@@ -243,12 +248,12 @@ impl Router {
         }
     }
 
-    fn message(&mut self, id: SessionId, parsed: Result<ClientMessage<'_>, Box<Refusal<'_>>>, now: Now) {
+    fn message(&mut self, id: SessionId, parsed: Result<ClientMessage<'_>, Box<Refusal<'_>>>, bytes: usize, now: Now) {
+        let wrong = self.over_rate(id, &parsed, bytes as u64, now);
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let rate = self.config.message_rate;
-        if !session.messages.take(now.at, rate, rate.saturating_mul(MESSAGE_BURST_SECS)) {
+        if let Some(wrong) = wrong {
             let exhausted = Overrun::note(&mut session.overrun, now.at);
-            self.refuse(id, &over_rate(parsed), now);
+            self.refuse(id, &over_rate(parsed, wrong), now);
             if exhausted {
                 self.close(id, CloseReason::RateLimited, now);
             }
@@ -277,6 +282,32 @@ impl Router {
                 self.signalled(id, signal, now);
             }
             Err(refusal) => self.refuse(id, &refusal, now),
+        }
+    }
+
+    /// What a message is too much of for its session just now, if anything.
+    fn over_rate(
+        &mut self,
+        id: SessionId,
+        parsed: &Result<ClientMessage<'_>, Box<Refusal<'_>>>,
+        bytes: u64,
+        now: Now,
+    ) -> Option<&'static str> {
+        let session = self.sessions.get_mut(id)?;
+        let RouterConfig { message_rate, message_rate_bytes, max_message_bytes, .. } = self.config;
+        let (rate, burst) = (u64::from(message_rate), u64::from(MESSAGE_BURST_SECS));
+        let largest = MESSAGE_BURST_LARGEST * max_message_bytes as u64;
+        let announced = bytes + MEMBER_BYTES as u64;
+        if !session.messages.take(now.at, 1, rate, burst * rate) {
+            Some(ErrorCode::RateLimited.explain())
+        } else if !session.bytes.take(now.at, bytes, message_rate_bytes, largest.max(burst * message_rate_bytes)) {
+            Some("too many bytes: slow down, or send less")
+        } else if matches!(parsed, Ok(ClientMessage::Announce(_)))
+            && !session.announced.take(now.at, announced, ANNOUNCE_RATE_BYTES, ANNOUNCE_BURST_BYTES)
+        {
+            Some("announced too often: each announcement goes to every member of the network")
+        } else {
+            None
         }
     }
 
@@ -339,7 +370,7 @@ impl Router {
 
     fn send(&mut self, session: SessionId, frame: Frame, kind: MessageKind) {
         if self.sessions.get(session).is_some_and(|s| s.state == State::Live) {
-            self.outputs.push_back(Output::Send { session, frame, kind, origin: None });
+            self.outputs.push_back(Output::Send { session, frame, kind, origin: None, from: None });
         }
     }
 
@@ -377,7 +408,7 @@ impl Router {
     /// Answers a message that failed, unless the session has had its share of errors.
     fn send_error(&mut self, id: SessionId, report: &ErrorReport<'_>, now: Now) {
         let Some(session) = self.sessions.get_mut(id).filter(|s| s.state == State::Live) else { return };
-        if session.errors.take(now.at, ERROR_RATE, ERROR_BURST) {
+        if session.errors.take(now.at, 1, ERROR_RATE, ERROR_BURST) {
             self.stats.errors[report.code as usize] += 1;
             let frame = wire::error(&mut self.arena, &session.peer, report, now.wall_ms);
             self.send(id, Frame::Arena(frame), MessageKind::Error);
@@ -418,10 +449,10 @@ impl Router {
 }
 
 /// The refusal of a message that came too fast, with what its answer needs.
-fn over_rate<'a>(parsed: Result<ClientMessage<'a>, Box<Refusal<'a>>>) -> Refusal<'a> {
+fn over_rate<'a>(parsed: Result<ClientMessage<'a>, Box<Refusal<'a>>>, message: &'static str) -> Refusal<'a> {
     let mut refusal = Refusal {
         code: ErrorCode::RateLimited,
-        message: ErrorCode::RateLimited.explain(),
+        message,
         kind: MessageKind::Invalid,
         in_reply_to: None,
         target: None,

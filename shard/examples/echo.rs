@@ -30,6 +30,7 @@ fn main() -> std::io::Result<()> {
             max_peers_per_network: 1,
             announce_budget_bytes: usize::MAX,
             message_rate: limits::DEFAULT_MESSAGE_RATE,
+            message_rate_bytes: limits::DEFAULT_MESSAGE_RATE_BYTES,
             meshed: false,
             events: false,
         },

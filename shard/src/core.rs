@@ -22,7 +22,7 @@ use proto::limits::READ_BUFFER_BYTES;
 use proto::limits::SOCKET_UNSENT_BYTES;
 use proto::ws::{Reader, Speaker};
 use proto::{
-    CloseReason, Input, Letter, Now, Origin, Outbox, Output, PeerId, Router, RouterConfig, SessionId, ShardId,
+    CloseReason, Input, Keys, Letter, Now, Origin, Outbox, Output, PeerId, Router, RouterConfig, SessionId, ShardId,
 };
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
@@ -54,6 +54,7 @@ pub(crate) struct Core {
     shards: u16,
     router: Router,
     limits: SessionLimits,
+    keys: Keys,
     patience: Patience,
     clock: Clock,
     /// The wall clock's milliseconds at the hub's start, by its last tick's reckoning: one clock is read for each message, not two.
@@ -130,6 +131,7 @@ impl Core {
             shards,
             router,
             limits,
+            keys: rules.keys,
             patience: Patience::new(limits.peer_timeout),
             clock,
             epoch_ms: epoch_ms(clock.now()),
@@ -281,7 +283,9 @@ impl Core {
 
     fn carry_out(&mut self, output: Output, now: Now) {
         match output {
-            Output::Send { session, frame, kind, origin } => self.enqueue(session, &frame, kind, origin, now),
+            Output::Send { session, frame, kind, origin, from } => {
+                self.enqueue(session, &frame, kind, origin.zip(from), now);
+            }
             Output::Letter { to, letter } => self.post(to, letter),
             Output::Ping { session, payload } => {
                 self.stats.pings += 1;

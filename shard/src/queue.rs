@@ -1,9 +1,12 @@
 //! What waits to be written to one socket.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use proto::Origin;
-use proto::limits::{CONTROL_LANE_BYTES, READ_BUFFER_BYTES};
+use proto::limits::{
+    CONTROL_LANE_BYTES, READ_BUFFER_BYTES, SENDER_FLOOR_BYTES, SENDER_FLOOR_FRAMES, SENDER_SMALL_BYTES,
+    SENDER_SMALL_FRAMES, SIGNAL_QUARTERS,
+};
 use proto::ws::{self, Opcode};
 
 /// Frames in the order in which they will be written, as one run of bytes so that they leave in one write. Pings and pongs
@@ -20,8 +23,55 @@ pub(crate) struct SendQueue {
     front: u64,
     /// Where each waiting frame ends.
     ends: VecDeque<u64>,
-    /// The signals among them, with where they end.
-    signals: VecDeque<(u64, Origin)>,
+    /// The signals among them.
+    signals: VecDeque<Signal>,
+    /// Bytes of those.
+    signal_bytes: usize,
+    /// What each sender has of them, while there are many. Those that came before are nobody's.
+    shares: HashMap<u32, Share, Untouched>,
+}
+
+/// A signal that waits.
+#[derive(Debug)]
+struct Signal {
+    /// Where it ends.
+    end: u64,
+    bytes: u32,
+    /// Whose share it is part of.
+    sender: Option<u32>,
+    origin: Origin,
+}
+
+/// What one sender has in a queue.
+#[derive(Clone, Copy, Default, Debug)]
+struct Share {
+    bytes: usize,
+    frames: usize,
+}
+
+/// What a queue may hold, signals and all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    pub(crate) bytes: usize,
+    pub(crate) frames: usize,
+}
+
+/// The keys of [`SendQueue::shares`] are hashes already, by a secret of the process.
+type Untouched = std::hash::BuildHasherDefault<Hashed>;
+
+#[derive(Default, Debug)]
+pub(crate) struct Hashed(u64);
+
+impl std::hash::Hasher for Hashed {
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u32(&mut self, hash: u32) {
+        self.0 = u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl SendQueue {
@@ -32,8 +82,32 @@ impl SendQueue {
     /// What most frames fit in.
     const FRAME_BYTES: usize = 512;
 
-    /// Appends one frame.
-    pub(crate) fn push(&mut self, origin: Option<Origin>, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Whether a signal of so many bytes may be queued, and if so, whose share it becomes part of. `sender` names who sent it.
+    ///
+    /// Each sender may have a small part of the signals' room. What is more comes out of half of the room, of which a sender may have
+    /// as much as it leaves. So there is room for others, and for what the hub itself says.
+    pub(crate) fn admits(&self, room: Room, bytes: usize, sender: impl FnOnce() -> u64) -> Option<Option<u32>> {
+        let whole = self.len_bytes() + bytes <= room.bytes && self.len_frames() < room.frames;
+        let (all, frames) = (self.signal_bytes + bytes, self.signals.len() + 1);
+        let few = all <= SENDER_FLOOR_BYTES.min(room.bytes / 4) && frames <= SENDER_FLOOR_FRAMES.min(room.frames / 4);
+        if few || self.signals.is_empty() {
+            // A queue without signals takes the longest.
+            return whole.then_some(None);
+        }
+        let sender = sender() as u32;
+        let share = self.shares.get(&sender).copied().unwrap_or_default();
+        let fair = |own: usize, small: usize, all: usize, room: usize| {
+            let room = room / 4 * SIGNAL_QUARTERS;
+            all <= room && (own <= small || own + all <= room / 2)
+        };
+        let fair = fair(share.bytes + bytes, SENDER_SMALL_BYTES, all, room.bytes)
+            && fair(share.frames + 1, SENDER_SMALL_FRAMES, frames, room.frames);
+        (whole && fair).then_some(Some(sender))
+    }
+
+    /// Appends one frame; with a signal's, who is to be told of its outcome, and what [`Self::admits`] has said of it.
+    pub(crate) fn push(&mut self, signal: Option<(Origin, Option<u32>)>, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.bytes.len();
         let room = self.bytes.capacity() - self.bytes.len();
         if !self.bytes.is_empty() && room < Self::FRAME_BYTES && self.bytes.capacity() < Self::KEPT_BYTES {
             // What has a second frame may have many: a crowd's queues grow in few steps, each of which is a copy.
@@ -42,8 +116,32 @@ impl SendQueue {
         write(&mut self.bytes);
         let end = self.base + self.bytes.len() as u64;
         self.ends.push_back(end);
-        if let Some(origin) = origin {
-            self.signals.push_back((end, origin));
+        if let Some((origin, sender)) = signal {
+            let bytes = self.bytes.len() - before;
+            self.signal_bytes += bytes;
+            if let Some(sender) = sender {
+                let share = self.shares.entry(sender).or_default();
+                share.bytes += bytes;
+                share.frames += 1;
+            }
+            self.signals.push_back(Signal { end, bytes: bytes as u32, sender, origin });
+        }
+    }
+
+    /// Notes that a signal waits no longer.
+    fn release(&mut self, signal: &Signal) {
+        self.signal_bytes -= signal.bytes as usize;
+        if let Some(sender) = signal.sender
+            && let Some(share) = self.shares.get_mut(&sender)
+        {
+            share.bytes -= signal.bytes as usize;
+            share.frames -= 1;
+            if share.frames == 0 {
+                self.shares.remove(&sender);
+            }
+            if self.shares.is_empty() {
+                self.shares = HashMap::default();
+            }
         }
     }
 
@@ -114,8 +212,9 @@ impl SendQueue {
         while let Some(end) = self.ends.pop_front_if(|end| *end <= position) {
             self.front = end;
         }
-        while let Some((_, origin)) = self.signals.pop_front_if(|(end, _)| *end <= position) {
-            delivered(origin);
+        while let Some(signal) = self.signals.pop_front_if(|signal| signal.end <= position) {
+            self.release(&signal);
+            delivered(signal.origin);
         }
         if self.written == self.bytes.len() {
             self.base = position;
@@ -135,13 +234,16 @@ impl SendQueue {
         let keep = begun.unwrap_or(position);
         self.bytes.truncate((keep - self.base) as usize);
         self.ends.truncate(usize::from(begun.is_some()));
-        let kept = self.signals.partition_point(|(end, _)| *end <= keep);
-        self.signals.split_off(kept).into_iter().map(|(_, origin)| origin)
+        let kept = self.signals.partition_point(|signal| signal.end <= keep);
+        let dropped = self.signals.split_off(kept);
+        dropped.iter().for_each(|signal| self.release(signal));
+        dropped.into_iter().map(|signal| signal.origin)
     }
 
     /// Takes out every signal that has not been written to its end.
     pub(crate) fn take_signals(&mut self) -> impl Iterator<Item = Origin> + use<> {
-        std::mem::take(&mut self.signals).into_iter().map(|(_, origin)| origin)
+        (self.signal_bytes, self.shares) = (0, HashMap::default());
+        std::mem::take(&mut self.signals).into_iter().map(|signal| signal.origin)
     }
 
     /// Makes the queue ready for another session. False when it is not worth keeping.
@@ -151,6 +253,7 @@ impl SendQueue {
             self.bytes.clear();
             self.ends.clear();
             self.signals.clear();
+            (self.signal_bytes, self.shares) = (0, HashMap::default());
             self.lane = Lane::default();
             (self.written, self.base, self.front) = (0, 0, 0);
         }
@@ -294,7 +397,7 @@ mod tests {
     fn queue(frames: &[&str]) -> SendQueue {
         let mut queue = SendQueue::default();
         for (i, frame) in frames.iter().enumerate() {
-            queue.push(Some(origin(i as u64)), |out| out.extend_from_slice(frame.as_bytes()));
+            queue.push(Some((origin(i as u64), None)), |out| out.extend_from_slice(frame.as_bytes()));
         }
         queue
     }

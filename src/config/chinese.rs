@@ -18,6 +18,7 @@ pub(crate) const SETTINGS_IN_CHINESE: &[(&str, &str, &str)] = &[
     ("MAX_NETWORKS_PER_PEER", "一个对等端可同时加入的网络数量", ""),
     ("MAX_PEERS_PER_NETWORK", "一个网络可容纳的对等端数量", ""),
     ("MESSAGE_RATE", "一个对等端长期平均每秒可发送的消息数", ""),
+    ("MESSAGE_RATE_BYTES", "一个对等端长期平均每秒可发送的消息字节数", ""),
     (
         "DISCOVERY",
         "对等端在其网络中会得知哪些成员：all 为全部；closest:K 为 id 与它最近的 K 个，外加四个随机成员，使加入的开销不随网络增大；\

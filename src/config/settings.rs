@@ -8,8 +8,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use proto::limits::{
     DEFAULT_ANNOUNCE_BUDGET_BYTES, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_NETWORKS_PER_PEER,
-    DEFAULT_MAX_PEERS_PER_NETWORK, DEFAULT_MESSAGE_RATE, DEFAULT_SEND_BUDGET_BYTES, DEFAULT_SEND_QUEUE_BYTES,
-    DEFAULT_SEND_QUEUE_FRAMES, LARGEST_MAX_MESSAGE_BYTES, ROSTER_CHUNK, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
+    DEFAULT_MAX_PEERS_PER_NETWORK, DEFAULT_MESSAGE_RATE, DEFAULT_MESSAGE_RATE_BYTES, DEFAULT_SEND_BUDGET_BYTES,
+    DEFAULT_SEND_QUEUE_BYTES, DEFAULT_SEND_QUEUE_FRAMES, LARGEST_MAX_MESSAGE_BYTES, LARGEST_MESSAGE_RATE_BYTES,
+    ROSTER_CHUNK, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
 };
 
 /// One thing that can be set: by its variable, or by the flag of the same name.
@@ -179,6 +180,15 @@ pub(crate) static MESSAGE_RATE: Setting = Setting {
     kind: Kind::Number { noun: "a number of messages per second", min: 1, max: 1_000_000 },
     heading: LIMITS,
     help: "Messages per second that a peer may send in the long run",
+};
+
+pub(crate) static MESSAGE_RATE_BYTES: Setting = Setting {
+    name: "MESSAGE_RATE_BYTES",
+    value: "BYTES",
+    default: Preset::Number(DEFAULT_MESSAGE_RATE_BYTES),
+    kind: Kind::Number { noun: "a number of bytes per second", min: 1024, max: LARGEST_MESSAGE_RATE_BYTES },
+    heading: LIMITS,
+    help: "Bytes of messages per second that a peer may send in the long run",
 };
 
 /// At the least, the hub's pings (a third of it) come once a tick of its timers.
@@ -435,7 +445,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// Every setting, in the order in which a reader wants them.
-pub(crate) static ALL: [&Setting; 39] = [
+pub(crate) static ALL: [&Setting; 40] = [
     &HOST,
     &PORT,
     &ADMIN_PORT,
@@ -448,6 +458,7 @@ pub(crate) static ALL: [&Setting; 39] = [
     &MAX_NETWORKS_PER_PEER,
     &MAX_PEERS_PER_NETWORK,
     &MESSAGE_RATE,
+    &MESSAGE_RATE_BYTES,
     &DISCOVERY,
     &PEER_TIMEOUT_MS,
     &SEND_QUEUE_FRAMES,

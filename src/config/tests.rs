@@ -55,6 +55,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("MAX_NETWORKS_PER_PEER", &["1", "1024"], &["0", "1025", "x"]),
     ("MAX_PEERS_PER_NETWORK", &["1", "10000000"], &["0", "10000001", "x"]),
     ("MESSAGE_RATE", &["1", "1000000"], &["0", "1000001", "x"]),
+    ("MESSAGE_RATE_BYTES", &["1024", "1073741824"], &["1023", "1073741825", "x"]),
     ("DISCOVERY", &["all", "closest:1", "closest:64"], &["some", "closest", "closest:0", "closest:65", "closest:x"]),
     ("PEER_TIMEOUT_MS", &["300", "300000", "86400000"], &["0", "299", "86400001", "5m"]),
     ("SEND_QUEUE_FRAMES", &["256", "16777216"], &["0", "255", "x"]),

@@ -19,6 +19,7 @@ fn reading() -> Reading {
         max_peers_per_network: 1000,
         announce_budget_bytes: usize::MAX,
         message_rate: 1000,
+        message_rate_bytes: 1 << 20,
         meshed: false,
         events: false,
     });

@@ -250,6 +250,19 @@ impl Client {
         assert_eq!(heard["type"], "pong", "{} heard {heard}", self.id);
     }
 
+    /// Nothing that was said before is refused.
+    pub fn hears_no_error(&mut self) {
+        self.say(r#"{"type":"ping"}"#);
+        loop {
+            let heard = self.hear();
+            match heard["type"].as_str() {
+                Some("pong") => return,
+                Some("error") => panic!("{} heard {heard}", self.id),
+                _ => {}
+            }
+        }
+    }
+
     /// Ends the connection without a word, by a reset.
     pub fn reset(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("set");

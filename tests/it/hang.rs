@@ -65,6 +65,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
             max_peers_per_network: 1,
             announce_budget_bytes: 1 << 20,
             message_rate: 100,
+            message_rate_bytes: 1 << 20,
             discovery: Discovery::All,
             meshed: false,
             events: false,

@@ -111,6 +111,7 @@ impl Plan {
             max_peers_per_network: *rng.pick(&[3, 1000, 1000, 1000]),
             announce_budget_bytes: usize::MAX,
             message_rate: if floods { 40 } else { 1_000_000 },
+            message_rate_bytes: 1 << 30,
             meshed: false,
             events: true,
         };

@@ -23,6 +23,7 @@
 //! | `a is retired` | it is its turn to go |
 //! | `2 s pass`, `50 ms pass` | |
 //! | `given 2 networks per peer`, `given 2 peers per network`, `given 10 messages per second` | before anybody opens |
+//! | `given 1000 bytes per second`, `given 1000 bytes per message` | the same |
 //! | `given DISCOVERY closest:1`, `given 2 acquaintances` | the same; and nobody is picked at random |
 //! | `-- remark` | |
 //!
@@ -117,6 +118,7 @@ impl Stage {
             max_peers_per_network: limits::DEFAULT_MAX_PEERS_PER_NETWORK,
             announce_budget_bytes: limits::DEFAULT_ANNOUNCE_BUDGET_BYTES,
             message_rate: limits::DEFAULT_MESSAGE_RATE,
+            message_rate_bytes: limits::DEFAULT_MESSAGE_RATE_BYTES,
             meshed: false,
             events: true,
         };
@@ -147,6 +149,8 @@ impl Stage {
             ["given", n, "peers", "per", "network"] => self.config.max_peers_per_network = number(n)?,
             ["given", n, "bytes", "announced"] => self.config.announce_budget_bytes = number(n)?,
             ["given", n, "messages", "per", "second"] => self.config.message_rate = number(n)?,
+            ["given", n, "bytes", "per", "second"] => self.config.message_rate_bytes = number(n)?,
+            ["given", n, "bytes", "per", "message"] => self.config.max_message_bytes = number(n)?,
             ["given", "DISCOVERY", mode] => self.config.discovery = mode.parse()?,
             ["given", n, "acquaintances"] => self.most_acquaintances = number(n)?,
             [n, "s", "pass"] => self.pass(Duration::from_secs(number(n)?)),

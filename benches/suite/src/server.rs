@@ -190,6 +190,7 @@ fn hub(setup: &Setup, port: u16) -> Command {
         ("SHARDS", setup.shards.to_string()),
         ("MAX_CONNECTIONS", setup.most_connections.to_string()),
         ("MESSAGE_RATE", "1000000".to_owned()),
+        ("MESSAGE_RATE_BYTES", "1073741824".to_owned()),
         ("LOG_LEVEL", "warn".to_owned()),
     ]);
     command.envs(setup.env.iter().map(|(name, value)| (*name, value.as_str())));

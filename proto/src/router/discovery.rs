@@ -366,7 +366,7 @@ impl Router {
             let kind = MessageKind::PeerDisconnected;
             let frame = wire::peer_disconnected(&other, LeaveReason::Crowded, network.name.as_str(), now.wall_ms);
             let frame = Frame::Template(Arc::new(frame));
-            self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None });
+            self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None, from: None });
         }
         if remembered {
             self.replace_pick(id, ix, marks, now);
@@ -396,7 +396,7 @@ impl Router {
             let Some(marks) = marks else { continue };
             if live {
                 let frame = Frame::Template(Arc::clone(frame));
-                self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None });
+                self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None, from: None });
             }
             if change == Change::Left {
                 self.meetings.known -= 1;

@@ -108,6 +108,9 @@ pub enum Output {
         kind: MessageKind,
         /// For a signal: to be given back with [`Input::Delivered`] or [`Input::Undelivered`].
         origin: Option<Origin>,
+        /// For a signal: who sent it, since one sender may fill a part of the queue only. A signal beyond it is undelivered because of
+        /// [`CloseReason::SlowConsumer`], and nothing is closed.
+        from: Option<PeerId>,
     },
     /// Send a ping that only this session can answer, ahead of the messages that wait. Until its last byte is out,
     /// [`Input::AskedOn`] says whenever the socket takes bytes. It takes the place of an earlier one that waits.

@@ -280,7 +280,7 @@ impl Router {
             let reading = session.membership(ix).and_then(|m| m.reading.as_mut());
             if reading.is_none_or(|reading| concerns(reading, rank, &subject, change)) {
                 let frame = Frame::Template(Arc::clone(frame));
-                self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None });
+                self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None, from: None });
             }
         }
     }

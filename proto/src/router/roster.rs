@@ -40,7 +40,7 @@ impl Member {
     /// Tells a session of it.
     pub(super) fn discovered_by(&self, session: SessionId) -> Output {
         let frame = Frame::Template(Arc::clone(&self.announcement.discovered));
-        Output::Send { session, frame, kind: MessageKind::PeerDiscovered, origin: None }
+        Output::Send { session, frame, kind: MessageKind::PeerDiscovered, origin: None, from: None }
     }
 
     pub(super) fn note_knower(&mut self, id: SessionId) {

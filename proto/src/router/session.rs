@@ -19,6 +19,8 @@ pub(super) struct Session {
     pub(super) state: State,
     pub(super) memberships: SmallVec<[Membership; 1]>,
     pub(super) messages: Throttle,
+    pub(super) bytes: Throttle,
+    pub(super) announced: Throttle,
     pub(super) errors: Throttle,
     pub(super) overrun: Option<Overrun>,
     pub(super) open_receipts: u32,
@@ -93,6 +95,8 @@ impl Session {
             state,
             memberships: SmallVec::new(),
             messages: Throttle::default(),
+            bytes: Throttle::default(),
+            announced: Throttle::default(),
             errors: Throttle::default(),
             overrun: None,
             open_receipts: 0,
@@ -124,11 +128,11 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    /// Takes one token of a bucket that gains `rate` a second and holds `burst`; false when it is empty.
-    pub(super) fn take(&mut self, now: Duration, rate: u32, burst: u32) -> bool {
-        let token = Duration::from_secs(1) / rate.max(1);
-        let full_at = self.full_at.max(now) + token;
-        if full_at - now > token * burst.max(1) {
+    /// Takes `n` tokens of a bucket that gains `rate` a second and holds `burst`; false when it has fewer. At most 10^10 of any.
+    pub(super) fn take(&mut self, now: Duration, n: u64, rate: u64, burst: u64) -> bool {
+        let time = |tokens: u64| Duration::from_nanos(tokens.saturating_mul(1_000_000_000) / rate.max(1));
+        let full_at = self.full_at.max(now) + time(n);
+        if full_at - now > time(burst.max(1)) {
             return false;
         }
         self.full_at = full_at;

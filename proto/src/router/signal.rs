@@ -180,7 +180,7 @@ impl Router {
             None => return self.settle(origin, target, Outcome::Failed(ErrorCode::WrongNetwork), now),
         }
         let kind = MessageKind::Signal(origin.kind);
-        self.outputs.push_back(Output::Send { session: id, frame, kind, origin: Some(origin) });
+        self.outputs.push_back(Output::Send { session: id, frame, kind, origin: Some(origin), from: Some(from) });
     }
 
     /// Whether the members on this shard have discovered a signal's sender, in the stay in which it sent the signal, and have not seen it

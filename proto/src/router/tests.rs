@@ -26,6 +26,7 @@ impl Day {
             max_peers_per_network: 1000,
             announce_budget_bytes: usize::MAX,
             message_rate: 1_000_000,
+            message_rate_bytes: crate::limits::LARGEST_MESSAGE_RATE_BYTES,
             meshed: false,
             events: false,
         };

@@ -45,6 +45,7 @@ impl Crowd {
                 max_peers_per_network: 1_000_000,
                 announce_budget_bytes: usize::MAX,
                 message_rate: 1_000_000,
+                message_rate_bytes: 1 << 30,
                 meshed: false,
                 events: false,
             };

@@ -1,15 +1,16 @@
 //! What goes to sockets: queued, then written together.
 
+use std::hash::BuildHasher;
 use std::task::Waker;
 
 use proto::limits::{
     CLOSE_LINGER, FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, FLUSH_CHUNK_BYTES, ROSTER_CHUNKS, ROSTER_LOW_WATER_BYTES,
     SEND_FLOOR_BYTES,
 };
-use proto::{CloseReason, Frame, MessageKind, Now, Origin, SessionId};
+use proto::{CloseReason, Frame, MessageKind, Now, Origin, PeerId, SessionId};
 
 use super::{Core, Due, Followup};
-use crate::queue::SendQueue;
+use crate::queue::{Room, SendQueue};
 use crate::session::{Phase, why_lost};
 
 impl Core {
@@ -18,31 +19,60 @@ impl Core {
         id: SessionId,
         frame: &Frame,
         kind: MessageKind,
-        origin: Option<Origin>,
+        signal: Option<(Origin, PeerId)>,
         now: Now,
     ) {
         let Some(session) = self.session_mut(id) else { return };
         if !matches!(session.phase, Phase::Open | Phase::Pending) {
             // Ended by what was said to it just before, which the router has not been told yet.
             let (peer, reason) = (session.peer, session.reason.unwrap_or(CloseReason::Draining));
-            self.followups.extend(origin.map(|origin| Followup::Undelivered(origin, peer, reason)));
+            self.followups.extend(signal.map(|(origin, _)| Followup::Undelivered(origin, peer, reason)));
             return;
         }
         let peer = session.peer;
-        self.stats.messages_out[kind.index()] += 1;
+        let room = self.room();
+        let length = self.length(frame);
         // The arena belongs to the router and the queue to this: taken apart so that the bytes are copied only once.
-        let Self { router, slots, queues, .. } = self;
+        let Self { router, slots, queues, keys, .. } = self;
         let queue =
             slots[id.slot as usize].session.as_mut().map(|session| session.queue.get_or_insert_with(|| queues.take()));
         let Some(queue) = queue else { return };
+        let sender = match &signal {
+            Some((_, from)) => match queue.admits(room, length, || keys.hash_one(from)) {
+                Some(sender) => sender,
+                None => {
+                    let followup = |(origin, _)| Followup::Undelivered(origin, peer, CloseReason::SlowConsumer);
+                    self.followups.extend(signal.map(followup));
+                    return;
+                }
+            },
+            None => None,
+        };
+        self.stats.messages_out[kind.index()] += 1;
         let before = queue.len_bytes();
-        queue.push(origin, |out| match frame {
+        queue.push(signal.map(|(origin, _)| (origin, sender)), |out| match frame {
             Frame::Arena(range) => out.extend_from_slice(&router.arena()[range.clone()]),
             Frame::Owned(bytes) => out.extend_from_slice(bytes),
             Frame::Template(template) => template.write_to(out, &peer, now.wall_ms),
         });
         let added = queue.len_bytes() - before;
         self.queued(id, added);
+    }
+
+    /// What signals may fill of a queue just now.
+    fn room(&self) -> Room {
+        let limits = &self.limits;
+        let over_budget = self.stats.queued_bytes > limits.send_budget_bytes as u64;
+        let bytes = if over_budget { SEND_FLOOR_BYTES.min(limits.send_queue_bytes) } else { limits.send_queue_bytes };
+        Room { bytes, frames: limits.send_queue_frames }
+    }
+
+    fn length(&self, frame: &Frame) -> usize {
+        match frame {
+            Frame::Arena(range) => range.len(),
+            Frame::Owned(bytes) => bytes.len(),
+            Frame::Template(template) => template.frame_len(),
+        }
     }
 
     pub(super) fn push(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {

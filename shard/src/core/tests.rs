@@ -27,6 +27,7 @@ fn core_beside(limits: SessionLimits, meshed: bool) -> Core {
         max_peers_per_network: 100,
         announce_budget_bytes: usize::MAX,
         message_rate: 10_000,
+        message_rate_bytes: 1 << 30,
         meshed,
         events: false,
     };
@@ -85,7 +86,10 @@ async fn a_session_is_cut_once_however_little_of_the_budget_is_left() {
     for (n, _) in others.iter().enumerate() {
         signal(&mut core, *sender, peer(2 + n as u8), SEND_FLOOR_BYTES - 1000);
     }
+    // A signal is refused, and what the hub itself says ends it.
     signal(&mut core, *sender, peer(1), 10);
+    assert_eq!(core.session_mut(*slow).expect("open").reason, None);
+    core.input(Input::Message { session: *slow, text: r#"{"type":"ping"}"# }, core.now());
     let cut = core.session_mut(*slow).expect("it lingers");
     assert_eq!((cut.phase, cut.reason), (Phase::Closing, Some(CloseReason::SlowConsumer)));
     assert_eq!(core.stats.closes.iter().sum::<u64>(), 1);
@@ -267,7 +271,7 @@ async fn nobody_is_dead_who_was_not_listened_to() {
 
 #[tokio::test]
 async fn a_socket_that_takes_nothing_is_dead_though_its_client_talks() {
-    let mut core = core(ROOMY);
+    let mut core = core(SPACIOUS);
     let (sender, ..) = adopt(&mut core, 1).await;
     let (slow, _read, _client) = adopt(&mut core, 2).await;
     for _ in 0..3 {
@@ -284,4 +288,62 @@ async fn a_socket_that_takes_nothing_is_dead_though_its_client_talks() {
     assert_eq!(talks(&mut core, 61), Some(CloseReason::DeadPeer));
     assert!(core.session_mut(slow).expect("it lingers").queued_bytes() < MEBIBYTE, "what was not begun is dropped");
     assert_eq!(core.router.stats().failed[proto::ErrorCode::PeerNotFound as usize], 2);
+}
+
+/// As by default.
+const SPACIOUS: SessionLimits = SessionLimits {
+    send_queue_frames: proto::limits::DEFAULT_SEND_QUEUE_FRAMES,
+    send_queue_bytes: proto::limits::DEFAULT_SEND_QUEUE_BYTES,
+    send_budget_bytes: 100 * MEBIBYTE,
+    ..ROOMY
+};
+
+#[tokio::test]
+async fn senders_share_a_queue_and_the_hub_has_its_own_part() {
+    let mut core = core(SPACIOUS);
+    let (target, _read, _client) = adopt(&mut core, 0).await;
+    let refused = |core: &mut Core| core.router.stats().failed[proto::ErrorCode::SlowPeer as usize];
+    let mut kept = Vec::new();
+    let mut taken = Vec::new();
+    // A crowd of senders, each of which sends without end.
+    for n in 1..=200 {
+        let (sender, read, client) = adopt(&mut core, n).await;
+        kept.push((read, client));
+        let before = core.session_mut(target).expect("open").queued_bytes();
+        let refusals = refused(&mut core);
+        while refused(&mut core) == refusals {
+            signal(&mut core, sender, peer(0), 7_000);
+            while core.flush(1) {}
+        }
+        taken.push(core.session_mut(target).expect("open").queued_bytes() - before);
+    }
+    let queued = core.session_mut(target).expect("open").queued_bytes();
+    assert!(taken[0] > 2 * MEBIBYTE && taken[0] < 4 * MEBIBYTE, "{taken:?}");
+    assert!(taken.iter().all(|&bytes| bytes >= 14_000), "there is room for one more: {taken:?}");
+    assert!(queued < 12 * MEBIBYTE, "the hub's own quarter: {queued}");
+    assert_eq!(core.session_mut(target).and_then(|s| s.reason), None);
+    // A message that is longer than what a sender may have is let through where nothing waits.
+    let (idle, _read, _client) = adopt(&mut core, 201).await;
+    let (sender, _read2, _client2) = adopt(&mut core, 202).await;
+    let refusals = refused(&mut core);
+    signal(&mut core, sender, peer(201), MEBIBYTE - 200);
+    assert_eq!(refused(&mut core), refusals);
+    assert!(core.session_mut(idle).expect("open").queued_bytes() > 0);
+}
+
+#[tokio::test]
+async fn small_signals_are_shared_by_their_number() {
+    let mut core = core(SPACIOUS);
+    let (target, _read, _client) = adopt(&mut core, 0).await;
+    let (sender, _read1, _client1) = adopt(&mut core, 1).await;
+    let (other, _read2, _client2) = adopt(&mut core, 2).await;
+    let refused = |core: &mut Core| core.router.stats().failed[proto::ErrorCode::SlowPeer as usize];
+    for _ in 0..10_000 {
+        signal(&mut core, sender, peer(0), 1);
+    }
+    let frames = core.session_mut(target).and_then(|s| s.queue.as_ref().map(|q| q.len_frames())).expect("a queue");
+    assert!((6_000..7_000).contains(&frames), "{frames}");
+    let refusals = refused(&mut core);
+    signal(&mut core, other, peer(0), 1);
+    assert_eq!(refused(&mut core), refusals, "another has a share of its own");
 }

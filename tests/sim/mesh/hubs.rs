@@ -88,6 +88,7 @@ impl Hub {
                 max_peers_per_network: limits::DEFAULT_MAX_PEERS_PER_NETWORK,
                 announce_budget_bytes: usize::MAX,
                 message_rate: 1_000_000,
+                message_rate_bytes: 1 << 30,
                 meshed: true,
                 events: false,
             };
