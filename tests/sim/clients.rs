@@ -89,7 +89,11 @@ impl World {
         let (name, only) = match self.rng.below(6) {
             0 | 1 => (format!(r#","networkName":{network}"#), Some(Some(net))),
             2 => (r#","networkName":"nowhere""#.to_owned(), Some(None)),
-            3 => (r#","networkName":" ""#.to_owned(), None),
+            // As in an announcement.
+            3 => {
+                let global = self.plan.networks.iter().position(|&name| name == "global");
+                (r#","networkName":" ""#.to_owned(), Some(global))
+            }
             _ => (String::new(), None),
         };
         let (data, valid) = match self.rng.below(8) {
