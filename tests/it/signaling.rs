@@ -61,7 +61,7 @@ fn a_message_may_come_a_byte_at_a_time() {
 #[test]
 fn signals_of_two_flat_out_senders_arrive_in_order_and_once() {
     // Together less than a sender's share of the target's queue, however late the target reads.
-    const EACH: usize = 5_000;
+    const EACH: usize = 2_000;
     with_shards(|hub| {
         let mut target = Client::join(hub, 9, "n");
         let senders: Vec<_> = (1..=2)
