@@ -2,7 +2,7 @@
 //!
 //! The fields and their order are those of the Go hub: dashboards and clients read them.
 //!
-//! Shards answer with bytes that are there: pages are made on a thread of their own ([`rendered`]).
+//! Shards answer with bytes that are there: pages are made on a thread of their own (`rendered`).
 
 mod body;
 mod clock;

@@ -1,4 +1,4 @@
-//! The I/O of one core of a hub: its listener, its sessions, its mailbox, and the [`Router`] they drive.
+//! The I/O of one core of a hub: its listener, its sessions, its mailbox, and the [`Router`](proto::Router) they drive.
 //!
 //! # What this crate will never do
 //!
