@@ -231,7 +231,7 @@ impl Core {
 
     /// What the bridge says on which this hub has that id.
     pub(crate) fn bridged(&mut self, own: HubId, event: BridgeEvent) {
-        // The bridge before says nothing of the present one, and the relay has been told of its end.
+        // An event of the previous bridge says nothing of the present one. The relay knows that the previous one has ended.
         if own != self.own {
             return;
         }

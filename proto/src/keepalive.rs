@@ -94,7 +94,7 @@ impl Patience {
             return Verdict::Dead;
         }
         let asks = life.pings < 2 && silence >= self.threshold(life.pings);
-        // What waits already will be heard before a ping is.
+        // The client receives queued messages before it would receive a ping.
         let speaks = !behind && now.saturating_sub(at(life.wrote)) >= self.interval;
         let ping = asks || speaks;
         // A ping because the hub was quiet is one that a silent client has to answer, too.

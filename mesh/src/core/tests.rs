@@ -360,7 +360,7 @@ fn a_go_hub_that_dials_is_told_of_peers_when_it_has_been_heard_out() {
     pong.extend_from_slice(&[0; 8]);
     core.received(link, &mut pong);
     assert!(!waits(&mut core, link));
-    // One that answers no pings is told in the end.
+    // A Go hub that answers no pings receives the announcements after LEGACY_PATIENCE.
     let silent = adopt(&mut core, 4, true);
     assert!(waits(&mut core, silent));
     ms.fetch_add(LEGACY_PATIENCE.as_millis() as u64, std::sync::atomic::Ordering::Relaxed);

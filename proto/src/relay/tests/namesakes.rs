@@ -1,7 +1,7 @@
 //! Two live hubs with one id, and numbers that nobody can exceed.
 
 use super::*;
-use crate::limits::{GREATEST_TIME, GREATEST_TIME_FOLLOWED, RIVAL_PATIENCE, RIVAL_YIELD};
+use crate::limits::{GREATEST_TIME, GREATEST_TIME_FOLLOWED, MAX_ENDED_LIVES, RIVAL_PATIENCE, RIVAL_YIELD};
 
 /// Time in which two hubs with one id have become two.
 const PARTED: Duration = Duration::from_secs(8);
@@ -221,4 +221,39 @@ fn a_session_from_far_away_is_no_claim_and_makes_no_other_later() {
         net.pass(2 * HEARTBEAT);
         net.nothing_is_left();
     }
+}
+
+#[test]
+fn no_life_that_has_ended_comes_back() {
+    let mut net = Net::full(2);
+    net.pass(HEARTBEAT);
+    let via = Via::Link(net.hubs[&1].by_hub[&hub(2)]);
+    // Hub 7 is known by what hub 2 forwards. Its lives end one after the other.
+    let beat = |life: u64| {
+        let known = net.hubs[&1].hubs[&hub(2)].beat.as_ref().clone();
+        let incarnation = HubIncarnation(known.incarnation.0 + life);
+        crate::envelope::Heartbeat { hub: hub(7), incarnation, process: 1 + life, number: 1, ..known }
+    };
+    let lives: Vec<_> = (0..=MAX_ENDED_LIVES as u64).map(beat).collect();
+    let hears = |net: &mut Net, envelope| {
+        net.input(1, RelayInput::Received { via, envelope });
+        net.run();
+    };
+    let known = |net: &Net| net.hubs[&1].hubs[&hub(7)].is_live();
+    for beat in &lives {
+        hears(&mut net, Envelope::Heartbeat(Arc::new(beat.clone())));
+        assert!(known(&net));
+        hears(&mut net, Envelope::Farewell(hub(7), beat.incarnation));
+        assert!(!known(&net));
+    }
+    for beat in &lives[1..] {
+        // It is younger than what was known of that life.
+        let late = crate::envelope::Heartbeat { number: 9, ..beat.clone() };
+        hears(&mut net, Envelope::Heartbeat(Arc::new(late)));
+        assert!(!known(&net), "{beat:?}");
+    }
+    // Of one life too many nothing is remembered.
+    let oldest = crate::envelope::Heartbeat { number: 9, ..lives[0].clone() };
+    hears(&mut net, Envelope::Heartbeat(Arc::new(oldest)));
+    assert!(known(&net));
 }
