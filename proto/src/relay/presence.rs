@@ -260,7 +260,10 @@ impl Relay {
     fn send_snapshot(&mut self, via: Via, request: SnapshotRequest, now: Now) {
         let SnapshotRequest { hub, incarnation } = request;
         let held = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|r| &r.holding) };
-        let Some(held) = held else { return };
+        let Some(held) = held else {
+            debug_assert!(false, "whoever asks for a snapshot of an unknown hub was declined before");
+            return self.decline_snapshot(via, request);
+        };
         let (seq, digest) = (held.seq, held.digest);
         let peers: Vec<_> = held.peers.values().cloned().collect();
         let to = Destination::from(via);
