@@ -7,7 +7,6 @@
 //! It never decides what a peer is told: the router does. A letter between shards is never dropped, and a session's
 //! end always has a [`CloseReason`](proto::CloseReason).
 
-mod cidr;
 mod clock;
 mod core;
 mod http;
@@ -31,7 +30,6 @@ use http_body_util::Full;
 use hyper::{Response, http::request};
 use proto::Event;
 
-pub use cidr::{Cidr, ParseCidrError};
 pub use clock::Clock;
 pub use core::SessionLimits;
 pub use links::{Admission, LinkDoor, LinkSocket, TakeLink};

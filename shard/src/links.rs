@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
+use ipnet::IpNet;
 use proto::HubId;
 use proto::envelope::SUBPROTOCOL;
-
-use crate::cidr::Cidr;
 
 /// What the name of every version of the links' subprotocol begins with.
 const FAMILY: &str = "peerpigeon-mesh.";
@@ -20,7 +19,7 @@ pub struct LinkDoor {
     /// What a hub has to show.
     pub admission: Admission,
     /// Addresses of hubs of the seed's kind (MESH_LEGACY): a WebSocket without a subprotocol from there is a link.
-    pub legacy: Arc<[Cidr]>,
+    pub legacy: Arc<[IpNet]>,
     /// The port at which links are taken, and nothing else; at others they are not. `None`: at every port, beside peers.
     pub port: Option<u16>,
     /// Takes the sockets. One that cannot be taken is given back.
@@ -31,9 +30,11 @@ pub struct LinkDoor {
 pub type TakeLink = Arc<dyn Fn(LinkSocket) -> Result<(), TcpStream> + Send + Sync>;
 
 impl LinkDoor {
-    /// Whether what comes from there without a subprotocol is a hub of the seed's kind.
+    /// Whether a WebSocket without a subprotocol from this address is a legacy link. An IPv4 address that arrives
+    /// as an IPv4-mapped IPv6 address counts as IPv4.
     pub(crate) fn is_legacy(&self, address: SocketAddr) -> bool {
-        self.legacy.iter().any(|range| range.contains(address.ip()))
+        let address = address.ip().to_canonical();
+        self.legacy.iter().any(|range| range.contains(&address))
     }
 }
 
@@ -103,6 +104,29 @@ mod tests {
     use hyper::header::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn a_legacy_range_has_the_addresses_that_begin_like_it() {
+        for (range, inside, outside) in [
+            ("10.0.0.0/8", &["10.255.0.1", "::ffff:10.1.2.3"][..], &["11.0.0.0", "::1", "::a00:1"][..]),
+            ("10.1.2.3/24", &["10.1.2.0", "10.1.2.255"], &["10.1.3.0"]),
+            ("10.1.2.3/32", &["10.1.2.3"], &["10.1.2.2"]),
+            ("0.0.0.0/0", &["1.2.3.4"], &["::1"]),
+            ("fd00::/8", &["fd12::1"], &["fe80::1", "10.0.0.1"]),
+            ("::/0", &["::2", "fd00::"], &["0.0.0.0", "::ffff:1.2.3.4"]),
+        ] {
+            let legacy = Arc::from([range.parse().unwrap()]);
+            let door = LinkDoor {
+                admission: Admission::Closed,
+                legacy,
+                port: None,
+                take: Arc::new(|socket| Err(socket.stream)),
+            };
+            let is_legacy = |address: &&str| door.is_legacy(SocketAddr::new(address.parse().unwrap(), 1));
+            assert!(inside.iter().all(is_legacy), "{range}");
+            assert!(!outside.iter().any(is_legacy), "{range}");
+        }
+    }
 
     #[test]
     fn a_hub_is_known_by_the_subprotocols_it_names() {

@@ -2,47 +2,25 @@
 
 use std::time::Duration;
 
-/// Longest duration that is taken: a hundred days, far from where adding to a clock overflows.
+/// Longest duration that is accepted: a hundred days, far below where adding to a clock overflows.
 const MAX: Duration = Duration::from_secs(100 * 24 * 3600);
 
-/// Parses numbers with units (`h`, `m`, `s`, `ms`), written one after another. Only zero needs no unit.
+/// Parses a duration in the grammar of `humantime`, at most [`MAX`]. Only zero needs no unit.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let problem = || format!("expected something like 10s, 500ms or 1m30s, not {text:?}");
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(problem)?;
-        let (number, tail) = rest.split_at(digits);
-        let unit = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit);
-        let unit_secs = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 0.001,
-            _ => return Err(problem()),
-        };
-        let number: f64 = number.parse().map_err(|_| problem())?;
-        total = bounded(number * unit_secs).and_then(|part| total.checked_add(part)).ok_or_else(problem)?;
-        rest = tail;
-    }
-    if text.is_empty() || total > MAX { Err(problem()) } else { Ok(total) }
+    let duration = humantime::parse_duration(text);
+    duration
+        .ok()
+        .filter(|&duration| duration <= MAX)
+        .ok_or_else(|| format!("expected a duration of at most 100 days such as 10s, 500ms or 1m30s, not {text:?}"))
 }
 
-/// Like [`parse`], but a bare number means seconds, as in the seed's tools.
+/// Like [`parse`], but a bare number means seconds, as in the Go hub's tools.
 pub fn parse_secs(text: &str) -> Result<Duration, String> {
-    match text.trim().parse::<f64>() {
-        Ok(secs) => bounded(secs).ok_or_else(|| format!("expected seconds from 0 to {}", MAX.as_secs())),
-        Err(_) => parse(text),
-    }
-}
-
-fn bounded(secs: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(secs).ok().filter(|&duration| duration <= MAX)
+    let Ok(secs) = text.trim().parse() else { return parse(text) };
+    Duration::try_from_secs_f64(secs)
+        .ok()
+        .filter(|&duration| duration <= MAX)
+        .ok_or_else(|| format!("expected seconds from 0 to {}, not {text:?}", MAX.as_secs()))
 }
 
 #[cfg(test)]
@@ -50,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_add_up() {
+    fn units_are_added_up() {
         for (text, ms) in [
             ("0", 0),
             ("0s", 0),
@@ -61,14 +39,17 @@ mod tests {
             ("1m30s", 90_000),
             ("1h1ms", 3_600_001),
             (" 1s ", 1_000),
+            ("100days", 8_640_000_000),
         ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(ms)), "{text}");
         }
     }
 
     #[test]
-    fn nonsense_is_refused() {
-        for text in ["", "10", "s", "10x", "-1s", "1s2", "1.2.3s", "1e3s", "99999999h", "NaNs", "10 s"] {
+    fn nonsense_and_more_than_the_maximum_are_refused() {
+        for text in
+            ["", "10", "s", "10x", "-1s", "1s2", "1.2.3s", "1e3s", "101days", "99999999h", "99999999999999999y", "NaNs"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::Uri;
+use ipnet::IpNet;
 use mesh::BridgeConfig;
 use proto::limits::MAX_HUB_URL_BYTES;
 use proto::{Discovery, HubId, PeerId, Redacted};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use shard::Cidr;
 
 use super::parse::{entries, hub, hubs, shown_entry};
 use super::reader::{Reader, Refusal, quoted};
@@ -57,7 +57,7 @@ pub struct Legacy {
     /// Those that this hub dials.
     pub urls: Vec<Uri>,
     /// Where those come from that dial this hub.
-    pub addresses: Vec<Cidr>,
+    pub addresses: Vec<IpNet>,
 }
 
 /// REDIS_URL. It may have a password in it, so it is never printed.
@@ -104,7 +104,7 @@ impl MeshSettings {
         }
         if let Some(legacy) = &legacy {
             let urls = legacy.urls.iter().map(|url| Redacted(&url.to_string()).to_string());
-            let shown: Vec<_> = urls.chain(legacy.addresses.iter().map(Cidr::to_string)).collect();
+            let shown: Vec<_> = urls.chain(legacy.addresses.iter().map(IpNet::to_string)).collect();
             reader.show_as(&settings::MESH_LEGACY, shown.join(","));
         }
         Some(Self {
@@ -347,7 +347,8 @@ pub fn certificates(path: &str) -> Result<Arc<[u8]>, String> {
 fn legacy(text: &str) -> Result<Legacy, String> {
     let mut legacy = Legacy::default();
     for (number, item) in entries(text) {
-        if let Ok(addresses) = item.parse() {
+        let range = item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from));
+        if let Ok(addresses) = range {
             legacy.addresses.push(addresses);
             continue;
         }
