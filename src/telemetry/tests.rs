@@ -114,6 +114,28 @@ fn each_metric_is_rendered_as_the_catalog_has_it() {
     assert_eq!(families.len(), catalog::ALL.len());
 }
 
+/// `render` splits the exporter's text at blank lines and sorts the lines of each family.
+#[test]
+fn the_exporter_writes_the_text_that_render_takes_apart() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || {
+        describe_counter!("a_total", "Counts a.");
+        describe_gauge!("b", "Shows b.");
+        metrics::counter!("a_total", "reason" => "plain").absolute(3);
+        metrics::counter!("a_total", "reason" => "a \"quote\", a \\ and a\n\nblank line").absolute(4);
+        metrics::gauge!("b").set(0.5);
+    });
+    let rendered = recorder.handle().render();
+    let mut families: Vec<_> = rendered.split("\n\n").filter_map(in_order).collect();
+    families.sort_unstable();
+    assert_eq!(
+        families.concat(),
+        "# HELP a_total Counts a.\n# TYPE a_total counter\n\
+         a_total{reason=\"a \\\"quote\\\", a \\\\ and a\\n\\nblank line\"} 4\na_total{reason=\"plain\"} 3\n\n\
+         # HELP b Shows b.\n# TYPE b gauge\nb 0.5\n\n"
+    );
+}
+
 #[test]
 fn shards_are_added_up() {
     let (mut a, mut b) = (reading(), reading());
