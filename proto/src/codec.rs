@@ -16,6 +16,7 @@ use crate::limits::{
     MAX_ANNOUNCE_DATA_BYTES, MAX_ANNOUNCE_DEPTH, MAX_ECHOED_TYPE_BYTES, MAX_MESSAGE_ID_BYTES, MAX_SIGNAL_DEPTH,
 };
 use crate::reason::ErrorCode;
+use crate::sentences;
 use crate::wire::{MessageKind, SignalKind, put_string};
 
 pub(crate) use legacy::{LegacyMessage, parse_legacy};
@@ -101,7 +102,7 @@ pub struct Refusal<'a> {
 impl Refusal<'_> {
     /// Of a binary message that is not even text.
     pub(crate) fn not_text() -> Box<Self> {
-        Self::plain(ErrorCode::InvalidJson, "the message is not UTF-8")
+        Self::plain(ErrorCode::InvalidJson, sentences::NOT_UTF8)
     }
 
     /// Of a message that was not read to its end.
@@ -196,30 +197,28 @@ fn read(text: &str) -> Result<Fields<'_>, Box<Refusal<'_>>> {
         if serde_json::from_str::<IgnoredAny>(text).is_err() {
             return Refusal::plain(ErrorCode::InvalidJson, ErrorCode::InvalidJson.explain());
         }
-        let message =
-            if object { misfit(text) } else { "a message is a JSON object: send one, not an array or a value" };
+        let message = if object { misfit(text) } else { sentences::NOT_AN_OBJECT };
         Refusal::plain(ErrorCode::InvalidMessage, message)
     })
 }
 
 /// What is wrong with an object that is JSON and no message.
 fn misfit(text: &str) -> &'static str {
-    const HALF: &str = "a string has half of a surrogate pair (\\ud800 to \\udfff): send both halves, or neither";
-    let Ok(fields) = serde_json::from_str::<Object<'_>>(text) else { return HALF };
+    let Ok(fields) = serde_json::from_str::<Object<'_>>(text) else { return sentences::HALF_SURROGATE };
     for (name, sentence) in [
-        ("type", "type is not a string: send one"),
-        ("targetPeerId", "targetPeerId is not a string: send 40 hexadecimal digits"),
-        ("targetPeer", "targetPeer is not a string: send 40 hexadecimal digits"),
-        ("networkName", "networkName is not a string: send one, or leave it out for `global`"),
+        ("type", sentences::TYPE_NOT_A_STRING),
+        ("targetPeerId", sentences::TARGET_NOT_A_STRING),
+        ("targetPeer", sentences::TARGET_PEER_NOT_A_STRING),
+        ("networkName", sentences::NETWORK_NAME_NOT_A_STRING),
     ] {
         let Some(value) = fields.0.get(name).map(|value| value.get()).filter(|value| *value != "null") else {
             continue;
         };
         if serde_json::from_str::<Text<'_>>(value).is_err() {
-            return if value.starts_with('"') { HALF } else { sentence };
+            return if value.starts_with('"') { sentences::HALF_SURROGATE } else { sentence };
         }
     }
-    "a field is in the message twice: send it once"
+    sentences::DUPLICATE_FIELD
 }
 
 /// Understands one message.
@@ -230,7 +229,7 @@ fn misfit(text: &str) -> &'static str {
 pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
     let fields = scan::scan(text).map_or_else(|| read(text), Ok)?;
     let Some(kind) = fields.kind else {
-        return Err(Refusal::plain(ErrorCode::InvalidMessage, "the message has no type"));
+        return Err(Refusal::plain(ErrorCode::InvalidMessage, sentences::NO_TYPE));
     };
     let target = fields.target_peer_id.or(fields.target_peer).filter(|target| !target.is_empty());
     let target = target.map(|target| target.parse::<PeerId>());
@@ -269,10 +268,10 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
         }))
     };
     if id_too_long && !matches!(class, Class::Known(MessageKind::Ignored)) {
-        return refuse(ErrorCode::InvalidMessage, "an id is a string of at most 64 bytes", None);
+        return refuse(ErrorCode::InvalidMessage, sentences::ID_TOO_LONG, None);
     }
     let Some(resolved) = network.clone() else {
-        return refuse(ErrorCode::InvalidMessage, "a networkName is at most 256 bytes", id);
+        return refuse(ErrorCode::InvalidMessage, sentences::NETWORK_NAME_TOO_LONG, id);
     };
 
     match class {
@@ -290,16 +289,14 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
         }
         Class::Known(MessageKind::Ping) => Ok(ClientMessage::Ping),
         Class::Known(MessageKind::Signal(kind)) => match target {
-            Some(Ok(_)) if data.is_some_and(|data| is_deeper_than(data, MAX_SIGNAL_DEPTH)) => refuse(
-                ErrorCode::InvalidMessage,
-                "data is nested more than 512 levels deep: make it flatter, or send it as a string",
-                id,
-            ),
+            Some(Ok(_)) if data.is_some_and(|data| is_deeper_than(data, MAX_SIGNAL_DEPTH)) => {
+                refuse(ErrorCode::InvalidMessage, sentences::SIGNAL_DATA_TOO_DEEP, id)
+            }
             Some(Ok(target)) => {
                 Ok(ClientMessage::Signal(Signal { kind, target, network: resolved, data: data.unwrap_or("null"), id }))
             }
-            Some(Err(_)) => refuse(ErrorCode::InvalidMessage, "targetPeerId is not 40 hexadecimal digits", id),
-            None => refuse(ErrorCode::InvalidMessage, "a signal needs a targetPeerId", id),
+            Some(Err(_)) => refuse(ErrorCode::InvalidMessage, sentences::TARGET_NOT_AN_ID, id),
+            None => refuse(ErrorCode::InvalidMessage, sentences::NO_TARGET, id),
         },
         Class::Known(_) => Ok(ClientMessage::Ignored),
     }
@@ -430,10 +427,8 @@ impl Unfit {
     pub(crate) fn explain(self) -> &'static str {
         match self {
             Self::TooLarge => ErrorCode::DataTooLarge.explain(),
-            Self::TooDeep => "data is nested more than 64 levels deep: make it flatter, or send it as a string",
-            Self::Key => {
-                "a key in data has half of a surrogate pair (\\ud800 to \\udfff): send both halves, or neither"
-            }
+            Self::TooDeep => sentences::PUBLIC_DATA_TOO_DEEP,
+            Self::Key => sentences::HALF_SURROGATE_IN_KEY,
         }
     }
 }

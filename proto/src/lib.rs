@@ -28,6 +28,7 @@ mod reason;
 mod redacted;
 mod relay;
 mod router;
+mod sentences;
 mod time;
 mod wire;
 pub mod ws;

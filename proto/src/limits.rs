@@ -821,6 +821,8 @@ mod tests {
             (MAX_MESSAGE_ID_BYTES, said(format!(r#"{{"type":"offer","targetPeerId":"{target}","id":"{id}"}}"#))),
             (MAX_NETWORK_NAME_BYTES, said(format!(r#"{{"type":"announce","networkName":"{name}"}}"#))),
             (MAX_ANNOUNCE_DEPTH, crate::codec::Unfit::TooDeep.explain()),
+            (MAX_ANNOUNCE_DATA_BYTES, crate::codec::Unfit::TooLarge.explain()),
+            (MAX_ACQUAINTANCES, crate::ErrorCode::NetworkFull.explain()),
         ] {
             assert!(sentence.contains(&format!(" {most} ")), "{most}: {sentence}");
         }

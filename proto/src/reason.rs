@@ -235,23 +235,29 @@ impl ErrorCode {
     /// One sentence for a person: what happened and, where there is something to do, what.
     pub const fn explain(self) -> &'static str {
         match self {
-            Self::DataTooLarge => "the announced data is larger than this hub keeps",
-            Self::HubFull => "this hub keeps as much announced data as it may: announce less, or in fewer networks",
-            Self::InvalidJson => "the message is not JSON",
-            Self::InvalidMessage => "the message is not of the protocol's form",
-            Self::MessageTooLarge => "the message is larger than this hub takes",
-            Self::NetworkFull => {
-                "the network has as many peers as this hub allows, or a peer in it knows as many as it may"
+            Self::DataTooLarge => "data is larger than 16384 bytes: send less",
+            Self::HubFull => {
+                "announce budget exhausted (ANNOUNCE_BUDGET_BYTES): send less data, or join fewer networks"
             }
-            Self::NotAllowed => "only a hub may send this type of message",
-            Self::PeerNotFound => "no connected peer has that id",
-            Self::RateLimited => "too many messages: slow down",
-            Self::SlowPeer => "the target reads too slowly: send less, or again later",
-            Self::TooManyNetworks => "this peer is in as many networks as this hub allows: send goodbye to one first",
-            Self::Unknown => "no answer in time: the message may have been delivered",
-            Self::UnknownType => "this hub does not know that type of message",
-            Self::Unreachable => "the target's hub cannot be reached just now",
-            Self::WrongNetwork => "sender and target are not both in that network",
+            Self::InvalidJson => "the message is not valid JSON: send one JSON object per message",
+            Self::InvalidMessage => "the message does not follow the protocol: see docs/protocol.md",
+            Self::MessageTooLarge => {
+                "the message is too large (MAX_MESSAGE_BYTES): send at most maxMessageBytes of `connected`"
+            }
+            Self::NetworkFull => {
+                "network full (MAX_PEERS_PER_NETWORK), or a member knows 1024 others: try later, or another network"
+            }
+            Self::NotAllowed => "only hubs send this type of message: send a type for clients",
+            Self::PeerNotFound => "no connected peer has this id: signal peers that have been discovered",
+            Self::RateLimited => "too many messages (MESSAGE_RATE): send fewer per second",
+            Self::SlowPeer => "the target reads too slowly (SEND_QUEUE_BYTES): send less, or try again later",
+            Self::TooManyNetworks => "too many networks (MAX_NETWORKS_PER_PEER): send goodbye for one of them first",
+            Self::Unknown => {
+                "no answer from the target's hub in time: the signal may have arrived, so wait before you repeat it"
+            }
+            Self::UnknownType => "unknown type of message: send a type of protocol version 2",
+            Self::Unreachable => "the target's hub is unreachable: try again later",
+            Self::WrongNetwork => "sender and target are not both in this network: announce in it, or name another",
         }
     }
 }

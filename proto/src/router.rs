@@ -25,6 +25,7 @@ use crate::limits::{
     MESSAGE_BURST_LARGEST, MESSAGE_BURST_SECS, RANDOM_PICKS, ROSTER_CHUNK,
 };
 use crate::reason::{CloseReason, ErrorCode};
+use crate::sentences;
 use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind, Welcome};
 
@@ -301,11 +302,11 @@ impl Router {
         if !session.messages.take(now.at, 1, rate, burst * rate) {
             Some(ErrorCode::RateLimited.explain())
         } else if !session.bytes.take(now.at, bytes, message_rate_bytes, largest.max(burst * message_rate_bytes)) {
-            Some("too many bytes: slow down, or send less")
+            Some(sentences::TOO_MANY_BYTES)
         } else if matches!(parsed, Ok(ClientMessage::Announce(_)))
             && !session.announced.take(now.at, announced, ANNOUNCE_RATE_BYTES, ANNOUNCE_BURST_BYTES)
         {
-            Some("announced too often: each announcement goes to every member of the network")
+            Some(sentences::ANNOUNCED_TOO_OFTEN)
         } else {
             None
         }

@@ -49,6 +49,6 @@ impl FromStr for Discovery {
             Some(("closest", k)) => closest(k),
             _ => None,
         }
-        .ok_or_else(|| format!("takes `all`, or `closest:K` with K from 1 to {MAX_CLOSEST}"))
+        .ok_or_else(|| format!("unknown mode: use `all`, or `closest:K` with K from 1 to {MAX_CLOSEST}"))
     }
 }
