@@ -15,16 +15,17 @@ use proto::Redacted;
 use crate::cmd;
 use crate::config::{Config, Flags, Refusal};
 
-/// Exit code for a command line or an environment that cannot hold (`EX_USAGE` of sysexits.h): starting again will
-/// not help.
+/// Exit code for an invalid command line or environment (`EX_USAGE` of sysexits.h). A restart does not help.
 const EX_USAGE: u8 = 64;
 
-/// A WebRTC signaling hub: peers join named networks over WebSockets, discover each other and exchange offers,
+/// A WebRTC signaling hub. Peers connect over WebSockets, join named networks, discover each other and exchange offers,
 /// answers and ICE candidates.
 #[derive(Debug, Parser)]
 #[command(name = "peerpigeon", version = env!("PEERPIGEON_VERSION"), about, args_conflicts_with_subcommands = true)]
-#[command(after_help = "Without a command, peerpigeon serves. Every flag of serve can also be said by the variable \
-                        behind it; an empty variable counts as unset.")]
+#[command(
+    after_help = "Without a command, peerpigeon runs a hub. Every flag of serve has an environment variable, shown \
+                        after it; a flag takes precedence, and an empty variable counts as unset."
+)]
 struct Cli {
     #[command(subcommand)]
     asked: Option<Asked>,

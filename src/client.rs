@@ -55,8 +55,8 @@ pub enum HubUrlError {
 impl fmt::Display for HubUrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Malformed => "expected ws://host:port or wss://host, with or without a path",
-            Self::Scheme => "expected a URL that begins with ws:// or wss://",
+            Self::Malformed => "not the URL of a hub: use ws://host:port or wss://host, with or without a path",
+            Self::Scheme => "unknown scheme: use a URL that begins with ws:// or wss://",
         })
     }
 }

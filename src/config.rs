@@ -288,32 +288,32 @@ impl Config {
         let mut refusals = self.check_mesh(&|setting| self.is_said(setting));
         let mut at_least = |setting: &Setting, said: usize, least: usize, because: &str| {
             if said < least {
-                refusals.push(Refusal::new(setting, format!("{said} is too small: at least {least}, {because}")));
+                refusals.push(Refusal::new(setting, format!("{said} is too small: use at least {least}, {because}")));
             }
         };
         at_least(
             &settings::SEND_QUEUE_BYTES,
             self.send_queue_bytes,
             self.max_message_bytes + MAX_ENVELOPE_BYTES,
-            "which is one message of MAX_MESSAGE_BYTES with what the hub adds to it",
+            "which is one message of MAX_MESSAGE_BYTES plus the hub's own fields",
         );
         at_least(
             &settings::SEND_BUDGET_BYTES,
             self.send_budget_bytes,
             self.send_queue_bytes,
-            "which is SEND_QUEUE_BYTES: one peer's queue",
+            "which is SEND_QUEUE_BYTES, the queue of one peer",
         );
         at_least(
             &settings::SEND_BUDGET_BYTES,
             self.send_budget_bytes,
             usize::from(self.shards) * SEND_FLOOR_BYTES,
-            "which is 256 KiB for each of SHARDS",
+            "which is 256 KiB per shard (SHARDS)",
         );
         if let (Some(admin), Some(links)) = (self.admin_port, self.mesh.port)
             && admin == links
             && admin != 0
         {
-            let problem = format!("{admin} is MESH_PORT as well, where nothing but links is taken: choose another");
+            let problem = format!("{admin} is also MESH_PORT, which accepts only links: use different ports");
             refusals.push(Refusal::new(&settings::ADMIN_PORT, problem));
         }
         if refusals.is_empty() { Ok(()) } else { Err(refusals) }
@@ -327,8 +327,8 @@ impl Config {
         }
         // Comments of their own: `docker run --env-file` takes one behind a value for a part of the value.
         for (source, place) in [
-            (Source::Flag, "said by flags"),
-            (Source::Environment, "said by the environment"),
+            (Source::Flag, "set by flags"),
+            (Source::Environment, "set by the environment"),
             (Source::Default, "defaults"),
         ] {
             let names: Vec<_> = self.shown.iter().filter(|shown| shown.source == source).map(|s| s.name).collect();
@@ -355,12 +355,12 @@ impl Config {
         ];
         for (setting, _) in tokens.iter().filter(|(_, token)| token.as_ref().is_some_and(Token::is_quoted)) {
             warnings.push(format!(
-                "{}: the quotes around it are a part of the token, as Docker's --env-file reads it",
+                "{}: the quotes are part of the token, since Docker's --env-file keeps them; remove them if they are not meant",
                 setting.name
             ));
         }
         if self.is_said(&settings::CLEANUP_INTERVAL_MS) {
-            warnings.push("CLEANUP_INTERVAL_MS has no effect: whoever is gone is cleaned up at once".to_owned());
+            warnings.push("CLEANUP_INTERVAL_MS has no effect, since peers are removed at once: unset it".to_owned());
         }
         warnings
     }
@@ -383,7 +383,7 @@ fn available_cores() -> u64 {
 
 fn random_hub_id() -> Result<HubId, String> {
     let mut bytes = [0; 20];
-    getrandom::fill(&mut bytes).map_err(|error| format!("the system has no random number to give: {error}"))?;
+    getrandom::fill(&mut bytes).map_err(|error| format!("the system has no randomness ({error}): set HUB_ID"))?;
     Ok(HubId(PeerId::from_bytes(bytes)))
 }
 

@@ -46,8 +46,9 @@ impl Files {
     pub fn warning(&self, config: &Config, max_files: Option<u64>) -> Option<String> {
         let max_files = max_files.filter(|_| self.seats < config.max_connections)?;
         Some(format!(
-            "MAX_CONNECTIONS is {}, but this process may open {max_files} files and keeps {} of them for listeners, links, \
-             probes and itself: it lets {} peers in. Raise the hard limit (`ulimit -Hn`) to {} or more, or lower MAX_CONNECTIONS",
+            "MAX_CONNECTIONS is {}, but this process may open only {max_files} files and reserves {} of them for listeners, \
+             links, probes and itself, so it admits {} peers: raise the hard limit (`ulimit -Hn`) to {} or more, or lower \
+             MAX_CONNECTIONS",
             config.max_connections, self.reserve, self.seats, self.wanted
         ))
     }
@@ -158,8 +159,11 @@ mod tests {
         let files = divided(&MESHED, Some(120));
         let config = Config::from_pairs(&MESHED).unwrap();
         let said = files.warning(&config, Some(120)).unwrap();
-        let parts =
-            ["MAX_CONNECTIONS is 1000".to_owned(), "120 files".to_owned(), format!("lets {} peers in", files.seats)];
+        let parts = [
+            "MAX_CONNECTIONS is 1000".to_owned(),
+            "only 120 files".to_owned(),
+            format!("admits {} peers", files.seats),
+        ];
         for part in parts.into_iter().chain([format!("to {} or more", files.wanted)]) {
             assert!(said.contains(&part), "{said}");
         }

@@ -31,7 +31,10 @@ pub fn run(config: Config) -> ExitCode {
     let log = match telemetry::log::init(&config.log) {
         Ok(log) => log,
         Err(error) => {
-            _ = writeln!(std::io::stderr(), "peerpigeon: no thread can be made for the log: {error}");
+            _ = writeln!(
+                std::io::stderr(),
+                "peerpigeon: cannot start the thread of the log ({error}): raise the limit of threads"
+            );
             return ExitCode::FAILURE;
         }
     };
@@ -85,13 +88,13 @@ fn bind(log: &Log, addresses: &[SocketAddr], shards: u16, port: &str) -> Option<
     if let Err((address, error)) = &bound {
         // Whoever starts a hub by hand looks for a sentence, not for a line of the log.
         let what_to_do = if error.kind() == ErrorKind::AddrNotAvailable {
-            "HOST (--host) has to be an address of this machine".to_owned()
+            "set HOST (--host) to an address of this machine".to_owned()
         } else if error.kind() == ErrorKind::PermissionDenied {
-            format!("ports below 1024 need a privilege: choose another {port}")
+            format!("ports below 1024 need a privilege, so set {port} to 1024 or above")
         } else {
-            format!("choose another {port} or HOST (--host), or stop what listens there")
+            format!("set another {port} or HOST (--host), or stop the program that listens there")
         };
-        log.say(&format!("cannot listen on {address}: {error}; {what_to_do}"));
+        log.say(&format!("cannot listen on {address} ({error}): {what_to_do}"));
     }
     bound.ok()
 }

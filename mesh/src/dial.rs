@@ -53,7 +53,8 @@ impl DialError {
 
     /// What a dial that showed no token came to.
     fn unproven(self) -> Self {
-        let text = format!("not shown MESH_TOKEN, since it does not answer as a hub of this program: {self}");
+        let text =
+            format!("MESH_TOKEN was not sent, since the other side does not answer as a PeerPigeon 2 hub: {self}");
         Self { spoke_legacy: self.spoke_legacy, ..Self::new(text) }
     }
 }
@@ -61,8 +62,7 @@ impl DialError {
 impl From<ConnectError> for DialError {
     fn from(error: ConnectError) -> Self {
         if matches!(error, ConnectError::NoSubprotocol { .. }) {
-            let text =
-                "a hub that does not speak peerpigeon-mesh.1: to link to an old one, list its URL in MESH_LEGACY";
+            let text = "the hub does not speak peerpigeon-mesh.1: if it is a Go hub, add its URL to MESH_LEGACY";
             return Self { spoke_legacy: true, ..Self::new(text) };
         }
         Self::new(error.to_string())
@@ -78,7 +78,8 @@ pub(crate) async fn dial(caller: Caller, plan: Plan) -> Result<WebSocket, DialEr
         None => {
             let resolved = tokio::net::lookup_host((plan.host.as_str(), plan.port));
             let resolved = tokio::time::timeout_at(deadline, resolved).await;
-            let resolved = resolved.map_err(|_| DialError::new("the name was not resolved in time"))?;
+            let resolved =
+                resolved.map_err(|_| DialError::new("DNS did not answer in time: check the name and the resolver"))?;
             race::order(resolved.map_err(ConnectError::Tcp)?, &plan.experience)
         }
     };

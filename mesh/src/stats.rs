@@ -241,17 +241,17 @@ impl LinkEnd {
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Closed | Self::Dead | Self::Lost | Self::Overflow | Self::Refused | Self::Stalled => "",
-            Self::Double => "another link between these hubs stays",
-            Self::Ending => "this hub ends",
-            Self::Renamed => "this hub has taken another id",
-            Self::Malformed => "malformed",
+            Self::Double => "duplicate link: the other link stays open",
+            Self::Ending => "hub is stopping",
+            Self::Renamed => "hub has changed its id",
+            Self::Malformed => "malformed message",
             Self::Silent => "no hello in time",
-            Self::SelfLink => "this is you",
-            Self::SameId => "two hubs have the same HUB_ID",
-            Self::WrongHub => "peerId and hello name different hubs",
-            Self::WrongDiscovery => "DISCOVERY differs: a mesh has one",
-            Self::WrongNamespace => "another mesh: HUB_MESH_NAMESPACE differs",
-            Self::WrongVersion => "unknown version: this hub speaks version 1",
+            Self::SelfLink => "link to itself",
+            Self::SameId => "two hubs have the same HUB_ID: unset it on one",
+            Self::WrongHub => "the query's peerId and the hello name different hubs",
+            Self::WrongDiscovery => "DISCOVERY differs: set the same value on every hub",
+            Self::WrongNamespace => "HUB_MESH_NAMESPACE differs: set the same value on every hub",
+            Self::WrongVersion => "unknown version of links: this hub speaks version 1",
         }
     }
 
@@ -271,3 +271,20 @@ impl LinkEnd {
 
 /// The code of a close frame that refuses a link. Its reason is a text for people.
 pub(crate) const REFUSED_CODE: u16 = 4010;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_a_link_says_what_is_wrong_and_a_reason_fits_into_a_close_frame() {
+        for end in LinkEnd::ALL {
+            let reason = end.reason();
+            assert_eq!(reason.is_empty(), end.close_code().is_none() || end == LinkEnd::Closed, "{end:?}");
+            assert!(reason.len() <= 123 && !reason.ends_with('.'), "{end:?}: {reason}");
+            if end.wants_attention() && end.close_code().is_some() {
+                assert!(reason.len() >= 20, "{end:?}: {reason}");
+            }
+        }
+    }
+}

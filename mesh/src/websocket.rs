@@ -94,8 +94,8 @@ impl fmt::Display for ConnectError {
             Self::Handshake(what) => write!(f, "the handshake failed: {what}"),
             Self::NoSubprotocol { .. } => f.write_str("the handshake failed: the subprotocol is missing"),
             Self::Asked => f.write_str(
-                "it asks for the token, and ends the connection before that can be shown: what stands before the hub has to \
-                 keep a connection open after 401",
+                "the hub asked for the token and the connection ended before it could be sent: let the proxy in front of \
+                 the hub keep the connection open after 401",
             ),
             Self::Late => f.write_str("no answer in time"),
         }

@@ -11,7 +11,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     duration
         .ok()
         .filter(|&duration| duration <= MAX)
-        .ok_or_else(|| format!("expected a duration of at most 100 days such as 10s, 500ms or 1m30s, not {text:?}"))
+        .ok_or_else(|| format!("{text:?} is not a duration: use at most 100 days, such as 10s, 500ms or 1m30s"))
 }
 
 /// Like [`parse`], but a bare number means seconds, as in the Go hub's tools.
@@ -20,7 +20,7 @@ pub fn parse_secs(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(secs)
         .ok()
         .filter(|&duration| duration <= MAX)
-        .ok_or_else(|| format!("expected seconds from 0 to {}, not {text:?}", MAX.as_secs()))
+        .ok_or_else(|| format!("{text:?} is not a number of seconds: use 0 to {}", MAX.as_secs()))
 }
 
 #[cfg(test)]

@@ -7,14 +7,14 @@ use proto::PeerId;
 
 use crate::client::HubUrl;
 
-/// Print random peer ids and the URLs they connect to
+/// Print random peer ids, each with the URLs to connect with
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// How many ids
+    /// Number of ids
     #[arg(short = 'n', long = "count", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub count: u32,
 
-    /// Hub to print a URL for; may be given several times
+    /// Hub to print a URL for; can be given several times
     #[arg(long = "hub", value_name = "URL", default_value = HubUrl::DEFAULT)]
     pub hubs: Vec<HubUrl>,
 }

@@ -23,11 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest answer that is shown, in bytes. `/metrics` of a hub with 16 shards is 100 KiB, `/hubstats` in a mesh of 100 hubs 50 KiB.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
-/// Ask a hub whether it is ready; exits with 0 if it says so, or if it is full
+/// Check whether a hub is ready; exits with 0 if it is ready or full
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Page to ask for: /readyz is whether it takes new peers, /livez whether it lives [default: /readyz where HOST and
-    /// ADMIN_PORT, or else PORT, say that the hub listens]
+    /// Page to request: /readyz (the hub accepts new peers) or /livez (the hub runs) [default: /readyz at HOST and
+    /// ADMIN_PORT, or PORT if that is unset]
     #[arg(long, value_name = "URL", value_parser = url)]
     pub url: Option<Uri>,
 
@@ -45,7 +45,7 @@ pub struct Question {
 }
 
 fn url(text: &str) -> Result<Uri, &'static str> {
-    const TAKES: &str = "takes http://host[:port]/path";
+    const TAKES: &str = "not an HTTP URL: use http://host[:port]/path";
     let url: Uri = text.parse().map_err(|_| TAKES)?;
     if url.scheme_str() == Some("http") && url.host().is_some() { Ok(url) } else { Err(TAKES) }
 }
@@ -79,7 +79,7 @@ pub async fn run(question: Question) -> ExitCode {
         }
         Err(problem) => {
             let problem = if matches!(problem, ConnectError::Late) {
-                format!("has not answered within {} s", PATIENCE.as_secs())
+                format!("no answer within {} s: check that the hub runs and listens there", PATIENCE.as_secs())
             } else {
                 problem.to_string()
             };

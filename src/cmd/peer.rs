@@ -30,14 +30,14 @@ const UNPRINTED: usize = 64;
 /// Names the offer in its receipt.
 const OFFER_ID: &str = "offer-1";
 
-/// Join a network as a peer and print what it is told
+/// Join a network as a peer and print the messages it receives
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Hub to connect to
     #[arg(long, value_name = "URL", default_value = HubUrl::DEFAULT)]
     pub hub: HubUrl,
 
-    /// Name to announce, as `name` in the announced data
+    /// Name to announce, as the field `name` of the announced data
     #[arg(long)]
     pub name: Option<String>,
 
@@ -45,27 +45,27 @@ pub struct Args {
     #[arg(long, default_value = NetworkName::GLOBAL)]
     pub network: String,
 
-    /// Id to connect with, 40 hexadecimal digits [default: a random one]
+    /// Peer id to connect with, 40 hexadecimal digits [default: a random id]
     #[arg(long, value_name = "HEX")]
     pub peer_id: Option<PeerId>,
 
-    /// Token the hub asks for
+    /// AUTH_TOKEN of the hub
     #[arg(long, env = "AUTH_TOKEN", hide_env_values = true, value_parser = token)]
     pub token: Option<String>,
 
-    /// File of certificates in PEM form, to trust besides the usual ones on wss://
+    /// File with additional CA certificates (PEM) for wss://
     #[arg(long, value_name = "FILE", value_parser = certificates)]
     pub ca: Option<Arc<[u8]>>,
 
-    /// How long to stay, like 10s, 500ms or 2m [default: until ctrl-c, and so is 0]
+    /// Time to stay connected, such as 10s, 500ms or 2m; 0 means until ctrl-c [default: 0]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub listen: Option<Duration>,
 
-    /// Peer to send one offer to
+    /// Id of a peer to send one offer to
     #[arg(long, value_name = "ID")]
     pub offer_to: Option<PeerId>,
 
-    /// The offer's data, as JSON
+    /// Data of the offer, as JSON
     #[arg(long, value_name = "JSON", default_value = "null", value_parser = json)]
     pub data: Box<RawValue>,
 
@@ -73,7 +73,7 @@ pub struct Args {
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = json_object)]
     pub announce_data: Map<String, Value>,
 
-    /// Print one JSON object a line: each message as it came, with the time it came at
+    /// Print one JSON object per line: each message with the time it was received
     #[arg(long)]
     pub json: bool,
 }
@@ -140,7 +140,7 @@ async fn session(args: &Args) -> Result<(), String> {
     match (&args.offer_to, printer.outcome.as_deref()) {
         (None, _) | (Some(_), Some("delivered" | "forwarded")) => Ok(()),
         (Some(target), Some(outcome)) => Err(format!("the offer to {target} was not delivered: {outcome}")),
-        (Some(target), None) => Err(format!("nothing was heard of what became of the offer to {target}")),
+        (Some(target), None) => Err(format!("no receipt arrived for the offer to {target}: stay longer (--listen)")),
     }
 }
 

@@ -150,8 +150,8 @@ impl Config {
         for url in self.bootstrap_hubs.iter().filter(|url| !self.is_legacy(url)) {
             if let Some(legacy) = near(&Place::of(url)) {
                 let problem = format!(
-                    "{} is at the same host and port as {} of MESH_LEGACY, so that a Go hub would be shown MESH_TOKEN: write \
-                     the URL alike in both",
+                    "{} has the same host and port as {} in MESH_LEGACY, so this hub would send MESH_TOKEN to a Go hub: use \
+                     the same URL in both settings",
                     shown(url),
                     shown(legacy),
                 );
@@ -167,8 +167,8 @@ impl Config {
         });
         if let Some(legacy) = dns.as_ref().and_then(near) {
             let problem = format!(
-                "its hubs are at the same host and port as {} of MESH_LEGACY, so that a Go hub would be shown MESH_TOKEN: \
-                 name Go hubs in BOOTSTRAP_HUBS and MESH_LEGACY alone",
+                "it has the same host and port as {} in MESH_LEGACY, so this hub would send MESH_TOKEN to a Go hub: name Go \
+                 hubs only in BOOTSTRAP_HUBS and MESH_LEGACY",
                 shown(legacy),
             );
             refusals.push(Refusal::new(&settings::MESH_DNS, problem));
@@ -185,7 +185,7 @@ impl Config {
             .map(|setting| setting.name)
             .collect();
         if !self.is_hub_said && said(&settings::IS_HUB) && !asking.is_empty() {
-            let problem = format!("false contradicts {}, which asks for links to other hubs", asking.join(" and "));
+            let problem = format!("false contradicts {}: unset one of them", asking.join(" and "));
             refusals.push(Refusal::new(&settings::IS_HUB, problem));
         }
         for (setting, token) in
@@ -194,19 +194,19 @@ impl Config {
             if let (Some(token), Some(auth)) = (token, &self.auth_token)
                 && token.matches(auth.expose().as_bytes())
             {
-                let problem = "it is the same as AUTH_TOKEN, so that every peer could pose as a hub: choose another";
+                let problem = "it is the same as AUTH_TOKEN, so every peer could pose as a hub: use a different token";
                 refusals.push(Refusal::new(setting, problem));
             }
         }
         // BOOTSTRAP_HUBS is the seed's, which knows no token: a hub that had it has to serve its peers as before.
         if !self.links_are_trusted() && self.mesh.dns.is_some() {
-            let problem = "no link is made without MESH_TOKEN, the same at every hub of the mesh; in a network where \
-                           everyone may pose as a hub, MESH_INSECURE=true does without";
+            let problem = "links need a token: set MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true in a \
+                           network where everyone may pose as a hub";
             refusals.push(Refusal::new(&settings::MESH_DNS, problem));
         }
         let legacy = &self.mesh.legacy;
         if self.discovery != Discovery::All && !(legacy.urls.is_empty() && legacy.addresses.is_empty()) {
-            let problem = "a hub of the seed's kind tells all its peers of all others: MESH_LEGACY takes DISCOVERY=all";
+            let problem = "Go hubs always announce every peer to every other: use DISCOVERY=all, or unset MESH_LEGACY";
             refusals.push(Refusal::new(&settings::DISCOVERY, problem));
         }
         refusals.extend(self.near_misses());
@@ -220,8 +220,7 @@ impl Config {
             let idle: Vec<_> = settings::NEEDS_LINKS.iter().filter(|s| said(s)).map(|s| s.name).collect();
             if !idle.is_empty() {
                 warnings.push(format!(
-                    "{} without effect: this hub makes no links, since IS_HUB, BOOTSTRAP_HUBS, MESH_DNS and REDIS_URL \
-                     are unset",
+                    "{}: unused, since this hub is not part of a mesh; set IS_HUB, BOOTSTRAP_HUBS, MESH_DNS or REDIS_URL",
                     idle.join(", ")
                 ));
             }
@@ -229,33 +228,34 @@ impl Config {
         }
         if self.mesh.token.is_none() {
             warnings.push(if self.mesh.insecure {
-                "MESH_INSECURE: whoever reaches this hub can link to it, speak for any peer and read every signal".into()
+                "MESH_INSECURE: anyone who can reach this hub can link to it, act as any peer and read every signal".into()
             } else {
-                "no links to other hubs are made or taken without MESH_TOKEN, the same at every hub of the mesh: peers on \
-                 other hubs are not found over links. Set it; where everyone may pose as a hub, MESH_INSECURE=true does \
-                 without; hubs of the Go program are named in MESH_LEGACY"
+                "MESH_TOKEN is unset, so this hub has no links and its peers do not find peers of other hubs over links: set \
+                 MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true where everyone may pose as a hub; name \
+                 Go hubs in MESH_LEGACY"
                     .to_owned()
             });
             if self.mesh.also.is_some() {
-                warnings.push(
-                    "MESH_TOKEN_ALSO without effect: it is taken besides MESH_TOKEN, which is not set".to_owned(),
-                );
+                warnings.push("MESH_TOKEN_ALSO has no effect while MESH_TOKEN is unset: set MESH_TOKEN".to_owned());
             }
             if self.mesh.redis_url.is_some() {
-                warnings.push("REDIS_URL without MESH_TOKEN: whoever can publish there can speak as a hub".to_owned());
+                warnings.push(
+                    "REDIS_URL without MESH_TOKEN: anyone who can publish there can pose as a hub; set MESH_TOKEN"
+                        .to_owned(),
+                );
             }
         }
         if let Some(database) = self.mesh.redis_url.as_ref().and_then(|url| url.ignored_database) {
             warnings.push(format!(
-                "REDIS_URL names database {database}, which has no effect: the channels of pub/sub belong to no database. \
-                 To keep two meshes apart at one Redis, give each its own HUB_MESH_NAMESPACE"
+                "REDIS_URL names database {database}, which has no effect: pub/sub channels do not belong to a database. To \
+                 separate two meshes on one Redis server, set a different HUB_MESH_NAMESPACE for each"
             ));
         }
         let is_dialed = |legacy: &Uri| self.bootstrap_hubs.iter().any(|url| Place::of(url) == Place::of(legacy));
         for url in self.mesh.legacy.urls.iter().filter(|url| !is_dialed(url)) {
             let url = url.to_string();
             let url = Redacted(&url);
-            warnings.push(format!("MESH_LEGACY names {url}, which is not dialed: BOOTSTRAP_HUBS does not name it"));
+            warnings.push(format!("MESH_LEGACY names {url}, which is not dialed: add it to BOOTSTRAP_HUBS"));
         }
         warnings
     }
@@ -304,11 +304,13 @@ fn own_url(text: &str) -> Result<Arc<str>, String> {
     let refused = || {
         let text = quoted(text);
         format!(
-            "{text} is not a URL of this hub: ws://host[:port] or wss://host[:port], at most {MAX_HUB_URL_BYTES} bytes"
+            "{text} is not a URL of a hub: use one ws://host[:port] or wss://host[:port] of at most {MAX_HUB_URL_BYTES} bytes"
         )
     };
     if Redacted(text).to_string() != text.trim_end_matches('/') {
-        return Err("others are told it, so it may have neither a user nor a query".to_owned());
+        return Err(
+            "it has a user or a query, and it is sent to other hubs and clients: use a URL without them".to_owned()
+        );
     }
     let urls = hubs(text).map_err(|_| refused())?;
     if urls.len() != 1 || text.contains(',') || text.len() > MAX_HUB_URL_BYTES {
@@ -318,7 +320,8 @@ fn own_url(text: &str) -> Result<Arc<str>, String> {
 }
 
 fn mesh_dns(text: &str) -> Result<MeshDns, String> {
-    let refused = || format!("{} is not a name of hubs: host[:port], or wss://host[:port] for TLS", quoted(text));
+    let refused =
+        || format!("{} is not a DNS name of hubs: use host[:port], or wss://host[:port] for TLS", quoted(text));
     let (tls, rest) = match text.split_once("://") {
         None | Some(("ws", _)) => (false, text.trim_start_matches("ws://")),
         Some(("wss", rest)) => (true, rest),
@@ -337,10 +340,11 @@ fn mesh_dns(text: &str) -> Result<MeshDns, String> {
 
 /// The bytes of a file that holds certificates in PEM form, made sure of.
 pub fn certificates(path: &str) -> Result<Arc<[u8]>, String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", quoted(path)))?;
+    let bytes = std::fs::read(path)
+        .map_err(|error| format!("{} cannot be read ({error}): use a readable PEM file", quoted(path)))?;
     match CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() {
         Ok(found) if !found.is_empty() => Ok(bytes.into()),
-        Ok(_) | Err(_) => Err(format!("{} holds no certificates in PEM form", quoted(path))),
+        Ok(_) | Err(_) => Err(format!("{} has no valid certificates: use a PEM file with at least one", quoted(path))),
     }
 }
 
@@ -354,7 +358,7 @@ fn legacy(text: &str) -> Result<Legacy, String> {
         }
         let url = hub(item)?.ok_or_else(|| {
             let item = shown_entry(text, number);
-            format!("{item} is neither the URL of a hub nor a range of addresses, such as ws://host:8080 or 10.0.0.0/8")
+            format!("{item} is neither the URL of a hub nor an address range: use entries such as ws://host:8080 or 10.0.0.0/8")
         })?;
         legacy.urls.push(url);
     }

@@ -16,13 +16,13 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "t" | "true" | "y" | "yes" | "on" => Ok(true),
         "0" | "f" | "false" | "n" | "no" | "off" => Ok(false),
-        _ => Err(format!("{} is neither true nor false: true, false, 1, 0, yes, no, on, off", quoted(text))),
+        _ => Err(format!("{} is not a boolean: use true, false, 1, 0, yes, no, on or off", quoted(text))),
     }
 }
 
 /// The addresses that a host means.
 pub(super) fn host(text: &str) -> Result<Vec<IpAddr>, String> {
-    const ALLOWED: &str = "an address or a name of this machine, such as localhost, 0.0.0.0 or ::";
+    const ALLOWED: &str = "use an address or a name of this machine, such as localhost, 0.0.0.0 or ::";
     if text.eq_ignore_ascii_case("localhost") {
         return Ok(loopback());
     }
@@ -34,7 +34,7 @@ pub(super) fn host(text: &str) -> Result<Vec<IpAddr>, String> {
         return Err(format!("{} is a URL: {ALLOWED}", quoted(text)));
     }
     if text.contains(':') {
-        return Err(format!("{} names a port, which PORT is for: {ALLOWED}", quoted(text)));
+        return Err(format!("{} has a port, which belongs in PORT: {ALLOWED}", quoted(text)));
     }
     match (text, 0).to_socket_addrs() {
         Ok(found) => {
@@ -62,11 +62,11 @@ fn loopback() -> Vec<IpAddr> {
 pub(super) fn token(text: &str) -> Result<Token, String> {
     const LONGEST: usize = 4096;
     if text == TOKEN_IS_SET {
-        return Err("this is what --print-config shows in a token's place: set the token itself".to_owned());
+        return Err("this is the placeholder that --print-config prints: use the token itself".to_owned());
     }
     if text.len() > LONGEST || !text.bytes().all(|c| c.is_ascii_graphic()) {
         return Err(format!(
-            "the token cannot travel in a header: 1 to {LONGEST} visible ASCII characters, no space among them"
+            "the token does not fit into an HTTP header: use 1 to {LONGEST} visible ASCII characters without spaces"
         ));
     }
     Ok(Token(text.to_owned()))
@@ -81,7 +81,7 @@ pub fn trimmed(text: &str) -> Result<String, std::convert::Infallible> {
 pub(super) fn origin(text: &str) -> Result<HeaderValue, String> {
     let refused = || {
         format!(
-            "{} is not an origin: *, null, or one scheme://host[:port] without a path, such as https://app.example.com",
+            "{} is not an origin: use *, null, or one scheme://host[:port] without a path, such as https://app.example.com",
             quoted(text)
         )
     };
@@ -97,13 +97,13 @@ pub(super) fn origin(text: &str) -> Result<HeaderValue, String> {
 }
 
 pub(super) fn hub_id(text: &str) -> Result<HubId, String> {
-    text.parse().map(HubId).map_err(|_| format!("{} is not an id: 40 hexadecimal digits", quoted(text)))
+    text.parse().map(HubId).map_err(|_| format!("{} is not an id: use 40 hexadecimal digits", quoted(text)))
 }
 
 pub(super) fn namespace(text: &str) -> Result<String, String> {
     const LONGEST: usize = 256;
     if text.len() > LONGEST || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(format!("{} is not a name: 1 to {LONGEST} bytes, no space among them", quoted(text)));
+        return Err(format!("{} is not a name: use 1 to {LONGEST} bytes without spaces", quoted(text)));
     }
     Ok(text.to_owned())
 }
@@ -115,7 +115,7 @@ pub(super) fn hubs(text: &str) -> Result<Vec<Uri>, String> {
     for (number, item) in entries(text) {
         let refused = || {
             let item = shown_entry(text, number);
-            format!("{item} is not the URL of a hub: ws://host[:port] or wss://host[:port]")
+            format!("{item} is not the URL of a hub: use ws://host[:port] or wss://host[:port]")
         };
         let uri = hub(item)?.ok_or_else(refused)?;
         if !hubs.contains(&uri) {
@@ -123,7 +123,7 @@ pub(super) fn hubs(text: &str) -> Result<Vec<Uri>, String> {
         }
     }
     if hubs.len() > MOST {
-        return Err(format!("{} hubs are too many: up to {MOST}", hubs.len()));
+        return Err(format!("{} hubs are too many: name at most {MOST}", hubs.len()));
     }
     Ok(hubs)
 }
@@ -153,8 +153,8 @@ pub(super) fn hub(text: &str) -> Result<Option<Uri>, String> {
 }
 
 /// What a URL is refused with that has an `@` behind its host.
-const MISPLACED_AT: &str = "the URL has an @ behind its host: write special characters of a user or a password, and an @ \
-                            in a path, percent-encoded (/ is %2F, ? is %3F, # is %23, @ is %40)";
+const MISPLACED_AT: &str = "the URL has an @ after its host: percent-encode special characters of the user name and password, \
+                            and any @ in the path (/ is %2F, ? is %3F, # is %23, @ is %40)";
 
 /// The entries of a list with commas that are not blank, each with its number in the list.
 pub(super) fn entries(list: &str) -> impl Iterator<Item = (usize, &str)> {
@@ -174,7 +174,7 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
         "auto" => Ok(LogFormat::Auto),
         "human" => Ok(LogFormat::Human),
         "json" => Ok(LogFormat::Json),
-        _ => Err(format!("{} is not a format: auto, json or human", quoted(text))),
+        _ => Err(format!("{} is not a log format: use auto, json or human", quoted(text))),
     }
 }
 
@@ -186,7 +186,7 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let refused = |item: String| {
         let levels = LEVELS.join(", ");
-        format!("{item} is not a level or a filter: {levels}, or pairs such as shard=debug with commas")
+        format!("{item} is not a log level or filter: use {levels}, or pairs such as shard=debug separated by commas")
     };
     for (number, item) in text.split(',').map(str::trim).enumerate() {
         let level = item.rsplit_once('=').map_or(item, |(_, level)| level);

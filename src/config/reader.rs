@@ -119,7 +119,7 @@ impl<'a> Reader<'a> {
             None => Ok(default().clamp(min, max)),
             Some(text) => match text.parse() {
                 Ok(number) if (min..=max).contains(&number) => Ok(number),
-                _ => Err(format!("{} is not {noun}: {min} to {max}", quoted(text))),
+                _ => Err(format!("{} is not {noun}: use a number from {min} to {max}", quoted(text))),
             },
         };
         let value = judged.as_ref().map_or_else(|_| String::new(), u64::to_string);
@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
         let variables = variables.filter_map(|name| Some((env(name)?, Source::Environment, name)));
         for (value, source, variable) in flag.into_iter().chain(variables) {
             let Ok(text) = value.into_string() else {
-                self.refusals.push(Refusal::named(setting, variable, "what it says is not UTF-8"));
+                self.refusals.push(Refusal::named(setting, variable, "its value is not UTF-8: use UTF-8 text"));
                 return None;
             };
             let text = text.trim();
@@ -210,8 +210,8 @@ fn is_of_a_service(variable: &str, text: &str) -> bool {
 fn of_a_service(variable: &str, text: &str) -> String {
     let service = variable.trim_end_matches("_PORT").to_ascii_lowercase().replace('_', "-");
     format!(
-        "{} is not a port: Kubernetes sets this variable in every pod beside a Service named {service}. Set `enableServiceLinks: \
-         false` in the pod, or set {variable} yourself",
+        "{} is not a port: Kubernetes sets this variable in the pods of a namespace with a Service named {service}. Set \
+         `enableServiceLinks: false` in the pod, or set {variable} yourself",
         quoted(text)
     )
 }

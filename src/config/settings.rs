@@ -79,7 +79,7 @@ pub(crate) static HOST: Setting = Setting {
     default: Preset::Text("localhost"),
     kind: Kind::Text,
     heading: LISTENING,
-    help: "Address or name to listen at: localhost is 127.0.0.1 and ::1, 0.0.0.0 is every IPv4 address, :: is every address",
+    help: "Address or host name to listen on: localhost means 127.0.0.1 and ::1, 0.0.0.0 every IPv4 address, :: every address",
 };
 
 pub(crate) static PORT: Setting = Setting {
@@ -88,7 +88,7 @@ pub(crate) static PORT: Setting = Setting {
     default: Preset::Number(8080),
     kind: Kind::Number { noun: "a port", min: 0, max: 65_535 },
     heading: LISTENING,
-    help: "Port to listen at; 0 is any free one",
+    help: "Port to listen on; 0 picks a free port",
 };
 
 pub(crate) static ADMIN_PORT: Setting = Setting {
@@ -97,16 +97,16 @@ pub(crate) static ADMIN_PORT: Setting = Setting {
     default: Preset::Found("PORT"),
     kind: Kind::Number { noun: "a port", min: 0, max: 65_535 },
     heading: LISTENING,
-    help: "Port of /metrics, /stats, /hubs and /hubstats; other than PORT, they are there and not at PORT",
+    help: "Port of /metrics, /stats, /hubs and /hubstats; if it differs from PORT, PORT does not serve them",
 };
 
 pub(crate) static SHARDS: Setting = Setting {
     name: "SHARDS",
     value: "COUNT",
-    default: Preset::Found("the cores this process may use"),
+    default: Preset::Found("the number of available cores"),
     kind: Kind::Number { noun: "a number of shards", min: 1, max: MAX_SHARDS },
     heading: LISTENING,
-    help: "Threads that serve peers, one a core",
+    help: "Threads that serve peers, one per core",
 };
 
 pub(crate) static AUTH_TOKEN: Setting = Setting {
@@ -115,7 +115,7 @@ pub(crate) static AUTH_TOKEN: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Secret,
     heading: LISTENING,
-    help: "Token that peers must present, as `Authorization: Bearer TOKEN` or as `?token=TOKEN`",
+    help: "Token that peers must send, as `Authorization: Bearer TOKEN` or `?token=TOKEN`",
 };
 
 pub(crate) static CORS_ORIGIN: Setting = Setting {
@@ -124,7 +124,7 @@ pub(crate) static CORS_ORIGIN: Setting = Setting {
     default: Preset::Text("*"),
     kind: Kind::Text,
     heading: LISTENING,
-    help: "Origin whose pages may read the HTTP endpoints; * is any",
+    help: "Web origin that may read the HTTP endpoints; * allows every origin",
 };
 
 pub(crate) static CORS_PRIVATE_NETWORK: Setting = Setting {
@@ -133,7 +133,7 @@ pub(crate) static CORS_PRIVATE_NETWORK: Setting = Setting {
     default: Preset::Text("false"),
     kind: Kind::Switch,
     heading: LISTENING,
-    help: "Let pages of CORS_ORIGIN on the public internet read the HTTP endpoints of this hub in a private network \
+    help: "Allow public web pages of CORS_ORIGIN to read the HTTP endpoints of a hub in a private network \
            (Private Network Access)",
 };
 
@@ -143,7 +143,7 @@ pub(crate) static MAX_CONNECTIONS: Setting = Setting {
     default: Preset::Number(DEFAULT_MAX_CONNECTIONS as u64),
     kind: Kind::Number { noun: "a number of connections", min: 1, max: 10_000_000 },
     heading: LIMITS,
-    help: "WebSockets that may be open at once",
+    help: "Maximum number of open WebSockets of peers",
 };
 
 pub(crate) static MAX_MESSAGE_BYTES: Setting = Setting {
@@ -152,7 +152,7 @@ pub(crate) static MAX_MESSAGE_BYTES: Setting = Setting {
     default: Preset::Number(DEFAULT_MAX_MESSAGE_BYTES as u64),
     kind: Kind::Number { noun: "a number of bytes", min: 1024, max: LARGEST_MAX_MESSAGE_BYTES as u64 },
     heading: LIMITS,
-    help: "Longest message a peer may send",
+    help: "Maximum length of a message from a peer, in bytes",
 };
 
 pub(crate) static MAX_NETWORKS_PER_PEER: Setting = Setting {
@@ -161,7 +161,7 @@ pub(crate) static MAX_NETWORKS_PER_PEER: Setting = Setting {
     default: Preset::Number(DEFAULT_MAX_NETWORKS_PER_PEER as u64),
     kind: Kind::Number { noun: "a number of networks", min: 1, max: 1024 },
     heading: LIMITS,
-    help: "Networks that a peer may be in at once",
+    help: "Maximum number of networks per peer",
 };
 
 pub(crate) static MAX_PEERS_PER_NETWORK: Setting = Setting {
@@ -170,7 +170,7 @@ pub(crate) static MAX_PEERS_PER_NETWORK: Setting = Setting {
     default: Preset::Number(DEFAULT_MAX_PEERS_PER_NETWORK as u64),
     kind: Kind::Number { noun: "a number of peers", min: 1, max: 10_000_000 },
     heading: LIMITS,
-    help: "Peers that a network may have",
+    help: "Maximum number of peers per network",
 };
 
 pub(crate) static MESSAGE_RATE: Setting = Setting {
@@ -179,7 +179,7 @@ pub(crate) static MESSAGE_RATE: Setting = Setting {
     default: Preset::Number(DEFAULT_MESSAGE_RATE as u64),
     kind: Kind::Number { noun: "a number of messages per second", min: 1, max: 1_000_000 },
     heading: LIMITS,
-    help: "Messages per second that a peer may send in the long run",
+    help: "Messages per second that a peer may send; bursts of 5 s are allowed",
 };
 
 pub(crate) static MESSAGE_RATE_BYTES: Setting = Setting {
@@ -188,7 +188,7 @@ pub(crate) static MESSAGE_RATE_BYTES: Setting = Setting {
     default: Preset::Number(DEFAULT_MESSAGE_RATE_BYTES),
     kind: Kind::Number { noun: "a number of bytes per second", min: 1024, max: LARGEST_MESSAGE_RATE_BYTES },
     heading: LIMITS,
-    help: "Bytes of messages per second that a peer may send in the long run",
+    help: "Bytes per second that a peer may send; bursts of 5 s are allowed",
 };
 
 /// At the least, the hub's pings (a third of it) come once a tick of its timers.
@@ -198,17 +198,17 @@ pub(crate) static PEER_TIMEOUT_MS: Setting = Setting {
     default: Preset::Number(300_000),
     kind: Kind::Number { noun: "a number of milliseconds", min: 3 * TICK.as_millis() as u64, max: DAY_MS },
     heading: LIMITS,
-    help: "Silence after which a peer is gone at the latest; one that answers no pings is gone after 60 s, so only less than 60000 changes anything",
+    help: "Silence after which a peer is removed; unanswered pings remove it after 60 s anyway, so only values below 60000 have an effect",
 };
 
 pub(crate) static DISCOVERY: Setting = Setting {
     name: "DISCOVERY",
-    value: "HOW",
+    value: "MODE",
     default: Preset::Text("all"),
     kind: Kind::Text,
     heading: LIMITS,
-    help: "Of whom a peer is told in its networks: all, or closest:K, the K members whose ids are closest to its own and four others, \
-           so that what joins cost does not grow with the network; a mesh has one",
+    help: "Which members a new peer discovers: all, or closest:K (the K members with the closest ids plus four random ones), \
+           which keeps the cost of a join constant; all hubs of a mesh must use the same value",
 };
 
 /// At the least, one chunk of a roster fits twice: a chunk is queued at once.
@@ -218,7 +218,7 @@ pub(crate) static SEND_QUEUE_FRAMES: Setting = Setting {
     default: Preset::Number(DEFAULT_SEND_QUEUE_FRAMES as u64),
     kind: Kind::Number { noun: "a number of frames", min: 2 * ROSTER_CHUNK as u64, max: 16 * 1024 * 1024 },
     heading: LIMITS,
-    help: "Messages that may wait for one peer; a peer that reads more slowly is closed",
+    help: "Maximum number of messages queued for one peer; a peer that reads too slowly is closed",
 };
 
 pub(crate) static SEND_QUEUE_BYTES: Setting = Setting {
@@ -227,7 +227,7 @@ pub(crate) static SEND_QUEUE_BYTES: Setting = Setting {
     default: Preset::Number(DEFAULT_SEND_QUEUE_BYTES as u64),
     kind: Kind::Number { noun: "a number of bytes", min: ROSTER_LOW_WATER_BYTES as u64, max: 4 << 30 },
     heading: LIMITS,
-    help: "Bytes that may wait for one peer",
+    help: "Maximum number of bytes queued for one peer",
 };
 
 pub(crate) static SEND_BUDGET_BYTES: Setting = Setting {
@@ -236,7 +236,7 @@ pub(crate) static SEND_BUDGET_BYTES: Setting = Setting {
     default: Preset::Number(DEFAULT_SEND_BUDGET_BYTES as u64),
     kind: Kind::Number { noun: "a number of bytes", min: SEND_FLOOR_BYTES as u64, max: 1 << 40 },
     heading: LIMITS,
-    help: "Bytes that may wait for all peers together",
+    help: "Maximum number of bytes queued for all peers together",
 };
 
 pub(crate) static ANNOUNCE_BUDGET_BYTES: Setting = Setting {
@@ -245,25 +245,25 @@ pub(crate) static ANNOUNCE_BUDGET_BYTES: Setting = Setting {
     default: Preset::Number(DEFAULT_ANNOUNCE_BUDGET_BYTES as u64),
     kind: Kind::Number { noun: "a number of bytes", min: 64 * 1024, max: 1 << 40 },
     heading: LIMITS,
-    help: "Bytes of announcements that are kept for all peers together; each hub of a mesh keeps those of all hubs",
+    help: "Maximum size of all stored announcements, in bytes; each hub of a mesh stores the announcements of all hubs",
 };
 
 pub(crate) static IS_HUB: Setting = Setting {
     name: "IS_HUB",
     value: "BOOL",
-    default: Preset::Found("true beside BOOTSTRAP_HUBS, MESH_DNS or REDIS_URL, else false"),
+    default: Preset::Found("true if BOOTSTRAP_HUBS, MESH_DNS or REDIS_URL is set, else false"),
     kind: Kind::Switch,
     heading: MESH,
-    help: "Take part in a mesh of hubs: link to others and let them link",
+    help: "Join a mesh of hubs: dial links to other hubs and accept links from them",
 };
 
 pub(crate) static HUB_ID: Setting = Setting {
     name: "HUB_ID",
     value: "HEX",
-    default: Preset::Found("a random one"),
+    default: Preset::Found("a random id"),
     kind: Kind::Text,
     heading: MESH,
-    help: "Id of this hub, 40 hexadecimal digits",
+    help: "Id of this hub: 40 hexadecimal digits, unique in the mesh",
 };
 
 pub(crate) static HUB_MESH_NAMESPACE: Setting = Setting {
@@ -272,7 +272,7 @@ pub(crate) static HUB_MESH_NAMESPACE: Setting = Setting {
     default: Preset::Text("pigeonhub-mesh"),
     kind: Kind::Text,
     heading: MESH,
-    help: "Mesh that this hub belongs to",
+    help: "Name of the mesh that this hub belongs to; hubs link only within one mesh",
 };
 
 pub(crate) static BOOTSTRAP_HUBS: Setting = Setting {
@@ -281,7 +281,7 @@ pub(crate) static BOOTSTRAP_HUBS: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: MESH,
-    help: "Hubs to link to: ws:// or wss:// URLs, with commas between them",
+    help: "Hubs to dial: ws:// or wss:// URLs, separated by commas",
 };
 
 pub(crate) static MESH_TOKEN: Setting = Setting {
@@ -290,7 +290,7 @@ pub(crate) static MESH_TOKEN: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Secret,
     heading: MESH,
-    help: "Token that hubs present to each other, the same at all of them; without it no link is made or taken",
+    help: "Token that hubs send to each other, the same on every hub; without it, this hub neither dials nor accepts links",
 };
 
 pub(crate) static MESH_TOKEN_ALSO: Setting = Setting {
@@ -299,7 +299,7 @@ pub(crate) static MESH_TOKEN_ALSO: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Secret,
     heading: MESH,
-    help: "Token that is taken from other hubs besides MESH_TOKEN, and not shown: while one replaces the other, hub by hub",
+    help: "Second token that this hub accepts from other hubs but does not send; for replacing MESH_TOKEN hub by hub",
 };
 
 pub(crate) static MESH_INSECURE: Setting = Setting {
@@ -308,7 +308,7 @@ pub(crate) static MESH_INSECURE: Setting = Setting {
     default: Preset::Text("false"),
     kind: Kind::Switch,
     heading: MESH,
-    help: "Make and take links without MESH_TOKEN: whoever reaches the hub can then pose as one",
+    help: "Dial and accept links without MESH_TOKEN; anyone who can reach the hub can then pose as a hub",
 };
 
 pub(crate) static MESH_DNS: Setting = Setting {
@@ -317,8 +317,8 @@ pub(crate) static MESH_DNS: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: MESH,
-    help: "Name whose addresses are hubs to link to, looked up again and again, such as a headless Service; without a port it is \
-           MESH_PORT; wss://host:port is with TLS",
+    help: "DNS name whose addresses are hubs to dial, such as a headless Service; resolved repeatedly; the default port is \
+           MESH_PORT; wss://host:port uses TLS",
 };
 
 pub(crate) static MESH_ADVERTISE: Setting = Setting {
@@ -327,7 +327,7 @@ pub(crate) static MESH_ADVERTISE: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: MESH,
-    help: "ws:// or wss:// URL at which other hubs may dial this one; all of the mesh are told",
+    help: "ws:// or wss:// URL at which other hubs can dial this hub; it is sent to all hubs of the mesh",
 };
 
 pub(crate) static PUBLIC_URL: Setting = Setting {
@@ -336,7 +336,7 @@ pub(crate) static PUBLIC_URL: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: MESH,
-    help: "ws:// or wss:// URL at which clients find this hub; other hubs name it to their peers when they go away",
+    help: "ws:// or wss:// URL at which clients reach this hub; a hub that stops sends the URLs of the other hubs to its peers",
 };
 
 pub(crate) static MESH_CA: Setting = Setting {
@@ -345,7 +345,7 @@ pub(crate) static MESH_CA: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: MESH,
-    help: "File of certificates in PEM form, to trust besides the usual ones on wss:// links and rediss://",
+    help: "File with additional CA certificates (PEM) for wss:// links and rediss://",
 };
 
 pub(crate) static MESH_LEGACY: Setting = Setting {
@@ -354,8 +354,8 @@ pub(crate) static MESH_LEGACY: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: MESH,
-    help: "Hubs that speak the older protocol, without a token: URLs among BOOTSTRAP_HUBS, and ranges of addresses such as \
-           10.0.0.0/8 from which every WebSocket without a subprotocol is a hub's; with commas between them",
+    help: "Go hubs, which use no token: URLs that BOOTSTRAP_HUBS also names, and address ranges such as 10.0.0.0/8; \
+           every WebSocket without a subprotocol from such a range is a Go hub; separated by commas",
 };
 
 pub(crate) static MESH_PORT: Setting = Setting {
@@ -364,7 +364,7 @@ pub(crate) static MESH_PORT: Setting = Setting {
     default: Preset::Found("PORT"),
     kind: Kind::Number { noun: "a port", min: 0, max: 65_535 },
     heading: MESH,
-    help: "Port at which links are taken; other than PORT, nothing else is taken there and no links at PORT",
+    help: "Port that accepts links; if it differs from PORT, it accepts only links and PORT accepts none",
 };
 
 pub(crate) static REDIS_URL: Setting = Setting {
@@ -373,7 +373,7 @@ pub(crate) static REDIS_URL: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: MESH,
-    help: "Redis that bridges hubs: redis://[user:password@]host[:port], rediss:// for TLS, redis+cluster:// or rediss+cluster:// for a cluster",
+    help: "Redis server that connects hubs: redis://[user:password@]host[:port], rediss:// with TLS, redis+cluster:// or rediss+cluster:// for a cluster",
 };
 
 /// The settings that do nothing while no links are made.
@@ -386,7 +386,7 @@ pub(crate) static CLEANUP_INTERVAL_MS: Setting = Setting {
     default: Preset::Number(30_000),
     kind: Kind::Number { noun: "a number of milliseconds", min: 1, max: DAY_MS },
     heading: OPERATION,
-    help: "Has no effect: whoever is gone is cleaned up at once. Accepted because the Go hub had it",
+    help: "No effect: peers are removed at once. Accepted because the Go hub has it",
 };
 
 pub(crate) static DRAIN_SECS: Setting = Setting {
@@ -395,7 +395,7 @@ pub(crate) static DRAIN_SECS: Setting = Setting {
     default: Preset::Number(10),
     kind: Kind::Number { noun: "a number of seconds", min: 0, max: 3600 },
     heading: OPERATION,
-    help: "Time over which a stopping hub spreads its goodbyes, so that peers do not all come back at once",
+    help: "Time over which a stopping hub closes its connections, so that peers do not all reconnect at once",
 };
 
 pub(crate) static READY_WHEN_FULL: Setting = Setting {
@@ -404,8 +404,8 @@ pub(crate) static READY_WHEN_FULL: Setting = Setting {
     default: Preset::Text("false"),
     kind: Kind::Switch,
     heading: OPERATION,
-    help: "Say ready at /readyz while no further peer can be let in; by default a full hub says 503 there, so that balancers send newcomers to \
-           other hubs",
+    help: "Answer 200 at /readyz although the hub is full; by default a full hub answers 503, so that load balancers send new peers \
+           to other hubs",
 };
 
 pub(crate) static LOG_FORMAT: Setting = Setting {
@@ -414,7 +414,7 @@ pub(crate) static LOG_FORMAT: Setting = Setting {
     default: Preset::Text("auto"),
     kind: Kind::Text,
     heading: OPERATION,
-    help: "json, human, or auto: human on a terminal and json elsewhere",
+    help: "Log format: json, human, or auto (human on a terminal, json elsewhere)",
 };
 
 pub(crate) static LOG_LEVEL: Setting = Setting {
@@ -423,7 +423,7 @@ pub(crate) static LOG_LEVEL: Setting = Setting {
     default: Preset::Text("info"),
     kind: Kind::Text,
     heading: OPERATION,
-    help: "off, error, warn, info, debug or trace, or a filter such as shard=debug,info; RUST_LOG stands in for it",
+    help: "Log level: off, error, warn, info, debug or trace, or a filter such as shard=debug,info; RUST_LOG is used if it is unset",
 };
 
 pub(crate) static FLY_APP_NAME: Setting = Setting {
@@ -432,7 +432,7 @@ pub(crate) static FLY_APP_NAME: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: OPERATION,
-    help: "Name of the app on Fly.io, shown in /metrics?format=json",
+    help: "Name of the Fly.io app, shown in /metrics?format=json",
 };
 
 pub(crate) static FLY_REGION: Setting = Setting {
@@ -441,7 +441,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: OPERATION,
-    help: "Region on Fly.io, shown in /metrics?format=json",
+    help: "Fly.io region, shown in /metrics?format=json",
 };
 
 /// Every setting, in the order in which a reader wants them.
@@ -558,9 +558,9 @@ pub struct Place(pub(super) Flags);
 
 /// Each with what it is to somebody who asks.
 static PLACE: [(&Setting, &str); 3] = [
-    (&HOST, "Where the hub listens"),
-    (&PORT, "At which port"),
-    (&ADMIN_PORT, "At which port operators ask it, if there is one: it still answers there while the hub drains"),
+    (&HOST, "Address or host name that the hub listens on"),
+    (&PORT, "Port that the hub listens on"),
+    (&ADMIN_PORT, "Port of the operators' pages; if set, it is asked, since it also answers while the hub drains"),
 ];
 
 impl clap::Args for Place {
@@ -608,7 +608,7 @@ impl clap::Args for Flags {
             .long(PRINT_CONFIG)
             .action(ArgAction::SetTrue)
             .help_heading(OPERATION)
-            .help("Print what every setting is and where that was said, and exit");
+            .help("Print the value of every setting and where it comes from, then exit");
         command.args(ALL.iter().filter_map(|setting| setting.arg())).arg(print_config)
     }
 

@@ -152,6 +152,13 @@ fn what_is_allowed_holds() {
     }
 }
 
+/// Whether the sentence of a refusal has a colon and then a verb.
+fn says_what_to_do(refusal: &str) -> bool {
+    let verbs = ["use ", "set ", "Set ", "unset ", "name ", "percent-encode ", "remove "];
+    let advice = refusal.rsplit_once(": ").map_or("", |(_, advice)| advice);
+    verbs.iter().any(|verb| advice.starts_with(verb)) || refusal.contains(". Set ")
+}
+
 #[test]
 fn what_is_not_is_refused_by_name() {
     for (name, _, bad) in VALUES {
@@ -160,6 +167,7 @@ fn what_is_not_is_refused_by_name() {
             let refusal = refusal(&[(name, value)]);
             assert!(refusal.starts_with(&format!("{name} ({flag}): ")), "{name}={value}: {refusal}");
             assert!(!refusal.contains('\n'), "{name}={value}: {refusal}");
+            assert!(says_what_to_do(&refusal), "{name}={value}: {refusal}");
         }
     }
 }
@@ -217,15 +225,15 @@ fn a_switch_needs_no_value() {
 #[test]
 fn a_refusal_says_what_was_wrong_and_what_is_allowed() {
     for (name, value, said) in [
-        ("PORT", "99999", "PORT (--port): 99999 is not a port: 0 to 65535"),
-        ("IS_HUB", "maybe", "IS_HUB (--is-hub): maybe is neither true nor false: true, false, 1, 0, yes, no, on, off"),
+        ("PORT", "99999", "PORT (--port): 99999 is not a port: use a number from 0 to 65535"),
+        ("IS_HUB", "maybe", "IS_HUB (--is-hub): maybe is not a boolean: use true, false, 1, 0, yes, no, on or off"),
         (
             "MAX_CONNECTIONS",
             "0",
-            "MAX_CONNECTIONS (--max-connections): 0 is not a number of connections: 1 to 10000000",
+            "MAX_CONNECTIONS (--max-connections): 0 is not a number of connections: use a number from 1 to 10000000",
         ),
-        ("HUB_ID", "x", "HUB_ID (--hub-id): x is not an id: 40 hexadecimal digits"),
-        ("LOG_FORMAT", "xml", "LOG_FORMAT (--log-format): xml is not a format: auto, json or human"),
+        ("HUB_ID", "x", "HUB_ID (--hub-id): x is not an id: use 40 hexadecimal digits"),
+        ("LOG_FORMAT", "xml", "LOG_FORMAT (--log-format): xml is not a log format: use auto, json or human"),
     ] {
         assert_eq!(refusal(&[(name, value)]), said);
     }
@@ -243,7 +251,7 @@ fn bytes_that_are_not_utf8_are_refused() {
     use std::os::unix::ffi::OsStringExt;
     let env = |name: &str| (name == "HOST").then(|| OsString::from_vec(vec![0xff]));
     let refusals = Config::resolve(&Flags::default(), &env).unwrap_err();
-    assert_eq!(refusals[0].to_string(), "HOST (--host): what it says is not UTF-8");
+    assert_eq!(refusals[0].to_string(), "HOST (--host): its value is not UTF-8: use UTF-8 text");
 }
 
 /// Passwords as people write them, in URLs of every setting that takes one, and of those that take none.
@@ -287,7 +295,7 @@ fn a_list_says_which_of_its_entries_is_wrong() {
         said("ws://a,nonsense,ws://u:p@b").starts_with("BOOTSTRAP_HUBS (--bootstrap-hubs): entry 2 is not the URL")
     );
     assert!(said("ws://u:p@a,nonsense").contains(": nonsense is not the URL"));
-    assert!(said("ws://u:p/w@a").contains("percent-encoded"));
+    assert!(said("ws://u:p/w@a").contains("percent-encode"));
 }
 
 #[test]
@@ -313,7 +321,7 @@ fn the_variables_of_a_service_are_named_as_such() {
     assert!(refusal(&[("ADMIN_PORT", "udp://10.0.0.1:1")]).contains("a Service named admin."));
     // Said by a flag it is a mistake like any other.
     let refusals = Config::resolve(&flags(&["--mesh-port", address]), &|_| None).unwrap_err();
-    assert!(refusals[0].to_string().ends_with("is not a port: 0 to 65535"), "{refusals:?}");
+    assert!(refusals[0].to_string().ends_with("is not a port: use a number from 0 to 65535"), "{refusals:?}");
 
     // Which settings a Service's name can collide with: NAME_PORT, NAME_SERVICE_HOST, NAME_SERVICE_PORT and so on, never PORT.
     let collide = |name: &str| name.ends_with("_PORT") || name.contains("_SERVICE_") || name.contains("_PORT_");
@@ -326,19 +334,19 @@ fn settings_that_contradict_each_other_are_refused() {
     for (pairs, names) in [
         (
             &[("MAX_MESSAGE_BYTES", "67108864")][..],
-            "SEND_QUEUE_BYTES (--send-queue-bytes): 16777216 is too small: at least 67110912",
+            "SEND_QUEUE_BYTES (--send-queue-bytes): 16777216 is too small: use at least 67110912",
         ),
         (
             &[("SEND_QUEUE_BYTES", "1048576")],
-            "SEND_QUEUE_BYTES (--send-queue-bytes): 1048576 is too small: at least 1050624",
+            "SEND_QUEUE_BYTES (--send-queue-bytes): 1048576 is too small: use at least 1050624",
         ),
         (
             &[("SEND_BUDGET_BYTES", "16000000")],
-            "SEND_BUDGET_BYTES (--send-budget-bytes): 16000000 is too small: at least 16777216",
+            "SEND_BUDGET_BYTES (--send-budget-bytes): 16000000 is too small: use at least 16777216",
         ),
         (
             &[("SEND_BUDGET_BYTES", "16777216"), ("SHARDS", "128")],
-            "SEND_BUDGET_BYTES (--send-budget-bytes): 16777216 is too small: at least 33554432",
+            "SEND_BUDGET_BYTES (--send-budget-bytes): 16777216 is too small: use at least 33554432",
         ),
     ] {
         let refusal = refusal(pairs);
@@ -435,7 +443,7 @@ fn what_is_printed_can_be_read_back() {
     let values = |text: &str| text.lines().filter(|l| !l.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(values(&text), values(&again));
     assert!(
-        text.contains("# said by the environment: BOOTSTRAP_HUBS HUB_ID MESH_INSECURE MESH_LEGACY PORT SHARDS\n"),
+        text.contains("# set by the environment: BOOTSTRAP_HUBS HUB_ID MESH_INSECURE MESH_LEGACY PORT SHARDS\n"),
         "{text}"
     );
 }

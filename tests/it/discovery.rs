@@ -126,7 +126,7 @@ fn hubs_of_which_one_tells_of_all_and_one_of_some_are_no_mesh() {
     let some = [common[0], common[1], ("PORT", port.as_str()), ("DISCOVERY", "closest:8")];
     let other = Hub::start(&some);
     let all = Hub::start(&[common[0], common[1], ("BOOTSTRAP_HUBS", &url)]);
-    let refusal = all.logged("DISCOVERY differs: a mesh has one");
+    let refusal = all.logged("DISCOVERY differs: set the same value on every hub");
     assert!(refusal.contains("WARN"), "{refusal}");
     other.metric_becomes(r#"peerpigeon_link_ends_total{reason="wrong-discovery"}"#, |n| n >= 1.0);
 }

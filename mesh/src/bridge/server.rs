@@ -25,31 +25,35 @@ impl Server {
     ///
     /// A sentence that says what is wrong, without the password.
     pub(super) fn parse(url: &str, extra_roots: Option<&[u8]>) -> Result<Self, String> {
-        let (scheme, rest) = url.split_once("://").ok_or("a Redis URL begins with redis:// or rediss://")?;
+        let (scheme, rest) = url.split_once("://").ok_or("the Redis URL has no scheme: use redis:// or rediss://")?;
         let (plain, cluster) = match scheme {
             "redis" | "rediss" => (scheme, false),
             "redis+cluster" => ("redis", true),
             "rediss+cluster" => ("rediss", true),
-            _ => return Err("a Redis URL is redis://, rediss://, redis+cluster:// or rediss+cluster://".to_owned()),
+            _ => {
+                return Err(
+                    "unknown scheme of a Redis URL: use redis, rediss, redis+cluster or rediss+cluster".to_owned()
+                );
+            }
         };
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if tail.contains('@') {
-            let sentence = "the Redis URL has an @ behind its host: write special characters of the password percent-encoded \
+            let sentence = "the Redis URL has an @ after its host: percent-encode special characters of the password \
                             (/ is %2F, ? is %3F, # is %23, @ is %40)";
             return Err(sentence.to_owned());
         }
         if tail.contains('#') {
-            return Err("a Redis URL has no fragment: certificates are always verified".to_owned());
+            return Err("the Redis URL has a fragment (#): remove it; certificates are always verified".to_owned());
         }
         let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
         let at = if authority.contains('@') { "@" } else { "" };
         let nodes: Result<Vec<_>, _> = hosts.split(',').map(|host| node(plain, user, at, host, tail)).collect();
         let nodes = nodes?;
         if nodes.len() > 1 && !cluster {
-            return Err("several Redis nodes are a cluster: redis+cluster:// or rediss+cluster://".to_owned());
+            return Err("several Redis nodes need a cluster: use redis+cluster:// or rediss+cluster://".to_owned());
         }
         if cluster && nodes.iter().any(|node| node.redis_settings().db() != 0) {
-            return Err("a Redis Cluster has only database 0".to_owned());
+            return Err("a Redis Cluster has only database 0: remove the database number".to_owned());
         }
         let tls = nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. }));
         let roots = extra_roots.filter(|_| tls).map(trust);
@@ -65,7 +69,12 @@ impl Server {
 }
 
 fn node(scheme: &str, user: &str, at: &str, host: &str, tail: &str) -> Result<ConnectionInfo, String> {
-    let wrong = || format!("not a Redis URL: {}", Redacted(&format!("{scheme}://{user}{at}{host}{tail}")));
+    let wrong = || {
+        format!(
+            "{} is not a Redis URL: use redis://host[:port]",
+            Redacted(&format!("{scheme}://{user}{at}{host}{tail}"))
+        )
+    };
     if host.is_empty() {
         return Err(wrong());
     }

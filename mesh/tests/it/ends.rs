@@ -41,7 +41,7 @@ async fn what_is_malformed_ends_its_link_and_nothing_else() {
         let mut wire = Wire::link(hub.address, 2);
         hub.until_linked_to(&[2, 9]).await;
         say(&mut wire);
-        assert_eq!(wire.hear_end(), Said::Closed(1002, "malformed".into()));
+        assert_eq!(wire.hear_end(), Said::Closed(1002, "malformed message".into()));
         drop(wire);
         hub.until_linked_to(&[9]).await;
     }
@@ -83,7 +83,7 @@ async fn a_hub_that_ends_says_so_and_its_thread_ends() {
     let start = Instant::now();
     hub.end().await;
     assert!(start.elapsed() < DEADLINE / 2);
-    assert_eq!(other.join().unwrap(), Said::Closed(1001, "this hub ends".into()));
+    assert_eq!(other.join().unwrap(), Said::Closed(1001, "hub is stopping".into()));
     ended.await.unwrap();
     assert!(mail.is_closed());
 }

@@ -62,7 +62,7 @@ async fn of_two_links_the_one_of_the_smaller_id_stays() {
         hub.until_linked_to(&[other]).await;
         let mut accepted = Wire::link(hub.address, other);
         let (gone, stays) = if dialed_stays { (&mut accepted, &mut dialed) } else { (&mut dialed, &mut accepted) };
-        assert_eq!(gone.hear_end(), Said::Closed(1000, "another link between these hubs stays".into()));
+        assert_eq!(gone.hear_end(), Said::Closed(1000, "duplicate link: the other link stays open".into()));
         gone.say(Opcode::Close, &1000_u16.to_be_bytes());
         assert_eq!(gone.hear_end(), Said::End);
         let one_gone = |reading: &mesh::MeshReading| reading.io.ended[LinkEnd::Double as usize] == 1;
@@ -117,7 +117,7 @@ async fn an_unknown_version_is_refused() {
     let hub = hub(1, &[]);
     let mut wire = Wire::dial(hub.address, id(2), false);
     wire.say_hello(2, |hello| hello.version = 2);
-    assert_eq!(wire.hear_end(), Said::Closed(4010, "unknown version: this hub speaks version 1".into()));
+    assert_eq!(wire.hear_end(), Said::Closed(4010, "unknown version of links: this hub speaks version 1".into()));
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn a_hub_that_tells_its_peers_of_some_only_is_refused() {
     let mut hub = hub(1, &[]);
     let mut wire = Wire::dial(hub.address, id(2), false);
     wire.say_hello(2, |hello| hello.discovery = proto::Discovery::Closest(8));
-    assert_eq!(wire.hear_end(), Said::Closed(4010, "DISCOVERY differs: a mesh has one".into()));
+    assert_eq!(wire.hear_end(), Said::Closed(4010, "DISCOVERY differs: set the same value on every hub".into()));
     hub.until("counted", |reading| reading.io.ended[LinkEnd::WrongDiscovery as usize] == 1).await;
 }
 

@@ -44,27 +44,27 @@ const OBSERVER_SHARE: usize = 10;
 /// Files this program has open besides its peers' sockets, at the most.
 const OTHER_FILES: usize = 64;
 
-/// Put load on hubs with many peers, and check what each of them is told
+/// Put load on hubs with many peers, and check every message that each peer receives
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Hub to put load on; given several times, peers spread over the hubs
+    /// Hub to put load on; can be given several times to spread the peers over hubs
     #[arg(long = "hub", value_name = "URL", default_value = HubUrl::DEFAULT)]
     pub hubs: Vec<HubUrl>,
 
-    /// How many peers
+    /// Number of peers
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub peers: u32,
 
-    /// How long to go on once all have joined, in seconds (or 500ms, 2m)
+    /// Time to run after all peers have joined, in seconds (or 500ms, 2m)
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = duration::parse_secs)]
     pub duration: Duration,
 
-    /// In seconds. join: each peer sends an offer to some other this often (0: never). churn: each stays and stays away
-    /// this long at most. storm: rest between two rounds
+    /// In seconds. join: time between two offers of a peer (0: none). churn: maximum time a peer stays connected or
+    /// away. storm: pause between two rounds
     #[arg(long, value_name = "TIME", default_value = "5", value_parser = duration::parse_secs)]
     pub interval: Duration,
 
-    /// Connections per second while joining; 0: as fast as they come, 128 at a time
+    /// Connections per second while joining; 0 means as fast as possible, 128 at a time
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub ramp: u32,
 
@@ -72,28 +72,28 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Scenario::Join)]
     pub scenario: Scenario,
 
-    /// Networks over which the peers are spread [default: join, storm: 1; relay: one per pair; churn: one per 50 peers;
-    /// idle: one per 100]
+    /// Number of networks to spread the peers over [default: join, storm: 1; relay: one per pair; churn: one per 50
+    /// peers; idle: one per 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub networks: Option<u32>,
 
-    /// Size of a signal's data, in bytes
+    /// Size of the data of a signal, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 256)]
     pub size: usize,
 
-    /// relay: signals that each pair has under way
+    /// relay: number of signals in flight per pair
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub in_flight: u32,
 
-    /// Ask for a receipt of each signal and check that it comes, once
+    /// Request a receipt for each signal, and check that exactly one arrives
     #[arg(long)]
     pub receipts: bool,
 
-    /// Token the hub asks for
+    /// AUTH_TOKEN of the hub
     #[arg(long, env = "AUTH_TOKEN", hide_env_values = true, value_parser = token)]
     pub token: Option<String>,
 
-    /// File of certificates in PEM form, to trust besides the usual ones on wss://
+    /// File with additional CA certificates (PEM) for wss://
     #[arg(long, value_name = "FILE", value_parser = certificates)]
     pub ca: Option<Arc<[u8]>>,
 
@@ -101,7 +101,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
-    /// Number from which ids, networks and every choice follow [default: a random one]
+    /// Seed of ids, networks and every random choice [default: a random number]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 }
@@ -109,15 +109,15 @@ pub struct Args {
 /// What the peers do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
-    /// All join; each must hear of each other member of its network exactly once. Then they send offers now and then
+    /// All peers join, and each must discover every other member exactly once. Then they send offers
     Join,
-    /// Pairs send offers and answers back and forth, as fast as they come
+    /// Pairs send offers and answers back and forth, as fast as possible
     Relay,
-    /// One in ten stays and must hear of every coming and going of the others, who come and go all the time
+    /// Nine of ten peers join and leave all the time; the tenth stays and must see every join and leave
     Churn,
-    /// All join and stay silent
+    /// All peers join and stay silent
     Idle,
-    /// All join; then, again and again, all sockets are cut and all come back at once
+    /// All peers join. Then all sockets are cut and all peers reconnect at once, repeatedly
     Storm,
 }
 
