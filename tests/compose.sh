@@ -4,8 +4,8 @@
 #
 #   tests/compose.sh [mesh] [redis-only] [load]
 #
-# Takes localhost/peerpigeon:latest as tests/container.sh leaves it. Needs root, podman, docker-compose, and base images (tests/bases.sh). Says SKIPPED, with the
-# reason, where it cannot.
+# Takes localhost/peerpigeon:latest as tests/container.sh leaves it. Publishes free ports only. Needs root, podman,
+# docker-compose and base images (tests/bases.sh). Prints SKIPPED and the reason where it cannot run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,9 +16,23 @@ skip() {
 [ "$(id -u)" = 0 ] || skip "not root"
 for tool in podman docker-compose debootstrap curl python3; do command -v $tool >/dev/null || skip "$tool is missing"; done
 podman image exists localhost/peerpigeon:latest || skip "no image: tests/container.sh makes it"
-tests/bases.sh || skip "no base images"
 
 work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+. tests/engine.sh
+tests/bases.sh || skip "no base images"
+
+# A hub or a Prometheus of one's own may have the usual ports.
+ports() {
+  python3 -c 'import socket, sys
+sockets = [socket.socket() for name in sys.argv[1:]]
+for each in sockets: each.bind(("127.0.0.1", 0))
+for name, each in zip(sys.argv[1:], sockets): print(f"{name}={each.getsockname()[1]}")' \
+    PUBLISH_BALANCER PUBLISH_HUB_1 PUBLISH_HUB_2 PUBLISH_HUB_3 PUBLISH_REDIS_BALANCER PUBLISH_REDIS_HUB_1 PUBLISH_REDIS_HUB_2 PUBLISH_BALANCER_STATS PUBLISH_PROMETHEUS PUBLISH_GRAFANA
+}
+set -a
+eval "$(ports)"
+set +a
 podman system service --time=0 "unix://$work/podman.sock" 2>"$work/service.log" &
 service=$!
 export DOCKER_HOST=unix://$work/podman.sock COMPOSE_PROJECT_NAME=peerpigeon-trial-$$
@@ -68,18 +82,18 @@ meet() { # where the two connect
   echo "a peer at $1 and a peer at $2 have met"
 }
 ask() { # a query; its answers, a number a line
-  curl -fsS -m 5 --data-urlencode "query=$1" http://127.0.0.1:9090/api/v1/query |
+  curl -fsS -m 5 --data-urlencode "query=$1" http://127.0.0.1:$PUBLISH_PROMETHEUS/api/v1/query |
     python3 -c 'import json, sys; [print(each["value"][1]) for each in json.load(sys.stdin)["data"]["result"]]'
 }
 says() { [ "$(ask "$1" | sort -u | tr '\n' ' ')" = "$2 " ]; }
 targets() { # how many there are to be, all of them up
-  curl -fsS -m 5 'http://127.0.0.1:9090/api/v1/targets?state=active' |
+  curl -fsS -m 5 "http://127.0.0.1:$PUBLISH_PROMETHEUS/api/v1/targets?state=active" |
     python3 -c 'import json, sys
 found = [each["health"] for each in json.load(sys.stdin)["data"]["activeTargets"]]
 sys.exit(found != ["up"] * int(sys.argv[1]))' "$1"
 }
 rules() {
-  curl -fsS -m 5 http://127.0.0.1:9090/api/v1/rules |
+  curl -fsS -m 5 http://127.0.0.1:$PUBLISH_PROMETHEUS/api/v1/rules |
     python3 -c 'import json, sys
 rules = [rule for group in json.load(sys.stdin)["data"]["groups"] for rule in group["rules"]]
 bad = [rule["name"] for rule in rules if rule["health"] != "ok" or rule["state"] == "firing"]
@@ -93,20 +107,20 @@ for profile in ${*:-mesh redis-only load}; do
     mesh)
       # Grafana is in no Debian package.
       compose up --no-build -d hub-1 hub-2 hub-3 balancer prometheus || fail "compose up"
-      for port in 8081 8082 8083; do soon 30 "the hub at $port is ready" ready $port; done
-      soon 30 "the balancer has hubs" ready 8080
+      for port in "$PUBLISH_HUB_1" "$PUBLISH_HUB_2" "$PUBLISH_HUB_3"; do soon 30 "the hub at $port is ready" ready $port; done
+      soon 30 "the balancer has hubs" ready "$PUBLISH_BALANCER"
       soon 60 "Prometheus has five targets up: three hubs, the balancer, itself" targets 5
       soon 60 "each hub hears of two others" says peerpigeon_mesh_hubs 2
-      meet 8081 8082
-      meet 8080 8083
-      HUBS_AT=ws://localhost:8081,ws://localhost:8083 tests/interop/run.sh none browser >"$work/browsers" 2>&1 || { tail -40 "$work/browsers"; fail "two browsers on two hubs"; }
+      meet "$PUBLISH_HUB_1" "$PUBLISH_HUB_2"
+      meet "$PUBLISH_BALANCER" "$PUBLISH_HUB_3"
+      HUBS_AT=ws://localhost:$PUBLISH_HUB_1,ws://localhost:$PUBLISH_HUB_3 tests/interop/run.sh none browser >"$work/browsers" 2>&1 || { tail -40 "$work/browsers"; fail "two browsers on two hubs"; }
       grep -E '^SKIP|talk to each other' "$work/browsers" | sort -u
       soon 60 "rules are evaluated, and none fires" rules
       if [ -n "${DRAW:-}" ]; then "$DRAW" || fail "$DRAW"; fi
       COMPOSE_PROFILES=mesh docker-compose --no-ansi stop hub-1 >>"$work/compose.log" 2>&1 &
       stopping=$!
       sleep 2
-      meet 8080 8082
+      meet "$PUBLISH_BALANCER" "$PUBLISH_HUB_2"
       wait "$stopping" || fail "stop"
       code=$(podman ps -a --filter "name=${COMPOSE_PROJECT_NAME}_hub-1" --format '{{.ExitCode}}')
       [ "$code" = 0 ] || fail "a hub that is stopped exits with $code"
@@ -114,12 +128,12 @@ for profile in ${*:-mesh redis-only load}; do
       ;;
     redis-only)
       compose up --no-build -d redis redis-hub-1 redis-hub-2 balancer prometheus || fail "compose up"
-      for port in 8091 8092; do soon 30 "the hub at $port is ready" ready $port; done
-      soon 30 "the balancer has hubs" ready 8090
+      for port in "$PUBLISH_REDIS_HUB_1" "$PUBLISH_REDIS_HUB_2"; do soon 30 "the hub at $port is ready" ready $port; done
+      soon 30 "the balancer has hubs" ready "$PUBLISH_REDIS_BALANCER"
       soon 60 "both hear of each other" says 'peerpigeon_mesh_hubs{job="peerpigeon-redis-only"}' 1
       soon 30 "by Redis" says 'peerpigeon_redis_connected{job="peerpigeon-redis-only"}' 1
       soon 30 "without links" says 'sum(peerpigeon_links{job="peerpigeon-redis-only"})' 0
-      meet 8091 8092
+      meet "$PUBLISH_REDIS_HUB_1" "$PUBLISH_REDIS_HUB_2"
       ;;
     load)
       export LOAD_PEERS=60 LOAD_DURATION=5

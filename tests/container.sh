@@ -21,6 +21,7 @@ name=peerpigeon-trial-$$
 trap 'podman rm -f -t 0 "$name" >/dev/null 2>&1 || true; rm -rf "$work"' EXIT
 image=localhost/peerpigeon:latest
 commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+. tests/engine.sh
 tests/bases.sh gcr.io/distroless || skip "no base image"
 
 podman_build() { # Debian's podman knows this machine's network only as its own
