@@ -1,59 +1,122 @@
 #!/usr/bin/env bash
-# Everything that is tested, from a fresh clone: installs what it needs where it can, and says loudly where it cannot.
+# Everything that is tested, from a fresh clone. Installs what it needs where it can, and says so where it cannot.
 #
-#   tests/run.sh            all of it
-#   tests/run.sh rust       unit, transcript, simulator and socket tests
+#   tests/run.sh            all suites but container
+#   tests/run.sh rust       unit, transcript, simulator and socket tests: the fast lane
 #   tests/run.sh interop    other people's clients: npm ws, Python websockets, browsers
 #   tests/run.sh autobahn   RFC 6455 by the Autobahn suite
 #   tests/run.sh deploy     manifests, alert rules, Compose and workflows, without deploying them
-#   tests/run.sh container  the image and docker-compose.yml, brought up for real; not among all of it
+#   tests/run.sh container  the image and docker-compose.yml, brought up for real
+#
+# The rust suite runs alone, since it uses all cores. After it the others run beside each other: they mostly wait. The
+# output of each is printed when it ends.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 suites=${*:-rust interop autobahn deploy}
-failed=()
+for suite in $suites; do
+  case $suite in
+    rust | interop | autobahn | deploy | container) ;;
+    *)
+      echo "unknown suite $suite: use rust, interop, autobahn, deploy or container" >&2
+      exit 64
+      ;;
+  esac
+done
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+target=${CARGO_TARGET_DIR:-target}
+failed=() running=()
 
-install() { # command, Debian package
-  command -v "$1" >/dev/null && return
+# Packages are installed before suites run beside each other: apt-get runs once at a time.
+install() { # command, Debian packages
+  local command=$1
+  shift
+  command -v "$command" >/dev/null && return
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$2" >/dev/null 2>&1 ||
-      { apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$2" >/dev/null; }
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$@" >/dev/null 2>&1 ||
+      { apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$@" >/dev/null; }
   else
-    echo "please install $2: '$1' is missing" >&2
+    echo "please install $*: '$command' is missing" >&2
     return 1
   fi
 }
 
-install cargo cargo
-install cc gcc
-# Without it the partition between network namespaces is skipped, with a word.
-install ip iproute2 || true
-
-for suite in $suites; do
-  echo "=== $suite"
-  case $suite in
-    rust)
-      # The tests of the bridge start servers of their own; without one they fail, and say so.
-      { install redis-server redis-server && install redis-cli redis-tools; } || true
-      cargo test --workspace --locked --no-fail-fast || failed+=("$suite")
-      ;;
+provide() { # suite: installs what it needs. What is missing then, the suite names and skips.
+  case $1 in
+    rust) install redis-server redis-server && install redis-cli redis-tools ;;
     interop)
-      # What is still missing then, the suites name and skip.
-      { install node nodejs && install npm npm && install python3 python3-venv; } || true
-      cargo build --release --locked
-      tests/interop/run.sh "${CARGO_TARGET_DIR:-target}/release/peerpigeon" || failed+=("$suite")
+      install node nodejs && install npm npm && install python3 python3-venv
+      [ -n "${CHROMIUM:-}" ] || install chromium chromium
       ;;
-    autobahn) tests/conformance/autobahn.sh || failed+=("$suite") ;;
-    deploy) tests/deploy.sh || failed+=("$suite") ;;
+    deploy)
+      install promtool prometheus
+      install haproxy haproxy
+      install nginx nginx-light
+      install systemd-analyze systemd
+      docker compose version >/dev/null 2>&1 || install docker-compose docker-compose
+      ;;
     container)
-      { install podman podman && install runc runc && install docker-compose docker-compose && install debootstrap debootstrap; } || true
-      { tests/container.sh && tests/compose.sh; } || failed+=("$suite")
-      ;;
-    *)
-      echo "no suite is called $suite: rust, interop, autobahn, deploy, container" >&2
-      exit 64
+      install podman podman && install runc runc && install docker-compose docker-compose && install debootstrap debootstrap
       ;;
   esac
+}
+
+build() { # suite
+  case $1 in
+    interop) cargo build --release --locked ;;
+    # `cargo test` has built it already.
+    autobahn) cargo build --profile test --locked --package peerpigeon-shard --example echo ;;
+  esac
+}
+
+run() { # suite
+  case $1 in
+    rust) cargo test --workspace --locked --no-fail-fast ;;
+    interop) tests/interop/run.sh "$target/release/peerpigeon" ;;
+    autobahn) tests/conformance/autobahn.sh ;;
+    deploy) tests/deploy.sh ;;
+    container) tests/container.sh && tests/compose.sh ;;
+  esac
+}
+
+finish() { # suite, process
+  local code=0
+  wait "$2" || code=$?
+  echo "=== $1"
+  cat "$logs/$1"
+  echo "$1: $((SECONDS - began)) s"
+  [ "$code" = 0 ] || failed+=("$1")
+}
+
+install cargo cargo
+install cc gcc
+# Without it the partition between network namespaces is skipped, with a message.
+install ip iproute2 || true
+
+beside=()
+for suite in $suites; do
+  began=$SECONDS
+  provide "$suite" || true
+  if [ "$suite" = rust ]; then
+    echo "=== rust"
+    run rust || failed+=(rust)
+    echo "rust: $((SECONDS - began)) s"
+  elif build "$suite"; then
+    beside+=("$suite")
+    echo "=== $suite is ready: $((SECONDS - began)) s"
+  else
+    failed+=("$suite")
+  fi
+done
+began=$SECONDS
+for suite in "${beside[@]}"; do
+  run "$suite" >"$logs/$suite" 2>&1 &
+  running+=("$suite $!")
+done
+for each in "${running[@]}"; do
+  # shellcheck disable=SC2086
+  finish $each
 done
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -43,9 +43,9 @@ stop_server() {
 }
 
 start_server() {
-    cargo build --release --package peerpigeon-shard --example echo
-    # `cargo run` becomes the program it runs, so the pid is the server's.
-    cargo run --quiet --release --package peerpigeon-shard --example echo -- --port 0 >"$work/server.log" &
+    # Built with the profile of the tests, for its checks and because `cargo test` has built it already.
+    cargo build --quiet --profile test --package peerpigeon-shard --example echo
+    "$target/debug/examples/echo" --port 0 >"$work/server.log" &
     server=$!
     local address
     for _ in {1..300}; do
