@@ -3,7 +3,7 @@
 #
 #   tests/run.sh            all suites but container
 #   tests/run.sh rust       unit, transcript, simulator and socket tests: the fast lane
-#   tests/run.sh interop    other people's clients: npm ws, Python websockets, browsers
+#   tests/run.sh interop    this client and those of others: npm ws, Python websockets, browsers
 #   tests/run.sh autobahn   RFC 6455 by the Autobahn suite
 #   tests/run.sh deploy     manifests, alert rules, Compose and workflows, without deploying them
 #   tests/run.sh container  the image and docker-compose.yml, brought up for real

@@ -122,7 +122,8 @@ async function ready (hub) {
   throw new Error(`no answer from GET /health within ${READY_MS} ms`)
 }
 
-async function freePort () {
+/** A port that was free a moment ago. */
+export async function freePort () {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Third-party clients against a hub process.
 #
-#   tests/interop/run.sh [HUB_BINARY [SUITE...]]      suites: ws websockets rolling browser peerpigeon
+#   tests/interop/run.sh [HUB_BINARY [SUITE...]]      suites: ws websockets rolling browser peerpigeon client
 #
 # STORM=1000  peers of the large crowd (0: none)       PAIRS=6  pairs of npm peerpigeon, each in a network of its own
 # SLOW=1      adds what takes minutes                  TABS=5   tabs of one mesh
@@ -16,7 +16,7 @@ hub=$(realpath "${1:-target/release/peerpigeon}")
 export HUB_BIN=$hub
 shift || true
 suites=("$@")
-[[ ${#suites[@]} -gt 0 ]] || suites=(ws websockets rolling browser peerpigeon)
+[[ ${#suites[@]} -gt 0 ]] || suites=(ws websockets rolling browser peerpigeon client)
 
 cd "$(dirname "$0")"
 logs=$(mktemp -d)
@@ -30,6 +30,7 @@ main() {
       ws) needs_node && run_node ws ;;
       websockets) needs_python && run_python ;;
       rolling) needs_python && run_rolling ;;
+      client) { needs_node_in ../../clients/js && run_units; } || true; needs_node && needs_chromium && run_node client ;;
       browser | peerpigeon) needs_node && needs_chromium && run_node "$suite" ;;
       *) echo "no such suite: $suite" >&2; exit 2 ;;
     esac || true
@@ -44,11 +45,14 @@ skip() {
   return 1
 }
 
-needs_node() {
+needs_node() { needs_node_in .; }
+
+# needs_node_in DIRECTORY: what its lock file names is installed there.
+needs_node_in() {
   { command -v node && command -v npm; } >/dev/null || skip "there is no node with npm" || return 1
   # The stamp is written last, so that an interrupted installation is done again.
-  cmp -s package-lock.json node_modules/.installed && return
-  npm ci --ignore-scripts --loglevel=error >"$logs/npm" 2>&1 && cp package-lock.json node_modules/.installed && return
+  cmp -s "$1/package-lock.json" "$1/node_modules/.installed" && return
+  npm --prefix "$1" ci --ignore-scripts --loglevel=error >"$logs/npm" 2>&1 && cp "$1/package-lock.json" "$1/node_modules/.installed" && return
   cat "$logs/npm"
   skip "npm ci failed"
 }
@@ -74,6 +78,15 @@ run_node() {
   local report=$logs/$1.tap ended=0
   node --test --test-reporter=spec --test-reporter-destination=stdout \
     --test-reporter=tap --test-reporter-destination="$report" "$1.test.mjs" || ended=$?
+  count "$ended" "$(sum pass "$report")" "$(sum fail "$report")" "$(sum cancelled "$report")" "$(sum skipped "$report")"
+}
+
+# The client by itself: its types, that dist/ is the build of the source, and its tests.
+run_units() {
+  local report=$logs/units.tap ended=0
+  (cd ../../clients/js && npx tsc && node build.mjs --check && node test/run.mjs --test-reporter=tap --test-reporter-destination="$report" \
+    --test-reporter=spec --test-reporter-destination=stdout) || ended=$?
+  touch "$report"
   count "$ended" "$(sum pass "$report")" "$(sum fail "$report")" "$(sum cancelled "$report")" "$(sum skipped "$report")"
 }
 

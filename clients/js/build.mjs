@@ -1,0 +1,54 @@
+// Builds dist/, which is kept in the repository: a hub is built from it without Node. `--check` compares instead of writing.
+import { readFile, writeFile, mkdir } from 'node:fs/promises'
+import { gzipSync } from 'node:zlib'
+import { build } from 'esbuild'
+import { minify } from 'terser'
+import { generateDtsBundle } from 'dts-bundle-generator'
+
+/** The most that a bundle may weigh, in bytes after gzip. */
+const BUDGETS = { client: 7 * 1024, extras: 3 * 1024 }
+
+/** Properties of our own objects that no user and no browser sees: they get short names. */
+const INTERNAL = [
+  'addTo', 'attach', 'bytes', 'channelOptions', 'channels', 'check', 'closed', 'declined', 'done', 'fail', 'floorMs', 'gone',
+  'hide', 'identity', 'joined', 'lossy', 'made', 'main', 'negotiation', 'nudge', 'online', 'packed', 'patience', 'pending', 'pickUp', 'polite', 'present',
+  'probe', 'putDown', 'refused', 'remote', 'repeat', 'settle', 'show', 'silence', 'start', 'suspend', 'tag', 'take', 'undelivered', 'urls', 'wait'
+]
+
+const root = new URL('.', import.meta.url)
+const { version, license } = JSON.parse(await readFile(new URL('package.json', root), 'utf8'))
+
+process.chdir(new URL('.', root).pathname)
+const files = {}
+for (const [name, source] of [['client', 'src/index.ts'], ['extras', 'src/extras/index.ts']]) {
+  const { outputFiles: [{ text }] } = await build({
+    entryPoints: [source],
+    bundle: true,
+    minify: true,
+    format: 'esm',
+    target: 'es2022',
+    legalComments: 'none',
+    mangleProps: new RegExp(`^(${INTERNAL.join('|')})$`),
+    write: false,
+    charset: 'utf8'
+  })
+  const { code } = await minify(text, { module: true, ecma: 2020, compress: { passes: 3, unsafe_arrows: true, keep_fargs: false }, mangle: true })
+  files[`${name}.js`] = `// PeerPigeon ${version}, ${license} licence\n${code}\n`
+  const size = gzipSync(files[`${name}.js`], { level: 9 }).length
+  console.log(`${name}.js: ${size} bytes gzipped, at most ${BUDGETS[name]}`)
+  if (size > BUDGETS[name]) process.exitCode = 1
+  const output = { noBanner: true, exportReferencedTypes: false, sortNodes: false }
+  files[`${name}.d.ts`] = generateDtsBundle([{ filePath: source, output }], { preferredConfigPath: 'tsconfig.json' })[0]
+}
+
+for (const [name, text] of Object.entries(files)) {
+  const path = new URL(`dist/${name}`, root)
+  if (process.argv.includes('--check')) {
+    if (await readFile(path, 'utf8').catch(() => '') === text) continue
+    console.error(`dist/${name} is not the build of the source: run npm run build`)
+    process.exitCode = 1
+  } else {
+    await mkdir(new URL('dist/', root), { recursive: true })
+    await writeFile(path, text)
+  }
+}

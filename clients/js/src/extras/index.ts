@@ -1,0 +1,3 @@
+// What not every page needs: media, and how peers are reached.
+export { publish, streams, type Publication, type PublishOptions, type StreamEvents, type Streams } from './media.js'
+export { route, type Route } from './route.js'

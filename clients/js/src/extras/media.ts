@@ -1,0 +1,106 @@
+// Media, on the connections that a room makes.
+//
+// Each track has a transceiver of its own in each connection, for sending only. So what one side adds, replaces or ends never
+// touches what the other sends, and a stopped transceiver's place in the description is used again.
+import { Emitter } from '../emitter.js'
+import type { Events, Peer, Room } from '../api.js'
+
+export interface PublishOptions<D extends object> {
+  /** Who gets it. Default: everybody. Asked at each new connection. */
+  to?: (peer: Peer<D>) => boolean
+  /** Bits a second of video, at most, to each peer. */
+  maxBitrate?: number
+}
+
+export interface Publication {
+  readonly stream: MediaStream
+  /** Puts a track in the place of that of the same kind: another camera. Nothing is negotiated. */
+  replace (track: MediaStreamTrack): Promise<void>
+  /** Ends it for all. The tracks themselves go on. */
+  stop (): void
+}
+
+/** Shows media to all peers, also to those who come later, until stop(). */
+export function publish<D extends object> (
+  room: Room<D>, media: MediaStream | MediaStreamTrack, { to = () => true, maxBitrate }: PublishOptions<D> = {}
+): Publication {
+  const tracks = 'getTracks' in media ? media.getTracks() : [media]
+  const stream = 'getTracks' in media ? media : new MediaStream([media])
+  /** The transceivers of each track. Those of a closed connection go with it. */
+  const sent = new Map<RTCPeerConnection, RTCRtpTransceiver[]>()
+  const add = (pc: RTCPeerConnection, peer: Peer<D>) => {
+    for (const old of sent.keys()) if (old.connectionState === 'closed') sent.delete(old)
+    if (!to(peer)) return
+    sent.set(pc, tracks.map(track => {
+      const sendEncodings = track.kind === 'video' && maxBitrate ? [{ maxBitrate }] : []
+      return pc.addTransceiver(track, { direction: 'sendonly', streams: [stream], sendEncodings })
+    }))
+  }
+  const off = room.on('connection', add)
+  for (const peer of room.peers.values()) if (peer.pc) add(peer.pc, peer)
+  return {
+    stream,
+    async replace (track) {
+      const index = tracks.findIndex(({ kind }) => kind === track.kind)
+      if (index < 0) throw new TypeError(`there is no ${track.kind} track to replace`)
+      tracks[index] = track
+      await Promise.all([...sent.values()].map(transceivers => transceivers[index]!.sender.replaceTrack(track).catch(() => {})))
+    },
+    stop () {
+      off()
+      for (const [pc, transceivers] of sent) {
+        if (pc.connectionState !== 'closed') transceivers.forEach(transceiver => transceiver.stop())
+      }
+      sent.clear()
+    }
+  }
+}
+
+export type StreamEvents<D extends object> = {
+  /** A peer publishes a stream. Further tracks of it come and go in the stream itself. */
+  stream: [stream: MediaStream, from: Peer<D>]
+  streamend: [stream: MediaStream, from: Peer<D>]
+}
+
+/** The streams that peers publish. */
+export interface Streams<D extends object> extends Events<StreamEvents<D>> {
+  /** Those of now. */
+  of (peer: Peer<D>): MediaStream[]
+}
+
+const known = new WeakMap<Room<any>, Streams<any>>()
+
+/** The streams that peers of a room publish: ask before they come, at best right after join(). */
+export function streams<D extends object> (room: Room<D>): Streams<D> {
+  let found = known.get(room) as Streams<D> | undefined
+  if (!found) known.set(room, found = watch(room))
+  return found
+}
+
+function watch<D extends object> (room: Room<D>): Streams<D> {
+  const emitter = new Emitter<StreamEvents<D>>()
+  /** Each stream with its peer and its connection. */
+  const live = new Map<MediaStream, { peer: Peer<D>, pc: RTCPeerConnection }>()
+  const end = (stream: MediaStream, peer: Peer<D>) => { if (live.delete(stream)) emitter.emit('streamend', stream, peer) }
+  const listen = (pc: RTCPeerConnection, peer: Peer<D>) => {
+    // Those of the last connection have ended with it.
+    for (const [stream, from] of live) if (from.peer === peer && from.pc !== pc) end(stream, peer)
+    pc.addEventListener('track', ({ track, streams: [stream] }) => {
+      if (!stream) return
+      const look = () => { if (stream.getTracks().every(({ readyState }) => readyState === 'ended')) end(stream, peer) }
+      track.addEventListener('ended', look)
+      stream.addEventListener('removetrack', look)
+      if (live.has(stream)) return
+      live.set(stream, { peer, pc })
+      emitter.emit('stream', stream, peer)
+    })
+  }
+  room.on('connection', listen)
+  room.on('leave', peer => { for (const [stream, from] of live) if (from.peer === peer) end(stream, peer) })
+  for (const peer of room.peers.values()) if (peer.pc) listen(peer.pc, peer)
+  return Object.assign(emitter as Events<StreamEvents<D>> & { on: any, once: any }, {
+    of: (peer: Peer<D>) => [...live].filter(([, from]) => from.peer === peer).map(([stream]) => stream)
+  })
+}
+
+

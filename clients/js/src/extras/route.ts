@@ -1,0 +1,20 @@
+import type { Peer } from '../api.js'
+
+export interface Route {
+  /** Directly in one network, through NATs, or by a TURN server. */
+  path: 'host' | 'nat' | 'relay'
+  /** The round trip in milliseconds, once it was measured. */
+  rttMs: number | undefined
+}
+
+/** How a peer is reached now. Nothing while there is no path. */
+export async function route (peer: Peer): Promise<Route | undefined> {
+  const stats = await peer.pc?.getStats()
+  const reports = new Map<string, any>()
+  stats?.forEach((report, id) => reports.set(id, report))
+  const pair = [...reports.values()].find(({ type, nominated, state }) => type === 'candidate-pair' && nominated && state === 'succeeded')
+  if (!pair) return undefined
+  const kinds = [pair.localCandidateId, pair.remoteCandidateId].map(id => reports.get(id)?.candidateType)
+  const path = kinds.includes('relay') ? 'relay' : kinds.every(kind => kind === 'host') ? 'host' : 'nat'
+  return { path, rttMs: pair.currentRoundTripTime === undefined ? undefined : pair.currentRoundTripTime * 1000 }
+}

@@ -1,0 +1,100 @@
+// How a message travels on a data channel.
+//
+// A short text is a text frame: its JSON. Everything else is one or more binary frames of at most 16 KiB, which every browser and
+// SCTP stack takes, with a first byte that says what follows.
+import { PigeonError } from './errors.js'
+import type { Sendable } from './api.js'
+
+/** The longest frame. */
+export const FRAME_BYTES = 16 * 1024
+
+const PART = 0 // Of a message that goes on.
+const TEXT = 1 // The last part of a JSON text.
+const BYTES = 2 // The last part of bytes.
+// Frames of one byte. A question whether the other side is there, and its answer.
+export const PING = 3
+export const PONG = 4
+/** The link is closed on purpose. */
+export const BYE = 5
+
+/** A message that can be sent. */
+export interface Packed {
+  /** The frame, if it is one of text. */
+  readonly text: string | undefined
+  readonly bytes: Uint8Array
+  readonly kind: number
+}
+
+/** Makes a message of a value. Throws a PigeonError if it cannot be sent. */
+export function pack (value: Sendable, maxBytes: number): Packed {
+  const packed = value instanceof ArrayBuffer || ArrayBuffer.isView(value) ? packBytes(value) : packJson(value)
+  if (packed.bytes.length > maxBytes) {
+    throw new PigeonError('too-large', `a message of ${packed.bytes.length} bytes: at most ${maxBytes}`)
+  }
+  return packed
+}
+
+function packBytes (value: ArrayBuffer | ArrayBufferView): Packed {
+  const view = value instanceof ArrayBuffer ? new Uint8Array(value) : new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
+  // A copy: it may wait while the sender changes its own.
+  return { text: undefined, bytes: view.slice(), kind: BYTES }
+}
+
+function packJson (value: Sendable): Packed {
+  let text: string | undefined
+  let cause: unknown
+  try { text = JSON.stringify(value) } catch (error) { cause = error }
+  if (text === undefined) throw new PigeonError('not-serializable', 'JSON cannot say this value', { cause })
+  const bytes = new TextEncoder().encode(text)
+  return { text: bytes.length <= FRAME_BYTES ? text : undefined, bytes, kind: TEXT }
+}
+
+/** The frame of a message from `offset` on. */
+export function frame ({ bytes, kind }: Packed, offset: number): Uint8Array<ArrayBuffer> {
+  const part = bytes.subarray(offset, offset + FRAME_BYTES - 1)
+  const made = new Uint8Array(part.length + 1)
+  made[0] = offset + part.length < bytes.length ? PART : kind
+  made.set(part, 1)
+  return made
+}
+
+/** Puts the frames of one data channel together again. */
+export class Unpacker {
+  #parts: Uint8Array[] = []
+  #size = 0
+  readonly #maxBytes: number
+
+  constructor (maxBytes: number) {
+    this.#maxBytes = maxBytes
+  }
+
+  /** The value that a frame completes, in a box. Throws if the other side says nonsense, or too much. */
+  take (data: unknown): { value: unknown } | undefined {
+    if (typeof data === 'string') return { value: JSON.parse(data) }
+    const bytes = new Uint8Array(data as ArrayBuffer)
+    const [kind] = bytes
+    this.#size += bytes.length - 1
+    // What is too long is read to its end, and not kept.
+    if (this.#size > this.#maxBytes) this.#parts = []
+    else if (kind === PART || this.#parts.length > 0) this.#parts.push(bytes.subarray(1))
+    if (kind === PART) return undefined
+    const [size, parts] = [this.#size, this.#parts]
+    this.#size = 0
+    this.#parts = []
+    if (size > this.#maxBytes) throw new PigeonError('too-large', `a message of ${size} bytes: at most ${this.#maxBytes}`)
+    const whole = parts.length > 0 ? join(parts, size) : bytes.subarray(1)
+    if (kind === TEXT) return { value: JSON.parse(new TextDecoder().decode(whole)) }
+    if (kind === BYTES) return { value: whole.slice().buffer }
+    throw new TypeError(`frame ${kind}`)
+  }
+}
+
+function join (parts: Uint8Array[], size: number): Uint8Array {
+  const whole = new Uint8Array(size)
+  let at = 0
+  for (const part of parts) {
+    whole.set(part, at)
+    at += part.length
+  }
+  return whole
+}

@@ -1,0 +1,264 @@
+// The connection to the hub: kept up for as long as the room is joined.
+import { pause } from './backoff.js'
+import { PigeonError, type ErrorCode } from './errors.js'
+import type { HubMessage, HubState, PeerId } from './api.js'
+
+/** How long an attempt may take. A hub that asks the last connection whether it is alive answers within ten seconds. */
+const CONNECT_MS = 15_000
+/** Time is counted in ticks, so that a page that was asleep judges nobody by the time that it slept. */
+const TICK_MS = 5_000
+/** Ticks without a message after which the hub is asked for one, and after which it is lost. */
+const ASK_TICKS = 5
+const LOST_TICKS = 8
+/** A connection that holds for so long was a good one: the next pause is short again. */
+const GOOD_MS = 10_000
+/** What a hub that is full or overloaded gets at least. */
+const BUSY_MS = 2_000
+/** Refusals of a token in a row after which it is not tried again. */
+const MAX_REFUSALS = 3
+/** The longest pause that a hub can ask for. */
+const MAX_RETRY_AFTER_MS = 300_000
+
+export interface HubOptions {
+  urls: readonly string[]
+  token: string | (() => string | Promise<string>) | undefined
+  minMs: number
+  maxMs: number
+  WebSocket: typeof WebSocket
+}
+
+export interface HubHost {
+  /** Who connects, asked at each attempt: its id, and what proves that it had the id before. */
+  identity (): { id: PeerId, resume?: string | undefined }
+  /** The id is somebody else's. */
+  refused (): void
+  state (state: HubState): void
+  /** The hub has said hello. */
+  online (data: any): void
+  message (message: HubMessage): void
+}
+
+/** Why a connection ended, and how long to wait at least. */
+interface End { error: PigeonError, floorMs?: number | undefined }
+
+const failure = (...error: ConstructorParameters<typeof PigeonError>): End => ({ error: new PigeonError(...error) })
+
+export class Hub {
+  state: HubState = { is: 'connecting' }
+  readonly #options: HubOptions
+  readonly #host: HubHost
+  #socket: WebSocket | undefined
+  /** Counts attempts: what an earlier one does late is ignored. */
+  #turn = 0
+  /** Failures since the last good connection. */
+  #failures = 0
+  #refusals = 0
+  #inUse = 0
+  #next = 0
+  /** A hub that one which stops has named, to be tried first. */
+  #named: string | undefined
+  #onlineSince = 0
+  #quiet = 0
+  #timer: ReturnType<typeof setTimeout> | undefined
+  #ticker: ReturnType<typeof setTimeout> | undefined
+  /** When a hub that stops wants to be asked again. */
+  #awayUntil = 0
+
+  constructor (options: HubOptions, host: HubHost) {
+    this.#options = options
+    this.#host = host
+  }
+
+  get online (): boolean {
+    return this.state.is === 'online'
+  }
+
+  connect (): void {
+    const turn = this.#leave()
+    this.#become({ is: 'connecting' })
+    const url = this.#url()
+    this.#later(CONNECT_MS, () => this.#ended(failure('hub-unreachable', `no answer of ${url}`)))
+    void this.#open(url, turn)
+  }
+
+  /** Tries at once, if it is waiting. */
+  retry (): void {
+    if (this.state.is === 'waiting') this.connect()
+  }
+
+  /** Asks the hub for a sign of life: the network may have changed. */
+  check (): void {
+    if (!this.online) return this.retry()
+    // The next tick is a whole one away, and the last to wait for.
+    this.#tick(LOST_TICKS - 1)
+    this.send({ type: 'ping' })
+  }
+
+  /** False if it was not sent, because there is no connection. */
+  send (message: HubMessage): boolean {
+    if (!this.online || this.#socket?.readyState !== 1) return false
+    this.#socket.send(JSON.stringify(message))
+    return true
+  }
+
+  /** Ends for good. */
+  close (because?: PigeonError): void {
+    this.#leave()
+    this.#become({ is: 'closed', ...(because && { because }) })
+  }
+
+  /** Closes until connect(). */
+  suspend (): void {
+    this.#leave()
+    this.state = { is: 'connecting' }
+  }
+
+  /** The address of the next attempt. */
+  #url (): string {
+    const named = this.#named
+    this.#named = undefined
+    return named ?? this.#options.urls[this.#next++ % this.#options.urls.length]!
+  }
+
+  async #open (base: string, turn: number): Promise<void> {
+    let url: URL
+    let socket: WebSocket
+    try {
+      const { token } = this.#options
+      const { id, resume } = this.#host.identity()
+      url = new URL(base)
+      const shown = { peerId: id, resume, token: typeof token === 'function' ? await token() : token }
+      for (const [name, value] of Object.entries(shown)) if (value) url.searchParams.set(name, value)
+      if (turn !== this.#turn) return
+      socket = this.#socket = new this.#options.WebSocket(url)
+    } catch (cause) {
+      if (turn === this.#turn) this.#ended(failure('hub-unreachable', `no connection to ${base}`, { cause }))
+      return
+    }
+    let opened = false
+    socket.onopen = () => { opened = true }
+    socket.onmessage = ({ data }) => { if (turn === this.#turn) this.#heard(String(data), base) }
+    socket.onclose = async ({ code, reason }) => {
+      if (turn !== this.#turn) return
+      clearTimeout(this.#timer)
+      const end = opened ? this.#judge(code, reason) : await this.#ask(url, base)
+      if (turn === this.#turn) this.#ended(end)
+    }
+  }
+
+  #heard (text: string, base: string): void {
+    this.#quiet = 0
+    const message: HubMessage = JSON.parse(text)
+    if (message.type === 'connected') this.#hello(message)
+    else if (message.type === 'go-away') this.#goAway(message.data ?? {}, base)
+    else this.#host.message(message)
+  }
+
+  #hello (message: HubMessage): void {
+    clearTimeout(this.#timer)
+    this.#refusals = this.#inUse = 0
+    this.#onlineSince = Date.now()
+    this.#tick(0)
+    this.state = { is: 'online' }
+    this.#host.online(message.data ?? {})
+    this.#host.state(this.state)
+  }
+
+  /** The hub stops. Another one takes this peer at a moment of its own choice, so that not all come at once. */
+  #goAway ({ reconnectInMs, hubs }: { reconnectInMs?: number, hubs?: unknown }, base: string): void {
+    const inMs = Math.min(Number(reconnectInMs) || 0, 60_000)
+    this.#awayUntil = Date.now() + inMs
+    // Never from an encrypted hub to one that is not.
+    const named = Array.isArray(hubs) ? hubs.filter(hub => String(hub).startsWith(base.split(':')[0]!)) : []
+    if (named.length === 0) return
+    this.#named = address(named[Math.floor(Math.random() * named.length)])
+    this.#later(Math.random() * inMs, () => this.connect())
+  }
+
+  #tick (quiet: number): void {
+    this.#quiet = quiet
+    clearTimeout(this.#ticker)
+    this.#ticker = setTimeout(() => {
+      if (!this.online) return
+      if (Date.now() - this.#onlineSince > GOOD_MS) this.#failures = 0
+      if (++this.#quiet >= LOST_TICKS) {
+        this.#ended(failure('hub-unreachable', 'no answer of the hub'))
+      } else {
+        if (this.#quiet >= ASK_TICKS) this.send({ type: 'ping' })
+        this.#tick(this.#quiet)
+      }
+    }, TICK_MS)
+  }
+
+  #judge (code: number, reason: string): End {
+    const end = (errorCode: ErrorCode, floorMs?: number) => ({ ...failure(errorCode, `the hub closed the connection: ${reason || code}`), floorMs })
+    if (code === 1012) return end('hub-leaving', this.#awayUntil - Date.now())
+    if (code === 1008 || code === 1013) return end('hub-full', BUSY_MS)
+    if (code !== 4001 && code !== 4009) return end('hub-unreachable')
+    // Once it may be this page's own last connection that still seems to live. Twice it is another page.
+    if (code === 4001 || ++this.#inUse > 1) {
+      this.#inUse = 0
+      this.#host.refused()
+    }
+    return end('id-in-use')
+  }
+
+  /** A browser does not say why a handshake failed. The hub does, to an ordinary request for the same address. */
+  async #ask (url: URL, base: string): Promise<End> {
+    try {
+      const http = url.href.replace(/^ws/, 'http')
+      const { status, headers } = await fetch(http, { cache: 'no-store', signal: AbortSignal.timeout(CONNECT_MS) })
+      const floorMs = Math.min(+headers.get('retry-after')! * 1000 || 0, MAX_RETRY_AFTER_MS)
+      if (status === 401 || status === 403) {
+        const final = ++this.#refusals >= (typeof this.#options.token === 'function' ? MAX_REFUSALS : 1)
+        return { ...failure('unauthorized', `refused by ${base}`, { final }), floorMs }
+      }
+      if (status === 429 || status === 503) return { ...failure('hub-full', `no room at ${base}`), floorMs: Math.max(floorMs, BUSY_MS) }
+    } catch {}
+    return failure('hub-unreachable', `no connection to ${base}`)
+  }
+
+  #ended ({ error, floorMs = 0 }: End): void {
+    if (error.final) return this.close(error)
+    const first = this.#failures === 0 && this.#onlineSince > 0
+    this.#leave()
+    this.#onlineSince = 0
+    const { minMs, maxMs } = this.#options
+    // At once after a good connection, for it is not known whose fault it was. Then at most twice a second.
+    const ms = Math.max(floorMs, pause(this.#failures++, minMs, maxMs, first ? 0 : minMs)) + (floorMs && Math.random() * minMs)
+    this.#later(ms, () => this.connect())
+    this.#become({ is: 'waiting', retryAt: Date.now() + ms, because: error })
+  }
+
+  /** Ends this turn and its connection. */
+  #leave (): number {
+    clearTimeout(this.#timer)
+    clearTimeout(this.#ticker)
+    const socket = this.#socket
+    this.#socket = undefined
+    socket?.close(1000)
+    return ++this.#turn
+  }
+
+  #later (ms: number, act: () => void): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(act, ms)
+  }
+
+  #become (state: HubState): void {
+    this.state = state
+    this.#host.state(state)
+  }
+}
+
+/** The WebSocket address of a hub: `wss://host`, `https://host`, or relative to the page. Throws if it is none. */
+export function address (hub: string): string {
+  try {
+    const url = new URL(hub, globalThis.location?.href)
+    url.protocol = url.protocol.replace('http', 'ws')
+    if (url.pathname === '/') url.pathname = '/ws'
+    url.hash = ''
+    if (url.protocol.startsWith('ws')) return url.href
+  } catch {}
+  throw new PigeonError('bad-url', `${hub} is no address of a hub`, { final: true })
+}

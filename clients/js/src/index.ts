@@ -1,0 +1,19 @@
+import { RoomImpl } from './room.js'
+import type { Json, Options, Room } from './api.js'
+
+export { PigeonError, type ErrorCode } from './errors.js'
+export type { Off } from './emitter.js'
+export type {
+  Channel, ChannelOptions, Events, GoneReason, HubState, Json, LinkState, Options, Peer, PeerId, Room,
+  RoomEvents, Sendable, Sent, Target
+} from './api.js'
+
+/**
+ * Joins a network at a hub, and connects to the others there.
+ *
+ * `hub` is `wss://host`, or several that are one mesh. Returns at once and does not throw for the network's sake: `room.hub` says
+ * whether the hub is reached, and `room.ready` when everybody is known.
+ */
+export function join<D extends object = Record<string, Json>> (hub: string | readonly string[], network: string, options: Options<D> = {}): Room<D> {
+  return new RoomImpl<D>(typeof hub === 'string' ? [hub] : hub, network, options)
+}

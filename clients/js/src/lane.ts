@@ -1,0 +1,82 @@
+import { PigeonError } from './errors.js'
+import { frame, type Packed } from './frames.js'
+
+/** Bytes in the transport above which a lane waits. Enough for a fast network, and far below where browsers close a channel. */
+const HIGH_WATER = 1024 * 1024
+/** Bytes at which it goes on. */
+const LOW_WATER = 256 * 1024
+
+interface Waiting {
+  readonly packed: Packed
+  readonly done: () => void
+  readonly failed: (error: PigeonError) => void
+}
+
+/** What waits for one peer on one channel. It outlives the data channel: what is not sent waits for the next. */
+export class Lane {
+  #queue: Waiting[] = []
+  #queued = 0
+  /** Bytes of the first message that the transport has taken. */
+  #offset = 0
+  #channel: RTCDataChannel | undefined
+  readonly #maxBytes: number
+
+  constructor (maxBytes: number) {
+    this.#maxBytes = maxBytes
+  }
+
+  /** Resolves when the transport has taken the message. */
+  send (packed: Packed): Promise<void> {
+    if (this.#queued + packed.bytes.length > this.#maxBytes) {
+      return Promise.reject(new PigeonError('queue-full', `${this.#queued} bytes wait for this peer`))
+    }
+    return new Promise((done, failed) => {
+      this.#queue.push({ packed, done, failed })
+      this.#queued += packed.bytes.length
+      this.#pump()
+    })
+  }
+
+  /** Sends on this data channel from now on. A message that was half sent on the last one begins anew. */
+  attach (channel: RTCDataChannel): void {
+    this.#channel = channel
+    this.#offset = 0
+    channel.bufferedAmountLowThreshold = LOW_WATER
+    const pump = () => { if (this.#channel === channel) this.#pump() }
+    channel.addEventListener('open', pump)
+    channel.addEventListener('bufferedamountlow', pump)
+    this.#pump()
+  }
+
+  /** Nothing will be sent any more. */
+  fail (error: PigeonError): void {
+    this.#channel = undefined
+    this.#queued = this.#offset = 0
+    this.#queue.splice(0).forEach(({ failed }) => failed(error))
+  }
+
+  #pump (): void {
+    const channel = this.#channel
+    try {
+      for (let first; (first = this.#queue[0]) && channel?.readyState === 'open' && channel.bufferedAmount < HIGH_WATER;) {
+        const { packed } = first
+        if (packed.text !== undefined) {
+          channel.send(packed.text)
+          this.#offset = packed.bytes.length
+        } else {
+          const next = frame(packed, this.#offset)
+          channel.send(next)
+          this.#offset += next.length - 1
+        }
+        if (this.#offset < packed.bytes.length) continue
+        this.#queue.shift()
+        this.#queued -= packed.bytes.length
+        this.#offset = 0
+        first.done()
+      }
+    } catch {
+      // The channel closed in between. The message begins anew on the next one.
+      this.#offset = 0
+    }
+  }
+}

@@ -1,0 +1,319 @@
+// The link to one peer: one RTCPeerConnection after another, for as long as the peer is there.
+import { pause } from './backoff.js'
+import { PigeonError } from './errors.js'
+import { BYE, PING, PONG, Unpacker, type Packed } from './frames.js'
+import { Lane } from './lane.js'
+import { Negotiation, type Signal, type SignalType } from './negotiation.js'
+import type { ChannelOptions, LinkState } from './api.js'
+
+/** Until a link that is being made is given up and made anew: as long as browsers try, and a little. */
+const CONNECT_MS = 20_000
+/** Until an interrupted link tries another path: most come back by themselves before. */
+const RESTART_MS = 2_500
+/** Until an interrupted link is made anew. */
+const REBUILD_MS = 12_000
+/** How long the side that is not to offer first waits for the other. */
+const OFFER_MS = 3_000
+/** The other side cannot make this one build connections faster. */
+const FLOOD_MS = 100
+/** How long a connection that is closed stays, so that its last word gets out. */
+const LINGER_MS = 500
+/** Channels that the other side may open. */
+const MAX_CHANNELS = 64
+
+/** The channel that every link has; messages without a name travel on it. */
+const MAIN = ''
+
+/** What a link needs of its room. */
+export interface LinkHost {
+  readonly polite: boolean
+  readonly maxMessageBytes: number
+  readonly maxQueueBytes: number
+  /** Whether signals can be sent now. */
+  readonly online: boolean
+  connect (): Promise<RTCPeerConnection>
+  channelOptions (name: string): ChannelOptions
+  send (type: SignalType, data: Signal): void
+  state (state: LinkState): void
+  /** The other side has closed the link on purpose. */
+  closed (): void
+  message (channel: string, value: unknown): void
+  /** A connection has been made. */
+  made (pc: RTCPeerConnection): void
+  error (error: PigeonError): void
+}
+
+/** One RTCPeerConnection with what belongs to it alone. */
+interface Connection {
+  readonly pc: RTCPeerConnection
+  readonly negotiation: Negotiation
+  readonly main: RTCDataChannel
+  channels: number
+  /** Ends the wait for the other side's offer. */
+  patience?: ReturnType<typeof setTimeout>
+}
+
+export class Link {
+  state: LinkState = 'seen'
+  readonly #host: LinkHost
+  readonly #lanes = new Map<string, Lane>()
+  #connection: Connection | undefined
+  /** Ends what is under way for an earlier connection. */
+  #generation = 0
+  #tag = 0
+  /** The greatest tag that the other side has named. */
+  #newest = 0
+  #failures = 0
+  #timer: ReturnType<typeof setTimeout> | undefined
+  /** Incoming signals one after the other: making a connection takes time, and what comes meanwhile belongs to it. */
+  #signals: Promise<void> = Promise.resolve()
+  #pongs: (() => void)[] = []
+
+  constructor (host: LinkHost) {
+    this.#host = host
+  }
+
+  get pc (): RTCPeerConnection | undefined {
+    return this.#connection?.pc
+  }
+
+  /** Connects, if that is not so yet. `first`: this side is to offer; the other may wait for that. */
+  open (first: boolean): void {
+    if (this.state !== 'seen') return
+    this.#become('connecting')
+    this.#enqueue(() => this.#connection ? undefined : this.#build(!first))
+  }
+
+  /** Closes the link, and lets the other side know, so that it does not mend it. */
+  close (): void {
+    this.#control(BYE)
+    this.#rest(LINGER_MS)
+  }
+
+  /** Closes for good. */
+  end (error: PigeonError): void {
+    this.#drop()
+    this.#become('gone')
+    this.#lanes.forEach(lane => lane.fail(error))
+    this.#lanes.clear()
+  }
+
+  /** What is not open may get another chance now: the hub is back, or the peer, or a signal was lost. */
+  nudge (): void {
+    const negotiation = this.#connection?.negotiation
+    if (negotiation?.pending) negotiation.repeat()
+    else if (this.state === 'interrupted') this.#restart()
+  }
+
+  take (type: SignalType, signal: Signal): void {
+    this.#enqueue(async () => {
+      const from = Number(signal.from ?? 0)
+      if (type === 'offer' && !await this.#meet(from)) return
+      const negotiation = this.#connection?.negotiation
+      if (!negotiation) return
+      // The other side's connection is known by its first offer, or by its answer to one of this connection.
+      if (type === 'answer' && negotiation.remote === undefined && from >= this.#newest) negotiation.remote = this.#newest = from
+      const stale = negotiation.remote !== from || (type !== 'offer' && signal.to !== undefined && signal.to !== negotiation.tag)
+      if (!stale) await negotiation.take(type, signal)
+    })
+  }
+
+  send (channel: string, packed: Packed): Promise<void> {
+    if (this.state === 'gone') return Promise.reject(new PigeonError('peer-gone', 'the peer is gone'))
+    return this.#lane(channel).send(packed)
+  }
+
+  /** Whether the other side answers on this link now. */
+  probe (ms: number): Promise<boolean> {
+    return new Promise(resolve => {
+      if (this.#connection?.main.readyState !== 'open') return resolve(false)
+      const timer = setTimeout(() => resolve(false), ms)
+      this.#pongs.push(() => { clearTimeout(timer); resolve(true) })
+      this.#control(PING)
+    })
+  }
+
+  #lane (name: string): Lane {
+    let lane = this.#lanes.get(name)
+    if (!lane) {
+      lane = new Lane(this.#host.maxQueueBytes)
+      this.#lanes.set(name, lane)
+      if (this.#connection) this.#attach(this.#connection, name, lane)
+    }
+    return lane
+  }
+
+  /** Makes the connection that an offer of this tag is for. False if the offer is out of date. */
+  async #meet (from: number): Promise<boolean> {
+    if (from < this.#newest) return false
+    if (from === this.#newest && from > 0) return this.#connection?.negotiation.remote === from
+    if (this.#connection?.negotiation.remote !== undefined && from > 0 || !this.#connection) {
+      if (Date.now() - this.#tag < FLOOD_MS) return false
+      if (this.state === 'seen') this.#become('connecting')
+      if (this.state === 'open') this.#become('interrupted')
+      await this.#build(true)
+    }
+    const negotiation = this.#connection?.negotiation
+    if (!negotiation) return false
+    negotiation.remote = this.#newest = from
+    return true
+  }
+
+  async #build (wait: boolean): Promise<void> {
+    this.#drop()
+    const generation = this.#generation
+    let pc: RTCPeerConnection
+    try {
+      pc = await this.#host.connect()
+    } catch (cause) {
+      if (generation === this.#generation) this.#broken(cause)
+      return
+    }
+    if (generation !== this.#generation || this.state === 'gone' || this.state === 'seen') return pc.close()
+    this.#tag = Math.max(this.#tag + 1, Date.now())
+    const negotiation = new Negotiation(pc, {
+      polite: this.#host.polite,
+      tag: this.#tag,
+      wait,
+      send: (type, data) => this.#host.send(type, data),
+      failed: cause => this.#broken(cause)
+    })
+    // Both sides make it, under the same number, so that it is there with the first offer.
+    const main = pc.createDataChannel('peerpigeon', { negotiated: true, id: 0 })
+    const connection: Connection = { pc, negotiation, main, channels: 0 }
+    this.#connection = connection
+    this.#listen(main, MAIN)
+    main.onopen = () => this.#settle()
+    main.onclose = () => { if (connection === this.#connection) this.#again() }
+    pc.ondatachannel = ({ channel }) => {
+      if (++connection.channels > MAX_CHANNELS) channel.close()
+      else this.#listen(channel, channel.label)
+    }
+    pc.onconnectionstatechange = () => { if (connection === this.#connection) this.#settle() }
+    this.#lane(MAIN)
+    for (const [name, lane] of this.#lanes) this.#attach(connection, name, lane)
+    this.#host.made(pc)
+    if (wait) connection.patience = setTimeout(() => negotiation.start(), OFFER_MS)
+    this.#later(CONNECT_MS + pause(this.#failures, 1000, 30_000), () => this.#again())
+  }
+
+  /** Each side opens the channels that it sends on, so that the two never open the same. */
+  #attach (connection: Connection, name: string, lane: Lane): void {
+    const channel = name === MAIN ? connection.main : connection.pc.createDataChannel(name, this.#host.channelOptions(name) as RTCDataChannelInit)
+    lane.attach(channel)
+  }
+
+  #listen (channel: RTCDataChannel, name: string): void {
+    const unpacker = new Unpacker(this.#host.maxMessageBytes)
+    channel.binaryType = 'arraybuffer'
+    channel.onmessage = ({ data }) => {
+      if (data.byteLength === 1 && this.#heard(data)) return
+      try {
+        const taken = unpacker.take(data)
+        if (taken) this.#host.message(name, taken.value)
+      } catch (cause) {
+        this.#host.error(cause instanceof PigeonError ? cause : new PigeonError('protocol', 'a message cannot be read', { cause }))
+      }
+    }
+  }
+
+  #heard (data: ArrayBuffer): boolean {
+    const [kind] = new Uint8Array(data)
+    if (kind === PING) this.#control(PONG)
+    else if (kind === PONG) this.#pongs.splice(0).forEach(pong => pong())
+    else if (kind === BYE) this.#rest(0, true)
+    else return false
+    return true
+  }
+
+  /** Back to 'seen'. */
+  #rest (lingerMs: number, told = false): void {
+    this.#drop(lingerMs)
+    this.#failures = 0
+    this.#lanes.forEach(lane => lane.fail(new PigeonError('peer-gone', 'the link was closed')))
+    if (told) this.#host.closed()
+    if (this.state !== 'gone') this.#become('seen')
+  }
+
+  #control (kind: number): void {
+    const main = this.#connection?.main
+    if (main?.readyState === 'open') main.send(new Uint8Array([kind]))
+  }
+
+  /** Finds the state of the link by those of its connection. */
+  #settle (): void {
+    const { pc, main } = this.#connection!
+    if (pc.connectionState === 'connected' && main.readyState === 'open') {
+      this.#failures = 0
+      this.#later(0)
+      this.#become('open')
+    } else if (pc.connectionState === 'disconnected' && this.state === 'open') {
+      this.#become('interrupted')
+      this.#later(RESTART_MS, () => this.#restart())
+    } else if (pc.connectionState === 'failed') {
+      if (this.state === 'open') this.#become('interrupted')
+      if (this.state === 'interrupted') this.#restart()
+      else this.#failed(new PigeonError('ice-failed', 'no path to the peer was found'))
+    }
+  }
+
+  /** Looks for another path, with the same connection. */
+  #restart (): void {
+    // The polite side gives the other a moment, so that seldom both offer at once.
+    this.#later(this.#host.polite ? 1000 : 0, () => {
+      if (this.#host.online) this.pc?.restartIce()
+      this.#later(REBUILD_MS + pause(0, 2000, 2000), () => this.#again())
+    })
+  }
+
+  #broken (cause: unknown): void {
+    this.#failed(new PigeonError('negotiation', 'the negotiation failed', { cause }))
+  }
+
+  #failed (error: PigeonError): void {
+    this.#host.error(error)
+    if (this.state === 'open') this.#become('interrupted')
+    this.#later(pause(this.#failures, 1000, 30_000), () => this.#again())
+  }
+
+  /** Makes the connection anew, or waits for the hub, without which none can be made. */
+  #again (): void {
+    if (this.state === 'gone' || this.state === 'seen') return
+    if (this.state === 'open') this.#become('interrupted')
+    if (!this.#host.online) return this.#later(1000, () => this.#again())
+    this.#failures++
+    // Not if the other side has made one meanwhile.
+    const last = this.#connection
+    this.#enqueue(() => last === this.#connection ? this.#build(false) : undefined)
+  }
+
+  #become (state: LinkState): void {
+    if (this.state === state) return
+    this.state = state
+    this.#host.state(state)
+  }
+
+  #later (ms: number, act?: () => void): void {
+    clearTimeout(this.#timer)
+    this.#timer = act && setTimeout(act, ms)
+  }
+
+  #enqueue (task: () => void | Promise<void>): void {
+    this.#signals = this.#signals.then(task).catch(cause => this.#broken(cause))
+  }
+
+  #drop (lingerMs = 0): void {
+    this.#generation++
+    this.#later(0)
+    const connection = this.#connection
+    this.#connection = undefined
+    this.#pongs = []
+    if (!connection) return
+    const { pc, main, negotiation, patience } = connection
+    clearTimeout(patience)
+    negotiation.stop()
+    main.onclose = main.onopen = pc.onconnectionstatechange = pc.ondatachannel = null
+    if (lingerMs > 0) setTimeout(() => pc.close(), lingerMs)
+    else pc.close()
+  }
+}

@@ -1,0 +1,142 @@
+// Perfect negotiation (W3C WebRTC, section 10.7) for one RTCPeerConnection. Both sides may offer at any time; when both do at once,
+// the polite one takes its own back.
+
+/** A session description or candidate, with whose it is. */
+export interface Signal {
+  type?: RTCSdpType
+  sdp?: string
+  candidate?: string
+  /** The tag of the sender's connection, and of the receiver's where the sender knows it. */
+  from?: number
+  to?: number
+}
+
+export type SignalType = 'offer' | 'answer' | 'ice-candidate'
+
+export interface NegotiationOptions {
+  polite: boolean
+  /** Names this connection among those that its side has made for this peer. Later ones have greater tags. */
+  tag: number
+  /** Whether to wait for the other side's offer first. */
+  wait: boolean
+  send: (type: SignalType, data: Signal) => void
+  failed: (cause: unknown) => void
+}
+
+export class Negotiation {
+  readonly tag: number
+  /** The tag of the other side's connection, once it is known. */
+  remote: number | undefined
+  readonly #pc: RTCPeerConnection
+  readonly #options: NegotiationOptions
+  #waiting: boolean
+  #wanted = false
+  #offering = false
+  #ignoring = false
+  #answering = false
+  #stop!: () => void
+  /** A browser leaves the promises of a closed connection open for ever. */
+  readonly #stopped = new Promise<void>(resolve => { this.#stop = resolve })
+
+  constructor (pc: RTCPeerConnection, options: NegotiationOptions) {
+    this.#pc = pc
+    this.#options = options
+    this.tag = options.tag
+    this.#waiting = options.wait
+    pc.onnegotiationneeded = () => this.#offer()
+    pc.onicecandidate = ({ candidate }) => { if (candidate) this.#send('ice-candidate', candidate.toJSON() as Signal) }
+  }
+
+  /** Offers now, if there is something to offer, and no longer waits for the other side. */
+  start (): void {
+    this.#waiting = false
+    if (this.#wanted) void this.#offer()
+  }
+
+  /** Whether an offer has been sent that has no answer yet. */
+  get pending (): boolean {
+    return this.#pc.signalingState === 'have-local-offer'
+  }
+
+  /** Says the last description again: it may have been lost. */
+  repeat (): void {
+    if (this.#open) this.#describe()
+  }
+
+  /** Takes a signal of the other side. Resolves when the next one can be taken. */
+  take (type: SignalType, signal: Signal): Promise<void> {
+    if (!this.#open) return Promise.resolve()
+    const taken = type === 'ice-candidate' ? this.#candidate(signal) : this.#description({ type, sdp: signal.sdp ?? '' })
+    return Promise.race([this.#stopped, taken.catch(cause => this.#failed(cause))])
+  }
+
+  /** The connection is being closed. */
+  stop (): void {
+    this.#pc.onnegotiationneeded = this.#pc.onicecandidate = null
+    this.#stop()
+  }
+
+  async #offer (): Promise<void> {
+    this.#wanted = true
+    if (this.#waiting || !this.#open) return
+    this.#wanted = false
+    try {
+      this.#offering = true
+      await this.#pc.setLocalDescription()
+      // It is an answer if an offer of the other side has just come first.
+      if (this.#open) this.#describe()
+    } catch (cause) {
+      this.#failed(cause)
+    } finally {
+      this.#offering = false
+    }
+  }
+
+  async #description (description: RTCSessionDescriptionInit): Promise<void> {
+    const pc = this.#pc
+    const ready = !this.#offering && (pc.signalingState === 'stable' || this.#answering)
+    const collision = description.type === 'offer' && !ready
+    this.#ignoring = collision && !this.#options.polite
+    if (this.#ignoring) return
+    // An answer to an offer that was taken back.
+    if (description.type === 'answer' && pc.signalingState === 'stable') return
+    this.#answering = description.type === 'answer'
+    try {
+      await pc.setRemoteDescription(description)
+    } finally {
+      this.#answering = false
+    }
+    this.#waiting = false
+    if (description.type !== 'offer') return
+    await pc.setLocalDescription()
+    if (this.#open) this.#describe()
+  }
+
+  async #candidate (candidate: Signal): Promise<void> {
+    // As of now: the description that it belongs to may be refused meanwhile.
+    const ignoring = this.#ignoring
+    try {
+      await this.#pc.addIceCandidate(candidate as RTCIceCandidateInit)
+    } catch (error) {
+      // One candidate less is no failure, and one that no path needs is none at all: ICE finds out.
+      if (!ignoring && !(error instanceof Error && error.name === 'OperationError')) throw error
+    }
+  }
+
+  get #open (): boolean {
+    return this.#pc.signalingState !== 'closed'
+  }
+
+  #failed (cause: unknown): void {
+    if (this.#open) this.#options.failed(cause)
+  }
+
+  #describe (): void {
+    const { type, sdp } = this.#pc.localDescription!
+    this.#send(type as SignalType, { type, sdp })
+  }
+
+  #send (type: SignalType, data: Signal): void {
+    this.#options.send(type, { ...data, from: this.tag, ...(this.remote !== undefined && { to: this.remote }) })
+  }
+}

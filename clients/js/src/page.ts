@@ -1,0 +1,54 @@
+// The page that the room is in, where there is one.
+import type { Off } from './emitter.js'
+
+export interface PageHost {
+  /** The page is left. A browser may keep it, and show it again. */
+  hide (): void
+  /** A page that was kept is shown again. */
+  show (): void
+  /** The network may have changed. */
+  network (): void
+}
+
+export function watchPage (host: PageHost): Off {
+  const page = globalThis as Partial<typeof globalThis>
+  if (!page.addEventListener || !page.removeEventListener || !page.document) return () => {}
+  const listeners: [string, (event: Event) => void][] = [
+    ['pagehide', () => host.hide()],
+    ['pageshow', event => { if ((event as PageTransitionEvent).persisted) host.show() }],
+    ['online', () => host.network()],
+    ['visibilitychange', () => { if (!document.hidden) host.network() }]
+  ]
+  for (const [name, listener] of listeners) addEventListener(name, listener)
+  return () => { for (const [name, listener] of listeners) removeEventListener(name, listener) }
+}
+
+/** Who this page was before a reload. */
+export interface Identity { id: string, resume?: string | undefined }
+
+/**
+ * What the last load of this tab has put down, once. An identity is put down when the page is left, and picked up when it comes:
+ * while a page lives nothing is stored, so that a duplicated tab, which gets a copy of the storage, finds nothing to copy.
+ */
+export function pickUp (room: string): Identity | undefined {
+  try {
+    const identity = JSON.parse(sessionStorage.getItem(room)!)
+    sessionStorage.removeItem(room)
+    return identity ?? undefined
+  } catch {
+    // No storage, or not allowed.
+    return undefined
+  }
+}
+
+/** Keeps an identity for the next load of this tab, if the hub has given a proof of it. */
+export function putDown (room: string, identity: Identity): void {
+  try {
+    if (identity.resume) sessionStorage.setItem(room, JSON.stringify(identity))
+  } catch {}
+}
+
+/** 40 random hexadecimal digits. */
+export function randomId (): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(20)), byte => byte.toString(16).padStart(2, '0')).join('')
+}

@@ -1,0 +1,370 @@
+import { Emitter } from './emitter.js'
+import { PigeonError } from './errors.js'
+import { FRAME_BYTES, pack, type Packed } from './frames.js'
+import { address, Hub } from './hub.js'
+import { Link } from './link.js'
+import { pickUp, putDown, randomId, watchPage, type Identity } from './page.js'
+import { announced, PeerImpl } from './peer.js'
+import type { Off } from './emitter.js'
+import type { SignalType } from './negotiation.js'
+import type {
+  Channel, ChannelOptions, GoneReason, HubMessage, HubState, LinkState, Options, Peer, Room, RoomEvents,
+  Sendable, Sent, Target
+} from './api.js'
+
+const DEFAULT_LINKS = 32
+const DEFAULT_MESSAGE_BYTES = 16 * 1024 * 1024
+const DEFAULT_QUEUE_BYTES = 32 * 1024 * 1024
+/** Updates of the own data within this time are one. */
+const UPDATE_MS = 100
+/** How long a peer that the hub has lost may take to answer on its link, or to come back. */
+const GRACE_MS = 3_000
+/** How long the others may take to come back after this side's own connection was away: they have pauses, too. */
+const RETURN_MS = 20_000
+/** How long after a signal that was not delivered the next is sent. */
+const RESEND_MS = 1_000
+/** How long the servers for ICE may take. */
+const SERVERS_MS = 10_000
+
+const SIGNALS = new Set(['offer', 'answer', 'ice-candidate'])
+
+export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implements Room<D> {
+  readonly network: string
+  readonly peers = new Map<string, PeerImpl<D>>()
+  readonly ready: Promise<void>
+  readonly #options: Options<D> & { maxMessageBytes: number, maxQueueBytes: number }
+  readonly #hub: Hub
+  /** Under which the identity is kept for a reload. */
+  readonly #key: string
+  readonly #RTCPeerConnection: typeof RTCPeerConnection
+  readonly #channels = new Map<string, RoomChannel<D>>()
+  #identity: Identity
+  #page = randomId().slice(0, 12)
+  #data: D
+  #left = false
+  #hidden = false
+  #isReady!: () => void
+  #neverReady!: (error: PigeonError) => void
+  /** Whether the hub has named everybody since it was last reached. */
+  #whole = false
+  #servers: RTCIceServer[] = []
+  #update: ReturnType<typeof setTimeout> | undefined
+  #watching: Off = () => {}
+
+  constructor (hubs: readonly string[], network: string, options: Options<D>) {
+    super()
+    const { WebSocket: Socket = globalThis.WebSocket, RTCPeerConnection: Connection = globalThis.RTCPeerConnection, retry } = options
+    if (!Socket || !Connection) throw new PigeonError('unsupported', 'no WebSocket or no RTCPeerConnection here', { final: true })
+    this.network = network
+    this.#options = { maxMessageBytes: DEFAULT_MESSAGE_BYTES, maxQueueBytes: DEFAULT_QUEUE_BYTES, ...options }
+    this.#RTCPeerConnection = Connection
+    this.#data = options.data ?? {} as D
+    this.ready = new Promise((done, failed) => {
+      this.#isReady = done
+      this.#neverReady = failed
+    })
+    // Nobody has to wait for it.
+    this.ready.catch(() => {})
+    this.#key = `peerpigeon ${hubs[0]} ${network}`
+    this.#identity = pickUp(this.#key) ?? { id: randomId() }
+    this.#hub = new Hub({
+      urls: (hubs.length > 0 ? hubs : ['']).map(address),
+      token: options.token,
+      minMs: retry?.minMs ?? 500,
+      maxMs: retry?.maxMs ?? 15_000,
+      WebSocket: Socket
+    }, {
+      identity: () => this.#identity,
+      refused: () => this.#rename(),
+      state: state => this.#hubChanged(state),
+      online: data => this.#online(data),
+      message: message => this.#receive(message)
+    })
+    const { signal } = options
+    const leave = () => this.leave()
+    const unwatch = watchPage({
+      hide: () => this.#hide(),
+      show: () => this.#show(),
+      network: () => this.#hub.check()
+    })
+    this.#watching = () => {
+      unwatch()
+      signal?.removeEventListener('abort', leave)
+    }
+    signal?.addEventListener('abort', leave)
+    if (signal?.aborted) leave()
+    else this.#hub.connect()
+  }
+
+  get id (): string {
+    return this.#identity.id
+  }
+
+  get hub (): HubState {
+    return this.#hub.state
+  }
+
+  get data (): D {
+    return this.#data
+  }
+
+  update (data: D): void {
+    this.#data = data
+    this.#update ??= setTimeout(() => {
+      this.#update = undefined
+      this.#announce()
+    }, UPDATE_MS)
+  }
+
+  send (value: Sendable, to?: Target<D>): Promise<Sent<D>> {
+    return this.#send('', value, to)
+  }
+
+  channel (name: string, options: ChannelOptions = {}): Channel<D> {
+    let channel = this.#channels.get(name)
+    if (!channel) {
+      const send = (value: Sendable, to?: Target<D>) => this.#send(name, value, to)
+      channel = Object.assign(new Emitter<{ message: [value: any, from: Peer<D>] }>(), { name, options, send })
+      this.#channels.set(name, channel)
+    }
+    return channel
+  }
+
+  retry (): void {
+    this.#hub.retry()
+  }
+
+  leave (): void {
+    if (this.#left) return
+    this.#left = true
+    this.#watching()
+    clearTimeout(this.#update)
+    this.silence()
+    this.#hub.send({ type: 'goodbye', networkName: this.network })
+    this.#hub.close()
+    const error = new PigeonError('left', 'the room was left')
+    this.#neverReady(error)
+    for (const peer of this.peers.values()) this.#close(peer, error)
+    this.peers.clear()
+  }
+
+  /** The page is left, perhaps for good. Links that are open would keep the browser from keeping it. */
+  #hide (): void {
+    putDown(this.#key, this.#identity)
+    this.#hidden = true
+    this.#hub.send({ type: 'goodbye', networkName: this.network })
+    this.#hub.suspend()
+    for (const peer of [...this.peers.values()]) this.#remove(peer, 'lost')
+  }
+
+  #show (): void {
+    this.#hidden = false
+    this.#identity = pickUp(this.#key) ?? this.#identity
+    this.#hub.connect()
+  }
+
+  #online ({ peerId, resume, iceServers }: { peerId?: unknown, resume?: unknown, iceServers?: unknown }): void {
+    this.#identity = { id: String(peerId), resume: typeof resume === 'string' ? resume : undefined }
+    if (Array.isArray(iceServers)) this.#servers = iceServers
+    this.#whole = false
+    for (const peer of this.peers.values()) peer.present = false
+    this.#announce()
+    // The hub answers in order: with this answer everybody has been named.
+    this.#hub.send({ type: 'ping' })
+  }
+
+  #announce (): void {
+    const { discover } = this.#options
+    // The user's data is by itself, since the hub has names of its own beside it.
+    const data = { page: this.#page, data: this.#data, ...(discover && { discover }) }
+    this.#hub.send({ type: 'announce', networkName: this.network, data })
+  }
+
+  #hubChanged (state: HubState): void {
+    if (state.is === 'closed' && state.because) this.#neverReady(state.because)
+    this.emit('hub', state)
+  }
+
+  #receive (message: HubMessage): void {
+    const { type, data, fromPeerId = '', networkName } = message
+    if (type === 'pong') return this.#everybodyNamed()
+    if (type === 'receipt') return this.#receipt(data ?? {})
+    if (networkName !== this.network) return
+    if (type === 'peer-discovered') return this.#discovered(data ?? {})
+    if (type === 'error') return this.#refused(data ?? {})
+    const peer = this.peers.get(type === 'peer-disconnected' ? data?.peerId : fromPeerId)
+    if (!peer) return
+    if (SIGNALS.has(type)) peer.link.take(type as SignalType, data ?? {})
+    else if (type === 'goodbye') this.#remove(peer, 'left')
+    else if (type === 'peer-disconnected') {
+      peer.present = false
+      void this.#doubt(peer, GRACE_MS)
+    }
+  }
+
+  #discovered (said: { peerId?: string }): void {
+    const { page, data } = announced<D>(said)
+    const id = String(said.peerId)
+    const known = this.peers.get(id)
+    if (id === this.id) return
+    if (known && known.page === page) {
+      known.present = true
+      const before = known.data
+      known.data = data
+      if (JSON.stringify(before) !== JSON.stringify(data)) this.emit('change', known, before)
+      known.link.nudge()
+    } else {
+      if (known) this.#remove(known, 'replaced')
+      const peer = new PeerImpl<D>(id, { page, data }, async value => {
+        const { failed } = await this.send(value, peer)
+        for (const error of failed.values()) throw error
+      })
+      this.#add(peer)
+    }
+  }
+
+  #add (peer: PeerImpl<D>): void {
+    peer.link = this.#link(peer)
+    this.peers.set(peer.id, peer)
+    // First the link, so that what is said on 'join' waits for it.
+    this.#connectMore()
+    peer.joined = true
+    this.emit('join', peer)
+  }
+
+  /** Opens links up to the limit. Of two the one with the greater id offers. */
+  #connectMore (): void {
+    if (this.#left || this.#options.link === 'on-demand') return
+    const all = [...this.peers.values()]
+    let room = (this.#options.maxLinks ?? DEFAULT_LINKS) - all.filter(({ state }) => state !== 'seen').length
+    for (const peer of all) {
+      if (peer.state !== 'seen' || peer.declined || room-- <= 0) continue
+      peer.link.open(this.id > peer.id)
+    }
+  }
+
+  #remove (peer: PeerImpl<D>, reason: GoneReason): void {
+    if (this.peers.get(peer.id) !== peer) return
+    this.peers.delete(peer.id)
+    this.#close(peer, peer.gone())
+    this.emit('leave', peer, reason)
+    this.#connectMore()
+  }
+
+  #close (peer: PeerImpl<D>, error: PigeonError): void {
+    peer.link.end(error)
+    peer.settle()
+  }
+
+  /** The hub does not have this peer. It stays if it answers on its link, and if it is back in time. */
+  async #doubt (peer: PeerImpl<D>, graceMs: number): Promise<void> {
+    if (peer.state === 'open' && await peer.link.probe(GRACE_MS)) return
+    if (peer.state !== 'open') await new Promise(resolve => setTimeout(resolve, graceMs))
+    if (!peer.present && this.#hub.online && !this.#hidden) this.#remove(peer, 'lost')
+  }
+
+  #everybodyNamed (): void {
+    if (this.#whole) return
+    this.#whole = true
+    this.#isReady()
+    for (const peer of this.peers.values()) {
+      if (!peer.present) void this.#doubt(peer, RETURN_MS)
+    }
+  }
+
+  #receipt ({ targetPeerId, outcome }: { targetPeerId?: string, outcome?: string }): void {
+    const peer = this.peers.get(String(targetPeerId))
+    if (peer && outcome !== 'delivered' && outcome !== 'forwarded') setTimeout(() => peer.link.nudge(), RESEND_MS)
+  }
+
+  #refused ({ code, message, inReplyTo }: { code?: string, message?: string, inReplyTo?: string }): void {
+    // Signals have receipts, or are candidates, of which there are others.
+    if (SIGNALS.has(String(inReplyTo))) return
+    const error = new PigeonError('refused', `the hub refused this ${inReplyTo}: ${message}`)
+    if (inReplyTo === 'announce') {
+      if (code === 'rate-limited') this.update(this.#data)
+      else this.#neverReady(error)
+    }
+    this.#error(error)
+  }
+
+  /** Somebody else has this id. All that was under it is over. */
+  #rename (): void {
+    for (const peer of [...this.peers.values()]) this.#remove(peer, 'lost')
+    this.#identity = { id: randomId() }
+  }
+
+  #link (peer: PeerImpl<D>): Link {
+    const room = this
+    const { maxMessageBytes, maxQueueBytes } = this.#options
+    return new Link({
+      polite: this.id < peer.id,
+      maxMessageBytes,
+      maxQueueBytes,
+      get online () { return room.#hub.online },
+      connect: async () => new this.#RTCPeerConnection({ ...this.#options.rtc, iceServers: await this.#iceServers() }),
+      channelOptions: name => this.#channels.get(name)?.options ?? {},
+      send: (type, data) => {
+        // Candidates are many, and one more or less decides nothing. Of the others a receipt says whether they have arrived.
+        const id = type === 'ice-candidate' ? {} : { id: type }
+        this.#hub.send({ type, targetPeerId: peer.id, networkName: this.network, data, ...id })
+      },
+      state: state => this.#linkChanged(peer, state),
+      closed: () => { peer.declined = true },
+      message: (channel, value) => {
+        if (channel === '') this.emit('message', value, peer)
+        else this.#channels.get(channel)?.emit('message', value, peer)
+      },
+      made: pc => { this.emit('connection', pc, peer) },
+      error: error => this.#error(Object.assign(error, { peer }))
+    })
+  }
+
+  #linkChanged (peer: PeerImpl<D>, state: LinkState): void {
+    if (state === 'gone') return
+    peer.settle()
+    if (peer.joined) this.emit('link', peer, state)
+    if (state === 'interrupted' && !peer.present) void this.#doubt(peer, GRACE_MS)
+  }
+
+  async #iceServers (): Promise<RTCIceServer[]> {
+    const { iceServers } = this.#options
+    if (typeof iceServers !== 'function') return iceServers ?? this.#servers
+    try {
+      const late = new Promise<never>((_resolve, reject) => setTimeout(reject, SERVERS_MS))
+      this.#servers = await Promise.race([iceServers(), late])
+    } catch (cause) {
+      // The last ones may still do.
+      this.#error(new PigeonError('timeout', 'iceServers() gave nothing', { cause }))
+    }
+    return this.#servers
+  }
+
+  async #send (channel: string, value: Sendable, to?: Target<D>): Promise<Sent<D>> {
+    if (this.#left) throw new PigeonError('left', 'the room was left')
+    const packed = this.#pack(channel, value)
+    const peers = to === undefined ? [...this.peers.values()].filter(({ state }) => state !== 'seen') : 'id' in to ? [to] : [...to]
+    const failed = new Map<Peer<D>, PigeonError>()
+    await Promise.all((peers as PeerImpl<D>[]).map(peer => {
+      if (peer.state === 'seen') peer.connect().catch(() => {})
+      return peer.link.send(channel, packed).catch(error => { failed.set(peer, Object.assign(error, { peer })) })
+    }))
+    return { to: peers.filter(peer => !failed.has(peer)), failed }
+  }
+
+  #pack (channel: string, value: Sendable): Packed {
+    const { ordered = true, maxRetransmits } = this.#channels.get(channel)?.options ?? {}
+    // Parts of a message could come in the wrong order, or not at all.
+    return pack(value, ordered && maxRetransmits === undefined ? this.#options.maxMessageBytes : FRAME_BYTES - 1)
+  }
+
+  #error (error: PigeonError): void {
+    if (!this.#left && !this.emit('error', error)) console.warn(error, error.hint)
+  }
+}
+
+interface RoomChannel<D extends object> extends Emitter<{ message: [value: any, from: Peer<D>] }> {
+  readonly name: string
+  readonly options: ChannelOptions
+  readonly send: (value: Sendable, to?: Target<D>) => Promise<Sent<D>>
+}

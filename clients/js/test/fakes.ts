@@ -1,0 +1,348 @@
+// A hub, WebSockets and RTCPeerConnections of pretence, and a clock that stands still until a test moves it.
+import { mock } from 'node:test'
+import { join, type Options, type Room } from '../src/index.js'
+
+/** Lets everything happen that needs no time. */
+export async function settle (): Promise<void> {
+  for (let turn = 0; turn < 30; turn++) await new Promise(resolve => setImmediate(resolve))
+}
+
+/** Moves the clock, in steps in which promises can settle. */
+export async function pass (ms: number, step = 100): Promise<void> {
+  for (let left = ms; left > 0; left -= step) {
+    mock.timers.tick(Math.min(left, step))
+    await settle()
+  }
+}
+
+/** A clock that stands still, and a middle value where chance would be. */
+export function still (random = 0.5): void {
+  mock.timers.reset()
+  mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1_700_000_000_000 })
+  mock.method(Math, 'random', () => random)
+  FakeSocket.all = []
+  FakeConnection.all = []
+  FakeConnection.severed = false
+}
+
+export class FakeSocket {
+  static all: FakeSocket[] = []
+  /** What a new one does, if not nothing. */
+  static opened: (socket: FakeSocket) => void = () => {}
+  readonly url: URL
+  readyState = 0
+  sent: any[] = []
+  onopen: (() => void) | null = null
+  onmessage: ((event: { data: string }) => void) | null = null
+  onclose: ((event: { code: number, reason: string }) => void) | null = null
+  /** What the hub does with a message. */
+  heard: (message: any) => void = () => {}
+
+  constructor (url: URL | string) {
+    this.url = new URL(url)
+    FakeSocket.all.push(this)
+    queueMicrotask(() => { if (this.readyState === 0) FakeSocket.opened(this) })
+  }
+
+  static get last (): FakeSocket {
+    return FakeSocket.all.at(-1)!
+  }
+
+  get id (): string {
+    return this.url.searchParams.get('peerId')!
+  }
+
+  /** The hub lets it in. */
+  welcome (data: object = {}): void {
+    this.readyState = 1
+    this.onopen?.()
+    this.say('connected', { peerId: this.id, ...data })
+  }
+
+  say (type: string, data: object, more: object = {}): void {
+    this.onmessage?.({ data: JSON.stringify({ type, data, networkName: 'lobby', ...more }) })
+  }
+
+  /** The hub ends it, or the network. */
+  end (code = 1006, reason = ''): void {
+    if (this.readyState === 3) return
+    this.readyState = 3
+    this.onclose?.({ code, reason })
+  }
+
+  send (text: string): void {
+    const message = JSON.parse(text)
+    this.sent.push(message)
+    this.heard(message)
+  }
+
+  close (): void {
+    this.readyState = 3
+    this.heard({ type: 'closed' })
+    queueMicrotask(() => this.onclose?.({ code: 1000, reason: '' }))
+  }
+}
+
+/** Lets peers find each other, as a hub does. */
+export class FakeHub {
+  readonly members = new Map<FakeSocket, any>()
+  /** Signals that it has passed on. */
+  readonly signals: any[] = []
+  /** Whether it takes anybody in. */
+  up = true
+  /** Signals for which this is true are lost. */
+  loses: (signal: any) => boolean = () => false
+  /** Signals for which this is true wait until `deliver`. */
+  delays: (signal: any) => boolean = () => false
+  #delayed: (() => void)[] = []
+
+  constructor () {
+    FakeSocket.opened = socket => {
+      if (!this.up) return socket.end()
+      socket.heard = message => queueMicrotask(() => this.#hear(socket, message))
+      socket.welcome()
+    }
+  }
+
+  /** A room at this hub. */
+  room (options: Options<any> = {}): Room<any> {
+    return join('ws://hub', 'lobby', {
+      WebSocket: FakeSocket as any, RTCPeerConnection: FakeConnection as any, ...options
+    })
+  }
+
+  socket (room: Room<any>): FakeSocket {
+    return [...this.members.keys()].find(({ id }) => id === room.id)!
+  }
+
+  /** Ends all connections, as a crash does. */
+  crash (): void {
+    this.up = false
+    const members = [...this.members.keys()]
+    this.members.clear()
+    for (const socket of members) socket.end()
+  }
+
+  /** Lets in what has waited. */
+  deliver (): void {
+    this.#delayed.splice(0).forEach(deliver => deliver())
+  }
+
+  /** A member is gone without a word. */
+  lose (socket: FakeSocket, reason = 'closed'): void {
+    if (!this.members.delete(socket)) return
+    for (const other of this.members.keys()) other.say('peer-disconnected', { peerId: socket.id, reason })
+  }
+
+  #hear (socket: FakeSocket, message: any): void {
+    const { type, data, targetPeerId, id } = message
+    const others = [...this.members].filter(([other]) => other !== socket)
+    if (type === 'ping') socket.say('pong', {})
+    else if (type === 'closed') this.lose(socket)
+    else if (type === 'goodbye') {
+      if (this.members.delete(socket)) for (const [other] of others) other.say('goodbye', {}, { fromPeerId: socket.id })
+    } else if (type === 'announce') {
+      this.members.set(socket, data)
+      for (const [other, told] of others) {
+        other.say('peer-discovered', { ...data, peerId: socket.id, isHub: false })
+        socket.say('peer-discovered', { ...told, peerId: other.id, isHub: false })
+      }
+    } else {
+      const target = others.find(([other]) => other.id === targetPeerId)?.[0]
+      if (id) socket.say('receipt', { id, outcome: target ? 'delivered' : 'peer-not-found', targetPeerId })
+      if (!target || this.loses(message)) return
+      const deliver = () => {
+        this.signals.push(message)
+        target.say(type, data, { fromPeerId: socket.id })
+      }
+      if (this.delays(message)) this.#delayed.push(deliver)
+      else deliver()
+    }
+  }
+}
+
+class FakeChannel extends EventTarget {
+  readyState = 'connecting'
+  bufferedAmount = 0
+  bufferedAmountLowThreshold = 0
+  binaryType = 'blob'
+  onopen: (() => void) | null = null
+  onclose: (() => void) | null = null
+  onmessage: ((event: { data: unknown }) => void) | null = null
+  other: FakeChannel | undefined
+  /** Whether what is sent stays in the transport. */
+  static stuck = false
+
+  constructor (readonly label: string, readonly negotiated: boolean) {
+    super()
+  }
+
+  open (other: FakeChannel): void {
+    if (this.readyState !== 'connecting') return
+    this.other = other
+    this.readyState = 'open'
+    this.onopen?.()
+    this.dispatchEvent(new Event('open'))
+  }
+
+  send (data: string | Uint8Array): void {
+    if (this.readyState !== 'open') throw new Error('InvalidStateError')
+    if (FakeChannel.stuck) {
+      this.bufferedAmount += data.length
+      return
+    }
+    const copy = typeof data === 'string' ? data : data.slice().buffer
+    const other = this.other
+    queueMicrotask(() => { if (other?.readyState === 'open' && !FakeConnection.severed) other.onmessage?.({ data: copy }) })
+  }
+
+  close (): void {
+    if (this.readyState === 'closed') return
+    this.readyState = 'closed'
+    queueMicrotask(() => this.onclose?.())
+    this.other?.close()
+  }
+}
+
+/** As much of an RTCPeerConnection as decides how links behave. A description is the number of its connection, and of its turn. */
+export class FakeConnection {
+  static all: FakeConnection[] = []
+  /** Whether no packet goes through. */
+  static severed = false
+  signalingState = 'stable'
+  connectionState = 'new'
+  localDescription: { type: string, sdp: string } | null = null
+  remote: FakeConnection | undefined
+  channels: FakeChannel[] = []
+  transceivers: any[] = []
+  restarts = 0
+  candidates: any[] = []
+  onnegotiationneeded: (() => void) | null = null
+  onicecandidate: ((event: any) => void) | null = null
+  onconnectionstatechange: (() => void) | null = null
+  ondatachannel: ((event: any) => void) | null = null
+  #needed = false
+  #turn = 0
+
+  constructor (readonly configuration: any) {
+    FakeConnection.all.push(this)
+  }
+
+  static get open (): FakeConnection[] {
+    return FakeConnection.all.filter(pc => pc.connectionState !== 'closed')
+  }
+
+  createDataChannel (label: string, { negotiated = false } = {}): any {
+    const channel = new FakeChannel(label, negotiated)
+    this.channels.push(channel)
+    if (this.channels.length === 1) this.#need()
+    this.#wire()
+    return channel
+  }
+
+  addTransceiver (track: any, init: any): any {
+    const transceiver = { track, init, sender: { replaceTrack: async (next: any) => { transceiver.track = next } }, stopped: false, stop: () => { transceiver.stopped = true; this.#need() } }
+    this.transceivers.push(transceiver)
+    this.#need()
+    return transceiver
+  }
+
+  restartIce (): void {
+    this.restarts++
+    this.#need()
+  }
+
+  async setLocalDescription (): Promise<void> {
+    if (this.signalingState === 'closed') return new Promise(() => {})
+    const type = this.signalingState === 'have-remote-offer' ? 'answer' : 'offer'
+    this.localDescription = { type, sdp: `${FakeConnection.all.indexOf(this)} ${++this.#turn}` }
+    this.#needed = false
+    this.#state(type === 'offer' ? 'have-local-offer' : 'stable')
+    queueMicrotask(() => this.onicecandidate?.({ candidate: { toJSON: () => ({ candidate: `candidate of ${this.localDescription?.sdp}`, sdpMid: '0' }) } }))
+    if (type === 'answer') this.#connect()
+  }
+
+  async setRemoteDescription ({ type, sdp }: { type: string, sdp: string }): Promise<void> {
+    await undefined
+    if (this.signalingState === 'closed') return new Promise(() => {})
+    if (type === 'answer' && this.signalingState !== 'have-local-offer') throw new Error(`an answer in ${this.signalingState}`)
+    // Taken back: what was to be said is still to be said.
+    if (type === 'offer' && this.signalingState === 'have-local-offer') this.#needed = true
+    this.remote = FakeConnection.all[Number(sdp.split(' ')[0])]
+    this.#state(type === 'offer' ? 'have-remote-offer' : 'stable')
+    if (type === 'answer') this.#connect()
+  }
+
+  async addIceCandidate (candidate: any): Promise<void> {
+    if (!this.remote) throw new Error('no remote description')
+    this.candidates.push(candidate.candidate)
+  }
+
+  /** The network finds no way, or loses it. */
+  become (state: string): void {
+    if (this.connectionState === 'closed') return
+    this.connectionState = state
+    this.onconnectionstatechange?.()
+  }
+
+  async getStats (): Promise<Map<string, any>> {
+    return new Map()
+  }
+
+  close (): void {
+    this.connectionState = this.signalingState = 'closed'
+    this.channels.forEach(channel => channel.close())
+  }
+
+  #need (): void {
+    this.#needed = true
+    setImmediate(() => { if (this.#needed && this.signalingState === 'stable') this.onnegotiationneeded?.() })
+  }
+
+  #state (state: string): void {
+    this.signalingState = state
+    if (state === 'stable' && this.#needed) this.#need()
+  }
+
+  #connect (): void {
+    const { remote } = this
+    setImmediate(() => {
+      if (FakeConnection.severed || remote?.remote !== this || this.signalingState !== 'stable' || remote.signalingState !== 'stable') return
+      for (const pc of [this, remote]) pc.become('connected')
+      this.#wire()
+    })
+  }
+
+  #wire (): void {
+    const { remote } = this
+    if (this.connectionState !== 'connected' || !remote) return
+    for (const [from, to] of [[this, remote], [remote, this]] as const) {
+      for (const channel of from.channels) {
+        if (channel.readyState !== 'connecting') continue
+        if (channel.negotiated) {
+          const twin = to.channels.find(({ negotiated }) => negotiated)
+          if (twin) setImmediate(() => { channel.open(twin); twin.open(channel) })
+        } else {
+          const twin = new FakeChannel(channel.label, true)
+          setImmediate(() => { to.ondatachannel?.({ channel: twin }); twin.open(channel); channel.open(twin) })
+        }
+      }
+    }
+  }
+}
+
+export { FakeChannel }
+
+/** Writes down the events of a room. */
+export function events (room: Room<any>): string[] {
+  const log: string[] = []
+  const name = (peer: { data: any, id: string }) => peer.data.name ?? peer.id.slice(0, 4)
+  room.on('join', peer => log.push(`join ${name(peer)}`))
+  room.on('leave', (peer, reason) => log.push(`leave ${name(peer)} ${reason}`))
+  room.on('link', (peer, state) => log.push(`link ${name(peer)} ${state}`))
+  room.on('change', (peer, before) => log.push(`change ${before.name} ${name(peer)}`))
+  room.on('message', (value, peer) => log.push(`message ${JSON.stringify(value)} ${name(peer)}`))
+  room.on('hub', state => log.push(`hub ${state.is}`))
+  room.on('error', error => log.push(`error ${error.code}`))
+  return log
+}

@@ -1,0 +1,114 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { FRAME_BYTES, frame, pack, Unpacker } from '../src/frames.js'
+import { Lane } from '../src/lane.js'
+import { FakeChannel } from './fakes.js'
+
+const MAX = 1_000_000
+
+/** All frames of a message. */
+function frames (value: any): (string | Uint8Array)[] {
+  const packed = pack(value, MAX)
+  if (packed.text !== undefined) return [packed.text]
+  const made = [frame(packed, 0)]
+  for (let at = made[0]!.length - 1; at < packed.bytes.length; at += made.at(-1)!.length - 1) made.push(frame(packed, at))
+  return made
+}
+
+function through (value: any, unpacker = new Unpacker(MAX)): unknown {
+  const taken = frames(value).map(part => unpacker.take(typeof part === 'string' ? part : part.slice().buffer))
+  assert.equal(taken.filter(Boolean).length, 1)
+  return taken.at(-1)?.value
+}
+
+test('values come out as they went in, whatever their size', () => {
+  const unpacker = new Unpacker(MAX)
+  for (const size of [0, 1, FRAME_BYTES - 3, FRAME_BYTES - 2, FRAME_BYTES - 1, FRAME_BYTES, 100_000]) {
+    assert.equal(through('x'.repeat(size), unpacker), 'x'.repeat(size))
+    assert.deepEqual(new Uint8Array(through(new Uint8Array(size).fill(7), unpacker) as ArrayBuffer), new Uint8Array(size).fill(7))
+  }
+  for (const value of [null, 0, false, '', [], { a: [{ b: 'ü€😀' }] }, '€'.repeat(10_000)]) assert.deepEqual(through(value, unpacker), value)
+})
+
+test('no frame is longer than all stacks take', () => {
+  for (const part of frames('€'.repeat(50_000))) assert.ok(part.length <= FRAME_BYTES)
+})
+
+test('what is sent is a copy', () => {
+  const bytes = new Uint8Array([1, 2, 3])
+  const packed = pack(bytes.subarray(1), MAX)
+  bytes.fill(0)
+  assert.deepEqual([...packed.bytes], [2, 3])
+})
+
+test('what cannot be said is refused, with a code', () => {
+  const circle: any = {}
+  circle.self = circle
+  for (const value of [undefined, () => {}, circle, 1n]) {
+    assert.throws(() => pack(value as any, MAX), { code: 'not-serializable' })
+  }
+  assert.throws(() => pack('x'.repeat(100), 50), { code: 'too-large' })
+})
+
+test('a message that is too long is dropped when it ends, and the next one is taken', () => {
+  const unpacker = new Unpacker(20_000)
+  const parts = frames(new Uint8Array(100_000)) as Uint8Array<ArrayBuffer>[]
+  for (const part of parts.slice(0, -1)) assert.equal(unpacker.take(part.buffer), undefined)
+  assert.throws(() => unpacker.take(parts.at(-1)!.buffer), { code: 'too-large' })
+  assert.equal(through('next', unpacker), 'next')
+})
+
+test('nonsense is an error, and no more', () => {
+  const unpacker = new Unpacker(MAX)
+  assert.throws(() => unpacker.take('{'))
+  assert.throws(() => unpacker.take(new Uint8Array([9, 1]).buffer))
+  assert.throws(() => unpacker.take(new ArrayBuffer(0)))
+  assert.equal(through('next', unpacker), 'next')
+})
+
+function channel (): any {
+  const [one, other] = [new FakeChannel('', true), new FakeChannel('', true)]
+  one.open(other)
+  other.open(one)
+  return one
+}
+
+test('a lane waits while the transport is full, and goes on when it is not', async () => {
+  const lane = new Lane(10_000_000)
+  const pipe = channel()
+  FakeChannel.stuck = true
+  lane.attach(pipe)
+  let sent = false
+  const sending = lane.send(pack(new Uint8Array(3_000_000), 1e7)).then(() => { sent = true })
+  await new Promise(resolve => setImmediate(resolve))
+  assert.ok(!sent && pipe.bufferedAmount < 1_100_000, `${pipe.bufferedAmount}`)
+  FakeChannel.stuck = false
+  pipe.bufferedAmount = 0
+  pipe.dispatchEvent(new Event('bufferedamountlow'))
+  await sending
+})
+
+test('a lane that is full refuses, and forgets what it has sent', async () => {
+  const lane = new Lane(100)
+  const first = lane.send(pack('x'.repeat(80), MAX))
+  await assert.rejects(lane.send(pack('x'.repeat(80), MAX)), { code: 'queue-full' })
+  lane.attach(channel())
+  await first
+  await lane.send(pack('x'.repeat(80), MAX))
+})
+
+test('a message that was half sent begins anew on the next channel', async () => {
+  const lane = new Lane(10_000_000)
+  const [first, second] = [channel(), channel()]
+  FakeChannel.stuck = true
+  lane.attach(first)
+  const sending = lane.send(pack(new Uint8Array(2_000_000).fill(5), 1e7))
+  FakeChannel.stuck = false
+  const unpacker = new Unpacker(1e7)
+  let got: any
+  second.other.onmessage = ({ data }: any) => { got ??= unpacker.take(data) }
+  lane.attach(second)
+  await sending
+  await new Promise(resolve => setImmediate(resolve))
+  assert.equal(got?.value.byteLength, 2_000_000)
+})

@@ -1,0 +1,244 @@
+import assert from 'node:assert/strict'
+import { beforeEach, mock, test } from 'node:test'
+import { address, Hub } from '../src/hub.js'
+import { FakeSocket, pass, settle, still } from './fakes.js'
+
+let status = 400
+let retryAfter: string | null = null
+/** What a request for the same address hears. */
+beforeEach(() => {
+  still()
+  FakeSocket.opened = () => {}
+  mock.method(globalThis, 'fetch', async () => {
+    if (!status) throw new TypeError('no network')
+    return { status, headers: new Headers(retryAfter ? { 'retry-after': retryAfter } : {}) }
+  })
+  status = 400
+  retryAfter = null
+})
+
+function connect (options: { urls?: string[], token?: any } = {}) {
+  const log: string[] = []
+  let names = 0
+  const hub = new Hub({ urls: ['ws://a/ws'], token: undefined, minMs: 500, maxMs: 15_000, WebSocket: FakeSocket as any, ...options }, {
+    identity: () => ({ id: `id${names}` }),
+    refused: () => { names++ },
+    state: state => log.push(state.is + ('because' in state && state.because ? ` ${state.because.code}` : '')),
+    online: () => {},
+    message: ({ type }) => log.push(type)
+  })
+  hub.connect()
+  return { hub, log }
+}
+
+test('addresses are those of WebSockets', () => {
+  assert.equal(address('ws://a:8080'), 'ws://a:8080/ws')
+  assert.equal(address('https://a'), 'wss://a/ws')
+  assert.equal(address('wss://a/peer?x=1#y'), 'wss://a/peer?x=1')
+  for (const bad of ['', 'a', 'ftp://a', 'localhost:8080']) assert.throws(() => address(bad), { code: 'bad-url', final: true })
+})
+
+test('after a good connection the first attempt is soon, the next ones later and later', async () => {
+  const { hub, log } = connect()
+  await settle()
+  FakeSocket.last.welcome()
+  await pass(15_000)
+  FakeSocket.last.end()
+  await settle()
+  assert.deepEqual(log, ['connecting', 'online', 'waiting hub-unreachable'])
+  const pauses: number[] = []
+  for (let attempt = 0; attempt < 8; attempt++) {
+    assert.equal(hub.state.is, 'waiting')
+    const ms = (hub.state as any).retryAt - Date.now()
+    pauses.push(ms)
+    const before = FakeSocket.all.length
+    await pass(ms - 1, ms)
+    assert.equal(FakeSocket.all.length, before)
+    await pass(1)
+    assert.equal(FakeSocket.all.length, before + 1)
+    FakeSocket.last.end()
+    await settle()
+  }
+  assert.deepEqual(pauses, [250, 1000, 1500, 2500, 4500, 8000, 8000, 8000])
+})
+
+test('with chance at its least there are at most two attempts a second', async () => {
+  still(0)
+  status = 0
+  connect()
+  FakeSocket.opened = socket => socket.end()
+  await pass(10_000)
+  assert.ok(FakeSocket.all.length <= 21, `${FakeSocket.all.length} attempts in ten seconds`)
+  assert.ok(FakeSocket.all.length >= 15)
+})
+
+test('several hubs are tried in turn', async () => {
+  const { log } = connect({ urls: ['ws://a/ws', 'ws://b/ws'] })
+  FakeSocket.opened = socket => socket.end()
+  await pass(5_000)
+  assert.deepEqual(FakeSocket.all.slice(0, 3).map(({ url }) => url.host), ['a', 'b', 'a'])
+  assert.ok(log.includes('waiting hub-unreachable'))
+})
+
+test('a hub that does not answer is given up after a time', async () => {
+  const { hub } = connect()
+  await pass(14_900)
+  assert.equal(hub.state.is, 'connecting')
+  await pass(200)
+  assert.equal(hub.state.is, 'waiting')
+})
+
+test('a hub that stops and names another: that one, at a moment of its own', async () => {
+  const { hub } = connect()
+  await settle()
+  FakeSocket.last.welcome()
+  FakeSocket.last.say('go-away', { reason: 'draining', reconnectInMs: 4000, hubs: ['ws://other'] })
+  await pass(1_900)
+  assert.equal(hub.state.is, 'online')
+  await pass(200)
+  assert.equal(FakeSocket.last.url.host, 'other')
+  assert.equal(FakeSocket.all[0]!.readyState, 3)
+  FakeSocket.last.end()
+  await pass(5_000)
+  assert.equal(FakeSocket.last.url.host, 'a')
+})
+
+test('a hub that stops alone is left in peace for as long as it says', async () => {
+  const { hub } = connect()
+  await settle()
+  FakeSocket.last.welcome()
+  FakeSocket.last.say('go-away', { reason: 'draining', reconnectInMs: 4000, hubs: [] })
+  FakeSocket.last.end(1012)
+  await pass(4_000)
+  assert.equal(FakeSocket.all.length, 1)
+  assert.equal((hub.state as any).because.code, 'hub-leaving')
+  await pass(1_000)
+  assert.equal(FakeSocket.all.length, 2)
+})
+
+test('no encrypted connection becomes an open one', async () => {
+  connect({ urls: ['wss://a/ws'] })
+  await settle()
+  FakeSocket.last.welcome()
+  FakeSocket.last.say('go-away', { reconnectInMs: 0, hubs: ['ws://other'] })
+  await pass(2_000)
+  assert.equal(FakeSocket.all.length, 1)
+})
+
+test('full hubs get time, and as much as they ask for', async () => {
+  const { hub } = connect()
+  await settle()
+  FakeSocket.last.welcome()
+  FakeSocket.last.end(1008, 'max connections')
+  await settle()
+  assert.ok((hub.state as any).retryAt - Date.now() >= 2000)
+  assert.equal((hub.state as any).because.code, 'hub-full')
+  await pass(3_000)
+  status = 503
+  retryAfter = '30'
+  FakeSocket.last.end()
+  await settle()
+  assert.ok((hub.state as any).retryAt - Date.now() >= 30_000)
+})
+
+test('a token that is refused is final; a function is asked again', async () => {
+  status = 401
+  const { hub, log } = connect({ token: 'old' })
+  await settle()
+  assert.equal(FakeSocket.last.url.searchParams.get('token'), 'old')
+  FakeSocket.last.end()
+  await settle()
+  assert.equal(hub.state.is, 'closed')
+  assert.deepEqual(log, ['connecting', 'closed unauthorized'])
+
+  const tokens = ['expired', 'fresh']
+  const second = connect({ token: async () => tokens.shift() })
+  await settle()
+  FakeSocket.last.end()
+  await pass(1_500)
+  assert.equal(FakeSocket.last.url.searchParams.get('token'), 'fresh')
+  FakeSocket.last.welcome()
+  assert.equal(second.hub.state.is, 'online')
+})
+
+test('a function that gives only refused tokens is not asked for ever', async () => {
+  status = 401
+  FakeSocket.opened = socket => socket.end()
+  const { hub } = connect({ token: () => 'wrong' })
+  await pass(20_000)
+  assert.equal(hub.state.is, 'closed')
+  assert.equal(FakeSocket.all.length, 3)
+})
+
+test('a hub that says nothing is asked, then left', async () => {
+  const { hub } = connect()
+  await settle()
+  FakeSocket.last.welcome()
+  await pass(25_000)
+  assert.deepEqual(FakeSocket.last.sent.map(({ type }) => type), ['ping'])
+  FakeSocket.last.say('pong', {})
+  await pass(30_000)
+  FakeSocket.last.say('pong', {})
+  await pass(39_000)
+  assert.equal(hub.state.is, 'online')
+  await pass(1_000)
+  assert.equal(hub.state.is, 'waiting')
+})
+
+test('a page that was asleep judges nobody by the time that it slept', async () => {
+  const { hub } = connect()
+  await settle()
+  FakeSocket.last.welcome()
+  await pass(20_000)
+  // Timers do not run meanwhile, and each runs once afterwards.
+  mock.timers.setTime(Date.now() + 300_000)
+  await pass(10_000)
+  assert.equal(hub.state.is, 'online')
+  assert.equal(FakeSocket.last.sent.at(-1).type, 'ping')
+  FakeSocket.last.say('pong', {})
+  await pass(20_000)
+  assert.equal(hub.state.is, 'online')
+})
+
+test('when the network may have changed, a dead connection is noticed within seconds', async () => {
+  const { hub } = connect()
+  await settle()
+  FakeSocket.last.welcome()
+  hub.check()
+  assert.equal(FakeSocket.last.sent.at(-1).type, 'ping')
+  await pass(5_100)
+  assert.equal(hub.state.is, 'waiting')
+})
+
+test('an id that another page has is given up, once it is sure', async () => {
+  connect()
+  await settle()
+  FakeSocket.last.readyState = 1
+  FakeSocket.last.onopen?.()
+  FakeSocket.last.end(4009, 'peer id in use')
+  await pass(2_000)
+  assert.equal(FakeSocket.last.id, 'id0')
+  FakeSocket.last.onopen?.()
+  FakeSocket.last.end(4009)
+  await pass(3_000)
+  assert.equal(FakeSocket.last.id, 'id1')
+  FakeSocket.last.welcome()
+  FakeSocket.last.end(4001, 'replaced')
+  await pass(3_000)
+  assert.equal(FakeSocket.last.id, 'id2')
+})
+
+test('closed is closed: nothing that comes later counts', async () => {
+  const { hub, log } = connect()
+  await settle()
+  const socket = FakeSocket.last
+  socket.welcome()
+  hub.close()
+  const before = log.length
+  socket.say('peer-discovered', {})
+  socket.onclose?.({ code: 1006, reason: '' })
+  hub.retry()
+  await pass(60_000)
+  assert.equal(log.length, before)
+  assert.equal(FakeSocket.all.length, 1)
+})

@@ -1,0 +1,380 @@
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { beforeEach, mock, test } from 'node:test'
+import { join, PigeonError, type Room } from '../src/index.js'
+import { events, FakeConnection, FakeHub, FakeSocket, pass, settle, still } from './fakes.js'
+
+let hub: FakeHub
+beforeEach(() => {
+  still()
+  hub = new FakeHub()
+  mock.method(globalThis, 'fetch', async () => { throw new TypeError('no network') })
+})
+
+const named = (name: string, options = {}): Room<any> => hub.room({ data: { name }, ...options })
+const only = (room: Room<any>) => { assert.equal(room.peers.size, 1); return [...room.peers.values()][0]! }
+
+/** Two rooms with a link. */
+async function pair (options = {}): Promise<{ ann: Room<any>, bob: Room<any>, atAnn: string[], atBob: string[] }> {
+  const [ann, bob] = [named('ann', options), named('bob', options)]
+  const [atAnn, atBob] = [events(ann), events(bob)]
+  await pass(200)
+  assert.deepEqual([only(ann).state, only(bob).state], ['open', 'open'], `${atAnn}; ${atBob}`)
+  atAnn.length = atBob.length = 0
+  return { ann, bob, atAnn, atBob }
+}
+
+const connection = (room: Room<any>): FakeConnection => only(room).pc as any
+
+test('two find each other and talk; one of them offers', async () => {
+  const [ann, bob] = [named('ann'), named('bob')]
+  const log = events(bob)
+  await Promise.all([ann.ready, bob.ready])
+  await pass(200)
+  assert.deepEqual(log, ['hub online', 'join ann', 'link ann open'])
+  assert.deepEqual(hub.signals.filter(({ type }) => type !== 'ice-candidate').map(({ type }) => type), ['offer', 'answer'])
+  const { to, failed } = await ann.send({ hello: 'world' })
+  assert.deepEqual([to.map(({ id }) => id), failed.size], [[bob.id], 0])
+  await only(ann).send(new Uint8Array([1, 2]))
+  await settle()
+  assert.deepEqual(log.slice(3), ['message {"hello":"world"} ann', 'message {} ann'])
+})
+
+test('what is sent before there is a link arrives when there is one, in order', async () => {
+  const [ann, bob] = [named('ann'), named('bob')]
+  const log = events(bob)
+  ann.on('join', () => {
+    void ann.send(1)
+    void ann.send('x'.repeat(40_000))
+    void ann.send(3)
+  })
+  await pass(200)
+  assert.deepEqual(log.filter(entry => entry.startsWith('message')).map(entry => entry.length), [13, 40_014, 13])
+})
+
+test('channels are apart, and what cannot be put together again is not taken apart', async () => {
+  const { ann, bob, atBob } = await pair()
+  const got: unknown[] = []
+  bob.channel('game').on('message', (value, { id }) => got.push([value, id]))
+  await ann.channel('game', { ordered: false, maxRetransmits: 0 }).send({ x: 1 })
+  await settle()
+  assert.deepEqual([got, atBob], [[[{ x: 1 }, ann.id]], []])
+  await assert.rejects(ann.channel('game').send('x'.repeat(20_000)), { code: 'too-large' })
+})
+
+test('the hub crashes: links go on, nobody is gone, and nothing is built anew', async () => {
+  const { ann, bob, atAnn } = await pair()
+  hub.crash()
+  await pass(30_000)
+  assert.equal(ann.hub.is === 'online', false)
+  await ann.send('still here')
+  assert.equal(ann.peers.size, 1)
+  hub.up = true
+  await pass(60_000)
+  assert.equal(ann.hub.is, 'online')
+  assert.deepEqual(atAnn.filter(entry => !entry.startsWith('hub')), [])
+  assert.equal(FakeConnection.all.length, 2)
+  assert.equal(only(bob).state, 'open')
+})
+
+test('who was gone when the hub is back has left', async () => {
+  const { ann, bob, atAnn } = await pair()
+  hub.crash()
+  bob.leave()
+  await pass(5_000)
+  assert.equal(only(ann).state, 'interrupted')
+  hub.up = true
+  await pass(60_000)
+  assert.deepEqual(atAnn.filter(entry => !entry.startsWith('hub')), ['link bob interrupted', 'leave bob lost'])
+})
+
+test('a peer that the hub has lost stays while it answers', async () => {
+  const { ann, bob, atAnn } = await pair()
+  hub.lose(hub.socket(bob), 'dead-peer')
+  await pass(10_000)
+  assert.deepEqual(atAnn, [])
+  FakeConnection.severed = true
+  connection(ann).become('disconnected')
+  await pass(3_500)
+  assert.deepEqual(atAnn, ['link bob interrupted', 'leave bob lost'])
+})
+
+test('a peer that crashes is gone within seconds', async () => {
+  const { bob, ann, atAnn } = await pair()
+  FakeConnection.severed = true
+  hub.lose(hub.socket(bob))
+  await pass(3_500)
+  assert.deepEqual(atAnn, ['leave bob lost'])
+  assert.equal(ann.peers.size, 0)
+})
+
+test('goodbye is goodbye', async () => {
+  const { ann, bob, atAnn, atBob } = await pair()
+  bob.leave()
+  await pass(1_000)
+  assert.deepEqual(atAnn.at(-1), 'leave bob left')
+  assert.equal(ann.peers.size, 0)
+  assert.deepEqual(atBob, [], 'no event after leave()')
+  await assert.rejects(bob.send(1), { code: 'left' })
+})
+
+test('a page that is loaded anew under its id is another one', async () => {
+  const { ann, bob, atAnn } = await pair()
+  const socket = hub.socket(bob)
+  hub.socket(ann).say('peer-discovered', { page: 'another', data: { name: 'bob again' }, peerId: socket.id })
+  await settle()
+  assert.deepEqual(atAnn.slice(0, 2), ['leave bob replaced', 'join bob again'])
+})
+
+test('an announcement of the same page is a change, and one of the same data is nothing', async () => {
+  const { ann, bob, atAnn } = await pair()
+  for (let count = 0; count <= 50; count++) bob.update({ name: `bob ${count}` })
+  await pass(500)
+  bob.update({ name: 'bob 50' })
+  await pass(500)
+  assert.deepEqual(atAnn, ['change bob bob 50'])
+  assert.deepEqual(only(ann).data, { name: 'bob 50' })
+  assert.equal(FakeConnection.all.length, 2)
+})
+
+test('a path that is lost is looked for again, then the connection is made anew', async () => {
+  const { ann, bob, atAnn } = await pair()
+  const [first] = [connection(ann)]
+  for (const room of [ann, bob]) connection(room).become('disconnected')
+  await pass(4_000)
+  assert.ok(first.restarts + connection(bob).restarts >= 1)
+  assert.deepEqual(atAnn, ['link bob interrupted', 'link bob open'])
+  FakeConnection.severed = true
+  for (const room of [ann, bob]) connection(room).become('failed')
+  await ann.peers.get(bob.id)!.send('later').catch(() => assert.fail('it waits')) // The fake transport takes it.
+  await pass(10_000)
+  FakeConnection.severed = false
+  await pass(20_000)
+  assert.equal(only(ann).state, 'open')
+  assert.equal(only(bob).state, 'open')
+  assert.notEqual(connection(ann), first)
+  assert.equal(FakeConnection.open.length, 2)
+  assert.deepEqual(atAnn.filter(entry => entry.startsWith('join') || entry.startsWith('leave')), [])
+})
+
+test('a connection that the other side has lost is made anew by either', async () => {
+  for (const which of [0, 1]) {
+    const { ann, bob } = await pair()
+    const rooms = [ann, bob].sort((one, other) => one.id < other.id ? -1 : 1)
+    // Closed behind the client's back.
+    connection(rooms[which]!).close()
+    await pass(25_000)
+    assert.deepEqual([only(ann).state, only(bob).state], ['open', 'open'])
+    assert.equal(FakeConnection.open.length, 2)
+    ann.leave()
+    bob.leave()
+    await pass(1_000)
+  }
+})
+
+test('answers and candidates of an earlier connection are ignored', async () => {
+  const { ann, bob, atAnn, atBob } = await pair()
+  hub.delays = ({ type }) => type !== 'offer'
+  for (const room of [ann, bob]) connection(room).become('failed')
+  await pass(15_000)
+  hub.delays = () => false
+  await pass(25_000)
+  hub.deliver()
+  await pass(5_000)
+  assert.deepEqual([only(ann).state, only(bob).state], ['open', 'open'])
+  assert.deepEqual([...atAnn, ...atBob].filter(entry => entry.startsWith('error')), [])
+  for (const pc of FakeConnection.open) {
+    const other = FakeConnection.all.indexOf(pc.remote!)
+    assert.ok(pc.candidates.every(candidate => candidate.startsWith(`candidate of ${other} `)), `${pc.candidates}`)
+  }
+})
+
+test('a lost answer delays, and no more', async () => {
+  let lost = 0
+  hub.loses = ({ type }) => type === 'answer' && lost++ < 2
+  const [ann, bob] = [named('ann'), named('bob')]
+  await pass(90_000)
+  assert.equal(lost, 3)
+  assert.deepEqual([only(ann).state, only(bob).state], ['open', 'open'])
+  assert.equal(FakeConnection.open.length, 2)
+})
+
+test('both negotiate at once, many times, and both get through', async () => {
+  const { ann, bob } = await pair()
+  for (let time = 0; time < 50; time++) {
+    connection(ann).addTransceiver({ kind: 'audio' }, {})
+    connection(bob).addTransceiver({ kind: 'audio' }, {})
+    await pass(10, 1)
+  }
+  await pass(1_000)
+  assert.deepEqual([connection(ann).signalingState, connection(bob).signalingState], ['stable', 'stable'])
+  assert.equal(FakeConnection.all.length, 2)
+})
+
+test('on demand: nobody is called until asked, and a closed link stays closed', async () => {
+  const [ann, bob] = [named('ann', { link: 'on-demand' }), named('bob')]
+  bob.leave()
+  const carl = named('carl', { link: 'on-demand' })
+  await pass(1_000)
+  assert.equal(only(ann).state, 'seen')
+  await only(ann).connect()
+  await settle()
+  assert.equal(only(carl).state, 'open')
+  only(ann).disconnect()
+  await pass(60_000)
+  assert.deepEqual([only(ann).state, only(carl).state], ['seen', 'seen'])
+  assert.equal(FakeConnection.open.length, 0)
+  // A message connects by itself.
+  await only(carl).send('hi')
+  assert.equal(only(ann).state, 'open')
+})
+
+test('links are bounded, and one that is free is used', async () => {
+  const all = Array.from({ length: 6 }, (_, index) => named(`peer ${index}`, index === 0 ? { maxLinks: 3 } : { link: 'on-demand' }))
+  await pass(5_000)
+  const [first, ...others] = all as [Room<any>, ...Room<any>[]]
+  const linked = () => [...first.peers.values()].filter(({ state }) => state === 'open')
+  assert.equal(linked().length, 3)
+  others.find(({ id }) => id === linked()[0]!.id)!.leave()
+  await pass(5_000)
+  assert.equal(linked().length, 3)
+})
+
+test('a path that is not there is an error with a hint, and is tried again', async () => {
+  FakeConnection.severed = true
+  const [ann, bob] = [named('ann'), named('bob')]
+  const errors: PigeonError[] = []
+  ann.on('error', error => errors.push(error))
+  bob.on('error', () => {})
+  await pass(1_000)
+  connection(ann).become('failed')
+  connection(bob).become('failed')
+  await pass(1_000)
+  assert.deepEqual([errors[0]!.code, errors[0]!.peer, errors[0]!.final], ['ice-failed', only(ann), false])
+  assert.match(errors[0]!.hint, /^https:.*#ice-failed$/)
+  FakeConnection.severed = false
+  await pass(30_000)
+  assert.equal(only(ann).state, 'open')
+})
+
+test('servers for ICE: those that are given, or asked for, or the hub names', async () => {
+  const used = () => FakeConnection.all.splice(0).map(({ configuration }) => configuration.iceServers)
+  await pair({ iceServers: [{ urls: 'stun:a' }] })
+  assert.deepEqual(used(), [[{ urls: 'stun:a' }], [{ urls: 'stun:a' }]])
+  let count = 0
+  hub = new FakeHub()
+  await pair({ iceServers: async () => [{ urls: `turn:${++count}` }] })
+  assert.deepEqual(used(), [[{ urls: 'turn:1' }], [{ urls: 'turn:2' }]])
+  hub = new FakeHub()
+  const welcome = FakeSocket.prototype.welcome
+  FakeSocket.prototype.welcome = function () { welcome.call(this, { iceServers: [{ urls: 'stun:hub' }] }) }
+  await pair().finally(() => { FakeSocket.prototype.welcome = welcome })
+  assert.deepEqual(used(), [[{ urls: 'stun:hub' }], [{ urls: 'stun:hub' }]])
+})
+
+test('another kind of client is a peer, with all its data', async () => {
+  const ann = named('ann')
+  await settle()
+  hub.socket(ann).say('peer-discovered', { peerId: 'f'.repeat(40), isHub: false, name: 'guest', colour: 'red' })
+  assert.deepEqual(only(ann).data, { name: 'guest', colour: 'red' })
+  const theirs = new FakeConnection({})
+  const [offer] = [{ type: 'offer', sdp: `${FakeConnection.all.indexOf(theirs)} 1` }]
+  hub.socket(ann).say('offer', offer, { fromPeerId: 'f'.repeat(40) })
+  await pass(100)
+  assert.equal(connection(ann).localDescription?.type, 'answer')
+})
+
+test('strangers, and nonsense, do nothing', async () => {
+  const { ann, atAnn } = await pair()
+  const socket = hub.socket(ann)
+  for (const type of ['offer', 'answer', 'ice-candidate', 'goodbye', 'peer-disconnected', 'error', 'receipt', 'what']) {
+    for (const data of [null, {}, 'x', { peerId: 'nobody' }, { from: 'x', sdp: 5 }]) {
+      socket.say(type, data as any, { fromPeerId: 'nobody' })
+      socket.onmessage?.({ data: JSON.stringify({ type, data }) })
+    }
+  }
+  await pass(1_000)
+  assert.deepEqual(atAnn.filter(entry => !entry.startsWith('error refused')), [])
+  assert.equal(only(ann).state, 'open')
+})
+
+test('one who makes connections without end makes this side make few', async () => {
+  const { ann, bob } = await pair()
+  const socket = hub.socket(ann)
+  for (let time = 0; time < 1_000; time++) {
+    socket.say('offer', { type: 'offer', sdp: '1 1', from: Date.now() + 10_000 + time }, { fromPeerId: bob.id })
+  }
+  await pass(900)
+  assert.ok(FakeConnection.all.length < 15, `${FakeConnection.all.length} connections`)
+})
+
+test('join and leave a thousand times leaves nothing', async () => {
+  const stays = named('stays')
+  for (let time = 0; time < 1_000; time++) {
+    const room = named('comes and goes')
+    if (time % 3) await settle()
+    room.leave()
+    room.leave()
+  }
+  await pass(5_000)
+  assert.equal(stays.peers.size, 0)
+  assert.equal(FakeConnection.open.length, 0)
+  assert.equal(hub.members.size, 1)
+  assert.deepEqual(FakeSocket.all.filter(({ readyState }) => readyState < 2).length, 1)
+})
+
+test('an AbortSignal leaves, also one that was there before', async () => {
+  const abort = new AbortController()
+  const room = named('ann', { signal: abort.signal })
+  await room.ready
+  abort.abort()
+  assert.equal(room.hub.is, 'closed')
+  const second = named('bob', { signal: abort.signal })
+  await assert.rejects(second.ready, { code: 'left' })
+})
+
+test('what can never be is said at once, or by ready', async () => {
+  assert.throws(() => join('nonsense', 'lobby', { WebSocket: FakeSocket as any, RTCPeerConnection: FakeConnection as any }), { code: 'bad-url' })
+  assert.throws(() => join([], 'lobby', { WebSocket: FakeSocket as any, RTCPeerConnection: FakeConnection as any }), { code: 'bad-url' })
+  assert.throws(() => join('ws://hub', 'lobby'), { code: 'unsupported', final: true })
+  mock.method(globalThis, 'fetch', async () => ({ status: 401, headers: new Headers() }))
+  hub.up = false
+  await assert.rejects(named('ann', { token: 'wrong' }).ready, { code: 'unauthorized', final: true })
+})
+
+test('a listener that throws harms nobody else', async () => {
+  const { ann, bob } = await pair()
+  const thrown: unknown[] = []
+  const { queueMicrotask: original } = globalThis
+  mock.method(globalThis, 'queueMicrotask', (task: () => void) => original(() => { try { task() } catch (error) { thrown.push(error) } }))
+  const got: unknown[] = []
+  bob.on('message', () => { throw new Error('in a listener') })
+  bob.on('message', value => got.push(value))
+  await ann.send(1)
+  await pass(100)
+  mock.method(globalThis, 'queueMicrotask', original)
+  assert.deepEqual(got, [1])
+  assert.equal(thrown.length, 1)
+})
+
+test('what waits for a peer that leaves fails, and says which', async () => {
+  const { ann, bob } = await pair()
+  FakeConnection.severed = true
+  const third = named('carl')
+  await pass(200)
+  const carl = [...ann.peers.values()].find(({ data }) => data.name === 'carl')!
+  const sending = ann.send('to all')
+  await settle()
+  third.leave()
+  const { to, failed } = await sending
+  assert.deepEqual(to.map(({ id }) => id), [bob.id])
+  assert.deepEqual([...failed].map(([peer, { code }]) => [peer, code]), [[carl, 'peer-gone']])
+})
+
+test('every code is explained where its hint points', async () => {
+  const [types, docs] = await Promise.all(['clients/js/src/errors.ts', 'docs/client.md'].map(path => readFile(resolve('../..', path), 'utf8')))
+  const codes = types!.slice(types!.indexOf('ErrorCode ='), types!.indexOf('const DOCS')).match(/'[a-z-]+'/g)!.map(code => code.slice(1, -1))
+  const explained = docs!.match(/(?<=^### ).*/gm)
+  assert.deepEqual([...explained!].sort(), [...codes].sort())
+})
