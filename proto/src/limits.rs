@@ -794,13 +794,13 @@ mod tests {
             ("K of `closest`, `data.limit` of `discover`", usize::from(MAX_CLOSEST)),
             ("networks of a peer", DEFAULT_MAX_NETWORKS_PER_PEER),
             ("members of a network", DEFAULT_MAX_PEERS_PER_NETWORK),
-            ("others that a peer may know where it does not know everybody", MAX_ACQUAINTANCES),
-            ("messages a second, in the long run", DEFAULT_MESSAGE_RATE as usize),
-            ("seconds of that rate at once", MESSAGE_BURST_SECS as usize),
-            ("seconds without a pause over that rate", RATE_LIMIT_PATIENCE.as_secs() as usize),
-            ("receipts that are not yet there", MAX_OPEN_RECEIPTS as usize),
-            ("`error` messages a second, in the long run", ERROR_RATE as usize),
-            ("`error` messages at once", ERROR_BURST as usize),
+            ("peers that a peer knows under bounded discovery", MAX_ACQUAINTANCES),
+            ("messages per second, on average", DEFAULT_MESSAGE_RATE as usize),
+            ("burst of messages, in seconds of that rate", MESSAGE_BURST_SECS as usize),
+            ("seconds above that rate without a pause", RATE_LIMIT_PATIENCE.as_secs() as usize),
+            ("outstanding receipts", MAX_OPEN_RECEIPTS as usize),
+            ("`error` messages per second, on average", ERROR_RATE as usize),
+            ("burst of `error` messages", ERROR_BURST as usize),
         ];
         let documented: Vec<_> = rows()
             .into_iter()

@@ -128,7 +128,7 @@ enum Guest {
 }
 
 /// What a WebSocket hears at the operators' port.
-const ADMIN_ONLY: &str = "this port has pages for operators and nothing else (ADMIN_PORT): WebSockets are at PORT";
+const ADMIN_ONLY: &str = "this port serves only pages for operators (ADMIN_PORT): connect WebSockets to PORT";
 
 /// Why a request was refused, and how that is answered.
 struct Refusal {
@@ -379,7 +379,7 @@ impl Door {
     }
 
     fn too_many(&self) -> Response<Full<Bytes>> {
-        let text = "too many requests for pages at this port: ask again after a second, and less often\n";
+        let text = "too many requests for pages: try again after a second, and less often\n";
         let mut response = self.plain(StatusCode::TOO_MANY_REQUESTS, text);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         response
@@ -390,7 +390,7 @@ impl Door {
             return Err(Refusal::new(HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY));
         }
         if entrance == Entrance::Hubs {
-            let text = "this port takes links of hubs and nothing else (MESH_PORT): peers and pages are at PORT";
+            let text = "this port accepts only links of hubs (MESH_PORT): connect peers to PORT, and read pages there";
             return Err(Refusal::new(HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, text));
         }
         if !self.auth_token.as_deref().is_none_or(|token| query.shows(headers, token)) {
@@ -409,20 +409,20 @@ impl Door {
     ) -> Result<HubId, Refusal> {
         let off = |text: &'static str| Err(Refusal::new(HandshakeFailure::LinkOff, StatusCode::FORBIDDEN, text));
         let Some(links) = &self.links else {
-            return off("this hub makes no links: IS_HUB, BOOTSTRAP_HUBS, MESH_DNS and REDIS_URL are unset there");
+            return off("this hub is not part of a mesh: set IS_HUB=true on it");
         };
         if entrance == Entrance::Admin {
             return Err(Refusal::new(HandshakeFailure::LinkWrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY));
         }
         if entrance == Entrance::Peers {
-            let text = "this port takes no links: they are taken at MESH_PORT";
+            let text = "this port accepts no links: dial MESH_PORT of this hub";
             return Err(Refusal::new(HandshakeFailure::LinkWrongPort, StatusCode::FORBIDDEN, text));
         }
         // A hub of the seed's kind has nothing to show but its address, and that has been looked at.
         if offer != Offer::Nothing {
             match &links.admission {
                 Admission::Closed => {
-                    return off("this hub takes no links: it has neither MESH_TOKEN nor MESH_INSECURE");
+                    return off("this hub accepts no links: set MESH_TOKEN on it, or MESH_INSECURE=true");
                 }
                 Admission::Open => {}
                 Admission::Tokens(tokens) if tokens.iter().any(|token| query.shows(headers, token)) => {}
@@ -433,7 +433,7 @@ impl Door {
             }
         }
         if offer == Offer::Unknown {
-            let text = format!("this hub links with Sec-WebSocket-Protocol: {SUBPROTOCOL}, and with no other version");
+            let text = format!("unknown version of links: use Sec-WebSocket-Protocol: {SUBPROTOCOL}");
             return Err(Refusal::new(HandshakeFailure::LinkVersion, StatusCode::BAD_REQUEST, text));
         }
         query.id().map(HubId)

@@ -57,7 +57,7 @@ fn a_hub_that_makes_no_links_says_so() {
     let alone = Hub::start(&[]);
     let refused = answer(&alone, MESH, "");
     assert_eq!(status(&refused), "403");
-    assert!(body(&refused).contains("makes no links"), "{refused}");
+    assert!(body(&refused).contains("not part of a mesh"), "{refused}");
     alone.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-off"}"#, |n| n == 1.0);
 
     // As with the Go hub, IS_HUB alone is enough to serve peers.
@@ -163,10 +163,10 @@ fn what_a_hub_says_when_it_refuses_is_shown_where_it_was_dialed() {
     let help = include_str!("../../docs/troubleshooting.md");
     let mesh_port = free_port();
     for (there, said) in [
-        (&[][..], "this hub makes no links"),
-        (&[("IS_HUB", "true")], "this hub takes no links: it has neither MESH_TOKEN nor MESH_INSECURE"),
+        (&[][..], "this hub is not part of a mesh"),
+        (&[("IS_HUB", "true")], "this hub accepts no links: set MESH_TOKEN"),
         (&[("IS_HUB", "true"), ("MESH_TOKEN", "another")], "unauthorized: a link takes this hub's MESH_TOKEN"),
-        (&[("MESH_PORT", &mesh_port), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "this port takes no links"),
+        (&[("MESH_PORT", &mesh_port), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "this port accepts no links"),
         (&[("HUB_MESH_NAMESPACE", "x"), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "HUB_MESH_NAMESPACE differs"),
         (&[("DISCOVERY", "closest:8"), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "DISCOVERY differs"),
     ] {

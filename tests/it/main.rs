@@ -7,6 +7,7 @@ mod admin;
 mod alive;
 mod client;
 mod discovery;
+mod docs;
 mod door;
 mod ends;
 mod files;

@@ -18,7 +18,7 @@ pub(super) fn check_host(version: Version, headers: &HeaderMap) -> Result<(), &'
     if host.to_str().is_ok_and(|host| host.is_empty() || is_host(host)) {
         return Ok(());
     }
-    Err("the Host header is not a host with an optional port: send one that is (RFC 9112, 3.2)")
+    Err("the Host header is not a host with an optional port: send host or host:port (RFC 9112, 3.2)")
 }
 
 /// Whether this is a host, and perhaps a port.
@@ -56,9 +56,9 @@ impl NoHandshake {
 
     pub(super) fn explain(self) -> &'static str {
         match self {
-            Self::NotAnUpgrade => "this is a WebSocket endpoint: ask for an upgrade (RFC 6455), version 13",
-            Self::Version => "this version of WebSocket is not spoken here: use version 13 (RFC 6455)",
-            Self::Key => "Sec-WebSocket-Key is not 16 bytes in base64: send one such header (RFC 6455, 4.1)",
+            Self::NotAnUpgrade => "this is a WebSocket endpoint: send an upgrade request (RFC 6455), version 13",
+            Self::Version => "unsupported version of WebSocket: use version 13 (RFC 6455)",
+            Self::Key => "Sec-WebSocket-Key is not 16 bytes in base64: send one valid header (RFC 6455, 4.1)",
         }
     }
 
@@ -119,6 +119,18 @@ mod tests {
                 map
             },
         )
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_wrong_and_what_to_send() {
+        let (none, two, bad) = (headers(&[]), headers(&[("host", "a"), ("host", "a")]), headers(&[("host", "a b")]));
+        let hosts = [none, two, bad].map(|headers| check_host(Version::HTTP_11, &headers).unwrap_err());
+        let upgrades = [NoHandshake::NotAnUpgrade, NoHandshake::Version, NoHandshake::Key].map(NoHandshake::explain);
+        for sentence in hosts.into_iter().chain(upgrades) {
+            let (problem, advice) = sentence.split_once(": ").unwrap();
+            assert!(!problem.is_empty() && ["send ", "use "].iter().any(|verb| advice.starts_with(verb)), "{sentence}");
+            assert!(sentence.len() <= 120 && !sentence.ends_with('.'), "{sentence}");
+        }
     }
 
     #[test]

@@ -1,0 +1,146 @@
+//! The shell blocks of README and docs. The comment above each says whether a test runs it, and why if not.
+
+use std::fmt::Write as _;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+/// The pages with commands for users.
+const PAGES: [&str; 11] = [
+    "README.md",
+    "README.zh-CN.md",
+    "CONTRIBUTING.md",
+    "PRODUCTION.md",
+    "docs/decisions.md",
+    "docs/metrics.md",
+    "docs/operations.md",
+    "docs/performance.md",
+    "docs/protocol.md",
+    "docs/runbook.md",
+    "k8s/README.md",
+];
+
+/// A shell block.
+struct Block {
+    page: &'static str,
+    /// The text behind `run:` in the comment above it: the name of a test's block, or `no` and the reason.
+    run: String,
+    commands: String,
+}
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+fn blocks() -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for name in PAGES {
+        let text = page(name);
+        let lines: Vec<&str> = text.lines().collect();
+        for (i, _) in lines.iter().enumerate().filter(|(_, line)| **line == "```bash") {
+            let comment = lines[i - 1].strip_prefix("<!-- run: ").and_then(|rest| rest.strip_suffix(" -->"));
+            let run = comment.unwrap_or_else(|| panic!("{name}:{}: no comment says who runs this block", i + 1));
+            let commands = lines[i + 1..].iter().take_while(|line| **line != "```");
+            let commands = commands.fold(String::new(), |all, line| all + line + "\n");
+            blocks.push(Block { page: name, run: run.to_owned(), commands });
+        }
+    }
+    blocks
+}
+
+/// The commands of a block of README.md.
+fn readme(run: &str) -> String {
+    let block = blocks().into_iter().find(|block| block.page == "README.md" && block.run.starts_with(run));
+    block.unwrap_or_else(|| panic!("README.md has no block {run}")).commands
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Runs commands in bash as a reader types them: one that goes to the background is waited for until its port answers.
+/// Ports are replaced by free ones. `checks` are run afterwards in the same shell.
+fn run(commands: &str, checks: &str) {
+    let (mut commands, mut checks) = (commands.to_owned(), checks.to_owned());
+    for documented in ["8080", "8081", "8082", "8083", "8084", "8085", "6379"] {
+        let free = free_port().to_string();
+        commands = commands.replace(documented, &free);
+        checks = checks.replace(documented, &free);
+    }
+    let mut script = String::from(
+        "set -e\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n\
+         command -v curl >/dev/null || curl() { peerpigeon health --url \"http://${@: -1}\"; }\n\
+         answers() { until (exec 3<>\"/dev/tcp/127.0.0.1/$1\") 2>/dev/null; do read -rt 0.02 <> <(:) || true; done; }\n",
+    );
+    for line in commands.lines() {
+        let _ = writeln!(script, "{line}");
+        let port = line.split_once("PORT=").or_else(|| line.split_once("--port ")).map(|(_, rest)| rest);
+        if let Some(port) = port.filter(|_| line.trim_end().ends_with('&')) {
+            let _ = writeln!(script, "answers {}", port.split(' ').next().unwrap());
+        }
+    }
+    script += &checks;
+    let directory = Path::new(env!("CARGO_BIN_EXE_peerpigeon")).parent().unwrap();
+    let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap());
+    let ran = Command::new("timeout")
+        .args(["60", "bash", "-c", &script])
+        .env("PATH", path)
+        .env("SHARDS", "1")
+        .env("LOG_LEVEL", "warn")
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{}\n{script}\n--- stdout\n{out}\n--- stderr\n{err}", ran.status);
+}
+
+#[test]
+fn every_block_says_who_runs_it() {
+    let known = ["two-hubs", "third-hub", "redis-hubs; needs redis-server", "tools"];
+    for Block { page, run, .. } in blocks() {
+        let told = run.strip_prefix("no; ").is_some_and(|reason| !reason.is_empty());
+        assert!(told || known.contains(&run.as_str()), "{page}: no test runs a block named {run:?}");
+    }
+}
+
+#[test]
+fn both_languages_have_the_same_commands() {
+    let commands = |page: &str| {
+        let blocks = blocks().into_iter().filter(|block| block.page == page);
+        let bare = |commands: String| {
+            commands.lines().map(|line| line.split(" #").next().unwrap().trim().to_owned()).collect::<Vec<_>>()
+        };
+        blocks.map(|block| (block.run, bare(block.commands))).collect::<Vec<_>>()
+    };
+    assert_eq!(commands("README.md"), commands("README.zh-CN.md"));
+}
+
+#[test]
+fn hubs_on_one_machine_link_as_the_readme_has_it() {
+    let commands = readme("two-hubs") + &readme("third-hub");
+    let three = "until curl -s localhost:8083/metrics | grep -qx 'peerpigeon_mesh_hubs 2'; do :; done\n\
+                 curl -s localhost:8081/hubs | grep -q '\"peers\"'\n";
+    run(&commands, three);
+}
+
+#[test]
+fn hubs_meet_at_redis_as_the_readme_has_it() {
+    let commands = readme("redis-hubs").replace("redis-server --save", "redis-server --port 6379 --save");
+    run(&commands, "until curl -s localhost:8085/metrics | grep -qx 'peerpigeon_mesh_hubs 1'; do :; done\n");
+}
+
+#[test]
+fn the_tools_run_as_the_readme_has_them() {
+    let id = "0123456789abcdef0123456789abcdef01234567";
+    // The same commands with shorter times and fewer peers, so that the test does not take a minute.
+    let commands = readme("tools")
+        .replace("--listen 10s", "--listen 1s")
+        .replace("--peers 500 --duration 30", "--peers 50 --duration 1")
+        .replace("<id>", id);
+    assert!(commands.contains("--peers 50") && commands.contains(id), "{commands}");
+    let target = format!(
+        "PORT=8080 peerpigeon &\n\
+         peerpigeon peer --hub ws://localhost:8080 --network lobby --peer-id {id} >/dev/null &\n\
+         until curl -s localhost:8080/metrics | grep -qx 'peerpigeon_members 1'; do :; done\n"
+    );
+    run(&(target + &commands), "");
+}
