@@ -507,6 +507,32 @@ pub const GAP_PATIENCE: Duration = Duration::from_millis(300);
 /// How long the next part of a snapshot is waited for, before it is asked for anew.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3);
 
+/// Longest time that a snapshot may take in all. One that takes longer is refused, and another neighbour is asked.
+///
+/// A hub of 1,000,000 peers is about 300 MB: 1 MB/s is enough.
+pub const SNAPSHOT_LIMIT: Duration = Duration::from_secs(300);
+
+/// How long a snapshot may arrive more slowly than at [`SNAPSHOT_RATE_BYTES`]. Later it is refused.
+pub const SNAPSHOT_SLACK: Duration = Duration::from_secs(12);
+
+/// The least that has to arrive of a snapshot, in bytes per second, on the average since it was asked for. 64 snapshots at once on
+/// a link of 20 Mbit/s have as much each.
+///
+/// So a neighbour that keeps a repair open has to send distinct peers all the time, at most [`MAX_PEERS_PER_HUB`].
+pub const SNAPSHOT_RATE_BYTES: u64 = 32 * 1024;
+
+/// Heartbeats of a hub that have to say less than what is known of it here, before that is doubted: counts of changes beyond what its
+/// hub says are forgotten, and a snapshot that says less is accepted.
+///
+/// Heartbeats and changes can take different ways, of which one is seconds slower. So a forged change or snapshot is believed for
+/// 4 to 8 heartbeats at each hub on the way, and then repaired.
+pub const DOUBT_BEATS: u64 = 4;
+
+/// Greatest number of times that the pause before a snapshot is asked for, [`GAP_PATIENCE`], doubles while snapshots do not make
+/// known what their hub's heartbeats say: 300 ms x 2^5 = 9.6 s. Whoever sends wrong snapshots is asked six times in 20 s, and
+/// from then on every ten seconds.
+pub const MAX_VAIN_REPAIRS: u32 = 5;
+
 /// Peers in one part of a snapshot: 64 x 300 B = 20 KB in practice.
 pub const SNAPSHOT_PEERS: usize = 64;
 
@@ -524,6 +550,10 @@ pub const MAX_SNAPSHOTS_OUT: usize = 64;
 
 /// Peers of one hub that a snapshot may have. More: it is dropped, and the hub's peers are not known here.
 pub const MAX_PEERS_PER_HUB: usize = 1_000_000;
+
+/// Networks of one peer of another hub, the most that MAX_NETWORKS_PER_PEER can be set to. A snapshot with more for a peer is refused,
+/// and a change that adds one more is left out.
+pub const MAX_MEMBERSHIPS: usize = 1024;
 
 /// Signals to one hub whose outcomes are outstanding. One more: `unreachable`.
 ///

@@ -8,6 +8,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::envelope::{Change, Presence, What};
 use crate::id::{PeerId, PeerIncarnation};
+use crate::limits::{MAX_MEMBERSHIPS, MAX_PEERS_PER_HUB};
 use crate::router::Announcement;
 
 /// A hub's presence after the change `seq`. The hub itself writes it; all others hold replicas.
@@ -57,6 +58,9 @@ impl Holding {
             return;
         }
         self.end(&peer);
+        if self.peers.len() >= MAX_PEERS_PER_HUB {
+            return;
+        }
         self.digest ^= session_hash(&peer, session);
         self.peers.insert(peer, Arc::new(Presence { peer, session, memberships: Vec::new() }));
     }
@@ -64,8 +68,12 @@ impl Holding {
     fn enter(&mut self, announcement: &Arc<Announcement>) {
         let Some(presence) = self.peers.get_mut(&announcement.peer) else { return };
         let memberships = &mut Arc::make_mut(presence).memberships;
+        let at = memberships.binary_search_by(|a| a.network.cmp(&announcement.network));
+        if at.is_err() && memberships.len() >= MAX_MEMBERSHIPS {
+            return;
+        }
         self.digest ^= membership_hash(announcement);
-        match memberships.binary_search_by(|a| a.network.cmp(&announcement.network)) {
+        match at {
             Ok(at) => {
                 self.digest ^= membership_hash(&memberships[at]);
                 memberships[at] = Arc::clone(announcement);

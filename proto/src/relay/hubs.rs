@@ -270,9 +270,12 @@ impl Relay {
     /// Compares what a hub says of its presence with what is known of it here.
     fn compare(&mut self, beat: &Heartbeat, found: bool, now: Now) {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else { return };
+        remote.forget_unconfirmed();
         if remote.sync.is_some() {
             return;
         }
+        remote.doubt();
+        let differs = beat.seq == remote.holding.seq && beat.digest != remote.holding.digest;
         if beat.seq > remote.holding.seq {
             remote.note_behind(now.at);
             if found {
@@ -280,9 +283,22 @@ impl Relay {
                 remote.ask_at = Some(now.at);
                 self.ask_for_snapshot(beat.hub, now);
             }
-        } else if beat.seq == remote.holding.seq && beat.digest != remote.holding.digest {
+        } else if differs || remote.doubted {
             remote.behind_since.get_or_insert(now.at);
-            self.ask_for_snapshot(beat.hub, now);
+            if let Some(via) = remote.repaired_by.take() {
+                // What it sent was wrong.
+                remote.failed_ask = Some(via);
+            }
+            if remote.vain_repairs > 0 {
+                remote.note_behind(now.at);
+            } else {
+                self.ask_for_snapshot(beat.hub, now);
+            }
+        } else if remote.ahead.is_empty() {
+            remote.vain_repairs = 0;
+            if beat.seq == remote.holding.seq {
+                (remote.behind_since, remote.ask_at, remote.repaired_by) = (None, None, None);
+            }
         }
     }
 
@@ -349,6 +365,7 @@ impl Relay {
         remote.incarnation = beat.incarnation;
         remote.ways = Ways::default();
         remote.failed_ask = None;
+        (remote.vain_repairs, remote.repaired_by) = (0, None);
         remote.contest = None;
         remote.link_lost_at = None;
         self.choose_link(beat.hub);

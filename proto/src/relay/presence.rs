@@ -1,14 +1,13 @@
 //! Presence: each hub writes its own, all others hold replicas. Changes flood, snapshots repair.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::envelope::{Change, Envelope, Presence, SnapshotPart, SnapshotRequest, What};
 use crate::id::{HubId, HubIncarnation, PeerId, PeerIncarnation, Via};
 use crate::limits::{
-    GAP_PATIENCE, MAX_CHANGES_AHEAD, MAX_PEERS_PER_HUB, MAX_SNAPSHOT_WAITERS, MAX_SNAPSHOTS_OUT, SNAPSHOT_BYTES,
-    SNAPSHOT_PATIENCE, SNAPSHOT_PEERS,
+    GAP_PATIENCE, MAX_CHANGES_AHEAD, MAX_SNAPSHOT_WAITERS, MAX_SNAPSHOTS_OUT, SNAPSHOT_BYTES, SNAPSHOT_PATIENCE,
+    SNAPSHOT_PEERS,
 };
 use crate::reason::LeaveReason;
 use crate::router::{Announcement, Letter};
@@ -98,7 +97,7 @@ impl Relay {
             self.apply(&change, now);
             self.catch_up(change.hub, now);
         } else if remote.ahead.len() < MAX_CHANGES_AHEAD {
-            remote.ahead.insert(change.seq, Arc::clone(&change));
+            remote.ahead.insert(change.seq, (remote.beat.number, Arc::clone(&change)));
             if remote.sync.is_none() {
                 remote.note_behind(now.at);
             }
@@ -116,12 +115,10 @@ impl Relay {
     /// Takes in what has waited for something missing.
     fn catch_up(&mut self, hub: HubId, now: Now) {
         while let Some(remote) = self.hubs.get_mut(&hub)
-            && let Some((seq, change)) = remote.ahead.pop_first()
+            && let Some(first) = remote.ahead.first_entry()
+            && *first.key() <= remote.holding.seq + 1
         {
-            if seq > remote.holding.seq + 1 {
-                remote.ahead.insert(seq, change);
-                break;
-            }
+            let (seq, (_, change)) = first.remove_entry();
             if seq == remote.holding.seq + 1 {
                 self.apply(&change, now);
             }
@@ -194,8 +191,7 @@ impl Relay {
             remote.ask_at = Some(now.at + GAP_PATIENCE);
             return;
         };
-        let deadline = now.at + SNAPSHOT_PATIENCE;
-        remote.sync = Some(Sync { via, deadline, parts: 0, seq: 0, digest: 0, peers: BTreeMap::new() });
+        remote.sync = Some(Sync::new(via, now.at));
         let request = SnapshotRequest { hub, incarnation: remote.incarnation };
         self.send(Destination::from(via), Envelope::SnapshotRequest(request));
     }
@@ -214,7 +210,13 @@ impl Relay {
         let remote = self.hubs.get_mut(&hub).filter(|r| r.is_live() && r.incarnation == incarnation);
         let Some(remote) = remote else { return self.decline_snapshot(via, request) };
         // A replica that is being repaired would only pass its own gaps on.
-        let Some(sync) = &remote.sync else { return self.send_snapshot(via, request, now) };
+        let Some(sync) = &remote.sync else {
+            return if remote.doubted {
+                self.decline_snapshot(via, request);
+            } else {
+                self.send_snapshot(via, request, now);
+            };
+        };
         let asked = sync.via;
         let waits = remote.snapshot_waiters.contains(&via);
         if waits {
@@ -326,24 +328,16 @@ impl Relay {
     }
 
     pub(super) fn snapshot_came(&mut self, via: Via, part: SnapshotPart, now: Now) {
-        let SnapshotPart { hub, incarnation, seq, digest, part: number, last, peers } = part;
+        let (hub, last) = (part.hub, part.last);
         let Some(remote) = self.hubs.get_mut(&hub) else { return };
-        let of_this_life = remote.incarnation == incarnation;
+        let of_this_life = remote.incarnation == part.incarnation;
         let Some(sync) = remote.sync.as_mut().filter(|sync| of_this_life && sync.via == via) else {
             self.stats.snapshots_refused += 1;
             return;
         };
-        if number == 0 && sync.parts == 0 {
-            *sync = Sync { via, deadline: sync.deadline, parts: 0, seq, digest, peers: BTreeMap::new() };
-        }
-        let fits = sync.peers.len() + peers.len() <= MAX_PEERS_PER_HUB;
-        if number != sync.parts || seq != sync.seq || digest != sync.digest || !fits {
-            return self.give_up_snapshot(hub, now);
-        }
-        sync.parts += 1;
-        sync.deadline = now.at + SNAPSHOT_PATIENCE;
-        sync.peers.extend(peers.into_iter().map(|presence| (presence.peer, presence)));
-        if last {
+        if !sync.take(part, now.at) {
+            self.refuse_snapshot(hub, now);
+        } else if last {
             self.install(hub, now);
         }
     }
@@ -351,11 +345,9 @@ impl Relay {
     /// Takes over a snapshot that is complete.
     fn install(&mut self, hub: HubId, now: Now) {
         let Some(remote) = self.hubs.get_mut(&hub) else { return };
-        let Some(sync) = remote.sync.take() else { return };
-        if holding::digest(sync.peers.values()) != sync.digest || sync.seq < remote.holding.seq {
-            remote.sync = Some(sync);
-            return self.give_up_snapshot(hub, now);
-        }
+        let least = if remote.doubted { remote.beat.seq } else { remote.holding.seq };
+        let agrees = |sync: &mut Sync| holding::digest(sync.peers.values()) == sync.digest && sync.seq >= least;
+        let Some(sync) = remote.sync.take_if(agrees) else { return self.refuse_snapshot(hub, now) };
         let mut peers = sync.peers;
         for (peer, presence) in &mut peers {
             if let Some(known) = remote.holding.peers.get(peer) {
@@ -367,6 +359,9 @@ impl Relay {
         let after: Vec<PeerId> = peers.keys().copied().collect();
         remote.holding.replace(sync.seq, sync.digest, peers);
         remote.behind_since = None;
+        (remote.mark, remote.doubted) = (None, false);
+        remote.vain_repairs = remote.vain_repairs.saturating_add(1);
+        remote.repaired_by = Some(sync.via);
         self.stats.snapshots[1] += 1;
         self.event(MeshEvent::Repaired(hub));
         // Why they left was said in a change that did not come.
@@ -376,6 +371,14 @@ impl Relay {
         }
         self.catch_up(hub, now);
         self.answer_waiters(hub, now);
+    }
+
+    /// A snapshot was not of the form, or not what it said.
+    fn refuse_snapshot(&mut self, hub: HubId, now: Now) {
+        if let Some(remote) = self.hubs.get_mut(&hub) {
+            remote.vain_repairs = remote.vain_repairs.saturating_add(1);
+        }
+        self.give_up_snapshot(hub, now);
     }
 
     /// A snapshot did not come, or was not what it said.
@@ -393,7 +396,7 @@ impl Relay {
         let request = SnapshotRequest { hub, incarnation: remote.incarnation };
         let waiters = std::mem::take(&mut remote.snapshot_waiters);
         remote.failed_ask = Some(sync.via);
-        remote.ask_at = Some(now.at + GAP_PATIENCE);
+        remote.ask_at = Some(now.at + remote.pause());
         for via in waiters {
             // Another neighbour may know more.
             self.decline_snapshot(via, request);
@@ -406,6 +409,7 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&hub) else { return 0 };
         remote.state = state;
         remote.ahead.clear();
+        (remote.mark, remote.doubted) = (None, false);
         remote.behind_since = None;
         remote.ask_at = None;
         remote.sync = None;
@@ -454,6 +458,7 @@ impl super::remote::Remote {
     /// Something is missing: it is waited for, then asked for.
     pub(super) fn note_behind(&mut self, now: Duration) {
         self.behind_since.get_or_insert(now);
-        self.ask_at.get_or_insert(now + GAP_PATIENCE);
+        let pause = self.pause();
+        self.ask_at.get_or_insert(now + pause);
     }
 }

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::envelope::{Change, Heartbeat, Presence};
-use crate::id::{HubId, HubIncarnation, Via};
-use crate::limits::{HEARTBEAT, LEASE, MAX_ENDED_LIVES, ROUTE_PATIENCE};
+use crate::envelope::{Change, Heartbeat, Presence, SnapshotPart};
+use crate::id::{HubId, HubIncarnation, PeerId, Via};
+use crate::limits::{
+    DOUBT_BEATS, GAP_PATIENCE, HEARTBEAT, LEASE, MAX_ENDED_LIVES, MAX_MEMBERSHIPS, MAX_PEERS_PER_HUB, MAX_VAIN_REPAIRS,
+    ROUTE_PATIENCE, SNAPSHOT_LIMIT, SNAPSHOT_PATIENCE, SNAPSHOT_RATE_BYTES, SNAPSHOT_SLACK,
+};
 use crate::reason::Outcome;
 
 use super::holding::Holding;
@@ -31,8 +34,16 @@ pub(super) struct Remote {
     /// When the lease ends that it gave. Kept instead of the time at which it was said: that may be before this hub's clock began.
     pub(super) lease_ends: Duration,
     pub(super) holding: Holding,
-    /// Changes beyond a missing one, or beyond the snapshot that is on its way.
-    pub(super) ahead: BTreeMap<u64, Arc<Change>>,
+    /// Changes beyond a missing one, or beyond the snapshot that is on its way, each with the number of the last heartbeat before it.
+    pub(super) ahead: BTreeMap<u64, (u64, Arc<Change>)>,
+    /// The number of a heartbeat that said less than what was known here, and which change was known here then.
+    pub(super) mark: Option<(u64, u64)>,
+    /// More is known of it here than it has said since. A snapshot that says less is believed, and others are sent none.
+    pub(super) doubted: bool,
+    /// Snapshots that were received since what is known here last agreed with a heartbeat.
+    pub(super) vain_repairs: u32,
+    /// The way by which the last of those came.
+    pub(super) repaired_by: Option<Via>,
     /// Since when something is known to be missing, if something is.
     pub(super) behind_since: Option<Duration>,
     /// When a snapshot is to be asked for.
@@ -83,11 +94,60 @@ pub(super) struct Avoided {
 #[derive(Debug)]
 pub(super) struct Sync {
     pub(super) via: Via,
+    /// When it was asked for.
+    pub(super) since: Duration,
     pub(super) deadline: Duration,
+    /// What has arrived of it.
+    pub(super) bytes: u64,
     pub(super) parts: u32,
     pub(super) seq: u64,
     pub(super) digest: u64,
-    pub(super) peers: BTreeMap<crate::PeerId, Arc<Presence>>,
+    pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
+}
+
+impl Sync {
+    pub(super) fn new(via: Via, now: Duration) -> Self {
+        let peers = BTreeMap::new();
+        Self { via, since: now, deadline: now + SNAPSHOT_PATIENCE, bytes: 0, parts: 0, seq: 0, digest: 0, peers }
+    }
+
+    /// Takes in the next part, if it is the next one and of the form that every hub sends.
+    pub(super) fn take(&mut self, part: SnapshotPart, now: Duration) -> bool {
+        if part.part == 0 && self.parts == 0 {
+            (self.seq, self.digest) = (part.seq, part.digest);
+        }
+        let is_next = (part.part, part.seq, part.digest) == (self.parts, self.seq, self.digest);
+        let fits = self.peers.len() + part.peers.len() <= MAX_PEERS_PER_HUB;
+        let brings_something = part.last || !part.peers.is_empty();
+        // So none of what was there before comes again.
+        let last = self.peers.last_key_value().map(|(&peer, _)| peer);
+        let peers = || last.into_iter().chain(part.peers.iter().map(|presence| presence.peer));
+        let ascends = peers().zip(peers().skip(1)).all(|(a, b)| a < b);
+        if !(is_next && fits && brings_something && ascends && part.peers.iter().all(|presence| is_sound(presence))) {
+            return false;
+        }
+        self.parts += 1;
+        self.bytes += part.peers.iter().map(|presence| presence_bytes(presence)).sum::<u64>();
+        let in_time = SNAPSHOT_SLACK + Duration::from_millis(self.bytes * 1000 / SNAPSHOT_RATE_BYTES);
+        self.deadline = (now + SNAPSHOT_PATIENCE).min(self.since + in_time.min(SNAPSHOT_LIMIT));
+        self.peers.extend(part.peers.into_iter().map(|presence| (presence.peer, presence)));
+        true
+    }
+}
+
+/// Whether a peer's memberships are as few as they may be, and in the order in which they are looked up.
+fn is_sound(presence: &Presence) -> bool {
+    let memberships = &presence.memberships;
+    memberships.len() <= MAX_MEMBERSHIPS && memberships.is_sorted_by(|a, b| a.network < b.network)
+}
+
+/// A peer's id and session, in a snapshot.
+const ID_BYTES: u64 = 28;
+
+/// About what a peer takes in a snapshot.
+fn presence_bytes(presence: &Presence) -> u64 {
+    let memberships = presence.memberships.iter().map(|announcement| announcement.discovered.frame_len() as u64);
+    ID_BYTES + memberships.sum::<u64>()
 }
 
 impl Remote {
@@ -104,6 +164,10 @@ impl Remote {
             lease_ends,
             holding: Holding::default(),
             ahead: BTreeMap::new(),
+            mark: None,
+            doubted: false,
+            vain_repairs: 0,
+            repaired_by: None,
             behind_since: None,
             ask_at: None,
             sync: None,
@@ -169,6 +233,33 @@ impl Remote {
     /// How many changes it has said beyond what is known here.
     pub(super) fn lag(&self) -> u64 {
         self.beat.seq.saturating_sub(self.holding.seq)
+    }
+
+    /// Forgets changes that a heartbeat would have counted, had its hub made them.
+    pub(super) fn forget_unconfirmed(&mut self) {
+        let (number, seq) = (self.beat.number, self.beat.seq);
+        if self.ahead.last_key_value().is_some_and(|(&last, _)| last > seq) {
+            self.ahead.retain(|&ahead, (at, _)| ahead <= seq || number < at.saturating_add(DOUBT_BEATS));
+        }
+    }
+
+    /// Compares its last heartbeat with an earlier one, to see whether more is known here than it has ever said.
+    pub(super) fn doubt(&mut self) {
+        let (number, seq) = (self.beat.number, self.beat.seq);
+        if self.holding.seq <= seq {
+            (self.mark, self.doubted) = (None, false);
+            return;
+        }
+        match self.mark {
+            Some((at, _)) if number < at.saturating_add(DOUBT_BEATS) => {}
+            Some((_, known)) if seq < known => self.doubted = true,
+            Some(_) | None => self.mark = Some((number, self.holding.seq)),
+        }
+    }
+
+    /// The pause before a snapshot is asked for.
+    pub(super) fn pause(&self) -> Duration {
+        GAP_PATIENCE * (1 << self.vain_repairs.min(MAX_VAIN_REPAIRS))
     }
 
     /// When the next thing about it is due.

@@ -3,6 +3,7 @@
 mod legacy;
 mod life;
 mod namesakes;
+mod numbers;
 mod snapshots;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,0 +1,281 @@
+//! Numbers, snapshots and orders that no working hub sends. What they do to others is over after a time that is known.
+
+use super::*;
+use crate::envelope::{Change, Presence, SnapshotPart, What};
+use crate::limits::{DOUBT_BEATS, GAP_PATIENCE, MAX_MEMBERSHIPS, SNAPSHOT_LIMIT, SNAPSHOT_PATIENCE, SNAPSHOT_SLACK};
+
+/// A forged change or snapshot is no longer believed after this.
+const DOUBTED: Duration = HEARTBEAT.saturating_mul(2 * DOUBT_BEATS as u32 + 1);
+
+/// Three hubs, each linked to both others: peers 11, 12 and 13. Hub 3 is the one that sends forged envelopes.
+fn triangle() -> Net {
+    let mut net = Net::full(3);
+    for n in 1..=3 {
+        net.joins(n, 10 + n, 0);
+    }
+    net.pass(2 * HEARTBEAT);
+    (1..=3).for_each(|n| drop(net.hears(n)));
+    net
+}
+
+/// Hub `n` receives something from hub 3.
+fn receives(net: &mut Net, n: u8, envelope: Envelope) {
+    let via = Via::Link(net.hubs[&n].by_hub[&hub(3)]);
+    net.input(n, RelayInput::Received { via, envelope });
+    net.run();
+}
+
+fn change(net: &Net, seq: u64, peer: u8, what: What) -> Envelope {
+    let incarnation = net.hubs[&1].incarnation();
+    let session = PeerIncarnation(77);
+    Envelope::Change(Arc::new(Change { hub: hub(1), incarnation, seq, peer: id(peer), session, what }))
+}
+
+fn requests(net: &Net) -> u64 {
+    net.hubs.values().map(|relay| relay.stats.sent[EnvelopeKind::SnapshotRequest as usize]).sum()
+}
+
+fn agree(net: &Net, n: u8) -> bool {
+    let (own, replica) = (&net.hubs[&1].own, &net.hubs[&n].hubs[&hub(1)].holding);
+    (own.seq, own.digest) == (replica.seq, replica.digest)
+}
+
+#[test]
+fn a_forged_change_far_ahead_is_forgotten_and_asks_for_few_snapshots() {
+    for seq in [9, 1 << 20, 1 << 62] {
+        let mut net = triangle();
+        let before = requests(&net);
+        for more in 0..3 {
+            let forged = change(&net, seq - more, 99, What::Up);
+            receives(&mut net, 2, forged);
+        }
+        net.pass(DOUBTED);
+        assert!([2, 3].iter().all(|n| net.hubs[n].hubs[&hub(1)].ahead.is_empty()), "{seq}");
+        assert!(requests(&net) - before <= 2 * 5, "{seq}: {}", requests(&net) - before);
+        let after = requests(&net);
+        net.pass(20 * HEARTBEAT);
+        assert_eq!(requests(&net), after, "{seq}");
+        net.nothing_is_left();
+        net.hears(2);
+        net.joins(1, 20, 0);
+        assert_eq!(net.hears(2), ["elsewhere 20", "joined 20 n"], "{seq}");
+    }
+}
+
+#[test]
+fn forged_changes_in_their_turn_are_taken_back_though_their_hub_says_no_more() {
+    for count in [1, 40] {
+        let mut net = triangle();
+        let seq = net.hubs[&1].own.seq;
+        for n in 1..=count {
+            let forged = change(&net, seq + n, 100, if n % 2 == 1 { What::Up } else { What::Down(LEFT) });
+            receives(&mut net, 2, forged);
+        }
+        assert!(!agree(&net, 2));
+        let before = requests(&net);
+        net.pass(DOUBTED);
+        assert!(agree(&net, 2) && agree(&net, 3), "{count}");
+        assert!(requests(&net) - before <= 4, "{count}");
+        net.pass(20 * HEARTBEAT);
+        assert!(requests(&net) - before <= 4, "{count}");
+        net.nothing_is_left();
+        net.hears(2);
+        net.joins(1, 20, 0);
+        assert_eq!(net.hears(2), ["elsewhere 20", "joined 20 n"], "{count}");
+    }
+}
+
+const LEFT: crate::reason::LeaveReason = crate::reason::LeaveReason::Closed(CloseReason::ClientClosed);
+
+#[test]
+fn along_a_chain_forged_changes_are_taken_back_hub_by_hub() {
+    let mut net = Net::chain(5);
+    net.joins(1, 7, 0);
+    net.pass(2 * HEARTBEAT);
+    let seq = net.hubs[&1].own.seq + 1;
+    let forged = change(&net, seq, 100, What::Up);
+    let via = Via::Link(net.hubs[&2].by_hub[&hub(1)]);
+    net.input(2, RelayInput::Received { via, envelope: forged });
+    net.run();
+    assert!((2..=5).all(|n| net.hubs[&n].locate(&id(100)) == Some(hub(1))));
+    net.pass(3 * DOUBTED);
+    assert!((2..=5).all(|n| agree(&net, n)));
+    net.nothing_is_left();
+}
+
+/// Hub 2 has lost a change of hub 1, asks for a snapshot, and receives these parts from the hub that it has asked.
+fn repairs(net: &mut Net, part: impl FnOnce(&SnapshotPart) -> Vec<SnapshotPart>) {
+    net.loses = |envelope| matches!(envelope.kind(), EnvelopeKind::Change | EnvelopeKind::Snapshot);
+    net.joins(1, 20, 0);
+    net.pass(HEARTBEAT + 2 * GAP_PATIENCE);
+    let asked = net.hubs[&2].hubs[&hub(1)].sync.as_ref().unwrap().via;
+    net.loses = |_| false;
+    let own = &net.hubs[&1].own;
+    let (incarnation, seq, digest) = (net.hubs[&1].incarnation(), own.seq, own.digest);
+    let peers = own.peers.values().cloned().collect();
+    let whole = SnapshotPart { hub: hub(1), incarnation, seq, digest, part: 0, last: true, peers };
+    for part in part(&whole) {
+        net.input(2, RelayInput::Received { via: asked, envelope: Envelope::Snapshot(Box::new(part)) });
+        net.run();
+    }
+}
+
+#[test]
+fn a_snapshot_with_too_great_a_count_is_replaced() {
+    for beyond in [1, 50, 1 << 40] {
+        let mut net = triangle();
+        let asked = |net: &Net| net.hubs[&2].stats.sent[EnvelopeKind::SnapshotRequest as usize];
+        repairs(&mut net, |whole| vec![SnapshotPart { seq: whole.seq + beyond, ..whole.clone() }]);
+        assert_eq!(net.hubs[&2].hubs[&hub(1)].holding.seq, net.hubs[&1].own.seq + beyond);
+        net.joins(1, 21, 0);
+        let before = asked(&net);
+        net.pass(DOUBTED + HEARTBEAT);
+        assert!(agree(&net, 2), "{beyond}");
+        assert_eq!(net.hubs[&2].locate(&id(21)), Some(hub(1)), "{beyond}");
+        net.pass(20 * HEARTBEAT);
+        assert!(asked(&net) - before <= 2, "{beyond}: {}", asked(&net) - before);
+        net.nothing_is_left();
+    }
+}
+
+#[test]
+fn one_who_sends_wrong_snapshots_is_asked_less_and_less_and_others_are_asked() {
+    let mut net = triangle();
+    net.loses = |envelope| envelope.kind() == EnvelopeKind::Snapshot;
+    let wrong = |net: &mut Net| {
+        let sync = net.hubs[&2].hubs[&hub(1)].sync.as_ref()?.via;
+        let own = &net.hubs[&1].own;
+        let (incarnation, seq) = (net.hubs[&1].incarnation(), own.seq);
+        let part = SnapshotPart { hub: hub(1), incarnation, seq, digest: 0, part: 0, last: true, peers: Vec::new() };
+        net.input(2, RelayInput::Received { via: sync, envelope: Envelope::Snapshot(Box::new(part)) });
+        net.run();
+        Some(sync)
+    };
+    // One change is missing, and whoever is asked says that nobody is there.
+    let own = net.hubs[&1].own.seq;
+    let forged = change(&net, own + 1, 99, What::Up);
+    receives(&mut net, 2, forged);
+    net.joins(1, 20, 0);
+    let before = requests(&net);
+    let mut asked = Vec::new();
+    let until = net.now.at + Duration::from_secs(60);
+    while net.now.at < until {
+        net.pass(HEARTBEAT / 4);
+        asked.extend(wrong(&mut net));
+    }
+    let vias: std::collections::BTreeSet<_> = asked.iter().collect();
+    assert!(vias.len() == 2, "{asked:?}");
+    assert!((5..=14).contains(&asked.len()), "{}", asked.len());
+    assert!(requests(&net) - before < 40, "{}", requests(&net) - before);
+    net.loses = |_| false;
+    net.pass(12 * HEARTBEAT);
+    assert!(agree(&net, 2));
+    net.nothing_is_left();
+}
+
+#[test]
+fn a_snapshot_that_does_not_come_to_an_end_is_refused() {
+    // Nothing in it; the same peer again and again.
+    for bytes in [0, 1] {
+        let mut net = triangle();
+        repairs(&mut net, |whole| {
+            let part = |n| SnapshotPart { part: n, last: false, peers: whole.peers[..bytes].to_vec(), ..whole.clone() };
+            vec![part(0), part(1), part(2)]
+        });
+        let relay = &net.hubs[&2];
+        assert!(relay.hubs[&hub(1)].sync.is_none() && relay.stats.snapshots_refused > 0);
+        // The others have lost the same, and wait for their own snapshots first.
+        net.pass(3 * SNAPSHOT_PATIENCE);
+        assert!(agree(&net, 2));
+        net.nothing_is_left();
+    }
+}
+
+/// Sends a snapshot of many peers, part by part, and returns for how long it was waited for.
+fn trickles(peers: usize, every: Duration) -> Duration {
+    let mut net = triangle();
+    let mut parts = Vec::new();
+    repairs(&mut net, |whole| {
+        parts.push(whole.clone());
+        vec![]
+    });
+    let whole = parts.remove(0);
+    let began = net.now.at;
+    let via = net.hubs[&2].hubs[&hub(1)].sync.as_ref().unwrap().via;
+    for n in 0u32.. {
+        let peer = |k: usize| {
+            let mut bytes = [0; 20];
+            bytes[..8].copy_from_slice(&(u64::from(n) * 1000 + k as u64).to_be_bytes());
+            let presence = Presence { peer: PeerId::from_bytes(bytes), ..(*whole.peers[0]).clone() };
+            Arc::new(presence)
+        };
+        let part = SnapshotPart { part: n, last: false, peers: (0..peers).map(peer).collect(), ..whole.clone() };
+        let deadline = |net: &Net| net.hubs[&2].hubs[&hub(1)].sync.as_ref().map(|sync| sync.deadline);
+        let before = deadline(&net);
+        let relay = net.hubs.get_mut(&2).unwrap();
+        let now = Now { at: began + every * n, wall_ms: 0 };
+        if before.is_none_or(|at| at <= now.at) {
+            return before.unwrap() - began;
+        }
+        relay.handle_input(RelayInput::Received { via, envelope: Envelope::Snapshot(Box::new(part)) }, now);
+        while relay.poll_output().is_some() {}
+        assert!(now.at < began + 2 * SNAPSHOT_LIMIT);
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_snapshot_that_trickles_is_not_waited_for_and_one_that_flows_is_for_a_time() {
+    assert!(trickles(1, SNAPSHOT_PATIENCE / 2) < SNAPSHOT_SLACK + HEARTBEAT);
+    let flows = trickles(200, HEARTBEAT);
+    assert!((SNAPSHOT_LIMIT - HEARTBEAT..=SNAPSHOT_LIMIT).contains(&flows), "{flows:?}");
+}
+
+#[test]
+fn a_peer_in_too_many_networks_or_out_of_their_order_is_no_part_of_a_snapshot() {
+    let network = |n: usize| NetworkName::new(&format!("{n:05}"));
+    let in_networks = |presence: &Presence, names: Vec<NetworkName>| {
+        let announcement = |network| Arc::new(Announcement { network, ..(*presence.memberships[0]).clone() });
+        Arc::new(Presence { memberships: names.into_iter().map(announcement).collect(), ..presence.clone() })
+    };
+    for (names, is_sound) in [
+        (vec![1, 2, 3], true),
+        (vec![2, 1], false),
+        (vec![1, 1], false),
+        ((0..MAX_MEMBERSHIPS).collect(), true),
+        ((0..=MAX_MEMBERSHIPS).collect(), false),
+    ] {
+        let mut net = triangle();
+        let names: Vec<_> = names.into_iter().map(network).collect();
+        repairs(&mut net, |whole| {
+            let peers = vec![in_networks(&whole.peers[0], names)];
+            let digest = crate::relay::holding::digest(peers.iter());
+            vec![SnapshotPart { peers, digest, ..whole.clone() }]
+        });
+        assert_eq!(net.hubs[&2].stats.snapshots_refused == 0, is_sound);
+    }
+}
+
+#[test]
+fn changes_add_no_more_networks_to_a_peer_than_it_may_have() {
+    let mut net = triangle();
+    let (known, seq) = (&net.hubs[&1].own.peers[&id(11)], net.hubs[&1].own.seq);
+    let (session, membership) = (known.session, Arc::clone(&known.memberships[0]));
+    let incarnation = net.hubs[&1].incarnation();
+    for n in 0..=MAX_MEMBERSHIPS as u64 {
+        let network = NetworkName::new(&format!("{n:05}"));
+        let what = What::Joined(Arc::new(Announcement { network, ..(*membership).clone() }));
+        let change = Change { hub: hub(1), incarnation, seq: seq + 1 + n, peer: id(11), session, what };
+        net.input(
+            2,
+            RelayInput::Received {
+                via: Via::Link(net.hubs[&2].by_hub[&hub(3)]),
+                envelope: Envelope::Change(Arc::new(change)),
+            },
+        );
+    }
+    assert_eq!(net.hubs[&2].hubs[&hub(1)].holding.peers[&id(11)].memberships.len(), MAX_MEMBERSHIPS);
+    net.run();
+    net.pass(DOUBTED);
+    assert!(agree(&net, 2));
+}
