@@ -566,6 +566,16 @@ pub const MAX_SIGNALS_HELD: usize = 1024;
 /// How long a signal waits for an earlier one, or for the presence of its sender.
 pub const HOLD: Duration = Duration::from_millis(500);
 
+/// The most by which the counter of a signal may be ahead of the last one of its hub that was passed on: no hub has more under way.
+/// Beyond it: `unreachable`, and the order does not move, unless this goes on for [`COUNT_PATIENCE`].
+pub const MAX_COUNTER_STEP: u64 = MAX_SIGNALS_IN_FLIGHT as u64;
+
+/// How long all signals from a hub have to come with counters that are in the past, or too far ahead, before counting goes on from
+/// them: what was believed before is wrong. Until then they are `unreachable`.
+///
+/// As long as [`LINK_PATIENCE`], after which a link that has delivered nothing is closed: a signal that was held up on the way does not come later.
+pub const COUNT_PATIENCE: Duration = LINK_PATIENCE;
+
 /// How long outcomes that nobody waits for are collected before they go back together.
 pub const OUTCOME_DELAY: Duration = Duration::from_millis(20);
 

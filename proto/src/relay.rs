@@ -294,7 +294,7 @@ pub struct RelayStats {
     pub link_silences: u64,
     /// Times that all signals on a way went unanswered, and another way was taken.
     pub ways_avoided: u64,
-    /// Heartbeats of a life, and sessions, that begin too late to be believed.
+    /// Heartbeats of a life, and sessions, that begin too late to be believed; signals that are too far ahead in their order.
     pub numbers_refused: u64,
     /// Times that this hub left its id to another one.
     pub ids_given_up: u64,

@@ -148,7 +148,7 @@ catalog! {
     MESH_SNAPSHOTS_REFUSED "peerpigeon_mesh_snapshots_refused_total" Counter []
         "Snapshots that were not what they said, or came too late."
     MESH_NUMBERS_REFUSED "peerpigeon_mesh_numbers_refused_total" Counter []
-        "Heartbeats and sessions of other hubs that begin later than the year 2527, and were ignored."
+        "Numbers of other hubs that were not believed: heartbeats and sessions that begin later than the year 2527, signals too far ahead in their order."
     MESH_IDS_GIVEN_UP "peerpigeon_mesh_ids_given_up_total" Counter []
         "Times that this hub found another live hub with its HUB_ID and took a new id."
     MESH_TAKEOVERS "peerpigeon_mesh_takeovers_total" Counter ["answer"]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::envelope::{Envelope, Route, Routed, SignalEnvelope};
 use crate::id::{HubId, PeerId, ShardId, Via};
 use crate::limits::{
-    HOLD, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNALS_HELD, MAX_SIGNALS_IN_FLIGHT, MAX_UNANSWERED_LOOKED_AT, OUTCOME_DELAY,
-    RECEIPT_TIMEOUT,
+    COUNT_PATIENCE, HOLD, MAX_COUNTER_STEP, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNALS_HELD, MAX_SIGNALS_IN_FLIGHT,
+    MAX_UNANSWERED_LOOKED_AT, OUTCOME_DELAY, RECEIPT_TIMEOUT,
 };
 use crate::reason::{ErrorCode, Outcome};
 use crate::router::{Letter, Origin, RouterStats, Sender, Standing};
@@ -54,6 +54,13 @@ impl Outbound {
     pub(super) fn due(&self) -> Option<Duration> {
         let recent = || self.recent.front().and_then(Option::as_ref);
         self.aside.values().next().or_else(recent).map(|pending| pending.deadline)
+    }
+
+    /// So many signals were sent, and lost, and their outcomes written off.
+    #[cfg(test)]
+    pub(super) fn lose(&mut self, count: u64) {
+        debug_assert!(self.recent.is_empty(), "none is open");
+        self.counter += count;
     }
 
     fn issue(&mut self, origin: Origin, target: PeerId, now: Duration) -> u64 {
@@ -129,6 +136,8 @@ pub(super) struct Inbound {
     held: BTreeMap<u64, (Duration, SignalEnvelope)>,
     /// Not waited for any longer: if one comes after all, it is answered.
     skipped: BTreeSet<u64>,
+    /// Since when no signal has come in its turn, and others have come; and the last counter of those.
+    astray: Option<(Duration, u64)>,
 }
 
 impl Inbound {
@@ -140,14 +149,34 @@ impl Inbound {
         self.held.values().map(|(at, _)| *at).min()
     }
 
+    /// Whether a signal with this counter can be one of the next.
+    fn expects(&self, counter: u64) -> bool {
+        // Of a hub of which none has come yet any may be the first: the hub may have been forgotten here.
+        counter > self.taken && (self.taken == 0 || counter - self.taken <= MAX_COUNTER_STEP)
+    }
+
+    /// Notes a signal that is not expected. `true`: nothing else has come for so long that counting goes on from it.
+    fn goes_on_from(&mut self, counter: u64, now: Duration) -> bool {
+        let follows = |last: u64| last < counter && counter - last <= MAX_COUNTER_STEP;
+        let since = self.astray.filter(|&(_, last)| follows(last)).map_or(now, |(since, _)| since);
+        self.astray = Some((since, counter));
+        now.saturating_sub(since) >= COUNT_PATIENCE
+    }
+
+    fn took(&mut self, counter: u64) {
+        self.taken = counter;
+        self.astray = None;
+    }
+
     /// The next signal whose turn it is, if the presence of its hub is known so far.
     fn next(&mut self, seq: u64) -> Option<SignalEnvelope> {
         let first = self.held.first_entry()?;
         if *first.key() != self.taken + 1 || first.get().1.seq > seq {
             return None;
         }
-        self.taken += 1;
-        Some(first.remove().1)
+        let signal = first.remove().1;
+        self.took(signal.counter);
+        Some(signal)
     }
 
     /// Stops to wait for what is missing before the first that has waited for too long. Returns that one if it is its
@@ -159,8 +188,9 @@ impl Inbound {
             if first.get().1.seq <= seq {
                 return None;
             }
-            self.taken += 1;
-            return Some(first.remove().1);
+            let signal = first.remove().1;
+            self.took(counter);
+            return Some(signal);
         }
         let from = (self.taken + 1).max(counter.saturating_sub(MAX_SIGNALS_HELD as u64));
         self.skipped.extend(from..counter);
@@ -308,18 +338,33 @@ impl Relay {
     fn arrived(&mut self, from: HubId, signal: SignalEnvelope, now: Now) {
         let Some(remote) = self.hubs.get_mut(&from) else { return };
         let counter = signal.counter;
-        if counter <= remote.inbound.taken || remote.inbound.held.contains_key(&counter) {
-            if remote.inbound.skipped.remove(&counter) {
+        if remote.inbound.held.contains_key(&counter) {
+            self.stats.out_of_order += 1;
+            return;
+        }
+        if !remote.inbound.expects(counter) {
+            if !remote.inbound.goes_on_from(counter, now.at) {
+                let is_far = counter > remote.inbound.taken;
+                if remote.inbound.skipped.remove(&counter) || is_far {
+                    self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
+                }
+                self.stats.out_of_order += u64::from(!is_far);
+                self.stats.numbers_refused += u64::from(is_far);
+                return;
+            }
+            let before = std::mem::replace(&mut remote.inbound, Inbound { taken: counter - 1, ..Default::default() });
+            for counter in before.held.into_keys() {
                 self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
             }
-            self.stats.out_of_order += 1;
-        } else if counter == remote.inbound.taken + 1
+            return self.arrived(from, signal, now);
+        }
+        if counter == remote.inbound.taken + 1
             && remote.inbound.held.is_empty()
             && signal.seq <= remote.holding.seq
             && remote.is_live()
         {
             // The usual case: nothing to wait for.
-            remote.inbound.taken = counter;
+            remote.inbound.took(counter);
             self.take_in(from, signal, now);
         } else if remote.inbound.len() >= MAX_SIGNALS_HELD {
             self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);

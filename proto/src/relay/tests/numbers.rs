@@ -1,8 +1,11 @@
 //! Numbers, snapshots and orders that no working hub sends. What they do to others is over after a time that is known.
 
 use super::*;
-use crate::envelope::{Change, Presence, SnapshotPart, What};
-use crate::limits::{DOUBT_BEATS, GAP_PATIENCE, MAX_MEMBERSHIPS, SNAPSHOT_LIMIT, SNAPSHOT_PATIENCE, SNAPSHOT_SLACK};
+use crate::envelope::{Change, Presence, Route, Routed, SignalEnvelope, SnapshotPart, What};
+use crate::limits::{
+    COUNT_PATIENCE, DOUBT_BEATS, GAP_PATIENCE, HOLD, MAX_COUNTER_STEP, MAX_MEMBERSHIPS, SNAPSHOT_LIMIT,
+    SNAPSHOT_PATIENCE, SNAPSHOT_SLACK,
+};
 
 /// A forged change or snapshot is no longer believed after this.
 const DOUBTED: Duration = HEARTBEAT.saturating_mul(2 * DOUBT_BEATS as u32 + 1);
@@ -23,6 +26,107 @@ fn receives(net: &mut Net, n: u8, envelope: Envelope) {
     let via = Via::Link(net.hubs[&n].by_hub[&hub(3)]);
     net.input(n, RelayInput::Received { via, envelope });
     net.run();
+}
+
+/// A signal from hub 1 to hub 2 that hub 1 has not sent.
+fn forged_signal(net: &Net, counter: u64) -> Envelope {
+    let lives = [1, 2].map(|n| net.hubs[&n].incarnation());
+    let route = Route { to: hub(2), to_incarnation: lives[1], from: hub(1), from_incarnation: lives[0], hops: 1 };
+    let Letter::Signal { from, target, frame, origin } = net.signal(11, 12, 0, false) else { panic!() };
+    let Origin { kind, network, standing, .. } = origin;
+    let receipt = false;
+    let signal = SignalEnvelope { counter, seq: 0, receipt, kind, sender: from, target, network, frame, standing };
+    Envelope::Routed(route, Box::new(Routed::Signal(signal)))
+}
+
+/// Sends a signal from hub 1 to hub 2, and returns what became of it.
+fn outcome(net: &mut Net) -> String {
+    net.hears(1);
+    net.signals(1, 11, 12, 1);
+    net.pass(HOLD + HEARTBEAT / 4);
+    net.hears(1).pop().unwrap_or_default()
+}
+
+const DELIVERED: &str = "outcome 12 delivered";
+
+#[test]
+fn a_forged_signal_counter_delays_a_pair_of_hubs_for_a_bounded_time() {
+    let steps = [2, 500, 5_000, MAX_COUNTER_STEP, MAX_COUNTER_STEP + 1, 1 << 40, (1 << 62) - 10];
+    for step in steps {
+        for known in [false, true] {
+            let mut net = triangle();
+            if known {
+                assert_eq!(outcome(&mut net), DELIVERED);
+            }
+            let forged = forged_signal(&net, step);
+            receives(&mut net, 2, forged);
+            net.pass(HEARTBEAT);
+            let began = net.now.at;
+            while outcome(&mut net) != DELIVERED {
+                assert!(net.now.at < began + COUNT_PATIENCE + 2 * HEARTBEAT, "{step}");
+            }
+            if step > MAX_COUNTER_STEP + 1 && known {
+                assert!(net.now.at < began + HEARTBEAT, "a step that no hub makes delays nothing: {step}");
+                assert_eq!(net.hubs[&2].stats.numbers_refused, 1);
+            }
+            for _ in 0..5 {
+                assert_eq!(outcome(&mut net), DELIVERED, "{step}");
+            }
+            net.pass(HEARTBEAT);
+            net.nothing_is_left();
+        }
+    }
+}
+
+#[test]
+fn each_signal_of_a_quiet_pair_after_the_first_is_delivered_though_a_counter_was_forged() {
+    let mut net = triangle();
+    assert_eq!(outcome(&mut net), DELIVERED);
+    let forged = forged_signal(&net, 5_000);
+    receives(&mut net, 2, forged);
+    net.pass(HEARTBEAT);
+    assert_ne!(outcome(&mut net), DELIVERED);
+    for _ in 0..3 {
+        net.pass(COUNT_PATIENCE);
+        assert_eq!(outcome(&mut net), DELIVERED);
+    }
+}
+
+#[test]
+fn signals_go_on_after_more_were_lost_than_can_be_under_way() {
+    let mut net = triangle();
+    assert_eq!(outcome(&mut net), DELIVERED);
+    net.hubs.get_mut(&1).unwrap().hubs.get_mut(&hub(2)).unwrap().outbound.lose(MAX_COUNTER_STEP + 1);
+    let began = net.now.at;
+    assert_eq!(outcome(&mut net), "outcome 12 unreachable");
+    while outcome(&mut net) != DELIVERED {
+        assert!(net.now.at < began + COUNT_PATIENCE + 2 * HEARTBEAT);
+    }
+    assert_eq!(outcome(&mut net), DELIVERED);
+}
+
+#[test]
+fn signals_that_were_held_up_on_the_way_are_still_too_late() {
+    let mut net = triangle();
+    // Four are held up, and the fifth takes another way.
+    net.signals(1, 11, 12, 0);
+    net.stopped = Some(2);
+    (0..4).for_each(|_| net.signals(1, 11, 12, 1));
+    net.stopped = None;
+    let late: Vec<_> = std::mem::take(&mut net.waits);
+    net.signals(1, 11, 12, 1);
+    net.pass(HOLD + HEARTBEAT);
+    net.hears(2);
+    for signal in late {
+        if signal.2.kind() == EnvelopeKind::Signal {
+            net.under_way.push_back(signal);
+            net.run();
+            net.pass((COUNT_PATIENCE - HEARTBEAT) / 4);
+        }
+    }
+    assert_eq!(net.hears(2), [""; 0]);
+    assert_eq!(outcome(&mut net), DELIVERED);
+    assert_eq!(net.hubs[&2].hubs[&hub(1)].inbound.len(), 0);
 }
 
 fn change(net: &Net, seq: u64, peer: u8, what: What) -> Envelope {
