@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use metrics::{Label, describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
-use proto::{CloseReason, ErrorCode, MessageKind, Outcome, RouterStats};
+use proto::{BugSite, CloseReason, ErrorCode, MessageKind, Outcome, RouterStats};
 use shard::{HandshakeFailure, Reading};
 
 use ::mesh::MeshReading;
@@ -194,6 +194,11 @@ fn publish(scrape: &Scrape) {
 
     mesh::publish(&scrape.mesh);
 
+    for &site in BugSite::ALL {
+        let found = sum(&|r| r.router.bugs.of(site) + r.io.bugs.of(site));
+        let between_hubs = scrape.mesh.relay.bugs.of(site) + scrape.mesh.io.bugs.of(site);
+        count(&catalog::BUGS, vec![label("site", site.label())], found + between_hubs);
+    }
     gauge(&catalog::READY, vec![], f64::from(u8::from(scrape.ready)));
     gauge(&catalog::FULL, vec![], f64::from(u8::from(scrape.full)));
     gauge(&catalog::OLDEST_TURN, vec![], scrape.oldest_turn.as_secs_f64());

@@ -275,8 +275,10 @@ impl Hub {
                 }
                 Output::Event(Event::Announced { peer, network, .. }) => self.announced(shard, peer, network.as_str()),
                 Output::Letter { to: Address::Mesh, .. } | Output::Event(Event::TakeoverAsked { .. }) => {}
+                Output::Bug(note) => panic!("{note:?}"),
             }
         }
+        self.shards[usize::from(shard.0)].audit();
         for (session, reason) in ended {
             for origin in session.unsent {
                 self.input(shard, Input::Undelivered { origin, target: session.client.peer, reason });

@@ -23,9 +23,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use proto::limits::{LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, MAX_LINKS, READ_BUFFER_BYTES};
 use proto::ws::{Reader, Speaker};
-use proto::{Discovery, HubId, HubIncarnation, Letter, LinkId, MeshEvent, Now, Outbox, Relay, RelayInput, RelayOutput};
+use proto::{
+    BugNote, Bugs, Discovery, HubId, HubIncarnation, Letter, LinkId, MeshEvent, Now, Outbox, Relay, RelayInput,
+    RelayOutput,
+};
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::bridge::{Bridge, BridgeEvent};
 use crate::dial::{TargetId, Targets};
@@ -72,6 +75,7 @@ pub(crate) struct Core {
     complaints: BTreeMap<HubId, LinkEnd>,
     read_buffer: Vec<u8>,
     stats: LinkStats,
+    bugs: Bugs,
 }
 
 /// A socket that is to be a link.
@@ -117,6 +121,7 @@ impl Core {
             complaints: BTreeMap::new(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
             stats: LinkStats::default(),
+            bugs: Bugs::default(),
         }
     }
 
@@ -217,6 +222,7 @@ impl Core {
             RelayOutput::Backlog { way } => self.backlog(way),
             RelayOutput::Letter { to, letter } => self.post(to, letter),
             RelayOutput::Event(event) => log(event),
+            RelayOutput::Bug(note) => log_bug(&note),
         }
     }
 
@@ -255,6 +261,10 @@ impl Core {
     /// The mesh as it is.
     pub(crate) fn reading(&mut self, busy_micros: u64) -> MeshReading {
         let now = self.now();
+        self.stats.bugs.clone_from(self.bugs.counts());
+        while let Some(note) = self.bugs.take_note() {
+            log_bug(&note);
+        }
         self.stats.queued_bytes = self.links.values().map(|link| link.queue.len_bytes() as u64).sum();
         MeshReading {
             relay: self.relay.stats(now).clone(),
@@ -267,6 +277,11 @@ impl Core {
             busy_micros,
         }
     }
+}
+
+/// Logs an impossible state.
+fn log_bug(BugNote { site, place, context }: &BugNote) {
+    error!(site = site.label(), place, context, "bug_found");
 }
 
 fn log(event: MeshEvent) {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use proto::{HubId, HubView, LinkId, RelayStats};
+use proto::{BugCounts, HubId, HubView, LinkId, RelayStats};
 
 use crate::bridge::BridgeView;
 
@@ -133,6 +133,8 @@ pub struct LinkStats {
     pub stalls: u64,
     /// Most bytes that ever waited for one link.
     pub queue_peak_bytes: u64,
+    /// Impossible states that were found, outside the rules.
+    pub bugs: BugCounts,
     /// Gauge: bytes that wait for all links.
     pub queued_bytes: u64,
 }

@@ -18,12 +18,14 @@
 //! It never waits, never panics on what a client or a hub sent, never reads a clock or a random number (both are
 //! arguments: see [`Now`] and [`Keys`]), and never depends on tokio, hyper, redis or metrics.
 
+mod bugs;
 mod codec;
 pub mod envelope;
 mod id;
 pub mod keepalive;
 pub mod limits;
 mod outbox;
+mod outputs;
 mod reason;
 mod redacted;
 mod relay;
@@ -33,6 +35,7 @@ mod time;
 mod wire;
 pub mod ws;
 
+pub use bugs::{BugCounts, BugNote, BugSite, Bugs};
 pub use codec::{Announce, ClientMessage, Discover, Goodbye, Refusal, Signal, parse};
 pub use envelope::Envelope;
 pub use id::{

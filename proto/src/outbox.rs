@@ -12,12 +12,15 @@ pub struct Outbox {
     letters: VecDeque<Letter>,
     /// Of the frames in them.
     bytes: usize,
+    posted: u64,
+    taken: u64,
 }
 
 impl Outbox {
     /// Posts a letter.
     pub fn push(&mut self, letter: Letter) {
         self.bytes += weight(&letter);
+        self.posted += 1;
         self.letters.push_back(letter);
     }
 
@@ -30,8 +33,16 @@ impl Outbox {
             bytes += weight(&letter);
             batch.push(letter);
         }
-        self.bytes -= bytes;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.taken += batch.len() as u64;
         batch
+    }
+
+    /// Letters that were posted and are neither taken nor there. It is a bug if there are any.
+    pub fn lost(&self) -> u64 {
+        let expected = self.posted - self.taken;
+        let here = self.letters.len() as u64;
+        if here == 0 && self.bytes > 0 { expected.max(1) } else { expected.abs_diff(here) }
     }
 
     /// How many letters wait.
@@ -99,6 +110,16 @@ mod tests {
             }
             assert_eq!((next, outbox.bytes), (600, 0));
         }
+    }
+
+    #[test]
+    fn letters_that_are_removed_otherwise_are_missed() {
+        let mut outbox = Outbox::default();
+        (0..600).for_each(|n| outbox.push(signal(1, n)));
+        outbox.take_batch();
+        assert_eq!(outbox.lost(), 0);
+        outbox.letters.truncate(3);
+        assert_eq!(outbox.lost(), 600 - LETTER_BATCH as u64 - 3);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The rules between hubs: presence, routing, takeovers. One for each hub.
 
+mod audit;
 mod directory;
 mod holding;
 mod hubs;
@@ -21,9 +22,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bug;
+use crate::bugs::{BugCounts, BugNote, Bugs};
 use crate::envelope::{Envelope, EnvelopeKind};
 use crate::id::{HubId, HubIncarnation, Keys, LinkId, PeerId, ShardId, Via};
 use crate::limits::{GREATEST_TIME_FOLLOWED, HEARTBEAT, LINK_SILENCE};
+use crate::outputs::Outputs;
 use crate::router::{Discovery, Letter, RouterStats};
 use crate::time::Now;
 
@@ -180,6 +184,8 @@ pub enum RelayOutput {
     },
     /// For the log.
     Event(MeshEvent),
+    /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug assertions.
+    Bug(BugNote),
 }
 
 /// To whom an envelope goes.
@@ -298,6 +304,8 @@ pub struct RelayStats {
     pub numbers_refused: u64,
     /// Times that this hub left its id to another one.
     pub ids_given_up: u64,
+    /// Impossible states that were found.
+    pub bugs: BugCounts,
     /// Gauge: links that carry nothing, in one direction at least.
     pub links_silent: u64,
     /// Gauge: hubs whose lease runs.
@@ -354,8 +362,9 @@ pub struct Relay {
     ended: bool,
     /// What follows from what the hubs say of their neighbours, while they say nothing else.
     reach: Option<Reach>,
-    outputs: VecDeque<RelayOutput>,
+    outputs: Outputs<RelayOutput>,
     stats: RelayStats,
+    bugs: Bugs,
 }
 
 #[derive(Debug)]
@@ -427,8 +436,9 @@ impl Relay {
             draining: false,
             ended: false,
             reach: None,
-            outputs: VecDeque::new(),
+            outputs: Outputs::default(),
             stats: RelayStats::default(),
+            bugs: Bugs::default(),
             config: RelayConfig {
                 incarnation: config.incarnation.min(HubIncarnation(GREATEST_TIME_FOLLOWED)),
                 ..config
@@ -438,7 +448,7 @@ impl Relay {
 
     /// Takes in what happened.
     pub fn handle_input(&mut self, input: RelayInput<'_>, now: Now) {
-        debug_assert!(self.outputs.is_empty(), "outputs were not drained before the next input");
+        self.begin();
         match input {
             RelayInput::BridgeDown => self.bridge_down(),
             RelayInput::BridgeUp => self.bridge_up(now),
@@ -464,7 +474,7 @@ impl Relay {
 
     /// Does what [`Self::poll_timeout`] said is due.
     pub fn handle_timeout(&mut self, now: Now) {
-        debug_assert!(self.outputs.is_empty(), "outputs were not drained before the next input");
+        self.begin();
         self.notice_thaw(now);
         self.notice_silence(now);
         if self.next_beat <= now.at {
@@ -487,7 +497,13 @@ impl Relay {
 
     /// The next thing to do, or `None` when all has been said.
     pub fn poll_output(&mut self) -> Option<RelayOutput> {
-        self.outputs.pop_front()
+        self.outputs.pop_front().or_else(|| {
+            let lost = self.outputs.take_lost();
+            if lost > 0 {
+                bug!(self.bugs, OutputsLost, "{lost} outputs");
+            }
+            self.bugs.take_note().map(RelayOutput::Bug)
+        })
     }
 
     /// When [`Self::handle_timeout`] wants to be called; it may be called earlier.
@@ -520,6 +536,12 @@ impl Relay {
         self.directory.holder(peer).map(|claim| self.names.outward(claim.hub))
     }
 
+    fn begin(&mut self) {
+        if self.outputs.len() > 0 {
+            bug!(self.bugs, OutputsLeft, "{} outputs", self.outputs.len());
+        }
+    }
+
     fn letter(&mut self, letter: Letter, now: Now) {
         match letter {
             Letter::AskTakeover { peer, shard, ticket } => self.ask_takeover(peer, shard, ticket, now),
@@ -549,8 +571,7 @@ impl Relay {
             Envelope::Change(change) => self.changed(via, change, now),
             Envelope::Farewell(hub, incarnation) => self.heard_farewell(via, hub, incarnation, now),
             Envelope::Heartbeat(beat) => self.heard_heartbeat(via, &beat, now),
-            // The links' own.
-            Envelope::Hello(_) => {}
+            Envelope::Hello(hello) => bug!(self.bugs, Hello, "of {} by {via:?}", hello.hub),
             Envelope::Routed(route, routed) => self.routed(via, route, *routed, now),
             Envelope::Snapshot(part) => self.snapshot_came(via, *part, now),
             Envelope::SnapshotDeclined(request) => self.snapshot_declined(via, request, now),

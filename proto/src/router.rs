@@ -1,5 +1,6 @@
 //! One shard's rules: sessions, rosters, signals, receipts, takeovers.
 
+mod audit;
 mod circle;
 mod closest;
 mod discovery;
@@ -13,17 +14,20 @@ mod signal;
 mod stats;
 mod takeover;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bug;
+use crate::bugs::Bugs;
 use crate::codec::{self, ClientMessage, Refusal};
 use crate::id::{Address, Claim, HubId, Keys, NetworkName, PeerId, PeerIncarnation, SessionId, ShardId};
 use crate::limits::{
     ANNOUNCE_BURST_BYTES, ANNOUNCE_RATE_BYTES, ERROR_BURST, ERROR_RATE, MAX_ACQUAINTANCES, MEMBER_BYTES,
     MESSAGE_BURST_LARGEST, MESSAGE_BURST_SECS, RANDOM_PICKS, ROSTER_CHUNK,
 };
+use crate::outputs::Outputs;
 use crate::reason::{CloseReason, ErrorCode};
 use crate::sentences;
 use crate::time::Now;
@@ -100,9 +104,10 @@ pub struct Router {
     roster_chunk: usize,
     most_acquaintances: usize,
     random_picks: usize,
-    outputs: VecDeque<Output>,
+    outputs: Outputs<Output>,
     arena: Vec<u8>,
     stats: RouterStats,
+    bugs: Bugs,
 }
 
 /// An arena that has grown beyond this is given back when it is next emptied: large messages are rare.
@@ -126,9 +131,10 @@ impl Router {
             roster_chunk: ROSTER_CHUNK,
             most_acquaintances: MAX_ACQUAINTANCES,
             random_picks: RANDOM_PICKS,
-            outputs: VecDeque::new(),
+            outputs: Outputs::default(),
             arena: Vec::new(),
             stats: RouterStats::default(),
+            bugs: Bugs::default(),
             config,
         }
     }
@@ -183,7 +189,13 @@ impl Router {
 
     /// The next thing to do, or `None` when all has been said.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.outputs.pop_front().or_else(|| {
+            let lost = self.outputs.take_lost();
+            if lost > 0 {
+                bug!(self.bugs, OutputsLost, "{lost} outputs");
+            }
+            self.bugs.take_note().map(Output::Bug)
+        })
     }
 
     /// When [`Self::handle_timeout`] wants to be called; it may be called earlier.
@@ -204,6 +216,7 @@ impl Router {
         self.stats.members = self.rosters.members() as u64;
         self.stats.open_receipts = self.tickets.len() as u64;
         self.stats.acquaintances = self.meetings.known();
+        self.stats.bugs.clone_from(self.bugs.counts());
         &self.stats
     }
 
@@ -219,7 +232,9 @@ impl Router {
     }
 
     fn begin(&mut self) {
-        debug_assert!(self.outputs.is_empty(), "outputs were not drained before the next input");
+        if self.outputs.len() > 0 {
+            bug!(self.bugs, OutputsLeft, "{} outputs", self.outputs.len());
+        }
         if self.arena.capacity() > ARENA_KEPT_BYTES {
             self.arena = Vec::new();
         }
@@ -321,7 +336,9 @@ impl Router {
     }
 
     fn pinged(&mut self, id: SessionId, now: Now) {
-        let Some(session) = self.sessions.get(id) else { return };
+        let Some(session) = self.sessions.get(id) else {
+            return bug!(self.bugs, MessageSession, "ping of {id:?}");
+        };
         let frame = wire::pong(&mut self.arena, &session.peer, now.wall_ms);
         self.send(id, Frame::Arena(frame), MessageKind::Pong);
     }
@@ -361,7 +378,10 @@ impl Router {
             self.takeovers.forget(&peer);
             return;
         }
-        self.by_peer.remove(&peer);
+        let spoke = self.by_peer.remove(&peer);
+        if spoke != Some(id) {
+            bug!(self.bugs, SpeakerReplaced, "{peer:?}: {id:?} ends, {spoke:?} spoke");
+        }
         for membership in std::mem::take(&mut session.memberships) {
             self.disconnected(id, (peer, session.claim), membership, reason, now);
         }

@@ -22,7 +22,8 @@ use proto::limits::READ_BUFFER_BYTES;
 use proto::limits::SOCKET_UNSENT_BYTES;
 use proto::ws::{Reader, Speaker};
 use proto::{
-    CloseReason, Input, Keys, Letter, Now, Origin, Outbox, Output, PeerId, Router, RouterConfig, SessionId, ShardId,
+    Bugs, CloseReason, Input, Keys, Letter, Now, Origin, Outbox, Output, PeerId, Router, RouterConfig, SessionId,
+    ShardId,
 };
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
@@ -85,6 +86,7 @@ pub(crate) struct Core {
     queues: Pool,
     read_buffer: Vec<u8>,
     stats: IoStats,
+    bugs: Bugs,
     /// While the hub goes away: where clients find the others.
     drain: Option<Arc<[String]>>,
     /// Sessions for which there was no place.
@@ -155,6 +157,7 @@ impl Core {
             queues: Pool::default(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
             stats: IoStats::default(),
+            bugs: Bugs::default(),
             drain: None,
             turned_away: Sparse::default(),
             links_refused: Sparse::default(),
@@ -177,6 +180,10 @@ impl Core {
 
     pub(crate) fn reading(&mut self) -> Reading {
         self.stats.sessions = self.live as u64;
+        self.stats.bugs.clone_from(self.bugs.counts());
+        while let Some(note) = self.bugs.take_note() {
+            crate::log_bug(&note);
+        }
         Reading { router: self.router.stats().clone(), io: self.stats.clone() }
     }
 
@@ -232,6 +239,7 @@ impl Core {
     fn admitted(&mut self, id: SessionId, now: Now) {
         let counted = Counted::peer(&self.gauges);
         let interval = self.patience.interval();
+        // Its socket may have been lost by what was said to it just before.
         let Some(session) = self.session_mut(id) else { return };
         session.phase = Phase::Open;
         session.seat.insist();
@@ -303,6 +311,7 @@ impl Core {
             }
             Output::Close { session, reason } => self.close(session, reason, now),
             Output::Event(event) => crate::log(&event),
+            Output::Bug(note) => crate::log_bug(&note),
         }
     }
 }

@@ -28,7 +28,7 @@ use std::sync::atomic::AtomicUsize;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, http::request};
-use proto::Event;
+use proto::{BugNote, Event};
 
 pub use clock::Clock;
 pub use core::SessionLimits;
@@ -87,6 +87,11 @@ pub enum Audience {
     Public,
     /// Whoever may see everything: at the operators' port, or where there is one port for all.
     Operators,
+}
+
+/// Logs an impossible state.
+fn log_bug(BugNote { site, place, context }: &BugNote) {
+    tracing::error!(site = site.label(), place, context, "bug_found");
 }
 
 /// Writes what the router has for the log.

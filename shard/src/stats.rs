@@ -1,6 +1,6 @@
 //! What one shard has counted, as it publishes it once a tick.
 
-use proto::{CloseReason, MessageKind, RouterStats};
+use proto::{BugCounts, CloseReason, MessageKind, RouterStats};
 
 /// One shard's numbers. All but the gauges only grow.
 #[derive(Clone, Debug, Default)]
@@ -116,4 +116,6 @@ pub struct IoStats {
     pub pages_refused: u64,
     /// Pings sent by the hub.
     pub pings: u64,
+    /// Impossible states that were found, outside the rules.
+    pub bugs: BugCounts,
 }

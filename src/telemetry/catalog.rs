@@ -225,6 +225,8 @@ catalog! {
         "1 from the first probe (/readyz) or scrape that finds all of peerpigeon_max_connections taken to the first that finds a twentieth of them free. /readyz says 503 meanwhile, unless READY_WHEN_FULL is set."
     OLDEST_TURN "peerpigeon_oldest_turn_seconds" Gauge []
         "Time since the last turn of the thread (shards, mesh, main) whose last turn is the longest ago. Above 10, /livez says 503 and names the thread."
+    BUGS "peerpigeon_bugs_total" Counter ["site"]
+        "Impossible states that were found, by the place in the code that found them. Each is a defect of the hub, and its first find is in the log as bug_found."
     LOG_LINES_DROPPED "peerpigeon_log_lines_dropped_total" Counter []
         "Log lines that were dropped because stderr did not take them fast enough, or not at all."
     LOG_STALLED "peerpigeon_log_stalled_seconds" Gauge []

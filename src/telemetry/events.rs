@@ -103,3 +103,23 @@ fn a_sentence_a_template_and_a_missing_message_are_noticed() {
         assert!(!event(bad), "{bad}");
     }
 }
+
+/// Impossible states go through one helper, and its table has no site that nothing reports.
+#[test]
+fn every_bug_site_is_reported_somewhere_and_nothing_else_asserts_the_impossible() {
+    let mut found = Vec::new();
+    for folder in ["mesh/src", "proto/src", "shard/src"] {
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut found);
+    }
+    for site in proto::BugSite::ALL {
+        let reported = |(path, source): &(String, String)| {
+            !path.ends_with("proto/src/bugs.rs") && source.contains(&format!("bugs, {site:?}, "))
+        };
+        assert!(found.iter().any(reported), "nothing reports {site:?}");
+    }
+    let is_test = |path: &str| path.ends_with("tests.rs") || path.contains("/tests/");
+    for (path, source) in found.iter().filter(|(path, _)| !path.ends_with("proto/src/bugs.rs") && !is_test(path)) {
+        let source = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        assert!(!source.contains("debug_assert!(false") && !source.contains("unreachable!("), "{path}: use bug!");
+    }
+}

@@ -11,6 +11,7 @@ use proto::{
 };
 
 use crate::heard::{self, Heard};
+use crate::mailbox::Mailbox;
 use crate::oracle::{Fate, Net, Sid};
 use crate::saboteur::Fault;
 use crate::world::World;
@@ -86,11 +87,17 @@ pub(crate) enum Up {
     TooLarge,
 }
 
-/// A letter under way, and what it means.
-#[derive(Debug)]
+/// Letters under way, and what each means.
+#[derive(Debug, Default)]
 pub(crate) struct Post {
-    letter: Letter,
-    news: News,
+    letters: Mailbox,
+    news: VecDeque<News>,
+}
+
+impl Post {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.letters.is_empty()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -198,15 +205,18 @@ impl World {
                 Output::Letter { to: Address::Shard(to), letter } => {
                     let news = self.news(&letter, cause);
                     let at = self.mailbox(shard, to.0);
-                    self.mail[at].push_back(Post { letter, news });
+                    self.mail[at].letters.push(letter);
+                    self.mail[at].news.push_back(news);
                 }
                 Output::Letter { to: Address::Mesh, .. } => self.oracle.complain("a letter to nowhere".to_owned()),
                 Output::Event(Event::Announced { peer, network, .. }) => {
                     self.oracle.event_announced(peer, network.as_str());
                 }
                 Output::Event(Event::TakeoverAsked { .. }) => {}
+                Output::Bug(note) => self.oracle.complain(format!("{note:?}")),
             }
         }
+        self.shards[usize::from(shard)].router.audit();
         for (sid, peer) in welcomed {
             self.oracle.welcomed(sid, &peer);
         }
@@ -253,7 +263,12 @@ impl World {
 
     /// The first letter of a mailbox arrives.
     pub(crate) fn deliver(&mut self, mailbox: usize) {
-        let Some(Post { letter, news }) = self.mail[mailbox].pop_front() else { return };
+        let Post { letters, news } = &mut self.mail[mailbox];
+        let (letter, news) = match (letters.pop(), news.pop_front()) {
+            (Some(letter), Some(news)) => (letter, news),
+            (None, None) => return,
+            (letter, news) => panic!("letters-lost: {letter:?} arrives, and {news:?} was posted"),
+        };
         let (from, to) = ((mailbox / self.shards.len()) as u16, (mailbox % self.shards.len()) as u16);
         match news {
             News::Joined { net, peer, version } => self.oracle.joined(to, net, peer, version),

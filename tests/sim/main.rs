@@ -8,6 +8,7 @@
 mod clients;
 mod heard;
 mod io;
+mod mailbox;
 mod mesh;
 mod oracle;
 mod plan;

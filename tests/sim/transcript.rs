@@ -433,6 +433,7 @@ impl Stage {
                 }
                 Output::Letter { to: Address::Shard(to), letter } => self.letters.push_back((to, letter)),
                 Output::Letter { to: Address::Mesh, .. } | Output::Event(_) => {}
+                Output::Bug(note) => panic!("{note:?}"),
             }
         }
     }

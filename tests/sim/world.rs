@@ -1,6 +1,6 @@
 //! One hub and its clients, moved by chance: the next step is drawn, until there were enough; then all comes to rest.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(crate) struct World {
     pub(crate) now: Duration,
     pub(crate) shards: Vec<Shard>,
     /// Letters under way, first in first out from each shard to each other.
-    pub(crate) mail: Vec<VecDeque<Post>>,
+    pub(crate) mail: Vec<Post>,
     pub(crate) oracle: Oracle,
     pub(crate) saboteur: Saboteur,
     pub(crate) trace: Option<String>,
@@ -47,7 +47,7 @@ impl World {
         Self {
             now: Duration::from_secs(1),
             shards: (0..shards).map(router).collect(),
-            mail: (0..shards * shards).map(|_| VecDeque::new()).collect(),
+            mail: (0..shards * shards).map(|_| Post::default()).collect(),
             oracle: Oracle::new(&plan.networks, shards, limits.0, limits.1),
             saboteur: Saboteur::new(fault, seed),
             trace: traced.then(|| format!("{plan:?}\n")),

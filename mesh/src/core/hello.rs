@@ -3,7 +3,7 @@
 use proto::envelope::{Hello, VERSION};
 use proto::limits::LINK_SILENCE;
 use proto::ws::Opcode;
-use proto::{Envelope, HubId, LinkId, Now, RelayInput};
+use proto::{Envelope, HubId, LinkId, Now, RelayInput, bug};
 use tracing::info;
 
 use super::Core;
@@ -13,7 +13,7 @@ use crate::stats::LinkEnd;
 
 impl Core {
     pub(super) fn begin(&mut self, id: LinkId, now: Now) {
-        let Some(link) = self.links.get(&id) else { return };
+        let Some(link) = self.links.get(&id) else { return bug!(self.bugs, LinkMissing, "{id:?} begins") };
         let (dialed, legacy, hub) = (link.dialed(), link.legacy, link.hub);
         match (legacy, hub) {
             (true, Some(hub)) => {
@@ -47,7 +47,7 @@ impl Core {
         let Envelope::Hello(hello) = envelope else {
             return self.malformed(id, "the first envelope is not a hello", now);
         };
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else { return bug!(self.bugs, LinkMissing, "hello on {id:?}") };
         (link.incarnation, link.process) = (hello.incarnation, hello.process);
         let said = link.hub.replace(hello.hub);
         let dialed = link.dialed();
@@ -133,6 +133,7 @@ impl Core {
     }
 
     fn ready(&mut self, id: LinkId, hub: HubId, now: Now) {
+        // What was said on it last may have filled its queue, which ends it.
         let Some(link) = self.links.get_mut(&id) else { return };
         link.phase = Phase::Ready;
         link.deadline = None;

@@ -1,6 +1,6 @@
 //! Letters to shards.
 
-use proto::{Letter, LinkId, Outbox, ShardId};
+use proto::{Letter, LinkId, ShardId, bug};
 use std::task::Waker;
 
 use super::Core;
@@ -8,7 +8,7 @@ use super::Core;
 impl Core {
     pub(super) fn post(&mut self, to: ShardId, letter: Letter) {
         let Some(outbox) = self.outboxes.get_mut(usize::from(to.0)) else {
-            return tracing::error!(shard = to.0, detail = "there is no such shard", "letter_undeliverable");
+            return bug!(self.bugs, LetterToNobody, "to {to:?}, of {} shards", self.outboxes.len());
         };
         outbox.push(letter);
         self.stats.letters_out += 1;
@@ -26,7 +26,14 @@ impl Core {
 
     /// Takes the next batch for a shard.
     pub(crate) fn take_letters(&mut self, shard: ShardId) -> Vec<Letter> {
-        let batch = self.outboxes.get_mut(usize::from(shard.0)).map(Outbox::take_batch).unwrap_or_default();
+        let Some(outbox) = self.outboxes.get_mut(usize::from(shard.0)) else {
+            bug!(self.bugs, LetterToNobody, "to {shard:?}, of {} shards", self.outboxes.len());
+            return Vec::new();
+        };
+        if outbox.lost() > 0 {
+            bug!(self.bugs, LettersLost, "{} letters for {shard:?}", outbox.lost());
+        }
+        let batch = outbox.take_batch();
         self.stats.letter_batches_out += 1;
         if self.stalled && !self.outboxes.iter().any(|outbox| outbox.is_over(2)) {
             self.stalled = false;

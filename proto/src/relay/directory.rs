@@ -62,6 +62,12 @@ impl Directory {
         self.entries.get(peer)?.claims.iter().max().copied()
     }
 
+    /// Every peer with the claim that holds, and whether the shards are shown it.
+    #[expect(clippy::disallowed_methods, reason = "for audits, which change nothing")]
+    pub(super) fn claims(&self) -> impl Iterator<Item = (PeerId, Option<Claim>, bool)> {
+        self.entries.iter().map(|(peer, entry)| (*peer, entry.claims.iter().max().copied(), entry.shown.is_some()))
+    }
+
     /// Whether the shards have been told of this peer in any network, in the session in which they are shown it.
     pub(super) fn has_been_member(&self, peer: &PeerId) -> bool {
         self.entries.get(peer).is_some_and(|entry| entry.has_been_member)

@@ -36,9 +36,10 @@ impl Holding {
                 self.enter(announcement);
             }
             What::Left { network, .. } if held == Some(change.session) => {
-                let Some(presence) = self.peers.get_mut(&change.peer) else { return };
-                let at = presence.memberships.binary_search_by(|a| a.network.cmp(network));
-                if let Ok(at) = at {
+                if let Some(presence) = self.peers.get_mut(&change.peer)
+                    // A hub that reports a leave from a network that the peer is not in has another digest afterwards.
+                    && let Ok(at) = presence.memberships.binary_search_by(|a| a.network.cmp(network))
+                {
                     let left = Arc::make_mut(presence).memberships.remove(at);
                     self.digest ^= membership_hash(&left);
                 }
@@ -66,6 +67,7 @@ impl Holding {
     }
 
     fn enter(&mut self, announcement: &Arc<Announcement>) {
+        // A hub with too many peers has no place for one more.
         let Some(presence) = self.peers.get_mut(&announcement.peer) else { return };
         let memberships = &mut Arc::make_mut(presence).memberships;
         let at = memberships.binary_search_by(|a| a.network.cmp(&announcement.network));

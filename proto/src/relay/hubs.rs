@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bug;
 use crate::envelope::{Envelope, Heartbeat};
 use crate::id::{HubId, HubIncarnation, LinkId, Via};
 use crate::limits::{
@@ -66,6 +67,7 @@ impl Relay {
         match way {
             Way::Link(link) if self.legacy.is_link(link) => self.legacy_saturated(link),
             Way::Link(link) => {
+                // The links of a former id are forgotten, and still write what waits.
                 if let Some(link) = self.links.get_mut(&link) {
                     link.saturated = true;
                     self.reach = None;
@@ -247,7 +249,9 @@ impl Relay {
             }
             Some((.., state)) => state == State::Lost,
         };
-        let Some(remote) = self.hubs.get_mut(&beat.hub) else { return };
+        let Some(remote) = self.hubs.get_mut(&beat.hub) else {
+            return bug!(self.bugs, HubMissing, "heartbeat of {:?}", beat.hub);
+        };
         remote.state = State::Live;
         if remote.beat.neighbours != beat.neighbours || found {
             self.reach = None;
@@ -269,7 +273,9 @@ impl Relay {
 
     /// Compares what a hub says of its presence with what is known of it here.
     fn compare(&mut self, beat: &Heartbeat, found: bool, now: Now) {
-        let Some(remote) = self.hubs.get_mut(&beat.hub) else { return };
+        let Some(remote) = self.hubs.get_mut(&beat.hub) else {
+            return bug!(self.bugs, HubMissing, "heartbeat of {:?}", beat.hub);
+        };
         remote.forget_unconfirmed();
         if remote.sync.is_some() {
             return;
@@ -329,7 +335,9 @@ impl Relay {
     /// A hub says less of its life than is remembered of it here, because its clock was set back: it is told of the life
     /// that is remembered, and begins one that is later still. To others that is no news, by its age.
     pub(super) fn recall(&mut self, via: Via, hub: HubId) {
-        let Some(remote) = self.hubs.get(&hub) else { return };
+        let Some(remote) = self.hubs.get(&hub) else {
+            return bug!(self.bugs, HubMissing, "{hub:?} is recalled");
+        };
         let beat = Arc::new(Heartbeat { age_ms: LEASE.as_millis() as u32, ..(*remote.beat).clone() });
         self.send(Destination::from(via), Envelope::Heartbeat(beat));
     }
@@ -361,7 +369,9 @@ impl Relay {
     /// A hub has begun anew: nothing of its earlier life holds.
     fn begin_life(&mut self, beat: &Arc<Heartbeat>) {
         self.count_anew(beat.hub);
-        let Some(remote) = self.hubs.get_mut(&beat.hub) else { return };
+        let Some(remote) = self.hubs.get_mut(&beat.hub) else {
+            return bug!(self.bugs, HubMissing, "{:?} begins a life", beat.hub);
+        };
         remote.incarnation = beat.incarnation;
         remote.ways = Ways::default();
         remote.failed_ask = None;
@@ -399,7 +409,9 @@ impl Relay {
     /// Does what is due about a hub.
     pub(super) fn hub_due(&mut self, hub: HubId, now: Now) {
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.at);
-        let Some(remote) = self.hubs.get(&hub) else { return };
+        let Some(remote) = self.hubs.get(&hub) else {
+            return bug!(self.bugs, HubMissing, "{hub:?} is due");
+        };
         if remote.is_live() && remote.lease_ends <= now.at && self.judge_from <= now.at {
             let lost = self.evict(hub, State::Lost, now);
             self.reach = None;
@@ -407,7 +419,9 @@ impl Relay {
             self.stats.ghosts_evicted += lost as u64;
             self.event(MeshEvent::HubLost(hub, lost));
         }
-        let Some(remote) = self.hubs.get(&hub) else { return };
+        let Some(remote) = self.hubs.get(&hub) else {
+            return bug!(self.bugs, HubMissing, "{hub:?} was evicted");
+        };
         if due(remote.sync.as_ref().map(|sync| sync.deadline)) {
             self.give_up_snapshot(hub, now);
         }
@@ -431,7 +445,7 @@ impl Relay {
             .collect();
         for hub in dead {
             if let Some(remote) = self.hubs.remove(&hub) {
-                self.numbers.remove(&remote.number);
+                self.forget_number(remote.number, hub);
             }
         }
     }
@@ -448,17 +462,26 @@ impl Relay {
         }
     }
 
+    fn forget_number(&mut self, number: u32, hub: HubId) {
+        let called = self.numbers.remove(&number);
+        if called != Some(hub) {
+            bug!(self.bugs, HubNumber, "{number} is {called:?}, not {hub:?}");
+        }
+    }
+
     /// Begins to count signals between this hub and another anew: one of the two is in another life.
     pub(super) fn count_anew(&mut self, hub: HubId) {
         let number = self.number(hub);
-        let Some(remote) = self.hubs.get_mut(&hub) else { return };
+        let Some(remote) = self.hubs.get_mut(&hub) else {
+            return bug!(self.bugs, HubMissing, "{hub:?} is counted anew");
+        };
         let before = std::mem::replace(&mut remote.number, number);
         remote.outbound = Default::default();
         remote.inbound = Inbound::default();
         (remote.sent_by, remote.answered, remote.avoided) = (None, 0, None);
         remote.outcomes.clear();
         remote.outcomes_due = None;
-        self.numbers.remove(&before);
+        self.forget_number(before, hub);
     }
 
     pub(super) fn cancel_snapshots(&mut self, gone: impl Fn(Via) -> bool, now: Now) {

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::bug;
+use crate::bugs::ensure;
 use crate::codec::{self, LegacyMessage};
 use crate::envelope::What;
 use crate::id::{Claim, HubId, HubIncarnation, Keys, LinkId, NetworkName, PeerId, PeerIncarnation, ShardId, Via};
@@ -93,6 +95,16 @@ impl Legacy {
         }
     }
 
+    /// Whether links and peers agree on who is behind whom.
+    pub(super) fn audit(&self) -> Result<(), String> {
+        for (peer, link) in &self.peers {
+            let behind = self.links.get(link).is_some_and(|open| open.peers.contains(peer));
+            ensure(behind, || format!("{peer:?} is not behind {link:?}"))?;
+        }
+        let behind: usize = self.links.values().map(|open| open.peers.len()).sum();
+        ensure(behind == self.peers.len(), || format!("{behind} peers behind links, {} known", self.peers.len()))
+    }
+
     fn has_announced(&self, link: LinkId, peer: &PeerId) -> bool {
         self.peers.get(peer) == Some(&link)
     }
@@ -166,7 +178,9 @@ impl Relay {
     }
 
     pub(super) fn legacy_down(&mut self, link: LinkId, now: Now) {
-        let Some(ended) = self.legacy.links.remove(&link) else { return };
+        let Some(ended) = self.legacy.links.remove(&link) else {
+            return bug!(self.bugs, LegacyLink, "{link:?} ends");
+        };
         for peer in ended.peers {
             self.leave_legacy(peer, LeaveReason::HubLost, now);
         }
@@ -186,7 +200,9 @@ impl Relay {
     }
 
     fn owe(&mut self, link: LinkId, peer: PeerId, network: NetworkName) {
-        let Some(open) = self.legacy.links.get_mut(&link) else { return };
+        let Some(open) = self.legacy.links.get_mut(&link) else {
+            return bug!(self.bugs, LegacyLink, "{link:?} is owed {peer:?}");
+        };
         if open.owed.len() >= MAX_LEGACY_OWED {
             return;
         }
@@ -199,11 +215,15 @@ impl Relay {
     pub(super) fn legacy_saturated(&mut self, link: LinkId) {
         if let Some(open) = self.legacy.links.get_mut(&link) {
             open.saturated = true;
+        } else {
+            bug!(self.bugs, LegacyLink, "{link:?} is saturated");
         }
     }
 
     pub(super) fn legacy_room(&mut self, link: LinkId, now: Now) {
-        let Some(open) = self.legacy.links.get_mut(&link) else { return };
+        let Some(open) = self.legacy.links.get_mut(&link) else {
+            return bug!(self.bugs, LegacyLink, "{link:?} has room");
+        };
         open.saturated = false;
         open.fresh = false;
         let (mut told, mut bytes) = (0, 0);
@@ -221,6 +241,7 @@ impl Relay {
 
     /// Tells a link of a peer what holds now. Returns the bytes of it.
     fn pay(&mut self, link: LinkId, peer: &PeerId, network: &NetworkName, now: Now) -> usize {
+        // It may have left since.
         let Some(announcement) = self.membership(peer, network).cloned() else { return 0 };
         // A Go hub would tell all its peers of one that is to be known to some.
         if self.legacy.has_announced(link, peer) || announcement.is_bounded() {
@@ -291,7 +312,10 @@ impl Relay {
             _ => return false,
         };
         let sender = self.legacy.keys.hash_one(from);
-        let Some(open) = self.legacy.links.get_mut(&link) else { return false };
+        let Some(open) = self.legacy.links.get_mut(&link) else {
+            bug!(self.bugs, LegacyLink, "{link:?} holds a peer that is signaled");
+            return false;
+        };
         let said = open.said.holds(hash, now.at);
         if !said {
             open.passed.note(sender, now.at);
@@ -300,7 +324,9 @@ impl Relay {
     }
 
     pub(super) fn legacy_said(&mut self, link: LinkId, text: &str, now: Now) {
-        let Some(open) = self.legacy.links.get_mut(&link) else { return };
+        let Some(open) = self.legacy.links.get_mut(&link) else {
+            return bug!(self.bugs, LegacyLink, "{link:?} sends a message");
+        };
         open.heard_at = now.at;
         let Some(message) = codec::parse_legacy(text) else {
             self.stats.legacy_refused += 1;
@@ -402,7 +428,10 @@ impl Relay {
             // Another link of this hub was the first.
             return false;
         }
-        let Some(open) = self.legacy.links.get_mut(&link) else { return false };
+        let Some(open) = self.legacy.links.get_mut(&link) else {
+            bug!(self.bugs, LegacyLink, "{link:?} announces {peer:?}");
+            return false;
+        };
         let is_owed = open.owed.remove(&(peer, NetworkName::new(network)));
         // What a Go hub says of a peer that is here may be news: the claim may be a dead hub's or a dead connection's. Or it may
         // be what this mesh has told Go hubs, come back: from this one, or from another while this one had yet to be told.
@@ -460,7 +489,10 @@ impl Relay {
         let memberships = self.own.peers.get(&peer).map_or(&[][..], |presence| &presence.memberships);
         let at = memberships.binary_search_by(|a| a.network.cmp(&name));
         let known = at.ok().map(|at| memberships[at].discovered.data() == data);
-        let Some(open) = self.legacy.links.get_mut(&link) else { return false };
+        let Some(open) = self.legacy.links.get_mut(&link) else {
+            bug!(self.bugs, LegacyLink, "{peer:?} joins behind {link:?}");
+            return false;
+        };
         let is_one_more = open.peers.len() >= MAX_PEERS_PER_LEGACY_LINK && !open.peers.contains(&peer);
         if is_one_more || known.is_none() && memberships.len() >= DEFAULT_MAX_NETWORKS_PER_PEER {
             return false;

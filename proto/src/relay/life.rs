@@ -15,6 +15,7 @@ use super::{MeshEvent, Relay};
 impl Relay {
     /// Something was received on a link.
     pub(super) fn heard_on(&mut self, link: LinkId, now: Now) {
+        // The links of a former id are forgotten, and still read.
         let Some(open) = self.links.get_mut(&link) else { return };
         open.heard_at = now.at;
         if open.silent {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bug;
 use crate::envelope::{Change, Envelope, Presence, SnapshotPart, SnapshotRequest, What};
 use crate::id::{HubId, HubIncarnation, PeerId, PeerIncarnation, Via};
 use crate::limits::{
@@ -109,6 +110,8 @@ impl Relay {
         if let Some(remote) = self.hubs.get_mut(&change.hub) {
             remote.holding.apply(change);
             self.reconsider(change.peer, change.hub, &how(change), now);
+        } else {
+            bug!(self.bugs, HubMissing, "change {} of {:?}", change.seq, change.hub);
         }
     }
 
@@ -123,7 +126,9 @@ impl Relay {
                 self.apply(&change, now);
             }
         }
-        let Some(remote) = self.hubs.get_mut(&hub) else { return };
+        let Some(remote) = self.hubs.get_mut(&hub) else {
+            return bug!(self.bugs, HubMissing, "{hub:?} catches up");
+        };
         if remote.ahead.is_empty() && remote.lag() == 0 {
             remote.behind_since = None;
             remote.ask_at = None;
@@ -155,7 +160,10 @@ impl Relay {
             }
         }
         for link in to {
-            let Some(open) = self.links.get_mut(&link) else { continue };
+            let Some(open) = self.links.get_mut(&link) else {
+                bug!(self.bugs, HubLink, "{link:?}");
+                continue;
+            };
             if open.saturated {
                 // Its replica is behind from here on; the heartbeats say so, and a snapshot repairs it.
                 open.missed = true;
@@ -176,7 +184,9 @@ impl Relay {
     pub(super) fn ask_for_snapshot(&mut self, hub: HubId, now: Now) {
         let direct = self.by_hub.get(&hub).map(|&link| Via::Link(link)).filter(|&via| !self.is_spare(via));
         let route = self.route(&hub, now);
-        let Some(remote) = self.hubs.get_mut(&hub) else { return };
+        let Some(remote) = self.hubs.get_mut(&hub) else {
+            return bug!(self.bugs, HubMissing, "a snapshot of {hub:?} is due");
+        };
         remote.ask_at = None;
         if remote.sync.is_some() || !remote.is_live() {
             return;
@@ -224,8 +234,10 @@ impl Relay {
         }
         // Two hubs that wait for each other would both wait until they give up.
         if remote.snapshot_waiters.len() < MAX_SNAPSHOT_WAITERS && !self.is_same_neighbour(asked, via) {
-            let Some(remote) = self.hubs.get_mut(&hub) else { return };
-            remote.snapshot_waiters.push(via);
+            match self.hubs.get_mut(&hub) {
+                Some(remote) => remote.snapshot_waiters.push(via),
+                None => bug!(self.bugs, HubMissing, "{via:?} waits for a snapshot of {hub:?}"),
+            }
         } else {
             self.decline_snapshot(via, request);
         }
@@ -251,7 +263,9 @@ impl Relay {
 
     /// Answers those who waited for this hub's own repair.
     fn answer_waiters(&mut self, hub: HubId, now: Now) {
-        let Some(remote) = self.hubs.get_mut(&hub) else { return };
+        let Some(remote) = self.hubs.get_mut(&hub) else {
+            return bug!(self.bugs, HubMissing, "{hub:?} is repaired");
+        };
         let request = SnapshotRequest { hub, incarnation: remote.incarnation };
         for via in std::mem::take(&mut remote.snapshot_waiters) {
             self.snapshot_asked(via, request, now);
@@ -263,7 +277,7 @@ impl Relay {
         let SnapshotRequest { hub, incarnation } = request;
         let held = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|r| &r.holding) };
         let Some(held) = held else {
-            debug_assert!(false, "whoever asks for a snapshot of an unknown hub was declined before");
+            bug!(self.bugs, HubMissing, "a snapshot of {hub:?} begins");
             return self.decline_snapshot(via, request);
         };
         let (seq, digest) = (held.seq, held.digest);
@@ -271,6 +285,7 @@ impl Relay {
         let to = Destination::from(via);
         let (peers, deadline) = (peers.into_iter(), now.at + SNAPSHOT_PATIENCE);
         let outgoing = Outgoing { to, hub, incarnation, seq, digest, peers, parts: 0, deadline };
+        // Whoever waited for it may have lost its link.
         let Some(queue) = self.outgoing(via.into()) else { return };
         // A neighbour that asks again has given the first up.
         queue.retain(|other| other.to != to || other.hub != hub);
@@ -293,7 +308,9 @@ impl Relay {
 
     /// Sends the next part of what a neighbour has asked for.
     pub(super) fn send_snapshots(&mut self, way: Way, now: Now) {
-        let Some(queue) = self.outgoing(way) else { return };
+        let Some(queue) = self.outgoing(way) else {
+            return bug!(self.bugs, HubLink, "{way:?} has room");
+        };
         queue.retain(|outgoing| outgoing.deadline > now.at);
         let Some(mut next) = queue.pop_front() else { return };
         let mut peers = Vec::new();
@@ -344,7 +361,9 @@ impl Relay {
 
     /// Takes over a snapshot that is complete.
     fn install(&mut self, hub: HubId, now: Now) {
-        let Some(remote) = self.hubs.get_mut(&hub) else { return };
+        let Some(remote) = self.hubs.get_mut(&hub) else {
+            return bug!(self.bugs, HubMissing, "a snapshot of {hub:?} is complete");
+        };
         let least = if remote.doubted { remote.beat.seq } else { remote.holding.seq };
         let agrees = |sync: &mut Sync| holding::digest(sync.peers.values()) == sync.digest && sync.seq >= least;
         let Some(sync) = remote.sync.take_if(agrees) else { return self.refuse_snapshot(hub, now) };
@@ -391,8 +410,10 @@ impl Relay {
 
     /// The snapshot that was asked for is not waited for any longer; another is asked for soon.
     fn stop_snapshot(&mut self, hub: HubId, now: Now) {
-        let Some(remote) = self.hubs.get_mut(&hub) else { return };
-        let Some(sync) = remote.sync.take() else { return };
+        let remote = self.hubs.get_mut(&hub);
+        let Some((sync, remote)) = remote.and_then(|remote| Some((remote.sync.take()?, remote))) else {
+            return bug!(self.bugs, SnapshotState, "of {hub:?}, given up");
+        };
         let request = SnapshotRequest { hub, incarnation: remote.incarnation };
         let waiters = std::mem::take(&mut remote.snapshot_waiters);
         remote.failed_ask = Some(sync.via);
@@ -406,7 +427,10 @@ impl Relay {
 
     /// A hub is gone, and with it its peers. Returns how many it had.
     pub(super) fn evict(&mut self, hub: HubId, state: State, now: Now) -> usize {
-        let Some(remote) = self.hubs.get_mut(&hub) else { return 0 };
+        let Some(remote) = self.hubs.get_mut(&hub) else {
+            bug!(self.bugs, HubMissing, "{hub:?} is evicted");
+            return 0;
+        };
         remote.state = state;
         remote.ahead.clear();
         (remote.mark, remote.doubted) = (None, false);

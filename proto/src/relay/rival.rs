@@ -9,6 +9,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bug;
 use crate::envelope::{Envelope, Heartbeat};
 use crate::id::{HubId, HubIncarnation, Via};
 use crate::limits::{
@@ -210,7 +211,9 @@ impl Relay {
 
     /// Two hubs have one id. The known one stays known, and whoever is at the other end hears of it.
     pub(super) fn contest(&mut self, via: Via, beat: &Heartbeat, now: Now) {
-        let Some(remote) = self.hubs.get_mut(&beat.hub) else { return };
+        let Some(remote) = self.hubs.get_mut(&beat.hub) else {
+            return bug!(self.bugs, HubMissing, "{:?} is contested", beat.hub);
+        };
         let life = (beat.incarnation, beat.process);
         let age_ms = remote.age(now.at).as_millis() as u32;
         let known = Arc::new(Heartbeat { age_ms, ..(*remote.beat).clone() });

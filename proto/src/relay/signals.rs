@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::bug;
 use crate::envelope::{Envelope, Route, Routed, SignalEnvelope};
 use crate::id::{HubId, PeerId, ShardId, Via};
 use crate::limits::{
@@ -259,6 +260,7 @@ impl Relay {
 
     /// Tells a sender of this hub what became of its signal.
     fn settle(&mut self, origin: Origin, target: PeerId, outcome: Outcome) {
+        // What a Go hub has sent has no receipt.
         let Sender::Session { shard, ticket, .. } = origin.sender else { return };
         match outcome {
             Outcome::Delivered if ticket == 0 => self.stats.delivered += 1,
@@ -336,7 +338,9 @@ impl Relay {
     }
 
     fn arrived(&mut self, from: HubId, signal: SignalEnvelope, now: Now) {
-        let Some(remote) = self.hubs.get_mut(&from) else { return };
+        let Some(remote) = self.hubs.get_mut(&from) else {
+            return bug!(self.bugs, HubMissing, "signal of {from:?}");
+        };
         let counter = signal.counter;
         if remote.inbound.held.contains_key(&counter) {
             self.stats.out_of_order += 1;
@@ -386,7 +390,9 @@ impl Relay {
     /// Passes a signal on whose turn has come.
     fn take_in(&mut self, from: HubId, signal: SignalEnvelope, now: Now) {
         let SignalEnvelope { counter, receipt, kind, sender, target, network, frame, standing, .. } = signal;
-        let hub = self.hubs.get(&from).map_or(u32::MAX, |remote| remote.number);
+        let Some(hub) = self.hubs.get(&from).map(|remote| remote.number) else {
+            return bug!(self.bugs, HubMissing, "signal of {from:?}");
+        };
         let origin = Origin { sender: Sender::Hub { hub, counter, receipt }, kind, network, standing, read_at: now.at };
         let gone = match self.directory.holder(&sender) {
             Some(holder) => holder.hub != from,
@@ -418,7 +424,9 @@ impl Relay {
                 self.answer(from, signal.counter, Outcome::Failed(ErrorCode::Unreachable), signal.receipt, now);
             }
             self.release_signals(from, now);
-            let Some(remote) = self.hubs.get_mut(&from) else { return };
+            let Some(remote) = self.hubs.get_mut(&from) else {
+                return bug!(self.bugs, HubMissing, "held signals of {from:?}");
+            };
             if !live || before == (remote.inbound.taken, remote.inbound.len()) {
                 // Of a hub that is lost nothing is passed on.
                 remote.inbound.held.clear();
@@ -428,7 +436,10 @@ impl Relay {
 
     /// A shard says what became of a signal that came from another hub.
     pub(super) fn outcome(&mut self, origin: &Origin, outcome: Outcome, now: Now) {
-        let Sender::Hub { hub, counter, receipt } = origin.sender else { return };
+        let Sender::Hub { hub, counter, receipt } = origin.sender else {
+            return bug!(self.bugs, OutcomeSender, "{:?}", origin.sender);
+        };
+        // A hub that was lost, or has begun another life, has another number. A signal of a Go hub has none.
         if let Some(&from) = self.numbers.get(&hub) {
             self.answer(from, counter, outcome, receipt, now);
         }
@@ -436,7 +447,9 @@ impl Relay {
 
     /// Notes an outcome for the hub a signal came from. Those that somebody waits for go at once, the others together.
     fn answer(&mut self, to: HubId, counter: u64, outcome: Outcome, receipt: bool, now: Now) {
-        let Some(remote) = self.hubs.get_mut(&to) else { return };
+        let Some(remote) = self.hubs.get_mut(&to) else {
+            return bug!(self.bugs, HubMissing, "outcome for {to:?}");
+        };
         remote.outcomes.push((counter, outcome));
         let urgent = receipt || outcome.is_failure() || remote.outcomes.len() >= MAX_OUTCOMES;
         let due = if urgent { now.at } else { now.at + OUTCOME_DELAY };
@@ -445,7 +458,9 @@ impl Relay {
 
     pub(super) fn send_outcomes(&mut self, to: HubId, now: Now) {
         let via = self.route(&to, now);
-        let Some(remote) = self.hubs.get_mut(&to) else { return };
+        let Some(remote) = self.hubs.get_mut(&to) else {
+            return bug!(self.bugs, HubMissing, "outcomes for {to:?}");
+        };
         remote.outcomes_due = None;
         let outcomes = std::mem::take(&mut remote.outcomes);
         let to_incarnation = remote.incarnation;
@@ -461,7 +476,9 @@ impl Relay {
 
     fn heard_outcomes(&mut self, from: HubId, outcomes: Vec<(u64, Outcome)>, now: Now) {
         for (counter, outcome) in outcomes {
-            let Some(remote) = self.hubs.get_mut(&from) else { return };
+            let Some(remote) = self.hubs.get_mut(&from) else {
+                return bug!(self.bugs, HubMissing, "outcomes of {from:?}");
+            };
             remote.note_answered(counter);
             match remote.outbound.settle(counter) {
                 Some(Pending { origin, target, .. }) => {
@@ -476,14 +493,20 @@ impl Relay {
     }
 
     pub(super) fn expire_outbound(&mut self, to: HubId, now: Now) {
-        let expired = self.hubs.get_mut(&to).map(|remote| remote.outbound.expire(now.at));
-        self.write_off(expired.unwrap_or_default(), true);
+        let Some(remote) = self.hubs.get_mut(&to) else {
+            return bug!(self.bugs, HubMissing, "signals to {to:?} expire");
+        };
+        let expired = remote.outbound.expire(now.at);
+        self.write_off(expired, true);
     }
 
     /// A hub is gone: what was sent there may have been delivered, and nobody will say.
     pub(super) fn give_up_outbound(&mut self, to: HubId) {
-        let given_up = self.hubs.get_mut(&to).map(|remote| remote.outbound.give_up());
-        self.write_off(given_up.unwrap_or_default(), false);
+        let Some(remote) = self.hubs.get_mut(&to) else {
+            return bug!(self.bugs, HubMissing, "signals to {to:?} are given up");
+        };
+        let given_up = remote.outbound.give_up();
+        self.write_off(given_up, false);
     }
 
     fn write_off(&mut self, signals: Vec<Pending>, receipts_are_due: bool) {

@@ -166,6 +166,7 @@ impl Net {
         let mut rooms = Vec::new();
         while let Some(output) = self.hubs.get_mut(&n).and_then(Relay::poll_output) {
             match output {
+                RelayOutput::Bug(note) => panic!("{note:?}"),
                 RelayOutput::Send { to, envelope } => self.sent(n, to, &envelope),
                 RelayOutput::SendText { link, text } => self.texts.push((n, link, text)),
                 RelayOutput::Backlog { way } => rooms.push(way),

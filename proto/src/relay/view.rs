@@ -15,6 +15,7 @@ impl Relay {
         let millis = |duration: Duration| duration.as_millis() as u64;
         let lag = live().filter_map(|remote| remote.behind_since).map(|at| now.at.saturating_sub(at)).max();
         let age = live().filter(|r| !r.holding.peers.is_empty()).map(|r| r.age(now.at)).max();
+        self.stats.bugs.clone_from(self.bugs.counts());
         self.stats.links_silent = self.links.values().filter(|link| link.is_spare()).count() as u64;
         self.stats.hubs = live().count() as u64;
         self.stats.presence_lag_ms = lag.map_or(0, millis);

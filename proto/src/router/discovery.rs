@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bug;
 use crate::codec::{self, Discover};
 use crate::id::{Address, HubId, PeerId, PeerIncarnation, SessionId, ShardId};
 use crate::limits::{MAX_CLOSEST, MAX_DECLINED, MAX_MEETING, MEETING_AGAIN, MEETING_PATIENCE, MEETING_SWEEP};
@@ -78,7 +79,9 @@ impl Router {
 
     /// Has a newcomer meet its picks. All shards have been told of it.
     pub(super) fn join_circle(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
-        let Some(membership) = self.sessions.get(id).and_then(|session| session.membership_in(ix)) else { return };
+        let Some(membership) = self.sessions.get(id).and_then(|session| session.membership_in(ix)) else {
+            return bug!(self.bugs, CircleSession, "{id:?} joins {ix:?}");
+        };
         let closest = usize::from(membership.stay.closest);
         let picks = self.pick(id, ix, closest, self.random_picks);
         let met = self.meet_picks(id, ix, picks);
@@ -97,14 +100,17 @@ impl Router {
 
     /// Takes a member into a session's circle, and tells the session of it unless it has been told.
     pub(super) fn meet(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, marks: u8) -> Met {
-        let Some(session) = self.sessions.get_mut(id) else { return Met::Not };
-        let told = session.state == State::Live;
-        let network = self.rosters.network_mut(ix);
-        let (Some(membership), Some(member)) =
-            (session.membership(ix), network.and_then(|network| network.members.get_mut(&other)))
+        let session = self.sessions.get_mut(id).map(|session| (session.state, session));
+        let Some((state, membership)) = session.and_then(|(state, session)| Some((state, session.membership(ix)?)))
         else {
+            bug!(self.bugs, CircleSession, "{id:?} meets {other:?} in {ix:?}");
             return Met::Not;
         };
+        let Some(member) = self.rosters.network_mut(ix).and_then(|network| network.members.get_mut(&other)) else {
+            bug!(self.bugs, CircleMember, "{id:?} meets {other:?} in {ix:?}");
+            return Met::Not;
+        };
+        let told = state == State::Live;
         let met = membership.circle.get_or_insert_default().meet(other, marks, self.most_acquaintances);
         if met == Met::Now {
             // One that declined has been noted, so that its leave is not missed.
@@ -121,15 +127,22 @@ impl Router {
 
     /// Tells the homes of others that they and a session's peer know each other.
     fn tell_homes(&mut self, id: SessionId, ix: NetworkIx, others: &[PeerId], word: Word, now: Now) {
-        let Some(session) = self.sessions.get(id) else { return };
-        let (about, Some(membership)) = (session.peer, session.membership_in(ix)) else { return };
+        let session = self.sessions.get(id).and_then(|session| Some((session.peer, session.membership_in(ix)?)));
+        let Some((about, membership)) = session else {
+            return bug!(self.bugs, CircleSession, "{id:?} knows others in {ix:?}");
+        };
         let stay = membership.stay.number;
-        let Some(network) = self.rosters.network(ix) else { return };
+        let Some(network) = self.rosters.network(ix) else {
+            return bug!(self.bugs, CircleNetwork, "{id:?} in {ix:?}");
+        };
         let name = network.name.clone();
         let mut here = Vec::new();
         let mut away: Vec<(Place, Vec<(PeerId, u64)>)> = Vec::new();
         for &other in others {
-            let Some(member) = network.members.get(&other) else { continue };
+            let Some(member) = network.members.get(&other) else {
+                bug!(self.bugs, CircleMember, "{about:?} knows {other:?} in {ix:?}");
+                continue;
+            };
             let place = match member.place {
                 Address::Shard(shard) if shard == self.config.shard => {
                     here.push(other);
@@ -150,10 +163,12 @@ impl Router {
             away.push((Place::Shards, Vec::new()));
         }
         for other in here {
-            if let Some(other_id) = self.by_peer.get(&other).copied()
-                && self.meet(other_id, ix, about, 0) == Met::Not
-            {
-                self.part_as_crowded(id, ix, other, now);
+            match self.by_peer.get(&other).copied() {
+                Some(other_id) if self.meet(other_id, ix, about, 0) == Met::Not => {
+                    self.part_as_crowded(id, ix, other, now);
+                }
+                Some(_) => {}
+                None => bug!(self.bugs, ResidentSession, "{other:?} in {ix:?}"),
             }
         }
         for (place, pairs) in away {
@@ -180,12 +195,15 @@ impl Router {
     }
 
     fn await_answer(&mut self, id: SessionId, ix: NetworkIx, from: impl Iterator<Item = PeerId>, now: Now) {
-        let Some(membership) = self.sessions.get_mut(id).and_then(|session| session.membership(ix)) else { return };
-        let stay = membership.stay.number;
-        let Some(circle) = membership.circle.as_deref_mut() else { return };
+        let membership = self.sessions.get_mut(id).and_then(|session| session.membership(ix));
+        let circle = membership.and_then(|m| Some((m.stay.number, m.circle.as_deref_mut()?)));
+        let Some((stay, circle)) = circle else {
+            return bug!(self.bugs, CircleSession, "{id:?} awaits answers in {ix:?}");
+        };
         for peer in from {
-            if let Ok(at) = circle.find(&peer) {
-                circle.known[at].marks |= UNANSWERED;
+            match circle.find(&peer) {
+                Ok(at) => circle.known[at].marks |= UNANSWERED,
+                Err(_) => bug!(self.bugs, CircleMember, "{id:?} awaits an answer of {peer:?} in {ix:?}"),
             }
         }
         if !std::mem::replace(&mut circle.due, true) {
@@ -205,6 +223,7 @@ impl Router {
                 MeetingEnd::About => (about, other),
                 MeetingEnd::Others => (other, about),
             };
+            // Either may have left since.
             let Some(id) = self.resident(ix, ours) else { continue };
             let Some((place, hub)) = self.stands(ix, theirs) else { continue };
             if meeting.word == Word::Declined {
@@ -300,7 +319,10 @@ impl Router {
         if self.rosters.network(ix).is_none_or(|network| network.bounded == 0) || !self.may_meet(id, ix, &from) {
             return true;
         }
-        let Some(member) = self.rosters.network(ix).and_then(|network| network.members.get(&from)) else { return true };
+        let Some(member) = self.rosters.network(ix).and_then(|network| network.members.get(&from)) else {
+            bug!(self.bugs, CircleMember, "{id:?} may meet {from:?} in {ix:?}");
+            return true;
+        };
         let legacy = member.announcement.claim.incarnation <= PeerIncarnation::LEGACY;
         let knows = |router: &Self| {
             let membership = router.sessions.get(id).and_then(|session| session.membership_in(ix));
@@ -329,6 +351,7 @@ impl Router {
     /// An acquaintance's home has no room for this one.
     fn heard_declined(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, place: Address, now: Now) {
         let membership = self.sessions.get(id).and_then(|session| session.membership_in(ix));
+        // The two may have parted since.
         let Some(circle) = membership.and_then(|membership| membership.circle.as_deref()) else { return };
         let Ok(at) = circle.find(&other) else { return };
         let marks = circle.known[at].marks;
@@ -340,12 +363,15 @@ impl Router {
     }
 
     fn part_as_crowded(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, now: Now) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        let told = session.state == State::Live;
-        let Some(circle) = session.membership(ix).and_then(|membership| membership.circle.as_deref_mut()) else {
-            return;
+        let session = self.sessions.get_mut(id).map(|session| (session.state, session));
+        let circle = session.and_then(|(state, session)| Some((state, session.membership(ix)?.circle.as_deref_mut()?)));
+        let Some((state, circle)) = circle else {
+            return bug!(self.bugs, CircleSession, "{id:?} parts from {other:?} in {ix:?}");
         };
-        let Ok(at) = circle.find(&other) else { return };
+        let Ok(at) = circle.find(&other) else {
+            return bug!(self.bugs, CircleMember, "{id:?} parts from {other:?} in {ix:?}");
+        };
+        let told = state == State::Live;
         let marks = circle.known[at].marks;
         if marks & DECLINED != 0 {
             return;
@@ -358,7 +384,9 @@ impl Router {
         }
         circle.told -= 1;
         self.meetings.known -= 1;
-        let Some(network) = self.rosters.network_mut(ix) else { return };
+        let Some(network) = self.rosters.network_mut(ix) else {
+            return bug!(self.bugs, CircleNetwork, "{id:?} in {ix:?}");
+        };
         if !remembered && let Some(member) = network.members.get_mut(&other) {
             member.forget_knower(id);
         }
@@ -385,14 +413,18 @@ impl Router {
     ) {
         let mut lost = Vec::new();
         for &id in knowers {
-            let Some(session) = self.sessions.get_mut(id) else { continue };
-            let live = session.state == State::Live;
-            let Some(membership) = session.membership(ix) else { continue };
-            let Some(circle) = membership.circle.as_deref_mut() else { continue };
+            let session = self.sessions.get_mut(id).map(|session| (session.state == State::Live, session));
+            let circle =
+                session.and_then(|(live, session)| Some((live, session.membership(ix)?.circle.as_deref_mut()?)));
+            let Some((live, circle)) = circle else {
+                bug!(self.bugs, KnowerSession, "{id:?} knows {subject:?} in {ix:?}");
+                continue;
+            };
             let marks = match change {
                 Change::Left => circle.part(&subject),
                 Change::Joined | Change::Renewed => circle.knows(&subject).then_some(0),
             };
+            // Who has declined is known, and not told of.
             let Some(marks) = marks else { continue };
             if live {
                 let frame = Frame::Template(Arc::clone(frame));
@@ -412,7 +444,9 @@ impl Router {
     /// Picks another one in place of one that is gone, if that was a pick or fewer are left than are wanted.
     fn replace_pick(&mut self, id: SessionId, ix: NetworkIx, marks: u8, now: Now) {
         let Some(session) = self.sessions.get(id).filter(|session| session.state == State::Live) else { return };
-        let Some(membership) = session.membership_in(ix) else { return };
+        let Some(membership) = session.membership_in(ix) else {
+            return bug!(self.bugs, CircleSession, "{id:?} replaces a pick in {ix:?}");
+        };
         let wanting = membership.circle.as_deref().is_none_or(|c| c.told < u32::from(membership.stay.closest));
         let random = usize::from(marks & RANDOM != 0);
         let close = usize::from(marks & CLOSE != 0 || wanting && random == 0);
@@ -431,7 +465,9 @@ impl Router {
         let Some(circle) = session.membership_in(ix).and_then(|membership| membership.circle.as_deref()) else {
             return;
         };
-        let Some(network) = self.rosters.network(ix) else { return };
+        let Some(network) = self.rosters.network(ix) else {
+            return bug!(self.bugs, CircleNetwork, "{id:?} in {ix:?}");
+        };
         for member in circle.peers().filter_map(|peer| network.members.get(&peer)) {
             self.outputs.push_back(member.discovered_by(id));
         }
@@ -439,10 +475,13 @@ impl Router {
 
     /// A session is no longer in a network: nobody there has to tell it anything.
     pub(super) fn dissolve(&mut self, id: SessionId, ix: NetworkIx, circle: &Circle) {
-        let Some(network) = self.rosters.network_mut(ix) else { return };
+        let Some(network) = self.rosters.network_mut(ix) else {
+            return bug!(self.bugs, CircleNetwork, "{id:?} in {ix:?}");
+        };
         for other in &circle.known {
-            if let Some(member) = network.members.get_mut(&other.peer) {
-                member.forget_knower(id);
+            match network.members.get_mut(&other.peer) {
+                Some(member) => member.forget_knower(id),
+                None => bug!(self.bugs, CircleMember, "{id:?} knew {:?} in {ix:?}", other.peer),
             }
         }
         self.meetings.known -= u64::from(circle.told);
@@ -450,7 +489,9 @@ impl Router {
 
     /// `discover`: a peer wants to know more.
     pub(super) fn asked_for_more(&mut self, id: SessionId, discover: &Discover<'_>, now: Now) {
-        let Some(session) = self.sessions.get(id) else { return };
+        let Some(session) = self.sessions.get(id) else {
+            return bug!(self.bugs, MessageSession, "discover of {id:?}");
+        };
         let peer = session.peer;
         let found = self.rosters.find(&discover.network);
         let Some((ix, membership)) = found.and_then(|ix| Some((ix, session.membership_in(ix)?))) else {
@@ -485,7 +526,10 @@ impl Router {
             let (id, ix) = (due.session, due.network);
             let membership = self.sessions.get_mut(id).and_then(|session| session.membership(ix));
             let Some(membership) = membership.filter(|membership| membership.stay.number == due.stay) else { continue };
-            let Some(circle) = membership.circle.as_deref_mut() else { continue };
+            let Some(circle) = membership.circle.as_deref_mut() else {
+                bug!(self.bugs, CircleSession, "{id:?} waits for answers in {ix:?}");
+                continue;
+            };
             circle.due = false;
             let unanswered = |other: &&Acquaintance| other.marks & (UNANSWERED | DECLINED) == UNANSWERED;
             let again: Vec<PeerId> = circle.known.iter().filter(unanswered).map(|other| other.peer).collect();

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bugs::BugNote;
 use crate::id::{Address, Claim, HubId, HubIncarnation, NetworkName, PeerId, SessionId, ShardId};
 use crate::reason::{CloseReason, Outcome};
 use crate::wire::{MessageKind, SignalKind, Template};
@@ -152,6 +153,8 @@ pub enum Output {
     },
     /// For the log.
     Event(Event),
+    /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug assertions.
+    Bug(BugNote),
 }
 
 /// The bytes of an output.

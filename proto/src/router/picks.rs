@@ -3,6 +3,7 @@
 use std::hash::BuildHasher;
 use std::ops::ControlFlow;
 
+use crate::bug;
 use crate::id::{PeerId, PeerIncarnation, SessionId};
 use crate::limits::{MAX_ACQUAINTANCES, MAX_CLOSEST, PICKS_IN_TURN};
 
@@ -23,9 +24,11 @@ impl Router {
         {
             network.make_lots();
         }
-        let (Some(session), Some(network)) = (self.sessions.get(id), self.rosters.network(ix)) else { return picks };
-        let peer = session.peer;
-        let Some(membership) = session.membership_in(ix) else { return picks };
+        let session = self.sessions.get(id).and_then(|session| Some((session.peer, session.membership_in(ix)?)));
+        let (Some((peer, membership)), Some(network)) = (session, self.rosters.network(ix)) else {
+            bug!(self.bugs, CircleSession, "{id:?} picks in {ix:?}");
+            return picks;
+        };
         let circle = membership.circle.as_deref();
         let (told, known) = circle.map_or((0, 0), |circle| (circle.told as usize, circle.known.len()));
         let room = self.most_acquaintances.saturating_sub(told);
@@ -97,8 +100,12 @@ impl Router {
     /// somebody's wish can have left it unfulfilled, so that is looked at while the network is small, or where the newcomer
     /// is told of everybody and picks nobody.
     pub(super) fn propose(&mut self, ix: NetworkIx, newcomer: PeerId) -> Vec<(SessionId, PeerId, u64)> {
-        let Some(network) = self.rosters.network(ix) else { return Vec::new() };
-        let Some(member) = network.members.get(&newcomer) else { return Vec::new() };
+        let network = self.rosters.network(ix);
+        let Some((network, member)) = network.and_then(|network| Some((network, network.members.get(&newcomer)?)))
+        else {
+            bug!(self.bugs, CircleMember, "{newcomer:?} has joined {ix:?}");
+            return Vec::new();
+        };
         if network.bounded_locals == 0 && (member.announcement.stay.closest == 0 || network.locals.is_empty()) {
             return Vec::new();
         }
@@ -133,8 +140,10 @@ impl Router {
         });
         let mut met = Vec::new();
         for (other, picked) in found {
-            let Some(id) = self.by_peer.get(&other).copied() else { continue };
-            let Some(membership) = self.sessions.get(id).and_then(|session| session.membership_in(ix)) else {
+            let id = self.by_peer.get(&other).copied();
+            let resident = id.and_then(|id| Some((id, self.sessions.get(id)?.membership_in(ix)?)));
+            let Some((id, membership)) = resident else {
+                bug!(self.bugs, ResidentSession, "{other:?}, {id:?} in {ix:?}");
                 continue;
             };
             let stay = membership.stay;

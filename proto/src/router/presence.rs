@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::bug;
 use crate::codec::{self, Announce, Goodbye, Unfit};
 use crate::id::{Address, Claim, NetworkName, PeerId, SessionId};
 use crate::limits::{ANNOUNCE_FLOOR_BYTES, MEMBER_BYTES};
@@ -28,7 +29,9 @@ pub(super) enum Change {
 
 impl Router {
     pub(super) fn announced(&mut self, id: SessionId, announce: &Announce<'_>, now: Now) {
-        let Some(session) = self.sessions.get(id) else { return };
+        let Some(session) = self.sessions.get(id) else {
+            return bug!(self.bugs, MessageSession, "announce of {id:?}");
+        };
         let (peer, claim) = (session.peer, session.claim);
         let network = announce.network.as_ref();
         let data = match codec::describe(&peer, announce.data) {
@@ -85,6 +88,8 @@ impl Router {
             membership.announced_bytes = bytes;
             self.stats.announced_bytes += u64::from(bytes);
             self.stats.announced_bytes -= u64::from(had_bytes);
+        } else {
+            bug!(self.bugs, JoinState, "{peer:?} is not in {ix:?} after its announcement");
         }
         if self.config.events {
             let members = self.rosters.network(ix).map_or(0, |network| network.members.len());
@@ -108,7 +113,9 @@ impl Router {
             return self.refuse_data(id, unfit, MessageKind::Goodbye, network, now);
         }
         let only = goodbye.network.as_deref().map(|name| self.rosters.find(name));
-        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(session) = self.sessions.get_mut(id) else {
+            return bug!(self.bugs, MessageSession, "goodbye of {id:?}");
+        };
         let (peer, claim) = (session.peer, session.claim);
         let (left, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut session.memberships)
             .into_iter()
@@ -148,18 +155,25 @@ impl Router {
         if let Some(circle) = &membership.circle {
             self.dissolve(id, ix, circle);
         }
-        let Some(network) = self.rosters.network_mut(ix) else { return };
+        let Some(network) = self.rosters.network_mut(ix) else {
+            return bug!(self.bugs, LeaveNetwork, "{peer:?} leaves {ix:?}");
+        };
         let mut moved = None;
         let local = membership.local as usize;
         if membership.stay.closest > 0 {
             network.bounded_locals -= 1;
-        } else {
+        } else if network.locals.get(local) == Some(&id) {
             network.locals.swap_remove(local);
             moved = network.locals.get(local).copied();
+        } else {
+            bug!(self.bugs, LeaveLocal, "{peer:?}, {id:?}, leaves place {local} of {ix:?}");
         }
         let name = network.name.clone();
-        if let Some(moved) = moved.and_then(|id| self.sessions.get_mut(id)).and_then(|s| s.membership(ix)) {
-            moved.local = local as u32;
+        if let Some(moved) = moved {
+            match self.sessions.get_mut(moved).and_then(|session| session.membership(ix)) {
+                Some(membership) => membership.local = local as u32,
+                None => bug!(self.bugs, LeaveLocal, "{moved:?} is listed in {ix:?} and is not there"),
+            }
         }
         let frame = Arc::new(frame(name.as_str()));
         let farewell = Arc::new(Farewell { peer, network: name, claim, frame, kind });
@@ -186,6 +200,7 @@ impl Router {
     }
 
     pub(super) fn left_elsewhere(&mut self, farewell: &Arc<Farewell>, now: Now) {
+        // A late leave may find its network gone: the peer had moved, and left by its later claim.
         if let Some(ix) = self.rosters.find(farewell.network.as_str()) {
             self.strike(ix, farewell, now);
         }
@@ -222,7 +237,10 @@ impl Router {
             }
             _ => {}
         }
-        let new = self.rosters.enter(ix, peer, Member::new(place, Arc::clone(announcement)));
+        let Some(new) = self.rosters.enter(ix, peer, Member::new(place, Arc::clone(announcement))) else {
+            bug!(self.bugs, EnterNetwork, "{peer:?} enters {ix:?}");
+            return (ix, false);
+        };
         let change = if new { Change::Joined } else { Change::Renewed };
         let (frame, kind) = (&announcement.discovered, MessageKind::PeerDiscovered);
         if !announcement.is_bounded() {
@@ -239,9 +257,14 @@ impl Router {
     fn strike(&mut self, ix: NetworkIx, farewell: &Arc<Farewell>, now: Now) {
         self.strike_member(ix, farewell, now);
         let at = (ix, farewell.peer);
+        let left = self.rosters.network(ix).and_then(|network| network.members.get(&farewell.peer));
+        let left = left.map(|member| member.announcement.claim);
+        if left == Some(farewell.claim) {
+            bug!(self.bugs, RosterEntryStays, "{:?} in {ix:?}", farewell.peer);
+        }
         if self.hidden.get(&at).is_some_and(|hidden| hidden.claim == farewell.claim) {
             self.hidden.remove(&at);
-        } else if self.rosters.network(ix).is_some_and(|network| !network.members.contains_key(&farewell.peer))
+        } else if left.is_none()
             && let Some(hidden) = self.hidden.remove(&at)
         {
             self.joined_elsewhere(&hidden, now);
@@ -271,13 +294,22 @@ impl Router {
         kind: MessageKind,
     ) {
         let rank = Rank::of(subject, place);
-        let Some(network) = self.rosters.network(ix) else { return };
+        let Some(network) = self.rosters.network(ix) else {
+            return bug!(self.bugs, TellNetwork, "of {subject:?} in {ix:?}");
+        };
         for &id in &network.locals {
-            let Some(session) = self.sessions.get_mut(id) else { continue };
+            let Some(session) = self.sessions.get_mut(id) else {
+                bug!(self.bugs, TellSession, "{id:?} in {ix:?}, of {subject:?}");
+                continue;
+            };
             if session.peer == subject || session.state != State::Live {
                 continue;
             }
-            let reading = session.membership(ix).and_then(|m| m.reading.as_mut());
+            let Some(membership) = session.membership(ix) else {
+                bug!(self.bugs, TellSession, "{id:?} is not in {ix:?}, of {subject:?}");
+                continue;
+            };
+            let reading = membership.reading.as_mut();
             if reading.is_none_or(|reading| concerns(reading, rank, &subject, change)) {
                 let frame = Frame::Template(Arc::clone(frame));
                 self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None, from: None });
@@ -287,7 +319,9 @@ impl Router {
 
     /// Makes a session a member that is told of some.
     fn become_bounded(&mut self, id: SessionId, ix: NetworkIx, stay: Stay) {
-        let (Some(network), Some(session)) = (self.rosters.network_mut(ix), self.sessions.get_mut(id)) else { return };
+        let (Some(network), Some(session)) = (self.rosters.network_mut(ix), self.sessions.get_mut(id)) else {
+            return bug!(self.bugs, JoinState, "{id:?} in {ix:?}");
+        };
         network.bounded_locals += 1;
         let circle = Some(Box::default());
         session.memberships.push(Membership {
@@ -302,8 +336,9 @@ impl Router {
 
     /// Has a peer that has just announced itself told of everybody, from the beginning.
     fn start_reading(&mut self, id: SessionId, ix: NetworkIx, stay: Stay) {
-        let Some(network) = self.rosters.network_mut(ix) else { return };
-        let Some(session) = self.sessions.get_mut(id) else { return };
+        let (Some(network), Some(session)) = (self.rosters.network_mut(ix), self.sessions.get_mut(id)) else {
+            return bug!(self.bugs, JoinState, "{id:?} in {ix:?}");
+        };
         let last = network.members.last_key_value().map(|(peer, _)| Rank::of(*peer, Address::Mesh));
         match session.membership(ix) {
             // What an interrupted pass had reached stays known; after a finished one everybody is.
@@ -338,7 +373,7 @@ impl Router {
             return self.outputs.push_back(Output::Backlog { session: id, more: false });
         };
         let (Some(reading), Some(network)) = (&mut membership.reading, self.rosters.network(membership.network)) else {
-            return;
+            return bug!(self.bugs, RosterCursor, "{peer:?} in {:?}", membership.network);
         };
         let outputs = &mut self.outputs;
         let early = &mut reading.early;
@@ -367,6 +402,7 @@ impl Router {
             return;
         }
         let Some(reading) = session.membership(ix).and_then(|m| m.reading.as_mut()) else { return };
+        // In `global` it may be in no network.
         let Some(member) = self.rosters.network(ix).and_then(|network| network.members.get(subject)) else { return };
         if !member.is_bounded() && !reading.knows(Rank::of(*subject, member.place), subject) {
             reading.early.insert(*subject);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
+use crate::bugs::ensure;
 use crate::id::{Address, Claim, Keys, NetworkName, PeerId, SessionId};
 use crate::wire::MessageKind;
 
@@ -234,12 +235,12 @@ impl Rosters {
         self.slots.get_mut(ix.0 as usize)?.as_mut()
     }
 
-    /// Enters a member. False: it was there, and what it says of itself is renewed.
-    pub(super) fn enter(&mut self, ix: NetworkIx, peer: PeerId, member: Member) -> bool {
-        let Some(network) = self.slots.get_mut(ix.0 as usize).and_then(Option::as_mut) else { return false };
+    /// Enters a member. False: it was there, and what it says of itself is renewed. `None`: there is no such network.
+    pub(super) fn enter(&mut self, ix: NetworkIx, peer: PeerId, member: Member) -> Option<bool> {
+        let network = self.slots.get_mut(ix.0 as usize)?.as_mut()?;
         let new = network.enter(peer, member);
         self.members += usize::from(new);
-        new
+        Some(new)
     }
 
     /// Strikes a member off, if it is there by that claim.
@@ -272,6 +273,33 @@ impl Rosters {
     #[cfg(test)]
     pub(super) fn slots(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Every network with its place.
+    pub(super) fn all(&self) -> impl Iterator<Item = (NetworkIx, &Network)> {
+        self.slots.iter().enumerate().filter_map(|(slot, network)| Some((NetworkIx(slot as u32), network.as_ref()?)))
+    }
+
+    /// Whether names, places and counts agree.
+    pub(super) fn audit(&self) -> Result<(), String> {
+        let (mut networks, mut members) = (0, 0);
+        for (ix, network) in self.all() {
+            networks += 1;
+            members += network.members.len();
+            let found = self.find(network.name.as_str());
+            ensure(found == Some(ix), || format!("the name of {ix:?} finds {found:?}"))?;
+            ensure(!network.is_deserted(), || format!("nobody is in {ix:?}"))?;
+            let bounded = network.members.values().filter(|member| member.is_bounded()).count();
+            ensure(bounded == network.bounded as usize, || format!("{ix:?}: {bounded} members know some only"))?;
+            let lots = network.lots.as_ref();
+            let drawn =
+                |(peer, member): (&PeerId, &Member)| lots.is_none_or(|l| l.get(member.lot as usize) == Some(peer));
+            ensure(network.members.iter().all(drawn), || format!("{ix:?}: a member has another's lot"))?;
+            ensure(lots.is_none_or(|lots| lots.len() == network.members.len()), || format!("{ix:?}: a lot too many"))?;
+        }
+        ensure(networks == self.by_name.len(), || format!("{networks} networks have {} names", self.by_name.len()))?;
+        ensure(networks + self.free.len() == self.slots.len(), || format!("{} places are free", self.free.len()))?;
+        ensure(members == self.members, || format!("{members} members, {} counted", self.members))
     }
 
     /// Every network with its number of members, in the order of their slots.

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use crate::bug;
 use crate::codec::Signal;
 use crate::id::{Address, Keys, NetworkName, PeerId, SessionId, ShardId};
 use crate::limits::{MAX_OPEN_RECEIPTS, RECEIPT_TIMEOUT};
@@ -49,6 +50,12 @@ impl Tickets {
         self.open.is_empty() && self.deadlines.is_empty()
     }
 
+    /// How many are open of one session.
+    #[expect(clippy::disallowed_methods, reason = "for audits, which change nothing")]
+    pub(super) fn open_of(&self, session: SessionId) -> usize {
+        self.open.values().filter(|ticket| ticket.session == session).count()
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         self.deadlines.front().map(|(at, _)| *at)
     }
@@ -71,7 +78,9 @@ impl Tickets {
 
 impl Router {
     pub(super) fn signalled(&mut self, id: SessionId, signal: Signal<'_>, now: Now) {
-        let Some(session) = self.sessions.get(id) else { return };
+        let Some(session) = self.sessions.get(id) else {
+            return bug!(self.bugs, MessageSession, "signal of {id:?}");
+        };
         let from = session.peer;
         let own = self.own_membership(session, &signal.network).map(|membership| (membership.network, membership.stay));
         let shared = own.is_some() || (session.memberships.is_empty() && signal.network == NetworkName::GLOBAL);
@@ -84,7 +93,9 @@ impl Router {
         let standing = own.map_or(Standing::Outsider, |(_, stay)| Standing::Member(stay.number));
         let mut ticket = 0;
         if let Some(wanted) = signal.id {
-            let Some(session) = self.sessions.get_mut(id) else { return };
+            let Some(session) = self.sessions.get_mut(id) else {
+                return bug!(self.bugs, MessageSession, "signal of {id:?}");
+            };
             if session.open_receipts >= MAX_OPEN_RECEIPTS {
                 let outcome = Outcome::Failed(ErrorCode::RateLimited);
                 self.stats.count_outcome(outcome);
@@ -159,8 +170,7 @@ impl Router {
                 let frame = match frame {
                     Frame::Arena(range) => self.arena[range].into(),
                     Frame::Owned(frame) => frame,
-                    // Signals are for one.
-                    Frame::Template(_) => Box::default(),
+                    Frame::Template(_) => return bug!(self.bugs, SignalFrame, "from {from:?}"),
                 };
                 return self.post_to_mesh(|| Letter::Signal { origin, from, target, frame });
             }
@@ -266,6 +276,7 @@ impl Router {
         network: &str,
         now: Now,
     ) {
+        // A sender may have left by then.
         let Some(session) = self.sessions.get(to) else { return };
         let frame = wire::receipt(&mut self.arena, &session.peer, id, outcome, target, network, now.wall_ms);
         self.send(to, Frame::Arena(frame), MessageKind::Receipt);

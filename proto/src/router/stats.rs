@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::bugs::BugCounts;
 use crate::reason::{ErrorCode, Outcome};
 use crate::wire::MessageKind;
 
@@ -26,6 +27,8 @@ pub struct RouterStats {
     pub takeovers: [u64; 2],
     /// Signals by the time from read to written, in [`Self::LATENCY_BOUNDS`] and above.
     pub latency: [u64; Self::LATENCY_BOUNDS.len() + 1],
+    /// Impossible states that were found.
+    pub bugs: BugCounts,
     /// Gauge: admitted sessions.
     pub peers: u64,
     /// Gauge: networks with at least one member anywhere.

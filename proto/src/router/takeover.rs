@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::time::Duration;
 
+use crate::bug;
 use crate::id::{Claim, Keys, PeerId, PeerIncarnation, SessionId};
 use crate::limits::{GREATEST_TIME_FOLLOWED, MAX_TAKEOVERS_ASKED, TAKEOVER_GRACE, TAKEOVER_LIMIT, TAKEOVER_MARGIN};
 use crate::reason::CloseReason;
@@ -37,7 +38,7 @@ struct Takeover {
 
 /// Who wants the id of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Newcomer {
+pub(super) enum Newcomer {
     /// A session here, while the other one is here, too.
     Here(SessionId),
     /// A session here, while the other one is at another hub.
@@ -58,6 +59,11 @@ impl Takeovers {
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         self.deadlines.first().map(|(at, ..)| *at)
+    }
+
+    /// Who waits for the id of this peer.
+    pub(super) fn newcomer(&self, peer: &PeerId) -> Option<Newcomer> {
+        self.pending.get(peer).map(|takeover| takeover.newcomer)
     }
 
     pub(super) fn forget(&mut self, peer: &PeerId) {
@@ -149,7 +155,9 @@ impl Router {
             // The session here has lost its id to one at another hub, which has not been asked yet.
             Newcomer::Here(id) if self.elsewhere.contains_key(peer) => self.ask_elsewhere(id, *peer, now),
             Newcomer::Here(id) | Newcomer::FromElsewhere(id) => {
-                self.sessions.remove(id);
+                if self.sessions.remove(id).is_none() {
+                    return bug!(self.bugs, PendingSession, "{peer:?}, {id:?}");
+                }
                 self.admit(id, *peer, now);
             }
             Newcomer::Elsewhere(asker) => self.answer(*peer, asker, false),
@@ -189,7 +197,7 @@ impl Router {
                 self.takeovers.forget(&peer);
                 self.answer(peer, asker, true);
             }
-            Newcomer::FromElsewhere(_) => {}
+            Newcomer::FromElsewhere(_) => bug!(self.bugs, AskedSession, "{peer:?} is here, and waits for another hub"),
         }
     }
 
@@ -216,6 +224,8 @@ impl Router {
                     if let Some(&first) = self.by_peer.get(&peer) {
                         self.stats.takeovers[0] += 1;
                         self.close(first, CloseReason::Replaced, now);
+                    } else {
+                        bug!(self.bugs, AskedSession, "{peer:?} has no session here");
                     }
                 }
             }
@@ -243,6 +253,7 @@ impl Router {
     /// The hub that holds an id has answered.
     pub(super) fn takeover_answered(&mut self, peer: PeerId, ticket: u64, in_use: bool, now: Now) {
         let Some(takeover) = self.takeovers.pending.get(&peer).copied().filter(|t| t.ticket == ticket) else { return };
+        // The ticket is another hub's word.
         let Newcomer::FromElsewhere(newcomer) = takeover.newcomer else { return };
         self.stats.takeovers[usize::from(in_use)] += 1;
         if in_use {

@@ -36,6 +36,7 @@ impl Day {
     fn input(&mut self, input: Input<'_>) {
         self.router.handle_input(input, Now { at: self.now, wall_ms: WALL_MS });
         while self.router.poll_output().is_some() {}
+        self.router.audit();
     }
 
     fn pass(&mut self, span: Duration) {
@@ -390,4 +391,34 @@ fn a_signal_for_a_peer_that_was_here_does_not_follow_it_to_another_hub() {
     assert_eq!(posted(day.hears(to(true))), [(Address::Mesh, None)], "nobody knew where it is");
     let not_found = Outcome::Failed(ErrorCode::PeerNotFound);
     assert_eq!(posted(day.hears(to(false))), [(Address::Shard(ShardId(3)), Some(not_found))]);
+}
+
+#[test]
+#[should_panic(expected = "impossible state outputs-lost: 1 outputs")]
+fn outputs_that_are_removed_are_missed() {
+    let mut day = Day::new(128);
+    day.opens(session(0, 0), 1);
+    day.router.handle_input(
+        Input::Message { session: session(0, 0), text: r#"{"type":"ping"}"# },
+        Now { at: day.now, wall_ms: WALL_MS },
+    );
+    day.router.outputs.clear();
+    day.router.poll_output();
+}
+
+#[test]
+#[should_panic(expected = "impossible state audit: roster entry of 01010101 in NetworkIx(0) remains")]
+fn an_entry_that_remains_in_a_roster_is_found() {
+    let mut day = Day::new(128);
+    day.opens(session(0, 0), 1);
+    day.opens(session(1, 0), 2);
+    day.says(session(0, 0), r#"{"type":"announce"}"#);
+    day.says(session(1, 0), r#"{"type":"announce"}"#);
+    let ix = day.router.rosters.find("global").unwrap();
+    let announcement = Arc::clone(&day.router.rosters.network(ix).unwrap().members[&peer(1)].announcement);
+    day.closes(session(0, 0));
+    let member = roster::Member::new(Address::Shard(ShardId(0)), announcement);
+    day.router.rosters.enter(ix, peer(1), member);
+    day.pass(Duration::from_secs(1));
+    day.router.audit();
 }

@@ -159,6 +159,7 @@ impl Crowd {
                 Output::Send { session, frame, kind, .. } => self.hears(shard, session, &frame, kind),
                 Output::Letter { to: Address::Shard(to), letter } => self.letters.push_back((to, letter)),
                 Output::Admit { .. } | Output::Event(_) | Output::Backlog { .. } => {}
+                Output::Bug(note) => panic!("{note:?}"),
                 Output::Letter { to: Address::Mesh, .. } | Output::Ping { .. } | Output::Close { .. } => {
                     panic!("{output:?}")
                 }

@@ -7,7 +7,7 @@ use proto::limits::{
     CLOSE_LINGER, FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, FLUSH_CHUNK_BYTES, ROSTER_CHUNKS, ROSTER_LOW_WATER_BYTES,
     SEND_FLOOR_BYTES,
 };
-use proto::{CloseReason, Frame, MessageKind, Now, Origin, PeerId, SessionId};
+use proto::{CloseReason, Frame, MessageKind, Now, Origin, PeerId, SessionId, bug};
 
 use super::{Core, Due, Followup};
 use crate::queue::{Room, SendQueue};
@@ -36,7 +36,7 @@ impl Core {
         let Self { router, slots, queues, keys, .. } = self;
         let queue =
             slots[id.slot as usize].session.as_mut().map(|session| session.queue.get_or_insert_with(|| queues.take()));
-        let Some(queue) = queue else { return };
+        let Some(queue) = queue else { return bug!(self.bugs, QueueMissing, "{id:?}") };
         let sender = match &signal {
             Some((_, from)) => match queue.admits(room, length, || keys.hash_one(from)) {
                 Some(sender) => sender,
@@ -135,7 +135,7 @@ impl Core {
         let over_budget = self.stats.queued_bytes > self.limits.send_budget_bytes as u64;
         let limits = self.limits;
         let Some(session) = self.session_mut(id) else { return };
-        let Some(queue) = &session.queue else { return };
+        let Some(queue) = &session.queue else { return bug!(self.bugs, QueueMissing, "{id:?}, {added} bytes") };
         let (bytes, frames) = (queue.len_bytes(), queue.len_frames());
         let slow = bytes > limits.send_queue_bytes
             || frames > limits.send_queue_frames

@@ -1,6 +1,6 @@
 //! Letters to other shards and to the mesh.
 
-use proto::{Address, Letter, SessionId};
+use proto::{Address, Letter, SessionId, bug};
 
 use super::Core;
 
@@ -10,8 +10,9 @@ impl Core {
             Address::Shard(shard) => usize::from(shard.0),
             Address::Mesh => usize::from(self.shards),
         };
-        // The router writes to nobody whom its hub does not have: neither a shard too many nor a mesh.
-        let Some(outbox) = self.outboxes.get_mut(place) else { return };
+        let Some(outbox) = self.outboxes.get_mut(place) else {
+            return bug!(self.bugs, LetterToNobody, "to {to:?}, of {} shards", self.shards);
+        };
         outbox.push(letter);
         self.stats.letters_out += 1;
         self.stats.outbox_peak = self.stats.outbox_peak.max(outbox.len() as u64);
@@ -29,7 +30,11 @@ impl Core {
 
     /// Takes the next batch for the shard of that number; the mesh's place is behind the last shard's.
     pub(crate) fn take_letters(&mut self, place: usize) -> Vec<Letter> {
-        let batch = self.outboxes[place].take_batch();
+        let outbox = &mut self.outboxes[place];
+        if outbox.lost() > 0 {
+            bug!(self.bugs, LettersLost, "{} letters for {place}", outbox.lost());
+        }
+        let batch = outbox.take_batch();
         self.waiting_letters -= batch.len();
         self.stats.letter_batches_out += 1;
         if self.stalled && !self.outboxes.iter().any(|outbox| outbox.is_over(2)) {

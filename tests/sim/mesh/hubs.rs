@@ -1,6 +1,5 @@
 //! One hub: its routers, its relay, and the letters between them, driven as `proto`'s contract has it.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use proto::{
@@ -12,6 +11,7 @@ use super::agenda::Event;
 use super::describe::{describe, describe_letter, describe_relay};
 use super::plan::Plan;
 use super::world::World;
+use crate::mailbox::Mailbox;
 use crate::rng::Rng;
 
 /// A process.
@@ -29,7 +29,7 @@ pub(crate) struct Hub {
     pub(crate) routers: Vec<Router>,
     pub(crate) relay: Relay,
     /// Letters under way, from each machine to each other; the relay is the last of the machines.
-    mail: Vec<Mailbox>,
+    mail: Vec<Post>,
     /// When each machine's timer goes off, by the hub's clock.
     timers: Vec<Option<Duration>>,
     /// Calls of a timer that changed nothing, in a row.
@@ -52,8 +52,8 @@ pub(crate) enum State {
 }
 
 #[derive(Debug, Default)]
-struct Mailbox {
-    letters: VecDeque<Letter>,
+struct Post {
+    letters: Mailbox,
     last: Duration,
 }
 
@@ -122,7 +122,7 @@ impl Hub {
             keys,
             routers: (0..shards).map(router).collect(),
             relay: Relay::new(config, proto::Now { at: now - born, wall_ms }),
-            mail: (0..machines * machines).map(|_| Mailbox::default()).collect(),
+            mail: (0..machines * machines).map(|_| Post::default()).collect(),
             timers: vec![None; machines],
             idle_timeouts: 0,
             slots: vec![Vec::new(); usize::from(shards)],
@@ -212,6 +212,7 @@ impl World {
                 Output::Backlog { session, more } => self.backlog(session, more),
                 Output::Close { session, reason } => self.close(session, reason, &mut undelivered),
                 Output::Event(_) => {}
+                Output::Bug(note) => self.complain(format!("h{hub} {note:?}")),
                 Output::Letter { to, letter } => {
                     let to = match to {
                         Address::Shard(to) => usize::from(to.0),
@@ -225,6 +226,7 @@ impl World {
                 }
             }
         }
+        self.hubs[hub].routers[shard].audit();
         self.set_timer(hub, shard);
         for (origin, target, number, reason) in undelivered {
             self.signals.undelivered(number);
@@ -242,6 +244,7 @@ impl World {
                     self.agenda.put(at, Event::BridgeRoom { hub, life });
                 }
                 RelayOutput::Event(event) => self.mesh_event(hub, event),
+                RelayOutput::Bug(note) => self.complain(format!("h{hub} {note:?}")),
                 RelayOutput::Letter { to, letter } => self.post(hub, relay, usize::from(to.0), letter),
                 RelayOutput::Send { to, envelope } => self.put_out(hub, to, envelope),
                 RelayOutput::Renamed { hub: id } => self.complain(format!("h{hub} takes the id {id}")),
@@ -250,6 +253,7 @@ impl World {
                 }
             }
         }
+        self.hubs[hub].relay.audit();
         self.set_timer(hub, relay);
     }
 
@@ -269,7 +273,7 @@ impl World {
             let delay = self.up_to(self.plan.letter_us);
             let mailbox = &mut self.hubs[hub].mail[from * (relay + 1) + to];
             mailbox.last = mailbox.last.max(self.now + delay);
-            mailbox.letters.push_back(letter);
+            mailbox.letters.push(letter);
             let at = mailbox.last;
             self.agenda.put(at, Event::Post { hub, life, from, to });
         }
@@ -280,7 +284,7 @@ impl World {
             return;
         }
         let relay = self.hubs[hub].relay_machine();
-        let Some(letter) = self.hubs[hub].mail[from * (relay + 1) + to].letters.pop_front() else { return };
+        let Some(letter) = self.hubs[hub].mail[from * (relay + 1) + to].letters.pop() else { return };
         if to == relay {
             self.tell_relay(hub, RelayInput::Letter(letter));
         } else {

@@ -45,14 +45,11 @@ impl Waiting {
 
     /// Forgets what has waited for too long, and looks at nothing else.
     fn expire(&mut self, now: Duration) {
-        while let Some((at, peer, network)) = self.by_age.first()
+        while let Some((at, ..)) = self.by_age.first()
             && *at + LEGACY_WAIT <= now
         {
-            let key = (*peer, network.clone());
-            let removed = self.remove(&key);
-            debug_assert!(removed.is_some(), "each key by age is of a word");
-            if removed.is_none() {
-                self.by_age.pop_first();
+            if let Some((_, peer, network)) = self.by_age.pop_first() {
+                self.remove(&(peer, network));
             }
         }
     }

@@ -1,0 +1,199 @@
+//! Impossible states: what the rules exclude, and what happens when it is found all the same.
+//!
+//! Code that meets such a state goes on as well as it can, because a hub serves thousands of peers that are not concerned. It does not go
+//! on silently: [`bug!`](crate::bug) panics in builds with debug assertions (tests, simulators, fuzz targets). In release builds it counts
+//! the [`BugSite`] and hands out one [`BugNote`] per site, for the log.
+//!
+//! A state that others can bring about is no bug. A stale handle, a late letter or a wrong word of another hub is expected, and is ignored
+//! or answered where it arrives.
+
+use std::fmt;
+
+macro_rules! sites {
+    ($($id:ident $label:literal $means:literal)*) => {
+        /// A place in the code that found an impossible state. The values of the label `site` of `peerpigeon_bugs_total`.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum BugSite {
+            $(#[doc = $means] $id,)*
+        }
+
+        impl BugSite {
+            /// Every site, in the order of its discriminant.
+            pub const ALL: &'static [Self] = &[$(Self::$id),*];
+
+            /// The name in metrics and logs.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$id => $label,)*
+                }
+            }
+
+            /// What was found there.
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$id => $means,)*
+                }
+            }
+        }
+    };
+}
+
+sites! {
+    OutputsLeft "outputs-left" "The outputs of an input were not all taken before the next input."
+    OutputsLost "outputs-lost" "Outputs were removed and not handed out."
+    LettersLost "letters-lost" "Letters were removed from an outbox and not handed out, or counted wrongly."
+    LetterToNobody "letter-to-nobody" "A letter is addressed to a shard or a mesh that the hub does not have."
+    MessageSession "message-session" "The session of a message ended while the message was carried out."
+    SpeakerReplaced "speaker-replaced" "An admitted session ended, and another session spoke for its peer."
+    PendingSession "pending-session" "A takeover ended, and the session that waited for it did not exist."
+    AskedSession "asked-session" "A takeover ended, and the session that was asked did not exist."
+    LeaveNetwork "leave-network" "A session left a network that did not exist."
+    LeaveLocal "leave-local" "A session left a network whose list of sessions had another one in its place."
+    RosterEntryStays "roster-entry-stays" "A member left, and its entry in the roster remained."
+    EnterNetwork "enter-network" "A member entered a network that did not exist."
+    TellNetwork "tell-network" "The members of a network that did not exist were to receive an event."
+    TellSession "tell-session" "A network listed a session that did not exist, or was not in it."
+    JoinState "join-state" "A peer joined a network, and its session or the network did not exist."
+    RosterCursor "roster-cursor" "A session was being sent the roster of a network that did not exist."
+    CircleSession "circle-session" "A session that meets or replaces members did not exist, or was not in the network."
+    CircleNetwork "circle-network" "Peers met in a network that did not exist."
+    CircleMember "circle-member" "A session knew, or was to meet, a peer that was not in the roster."
+    KnowerSession "knower-session" "A member was known to a session that did not exist, or did not know it."
+    ResidentSession "resident-session" "The roster had a member of this shard that had no session here."
+    SignalFrame "signal-frame" "A signal came with a frame that is for many peers."
+    Hello "relay-hello" "The relay received a hello, which is for the links alone."
+    HubMissing "hub-missing" "A hub that was being handled was not known."
+    HubNumber "hub-number" "The number by which shards call a hub belonged to another hub."
+    HubLink "hub-link" "A hub's link did not exist."
+    SnapshotState "snapshot-state" "A snapshot that was being received did not exist."
+    OutcomeSender "outcome-sender" "The outcome of a signal of this hub was addressed to another hub."
+    LegacyLink "legacy-link" "A legacy link that was being handled did not exist."
+    QueueMissing "queue-missing" "A session with bytes to write had no send queue."
+    LinkMissing "link-missing" "A link that was being handled did not exist."
+    Audit "audit" "Two records of one thing contradict each other. Only simulators look."
+}
+
+/// How often each site found an impossible state, since the process started.
+#[derive(Clone, Debug)]
+pub struct BugCounts([u64; BugSite::ALL.len()]);
+
+impl BugCounts {
+    /// How often this site did.
+    pub fn of(&self, site: BugSite) -> u64 {
+        self.0[site as usize]
+    }
+}
+
+impl Default for BugCounts {
+    fn default() -> Self {
+        Self([0; BugSite::ALL.len()])
+    }
+}
+
+/// The first impossible state that a site found, for the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BugNote {
+    /// Where.
+    pub site: BugSite,
+    /// File and line.
+    pub place: String,
+    /// Ids and numbers that describe the state. Nothing that peers say to each other.
+    pub context: String,
+}
+
+/// Counts impossible states, and keeps one [`BugNote`] per site until it is taken.
+#[derive(Debug, Default)]
+pub struct Bugs {
+    counts: BugCounts,
+    notes: Vec<BugNote>,
+}
+
+impl Bugs {
+    /// An impossible state was found. Use [`bug!`](crate::bug).
+    ///
+    /// # Panics
+    ///
+    /// Always, in builds with debug assertions.
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    pub fn found(&mut self, site: BugSite, context: fmt::Arguments<'_>) {
+        self.count(site, context);
+        debug_assert!(false, "impossible state {}: {context}", site.label());
+    }
+
+    #[track_caller]
+    fn count(&mut self, site: BugSite, context: fmt::Arguments<'_>) {
+        let count = &mut self.counts.0[site as usize];
+        *count += 1;
+        if *count == 1 {
+            let place = std::panic::Location::caller().to_string();
+            self.notes.push(BugNote { site, place, context: context.to_string() });
+        }
+    }
+
+    /// How often each site found something.
+    pub fn counts(&self) -> &BugCounts {
+        &self.counts
+    }
+
+    /// The next note, once.
+    pub fn take_note(&mut self) -> Option<BugNote> {
+        self.notes.pop()
+    }
+}
+
+/// A contradiction in a record, or none.
+pub(crate) fn ensure(holds: bool, else_what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(else_what()) }
+}
+
+/// Reports an impossible state: `bug!(self.bugs, LeaveNetwork, "{peer:?} leaves {ix:?}")`. The first argument is a place of type
+/// [`Bugs`], the second a variant of [`BugSite`]. The value is `()`.
+///
+/// # Panics
+///
+/// Always, in builds with debug assertions.
+#[macro_export]
+macro_rules! bug {
+    ($bugs:expr, $site:ident, $($context:tt)+) => {
+        $bugs.found($crate::BugSite::$site, ::std::format_args!($($context)+))
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_find_is_counted_and_the_first_of_a_site_is_noted() {
+        let mut bugs = Bugs::default();
+        for n in 0..3 {
+            bugs.count(BugSite::LeaveNetwork, format_args!("the {n}th"));
+        }
+        bugs.count(BugSite::HubMissing, format_args!("x"));
+        assert_eq!(bugs.counts().of(BugSite::LeaveNetwork), 3);
+        assert_eq!(bugs.counts().of(BugSite::HubMissing), 1);
+        assert_eq!(bugs.counts().of(BugSite::HubNumber), 0);
+        let mut notes = [bugs.take_note().unwrap(), bugs.take_note().unwrap()];
+        notes.sort_by_key(|note| note.site as usize);
+        assert_eq!((notes[0].site, notes[0].context.as_str()), (BugSite::LeaveNetwork, "the 0th"));
+        assert!(notes[0].place.contains("bugs.rs:"), "{}", notes[0].place);
+        assert_eq!((notes[1].site, bugs.take_note()), (BugSite::HubMissing, None));
+    }
+
+    #[test]
+    #[should_panic(expected = "impossible state leave-network: peer 7")]
+    fn a_test_build_ends_there() {
+        bug!(Bugs::default(), LeaveNetwork, "peer {}", 7);
+    }
+
+    #[test]
+    fn labels_are_distinct_and_fit_for_metrics() {
+        let labels: BTreeSet<_> = BugSite::ALL.iter().map(|site| site.label()).collect();
+        assert_eq!(labels.len(), BugSite::ALL.len());
+        assert!(labels.iter().all(|label| label.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')), "{labels:?}");
+    }
+}

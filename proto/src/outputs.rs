@@ -1,0 +1,62 @@
+//! What a machine of the rules hands out, in order.
+
+use std::collections::VecDeque;
+
+/// A queue that knows how many outputs were put in and taken out. So it shows when some were removed in another way.
+#[derive(Debug)]
+pub(crate) struct Outputs<T> {
+    queue: VecDeque<T>,
+    put: u64,
+    taken: u64,
+}
+
+impl<T> Default for Outputs<T> {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), put: 0, taken: 0 }
+    }
+}
+
+impl<T> Outputs<T> {
+    pub(crate) fn push_back(&mut self, output: T) {
+        self.put += 1;
+        self.queue.push_back(output);
+    }
+
+    pub(crate) fn pop_front(&mut self) -> Option<T> {
+        let output = self.queue.pop_front()?;
+        self.taken += 1;
+        Some(output)
+    }
+
+    /// Outputs that wait to be taken.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Removes all outputs, as a defect would.
+    #[cfg(test)]
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+    }
+
+    /// Outputs that were removed in another way since the last call.
+    pub(crate) fn take_lost(&mut self) -> u64 {
+        let lost = self.put - self.taken - self.queue.len() as u64;
+        self.taken += lost;
+        lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_removed_otherwise_is_missing() {
+        let mut outputs = Outputs::default();
+        (0..3).for_each(|n| outputs.push_back(n));
+        assert_eq!((outputs.pop_front(), outputs.len(), outputs.take_lost()), (Some(0), 2, 0));
+        outputs.clear();
+        assert_eq!((outputs.pop_front(), outputs.take_lost(), outputs.take_lost()), (None, 2, 0));
+    }
+}

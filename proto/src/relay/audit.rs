@@ -1,0 +1,73 @@
+//! A look at the whole state, for simulators: whether its records agree with each other.
+
+use std::collections::BTreeSet;
+
+use crate::bug;
+use crate::bugs::ensure;
+use crate::id::{HubId, PeerId};
+
+use super::{Relay, holding};
+
+impl Relay {
+    /// Compares all records of this hub with each other, and reports a contradiction as an impossible state. To be called between two
+    /// inputs. Takes time in proportion to the state, so only tests call it.
+    ///
+    /// # Panics
+    ///
+    /// With debug assertions, if there is a contradiction.
+    pub fn audit(&mut self) {
+        let checks = [Self::audit_links, Self::audit_hubs, Self::audit_claims, Self::audit_legacy];
+        if let Some(Err(what)) = checks.into_iter().map(|check| check(self)).find(Result::is_err) {
+            bug!(self.bugs, Audit, "{what}");
+        }
+    }
+
+    /// Each hub has one of its own links in use.
+    fn audit_links(&self) -> Result<(), String> {
+        for (hub, link) in &self.by_hub {
+            let end = self.links.get(link).map(|open| open.hub);
+            ensure(end == Some(*hub), || format!("{link:?} is used for {hub:?}, and leads to {end:?}"))?;
+        }
+        let linked: BTreeSet<HubId> = self.links.values().map(|open| open.hub).collect();
+        ensure(linked.iter().eq(self.by_hub.keys()), || format!("{linked:?} are linked, {:?} are used", self.by_hub))
+    }
+
+    /// Each hub has its number, and this hub's own presence has its digest.
+    fn audit_hubs(&self) -> Result<(), String> {
+        for (hub, remote) in &self.hubs {
+            let called = self.numbers.get(&remote.number);
+            ensure(called == Some(hub), || format!("{} is {called:?}, not {hub:?}", remote.number))?;
+        }
+        let (numbers, hubs) = (self.numbers.len(), self.hubs.len());
+        ensure(numbers == hubs, || format!("{hubs} hubs have {numbers} numbers"))?;
+        let digest = holding::digest(self.own.peers.values());
+        ensure(digest == self.own.digest, || format!("the digest of {} own peers", self.own.peers.len()))
+    }
+
+    /// Each claim is of a presence, and each peer that shards were shown is the one that holds.
+    fn audit_claims(&self) -> Result<(), String> {
+        let mut shown = 0;
+        for (peer, claim, is_shown) in self.directory.claims() {
+            shown += usize::from(is_shown);
+            let Some(claim) = claim else { continue };
+            let held = if claim.hub == self.config.hub {
+                self.own.peers.get(&peer)
+            } else {
+                self.hubs.get(&claim.hub).and_then(|remote| remote.holding.peers.get(&peer))
+            };
+            let session = held.map(|presence| presence.session);
+            ensure(session == Some(claim.incarnation), || {
+                format!("{peer:?} is claimed by {claim:?}, which has {session:?}")
+            })?;
+        }
+        ensure(shown == self.directory.shown, || format!("{shown} peers are shown, {} counted", self.directory.shown))?;
+        let unclaimed = |peer: &&PeerId| self.directory.holder(peer).is_none();
+        let own = self.own.peers.keys().find(unclaimed);
+        ensure(own.is_none(), || format!("own peer {own:?} is claimed by nobody"))
+    }
+
+    /// Each Go peer is behind the link that announced it.
+    fn audit_legacy(&self) -> Result<(), String> {
+        self.legacy.audit()
+    }
+}
