@@ -9,8 +9,8 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use proto::{
-    Address, CloseReason, Discovery, HubId, Input, Keys, Letter, Now, Output, PeerId, Router, RouterConfig, SessionId,
-    ShardId, Template,
+    Address, CloseReason, Discovery, HubId, Input, Keys, Letter, Now, Output, PeerId, ResumeKeys, Router, RouterConfig,
+    SessionId, ShardId, Template,
 };
 
 const NOW: Now = Now { at: Duration::from_secs(1), wall_ms: 1_700_000_000_000 };
@@ -38,6 +38,7 @@ impl Shard {
             shard: ShardId(shard),
             shards,
             keys: KEYS,
+            resume_keys: ResumeKeys::new("mesh", b"key", None),
             hub: HubId(peer(u32::MAX)),
             heartbeat: Duration::from_secs(25),
             max_message_bytes: 1024 * 1024,
@@ -60,7 +61,7 @@ impl Shard {
 
     fn joined_by(mut self, peers: impl Iterator<Item = u32>) -> Self {
         for number in peers {
-            self.input(Input::Opened { session: session(number), peer: peer(number), seat: true });
+            self.input(Input::Opened { session: session(number), peer: peer(number), seat: true, resume: None });
             self.says(number, ANNOUNCE);
             self.read(SessionId { slot: number, generation: 0 });
         }
@@ -94,7 +95,7 @@ impl Shard {
 
     /// Joins, is told of others as they are of it, and leaves.
     fn visit(&mut self, session: SessionId, number: u32) {
-        self.input(Input::Opened { session, peer: peer(number), seat: true });
+        self.input(Input::Opened { session, peer: peer(number), seat: true, resume: None });
         self.input(Input::Message { session, text: black_box(ANNOUNCE) });
         self.read(session);
         self.input(Input::Closed { session, reason: CloseReason::ClientClosed });
@@ -171,7 +172,7 @@ fn visit(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, members: u32, mut
 /// What the other shard is told when a peer of this one announces.
 fn joined(number: u32) -> Letter {
     let mut shard = Shard::new(0, 2, Discovery::All);
-    shard.input(Input::Opened { session: session(number), peer: peer(number), seat: true });
+    shard.input(Input::Opened { session: session(number), peer: peer(number), seat: true, resume: None });
     shard.router.handle_input(Input::Message { session: session(number), text: ANNOUNCE }, NOW);
     let letters = std::iter::from_fn(|| shard.router.poll_output()).filter_map(|output| {
         if let Output::Letter { to: Address::Shard(_), letter } = output { Some(letter) } else { None }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use hyper::Uri;
 use mesh::{BridgeConfig, LinkSocket, MeshConfig, MeshReading};
-use proto::limits::{LINK_SOCKET_QUEUE, MAX_GO_AWAY_HUBS};
-use proto::{Discovery, HubIncarnation, Keys, RelayConfig};
+use proto::limits::{LEAST_RESUME_TOKEN_BYTES, LINK_SOCKET_QUEUE, MAX_GO_AWAY_HUBS};
+use proto::{Discovery, HubIncarnation, Keys, RelayConfig, ResumeKeys};
 use shard::{Admission, Clock, LinkDoor};
 use tokio::sync::{mpsc, watch};
 
-use crate::config::Config;
+use crate::config::{Config, Token};
 
 /// A mesh that has not been started: it waits for the shards' mailboxes.
 pub struct Mesh {
@@ -30,6 +30,20 @@ pub struct Ports {
     pub links: Option<u16>,
     /// Where pages for operators are, if that is another.
     pub admin: Option<u16>,
+}
+
+/// The keys of resume secrets: the mesh's own where MESH_TOKEN is long enough to be beyond guessing, else random ones.
+///
+/// # Errors
+///
+/// When the system has no random number to give.
+pub fn resume_keys(config: &Config) -> Result<ResumeKeys, getrandom::Error> {
+    let long = |token: &&Token| token.expose().len() >= LEAST_RESUME_TOKEN_BYTES;
+    let mut random = [0; LEAST_RESUME_TOKEN_BYTES];
+    getrandom::fill(&mut random)?;
+    let key = config.mesh.token.as_ref().filter(long).map_or(&random[..], |token| token.expose().as_bytes());
+    let also = config.mesh.also.as_ref().filter(long).map(|token| token.expose().as_bytes());
+    Ok(ResumeKeys::new(&config.mesh_namespace, key, also))
 }
 
 /// The mesh of a hub, and its door in the shards. A hub that is no part of one has neither; one that may make no links

@@ -159,6 +159,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             shard: ShardId(0),
             shards: config.shards,
             keys,
+            resume_keys: linking::resume_keys(&config)?,
             hub: config.hub_id,
             heartbeat: Patience::new(config.peer_timeout).interval(),
             max_message_bytes: config.max_message_bytes,

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use metrics::{Label, describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
-use proto::{BugSite, CloseReason, ErrorCode, MessageKind, Outcome, RouterStats};
+use proto::{BugSite, CloseReason, ErrorCode, MessageKind, Outcome, ResumeOutcome, RouterStats};
 use shard::{HandshakeFailure, Reading};
 
 use ::mesh::MeshReading;
@@ -171,6 +171,10 @@ fn publish(scrape: &Scrape) {
     }
     for (i, outcome) in ["replaced", "answered"].into_iter().enumerate() {
         count(&catalog::TAKEOVERS, vec![label("outcome", outcome)], sum(&|r| r.router.takeovers[i]));
+    }
+    for outcome in ResumeOutcome::ALL {
+        let shown = sum(&|r| r.router.resumes[outcome as usize] + r.io.resumes[outcome as usize]);
+        count(&catalog::RESUMES, vec![label("outcome", outcome.label())], shown);
     }
     count(&catalog::HTTP_REQUESTS, vec![], sum(&|r| r.io.http_requests));
     count(&catalog::PAGES_REFUSED, vec![], sum(&|r| r.io.pages_refused));

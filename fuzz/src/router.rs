@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::{
     Address, ClientMessage, CloseReason, Event, Frame, HubId, Input, Keys, Letter, MessageKind, Now, Origin, Output,
-    PeerId, Router, RouterConfig, SessionId, ShardId,
+    PeerId, ResumeKeys, Router, RouterConfig, SessionId, ShardId,
 };
 
 use client::Client;
@@ -76,6 +76,7 @@ impl Hub {
             shard: ShardId(shard),
             shards,
             keys: KEYS,
+            resume_keys: ResumeKeys::new("mesh", b"key", None),
             hub: HubId(PeerId::from_bytes([7; 20])),
             heartbeat: Duration::from_secs(25),
             max_message_bytes: 1 << 20,
@@ -160,7 +161,7 @@ impl Hub {
             unsent: VecDeque::new(),
         };
         self.sessions.insert((shard, session), entry);
-        self.input(shard, Input::Opened { session, peer, seat });
+        self.input(shard, Input::Opened { session, peer, seat, resume: None });
     }
 
     fn say(&mut self, name: Name, text: &str) {

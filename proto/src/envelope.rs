@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::id::{HubId, HubIncarnation, NetworkName, PeerId, PeerIncarnation};
 use crate::reason::{LeaveReason, Outcome};
+use crate::resume::Lineage;
 use crate::router::{Announcement, Discovery, Meeting, Standing};
 use crate::wire::{SignalKind, Template};
 
@@ -245,6 +246,8 @@ pub enum Routed {
         peer: PeerId,
         /// Names the question.
         ticket: u64,
+        /// What the resume secret of the session there proves. Hubs before 2.1 do not say.
+        resume: Option<Lineage>,
     },
     /// It may, or its session answers.
     TakeoverAnswer {

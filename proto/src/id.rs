@@ -98,12 +98,8 @@ impl PeerId {
 
     /// The written form: 40 lower-case hexadecimal digits.
     pub fn to_hex(self) -> [u8; Self::HEX_LEN] {
-        // Without a table and without a branch, so that the compiler does many digits at once.
-        let digit = |n: u8| b'0' + n + u8::from(n > 9) * (b'a' - b'0' - 10);
         let mut hex = [0; Self::HEX_LEN];
-        for (pair, byte) in hex.as_chunks_mut().0.iter_mut().zip(self.0) {
-            *pair = [digit(byte >> 4), digit(byte & 0xf)];
-        }
+        write_hex(&mut hex, &self.0);
         hex
     }
 }
@@ -112,17 +108,34 @@ impl FromStr for PeerId {
     type Err = ParseIdError;
 
     fn from_str(s: &str) -> Result<Self, ParseIdError> {
-        let hex = s.as_bytes();
-        if hex.len() != Self::HEX_LEN {
-            return Err(ParseIdError);
-        }
-        let digit = |c: u8| (c as char).to_digit(16).map(|d| d as u8).ok_or(ParseIdError);
         let mut bytes = [0; 20];
-        for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
+        read_hex(&mut bytes, s).ok_or(ParseIdError)?;
         Ok(Self(bytes))
     }
+}
+
+/// Writes bytes as lower-case hexadecimal digits. `hex` has two for each byte.
+#[inline]
+pub(crate) fn write_hex(hex: &mut [u8], bytes: &[u8]) {
+    // Without a table and without a branch, so that the compiler does many digits at once.
+    let digit = |n: u8| b'0' + n + u8::from(n > 9) * (b'a' - b'0' - 10);
+    debug_assert_eq!(hex.len(), 2 * bytes.len());
+    for (pair, byte) in hex.as_chunks_mut().0.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 0xf)];
+    }
+}
+
+/// Reads hexadecimal digits of either case. `None` if there are not exactly two for each byte.
+pub(crate) fn read_hex(bytes: &mut [u8], hex: &str) -> Option<()> {
+    let hex = hex.as_bytes();
+    if hex.len() != 2 * bytes.len() {
+        return None;
+    }
+    let digit = |c: u8| (c as char).to_digit(16).map(|d| d as u8);
+    for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(())
 }
 
 impl fmt::Display for PeerId {

@@ -29,6 +29,7 @@ mod outputs;
 mod reason;
 mod redacted;
 mod relay;
+mod resume;
 mod router;
 mod sentences;
 mod time;
@@ -46,6 +47,7 @@ pub use outbox::Outbox;
 pub use reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 pub use redacted::Redacted;
 pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Way};
+pub use resume::{Lineage, ResumeKeys, ResumeOutcome, Right, Secret};
 pub use router::{
     Announcement, Asker, Discovery, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, Output, Router,
     RouterConfig, RouterStats, Sender, Standing, Stay, Word,

@@ -156,6 +156,16 @@ pub const TAKEOVER_GRACE: Duration = Duration::from_secs(2);
 /// took it less than [`TAKEOVER_GRACE`] ago, then keeps its id: one message of 1 MiB that was begun takes 8 s at 1 Mbit/s.
 pub const TAKEOVER_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long after a session's beginning a client with the secret of an older [`Lineage`](crate::Lineage) takes its id back at once,
+/// from a stranger who took the id while that client was away. Later the liveness check decides.
+///
+/// 120 s are longer than it takes a hub to notice a dead connection (60 s) and a client to come back with backoff (30 s).
+pub const RESUME_PRECEDENCE: Duration = Duration::from_secs(120);
+
+/// Length of MESH_TOKEN, in bytes, from which on the keys of resume secrets are made of it. With a shorter token each hub draws its
+/// own key, since every client could try guesses of the token. 32 random hexadecimal digits are 128 bits.
+pub const LEAST_RESUME_TOKEN_BYTES: usize = 32;
+
 /// Members of the roster a newcomer is told of at a time, before its socket is asked for room again.
 ///
 /// 128 x 250 B = 32 KB: about half of a default socket send buffer.

@@ -544,7 +544,7 @@ impl Relay {
 
     fn letter(&mut self, letter: Letter, now: Now) {
         match letter {
-            Letter::AskTakeover { peer, shard, ticket } => self.ask_takeover(peer, shard, ticket, now),
+            Letter::AskTakeover { peer, shard, ticket, resume } => self.ask_takeover(peer, shard, ticket, resume, now),
             Letter::ChallengeAnswered { peer, asker, in_use } => self.challenge_answered(peer, asker, in_use, now),
             Letter::Outcome { origin, outcome, .. } => self.outcome(&origin, outcome, now),
             Letter::MeetingAt { hub, meeting } => self.meeting_posted(hub, meeting, now),

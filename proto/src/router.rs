@@ -29,6 +29,7 @@ use crate::limits::{
 };
 use crate::outputs::Outputs;
 use crate::reason::{CloseReason, ErrorCode};
+use crate::resume::ResumeKeys;
 use crate::sentences;
 use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind, Welcome};
@@ -55,6 +56,8 @@ pub struct RouterConfig {
     pub shards: u16,
     /// Secret of this process.
     pub keys: Keys,
+    /// Keys of resume secrets: issued ones, and those that clients show.
+    pub resume_keys: ResumeKeys,
     /// This hub.
     pub hub: HubId,
     /// Time between two pings, as `connected` tells it.
@@ -170,7 +173,7 @@ impl Router {
             Input::Letter(letter) => self.post(letter, now),
             Input::Message { session, text } => self.message(session, codec::parse(text), text.len(), now),
             Input::NotText { session } => self.message(session, Err(Refusal::not_text()), 0, now),
-            Input::Opened { session, peer, seat } => self.opened(session, peer, seat, now),
+            Input::Opened { session, peer, seat, resume } => self.opened(session, peer, seat, resume, now),
             Input::Pong { session, payload } => self.ponged(session, payload, now),
             Input::Retire { session } => self.retire(session, now),
             Input::Room { session } => self.read_roster(session),
@@ -243,7 +246,7 @@ impl Router {
 
     fn post(&mut self, letter: Letter, now: Now) {
         match letter {
-            Letter::Challenge { peer, asker } => self.challenged(peer, asker, now),
+            Letter::Challenge { peer, asker, resume } => self.challenged(peer, asker, resume, now),
             Letter::Elsewhere { peer, claim } => self.came_to_other_hub(peer, claim, now),
             Letter::Joined(announcement) => self.joined_elsewhere(&announcement, now),
             Letter::Left(farewell) => self.left_elsewhere(&farewell, now),

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::id::{HubId, PeerId};
 use crate::reason::{ErrorCode, LeaveReason, Outcome};
+use crate::resume::Secret;
 use crate::ws::{self, MAX_SERVER_HEADER, Opcode};
 
 /// The kinds of signal: what a peer says to one other peer, through the hub.
@@ -283,7 +284,13 @@ pub(crate) struct Welcome {
 /// Version of the wire that `connected` names: the seed's is 1 and says nothing.
 const PROTOCOL: u64 = 2;
 
-pub(crate) fn connected(out: &mut Vec<u8>, peer: &PeerId, welcome: &Welcome, wall_ms: u64) -> Range<usize> {
+pub(crate) fn connected(
+    out: &mut Vec<u8>,
+    peer: &PeerId,
+    welcome: &Welcome,
+    secret: &Secret,
+    wall_ms: u64,
+) -> Range<usize> {
     framed(out, |out| {
         put(out, "{\"type\":\"connected\",\"data\":{\"peerId\":\"");
         out.extend_from_slice(&peer.to_hex());
@@ -295,7 +302,9 @@ pub(crate) fn connected(out: &mut Vec<u8>, peer: &PeerId, welcome: &Welcome, wal
         put_u64(out, welcome.heartbeat_ms);
         put(out, ",\"maxMessageBytes\":");
         put_u64(out, welcome.max_message_bytes as u64);
-        out.push(b'}');
+        put(out, ",\"resume\":\"");
+        out.extend_from_slice(&secret.to_hex());
+        put(out, "\"}");
         put_tail(out, SYSTEM, None, crate::NetworkName::GLOBAL, wall_ms);
     })
 }

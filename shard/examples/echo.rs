@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::HeaderMap;
-use proto::{HubId, Keys, PeerId, RouterConfig, ShardId, limits};
+use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, ShardId, limits};
 use shard::{Answer, Clock, FileShares, Gauges, HubConfig, Reading, SessionLimits};
 
 fn main() -> std::io::Result<()> {
@@ -23,6 +23,7 @@ fn main() -> std::io::Result<()> {
             shard: ShardId(0),
             shards: 1,
             keys: Keys(1, 2),
+            resume_keys: ResumeKeys::new("mesh", b"key", None),
             hub: HubId(PeerId::from_bytes([0; 20])),
             heartbeat: peer_timeout,
             max_message_bytes,

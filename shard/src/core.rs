@@ -22,8 +22,8 @@ use proto::limits::READ_BUFFER_BYTES;
 use proto::limits::SOCKET_UNSENT_BYTES;
 use proto::ws::{Reader, Speaker};
 use proto::{
-    Bugs, CloseReason, Input, Keys, Letter, Now, Origin, Outbox, Output, PeerId, Router, RouterConfig, SessionId,
-    ShardId,
+    Bugs, CloseReason, Input, Keys, Letter, Lineage, Now, Origin, Outbox, Output, PeerId, Router, RouterConfig,
+    SessionId, ShardId,
 };
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
@@ -199,7 +199,7 @@ impl Core {
             self.slots.len() as u32 - 1
         });
         let now = self.now();
-        let Adopted { peer, address, mut seat, leftover } = handed;
+        let Adopted { peer, resume, address, mut seat, leftover } = handed;
         // The one whose place it takes may have ended while it was on its way.
         seat.request_again();
         let seated = seat.is_taken();
@@ -231,7 +231,7 @@ impl Core {
         if self.echo {
             self.admitted(id, now);
         } else {
-            self.input(Input::Opened { session: id, peer, seat: seated }, now);
+            self.input(Input::Opened { session: id, peer, seat: seated, resume }, now);
         }
         id
     }
@@ -338,6 +338,7 @@ fn epoch_ms(now: Now) -> u64 {
 /// A socket that has come home.
 pub(crate) struct Adopted {
     pub(crate) peer: PeerId,
+    pub(crate) resume: Option<Lineage>,
     pub(crate) address: std::net::SocketAddr,
     pub(crate) seat: Seat,
     pub(crate) leftover: Vec<u8>,
@@ -345,8 +346,8 @@ pub(crate) struct Adopted {
 
 impl From<HandOff> for (std::net::TcpStream, Adopted) {
     fn from(handed: HandOff) -> Self {
-        let HandOff { stream, leftover, peer, address, seat } = handed;
+        let HandOff { stream, leftover, peer, resume, address, seat } = handed;
         // A copy, and none of nothing: converted in place it would keep hyper's whole buffer for as long as the session lives.
-        (stream, Adopted { peer, address, seat, leftover: leftover.to_vec() })
+        (stream, Adopted { peer, resume, address, seat, leftover: leftover.to_vec() })
     }
 }

@@ -24,7 +24,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use proto::envelope::{SUBPROTOCOL, TOKEN_WANTED};
 use proto::limits::{MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT};
-use proto::{CloseReason, HubId, Keys, PeerId, ShardId, ws};
+use proto::{CloseReason, HubId, Keys, Lineage, PeerId, ResumeKeys, ShardId, ws};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -34,7 +34,7 @@ use crate::core::Core;
 use crate::links::{Admission, LinkDoor, LinkSocket, Offer};
 use crate::runtime::FileShares;
 use crate::session::{HandOff, Seat};
-use crate::stats::HandshakeFailure;
+use crate::stats::{HandshakeFailure, IoStats};
 use crate::{Answer, Audience, Gauges, Page, Pages, Visitor};
 use handshake::NoHandshake;
 use kept::{Kept, Stream};
@@ -44,6 +44,7 @@ use turns::Turns;
 pub(crate) struct Door {
     pub(crate) shards: u16,
     pub(crate) keys: Keys,
+    pub(crate) resume_keys: ResumeKeys,
     pub(crate) max_connections: usize,
     pub(crate) files: DoorFiles,
     pub(crate) gauges: Arc<Gauges>,
@@ -123,8 +124,12 @@ impl DoorFiles {
 /// Who was let in.
 #[derive(Clone, Copy, Debug)]
 enum Guest {
-    Hub { hub: HubId, legacy: bool },
-    Peer(PeerId),
+    Hub {
+        hub: HubId,
+        legacy: bool,
+    },
+    /// With what its resume secret proves.
+    Peer(PeerId, Option<Lineage>),
 }
 
 /// What a WebSocket hears at the operators' port.
@@ -223,7 +228,10 @@ pub(crate) async fn serve(
     let Ok(stream) = parts.io.io.into_inner().into_std() else { return };
     let leftover = parts.read_buf;
     let untaken = match (guest, &door.links) {
-        (Guest::Peer(peer), _) => send_home(door, core, peer, stream, leftover, address, file).await,
+        (Guest::Peer(peer, resume), _) => {
+            let seat = Seat::request(&door.gauges, door.max_connections).holding(file);
+            send_home(door, core, HandOff { stream, leftover, peer, resume, address, seat }).await
+        }
         (Guest::Hub { hub, legacy }, Some(links)) => {
             (links.take)(LinkSocket { stream, leftover, address, hub, legacy }).err()
         }
@@ -249,19 +257,9 @@ async fn page_in_turn(door: &Door, caller: Caller, core: &RefCell<Core>, page: P
 }
 
 /// Hands a socket to its peer's home. Gives it back if that does not take it in time.
-async fn send_home(
-    door: &Door,
-    core: &RefCell<Core>,
-    peer: PeerId,
-    stream: std::net::TcpStream,
-    leftover: Bytes,
-    address: SocketAddr,
-    file: OwnedSemaphorePermit,
-) -> Option<std::net::TcpStream> {
-    let seat = Seat::request(&door.gauges, door.max_connections).holding(file);
-    let home = ShardId::home(&peer, door.shards, door.keys);
+async fn send_home(door: &Door, core: &RefCell<Core>, handed: HandOff) -> Option<std::net::TcpStream> {
+    let home = ShardId::home(&handed.peer, door.shards, door.keys);
     core.borrow_mut().stats_mut().handed_off += 1;
-    let handed = HandOff { stream, leftover, peer, address, seat };
     match door.homes[usize::from(home.0)].send_timeout(handed, REQUEST_HEAD_TIMEOUT).await {
         Ok(()) => None,
         Err(SendTimeoutError::Timeout(handed) | SendTimeoutError::Closed(handed)) => Some(handed.stream),
@@ -344,7 +342,7 @@ fn answer(
     let checked = if is_link {
         door.check_hub(caller.entrance, offer, &query, request.headers()).map(|hub| Guest::Hub { hub, legacy })
     } else {
-        door.check_peer(caller.entrance, &query, request.headers()).map(Guest::Peer)
+        door.check_peer(caller.entrance, &query, request.headers()).map(|peer| Guest::Peer(peer, None))
     };
     let guest = match checked.and_then(|guest| handshake::check(&request).map(|()| guest).map_err(Refusal::from)) {
         Ok(guest) => guest,
@@ -353,12 +351,23 @@ fn answer(
     let Ok((response, _)) = upgrade::upgrade(&mut request) else {
         return refuse(NoHandshake::NotAnUpgrade.into());
     };
+    let guest = match guest {
+        Guest::Peer(peer, _) => Guest::Peer(peer, resumed(door, &query, &peer, core.stats_mut())),
+        Guest::Hub { .. } => guest,
+    };
     admitted.set(Some(guest));
     let mut response = response.map(|_| Full::default());
     if offer == Offer::Spoken {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
     Answer::Now(response)
+}
+
+/// What the resume secret of a request proves for its id. A wrong one is counted and ignored: without one the peer comes in, too.
+fn resumed(door: &Door, query: &Query, peer: &PeerId, stats: &mut IoStats) -> Option<Lineage> {
+    let checked =
+        query.resume.as_deref().filter(|shown| !shown.is_empty()).map(|shown| door.resume_keys.check(peer, shown));
+    checked?.map_err(|wrong| stats.resumes[wrong as usize] += 1).ok()
 }
 
 impl Door {
@@ -444,16 +453,18 @@ impl Door {
 struct Query {
     peer_id: Option<String>,
     token: Option<String>,
+    resume: Option<String>,
 }
 
 impl Query {
     fn of<B>(request: &Request<B>) -> Self {
         let pairs = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
-        let mut query = Self { peer_id: None, token: None };
+        let mut query = Self { peer_id: None, token: None, resume: None };
         for (key, value) in pairs {
             // The first of a repeated key counts, as in the seed.
             match key.as_ref() {
                 "peerId" => _ = query.peer_id.get_or_insert_with(|| value.into_owned()),
+                "resume" => _ = query.resume.get_or_insert_with(|| value.into_owned()),
                 "token" => _ = query.token.get_or_insert_with(|| value.into_owned()),
                 _ => {}
             }

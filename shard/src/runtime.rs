@@ -210,6 +210,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
     let door = Rc::new(Door {
         shards: config.router.shards,
         keys: config.router.keys,
+        resume_keys: config.router.resume_keys,
         max_connections: config.max_connections,
         files,
         gauges: config.gauges,

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use proto::keepalive::Life;
 use proto::ws::Reader;
-use proto::{CloseReason, PeerId, SessionId};
+use proto::{CloseReason, Lineage, PeerId, SessionId};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
@@ -28,6 +28,8 @@ pub(crate) struct HandOff {
     /// What the client sent behind its request. It comes before anything read from the socket.
     pub(crate) leftover: Bytes,
     pub(crate) peer: PeerId,
+    /// What its resume secret proves, if it showed a valid one.
+    pub(crate) resume: Option<Lineage>,
     pub(crate) address: SocketAddr,
     pub(crate) seat: Seat,
 }

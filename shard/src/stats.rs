@@ -1,6 +1,6 @@
 //! What one shard has counted, as it publishes it once a tick.
 
-use proto::{BugCounts, CloseReason, MessageKind, RouterStats};
+use proto::{BugCounts, CloseReason, MessageKind, ResumeOutcome, RouterStats};
 
 /// One shard's numbers. All but the gauges only grow.
 #[derive(Clone, Debug, Default)]
@@ -90,6 +90,8 @@ pub struct IoStats {
     pub handshakes: u64,
     /// Requests for a WebSocket refused, by the failure's discriminant.
     pub handshake_failures: [u64; HandshakeFailure::ALL.len()],
+    /// Resume secrets that were ignored, by the outcome's discriminant.
+    pub resumes: [u64; ResumeOutcome::ALL.len()],
     /// Sockets accepted here and handed to another shard.
     pub handed_off: u64,
     /// Letters posted to other shards and to the mesh.

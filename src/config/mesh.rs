@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hyper::Uri;
 use ipnet::IpNet;
 use mesh::BridgeConfig;
-use proto::limits::MAX_HUB_URL_BYTES;
+use proto::limits::{LEAST_RESUME_TOKEN_BYTES, MAX_HUB_URL_BYTES};
 use proto::{Discovery, HubId, PeerId, Redacted};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -244,6 +244,12 @@ impl Config {
                         .to_owned(),
                 );
             }
+        }
+        if self.mesh.token.as_ref().is_some_and(|token| token.expose().len() < LEAST_RESUME_TOKEN_BYTES) {
+            warnings.push(format!(
+                "MESH_TOKEN is shorter than {LEAST_RESUME_TOKEN_BYTES} characters: a client's resume secret is only valid at \
+                 the hub that issued it. Make one with `openssl rand -hex 32`"
+            ));
         }
         if let Some(database) = self.mesh.redis_url.as_ref().and_then(|url| url.ignored_database) {
             warnings.push(format!(

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use proto::{HubId, HubIncarnation, HubView, PeerId};
+use proto::{HubId, HubIncarnation, HubView, Lineage, PeerId, PeerIncarnation};
 
 use super::*;
 
@@ -93,4 +93,25 @@ fn those_who_leave_are_told_of_the_hubs_that_stay() {
     assert_eq!(other_hubs(&reading)[..], ["wss://a", "wss://b"]);
     reading.hubs = (0..100).map(|n| hub(n, Some(&format!("wss://{n}")), true, false)).collect();
     assert_eq!(other_hubs(&reading).len(), MAX_GO_AWAY_HUBS);
+}
+
+#[test]
+fn resume_secrets_are_the_meshs_where_its_token_is_beyond_guessing() {
+    let peer = PeerId::from_bytes([1; 20]);
+    let lineage = Lineage { root: PeerIncarnation(1), session: PeerIncarnation(2) };
+    let keys = |pairs: &[(&str, &str)]| resume_keys(&Config::from_pairs(pairs).unwrap()).unwrap();
+    let accepts = |issues: &[(&str, &str)], checks: &[(&str, &str)]| {
+        let secret = keys(issues).issue(&peer, lineage).to_hex();
+        keys(checks).check(&peer, str::from_utf8(&secret).unwrap()) == Ok(lineage)
+    };
+    let (long, other) = ("a".repeat(LEAST_RESUME_TOKEN_BYTES), "b".repeat(LEAST_RESUME_TOKEN_BYTES));
+    let long = [("MESH_TOKEN", long.as_str())];
+    assert!(accepts(&long, &long));
+    assert!(accepts(&long, &[("MESH_TOKEN", &other), ("MESH_TOKEN_ALSO", long[0].1)]));
+    assert!(!accepts(&long, &[("MESH_TOKEN", &other)]));
+    assert!(!accepts(&long, &[long[0], ("HUB_MESH_NAMESPACE", "another")]));
+    // Every client could try guesses of a short token.
+    let short = [("MESH_TOKEN", &long[0].1[1..])];
+    assert!(!accepts(&short, &short));
+    assert!(!accepts(&[], &[]));
 }

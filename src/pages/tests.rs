@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use proto::{HubId, Input, Keys, NetworkName, Now, PeerId, Router, RouterConfig, SessionId, ShardId};
+use proto::{HubId, Input, Keys, NetworkName, Now, PeerId, ResumeKeys, Router, RouterConfig, SessionId, ShardId};
 use serde_json::{Value, json};
 use shard::IoStats;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,6 +36,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> Hub {
         shard: ShardId(0),
         shards: 1,
         keys: Keys(1, 2),
+        resume_keys: ResumeKeys::new("mesh", b"key", None),
         hub: HubId(PeerId::from_bytes([1; 20])),
         heartbeat: Duration::from_secs(25),
         max_message_bytes: 1 << 20,
@@ -88,7 +89,7 @@ fn join(router: &mut Router, slot: u32, network: &str) {
     let mut id = [0; 20];
     id[..4].copy_from_slice(&slot.to_be_bytes());
     let text = json!({"type": "announce", "networkName": network}).to_string();
-    router.handle_input(Input::Opened { session, peer: PeerId::from_bytes(id), seat: true }, now);
+    router.handle_input(Input::Opened { session, peer: PeerId::from_bytes(id), seat: true, resume: None }, now);
     while router.poll_output().is_some() {}
     router.handle_input(Input::Message { session, text: &text }, now);
     while router.poll_output().is_some() {}

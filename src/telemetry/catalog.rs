@@ -87,6 +87,8 @@ catalog! {
         "WebSockets closed."
     TAKEOVERS "peerpigeon_takeovers_total" Counter ["outcome"]
         "Second connections with an id in use on this hub: the first was dead and replaced, or answered and stayed."
+    RESUMES "peerpigeon_resumes_total" Counter ["outcome"]
+        "Resume secrets that clients showed: the id was taken over at once (resumed) or was free (continued), the liveness check decided (outdated, younger, late), or the secret was ignored (foreign, malformed)."
     HTTP_REQUESTS "peerpigeon_http_requests_total" Counter []
         "HTTP requests that were not for a WebSocket."
     PAGES_REFUSED "peerpigeon_pages_refused_total" Counter []

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use proto::{HubId, Keys, PeerId, Router, RouterConfig, ShardId};
+use proto::{HubId, Keys, PeerId, ResumeKeys, Router, RouterConfig, ShardId};
 use shard::IoStats;
 
 use super::*;
@@ -12,6 +12,7 @@ fn reading() -> Reading {
         shard: ShardId(0),
         shards: 1,
         keys: Keys(1, 2),
+        resume_keys: ResumeKeys::new("mesh", b"key", None),
         hub: HubId(PeerId::from_bytes([1; 20])),
         heartbeat: Duration::from_secs(25),
         max_message_bytes: 1 << 20,

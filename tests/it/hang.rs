@@ -11,7 +11,7 @@ use peerpigeon::hub::{self, Hub};
 use peerpigeon::lifecycle::{Lifecycle, Stage};
 use peerpigeon::pages::{self, HubFacts};
 use peerpigeon::watchdog::Watchdog;
-use proto::{Discovery, HubId, Keys, PeerId, RouterConfig, ShardId};
+use proto::{Discovery, HubId, Keys, PeerId, ResumeKeys, RouterConfig, ShardId};
 use shard::{Clock, FileShares, Gauges, HubConfig, Pages, Reading, SessionLimits};
 use tokio::sync::{mpsc, watch};
 
@@ -58,6 +58,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
             shard: ShardId(0),
             shards: SHARDS,
             keys: Keys(1, 2),
+            resume_keys: ResumeKeys::new("mesh", b"key", None),
             hub: HubId(PeerId::from_bytes([0; 20])),
             heartbeat: Duration::from_secs(25),
             max_message_bytes: 1024,

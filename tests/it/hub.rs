@@ -76,6 +76,11 @@ impl Hub {
         panic!("the hub never logged {event}; it logged {seen:#?}");
     }
 
+    /// All lines that nobody has waited for, up to the end of a hub that has ended.
+    pub fn rest_of_the_log(&self) -> Vec<String> {
+        std::iter::from_fn(|| self.log.recv_timeout(DEADLINE).ok()).collect()
+    }
+
     pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());

@@ -22,6 +22,7 @@ mod mesh;
 mod namesakes;
 mod partings;
 mod redis;
+mod resume;
 mod signaling;
 mod silent;
 mod stop;

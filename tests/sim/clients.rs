@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use proto::{CloseReason, Input, SessionId, limits};
+use proto::{CloseReason, Input, Lineage, PeerId, SessionId, limits};
 
 use crate::io::{Cause, Phase, Socket, Up};
 use crate::oracle::{Net, Sid, Signal};
@@ -36,8 +36,20 @@ impl World {
             slots.push(None);
         }
         slots[free] = Some(socket);
-        self.oracle.opened(sid, peer, seat);
-        self.input(shard, Input::Opened { session: sid.session, peer, seat }, Cause::default());
+        let resume = self.resume(&peer);
+        self.oracle.opened(sid, peer, seat, resume);
+        self.input(shard, Input::Opened { session: sid.session, peer, seat, resume }, Cause::default());
+    }
+
+    /// What a client shows: mostly nothing, or the last secret of its id, sometimes an earlier one, or one of another id.
+    fn resume(&mut self, peer: &PeerId) -> Option<Lineage> {
+        if self.rng.one_in(2) {
+            return None;
+        }
+        let whose = if self.rng.one_in(10) { *self.rng.pick(&self.plan.peers) } else { *peer };
+        let secrets = self.secrets.get(&whose)?;
+        let secret = if self.rng.one_in(3) { self.rng.pick(secrets) } else { secrets.last()? };
+        self.plan.config.resume_keys.check(peer, secret).ok()
     }
 
     pub(crate) fn say(&mut self, sid: Sid) {

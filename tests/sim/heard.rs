@@ -8,6 +8,8 @@ use serde_json::Value;
 pub(crate) enum Heard {
     Connected {
         peer: PeerId,
+        /// Its resume secret.
+        secret: String,
     },
     Discovered {
         subject: PeerId,
@@ -58,7 +60,10 @@ pub(crate) fn read(text: &str, to: &PeerId) -> Result<Heard, String> {
     }
     let network = field("networkName").to_owned();
     Ok(match kind {
-        "connected" => Heard::Connected { peer: peer(&data["peerId"]).ok_or("no peerId")? },
+        "connected" => {
+            let peer = peer(&data["peerId"]).ok_or("no peerId")?;
+            Heard::Connected { peer, secret: word("resume") }
+        }
         "peer-discovered" => {
             if data["isHub"] != Value::Bool(false) {
                 return Err("a peer became a hub".to_owned());

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::{
-    Address, CloseReason, Event, Frame, Input, Letter, Now, Origin, Output, PeerId, Router, SessionId, Template, limits,
+    Address, CloseReason, Event, Frame, Input, Letter, Lineage, Now, Origin, Output, PeerId, Router, SessionId,
+    Template, limits,
 };
 
 use crate::heard::{self, Heard};
@@ -217,8 +218,8 @@ impl World {
             }
         }
         self.shards[usize::from(shard)].router.audit();
-        for (sid, peer) in welcomed {
-            self.oracle.welcomed(sid, &peer);
+        for (sid, peer, lineage) in welcomed {
+            self.oracle.welcomed(sid, &peer, lineage);
         }
         self.oracle.carried_out(shard, self.plan.roster_chunk);
     }
@@ -287,7 +288,13 @@ impl World {
 
     // --- sockets -----------------------------------------------------------------------------------------------
 
-    fn send(&mut self, sid: Sid, frame: &Frame, origin: Option<Origin>, welcomed: &mut Vec<(Sid, PeerId)>) {
+    fn send(
+        &mut self,
+        sid: Sid,
+        frame: &Frame,
+        origin: Option<Origin>,
+        welcomed: &mut Vec<(Sid, PeerId, Option<Lineage>)>,
+    ) {
         let Some(peer) = self.socket(sid).map(|socket| socket.peer) else {
             return self.oracle.complain(format!("{sid:?} has no socket"));
         };
@@ -296,8 +303,10 @@ impl World {
             Err(wrong) => return self.oracle.complain(format!("{sid:?} is told {wrong}")),
         };
         self.note(|| format!("    {} < {heard:?}", name(sid)));
-        if let Heard::Connected { peer } = *heard {
-            welcomed.push((sid, peer));
+        if let Heard::Connected { peer, secret } = &*heard {
+            let lineage = self.plan.config.resume_keys.check(peer, secret);
+            welcomed.push((sid, *peer, lineage.ok()));
+            self.secrets.entry(*peer).or_default().push(secret.clone());
         }
         let epoch = self.oracle.said(sid, &heard);
         let signal = match (&*heard, origin) {

@@ -58,6 +58,7 @@ transcripts! {
     ping
     rate
     receipts
+    resume
     signals
     takeover
     trust

@@ -10,7 +10,7 @@ mod signals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use proto::{CloseReason, PeerId, SessionId};
+use proto::{CloseReason, Lineage, PeerId, ResumeOutcome, SessionId};
 
 use crate::heard::Heard;
 use signals::Signals;
@@ -36,11 +36,15 @@ pub(crate) struct Oracle {
     sessions: BTreeMap<Sid, Client>,
     live: BTreeMap<PeerId, Sid>,
     waiting: BTreeMap<PeerId, Waiting>,
+    /// The greatest number that a session of the peer has had.
+    latest: BTreeMap<PeerId, u64>,
     rosters: Vec<BTreeMap<(Net, PeerId), u64>>,
     epochs: u64,
     pub(crate) signals: Signals,
     /// Newcomers that took over, and newcomers that found somebody in.
     pub(crate) takeovers: [u64; 2],
+    /// Resume secrets, by what became of them.
+    pub(crate) resumes: [u64; ResumeOutcome::ALL.len()],
     /// Errors that were told.
     pub(crate) errors: u64,
     /// What the input that is being carried out makes due.
@@ -52,7 +56,7 @@ struct Due {
     leaves: Vec<(Net, PeerId)>,
     how_left: BTreeMap<(Net, PeerId), Option<CloseReason>>,
     announced: Option<(PeerId, Net)>,
-    opened: Option<(Sid, PeerId, bool)>,
+    opened: Option<Opened>,
     too_large: bool,
     retire: Option<Sid>,
     room: Option<Sid>,
@@ -60,9 +64,27 @@ struct Due {
     told_to_reader: usize,
 }
 
+/// A newcomer that the router has not judged yet.
+#[derive(Clone, Copy, Debug)]
+struct Opened {
+    sid: Sid,
+    peer: PeerId,
+    seat: bool,
+    resume: Option<Lineage>,
+    /// Its secret is worth more than what the session in its place can say.
+    at_once: bool,
+    /// Nobody else waits for the id, or one whose secret is worth less.
+    first: bool,
+}
+
 #[derive(Debug)]
 struct Client {
     peer: PeerId,
+    began: Duration,
+    /// What its secret said when it came.
+    resume: Option<Lineage>,
+    /// What its own secret says.
+    lineage: Option<Lineage>,
     retiring: bool,
     connected: bool,
     /// There is more of a roster to be told of.
@@ -88,6 +110,7 @@ struct Waiting {
     since: Duration,
     question: Option<[u8; 8]>,
     answered: bool,
+    resume: Option<Lineage>,
 }
 
 impl Oracle {
@@ -105,6 +128,8 @@ impl Oracle {
             epochs: 0,
             signals: Signals::default(),
             takeovers: [0; 2],
+            resumes: [0; ResumeOutcome::ALL.len()],
+            latest: BTreeMap::new(),
             errors: 0,
             due: Due::default(),
         }
@@ -116,8 +141,33 @@ impl Oracle {
 
     // --- what happens, before the router is told of it ---------------------------------------------------------
 
-    pub(crate) fn opened(&mut self, sid: Sid, peer: PeerId, seat: bool) {
-        self.due.opened = Some((sid, peer, seat));
+    pub(crate) fn opened(&mut self, sid: Sid, peer: PeerId, seat: bool, resume: Option<Lineage>) {
+        let holder = self.live.get(&peer).and_then(|sid| self.sessions.get(sid));
+        let outcome = resume.zip(holder).map(|(resume, holder)| self.worth(resume, holder));
+        if let Some(outcome) = outcome {
+            self.resumes[outcome as usize] += 1;
+        }
+        let at_once = outcome == Some(ResumeOutcome::Resumed);
+        // Older roots first, then later sessions; nothing is last.
+        let rank = |resume: Option<Lineage>| resume.map(|l| (std::cmp::Reverse(l.root), l.session));
+        let first = self.waiting.get(&peer).is_none_or(|waiting| rank(resume) > rank(waiting.resume));
+        self.due.opened = Some(Opened { sid, peer, seat, resume, at_once, first });
+    }
+
+    /// The rule of docs/protocol.md, "Resuming".
+    fn worth(&self, resume: Lineage, holder: &Client) -> ResumeOutcome {
+        let Some(lineage) = holder.lineage else { return ResumeOutcome::Malformed };
+        // Whole seconds: the hub remembers no more of a session's beginning.
+        let age = self.now - Duration::from_secs(holder.began.as_secs());
+        if resume.root > lineage.root {
+            ResumeOutcome::Younger
+        } else if resume.root < lineage.root {
+            if age < Duration::from_secs(120) { ResumeOutcome::Resumed } else { ResumeOutcome::Late }
+        } else if resume.session < lineage.session {
+            ResumeOutcome::Outdated
+        } else {
+            ResumeOutcome::Resumed
+        }
     }
 
     pub(crate) fn ponged(&mut self, sid: Sid, payload: &[u8]) {

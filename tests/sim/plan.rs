@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::{HubId, Keys, PeerId, RouterConfig, ShardId, limits};
+use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, ShardId, limits};
 
 use crate::rng::Rng;
 
@@ -104,6 +104,7 @@ impl Plan {
             shard: ShardId(0),
             shards: *rng.pick(&[1, 2, 2, 3, 4, 6]),
             keys: Keys(rng.next(), rng.next()),
+            resume_keys: ResumeKeys::new("mesh", b"key", None),
             hub: HubId(PeerId::from_bytes([7; 20])),
             heartbeat: Duration::from_secs(25),
             max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `a opens` | a connection with the id `aaaa…` (40 digits); `a2` is another connection of the same peer |
 //! | `a opens without a seat` | … to a hub that is full |
+//! | `a2 resumes a`, `a2 resumes a without a seat` | opens, and shows the secret that a's last connection of that name got with `connected` |
 //! | `a b c come` | each opens, and hears its `connected` and nothing else |
 //! | `a > {"type":…}` | says this; `3 x a > …` says it three times |
 //! | `a < {"type":…}` | hears this next, `3 x a < …` three times |
@@ -36,8 +37,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use proto::{
-    Address, CloseReason, Frame, HubId, Input, Keys, Letter, Now, Origin, Output, PeerId, Router, RouterConfig,
-    SessionId, ShardId, limits,
+    Address, CloseReason, Frame, HubId, Input, Keys, Letter, Now, Origin, Output, PeerId, ResumeKeys, Router,
+    RouterConfig, Secret, SessionId, ShardId, limits,
 };
 
 /// Plays every scene of a file.
@@ -80,6 +81,8 @@ struct Stage {
     most_acquaintances: usize,
     routers: Vec<Router>,
     conns: BTreeMap<String, Conn>,
+    /// What each connection's last `connected` said, by its name.
+    secrets: BTreeMap<String, String>,
     letters: VecDeque<(ShardId, Letter)>,
     written: VecDeque<(ShardId, Origin, PeerId)>,
     now: Duration,
@@ -111,6 +114,7 @@ impl Stage {
             shard: ShardId(0),
             shards,
             keys,
+            resume_keys: ResumeKeys::new("mesh", b"key", None),
             hub: HubId(PeerId::from_bytes([0x77; 20])),
             heartbeat: limits::PING_INTERVAL,
             max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,
@@ -127,6 +131,7 @@ impl Stage {
             most_acquaintances: limits::MAX_ACQUAINTANCES,
             routers: Vec::new(),
             conns: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             letters: VecDeque::new(),
             written: VecDeque::new(),
             now: Duration::from_secs(1000),
@@ -155,11 +160,13 @@ impl Stage {
             ["given", n, "acquaintances"] => self.most_acquaintances = number(n)?,
             [n, "s", "pass"] => self.pass(Duration::from_secs(number(n)?)),
             [n, "ms", "pass"] => self.pass(Duration::from_millis(number(n)?)),
-            [who, "opens"] => self.open(who, true)?,
-            [who, "opens", "without", "a", "seat"] => self.open(who, false)?,
+            [who, "opens"] => self.open(who, true, None)?,
+            [who, "opens", "without", "a", "seat"] => self.open(who, false, None)?,
+            [who, "resumes", of] => self.open(who, true, Some(of))?,
+            [who, "resumes", of, "without", "a", "seat"] => self.open(who, false, Some(of))?,
             [ref names @ .., "come" | "comes"] => {
                 for who in names {
-                    self.open(who, true)?;
+                    self.open(who, true, None)?;
                     let heard = self.conn(who)?.heard.pop_front();
                     if !heard.is_some_and(|text| text.starts_with("{\"type\":\"connected\",")) {
                         return Err(format!("  {who} was not let in"));
@@ -258,7 +265,7 @@ impl Stage {
         self.conns.get_mut(who).ok_or_else(|| format!("  nobody is called {who}"))
     }
 
-    fn open(&mut self, who: &str, seat: bool) -> Told {
+    fn open(&mut self, who: &str, seat: bool, secret_of: Option<&str>) -> Told {
         if self.routers.is_empty() {
             let router = |shard| {
                 Router::new(RouterConfig { shard: ShardId(shard), ..self.config.clone() })
@@ -276,6 +283,12 @@ impl Stage {
         let slot = (0..).find(|&slot| !taken(slot)).unwrap_or_default();
         let session = SessionId { slot, ..session };
         self.opened += 1;
+        let secret = match secret_of.map(|of| self.secrets.get(of).ok_or_else(|| format!("  {of} has no secret"))) {
+            Some(secret) => Some(secret?),
+            None => None,
+        };
+        // Where a secret is not taken, the door lets in without.
+        let resume = secret.and_then(|secret| self.config.resume_keys.check(&peer, secret).ok());
         let conn = Conn {
             peer,
             shard,
@@ -293,7 +306,7 @@ impl Stage {
         if self.conns.insert(who.to_owned(), conn).is_some_and(|before| before.closed.is_none()) {
             return Err(format!("  {who} is open already"));
         }
-        self.feed(shard, Input::Opened { session, peer, seat });
+        self.feed(shard, Input::Opened { session, peer, seat, resume });
         self.settle();
         Ok(())
     }
@@ -408,7 +421,11 @@ impl Stage {
                         Frame::Owned(frame) => bytes.extend_from_slice(&frame),
                         Frame::Template(template) => template.write_to(&mut bytes, &conn.peer, wall_ms),
                     }
-                    conn.unread.push_back((payload(&bytes).to_owned(), origin));
+                    let text = payload(&bytes).to_owned();
+                    if let Some((_, secret)) = text.split_once(r#""resume":""#) {
+                        self.secrets.insert(name.clone(), secret[..Secret::HEX_LEN].to_owned());
+                    }
+                    conn.unread.push_back((text, origin));
                     if conn.reads {
                         self.read(&name);
                     }

@@ -5,7 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::{CloseReason, ErrorCode, MessageKind, PeerId, Router, RouterConfig, ShardId, SignalKind, Template, limits};
+use proto::{
+    CloseReason, ErrorCode, MessageKind, PeerId, ResumeOutcome, Router, RouterConfig, ShardId, SignalKind, Template,
+    limits,
+};
 
 use crate::heard::Heard;
 use crate::io::{Phase, Post, Shard, Socket};
@@ -28,6 +31,8 @@ pub(crate) struct World {
     pub(crate) templates: BTreeMap<usize, (Arc<Template>, Rc<Heard>)>,
     pub(crate) templates_sent: usize,
     pub(crate) opened: u32,
+    /// All resume secrets that clients got.
+    pub(crate) secrets: BTreeMap<PeerId, Vec<String>>,
     pub(crate) versions: u64,
 }
 
@@ -54,6 +59,7 @@ impl World {
             templates: BTreeMap::new(),
             templates_sent: 0,
             opened: 0,
+            secrets: BTreeMap::new(),
             versions: 0,
             plan,
             rng,
@@ -244,6 +250,7 @@ impl World {
     /// What the routers have counted is what has happened.
     fn count(&mut self) {
         let mut wrong = Vec::new();
+        let mut resumes = [0; ResumeOutcome::ALL.len()];
         let (mut signals, mut ended, mut withheld, mut errors, mut takeovers) = (0, 0, 0, 0, [0; 2]);
         for (index, shard) in self.shards.iter_mut().enumerate() {
             let stats = shard.router.stats();
@@ -266,6 +273,7 @@ impl World {
             }
             takeovers[0] += stats.takeovers[0];
             takeovers[1] += stats.takeovers[1];
+            resumes.iter_mut().zip(stats.resumes).for_each(|(sum, n)| *sum += n);
             errors += stats.errors.iter().sum::<u64>();
             let mut listed: Vec<_> = shard.router.networks().map(|(name, size)| (name.as_str(), size)).collect();
             listed.sort_unstable();
@@ -279,6 +287,9 @@ impl World {
         }
         if (takeovers, errors) != (self.oracle.takeovers, self.oracle.errors) {
             wrong.push(format!("{takeovers:?} takeovers for {:?}, {errors} errors", self.oracle.takeovers));
+        }
+        if resumes != self.oracle.resumes {
+            wrong.push(format!("{resumes:?} resumes for {:?}", self.oracle.resumes));
         }
         if withheld == 0 {
             wrong.extend(self.oracle.signals.senders_know());

@@ -379,7 +379,7 @@ fn questions_answered(mut payload: &[u8]) -> Vec<Question> {
 pub(super) fn ask((peer, ticket): Question, to: HubId, from: HubId) -> Envelope {
     let nobody = HubIncarnation(0);
     let route = Route { to, to_incarnation: nobody, from, from_incarnation: nobody, hops: 0 };
-    Envelope::Routed(route, Box::new(Routed::Takeover { peer, ticket }))
+    Envelope::Routed(route, Box::new(Routed::Takeover { peer, ticket, resume: None }))
 }
 
 /// Not 0. `None`: the system has none.
@@ -615,7 +615,7 @@ mod tests {
     /// How a hub of version 2.0 answers: it has no such life, and says so at once.
     fn answer(question: Question) -> Envelope {
         let Envelope::Routed(route, routed) = ask(question, id(1), id(2)) else { unreachable!() };
-        let Routed::Takeover { peer, ticket } = *routed else { unreachable!() };
+        let Routed::Takeover { peer, ticket, .. } = *routed else { unreachable!() };
         let back = Route { to: route.from, from: route.to, hops: 1, ..route };
         Envelope::Routed(back, Box::new(Routed::TakeoverAnswer { peer, ticket, in_use: false }))
     }

@@ -723,7 +723,7 @@ impl OldHub {
     fn answer(hub: HubId, mut payload: &[u8], redis: &mut redis::Connection) {
         while let Ok(Some(envelope)) = Envelope::decode(&mut payload) {
             if let Envelope::Routed(route, routed) = envelope
-                && let Routed::Takeover { peer, ticket } = *routed
+                && let Routed::Takeover { peer, ticket, .. } = *routed
             {
                 let back = Route { to: route.from, from: hub, hops: 1, ..route };
                 let answer = Routed::TakeoverAnswer { peer, ticket, in_use: false };

@@ -11,6 +11,7 @@ use crate::limits::{
     MAX_OUTCOMES, SNAPSHOT_PEERS,
 };
 use crate::reason::{ErrorCode, LeaveReason, Outcome};
+use crate::resume::Lineage;
 use crate::router::{Announcement, Discovery, Meeting, MeetingEnd, Standing, Stay, Word};
 use crate::wire::{self, SignalKind};
 use crate::ws::{self, Opcode};
@@ -199,9 +200,10 @@ fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
                 });
             }
         }
-        Routed::Takeover { peer, ticket } => {
+        Routed::Takeover { peer, ticket, resume } => {
             put_peer(out, peer);
             put_u64(out, *ticket);
+            put_lineage(out, *resume);
         }
         Routed::TakeoverAnswer { peer, ticket, in_use } => {
             put_peer(out, peer);
@@ -228,6 +230,12 @@ fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
             }
         }
     }
+}
+
+/// No session has the number 0: that is no lineage.
+fn put_lineage(out: &mut Vec<u8>, lineage: Option<Lineage>) {
+    put_u64(out, lineage.map_or(0, |lineage| lineage.root.0));
+    put_u64(out, lineage.map_or(0, |lineage| lineage.session.0));
 }
 
 fn put_standing(out: &mut Vec<u8>, standing: Standing) {
@@ -469,6 +477,11 @@ fn read_standing(body: &mut Reader<'_>) -> Result<Standing, Malformed> {
     })
 }
 
+fn read_lineage(body: &mut Reader<'_>) -> Result<Option<Lineage>, Malformed> {
+    let (root, session) = (PeerIncarnation(body.count()?), PeerIncarnation(body.count()?));
+    Ok((root.0 > 0).then_some(Lineage { root, session }))
+}
+
 fn read_routed(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Routed, Malformed> {
     Ok(match kind {
         EnvelopeKind::Signal => {
@@ -501,7 +514,9 @@ fn read_routed(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Routed, Malf
             };
             Routed::Outcomes((0..count).map(|_| read(body)).collect::<Result<_, _>>()?)
         }
-        EnvelopeKind::Takeover => Routed::Takeover { peer: body.peer()?, ticket: body.u64()? },
+        EnvelopeKind::Takeover => {
+            Routed::Takeover { peer: body.peer()?, ticket: body.u64()?, resume: body.added(read_lineage)? }
+        }
         EnvelopeKind::TakeoverAnswer => {
             Routed::TakeoverAnswer { peer: body.peer()?, ticket: body.u64()?, in_use: body.bool()? }
         }

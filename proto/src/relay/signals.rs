@@ -286,7 +286,7 @@ impl Relay {
             Routed::Signal(_) => self.bounce(route, &routed, now),
             Routed::Outcomes(outcomes) if of_this_life => self.heard_outcomes(route.from, outcomes, now),
             Routed::Outcomes(outcomes) => self.stats.late_outcomes += outcomes.len() as u64,
-            Routed::Takeover { peer, ticket } => self.takeover_asked(route, peer, ticket, now),
+            Routed::Takeover { peer, ticket, resume } => self.takeover_asked(route, peer, ticket, resume, now),
             Routed::TakeoverAnswer { peer, ticket, in_use } => self.takeover_answered(peer, ticket, in_use),
             Routed::Meeting(meeting) if of_this_life => self.meeting_came(route.from, &meeting),
             // It is said again in that hub's present life.
@@ -317,7 +317,9 @@ impl Relay {
         let answer = match routed {
             Routed::Signal(signal) => Routed::Outcomes(vec![(signal.counter, Outcome::Failed(ErrorCode::Unreachable))]),
             // Whoever cannot be asked cannot object.
-            Routed::Takeover { peer, ticket } => Routed::TakeoverAnswer { peer: *peer, ticket: *ticket, in_use: false },
+            Routed::Takeover { peer, ticket, .. } => {
+                Routed::TakeoverAnswer { peer: *peer, ticket: *ticket, in_use: false }
+            }
             Routed::Outcomes(_) | Routed::TakeoverAnswer { .. } | Routed::Meeting(_) => return,
         };
         let back = Route {

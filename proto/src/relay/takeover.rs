@@ -2,6 +2,7 @@
 
 use crate::envelope::{Envelope, Route, Routed};
 use crate::id::{HubId, HubIncarnation, PeerId, ShardId};
+use crate::resume::Lineage;
 use crate::router::{Asker, Letter};
 use crate::time::Now;
 
@@ -11,12 +12,19 @@ use super::{Destination, Relay};
 const TICKET_BITS: u32 = 48;
 
 impl Relay {
-    pub(super) fn ask_takeover(&mut self, peer: PeerId, shard: ShardId, ticket: u64, now: Now) {
+    pub(super) fn ask_takeover(
+        &mut self,
+        peer: PeerId,
+        shard: ShardId,
+        ticket: u64,
+        resume: Option<Lineage>,
+        now: Now,
+    ) {
         let holder = self.directory.holder(&peer).filter(|claim| claim.hub != self.config.hub);
         let remote = holder.and_then(|claim| self.hubs.get(&claim.hub)).map(|r| (r.hub(), r.incarnation));
         let asked = remote.is_some_and(|to| {
             let ticket = u64::from(shard.0) << TICKET_BITS | ticket & ((1 << TICKET_BITS) - 1);
-            self.send_routed(to, Routed::Takeover { peer, ticket }, now)
+            self.send_routed(to, Routed::Takeover { peer, ticket, resume }, now)
         });
         if !asked {
             // Whoever cannot be asked cannot object.
@@ -24,11 +32,18 @@ impl Relay {
         }
     }
 
-    pub(super) fn takeover_asked(&mut self, route: Route, peer: PeerId, ticket: u64, now: Now) {
+    pub(super) fn takeover_asked(
+        &mut self,
+        route: Route,
+        peer: PeerId,
+        ticket: u64,
+        resume: Option<Lineage>,
+        now: Now,
+    ) {
         let asker = Asker { hub: route.from, incarnation: route.from_incarnation, ticket };
         if self.own.peers.contains_key(&peer) && !self.legacy.holds(&peer) {
             let home = ShardId::home(&peer, self.config.shards, self.config.keys);
-            self.post(home, Letter::Challenge { peer, asker });
+            self.post(home, Letter::Challenge { peer, asker, resume });
         } else {
             self.challenge_answered(peer, asker, false, now);
         }

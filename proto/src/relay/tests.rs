@@ -550,7 +550,7 @@ fn a_takeover_is_asked_of_the_hub_that_holds_the_id() {
     net.pass(HEARTBEAT);
     net.hears(3);
     net.hears(1);
-    net.letter(1, Letter::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5 });
+    net.letter(1, Letter::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5, resume: None });
     assert_eq!(net.hears(3), ["challenge 7"]);
     let life = net.hubs[&1].incarnation();
     let asker = Asker { hub: hub(1), incarnation: life, ticket: 5 };
@@ -558,7 +558,7 @@ fn a_takeover_is_asked_of_the_hub_that_holds_the_id() {
     assert_eq!(net.hears(1), ["answered 5 true"]);
     net.cut(2, 3);
     net.pass(HEARTBEAT * 4);
-    net.letter(1, Letter::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 6 });
+    net.letter(1, Letter::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 6, resume: None });
     assert_eq!(net.hears(1), ["answered 6 false"], "whoever cannot be reached cannot object");
 }
 
@@ -671,7 +671,7 @@ fn a_question_is_passed_on_over_a_full_link() {
     net.input(2, RelayInput::Saturated { way: Way::Link(link) });
     net.hears(1);
     net.hears(3);
-    net.letter(1, Letter::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5 });
+    net.letter(1, Letter::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5, resume: None });
     assert_eq!(net.hears(3), ["challenge 7"]);
     assert_eq!(net.hears(1), [""; 0], "it is for the session there to answer");
 }

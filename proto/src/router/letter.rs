@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::bugs::BugNote;
 use crate::id::{Address, Claim, HubId, HubIncarnation, NetworkName, PeerId, SessionId, ShardId};
 use crate::reason::{CloseReason, Outcome};
+use crate::resume::Lineage;
 use crate::wire::{MessageKind, SignalKind, Template};
 
 /// What happened.
@@ -20,6 +21,8 @@ pub enum Input<'a> {
         peer: PeerId,
         /// Whether the hub has room for one more. Without, only an id that is here already is let in, in its own place.
         seat: bool,
+        /// What the resume secret proves that the client showed, if it showed a valid one.
+        resume: Option<Lineage>,
     },
     /// The client sent a message.
     Message {
@@ -210,6 +213,8 @@ pub enum Letter {
         shard: ShardId,
         /// Names the question.
         ticket: u64,
+        /// What the newcomer's resume secret proves.
+        resume: Option<Lineage>,
     },
     /// To the shard that asked: it may, or the other session answers.
     TakeoverAnswered {
@@ -226,6 +231,8 @@ pub enum Letter {
         peer: PeerId,
         /// Goes back with the answer.
         asker: Asker,
+        /// What the resume secret of that session proves.
+        resume: Option<Lineage>,
     },
     /// To the mesh: it does, or it is gone.
     ChallengeAnswered {

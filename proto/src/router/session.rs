@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::id::{Claim, PeerId, SessionId};
+use crate::id::{Claim, PeerId, PeerIncarnation, SessionId};
 use crate::limits::{RATE_LIMIT_PATIENCE, RATE_LIMIT_PAUSE};
+use crate::resume::Lineage;
 
 use super::circle::Circle;
 use super::letter::Stay;
@@ -16,6 +17,10 @@ use super::roster::{NetworkIx, Rank};
 pub(super) struct Session {
     pub(super) peer: PeerId,
     pub(super) claim: Claim,
+    /// The first session of its lineage.
+    pub(super) root: PeerIncarnation,
+    /// When it was admitted, in seconds of the hub's clock.
+    pub(super) began_s: u32,
     pub(super) state: State,
     pub(super) memberships: SmallVec<[Membership; 1]>,
     pub(super) messages: Throttle,
@@ -92,6 +97,8 @@ impl Session {
         Self {
             peer,
             claim,
+            root: claim.incarnation,
+            began_s: 0,
             state,
             memberships: SmallVec::new(),
             messages: Throttle::default(),
@@ -101,6 +108,15 @@ impl Session {
             overrun: None,
             open_receipts: 0,
         }
+    }
+
+    pub(super) fn lineage(&self) -> Lineage {
+        Lineage { root: self.root, session: self.claim.incarnation }
+    }
+
+    /// How long ago it was admitted, up to a second more.
+    pub(super) fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(Duration::from_secs(self.began_s.into()))
     }
 
     pub(super) fn membership(&mut self, network: NetworkIx) -> Option<&mut Membership> {

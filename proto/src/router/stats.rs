@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use crate::bugs::BugCounts;
 use crate::reason::{ErrorCode, Outcome};
+use crate::resume::ResumeOutcome;
 use crate::wire::MessageKind;
 
 /// What a router has counted since it was made. All but the gauges only grow.
@@ -25,6 +26,8 @@ pub struct RouterStats {
     pub errors_withheld: u64,
     /// Takeovers by outcome: the newcomer stayed; the first session answered.
     pub takeovers: [u64; 2],
+    /// Valid resume secrets, by the outcome's discriminant. Of an id at another hub, that hub counts.
+    pub resumes: [u64; ResumeOutcome::ALL.len()],
     /// Signals by the time from read to written, in [`Self::LATENCY_BOUNDS`] and above.
     pub latency: [u64; Self::LATENCY_BOUNDS.len() + 1],
     /// Impossible states that were found.

@@ -8,6 +8,7 @@ use crate::bug;
 use crate::id::{Claim, Keys, PeerId, PeerIncarnation, SessionId};
 use crate::limits::{GREATEST_TIME_FOLLOWED, MAX_TAKEOVERS_ASKED, TAKEOVER_GRACE, TAKEOVER_LIMIT, TAKEOVER_MARGIN};
 use crate::reason::CloseReason;
+use crate::resume::{Lineage, ResumeOutcome, Right};
 use crate::time::Now;
 use crate::wire::{self, MessageKind};
 
@@ -28,6 +29,8 @@ pub(super) struct Takeovers {
 #[derive(Clone, Copy, Debug)]
 struct Takeover {
     newcomer: Newcomer,
+    /// What the newcomer's resume secret proves.
+    resume: Option<Lineage>,
     /// Names the question; the ping's payload is made of it.
     ticket: u64,
     /// The session that was asked is gone if it has not answered by then. Later while its socket takes what is before the ping.
@@ -70,7 +73,7 @@ impl Takeovers {
         self.pending.remove(peer);
     }
 
-    fn ask(&mut self, peer: PeerId, newcomer: Newcomer, now: Duration) -> u64 {
+    fn ask(&mut self, peer: PeerId, newcomer: Newcomer, resume: Option<Lineage>, now: Duration) -> u64 {
         self.asked += 1;
         let ticket = self.asked;
         let (patience, limit) = match newcomer {
@@ -80,7 +83,7 @@ impl Takeovers {
             Newcomer::Elsewhere(_) => (TAKEOVER_GRACE, TAKEOVER_GRACE + TAKEOVER_MARGIN / 2),
         };
         let (until, limit) = (now + patience, now + limit);
-        self.pending.insert(peer, Takeover { newcomer, ticket, until, limit });
+        self.pending.insert(peer, Takeover { newcomer, resume, ticket, until, limit });
         self.deadlines.insert((until, peer, ticket));
         ticket
     }
@@ -92,23 +95,67 @@ impl Takeovers {
 }
 
 impl Router {
-    pub(super) fn opened(&mut self, id: SessionId, peer: PeerId, seat: bool, now: Now) {
-        let here = self.by_peer.get(&peer).copied();
-        let is_elsewhere = self.elsewhere.contains_key(&peer);
-        if self.takeovers.pending.contains_key(&peer) {
-            self.outputs.push_back(Output::Close { session: id, reason: CloseReason::IdInUse });
-        } else if here.is_none() && !seat {
-            self.outputs.push_back(Output::Close { session: id, reason: CloseReason::MaxConnections });
-        } else if let Some(first) = here {
-            self.wait(id, peer);
-            let ticket = self.takeovers.ask(peer, Newcomer::Here(id), now.at);
-            self.challenge(first, peer, ticket);
-        } else if is_elsewhere {
-            self.wait(id, peer);
-            self.ask_elsewhere(id, peer, now);
-        } else {
-            self.admit(id, peer, now);
+    /// A connection wants the id of `peer`. `resume` is what its resume secret proves.
+    pub(super) fn opened(&mut self, id: SessionId, peer: PeerId, seat: bool, resume: Option<Lineage>, now: Now) {
+        if let Some(Lineage { session, .. }) = resume {
+            // The next session of the lineage has to be later, whatever the clock of the hub that issued the secret.
+            self.incarnation = self.incarnation.max(session.min(PeerIncarnation(GREATEST_TIME_FOLLOWED)));
         }
+        let here = self.by_peer.get(&peer).copied();
+        let right = here.zip(resume).map(|(first, resume)| self.weigh(first, resume, now));
+        if right != Some(Right::AtOnce) && !self.goes_first(&peer, resume) {
+            self.outputs.push_back(Output::Close { session: id, reason: CloseReason::IdInUse });
+            return;
+        }
+        if here.is_none() && !seat {
+            self.outputs.push_back(Output::Close { session: id, reason: CloseReason::MaxConnections });
+            return;
+        }
+        if let Some(waits) = self.takeovers.pending.get(&peer).copied() {
+            self.turn_away(peer, waits.newcomer, now);
+        }
+        match (here, right) {
+            (Some(first), right) => {
+                self.wait(id, peer);
+                let ticket = self.takeovers.ask(peer, Newcomer::Here(id), resume, now.at);
+                if right == Some(Right::AtOnce) {
+                    self.close(first, CloseReason::Replaced, now);
+                } else {
+                    self.challenge(first, peer, ticket);
+                }
+            }
+            (None, _) if self.elsewhere.contains_key(&peer) => {
+                self.wait(id, peer);
+                self.ask_elsewhere(id, peer, resume, now);
+            }
+            (None, _) => {
+                if resume.is_some() {
+                    self.count_resume(ResumeOutcome::Continued);
+                }
+                self.admit(id, peer, resume, now);
+            }
+        }
+    }
+
+    /// Whether nobody else waits for the id, or one whose secret is worth less.
+    fn goes_first(&self, peer: &PeerId, resume: Option<Lineage>) -> bool {
+        let waits = self.takeovers.pending.get(peer);
+        waits.is_none_or(|waits| resume.is_some_and(|resume| resume.outranks(waits.resume)))
+    }
+
+    /// The right to the id of a session here, by a secret. It is counted.
+    fn weigh(&mut self, first: SessionId, resume: Lineage, now: Now) -> Right {
+        let Some(session) = self.sessions.get(first) else {
+            bug!(self.bugs, AskedSession, "{first:?} has an id and does not exist");
+            return Right::Late;
+        };
+        let right = resume.against(session.lineage(), session.age(now.at));
+        self.count_resume(right.into());
+        right
+    }
+
+    fn count_resume(&mut self, outcome: ResumeOutcome) {
+        self.stats.resumes[outcome as usize] += 1;
     }
 
     fn wait(&mut self, id: SessionId, peer: PeerId) {
@@ -116,10 +163,10 @@ impl Router {
         self.sessions.insert(id, Session::new(peer, nothing_yet, State::Pending));
     }
 
-    fn ask_elsewhere(&mut self, newcomer: SessionId, peer: PeerId, now: Now) {
-        let ticket = self.takeovers.ask(peer, Newcomer::FromElsewhere(newcomer), now.at);
+    fn ask_elsewhere(&mut self, newcomer: SessionId, peer: PeerId, resume: Option<Lineage>, now: Now) {
+        let ticket = self.takeovers.ask(peer, Newcomer::FromElsewhere(newcomer), resume, now.at);
         let shard = self.config.shard;
-        self.post_to_mesh(|| Letter::AskTakeover { peer, shard, ticket });
+        self.post_to_mesh(|| Letter::AskTakeover { peer, shard, ticket, resume });
         self.takeover_event(peer);
     }
 
@@ -135,15 +182,21 @@ impl Router {
         }
     }
 
-    fn admit(&mut self, id: SessionId, peer: PeerId, now: Now) {
+    fn admit(&mut self, id: SessionId, peer: PeerId, resume: Option<Lineage>, now: Now) {
         let clock = now.wall_ms.min(GREATEST_TIME_FOLLOWED);
         self.incarnation = PeerIncarnation(clock.max(self.incarnation.0.saturating_add(1)));
         let claim = Claim { incarnation: self.incarnation, hub: self.config.hub };
-        self.sessions.insert(id, Session::new(peer, claim, State::Live));
+        let session = Session {
+            root: resume.map_or(claim.incarnation, |resume| resume.root),
+            began_s: now.at.as_secs() as u32,
+            ..Session::new(peer, claim, State::Live)
+        };
+        let secret = self.config.resume_keys.issue(&peer, session.lineage());
+        self.sessions.insert(id, session);
         self.by_peer.insert(peer, id);
         self.post_to_mesh(|| Letter::Opened { peer, claim });
         let welcome = self.welcome();
-        let frame = wire::connected(&mut self.arena, &peer, &welcome, now.wall_ms);
+        let frame = wire::connected(&mut self.arena, &peer, &welcome, &secret, now.wall_ms);
         self.send(id, Frame::Arena(frame), MessageKind::Connected);
         self.outputs.push_back(Output::Admit { session: id });
     }
@@ -151,14 +204,15 @@ impl Router {
     /// The session of `peer` has ended: whoever waits for that goes on.
     pub(super) fn promote_pending(&mut self, peer: &PeerId, now: Now) {
         let Some(takeover) = self.takeovers.pending.remove(peer) else { return };
+        let resume = takeover.resume;
         match takeover.newcomer {
             // The session here has lost its id to one at another hub, which has not been asked yet.
-            Newcomer::Here(id) if self.elsewhere.contains_key(peer) => self.ask_elsewhere(id, *peer, now),
+            Newcomer::Here(id) if self.elsewhere.contains_key(peer) => self.ask_elsewhere(id, *peer, resume, now),
             Newcomer::Here(id) | Newcomer::FromElsewhere(id) => {
                 if self.sessions.remove(id).is_none() {
                     return bug!(self.bugs, PendingSession, "{peer:?}, {id:?}");
                 }
-                self.admit(id, *peer, now);
+                self.admit(id, *peer, resume, now);
             }
             Newcomer::Elsewhere(asker) => self.answer(*peer, asker, false),
         }
@@ -189,15 +243,25 @@ impl Router {
     /// The session that was asked lives: whoever wants its id is refused.
     fn stays(&mut self, peer: PeerId, newcomer: Newcomer, now: Now) {
         match newcomer {
-            Newcomer::Here(newcomer) => {
-                self.stats.takeovers[1] += 1;
+            Newcomer::Here(_) => self.stats.takeovers[1] += 1,
+            Newcomer::Elsewhere(_) => {}
+            Newcomer::FromElsewhere(_) => {
+                return bug!(self.bugs, AskedSession, "{peer:?} is here, and waits for another hub");
+            }
+        }
+        self.turn_away(peer, newcomer, now);
+    }
+
+    /// Refuses a newcomer that waits.
+    fn turn_away(&mut self, peer: PeerId, newcomer: Newcomer, now: Now) {
+        match newcomer {
+            Newcomer::Here(newcomer) | Newcomer::FromElsewhere(newcomer) => {
                 self.close(newcomer, CloseReason::IdInUse, now);
             }
             Newcomer::Elsewhere(asker) => {
                 self.takeovers.forget(&peer);
                 self.answer(peer, asker, true);
             }
-            Newcomer::FromElsewhere(_) => bug!(self.bugs, AskedSession, "{peer:?} is here, and waits for another hub"),
         }
     }
 
@@ -232,17 +296,27 @@ impl Router {
         }
     }
 
-    /// Another hub has a session with an id of this shard.
-    pub(super) fn challenged(&mut self, peer: PeerId, asker: Asker, now: Now) {
-        if self.takeovers.pending.contains_key(&peer) || self.takeovers.deadlines.len() >= MAX_TAKEOVERS_ASKED {
+    /// Another hub has a session with an id of this shard. `resume` is what that session's resume secret proves.
+    pub(super) fn challenged(&mut self, peer: PeerId, asker: Asker, resume: Option<Lineage>, now: Now) {
+        let waits = self.takeovers.pending.get(&peer).copied();
+        let Some(first) = self.by_peer.get(&peer).copied() else {
+            return self.answer(peer, asker, waits.is_some());
+        };
+        let right = resume.map(|resume| self.weigh(first, resume, now));
+        let at_once = right == Some(Right::AtOnce);
+        let full = self.takeovers.deadlines.len() >= MAX_TAKEOVERS_ASKED;
+        if !at_once && (full || !self.goes_first(&peer, resume)) {
             return self.answer(peer, asker, true);
         }
-        match self.by_peer.get(&peer).copied() {
-            Some(first) => {
-                let ticket = self.takeovers.ask(peer, Newcomer::Elsewhere(asker), now.at);
-                self.challenge(first, peer, ticket);
-            }
-            None => self.answer(peer, asker, false),
+        if let Some(waits) = waits {
+            self.turn_away(peer, waits.newcomer, now);
+        }
+        if at_once {
+            self.close(first, CloseReason::Replaced, now);
+            self.answer(peer, asker, false);
+        } else {
+            let ticket = self.takeovers.ask(peer, Newcomer::Elsewhere(asker), resume, now.at);
+            self.challenge(first, peer, ticket);
         }
     }
 

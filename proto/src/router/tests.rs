@@ -4,6 +4,7 @@
 use super::*;
 use crate::limits::{RECEIPT_TIMEOUT, TAKEOVER_GRACE};
 use crate::reason::Outcome;
+use crate::resume::{Lineage, ResumeOutcome};
 
 const WALL_MS: u64 = 1_700_000_000_000;
 
@@ -19,6 +20,7 @@ impl Day {
             shard: ShardId(0),
             shards: 1,
             keys: Keys(1, 2),
+            resume_keys: ResumeKeys::new("mesh", b"key", None),
             hub: HubId(peer(0)),
             heartbeat: Duration::from_secs(25),
             max_message_bytes: 1024,
@@ -46,7 +48,7 @@ impl Day {
     }
 
     fn opens(&mut self, session: SessionId, n: u8) {
-        self.input(Input::Opened { session, peer: peer(n), seat: true });
+        self.input(Input::Opened { session, peer: peer(n), seat: true, resume: None });
     }
 
     fn says(&mut self, session: SessionId, text: &str) {
@@ -154,6 +156,107 @@ fn who_waited_for_a_session_here_waits_for_the_one_elsewhere_that_took_its_place
     let asks = |output: &Output| matches!(output, Output::Letter { letter: Letter::AskTakeover { .. }, .. });
     assert!(outputs.iter().any(asks), "{outputs:?}");
     assert!(!outputs.iter().any(|output| matches!(output, Output::Admit { .. })), "{outputs:?}");
+}
+
+/// What the secret of a session says.
+fn lineage(root: u64, session: u64) -> Lineage {
+    Lineage { root: PeerIncarnation(root), session: PeerIncarnation(session) }
+}
+
+impl Day {
+    fn resumes(&mut self, session: SessionId, n: u8, resume: Lineage) -> Vec<Output> {
+        let opened = Input::Opened { session, peer: peer(n), seat: true, resume: Some(resume) };
+        self.router.handle_input(opened, Now { at: self.now, wall_ms: WALL_MS });
+        std::iter::from_fn(|| self.router.poll_output()).collect()
+    }
+
+    fn lineage_of(&self, session: SessionId) -> Lineage {
+        self.router.sessions.get(session).unwrap().lineage()
+    }
+
+    /// What hubs are answered when this one asks, whose newcomer's secret says `resume`; and who is closed.
+    fn challenged(&mut self, n: u8, ticket: u64, resume: Option<Lineage>) -> (Vec<(u64, bool)>, Closed) {
+        let asker = Asker { hub: HubId(peer(9)), incarnation: crate::HubIncarnation(1), ticket };
+        let outputs = self.hears(Letter::Challenge { peer: peer(n), asker, resume });
+        let answer = |output: &Output| {
+            if let Output::Letter { letter: Letter::ChallengeAnswered { asker, in_use, .. }, .. } = output {
+                Some((asker.ticket, *in_use))
+            } else {
+                None
+            }
+        };
+        (outputs.iter().filter_map(answer).collect(), closed(&outputs))
+    }
+}
+
+type Closed = Vec<(SessionId, CloseReason)>;
+
+fn closed(outputs: &[Output]) -> Closed {
+    let close =
+        |output: &Output| if let Output::Close { session, reason } = output { Some((*session, *reason)) } else { None };
+    outputs.iter().filter_map(close).collect()
+}
+
+/// The secret was issued by a hub whose clock is ahead.
+#[test]
+fn each_session_of_a_lineage_is_later_than_the_one_before_it_whatever_the_clocks() {
+    let mut day = Day::new(8);
+    let shown = lineage(WALL_MS + 5_000, WALL_MS + 10_000);
+    day.resumes(session(0, 0), 1, shown);
+    let now = day.lineage_of(session(0, 0));
+    assert!(now.root == shown.root && now.session > shown.session, "{now:?}");
+    assert_eq!(day.router.stats.resumes[ResumeOutcome::Continued as usize], 1);
+}
+
+#[test]
+fn a_secret_at_another_hub_takes_the_id_over_at_once_and_goes_before_who_waits() {
+    let mut day = Day::new(8);
+    day.router.config.meshed = true;
+    let (holder, waits) = (session(0, 0), session(1, 0));
+    day.opens(holder, 1);
+    day.opens(waits, 1);
+    let shown = day.lineage_of(holder);
+    let (answers, closed) = day.challenged(1, 5, Some(shown));
+    assert_eq!(answers, [(5, false)]);
+    assert_eq!(closed, [(waits, CloseReason::IdInUse), (holder, CloseReason::Replaced)]);
+    assert_eq!(day.router.stats.resumes[ResumeOutcome::Resumed as usize], 1);
+    assert_eq!(day.router.stats.takeovers, [0, 0], "nobody was asked to any end");
+    day.opens(session(2, 0), 1);
+    assert_eq!(day.router.by_peer.get(&peer(1)), Some(&session(2, 0)), "nobody waits any more");
+}
+
+#[test]
+fn of_two_hubs_that_ask_the_one_with_the_better_secret_is_heard() {
+    let mut day = Day::new(8);
+    day.router.config.meshed = true;
+    let holder = session(0, 0);
+    day.opens(holder, 1);
+    let root = day.lineage_of(holder).root.0;
+    let outdated = |ago| Some(lineage(root, root - ago));
+    assert_eq!(day.challenged(1, 1, None), (vec![], vec![]), "the holder is asked");
+    assert_eq!(day.challenged(1, 2, None), (vec![(2, true)], vec![]));
+    assert_eq!(day.challenged(1, 3, outdated(2)), (vec![(1, true)], vec![]), "it takes the other's place");
+    assert_eq!(day.challenged(1, 4, outdated(2)), (vec![(4, true)], vec![]));
+    assert_eq!(day.challenged(1, 5, outdated(1)), (vec![(3, true)], vec![]));
+    day.now += TAKEOVER_GRACE;
+    day.router.handle_timeout(Now { at: day.now, wall_ms: WALL_MS });
+    let outputs: Vec<Output> = std::iter::from_fn(|| day.router.poll_output()).collect();
+    assert_eq!(closed(&outputs), [(holder, CloseReason::Replaced)]);
+    assert_eq!(day.router.stats.resumes[ResumeOutcome::Outdated as usize], 3);
+}
+
+/// The asked hub closes its bounded map of questions to others, and not to those who need no question.
+#[test]
+fn a_secret_needs_no_place_among_the_questions_of_other_hubs() {
+    let mut day = Day::new(8);
+    day.router.config.meshed = true;
+    day.opens(session(0, 0), 1);
+    let shown = day.lineage_of(session(0, 0));
+    for ticket in 0..crate::limits::MAX_TAKEOVERS_ASKED as u64 {
+        day.router.takeovers.deadlines.insert((day.now + TAKEOVER_GRACE, peer(2), ticket));
+    }
+    assert_eq!(day.challenged(1, 1, None).0, [(1, true)]);
+    assert_eq!(day.challenged(1, 2, Some(shown)).0, [(2, false)]);
 }
 
 fn joined(n: u8, claim: Claim, stay: Stay) -> Letter {

@@ -92,14 +92,17 @@ proptest! {
     fn connected_tells_all_of_the_hub(peer in peer(), hub in peer(), heartbeat_ms: u64, max: u32, at in millis()) {
         let mut out = vec![7; 3];
         let welcome = Welcome { hub: HubId(hub), heartbeat_ms, max_message_bytes: max as usize };
-        let frame = connected(&mut out, &peer, &welcome, at);
+        let resume_keys = crate::resume::ResumeKeys::new("mesh", b"key", None);
+        let lineage = crate::resume::Lineage { root: crate::PeerIncarnation(1), session: crate::PeerIncarnation(2) };
+        let frame = connected(&mut out, &peer, &welcome, &resume_keys.issue(&peer, lineage), at);
         let text = payload(&out[frame]);
         prop_assert_eq!(keys(text), ["type", "data", "fromPeerId", "networkName", "timestamp"]);
-        prop_assert_eq!(data_keys(text), ["peerId", "hubId", "protocol", "heartbeatMs", "maxMessageBytes"]);
+        prop_assert_eq!(data_keys(text), ["peerId", "hubId", "protocol", "heartbeatMs", "maxMessageBytes", "resume"]);
         let data = &serde_json::from_str::<Value>(text).unwrap()["data"];
         prop_assert_eq!(&data["peerId"], &peer.to_string());
         prop_assert_eq!(&data["hubId"], &hub.to_string());
         prop_assert_eq!(&data["heartbeatMs"], heartbeat_ms);
+        prop_assert_eq!(resume_keys.check(&peer, data["resume"].as_str().unwrap()), Ok(lineage));
     }
 
     #[test]

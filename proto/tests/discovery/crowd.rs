@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use proto::{
-    Address, CloseReason, Discovery, Frame, HubId, Input, Keys, Letter, MessageKind, Now, Output, PeerId, Router,
-    RouterConfig, SessionId, ShardId, limits,
+    Address, CloseReason, Discovery, Frame, HubId, Input, Keys, Letter, MessageKind, Now, Output, PeerId, ResumeKeys,
+    Router, RouterConfig, SessionId, ShardId, limits,
 };
 
 /// So many letters for one message are a loop.
@@ -38,6 +38,7 @@ impl Crowd {
                 shard: ShardId(shard),
                 shards,
                 keys: KEYS,
+                resume_keys: ResumeKeys::new("mesh", b"key", None),
                 hub: HubId(PeerId::from_bytes([7; 20])),
                 heartbeat: limits::PING_INTERVAL,
                 max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,
@@ -85,7 +86,7 @@ impl Crowd {
         if let Some(known) = &mut self.known {
             known.insert(peer, BTreeSet::new());
         }
-        self.feed(shard, Input::Opened { session, peer, seat: true });
+        self.feed(shard, Input::Opened { session, peer, seat: true, resume: None });
         self.events = 0;
     }
 

@@ -1,7 +1,7 @@
 use std::net::{TcpListener, TcpStream};
 
 use proto::limits::{FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, LETTER_BATCH, OUTBOX_HIGH_WATER, SEND_FLOOR_BYTES};
-use proto::{Address, HubId, Keys, Letter, RouterConfig};
+use proto::{Address, HubId, Keys, Letter, ResumeKeys, RouterConfig};
 use socket2::SockRef;
 use tokio::net::tcp::OwnedReadHalf;
 
@@ -20,6 +20,7 @@ fn core_beside(limits: SessionLimits, meshed: bool) -> Core {
         shard: ShardId(0),
         shards: 1,
         keys: Keys(1, 2),
+        resume_keys: ResumeKeys::new("mesh", b"key", None),
         hub: HubId(peer(0)),
         heartbeat: Duration::from_secs(25),
         max_message_bytes: limits.max_message_bytes,
@@ -53,7 +54,7 @@ async fn adopt_as(core: &mut Core, peer: PeerId) -> (SessionId, OwnedReadHalf, T
     let (read, write) = tokio::net::TcpStream::from_std(stream).expect("registered").into_split();
     write.writable().await.expect("open");
     let gauges = Arc::clone(&core.gauges);
-    let adopted = Adopted { peer, address, seat: Seat::request(&gauges, 1000), leftover: Vec::new() };
+    let adopted = Adopted { peer, resume: None, address, seat: Seat::request(&gauges, 1000), leftover: Vec::new() };
     (core.adopt(write, adopted), read, client)
 }
 
@@ -163,7 +164,7 @@ async fn letters_to_the_mesh_go_to_an_outbox_of_their_own() {
 #[tokio::test]
 async fn a_mesh_that_does_not_take_its_letters_stops_reading_until_it_does() {
     let mut core = core_beside(ROOMY, true);
-    let letter = || Letter::AskTakeover { peer: peer(1), shard: ShardId(0), ticket: 1 };
+    let letter = || Letter::AskTakeover { peer: peer(1), shard: ShardId(0), ticket: 1, resume: None };
     for _ in 0..=OUTBOX_HIGH_WATER {
         assert!(!core.is_busy());
         core.post(Address::Mesh, letter());
@@ -241,6 +242,7 @@ async fn a_session_keeps_of_its_request_what_came_behind_it_and_no_more() {
         let mut buffer = Vec::with_capacity(8 * 1024);
         buffer.extend_from_slice(behind.as_bytes());
         let handed = HandOff {
+            resume: None,
             stream: TcpStream::connect(address).expect("connected"),
             leftover: buffer.into(),
             peer: peer(1),

@@ -123,25 +123,28 @@ fn secrets_are_never_printed() {
 
 #[test]
 fn what_does_less_than_it_seems_is_warned_of() {
+    const LONG: &str = "a-token-with-thirty-two-letters.";
     let warnings = |pairs: &[(&str, &str)]| config(pairs).warnings().join("\n");
     assert!(warnings(&[("IS_HUB", "true")]).contains("MESH_TOKEN is unset"));
     // As the Go program was told: it serves its peers, and says what is missing.
     assert!(warnings(&[("IS_HUB", "true"), ("BOOTSTRAP_HUBS", "ws://a")]).contains("MESH_TOKEN is unset"));
     assert!(warnings(&[("IS_HUB", "true"), ("MESH_INSECURE", "true")]).starts_with("MESH_INSECURE: anyone"));
     assert!(warnings(&[("REDIS_URL", "redis://a")]).contains("REDIS_URL without MESH_TOKEN"));
-    let numbered = warnings(&[("REDIS_URL", "redis://:hunter2@a/3"), ("MESH_TOKEN", "t")]);
+    let numbered = warnings(&[("REDIS_URL", "redis://:hunter2@a/3"), ("MESH_TOKEN", LONG)]);
     assert!(numbered.starts_with("REDIS_URL names database 3, which has no effect"), "{numbered}");
     assert!(numbered.contains("HUB_MESH_NAMESPACE") && !numbered.contains("hunter2"), "{numbered}");
+    let short = warnings(&[("IS_HUB", "true"), ("MESH_TOKEN", &LONG[1..])]);
+    assert!(short.starts_with("MESH_TOKEN is shorter than 32 characters") && !short.contains("-token"), "{short}");
     assert!(warnings(&[("IS_HUB", "true"), ("MESH_TOKEN_ALSO", "t")]).contains("MESH_TOKEN_ALSO has no effect"));
     assert!(
         warnings(&[("MESH_LEGACY", "10.0.0.0/8"), ("MESH_CA", "src/config/mesh/certificate.pem")])
             .starts_with("MESH_CA, MESH_LEGACY: unused")
     );
     for quiet in [
-        &[("IS_HUB", "true"), ("MESH_TOKEN", "t")][..],
-        &[("REDIS_URL", "redis://a"), ("MESH_TOKEN", "t")],
-        &[("REDIS_URL", "redis://a/0"), ("MESH_TOKEN", "t")],
-        &[("BOOTSTRAP_HUBS", "ws://a,ws://b"), ("MESH_LEGACY", "ws://a"), ("MESH_TOKEN", "t")],
+        &[("IS_HUB", "true"), ("MESH_TOKEN", LONG)][..],
+        &[("REDIS_URL", "redis://a"), ("MESH_TOKEN", LONG)],
+        &[("REDIS_URL", "redis://a/0"), ("MESH_TOKEN", LONG)],
+        &[("BOOTSTRAP_HUBS", "ws://a,ws://b"), ("MESH_LEGACY", "ws://a"), ("MESH_TOKEN", LONG)],
     ] {
         assert_eq!(warnings(quiet), "", "{quiet:?}");
     }

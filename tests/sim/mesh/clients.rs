@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use proto::{CloseReason, Frame, Input, Origin, PeerId, SessionId, Template, limits};
+use proto::{CloseReason, Frame, Input, Lineage, Origin, PeerId, SessionId, Template, limits};
 
 use super::agenda::Event;
 use super::presence::View;
@@ -27,6 +27,10 @@ pub(crate) struct Client {
     queue: VecDeque<Queued>,
     backlog: bool,
     pub(crate) opened: Duration,
+    /// What it showed its hub.
+    pub(crate) resume: Option<Lineage>,
+    /// What its own secret says, once it has got one.
+    pub(crate) lineage: Option<Lineage>,
     /// When it ended, and until when others may believe that it did not.
     pub(crate) ended: Option<(Duration, Duration)>,
     /// What it knows of the networks it is in.
@@ -136,7 +140,20 @@ impl World {
         }
     }
 
+    /// A client comes. Half of them show a secret of their id: mostly the last one, which may be somebody else's by now.
     pub(crate) fn open(&mut self, hub: usize, peer: usize) {
+        let secrets = self.those(|client| client.peer == self.plan.peers[peer] && client.lineage.is_some());
+        let shown = match self.rng.below(6) {
+            0..3 => None,
+            3 if !secrets.is_empty() => Some(*self.rng.pick(&secrets)),
+            _ => secrets.last().copied(),
+        };
+        let resume = shown.and_then(|client| self.clients[client].lineage);
+        self.open_with(hub, peer, resume);
+    }
+
+    pub(crate) fn open_with(&mut self, hub: usize, peer: usize, resume: Option<Lineage>) {
+        let resume = resume.filter(|_| !self.is_of_2_0_0(hub));
         if !self.hubs[hub].is_up() {
             return;
         }
@@ -162,6 +179,8 @@ impl World {
             queue: VecDeque::new(),
             backlog: false,
             opened: self.now,
+            resume,
+            lineage: None,
             ended: None,
             views: BTreeMap::new(),
             said: BTreeMap::new(),
@@ -170,7 +189,7 @@ impl World {
         // The session here is asked, and perhaps, when that has lost its id meanwhile, the one that has taken it.
         let patience = 2 * limits::TAKEOVER_GRACE + limits::TAKEOVER_MARGIN + late;
         self.agenda.put(self.now + patience, Event::Waited { client });
-        self.tell_router(hub, shard, Input::Opened { session, peer, seat: true });
+        self.tell_router(hub, shard, Input::Opened { session, peer, seat: true, resume });
     }
 
     pub(crate) fn say(&mut self, client: usize, saying: Saying) {
@@ -364,6 +383,14 @@ impl World {
             }
             (_, None) => None,
         };
+        if let Heard::Connected { peer, secret } = &heard
+            && !self.is_of_2_0_0(hub)
+        {
+            let Ok(lineage) = proto::ResumeKeys::new("mesh", b"key", None).check(peer, secret) else {
+                return self.complain(format!("{} got no secret: {heard:?}", self.name(client)));
+            };
+            self.clients[client].lineage = Some(lineage);
+        }
         self.hears(client, &heard);
         if self.clients[client].phase != Phase::Ended {
             return self.queue(client, Queued::Frame(signal));

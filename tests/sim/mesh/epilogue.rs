@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use proto::PeerId;
 use proto::envelope::EnvelopeKind;
+use proto::{PeerId, limits};
 
 use super::clients::Phase;
 use super::world::World;
@@ -63,6 +63,7 @@ impl World {
             self.one_silent_link();
         }
         self.one_newcomer();
+        self.one_resumes();
     }
 
     /// Whoever is nowhere is let in at once.
@@ -79,6 +80,37 @@ impl World {
             self.complain(format!("{} has to wait, and is nowhere else", self.name(client)));
         }
         self.pass(Duration::from_secs(2) + 2 * self.way());
+    }
+
+    /// Whoever shows the last secret of its id takes it over at once, at whatever hub; and whoever was replaced does not get it back.
+    fn one_resumes(&mut self) {
+        let up: Vec<usize> = (0..self.hubs.len()).filter(|&hub| self.hubs[hub].is_up()).collect();
+        let Some(first) = self.any(|client| client.phase == Phase::Open && client.lineage.is_some()) else { return };
+        if !self.complaints.is_empty() || up.is_empty() || self.plan.old.contains(&true) {
+            return;
+        }
+        let Some(peer) = self.plan.peers.iter().position(|peer| *peer == self.clients[first].peer) else { return };
+        let secret = self.clients[first].lineage;
+        self.clients[first].answers = true;
+        let hub = *self.rng.pick(&up);
+        self.open_with(hub, peer, secret);
+        let second = self.clients.len() - 1;
+        self.clients[second].answers = true;
+        self.pass(Duration::from_secs(1) + 2 * self.way());
+        if (self.clients[first].phase, self.clients[second].phase) != (Phase::Ended, Phase::Open) {
+            self.complain(format!("{} did not take the place of {}", self.name(second), self.name(first)));
+        }
+        let hub = *self.rng.pick(&up);
+        self.open_with(hub, peer, secret);
+        let third = self.clients.len() - 1;
+        self.pass(Duration::from_secs(3) + 4 * self.way());
+        if (self.clients[second].phase, self.clients[third].phase) != (Phase::Open, Phase::Ended) {
+            self.complain(format!("{} was pushed out by {}", self.name(second), self.name(third)));
+        }
+        if self.is_bounded() {
+            // Those who knew the one that left look for others, one after another.
+            self.pass(limits::MEETING_AGAIN);
+        }
     }
 
     fn one_change(&mut self) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proto::{
     Address, HubId, HubIncarnation, Input, Keys, Letter, LinkId, MeshEvent, Output, PeerId, Relay, RelayConfig,
-    RelayInput, RelayOutput, Router, RouterConfig, ShardId, Way, limits,
+    RelayInput, RelayOutput, ResumeKeys, Router, RouterConfig, ShardId, Way, limits,
 };
 
 use super::agenda::Event;
@@ -81,6 +81,7 @@ impl Hub {
                 shard: ShardId(shard),
                 shards,
                 keys,
+                resume_keys: ResumeKeys::new("mesh", b"key", None),
                 hub: id,
                 heartbeat: Duration::from_secs(25),
                 max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,

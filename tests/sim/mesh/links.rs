@@ -146,12 +146,18 @@ impl World {
 
     // --- what goes out -----------------------------------------------------------------------------------------
 
+    /// Whether the hub does as one of version 2.0.0 where resume secrets are concerned.
+    pub(crate) fn is_of_2_0_0(&self, hub: usize) -> bool {
+        self.plan.old[self.hubs[hub].place]
+    }
+
     /// A relay says something.
     pub(crate) fn put_out(&mut self, hub: usize, to: Destination, envelope: Envelope) {
         self.note(|| format!("    h{hub} > {to:?} {}", describe_envelope(&envelope)));
         if envelope.kind() == EnvelopeKind::Hello {
             self.complain(format!("h{hub} says what links say"));
         }
+        let envelope = if self.is_of_2_0_0(hub) { as_of_2_0_0(envelope) } else { envelope };
         for envelope in self.saboteur.envelope(envelope) {
             self.sent[envelope.kind() as usize] += 1;
             if let Envelope::Routed(_, routed) = &envelope
@@ -271,7 +277,10 @@ impl World {
         let mut rest = frame;
         loop {
             match Envelope::decode(&mut rest) {
-                Ok(Some(envelope)) => self.tell_relay(hub, RelayInput::Received { via, envelope }),
+                Ok(Some(envelope)) => {
+                    let envelope = if self.is_of_2_0_0(hub) { as_of_2_0_0(envelope) } else { envelope };
+                    self.tell_relay(hub, RelayInput::Received { via, envelope });
+                }
                 Ok(None) => return,
                 Err(malformed) => {
                     return self.complain(format!("h{hub} cannot read what came by {via:?}: {malformed}"));
@@ -279,6 +288,16 @@ impl World {
             }
         }
     }
+}
+
+/// Without what hubs of version 2.0.0 neither send, nor read, nor pass on.
+fn as_of_2_0_0(mut envelope: Envelope) -> Envelope {
+    if let Envelope::Routed(_, routed) = &mut envelope
+        && let Routed::Takeover { resume, .. } = &mut **routed
+    {
+        *resume = None;
+    }
+    envelope
 }
 
 /// What is not to be put out for a way that is full.

@@ -27,6 +27,8 @@ enum Topology {
 pub(crate) struct Plan {
     pub(crate) hubs: usize,
     pub(crate) shards: Vec<u16>,
+    /// Which hubs are of version 2.0.0: they know no resume secrets.
+    pub(crate) old: Vec<bool>,
     pub(crate) ids: Vec<HubId>,
     pub(crate) edges: BTreeSet<(usize, usize)>,
     /// Which hubs are on the bridge.
@@ -111,6 +113,7 @@ impl Plan {
         Self {
             hubs,
             shards: (0..hubs).map(|_| *rng.pick(&[1, 1, 2, 3])).collect(),
+            old: if rng.one_in(4) { (0..hubs).map(|_| rng.one_in(2)).collect() } else { vec![false; hubs] },
             ids: (0..hubs).map(|_| HubId(id(rng))).collect(),
             edges,
             bridge_loses: if calm { 0 } else { *rng.pick(&[0, 0, 100, 20, 5]) },

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use proto::{CloseReason, Discovery, PeerId, limits};
+use proto::{CloseReason, Discovery, Lineage, PeerId, Right, limits};
 
 use super::agenda::Event;
 use super::clients::{Client, Phase, Saying};
@@ -206,7 +206,7 @@ impl World {
 
     /// A router closes a session: there has to be a reason.
     pub(crate) fn is_closed(&mut self, client: usize, reason: CloseReason) {
-        let Client { peer, answers, lost, phase, .. } = self.clients[client];
+        let Client { peer, answers, lost, phase, lineage, .. } = self.clients[client];
         // One that is gone and not yet forgotten counts.
         let others = self.those(|other| {
             let known = other.ended.is_none_or(|(_, forgotten)| forgotten >= self.now);
@@ -214,7 +214,10 @@ impl World {
         });
         // Where all hubs hear each other, one that answers is not pushed out.
         let pushed = self.plan.calm && answers && !lost && phase == Phase::Open;
-        let may_be_replaced = !others.is_empty() && (!pushed || self.at_the_same_moment(client, &others));
+        let at_once = |lineage, resume: Lineage| resume.against(lineage, Duration::ZERO) == Right::AtOnce;
+        let resumed = |&other: &usize| lineage.zip(self.clients[other].resume).is_some_and(|(l, r)| at_once(l, r));
+        let may_be_replaced =
+            !others.is_empty() && (!pushed || self.at_the_same_moment(client, &others) || others.iter().any(resumed));
         let draining = !self.hubs[self.clients[client].hub].is_up();
         let right = (reason == CloseReason::Draining && draining)
             || (reason == CloseReason::IdInUse && !others.is_empty())

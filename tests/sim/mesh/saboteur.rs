@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     LosesJoined,
     LosesLastPart,
     LosesLeft,
+    /// A takeover does not say what the newcomer's secret proves.
+    LosesLineage,
     /// One shard's word to another that two peers know each other.
     LosesMeetings,
     /// Another hub's word is not said again.
@@ -43,7 +45,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::AgesWrongly,
         Self::DoesNotHold,
         Self::ForgetsStanding,
@@ -54,6 +56,7 @@ impl Fault {
         Self::LosesJoined,
         Self::LosesLastPart,
         Self::LosesLeft,
+        Self::LosesLineage,
         Self::LosesMeetings,
         Self::LosesMeetingsForEver,
         Self::LosesNowhere,
@@ -77,6 +80,7 @@ impl Fault {
                 | Self::ForgetsStanding
                 | Self::LeavesWrongSession
                 | Self::LosesLastPart
+                | Self::LosesLineage
                 | Self::LosesMeetingsForEver
                 | Self::LosesOutcomes
                 | Self::LosesTakeoverAnswers
@@ -189,6 +193,7 @@ impl Saboteur {
                     Routed::Signal(signal) if self.strikes(Fault::ForgetsStanding) => {
                         signal.standing = Standing::Outsider;
                     }
+                    Routed::Takeover { resume, .. } if self.strikes(Fault::LosesLineage) => *resume = None,
                     Routed::Outcomes(_) if self.strikes(Fault::LosesOutcomes) => return Vec::new(),
                     Routed::TakeoverAnswer { .. } if self.strikes(Fault::LosesTakeoverAnswers) => return Vec::new(),
                     Routed::Signal(_)

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use proto::{CloseReason, PeerId, limits};
+use proto::{CloseReason, Lineage, PeerId, ResumeOutcome, limits};
 
-use super::{Client, Net, Oracle, Sid, View, Waiting, on_shard};
+use super::{Client, Net, Opened, Oracle, Sid, View, Waiting, on_shard};
 use crate::heard::Heard;
 
 impl Oracle {
     pub(crate) fn asked(&mut self, sid: Sid, payload: [u8; 8]) {
-        if let Some((newcomer, peer, _)) = self.due.opened
+        if let Some(Opened { sid: newcomer, peer, resume, at_once: false, first: true, .. }) = self.due.opened
             && self.live.get(&peer) == Some(&sid)
             && !self.waiting.contains_key(&peer)
         {
-            let waiting = Waiting { sid: newcomer, since: self.now, question: Some(payload), answered: false };
+            let question = Some(payload);
+            let waiting = Waiting { sid: newcomer, since: self.now, question, answered: false, resume };
             self.waiting.insert(peer, waiting);
         } else {
             self.complain(format!("{sid:?} was asked for no reason"));
@@ -21,34 +22,51 @@ impl Oracle {
     }
 
     pub(crate) fn admitted(&mut self, sid: Sid) {
-        let waited = self.waiting.iter().find(|(_, waiting)| waiting.sid == sid).map(|(peer, _)| *peer);
-        let peer = match (waited, self.due.opened) {
-            (Some(peer), _) => peer,
-            (None, Some((opened, peer, true))) if opened == sid => peer,
+        let waited = self.waiting.iter().find(|(_, waiting)| waiting.sid == sid).map(|(peer, w)| (*peer, w.resume));
+        let (peer, resume) = match (waited, self.due.opened) {
+            (Some(waited), _) => waited,
+            (None, Some(Opened { sid: opened, peer, seat: true, resume, .. })) if opened == sid => {
+                self.resumes[ResumeOutcome::Continued as usize] += u64::from(resume.is_some());
+                (peer, resume)
+            }
             _ => return self.complain(format!("{sid:?} was let in, and should not have been")),
         };
         self.waiting.remove(&peer);
         if self.live.insert(peer, sid).is_some() {
             self.complain(format!("{sid:?} was let in beside another with its id"));
         }
-        let client = Client { peer, retiring: false, connected: false, reading: false, views: BTreeMap::new() };
+        let client = Client {
+            peer,
+            began: self.now,
+            resume,
+            lineage: None,
+            retiring: false,
+            connected: false,
+            reading: false,
+            views: BTreeMap::new(),
+        };
         self.sessions.insert(sid, client);
     }
 
     pub(crate) fn closes(&mut self, sid: Sid, reason: CloseReason) {
-        let opened = self.due.opened.filter(|&(opened, ..)| opened == sid).map(|(_, peer, seat)| (peer, seat));
+        let opened = self.due.opened.filter(|opened| opened.sid == sid);
         let waited = self.waiting.iter().find(|(_, w)| w.sid == sid).map(|(peer, w)| (*peer, w.answered));
         let peer = self.sessions.get(&sid).map(|client| client.peer);
+        let newcomer = self.due.opened;
+        let resumed = |peer: PeerId| newcomer.is_some_and(|o| o.peer == peer && o.at_once);
+        let outranked = |peer: PeerId| newcomer.is_some_and(|o| o.peer == peer && (o.at_once || o.first));
+        let at_once = reason == CloseReason::Replaced && peer.is_some_and(resumed);
         let right = match reason {
             CloseReason::IdInUse => match (opened, waited) {
-                (Some((peer, _)), _) => self.waiting.contains_key(&peer),
-                (None, Some((_, answered))) => answered,
+                (Some(opened), _) => !opened.at_once && !opened.first,
+                (None, Some((peer, answered))) => answered || outranked(peer),
                 (None, None) => false,
             },
+            CloseReason::Replaced if at_once => true,
             CloseReason::Replaced => peer
                 .and_then(|peer| self.waiting.get(&peer))
                 .is_some_and(|waiting| !waiting.answered && self.now >= waiting.since + limits::TAKEOVER_GRACE),
-            CloseReason::MaxConnections => opened.is_some_and(|(peer, seat)| !seat && !self.live.contains_key(&peer)),
+            CloseReason::MaxConnections => opened.is_some_and(|o| !o.seat && !self.live.contains_key(&o.peer)),
             CloseReason::Draining => self.due.retire == Some(sid) && (peer.is_some() || waited.is_some()),
             CloseReason::MessageTooLarge => self.due.too_large && peer.is_some(),
             CloseReason::RateLimited => self.signals.is_flooder(sid) && peer.is_some(),
@@ -65,9 +83,10 @@ impl Oracle {
         if !right {
             self.complain(format!("{sid:?} was closed as {reason:?}"));
         }
-        self.takeovers[0] += u64::from(reason == CloseReason::Replaced);
-        self.takeovers[1] += u64::from(reason == CloseReason::IdInUse && waited.is_some());
-        self.due.opened = self.due.opened.filter(|&(opened, ..)| opened != sid);
+        self.takeovers[0] += u64::from(reason == CloseReason::Replaced && !at_once);
+        let answered = waited.is_some_and(|(_, answered)| answered);
+        self.takeovers[1] += u64::from(reason == CloseReason::IdInUse && answered);
+        self.due.opened = self.due.opened.filter(|opened| opened.sid != sid);
         if reason == CloseReason::Draining && peer.is_some() {
             if let Some(client) = self.sessions.get_mut(&sid) {
                 client.retiring = true;
@@ -75,6 +94,10 @@ impl Oracle {
             }
         } else {
             self.ended(sid, reason);
+        }
+        if let (true, Some(Opened { sid, peer, resume, .. })) = (at_once, newcomer) {
+            let waiting = Waiting { sid, since: self.now, question: None, answered: false, resume };
+            self.waiting.insert(peer, waiting);
         }
     }
 
@@ -172,7 +195,20 @@ impl Oracle {
         epoch
     }
 
-    pub(crate) fn welcomed(&mut self, sid: Sid, peer: &PeerId) {
+    pub(crate) fn welcomed(&mut self, sid: Sid, peer: &PeerId, lineage: Option<Lineage>) {
+        let before = lineage.and_then(|lineage| self.latest.insert(*peer, lineage.session.0));
+        let client = self.sessions.get_mut(&sid);
+        let resume = client.as_ref().and_then(|client| client.resume);
+        // It goes on with the lineage that it showed, or begins one; and each session's number is greater than all before it.
+        let right = lineage.is_some_and(|lineage| {
+            lineage.root == resume.map_or(lineage.session, |resume| resume.root) && before < Some(lineage.session.0)
+        });
+        if let Some(client) = client {
+            client.lineage = lineage;
+        }
+        if !right {
+            self.complain(format!("{sid:?} showed {resume:?} and got {lineage:?} after {before:?}"));
+        }
         match self.sessions.get_mut(&sid) {
             Some(client) if client.peer == *peer && !client.connected => client.connected = true,
             _ => self.complain(format!("{sid:?} is told that it is connected as {peer}")),
@@ -186,7 +222,7 @@ impl Oracle {
         if let Some(announced) = due.announced {
             wrong.push(format!("an announcement was not carried out: {announced:?}"));
         }
-        if let Some((sid, peer, _)) = due.opened
+        if let Some(Opened { sid, peer, .. }) = due.opened
             && !self.sessions.contains_key(&sid)
             && self.waiting.get(&peer).is_none_or(|waiting| waiting.sid != sid)
         {

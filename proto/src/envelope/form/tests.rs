@@ -144,11 +144,20 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![Just(Outcome::Delivered), Just(Outcome::Forwarded), failed]
 }
 
+fn lineage() -> impl Strategy<Value = Lineage> {
+    let session = || (1..=GREATEST_COUNT).prop_map(PeerIncarnation);
+    (session(), session()).prop_map(|(root, session)| Lineage { root, session })
+}
+
 fn routed() -> impl Strategy<Value = Envelope> {
     let routed = prop_oneof![
         signal(),
         vec((any::<u64>(), outcome()), 0..20).prop_map(Routed::Outcomes),
-        (peer(), any::<u64>()).prop_map(|(peer, ticket)| Routed::Takeover { peer, ticket }),
+        (peer(), any::<u64>(), prop::option::of(lineage())).prop_map(|(peer, ticket, resume)| Routed::Takeover {
+            peer,
+            ticket,
+            resume
+        }),
         (peer(), any::<u64>(), any::<bool>()).prop_map(|(peer, ticket, in_use)| Routed::TakeoverAnswer {
             peer,
             ticket,
@@ -385,4 +394,21 @@ fn a_signal_of_version_2_0_0_ends_before_its_senders_standing() {
         let Some(Envelope::Routed(_, routed)) = heard.first() else { panic!("{heard:?}") };
         assert!(matches!(&**routed, Routed::Signal(SignalEnvelope { standing: Standing::Unknown, .. })), "{routed:?}");
     }
+}
+
+#[test]
+fn a_takeover_of_version_2_0_0_ends_before_the_lineage() {
+    let hub = HubId(PeerId::from_bytes([1; 20]));
+    let incarnation = HubIncarnation(1);
+    let route = Route { to: hub, to_incarnation: incarnation, from: hub, from_incarnation: incarnation, hops: 0 };
+    let lineage = Lineage { root: PeerIncarnation(3), session: PeerIncarnation(4) };
+    let asked = Routed::Takeover { peer: hub.0, ticket: 5, resume: Some(lineage) };
+    let mut bytes = encoded(&[Envelope::Routed(route, Box::new(asked))]);
+    bytes.truncate(bytes.len() - 16);
+    let len = (bytes.len() - 4) as u32;
+    bytes[..4].copy_from_slice(&len.to_le_bytes());
+    let (heard, end) = decoded(&bytes);
+    assert_eq!(end, Ok(()));
+    let Some(Envelope::Routed(_, routed)) = heard.first() else { panic!("{heard:?}") };
+    assert!(matches!(**routed, Routed::Takeover { ticket: 5, resume: None, .. }), "{routed:?}");
 }

@@ -1,0 +1,210 @@
+//! Resume secrets: a client that shows its own takes its id over at once.
+
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use crate::client::{Client, Heard, frame, id, upgrade};
+use crate::hub::Hub;
+use crate::mesh;
+
+/// From which length on a token makes the keys of the whole mesh.
+const LONG_TOKEN: &str = "a-token-with-thirty-two-letters.";
+
+/// Connects as peer `n`. The secret of the new session comes with it.
+fn connect(hub: &Hub, n: u32, secret: Option<&str>) -> (Client, String) {
+    let mut client = open(hub, n, secret);
+    let connected = client.hear();
+    assert_eq!(connected["type"], "connected", "{connected}");
+    (client, secret_of(&connected))
+}
+
+fn open(hub: &Hub, n: u32, secret: Option<&str>) -> Client {
+    let shown = secret.map_or(String::new(), |secret| format!("&resume={secret}"));
+    let stream = TcpStream::connect(hub.address).unwrap();
+    Client::open_by(stream, &format!("/ws?peerId={}{shown}", id(n)), n, b"")
+}
+
+fn secret_of(connected: &Value) -> String {
+    let secret = connected["data"]["resume"].as_str().unwrap();
+    assert!(secret.len() == 64 && secret.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c)), "{secret}");
+    secret.to_owned()
+}
+
+fn answers(client: &mut Client) {
+    let Heard::Ping(nonce) = client.frame() else { panic!("not asked") };
+    client.raw(&frame(10, &nonce));
+}
+
+fn resumes(hub: &Hub, outcome: &str) -> f64 {
+    hub.metric_becomes(&format!("peerpigeon_resumes_total{{outcome=\"{outcome}\"}}"), |n| n > 0.0)
+}
+
+/// A reload while the page before is kept in the back/forward cache, where it still answers pings.
+#[test]
+fn a_client_with_its_secret_does_not_wait_for_its_last_connection() {
+    let hub = Hub::start(&[("SHARDS", "4")]);
+    let mut watcher = Client::join(&hub, 1, "n");
+    let (mut first, secret) = connect(&hub, 2, None);
+    first.announce("n");
+    watcher.hear_type("peer-discovered");
+    first.hear_type("peer-discovered");
+    let (mut second, next) = connect(&hub, 2, Some(&secret));
+    assert_ne!(secret, next);
+    // Nobody asked it, so nobody waited for an answer.
+    assert_eq!(first.frame(), Heard::Close(4001, "replaced".to_owned()));
+    second.announce("n");
+    assert_eq!(watcher.hear()["data"]["reason"], "replaced");
+    assert_eq!(watcher.hear()["data"]["peerId"], id(2).as_str());
+    watcher.hears_nothing();
+    assert_eq!(resumes(&hub, "resumed"), 1.0);
+    assert_eq!(hub.metric("peerpigeon_takeovers_total{outcome=\"replaced\"}"), 0.0);
+    // A third time, by the second secret; and by an upper-case one, as ids are taken.
+    let (_third, _) = connect(&hub, 2, Some(&next.to_uppercase()));
+    assert_eq!(second.closed(), (4001, "replaced".to_owned()));
+}
+
+/// A browser copies sessionStorage into a duplicated tab. Both try to come back as soon as they are closed.
+#[test]
+fn two_tabs_with_one_secret_do_not_push_each_other_out_in_a_loop() {
+    let hub = Hub::start(&[]);
+    let (mut tab, secret) = connect(&hub, 1, None);
+    let (mut copy, _) = connect(&hub, 1, Some(&secret));
+    assert_eq!(tab.closed(), (4001, "replaced".to_owned()));
+    for _ in 0..3 {
+        let mut again = open(&hub, 1, Some(&secret));
+        answers(&mut copy);
+        assert_eq!(again.closed(), (4009, "peer id in use".to_owned()));
+    }
+    copy.hears_nothing();
+    assert_eq!((resumes(&hub, "resumed"), resumes(&hub, "outdated")), (1.0, 3.0));
+}
+
+#[test]
+fn a_stranger_gives_an_id_back_to_its_owner() {
+    let hub = Hub::start(&[]);
+    let (owner, secret) = connect(&hub, 1, None);
+    owner.reset();
+    hub.metric_becomes("peerpigeon_peers", |peers| peers == 0.0);
+    let (mut stranger, strange) = connect(&hub, 1, None);
+    let (mut back, _) = connect(&hub, 1, Some(&secret));
+    assert_eq!(stranger.frame(), Heard::Close(4001, "replaced".to_owned()));
+    let mut again = open(&hub, 1, Some(&strange));
+    answers(&mut back);
+    assert_eq!(again.closed(), (4009, "peer id in use".to_owned()));
+    assert_eq!(resumes(&hub, "younger"), 1.0);
+}
+
+#[test]
+fn a_wrong_secret_is_as_good_as_none() {
+    let hub = Hub::start(&[]);
+    let (_other, of_another) = connect(&hub, 9, None);
+    let (mut first, secret) = connect(&hub, 1, None);
+    let mut turned = secret.clone().into_bytes();
+    turned[40] = if turned[40] == b'0' { b'1' } else { b'0' };
+    let turned = String::from_utf8(turned).unwrap();
+    let wrong = ["", "x", &secret[1..], &format!("{secret}00"), &"%00".repeat(64), &of_another, &turned];
+    for (n, shown) in (2..).zip(wrong) {
+        let mut second = open(&hub, 1, Some(shown));
+        answers(&mut first);
+        assert_eq!(second.closed(), (4009, "peer id in use".to_owned()), "{shown}");
+        // Where nobody has the id, it is let in.
+        connect(&hub, n, Some(shown));
+    }
+    // An empty one is none: a client may always write `&resume=`. Where the id is another, no secret here is right.
+    assert_eq!((resumes(&hub, "malformed"), resumes(&hub, "foreign")), (8.0, 4.0));
+    assert_eq!(hub.metric("peerpigeon_resumes_total{outcome=\"resumed\"}"), 0.0);
+}
+
+#[test]
+fn no_secret_is_in_a_log_or_on_a_page_or_in_an_answer() {
+    let mut hub = Hub::start(&[("LOG_LEVEL", "trace"), ("AUTH_TOKEN", "let-me-in")]);
+    let by = |query: &str| format!("/ws?peerId={}&token=let-me-in{query}", id(1));
+    let over = |path: &str| Client::open_by(TcpStream::connect(hub.address).unwrap(), path, 1, b"");
+    let mut first = over(&by(""));
+    let secret = secret_of(&first.hear());
+    let mut second = over(&by(&format!("&resume={secret}")));
+    let next = secret_of(&second.hear());
+    assert_eq!(first.closed().0, 4001);
+    let wrong = "0123456789abcdef".repeat(4);
+    let mut third = over(&by(&format!("&resume={wrong}")));
+    answers(&mut second);
+    assert_eq!(third.closed().0, 4009);
+    let secrets = [secret, next, wrong];
+    for shown in &secrets {
+        // Refused for other reasons, with the secret beside.
+        for path in [
+            format!("/ws?resume={shown}"),
+            format!("/ws?peerId=x&token=let-me-in&resume={shown}"),
+            format!("/x?resume={shown}"),
+        ] {
+            let answer = hub.http(&upgrade(&path).replace("Connection: Upgrade", "Connection: Upgrade, close"));
+            assert!(!secrets.iter().any(|secret| answer.contains(secret.as_str())), "{answer}");
+        }
+    }
+    for page in ["/health", "/stats", "/hubs", "/hubstats", "/metrics", "/metrics?format=json", "/"] {
+        let answer = hub.get(page);
+        assert!(!secrets.iter().any(|secret| answer.contains(secret.as_str())), "{answer}");
+    }
+    hub.signal("-TERM");
+    hub.wait();
+    let log = hub.rest_of_the_log();
+    assert!(log.iter().any(|line| line.contains("peer_connected")), "{log:#?}");
+    let tells =
+        |line: &&String| secrets.iter().any(|secret| line.contains(secret.as_str()) || line.contains("let-me-in"));
+    assert_eq!(log.iter().find(tells), None);
+}
+
+#[test]
+fn a_secret_is_good_at_every_hub_of_the_mesh() {
+    let hubs = mesh::mesh(3, &[("MESH_TOKEN", LONG_TOKEN)]);
+    let mut watcher = Client::join(&hubs[2], 1, "n");
+    let (mut first, secret) = connect(&hubs[0], 7, None);
+    first.announce("n");
+    watcher.hear_type("peer-discovered");
+    first.hear_type("peer-discovered");
+    let (mut second, next) = connect(&hubs[1], 7, Some(&secret));
+    assert_eq!(first.frame(), Heard::Close(4001, "replaced".to_owned()), "it was not asked");
+    second.announce("n");
+    assert_eq!(watcher.hear()["type"], "peer-disconnected");
+    assert_eq!(watcher.hear()["data"]["peerId"], id(7).as_str());
+    second.hear_type("peer-discovered");
+    assert_eq!(
+        (resumes(&hubs[0], "resumed"), hubs[1].metric("peerpigeon_resumes_total{outcome=\"resumed\"}")),
+        (1.0, 0.0)
+    );
+    // The one that was replaced does not get it back, at whatever hub.
+    let mut again = open(&hubs[2], 7, Some(&secret));
+    answers(&mut second);
+    assert_eq!(again.closed(), (4009, "peer id in use".to_owned()));
+    // A client that comes back before anybody has noticed that its connection is dead.
+    let (_third, _) = connect(&hubs[0], 7, Some(&next));
+    assert_eq!(second.frame(), Heard::Close(4001, "replaced".to_owned()));
+}
+
+/// A short token could be guessed from a secret, so each hub has a key of its own.
+#[test]
+fn in_a_mesh_with_a_short_token_a_secret_is_good_at_its_own_hub() {
+    let hubs = mesh::mesh(2, &[("MESH_TOKEN", "short")]);
+    let (mut first, secret) = connect(&hubs[0], 7, None);
+    mesh::eventually("the other hub knows of it", || hubs[1].metric("peerpigeon_mesh_remote_peers") == 1.0);
+    let mut second = open(&hubs[1], 7, Some(&secret));
+    answers(&mut first);
+    assert_eq!(second.closed(), (4009, "peer id in use".to_owned()));
+    assert_eq!(resumes(&hubs[1], "foreign"), 1.0);
+    connect(&hubs[0], 7, Some(&secret));
+    assert_eq!(first.frame(), Heard::Close(4001, "replaced".to_owned()));
+}
+
+/// With a token of the mesh secrets outlive the process.
+#[test]
+fn a_secret_outlives_a_restart() {
+    let env = [("MESH_TOKEN", LONG_TOKEN)];
+    let hub = Hub::start(&env);
+    let (_first, secret) = connect(&hub, 1, None);
+    drop(hub);
+    let hub = Hub::start(&env);
+    let (mut stranger, _) = connect(&hub, 1, None);
+    connect(&hub, 1, Some(&secret));
+    assert_eq!(stranger.frame(), Heard::Close(4001, "replaced".to_owned()));
+}
