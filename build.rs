@@ -1,9 +1,32 @@
-//! Names the version by the commit it was built from: PEERPIGEON_COMMIT, or what git says, or nothing.
+//! Names the version by the commit it was built from: PEERPIGEON_COMMIT, or what git says, or nothing. Compresses the files
+//! that the hub serves as they are.
 
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
+use std::{env, fs};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use sha2::{Digest, Sha256};
+
+/// The files: where they are served, where they are, what they are.
+const ASSETS: [(&str, &str, &str); 9] = [
+    ("/client.d.ts", "clients/js/dist/client.d.ts", "Text"),
+    ("/client.js", "clients/js/dist/client.js", "Script"),
+    ("/extras.d.ts", "clients/js/dist/extras.d.ts", "Text"),
+    ("/extras.js", "clients/js/dist/extras.js", "Script"),
+    ("/playground-qr.js", "src/playground/playground-qr.js", "Script"),
+    ("/playground.css", "src/playground/playground.css", "Style"),
+    ("/playground.html", "src/playground/index.html", "Page"),
+    ("/playground.js", "src/playground/playground.js", "Script"),
+    ("/playground.svg", "src/playground/playground.svg", "Image"),
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    assets();
     println!("cargo::rerun-if-env-changed=PEERPIGEON_COMMIT");
     let said = std::env::var("PEERPIGEON_COMMIT").ok().filter(|commit| !commit.is_empty());
     let commit = said.or_else(|| {
@@ -18,6 +41,35 @@ fn main() {
     let version = env!("CARGO_PKG_VERSION");
     let version = commit.map_or_else(|| version.to_owned(), |commit| format!("{version} ({commit})"));
     println!("cargo::rustc-env=PEERPIGEON_VERSION={version}");
+}
+
+/// Writes `assets.rs`: each file as it is and compressed, with a name that changes with it.
+#[expect(clippy::unwrap_used, reason = "a build that lacks a file must fail")]
+fn assets() {
+    let root = env::var("CARGO_MANIFEST_DIR").unwrap();
+    let out = env::var("OUT_DIR").unwrap();
+    let mut table = String::from("[\n");
+    for (path, file, kind) in ASSETS {
+        println!("cargo::rerun-if-changed={file}");
+        let file = Path::new(&root).join(file);
+        let plain = fs::read(&file).unwrap();
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        gzip.write_all(&plain).unwrap();
+        let compressed = Path::new(&out).join(format!("{}.gz", &path[1..]));
+        fs::write(&compressed, gzip.finish().unwrap()).unwrap();
+        let hash = Sha256::digest(&plain)[..8].iter().fold(String::new(), |hash, byte| hash + &format!("{byte:02x}"));
+        let (stem, ending) = path.split_once('.').unwrap();
+        let named = format!("{stem}.{hash}.{ending}");
+        let etag = format!("W/\"{hash}\"");
+        writeln!(
+            table,
+            "Asset {{ path: {path:?}, named: {named:?}, etag: {etag:?}, kind: Kind::{kind}, plain: include_bytes!({file:?}), \
+             gzip: include_bytes!({compressed:?}) }},"
+        )
+        .unwrap();
+    }
+    table.push(']');
+    fs::write(Path::new(&out).join("assets.rs"), table).unwrap();
 }
 
 fn git(args: &[&str]) -> Option<String> {

@@ -143,6 +143,8 @@ pub struct Config {
     pub message_rate_bytes: u64,
     /// Silence after which a session is dead.
     pub peer_timeout: Duration,
+    /// Whether browsers get the playground at `/`.
+    pub playground: bool,
     /// PORT as it was said: 0 is any.
     pub port: u16,
     /// Whether /readyz says ready while the hub is full.
@@ -191,6 +193,7 @@ impl Config {
         let auth_token = reader.text(&settings::AUTH_TOKEN, || Ok(None), |text| parse::token(text).map(Some));
         let cors_origin = reader.text(&settings::CORS_ORIGIN, || parse::origin("*"), parse::origin);
         let cors_private_network = reader.switch(&settings::CORS_PRIVATE_NETWORK);
+        let playground = reader.switch(&settings::PLAYGROUND);
         let mut number = |setting: &'static Setting| reader.number(setting, || setting.default_number());
         let max_connections = number(&settings::MAX_CONNECTIONS);
         let max_message_bytes = number(&settings::MAX_MESSAGE_BYTES);
@@ -274,6 +277,7 @@ impl Config {
             message_rate_bytes: message_rate_bytes?,
             peer_timeout: Duration::from_millis(peer_timeout_ms?),
             port,
+            playground: playground?,
             ready_when_full: ready_when_full?,
             send_budget_bytes: size(send_budget_bytes?),
             send_queue_bytes: size(send_queue_bytes?),

@@ -4,6 +4,7 @@
 //!
 //! Shards answer with bytes that are there: pages are made on a thread of their own (`rendered`).
 
+mod assets;
 mod body;
 mod clock;
 mod mesh;
@@ -34,6 +35,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::lifecycle::{Fullness, Lifecycle, Stage};
 use crate::watchdog::{Stuck, Watchdog};
+use assets::Asset;
 use render::{Kind, Renderer};
 use rendered::Rendered;
 
@@ -150,6 +152,12 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 /// How long a browser may go without asking again whether it may ask, in seconds: the longest that browsers keep.
 const PREFLIGHT_SECS: &str = "86400";
 
+/// What a path leads to.
+enum Found {
+    Asset(&'static Asset),
+    Page(Page),
+}
+
 /// What a request gets.
 enum Reply {
     Now(Response<Full<Bytes>>),
@@ -179,10 +187,13 @@ impl Site {
         if method == Method::HEAD {
             *response.body_mut() = Full::default();
         }
+        let has_length = method != Method::OPTIONS && response.status() != StatusCode::NOT_MODIFIED;
         let headers = response.headers_mut();
-        headers.extend(self.cors.clone());
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if method != Method::OPTIONS {
+        for (name, value) in &self.cors {
+            headers.append(name, value.clone());
+        }
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        if has_length {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         response
@@ -197,7 +208,8 @@ impl Site {
         let operators = visitor.audience == Audience::Operators;
         let shown = || PATHS.into_iter().filter(|(_, page)| operators || page.is_public());
         let paths = || shown().map(|(path, _)| path).collect();
-        let Some((_, page)) = shown().find(|(known, _)| *known == path) else {
+        let page = || shown().find(|(known, _)| *known == path).map(|(_, page)| Found::Page(page));
+        let Some(found) = self.asset(path, request, operators).map(Found::Asset).or_else(page) else {
             return Reply::Now(json(StatusCode::NOT_FOUND, &body::Lost::new("not found", paths())));
         };
         if request.method != Method::GET && request.method != Method::HEAD {
@@ -206,6 +218,10 @@ impl Site {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
             return Reply::Now(response);
         }
+        let page = match found {
+            Found::Asset(asset) => return Reply::Now(asset.answer(request)),
+            Found::Page(page) => page,
+        };
         Reply::Now(match page {
             Page::Health => return Reply::Page(Kind::Health),
             Page::HubStats => return Reply::Page(Kind::HubStats),
@@ -225,6 +241,16 @@ impl Site {
                 json(StatusCode::BAD_REQUEST, &lost)
             }
         })
+    }
+
+    /// The file that is asked for: by its path, or the playground by a browser at `/`.
+    fn asset(&self, path: &str, request: &Parts, operators: bool) -> Option<&'static Asset> {
+        // At an ADMIN_PORT there are no peers for the client to meet.
+        if operators && self.config.admin_port.is_some() {
+            return None;
+        }
+        let playground = self.config.playground;
+        if path == "/" { Asset::page(request).filter(|_| playground) } else { Asset::at(path, playground) }
     }
 
     fn readyz(&self) -> Response<Full<Bytes>> {
@@ -331,14 +357,18 @@ fn wants_json(request: &Parts) -> bool {
     if let Some(format) = query.split('&').find_map(|pair| pair.strip_prefix("format=")) {
         return format.eq_ignore_ascii_case("json");
     }
-    let accepted =
-        || request.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     let liking = |types: &[&str]| {
-        let named = accepted().filter(|range| types.contains(&media_type(range).as_str()));
+        let named = accepted(request, ACCEPT).filter(|range| types.contains(&media_type(range).as_str()));
         named.map(quality).fold(0.0, f32::max)
     };
     let json = liking(&["application/json"]);
     json > 0.0 && json >= liking(&["text/plain", "application/openmetrics-text"])
+}
+
+/// The members of a list that a header has.
+fn accepted(request: &Parts, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = request.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(','))
 }
 
 fn media_type(range: &str) -> String {

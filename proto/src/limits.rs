@@ -298,7 +298,7 @@ pub const REQUEST_BURST: u32 = 20;
 /// slows down itself.
 pub const REQUEST_RATE: u32 = 20;
 
-/// Pages (all but /livez, /readyz, / and errors) that a shard answers a second, at the ports for everybody and again at
+/// Pages (all but /livez, /readyz, /, files such as /client.js, and errors) that a shard answers a second, at the ports for everybody and again at
 /// ADMIN_PORT, beyond what each address has for itself ([`PAGE_RESERVE_RATE`]). Further ones wait for their turn.
 ///
 /// An answer is shared bytes, 60 KB for /metrics: about 20 us of the shard, so that 100 are 0.2 % of it. A balancer with 50

@@ -13,6 +13,7 @@ pub(crate) const SETTINGS_IN_CHINESE: &[(&str, &str, &str)] = &[
         "允许公网上属于 CORS_ORIGIN 的网页读取位于私有网络中的本枢纽的 HTTP 端点（Private Network Access）",
         "",
     ),
+    ("PLAYGROUND", "浏览器访问 / 时显示一个页面，用两个标签页即可试用本 hub；程序在该路径始终得到 JSON", ""),
     ("MAX_CONNECTIONS", "同时打开的 WebSocket 数量上限", ""),
     ("MAX_MESSAGE_BYTES", "对等端可发送的单条消息的最大字节数", ""),
     ("MAX_NETWORKS_PER_PEER", "一个对等端可同时加入的网络数量", ""),

@@ -129,7 +129,8 @@ impl<'a> Reader<'a> {
     /// True or false.
     pub(super) fn switch(&mut self, setting: &'static Setting) -> Option<bool> {
         let said = self.said(setting, &[])?;
-        let judged = said.text.as_deref().map_or(Ok(false), super::parse::switch);
+        let default = setting.default_text().as_deref() == Some("true");
+        let judged = said.text.as_deref().map_or(Ok(default), super::parse::switch);
         let value = judged.as_ref().map_or_else(|_| String::new(), bool::to_string);
         self.settle(setting, &said, judged, value)
     }

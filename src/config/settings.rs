@@ -137,6 +137,15 @@ pub(crate) static CORS_PRIVATE_NETWORK: Setting = Setting {
            (Private Network Access)",
 };
 
+pub(crate) static PLAYGROUND: Setting = Setting {
+    name: "PLAYGROUND",
+    value: "BOOL",
+    default: Preset::Text("true"),
+    kind: Kind::Switch,
+    heading: LISTENING,
+    help: "Serve browsers a page at / that tries out the hub with two tabs; programs get JSON at / in either case",
+};
+
 pub(crate) static MAX_CONNECTIONS: Setting = Setting {
     name: "MAX_CONNECTIONS",
     value: "COUNT",
@@ -445,7 +454,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// Every setting, in the order in which a reader wants them.
-pub(crate) static ALL: [&Setting; 40] = [
+pub(crate) static ALL: [&Setting; 41] = [
     &HOST,
     &PORT,
     &ADMIN_PORT,
@@ -453,6 +462,7 @@ pub(crate) static ALL: [&Setting; 40] = [
     &AUTH_TOKEN,
     &CORS_ORIGIN,
     &CORS_PRIVATE_NETWORK,
+    &PLAYGROUND,
     &MAX_CONNECTIONS,
     &MAX_MESSAGE_BYTES,
     &MAX_NETWORKS_PER_PEER,

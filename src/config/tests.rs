@@ -50,6 +50,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
         &["https://a.example/", "a.example", "https://a.example,https://b.example", "https://", "://a", "https://a b"],
     ),
     ("CORS_PRIVATE_NETWORK", &["true", "0"], &["maybe"]),
+    ("PLAYGROUND", &["true", "0"], &["maybe"]),
     ("MAX_CONNECTIONS", &["1", "10000000"], &["0", "10000001", "many", "-5"]),
     ("MAX_MESSAGE_BYTES", &["1024", "1048576"], &["0", "1023", "67108865", "1MiB"]),
     ("MAX_NETWORKS_PER_PEER", &["1", "1024"], &["0", "1025", "x"]),

@@ -525,6 +525,94 @@ fn who_is_lost_is_told_where_things_are() {
     assert_eq!(hub.get("//").status, 404);
 }
 
+/// What Chromium, Firefox and Safari say when an address is opened.
+const BROWSER: (&str, &str) =
+    ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8");
+
+#[test]
+fn browsers_get_the_playground_and_all_others_json_as_before() {
+    let shown = hub(&[], &[]);
+    let page = shown.ask(Method::GET, "/", &[BROWSER]);
+    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+    assert_eq!(page.header("cache-control"), "no-cache");
+    let vary: Vec<_> = page.headers.get_all("vary").iter().collect();
+    assert_eq!(vary, ["Accept-Encoding", "Accept"]);
+    let policy = page.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
+    // Nothing in it that the policy forbids, and nothing of another origin.
+    assert!(!page.body.contains("<style") && !page.body.contains(" style=") && !page.body.contains("<script>"));
+    for loaded in page.body.split("src=\"").chain(page.body.split("<link ")).skip(1) {
+        assert!(!loaded.split('"').next().unwrap().contains("//"), "{loaded}");
+    }
+    for accept in ["", "*/*", "application/json", "text/html;q=0", "application/json, text/html;q=0.9", "text/plain"] {
+        let answer = shown.ask(Method::GET, "/", &[("accept", accept)]);
+        assert_eq!(answer.body, shown.get("/").body, "{accept}");
+        assert_eq!((answer.header("content-type"), answer.header("vary")), ("application/json", ""), "{accept}");
+    }
+    assert_eq!(shown.ask(Method::POST, "/", &[BROWSER]).status, 405);
+    assert_eq!(shown.get("/playground.html").status, 404);
+    assert_eq!(shown.get("/playground.js").status, 200);
+
+    let off = hub(&[("PLAYGROUND", "false")], &[]);
+    assert_eq!(off.ask(Method::GET, "/", &[BROWSER]).header("content-type"), "application/json");
+    assert_eq!((off.get("/playground.js").status, off.get("/client.js").status), (404, 200));
+
+    // Pages for operators have a port of their own, where there are no peers.
+    let admin = hub(&[("ADMIN_PORT", "9")], &[]);
+    assert_eq!(admin.ask(Method::GET, "/", &[BROWSER]).header("content-type"), "application/json");
+    assert_eq!(admin.get("/client.js").status, 404);
+}
+
+#[test]
+fn the_client_is_served_plain_and_compressed_and_under_a_name_of_its_own() {
+    let hub = hub(&[("CORS_ORIGIN", "https://a.example")], &[]);
+    let request = |headers: &[(&str, &str)], path: &str| {
+        let request =
+            headers.iter().fold(Request::builder().uri(path), |request, (name, value)| request.header(*name, *value));
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let (head, body) = respond(&hub.pages, &parts, OPERATOR).into_parts();
+        (head, runtime().block_on(body.collect()).unwrap().to_bytes())
+    };
+    let source = |name: &str| std::fs::read(format!("{}/clients/js/dist/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    for name in ["client.js", "client.d.ts", "extras.js", "extras.d.ts"] {
+        let path = format!("/{name}");
+        let (head, plain) = request(&[], &path);
+        assert!(plain == source(name), "{name}");
+        assert_eq!(head.headers["cache-control"], "public, max-age=300");
+        assert_eq!(head.headers["access-control-allow-origin"], "https://a.example");
+        let vary: Vec<_> = head.headers.get_all("vary").iter().collect();
+        assert_eq!(vary, ["Accept-Encoding", "Origin"]);
+        for coding in ["gzip", "deflate, gzip;q=0.5, br", "*"] {
+            let (head, packed) = request(&[("accept-encoding", coding)], &path);
+            assert_eq!(head.headers["content-encoding"], "gzip", "{coding}");
+            let mut unpacked = Vec::new();
+            std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed[..]), &mut unpacked).unwrap();
+            assert!(unpacked == plain && packed.len() < plain.len() / 2);
+        }
+        for coding in ["br", "gzip;q=0", "identity"] {
+            let (head, body) = request(&[("accept-encoding", coding)], &path);
+            assert!(!head.headers.contains_key("content-encoding") && body == plain, "{coding}");
+        }
+        // As long as it is the same, it is not sent again.
+        let etag = head.headers["etag"].to_str().unwrap();
+        for known in [etag, "*", &format!("\"x\", {}", etag.trim_start_matches("W/"))] {
+            let (head, body) = request(&[("if-none-match", known), ("accept-encoding", "gzip")], &path);
+            assert_eq!((head.status.as_u16(), body.len(), &head.headers["etag"]), (304, 0, &head.headers["etag"]));
+            assert!(!head.headers.contains_key("content-length") && !head.headers.contains_key("content-encoding"));
+        }
+        assert_eq!(request(&[("if-none-match", "\"x\"")], &path).0.status, 200);
+        // The name with the hash is for ever.
+        let (stem, ending) = name.split_once('.').unwrap();
+        let named = format!("/{stem}.{}.{ending}", etag.trim_matches(['W', '/', '"']));
+        let (head, body) = request(&[], &named);
+        assert_eq!(
+            (&head.headers["cache-control"], body),
+            (&HeaderValue::from_static("public, max-age=31536000, immutable"), plain)
+        );
+    }
+    assert_eq!(hub.get("/client.0000000000000000.js").status, 404);
+}
+
 #[test]
 fn networks_named_like_json_stay_in_their_strings() {
     let name = "\"},\"evil\":{\"";

@@ -1,12 +1,15 @@
 // The client of this repository, in Chromium, with hubs that are restarted, drained and lost.
 import assert from 'node:assert/strict'
 import { after, before } from 'node:test'
+import { setTimeout } from 'node:timers/promises'
+import { blackHole } from './blackhole.mjs'
 import { launch } from './browser.mjs'
-import { Tab, site } from './client-pages.mjs'
 import { HUBS_AT, freePort, hubTest, startHub } from './hub.mjs'
+import { Tab, site } from './client-pages.mjs'
+import { byKeyboard, playground, printed, takenHome } from './playground.mjs'
 
 let browser, web
-before(async () => { [browser, web] = [await launch(), await site()] })
+before(async () => { [browser, web] = [await launch({ ignoreDefaultArgs: ['--disable-back-forward-cache'] }), await site()] })
 after(async () => { await browser?.close(); web?.close() })
 
 /** A test with a hub, in a browser context of its own. Pages must not have had an error. */
@@ -116,3 +119,167 @@ tabs('a hub that is drained: its tabs go to the other one, and nobody leaves', {
     await Promise.all([stays.kill(), drained.kill()])
   }
 })
+
+tabs('a page whose scripts stand still for 20 s: nobody notices', { timeout: 120_000 }, async ({ open, context }) => {
+  const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
+  await Promise.all([ann.linked(1), bob.linked(1)])
+  const [before, made] = [await bob.log(), await ann.run(() => rtc.made)]
+  const debug = await context.newCDPSession(ann.page)
+  await debug.send('Debugger.enable')
+  const paused = new Promise(resolve => debug.once('Debugger.paused', resolve))
+  await debug.send('Debugger.pause')
+  const waits = ann.run(() => { globalThis.woken = true })
+  await paused
+  await setTimeout(process.env.SLOW ? 300_000 : 20_000)
+  await debug.send('Debugger.resume')
+  await waits
+  await bob.run(() => room.send('awake?'))
+  await ann.until('messages.length === 1')
+  assert.deepEqual(of(await ann.log(), 'leave', 'hub', 'link').map(([kind]) => kind), ['hub', 'link'])
+  assert.deepEqual(await bob.log(), before)
+  assert.equal(await ann.run(() => rtc.made), made)
+})
+
+tabs('a page that is reloaded is there once, and the others know that it is another', {}, async ({ open }) => {
+  const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
+  await Promise.all([ann.linked(1), bob.linked(1)])
+  for (let time = 1; time <= 3; time++) {
+    await bob.page.reload()
+    await ann.until(`log.filter(([kind]) => kind === 'join').length === ${time + 1} && [...room.peers.values()].every(peer => peer.state === 'open')`)
+    await bob.linked(1)
+    assert.equal(await ann.run(() => room.peers.size), 1)
+    assert.deepEqual(of(await ann.log(), 'join', 'leave').map(([kind]) => kind), [...Array(time).fill(['join', 'leave']).flat(), 'join'])
+  }
+})
+
+tabs('a page in the back/forward cache has left, and comes back', {}, async ({ open, context }) => {
+  const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
+  await Promise.all([ann.linked(1), bob.linked(1)])
+  await bob.run(() => { globalThis.before = true })
+  await bob.page.goto(web.origin + '/client.js')
+  await ann.until('room.peers.size === 0')
+  assert.deepEqual(of(await ann.log(), 'leave').map(([, , reason]) => reason), ['left'])
+  await bob.page.goBack({ waitUntil: 'commit' })
+  await bob.linked(1)
+  await ann.linked(1)
+  // Headless Chromium keeps a page at most times; without the cache this was a reload.
+  if (await bob.run(() => globalThis.before)) assert.deepEqual(of(await bob.log(), 'join', 'leave').map(([kind]) => kind), ['join', 'leave', 'join'])
+})
+
+tabs('both publish and stop at once, a hundred times: all that is left flows, and nothing is left over', { timeout: 180_000 }, async ({ open }) => {
+  const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
+  await Promise.all([ann.linked(1), bob.linked(1)])
+  const churn = async seed => {
+    let state = seed
+    const chance = () => (state = (state * 1103515245 + 12345) % 2147483648) / 2147483648
+    const picture = () => {
+      const canvas = document.createElement('canvas')
+      const draw = canvas.getContext('2d')
+      setInterval(() => draw.fillRect(0, 0, Math.random() * 300, 150), 50)
+      return canvas.captureStream(20)
+    }
+    extras.streams(room).on('stream', () => dispatchEvent(new Event('noted')))
+    extras.streams(room).on('streamend', () => dispatchEvent(new Event('noted')))
+    const streams = [picture(), picture()]
+    for (let time = 0; time < 100; time++) {
+      const publications = streams.filter(() => chance() < 0.7).map(stream => extras.publish(room, stream))
+      if (chance() < 0.2) [...room.peers.values()][0].pc.restartIce()
+      await new Promise(resolve => setTimeout(resolve, chance() * 60))
+      publications.forEach(publication => publication.stop())
+    }
+    globalThis.last = extras.publish(room, streams[0])
+  }
+  await Promise.all([ann.page.evaluate(`(${churn})(1)`), bob.page.evaluate(`(${churn})(2)`)])
+  for (const tab of [ann, bob]) {
+    await tab.until("extras.streams(room).of([...room.peers.values()][0]).length === 1 && [...room.peers.values()][0].pc.signalingState === 'stable'", 'one stream', 60_000)
+    await tab.run(() => new Promise(resolve => {
+      const video = document.createElement('video')
+      video.muted = true
+      video.srcObject = extras.streams(room).of([...room.peers.values()][0])[0]
+      video.requestVideoFrameCallback(resolve)
+      video.play()
+    }))
+    const { live, made } = await tab.run(() => ({ live: [...room.peers.values()][0].pc.getTransceivers().filter(({ currentDirection }) => currentDirection !== 'stopped').length, made: rtc.made }))
+    assert.ok(live <= 4, `${live} transceivers`)
+    assert.equal(made, 1, 'the connection was not made anew')
+    assert.deepEqual(of(await tab.log(), 'error', 'leave'), [])
+  }
+})
+
+tabs('the network to the hub swallows everything: links go on, and the hub is found again', { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
+  const hole = await blackHole(hub.port)
+  try {
+    const [ann, bob] = [await open({ name: 'ann' }, [hole.ws]), await open({ name: 'bob' })]
+    await Promise.all([ann.linked(1), bob.linked(1)])
+    hole.open()
+    await ann.run(() => { dispatchEvent(new Event('online')) })
+    await ann.until('room.hub.is === "waiting"')
+    await ann.run(() => room.send('by the link'))
+    await bob.until('messages.length === 1')
+    hole.close()
+    await ann.run(() => room.retry())
+    // The hub asks the last connection, which does not answer, and lets the new one in.
+    await ann.until('room.hub.is === "online"')
+    await ann.run(() => room.send('still by the same'))
+    await bob.until('messages.length === 2')
+    for (const tab of [ann, bob]) {
+      assert.deepEqual(of(await tab.log(), 'leave', 'error'), [])
+      assert.equal(await tab.run(() => rtc.made), 1)
+    }
+  } finally {
+    hole.end()
+  }
+})
+
+tabs('a connection that is closed behind the back of one is made anew, whichever it is', { timeout: 120_000 }, async ({ open }) => {
+  const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
+  for (const tab of [ann, bob]) {
+    await Promise.all([ann.linked(1), bob.linked(1)])
+    await tab.run(() => { [...room.peers.values()][0].pc.close() })
+    await (tab === ann ? bob : ann).until("[...room.peers.values()][0].state === 'interrupted'")
+    await Promise.all([ann.linked(1, 60_000), bob.linked(1, 60_000)])
+    await ann.run(() => room.send('again'))
+  }
+  await bob.until('messages.length === 2')
+  for (const tab of [ann, bob]) {
+    assert.deepEqual(of(await tab.log(), 'leave'), [])
+    assert.equal(await tab.run(() => rtc.open.size), 1)
+  }
+})
+
+tabs('a hub with a token: a wrong one is final and says so', { env: { AUTH_TOKEN: 'secret' } }, async ({ open }) => {
+  const tab = await open({ later: '' })
+  const error = await tab.run(() => start({ token: 'wrong' }).ready.catch(({ code, final, hint }) => ({ code, final, hint })))
+  assert.deepEqual([error.code, error.final, error.hint.endsWith('#unauthorized')], ['unauthorized', true, true])
+  await tab.run(() => start({ token: async () => 'secret' }).ready)
+})
+
+tabs('join and leave a hundred times leaves nothing', {}, async ({ open, hubs: [hub] }) => {
+  const [ann, bob] = [await open({ name: 'ann' }), await open({ later: '' })]
+  await bob.run(async () => {
+    for (let time = 0; time < 100; time++) {
+      start({ data: { name: `${time}` } })
+      if (time % 4 === 0) await room.ready
+      if (time % 8 === 0) await until(() => [...room.peers.values()].some(peer => peer.state === 'open'))
+      room.leave()
+    }
+  })
+  await ann.until('room.peers.size === 0')
+  await bob.page.waitForFunction(() => rtc.open.size === 0)
+  await ann.page.waitForFunction(() => rtc.open.size === 0)
+  const deadline = Date.now() + 10_000
+  for (let connections; connections !== 1;) {
+    ({ connections } = await (await fetch(`${hub.url}/health`)).json())
+    if (Date.now() > deadline) throw new Error(`${connections} connections are left`)
+  }
+})
+
+for (const [name, body] of [
+  ['the playground works on small and large screens, light and dark, without a violation of accessibility', playground],
+  ['the playground works by keyboard, under its policy, and asks nobody but the hub', byKeyboard],
+  ['the code that the playground gives away works', takenHome],
+  ['the page of README.md works', (...with_) => printed(...with_, 'README.md')],
+  ['the page of README.zh-CN.md works', (...with_) => printed(...with_, 'README.zh-CN.md')]
+]) {
+  hubTest(name, { timeout: 90_000, skip: HUBS_AT && 'asks one hub' }, hub => body(browser, hub))
+}

@@ -77,7 +77,7 @@ export class Hub {
     const turn = this.#leave()
     this.#become({ is: 'connecting' })
     const url = this.#url()
-    this.#later(CONNECT_MS, () => this.#ended(failure('hub-unreachable', `no answer of ${url}`)))
+    this.#later(CONNECT_MS, () => this.#ended(failure('hub-unreachable', 'no answer of the hub')))
     void this.#open(url, turn)
   }
 

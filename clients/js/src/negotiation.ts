@@ -106,7 +106,8 @@ export class Negotiation {
     } finally {
       this.#answering = false
     }
-    this.#waiting = false
+    // What is still to be negotiated, the browser says again.
+    this.#waiting = this.#wanted = false
     if (description.type !== 'offer') return
     await pc.setLocalDescription()
     if (this.#open) this.#describe()

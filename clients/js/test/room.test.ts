@@ -31,7 +31,7 @@ test('two find each other and talk; one of them offers', async () => {
   const [ann, bob] = [named('ann'), named('bob')]
   const log = events(bob)
   await Promise.all([ann.ready, bob.ready])
-  await pass(200)
+  await pass(5_000)
   assert.deepEqual(log, ['hub online', 'join ann', 'link ann open'])
   assert.deepEqual(hub.signals.filter(({ type }) => type !== 'ice-candidate').map(({ type }) => type), ['offer', 'answer'])
   const { to, failed } = await ann.send({ hello: 'world' })

@@ -48,12 +48,22 @@ export function publish<D extends object> (
     },
     stop () {
       off()
-      for (const [pc, transceivers] of sent) {
-        if (pc.connectionState !== 'closed') transceivers.forEach(transceiver => transceiver.stop())
-      }
+      for (const [pc, transceivers] of sent) transceivers.forEach(transceiver => retire(pc, transceiver))
       sent.clear()
     }
   }
+}
+
+/**
+ * Stops a transceiver, once it has been negotiated. Chromium offers again and again for one that is stopped before, since no
+ * description ever has it. (Keeping transceivers for the next track instead, by their direction, crashes Chromium 148 when both sides do so at
+ * once.)
+ */
+function retire (pc: RTCPeerConnection, transceiver: RTCRtpTransceiver): void {
+  if (pc.signalingState === 'closed') return
+  if (transceiver.currentDirection !== null) return transceiver.stop()
+  transceiver.direction = 'inactive'
+  pc.addEventListener('signalingstatechange', () => retire(pc, transceiver), { once: true })
 }
 
 export type StreamEvents<D extends object> = {

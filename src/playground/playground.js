@@ -1,0 +1,318 @@
+// The first page of a hub. It uses client.js as any page would, and listens to the wire by a WebSocket of its own making.
+import { join } from './client.js'
+import { svg } from './playground-qr.js'
+
+const $ = id => document.getElementById(id)
+const make = (name, properties = {}, ...children) => {
+  const element = Object.assign(document.createElement(name), properties)
+  element.append(...children)
+  return element
+}
+
+const COLOURS = ['Amber', 'Azure', 'Coral', 'Copper', 'Ivory', 'Jade', 'Lilac', 'Olive', 'Pearl', 'Rose', 'Russet', 'Silver']
+const BIRDS = ['Dove', 'Finch', 'Heron', 'Ibis', 'Jay', 'Kestrel', 'Lark', 'Martin', 'Owl', 'Plover', 'Robin', 'Swift', 'Tern', 'Wren']
+const pick = list => list[crypto.getRandomValues(new Uint32Array(1))[0] % list.length]
+const MAX_ROWS = 200
+
+/** The address of the hub, which serves this page, perhaps under a path of a proxy. */
+const base = new URL('.', location.href)
+const hubAddress = base.href.replace(/^http/, 'ws').replace(/\/$/, '')
+const network = decodeURIComponent(location.hash.slice(1)) || new URLSearchParams(location.search).get('room') || 'lobby'
+
+/** What is kept while the tab lives: the name and the token. */
+const kept = {
+  get: key => { try { return sessionStorage.getItem(`playground ${key}`) } catch { return null } },
+  set: (key, value) => { try { sessionStorage.setItem(`playground ${key}`, value) } catch {} }
+}
+
+let servers = []
+let room
+let last = { key: '', count: 0, item: undefined }
+
+// The wire
+
+/** A row of the diagram: an arrow from one to another. Many of a kind in a row are one with a count. */
+function row (kind, label, detail, key = '') {
+  const list = $('wire')
+  const followed = list.scrollTop + list.clientHeight >= list.scrollHeight - 30
+  if (key && key === last.key) {
+    last.count++
+    last.item.querySelector('.label').textContent = `${label} ×${last.count}`
+    return
+  }
+  const time = make('time', { textContent: `${Math.round(performance.now())}` })
+  time.title = 'milliseconds since this page was opened'
+  const arrow = make('span', { className: 'arrow' }, make('span', { className: 'label', textContent: label }))
+  const text = detail && JSON.stringify(detail, null, 1)
+  const item = make('li', { className: kind }, text
+    ? make('details', {}, make('summary', {}, time, arrow), make('pre', { textContent: text.length > 4000 ? `${text.slice(0, 4000)} …` : text, tabIndex: 0 }))
+    : make('div', { className: 'plain' }, time, arrow))
+  list.append(item)
+  while (list.children.length > MAX_ROWS) list.firstChild.remove()
+  if (followed) list.scrollTop = list.scrollHeight
+  last = { key, count: 1, item }
+}
+
+const QUIET = new Set(['ping', 'pong', 'receipt'])
+const nameOf = id => room?.peers.get(id)?.data.name ?? id?.slice(0, 6) ?? ''
+
+function wire (sent, message) {
+  const { type, data, targetPeerId, fromPeerId } = message
+  if (QUIET.has(type)) return
+  const direction = sent ? 'up' : 'down'
+  if (type === 'offer' || type === 'answer' || type === 'ice-candidate') {
+    const other = nameOf(sent ? targetPeerId : fromPeerId)
+    row(`${direction} through`, `${type} ${sent ? 'to' : 'from'} ${other}`, data, type === 'ice-candidate' ? direction + other : '')
+  } else {
+    const about = type === 'peer-discovered' ? ` ${data.data?.name ?? data.peerId.slice(0, 6)}` : type === 'announce' ? ` “${message.networkName}”` : ''
+    row(direction, `${type}${about}`, message)
+  }
+}
+
+class Tapped extends WebSocket {
+  constructor (...args) {
+    super(...args)
+    row('up', 'WebSocket')
+    this.addEventListener('message', event => {
+      const message = JSON.parse(event.data)
+      if (message.type === 'connected' && Array.isArray(message.data.iceServers)) servers = message.data.iceServers
+      wire(false, message)
+    })
+  }
+
+  send (text) {
+    wire(true, JSON.parse(text))
+    super.send(text)
+  }
+}
+
+// The room
+
+function enter () {
+  room?.leave()
+  const began = new Map()
+  const name = $('name').value
+  room = join(hubAddress, network, { data: { name }, token: kept.get('token') ?? undefined, WebSocket: Tapped })
+  room.on('hub', showHub)
+  room.on('join', peer => {
+    began.set(peer, performance.now())
+    note(`${peer.data.name} is here`)
+    showPeople()
+  })
+  room.on('leave', (peer, reason) => {
+    began.delete(peer)
+    if (reason !== 'replaced') note(`${peer.data.name} has left`)
+    showPeople()
+  })
+  room.on('change', (peer, before) => {
+    if (before.name !== peer.data.name) note(`${before.name} is now ${peer.data.name}`)
+    showPeople()
+  })
+  room.on('connection', (pc, peer) => {
+    pc.addEventListener('iceconnectionstatechange', () => {
+      if (pc.iceConnectionState === 'checking') row('direct', `looking for a path to ${peer.data.name}`, undefined, `checking ${peer.id}`)
+    })
+  })
+  room.on('link', (peer, state) => {
+    if (state === 'open') {
+      const ms = Math.round(performance.now() - (began.get(peer) ?? 0))
+      row('direct', `connected with ${peer.data.name}`)
+      peer.took ??= ms
+      $('took').textContent = `connected in ${peer.took} ms`
+    } else if (state === 'interrupted') row('direct', `lost ${peer.data.name}, looking for another path`)
+    showPeople()
+  })
+  room.on('message', (text, peer) => { if (typeof text === 'string') say(text.slice(0, 4000), peer.data.name) })
+  room.on('error', error => { note(error.message) })
+  showHub(room.hub)
+  showPeople()
+}
+
+const HUB_STATES = {
+  connecting: () => 'Connecting to the hub…',
+  online: () => 'Hub connected',
+  waiting: ({ because }) => `No hub: ${because.message}. Trying again.`,
+  closed: ({ because }) => because ? `No hub: ${because.message}` : 'Left'
+}
+
+function showHub (state) {
+  const element = $('hub')
+  element.dataset.is = state.is
+  element.textContent = HUB_STATES[state.is](state)
+  $('token').hidden = !(state.is === 'closed' && state.because?.code === 'unauthorized')
+  if (state.is === 'online') selfTest()
+}
+
+const STATES = { seen: 'seen', connecting: 'connecting…', open: 'connected', interrupted: 'interrupted…' }
+
+function showPeople () {
+  const people = [...room.peers.values()]
+  const items = people.map(peer => {
+    const dot = make('span', { className: 'dot' })
+    dot.dataset.state = peer.state
+    return make('li', {}, dot,
+      make('span', { className: 'who', textContent: String(peer.data.name ?? peer.id.slice(0, 6)) }),
+      make('span', { className: 'soft', textContent: peer.state === 'open' && peer.took !== undefined ? `${peer.took} ms` : STATES[peer.state] }))
+  })
+  $('people').replaceChildren($('people').firstElementChild, ...items)
+  $('count').textContent = people.length === 0 ? 'you alone' : `you and ${people.length}`
+  $('hint').hidden = people.length > 0
+}
+
+// The chat
+
+function add (paragraph) {
+  const log = $('log')
+  const followed = log.scrollTop + log.clientHeight >= log.scrollHeight - 30
+  log.append(paragraph)
+  while (log.children.length > MAX_ROWS) log.firstChild.remove()
+  if (followed) log.scrollTop = log.scrollHeight
+}
+
+const say = (text, name, own = false) => add(make('p', { className: own ? 'own' : '' }, make('b', { textContent: name }), text))
+const note = text => add(make('p', { className: 'event', textContent: text }))
+
+function toast (text) {
+  $('toast').textContent = text
+  $('toast').classList.add('shown')
+  setTimeout(() => $('toast').classList.remove('shown'), 2000)
+}
+
+async function copy (text, what) {
+  try {
+    await navigator.clipboard.writeText(text)
+    toast(`${what} copied`)
+  } catch {
+    toast('This browser does not let pages copy here')
+  }
+}
+
+// The code
+
+const literal = text => `'${JSON.stringify(text).slice(1, -1).replaceAll('\\"', '"').replaceAll("'", "\\'").replaceAll('<', '\\x3c')}'`
+
+const code = () => `<!doctype html>
+<meta charset="utf-8">
+<p id="people"></p>
+<input id="text" placeholder="Say something" autofocus>
+<ul id="chat"></ul>
+<script type="module">
+  import { join } from ${literal(new URL('client.js', base).href)}
+
+  const show = text => chat.append(Object.assign(document.createElement('li'), { textContent: text }))
+  const room = join(${literal(hubAddress)}, ${literal(network)}, { data: { name: ${literal($('name').value)} } })
+  room.on('join', peer => show(\`\${peer.data.name} is here\`))
+  room.on('leave', peer => show(\`\${peer.data.name} has left\`))
+  room.on('message', (words, peer) => show(\`\${peer.data.name}: \${words}\`))
+  text.onchange = () => { room.send(text.value); show(\`me: \${text.value}\`); text.value = '' }
+</script>
+`
+
+function showCode () {
+  $('code').textContent = code()
+  $('download').href = `data:text/html;charset=utf-8,${encodeURIComponent(code())}`
+}
+
+// The self-test
+
+async function selfTest () {
+  const list = $('findings')
+  list.replaceChildren()
+  const finding = (level, text) => list.append(make('li', { className: level, textContent: text }))
+  const start = performance.now()
+  try {
+    const answer = await fetch(base, { cache: 'no-store', headers: { Accept: 'application/json' } })
+    const { version } = await answer.json()
+    $('version').textContent = `PeerPigeon ${version} ·`
+    finding('ok', `The hub answers in ${Math.round(performance.now() - start)} ms.`)
+  } catch (error) {
+    finding('bad', `The hub does not answer: ${error.message}`)
+  }
+  const local = ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname)
+  if (local) finding('warn', 'This address is only for this machine. For others, start the hub with HOST=0.0.0.0 and open this page by the machine’s address.')
+  if (!isSecureContext) finding('warn', 'Pages on http:// get no camera or microphone. Put the hub behind TLS: then https:// and wss://.')
+  const busy = make('li', { className: 'busy', textContent: 'Looking for paths…' })
+  list.append(busy)
+  const found = await paths(servers)
+  busy.remove()
+  if (found.has('host')) finding('ok', 'Peers in the same network connect.')
+  else finding('bad', 'This browser offers no address: WebRTC may be switched off, or blocked by a policy.')
+  if (found.has('srflx')) finding('ok', 'STUN answers: peers behind most home routers connect.')
+  else finding('warn', servers.length > 0 ? 'STUN does not answer: peers behind routers may not connect.' : 'The hub names no STUN or TURN server. Peers behind routers need one: iceServers in join().')
+  if (found.has('relay')) finding('ok', 'TURN answers: peers behind strict firewalls connect, too.')
+  else if (servers.some(({ urls }) => String(urls).includes('turn'))) finding('bad', 'TURN does not answer: peers behind strict firewalls do not connect.')
+}
+
+/** The kinds of address that this browser finds with these servers, within three seconds. */
+async function paths (iceServers) {
+  const kinds = new Set()
+  let pc
+  try {
+    pc = new RTCPeerConnection({ iceServers })
+    pc.createDataChannel('test')
+    const done = new Promise(resolve => {
+      pc.onicecandidate = ({ candidate }) => candidate ? kinds.add(candidate.type) : resolve()
+      setTimeout(resolve, 3000)
+    })
+    await pc.setLocalDescription()
+    await done
+  } catch {}
+  pc?.close()
+  return kinds
+}
+
+// The page
+
+const link = () => new URL(`#${encodeURIComponent(network)}`, base).href
+
+$('name').value = kept.get('name') ?? `${pick(COLOURS)} ${pick(BIRDS)}`
+$('network').value = network
+document.title = `${network} · PeerPigeon playground`
+$('second').href = link()
+
+$('room').addEventListener('submit', event => {
+  event.preventDefault()
+  location.hash = encodeURIComponent($('network').value)
+})
+$('random').addEventListener('click', () => {
+  location.hash = `${pick(COLOURS)}-${pick(BIRDS)}-${crypto.getRandomValues(new Uint16Array(1))[0]}`.toLowerCase()
+})
+addEventListener('hashchange', () => location.reload())
+$('name').addEventListener('change', () => {
+  kept.set('name', $('name').value)
+  room.update({ name: $('name').value })
+  showCode()
+})
+$('say').addEventListener('submit', async event => {
+  event.preventDefault()
+  const text = $('text').value
+  if (!text) return
+  $('text').value = ''
+  say(text, $('name').value, true)
+  if (room.peers.size === 0) return note('Nobody else is here yet')
+  const { failed } = await room.send(text)
+  for (const peer of failed.keys()) note(`${peer.data.name} did not get it`)
+})
+$('token').addEventListener('submit', event => {
+  event.preventDefault()
+  kept.set('token', $('auth').value)
+  enter()
+})
+$('share').addEventListener('toggle', () => {
+  const image = svg(link())
+  $('qr').replaceChildren(image ?? 'This link is too long for a QR code.')
+  $('reach').textContent = ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname)
+    ? 'A phone cannot reach localhost: start the hub with HOST=0.0.0.0, and open this page by the machine’s address.'
+    : ''
+})
+// The part behind # is the room, so this link cannot follow it.
+$('skip').addEventListener('click', event => {
+  event.preventDefault()
+  $('text').focus()
+})
+$('copy-link').addEventListener('click', () => copy(link(), 'Link'))
+$('copy-code').addEventListener('click', () => copy(code(), 'Code'))
+$('again').addEventListener('click', selfTest)
+
+showCode()
+enter()

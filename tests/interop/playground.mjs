@@ -1,0 +1,114 @@
+// The playground and the README's page in Chromium: what they do, and that everybody can use them.
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { serve } from './browser.mjs'
+
+const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
+
+export async function playground (browser, hub) {
+  for (const colorScheme of ['light', 'dark']) {
+    for (const width of [360, 1280]) {
+      // axe is injected, which the page's own policy forbids.
+      const context = await browser.newContext({ colorScheme, viewport: { width, height: 800 }, reducedMotion: 'reduce', bypassCSP: true })
+      const [ann, bob] = [await open(context, hub, `room-${colorScheme}-${width}`), await open(context, hub, `room-${colorScheme}-${width}`)]
+      await chat(ann.page, bob.page)
+      await ann.page.click('#share summary')
+      await ann.page.locator('#findings .busy').waitFor({ state: 'detached' })
+      await ann.page.addScriptTag({ path: AXE })
+      const { violations } = await ann.page.evaluate(() => globalThis.axe.run())
+      assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`), [])
+      assert.ok(await ann.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'nothing is wider than the screen')
+      for (const { errors } of [ann, bob]) assert.deepEqual(errors, [])
+      await context.close()
+    }
+  }
+}
+
+/** By keys alone, with the page's policy, and with nothing asked of any other host. */
+export async function byKeyboard (browser, hub) {
+  const context = await browser.newContext()
+  const asked = new Set()
+  context.on('request', request => asked.add(new URL(request.url()).host))
+  const [ann, bob] = [await open(context, hub, 'keys'), await open(context, hub, 'keys')]
+  await linked(ann.page)
+  await ann.page.keyboard.press('Tab')
+  await ann.page.keyboard.press('Enter')
+  assert.equal(await ann.page.evaluate(() => document.activeElement.id), 'text')
+  await ann.page.keyboard.type('by keys')
+  await ann.page.keyboard.press('Enter')
+  await bob.page.getByRole('log').getByText('by keys').waitFor()
+  await ann.page.getByRole('textbox', { name: 'Your name' }).fill('Somebody Else')
+  await ann.page.keyboard.press('Tab')
+  await bob.page.locator('#people').getByText('Somebody Else').waitFor()
+  assert.equal(new URL(ann.page.url()).hash, '#keys')
+  // What others say is text, whatever it looks like.
+  await ann.page.locator('#text').fill('<img src=x onerror=alert(1)>')
+  await ann.page.keyboard.press('Enter')
+  await bob.page.getByText('<img src=x onerror=alert(1)>').waitFor()
+  await ann.page.close()
+  await bob.page.getByText('you alone').waitFor()
+  for (const { errors } of [ann, bob]) assert.deepEqual(errors, [])
+  assert.deepEqual([...asked], [new URL(hub.url).host])
+  await context.close()
+}
+
+/** The code that the playground gives away works as it is, from a page of any origin. */
+export async function takenHome (browser, hub) {
+  const context = await browser.newContext()
+  const { page } = await open(context, hub, 'it\'s "<b>a room</b>"')
+  const code = await page.locator('#code').textContent()
+  const web = await serve({ '/': code })
+  const other = await context.newPage()
+  const errors = watch(other)
+  await other.goto(web.origin)
+  await linked(page)
+  await other.locator('#text').fill('from home')
+  await other.locator('#text').press('Enter')
+  await page.getByRole('log').getByText('from home').waitFor()
+  assert.deepEqual(errors, [])
+  web.close()
+  await context.close()
+}
+
+/** The README's page, as it is printed. */
+export async function printed (browser, hub, name) {
+  const readme = await readFile(new URL(`../../${name}`, import.meta.url), 'utf8')
+  const html = /<!-- example:client -->\s*```html\n(.*?)```/s.exec(readme)[1].replaceAll('localhost:8080', new URL(hub.url).host)
+  const context = await browser.newContext()
+  const web = await serve({ '/': html })
+  const [ann, bob] = [await context.newPage(), await context.newPage()]
+  const [atAnn, atBob] = [watch(ann), watch(bob)]
+  await ann.goto(web.origin)
+  await bob.goto(web.origin)
+  await ann.getByText('is here').waitFor()
+  await ann.locator('#text').fill('hello')
+  await ann.locator('#text').press('Enter')
+  await bob.locator('#chat').getByText('hello').waitFor()
+  assert.deepEqual([...atAnn, ...atBob], [])
+  web.close()
+  await context.close()
+}
+
+function watch (page) {
+  const errors = []
+  page.on('pageerror', error => errors.push(error.message))
+  page.on('console', message => { if (message.type() === 'error' && !message.location().url.endsWith('/favicon.ico')) errors.push(message.text()) })
+  return errors
+}
+
+async function open (context, hub, room) {
+  const page = await context.newPage()
+  const errors = watch(page)
+  await page.goto(`${hub.url}/#${encodeURIComponent(room)}`)
+  return { page, errors }
+}
+
+const linked = page => page.locator('#people li:nth-child(2) .dot[data-state=open]').waitFor({ state: 'attached' })
+
+async function chat (one, other) {
+  await Promise.all([linked(one), linked(other)])
+  await one.locator('#text').fill('a message')
+  await one.locator('#text').press('Enter')
+  await other.getByRole('log').getByText('a message').waitFor()
+}
