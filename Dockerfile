@@ -10,7 +10,7 @@ ARG BUILD_IMAGE=docker.io/library/rust:1.95-slim-trixie
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian13:nonroot
 
 FROM ${BUILD_IMAGE} AS build
-# jemalloc's build is a makefile.
+# jemalloc's build is a makefile, and AWS-LC is C.
 RUN command -v make >/dev/null && command -v cc >/dev/null \
  || { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make && rm -rf /var/lib/apt/lists/*; }
 WORKDIR /build
@@ -23,20 +23,21 @@ ARG TARGETARCH
 # The dependencies alone: a layer that lasts for as long as the lock file.
 COPY Cargo.toml Cargo.lock ./
 COPY proto/Cargo.toml proto/
+COPY tls/Cargo.toml tls/
 COPY shard/Cargo.toml shard/
 COPY mesh/Cargo.toml mesh/
 # Named in Cargo.toml, and seldom changed.
 COPY benches benches
-RUN mkdir -p src proto/src shard/src mesh/src \
+RUN mkdir -p src proto/src tls/src shard/src mesh/src \
  && echo 'fn main() {}' >src/main.rs \
- && touch src/lib.rs proto/src/lib.rs shard/src/lib.rs mesh/src/lib.rs \
+ && touch src/lib.rs proto/src/lib.rs tls/src/lib.rs shard/src/lib.rs mesh/src/lib.rs \
  && { [ "$TARGETARCH" != arm64 ] || export JEMALLOC_SYS_WITH_LG_PAGE=16; } \
  && cargo build --release --locked --bin peerpigeon
 
 # Then the program. Git keeps no times, so that a checkout may look older than the layer above.
 COPY . .
 ARG PEERPIGEON_COMMIT=
-RUN find src proto shard mesh -name '*.rs' -exec touch {} + \
+RUN find src proto tls shard mesh -name '*.rs' -exec touch {} + \
  && { [ "$TARGETARCH" != arm64 ] || export JEMALLOC_SYS_WITH_LG_PAGE=16; } \
  && PEERPIGEON_COMMIT="$PEERPIGEON_COMMIT" cargo build --release --locked --bin peerpigeon \
  && target/release/peerpigeon --version

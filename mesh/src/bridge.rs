@@ -197,7 +197,7 @@ impl Bridge {
             Ok(server) => {
                 if server.is_tls() {
                     // An error is that there is one already, which does as well.
-                    _ = rustls::crypto::ring::default_provider().install_default();
+                    _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
                 }
                 state.view.borrow_mut().address.clone_from(&server.address);
                 task.spawn_local(keep(Rc::clone(&state), Rc::new(server), events));

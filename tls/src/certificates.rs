@@ -1,0 +1,293 @@
+//! Certificates and keys: files, names, and their replacement while connections go on.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use proto::limits::MAX_TLS_FILE_BYTES;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerConfig};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
+use tokio::sync::watch;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::connection::Connection;
+use crate::tickets::SharedTickets;
+
+/// The files of one certificate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PairFiles {
+    /// The certificate and those between it and a root, in PEM form.
+    pub certificate: PathBuf,
+    /// Its private key, in PEM form.
+    pub key: PathBuf,
+}
+
+/// What changes when files do, symbolic links followed: device, inode, size, and the time of the last change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileStamps(Vec<Option<(u64, u64, u64, SystemTime)>>);
+
+impl FileStamps {
+    /// How the files are now. Those that are not there count, too.
+    pub fn of(pairs: &[PairFiles]) -> Self {
+        let stamp = |file: &Path| {
+            let found = std::fs::metadata(file).ok()?;
+            Some((found.dev(), found.ino(), found.len(), found.modified().ok()?))
+        };
+        Self(pairs.iter().flat_map(|pair| [stamp(&pair.certificate), stamp(&pair.key)]).collect())
+    }
+}
+
+/// What a file is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileRole {
+    /// It has certificates.
+    Certificate,
+    /// It has a private key.
+    Key,
+}
+
+/// What is wrong with a file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoadError {
+    /// What it is for.
+    pub role: FileRole,
+    /// Where it is.
+    pub file: PathBuf,
+    /// What is wrong, and what is expected.
+    pub problem: String,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file.display(), self.problem)
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// What operators want to know of a certificate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertificateFacts {
+    /// Its file.
+    pub file: PathBuf,
+    /// The names it is for.
+    pub names: Vec<String>,
+    /// When it expires.
+    pub not_after: SystemTime,
+}
+
+impl CertificateFacts {
+    /// Seconds until it expires; negative once it has.
+    pub fn seconds_left(&self, now: SystemTime) -> f64 {
+        match self.not_after.duration_since(now) {
+            Ok(left) => left.as_secs_f64(),
+            Err(error) => -error.duration().as_secs_f64(),
+        }
+    }
+}
+
+/// Certificates with their keys, as they were when their files were read.
+#[derive(Debug)]
+pub struct Certificates {
+    /// In the order of their files. The first is for clients that name none of the others' hosts.
+    keys: Vec<Arc<CertifiedKey>>,
+    facts: Vec<CertificateFacts>,
+    /// Which is for a name. `*.example.com` is the key of a wildcard.
+    by_name: HashMap<String, usize>,
+}
+
+impl Certificates {
+    /// Reads certificates and keys.
+    ///
+    /// # Errors
+    ///
+    /// The first file with which no client could be served, and why.
+    pub fn load(pairs: &[PairFiles]) -> Result<Self, LoadError> {
+        let provider = aws_lc_rs::default_provider();
+        let mut loaded = Self { keys: Vec::new(), facts: Vec::new(), by_name: HashMap::new() };
+        for pair in pairs {
+            let (key, facts) = load_pair(pair, &provider)?;
+            for name in &facts.names {
+                // Of two certificates with a name the first is used.
+                loaded.by_name.entry(name.clone()).or_insert(loaded.keys.len());
+            }
+            loaded.keys.push(Arc::new(key));
+            loaded.facts.push(facts);
+        }
+        Ok(loaded)
+    }
+
+    /// What operators want to know of each.
+    pub fn facts(&self) -> &[CertificateFacts] {
+        &self.facts
+    }
+
+    #[cfg(test)]
+    pub(crate) fn choose_der(&self, name: &str) -> Vec<u8> {
+        self.choose(Some(name)).map(|key| key.cert[0].to_vec()).unwrap_or_default()
+    }
+
+    /// The certificate for clients that ask for `name`.
+    fn choose(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let at = name.and_then(|name| {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            let wildcard = || name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+            self.by_name.get(&name).copied().or_else(|| self.by_name.get(&wildcard()?).copied())
+        });
+        self.keys.get(at.unwrap_or_default()).cloned()
+    }
+}
+
+fn load_pair(files: &PairFiles, provider: &CryptoProvider) -> Result<(CertifiedKey, CertificateFacts), LoadError> {
+    let wrong = |role, problem: String| LoadError {
+        role,
+        file: match role {
+            FileRole::Certificate => files.certificate.clone(),
+            FileRole::Key => files.key.clone(),
+        },
+        problem,
+    };
+    let text = read(&files.certificate).map_err(|problem| wrong(FileRole::Certificate, problem))?;
+    let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| wrong(FileRole::Certificate, format!("is not valid PEM: {error}")))?;
+    let Some(own) = chain.first() else {
+        let has_key = PrivateKeyDer::from_pem_slice(&text).is_ok();
+        let problem = if has_key {
+            "has a private key and no certificate: name the certificate's file here, and this one as the key's"
+        } else {
+            "has no certificate: a PEM file with BEGIN CERTIFICATE is expected, the hub's own certificate first"
+        };
+        return Err(wrong(FileRole::Certificate, problem.to_owned()));
+    };
+    let facts = facts(&files.certificate, own).map_err(|problem| wrong(FileRole::Certificate, problem))?;
+    let text = read(&files.key).map_err(|problem| wrong(FileRole::Key, problem))?;
+    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+        #[allow(clippy::wildcard_enum_match_arm, reason = "non-exhaustive")]
+        let problem = match error {
+            pem::Error::NoItemsFound if text.windows(21).any(|part| part == b"ENCRYPTED PRIVATE KEY") => {
+                "has an encrypted key: decrypt it with `openssl pkey -in FILE -out PLAIN_FILE`".to_owned()
+            }
+            pem::Error::NoItemsFound => {
+                "has no private key: a PEM file with BEGIN PRIVATE KEY (or EC, or RSA PRIVATE KEY) is \
+                                         expected"
+                    .to_owned()
+            }
+            error => format!("is not valid PEM: {error}"),
+        };
+        wrong(FileRole::Key, problem)
+    })?;
+    let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| {
+        let certificate = files.certificate.display();
+        let problem = if error == Error::InconsistentKeys(InconsistentKeys::KeyMismatch) {
+            format!("does not match the certificate in {certificate}: it is the key of another one")
+        } else {
+            format!("has a key that cannot be used: {error}")
+        };
+        wrong(FileRole::Key, problem)
+    })?;
+    Ok((key, facts))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| format!("cannot be read: {error}");
+    let mut text = Vec::new();
+    let longest = MAX_TLS_FILE_BYTES as u64;
+    std::fs::File::open(file).map_err(failed)?.take(longest + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > longest {
+        return Err(format!("is too long: certificates and keys have at most {longest} bytes"));
+    }
+    Ok(text)
+}
+
+fn facts(file: &Path, certificate: &CertificateDer<'_>) -> Result<CertificateFacts, String> {
+    let unreadable = |error: &dyn fmt::Display| format!("has a certificate that cannot be read: {error}");
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| unreadable(&error))?;
+    let mut names = Vec::new();
+    if let Some(alternatives) = parsed.subject_alternative_name().map_err(|error| unreadable(&error))? {
+        for name in &alternatives.value.general_names {
+            if let GeneralName::DNSName(name) = name {
+                names.push(name.to_ascii_lowercase());
+            }
+        }
+    }
+    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
+    let not_after = UNIX_EPOCH + Duration::from_secs(seconds);
+    Ok(CertificateFacts { file: file.to_owned(), names, not_after })
+}
+
+/// Begins connections, for all shards of a hub. Clones share certificates and tickets.
+#[derive(Clone)]
+pub struct Acceptor {
+    config: Arc<ServerConfig>,
+    current: Arc<Current>,
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").field("certificates", &self.certificates().facts).finish_non_exhaustive()
+    }
+}
+
+impl Acceptor {
+    /// Serves with these certificates. Tickets are encrypted with keys that are derived from `ticket_secret`, which other hubs can
+    /// have too; without one, with random keys of this process. Both kinds of keys change every six hours.
+    ///
+    /// # Errors
+    ///
+    /// When there is no randomness.
+    pub fn new(certificates: Arc<Certificates>, ticket_secret: Option<&[u8]>) -> io::Result<Self> {
+        let current = Arc::new(Current(watch::Sender::new(certificates)));
+        let tickets: Arc<dyn ProducesTickets> = match ticket_secret {
+            Some(secret) => Arc::new(SharedTickets::new(secret)),
+            None => aws_lc_rs::Ticketer::new().map_err(io::Error::other)?,
+        };
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // Sessions are in tickets, so that nothing is kept for clients that do not return.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = tickets;
+        // A client has one connection, and gets a new ticket with the next one.
+        config.send_tls13_tickets = 1;
+        Ok(Self { config: Arc::new(config), current })
+    }
+
+    /// A connection of which nothing has arrived.
+    ///
+    /// # Errors
+    ///
+    /// When rustls refuses its configuration.
+    pub fn connection(&self) -> io::Result<Connection> {
+        Connection::new(Arc::clone(&self.config)).map_err(io::Error::other)
+    }
+
+    /// The certificates with which new connections are served.
+    pub fn certificates(&self) -> Arc<Certificates> {
+        Arc::clone(&self.current.0.borrow())
+    }
+
+    /// Serves new connections with other certificates. Connections that exist go on, and so do tickets.
+    pub fn replace(&self, certificates: Arc<Certificates>) {
+        self.current.0.send_replace(certificates);
+    }
+}
+
+#[derive(Debug)]
+struct Current(watch::Sender<Arc<Certificates>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.borrow().choose(hello.server_name())
+    }
+}

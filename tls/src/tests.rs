@@ -1,0 +1,626 @@
+//! A client of rustls talks with a [`Connection`], in memory.
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use proto::limits::{READ_BUFFER_BYTES, TLS_RECORD_BYTES, TLS_WRITE_BYTES};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::{
+    AlertDescription, ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, SupportedProtocolVersion,
+};
+
+use crate::{Acceptor, Certificates, Connection, Fault, FileRole, FileStamps, PairFiles, Received};
+
+/// Files that are deleted behind a test.
+struct Files(PathBuf);
+
+impl Files {
+    fn new(test: &str) -> Self {
+        let place = std::env::temp_dir().join(format!("peerpigeon-tls-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        Self(place)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let file = self.0.join(name);
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
+    /// A certificate for these names, of itself, with its key.
+    fn pair(&self, name: &str, names: &[&str]) -> PairFiles {
+        let made =
+            rcgen::generate_simple_self_signed(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        PairFiles {
+            certificate: self.write(&format!("{name}.crt"), &made.cert.pem()),
+            key: self.write(&format!("{name}.key"), &made.signing_key.serialize_pem()),
+        }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn acceptor(pairs: &[PairFiles]) -> Acceptor {
+    Acceptor::new(Arc::new(Certificates::load(pairs).unwrap()), None).unwrap()
+}
+
+/// A client that trusts these certificates.
+fn client_config(pairs: &[PairFiles], versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+    use rustls::pki_types::pem::PemObject;
+    let mut roots = RootCertStore::empty();
+    for pair in pairs {
+        roots.add(rustls::pki_types::CertificateDer::from_pem_file(&pair.certificate).unwrap()).unwrap();
+    }
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+const BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
+
+/// A client and a server, and a wire between them that takes and gives `step` bytes at a time.
+struct Pair {
+    client: ClientConnection,
+    server: Connection,
+    to_server: Vec<u8>,
+    step: usize,
+    heard: Vec<u8>,
+    told: Vec<u8>,
+    ended: bool,
+}
+
+impl Pair {
+    fn new(acceptor: &Acceptor, config: &Arc<ClientConfig>, name: &str, step: usize) -> Self {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut client = ClientConnection::new(Arc::clone(config), name).unwrap();
+        client.set_buffer_limit(None);
+        let server = acceptor.connection().unwrap();
+        Self { client, server, to_server: Vec::new(), step, heard: Vec::new(), told: Vec::new(), ended: false }
+    }
+
+    /// Carries what there is to carry.
+    fn carry(&mut self) -> io::Result<()> {
+        loop {
+            while self.client.wants_write() {
+                self.client.write_tls(&mut self.to_server).unwrap();
+            }
+            let (out, back) = (self.to_server.len(), self.server.has_pending());
+            while !self.to_server.is_empty() && !self.ended {
+                let n = self.to_server.len().min(self.step);
+                let bytes: Vec<u8> = self.to_server.drain(..n).collect();
+                self.feed(&bytes)?;
+            }
+            let mut to_client = Vec::new();
+            while self.server.has_pending() {
+                self.server.flush(|bytes| {
+                    to_client.extend_from_slice(&bytes[..bytes.len().min(self.step)]);
+                    Ok(bytes.len().min(self.step))
+                })?;
+            }
+            self.give(&to_client)?;
+            if out == 0 && !back && !self.client.wants_write() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn feed(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut plain = Vec::new();
+        let received = self.server.receive(READ_BUFFER_BYTES, &mut plain, |into| {
+            into[..bytes.len()].copy_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        });
+        self.heard.extend(plain);
+        let Poll::Ready(received) = received else { panic!("bytes were there") };
+        self.ended = received? == Received::End;
+        Ok(())
+    }
+
+    fn give(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.client.read_tls(&mut bytes)?;
+            self.client.process_new_packets().map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    fn shake_hands(&mut self) {
+        self.carry().unwrap();
+        assert!(!self.client.is_handshaking() && !self.server.is_handshaking());
+    }
+
+    /// The server sends, over a socket that takes `step` bytes at a time and then none.
+    fn send(&mut self, mut plain: &[u8]) {
+        while !plain.is_empty() {
+            let step = self.step;
+            let mut to_client = Vec::new();
+            let n = self.server.send(plain, |bytes| {
+                let n = bytes.len().min(step);
+                to_client.extend_from_slice(&bytes[..n]);
+                Ok(n)
+            });
+            let n = n.unwrap();
+            assert!(n > 0 && n <= TLS_WRITE_BYTES);
+            plain = &plain[n..];
+            for piece in to_client.chunks(4_000) {
+                self.give(piece).unwrap();
+                let received = self.received();
+                self.told.extend(received);
+            }
+        }
+        self.carry().unwrap();
+        let received = self.received();
+        self.told.extend(received);
+    }
+
+    /// What the client has received of [`Self::send`].
+    fn told(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.told)
+    }
+
+    /// What the client has received just now.
+    fn received(&mut self) -> Vec<u8> {
+        let mut plain = Vec::new();
+        match self.client.reader().read_to_end(&mut plain) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => _ = read.unwrap(),
+        }
+        plain
+    }
+}
+
+fn is_send<T: Send>() {}
+
+#[test]
+fn a_connection_talks_both_ways_in_pieces_of_any_size_and_keeps_nothing() {
+    is_send::<Connection>();
+    let files = Files::new("talk");
+    let pairs = [files.pair("a", &["localhost"])];
+    let acceptor = acceptor(&pairs);
+    let data: Vec<u8> = (0..100_000u32).map(|n| (n % 251) as u8).collect();
+    for version in BOTH {
+        let config = Arc::new(client_config(&pairs, &[version]));
+        for step in [1, 2, 5, 97, 1400, 60_000] {
+            let mut pair = Pair::new(&acceptor, &config, "localhost", step);
+            pair.shake_hands();
+            for len in [0, 1, 100, 16_384, 100_000] {
+                pair.client.writer().write_all(&data[..len]).unwrap();
+                pair.carry().unwrap();
+                assert_eq!(std::mem::take(&mut pair.heard), &data[..len], "{len} bytes, {step} at a time");
+                pair.send(&data[..len]);
+                assert_eq!(pair.told(), &data[..len], "{len} bytes, {step} at a time");
+            }
+            assert_eq!(pair.server.kept(), 0, "an idle connection keeps no buffer");
+        }
+    }
+}
+
+#[test]
+fn the_first_data_is_heard_that_comes_with_the_end_of_the_handshake() {
+    let files = Files::new("first");
+    let pairs = [files.pair("a", &["localhost"])];
+    let acceptor = acceptor(&pairs);
+    for version in BOTH {
+        let config = Arc::new(client_config(&pairs, &[version]));
+        let mut pair = Pair::new(&acceptor, &config, "localhost", usize::MAX);
+        // rustls sends it as soon as it may: in TLS 1.3 right behind Finished.
+        pair.client.writer().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        pair.shake_hands();
+        assert_eq!(pair.heard, b"GET / HTTP/1.1\r\n\r\n");
+        assert!(!pair.server.is_resumed());
+    }
+}
+
+#[test]
+fn what_a_socket_does_not_take_is_pending_and_nothing_overtakes_it() {
+    let files = Files::new("pending");
+    let pairs = [files.pair("a", &["localhost"])];
+    let config = Arc::new(client_config(&pairs, &BOTH));
+    let mut pair = Pair::new(&acceptor(&pairs), &config, "localhost", 1000);
+    pair.shake_hands();
+    let (mut taken, mut wire) = (0, Vec::new());
+    let data: Vec<u8> = (0..200_000u32).map(|n| (n % 253) as u8).collect();
+    let mut room = 3_000;
+    while taken < data.len() {
+        let sent = pair.server.send(&data[taken..], |bytes| {
+            if room == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let n = bytes.len().min(room);
+            room -= n;
+            wire.extend_from_slice(&bytes[..n]);
+            Ok(n)
+        });
+        match sent {
+            Ok(n) => taken += n,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => room = 3_000,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(pair.server.kept() <= TLS_WRITE_BYTES + 100, "{}", pair.server.kept());
+        if !pair.server.has_pending() {
+            assert_eq!(pair.server.kept(), 0);
+        }
+    }
+    let mut received = Vec::new();
+    for piece in wire.chunks(4_000) {
+        pair.give(piece).unwrap();
+        received.extend(pair.received());
+    }
+    pair.carry().unwrap();
+    received.extend(pair.received());
+    assert_eq!(received, data);
+}
+
+#[test]
+fn keys_are_updated_whoever_asks() {
+    let files = Files::new("update");
+    let pairs = [files.pair("a", &["localhost"])];
+    let config = Arc::new(client_config(&pairs, &[&rustls::version::TLS13]));
+    let mut pair = Pair::new(&acceptor(&pairs), &config, "localhost", usize::MAX);
+    pair.shake_hands();
+    for n in 0..20 {
+        pair.client.refresh_traffic_keys().unwrap();
+        pair.client.writer().write_all(b"in").unwrap();
+        pair.carry().unwrap();
+        assert_eq!(std::mem::take(&mut pair.heard), b"in", "{n}");
+        // The answer goes in front of the next data.
+        pair.send(b"out");
+        assert_eq!(pair.told(), b"out", "{n}");
+        assert_eq!(pair.server.kept(), 0);
+    }
+}
+
+#[test]
+fn both_ends_say_goodbye() {
+    let files = Files::new("close");
+    let pairs = [files.pair("a", &["localhost"])];
+    for version in BOTH {
+        let config = Arc::new(client_config(&pairs, &[version]));
+        let mut pair = Pair::new(&acceptor(&pairs), &config, "localhost", 7);
+        pair.shake_hands();
+        pair.client.writer().write_all(b"bye").unwrap();
+        pair.client.send_close_notify();
+        pair.carry().unwrap();
+        assert!(pair.ended && pair.heard == b"bye");
+        // A half close: this end may still send.
+        pair.send(b"farewell");
+        let mut wire = Vec::new();
+        pair.server.close(|bytes| {
+            wire.extend_from_slice(bytes);
+            Ok(bytes.len())
+        });
+        pair.give(&wire).unwrap();
+        let mut plain = Vec::new();
+        pair.client.reader().read_to_end(&mut plain).expect("close_notify, not the end of the stream");
+        assert_eq!(pair.told(), b"farewell");
+        wire.clear();
+        pair.server.close(|bytes| Ok(bytes.len()));
+        assert!(!pair.server.has_pending());
+    }
+}
+
+/// The error of a conversation, and what the client was told.
+fn failure(pair: &mut Pair) -> (Fault, Option<AlertDescription>) {
+    let error = pair.carry().expect_err("it fails");
+    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()).cloned();
+    let mut told = None;
+    let mut wire = Vec::new();
+    _ = pair.server.flush(|bytes| {
+        wire.extend_from_slice(bytes);
+        Ok(bytes.len())
+    });
+    let mut wire = &wire[..];
+    while !wire.is_empty() {
+        pair.client.read_tls(&mut wire).unwrap();
+        match pair.client.process_new_packets() {
+            Err(rustls::Error::AlertReceived(alert)) => told = Some(alert),
+            Err(rustls::Error::NoApplicationProtocol) => told = Some(AlertDescription::NoApplicationProtocol),
+            Ok(_) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    (fault.unwrap_or_else(|| panic!("{error}")), told)
+}
+
+#[test]
+fn those_who_cannot_be_served_are_told_why() {
+    let files = Files::new("refused");
+    let pairs = [files.pair("a", &["localhost"])];
+    let acceptor = acceptor(&pairs);
+    let mut config = client_config(&pairs, &BOTH);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let mut pair = Pair::new(&acceptor, &Arc::new(config), "localhost", usize::MAX);
+    let (fault, told) = failure(&mut pair);
+    assert!(matches!(fault, Fault::NothingInCommon(_)), "{fault}");
+    assert_eq!(told, Some(AlertDescription::NoApplicationProtocol));
+
+    let mut config = client_config(&pairs, &BOTH);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let mut pair = Pair::new(&acceptor, &Arc::new(config), "localhost", usize::MAX);
+    pair.shake_hands();
+    assert_eq!(pair.client.alpn_protocol(), Some(&b"http/1.1"[..]));
+
+    let other = [files.pair("b", &["localhost"])];
+    let mut pair = Pair::new(&acceptor, &Arc::new(client_config(&other, &BOTH)), "localhost", usize::MAX);
+    _ = pair.carry();
+    // The client's alert has to be carried yet.
+    pair.client.write_tls(&mut pair.to_server).unwrap();
+    let bytes = std::mem::take(&mut pair.to_server);
+    let error = pair.feed(&bytes).unwrap_err();
+    assert!(error.to_string().contains("refused to go on"), "{error}");
+
+    for hello in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10", &[0; 64]]
+    {
+        let mut server = Pair::new(&acceptor, &Arc::new(client_config(&pairs, &BOTH)), "localhost", usize::MAX);
+        let error = server.feed(hello).unwrap_err();
+        assert!(error.get_ref().is_some_and(|inner| inner.is::<Fault>()), "{error}");
+        assert!(server.server.has_pending(), "an alert for {hello:?}");
+        let again = server.server.send(b"x", |bytes| Ok(bytes.len()));
+        assert!(again.is_err(), "nothing follows");
+    }
+}
+
+#[test]
+fn a_record_that_never_ends_is_kept_within_its_bound() {
+    let files = Files::new("endless");
+    let pairs = [files.pair("a", &["localhost"])];
+    let acceptor = acceptor(&pairs);
+    // The pieces of a ClientHello that is said to be 60,000 bytes long.
+    let mut pair = Pair::new(&acceptor, &Arc::new(client_config(&pairs, &BOTH)), "localhost", usize::MAX);
+    let mut record = vec![0x16, 3, 1, 0x40, 0];
+    record.extend([1, 0, 0xea, 0x60]);
+    record.resize(5 + 0x4000, 0);
+    let mut most = 0;
+    let failed = (0..10).any(|_| {
+        let failed = pair.feed(&record).is_err();
+        most = most.max(pair.server.kept());
+        failed
+    });
+    assert!(failed && most <= TLS_RECORD_BYTES, "{most}");
+    // A record with a length that none has.
+    let mut pair = Pair::new(&acceptor, &Arc::new(client_config(&pairs, &BOTH)), "localhost", usize::MAX);
+    pair.shake_hands();
+    assert!(pair.feed(&[0x17, 3, 3, 0xff, 0xff]).is_err());
+    // One that comes a byte at a time.
+    let mut pair = Pair::new(&acceptor, &Arc::new(client_config(&pairs, &BOTH)), "localhost", usize::MAX);
+    pair.shake_hands();
+    pair.feed(&[0x17, 3, 3, 0x41, 0x00]).unwrap();
+    for _ in 0..0x40ff {
+        pair.feed(&[1]).unwrap();
+    }
+    assert!(pair.server.kept() <= TLS_RECORD_BYTES);
+    assert!(pair.feed(&[1]).is_err(), "it is not authentic");
+}
+
+/// Numbers that are the same in each run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % n as u64) as usize
+    }
+}
+
+#[test]
+fn damaged_bytes_end_a_connection_and_nothing_else() {
+    let files = Files::new("damaged");
+    let pairs = [files.pair("a", &["localhost"])];
+    let acceptor = acceptor(&pairs);
+    for seed in 1..400 {
+        let mut numbers = Numbers(seed);
+        let version = BOTH[numbers.below(2)];
+        let step = 1 + numbers.below(3000);
+        let mut pair = Pair::new(&acceptor, &Arc::new(client_config(&pairs, &[version])), "localhost", step);
+        if numbers.below(2) == 0 {
+            pair.shake_hands();
+        }
+        let data = vec![7; numbers.below(40_000)];
+        pair.client.writer().write_all(&data).unwrap();
+        let mut wire = Vec::new();
+        while pair.client.wants_write() {
+            pair.client.write_tls(&mut wire).unwrap();
+        }
+        for _ in 0..1 + numbers.below(3) {
+            match numbers.below(4) {
+                0 => wire.truncate(numbers.below(wire.len() + 1)),
+                1 if !wire.is_empty() => {
+                    let at = numbers.below(wire.len());
+                    wire[at] ^= 1 << numbers.below(8);
+                }
+                2 => {
+                    let at = numbers.below(wire.len() + 1);
+                    let piece: Vec<u8> = (0..numbers.below(50)).map(|_| numbers.below(256) as u8).collect();
+                    wire.splice(at..at, piece);
+                }
+                _ => {
+                    let end = numbers.below(wire.len() + 1).min(6000);
+                    let piece = wire[..end].to_vec();
+                    wire.extend(piece);
+                }
+            }
+        }
+        for piece in wire.chunks(step) {
+            if pair.feed(piece).is_err() || pair.ended {
+                break;
+            }
+            assert!(pair.server.kept() <= TLS_RECORD_BYTES + TLS_WRITE_BYTES, "seed {seed}");
+        }
+        // Whatever has happened, it can be written to and closed.
+        _ = pair.server.send(b"x", |bytes| Ok(bytes.len()));
+        pair.server.close(|bytes| Ok(bytes.len()));
+    }
+}
+
+/// The certificate that a client gets who asks for this name. It trusts all of them.
+fn certificate_for(acceptor: &Acceptor, pairs: &[PairFiles], name: &str) -> Vec<u8> {
+    let mut pair = Pair::new(acceptor, &Arc::new(client_config(pairs, &BOTH)), name, usize::MAX);
+    _ = pair.carry();
+    pair.client.peer_certificates().map(|chain| chain[0].to_vec()).unwrap_or_default()
+}
+
+#[test]
+fn the_name_that_a_client_asks_for_chooses_the_certificate() {
+    let files = Files::new("names");
+    let pairs = [
+        files.pair("first", &["one.example", "localhost"]),
+        files.pair("second", &["two.example", "*.wild.example"]),
+        files.pair("third", &["x.wild.example", "two.example"]),
+    ];
+    let acceptor = acceptor(&pairs);
+    let facts = acceptor.certificates().facts().to_vec();
+    assert_eq!(facts[1].names, ["two.example", "*.wild.example"]);
+    assert_eq!(facts[1].file, pairs[1].certificate);
+    let own = |at: usize| {
+        use rustls::pki_types::pem::PemObject;
+        rustls::pki_types::CertificateDer::from_pem_file(&pairs[at].certificate).unwrap().to_vec()
+    };
+    for (name, at) in [
+        ("one.example", 0),
+        ("localhost", 0),
+        ("two.example", 1),
+        ("TWO.example", 1),
+        ("a.wild.example", 1),
+        ("x.wild.example", 2),
+    ] {
+        assert!(certificate_for(&acceptor, &pairs, name) == own(at), "{name}");
+    }
+    // Without a name, or with one that none has, it is the first. The client does not take it, which the server cannot know.
+    for name in ["unknown.example", "a.b.wild.example", "127.0.0.1"] {
+        let chosen = acceptor.certificates().choose_der(name);
+        assert!(chosen == own(0), "{name}");
+    }
+}
+
+#[test]
+fn certificates_are_replaced_while_connections_and_tickets_go_on() {
+    let files = Files::new("replaced");
+    let (old, new) = ([files.pair("old", &["localhost"])], [files.pair("new", &["localhost"])]);
+    let acceptor = acceptor(&old);
+    for version in BOTH {
+        acceptor.replace(Arc::new(Certificates::load(&old).unwrap()));
+        let config = Arc::new(client_config(&[old[0].clone(), new[0].clone()], &[version]));
+        let mut before = Pair::new(&acceptor, &config, "localhost", usize::MAX);
+        before.shake_hands();
+        assert!(!before.server.is_resumed());
+        let shown = before.client.peer_certificates().unwrap()[0].to_vec();
+        acceptor.replace(Arc::new(Certificates::load(&new).unwrap()));
+        before.send(b"still here");
+        assert_eq!(before.told(), b"still here");
+        let mut resumed = Pair::new(&acceptor, &config, "localhost", usize::MAX);
+        resumed.shake_hands();
+        assert!(resumed.server.is_resumed(), "the ticket of before");
+        assert_eq!(resumed.client.protocol_version(), Some(version.version));
+        let stranger = Arc::new(client_config(&[old[0].clone(), new[0].clone()], &[version]));
+        let mut after = Pair::new(&acceptor, &stranger, "localhost", usize::MAX);
+        after.shake_hands();
+        assert_ne!(after.client.peer_certificates().unwrap()[0].to_vec(), shown);
+    }
+}
+
+#[test]
+fn hubs_with_one_secret_resume_each_others_sessions() {
+    let files = Files::new("shared");
+    let pairs = [files.pair("a", &["localhost"])];
+    let hub = |secret: Option<&[u8]>| Acceptor::new(Arc::new(Certificates::load(&pairs).unwrap()), secret).unwrap();
+    for version in BOTH {
+        for (here, there, resumes) in [
+            (Some(&b"one"[..]), Some(&b"one"[..]), true),
+            (Some(b"one"), Some(b"another"), false),
+            (Some(b"one"), None, false),
+            (None, None, false),
+        ] {
+            let config = Arc::new(client_config(&pairs, &[version]));
+            let mut first = Pair::new(&hub(here), &config, "localhost", usize::MAX);
+            first.shake_hands();
+            first.send(b"x");
+            let mut second = Pair::new(&hub(there), &config, "localhost", usize::MAX);
+            second.shake_hands();
+            assert_eq!(second.server.is_resumed(), resumes, "{here:?} {there:?}");
+            assert_ne!(second.client.protocol_version(), Some(ProtocolVersion::TLSv1_1));
+        }
+    }
+}
+
+#[test]
+fn a_file_that_does_not_do_is_named_with_what_is_wrong() {
+    let files = Files::new("bad");
+    let (good, other) = (files.pair("good", &["a.example"]), files.pair("other", &["b.example"]));
+    let empty = files.write("empty", "");
+    let garbage = files.write("garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let broken = files.write("broken", "-----BEGIN CERTIFICATE-----\n????\n");
+    let encrypted =
+        files.write("encrypted", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
+    let long = files.write("long", &"x".repeat(1 << 20));
+    let missing = files.0.join("missing");
+    for (certificate, key, role, problem) in [
+        (&missing, &good.key, FileRole::Certificate, "cannot be read"),
+        (&files.0, &good.key, FileRole::Certificate, "cannot be read"),
+        (&empty, &good.key, FileRole::Certificate, "has no certificate: a PEM file"),
+        (&good.key, &good.key, FileRole::Certificate, "has a private key and no certificate"),
+        (&garbage, &good.key, FileRole::Certificate, "has a certificate that cannot be read"),
+        (&broken, &good.key, FileRole::Certificate, "is not valid PEM"),
+        (&long, &good.key, FileRole::Certificate, "is too long"),
+        (&good.certificate, &missing, FileRole::Key, "cannot be read"),
+        (&good.certificate, &good.certificate, FileRole::Key, "has no private key"),
+        (&good.certificate, &encrypted, FileRole::Key, "openssl pkey"),
+        (&good.certificate, &other.key, FileRole::Key, "does not match the certificate in"),
+    ] {
+        let pair = PairFiles { certificate: certificate.clone(), key: key.clone() };
+        let error = Certificates::load(&[good.clone(), pair]).unwrap_err();
+        assert_eq!(error.role, role, "{error}");
+        let file = if role == FileRole::Key { key } else { certificate };
+        assert_eq!(&error.file, file, "{error}");
+        assert!(error.problem.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn facts_and_stamps_follow_the_files() {
+    let files = Files::new("facts");
+    let now = SystemTime::now();
+    let mut made = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+    made.not_after = (now + Duration::from_secs(10 * 86_400)).into();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pair = PairFiles {
+        certificate: files.write("a.crt", &made.self_signed(&key).unwrap().pem()),
+        key: files.write("a.key", &key.serialize_pem()),
+    };
+    let loaded = Certificates::load(std::slice::from_ref(&pair)).unwrap();
+    let days = loaded.facts()[0].seconds_left(now) / 86_400.0;
+    assert!((9.9..=10.0).contains(&days), "{days}");
+    assert!(loaded.facts()[0].seconds_left(now + Duration::from_secs(11 * 86_400)) < 0.0);
+
+    // As Kubernetes does it: the file is a link into a directory that is a link.
+    let link = |to: &str| {
+        let new = files.0.join("new");
+        std::os::unix::fs::symlink(to, &new).unwrap();
+        std::fs::rename(new, files.0.join("data")).unwrap();
+    };
+    for version in ["v1", "v2"] {
+        std::fs::create_dir(files.0.join(version)).unwrap();
+        std::fs::copy(&pair.certificate, files.0.join(version).join("a.crt")).unwrap();
+    }
+    link("v1");
+    std::os::unix::fs::symlink("data/a.crt", files.0.join("mounted")).unwrap();
+    let mounted = [PairFiles { certificate: files.0.join("mounted"), key: pair.key.clone() }];
+    let before = FileStamps::of(&mounted);
+    assert_eq!(FileStamps::of(&mounted), before);
+    link("v2");
+    let after = FileStamps::of(&mounted);
+    assert_ne!(after, before);
+    std::fs::remove_file(files.0.join("v2/a.crt")).unwrap();
+    assert_ne!(FileStamps::of(&mounted), after);
+}

@@ -1,0 +1,24 @@
+//! The fuzz target of the door with some random inputs, so that it is built and run with every test run.
+//! `cargo fuzz run tls_door` goes where these do not reach.
+
+#[path = "../../fuzz/src/tls_door.rs"]
+#[expect(unreachable_pub, reason = "there, it is a crate's")]
+mod target;
+
+use proptest::prelude::*;
+
+proptest! {
+    #[test]
+    fn hostile_bytes_end_a_connection_and_nothing_else(
+        how in 0..4u8,
+        seed: u8,
+        bytes in prop::collection::vec(any::<u8>(), 0..4_000),
+    ) {
+        target::tls_door(&[&[how, seed][..], &bytes].concat());
+    }
+
+    #[test]
+    fn a_first_flight_is_damaged_in_few_places(seed: u8, bytes in prop::collection::vec(any::<u8>(), 0..12)) {
+        target::tls_door(&[&[1, seed][..], &bytes].concat());
+    }
+}
