@@ -184,7 +184,7 @@ fn halves(stream: Stream) -> (ReadSide, WriteSide) {
             let (read, write) = stream.into_split();
             (ReadSide::Plain(read), WriteSide::Plain(write))
         }
-        stream @ Stream::Tls(_) => {
+        stream @ (Stream::Tls(_) | Stream::Accepted(_)) => {
             let (read, write) = tokio::io::split(stream);
             (ReadSide::Tls(read), WriteSide::Tls(write))
         }

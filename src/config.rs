@@ -10,11 +10,12 @@ mod reader;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper::Uri;
 use hyper::header::HeaderValue;
@@ -25,6 +26,7 @@ pub use mesh::{Legacy, MeshDns, MeshSettings, RedisUrl, certificates};
 pub use parse::trimmed as token;
 pub use reader::Refusal;
 pub use settings::{Flags, Place};
+pub use tls::{TlsPorts, TlsSettings, expiry_warning};
 
 use reader::{Reader, Shown, Source};
 use settings::Setting;
@@ -157,6 +159,8 @@ pub struct Config {
     pub send_queue_frames: usize,
     /// Cores to serve on.
     pub shards: u16,
+    /// How the hub speaks TLS, if it does.
+    pub tls: Option<TlsSettings>,
     shown: Vec<Shown>,
 }
 
@@ -217,6 +221,7 @@ impl Config {
             reader.text(&settings::HUB_MESH_NAMESPACE, || Ok("pigeonhub-mesh".to_owned()), parse::namespace);
         let bootstrap_hubs = reader.text(&settings::BOOTSTRAP_HUBS, || Ok(Vec::new()), parse::hubs);
         let mesh = MeshSettings::read(reader, port);
+        let tls = TlsSettings::read(reader);
         let log_format = reader.text(&settings::LOG_FORMAT, || Ok(LogFormat::Auto), parse::log_format);
         let log_filter =
             reader.aliased(&settings::LOG_LEVEL, &["RUST_LOG"], || Ok("info".to_owned()), parse::log_filter);
@@ -283,6 +288,7 @@ impl Config {
             send_queue_bytes: size(send_queue_bytes?),
             send_queue_frames: size(send_queue_frames?),
             shards: u16::try_from(shards?).ok()?,
+            tls: tls?,
             shown: Vec::new(),
         })
     }
@@ -352,6 +358,15 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.ignored.clone();
         warnings.extend(self.mesh_warnings(&|setting| self.is_said(setting)));
+        match &self.tls {
+            Some(tls) => warnings.extend(tls.warnings(SystemTime::now())),
+            None => {
+                let idle = [&settings::TLS_PORTS, &settings::TLS_TICKET_KEY];
+                for setting in idle.into_iter().filter(|setting| self.is_said(setting)) {
+                    warnings.push(format!("{} without effect: TLS_CERT and TLS_KEY are unset", setting.name));
+                }
+            }
+        }
         let tokens = [
             (&settings::AUTH_TOKEN, &self.auth_token),
             (&settings::MESH_TOKEN, &self.mesh.token),
@@ -397,17 +412,22 @@ fn size(number: u64) -> usize {
 }
 
 /// Where a hub of these settings is asked whether it is ready, by a tool on the same machine: its host as a URL writes it, and a
-/// port. The settings are read as the hub reads them.
+/// port, and whether TLS is spoken there. The settings are read as the hub reads them.
 ///
 /// # Errors
 ///
 /// What the hub would refuse as well.
-pub fn place(flags: &Place, env: &dyn Fn(&str) -> Option<OsString>) -> Result<(String, u16), Vec<Refusal>> {
+pub fn place(flags: &Place, env: &dyn Fn(&str) -> Option<OsString>) -> Result<(String, u16, bool), Vec<Refusal>> {
     let mut reader = Reader::new(&flags.0, env);
     let host = reader.text(&settings::HOST, || host("localhost"), host);
     let port = reader.number(&settings::PORT, || settings::PORT.default_number());
-    let port =
-        reader.number(&settings::ADMIN_PORT, || port.unwrap_or_default()).and_then(|port| u16::try_from(port).ok());
+    let peers = port;
+    let port = reader.number(&settings::ADMIN_PORT, || port.unwrap_or_default());
+    let is_admin = port != peers;
+    let port = port.and_then(|port| u16::try_from(port).ok());
+    let has_certificate = reader.text(&settings::TLS_CERT, || Ok(false), |_| Ok(true)) == Some(true);
+    let tls = reader.text(&settings::TLS_PORTS, || tls::ports("PORT"), tls::ports);
+    let speaks_tls = has_certificate && tls.is_some_and(|tls| if is_admin { tls.admin } else { tls.peers });
     let of_services = std::mem::take(&mut reader.of_services);
     reader.refusals.extend(of_services.into_iter().map(|(setting, problem)| Refusal::new(setting, problem)));
     match (host, port) {
@@ -419,7 +439,7 @@ pub fn place(flags: &Place, env: &dyn Fn(&str) -> Option<OsString>) -> Result<(S
                 [IpAddr::V6(_)] if bare.contains(':') => format!("[{bare}]"),
                 _ => bare.to_owned(),
             };
-            Ok((host, port))
+            Ok((host, port, speaks_tls))
         }
         _ => Err(reader.refusals),
     }

@@ -1,8 +1,9 @@
-//! A WebRTC signaling hub: the program around [`proto`], [`shard`] and [`mesh`].
+//! A WebRTC signaling hub: the program around [`proto`], [`tls`], [`shard`] and [`mesh`].
 //!
 //! [`cli`] reads what is asked for and [`config`] what holds; [`serve`] runs a hub from there: it binds, introduces
-//! the shards to each other ([`hub`]) and to the mesh ([`linking`]) and gives them their [`pages`]. [`cmd`] has the tools, which are clients.
+//! the shards to each other ([`hub`]) and to the mesh ([`linking`]) and gives them their [`pages`] and their [`certificates`]. [`cmd`] has the tools, which are clients.
 
+pub mod certificates;
 pub mod cli;
 pub mod client;
 pub mod cmd;

@@ -9,7 +9,7 @@ use proto::{Discovery, HubIncarnation, Keys, RelayConfig, ResumeKeys};
 use shard::{Admission, Clock, LinkDoor};
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{Config, Token};
+use crate::config::{Config, TlsPorts, Token};
 
 /// A mesh that has not been started: it waits for the shards' mailboxes.
 pub struct Mesh {
@@ -44,6 +44,14 @@ pub fn resume_keys(config: &Config) -> Result<ResumeKeys, getrandom::Error> {
     let key = config.mesh.token.as_ref().filter(long).map_or(&random[..], |token| token.expose().as_bytes());
     let also = config.mesh.also.as_ref().filter(long).map(|token| token.expose().as_bytes());
     Ok(ResumeKeys::new(&config.mesh_namespace, key, also))
+}
+
+impl Ports {
+    /// Those that speak TLS.
+    pub fn speaking_tls(self, tls: TlsPorts) -> Arc<[u16]> {
+        let spoken = [(tls.peers, Some(self.peers)), (tls.admin, self.admin), (tls.links, self.links)];
+        spoken.into_iter().filter_map(|(spoken, port)| port.filter(|_| spoken)).collect()
+    }
 }
 
 /// The mesh of a hub, and its door in the shards. A hub that is no part of one has neither; one that may make no links
@@ -138,14 +146,15 @@ fn mesh_config(
 }
 
 /// Sends a hub's socket to the mesh. A mesh with so many before it, or none, does not take it.
-fn take(sender: &mpsc::Sender<LinkSocket>, socket: shard::LinkSocket) -> Result<(), std::net::TcpStream> {
-    let shard::LinkSocket { stream, leftover, address, hub, legacy } = socket;
+fn take(sender: &mpsc::Sender<LinkSocket>, socket: shard::LinkSocket) -> Result<(), shard::Socket> {
+    let shard::LinkSocket { socket, leftover, address, hub, legacy } = socket;
     match sender.try_reserve() {
         Ok(place) => {
-            place.send(LinkSocket { stream, leftover, address, hub, legacy });
+            let shard::Socket { stream, tls } = socket;
+            place.send(LinkSocket { stream, tls, leftover, address, hub, legacy });
             Ok(())
         }
-        Err(_) => Err(stream),
+        Err(_) => Err(socket),
     }
 }
 

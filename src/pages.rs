@@ -32,6 +32,7 @@ use serde::Serialize;
 use shard::{Answer, Audience, Gauges, NetworkList, Pages, Reading, Visitor};
 use tokio::sync::watch;
 
+use crate::certificates::TlsFacts;
 use crate::config::Config;
 use crate::lifecycle::{Fullness, Lifecycle, Stage};
 use crate::watchdog::{Stuck, Watchdog};
@@ -62,6 +63,8 @@ pub struct HubFacts {
     pub lifecycle: Lifecycle,
     /// Which of its threads turn.
     pub watchdog: Watchdog,
+    /// Its certificates, if it speaks TLS.
+    pub tls: Option<TlsFacts>,
 }
 
 impl HubFacts {

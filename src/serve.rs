@@ -12,11 +12,12 @@ use mesh::MeshReading;
 use proto::keepalive::Patience;
 use proto::limits::{TICK, TURN_PATIENCE};
 use proto::{Keys, RouterConfig, ShardId};
-use shard::{Clock, Gauges, HubConfig, NetworkList, Reading, SessionLimits};
+use shard::{Clock, Gauges, HubConfig, NetworkList, Reading, SessionLimits, TlsDoor};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use crate::certificates::Reloader;
 use crate::config::Config;
 use crate::files::Files;
 use crate::hub::{self, Failed, Hub};
@@ -142,6 +143,8 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     let turned_mesh = Arc::new(turned(mesh_thread));
     let (mesh, links) = linking::prepare(&config, clock, keys, ports, files.dials, turned_mesh, publish_mesh);
     let networks = Arc::<NetworkList>::default();
+    let reloader = config.tls.as_ref().map(Reloader::new).transpose().map_err(std::io::Error::other)?;
+    let tls_ports = config.tls.as_ref().map(|tls| ports.speaking_tls(tls.ports)).unwrap_or_default();
     let facts = HubFacts {
         started: Instant::now(),
         started_at: SystemTime::now(),
@@ -153,6 +156,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         mesh: mesh_reading.clone(),
         lifecycle: lifecycle.clone(),
         watchdog: watchdog.clone(),
+        tls: reloader.as_ref().map(Reloader::facts),
     };
     let shards = HubConfig {
         router: RouterConfig {
@@ -184,6 +188,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         auth_token: config.auth_token.as_ref().map(|token| token.expose().into()),
         links,
         admin_port: ports.admin,
+        tls: reloader.as_ref().map(|reloader| TlsDoor { acceptor: reloader.acceptor().clone(), ports: tls_ports }),
         cors: pages::cors_headers(&config),
         pages: pages::pages(Arc::clone(&config), facts)?,
         networks,
@@ -198,9 +203,12 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     // Before the hub can be seen, so that no signal finds nobody listening.
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
     // What was to be ignored when the hub started stays ignored: nohup(1) keeps a hub when its terminal goes.
+    let mut reloads = reloader.is_some().then(|| signal(SignalKind::hangup())).transpose()?;
     kinds.extend(
         [SignalKind::hangup(), SignalKind::quit()]
             .into_iter()
+            // With certificates to read again, SIGHUP asks for that.
+            .filter(|kind| reloads.is_none() || *kind != SignalKind::hangup())
             .filter(|kind| !telemetry::process::ignores(kind.as_raw_value())),
     );
     let mut signals = kinds.into_iter().map(signal).collect::<Result<Vec<_>, _>>()?;
@@ -230,9 +238,16 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             _ = stop.try_send(());
         }
     };
+    let reload = async {
+        match (reloader, &mut reloads) {
+            (Some(reloader), Some(asked)) => reloader.run(asked).await,
+            _ => std::future::pending().await,
+        }
+    };
     tokio::select! {
         ended = hub.run(config.drain, stops, || lifecycle.advance(Stage::Draining)) => Ok(ended),
         () = signals => Ok(Ok(())),
+        () = reload => Ok(Ok(())),
         () = watch(&watchdog, turned(main_thread)) => Ok(Ok(())),
     }
 }

@@ -48,6 +48,8 @@ pub struct Scrape {
     pub renders: Vec<(&'static str, u64)>,
     /// What the mesh last published, if there is one.
     pub mesh: Arc<MeshReading>,
+    /// What there is to know of the certificates.
+    pub tls: TlsScrape,
     /// WebSockets open now.
     pub connections: usize,
     /// WebSockets that may be open.
@@ -70,6 +72,17 @@ pub struct Scrape {
     pub uptime: Duration,
     /// When it started, since 1970.
     pub started: Duration,
+}
+
+/// What a scrape finds of the certificates; nothing where there is no TLS.
+#[derive(Clone, Default, Debug)]
+pub struct TlsScrape {
+    /// Days until each certificate expires, by its file.
+    pub days_left: Vec<(String, f64)>,
+    /// How often changed files were taken, and how often they were refused.
+    pub reloads: (u64, u64),
+    /// Whether the newest files cannot be used.
+    pub stale: bool,
 }
 
 impl Default for Telemetry {
@@ -166,6 +179,16 @@ fn publish(scrape: &Scrape) {
         let failed = sum(&|r| r.io.handshake_failures[failure as usize]);
         count(&catalog::HANDSHAKE_FAILURES, vec![label("reason", failure.label())], failed);
     }
+    for (i, kind) in ["full", "resumed"].into_iter().enumerate() {
+        count(&catalog::TLS_HANDSHAKES, vec![label("kind", kind)], sum(&|r| r.io.tls_handshakes[i]));
+    }
+    let tls = &scrape.tls;
+    for (file, days) in &tls.days_left {
+        gauge(&catalog::TLS_DAYS_LEFT, vec![Label::new("file", file.clone())], *days);
+    }
+    count(&catalog::TLS_RELOADS, vec![label("outcome", "taken")], tls.reloads.0);
+    count(&catalog::TLS_RELOADS, vec![label("outcome", "refused")], tls.reloads.1);
+    gauge(&catalog::TLS_STALE, vec![], f64::from(u8::from(tls.stale)));
     for reason in CloseReason::ALL {
         count(&catalog::CLOSES, vec![label("reason", reason.label())], sum(&|r| r.io.closes[reason as usize]));
     }

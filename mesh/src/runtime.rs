@@ -64,6 +64,8 @@ pub struct MeshConfig {
 pub struct LinkSocket {
     /// The socket.
     pub stream: std::net::TcpStream,
+    /// Its TLS, if it speaks TLS.
+    pub tls: Option<Box<tls::Connection>>,
     /// What came behind the request. It comes before anything read from the socket.
     pub leftover: Bytes,
     /// Its other end.
@@ -251,7 +253,7 @@ async fn welcome(core: Rc<RefCell<Core>>, mut sockets: mpsc::Receiver<LinkSocket
     loop {
         tokio::select! {
             socket = sockets.recv() => {
-                let Some(LinkSocket { stream, leftover, address, hub, legacy }) = socket else { break };
+                let Some(LinkSocket { stream, tls, leftover, address, hub, legacy }) = socket else { break };
                 let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
                 let stream = match stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
                     Ok(stream) => stream,
@@ -262,7 +264,11 @@ async fn welcome(core: Rc<RefCell<Core>>, mut sockets: mpsc::Receiver<LinkSocket
                 };
                 let adopted = core.borrow_mut().adopt(Adopted { address, target: None, hub: Some(hub), legacy, leftover });
                 if let Some(id) = adopted {
-                    links.spawn_local(link::run(Rc::clone(&core), id, Stream::Plain(stream)));
+                    let stream = match tls {
+                        None => Stream::Plain(stream),
+                        Some(tls) => Stream::Accepted(Box::new(tls::Stream::new(stream, tls, Vec::new()))),
+                    };
+                    links.spawn_local(link::run(Rc::clone(&core), id, stream));
                 }
             }
             Some(ended) = links.join_next() => check(ended),

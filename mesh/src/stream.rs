@@ -8,13 +8,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// A socket of either kind.
+/// A socket of any kind.
 #[derive(Debug)]
 pub enum Stream {
     /// Without TLS.
     Plain(TcpStream),
-    /// With it.
+    /// With it, dialed by this hub.
     Tls(Box<TlsStream<TcpStream>>),
+    /// With it, accepted by this hub.
+    Accepted(Box<tls::Stream>),
 }
 
 impl AsyncRead for Stream {
@@ -22,6 +24,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Accepted(stream) => Pin::new(stream).poll_read(cx, into),
         }
     }
 }
@@ -31,6 +34,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Accepted(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -38,6 +42,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Accepted(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -45,6 +50,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Accepted(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

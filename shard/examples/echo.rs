@@ -47,6 +47,7 @@ fn main() -> std::io::Result<()> {
         auth_token: None,
         links: None,
         admin_port: None,
+        tls: None,
         cors: HeaderMap::new(),
         pages: Arc::new(|_, _| Answer::Now(hyper::Response::default())),
         networks: Arc::default(),

@@ -32,6 +32,7 @@ use crate::Gauges;
 use crate::clock::Clock;
 use crate::queue::Pool;
 use crate::session::{Counted, HandOff, Phase, Seat, Session};
+use crate::socket::{Socket, Writer};
 use crate::sparse::Sparse;
 use crate::stats::{IoStats, Reading};
 
@@ -85,6 +86,8 @@ pub(crate) struct Core {
     due: Vec<Due>,
     queues: Pool,
     read_buffer: Vec<u8>,
+    /// What was decrypted of one read: less than [`READ_BUFFER_BYTES`] and one record.
+    plaintext: Vec<u8>,
     stats: IoStats,
     bugs: Bugs,
     /// While the hub goes away: where clients find the others.
@@ -93,6 +96,8 @@ pub(crate) struct Core {
     pub(crate) turned_away: Sparse,
     /// Hubs that were not let in.
     pub(crate) links_refused: Sparse,
+    /// Clients with which TLS came to nothing, for a reason that an operator can remove.
+    pub(crate) tls_refused: Sparse,
     echo: bool,
 }
 
@@ -156,11 +161,13 @@ impl Core {
             due: Vec::new(),
             queues: Pool::default(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
+            plaintext: Vec::new(),
             stats: IoStats::default(),
             bugs: Bugs::default(),
             drain: None,
             turned_away: Sparse::default(),
             links_refused: Sparse::default(),
+            tls_refused: Sparse::default(),
             echo,
         }
     }
@@ -199,7 +206,7 @@ impl Core {
             self.slots.len() as u32 - 1
         });
         let now = self.now();
-        let Adopted { peer, resume, address, mut seat, leftover } = handed;
+        let Adopted { peer, resume, address, mut seat, leftover, tls } = handed;
         // The one whose place it takes may have ended while it was on its way.
         seat.request_again();
         let seated = seat.is_taken();
@@ -208,7 +215,7 @@ impl Core {
         self.slots[slot as usize].session = Some(Box::new(Session {
             peer,
             address,
-            write,
+            write: Writer { tcp: write, tls },
             waker: None,
             phase: Phase::Pending,
             reason: None,
@@ -233,6 +240,7 @@ impl Core {
         } else {
             self.input(Input::Opened { session: id, peer, seat: seated, resume }, now);
         }
+        self.flush_tls(id);
         id
     }
 
@@ -342,12 +350,13 @@ pub(crate) struct Adopted {
     pub(crate) address: std::net::SocketAddr,
     pub(crate) seat: Seat,
     pub(crate) leftover: Vec<u8>,
+    pub(crate) tls: Option<Box<tls::Connection>>,
 }
 
 impl From<HandOff> for (std::net::TcpStream, Adopted) {
     fn from(handed: HandOff) -> Self {
-        let HandOff { stream, leftover, peer, resume, address, seat } = handed;
+        let HandOff { socket: Socket { stream, tls }, leftover, peer, resume, address, seat } = handed;
         // A copy, and none of nothing: converted in place it would keep hyper's whole buffer for as long as the session lives.
-        (stream, Adopted { peer, resume, address, seat, leftover: leftover.to_vec() })
+        (stream, Adopted { peer, resume, address, seat, leftover: leftover.to_vec(), tls })
     }
 }

@@ -2,11 +2,11 @@
 
 mod handshake;
 mod kept;
+mod secure;
 mod turns;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::io::Write;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::str::FromStr;
@@ -28,16 +28,19 @@ use proto::{CloseReason, HubId, Keys, Lineage, PeerId, ResumeKeys, ShardId, ws};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::core::Core;
 use crate::links::{Admission, LinkDoor, LinkSocket, Offer};
 use crate::runtime::FileShares;
 use crate::session::{HandOff, Seat};
+use crate::socket::{RequestSocket, Socket};
 use crate::stats::{HandshakeFailure, IoStats};
 use crate::{Answer, Audience, Gauges, Page, Pages, Visitor};
 use handshake::NoHandshake;
 use kept::{Kept, Stream};
+pub(crate) use secure::Handshakes;
+use secure::NoTls;
 use turns::Turns;
 
 /// Who may come in, and where they go.
@@ -53,6 +56,8 @@ pub(crate) struct Door {
     pub(crate) links: Option<LinkDoor>,
     /// Where operators come in, if not where everybody does.
     pub(crate) admin_port: Option<u16>,
+    /// The ports that speak TLS, and the handshakes there.
+    pub(crate) tls: Option<(Arc<[u16]>, Handshakes)>,
     pub(crate) cors: HeaderMap,
     pub(crate) pages: Pages,
     pub(crate) homes: Arc<[mpsc::Sender<HandOff>]>,
@@ -170,16 +175,29 @@ impl From<NoHandshake> for Refusal {
 /// says whether it becomes one.
 pub(crate) async fn serve(
     door: Rc<Door>,
-    entrance: Entrance,
+    (entrance, port): (Entrance, u16),
     core: Rc<RefCell<Core>>,
     stream: TcpStream,
     address: SocketAddr,
     file: OwnedSemaphorePermit,
     let_in: Rc<Cell<bool>>,
 ) {
-    let admitted: Cell<Option<Guest>> = Cell::default();
-    let kept = Rc::new(Kept::new(Instant::now()));
+    let since = Instant::now();
     let (door, core) = (&*door, &*core);
+    let socket = match &door.tls {
+        Some((ports, handshakes)) if ports.contains(&port) => {
+            match Box::pin(handshakes.shake_hands(stream, since)).await {
+                Ok(stream) => {
+                    core.borrow_mut().stats_mut().tls_handshakes[usize::from(stream.tls().is_resumed())] += 1;
+                    RequestSocket::Tls(Box::new(stream))
+                }
+                Err(no) => return count_no_tls(&mut core.borrow_mut(), &no, address),
+            }
+        }
+        _ => RequestSocket::plain(stream),
+    };
+    let admitted: Cell<Option<Guest>> = Cell::default();
+    let kept = Rc::new(Kept::new(since));
     let service = service_fn(|request: Request<Incoming>| {
         let (kept, admitted) = (&*kept, &admitted);
         let caller = Caller { entrance, address };
@@ -196,7 +214,7 @@ pub(crate) async fn serve(
             Ok::<_, std::convert::Infallible>(response)
         })
     });
-    let stream = Stream { io: TokioIo::new(stream), kept: Rc::clone(&kept) };
+    let stream = Stream { io: TokioIo::new(socket), kept: Rc::clone(&kept) };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
@@ -220,25 +238,46 @@ pub(crate) async fn serve(
             break ended;
         }
     };
-    if ended.is_err_and(|error| error.is_parse()) {
-        bad_request();
-    }
-    let (Some(guest), Some(connection)) = (admitted.take(), connection.get_mut().take()) else { return };
+    let Some(connection) = connection.get_mut().take() else { return };
     let parts = connection.into_parts();
-    let Ok(stream) = parts.io.io.into_inner().into_std() else { return };
-    let leftover = parts.read_buf;
+    let socket = parts.io.io.into_inner();
+    if ended.is_err_and(|error| error.is_parse()) {
+        if socket.is_met_by_tls() {
+            let no = NoTls::at_plain_port(port);
+            count_no_tls(&mut core.borrow_mut(), &no, address);
+        } else {
+            bad_request();
+        }
+    }
+    let Some(guest) = admitted.take() else { return socket.close() };
+    let Ok((socket, leftover)) = socket.leave(parts.read_buf) else { return };
     let untaken = match (guest, &door.links) {
         (Guest::Peer(peer, resume), _) => {
             let seat = Seat::request(&door.gauges, door.max_connections).holding(file);
-            send_home(door, core, HandOff { stream, leftover, peer, resume, address, seat }).await
+            send_home(door, core, HandOff { socket, leftover, peer, resume, address, seat }).await
         }
         (Guest::Hub { hub, legacy }, Some(links)) => {
-            (links.take)(LinkSocket { stream, leftover, address, hub, legacy }).err()
+            (links.take)(LinkSocket { socket, leftover, address, hub, legacy }).err()
         }
         (Guest::Hub { .. }, None) => None,
     };
-    if let Some(stream) = untaken {
-        turn_away(&mut core.borrow_mut(), &stream);
+    if let Some(mut socket) = untaken {
+        turn_away(&mut core.borrow_mut(), &mut socket);
+    }
+}
+
+/// Counts a connection with which TLS came to nothing. The log has a line for those whose reason an operator can remove.
+fn count_no_tls(core: &mut Core, no: &NoTls, address: SocketAddr) {
+    let Some(failure) = no.failure else { return };
+    core.stats_mut().handshake_failures[failure as usize] += 1;
+    let (reason, detail) = (failure.label(), &no.detail);
+    let is_ours = matches!(
+        failure,
+        HandshakeFailure::TlsAtPlainPort | HandshakeFailure::TlsRefused | HandshakeFailure::TlsNothingInCommon
+    );
+    match is_ours.then(|| core.tls_refused.count()).flatten() {
+        Some(times) => warn!(%address, reason, detail, times, "tls_refused"),
+        None => debug!(%address, reason, detail, "tls_refused"),
     }
 }
 
@@ -257,17 +296,17 @@ async fn page_in_turn(door: &Door, caller: Caller, core: &RefCell<Core>, page: P
 }
 
 /// Hands a socket to its peer's home. Gives it back if that does not take it in time.
-async fn send_home(door: &Door, core: &RefCell<Core>, handed: HandOff) -> Option<std::net::TcpStream> {
+async fn send_home(door: &Door, core: &RefCell<Core>, handed: HandOff) -> Option<Socket> {
     let home = ShardId::home(&handed.peer, door.shards, door.keys);
     core.borrow_mut().stats_mut().handed_off += 1;
     match door.homes[usize::from(home.0)].send_timeout(handed, REQUEST_HEAD_TIMEOUT).await {
         Ok(()) => None,
-        Err(SendTimeoutError::Timeout(handed) | SendTimeoutError::Closed(handed)) => Some(handed.stream),
+        Err(SendTimeoutError::Timeout(handed) | SendTimeoutError::Closed(handed)) => Some(handed.socket),
     }
 }
 
 /// Closes a WebSocket that nobody has taken.
-fn turn_away(core: &mut Core, mut stream: &std::net::TcpStream) {
+fn turn_away(core: &mut Core, socket: &mut Socket) {
     let reason = CloseReason::TryAgainLater;
     core.stats_mut().handshake_failures[HandshakeFailure::HandOff as usize] += 1;
     core.stats_mut().closes[reason as usize] += 1;
@@ -275,7 +314,7 @@ fn turn_away(core: &mut Core, mut stream: &std::net::TcpStream) {
         let mut frame = Vec::new();
         ws::put_close(&mut frame, code, text);
         // The first bytes behind the 101: the socket has room for them, or is gone.
-        _ = stream.write(&frame);
+        socket.say_last(&frame);
     }
 }
 

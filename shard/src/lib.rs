@@ -17,6 +17,7 @@ mod pace;
 mod queue;
 mod runtime;
 mod session;
+mod socket;
 mod sparse;
 mod stats;
 
@@ -36,7 +37,8 @@ pub use links::{Admission, LinkDoor, LinkSocket, TakeLink};
 pub use listen::bind;
 pub use networks::{Largest, NetworkList};
 pub use pace::Pace;
-pub use runtime::{FileShares, HubConfig, ShardHandle, Shards, start};
+pub use runtime::{FileShares, HubConfig, ShardHandle, Shards, TlsDoor, start};
+pub use socket::Socket;
 pub use stats::{HandshakeFailure, IoStats, Reading};
 
 /// What every shard of a hub sees of the others at once.

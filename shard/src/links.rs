@@ -1,7 +1,7 @@
 //! How another hub comes in: it asks for a WebSocket as peers do, and is told from them before it is one.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,6 +9,8 @@ use hyper::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use ipnet::IpNet;
 use proto::HubId;
 use proto::envelope::SUBPROTOCOL;
+
+use crate::socket::Socket;
 
 /// What the name of every version of the links' subprotocol begins with.
 const FAMILY: &str = "peerpigeon-mesh.";
@@ -27,7 +29,7 @@ pub struct LinkDoor {
 }
 
 /// Takes a hub's socket, or gives it back.
-pub type TakeLink = Arc<dyn Fn(LinkSocket) -> Result<(), TcpStream> + Send + Sync>;
+pub type TakeLink = Arc<dyn Fn(LinkSocket) -> Result<(), Socket> + Send + Sync>;
 
 impl LinkDoor {
     /// Whether a WebSocket without a subprotocol from this address is a legacy link. An IPv4 address that arrives
@@ -58,8 +60,8 @@ pub enum Admission {
 /// An upgraded socket at whose other end is a hub.
 #[derive(Debug)]
 pub struct LinkSocket {
-    /// The socket. It does not block.
-    pub stream: TcpStream,
+    /// The socket.
+    pub socket: Socket,
     /// What the hub sent behind its request. It comes before anything read from the socket.
     pub leftover: Bytes,
     /// Where it comes from.
@@ -120,7 +122,7 @@ mod tests {
                 admission: Admission::Closed,
                 legacy,
                 port: None,
-                take: Arc::new(|socket| Err(socket.stream)),
+                take: Arc::new(|socket| Err(socket.socket)),
             };
             let is_legacy = |address: &&str| door.is_legacy(SocketAddr::new(address.parse().unwrap(), 1));
             assert!(inside.iter().all(is_legacy), "{range}");

@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 
 use crate::clock::Clock;
 use crate::core::{Adopted, Core, SessionLimits};
-use crate::http::{self, Door, DoorFiles, Entrance, Share};
+use crate::http::{self, Door, DoorFiles, Entrance, Handshakes, Share};
 use crate::links::LinkDoor;
 use crate::session::{self, HandOff};
 use crate::sparse::Sparse;
@@ -44,6 +44,8 @@ pub struct HubConfig {
     pub links: Option<LinkDoor>,
     /// The port of listeners at which there are pages and no WebSockets; others have then only what is for the public.
     pub admin_port: Option<u16>,
+    /// Which listeners speak TLS, if any does.
+    pub tls: Option<TlsDoor>,
     /// What lets a page of another origin read an answer. Goes on refusals; the pages have theirs.
     pub cors: HeaderMap,
     /// What answers requests that are not for a WebSocket.
@@ -59,6 +61,15 @@ pub struct HubConfig {
     /// Sessions send back what they get and route nothing: for conformance tests of the WebSocket itself.
     #[doc(hidden)]
     pub echo: bool,
+}
+
+/// The listeners that speak TLS.
+#[derive(Clone, Debug)]
+pub struct TlsDoor {
+    /// Begins their connections.
+    pub acceptor: tls::Acceptor,
+    /// Their ports.
+    pub ports: Arc<[u16]>,
 }
 
 /// Sockets that the listeners of one kind may hold at once, on all shards together. At the bound a listener drops the oldest of its
@@ -217,6 +228,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
         auth_token: config.auth_token,
         links: config.links,
         admin_port: config.admin_port,
+        tls: config.tls.map(|tls| (tls.ports, Handshakes::new(tls.acceptor))),
         cors: config.cors,
         pages: config.pages,
         homes,
@@ -298,10 +310,11 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "listener_failed"),
     };
-    let entrance = match listener.local_addr() {
-        Ok(address) => Entrance::at(address.port(), door.links.as_ref(), door.admin_port),
+    let port = match listener.local_addr() {
+        Ok(address) => address.port(),
         Err(error) => return tracing::error!(%error, "listener_failed"),
     };
+    let entrance = Entrance::at(port, door.links.as_ref(), door.admin_port);
     let mut connections = JoinSet::new();
     let mut newcomers = Newcomers::default();
     let spawn = |connections: &mut JoinSet<()>, newcomers: &mut Newcomers, came: Came, file: OwnedSemaphorePermit| {
@@ -313,7 +326,7 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
         }
         let let_in = Rc::new(Cell::new(false));
         let (door, core) = (Rc::clone(&door), Rc::clone(&core));
-        let served = http::serve(door, entrance, core, stream, address, file, Rc::clone(&let_in));
+        let served = http::serve(door, (entrance, port), core, stream, address, file, Rc::clone(&let_in));
         newcomers.add(connections.spawn_local(served), let_in);
     };
     let make_room = |newcomers: &mut Newcomers| {

@@ -7,24 +7,27 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use proto::keepalive::Life;
+use proto::limits::READ_BUFFER_BYTES;
 use proto::ws::Reader;
 use proto::{CloseReason, Lineage, PeerId, SessionId};
+use tls::Received;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Gauges;
 use crate::core::Core;
 use crate::queue::SendQueue;
+use crate::socket::{Socket, Writer};
 
 /// An upgraded socket on its way from the shard that accepted it to its peer's home.
 #[derive(Debug)]
 pub(crate) struct HandOff {
-    pub(crate) stream: std::net::TcpStream,
+    pub(crate) socket: Socket,
     /// What the client sent behind its request. It comes before anything read from the socket.
     pub(crate) leftover: Bytes,
     pub(crate) peer: PeerId,
@@ -119,7 +122,7 @@ pub(crate) enum Phase {
 pub(crate) struct Session {
     pub(crate) peer: PeerId,
     pub(crate) address: SocketAddr,
-    pub(crate) write: OwnedWriteHalf,
+    pub(crate) write: Writer,
     /// The session's task.
     pub(crate) waker: Option<Waker>,
     pub(crate) phase: Phase,
@@ -157,6 +160,11 @@ impl Session {
     /// Why a session that is retiring goes.
     pub(crate) fn why_it_goes(&self) -> Option<CloseReason> {
         (self.phase == Phase::Retiring).then(|| self.reason.unwrap_or(CloseReason::Draining))
+    }
+
+    /// Whether the socket has taken all that was for it.
+    pub(crate) fn has_written_all(&self) -> bool {
+        self.queue.is_none() && !self.write.has_pending()
     }
 
     pub(crate) fn queued_bytes(&self) -> usize {
@@ -209,6 +217,12 @@ fn drive(core: &RefCell<Core>, id: SessionId, read: &mut OwnedReadHalf, cx: &mut
             core.received(id, &mut []);
             continue;
         }
+        if session.write.tls.is_some() {
+            if decrypt(&mut core, id, read, cx).is_pending() {
+                return Poll::Pending;
+            }
+            continue;
+        }
         let mut buffer = core.take_read_buffer();
         let mut into = ReadBuf::new(&mut buffer);
         let polled = Pin::new(&mut *read).poll_read(cx, &mut into);
@@ -225,6 +239,29 @@ fn drive(core: &RefCell<Core>, id: SessionId, read: &mut OwnedReadHalf, cx: &mut
         core.restore_read_buffer(buffer);
     }
     drive_again(cx)
+}
+
+/// Reads once from a socket with TLS, and takes in what could be decrypted.
+fn decrypt(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<()> {
+    let mut plain = core.take_plaintext();
+    let polled = match core.session_mut(id).and_then(|session| session.write.tls.as_mut()) {
+        Some(tls) => tls.receive(READ_BUFFER_BYTES, &mut plain, |buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut *read).poll_read(cx, &mut buffer))?;
+            Poll::Ready(Ok(buffer.filled().len()))
+        }),
+        None => Poll::Pending,
+    };
+    if !plain.is_empty() {
+        core.received(id, &mut plain);
+    }
+    let polled = polled.map(|received| match received {
+        Ok(Received::More) => core.flush_tls(id),
+        Ok(Received::End) => core.lost(id, CloseReason::ConnectionLost),
+        Err(error) => core.tls_failed(id, &error),
+    });
+    core.restore_plaintext(plain);
+    polled
 }
 
 /// Why a session has ended whose socket failed.

@@ -34,11 +34,25 @@ pub enum HandshakeFailure {
     LinkWrongPort,
     /// A peer came to a port that takes no peers (404).
     WrongPort,
+    /// A client spoke TLS at a port that does not.
+    TlsAtPlainPort,
+    /// A client sent HTTP without TLS to a port that speaks TLS (400).
+    HttpAtTlsPort,
+    /// Too many TLS handshakes waited for their turn.
+    TlsBusy,
+    /// A TLS handshake broke the protocol, or its client ended it.
+    TlsHandshake,
+    /// A client and this hub have no version, cipher suite or protocol of TLS in common.
+    TlsNothingInCommon,
+    /// A client refused to go on, as a rule because it does not trust the certificate.
+    TlsRefused,
+    /// A TLS handshake was not over in time.
+    TlsTimeout,
 }
 
 impl HandshakeFailure {
     /// Every failure, in the order of its discriminant.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 17] = [
         Self::Unauthorized,
         Self::InvalidPeerId,
         Self::NotAnUpgrade,
@@ -49,6 +63,13 @@ impl HandshakeFailure {
         Self::LinkVersion,
         Self::LinkWrongPort,
         Self::WrongPort,
+        Self::TlsAtPlainPort,
+        Self::HttpAtTlsPort,
+        Self::TlsBusy,
+        Self::TlsHandshake,
+        Self::TlsNothingInCommon,
+        Self::TlsRefused,
+        Self::TlsTimeout,
     ];
 
     /// Whether it was a hub that was refused.
@@ -69,6 +90,13 @@ impl HandshakeFailure {
             Self::LinkVersion => "link-version",
             Self::LinkWrongPort => "link-wrong-port",
             Self::WrongPort => "wrong-port",
+            Self::TlsAtPlainPort => "tls-at-plain-port",
+            Self::HttpAtTlsPort => "http-at-tls-port",
+            Self::TlsBusy => "tls-busy",
+            Self::TlsHandshake => "tls-handshake",
+            Self::TlsNothingInCommon => "tls-nothing-in-common",
+            Self::TlsRefused => "tls-refused",
+            Self::TlsTimeout => "tls-timeout",
         }
     }
 }
@@ -92,6 +120,8 @@ pub struct IoStats {
     pub handshake_failures: [u64; HandshakeFailure::ALL.len()],
     /// Resume secrets that were ignored, by the outcome's discriminant.
     pub resumes: [u64; ResumeOutcome::ALL.len()],
+    /// TLS handshakes that were completed: with a certificate, and by a ticket of an earlier session.
+    pub tls_handshakes: [u64; 2],
     /// Sockets accepted here and handed to another shard.
     pub handed_off: u64,
     /// Letters posted to other shards and to the mesh.

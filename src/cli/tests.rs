@@ -91,7 +91,7 @@ fn no_secret_of_a_url_on_the_command_line_is_repeated() {
         &["peer", "--hub", "redis://u:hunter2@h"][..],
         &["peer", "--hub=ws://u:hunter2/x@h b"],
         &["load-test", "--hub", "ws://u:hunter2@"],
-        &["health", "--url", "https://u:hunter2@h"],
+        &["health", "--url", "ftp://u:hunter2@h"],
         &["serve", "redis://:hunter2@h"],
         &["redis://:hunter2?hunter2@h"],
         &["serve", "--redis=redis://:hunter2@h"],

@@ -10,9 +10,8 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::HOST;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use mesh::ConnectError;
+use mesh::{ConnectError, Stream, Tls};
 use proto::Redacted;
-use tokio::net::TcpStream;
 
 use crate::config::{self, Place, Refusal};
 use crate::pages::FULL;
@@ -40,14 +39,16 @@ pub struct Args {
 #[derive(Debug)]
 pub struct Question {
     page: Uri,
+    /// It is the hub of this machine, by the settings.
+    is_own: bool,
     /// A hub that is full is well: whoever asks for the health of a container would replace it, and send all its peers away.
     full_is_well: bool,
 }
 
 fn url(text: &str) -> Result<Uri, &'static str> {
-    const TAKES: &str = "not an HTTP URL: use http://host[:port]/path";
+    const TAKES: &str = "not an HTTP URL: use http://host[:port]/path or https://host[:port]/path";
     let url: Uri = text.parse().map_err(|_| TAKES)?;
-    if url.scheme_str() == Some("http") && url.host().is_some() { Ok(url) } else { Err(TAKES) }
+    if matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some() { Ok(url) } else { Err(TAKES) }
 }
 
 impl Args {
@@ -58,19 +59,21 @@ impl Args {
     /// Settings with which the hub would not start.
     pub fn question(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Question, Vec<Refusal>> {
         if let Some(page) = self.url {
-            return Ok(Question { page, full_is_well: false });
+            return Ok(Question { page, is_own: false, full_is_well: false });
         }
-        let (host, port) = config::place(&self.place, env)?;
-        let page = url(&format!("http://{host}:{port}/readyz")).map_err(|problem| vec![Refusal::of_host(problem)])?;
-        Ok(Question { page, full_is_well: true })
+        let (host, port, speaks_tls) = config::place(&self.place, env)?;
+        let scheme = if speaks_tls { "https" } else { "http" };
+        let page =
+            url(&format!("{scheme}://{host}:{port}/readyz")).map_err(|problem| vec![Refusal::of_host(problem)])?;
+        Ok(Question { page, is_own: true, full_is_well: true })
     }
 }
 
 /// Asks, and says what was answered.
 pub async fn run(question: Question) -> ExitCode {
-    let Question { page, full_is_well } = question;
+    let Question { page, is_own, full_is_well } = question;
     let shown = page.to_string();
-    let asked = ask(&page, PATIENCE).await;
+    let asked = ask(&page, is_own, PATIENCE).await;
     match asked {
         Ok((status, text)) => {
             let _ = writeln!(std::io::stdout(), "{}", text.trim());
@@ -89,17 +92,30 @@ pub async fn run(question: Question) -> ExitCode {
     }
 }
 
-async fn ask(page: &Uri, patience: Duration) -> Result<(StatusCode, String), ConnectError> {
-    let (host, port) = (page.host().unwrap_or_default(), page.port_u16().unwrap_or(80));
+async fn ask(page: &Uri, is_own: bool, patience: Duration) -> Result<(StatusCode, String), ConnectError> {
+    let is_tls = page.scheme_str() == Some("https");
+    // A certificate is for the name that clients use. The hub of this machine is asked by another name.
+    let tls = is_tls
+        .then(|| if is_own { Tls::without_proof() } else { Tls::new(None) })
+        .transpose()
+        .map_err(ConnectError::Tls)?;
+    let (host, port) = (page.host().unwrap_or_default(), page.port_u16().unwrap_or(if is_tls { 443 } else { 80 }));
     let path = page.path_and_query().map_or("/", |path| path.as_str());
     let authority = page.authority().map_or(host, |authority| authority.as_str());
     let request = Request::get(path).header(HOST, authority).body(Empty::<Bytes>::new());
     let request = request.map_err(ConnectError::Request)?;
-    mesh::ask(host.trim_matches(['[', ']']), port, patience, async |stream| exchange(stream, request.clone()).await)
-        .await
+    let host = host.trim_matches(['[', ']']);
+    let exchange = async |tcp| {
+        let stream = match &tls {
+            None => Stream::Plain(tcp),
+            Some(tls) => tls.connect(host, tcp).await.map_err(ConnectError::Tls)?,
+        };
+        exchange(stream, request.clone()).await
+    };
+    mesh::ask(host, port, patience, exchange).await
 }
 
-async fn exchange(stream: TcpStream, request: Request<Empty<Bytes>>) -> Result<(StatusCode, String), ConnectError> {
+async fn exchange(stream: Stream, request: Request<Empty<Bytes>>) -> Result<(StatusCode, String), ConnectError> {
     let failed = |error: hyper::Error| ConnectError::Tcp(io::Error::other(error));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let answer = async {
@@ -143,12 +159,19 @@ mod tests {
             (&[("HOST", "[::1]")], "http://[::1]:8080/readyz"),
             (&[("HOST", "LocalHost")], "http://LocalHost:8080/readyz"),
             (&[("HOST", "10.0.0.7")], "http://10.0.0.7:8080/readyz"),
+            (&[("TLS_CERT", "a.pem")], "https://localhost:8080/readyz"),
+            (&[("TLS_CERT", " "), ("TLS_PORTS", "PORT")], "http://localhost:8080/readyz"),
+            (&[("TLS_CERT", "a.pem"), ("ADMIN_PORT", "9001")], "http://localhost:9001/readyz"),
+            (
+                &[("TLS_CERT", "a.pem"), ("TLS_PORTS", "admin_port"), ("ADMIN_PORT", "9001")],
+                "https://localhost:9001/readyz",
+            ),
         ] {
             assert_eq!(page(&[], env), Ok(expected.to_owned()), "{env:?}");
         }
         assert_eq!(page(&["--port", "1", "--host", "::1"], &[("PORT", "2")]), Ok("http://[::1]:1/readyz".to_owned()));
         assert_eq!(page(&["--url", "http://hub:1/livez"], &[("PORT", "x")]), Ok("http://hub:1/livez".to_owned()));
-        assert!(url("https://hub").is_err() && url("hub").is_err());
+        assert!(url("https://hub").is_ok() && url("ftp://hub").is_err() && url("hub").is_err());
     }
 
     #[test]

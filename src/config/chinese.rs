@@ -14,6 +14,18 @@ pub(crate) const SETTINGS_IN_CHINESE: &[(&str, &str, &str)] = &[
         "",
     ),
     ("PLAYGROUND", "浏览器访问 / 时显示一个页面，用两个标签页即可试用本 hub；程序在该路径始终得到 JSON", ""),
+    (
+        "TLS_CERT",
+        "PEM 格式的证书文件（各含证书链），多个用逗号分隔；与 TLS_KEY 一起设置后枢纽使用 TLS，证书按客户端请求的名称选择，否则用第一个；文件变化时重新读取",
+        "",
+    ),
+    ("TLS_KEY", "PEM 格式的私钥文件，顺序与 TLS_CERT 相同", ""),
+    ("TLS_PORTS", "只使用 TLS 的端口：PORT、ADMIN_PORT 和 MESH_PORT，用逗号分隔", ""),
+    (
+        "TLS_TICKET_KEY",
+        "至少 32 个字符的密钥；在多个枢纽上相同时，它们可互相恢复 TLS 会话；未设置时枢纽只恢复自己的会话",
+        "",
+    ),
     ("MAX_CONNECTIONS", "同时打开的 WebSocket 数量上限", ""),
     ("MAX_MESSAGE_BYTES", "对等端可发送的单条消息的最大字节数", ""),
     ("MAX_NETWORKS_PER_PEER", "一个对等端可同时加入的网络数量", ""),

@@ -64,6 +64,7 @@ pub(crate) enum Kind {
 }
 
 const LISTENING: &str = "Listening";
+const TLS: &str = "TLS";
 const LIMITS: &str = "Limits";
 const MESH: &str = "Mesh";
 const OPERATION: &str = "Operation";
@@ -144,6 +145,43 @@ pub(crate) static PLAYGROUND: Setting = Setting {
     kind: Kind::Switch,
     heading: LISTENING,
     help: "Serve browsers a page at / that tries out the hub with two tabs; programs get JSON at / in either case",
+};
+
+pub(crate) static TLS_CERT: Setting = Setting {
+    name: "TLS_CERT",
+    value: "FILES",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: TLS,
+    help: "PEM files of the hub's certificates with their chains, separated by commas; with TLS_KEY, the hub speaks TLS. The client's \
+           server name selects the certificate, by default the first. The hub reads changed files again",
+};
+
+pub(crate) static TLS_KEY: Setting = Setting {
+    name: "TLS_KEY",
+    value: "FILES",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: TLS,
+    help: "PEM files of the private keys, in the order of TLS_CERT",
+};
+
+pub(crate) static TLS_PORTS: Setting = Setting {
+    name: "TLS_PORTS",
+    value: "PORTS",
+    default: Preset::Text("PORT"),
+    kind: Kind::Text,
+    heading: TLS,
+    help: "Ports that speak TLS: PORT, ADMIN_PORT or MESH_PORT, separated by commas",
+};
+
+pub(crate) static TLS_TICKET_KEY: Setting = Setting {
+    name: "TLS_TICKET_KEY",
+    value: "SECRET",
+    default: Preset::Nothing,
+    kind: Kind::Secret,
+    heading: TLS,
+    help: "Secret of at least 32 characters; hubs with the same secret resume each other's TLS sessions, other hubs only their own",
 };
 
 pub(crate) static MAX_CONNECTIONS: Setting = Setting {
@@ -454,7 +492,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// Every setting, in the order in which a reader wants them.
-pub(crate) static ALL: [&Setting; 41] = [
+pub(crate) static ALL: [&Setting; 45] = [
     &HOST,
     &PORT,
     &ADMIN_PORT,
@@ -463,6 +501,10 @@ pub(crate) static ALL: [&Setting; 41] = [
     &CORS_ORIGIN,
     &CORS_PRIVATE_NETWORK,
     &PLAYGROUND,
+    &TLS_CERT,
+    &TLS_KEY,
+    &TLS_PORTS,
+    &TLS_TICKET_KEY,
     &MAX_CONNECTIONS,
     &MAX_MESSAGE_BYTES,
     &MAX_NETWORKS_PER_PEER,
@@ -567,10 +609,12 @@ pub struct Flags {
 pub struct Place(pub(super) Flags);
 
 /// Each with what it is to somebody who asks.
-static PLACE: [(&Setting, &str); 3] = [
+static PLACE: [(&Setting, &str); 5] = [
     (&HOST, "Address or host name that the hub listens on"),
     (&PORT, "Port that the hub listens on"),
     (&ADMIN_PORT, "Port of the operators' pages; if set, it is asked, since it also answers while the hub drains"),
+    (&TLS_CERT, "Certificate files of the hub, if it speaks TLS"),
+    (&TLS_PORTS, "Ports that speak TLS"),
 ];
 
 impl clap::Args for Place {

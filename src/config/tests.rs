@@ -51,6 +51,15 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("CORS_PRIVATE_NETWORK", &["true", "0"], &["maybe"]),
     ("PLAYGROUND", &["true", "0"], &["maybe"]),
+    // What is in the files, and that there are as many of each, is judged in `config/tls/tests.rs`.
+    ("TLS_CERT", &[","], &[]),
+    ("TLS_KEY", &[" , "], &[]),
+    ("TLS_PORTS", &["PORT", "port, ADMIN_PORT,MESH_PORT,"], &["443", "PORTS", "PORT ADMIN_PORT"]),
+    (
+        "TLS_TICKET_KEY",
+        &["0123456789abcdef0123456789abcdef"],
+        &["0123456789abcdef", "two words, and long enough for a secret", "<set>"],
+    ),
     ("MAX_CONNECTIONS", &["1", "10000000"], &["0", "10000001", "many", "-5"]),
     ("MAX_MESSAGE_BYTES", &["1024", "1048576"], &["0", "1023", "67108865", "1MiB"]),
     ("MAX_NETWORKS_PER_PEER", &["1", "1024"], &["0", "1025", "x"]),

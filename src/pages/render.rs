@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::mesh::MeshReading;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use shard::Reading;
 use super::{HubFacts, body, clock, mesh};
 use crate::config::Config;
 use crate::lifecycle::{Fullness, Stage};
-use crate::telemetry::{self, Scrape, Telemetry};
+use crate::telemetry::{self, Scrape, Telemetry, TlsScrape};
 
 /// A page that takes some making.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,6 +182,7 @@ impl Renderer {
             readings: self.readings().collect(),
             renders: Kind::ALL.map(|kind| (kind.label(), self.made[kind as usize].load(Ordering::Relaxed))).to_vec(),
             mesh: self.mesh(),
+            tls: self.tls(),
             connections: self.connections(),
             max_connections: self.facts.max_connections,
             send_budget_bytes: self.config.send_budget_bytes,
@@ -194,6 +195,14 @@ impl Renderer {
             uptime: self.facts.started.elapsed(),
             started: self.facts.started_at.duration_since(UNIX_EPOCH).unwrap_or_default(),
         }
+    }
+
+    fn tls(&self) -> TlsScrape {
+        let Some(tls) = &self.facts.tls else { return TlsScrape::default() };
+        let (certificates, now) = (tls.certificates(), SystemTime::now());
+        let days = |facts: &::tls::CertificateFacts| facts.seconds_left(now) / 86_400.0;
+        let days_left = certificates.facts().iter().map(|facts| (facts.file.display().to_string(), days(facts)));
+        TlsScrape { days_left: days_left.collect(), reloads: tls.reloads(), stale: tls.is_stale() }
     }
 
     fn mesh(&self) -> Arc<MeshReading> {

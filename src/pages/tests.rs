@@ -72,6 +72,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> Hub {
         lifecycle: lifecycle.clone(),
         max_connections: config.max_connections,
         watchdog: watchdog.clone(),
+        tls: None,
     };
     std::thread::spawn(move || {
         runtime().block_on(networks.collect(|slots, largest| {

@@ -83,6 +83,14 @@ catalog! {
         "WebSockets opened."
     HANDSHAKE_FAILURES "peerpigeon_handshake_failures_total" Counter ["reason"]
         "Requests for a WebSocket that were refused."
+    TLS_HANDSHAKES "peerpigeon_tls_handshakes_total" Counter ["kind"]
+        "TLS handshakes that were completed: full, or resumed by a ticket. Failed ones are among peerpigeon_handshake_failures_total."
+    TLS_DAYS_LEFT "peerpigeon_tls_certificate_days_left" Gauge ["file"]
+        "Days until the certificate in the file expires; negative once it has."
+    TLS_RELOADS "peerpigeon_tls_reloads_total" Counter ["outcome"]
+        "Times that the files of certificates were read again, because they had changed or by SIGHUP: taken, or refused."
+    TLS_STALE "peerpigeon_tls_certificates_stale" Gauge []
+        "1 while the files of certificates have changed and cannot be used, so that the certificates of before are served."
     CLOSES "peerpigeon_closes_total" Counter ["reason"]
         "WebSockets closed."
     TAKEOVERS "peerpigeon_takeovers_total" Counter ["outcome"]

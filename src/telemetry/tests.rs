@@ -32,6 +32,7 @@ fn scrape(readings: Vec<Reading>) -> Scrape {
         readings: readings.into_iter().map(Arc::new).collect(),
         renders: crate::pages::labels().map(|page| (page, 1)).collect(),
         mesh: Arc::default(),
+        tls: TlsScrape { days_left: vec![("/tls/tls.crt".to_owned(), 12.5)], ..TlsScrape::default() },
         connections: 0,
         max_connections: 1000,
         send_budget_bytes: 1 << 29,

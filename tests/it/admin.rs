@@ -8,7 +8,7 @@ use crate::door::{body, status};
 use crate::hub::{Hub, command};
 
 /// A port that was free a moment ago.
-fn free_port() -> String {
+pub fn free_port() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
 }
 
@@ -70,7 +70,8 @@ fn health_is_what_the_hub_says_of_itself() {
     let url = format!("http://127.0.0.1:{port}/livez");
     assert_eq!(health(&["--url", &url]), (Some(0), "ok\n".to_owned()));
     assert_eq!(health(&["--url", &format!("http://127.0.0.1:{port}/nowhere")]).0, Some(1));
-    assert_eq!(health(&["--url", "https://127.0.0.1/"]).0, Some(64));
+    assert_eq!(health(&["--url", &format!("https://127.0.0.1:{port}/livez")]).0, Some(1));
+    assert_eq!(health(&["--url", "ftp://127.0.0.1/"]).0, Some(64));
 
     let _peer = Client::join(&hub, 1, "n");
     hub.signal("-TERM");

@@ -39,7 +39,7 @@ fn keep_alive(mut client: Client, done: std::sync::mpsc::Receiver<()>) -> std::t
 }
 
 #[test]
-fn a_client_that_talks_to_itself_hears_that_the_hub_lives() {
+pub fn a_client_that_talks_to_itself_hears_that_the_hub_lives() {
     let hub = Hub::start(&[("PEER_TIMEOUT_MS", "1200")]);
     let mut alone = Client::join(&hub, 1, "lonely");
     let mut writer = alone.stream.try_clone().unwrap();
@@ -126,7 +126,7 @@ fn what_only_the_kernel_keeps_is_missed_as_well() {
 }
 
 #[test]
-fn a_ping_does_not_wait_for_messages() {
+pub fn a_ping_does_not_wait_for_messages() {
     let hub = Hub::start(&[("PEER_TIMEOUT_MS", "15000"), ("SHARDS", "1")]);
     let mut slow = Client::narrow(&hub, 1, "n");
     let mut sender = Client::join(&hub, 2, "n");

@@ -37,7 +37,7 @@ fn json(answer: &str) -> Value {
 }
 
 #[test]
-fn token_then_id_then_upgrade() {
+pub fn token_then_id_then_upgrade() {
     let hub = Hub::start(&[("AUTH_TOKEN", "se%cret&"), ("CORS_ORIGIN", "https://app.example")]);
     let plain = |path: &str| hub.get(path);
     for path in ["/ws", "/ws?peerId=zz", &format!("/?peerId={}", id(1)), "/ws?token=wrong", "/ws?token=se%25cret%2"] {
@@ -76,7 +76,7 @@ fn either_case_and_either_path() {
 }
 
 #[test]
-fn the_pages_count() {
+pub fn the_pages_count() {
     let hub = Hub::start(&[("SHARDS", "4")]);
     let mut peers: Vec<Client> = (0..5).map(|n| Client::join(&hub, n, if n < 3 { "a" } else { "b" })).collect();
     for peer in &mut peers {
@@ -105,7 +105,7 @@ fn the_pages_count() {
 }
 
 #[test]
-fn an_http_connection_serves_many_requests() {
+pub fn an_http_connection_serves_many_requests() {
     use std::io::{Read, Write};
     let hub = Hub::start(&[]);
     let mut stream = std::net::TcpStream::connect(hub.address).unwrap();
@@ -120,7 +120,7 @@ fn an_http_connection_serves_many_requests() {
 }
 
 #[test]
-fn a_request_has_a_bound() {
+pub fn a_request_has_a_bound() {
     let hub = Hub::start(&[]);
     let begin = "GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nCookie: ";
     let whole = format!("{begin}{}\r\n\r\n", "x".repeat(12 * 1024));
@@ -273,7 +273,7 @@ fn the_token_opens_the_names_of_networks_as_it_opens_the_door() {
 
 /// One connection that pipelines pages slows down itself, and no peer.
 #[test]
-fn who_pipelines_pages_waits_and_no_peer_does() {
+pub fn who_pipelines_pages_waits_and_no_peer_does() {
     use std::io::{Read, Write};
     let hub = Hub::start(&[("SHARDS", "1")]);
     let (mut a, mut b) = (Client::join(&hub, 1, "n"), Client::join(&hub, 2, "n"));

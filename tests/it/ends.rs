@@ -5,7 +5,7 @@ use crate::hub::Hub;
 use crate::mesh::{discovered, eventually};
 
 #[test]
-fn a_reset_is_told_at_once() {
+pub fn a_reset_is_told_at_once() {
     let hub = Hub::start(&[]);
     let mut a = Client::join(&hub, 1, "n");
     let b = Client::join(&hub, 2, "n");
@@ -23,7 +23,7 @@ fn a_reset_is_told_at_once() {
 }
 
 #[test]
-fn a_silent_peer_is_pinged_twice_and_then_dead() {
+pub fn a_silent_peer_is_pinged_twice_and_then_dead() {
     let hub = Hub::start(&[("PEER_TIMEOUT_MS", "1500")]);
     let mut a = Client::join(&hub, 1, "n");
     let mut b = Client::join(&hub, 2, "n");
@@ -41,7 +41,7 @@ fn a_silent_peer_is_pinged_twice_and_then_dead() {
 }
 
 #[test]
-fn an_id_that_returns_replaces_a_connection_that_does_not_answer() {
+pub fn an_id_that_returns_replaces_a_connection_that_does_not_answer() {
     let hub = Hub::start(&[]);
     let mut watcher = Client::join(&hub, 1, "n");
     let mut half_open = Client::join(&hub, 2, "n");
@@ -61,7 +61,7 @@ fn an_id_that_returns_replaces_a_connection_that_does_not_answer() {
 }
 
 #[test]
-fn a_connection_that_answers_keeps_its_id() {
+pub fn a_connection_that_answers_keeps_its_id() {
     let hub = Hub::start(&[]);
     let mut first = Client::join(&hub, 1, "n");
     let mut second = Client::open(hub.address, 1, b"");
@@ -72,7 +72,7 @@ fn a_connection_that_answers_keeps_its_id() {
 }
 
 #[test]
-fn a_reader_that_never_reads_costs_only_itself() {
+pub fn a_reader_that_never_reads_costs_only_itself() {
     let hub = Hub::start(&[("SEND_QUEUE_BYTES", "2000000"), ("MAX_MESSAGE_BYTES", "100000")]);
     let mut sender = Client::join(&hub, 1, "n");
     let mut slow = Client::join(&hub, 2, "n");
@@ -137,7 +137,7 @@ fn nobody_can_have_another_closed_or_keep_others_from_it() {
 }
 
 #[test]
-fn a_full_house_says_so() {
+pub fn a_full_house_says_so() {
     let hub = Hub::start(&[("MAX_CONNECTIONS", "2")]);
     let _a = Client::connect(&hub, 1);
     let b = Client::connect(&hub, 2);

@@ -41,6 +41,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
         mesh: mesh.clone(),
         lifecycle,
         watchdog: watchdog.clone(),
+        tls: None,
     };
     let pages = pages::pages(Arc::clone(&config), facts).unwrap();
     let barrier = Arc::new(Barrier::new(2));
@@ -83,6 +84,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
         auth_token: None,
         links: None,
         admin_port: None,
+        tls: None,
         cors: Default::default(),
         pages,
         networks: Arc::default(),

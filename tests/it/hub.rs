@@ -6,6 +6,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use crate::wire::{self, Certificate};
+
 /// How long anything may take that is expected to happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -15,6 +17,8 @@ pub struct Hub {
     log: mpsc::Receiver<String>,
     /// What it logged before it said where it listens.
     pub before_start: Vec<String>,
+    /// The line that says where it listens.
+    pub started: String,
 }
 
 pub const DEFAULTS: &[(&str, &str)] = &[("HOST", "127.0.0.1"), ("PORT", "0"), ("SHARDS", "2"), ("LOG_FORMAT", "json")];
@@ -28,7 +32,15 @@ pub fn command(env: &[(&str, &str)]) -> Command {
 impl Hub {
     /// Starts a hub and waits until it says where it listens.
     pub fn start(env: &[(&str, &str)]) -> Self {
-        Self::run(command(DEFAULTS).envs(env.iter().copied()), [127, 0, 0, 1])
+        let mut command = command(DEFAULTS);
+        if !wire::is_over_tls() {
+            return Self::run(command.envs(env.iter().copied()), [127, 0, 0, 1]);
+        }
+        let Certificate { certificate, key, .. } = wire::common();
+        command.envs([("TLS_CERT", certificate), ("TLS_KEY", key)]).envs(env.iter().copied());
+        let mut hub = Self::run(&mut command, [127, 0, 0, 1]);
+        hub.address = wire::lay(hub.address);
+        hub
     }
 
     /// Starts a hub in a network namespace, which has this address for those outside.
@@ -48,13 +60,15 @@ impl Hub {
                 _ = lines.try_send(line);
             }
         });
-        let mut hub = Self { child, address: (address, 0).into(), log, before_start: Vec::new() };
+        let mut hub =
+            Self { child, address: (address, 0).into(), log, before_start: Vec::new(), started: String::new() };
         let (started, before) = hub.logged_after("server_started");
         hub.before_start = before;
         let listening = started.split("\"listening\":\"").nth(1).expect("an address");
         let port: String =
             listening.chars().skip_while(|c| *c != ':').skip(1).take_while(char::is_ascii_digit).collect();
         hub.address.set_port(port.parse().expect("a port"));
+        hub.started = started;
         hub
     }
 

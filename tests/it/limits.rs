@@ -15,7 +15,7 @@ fn closes(hub: &Hub, n: u32, bytes: &[u8]) -> (u16, String) {
 }
 
 #[test]
-fn what_breaks_rfc_6455_is_closed_by_its_code() {
+pub fn what_breaks_rfc_6455_is_closed_by_its_code() {
     let hub = Hub::start(&[]);
     let fragment = |first: u8, payload: &[u8]| {
         let mut bytes = frame(0, payload);
@@ -49,7 +49,7 @@ fn what_breaks_rfc_6455_is_closed_by_its_code() {
 }
 
 #[test]
-fn a_message_past_the_limit_is_answered_and_closed() {
+pub fn a_message_past_the_limit_is_answered_and_closed() {
     let hub = Hub::start(&[("MAX_MESSAGE_BYTES", "1024")]);
     let fragment = |first: u8| {
         let mut bytes = frame(0, &[b' '; 1000]);
@@ -82,7 +82,7 @@ fn sixty_four_mebibytes_are_not_kept() {
 }
 
 #[test]
-fn binary_frames_are_taken_as_text_if_they_are() {
+pub fn binary_frames_are_taken_as_text_if_they_are() {
     let hub = Hub::start(&[]);
     let mut a = Client::connect(&hub, 1);
     a.raw(&frame(2, br#"{"type":"ping"}"#));
@@ -93,7 +93,7 @@ fn binary_frames_are_taken_as_text_if_they_are() {
 }
 
 #[test]
-fn a_flood_is_refused_and_then_closed() {
+pub fn a_flood_is_refused_and_then_closed() {
     let hub = Hub::start(&[("MESSAGE_RATE", "10")]);
     let mut a = Client::connect(&hub, 1);
     let mut writer = a.stream.try_clone().unwrap();

@@ -26,3 +26,5 @@ mod resume;
 mod signaling;
 mod silent;
 mod stop;
+mod tls;
+mod wire;

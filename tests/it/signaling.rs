@@ -10,7 +10,7 @@ fn with_shards(test: impl Fn(&Hub)) {
 }
 
 #[test]
-fn two_peers_find_each_other_and_signal() {
+pub fn two_peers_find_each_other_and_signal() {
     with_shards(|hub| {
         let mut a = Client::join(hub, 1, "n");
         a.hears_nothing();
@@ -31,7 +31,7 @@ fn two_peers_find_each_other_and_signal() {
 }
 
 #[test]
-fn what_comes_with_the_request_is_the_first_message() {
+pub fn what_comes_with_the_request_is_the_first_message() {
     with_shards(|hub| {
         let mut watcher = Client::join(hub, 100, "n");
         for n in 0..16 {
@@ -49,7 +49,7 @@ fn what_comes_with_the_request_is_the_first_message() {
 }
 
 #[test]
-fn a_message_may_come_a_byte_at_a_time() {
+pub fn a_message_may_come_a_byte_at_a_time() {
     let hub = Hub::start(&[]);
     let mut a = Client::connect(&hub, 1);
     for byte in frame(1, br#"{"type":"ping"}"#) {
@@ -59,7 +59,7 @@ fn a_message_may_come_a_byte_at_a_time() {
 }
 
 #[test]
-fn signals_of_two_flat_out_senders_arrive_in_order_and_once() {
+pub fn signals_of_two_flat_out_senders_arrive_in_order_and_once() {
     // Together less than a sender's share of the target's queue, however late the target reads.
     const EACH: usize = 2_000;
     with_shards(|hub| {
@@ -93,7 +93,7 @@ fn signals_of_two_flat_out_senders_arrive_in_order_and_once() {
 }
 
 #[test]
-fn a_thousand_joins_at_once_are_told_exactly() {
+pub fn a_thousand_joins_at_once_are_told_exactly() {
     for shards in ["1", "8"] {
         let hub = Hub::start(&[("SHARDS", shards), ("MAX_CONNECTIONS", "2000")]);
         let url = format!("ws://{}", hub.address);

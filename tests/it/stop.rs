@@ -8,7 +8,7 @@ use crate::client::{Client, Heard, frame, id};
 use crate::hub::{DEADLINE, DEFAULTS, Hub, command};
 
 #[test]
-fn a_drain_says_goodbye_to_everyone_and_exits_with_0() {
+pub fn a_drain_says_goodbye_to_everyone_and_exits_with_0() {
     for shards in ["1", "8"] {
         let mut hub = Hub::start(&[("SHARDS", shards), ("DRAIN_SECS", "8")]);
         let mut peers: Vec<Client> = (0..6).map(|n| Client::join(&hub, n, "n")).collect();
@@ -87,7 +87,7 @@ fn a_drain_is_spread_over_all_of_its_time_however_short_that_is() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+pub fn a_second_signal_ends_at_once() {
     let mut hub = Hub::start(&[("DRAIN_SECS", "600")]);
     let _peer = Client::join(&hub, 1, "n");
     hub.signal("-TERM");

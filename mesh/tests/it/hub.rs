@@ -90,8 +90,14 @@ impl Hub {
                     return;
                 }
                 let Some(asked) = wire::answer(&stream) else { continue };
-                let socket =
-                    LinkSocket { stream, leftover: asked.leftover, address, hub: asked.hub, legacy: asked.legacy };
+                let socket = LinkSocket {
+                    stream,
+                    tls: None,
+                    leftover: asked.leftover,
+                    address,
+                    hub: asked.hub,
+                    legacy: asked.legacy,
+                };
                 if sockets.blocking_send(socket).is_err() {
                     return;
                 }

@@ -79,7 +79,7 @@ impl Core {
 
     /// Closes the socket of a session that has said all: wholly if its client is done as well, else our half.
     pub(super) fn finish_if_written(&mut self, id: SessionId) {
-        let Some(session) = self.session_mut(id).filter(|s| s.phase == Phase::Closing && s.queue.is_none()) else {
+        let Some(session) = self.session_mut(id).filter(|s| s.phase == Phase::Closing && s.has_written_all()) else {
             return;
         };
         if session.client_done {
@@ -88,7 +88,8 @@ impl Core {
         } else if session.deaf {
             // No close frame of the client's will be understood, but the end of its stream will. Closing our end
             // for good here would reset the connection, and our close frame might never be read.
-            _ = SockRef::from(session.write.as_ref()).shutdown(std::net::Shutdown::Write);
+            session.write.close();
+            _ = SockRef::from(session.write.tcp.as_ref()).shutdown(std::net::Shutdown::Write);
         }
     }
 
@@ -98,6 +99,7 @@ impl Core {
             return;
         };
         let Some(mut session) = slot.session.take() else { return };
+        session.write.close();
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.slot);
         self.live -= 1;

@@ -8,7 +8,7 @@ use proto::{CloseReason, Input, Now, SessionId, ws};
 use tracing::debug;
 
 use super::Core;
-use crate::session::Phase;
+use crate::session::{Phase, why_lost};
 
 impl Core {
     pub(crate) fn take_read_buffer(&mut self) -> Vec<u8> {
@@ -17,6 +17,15 @@ impl Core {
 
     pub(crate) fn restore_read_buffer(&mut self, buffer: Vec<u8>) {
         self.read_buffer = buffer;
+    }
+
+    pub(crate) fn take_plaintext(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.plaintext)
+    }
+
+    pub(crate) fn restore_plaintext(&mut self, mut plaintext: Vec<u8>) {
+        plaintext.clear();
+        self.plaintext = plaintext;
     }
 
     /// Takes in what was read from a session's socket.
@@ -113,6 +122,15 @@ impl Core {
         self.end(id, reason, now);
         self.remove(id);
         self.settle(now);
+    }
+
+    /// What came over a session's socket is not the TLS that was agreed on. Its client is told by an alert.
+    pub(crate) fn tls_failed(&mut self, id: SessionId, error: &std::io::Error) {
+        if let Some(session) = self.session_mut(id) {
+            debug!(peer = ?session.peer, address = %session.address, %error, "tls_failed");
+            _ = session.write.flush();
+        }
+        self.lost(id, why_lost(error));
     }
 
     /// The session's own code has failed.

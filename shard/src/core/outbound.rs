@@ -108,9 +108,9 @@ impl Core {
     pub(crate) fn unblocked(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
         session.blocked = false;
-        let before = self.stats.bytes_out;
+        let before = self.stats.writes;
         self.flush_session(id);
-        let taken = self.stats.bytes_out > before;
+        let taken = self.stats.writes > before;
         let now = self.now();
         if let Some(session) = self.session_mut(id).filter(|_| taken) {
             // It reads, slowly. The pings that it is to answer may be far behind in what it has to read.
@@ -225,6 +225,13 @@ impl Core {
         self.finish_if_written(id);
     }
 
+    /// Writes what TLS itself has to say to a session's client.
+    pub(crate) fn flush_tls(&mut self, id: SessionId) {
+        if self.session_mut(id).is_some_and(|session| session.write.has_pending() && !session.blocked) {
+            self.flush_session(id);
+        }
+    }
+
     fn write_out(&mut self, id: SessionId, now: Now) {
         let mut failed = None;
         loop {
@@ -233,6 +240,25 @@ impl Core {
                 return;
             };
             let Some(session) = slot.session.as_deref_mut() else { return };
+            if session.write.has_pending() {
+                match session.write.flush() {
+                    Ok(n) => {
+                        if n > 0 {
+                            session.life.wrote(now.at);
+                            self.stats.writes += 1;
+                        }
+                        if session.write.has_pending() {
+                            session.blocked = true;
+                            session.wake();
+                            break;
+                        }
+                    }
+                    Err(error) => {
+                        failed = Some(why_lost(&error));
+                        break;
+                    }
+                }
+            }
             let Some(queue) = &mut session.queue else { break };
             match session.write.try_write(queue.next()) {
                 Ok(n) => {
@@ -283,6 +309,7 @@ impl Core {
         }
         self.drop_queue(id);
         if let Some(session) = self.session_mut(id) {
+            session.write.drop_pending();
             session.blocked = false;
             session.wake();
         }

@@ -54,7 +54,8 @@ async fn adopt_as(core: &mut Core, peer: PeerId) -> (SessionId, OwnedReadHalf, T
     let (read, write) = tokio::net::TcpStream::from_std(stream).expect("registered").into_split();
     write.writable().await.expect("open");
     let gauges = Arc::clone(&core.gauges);
-    let adopted = Adopted { peer, resume: None, address, seat: Seat::request(&gauges, 1000), leftover: Vec::new() };
+    let seat = Seat::request(&gauges, 1000);
+    let adopted = Adopted { peer, resume: None, address, seat, leftover: Vec::new(), tls: None };
     (core.adopt(write, adopted), read, client)
 }
 
@@ -215,7 +216,7 @@ async fn a_newcomer_hears_of_several_chunks_in_one_turn() {
     let (newcomer, ..) = sessions[2];
     let session = core.session_mut(newcomer).expect("open");
     assert!(session.backlog, "a chunk is one step, and the members are gone through twice");
-    SockRef::from(session.write.as_ref()).set_send_buffer_size(MEBIBYTE).expect("set");
+    SockRef::from(session.write.tcp.as_ref()).set_send_buffer_size(MEBIBYTE).expect("set");
     core.flush_session(newcomer);
     let session = core.session_mut(newcomer).expect("open");
     assert!(!session.backlog && session.queue.is_none());
@@ -243,7 +244,7 @@ async fn a_session_keeps_of_its_request_what_came_behind_it_and_no_more() {
         buffer.extend_from_slice(behind.as_bytes());
         let handed = HandOff {
             resume: None,
-            stream: TcpStream::connect(address).expect("connected"),
+            socket: Socket { stream: TcpStream::connect(address).expect("connected"), tls: None },
             leftover: buffer.into(),
             peer: peer(1),
             address,

@@ -7,12 +7,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::pace::Pace;
+use crate::socket::RequestSocket;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use proto::limits::{ANSWER_TIMEOUT, HTTP_IDLE_TIMEOUT, REQUEST_BURST, REQUEST_HEAD_TIMEOUT, REQUEST_RATE};
-use tokio::net::TcpStream;
-
-use crate::pace::Pace;
 
 /// What one connection does, and since when.
 pub(super) struct Kept {
@@ -88,7 +87,7 @@ impl Kept {
 
 /// A socket that tells when all was written.
 pub(super) struct Stream {
-    pub(super) io: TokioIo<TcpStream>,
+    pub(super) io: TokioIo<RequestSocket>,
     pub(super) kept: Rc<Kept>,
 }
 
@@ -170,7 +169,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let mut client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (server, _) = listener.accept().await.unwrap();
             let kept = Rc::new(Kept::new(Instant::now()));
             let (made, wait) = tokio::sync::watch::channel(false);
@@ -184,7 +183,7 @@ mod tests {
                     Ok::<_, std::convert::Infallible>(hyper::Response::new(body))
                 }
             });
-            let stream = Stream { io: TokioIo::new(server), kept: Rc::clone(&kept) };
+            let stream = Stream { io: TokioIo::new(RequestSocket::plain(server)), kept: Rc::clone(&kept) };
             let mut serve =
                 std::pin::pin!(hyper::server::conn::http1::Builder::new().serve_connection(stream, service));
             let talk = async {

@@ -1,0 +1,259 @@
+//! The door of ports that speak TLS: handshakes, and what those hear who do not speak TLS.
+
+use std::cell::Cell;
+use std::io;
+use std::time::Instant;
+
+use proto::limits::{TLS_HANDSHAKE_TIMEOUT, TLS_REFUSAL_LINGER, TLS_TURNS};
+use tls::{Acceptor, Fault, Handshake, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::socket::TLS_HANDSHAKE;
+use crate::stats::HandshakeFailure;
+
+/// What is answered to a request without TLS.
+const SPEAK_TLS: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 51\r\n\
+                         Connection: close\r\n\r\nthis port speaks TLS: ask with https:// or wss://\r\n";
+
+/// The handshakes of a shard.
+pub(crate) struct Handshakes {
+    acceptor: Acceptor,
+    /// One step at a time: each is some 100 us of CPU, and between two of them everything else has its turn.
+    turn: Semaphore,
+    waiting: Cell<usize>,
+}
+
+/// Why there is no TLS connection.
+pub(super) struct NoTls {
+    /// `None`: the client left before it had said anything.
+    pub(super) failure: Option<HandshakeFailure>,
+    pub(super) detail: String,
+}
+
+impl NoTls {
+    fn new(failure: HandshakeFailure, detail: impl Into<String>) -> Self {
+        Self { failure: Some(failure), detail: detail.into() }
+    }
+
+    /// A client speaks TLS at a port that does not.
+    pub(super) fn at_plain_port(port: u16) -> Self {
+        let detail = format!(
+            "a client speaks TLS at port {port}, which does not: TLS_CERT, TLS_KEY and TLS_PORTS have it speak TLS, and clients \
+             without TLS use http:// and ws://"
+        );
+        Self::new(HandshakeFailure::TlsAtPlainPort, detail)
+    }
+
+    fn gone() -> Self {
+        Self { failure: None, detail: String::new() }
+    }
+}
+
+impl From<io::Error> for NoTls {
+    fn from(error: io::Error) -> Self {
+        let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
+        let failure = match fault {
+            Some(Fault::Refused(_)) => HandshakeFailure::TlsRefused,
+            Some(Fault::NothingInCommon(_)) => HandshakeFailure::TlsNothingInCommon,
+            Some(Fault::NotTls | Fault::Violation(_)) | None => HandshakeFailure::TlsHandshake,
+        };
+        Self::new(failure, error.to_string())
+    }
+}
+
+impl Handshakes {
+    pub(crate) fn new(acceptor: Acceptor) -> Self {
+        Self { acceptor, turn: Semaphore::new(1), waiting: Cell::new(0) }
+    }
+
+    /// Does the handshake with a client that came at `since`.
+    pub(super) async fn shake_hands(&self, tcp: TcpStream, since: Instant) -> Result<Stream, NoTls> {
+        let deadline = tokio::time::Instant::from_std(since + TLS_HANDSHAKE_TIMEOUT);
+        let mut first = [0];
+        // Nothing is kept for those who say nothing.
+        match tokio::time::timeout_at(deadline, tcp.peek(&mut first)).await {
+            Err(_) => return Err(NoTls::new(HandshakeFailure::BadRequest, "nothing arrived")),
+            Ok(Err(_) | Ok(0)) => return Err(NoTls::gone()),
+            Ok(Ok(_)) => {}
+        }
+        if first != [TLS_HANDSHAKE] {
+            let is_http = first[0].is_ascii_alphabetic();
+            leave(tcp, if is_http { SPEAK_TLS.as_bytes() } else { &[] }).await;
+            let failure = if is_http { HandshakeFailure::HttpAtTlsPort } else { HandshakeFailure::TlsHandshake };
+            return Err(NoTls::new(failure, "what arrived is not TLS"));
+        }
+        let tls = self.acceptor.connection()?;
+        let mut stream = Stream::new(tcp, Box::new(tls), Vec::new());
+        let done = tokio::time::timeout_at(deadline, self.take_steps(&mut stream)).await;
+        match done.unwrap_or_else(|_| Err(NoTls::new(HandshakeFailure::TlsTimeout, "it took too long"))) {
+            Ok(()) => Ok(stream),
+            Err(no) => {
+                // The alert says why, if the connection is not reset before it is read.
+                leave(stream.into_parts().0, &[]).await;
+                Err(no)
+            }
+        }
+    }
+
+    async fn take_steps(&self, stream: &mut Stream) -> Result<(), NoTls> {
+        loop {
+            stream.tcp().readable().await?;
+            match self.step(stream).await? {
+                Handshake::Done => return Ok(()),
+                Handshake::Ended => {
+                    return Err(NoTls::new(HandshakeFailure::TlsHandshake, "the client ended it"));
+                }
+                Handshake::Waiting => {}
+            }
+            while stream.tls().has_pending() {
+                stream.tcp().writable().await?;
+                stream.flush_pending()?;
+            }
+        }
+    }
+
+    /// Waits for a turn and takes a step.
+    async fn step(&self, stream: &mut Stream) -> Result<Handshake, NoTls> {
+        let Some(_waits) = Waiting::among(&self.waiting) else {
+            return Err(NoTls::new(HandshakeFailure::TlsBusy, "too many handshakes wait for their turn"));
+        };
+        let _turn = self.turn.acquire().await.map_err(io::Error::other)?;
+        let step = stream.shake_hands();
+        // The turn is given on when all else has had its own, sockets that have something to read included.
+        tokio::task::yield_now().await;
+        Ok(step?)
+    }
+}
+
+/// A place among [`TLS_TURNS`].
+struct Waiting<'a>(&'a Cell<usize>);
+
+impl<'a> Waiting<'a> {
+    fn among(waiting: &'a Cell<usize>) -> Option<Self> {
+        (waiting.get() < TLS_TURNS).then(|| {
+            waiting.update(|n| n + 1);
+            Self(waiting)
+        })
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.update(|n| n - 1);
+    }
+}
+
+/// Writes a last word and waits a little for the client's end: a socket that is closed while something of the client's is
+/// unread resets the connection, and the client might never read it.
+async fn leave(mut tcp: TcpStream, word: &[u8]) {
+    _ = timeout(TLS_REFUSAL_LINGER, async {
+        let mut unread = [0; 1024];
+        if tcp.try_write(word).is_err() || tcp.shutdown().await.is_err() {
+            return;
+        }
+        while tcp.read(&mut unread).await.is_ok_and(|n| n > 0) {}
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_http_is_as_long_as_it_says() {
+        let (head, body) = SPEAK_TLS.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+    }
+
+    fn acceptor() -> Acceptor {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let place = std::env::temp_dir().join(format!("peerpigeon-secure-{}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        let files = tls::PairFiles { certificate: place.join("crt"), key: place.join("key") };
+        std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+        let certificates = tls::Certificates::load(&[files]).unwrap();
+        std::fs::remove_dir_all(&place).unwrap();
+        Acceptor::new(std::sync::Arc::new(certificates), None).unwrap()
+    }
+
+    /// A ClientHello as openssl 3 sends it: TLS 1.3 and 1.2, X25519, without a name.
+    fn hello() -> Vec<u8> {
+        let mut extensions = Vec::new();
+        let mut extension = |kind: u16, body: &[u8]| {
+            extensions.extend(kind.to_be_bytes());
+            extensions.extend((body.len() as u16).to_be_bytes());
+            extensions.extend(body);
+        };
+        // Groups, signature schemes, versions, a key share.
+        extension(10, &[0, 2, 0, 0x1d]);
+        extension(13, &[0, 2, 4, 3]);
+        extension(43, &[2, 3, 4]);
+        extension(51, &[&[0, 36, 0, 0x1d, 0, 32][..], &[9; 32]].concat());
+        let mut body = vec![3, 3];
+        body.extend([7; 32]);
+        body.extend([0, 0, 2, 0x13, 1, 1, 0]);
+        body.extend((extensions.len() as u16).to_be_bytes());
+        body.extend(extensions);
+        let mut hello = vec![0x16, 3, 1];
+        hello.extend((body.len() as u16 + 4).to_be_bytes());
+        hello.extend([1, 0]);
+        hello.extend((body.len() as u16).to_be_bytes());
+        hello.extend(body);
+        hello
+    }
+
+    /// What is ready has its turn between any two steps, and sockets are looked at.
+    #[test]
+    fn handshakes_take_their_steps_one_by_one() {
+        const CROWD: usize = 20;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
+        let (handshakes, turns) = (Handshakes::new(acceptor()), std::rc::Rc::new(Cell::new(0)));
+        let handshakes = std::rc::Rc::new(handshakes);
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (mut crowd, mut servers) = (Vec::new(), Vec::new());
+            let mut tasks = tokio::task::JoinSet::new();
+            for _ in 0..CROWD {
+                let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+                client.write_all(&hello()).await.unwrap();
+                let (server, _) = listener.accept().await.unwrap();
+                server.readable().await.unwrap();
+                crowd.push(client);
+                servers.push(server);
+            }
+            // All of them are ready at once.
+            for server in servers {
+                let handshakes = std::rc::Rc::clone(&handshakes);
+                tasks.spawn_local(async move { handshakes.shake_hands(server, Instant::now()).await.is_ok() });
+            }
+            let others = std::rc::Rc::clone(&turns);
+            tasks.spawn_local(async move {
+                loop {
+                    others.set(others.get() + 1);
+                    tokio::task::yield_now().await;
+                }
+            });
+            for client in &mut crowd {
+                let mut answer = [0; 3];
+                client.read_exact(&mut answer).await.unwrap();
+                assert_eq!(answer, [0x16, 3, 3], "a ServerHello");
+            }
+            assert!(turns.get() >= CROWD, "{} turns of the others", turns.get());
+        });
+    }
+
+    #[test]
+    fn only_so_many_wait_for_their_turn() {
+        let waiting = Cell::new(0);
+        let mut places: Vec<_> = (0..TLS_TURNS).map(|_| Waiting::among(&waiting).unwrap()).collect();
+        assert!(Waiting::among(&waiting).is_none());
+        places.pop();
+        assert!(Waiting::among(&waiting).is_some());
+    }
+}

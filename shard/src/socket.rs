@@ -1,0 +1,175 @@
+//! Sockets with TLS or without: while requests arrive, and on their way to another runtime.
+
+use std::io::{self, Write};
+use std::net::TcpStream as StdStream;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+
+/// What the first byte of a TLS connection is: the type of a record with a handshake message.
+pub(crate) const TLS_HANDSHAKE: u8 = 0x16;
+
+/// A socket on its way to another runtime, with the state of its TLS.
+#[derive(Debug)]
+pub struct Socket {
+    /// The TCP connection. It does not block.
+    pub stream: StdStream,
+    /// Its TLS, if it speaks TLS.
+    pub tls: Option<Box<tls::Connection>>,
+}
+
+impl Socket {
+    /// Writes a few bytes, if the socket has room for them, and ends the connection's TLS.
+    pub(crate) fn say_last(&mut self, bytes: &[u8]) {
+        let mut stream = &self.stream;
+        match &mut self.tls {
+            None => _ = stream.write(bytes),
+            Some(tls) => {
+                _ = tls.send(bytes, |record| stream.write(record));
+                tls.close(|record| stream.write(record));
+            }
+        }
+    }
+}
+
+/// A socket over which requests arrive.
+#[derive(Debug)]
+pub(crate) enum RequestSocket {
+    /// Without TLS, and the first byte that was read from it.
+    Plain(TcpStream, Option<u8>),
+    /// With TLS.
+    Tls(Box<tls::Stream>),
+}
+
+impl RequestSocket {
+    pub(crate) fn plain(stream: TcpStream) -> Self {
+        Self::Plain(stream, None)
+    }
+
+    /// Whether a client speaks TLS where it is not spoken.
+    pub(crate) fn is_met_by_tls(&self) -> bool {
+        matches!(self, Self::Plain(_, Some(TLS_HANDSHAKE)))
+    }
+
+    /// Tells a client of TLS that no more follows.
+    pub(crate) fn close(self) {
+        if let Self::Tls(stream) = self {
+            let (tcp, mut tls, _) = stream.into_parts();
+            tls.close(|bytes| tcp.try_write(bytes));
+        }
+    }
+
+    /// The socket for another runtime, and plaintext that was received behind what has been read.
+    pub(crate) fn leave(self, read: Bytes) -> io::Result<(Socket, Bytes)> {
+        match self {
+            Self::Plain(stream, _) => Ok((Socket { stream: stream.into_std()?, tls: None }, read)),
+            Self::Tls(stream) => {
+                let (tcp, tls, unread) = stream.into_parts();
+                let all = if unread.is_empty() { read } else { [&read[..], &unread].concat().into() };
+                Ok((Socket { stream: tcp.into_std()?, tls: Some(tls) }, all))
+            }
+        }
+    }
+}
+
+impl AsyncRead for RequestSocket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream, first) => {
+                let before = into.filled().len();
+                let polled = Pin::new(stream).poll_read(cx, into);
+                if first.is_none() {
+                    *first = into.filled().get(before).copied();
+                }
+                polled
+            }
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for RequestSocket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream, _) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream, _) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        matches!(self, Self::Plain(..))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream, _) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Where a session's frames go.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) tcp: OwnedWriteHalf,
+    pub(crate) tls: Option<Box<tls::Connection>>,
+}
+
+impl Writer {
+    /// Writes a beginning of `bytes`. Returns how many need not be written again.
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let tcp = &self.tcp;
+        match &mut self.tls {
+            None => tcp.try_write(bytes),
+            Some(tls) => tls.send(bytes, |record| tcp.try_write(record)),
+        }
+    }
+
+    /// Whether encrypted bytes wait for the socket.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.has_pending())
+    }
+
+    /// Writes encrypted bytes that wait. Returns how many the socket took.
+    pub(crate) fn flush(&mut self) -> io::Result<usize> {
+        let tcp = &self.tcp;
+        self.tls.as_mut().map_or(Ok(0), |tls| tls.flush(|bytes| tcp.try_write(bytes)))
+    }
+
+    /// Drops encrypted bytes that wait for a socket which takes nothing any more.
+    pub(crate) fn drop_pending(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.drop_pending();
+        }
+    }
+
+    /// Tells a client of TLS that nothing more follows.
+    pub(crate) fn close(&mut self) {
+        let tcp = &self.tcp;
+        if let Some(tls) = &mut self.tls {
+            tls.close(|bytes| tcp.try_write(bytes));
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! A hub that speaks TLS: handshakes, those who do not speak it, certificates that change, and all conversations once more.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use crate::admin::free_port;
+use crate::client::{Client, frame, id, upgrade};
+use crate::hub::{DEADLINE, DEFAULTS, Hub, command};
+use crate::mesh::eventually;
+use crate::wire::{Authority, Certificate, client_config, common, lay, over_tls};
+use crate::{alive, door, ends, limits, signaling, stop};
+
+type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+
+fn secure(certificate: &Certificate, more: &[(&str, &str)]) -> Hub {
+    let files: [(&str, &str); 2] = [("TLS_CERT", &certificate.certificate), ("TLS_KEY", &certificate.key)];
+    Hub::start(&[&files[..], more].concat())
+}
+
+fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> TlsStream {
+    let tcp = TcpStream::connect(address).expect("connects");
+    tcp.set_read_timeout(Some(DEADLINE)).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), tcp)
+}
+
+/// The answer to a request after which the connection closes.
+fn ask(address: SocketAddr, config: &Arc<ClientConfig>, request: &str) -> String {
+    let mut stream = connect(address, config);
+    stream.write_all(request.as_bytes()).expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer that ends with close_notify");
+    answer
+}
+
+const GET: &str = "GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n";
+
+fn metric(hub: SocketAddr, config: &Arc<ClientConfig>, series: &str) -> f64 {
+    let page = ask(hub, config, "GET /metrics HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n");
+    let line = page.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+}
+
+fn failures(hub: SocketAddr, config: &Arc<ClientConfig>, reason: &str) -> f64 {
+    metric(hub, config, &format!("peerpigeon_handshake_failures_total{{reason=\"{reason}\"}}"))
+}
+
+/// Waits until so many failures of that kind have been counted.
+fn counted(hub: SocketAddr, config: &Arc<ClientConfig>, reason: &str, n: f64) {
+    eventually(&format!("{n} are {reason}"), || failures(hub, config, reason) == n);
+}
+
+#[test]
+fn peers_talk_over_tls_as_they_do_without() {
+    over_tls(|| {
+        signaling::two_peers_find_each_other_and_signal();
+        signaling::what_comes_with_the_request_is_the_first_message();
+        signaling::a_message_may_come_a_byte_at_a_time();
+        signaling::signals_of_two_flat_out_senders_arrive_in_order_and_once();
+        signaling::a_thousand_joins_at_once_are_told_exactly();
+    });
+}
+
+#[test]
+fn sessions_end_over_tls_as_they_do_without() {
+    over_tls(|| {
+        ends::a_reset_is_told_at_once();
+        ends::a_silent_peer_is_pinged_twice_and_then_dead();
+        ends::an_id_that_returns_replaces_a_connection_that_does_not_answer();
+        ends::a_connection_that_answers_keeps_its_id();
+        ends::a_reader_that_never_reads_costs_only_itself();
+        ends::a_full_house_says_so();
+    });
+}
+
+#[test]
+fn what_breaks_the_rules_over_tls_gets_what_it_gets_without() {
+    over_tls(|| {
+        limits::what_breaks_rfc_6455_is_closed_by_its_code();
+        limits::a_message_past_the_limit_is_answered_and_closed();
+        limits::binary_frames_are_taken_as_text_if_they_are();
+        limits::a_flood_is_refused_and_then_closed();
+    });
+}
+
+#[test]
+fn the_door_and_the_drain_are_the_same_over_tls() {
+    over_tls(|| {
+        door::token_then_id_then_upgrade();
+        door::the_pages_count();
+        door::an_http_connection_serves_many_requests();
+        door::a_request_has_a_bound();
+        door::who_pipelines_pages_waits_and_no_peer_does();
+        stop::a_drain_says_goodbye_to_everyone_and_exits_with_0();
+        stop::a_second_signal_ends_at_once();
+    });
+}
+
+#[test]
+fn pings_over_tls() {
+    over_tls(|| {
+        alive::a_client_that_talks_to_itself_hears_that_the_hub_lives();
+        alive::a_ping_does_not_wait_for_messages();
+    });
+}
+
+#[test]
+fn both_versions_of_tls_are_spoken_and_http_1_1_is_agreed_on() {
+    let hub = secure(common(), &[]);
+    for version in [&tokio_rustls::rustls::version::TLS12, &tokio_rustls::rustls::version::TLS13] {
+        let mut config = client_config(common());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let mut config = Arc::new(config);
+        Arc::get_mut(&mut config).unwrap().resumption = Resumption::disabled();
+        let provider = Arc::clone(config.crypto_provider());
+        let mut only = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates({
+                let mut roots = tokio_rustls::rustls::RootCertStore::empty();
+                roots.add(common().authority.clone().into()).unwrap();
+                roots
+            })
+            .with_no_client_auth();
+        only.alpn_protocols = config.alpn_protocols.clone();
+        let mut stream = connect(hub.address, &Arc::new(only));
+        stream.write_all(GET.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(stream.conn.protocol_version(), Some(version.version));
+        assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+    }
+}
+
+#[test]
+fn whoever_does_not_speak_tls_is_told_to_and_counted() {
+    let mut hub = secure(common(), &[("SHARDS", "1")]);
+    let config = Arc::new(client_config(common()));
+    let answer = hub.get("/livez");
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://"), "{answer}");
+    counted(hub.address, &config, "http-at-tls-port", 1.0);
+
+    let mut garbage = TcpStream::connect(hub.address).unwrap();
+    garbage.write_all(&[0, 1, 2, 3]).unwrap();
+    let mut end = Vec::new();
+    _ = garbage.read_to_end(&mut end);
+    assert!(end.is_empty());
+    // Of TLS, but broken: an alert says so.
+    let mut broken = TcpStream::connect(hub.address).unwrap();
+    broken.write_all(&[&[0x16, 3, 1, 0, 4, 1, 0, 0, 0][..], &[7; 100]].concat()).unwrap();
+    broken.read_to_end(&mut end).unwrap();
+    assert_eq!((end.first(), end.len()), (Some(&0x15), 7), "{end:?}");
+    counted(hub.address, &config, "tls-handshake", 2.0);
+
+    let mut h2 = client_config(common());
+    h2.alpn_protocols = vec![b"h2".to_vec()];
+    let error = connect(hub.address, &Arc::new(h2)).write_all(b"x").unwrap_err();
+    assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
+    counted(hub.address, &config, "tls-nothing-in-common", 1.0);
+
+    let other = Authority::new().issue("other", 1);
+    let mut untrusting = connect(hub.address, &Arc::new(client_config(&other)));
+    untrusting.write_all(b"x").unwrap_err();
+    // The alert goes out with the error.
+    _ = untrusting.conn.write_tls(&mut untrusting.sock);
+    drop(untrusting);
+    counted(hub.address, &config, "tls-refused", 1.0);
+    hub.logged(r#""reason":"tls-nothing-in-common""#);
+    hub.signal("-TERM");
+    assert_eq!(hub.wait().code(), Some(0));
+}
+
+#[test]
+fn tls_at_a_port_without_is_named_in_the_log() {
+    let hub = Hub::start(&[]);
+    let config = Arc::new(client_config(common()));
+    connect(hub.address, &config).write_all(b"x").unwrap_err();
+    let line = hub.logged("tls_refused");
+    assert!(line.contains("tls-at-plain-port") && line.contains("TLS_CERT"), "{line}");
+    hub.metric_becomes("peerpigeon_handshake_failures_total{reason=\"tls-at-plain-port\"}", |n| n == 1.0);
+}
+
+#[test]
+fn a_handshake_has_a_deadline() {
+    let hub = secure(common(), &[("SHARDS", "1")]);
+    let config = Arc::new(client_config(common()));
+    let begun = Instant::now();
+    // One says nothing, one half of its hello, one never says that it is finished.
+    let mut silent = TcpStream::connect(hub.address).unwrap();
+    let mut hello = Vec::new();
+    ClientConnection::new(Arc::clone(&config), ServerName::try_from("localhost").unwrap())
+        .unwrap()
+        .write_tls(&mut hello)
+        .unwrap();
+    let mut half = TcpStream::connect(hub.address).unwrap();
+    half.write_all(&hello[..hello.len() / 2]).unwrap();
+    let mut unfinished = TcpStream::connect(hub.address).unwrap();
+    unfinished.write_all(&hello).unwrap();
+    for stream in [&mut silent, &mut half, &mut unfinished] {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        _ = stream.read_to_end(&mut Vec::new());
+    }
+    assert!((9..15).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    counted(hub.address, &config, "tls-timeout", 2.0);
+}
+
+/// Sessions move to shards that did not accept them, with records that were received in part.
+#[test]
+fn a_session_moves_to_its_shard_in_the_middle_of_a_record() {
+    for shards in ["1", "8"] {
+        let hub = secure(common(), &[("SHARDS", shards)]);
+        let config = Arc::new(client_config(common()));
+        for n in 0..24 {
+            let mut stream = connect(hub.address, &config);
+            while stream.conn.is_handshaking() {
+                stream.conn.complete_io(&mut stream.sock).unwrap();
+            }
+            let mut records = Vec::new();
+            stream.conn.writer().write_all(upgrade(&format!("/ws?peerId={}", id(n))).as_bytes()).unwrap();
+            stream.conn.write_tls(&mut records).unwrap();
+            stream.conn.writer().write_all(&frame(1, br#"{"type":"ping"}"#)).unwrap();
+            stream.conn.write_tls(&mut records).unwrap();
+            // The rest comes when the socket is at home.
+            let late = records.split_off(records.len() - 1 - n as usize);
+            stream.sock.write_all(&records).unwrap();
+            let mut answer = Vec::new();
+            while !answer.windows(9).any(|window| window == b"connected") {
+                let mut more = [0; 4096];
+                let read = stream.read(&mut more).unwrap();
+                assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
+                answer.extend_from_slice(&more[..read]);
+            }
+            stream.sock.write_all(&late).unwrap();
+            let mut answer = Vec::new();
+            while !answer.windows(6).any(|window| window == b"\"pong\"") {
+                let mut more = [0; 4096];
+                let read = stream.read(&mut more).unwrap();
+                assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
+                answer.extend_from_slice(&more[..read]);
+            }
+        }
+        eventually("they were handed over", || metric(hub.address, &config, "peerpigeon_handshakes_total") == 24.0);
+    }
+}
+
+/// A WebSocket, and all that has been read of it.
+fn websocket(address: SocketAddr, config: &Arc<ClientConfig>, n: u32) -> (TlsStream, Vec<u8>) {
+    let mut stream = connect(address, config);
+    stream.write_all(upgrade(&format!("/ws?peerId={}", id(n))).as_bytes()).unwrap();
+    let mut heard = Vec::new();
+    read_until(&mut stream, &mut heard, b"connected");
+    (stream, heard)
+}
+
+fn read_until(stream: &mut TlsStream, heard: &mut Vec<u8>, word: &[u8]) {
+    while !heard.windows(word.len()).any(|window| window == word) {
+        let mut more = [0; 4096];
+        let read = stream.read(&mut more).unwrap();
+        assert!(read > 0, "{}", String::from_utf8_lossy(heard));
+        heard.extend_from_slice(&more[..read]);
+    }
+}
+
+/// A stream without close_notify may have been cut off by anybody: clients take that for an error.
+#[test]
+fn a_session_ends_with_close_notify_whoever_ends_it() {
+    let mut hub = secure(common(), &[("DRAIN_SECS", "1")]);
+    let config = Arc::new(client_config(common()));
+    let (mut leaves, _) = websocket(hub.address, &config, 1);
+    leaves.write_all(&frame(8, &[0x03, 0xe8])).unwrap();
+    let (mut breaks, _) = websocket(hub.address, &config, 2);
+    breaks.write_all(b"\xff\xff").unwrap();
+    let (mut drained, _) = websocket(hub.address, &config, 3);
+    for stream in [&mut leaves, &mut breaks] {
+        stream.read_to_end(&mut Vec::new()).expect("close_notify");
+    }
+    hub.signal("-TERM");
+    read_until(&mut drained, &mut Vec::new(), b"restarting");
+    drained.write_all(&frame(8, &[0x03, 0xf4])).unwrap();
+    drained.read_to_end(&mut Vec::new()).expect("close_notify");
+    drop((leaves, breaks, drained));
+    assert_eq!(hub.wait().code(), Some(0));
+}
+
+#[test]
+fn a_client_that_says_goodbye_by_tls_alone_has_left() {
+    let hub = secure(common(), &[]);
+    let config = Arc::new(client_config(common()));
+    let (mut half, _) = websocket(hub.address, &config, 1);
+    half.write_all(&frame(1, br#"{"type":"announce","networkName":"n"}"#)).unwrap();
+    let (mut watcher, mut heard) = websocket(hub.address, &config, 2);
+    watcher.write_all(&frame(1, br#"{"type":"announce","networkName":"n"}"#)).unwrap();
+    read_until(&mut watcher, &mut heard, b"peer-discovered");
+    half.conn.send_close_notify();
+    half.conn.write_tls(&mut half.sock).unwrap();
+    read_until(&mut watcher, &mut heard, b"connection-lost");
+    half.read_to_end(&mut Vec::new()).expect("close_notify in turn");
+}
+
+#[test]
+fn operators_and_hubs_can_have_tls_at_their_ports_too() {
+    let (certificate, admin, links) = (common(), free_port(), free_port());
+    let meshed = [("ADMIN_PORT", &*admin), ("MESH_PORT", &links), ("MESH_INSECURE", "true"), ("IS_HUB", "true")];
+    let hub = secure(certificate, &[&meshed[..], &[("TLS_PORTS", "ADMIN_PORT, MESH_PORT")]].concat());
+    assert!(hub.get("/livez").starts_with("HTTP/1.1 200"), "PORT is not named");
+    let config = Arc::new(client_config(certificate));
+    let at = |port: &str| SocketAddr::new(hub.address.ip(), port.parse().unwrap());
+    let days = format!("peerpigeon_tls_certificate_days_left{{file=\"{}\"}}", certificate.certificate);
+    assert!(metric(at(&admin), &config, &days) > 89.0);
+    let answer = ask(at(&links), &config, &upgrade("/ws").replace("Connection: Upgrade", "Connection: Upgrade, close"));
+    assert!(door::body(&answer).contains("MESH_PORT"), "{answer}");
+    // Another hub finds it there.
+    let url = format!("wss://localhost:{links}");
+    let other = [("IS_HUB", "true"), ("MESH_INSECURE", "true"), ("BOOTSTRAP_HUBS", &url)];
+    let other = Hub::start(&[&other[..], &[("MESH_CA", &certificate.authority_file)]].concat());
+    other.logged("link_up");
+}
+
+#[test]
+fn hubs_link_over_tls_by_an_authority_of_their_own() {
+    let certificate = common();
+    let meshed = [("IS_HUB", "true"), ("MESH_TOKEN", "t")];
+    let a = secure(certificate, &meshed);
+    let url = format!("wss://localhost:{}", a.address.port());
+    let trusting = [&meshed[..], &[("BOOTSTRAP_HUBS", &url), ("MESH_CA", &certificate.authority_file)]].concat();
+    let b = Hub::start(&trusting);
+    let mut at_b = Client::join(&b, 1, "n");
+    let mut at_a = Client::open(lay(a.address), 2, b"");
+    assert_eq!(at_a.hear()["type"], "connected");
+    at_a.announce("n");
+    let data = format!(r#""{}""#, "x".repeat(200_000));
+    at_a.hear_type("peer-discovered");
+    at_b.hear_type("peer-discovered");
+    for _ in 0..20 {
+        at_b.offer(&id(2), "n", &data, "");
+        assert_eq!(at_a.hear_type("offer")["data"].as_str().map(str::len), Some(200_000));
+        at_a.offer(&id(1), "n", &data, "");
+        assert_eq!(at_b.hear_type("offer")["data"].as_str().map(str::len), Some(200_000));
+    }
+    drop(at_b);
+    assert_eq!(at_a.hear_type("peer-disconnected")["data"]["peerId"], id(1).as_str());
+
+    let url = format!("wss://localhost:{}", a.address.port());
+    let doubting = Hub::start(&[&meshed[..], &[("BOOTSTRAP_HUBS", &url)]].concat());
+    let config = Arc::new(client_config(certificate));
+    eventually("a link that does not trust is refused", || failures(a.address, &config, "tls-refused") > 0.0);
+    eventually("it says why", || doubting.get("/hubstats").contains("UnknownIssuer"));
+}
+
+#[test]
+fn bad_files_end_the_program_with_64_and_a_sentence() {
+    let authority = Authority::new();
+    let (good, other) = (authority.issue("good", 30), authority.issue("other", 30));
+    for (pairs, expected) in [
+        (vec![("TLS_CERT", &good.certificate)], "TLS_KEY (--tls-key): there are 1 certificate and 0 keys"),
+        (vec![("TLS_KEY", &good.key)], "TLS_CERT (--tls-cert): there are 0 certificates and 1 key"),
+        (vec![("TLS_CERT", &good.key), ("TLS_KEY", &good.key)], "has a private key and no certificate"),
+        (vec![("TLS_CERT", &good.certificate), ("TLS_KEY", &other.key)], "does not match the certificate in"),
+    ] {
+        let mut hub = command(DEFAULTS);
+        let out = hub.envs(pairs.iter().map(|(name, value)| (*name, value.as_str()))).output().unwrap();
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(64), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+    let expired = authority.issue("expired", -3);
+    let hub = secure(&expired, &[]);
+    assert!(hub.before_start.iter().any(|line| line.contains("expired 3 days ago")), "{:?}", hub.before_start);
+}
+
+#[test]
+fn health_asks_a_hub_that_speaks_tls() {
+    let hub = secure(common(), &[]);
+    let port = hub.address.port().to_string();
+    let env = [("HOST", "127.0.0.1"), ("PORT", &port), ("TLS_CERT", &common().certificate)];
+    let out = command(&env).arg("health").output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    let out = command(&env[..2]).arg("health").output().unwrap();
+    assert!(!out.status.success(), "without TLS: {out:?}");
+}
+
+#[test]
+fn certificates_change_under_load_and_no_connection_is_lost() {
+    let authority = Authority::new();
+    let served = authority.issue("served", 30);
+    let mut hub = secure(&served, &[("SHARDS", "2"), ("DRAIN_SECS", "0")]);
+    let config = Arc::new(client_config(&served));
+    let upgraded = |n: u32| {
+        let mut stream = connect(hub.address, &config);
+        stream.write_all(upgrade(&format!("/ws?peerId={}", id(n))).as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        while !answer.windows(9).any(|window| window == b"connected") {
+            let mut more = [0; 4096];
+            let read = stream.read(&mut more).unwrap();
+            assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&more[..read]);
+        }
+        stream
+    };
+    let mut open: Vec<_> = (0..20).map(upgraded).collect();
+    let shown = |stream: &TlsStream| stream.conn.peer_certificates().unwrap()[0].to_vec();
+    let first = shown(&open[0]);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let mut handshakes = 0;
+            while !over.load(Ordering::Relaxed) {
+                assert!(ask(hub.address, &config, GET).starts_with("HTTP/1.1 200"));
+                handshakes += 1;
+            }
+            handshakes
+        });
+        for round in 1..=3 {
+            authority.issue("served", 30 + round);
+            hub.signal("-HUP");
+            hub.logged("tls_certificates_read");
+            // A bad one is refused, and what was served is served.
+            std::fs::write(&served.certificate, "nothing").unwrap();
+            hub.signal("-HUP");
+            hub.logged("tls_certificates_refused");
+            eventually("they are stale", || metric(hub.address, &config, "peerpigeon_tls_certificates_stale") == 1.0);
+            let days = format!("peerpigeon_tls_certificate_days_left{{file=\"{}\"}}", served.certificate);
+            let left = metric(hub.address, &config, &days);
+            assert!((left - (30 + round) as f64).abs() < 0.1, "{left}");
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(load.join().unwrap() > 10);
+    });
+    let fresh = upgraded(100);
+    let mut strict = client_config(&served);
+    strict.resumption = Resumption::disabled();
+    let mut strict = connect(hub.address, &Arc::new(strict));
+    strict.write_all(GET.as_bytes()).unwrap();
+    strict.read_to_end(&mut Vec::new()).unwrap();
+    assert_ne!(shown(&strict), first);
+    drop(fresh);
+    for stream in &mut open {
+        stream.write_all(&frame(1, br#"{"type":"ping"}"#)).unwrap();
+        let mut answer = [0; 512];
+        let n = stream.read(&mut answer).unwrap();
+        assert!(String::from_utf8_lossy(&answer[..n]).contains("pong"));
+    }
+    // Files that change are found without a signal, too.
+    authority.issue("served", 60);
+    hub.logged("tls_certificates_read");
+    assert_eq!(metric(hub.address, &config, "peerpigeon_tls_certificates_stale"), 0.0);
+    let reloads =
+        |outcome: &str| metric(hub.address, &config, &format!("peerpigeon_tls_reloads_total{{outcome=\"{outcome}\"}}"));
+    assert!(reloads("taken") >= 4.0 && reloads("refused") >= 3.0);
+    assert!(metric(hub.address, &config, "peerpigeon_tls_handshakes_total{kind=\"resumed\"}") > 0.0);
+    drop(open);
+    hub.signal("-TERM");
+    assert_eq!(hub.wait().code(), Some(0));
+}
+
+#[test]
+fn a_crowd_of_handshakes_leaves_peers_their_turns() {
+    let hub = secure(common(), &[("SHARDS", "1")]);
+    let address = lay(hub.address);
+    let a = Client::open(address, 1, b"");
+    let mut a = a;
+    assert_eq!(a.hear()["type"], "connected");
+    let hellos: Vec<Vec<u8>> = (0..400)
+        .map(|_| {
+            let config = Arc::new(client_config(common()));
+            let mut hello = Vec::new();
+            ClientConnection::new(config, ServerName::try_from("localhost").unwrap())
+                .unwrap()
+                .write_tls(&mut hello)
+                .unwrap();
+            hello
+        })
+        .collect();
+    let mut crowd: Vec<_> = hellos.iter().map(|_| TcpStream::connect(hub.address).unwrap()).collect();
+    for (stream, hello) in crowd.iter_mut().zip(&hellos) {
+        stream.write_all(hello).unwrap();
+    }
+    // 400 x 100 us are ahead in the hub. What a peer says does not wait for them.
+    let begun = Instant::now();
+    for _ in 0..20 {
+        a.hears_nothing();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    for stream in &mut crowd {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        assert!(stream.read(&mut [0; 100]).unwrap() > 0, "each is answered");
+    }
+}
