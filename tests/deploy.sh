@@ -90,7 +90,7 @@ if ! python; then
 else
   try "fly.toml" "$venv/bin/python" tests/deploy/memory.py deploy/fly.toml
   if kubectl version --client >/dev/null 2>&1; then
-    for overlay in k8s/overlays/* tests/deploy/all; do
+    for overlay in k8s/overlays/* tests/deploy/all tests/deploy/tls; do
       try "$overlay" manifests "$overlay"
     done
   else

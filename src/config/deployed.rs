@@ -7,17 +7,20 @@ use std::path::{Path, PathBuf};
 use super::{Config, Flags, settings};
 
 /// What other programs are told in these files: Compose, Grafana, Redis, and the build of the image.
-const OTHERS: [&str; 16] = [
+const OTHERS: [&str; 19] = [
     "BIND",
     "BUILD_IMAGE",
     "CARGO_PROFILE_RELEASE_DEBUG",
     "CARGO_PROFILE_RELEASE_STRIP",
+    "CERTIFICATES",
+    "CERTIFICATES_GROUP",
     "COMPOSE_PROFILES",
     "JEMALLOC_SYS_WITH_LG_PAGE",
     "LOAD_DURATION",
     "LOAD_NOFILE",
     "LOAD_PEERS",
     "LOAD_SCENARIO",
+    "NAME",
     "PEERPIGEON_COMMIT",
     "PEERPIGEON_IMAGE",
     "PEERPIGEON_VERSION",
