@@ -147,7 +147,7 @@ impl Core {
         let Adopted { address, target, hub, legacy, leftover } = adopted;
         if self.links.len() >= MAX_LINKS || self.ending {
             self.stats.refused += 1;
-            warn!(%address, detail = "there is no room for another link", "link_refused");
+            warn!(%address, detail = "this hub has its maximum number of links", "link_refused");
             return None;
         }
         let now = self.now();
@@ -290,7 +290,7 @@ fn log(event: MeshEvent) {
         MeshEvent::HubLost(hub, peers) => warn!(%hub, peers, "hub_lost"),
         MeshEvent::HubLeft(hub, peers) => info!(%hub, peers, "hub_left"),
         MeshEvent::SameId => {
-            let detail = "another live hub has this HUB_ID, and the later one takes a new id";
+            let detail = "another live hub has this HUB_ID; the one that started later takes a new id";
             warn!(detail, "hub_id_taken");
         }
         MeshEvent::IdGivenUp(before, hub) => {
@@ -299,18 +299,18 @@ fn log(event: MeshEvent) {
             warn!(%before, %hub, detail, "hub_id_changed");
         }
         MeshEvent::TwoHubs(hub) => {
-            let detail = "two live hubs have this HUB_ID: leave HUB_ID unset, or give each hub its own";
+            let detail = "two live hubs have this HUB_ID: unset HUB_ID, or set a different one on each hub";
             warn!(%hub, detail, "hub_id_twice");
         }
         MeshEvent::LaterLife => {
-            info!(detail = "others remembered a later start of this hub than its clock says", "hub_life_later");
+            info!(detail = "other hubs remember a start of this hub later than its clock", "hub_life_later");
         }
         MeshEvent::LinkSilent(hub) => {
-            let detail = "nothing is received on this open link; signals take another way if there is one";
+            let detail = "nothing arrives on this open link; signals take another way if there is one";
             warn!(%hub, detail, "link_silent");
         }
         MeshEvent::LinkUnheard(hub) => {
-            let detail = "the other hub receives nothing on this link; signals take another way if there is one";
+            let detail = "nothing arrives at the other hub on this link; signals take another way if there is one";
             warn!(%hub, detail, "link_unheard");
         }
         MeshEvent::LinkWorks(hub) => info!(%hub, "link_works"),

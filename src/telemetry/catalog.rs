@@ -42,47 +42,47 @@ macro_rules! catalog {
 
 catalog! {
     CONNECTIONS "peerpigeon_connections" Gauge []
-        "WebSockets open now."
+        "Open WebSockets of peers."
     MAX_CONNECTIONS "peerpigeon_max_connections" Gauge []
-        "WebSockets that may be open at once: MAX_CONNECTIONS, or less where the process may open too few files."
+        "Maximum number of open WebSockets: MAX_CONNECTIONS, or less if the process may open too few files."
     PEERS "peerpigeon_peers" Gauge []
-        "Peers connected now: WebSockets whose peer was let in."
+        "Connected peers: WebSockets whose peer was admitted."
     NETWORKS "peerpigeon_networks" Gauge []
         "Networks with at least one member."
     MEMBERS "peerpigeon_members" Gauge []
         "Members of all networks together: a peer in two networks counts twice."
     ANNOUNCED_BYTES "peerpigeon_announced_bytes" Gauge []
-        "Bytes of announcements that are kept for the peers of this hub."
+        "Bytes of announced data stored for the peers of this hub."
     ANNOUNCE_BUDGET "peerpigeon_announce_budget_bytes" Gauge []
-        "Bytes of announcements that may be kept for the peers of this hub (ANNOUNCE_BUDGET_BYTES)."
+        "Maximum number of bytes of announced data stored for the peers of this hub (ANNOUNCE_BUDGET_BYTES)."
     ACQUAINTANCES "peerpigeon_acquaintances" Gauge []
-        "Peers that peers of this hub know where they do not know everybody (DISCOVERY), summed over those who know."
+        "Peers known under bounded discovery (DISCOVERY=closest:K), summed over the peers of this hub that know them."
     MEETINGS_DECLINED "peerpigeon_meetings_declined_total" Counter []
-        "Picks that were declined because a peer knows as many others as it may: ids that were chosen to crowd around one."
+        "Picks declined because a peer already knew 1,024 others. Random ids do not cause this."
     MESSAGES "peerpigeon_messages_total" Counter ["direction", "type"]
         "Messages read from peers (in) and queued for peers (out)."
     BYTES "peerpigeon_bytes_total" Counter ["direction"]
         "Bytes read from (in) and written to (out) WebSockets, frame headers included."
     WRITES "peerpigeon_writes_total" Counter []
-        "Writes to WebSockets: messages out by writes is how well messages are put together."
+        "Writes to WebSockets. Messages out divided by writes shows how well messages are batched."
     PINGS "peerpigeon_pings_total" Counter []
-        "WebSocket pings sent: to silent peers, to peers that were sent nothing else, and for takeovers."
+        "WebSocket pings sent: to silent peers, to peers that were sent nothing, and for takeovers."
     RELAY_OUTCOMES "peerpigeon_relay_outcomes_total" Counter ["outcome"]
-        "What became of the signals (offers, answers, candidates) that peers sent: each has one outcome."
+        "Outcomes of signals (offers, answers, candidates) from peers. Each signal has exactly one."
     RELAY_LATE_OUTCOMES "peerpigeon_relay_late_outcomes_total" Counter []
-        "Outcomes that came after the sender had been told that it is unknown."
+        "Outcomes that arrived after the sender had received `unknown`."
     RELAY_LATENCY "peerpigeon_relay_latency_seconds" Histogram []
-        "Time from reading a signal to having written it to its target; for one at another hub, until its outcome is back. The sum takes each at its bucket's upper bound."
+        "Time from reading a signal to writing it to its target; for a target at another hub, until its outcome returns. The sum counts each signal at its bucket's upper bound."
     OPEN_RECEIPTS "peerpigeon_open_receipts" Gauge []
-        "Receipts that senders are waiting for."
+        "Outstanding receipts."
     ERRORS "peerpigeon_errors_total" Counter ["code"]
         "Error messages sent to peers."
     ERRORS_WITHHELD "peerpigeon_errors_withheld_total" Counter []
-        "Error messages not sent because the peer had had its share."
+        "Error messages not sent because the peer had reached its limit of them."
     HANDSHAKES "peerpigeon_handshakes_total" Counter []
         "WebSockets opened."
     HANDSHAKE_FAILURES "peerpigeon_handshake_failures_total" Counter ["reason"]
-        "Requests for a WebSocket that were refused."
+        "Refused requests for a WebSocket."
     TLS_HANDSHAKES "peerpigeon_tls_handshakes_total" Counter ["kind"]
         "TLS handshakes that were completed: full, or resumed by a ticket. Failed ones are among peerpigeon_handshake_failures_total."
     TLS_DAYS_LEFT "peerpigeon_tls_certificate_days_left" Gauge ["file"]
@@ -94,167 +94,167 @@ catalog! {
     CLOSES "peerpigeon_closes_total" Counter ["reason"]
         "WebSockets closed."
     TAKEOVERS "peerpigeon_takeovers_total" Counter ["outcome"]
-        "Second connections with an id in use on this hub: the first was dead and replaced, or answered and stayed."
+        "Second connections with an id in use on this hub: the first was dead and was replaced, or answered and stayed."
     RESUMES "peerpigeon_resumes_total" Counter ["outcome"]
         "Resume secrets that clients showed: the id was taken over at once (resumed) or was free (continued), the liveness check decided (outdated, younger, late), or the secret was ignored (foreign, malformed)."
     HTTP_REQUESTS "peerpigeon_http_requests_total" Counter []
         "HTTP requests that were not for a WebSocket."
     PAGES_REFUSED "peerpigeon_pages_refused_total" Counter []
-        "Requests for a page that were refused (429) because more than 100 a second came to one shard, beyond 2 a second from each address."
+        "Requests for pages refused with 429: more than 100 per second at one shard, beyond 2 per second per address."
     PAGE_RENDERS "peerpigeon_page_renders_total" Counter ["page"]
-        "Times a page was made. Requests that come together share one, and none is made more than 4 times a second in the long run."
+        "Renderings of a page. Simultaneous requests share one; the average is at most 4 per second."
     SEND_BUDGET "peerpigeon_send_budget_bytes" Gauge []
-        "Bytes that may wait for all peers together (SEND_BUDGET_BYTES)."
+        "Maximum number of bytes queued for all peers together (SEND_BUDGET_BYTES)."
     QUEUED_BYTES "peerpigeon_session_queued_bytes" Gauge ["shard"]
-        "Bytes that wait for all peers of the shard."
+        "Bytes queued for all peers of the shard."
     QUEUE_PEAK_BYTES "peerpigeon_session_queue_peak_bytes" Gauge ["shard"]
-        "Most bytes that ever waited for one peer (bound: SEND_QUEUE_BYTES)."
+        "Most bytes ever queued for one peer since the start (bound: SEND_QUEUE_BYTES)."
     QUEUE_PEAK_FRAMES "peerpigeon_session_queue_peak_frames" Gauge ["shard"]
-        "Most messages that ever waited for one peer (bound: SEND_QUEUE_FRAMES)."
+        "Most messages ever queued for one peer since the start (bound: SEND_QUEUE_FRAMES)."
     SHARD_SESSIONS "peerpigeon_shard_sessions" Gauge ["shard"]
-        "WebSockets that live on the shard."
+        "WebSockets on the shard."
     SHARD_BUSY "peerpigeon_shard_busy_seconds_total" CounterSeconds ["shard"]
-        "Time the shard was at work: its rate is the load of its core, 1 at the most."
+        "Time the shard was busy. Its rate is the load of its core, at most 1."
     SHARD_LETTERS "peerpigeon_shard_letters_total" Counter ["shard"]
         "Letters the shard posted to other shards and to the mesh."
     SHARD_LETTER_BATCHES "peerpigeon_shard_letter_batches_total" Counter ["shard"]
         "Batches in which the shard posted its letters."
     OUTBOX_PEAK "peerpigeon_shard_outbox_peak_letters" Gauge ["shard"]
-        "Most letters that ever waited on the shard for one other shard, or for the mesh."
+        "Most letters ever queued on the shard for one other shard, or for the mesh, since the start."
     SHARD_STALLS "peerpigeon_shard_stalls_total" Counter ["shard"]
-        "Times the shard stopped reading because other shards, or the mesh, did not take its letters fast enough."
+        "Times the shard stopped reading because other shards, or the mesh, did not accept its letters fast enough."
     SHARD_HANDOFFS "peerpigeon_shard_handoffs_total" Counter ["shard"]
         "WebSockets that the shard accepted and handed to the shard of their peer."
     MESH_HUBS "peerpigeon_mesh_hubs" Gauge []
-        "Other hubs of the mesh that are heard of: those whose lease runs."
+        "Other hubs of the mesh with a valid lease."
     MESH_REMOTE_PEERS "peerpigeon_mesh_remote_peers" Gauge []
-        "Peers at other hubs that this hub knows."
+        "Peers of other hubs that this hub knows."
     MESH_PRESENCE_LAG "peerpigeon_mesh_presence_lag_seconds" Gauge []
-        "Longest time for which a hub has been known to be ahead of what is known of its peers here."
+        "Longest time for which this hub has been behind the presence of another hub."
     MESH_GHOST_AGE "peerpigeon_mesh_ghost_age_seconds" Gauge []
-        "Longest time since a hub was heard of whose peers still count as there."
+        "Longest time since the last heartbeat of a hub whose peers still count as connected."
     MESH_HUBS_LOST "peerpigeon_mesh_hubs_lost_total" Counter []
-        "Hubs that were not heard of for a lease."
+        "Hubs whose lease expired without a farewell."
     MESH_GHOSTS_EVICTED "peerpigeon_mesh_ghosts_evicted_total" Counter []
         "Peers that left because their hub was lost."
     MESH_ENVELOPES "peerpigeon_mesh_envelopes_total" Counter ["direction", "kind"]
-        "Envelopes received from other hubs (in) and sent to them (out), one for each link it goes over."
+        "Envelopes received from other hubs (in) and sent to them (out), counted once per link."
     MESH_DUPLICATES "peerpigeon_mesh_duplicates_total" Counter []
-        "Changes and heartbeats that came again, by another way."
+        "Changes and heartbeats that arrived again by another way."
     MESH_RELAYED "peerpigeon_mesh_relayed_total" Counter []
-        "Signals of this hub's peers that went to other hubs. Over all hubs, peerpigeon_mesh_envelopes_total{direction=\"out\",kind=\"signal\"} by this is the mesh frames per relay: 1 in a full mesh."
+        "Signals of this hub's peers sent to other hubs. Summed over all hubs, peerpigeon_mesh_envelopes_total{direction=\"out\",kind=\"signal\"} divided by this is the number of envelopes per relay: 1 in a full mesh."
     MESH_FORWARDED "peerpigeon_mesh_forwarded_total" Counter []
-        "Signals passed on for other hubs."
+        "Signals forwarded for other hubs."
     MESH_SIGNALS_IN_FLIGHT "peerpigeon_mesh_signals_in_flight" Gauge []
-        "Signals to other hubs whose outcome is outstanding."
+        "Signals to other hubs without an outcome yet."
     MESH_SIGNALS_HELD "peerpigeon_mesh_signals_held" Gauge []
-        "Signals from other hubs that wait for an earlier one, or for the news of their sender."
+        "Signals from other hubs held until an earlier signal, or the presence of their sender, arrives."
     MESH_OUT_OF_ORDER "peerpigeon_mesh_out_of_order_total" Counter []
-        "Signals from other hubs that came twice, or too late for their order, and were dropped."
+        "Signals from other hubs dropped because they arrived twice, or too late for their order."
     MESH_LATE_OUTCOMES "peerpigeon_mesh_late_outcomes_total" Counter []
-        "Outcomes from other hubs that nobody waited for any more."
+        "Outcomes from other hubs that arrived after the signal had expired."
     MESH_SNAPSHOTS "peerpigeon_mesh_snapshots_total" Counter ["direction"]
-        "Snapshots of a hub's peers that were sent (out) or replaced what was known (in)."
+        "Snapshots of a hub's peers that were sent (out) or installed (in)."
     MESH_SNAPSHOTS_REFUSED "peerpigeon_mesh_snapshots_refused_total" Counter []
-        "Snapshots that were not what they said, or came too late."
+        "Snapshots rejected: wrong digest, wrong part number, or late."
     MESH_NUMBERS_REFUSED "peerpigeon_mesh_numbers_refused_total" Counter []
-        "Numbers of other hubs that were not believed: heartbeats and sessions that begin later than the year 2527, signals too far ahead in their order."
+        "Implausible numbers of other hubs that were ignored: heartbeats and sessions that begin after the year 2527, signals too far ahead in their order."
     MESH_IDS_GIVEN_UP "peerpigeon_mesh_ids_given_up_total" Counter []
-        "Times that this hub found another live hub with its HUB_ID and took a new id."
+        "Times this hub found another live hub with its HUB_ID and took a new id."
     MESH_TAKEOVERS "peerpigeon_mesh_takeovers_total" Counter ["answer"]
-        "Ids that were in use at another hub, by that hub's answer."
+        "Connecting ids that were in use at another hub, by that hub's answer."
     MESH_BUSY "peerpigeon_mesh_busy_seconds_total" CounterSeconds []
-        "Time the mesh's thread was at work: its rate is the load of its core, 1 at the most."
+        "Time the mesh thread was busy. Its rate is the load of its core, at most 1."
     MESH_LETTERS "peerpigeon_mesh_letters_total" Counter []
         "Letters the mesh posted to shards."
     MESH_LETTER_BATCHES "peerpigeon_mesh_letter_batches_total" Counter []
         "Batches in which the mesh posted its letters."
     MESH_OUTBOX_PEAK "peerpigeon_mesh_outbox_peak_letters" Gauge []
-        "Most letters that ever waited in the mesh for one shard."
+        "Most letters ever queued in the mesh for one shard since the start."
     MESH_STALLS "peerpigeon_mesh_stalls_total" Counter []
-        "Times the mesh stopped reading links because shards did not take its letters fast enough."
+        "Times the mesh stopped reading links because shards did not accept its letters fast enough."
     LINKS "peerpigeon_links" Gauge ["direction"]
         "Links to other hubs: dialed by them (in) or by this hub (out)."
     LINKS_SATURATED "peerpigeon_links_saturated" Gauge []
-        "Links for which more waits than is good; they carry only heartbeats and answers until it is less."
+        "Links above the high-water mark (8 MiB queued). Until they fall below 1 MiB they carry only heartbeats and outcomes."
     LINK_SATURATIONS "peerpigeon_link_saturations_total" Counter []
-        "Times that more came to wait for a link, or for Redis, than is good."
+        "Times a link, or the queue for Redis, rose above its high-water mark."
     LINKS_SILENT "peerpigeon_links_silent" Gauge []
-        "Links that are open and carry nothing, in one direction at least. Signals take another way if there is one."
+        "Open links that carry nothing in at least one direction. Signals take another way if there is one."
     LINK_SILENCES "peerpigeon_link_silences_total" Counter []
-        "Times that a link was found to carry nothing, in one direction at least."
+        "Times a link was found to carry nothing in at least one direction."
     MESH_WAYS_AVOIDED "peerpigeon_mesh_ways_avoided_total" Counter []
-        "Times that all signals on a way to another hub went unanswered for two seconds, and another way was tried."
+        "Times no signal on a way to another hub was answered for two seconds, and another way was tried."
     LINK_QUEUED_BYTES "peerpigeon_link_queued_bytes" Gauge []
-        "Bytes that wait for all links."
+        "Bytes queued for all links."
     LINK_QUEUE_PEAK_BYTES "peerpigeon_link_queue_peak_bytes" Gauge []
-        "Most bytes that ever waited for one link."
+        "Most bytes ever queued for one link since the start."
     LINK_RTT "peerpigeon_link_rtt_seconds" Gauge []
         "Time from ping to pong on the slowest link."
     LINK_BYTES "peerpigeon_link_bytes_total" Counter ["direction"]
         "Bytes read from (in) and written to (out) links, frame headers included."
     LINK_FRAMES "peerpigeon_link_frames_total" Counter ["direction"]
-        "Messages read from (in) and written to (out) links: envelopes by messages is how well they are put together."
+        "Messages read from (in) and written to (out) links. Envelopes divided by messages shows how well they are batched."
     LINK_WRITES "peerpigeon_link_writes_total" Counter []
         "Writes to links."
     LINKS_OPENED "peerpigeon_links_opened_total" Counter []
         "Links that became ready."
     LINKS_REFUSED "peerpigeon_links_refused_total" Counter []
-        "WebSockets of other hubs for which there was no place. Refused handshakes are among peerpigeon_handshake_failures_total, refused hubs among peerpigeon_link_ends_total."
+        "WebSockets of other hubs refused because there was no free place. Refused handshakes count in peerpigeon_handshake_failures_total, refused hubs in peerpigeon_link_ends_total."
     LINK_ENDS "peerpigeon_link_ends_total" Counter ["reason"]
         "Links that ended."
     LINK_DIALS "peerpigeon_link_dials_total" Counter []
-        "Times another hub was dialed."
+        "Attempts to dial another hub."
     LINK_DIAL_FAILURES "peerpigeon_link_dial_failures_total" Counter []
-        "Dials that came to nothing."
+        "Failed attempts to dial another hub."
     LINK_LEGACY_REFUSED "peerpigeon_link_legacy_refused_total" Counter []
-        "Messages of legacy links that were not understood, or not allowed."
+        "Messages of legacy links that were invalid or not allowed."
     LINK_LEGACY_INTRODUCED "peerpigeon_link_legacy_introduced_total" Counter []
-        "Go peers that became known in a network by their first signal: they were at their hub before it was linked."
+        "Go peers that became known in a network by their first signal, because they connected before their hub was linked."
     REDIS_CONNECTED "peerpigeon_redis_connected" Gauge []
-        "1 while the Redis bridge works; 0 while it does not, or where there is none."
+        "1 while the Redis bridge works; 0 while it does not, or if there is none."
     REDIS_FRAMES "peerpigeon_redis_frames_total" Counter ["direction"]
         "Frames received from Redis (in) and published there (out)."
     REDIS_BYTES "peerpigeon_redis_bytes_total" Counter ["direction"]
         "Bytes of those frames."
     REDIS_REFUSED "peerpigeon_redis_refused_total" Counter []
-        "Frames from Redis that no hub with the same MESH_TOKEN has written, or that are not understood."
+        "Frames from Redis that are malformed, or that no hub with the same MESH_TOKEN has written."
     REDIS_STALE "peerpigeon_redis_stale_total" Counter ["reason"]
-        "Frames of hubs of this mesh that were dropped because they were not fresh: their hub had not answered this hub's challenge, or they repeated earlier ones."
+        "Frames of hubs of this mesh dropped as not fresh: their hub had not answered this hub's challenge, or they repeated earlier ones."
     REDIS_ONE_WAY "peerpigeon_redis_one_way_hubs" Gauge []
-        "Hubs whose frames arrive from Redis and that do not answer this hub there, up to 64."
+        "Hubs whose frames arrive from Redis but that do not answer this hub there, at most 64."
     REDIS_LOST "peerpigeon_redis_lost_total" Counter []
-        "Envelopes for Redis that found no room, and frames from it that were not read in time."
+        "Envelopes dropped because the queue for Redis was full, and frames from Redis that were not read in time."
     REDIS_ERRORS "peerpigeon_redis_errors_total" Counter []
-        "Errors of Redis, or of the connection to it."
+        "Errors of Redis or of the connection to it."
     REDIS_RECONNECTS "peerpigeon_redis_reconnects_total" Counter []
-        "Times that the connection to Redis was made anew."
+        "Reconnects to Redis."
     READY "peerpigeon_ready" Gauge []
         "1 while the hub is ready for peers; 0 while it starts or drains."
     FULL "peerpigeon_full" Gauge []
-        "1 from the first probe (/readyz) or scrape that finds all of peerpigeon_max_connections taken to the first that finds a twentieth of them free. /readyz says 503 meanwhile, unless READY_WHEN_FULL is set."
+        "1 from the first probe (/readyz) or scrape that finds all of peerpigeon_max_connections in use, until one finds 5 % of them free. Meanwhile /readyz answers 503, unless READY_WHEN_FULL is set."
     OLDEST_TURN "peerpigeon_oldest_turn_seconds" Gauge []
-        "Time since the last turn of the thread (shards, mesh, main) whose last turn is the longest ago. Above 10, /livez says 503 and names the thread."
+        "Longest time since the last turn of a thread (shards, mesh, main). Above 10, /livez answers 503 and names the thread."
     BUGS "peerpigeon_bugs_total" Counter ["site"]
-        "Impossible states that were found, by the place in the code that found them. Each is a defect of the hub, and its first find is in the log as bug_found."
+        "Impossible states, by the place in the code that found them. Each is a bug of the hub; the log has the first one of each place as bug_found."
     LOG_LINES_DROPPED "peerpigeon_log_lines_dropped_total" Counter []
-        "Log lines that were dropped because stderr did not take them fast enough, or not at all."
+        "Log lines dropped because stderr did not accept them fast enough, or at all."
     LOG_STALLED "peerpigeon_log_stalled_seconds" Gauge []
-        "Time for which log lines have waited while stderr took none: its disk is full, or its reader has stalled or ended. 0 while the log works."
+        "Time for which log lines have been queued while stderr accepts none: its disk is full, or its reader has stalled or ended. 0 while the log works."
     UPTIME "peerpigeon_uptime_seconds" Gauge []
         "Time since the hub started."
     BUILD_INFO "peerpigeon_build_info" Gauge ["version", "commit"]
-        "Always 1; its labels say what runs."
+        "Always 1; the labels name the version and the commit."
     MEMORY_LIMIT "peerpigeon_memory_limit_bytes" Gauge []
-        "Memory that the process's control group may have; 0 where there is no limit."
+        "Memory limit of the process's control group; 0 if there is none."
     PROCESS_START "process_start_time_seconds" Gauge []
-        "When the hub started, in seconds since 1970."
+        "Start time of the hub, in seconds since 1970."
     PROCESS_CPU "process_cpu_seconds_total" CounterSeconds []
-        "Time that the process was on a core, user and system."
+        "CPU time of the process, user and system."
     PROCESS_MEMORY "process_resident_memory_bytes" Gauge []
-        "Memory of the process that is in RAM."
+        "Resident memory of the process."
     PROCESS_OPEN_FDS "process_open_fds" Gauge []
-        "Files and sockets the process has open."
+        "Open files and sockets of the process."
     PROCESS_MAX_FDS "process_max_fds" Gauge []
-        "Files and sockets the process may have open."
+        "Maximum number of open files and sockets of the process."
 }

@@ -191,7 +191,8 @@ impl Session {
             let mut view = self.state.view.borrow_mut();
             view.refused += 1;
             if view.refused == 1 {
-                let detail = "made with another MESH_TOKEN, or not by a hub: see PeerPigeonRedisForeign in the runbook";
+                let detail =
+                    "written with another MESH_TOKEN, or not by a hub: see PeerPigeonRedisForeign in the runbook";
                 warn!(address = %view.address, detail, "bridge_frame_refused");
             }
             return Ok(());
@@ -241,7 +242,7 @@ impl Session {
             view.stale[usize::from(judgment.repeated)] += 1;
         }
         if judgment.twins || (judgment.met && from == state.hub) {
-            let detail = "two live hubs have this id: leave HUB_ID unset, or give each hub its own";
+            let detail = "two live hubs have this id: unset HUB_ID, or set a different one on each hub";
             warn!(hub = %from, address = %view.address, detail, "bridge_hub_id_taken");
         }
     }

@@ -169,7 +169,11 @@ impl Targets {
         for uri in bootstrap {
             match Plan::of(uri) {
                 Some(plan) => targets.add(plan, DialSource::Bootstrap, None, Duration::ZERO),
-                None => tracing::warn!(scheme = uri.scheme_str(), detail = "not ws:// or wss://", "bootstrap_ignored"),
+                None => tracing::warn!(
+                    scheme = uri.scheme_str(),
+                    detail = "unknown scheme: use ws:// or wss://",
+                    "bootstrap_ignored"
+                ),
             }
         }
         targets

@@ -72,7 +72,7 @@ impl Core {
         if reason == CloseReason::MaxConnections
             && let Some(times) = self.turned_away.count()
         {
-            warn!(%address, times, detail = "all places are taken, and peers are turned away", "hub_full");
+            warn!(%address, times, detail = "all connections are in use, so new peers are refused: raise MAX_CONNECTIONS or add hubs", "hub_full");
         }
         self.stats.closes[reason as usize] += 1;
     }
