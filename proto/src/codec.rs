@@ -1,4 +1,4 @@
-//! What a client says, understood once. JSON is this file's secret.
+//! Parses messages of clients. Only this module knows that they are JSON.
 
 mod legacy;
 mod scan;
@@ -21,91 +21,91 @@ use crate::wire::{MessageKind, SignalKind, put_string};
 
 pub(crate) use legacy::{LegacyMessage, parse_legacy};
 
-/// A message of a client. What it borrows, it borrows from the message's text.
+/// A message of a client. It borrows from the message's text where possible.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientMessage<'a> {
-    /// I am in this network, and this is what I say of myself.
+    /// Join a network, or change the announced data there.
     Announce(Announce<'a>),
-    /// Tell me of more members than you have.
+    /// Discover more members of a network.
     Discover(Discover<'a>),
-    /// I leave a network, or all of mine.
+    /// Leave one network, or all.
     Goodbye(Goodbye<'a>),
-    /// A kind that is dropped on purpose (protocol: part D).
+    /// A type that is dropped on purpose, such as `cleanup`.
     Ignored,
-    /// Are you there?
+    /// Answer with `pong`.
     Ping,
-    /// Pass this on to another peer.
+    /// Relay to another peer.
     Signal(Signal<'a>),
 }
 
 /// `announce`
 #[derive(Debug, PartialEq, Eq)]
 pub struct Announce<'a> {
-    /// The network, resolved.
+    /// The network; a missing or blank name is already replaced by `global`.
     pub network: Cow<'a, str>,
-    /// The announced JSON, as it came.
+    /// The announced JSON, byte for byte. `None` if it is missing.
     pub data: Option<&'a str>,
 }
 
 /// `discover`
 #[derive(Debug, PartialEq, Eq)]
 pub struct Discover<'a> {
-    /// The network, resolved.
+    /// The network; a missing or blank name is already replaced by `global`.
     pub network: Cow<'a, str>,
-    /// Of how many, if that was said.
+    /// The requested number of members, if there is one.
     pub limit: Option<u64>,
 }
 
 /// `goodbye`
 #[derive(Debug, PartialEq, Eq)]
 pub struct Goodbye<'a> {
-    /// The network that is left; `None` means all of the sender's.
+    /// The network to leave. `None` means all networks of the sender.
     pub network: Option<Cow<'a, str>>,
-    /// The client's JSON as it came, or `null`.
+    /// The client's JSON, byte for byte, or `null`.
     pub data: &'a str,
 }
 
-/// `offer`, `answer`, `ice-candidate` and their kin
+/// `offer`, `answer`, `ice-candidate` and the other signals
 #[derive(Debug, PartialEq, Eq)]
 pub struct Signal<'a> {
-    /// Which of them.
+    /// The kind of signal.
     pub kind: SignalKind,
-    /// For whom.
+    /// The peer to relay it to.
     pub target: PeerId,
-    /// The network, resolved.
+    /// The network; a missing or blank name is already replaced by `global`.
     pub network: Cow<'a, str>,
-    /// The client's JSON as it came, or `null`.
+    /// The client's JSON, byte for byte, or `null`.
     pub data: &'a str,
-    /// The client wants a receipt under this name.
+    /// The id of the receipt that the client requests, at most 64 bytes.
     pub id: Option<Cow<'a, str>>,
 }
 
-/// Why a message is not one, with all that is needed to answer it.
+/// A refused message, with everything that the answer needs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal<'a> {
     /// The code of the answer.
     pub code: ErrorCode,
-    /// What was wrong, for a person.
+    /// A sentence for people: what is wrong and what to do.
     pub message: &'static str,
-    /// How metrics count the message.
+    /// The kind under which metrics count the message.
     pub kind: MessageKind,
-    /// The `type` as it came, shortened.
+    /// The client's `type`, truncated to [`MAX_ECHOED_TYPE_BYTES`].
     pub in_reply_to: Option<Cow<'a, str>>,
-    /// The target, if one was legible.
+    /// The target, if it could be parsed.
     pub target: Option<PeerId>,
-    /// The message's `id`, if it had a valid one.
+    /// The message's `id`, if it is valid.
     pub id: Option<Cow<'a, str>>,
-    /// The network, if one was legible.
+    /// The network, if it could be parsed.
     pub network: Option<Cow<'a, str>>,
 }
 
 impl Refusal<'_> {
-    /// Of a binary message that is not even text.
+    /// Refuses a binary message that is not UTF-8.
     pub(crate) fn not_text() -> Box<Self> {
         Self::plain(ErrorCode::InvalidJson, sentences::NOT_UTF8)
     }
 
-    /// Of a message that was not read to its end.
+    /// Refuses a message that was longer than the limit and therefore not read completely.
     pub(crate) fn too_large() -> Box<Self> {
         Self::plain(ErrorCode::MessageTooLarge, ErrorCode::MessageTooLarge.explain())
     }
@@ -116,7 +116,8 @@ impl Refusal<'_> {
     }
 }
 
-/// A string that borrows where it can. (`Option<Cow<str>>` never does: serde's `borrow` reaches only a bare `Cow`.)
+/// A string that borrows if possible. (`Option<Cow<str>>` never borrows: serde's `borrow` applies only to a bare
+/// `Cow`.)
 struct Text<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
@@ -152,7 +153,7 @@ struct Raw<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     target_peer_id: Option<Text<'a>>,
-    /// What the seed's own test clients say for `targetPeerId`.
+    /// Alias of `targetPeerId` that the Go hub's own test clients send.
     #[serde(borrow)]
     target_peer: Option<Text<'a>>,
     #[serde(borrow)]
@@ -161,16 +162,16 @@ struct Raw<'a> {
     id: Option<&'a RawValue>,
 }
 
-/// What a message says before it is known what it means. A field that is `null` is not there.
+/// The fields of a message before its type is known. A field that is `null` counts as missing.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Fields<'a> {
     kind: Option<Cow<'a, str>>,
-    /// JSON, as it came.
+    /// JSON, byte for byte.
     data: Option<&'a str>,
     target_peer_id: Option<Cow<'a, str>>,
     target_peer: Option<Cow<'a, str>>,
     network_name: Option<Cow<'a, str>>,
-    /// JSON, as it came.
+    /// JSON, byte for byte.
     id: Option<&'a str>,
 }
 
@@ -187,13 +188,13 @@ impl<'a> From<Raw<'a>> for Fields<'a> {
     }
 }
 
-/// Reads the fields of any message.
+/// Parses the fields of any message.
 fn read(text: &str) -> Result<Fields<'_>, Box<Refusal<'_>>> {
-    // serde reads an array as a struct's fields in their order: that is no message, even where it would fit.
+    // serde would also accept an array, as the struct's fields in their order. An array is not a message.
     let object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
     let raw = if object { serde_json::from_str::<Raw<'_>>(text) } else { Err(de::Error::custom("not an object")) };
     raw.map(Fields::from).map_err(|_| {
-        // What stops this parse may be JSON all the same.
+        // A text that fails here can still be valid JSON.
         if serde_json::from_str::<IgnoredAny>(text).is_err() {
             return Refusal::plain(ErrorCode::InvalidJson, ErrorCode::InvalidJson.explain());
         }
@@ -202,7 +203,7 @@ fn read(text: &str) -> Result<Fields<'_>, Box<Refusal<'_>>> {
     })
 }
 
-/// What is wrong with an object that is JSON and no message.
+/// Finds out why valid JSON is not a message.
 fn misfit(text: &str) -> &'static str {
     let Ok(fields) = serde_json::from_str::<Object<'_>>(text) else { return sentences::HALF_SURROGATE };
     for (name, sentence) in [
@@ -221,7 +222,7 @@ fn misfit(text: &str) -> &'static str {
     sentences::DUPLICATE_FIELD
 }
 
-/// Understands one message.
+/// Parses one message.
 ///
 /// # Errors
 ///
@@ -233,7 +234,7 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
     };
     let target = fields.target_peer_id.or(fields.target_peer).filter(|target| !target.is_empty());
     let target = target.map(|target| target.parse::<PeerId>());
-    // An `id` that is no string is some client's own business, not a wish for a receipt.
+    // An `id` that is not a string belongs to the client and does not request a receipt.
     let id = fields.id.and_then(|id| serde_json::from_str::<Text<'_>>(id).ok()).map(|id| id.0);
     let id_too_long = id.as_ref().is_some_and(|id| id.len() > MAX_MESSAGE_ID_BYTES);
     let named = fields.network_name;
@@ -283,7 +284,7 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
             Ok(ClientMessage::Discover(Discover { network: resolved, limit: wish.and_then(|wish| wish.limit) }))
         }
         Class::Known(MessageKind::Goodbye) => {
-            // A blank name is `global`, as in an announcement; only where there is none all networks are left.
+            // A blank name means `global`, as in an announcement. Only a missing name means all networks.
             let network = named.map(|_| resolved);
             Ok(ClientMessage::Goodbye(Goodbye { network, data: data.unwrap_or("null") }))
         }
@@ -324,7 +325,7 @@ fn classify(kind: &str) -> Class {
         "discover" => MessageKind::Discover,
         "ping" => MessageKind::Ping,
         "goodbye" => MessageKind::Goodbye,
-        // Relaying connection-rejected breaks two connections of three (protocol: part D).
+        // Relaying connection-rejected would break two of three connections.
         "cleanup" | "cleanup-all" | "connection-rejected" | "recovery-offer" => MessageKind::Ignored,
         "connected" | "discovered" | "error" | "go-away" | "peer-disconnected" | "peer-discovered" | "pong"
         | "receipt" => {
@@ -334,12 +335,12 @@ fn classify(kind: &str) -> Class {
     })
 }
 
-/// What is said of a peer: the announced object with the hub's own `peerId` and `isHub`, keys sorted as the seed does.
-/// The values stay the bytes that came. Data that is no object counts as none.
+/// Returns the data of `peer-discovered`: the announced object with the hub's own `peerId` and `isHub`, keys sorted as
+/// by the Go hub. Values stay byte for byte. Data that is not an object counts as an empty object.
 ///
 /// # Errors
 ///
-/// When the data is [`Unfit`].
+/// [`Unfit`] if the data is too large, too deep, or has an invalid key.
 pub(crate) fn describe(peer: &PeerId, data: Option<&str>) -> Result<Vec<u8>, Unfit> {
     let data = data.unwrap_or("null");
     check_public(data)?;
@@ -375,20 +376,20 @@ pub(crate) fn describe(peer: &PeerId, data: Option<&str>) -> Result<Vec<u8>, Unf
             out.extend_from_slice(value.get().as_bytes());
         }
     }
-    // The loop ends having pushed one separator too many.
+    // The loop has pushed one separator too many.
     out.pop();
     out.push(b'}');
     Ok(out)
 }
 
-/// What `data` of a `discover` may have.
+/// The fields that `data` of a `discover` may have.
 #[derive(Deserialize)]
 struct Page {
     limit: Option<u64>,
 }
 
-/// How many of the closest members announced data asks for: `{"discover":{"closest":K}}`. What is not of that form is the
-/// application's own, and asks for nothing.
+/// Returns K if announced data contains `{"discover":{"closest":K}}`. Any other form belongs to the application and
+/// returns `None`.
 pub(crate) fn closest_wanted(data: &str) -> Option<u64> {
     #[derive(Deserialize)]
     struct Announced {
@@ -398,21 +399,21 @@ pub(crate) fn closest_wanted(data: &str) -> Option<u64> {
     struct Wish {
         closest: u64,
     }
-    // Nearly nobody asks, and who does not is not parsed once more.
+    // Most data does not contain the word, and is not parsed a second time.
     data.contains("discover").then(|| serde_json::from_str::<Announced>(data).ok()).flatten().and_then(|announced| {
         let closest = announced.discover.closest;
         (closest > 0).then_some(closest)
     })
 }
 
-/// Why data is not pushed at a whole network.
+/// Why data must not be sent to a whole network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Unfit {
     /// Longer than [`MAX_ANNOUNCE_DATA_BYTES`].
     TooLarge,
     /// Nested deeper than [`MAX_ANNOUNCE_DEPTH`].
     TooDeep,
-    /// One of its keys is no text.
+    /// A key is not valid Unicode.
     Key,
 }
 
@@ -433,7 +434,7 @@ impl Unfit {
     }
 }
 
-/// Whether JSON that is pushed at a whole network is small and flat enough for that.
+/// Checks that JSON for a whole network is small and flat enough.
 pub(crate) fn check_public(data: &str) -> Result<(), Unfit> {
     if data.len() > MAX_ANNOUNCE_DATA_BYTES {
         return Err(Unfit::TooLarge);
@@ -441,9 +442,9 @@ pub(crate) fn check_public(data: &str) -> Result<(), Unfit> {
     if is_deeper_than(data, MAX_ANNOUNCE_DEPTH) { Err(Unfit::TooDeep) } else { Ok(()) }
 }
 
-/// Whether JSON is nested more deeply than so many levels.
+/// Whether JSON has more than `most` levels of nesting.
 pub(super) fn is_deeper_than(data: &str, most: usize) -> bool {
-    // Nearly all data has fewer brackets than it may have levels, which is found out without looking at each byte.
+    // Nearly all data has fewer brackets than allowed levels. This check does not look at each byte.
     if memchr::memchr2_iter(b'[', b'{', data.as_bytes()).nth(most).is_none() {
         return false;
     }

@@ -1,7 +1,8 @@
-//! What hubs say to each other, and how it is written.
+//! Envelopes: the messages between hubs, and their binary form.
 //!
-//! A frame of a link is a sequence of envelopes, each `length: u32, kind: u8, body`, integers little-endian. An envelope
-//! of a kind that is not known is skipped; everything else about the form is fixed by [`VERSION`].
+//! A frame of a link is a sequence of envelopes. Each is `length: u32, kind: u8, body`, with little-endian integers.
+//! Unknown kinds are skipped; [`VERSION`] fixes the rest of the form. A body may have more bytes than this version
+//! knows, which are ignored, and a missing trailing field gets a default.
 
 mod form;
 
@@ -16,31 +17,31 @@ use crate::wire::{SignalKind, Template};
 /// Version of the form of envelopes, named in the subprotocol and in [`Hello`].
 pub const VERSION: u16 = 1;
 
-/// The subprotocol under which hubs link (RFC 6455 section 1.9).
+/// The subprotocol of links (RFC 6455 section 1.9).
 pub const SUBPROTOCOL: &str = "peerpigeon-mesh.1";
 
-/// The refusal of a link that shows no token, or a wrong one: the body of a 401. No other program answers with it, so a hub can ask
-/// without its token first where a Go hub may be.
+/// The body of the 401 that refuses a link with a missing or wrong token. No other program answers with it, so a hub
+/// can first dial without its token where a Go hub may listen.
 pub const TOKEN_WANTED: &str = "unauthorized: a link takes this hub's MESH_TOKEN, as a bearer token";
 
-/// One thing that one hub says to another.
+/// A message from one hub to another.
 #[derive(Clone, Debug)]
 pub enum Envelope {
-    /// The first on every link, from both ends: who speaks.
+    /// The first envelope on every link, in both directions: the sender's identity.
     Hello(Box<Hello>),
-    /// A hub lives, and how far it is.
+    /// A hub is alive, with the number of its last change.
     Heartbeat(Arc<Heartbeat>),
-    /// One change of one hub's presence.
+    /// One change of a hub's presence.
     Change(Arc<Change>),
-    /// Asks a neighbour for all that it knows of a hub's presence.
+    /// Asks a neighbour for its replica of a hub's presence.
     SnapshotRequest(SnapshotRequest),
-    /// A part of the answer.
+    /// A part of a snapshot.
     Snapshot(Box<SnapshotPart>),
-    /// A hub has ended, and with it all its peers.
+    /// A hub has stopped, and all its peers have left.
     Farewell(HubId, HubIncarnation),
-    /// To one hub, over as many others as it takes.
+    /// An envelope for one hub, forwarded by other hubs if necessary.
     Routed(Route, Box<Routed>),
-    /// The answer to a request for a snapshot that cannot be served now. Hubs before 2.1 skip it.
+    /// Declines a request for a snapshot that cannot be served now. Hubs before 2.1 skip it.
     SnapshotDeclined(SnapshotRequest),
 }
 
@@ -98,194 +99,195 @@ impl EnvelopeKind {
     }
 }
 
-/// Who speaks on a link.
+/// The sender's identity on a link.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hello {
-    /// [`VERSION`] of the speaker.
+    /// [`VERSION`] of the sender.
     pub version: u16,
-    /// The speaker.
+    /// The sender.
     pub hub: HubId,
-    /// Its present life.
+    /// Its current incarnation.
     pub incarnation: HubIncarnation,
-    /// HUB_MESH_NAMESPACE: hubs of different meshes do not link.
+    /// HUB_MESH_NAMESPACE. Hubs with different values do not link.
     pub namespace: String,
-    /// DISCOVERY: nor do hubs of which one tells its peers of all others, and the other does not.
+    /// DISCOVERY. Hubs with different values do not link.
     pub discovery: Discovery,
     /// As in [`Heartbeat::process`].
     pub process: u64,
 }
 
-/// A hub lives. Goes to every hub, never suppressed.
+/// A sign of life of a hub. It is sent to every hub, even over full links.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Heartbeat {
-    /// Who.
+    /// The hub.
     pub hub: HubId,
-    /// Its present life.
+    /// Its current incarnation.
     pub incarnation: HubIncarnation,
-    /// Counts the heartbeats of this life.
+    /// Number of this heartbeat in the incarnation, from 1.
     pub number: u64,
-    /// The last change of its presence.
+    /// Number of the last change of its presence.
     pub seq: u64,
-    /// Of its presence after that change.
+    /// Digest of its presence after that change.
     pub digest: u64,
-    /// How long ago it was said, in milliseconds, as far as hubs on the way know.
+    /// Age in milliseconds, as far as the hubs on its way know.
     pub age_ms: u32,
-    /// It goes away: it is not to be dialed.
+    /// The hub is draining: do not dial it.
     pub draining: bool,
     /// Hubs to which it has a link that works in both directions and is not full.
     pub neighbours: Vec<HubId>,
-    /// Where hubs may dial it (MESH_ADVERTISE).
+    /// URL at which hubs can dial it (MESH_ADVERTISE).
     pub advertise: Option<Arc<str>>,
-    /// Where clients find it (PUBLIC_URL).
+    /// URL at which clients reach it (PUBLIC_URL).
     pub public_url: Option<Arc<str>>,
-    /// A random number of the process, which tells two processes with one id apart. 0: a hub before 2.1, which does not say.
+    /// A random number of the process, which distinguishes two processes with one id. 0 from hubs before 2.1, which do
+    /// not send it.
     pub process: u64,
-    /// Hubs to which it has a link on which it receives nothing. They have to send by another way, too.
+    /// Hubs from which it receives nothing on an open link. They must use another way as well.
     pub unheard: Vec<HubId>,
 }
 
-/// One change of a hub's presence. (hub, incarnation, seq) names it.
+/// One change of a hub's presence, identified by (hub, incarnation, seq).
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The hub that says it of its own peer.
+    /// The hub of the peer.
     pub hub: HubId,
-    /// The life in which it was said.
+    /// The hub's incarnation.
     pub incarnation: HubIncarnation,
-    /// Counts the changes of this life.
+    /// Number of this change in the incarnation, without gaps.
     pub seq: u64,
-    /// Whom it is about.
+    /// The peer.
     pub peer: PeerId,
-    /// Which session of that peer.
+    /// The peer's session.
     pub session: PeerIncarnation,
-    /// What happened.
+    /// The event.
     pub what: What,
 }
 
-/// What happened to a peer.
+/// An event of a peer's presence.
 #[derive(Clone, Debug)]
 pub enum What {
     /// Its session began.
     Up,
-    /// It announced itself, for the first time or again.
+    /// It announced itself in a network, for the first time or again.
     Joined(Arc<Announcement>),
-    /// It said goodbye to a network.
+    /// It left a network on purpose.
     Left {
-        /// Which.
+        /// The network.
         network: NetworkName,
-        /// What it said, as it reaches the network's members.
+        /// The `goodbye` message for the members.
         frame: Arc<Template>,
     },
-    /// Its session ended, and with it all its memberships.
+    /// Its session ended, and with it all memberships.
     Down(LeaveReason),
 }
 
-/// A peer as its hub knows it: one session and its memberships, ascending by network.
+/// One session of a peer and its memberships, in ascending order of networks.
 #[derive(Clone, Debug)]
 pub struct Presence {
-    /// Who.
+    /// The peer.
     pub peer: PeerId,
-    /// Which session.
+    /// Its session.
     pub session: PeerIncarnation,
-    /// The networks it is in.
+    /// Its memberships.
     pub memberships: Vec<Arc<Announcement>>,
 }
 
-/// Asks for a hub's whole presence.
+/// A request for the complete presence of a hub.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotRequest {
-    /// Whose.
+    /// The hub.
     pub hub: HubId,
-    /// In which life.
+    /// Its incarnation.
     pub incarnation: HubIncarnation,
 }
 
-/// A part of a hub's presence at one moment. Parts come in order.
+/// A part of a hub's presence at one moment. Parts are sent in order.
 #[derive(Clone, Debug)]
 pub struct SnapshotPart {
-    /// Whose.
+    /// The hub.
     pub hub: HubId,
-    /// In which life.
+    /// Its incarnation.
     pub incarnation: HubIncarnation,
-    /// After which change.
+    /// Number of the last change that is included.
     pub seq: u64,
-    /// Of all parts together.
+    /// Digest of all parts together.
     pub digest: u64,
-    /// Counts the parts from 0.
+    /// Number of this part, from 0.
     pub part: u32,
-    /// Whether this is the last.
+    /// Whether this is the last part.
     pub last: bool,
-    /// Ascending by id through all parts.
+    /// Peers in ascending order of ids, over all parts.
     pub peers: Vec<Arc<Presence>>,
 }
 
-/// From where to where.
+/// Source and destination of a routed envelope.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Route {
-    /// The hub it is for.
+    /// The destination.
     pub to: HubId,
-    /// In which life; another one does not take it.
+    /// The destination's incarnation. Another incarnation ignores the envelope.
     pub to_incarnation: HubIncarnation,
-    /// The hub it is from.
+    /// The source.
     pub from: HubId,
-    /// In which life.
+    /// The source's incarnation.
     pub from_incarnation: HubIncarnation,
-    /// How many hubs have passed it on.
+    /// Number of hubs that have forwarded it, at most [`MAX_HOPS`](crate::limits::MAX_HOPS).
     pub hops: u8,
 }
 
-/// What goes to one hub.
+/// The content of a routed envelope.
 #[derive(Clone, Debug)]
 pub enum Routed {
     /// A peer's signal.
     Signal(SignalEnvelope),
-    /// What became of signals, by their counters.
+    /// Outcomes of signals, by their counters.
     Outcomes(Vec<(u64, Outcome)>),
-    /// May this id be used elsewhere?
+    /// Asks whether an id that connects at the sender may be used there.
     Takeover {
-        /// Which.
+        /// The id.
         peer: PeerId,
-        /// Names the question.
+        /// Identifies the question.
         ticket: u64,
         /// What the resume secret of the session there proves. Hubs before 2.1 do not say.
         resume: Option<Lineage>,
     },
-    /// It may, or its session answers.
+    /// Answers a takeover.
     TakeoverAnswer {
-        /// Which.
+        /// The id.
         peer: PeerId,
-        /// As it came with the question.
+        /// The ticket of the question.
         ticket: u64,
-        /// Its session answers.
+        /// Whether its session is alive. If not, it was closed and the id is free.
         in_use: bool,
     },
-    /// Peers of the two hubs know each other.
+    /// Introduces peers of the two hubs to each other.
     Meeting(Arc<Meeting>),
 }
 
-/// A signal on its way to the hub of its target.
+/// A signal for a peer of another hub.
 #[derive(Clone, Debug)]
 pub struct SignalEnvelope {
-    /// Counts the signals from this hub to that one.
+    /// Number of this signal among those from the source to the destination.
     pub counter: u64,
-    /// The last change of the sending hub's presence: the target is not to hear of the sender before.
+    /// Number of the last change of the source's presence. The destination delivers the signal only after that change.
     pub seq: u64,
     /// Whether the sender waits for a receipt.
     pub receipt: bool,
-    /// What kind of signal.
+    /// The kind of signal.
     pub kind: SignalKind,
-    /// Who sent it.
+    /// The sender.
     pub sender: PeerId,
-    /// For whom.
+    /// The target.
     pub target: PeerId,
-    /// The network it was sent in.
+    /// The network of the signal.
     pub network: NetworkName,
-    /// The frame, ready for the target's socket.
+    /// The complete frame for the target's socket.
     pub frame: Box<[u8]>,
-    /// What its sender was in that network. Hubs of version 2.0.0 do not say.
+    /// The sender's standing in that network. Hubs of version 2.0.0 do not send it.
     pub standing: Standing,
 }
 
-/// What is wrong with what another hub sent.
+/// Why an envelope of another hub is invalid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Malformed(pub &'static str);
 
@@ -298,7 +300,7 @@ impl std::fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 impl Envelope {
-    /// Which kind it is.
+    /// The kind of this envelope.
     pub fn kind(&self) -> EnvelopeKind {
         match self {
             Self::Hello(_) => EnvelopeKind::Hello,

@@ -1,4 +1,4 @@
-//! Names of things, parsed once at the door.
+//! Ids and names. They are parsed once, at the edge.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -9,13 +9,13 @@ use siphasher::sip::SipHasher13;
 
 use crate::limits::MAX_NETWORK_NAME_BYTES;
 
-/// A client by its id: 40 hexadecimal digits outside, 20 bytes inside.
+/// The id of a client: 40 hexadecimal digits in text, 20 bytes in memory.
 ///
-/// Either case is accepted; it is written in lower case (protocol: part B).
+/// Upper and lower case are accepted; it is written in lower case.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId([u8; 20]);
 
-/// What was given is not 40 hexadecimal digits.
+/// The text is not 40 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseIdError;
 
@@ -28,27 +28,27 @@ impl fmt::Display for ParseIdError {
 impl std::error::Error for ParseIdError {}
 
 impl PeerId {
-    /// Length of an id in its written form, in bytes. It is fixed, so that a frame can be patched in place.
+    /// Length of the written form, in bytes. It is constant, so frames can be patched in place.
     pub const HEX_LEN: usize = 40;
 
-    /// The id of these 20 bytes.
+    /// Makes an id of 20 bytes.
     pub const fn from_bytes(bytes: [u8; 20]) -> Self {
         Self(bytes)
     }
 
-    /// The 20 bytes of this id.
+    /// Returns the 20 bytes.
     pub const fn as_bytes(&self) -> &[u8; 20] {
         &self.0
     }
 
-    /// How far another id is by the metric of Kademlia: the exclusive or of the two, read as a number of 160 bits, here its
-    /// upper 128 and lower 32 (Maymounkov and Mazières 2002, section 2.1).
+    /// Distance to another id in Kademlia's metric: the exclusive or of the two, as a number of 160 bits, returned as
+    /// its upper 128 and lower 32 bits (Maymounkov and Mazières 2002, section 2.1).
     pub fn distance(&self, other: &Self) -> (u128, u32) {
         let ((high, low), (other_high, other_low)) = (self.words(), other.words());
         (high ^ other_high, low ^ other_low)
     }
 
-    /// How many leading bits two ids have in common: 160 if they are the same.
+    /// Number of leading bits that two ids share: 160 if they are equal.
     pub fn shared_bits(&self, other: &Self) -> u32 {
         match self.distance(other) {
             (0, low) => u128::BITS + low.leading_zeros(),
@@ -66,7 +66,7 @@ impl PeerId {
         (u128::from_be_bytes(high), u32::from_be_bytes(low))
     }
 
-    /// The id that lies `by` behind this one, in its last eight bytes, which wrap around.
+    /// The id `by` after this one, counted in the last eight bytes, which wrap around.
     pub(crate) fn shifted(mut self, by: u64) -> Self {
         if let Some(last) = self.0.last_chunk_mut::<8>() {
             *last = u64::from_be_bytes(*last).wrapping_add(by).to_be_bytes();
@@ -74,13 +74,13 @@ impl PeerId {
         self
     }
 
-    /// This id with one bit turned over, counted from the first.
+    /// This id with one bit flipped, counted from the first.
     pub(crate) fn flipped(mut self, bit: u32) -> Self {
         self.0[(bit / 8) as usize] ^= 0x80 >> (bit % 8);
         self
     }
 
-    /// The greatest id that has these first bits.
+    /// The greatest id with the same first `bits` bits.
     pub(crate) fn last_with_prefix(mut self, bits: u32) -> Self {
         for (i, byte) in self.0.iter_mut().enumerate() {
             *byte |= 0xff_u8.checked_shr(bits.saturating_sub(8 * i as u32)).unwrap_or(0);
@@ -88,7 +88,7 @@ impl PeerId {
         self
     }
 
-    /// The least id that has these first bits.
+    /// The smallest id with the same first `bits` bits.
     pub(crate) fn first_with_prefix(mut self, bits: u32) -> Self {
         for (i, byte) in self.0.iter_mut().enumerate() {
             *byte &= !0xff_u8.checked_shr(bits.saturating_sub(8 * i as u32)).unwrap_or(0);
@@ -96,7 +96,7 @@ impl PeerId {
         self
     }
 
-    /// The written form: 40 lower-case hexadecimal digits.
+    /// Returns the written form: 40 lower-case hexadecimal digits.
     pub fn to_hex(self) -> [u8; Self::HEX_LEN] {
         let mut hex = [0; Self::HEX_LEN];
         write_hex(&mut hex, &self.0);
@@ -145,13 +145,13 @@ impl fmt::Display for PeerId {
 }
 
 impl fmt::Debug for PeerId {
-    /// The first eight digits: enough to follow one peer through a log.
+    /// Prints the first eight digits: enough to follow one peer through a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_hex()[..8].iter().try_for_each(|&c| fmt::Write::write_char(f, c as char))
     }
 }
 
-/// A hub by its id, written like a [`PeerId`].
+/// The id of a hub, written like a [`PeerId`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct HubId(pub PeerId);
 
@@ -161,19 +161,19 @@ impl fmt::Display for HubId {
     }
 }
 
-/// The namespace in which peers see each other. Shared by reference count: cloning one is cheap.
+/// The name of a network, in which peers discover each other. Cloning is cheap: clones share one allocation.
 ///
-/// At most [`MAX_NETWORK_NAME_BYTES`] bytes, compared exactly.
+/// At most [`MAX_NETWORK_NAME_BYTES`] bytes. Names are compared byte by byte.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct NetworkName(Arc<str>);
 
 impl NetworkName {
-    /// The network of everyone who names none.
+    /// The default network.
     pub const GLOBAL: &'static str = "global";
 
-    /// The network that a client's `networkName` means: missing or blank is [`Self::GLOBAL`], anything else is exact.
+    /// Resolves a client's `networkName`: a missing or blank name is [`Self::GLOBAL`], any other name is unchanged.
     ///
-    /// `None` when the name is longer than [`MAX_NETWORK_NAME_BYTES`].
+    /// `None` if the name is longer than [`MAX_NETWORK_NAME_BYTES`].
     pub fn resolve(name: Option<&str>) -> Option<&str> {
         match name {
             None => Some(Self::GLOBAL),
@@ -183,12 +183,12 @@ impl NetworkName {
         }
     }
 
-    /// Takes a name as it is. The caller has resolved it.
+    /// Makes a name of text that [`Self::resolve`] has returned.
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
     }
 
-    /// The name.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -206,26 +206,26 @@ impl fmt::Display for NetworkName {
     }
 }
 
-/// One live WebSocket, as its shard numbers it.
+/// The handle of one open WebSocket on its shard.
 ///
-/// The slot is used again after the session's end; the generation is not, so that a late letter cannot reach the
-/// slot's next tenant.
+/// A slot is reused after its session ends. The generation differs each time, so that a late letter cannot reach the
+/// slot's next session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SessionId {
     /// Index into the shard's table of sessions.
     pub slot: u32,
-    /// How many sessions have had that slot before, wrapping.
+    /// Number of earlier sessions in this slot. It wraps around.
     pub generation: u32,
 }
 
-/// One core of a hub.
+/// The number of a shard, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ShardId(pub u16);
 
 impl ShardId {
-    /// The shard on which a peer's session lives, of `shards`.
+    /// The home shard of a peer among `shards` shards.
     ///
-    /// Keyed, because peers choose their ids and must not be able to aim a crowd at one core.
+    /// The hash is keyed because peers choose their ids: they must not be able to put many on one core.
     pub fn home(peer: &PeerId, shards: u16, keys: Keys) -> Self {
         if shards <= 1 {
             return Self(0);
@@ -236,52 +236,54 @@ impl ShardId {
     }
 }
 
-/// One life of a hub's process: the wall clock in milliseconds when it began, or one more than what others remember of it.
+/// One incarnation of a hub: the wall clock in milliseconds at its start, or one more than the latest that other hubs
+/// remember.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct HubIncarnation(pub u64);
 
-/// One session of a peer, among all that its id ever has: the wall clock in milliseconds when it was admitted, or one
-/// more than what is known of the id.
+/// One session of a peer among all sessions of its id: the wall clock in milliseconds at its admission, or one more
+/// than the latest known one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct PeerIncarnation(pub u64);
 
 impl PeerIncarnation {
-    /// Of every peer behind a legacy link: the least that a peer can have.
+    /// The incarnation of every peer behind a legacy link: the smallest possible.
     pub const LEGACY: Self = Self(1);
 }
 
-/// A hub's word that a peer is there. Of two that differ, the greater holds.
+/// A hub's statement that a peer is connected there. Of two different claims, the greater counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Claim {
-    /// Which session of the peer.
+    /// The session of the peer.
     pub incarnation: PeerIncarnation,
-    /// At which hub.
+    /// The hub that the peer is connected to.
     pub hub: HubId,
 }
 
-/// One connection to another hub, as the mesh numbers it. A number is not used again.
+/// The handle of one connection to another hub. Handles are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkId(pub u64);
 
-/// How something reaches another hub, or came from it.
+/// The way by which an envelope leaves for another hub, or arrived from it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Via {
     /// Over a link.
     Link(LinkId),
-    /// Over the bridge, to or from this hub.
+    /// Over the Redis bridge, to or from this hub.
     Bridge(HubId),
 }
 
-/// Where a letter can go inside a hub.
+/// The address of a letter inside a hub.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Address {
-    /// The links to other hubs.
+    /// The mesh thread, which has the links to other hubs.
     Mesh,
     /// A shard of this hub.
     Shard(ShardId),
 }
 
-/// Secret numbers, drawn once per process, that key every hash of what a client chose.
+/// Secret keys, drawn once per process, for every hash of values that clients choose. The relay and all shards of a hub
+/// must have the same keys.
 #[derive(Clone, Copy, Debug)]
 pub struct Keys(pub u64, pub u64);
 

@@ -1,51 +1,51 @@
-//! When a session is pinged and when it is dead; and the wheel that says whose turn it is.
+//! Keepalive: when to ping a session, when it is dead, and a timer wheel for the next check.
 
 use std::time::Duration;
 
 use crate::limits::{PING_INTERVAL, PONG_GRACE, TICK};
 
-/// When a session is pinged and when it is dead.
+/// Keepalive times of a hub.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     interval: Duration,
     dead_after: Duration,
 }
 
-/// The signs of life of one session: 24 bytes.
+/// Signs of life of one session, in 24 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Life {
-    /// Milliseconds at which bytes came from the client, or its full socket took some.
+    /// Time of the last sign of life, in milliseconds: bytes from the client, or bytes accepted by its full socket.
     alive: u64,
-    /// Milliseconds at which the socket last took bytes.
+    /// Time at which the socket last accepted bytes, in milliseconds.
     wrote: u64,
     /// Pings since the last sign of life.
     pings: u8,
 }
 
-/// What is to be done with a session.
+/// The result of a check of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing yet: look again at this time.
+    /// Nothing to do: check again at this time.
     Wait(Duration),
-    /// Ping it, and look again at this time.
+    /// Send a ping, and check again at this time.
     Ping(Duration),
-    /// Close it.
+    /// Close the session.
     Dead,
 }
 
 impl Life {
-    /// A session that begins now.
+    /// The state of a session that begins now.
     pub fn new(now: Duration) -> Self {
         Self { alive: millis(now), wrote: millis(now), pings: 0 }
     }
 
-    /// Notes a sign of life: bytes came from the client, or a socket that was full has taken some.
+    /// Records a sign of life: bytes arrived from the client, or its full socket accepted some.
     pub fn shown(&mut self, now: Duration) {
         (self.alive, self.pings) = (millis(now), 0);
     }
 
-    /// Notes that the socket has taken bytes. Alone this is no sign of life: an operating system takes bytes for a
-    /// client that is frozen until its buffers are full.
+    /// Records that the socket accepted bytes. This alone is not a sign of life: until its buffers are full, an
+    /// operating system accepts bytes for a frozen client.
     pub fn wrote(&mut self, now: Duration) {
         self.wrote = millis(now);
     }
@@ -61,30 +61,30 @@ fn millis(at: Duration) -> u64 {
 }
 
 impl Patience {
-    /// Pings every min(25 s, a third of `peer_timeout`); dead after two unanswered pings and ten seconds, and never
-    /// later than `peer_timeout`.
+    /// Pings every min(25 s, a third of `peer_timeout`). A session is dead after two unanswered pings and ten seconds,
+    /// at the latest after `peer_timeout`.
     pub fn new(peer_timeout: Duration) -> Self {
         let interval = PING_INTERVAL.min(peer_timeout / 3).max(TICK);
         let dead_after = (2 * interval + PONG_GRACE).min(peer_timeout.max(TICK));
         Self { interval, dead_after }
     }
 
-    /// Longest time in which a session gets nothing, and longest time until a silent one is pinged.
+    /// Maximum time in which a session is sent nothing, and maximum silence before it is pinged.
     pub fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// Time without a sign of life after which a session is closed. Also the time after which a session is closed whose
-    /// socket accepts none of its queued bytes.
+    /// Time without a sign of life after which a session is closed. The same limit applies to a socket that accepts
+    /// none of its queued bytes.
     pub fn dead_after(&self) -> Duration {
         self.dead_after
     }
 
-    /// Judges a session at `now`. `behind`: bytes wait that its socket does not take. Before `listening_since` the hub
-    /// did not read, so that time does not count as silence.
+    /// Checks a session at `now`. `behind` means that its socket does not accept queued bytes. Time before
+    /// `listening_since` does not count as silence, since the hub did not read then.
     ///
-    /// A ping goes to a session that has been silent for [`Self::interval`], a second one after twice that time; and to
-    /// one that has been sent nothing for [`Self::interval`], so that it can tell a quiet hub from a dead one.
+    /// A session is pinged after [`Self::interval`] of silence and again after twice that time. It is also pinged when
+    /// it has been sent nothing for [`Self::interval`], so that it can tell a quiet hub from a dead one.
     pub fn judge(&self, life: &mut Life, behind: bool, listening_since: Duration, now: Duration) -> Verdict {
         let at = Duration::from_millis;
         let alive = at(life.alive).max(listening_since);
@@ -94,10 +94,10 @@ impl Patience {
             return Verdict::Dead;
         }
         let asks = life.pings < 2 && silence >= self.threshold(life.pings);
-        // The client receives queued messages before it would receive a ping.
+        // A client receives its queued messages before it would receive a ping.
         let speaks = !behind && now.saturating_sub(at(life.wrote)) >= self.interval;
         let ping = asks || speaks;
-        // A ping because the hub was quiet is one that a silent client has to answer, too.
+        // A silent client must also answer a ping that is sent because the hub was quiet.
         if asks || speaks && silence >= self.interval / 2 {
             life.pings = (life.pings + 1).min(2);
         }
@@ -110,7 +110,7 @@ impl Patience {
         if ping { Verdict::Ping(look) } else { Verdict::Wait(look) }
     }
 
-    /// Silence after which the next ping is due, or death.
+    /// Silence after which the next ping, or the close, is due.
     fn threshold(&self, pings: u8) -> Duration {
         match pings {
             0 | 1 => (u32::from(pings) + 1) * self.interval,
@@ -119,9 +119,9 @@ impl Patience {
     }
 }
 
-/// A timing wheel: things to look at again, in slots of one [`TICK`].
+/// A timer wheel with slots of one [`TICK`].
 ///
-/// What lies further ahead than the wheel reaches waits in its farthest slot and is put back from there.
+/// An item beyond the wheel's range goes into its last slot and is scheduled again from there.
 #[derive(Debug)]
 pub struct Wheel<T> {
     slots: Vec<Vec<(u64, T)>>,
@@ -130,7 +130,7 @@ pub struct Wheel<T> {
 }
 
 impl<T> Wheel<T> {
-    /// Ticks ahead that have a slot of their own: 1,024 x 100 ms = 102 s, longer than any interval in use.
+    /// Number of slots: 1,024 x 100 ms = 102 s, longer than any interval in use.
     const SLOTS: u64 = 1024;
 
     /// An empty wheel.
@@ -138,16 +138,16 @@ impl<T> Wheel<T> {
         Self { slots: (0..Self::SLOTS).map(|_| Vec::new()).collect(), next: 0 }
     }
 
-    /// Puts `item` where [`Self::expire`] finds it at `at` or up to one tick later.
+    /// Schedules `item` at `at`. [`Self::expire`] returns it then or up to one tick later.
     pub fn schedule(&mut self, at: Duration, item: T) {
         let tick = (at.as_millis().div_ceil(TICK.as_millis()) as u64).max(self.next);
         self.place(tick, item);
     }
 
-    /// Takes out everything that is due at `now`.
+    /// Moves all items that are due at `now` to `due`.
     pub fn expire(&mut self, now: Duration, due: &mut Vec<T>) {
         let now = (now.as_millis() / TICK.as_millis()) as u64;
-        // After a long stop every slot is due once; going round more often would find nothing new.
+        // After a long pause every slot is due once; a second round would find nothing new.
         let rounds = (now + 1).saturating_sub(self.next).min(Self::SLOTS);
         let first = (now + 1).saturating_sub(rounds);
         for tick in first..=now {
@@ -179,7 +179,7 @@ mod tests {
         Duration::from_secs(s)
     }
 
-    /// A session of which nothing was heard, and that was sent nothing, for so long.
+    /// A session that has sent nothing, and was sent nothing, for `silence`.
     fn silent_for(silence: Duration, pings: u8) -> Life {
         Life { alive: millis(NOW - silence), wrote: millis(NOW - silence), pings }
     }
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(told(50, 25, 1), (Verdict::Ping(NOW + secs(10)), 2));
         assert_eq!(told(59, 9, 2), (Verdict::Wait(NOW + secs(1)), 2));
         assert_eq!(told(60, 10, 2), (Verdict::Dead, 2));
-        // However much it is sent.
+        // Whatever is sent to it.
         assert_eq!(told(60, 0, 2), (Verdict::Dead, 2));
     }
 
@@ -221,7 +221,7 @@ mod tests {
         let talks = |quiet| Life { alive: millis(NOW), wrote: millis(NOW - quiet), pings: 0 };
         assert_eq!(judge(patience, talks(secs(24)), false), (Verdict::Wait(NOW + secs(1)), 0));
         assert_eq!(judge(patience, talks(secs(25)), false), (Verdict::Ping(NOW + secs(25)), 0));
-        // What waits for its socket will be heard before a ping is.
+        // The client receives its queued bytes before a ping.
         assert!(matches!(judge(patience, talks(secs(25)), true), (Verdict::Wait(_), 0)));
     }
 
@@ -251,7 +251,7 @@ mod tests {
         }
     }
 
-    /// Whatever happens to a session, it is looked at in time: neither silence nor a full socket lasts unseen, and looks are rare.
+    /// Every session is checked in time: neither silence nor a full socket goes unnoticed, and checks are rare.
     #[test]
     fn a_session_is_looked_at_in_time() {
         let patience = Patience::new(secs(300));
@@ -299,7 +299,7 @@ mod tests {
                             wrote = now;
                         }
                         2 => {
-                            // It fills up only by what was written last.
+                            // Only the last write can fill the socket.
                             behind = !behind;
                             life.wrote(now);
                             wrote = now;

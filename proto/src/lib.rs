@@ -9,13 +9,13 @@
 //! 2. Call [`Router::poll_output`] until it is `None` and do what each [`Output`] says, in order.
 //! 3. Wait for the next input, or until [`Router::poll_timeout`].
 //!
-//! One input, then a full drain, always: an output may point into the router's arena, which the next input
-//! overwrites. The world is asked by an output and answered by an input, so there is nothing to mock: the
-//! simulator is a second driver of the same code.
+//! Give one input, then drain all outputs. An output may point into the router's arena, which the next input
+//! overwrites. The router requests things from the world by outputs and receives answers as inputs, so nothing has to
+//! be mocked: the simulator is a second driver of the same code.
 //!
 //! # What this crate will never do
 //!
-//! It never waits, never panics on what a client or a hub sent, never reads a clock or a random number (both are
+//! It never waits, never panics on input of clients or hubs, never reads a clock or a random number (both are
 //! arguments: see [`Now`] and [`Keys`]), and never depends on tokio, hyper, redis or metrics.
 
 mod bugs;

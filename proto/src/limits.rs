@@ -1,159 +1,171 @@
-//! Every bound, with its arithmetic and with what happens at it.
+//! Every bound, with its arithmetic and its effect.
 
 use std::time::Duration;
 
-/// Longest network name, in bytes. Longer: `invalid-message`.
+/// Maximum length of a network name, in bytes. Longer names get `invalid-message`.
 pub const MAX_NETWORK_NAME_BYTES: usize = 256;
 
-/// Longest `id` of a signal, in bytes. Longer: `invalid-message`, and no receipt.
+/// Maximum length of a signal's `id`, in bytes. Signals with longer ids get `invalid-message`, and no receipt.
 pub const MAX_MESSAGE_ID_BYTES: usize = 64;
 
-/// Longest `data` of an announcement, in bytes of JSON. Longer: `data-too-large`.
+/// Maximum length of announced `data`, in bytes of JSON. Longer data gets `data-too-large`.
 ///
-/// An announcement is kept once per hub while its peer is in the network. What they come to is bounded by
-/// [`DEFAULT_ANNOUNCE_BUDGET_BYTES`].
+/// An announcement is stored once per hub while its peer is in the network. [`DEFAULT_ANNOUNCE_BUDGET_BYTES`] bounds
+/// their sum.
 pub const MAX_ANNOUNCE_DATA_BYTES: usize = 16 * 1024;
 
-/// Default of ANNOUNCE_BUDGET_BYTES: bytes of announcements that are kept for all peers of the hub together. One more than its share
-/// of it has room for a shard refuses with `hub-full`, unless its peer has said no more than [`ANNOUNCE_FLOOR_BYTES`] in all.
+/// Default of ANNOUNCE_BUDGET_BYTES: maximum size of all stored announcements of a hub's peers, in bytes. A shard that
+/// exceeds its share refuses further announcements with `hub-full`, except from peers with at most
+/// [`ANNOUNCE_FLOOR_BYTES`] in total.
 ///
-/// An announcement is kept as the message that it becomes, 250 B longer than its data, and counted with [`MEMBER_BYTES`]; once in each hub
-/// of the mesh: the worst case of a hub is hubs x (budget + MAX_CONNECTIONS x floor) = 3 x (256 MiB + 1,000 x 2 KiB) = 774 MiB.
+/// An announcement is stored as its `peer-discovered` message, 250 B longer than its data, plus [`MEMBER_BYTES`], on
+/// each hub of the mesh. The worst case of a hub is hubs x (budget + MAX_CONNECTIONS x floor) = 3 x (256 MiB + 1,000 x
+/// 2 KiB) = 774 MiB.
 pub const DEFAULT_ANNOUNCE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 
-/// What a member's place in the rosters counts for in that budget, in bytes: about 100 B on each shard and at each hub, and its announcement's own
-/// fields.
+/// Bytes that a membership counts in that budget: about 100 B per shard and hub for its place in the rosters, and the
+/// announcement's own fields.
 pub const MEMBER_BYTES: usize = 256;
 
-/// What a peer may have announced, in all its networks, however little of the budget is left, in bytes.
+/// Bytes that a peer may announce in all its networks together, even if the budget is exhausted.
 pub const ANNOUNCE_FLOOR_BYTES: usize = 2 * 1024;
 
-/// Deepest nesting of an announcement's `data`. Deeper: `invalid-message`.
+/// Maximum nesting of announced `data`, in levels. Deeper data gets `invalid-message`.
 ///
-/// Announcements are pushed at peers that did not ask, so their parsers are not put to the test.
+/// Members receive announcements unasked, so this protects their parsers.
 pub const MAX_ANNOUNCE_DEPTH: usize = 64;
 
-/// Deepest nesting of a signal's `data`. Deeper: `invalid-message`.
+/// Maximum nesting of a signal's `data`, in levels. Deeper data gets `invalid-message`.
 ///
-/// A target's parser that recurses would fail at the whole message: Python's at about 1,000 levels. Offers have two.
+/// A recursive parser of a target would fail on the whole message: Python's at about 1,000 levels. Offers have two.
 pub const MAX_SIGNAL_DEPTH: usize = 512;
 
-/// Longest part of a client's `type` that is echoed back in `inReplyTo`, in bytes.
+/// Maximum length of a client's `type` in `inReplyTo`, in bytes. Longer types are truncated.
 pub const MAX_ECHOED_TYPE_BYTES: usize = 64;
 
-/// Default of MAX_MESSAGE_BYTES: longest message of a client, in bytes, all fragments together.
-/// Longer: `message-too-large`, then close 1009.
+/// Default of MAX_MESSAGE_BYTES: maximum length of a client's message, in bytes, all fragments together. Longer
+/// messages get `message-too-large`, then close 1009.
 ///
-/// Offers are 7 KB in practice; 1 MiB leaves room for the odd application that sends more than signals.
+/// Offers have 7 KB in practice. 1 MiB leaves room for applications that send more than signals.
 pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
-/// Default of MAX_CONNECTIONS (seed: README).
+/// Default of MAX_CONNECTIONS, as in the Go hub.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 1000;
 
-/// Default of MAX_NETWORKS_PER_PEER. One more: `too-many-networks`.
+/// Default of MAX_NETWORKS_PER_PEER: maximum number of networks of a peer. One more gets `too-many-networks`.
 pub const DEFAULT_MAX_NETWORKS_PER_PEER: usize = 32;
 
-/// Default of MAX_PEERS_PER_NETWORK. One more: `network-full`.
+/// Default of MAX_PEERS_PER_NETWORK: maximum number of members of a network. One more gets `network-full`.
 ///
-/// Checked against the roster of the newcomer's own shard, so peers that announce on several shards at the same
-/// moment can pass it by as many as there are shards.
+/// Each shard checks its own roster, so peers that announce on several shards at the same moment can exceed the maximum
+/// by the number of shards.
 pub const DEFAULT_MAX_PEERS_PER_NETWORK: usize = 100_000;
 
-/// Default of SEND_QUEUE_FRAMES: frames that may wait for one session. One more: close 4003.
+/// Default of SEND_QUEUE_FRAMES: maximum number of frames queued for one session. A session with more is closed with
+/// 4003.
 ///
-/// A network of 10,000 that leaves at once is 10,000 frames within one turn.
+/// If a network of 10,000 leaves at once, a member receives 10,000 frames in one turn.
 pub const DEFAULT_SEND_QUEUE_FRAMES: usize = 32 * 1024;
 
-/// Default of SEND_QUEUE_BYTES: bytes that may wait for one session. More: close 4003.
+/// Default of SEND_QUEUE_BYTES: maximum number of bytes queued for one session. A session with more is closed with
+/// 4003.
 ///
-/// 10,000 leaves x 300 B = 3 MB; four times that for the largest messages behind them.
+/// 10,000 leaves x 300 B = 3 MB, and four times that for large messages behind them.
 pub const DEFAULT_SEND_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Default of SEND_BUDGET_BYTES: bytes that may wait for all sessions of the hub together. Over its share of it, a
-/// shard closes (4003) each session that would queue past [`SEND_FLOOR_BYTES`].
+/// Default of SEND_BUDGET_BYTES: maximum number of bytes queued for all sessions of the hub together. Above its share,
+/// a shard closes (4003) each session that would queue more than [`SEND_FLOOR_BYTES`].
 ///
-/// Together with the floor the worst case is budget + connections x floor: 512 MiB + 1,000 x 256 KiB = 768 MiB.
+/// With the floor, the worst case is budget + connections x floor: 512 MiB + 1,000 x 256 KiB = 768 MiB.
 pub const DEFAULT_SEND_BUDGET_BYTES: usize = 512 * 1024 * 1024;
 
-/// What a session may queue however little of the budget is left, in bytes.
+/// Bytes that a session may queue even if the budget is exhausted.
 pub const SEND_FLOOR_BYTES: usize = 256 * 1024;
 
-/// What share of a session's queue signals may fill, in quarters of its frames and bytes. The rest is kept for what the hub itself
-/// has to say: who comes and goes.
+/// Share of a session's queue that signals may fill, in quarters of its frames and bytes. The rest is reserved for the
+/// hub's own messages about presence.
 pub const SIGNAL_QUARTERS: usize = 3;
 
-/// Bytes that each sender's signals may fill of a queue while there is any room for signals. Beyond it a sender may have as much as
-/// half of that room has left, so one sender has at most a quarter of it. One more: `slow-peer`, and the target stays.
+/// Bytes that each sender's signals may fill in a queue while there is any room for signals. Beyond that, a sender may
+/// have half of the remaining room, so one sender fills at most a quarter of it. Further signals get `slow-peer`, and
+/// the target stays connected.
 ///
-/// Of the 12 MiB for signals one sender has at most 3 MiB, another one 1.5 MiB, and so on; 6 MiB are left for small parts: 384 senders
-/// with two offers each. Only whoever is more than those at once can keep another one's signal from a peer.
+/// Of the 12 MiB for signals, one sender fills at most 3 MiB, the next one 1.5 MiB, and so on. 6 MiB remain for small
+/// shares: 384 senders with two offers each. To block another sender's signals, an attacker needs more senders than
+/// that at once.
 pub const SENDER_SMALL_BYTES: usize = 16 * 1024;
 
 /// The same in signals: 384 senders have 12,288, half of those that [`DEFAULT_SEND_QUEUE_FRAMES`] leaves for signals.
 pub const SENDER_SMALL_FRAMES: usize = 32;
 
-/// Bytes of signals in a queue below which nobody asks whose they are: so what a peer that reads well is sent costs no more.
+/// Bytes of signals in a queue below which their senders are not counted, so signals to peers that read well cost
+/// nothing extra.
 pub const SENDER_FLOOR_BYTES: usize = 64 * 1024;
 
-/// Signals in a queue below which nobody asks whose they are.
+/// Number of signals in a queue below which their senders are not counted.
 pub const SENDER_FLOOR_FRAMES: usize = 256;
 
-/// Default of MESSAGE_RATE: messages per second and session in the long run. Over it: `rate-limited`.
+/// Default of MESSAGE_RATE: average number of messages per second and session. Further messages get `rate-limited`.
 ///
-/// A peer that joins a mesh of 16 sends about 150 messages in its first second. The limit is there to stop a loop,
-/// not to shape traffic: 20,000 a second is about a tenth of a core.
+/// A peer that joins a mesh of 16 peers sends about 150 messages in its first second. The limit stops loops and does
+/// not shape traffic: 20,000 per second is about a tenth of a core.
 pub const DEFAULT_MESSAGE_RATE: u32 = 20_000;
 
-/// Default of MESSAGE_RATE_BYTES: bytes of messages per second and session in the long run. Over it: `rate-limited`.
+/// Default of MESSAGE_RATE_BYTES: average number of bytes of messages per second and session. Further messages get
+/// `rate-limited`.
 ///
-/// A peer that joins a mesh of 16 sends about 1 MB of offers in its first second. The limit is there to stop a loop: 4 MiB/s from
-/// each of 1,000 peers is what a network of 32 Gbit/s carries.
+/// A peer that joins a mesh of 16 peers sends about 1 MB of offers in its first second. The limit stops loops: 4 MiB/s
+/// from each of 1,000 peers fill a network of 32 Gbit/s.
 pub const DEFAULT_MESSAGE_RATE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// The most that MESSAGE_RATE_BYTES can be set to.
+/// Maximum of the setting MESSAGE_RATE_BYTES.
 pub const LARGEST_MESSAGE_RATE_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// How many of the longest messages a session may send at once, however low MESSAGE_RATE_BYTES is.
+/// Number of messages of the maximum length that a session may send in one burst, however low MESSAGE_RATE_BYTES is.
 pub const MESSAGE_BURST_LARGEST: u64 = 4;
 
-/// Bytes of announcements per second and session in the long run, each counted with [`MEMBER_BYTES`]. Over it: `rate-limited`.
+/// Average number of bytes of announcements per second and session, each plus [`MEMBER_BYTES`]. Further announcements
+/// get `rate-limited`.
 ///
-/// Each goes to every member of its network, ahead of signals' share of their queues: 4 a second of the largest, 180 of 100 B.
+/// Each announcement goes to every member, ahead of signals' share of their queues. The rate allows 4 of the largest
+/// per second, or 180 of 100 B.
 pub const ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
 
-/// Bytes of announcements that a session may send at once: 64 of the largest, or 3,000 of 100 B. A sixteenth of
+/// Bytes of announcements that a session may send in one burst: 64 of the largest, or 3,000 of 100 B. A sixteenth of
 /// [`DEFAULT_SEND_QUEUE_BYTES`].
 pub const ANNOUNCE_BURST_BYTES: u64 = 1024 * 1024;
 
-/// How many seconds of [`DEFAULT_MESSAGE_RATE`] and of [`DEFAULT_MESSAGE_RATE_BYTES`] a session may send at once.
+/// Length of a burst, in seconds of [`DEFAULT_MESSAGE_RATE`] and of [`DEFAULT_MESSAGE_RATE_BYTES`].
 pub const MESSAGE_BURST_SECS: u32 = 5;
 
-/// A session over its message rate for this long without a pause is closed (1008).
+/// Time above the message rate without a pause after which a session is closed (1008).
 pub const RATE_LIMIT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// This long without a refused message is a pause.
+/// Time without a refused message that counts as a pause.
 pub const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1);
 
-/// `error` messages per second and session, in the long run. More are counted and not sent; receipts always are.
+/// Average number of `error` messages per second and session. Further ones are counted and not sent; receipts are
+/// always sent.
 pub const ERROR_RATE: u64 = 20;
 
-/// `error` messages a session may be sent at once.
+/// Number of `error` messages that a session may get in one burst.
 pub const ERROR_BURST: u64 = 100;
 
-/// Receipts a session may have outstanding. One more signal with an `id`: its receipt says `rate-limited`.
+/// Maximum number of outstanding receipts of a session. The receipt of a further signal has the outcome `rate-limited`.
 ///
-/// A ticket is about 150 B: 8,192 of them are 1.2 MB. They end within [`RECEIPT_TIMEOUT`].
+/// A ticket takes about 150 B: 8,192 take 1.2 MB. They end within [`RECEIPT_TIMEOUT`].
 pub const MAX_OPEN_RECEIPTS: u32 = 8_192;
 
-/// A receipt without an outcome after this long says `unknown`.
+/// Time after which a receipt without an outcome gets `unknown`.
 pub const RECEIPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a session has to answer the ping that a second connection with its id caused, from the moment at which its socket
-/// has taken the ping. A socket that takes nothing for this time has not answered.
+/// Time in which a session must answer the ping caused by a second connection with its id, from the moment at which its
+/// socket accepted the ping. A socket that accepts nothing for this time counts as no answer.
 pub const TAKEOVER_GRACE: Duration = Duration::from_secs(2);
 
-/// How long a second connection waits for that at most. A session whose socket is still taking what is before the ping, or
-/// took it less than [`TAKEOVER_GRACE`] ago, then keeps its id: one message of 1 MiB that was begun takes 8 s at 1 Mbit/s.
+/// Maximum time for which the second connection waits. If the first session's socket still accepts bytes queued before
+/// the ping, or did less than [`TAKEOVER_GRACE`] ago, that session keeps the id. A message of 1 MiB that has begun
+/// takes 8 s at 1 Mbit/s.
 pub const TAKEOVER_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long after a session's beginning a client with the secret of an older [`Lineage`](crate::Lineage) takes its id back at once,
@@ -166,108 +178,109 @@ pub const RESUME_PRECEDENCE: Duration = Duration::from_secs(120);
 /// own key, since every client could try guesses of the token. 32 random hexadecimal digits are 128 bits.
 pub const LEAST_RESUME_TOKEN_BYTES: usize = 32;
 
-/// Members of the roster a newcomer is told of at a time, before its socket is asked for room again.
+/// Number of members of the roster that a new member receives at a time, before its socket is checked for room again.
 ///
-/// 128 x 250 B = 32 KB: about half of a default socket send buffer.
+/// 128 x 250 B = 32 KB, about half of a default socket send buffer.
 pub const ROSTER_CHUNK: usize = 128;
 
-/// Chunks of a roster that are written in one turn while the socket takes them: 8 x 32 KB. With one, a newcomer among 2,000 that are
-/// written to all the time would wait sixteen rounds of all of them to hear of all.
+/// Maximum number of such chunks in one turn while the socket accepts them: 8 x 32 KB. With one chunk, a new member
+/// among 2,000 busy sockets would wait for sixteen rounds of all of them.
 pub const ROSTER_CHUNKS: usize = 8;
 
-/// A session's queue is asked for more of the roster when fewer bytes than this wait in it.
+/// Number of queued bytes of a session below which it gets the next chunk of the roster.
 pub const ROSTER_LOW_WATER_BYTES: usize = 64 * 1024;
 
-/// Most of the closest that a peer may want to know, and most that one `discover` tells of.
+/// Maximum K of `closest`, and maximum number of members that one `discover` introduces.
 pub const MAX_CLOSEST: u8 = 64;
 
-/// Members drawn at random that a newcomer meets besides the closest, where it does not meet everybody: they tie the
-/// neighbourhoods of a network together. With two to each node a random graph is in one piece but for stragglers; four leave
-/// it so while half of them are away.
+/// Number of random members that a new member meets besides the closest, under bounded discovery. They connect the
+/// neighbourhoods of a network. A random graph with two per node is connected except for stragglers; with four, it
+/// stays so while half of the nodes are away.
 pub const RANDOM_PICKS: usize = 4;
 
-/// Others that a peer may know in a network where it does not know everybody. Beyond it others' picks are declined, a stranger's
-/// signal is `network-full`, and so is `discover`.
+/// Maximum number of others that a peer knows in a network under bounded discovery. Beyond that, picks are declined,
+/// and strangers' signals and `discover` get `network-full`.
 ///
-/// Ids are chosen, so a crowd can aim at one peer. Without aim a peer among 100,000 knows about 2 x (K + R), and one that has been
-/// there from the beginning (K + R) x ln(100,000 / (K + R)): for K = 16 40 and 170, for K = 64 140 and 500. An acquaintance
-/// is 21 B at the peer's home and 8 B in the roster: 1,024 x 29 B = 30 KB.
+/// Peers choose their ids, so a crowd can aim at one peer. Without that, a peer among 100,000 knows about 2 x (K + R)
+/// others, and one that has been there from the beginning (K + R) x ln(100,000 / (K + R)): 40 and 170 for K = 16, 140
+/// and 500 for K = 64. An acquaintance takes 21 B at the peer's home and 8 B in the roster: 1,024 x 29 B = 30 KB.
 pub const MAX_ACQUAINTANCES: usize = 1024;
 
-/// Members that have declined to know a peer, and are remembered for that. One more is forgotten, and nobody is picked in its
-/// place: so a join among members that are all crowded costs 2 x 64 events more than another, and is over.
+/// Maximum number of members remembered as having declined a peer. A further one is not remembered, and nobody is
+/// picked in its place. So a join among members that are all crowded costs at most 2 x 64 more events.
 pub const MAX_DECLINED: usize = 64;
 
-/// Members that are looked at one after another where drawing at random has found too few that a newcomer does not know: in a network
-/// of fewer than these it is told of all that it wants.
+/// Number of members that are tried in turn if random picks find too few unknown ones. In a smaller network a new
+/// member therefore meets as many as it wants.
 pub const PICKS_IN_TURN: usize = 256;
 
-/// Pairs in one meeting between hubs: 28 B each.
+/// Maximum number of pairs in one meeting between hubs: 28 B each.
 pub const MAX_MEETING: usize = 256;
 
-/// How long another hub may take to say that its peer knows one of this hub's, before it is told again.
+/// Time in which another hub must confirm a meeting, before it is sent again.
 pub const MEETING_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How often each peer's acquaintances at other hubs are named to those hubs, answered or not: what one side has forgotten while it
-/// could not hear the other is mended within this. 10,000 peers with three other hubs are 500 envelopes a second of 400 B.
+/// Interval at which each peer's complete acquaintances at other hubs are sent to those hubs. It repairs what one side
+/// forgot in a partition. 10,000 peers with three other hubs cause 500 envelopes per second of 400 B.
 pub const MEETING_AGAIN: Duration = Duration::from_secs(60);
 
-/// Time between two parts of that.
+/// Interval between two parts of that sweep.
 pub const MEETING_SWEEP: Duration = Duration::from_secs(1);
 
-/// Longest time between two pings of a silent session.
+/// Maximum time between two pings of a silent session.
 pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 
-/// How long after the second unanswered ping a silent session is dead.
+/// Time from the second unanswered ping until a silent session is dead.
 pub const PONG_GRACE: Duration = Duration::from_secs(10);
 
-/// Bytes of pings and pongs that may wait ahead of a session's messages. Of more pongs only the last is sent (RFC 6455 section 5.5.3).
+/// Maximum number of bytes of pings and pongs queued ahead of a session's messages. Beyond that, a new pong replaces
+/// the last one (RFC 6455 section 5.5.3).
 ///
-/// 32 of the longest. Newer pongs replace a queued pong only if the client does not read.
+/// 32 of the longest. They fill up only if the client does not read.
 pub const CONTROL_LANE_BYTES: usize = 4 * 1024;
 
-/// Bytes that a peer's socket takes beyond what is on the wire (TCP_NOTSENT_LOWAT). What a ping waits for is this, a segment
+/// Bytes that a peer's socket accepts beyond those on the wire (TCP_NOTSENT_LOWAT). A ping waits for these, a segment
 /// of 64 KiB and the rest of one message: 0.7 s at 1 Mbit/s.
 ///
-/// So "takes bytes" means that the client's TCP has acknowledged earlier ones, and "takes nothing" that it has not.
+/// So a socket that accepts bytes shows that the client's TCP has acknowledged earlier ones.
 pub const SOCKET_UNSENT_BYTES: u32 = 16 * 1024;
 
-/// How long the hub waits for a client's close frame after its own.
+/// Time for which the hub waits for a client's close frame after its own.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 
-/// Letters for one shard that may wait before this shard stops reading frames.
+/// Number of letters queued for one shard at which this shard stops reading frames.
 ///
-/// At the mark, what can still be added is what one turn of the loop reads plus one mass close:
-/// sessions of the shard x networks per peer.
+/// Above the mark, one turn of the loop can still add what it has read, plus one mass close: sessions of the shard x
+/// networks per peer.
 pub const OUTBOX_HIGH_WATER: usize = 8 * 1024;
 
-/// Bytes of frames in letters for one shard that may wait before this shard stops reading frames.
+/// Bytes of frames in letters queued for one shard at which this shard stops reading frames.
 ///
-/// Passed by what one read can hold: [`READ_BUFFER_BYTES`] for each of the sessions that have their turn before the next
-/// is refused, or one longest message.
+/// One read can exceed it by [`READ_BUFFER_BYTES`] for each session whose turn precedes the check, or by one longest
+/// message.
 pub const OUTBOX_HIGH_WATER_BYTES: usize = 16 * 1024 * 1024;
 
-/// Letters in one batch: at 64 B a letter plus its frame, about what fits in a core's cache.
+/// Maximum number of letters in a batch: at 64 B per letter plus its frame, about the size of a core's cache.
 pub const LETTER_BATCH: usize = 256;
 
-/// Bytes of frames after which a batch is full: at most this and one longest message.
+/// Bytes of frames at which a batch is full. One longest message can exceed it.
 pub const LETTER_BATCH_BYTES: usize = 256 * 1024;
 
-/// Batches that may wait in a shard's mailbox, and in the mesh's: 64 x 256 letters = 16,384 letters, and 64 x (256 KiB + a message of 1 MiB)
-/// = 80 MiB at the worst.
+/// Maximum number of batches in a shard's mailbox, and in the mesh's: 64 x 256 letters = 16,384 letters, and at worst
+/// 64 x (256 KiB + a message of 1 MiB) = 80 MiB.
 pub const MAILBOX_BATCHES: usize = 64;
 
-/// Upgraded sockets that may wait to be taken over by their home shard. The acceptor of one more waits.
+/// Maximum number of upgraded sockets that wait for their home shard. The acceptor of a further one waits.
 pub const HANDOFF_QUEUE: usize = 256;
 
-/// Upgraded sockets of other hubs that may wait to be taken over by the mesh. One more is closed with `try again later`.
+/// Maximum number of upgraded sockets of hubs that wait for the mesh. A further one is closed with `try again later`.
 pub const LINK_SOCKET_QUEUE: usize = 256;
 
-/// Other hubs that a peer is told of in `go-away`. More are left out: 16 x 512 B = 8 KiB a peer.
+/// Maximum number of other hubs in `go-away`. More are left out: 16 x 512 B = 8 KiB per peer.
 pub const MAX_GO_AWAY_HUBS: usize = 16;
 
-/// Connections of one listener that are not yet, or never become, WebSockets. One more takes the place of the oldest. A shard has
-/// one listener for each address the hub listens at: two for `localhost`.
+/// Maximum number of connections of one listener that are not WebSockets (yet). A further one replaces the oldest. A
+/// shard has one listener per address of HOST: two for `localhost`.
 ///
 /// About 20 KiB each while hyper reads a request ([`MAX_REQUEST_HEAD_BYTES`] and its own): 4,096 x 20 KiB = 80 MiB.
 pub const MAX_HTTP_CONNECTIONS: usize = 4_096;
@@ -313,249 +326,258 @@ pub const MAX_TLS_FILE_BYTES: usize = 256 * 1024;
 /// Time between two looks at whether the files of certificates have changed.
 pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Longest head of a request, in bytes, and what may have come behind it before its socket is handed on. Longer: 431.
+/// Maximum length of the head of a request, in bytes, including bytes read after it. Longer heads get 431.
 pub const MAX_REQUEST_HEAD_BYTES: usize = 16 * 1024;
 
-/// Header lines that a request may have. One more: 431.
+/// Maximum number of headers of a request. More get 431.
 pub const MAX_REQUEST_HEADERS: usize = 100;
 
-/// Time in which the first request of a connection must have arrived. Later: the connection is closed without an answer.
+/// Time in which the first request of a connection must arrive. Later, the connection is closed without an answer.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection is kept for its next request, which must have arrived by then. Longer than the 60 s for which
-/// load balancers keep idle connections, so that it is the balancer that closes, and never sends a request into a
-/// connection that is closing.
+/// Time for which a connection is kept for its next request, which must be complete by then. It exceeds the 60 s for
+/// which load balancers keep idle connections, so that the balancer closes first and never sends a request into a
+/// closing connection.
 ///
-/// A connection that is needed for another one is dropped earlier: the oldest of its listener first.
+/// If a connection is needed for another one, the oldest of its listener is closed earlier.
 pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// How long an answer may take to be made and read, before its connection is dropped.
+/// Time in which an answer must be made and read, before its connection is closed.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Requests that one connection may send at once. Each further one waits for its turn at [`REQUEST_RATE`].
+/// Number of requests that one connection may send in a burst. Further ones wait for [`REQUEST_RATE`].
 pub const REQUEST_BURST: u32 = 20;
 
-/// Requests a second that one connection gets answered in the long run. It waits and nothing is refused: who pipelines
-/// slows down itself.
+/// Average number of answers per second for one connection. Requests wait and are never refused: a client that
+/// pipelines slows down only itself.
 pub const REQUEST_RATE: u32 = 20;
 
 /// Pages (all but /livez, /readyz, /, files such as /client.js, and errors) that a shard answers a second, at the ports for everybody and again at
 /// ADMIN_PORT, beyond what each address has for itself ([`PAGE_RESERVE_RATE`]). Further ones wait for their turn.
 ///
-/// An answer is shared bytes, 60 KB for /metrics: about 20 us of the shard, so that 100 are 0.2 % of it. A balancer with 50
-/// nodes behind one address that asks for /health each second has room.
+/// An answer is shared bytes, 60 KB for /metrics, and takes about 20 us of the shard, so 100 take 0.2 %. This is enough
+/// for a balancer with 50 nodes behind one address that all request /health each second.
 pub const PAGE_RATE: u32 = 100;
 
-/// Pages a second that each address (of IPv6 each /64) has for itself at a shard, whatever others ask for: a balancer's
-/// /health each second and a scrape.
+/// Number of pages per second that each address (each /64 of IPv6) has for itself at a shard: for a balancer's /health
+/// each second and a scrape.
 pub const PAGE_RESERVE_RATE: u32 = 2;
 
-/// Pages that an address may have of its own at once.
+/// Number of such pages in a burst.
 pub const PAGE_RESERVE_BURST: u32 = 10;
 
-/// Places for what addresses have for themselves. Addresses whose keyed hashes meet share a place, so that with a flood from
-/// 5 addresses one other in 100 has only what all share.
+/// Number of slots for the shares of addresses. Addresses with the same keyed hash share a slot: with a flood from 5
+/// addresses, one other in 100 has only the common share.
 ///
-/// 48 B each, 24 KiB for each of the two kinds of ports. All of them asking are 1,024 pages a second: 2 % of the shard.
+/// 48 B each, 24 KiB for each of the two kinds of ports. If all are used, they are 1,024 pages per second: 2 % of the
+/// shard.
 pub const PAGE_RESERVES: usize = 512;
 
-/// Longest time a page waits for its turn at [`PAGE_RATE`]. If its turn is later: 429 with `Retry-After`, at once.
+/// Maximum time for which a page waits for [`PAGE_RATE`]. If it would wait longer, it gets 429 with `Retry-After` at
+/// once.
 pub const PAGE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Renderings of one page that may follow each other at once. Each request gets a page that was rendered after it
-/// arrived, as long as this lasts.
+/// Number of renderings of a page in a burst. Within it, each request gets a page that was rendered after it arrived.
 pub const RENDER_BURST: u32 = 10;
 
-/// Renderings of one page a second in the long run. Requests beyond that get the last one, so that no page is older
-/// than a quarter of a second.
+/// Average number of renderings per second of a page. Further requests get the last one, so no page is older than a
+/// quarter of a second.
 ///
-/// /metrics takes 1.2 ms: 4 a second of each of the 7 pages are at most 3 % of a core.
+/// /metrics takes 1.2 ms: 4 per second of each of the 7 pages take at most 3 % of a core.
 pub const RENDER_RATE: u32 = 4;
 
-/// How long a page's rendering is waited for. Later: 503 with `Retry-After`.
+/// Time for which a page's rendering is waited for. Later, the answer is 503 with `Retry-After`.
 pub const RENDER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Networks that the list of the largest ones looks at in one turn of a shard: 4,096 x 20 ns = 80 us.
+/// Number of networks that one turn of a shard examines for the list of the largest: 4,096 x 20 ns = 80 us.
 pub const NETWORKS_CHUNK: usize = 4_096;
 
-/// How long the JSON form of /metrics waits for the list of networks. Later: it has the list of before.
+/// Time for which the JSON form of /metrics waits for the list of networks. Later, it contains the previous list.
 pub const NETWORKS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Sessions waiting to be written to, and bytes waiting for them, at which a shard stops reading frames until there is half of
-/// either. What is read would only wait behind them, and queues of peers that read well would grow.
+/// Number of sessions with queued bytes, and number of those bytes, at which a shard stops reading frames until half of
+/// either is left. Further messages would only wait behind them, and grow the queues of peers that read well.
 ///
-/// Both, because a crowd that is told of many newcomers is told of them in one write: one announcement in a network of 2,000 is 2,000
-/// sessions and 600 KB, and 16 MiB are 27 such in each write.
+/// Both, because a crowd that receives many announcements gets them in one write: one announcement in a network of
+/// 2,000 is 2,000 sessions and 600 KB, and 16 MiB are 27 of them per write.
 pub const FLUSH_BACKLOG: usize = 4 * FLUSH_CHUNK;
 
 /// See [`FLUSH_BACKLOG`].
 pub const FLUSH_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes that one shard reads from a socket at a time, into the one buffer all its sessions share.
+/// Size of the one read buffer that all sessions of a shard share, in bytes.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Sessions that are written to before other tasks of the shard have their turn: 64 x about 8 us = half a millisecond.
+/// Number of sessions that are written before other tasks of the shard run: 64 x about 8 us = half a millisecond.
 pub const FLUSH_CHUNK: usize = 64;
 
-/// Bytes that are written before other tasks of the shard have their turn, with what one session's turn adds.
+/// Number of bytes that are written before other tasks of the shard run, plus the last session's.
 pub const FLUSH_CHUNK_BYTES: u64 = 1024 * 1024;
 
-/// Networks listed by name in `/metrics?format=json`, largest first. The rest are only counted.
+/// Maximum number of networks in `/metrics?format=json`, largest first. The rest are only counted.
 pub const MAX_LISTED_NETWORKS: usize = 1_000;
 
-/// The coarsest grain of a shard's timers: keepalive, receipts, takeovers and drain slots are this late at the most.
+/// Resolution of a shard's timers: keepalive, receipts, takeovers and drain slots are at most this late.
 pub const TICK: Duration = Duration::from_millis(100);
 
-/// Bytes after which a frame of the Redis bridge is full: at most this and one envelope.
+/// Bytes at which a frame of the Redis bridge is full. One envelope can exceed it.
 ///
-/// Redis copies each frame once for every hub: 64 KiB fits its caches, and 200 envelopes share one command.
+/// Redis copies each frame once per hub: 64 KiB fits its caches, and 200 envelopes share one command.
 pub const BRIDGE_FRAME_BYTES: usize = 64 * 1024;
 
-/// Bytes of the bridge that Redis has not yet accepted, waiting or under way. One more envelope: dropped and counted as lost;
-/// digests repair presence, and a signal's outcome is `unknown`.
+/// Maximum number of bytes of the bridge that Redis has not accepted, queued or in flight. Further envelopes are
+/// dropped and counted as lost: digests repair presence, and the outcome of a signal is `unknown`.
 ///
-/// At 10 MB/s it takes 1.6 s to write, which is less than the lease.
+/// Writing them takes 1.6 s at 10 MB/s, less than the lease.
 pub const BRIDGE_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes of frames in one pipeline to Redis: at most this and one frame.
+/// Bytes of frames at which a pipeline to Redis is full. One frame can exceed it.
 pub const BRIDGE_PIPELINE_BYTES: usize = 256 * 1024;
 
-/// Pipelines to Redis that are under way at a time. The rest waits, and leaves together.
+/// Maximum number of pipelines to Redis in flight. Other frames wait, and are sent together.
 ///
-/// 8 x (256 + 64 KiB) = 2.5 MiB are before a probe in the socket: at 1.25 MB/s it is still answered in time.
+/// 8 x (256 + 64 KiB) = 2.5 MiB precede a probe in the socket: at 1.25 MB/s it is still answered in time.
 pub const BRIDGE_PIPELINES: usize = 8;
 
-/// Messages that Redis has sent and the bridge has not read. One more: dropped and counted as lost. The connection itself
-/// never waits for the bridge, as it would not see answers either.
+/// Maximum number of messages from Redis that the bridge has not processed. Further ones are dropped and counted as
+/// lost. The connection itself never waits for the bridge, because it would then miss answers too.
 ///
-/// What a runtime reads of one socket in one turn is about 1 MiB; the smallest frame is about 150 B with its channel's name:
-/// 7,000 of them, and as many again.
+/// A runtime reads about 1 MiB of one socket in one turn; the smallest frame has about 150 B with its channel's name:
+/// 7,000 of them, doubled.
 pub const BRIDGE_INBOX: usize = 16 * 1024;
 
-/// Bytes of the messages in [`BRIDGE_INBOX`]. One more: dropped and counted as lost. A longer frame is never taken.
+/// Maximum number of bytes of the messages in [`BRIDGE_INBOX`]. Further messages are dropped and counted as lost. A
+/// longer frame is never accepted.
 pub const BRIDGE_INBOX_BYTES: usize = 32 * 1024 * 1024;
 
-/// Messages of [`BRIDGE_INBOX`] that are taken before anything else has its turn.
+/// Number of messages of [`BRIDGE_INBOX`] that are processed before anything else runs.
 pub const BRIDGE_BATCH: usize = 256;
 
-/// Time between two probes: empty frames of its own that a bridge publishes and has to hear within this time. So a Redis that
-/// does not answer is noticed within twice this time.
+/// Interval between two probes: empty frames that a bridge publishes and must receive back within this time. So an
+/// unresponsive Redis is noticed within twice this time.
 pub const BRIDGE_PROBE: Duration = Duration::from_secs(2);
 
-/// Time between two challenges of a hub on the bridge: random numbers that the others echo, which shows that they live and
-/// receive it. A multiple of [`BRIDGE_PROBE`].
+/// Interval between two challenges of a hub on the bridge: random numbers that the others echo, which proves that they
+/// live and receive. A multiple of [`BRIDGE_PROBE`].
 ///
-/// A mesh of n hubs publishes n x (n - 1) answers of about 150 B in this time: 64 hubs 1,008 a second, of the 100,000 that
-/// Redis can.
+/// A mesh of n hubs publishes n x (n - 1) answers of about 150 B in this time: 1,008 per second for 64 hubs, of the
+/// 100,000 that Redis can do.
 pub const BRIDGE_CHALLENGE: Duration = Duration::from_secs(4);
 
-/// A hub's frames are dropped unless it has answered one of this hub's last 3 challenges.
+/// Number of recent challenges. A hub's frames are dropped unless it has answered one of them.
 ///
-/// 3 x 4 s: the answers to two in a row may be lost, and a hub that stops receiving counts as lost 8 to 12 s and a lease later.
+/// 3 x 4 s: two answers in a row may be lost, and a hub that stops receiving counts as lost 8 to 12 s plus a lease
+/// later.
 pub const BRIDGE_CHALLENGES: usize = 3;
 
-/// Sessions of one hub id whose answers are accepted. Frames of one more are dropped until the answers of the oldest have expired.
+/// Maximum number of sessions of one hub id whose answers are accepted. Frames of a further session are dropped until
+/// the oldest answers expire.
 ///
-/// A hub that connects anew begins a session: 16 in 12 s are more than the pauses between its attempts allow for long. 48 B each.
+/// A reconnecting hub begins a new session; the pauses between its attempts allow fewer than 16 in 12 s. 48 B each.
 pub const BRIDGE_SESSIONS: usize = 16;
 
-/// Hubs that are listed as one-way on the bridge. The rest is left out: 64 x 40 B on a page.
+/// Maximum number of hubs listed as one-way on the bridge. The rest are left out: 64 x 40 B on a page.
 pub const MAX_ONE_WAY: usize = 64;
 
-/// How long Redis may take to accept a connection, TLS and authentication included, and then both subscriptions.
+/// Time in which Redis must accept a connection, TLS and authentication included, and then both subscriptions.
 pub const BRIDGE_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long a node of a Redis Cluster may take to answer one pipeline: as long as a probe that was sent just before the next.
+/// Time in which a node of a Redis Cluster must answer one pipeline: as long as a probe sent just before the next.
 pub const BRIDGE_NODE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Shortest pause before the bridge connects to Redis again.
+/// Minimum pause before the bridge connects to Redis again.
 pub const BRIDGE_BACKOFF_MIN: Duration = Duration::from_millis(100);
 
-/// Longest pause before the bridge connects to Redis again: what its return costs at the most. 1,000 hubs are 300 attempts
-/// a second.
+/// Maximum pause before the bridge connects to Redis again, and so the maximum delay after its return. 1,000 hubs make
+/// 300 attempts per second.
 pub const BRIDGE_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// Longest text of an error that is kept to be shown, in bytes.
+/// Maximum length of a stored error text, in bytes.
 pub const MAX_ERROR_TEXT_BYTES: usize = 256;
 
-/// Time between two heartbeats of a hub.
+/// Interval between two heartbeats of a hub.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Shortest time between two heartbeats when links are full and are not: each goes to every hub.
+/// Minimum time between two heartbeats when links become full or free, since each goes to every hub.
 pub const EXTRA_BEAT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long nothing may be received on a link before signals take another way: two heartbeats, and what a timer or a busy socket adds.
+/// Time without a received byte on a link after which signals take another way: two heartbeats, plus the delay of a
+/// timer or a busy socket.
 ///
-/// The link stays open as a spare, and is used again when something is received on it. What was sent into it meanwhile is lost if it
-/// never recovers: presence is repaired through other hubs, and the signals of this time are `unknown` after [`RECEIPT_TIMEOUT`].
+/// The link stays open as a spare, and is used again when something arrives on it. If it never recovers, what was sent
+/// into it is lost: presence is repaired through other hubs, and the signals of this time get `unknown` after
+/// [`RECEIPT_TIMEOUT`].
 pub const LINK_SILENCE: Duration = Duration::from_millis(2_200);
 
-/// How long the signals on a way may go unanswered, all of them, before another way is tried.
+/// Time in which no signal on a way is answered, after which another way is tried.
 pub const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a way whose signals went unanswered is not used by this hub's own signals while there is another, unless one of them is
-/// answered after all.
+/// Time for which this hub's own signals avoid such a way if there is another, unless one of its signals is answered
+/// after all.
 pub const WAY_AVOIDED: Duration = Duration::from_secs(10);
 
-/// Unanswered signals that are looked at, once a second and hub, to find two with different targets.
+/// Maximum number of unanswered signals examined per second and hub, to find two with different targets.
 pub const MAX_UNANSWERED_LOOKED_AT: usize = 1024;
 
-/// How long a hub that is not heard of keeps its peers in others' rosters: eight heartbeats, so that neither a lost link nor a
-/// stop of a few seconds looks like the end of a hub. A ghost lives for this, one heartbeat and the way at the most.
+/// Time without a heartbeat after which a hub's peers leave: eight heartbeats, so that a lost link or a pause of a few
+/// seconds does not look like the end of a hub. A ghost lives at most this long, plus one heartbeat and its transit.
 pub const LEASE: Duration = Duration::from_secs(8);
 
-/// How long another life of a hub's id has to go on saying heartbeats before it counts as another live hub: longer than third hubs show
-/// the last heartbeat of a life that has ended ([`LINK_SILENCE`]).
+/// Time for which another incarnation of a hub's id must send heartbeats before it counts as another live hub. Longer
+/// than third hubs forward the last heartbeat of an ended incarnation ([`LINK_SILENCE`]).
 pub const RIVAL_EVIDENCE: Duration = Duration::from_millis(2_500);
 
-/// How long ago the last heartbeat of such a life may be for it to count as live.
+/// Maximum age of the last heartbeat of such an incarnation for it to count as alive.
 pub const RIVAL_MEMORY: Duration = Duration::from_secs(4);
 
-/// How long a hub with a fixed HUB_ID waits to see whether a later life of its id goes on, before it begins one that is later still. A
-/// hub that has just started does not wait: the life is its predecessor's.
+/// Time for which a hub with a fixed HUB_ID observes whether a later incarnation of its id is alive, before it begins
+/// an even later one. A hub that has just started does not wait: that incarnation is its predecessor.
 pub const RIVAL_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long the earlier of two live hubs with one id waits for the later one to take a new id, before it takes one itself. Hubs before
-/// 2.1 never do.
+/// Time for which the earlier of two live hubs with one id waits for the later one to take a new id, before it takes
+/// one itself. Hubs before 2.1 never take one.
 pub const RIVAL_YIELD: Duration = Duration::from_secs(10);
 
-/// Latest time, in milliseconds of a wall clock, that is believed as the beginning of a hub's life or of a session: the year 2527.
+/// Latest accepted start of a hub's incarnation or of a session, in milliseconds since 1970: the year 2527.
 ///
-/// Heartbeats of a later life, and sessions with a later beginning, are ignored and counted. There is no need to compare with a
-/// clock here, and clocks of hubs may differ by any amount: what matters is that whoever has to be later than a number that was
-/// believed can be, and is believed too. So numbers beyond [`GREATEST_TIME_FOLLOWED`] are not exceeded by anybody's own.
+/// Heartbeats of later incarnations, and sessions with later starts, are ignored and counted. They are not compared
+/// with a clock, so clocks of hubs may differ by any amount. What matters is that a hub can always choose a greater
+/// number than an accepted one, which is accepted in turn. Therefore no hub exceeds a number beyond
+/// [`GREATEST_TIME_FOLLOWED`] with its own.
 pub const GREATEST_TIME: u64 = 1 << 44;
 
-/// Latest such time that a hub makes its own life or sessions later than: the year 2248. Told of a later life of its own, a hub takes a
-/// new id instead; beyond it a session at another hub holds its peer's id until it ends.
+/// Latest time that a hub exceeds with its own incarnation or sessions: the year 2248. Beyond it, a hub that receives a
+/// later incarnation of its own id takes a new id, and a session at another hub keeps its peer's id until it ends.
 pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
 
-/// Hubs that a hub remembers, dead ones included. The heartbeats of more are ignored and counted.
+/// Maximum number of hubs that a hub remembers, dead ones included. Heartbeats of more are ignored and counted.
 ///
-/// About 1 KiB each without their peers. In a full mesh, hubs x (hubs - 1)^2 heartbeats a second is what bounds it much earlier.
+/// About 1 KiB each without their peers. In a full mesh, the hubs x (hubs - 1)^2 heartbeats per second are a much lower
+/// bound.
 pub const MAX_HUBS: usize = 1024;
 
-/// Neighbours a hub may name in its heartbeat. More are left out, which costs envelopes and loses nothing.
+/// Maximum number of neighbours in a heartbeat. More are left out, which costs duplicate envelopes and loses nothing.
 pub const MAX_NEIGHBOURS: usize = 1024;
 
-/// How long a hub that has ended is remembered, so that what is still under way of it is not taken for news.
+/// Time for which a stopped hub is remembered, so that its late envelopes are not accepted as new.
 pub const HUB_MEMORY: Duration = Duration::from_secs(600);
 
-/// Longest URL of a hub, in bytes.
+/// Maximum length of a hub's URL, in bytes.
 pub const MAX_HUB_URL_BYTES: usize = 512;
 
-/// Hubs that may pass one envelope on. One more: `unreachable`.
+/// Maximum number of hubs that forward one envelope. Signals that would need more get `unreachable`.
 pub const MAX_HOPS: u8 = 16;
 
-/// Changes of one hub that are kept while an earlier one is missing. One more: it is dropped, and a snapshot repairs that.
+/// Maximum number of changes of one hub that are held while an earlier one is missing. Further ones are dropped, and a
+/// snapshot repairs that.
 ///
 /// About 500 B each: 8,192 x 500 B = 4 MB for each hub that is behind.
 pub const MAX_CHANGES_AHEAD: usize = 8 * 1024;
 
-/// How long a missing change is waited for, before a snapshot is asked for.
+/// Time for which a missing change is waited for, before a snapshot is requested.
 pub const GAP_PATIENCE: Duration = Duration::from_millis(300);
 
-/// How long the next part of a snapshot is waited for, before it is asked for anew.
+/// Time for which the next part of a snapshot is waited for, before the snapshot is requested again.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Longest time that a snapshot may take in all. One that takes longer is refused, and another neighbour is asked.
@@ -584,37 +606,39 @@ pub const DOUBT_BEATS: u64 = 4;
 /// from then on every ten seconds.
 pub const MAX_VAIN_REPAIRS: u32 = 5;
 
-/// Peers in one part of a snapshot: 64 x 300 B = 20 KB in practice.
+/// Maximum number of peers in one part of a snapshot: 64 x 300 B = 20 KB in practice.
 pub const SNAPSHOT_PEERS: usize = 64;
 
-/// Announced data after which a part of a snapshot is full, in bytes: at most this and one peer's.
+/// Bytes of announced data at which a part of a snapshot is full. One peer can exceed it.
 pub const SNAPSHOT_BYTES: usize = 64 * 1024;
 
-/// Neighbours whose requests for a snapshot of one hub wait until this hub has received that snapshot itself. One more request is
-/// declined, and the neighbour asks elsewhere, or again after [`GAP_PATIENCE`].
+/// Maximum number of neighbours whose requests for a snapshot of one hub wait until this hub has received that snapshot
+/// itself. A further request is declined, and the neighbour asks another hub, or again after [`GAP_PATIENCE`].
 ///
-/// 16 B each, and no longer than one repair: [`SNAPSHOT_PATIENCE`] for each part.
+/// 16 B each, for at most one repair: [`SNAPSHOT_PATIENCE`] per part.
 pub const MAX_SNAPSHOT_WAITERS: usize = 64;
 
-/// Snapshots that are being sent to one neighbour. One more request is declined; the neighbour asks again.
+/// Maximum number of snapshots in progress to one neighbour. A further request is declined; the neighbour asks again.
 pub const MAX_SNAPSHOTS_OUT: usize = 64;
 
-/// Peers of one hub that a snapshot may have. More: it is dropped, and the hub's peers are not known here.
+/// Maximum number of peers in a snapshot of one hub. A larger snapshot is dropped, and this hub does not know that
+/// hub's peers.
 pub const MAX_PEERS_PER_HUB: usize = 1_000_000;
 
 /// Networks of one peer of another hub, the most that MAX_NETWORKS_PER_PEER can be set to. A snapshot with more for a peer is refused,
 /// and a change that adds one more is left out.
 pub const MAX_MEMBERSHIPS: usize = 1024;
 
-/// Signals to one hub whose outcomes are outstanding. One more: `unreachable`.
+/// Maximum number of signals to one hub with outstanding outcomes. Further ones get `unreachable`.
 ///
-/// About 150 B each: 256 Ki x 150 B = 39 MB a hub. They end within [`RECEIPT_TIMEOUT`].
+/// About 150 B each: 256 Ki x 150 B = 39 MB per hub. They end within [`RECEIPT_TIMEOUT`].
 pub const MAX_SIGNALS_IN_FLIGHT: usize = 256 * 1024;
 
-/// Signals from one hub that wait for an earlier one, or for the presence of their sender. One more: `unreachable`.
+/// Maximum number of signals from one hub that are held for an earlier signal, or for the presence of their sender.
+/// Further ones get `unreachable`.
 pub const MAX_SIGNALS_HELD: usize = 1024;
 
-/// How long a signal waits for an earlier one, or for the presence of its sender.
+/// Time for which a signal is held for an earlier one, or for the presence of its sender.
 pub const HOLD: Duration = Duration::from_millis(500);
 
 /// The most by which the counter of a signal may be ahead of the last one of its hub that was passed on: no hub has more under way.
@@ -627,233 +651,241 @@ pub const MAX_COUNTER_STEP: u64 = MAX_SIGNALS_IN_FLIGHT as u64;
 /// As long as [`LINK_PATIENCE`], after which a link that has delivered nothing is closed: a signal that was held up on the way does not come later.
 pub const COUNT_PATIENCE: Duration = LINK_PATIENCE;
 
-/// How long outcomes that nobody waits for are collected before they go back together.
+/// Time for which outcomes without a receipt are collected before they are sent together.
 pub const OUTCOME_DELAY: Duration = Duration::from_millis(20);
 
-/// Outcomes in one envelope: 9 B each.
+/// Maximum number of outcomes in one envelope: 9 B each.
 pub const MAX_OUTCOMES: usize = 1024;
 
-/// How long a hub that is asked for a takeover may take to answer, beyond its own [`TAKEOVER_GRACE`]. It decides within half of
-/// this; the rest is for the ways there and back.
+/// Time in which another hub must answer a takeover, beyond its own [`TAKEOVER_GRACE`]. It decides within half of this;
+/// the rest is for the network.
 pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(1);
 
-/// Takeovers that other hubs have asked for and that are not answered. One more is answered with "in use".
+/// Maximum number of unanswered takeovers that other hubs have asked for. A further one is answered "in use".
 pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
 
-/// Heartbeats in a row that have to come better over another way, before signals take that one.
+/// Number of heartbeats in a row that must arrive faster over another way before signals take it.
 pub const ROUTE_PATIENCE: u8 = 3;
 
-/// Peers that one legacy link may announce, each in [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks. More are refused and counted.
+/// Maximum number of peers that one legacy link may announce, each in [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks. More
+/// are refused and counted.
 pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
 
-/// How long a legacy link may take to repeat what it was told. Of a peer that has left and is said there for the first time
-/// later than that, the word counts.
+/// Time in which a legacy link may echo what it was sent. If a Go hub first mentions a departed peer after this time,
+/// it is believed.
 pub const LEGACY_ECHO: Duration = Duration::from_secs(5);
 
-/// Events of each kind within [`LEGACY_ECHO`] that are remembered so that what comes back from a Go hub is known again: 24 B each,
-/// three kinds for each legacy link (what it was told, the signals it said, whose signals it was sent) and one for the mesh (who
-/// left). At the bound the oldest entry is forgotten. A peer that leaves before its echo arrives then stays until the link
-/// ends.
+/// Maximum number of events of each kind within [`LEGACY_ECHO`] that are remembered to recognize the echoes of a Go
+/// hub. 24 B each, three kinds for each legacy link (events sent to it, signals received from it, senders of signals
+/// sent to it) and one for the mesh (departed peers). At the bound the oldest entry is dropped. A peer that leaves
+/// before its echo arrives then stays until the link ends.
 pub const MAX_LEGACY_ECHOES: usize = 8192;
 
-/// How long an announcement of a Go hub is kept for a peer that another claim holds. Longer than a dead claim can last: a hub's
-/// lease is 8 s, and a lost connection is noticed after two pings and ten seconds.
+/// Time for which a Go hub's announcement is kept for a peer with another claim. Longer than a dead claim can last: a
+/// lease takes 8 s, and a lost connection is noticed after two pings and ten seconds.
 pub const LEGACY_WAIT: Duration = Duration::from_secs(120);
 
-/// Announcements of one Go hub that are kept for [`LEGACY_WAIT`], of one peer [`DEFAULT_MAX_NETWORKS_PER_PEER`] at the most. More
-/// are refused and counted. About 200 B each besides their names and data: 20 MB.
+/// Maximum number of a Go hub's announcements kept for [`LEGACY_WAIT`], at most [`DEFAULT_MAX_NETWORKS_PER_PEER`] per
+/// peer. More are refused and counted. About 200 B each besides their names and data: 20 MB.
 pub const MAX_LEGACY_WAITING: usize = MAX_PEERS_PER_LEGACY_LINK;
 
-/// Their names and data, in bytes, about 160 B for each: what a Go hub says of its peers when it dials is 70 B. More are refused
-/// and counted.
+/// Maximum size of their names and data, in bytes: about 160 B each, where a Go hub that dials announces 70 B per peer.
+/// More are refused and counted.
 pub const MAX_LEGACY_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long a Go hub that has dialed may take to answer the first ping, before it is told of peers all the same. A hub of a kind
-/// that does not answer pings is linked with, too, until [`LINK_PATIENCE`] has passed without a word.
+/// Time in which a Go hub that dialed must answer the first ping, before peers are announced to it anyway. A hub that
+/// answers no pings is linked, too, until [`LINK_PATIENCE`] has passed without a message.
 pub const LEGACY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Announcements that wait for room on one legacy link: about 60 B each. Of one more the hub there does not hear before it is
-/// linked again.
+/// Maximum number of announcements that wait for room on one legacy link: about 60 B each. Further ones reach that hub
+/// only after it is linked again.
 pub const MAX_LEGACY_OWED: usize = 1_000_000;
 
-/// Payload at which a frame of a link is full: envelopes that wait leave together, in frames of this and at most one envelope.
+/// Payload at which a frame of a link is full, in bytes. Queued envelopes are sent together in such frames; one
+/// envelope can exceed it.
 ///
-/// A quarter of [`READ_BUFFER_BYTES`], so that three quarters of what is read are understood where they are, and only the
-/// beginning of a frame is kept for later. A header is 4 to 8 B: nothing.
+/// A quarter of [`READ_BUFFER_BYTES`], so that three quarters of a read are parsed in place, and only the beginning of
+/// a frame is kept. A header has 4 to 8 B, which is negligible.
 pub const LINK_FRAME_BYTES: usize = 16 * 1024;
 
-/// What an envelope adds to the longest thing it carries: its head, a route, ids and a network's name, about 450 B.
+/// Bytes that an envelope adds to its longest content: its head, a route, ids and a network's name, about 450 B.
 pub const ENVELOPE_ROOM: usize = 4 * 1024;
 
-/// The most that MAX_MESSAGE_BYTES can be set to.
+/// Maximum of the setting MAX_MESSAGE_BYTES.
 pub const LARGEST_MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
-/// Longest message that any link takes: the longest signal that any hub can be set to let through, behind a frame that was all
-/// but full. Not what this hub is set to: hubs of one mesh differ, while they are replaced at least. One peer in 1,024
-/// networks, whole in one part of a snapshot, is 17 MiB. Longer: the link is closed.
+/// Maximum length of a message on a link: the longest signal that any hub's settings allow, after a frame that was
+/// nearly full. It does not depend on this hub's settings, since hubs of one mesh can differ, at least during an
+/// upgrade. One peer in 1,024 networks, complete in one part of a snapshot, takes 17 MiB. A longer message closes the
+/// link.
 pub const LINK_MESSAGE_BYTES: usize = LARGEST_MAX_MESSAGE_BYTES + LINK_FRAME_BYTES + ENVELOPE_ROOM;
 
-/// Bytes waiting for one link (or for the bridge) at which the rules are told to say no more than they must.
+/// Number of bytes queued for one link (or for the bridge) at which the relay sends only heartbeats and outcomes.
 ///
 /// 400 parts of a snapshot of 20 KB, or 10,000 signals of 800 B: about a tenth of a second of a link at full speed.
 pub const LINK_QUEUE_HIGH: usize = 8 * 1024 * 1024;
 
-/// Bytes waiting for one link below which the rules may say what they have: what a socket takes in a few writes.
+/// Number of bytes queued for one link below which the relay sends everything again: what a socket accepts in a few
+/// writes.
 pub const LINK_QUEUE_LOW: usize = 1024 * 1024;
 
-/// Bytes waiting for one link at which it is closed. Beyond [`LINK_QUEUE_HIGH`] come the message that passed it, heartbeats and short
-/// answers: 24 MiB of those are 200,000, and the other side has stopped reading long before.
+/// Number of bytes queued for one link at which it is closed. Beyond [`LINK_QUEUE_HIGH`] come the message that exceeded
+/// it, heartbeats and short answers: 24 MiB of those are 200,000, and the other side has stopped reading long before.
 pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH + LINK_MESSAGE_BYTES;
 
-/// Links of a hub, those included that are not ready. One more is refused.
+/// Maximum number of links of a hub, including those that are not ready. A further one is refused.
 ///
-/// One that is idle is about 2 KiB. At their caps they would be 256 x 96 MiB = 24 GiB; what bounds that in practice is
-/// [`LINK_PATIENCE`], after which a link that takes nothing is closed with what waits for it.
+/// An idle link takes about 2 KiB. At their caps all would take 256 x 96 MiB = 24 GiB. In practice [`LINK_PATIENCE`]
+/// bounds that: a link that accepts nothing for this time is closed with its queue.
 pub const MAX_LINKS: usize = 256;
 
-/// Silence, or time without a byte of what waits being taken, after which a link is dead: longer than [`LEASE`], so that a
-/// hub that thaws within its lease finds its links as they were.
+/// Time without a received byte, or without an accepted queued byte, after which a link is dead. Longer than [`LEASE`],
+/// so that a hub that resumes within its lease still has its links.
 pub const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Time between two pings on a link: four go unanswered before it is dead.
+/// Interval between two pings on a link: four are unanswered before it is dead.
 pub const LINK_PING_INTERVAL: Duration = Duration::from_millis(2_500);
 
-/// How long the two ends of a link may take to say who they are, from the upgrade on.
+/// Time in which both ends of a link must exchange hellos, from the upgrade.
 pub const LINK_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a dial may take in all: name, TCP, TLS and upgrade, over all addresses of the name.
+/// Time for a complete dial: name, TCP, TLS and upgrade, over all addresses of the name.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an attempt to connect to one address is alone before the next address of the same name is tried beside it: the
-/// Connection Attempt Delay of RFC 8305.
+/// Time for which an attempt to connect to one address runs alone, before the next address of the same name is tried in
+/// parallel: the Connection Attempt Delay of RFC 8305.
 pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
 
-/// Attempts to connect to addresses of one name at once. The oldest ends when one more begins.
+/// Maximum number of parallel attempts to connect to addresses of one name. A further one ends the oldest.
 ///
-/// The oldest has had 6 x 250 ms = 1.5 s by then: time for a lost SYN to be sent again after 1 s.
+/// The oldest has had 6 x 250 ms = 1.5 s by then, enough for a lost SYN to be sent again after 1 s.
 pub const MAX_CONNECT_ATTEMPTS: usize = 6;
 
-/// Addresses of one name that one dial tries. The next dial begins further down the list.
+/// Maximum number of addresses of one name that one dial tries. The next dial begins further down the list.
 ///
-/// 5 s are enough to begin 20 attempts, and 16 addresses of 32 bytes are nothing to keep.
+/// 5 s are enough for 20 attempts; 16 addresses take 32 bytes each.
 pub const MAX_DIAL_ADDRESSES: usize = 16;
 
-/// The least time that an address has to answer the request to upgrade, when others of the same name wait. Half of
-/// [`DIAL_TIMEOUT`] is the most.
+/// Minimum time that an address has to answer the upgrade request when other addresses of the name wait. The maximum is
+/// half of [`DIAL_TIMEOUT`].
 ///
-/// Four round trips of 250 ms. Five silent addresses fill a dial.
+/// Four round trips of 250 ms. Five silent addresses use up a dial.
 pub const UPGRADE_SHARE: Duration = Duration::from_secs(1);
 
-/// The first pause after a dial that failed. It doubles with each failure in a row, up to [`DIAL_BACKOFF_MAX`]. The second half
-/// of each pause is random: hubs that lost each other at one moment do not dial at one moment.
+/// First pause after a failed dial. It doubles with each failure in a row, up to [`DIAL_BACKOFF_MAX`]. The second half
+/// of each pause is random, so that hubs that lost each other at one moment do not dial at one moment.
 pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(200);
 
-/// The longest pause between two dials, when a hub has been away for a minute.
+/// Maximum pause between two dials, when a hub has been away for a minute.
 pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(15);
 
-/// The longest pause between two dials to a hub whose link was lost, or that became known, less than a lease ago. Later it is
-/// a quarter of that time, up to [`DIAL_BACKOFF_MAX`].
+/// Maximum pause between two dials to a hub whose link was lost, or that became known, less than a lease ago.
+/// Afterwards it is a quarter of that time, up to [`DIAL_BACKOFF_MAX`].
 ///
-/// A quarter of [`LEASE`]: a link that is lost again and again is back three times before presence would be. A hub that comes
-/// back after a minute costs about 20 dials.
+/// A quarter of [`LEASE`]: a link that is lost repeatedly returns three times before presence would be lost. A hub that
+/// returns after a minute costs about 20 dials.
 pub const DIAL_BACKOFF_NEAR: Duration = Duration::from_secs(2);
 
 const _: () = assert!(DIAL_BACKOFF_NEAR.as_millis() * 4 <= LEASE.as_millis());
 
-/// A link that was in use for so long has worked: the next pause is the first again. Half a [`HEARTBEAT`]: a link that is lost
-/// every second is away for a fifth of that at the most.
+/// Time in use after which a link counts as having worked, and the next pause is the first again. Half a [`HEARTBEAT`]:
+/// a link that is lost every second is away for at most a fifth of that time.
 pub const DIAL_PROVEN: Duration = Duration::from_millis(500);
 
-/// The first pause after a dial that led to the dialing hub itself. It doubles up to [`DIAL_OWN_BACKOFF_MAX`].
+/// First pause after a dial that reached the dialing hub itself. It doubles up to [`DIAL_OWN_BACKOFF_MAX`].
 pub const DIAL_OWN_BACKOFF_MIN: Duration = Duration::from_secs(1);
 
-/// The longest pause between two dials to an address that leads to the dialing hub itself. Behind a balancer another hub may
-/// answer; an address that is this hub's own costs one dial a minute.
+/// Maximum pause between two dials to an address that reaches the dialing hub itself. Behind a balancer another hub may
+/// answer; this hub's own address costs one dial per minute.
 pub const DIAL_OWN_BACKOFF_MAX: Duration = Duration::from_secs(60);
 
-/// How long the hub with the greater id leaves it to the other to dial, when both have learned of each other.
+/// Time for which the hub with the greater id lets the other one dial, when both have learned of each other.
 pub const DIAL_COURTESY: Duration = Duration::from_secs(1);
 
-/// Addresses to dial that a hub knows at once, from all sources. One more is not dialed.
+/// Maximum number of addresses to dial, from all sources. A further one is not dialed.
 pub const MAX_DIALS: usize = 1024;
 
-/// How long a dial may take before it keeps no other waiting.
+/// Age of a dial from which it no longer delays others.
 pub const DIAL_YOUNG: Duration = Duration::from_millis(500);
 
-/// Dials at once that are younger than [`DIAL_YOUNG`]. The other targets wait.
+/// Maximum number of dials younger than [`DIAL_YOUNG`]. Other targets wait.
 ///
-/// 100 addresses that swallow packets are dialed within 1.5 s, and delay one that answers by no more.
+/// 100 unresponsive addresses are dialed within 1.5 s, and delay a responsive one by no more.
 pub const MAX_YOUNG_DIALS: usize = 32;
 
-/// Dials at once, however old. The other targets wait.
+/// Maximum number of dials in progress. Other targets wait.
 ///
-/// 128 end every [`DIAL_TIMEOUT`] if none answers: [`MAX_DIALS`] targets have been dialed within 40 s. With
-/// [`MAX_CONNECT_ATTEMPTS`] each, if all are names with many addresses that swallow packets, they are 768 sockets.
+/// If none answers, 128 end every [`DIAL_TIMEOUT`]: [`MAX_DIALS`] targets are dialed within 40 s. If all are names with
+/// many unresponsive addresses, they use 768 sockets, [`MAX_CONNECT_ATTEMPTS`] each.
 pub const MAX_DIALS_AT_ONCE: usize = 128;
 
-/// Time between two look-ups of MESH_DNS.
+/// Interval between two look-ups of MESH_DNS.
 pub const DNS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a hub that ends waits for its links to take what it says last.
+/// Time for which a stopping hub waits until its links have accepted its last envelopes.
 pub const LINK_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// After a stop of the whole process, how long links are read before anything is judged by the time.
+/// Time after a pause of the whole process in which links are read before any timeout is checked.
 pub const THAW: Duration = Duration::from_millis(300);
 
-/// Frames from the bridge that may wait for the mesh: 64 x 64 KiB = 4 MiB in practice.
+/// Maximum number of frames from the bridge that wait for the mesh: 64 x 64 KiB = 4 MiB in practice.
 pub const BRIDGE_EVENTS: usize = 64;
 
-/// Bytes of log lines that wait for stderr. More lines are dropped and counted (`peerpigeon_log_lines_dropped_total`).
+/// Maximum number of bytes of log lines queued for stderr. Further lines are dropped and counted
+/// (`peerpigeon_log_lines_dropped_total`).
 ///
-/// A line is about 200 B: 20,000 lines, which is what 5,000 peers log at `debug` when they all reconnect. As much again can be
-/// under way to stderr: 2 x 4 MiB = 8 MiB at the worst.
+/// A line has about 200 B: 20,000 lines, as many as 5,000 peers log at `debug` when they all reconnect. The same number
+/// can be in flight to stderr: 2 x 4 MiB = 8 MiB at worst.
 pub const LOG_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Bytes of log lines in one write to stderr. The kernel does not mix writes of this size by several processes to one pipe (`PIPE_BUF`).
+/// Maximum number of bytes of log lines in one write to stderr. The kernel does not mix writes of this size by several
+/// processes to one pipe (`PIPE_BUF`).
 pub const LOG_CHUNK_BYTES: usize = 4096;
 
-/// Pause after stderr has refused a write, before the next attempt.
+/// Pause between a refused write to stderr and the next attempt.
 pub const LOG_RETRY: Duration = Duration::from_millis(200);
 
-/// How long a process that ends waits for stderr to take the last lines. What it has not taken then is lost.
+/// Time for which a stopping process waits for stderr to accept the last lines. The rest is lost.
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Files of the process besides sockets: the standard streams, the signals' pipe, and what jemalloc or the system's resolver opens.
+/// Number of files of the process besides sockets: the standard streams, the pipe for signals, and files that jemalloc
+/// or the resolver opens.
 pub const STANDARD_FILES: usize = 8;
 
-/// Files of one runtime: its poll instance, its waker and its copy of the signals' pipe.
+/// Number of files of one runtime: its poll instance, its waker and its copy of the pipe for signals.
 pub const RUNTIME_FILES: usize = 3;
 
-/// Files that are kept for links and dials: [`MAX_LINKS`] and [`MAX_DIALS_AT_ONCE`]. Peers do not get them. Where the process may
-/// open few files, it is a sixteenth of those.
+/// Number of files reserved for links and dials: [`MAX_LINKS`] and [`MAX_DIALS_AT_ONCE`]. If the process may open few
+/// files, a sixteenth of them.
 pub const LINK_FILES: usize = MAX_LINKS + MAX_DIALS_AT_ONCE;
 
-/// Connections to ADMIN_PORT at once. One more takes the place of the oldest. Where the process may open few files, it is a
-/// thirty-second of those.
+/// Maximum number of connections to ADMIN_PORT. A further one replaces the oldest. If the process may open few files, a
+/// thirty-second of them.
 pub const ADMIN_FILES: usize = 256;
 
-/// Files that are kept for connections to PORT that are not peers yet: requests for pages, and peers that are turned away.
-/// Where the process may open few files, it is a thirty-second of those.
+/// Number of files reserved for connections to PORT that are not peers yet: requests for pages, and peers that are
+/// refused. If the process may open few files, a thirty-second of them.
 pub const REQUEST_FILES: usize = 256;
 
-/// Files that are kept for everything else: connections to Redis, look-ups of names, reads of `/proc`. Where the process may
-/// open few files, it is a sixty-fourth of those.
+/// Number of files reserved for everything else: connections to Redis, look-ups of names, reads of `/proc`. If the
+/// process may open few files, a sixty-fourth of them.
 pub const OTHER_FILES: usize = 64;
 
-/// The least of each of these shares.
+/// Minimum of each of these shares.
 pub const SMALLEST_FILE_SHARE: usize = 8;
 
-/// How long a thread of the hub may go without a turn of its loop, before `/livez` and `/readyz` say so.
+/// Time without a turn of its loop after which `/livez` and `/readyz` report a thread of the hub.
 ///
-/// A thread notes a turn each [`TICK`]. The longest turns known take half a second: the end of a hub of 50,000 peers.
+/// A thread records a turn each [`TICK`]. The longest known turns take half a second: the end of a hub of 50,000 peers.
 pub const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The most that counts as time between two turns of a process's threads, whichever they are. In a longer pause the whole process
-/// was stopped.
+/// Maximum time that counts between two turns of any threads of a process. In a longer gap the whole process was
+/// stopped.
 pub const WATCHDOG_STEP: Duration = Duration::from_secs(1);
 
-/// Lives of one hub that are remembered after their farewell, until the hub is forgotten. Of one more the oldest is forgotten. A hub
-/// that is restarted four times within the time that a heartbeat takes around the mesh (seconds) reaches it.
+/// Maximum number of incarnations of one hub that are remembered after their farewell, until the hub is forgotten. A
+/// further one replaces the oldest. A hub reaches it if it is restarted four times while a heartbeat travels around the
+/// mesh (seconds).
 pub const MAX_ENDED_LIVES: usize = 4;
 
 #[cfg(test)]
@@ -861,10 +893,10 @@ mod tests {
     use super::*;
     use crate::codec::parse;
 
-    /// The protocol as it is written down.
+    /// The documented protocol.
     const DOC: &str = include_str!("../../docs/protocol.md");
 
-    /// The rows of the table of bounds: what is bounded, and what stands beside it.
+    /// The rows of the table of bounds: the bound, and the rest of the row.
     fn rows() -> Vec<(&'static str, &'static str)> {
         let (_, section) = DOC.split_once("### Bounds\n").unwrap();
         let table = section.lines().skip_while(|line| !line.starts_with("|---"));

@@ -1,30 +1,30 @@
-//! Letters that wait for their addressee.
+//! Queues of letters.
 
 use std::collections::VecDeque;
 
 use crate::limits::{LETTER_BATCH, LETTER_BATCH_BYTES, OUTBOX_HIGH_WATER, OUTBOX_HIGH_WATER_BYTES};
 use crate::router::Letter;
 
-/// Letters for one address that its mailbox has not taken yet, in the order in which they were posted. None is dropped: whoever
-/// posts stops to read when an outbox [is over](Self::is_over) its mark.
+/// Letters for one address, in the order in which they were posted. None is dropped: the sender stops reading its
+/// sessions while an outbox [is over](Self::is_over) its mark. The outbox itself is unbounded.
 #[derive(Debug, Default)]
 pub struct Outbox {
     letters: VecDeque<Letter>,
-    /// Of the frames in them.
+    /// Bytes of the frames in the letters.
     bytes: usize,
     posted: u64,
     taken: u64,
 }
 
 impl Outbox {
-    /// Posts a letter.
+    /// Appends a letter.
     pub fn push(&mut self, letter: Letter) {
         self.bytes += weight(&letter);
         self.posted += 1;
         self.letters.push_back(letter);
     }
 
-    /// Takes the next letters out, as many as one batch has.
+    /// Removes and returns the next batch of letters, at most [`LETTER_BATCH`].
     pub fn take_batch(&mut self) -> Vec<Letter> {
         let mut batch = Vec::with_capacity(self.letters.len().min(LETTER_BATCH));
         let mut bytes = 0;
@@ -45,24 +45,24 @@ impl Outbox {
         if here == 0 && self.bytes > 0 { expected.max(1) } else { expected.abs_diff(here) }
     }
 
-    /// How many letters wait.
+    /// Number of queued letters.
     pub fn len(&self) -> usize {
         self.letters.len()
     }
 
-    /// Whether none waits.
+    /// Whether the outbox is empty.
     pub fn is_empty(&self) -> bool {
         self.letters.is_empty()
     }
 
-    /// Whether more waits than a `part` of the high-water mark: [`OUTBOX_HIGH_WATER`] letters, or
-    /// [`OUTBOX_HIGH_WATER_BYTES`].
+    /// Whether more than 1/`part` of the high-water mark is queued: [`OUTBOX_HIGH_WATER`] letters, or
+    /// [`OUTBOX_HIGH_WATER_BYTES`]. Panics if `part` is 0.
     pub fn is_over(&self, part: usize) -> bool {
         self.letters.len() > OUTBOX_HIGH_WATER / part || self.bytes > OUTBOX_HIGH_WATER_BYTES / part
     }
 }
 
-/// Bytes that a letter alone holds; what others share is not counted.
+/// Bytes that only this letter owns; shared data is not counted.
 fn weight(letter: &Letter) -> usize {
     if let Letter::Signal { frame, .. } = letter {
         frame.len()

@@ -1,36 +1,36 @@
-//! The named ends: why a session was closed, what became of a signal.
+//! Named results: why a session was closed, and the outcome of a signal.
 
-/// Why a session ended. It is at once the close frame, the log field and the metric label.
+/// Why a session ended. The close frame, the log field and the metric label come from it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum CloseReason {
     /// The client sent a close frame.
     ClientClosed,
     /// The TCP connection ended without a close frame.
     ConnectionLost,
-    /// Nothing was heard for two pings and ten seconds, or for the peer timeout; or its socket took nothing for that time of
-    /// what waited for it.
+    /// No sign of life for two pings and ten seconds, or for PEER_TIMEOUT_MS; or its socket accepted none of its queued
+    /// bytes for that time.
     DeadPeer,
-    /// The hub is going away.
+    /// The hub is stopping.
     Draining,
-    /// The session's own code failed.
+    /// An internal error in the session's code.
     Internal,
-    /// The id is in use by a session that answers.
+    /// Another session with this id is alive.
     IdInUse,
-    /// The hub is full.
+    /// The hub has MAX_CONNECTIONS sessions.
     MaxConnections,
-    /// A message is longer than the hub takes.
+    /// A message is longer than MAX_MESSAGE_BYTES.
     MessageTooLarge,
     /// A text message is not UTF-8.
     NotUtf8,
     /// The client broke RFC 6455.
     ProtocolError,
-    /// More messages than the limit, for ten seconds without a pause.
+    /// Messages exceeded MESSAGE_RATE or MESSAGE_RATE_BYTES for ten seconds without a pause.
     RateLimited,
-    /// A newer connection with the same id took its place.
+    /// A newer connection with the same id replaced it.
     Replaced,
-    /// The client read more slowly than messages came for it.
+    /// The client reads more slowly than messages arrive for it.
     SlowConsumer,
-    /// The hub has no room to admit this session just now.
+    /// No shard accepted the session in time.
     TryAgainLater,
 }
 
@@ -73,9 +73,9 @@ impl CloseReason {
         }
     }
 
-    /// Code and text of the close frame the hub sends (RFC 6455 section 7.4; 4000 and up are ours).
+    /// Code and text of the close frame (RFC 6455 section 7.4; codes from 4000 are PeerPigeon's).
     ///
-    /// `None` where nobody is left to read one.
+    /// `None` if the connection is already lost.
     pub const fn close_frame(self) -> Option<(u16, &'static str)> {
         Some(match self {
             Self::ClientClosed => (1000, ""),
@@ -95,28 +95,28 @@ impl CloseReason {
         })
     }
 
-    /// Whether the close frame goes ahead of the messages that wait, which are dropped: their socket takes them too slowly, or
-    /// nobody reads them any more.
+    /// Whether the close frame overtakes the queued messages, which are then dropped: the socket accepts them too
+    /// slowly, or nobody reads them.
     pub const fn passes_what_waits(self) -> bool {
         matches!(self, Self::DeadPeer | Self::Replaced | Self::SlowConsumer)
     }
 
-    /// Whether messages that the client sent before it learned of the end are still routed.
+    /// Whether messages that the client sent before it received the close are still routed.
     pub const fn routes_what_is_in_flight(self) -> bool {
         matches!(self, Self::Draining)
     }
 }
 
-/// Why a peer is no longer in its networks, as the others hear it in `peer-disconnected`.
+/// Why a peer left its networks: the `reason` of `peer-disconnected`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum LeaveReason {
     /// Its session ended.
     Closed(CloseReason),
-    /// Its hub has not been heard of for the time of a lease.
+    /// No heartbeat of its hub arrived for a lease.
     HubLost,
-    /// It is at another hub, where it is discovered anew.
+    /// It is connected to another hub, and is discovered there again.
     Moved,
-    /// It is still there, and knows as many others as it may: its hub took back what this one had said.
+    /// The peer is still connected but already knows MAX_ACQUAINTANCES others, so its hub declined the introduction.
     Crowded,
 }
 
@@ -135,7 +135,7 @@ impl LeaveReason {
         }
     }
 
-    /// Its number between hubs.
+    /// The number of the reason in envelopes.
     pub(crate) const fn index(self) -> u8 {
         match self {
             Self::Closed(reason) => reason as u8,
@@ -145,7 +145,7 @@ impl LeaveReason {
         }
     }
 
-    /// What a number means. One that a later hub has added is a lost connection to this one.
+    /// The reason with this number. An unknown number, from a newer hub, is read as a lost connection.
     pub(crate) fn from_index(index: u8) -> Self {
         match index {
             Self::HUB_LOST => Self::HubLost,
@@ -156,38 +156,38 @@ impl LeaveReason {
     }
 }
 
-/// What went wrong with a client's message: the `code` of an `error` message, or the `outcome` of a receipt.
+/// Why a client's message failed: the `code` of an `error` message, or the `outcome` of a receipt.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ErrorCode {
-    /// The announced data is longer than the hub keeps.
+    /// Announced data is longer than [`MAX_ANNOUNCE_DATA_BYTES`](crate::limits::MAX_ANNOUNCE_DATA_BYTES).
     DataTooLarge,
-    /// The hub keeps as much announced data as it may.
+    /// ANNOUNCE_BUDGET_BYTES is exhausted.
     HubFull,
-    /// Not JSON.
+    /// The message is not JSON.
     InvalidJson,
-    /// JSON, but not a message of the protocol.
+    /// The message is JSON, but not a message of the protocol.
     InvalidMessage,
-    /// Longer than the hub takes.
+    /// The message is longer than MAX_MESSAGE_BYTES.
     MessageTooLarge,
-    /// The network is full.
+    /// The network has MAX_PEERS_PER_NETWORK members, or a member knows its maximum of others.
     NetworkFull,
-    /// Only a hub may say this.
+    /// Only hubs send this type of message.
     NotAllowed,
-    /// No session has that id.
+    /// No connected peer has this id.
     PeerNotFound,
-    /// Too many messages.
+    /// Messages exceed MESSAGE_RATE or MESSAGE_RATE_BYTES, or too many receipts are outstanding.
     RateLimited,
-    /// The target reads too slowly: it was closed, or too much waits for it already.
+    /// The target reads too slowly: it was closed, or its queue is full.
     SlowPeer,
-    /// The peer is in as many networks as it may be.
+    /// The peer is in MAX_NETWORKS_PER_PEER networks.
     TooManyNetworks,
-    /// No answer in time: it may have been delivered.
+    /// No answer arrived in time: the signal may have been delivered.
     Unknown,
-    /// The hub does not know this type of message.
+    /// The type of the message is unknown.
     UnknownType,
-    /// The target's hub cannot be reached.
+    /// The target's hub is unreachable.
     Unreachable,
-    /// Sender and target do not share that network.
+    /// Sender and target are not both members of the network.
     WrongNetwork,
 }
 
@@ -232,7 +232,7 @@ impl ErrorCode {
         }
     }
 
-    /// One sentence for a person: what happened and, where there is something to do, what.
+    /// One sentence for people: what is wrong, then what to do.
     pub const fn explain(self) -> &'static str {
         match self {
             Self::DataTooLarge => "data is larger than 16384 bytes: send less",
@@ -262,14 +262,14 @@ impl ErrorCode {
     }
 }
 
-/// What became of a signal. Every signal that a hub has read has exactly one.
+/// The result of a signal. Every signal that a hub has read has exactly one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Outcome {
-    /// The last byte of its frame was accepted by the target's socket.
+    /// The target's socket accepted the last byte of the frame.
     Delivered,
-    /// It was sent to a Go hub, whose protocol does not say what became of it.
+    /// It was sent to a Go hub, whose protocol does not report the result.
     Forwarded,
-    /// It was not delivered, or nobody knows.
+    /// It was not delivered, or the result is unknown.
     Failed(ErrorCode),
 }
 
@@ -283,7 +283,8 @@ impl Outcome {
         }
     }
 
-    /// Whether the signal may not have arrived: its sender learns of that at once, by an `error` message if not by a receipt.
+    /// Whether the signal may not have arrived. Its sender is then notified at once, by an `error` message if it
+    /// requested no receipt.
     pub(crate) const fn is_failure(self) -> bool {
         matches!(self, Self::Failed(_))
     }

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// Schemes that are shown. Any other word before `://` may belong to a secret.
+/// Schemes that may be shown. Any other word before `://` may be part of a secret.
 const SCHEMES: [&str; 12] = [
     "http",
     "https",
@@ -16,12 +16,13 @@ const SCHEMES: [&str; 12] = [
     "wss",
 ];
 
-/// A URL, or a text that was meant as one, without its secrets: nothing before its last `@` but the scheme, no query, no fragment.
+/// A URL, or text meant as one, without its secrets: its `Display` shows the scheme and the part after the last `@`,
+/// without query and fragment.
 ///
-/// Wherever a URL is shown (an error, a log line, a page), it is shown through this.
+/// Every URL in an error, a log line or a page is shown through this type.
 ///
-/// The last `@` of the whole text counts, and not the last one of what a URL's grammar takes for the user: a password with `/`, `?` or
-/// `#` in it is what people write.
+/// The last `@` of the whole text counts, not the one that ends the user information by a URL's grammar: people write
+/// passwords that contain `/`, `?` or `#`.
 #[derive(Clone, Copy, Debug)]
 pub struct Redacted<'a>(pub &'a str);
 

@@ -1,6 +1,7 @@
-//! The sentences of `error` messages that are about one message. The sentence of a code alone is [`ErrorCode::explain`].
+//! The sentences of `error` messages that belong to one kind of mistake. Codes have general ones in
+//! [`ErrorCode::explain`].
 //!
-//! Each says what is wrong, then what to do. Clients may show them to people; programs go by the code.
+//! Each says what is wrong, then what to do. Clients may show them to people; programs should use the code.
 //!
 //! [`ErrorCode::explain`]: crate::ErrorCode::explain
 
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
     use crate::{CloseReason, ErrorCode};
 
-    /// Longest sentence, in bytes: two lines of a terminal.
+    /// Maximum length of a sentence, in bytes: two lines of a terminal.
     const LONGEST: usize = 160;
 
     const ALL: [&str; 18] = [
@@ -60,7 +61,7 @@ mod tests {
         TYPE_NOT_A_STRING,
     ];
 
-    /// What is wrong, a colon, what to do.
+    /// Checks the form: what is wrong, a colon, what to do.
     fn check(sentence: &str) {
         let (problem, advice) = sentence.split_once(": ").unwrap_or_else(|| panic!("says not what to do: {sentence}"));
         assert!(problem.starts_with(|c: char| c.is_ascii_lowercase()) && !advice.is_empty(), "{sentence}");

@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-/// The time of an input, as its caller read it.
+/// The time of an input, as its caller read it. Successive inputs must not go back in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Monotonic time since the process started. Every decision is taken by this one.
+    /// Monotonic time since the process started. All decisions use this one.
     pub at: Duration,
-    /// Milliseconds since the Unix epoch. Only ever printed.
+    /// Milliseconds since the Unix epoch. It is only printed.
     pub wall_ms: u64,
 }

@@ -1,6 +1,6 @@
-//! What the hub says: every outgoing message, as bytes ready for the socket.
+//! Encodes every outgoing message as bytes ready for the socket.
 //!
-//! Key order is the seed's: `type, data, fromPeerId, targetPeerId, networkName, timestamp`.
+//! Keys have the order of the Go hub: `type, data, fromPeerId, targetPeerId, networkName, timestamp`.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::reason::{ErrorCode, LeaveReason, Outcome};
 use crate::resume::Secret;
 use crate::ws::{self, MAX_SERVER_HEADER, Opcode};
 
-/// The kinds of signal: what a peer says to one other peer, through the hub.
+/// The kinds of signal: messages from one peer to another, relayed by the hub.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[expect(missing_docs, reason = "the labels say it")]
 pub enum SignalKind {
@@ -51,42 +51,42 @@ impl SignalKind {
 /// The kinds of message, as metrics count them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum MessageKind {
-    /// A peer joins a network, or says something new of itself.
+    /// From a peer: it joins a network, or changes its data there.
     Announce,
-    /// A signal of one of the seven kinds.
+    /// From a peer: a signal of one of the seven kinds.
     Signal(SignalKind),
-    /// The application's ping.
+    /// From a peer: the application's ping.
     Ping,
-    /// A peer wants to know more of the others.
+    /// From a peer: it asks for more members.
     Discover,
-    /// A peer leaves a network on purpose.
+    /// From a peer: it leaves a network on purpose.
     Goodbye,
-    /// A kind that is dropped on purpose (protocol: part D).
+    /// From a peer: a type that is dropped on purpose, such as `cleanup`.
     Ignored,
-    /// A kind the hub does not know.
+    /// From a peer: an unknown type.
     UnknownType,
-    /// Not a message of the protocol.
+    /// From a peer: not a message of the protocol.
     Invalid,
-    /// To a peer: you are connected.
+    /// To a peer: the first message.
     Connected,
-    /// To a peer: somebody is there.
+    /// To a peer: a member of its network is connected.
     PeerDiscovered,
-    /// To a peer: somebody's session ended.
+    /// To a peer: the session of a member has ended.
     PeerDisconnected,
-    /// To a peer: of how many it was told because it asked.
+    /// To a peer: the answer to `discover`, with the number of new members.
     Discovered,
     /// To a peer: the answer to its ping.
     Pong,
-    /// To a peer: what went wrong with its message.
+    /// To a peer: the reason why its message failed.
     Error,
-    /// To a peer: what became of its signal.
+    /// To a peer: the outcome of its signal.
     Receipt,
-    /// To a peer: this hub is about to end.
+    /// To a peer: this hub is about to stop.
     GoAway,
 }
 
 impl MessageKind {
-    /// How many kinds there are: the length of an array indexed by [`Self::index`].
+    /// Number of kinds: the length of an array indexed by [`Self::index`].
     pub const COUNT: usize = 22;
 
     /// Every kind, in the order of [`Self::index`].
@@ -115,7 +115,7 @@ impl MessageKind {
         Self::Discovered,
     ];
 
-    /// A dense number for this kind.
+    /// The index of this kind, from 0 without gaps.
     pub const fn index(self) -> usize {
         match self {
             Self::Announce => 0,
@@ -137,7 +137,7 @@ impl MessageKind {
         }
     }
 
-    /// The name in metrics; for what goes over the wire, its `type`.
+    /// The name in metrics; for kinds that are sent or received, their `type`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Announce => "announce",
@@ -160,7 +160,8 @@ impl MessageKind {
     }
 }
 
-/// A frame for many recipients: encoded once, then patched in the two fields of fixed width that differ.
+/// A frame for many recipients. It is encoded once; `targetPeerId` and `timestamp` have a fixed width and are patched
+/// for each recipient.
 #[derive(Debug)]
 pub struct Template {
     bytes: Box<[u8]>,
@@ -171,7 +172,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// Appends the frame as `target` gets it at `wall_ms`.
+    /// Appends the frame for `target` at `wall_ms`.
     pub fn write_to(&self, out: &mut Vec<u8>, target: &PeerId, wall_ms: u64) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
@@ -180,7 +181,7 @@ impl Template {
         frame[self.timestamp_at as usize..][..TIMESTAMP_LEN].copy_from_slice(&timestamp(wall_ms));
     }
 
-    /// What stands under `data`.
+    /// The value of `data`, as JSON.
     pub fn data(&self) -> &[u8] {
         &self.bytes[self.data_at as usize..][..self.data_len as usize]
     }
@@ -193,7 +194,7 @@ impl Template {
 
 const TIMESTAMP_LEN: usize = 13;
 
-/// Milliseconds as 13 digits, which they are from 2001 to 2286; clamped outside, so that the width holds.
+/// Milliseconds as 13 digits, the width from 2001 to 2286. Other times are clamped to keep the width.
 fn timestamp(wall_ms: u64) -> [u8; TIMESTAMP_LEN] {
     let mut digits = [b'0'; TIMESTAMP_LEN];
     let mut buffer = itoa::Buffer::new();
@@ -201,8 +202,8 @@ fn timestamp(wall_ms: u64) -> [u8; TIMESTAMP_LEN] {
     digits
 }
 
-/// Appends what `body` writes as one text frame. The range is the frame's: before it may lie a few bytes that were left free
-/// for a longer header.
+/// Appends the output of `body` as one text frame. Returns the range of the frame: a few unused bytes may precede it,
+/// reserved for a longer header.
 fn framed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
     let base = out.len();
     out.extend_from_slice(&[0; MAX_SERVER_HEADER]);
@@ -230,7 +231,7 @@ pub(crate) fn put_string(out: &mut Vec<u8>, s: &str) {
         out.extend_from_slice(&rest[..at]);
         match rest[at] {
             c @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', c]),
-            // The short forms where there are any: a text is never longer than the client wrote it.
+            // Short escapes where they exist, so that text is never longer than the client's.
             0x08 => put(out, "\\b"),
             0x0c => put(out, "\\f"),
             b'\n' => put(out, "\\n"),
@@ -249,8 +250,8 @@ pub(crate) fn put_string(out: &mut Vec<u8>, s: &str) {
 
 const SYSTEM: &str = "system";
 
-/// Appends `,"fromPeerId":…,"targetPeerId":…,"networkName":…,"timestamp":…}`: the end of every message.
-/// Returns where the target's digits begin.
+/// Appends `,"fromPeerId":…,"targetPeerId":…,"networkName":…,"timestamp":…}`, the end of every message. Returns the
+/// position of the target's digits.
 fn put_tail(out: &mut Vec<u8>, from: &str, target: Option<&PeerId>, network: &str, wall_ms: u64) -> usize {
     put(out, ",\"fromPeerId\":\"");
     put(out, from);
@@ -273,7 +274,7 @@ fn hex(peer: &PeerId, write: impl FnOnce(&str)) {
     write(std::str::from_utf8(&hex).unwrap_or_default());
 }
 
-/// What a newcomer is told of its hub.
+/// The fields of `connected`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Welcome {
     pub(crate) hub: HubId,
@@ -281,7 +282,7 @@ pub(crate) struct Welcome {
     pub(crate) max_message_bytes: usize,
 }
 
-/// Version of the wire that `connected` names: the seed's is 1 and says nothing.
+/// Version of the wire protocol in `connected`. The Go hub speaks version 1 and sends none.
 const PROTOCOL: u64 = 2;
 
 pub(crate) fn connected(
@@ -318,7 +319,7 @@ pub(crate) fn pong(out: &mut Vec<u8>, peer: &PeerId, wall_ms: u64) -> Range<usiz
     })
 }
 
-/// The answer to `discover`: of how many it told, and whether there are more.
+/// Encodes the answer to `discover`: the number of introduced members, and whether there are more.
 pub(crate) fn discovered(
     out: &mut Vec<u8>,
     to: &PeerId,
@@ -337,7 +338,7 @@ pub(crate) fn discovered(
     })
 }
 
-/// A signal as its target gets it. `data` is the sender's bytes.
+/// Encodes a signal for its target. `data` is the sender's JSON.
 pub(crate) fn signal(
     out: &mut Vec<u8>,
     kind: SignalKind,
@@ -359,7 +360,7 @@ pub(crate) fn signal(
     })
 }
 
-/// What an `error` message says.
+/// The fields of an `error` message.
 pub(crate) struct ErrorReport<'a> {
     pub(crate) code: ErrorCode,
     pub(crate) message: &'a str,
@@ -418,7 +419,7 @@ pub(crate) fn receipt(
     })
 }
 
-/// `hubs`: URLs at which a client finds the other hubs.
+/// Encodes `go-away`. `hubs` are the PUBLIC_URLs of the other hubs.
 pub(crate) fn go_away(
     out: &mut Vec<u8>,
     to: &PeerId,
@@ -445,7 +446,8 @@ pub(crate) fn go_away(
     })
 }
 
-/// How this hub introduces itself on a legacy link that it dialed. Others show `host` and `port` and use neither.
+/// Encodes the hub's introduction on a legacy link that it dialed. Go hubs also send `host` and `port`, and use
+/// neither.
 pub(crate) fn legacy_announce(namespace: &str, advertise: Option<&str>, wall_ms: u64) -> String {
     let authority = advertise.and_then(|url| url.split_once("://")).map_or("", |(_, rest)| rest);
     let authority = authority.split('/').next().unwrap_or_default();
@@ -463,7 +465,7 @@ pub(crate) fn legacy_announce(namespace: &str, advertise: Option<&str>, wall_ms:
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// What the seed tells whoever connects, a hub as well.
+/// Encodes the Go hub's first message to a client or hub.
 pub(crate) fn legacy_connected(to: &PeerId, own: &HubId, wall_ms: u64) -> String {
     let mut out = Vec::new();
     put(&mut out, "{\"type\":\"connected\",\"data\":{\"peerId\":\"");
@@ -475,7 +477,7 @@ pub(crate) fn legacy_connected(to: &PeerId, own: &HubId, wall_ms: u64) -> String
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// A peer, as a legacy link hears of it.
+/// Encodes the announcement of a peer on a legacy link.
 pub(crate) fn legacy_discovered(data: &[u8], network: &str, wall_ms: u64) -> String {
     let mut out = Vec::with_capacity(data.len() + network.len() + 128);
     put(&mut out, "{\"type\":\"peer-discovered\",\"data\":");
@@ -486,7 +488,7 @@ pub(crate) fn legacy_discovered(data: &[u8], network: &str, wall_ms: u64) -> Str
 
 const NOBODY: PeerId = PeerId::from_bytes([0; 20]);
 
-/// A message to many, of type `kind` and with `data`.
+/// Encodes a message for many recipients.
 fn template(kind: &str, data: &[u8], from: &str, network: &str, wall_ms: u64) -> Template {
     let mut out = Vec::with_capacity(data.len() + network.len() + 224);
     let mut target_at = 0;
@@ -509,7 +511,7 @@ fn template(kind: &str, data: &[u8], from: &str, network: &str, wall_ms: u64) ->
     }
 }
 
-/// `data` is the announced object, complete with `peerId` and `isHub`.
+/// Encodes `peer-discovered`. `data` is the announced object, complete with `peerId` and `isHub`.
 pub(crate) fn peer_discovered(data: &[u8], network: &str, wall_ms: u64) -> Template {
     template(MessageKind::PeerDiscovered.label(), data, SYSTEM, network, wall_ms)
 }

@@ -1,11 +1,12 @@
-//! WebSocket frames as a server reads and writes them (RFC 6455), strictly; and as the client that a hub is to another.
+//! WebSocket frames (RFC 6455), parsed strictly: as a server for peers, and as a client on links to other hubs.
 //!
-//! [`Decoder`] reads what clients send, or a server: it takes bytes from the front of a buffer and gives back whole messages and
-//! control frames; [`Reader`] does so with a stream that comes in pieces. The functions `put_*` append what the hub sends. Nothing here does I/O: the caller owns the buffer,
-//! and owes the peer a close frame with [`Violation::close_code`] once something is refused.
+//! [`Decoder`] parses frames of clients or of a server: it consumes bytes from the front of a buffer and returns
+//! complete messages and control frames. [`Reader`] does the same for a stream that arrives in pieces. The functions
+//! `put_*` append frames of the hub. This module does no I/O: the caller owns the buffer, and must send a close frame
+//! with [`Violation::close_code`] after a violation.
 //!
-//! A message that comes in one frame, which is nearly every one, is unmasked and checked where it lies: no copy, no
-//! allocation. Only fragments are collected, in a buffer that exists while their message is open.
+//! A message in one frame, as nearly every one is, is unmasked and validated in place, without a copy or an allocation.
+//! Only fragments are collected, in a buffer that exists while their message is incomplete.
 
 use std::fmt;
 
@@ -20,7 +21,7 @@ pub use reader::Reader;
 /// Longest payload of a control frame, in bytes (RFC 6455 section 5.5).
 pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// Longest header of a client's frame, in bytes: 2, the 64-bit length, the mask.
+/// Longest header of a client's frame, in bytes: 2, the 64-bit length, and the mask.
 pub const MAX_CLIENT_HEADER: usize = 14;
 
 const FIN: u8 = 0x80;
@@ -29,48 +30,48 @@ const MASKED: u8 = 0x80;
 const LENGTH_IS_U16: u8 = 126;
 const LENGTH_IS_U64: u8 = 127;
 
-/// Reads the frames of one client. The default one refuses every message.
+/// Parses the frames of one client. `Default` refuses every message.
 ///
-/// After [`Event::Close`] or a [`Violation`] the stream is over: what follows is not to be decoded.
+/// After [`Event::Close`] or a [`Violation`] the stream has ended: do not decode what follows.
 #[derive(Debug, Default)]
 pub struct Decoder {
     max_message: usize,
     open: Option<Box<Fragments>>,
 }
 
-/// What one call of [`Decoder::decode`] came to.
+/// The result of one call of [`Decoder::decode`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// The input holds no whole frame yet, and was not changed.
+    /// The input has no complete frame yet, and was not changed.
     ///
-    /// The number is the frame's length in bytes once its header is there, a lower bound before. It is always more
-    /// than the input has, and at most `max(max_message, `[`MAX_CONTROL_PAYLOAD`]`) + `[`MAX_CLIENT_HEADER`].
+    /// The number is the frame's length in bytes once its header is complete, and a lower bound before. It is always
+    /// greater than the input, and at most `max(max_message, `[`MAX_CONTROL_PAYLOAD`]`) + `[`MAX_CLIENT_HEADER`].
     Need(usize),
-    /// One frame was taken.
+    /// One frame was consumed.
     Took {
-        /// Length of the frame: so many bytes of the input are done with.
+        /// Length of the frame: this many bytes of the input are finished.
         consumed: usize,
-        /// What the frame said. `None` for a fragment that is not its message's last.
+        /// The content of the frame. `None` for a fragment that does not complete its message.
         event: Option<Event<'a>>,
     },
 }
 
-/// A whole message, or a control frame.
+/// A complete message, or a control frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// A text message, all its fragments together.
     Text(&'a str),
     /// A binary message, all its fragments together.
     Binary(&'a [u8]),
-    /// A ping, to be answered with [`put_pong`].
+    /// A ping. Answer it with [`put_pong`].
     Ping(&'a [u8]),
-    /// A pong, asked for or not.
+    /// A pong, requested or not.
     Pong(&'a [u8]),
-    /// The client closes, with or without saying why.
+    /// The client closes, with or without a code.
     Close(Option<CloseFrame<'a>>),
 }
 
-/// Why the other side closes.
+/// The content of a close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseFrame<'a> {
     /// A code that may appear on the wire (RFC 6455 section 7.4).
@@ -79,10 +80,10 @@ pub struct CloseFrame<'a> {
     pub reason: &'a str,
 }
 
-/// What the client did that ends the connection.
+/// A violation that ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// It broke a rule of RFC 6455: this one.
+    /// A rule of RFC 6455 was broken: this one.
     Protocol(&'static str),
     /// A text message or the reason of a close frame is not UTF-8.
     NotUtf8,
@@ -91,7 +92,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The code of the close frame that tells the client.
+    /// The code of the close frame for this violation.
     pub const fn close_code(self) -> u16 {
         match self {
             Self::Protocol(_) => 1002,
@@ -124,24 +125,24 @@ impl fmt::Display for Violation {
 impl std::error::Error for Violation {}
 
 impl Decoder {
-    /// A decoder that refuses messages of more than `max_message` bytes.
+    /// Makes a decoder that refuses messages of more than `max_message` bytes.
     pub const fn new(max_message: usize) -> Self {
-        // No buffer is ever longer than isize::MAX bytes; with a header on top the sum still fits a usize.
+        // No buffer exceeds isize::MAX bytes; the sum with a header still fits a usize.
         const LONGEST: usize = isize::MAX as usize;
         Self { max_message: if max_message < LONGEST { max_message } else { LONGEST }, open: None }
     }
 
-    /// Takes the next frame from the front of `input`, unmasking it in place.
+    /// Decodes the next frame at the front of `input`, and unmasks it in place.
     ///
-    /// Call it on what is left until it says [`Progress::Need`]. What it refuses depends only on the bytes, not on how
-    /// they were cut into reads. The limit is applied to a header before its payload has come. Memory held for a
-    /// message in fragments never exceeds the limit either; it is freed by the call that follows the last fragment,
-    /// be its input empty.
+    /// Call it with the remaining input until it returns [`Progress::Need`]. The result depends only on the bytes, not
+    /// on how they were cut into reads. The limit applies to the length in the header, before the payload arrives. The
+    /// memory for fragments never exceeds the limit either. It is freed by the next call after the last fragment, even
+    /// with an empty input.
     pub fn decode<'a>(&'a mut self, input: &'a mut [u8]) -> Result<Progress<'a>, Violation> {
         self.take(input, Speaker::Client)
     }
 
-    /// As [`Self::decode`], for what a server sends: its frames are not masked (RFC 6455 section 5.1).
+    /// Like [`Self::decode`], for frames of a server, which are not masked (RFC 6455 section 5.1).
     pub fn decode_from_server<'a>(&'a mut self, input: &'a mut [u8]) -> Result<Progress<'a>, Violation> {
         self.take(input, Speaker::Server)
     }
@@ -187,7 +188,7 @@ impl Decoder {
         Ok(Progress::Took { consumed, event })
     }
 
-    /// The length of the payload, if such a frame may come here and be so long.
+    /// Returns the length of the payload, if this frame is allowed here.
     fn admit(&self, head: &Head) -> Result<usize, Violation> {
         let room = match (head.opcode, &self.open) {
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => MAX_CONTROL_PAYLOAD,
@@ -204,24 +205,24 @@ impl Decoder {
 
 const NOTHING_TO_CONTINUE: Violation = Violation::Protocol("continuation without a message to continue");
 
-/// Whose frames are read.
+/// The side whose frames are parsed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Speaker {
-    /// A client masks its frames (RFC 6455 section 5.1).
+    /// A client, which masks its frames (RFC 6455 section 5.1).
     #[default]
     Client,
-    /// A server does not.
+    /// A server, which does not.
     Server,
 }
 
-/// The header of a frame. What it breaks by itself is refused while it is parsed, in the order of its bytes.
+/// The header of a frame. Its own violations are detected while it is parsed, in the order of its bytes.
 struct Head {
     fin: bool,
     opcode: Opcode,
     mask: [u8; 4],
     /// Length of the header, in bytes.
     size: usize,
-    /// Length of the payload, in bytes, as claimed.
+    /// Length of the payload in bytes, as declared.
     payload: u64,
 }
 
@@ -292,12 +293,12 @@ impl Head {
 
 const NOT_MINIMAL: Violation = Violation::Protocol("length is not in its shortest form");
 
-/// The fragments of an open message, put together.
+/// The fragments of an incomplete message.
 #[derive(Debug)]
 struct Fragments {
     text: bool,
     complete: bool,
-    /// So many bytes are known to be UTF-8. At most three, of a character cut in two, are not yet.
+    /// Number of bytes known to be valid UTF-8. At most three bytes of a split character are not checked yet.
     checked: usize,
     bytes: Vec<u8>,
 }
@@ -307,7 +308,7 @@ impl Fragments {
         Self { text, complete: false, checked: 0, bytes: Vec::new() }
     }
 
-    /// Grows twofold, but never past the limit: a Vec left to itself would take up to twice that.
+    /// Doubles the buffer, but never past the limit: a Vec alone would take up to twice that.
     fn push(&mut self, payload: &[u8], max_message: usize) {
         let wanted = self.bytes.len() + payload.len();
         if wanted > self.bytes.capacity() {
@@ -317,7 +318,7 @@ impl Fragments {
         self.bytes.extend_from_slice(payload);
     }
 
-    /// Refuses text at its first wrong byte, though the message may be far from its end.
+    /// Refuses text at its first invalid byte, even if the message is far from complete.
     fn check_so_far(&mut self) -> Result<(), Violation> {
         if self.text {
             self.checked += match simdutf8::compat::from_utf8(&self.bytes[self.checked..]) {
@@ -352,7 +353,7 @@ fn utf8(bytes: &[u8]) -> Result<&str, Violation> {
     simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::NotUtf8)
 }
 
-/// Masks or unmasks (RFC 6455 section 5.3), eight bytes at a time, which the compiler turns into as many as the machine has.
+/// Masks or unmasks a payload (RFC 6455 section 5.3), eight bytes at a time, which the compiler turns into SIMD.
 pub fn mask(payload: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let mask_twice = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
@@ -365,11 +366,11 @@ pub fn mask(payload: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// What a frame is.
+/// The type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
-    /// One more fragment of the open message.
+    /// A further fragment of the incomplete message.
     Continuation = 0x0,
     /// A text message, or its first fragment.
     Text = 0x1,
@@ -401,7 +402,7 @@ impl Opcode {
     }
 }
 
-/// Appends the header of an unmasked, unfragmented frame: what a server sends.
+/// Appends the header of an unmasked, unfragmented frame, as a server sends it.
 pub fn put_header(out: &mut Vec<u8>, opcode: Opcode, len: usize) {
     let (header, size) = header(opcode, len);
     out.extend_from_slice(&header[..size]);
@@ -410,7 +411,7 @@ pub fn put_header(out: &mut Vec<u8>, opcode: Opcode, len: usize) {
 /// Longest header of an unmasked frame, in bytes.
 pub(crate) const MAX_SERVER_HEADER: usize = 10;
 
-/// The header that [`put_header`] appends, and how many of these bytes it has.
+/// Returns the header that [`put_header`] appends, and its length.
 pub(crate) fn header(opcode: Opcode, len: usize) -> ([u8; MAX_SERVER_HEADER], usize) {
     let mut header = [0; MAX_SERVER_HEADER];
     header[0] = FIN | opcode as u8;
@@ -426,10 +427,10 @@ pub(crate) fn header(opcode: Opcode, len: usize) -> ([u8; MAX_SERVER_HEADER], us
     (header, header_len(len))
 }
 
-/// Length of a mask, in bytes, behind the header of a masked frame (RFC 6455 section 5.2).
+/// Length of the mask after the header of a masked frame, in bytes (RFC 6455 section 5.2).
 pub const MASK_LEN: usize = 4;
 
-/// Appends the header of a masked, unfragmented frame: what a client sends. Its payload is to be [`mask`]ed.
+/// Appends the header of a masked, unfragmented frame, as a client sends it. The caller must [`mask`] the payload.
 pub fn put_masked_header(out: &mut Vec<u8>, opcode: Opcode, len: usize, mask: [u8; 4]) {
     let start = out.len();
     put_header(out, opcode, len);
@@ -437,7 +438,7 @@ pub fn put_masked_header(out: &mut Vec<u8>, opcode: Opcode, len: usize, mask: [u
     out.extend_from_slice(&mask);
 }
 
-/// What a whole frame that [`put_header`] began carries. Empty for what is no such frame.
+/// Returns the payload of a complete frame that [`put_header`] began. Empty if it is not such a frame.
 pub fn payload(frame: &[u8]) -> &[u8] {
     let header = match frame.get(1) {
         Some(&LENGTH_IS_U16) => 4,
@@ -456,7 +457,7 @@ pub const fn header_len(len: usize) -> usize {
     }
 }
 
-/// Appends a close frame. A reason that is too long for a control frame is cut between characters.
+/// Appends a close frame. A reason too long for a control frame is cut between characters.
 pub fn put_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     let mut end = reason.len().min(MAX_CONTROL_PAYLOAD - 2);
     while !reason.is_char_boundary(end) {
@@ -467,13 +468,12 @@ pub fn put_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     out.extend_from_slice(&reason.as_bytes()[..end]);
 }
 
-/// Appends a ping. Of a payload that is too long for a control frame, the first 125 bytes are sent.
+/// Appends a ping. Only the first 125 bytes of a longer payload are sent.
 pub fn put_ping(out: &mut Vec<u8>, payload: &[u8]) {
     put_control(out, Opcode::Ping, payload);
 }
 
-/// Appends a pong. Of a payload that is too long for a control frame (no [`Event::Ping`] has one), the first 125 bytes
-/// are sent.
+/// Appends a pong. Only the first 125 bytes of a longer payload are sent (no [`Event::Ping`] has one).
 pub fn put_pong(out: &mut Vec<u8>, payload: &[u8]) {
     put_control(out, Opcode::Pong, payload);
 }

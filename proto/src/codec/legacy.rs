@@ -1,4 +1,4 @@
-//! What a hub of the seed's kind says on a link (protocol: part A, "hub to hub").
+//! Parses messages of Go hubs on legacy links.
 
 use std::borrow::Cow;
 
@@ -14,15 +14,15 @@ use super::{Class, classify};
 /// A message of a legacy link.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum LegacyMessage<'a> {
-    /// A peer of that hub is in this network and says this of itself.
+    /// A peer of the Go hub is in this network and announced this data.
     Discovered { peer: PeerId, network: Cow<'a, str>, data: &'a str },
-    /// A peer of that hub is gone.
+    /// A peer of the Go hub has disconnected.
     Disconnected { peer: PeerId },
-    /// A peer of that hub has left this network.
+    /// A peer of the Go hub has left this network.
     Goodbye { peer: PeerId, network: Cow<'a, str>, data: &'a str },
-    /// A peer of that hub says this to another peer.
+    /// A peer of the Go hub sends a signal to another peer.
     Signal { kind: SignalKind, from: PeerId, target: PeerId, network: Cow<'a, str>, data: &'a str },
-    /// Nothing that this hub has to do anything about.
+    /// A message that needs no action.
     Other,
 }
 
@@ -50,7 +50,7 @@ struct About<'a> {
     is_hub: bool,
 }
 
-/// Understands a message of a legacy link. `None`: it is not of the protocol.
+/// Parses a message of a legacy link. `None` if it is not of the protocol.
 pub(crate) fn parse_legacy(text: &str) -> Option<LegacyMessage<'_>> {
     let wire: Wire<'_> = serde_json::from_str(text).ok()?;
     let data = wire.data.map_or("null", RawValue::get);

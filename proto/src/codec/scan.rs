@@ -1,9 +1,9 @@
-//! The ordinary message, read fast.
+//! Fast parser for ordinary messages.
 //!
-//! Nearly every message is an object without line breaks and with no escapes but those of an SDP: `\r`, `\n` and `\"`. Of such text two
-//! things can be known by one pass without a branch: that every string in it is valid wherever it may lie, and that a
-//! quote ends one unless a backslash stands before it. What is left is to walk from token to token. Anything else is
-//! the full parser's to read, also what is wrong: what is read here is read as there, or not at all.
+//! Nearly every message is an object without line breaks, and its only escapes are those of an SDP: `\r`, `\n` and
+//! `\"`. One pass without branches proves two things about such text: every string in it is valid, and a quote ends a
+//! string unless a backslash precedes it. The rest is a walk from token to token. Everything else, including errors, is
+//! left to the full parser: this parser returns the same result as that one, or nothing.
 
 use std::borrow::Cow;
 
@@ -11,10 +11,10 @@ use memchr::memchr;
 
 use super::Fields;
 
-/// Deepest nesting that is read here.
+/// Deepest nesting that this parser accepts. Deeper messages go to the full parser.
 const DEPTH: u32 = 64;
 
-/// Reads the fields of a message. `None` says nothing of it.
+/// Parses the fields of a message. `None` does not mean that the message is invalid.
 pub(super) fn scan(text: &str) -> Option<Fields<'_>> {
     if !is_plain(text.as_bytes()) {
         return None;
@@ -46,8 +46,8 @@ pub(super) fn scan(text: &str) -> Option<Fields<'_>> {
     (cursor.at == text.len()).then_some(fields)
 }
 
-/// Whether there are no control characters, and behind each backslash stands `n`, `r` or `"`. No backslash stands behind another
-/// then, so each begins an escape. Without branches, so that the compiler looks at many bytes at once.
+/// Whether the text has no control characters, and each backslash is followed by `n`, `r` or `"`. Then no backslash
+/// follows another, so each one begins an escape. Without branches, so that the compiler uses SIMD.
 fn is_plain(text: &[u8]) -> bool {
     let behind = text.get(1..).unwrap_or_default();
     let odd = text.iter().zip(behind).fold(0, |odd, (&c, &next)| {
@@ -57,7 +57,7 @@ fn is_plain(text: &[u8]) -> bool {
     odd == 0
 }
 
-/// A place in text that is plain.
+/// A position in plain text.
 struct Cursor<'a> {
     text: &'a str,
     at: usize,
@@ -78,14 +78,14 @@ impl<'a> Cursor<'a> {
         (self.next()? == c).then_some(())
     }
 
-    /// The other three kinds of space are control characters.
+    /// The other three kinds of white space are control characters.
     fn space(&mut self) {
         while self.peek() == Some(b' ') {
             self.at += 1;
         }
     }
 
-    /// The rest of a string whose first quote has been taken.
+    /// Returns the rest of a string whose opening quote has been consumed.
     fn string(&mut self) -> Option<&'a str> {
         let start = self.at;
         loop {
@@ -97,7 +97,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A name and its colon. Its escapes need not be resolved: no name that means anything has one of these.
+    /// Parses a name and its colon. Escapes need not be resolved: no known name contains one of these.
     fn name(&mut self) -> Option<&'a str> {
         self.expect(b'"')?;
         let name = self.string()?;
@@ -107,7 +107,7 @@ impl<'a> Cursor<'a> {
         Some(name)
     }
 
-    /// A string without escapes, or `null`, for a field that has not been there before.
+    /// Parses a string without escapes, or `null`, into a field that is still empty.
     fn text_into(&mut self, field: &mut Option<Cow<'a, str>>) -> Option<()> {
         if field.is_some() {
             return None;
@@ -121,7 +121,7 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
-    /// Any value but `null`, for a field that has not been there before.
+    /// Parses any value except `null` into a field that is still empty.
     fn value_into(&mut self, field: &mut Option<&'a str>) -> Option<()> {
         let start = self.at;
         self.value()?;
@@ -135,7 +135,7 @@ impl<'a> Cursor<'a> {
 
     fn value(&mut self) -> Option<()> {
         let mut depth = 0;
-        // A bit for each open array (0) or object (1), the innermost lowest.
+        // One bit per open array (0) or object (1), the innermost lowest.
         let mut objects = 0u64;
         loop {
             match self.next()? {
@@ -162,7 +162,7 @@ impl<'a> Cursor<'a> {
                 b'n' => self.rest("ull")?,
                 first => self.number(first)?,
             }
-            // Here a value has ended, and with it perhaps what it is in.
+            // A value ends here, and possibly the arrays and objects around it.
             loop {
                 if depth == 0 {
                     return Some(());
@@ -194,7 +194,7 @@ impl<'a> Cursor<'a> {
         found.then_some(())
     }
 
-    /// A number whose first character has been taken.
+    /// Parses the rest of a number whose first character has been consumed.
     fn number(&mut self, first: u8) -> Option<()> {
         match if first == b'-' { self.next()? } else { first } {
             b'0' => {}

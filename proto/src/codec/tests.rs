@@ -1,4 +1,4 @@
-//! That the codec understands what a full parser understands, on whatever a client may send.
+//! The codec parses any input of a client exactly as a full parser does.
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::*;
 use crate::limits;
 
-/// An object's entries as they stand: in their order, repetitions included.
+/// The entries of an object, in order, including repetitions.
 struct Entries<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Entries<'de> {
@@ -33,7 +33,7 @@ impl<'de> Deserialize<'de> for Entries<'de> {
     }
 }
 
-/// RFC 8259, word for word: whether all of `text` is one JSON value.
+/// Whether all of `text` is one JSON value, by RFC 8259.
 fn is_json(text: &str) -> bool {
     fn space(s: &[u8]) -> &[u8] {
         let n = s.iter().take_while(|c| b" \t\n\r".contains(c)).count();
@@ -101,7 +101,7 @@ fn is_json(text: &str) -> bool {
     value(space(text.as_bytes())).is_some_and(|rest| space(rest).is_empty())
 }
 
-/// What a message means, read the slow way.
+/// The meaning of a message, parsed the slow way.
 #[derive(Debug, PartialEq, Eq)]
 enum Meaning {
     NotJson,
@@ -216,13 +216,13 @@ fn parsed(text: &str) -> Meaning {
     }
 }
 
-// --- what clients may send ---------------------------------------------------------------------------------------
+// --- inputs of clients -------------------------------------------------------------------------------------------
 
 fn space() -> impl Strategy<Value = String> {
     prop_oneof![6 => Just(String::new()), 1 => "[ \t\n\r]{1,3}"]
 }
 
-/// JSON of every shape, as text: with space, repetitions, odd escapes and odd numbers.
+/// JSON text of every shape: with white space, repetitions, odd escapes and odd numbers.
 fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),
@@ -272,7 +272,7 @@ fn quoted(s: String) -> String {
     format!("\"{s}\"")
 }
 
-/// A message: most of its fields right, in any order, some missing, some twice, some of no interest.
+/// A message: most fields are valid, in any order; some are missing, repeated or unknown.
 fn message() -> impl Strategy<Value = String> {
     let kinds: Vec<&str> = MessageKind::ALL.iter().map(|kind| kind.label()).collect();
     let odd_kinds = vec!["\"off\\u0065r\"", "\"cleanup\"", "\"connection-rejected\"", "\"\"", "7", "null"];
@@ -315,7 +315,7 @@ fn message() -> impl Strategy<Value = String> {
     })
 }
 
-/// A message with a few characters taken out, put in or changed.
+/// A message with a few characters removed, inserted or changed.
 fn broken_message() -> impl Strategy<Value = String> {
     let wound = (any::<prop::sample::Index>(), 0..4, prop::sample::select(b"{}[]\",:\\ u0-e.\x01ntd".to_vec()));
     (message(), prop::collection::vec(wound, 1..4)).prop_map(|(text, wounds)| {
@@ -334,14 +334,14 @@ fn broken_message() -> impl Strategy<Value = String> {
     })
 }
 
-/// The alphabet of the protocol, in no order.
+/// Tokens of the protocol in random order.
 fn soup() -> impl Strategy<Value = String> {
     let tokens =
         vec!["{", "}", "[", "]", ",", ":", "\"type\"", "\"offer\"", "\"data\"", "null", "1", " ", "\"", "\\", "\"id\""];
     prop::collection::vec(prop::sample::select(tokens), 0..24).prop_map(|tokens| tokens.concat())
 }
 
-/// As it would be with a space for every other kind of space and a line break for every other escape.
+/// The text with spaces for every other kind of white space, and line breaks for every other escape.
 fn plain(text: String) -> String {
     let mut chars = text.chars();
     let mut plain = String::new();
@@ -398,7 +398,7 @@ proptest! {
         }
     }
 
-    /// The reference is itself held against one that is known.
+    /// The reference parser itself is compared with a known one.
     #[test]
     fn what_a_full_parser_takes_is_json(text in prop_oneof![message(), broken_message(), soup(), json()]) {
         if serde_json::from_str::<Value>(&text).is_ok() {
@@ -407,7 +407,7 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<IgnoredAny>(&text).is_ok(), is_json(&text));
     }
 
-    /// Data is not copied: it is a part of the message's own text, without the space around it.
+    /// Data is not copied: it is a slice of the message's text, without surrounding white space.
     #[test]
     fn data_is_a_part_of_the_text(text in message()) {
         let data = match parse(&text) {
@@ -424,7 +424,7 @@ proptest! {
     #[test]
     fn a_description_is_the_data_with_our_two_fields(data in json(), peer in peer()) {
         let Ok(description) = describe(&peer, Some(&data)) else {
-            // Half a surrogate pair in a key has no place in an order of keys.
+            // A key with half of a surrogate pair cannot be sorted.
             prop_assert!(data.contains("\\u"));
             return Ok(());
         };
@@ -538,7 +538,7 @@ fn data_of_signals_is_nested_512_levels_deep_at_the_most() {
         );
         assert!(!offer(open, close, 50_000));
     }
-    // Brackets in strings, and beside each other, are no levels.
+    // Brackets in strings, and arrays beside each other, do not count as levels.
     let data = format!(r#"["{}",{}1]"#, "[".repeat(9999), "[],".repeat(9999));
     let text = format!(r#"{{"type":"offer","targetPeerId":"{}","data":{data}}}"#, "a".repeat(40));
     assert!(matches!(parse(&text), Ok(ClientMessage::Signal(signal)) if signal.data == data));

@@ -1,4 +1,4 @@
-//! That what the hub says is JSON, with its keys in the seed's order, whatever clients have put into it.
+//! Outgoing messages are JSON with the Go hub's order of keys, whatever clients have put into them.
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::*;
 
-/// The payload of a whole text frame.
+/// The payload of a complete text frame.
 fn payload(frame: &[u8]) -> &str {
     let (header, len) = match frame[1] {
         126 => (4, u64::from(u16::from_be_bytes([frame[2], frame[3]]))),
@@ -17,7 +17,7 @@ fn payload(frame: &[u8]) -> &str {
     std::str::from_utf8(&frame[header..]).unwrap()
 }
 
-/// The keys of an object, in the order in which they stand. There is no space between anything.
+/// The keys of an object, in order. There is no white space.
 fn keys(object: &str) -> Vec<String> {
     let mut keys = Vec::new();
     let mut depth = 0;
@@ -45,7 +45,7 @@ fn keys(object: &str) -> Vec<String> {
 
 const ADDRESSED: [&str; 6] = ["type", "data", "fromPeerId", "targetPeerId", "networkName", "timestamp"];
 
-/// Checks a message's envelope and returns its data.
+/// Checks the outer fields of a message and returns its data.
 fn data_of(text: &str, kind: &str, from: &str, target: &PeerId, network: &str, wall_ms: u64) -> Value {
     assert_eq!(keys(text), ADDRESSED, "{text}");
     let value: Value = serde_json::from_str(text).unwrap();
@@ -185,7 +185,7 @@ proptest! {
         prop_assert_eq!(said, hubs);
     }
 
-    /// What is patched for a recipient is what would have been said to it alone.
+    /// A patched template equals the message encoded for one recipient.
     #[test]
     fn a_template_is_patched_in_its_two_places(
         subject in peer(),

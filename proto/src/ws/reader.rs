@@ -1,14 +1,14 @@
-//! A stream of frames, in whatever pieces it comes.
+//! Parses a stream of frames that arrives in pieces.
 
 use std::ops::ControlFlow;
 
 use super::{Decoder, Event, Progress, Speaker, Violation};
 use crate::limits::READ_BUFFER_BYTES;
 
-/// Hears the frames of a stream in whatever pieces it is read, and keeps the beginning of one whose rest has not come.
+/// Parses frames from successive reads of a stream, and keeps the incomplete frame at the end of a read.
 ///
-/// What is kept is the beginning of one frame, and memory for it grows with what has come, not with what a header claims.
-/// The default one refuses every message: it stands where one is away to be read with.
+/// The memory for the incomplete frame grows with the received bytes, not with the length declared in its header.
+/// `Default` refuses every message. It is a placeholder while the real reader is borrowed.
 #[derive(Debug, Default)]
 pub struct Reader {
     decoder: Decoder,
@@ -17,19 +17,19 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// For what `speaker` says, in messages of at most `max_message` bytes. `leftover` was read already: it comes before
-    /// what is given to the first [`Self::read`], which may be nothing.
+    /// Makes a reader for frames of `speaker`, with messages of at most `max_message` bytes. `leftover` are bytes that
+    /// were read already: they precede the input of the first [`Self::read`], which may be empty.
     pub const fn new(speaker: Speaker, max_message: usize, leftover: Vec<u8>) -> Self {
         Self { decoder: Decoder::new(max_message), speaker, partial: leftover }
     }
 
-    /// Bytes that have come of a frame that is not whole.
+    /// Number of received bytes of an incomplete frame.
     pub const fn waiting_bytes(&self) -> usize {
         self.partial.len()
     }
 
-    /// Tells `heard` of all that is whole once `bytes` have come, until it breaks off: the stream is over then, as it is
-    /// after [`Event::Close`] or a [`Violation`], and the reader done with.
+    /// Calls `heard` for each complete event in `bytes`, until it breaks off. Then the stream has ended, as after
+    /// [`Event::Close`] or a [`Violation`], and the reader must not be used again.
     pub fn read(
         &mut self,
         bytes: &mut [u8],
@@ -40,7 +40,7 @@ impl Reader {
             let ControlFlow::Continue((consumed, needed)) = self.decode(bytes, &mut heard)? else { return Ok(()) };
             let rest = &bytes[consumed..];
             if !rest.is_empty() {
-                // Room for the whole frame, but no more ahead of what has come than that again.
+                // Reserves room for the complete frame, but at most as much as has arrived already.
                 partial.reserve_exact(needed.clamp(rest.len(), 2 * rest.len().max(1024)));
                 partial.extend_from_slice(rest);
             }
@@ -56,7 +56,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes frames from the front of `bytes`: how many bytes those had, and how many the next one needs.
+    /// Consumes frames at the front of `bytes`. Returns the length of those frames, and the length that the next one
+    /// needs.
     fn decode(
         &mut self,
         bytes: &mut [u8],

@@ -16,7 +16,7 @@ const PONG: u8 = 0xa;
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A client's frame: the first byte as given, the length in its shortest form.
+/// A client's frame with the given first byte and the shortest form of the length.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = payload.len();
     let length: Vec<u8> = match length {
@@ -27,7 +27,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame_with_length(first, &length, payload)
 }
 
-/// A client's frame whose length is written as given, true or not.
+/// A client's frame with the given length, right or wrong.
 fn frame_with_length(first: u8, length: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut out = vec![first, length[0] | MASKED];
     out.extend_from_slice(&length[1..]);
@@ -40,9 +40,9 @@ fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(FIN | CLOSE, &[&code.to_be_bytes(), reason].concat())
 }
 
-/// Gives `chunks` to a decoder: what is not yet a frame waits for more, what follows a close frame is not read.
+/// Feeds `chunks` to a decoder. Incomplete frames wait for more; bytes after a close frame are not read.
 ///
-/// Returns how many bytes still wait at the end.
+/// Returns the number of bytes left over.
 fn read<'c>(
     max: usize,
     chunks: impl Iterator<Item = &'c [u8]>,
@@ -76,7 +76,7 @@ fn read<'c>(
     Ok(waiting.len())
 }
 
-/// As [`read`], by a [`Reader`].
+/// Like [`read`], with a [`Reader`].
 fn read_pieces<'c>(
     max: usize,
     chunks: impl Iterator<Item = &'c [u8]>,
@@ -103,7 +103,8 @@ fn read_pieces<'c>(
     Ok(reader.waiting_bytes())
 }
 
-/// The frames, whole and in small pieces, are heard as `events`; then comes `end`: the bytes left over, or a violation.
+/// Checks that the frames, complete and in small pieces, yield `events` and then `end`: the bytes left over, or a
+/// violation.
 #[track_caller]
 fn check(max: usize, frames: &[Vec<u8>], events: &[Event<'_>], end: Result<usize, Violation>) {
     let stream = frames.concat();
@@ -556,7 +557,7 @@ fn what_is_too_long_for_a_control_frame_is_cut() {
     put_ping(&mut out, &[1; 126]);
     assert_eq!((out.len(), out[1]), (127, 125));
 
-    // 41 characters of three bytes are 123 bytes; one more would be cut in two.
+    // 41 characters of three bytes are 123 bytes; one more would be split.
     for (reason, fits) in [("€".repeat(50), 123), (format!("x{}", "€".repeat(50)), 121)] {
         let mut out = Vec::new();
         put_close(&mut out, 1000, &reason);

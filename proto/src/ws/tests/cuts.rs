@@ -1,10 +1,10 @@
-//! Streams of frames, cut anywhere.
+//! Streams of frames, cut at arbitrary places.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// What a client may say, and how it is heard.
+/// An input of a client, with the expected events.
 #[derive(Clone, Debug)]
 enum Said {
     Text(String),
@@ -23,7 +23,7 @@ impl Said {
         }
     }
 
-    /// The frames of it, cut at `cuts`.
+    /// Its frames, cut at `cuts`.
     fn frames(&self, cuts: &[prop::sample::Index]) -> Vec<Vec<u8>> {
         let (opcode, payload) = match self {
             Self::Text(text) => (TEXT, text.as_bytes()),
@@ -64,7 +64,7 @@ fn conversation() -> impl Strategy<Value = Vec<(Said, Vec<prop::sample::Index>)>
     prop::collection::vec((said(), cuts()), 0..8)
 }
 
-/// The frames of a conversation in order, with a ping before every fragment that is not a first.
+/// The frames of a conversation in order, with a ping before every fragment except the first.
 fn stream(conversation: &[(Said, Vec<prop::sample::Index>)]) -> (Vec<u8>, Vec<String>) {
     let ping = Said::Ping(b"between".to_vec());
     let (mut stream, mut heard) = (Vec::new(), Vec::new());
