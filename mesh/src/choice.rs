@@ -1,11 +1,12 @@
-//! Whether a link that has just said who it is to stays. Both ends decide by the same rules, so that they decide alike.
+//! Decides whether a link is kept after the other hub has identified itself. Both ends use the same rules, so they
+//! decide alike.
 
 use proto::envelope::{Hello, VERSION};
 use proto::{Discovery, HubId, HubIncarnation, LinkId};
 
 use crate::stats::LinkEnd;
 
-/// What a hub knows of itself.
+/// This hub's identity and settings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Own<'a> {
     pub(crate) hub: HubId,
@@ -15,32 +16,32 @@ pub(crate) struct Own<'a> {
     pub(crate) discovery: Discovery,
 }
 
-/// A link to the same hub that is ready.
+/// An existing link to the same hub.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Present {
     pub(crate) link: LinkId,
     /// Whether this hub dialed it.
     pub(crate) dialed: bool,
-    /// The life in which the other hub said hello on it.
+    /// The incarnation in the other hub's hello on it.
     pub(crate) incarnation: HubIncarnation,
-    /// The process that said it; 0: a hub before 2.1.
+    /// The process in that hello; 0 for hubs before 2.1.
     pub(crate) process: u64,
-    /// Something was received on it lately.
+    /// Whether something arrived on it recently.
     pub(crate) is_heard: bool,
 }
 
-/// What is to be done.
+/// The decision about a new link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Choice {
-    /// The new one is used.
+    /// Use the new link.
     Take,
-    /// The new one is used, and this one goes.
+    /// Use the new link, and close this one.
     Replace(LinkId),
-    /// The new one goes.
+    /// Close the new link.
     Refuse(LinkEnd),
 }
 
-/// Whether the other side of a link may be linked to at all. `expected`: who it said it was when it came.
+/// Whether this hub may link with the other side. `expected` is the id in the other side's request.
 pub(crate) fn greet(own: Own<'_>, hello: &Hello, expected: Option<HubId>) -> Result<(), LinkEnd> {
     if hello.version != VERSION {
         Err(LinkEnd::WrongVersion)
@@ -63,11 +64,12 @@ fn is_same_process((process, incarnation): (u64, HubIncarnation), hello: &Hello)
     if process != 0 && hello.process != 0 { process == hello.process } else { incarnation == hello.incarnation }
 }
 
-/// Of two links between two hubs, the one dialed by the hub with the smaller id stays. Asked by the dialer (`dialed`) when it
-/// has heard the other's hello, and by the acceptor when the dialer has said that it is ready.
+/// Chooses between two links of two hubs: the one dialed by the hub with the smaller id is kept. The dialer (`dialed`)
+/// calls it when it has received the other's hello, the acceptor when the dialer is ready.
 pub(crate) fn settle(own: HubId, hello: &Hello, dialed: bool, present: Option<Present>) -> Choice {
     let Some(present) = present else { return Choice::Take };
-    // Two processes have one id. Either the other is dead and its socket does not know yet, or both live: the relay finds out.
+    // Two processes have one id. Either the other one is dead and its socket does not know yet, or both are alive: the
+    // relay finds out.
     if present.is_heard && !is_same_process((present.process, present.incarnation), hello) {
         return Choice::Take;
     }
@@ -75,9 +77,9 @@ pub(crate) fn settle(own: HubId, hello: &Hello, dialed: bool, present: Option<Pr
         return Choice::Replace(present.link);
     }
     match (present.dialed, dialed) {
-        // It works for all that is known here.
+        // The existing link works, as far as is known here.
         (true, true) => Choice::Refuse(LinkEnd::Double),
-        // The dialer had none, or it would not have said that it is ready.
+        // The dialer had no link, or it would not be ready.
         (false, false) => Choice::Replace(present.link),
         (true, false) | (false, true) => {
             let by_smaller = dialed == (own < hello.hub);
@@ -128,7 +130,7 @@ mod tests {
         assert_eq!(greeted(|hello| hello.hub = HubId(PeerId::from_bytes([3; 20]))), Err(LinkEnd::WrongHub));
         let same_id = |hello: &mut Hello| (hello.hub, hello.process) = (SMALL, 8);
         assert_eq!(greeted(same_id), Err(LinkEnd::SameId), "in the same millisecond");
-        // A hub before 2.1 has no number for its process.
+        // Hubs before 2.1 have no process number.
         let earlier = |life| move |hello: &mut Hello| (hello.hub, hello.incarnation, hello.process) = (SMALL, life, 0);
         assert_eq!(greeted(earlier(LIFE)), Err(LinkEnd::SelfLink));
         assert_eq!(greeted(earlier(HubIncarnation(6))), Err(LinkEnd::SameId));
@@ -150,10 +152,10 @@ mod tests {
     #[test]
     fn of_two_the_one_dialed_by_the_smaller_id_stays_at_both_ends() {
         let (replace, refuse) = (Choice::Replace(LinkId(1)), Choice::Refuse(LinkEnd::Double));
-        // The link that the small one dialed is new.
+        // The link dialed by the smaller id is new.
         assert_eq!(settled(SMALL, LARGE, true, Some(false)), replace);
         assert_eq!(settled(LARGE, SMALL, false, Some(true)), replace);
-        // The link that the large one dialed is new.
+        // The link dialed by the larger id is new.
         assert_eq!(settled(LARGE, SMALL, true, Some(false)), refuse);
         assert_eq!(settled(SMALL, LARGE, false, Some(true)), refuse);
     }
@@ -178,7 +180,7 @@ mod tests {
                 let incarnation = HubIncarnation(4);
                 let present = Present { link: LinkId(1), dialed: present, incarnation, process, is_heard };
                 assert_eq!(settle(own, &hello(other), dialed, Some(present)), Choice::Replace(LinkId(1)));
-                // One that goes on speaking is not dead.
+                // A link on which data still arrives is not dead.
                 let present = Present { is_heard: true, ..present };
                 assert_eq!(settle(own, &hello(other), dialed, Some(present)), Choice::Take);
             }

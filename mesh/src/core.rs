@@ -1,7 +1,8 @@
-//! The mesh's state, and everything that happens to it. Nothing here waits.
+//! The state of the mesh, and all its events. Nothing here waits.
 //!
-//! [`inbound`] is what comes over links, [`hello`] how they begin, [`outbound`] what goes over them, [`ending`] how they end,
-//! [`post`] what goes to shards, [`dials`] whom to dial and [`time`] what is due. Here is the rest: the relay.
+//! [`inbound`] processes what links receive, [`hello`] the beginning of links, [`outbound`] what they send, [`ending`]
+//! their end; [`post`] queues letters for shards, [`dials`] chooses whom to dial, and [`time`] processes what is due.
+//! This file drives the relay.
 
 mod dials;
 mod ending;
@@ -44,46 +45,46 @@ pub(crate) struct Core {
     discovery: Discovery,
     relay: Relay,
     clock: Arc<dyn Fn() -> Now + Send + Sync>,
-    /// Longest message of a link, and of one of the seed's kind.
+    /// Maximum length of a message on a link, and on a legacy link.
     max_message: usize,
     max_text: usize,
     links: BTreeMap<LinkId, Link>,
     last_link: u64,
     targets: Targets,
-    /// What the relay is to be told when its outputs have been drained.
+    /// Inputs for the relay, given when its outputs are drained.
     followups: VecDeque<RelayInput<'static>>,
     outboxes: Vec<Outbox>,
     flusher: Option<Waker>,
     stalled: bool,
     parked: Vec<LinkId>,
     bridge: Option<Bridge>,
-    /// Makes the bridge anew, for another id.
+    /// Starts a new bridge for another id.
     make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>,
-    /// The one before, which still says what was said last, and until when.
+    /// The previous bridge, which still sends its last frames, and until when.
     last_bridge: Option<(Bridge, Duration)>,
     bridge_pressure: Pressure,
-    /// Silence is counted from here at the earliest: before, the mesh itself was not listening.
+    /// Silence counts from this time at the earliest: before, the mesh itself did not read.
     listening_since: Duration,
     last_tick: Duration,
-    /// Nothing is judged by the time before this.
+    /// No timeouts are checked before this time.
     judge_from: Duration,
-    /// What the timer waits for, and how it is told that this is too late.
+    /// The time that the timer waits for, and how it learns that this is too late.
     armed: Option<Duration>,
     timer: Rc<Notify>,
     ending: bool,
-    /// Of which hubs that dial the log has been told why they are refused.
+    /// Refused hubs, with the reason that was logged for each.
     complaints: BTreeMap<HubId, LinkEnd>,
     read_buffer: Vec<u8>,
     stats: LinkStats,
     bugs: Bugs,
 }
 
-/// A socket that is to be a link.
+/// A socket that becomes a link.
 pub(crate) struct Adopted {
     pub(crate) address: SocketAddr,
-    /// What was dialed; `None` for one that was accepted.
+    /// The dialed target; `None` for an accepted socket.
     pub(crate) target: Option<(TargetId, String)>,
-    /// Who it is said to be.
+    /// The id in its request.
     pub(crate) hub: Option<HubId>,
     pub(crate) legacy: bool,
     pub(crate) leftover: Bytes,
@@ -133,7 +134,7 @@ impl Core {
         (self.clock)()
     }
 
-    /// The id by which others know this hub.
+    /// The id of this hub for other hubs.
     pub(crate) fn own(&self) -> HubId {
         self.own
     }
@@ -142,7 +143,7 @@ impl Core {
         self.links.get_mut(&id)
     }
 
-    /// Takes in a socket. Its task is to be run under the id. `None`: there is no place for it.
+    /// Adds a link for a socket. The caller runs its task. `None` if there are too many links.
     pub(crate) fn adopt(&mut self, adopted: Adopted) -> Option<LinkId> {
         let Adopted { address, target, hub, legacy, leftover } = adopted;
         if self.links.len() >= MAX_LINKS || self.ending {
@@ -197,7 +198,7 @@ impl Core {
         self.settle(now);
     }
 
-    /// Does what the relay says, tells it what came of that, and so on until there is nothing more.
+    /// Performs the relay's outputs, gives it the resulting inputs, and repeats until there are none.
     fn settle(&mut self, now: Now) {
         loop {
             while let Some(output) = self.relay.poll_output() {
@@ -208,7 +209,7 @@ impl Core {
         }
     }
 
-    /// To be called when all that came together has been taken in.
+    /// Called when everything that arrived together has been processed.
     fn turn_ends(&mut self, now: Now) {
         self.settle(now);
         self.judge(now);
@@ -226,7 +227,7 @@ impl Core {
         }
     }
 
-    /// Post from the shards.
+    /// Processes letters from shards.
     pub(crate) fn letters(&mut self, letters: Vec<Letter>) {
         let now = self.now();
         for letter in letters {
@@ -235,15 +236,16 @@ impl Core {
         self.turn_ends(now);
     }
 
-    /// What the bridge says on which this hub has that id.
+    /// Processes an event of the bridge that has this id.
     pub(crate) fn bridged(&mut self, own: HubId, event: BridgeEvent) {
-        // An event of the previous bridge says nothing of the present one. The relay knows that the previous one has ended.
+        // An event of the previous bridge says nothing about the current one. The relay knows that the previous one has
+        // ended.
         if own != self.own {
             return;
         }
         let now = self.now();
         match event {
-            // Both have it beat.
+            // Both make the relay send a heartbeat.
             BridgeEvent::Up | BridgeEvent::Met => self.input(RelayInput::BridgeUp, now),
             BridgeEvent::Down => self.input(RelayInput::BridgeDown, now),
             BridgeEvent::Received { from, frame } => self.heard_over_bridge(from, &frame, now),
@@ -251,14 +253,14 @@ impl Core {
         self.turn_ends(now);
     }
 
-    /// The hub begins to go away.
+    /// The hub begins to drain.
     pub(crate) fn draining(&mut self) {
         let now = self.now();
         self.input(RelayInput::Draining, now);
         self.turn_ends(now);
     }
 
-    /// The mesh as it is.
+    /// The current state of the mesh.
     pub(crate) fn reading(&mut self, busy_micros: u64) -> MeshReading {
         let now = self.now();
         self.stats.bugs.clone_from(self.bugs.counts());

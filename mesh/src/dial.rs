@@ -1,4 +1,4 @@
-//! Making a link: TCP, TLS, upgrade.
+//! Dials links: TCP, TLS, upgrade.
 
 mod target;
 
@@ -19,22 +19,22 @@ use crate::tls::Tls;
 use crate::websocket::{self, AskFirst, ConnectError, WebSocket};
 pub(crate) use target::{Known, Plan, TargetId, Targets};
 
-/// What a dial shows of this hub.
+/// What a dial sends about this hub.
 #[derive(Clone)]
 pub(crate) struct Caller {
     pub(crate) hub: HubId,
-    /// Never shown to a Go hub.
+    /// Never sent to a Go hub.
     pub(crate) token: Option<Arc<str>>,
-    /// There are Go hubs: whoever is dialed says that it is none before it is shown the token.
+    /// Whether Go hubs may be dialed: then a hub must prove that it is none before it gets the token.
     pub(crate) asks_first: bool,
     pub(crate) tls: Tls,
 }
 
-/// Why a dial came to nothing.
+/// Why a dial failed.
 #[derive(Debug)]
 pub(crate) struct DialError {
     text: String,
-    /// The other side opens WebSockets, but not those of hubs of this kind.
+    /// Whether the other side opens WebSockets, but not links of this protocol.
     pub(crate) spoke_legacy: bool,
 }
 
@@ -51,7 +51,7 @@ impl DialError {
         Self { text, spoke_legacy: false }
     }
 
-    /// What a dial that showed no token came to.
+    /// The error of a dial that sent no token.
     fn unproven(self) -> Self {
         let text =
             format!("MESH_TOKEN was not sent, since the other side does not answer as a PeerPigeon 2 hub: {self}");

@@ -1,13 +1,13 @@
-//! The I/O between hubs: links over WebSockets, Redis as an optional bridge, and the [`Relay`](proto::Relay) they drive.
+//! The I/O between hubs: links over WebSockets, an optional Redis bridge, and the [`Relay`](proto::Relay) they drive.
 //!
-//! One thread owns all of it. A link is one task that borrows the core for a turn and never across an await; what waits for a
-//! link is written when all that was ready has had its turn, so that envelopes leave together.
+//! One thread owns all of it. A link is one task. It borrows the core for a turn and never across an await. Queued
+//! envelopes are written when all ready tasks have had a turn, so that many leave in one write.
 //!
 //! # What this crate will never do
 //!
-//! It never knows of sessions, and shards never know of links: letters go to shards by their mailboxes, which `src/` introduces.
-//! It always takes in what shards post. It never drops a letter, and a link's end always has a [`LinkEnd`]. It never decides
-//! what a hub is told: the relay does.
+//! The mesh never knows sessions, and shards never know links: letters go to the shards' mailboxes, which `src/`
+//! connects. It always accepts letters from shards. It never drops a letter, and every link ends with a [`LinkEnd`]. It
+//! never decides what a hub receives: the relay does.
 
 mod backoff;
 mod bridge;

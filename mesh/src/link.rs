@@ -1,4 +1,4 @@
-//! One link: what the core keeps of it, and the task that owns its socket.
+//! One link: its state in the core, and the task that owns its socket.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -19,65 +19,65 @@ use crate::queue::LinkQueue;
 use crate::stats::{LinkEnd, LinkView};
 use crate::stream::Stream;
 
-/// How far a link's life has come.
+/// The phase of a link.
 #[derive(Debug)]
 pub(crate) enum Phase {
-    /// The other side has not said who it is.
+    /// The other side has not sent its hello.
     Greeting,
-    /// It has dialed, and both have said; it is for it to say that it goes on.
+    /// An accepted link: both have sent their hellos, and the dialer must confirm.
     Answered(Box<Hello>),
     /// In use.
     Ready,
-    /// Told to go, and still heard: what was under way counts.
+    /// It is being replaced; envelopes received on it are still processed.
     Retiring,
-    /// Only its close frame or end is waited for, and that the last bytes leave.
+    /// The last bytes are written, and the other side's close frame or end is awaited.
     Closing,
 }
 
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// Who; of an accepted link, as its request said.
+    /// The other hub; for an accepted link at first the id in its request.
     pub(crate) hub: Option<HubId>,
-    /// The life in which the other hub said hello.
+    /// The incarnation in the other hub's hello.
     pub(crate) incarnation: HubIncarnation,
-    /// The process that said it; 0: a hub before 2.1.
+    /// The process in that hello; 0 for hubs before 2.1.
     pub(crate) process: u64,
     pub(crate) address: SocketAddr,
-    /// What was dialed.
+    /// The dialed target.
     pub(crate) target: Option<(TargetId, String)>,
     pub(crate) legacy: bool,
     pub(crate) phase: Phase,
-    /// The relay has been told of it, and not of its end.
+    /// Whether the relay knows of it, and not of its end.
     pub(crate) up: bool,
-    /// When both ends had agreed to use it, if they have.
+    /// Time at which both ends agreed to use it.
     pub(crate) ready_at: Option<Duration>,
-    /// Why it ends, once it does.
+    /// Why it ends.
     pub(crate) end: Option<LinkEnd>,
-    /// What the other side said to that.
+    /// The other side's reason for that.
     pub(crate) why: String,
-    /// Nothing more comes: the socket closes when the queue is empty.
+    /// Whether the other side sends nothing more: the socket closes when the queue is empty.
     pub(crate) other_done: bool,
-    /// What came was not of the form: what comes behind it cannot be understood.
+    /// Whether malformed data arrived: what follows it cannot be parsed.
     pub(crate) deaf: bool,
     pub(crate) queue: LinkQueue,
     pub(crate) reader: Reader,
-    /// Something came with the upgrade and has not been read.
+    /// Whether bytes that arrived with the upgrade have not been read yet.
     pub(crate) replay: bool,
-    /// The link's task.
+    /// Wakes the link's task.
     pub(crate) waker: Option<Waker>,
-    /// Waits until links are read again.
+    /// Whether it waits until links are read again.
     pub(crate) parked: bool,
     pub(crate) last_heard: Duration,
-    /// When something was last written, or began to wait.
+    /// Time at which bytes were last written, or began to be queued.
     pub(crate) last_progress: Duration,
     pub(crate) next_ping: Duration,
     pub(crate) rtt: Option<Duration>,
-    /// The relay has been told that too much waits.
+    /// Whether the relay knows that its queue is above the high-water mark.
     pub(crate) saturated: bool,
-    /// The relay has more to say.
+    /// Whether the relay has more to send.
     pub(crate) backlog: bool,
     pub(crate) since: Duration,
-    /// When a phase that has a time ends.
+    /// Deadline of the current phase.
     pub(crate) deadline: Option<Duration>,
 }
 
@@ -86,12 +86,12 @@ impl Link {
         self.target.is_some()
     }
 
-    /// Whether a close frame has been queued: nothing may follow it.
+    /// Whether a close frame is queued: nothing may follow it.
     pub(crate) fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Retiring | Phase::Closing)
     }
 
-    /// Whether what comes cannot be understood any more.
+    /// Whether received data can no longer be parsed.
     pub(crate) fn is_deaf(&self) -> bool {
         self.other_done || self.deaf
     }
@@ -100,10 +100,10 @@ impl Link {
         matches!(self.phase, Phase::Ready)
     }
 
-    /// Whether what a Go hub says when it dials has been read.
+    /// Whether everything that a Go hub sends when it dials has been read.
     ///
-    /// It says that its peers are there before it reads anything, and so before it answers the first ping. What is announced to it
-    /// later it repeats: only before that are its own words and repetitions told apart for certain.
+    /// It announces its peers before it reads anything, and so before it answers the first ping. It echoes later
+    /// announcements: only before that pong can its own announcements be told from echoes for certain.
     pub(crate) fn has_been_heard_out(&self, now: Duration) -> bool {
         !self.legacy || self.dialed() || self.rtt.is_some() || now >= self.since + LEGACY_PATIENCE
     }
@@ -131,7 +131,7 @@ impl Link {
     }
 }
 
-/// Reads of one link in a row, before others have their turn.
+/// Maximum number of reads of one link in a row, before other links have a turn.
 const READS_PER_TURN: usize = 4;
 
 /// Runs a link until its socket is closed.
@@ -139,7 +139,7 @@ pub(crate) async fn run(core: Rc<RefCell<Core>>, id: LinkId, mut stream: Stream)
     std::future::poll_fn(|cx| {
         let done = drive(&core, id, &mut stream, cx);
         if done.is_ready() {
-            // The end of the stream, if the socket takes one at once; else its close says the same.
+            // Sends the end of the stream if possible; otherwise closing the socket does the same.
             _ = Pin::new(&mut stream).poll_shutdown(cx);
         }
         done
@@ -185,7 +185,7 @@ fn drive(core: &RefCell<Core>, id: LinkId, stream: &mut Stream, cx: &mut Context
     Poll::Pending
 }
 
-/// Writes what waits, until there is nothing or the socket takes no more.
+/// Writes the queue until it is empty or the socket accepts no more.
 fn write(core: &mut Core, id: LinkId, stream: &mut Stream, cx: &mut Context<'_>) -> std::io::Result<()> {
     loop {
         let Some(link) = core.link_mut(id) else { return Ok(()) };

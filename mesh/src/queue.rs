@@ -1,34 +1,34 @@
-//! What waits to be written to one link.
+//! The send queue of one link.
 
 use proto::limits::LINK_FRAME_BYTES;
 use proto::ws::{self, Opcode};
 
-/// Frames in the order in which they will be written, as one run of bytes; the last may be open for more envelopes.
+/// Frames in the order in which they are written, as one run of bytes; the last frame may still be open for envelopes.
 #[derive(Debug)]
 pub(crate) struct LinkQueue {
     bytes: Vec<u8>,
-    /// How many of `bytes` have been written.
+    /// Number of `bytes` already written.
     written: usize,
-    /// Where the open frame begins, if one is open. Its header is left free until its length is known.
+    /// Start of the open frame, if there is one. Room for its header is reserved until its length is known.
     open: Option<usize>,
-    /// Frames of who dialed are masked (RFC 6455 section 5.3).
+    /// Whether frames are masked: those of the dialer are (RFC 6455 section 5.3).
     masked: bool,
-    /// Data frames that have not been counted.
+    /// Number of data frames that have not been counted.
     frames: u64,
 }
 
 impl LinkQueue {
-    /// Memory that is kept when nothing waits.
+    /// Capacity kept by an empty queue, in bytes.
     const KEPT_BYTES: usize = 8 * LINK_FRAME_BYTES;
 
-    /// A payload whose header is as long as that of nearly every frame of envelopes.
+    /// A payload whose header has the usual length.
     const USUAL_PAYLOAD: usize = 1024;
 
     pub(crate) fn new(masked: bool) -> Self {
         Self { bytes: Vec::new(), written: 0, open: None, masked, frames: 0 }
     }
 
-    /// Appends one envelope, whole, to the open frame.
+    /// Appends one complete envelope to the open frame.
     pub(crate) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let room = self.header_len(Self::USUAL_PAYLOAD);
         let start = *self.open.get_or_insert_with(|| {
@@ -42,7 +42,7 @@ impl LinkQueue {
         }
     }
 
-    /// Appends a message of its own.
+    /// Appends a message.
     pub(crate) fn message(&mut self, opcode: Opcode, payload: &[u8]) {
         self.frames += 1;
         self.frame(opcode, payload);
@@ -70,7 +70,7 @@ impl LinkQueue {
         let payload = self.bytes.len() - start - room;
         let needed = self.header_len(payload);
         if needed != room {
-            // One short answer, which is little to move, or one envelope longer than a frame, which is rare.
+            // Rare: either one short answer, which is cheap to move, or one envelope longer than a frame.
             self.bytes.splice(start..start + room, std::iter::repeat_n(0, needed));
         }
         let mut header = Vec::with_capacity(needed);
@@ -99,7 +99,7 @@ impl LinkQueue {
         ws::mask(&mut self.bytes[start..], mask);
     }
 
-    /// What is to be written next; closes the open frame.
+    /// The bytes to write next; closes the open frame.
     pub(crate) fn unwritten(&mut self) -> &[u8] {
         self.seal();
         &self.bytes[self.written..]
@@ -113,12 +113,12 @@ impl LinkQueue {
         self.len_bytes() == 0
     }
 
-    /// How many data frames were made since this was last asked.
+    /// Number of data frames made since the last call.
     pub(crate) fn take_frames(&mut self) -> u64 {
         std::mem::take(&mut self.frames)
     }
 
-    /// Notes that the socket took `n` more bytes.
+    /// Records that the socket accepted `n` more bytes.
     pub(crate) fn advance(&mut self, n: usize) {
         self.written += n;
         if self.written == self.bytes.len() {
@@ -133,7 +133,7 @@ impl LinkQueue {
     }
 }
 
-/// Without a source of chance there are no ids and no keys, either: the process would not have started.
+/// Without randomness there are no ids and no keys either: the process would not have started.
 fn mask() -> [u8; 4] {
     getrandom::u32().unwrap_or_default().to_ne_bytes()
 }
@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes the queue out `step` bytes at a time, and reads it as the other side does.
+    /// Writes the queue `step` bytes at a time, and parses it like the other side.
     fn read(mut queue: LinkQueue, step: usize) -> Vec<Vec<u8>> {
         let mut stream = Vec::new();
         while !queue.is_empty() {

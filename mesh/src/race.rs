@@ -1,4 +1,5 @@
-//! Which address of a name is tried when: Happy Eyeballs (RFC 8305), without I/O and without a clock.
+//! The order and timing of connection attempts to the addresses of a name: Happy Eyeballs (RFC 8305), without I/O and
+//! without a clock.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -6,14 +7,14 @@ use std::time::Duration;
 
 use proto::limits::{CONNECT_STAGGER, MAX_CONNECT_ATTEMPTS, MAX_DIAL_ADDRESSES};
 
-/// What earlier dials to the same name have shown.
+/// Results of earlier dials to the same name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Experience {
-    /// The address that worked last. It goes first.
+    /// The address that worked last. It is tried first.
     pub(crate) worked: Option<SocketAddr>,
-    /// An address that leads to the dialing hub itself. It goes last.
+    /// An address that leads to the dialing hub itself. It is tried last.
     pub(crate) own: Option<SocketAddr>,
-    /// Dials that failed in a row. Each begins further down the list, so that every address has its turn.
+    /// Number of failed dials in a row. Each begins further down the list, so that every address is tried.
     pub(crate) failures: u32,
 }
 
@@ -35,7 +36,7 @@ pub(crate) fn order(resolved: impl IntoIterator<Item = SocketAddr>, known: &Expe
         ordered.extend(families.iter_mut().filter_map(VecDeque::pop_front));
     }
     if !ordered.is_empty() {
-        // One dial waits for five silent upgrades at the most; where the sixth address begins the next one.
+        // One dial waits for at most five silent upgrades; the next dial begins at the sixth address.
         let turn = (known.failures as usize).saturating_mul(5) % ordered.len();
         ordered.rotate_left(turn);
     }
@@ -61,15 +62,15 @@ pub(crate) struct Race {
     left: VecDeque<SocketAddr>,
     /// Being tried, the oldest first.
     running: VecDeque<SocketAddr>,
-    /// When the next address is tried, if no attempt ends before.
+    /// Time at which the next address is tried, if no attempt ends earlier.
     next: Duration,
 }
 
-/// What [`Race::start`] asks for.
+/// The request of [`Race::start`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Start {
     pub(crate) address: SocketAddr,
-    /// The attempt that makes room for this one.
+    /// The attempt that ends to make room for this one.
     pub(crate) give_up: Option<SocketAddr>,
 }
 
@@ -101,7 +102,8 @@ impl Race {
         self.next = now;
     }
 
-    /// An attempt is connected. The others end; their addresses are tried again, first, if this one turns out not to work.
+    /// An attempt has connected. The others end; if this one turns out not to work, their addresses are tried again,
+    /// first.
     pub(crate) fn connected(&mut self, address: SocketAddr, now: Duration) {
         while let Some(other) = self.running.pop_back() {
             if other != address {

@@ -28,62 +28,63 @@ use crate::stats::MeshReading;
 use crate::stream::Stream;
 use crate::tls::Tls;
 
-/// What the mesh is told of its hub.
+/// Configuration of the mesh.
 #[derive(Clone)]
 pub struct MeshConfig {
-    /// The rules.
+    /// Configuration of the relay.
     pub relay: RelayConfig,
-    /// MESH_TOKEN, shown to hubs that are dialed. `None`: MESH_INSECURE.
+    /// MESH_TOKEN, sent to dialed hubs. `None` with MESH_INSECURE.
     pub token: Option<Arc<str>>,
     /// BOOTSTRAP_HUBS: `ws://` or `wss://`.
     pub bootstrap: Vec<Uri>,
     /// MESH_DNS: a name and a port.
     pub dns: Option<(String, u16)>,
-    /// Whether the addresses of that name are dialed by `wss://`. It is the name that is verified.
+    /// Whether the addresses of that name are dialed with TLS. The certificate must be for the name.
     pub dns_tls: bool,
-    /// PEM of MESH_CA: roots to be trusted besides the public ones.
+    /// MESH_CA: additional root certificates (PEM).
     pub extra_roots: Option<Arc<[u8]>>,
-    /// MESH_LEGACY: URLs whose hubs speak the seed's protocol. The token is not shown there.
+    /// MESH_LEGACY: URLs of Go hubs. The token is not sent there.
     pub legacy: Vec<String>,
-    /// Whether MESH_LEGACY names anything: then hubs that are dialed are shown the token when they have asked for it.
+    /// Whether MESH_LEGACY is set: then dialed hubs get the token only after they have asked for it.
     pub asks_first: bool,
-    /// Longest message of a client of this hub, in bytes.
+    /// Maximum length of a message of this hub's clients, in bytes.
     pub max_message_bytes: usize,
-    /// Dials at once: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), less where files are few.
+    /// Maximum number of dials in progress: [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), or less if files
+    /// are few.
     pub max_dials: usize,
-    /// The bridge, if there is to be one.
+    /// Configuration of the bridge, if there is one.
     pub redis: Option<BridgeConfig>,
     /// The hub's clock, the same as the shards'.
     pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
-    /// Called on the mesh's thread, once a tick, as long as it turns.
+    /// Called on the mesh's thread once a tick, as long as it runs.
     pub turned: Arc<dyn Fn() + Send + Sync>,
 }
 
-/// An accepted socket that is to be a link: its request has been checked and answered with 101.
+/// An accepted socket that becomes a link: its request has been checked and answered with 101.
 #[derive(Debug)]
 pub struct LinkSocket {
-    /// The socket.
+    /// The socket, in non-blocking mode.
     pub stream: std::net::TcpStream,
     /// Its TLS, if it speaks TLS.
     pub tls: Option<Box<tls::Connection>>,
-    /// What came behind the request. It comes before anything read from the socket.
+    /// Bytes that arrived after the request. They precede everything read from the socket.
     pub leftover: Bytes,
-    /// Its other end.
+    /// The address of the other end.
     pub address: SocketAddr,
-    /// Who it says it is (`peerId`).
+    /// The id in the request (`peerId`).
     pub hub: HubId,
-    /// Whether it speaks the seed's protocol.
+    /// Whether it is a legacy link.
     pub legacy: bool,
 }
 
-/// An order from the hub to its mesh.
+/// A command of the hub for its mesh.
 #[derive(Debug)]
 enum Order {
     Draining,
     End,
 }
 
-/// The hub's hold on its mesh. The mesh ends, without a word to others, when this is dropped.
+/// The hub's handle of its mesh. When it is dropped, the mesh ends without a farewell.
 #[derive(Debug)]
 pub struct MeshHandle {
     orders: mpsc::Sender<Order>,
@@ -91,13 +92,13 @@ pub struct MeshHandle {
 }
 
 impl MeshHandle {
-    /// Tells the other hubs that this one goes away and is not to be dialed.
+    /// Tells the other hubs that this one drains and must not be dialed.
     pub fn draining(&self) {
         _ = self.orders.try_send(Order::Draining);
     }
 
-    /// Tells the other hubs that this one and its peers are gone, waits [`LINK_FLUSH_TIMEOUT`] at the most until they
-    /// have been told, and ends the thread.
+    /// Sends a farewell to the other hubs, waits at most [`LINK_FLUSH_TIMEOUT`] until it is written, and ends the
+    /// thread.
     pub async fn end(self) {
         _ = self.orders.send(Order::End).await;
         let joined = tokio::task::spawn_blocking(|| self.thread.join());
@@ -107,12 +108,12 @@ impl MeshHandle {
     }
 }
 
-/// Starts the mesh. `shards` are the mailboxes of the hub's shards in their order, `mailbox` is its own; it publishes itself once
-/// a tick. `ended` is called on its thread when that ends, wanted or not.
+/// Starts the mesh. `shards` are the mailboxes of the hub's shards in their order, `mailbox` is its own. It publishes
+/// its statistics once a tick. `ended` is called on its thread when that ends, expectedly or not.
 ///
 /// # Errors
 ///
-/// When MESH_CA holds no certificates, or the thread cannot be made.
+/// If MESH_CA has no valid certificates, or the thread cannot be started.
 pub fn start(
     config: MeshConfig,
     shards: Vec<mpsc::Sender<Vec<Letter>>>,
@@ -132,7 +133,7 @@ pub fn start(
         match runtime(&busy).build_local(tokio::runtime::LocalOptions::default()) {
             Ok(runtime) => {
                 runtime.block_on(run(config, caller, post, busy));
-                // A look-up of MESH_DNS may be under way: nobody waits for its answer.
+                // A look-up of MESH_DNS may be in progress: nobody waits for its answer.
                 runtime.shutdown_background();
             }
             Err(error) => tracing::error!(%error, "mesh_failed"),
@@ -141,7 +142,7 @@ pub fn start(
     Ok(MeshHandle { orders, thread })
 }
 
-/// Tells of the mesh's end, also when its thread panics.
+/// Reports the mesh's end, also when its thread panics.
 struct OnEnd<F: FnOnce()>(Option<F>);
 
 impl<F: FnOnce()> Drop for OnEnd<F> {
@@ -160,7 +161,7 @@ struct Post {
     publish: watch::Sender<Arc<MeshReading>>,
 }
 
-/// A runtime for one thread that adds up how long that thread was awake.
+/// A runtime for one thread that measures how long the thread is awake.
 fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
     thread_local! {
         static WOKEN: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
@@ -221,14 +222,14 @@ async fn run(config: MeshConfig, caller: Caller, post: Post, busy: Arc<AtomicU64
     }
 }
 
-/// One of the mesh's own loops has failed: what it did is done by nobody.
+/// Panics if one of the mesh's own loops has failed, since nobody would do its work.
 fn check(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         std::panic::resume_unwind(error.into_panic());
     }
 }
 
-/// Takes in letters from the shards, a batch a turn, whatever else waits.
+/// Processes letters from shards, one batch per turn, whatever else waits.
 async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<Letter>>) {
     while let Some(letters) = mailbox.recv().await {
         core.borrow_mut().letters(letters);
@@ -236,7 +237,7 @@ async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<Lett
     }
 }
 
-/// Takes in what the bridge says, unless it could not be passed on.
+/// Processes events of the bridge, unless the resulting letters could not be posted.
 async fn read_bridge(core: Rc<RefCell<Core>>, mut events: mpsc::Receiver<(HubId, BridgeEvent)>) {
     while let Some((own, event)) = events.recv().await {
         while core.borrow().is_stalled() {
@@ -247,7 +248,7 @@ async fn read_bridge(core: Rc<RefCell<Core>>, mut events: mpsc::Receiver<(HubId,
     }
 }
 
-/// Takes in accepted sockets, and owns their links' tasks.
+/// Accepts sockets, and owns their links' tasks.
 async fn welcome(core: Rc<RefCell<Core>>, mut sockets: mpsc::Receiver<LinkSocket>) {
     let mut links = JoinSet::new();
     loop {
@@ -279,7 +280,7 @@ async fn welcome(core: Rc<RefCell<Core>>, mut sockets: mpsc::Receiver<LinkSocket
     }
 }
 
-/// Dials whom there is to dial, and owns their links' tasks.
+/// Dials the due targets, and owns their links' tasks.
 async fn dial_out(core: Rc<RefCell<Core>>, caller: Caller) {
     let (mut dials, mut links) = (JoinSet::new(), JoinSet::new());
     let mut ticks = tokio::time::interval(TICK);
@@ -310,7 +311,7 @@ async fn dial_out(core: Rc<RefCell<Core>>, caller: Caller) {
     }
 }
 
-/// Looks MESH_DNS up, again and again. While it cannot be, the last answer stands.
+/// Resolves MESH_DNS repeatedly. While that fails, the last answer is used.
 async fn resolve(core: Rc<RefCell<Core>>, name: String, port: u16, tls: bool) {
     let mut ticks = tokio::time::interval(DNS_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -332,7 +333,7 @@ async fn resolve(core: Rc<RefCell<Core>>, name: String, port: u16, tls: bool) {
     }
 }
 
-/// Passes on what waits for shards and for the bridge, when all that was ready has had its turn.
+/// Posts queued letters and bridge frames, when all ready tasks have had a turn.
 async fn flush(core: Rc<RefCell<Core>>, posts: Vec<mpsc::Sender<Vec<Letter>>>) {
     let mut posts: Vec<_> = posts.into_iter().map(PollSender::new).collect();
     std::future::poll_fn(|cx| {
@@ -342,7 +343,7 @@ async fn flush(core: Rc<RefCell<Core>>, posts: Vec<mpsc::Sender<Vec<Letter>>>) {
             let shard = ShardId(i as u16);
             while core.has_letters_for(shard) {
                 match post.poll_reserve(cx) {
-                    // A shard that has ended takes its hub with it; until then its letters have nowhere to go.
+                    // When a shard has ended, the hub ends too; until then its letters are discarded.
                     Poll::Ready(Err(_)) => _ = core.take_letters(shard),
                     Poll::Ready(Ok(())) => _ = post.send_item(core.take_letters(shard)),
                     Poll::Pending => break,
@@ -372,7 +373,7 @@ async fn keep_time(
     }
 }
 
-/// Has the relay judge by the time when it wants to, which is often sooner than the next tick.
+/// Lets the relay process timeouts when they are due, which is often sooner than the next tick.
 async fn await_timeouts(core: Rc<RefCell<Core>>) {
     loop {
         let (wait, sooner): (Duration, _) = core.borrow_mut().arm();

@@ -1,4 +1,4 @@
-//! What the mesh has counted and what it looks like, as it publishes it once a tick.
+//! Statistics and state of the mesh, published once a tick.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,59 +10,59 @@ use crate::bridge::BridgeView;
 /// The mesh as this hub sees it.
 #[derive(Clone, Debug, Default)]
 pub struct MeshReading {
-    /// The rules' own numbers.
+    /// Statistics of the relay.
     pub relay: RelayStats,
-    /// The id by which others know this hub, once the mesh runs.
+    /// The id of this hub for other hubs, once the mesh runs.
     pub hub: Option<HubId>,
-    /// Every other hub that is remembered, ascending by id.
+    /// All other known hubs, in ascending order of ids.
     pub hubs: Vec<HubView>,
-    /// Every link, in the order in which they came.
+    /// All links, in the order in which they began.
     pub links: Vec<LinkView>,
-    /// Every address that is dialed.
+    /// All dialed addresses.
     pub dials: Vec<DialView>,
-    /// The links' numbers.
+    /// Statistics of the links.
     pub io: LinkStats,
-    /// The bridge, where there is one.
+    /// State of the bridge, if there is one.
     pub bridge: Option<BridgeView>,
-    /// Time the loop was busy, in microseconds.
+    /// Time for which the thread was awake, in microseconds.
     pub busy_micros: u64,
 }
 
 /// One link.
 #[derive(Clone, Debug)]
 pub struct LinkView {
-    /// Its number.
+    /// Its handle.
     pub link: LinkId,
-    /// To whom; `None` before the other side of a dialed link has said.
+    /// The other hub; `None` before the hello on a dialed link.
     pub hub: Option<HubId>,
-    /// The other end of the socket.
+    /// The address of the other end.
     pub address: SocketAddr,
-    /// What was dialed, without secrets; `None` for a link that was accepted.
+    /// The dialed URL without secrets; `None` for an accepted link.
     pub url: Option<String>,
     /// Whether this hub dialed.
     pub dialed: bool,
     /// Whether both ends have agreed to use it.
     pub ready: bool,
-    /// The last ping's way there and back.
+    /// Round-trip time of the last ping.
     pub rtt: Option<Duration>,
-    /// Bytes that wait to be written.
+    /// Bytes queued for it.
     pub queued_bytes: usize,
-    /// Whether more waits than is good.
+    /// Whether its queue is above the high-water mark.
     pub saturated: bool,
-    /// Whether it speaks the seed's protocol.
+    /// Whether it is a legacy link.
     pub legacy: bool,
-    /// When its socket was upgraded, by the hub's monotonic clock.
+    /// Time of its upgrade, by the hub's monotonic clock.
     pub since: Duration,
 }
 
-/// How an address came to be dialed.
+/// Where an address to dial comes from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum DialSource {
-    /// A hub advertised it.
+    /// A hub's heartbeat (MESH_ADVERTISE).
     Advertised,
-    /// It is in BOOTSTRAP_HUBS.
+    /// BOOTSTRAP_HUBS.
     Bootstrap,
-    /// MESH_DNS has it.
+    /// MESH_DNS.
     Dns,
 }
 
@@ -77,26 +77,27 @@ impl DialSource {
     }
 }
 
-/// One address that is dialed.
+/// One dialed address.
 #[derive(Clone, Debug)]
 pub struct DialView {
     /// The address, without secrets.
     pub uri: String,
-    /// How it came here.
+    /// Where it comes from.
     pub source: DialSource,
-    /// Dials since the last link that was made.
+    /// Number of dials since the last link there.
     pub attempt_number: u32,
-    /// Whether the hub that was found there is linked, by this dial or otherwise.
+    /// Whether the hub at this address is linked, by this dial or another way.
     pub connected: bool,
-    /// The last dial led to this hub itself. It is dialed once a minute: behind a balancer, another hub may answer.
+    /// Whether the last dial reached this hub itself. It is then dialed once a minute, because behind a balancer
+    /// another hub may answer.
     pub own: bool,
     /// The wall clock at the last dial, in milliseconds; 0 before the first.
     pub last_attempt: u64,
-    /// Why the last dial or its link failed, if it did.
+    /// Why the last dial, or its link, failed.
     pub last_error: Option<String>,
 }
 
-/// What the sockets between hubs have seen. All but the gauges only grow.
+/// Statistics of links since the start. All but the gauges only grow.
 #[derive(Clone, Debug, Default)]
 pub struct LinkStats {
     /// Bytes read from links.
@@ -107,74 +108,74 @@ pub struct LinkStats {
     pub frames_in: u64,
     /// Data frames queued for links.
     pub frames_out: u64,
-    /// Writes to links: with the envelopes sent, how well they are put together.
+    /// Writes to links. Envelopes sent divided by this shows how well they are batched.
     pub writes: u64,
-    /// Sockets that became a link: both ends have agreed.
+    /// Links that became ready.
     pub opened: u64,
-    /// Sockets of links closed, by the end's discriminant.
+    /// Closed sockets of links, by the end's discriminant.
     pub ended: [u64; LinkEnd::ALL.len()],
-    /// Accepted sockets for which there was no place.
+    /// Accepted sockets refused because there were too many links.
     pub refused: u64,
-    /// Times that more waited for a link or for the bridge than is good.
+    /// Times that a link's queue, or the bridge's, rose above its high-water mark.
     pub saturations: u64,
     /// Dials.
     pub dial_attempts: u64,
-    /// Dials that did not come to an upgraded socket.
+    /// Failed dials.
     pub dial_failures: u64,
-    /// Frames from the bridge that were not what they should be.
+    /// Malformed frames from the bridge.
     pub bridge_malformed: u64,
     /// Letters posted to shards.
     pub letters_out: u64,
     /// Batches of letters posted to shards.
     pub letter_batches_out: u64,
-    /// Most letters that ever waited for one shard.
+    /// Maximum number of letters ever queued for one shard.
     pub outbox_peak: u64,
-    /// Times that links were not read because letters could not be posted fast enough.
+    /// Times that links were not read because letters were not accepted fast enough.
     pub stalls: u64,
-    /// Most bytes that ever waited for one link.
+    /// Maximum number of bytes ever queued for one link.
     pub queue_peak_bytes: u64,
-    /// Impossible states that were found, outside the rules.
+    /// Impossible states found outside the relay.
     pub bugs: BugCounts,
-    /// Gauge: bytes that wait for all links.
+    /// Gauge: bytes queued for all links.
     pub queued_bytes: u64,
 }
 
 /// Why the socket of a link closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinkEnd {
-    /// The other hub closed it, and said that it had no complaint.
+    /// The other hub closed it, without an error.
     Closed,
-    /// Nothing was heard of the other hub for too long.
+    /// Nothing arrived from the other hub for too long.
     Dead,
-    /// Another link to the same hub stays.
+    /// Another link to the same hub is kept.
     Double,
-    /// This hub ends.
+    /// This hub stops.
     Ending,
-    /// The socket ended without a word.
+    /// The socket ended without a close frame.
     Lost,
-    /// What came was not of the form.
+    /// Malformed data arrived.
     Malformed,
-    /// More waited than may.
+    /// The queue reached its cap.
     Overflow,
-    /// The other hub would not have it.
+    /// The other hub refused it.
     Refused,
     /// This hub has taken another id.
     Renamed,
-    /// The other side did not say who it is in time.
+    /// The other side sent no hello in time.
     Silent,
-    /// The other end is this hub itself.
+    /// The other side is this hub itself.
     SelfLink,
     /// Another hub has this hub's id.
     SameId,
-    /// Nothing of what waited was taken for too long.
+    /// The socket accepted nothing of the queue for too long.
     Stalled,
-    /// The other hub tells its peers of all others, or of so many, and this one does not.
+    /// DISCOVERY of the two hubs differs.
     WrongDiscovery,
-    /// The other hub is of another mesh.
+    /// HUB_MESH_NAMESPACE of the two hubs differs.
     WrongNamespace,
-    /// The other hub is not who it said it was.
+    /// The hello names another hub than the request.
     WrongHub,
-    /// The other hub speaks another version.
+    /// The other hub speaks another version of the links' protocol.
     WrongVersion,
 }
 
@@ -223,7 +224,7 @@ impl LinkEnd {
         }
     }
 
-    /// The code of the close frame that tells the other hub. `None`: the socket does not take one any more.
+    /// Code of the close frame. `None` if the socket accepts no more data.
     pub(crate) const fn close_code(self) -> Option<u16> {
         match self {
             Self::Closed | Self::Double | Self::SelfLink => Some(1000),
@@ -239,7 +240,7 @@ impl LinkEnd {
         }
     }
 
-    /// What the close frame says besides the code.
+    /// Reason in the close frame.
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Closed | Self::Dead | Self::Lost | Self::Overflow | Self::Refused | Self::Stalled => "",
@@ -257,7 +258,7 @@ impl LinkEnd {
         }
     }
 
-    /// Whether somebody has to change a setting before the two can link.
+    /// Whether somebody must change a setting before the two hubs can link.
     pub(crate) const fn wants_attention(self) -> bool {
         matches!(
             self,
@@ -271,7 +272,7 @@ impl LinkEnd {
     }
 }
 
-/// The code of a close frame that refuses a link. Its reason is a text for people.
+/// Code of a close frame that refuses a link. Its reason is a sentence for people.
 pub(crate) const REFUSED_CODE: u16 = 4010;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A socket to a hub, with TLS or without.
+//! A socket to another hub, with or without TLS.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! TLS towards hubs.
+//! TLS for outgoing connections to hubs.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertS
 
 use crate::stream::Stream;
 
-/// Whom to trust when a hub is dialed over TLS. Clones share it.
+/// The trusted roots for outgoing TLS connections. Clones share them.
 #[derive(Clone)]
 pub struct Tls(TlsConnector);
 
@@ -26,11 +26,11 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Trusts the public roots, and those of `extra_roots` (PEM).
+    /// Trusts the public roots, and `extra_roots` (PEM).
     ///
     /// # Errors
     ///
-    /// When `extra_roots` holds something that is no certificate, or none.
+    /// If `extra_roots` has an invalid certificate, or none.
     pub fn new(extra_roots: Option<&[u8]>) -> io::Result<Self> {
         connector(extra_roots).map(Self)
     }
@@ -52,11 +52,11 @@ impl Tls {
         Ok(Self(Arc::new(config).into()))
     }
 
-    /// Does the handshake with whoever is `host`, a name or an address without brackets.
+    /// Does the TLS handshake with `host`, a name or an address without brackets.
     ///
     /// # Errors
     ///
-    /// When `host` is neither, or the other side does not prove to be it.
+    /// If `host` is invalid, or the other side does not prove its identity.
     pub async fn connect(&self, host: &str, tcp: TcpStream) -> io::Result<Stream> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         Ok(Stream::Tls(Box::new(self.0.connect(name, tcp).await?)))

@@ -1,4 +1,4 @@
-//! Making a WebSocket to a hub: addresses, TCP, TLS, upgrade. Links and the program's own tools use the same code.
+//! Opens WebSockets to hubs: addresses, TCP, TLS, upgrade. Links and the command-line tools use the same code.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -30,28 +30,28 @@ use crate::race::{self, Experience, Race};
 use crate::stream::Stream;
 use crate::tls::Tls;
 
-/// Longest body of a refusal that is read, in bytes.
+/// Maximum number of bytes read from the body of a refusal.
 const MAX_REFUSAL_BYTES: usize = 4 * 1024;
 
-/// A socket that speaks WebSocket from its next byte on.
+/// A socket after a successful upgrade.
 #[derive(Debug)]
 pub struct WebSocket {
     /// The socket.
     pub stream: Stream,
-    /// Bytes that were received behind the answer. They come before anything read from the socket.
+    /// Bytes that arrived after the answer. They precede everything read from the socket.
     pub leftover: Bytes,
-    /// The other end.
+    /// The address of the other end.
     pub address: SocketAddr,
 }
 
-/// Why no WebSocket was made.
+/// Why no WebSocket was opened.
 #[derive(Debug)]
 pub enum ConnectError {
     /// The name could not be resolved, no TCP connection was made, or it failed.
     Tcp(io::Error),
-    /// The other side did not prove to be the host, or does not speak TLS.
+    /// The other side did not prove its identity, or does not speak TLS.
     Tls(io::Error),
-    /// The server answered the request, but not with an upgrade.
+    /// The server answered the request without an upgrade.
     Refused {
         /// Status of the answer.
         status: StatusCode,
@@ -60,16 +60,16 @@ pub enum ConnectError {
     },
     /// The answer was not HTTP, or ended early.
     Http(hyper::Error),
-    /// The request cannot be written: the token or the URL has characters that HTTP does not allow.
+    /// The request is invalid: the token or the URL has characters that HTTP does not allow.
     Request(hyper::http::Error),
-    /// The answer is 101, but it does not open the WebSocket that was asked for (RFC 6455 section 4.1).
+    /// The answer is 101, but violates RFC 6455 section 4.1.
     Handshake(&'static str),
-    /// The answer opens a WebSocket without the subprotocol that was asked for.
+    /// The answer opens a WebSocket without the requested subprotocol.
     NoSubprotocol {
-        /// The request showed a token.
+        /// Whether the request contained a token.
         shown: bool,
     },
-    /// The server takes a token, and ended the connection before it was shown.
+    /// The server asked for a token, and ended the connection before it was sent.
     Asked,
     /// The server did not answer in time.
     Late,
@@ -86,7 +86,7 @@ impl fmt::Display for ConnectError {
                 write!(f, "the hub answered {status}{colon}{body}")
             }
             Self::Http(error) => {
-                // hyper's own text alone says little.
+                // hyper's own text alone is too short.
                 write!(f, "the handshake failed: {error}")?;
                 std::error::Error::source(error).map_or(Ok(()), |source| write!(f, ": {source}"))
             }
@@ -105,11 +105,11 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {}
 
 impl ConnectError {
-    /// Whether another address of the same name may do better.
+    /// Whether another address of the same name may work.
     fn is_of_the_address(&self) -> bool {
         match self {
             Self::Tcp(_) | Self::Tls(_) | Self::Http(_) | Self::Handshake(_) | Self::Asked | Self::Late => true,
-            // Hubs of two kinds have this name: the next dial asks all of them before it shows its token.
+            // Hubs of two kinds have this name: the next dial asks all of them before it sends its token.
             Self::NoSubprotocol { shown } => !shown,
             // Busy, draining, or a proxy without a hub.
             Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
@@ -118,23 +118,23 @@ impl ConnectError {
     }
 }
 
-/// An extension of requests for links. The request goes out without its `Authorization`; the header follows, on the same connection,
-/// when the other side has answered as only a hub of this kind does ([`TOKEN_WANTED`]).
+/// An extension of requests for links. The request is sent without its `Authorization`. The header follows on the same
+/// connection when the other side has answered as only PeerPigeon 2 hubs do ([`TOKEN_WANTED`]).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AskFirst;
 
-/// Makes a WebSocket to one of `addresses`, which are tried in their order.
+/// Opens a WebSocket to one of `addresses`, tried in their order.
 ///
-/// The next address is tried when one has failed, or has not connected within [`CONNECT_STAGGER`](proto::limits::CONNECT_STAGGER).
-/// The first that has done its TCP and TLS handshakes is asked to upgrade, and the other attempts end. An upgrade that does not
-/// come within its share of the time is given up for the next address. One upgrade is under way at a time: a hub never receives
-/// one peer's request twice at once.
+/// The next address is tried when one has failed, or has not connected within
+/// [`CONNECT_STAGGER`](proto::limits::CONNECT_STAGGER). The first that completes its TCP and TLS handshakes gets the
+/// upgrade request, and the other attempts end. An upgrade that exceeds its share of the time is abandoned for the next
+/// address. Only one upgrade is in progress at a time: a hub never receives one peer's request twice at once.
 ///
-/// `request` lacks the headers of WebSockets, which are added. With `tls`, whoever has a certificate for that name is asked.
+/// `request` is sent with the headers of WebSockets added. With `tls`, the certificate must be for that name.
 ///
 /// # Errors
 ///
-/// The error of the last address that failed, or [`ConnectError::Late`] when `patience` is over.
+/// The error of the last failed address, or [`ConnectError::Late`] after `patience`.
 pub async fn open(
     addresses: VecDeque<SocketAddr>,
     tls: Option<(&Tls, &str)>,
@@ -153,11 +153,11 @@ pub async fn open(
     Ok(WebSocket { stream, leftover, address })
 }
 
-/// Asks something of a host, which may have several addresses: [`open`] for other protocols than WebSocket.
+/// Sends a request to a host with one or more addresses: [`open`] for other protocols than WebSocket.
 ///
 /// # Errors
 ///
-/// The error of the last address that failed, or [`ConnectError::Late`] when `patience` is over.
+/// The error of the last failed address, or [`ConnectError::Late`] after `patience`.
 pub async fn ask<T>(
     host: &str,
     port: u16,
@@ -172,8 +172,8 @@ pub async fn ask<T>(
     Ok(answer)
 }
 
-/// Connects to the addresses as [`Race`] says, and has the first that is connected do the exchange. One that does not answer
-/// within its share of the time is given up for the next.
+/// Connects as [`Race`] says, and lets the first connection do the exchange. One that exceeds its share of the time is
+/// abandoned for the next.
 async fn reach<S, T>(
     addresses: VecDeque<SocketAddr>,
     patience: Duration,
@@ -199,7 +199,8 @@ async fn reach<S, T>(
     }
 }
 
-/// Orders what a resolver answered, for [`open`]: families alternate, and the address that `worked` before goes first.
+/// Orders the addresses from a resolver for [`open`]: families alternate, and the address that `worked` before is
+/// first.
 pub fn order(resolved: impl IntoIterator<Item = SocketAddr>, worked: Option<SocketAddr>) -> VecDeque<SocketAddr> {
     race::order(resolved, &Experience { worked, ..Experience::default() })
 }
@@ -210,7 +211,7 @@ async fn tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     Ok(stream)
 }
 
-/// Runs attempts until one is connected or none is left.
+/// Runs attempts until one has connected or none is left.
 async fn run<T>(
     race: &mut Race,
     start: Instant,
@@ -253,7 +254,8 @@ async fn run<T>(
     }
 }
 
-/// The first attempt that is done, by its place. There are [`MAX_CONNECT_ATTEMPTS`](proto::limits::MAX_CONNECT_ATTEMPTS) at most.
+/// Waits for the first attempt that ends, and returns its index. There are at most
+/// [`MAX_CONNECT_ATTEMPTS`](proto::limits::MAX_CONNECT_ATTEMPTS).
 async fn first_of<F: Future>(running: &mut [(SocketAddr, Pin<Box<F>>)]) -> (usize, F::Output) {
     poll_fn(|cx| {
         for (at, (_, attempt)) in running.iter_mut().enumerate() {
@@ -266,7 +268,7 @@ async fn first_of<F: Future>(running: &mut [(SocketAddr, Pin<Box<F>>)]) -> (usiz
     .await
 }
 
-/// Exchanges the request for the raw stream and the bytes that were received behind the answer.
+/// Does the exchange. Returns the raw stream and the bytes that arrived after the answer.
 async fn upgrade(stream: Stream, mut request: Request<Empty<Bytes>>) -> Result<(Stream, Bytes), ConnectError> {
     let key = key()?;
     let asked = request.headers().get(SEC_WEBSOCKET_PROTOCOL).cloned();
@@ -294,7 +296,7 @@ async fn upgrade(stream: Stream, mut request: Request<Empty<Bytes>>) -> Result<(
             let body = body.map(Collected::to_bytes).unwrap_or_default();
             match withheld.take() {
                 Some(whole) if status == StatusCode::UNAUTHORIZED && body == TOKEN_WANTED => {
-                    // Another connection could lead to another hub, of the kind that must not see the token.
+                    // Another connection could lead to a hub that must not see the token.
                     requests.ready().await.map_err(|_| ConnectError::Asked)?;
                     request = whole;
                 }
@@ -302,14 +304,14 @@ async fn upgrade(stream: Stream, mut request: Request<Empty<Bytes>>) -> Result<(
             }
         }
     };
-    // The request goes forward only while the connection is driven; both end together.
+    // The request progresses only while the connection is driven; both end together.
     let (exchanged, driven) = tokio::join!(exchange, connection.without_shutdown());
     exchanged?;
     let parts = driven.map_err(ConnectError::Http)?;
     Ok((parts.io.into_inner(), parts.read_buf))
 }
 
-/// Takes the token out of a request that is to ask first. Returns the request as it was.
+/// Removes the token from a request that must ask first. Returns the original request.
 fn withhold(request: &mut Request<Empty<Bytes>>) -> Option<Request<Empty<Bytes>>> {
     request.extensions().get::<AskFirst>()?;
     let whole = request.clone();
@@ -322,8 +324,8 @@ fn key() -> Result<String, ConnectError> {
     Ok(BASE64.encode(nonce))
 }
 
-/// Checks that an answer with 101 opens the WebSocket that was asked for (RFC 6455 section 4.1). `shown`: the request showed a
-/// token.
+/// Checks that a 101 answer opens the requested WebSocket (RFC 6455 section 4.1). `shown` says whether the request
+/// contained a token.
 fn check<B>(response: &Response<B>, key: &str, asked: Option<&HeaderValue>, shown: bool) -> Result<(), ConnectError> {
     let headers = response.headers();
     let lists = |name: HeaderName, token: &str| {
@@ -347,7 +349,7 @@ fn check<B>(response: &Response<B>, key: &str, asked: Option<&HeaderValue>, show
     }
 }
 
-/// The value of `Sec-WebSocket-Accept` that answers a key (RFC 6455 section 4.2.2).
+/// The value of `Sec-WebSocket-Accept` for a key (RFC 6455 section 4.2.2).
 pub fn accept(key: &str) -> String {
     let mut hash = Sha1::new();
     hash.update(key);

@@ -13,6 +13,33 @@
 //! overwrites. The router requests things from the world by outputs and receives answers as inputs, so nothing has to
 //! be mocked: the simulator is a second driver of the same code.
 //!
+//! ```
+//! use std::time::Duration;
+//! use proto::{HubId, Input, Keys, MessageKind, Now, Output, PeerId, Router, RouterConfig, SessionId};
+//!
+//! // The caller has drawn the id and the keys, read the clock and opened the socket.
+//! let hub = HubId(PeerId::from_bytes([9; 20]));
+//! let mut router = Router::new(RouterConfig::single(hub, Keys(1, 2)));
+//! let now = Now { at: Duration::ZERO, wall_ms: 1_700_000_000_000 };
+//! let session = SessionId { slot: 0, generation: 0 };
+//! let peer = "0123456789abcdef0123456789abcdef01234567".parse()?;
+//!
+//! let mut sent = Vec::new();
+//! for input in [Input::Opened { session, peer, seat: true }, Input::Message { session, text: r#"{"type":"ping"}"# }] {
+//!     router.handle_input(input, now);
+//!     while let Some(output) = router.poll_output() {
+//!         match output {
+//!             Output::Send { kind, .. } => sent.push(kind), // Append the frame to the session's send queue.
+//!             _ => {}                                       // Start to read, close, post a letter, ...
+//!         }
+//!     }
+//! }
+//! assert_eq!(sent, [MessageKind::Connected, MessageKind::Pong]);
+//! # Ok::<_, proto::ParseIdError>(())
+//! ```
+//!
+//! [`Relay`] holds the rules between hubs and has the same contract, with [`RelayInput`] and [`RelayOutput`].
+//!
 //! # What this crate will never do
 //!
 //! It never waits, never panics on input of clients or hubs, never reads a clock or a random number (both are

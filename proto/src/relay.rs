@@ -1,4 +1,4 @@
-//! The rules between hubs: presence, routing, takeovers. One for each hub.
+//! The rules between hubs: presence, routing, takeovers. A hub has one relay.
 
 mod audit;
 mod directory;
@@ -40,105 +40,108 @@ use reach::Reach;
 use remote::Remote;
 use rival::Rival;
 
-/// What a relay is told of its hub when it is made.
+/// Configuration of a relay. It does not change.
 #[derive(Clone, Debug)]
 pub struct RelayConfig {
     /// This hub.
     pub hub: HubId,
-    /// The wall clock when it started, in milliseconds.
+    /// The wall clock at its start, in milliseconds.
     pub incarnation: HubIncarnation,
-    /// How many shards the hub has.
+    /// Number of shards of the hub.
     pub shards: u16,
     /// Secret of this process, the same as the shards'.
     pub keys: Keys,
     /// HUB_MESH_NAMESPACE.
     pub namespace: String,
-    /// DISCOVERY: the mesh has one.
+    /// DISCOVERY. All hubs of a mesh have the same value.
     pub discovery: Discovery,
-    /// Where other hubs may dial this one (MESH_ADVERTISE).
+    /// URL at which other hubs can dial this one (MESH_ADVERTISE).
     pub advertise: Option<Arc<str>>,
-    /// Where clients find this hub (PUBLIC_URL).
+    /// URL at which clients reach this hub (PUBLIC_URL).
     pub public_url: Option<Arc<str>>,
 }
 
-/// What happened.
+/// Inputs of a relay. Each variant says when it may come. Inputs of one link arrive in order: `LinkUp` or `LegacyUp`,
+/// then everything else, then `LinkDown`. Inputs of an unknown link are ignored.
 #[derive(Debug)]
 pub enum RelayInput<'a> {
-    /// Post from a shard.
+    /// A letter from a shard. Letters of one shard arrive in the order in which they were posted.
     Letter(Letter),
-    /// A link is ready: both ends have said who they are, and it is the one to this hub that stays. Another one to the same
-    /// hub may still be there for a while; what comes over it counts.
+    /// A link is ready: both ends have exchanged hellos and agreed to keep it. First input of a link. An older link to
+    /// the same hub may still exist for a while; envelopes received on it are still processed.
     LinkUp {
-        /// Which.
+        /// The link. Its id must not have been used before.
         link: LinkId,
-        /// To whom.
+        /// The other hub.
         hub: HubId,
-        /// The life in which that hub said hello.
+        /// The incarnation in that hub's hello.
         incarnation: HubIncarnation,
     },
-    /// Another process has said hello on a link, with this hub's id.
+    /// Another process sent a hello with this hub's id on a link. At any time.
     Namesake {
-        /// Its life.
+        /// Its incarnation.
         incarnation: HubIncarnation,
         /// Its [`Heartbeat::process`](crate::envelope::Heartbeat::process).
         process: u64,
     },
-    /// A link has ended. What was queued for it and not sent is lost. One that the relay does not know is ignored.
+    /// A link has closed. Last input of a link. Its queue, if it was not sent, is lost.
     LinkDown {
-        /// Which.
+        /// The link.
         link: LinkId,
     },
-    /// Part of something long has been received on a link, and more has to follow. So the link is not silent, though for the time
-    /// being there is no envelope to tell.
+    /// A part of a long message arrived on a link, and the rest has not. So the link is not silent, although there is
+    /// no complete envelope yet.
     Heard {
-        /// Which.
+        /// The link.
         link: LinkId,
     },
-    /// A neighbour said something. Not [`Envelope::Hello`], which is the links' own.
+    /// An envelope arrived from a neighbour: on a link after [`Self::LinkUp`], or on the bridge after
+    /// [`Self::BridgeUp`]. Never [`Envelope::Hello`], which the mesh handles itself.
     Received {
-        /// Who, and how.
+        /// The link, or the hub on the bridge.
         via: Via,
-        /// What.
+        /// The envelope.
         envelope: Envelope,
     },
-    /// More waits for a link, or for the bridge, than is good: until [`Self::Room`] only heartbeats and answers of a few
-    /// bytes are put out for it.
+    /// A link's queue, or the bridge's, rose above its high-water mark. Until [`Self::Room`] the relay puts out only
+    /// heartbeats and short answers for it.
     Saturated {
-        /// What does not take more: [`Way::Bridge`] for the bridge.
+        /// The way: a link, or [`Way::Bridge`].
         way: Way,
     },
-    /// What waits is little again. Also the answer to [`RelayOutput::Backlog`].
+    /// The queue of a way is short again: once after [`Self::Saturated`], and once as the answer to
+    /// [`RelayOutput::Backlog`].
     Room {
-        /// What takes more.
+        /// The way: a link, or [`Way::Bridge`].
         way: Way,
     },
-    /// The bridge works: what is published reaches all who listen. Repeated when one more listens.
+    /// The bridge works: published frames reach all subscribers. Repeated when a new hub subscribes.
     BridgeUp,
-    /// It does not, and what was published last may be lost.
+    /// The bridge has failed; frames published last may be lost. Only after [`Self::BridgeUp`].
     BridgeDown,
-    /// A link of the seed's kind is ready: a Go hub, or a hub that speaks as one.
+    /// A legacy link is ready: to a Go hub, or to a hub that speaks its protocol. First input of a legacy link.
     LegacyUp {
-        /// Which.
+        /// The link. Its id must not have been used before.
         link: LinkId,
-        /// To whom.
+        /// The Go hub.
         hub: HubId,
-        /// Whether this hub dialed. It speaks first, then.
+        /// Whether this hub dialed. Then it sends first.
         dialed: bool,
     },
-    /// It said something. Its end is [`Self::LinkDown`].
+    /// A text message arrived on a legacy link. Its last input is [`Self::LinkDown`].
     LegacyText {
-        /// Which.
+        /// The link.
         link: LinkId,
         /// The message.
         text: &'a str,
     },
-    /// The hub begins to go away: it is not to be dialed any more.
+    /// The hub drains. Once. Other hubs must not dial it any more.
     Draining,
-    /// The hub ends now: all its peers are gone, and others need not wait for its lease.
+    /// The hub stops now: its peers have left. Once; the last input. Other hubs need not wait for its lease.
     Ending,
 }
 
-/// A way out of a hub.
+/// A way on which envelopes leave a hub.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Way {
     /// A link.
@@ -147,197 +150,197 @@ pub enum Way {
     Bridge,
 }
 
-/// What is to be done.
+/// Outputs of a relay. The caller must perform them in order.
 #[derive(Debug)]
 pub enum RelayOutput {
-    /// Queue this for a neighbour.
+    /// Append this envelope to the queue of a neighbour.
     Send {
-        /// To whom, and how.
+        /// The destination.
         to: Destination,
-        /// What.
+        /// The envelope.
         envelope: Envelope,
     },
-    /// Queue this text message for a link of the seed's kind.
+    /// Append this text message to the queue of a legacy link.
     SendText {
-        /// Which.
+        /// The way.
         link: LinkId,
         /// The message.
         text: Box<str>,
     },
-    /// Give [`RelayInput::Room`] once little waits on this way: there is more to say.
+    /// Give [`RelayInput::Room`] when the queue of this way is short: there is more to send.
     Backlog {
-        /// Which.
+        /// The link.
         way: Way,
     },
-    /// Post this. Letters to one shard arrive in the order in which they are put out; none is dropped.
+    /// Post this letter. Letters to one shard must arrive in this order; none may be dropped.
     Letter {
-        /// To whom.
+        /// The shard.
         to: ShardId,
-        /// What.
+        /// The letter.
         letter: Letter,
     },
-    /// This hub has left its id to another one and is [`Relay::hub`] from now on. All links but legacy links are to be ended, once what was
-    /// put out for them is written, and made anew. So is the bridge. The relay has forgotten them.
+    /// This hub has given up its id and has the new id [`Relay::hub`]. End all links except legacy links after their
+    /// queues are written, and dial them again; restart the bridge. The relay has forgotten them.
     Renamed {
         /// The new id.
         hub: HubId,
     },
-    /// For the log.
+    /// An event for the log.
     Event(MeshEvent),
     /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug assertions.
     Bug(BugNote),
 }
 
-/// To whom an envelope goes.
+/// The destination of an envelope.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Destination {
-    /// To the hub at the other end of a link.
+    /// The hub at the other end of a link.
     Link(LinkId),
-    /// To all hubs on the bridge.
+    /// All hubs on the bridge.
     Everyone,
-    /// To one hub on the bridge.
+    /// One hub on the bridge.
     Bridged(HubId),
 }
 
-/// What a log has about other hubs.
+/// An event about other hubs, for the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MeshEvent {
-    /// A hub was heard of for the first time, or again.
+    /// The first heartbeat of a hub arrived, or the first after it was lost.
     HubFound(HubId),
-    /// A hub's lease has ended; so many peers left with it.
+    /// A hub's lease has expired; this number of its peers has left.
     HubLost(HubId, usize),
-    /// A hub has said that it ends.
+    /// A hub sent its farewell; this number of its peers has left.
     HubLeft(HubId, usize),
-    /// Another live hub uses this hub's id. The later of the two takes a new one.
+    /// Another live hub uses this hub's id. The one that started later takes a new id.
     SameId,
-    /// Others remembered a life of this hub that is later than this one and has ended. It has begun a later one.
+    /// Other hubs remembered a later incarnation of this hub, which has ended. This hub has begun an even later one.
     LaterLife,
-    /// This hub has left its id to another live one, and has taken the second.
+    /// This hub gave up its first id to another live hub, and has the second.
     IdGivenUp(HubId, HubId),
     /// Two live hubs have this id.
     TwoHubs(HubId),
-    /// What is known of a hub was replaced by a snapshot.
+    /// A snapshot replaced this hub's replica of another hub.
     Repaired(HubId),
-    /// Nothing is received on the link to this hub. Signals take another way if there is one.
+    /// Nothing arrives on the link to this hub. Signals take another way if there is one.
     LinkSilent(HubId),
-    /// This hub says that it receives nothing on the link from here. Signals take another way if there is one.
+    /// This hub reports that nothing arrives on the link from here. Signals take another way if there is one.
     LinkUnheard(HubId),
     /// The link to this hub works in both directions again.
     LinkWorks(HubId),
 }
 
-/// A hub as the pages show it.
+/// State of another hub, for the pages.
 #[derive(Clone, Debug)]
 pub struct HubView {
-    /// Which.
+    /// The hub.
     pub hub: HubId,
-    /// Its present life.
+    /// Its current incarnation.
     pub incarnation: HubIncarnation,
-    /// Whether its lease runs. Its peers are in the rosters only then.
+    /// Whether its lease is valid. Only then are its peers in the rosters.
     pub live: bool,
-    /// It goes away.
+    /// Whether it drains.
     pub draining: bool,
-    /// How it is reached now.
+    /// The way to it.
     pub route: Option<Via>,
     /// Its direct link, if there is one.
     pub link: Option<LinkId>,
     /// Whether it is on the bridge.
     pub bridged: bool,
-    /// Whether it speaks the seed's protocol.
+    /// Whether it is a Go hub.
     pub legacy: bool,
-    /// Its peers.
+    /// Number of its peers.
     pub peers: usize,
-    /// The last change that is known here.
+    /// Number of its last change that is known here.
     pub seq: u64,
-    /// How many changes it has said beyond that.
+    /// Number of its changes that are missing here.
     pub lag: u64,
-    /// How long ago it was last heard of.
+    /// Time since its last heartbeat.
     pub heard: Duration,
-    /// Where hubs may dial it.
+    /// URL at which hubs can dial it.
     pub advertise: Option<Arc<str>>,
-    /// Where clients find it.
+    /// URL at which clients reach it.
     pub public_url: Option<Arc<str>>,
 }
 
-/// What a relay has counted since it was made. All but the gauges only grow.
+/// Counters of a relay since its start, and gauges. Counters only grow.
 #[derive(Clone, Debug, Default)]
 pub struct RelayStats {
     /// Envelopes received, by the kind's discriminant.
     pub received: [u64; EnvelopeKind::ALL.len()],
-    /// Envelopes put out, by the kind's discriminant: one for each link it goes over.
+    /// Envelopes put out, by the kind's discriminant, counted once per link.
     pub sent: [u64; EnvelopeKind::ALL.len()],
-    /// Changes and heartbeats that were known already.
+    /// Changes and heartbeats that arrived before.
     pub duplicates: u64,
-    /// Signals passed on for other hubs.
+    /// Signals forwarded for other hubs.
     pub forwarded: u64,
-    /// Signals of this hub's peers that went to other hubs.
+    /// Signals of this hub's peers sent to other hubs.
     pub relayed: u64,
-    /// Those that were delivered and for which nobody waited: they are told to no shard, and counted here.
+    /// Of those, the delivered ones without a receipt. They are reported to no shard, and counted here.
     pub delivered: u64,
-    /// Those that were sent to a Go hub and for which nobody waited.
+    /// Of those, signals to Go hubs without a receipt.
     pub forwarded_to_go: u64,
-    /// By the time from read to the outcome's return, as in [`RouterStats::latency`].
+    /// Of those, by the time from read to the return of the outcome, as in [`RouterStats::latency`].
     pub latency: [u64; RouterStats::LATENCY_BOUNDS.len() + 1],
-    /// Signals that came too late for their order, or twice, and were dropped.
+    /// Signals dropped because they arrived too late for their order, or twice.
     pub out_of_order: u64,
-    /// Outcomes that nobody waited for any more.
+    /// Outcomes that arrived after their signal had expired.
     pub late_outcomes: u64,
-    /// Snapshots sent, and taken over.
+    /// Snapshots sent, and installed.
     pub snapshots: [u64; 2],
-    /// Snapshots that were not what they said, or came too late.
+    /// Snapshots rejected: wrong digest, wrong part number, or late.
     pub snapshots_refused: u64,
-    /// Hubs whose lease ended.
+    /// Hubs whose lease expired.
     pub hubs_lost: u64,
     /// Peers that left because their hub was lost.
     pub ghosts_evicted: u64,
     /// Takeovers asked of other hubs, by answer: free, in use.
     pub takeovers: [u64; 2],
-    /// Messages of legacy links that were not understood, or not allowed.
+    /// Messages of legacy links that were invalid or not allowed.
     pub legacy_refused: u64,
-    /// Peers of Go hubs that became known in a network by a signal: they were there before the link was made.
+    /// Peers of Go hubs that became known in a network by a signal, because they are older than the link.
     pub legacy_introduced: u64,
-    /// Times that a link carried nothing, in one direction at least, for [`LINK_SILENCE`](crate::limits::LINK_SILENCE).
+    /// Times that a link carried nothing in at least one direction for [`LINK_SILENCE`](crate::limits::LINK_SILENCE).
     pub link_silences: u64,
-    /// Times that all signals on a way went unanswered, and another way was taken.
+    /// Times that no signal on a way was answered, and another way was taken.
     pub ways_avoided: u64,
-    /// Heartbeats of a life, and sessions, that begin too late to be believed; signals that are too far ahead in their order.
+    /// Implausible numbers: incarnations and sessions that begin too late, and signals too far ahead in their order.
     pub numbers_refused: u64,
-    /// Times that this hub left its id to another one.
+    /// Times that this hub gave up its id.
     pub ids_given_up: u64,
     /// Impossible states that were found.
     pub bugs: BugCounts,
-    /// Gauge: links that carry nothing, in one direction at least.
+    /// Gauge: links that carry nothing in at least one direction.
     pub links_silent: u64,
-    /// Gauge: hubs whose lease runs.
+    /// Gauge: hubs with a valid lease.
     pub hubs: u64,
     /// Gauge: peers at other hubs.
     pub remote_peers: u64,
-    /// Gauge: signals whose outcome is outstanding.
+    /// Gauge: signals without an outcome yet.
     pub in_flight: u64,
-    /// Gauge: signals that wait for their turn.
+    /// Gauge: signals held for their turn.
     pub held: u64,
-    /// Gauge: the longest time for which a hub has been known to be ahead of what is known of it here, in milliseconds.
+    /// Gauge: longest time for which this hub has been behind another hub's presence, in milliseconds.
     pub presence_lag_ms: u64,
-    /// Gauge: the longest time since a hub whose peers are in the rosters was heard of, in milliseconds.
+    /// Gauge: longest time since the last heartbeat of a hub whose peers are in the rosters, in milliseconds.
     pub ghost_age_ms: u64,
 }
 
 impl RelayStats {
-    /// Signals of this hub's peers whose outcome was counted here and by no shard.
+    /// Outcomes of this hub's peers' signals that were counted here and by no shard.
     pub fn outcomes(&self) -> u64 {
         self.delivered + self.forwarded_to_go
     }
 }
 
-/// The rules between hubs. See the [crate's documentation](crate) for how to drive it.
+/// The rules between hubs. The [crate's documentation](crate) has the contract.
 #[derive(Debug)]
 pub struct Relay {
     config: RelayConfig,
-    /// What this hub holds. Others replicate it.
+    /// The presence of this hub's own peers. Other hubs replicate it.
     own: Holding,
     hubs: BTreeMap<HubId, Remote>,
-    /// The hubs by the numbers that shards call them: another one for each life, or outcomes of one would be taken for
-    /// those of the next.
+    /// Hubs by the numbers that shards use for them. Each incarnation has its own, or outcomes of one would be taken
+    /// for those of the next.
     numbers: BTreeMap<u32, HubId>,
     last_number: u32,
     directory: Directory,
@@ -347,20 +350,20 @@ pub struct Relay {
     bridge: Bridge,
     legacy: Legacy,
     names: Names,
-    /// How often this hub has taken a new id.
+    /// Number of times this hub has taken a new id.
     renamed: u64,
-    /// Another life of this hub's id.
+    /// Another incarnation of this hub's id.
     rival: Option<Rival>,
     started: Duration,
-    /// Counts this hub's own heartbeats.
+    /// Number of this hub's own heartbeats.
     beats: u64,
     next_beat: Duration,
-    /// Leases are not judged before: what came while the process was stopped has to be read first.
+    /// Leases do not expire before this time: what arrived while the process was stopped must be read first.
     judge_from: Duration,
     last_timeout: Duration,
     draining: bool,
     ended: bool,
-    /// What follows from what the hubs say of their neighbours, while they say nothing else.
+    /// Derived from the neighbours in the heartbeats, until these change.
     reach: Option<Reach>,
     outputs: Outputs<RelayOutput>,
     stats: RelayStats,
@@ -370,17 +373,17 @@ pub struct Relay {
 #[derive(Debug)]
 struct Link {
     hub: HubId,
-    /// The life in which that hub said hello.
+    /// The incarnation in that hub's hello.
     incarnation: HubIncarnation,
     saturated: bool,
-    /// Something was not sent for want of room.
+    /// Whether a change was left out because its queue was full.
     missed: bool,
     outgoing: VecDeque<Outgoing>,
-    /// When something was last received on it.
+    /// Time at which something last arrived on it.
     heard_at: Duration,
-    /// Nothing has been received on it for [`LINK_SILENCE`](crate::limits::LINK_SILENCE).
+    /// Nothing has arrived on it for [`LINK_SILENCE`](crate::limits::LINK_SILENCE).
     silent: bool,
-    /// The other hub says that it receives nothing on it.
+    /// The other hub reports that nothing arrives on it.
     unheard: bool,
 }
 
@@ -398,7 +401,7 @@ impl Link {
         }
     }
 
-    /// Whether it is used only where there is no other way: it does not work in both directions.
+    /// Whether it does not work in both directions, and is used only if there is no other way.
     fn is_spare(&self) -> bool {
         self.silent || self.unheard
     }
@@ -413,7 +416,7 @@ struct Bridge {
 }
 
 impl Relay {
-    /// A relay that knows no other hub.
+    /// Makes a relay that knows no other hub.
     pub fn new(config: RelayConfig, now: Now) -> Self {
         Self {
             own: Holding::default(),
@@ -446,7 +449,8 @@ impl Relay {
         }
     }
 
-    /// Takes in what happened.
+    /// Processes one input. `now` must not be earlier than at the last call. The caller then drains all outputs with
+    /// [`Self::poll_output`].
     pub fn handle_input(&mut self, input: RelayInput<'_>, now: Now) {
         self.begin();
         match input {
@@ -472,7 +476,7 @@ impl Relay {
         }
     }
 
-    /// Does what [`Self::poll_timeout`] said is due.
+    /// Processes everything that is due at `now`. The caller then drains all outputs.
     pub fn handle_timeout(&mut self, now: Now) {
         self.begin();
         self.notice_thaw(now);
@@ -495,7 +499,7 @@ impl Relay {
         }
     }
 
-    /// The next thing to do, or `None` when all has been said.
+    /// Returns the next output. `None` when the input is fully processed.
     pub fn poll_output(&mut self) -> Option<RelayOutput> {
         self.outputs.pop_front().or_else(|| {
             let lost = self.outputs.take_lost();
@@ -506,32 +510,33 @@ impl Relay {
         })
     }
 
-    /// When [`Self::handle_timeout`] wants to be called; it may be called earlier.
+    /// The time at which [`Self::handle_timeout`] should be called. Earlier calls are allowed.
     pub fn poll_timeout(&self) -> Option<Duration> {
         if self.ended {
             return None;
         }
         let hubs = self.hubs.values().filter_map(Remote::due).min();
-        // However often it beats for other reasons: a longer pause looks like a stop of the process.
+        // However often it beats for other reasons: a longer gap would look like a stop of the process.
         let next_look = self.next_beat.min(self.last_timeout + HEARTBEAT);
         let silence = self.links.values().filter(|link| !link.silent).map(|link| link.heard_at + LINK_SILENCE).min();
         let next_look = silence.map_or(next_look, |at| at.min(next_look));
-        // A lease that is not judged yet is not due.
+        // A lease that must not expire yet is not due.
         let hubs = hubs.map(|at| if at <= self.last_timeout { at.max(self.judge_from) } else { at });
         Some(hubs.map_or(next_look, |at| at.min(next_look)))
     }
 
-    /// The id by which others know this hub now.
+    /// The current id of this hub for other hubs.
     pub fn hub(&self) -> HubId {
         self.names.outside()
     }
 
-    /// This hub's present life: others may have remembered a later one than it was made with.
+    /// The current incarnation of this hub. It can be later than the configured one, if other hubs remembered a later
+    /// one.
     pub fn incarnation(&self) -> HubIncarnation {
         self.config.incarnation
     }
 
-    /// Where a peer is: the hub that holds it, this one included.
+    /// The hub that holds a peer, possibly this one.
     pub fn locate(&self, peer: &PeerId) -> Option<HubId> {
         self.directory.holder(peer).map(|claim| self.names.outward(claim.hub))
     }
@@ -552,7 +557,7 @@ impl Relay {
             Letter::Closed { .. } | Letter::Joined(_) | Letter::Left(_) | Letter::Opened { .. } => {
                 self.own_peer_changed(&letter, now);
             }
-            // These are the shards' to read.
+            // Letters for shards.
             Letter::Challenge { .. }
             | Letter::Elsewhere { .. }
             | Letter::Meeting(_)

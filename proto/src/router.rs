@@ -1,4 +1,4 @@
-//! One shard's rules: sessions, rosters, signals, receipts, takeovers.
+//! The rules of one shard: sessions, rosters, signals, receipts, takeovers.
 
 mod audit;
 mod circle;
@@ -47,60 +47,60 @@ use session::{Overrun, Session, Sessions, State};
 use signal::Tickets;
 use takeover::Takeovers;
 
-/// What a router is told of its hub when it is made.
+/// Configuration of a router. It does not change.
 #[derive(Clone, Debug)]
 pub struct RouterConfig {
-    /// This shard.
+    /// The router's own shard.
     pub shard: ShardId,
-    /// How many shards the hub has.
+    /// Number of shards of the hub.
     pub shards: u16,
-    /// Secret of this process.
+    /// Secret keys of the process, the same as the relay's.
     pub keys: Keys,
     /// Keys of resume secrets: issued ones, and those that clients show.
     pub resume_keys: ResumeKeys,
-    /// This hub.
+    /// Id of the hub.
     pub hub: HubId,
-    /// Time between two pings, as `connected` tells it.
+    /// Interval between two pings, for `connected`.
     pub heartbeat: Duration,
-    /// Longest message, in bytes, as `connected` tells it.
+    /// Maximum length of a message in bytes, for `connected`.
     pub max_message_bytes: usize,
-    /// Networks a peer may be in.
+    /// Maximum number of networks of a peer.
     pub max_networks_per_peer: usize,
-    /// Peers a network may have.
+    /// Maximum number of members of a network.
     pub max_peers_per_network: usize,
-    /// Bytes of announcements that may be kept for this shard's sessions: its share of the hub's budget.
+    /// Maximum number of bytes of announcements of this shard's sessions: its share of ANNOUNCE_BUDGET_BYTES.
     pub announce_budget_bytes: usize,
-    /// Messages per second and session.
+    /// Average number of messages per second and session (MESSAGE_RATE).
     pub message_rate: u32,
-    /// Bytes of messages per second and session.
+    /// Average number of bytes of messages per second and session (MESSAGE_RATE_BYTES).
     pub message_rate_bytes: u64,
-    /// Of whom newcomers are told that do not say.
+    /// Discovery of peers whose announcement does not ask for another one (DISCOVERY).
     pub discovery: Discovery,
-    /// Whether the hub has a mesh to tell.
+    /// Whether the hub has a mesh thread. Without one, no letters go to [`Address::Mesh`].
     pub meshed: bool,
-    /// Whether to put out [`Event`]s.
+    /// Whether to put out [`Event`]s for the log.
     pub events: bool,
 }
 
-/// One shard's rules. See the [crate's documentation](crate) for how to drive it.
+/// The rules of one shard. The [crate's documentation](crate) has the contract.
 #[derive(Debug)]
 pub struct Router {
     config: RouterConfig,
-    /// The id by which others know this hub. Claims have the one that it started with.
+    /// The hub's id outside. Claims keep the id that it started with.
     shown_hub: HubId,
     sessions: Sessions,
-    /// The session that speaks for a peer.
+    /// The session of each connected peer of this shard.
     by_peer: HashMap<PeerId, SessionId, Keys>,
-    /// Peers whose home this is and who are at another hub.
+    /// Peers of this home shard that are connected to another hub.
     elsewhere: HashMap<PeerId, Claim, Keys>,
-    /// The last that was given to a session, or heard of from another hub. They only grow, so that of two sessions of a peer
-    /// the later has the greater.
+    /// The latest incarnation that was given to a session or received from another hub. It only grows, so the later of
+    /// two sessions of a peer has the greater one.
     incarnation: PeerIncarnation,
     rosters: Rosters,
-    /// Announcements by claims that are less than those in the rosters: at most one for each member there.
+    /// Announcements with smaller claims than those in the rosters: at most one per member there.
     hidden: BTreeMap<(NetworkIx, PeerId), Arc<Announcement>>,
     meetings: Meetings,
-    /// The last that was given to a stay.
+    /// The latest number given to a stay.
     last_stay: u64,
     takeovers: Takeovers,
     tickets: Tickets,
@@ -113,11 +113,11 @@ pub struct Router {
     bugs: Bugs,
 }
 
-/// An arena that has grown beyond this is given back when it is next emptied: large messages are rare.
+/// Capacity above which an empty arena is freed, in bytes: large messages are rare.
 const ARENA_KEPT_BYTES: usize = 256 * 1024;
 
 impl Router {
-    /// A router without sessions.
+    /// Makes a router without sessions.
     pub fn new(config: RouterConfig) -> Self {
         Self {
             shown_hub: config.hub,
@@ -142,27 +142,29 @@ impl Router {
         }
     }
 
-    /// Tells newcomers of so many members at a time, and not of [`ROSTER_CHUNK`]: in a simulator networks are small,
-    /// and the telling is to be interrupted nevertheless.
+    /// Sets the number of members per chunk of a roster, instead of [`ROSTER_CHUNK`]. For simulators: their networks
+    /// are small, and the reading should still be interrupted.
     #[must_use]
     pub fn with_roster_chunk(self, members: usize) -> Self {
         Self { roster_chunk: members, ..self }
     }
 
-    /// Lets a peer know so many others where it does not know everybody, and not [`MAX_ACQUAINTANCES`]: in a simulator nobody
+    /// Sets the maximum number of acquaintances, instead of [`MAX_ACQUAINTANCES`]. For simulators: otherwise nobody
     /// would ever be crowded.
     #[must_use]
     pub fn with_most_acquaintances(self, peers: usize) -> Self {
         Self { most_acquaintances: peers, ..self }
     }
 
-    /// Has newcomers meet so many others besides the closest, and not [`RANDOM_PICKS`]: in a small network nobody would be a stranger.
+    /// Sets the number of random picks, instead of [`RANDOM_PICKS`]. For simulators: in a small network nobody would be
+    /// a stranger.
     #[must_use]
     pub fn with_random_picks(self, peers: usize) -> Self {
         Self { random_picks: peers, ..self }
     }
 
-    /// Takes in what happened.
+    /// Processes one input. `now` must not be earlier than at the last call. The caller then drains all outputs with
+    /// [`Self::poll_output`].
     pub fn handle_input(&mut self, input: Input<'_>, now: Now) {
         self.begin();
         match input {
@@ -182,7 +184,7 @@ impl Router {
         }
     }
 
-    /// Does what [`Self::poll_timeout`] said is due.
+    /// Processes everything that is due at `now`. The caller then drains all outputs.
     pub fn handle_timeout(&mut self, now: Now) {
         self.begin();
         self.expire_takeovers(now);
@@ -190,7 +192,7 @@ impl Router {
         self.meet_again(now);
     }
 
-    /// The next thing to do, or `None` when all has been said.
+    /// Returns the next output. `None` when the input is fully processed.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front().or_else(|| {
             let lost = self.outputs.take_lost();
@@ -201,18 +203,18 @@ impl Router {
         })
     }
 
-    /// When [`Self::handle_timeout`] wants to be called; it may be called earlier.
+    /// The time at which [`Self::handle_timeout`] should be called. Earlier calls are allowed.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let meetings = self.meetings.next_deadline(self.config.meshed);
         [self.takeovers.next_deadline(), self.tickets.next_deadline(), meetings].into_iter().flatten().min()
     }
 
-    /// Where [`Frame::Arena`] points into.
+    /// The bytes that [`Frame::Arena`] refers to. Valid until the next input.
     pub fn arena(&self) -> &[u8] {
         &self.arena
     }
 
-    /// What has been counted, gauges brought up to date.
+    /// Counters since the start, and current gauges.
     pub fn stats(&mut self) -> &RouterStats {
         self.stats.peers = self.by_peer.len() as u64;
         self.stats.networks = self.rosters.len() as u64;
@@ -223,13 +225,13 @@ impl Router {
         &self.stats
     }
 
-    /// Every network of the hub that has a member, with how many it has.
+    /// All networks of the hub with at least one member, with their numbers of members.
     pub fn networks(&self) -> impl Iterator<Item = (&NetworkName, usize)> {
         self.rosters.iter()
     }
 
-    /// Those of [`Self::networks`] in a range of slots, for a reader that takes them in parts. `None` behind the last slot.
-    /// Networks that come or go between two parts may be missed.
+    /// The [`Self::networks`] in a range of slots, for a reader in parts. `None` after the last slot. Networks that are
+    /// added or removed between two parts may be missed.
     pub fn networks_in(&self, slots: Range<usize>) -> Option<impl Iterator<Item = (&NetworkName, usize)>> {
         self.rosters.iter_in(slots)
     }
@@ -258,7 +260,7 @@ impl Router {
                 self.deliver(origin, from, target, Frame::Owned(frame), now);
             }
             Letter::TakeoverAnswered { peer, ticket, in_use } => self.takeover_answered(peer, ticket, in_use, now),
-            // These are the mesh's to read.
+            // Letters for the mesh.
             Letter::AskTakeover { .. }
             | Letter::ChallengeAnswered { .. }
             | Letter::Closed { .. }
@@ -304,7 +306,7 @@ impl Router {
         }
     }
 
-    /// What a message is too much of for its session just now, if anything.
+    /// Which rate limit of the session the message exceeds, if any.
     fn over_rate(
         &mut self,
         id: SessionId,
@@ -361,19 +363,19 @@ impl Router {
                 session.state = State::Retiring;
                 self.outputs.push_back(Output::Close { session: id, reason: CloseReason::Draining });
             }
-            // It has said nothing yet. Left to wait, it would be let in behind the drain's back.
+            // It has sent nothing yet. If it stayed, it would be admitted after the drain began.
             State::Pending => self.close(id, CloseReason::Draining, now),
             State::Retiring => {}
         }
     }
 
-    /// Ends a session and has its socket closed.
+    /// Ends a session and closes its socket.
     fn close(&mut self, id: SessionId, reason: CloseReason, now: Now) {
         self.outputs.push_back(Output::Close { session: id, reason });
         self.end(id, reason, now);
     }
 
-    /// Forgets a session and tells its networks.
+    /// Removes a session, and notifies the members of its networks.
     fn end(&mut self, id: SessionId, reason: CloseReason, now: Now) {
         let Some(mut session) = self.sessions.remove(id) else { return };
         let peer = session.peer;
@@ -402,7 +404,7 @@ impl Router {
         self.stats.messages_in[kind.index()] += 1;
     }
 
-    /// Counts and answers a message that is not carried out.
+    /// Counts and answers a refused message.
     fn refuse(&mut self, id: SessionId, refusal: &Refusal<'_>, now: Now) {
         self.count_in(refusal.kind);
         let spoken = match (&refusal.network, self.sessions.get(id)) {
@@ -429,7 +431,7 @@ impl Router {
         self.send_error(id, &report, now);
     }
 
-    /// Answers a message that failed, unless the session has had its share of errors.
+    /// Sends an `error`, unless the session has reached its limit of errors.
     fn send_error(&mut self, id: SessionId, report: &ErrorReport<'_>, now: Now) {
         let Some(session) = self.sessions.get_mut(id).filter(|s| s.state == State::Live) else { return };
         if session.errors.take(now.at, 1, ERROR_RATE, ERROR_BURST) {
@@ -441,7 +443,7 @@ impl Router {
         }
     }
 
-    /// The network in which a peer hears what is about itself: clients drop what names another than their own.
+    /// The network named in messages about the peer itself: clients ignore messages of other networks than their own.
     fn spoken_network(&self, session: &Session) -> NetworkName {
         let first = session.memberships.first().and_then(|m| self.rosters.network(m.network));
         first.map_or_else(|| NetworkName::new(NetworkName::GLOBAL), |network| network.name.clone())
@@ -472,7 +474,7 @@ impl Router {
     }
 }
 
-/// The refusal of a message that came too fast, with what its answer needs.
+/// The refusal of a message above a rate limit, with the fields of its answer.
 fn over_rate<'a>(parsed: Result<ClientMessage<'a>, Box<Refusal<'a>>>, message: &'static str) -> Refusal<'a> {
     let mut refusal = Refusal {
         code: ErrorCode::RateLimited,

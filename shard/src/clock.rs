@@ -2,7 +2,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use proto::Now;
 
-/// Reads the time for a hub. All shards share one, so that their times compare.
+/// The clock of a hub. All shards share one, so their times are comparable.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
@@ -14,7 +14,7 @@ impl Clock {
         Self { start: Instant::now() }
     }
 
-    /// The time.
+    /// The current time.
     pub fn now(self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { at: self.elapsed(), wall_ms: wall.as_millis() as u64 }

@@ -2,10 +2,9 @@
 //!
 //! # What this crate will never do
 //!
-//! It never speaks to another hub: letters go to an [`Address`](proto::Address), and a socket over which another hub wants to
-//! link goes out of the door again, as a [`LinkSocket`].
-//! It never decides what a peer is told: the router does. A letter between shards is never dropped, and a session's
-//! end always has a [`CloseReason`](proto::CloseReason).
+//! A shard never talks to another hub: letters go to an [`Address`](proto::Address), and the socket of another hub
+//! leaves the shard as a [`LinkSocket`]. It never decides what a peer receives: the router does. A letter between
+//! shards is never dropped, and every session ends with a [`CloseReason`](proto::CloseReason).
 
 mod clock;
 mod core;
@@ -41,7 +40,7 @@ pub use runtime::{FileShares, HubConfig, ShardHandle, Shards, TlsDoor, start};
 pub use socket::Socket;
 pub use stats::{HandshakeFailure, IoStats, Reading};
 
-/// What every shard of a hub sees of the others at once.
+/// Counters that all shards of a hub share.
 #[derive(Debug, Default)]
 pub struct Gauges {
     /// WebSockets that count against MAX_CONNECTIONS.
@@ -50,17 +49,17 @@ pub struct Gauges {
     pub peers: AtomicUsize,
 }
 
-/// Answers requests that are not for a WebSocket.
+/// Answers HTTP requests other than WebSocket upgrades. It is called on the shard's thread and must not block.
 pub type Pages = Arc<dyn Fn(&request::Parts, Visitor) -> Answer + Send + Sync>;
 
-/// A page that is made elsewhere.
+/// A page that another thread renders.
 pub type Page = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 
-/// The answer to a request.
+/// The answer to an HTTP request.
 pub enum Answer {
-    /// It costs next to nothing, and is never refused.
+    /// An answer that costs next to nothing, and is never refused.
     Now(Response<Full<Bytes>>),
-    /// A page. Nothing happens for one that is not polled: it can be refused where there are too many.
+    /// A page. Until it is polled it costs nothing: it can be refused if there are too many.
     Soon(Page),
 }
 
@@ -73,21 +72,21 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// Who asks for a page.
+/// The sender of a request for a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Visitor {
-    /// Where the question came in.
+    /// The port of the request.
     pub audience: Audience,
-    /// It shows AUTH_TOKEN. False where none is set.
+    /// Whether the request carries AUTH_TOKEN. False if none is set.
     pub has_token: bool,
 }
 
-/// Who asks for a page, by the port that was asked.
+/// The audience of a page, determined by the port of the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Audience {
-    /// Whoever reaches the port where peers come in, while operators have a port of their own.
+    /// The public port, if operators have a separate one: only public pages.
     Public,
-    /// Whoever may see everything: at the operators' port, or where there is one port for all.
+    /// The operators' port, or the only port: all pages.
     Operators,
 }
 
@@ -96,7 +95,7 @@ fn log_bug(BugNote { site, place, context }: &BugNote) {
     tracing::error!(site = site.label(), place, context, "bug_found");
 }
 
-/// Writes what the router has for the log.
+/// Writes the router's events to the log.
 fn log(event: &Event) {
     match event {
         Event::Announced { peer, network, members } => {

@@ -1,4 +1,4 @@
-//! How another hub comes in: it asks for a WebSocket as peers do, and is told from them before it is one.
+//! Detects links among WebSocket requests: other hubs request a WebSocket as peers do.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,23 +12,23 @@ use proto::envelope::SUBPROTOCOL;
 
 use crate::socket::Socket;
 
-/// What the name of every version of the links' subprotocol begins with.
+/// Common beginning of the names of all versions of the links' subprotocol.
 const FAMILY: &str = "peerpigeon-mesh.";
 
-/// How other hubs come in.
+/// Configuration for links of other hubs.
 #[derive(Clone)]
 pub struct LinkDoor {
-    /// What a hub has to show.
+    /// The token that a hub must send.
     pub admission: Admission,
-    /// Addresses of hubs of the seed's kind (MESH_LEGACY): a WebSocket without a subprotocol from there is a link.
+    /// Addresses of Go hubs (MESH_LEGACY): a WebSocket without a subprotocol from there is a link.
     pub legacy: Arc<[IpNet]>,
-    /// The port at which links are taken, and nothing else; at others they are not. `None`: at every port, beside peers.
+    /// The only port that accepts links (MESH_PORT), and nothing else. `None`: every port accepts links and peers.
     pub port: Option<u16>,
-    /// Takes the sockets. One that cannot be taken is given back.
+    /// Accepts the sockets. A socket that cannot be accepted is returned.
     pub take: TakeLink,
 }
 
-/// Takes a hub's socket, or gives it back.
+/// Accepts the socket of a hub, or returns it.
 pub type TakeLink = Arc<dyn Fn(LinkSocket) -> Result<(), Socket> + Send + Sync>;
 
 impl LinkDoor {
@@ -46,42 +46,42 @@ impl fmt::Debug for LinkDoor {
     }
 }
 
-/// What a hub has to show to be let in. It does not matter to hubs of the seed's kind, which have nothing to show.
+/// The token check for links. It does not apply to Go hubs, which send no token.
 #[derive(Clone)]
 pub enum Admission {
-    /// No hub is let in.
+    /// No hub is accepted.
     Closed,
-    /// Any is (MESH_INSECURE).
+    /// Every hub is accepted (MESH_INSECURE).
     Open,
-    /// One that shows any of these tokens (MESH_TOKEN, MESH_TOKEN_ALSO).
+    /// Hubs with any of these tokens are accepted (MESH_TOKEN, MESH_TOKEN_ALSO).
     Tokens(Arc<[Arc<str>]>),
 }
 
-/// An upgraded socket at whose other end is a hub.
+/// The upgraded socket of another hub.
 #[derive(Debug)]
 pub struct LinkSocket {
     /// The socket.
     pub socket: Socket,
-    /// What the hub sent behind its request. It comes before anything read from the socket.
+    /// Bytes that arrived after the request. They precede everything read from the socket.
     pub leftover: Bytes,
-    /// Where it comes from.
+    /// The address of the other end.
     pub address: SocketAddr,
-    /// Which hub it says it is.
+    /// The id in the request.
     pub hub: HubId,
-    /// It speaks the seed's protocol.
+    /// Whether it is a legacy link.
     pub legacy: bool,
 }
 
-/// Which subprotocols for links a request names.
+/// The subprotocols for links in a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Offer {
     /// No subprotocol at all.
     Nothing,
-    /// None for links.
+    /// Others, none for links.
     Other,
-    /// The one that this hub speaks.
+    /// The one of this hub.
     Spoken,
-    /// Only such as this hub does not speak.
+    /// Only unsupported versions.
     Unknown,
 }
 

@@ -1,18 +1,18 @@
-//! Listening: one address, one listener a shard.
+//! Listeners: one per address and shard.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that the kernel keeps for a listener until they are accepted. Linux caps it at `somaxconn` (4,096).
+/// Maximum number of connections that the kernel queues for a listener. Linux caps it at `somaxconn` (4,096).
 const BACKLOG: i32 = 4096;
 
-/// Binds `address` for `shards` shards; the kernel spreads connections among their listeners.
+/// Binds `address` once per shard; the kernel spreads connections among the listeners.
 ///
 /// # Errors
 ///
-/// Those of bind, among them an address in use: SO_REUSEPORT would let a second hub share the port in silence, so a
+/// Errors of bind, including an address in use: since SO_REUSEPORT would let a second hub share the port silently, a
 /// bind without it comes first.
 pub fn bind(address: SocketAddr, shards: u16) -> io::Result<Vec<TcpListener>> {
     let exclusive = open(address, false)?;
@@ -36,7 +36,7 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // `::` is every address, of either kind, whatever the system's default is.
+        // `::` means every address of both families, whatever the system's default.
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.set_reuse_port(shared)?;

@@ -1,4 +1,4 @@
-//! The largest networks by name, for the page that lists them.
+//! The list of the largest networks, for the JSON form of /metrics.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use proto::NetworkName;
 use proto::limits::{MAX_LISTED_NETWORKS, NETWORKS_CHUNK, NETWORKS_TIMEOUT};
 use tokio::sync::{Notify, watch};
 
-/// The list of a hub's largest networks. One shard collects it when a page asks, a chunk at a turn.
+/// The list of a hub's largest networks. One shard collects it on request, one chunk per turn.
 #[derive(Debug, Default)]
 pub struct NetworkList {
     asked: Notify,
@@ -17,14 +17,14 @@ pub struct NetworkList {
 
 #[derive(Debug, Default)]
 struct Collected {
-    /// When the collecting began.
+    /// Time at which the collection began.
     begun: Option<Instant>,
     networks: Arc<[(NetworkName, usize)]>,
 }
 
 impl NetworkList {
-    /// The [`MAX_LISTED_NETWORKS`] networks with most members, in no order, as they are from now on. If the shard does not
-    /// answer within [`NETWORKS_TIMEOUT`]: as they were when it last did.
+    /// Collects the [`MAX_LISTED_NETWORKS`] networks with most members, in no particular order. If the shard does not
+    /// answer within [`NETWORKS_TIMEOUT`], returns the previous list.
     pub async fn largest(&self) -> Arc<[(NetworkName, usize)]> {
         self.largest_within(NETWORKS_TIMEOUT).await
     }
@@ -40,8 +40,8 @@ impl NetworkList {
         Arc::clone(&self.collected.borrow().networks)
     }
 
-    /// Collects the list each time that it is asked for. `part` offers the networks in a range of slots, and returns
-    /// false behind the last one.
+    /// Collects the list on each request. `part` offers the networks in a range of slots, and returns false after the
+    /// last slot.
     pub async fn collect(&self, mut part: impl FnMut(Range<usize>, &mut Largest) -> bool) {
         loop {
             self.asked.notified().await;
@@ -58,17 +58,17 @@ impl NetworkList {
     }
 }
 
-/// The largest of the networks that were offered.
+/// The largest of the offered networks.
 #[derive(Debug, Default)]
 pub struct Largest {
-    /// The candidates, at most twice as many as are listed.
+    /// Candidates, at most twice as many as are listed.
     networks: Vec<(NetworkName, usize)>,
-    /// Networks smaller than this are not among the largest.
+    /// Networks with fewer members are not among the largest.
     floor: usize,
 }
 
 impl Largest {
-    /// Takes a network and its number of members into account.
+    /// Considers a network.
     pub fn offer(&mut self, name: &NetworkName, members: usize) {
         if members < self.floor {
             return;
@@ -80,7 +80,7 @@ impl Largest {
     }
 
     fn cut(&mut self) {
-        // Of equals the first by name, so that the list does not flicker.
+        // Ties are ordered by name, so that the list does not flicker.
         self.networks.select_nth_unstable_by(MAX_LISTED_NETWORKS - 1, |a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
         self.networks.truncate(MAX_LISTED_NETWORKS);
         self.floor = self.networks.last().map_or(0, |(_, members)| *members);

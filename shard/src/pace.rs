@@ -1,30 +1,30 @@
-//! Rates: how long something has to wait for its turn.
+//! Rate limits that delay instead of refusing.
 
 use std::time::{Duration, Instant};
 
-/// A rate that allows bursts: the generic cell rate algorithm, by the clock of its caller.
+/// A rate with bursts: the generic cell rate algorithm, with the caller's clock.
 #[derive(Debug)]
 pub struct Pace {
     gap: Duration,
-    /// How far turns may be ahead of the rate.
+    /// Time by which turns may be ahead of the rate.
     slack: Duration,
-    /// When the next turn is due at the rate.
+    /// Time at which the next turn is due at the rate.
     due: Option<Instant>,
 }
 
 impl Pace {
-    /// So many turns a second in the long run, `burst` of them at once.
+    /// A rate of `per_second` turns on average, with bursts of `burst`.
     pub fn new(per_second: u32, burst: u32) -> Self {
         let gap = Duration::from_secs(1) / per_second.max(1);
         Self { gap, slack: gap * burst.saturating_sub(1), due: None }
     }
 
-    /// Takes the next turn. Returns how long it has to wait.
+    /// Takes the next turn. Returns the time to wait for it.
     pub fn take(&mut self, now: Instant) -> Duration {
         self.take_within(now, Duration::MAX).unwrap_or(Duration::MAX)
     }
 
-    /// Takes the next turn if it is due within `patience`. Returns how long it has to wait.
+    /// Takes the next turn if it is due within `patience`. Returns the time to wait for it.
     pub fn take_within(&mut self, now: Instant, patience: Duration) -> Option<Duration> {
         let due = self.due.map_or(now, |due| due.max(now));
         let wait = due.duration_since(now).saturating_sub(self.slack);
@@ -46,7 +46,7 @@ mod tests {
         let (mut pace, start) = (Pace::new(10, 3), Instant::now());
         let waits: Vec<_> = (0..6).map(|_| pace.take(start)).collect();
         assert_eq!(waits, [0, 0, 0, 100, 200, 300].map(|ms| ms * MS));
-        // After a pause of as long as the turns that were taken, all of the burst is there again.
+        // After a pause as long as the turns that were taken, the full burst is available again.
         let later = start + 600 * MS;
         assert_eq!([(); 4].map(|()| pace.take(later)), [0, 0, 0, 100].map(|ms| ms * MS));
     }

@@ -1,4 +1,4 @@
-//! What waits to be written to one socket.
+//! The send queue of one socket.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,54 +9,54 @@ use proto::limits::{
 };
 use proto::ws::{self, Opcode};
 
-/// Frames in the order in which they will be written, as one run of bytes so that they leave in one write. Pings and pongs
-/// go first: between two messages, never within one.
+/// Frames in the order in which they are written, as one run of bytes, so that one write sends many. Pings and pongs
+/// precede messages, but never split one.
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue {
     lane: Lane,
     bytes: Vec<u8>,
-    /// How many of `bytes` have been written.
+    /// Number of `bytes` already written.
     written: usize,
-    /// Bytes written before `bytes[0]`, ever. Makes positions that stay true when `bytes` is moved up.
+    /// Number of bytes written before `bytes[0]`. Positions relative to it stay valid when `bytes` is shifted.
     base: u64,
-    /// Where the frame at the front begins: all before it are out.
+    /// Position of the front frame: all frames before it are written.
     front: u64,
-    /// Where each waiting frame ends.
+    /// End positions of the queued frames.
     ends: VecDeque<u64>,
-    /// The signals among them.
+    /// The queued signals.
     signals: VecDeque<Signal>,
-    /// Bytes of those.
+    /// Number of their bytes.
     signal_bytes: usize,
-    /// What each sender has of them, while there are many. Those that came before are nobody's.
+    /// Each sender's share of them, while there are many. Signals queued earlier belong to no share.
     shares: HashMap<u32, Share, Untouched>,
 }
 
-/// A signal that waits.
+/// A queued signal.
 #[derive(Debug)]
 struct Signal {
-    /// Where it ends.
+    /// Its end position.
     end: u64,
     bytes: u32,
-    /// Whose share it is part of.
+    /// The share it belongs to.
     sender: Option<u32>,
     origin: Origin,
 }
 
-/// What one sender has in a queue.
+/// One sender's share of a queue.
 #[derive(Clone, Copy, Default, Debug)]
 struct Share {
     bytes: usize,
     frames: usize,
 }
 
-/// What a queue may hold, signals and all.
+/// The limits of a queue, with and without signals.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     pub(crate) bytes: usize,
     pub(crate) frames: usize,
 }
 
-/// The keys of [`SendQueue::shares`] are hashes already, by a secret of the process.
+/// Keys of [`SendQueue::shares`] are hashes already, keyed by a secret of the process.
 type Untouched = std::hash::BuildHasherDefault<Hashed>;
 
 #[derive(Default, Debug)]
@@ -75,23 +75,24 @@ impl std::hash::Hasher for Hashed {
 }
 
 impl SendQueue {
-    /// A queue that has grown beyond this is not worth keeping for the next session. A session with a read's worth of
-    /// signals to write stays within.
+    /// Capacity above which an empty queue is freed, in bytes. A session that writes the signals of one read stays
+    /// within it.
     const KEPT_BYTES: usize = READ_BUFFER_BYTES;
     const KEPT_FRAMES: usize = 256;
-    /// What most frames fit in.
+    /// Size that most frames fit in.
     const FRAME_BYTES: usize = 512;
 
-    /// Whether a signal of so many bytes may be queued, and if so, whose share it becomes part of. `sender` names who sent it.
+    /// Whether a signal of this length may be queued, and to which share it then belongs. `sender` returns the sender's
+    /// hash.
     ///
-    /// Each sender may have a small part of the signals' room. What is more comes out of half of the room, of which a sender may have
-    /// as much as it leaves. So there is room for others, and for what the hub itself says.
+    /// Each sender may have a small share of the room for signals. Beyond that it may have half of the remaining room.
+    /// So there is room for other senders, and for the hub's own messages.
     pub(crate) fn admits(&self, room: Room, bytes: usize, sender: impl FnOnce() -> u64) -> Option<Option<u32>> {
         let whole = self.len_bytes() + bytes <= room.bytes && self.len_frames() < room.frames;
         let (all, frames) = (self.signal_bytes + bytes, self.signals.len() + 1);
         let few = all <= SENDER_FLOOR_BYTES.min(room.bytes / 4) && frames <= SENDER_FLOOR_FRAMES.min(room.frames / 4);
         if few || self.signals.is_empty() {
-            // A queue without signals takes the longest.
+            // A queue without signals accepts the longest one.
             return whole.then_some(None);
         }
         let sender = sender() as u32;
@@ -105,12 +106,13 @@ impl SendQueue {
         (whole && fair).then_some(Some(sender))
     }
 
-    /// Appends one frame; with a signal's, who is to be told of its outcome, and what [`Self::admits`] has said of it.
+    /// Appends one frame. For a signal, with its origin and the share from [`Self::admits`].
     pub(crate) fn push(&mut self, signal: Option<(Origin, Option<u32>)>, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.bytes.len();
         let room = self.bytes.capacity() - self.bytes.len();
         if !self.bytes.is_empty() && room < Self::FRAME_BYTES && self.bytes.capacity() < Self::KEPT_BYTES {
-            // What has a second frame may have many: a crowd's queues grow in few steps, each of which is a copy.
+            // A queue with a second frame often gets many: a crowd's queues grow in few steps, since each step is a
+            // copy.
             self.bytes.reserve(3 * self.bytes.len() + Self::FRAME_BYTES);
         }
         write(&mut self.bytes);
@@ -128,7 +130,7 @@ impl SendQueue {
         }
     }
 
-    /// Notes that a signal waits no longer.
+    /// Removes a signal from its share.
     fn release(&mut self, signal: &Signal) {
         self.signal_bytes -= signal.bytes as usize;
         if let Some(sender) = signal.sender
@@ -145,21 +147,23 @@ impl SendQueue {
         }
     }
 
-    /// Has a ping sent ahead of the messages, unless one waits there already.
+    /// Queues a ping ahead of the messages, unless one is queued already.
     pub(crate) fn push_ping(&mut self) {
         if !self.lane.has_ping() {
             ws::put_ping(&mut self.lane.bytes, &[]);
         }
     }
 
-    /// Has a ping sent ahead of the messages whose answer tells whether the client lives. It takes the place of any other.
+    /// Queues a ping with a payload that only this client can return, ahead of the messages. It replaces any other
+    /// queued ping.
     pub(crate) fn push_question(&mut self, payload: &[u8]) {
         self.lane.retain(|opcode| opcode != Opcode::Ping);
         ws::put_ping(&mut self.lane.bytes, payload);
         self.lane.question_end = self.lane.bytes.len();
     }
 
-    /// Has a pong sent ahead of the messages. Of more than [`CONTROL_LANE_BYTES`] only the last is (RFC 6455 section 5.5.3).
+    /// Queues a pong ahead of the messages. Beyond [`CONTROL_LANE_BYTES`], only the last pong is kept (RFC 6455 section
+    /// 5.5.3).
     pub(crate) fn push_pong(&mut self, payload: &[u8]) {
         if self.lane.len() + payload.len() > CONTROL_LANE_BYTES {
             self.lane.retain(|opcode| opcode != Opcode::Pong);
@@ -167,7 +171,7 @@ impl SendQueue {
         ws::put_pong(&mut self.lane.bytes, payload);
     }
 
-    /// What is to be written next.
+    /// The bytes to write next.
     pub(crate) fn next(&self) -> &[u8] {
         match self.begun() {
             _ if self.lane.is_empty() => &self.bytes[self.written..],
@@ -176,7 +180,7 @@ impl SendQueue {
         }
     }
 
-    /// Where the message ends of which a part has been written, if there is one.
+    /// End position of a partly written message, if there is one.
     fn begun(&self) -> Option<u64> {
         let position = self.base + self.written as u64;
         self.ends.front().copied().filter(|_| position > self.front)
@@ -194,8 +198,9 @@ impl SendQueue {
         self.written == self.bytes.len() && self.lane.is_empty()
     }
 
-    /// Notes that the socket took `n` bytes of [`Self::next`], and calls `delivered` for each signal that is now out.
-    /// True if a question ([`Self::push_question`]) was waiting, which is closer to the client now, or out.
+    /// Records that the socket accepted `n` bytes of [`Self::next`], and calls `delivered` for each signal that is
+    /// completely written. True if a question ([`Self::push_question`]) was queued, which has now advanced or is
+    /// written.
     pub(crate) fn advance(&mut self, n: usize, delivered: impl FnMut(Origin)) -> bool {
         let asked = self.lane.question_end > 0;
         if self.lane.is_empty() || self.begun().is_some() && !self.lane.is_begun() {
@@ -227,7 +232,7 @@ impl SendQueue {
         }
     }
 
-    /// Takes out every message of which no byte has been written. The signals among them are returned.
+    /// Removes every message of which no byte is written. Returns the signals among them.
     pub(crate) fn drop_unstarted(&mut self) -> impl Iterator<Item = Origin> + use<> {
         let position = self.base + self.written as u64;
         let begun = self.begun();
@@ -240,13 +245,13 @@ impl SendQueue {
         dropped.into_iter().map(|signal| signal.origin)
     }
 
-    /// Takes out every signal that has not been written to its end.
+    /// Removes every signal that is not completely written.
     pub(crate) fn take_signals(&mut self) -> impl Iterator<Item = Origin> + use<> {
         (self.signal_bytes, self.shares) = (0, HashMap::default());
         std::mem::take(&mut self.signals).into_iter().map(|signal| signal.origin)
     }
 
-    /// Makes the queue ready for another session. False when it is not worth keeping.
+    /// Prepares the queue for another session. False if it is not worth keeping.
     fn recycle(&mut self) -> bool {
         let worth = self.bytes.capacity() <= Self::KEPT_BYTES && self.ends.capacity() <= Self::KEPT_FRAMES;
         if worth {
@@ -261,13 +266,13 @@ impl SendQueue {
     }
 }
 
-/// Pings and pongs that wait: at most [`CONTROL_LANE_BYTES`], one more pong and one ping.
+/// Queued pings and pongs: at most [`CONTROL_LANE_BYTES`], one more pong and one ping.
 #[derive(Debug, Default)]
 struct Lane {
     bytes: Vec<u8>,
-    /// How many of `bytes` have been written.
+    /// Number of `bytes` already written.
     written: usize,
-    /// Where the last byte is of a ping that is a question; 0: none waits.
+    /// Position of the last byte of a queued question; 0 if there is none.
     question_end: usize,
 }
 
@@ -280,7 +285,7 @@ impl Lane {
         self.written == self.bytes.len()
     }
 
-    /// Whether a part of what waits has been written. Then the rest comes first, although it may be a whole frame.
+    /// Whether a frame is partly written. Then the rest comes first.
     fn is_begun(&self) -> bool {
         self.written > 0
     }
@@ -296,7 +301,7 @@ impl Lane {
         }
     }
 
-    /// The frames, where each begins and where it ends. The hub's control frames have a header of two bytes.
+    /// The frames with their start and end. The hub's control frames have a header of two bytes.
     fn frames(&self) -> impl Iterator<Item = (usize, usize, Opcode)> {
         let frame = |start: usize| {
             let (&first, &len) = (self.bytes.get(start)?, self.bytes.get(start + 1)?);
@@ -310,7 +315,7 @@ impl Lane {
         self.frames().any(|(start, _, opcode)| start >= self.written && opcode == Opcode::Ping)
     }
 
-    /// Takes out frames of which no byte has been written, and those that are out.
+    /// Removes unwritten frames that are not `kept`, and written ones.
     fn retain(&mut self, kept: impl Fn(Opcode) -> bool) {
         let mut lane = Self::default();
         for (start, end, opcode) in self.frames().filter(|&(_, end, _)| end > self.written) {
@@ -325,19 +330,18 @@ impl Lane {
     }
 }
 
-/// Empty queues, kept for the next session that has something to say while there is enough to say. At most
-/// [`Self::KEPT`], with what each may have grown to (64 KiB, and 256 frames of 88 bytes): 11 MB a shard while it is
-/// busy, and nothing a second or two after.
+/// Empty queues kept for other sessions. At most [`Self::KEPT`], each with at most 64 KiB and 256 frames of 88 bytes:
+/// 11 MB per busy shard, and nothing a second or two later.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     #[expect(clippy::vec_box, reason = "a session holds its queue by one pointer, and takes it from here as it is")]
     queues: Vec<Box<SendQueue>>,
-    /// The fewest that were here since the pool was last tidied: so many were not needed.
+    /// The smallest number of queues in the pool since it was last tidied: these were not needed.
     idle: usize,
 }
 
 impl Pool {
-    /// As many as are written to in a busy turn.
+    /// As many as a busy turn writes.
     const KEPT: usize = 128;
 
     pub(crate) fn take(&mut self) -> Box<SendQueue> {
@@ -357,7 +361,7 @@ impl Pool {
         self.queues.len()
     }
 
-    /// Frees what has not been needed since the last time. Those taken last are put back last, so the others are at the front.
+    /// Frees the queues that were not needed since the last call. The most recently used ones are at the back.
     pub(crate) fn tidy(&mut self) {
         self.queues.drain(..self.idle);
         self.idle = self.queues.len();
@@ -438,7 +442,7 @@ mod tests {
         }
     }
 
-    /// Writes a queue out, `step` bytes at a time: what the client gets.
+    /// Writes a queue completely, `step` bytes at a time, and returns what the client receives.
     fn write_out(queue: &mut SendQueue, step: usize) -> Vec<u8> {
         let mut out = Vec::new();
         while !queue.is_empty() {
@@ -509,13 +513,13 @@ mod tests {
             queue.push_pong(&[&n.to_be_bytes()[..], &payload[4..]].concat());
             assert!(queue.len_bytes() <= CONTROL_LANE_BYTES + 127 + 10, "{} bytes", queue.len_bytes());
             if n == 50 {
-                // A pong of which a part is out stays whole.
+                // A partly written pong stays complete.
                 queue.advance(15, |_| ());
             }
         }
         let out = write_out(&mut queue, 1000);
         let (mut rest, mut pongs) = (&out[..], Vec::new());
-        // What was left of the question's neighbour.
+        // The rest of the ping before the question.
         rest = &rest[127 - 5..];
         while let [0x8a, len, payload @ ..] = rest {
             pongs.push(u32::from_be_bytes(*payload.first_chunk().expect("a number")));

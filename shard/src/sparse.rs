@@ -1,12 +1,12 @@
-//! What happens again and again is said now and then.
+//! Rate-limited logging: the first time at once, then every ten seconds.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Time between two lines of the log about the same thing.
+/// Minimum time between two log lines about the same thing.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Counts what happens, and says when it is to be spoken of: at once, and then every ten seconds while it goes on.
+/// Counts an event, and tells when to log it: at once, and then every ten seconds while it continues.
 #[derive(Debug, Default)]
 pub(crate) struct Sparse {
     said: Cell<Option<Instant>>,
@@ -14,7 +14,7 @@ pub(crate) struct Sparse {
 }
 
 impl Sparse {
-    /// It has happened. How often since it was last spoken of, if now is the time to speak.
+    /// Counts one event. Returns the number of events since the last log line, if it is time for the next.
     pub(crate) fn count(&self) -> Option<u64> {
         self.count_at(Instant::now())
     }

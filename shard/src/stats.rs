@@ -1,38 +1,38 @@
-//! What one shard has counted, as it publishes it once a tick.
+//! Statistics of one shard, published once a tick.
 
 use proto::{BugCounts, CloseReason, MessageKind, ResumeOutcome, RouterStats};
 
-/// One shard's numbers. All but the gauges only grow.
+/// Statistics of one shard. All but the gauges only grow.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
-    /// The rules' own numbers.
+    /// Statistics of the router.
     pub router: RouterStats,
-    /// The sockets' numbers.
+    /// Statistics of the sockets.
     pub io: IoStats,
 }
 
 /// Why a request for a WebSocket was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HandshakeFailure {
-    /// No token, or not the right one (401).
+    /// Missing or wrong token (401).
     Unauthorized,
-    /// No `peerId`, or not 40 hexadecimal digits (403).
+    /// Missing or invalid `peerId` (403).
     InvalidPeerId,
-    /// Not an upgrade of RFC 6455 (400).
+    /// Not a valid upgrade of RFC 6455 (400, 426).
     NotAnUpgrade,
-    /// The request's head did not come in time, or was not HTTP.
+    /// The request did not arrive in time, or was not valid HTTP.
     BadRequest,
-    /// The home shard, or the mesh, did not take the socket.
+    /// The home shard, or the mesh, did not accept the socket in time.
     HandOff,
-    /// A hub asked for a link, which this hub does not make (403).
+    /// A hub requested a link, but this hub accepts none (403).
     LinkOff,
-    /// A hub showed no MESH_TOKEN, or not the right one (401).
+    /// A hub sent no MESH_TOKEN, or a wrong one (401).
     LinkUnauthorized,
-    /// A hub speaks no version of the links' protocol that this hub speaks (400).
+    /// A hub offered only unsupported versions of the links' protocol (400).
     LinkVersion,
-    /// A hub came to a port that takes no links (403, 404).
+    /// A hub connected to a port that accepts no links (403, 404).
     LinkWrongPort,
-    /// A peer came to a port that takes no peers (404).
+    /// A peer connected to a port that accepts no peers (404).
     WrongPort,
     /// A client spoke TLS at a port that does not.
     TlsAtPlainPort,
@@ -72,7 +72,7 @@ impl HandshakeFailure {
         Self::TlsTimeout,
     ];
 
-    /// Whether it was a hub that was refused.
+    /// Whether a link was refused.
     pub(crate) const fn is_of_a_link(self) -> bool {
         matches!(self, Self::LinkOff | Self::LinkUnauthorized | Self::LinkVersion | Self::LinkWrongPort)
     }
@@ -101,7 +101,7 @@ impl HandshakeFailure {
     }
 }
 
-/// What the sockets of a shard have seen.
+/// Statistics of a shard's sockets since its start.
 #[derive(Clone, Debug, Default)]
 pub struct IoStats {
     /// Messages queued for sockets, by [`MessageKind::index`].
@@ -110,7 +110,7 @@ pub struct IoStats {
     pub bytes_in: u64,
     /// Bytes written to WebSockets.
     pub bytes_out: u64,
-    /// Writes to WebSockets: with `messages_out`, how well frames are put together.
+    /// Writes to WebSockets. `messages_out` divided by this shows how well frames are batched.
     pub writes: u64,
     /// Sessions closed, by the reason's discriminant.
     pub closes: [u64; CloseReason::ALL.len()],
@@ -126,28 +126,28 @@ pub struct IoStats {
     pub handed_off: u64,
     /// Letters posted to other shards and to the mesh.
     pub letters_out: u64,
-    /// Batches in which they were posted.
+    /// Batches of these letters.
     pub letter_batches_out: u64,
-    /// Most letters that ever waited for one other shard, or for the mesh.
+    /// Maximum number of letters ever queued for one other shard, or for the mesh.
     pub outbox_peak: u64,
-    /// Times that reading stopped because letters could not be posted fast enough.
+    /// Times that reading stopped because letters were not accepted fast enough.
     pub stalls: u64,
-    /// Most bytes that ever waited for one session.
+    /// Maximum number of bytes ever queued for one session.
     pub queue_peak_bytes: u64,
-    /// Most frames that ever waited for one session.
+    /// Maximum number of frames ever queued for one session.
     pub queue_peak_frames: u64,
-    /// Gauge: bytes that wait for all sessions.
+    /// Gauge: bytes queued for all sessions.
     pub queued_bytes: u64,
-    /// Gauge: WebSockets on this shard, also those that are about to close.
+    /// Gauge: WebSockets on this shard, including those that are closing.
     pub sessions: u64,
-    /// Time the loop was busy, in microseconds.
+    /// Time for which the thread was awake, in microseconds.
     pub busy_micros: u64,
-    /// HTTP requests that were not for a WebSocket.
+    /// HTTP requests other than WebSocket upgrades.
     pub http_requests: u64,
-    /// Those that were for a page and were refused because too many were before them (429).
+    /// Of those, requests for pages refused with 429.
     pub pages_refused: u64,
     /// Pings sent by the hub.
     pub pings: u64,
-    /// Impossible states that were found, outside the rules.
+    /// Impossible states found outside the router.
     pub bugs: BugCounts,
 }

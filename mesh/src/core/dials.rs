@@ -1,4 +1,4 @@
-//! Whom to dial.
+//! Chooses the targets to dial.
 
 use std::collections::BTreeSet;
 use std::hash::Hasher;
@@ -15,7 +15,7 @@ use crate::stream::Stream;
 use crate::websocket::WebSocket;
 
 impl Core {
-    /// Takes out what is to be dialed by now.
+    /// Removes and returns the targets that are due.
     pub(crate) fn due_dials(&mut self) -> Vec<Plan> {
         if self.ending {
             return Vec::new();
@@ -26,14 +26,14 @@ impl Core {
         let wanted = wanted.filter_map(|hub| hub.advertise.as_deref().map(|url| (hub.hub, hub.draining, url)));
         self.targets.advertised(self.own, wanted, now);
         self.targets.learn(Known {
-            // Who dialed and speaks the seed's protocol may be any other than it says.
+            // A Go hub that dialed may have any id in its request.
             linked: self
                 .links
                 .values()
                 .filter(|link| link.is_ready() && (link.dialed() || !link.legacy))
                 .filter_map(|link| link.hub)
                 .collect(),
-            // One that has ended is no longer about to: whoever comes back at its address is dialed.
+            // A hub that has ended no longer drains: its successor at this address is dialed.
             draining: hubs.iter().filter(|hub| hub.live && hub.draining).map(|hub| hub.hub).collect(),
         });
         let plans = self.targets.due(now);
@@ -41,13 +41,13 @@ impl Core {
         plans
     }
 
-    /// What MESH_DNS says.
+    /// Processes an answer for MESH_DNS.
     pub(crate) fn resolved(&mut self, name: &str, tls: bool, addresses: &BTreeSet<SocketAddr>) {
         let now = self.now();
         self.targets.resolved(name, tls, addresses, now);
     }
 
-    /// What came of a dial. A socket is a link then, whose task is to be run.
+    /// Processes the result of a dial. On success it is a link, and the caller runs its task.
     pub(crate) fn dialed(&mut self, plan: Plan, result: Result<WebSocket, DialError>) -> Option<(LinkId, Stream)> {
         let now = self.now();
         let url = plan.shown();
@@ -81,7 +81,8 @@ impl Core {
     }
 }
 
-/// The id of a hub of the seed's kind that was dialed: its protocol does not tell. The same for all who dial that address.
+/// Makes an id for a dialed Go hub, since its protocol does not send one. It is the same for all hubs that dial that
+/// URL.
 fn hub_at(url: &str) -> HubId {
     let mut bytes = [0; 20];
     for (part, key) in bytes.chunks_mut(16).zip(0..) {

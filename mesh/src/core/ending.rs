@@ -1,4 +1,4 @@
-//! How a link ends.
+//! The end of a link.
 
 use proto::limits::{CLOSE_LINGER, LINK_FLUSH_TIMEOUT, MAX_HUBS};
 use proto::{HubId, LinkId, Now, RelayInput, Way};
@@ -10,7 +10,7 @@ use crate::link::Phase;
 use crate::stats::LinkEnd;
 
 impl Core {
-    /// Ends a link: with a word to the other side where the socket may take one.
+    /// Ends a link, with a close frame if the socket may accept one.
     pub(super) fn close(&mut self, id: LinkId, end: LinkEnd, now: Now) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.end.get_or_insert(end);
@@ -22,7 +22,7 @@ impl Core {
         self.closing(id, now);
     }
 
-    /// Nothing more is heard of it; what waits is written.
+    /// Stops reading a link, and writes its queue.
     pub(super) fn closing(&mut self, id: LinkId, now: Now) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.phase = Phase::Closing;
@@ -31,7 +31,7 @@ impl Core {
         self.down(id);
     }
 
-    /// Ends a link that another has replaced, or whose hub ends: what is under way on it still counts.
+    /// Ends a link that is replaced, or whose hub stops: envelopes received on it are still processed.
     pub(super) fn retire(&mut self, id: LinkId, end: LinkEnd, now: Now) {
         let Some(link) = self.links.get_mut(&id).filter(|link| link.is_ready()) else { return };
         link.end.get_or_insert(end);
@@ -41,7 +41,7 @@ impl Core {
         link.wake();
     }
 
-    /// Others know this hub by another id from now on: what is said by the old one ends, once it is written.
+    /// This hub has a new id: the links of the old id end after their queues are written.
     pub(super) fn renamed(&mut self, hub: HubId, now: Now) {
         self.own = hub;
         let links: Vec<LinkId> = self.links.iter().filter(|(_, link)| !link.legacy).map(|(&id, _)| id).collect();
@@ -58,7 +58,7 @@ impl Core {
         }
     }
 
-    /// The relay hears of a link's end once, and only of a link it knows.
+    /// Reports a link's end to the relay, once, if the relay knows the link.
     fn down(&mut self, id: LinkId) {
         if let Some(link) = self.links.get_mut(&id)
             && std::mem::take(&mut link.up)
@@ -77,7 +77,7 @@ impl Core {
         }
     }
 
-    /// Lets go of a link. Its task closes the socket.
+    /// Removes a link. Its task closes the socket.
     pub(super) fn remove(&mut self, id: LinkId, now: Now) {
         self.down(id);
         let Some(link) = self.links.remove(&id) else { return };
@@ -89,7 +89,7 @@ impl Core {
                 let lived = link.ready_at.map(|at| now.at.saturating_sub(at));
                 self.targets.ended(target, end, &link.why, lived, now, chance())
             }
-            // It comes again and again, and it is for its own log to say so each time.
+            // The other hub dials again and again, and logs each refusal itself.
             None => end.wants_attention() && self.is_news(link.hub, end),
         };
         if let Some(hub) = link.hub.filter(|_| link.ready_at.is_some())
@@ -109,7 +109,7 @@ impl Core {
         }
     }
 
-    /// Whether the log has not yet been told that this hub, which dials, is refused for that.
+    /// Whether this reason for refusing this hub, which dials, has not been logged yet.
     fn is_news(&mut self, hub: Option<HubId>, end: LinkEnd) -> bool {
         let Some(hub) = hub else { return true };
         if self.complaints.len() >= MAX_HUBS {
@@ -118,7 +118,7 @@ impl Core {
         self.complaints.insert(hub, end) != Some(end)
     }
 
-    /// The hub ends: says so to all, and goes.
+    /// The hub stops: ends all links after a farewell.
     pub(crate) fn end(&mut self) {
         let now = self.now();
         self.ending = true;
@@ -134,7 +134,7 @@ impl Core {
         self.settle(now);
     }
 
-    /// Whether all has been said, and to all.
+    /// Whether all farewells are written.
     pub(crate) fn has_ended(&self) -> bool {
         self.links.is_empty() && !self.bridge_has_more()
     }

@@ -1,4 +1,4 @@
-//! How a link begins. Who dialed speaks first; the other answers; then it is for who dialed to say that it goes on.
+//! The beginning of a link. The dialer sends its hello, the acceptor answers, and the dialer confirms.
 
 use proto::envelope::{Hello, VERSION};
 use proto::limits::LINK_SILENCE;
@@ -17,14 +17,14 @@ impl Core {
         let (dialed, legacy, hub) = (link.dialed(), link.legacy, link.hub);
         match (legacy, hub) {
             (true, Some(hub)) => {
-                // Of two accepted ones the older has been lost, or its hub would not dial again.
+                // Of two accepted links the older one is lost, or its hub would not dial again.
                 let older = (!dialed).then(|| self.present(hub, id)).flatten();
                 if let Some(older) = older.filter(|older| !older.dialed) {
                     self.close(older.link, LinkEnd::Double, now);
                 }
                 self.ready(id, hub, now);
             }
-            // Of a hub of the seed's kind that was dialed, the id is made of its address.
+            // The id of a dialed Go hub is made from its URL.
             (true, None) => self.close(id, LinkEnd::WrongHub, now),
             (false, _) if dialed => self.say_hello(id, now),
             (false, _) => {}
@@ -42,7 +42,7 @@ impl Core {
         self.push(id, now, |queue| queue.push(|out| hello.encode(out)));
     }
 
-    /// The other side's first envelope.
+    /// Processes the other side's first envelope.
     pub(super) fn greeted(&mut self, id: LinkId, envelope: Envelope, now: Now) {
         let Envelope::Hello(hello) = envelope else {
             return self.malformed(id, "the first envelope is not a hello", now);
@@ -64,7 +64,7 @@ impl Core {
                 if dialed {
                     self.close(id, end, now);
                 } else {
-                    // This end answers, so that the other end, which dialed, hears itself, or its namesake, too.
+                    // The acceptor answers, so that the dialer also detects itself, or its namesake.
                     self.say_hello(id, now);
                     self.answered(id, hello);
                 }
@@ -99,7 +99,7 @@ impl Core {
         self.ready(id, hub, now);
     }
 
-    /// Who dialed goes on.
+    /// The dialer has confirmed.
     pub(super) fn agreed(&mut self, id: LinkId, hello: &Hello, now: Now) {
         match self.settled(id, hello) {
             Choice::Refuse(end) => self.close(id, end, now),
@@ -116,10 +116,10 @@ impl Core {
         choice::settle(self.own, hello, dialed, self.present(hello.hub, id))
     }
 
-    /// Another link to a hub that is in use.
+    /// Another link to the same hub that is in use.
     fn present(&self, hub: HubId, besides: LinkId) -> Option<Present> {
         let ready = self.links.iter().filter(|(id, link)| **id != besides && link.is_ready() && link.hub == Some(hub));
-        // Who speaks the seed's protocol shows nothing but an id, and that may be another's.
+        // A Go hub proves nothing by its id, which may be another hub's.
         let legacy = self.links.get(&besides).is_some_and(|link| link.legacy);
         let mut ready = ready.filter(|(_, link)| link.legacy == legacy);
         let now = self.now().at;
@@ -133,14 +133,14 @@ impl Core {
     }
 
     fn ready(&mut self, id: LinkId, hub: HubId, now: Now) {
-        // What was said on it last may have filled its queue, which ends it.
+        // The last envelope may have filled the queue, which ends the link.
         let Some(link) = self.links.get_mut(&id) else { return };
         link.phase = Phase::Ready;
         link.deadline = None;
         link.up = true;
         link.ready_at = Some(now.at);
         if link.legacy {
-            // Its answer says when all that a Go hub says first has been read.
+            // The pong tells when everything that a Go hub sends first has been read.
             link.next_ping = now.at;
         }
         let (legacy, dialed, address, incarnation) = (link.legacy, link.dialed(), link.address, link.incarnation);

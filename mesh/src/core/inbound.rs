@@ -1,4 +1,4 @@
-//! What comes over links.
+//! Processes what links receive.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl Core {
         self.read_buffer = buffer;
     }
 
-    /// Takes in what was read from a link's socket.
+    /// Processes bytes from a link's socket.
     pub(crate) fn received(&mut self, id: LinkId, bytes: &mut [u8]) {
         let now = self.now();
         self.stats.bytes_in += bytes.len() as u64;
@@ -67,7 +67,7 @@ impl Core {
                 self.stats.frames_in += 1;
                 self.input(RelayInput::LegacyText { link: id, text }, now);
             }
-            // The seed handles binary frames like text.
+            // The Go hub treats binary frames as text.
             Event::Binary(payload) => match std::str::from_utf8(payload) {
                 Ok(text) => {
                     self.stats.frames_in += 1;
@@ -81,7 +81,7 @@ impl Core {
                 if let Ok(sent) = payload.try_into().map(u64::from_be_bytes) {
                     link.rtt = now.at.checked_sub(Duration::from_micros(sent));
                     if legacy {
-                        // What has waited for this may go.
+                        // Work that waited for this input can continue.
                         link.wake();
                     }
                 }
@@ -93,7 +93,7 @@ impl Core {
         }
     }
 
-    /// One message of envelopes.
+    /// Processes one message of envelopes.
     fn envelopes(&mut self, id: LinkId, mut frame: &[u8], now: Now) {
         if let Some(link) = self.links.get_mut(&id)
             && let Phase::Answered(hello) = &link.phase
@@ -128,7 +128,8 @@ impl Core {
         }
     }
 
-    /// A hub of version 2.0 answers the bridge's question over a link, if it has one.
+    /// Passes a hub's answer on a link to the bridge: a 2.0 hub answers the bridge's question over a link, if it has
+    /// one.
     fn tell_bridge(&mut self, envelope: &Envelope) {
         if let Some(bridge) = &mut self.bridge
             && let Envelope::Routed(route, routed) = envelope
@@ -142,9 +143,9 @@ impl Core {
         loop {
             match Envelope::decode(&mut frame) {
                 Ok(None) => return,
-                // Who is on the bridge says so by its heartbeats.
+                // Hubs on the bridge identify themselves by heartbeats.
                 Ok(Some(Envelope::Hello(_))) => {}
-                // Another hub with this hub's id: that it lives is all that matters.
+                // Another hub with this hub's id: only its being alive matters.
                 Ok(Some(envelope)) if from == self.own && !is_heartbeat_of(&envelope, from) => {}
                 Ok(Some(envelope)) => self.input(RelayInput::Received { via: Via::Bridge(from), envelope }, now),
                 Err(malformed) => {

@@ -1,4 +1,4 @@
-//! What goes over links: queued, then written together.
+//! Queues and writes what links send.
 
 use proto::envelope::What;
 use proto::limits::{LINK_QUEUE_CAP, LINK_QUEUE_HIGH, LINK_QUEUE_LOW};
@@ -10,7 +10,7 @@ use crate::link::Phase;
 use crate::queue::LinkQueue;
 use crate::stats::LinkEnd;
 
-/// How a way out that is not a link stands with the relay.
+/// State of the bridge's queue, as the relay knows it.
 #[derive(Debug, Default)]
 pub(super) struct Pressure {
     saturated: bool,
@@ -31,7 +31,7 @@ impl Core {
         };
         if let Some(bridge) = &mut self.bridge {
             if is_leave(envelope) {
-                // A signal that comes after its sender's leave is refused.
+                // A signal that arrives after its sender's leave would be refused.
                 bridge.fence();
             }
             bridge.push(to, |out| envelope.encode(out));
@@ -53,7 +53,7 @@ impl Core {
             Way::Link(id) => {
                 if let Some(link) = self.links.get_mut(&id) {
                     link.backlog = true;
-                    // Perhaps nothing waits: the link's next turn answers all the same.
+                    // The queue may be empty: the link's next turn answers anyway.
                     link.wake();
                 }
             }
@@ -64,7 +64,7 @@ impl Core {
         }
     }
 
-    /// Queues something for a link, unless it is on its way out.
+    /// Queues something for a link, unless the link is ending.
     pub(super) fn push(&mut self, id: LinkId, now: Now, write: impl FnOnce(&mut LinkQueue)) {
         let Some(link) = self.links.get_mut(&id).filter(|link| !link.is_ending()) else { return };
         if link.queue.is_empty() {
@@ -83,7 +83,7 @@ impl Core {
         }
     }
 
-    /// The socket took `n` more bytes.
+    /// Records that the socket accepted `n` more bytes.
     pub(crate) fn wrote(&mut self, id: LinkId, n: usize) {
         let now = self.now();
         self.stats.bytes_out += n as u64;
@@ -95,7 +95,7 @@ impl Core {
         }
     }
 
-    /// A link has written all that its socket takes just now.
+    /// A link has written as much as its socket accepts now.
     pub(crate) fn rested(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let now = (self.clock)();
@@ -113,7 +113,7 @@ impl Core {
         }
     }
 
-    /// Has the bridge send what waits for it, and tells the relay when that is little.
+    /// Flushes the bridge's queue, and tells the relay when it is short.
     pub(crate) fn flush_bridge(&mut self) {
         let Some(bridge) = &mut self.bridge else { return };
         bridge.flush();
@@ -127,13 +127,13 @@ impl Core {
         }
     }
 
-    /// Whether something waits for the bridge.
+    /// Whether the bridge's queue is not empty.
     pub(crate) fn bridge_has_more(&self) -> bool {
         self.bridge.as_ref().is_some_and(|bridge| bridge.queued_bytes() > 0)
     }
 }
 
-/// Whether it says that a peer leaves a network, or all.
+/// Whether the envelope is a leave of a peer.
 fn is_leave(envelope: &Envelope) -> bool {
     matches!(envelope, Envelope::Change(change) if matches!(change.what, What::Left { .. } | What::Down(_)))
 }

@@ -1,4 +1,4 @@
-//! Letters to shards.
+//! Letters for shards.
 
 use proto::{Letter, LinkId, ShardId, bug};
 use std::task::Waker;
@@ -24,7 +24,7 @@ impl Core {
         self.outboxes.get(usize::from(shard.0)).is_some_and(|outbox| !outbox.is_empty())
     }
 
-    /// Takes the next batch for a shard.
+    /// Removes the next batch for a shard.
     pub(crate) fn take_letters(&mut self, shard: ShardId) -> Vec<Letter> {
         let Some(outbox) = self.outboxes.get_mut(usize::from(shard.0)) else {
             bug!(self.bugs, LetterToNobody, "to {shard:?}, of {} shards", self.outboxes.len());
@@ -48,12 +48,12 @@ impl Core {
         batch
     }
 
-    /// Whether links are not to be read just now: what they say could not be passed on.
+    /// Whether links must not be read now, because the resulting letters could not be posted.
     pub(crate) fn is_stalled(&self) -> bool {
         self.stalled
     }
 
-    /// Has a link's task woken when links are read again.
+    /// Wakes a link's task when links are read again.
     pub(crate) fn park(&mut self, id: LinkId) {
         if let Some(link) = self.links.get_mut(&id).filter(|link| !link.parked) {
             link.parked = true;

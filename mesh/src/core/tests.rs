@@ -19,7 +19,7 @@ fn id(n: u8) -> HubId {
     HubId(PeerId::from_bytes([n; 20]))
 }
 
-/// A core whose clock is set by hand.
+/// A core with a manual clock.
 fn core() -> (Core, Arc<std::sync::atomic::AtomicU64>) {
     core_with(None)
 }
@@ -63,7 +63,7 @@ fn adopt(core: &mut Core, hub: u8, legacy: bool) -> LinkId {
     core.adopt(adopted).unwrap()
 }
 
-/// As if the relay had said so.
+/// Performs an output as if from the relay.
 fn send(core: &mut Core, link: LinkId, envelopes: usize) {
     let envelope = || {
         Envelope::Routed(
@@ -84,7 +84,7 @@ fn send(core: &mut Core, link: LinkId, envelopes: usize) {
     core.turn_ends(now);
 }
 
-/// Bytes of an envelope of [`send`].
+/// Length of an envelope of [`send`], in bytes.
 const ENVELOPE: usize = 5 + 57 + 4 + 9_000;
 
 fn is_saturated(core: &Core, link: LinkId) -> bool {
@@ -105,7 +105,7 @@ fn too_much_for_one_link_is_said_once_and_ends_it_in_the_end() {
     assert_eq!((core.stats.saturations, core.stats.ended[LinkEnd::Overflow as usize]), (1, 1));
 }
 
-/// A link that has said all that is needed.
+/// A ready link.
 fn ready(core: &mut Core, hub: u8) -> LinkId {
     let link = adopt(core, hub, false);
     let mut hello = Vec::new();
@@ -153,7 +153,7 @@ fn a_request_and_its_frame_may_come_byte_by_byte() {
     assert_eq!(core.stats.frames_in, 3);
 }
 
-/// Runs `task` beside a link between this core and a plain socket, until it is done.
+/// Runs `task` beside a link between this core and a plain socket.
 fn beside_a_socket(task: impl AsyncFnOnce(Rc<RefCell<Core>>, LinkId, std::net::TcpStream)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
     runtime.block_on(async {
@@ -171,7 +171,7 @@ fn beside_a_socket(task: impl AsyncFnOnce(Rc<RefCell<Core>>, LinkId, std::net::T
     });
 }
 
-/// Gives other tasks turns until it is so.
+/// Yields to other tasks until the condition is true.
 async fn until(what: &str, is: impl Fn() -> bool) {
     let start = Instant::now();
     while !is() {
@@ -184,7 +184,7 @@ async fn until(what: &str, is: impl Fn() -> bool) {
 fn a_hub_that_stops_reading_is_heard_again_when_it_reads() {
     beside_a_socket(async |core, link, mut other| {
         send(&mut core.borrow_mut(), link, 3 * LINK_QUEUE_HIGH / ENVELOPE);
-        // The socket takes what it can, and nothing here waits for the rest.
+        // The socket accepts what it can; the rest stays queued.
         until("something is written", || core.borrow().stats.writes > 0).await;
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -201,7 +201,7 @@ fn a_hub_that_stops_reading_is_heard_again_when_it_reads() {
         until("there is room", || !is_saturated(&core.borrow(), link)).await;
         until("all is written", || core.borrow().links[&link].queue.is_empty()).await;
         let stats = core.borrow().stats.clone();
-        // Full frames, many to a write.
+        // Full frames, many per write.
         assert!(stats.frames_out as usize <= 4 * LINK_QUEUE_HIGH / LINK_FRAME_BYTES, "{stats:?}");
         assert!(stats.writes * 10 < stats.frames_out, "{stats:?}");
         drop(reader.join().unwrap());
@@ -339,7 +339,7 @@ fn a_hub_of_the_seeds_kind_does_not_push_out_the_one_whose_id_it_shows() {
 fn a_go_hub_that_dials_is_told_of_peers_when_it_has_been_heard_out() {
     use proto::limits::LEGACY_PATIENCE;
     let (mut core, ms) = core();
-    // Whether the relay, which has more to say, has to wait.
+    // Whether the relay, which has more to send, must wait.
     let waits = |core: &mut Core, link| {
         core.backlog(Way::Link(link));
         core.rested(link);
@@ -349,7 +349,7 @@ fn a_go_hub_that_dials_is_told_of_peers_when_it_has_been_heard_out() {
     assert!(!waits(&mut core, native));
     let link = adopt(&mut core, 2, true);
     assert!(waits(&mut core, link));
-    // It is pinged at once, behind what is said first.
+    // It is pinged at once, after the first messages.
     core.tick();
     let mut ping = Vec::new();
     proto::ws::put_header(&mut ping, proto::ws::Opcode::Ping, 8);
@@ -367,7 +367,7 @@ fn a_go_hub_that_dials_is_told_of_peers_when_it_has_been_heard_out() {
     assert!(!waits(&mut core, silent));
 }
 
-/// A core with a bridge to nowhere: what that bridge says is said by the test.
+/// A core with a bridge to nowhere: the test makes its events.
 fn core_with_bridge() -> Core {
     let make = |hub| {
         let config = crate::bridge::BridgeConfig {
@@ -411,7 +411,7 @@ fn the_bridge_before_says_nothing_of_the_present_one() {
     core.bridged(id(1), BridgeEvent::Up);
     core.bridged(id(1), heartbeat(1));
     assert!(is_bridged(&core));
-    // As the relay does: it has ended the bridge for itself.
+    // As the relay does, for which the bridge has ended.
     core.input(RelayInput::BridgeDown, core.now());
     core.carry_out(RelayOutput::Renamed { hub: id(7) }, core.now());
     core.bridged(id(1), heartbeat(2));

@@ -1,4 +1,4 @@
-//! What happens when its time has come: silence, pings, the relay's own.
+//! Processes what is due: silence, pings, and the relay's timeouts.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::link::Phase;
 use crate::stats::LinkEnd;
 
 impl Core {
-    /// Does everything that is due. To be called once a [`TICK`].
+    /// Processes everything that is due. Called once a [`TICK`].
     pub(crate) fn tick(&mut self) {
         let now = self.now();
         if self.has_thawed(now) {
-            // What came meanwhile has not been read yet: nobody is late before it has.
+            // What arrived during the pause has not been read yet: nothing counts as late before it has.
             self.judge_from = now.at + THAW;
             self.listening_since = now.at;
         }
@@ -37,12 +37,12 @@ impl Core {
         now.at.saturating_sub(self.last_tick) > 10 * TICK
     }
 
-    /// What shards are not told, because they do not take it, cannot be judged; nor what has not been read.
+    /// Whether timeouts may be checked: not while letters cannot be posted, or received data is unread.
     fn may_judge(&self, now: Now) -> bool {
         now.at >= self.judge_from && !self.has_thawed(now) && !self.stalled
     }
 
-    /// Lets the relay judge by the time, if it may.
+    /// Lets the relay process its timeouts, if they may be checked.
     pub(super) fn judge(&mut self, now: Now) {
         if self.may_judge(now) && self.relay.poll_timeout().is_some_and(|at| at <= now.at) {
             self.relay.handle_timeout(now);
@@ -54,18 +54,18 @@ impl Core {
         }
     }
 
-    /// The relay's time has come, or was thought to have.
+    /// The timer has fired.
     pub(crate) fn timeout(&mut self) {
         let now = self.now();
         self.judge(now);
     }
 
-    /// How long the timer has to wait; [`TICK`] at the most.
+    /// Time for which the timer must wait, at most [`TICK`].
     pub(crate) fn arm(&mut self) -> (Duration, Rc<Notify>) {
         let now = self.now();
         self.armed = self.relay.poll_timeout();
         let wait = self.armed.map_or(TICK, |at| at.saturating_sub(now.at).min(TICK));
-        // What may not be judged yet would make the timer spin.
+        // A due timeout that may not be checked yet would make the timer spin.
         let least = if self.may_judge(now) { Duration::from_millis(1) } else { TICK };
         (wait.max(least), Rc::clone(&self.timer))
     }

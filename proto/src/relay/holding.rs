@@ -1,4 +1,4 @@
-//! What one hub holds: its peers, by the changes it has said.
+//! The presence of one hub, built from its changes.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -15,17 +15,17 @@ use crate::router::Announcement;
 #[derive(Debug, Default)]
 pub(super) struct Holding {
     pub(super) seq: u64,
-    /// Of everything in it, in whatever order it came: the exclusive or of the hashes of its parts.
+    /// Digest of the contents, independent of their order: the exclusive or of their hashes.
     pub(super) digest: u64,
     pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
 }
 
 impl Holding {
-    /// Takes in the next change.
+    /// Applies the next change.
     pub(super) fn apply(&mut self, change: &Change) {
         self.seq = change.seq;
         let held = self.peers.get(&change.peer).map(|presence| presence.session);
-        // Of two sessions of one id the later counts, whatever else is said of the earlier.
+        // Of two sessions of one id, the later counts, whatever is reported for the earlier.
         if held.is_some_and(|held| held > change.session) {
             return;
         }
@@ -49,7 +49,7 @@ impl Holding {
         }
     }
 
-    /// Takes over a whole presence.
+    /// Replaces the whole presence.
     pub(super) fn replace(&mut self, seq: u64, digest: u64, peers: BTreeMap<PeerId, Arc<Presence>>) {
         *self = Self { seq, digest, peers };
     }
@@ -101,7 +101,7 @@ fn presence_hash(presence: &Presence) -> u64 {
     presence.memberships.iter().fold(session, |hash, announcement| hash ^ membership_hash(announcement))
 }
 
-/// All hubs have to compute the same: the key is fixed, and every length is written as it is on every machine.
+/// All hubs must compute the same hash: the key is fixed, and lengths are written independently of the machine.
 fn session_hash(peer: &PeerId, session: PeerIncarnation) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
     hasher.write(peer.as_bytes());

@@ -1,4 +1,4 @@
-//! Who is there: links, heartbeats, leases, ends.
+//! Links, heartbeats, leases and the end of hubs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::remote::{Remote, State, Ways};
 use super::signals::Inbound;
 use super::{Destination, Link, MeshEvent, Relay, Way};
 
-/// Heartbeats by which the bridge may be behind the links.
+/// Number of heartbeats by which the bridge may be behind the links.
 const LATE_BEATS: u64 = 16;
 
 impl Relay {
@@ -42,12 +42,12 @@ impl Relay {
             {
                 remote.link_lost_at = Some(now.at);
             }
-            // Others are to stop to count on this hub's link to that one.
+            // Other hubs must stop to use this hub's link to that one.
             self.beat(now);
         }
     }
 
-    /// Tells a neighbour of every hub that is known here, as old as the news is.
+    /// Sends a neighbour the heartbeats of all known hubs, with their ages.
     fn tell_of_others(&mut self, to: Destination, now: Now) {
         let beats: Vec<Heartbeat> = self
             .hubs
@@ -99,7 +99,7 @@ impl Relay {
 
     pub(super) fn bridge_up(&mut self, now: Now) {
         if std::mem::replace(&mut self.bridge.up, true) {
-            // One more hub receives what is published: it waits for a heartbeat.
+            // A new subscriber needs a heartbeat.
             return self.beat_soon(now);
         }
         self.reach = None;
@@ -113,7 +113,7 @@ impl Relay {
             remote.ways.forget(|via| matches!(via, Via::Bridge(_)));
             remote.bridged_until = Duration::ZERO;
         }
-        // Snapshots under way have a deadline of their own.
+        // Snapshots in progress have a deadline of their own.
     }
 
     pub(super) fn begin_drain(&mut self, now: Now) {
@@ -126,7 +126,7 @@ impl Relay {
         self.send_farewell();
     }
 
-    /// Says that this hub's life has ended.
+    /// Sends this hub's farewell.
     pub(super) fn send_farewell(&mut self) {
         let farewell = (self.config.hub, self.config.incarnation);
         let links: Vec<LinkId> = self.by_hub.values().copied().collect();
@@ -138,13 +138,13 @@ impl Relay {
         }
     }
 
-    /// Says soon what has changed about a link that is full now and then, however often that is.
+    /// Sends a heartbeat soon, for a link that has become full or free; at a limited rate.
     pub(super) fn beat_soon(&mut self, now: Now) {
         let last = self.next_beat.saturating_sub(HEARTBEAT);
         self.next_beat = self.next_beat.min(now.at.max(last + EXTRA_BEAT_PAUSE));
     }
 
-    /// Says that this hub lives, to every neighbour.
+    /// Sends a heartbeat of this hub to every neighbour.
     pub(super) fn beat(&mut self, now: Now) {
         if self.ended {
             return;
@@ -168,7 +168,7 @@ impl Relay {
             process: self.process(),
             unheard: unheard.map(|(&hub, _)| hub).take(MAX_NEIGHBOURS).collect(),
         });
-        // On every link, also on those that are spare: the other hub judges each by what it receives on it.
+        // On every link, spare ones included: the other hub judges each link by what arrives on it.
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.send(Destination::Link(link), Envelope::Heartbeat(Arc::clone(&beat)));
@@ -180,7 +180,7 @@ impl Relay {
 
     pub(super) fn heard_heartbeat(&mut self, via: Via, beat: &Arc<Heartbeat>, now: Now) {
         let mut age = Duration::from_millis(u64::from(beat.age_ms));
-        // What is read after a stop of this process may have lain in a socket for as long as that took.
+        // After a stop of this process, its sockets may contain messages as old as the stop.
         let slept = now.at.saturating_sub(self.last_timeout);
         if slept > 2 * HEARTBEAT {
             age += slept;
@@ -196,7 +196,8 @@ impl Relay {
             return self.pass_back(via, beat, now);
         }
         if self.hubs.get(&beat.hub).is_some_and(|remote| remote.has_ended(beat.incarnation)) {
-            // Of two lives of one hub each would bring itself back over the other, on and on around a ring of hubs.
+            // If both incarnations of one hub were accepted, each would replace the other again and again around a ring
+            // of hubs.
             self.stats.duplicates += 1;
             return;
         }
@@ -206,7 +207,8 @@ impl Relay {
             && remote.incarnation == beat.incarnation
             && remote.beat.number <= beat.number + LATE_BEATS
         {
-            // It listens there, also when the news has come by a link before. What is older than that is said by nobody.
+            // It also receives on the bridge, even if its heartbeat arrived over a link first. Nobody repeats older
+            // news.
             if !remote.is_bridged(now.at) {
                 self.reach = None;
             }
@@ -237,7 +239,7 @@ impl Relay {
                 if let Some(remote) = self.hubs.get_mut(&beat.hub) {
                     remote.ways.note(via, beat.number, false);
                 }
-                // Whoever hears less from the hub itself than it knows was told too great a number.
+                // If the hub itself says less than is known here, another hub has sent too great a number.
                 let from = match via {
                     Via::Link(link) => self.links.get(&link).map(|link| link.hub),
                     Via::Bridge(hub) => Some(hub),
@@ -271,7 +273,7 @@ impl Relay {
         }
     }
 
-    /// Compares what a hub says of its presence with what is known of it here.
+    /// Compares a hub's heartbeat with the replica here.
     fn compare(&mut self, beat: &Heartbeat, found: bool, now: Now) {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "heartbeat of {:?}", beat.hub);
@@ -285,14 +287,14 @@ impl Relay {
         if beat.seq > remote.holding.seq {
             remote.note_behind(now.at);
             if found {
-                // Nothing is under way that could fill the gap.
+                // Nothing in flight could fill the gap.
                 remote.ask_at = Some(now.at);
                 self.ask_for_snapshot(beat.hub, now);
             }
         } else if differs || remote.doubted {
             remote.behind_since.get_or_insert(now.at);
             if let Some(via) = remote.repaired_by.take() {
-                // What it sent was wrong.
+                // The neighbour sent a wrong snapshot.
                 remote.failed_ask = Some(via);
             }
             if remote.vain_repairs > 0 {
@@ -308,7 +310,7 @@ impl Relay {
         }
     }
 
-    /// Passes a heartbeat on to all but those it came from.
+    /// Forwards a heartbeat to all neighbours except the one it came from.
     fn pass_on(&mut self, via: Via, beat: &Arc<Heartbeat>, now: Now) {
         self.pass_to_neighbours(via, beat.hub, &Envelope::Heartbeat(Arc::clone(beat)), now);
     }
@@ -332,8 +334,9 @@ impl Relay {
         }
     }
 
-    /// A hub says less of its life than is remembered of it here, because its clock was set back: it is told of the life
-    /// that is remembered, and begins one that is later still. To others that is no news, by its age.
+    /// A hub's heartbeat is behind the incarnation remembered here, because its clock was set back. It is sent the
+    /// remembered heartbeat, and begins an even later incarnation. The age of that heartbeat keeps others from
+    /// accepting it as new.
     pub(super) fn recall(&mut self, via: Via, hub: HubId) {
         let Some(remote) = self.hubs.get(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} is recalled");
@@ -342,8 +345,8 @@ impl Relay {
         self.send(Destination::from(via), Envelope::Heartbeat(beat));
     }
 
-    /// Old news of a hub goes on to that hub alone, if it is of a later life than its present one. Its age counts the hubs on
-    /// the way, in heartbeats.
+    /// Forwards old news of a hub to that hub alone, if it is of a later incarnation than its current one. Its age
+    /// counts the hubs on the way, in heartbeats.
     fn pass_back(&mut self, via: Via, beat: &Heartbeat, now: Now) {
         let furthest = LEASE + HEARTBEAT * u32::from(MAX_HOPS);
         let age = Duration::from_millis(u64::from(beat.age_ms)) + HEARTBEAT;
@@ -354,19 +357,19 @@ impl Relay {
         }
     }
 
-    /// Whether a life that had been taken over by a later one goes on, while the later one has ended.
+    /// Whether an incarnation that a later one had replaced is alive, while the later one has ended.
     fn goes_on(&self, beat: &Heartbeat, state: State) -> bool {
         let is_fresh = Duration::from_millis(u64::from(beat.age_ms)) < LINK_SILENCE;
         state == State::Ended && beat.process != 0 && is_fresh && self.is_other_process(beat)
     }
 
-    /// Whether a heartbeat is of another process than the one that is known by that id.
+    /// Whether a heartbeat is of another process than the known one with this id.
     fn is_other_process(&self, beat: &Heartbeat) -> bool {
         let known = self.hubs.get(&beat.hub).map_or(0, |remote| remote.beat.process);
         known != 0 && beat.process != 0 && known != beat.process
     }
 
-    /// A hub has begun anew: nothing of its earlier life holds.
+    /// A hub has restarted: everything of its earlier incarnation is dropped.
     fn begin_life(&mut self, beat: &Arc<Heartbeat>) {
         self.count_anew(beat.hub);
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
@@ -394,11 +397,11 @@ impl Relay {
         self.pass_to_neighbours(via, hub, &Envelope::Farewell(hub, incarnation), now);
     }
 
-    /// After a stop of the whole process every lease looks as if it had ended. What came meanwhile is read first.
+    /// After a stop of the whole process every lease looks expired. What arrived meanwhile is read first.
     pub(super) fn notice_thaw(&mut self, now: Now) {
         if now.at.saturating_sub(self.last_timeout) > 2 * HEARTBEAT {
             self.judge_from = now.at + HEARTBEAT;
-            // What the links carried meanwhile has not been read.
+            // What arrived on the links meanwhile has not been read.
             for link in self.links.values_mut() {
                 link.heard_at = now.at;
             }
@@ -406,7 +409,7 @@ impl Relay {
         self.last_timeout = now.at;
     }
 
-    /// Does what is due about a hub.
+    /// Processes what is due for a hub.
     pub(super) fn hub_due(&mut self, hub: HubId, now: Now) {
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.at);
         let Some(remote) = self.hubs.get(&hub) else {
@@ -435,7 +438,7 @@ impl Relay {
         self.expire_outbound(hub, now);
     }
 
-    /// Forgets hubs that have been gone for long.
+    /// Forgets hubs that stopped long ago.
     pub(super) fn forget_the_dead(&mut self, now: Now) {
         let dead: Vec<HubId> = self
             .hubs
@@ -450,11 +453,11 @@ impl Relay {
         }
     }
 
-    /// A number by which shards call a hub, and have not called one before.
+    /// A number for a hub that shards have not used before.
     fn number(&mut self, hub: HubId) -> u32 {
         loop {
             self.last_number = self.last_number.wrapping_add(1);
-            // The greatest is nobody's.
+            // The greatest number belongs to nobody.
             if self.last_number < u32::MAX && !self.numbers.contains_key(&self.last_number) {
                 self.numbers.insert(self.last_number, hub);
                 return self.last_number;
@@ -469,7 +472,7 @@ impl Relay {
         }
     }
 
-    /// Begins to count signals between this hub and another anew: one of the two is in another life.
+    /// Restarts the counters of signals between this hub and another: one of the two has a new incarnation.
     pub(super) fn count_anew(&mut self, hub: HubId) {
         let number = self.number(hub);
         let Some(remote) = self.hubs.get_mut(&hub) else {

@@ -1,10 +1,11 @@
-//! Links of the seed's kind: to Go hubs, and to whatever else speaks as one (protocol: part A, "hub to hub").
+//! Legacy links: to Go hubs, and to anything else that speaks their protocol.
 //!
-//! To the rest of the mesh the peers behind such a link are this hub's own, by the least of all claims: what any other hub
-//! says of an id is worth more. What the protocol cannot say, leaves above all, ends with the link.
+//! To the rest of the mesh, the peers behind a legacy link belong to this hub, with the smallest of all claims: any
+//! other hub's claim to an id is greater. Events that the Go protocol does not report, above all leaves, take effect
+//! when the link ends.
 //!
-//! A Go hub announces a peer to another hub once, when the peer announces itself. Two consequences: peers that were there
-//! before the link become known by their first signal, and an announcement that cannot count yet is kept ([`waiting`]).
+//! A Go hub announces a peer to another hub only once. Two consequences: peers that are older than the link become
+//! known by their first signal, and an announcement that cannot take effect yet is kept ([`waiting`]).
 
 mod recent;
 mod waiting;
@@ -35,17 +36,17 @@ use super::{HubView, Relay, RelayOutput, Way};
 use recent::Recent;
 use waiting::Waiting;
 
-/// The session by which peers behind a legacy link are claimed: less than any clock says.
+/// The session incarnation in claims of peers behind legacy links: less than any clock.
 pub(super) const LEGACY_SESSION: PeerIncarnation = PeerIncarnation::LEGACY;
 
 #[derive(Debug)]
 pub(super) struct Legacy {
     links: BTreeMap<LinkId, LegacyLink>,
-    /// The link that each peer is behind: the first that announced it. A Go hub repeats what it is told, so another link's
-    /// word for a peer that is here may be this hub's own come back, and would keep the peer when its link has ended.
+    /// The link of each peer: the first that announced it. A Go hub echoes what it is sent, so another link's
+    /// announcement of a known peer may be this hub's own, and would keep the peer when its link has ended.
     peers: HashMap<PeerId, LinkId, Keys>,
-    /// Peers that have left the mesh, and Go peers that have left a network, while there were legacy links. A signal of
-    /// theirs that is still under way between Go hubs announces nobody.
+    /// Peers that have left the mesh, and Go peers that have left a network, while there were legacy links. A late
+    /// signal of theirs announces nobody.
     left: Recent,
     keys: Keys,
 }
@@ -57,20 +58,21 @@ struct LegacyLink {
     dialed: bool,
     peers: BTreeSet<PeerId>,
     heard_at: Duration,
-    /// More waits for it than is good.
+    /// Whether its queue is above the high-water mark.
     saturated: bool,
-    /// Nothing has been announced on it yet, so that nothing it says can be a repetition.
+    /// Whether nothing has been announced on it yet, so that nothing it sends can be an echo.
     fresh: bool,
-    /// What it is to be told when there is room.
+    /// Announcements to send when there is room.
     owed: BTreeSet<(PeerId, NetworkName)>,
-    /// What it was told a moment ago and has not repeated yet. If the peer leaves meanwhile, it is not to come back that way.
+    /// Events that were sent to it recently and have not been echoed yet. If the peer leaves meanwhile, an echo must
+    /// not bring it back.
     told: Recent,
-    /// Signals between Go peers that the Go hub sent on it a moment ago.
+    /// Signals between Go peers that the Go hub sent on it recently.
     said: Recent,
-    /// Go peers behind other links whose signals were sent on it a moment ago. A Go hub sends a signal for a target that it
-    /// does not have to all its hubs, the one that it came from included.
+    /// Go peers behind other links whose signals were sent on it recently. A Go hub sends a signal for an unknown
+    /// target to all its hubs, including the one it came from.
     passed: Recent,
-    /// What the Go hub has said of peers that are held by a greater or an equal claim.
+    /// Announcements of the Go hub for peers with a greater or equal claim.
     waiting: Waiting,
 }
 
@@ -88,7 +90,7 @@ impl Legacy {
         self.peers.contains_key(peer)
     }
 
-    /// This peer is no longer taken for one that is behind a legacy link.
+    /// Removes a peer that is no longer behind a legacy link.
     pub(super) fn forget(&mut self, peer: &PeerId) {
         if let Some(link) = self.peers.remove(peer).and_then(|link| self.links.get_mut(&link)) {
             link.peers.remove(peer);
@@ -116,15 +118,15 @@ impl Legacy {
         }
     }
 
-    /// Whether what is said repeats what that link was told a moment ago; once for each time. A Go hub that was dialed repeats
-    /// nothing: there it can only have gone round by way of another Go hub.
+    /// Whether a message echoes an event that was sent to that link recently; once for each time. A dialed Go hub
+    /// echoes nothing itself: there, an echo has passed through another Go hub.
     fn is_echo(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) -> bool {
         let hash = self.keys.hash_one((peer, network));
         let is_only_one = self.links.len() == 1;
         self.links.get_mut(&link).is_some_and(|open| open.told.take(hash, now) && !(open.dialed && is_only_one))
     }
 
-    /// Notes that a peer has left this network; with "", the whole mesh.
+    /// Records that a peer has left this network, or with "" the whole mesh.
     fn note_left(&mut self, peer: &PeerId, network: &str, now: Duration) {
         if !self.links.is_empty() {
             self.left.note(self.keys.hash_one((peer, network)), now);
@@ -191,7 +193,7 @@ impl Relay {
         self.legacy.forget(&peer);
     }
 
-    /// Tells the hubs behind legacy links, as soon as they take it, of a peer that has announced itself elsewhere.
+    /// Announces a peer to the Go hubs on legacy links, as soon as they have room.
     pub(super) fn tell_legacy(&mut self, announcement: &Announcement) {
         let links: SmallVec<[LinkId; 4]> = self.legacy.links.keys().copied().collect();
         for link in links {
@@ -239,11 +241,11 @@ impl Relay {
         }
     }
 
-    /// Tells a link of a peer what holds now. Returns the bytes of it.
+    /// Sends a link the current announcement of a peer. Returns its length in bytes.
     fn pay(&mut self, link: LinkId, peer: &PeerId, network: &NetworkName, now: Now) -> usize {
         // It may have left since.
         let Some(announcement) = self.membership(peer, network).cloned() else { return 0 };
-        // A Go hub would tell all its peers of one that is to be known to some.
+        // A Go hub would announce a bounded peer to all its peers.
         if self.legacy.has_announced(link, peer) || announcement.is_bounded() {
             return 0;
         }
@@ -255,7 +257,7 @@ impl Relay {
         bytes
     }
 
-    /// Passes a signal to a peer behind a legacy link. Whether it arrives, that protocol does not say.
+    /// Sends a signal to a peer behind a legacy link. The protocol does not report whether it arrives.
     pub(super) fn signal_legacy(
         &mut self,
         origin: &Origin,
@@ -266,7 +268,7 @@ impl Relay {
     ) -> Outcome {
         let stay = self.membership(from, &origin.network).map(|announcement| announcement.stay.number);
         if !origin.standing.fits(stay, &origin.network) {
-            // Its sender has left, and the Go hub would not be told of it before the signal.
+            // Its sender has left, and the Go hub would not learn of it before the signal.
             return Outcome::Failed(ErrorCode::Unreachable);
         }
         let link = self.legacy.peers.get(target).copied();
@@ -274,14 +276,14 @@ impl Relay {
             return Outcome::Failed(ErrorCode::PeerNotFound);
         };
         if self.is_go_peer(from) && self.has_said(link, from, text, now) {
-            // The Go hub has brought the signal to its target by itself, or that would get it twice.
+            // The Go hub has delivered the signal itself; the target would get it twice.
             return Outcome::Forwarded;
         }
         while let Some(open) = self.legacy.links.get_mut(&link).filter(|open| !open.owed.is_empty()) {
             if open.saturated {
                 break;
             }
-            // Who gets an offer has to have heard of its sender.
+            // The target must know the sender before it gets an offer.
             let mut owed = open.owed.range((*from, NetworkName::new(""))..);
             let Some(next) = owed.next().filter(|(peer, _)| peer == from).cloned() else { break };
             open.owed.remove(&next);
@@ -294,13 +296,13 @@ impl Relay {
         Outcome::Forwarded
     }
 
-    /// Whether a peer is behind a legacy link, of this hub or of another of the mesh.
+    /// Whether a peer is behind a legacy link of any hub of the mesh.
     fn is_go_peer(&self, peer: &PeerId) -> bool {
         self.directory.holder(peer).is_some_and(|holder| holder.incarnation <= LEGACY_SESSION)
     }
 
-    /// Whether a Go peer's signal is the link's own: its Go hub has sent it there, and needs it no more. A Go hub that is linked
-    /// with several hubs of this mesh sends it to each of them.
+    /// Whether a Go peer's signal came from this link: its Go hub has sent it there, and does not need it back. A Go
+    /// hub that is linked with several hubs of this mesh sends it to each of them.
     fn has_said(&mut self, link: LinkId, from: &PeerId, text: &str, now: Now) -> bool {
         if self.legacy.has_announced(link, from) {
             return true;
@@ -351,7 +353,7 @@ impl Relay {
                     open.said.note(hash, now.at);
                 }
                 let known = self.may_signal(link, from, &network, now);
-                // A Go hub says it to every hub that it is linked to. Of ours the one that holds the sender passes it on.
+                // A Go hub sends it to every hub it is linked with. The hub that holds the sender forwards it.
                 if known && self.directory.holder(&from).is_some_and(|holder| holder.hub == self.config.hub) {
                     let mut frame = Vec::new();
                     let range = wire::signal(&mut frame, kind, data, &from, &target, &network, now.wall_ms);
@@ -370,11 +372,11 @@ impl Relay {
         self.stats.legacy_refused += u64::from(!taken);
     }
 
-    /// Whether this link may signal for a peer in this network.
+    /// Whether this link may send signals for a peer in this network.
     ///
-    /// Peers that were at the Go hub before the link was made have never been announced on it: a peer's first signal in a
-    /// network is its announcement there, with empty data, unless the peer is another hub's or the signal may be one of this
-    /// mesh that has come back.
+    /// Peers older than the link have never been announced on it. Therefore a peer's first signal in a network counts
+    /// as its announcement there, with empty data, unless the peer belongs to another hub or the signal may be an echo
+    /// of this mesh.
     fn may_signal(&mut self, link: LinkId, peer: PeerId, network: &str, now: Now) -> bool {
         let known = self.is_behind(link, &peer);
         if known && self.is_in(&peer, network) {
@@ -390,7 +392,8 @@ impl Relay {
         }
         if !known && let Some(holder) = self.directory.holder(&peer) {
             if holder.incarnation <= LEGACY_SESSION && holder.hub != self.config.hub {
-                // If that hub is dead, the peer is taken when its lease ends. Till then the signal has no sender here.
+                // If that hub is dead, the peer is accepted when its lease expires. Until then the signal has no sender
+                // here.
                 self.wait_for(link, peer, network, "null", now);
             }
             return false;
@@ -410,7 +413,7 @@ impl Relay {
         hub == self.config.hub || self.hubs.contains_key(&hub) || self.legacy.links.values().any(|open| open.hub == hub)
     }
 
-    /// Whether this link may speak for a peer: it has announced it, and nobody's word for it is worth more.
+    /// Whether this link may speak for a peer: it has announced the peer, and no greater claim exists.
     fn is_behind(&self, link: LinkId, peer: &PeerId) -> bool {
         self.legacy.has_announced(link, peer)
             && self.directory.holder(peer).is_some_and(|holder| holder.incarnation <= LEGACY_SESSION)
@@ -425,7 +428,7 @@ impl Relay {
             return !is_echo && !self.is_a_hub(&peer) && self.legacy_joins(link, peer, network, data, now);
         };
         if self.legacy.holds(&peer) {
-            // Another link of this hub was the first.
+            // Another link of this hub was first.
             return false;
         }
         let Some(open) = self.legacy.links.get_mut(&link) else {
@@ -433,10 +436,10 @@ impl Relay {
             return false;
         };
         let is_owed = open.owed.remove(&(peer, NetworkName::new(network)));
-        // What a Go hub says of a peer that is here may be news: the claim may be a dead hub's or a dead connection's. Or it may
-        // be what this mesh has told Go hubs, come back: from this one, or from another while this one had yet to be told.
+        // A Go hub's announcement of a known peer may be news: the existing claim may belong to a dead hub or
+        // connection. Or it may be an echo of what this hub, or another one earlier, sent to Go hubs.
         let may_be_news = if holder.incarnation <= LEGACY_SESSION {
-            // A Go hub that was dialed repeats nothing.
+            // A dialed Go hub echoes nothing.
             !is_echo || open.dialed
         } else {
             !is_echo && (!is_owed || open.fresh)
@@ -444,14 +447,14 @@ impl Relay {
         may_be_news && self.wait_for(link, peer, network, data, now)
     }
 
-    /// Keeps what a Go hub says of a peer until the claim that holds it ends.
+    /// Keeps a Go hub's announcement of a peer until the existing claim ends.
     fn wait_for(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
         let fits = codec::check_public(data).is_ok();
         let open = self.legacy.links.get_mut(&link).filter(|_| fits);
         open.is_some_and(|open| open.waiting.keep(peer, NetworkName::new(network), data, now.at))
     }
 
-    /// The claim that holds a peer has changed. What Go hubs have said of the peer meanwhile counts once nobody holds it.
+    /// The claim of a peer has changed. Kept announcements of Go hubs take effect when no claim is left.
     pub(super) fn legacy_reconsiders(&mut self, peer: PeerId, held: [Option<Claim>; 2], how: &How, now: Now) {
         let [before, after] = held;
         if self.legacy.links.is_empty() || before == after {
@@ -469,8 +472,8 @@ impl Relay {
             .iter_mut()
             .flat_map(|(&link, open)| open.waiting.take(&peer, now.at).into_iter().map(move |word| (link, word)))
             .collect();
-        // A connection that ended here or at another hub may have been dead for long, and so may a hub that was lost. But where a
-        // hub says that a Go peer has left, other Go hubs' word for that peer is older.
+        // A connection that ended here or at another hub may have been dead for long, and so may a lost hub. But if a
+        // hub reports that a Go peer has left, other Go hubs' announcements of that peer are older.
         let counts = after.is_none()
             && (before.is_some_and(|before| before.incarnation > LEGACY_SESSION) || matches!(how, How::HubGone));
         for (link, (network, data)) in waiting {
@@ -481,7 +484,7 @@ impl Relay {
         }
     }
 
-    /// Takes a peer of the Go hub into a network, or takes in what it says of itself now. False where there is no room.
+    /// Adds a peer of the Go hub to a network, or updates its data. False if there is no room.
     fn legacy_joins(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
         let is_its_own = self.legacy.has_announced(link, &peer);
         let Ok(data) = codec::describe(&peer, Some(data)) else { return false };
@@ -502,7 +505,7 @@ impl Relay {
         self.legacy.peers.insert(peer, link);
         let claim = Claim { incarnation: LEGACY_SESSION, hub: self.config.hub };
         if known == Some(true) {
-            // Said again: nobody is told twice.
+            // A repetition: nobody is notified twice.
             return true;
         }
         let discovered = Arc::new(wire::peer_discovered(&data, network, now.wall_ms));
@@ -515,7 +518,7 @@ impl Relay {
         true
     }
 
-    /// A Go peer has said goodbye. Without a name of a network, which the Go hub writes as `global`, it means all of the peer's.
+    /// A Go peer has left a network. Without a name, which the Go hub writes as `global`, it has left all networks.
     fn legacy_goodbye(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
         if codec::check_public(data).is_err() {
             return false;

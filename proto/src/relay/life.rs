@@ -1,8 +1,9 @@
-//! Whether links carry what is sent: each is judged by what is received on it, and by what the other hub says of it.
+//! Detects links that carry nothing, from what arrives on them and from the other hub's reports.
 //!
-//! TCP notices a path that swallows everything after ten seconds at the earliest, and by then all that was sent is lost. But each
-//! neighbour sends a heartbeat a second on every link, however many other ways there are. So a link on which nothing is received for
-//! [`LINK_SILENCE`] does not work. It stays open as a spare: it is used where there is no other way, and again when it works.
+//! TCP notices a dead path after ten seconds at the earliest, and by then everything sent is lost. But each neighbour
+//! sends a heartbeat per second on every link, however many ways there are. So a link on which nothing arrives for
+//! [`LINK_SILENCE`] does not work. It stays open as a spare: it is used if there is no other way, and again when it
+//! works.
 
 use crate::envelope::Heartbeat;
 use crate::id::{HubId, LinkId, Via};
@@ -13,7 +14,7 @@ use super::remote::Avoided;
 use super::{MeshEvent, Relay};
 
 impl Relay {
-    /// Something was received on a link.
+    /// Records that something arrived on a link.
     pub(super) fn heard_on(&mut self, link: LinkId, now: Now) {
         // The links of a former id are forgotten, and still read.
         let Some(open) = self.links.get_mut(&link) else { return };
@@ -25,7 +26,7 @@ impl Relay {
         }
     }
 
-    /// Finds links on which nothing has been received for long.
+    /// Finds links on which nothing has arrived for too long.
     pub(super) fn notice_silence(&mut self, now: Now) {
         let is_late = |at| now.at.saturating_sub(at) >= LINK_SILENCE;
         let mut found = Vec::new();
@@ -43,7 +44,7 @@ impl Relay {
         }
     }
 
-    /// Takes in what a neighbour's new heartbeat says of its link to this hub.
+    /// Processes a neighbour's report about its link to this hub.
     pub(super) fn note_unheard(&mut self, beat: &Heartbeat, now: Now) {
         let unheard = beat.unheard.contains(&self.config.hub);
         let Some(open) = self.by_hub.get(&beat.hub).and_then(|link| self.links.get_mut(link)) else { return };
@@ -62,16 +63,16 @@ impl Relay {
         if let Some(event) = event {
             self.event(event);
         }
-        // Others are not to count on this link, or may again.
+        // Other hubs must stop using this link, or may use it again.
         self.beat_soon(now);
     }
 
-    /// Chooses among the links to a hub the one to use: the newest of those that work.
+    /// Chooses the link to use to a hub: the newest of those that work.
     ///
     /// The two ends of two links at once may choose different ones.
     pub(super) fn choose_link(&mut self, hub: HubId) {
         let links = self.links.iter().filter(|(_, open)| open.hub == hub);
-        // Of two hubs with one id there may be a link to each.
+        // Two hubs with one id can have a link each.
         let life = self.hubs.get(&hub).map(|remote| remote.incarnation);
         match links.max_by_key(|(link, open)| (Some(open.incarnation) == life, !open.is_spare(), **link)) {
             Some((&link, _)) => _ = self.by_hub.insert(hub, link),
@@ -80,7 +81,7 @@ impl Relay {
         self.reach = None;
     }
 
-    /// Finds ways on which all signals go unanswered: somebody farther on loses them.
+    /// Finds ways on which no signal is answered: a hub farther on loses them.
     pub(super) fn notice_unanswered(&mut self, now: Now) {
         for remote in self.hubs.values_mut().filter(|remote| remote.is_live() && remote.outbound.len() > 0) {
             let Some((via, before)) = remote.sent_by else { continue };

@@ -1,5 +1,5 @@
-//! Peers of two hubs know each other: word of it goes from shard to shard. Whoever says it says it again until it is answered, so
-//! nothing is kept here.
+//! Relays meetings of peers of two hubs between shards. The sender repeats a meeting until it is answered, so no state
+//! is kept here.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl Relay {
         }
     }
 
-    /// A hub speaks for its own peers only.
+    /// A hub may speak only for its own peers.
     pub(super) fn meeting_came(&mut self, from: HubId, meeting: &Arc<Meeting>) {
         let held = |relay: &Self, peer: &PeerId| relay.directory.holder(peer).is_some_and(|claim| claim.hub == from);
         let home = |relay: &Self, peer: &PeerId| ShardId::home(peer, relay.config.shards, relay.config.keys);

@@ -1,12 +1,14 @@
-//! The ids by which hubs are known outside and inside of this one.
+//! Ids of hubs outside and inside this hub.
 //!
-//! Of two live hubs with one HUB_ID the later one takes a new id while it runs. Its shards have that id in every claim, roster and
-//! circle, and letters between them are under way, so inside nothing changes: this hub goes on calling itself by the id that it started
-//! with. The relay exchanges ids where something goes out or comes in. The other hub, which keeps the id outside, has a stand-in inside.
+//! Of two live hubs with one HUB_ID, the one that started later takes a new id while it runs. Its shards have the old
+//! id in every claim, roster and circle, and in letters under way. Therefore nothing changes inside: the hub still uses
+//! its first id, and the relay translates ids of outgoing and incoming envelopes. The other hub, which keeps the id
+//! outside, has a stand-in inside.
 //!
-//! Ids break ties between claims and choose who speaks on the bridge, so the exchange keeps their order: the three ids differ in their
-//! last eight bytes only, and the stand-in is less than the first id by as much as the new one is greater. (At the ends of the range of
-//! those eight bytes they wrap around. Then a tie between these two hubs, in one millisecond, is decided wrongly, and both sessions end.)
+//! Ids break ties between claims and decide who speaks on the bridge, so the translation keeps their order. The three
+//! ids differ only in their last eight bytes, and the stand-in is less than the first id by as much as the new one is
+//! greater. (At the ends of the range these bytes wrap around. Then a tie between these two hubs in one millisecond is
+//! decided wrongly, and both sessions end.)
 
 use std::sync::Arc;
 
@@ -19,11 +21,11 @@ use super::Destination;
 /// See the module.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Names {
-    /// What this hub calls itself.
+    /// The id of this hub inside.
     inside: HubId,
-    /// What all others call it.
+    /// The id of this hub outside.
     outside: HubId,
-    /// What this hub calls the one that others call `inside`.
+    /// The id inside of the hub that is `inside` outside.
     stand_in: HubId,
 }
 
@@ -32,7 +34,7 @@ impl Names {
         Self { inside: hub, outside: hub, stand_in: hub }
     }
 
-    /// What others call this hub.
+    /// The id of this hub for others.
     pub(super) fn outside(&self) -> HubId {
         self.outside
     }
@@ -41,7 +43,7 @@ impl Names {
         self.outside == self.inside
     }
 
-    /// Takes a new id, which lies `by` behind the first.
+    /// Takes a new id, `by` after the first.
     pub(super) fn rename(&mut self, by: u64) {
         if self.is_plain() {
             self.stand_in = HubId(self.inside.0.shifted(by.wrapping_neg()));
@@ -49,7 +51,7 @@ impl Names {
         self.outside = HubId(self.inside.0.shifted(by));
     }
 
-    /// The id inside of a hub that is named from outside.
+    /// Translates an outside id to the inside.
     pub(super) fn inward(&self, hub: HubId) -> HubId {
         match hub {
             _ if self.is_plain() => hub,
@@ -60,7 +62,7 @@ impl Names {
         }
     }
 
-    /// The id outside of a hub that is named inside.
+    /// Translates an inside id to the outside.
     pub(super) fn outward(&self, hub: HubId) -> HubId {
         match hub {
             _ if self.is_plain() => hub,
@@ -101,7 +103,7 @@ impl Names {
     }
 }
 
-/// An envelope in which each hub has another id.
+/// The envelope with every hub's id translated.
 fn renamed(envelope: Envelope, name: impl Fn(HubId) -> HubId) -> Envelope {
     let announced = |announcement: &mut Arc<Announcement>| {
         let claim = announcement.claim;

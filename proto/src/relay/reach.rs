@@ -1,4 +1,4 @@
-//! How hubs are linked, by what each says of its neighbours, and the way from here to each of them.
+//! The topology of the mesh, from the neighbours in heartbeats, and the way to each hub.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -8,12 +8,12 @@ use crate::time::Now;
 
 use super::Relay;
 
-/// What follows from the neighbours that hubs name. Made anew when one names others.
+/// Derived from the neighbours that hubs report. Rebuilt when one reports others.
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
-    /// The hubs that are linked with this one, directly or by way of others.
+    /// The hubs that are linked with this one, directly or through others.
     linked: BTreeSet<HubId>,
-    /// The first step of a shortest way to each hub. All hubs see the same links, so each step of a signal brings it nearer
+    /// The first step of a shortest way to each hub. All hubs see the same links, so each step brings a signal nearer
     /// to its target, and none is taken twice.
     steps: BTreeMap<HubId, Via>,
     /// The hubs on the bridge, where that is one of the ways.
@@ -21,18 +21,17 @@ pub(super) struct Reach {
 }
 
 impl Relay {
-    /// How a hub is reached: directly, else over the bridge, else by way of another.
+    /// The way to a hub: the direct link, else the bridge, else another hub.
     ///
-    /// A link that does not work in both directions is taken only where there is no other way.
+    /// A link that does not work in both directions is used only if there is no other way.
     pub(super) fn route(&mut self, hub: &HubId, now: Now) -> Option<Via> {
         self.find_route(hub, None, now)
     }
 
-    /// How a hub is reached by the signals of this hub's own peers: a way whose signals went unanswered is taken only where there is no
-    /// other.
+    /// The way for signals of this hub's own peers: a way without answers is used only if there is no other.
     ///
-    /// Only the first step may be another one than [`Self::route`] says. Were the next hub to avoid its own way as well, it could only
-    /// send back what it is given, though both could reach their target.
+    /// Only the first step may differ from [`Self::route`]. If the next hub also avoided its own way, it could only
+    /// send the signal back, although both could reach the target.
     pub(super) fn signal_route(&mut self, hub: &HubId, now: Now) -> Option<Via> {
         self.find_route(hub, self.avoided(hub, now), now)
     }
@@ -47,13 +46,13 @@ impl Relay {
         route
     }
 
-    /// The way to a hub that its signals are not to take, if there is another.
+    /// The way to a hub that its signals must avoid if there is another.
     pub(super) fn avoided(&self, hub: &HubId, now: Now) -> Option<Via> {
         let avoided = self.hubs.get(hub).and_then(|remote| remote.avoided.as_ref());
         avoided.filter(|avoided| avoided.until > now.at).map(|avoided| avoided.via)
     }
 
-    /// What [`Self::route_by`] needs, for whoever only looks.
+    /// The topology for callers that must not change state.
     pub(super) fn present_reach(&self, now: Now) -> Cow<'_, Reach> {
         self.reach.as_ref().map_or_else(|| Cow::Owned(self.look_around(now)), Cow::Borrowed)
     }
@@ -66,21 +65,21 @@ impl Relay {
         let spare = self.by_hub.get(hub).map(|&link| Via::Link(link));
         let Some(remote) = self.hubs.get(hub) else { return spare };
         let bridged = Some(Via::Bridge(*hub)).filter(|_| self.bridge.up && remote.is_bridged(now.at));
-        // Only who is on the bridge knows who else is: others follow the heartbeats.
+        // Only a hub on the bridge knows who else is there; others follow the heartbeats.
         let ways = [bridged, reach.steps.get(hub).copied(), remote.ways.best()];
         let ways = || ways.into_iter().flatten().chain(remote.ways.newest_first());
         let works = |via: &Via| !self.is_spare(*via) && Some(*via) != avoided;
         ways().find(works).or(spare).or_else(|| ways().next())
     }
 
-    /// The link to a hub, if it is to be used.
+    /// The link to a hub, if it is usable.
     fn direct(&self, hub: &HubId, avoided: Option<Via>) -> Option<Via> {
         let direct = self.by_hub.get(hub).map(|&link| Via::Link(link));
         direct.filter(|&via| !self.is_spare(via) && Some(via) != avoided)
     }
 
-    /// Whether this hub is the one that tells the bridge of a hub that is not on it: of all hubs that are linked with that
-    /// one and on the bridge, the one with the least id does.
+    /// Whether this hub speaks on the bridge for a hub that is not on it: the hub with the smallest id does, among
+    /// those on the bridge that are linked with that one.
     pub(super) fn speaks_for(&mut self, hub: &HubId, now: Now) -> bool {
         if self.hubs.get(hub).is_none_or(|remote| remote.is_bridged(now.at)) {
             return false;
@@ -93,7 +92,7 @@ impl Relay {
         speaks
     }
 
-    /// Forgets what followed from hubs being on the bridge that are no longer.
+    /// Rebuilds the topology when hubs have left the bridge.
     pub(super) fn check_reach(&mut self, now: Now) {
         let gone = |hub: &HubId| self.hubs.get(hub).is_none_or(|remote| !remote.is_bridged(now.at));
         if self.reach.as_ref().is_some_and(|reach| reach.bridged.iter().any(gone)) {

@@ -1,4 +1,4 @@
-//! What is known of one other hub.
+//! The state of one other hub.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,87 +17,91 @@ use super::signals::{Inbound, Outbound};
 
 #[derive(Debug)]
 pub(super) struct Remote {
-    /// What shards call it, in [`Sender::Hub`](crate::Sender::Hub).
+    /// The number that shards use for it, in [`Sender::Hub`](crate::Sender::Hub).
     pub(super) number: u32,
     pub(super) incarnation: HubIncarnation,
     pub(super) state: State,
-    /// The last.
+    /// Its last heartbeat.
     pub(super) beat: Arc<Heartbeat>,
     /// When `beat` arrived.
     pub(super) beat_at: Duration,
-    /// When the last link to it ended, if that is so.
+    /// Time at which the last link to it ended, if there is none.
     pub(super) link_lost_at: Option<Duration>,
-    /// Another life of this id, which is not believed as this one goes on; since when; and whether that was told.
+    /// Another incarnation of this id that is not accepted while this one is alive; since when; and whether that was
+    /// reported.
     pub(super) contest: Option<((HubIncarnation, u64), Duration, bool)>,
-    /// Lives of it that have said farewell, the latest last. At most [`MAX_ENDED_LIVES`].
+    /// Incarnations that have sent a farewell, the latest last. At most [`MAX_ENDED_LIVES`].
     ended: VecDeque<HubIncarnation>,
-    /// When the lease ends that it gave. Kept instead of the time at which it was said: that may be before this hub's clock began.
+    /// Time at which the lease from the last heartbeat expires. The start is not stored, because it can lie before this
+    /// process's time zero.
     pub(super) lease_ends: Duration,
     pub(super) holding: Holding,
-    /// Changes beyond a missing one, or beyond the snapshot that is on its way, each with the number of the last heartbeat before it.
+    /// Changes after a missing one, or after the snapshot in progress, each with the number of the last heartbeat
+    /// before it.
     pub(super) ahead: BTreeMap<u64, (u64, Arc<Change>)>,
-    /// The number of a heartbeat that said less than what was known here, and which change was known here then.
+    /// The number of a heartbeat that was behind this replica, and the last change of the replica then.
     pub(super) mark: Option<(u64, u64)>,
-    /// More is known of it here than it has said since. A snapshot that says less is believed, and others are sent none.
+    /// Whether this replica is ahead of the hub's later heartbeats. A snapshot that says less is then accepted, and
+    /// others are sent none.
     pub(super) doubted: bool,
-    /// Snapshots that were received since what is known here last agreed with a heartbeat.
+    /// Number of snapshots received since this replica last agreed with a heartbeat.
     pub(super) vain_repairs: u32,
-    /// The way by which the last of those came.
+    /// The way by which the last of those arrived.
     pub(super) repaired_by: Option<Via>,
-    /// Since when something is known to be missing, if something is.
+    /// Time since which changes are known to be missing, if any are.
     pub(super) behind_since: Option<Duration>,
-    /// When a snapshot is to be asked for.
+    /// Time at which a snapshot is requested.
     pub(super) ask_at: Option<Duration>,
     pub(super) sync: Option<Sync>,
-    /// Neighbours that asked for a snapshot of it while `sync` was under way. They are answered when that has ended.
+    /// Neighbours that requested a snapshot of it while `sync` was in progress. They are answered when it ends.
     pub(super) snapshot_waiters: Vec<Via>,
-    /// Who was asked for a snapshot last, in vain.
+    /// The neighbour whose snapshot failed last.
     pub(super) failed_ask: Option<Via>,
     pub(super) ways: Ways,
-    /// The way that signals to it take, and the counter of the last that took another one.
+    /// The way that signals to it take, and the counter of the last signal on another way.
     pub(super) sent_by: Option<(Via, u64)>,
-    /// The last counter that was given before it last said what became of a signal.
+    /// The last counter that was assigned before its latest outcome arrived.
     pub(super) answered: u64,
-    /// A way whose signals went unanswered.
+    /// A way whose signals were not answered.
     pub(super) avoided: Option<Avoided>,
-    /// Until when it counts as being on the bridge.
+    /// Time until which it counts as being on the bridge.
     pub(super) bridged_until: Duration,
     pub(super) outbound: Outbound,
     pub(super) inbound: Inbound,
-    /// Outcomes that are to go back to it.
+    /// Outcomes to be sent back to it.
     pub(super) outcomes: Vec<(u64, Outcome)>,
     pub(super) outcomes_due: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
-    /// Its lease runs.
+    /// Its lease is valid.
     Live,
-    /// Its lease has ended. A newer heartbeat of the same life brings it back.
+    /// Its lease has expired. A newer heartbeat of the same incarnation brings it back.
     Lost,
-    /// It has said that it ends. Only a new life brings it back.
+    /// It has sent a farewell. Only a new incarnation brings it back.
     Ended,
 }
 
-/// A way that signals do not take while there is another.
+/// A way that signals avoid if there is another.
 #[derive(Debug)]
 pub(super) struct Avoided {
     pub(super) via: Via,
-    /// The counter before that of the first signal that went unanswered on it.
+    /// The counter before that of the first unanswered signal on it.
     pub(super) after: u64,
     /// The counter of the last.
     pub(super) last: u64,
     pub(super) until: Duration,
 }
 
-/// A snapshot that has been asked for.
+/// A requested snapshot.
 #[derive(Debug)]
 pub(super) struct Sync {
     pub(super) via: Via,
-    /// When it was asked for.
+    /// Time of the request.
     pub(super) since: Duration,
     pub(super) deadline: Duration,
-    /// What has arrived of it.
+    /// Bytes received so far.
     pub(super) bytes: u64,
     pub(super) parts: u32,
     pub(super) seq: u64,
@@ -111,7 +115,7 @@ impl Sync {
         Self { via, since: now, deadline: now + SNAPSHOT_PATIENCE, bytes: 0, parts: 0, seq: 0, digest: 0, peers }
     }
 
-    /// Takes in the next part, if it is the next one and of the form that every hub sends.
+    /// Adds the next part, if it is in order and well-formed.
     pub(super) fn take(&mut self, part: SnapshotPart, now: Duration) -> bool {
         if part.part == 0 && self.parts == 0 {
             (self.seq, self.digest) = (part.seq, part.digest);
@@ -119,7 +123,7 @@ impl Sync {
         let is_next = (part.part, part.seq, part.digest) == (self.parts, self.seq, self.digest);
         let fits = self.peers.len() + part.peers.len() <= MAX_PEERS_PER_HUB;
         let brings_something = part.last || !part.peers.is_empty();
-        // So none of what was there before comes again.
+        // So no peer of an earlier part appears again.
         let last = self.peers.last_key_value().map(|(&peer, _)| peer);
         let peers = || last.into_iter().chain(part.peers.iter().map(|presence| presence.peer));
         let ascends = peers().zip(peers().skip(1)).all(|(a, b)| a < b);
@@ -135,16 +139,16 @@ impl Sync {
     }
 }
 
-/// Whether a peer's memberships are as few as they may be, and in the order in which they are looked up.
+/// Whether a peer has at most the allowed number of memberships, in the order of networks.
 fn is_sound(presence: &Presence) -> bool {
     let memberships = &presence.memberships;
     memberships.len() <= MAX_MEMBERSHIPS && memberships.is_sorted_by(|a, b| a.network < b.network)
 }
 
-/// A peer's id and session, in a snapshot.
+/// Size of a peer's id and session in a snapshot, in bytes.
 const ID_BYTES: u64 = 28;
 
-/// About what a peer takes in a snapshot.
+/// Approximate size of a peer in a snapshot, in bytes.
 fn presence_bytes(presence: &Presence) -> u64 {
     let memberships = presence.memberships.iter().map(|announcement| announcement.discovered.frame_len() as u64);
     ID_BYTES + memberships.sum::<u64>()
@@ -185,7 +189,7 @@ impl Remote {
         }
     }
 
-    /// Notes that a life has said farewell. Heartbeats of it that are still under way bring nobody back.
+    /// Records a farewell. Late heartbeats of that incarnation bring nobody back.
     pub(super) fn note_ended(&mut self, life: HubIncarnation) {
         if !self.has_ended(life) {
             if self.ended.len() == MAX_ENDED_LIVES {
@@ -195,7 +199,7 @@ impl Remote {
         }
     }
 
-    /// Whether a life has said farewell.
+    /// Whether an incarnation has sent a farewell.
     pub(super) fn has_ended(&self, life: HubIncarnation) -> bool {
         self.ended.contains(&life)
     }
@@ -208,7 +212,7 @@ impl Remote {
         self.state == State::Live
     }
 
-    /// How long ago the last heartbeat was said, as far as is known.
+    /// Age of the last heartbeat, as far as is known.
     pub(super) fn age(&self, now: Duration) -> Duration {
         (now + LEASE).saturating_sub(self.lease_ends)
     }
@@ -217,25 +221,25 @@ impl Remote {
         self.bridged_until > now
     }
 
-    /// Notes the way that the next signal takes.
+    /// Records the way of the next signal.
     pub(super) fn note_sent(&mut self, via: Via) {
         if self.sent_by.is_none_or(|(before, _)| before != via) {
             self.sent_by = Some((via, self.outbound.counter()));
         }
     }
 
-    /// It says what became of a signal. If that one went by the way that is avoided, the way carries signals after all.
+    /// An outcome arrived. If that signal took the avoided way, the way works after all.
     pub(super) fn note_answered(&mut self, counter: u64) {
         self.answered = self.outbound.counter();
         self.avoided.take_if(|avoided| avoided.after < counter && counter <= avoided.last);
     }
 
-    /// How many changes it has said beyond what is known here.
+    /// Number of its changes that are missing here.
     pub(super) fn lag(&self) -> u64 {
         self.beat.seq.saturating_sub(self.holding.seq)
     }
 
-    /// Forgets changes that a heartbeat would have counted, had its hub made them.
+    /// Drops held changes that a later heartbeat would have counted, if they were real.
     pub(super) fn forget_unconfirmed(&mut self) {
         let (number, seq) = (self.beat.number, self.beat.seq);
         if self.ahead.last_key_value().is_some_and(|(&last, _)| last > seq) {
@@ -243,7 +247,8 @@ impl Remote {
         }
     }
 
-    /// Compares its last heartbeat with an earlier one, to see whether more is known here than it has ever said.
+    /// Compares the last heartbeat with an earlier one, to detect a replica that is ahead of everything the hub has
+    /// sent.
     pub(super) fn doubt(&mut self) {
         let (number, seq) = (self.beat.number, self.beat.seq);
         if self.holding.seq <= seq {
@@ -257,12 +262,12 @@ impl Remote {
         }
     }
 
-    /// The pause before a snapshot is asked for.
+    /// Pause before a snapshot is requested.
     pub(super) fn pause(&self) -> Duration {
         GAP_PATIENCE * (1 << self.vain_repairs.min(MAX_VAIN_REPAIRS))
     }
 
-    /// When the next thing about it is due.
+    /// Time at which something is due for this hub.
     pub(super) fn due(&self) -> Option<Duration> {
         let lease = self.is_live().then_some(self.lease_ends);
         let sync = self.sync.as_ref().map(|sync| sync.deadline);
@@ -271,20 +276,20 @@ impl Remote {
     }
 }
 
-/// Over which neighbours a hub's heartbeats come.
+/// The neighbours through which a hub's heartbeats arrive.
 #[derive(Debug, Default)]
 pub(super) struct Ways {
-    /// The last heartbeat that came each way, newest last.
+    /// The last heartbeat on each way, newest last.
     heard: Vec<(Via, u64)>,
     best: Option<Via>,
     worse: u8,
 }
 
 impl Ways {
-    /// Heartbeats by which a way may be behind and still be one.
+    /// Number of heartbeats by which a way may be behind and still be used.
     const SLACK: u64 = 2 * LEASE.as_secs() / HEARTBEAT.as_secs();
 
-    /// Notes a heartbeat. `first`: it came by no other way before.
+    /// Records a heartbeat. `first` means that it had not arrived on another way before.
     pub(super) fn note(&mut self, via: Via, number: u64, first: bool) {
         self.heard.retain(|(way, last)| *way != via && last + Self::SLACK >= number);
         self.heard.push((via, number));
@@ -303,22 +308,22 @@ impl Ways {
         }
     }
 
-    /// The way to take.
+    /// The way to use.
     pub(super) fn best(&self) -> Option<Via> {
         self.best
     }
 
-    /// Every way by which heartbeats came lately, the last one first.
+    /// All ways on which heartbeats arrived recently, the latest first.
     pub(super) fn newest_first(&self) -> impl Iterator<Item = Via> {
         self.heard.iter().rev().map(|(way, _)| *way)
     }
 
-    /// Another way than this one, if there is one.
+    /// A way other than `via`, if there is one.
     pub(super) fn other_than(&self, via: Via) -> Option<Via> {
         self.heard.iter().rev().map(|(way, _)| *way).find(|way| *way != via)
     }
 
-    /// Forgets ways that are no more.
+    /// Removes ways that no longer exist.
     pub(super) fn forget(&mut self, gone: impl Fn(Via) -> bool) {
         self.heard.retain(|(way, _)| !gone(*way));
         if self.best.is_some_and(&gone) {

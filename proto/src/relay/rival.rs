@@ -1,9 +1,9 @@
-//! Another live hub with this hub's id, or two others that share one.
+//! Two live hubs with one id: this hub and another, or two others.
 //!
-//! A restarted hub with a fixed HUB_ID finds others that remember its last life, by a later clock perhaps: it begins a life later than
-//! that one. This is not to happen while that life goes on, or the two would outbid each other for ever. Whether it goes on is seen by
-//! its heartbeats: their numbers grow only while somebody lives. Of two live hubs the later one takes a new id (`names`). Third hubs keep
-//! to the one that they know, and show each of the two the other's heartbeats.
+//! A restarted hub with a fixed HUB_ID finds that others remember its last incarnation, possibly with a later clock,
+//! and begins a later one. It must not do so while that incarnation is alive, or the two would outbid each other
+//! forever. An incarnation is alive if the numbers of its heartbeats grow. Of two live hubs, the one that started later
+//! takes a new id (`names`). Third hubs keep the one they know, and forward to each of the two the other's heartbeats.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -21,22 +21,23 @@ use crate::time::Now;
 use super::remote::Ways;
 use super::{Destination, MeshEvent, Relay, RelayOutput};
 
-/// By how much a life can be later than the one it was told of, in milliseconds: about a minute.
+/// Maximum by which an incarnation is later than the one it follows, in milliseconds: about a minute.
 const LIFE_STEPS: u64 = 1 << 16;
 
-/// A life of this hub's id that is not this process.
+/// Another incarnation of this hub's id, in another process.
 #[derive(Clone, Debug)]
 pub(super) struct Rival {
     life: (HubIncarnation, u64),
     first_at: Duration,
     last_number: u64,
-    /// How often it has grown. Third hubs remember different last heartbeats of a life that has ended, but not many.
+    /// Number of times that its heartbeat number has grown. Third hubs can remember different last heartbeats of an
+    /// ended incarnation, but only a few.
     grew: u32,
-    /// When its number last grew.
+    /// Time at which its number last grew.
     last_at: Duration,
-    /// When somebody said last that it is this life that is known of this hub.
+    /// Time at which another hub last reported this incarnation as the current one.
     recalled_at: Option<Duration>,
-    /// It has said so itself, on a link.
+    /// Whether it has identified itself on a link.
     proven: bool,
     told: bool,
 }
@@ -49,7 +50,7 @@ impl Rival {
 }
 
 impl Relay {
-    /// A random number of this process, by which others tell it from another with the same id.
+    /// A random number of this process, by which other hubs distinguish it from another with the same id.
     pub fn process(&self) -> u64 {
         self.config.keys.hash_one((self.config.hub, "process")).max(1)
     }
@@ -58,11 +59,12 @@ impl Relay {
         (self.config.incarnation, self.process())
     }
 
-    /// A heartbeat of this hub's own id has come back.
+    /// Processes a heartbeat with this hub's own id.
     pub(super) fn heard_of_itself(&mut self, beat: &Heartbeat, now: Now) {
         let life = (beat.incarnation, beat.process);
         if beat.process == self.process() || life == (self.config.incarnation, 0) {
-            // Others remember more of this life than it has said: somebody lied to them, and they would not believe it any more.
+            // Others remember more of this incarnation than it has sent: they accepted false numbers, and would ignore
+            // its own.
             if beat.incarnation > self.config.incarnation || beat.number > self.beats {
                 self.begin_later_life(beat.incarnation.max(self.config.incarnation), now);
             }
@@ -86,7 +88,7 @@ impl Relay {
                 rival.last_at = now.at;
             }
         }
-        // What was said so long ago is not said to keep its lease.
+        // So old a heartbeat keeps no lease.
         if rival.life == life && Duration::from_millis(u64::from(beat.age_ms)) >= LEASE {
             rival.recalled_at = Some(now.at);
         }
@@ -94,7 +96,7 @@ impl Relay {
         self.judge_rival(now);
     }
 
-    /// A hub with this hub's id has said hello on a link: it lives.
+    /// A hub with this hub's id has sent a hello on a link, so it is alive.
     pub(super) fn met_namesake(&mut self, incarnation: HubIncarnation, process: u64, now: Now) {
         let life = (incarnation, process);
         if process == self.process() {
@@ -117,7 +119,7 @@ impl Relay {
         }
     }
 
-    /// Decides what follows from another life of this hub's id.
+    /// Decides what to do about another incarnation of this hub's id.
     pub(super) fn judge_rival(&mut self, now: Now) {
         let own = self.life();
         let Some(rival) = self.rival.as_mut() else { return };
@@ -135,7 +137,7 @@ impl Relay {
                 self.rival = None;
             }
         } else if alive {
-            // It is for the other to take a new id. One of an earlier release does not.
+            // The other one must take a new id. An earlier release does not.
             if known_for >= RIVAL_YIELD {
                 self.take_new_id(now);
             }
@@ -147,13 +149,13 @@ impl Relay {
         }
     }
 
-    /// Others remember a life of this hub that is later than this one and has ended: this becomes one that is later still.
+    /// Others remember a later incarnation of this hub that has ended: begin an even later one.
     fn begin_later_life(&mut self, than: HubIncarnation, now: Now) {
-        // By a step of this process's own: another life, which ended since, may have been told of the same one.
+        // The step depends on this process: another incarnation that has ended since may have followed the same one.
         let step = 1 + self.config.keys.0 % LIFE_STEPS;
         let later = than.0.saturating_add(step);
         if later > GREATEST_TIME_FOLLOWED {
-            // Nobody would believe the one after that.
+            // Nobody would accept the incarnation after that.
             return self.take_new_id(now);
         }
         self.config.incarnation = HubIncarnation(later);
@@ -170,10 +172,10 @@ impl Relay {
         }
     }
 
-    /// Leaves this hub's id to another one. All links have to be made anew.
+    /// Gives up this hub's id for a new one. All links must be dialed again.
     fn take_new_id(&mut self, now: Now) {
         let before = self.names.outside();
-        // Whoever took this hub for the one with that id is not to wait for its lease.
+        // Hubs that used this hub under the old id need not wait for its lease.
         self.send_farewell();
         self.renamed += 1;
         self.names.rename((self.config.keys.hash_one((self.config.hub, self.renamed)) >> 2).max(1));
@@ -199,17 +201,17 @@ impl Relay {
         self.outputs.push_back(RelayOutput::Renamed { hub });
     }
 
-    /// Whether a heartbeat of another life than the known one is not to be believed, because the known one goes on.
+    /// Whether to ignore a heartbeat of another incarnation than the known one, because the known one is alive.
     pub(super) fn is_contested(&self, beat: &Heartbeat, now: Now) -> bool {
         let Some(remote) = self.hubs.get(&beat.hub).filter(|remote| remote.is_live()) else { return false };
         let same_process = remote.beat.process == beat.process && beat.process != 0;
         let heard_lately = now.at.saturating_sub(remote.beat_at) < LINK_SILENCE || now.at < self.judge_from;
-        // A process that ends takes its links with it.
+        // A process that ends closes its links.
         let link_ended = remote.link_lost_at.is_some_and(|at| at >= remote.beat_at);
         !same_process && heard_lately && !link_ended
     }
 
-    /// Two hubs have one id. The known one stays known, and whoever is at the other end hears of it.
+    /// Two hubs have one id. The known one is kept, and the sender is informed.
     pub(super) fn contest(&mut self, via: Via, beat: &Heartbeat, now: Now) {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "{:?} is contested", beat.hub);
@@ -221,7 +223,7 @@ impl Relay {
             Some(contest) if contest.0 == life => contest,
             _ => (life, now.at, false),
         };
-        // Both have said something since.
+        // Both have sent heartbeats since.
         let both_live = remote.beat_at > contest.1 + RIVAL_EVIDENCE;
         remote.contest = Some((life, contest.1, contest.2 || both_live));
         if both_live && !contest.2 {
@@ -238,7 +240,7 @@ impl Relay {
         }
     }
 
-    /// An earlier life than the known one says that it lives. Each of the two hears of the other.
+    /// An earlier incarnation than the known one sends heartbeats. Each of the two is informed of the other.
     pub(super) fn earlier_life(&mut self, via: Via, beat: &Heartbeat, now: Now) {
         self.recall(via, beat.hub);
         let is_other = self.hubs.get(&beat.hub).is_some_and(|remote| remote.beat.process != beat.process);

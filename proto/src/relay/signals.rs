@@ -1,4 +1,4 @@
-//! Signals between hubs, and what became of them.
+//! Signals between hubs, and their outcomes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -16,17 +16,18 @@ use crate::time::Now;
 
 use super::{Destination, Relay, Way};
 
-/// Signals to one hub whose outcome is outstanding.
+/// Signals to one hub without an outcome yet.
 ///
-/// Outcomes come back in nearly the order of the counters, so that most signals are found by their distance from the oldest. A
-/// target that reads slowly keeps the outcome of its own signals back for long: those are put aside, and hold nothing up.
+/// Outcomes return in nearly the order of the counters, so most signals are found by their distance from the oldest. A
+/// target that reads slowly delays the outcomes of its own signals for long: those are put aside, and delay nothing
+/// else.
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
-    /// The last counter that was given.
+    /// The last counter assigned.
     counter: u64,
-    /// The latest signals, up to the last; the first of them is open.
+    /// The latest signals, up to the last; the first of them has no outcome yet.
     recent: VecDeque<Option<Pending>>,
-    /// Older ones that are still open.
+    /// Older signals without an outcome.
     aside: BTreeMap<u64, Pending>,
     open: usize,
 }
@@ -39,25 +40,25 @@ struct Pending {
 }
 
 impl Outbound {
-    /// Signals among which one is looked for by its place: 4,096 x 136 B, about half of a core's cache.
+    /// Number of signals that are found by their position: 4,096 x 136 B, about half of a core's cache.
     const RECENT: usize = 4096;
 
     pub(super) fn len(&self) -> usize {
         self.open
     }
 
-    /// The last counter that was given.
+    /// The last counter assigned.
     pub(super) fn counter(&self) -> u64 {
         self.counter
     }
 
-    /// When the oldest is given up: all have the same time.
+    /// Time at which the oldest expires: all have the same timeout.
     pub(super) fn due(&self) -> Option<Duration> {
         let recent = || self.recent.front().and_then(Option::as_ref);
         self.aside.values().next().or_else(recent).map(|pending| pending.deadline)
     }
 
-    /// So many signals were sent, and lost, and their outcomes written off.
+    /// Adds signals that were sent and lost, and whose outcomes have expired.
     #[cfg(test)]
     pub(super) fn lose(&mut self, count: u64) {
         debug_assert!(self.recent.is_empty(), "none is open");
@@ -86,8 +87,8 @@ impl Outbound {
         Some(pending)
     }
 
-    /// Whether signals for two targets at least were sent after the one with this counter and before `before`, and are open. One target
-    /// alone may just be slow to read.
+    /// Whether signals to at least two targets, sent after this counter and before `before`, have no outcome. A single
+    /// target may just read slowly.
     pub(super) fn has_open(&self, after: u64, before: Duration) -> bool {
         let sent = |pending: &Pending| pending.deadline.saturating_sub(RECEIPT_TIMEOUT);
         let aside = self.aside.range(after.saturating_add(1)..).map(|(_, pending)| pending);
@@ -107,7 +108,7 @@ impl Outbound {
         expired
     }
 
-    /// Gives up all that is outstanding, in the order in which it was sent.
+    /// Removes all signals without an outcome, in the order in which they were sent.
     fn give_up(&mut self) -> Vec<Pending> {
         std::iter::from_fn(|| self.oldest().and_then(|oldest| self.settle(oldest))).collect()
     }
@@ -129,15 +130,15 @@ impl Outbound {
     }
 }
 
-/// Signals from one hub, in their order.
+/// Signals from one hub, in order.
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
-    /// The last that was taken.
+    /// The last counter that was processed.
     taken: u64,
     held: BTreeMap<u64, (Duration, SignalEnvelope)>,
-    /// Not waited for any longer: if one comes after all, it is answered.
+    /// Counters that are no longer waited for. If one arrives after all, it is answered.
     skipped: BTreeSet<u64>,
-    /// Since when no signal has come in its turn, and others have come; and the last counter of those.
+    /// Since when only signals with unexpected counters have arrived, and the last of those counters.
     astray: Option<(Duration, u64)>,
 }
 
@@ -152,11 +153,12 @@ impl Inbound {
 
     /// Whether a signal with this counter can be one of the next.
     fn expects(&self, counter: u64) -> bool {
-        // Of a hub of which none has come yet any may be the first: the hub may have been forgotten here.
+        // If none has arrived yet, any counter may be the first: this hub may have forgotten that one.
         counter > self.taken && (self.taken == 0 || counter - self.taken <= MAX_COUNTER_STEP)
     }
 
-    /// Notes a signal that is not expected. `true`: nothing else has come for so long that counting goes on from it.
+    /// Records an unexpected counter. True if only such counters have arrived for so long that counting continues from
+    /// it.
     fn goes_on_from(&mut self, counter: u64, now: Duration) -> bool {
         let follows = |last: u64| last < counter && counter - last <= MAX_COUNTER_STEP;
         let since = self.astray.filter(|&(_, last)| follows(last)).map_or(now, |(since, _)| since);
@@ -169,7 +171,7 @@ impl Inbound {
         self.astray = None;
     }
 
-    /// The next signal whose turn it is, if the presence of its hub is known so far.
+    /// Removes the next signal in order, if the presence of its hub is known up to `seq`.
     fn next(&mut self, seq: u64) -> Option<SignalEnvelope> {
         let first = self.held.first_entry()?;
         if *first.key() != self.taken + 1 || first.get().1.seq > seq {
@@ -180,8 +182,8 @@ impl Inbound {
         Some(signal)
     }
 
-    /// Stops to wait for what is missing before the first that has waited for too long. Returns that one if it is its
-    /// sender that is still not known.
+    /// Stops waiting for whatever precedes the first overdue signal. Returns that signal if only its sender is still
+    /// unknown.
     fn give_up(&mut self, seq: u64) -> Option<SignalEnvelope> {
         let first = self.held.first_entry()?;
         let counter = *first.key();
@@ -204,7 +206,7 @@ impl Inbound {
 }
 
 impl Relay {
-    /// A peer of this hub has sent a signal to one that is elsewhere.
+    /// Sends a signal of this hub's peer to another hub.
     pub(super) fn signalled(&mut self, origin: Origin, from: PeerId, target: PeerId, frame: Box<[u8]>, now: Now) {
         let Some(holder) = self.directory.holder(&target) else {
             return self.settle(origin, target, Outcome::Failed(ErrorCode::PeerNotFound));
@@ -240,10 +242,11 @@ impl Relay {
         self.send(Destination::from(via), Envelope::Routed(route, Box::new(Routed::Signal(signal))));
     }
 
-    /// Whether a signal of this hub keeps its order among those to the same session of its target.
+    /// Whether a signal keeps its order among those to the same session of its target.
     ///
-    /// Signals to members come here straight from their senders' shards, others make a detour by the target's home. Per
-    /// session of the target, detoured signals are sent first. After the target's first join only direct ones are sent.
+    /// Signals to members arrive straight from their senders' shards, others make a detour through the target's home.
+    /// For each session of the target, detoured signals are sent first. After the target's first join only direct ones
+    /// are sent.
     fn is_in_order(&self, origin: &Origin, from: &PeerId, target: &PeerId) -> Result<(), ErrorCode> {
         let Sender::Session { detour, .. } = origin.sender else { return Ok(()) };
         let has_been_member = self.directory.has_been_member(target);
@@ -251,14 +254,14 @@ impl Relay {
             let elsewhere = self.is_in_a_network(target) && self.membership(target, &origin.network).is_none();
             return Err(if elsewhere { ErrorCode::WrongNetwork } else { ErrorCode::PeerNotFound });
         }
-        // Its sender's announcement may be on its way here, or its leave may have come.
+        // Its sender's announcement may still be on its way here, or its leave may have arrived.
         let stay = || self.membership(from, &origin.network).map(|announcement| announcement.stay.number);
         let is_late = || detour && !origin.standing.fits(stay(), &origin.network);
-        // One to a member is for an earlier session of its target, if this one has never been in a network.
+        // A signal to a member is for an earlier session of its target, if this session has never been in a network.
         if detour == has_been_member || is_late() { Err(ErrorCode::PeerNotFound) } else { Ok(()) }
     }
 
-    /// Tells a sender of this hub what became of its signal.
+    /// Reports an outcome to a sender of this hub.
     fn settle(&mut self, origin: Origin, target: PeerId, outcome: Outcome) {
         // What a Go hub has sent has no receipt.
         let Sender::Session { shard, ticket, .. } = origin.sender else { return };
@@ -271,13 +274,13 @@ impl Relay {
         }
     }
 
-    /// Something came that goes to one hub.
+    /// Processes a routed envelope.
     pub(super) fn routed(&mut self, via: Via, route: Route, routed: Routed, now: Now) {
         if route.to != self.config.hub {
             return self.forward(via, route, routed, now);
         }
         if route.to_incarnation != self.config.incarnation {
-            // It was for a life that has ended.
+            // It was for an incarnation that has ended.
             return self.bounce(route, &routed, now);
         }
         let of_this_life = self.hubs.get(&route.from).is_some_and(|r| r.incarnation == route.from_incarnation);
@@ -289,17 +292,18 @@ impl Relay {
             Routed::Takeover { peer, ticket, resume } => self.takeover_asked(route, peer, ticket, resume, now),
             Routed::TakeoverAnswer { peer, ticket, in_use } => self.takeover_answered(peer, ticket, in_use),
             Routed::Meeting(meeting) if of_this_life => self.meeting_came(route.from, &meeting),
-            // It is said again in that hub's present life.
+            // The sender repeats it for the hub's current incarnation.
             Routed::Meeting(_) => {}
         }
     }
 
     fn forward(&mut self, via: Via, route: Route, routed: Routed, now: Now) {
-        // Answers and questions are a few bytes. A question that is not passed on would be answered as if nobody could be asked.
+        // Answers and questions have a few bytes. A question that is not forwarded would be answered as if its hub were
+        // gone.
         let large = matches!(routed, Routed::Signal(_) | Routed::Meeting(_));
         let waits = |relay: &Self, next| large && relay.is_saturated(next);
         let next = self.route(&route.to, now).filter(|&next| next != via);
-        // The hub before this one has no better way to its target than by this one's link, whatever is thought of that link here.
+        // The previous hub has no better way than this hub's link to the target, whatever this hub thinks of that link.
         let direct = || self.by_hub.get(&route.to).map(|&link| Via::Link(link)).filter(|&direct| direct != via);
         let next = next.or_else(direct).filter(|&next| !waits(self, next));
         let Some(next) = next.filter(|_| route.hops.saturating_add(1) < MAX_HOPS) else {
@@ -312,11 +316,11 @@ impl Relay {
         self.send(Destination::from(next), Envelope::Routed(route, Box::new(routed)));
     }
 
-    /// Tells the hub where something came from that it cannot go on, in the name of the one it was for.
+    /// Answers the source of an undeliverable envelope in the name of its destination.
     fn bounce(&mut self, route: Route, routed: &Routed, now: Now) {
         let answer = match routed {
             Routed::Signal(signal) => Routed::Outcomes(vec![(signal.counter, Outcome::Failed(ErrorCode::Unreachable))]),
-            // Whoever cannot be asked cannot object.
+            // An unreachable hub cannot object.
             Routed::Takeover { peer, ticket, .. } => {
                 Routed::TakeoverAnswer { peer: *peer, ticket: *ticket, in_use: false }
             }
@@ -380,7 +384,7 @@ impl Relay {
         }
     }
 
-    /// Passes on the signals of a hub whose turn has come.
+    /// Delivers the held signals of a hub whose turn has come.
     pub(super) fn release_signals(&mut self, from: HubId, now: Now) {
         while let Some(remote) = self.hubs.get_mut(&from).filter(|remote| remote.is_live())
             && let Some(signal) = remote.inbound.next(remote.holding.seq)
@@ -389,7 +393,7 @@ impl Relay {
         }
     }
 
-    /// Passes a signal on whose turn has come.
+    /// Delivers a signal whose turn has come.
     fn take_in(&mut self, from: HubId, signal: SignalEnvelope, now: Now) {
         let SignalEnvelope { counter, receipt, kind, sender, target, network, frame, standing, .. } = signal;
         let Some(hub) = self.hubs.get(&from).map(|remote| remote.number) else {
@@ -398,7 +402,7 @@ impl Relay {
         let origin = Origin { sender: Sender::Hub { hub, counter, receipt }, kind, network, standing, read_at: now.at };
         let gone = match self.directory.holder(&sender) {
             Some(holder) => holder.hub != from,
-            // Of one that is in no network nothing has to be known.
+            // A sender in no network needs no presence.
             None => standing != Standing::Outsider,
         };
         if gone {
@@ -415,7 +419,7 @@ impl Relay {
         }
     }
 
-    /// Stops to wait for signals that do not come, or whose senders do not.
+    /// Stops waiting for signals or senders that do not arrive.
     pub(super) fn expire_held(&mut self, from: HubId, now: Now) {
         while let Some(remote) = self.hubs.get_mut(&from)
             && remote.inbound.due().is_some_and(|at| at <= now.at)
@@ -430,13 +434,13 @@ impl Relay {
                 return bug!(self.bugs, HubMissing, "held signals of {from:?}");
             };
             if !live || before == (remote.inbound.taken, remote.inbound.len()) {
-                // Of a hub that is lost nothing is passed on.
+                // Signals of a lost hub are not delivered.
                 remote.inbound.held.clear();
             }
         }
     }
 
-    /// A shard says what became of a signal that came from another hub.
+    /// A shard reports the outcome of a signal from another hub.
     pub(super) fn outcome(&mut self, origin: &Origin, outcome: Outcome, now: Now) {
         let Sender::Hub { hub, counter, receipt } = origin.sender else {
             return bug!(self.bugs, OutcomeSender, "{:?}", origin.sender);
@@ -447,7 +451,7 @@ impl Relay {
         }
     }
 
-    /// Notes an outcome for the hub a signal came from. Those that somebody waits for go at once, the others together.
+    /// Stores an outcome for the signal's hub. Outcomes with a receipt are sent at once, the others together.
     fn answer(&mut self, to: HubId, counter: u64, outcome: Outcome, receipt: bool, now: Now) {
         let Some(remote) = self.hubs.get_mut(&to) else {
             return bug!(self.bugs, HubMissing, "outcome for {to:?}");
@@ -466,7 +470,7 @@ impl Relay {
         remote.outcomes_due = None;
         let outcomes = std::mem::take(&mut remote.outcomes);
         let to_incarnation = remote.incarnation;
-        // Without a way back the sender's hub is on its own: it says `unknown` in time.
+        // Without a way back, the sender's hub times out and reports `unknown`.
         let Some(via) = via else { return };
         let route =
             Route { to, to_incarnation, from: self.config.hub, from_incarnation: self.config.incarnation, hops: 0 };
@@ -502,7 +506,7 @@ impl Relay {
         self.write_off(expired, true);
     }
 
-    /// A hub is gone: what was sent there may have been delivered, and nobody will say.
+    /// A hub is gone: signals sent to it may have been delivered, and no outcome will arrive.
     pub(super) fn give_up_outbound(&mut self, to: HubId) {
         let Some(remote) = self.hubs.get_mut(&to) else {
             return bug!(self.bugs, HubMissing, "signals to {to:?} are given up");
@@ -514,7 +518,7 @@ impl Relay {
     fn write_off(&mut self, signals: Vec<Pending>, receipts_are_due: bool) {
         for Pending { origin, target, .. } in signals {
             let waited_for = matches!(origin.sender, Sender::Session { ticket, .. } if ticket != 0);
-            // Receipts have the same time at their sender's shard, which has said `unknown` by itself.
+            // The sender's shard has the same timeout for receipts, and has reported `unknown` itself.
             if !(waited_for && receipts_are_due) {
                 self.settle(origin, target, Outcome::Failed(ErrorCode::Unknown));
             }

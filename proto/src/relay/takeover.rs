@@ -1,4 +1,4 @@
-//! An id that is at one hub is wanted at another: the hub that has it is asked (protocol: part C).
+//! Takeovers between hubs: an id that is connected to one hub connects to another, and the first hub is asked.
 
 use crate::envelope::{Envelope, Route, Routed};
 use crate::id::{HubId, HubIncarnation, PeerId, ShardId};
@@ -8,7 +8,7 @@ use crate::time::Now;
 
 use super::{Destination, Relay};
 
-/// A question's name between hubs is its name at the shard, with the shard before it.
+/// Number of bits of a shard's ticket. A ticket between hubs is the shard's number followed by the shard's ticket.
 const TICKET_BITS: u32 = 48;
 
 impl Relay {
@@ -27,7 +27,7 @@ impl Relay {
             self.send_routed(to, Routed::Takeover { peer, ticket, resume }, now)
         });
         if !asked {
-            // Whoever cannot be asked cannot object.
+            // An unreachable hub cannot object.
             self.post(shard, Letter::TakeoverAnswered { peer, ticket, in_use: false });
         }
     }
@@ -51,7 +51,7 @@ impl Relay {
 
     pub(super) fn challenge_answered(&mut self, peer: PeerId, asker: Asker, in_use: bool, now: Now) {
         let answer = Routed::TakeoverAnswer { peer, ticket: asker.ticket, in_use };
-        // Without a way back the asking hub decides by itself, after its patience.
+        // Without a way back, the asking hub decides by itself after its timeout.
         self.send_routed((asker.hub, asker.incarnation), answer, now);
     }
 

@@ -1,4 +1,4 @@
-//! What others may look at.
+//! Read-only views of a relay.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::remote::Remote;
 use super::{HubView, Relay, RelayStats};
 
 impl Relay {
-    /// What has been counted, gauges brought up to date.
+    /// Counters since the start, and current gauges.
     pub fn stats(&mut self, now: Now) -> &RelayStats {
         let live = || self.hubs.values().filter(|remote| remote.is_live());
         let millis = |duration: Duration| duration.as_millis() as u64;
@@ -26,7 +26,7 @@ impl Relay {
         &self.stats
     }
 
-    /// Every other hub that is remembered, ascending by id; then those behind legacy links.
+    /// All other known hubs in ascending order of ids; then the Go hubs behind legacy links.
     pub fn hubs(&self, now: Now) -> Vec<HubView> {
         let reach = self.present_reach(now);
         let native = self.hubs.values().map(|remote| self.view(remote, &reach, now));

@@ -1,15 +1,15 @@
-//! Whom a peer knows where it does not know everybody.
+//! The acquaintances of a peer under bounded discovery.
 
 use crate::id::PeerId;
 
-/// Whom a peer knows in a network, of those it does not know by right.
+/// The acquaintances of a peer in a network, except those that it knows without stored state.
 #[derive(Debug, Default)]
 pub(super) struct Circle {
-    /// Ascending by id.
+    /// In ascending order of ids.
     pub(super) known: Vec<Acquaintance>,
-    /// How many of them are told of: all but those that declined.
+    /// Number of those that were announced to the peer: all except those that declined.
     pub(super) told: u32,
-    /// Waits in [`Meetings::due`].
+    /// Whether the circle is queued in [`Meetings::due`].
     pub(super) due: bool,
 }
 
@@ -19,22 +19,22 @@ pub(super) struct Acquaintance {
     pub(super) marks: u8,
 }
 
-/// The peer's own pick, as one of the closest: replaced when it leaves.
+/// One of the peer's closest picks. It is replaced when it leaves.
 pub(super) const CLOSE: u8 = 1;
-/// The peer's own pick, at random: replaced when it leaves.
+/// One of the peer's random picks. It is replaced when it leaves.
 pub(super) const RANDOM: u8 = 2;
-/// At another hub, which has not yet said that it knows.
+/// A peer of another hub that has not confirmed the meeting yet.
 pub(super) const UNANSWERED: u8 = 4;
-/// Knows as many as it may: this peer was told that it left, and does not pick it again.
+/// A peer that declined because it knows its maximum of others. It was announced as left, and is not picked again.
 pub(super) const DECLINED: u8 = 8;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Met {
     Now,
-    /// After it had declined.
+    /// Added after it had declined.
     AtLast,
     Before,
-    /// There is no room in the circle.
+    /// The circle is full.
     Not,
 }
 
@@ -51,12 +51,12 @@ impl Circle {
         self.told as usize >= most
     }
 
-    /// How many have declined.
+    /// Number of peers that have declined.
     pub(super) fn declined(&self) -> usize {
         self.known.len() - self.told as usize
     }
 
-    /// Everybody in it whom the peer was told of.
+    /// All acquaintances that were announced to the peer.
     pub(super) fn peers(&self) -> impl Iterator<Item = PeerId> {
         self.known.iter().filter(|other| other.marks & DECLINED == 0).map(|other| other.peer)
     }
@@ -76,7 +76,7 @@ impl Circle {
             }
             Err(at) => {
                 if self.known.len() == self.known.capacity() {
-                    // By a half, and not to the double: most circles have found their size.
+                    // Grows by a half instead of doubling: most circles have reached their size.
                     self.known.reserve_exact(8 + self.known.len() / 2);
                 }
                 self.known.insert(at, Acquaintance { peer, marks });
@@ -86,7 +86,7 @@ impl Circle {
         Met::Now
     }
 
-    /// Takes one out that has left. Returns its marks, if the peer was told of it.
+    /// Removes a peer that has left. Returns its marks, if it was announced to the peer.
     pub(super) fn part(&mut self, peer: &PeerId) -> Option<u8> {
         let gone = self.known.remove(self.find(peer).ok()?);
         if gone.marks & DECLINED != 0 {

@@ -1,4 +1,4 @@
-//! The closest members of a network, by the exclusive or of their ids, without looking at the others.
+//! Finds the closest members of a network, by the exclusive or of ids, without visiting the others.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Range;
@@ -7,18 +7,19 @@ use std::ops::{Bound, ControlFlow};
 
 use crate::id::PeerId;
 
-/// Members at one distance class that are put in order by sorting. Of more, only as many as are asked for are looked at.
+/// Number of members in one distance class up to which they are sorted. In a larger class only the requested ones are
+/// visited.
 const SORTED: usize = 64;
 
-/// Calls `visit` with members in the order of their distance from `center`, `center` itself first, until it has had enough.
+/// Calls `visit` with members in ascending distance from `center`, `center` itself first, until it breaks off.
 ///
-/// Ids in their own order are a binary trie laid flat. Those that share at least n bits with `center` are a run around it;
-/// those that share exactly n are the half of that run on the other side of bit n, and each of them is closer than any that
-/// shares fewer. So the run grows outwards from `center`, half by half. A half that is large is a trie of its own, with the
-/// point in it that is closest to `center` as its center.
+/// Sorted ids form a flat binary trie. Ids that share at least n bits with `center` are a run around it. Those that
+/// share exactly n are the half of that run on the other side of bit n, and each is closer than any that shares fewer.
+/// So the run grows outwards from `center`, half by half. A large half is a trie of its own, whose center is the point
+/// in it that is closest to `center`.
 ///
-/// With ids at random this looks at about twice as many members as are visited, whatever the size of the network. Chosen
-/// ids can make it descend through each of the 160 bits, at two lookups each.
+/// With random ids this visits about twice the requested number of members, whatever the size of the network. Chosen
+/// ids can make it descend through all 160 bits, with two lookups each.
 pub(super) fn visit_closest<'a, V>(
     members: &'a BTreeMap<PeerId, V>,
     center: PeerId,
@@ -27,7 +28,7 @@ pub(super) fn visit_closest<'a, V>(
     visit_run(members, center, 0, visit)
 }
 
-/// The same for those that share at least `floor` bits with `center`.
+/// The same for members that share at least `floor` bits with `center`.
 fn visit_run<'a, V>(
     members: &'a BTreeMap<PeerId, V>,
     center: PeerId,
@@ -43,7 +44,7 @@ fn visit_run<'a, V>(
     let shared = |next: Option<&(&PeerId, &V)>| next.map(|(peer, _)| center.shared_bits(peer));
     loop {
         let (up, down) = (shared(above.peek()), shared(below.peek()));
-        // A bit of `center` is 0 or 1: no two members on different sides share equally many.
+        // A bit of `center` is 0 or 1, so members on different sides never share the same number of bits.
         let Some(bits) = up.max(down) else { return ControlFlow::Continue(()) };
         let mut half = Vec::new();
         let complete = if up == Some(bits) {
@@ -68,17 +69,17 @@ fn visit_run<'a, V>(
     }
 }
 
-/// The members behind `from`, up to `to`.
+/// Members after `from`, up to `to`.
 fn after<V>(members: &BTreeMap<PeerId, V>, from: PeerId, to: PeerId) -> Peekable<Range<'_, PeerId, V>> {
     members.range((Bound::Excluded(from), Bound::Included(to))).peekable()
 }
 
-/// The members before `from`, down to `to`.
+/// Members before `from`, down to `to`.
 fn before<V>(members: &BTreeMap<PeerId, V>, from: PeerId, to: PeerId) -> Peekable<Rev<Range<'_, PeerId, V>>> {
     members.range((Bound::Included(to), Bound::Excluded(from))).rev().peekable()
 }
 
-/// Takes the members from the front of `run` that share `bits` bits with `center`. False when there are more than
+/// Removes the members at the front of `run` that share `bits` bits with `center`. False if there are more than
 /// [`SORTED`].
 fn gather<'a, V: 'a>(
     run: &mut Peekable<impl Iterator<Item = (&'a PeerId, &'a V)>>,
@@ -126,7 +127,7 @@ mod tests {
         all
     }
 
-    /// Ids that share long prefixes now and then, as chosen ones do.
+    /// Ids that often share long prefixes, as chosen ids do.
     fn any_id() -> impl Strategy<Value = PeerId> {
         (any::<[u8; 20]>(), 0usize..=20, any::<u8>(), any::<bool>()).prop_map(|(mut id, same, fill, bit)| {
             id[..same].fill(if bit { fill & 1 } else { 0xff });
@@ -159,7 +160,7 @@ mod tests {
 
     #[test]
     fn few_are_looked_at_in_a_large_network() {
-        // The worst that chosen ids can do: at each bit a crowd on the other side.
+        // The worst case of chosen ids: at each bit a crowd on the other side.
         let mut members = BTreeMap::new();
         let center = PeerId::from_bytes([0; 20]);
         for bit in 0..120 {

@@ -1,13 +1,13 @@
-//! Who is told of whom where not everybody is told of everybody.
+//! Bounded discovery (DISCOVERY=closest:K): which peers know each other when a peer knows only some members.
 //!
-//! A peer that wants to know K others picks the K closest members and a few at random when it joins. Two peers *meet* when one
-//! has picked the other, when one signals the other, or when one asks for more; from then on each is told what becomes of
-//! the other. What a peer knows is its [`Circle`]; only its home shard writes it. The home of the one tells the home of the
-//! other by a [`Meeting`]: inside a hub that always arrives, and between hubs it is said again until it is answered.
+//! A peer that wants to know K others picks the K closest members and a few random ones when it joins. Two peers *meet*
+//! when one has picked the other, signals the other, or asks for more members. From then on each is notified of the
+//! other's changes. The acquaintances of a peer are its [`Circle`]; only its home shard writes it. One home notifies
+//! the other with a [`Meeting`]. Inside a hub it always arrives; between hubs it is repeated until it is answered.
 //!
-//! Two that join at the same moment do not find each other in their own shards' rosters. So each shard does for a newcomer, when it
-//! hears of it, what the newcomer's home has done, by its own roster: of those it would have picked, the ones on this shard
-//! that it has not met are the ones its home did not know, and they meet now. Where nobody joins at the same moment there are none.
+//! Two peers that join at the same moment do not find each other in their own shards' rosters. Therefore every shard
+//! repeats the pick for a new member with its own roster. Picks of this shard that have not met the member are those
+//! that its home did not know; they meet now. If nobody joins at the same moment, there are none.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,16 +28,16 @@ use super::presence::Change;
 use super::roster::NetworkIx;
 use super::session::State;
 
-/// What is to be said again.
+/// Meetings that must be sent again.
 #[derive(Debug)]
 pub(super) struct Meetings {
-    /// Circles with acquaintances that have not been answered for, in the order of their time: each once. Those of stays that have
-    /// ended wait for their time.
+    /// Circles with unconfirmed acquaintances, in the order of their times, each once. Entries of ended stays remain
+    /// until their time.
     due: VecDeque<Due>,
-    /// When the next sessions say again whom they know at other hubs, and from which slot on.
+    /// Time of the next sweep, and its first slot. A sweep sends sessions' acquaintances at other hubs again.
     sweep: (Duration, u32),
     pub(super) draws: u64,
-    /// Pairs that know each other, as far as this shard has an end of them.
+    /// Number of acquaintances of this shard's peers.
     known: u64,
 }
 
@@ -65,19 +65,19 @@ impl Meetings {
 }
 
 impl Router {
-    /// How many a newcomer wants to know; 0: everybody.
+    /// Number of closest members that a new peer wants to know; 0 means all members.
     pub(super) fn closest_wanted(&self, data: Option<&str>) -> u8 {
         let wanted = data.and_then(codec::closest_wanted).map(|k| k.min(u64::from(MAX_CLOSEST)) as u8);
         wanted.unwrap_or(self.config.discovery.closest())
     }
 
-    /// Names a stay.
+    /// Begins a stay with a new number.
     pub(super) fn begin_stay(&mut self, closest: u8, now: Now) -> Stay {
         self.last_stay = now.wall_ms.max(self.last_stay.saturating_add(1));
         Stay { number: self.last_stay, closest }
     }
 
-    /// Has a newcomer meet its picks. All shards have been told of it.
+    /// Introduces a new member and its picks to each other. All shards have received its announcement already.
     pub(super) fn join_circle(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
         let Some(membership) = self.sessions.get(id).and_then(|session| session.membership_in(ix)) else {
             return bug!(self.bugs, CircleSession, "{id:?} joins {ix:?}");
@@ -98,7 +98,7 @@ impl Router {
         met
     }
 
-    /// Takes a member into a session's circle, and tells the session of it unless it has been told.
+    /// Adds a member to a session's circle, and announces it to the session unless that has happened already.
     pub(super) fn meet(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, marks: u8) -> Met {
         let session = self.sessions.get_mut(id).map(|session| (session.state, session));
         let Some((state, membership)) = session.and_then(|(state, session)| Some((state, session.membership(ix)?)))
@@ -113,7 +113,7 @@ impl Router {
         let told = state == State::Live;
         let met = membership.circle.get_or_insert_default().meet(other, marks, self.most_acquaintances);
         if met == Met::Now {
-            // One that declined has been noted, so that its leave is not missed.
+            // A declined peer is recorded, so that its leave is not missed.
             member.note_knower(id);
         }
         if matches!(met, Met::Now | Met::AtLast) {
@@ -125,7 +125,7 @@ impl Router {
         met
     }
 
-    /// Tells the homes of others that they and a session's peer know each other.
+    /// Notifies the home shards of `others` that they and a session's peer know each other.
     fn tell_homes(&mut self, id: SessionId, ix: NetworkIx, others: &[PeerId], word: Word, now: Now) {
         let session = self.sessions.get(id).and_then(|session| Some((session.peer, session.membership_in(ix)?)));
         let Some((about, membership)) = session else {
@@ -148,7 +148,7 @@ impl Router {
                     here.push(other);
                     continue;
                 }
-                // A newcomer is proposed to all shards: one letter has all its picks.
+                // A new member is proposed to all shards: one letter contains all its picks.
                 Address::Shard(_) if word == Word::Joined => Place::Shards,
                 Address::Shard(shard) => Place::Shard(shard),
                 Address::Mesh => Place::Hub(member.announcement.claim.hub),
@@ -212,7 +212,7 @@ impl Router {
         }
     }
 
-    /// Word of peers of this shard and others.
+    /// Processes a meeting between peers of this shard and others.
     pub(super) fn heard_meeting(&mut self, meeting: &Meeting, now: Now) {
         let Some(ix) = self.rosters.find(meeting.network.as_str()) else { return };
         let about = (meeting.about, meeting.stay);
@@ -259,7 +259,7 @@ impl Router {
         }
     }
 
-    /// Says something back of the same pairs, or of some of them.
+    /// Answers a meeting, for all its pairs or some of them.
     fn answer_meeting(&mut self, to: &Meeting, others: Vec<(PeerId, u64)>, word: Word, place: Address, hub: HubId) {
         let end = match to.to {
             MeetingEnd::About => MeetingEnd::Others,
@@ -280,14 +280,14 @@ impl Router {
         (membership.stay.number == stay).then_some(id)
     }
 
-    /// Where a member is, if it is in this stay.
+    /// The address of a member, if it is in this stay.
     fn stands(&self, ix: NetworkIx, (peer, stay): (PeerId, u64)) -> Option<(Address, HubId)> {
         let member = self.rosters.network(ix)?.members.get(&peer)?;
         let announcement = &member.announcement;
         (announcement.stay.number == stay).then_some((member.place, announcement.claim.hub))
     }
 
-    /// Whether a session and a member do not know each other by right.
+    /// Whether a session and a member know each other only if they have met.
     pub(super) fn may_meet(&self, id: SessionId, ix: NetworkIx, other: &PeerId) -> bool {
         let Some(session) = self.sessions.get(id) else { return false };
         let member = self.rosters.network(ix).and_then(|network| network.members.get(other));
@@ -295,8 +295,8 @@ impl Router {
         session.peer != *other && (membership.stay.closest > 0 || member.is_bounded())
     }
 
-    /// A member has come that is at another hub, or on another shard and is told of everybody: those of this shard that it
-    /// is close to may have to meet it.
+    /// Proposes a new member of another hub, or an unbounded one of another shard, to the bounded peers of this shard
+    /// that are close to it.
     pub(super) fn propose_from_here(&mut self, ix: NetworkIx, newcomer: PeerId, now: Now) {
         for (id, ..) in self.propose(ix, newcomer) {
             let at_hub = self
@@ -305,7 +305,7 @@ impl Router {
                 .and_then(|network| network.members.get(&newcomer))
                 .is_some_and(|member| member.place == Address::Mesh && member.is_bounded());
             if at_hub {
-                // Its own hub's word is on its way, as a rule; if it does not come, this one's goes.
+                // Usually its own hub's meeting is already on its way; otherwise this one is sent.
                 self.await_answer(id, ix, std::iter::once(newcomer), now);
             } else {
                 self.tell_homes(id, ix, &[newcomer], Word::Met, now);
@@ -313,9 +313,10 @@ impl Router {
         }
     }
 
-    /// Sees to it that a session knows a member before it hears from it. False: it, or the member, cannot know any more.
+    /// Introduces a session and a member before a signal between them. False if one of them knows its maximum of
+    /// others.
     pub(super) fn introduce_stranger(&mut self, id: SessionId, ix: NetworkIx, from: PeerId, now: Now) -> bool {
-        // Every signal comes by here, and hardly any network has somebody who is told of some.
+        // Every signal passes here, and hardly any network has bounded members.
         if self.rosters.network(ix).is_none_or(|network| network.bounded == 0) || !self.may_meet(id, ix, &from) {
             return true;
         }
@@ -340,7 +341,7 @@ impl Router {
         true
     }
 
-    /// Whether a session knows as many as it may, and not this one.
+    /// Whether a session knows its maximum of others, and not this one.
     pub(super) fn is_too_crowded_for(&self, id: SessionId, ix: NetworkIx, target: &PeerId) -> bool {
         let membership = self.sessions.get(id).and_then(|session| session.membership_in(ix));
         let circle = membership.and_then(|membership| membership.circle.as_deref());
@@ -348,14 +349,15 @@ impl Router {
             && self.may_meet(id, ix, target)
     }
 
-    /// An acquaintance's home has no room for this one.
+    /// Processes a decline: the acquaintance's circle is full.
     fn heard_declined(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, place: Address, now: Now) {
         let membership = self.sessions.get(id).and_then(|session| session.membership_in(ix));
         // The two may have parted since.
         let Some(circle) = membership.and_then(|membership| membership.circle.as_deref()) else { return };
         let Ok(at) = circle.find(&other) else { return };
         let marks = circle.known[at].marks;
-        // Said of an earlier try, and it has answered since; or it had forgotten this one, and was reminded. It is asked.
+        // Either it declined an earlier attempt and has confirmed since, or it had forgotten this peer and was
+        // reminded. Ask again.
         if place == Address::Mesh && marks & (UNANSWERED | DECLINED) == 0 {
             return self.tell_homes(id, ix, &[other], Word::Met, now);
         }
@@ -401,7 +403,7 @@ impl Router {
         }
     }
 
-    /// Tells those who know a member of what became of it, if they know only some.
+    /// Notifies the bounded sessions that know a member of its change.
     pub(super) fn tell_knowers(
         &mut self,
         ix: NetworkIx,
@@ -435,13 +437,13 @@ impl Router {
                 lost.push((id, marks));
             }
         }
-        // Not before all have been told.
+        // Only after all have been notified.
         for (id, marks) in lost {
             self.replace_pick(id, ix, marks, now);
         }
     }
 
-    /// Picks another one in place of one that is gone, if that was a pick or fewer are left than are wanted.
+    /// Picks a replacement for a lost acquaintance, if that was a pick, or if fewer are left than wanted.
     fn replace_pick(&mut self, id: SessionId, ix: NetworkIx, marks: u8, now: Now) {
         let Some(session) = self.sessions.get(id).filter(|session| session.state == State::Live) else { return };
         let Some(membership) = session.membership_in(ix) else {
@@ -459,7 +461,7 @@ impl Router {
         }
     }
 
-    /// Tells a peer that has announced itself again of everybody in its circle.
+    /// Announces everybody in its circle again to a peer that has announced itself again.
     pub(super) fn tell_circle_again(&mut self, id: SessionId, ix: NetworkIx) {
         let Some(session) = self.sessions.get(id).filter(|session| session.state == State::Live) else { return };
         let Some(circle) = session.membership_in(ix).and_then(|membership| membership.circle.as_deref()) else {
@@ -473,7 +475,7 @@ impl Router {
         }
     }
 
-    /// A session is no longer in a network: nobody there has to tell it anything.
+    /// Removes a session's circle when it leaves the network.
     pub(super) fn dissolve(&mut self, id: SessionId, ix: NetworkIx, circle: &Circle) {
         let Some(network) = self.rosters.network_mut(ix) else {
             return bug!(self.bugs, CircleNetwork, "{id:?} in {ix:?}");
@@ -487,7 +489,7 @@ impl Router {
         self.meetings.known -= u64::from(circle.told);
     }
 
-    /// `discover`: a peer wants to know more.
+    /// Processes `discover`: introduces a peer to more members.
     pub(super) fn asked_for_more(&mut self, id: SessionId, discover: &Discover<'_>, now: Now) {
         let Some(session) = self.sessions.get(id) else {
             return bug!(self.bugs, MessageSession, "discover of {id:?}");
@@ -508,7 +510,7 @@ impl Router {
         let mut met = Vec::new();
         if bounded {
             let picks = self.pick(id, ix, usize::from(page), 0);
-            // A page that was asked for is not a pick: whoever leaves it is not replaced.
+            // Members from `discover` are not picks: they are not replaced when they leave.
             met = self.meet_picks(id, ix, picks.into_iter().map(|(other, _)| (other, 0)).collect());
             self.tell_homes(id, ix, &met, Word::Met, now);
         }
@@ -520,7 +522,7 @@ impl Router {
         self.send(id, Frame::Arena(frame), MessageKind::Discovered);
     }
 
-    /// Says again what is due to be said.
+    /// Repeats the meetings that are due.
     pub(super) fn meet_again(&mut self, now: Now) {
         while let Some(due) = self.meetings.due.pop_front_if(|due| due.at <= now.at) {
             let (id, ix) = (due.session, due.network);
@@ -540,8 +542,8 @@ impl Router {
         }
     }
 
-    /// Has some sessions say again whom they know at other hubs. What one hub has forgotten of another while it could not hear
-    /// it, and the other has not, is known to both again within [`MEETING_AGAIN`].
+    /// Lets some sessions send their acquaintances at other hubs again. If one hub has forgotten an acquaintance in a
+    /// partition and the other has not, both know it again within [`MEETING_AGAIN`].
     fn sweep(&mut self, now: Now) {
         let slots = self.sessions.slots();
         let steps = MEETING_AGAIN.as_millis().div_ceil(MEETING_SWEEP.as_millis()) as u32;
@@ -574,17 +576,17 @@ impl Router {
     }
 }
 
-/// Where the other ends of meetings are.
+/// The home of the other side of a meeting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
-    /// On whatever shards of this hub.
+    /// Any shards of this hub.
     Shards,
     Shard(ShardId),
     Hub(HubId),
 }
 
 impl Announcement {
-    /// Whether it knows only some, and is known only to them.
+    /// Whether discovery is bounded in this stay.
     pub(crate) fn is_bounded(&self) -> bool {
         self.stay.closest > 0
     }

@@ -1,4 +1,4 @@
-//! What travels between a router, its sockets and the other shards.
+//! Inputs and outputs of a router, and the letters between shards.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,291 +10,299 @@ use crate::reason::{CloseReason, Outcome};
 use crate::resume::Lineage;
 use crate::wire::{MessageKind, SignalKind, Template};
 
-/// What happened.
+/// Inputs of a router. Each variant says when it may come. Inputs of one session arrive in order: `Opened`, then
+/// everything else, then `Closed`. An input of a session that has ended is ignored, because it can already be under way
+/// when the router closes the session.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A WebSocket of `peer` was opened on its home shard, under a session id that is not in use.
+    /// A WebSocket of `peer` was opened on its home shard. First input of a session; the session id must not be in use.
     Opened {
-        /// The new session.
+        /// The id of the new session.
         session: SessionId,
-        /// Whose it is.
+        /// The peer that connected.
         peer: PeerId,
-        /// Whether the hub has room for one more. Without, only an id that is here already is let in, in its own place.
+        /// Whether the hub has a free seat. Without one, the session is admitted only if it replaces a session with the
+        /// same id.
         seat: bool,
         /// What the resume secret proves that the client showed, if it showed a valid one.
         resume: Option<Lineage>,
     },
-    /// The client sent a message.
+    /// The client sent a message. Only after [`Output::Admit`].
     Message {
-        /// Who.
+        /// The sender's session.
         session: SessionId,
         /// The message, all fragments together.
         text: &'a str,
     },
-    /// The client sent a binary message that is not UTF-8.
+    /// The client sent a binary message that is not UTF-8. Only after [`Output::Admit`].
     NotText {
-        /// Who.
+        /// The sender's session.
         session: SessionId,
     },
-    /// The client sent more than a message may have. It is answered and closed.
+    /// The client sent a message longer than the limit. Only after [`Output::Admit`]. The router answers and closes the
+    /// session.
     TooLarge {
-        /// Who.
+        /// The sender's session.
         session: SessionId,
     },
-    /// The client answered a ping.
+    /// The client answered a ping. At any time while the session is open.
     Pong {
-        /// Who.
+        /// The sender's session.
         session: SessionId,
-        /// The ping's payload, as it came back.
+        /// The payload of the pong.
         payload: &'a [u8],
     },
-    /// The socket of a session took bytes while an [`Output::Ping`] waited behind them, or took that ping.
+    /// The socket of a session accepted bytes while an [`Output::Ping`] was queued behind them, or accepted the ping.
+    /// Only after [`Output::Ping`], until its last byte is written.
     AskedOn {
-        /// Whose.
+        /// The session.
         session: SessionId,
     },
-    /// The queue of a session that has a backlog (see [`Output::Backlog`]) has room again.
+    /// The queue of a session has room again. Only after [`Output::Backlog`] with `more`, once for each.
     Room {
-        /// Whose.
+        /// The session.
         session: SessionId,
     },
-    /// The last byte of a signal's frame was accepted by the target's socket.
+    /// The target's socket accepted the last byte of a signal's frame. Exactly one of this and [`Self::Undelivered`]
+    /// for each [`Output::Send`] with an origin.
     Delivered {
-        /// As it came with the frame.
+        /// The origin of the frame.
         origin: Origin,
-        /// To whom.
+        /// The target.
         target: PeerId,
     },
-    /// A signal's frame can no longer be delivered, because its target's session ended.
+    /// A signal's frame cannot be delivered because its target's session ended, or its sender's share of the queue is
+    /// full.
     Undelivered {
-        /// As it came with the frame.
+        /// The origin of the frame.
         origin: Origin,
-        /// To whom.
+        /// The target.
         target: PeerId,
-        /// Why the target's session ended.
+        /// Why it could not be delivered.
         reason: CloseReason,
     },
-    /// The session has ended. One that the router does not know (any more) is ignored.
+    /// The socket of a session has closed. Last input of a session. Not after an [`Output::Close`] that has ended it
+    /// already.
     Closed {
-        /// Which.
+        /// The session.
         session: SessionId,
-        /// Why.
+        /// The reason.
         reason: CloseReason,
     },
-    /// Post from another shard or from the mesh.
+    /// A letter from another shard or from the mesh. Letters from one address arrive in the order in which they were
+    /// posted.
     Letter(Letter),
-    /// The hub is going away; this session is closed at its turn.
+    /// The hub drains; the session will be closed in its slot. Once per session, before [`Self::Retire`].
     GoAway {
-        /// Which.
+        /// The session.
         session: SessionId,
-        /// When the client should come back.
+        /// Time after which the client should reconnect.
         reconnect_in: Duration,
-        /// Where the client finds the other hubs.
+        /// PUBLIC_URLs of the other hubs.
         hubs: &'a [String],
     },
-    /// It is this session's turn to go.
+    /// The slot of a draining session has come: close it.
     Retire {
-        /// Which.
+        /// The session.
         session: SessionId,
     },
 }
 
-/// What is to be done.
+/// Outputs of a router. The caller must perform them in order.
 #[derive(Debug)]
 pub enum Output {
-    /// Queue this frame for the session's socket.
+    /// Append this frame to the send queue of a session.
     Send {
-        /// Whose socket.
+        /// The session.
         session: SessionId,
         /// The bytes.
         frame: Frame,
-        /// What the frame says.
+        /// The kind of the message, for metrics.
         kind: MessageKind,
-        /// For a signal: to be given back with [`Input::Delivered`] or [`Input::Undelivered`].
+        /// For signals: return it with [`Input::Delivered`] or [`Input::Undelivered`].
         origin: Option<Origin>,
-        /// For a signal: who sent it, since one sender may fill a part of the queue only. A signal beyond it is undelivered because of
-        /// [`CloseReason::SlowConsumer`], and nothing is closed.
+        /// For signals: the sender, which may fill only its share of the queue. A signal beyond that is undelivered
+        /// with [`CloseReason::SlowConsumer`], and the session stays open.
         from: Option<PeerId>,
     },
-    /// Send a ping that only this session can answer, ahead of the messages that wait. Until its last byte is out,
-    /// [`Input::AskedOn`] says whenever the socket takes bytes. It takes the place of an earlier one that waits.
+    /// Send a ping ahead of the queued messages, with a payload that only this session can return. Until its last byte
+    /// is written, give [`Input::AskedOn`] whenever the socket accepts bytes. It replaces an earlier queued ping.
     Ping {
-        /// Whose socket.
+        /// The session.
         session: SessionId,
         /// The ping's payload.
         payload: [u8; 8],
     },
-    /// Start to read the session's messages: until here it was not certain that its peer may use its id.
+    /// Start to read the session's messages. Before this it was not certain that the peer may use its id.
     Admit {
-        /// Whose.
+        /// The session.
         session: SessionId,
     },
-    /// While `more`, give [`Input::Room`] whenever the session's queue is short. Each is answered with another of these,
-    /// and perhaps with nothing else: what was next on the roster may be known to the session already.
+    /// If `more`, give [`Input::Room`] whenever the session's queue is short. Each is answered with another `Backlog`,
+    /// and perhaps nothing else: the session may know the next members of the roster already.
     Backlog {
-        /// Whose.
+        /// The session.
         session: SessionId,
-        /// Whether there is more to say than was said.
+        /// Whether there is more of the roster to send.
         more: bool,
     },
-    /// Say why and close. For a reason that
-    /// [`routes_what_is_in_flight`](CloseReason::routes_what_is_in_flight) go on reading until
-    /// the client's own close frame or [`CLOSE_LINGER`](crate::limits::CLOSE_LINGER), then give [`Input::Closed`];
-    /// for any other the router has forgotten the session already.
+    /// Send a close frame and close. If the reason [`routes_what_is_in_flight`](CloseReason::routes_what_is_in_flight),
+    /// continue to read until the client's own close frame or [`CLOSE_LINGER`](crate::limits::CLOSE_LINGER), then give
+    /// [`Input::Closed`]. For all other reasons the router has removed the session already.
     Close {
-        /// Which.
+        /// The session.
         session: SessionId,
-        /// Why.
+        /// The reason, which also determines the close frame.
         reason: CloseReason,
     },
-    /// Post this. Letters to one address arrive in the order in which they are put out; none is dropped.
+    /// Post this letter. Letters to one address must arrive in this order; none may be dropped.
     Letter {
-        /// To whom.
+        /// The address.
         to: Address,
-        /// What.
+        /// The letter.
         letter: Letter,
     },
-    /// For the log.
+    /// An event for the log.
     Event(Event),
     /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug assertions.
     Bug(BugNote),
 }
 
-/// The bytes of an output.
+/// The bytes of a frame.
 #[derive(Clone, Debug)]
 pub enum Frame {
-    /// In the router's arena, until its next input.
+    /// A range of the router's arena, valid until its next input.
     Arena(Range<usize>),
-    /// A whole frame that came with a letter.
+    /// A complete frame that arrived with a letter.
     Owned(Box<[u8]>),
-    /// One for many: to be patched with the recipient's id and the time.
+    /// A shared frame, to be patched with the recipient's id and the time.
     Template(Arc<Template>),
 }
 
-/// What one shard tells another, or the mesh, or the mesh a shard.
+/// A letter between shards, or between a shard and the mesh.
 #[derive(Clone, Debug)]
 pub enum Letter {
-    /// To the mesh: a session began to speak for its peer.
+    /// To the mesh: a peer's session began.
     Opened {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// By which claim.
+        /// Its claim.
         claim: Claim,
     },
-    /// To the mesh: that session ended, and with it all its memberships.
+    /// To the mesh: a peer's session ended, and with it all its memberships.
     Closed {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// By which claim.
+        /// The claim that ended.
         claim: Claim,
-        /// Why.
+        /// The reason.
         reason: CloseReason,
     },
-    /// To a peer's home: it is at another hub. A later one takes the place of an earlier one, and a session here that has the
-    /// lesser claim is void.
+    /// To a peer's home: the peer is connected to another hub. A later letter replaces an earlier one. A session here
+    /// with the smaller claim is closed.
     Elsewhere {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// By which claim.
+        /// Its claim.
         claim: Claim,
     },
-    /// To a peer's home: it is no longer at another hub.
+    /// To a peer's home: the peer is no longer connected to another hub.
     Nowhere {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// By which claim it was there.
+        /// The claim that ended.
         claim: Claim,
     },
-    /// To the mesh: may a session here use this id, which is at another hub?
+    /// To the mesh: asks whether a session here may use this id, which is connected to another hub.
     AskTakeover {
-        /// Which.
+        /// The id.
         peer: PeerId,
-        /// Where the answer goes.
+        /// The shard that asks.
         shard: ShardId,
-        /// Names the question.
+        /// Identifies the question.
         ticket: u64,
         /// What the newcomer's resume secret proves.
         resume: Option<Lineage>,
     },
-    /// To the shard that asked: it may, or the other session answers.
+    /// To the shard that asked: the answer about the other session.
     TakeoverAnswered {
-        /// Which.
+        /// The id.
         peer: PeerId,
-        /// As it came with the question.
+        /// The ticket of the question.
         ticket: u64,
-        /// The other session answers.
+        /// Whether the other session is alive. If not, it was closed.
         in_use: bool,
     },
-    /// To a peer's home: another hub has a session with this id. Does the one here still answer?
+    /// To a peer's home: another hub has a session with this id. The shard checks whether its own session is alive.
     Challenge {
-        /// Which.
+        /// The id.
         peer: PeerId,
-        /// Goes back with the answer.
+        /// The hub that asks. Returned with the answer.
         asker: Asker,
         /// What the resume secret of that session proves.
         resume: Option<Lineage>,
     },
-    /// To the mesh: it does, or it is gone.
+    /// To the mesh: the result of the challenge.
     ChallengeAnswered {
-        /// Which.
+        /// The id.
         peer: PeerId,
-        /// As it came with the challenge.
+        /// The asker of the challenge.
         asker: Asker,
-        /// The session here answers.
+        /// Whether the session here is alive.
         in_use: bool,
     },
-    /// To a shard: others know this hub by another id from now on, and so do those who connect. Claims keep the first one.
+    /// To a shard: the hub has a new id for other hubs and for clients. Claims keep the first id.
     Renamed {
         /// The new id.
         hub: HubId,
     },
-    /// A peer has announced itself, for the first time or again.
+    /// To shards and the mesh: a peer announced itself in a network, for the first time or again.
     Joined(Arc<Announcement>),
-    /// A peer has left a network.
+    /// To shards and the mesh: a peer left a network.
     Left(Arc<Farewell>),
     /// To a shard: peers know each other, and some of them have their home there.
     Meeting(Arc<Meeting>),
-    /// To the mesh: the same, for a hub.
+    /// To the mesh: the same, for another hub.
     MeetingAt {
-        /// Which.
+        /// The hub.
         hub: HubId,
-        /// What.
+        /// The meeting.
         meeting: Arc<Meeting>,
     },
-    /// A signal for a peer whose home is the addressee.
+    /// To the target's home, or to the mesh: a signal.
     Signal {
-        /// Where the outcome is to be told.
+        /// Where its outcome is reported.
         origin: Origin,
-        /// Who sent it.
+        /// The sender.
         from: PeerId,
-        /// For whom.
+        /// The target.
         target: PeerId,
-        /// The frame, ready for the target's socket.
+        /// The complete frame for the target's socket.
         frame: Box<[u8]>,
     },
-    /// What became of a signal that the addressee had sent.
+    /// To the sender's shard, or to the mesh: the outcome of a signal.
     Outcome {
-        /// As it came with the signal.
+        /// The origin of the signal.
         origin: Origin,
-        /// For whom it was.
+        /// The target.
         target: PeerId,
-        /// What became of it.
+        /// The outcome.
         outcome: Outcome,
     },
 }
 
-/// A hub that waits for the answer to a [`Letter::Challenge`].
+/// The hub that waits for the answer to a [`Letter::Challenge`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Asker {
-    /// Which.
+    /// The hub.
     pub hub: HubId,
-    /// In which life.
+    /// Its incarnation.
     pub incarnation: HubIncarnation,
-    /// Names its question.
+    /// The ticket of its question.
     pub ticket: u64,
 }
 
-/// Where an outcome is to be told.
+/// The place where a signal's outcome is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sender {
     /// A session of this hub.
@@ -303,37 +311,37 @@ pub enum Sender {
         shard: ShardId,
         /// The sender's session.
         session: SessionId,
-        /// Names an outstanding receipt at the sender's shard; 0: none was asked for.
+        /// The ticket of an outstanding receipt at the sender's shard; 0 if none was requested.
         ticket: u64,
-        /// The sender's shard knew the target neither as its own nor as a member. Only then does the target's home forward the signal to
-        /// the mesh.
+        /// Whether the sender's shard knew the target neither as its own peer nor as a member. Only then does the
+        /// target's home forward the signal to the mesh.
         detour: bool,
     },
-    /// Another hub, by way of the mesh.
+    /// Another hub, through the mesh.
     Hub {
-        /// The mesh's number for that hub.
+        /// The mesh's number for that hub's incarnation.
         hub: u32,
-        /// The signal's number between the two hubs.
+        /// The counter of the signal between the two hubs.
         counter: u64,
-        /// Whether somebody waits for a receipt.
+        /// Whether the sender waits for a receipt.
         receipt: bool,
     },
 }
 
-/// What a signal's sender was in the signal's network when its hub read the signal.
+/// The sender's standing in the signal's network when its hub read the signal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// A member, in the stay with this number ([`Stay::number`]). Members receive the signal during this stay only: after the
-    /// sender's discovery and before its leave.
+    /// A member, in the stay with this number ([`Stay::number`]). Members receive the signal only during this stay:
+    /// after the sender's discovery and before its leave.
     Member(u64),
-    /// In no network at all, which counts as being in `global`. Nobody discovers such a sender, and nobody sees it leave.
+    /// In no network, which counts as a member of `global`. Nobody discovers such a sender, and nobody sees it leave.
     Outsider,
-    /// The sender's hub did not say: it runs version 2.0.0.
+    /// Not sent: the sender's hub runs version 2.0.0.
     Unknown,
 }
 
 impl Standing {
-    /// Whether the signal may go to those who know the sender in this stay, or do not know it (`None`).
+    /// Whether the signal may be delivered. `known` is the stay in which the members know the sender, if they know it.
     pub(crate) fn fits(self, known: Option<u64>, network: &NetworkName) -> bool {
         match self {
             Self::Member(stay) => known == Some(stay),
@@ -344,117 +352,117 @@ impl Standing {
     }
 }
 
-/// Where a signal came from: goes with it, and back with its outcome.
+/// The origin of a signal. It travels with the signal, and returns with its outcome.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// Whom the outcome is for.
+    /// Where the outcome is reported.
     pub sender: Sender,
-    /// What kind of signal.
+    /// The kind of signal.
     pub kind: SignalKind,
-    /// The network it was sent in.
+    /// The network of the signal.
     pub network: NetworkName,
-    /// What its sender was there.
+    /// The sender's standing there.
     pub standing: Standing,
-    /// When this hub read it.
+    /// Time at which this hub read it.
     pub read_at: Duration,
 }
 
-/// What a peer says of itself in a network. Shared by all rosters of a hub.
+/// The announcement of a peer in a network. All rosters of a hub share it.
 #[derive(Clone, Debug)]
 pub struct Announcement {
-    /// Who.
+    /// The peer.
     pub peer: PeerId,
-    /// Where.
+    /// The network.
     pub network: NetworkName,
-    /// By which claim.
+    /// The claim of the peer's session.
     pub claim: Claim,
-    /// Whether it is out of this hub's own hands: at another hub.
+    /// Whether the peer is connected to another hub.
     pub remote: bool,
-    /// How, and since when.
+    /// The stay it belongs to.
     pub stay: Stay,
-    /// How others are told.
+    /// The `peer-discovered` message for members.
     pub discovered: Arc<Template>,
 }
 
-/// A peer's time in a network, from joining to leaving, over all its announcements.
+/// A peer's time in a network, from join to leave, over all its announcements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stay {
-    /// Tells it from other stays of the peer there: a later one has a greater number.
+    /// Distinguishes stays of a peer in a network: a later one has a greater number.
     pub number: u64,
-    /// How many of the closest members it wants to know, and to be known to; 0: all.
+    /// Number of closest members that the peer wants to know, and be known to; 0 means all.
     pub closest: u8,
 }
 
-/// Word that one peer and some others know each other, in a network where not everybody does. Whoever has it tells its own of
-/// them, unless they have been told.
+/// A statement that a peer and some others know each other under bounded discovery. The receiving shard announces them
+/// to its own peers, unless it has done so already.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Meeting {
-    /// Where.
+    /// The network.
     pub network: NetworkName,
-    /// The one.
+    /// The peer.
     pub about: PeerId,
-    /// The number of its stay: of another stay this says nothing.
+    /// The number of its stay. The meeting has no effect on other stays.
     pub stay: u64,
-    /// The others, with the numbers of theirs.
+    /// The other peers, with the numbers of their stays.
     pub others: Vec<(PeerId, u64)>,
-    /// Whose home the addressee is.
+    /// Which of the peers have their home at the receiver.
     pub to: MeetingEnd,
-    /// In which sense.
+    /// The kind of statement.
     pub word: Word,
 }
 
-/// The peers of a [`Meeting`] whose home the addressee is.
+/// The peers of a [`Meeting`] whose home is the receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MeetingEnd {
-    /// The one.
+    /// The one peer.
     About,
     /// The others, or some of them.
     Others,
 }
 
-/// What a [`Meeting`] is.
+/// The kind of a [`Meeting`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Word {
-    /// They know each other from here on; between hubs it is to be answered.
+    /// They know each other from now on. Another hub must answer.
     Met,
-    /// As [`Self::Met`], of one that has just joined: these are all of this hub that it has picked. Inside a hub only.
+    /// Like [`Self::Met`], for a peer that has just joined: these are all its picks of this hub. Only inside a hub.
     Joined,
-    /// They do. Not to be answered.
+    /// Confirms a meeting. No answer.
     Agreed,
-    /// The addressee's cannot know any more peers.
+    /// Declines: the sender's peer knows its maximum of others.
     Declined,
 }
 
-/// How a peer left a network.
+/// A peer's leave from a network.
 #[derive(Debug)]
 pub struct Farewell {
-    /// Who.
+    /// The peer.
     pub peer: PeerId,
-    /// Where.
+    /// The network.
     pub network: NetworkName,
-    /// The claim that ends; another one stays.
+    /// The claim that ends. A membership with another claim stays.
     pub claim: Claim,
-    /// How others are told.
+    /// The message for members.
     pub frame: Arc<Template>,
-    /// `goodbye` or `peer-disconnected`.
+    /// Its kind: `goodbye` or `peer-disconnected`.
     pub kind: MessageKind,
 }
 
-/// What a log has about peers.
+/// An event about peers, for the log.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A peer announced itself.
     Announced {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// Where.
+        /// The network.
         network: NetworkName,
-        /// How many the network has, the peer included.
+        /// Number of members, including the peer.
         members: usize,
     },
-    /// A second connection with an id that is here already waits for the first to answer.
+    /// A second connection with an id in use waits for the first to answer.
     TakeoverAsked {
-        /// Whose id.
+        /// The id.
         peer: PeerId,
     },
 }

@@ -1,22 +1,23 @@
-//! Of whom peers are told (DISCOVERY).
+//! The setting DISCOVERY.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::limits::MAX_CLOSEST;
 
-/// Of whom a newcomer is told that does not say how many it wants to know (DISCOVERY).
+/// Which members a new peer discovers, unless its announcement asks for another number (DISCOVERY). All hubs of a mesh
+/// have the same value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Discovery {
-    /// Of everybody.
+    /// All members.
     #[default]
     All,
-    /// Of so many of the closest, 1 to [`MAX_CLOSEST`], and of [`RANDOM_PICKS`](crate::limits::RANDOM_PICKS) others.
+    /// The closest K members, 1 to [`MAX_CLOSEST`], and [`RANDOM_PICKS`](crate::limits::RANDOM_PICKS) random ones.
     Closest(u8),
 }
 
 impl Discovery {
-    /// As it is written in a [`Stay`](super::Stay) and between hubs: 0 is everybody.
+    /// K as in a [`Stay`](super::Stay) and in envelopes; 0 means all.
     pub const fn closest(self) -> u8 {
         match self {
             Self::All => 0,
@@ -24,7 +25,7 @@ impl Discovery {
         }
     }
 
-    /// What a number between hubs means.
+    /// Converts K from an envelope.
     pub const fn from_closest(closest: u8) -> Self {
         if closest == 0 { Self::All } else { Self::Closest(closest) }
     }

@@ -1,4 +1,4 @@
-//! Whom a peer meets of its own accord: the closest, and a few at random.
+//! Picks of a new member: the closest members, and random ones.
 
 use std::hash::BuildHasher;
 use std::ops::ControlFlow;
@@ -12,7 +12,7 @@ use super::circle::{CLOSE, Met, RANDOM};
 use super::closest::visit_closest;
 use super::roster::{Member, NetworkIx};
 
-/// Members that are looked at for one pick: all that it may know already, and as many again that are not to be picked.
+/// Maximum number of members examined for one pick: all that it may know already, and as many that cannot be picked.
 const STEPS: usize = MAX_ACQUAINTANCES + 4 * MAX_CLOSEST as usize;
 
 impl Router {
@@ -67,7 +67,7 @@ impl Router {
             }
         }
         if picks.len() < wanted {
-            // Most of those that are drawn are known: the network is small, or this one knows nearly all of it.
+            // Most random draws are known members: the network is small, or this peer knows nearly all of it.
             draws += 1;
             let from = self.config.keys.hash_one((peer, draws));
             for other in network.draw_in_turn(from).take(PICKS_IN_TURN) {
@@ -84,7 +84,7 @@ impl Router {
         picks
     }
 
-    /// Whether a member of this shard cannot know any more. Of others only their homes can say.
+    /// Whether a member of this shard knows its maximum of others. For other members only their homes know.
     pub(super) fn is_full_here(&self, ix: NetworkIx, peer: &PeerId, member: &Member) -> bool {
         member.place == self.here()
             && self
@@ -94,11 +94,12 @@ impl Router {
                 .is_some_and(|circle| circle.is_full(self.most_acquaintances))
     }
 
-    /// Has those of this shard meet a newcomer whom it would pick by this shard's roster. Returns whom it has met now.
+    /// Introduces a new member to those peers of this shard that it would pick from this shard's roster. Returns the
+    /// peers it has met now.
     ///
-    /// Whoever knows fewer than it wants to takes the newcomer also where that would not pick it. Only a network that was smaller than
-    /// somebody's wish can have left it unfulfilled, so that is looked at while the network is small, or where the newcomer
-    /// is told of everybody and picks nobody.
+    /// A peer that knows fewer than it wants also takes members that would not pick it. Only a network smaller than
+    /// somebody's wish leaves wishes unfulfilled, so this is checked while the network is small, or if the new member
+    /// is unbounded and picks nobody.
     pub(super) fn propose(&mut self, ix: NetworkIx, newcomer: PeerId) -> Vec<(SessionId, PeerId, u64)> {
         let network = self.rosters.network(ix);
         let Some((network, member)) = network.and_then(|network| Some((network, network.members.get(&newcomer)?)))
@@ -128,7 +129,7 @@ impl Router {
             if steps == 0 {
                 return ControlFlow::Break(());
             }
-            // Whom the newcomer's home could not pick either does not count.
+            // A member that the new member's home could not pick either does not count.
             if other == newcomer || member.announcement.claim.incarnation <= PeerIncarnation::LEGACY {
                 return ControlFlow::Continue(());
             }

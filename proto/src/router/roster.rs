@@ -1,4 +1,4 @@
-//! Who is in which network. Each shard has the whole roster; only what is told of it differs.
+//! Rosters: the members of each network. Every shard has complete rosters; only the notifications can be bounded.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, Range};
@@ -10,20 +10,20 @@ use crate::wire::MessageKind;
 
 use super::letter::{Announcement, Frame, Output};
 
-/// A network's place in [`Rosters`]. Valid while the network has a member.
+/// Index of a network in [`Rosters`]. Valid while the network has a member.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct NetworkIx(u32);
 
 /// A member of a network.
 #[derive(Debug)]
 pub(super) struct Member {
-    /// Where it is.
+    /// Where it is connected: a shard of this hub, or another hub.
     pub(super) place: Address,
-    /// Its place in [`Network::lots`], while there are lots.
+    /// Its index in [`Network::lots`], while there are lots.
     lot: u32,
-    /// What it said last.
+    /// Its latest announcement.
     pub(super) announcement: Arc<Announcement>,
-    /// Sessions of this shard that know it, of those that do not know everybody by right.
+    /// Bounded sessions of this shard that know it.
     #[expect(clippy::box_collection, reason = "most members have none: eight bytes for each, and not 24")]
     pub(super) knowers: Option<Box<Vec<SessionId>>>,
 }
@@ -33,12 +33,12 @@ impl Member {
         Self { place, lot: 0, announcement, knowers: None }
     }
 
-    /// Whether it knows only some, and is known only to them.
+    /// Whether its discovery is bounded.
     pub(super) fn is_bounded(&self) -> bool {
         self.announcement.stay.closest > 0
     }
 
-    /// Tells a session of it.
+    /// The output that announces it to a session.
     pub(super) fn discovered_by(&self, session: SessionId) -> Output {
         let frame = Frame::Template(Arc::clone(&self.announcement.discovered));
         Output::Send { session, frame, kind: MessageKind::PeerDiscovered, origin: None, from: None }
@@ -59,7 +59,8 @@ impl Member {
     }
 }
 
-/// Where a roster's reading stands: members of this hub come first, then those of others, each ascending by id.
+/// Position of a reading cursor in a roster: members of this hub come first, then those of other hubs, each in
+/// ascending order of ids.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Rank {
     remote: bool,
@@ -81,18 +82,18 @@ impl Rank {
 pub(super) struct Network {
     pub(super) name: NetworkName,
     pub(super) members: BTreeMap<PeerId, Member>,
-    /// The members whose sessions are on this shard and who are told of everybody, in no order that means anything.
+    /// Unbounded members with sessions on this shard, in no particular order.
     pub(super) locals: Vec<SessionId>,
-    /// How many members are told of some, wherever they are.
+    /// Number of bounded members, on any shard or hub.
     pub(super) bounded: u32,
-    /// How many members there are whose sessions are on this shard and who are told of some.
+    /// Number of bounded members with sessions on this shard.
     pub(super) bounded_locals: u32,
-    /// The members in no order, to draw from. None until somebody draws: most networks never do.
+    /// Members in no particular order, for random draws. `None` until the first draw: most networks never need it.
     lots: Option<Vec<PeerId>>,
 }
 
 impl Network {
-    /// Makes ready to [`Self::draw`].
+    /// Prepares [`Self::draw`].
     pub(super) fn make_lots(&mut self) {
         if self.lots.is_none() {
             let mut lots = Vec::with_capacity(self.members.len());
@@ -104,14 +105,14 @@ impl Network {
         }
     }
 
-    /// The member that a random number stands for; each is as likely as any other.
+    /// The member chosen by a random number; all are equally likely.
     pub(super) fn draw(&self, random: u64) -> Option<PeerId> {
         let lots = self.lots.as_ref()?;
         let at = (u128::from(random) * lots.len() as u128) >> 64;
         lots.get(at as usize).copied()
     }
 
-    /// All members, from the one that a random number stands for on.
+    /// All members in turn, from the one chosen by a random number.
     pub(super) fn draw_in_turn(&self, random: u64) -> impl Iterator<Item = PeerId> {
         let lots = self.lots.as_deref().unwrap_or_default();
         let at = (u128::from(random) * lots.len() as u128) >> 64;
@@ -156,8 +157,8 @@ impl Network {
         Some(struck)
     }
 
-    /// Looks at up to `steps` members ranked behind `after` and calls `tell` for each.
-    /// Returns the rank of the last, or `None` when there are no more.
+    /// Examines up to `steps` members ranked after `after` and calls `tell` for each. Returns the rank of the last, or
+    /// `None` at the end.
     pub(super) fn read(
         &self,
         after: Option<Rank>,
@@ -180,7 +181,7 @@ impl Network {
                 if rank.remote == remote {
                     tell(rank, member);
                 }
-                // Members of the other kind are stepped over, and the step counts: a chunk is a bound on work.
+                // Members of the other kind are skipped and count as steps: a chunk bounds the work.
                 last = Some(Rank { remote, peer: *peer });
             }
         }
@@ -188,7 +189,7 @@ impl Network {
     }
 }
 
-/// All networks that have a member.
+/// All networks with members.
 #[derive(Debug)]
 pub(super) struct Rosters {
     by_name: HashMap<NetworkName, NetworkIx, Keys>,
@@ -243,7 +244,7 @@ impl Rosters {
         Some(new)
     }
 
-    /// Strikes a member off, if it is there by that claim.
+    /// Removes a member, if it is there with this claim.
     pub(super) fn strike(&mut self, ix: NetworkIx, peer: &PeerId, claim: Claim) -> Option<Member> {
         let network = self.slots.get_mut(ix.0 as usize)?.as_mut()?;
         if network.members.get(peer)?.announcement.claim != claim {
@@ -253,7 +254,8 @@ impl Rosters {
         network.strike(peer)
     }
 
-    /// Forgets the network if nobody is left in it: neither a member nor a session, whose id may be a member at another hub.
+    /// Removes the network when it has no members and no local sessions. A local session may remain although its id now
+    /// belongs to a member at another hub.
     pub(super) fn tidy(&mut self, ix: NetworkIx) {
         let Some(slot) = self.slots.get_mut(ix.0 as usize) else { return };
         if let Some(network) = slot.take_if(|network| network.is_deserted()) {
@@ -302,12 +304,12 @@ impl Rosters {
         ensure(members == self.members, || format!("{members} members, {} counted", self.members))
     }
 
-    /// Every network with its number of members, in the order of their slots.
+    /// All networks with their numbers of members, in the order of their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&NetworkName, usize)> {
         sizes(&self.slots)
     }
 
-    /// The networks in these slots. `None` behind the last slot.
+    /// The networks in these slots. `None` after the last slot.
     pub(super) fn iter_in(&self, slots: Range<usize>) -> Option<impl Iterator<Item = (&NetworkName, usize)>> {
         let end = slots.end.min(self.slots.len());
         self.slots.get(slots.start..end).filter(|slots| !slots.is_empty()).map(sizes)

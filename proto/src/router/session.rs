@@ -1,4 +1,4 @@
-//! What a router knows of one session.
+//! The router's state of one session.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -36,43 +36,43 @@ pub(super) enum State {
     /// Waits for the end of another session with its id.
     Pending,
     Live,
-    /// Told to go: what it still says is routed, nothing is said to it.
+    /// Draining: its messages are still routed, and it is sent nothing.
     Retiring,
 }
 
-/// A session's place in one network.
+/// The membership of a session in one network.
 #[derive(Debug)]
 pub(super) struct Membership {
     pub(super) network: NetworkIx,
-    /// Which of its session's stays there.
+    /// The current stay.
     pub(super) stay: Stay,
-    /// Bytes of its announcement there, and for its place.
+    /// Bytes that its announcement and its membership count in the budget.
     pub(super) announced_bytes: u32,
-    /// Index into the network's `locals`, if it is told of everybody.
+    /// Index in the network's `locals`, if it is unbounded.
     pub(super) local: u32,
-    /// How far the session has been told who is there, until it has been told of all.
+    /// Reading cursor of the roster. `None` when it has discovered all members.
     pub(super) reading: Option<Box<Reading>>,
-    /// Whom it knows and does not know by right: always there if it is told of some only.
+    /// Its acquaintances. `Some` if it is bounded.
     pub(super) circle: Option<Box<Circle>>,
 }
 
-/// A newcomer being told who is there, as its socket takes it.
+/// The progress of a new member through the roster, at the speed of its socket.
 ///
-/// Members behind `after` have not had their turn in this pass. What happens to them meanwhile is left to their turn,
-/// unless the newcomer knows them already: from `early`, or from an earlier pass that came as far as `known`.
+/// Members ranked after `after` have not had their turn in this pass. Changes to them are left to their turn, unless
+/// the new member knows them already: from `early`, or from an earlier pass up to `known`.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     pub(super) after: Option<Rank>,
-    /// How far earlier passes came: members up to here are known. Set when a peer announces itself again.
+    /// Rank that earlier passes reached: members up to it are known. Set when a peer announces itself again.
     pub(super) known: Option<Rank>,
-    /// Told of before their turn in this pass.
+    /// Members announced before their turn in this pass.
     pub(super) early: BTreeSet<PeerId>,
-    /// Told of before their turn in a pass that was interrupted.
+    /// Members announced before their turn in an interrupted pass.
     pub(super) known_early: BTreeSet<PeerId>,
 }
 
 impl Reading {
-    /// Whether the newcomer has been told of this member.
+    /// Whether the member has been announced to the new member.
     pub(super) fn knows(&self, rank: Rank, peer: &PeerId) -> bool {
         self.after.is_some_and(|after| rank <= after)
             || self.known.is_some_and(|known| rank <= known)
@@ -80,13 +80,13 @@ impl Reading {
             || self.known_early.contains(peer)
     }
 
-    /// What is known when the peer announces itself again before this pass has ended.
+    /// The state for the next pass, when the peer announces itself again before this one has ended.
     pub(super) fn interrupted(mut self) -> Self {
         self.known_early.append(&mut self.early);
         Self { after: None, known: self.after.max(self.known), early: BTreeSet::new(), known_early: self.known_early }
     }
 
-    /// Whether this member's turn in this pass is still to come.
+    /// Whether the member's turn in this pass is still to come.
     pub(super) fn awaits(&self, rank: Rank, peer: &PeerId) -> bool {
         self.after.is_none_or(|after| rank > after) && !self.early.contains(peer)
     }
@@ -127,7 +127,7 @@ impl Session {
         self.memberships.iter().find(|m| m.network == network)
     }
 
-    /// Bytes of its announcements, in all its networks.
+    /// Bytes of its announcements in all its networks.
     pub(super) fn announced_bytes(&self) -> usize {
         self.memberships.iter().map(|m| m.announced_bytes as usize).sum()
     }
@@ -137,14 +137,15 @@ impl Session {
     }
 }
 
-/// A token bucket, kept as the moment at which it will be full again.
+/// A token bucket, stored as the time at which it will be full again.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Throttle {
     full_at: Duration,
 }
 
 impl Throttle {
-    /// Takes `n` tokens of a bucket that gains `rate` a second and holds `burst`; false when it has fewer. At most 10^10 of any.
+    /// Takes `n` tokens of a bucket that refills at `rate` per second up to `burst`. False if it has fewer. All values
+    /// are at most 10^10.
     pub(super) fn take(&mut self, now: Duration, n: u64, rate: u64, burst: u64) -> bool {
         let time = |tokens: u64| Duration::from_nanos(tokens.saturating_mul(1_000_000_000) / rate.max(1));
         let full_at = self.full_at.max(now) + time(n);
@@ -156,7 +157,7 @@ impl Throttle {
     }
 }
 
-/// A session over its message rate.
+/// A session above its message rate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Overrun {
     since: Duration,
@@ -164,7 +165,7 @@ pub(super) struct Overrun {
 }
 
 impl Overrun {
-    /// Notes a refused message. True when they have gone on for too long without a pause.
+    /// Records a refused message. True if refusals have continued for too long without a pause.
     pub(super) fn note(overrun: &mut Option<Self>, now: Duration) -> bool {
         let kept = overrun.filter(|o| now.saturating_sub(o.last) < RATE_LIMIT_PAUSE);
         let noted = Self { since: kept.map_or(now, |o| o.since), last: now };
@@ -173,7 +174,7 @@ impl Overrun {
     }
 }
 
-/// The sessions of a shard, by the slot that the I/O gave them. What is not in use is a pointer.
+/// The sessions of a shard, by slot. An unused slot takes one pointer.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     slots: Vec<(u32, Option<Box<Session>>)>,
@@ -203,7 +204,7 @@ impl Sessions {
         session.as_deref_mut().filter(|_| *generation == id.generation)
     }
 
-    /// How many slots there have been.
+    /// Number of slots ever used.
     pub(super) fn slots(&self) -> u32 {
         self.slots.len() as u32
     }

@@ -1,4 +1,4 @@
-//! Signals, and what became of them.
+//! Signals and their outcomes.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -16,13 +16,13 @@ use super::letter::{Frame, Letter, Origin, Output, Sender, Standing};
 use super::roster::NetworkIx;
 use super::session::{Membership, Session, State};
 
-/// Receipts that have been promised and not yet sent.
+/// Receipts that are promised and not sent yet.
 #[derive(Debug)]
 pub(super) struct Tickets {
     issued: u64,
     open: HashMap<u64, Ticket, Keys>,
-    /// In the order of their deadlines, since all have the same. Those of settled tickets stay until they are more than
-    /// the open ones, so that this is at most twice what is open, and [`Self::SLACK`].
+    /// In the order of their deadlines, since all have the same timeout. Settled tickets stay until there are more of
+    /// them than open ones, so the length is at most twice the open ones plus [`Self::SLACK`].
     deadlines: VecDeque<(Duration, u64)>,
 }
 
@@ -134,10 +134,10 @@ impl Router {
         }
     }
 
-    /// Where the target of a signal is, as far as this shard knows: each shard knows its own peers, and the members of every network.
+    /// Where the target of a signal is, as far as this shard knows: its own peers, and the members of every network.
     ///
-    /// A signal to a member at another hub goes straight to the mesh, in one mailbox with what this shard says of the sender's presence
-    /// before and after it. One whose target is unknown here makes a detour by the target's home.
+    /// A signal for a member at another hub goes straight to the mesh, through the same mailbox as the sender's
+    /// presence. A signal with an unknown target makes a detour through the target's home.
     fn place_of(&self, signal: &Signal<'_>, own: Option<NetworkIx>, home: ShardId) -> Option<Address> {
         if !self.config.meshed || self.by_peer.contains_key(&signal.target) {
             return Some(Address::Shard(home));
@@ -146,9 +146,9 @@ impl Router {
         network.members.get(&signal.target).map(|member| member.place)
     }
 
-    /// The session's membership in the network of that name.
+    /// The session's membership in the network with this name.
     fn own_membership<'a>(&self, session: &'a Session, name: &str) -> Option<&'a Membership> {
-        // Most peers are in one network or two, whose names cost less to look at than a search among all names.
+        // Most peers are in one or two networks, whose names are cheaper to compare than to look up among all names.
         if session.memberships.len() > Self::FEW_NETWORKS {
             return self.rosters.find(name).and_then(|ix| session.membership_in(ix));
         }
@@ -158,13 +158,13 @@ impl Router {
 
     const FEW_NETWORKS: usize = 4;
 
-    /// Passes a signal to its target, whose home is this shard.
+    /// Delivers a signal to its target, whose home is this shard.
     pub(super) fn deliver(&mut self, origin: Origin, from: PeerId, target: PeerId, frame: Frame, now: Now) {
         let found = self.by_peer.get(&target).copied();
         let live = found.and_then(|id| Some((id, self.sessions.get(id).filter(|s| s.state == State::Live)?)));
         let Some((id, session)) = live else {
-            // A target that was known to be here has moved or gone. Its sender's next signals go straight to the mesh, and this one
-            // would come after them.
+            // The target was known to be here and has moved or left. The sender's next signals go straight to the mesh,
+            // and this one would arrive after them.
             let detour = matches!(origin.sender, Sender::Session { detour: true, .. });
             if detour && self.elsewhere.contains_key(&target) {
                 let frame = match frame {
@@ -193,8 +193,8 @@ impl Router {
         self.outputs.push_back(Output::Send { session: id, frame, kind, origin: Some(origin), from: Some(from) });
     }
 
-    /// Whether the members on this shard have discovered a signal's sender, in the stay in which it sent the signal, and have not seen it
-    /// leave. A signal for which that is not so comes too late.
+    /// Whether the members on this shard have discovered the sender, in the stay in which it sent the signal, and have
+    /// not seen it leave. Otherwise the signal is late.
     fn members_know(&self, ix: NetworkIx, from: &PeerId, origin: &Origin) -> bool {
         let remote = match origin.sender {
             Sender::Session { shard, .. } if shard == self.config.shard => return true,
@@ -223,7 +223,7 @@ impl Router {
         self.settle(origin, target, Outcome::Failed(code), now);
     }
 
-    /// Tells the sender what became of its signal, by letter where the sender is on another shard.
+    /// Reports the outcome of a signal to its sender, by letter if the sender is on another shard.
     pub(super) fn settle(&mut self, origin: Origin, target: PeerId, outcome: Outcome, now: Now) {
         let (shard, session, ticket) = match origin.sender {
             Sender::Session { shard, session, ticket, .. } => (shard, session, ticket),

@@ -5,7 +5,7 @@ use crate::reason::{ErrorCode, Outcome};
 use crate::resume::ResumeOutcome;
 use crate::wire::MessageKind;
 
-/// What a router has counted since it was made. All but the gauges only grow.
+/// Counters of a router since its start, and gauges. Counters only grow.
 #[derive(Clone, Debug, Default)]
 pub struct RouterStats {
     /// Messages read, by [`MessageKind::index`].
@@ -16,19 +16,19 @@ pub struct RouterStats {
     pub forwarded: u64,
     /// Signals not delivered, by the code's discriminant.
     pub failed: [u64; ErrorCode::ALL.len()],
-    /// Outcomes that came after their receipt had been written off as `unknown`.
+    /// Outcomes that arrived after their receipt had been sent as `unknown`.
     pub late_outcomes: u64,
-    /// Picks of others that were declined, because a peer of this shard knows as many as it may.
+    /// Picks declined because a peer of this shard knew its maximum of others.
     pub meetings_declined: u64,
     /// `error` messages sent, by the code's discriminant.
     pub errors: [u64; ErrorCode::ALL.len()],
-    /// `error` messages not sent because the session had had its share.
+    /// `error` messages not sent because the session had reached its limit.
     pub errors_withheld: u64,
-    /// Takeovers by outcome: the newcomer stayed; the first session answered.
+    /// Takeovers by result: the second connection replaced the first; the first answered.
     pub takeovers: [u64; 2],
     /// Valid resume secrets, by the outcome's discriminant. Of an id at another hub, that hub counts.
     pub resumes: [u64; ResumeOutcome::ALL.len()],
-    /// Signals by the time from read to written, in [`Self::LATENCY_BOUNDS`] and above.
+    /// Signals by the time from read to write, in [`Self::LATENCY_BOUNDS`] and above.
     pub latency: [u64; Self::LATENCY_BOUNDS.len() + 1],
     /// Impossible states that were found.
     pub bugs: BugCounts,
@@ -40,9 +40,9 @@ pub struct RouterStats {
     pub members: u64,
     /// Gauge: receipts outstanding.
     pub open_receipts: u64,
-    /// Gauge: bytes of announcements kept for sessions of this shard.
+    /// Gauge: bytes of announcements stored for sessions of this shard.
     pub announced_bytes: u64,
-    /// Gauge: others that peers of this shard know, where they do not know everybody.
+    /// Gauge: acquaintances of this shard's bounded peers.
     pub acquaintances: u64,
 }
 
@@ -53,8 +53,8 @@ impl RouterStats {
         2_500_000, 5_000_000,
     ];
 
-    /// Signals that have had their outcome. All shards' sum is the signals read by this hub, less those under way and
-    /// those that the relay has counted itself.
+    /// Number of signals with an outcome. Summed over all shards it is the number of signals read, minus those in
+    /// flight and those counted by the relay.
     pub fn outcomes(&self) -> u64 {
         self.delivered + self.forwarded + self.failed.iter().sum::<u64>()
     }

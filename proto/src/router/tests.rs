@@ -1,5 +1,5 @@
-//! What cannot be seen from outside: that nothing grows with what has been. All else is tested by transcripts and by
-//! the simulator (`tests/sim`).
+//! Properties that cannot be seen from outside: nothing grows with the past. Transcripts and the simulator
+//! (`tests/sim`) test everything else.
 
 use super::*;
 use crate::limits::{RECEIPT_TIMEOUT, TAKEOVER_GRACE};
@@ -277,7 +277,7 @@ fn at_hub(n: u8, incarnation: u64) -> Claim {
     Claim { incarnation: PeerIncarnation(incarnation), hub: HubId(peer(n)) }
 }
 
-/// The greater claim's end is said by a shard, the lesser claim by the mesh: either may be heard first.
+/// The end of the greater claim is reported by a shard, the smaller claim by the mesh: either may arrive first.
 #[test]
 fn a_lesser_claim_holds_when_the_greater_has_ended() {
     let mut day = Day::new(8);
@@ -311,7 +311,7 @@ impl Day {
         std::iter::from_fn(|| self.router.poll_output()).collect()
     }
 
-    /// What is said to other hubs meanwhile.
+    /// The meetings sent to other hubs within `span`.
     fn asks(&mut self, span: Duration) -> Vec<Word> {
         let mut words = Vec::new();
         let until = self.now + span;
@@ -359,7 +359,8 @@ fn a_stay_that_has_ended_says_nothing_again() {
     assert_eq!((day.router.meetings.known(), day.router.poll_timeout()), (0, None));
 }
 
-/// Who has forgotten a peer while it could not hear its hub, and knows as many as it may meanwhile, says so when it is reminded.
+/// A hub that forgot a peer in a partition, and whose peer now knows its maximum of others, declines when it is
+/// reminded.
 #[test]
 fn whoever_is_reminded_may_decline() {
     let mut day = Day::bounded(1);
@@ -397,7 +398,7 @@ fn one_that_is_told_of_all_and_returned_unheard_knows_nobody_any_more() {
 }
 
 impl Day {
-    /// A shard of a hub with several shards and a mesh. Returns the first peer from 20 on whose home is there.
+    /// A shard of a hub with several shards and a mesh. Returns a function that finds peers whose home it is.
     fn meshed(shard: u16) -> (Self, impl Fn(u16, u8) -> u8) {
         let mut day = Self::new(8);
         (day.router.config.shard, day.router.config.shards, day.router.config.meshed) = (ShardId(shard), 4, true);
@@ -407,7 +408,7 @@ impl Day {
     }
 }
 
-/// A signal that another hub, or another shard, has read of peer 9.
+/// A signal of peer 9 that another hub, or another shard, has read.
 fn signal(sender: Sender, network: &str, standing: Standing, target: u8) -> Letter {
     let network = NetworkName::new(network);
     let origin = Origin { sender, kind: wire::SignalKind::Offer, network, standing, read_at: Duration::ZERO };
@@ -420,7 +421,7 @@ fn from_shard(detour: bool) -> Sender {
     Sender::Session { shard: ShardId(3), session: session(0, 0), ticket: 1, detour }
 }
 
-/// Where letters went, and the outcome that they name.
+/// The addresses of letters, and the outcomes in them.
 fn posted(outputs: Vec<Output>) -> Vec<(Address, Option<Outcome>)> {
     let letter = |output| {
         let Output::Letter { to, letter } = output else { return None };
@@ -484,7 +485,7 @@ fn a_signal_goes_straight_to_the_mesh_where_its_target_is_known_to_be_at_another
     }
 }
 
-/// The sender's next signals go straight to the mesh, where this one would come after them.
+/// The sender's next signals go straight to the mesh, where this one would arrive after them.
 #[test]
 fn a_signal_for_a_peer_that_was_here_does_not_follow_it_to_another_hub() {
     let (mut day, at) = Day::meshed(0);

@@ -1,11 +1,11 @@
-//! What happened a moment ago.
+//! Recent events.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::limits::{LEGACY_ECHO, MAX_LEGACY_ECHOES};
 
-/// Events of the last [`LEGACY_ECHO`], by their hashes. Of more than [`MAX_LEGACY_ECHOES`] the oldest are forgotten.
+/// Hashes of the events of the last [`LEGACY_ECHO`]. Beyond [`MAX_LEGACY_ECHOES`] the oldest are dropped.
 #[derive(Debug, Default)]
 pub(super) struct Recent(VecDeque<(Duration, u64)>);
 
@@ -21,7 +21,7 @@ impl Recent {
         self.find(hash, now).is_some()
     }
 
-    /// As [`Self::holds`], once for each time that it was noted.
+    /// Like [`Self::holds`], but only once for each time that the event was recorded.
     pub(super) fn take(&mut self, hash: u64, now: Duration) -> bool {
         self.find(hash, now).and_then(|at| self.0.remove(at)).is_some()
     }

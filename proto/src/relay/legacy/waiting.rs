@@ -1,7 +1,7 @@
-//! Announcements of Go hubs that cannot count yet, because their peer is held by another claim.
+//! Announcements of Go hubs that cannot take effect yet, because their peer has another claim.
 //!
-//! That claim may be dead: of a hub that was killed, whose lease runs for another eight seconds, or of a connection that nobody
-//! has noticed to be lost. A Go hub does not repeat what it has said once, so it is kept until the claim has ended.
+//! That claim may be dead: its hub was killed and its lease lasts for another eight seconds, or its connection is lost
+//! and nobody has noticed. A Go hub does not repeat an announcement, so it is kept until the claim has ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::id::{NetworkName, PeerId};
 use crate::limits::{DEFAULT_MAX_NETWORKS_PER_PEER, LEGACY_WAIT, MAX_LEGACY_WAITING, MAX_LEGACY_WAITING_BYTES};
 
-/// What one Go hub has said of peers that are held by others, for [`LEGACY_WAIT`].
+/// Announcements of one Go hub for peers with other claims, kept for [`LEGACY_WAIT`].
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     words: BTreeMap<(PeerId, NetworkName), Word>,
@@ -26,7 +26,7 @@ struct Word {
 }
 
 impl Waiting {
-    /// Keeps an announcement. False when there is no room, also not after what has waited for too long has gone.
+    /// Keeps an announcement. False if there is no room even after expired entries are removed.
     pub(super) fn keep(&mut self, peer: PeerId, network: NetworkName, data: &str, now: Duration) -> bool {
         self.expire(now);
         let key = (peer, network);
@@ -43,7 +43,7 @@ impl Waiting {
         has_room
     }
 
-    /// Forgets what has waited for too long, and looks at nothing else.
+    /// Removes expired entries, and examines no others.
     fn expire(&mut self, now: Duration) {
         while let Some((at, ..)) = self.by_age.first()
             && *at + LEGACY_WAIT <= now
@@ -66,7 +66,7 @@ impl Waiting {
         of_peer.map(|((_, network), _)| network.clone()).collect()
     }
 
-    /// Takes out what is kept of a peer and has not waited for too long.
+    /// Removes and returns the unexpired announcements of a peer.
     pub(super) fn take(&mut self, peer: &PeerId, now: Duration) -> Vec<(NetworkName, Box<str>)> {
         if self.words.is_empty() {
             return Vec::new();
@@ -78,7 +78,7 @@ impl Waiting {
         words.collect()
     }
 
-    /// Forgets what is kept of a peer, in one network or in all. True if there was something.
+    /// Removes the announcements of a peer, in one network or in all. True if there were any.
     pub(super) fn forget(&mut self, peer: &PeerId, network: Option<NetworkName>) -> bool {
         let networks = network.map_or_else(|| self.networks(peer), |network| vec![network]);
         networks.into_iter().filter(|network| self.remove(&(*peer, network.clone())).is_some()).count() > 0
@@ -130,7 +130,7 @@ mod tests {
         let millis = |n: usize| Duration::from_millis(n as u64);
         let mut keeps = |n: usize, now| waiting.keep(peer(n), NetworkName::new("n"), "null", now);
         assert!((0..MAX_LEGACY_WAITING).all(|n| keeps(n, millis(n))));
-        // Each of these would look at all that is kept, if it looked at more than the oldest.
+        // Each of these would examine all entries, if it examined more than the oldest.
         let full = millis(MAX_LEGACY_WAITING);
         assert!((0..MAX_LEGACY_WAITING).all(|n| !keeps(MAX_LEGACY_WAITING + n, full)));
         assert!(keeps(1, full), "what is known is kept anew");
