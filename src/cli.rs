@@ -1,4 +1,4 @@
-//! The command line: what `peerpigeon` was asked to do.
+//! The command line.
 
 #[cfg(test)]
 mod tests;
@@ -43,12 +43,12 @@ enum Asked {
     GeneratePeerIds(cmd::generate_peer_ids::Args),
 }
 
-/// What there is to do.
+/// The task of this process.
 #[derive(Debug)]
 pub enum Task {
     /// Run a hub.
     Serve(Box<Config>),
-    /// Ask a hub whether it is well.
+    /// Check the health of a hub.
     Health(cmd::health::Question),
     /// Join a network as a peer.
     Peer(Box<cmd::peer::Args>),
@@ -58,20 +58,20 @@ pub enum Task {
     GeneratePeerIds(cmd::generate_peer_ids::Args),
 }
 
-/// Why there is nothing to do: `--help` and its like, or a command line that cannot hold.
+/// Why there is no task: `--help` and similar, or an invalid command line.
 #[derive(Debug)]
 pub enum Exit {
-    /// clap has something to say.
+    /// A message of clap.
     Clap(clap::Error),
-    /// What was asked for is this text.
+    /// This text was requested.
     Print(String),
-    /// Settings that cannot hold.
+    /// Invalid settings.
     Refused(Vec<Refusal>),
-    /// What clap has to say, without the secrets of the URLs on the command line.
+    /// An error of clap, with the secrets of URLs removed.
     Usage(String),
 }
 
-/// Reads the command line, and for a hub all of its settings. `env` is asked for a variable by its name.
+/// Parses the command line, and for a hub all of its settings. `env` returns a variable by its name.
 pub fn task(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Task, Exit> {
     let args: Vec<OsString> = args.into_iter().collect();
     let parsed = without_empty_variables(Cli::command(), env).try_get_matches_from(&args);
@@ -91,7 +91,7 @@ pub fn task(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
     Ok(Task::Serve(Box::new(config)))
 }
 
-/// Keeps clap from seeing variables that are set to nothing.
+/// Hides empty variables from clap.
 fn without_empty_variables(command: Command, env: &dyn Fn(&str) -> Option<OsString>) -> Command {
     let is_empty = |name: &std::ffi::OsStr| {
         name.to_str().and_then(env).is_some_and(|value| value.to_str().is_some_and(|value| value.trim().is_empty()))
@@ -102,7 +102,7 @@ fn without_empty_variables(command: Command, env: &dyn Fn(&str) -> Option<OsStri
 }
 
 impl Exit {
-    /// clap repeats arguments that it does not take. Of a URL among them nothing before its last `@` is shown.
+    /// clap repeats invalid arguments. The part of a URL before its last `@` is not shown.
     fn of(error: clap::Error, args: &[OsString]) -> Self {
         let secret = |arg: &&str| arg.contains('@');
         let mut secrets: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).filter(secret).collect();
@@ -111,7 +111,7 @@ impl Exit {
         }
         let values: Vec<&str> = secrets.iter().filter_map(|arg| Some(arg.split_once('=')?.1)).filter(secret).collect();
         secrets.extend(values);
-        // An argument before its value, which is a part of it.
+        // Longer arguments first, since a value is a part of its argument.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         let mut text = error.render().to_string();
         for secret in secrets {
@@ -120,7 +120,7 @@ impl Exit {
         Self::Usage(text)
     }
 
-    /// The exit code that goes with it.
+    /// The exit code.
     pub fn code(&self) -> u8 {
         match self {
             Self::Clap(error) if !error.use_stderr() => 0,
@@ -129,17 +129,17 @@ impl Exit {
         }
     }
 
-    /// Says what there is to say, on stdout where it was asked for and on stderr otherwise.
+    /// Prints the message: on stdout if it was requested, else on stderr.
     pub fn report(self) -> ExitCode {
         let mut code = ExitCode::from(self.code());
-        // Nobody may be there to read it; the code says enough.
+        // Nobody may read it; the exit code is enough.
         let _ = match self {
             Self::Clap(error) => error.print(),
             Self::Usage(text) => std::io::stderr().write_all(text.as_bytes()),
             Self::Print(text) => {
                 let mut out = std::io::stdout();
                 let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-                // Whoever read our output may have enough of it. Output that was lost otherwise was asked for.
+                // A reader may have closed the pipe. Any other lost output is a failure, since it was requested.
                 if printed.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe) {
                     code = ExitCode::FAILURE;
                 }

@@ -1,9 +1,8 @@
-//! A WebSocket client: what the tools of this program speak to a hub with.
+//! A WebSocket client for the command-line tools.
 //!
-//! One connection is a [`Receiver`], which one task reads and nothing ever cancels (a frame that was begun and dropped
-//! would leave the stream out of step), and any number of [`Sender`]s, which never wait: what they send is queued and
-//! one writer task sends all that is queued in one write. Both halves live on one thread, inside a
-//! [`tokio::task::LocalSet`].
+//! One connection has one [`Receiver`], which one task reads without cancellation (a dropped half-read frame would
+//! desynchronize the stream), and any number of [`Sender`]s, which never wait: one writer task writes everything queued
+//! at once. Both live on one thread, inside a [`tokio::task::LocalSet`].
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -28,25 +27,25 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Chain, ReadBuf, ReadHalf
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
-/// Bytes that may wait for the writer of one connection. More: [`SendError::Full`].
+/// Maximum number of bytes queued for the writer of one connection. Beyond it, senders get [`SendError::Full`].
 ///
-/// Twice the longest message a hub takes by default, and then some.
+/// More than twice the longest message that a hub accepts by default.
 const MAX_QUEUED_BYTES: usize = 4 * 1024 * 1024;
 
-/// Longest message taken from a hub, in bytes. A hub's own limit is 1 MiB by default.
+/// Maximum length of a message from a hub, in bytes. A hub's own limit is 1 MiB by default.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long what is queued may take to leave once the connection is over.
+/// Time for which queued bytes may still be written when the connection is over.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where a hub listens: `ws://host[:port][/path][?query]`, or `wss://` for TLS.
+/// The URL of a hub: `ws://host[:port][/path][?query]`, or `wss://` with TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubUrl(Uri);
 
-/// Why a text is no [`HubUrl`].
+/// Why a text is not a [`HubUrl`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HubUrlError {
-    /// Not a URL at all, or one without a host.
+    /// Not a URL, or a URL without a host.
     Malformed,
     /// The scheme is neither `ws` nor `wss`.
     Scheme,
@@ -76,7 +75,7 @@ impl FromStr for HubUrl {
     }
 }
 
-/// Without the secrets in it.
+/// Shows the URL without its secrets.
 impl fmt::Display for HubUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Redacted(&self.0.to_string()).fmt(f)
@@ -84,21 +83,21 @@ impl fmt::Display for HubUrl {
 }
 
 impl HubUrl {
-    /// The hub that everything in this program means when none is named.
+    /// The default hub of all tools.
     pub const DEFAULT: &'static str = "ws://localhost:8080";
 
-    /// The URL that a peer connects to. A URL without a path means `/ws`.
+    /// The URL for a peer's connection. A URL without a path gets `/ws`.
     pub fn for_peer(&self, peer: &PeerId) -> String {
         let scheme = if self.is_tls() { "wss" } else { "ws" };
         format!("{scheme}://{}{}", self.authority(), self.request_target(peer))
     }
 
-    /// Looks the hub's addresses up, once for all its connections. With `wss`, whoever has a certificate of the public roots
-    /// or of `extra_roots` (PEM) is trusted.
+    /// Resolves the hub's addresses, once for all its connections. With `wss`, the public roots and `extra_roots` (PEM)
+    /// are trusted.
     ///
     /// # Errors
     ///
-    /// When there are none, or `extra_roots` holds something that is no certificate.
+    /// If there is no address, or `extra_roots` is invalid.
     pub async fn resolve(&self, extra_roots: Option<&[u8]>) -> io::Result<Endpoint> {
         let host = self.host();
         let port = self.0.port_u16().unwrap_or(if self.is_tls() { 443 } else { 80 });
@@ -133,12 +132,12 @@ impl HubUrl {
     }
 }
 
-/// A hub whose addresses are known.
+/// A hub with resolved addresses.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     url: HubUrl,
     addresses: Vec<SocketAddr>,
-    /// The address that was connected to last.
+    /// The address of the last successful connection.
     worked: Rc<Cell<Option<SocketAddr>>>,
     tls: Option<Tls>,
 }
@@ -169,7 +168,7 @@ impl Endpoint {
 fn open(stream: Stream, read_ahead: Bytes) -> (Sender, Receiver) {
     let (read, write) = halves(stream);
     let read = io::Cursor::new(read_ahead).chain(read);
-    // The writer is our own, because fastwebsockets writes each frame by itself.
+    // fastwebsockets would write each frame separately.
     let (mut read, _) = fastwebsockets::after_handshake_split(read, tokio::io::sink(), Role::Client);
     read.set_max_message_size(MAX_MESSAGE_BYTES);
     let outbox = Rc::new(Outbox::default());
@@ -177,7 +176,7 @@ fn open(stream: Stream, read_ahead: Bytes) -> (Sender, Receiver) {
     (Sender(outbox.clone()), Receiver { frames: FragmentCollectorRead::new(read), outbox })
 }
 
-/// Plain sockets are parted without a lock between the halves.
+/// Plain sockets are split without a lock between the halves.
 fn halves(stream: Stream) -> (ReadSide, WriteSide) {
     match stream {
         Stream::Plain(stream) => {
@@ -223,14 +222,14 @@ impl WriteSide {
 
     fn reset(self) {
         if let Self::Plain(write) = self {
-            // Without this the half would announce an orderly end of its own before the reset.
+            // Otherwise the half would send an orderly end before the reset.
             let _ = write.as_ref().set_zero_linger();
             write.forget();
         }
     }
 }
 
-/// What waits for the writer.
+/// The queue of the writer.
 #[derive(Default)]
 struct Outbox {
     queued: RefCell<Vec<u8>>,
@@ -246,9 +245,9 @@ struct Outbox {
 enum End {
     #[default]
     Open,
-    /// What is queued still leaves.
+    /// Queued bytes are still written.
     Flush,
-    /// Nothing more leaves; the socket is reset.
+    /// Nothing more is written; the socket is reset.
     Reset,
 }
 
@@ -293,8 +292,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// A mask guards proxies against what scripts in a browser choose to send. Nothing here is chosen by a stranger, so
-    /// that a counter, spread over the four bytes, is enough.
+    /// A mask protects proxies against chosen bytes of scripts in a browser. Nothing here is chosen by a stranger, so a
+    /// counter spread over the four bytes is enough.
     fn next_mask(&self) -> [u8; 4] {
         let mask = self.mask.get().wrapping_add(0x9e37_79b9);
         self.mask.set(mask);
@@ -307,7 +306,7 @@ impl Outbox {
     }
 }
 
-/// Sends what is queued until the connection is over.
+/// Writes the queue until the connection is over.
 async fn write_queued(mut socket: WriteSide, outbox: Rc<Outbox>) {
     let mut batch = Vec::new();
     loop {
@@ -320,7 +319,7 @@ async fn write_queued(mut socket: WriteSide, outbox: Rc<Outbox>) {
             End::Flush => {
                 batch.clear();
                 std::mem::swap(&mut batch, &mut outbox.queued.borrow_mut());
-                // A failure here is no news: the connection is over.
+                // An error adds nothing: the connection is over.
                 let _ = tokio::time::timeout(FLUSH_TIMEOUT, socket.send(&batch)).await;
                 return;
             }
@@ -339,7 +338,7 @@ async fn write_queued(mut socket: WriteSide, outbox: Rc<Outbox>) {
                 () = outbox.wake.notified() => if outbox.end.get() != End::Open { break Ok(()) },
             }
         };
-        // The reader meets the same error and reports it.
+        // The reader gets the same error and reports it.
         if written.is_err() {
             outbox.end.set(End::Flush);
             return;
@@ -357,7 +356,7 @@ impl Sender {
         self.0.push(OpCode::Text, text)
     }
 
-    /// Queues a close frame, behind what is queued already. The hub's answer ends the receiver.
+    /// Queues a close frame after everything queued. The hub's answer ends the receiver.
     pub fn close(&self, code: u16, reason: &str) -> Result<(), SendError> {
         let mut payload = Vec::with_capacity(2 + reason.len());
         payload.extend_from_slice(&code.to_be_bytes());
@@ -365,19 +364,19 @@ impl Sender {
         self.0.push(OpCode::Close, &payload)
     }
 
-    /// Gives the sending half up without a close frame, with a reset if asked (over TLS: without TLS's own farewell). The
-    /// socket closes once the receiver is dropped, too.
+    /// Ends the sending half without a close frame, with a reset if requested (over TLS: without TLS's own closure).
+    /// The socket closes when the receiver is dropped, too.
     pub fn cut(&self, reset: bool) {
         self.0.end(if reset { End::Reset } else { End::Flush });
     }
 
-    /// WebSocket pings of the hub that were answered.
+    /// Number of answered WebSocket pings of the hub.
     pub fn pongs(&self) -> u64 {
         self.0.pongs.get()
     }
 }
 
-/// The receiving half of a connection. Dropping it ends the connection; what is queued still leaves.
+/// The receiving half of a connection. Dropping it ends the connection; queued bytes are still written.
 pub struct Receiver {
     frames: FragmentCollectorRead<Chain<io::Cursor<Bytes>, ReadSide>>,
     outbox: Rc<Outbox>,
@@ -388,12 +387,12 @@ pub struct Receiver {
 pub enum Ended {
     /// With a close frame.
     Closed {
-        /// Its code; 1005 if it had none.
+        /// Its code; 1005 if there was none.
         code: u16,
-        /// Its text.
+        /// Its reason.
         reason: String,
     },
-    /// Without one.
+    /// Without a close frame.
     Lost(String),
 }
 
@@ -408,14 +407,14 @@ impl fmt::Display for Ended {
 }
 
 impl Receiver {
-    /// The next text or binary message, whole. Pings and the hub's close frame are answered meanwhile.
+    /// Waits for the next complete text or binary message. Answers pings and the hub's close frame meanwhile.
     ///
     /// Not cancel-safe: after dropping this future unfinished, drop the receiver.
     pub async fn next(&mut self) -> Result<Payload<'static>, Ended> {
         let outbox = &self.outbox;
         let mut answer = |frame: Frame<'_>| {
             outbox.pongs.update(|pongs| pongs + u64::from(frame.opcode == OpCode::Pong));
-            // What cannot be queued now has nobody to read it.
+            // If it cannot be queued, nobody would read it.
             let _ = outbox.push(frame.opcode, &frame.payload);
             ready(Ok::<(), SendError>(()))
         };

@@ -1,4 +1,4 @@
-//! What holds: every setting, read and judged once, before anything binds.
+//! The configuration: every setting is read and checked once, before anything binds.
 
 #[cfg(test)]
 mod chinese;
@@ -34,12 +34,12 @@ use settings::Setting;
 #[cfg(test)]
 pub(crate) use chinese::SETTINGS_IN_CHINESE;
 
-/// What `--print-config` says in a token's place. It is refused as a token, so that its output, read back as an env
-/// file, cannot stand for a secret.
+/// Placeholder that `--print-config` prints for a token. It is invalid as a token, so that the output, used as an env
+/// file, cannot replace a secret.
 const TOKEN_IS_SET: &str = "<set>";
 
-/// The most that a hub adds to a client's `data`: the frame's header, the keys, two ids, a timestamp, and a network
-/// name of 256 bytes, each of them escaped as six.
+/// Maximum number of bytes that a hub adds to a client's `data`: the frame's header, keys, two ids, a timestamp, and a
+/// network name of 256 bytes with every byte escaped as six.
 const MAX_ENVELOPE_BYTES: usize = 2 * 1024;
 
 /// A secret. It is compared and never printed.
@@ -47,19 +47,19 @@ const MAX_ENVELOPE_BYTES: usize = 2 * 1024;
 pub struct Token(String);
 
 impl Token {
-    /// Whether this is what was presented, in a time that tells nothing of where they differ.
+    /// Compares in constant time.
     pub fn matches(&self, presented: &[u8]) -> bool {
         let secret = self.0.as_bytes();
         let differences = secret.iter().zip(presented).fold(0, |seen, (a, b)| seen | (a ^ b));
         std::hint::black_box(differences) == 0 && secret.len() == presented.len()
     }
 
-    /// Whether it stands in quotes. They are a part of it, and hardly meant to be.
+    /// Whether it is in quotes. They are part of it, which is hardly intended.
     fn is_quoted(&self) -> bool {
         ['"', '\''].iter().any(|quote| self.0.len() > 1 && self.0.starts_with(*quote) && self.0.ends_with(*quote))
     }
 
-    /// The secret, for whoever has to pass it on.
+    /// The secret itself, for code that must send it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -71,93 +71,93 @@ impl fmt::Debug for Token {
     }
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
-    /// For people on a terminal, JSON elsewhere.
+    /// Human on a terminal, JSON elsewhere.
     Auto,
-    /// For people.
+    /// Lines for people.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What is logged, and how.
+/// Configuration of the log.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
-    /// What is logged, as tracing-subscriber's `EnvFilter` reads it. It has been parsed once already.
+    /// The filter, in the syntax of tracing-subscriber's `EnvFilter`. It has been validated.
     pub filter: String,
 }
 
-/// Every setting, resolved: what a hub is told to be.
+/// The resolved configuration of a hub.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where operators find their pages, if not where everything is. 0 is any free port.
+    /// Port of the operators' pages (ADMIN_PORT), if it differs from PORT. 0 means any free port.
     pub admin_port: Option<u16>,
-    /// Bytes of announcements that may be kept for all sessions together.
+    /// ANNOUNCE_BUDGET_BYTES.
     pub announce_budget_bytes: usize,
-    /// What peers must present, if anything.
+    /// AUTH_TOKEN.
     pub auth_token: Option<Token>,
-    /// The hubs to link to.
+    /// BOOTSTRAP_HUBS.
     pub bootstrap_hubs: Vec<Uri>,
-    /// `Access-Control-Allow-Origin` of every answer.
+    /// `Access-Control-Allow-Origin` of every answer (CORS_ORIGIN).
     pub cors_origin: HeaderValue,
-    /// Whether pages of the public internet may reach this hub in a private network.
+    /// CORS_PRIVATE_NETWORK.
     pub cors_private_network: bool,
-    /// Of whom peers are told.
+    /// DISCOVERY.
     pub discovery: Discovery,
-    /// The time over which closes are spread when the hub stops.
+    /// DRAIN_SECS.
     pub drain: Duration,
     /// FLY_APP_NAME.
     pub fly_app_name: String,
     /// FLY_REGION.
     pub fly_region: String,
-    /// HOST as it was said, for /stats.
+    /// HOST as written, for /stats.
     pub host: String,
-    /// This hub.
+    /// The id of this hub.
     pub hub_id: HubId,
-    /// Variables that are not settings, although they are named like one.
+    /// Warnings about variables that only look like settings.
     ignored: Vec<String>,
-    /// Whether this hub is part of a mesh: IS_HUB, or what asks for links.
+    /// Whether this hub is part of a mesh: IS_HUB, or a setting that implies it.
     pub is_hub: bool,
     is_hub_said: bool,
-    /// Where to listen. With PORT=0 each has port 0: the first one bound says which port the others have to take.
+    /// The addresses to listen on. With PORT=0 each has port 0: the first one bound decides the port of the others.
     pub listen: Vec<SocketAddr>,
-    /// What is logged.
+    /// The log.
     pub log: LogConfig,
-    /// WebSockets at once.
+    /// MAX_CONNECTIONS.
     pub max_connections: usize,
-    /// Longest message of a client.
+    /// MAX_MESSAGE_BYTES.
     pub max_message_bytes: usize,
-    /// Networks a peer may be in.
+    /// MAX_NETWORKS_PER_PEER.
     pub max_networks_per_peer: usize,
-    /// Peers a network may have.
+    /// MAX_PEERS_PER_NETWORK.
     pub max_peers_per_network: usize,
-    /// How hubs find and trust each other.
+    /// The settings of links and the bridge.
     pub mesh: MeshSettings,
-    /// The mesh this hub belongs to.
+    /// HUB_MESH_NAMESPACE.
     pub mesh_namespace: String,
-    /// Messages per second and session.
+    /// MESSAGE_RATE.
     pub message_rate: u32,
-    /// Bytes of messages per second and session.
+    /// MESSAGE_RATE_BYTES.
     pub message_rate_bytes: u64,
-    /// Silence after which a session is dead.
+    /// PEER_TIMEOUT_MS.
     pub peer_timeout: Duration,
     /// Whether browsers get the playground at `/`.
     pub playground: bool,
-    /// PORT as it was said: 0 is any.
+    /// PORT; 0 means any free port.
     pub port: u16,
-    /// Whether /readyz says ready while the hub is full.
+    /// READY_WHEN_FULL.
     pub ready_when_full: bool,
-    /// Bytes that may wait for all sessions together.
+    /// SEND_BUDGET_BYTES.
     pub send_budget_bytes: usize,
-    /// Bytes that may wait for one session.
+    /// SEND_QUEUE_BYTES.
     pub send_queue_bytes: usize,
-    /// Frames that may wait for one session.
+    /// SEND_QUEUE_FRAMES.
     pub send_queue_frames: usize,
-    /// Cores to serve on.
+    /// SHARDS.
     pub shards: u16,
     /// How the hub speaks TLS, if it does.
     pub tls: Option<TlsSettings>,
@@ -165,7 +165,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Weighs what the command line and the environment say. `env` is asked for a variable by its name.
+    /// Resolves the configuration from the command line and the environment. `env` returns a variable by its name.
     pub fn resolve(flags: &Flags, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, Vec<Refusal>> {
         let mut reader = Reader::new(flags, env);
         match Self::read(&mut reader) {
@@ -178,7 +178,7 @@ impl Config {
         }
     }
 
-    /// The configuration that these variables make, whatever the environment says: for hubs inside other programs.
+    /// Makes a configuration of these variables, independent of the environment: for hubs inside other programs.
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Result<Self, Vec<Refusal>> {
         Self::resolve(&Flags::default(), &|name| {
             pairs.iter().find(|(variable, _)| *variable == name).map(|(_, value)| OsString::from(value))
@@ -189,7 +189,7 @@ impl Config {
         let name = |text: &str| Ok(text.to_owned());
         let nothing = || Ok(String::new());
 
-        // Each is read before any is missed, so that all refusals are told at once.
+        // All settings are read before any error returns, so that all errors are reported together.
         let host = reader.text(&settings::HOST, || host("localhost"), host);
         let port = reader.number(&settings::PORT, || settings::PORT.default_number());
         let admin_port = reader.number(&settings::ADMIN_PORT, || port.unwrap_or_default());
@@ -235,7 +235,7 @@ impl Config {
             );
         }
 
-        // A hub that makes no links has no use for MESH_PORT, and whoever runs it did not set it.
+        // A hub without links does not use MESH_PORT, so its operator did not set it.
         let alone = is_hub == Some(false)
             && bootstrap_hubs.as_ref().is_some_and(Vec::is_empty)
             && mesh.as_ref().is_some_and(|mesh| mesh.dns.is_none() && mesh.redis_url.is_none());
@@ -293,7 +293,7 @@ impl Config {
         })
     }
 
-    /// What no setting can say alone.
+    /// Checks that involve several settings.
     fn cross_check(&self) -> Result<(), Vec<Refusal>> {
         let mut refusals = self.check_mesh(&|setting| self.is_said(setting));
         let mut at_least = |setting: &Setting, said: usize, least: usize, because: &str| {
@@ -329,13 +329,13 @@ impl Config {
         if refusals.is_empty() { Ok(()) } else { Err(refusals) }
     }
 
-    /// What `--print-config` prints: an env file, with where each value was said at its end.
+    /// The output of `--print-config`: an env file, followed by the source of each value.
     pub fn describe(&self) -> String {
         let mut out = String::new();
         for Shown { name, value, .. } in &self.shown {
             let _ = writeln!(out, "{name}={value}");
         }
-        // Comments of their own: `docker run --env-file` takes one behind a value for a part of the value.
+        // On lines of their own: `docker run --env-file` reads a comment after a value as part of the value.
         for (source, place) in [
             (Source::Flag, "set by flags"),
             (Source::Environment, "set by the environment"),
@@ -349,12 +349,12 @@ impl Config {
         out
     }
 
-    /// Whether a setting was said, by a flag or by a variable.
+    /// Whether a setting was set by a flag or a variable.
     fn is_said(&self, setting: &Setting) -> bool {
         self.shown.iter().any(|shown| shown.name == setting.name && shown.source != Source::Default)
     }
 
-    /// What an operator should hear at start: settings that hold but do not do what they seem to.
+    /// Warnings for the operator at start: valid settings that do not do what they seem to.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.ignored.clone();
         warnings.extend(self.mesh_warnings(&|setting| self.is_said(setting)));
@@ -385,7 +385,7 @@ impl Config {
     }
 }
 
-/// Name and meaning of each variable that has no flag, for those who document them.
+/// Name and help of each variable without a flag, for the documentation.
 #[cfg(test)]
 pub(crate) fn variables_without_a_flag() -> impl Iterator<Item = (&'static str, &'static str)> {
     settings::ALL.iter().filter(|setting| setting.flag().is_none()).map(|setting| (setting.name, setting.help))
@@ -395,7 +395,7 @@ fn host(text: &str) -> Result<(String, Vec<IpAddr>), String> {
     Ok((text.to_owned(), parse::host(text)?))
 }
 
-/// Affinity and the quota of a cgroup, version 1 or 2, are accounted for by the standard library.
+/// The standard library respects CPU affinity and the quota of a cgroup, version 1 or 2.
 fn available_cores() -> u64 {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
 }
@@ -406,7 +406,7 @@ fn random_hub_id() -> Result<HubId, String> {
     Ok(HubId(PeerId::from_bytes(bytes)))
 }
 
-/// Ranges end below what an address space of 64 bits holds; a smaller one gets what it can hold.
+/// Ranges fit a 64-bit address space; on smaller machines the value is clamped.
 fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
@@ -416,7 +416,7 @@ fn size(number: u64) -> usize {
 ///
 /// # Errors
 ///
-/// What the hub would refuse as well.
+/// The same errors as the hub's.
 pub fn place(flags: &Place, env: &dyn Fn(&str) -> Option<OsString>) -> Result<(String, u16, bool), Vec<Refusal>> {
     let mut reader = Reader::new(&flags.0, env);
     let host = reader.text(&settings::HOST, || host("localhost"), host);
@@ -434,7 +434,7 @@ pub fn place(flags: &Place, env: &dyn Fn(&str) -> Option<OsString>) -> Result<(S
         (Some((host, addresses)), Some(port)) if reader.refusals.is_empty() => {
             let bare = host.trim_start_matches('[').trim_end_matches(']');
             let host = match addresses[..] {
-                // What listens at every address is asked at this machine's own.
+                // A hub that listens on all addresses is probed at this machine's own.
                 [address] if address.is_unspecified() => "localhost".to_owned(),
                 [IpAddr::V6(_)] if bare.contains(':') => format!("[{bare}]"),
                 _ => bare.to_owned(),

@@ -1,4 +1,4 @@
-//! How the files that the process may open are divided: peers get what links, operators and the hub itself leave.
+//! Divides the process's file descriptors: peers get those that links, operators and the hub itself do not need.
 
 use proto::limits::{
     ADMIN_FILES, LINK_FILES, MAX_DIALS_AT_ONCE, OTHER_FILES, REQUEST_FILES, RUNTIME_FILES, SMALLEST_FILE_SHARE,
@@ -8,23 +8,23 @@ use shard::FileShares;
 
 use crate::config::Config;
 
-/// How the files are divided.
+/// The division of the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Files {
-    /// WebSockets of peers: MAX_CONNECTIONS, or less if there are not enough files.
+    /// Maximum number of peers' WebSockets: MAX_CONNECTIONS, or less if there are not enough files.
     pub seats: usize,
-    /// Sockets that the listeners may hold.
+    /// Maximum numbers of sockets of the listeners.
     pub shares: FileShares,
-    /// Dials to other hubs at once: half of the files that are kept for links.
+    /// Maximum number of dials in progress: half of the files reserved for links.
     pub dials: usize,
-    /// Files that are kept from peers.
+    /// Number of files reserved from peers.
     reserve: usize,
-    /// Files that would be enough for MAX_CONNECTIONS.
+    /// Number of files that would be enough for MAX_CONNECTIONS.
     wanted: usize,
 }
 
 impl Files {
-    /// Divides `max_files`, the number of files that the process may open. `None` is no limit.
+    /// Divides `max_files`, the maximum number of open files of the process. `None` means no limit.
     pub fn divide(config: &Config, max_files: Option<u64>) -> Self {
         let needs = Needs::of(config);
         let max_connections = config.max_connections;
@@ -42,7 +42,7 @@ impl Files {
         Self { seats, shares, dials, reserve: kept.reserve(), wanted }
     }
 
-    /// What an operator has to know, if there are not enough files.
+    /// A warning for the operator, if there are not enough files.
     pub fn warning(&self, config: &Config, max_files: Option<u64>) -> Option<String> {
         let max_files = max_files.filter(|_| self.seats < config.max_connections)?;
         Some(format!(
@@ -54,19 +54,19 @@ impl Files {
     }
 }
 
-/// What a hub of these settings needs besides its peers.
+/// Files that a hub with these settings needs besides its peers.
 struct Needs {
-    /// Standard streams, runtimes and listeners. They are open all the time.
+    /// Standard streams, runtimes and listeners, which are always open.
     fixed: usize,
     /// Listeners of peers. Each holds the file for its next connection.
     listeners: usize,
     meshed: bool,
-    /// Hubs that it dials for certain.
+    /// Number of hubs that it certainly dials.
     dialed: usize,
     admin: bool,
 }
 
-/// Files for each purpose.
+/// Number of files for each purpose.
 struct Kept {
     fixed: usize,
     links: usize,
@@ -99,7 +99,7 @@ impl Needs {
         }
     }
 
-    /// Where files are few each purpose gets its part of them, and not all that it could use.
+    /// If files are few, each purpose gets its part of them instead of its maximum.
     fn all(&self, max_files: usize) -> Kept {
         let part = |of: usize, all: usize| (max_files / of).clamp(SMALLEST_FILE_SHARE, all);
         // A link in each direction to each of them, while one replaces the other.

@@ -1,4 +1,4 @@
-//! A hub from its first bind to its last byte: wiring, supervision, drain.
+//! Runs a hub, from its first bind to its last byte: wiring, supervision, drain.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -15,10 +15,10 @@ use tracing::{error, info, warn};
 
 use crate::linking::{self, Mesh};
 
-/// Signals so soon after the first are the same one again.
+/// Time after the first signal in which further signals count as the same one.
 const STOP_ECHO: Duration = Duration::from_millis(500);
 
-/// A hub that is running. It ends when it is dropped.
+/// A running hub. Dropping it ends it.
 #[derive(Debug)]
 pub struct Hub {
     shards: Vec<ShardHandle>,
@@ -27,7 +27,7 @@ pub struct Hub {
     ends: Ends,
 }
 
-/// A part of the hub ended that was not told to: what peers are told can no longer be right.
+/// A part of the hub that ended unexpectedly. Without it, presence can no longer be correct.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Failed {
     /// The mesh.
@@ -36,12 +36,12 @@ pub enum Failed {
     Shard(ShardId),
 }
 
-/// Hears of the parts' ends.
+/// Receives the ends of the parts.
 #[derive(Debug)]
 struct Ends {
     shards: mpsc::Receiver<ShardId>,
     mesh: mpsc::Receiver<()>,
-    /// A hub without a mesh never hears of its end.
+    /// Keeps the channel of a hub without a mesh open.
     _mesh: mpsc::Sender<()>,
 }
 
@@ -55,13 +55,13 @@ impl Ends {
     }
 }
 
-/// Binds each address once for every shard: the listeners of one shard stand together.
+/// Binds each address once per shard, and groups the listeners by shard.
 ///
-/// With port 0 the first address draws a port, and the others take the same.
+/// With port 0 the first address gets a free port, and the others use the same.
 ///
 /// # Errors
 ///
-/// The first address that cannot be bound, with why.
+/// The first address that cannot be bound, and the reason.
 pub fn bind(addresses: &[SocketAddr], shards: u16) -> Result<Vec<Vec<TcpListener>>, (SocketAddr, io::Error)> {
     let mut port = None;
     let mut listeners: Vec<Vec<TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
@@ -77,12 +77,12 @@ pub fn bind(addresses: &[SocketAddr], shards: u16) -> Result<Vec<Vec<TcpListener
 }
 
 impl Hub {
-    /// Starts the shards behind listeners that are bound, and then the mesh, which has to know where to post. `reading` is
-    /// what the mesh publishes.
+    /// Starts the shards on bound listeners, and then the mesh, which needs their mailboxes. The mesh publishes
+    /// `reading`.
     ///
     /// # Errors
     ///
-    /// When a thread cannot be made, or the mesh cannot be what it is told to be.
+    /// If a thread cannot be started, or the mesh's configuration is invalid.
     pub fn start(
         config: &shard::HubConfig,
         listeners: Vec<Vec<TcpListener>>,
@@ -106,12 +106,12 @@ impl Hub {
         Ok(Self { shards, mesh, reading, ends: Ends { shards: shard_ends, mesh: mesh_ends, _mesh: mesh_end } })
     }
 
-    /// Runs until `stops` says so; then `on_drain` is called and the sessions leave, spread evenly over the whole of `drain`.
-    /// A second stop ends the hub at once, if it is no echo of the first.
+    /// Runs until `stops` receives a stop. Then calls `on_drain` and closes the sessions, spread evenly over `drain`. A
+    /// second stop that is not an echo of the first ends the hub at once.
     ///
     /// # Errors
     ///
-    /// When a shard or the mesh ends on its own.
+    /// If a shard or the mesh ends unexpectedly.
     pub async fn run(
         mut self,
         drain: Duration,
@@ -140,10 +140,10 @@ impl Hub {
             failed = self.ends.next() => return Err(failed),
             () = meant(&mut stops) => warn!("server_stopped_at_once"),
             () = all_drained => info!("server_drained"),
-            // The last session to go has its linger after its slot, and timers are late by a tick each.
+            // The last session lingers after its slot, and each timer is up to a tick late.
             () = tokio::time::sleep(drain + CLOSE_LINGER + 3 * TICK) => warn!("server_drain_timed_out"),
         }
-        // The peers' ends are in its mailbox: others hear of them before they hear of the hub's.
+        // The leaves of its peers are in its mailbox: other hubs receive them before the farewell.
         if let Some(mesh) = self.mesh
             && tokio::time::timeout(CLOSE_LINGER, mesh.end()).await.is_err()
         {
@@ -158,7 +158,7 @@ impl Hub {
         if tokio::time::timeout(CLOSE_LINGER, ended).await.is_err() {
             warn!("shard_end_timed_out");
         }
-        // One that is stuck is not waited for: it ends with the process.
+        // A thread that hangs is not waited for: it ends with the process.
         for thread in threads.into_iter().filter(JoinHandle::is_finished) {
             if thread.join().is_err() {
                 error!("shard_panicked");
@@ -168,8 +168,8 @@ impl Hub {
     }
 }
 
-/// Waits for a stop that is meant. What comes right behind the first is not: timeout(1) and some supervisors signal the process
-/// and then its group.
+/// Waits for an intended stop. Signals right after the first are ignored: timeout(1) and some supervisors signal the
+/// process and then its group.
 async fn meant(stops: &mut mpsc::Receiver<()>) {
     let echo = tokio::time::sleep(STOP_ECHO);
     tokio::pin!(echo);

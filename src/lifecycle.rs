@@ -1,21 +1,21 @@
-//! Where a hub is in its life, for whoever asks whether it is ready.
+//! The stage of a hub's life, for probes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// A stretch of a hub's life. They only follow each other in this order.
+/// A stage of a hub's life. A hub only moves forward through them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Stage {
-    /// It does not serve yet.
+    /// It does not accept peers yet.
     Starting,
-    /// It serves.
+    /// It accepts peers.
     Ready,
-    /// It sends its peers away and ends.
+    /// It closes its connections and stops.
     Draining,
 }
 
 impl Stage {
-    /// The name in answers.
+    /// The name in answers to probes.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -25,7 +25,7 @@ impl Stage {
     }
 }
 
-/// A hub's stage, seen by all who have a clone of this.
+/// The stage of a hub. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Lifecycle(Arc<AtomicU8>);
 
@@ -35,12 +35,12 @@ impl Lifecycle {
         Self::default()
     }
 
-    /// Goes on to `stage`. There is no way back: a hub that drains does not become ready again.
+    /// Moves to `stage`. It never moves back: a draining hub does not become ready again.
     pub fn advance(&self, stage: Stage) {
         self.0.fetch_max(stage as u8, Ordering::Release);
     }
 
-    /// Where the hub is.
+    /// The current stage.
     pub fn stage(&self) -> Stage {
         match self.0.load(Ordering::Acquire) {
             0 => Stage::Starting,
@@ -50,10 +50,10 @@ impl Lifecycle {
     }
 }
 
-/// Whether a hub has seats left, for those who send it newcomers.
+/// Whether a hub is full, for load balancers.
 ///
-/// A full hub counts as full until 5 % of its seats (at least one) are free. Otherwise it would change with each peer that
-/// comes or goes.
+/// A full hub counts as full until 5 % of its seats (at least one) are free. Otherwise the state would change with each
+/// peer.
 #[derive(Debug)]
 pub struct Fullness {
     seats: usize,
@@ -61,12 +61,12 @@ pub struct Fullness {
 }
 
 impl Fullness {
-    /// A hub with so many seats, all of them free.
+    /// A hub with this number of seats, all free.
     pub fn of(seats: usize) -> Self {
         Self { seats, full: AtomicBool::new(false) }
     }
 
-    /// Whether it is full while so many seats are taken.
+    /// Whether it is full with this number of seats taken.
     pub fn look(&self, taken: usize) -> bool {
         let free = self.seats.saturating_sub(taken);
         let was = self.full.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Introduces the mesh to the shards, which know nothing of each other.
+//! Connects the mesh and the shards, which do not know each other.
 
 use std::sync::Arc;
 
@@ -11,24 +11,24 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, TlsPorts, Token};
 
-/// A mesh that has not been started: it waits for the shards' mailboxes.
+/// A mesh that is not started yet: it needs the shards' mailboxes.
 pub struct Mesh {
-    /// What it is told to be.
+    /// Its configuration.
     pub config: MeshConfig,
-    /// Sockets of hubs, from the shards' doors.
+    /// Sockets of other hubs, from the shards.
     pub sockets: mpsc::Receiver<LinkSocket>,
-    /// Where its numbers go.
+    /// Receives its statistics.
     pub publish: watch::Sender<Arc<MeshReading>>,
 }
 
-/// Where this hub was bound, which settings with port 0 do not say.
+/// The bound ports, which settings with port 0 do not tell.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
-    /// Where peers are let in.
+    /// The port of peers.
     pub peers: u16,
-    /// Where links are, if that is another.
+    /// The port of links, if it is another.
     pub links: Option<u16>,
-    /// Where pages for operators are, if that is another.
+    /// The port of operators' pages, if it is another.
     pub admin: Option<u16>,
 }
 
@@ -54,8 +54,8 @@ impl Ports {
     }
 }
 
-/// The mesh of a hub, and its door in the shards. A hub that is no part of one has neither; one that may make no links
-/// has a door that says so. `max_dials`: dials to other hubs at once.
+/// Prepares the mesh of a hub, and the shards' configuration for links. A hub without a mesh gets neither; a hub that
+/// accepts no links gets a configuration that refuses them. `max_dials` is the maximum number of dials in progress.
 pub fn prepare(
     config: &Config,
     clock: Clock,
@@ -119,7 +119,8 @@ fn mesh_config(
             public_url: settings.public_url.clone(),
         },
         token: token.clone(),
-        // All of them: one that another hub advertises, or that BOOTSTRAP_HUBS spells otherwise, is not shown the token either.
+        // All of them: the token is not sent to a Go hub either that another hub advertises, or that BOOTSTRAP_HUBS
+        // spells differently.
         legacy: settings.legacy.urls.iter().map(ToString::to_string).collect(),
         asks_first: !(settings.legacy.urls.is_empty() && settings.legacy.addresses.is_empty()),
         bootstrap,
@@ -130,7 +131,7 @@ fn mesh_config(
         max_dials,
         redis: settings.redis_url.as_ref().map(|url| BridgeConfig {
             url: url.expose().to_owned(),
-            // Hubs with another DISCOVERY are of another mesh there, too.
+            // On the bridge, hubs with another DISCOVERY belong to another mesh.
             namespace: match config.discovery {
                 Discovery::All => config.mesh_namespace.clone(),
                 bounded @ Discovery::Closest(_) => format!("{}:{bounded}", config.mesh_namespace),
@@ -145,7 +146,7 @@ fn mesh_config(
     }
 }
 
-/// Sends a hub's socket to the mesh. A mesh with so many before it, or none, does not take it.
+/// Sends a hub's socket to the mesh. Returns the socket if the mesh's queue is full or the mesh has ended.
 fn take(sender: &mpsc::Sender<LinkSocket>, socket: shard::LinkSocket) -> Result<(), shard::Socket> {
     let shard::LinkSocket { socket, leftover, address, hub, legacy } = socket;
     match sender.try_reserve() {
@@ -158,11 +159,11 @@ fn take(sender: &mpsc::Sender<LinkSocket>, socket: shard::LinkSocket) -> Result<
     }
 }
 
-/// Where clients find the other hubs, for those who have to leave this one.
+/// PUBLIC_URLs of the other hubs, for peers of a draining hub.
 pub fn other_hubs(reading: &MeshReading) -> Arc<[String]> {
     let staying = reading.hubs.iter().filter(|hub| hub.live && !hub.draining);
     let mut urls: Vec<String> = staying.filter_map(|hub| hub.public_url.as_deref()).map(str::to_owned).collect();
-    // Hubs behind one load balancer have one URL.
+    // Hubs behind one load balancer share a URL.
     urls.sort_unstable();
     urls.dedup();
     urls.truncate(MAX_GO_AWAY_HUBS);

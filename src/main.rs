@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use peerpigeon::cli::{self, Task};
 use peerpigeon::{cmd, serve};
 
-/// Gives back what a burst took, by a thread of its own, while the shards are idle: a hub lives for months, and its load
-/// is bursts.
+/// Its background thread returns memory to the system while shards are idle: a hub lives for months, and its load comes
+/// in bursts.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,8 +1,8 @@
-//! What the hub answers over HTTP, WebSockets aside.
+//! The HTTP endpoints other than the WebSocket.
 //!
-//! The fields and their order are those of the Go hub: dashboards and clients read them.
+//! Fields and their order are those of the Go hub, because dashboards and clients read them.
 //!
-//! Shards answer with bytes that are there: pages are made on a thread of their own (`rendered`).
+//! Shards answer with existing bytes: a separate thread renders the pages (`rendered`).
 
 mod assets;
 mod body;
@@ -40,45 +40,45 @@ use assets::Asset;
 use render::{Kind, Renderer};
 use rendered::Rendered;
 
-/// What the pages look at.
+/// The data that the pages show.
 #[derive(Debug)]
 pub struct HubFacts {
-    /// When the hub started.
+    /// Start time of the hub.
     pub started: Instant,
-    /// The same by the wall's clock.
+    /// Start time by the wall clock.
     pub started_at: SystemTime,
-    /// The port that was bound, which PORT=0 does not say.
+    /// The bound port, which PORT=0 does not tell.
     pub port: u16,
-    /// WebSockets that may be open at once: MAX_CONNECTIONS, or less where the process may open too few files.
+    /// Maximum number of open WebSockets: MAX_CONNECTIONS, or less if the process may open too few files.
     pub max_connections: usize,
-    /// What counts at once.
+    /// Counters shared by all shards.
     pub gauges: Arc<Gauges>,
-    /// What each shard last published, in the order of the shards.
+    /// The statistics that each shard published last, in the order of the shards.
     pub readings: Vec<watch::Receiver<Arc<Reading>>>,
     /// The names of the largest networks.
     pub networks: Arc<NetworkList>,
-    /// What the mesh last published; a hub without one has nothing there.
+    /// The state that the mesh published last; empty without a mesh.
     pub mesh: watch::Receiver<Arc<MeshReading>>,
-    /// Where the hub is in its life.
+    /// The stage of the hub.
     pub lifecycle: Lifecycle,
-    /// Which of its threads turn.
+    /// The hub's watchdog.
     pub watchdog: Watchdog,
     /// Its certificates, if it speaks TLS.
     pub tls: Option<TlsFacts>,
 }
 
 impl HubFacts {
-    /// WebSockets open now.
+    /// Open WebSockets.
     fn connections(&self) -> usize {
         self.gauges.connections.load(Ordering::Relaxed)
     }
 }
 
-/// The pages of a hub, and the thread that makes them. It ends with the last of them.
+/// The pages of a hub, and the thread that renders them. It ends with the last clone.
 ///
 /// # Errors
 ///
-/// When the thread cannot be made.
+/// If the thread cannot be started.
 pub fn pages(config: Arc<Config>, facts: HubFacts) -> io::Result<Pages> {
     let (fullness, facts) = (Arc::new(Fullness::of(facts.max_connections)), Arc::new(facts));
     let renderer = Renderer::new(Arc::clone(&config), Arc::clone(&facts), Arc::clone(&fullness));
@@ -87,13 +87,13 @@ pub fn pages(config: Arc<Config>, facts: HubFacts) -> io::Result<Pages> {
     Ok(Arc::new(move |request, visitor| site.answer(request, visitor)))
 }
 
-/// The names in metrics of all pages that are made.
+/// Names in metrics of all rendered pages.
 #[cfg(test)]
 pub(crate) fn labels() -> impl Iterator<Item = &'static str> {
     Kind::ALL.into_iter().map(Kind::label)
 }
 
-/// The headers that let a page of another origin read an answer; they belong on every answer, refusals included.
+/// The CORS headers, which belong on every answer, refusals included.
 pub fn cors_headers(config: &Config) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, config.cors_origin.clone());
@@ -125,7 +125,7 @@ enum Page {
 }
 
 impl Page {
-    /// Whether it is for whoever reaches a peer's port, where operators have another (ADMIN_PORT).
+    /// Whether the page is for everyone, even if operators have a separate port (ADMIN_PORT).
     fn is_public(self) -> bool {
         match self {
             Self::Health | Self::Index | Self::Livez | Self::Readyz | Self::WebSocket => true,
@@ -134,7 +134,7 @@ impl Page {
     }
 }
 
-/// Where the pages are. The first is where the WebSocket is, too, for clients that leave out the path.
+/// The paths of the pages. The first is also that of the WebSocket, for clients that omit the path.
 const PATHS: [(&str, Page); 9] = [
     ("/", Page::Index),
     ("/health", Page::Health),
@@ -147,12 +147,12 @@ const PATHS: [(&str, Page); 9] = [
     ("/ws", Page::WebSocket),
 ];
 
-/// The answer of /readyz while the hub has no seat for a further peer.
+/// The answer of /readyz while the hub is full.
 pub const FULL: &str = "full";
 
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
-/// How long a browser may go without asking again whether it may ask, in seconds: the longest that browsers keep.
+/// Time for which a browser may cache a preflight, in seconds: the maximum of browsers.
 const PREFLIGHT_SECS: &str = "86400";
 
 /// What a path leads to.
@@ -161,7 +161,7 @@ enum Found {
     Page(Page),
 }
 
-/// What a request gets.
+/// The answer to a request.
 enum Reply {
     Now(Response<Full<Bytes>>),
     Page(Kind),
@@ -184,7 +184,7 @@ impl Site {
         }
     }
 
-    /// Gives a response the headers that all have.
+    /// Adds the common headers to a response.
     fn finish(&self, method: &Method, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
         let length = hyper::body::Body::size_hint(response.body()).exact().unwrap_or(0);
         if method == Method::HEAD {
@@ -270,32 +270,32 @@ impl Site {
         plain(StatusCode::OK, stage.label())
     }
 
-    /// Which thread does not turn, if one does not.
+    /// The name of a thread that hangs, if there is one.
     fn stuck(&self) -> Option<String> {
         let Stuck { thread, since } = self.facts.watchdog.stuck()?;
         Some(format!("stuck: thread {thread} has not turned for {} s", since.as_secs()))
     }
 
-    /// Whether a visitor may read what networks are called, which can be what keeps strangers out of them.
+    /// Whether a visitor may read the names of networks, since a name can be what keeps strangers out of a network.
     ///
-    /// With AUTH_TOKEN, visitors that present it. Otherwise programs only, if ADMIN_PORT is set or there is no token: a
-    /// browser would let any web page ask in its user's place.
+    /// With AUTH_TOKEN: visitors with the token. Otherwise: only programs, because a browser would let any web page ask
+    /// in its user's place.
     fn may_read_names(&self, request: &Parts, visitor: Visitor) -> bool {
         let is_open = self.config.auth_token.is_none() || self.config.admin_port.is_some();
         visitor.has_token || is_open && !self.is_of_a_strange_page(request)
     }
 
-    /// Whether a browser asks because a web page made it do so, other than one of CORS_ORIGIN.
+    /// Whether a browser asks on behalf of a web page outside CORS_ORIGIN.
     fn is_of_a_strange_page(&self, request: &Parts) -> bool {
         match request.headers.get(ORIGIN) {
             Some(origin) => origin != self.config.cors_origin,
-            // Same-origin requests have no Origin header, and DNS rebinding makes a foreign page same-origin. `none` is
-            // a user who has typed the address.
+            // Same-origin requests have no Origin header, and DNS rebinding makes a foreign page same-origin. `none`
+            // means that a user typed the address.
             None => request.headers.get(SEC_FETCH_SITE).is_some_and(|site| site != "none"),
         }
     }
 
-    /// The answer to a browser that asks whether it may ask.
+    /// The answer to a preflight.
     fn preflight(&self, request: &Parts) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -305,7 +305,7 @@ impl Site {
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECS));
         let allowed = self.config.cors_origin == "*"
             || request.headers.get(ORIGIN).is_some_and(|origin| origin == self.config.cors_origin);
-        // Tracers add headers of their own (`traceparent`). None means anything here, so any is allowed.
+        // Tracers add headers (`traceparent`). No header has a meaning here, so any is allowed.
         let asked = request.headers.get(ACCESS_CONTROL_REQUEST_HEADERS).filter(|_| allowed);
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.unwrap_or(&USUAL_HEADERS).clone());
         let private = request.headers.get(ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK);
@@ -316,12 +316,12 @@ impl Site {
     }
 }
 
-/// Headers that a preflight which asks for none is told of.
+/// The allowed headers for a preflight that requests none.
 static USUAL_HEADERS: HeaderValue = HeaderValue::from_static("Accept, Authorization, Cache-Control, Content-Type");
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// A browser asks on behalf of a public page whether it may reach a private network (Private Network Access).
+/// A browser asks on behalf of a public page whether it may access a private network (Private Network Access).
 const ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-request-private-network");
 
@@ -340,7 +340,7 @@ fn plain(status: StatusCode, sentence: &str) -> Response<Full<Bytes>> {
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
-    // Structs of numbers and strings: there is nothing in them that JSON cannot say.
+    // Structs of numbers and strings always serialize.
     let mut body = serde_json::to_vec(value).unwrap_or_default();
     body.push(b'\n');
     text(status, "application/json", body)
@@ -353,8 +353,8 @@ fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) 
     response
 }
 
-/// Whether /metrics is asked for as JSON: by `?format=`, or else by an `Accept` that names JSON and likes it at least
-/// as well as text.
+/// Whether /metrics is requested as JSON: by `?format=`, or by an `Accept` that prefers JSON to text or accepts both
+/// equally.
 fn wants_json(request: &Parts) -> bool {
     let query = request.uri.query().unwrap_or_default();
     if let Some(format) = query.split('&').find_map(|pair| pair.strip_prefix("format=")) {
@@ -378,7 +378,7 @@ fn media_type(range: &str) -> String {
     range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// The `q` of a media range: how well it is liked, 0 to 1.
+/// The `q` value of a media range, 0 to 1.
 fn quality(range: &str) -> f32 {
     let parameters = range.split(';').skip(1).map(str::trim);
     let q = parameters.filter_map(|p| p.strip_prefix("q=").or_else(|| p.strip_prefix("Q="))).next();

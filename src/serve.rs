@@ -1,4 +1,4 @@
-//! `peerpigeon serve`: a hub, from its settings to its end.
+//! `peerpigeon serve`: runs a hub.
 
 use std::future::poll_fn;
 use std::io::{ErrorKind, Write};
@@ -27,7 +27,7 @@ use crate::pages::{self, HubFacts};
 use crate::telemetry::{self, log::Log};
 use crate::watchdog::{self, Stuck, Watchdog};
 
-/// Runs a hub until it is told to stop.
+/// Runs a hub until it is stopped.
 pub fn run(config: Config) -> ExitCode {
     let log = match telemetry::log::init(&config.log) {
         Ok(log) => log,
@@ -60,7 +60,7 @@ pub fn run(config: Config) -> ExitCode {
     let Some(listeners) = bound else { return ExitCode::FAILURE };
     let served = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
         let ended = runtime.block_on(serve(config, files, listeners));
-        // A mesh that is stuck is still waited for on a thread of the runtime.
+        // A mesh that hangs is waited for on a thread of the runtime.
         runtime.shutdown_background();
         ended
     });
@@ -83,11 +83,11 @@ pub fn run(config: Config) -> ExitCode {
     }
 }
 
-/// The listeners of each shard. `None` when an address cannot be had, which is said on stderr.
+/// Binds the listeners of each shard. `None`, with a message on stderr, if an address cannot be bound.
 fn bind(log: &Log, addresses: &[SocketAddr], shards: u16, port: &str) -> Option<Vec<Vec<TcpListener>>> {
     let bound = hub::bind(addresses, shards);
     if let Err((address, error)) = &bound {
-        // Whoever starts a hub by hand looks for a sentence, not for a line of the log.
+        // Somebody who starts a hub by hand expects a sentence rather than a log line.
         let what_to_do = if error.kind() == ErrorKind::AddrNotAvailable {
             "set HOST (--host) to an address of this machine".to_owned()
         } else if error.kind() == ErrorKind::PermissionDenied {
@@ -100,7 +100,7 @@ fn bind(log: &Log, addresses: &[SocketAddr], shards: u16, port: &str) -> Option<
     bound.ok()
 }
 
-/// What was bound: for each purpose, the listeners of each shard.
+/// The listeners of each purpose, grouped by shard.
 struct Listeners {
     peers: Vec<Vec<TcpListener>>,
     links: Vec<Vec<TcpListener>>,
@@ -128,7 +128,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     let (publish_mesh, mesh_reading) = watch::channel(Arc::new(MeshReading::default()));
     let clock = Clock::start();
     let keys = Keys(getrandom::u64()?, getrandom::u64()?);
-    // By their numbers: the shards, the main thread, the mesh.
+    // In the order of their numbers: the shards, the main thread, the mesh.
     let mut threads: Vec<String> = (0..config.shards).map(|shard| format!("shard-{shard}")).collect();
     let (main_thread, mesh_thread) = (threads.len(), threads.len() + 1);
     threads.push("main".to_owned());
@@ -200,9 +200,9 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         },
         echo: false,
     };
-    // Before the hub can be seen, so that no signal finds nobody listening.
+    // Registered before the hub is reachable, so that no signal is lost.
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
-    // What was to be ignored when the hub started stays ignored: nohup(1) keeps a hub when its terminal goes.
+    // Signals that were ignored at the start stay ignored: nohup(1) keeps a hub running when its terminal closes.
     let mut reloads = reloader.is_some().then(|| signal(SignalKind::hangup())).transpose()?;
     kinds.extend(
         [SignalKind::hangup(), SignalKind::quit()]
@@ -234,7 +234,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
                 if came { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
-            // Two have their meaning; a third changes nothing.
+            // The channel holds two signals, which is all that matters.
             _ = stop.try_send(());
         }
     };
@@ -252,7 +252,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     }
 }
 
-/// Notes the turns of the main thread, and logs each thread that gets stuck or turns again.
+/// Records the turns of the main thread, and logs each thread that hangs or recovers.
 async fn watch(watchdog: &Watchdog, turned: impl Fn()) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

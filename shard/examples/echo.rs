@@ -1,6 +1,6 @@
-//! The session of a shard with nothing behind it: what a client says comes back. For conformance tests of the WebSocket.
+//! An echo server made of a shard's sessions, for conformance tests of the WebSocket implementation.
 //!
-//! `echo --port 0` prints where it listens and runs until it is ended.
+//! `echo --port 0` prints its address and runs until it is stopped.
 #![allow(clippy::print_stdout, reason = "the test that starts it reads the port from there")]
 
 use std::sync::Arc;

@@ -1,7 +1,8 @@
-//! A shard's state, and everything that happens to it. Nothing here waits.
+//! The state of a shard, and all its events. Nothing here waits.
 //!
-//! [`inbound`] is what comes from sockets, [`outbound`] what goes to them, [`post`] what goes to other shards and to the mesh; [`ending`] has
-//! a session's end and [`time`] what is due. Here is the rest: a session's beginning, and the router.
+//! [`inbound`] processes what sockets receive, [`outbound`] what they send; [`post`] queues letters for other shards
+//! and for the mesh; [`ending`] ends sessions, and [`time`] processes what is due. This file begins sessions and drives
+//! the router.
 
 mod ending;
 mod inbound;
@@ -36,18 +37,18 @@ use crate::socket::{Socket, Writer};
 use crate::sparse::Sparse;
 use crate::stats::{IoStats, Reading};
 
-/// What a shard's sessions may use.
+/// Limits of a shard's sessions.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionLimits {
-    /// Longest message in bytes.
+    /// Maximum length of a message, in bytes (MAX_MESSAGE_BYTES).
     pub max_message_bytes: usize,
-    /// Frames that may wait for one session.
+    /// Maximum number of frames queued for one session (SEND_QUEUE_FRAMES).
     pub send_queue_frames: usize,
-    /// Bytes that may wait for one session.
+    /// Maximum number of bytes queued for one session (SEND_QUEUE_BYTES).
     pub send_queue_bytes: usize,
-    /// Bytes that may wait for all sessions of this shard.
+    /// Maximum number of bytes queued for all sessions of this shard: its share of SEND_BUDGET_BYTES.
     pub send_budget_bytes: usize,
-    /// Silence after which a session is dead at the latest.
+    /// Silence after which a session is dead at the latest (PEER_TIMEOUT_MS).
     pub peer_timeout: Duration,
 }
 
@@ -59,27 +60,28 @@ pub(crate) struct Core {
     keys: Keys,
     patience: Patience,
     clock: Clock,
-    /// The wall clock's milliseconds at the hub's start, by its last tick's reckoning: one clock is read for each message, not two.
+    /// The wall clock at the hub's start in milliseconds, updated at each tick, so that each message reads only one
+    /// clock.
     epoch_ms: u64,
     gauges: Arc<Gauges>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     live: usize,
-    /// What the router is to be told when its outputs have been drained.
+    /// Inputs for the router, given when its outputs are drained.
     followups: VecDeque<Followup>,
-    /// Sessions with something to write, in the order in which they came to have it.
+    /// Sessions with queued frames, in the order in which they got them.
     dirty: VecDeque<SessionId>,
-    /// Bytes that wait for them.
+    /// Bytes queued for them.
     dirty_bytes: usize,
-    /// So much waits that no more is read until half of it has been written.
+    /// Whether so much is queued that nothing is read until half of it is written.
     behind: bool,
     flusher: Option<Waker>,
-    /// One for each shard, and one for the mesh if there is one.
+    /// One per shard, and one for the mesh if there is one.
     outboxes: Vec<Outbox>,
     waiting_letters: usize,
     stalled: bool,
     parked: Vec<SessionId>,
-    /// Silence is counted from here at the earliest: before, the shard itself was not listening.
+    /// Silence counts from this time at the earliest: before, the shard itself did not read.
     listening_since: Duration,
     last_tick: Duration,
     wheel: Wheel<Due>,
@@ -90,11 +92,11 @@ pub(crate) struct Core {
     plaintext: Vec<u8>,
     stats: IoStats,
     bugs: Bugs,
-    /// While the hub goes away: where clients find the others.
+    /// While the hub drains: PUBLIC_URLs of the other hubs.
     drain: Option<Arc<[String]>>,
-    /// Sessions for which there was no place.
+    /// Sessions refused because the hub was full.
     pub(crate) turned_away: Sparse,
-    /// Hubs that were not let in.
+    /// Refused links.
     pub(crate) links_refused: Sparse,
     /// Clients with which TLS came to nothing, for a reason that an operator can remove.
     pub(crate) tls_refused: Sparse,
@@ -123,7 +125,7 @@ enum Due {
 }
 
 impl Core {
-    /// A core of which `rules` says the place. `router` goes by the same rules.
+    /// Makes the core of a shard. `rules` has the shard's number; `router` must have the same configuration.
     pub(crate) fn new(
         router: Router,
         rules: &RouterConfig,
@@ -199,7 +201,7 @@ impl Core {
         slot.session.as_deref_mut()
     }
 
-    /// Takes in a socket. Its task is to be run under the id.
+    /// Adds a session for a socket. The caller runs its task.
     pub(crate) fn adopt(&mut self, write: OwnedWriteHalf, handed: Adopted) -> SessionId {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, session: None });
@@ -207,7 +209,7 @@ impl Core {
         });
         let now = self.now();
         let Adopted { peer, resume, address, mut seat, leftover, tls } = handed;
-        // The one whose place it takes may have ended while it was on its way.
+        // The session that it replaces may have ended meanwhile.
         seat.request_again();
         let seated = seat.is_taken();
         tune(&write, self.patience.dead_after());
@@ -247,7 +249,7 @@ impl Core {
     fn admitted(&mut self, id: SessionId, now: Now) {
         let counted = Counted::peer(&self.gauges);
         let interval = self.patience.interval();
-        // Its socket may have been lost by what was said to it just before.
+        // Its last messages may have closed its socket.
         let Some(session) = self.session_mut(id) else { return };
         session.phase = Phase::Open;
         session.seat.insist();
@@ -267,7 +269,7 @@ impl Core {
         self.settle(now);
     }
 
-    /// Post from another shard or from the mesh.
+    /// Processes letters from other shards and from the mesh.
     pub(crate) fn letters(&mut self, letters: Vec<Letter>) {
         let now = self.now();
         for letter in letters {
@@ -275,7 +277,7 @@ impl Core {
         }
     }
 
-    /// Does what the router says, tells it what came of that, and so on until there is nothing more.
+    /// Performs the router's outputs, gives it the resulting inputs, and repeats until there are none.
     fn settle(&mut self, now: Now) {
         loop {
             while let Some(output) = self.router.poll_output() {
@@ -313,7 +315,7 @@ impl Core {
                     open.backlog = more;
                 }
                 if more {
-                    // Perhaps nothing was said in this turn: the flusher asks for the next all the same.
+                    // This turn may have sent nothing: the flusher asks for the next chunk anyway.
                     self.mark_dirty(session, 0);
                 }
             }
@@ -324,8 +326,8 @@ impl Core {
     }
 }
 
-/// Limits what the kernel queues ahead of a ping, and has it give up a socket that takes nothing of a few bytes, which wait
-/// in the kernel alone.
+/// Limits what the kernel queues ahead of a ping, and lets it close a socket that accepts nothing, even if only a few
+/// bytes are queued in the kernel.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn tune(write: &OwnedWriteHalf, dead_after: Duration) {
     let socket = socket2::SockRef::from(write.as_ref());
@@ -343,7 +345,7 @@ fn epoch_ms(now: Now) -> u64 {
     now.wall_ms.saturating_sub(now.at.as_millis() as u64)
 }
 
-/// A socket that has come home.
+/// A socket that arrived at its home shard.
 pub(crate) struct Adopted {
     pub(crate) peer: PeerId,
     pub(crate) resume: Option<Lineage>,
@@ -356,7 +358,8 @@ pub(crate) struct Adopted {
 impl From<HandOff> for (std::net::TcpStream, Adopted) {
     fn from(handed: HandOff) -> Self {
         let HandOff { socket: Socket { stream, tls }, leftover, peer, resume, address, seat } = handed;
-        // A copy, and none of nothing: converted in place it would keep hyper's whole buffer for as long as the session lives.
+        // A copy, which has no buffer if it is empty: converted in place it would keep hyper's whole buffer for the
+        // life of the session.
         (stream, Adopted { peer, resume, address, seat, leftover: leftover.to_vec(), tls })
     }
 }

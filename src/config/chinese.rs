@@ -1,6 +1,6 @@
-//! The settings as README.zh-CN.md explains them: name, what it is, and what is found where there is no fixed default.
+//! The Chinese help texts of the settings for README.zh-CN.md: name, help, and default if it is not fixed.
 
-/// One line for each setting.
+/// One entry per setting.
 pub(crate) const SETTINGS_IN_CHINESE: &[(&str, &str, &str)] = &[
     ("HOST", "监听的地址或主机名：localhost 即 127.0.0.1 和 ::1，0.0.0.0 即所有 IPv4 地址，:: 即所有地址", ""),
     ("PORT", "监听的端口；0 表示任意空闲端口", ""),

@@ -1,4 +1,4 @@
-//! What is deployed says settings that there are, with values that can hold.
+//! The deployment files use existing settings with valid values.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, Flags, settings};
 
-/// What other programs are told in these files: Compose, Grafana, Redis, and the build of the image.
+/// Variables in these files for other programs: Compose, Grafana, Redis, and the build of the image.
 const OTHERS: [&str; 19] = [
     "BIND",
     "BUILD_IMAGE",
@@ -44,8 +44,8 @@ fn files(path: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The variables that a text gives a value or asks for: `NAME: …`, `NAME=…`, `name: NAME`, `key: NAME`, `${NAME}`, `$(NAME)`. Those of
-/// comments are not among them.
+/// The variables that a text sets or uses: `NAME: …`, `NAME=…`, `name: NAME`, `key: NAME`, `${NAME}`, `$(NAME)`.
+/// Comments are ignored.
 fn variables(text: &str) -> Vec<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut found = Vec::new();
@@ -91,7 +91,7 @@ fn what_is_deployed_says_settings_that_there_are() {
             seen.extend(known.then(|| name.to_owned()));
         }
     }
-    // That this reads them at all.
+    // Proves that the files were read.
     for name in
         ["HOST", "PORT", "ADMIN_PORT", "MESH_PORT", "MESH_DNS", "MESH_TOKEN", "REDIS_URL", "SHARDS", "DRAIN_SECS"]
     {
@@ -99,7 +99,7 @@ fn what_is_deployed_says_settings_that_there_are() {
     }
 }
 
-/// The literals of the ConfigMap, with those of an overlay over them.
+/// The literals of the ConfigMap, overridden by those of an overlay.
 fn config_map(overlay: &str) -> BTreeMap<String, String> {
     let mut said = BTreeMap::new();
     for file in ["k8s/base/kustomization.yaml", overlay] {
@@ -110,7 +110,7 @@ fn config_map(overlay: &str) -> BTreeMap<String, String> {
     said
 }
 
-/// What stands under `[env]` in the file of Fly.io.
+/// The variables under `[env]` in Fly.io's file.
 fn fly_environment() -> BTreeMap<String, String> {
     let text = std::fs::read_to_string(root().join("deploy/fly.toml")).unwrap();
     let lines = text.lines().skip_while(|line| *line != "[env]").skip(1).take_while(|line| !line.starts_with('['));
@@ -118,7 +118,7 @@ fn fly_environment() -> BTreeMap<String, String> {
     said.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned())).collect()
 }
 
-/// Together with secrets, which each file takes from elsewhere.
+/// Checks the settings, together with secrets that each file takes from elsewhere.
 fn holds(what: &str, mut said: BTreeMap<String, String>) {
     said.entry("MESH_TOKEN".to_owned()).or_insert("f".repeat(64));
     assert!(said.len() > 8, "{said:?}");
@@ -133,7 +133,7 @@ fn what_is_told_can_hold() {
     for overlay in ["dev", "production", "redis"] {
         let mut said = config_map(&format!("k8s/overlays/{overlay}/kustomization.yaml"));
         if overlay == "redis" {
-            // The base's and production's.
+            // The redis overlay is based on the base and production.
             said.extend(config_map("k8s/overlays/production/kustomization.yaml"));
             said.insert("REDIS_URL".to_owned(), "rediss://:e%2Be@redis.example:6380".to_owned());
         }
@@ -158,7 +158,7 @@ fn a_hub_that_links_with_go_hubs_is_told_what_can_hold() {
     holds("components/legacy", said);
 }
 
-/// The image's layer of dependencies is built from the manifests alone: of each crate that there is.
+/// The image's dependency layer is built from the manifests of all crates.
 #[test]
 fn the_image_knows_every_crate() {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();

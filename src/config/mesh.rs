@@ -1,4 +1,4 @@
-//! The settings that are about other hubs.
+//! The settings of links and the bridge.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,63 +18,63 @@ use super::{Config, Token, settings};
 /// How this hub and others find and trust each other.
 #[derive(Clone, Debug)]
 pub struct MeshSettings {
-    /// Where other hubs may dial this one.
+    /// URL at which other hubs can dial this one (MESH_ADVERTISE).
     pub advertise: Option<Arc<str>>,
-    /// Certificates to trust besides the usual ones, in PEM form.
+    /// Additional CA certificates (PEM), from MESH_CA.
     pub ca: Option<Arc<[u8]>>,
-    /// A name whose addresses are hubs.
+    /// MESH_DNS.
     pub dns: Option<MeshDns>,
-    /// Links need no token.
+    /// MESH_INSECURE.
     pub insecure: bool,
-    /// Who speaks the seed's protocol.
+    /// MESH_LEGACY.
     pub legacy: Legacy,
-    /// Where links are taken, if not where peers are. 0 is any free port.
+    /// MESH_PORT, if it differs from PORT. 0 means any free port.
     pub port: Option<u16>,
-    /// Where clients find this hub.
+    /// PUBLIC_URL.
     pub public_url: Option<Arc<str>>,
-    /// The bridge's server or servers, secrets and all.
+    /// REDIS_URL, with its secrets.
     pub redis_url: Option<RedisUrl>,
-    /// What hubs present to each other.
+    /// MESH_TOKEN.
     pub token: Option<Token>,
-    /// What is taken from them besides.
+    /// MESH_TOKEN_ALSO.
     pub also: Option<Token>,
 }
 
-/// A name whose addresses are hubs: MESH_DNS.
+/// A DNS name whose addresses are hubs: MESH_DNS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MeshDns {
     /// The name.
     pub host: String,
-    /// Their port. `None` is the one at which this hub takes links.
+    /// Their port. `None` means the port on which this hub accepts links.
     pub port: Option<u16>,
     /// Whether to dial with TLS.
     pub tls: bool,
 }
 
-/// The hubs that speak the seed's protocol: MESH_LEGACY.
+/// Go hubs: MESH_LEGACY.
 #[derive(Clone, Default, Debug)]
 pub struct Legacy {
-    /// Those that this hub dials.
+    /// URLs to dial.
     pub urls: Vec<Uri>,
-    /// Where those come from that dial this hub.
+    /// Address ranges from which Go hubs dial.
     pub addresses: Vec<IpNet>,
 }
 
-/// REDIS_URL. It may have a password in it, so it is never printed.
+/// REDIS_URL. It may contain a password, so it is never printed.
 #[derive(Clone)]
 pub struct RedisUrl {
     url: String,
-    /// The database number, where it is not 0: pub/sub has no databases.
+    /// The database number, unless it is 0. It has no effect on pub/sub.
     ignored_database: Option<i64>,
 }
 
 impl RedisUrl {
-    /// The URL, for whoever connects.
+    /// The URL itself, for the connection.
     pub fn expose(&self) -> &str {
         &self.url
     }
 
-    /// Without what may be secret in it.
+    /// The URL without its secrets.
     pub(super) fn shown(&self) -> String {
         Redacted(&self.url).to_string()
     }
@@ -87,7 +87,7 @@ impl std::fmt::Debug for RedisUrl {
 }
 
 impl MeshSettings {
-    /// `None` when something was refused. `port` is PORT.
+    /// `None` if a setting is invalid. `port` is PORT.
     pub(super) fn read(reader: &mut Reader<'_>, port: Option<u64>) -> Option<Self> {
         let advertise = reader.text(&settings::MESH_ADVERTISE, || Ok(None), |text| own_url(text).map(Some));
         let public_url = reader.text(&settings::PUBLIC_URL, || Ok(None), |text| own_url(text).map(Some));
@@ -123,12 +123,12 @@ impl MeshSettings {
 }
 
 impl Config {
-    /// Whether native links may be made and taken.
+    /// Whether links (other than legacy links) are allowed.
     pub fn links_are_trusted(&self) -> bool {
         self.mesh.token.is_some() || self.mesh.insecure
     }
 
-    /// Whether there is anything for a mesh to do. IS_HUB alone, without a token, is a hub that nobody can link to.
+    /// Whether the hub needs a mesh thread. A hub with IS_HUB alone and no token cannot link with anyone.
     pub fn has_mesh(&self) -> bool {
         let legacy = &self.mesh.legacy;
         let dials = self.bootstrap_hubs.iter().any(|url| self.is_legacy(url));
@@ -136,12 +136,12 @@ impl Config {
         self.is_hub && (can_link || self.mesh.redis_url.is_some())
     }
 
-    /// Whether this hub speaks the seed's protocol to the hub at that URL.
+    /// Whether the URL is that of a Go hub.
     pub fn is_legacy(&self, url: &Uri) -> bool {
         self.mesh.legacy.urls.iter().any(|legacy| Place::of(legacy) == Place::of(url))
     }
 
-    /// Where MESH_TOKEN would be shown to a hub that MESH_LEGACY names in another spelling.
+    /// Finds URLs where MESH_TOKEN would be sent to a Go hub that MESH_LEGACY spells differently.
     fn near_misses(&self) -> Vec<Refusal> {
         let legacy = &self.mesh.legacy.urls;
         let near = |place: &Place| legacy.iter().find(|url| Place::of(url).is_beside(place));
@@ -176,7 +176,7 @@ impl Config {
         refusals
     }
 
-    /// What contradicts itself among the settings about other hubs. `said` is whether a setting was said at all.
+    /// Finds contradictions among the settings of the mesh. `said` tells whether a setting was set.
     pub(super) fn check_mesh(&self, said: &dyn Fn(&settings::Setting) -> bool) -> Vec<Refusal> {
         let mut refusals = Vec::new();
         let asking: Vec<_> = [&settings::BOOTSTRAP_HUBS, &settings::MESH_DNS, &settings::REDIS_URL]
@@ -198,7 +198,8 @@ impl Config {
                 refusals.push(Refusal::new(setting, problem));
             }
         }
-        // BOOTSTRAP_HUBS is the seed's, which knows no token: a hub that had it has to serve its peers as before.
+        // BOOTSTRAP_HUBS is also a setting of the Go hub, which has no token: a hub with its old settings must still
+        // serve its peers.
         if !self.links_are_trusted() && self.mesh.dns.is_some() {
             let problem = "links need a token: set MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true in a \
                            network where everyone may pose as a hub";
@@ -213,7 +214,7 @@ impl Config {
         refusals
     }
 
-    /// What holds but does not do what it seems to, among the settings about other hubs.
+    /// Warnings about valid settings of the mesh that do not do what they seem to.
     pub(super) fn mesh_warnings(&self, said: &dyn Fn(&settings::Setting) -> bool) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.is_hub {
@@ -267,7 +268,7 @@ impl Config {
     }
 }
 
-/// What a hub's URL names, in the one spelling that dials know it by.
+/// A hub's URL in the normal form that dials use.
 #[derive(PartialEq, Eq, Debug)]
 struct Place {
     tls: bool,
@@ -287,7 +288,7 @@ impl Place {
         Self { tls, host: url.host().unwrap_or_default().to_ascii_lowercase(), port, path }
     }
 
-    /// Whether this may be the same hub as another place: at the same host and port, or at the usual ports of both schemes.
+    /// Whether this may be the same hub as another place: the same host and port, or the default ports of both schemes.
     fn is_beside(&self, other: &Self) -> bool {
         let usual = |place: &Self| place.port == if place.tls { 443 } else { 80 };
         let same_port = self.port == other.port || usual(self) && usual(other);
@@ -295,7 +296,7 @@ impl Place {
     }
 }
 
-/// Which machine a host names. An address has several spellings, and this machine several addresses.
+/// The machine of a host name. An address has several spellings, and this machine has several addresses.
 fn machine(host: &str) -> String {
     let host = host.trim_matches(['[', ']']).trim_end_matches('.');
     match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
@@ -305,7 +306,7 @@ fn machine(host: &str) -> String {
     }
 }
 
-/// A URL of this hub, which others are told.
+/// Parses a URL of this hub that is sent to others.
 fn own_url(text: &str) -> Result<Arc<str>, String> {
     let refused = || {
         let text = quoted(text);
@@ -336,7 +337,7 @@ fn mesh_dns(text: &str) -> Result<MeshDns, String> {
     let authority: hyper::http::uri::Authority = rest.trim_end_matches('/').parse().map_err(|_| refused())?;
     let host = authority.host().trim_matches(['[', ']']);
     let port = authority.port_u16();
-    // What is left over beside host and port is a user, or a port that is none.
+    // The rest besides host and port is a user or an invalid port.
     let parts = authority.host().len() + authority.port().map_or(0, |port| 1 + port.as_str().len());
     if host.is_empty() || parts != authority.as_str().len() || port == Some(0) {
         return Err(refused());
@@ -344,7 +345,7 @@ fn mesh_dns(text: &str) -> Result<MeshDns, String> {
     Ok(MeshDns { host: host.to_owned(), port, tls })
 }
 
-/// The bytes of a file that holds certificates in PEM form, made sure of.
+/// Reads a PEM file and validates its certificates.
 pub fn certificates(path: &str) -> Result<Arc<[u8]>, String> {
     let bytes = std::fs::read(path)
         .map_err(|error| format!("{} cannot be read ({error}): use a readable PEM file", quoted(path)))?;
@@ -371,9 +372,9 @@ fn legacy(text: &str) -> Result<Legacy, String> {
     Ok(legacy)
 }
 
-/// Nodes of a cluster stand with commas between them. What their URLs mean in full is the bridge's to say.
+/// Nodes of a cluster are separated by commas. The bridge validates their URLs.
 fn redis_url(text: &str) -> Result<RedisUrl, String> {
-    // The bridge itself judges it. Who this hub is makes no difference to that.
+    // Validated by the bridge, which does not use the id for that.
     let hub = HubId(PeerId::from_bytes([0; 20]));
     let bridge = BridgeConfig {
         url: text.to_owned(),

@@ -1,4 +1,4 @@
-//! What the text of a setting means, or what is wrong with it and what is allowed.
+//! Parsers of settings. Their errors say what is wrong and what to use.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use super::reader::quoted;
 use super::{LogFormat, TOKEN_IS_SET, Token};
 
-/// What Go's ParseBool takes, and what people write besides.
+/// The booleans of Go's ParseBool, and other usual forms.
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "t" | "true" | "y" | "yes" | "on" => Ok(true),
@@ -20,7 +20,7 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// The addresses that a host means.
+/// The addresses of a host.
 pub(super) fn host(text: &str) -> Result<Vec<IpAddr>, String> {
     const ALLOWED: &str = "use an address or a name of this machine, such as localhost, 0.0.0.0 or ::";
     if text.eq_ignore_ascii_case("localhost") {
@@ -48,7 +48,7 @@ pub(super) fn host(text: &str) -> Result<Vec<IpAddr>, String> {
     }
 }
 
-/// The loopback addresses that this machine has: in many containers there is no IPv6.
+/// The loopback addresses of this machine: many containers have no IPv6.
 fn loopback() -> Vec<IpAddr> {
     let has = |address: &IpAddr| UdpSocket::bind((*address, 0)).is_ok();
     let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -72,7 +72,7 @@ pub(super) fn token(text: &str) -> Result<Token, String> {
     Ok(Token(text.to_owned()))
 }
 
-/// A token as the hub reads it from the same variable, for tools that present it. Nothing is refused, since clap would repeat it.
+/// Trims a token as the hub does, for tools that send it. It never fails, since clap would print the value.
 #[allow(clippy::unnecessary_wraps, reason = "what clap takes for a parser")]
 pub fn trimmed(text: &str) -> Result<String, std::convert::Infallible> {
     Ok(text.trim().to_owned())
@@ -108,7 +108,7 @@ pub(super) fn namespace(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// URLs of hubs, with commas between them. Blanks between commas are nothing.
+/// URLs of hubs, separated by commas. Empty entries are skipped.
 pub(super) fn hubs(text: &str) -> Result<Vec<Uri>, String> {
     const MOST: usize = 256;
     let mut hubs: Vec<Uri> = Vec::new();
@@ -128,13 +128,13 @@ pub(super) fn hubs(text: &str) -> Result<Vec<Uri>, String> {
     Ok(hubs)
 }
 
-/// The URL of one hub. `None` for what is none.
+/// The URL of one hub. `None` if it is not one.
 ///
 /// # Errors
 ///
-/// For an `@` behind the host: what stands in front of it looks like a host and may be a password.
+/// If there is an `@` after the host: the text before it looks like a host and may be a password.
 pub(super) fn hub(text: &str) -> Result<Option<Uri>, String> {
-    // By the text, since a parsed URL has lost its fragment.
+    // Checked in the text, since a parsed URL has lost its fragment.
     let tail = text.split_once("://").and_then(|(_, rest)| rest.split_once(['/', '?', '#']));
     if tail.is_some_and(|(_, tail)| tail.contains('@')) {
         return Err(MISPLACED_AT.to_owned());
@@ -152,17 +152,17 @@ pub(super) fn hub(text: &str) -> Result<Option<Uri>, String> {
     Ok(Some(uri))
 }
 
-/// What a URL is refused with that has an `@` behind its host.
+/// The error for a URL with an `@` after its host.
 const MISPLACED_AT: &str = "the URL has an @ after its host: percent-encode special characters of the user name and password, \
                             and any @ in the path (/ is %2F, ? is %3F, # is %23, @ is %40)";
 
-/// The entries of a list with commas that are not blank, each with its number in the list.
+/// The non-empty entries of a comma-separated list, with their numbers.
 pub(super) fn entries(list: &str) -> impl Iterator<Item = (usize, &str)> {
     list.split(',').map(str::trim).enumerate().filter(|(_, entry)| !entry.is_empty())
 }
 
-/// An entry of a list, as an error may show it. What stands before an `@` of a later entry may be a part of a password with
-/// a comma in it: of such an entry only the number is shown.
+/// An entry of a list, as an error may show it. If a later entry contains an `@`, this entry may be part of a password
+/// with a comma in it: then only its number is shown.
 pub(super) fn shown_entry(list: &str, number: usize) -> String {
     let mut rest = list.split(',').skip(number);
     let entry = rest.next().unwrap_or_default().trim();
@@ -178,10 +178,10 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     }
 }
 
-/// A filter as the subscriber reads it, made sure of by its parser.
+/// Validates a log filter with the subscriber's parser.
 ///
-/// Stricter in one thing: a bare word has to be a level. The parser takes any word for a module to be logged in
-/// full, so that a misspelt level would silence the hub.
+/// It is stricter in one point: a bare word must be a level. The parser takes any other word as a module to log fully,
+/// so that a misspelt level would silence the hub.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let refused = |item: String| {
@@ -191,7 +191,7 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
     for (number, item) in text.split(',').map(str::trim).enumerate() {
         let level = item.rsplit_once('=').map_or(item, |(_, level)| level);
         let is_level = LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
-        // `a[b{c=d}]` without a level is a span filter; its parser judges it.
+        // `a[b{c=d}]` without a level is a span filter, which the parser validates.
         if !is_level && !item.contains('[') {
             return Err(refused(shown_entry(text, number)));
         }

@@ -1,4 +1,4 @@
-//! Reads settings: a flag beats a variable, a variable beats the default, and every refusal is kept.
+//! Reads settings: a flag overrides a variable, a variable overrides the default, and all errors are collected.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -7,7 +7,7 @@ use proto::Redacted;
 
 use super::settings::{Flags, Kind, Setting};
 
-/// Where the value of a setting was said.
+/// Source of a setting's value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Source {
     Flag,
@@ -15,7 +15,7 @@ pub(super) enum Source {
     Default,
 }
 
-/// A setting that cannot hold: which, what was said, what is allowed.
+/// The error of an invalid setting: its name, its value, and what to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal(String);
 
@@ -26,7 +26,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// HOST is nothing that a URL can name.
+    /// HOST cannot be part of a URL.
     pub(crate) fn of_host(problem: impl fmt::Display) -> Self {
         Self::new(&super::settings::HOST, problem)
     }
@@ -35,7 +35,7 @@ impl Refusal {
         Self::named(setting, setting.name, problem)
     }
 
-    /// `variable` is the one that was read, which need not be the setting's own.
+    /// `variable` is the name that was read, which can be an alias.
     fn named(setting: &Setting, variable: &str, problem: impl fmt::Display) -> Self {
         match setting.flag() {
             Some(flag) => Self(format!("{variable} (--{flag}): {problem}")),
@@ -52,9 +52,9 @@ pub(super) struct Shown {
     pub(super) source: Source,
 }
 
-/// What was said about one setting.
+/// The value of one setting before it is parsed.
 struct Said {
-    /// Trimmed; `None` when nothing was said.
+    /// Trimmed; `None` if it is not set.
     text: Option<String>,
     source: Source,
     variable: &'static str,
@@ -65,7 +65,7 @@ pub(super) struct Reader<'a> {
     env: &'a dyn Fn(&str) -> Option<OsString>,
     pub(super) refusals: Vec<Refusal>,
     pub(super) shown: Vec<Shown>,
-    /// Settings whose variables are of a Service, each with what is wrong with it. They count as unset.
+    /// Settings whose variable was set by Kubernetes for a Service, with the error. They count as unset.
     pub(super) of_services: Vec<(&'static Setting, String)>,
 }
 
@@ -74,7 +74,7 @@ impl<'a> Reader<'a> {
         Self { flags, env, refusals: Vec::new(), shown: Vec::new(), of_services: Vec::new() }
     }
 
-    /// A text, judged and made into what it means by `parse`, which also says how it is shown.
+    /// A text setting, parsed by `parse`.
     pub(super) fn text<T>(
         &mut self,
         setting: &'static Setting,
@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
         self.aliased(setting, &[], default, parse)
     }
 
-    /// A text that may also be said by other variables, where its own is unset.
+    /// A text setting with other variables as a fallback.
     pub(super) fn aliased<T>(
         &mut self,
         setting: &'static Setting,
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         self.settle(setting, &said, judged, value)
     }
 
-    /// A whole number within the setting's range.
+    /// An integer setting within its range.
     pub(super) fn number(&mut self, setting: &'static Setting, default: impl FnOnce() -> u64) -> Option<u64> {
         let mut said = self.said(setting, &[])?;
         let Kind::Number { noun, min, max } = setting.kind else { return None };
@@ -126,7 +126,7 @@ impl<'a> Reader<'a> {
         self.settle(setting, &said, judged, value)
     }
 
-    /// True or false.
+    /// A boolean setting.
     pub(super) fn switch(&mut self, setting: &'static Setting) -> Option<bool> {
         let said = self.said(setting, &[])?;
         let default = setting.default_text().as_deref() == Some("true");
@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
         self.settle(setting, &said, judged, value)
     }
 
-    /// Shows a setting in other words than it was said in.
+    /// Replaces the value that `--print-config` shows.
     pub(super) fn show_as(&mut self, setting: &'static Setting, value: String) {
         if let Some(shown) = self.shown.iter_mut().find(|shown| shown.name == setting.name) {
             shown.value = value;
@@ -161,8 +161,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What was said. An empty value is none: that is how a Kubernetes manifest or a compose file leaves a variable out.
-    /// `None` when it cannot be read; the refusal is noted.
+    /// Reads a setting. An empty value counts as unset, since Kubernetes manifests and compose files leave variables
+    /// empty. `None`, with an error recorded, if it is not UTF-8.
     fn said(&mut self, setting: &'static Setting, aliases: &[&'static str]) -> Option<Said> {
         let flag = self.flags.given.get(setting.name).map(|value| (value.clone(), Source::Flag, setting.name));
         let variables = std::iter::once(setting.name).chain(aliases.iter().copied());
@@ -182,8 +182,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What was said, fit to be printed: one line, not for ever, without the secrets of a URL, and with what cannot be seen made
-/// visible.
+/// A value for an error message: one line, limited in length, without the secrets of a URL, and with invisible
+/// characters escaped.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 80;
     let text = if text.contains('@') || text.contains("://") { Redacted(text).to_string() } else { text.to_owned() };
@@ -201,13 +201,13 @@ pub(super) fn quoted(text: &str) -> String {
     out
 }
 
-/// Whether this is what Kubernetes puts into a pod for a Service (and Docker for a linked container): `tcp://10.0.0.1:8080` in
-/// `MESH_PORT` for a Service named `mesh`. A variable that somebody has set himself takes precedence over it.
+/// Whether Kubernetes (or Docker, for a linked container) has set this variable for a Service: `tcp://10.0.0.1:8080` in
+/// `MESH_PORT` for a Service named `mesh`. A variable of the pod's own specification overrides it.
 fn is_of_a_service(variable: &str, text: &str) -> bool {
     variable.ends_with("_PORT") && ["tcp://", "udp://", "sctp://"].iter().any(|scheme| text.starts_with(scheme))
 }
 
-/// What is wrong with such a variable.
+/// The error for such a variable.
 fn of_a_service(variable: &str, text: &str) -> String {
     let service = variable.trim_end_matches("_PORT").to_ascii_lowercase().replace('_', "-");
     format!(

@@ -1,4 +1,4 @@
-//! Every setting, once: its variable, its flag, its default and what may be said.
+//! All settings: variable, flag, default and allowed values.
 
 use std::collections::BTreeMap;
 
@@ -13,53 +13,53 @@ use proto::limits::{
     ROSTER_CHUNK, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
 };
 
-/// One thing that can be set: by its variable, or by the flag of the same name.
+/// One setting, set by its variable or by the flag of the same name.
 #[derive(Debug)]
 pub(crate) struct Setting {
-    /// The variable. The flag is the same in lower case, with dashes.
+    /// The variable. The flag is its name in lower case with dashes.
     pub(crate) name: &'static str,
-    /// What stands for the value in `--help`. Empty: there is no flag.
+    /// Placeholder for the value in `--help`. Empty if there is no flag.
     pub(crate) value: &'static str,
-    /// What holds when nothing is said.
+    /// The default.
     pub(crate) default: Preset,
-    /// What may be said.
+    /// The allowed values.
     pub(crate) kind: Kind,
-    /// The heading it stands under in `--help`.
+    /// Its heading in `--help`.
     pub(crate) heading: &'static str,
-    /// What it is.
+    /// Its help text.
     pub(crate) help: &'static str,
 }
 
-/// What holds when nothing is said.
+/// The default of a setting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Preset {
-    /// What is found when the hub starts, in words.
+    /// Determined at the start; described in words.
     Found(&'static str),
-    /// Nothing.
+    /// No default.
     Nothing,
-    /// This number.
+    /// A number.
     Number(u64),
-    /// This text.
+    /// A text.
     Text(&'static str),
 }
 
-/// What may be said.
+/// The allowed values of a setting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
-    /// A whole number, and what it is.
+    /// An integer.
     Number {
-        /// With its article: "a port".
+        /// The noun with its article, for errors: "a port".
         noun: &'static str,
-        /// The least.
+        /// Minimum.
         min: u64,
-        /// The most.
+        /// Maximum.
         max: u64,
     },
-    /// Text that is never printed.
+    /// A text that is never printed.
     Secret,
-    /// True or false.
+    /// A boolean.
     Switch,
-    /// Text.
+    /// A text.
     Text,
 }
 
@@ -71,7 +71,7 @@ const OPERATION: &str = "Operation";
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// The most SHARDS can be. Beyond it, letters from each shard to each other would cost more than a core gives.
+/// Maximum of SHARDS. With more, letters between all pairs of shards would cost more than a core provides.
 const MAX_SHARDS: u64 = 256;
 
 pub(crate) static HOST: Setting = Setting {
@@ -238,7 +238,7 @@ pub(crate) static MESSAGE_RATE_BYTES: Setting = Setting {
     help: "Bytes per second that a peer may send; bursts of 5 s are allowed",
 };
 
-/// At the least, the hub's pings (a third of it) come once a tick of its timers.
+/// At the minimum, pings (every third of it) are due once per tick.
 pub(crate) static PEER_TIMEOUT_MS: Setting = Setting {
     name: "PEER_TIMEOUT_MS",
     value: "MS",
@@ -258,7 +258,7 @@ pub(crate) static DISCOVERY: Setting = Setting {
            which keeps the cost of a join constant; all hubs of a mesh must use the same value",
 };
 
-/// At the least, one chunk of a roster fits twice: a chunk is queued at once.
+/// At the minimum, a chunk of a roster fits twice: a chunk is queued at once.
 pub(crate) static SEND_QUEUE_FRAMES: Setting = Setting {
     name: "SEND_QUEUE_FRAMES",
     value: "COUNT",
@@ -423,7 +423,7 @@ pub(crate) static REDIS_URL: Setting = Setting {
     help: "Redis server that connects hubs: redis://[user:password@]host[:port], rediss:// with TLS, redis+cluster:// or rediss+cluster:// for a cluster",
 };
 
-/// The settings that do nothing while no links are made.
+/// Settings without effect while the hub has no links.
 pub(crate) static NEEDS_LINKS: [&Setting; 8] =
     [&MESH_TOKEN, &MESH_TOKEN_ALSO, &MESH_INSECURE, &MESH_ADVERTISE, &PUBLIC_URL, &MESH_CA, &MESH_LEGACY, &MESH_PORT];
 
@@ -491,7 +491,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
     help: "Fly.io region, shown in /metrics?format=json",
 };
 
-/// Every setting, in the order in which a reader wants them.
+/// All settings, in the order of the documentation.
 pub(crate) static ALL: [&Setting; 45] = [
     &HOST,
     &PORT,
@@ -541,12 +541,12 @@ pub(crate) static ALL: [&Setting; 45] = [
 ];
 
 impl Setting {
-    /// The flag without its dashes, or `None` where only the variable counts.
+    /// The flag without its dashes. `None` if there is only a variable.
     pub(crate) fn flag(&self) -> Option<String> {
         (!self.value.is_empty()).then(|| self.name.to_ascii_lowercase().replace('_', "-"))
     }
 
-    /// What `--help` says: clap adds a default that can be written down itself.
+    /// The help text, with a default that clap cannot show.
     fn help(&self) -> String {
         match self.default {
             Preset::Found(words) => format!("{} [default: {words}]", self.help),
@@ -554,7 +554,7 @@ impl Setting {
         }
     }
 
-    /// The default as it would be written, if it is the same everywhere.
+    /// The fixed default as text.
     pub(crate) fn default_text(&self) -> Option<String> {
         match self.default {
             Preset::Found(_) | Preset::Nothing => None,
@@ -563,7 +563,7 @@ impl Setting {
         }
     }
 
-    /// The default of a number. Zero for what is no number.
+    /// The default of a number. Zero for other kinds.
     pub(crate) fn default_number(&self) -> u64 {
         match self.default {
             Preset::Number(number) => number,
@@ -571,7 +571,7 @@ impl Setting {
         }
     }
 
-    /// The flag, for clap. The variable and the default are there to be shown: see [`Flags`].
+    /// The clap argument. Variable and default are only shown by clap: see [`Flags`].
     fn arg(&self) -> Option<Arg> {
         let mut arg = Arg::new(self.name)
             .long(self.flag()?)
@@ -592,23 +592,23 @@ impl Setting {
     }
 }
 
-/// What the command line says of a hub, unjudged.
+/// The flags of a hub, not validated.
 ///
-/// clap finds the flags and shows variables and defaults in `--help`. It does not get to fill them in: what was said
-/// where is weighed in one place, [`Config::resolve`](super::Config::resolve), with the same words for a bad flag and
-/// a bad variable.
+/// clap parses the flags, and shows variables and defaults in `--help`. It does not apply them:
+/// [`Config::resolve`](super::Config::resolve) does that in one place, with the same errors for a bad flag and a bad
+/// variable.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     pub(super) given: BTreeMap<&'static str, std::ffi::OsString>,
-    /// Whether to print what holds instead of serving.
+    /// Whether to print the configuration instead of serving.
     pub print_config: bool,
 }
 
-/// What the command line says of where a hub listens: for tools that ask a hub on the same machine.
+/// The flags that say where a hub listens: for tools that probe a hub on the same machine.
 #[derive(Clone, Debug, Default)]
 pub struct Place(pub(super) Flags);
 
-/// Each with what it is to somebody who asks.
+/// Each setting with its help text for tools.
 static PLACE: [(&Setting, &str); 5] = [
     (&HOST, "Address or host name that the hub listens on"),
     (&PORT, "Port that the hub listens on"),
@@ -642,7 +642,7 @@ impl clap::FromArgMatches for Place {
 }
 
 impl Flags {
-    /// Keeps what the command line says of these settings.
+    /// Keeps the flags of these settings.
     fn take(&mut self, matches: &ArgMatches, settings: impl Iterator<Item = &'static Setting>) {
         for setting in settings.filter(|setting| setting.flag().is_some()) {
             if matches.value_source(setting.name) == Some(ValueSource::CommandLine)

@@ -11,7 +11,7 @@ fn flags(said: &[&str]) -> Flags {
     Flags::from_arg_matches(&matches).unwrap()
 }
 
-/// The one refusal of these variables.
+/// The single error of these variables.
 fn refusal(pairs: &[(&str, &str)]) -> String {
     let refusals = Config::from_pairs(pairs).unwrap_err();
     assert_eq!(refusals.len(), 1, "{refusals:?}");
@@ -24,7 +24,7 @@ fn shown(config: &Config, name: &str) -> String {
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).to_owned()
 }
 
-/// How a setting is shown when these are said, by a hub that may make links.
+/// The shown value of a setting, in a hub that may have links.
 fn set(said: &[(&str, &str)], name: &str) -> String {
     let said = [said, &[("MESH_INSECURE", "true")]].concat();
     let config = Config::from_pairs(&said).unwrap_or_else(|refusals| panic!("{said:?}: {refusals:?}"));
@@ -33,7 +33,7 @@ fn set(said: &[(&str, &str)], name: &str) -> String {
 
 const ID: &str = "0123456789abcdef0123456789ABCDEF01234567";
 
-/// Variable, what it takes, what it refuses.
+/// Variable, valid values, invalid values.
 const VALUES: &[(&str, &[&str], &[&str])] = &[
     (
         "HOST",
@@ -162,7 +162,7 @@ fn what_is_allowed_holds() {
     }
 }
 
-/// Whether the sentence of a refusal has a colon and then a verb.
+/// Whether an error has a colon followed by an instruction.
 fn says_what_to_do(refusal: &str) -> bool {
     let verbs = ["use ", "set ", "Set ", "unset ", "name ", "percent-encode ", "remove "];
     let advice = refusal.rsplit_once(": ").map_or("", |(_, advice)| advice);
@@ -219,7 +219,7 @@ fn a_flag_beats_a_variable_beats_the_default() {
     assert_eq!(port(&["--port", ""]), 9000);
     assert_eq!(port(&[]), 9000);
     assert_eq!(Config::from_pairs(&[]).unwrap().port, 8080);
-    // A bad variable does no harm where a flag is there to be held to.
+    // A bad variable has no effect if a flag overrides it.
     let bad = |_: &str| Some(OsString::from("\u{1}"));
     let refusals = Config::resolve(&flags(&["--port", "9001"]), &bad).unwrap_err();
     assert!(!refusals.iter().any(|refusal| refusal.to_string().starts_with("PORT")), "{refusals:?}");
@@ -264,7 +264,7 @@ fn bytes_that_are_not_utf8_are_refused() {
     assert_eq!(refusals[0].to_string(), "HOST (--host): its value is not UTF-8: use UTF-8 text");
 }
 
-/// Passwords as people write them, in URLs of every setting that takes one, and of those that take none.
+/// Passwords as people write them, in URLs of every setting.
 #[test]
 fn nothing_before_the_last_at_sign_of_a_url_is_shown() {
     let settings = [
@@ -315,7 +315,7 @@ fn what_cannot_be_seen_is_made_visible() {
     assert!(refusal(&[("PORT", "\"8080\"")]).contains("\"8080\" is not a port"));
 }
 
-/// A Service beside a pod puts its address into the pod's environment, under a name that may be a setting's.
+/// A Service next to a pod puts its address into the pod's environment, under a name that can be a setting's.
 #[test]
 fn the_variables_of_a_service_are_named_as_such() {
     let address = "tcp://10.0.0.1:8081";
@@ -329,11 +329,12 @@ fn the_variables_of_a_service_are_named_as_such() {
         assert!(said.starts_with("MESH_PORT (--mesh-port): tcp://10.0.0.1:8081 is not a port: Kubernetes"), "{said}");
     }
     assert!(refusal(&[("ADMIN_PORT", "udp://10.0.0.1:1")]).contains("a Service named admin."));
-    // Said by a flag it is a mistake like any other.
+    // In a flag it is an error like any other.
     let refusals = Config::resolve(&flags(&["--mesh-port", address]), &|_| None).unwrap_err();
     assert!(refusals[0].to_string().ends_with("is not a port: use a number from 0 to 65535"), "{refusals:?}");
 
-    // Which settings a Service's name can collide with: NAME_PORT, NAME_SERVICE_HOST, NAME_SERVICE_PORT and so on, never PORT.
+    // The settings that a Service's name can collide with: NAME_PORT, NAME_SERVICE_HOST, NAME_SERVICE_PORT and so on,
+    // never PORT.
     let collide = |name: &str| name.ends_with("_PORT") || name.contains("_SERVICE_") || name.contains("_PORT_");
     let names: Vec<_> = settings::ALL.iter().map(|setting| setting.name).filter(|name| collide(name)).collect();
     assert_eq!(names, ["ADMIN_PORT", "MESH_PORT"]);

@@ -1,4 +1,4 @@
-//! The addresses that are dialed, and when.
+//! The dialed addresses, and the time of each dial.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,33 +16,33 @@ use crate::backoff::{Backoff, spread};
 use crate::race::Experience;
 use crate::stats::{DialSource, DialView, LinkEnd};
 
-/// Names a target: its address in one spelling.
+/// Identifies a target: its URL in normal form.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct TargetId(Rc<str>);
 
-/// Everything that one dial needs to know.
+/// Everything that one dial needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) target: TargetId,
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// Where, if it is not for the resolver to say.
+    /// The address, if it is not left to the resolver.
     pub(crate) address: Option<SocketAddr>,
-    /// As it goes into `Host`.
+    /// The value of the `Host` header.
     pub(crate) authority: String,
     /// Path and query.
     pub(crate) path: String,
     pub(crate) tls: bool,
-    /// It speaks the seed's protocol.
+    /// Whether a Go hub is expected there.
     pub(crate) legacy: bool,
-    /// Something there has spoken the Go hubs' protocol, and may do so again.
+    /// Whether something there has spoken the Go hubs' protocol, and may do so again.
     pub(crate) is_suspect: bool,
-    /// What earlier dials have shown of the addresses of `host`.
+    /// Results of earlier dials to the addresses of `host`.
     pub(crate) experience: Experience,
 }
 
 impl Plan {
-    /// What an address of the form `ws://host:port/path` or `wss://...` means. `None` for any other.
+    /// Parses a URL of the form `ws://host:port/path` or `wss://...`. `None` for any other.
     pub(crate) fn of(uri: &Uri) -> Option<Self> {
         let tls = match uri.scheme_str() {
             Some("ws") => false,
@@ -57,7 +57,7 @@ impl Plan {
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         let scheme = if tls { "wss" } else { "ws" };
         let target = TargetId(format!("{scheme}://{}:{port}{path}", host.to_ascii_lowercase()).into());
-        // User and password, if there are any, are nobody's business here.
+        // User and password are not sent.
         let authority = format!("{host}{}", authority.port().map(|port| format!(":{port}")).unwrap_or_default());
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         Some(Self {
@@ -74,7 +74,7 @@ impl Plan {
         })
     }
 
-    /// One address of a DNS name. With TLS, it is the name that is verified.
+    /// One address of a DNS name. With TLS, the certificate must be for the name.
     fn resolved(address: SocketAddr, name: &str, tls: bool) -> Self {
         let scheme = if tls { "wss" } else { "ws" };
         let (host, authority) = if tls {
@@ -98,7 +98,7 @@ impl Plan {
         }
     }
 
-    /// The address without what may be a secret: user and query.
+    /// The URL without its possible secrets: user and query.
     pub(crate) fn shown(&self) -> String {
         self.target.0.split('?').next().unwrap_or_default().to_owned()
     }
@@ -111,52 +111,52 @@ enum State {
     Linked(LinkId),
 }
 
-/// One address.
+/// One dialed address.
 #[derive(Debug)]
 pub(crate) struct Target {
     plan: Plan,
     source: DialSource,
     state: State,
     backoff: Backoff,
-    /// Not before this.
+    /// The earliest time of the next dial.
     next: Duration,
-    /// When it was last dialed.
+    /// The time of the last dial.
     last_dial: Option<Duration>,
-    /// When its link was lost, or when it was added. The longer ago that is, the longer the pauses may be.
+    /// Time since which there is no link. The longer ago, the longer the pauses may be.
     missing_since: Duration,
-    /// The hub that was found there last.
+    /// The last hub found there.
     hub: Option<HubId>,
-    /// A link to `hub` was in use.
+    /// Whether a link to `hub` was in use.
     was_linked: bool,
-    /// The last dial led to this hub itself.
+    /// Whether the last dial reached this hub itself.
     own: bool,
-    /// The address of the link that was made last.
+    /// The address of the last link.
     address: Option<SocketAddr>,
-    /// Dials since a link was last in use.
+    /// Number of dials since a link was last in use.
     attempts: u32,
     last_attempt_ms: u64,
     last_error: Option<String>,
-    /// The log has been told that it does not work.
+    /// Whether a warning has been logged.
     warned: bool,
 }
 
-/// What is known of hubs when it is decided whom to dial.
+/// State of other hubs that decides whom to dial.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     pub(crate) linked: BTreeSet<HubId>,
     pub(crate) draining: BTreeSet<HubId>,
 }
 
-/// All addresses.
+/// All targets.
 #[derive(Debug, Default)]
 pub(crate) struct Targets {
     targets: BTreeMap<TargetId, Target>,
-    /// Those that speak the seed's protocol, wherever they come from.
+    /// Targets of Go hubs, whatever their source.
     legacy: BTreeSet<TargetId>,
-    /// Those where something has spoken it that should not have: at most [`MAX_DIALS`].
+    /// Targets where something unexpectedly spoke the Go hubs' protocol: at most [`MAX_DIALS`].
     suspects: BTreeSet<TargetId>,
     known: Known,
-    /// Dials at once.
+    /// Maximum number of dials in progress.
     most: usize,
 }
 
@@ -205,7 +205,7 @@ impl Targets {
         self.targets.insert(target.plan.target.clone(), target);
     }
 
-    /// What MESH_DNS says. An address that is gone is dialed no more.
+    /// Processes the answer for MESH_DNS. Addresses that are no longer in it are not dialed again.
     pub(crate) fn resolved(&mut self, name: &str, tls: bool, addresses: &BTreeSet<SocketAddr>, now: Now) {
         let plans: Vec<Plan> = addresses.iter().map(|address| Plan::resolved(*address, name, tls)).collect();
         let ids: BTreeSet<&TargetId> = plans.iter().map(|plan| &plan.target).collect();
@@ -216,7 +216,7 @@ impl Targets {
             return;
         }
         self.targets.retain(|id, target| !of_dns(target) || ids.contains(id) || target.state != State::Waiting);
-        // Addresses may have changed hands: what was this hub's own may be another's.
+        // Addresses may belong to another hub now, even this hub's own.
         for target in self.targets.values_mut().filter(|target| of_dns(target) && target.own) {
             target.own = false;
             target.backoff.reset();
@@ -227,7 +227,7 @@ impl Targets {
         }
     }
 
-    /// What hubs advertise that are alive and not linked. Those that drain are dialed only if their link was lost.
+    /// Adds the advertised URLs of live hubs without a link. Draining hubs are dialed only if their link was lost.
     pub(crate) fn advertised<'a>(
         &mut self,
         own: HubId,
@@ -239,7 +239,7 @@ impl Targets {
         for (hub, draining, url) in hubs {
             let Some(plan) = url.parse().ok().and_then(|uri| Plan::of(&uri)) else { continue };
             if let Some(target) = self.targets.get_mut(&plan.target).filter(|t| t.source == DialSource::Advertised) {
-                // Another hub may be at that address now.
+                // Another hub may have that address now.
                 if !draining && target.hub.is_none_or(|hub| !staying.contains(&hub)) {
                     target.found(hub);
                 }
@@ -250,7 +250,7 @@ impl Targets {
                 continue;
             }
             wanted.insert(plan.target.clone());
-            // Both have learned of each other at about the same time, and one link is enough.
+            // Both hubs have learned of each other at about the same time, and one link is enough.
             let courtesy = if own < hub { Duration::ZERO } else { DIAL_COURTESY };
             self.add(plan, DialSource::Advertised, Some(hub), now.at + courtesy);
         }
@@ -263,9 +263,10 @@ impl Targets {
         self.known = known;
     }
 
-    /// Takes out what is to be dialed now: targets never dialed first, then those whose last dial is longest ago.
+    /// Removes and returns the targets to dial now: those never dialed first, then those whose last dial is longest
+    /// ago.
     ///
-    /// A dial that has not come to an end soon ([`DIAL_YOUNG`]) keeps no other target waiting, unless very many are under way.
+    /// A dial older than [`DIAL_YOUNG`] delays no other target, unless very many are in progress.
     pub(crate) fn due(&mut self, now: Now) -> Vec<Plan> {
         let (mut under_way, mut young) = (0, 0);
         let mut due = Vec::new();
@@ -286,15 +287,15 @@ impl Targets {
         due.into_iter().filter_map(|(_, id)| Some(self.targets.get_mut(&id)?.dial(now))).collect()
     }
 
-    /// Whether there is no need to dial: the hub there is linked, or it drains and there was no link to it. One that drains
-    /// still has peers: a link to it that was lost is made again.
+    /// Whether a dial is unnecessary: the hub there is linked, or it drains and had no link. A draining hub still has
+    /// peers, so a lost link to it is dialed again.
     fn is_left_alone(&self, target: &Target) -> bool {
         let is = |hubs: &BTreeSet<HubId>| target.hub.is_some_and(|hub| hubs.contains(&hub));
         let leaving = is(&self.known.draining) && !target.was_linked && target.source != DialSource::Bootstrap;
         leaving || is(&self.known.linked)
     }
 
-    /// What was dialed speaks the Go hubs' protocol: whoever is there is not shown the token unasked again.
+    /// The dialed side speaks the Go hubs' protocol: from now on the token is not sent there before it is asked for.
     pub(crate) fn suspect(&mut self, id: &TargetId) {
         if self.suspects.len() < MAX_DIALS {
             self.suspects.insert(id.clone());
@@ -304,7 +305,7 @@ impl Targets {
         }
     }
 
-    /// A dial came to nothing. True when the log should say so aloud.
+    /// A dial failed. True if the log should have a warning.
     pub(crate) fn failed(&mut self, id: &TargetId, error: &str, now: Now, chance: u32) -> bool {
         let Some(target) = self.targets.get_mut(id) else { return false };
         target.last_error = Some(error.to_owned());
@@ -314,7 +315,7 @@ impl Targets {
         !std::mem::replace(&mut target.warned, true)
     }
 
-    /// A dial came to a socket, at this address.
+    /// A dial opened a socket to this address.
     pub(crate) fn dialed(&mut self, id: &TargetId, link: LinkId, address: SocketAddr) {
         if let Some(target) = self.targets.get_mut(id) {
             target.state = State::Linked(link);
@@ -322,7 +323,7 @@ impl Targets {
         }
     }
 
-    /// The socket's other end has said who it is.
+    /// The other side of the socket has identified itself.
     pub(crate) fn met(&mut self, id: &TargetId, hub: HubId) {
         if let Some(target) = self.targets.get_mut(id) {
             target.found(hub);
@@ -341,7 +342,7 @@ impl Targets {
         }
     }
 
-    /// Its link has ended; `lived`: how long it was in use, if it was. True when the log should say so aloud.
+    /// Its link has ended after `lived` in use. True if the log should have a warning.
     pub(crate) fn ended(
         &mut self,
         id: &TargetId,
@@ -374,15 +375,15 @@ impl Targets {
         end.wants_attention() && !std::mem::replace(&mut target.warned, true)
     }
 
-    /// The last link to a hub that was in use has ended, whoever dialed it. The hub is dialed soon wherever it was found,
-    /// whatever came of dials before that link. `dialed`: the target of the lost link. It has a pause of its own.
+    /// The last link to a hub in use has ended, whoever dialed it. The hub is dialed soon at every known address,
+    /// whatever earlier dials resulted in. `dialed` is the target of the lost link, which has its own pause.
     pub(crate) fn lost(&mut self, hub: HubId, dialed: Option<&TargetId>, now: Now, chance: u32) {
         self.known.linked.remove(&hub);
         for (id, target) in &mut self.targets {
             if target.hub == Some(hub) && target.state == State::Waiting && Some(id) != dialed {
                 target.missing_since = now.at;
                 target.backoff.reset();
-                // Others that lost it at this moment do not dial at this moment.
+                // Other hubs that lost it at this moment dial at another moment.
                 target.next = now.at + spread(DIAL_BACKOFF_MIN, chance);
             }
         }

@@ -1,4 +1,4 @@
-//! A session's end, from the reason to the last byte.
+//! The end of a session, from the reason to the last byte.
 
 use proto::limits::CLOSE_LINGER;
 use proto::{CloseReason, Input, Now, SessionId, ws};
@@ -9,13 +9,13 @@ use super::{Core, Due, Followup};
 use crate::session::{Phase, Session};
 
 impl Core {
-    /// Ends a session that the router does not know to have ended.
+    /// Ends a session that the router still considers open.
     pub(super) fn close_and_tell(&mut self, id: SessionId, reason: CloseReason, now: Now) {
         self.close(id, reason, now);
         self.input(Input::Closed { session: id, reason }, now);
     }
 
-    /// Says why and closes, in the way the reason asks for.
+    /// Sends the close frame and closes, as the reason demands.
     pub(super) fn close(&mut self, id: SessionId, reason: CloseReason, now: Now) {
         let Some(session) = self.session_mut(id) else { return };
         if matches!(session.phase, Phase::Closing | Phase::Retiring) {
@@ -37,7 +37,7 @@ impl Core {
         }
     }
 
-    /// Takes out of a session's queue every message of which no byte has been written.
+    /// Removes every message of which no byte is written from a session's queue.
     pub(super) fn drop_unstarted(&mut self, id: SessionId, reason: CloseReason) {
         let Some(session) = self.session_mut(id) else { return };
         let peer = session.peer;
@@ -49,7 +49,7 @@ impl Core {
         self.stats.queued_bytes -= freed as u64;
     }
 
-    /// Ends a session whose client has ended it, or whose time is over; tells the router.
+    /// Ends a session whose client has closed it, or whose time is over; notifies the router.
     pub(super) fn end(&mut self, id: SessionId, reason: CloseReason, now: Now) {
         if self.session_mut(id).is_none_or(|session| session.phase == Phase::Closing) {
             return;
@@ -77,7 +77,8 @@ impl Core {
         self.stats.closes[reason as usize] += 1;
     }
 
-    /// Closes the socket of a session that has said all: wholly if its client is done as well, else our half.
+    /// Closes the socket of a session whose queue is empty: completely if the client has finished too, else only the
+    /// sending half.
     pub(super) fn finish_if_written(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id).filter(|s| s.phase == Phase::Closing && s.has_written_all()) else {
             return;
@@ -86,14 +87,14 @@ impl Core {
             self.remove(id);
             self.settle(self.now());
         } else if session.deaf {
-            // No close frame of the client's will be understood, but the end of its stream will. Closing our end
-            // for good here would reset the connection, and our close frame might never be read.
+            // The client's close frame will not be parsed, but the end of its stream will be noticed. Closing both
+            // halves now would reset the connection, and the client might never read the close frame.
             session.write.close();
             _ = SockRef::from(session.write.tcp.as_ref()).shutdown(std::net::Shutdown::Write);
         }
     }
 
-    /// Forgets a session; its task drops the socket.
+    /// Removes a session; its task drops the socket.
     pub(super) fn remove(&mut self, id: SessionId) {
         let Some(slot) = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation) else {
             return;
@@ -108,7 +109,7 @@ impl Core {
         self.give_back(&mut session);
     }
 
-    /// Drops what waits to be written to a session.
+    /// Drops the queue of a session.
     pub(super) fn drop_queue(&mut self, id: SessionId) {
         let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
         let Some(mut session) = slot.and_then(|slot| slot.session.take()) else { return };
@@ -116,7 +117,7 @@ impl Core {
         self.slots[id.slot as usize].session = Some(session);
     }
 
-    /// Gives the signals in a session's queue back to the router.
+    /// Returns the signals in a session's queue to the router.
     fn give_back(&mut self, session: &mut Session) {
         let Some(mut queue) = session.queue.take() else { return };
         self.stats.queued_bytes -= queue.len_bytes() as u64;

@@ -1,4 +1,4 @@
-//! What comes from sockets.
+//! Processes what sockets receive.
 
 use std::ops::ControlFlow;
 
@@ -28,7 +28,7 @@ impl Core {
         self.plaintext = plaintext;
     }
 
-    /// Takes in what was read from a session's socket.
+    /// Processes bytes from a session's socket.
     pub(crate) fn received(&mut self, id: SessionId, bytes: &mut [u8]) {
         let now = self.now();
         self.stats.bytes_in += bytes.len() as u64;

@@ -1,4 +1,4 @@
-//! What goes to sockets: queued, then written together.
+//! Queues and writes what sockets send.
 
 use std::hash::BuildHasher;
 use std::task::Waker;
@@ -24,7 +24,7 @@ impl Core {
     ) {
         let Some(session) = self.session_mut(id) else { return };
         if !matches!(session.phase, Phase::Open | Phase::Pending) {
-            // Ended by what was said to it just before, which the router has not been told yet.
+            // Its last messages ended it, and the router does not know yet.
             let (peer, reason) = (session.peer, session.reason.unwrap_or(CloseReason::Draining));
             self.followups.extend(signal.map(|(origin, _)| Followup::Undelivered(origin, peer, reason)));
             return;
@@ -32,7 +32,7 @@ impl Core {
         let peer = session.peer;
         let room = self.room();
         let length = self.length(frame);
-        // The arena belongs to the router and the queue to this: taken apart so that the bytes are copied only once.
+        // The router owns the arena and the core owns the queue: split borrows, so that the bytes are copied only once.
         let Self { router, slots, queues, keys, .. } = self;
         let queue =
             slots[id.slot as usize].session.as_mut().map(|session| session.queue.get_or_insert_with(|| queues.take()));
@@ -59,7 +59,7 @@ impl Core {
         self.queued(id, added);
     }
 
-    /// What signals may fill of a queue just now.
+    /// The limits of a queue at this moment.
     fn room(&self) -> Room {
         let limits = &self.limits;
         let over_budget = self.stats.queued_bytes > limits.send_budget_bytes as u64;
@@ -81,8 +81,7 @@ impl Core {
         }
     }
 
-    /// Queues a close frame. It has its place however full the queue is: a session that is being ended is not to be
-    /// ended once more for it.
+    /// Queues a close frame, however full the queue is.
     pub(super) fn push_close(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
         if let Some(added) = self.append(id, write) {
             self.stats.queued_bytes += added as u64;
@@ -90,7 +89,7 @@ impl Core {
         }
     }
 
-    /// Queues a ping or a pong, which go ahead of the messages. There are few of them (see [`SendQueue`]), so they end nobody.
+    /// Queues a ping or a pong ahead of the messages. They are bounded by [`SendQueue`], so they never end a session.
     pub(super) fn push_control(&mut self, id: SessionId, push: impl FnOnce(&mut SendQueue)) {
         let Self { slots, queues, .. } = self;
         let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
@@ -99,12 +98,12 @@ impl Core {
         let before = queue.len_bytes();
         push(queue);
         let after = queue.len_bytes();
-        // One may take the place of another.
+        // A new one may replace another.
         self.stats.queued_bytes = self.stats.queued_bytes + after as u64 - before as u64;
         self.mark_dirty(id, after.saturating_sub(before));
     }
 
-    /// The socket of a session may take bytes again.
+    /// The socket of a session may accept bytes again.
     pub(crate) fn unblocked(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
         session.blocked = false;
@@ -113,12 +112,12 @@ impl Core {
         let taken = self.stats.writes > before;
         let now = self.now();
         if let Some(session) = self.session_mut(id).filter(|_| taken) {
-            // It reads, slowly. The pings that it is to answer may be far behind in what it has to read.
+            // It reads, but slowly. Queued pings may be far behind in what it has to read.
             session.life.shown(now.at);
         }
     }
 
-    /// Queues a frame. Returns by how many bytes the queue has grown.
+    /// Queues a frame. Returns the number of bytes by which the queue has grown.
     pub(super) fn append(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) -> Option<usize> {
         let Self { slots, queues, .. } = self;
         let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
@@ -129,7 +128,7 @@ impl Core {
         Some(queue.len_bytes() - before)
     }
 
-    /// Notes that a session's queue has grown, and ends a session that reads more slowly than it is written to.
+    /// Records that a session's queue has grown, and closes a session that reads too slowly.
     pub(super) fn queued(&mut self, id: SessionId, added: usize) {
         self.stats.queued_bytes += added as u64;
         let over_budget = self.stats.queued_bytes > self.limits.send_budget_bytes as u64;
@@ -158,7 +157,7 @@ impl Core {
         self.close(id, reason, now);
     }
 
-    /// Has a session written to that has so many bytes more to be told.
+    /// Schedules a session for writing, with `added` more bytes.
     pub(super) fn mark_dirty(&mut self, id: SessionId, added: usize) {
         let Some(session) = self.session_mut(id).filter(|session| !session.blocked) else { return };
         session.dirty_bytes += added;
@@ -181,7 +180,7 @@ impl Core {
         self.flusher = Some(waker.clone());
     }
 
-    /// Writes to up to `n` sessions, and up to [`FLUSH_CHUNK_BYTES`] and one session's. True when there are more.
+    /// Writes up to `n` sessions, and up to [`FLUSH_CHUNK_BYTES`] plus one session's. True if more are queued.
     pub(crate) fn flush(&mut self, n: usize) -> bool {
         let before = self.stats.bytes_out;
         for _ in 0..n {
@@ -200,13 +199,13 @@ impl Core {
         self.unpark();
         let more = !self.dirty.is_empty();
         if more {
-            // It comes back by itself, and not before its turn.
+            // It returns in its turn by itself.
             self.flusher = None;
         }
         more
     }
 
-    /// Writes what waits for a session until its socket takes no more, and with it the next chunks of a roster that is being told.
+    /// Writes a session's queue until its socket accepts no more, and the next chunks of a roster with it.
     pub(crate) fn flush_session(&mut self, id: SessionId) {
         let now = self.now();
         for _ in 0..ROSTER_CHUNKS {
@@ -293,8 +292,8 @@ impl Core {
         }
     }
 
-    /// A session's socket takes nothing any more: as a rule its client has reset the connection, perhaps with something unread. What the
-    /// client sent before that is still in the socket. It is read to its end, or for [`CLOSE_LINGER`].
+    /// A session's socket accepts nothing any more: usually the client has reset the connection, perhaps with unread
+    /// bytes. What the client sent before is still in the socket. It is read to its end, or for [`CLOSE_LINGER`].
     fn unwritable(&mut self, id: SessionId, reason: CloseReason) {
         let now = self.now();
         let Some(session) = self.session_mut(id) else { return };

@@ -1,4 +1,4 @@
-//! Letters to other shards and to the mesh.
+//! Letters for other shards and for the mesh.
 
 use proto::{Address, Letter, SessionId, bug};
 
@@ -28,7 +28,7 @@ impl Core {
         !self.outboxes[place].is_empty()
     }
 
-    /// Takes the next batch for the shard of that number; the mesh's place is behind the last shard's.
+    /// Removes the next batch for the shard with this number; the mesh's number follows the last shard's.
     pub(crate) fn take_letters(&mut self, place: usize) -> Vec<Letter> {
         let outbox = &mut self.outboxes[place];
         if outbox.lost() > 0 {
@@ -45,17 +45,17 @@ impl Core {
         batch
     }
 
-    /// Whether no frames are to be read just now: what they say could not be passed on.
+    /// Whether no frames may be read now, because the resulting letters could not be posted.
     pub(crate) fn is_busy(&self) -> bool {
         self.stalled || self.is_behind()
     }
 
-    /// Whether more waits to be written than is good for those that it is for.
+    /// Whether so much is queued that further messages would only wait behind it.
     pub(crate) fn is_behind(&self) -> bool {
         self.behind
     }
 
-    /// Has the tasks read on that were kept from it, if they may.
+    /// Wakes the parked tasks, if they may read again.
     pub(super) fn unpark(&mut self) {
         if self.is_busy() {
             return;
@@ -67,14 +67,14 @@ impl Core {
         for id in std::mem::take(&mut self.parked) {
             if let Some(session) = self.session_mut(id) {
                 session.parked = false;
-                // Its silence counts from here: until now nobody listened.
+                // Its silence counts from now: until now it was not read.
                 session.life.shown(now);
                 session.wake();
             }
         }
     }
 
-    /// Has a session's task woken when frames are read again.
+    /// Wakes a session's task when frames are read again.
     pub(crate) fn park(&mut self, id: SessionId) {
         if let Some(session) = self.session_mut(id).filter(|session| !session.parked) {
             session.parked = true;

@@ -13,7 +13,7 @@ fn core(limits: SessionLimits) -> Core {
     core_beside(limits, false)
 }
 
-/// A core of a hub that has a mesh, or none.
+/// A core of a hub with or without a mesh.
 fn core_beside(limits: SessionLimits, meshed: bool) -> Core {
     let config = RouterConfig {
         discovery: proto::Discovery::All,
@@ -39,7 +39,7 @@ const fn peer(n: u8) -> PeerId {
     PeerId::from_bytes([n; 20])
 }
 
-/// A session of peer `n` whose client never reads, and what has to be held for it to live.
+/// A session of peer `n` whose client never reads, and the handles that keep it open.
 async fn adopt(core: &mut Core, n: u8) -> (SessionId, OwnedReadHalf, TcpStream) {
     adopt_as(core, peer(n)).await
 }
@@ -59,7 +59,7 @@ async fn adopt_as(core: &mut Core, peer: PeerId) -> (SessionId, OwnedReadHalf, T
     (core.adopt(write, adopted), read, client)
 }
 
-/// Has `from` send a signal with so many bytes of data.
+/// Sends a signal of this length from `from`.
 fn signal(core: &mut Core, from: SessionId, target: PeerId, bytes: usize) {
     let text = format!(r#"{{"type":"offer","targetPeerId":"{target}","data":"{}"}}"#, "x".repeat(bytes));
     core.input(Input::Message { session: from, text: &text }, core.now());
@@ -80,15 +80,15 @@ async fn a_session_is_cut_once_however_little_of_the_budget_is_left() {
         sessions.push(adopt(&mut core, n).await);
     }
     let [(sender, ..), (slow, ..), others @ ..] = &sessions[..] else { panic!("ten sessions") };
-    // The first frame is begun, and what is left of it cannot be taken back...
+    // The first frame is partly written, and the rest of it cannot be removed...
     signal(&mut core, *sender, peer(1), MEBIBYTE - 200);
     while core.flush(1) {}
     assert!(core.session_mut(*slow).expect("open").queued_bytes() > SEND_FLOOR_BYTES);
-    // ...when others have used up the budget, each within its floor.
+    // ...when others have exhausted the budget, each within its floor.
     for (n, _) in others.iter().enumerate() {
         signal(&mut core, *sender, peer(2 + n as u8), SEND_FLOOR_BYTES - 1000);
     }
-    // A signal is refused, and what the hub itself says ends it.
+    // A signal is refused, and a message of the hub itself closes it.
     signal(&mut core, *sender, peer(1), 10);
     assert_eq!(core.session_mut(*slow).expect("open").reason, None);
     core.input(Input::Message { session: *slow, text: r#"{"type":"ping"}"# }, core.now());
@@ -124,7 +124,7 @@ async fn a_signal_has_an_outcome_though_its_target_was_cut_by_the_frame_before_i
             core.flush_session(*id);
         }
     }
-    // The target has been told of the first peer and not of the second, whose discovery comes before its signal.
+    // The target has discovered the first peer and not the second, whose discovery precedes its signal.
     let [_, (sender, ..), (target, ..)] = &sessions[..] else { panic!("three sessions") };
     signal(&mut core, *sender, peer(2), 10);
     assert_eq!(core.session_mut(*target).and_then(|s| s.reason), Some(CloseReason::SlowConsumer));
@@ -139,7 +139,7 @@ const ROOMY: SessionLimits = SessionLimits {
     peer_timeout: Duration::from_secs(300),
 };
 
-/// The mesh's place among the outboxes of a hub with one shard.
+/// The mesh's index among the outboxes of a hub with one shard.
 const MESH: usize = 1;
 
 #[tokio::test]
@@ -239,7 +239,7 @@ async fn a_session_keeps_of_its_request_what_came_behind_it_and_no_more() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = listener.local_addr().expect("bound");
     for behind in ["", "early"] {
-        // As hyper leaves it: what is left of a buffer that held the request.
+        // As hyper leaves it: the rest of a buffer that held the request.
         let mut buffer = Vec::with_capacity(8 * 1024);
         buffer.extend_from_slice(behind.as_bytes());
         let handed = HandOff {
@@ -263,7 +263,7 @@ async fn nobody_is_dead_who_was_not_listened_to() {
     core.park(id);
     core.judge_silence(id, later(core.clock.now(), 100));
     assert_eq!(core.session_mut(id).map(|s| (s.phase, s.life.pings())), Some((Phase::Open, 0)), "it is not even asked");
-    // Read again, it has as long as any other.
+    // When it is read again, it has as long as any other.
     let before = Life::new(Duration::MAX / 2);
     core.session_mut(id).expect("open").life = before;
     core.unpark();
@@ -293,7 +293,7 @@ async fn a_socket_that_takes_nothing_is_dead_though_its_client_talks() {
     assert_eq!(core.router.stats().failed[proto::ErrorCode::PeerNotFound as usize], 2);
 }
 
-/// As by default.
+/// The defaults.
 const SPACIOUS: SessionLimits = SessionLimits {
     send_queue_frames: proto::limits::DEFAULT_SEND_QUEUE_FRAMES,
     send_queue_bytes: proto::limits::DEFAULT_SEND_QUEUE_BYTES,
@@ -325,7 +325,7 @@ async fn senders_share_a_queue_and_the_hub_has_its_own_part() {
     assert!(taken.iter().all(|&bytes| bytes >= 14_000), "there is room for one more: {taken:?}");
     assert!(queued < 12 * MEBIBYTE, "the hub's own quarter: {queued}");
     assert_eq!(core.session_mut(target).and_then(|s| s.reason), None);
-    // A message that is longer than what a sender may have is let through where nothing waits.
+    // An empty queue accepts a message longer than a sender's share.
     let (idle, _read, _client) = adopt(&mut core, 201).await;
     let (sender, _read2, _client2) = adopt(&mut core, 202).await;
     let refusals = refused(&mut core);

@@ -1,4 +1,4 @@
-//! What happens when its time has come: silence, linger, drain.
+//! Processes what is due: silence, linger, drain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::queue::SendQueue;
 use crate::session::Phase;
 
 impl Core {
-    /// Does everything that is due. To be called once a [`TICK`].
+    /// Processes everything that is due. Called once a [`TICK`].
     pub(crate) fn tick(&mut self) {
         let now = self.clock.now();
         self.epoch_ms = epoch_ms(now);
@@ -21,11 +21,11 @@ impl Core {
         }
         let thawed = now.at.saturating_sub(self.last_tick) > 10 * TICK;
         if thawed {
-            // The process was stopped, and what came meanwhile has not been read yet.
+            // The process was stopped, and what arrived meanwhile has not been read yet.
             self.listening_since = now.at;
         }
         self.last_tick = now.at;
-        // The pong that a takeover waits for may be among what has not been read.
+        // The pong that a takeover waits for may not have been read yet.
         let deaf = thawed || self.stalled;
         if !deaf && self.router.poll_timeout().is_some_and(|at| at <= now.at) {
             self.router.handle_timeout(now);
@@ -46,7 +46,7 @@ impl Core {
     pub(super) fn judge_silence(&mut self, id: SessionId, now: Now) {
         let Self { stalled, listening_since, patience, .. } = *self;
         let Some(session) = self.session_mut(id).filter(|s| s.phase == Phase::Open) else { return };
-        // What it said may wait in its socket, which is not read.
+        // Its messages may wait in its socket, which is not read.
         let since = if stalled || session.parked { now.at } else { listening_since };
         let look_again = match patience.judge(&mut session.life, session.blocked, since, now.at) {
             Verdict::Wait(at) => at,
@@ -69,14 +69,14 @@ impl Core {
         self.settle(now);
     }
 
-    /// Tells every session to go, each at its own time within `spread`.
+    /// Begins the drain: gives every session a slot within `spread`.
     pub(crate) fn drain(&mut self, spread: Duration, hubs: &Arc<[String]>) {
         let now = self.now();
         self.drain = Some(Arc::clone(hubs));
         let open: Vec<SessionId> = self.open_sessions().collect();
         let shards = u32::from(self.shards);
         for (i, id) in open.iter().enumerate() {
-            // Each shard's slots lie between those of the others.
+            // The slots of the shards are interleaved.
             let place = i as u32 * shards + u32::from(self.shard.0);
             let slot = spread.mul_f64(f64::from(place) / f64::from((open.len() as u32 * shards).max(1)));
             self.input(Input::GoAway { session: *id, reconnect_in: slot, hubs }, now);
@@ -84,7 +84,7 @@ impl Core {
         }
     }
 
-    /// Whether a drain has nobody left to wait for.
+    /// Whether a drain has finished.
     pub(crate) fn is_drained(&self) -> bool {
         self.live == 0 && self.waiting_letters == 0
     }

@@ -1,14 +1,14 @@
-//! What RFC 9112 and RFC 6455 ask of a request, as far as hyper leaves it to us. Pure functions of headers.
+//! Checks of RFC 9112 and RFC 6455 that hyper leaves to the server. Pure functions of headers.
 
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
 use hyper::http::uri::Authority;
 use hyper::{Request, StatusCode, Version};
 
-/// Whether a request may be answered as far as its Host goes (RFC 9112, 3.2). The error is a sentence for the client.
+/// Checks the Host header (RFC 9112, 3.2). The error is a sentence for the client.
 pub(super) fn check_host(version: Version, headers: &HeaderMap) -> Result<(), &'static str> {
     let mut hosts = headers.get_all(HOST).iter();
     let Some(host) = hosts.next() else {
-        // HTTP/1.0 had none.
+        // HTTP/1.0 does not require it.
         let missing = "the request has no Host header: send one (RFC 9112, 3.2)";
         return if version == Version::HTTP_11 { Err(missing) } else { Ok(()) };
     };
@@ -21,26 +21,26 @@ pub(super) fn check_host(version: Version, headers: &HeaderMap) -> Result<(), &'
     Err("the Host header is not a host with an optional port: send host or host:port (RFC 9112, 3.2)")
 }
 
-/// Whether this is a host, and perhaps a port.
+/// Whether the text is a host with an optional port.
 fn is_host(text: &str) -> bool {
     let Ok(authority) = text.parse::<Authority>() else { return false };
-    // What is no port is only left out by the parser.
+    // The parser silently drops an invalid port.
     let port = &text[authority.host().len().min(text.len())..];
     !text.contains('@') && (matches!(port, "" | ":") || authority.port_u16().is_some())
 }
 
-/// Whether a request asks for an upgrade to WebSocket. Upgrades to anything else are ignored, and so are all of HTTP/1.0
-/// (RFC 9110, 7.8).
+/// Whether a request asks for an upgrade to WebSocket. Upgrades to anything else are ignored, and so are all upgrades
+/// in HTTP/1.0 (RFC 9110, 7.8).
 pub(super) fn wants_websocket<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_11 && fastwebsockets::upgrade::is_upgrade_request(request)
 }
 
-/// Why a request is no handshake of RFC 6455 that can be answered.
+/// Why a request is not a valid handshake of RFC 6455.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NoHandshake {
-    /// It does not ask for a WebSocket, or does not say which version.
+    /// It requests no WebSocket, or names no version.
     NotAnUpgrade,
-    /// It speaks another version.
+    /// It names another version.
     Version,
     /// Its key is missing, repeated, or not 16 bytes in base64.
     Key,
@@ -62,8 +62,8 @@ impl NoHandshake {
         }
     }
 
-    /// The headers that the refusal must have: every one names the version (RFC 6455, 4.2.2), and 426 the protocol
-    /// (RFC 9110, 15.5.22).
+    /// The headers of the refusal: every refusal names the version (RFC 6455, 4.2.2), and 426 also the protocol (RFC
+    /// 9110, 15.5.22).
     pub(super) fn headers(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::NotAnUpgrade | Self::Key => &[("sec-websocket-version", "13")],
@@ -89,14 +89,14 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), NoHandshake> {
     if only(SEC_WEBSOCKET_KEY).is_some_and(is_key) { Ok(()) } else { Err(NoHandshake::Key) }
 }
 
-/// Whether this is base64 of 16 bytes: 22 digits and the padding.
+/// Whether the key is 16 bytes in base64: 22 digits and the padding.
 fn is_key(key: &[u8]) -> bool {
     key.strip_suffix(b"==").is_some_and(|digits| {
         digits.len() == 22 && digits.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/'))
     })
 }
 
-/// The bearer tokens among a request's headers. The scheme's name is in any case (RFC 9110, 11.1).
+/// The bearer tokens in a request's headers. The scheme's name is case-insensitive (RFC 9110, 11.1).
 pub(super) fn bearer_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
         let value = value.as_bytes().trim_ascii();

@@ -1,4 +1,4 @@
-//! A connection and its times: for the first request, between two, for an answer to be taken.
+//! An HTTP connection and its timeouts: for the first request, between two requests, and for an answer.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -13,7 +13,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use proto::limits::{ANSWER_TIMEOUT, HTTP_IDLE_TIMEOUT, REQUEST_BURST, REQUEST_HEAD_TIMEOUT, REQUEST_RATE};
 
-/// What one connection does, and since when.
+/// The state of a connection, and since when.
 pub(super) struct Kept {
     state: Cell<State>,
     since: Cell<Instant>,
@@ -22,13 +22,13 @@ pub(super) struct Kept {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// It has not sent its first request.
+    /// No request has arrived.
     New,
-    /// Its answer is being made.
+    /// An answer is being made.
     Asked,
-    /// Its answer is being written.
+    /// The answer is being written.
     Answered,
-    /// Its answer has been taken, and it may send another request.
+    /// The answer is written, and another request may arrive.
     Idle,
 }
 
@@ -42,10 +42,11 @@ impl Kept {
         self.state.get() == State::New
     }
 
-    /// A request has arrived. Waits until it is its turn.
+    /// A request has arrived. Waits for its turn.
     ///
-    /// Each request of a connection but the first gives way to everything else that the shard has to do, sockets included:
-    /// hyper would answer 16 that came together in one turn, and tokio would give it 61 turns before it looks at sockets.
+    /// Each request of a connection except the first yields to all other work of the shard, sockets included. Otherwise
+    /// hyper would answer 16 pipelined requests in one turn, and tokio would run it for 61 turns before it polls
+    /// sockets.
     pub(super) async fn asked(&self) {
         let (first, now) = (self.is_new(), Instant::now());
         self.state.set(State::Asked);
@@ -59,12 +60,12 @@ impl Kept {
         }
     }
 
-    /// The answer has been made.
+    /// The answer is made.
     pub(super) fn answered(&self) {
         self.state.set(State::Answered);
     }
 
-    /// All that was to be written has been taken.
+    /// Everything is written.
     fn flushed(&self) {
         if self.state.get() == State::Answered {
             self.state.set(State::Idle);
@@ -72,7 +73,7 @@ impl Kept {
         }
     }
 
-    /// How much longer the connection may stay as it is. The caller asks again by then.
+    /// Time for which the connection may stay in its state. The caller asks again by then.
     pub(super) fn patience(&self, now: Instant) -> Option<Duration> {
         let allowed = match self.state.get() {
             State::New => REQUEST_HEAD_TIMEOUT,
@@ -80,12 +81,12 @@ impl Kept {
             State::Idle => HTTP_IDLE_TIMEOUT,
         };
         let left = (self.since.get() + allowed).saturating_duration_since(now);
-        // What it does changes in the meantime.
+        // The state changes in the meantime.
         (!left.is_zero()).then_some(left.min(REQUEST_HEAD_TIMEOUT))
     }
 }
 
-/// A socket that tells when all was written.
+/// A socket that reports when everything is written.
 pub(super) struct Stream {
     pub(super) io: TokioIo<RequestSocket>,
     pub(super) kept: Rc<Kept>,
@@ -114,7 +115,7 @@ impl Write for Stream {
         self.io.is_write_vectored()
     }
 
-    /// hyper flushes the socket when its own buffer is empty. A `Full` body is in there as a whole from the start.
+    /// hyper flushes the socket when its own buffer is empty, and a `Full` body is in that buffer from the start.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
         if let Poll::Ready(Ok(())) = flushed {
@@ -134,7 +135,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// How long, in seconds, a connection stays from now on.
+    /// Time, in seconds, for which a connection stays open.
     fn stays(kept: &Kept) -> u64 {
         let start = kept.since.get();
         let mut now = start;
@@ -150,18 +151,18 @@ mod tests {
         assert_eq!(stays(&kept), 10);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(kept.asked());
-        // While the answer is made, hyper flushes what is empty.
+        // While the answer is made, hyper flushes an empty buffer.
         kept.flushed();
         assert_eq!(stays(&kept), 30);
         kept.answered();
         assert_eq!(stays(&kept), 30);
         kept.flushed();
         assert_eq!(stays(&kept), 75);
-        // Whatever it does next is noticed within the time of a head.
+        // Its next state is noticed within the timeout of a head.
         assert_eq!(kept.patience(kept.since.get()), Some(10 * SECOND));
     }
 
-    /// That hyper flushes as [`Stream`] takes it to: not while an answer is made, and when the last of it is written.
+    /// hyper flushes as [`Stream`] expects: not while an answer is made, and when its last bytes are written.
     #[test]
     fn an_answer_that_was_written_leaves_the_connection_idle() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -194,7 +195,7 @@ mod tests {
                 made.send_replace(true);
                 let mut answer = vec![0; 1 << 20];
                 client.read_exact(&mut answer).await.unwrap();
-                // 8 MiB are more than the kernel takes at once.
+                // 8 MiB are more than the kernel accepts at once.
                 assert_eq!(kept.state.get(), State::Answered);
                 for _ in 0..7 {
                     client.read_exact(&mut answer).await.unwrap();

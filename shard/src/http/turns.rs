@@ -1,4 +1,4 @@
-//! Turns of pages: what each address has for itself, and what all share.
+//! Rate limits of pages: each address has its own share, and all have a common one.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -9,24 +9,24 @@ use proto::limits::{PAGE_PATIENCE, PAGE_RATE, PAGE_RESERVE_BURST, PAGE_RESERVE_R
 
 use crate::pace::Pace;
 
-/// The turns of a shard's pages at the ports of one kind.
+/// The rate limits of a shard's pages at one kind of ports.
 #[derive(Debug)]
 pub(crate) struct Turns {
     keys: Keys,
-    /// By the hash of an address, so that nobody's is forgotten because others come, and nobody can aim at another's.
+    /// Indexed by a keyed hash of the address: new addresses evict no others, and nobody can aim at another's slot.
     reserves: Box<[Pace]>,
     shared: Pace,
 }
 
 impl Turns {
-    /// Before anybody has had one.
+    /// The initial state.
     pub(crate) fn new(keys: Keys) -> Self {
         let reserves = (0..PAGE_RESERVES).map(|_| Pace::new(PAGE_RESERVE_RATE, PAGE_RESERVE_BURST)).collect();
         Self { keys, reserves, shared: Pace::new(PAGE_RATE, PAGE_RATE) }
     }
 
-    /// Takes a turn: of the address's own if one is due, else one of those that all share. Returns how long it has to
-    /// wait. `None` if too many others are before it.
+    /// Takes a turn: of the address's own share if one is due, else of the common share. Returns the time to wait.
+    /// `None` if that would be too long.
     pub(crate) fn take(&mut self, address: IpAddr, now: Instant) -> Option<Duration> {
         let place = self.place(address);
         let own = self.reserves.get_mut(place).and_then(|own| own.take_within(now, Duration::ZERO));
@@ -36,7 +36,7 @@ impl Turns {
     fn place(&self, address: IpAddr) -> usize {
         let hash = match address.to_canonical() {
             IpAddr::V4(address) => self.keys.hash_one(address),
-            // A host has all the addresses of its /64.
+            // A host has all addresses of its /64.
             IpAddr::V6(address) => self.keys.hash_one(address.to_bits() >> 64),
         };
         (hash % PAGE_RESERVES as u64) as usize
@@ -57,7 +57,7 @@ mod tests {
         let flood: Vec<_> = (1..=5).map(|n| address(&format!("192.0.2.{n}"))).collect();
         let quiet = [address("198.51.100.7"), address("2001:db8:7::1")];
         assert!(quiet.iter().all(|quiet| flood.iter().all(|other| turns.place(*other) != turns.place(*quiet))));
-        // Each second each of the flood asks a thousand times, and the quiet ones twice.
+        // Each second, each address of the flood sends a thousand requests, and the quiet ones two.
         for second in 0..60 {
             let now = start + Duration::from_secs(second);
             let mut answered = 0;
