@@ -1,8 +1,7 @@
-//! What the hub tells Prometheus.
+//! Prometheus metrics.
 //!
-//! Shards count in plain fields and publish them once a tick; here they are added up, and only when somebody asks.
-//! Each hub has a recorder of its own, so that two hubs in one process do not share numbers. Nothing is recorded
-//! between two scrapes and nothing is sampled, so nothing grows.
+//! Shards count in plain fields and publish them once a tick. A scrape adds them up. Each hub has its own recorder, so
+//! two hubs in one process do not share numbers. Nothing is recorded or sampled between two scrapes, so nothing grows.
 
 mod catalog;
 #[cfg(test)]
@@ -30,7 +29,7 @@ use catalog::{Kind, Metric};
 
 pub use sink::LogState;
 
-/// The Content-Type of what [`Telemetry::render`] returns.
+/// The Content-Type of [`Telemetry::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The metrics of one hub.
@@ -39,38 +38,38 @@ pub struct Telemetry {
     recorder: PrometheusRecorder,
 }
 
-/// What a scrape finds.
+/// The input of a scrape.
 #[derive(Clone, Debug)]
 pub struct Scrape {
-    /// What each shard last published, in the order of the shards.
+    /// The statistics that each shard published last, in the order of the shards.
     pub readings: Vec<Arc<Reading>>,
-    /// How often each page was made, by its label.
+    /// Number of renderings of each page, by its label.
     pub renders: Vec<(&'static str, u64)>,
-    /// What the mesh last published, if there is one.
+    /// The state that the mesh published last.
     pub mesh: Arc<MeshReading>,
     /// What there is to know of the certificates.
     pub tls: TlsScrape,
-    /// WebSockets open now.
+    /// Open WebSockets.
     pub connections: usize,
-    /// WebSockets that may be open.
+    /// Maximum number of open WebSockets.
     pub max_connections: usize,
-    /// Bytes that may wait for all peers together.
+    /// SEND_BUDGET_BYTES.
     pub send_budget_bytes: usize,
-    /// Bytes of announcements that may be kept.
+    /// ANNOUNCE_BUDGET_BYTES.
     pub announce_budget_bytes: usize,
-    /// Peers connected now.
+    /// Connected peers.
     pub peers: usize,
-    /// Whether the hub is ready for peers.
+    /// Whether the hub is ready.
     pub ready: bool,
-    /// Whether the hub has no seat for a further peer.
+    /// Whether the hub is full.
     pub full: bool,
-    /// Time since the last turn of the thread whose last turn is the longest ago.
+    /// Longest time since the last turn of a thread.
     pub oldest_turn: Duration,
     /// The state of the log's output.
     pub log: LogState,
     /// Time since the hub started.
     pub uptime: Duration,
-    /// When it started, since 1970.
+    /// Start time, since 1970.
     pub started: Duration,
 }
 
@@ -92,7 +91,7 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// Metrics that belong to nobody else.
+    /// Metrics independent of other hubs.
     pub fn new() -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || {
@@ -107,7 +106,7 @@ impl Telemetry {
         Self { recorder }
     }
 
-    /// Everything in Prometheus' text format, in the same order each time.
+    /// Renders everything in Prometheus text format, in a stable order.
     pub fn render(&self, scrape: &Scrape) -> String {
         metrics::with_local_recorder(&self.recorder, || publish(scrape));
         let rendered = self.recorder.handle().render();
@@ -127,11 +126,11 @@ impl Telemetry {
     }
 }
 
-/// Puts what the shards counted into the recorder of this thread.
+/// Records the statistics of the shards.
 fn publish(scrape: &Scrape) {
     let readings = &scrape.readings;
     let sum = |of: &dyn Fn(&Reading) -> u64| readings.iter().map(|reading| of(reading)).sum::<u64>();
-    // Each shard knows all networks; one that has not heard of the last change knows fewer.
+    // Every shard knows all networks, except for changes it has not received yet.
     let most = |of: &dyn Fn(&Reading) -> u64| readings.iter().map(|reading| of(reading)).max().unwrap_or(0);
 
     gauge(&catalog::CONNECTIONS, vec![], scrape.connections as f64);
@@ -160,7 +159,7 @@ fn publish(scrape: &Scrape) {
     count(&catalog::WRITES, vec![], sum(&|r| r.io.writes));
     count(&catalog::PINGS, vec![], sum(&|r| r.io.pings));
 
-    // A signal for another hub whose outcome nobody waits for is not told to its shard.
+    // Outcomes of signals to other hubs without a receipt are counted by the relay only.
     let delivered = sum(&|r| r.router.delivered) + scrape.mesh.relay.delivered;
     let outcome = |outcome: Outcome| vec![label("outcome", outcome.label())];
     count(&catalog::RELAY_OUTCOMES, outcome(Outcome::Delivered), delivered);
@@ -281,12 +280,12 @@ fn is_heard(kind: MessageKind) -> bool {
     }
 }
 
-/// Whether peers are sent this kind.
+/// Whether peers receive this kind.
 fn is_said(kind: MessageKind) -> bool {
     !is_heard(kind) || matches!(kind, MessageKind::Signal(_) | MessageKind::Goodbye)
 }
 
-/// A family as the exporter rendered it, its series sorted: the exporter's order is that of its hash maps.
+/// Sorts the series of a rendered family, since the exporter's order is that of its hash maps.
 fn in_order(family: &str) -> Option<String> {
     let (mut comments, mut series): (Vec<&str>, Vec<&str>) =
         family.lines().filter(|line| !line.is_empty()).partition(|line| line.starts_with('#'));
@@ -303,7 +302,7 @@ fn heading(metric: &Metric) -> String {
     format!("# HELP {name} {help}\n# TYPE {name} {}\n", metric.kind.label())
 }
 
-/// A counter with a fraction, which the exporter's counters do not have.
+/// Renders a counter with a fraction, which the exporter does not support.
 fn seconds(metric: &Metric, series: impl IntoIterator<Item = (String, Duration)>) -> String {
     let mut out = heading(metric);
     for (labels, value) in series {
@@ -312,10 +311,9 @@ fn seconds(metric: &Metric, series: impl IntoIterator<Item = (String, Duration)>
     out + "\n"
 }
 
-/// The latency of signals, whose buckets the routers and the relay have counted already.
+/// Renders the latency of signals, whose buckets the routers and the relay have counted.
 ///
-/// The exporter takes samples, one by one and also for `record_many`: at 100,000 signals a second a scrape would
-/// have to feed it millions.
+/// The exporter accepts only samples: at 100,000 signals per second, a scrape would have to record millions.
 fn latency(scrape: &Scrape) -> String {
     let metric = &catalog::RELAY_LATENCY;
     let name = metric.name;

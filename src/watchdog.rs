@@ -1,8 +1,7 @@
-//! Notices a thread of the hub that has stopped turning: a deadlock, an endless loop, a call that blocks.
+//! Detects threads of the hub that hang: a deadlock, an endless loop, a blocking call.
 //!
-//! Each thread notes its turns, once a tick of its timer. The time that counts is that in which *some* thread turns. So a process
-//! that was stopped as a whole (SIGSTOP, a frozen container, a machine that was suspended) finds all its threads in order when it
-//! goes on: for all of them next to no time has passed.
+//! Each thread records a turn once a tick. Only time in which *some* thread turns counts. So when a whole process was
+//! stopped (SIGSTOP, a frozen container, a suspended machine), none of its threads counts as stuck when it resumes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,17 +9,17 @@ use std::time::Duration;
 
 use proto::limits::WATCHDOG_STEP;
 
-/// Knows when each thread turned last. Clones share what they know.
+/// Records when each thread turned last. Clones share the records.
 #[derive(Clone, Debug)]
 pub struct Watchdog(Arc<Threads>);
 
 #[derive(Debug)]
 struct Threads {
-    /// How long a thread may go without a turn.
+    /// Maximum time between two turns of a thread.
     patience: Duration,
-    /// When any thread turned last, in milliseconds of the hub's clock.
+    /// Time of the last turn of any thread, in milliseconds of the hub's clock.
     last: AtomicU64,
-    /// Milliseconds in which some thread turned.
+    /// Time in which some thread turned, in milliseconds.
     awake: AtomicU64,
     threads: Vec<Thread>,
 }
@@ -28,27 +27,27 @@ struct Threads {
 #[derive(Debug)]
 struct Thread {
     name: String,
-    /// When it turned last, in milliseconds of `awake`.
+    /// Time of its last turn, in milliseconds of `awake`.
     turned: AtomicU64,
 }
 
 /// A thread and the time since its last turn.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stuck {
-    /// The thread's name, as the operating system shows it.
+    /// The name of the thread in the operating system.
     pub thread: String,
     /// Time since its last turn.
     pub since: Duration,
 }
 
 impl Watchdog {
-    /// A watchdog over threads of these names, each of which has just turned.
+    /// A watchdog for threads with these names, all of which have just turned.
     pub fn new(names: impl IntoIterator<Item = String>, patience: Duration) -> Self {
         let threads = names.into_iter().map(|name| Thread { name, turned: AtomicU64::new(0) }).collect();
         Self(Arc::new(Threads { patience, last: AtomicU64::new(0), awake: AtomicU64::new(0), threads }))
     }
 
-    /// Notes that the thread of this number turns, `now` on the hub's clock.
+    /// Records a turn of a thread, at `now` on the hub's clock.
     pub fn turned(&self, thread: usize, now: Duration) {
         let now = millis(now);
         let last = self.0.last.fetch_max(now, Ordering::Relaxed);
@@ -65,13 +64,13 @@ impl Watchdog {
         Some(Stuck { thread: oldest.name.clone(), since: self.0.since(oldest) })
     }
 
-    /// All threads that have gone without a turn for longer than they may.
+    /// All threads that have exceeded the maximum.
     pub fn all_stuck(&self) -> Vec<Stuck> {
         let stuck = |thread: &Thread| Stuck { thread: thread.name.clone(), since: self.0.since(thread) };
         self.0.threads.iter().map(stuck).filter(|stuck| stuck.since > self.0.patience).collect()
     }
 
-    /// The thread that has gone without a turn for longer than it may, if there is one.
+    /// A thread that has exceeded the maximum, if there is one.
     pub fn stuck(&self) -> Option<Stuck> {
         self.oldest().filter(|oldest| oldest.since > self.0.patience)
     }
@@ -85,7 +84,7 @@ impl Threads {
     }
 }
 
-/// Threads that have got stuck, and threads that turn again, between two looks at [`Watchdog::all_stuck`].
+/// Threads that hang now, and threads that have recovered, between two results of [`Watchdog::all_stuck`].
 pub fn changes<'a>(before: &'a [Stuck], now: &'a [Stuck]) -> (Vec<&'a Stuck>, Vec<&'a Stuck>) {
     let lacks = |stuck: &[Stuck], thread: &str| stuck.iter().all(|other| other.thread != thread);
     let new = now.iter().filter(|stuck| lacks(before, &stuck.thread)).collect();
@@ -107,7 +106,7 @@ mod tests {
         Watchdog::new(["main", "shard-0", "shard-1"].map(str::to_owned), PATIENCE)
     }
 
-    /// These threads turn ten times a second, from one second to another. What was seen meanwhile.
+    /// Lets these threads turn ten times a second between two times. Returns what was detected meanwhile.
     fn run(watchdog: &Watchdog, threads: &[usize], from: u64, to: u64) -> Option<Stuck> {
         for tick in from * 10..to * 10 {
             for thread in threads {
@@ -125,7 +124,7 @@ mod tests {
         let stuck = run(&watchdog, &[0, 1], 70, 72).unwrap();
         assert_eq!(stuck.thread, "shard-1");
         assert!(stuck.since > Duration::from_secs(11) && stuck.since < Duration::from_secs(13), "{stuck:?}");
-        // It goes on.
+        // It recovers.
         assert_eq!(run(&watchdog, &[0, 1, 2], 72, 73), None);
     }
 
@@ -147,7 +146,7 @@ mod tests {
         };
         assert!(look(&[0, 1, 2], 0, 20).is_empty());
         assert_eq!(look(&[0, 1], 20, 35), ["shard-1 stuck"]);
-        // The second one is no less worth a line than the first.
+        // The second stuck thread is logged like the first.
         assert_eq!(look(&[0], 35, 60), ["shard-0 stuck"]);
         assert_eq!(look(&[0, 2], 60, 80), ["shard-1 turns"]);
         assert_eq!(look(&[0, 1, 2], 80, 90), ["shard-0 turns"]);
@@ -163,10 +162,10 @@ mod tests {
     fn a_process_that_was_stopped_as_a_whole_has_no_stuck_thread() {
         let watchdog = watchdog();
         assert_eq!(run(&watchdog, &[0, 1, 2], 0, 60), None);
-        // One hour later the first thread turns before the others, and asks at once.
+        // One hour later the first thread turns before the others, and checks at once.
         assert_eq!(run(&watchdog, &[1], 3660, 3661), None);
         assert_eq!(run(&watchdog, &[0, 1, 2], 3661, 3662), None);
-        // Stopped again and again, with a single turn in between.
+        // Stopped repeatedly, with a single turn in between.
         for stop in 1..100 {
             watchdog.turned(0, Duration::from_secs(4000 + 100 * stop));
             watchdog.turned(1, Duration::from_secs(4000 + 100 * stop));

@@ -15,17 +15,19 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use proto::{HubId, Input, Keys, MessageKind, Now, Output, PeerId, Router, RouterConfig, SessionId};
+//! use proto::{HubId, Input, Keys, MessageKind, Now, Output, PeerId, ResumeKeys, Router, RouterConfig, SessionId};
 //!
 //! // The caller has drawn the id and the keys, read the clock and opened the socket.
 //! let hub = HubId(PeerId::from_bytes([9; 20]));
-//! let mut router = Router::new(RouterConfig::single(hub, Keys(1, 2)));
+//! let resume_keys = ResumeKeys::new("mesh", b"secret", None);
+//! let mut router = Router::new(RouterConfig::single(hub, Keys(1, 2), resume_keys));
 //! let now = Now { at: Duration::ZERO, wall_ms: 1_700_000_000_000 };
 //! let session = SessionId { slot: 0, generation: 0 };
 //! let peer = "0123456789abcdef0123456789abcdef01234567".parse()?;
 //!
 //! let mut sent = Vec::new();
-//! for input in [Input::Opened { session, peer, seat: true }, Input::Message { session, text: r#"{"type":"ping"}"# }] {
+//! let opened = Input::Opened { session, peer, seat: true, resume: None };
+//! for input in [opened, Input::Message { session, text: r#"{"type":"ping"}"# }] {
 //!     router.handle_input(input, now);
 //!     while let Some(output) = router.poll_output() {
 //!         match output {

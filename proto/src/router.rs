@@ -24,8 +24,10 @@ use crate::bugs::Bugs;
 use crate::codec::{self, ClientMessage, Refusal};
 use crate::id::{Address, Claim, HubId, Keys, NetworkName, PeerId, PeerIncarnation, SessionId, ShardId};
 use crate::limits::{
-    ANNOUNCE_BURST_BYTES, ANNOUNCE_RATE_BYTES, ERROR_BURST, ERROR_RATE, MAX_ACQUAINTANCES, MEMBER_BYTES,
-    MESSAGE_BURST_LARGEST, MESSAGE_BURST_SECS, RANDOM_PICKS, ROSTER_CHUNK,
+    ANNOUNCE_BURST_BYTES, ANNOUNCE_RATE_BYTES, DEFAULT_ANNOUNCE_BUDGET_BYTES, DEFAULT_MAX_MESSAGE_BYTES,
+    DEFAULT_MAX_NETWORKS_PER_PEER, DEFAULT_MAX_PEERS_PER_NETWORK, DEFAULT_MESSAGE_RATE, DEFAULT_MESSAGE_RATE_BYTES,
+    ERROR_BURST, ERROR_RATE, MAX_ACQUAINTANCES, MEMBER_BYTES, MESSAGE_BURST_LARGEST, MESSAGE_BURST_SECS, PING_INTERVAL,
+    RANDOM_PICKS, ROSTER_CHUNK,
 };
 use crate::outputs::Outputs;
 use crate::reason::{CloseReason, ErrorCode};
@@ -80,6 +82,29 @@ pub struct RouterConfig {
     pub meshed: bool,
     /// Whether to put out [`Event`]s for the log.
     pub events: bool,
+}
+
+impl RouterConfig {
+    /// The only shard of a hub without a mesh, with the default of each limit.
+    pub fn single(hub: HubId, keys: Keys, resume_keys: ResumeKeys) -> Self {
+        Self {
+            shard: ShardId(0),
+            shards: 1,
+            keys,
+            resume_keys,
+            hub,
+            heartbeat: PING_INTERVAL,
+            max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            max_networks_per_peer: DEFAULT_MAX_NETWORKS_PER_PEER,
+            max_peers_per_network: DEFAULT_MAX_PEERS_PER_NETWORK,
+            announce_budget_bytes: DEFAULT_ANNOUNCE_BUDGET_BYTES,
+            message_rate: DEFAULT_MESSAGE_RATE,
+            message_rate_bytes: DEFAULT_MESSAGE_RATE_BYTES,
+            discovery: Discovery::All,
+            meshed: false,
+            events: false,
+        }
+    }
 }
 
 /// The rules of one shard. The [crate's documentation](crate) has the contract.

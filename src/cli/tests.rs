@@ -135,7 +135,7 @@ fn help_shows_no_value_of_a_variable() {
     }
 }
 
-/// A table of settings as it stands in a README, made from what clap knows and from the variables without a flag.
+/// The table of settings in a README, made from clap's arguments and the variables without a flag.
 fn table(chinese: bool) -> String {
     let in_chinese = |name: &str| {
         let found = SETTINGS_IN_CHINESE.iter().find(|(known, ..)| *known == name);
@@ -183,7 +183,7 @@ fn both_languages_have_the_same_settings() {
     assert_eq!(rows(&table(true)).len(), SETTINGS_IN_CHINESE.len());
 }
 
-/// Holds the tables of the READMEs to what the program takes. `BLESS=1` writes them anew.
+/// The READMEs' tables match the program. `BLESS=1` writes them.
 #[test]
 fn the_readmes_say_what_can_be_set() {
     const BEGIN: &str = "<!-- config:begin -->\n";

@@ -1,4 +1,4 @@
-//! `peerpigeon generate-peer-ids`: random ids, with the URLs they connect to.
+//! `peerpigeon generate-peer-ids`: random ids, with the URLs to connect with.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -23,7 +23,7 @@ pub struct Args {
 pub fn run(args: Args) -> ExitCode {
     match print(&args, &mut io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has enough of it.
+        // The reader has closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -40,7 +40,7 @@ fn print(args: &Args, out: &mut impl Write) -> io::Result<()> {
     out.flush()
 }
 
-/// An id nobody can guess.
+/// A random id.
 pub(crate) fn random_id() -> Result<PeerId, getrandom::Error> {
     let mut bytes = [0; 20];
     getrandom::fill(&mut bytes)?;

@@ -1,4 +1,4 @@
-//! `peerpigeon health`: asks a hub whether it takes peers, for a container that has no other tool to ask with.
+//! `peerpigeon health`: checks whether a hub accepts peers, for containers without other tools.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -16,10 +16,11 @@ use proto::Redacted;
 use crate::config::{self, Place, Refusal};
 use crate::pages::FULL;
 
-/// How long a hub may take to answer: shorter than an orchestrator's patience, which is 5 s as a rule.
+/// Maximum time for an answer: shorter than the usual timeout of orchestrators, 5 s.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Longest answer that is shown, in bytes. `/metrics` of a hub with 16 shards is 100 KiB, `/hubstats` in a mesh of 100 hubs 50 KiB.
+/// Maximum length of a shown answer, in bytes. `/metrics` of a hub with 16 shards has 100 KiB, `/hubstats` in a mesh of
+/// 100 hubs 50 KiB.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// Check whether a hub is ready; exits with 0 if it is ready or full
@@ -35,13 +36,14 @@ pub struct Args {
     pub place: Place,
 }
 
-/// What is asked for.
+/// The request.
 #[derive(Debug)]
 pub struct Question {
     page: Uri,
     /// It is the hub of this machine, by the settings.
     is_own: bool,
-    /// A hub that is full is well: whoever asks for the health of a container would replace it, and send all its peers away.
+    /// Whether a full hub counts as healthy: otherwise container runtimes would replace it, and all its peers would
+    /// have to leave.
     full_is_well: bool,
 }
 
@@ -52,11 +54,11 @@ fn url(text: &str) -> Result<Uri, &'static str> {
 }
 
 impl Args {
-    /// What is asked for. `env` is asked for a variable by its name.
+    /// The request for these flags and variables. `env` returns a variable by its name.
     ///
     /// # Errors
     ///
-    /// Settings with which the hub would not start.
+    /// The same errors as the hub's.
     pub fn question(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Question, Vec<Refusal>> {
         if let Some(page) = self.url {
             return Ok(Question { page, is_own: false, full_is_well: false });
@@ -69,7 +71,7 @@ impl Args {
     }
 }
 
-/// Asks, and says what was answered.
+/// Sends the request, and prints the answer.
 pub async fn run(question: Question) -> ExitCode {
     let Question { page, is_own, full_is_well } = question;
     let shown = page.to_string();

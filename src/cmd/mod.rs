@@ -1,4 +1,4 @@
-//! The subcommands, one module each: `Args` is what the command line says, `run` does it.
+//! The subcommands, one module each: `Args` are its arguments, `run` executes it.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ pub mod health;
 pub mod load_test;
 pub mod peer;
 
-/// Runs a tool on this thread, until it has its exit code.
+/// Runs a tool on this thread, and returns its exit code.
 pub fn block_on(tool: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime.block_on(tool),

@@ -1,4 +1,4 @@
-//! `peerpigeon peer`: one peer on the command line. It joins a network and prints what it is told.
+//! `peerpigeon peer`: one peer on the command line. It joins a network and prints the messages it receives.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -18,16 +18,16 @@ use super::generate_peer_ids::random_id;
 use crate::client::{Ended, HubUrl, Receiver, Sender};
 use crate::config::{certificates, token};
 
-/// How long the hub may take to say `connected`. A takeover takes it two seconds.
+/// Maximum time until `connected`. A takeover takes two seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the hub may take to answer our close frame.
+/// Maximum time for the hub's answer to a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Messages that may wait to be printed. The connection is not read meanwhile.
+/// Maximum number of messages queued for printing. Beyond it, the connection is not read.
 const UNPRINTED: usize = 64;
 
-/// Names the offer in its receipt.
+/// The id of the offer, for its receipt.
 const OFFER_ID: &str = "offer-1";
 
 /// Join a network as a peer and print the messages it receives
@@ -86,7 +86,7 @@ fn json_object(text: &str) -> Result<Map<String, Value>, serde_json::Error> {
     serde_json::from_str(text)
 }
 
-/// Joins, prints and leaves. Fails when the hub cannot be reached or ends the connection with an error.
+/// Joins, prints and leaves. Fails if the hub is unreachable or ends the connection with an error.
 pub async fn run(args: Args) -> ExitCode {
     match LocalSet::new().run_until(session(&args)).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -98,7 +98,7 @@ pub async fn run(args: Args) -> ExitCode {
 }
 
 fn complain(problem: &str) {
-    // Nobody may be there to read it; the exit code says enough.
+    // Nobody may read it; the exit code is enough.
     _ = writeln!(io::stderr(), "peerpigeon peer: {problem}");
 }
 
@@ -112,7 +112,7 @@ async fn session(args: &Args) -> Result<(), String> {
         let endpoint = args.hub.resolve(args.ca.as_deref()).await.map_err(|error| error.to_string())?;
         let (sender, mut receiver) =
             endpoint.connect(&peer, args.token.as_deref(), CONNECT_TIMEOUT).await.map_err(|error| error.to_string())?;
-        // A full hub upgrades and closes: only the first message tells that we are in.
+        // A full hub upgrades and then closes: only the first message shows that the peer is admitted.
         let first = receiver.next().await.map_err(|ended| ended.to_string())?;
         Ok::<_, String>((sender, receiver, first))
     };
@@ -152,7 +152,7 @@ fn announce(args: &Args) -> Result<String, String> {
     to_json(&Outgoing { kind: "announce", network_name: &args.network, target_peer_id: None, id: None, data })
 }
 
-/// The offer asks for a receipt. A hub that knows none ignores the wish.
+/// The offer requests a receipt. A Go hub ignores that.
 fn offer(args: &Args, target: &PeerId) -> Result<String, String> {
     to_json(&Outgoing {
         kind: "offer",
@@ -180,20 +180,20 @@ struct Outgoing<'a, T> {
     data: T,
 }
 
-/// Prints until the connection ends. `None` when we ended it, because the time was up, somebody interrupted or nobody
-/// reads our output.
+/// Prints until the connection ends. `None` if this program ended it: the time was up, somebody interrupted it, or
+/// nobody reads its output.
 async fn listen(
     time: Option<Duration>,
     sender: &Sender,
     mut receiver: Receiver,
     printer: &mut Printer,
 ) -> Option<Ended> {
-    // Reading a frame cannot be cancelled, so it has a task of its own and what it reads comes through a channel.
+    // Reading a frame cannot be cancelled, so a separate task reads, and sends messages through a channel.
     let (messages, mut heard) = mpsc::channel(UNPRINTED);
     let mut reader = tokio::task::spawn_local(async move {
         loop {
             match receiver.next().await {
-                // A message that nobody prints any more is still read, because behind it comes the hub's close frame.
+                // Messages are still read when nobody prints them, because the hub's close frame follows them.
                 Ok(message) => drop(messages.send(message).await),
                 Err(ended) => return ended,
             }
@@ -218,23 +218,23 @@ async fn listen(
         }
     }
     drop(heard);
-    // A hub that is slow to answer the close frame keeps nobody here.
+    // Do not wait for a hub that answers the close frame slowly.
     if sender.close(1000, "").is_ok() {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut reader).await;
     }
     None
 }
 
-/// Where the events go.
+/// Prints the events.
 struct Printer {
     json: bool,
     begin: Instant,
-    /// What became of the offer.
+    /// The outcome of the offer.
     outcome: Option<String>,
 }
 
 impl Printer {
-    /// Prints one message; `false` when nobody reads our output any more.
+    /// Prints one message. False if nobody reads the output.
     fn message(&mut self, message: &[u8]) -> bool {
         let text = String::from_utf8_lossy(message);
         if let Some(outcome) = outcome(&text) {
@@ -271,19 +271,19 @@ fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// What a message says of our offer, if it is of that.
+/// The outcome of the offer, if the message contains it.
 fn outcome(text: &str) -> Option<String> {
     let Incoming { kind, data, .. } = serde_json::from_str(text).ok()?;
     let field = |name| data.get(name).and_then(Value::as_str);
     match (kind.as_str(), field("id").or_else(|| field("inReplyTo"))?) {
         ("receipt", OFFER_ID) => Some(field("outcome")?.to_owned()),
-        // Of a hub that knows no receipts.
+        // From a Go hub, which sends no receipts.
         ("error", "offer") => Some(field("code")?.to_owned()),
         _ => None,
     }
 }
 
-/// The message as it came, but on one line: outside of strings JSON's line breaks mean no more than spaces.
+/// The message on one line: outside of strings, JSON's line breaks are white space.
 fn json_line(text: &str, received_at: u64) -> String {
     match serde_json::from_str::<&RawValue>(text) {
         Ok(message) => {
@@ -306,7 +306,7 @@ struct Incoming {
     network_name: String,
 }
 
-/// What the message says, in a line. What peers wrote is shown as JSON, in which no control character reaches a terminal.
+/// The message in one readable line. Data of peers is shown as JSON, so that no control character reaches the terminal.
 fn human_line(text: &str) -> String {
     let Ok(message) = serde_json::from_str::<Incoming>(text) else {
         return format!("unreadable {text:?}");

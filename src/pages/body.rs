@@ -1,4 +1,4 @@
-//! The JSON bodies. Fields stand in the order of their names, as the Go hub's maps print them.
+//! The JSON bodies. Fields are in alphabetical order, as the Go hub's maps print them.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub(super) struct Health {
     pub(super) uptime: u64,
 }
 
-/// As Node's `process.memoryUsage()` names it, because the npm client's `server-status` reads it.
+/// The names of Node's `process.memoryUsage()`, because the npm client's `server-status` reads them.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Memory {
@@ -32,8 +32,8 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// The heap is what was allocated and is in RAM. What the allocator has reserved beyond that is a gibibyte of
-    /// addresses and says nothing.
+    /// The heap is the allocated and resident memory. The address space that the allocator has reserved beyond it means
+    /// nothing.
     pub(super) fn of(memory: process::Memory) -> Self {
         Self { external: 0, heap_total: memory.anonymous, heap_used: memory.anonymous, rss: memory.resident }
     }
@@ -71,7 +71,7 @@ pub(super) struct Hubs<'a> {
     pub(super) total_hubs: usize,
 }
 
-/// What is optional here is ours, and left out by a hub without a mesh: that one answers as the Go hub did.
+/// Optional fields are PeerPigeon 2's, and left out by a hub without a mesh, which answers like the Go hub.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HubStats<'a> {
@@ -89,7 +89,7 @@ pub(super) struct HubStats<'a> {
     pub(super) total_hubs: usize,
 }
 
-/// The Go hub's form of /metrics, in snake case as it was there.
+/// The Go hub's form of /metrics, in its snake case.
 #[derive(Serialize)]
 pub(super) struct Metrics<'a> {
     pub(super) connections: ConnectionCount,
@@ -127,7 +127,7 @@ pub(super) struct Server<'a> {
     pub(super) region: &'a str,
 }
 
-/// Where a client finds what it was looking for.
+/// The path of the WebSocket, for clients that request `/`.
 const WEBSOCKET: &str = "/ws?peerId=<40 hexadecimal digits>";
 
 #[derive(Serialize)]

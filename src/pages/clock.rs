@@ -1,13 +1,13 @@
-//! The time of day, as RFC 3339 writes it.
+//! Times in RFC 3339 format.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Now, to the millisecond, in UTC.
+/// The current time in UTC, with milliseconds.
 pub(super) fn now() -> String {
     rfc3339(unix_ms())
 }
 
-/// Now, in milliseconds since 1970.
+/// The current time, in milliseconds since 1970.
 pub(super) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
@@ -19,9 +19,9 @@ fn rfc3339(unix_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
 }
 
-/// Year, month and day of a day since 1970-01-01, in the Gregorian calendar.
+/// Year, month and day of a day number since 1970-01-01, in the Gregorian calendar.
 ///
-/// Years are taken to begin in March, so that the leap day is the last of its year; eras are its 400 years.
+/// Internally years begin in March, so that the leap day is the last of its year; eras are its 400 years.
 fn civil(days: u64) -> (u64, u64, u64) {
     const DAYS_BEFORE_1970: u64 = 719_468;
     const DAYS_PER_ERA: u64 = 146_097;

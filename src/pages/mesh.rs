@@ -1,4 +1,4 @@
-//! The bodies that are about other hubs. The fields that the Go hub had come first, as it named them; then ours.
+//! The bodies about other hubs. The Go hub's fields come first, with its names; then the new ones.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use serde::Serialize;
 
 use crate::config::Config;
 
-/// A hub whose lease runs, or ran.
+/// A hub with a valid or expired lease.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Hub<'a> {
     peer_id: String,
-    /// When its present life began, by its own clock.
+    /// Start of its current incarnation, by its own clock.
     registered_at: u64,
     last_activity: u64,
     network_name: &'a str,
@@ -39,7 +39,7 @@ struct HubDetail<'a> {
     bridged: bool,
     lag: u64,
     legacy: bool,
-    /// How it is reached: `dialed`, `accepted`, `relayed` over another hub, `bridged`, or not at all.
+    /// The way to it: `dialed`, `accepted`, `relayed` through another hub, `bridged`, or none.
     linked: Option<&'static str>,
     peers: usize,
     public_url: Option<&'a str>,
@@ -49,12 +49,12 @@ struct HubDetail<'a> {
     url: Option<&'a str>,
 }
 
-/// The hubs of a reading at a moment, those whose lease runs or those whose lease has ended.
+/// The hubs with valid leases, or those with expired ones.
 pub(super) fn hubs<'a>(reading: &'a MeshReading, config: &'a Config, live: bool, wall_ms: u64) -> Vec<Hub<'a>> {
     reading.hubs.iter().filter(|hub| hub.live == live).map(|hub| Hub::of(hub, reading, config, wall_ms)).collect()
 }
 
-/// How many other hubs there are.
+/// Number of other hubs.
 pub(super) fn count(reading: &MeshReading) -> usize {
     reading.hubs.iter().filter(|hub| hub.live).count()
 }
@@ -72,7 +72,7 @@ impl<'a> Hub<'a> {
         let url = hub.advertise.as_deref().or_else(|| link.and_then(|link| link.url.as_deref()));
         let (host, port) = match (url, link) {
             (Some(url), _) => place(url),
-            // It dialed from a port that nobody listens at.
+            // It dialed from a port on which nobody listens.
             (None, Some(link)) => (link.address.ip().to_string(), 0),
             (None, None) => (String::new(), 0),
         };
@@ -112,12 +112,12 @@ fn place(url: &str) -> (String, u16) {
     (authority.host().to_owned(), authority.port_u16().unwrap_or(default))
 }
 
-/// To the microsecond.
+/// In milliseconds, to the microsecond.
 fn millis(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }
 
-/// A hub that is dialed.
+/// A dialed hub.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Dial<'a> {
@@ -148,7 +148,7 @@ impl<'a> Dial<'a> {
     }
 }
 
-/// Each of BOOTSTRAP_HUBS, as it is or as nobody has dialed it yet.
+/// Each of BOOTSTRAP_HUBS, with its state if it has been dialed.
 pub(super) fn bootstrap_hubs<'a>(reading: &'a MeshReading, config: &Config) -> Vec<Dial<'a>> {
     let dial = |url: &Uri| {
         let uri = Redacted(&url.to_string()).to_string();
@@ -166,7 +166,7 @@ pub(super) fn bootstrap_hubs<'a>(reading: &'a MeshReading, config: &Config) -> V
     config.bootstrap_hubs.iter().map(dial).collect()
 }
 
-/// The one spelling in which the mesh knows an address: with its port, without what may be secret.
+/// A URL in the mesh's normal form: with its port, without possible secrets.
 fn as_dialed(url: &Uri) -> String {
     let (scheme, host) = (url.scheme_str().unwrap_or_default(), url.host().unwrap_or_default().to_ascii_lowercase());
     let port = url.port_u16().unwrap_or(if scheme == "wss" { 443 } else { 80 });
@@ -181,7 +181,7 @@ fn bootstraps(reading: &MeshReading) -> impl Iterator<Item = &DialView> {
     reading.dials.iter().filter(|view| view.source == DialSource::Bootstrap)
 }
 
-/// The hubs that were found: by their name, or because they said where they are.
+/// Hubs found by MESH_DNS or by heartbeats.
 pub(super) fn found_hubs(reading: &MeshReading) -> Vec<Dial<'_>> {
     let found = reading.dials.iter().filter(|view| view.source != DialSource::Bootstrap);
     found.map(|view| Dial { source: Some(view.source.label()), ..Dial::of(view) }).collect()
@@ -193,7 +193,7 @@ pub(super) fn found_hubs(reading: &MeshReading) -> Vec<Dial<'_>> {
 pub(super) struct Link<'a> {
     address: String,
     dialed: bool,
-    /// `None` before the other side has said.
+    /// `None` before the hello.
     hub: Option<String>,
     legacy: bool,
     queued_bytes: usize,
@@ -219,7 +219,7 @@ impl<'a> Link<'a> {
     }
 }
 
-/// Hubs with a link of their own.
+/// Number of hubs with a link.
 pub(super) fn connected_hubs(reading: &MeshReading) -> usize {
     let mut hubs: Vec<HubId> = reading.links.iter().filter(|link| link.ready).filter_map(|link| link.hub).collect();
     hubs.sort_unstable();
@@ -227,14 +227,14 @@ pub(super) fn connected_hubs(reading: &MeshReading) -> usize {
     hubs.len()
 }
 
-/// The bridge.
+/// The Redis bridge.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Bridge<'a> {
     address: &'a str,
     connected: bool,
     last_error: Option<&'a str>,
-    /// Hubs whose frames arrive and that do not answer.
+    /// Hubs whose frames arrive but that do not answer.
     one_way: Vec<String>,
     published: u64,
     received: u64,

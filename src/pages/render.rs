@@ -1,4 +1,4 @@
-//! What each page says.
+//! Renders each page.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::lifecycle::{Fullness, Stage};
 use crate::telemetry::{self, Scrape, Telemetry, TlsScrape};
 
-/// A page that takes some making.
+/// A page that is rendered on the pages' thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Health,
@@ -65,13 +65,13 @@ impl Kind {
     }
 }
 
-/// Makes pages.
+/// Renders pages.
 pub(super) struct Renderer {
     config: Arc<Config>,
     facts: Arc<HubFacts>,
     fullness: Arc<Fullness>,
     telemetry: Telemetry,
-    /// How often each kind was made.
+    /// Number of renderings of each kind.
     made: [AtomicU64; Kind::ALL.len()],
 }
 
@@ -80,7 +80,7 @@ impl Renderer {
         Self { config, facts, fullness, telemetry: Telemetry::new(), made: Default::default() }
     }
 
-    /// Makes a page.
+    /// Renders a page.
     pub(super) async fn render(&self, kind: Kind) -> Bytes {
         self.made[kind as usize].fetch_add(1, Ordering::Relaxed);
         match kind {
@@ -118,7 +118,7 @@ impl Renderer {
             host: &self.config.host,
             hub_mesh_namespace: &self.config.mesh_namespace,
             hub_peer_id: if self.config.is_hub {
-                // Another one than HUB_ID, where two hubs have that.
+                // It differs from HUB_ID if two hubs have that id.
                 self.mesh().hub.unwrap_or(self.config.hub_id).to_string()
             } else {
                 String::new()
@@ -213,7 +213,7 @@ impl Renderer {
         self.facts.readings.iter().map(|reading| Arc::clone(&reading.borrow()))
     }
 
-    /// Each shard knows all networks; one that has not heard of the last change knows fewer.
+    /// Every shard knows all networks, except for changes it has not received yet.
     fn networks(&self) -> usize {
         self.readings().map(|reading| reading.router.networks).max().unwrap_or(0) as usize
     }
@@ -232,7 +232,7 @@ impl Renderer {
 }
 
 fn json(value: &impl Serialize) -> Bytes {
-    // Structs of numbers and strings: there is nothing in them that JSON cannot say.
+    // Structs of numbers and strings always serialize.
     let mut body = serde_json::to_vec(value).unwrap_or_default();
     body.push(b'\n');
     body.into()

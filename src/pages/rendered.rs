@@ -1,8 +1,8 @@
-//! Pages that are made once for all who ask at a time, on a thread of their own.
+//! Renders pages on a separate thread, once for all simultaneous requests.
 //!
-//! A request gets a page that was begun after it arrived, and all that wait get the same one. Each page can be made
-//! [`RENDER_RATE`] times a second, and [`RENDER_BURST`] times at once; beyond that the last one has to do. So a page is never
-//! older than a quarter of a second, whoever asks, and a flood costs the shards no more than copies of bytes.
+//! A request gets a page whose rendering began after it arrived, and all waiting requests share it. Each page is
+//! rendered at most [`RENDER_RATE`] times per second, with bursts of [`RENDER_BURST`]; further requests get the last
+//! one. So a page is never older than a quarter of a second, and a flood costs the shards only copies of bytes.
 
 use std::io;
 use std::sync::Arc;
@@ -16,21 +16,21 @@ use tokio::task::JoinSet;
 
 use super::render::{Kind, Renderer};
 
-/// The pages as they were last made. Their thread ends when this is dropped.
+/// The last rendering of each page. The thread ends when this is dropped.
 pub(super) struct Rendered {
     slots: [Slot; Kind::ALL.len()],
 }
 
 struct Slot {
-    /// One place: a question that is still waiting there stands for all that come meanwhile.
+    /// Capacity one: a queued request stands for all that arrive meanwhile.
     ask: mpsc::Sender<()>,
     made: watch::Receiver<Option<Made>>,
 }
 
 struct Made {
-    /// Questions up to this moment are answered by it.
+    /// Time up to which requests are answered by this rendering.
     answers: Instant,
-    /// Nothing where making it has failed.
+    /// `None` if the rendering failed.
     body: Option<Bytes>,
 }
 
@@ -56,7 +56,7 @@ impl Rendered {
         Ok(Self { slots })
     }
 
-    /// A page. `None` if it cannot be made, or not in time.
+    /// Waits for a page. `None` if it cannot be rendered in time.
     pub(super) async fn page(&self, kind: Kind) -> Option<Bytes> {
         self.slots[kind as usize].page().await
     }
@@ -75,7 +75,7 @@ impl Slot {
     }
 }
 
-/// A page's slot, and what makes the page each time that it is asked for, as long as the slot is there.
+/// A page's slot, and the task that renders the page on request, as long as the slot exists.
 fn slot<R, F>(kind: Kind, render: R) -> (Slot, impl Future<Output = ()> + Send + 'static)
 where
     R: Fn() -> F + Send + 'static,
@@ -87,8 +87,8 @@ where
         while asked.recv().await.is_some() {
             let answers = Instant::now();
             let body = if pace.take_within(answers, Duration::ZERO).is_some() {
-                // In a task of its own, so that a panic ends one making and not the page. The same panic may come each
-                // time: the pace bounds how often that is logged.
+                // In a task of its own, so that a panic ends one rendering and not the page. The same panic may come
+                // each time: the pace bounds how often that is logged.
                 let made = tokio::spawn(render()).await;
                 made.inspect_err(|error| tracing::error!(page = kind.label(), %error, "page_failed")).ok()
             } else {
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(slot.page().await, Some(Bytes::from("0")));
         assert_eq!(slot.page().await, None);
         assert_eq!(slot.page().await, Some(Bytes::from("2")));
-        // Who asked for what could not be made hears so, and does not wait in vain.
+        // Requests for a failed rendering are answered at once.
         assert!(asked.elapsed() < RENDER_TIMEOUT);
     }
 

@@ -27,7 +27,7 @@ struct Hub {
     watchdog: Watchdog,
 }
 
-/// A hub of these settings, and in each network that many peers.
+/// A hub with these settings, and this many peers in each network.
 fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> Hub {
     let settings: Vec<_> = [("HUB_ID", HUB)].iter().chain(settings).copied().collect();
     let config = Arc::new(Config::from_pairs(&settings).unwrap());
@@ -142,7 +142,7 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The body with what differs from run to run made plain.
+    /// The body with variable values replaced.
     fn plain(&self) -> Value {
         assert_eq!(self.header("content-type"), "application/json");
         let mut value: Value = serde_json::from_str(&self.body).unwrap();
@@ -161,7 +161,7 @@ impl Answer {
     }
 }
 
-/// Names of an object's fields, in the order of the text.
+/// Names of an object's fields, in textual order.
 fn keys(body: &str) -> Vec<String> {
     let mut depth = 0;
     let mut keys = Vec::new();
@@ -201,12 +201,12 @@ fn names_of_networks_are_for_who_shows_the_token_and_never_for_a_strange_web_pag
     };
     let (open, closed, admin) = (&[][..], &[("AUTH_TOKEN", "t")][..], &[("AUTH_TOKEN", "t"), ("ADMIN_PORT", "9")][..]);
     let own = &[("CORS_ORIGIN", "https://own.example")][..];
-    // A program, a user's own look: as with the Go hub.
+    // A program, or a user's own look: as with the Go hub.
     for headers in [&[][..], &[("sec-fetch-site", "none")]] {
         assert!(names(open, false, headers) && names(admin, false, headers) && !names(closed, false, headers));
         assert!(names(closed, true, headers) && names(admin, true, headers));
     }
-    // A page of another origin, one in a sandbox, one whose own name has been rebound to the hub.
+    // A page of another origin, a sandboxed page, and a page whose own name was rebound to the hub.
     for header in [("origin", "https://own.example"), ("origin", "null"), ("sec-fetch-site", "same-origin")] {
         assert!(!names(open, false, &[header]) && !names(admin, false, &[header]) && !names(closed, false, &[header]));
         assert!(names(closed, true, &[header]) && names(admin, true, &[header]));
@@ -224,7 +224,7 @@ fn a_flood_shares_what_is_made_and_a_page_is_never_old() {
         line.unwrap().rsplit(' ').next().unwrap().parse::<u32>().unwrap()
     };
     let start = Instant::now();
-    // When the gauge, which begins at 9, had each of its values.
+    // Times of the gauge's values, which begin at 9.
     let mut moments: Vec<Instant> = Vec::new();
     while start.elapsed() < Duration::from_secs(2) {
         moments.push(Instant::now());
@@ -622,7 +622,7 @@ fn networks_named_like_json_stay_in_their_strings() {
     assert!(NetworkName::resolve(Some(name)).is_some());
 }
 
-/// hyper has a say in what a HEAD and a 204 look like on the wire.
+/// hyper determines the wire format of HEAD and 204.
 #[test]
 fn on_the_wire_head_has_a_length_and_no_body() {
     let hub = hub(&[], &[]);

@@ -1,11 +1,11 @@
-//! Every metric, once: its name, its type, its labels and its meaning.
+//! All metrics: name, type, labels and help.
 
 /// A family of time series.
 #[derive(Debug)]
 pub(super) struct Metric {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    /// Their values come from enums, from the number of shards or from the build, never from what a client sent.
+    /// Values come from enums, the number of shards or the build, never from clients.
     pub(super) labels: &'static [&'static str],
     pub(super) help: &'static str,
 }
@@ -35,7 +35,7 @@ macro_rules! catalog {
         $(pub(super) static $id: Metric =
             Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
 
-        /// Every metric, in the order in which a reader wants them.
+        /// All metrics, in the order of the documentation.
         pub(super) static ALL: &[&Metric] = &[$(&$id),*];
     };
 }

@@ -1,4 +1,4 @@
-//! Dashboard, rules and runbook speak of metrics that there are, and of each other.
+//! Dashboard, alert rules and runbook name only existing metrics and each other.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,7 +24,7 @@ fn files(path: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The names of metrics in a text, each with what stands behind it.
+/// The names of metrics in a text, each with the text after it.
 fn named(text: &str) -> Vec<(&str, &str)> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut found = Vec::new();
@@ -39,7 +39,7 @@ fn named(text: &str) -> Vec<(&str, &str)> {
     found
 }
 
-/// The values that labels take, by metric and label, as docs/metrics.md has them from the program.
+/// The values of labels, by metric and label, from docs/metrics.md.
 fn values() -> BTreeMap<(String, String), Vec<String>> {
     let docs = text("docs/metrics.md");
     let (_, table) = docs.split_once("| Metric | Label | Values |").unwrap();
@@ -66,7 +66,7 @@ fn every_metric_that_is_named_is_there() {
     let reads = ["md", "json", "yml", "yaml"];
     for path in paths.iter().filter(|path| path.extension().is_some_and(|kind| reads.iter().any(|read| kind == *read)))
     {
-        // Strings in JSON, and cells of tables in Markdown.
+        // Unescapes strings in JSON and cells of Markdown tables.
         let text = text(path).replace("\\\"", "\"").replace("\\|", "|");
         for (name, after) in named(&text) {
             let base =
@@ -139,7 +139,7 @@ fn each_alert_says_how_bad_it_is_and_what_to_do() {
     }
 }
 
-/// What promtool is told, it holds to: here it is that it is told of each alert when it fires and when it does not.
+/// promtool runs the cases; this test checks that each alert has a case in which it fires and one in which it does not.
 #[test]
 fn each_alert_is_tried() {
     let tests = text("deploy/prometheus/rules_test.yml");
@@ -151,7 +151,7 @@ fn each_alert_is_tried() {
     }
 }
 
-/// Holds the PrometheusRule to the rules. `BLESS=1` writes it anew.
+/// The PrometheusRule has the same rules. `BLESS=1` writes it.
 #[test]
 fn clusters_have_the_same_rules() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s/components/monitoring/prometheusrule.yaml");

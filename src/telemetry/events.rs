@@ -1,4 +1,4 @@
-//! Holds every log line in the sources to the log's contract: its message is the name of an event.
+//! Checks every log line in the sources: its message is the name of an event.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 /// The macros that log.
 const MACROS: [&str; 5] = ["trace!(", "debug!(", "info!(", "warn!(", "error!("];
 
-/// The arguments of a call, from behind its opening parenthesis.
+/// The arguments of a call, after its opening parenthesis.
 fn arguments(source: &str) -> Vec<String> {
     let mut arguments = vec![String::new()];
     let (mut depth, mut quoted) = (0, false);
@@ -33,7 +33,7 @@ fn arguments(source: &str) -> Vec<String> {
     arguments.iter().map(|argument| argument.trim().to_owned()).filter(|argument| !argument.is_empty()).collect()
 }
 
-/// Every call in a source, by the text of its arguments.
+/// All log calls in a source, with their arguments.
 fn calls(source: &str) -> Vec<Vec<String>> {
     let mut calls = Vec::new();
     for name in MACROS {
@@ -70,7 +70,7 @@ fn the_message_of_every_log_line_is_the_name_of_an_event() {
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut found);
     }
     let mut lines = 0;
-    // This file has examples of both kinds.
+    // This file contains examples of both kinds.
     for (path, source) in found.iter().filter(|(path, _)| !path.ends_with(file!())) {
         for arguments in calls(source) {
             let event = arguments.last().map(String::as_str).unwrap_or_default();
@@ -104,7 +104,7 @@ fn a_sentence_a_template_and_a_missing_message_are_noticed() {
     }
 }
 
-/// Impossible states go through one helper, and its table has no site that nothing reports.
+/// Impossible states go through one helper, and every site in its table is used.
 #[test]
 fn every_bug_site_is_reported_somewhere_and_nothing_else_asserts_the_impossible() {
     let mut found = Vec::new();

@@ -1,8 +1,8 @@
-//! Where log lines go and how they look.
+//! The log: its destination and its format.
 //!
-//! A line's message is the event's name, such as `peer_connected`, in the letters a to z and `_`, so that a query finds
-//! it whole; what it is about is in its fields, and a sentence for people in the field `detail`. Ids are short, and
-//! what peers say to each other is in no line of any level.
+//! The message of a line is the name of the event, such as `peer_connected`, in the letters a to z and `_`, so that
+//! queries find it. Fields hold the details, and the field `detail` a sentence for people. Ids are shortened, and
+//! contents of peers' messages are never logged.
 
 use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
@@ -16,15 +16,16 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::sink::{LogState, Sink};
 use crate::config::{LogConfig, LogFormat};
 
-/// The log of this process, once there is one.
+/// The log of this process.
 static LOG: OnceLock<Sink> = OnceLock::new();
 
-/// The hold on the log. What still waits is written when this is dropped, within [`LOG_FLUSH_TIMEOUT`].
+/// The handle of the log. Dropping it writes the queued lines, within [`LOG_FLUSH_TIMEOUT`].
 #[derive(Debug)]
 pub struct Log(&'static Sink);
 
 impl Log {
-    /// Writes a line for whoever started the process, whatever LOG_LEVEL says. It does not wait for stderr either.
+    /// Writes a line for the person who started the process, whatever LOG_LEVEL says. It does not wait for stderr
+    /// either.
     pub fn say(&self, line: &str) {
         self.0.push(format!("peerpigeon: {line}\n").as_bytes());
     }
@@ -36,13 +37,13 @@ impl Drop for Log {
     }
 }
 
-/// Logs to stderr from here on, panics included. Where the process logs already, that stays.
+/// Starts logging to stderr, panics included. If the process logs already, it keeps its log.
 ///
-/// From here on nothing else in the process may write to stderr: such a write blocks where stderr is stalled.
+/// From then on nothing else in the process may write to stderr: such a write blocks if stderr is stalled.
 ///
 /// # Errors
 ///
-/// When there can be no thread that writes.
+/// If the writing thread cannot be started.
 pub fn init(config: &LogConfig) -> io::Result<Log> {
     let terminal = io::stderr().is_terminal();
     let colors = terminal && std::env::var_os("NO_COLOR").is_none_or(|said| said.is_empty());
@@ -59,13 +60,12 @@ pub fn init(config: &LogConfig) -> io::Result<Log> {
     Ok(Log(sink))
 }
 
-/// The state of this process's log. A process that does not log has none.
+/// The state of this process's log; the default if it does not log.
 pub fn state() -> LogState {
     LOG.get().map(Sink::state).unwrap_or_default()
 }
 
-/// Logs a panic. The default hook writes to stderr itself, and there a thread that panics would wait for a stalled
-/// reader.
+/// Logs a panic. The default hook writes to stderr itself, where the panicking thread would wait for a stalled reader.
 fn report(sink: &Sink, panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or_default();
@@ -88,7 +88,7 @@ where
         LogFormat::Json => false,
     };
     let filter = EnvFilter::builder().parse_lossy(&config.filter);
-    // Errors of the writer would go to stderr in a way that panics.
+    // Otherwise errors of the writer would be printed to stderr, which can panic.
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
     if human {
         Box::new(builder.with_ansi(colors).finish())

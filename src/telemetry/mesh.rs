@@ -1,4 +1,4 @@
-//! What the mesh has counted, as metrics.
+//! Metrics of the mesh.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use proto::envelope::EnvelopeKind;
 
 use super::{catalog, count, gauge, label};
 
-/// Puts what the mesh counted into the recorder of this thread. Without a mesh all is 0.
+/// Records the statistics of the mesh. Without a mesh all are 0.
 pub(super) fn publish(reading: &MeshReading) {
     let MeshReading { relay, links, io, .. } = reading;
     gauge(&catalog::MESH_HUBS, vec![], relay.hubs as f64);

@@ -1,4 +1,4 @@
-//! What the operating system says of this process.
+//! Statistics of this process from the operating system.
 
 use std::fs;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Memory of this process, in bytes. All zero where there is no `/proc`.
+/// Memory of this process, in bytes. All zero without `/proc`.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Memory {
-    /// What is in RAM.
+    /// Resident memory.
     pub resident: u64,
-    /// Of it, what was allocated rather than read from a file.
+    /// The part of it that was allocated, rather than read from a file.
     pub anonymous: u64,
 }
 
 impl Memory {
-    /// What holds now.
+    /// Measures the memory now.
     pub fn measure() -> Self {
         fs::read_to_string("/proc/self/status").map_or_else(|_| Self::default(), |status| Self::read(&status))
     }
@@ -37,15 +37,16 @@ impl Memory {
     }
 }
 
-/// Memory that this process's control group may have, in bytes; `None` where there is no limit, or no way to know.
+/// Memory limit of this process's control group, in bytes; `None` if there is no limit, or if it is unknown.
 ///
-/// The least of its own limit and of those above it, as far as they can be seen: in a container that is its own.
+/// The smallest limit of its own group and the groups above it, as far as they are visible: in a container only its
+/// own.
 pub fn memory_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     groups.lines().flat_map(limit_files).filter_map(|file| limit(&fs::read_to_string(file).ok()?)).min()
 }
 
-/// The files with the limits of one line of `/proc/self/cgroup`: `0::/path` (version 2), `4:memory:/path` (version 1).
+/// The limit files for one line of `/proc/self/cgroup`: `0::/path` (version 2), `4:memory:/path` (version 1).
 fn limit_files(line: &str) -> Vec<String> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (mount, name) = match parts.next() {
@@ -55,54 +56,54 @@ fn limit_files(line: &str) -> Vec<String> {
         }
         _ => return Vec::new(),
     };
-    // Where the container does not see the whole tree its own group is the root, whatever its path.
+    // If the container does not see the whole tree, its own group is the root, whatever its path.
     let path = parts.next().unwrap_or_default().trim_end_matches('/');
     let ancestors = path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]);
     ancestors.map(|group| format!("{mount}{group}/{name}")).collect()
 }
 
-/// Version 1 says that there is no limit by one that is far beyond what any machine has.
+/// Version 1 expresses "no limit" as a number far beyond any machine's memory.
 fn limit(text: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|&bytes| bytes < 1 << 60)
 }
 
-/// Time that all threads of this process were on a core.
+/// CPU time of all threads of this process.
 pub fn cpu_time() -> Duration {
     let spent = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
 }
 
-/// Files and sockets this process has open, if there is a way to know.
+/// Number of open files and sockets of this process, if it is known.
 pub fn open_files() -> Option<u64> {
     let folder = "/proc/self/fd";
-    // Since Linux 6.2 the folder's size is their number. Counting them takes long where there are many.
+    // Since Linux 6.2 the folder's size is the number of files. Counting them takes long if there are many.
     match fs::metadata(folder).ok()?.len() {
         0 => Some(fs::read_dir(folder).ok()?.count() as u64),
         count => Some(count),
     }
 }
 
-/// Whether the process was told to ignore the signal of this number. `false` where there is no way to know.
+/// Whether the process was started with this signal ignored. False if that is unknown.
 pub fn ignores(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
     mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Files and sockets this process may have open; `None` is no limit.
+/// Maximum number of open files and sockets of this process; `None` means no limit.
 pub fn max_files() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// Raises the limit of open files to what the system allows this process. Returns what then holds.
+/// Raises the limit of open files as far as allowed. Returns the new limit.
 ///
-/// The soft limit is 1024 on many systems for the sake of programs that call `select`; a hub of 1,000 connections
-/// would not fit in it.
+/// The soft limit is 1024 on many systems, for programs that call `select`; a hub with 1,000 connections would exceed
+/// it.
 pub fn raise_max_files() -> Option<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
-        // What cannot be had is not had: `Config::warnings` speaks of it where it matters.
+        // On failure the old limit stays; `Config::warnings` reports it if it matters.
         let _ = setrlimit(Resource::Nofile, limit);
     }
     max_files()
@@ -140,7 +141,7 @@ mod tests {
         let memory = Memory::measure();
         assert!(memory.resident >= memory.anonymous && memory.anonymous > 0, "{memory:?}");
 
-        // Many, since other tests of this process open and close files meanwhile.
+        // Many files, since other tests of this process open and close files meanwhile.
         let before = open_files().unwrap();
         let held: Vec<_> = (0..200).map(|_| std::fs::File::open("/proc/self/status").unwrap()).collect();
         assert!(open_files().unwrap() > before + 100, "{before}");

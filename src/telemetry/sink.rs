@@ -1,11 +1,11 @@
-//! The log's way out of the process: a bounded buffer, and a thread that writes it.
+//! The output of the log: a bounded buffer, and a thread that writes it.
 //!
-//! A thread that logs appends its line to the buffer and goes on. It never waits for the output and never sees its errors. While
-//! the output takes nothing (the disk is full, the reader of the pipe has stalled or died) the buffer fills; at its bound new
-//! lines are dropped and counted, and the writing thread tries again until the output works.
+//! A logging thread appends its line to the buffer and continues. It never waits for the output and never sees its
+//! errors. While the output accepts nothing (the disk is full, the reader of the pipe has stalled or died), the buffer
+//! fills. At its bound new lines are dropped and counted, and the writing thread retries until the output works.
 //!
-//! tracing-appender's `non_blocking` is close to this. It bounds lines, not bytes, and it discards without a count what the
-//! output refused.
+//! tracing-appender's `non_blocking` is similar. But it bounds lines instead of bytes, and does not count lines that
+//! the output refused.
 
 #![allow(clippy::disallowed_types, reason = "every thread logs; the lock is held while one line is copied")]
 
@@ -17,37 +17,37 @@ use proto::limits::{LOG_CHUNK_BYTES, LOG_QUEUE_BYTES, LOG_RETRY};
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Where log lines go. Clones share one buffer and one thread.
+/// The destination of log lines. Clones share one buffer and one thread.
 #[derive(Clone, Debug)]
 pub(super) struct Sink(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Signaled when lines begin to wait and when all of them have been written.
+    /// Signaled when lines are queued and when all lines are written.
     changed: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Whole lines that the thread has not taken. At most [`LOG_QUEUE_BYTES`].
+    /// Complete lines that the thread has not taken. At most [`LOG_QUEUE_BYTES`].
     waiting: Vec<u8>,
-    /// The thread has taken lines and is not done with them.
+    /// The thread is writing lines it has taken.
     writing: bool,
-    /// The latest attempt to write has failed.
+    /// The latest write has failed.
     failing: bool,
-    /// When the output last took something, or was last given something after it had taken all.
+    /// Time at which the output last accepted something, or was given the first line after it had accepted everything.
     progress: Instant,
-    /// Lines that found no room.
+    /// Number of dropped lines.
     dropped: u64,
 }
 
 /// The state of the log's output, for pages and metrics.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct LogState {
-    /// Lines that were dropped since the process started.
+    /// Number of lines dropped since the process started.
     pub dropped: u64,
-    /// Time for which lines have waited and the output has taken nothing. Zero while it works.
+    /// Time for which lines have been queued without progress. Zero while the output works.
     pub stalled: Duration,
 }
 
@@ -56,7 +56,7 @@ impl Sink {
     ///
     /// # Errors
     ///
-    /// When there can be no further thread.
+    /// If the thread cannot be started.
     pub(super) fn start(out: impl io::Write + Send + 'static) -> io::Result<Self> {
         let state = State { waiting: Vec::new(), writing: false, failing: false, progress: Instant::now(), dropped: 0 };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
@@ -65,7 +65,7 @@ impl Sink {
         Ok(Self(shared))
     }
 
-    /// Appends whole lines, or drops them if there is no room.
+    /// Appends complete lines, or drops them if there is no room.
     pub(super) fn push(&self, lines: &[u8]) {
         self.0.push(lines);
     }
@@ -107,7 +107,7 @@ impl Shared {
         state.waiting.extend_from_slice(lines);
     }
 
-    /// Writes what waits, for ever.
+    /// Writes queued lines, forever.
     fn run(&self, mut out: impl io::Write) {
         let mut batch = Vec::new();
         let mut reported = 0;
@@ -121,7 +121,7 @@ impl Shared {
             let mut state = self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut batch, &mut state.waiting);
             state.writing = true;
-            // Lines were dropped behind the end of this batch.
+            // Lines were dropped after the end of this batch.
             let dropped = state.dropped;
             drop(state);
             self.write(&batch, &mut out);
@@ -132,7 +132,7 @@ impl Shared {
         }
     }
 
-    /// Writes all of it, in pieces of whole lines, so that lines of several processes mix in one pipe and bytes do not.
+    /// Writes the batch in pieces of complete lines, so that several processes on one pipe mix lines and not bytes.
     fn write(&self, batch: &[u8], out: &mut impl io::Write) {
         let mut rest = batch;
         while !rest.is_empty() {
@@ -156,7 +156,7 @@ impl Shared {
     }
 }
 
-/// The first lines of it that fit into [`LOG_CHUNK_BYTES`], or as much of the first.
+/// The first lines that fit into [`LOG_CHUNK_BYTES`], or that much of the first line.
 fn chunk(lines: &[u8]) -> &[u8] {
     let Some(most) = lines.get(..LOG_CHUNK_BYTES) else { return lines };
     most.iter().rposition(|byte| *byte == b'\n').map_or(most, |end| &most[..=end])
@@ -170,7 +170,7 @@ impl<'a> MakeWriter<'a> for Sink {
     }
 }
 
-/// Takes lines from the formatter, each in one write.
+/// Receives lines from the formatter, each in one write.
 #[derive(Debug)]
 pub(super) struct Lines<'a>(&'a Shared);
 
@@ -193,10 +193,10 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(20);
 
-    /// What one write does. `None` is to block for ever.
+    /// The result of one write. `None` blocks forever.
     type Order = Option<io::Result<usize>>;
 
-    /// An output that does with each write what it is told to.
+    /// An output with scripted results.
     struct Output {
         orders: Receiver<Order>,
         written: SyncSender<Vec<u8>>,
@@ -253,7 +253,7 @@ mod tests {
         let (sink, order, writes) = sink();
         let line = [[b'x'; 99].as_slice(), b"\n"].concat();
         let lines = 10 + LOG_QUEUE_BYTES / line.len();
-        // The thread has the first in its hands, and is in the middle of its write.
+        // The thread has taken the first line, and is in the middle of its write.
         sink.push(b"first\n");
         while !sink.0.lock().writing {
             std::thread::yield_now();
@@ -267,7 +267,7 @@ mod tests {
         let asked = Instant::now();
         sink.flush(Duration::from_millis(50));
         assert!(asked.elapsed() < DEADLINE, "a flush has its bound");
-        // What was kept comes when there is a reader again, in pieces of whole lines.
+        // The kept lines arrive when there is a reader again, in pieces of complete lines.
         let mut kept = 0;
         while kept < lines - 10 {
             order.send(Some(Ok(usize::MAX))).unwrap();

@@ -47,17 +47,17 @@ fn scrape(readings: Vec<Reading>) -> Scrape {
     }
 }
 
-/// What one family of a render says.
+/// One rendered family of metrics.
 #[derive(Debug, Default)]
 struct Family {
     help: String,
     kind: String,
-    /// By label, its values. `le` is the histogram's own.
+    /// Values by label. `le` belongs to the histogram itself.
     labels: BTreeMap<String, Vec<String>>,
     series: BTreeMap<String, f64>,
 }
 
-/// Reads a render as Prometheus would, and fails where Prometheus would.
+/// Parses a rendered page as Prometheus would, and fails where Prometheus would.
 fn read(render: &str) -> BTreeMap<String, Family> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     for line in render.lines().filter(|line| !line.is_empty()) {

@@ -1,4 +1,4 @@
-//! Who is alive: a hub that has nothing to say, a reader that is slow, one that takes nothing.
+//! Keepalive: a quiet hub, a slow reader, and a client that accepts nothing.
 
 use std::io::Read;
 use std::sync::mpsc::TryRecvError;
@@ -12,12 +12,12 @@ const IMPATIENT: (&str, &str) = ("PEER_TIMEOUT_MS", "1500");
 
 const QUEUED: &str = r#"peerpigeon_session_queued_bytes{shard="0"}"#;
 
-/// Lets others have the processor for a moment.
+/// Yields the processor for a moment.
 fn pause() {
     std::thread::park_timeout(Duration::from_millis(10));
 }
 
-/// Has `from` send `n` signals with so many bytes of data each.
+/// Sends `n` signals with this many bytes of data each from `from`.
 fn fill(from: &mut Client, target: u32, n: usize, bytes: usize) {
     let data = format!(r#""{}""#, "x".repeat(bytes));
     for _ in 0..n {
@@ -25,7 +25,7 @@ fn fill(from: &mut Client, target: u32, n: usize, bytes: usize) {
     }
 }
 
-/// Answers pings and says something from time to time until `done`.
+/// Answers pings and sends something from time to time until `done`.
 fn keep_alive(mut client: Client, done: std::sync::mpsc::Receiver<()>) -> std::thread::JoinHandle<Vec<String>> {
     std::thread::spawn(move || {
         let mut heard = Vec::new();
@@ -50,7 +50,7 @@ pub fn a_client_that_talks_to_itself_hears_that_the_hub_lives() {
             pause();
         }
     });
-    // It is never silent, so that without pings for its own sake it would hear nothing.
+    // It is never silent, so it would receive no pings except those for its own sake.
     for _ in 0..4 {
         assert_eq!(alone.frame(), Heard::Ping(vec![]));
     }
@@ -67,7 +67,7 @@ fn a_slow_reader_is_alive_while_it_reads_and_dead_when_it_does_not() {
     fill(&mut sender, 1, 60, 50_000);
     let (done, wait) = std::sync::mpsc::sync_channel(1);
     let sender = keep_alive(sender, wait);
-    // It answers nothing, and reads for three times as long as the hub bears silence: a tenth of what waits.
+    // It answers nothing, and reads for three times the hub's patience: a tenth of its queue.
     let begun = Instant::now();
     let mut buffer = [0; 1600];
     while begun.elapsed() < Duration::from_millis(4500) {
@@ -110,7 +110,7 @@ fn what_only_the_kernel_keeps_is_missed_as_well() {
     let slow = Client::narrow(&hub, 1, "n");
     let mut sender = Client::join(&hub, 2, "n");
     sender.hear_type("peer-discovered");
-    // More than its own end takes, and less than the hub's kernel does.
+    // More than its own end accepts, and less than the hub's kernel does.
     fill(&mut sender, 1, 1, 12_000);
     let (done, wait) = std::sync::mpsc::sync_channel(1);
     let sender = keep_alive(sender, wait);
@@ -149,7 +149,7 @@ pub fn a_ping_does_not_wait_for_messages() {
             other => panic!("{other:?}"),
         }
     }
-    // What the kernel has taken before, and the message that was begun.
+    // Bytes that the kernel has accepted before, and the message that was begun.
     assert!(ping < Some(10) && pong < Some(10), "{ping:?} {pong:?} of 60");
 }
 
@@ -174,7 +174,7 @@ fn an_id_is_not_lost_to_who_fills_its_queue() {
         let owner = Client::narrow(&hubs[0], 1, "n");
         let mut sender = Client::join(&hubs[0], 2, "n");
         sender.hear_type("peer-discovered");
-        // Twenty seconds' worth, of which the owner reads all the time.
+        // Twenty seconds' worth, which the owner reads all the time.
         fill(&mut sender, 1, 60, 50_000);
         sender.hears_nothing();
         let (done, wait) = std::sync::mpsc::sync_channel(1);

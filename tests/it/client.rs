@@ -1,4 +1,4 @@
-//! A client made by hand, so that it can do what no library lets it do.
+//! A client made by hand, which can do what no library allows.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -57,7 +57,7 @@ pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 impl Client {
-    /// Connects as peer `n` and hears `connected`.
+    /// Connects as peer `n` and receives `connected`.
     pub fn connect(hub: &Hub, n: u32) -> Self {
         let mut client = Self::open(hub.address, n, b"");
         let connected = client.hear();
@@ -77,7 +77,7 @@ impl Client {
         Self::over(TcpStream::connect(address).expect("connects"), n, early)
     }
 
-    /// Joins a network, and has its own end take little of what it does not read.
+    /// Joins a network with small socket buffers.
     pub fn narrow(hub: &Hub, n: u32, network: &str) -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(4096).expect("set");
@@ -139,13 +139,13 @@ impl Client {
                 true
             }
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
-            // A machine that was stopped for a moment interrupts whoever waits with a deadline.
+            // A machine that was stopped for a moment interrupts waits with a deadline.
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.fill(),
             Err(error) => panic!("{} heard nothing: {error}", self.id),
         }
     }
 
-    /// The messages that have come, and come within the stream's read timeout; pings are answered.
+    /// The messages that have arrived, or arrive within the stream's read timeout; pings are answered.
     pub fn heard_so_far(&mut self) -> Vec<String> {
         let mut buffer = [0; 65536];
         let n = self.stream.read(&mut buffer).unwrap_or_default();
@@ -153,7 +153,7 @@ impl Client {
         self.take_in(&buffer[..n]).into_iter().filter_map(text).collect()
     }
 
-    /// What has come with these bytes, which were read from the stream; pings are answered.
+    /// The messages in these bytes, which were read from the stream; pings are answered.
     pub fn take_in(&mut self, bytes: &[u8]) -> Vec<Heard> {
         self.read.extend_from_slice(bytes);
         let frames: Vec<Heard> = std::iter::from_fn(|| self.parse()).collect();
@@ -243,14 +243,14 @@ impl Client {
         }
     }
 
-    /// Nothing has come, and everything said before has been routed: the answer to a ping is the next thing heard.
+    /// Nothing has arrived, and everything sent before has been routed: the next message is the answer to a ping.
     pub fn hears_nothing(&mut self) {
         self.say(r#"{"type":"ping"}"#);
         let heard = self.hear();
         assert_eq!(heard["type"], "pong", "{} heard {heard}", self.id);
     }
 
-    /// Nothing that was said before is refused.
+    /// Nothing that was sent before is refused.
     pub fn hears_no_error(&mut self) {
         self.say(r#"{"type":"ping"}"#);
         loop {
@@ -263,7 +263,7 @@ impl Client {
         }
     }
 
-    /// Ends the connection without a word, by a reset.
+    /// Ends the connection with a reset.
     pub fn reset(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("set");
     }

@@ -1,4 +1,4 @@
-//! The shell blocks of README and docs. The comment above each says whether a test runs it, and why if not.
+//! The shell blocks of README and docs. The comment above each block says whether a test runs it, and why if not.
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
@@ -23,7 +23,7 @@ const PAGES: [&str; 11] = [
 /// A shell block.
 struct Block {
     page: &'static str,
-    /// The text behind `run:` in the comment above it: the name of a test's block, or `no` and the reason.
+    /// The text after `run:` in the comment above it: a name, or `no` and the reason.
     run: String,
     commands: String,
 }
@@ -58,8 +58,8 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Runs commands in bash as a reader types them: one that goes to the background is waited for until its port answers.
-/// Ports are replaced by free ones. `checks` are run afterwards in the same shell.
+/// Runs commands in bash as a reader would. After a command in the background it waits until the command's port
+/// answers. Documented ports are replaced by free ones. `checks` run afterwards in the same shell.
 fn run(commands: &str, checks: &str) {
     let (mut commands, mut checks) = (commands.to_owned(), checks.to_owned());
     for documented in ["8080", "8081", "8082", "8083", "8084", "8085", "6379"] {
@@ -131,7 +131,7 @@ fn hubs_meet_at_redis_as_the_readme_has_it() {
 #[test]
 fn the_tools_run_as_the_readme_has_them() {
     let id = "0123456789abcdef0123456789abcdef01234567";
-    // The same commands with shorter times and fewer peers, so that the test does not take a minute.
+    // Shorter times and fewer peers, so that the test does not take a minute.
     let commands = readme("tools")
         .replace("--listen 10s", "--listen 1s")
         .replace("--peers 500 --duration 30", "--peers 50 --duration 1")

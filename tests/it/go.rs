@@ -1,16 +1,17 @@
-//! Go hubs as programs: one that is scripted here after the real one, and the real one where `GO_HUB` names it.
+//! Go hubs as programs: a scripted one, and the real one if `GO_HUB` names it.
 //!
-//! What the real one does, as observed (a hub *dialed* it, or it *dials* by its BOOTSTRAP_HUBS):
+//! Observed behaviour of the real one (another hub *dialed* it, or it *dials* by its BOOTSTRAP_HUBS):
 //!
-//! * A hub that dialed is a peer that announces `isHub`. It hears of peers that announce themselves from then on, of none that are
-//!   there already; of each of their goodbyes, and of the end of each connection. It is told of itself as a hub. Nothing
-//!   is said back to it.
-//! * Where it dials, it announces itself and then its peers, without their data; later ones as above; goodbyes and ends never.
-//!   What it is told of a peer it says back, once.
-//! * It passes an announcement of a peer on to its other hubs once in its life, and tells of it to its own peers.
-//! * A signal whose target it does not have goes to all its hubs, that which it came from included, unless the same has come from the
-//!   same connection before. From a hub that it dialed, it goes to its own peers only.
-//! * It dials a second after it has started, and again five seconds after a link has ended or failed, ten times in its life.
+//! * A hub that dialed is a peer that announces `isHub`. It receives later announcements of peers, but none of earlier
+//!   ones; each of their goodbyes, and the end of each connection. It is announced to itself as a hub. It is sent no
+//!   echoes.
+//! * If it dials, it announces itself and then its peers, without their data; later announcements as above; goodbyes
+//!   and ends never. It echoes each announcement that it receives, once.
+//! * It forwards an announcement of a peer to its other hubs once in its life, and to its own peers.
+//! * It sends a signal with an unknown target to all its hubs, including the one it came from, unless the same signal
+//!   came from the same connection before. A signal from a hub that it dialed goes only to its own peers.
+//! * It dials one second after its start, and again five seconds after a link has ended or failed, ten times in its
+//!   life.
 
 #![allow(
     clippy::disallowed_types,
@@ -37,13 +38,13 @@ const NAMESPACE: &str = "pigeonhub-mesh";
 const REDIAL: Duration = Duration::from_secs(5);
 const DIALS: usize = 10;
 
-/// A Go hub that runs.
+/// A running Go hub.
 pub enum Go {
     Scripted(SocketAddr, Arc<Mutex<Program>>),
     Real(SocketAddr, Child),
 }
 
-/// Which of them a test is about.
+/// The kind of Go hub in a test.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Scripted,
@@ -145,14 +146,14 @@ impl Drop for Go {
                 for socket in program.peers.values().map(|peer| &peer.socket).chain(program.dialed.values()) {
                     _ = socket.stream.shutdown(std::net::Shutdown::Both);
                 }
-                // The door looks whether it is to close when somebody comes.
+                // The listener checks whether it must close when somebody connects.
                 _ = TcpStream::connect(*address);
             }
         }
     }
 }
 
-/// Whether pages are served: it opens its port for a moment, to see whether it may, before it listens there.
+/// Whether pages are served: it opens its port briefly, to check whether it can, before it listens there.
 fn is_healthy(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(address) else { return false };
     let mut answer = String::new();
@@ -160,7 +161,7 @@ fn is_healthy(address: SocketAddr) -> bool {
     stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200")
 }
 
-/// What a Go hub knows.
+/// The state of a Go hub.
 #[derive(Default)]
 pub struct Program {
     own: String,
@@ -170,7 +171,7 @@ pub struct Program {
     dialed: BTreeMap<SocketAddr, Socket>,
     /// Peers of other hubs, by network and id.
     cached: BTreeMap<(String, String), Value>,
-    /// Signals for targets that it does not have.
+    /// Signals with unknown targets.
     relayed: BTreeSet<String>,
 }
 
@@ -198,7 +199,7 @@ impl Socket {
             ws::put_header(&mut frame, opcode, payload.len());
             frame.extend_from_slice(payload);
         }
-        // Whoever has gone hears nothing.
+        // A closed connection receives nothing.
         _ = (&self.stream).write_all(&frame);
     }
 
@@ -243,7 +244,7 @@ fn head(stream: &mut TcpStream) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-/// Reads messages until the other side has gone.
+/// Reads messages until the other side closes.
 fn read(mut stream: TcpStream, masked: bool, mut heard: impl FnMut(&Value)) {
     let pong = Socket { stream: stream.try_clone().unwrap(), masked };
     let (mut decoder, mut buffer, mut more) = (Decoder::new(1 << 20), Vec::new(), [0; 65536]);
@@ -388,8 +389,8 @@ impl Program {
         self.hubs().for_each(|hub| hub.say("peer-discovered", &said, "system", None, &network));
     }
 
-    /// A connection has told of a peer of another hub: it is told to peers here, and, if that is a hub's, to the other hubs.
-    /// True if it was news.
+    /// Processes another hub's peer: it is announced to local peers and, if it came from a hub, to the other hubs. True
+    /// if it was new.
     fn heard_of(&mut self, data: &Value, network: &str, from: &str, from_hub: bool) -> bool {
         let key = (network.to_owned(), text(data, "peerId").to_owned());
         if key.1.is_empty() || self.cached.contains_key(&key) {
@@ -405,7 +406,7 @@ impl Program {
         true
     }
 
-    /// A hub that was dialed has said something.
+    /// Processes a message of a dialed hub.
     fn hub_said(&mut self, address: SocketAddr, message: &Value) {
         let (network, data, kind) = (network(message), &message["data"], text(message, "type"));
         if kind == "peer-discovered" && data["isHub"] != true {

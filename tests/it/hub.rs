@@ -1,4 +1,4 @@
-//! A hub as a process of its own, on a port of its own.
+//! A hub as a separate process, on a port of its own.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use crate::wire::{self, Certificate};
 
-/// How long anything may take that is expected to happen.
+/// Deadline for every expected event.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 pub struct Hub {
     child: Child,
     pub address: SocketAddr,
     log: mpsc::Receiver<String>,
-    /// What it logged before it said where it listens.
+    /// Its log lines before it started to listen.
     pub before_start: Vec<String>,
     /// The line that says where it listens.
     pub started: String,
@@ -30,7 +30,7 @@ pub fn command(env: &[(&str, &str)]) -> Command {
 }
 
 impl Hub {
-    /// Starts a hub and waits until it says where it listens.
+    /// Starts a hub and waits until it listens.
     pub fn start(env: &[(&str, &str)]) -> Self {
         let mut command = command(DEFAULTS);
         if !wire::is_over_tls() {
@@ -43,7 +43,7 @@ impl Hub {
         hub
     }
 
-    /// Starts a hub in a network namespace, which has this address for those outside.
+    /// Starts a hub in a network namespace, with this address for others.
     pub fn start_in(namespace: &str, address: [u8; 4], env: &[(&str, &str)]) -> Self {
         let mut enter = Command::new("ip");
         enter.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_peerpigeon")]);
@@ -77,7 +77,7 @@ impl Hub {
         self.logged_after(event).0
     }
 
-    /// The same, and the lines before it that nobody has asked for.
+    /// The same, with the lines before it.
     fn logged_after(&self, event: &str) -> (String, Vec<String>) {
         let end = Instant::now() + DEADLINE;
         let mut seen = Vec::new();
@@ -110,7 +110,7 @@ impl Hub {
             match self.child.try_wait().expect("waited for") {
                 Some(status) => return status,
                 None if Instant::now() > end => panic!("the hub did not end"),
-                // There is no wait with a deadline in std, and nothing else to wait for.
+                // std has no wait with a deadline.
                 None => std::thread::park_timeout(Duration::from_millis(10)),
             }
         }
@@ -151,7 +151,7 @@ impl Hub {
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
     }
 
-    /// Waits until a series has a value that will do.
+    /// Waits until a series has a suitable value.
     pub fn metric_becomes(&self, series: &str, will_do: impl Fn(f64) -> bool) -> f64 {
         let end = Instant::now() + DEADLINE;
         loop {

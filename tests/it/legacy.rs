@@ -1,4 +1,4 @@
-//! Hubs of the Go program: the literal frames of its protocol, said by hand.
+//! Links with Go hubs: the literal frames of their protocol, sent by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ use crate::go::{Go, with_each};
 use crate::hub::{DEADLINE, Hub};
 use crate::mesh::{TOKEN, eventually, free_port, json as page};
 
-/// Data that does not survive being parsed and written again.
+/// Data that does not survive parsing and writing.
 const DATA: &str = r#"{"sdp" : "v=0\r\n\u00e9",  "b":1.10, "a":12345678901234567890123}"#;
 
 /// A Go hub's end of a link.
@@ -26,12 +26,12 @@ struct GoHub {
     dialed: bool,
     decoder: Decoder,
     buffer: Vec<u8>,
-    /// What it has been told.
+    /// The announcements it has received.
     cached: BTreeSet<(u32, String)>,
 }
 
 impl GoHub {
-    /// Takes the hub that dials. The hub's id is what it asks with.
+    /// Accepts the hub that dials. The id is that of its request.
     fn accept(door: &TcpListener) -> (Self, String) {
         door.set_nonblocking(true).unwrap();
         let mut accepted = None;
@@ -70,7 +70,7 @@ impl GoHub {
         (go, own)
     }
 
-    /// Dials from 127.0.0.2 as hub `n`, and says no more than a peer would.
+    /// Dials from 127.0.0.2 as hub `n`, and sends no more than a peer would.
     fn ask(hub: SocketAddr, n: u32) -> Self {
         let mut go = Self::new(connect(hub, [127, 0, 0, 2]), true);
         go.stream.write_all(upgrade(&format!("/?peerId={}", id(n))).as_bytes()).unwrap();
@@ -80,7 +80,7 @@ impl GoHub {
         go
     }
 
-    /// Dials as hub `n` and says what a Go hub says first.
+    /// Dials as hub `n` and sends the first messages of a Go hub.
     fn dial(hub: SocketAddr, n: u32) -> Self {
         let mut go = Self::ask(hub, n);
         let connected = go.hear();
@@ -144,7 +144,7 @@ impl GoHub {
         self.stream.write_all(&frame).unwrap();
     }
 
-    /// The next message; pings are answered meanwhile, and are no reason to wait for longer.
+    /// The next message; pings are answered meanwhile and do not extend the deadline.
     fn hear(&mut self) -> String {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -173,7 +173,7 @@ impl GoHub {
         }
     }
 
-    /// The next message is `peer-discovered`. It is said back, as a Go hub that dialed does, once for each peer.
+    /// The next message is `peer-discovered`. It is echoed, as by a Go hub that dialed, once for each peer.
     fn hears_of(&mut self, n: u32, network: &str, info: Option<&str>) {
         let text = self.hear();
         let heard: Value = serde_json::from_str(&text).unwrap();
@@ -188,7 +188,7 @@ impl GoHub {
         }
     }
 
-    /// Says of a peer of its own that it is there.
+    /// Announces a peer of its own.
     fn has(&mut self, n: u32, network: &str) {
         self.say(&format!(
             r#"{{"type":"peer-discovered","data":{{"peerId":"{}","isHub":false,"info":"go"}},"networkName":"{network}","fromPeerId":"system","timestamp":1}}"#,

@@ -1,4 +1,4 @@
-//! What clients do, and what an I/O does on its own account.
+//! Random actions of clients, and of the I/O.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -121,7 +121,7 @@ impl World {
         let sender = self.socket(sid).expect("only a client that is there says something").peer;
         let mut target = *self.rng.pick(&self.plan.peers);
         let (mut net, mut network) = self.network();
-        // Mostly to somebody it has heard of: other signals seldom arrive.
+        // Mostly a discovered peer: other signals seldom arrive.
         let acquaintances = self.oracle.acquaintances(sid);
         if !acquaintances.is_empty() && !self.rng.one_in(4) {
             (net, target) = *self.rng.pick(&acquaintances);
@@ -190,7 +190,7 @@ impl World {
         })
     }
 
-    /// More messages at once than the rate allows; sometimes for so long that the hub has enough of it.
+    /// Sends more messages at once than the rate allows; sometimes for so long that the hub closes the session.
     pub(crate) fn flood(&mut self, sid: Sid) {
         self.oracle.signals.floods(sid);
         let rounds = if self.rng.one_in(3) { 12 } else { 1 };
@@ -218,7 +218,7 @@ impl World {
         self.input(sid.shard, Input::Retire { session }, Cause::default());
     }
 
-    /// What no I/O should do, and no router should mind.
+    /// Inputs that no correct I/O gives, and that must not harm a router.
     pub(crate) fn oddity(&mut self) {
         let shard = self.rng.below(self.shards.len()) as u16;
         let session = SessionId { slot: self.rng.below(6) as u32, generation: self.rng.below(50) as u32 };

@@ -1,4 +1,4 @@
-//! What the hub says, as the oracles read it.
+//! Messages of the hub, as the oracles parse them.
 
 use proto::PeerId;
 use serde_json::Value;
@@ -43,7 +43,7 @@ pub(crate) enum Heard {
     },
 }
 
-/// Reads a message to `to`. The error says what is wrong with it.
+/// Parses a message to `to`. The error says what is wrong with it.
 pub(crate) fn read(text: &str, to: &PeerId) -> Result<Heard, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
     let field = |name: &str| value[name].as_str().unwrap_or_default();

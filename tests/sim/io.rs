@@ -1,4 +1,5 @@
-//! The routers' world, as `proto`'s contract has it: sockets, mailboxes and timers, with every freedom they have.
+//! The world of the routers under `proto`'s contract: sockets, mailboxes and timers, with every order the contract
+//! allows.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -17,12 +18,12 @@ use crate::oracle::{Fate, Net, Sid};
 use crate::saboteur::Fault;
 use crate::world::World;
 
-/// One shard: its rules and its sockets.
+/// One shard: its router and its sockets.
 #[derive(Debug)]
 pub(crate) struct Shard {
     pub(crate) router: Router,
     pub(crate) slots: Vec<Option<Socket>>,
-    /// What the sockets have to tell the router once it has said all about the present input.
+    /// Inputs from the sockets, given after the outputs of the present input.
     followups: VecDeque<Followup>,
 }
 
@@ -32,18 +33,18 @@ enum Followup {
     Undelivered(Signalled, PeerId, CloseReason),
 }
 
-/// A connection, both ends of it.
+/// Both ends of a connection.
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) sid: Sid,
     pub(crate) peer: PeerId,
     pub(crate) phase: Phase,
-    /// Written by the hub, not yet taken by the socket.
+    /// Frames from the hub that the socket has not accepted.
     pub(crate) queue: VecDeque<Queued>,
-    /// Said by the client, not yet read by the hub.
+    /// Messages of the client that the hub has not read.
     pub(crate) uplink: VecDeque<Up>,
     pub(crate) backlog: bool,
-    /// The client reads nothing.
+    /// The client does not read.
     pub(crate) deaf: bool,
     /// The client answers pings.
     pub(crate) answers: bool,
@@ -56,9 +57,9 @@ pub(crate) struct Socket {
 pub(crate) enum Phase {
     Pending,
     Open,
-    /// Told to go, and still read.
+    /// Draining, and still read.
     Retiring,
-    /// Ended; what waits for it may still be written.
+    /// Ended; its queue may still be written.
     Closing(CloseReason),
 }
 
@@ -68,14 +69,14 @@ pub(crate) enum Queued {
     Ping([u8; 8]),
 }
 
-/// A signal in a queue: what goes back to the router, and the signal's number.
+/// A signal in a queue: its origin, and its number.
 #[derive(Clone, Debug)]
 pub(crate) struct Signalled {
     origin: Origin,
     number: usize,
 }
 
-/// What a client has sent.
+/// An item that a client has sent.
 #[derive(Debug)]
 pub(crate) enum Up {
     Announce { text: String, net: Net, version: u64, valid: bool },
@@ -88,7 +89,7 @@ pub(crate) enum Up {
     TooLarge,
 }
 
-/// Letters under way, and what each means.
+/// Letters in flight, each with its meaning.
 #[derive(Debug, Default)]
 pub(crate) struct Post {
     letters: Mailbox,
@@ -109,7 +110,7 @@ enum News {
     Signal(usize),
 }
 
-/// What an input is about.
+/// The cause of an input.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cause {
     pub(crate) version: u64,
@@ -138,7 +139,7 @@ impl World {
         slot.as_mut().filter(|socket| socket.sid == sid)
     }
 
-    /// Gives a router one input, does all it says, and tells it what came of that.
+    /// Gives a router one input, performs its outputs, and gives it the resulting inputs.
     pub(crate) fn input(&mut self, shard: u16, input: Input<'_>, cause: Cause) {
         self.feed(shard, input, cause);
         self.follow_up(shard);
@@ -262,7 +263,7 @@ impl World {
         usize::from(from) * self.shards.len() + usize::from(to)
     }
 
-    /// The first letter of a mailbox arrives.
+    /// Delivers the first letter of a mailbox.
     pub(crate) fn deliver(&mut self, mailbox: usize) {
         let Post { letters, news } = &mut self.mail[mailbox];
         let (letter, news) = match (letters.pop(), news.pop_front()) {
@@ -337,7 +338,7 @@ impl World {
             Frame::Arena(range) => parse(&router.arena()[range.clone()]),
             Frame::Owned(bytes) => parse(bytes),
             Frame::Template(template) => {
-                // Parsed once; that it is patched rightly for each recipient is looked at now and then.
+                // Parsed once per template; whether it is patched correctly for each recipient is checked at random.
                 let key = Arc::as_ptr(template) as usize;
                 self.templates_sent += 1;
                 if let Some((_, heard)) = self.templates.get(&key)
@@ -396,7 +397,7 @@ impl World {
         socket.linger_until = Some(linger_until);
     }
 
-    /// The connection ends, and the router has to be told.
+    /// The connection ends, and the router must be notified.
     pub(crate) fn end(&mut self, sid: Sid, reason: CloseReason) {
         let linger_until = self.now + limits::CLOSE_LINGER;
         let Some(socket) = self.socket(sid) else { return };
@@ -413,7 +414,7 @@ impl World {
         self.input(sid.shard, Input::Closed { session: sid.session, reason }, Cause::default());
     }
 
-    /// The socket is gone; what it had not taken comes back.
+    /// The socket is gone; its unwritten signals return to the router.
     pub(crate) fn remove(&mut self, sid: Sid) {
         let slot = &mut self.shards[usize::from(sid.shard)].slots[sid.session.slot as usize];
         let Some(socket) = slot.take_if(|socket| socket.sid == sid) else { return };
@@ -427,7 +428,7 @@ impl World {
         }
     }
 
-    /// The socket takes the next frame. False if there is none.
+    /// The socket accepts the next frame. False if there is none.
     pub(crate) fn write(&mut self, sid: Sid) -> bool {
         let loses = self.saboteur.strikes(Fault::LosesFrame);
         let swaps = self.saboteur.strikes(Fault::SwapsFrames);
@@ -470,7 +471,7 @@ impl World {
         true
     }
 
-    /// The router is told that there is room for more of the roster.
+    /// Tells the router that there is room for more of the roster.
     pub(crate) fn room(&mut self, sid: Sid) {
         let forgets = self.saboteur.strikes(Fault::ForgetsRoom);
         if let Some(socket) = self.socket(sid) {
@@ -482,7 +483,7 @@ impl World {
         }
     }
 
-    /// The hub reads the next thing that the client has sent. False if there is none.
+    /// The hub reads the client's next item. False if there is none.
     pub(crate) fn read(&mut self, sid: Sid) -> bool {
         let Some(socket) = self.socket(sid) else { return false };
         let retiring = socket.phase == Phase::Retiring;

@@ -1,10 +1,10 @@
-//! Letters under way from one machine to another, in the outbox that real hubs have.
+//! Letters in flight from one machine to another, in the outbox of real hubs.
 
 use std::collections::VecDeque;
 
 use proto::{Letter, Outbox};
 
-/// First in, first out. Letters are taken out of the outbox in batches and arrive one by one.
+/// First in, first out. Letters leave the outbox in batches and arrive one by one.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     outbox: Outbox,

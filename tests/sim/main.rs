@@ -1,9 +1,8 @@
-//! The rules of a hub, played out without a socket or a clock.
+//! Tests of a hub's rules without sockets or clocks.
 //!
-//! Two ways to the same router. *Transcripts* are conversations, one behaviour each, in files that know nothing of
-//! its interface. The *simulator* draws conversations by the thousand from seeds, loses, delays and interrupts
-//! what a network can lose, delay and interrupt, and holds every output against the promises. A second one, in `mesh`,
-//! has many hubs.
+//! Two drivers use the same router. *Transcripts* are conversations in files, one behaviour each, independent of the
+//! router's interface. The *simulator* generates thousands of conversations from seeds, loses, delays and interrupts
+//! what a network can, and checks every output against the promises. A second simulator, in `mesh`, has many hubs.
 
 mod clients;
 mod heard;

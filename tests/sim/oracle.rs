@@ -1,8 +1,8 @@
-//! What has to be true: who may hear what of whom, and when.
+//! The oracle of one hub: which peers may and must know which others, and when.
 //!
-//! The oracle keeps its own rosters, one per shard, as they have to be once the shard has taken in what it was
-//! given, and holds what the router says against them. It is told of the world through its methods and shares no
-//! code with the router. What it finds wrong it notes; the first complaint ends the run.
+//! The oracle keeps its own rosters, one per shard, as they must be after the shard's inputs, and checks the router's
+//! outputs against them. It learns of the world through its methods and shares no code with the router. It records what
+//! is wrong; the first complaint ends the run.
 
 mod router;
 mod signals;
@@ -23,7 +23,7 @@ pub(crate) struct Sid {
     pub(crate) session: SessionId,
 }
 
-/// A network by its place in the plan.
+/// A network by its number in the plan.
 pub(crate) type Net = usize;
 
 #[derive(Debug)]
@@ -41,13 +41,13 @@ pub(crate) struct Oracle {
     rosters: Vec<BTreeMap<(Net, PeerId), u64>>,
     epochs: u64,
     pub(crate) signals: Signals,
-    /// Newcomers that took over, and newcomers that found somebody in.
+    /// Takeovers: the second connection took over; the first answered.
     pub(crate) takeovers: [u64; 2],
     /// Resume secrets, by what became of them.
     pub(crate) resumes: [u64; ResumeOutcome::ALL.len()],
-    /// Errors that were told.
+    /// Number of `error` messages.
     pub(crate) errors: u64,
-    /// What the input that is being carried out makes due.
+    /// Outputs that the present input makes due.
     due: Due,
 }
 
@@ -87,20 +87,20 @@ struct Client {
     lineage: Option<Lineage>,
     retiring: bool,
     connected: bool,
-    /// There is more of a roster to be told of.
+    /// The reading of a roster has not ended.
     reading: bool,
     views: BTreeMap<Net, View>,
 }
 
-/// What a member knows of its network.
+/// A member's view of its network.
 #[derive(Debug, Default)]
 struct View {
     epoch: u64,
-    /// Told, in the order of the hub's telling.
+    /// Announced peers, in the order of the hub's messages.
     told: BTreeMap<PeerId, u64>,
-    /// To be told, at once or, while there is a backlog, some time.
+    /// Peers that must be announced, at once or during the reading of the roster.
     owed: BTreeSet<PeerId>,
-    /// What has arrived of what was told.
+    /// Announced peers whose message has arrived.
     heard: BTreeMap<PeerId, u64>,
 }
 
@@ -139,7 +139,7 @@ impl Oracle {
         self.complaints.push(what);
     }
 
-    // --- what happens, before the router is told of it ---------------------------------------------------------
+    // --- inputs, before the router gets them --------------------------------------------------------------------
 
     pub(crate) fn opened(&mut self, sid: Sid, peer: PeerId, seat: bool, resume: Option<Lineage>) {
         let holder = self.live.get(&peer).and_then(|sid| self.sessions.get(sid));
@@ -259,14 +259,14 @@ impl Oracle {
         }
     }
 
-    /// How a peer left a network just now: `None` by goodbye.
+    /// How a peer has just left a network: `None` by goodbye.
     pub(crate) fn how_left(&self, net: Net, peer: PeerId) -> Option<CloseReason> {
         self.due.how_left.get(&(net, peer)).copied().flatten()
     }
 
-    // --- what arrives ------------------------------------------------------------------------------------------
+    // --- arriving frames ----------------------------------------------------------------------------------------
 
-    /// A frame has been written to its client.
+    /// A frame was written to its client.
     pub(crate) fn heard(&mut self, sid: Sid, heard: &Heard, epoch: u64) {
         if let Heard::Signal { number, .. } = heard
             && let Err(what) = self.signals.arrived(*number)
@@ -274,7 +274,7 @@ impl Oracle {
             self.complain(format!("{sid:?} {what}: signal {number}"));
         }
         let Some(client) = self.sessions.get_mut(&sid) else { return };
-        // What was told before the peer left the network and came back is about a view that it no longer has.
+        // A message from before the peer's leave and return belongs to a view that no longer exists.
         let Some(view) = client.views.values_mut().find(|view| view.epoch == epoch) else { return };
         if let Heard::Discovered { subject, version, .. } = heard {
             view.heard.insert(*subject, *version);
@@ -287,7 +287,7 @@ impl Oracle {
 
     // --- at rest -----------------------------------------------------------------------------------------------
 
-    /// Nothing moves any more: all know all.
+    /// Nothing moves any more: all peers know all.
     pub(crate) fn at_rest(&mut self) {
         let mut wrong = Vec::new();
         let mut members: BTreeMap<(Net, PeerId), ()> = BTreeMap::new();
@@ -320,7 +320,7 @@ impl Oracle {
         self.complaints.extend(wrong);
     }
 
-    /// Whom a client has heard of, and where.
+    /// The peers that a client knows, by network.
     pub(crate) fn acquaintances(&self, sid: Sid) -> Vec<(Net, PeerId)> {
         let views = self.sessions.get(&sid).into_iter().flat_map(|client| &client.views);
         views.flat_map(|(&net, view)| view.heard.keys().map(move |&peer| (net, peer))).collect()
@@ -334,7 +334,7 @@ impl Oracle {
         self.rosters[0].len()
     }
 
-    /// The networks that have members, by name, and how many.
+    /// Networks with members, by name, with their numbers of members.
     pub(crate) fn inhabited(&self) -> BTreeMap<&'static str, usize> {
         let mut inhabited = BTreeMap::new();
         for (net, _) in self.rosters[0].keys() {
@@ -343,9 +343,9 @@ impl Oracle {
         inhabited
     }
 
-    // --- what signals ask --------------------------------------------------------------------------------------
+    // --- signals -------------------------------------------------------------------------------------------------
 
-    /// A signal is read from its sender's socket. True if its target's shard is to judge it.
+    /// A signal is read from its sender's socket. True if its target's shard must decide about it.
     pub(crate) fn signal_read(&mut self, number: usize, sid: Sid, wall_ms: u64) -> bool {
         let Some(client) = self.sessions.get(&sid) else { return false };
         let (net, name) = self.signals.network(number);
@@ -354,7 +354,7 @@ impl Oracle {
         self.signals.read(number, self.now, wall_ms, shares, member)
     }
 
-    /// A signal has come to its target's shard.
+    /// A signal has reached its target's shard.
     pub(crate) fn signal_judged(&mut self, number: usize) {
         let target = self.signals.target(number);
         let (net, name) = self.signals.network(number);
@@ -368,7 +368,7 @@ impl Oracle {
     }
 }
 
-/// Whether the client counts as a member; one that is in no network counts as in `global`.
+/// Whether the client counts as a member; a client in no network counts as a member of `global`.
 fn shares(client: &Client, net: Option<Net>, name: &str) -> bool {
     net.is_some_and(|net| client.views.contains_key(&net)) || (client.views.is_empty() && name == "global")
 }

@@ -1,4 +1,4 @@
-//! What kind of day a seed has.
+//! The random configuration of a run.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, ShardId, limits};
 
 use crate::rng::Rng;
 
-/// What may happen next.
+/// A possible next step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Deed {
     Open,
@@ -41,7 +41,7 @@ impl Deed {
         Self::Flood,
     ];
 
-    /// How often it happens on an ordinary day.
+    /// Weight of a step in an ordinary run.
     const fn weight(self) -> usize {
         match self {
             Self::Open => 6,
@@ -55,19 +55,19 @@ impl Deed {
     }
 }
 
-/// What clients say.
+/// A message of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Saying {
     Announce,
     Goodbye,
     Signal,
-    /// A signal, and right behind it the sender's leave.
+    /// A signal, immediately followed by the sender's leave.
     Parting,
     Nonsense,
     Close,
 }
 
-/// The choices of one seed, made before its first step.
+/// The choices of one seed, made at the start.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) config: RouterConfig,
@@ -78,7 +78,7 @@ pub(crate) struct Plan {
     pub(crate) low_water: usize,
     pub(crate) seats: usize,
     pub(crate) steps: usize,
-    /// Messages a client says in its life, where there is a rate that it must not pass by accident.
+    /// Maximum number of messages of a session, if there is a rate that it must not exceed by accident.
     pub(crate) sayings_per_session: usize,
     deeds: Vec<usize>,
     sayings: Vec<usize>,
@@ -88,7 +88,7 @@ const NETWORKS: [&str; 5] = ["global", "n", "N", "a network with \"quotes\" \\ a
 
 impl Plan {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        // A crowd is more than one chunk of the real size.
+        // A crowd exceeds one chunk of the real size.
         let crowd = rng.one_in(100);
         let peers = match rng.below(8) {
             _ if crowd => rng.between(140, 280),
@@ -117,7 +117,7 @@ impl Plan {
             events: true,
         };
         let mut deeds: Vec<usize> = Deed::ALL.iter().map(|deed| deed.weight() * rng.pick(&[1, 1, 2, 5])).collect();
-        // A day without some of these is a day for the others.
+        // A run without some rare steps leaves room for the others.
         for rare in [Deed::Lose, Deed::Hang, Deed::WaitLong, Deed::Drain, Deed::Oddity, Deed::Room] {
             if rng.one_in(3) {
                 deeds[rare as usize] = 0;

@@ -1,13 +1,13 @@
-//! Chance, from a seed.
+//! Pseudorandom numbers from a seed.
 
-/// SplitMix64: eight bytes of state are enough for a conversation.
+/// SplitMix64: eight bytes of state are enough here.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Self(seed);
-        // Neighbouring seeds begin with unlike numbers.
+        // Neighbouring seeds must begin with different numbers.
         rng.0 = rng.next();
         rng
     }
@@ -20,7 +20,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// Less than `n`, which is more than 0.
+    /// A number less than `n`, which must not be 0.
     pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
@@ -38,7 +38,7 @@ impl Rng {
         &from[self.below(from.len())]
     }
 
-    /// An index, drawn in proportion to the weights. They are not all 0.
+    /// An index, drawn in proportion to the weights. At least one is not 0.
     pub(crate) fn weighted(&mut self, weights: &[usize]) -> usize {
         let mut at = self.below(weights.iter().sum());
         for (index, &weight) in weights.iter().enumerate() {

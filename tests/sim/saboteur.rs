@@ -1,10 +1,10 @@
-//! Planted bugs: what the oracles are for is shown by what they find.
+//! Planted bugs, which the oracles must find.
 
 use proto::Letter;
 
 use crate::rng::Rng;
 
-/// A fault that is put between the routers and their world.
+/// A bug between the routers and their world.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
     LosesJoined,
@@ -40,7 +40,7 @@ impl Fault {
     ];
 }
 
-/// Strikes with its one fault now and then, or never.
+/// Plants its one bug at random, or none.
 #[derive(Debug)]
 pub(crate) struct Saboteur {
     fault: Option<Fault>,
@@ -48,7 +48,7 @@ pub(crate) struct Saboteur {
     held: Vec<(u16, u16, Letter)>,
 }
 
-/// How often: once in so many chances.
+/// The bug strikes once in this many chances.
 const ODDS: usize = 20;
 
 impl Saboteur {
@@ -60,7 +60,7 @@ impl Saboteur {
         self.fault == Some(fault) && self.rng.one_in(ODDS)
     }
 
-    /// What arrives when this letter does.
+    /// The letters that arrive instead of this letter.
     pub(crate) fn deliver(&mut self, from: u16, to: u16, letter: Letter) -> Vec<Letter> {
         let loses = match &letter {
             Letter::Joined(_) => Fault::LosesJoined,

@@ -1,4 +1,4 @@
-//! Many days, each from its seed.
+//! Many runs, each from its seed.
 
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::saboteur::Fault;
 use crate::world::World;
 
-/// What was wrong on the day of this seed, if anything.
+/// The complaint in the run of this seed, if there is one.
 fn complaint(seed: u64, fault: Option<Fault>) -> Option<String> {
     let day = || {
         let mut world = World::new(seed, fault, false);
@@ -29,7 +29,7 @@ fn told_to(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
-/// Plays the seeds from 0 to `SIM_SEEDS`, or the one of `SIM_SEED`.
+/// Runs the seeds from 0 to `SIM_SEEDS`, or the one of `SIM_SEED`.
 #[test]
 fn no_seed_breaks_a_promise() {
     if let Some(seed) = told_to("SIM_SEED") {
@@ -67,7 +67,7 @@ fn no_seed_breaks_a_promise() {
     println!("{seeds} seeds, {:.0} a second", seeds as f64 / began.elapsed().as_secs_f64());
 }
 
-/// A seed that could not be played again would be of no use.
+/// The same seed gives the same run.
 #[test]
 fn the_same_seed_is_the_same_day() {
     for seed in 0..30 {
@@ -77,7 +77,7 @@ fn the_same_seed_is_the_same_day() {
     }
 }
 
-/// What the oracles are worth: each planted bug is found, and soon.
+/// Each planted bug is found, and soon.
 #[test]
 fn planted_bugs_are_found() {
     for fault in Fault::ALL {

@@ -1,8 +1,8 @@
-//! Conversations as data: who says what, who hears what, who hears nothing.
+//! Conversations as data: who sends what, and who receives what, or nothing.
 //!
-//! A file holds scenes; `# title` begins one, with a fresh hub. Each scene is played with one shard and with eight,
-//! under several hash keys, so that its peers meet on one shard and on different ones. All that a peer hears has to
-//! be in the scene: what is left over at its end is a failure.
+//! A file holds scenes; `# title` begins one, with a new hub. Each scene runs with one shard and with eight, under
+//! several hash keys, so that its peers meet on one shard and on different ones. Everything that a peer receives must
+//! be in the scene: anything left over at its end is a failure.
 //!
 //! | line | |
 //! |---|---|
@@ -28,8 +28,8 @@
 //! | `given DISCOVERY closest:1`, `given 2 acquaintances` | the same; and nobody is picked at random |
 //! | `-- remark` | |
 //!
-//! In what is said and heard, `"a*"` is peer a's id and `"A*"` the same in upper case; `<<3 xy>>` is `xyxyxy`. In what
-//! is heard, any other `*` stands for a number, a word or the inside of a string, and `...` for anything. Everything else is
+//! In messages, `"a*"` is peer a's id and `"A*"` the same in upper case; `<<3 xy>>` is `xyxyxy`. In received messages,
+//! any other `*` stands for a number, a word or the inside of a string, and `...` for anything. Everything else is
 //! compared byte for byte, so the order of keys counts.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -75,7 +75,7 @@ fn scenes(text: &str) -> Vec<Scene<'_>> {
 
 type Told = Result<(), String>;
 
-/// One hub and the connections to it. Letters arrive at once, and a line is over when nothing more happens.
+/// One hub and its connections. Letters arrive at once, and a line is over when nothing more happens.
 struct Stage {
     config: RouterConfig,
     most_acquaintances: usize,
@@ -238,7 +238,7 @@ impl Stage {
         Ok(())
     }
 
-    /// What was heard and not expected, or happened and was not seen.
+    /// Messages that were not expected, and events that the scene does not mention.
     fn end(&mut self) -> Told {
         let silent = self.conns.values().all(|c| c.heard.is_empty() && c.unseen_questions == 0);
         let closes_seen = self.conns.values().all(|c| c.closed.is_none() || c.close_seen);
@@ -277,7 +277,7 @@ impl Stage {
         let peer: PeerId = who[..1].repeat(40).parse().map_err(|_| format!("  {who} is no peer's name"))?;
         let shard = ShardId::home(&peer, self.config.shards, self.config.keys);
         let session = SessionId { slot: self.opened % 3, generation: self.opened };
-        // Three slots, each used by one connection at a time: a router must not mistake a tenant for the one before.
+        // Three slots, each used by one connection at a time: a router must not confuse a slot's sessions.
         let taken =
             |slot| self.conns.values().any(|c| c.shard == shard && c.session.slot == slot && c.closed.is_none());
         let slot = (0..).find(|&slot| !taken(slot)).unwrap_or_default();
@@ -311,7 +311,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Lets `who` be the subject of an input.
+    /// Gives an input about `who`.
     fn tell<'a>(&mut self, who: &str, input: impl FnOnce(SessionId) -> Input<'a>) -> Told {
         let conn = self.conn(who)?;
         let (shard, session) = (conn.shard, conn.session);
@@ -332,7 +332,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The connection ends; what its socket had not taken comes back.
+    /// The connection ends; its unwritten signals return to the router.
     fn finish(&mut self, who: &str, reason: CloseReason) -> Told {
         let conn = self.conn(who)?;
         conn.closed = Some(conn.closed.unwrap_or(reason));
@@ -376,7 +376,7 @@ impl Stage {
         self.drain(usize::from(shard.0));
     }
 
-    /// Until all letters have arrived, all that can be read is read and no newcomer waits for more of a roster.
+    /// Runs until all letters have arrived, everything readable is read, and no new member waits for more of a roster.
     fn settle(&mut self) {
         loop {
             if let Some((to, letter)) = self.letters.pop_front() {
@@ -460,7 +460,7 @@ fn number<T: std::str::FromStr>(word: &str) -> Result<T, String> {
     word.parse().map_err(|_| format!("  {word} is not a number"))
 }
 
-/// The text of an unmasked, unfragmented text frame whose header says its length.
+/// The text of an unmasked, unfragmented text frame with a correct length.
 pub(crate) fn payload(frame: &[u8]) -> &str {
     assert_eq!(frame[0], 0x81, "one whole text frame");
     let (header, len) = match frame[1] {
@@ -472,7 +472,7 @@ pub(crate) fn payload(frame: &[u8]) -> &str {
     std::str::from_utf8(&frame[header..]).expect("a text frame is UTF-8")
 }
 
-/// Writes out `"a*"`, `"A*"` and `<<3 xy>>`.
+/// Expands `"a*"`, `"A*"` and `<<3 xy>>`.
 fn expand(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -490,7 +490,7 @@ fn expand(text: &str) -> String {
     out
 }
 
-/// Whether `text` is as `pattern` has it, where `*` is a run without JSON's punctuation and `...` is any run.
+/// Whether `text` matches `pattern`, where `*` is a run without JSON's punctuation and `...` is any run.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     match pattern {
         [] => text.is_empty(),

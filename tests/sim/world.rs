@@ -1,4 +1,4 @@
-//! One hub and its clients, moved by chance: the next step is drawn, until there were enough; then all comes to rest.
+//! One hub and its clients, driven at random until there were enough steps; then everything comes to rest.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -23,7 +23,7 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) now: Duration,
     pub(crate) shards: Vec<Shard>,
-    /// Letters under way, first in first out from each shard to each other.
+    /// Letters in flight between shards, first in first out per pair.
     pub(crate) mail: Vec<Post>,
     pub(crate) oracle: Oracle,
     pub(crate) saboteur: Saboteur,
@@ -36,7 +36,7 @@ pub(crate) struct World {
     pub(crate) versions: u64,
 }
 
-/// Time and again is enough: a world that still moves after so many rounds has found a way to move for ever.
+/// A world with more rounds than this would never come to rest.
 const MOST_ROUNDS: usize = 10_000;
 
 impl World {
@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// Lets the day happen. Afterwards the oracle has complained, or it has not.
+    /// Runs the simulation. Afterwards the oracle has a complaint, or none.
     pub(crate) fn run(&mut self) {
         self.oracle.now = self.now;
         for _ in 0..self.plan.peers.len() * 3 / 4 {
@@ -94,7 +94,7 @@ impl World {
         self.shards.iter().flat_map(|shard| shard.slots.iter().flatten())
     }
 
-    /// One of the sockets that are so.
+    /// A socket that satisfies a condition.
     pub(crate) fn any(&mut self, so: impl Fn(&Socket) -> bool) -> Option<Sid> {
         let those: Vec<Sid> = self.sockets().filter(|socket| so(socket)).map(|socket| socket.sid).collect();
         (!those.is_empty()).then(|| *self.rng.pick(&those))
@@ -210,7 +210,7 @@ impl World {
         }
     }
 
-    /// Nobody says anything new; everything under way arrives.
+    /// No new messages; everything in flight arrives.
     fn rest(&mut self) {
         self.note(|| "rest".to_owned());
         for _ in 0..MOST_ROUNDS {
@@ -247,7 +247,7 @@ impl World {
         self.oracle.complain("there is no rest".to_owned());
     }
 
-    /// What the routers have counted is what has happened.
+    /// The routers' counters match the events.
     fn count(&mut self) {
         let mut wrong = Vec::new();
         let mut resumes = [0; ResumeOutcome::ALL.len()];

@@ -1,4 +1,4 @@
-//! Churn: some stay and watch, the others come and go all the time, in every way there is to go.
+//! The churn scenario: some peers stay and observe, the others join and leave all the time, in every possible way.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,10 +13,10 @@ use super::scenario::{Outcome, Pace, connect, millis, redial, settle};
 use super::swarm::{State, Swarm};
 use super::tally::Check;
 
-/// How long a peer that announced waits to be told of those who are there.
+/// Maximum time until a peer that announced has discovered the others.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The ways to go.
+/// The ways to leave.
 #[derive(Clone, Copy, Debug)]
 enum Exit {
     Close,
@@ -30,7 +30,7 @@ impl Exit {
     const ALL: [Self; 5] = [Self::Close, Self::Fin, Self::Goodbye, Self::GoodbyeThenClose, Self::Reset];
 }
 
-/// Observers must be told of every join and every leave, once each and in turn.
+/// Observers must see every join and every leave, once each and alternating.
 pub(super) async fn churn(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) -> Outcome {
     let begin = Instant::now();
     progress.connect();
@@ -57,7 +57,7 @@ pub(super) async fn churn(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) ->
     Outcome { connect_ms, exact_ms, measured_secs, expected_discoveries: Some(expected), ..Outcome::default() }
 }
 
-/// What the observers should have been told of, and a violation for each who was told of more or less.
+/// The number of events that observers should have seen, and a violation for each observer that saw more or fewer.
 fn check_observers(swarm: &Swarm, joins: &[Cell<u64>]) -> u64 {
     let mut all = 0;
     for (peer, seat) in swarm.seats.iter().enumerate() {
@@ -96,15 +96,15 @@ impl Churner {
         }
     }
 
-    /// Waits for some part of the interval; `false` when the time is up.
+    /// Waits for a random part of the interval. False when the time is up.
     async fn pause(&mut self, interval: Duration) -> bool {
         let pause = Duration::from_micros(self.rng.below(interval.as_micros() as u64));
         tokio::time::sleep_until((Instant::now() + pause).min(self.until).into()).await;
         Instant::now() < self.until
     }
 
-    /// Connects if need be and announces. The join counts once it is certain that the hub has read it: when it told
-    /// who is there.
+    /// Connects if necessary, and announces. The join counts when it is certain that the hub has read it: when it has
+    /// announced the other members.
     async fn join(&mut self) -> bool {
         let swarm = &self.swarm;
         let seat = &swarm.seats[self.peer];
@@ -135,7 +135,8 @@ impl Churner {
             }
             Exit::Goodbye => {
                 self.say_goodbye();
-                // What the hub said before it read the goodbye comes before its answer to this; nothing may come after.
+                // Everything that the hub sent before it read the goodbye precedes its answer to this; nothing may
+                // follow it.
                 let seat = &swarm.seats[peer];
                 let pongs = seat.app_pongs.get();
                 swarm.say(peer, b"{\"type\":\"ping\"}");
@@ -154,7 +155,7 @@ impl Churner {
         self.swarm.leave(self.peer, State::Leaving);
     }
 
-    /// `false` if it did not happen in time, or the session ended first.
+    /// False if it did not happen in time, or the session ended first.
     async fn wait_until(&self, happened: impl Fn() -> bool) -> bool {
         let seat = &self.swarm.seats[self.peer];
         let wait = async {

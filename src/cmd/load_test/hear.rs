@@ -1,4 +1,4 @@
-//! What happens when a peer hears a message.
+//! Processes the messages that a peer receives.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::swarm::{State, Swarm};
 use super::tally::Check;
 
 impl Swarm {
-    /// Takes in one message of the hub, whose buffer is rewritten.
+    /// Processes one message of the hub, and overwrites its buffer.
     pub(super) fn hear(&self, peer: usize, text: &mut [u8]) {
         let mut buffers = self.buffers.borrow_mut();
         let Ok(heard) = message::parse(text, &mut buffers) else {
@@ -40,7 +40,7 @@ impl Swarm {
         }
     }
 
-    /// A discovery or a leave.
+    /// Processes a discovery or a leave.
     fn hear_of(&self, peer: usize, heard: &Heard<'_>, subject: Option<&str>, discovered: bool) {
         let seat = &self.seats[peer];
         let mut tally = self.tally.borrow_mut();
@@ -103,15 +103,14 @@ impl Swarm {
                 let mut tally = self.tally.borrow_mut();
                 return tally.violate(Check::Misaddressed, || format!("{} heard {heard:?}", self.called(peer)));
             }
-            // A repeated one goes back no second time: a hub that repeats would soon be kept busy by nothing else.
+            // A repeated signal is not answered: otherwise a hub that repeats would soon do nothing else.
             if self.check_order(peer, number) && self.bouncing.get() {
                 self.signal(peer, from, if peer.is_multiple_of(2) { "offer" } else { "answer" });
             }
         }
     }
 
-    /// Signals of one sender to one target arrive in the order in which they were sent, each once. `false` if this one
-    /// was heard before.
+    /// Signals of one sender to one target must arrive in order, each once. False if this one arrived before.
     fn check_order(&self, peer: usize, number: u64) -> bool {
         let received = &self.seats[peer].received;
         let next = received.get();
@@ -139,9 +138,9 @@ impl Swarm {
         }
     }
 
-    /// Sends a signal; `false` if it could not be queued.
+    /// Sends a signal. False if it could not be queued.
     ///
-    /// Signals to one's partner are numbered from 0, so that the partner can check their order.
+    /// Signals to the partner are numbered from 0, so that the partner can check their order.
     pub(super) fn signal(&self, peer: usize, target: usize, kind: &str) -> bool {
         let seat = &self.seats[peer];
         let number = seat.sent.get();
@@ -171,7 +170,7 @@ impl Swarm {
         self.epoch.elapsed().as_nanos() as u64
     }
 
-    /// How long it took from `begin` to the last discovery.
+    /// Time from `begin` to the last discovery.
     pub(super) fn until_last_discovery(&self, begin: Instant) -> Duration {
         self.last_discovery.get().saturating_duration_since(begin)
     }
@@ -181,7 +180,7 @@ fn subject<'a>(heard: &Heard<'a>) -> Option<&'a str> {
     heard.data.as_ref().and_then(|data| data.peer_id)
 }
 
-/// The other half of a pair.
+/// The other peer of a pair.
 pub(super) fn partner(peer: usize) -> usize {
     peer ^ 1
 }

@@ -1,9 +1,9 @@
-//! What one peer was told of the others, and whether that can be true.
+//! What one peer knows of the others, and whether that is consistent.
 //!
-//! Per observer and subject, events alternate: discovered, left, discovered, left. Nobody announces twice without
-//! leaving between, so a second discovery is a duplicate and a leave without a discovery is a ghost's.
+//! For each observer and subject, events alternate: discovered, left, discovered, left. Nobody announces twice without
+//! leaving in between, so a second discovery is a duplicate, and a leave without a discovery is a ghost's.
 
-/// What one peer was told since it joined its network.
+/// What one peer has received since it joined its network.
 #[derive(Debug)]
 pub(super) struct Ledger {
     own: usize,
@@ -14,35 +14,35 @@ pub(super) struct Ledger {
     watched_known: usize,
 }
 
-/// Something an observer must not hear.
+/// An event that an observer must not receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Anomaly {
-    /// Discovered though it was there already.
+    /// A discovery of a peer that was present already.
     Duplicate,
-    /// Left though it was not there.
+    /// A leave of a peer that was not present.
     Ghost,
-    /// The observer itself.
+    /// An event about the observer itself.
     Itself,
-    /// Not a member of the network.
+    /// An event about a peer that is not a member of the network.
     Stranger,
 }
 
-/// How an observer's view differs from the truth.
+/// The difference between an observer's view and the truth.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Difference {
-    /// Members it was not told of.
+    /// Members it has not discovered.
     pub(super) missing: Vec<usize>,
-    /// Those it takes for members and that are not.
+    /// Peers it considers members that are not.
     pub(super) ghosts: Vec<usize>,
 }
 
 impl Ledger {
-    /// An empty ledger of the member `own` of `members`, of whom the first `watched` have an eye kept on them.
+    /// An empty ledger of member `own` of `members`, of which the first `watched` are tracked.
     pub(super) fn new(own: usize, members: usize, watched: usize) -> Self {
         Self { own, present: vec![0; members.div_ceil(64)], known: 0, discoveries: 0, watched, watched_known: 0 }
     }
 
-    /// Forgets everything, as a new session does.
+    /// Resets the ledger for a new session.
     pub(super) fn clear(&mut self) {
         self.present.fill(0);
         self.known = 0;
@@ -65,7 +65,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// `Err(None)`: the member was in that state already.
+    /// `Err(None)` if the member was in that state already.
     fn set(&mut self, slot: usize, present: bool) -> Result<(), Option<Anomaly>> {
         if slot == self.own {
             return Err(Some(Anomaly::Itself));
@@ -83,22 +83,22 @@ impl Ledger {
         self.present.get(slot / 64).is_some_and(|word| word & (1 << (slot % 64)) != 0)
     }
 
-    /// How many members this peer believes to be there.
+    /// Number of members that this peer knows.
     pub(super) fn known(&self) -> usize {
         self.known
     }
 
-    /// How many discoveries it was told of.
+    /// Number of discoveries received.
     pub(super) fn discoveries(&self) -> u64 {
         self.discoveries
     }
 
-    /// Whether the first `watched` members are all known, oneself aside.
+    /// Whether the first `watched` members are all known, except the peer itself.
     pub(super) fn knows_watched(&self) -> bool {
         self.watched_known + usize::from(self.own < self.watched) == self.watched
     }
 
-    /// Compares what it believes with who is there.
+    /// Compares the view with the truth.
     pub(super) fn compare(&self, members: usize, is_there: impl Fn(usize) -> bool) -> Difference {
         let mut difference = Difference::default();
         for slot in (0..members).filter(|&slot| slot != self.own) {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a hub leaves out, says twice or makes up is reported, and nothing else.
+        /// Every omission, repetition or invention of a hub is reported, and nothing else.
         #[test]
         fn missing_duplicates_and_ghosts_are_all_reported(
             own in 0..MEMBERS,

@@ -1,9 +1,9 @@
-//! The messages of a load test: read with simd-json, where a buffer that may be rewritten is at hand, written by hand.
+//! The messages of a load test. simd-json parses them, since the buffer may be overwritten; they are written by hand.
 
 use serde::Deserialize;
 use simd_json::Buffers;
 
-/// What routes a message that came, and what this program put into the `data` of its own.
+/// The routing fields of a received message, and this program's own fields in `data`.
 #[derive(Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Heard<'a> {
@@ -22,27 +22,27 @@ pub(super) struct Heard<'a> {
 #[derive(Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Data<'a> {
-    /// Whom a discovery or a leave is about.
+    /// The subject of a discovery or a leave.
     #[serde(borrow, default)]
     pub(super) peer_id: Option<&'a str>,
     /// Code of an error.
     #[serde(borrow, default)]
     pub(super) code: Option<&'a str>,
-    /// What a receipt is for.
+    /// The id of a receipt.
     #[serde(borrow, default)]
     pub(super) id: Option<&'a str>,
-    /// What a receipt says.
+    /// The outcome of a receipt.
     #[serde(borrow, default)]
     pub(super) outcome: Option<&'a str>,
     /// Number of a signal among those of its sender.
     #[serde(default)]
     pub(super) n: Option<u64>,
-    /// When a signal was sent, in nanoseconds since the test began.
+    /// Time at which a signal was sent, in nanoseconds since the test began.
     #[serde(default)]
     pub(super) t: Option<u64>,
 }
 
-/// Reads a message and rewrites its buffer doing so.
+/// Parses a message, and overwrites its buffer.
 pub(super) fn parse<'a>(text: &'a mut [u8], buffers: &mut Buffers) -> Result<Heard<'a>, simd_json::Error> {
     simd_json::serde::from_slice_with_buffers(text, buffers)
 }
@@ -60,7 +60,7 @@ pub(super) struct Signal<'a> {
 }
 
 impl Signal<'_> {
-    /// Writes the message over what `text` held. Nothing in it needs escaping: names and padding are ours.
+    /// Writes the message into `text`. Nothing in it needs escaping, since names and padding are this program's own.
     pub(super) fn write(&self, text: &mut Vec<u8>) {
         text.clear();
         let mut number = itoa::Buffer::new();
@@ -86,13 +86,13 @@ impl Signal<'_> {
     }
 }
 
-/// Padding that brings the `data` of a signal to about `size` bytes.
+/// Padding that makes the `data` of a signal about `size` bytes long.
 pub(super) fn padding(size: usize) -> String {
     const AROUND: usize = "{\"n\":12345,\"t\":12345678901,\"pad\":\"\"}".len();
     "x".repeat(size.saturating_sub(AROUND))
 }
 
-/// A message about one's membership: `announce` or `goodbye`.
+/// An `announce` or `goodbye` message.
 pub(super) fn membership(kind: &str, network: &str) -> String {
     format!("{{\"type\":\"{kind}\",\"networkName\":\"{network}\",\"data\":{{}}}}")
 }

@@ -1,7 +1,7 @@
-//! `peerpigeon load-test`: many peers in one process, who check what the hub tells them.
+//! `peerpigeon load-test`: many peers in one process, which check the hub's messages.
 //!
-//! It all runs on one thread, so that the peers share their counts without locks. One thread receives more messages a
-//! second than a hub on two cores sends.
+//! Everything runs on one thread, so that the peers share their counts without locks. One thread receives more messages
+//! per second than a hub on two cores sends.
 
 mod churn;
 mod hear;
@@ -35,13 +35,13 @@ use super::duration;
 use crate::client::HubUrl;
 use crate::config::{certificates, token};
 
-/// Exit code of a command line that cannot be meant (`EX_USAGE`).
+/// Exit code of an invalid command line (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
 
-/// In a churn, one in so many members of a network stays and watches.
+/// In a churn, one of this many members of a network stays and observes.
 const OBSERVER_SHARE: usize = 10;
 
-/// Files this program has open besides its peers' sockets, at the most.
+/// Maximum number of files this program has open besides its peers' sockets.
 const OTHER_FILES: usize = 64;
 
 /// Put load on hubs with many peers, and check every message that each peer receives
@@ -142,7 +142,7 @@ impl Scenario {
     }
 }
 
-/// Runs the scenario and prints the results. Succeeds only if every peer and every check did.
+/// Runs the scenario and prints the results. Succeeds only if every peer and every check succeeded.
 pub async fn run(args: Args) -> ExitCode {
     let (plan, seed) = match plan(&args) {
         Ok(planned) => planned,
@@ -151,7 +151,7 @@ pub async fn run(args: Args) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    // A run of an hour is not lost to a name that cannot be written to.
+    // Checked first, so that a long run does not fail at its end.
     if let Some(path) = &args.json
         && let Err(error) = fs::OpenOptions::new().create(true).append(true).open(path)
     {
@@ -167,7 +167,7 @@ pub async fn run(args: Args) -> ExitCode {
     }
 }
 
-/// Turns what was asked into who takes part, or says why that cannot be.
+/// Turns the arguments into a plan, or explains why they are invalid.
 fn plan(args: &Args) -> Result<(Plan, u64), String> {
     let peers = args.peers as usize;
     let spread = if args.scenario == Scenario::Relay { Spread::Pairs } else { Spread::Single };
@@ -199,7 +199,7 @@ fn plan(args: &Args) -> Result<(Plan, u64), String> {
     Ok((Plan::new(peers, networks, spread, seed), seed))
 }
 
-/// The soft limit, where the system tells.
+/// The soft limit, if the system reports it.
 fn open_files_limit() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
@@ -253,7 +253,7 @@ async fn play(args: &Args, swarm: &Rc<Swarm>, progress: &Progress, seed: u64) ->
 }
 
 fn tell(report: &Report, json: Option<&Path>) -> ExitCode {
-    // A reader who has enough of the table still wants the file and the exit code.
+    // If the reader has closed the pipe, the file and the exit code still matter.
     let _ = write!(io::stdout().lock(), "{report}");
     if let Some(path) = json {
         let written = serde_json::to_vec_pretty(report).map_err(io::Error::from).and_then(|mut text| {
@@ -269,7 +269,7 @@ fn tell(report: &Report, json: Option<&Path>) -> ExitCode {
 }
 
 fn complain(problem: &str) {
-    // Nobody may be there to read it; the exit code says enough.
+    // Nobody may read it; the exit code is enough.
     _ = writeln!(io::stderr(), "peerpigeon load-test: {problem}");
 }
 

@@ -1,8 +1,8 @@
-//! Who takes part: ids, networks, and who is where. All of it follows from the seed.
+//! The plan of a load test: ids, networks, and members. All of it follows from the seed.
 
 use proto::PeerId;
 
-/// Numbers that look random and follow from a seed (SplitMix64).
+/// Pseudorandom numbers from a seed (SplitMix64).
 #[derive(Clone, Debug)]
 pub(super) struct Rng(u64);
 
@@ -33,7 +33,7 @@ pub(super) enum Spread {
     Pairs,
 }
 
-/// Who takes part.
+/// The peers and networks of a load test.
 #[derive(Debug)]
 pub(super) struct Plan {
     ids: Vec<PeerId>,
@@ -41,7 +41,7 @@ pub(super) struct Plan {
     spread: Spread,
 }
 
-/// Where a peer is: its network, and its number among that network's members.
+/// The place of a peer: its network, and its number among that network's members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) network: usize,
@@ -49,8 +49,8 @@ pub(super) struct Place {
 }
 
 impl Plan {
-    /// `peers` ids in `networks` networks. Networks carry the seed in their names, so that two runs against one hub do
-    /// not meet.
+    /// `peers` ids in `networks` networks. Names of networks contain the seed, so that two runs against one hub do not
+    /// meet.
     pub(super) fn new(peers: usize, networks: usize, spread: Spread, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let ids = (0..peers).map(|number| random_id(&mut rng, number)).collect();
@@ -74,7 +74,7 @@ impl Plan {
         &self.networks[self.place(peer).network]
     }
 
-    /// Which of our peers has this id.
+    /// The peer with this id.
     pub(super) fn find(&self, id: &str) -> Option<usize> {
         let id: PeerId = id.parse().ok()?;
         let [.., a, b, c, d] = *id.as_bytes();
@@ -102,7 +102,7 @@ impl Plan {
         }
     }
 
-    /// How many peers belong to a network.
+    /// Number of peers in a network.
     pub(super) fn members(&self, network: usize) -> usize {
         let share = |all: usize| (all + self.networks() - 1).saturating_sub(network) / self.networks();
         match self.spread {
@@ -112,7 +112,7 @@ impl Plan {
     }
 }
 
-/// An id that ends in the number of its peer, so that whoever hears it finds the peer without a table.
+/// An id that ends in the number of its peer, so that no table is needed to find the peer.
 fn random_id(rng: &mut Rng, number: usize) -> PeerId {
     let mut bytes = [0; 20];
     bytes[..8].copy_from_slice(&rng.next().to_be_bytes());

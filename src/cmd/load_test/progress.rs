@@ -1,4 +1,4 @@
-//! The bar that moves while a test runs. Nothing is drawn where stderr is no terminal.
+//! The progress bar of a running test. Nothing is drawn if stderr is not a terminal.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -8,22 +8,22 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use super::swarm::Swarm;
 
-/// How often the bar is drawn.
+/// Time between two updates of the bar.
 const TICK: Duration = Duration::from_millis(200);
 
-/// What the run is doing just now.
+/// The current phase of the run.
 pub(super) struct Progress {
     bar: ProgressBar,
     phase: Cell<&'static str>,
     measure: Cell<Measure>,
 }
 
-/// What the length of the bar stands for.
+/// The unit of the bar.
 #[derive(Clone, Copy)]
 enum Measure {
-    /// Sessions that are open.
+    /// Open sessions.
     Connected,
-    /// Milliseconds since the run began.
+    /// Milliseconds since this time.
     Time(Instant),
 }
 

@@ -1,4 +1,4 @@
-//! What a run tells at its end: a table for people, JSON for programs.
+//! The report at the end of a run: a table for people, JSON for programs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::scenario::{Outcome, Storm};
 use super::tally::{Check, Counts, Latency, Tally, Violations};
 
-/// All of a run's results. The field names are those of `--json`.
+/// All results of a run. The field names are those of `--json`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Report {
@@ -42,7 +42,7 @@ pub(super) struct Report {
     violations: BTreeMap<Check, Violations>,
 }
 
-/// What was asked for, as far as it belongs into a report.
+/// The arguments that belong into a report.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) scenario: &'static str,
@@ -98,7 +98,7 @@ impl Report {
 
     fn rows(&self) -> Vec<(&'static str, String)> {
         let count = |n: u64| HumanCount(n).to_string();
-        // Times are only known of a run that was waited for.
+        // Times are known only if the run was not interrupted.
         let interrupted = self.violations.contains_key(&Check::Interrupted);
         let (connected, exact_after) = match (interrupted, self.exact_ms) {
             (true, _) => (self.connected.to_string(), "not known".to_owned()),

@@ -1,4 +1,4 @@
-//! The scenarios that are told in a few lines, and what all of them share.
+//! The short scenarios, and their common parts.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -12,24 +12,24 @@ use super::progress::Progress;
 use super::swarm::{State, Swarm};
 use super::tally::Check;
 
-/// Handshakes under way at a time when no rate is asked for.
+/// Maximum number of handshakes in progress, if no rate was requested.
 const MAX_DIALS: usize = 128;
 
-/// What is still expected is given up when nobody heard anything for this long.
+/// Time without any message after which expected events are given up.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// How often it is asked whether what is expected has happened.
+/// Time between two checks for expected events.
 const POLL: Duration = Duration::from_millis(10);
 
-/// What a run measured besides what it counted.
+/// Measurements of a run besides its counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Outcome {
-    /// Time until all were connected, in milliseconds.
+    /// Time until all peers were connected, in milliseconds.
     pub(super) connect_ms: u64,
-    /// Time from the first connection until everybody knew everybody, in milliseconds.
+    /// Time from the first connection until every peer knew every other, in milliseconds.
     pub(super) exact_ms: Option<u64>,
-    /// Discoveries that a perfect hub tells of, where that is known.
+    /// Number of discoveries that a correct hub sends, if it is known.
     pub(super) expected_discoveries: Option<u64>,
     /// Length of the measured part, in seconds.
     pub(super) measured_secs: f64,
@@ -39,31 +39,31 @@ pub(super) struct Outcome {
     pub(super) storms: Vec<Storm>,
 }
 
-/// Everybody's sockets cut at once, and how long until all was well again.
+/// One round of a storm: all sockets are cut at once.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Storm {
     /// `reset` or `fin`.
     pub(super) cut: &'static str,
-    /// Until all were connected again, in milliseconds.
+    /// Time until all peers were connected again, in milliseconds.
     pub(super) connected_ms: u64,
-    /// Until everybody knew everybody again, in milliseconds; `None` if that did not come to pass.
+    /// Time until every peer knew every other again, in milliseconds; `None` if that did not happen.
     pub(super) exact_ms: Option<u64>,
 }
 
-/// What the user asked of a scenario.
+/// The arguments of a scenario.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     pub(super) duration: Duration,
     pub(super) interval: Duration,
-    /// Connections per second; 0: as many as go.
+    /// Connections per second; 0 means as many as possible.
     pub(super) ramp: u32,
     pub(super) in_flight: u32,
     pub(super) seed: u64,
 }
 
-/// All connect, announce and should hear of each other once; then each sends an offer to a random other member every
-/// `interval` (`chatter`), or stays silent.
+/// All peers connect, announce and should discover each other once. Then each sends an offer to a random other member
+/// every `interval` (`chatter`), or stays silent.
 pub(super) async fn join(swarm: &Rc<Swarm>, pace: Pace, chatter: bool, progress: &Progress) -> Outcome {
     let mut outcome = assemble(swarm, pace, progress).await;
     outcome.expected_discoveries = Some(swarm.expected());
@@ -129,7 +129,7 @@ pub(super) async fn relay(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) ->
     outcome
 }
 
-/// All connect; then, again and again, all sockets are cut at once and all come back at once, with the same ids.
+/// All peers connect. Then all sockets are cut at once, repeatedly, and all peers reconnect at once with the same ids.
 pub(super) async fn storm(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) -> Outcome {
     let mut outcome = assemble(swarm, pace, progress).await;
     if swarm.connected() == 0 {
@@ -168,7 +168,7 @@ async fn come_back(swarm: Rc<Swarm>, peer: usize, mut rng: Rng) {
     }
 }
 
-/// Dials until a session is open. Gives up, and says so, after as long as it takes a hub to notice a dead peer.
+/// Dials until a session is open. Reports a violation after the time in which a hub notices a dead peer.
 pub(super) async fn redial(swarm: &Rc<Swarm>, peer: usize, rng: &mut Rng) -> bool {
     const PATIENCE: Duration = Duration::from_secs(60);
     const LONGEST_PAUSE_MS: u64 = 2_000;
@@ -187,7 +187,7 @@ pub(super) async fn redial(swarm: &Rc<Swarm>, peer: usize, rng: &mut Rng) -> boo
     true
 }
 
-/// All connect and announce, and hear of each other.
+/// All peers connect, announce, and discover each other.
 async fn assemble(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) -> Outcome {
     let begin = Instant::now();
     progress.connect();
@@ -199,7 +199,7 @@ async fn assemble(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) -> Outcome
     Outcome { connect_ms, exact_ms, ..Outcome::default() }
 }
 
-/// Connects and announces these peers. Those who do not get in are counted.
+/// Connects and announces these peers. Failures are counted.
 pub(super) async fn connect(swarm: &Rc<Swarm>, ramp: u32, peers: impl Iterator<Item = usize>) {
     let mut ticks = (ramp > 0).then(|| tokio::time::interval(Duration::from_secs(1) / ramp));
     let mut dials = JoinSet::new();
@@ -223,7 +223,7 @@ pub(super) async fn connect(swarm: &Rc<Swarm>, ramp: u32, peers: impl Iterator<I
     dials.join_all().await;
 }
 
-/// Waits for a while, but not for a swarm that nobody is left of.
+/// Waits for a while, but not if no peer is connected.
 async fn rest(swarm: &Swarm, until: Instant) {
     const LOOK: Duration = Duration::from_millis(200);
     while Instant::now() < until && swarm.connected() > 0 {
@@ -231,7 +231,7 @@ async fn rest(swarm: &Swarm, until: Instant) {
     }
 }
 
-/// Waits until what is expected has happened; `false` if it is given up.
+/// Waits until `done`. False if it is given up.
 pub(super) async fn settle(swarm: &Swarm, done: impl Fn() -> bool) -> bool {
     let mut heard = swarm.heard();
     let mut quiet_since = Instant::now();
@@ -248,10 +248,10 @@ pub(super) async fn settle(swarm: &Swarm, done: impl Fn() -> bool) -> bool {
     true
 }
 
-/// The last checks, once all is quiet. Then everybody leaves.
+/// The last checks, when everything is quiet. Then all peers leave.
 pub(super) async fn finish(swarm: &Rc<Swarm>, progress: &Progress) {
     progress.phase("checking");
-    // A receipt may come after what it is for.
+    // A receipt may arrive after its signal.
     settle(swarm, || swarm.seats.iter().all(|seat| seat.unreceipted.borrow().is_empty())).await;
     swarm.compare_all();
     {

@@ -1,4 +1,4 @@
-//! The peers of a load test: their connections, and what each of them hears.
+//! The peers of a load test: their connections, and the messages they receive.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -15,44 +15,44 @@ use super::plan::{Place, Plan};
 use super::tally::{Check, Tally};
 use crate::client::{ConnectError, Ended, Endpoint, Receiver, SendError, Sender};
 
-/// How long a hub may take to say `connected`: through a crowd that arrives at once, and a takeover's grace.
+/// Maximum time until `connected`: for a crowd that arrives at once, plus a takeover's grace.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a hub may take to answer a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Everybody who takes part, on one thread.
+/// All peers, on one thread.
 pub(super) struct Swarm {
     pub(super) plan: Plan,
     pub(super) options: Options,
     pub(super) seats: Vec<Seat>,
     pub(super) tally: RefCell<Tally>,
-    /// Offers and answers go back and forth until this is false.
+    /// While true, each offer is answered with another.
     pub(super) bouncing: Cell<bool>,
     pub(super) epoch: Instant,
     pub(super) last_discovery: Cell<Instant>,
     pub(super) buffers: RefCell<Buffers>,
     pub(super) scratch: RefCell<Vec<u8>>,
     heard: Cell<u64>,
-    /// Members that members know of, summed up.
+    /// Number of members known by members, summed up.
     known: Cell<u64>,
-    /// Members that members should know of, summed up.
+    /// Number of members that members should know, summed up.
     expected: Cell<u64>,
     present: Vec<Cell<u64>>,
     endpoints: Vec<Endpoint>,
 }
 
-/// What all peers have in common.
+/// Options of all peers.
 #[derive(Debug, Default)]
 pub(super) struct Options {
     pub(super) token: Option<String>,
-    /// Brings the data of signals to its size.
+    /// Padding for the data of signals.
     pub(super) padding: String,
     /// Peers 2k and 2k+1 signal only each other.
     pub(super) pairs: bool,
     /// Signals ask for receipts.
     pub(super) receipts: bool,
-    /// One in so many members of a network stays while the others come and go; 0: nobody does.
+    /// One of this many members of a network stays while the others join and leave; 0 means none.
     pub(super) observer_share: usize,
 }
 
@@ -61,33 +61,33 @@ pub(super) struct Seat {
     pub(super) line: RefCell<Option<Line>>,
     pub(super) ledger: RefCell<Ledger>,
     pub(super) state: Cell<State>,
-    /// Whether the others should know of it.
+    /// Whether the others should know it.
     pub(super) member: Cell<bool>,
-    /// Something happened that its task may wait for.
+    /// Notified when something happens that its task may wait for.
     pub(super) changed: Notify,
     pub(super) app_pongs: Cell<u64>,
     /// Signals sent to its partner.
     pub(super) sent: Cell<u64>,
-    /// Signals its partner sent and that arrived, or were skipped.
+    /// Signals of its partner that arrived or were skipped.
     pub(super) received: Cell<u64>,
     /// Signals without a receipt.
     pub(super) unreceipted: RefCell<BTreeSet<u64>>,
 }
 
-/// A live connection.
+/// An open connection.
 pub(super) struct Line {
     pub(super) sender: Sender,
     reader: JoinHandle<()>,
 }
 
-/// Where a peer stands with its network.
+/// A peer's membership in its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// Not announced.
     Outside,
     /// Announced.
     Inside,
-    /// On its way out: what still comes is of no interest.
+    /// Leaving: messages that still arrive are ignored.
     Leaving,
 }
 
@@ -127,7 +127,7 @@ impl Swarm {
         }
     }
 
-    /// How many members of a network stay while the others come and go. They have its first slots.
+    /// Number of members of a network that stay while the others join and leave. They have its first slots.
     pub(super) fn observers(&self, network: usize) -> usize {
         observers(self.plan.members(network), self.options.observer_share)
     }
@@ -186,7 +186,7 @@ impl Swarm {
             }
         };
         let seat = &self.seats[peer];
-        // Whoever ends a session takes the line away first.
+        // Code that ends a session on purpose removes the line first.
         if let Some(line) = seat.line.take() {
             self.retire(&line.sender);
             self.leave(peer, State::Outside);
@@ -197,7 +197,7 @@ impl Swarm {
         seat.changed.notify_one();
     }
 
-    /// Announces a peer. Who counts it as a member is another matter: see [`Self::enter`].
+    /// Announces a peer. Whether it counts as a member is decided by [`Self::enter`].
     pub(super) fn announce(&self, peer: usize) {
         let seat = &self.seats[peer];
         self.forget(peer);
@@ -205,7 +205,7 @@ impl Swarm {
         self.say(peer, message::membership("announce", self.plan.network_name(peer)).as_bytes());
     }
 
-    /// From here on the others should know of this peer, and it of them.
+    /// From now on the others should know this peer, and it them.
     pub(super) fn enter(&self, peer: usize) {
         if !self.seats[peer].member.replace(true) {
             let present = &self.present[self.plan.place(peer).network];
@@ -214,7 +214,7 @@ impl Swarm {
         }
     }
 
-    /// From here on the others should not know of this peer, and what it knew counts no more.
+    /// From now on the others should not know this peer, and its own view does not count.
     pub(super) fn leave(&self, peer: usize, state: State) {
         let seat = &self.seats[peer];
         seat.state.set(state);
@@ -232,18 +232,18 @@ impl Swarm {
         ledger.clear();
     }
 
-    /// Whether members know of as many members as there are, and all signals have arrived.
+    /// Whether all members know all members, and all signals have arrived.
     pub(super) fn is_exact(&self) -> bool {
         let tally = self.tally.borrow();
         self.known.get() == self.expected.get() && tally.sent == tally.delivered
     }
 
-    /// Discoveries that it takes until everybody knows everybody.
+    /// Number of discoveries until every peer knows every other.
     pub(super) fn expected(&self) -> u64 {
         self.expected.get()
     }
 
-    /// Messages heard by all peers.
+    /// Number of messages received by all peers.
     pub(super) fn heard(&self) -> u64 {
         self.heard.get()
     }
@@ -261,7 +261,7 @@ impl Swarm {
         }
     }
 
-    /// Queues a message of a peer; `false` if it could not be.
+    /// Queues a message of a peer. False if that failed.
     pub(super) fn say(&self, peer: usize, text: &[u8]) -> bool {
         let line = self.seats[peer].line.borrow();
         let said = line.as_ref().map_or(Err(SendError::Closed), |line| line.sender.send(text));
@@ -271,12 +271,12 @@ impl Swarm {
         said.is_ok()
     }
 
-    /// Ends a session with a close frame and waits for the hub's.
+    /// Ends a session with a close frame, and waits for the hub's.
     pub(super) async fn close(&self, peer: usize) {
         self.leave(peer, State::Leaving);
         let Some(line) = self.seats[peer].line.take() else { return };
         self.retire(&line.sender);
-        // A close frame that finds no room is as good as one that is not answered.
+        // A close frame that does not fit is like one that is not answered.
         let _ = line.sender.close(1000, "");
         let mut reader = line.reader;
         if tokio::time::timeout(CLOSE_TIMEOUT, &mut reader).await.is_err() {
@@ -285,7 +285,7 @@ impl Swarm {
         }
     }
 
-    /// Ends a session without a word: with a reset, or with no more than TCP's own end.
+    /// Ends a session without a close frame: with a reset, or with TCP's own end.
     pub(super) fn cut(&self, peer: usize, reset: bool) {
         self.leave(peer, State::Outside);
         let Some(line) = self.seats[peer].line.take() else { return };
@@ -298,7 +298,7 @@ impl Swarm {
         self.tally.borrow_mut().pongs += sender.pongs();
     }
 
-    /// Compares what every member believes with who is there, and notes the differences.
+    /// Compares every member's view with the truth, and records the differences.
     pub(super) fn compare_all(&self) {
         let mut tally = self.tally.borrow_mut();
         for (peer, seat) in self.seats.iter().enumerate().filter(|(_, seat)| seat.member.get()) {
@@ -319,7 +319,7 @@ impl Swarm {
         }
     }
 
-    /// How a peer is called in examples: enough to find it in a hub's log.
+    /// Name of a peer in examples: enough to find it in a hub's log.
     pub(super) fn called(&self, peer: usize) -> String {
         format!("peer {peer} ({})", self.plan.id(peer))
     }

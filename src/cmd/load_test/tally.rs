@@ -1,20 +1,20 @@
-//! What a run counted: plain numbers, the latency histogram, and whatever must not happen.
+//! The counts of a run: plain numbers, the latency histogram, and violations.
 
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Names under which something is counted that come from a hub. More: counted as `other`.
+/// Maximum number of names from a hub that are counted separately. Others are counted as `other`.
 const MAX_NAMES: usize = 64;
 
-/// What is told of one check besides the number of its violations.
+/// Maximum number of examples per check.
 const MAX_EXAMPLES: usize = 3;
 
-/// Longest latency that is told apart, in microseconds.
+/// Maximum latency that is distinguished, in microseconds.
 const MAX_LATENCY_MICROS: u64 = 60_000_000;
 
-/// What must not happen. Once is enough to fail the run.
+/// Violations. A single one fails the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Check {
@@ -24,27 +24,27 @@ pub(super) enum Check {
     Duplicate,
     /// The hub answered with an error.
     Error,
-    /// Told of the leave of a peer that was not there.
+    /// A leave of a peer that was not present.
     Ghost,
-    /// The user did not wait for the end.
+    /// The user interrupted the run.
     Interrupted,
-    /// Told of oneself.
+    /// An event about the peer itself.
     Itself,
-    /// Something for another peer or network, or in the name of another.
+    /// A message for another peer or network, or with another peer's name.
     Misaddressed,
-    /// A member was not told of another.
+    /// A member did not discover another.
     Missing,
-    /// A peer did not come back.
+    /// A peer did not reconnect.
     NotBack,
-    /// A peer announced and was not told of those who were there.
+    /// A peer announced and did not discover the members.
     NotJoined,
-    /// A peer that stayed did not hear of each join of the others.
+    /// An observer missed a join.
     NotTold,
-    /// A receipt that says something else than `delivered`.
+    /// A receipt with another outcome than `delivered`.
     NotDelivered,
     /// A receipt did not come.
     ReceiptMissing,
-    /// A receipt came twice, or for nothing.
+    /// A receipt arrived twice, or without a signal.
     ReceiptUnasked,
     /// A signal did not arrive.
     SignalLost,
@@ -52,13 +52,13 @@ pub(super) enum Check {
     SignalSkipped,
     /// A signal arrived again, or after one that was sent later.
     SignalRepeated,
-    /// A member is taken to be there though it left.
+    /// A member that left is still considered present.
     StillThere,
-    /// Told of a peer that is not one of the network.
+    /// An event about a peer that is not in the network.
     Stranger,
-    /// Told something of a network after leaving it.
+    /// An event of a network after leaving it.
     ToldOutside,
-    /// A message that is no JSON, or of a type nobody knows.
+    /// A message that is not JSON, or has an unknown type.
     Unreadable,
     /// The hub did not read what was sent.
     Unsent,
@@ -94,14 +94,14 @@ impl Check {
     }
 }
 
-/// How often a check was violated, and how.
+/// Number of violations of a check, with examples.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Violations {
     pub(super) count: u64,
     pub(super) examples: Vec<String>,
 }
 
-/// A number per name. The names come from a hub, so there is a bound to them.
+/// Counts by name. Names come from a hub, so their number is bounded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub(super) struct Counts(pub(super) BTreeMap<String, u64>);
@@ -117,14 +117,14 @@ impl Counts {
     }
 }
 
-/// What a run counted.
+/// The counts of a run.
 #[derive(Debug)]
 pub(super) struct Tally {
     /// Sessions that were opened.
     pub(super) sessions: u64,
-    /// Peers that never got one.
+    /// Peers that never connected.
     pub(super) failed: u64,
-    /// Why sessions were not opened, retries included.
+    /// Failures to open a session, retries included.
     pub(super) dial_failures: Counts,
     pub(super) discoveries: u64,
     pub(super) leaves: u64,
@@ -132,7 +132,7 @@ pub(super) struct Tally {
     pub(super) delivered: u64,
     pub(super) errors: Counts,
     pub(super) receipts: Counts,
-    /// Ends of sessions that this program did not ask for.
+    /// Ends of sessions that this program did not cause.
     pub(super) closes: Counts,
     /// WebSocket pings that were answered.
     pub(super) pongs: u64,
@@ -160,7 +160,7 @@ impl Tally {
         }
     }
 
-    /// Notes what must not happen. `example` is only asked while there is room for it.
+    /// Records a violation. `example` is called only while there is room for it.
     pub(super) fn violate(&mut self, check: Check, example: impl FnOnce() -> String) {
         let violations = self.violations.entry(check).or_default();
         violations.count += 1;
@@ -173,7 +173,7 @@ impl Tally {
         self.latency_micros.saturating_record((nanos / 1000).max(1));
     }
 
-    /// `None` when there was nothing to measure.
+    /// `None` if no latency was measured.
     pub(super) fn latency_summary(&self) -> Option<Latency> {
         let histogram = &self.latency_micros;
         (!histogram.is_empty()).then(|| Latency {

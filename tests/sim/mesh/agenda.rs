@@ -1,4 +1,4 @@
-//! What is to happen, and when.
+//! The events of the simulation and their times.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,36 +6,36 @@ use std::time::Duration;
 use super::bridge::Channel;
 use super::clients::Saying;
 
-/// Something that happens at its time.
+/// An event with a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Event {
-    /// The first letter from one machine of a hub to another arrives.
+    /// The first letter between two machines of a hub arrives.
     Post { hub: usize, life: usize, from: usize, to: usize },
-    /// A machine's timer.
+    /// A machine's timer fires.
     Timer { hub: usize, life: usize, machine: usize },
-    /// Two hubs that should be linked try to be.
+    /// Two hubs that should be linked try to link.
     Dial { a: usize, b: usize },
-    /// One end of a link is ready.
+    /// One end of a link becomes ready.
     EndUp { link: usize, side: usize },
-    /// One end of a link hears that it has ended.
+    /// One end of a link notices its end.
     EndDown { link: usize, side: usize },
     /// The first frame in a link's pipe arrives at this side.
     Frame { link: usize, side: usize },
-    /// What waits on this side of a link may have become too much, or little again.
+    /// The queue of this side of a link may have crossed a mark.
     Pressure { link: usize, side: usize },
     /// A link ends.
     Cut { link: usize },
-    /// The first frame of a publisher to a subscriber arrives.
+    /// The first frame of a publisher arrives at a subscriber.
     Bridged { from: usize, to: usize, channel: Channel },
-    /// A hub hears that its bridge works, or does not.
+    /// A hub learns that its bridge works or has failed.
     Bridge { hub: usize, life: usize, up: bool },
-    /// The bridge takes more.
+    /// The bridge has room again.
     BridgeRoom { hub: usize, life: usize },
     /// A client connects.
     Open { hub: usize, peer: usize },
-    /// A client speaks.
+    /// A client sends something.
     Say { client: usize, saying: Saying },
-    /// A client's socket takes a frame.
+    /// A client's socket accepts a frame.
     Write { client: usize },
     /// A client's pong arrives.
     Pong { client: usize, payload: [u8; 8] },
@@ -43,27 +43,27 @@ pub(crate) enum Event {
     Room { client: usize },
     /// A client's connection is lost.
     Lose { client: usize },
-    /// It is a session's turn to go.
+    /// The slot of a draining session has come.
     Retire { client: usize },
     /// The hub has waited long enough for a client's close frame.
     Linger { client: usize },
-    /// A newcomer has waited for as long as it may have to.
+    /// A second connection has waited the maximum time.
     Waited { client: usize },
-    /// Nobody may believe any longer that this client is there.
+    /// From now on nobody may consider this client present.
     Forgotten { client: usize },
-    /// A hub that drains ends.
+    /// A hub that drains stops.
     End { hub: usize, life: usize },
-    /// The process of a hub is gone.
+    /// The process of a hub disappears.
     Gone { hub: usize, life: usize },
-    /// A hub starts anew.
+    /// A hub starts again.
     Start { hub: usize },
     /// Clients do something.
     Deed,
-    /// Something goes wrong.
+    /// A fault occurs.
     Trouble,
 }
 
-/// What is to happen, in order; at the same moment, in the order in which it was put here.
+/// The events in order; at the same time, in the order of their insertion.
 #[derive(Debug, Default)]
 pub(crate) struct Agenda {
     due: BTreeMap<(Duration, u64), Event>,
@@ -76,7 +76,7 @@ impl Agenda {
         self.due.insert((at, self.count), event);
     }
 
-    /// What happens next, if that is not after `until`.
+    /// The next event, if it is not after `until`.
     pub(crate) fn next(&mut self, until: Duration) -> Option<(Duration, Event)> {
         let first = self.due.first_entry().filter(|first| first.key().0 <= until)?;
         let ((at, _), event) = first.remove_entry();

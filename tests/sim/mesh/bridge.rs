@@ -1,4 +1,4 @@
-//! The bridge: what one hub publishes, all others on it hear, unless it is lost.
+//! The bridge: other hubs on it receive what one hub publishes, unless it is lost.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use super::agenda::Event;
 use super::links::is_bulk;
 use super::world::World;
 
-/// Where a hub publishes. Each keeps its own order.
+/// The channel of a frame. Each channel keeps its own order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Channel {
     Everyone,
     One,
 }
 
-/// What is under way from one hub to another.
+/// Frames in flight from one hub to another.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
-    /// Whose, and what: a hub that starts anew may have another id.
+    /// The sender and the frame: a restarted hub may have another id.
     frames: VecDeque<(HubId, Box<[u8]>)>,
     last: Duration,
 }
@@ -58,7 +58,7 @@ impl World {
     pub(crate) fn bridged(&mut self, from: usize, to: usize, channel: Channel) {
         let frame = self.channels.get_mut(&(from, to, channel)).and_then(|way| way.frames.pop_front());
         let Some((id, frame)) = frame else { return };
-        // Who does not listen does not hear.
+        // Hubs without a subscription receive nothing.
         if self.hubs[to].lives() && self.hubs[to].bridge_told {
             self.receive(to, Via::Bridge(id), &frame);
         }
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// More waits for the bridge than is good, for a while.
+    /// The bridge's queue is above its mark for a while.
     pub(crate) fn fill_bridge(&mut self, hub: usize) {
         if self.hubs[hub].lives() && self.hubs[hub].bridge_told && !self.hubs[hub].bridge_full {
             self.hubs[hub].bridge_full = true;

@@ -1,4 +1,4 @@
-//! Clients, and the sockets between them and their hub.
+//! Clients, and the sockets between them and their hubs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -31,11 +31,11 @@ pub(crate) struct Client {
     pub(crate) resume: Option<Lineage>,
     /// What its own secret says, once it has got one.
     pub(crate) lineage: Option<Lineage>,
-    /// When it ended, and until when others may believe that it did not.
+    /// Time of its end, and time until which others may consider it present.
     pub(crate) ended: Option<(Duration, Duration)>,
-    /// What it knows of the networks it is in.
+    /// Its view of the networks it is in.
     pub(crate) views: BTreeMap<Net, View>,
-    /// What it said of itself last, in each network.
+    /// Its latest announcement in each network.
     pub(crate) said: BTreeMap<Net, u64>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Client {
 pub(crate) enum Phase {
     Pending,
     Open,
-    /// Told to go, and still read.
+    /// Draining, and still read.
     Retiring,
     Ended,
 }
@@ -54,40 +54,40 @@ enum Queued {
     Ping([u8; 8]),
 }
 
-/// What a client does.
+/// An action of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Saying {
     Announce,
     Goodbye,
     Signal,
-    /// A signal to one of whom it has just been told.
+    /// A signal to a peer it has just discovered.
     Greeting(PeerId, Net),
-    /// Several to one target at once.
+    /// Several signals to one target at once.
     Burst,
-    /// A signal, and right behind it the sender's leave.
+    /// A signal, immediately followed by the sender's leave.
     Parting,
-    /// It wants to know more.
+    /// A `discover`.
     Discover,
     Close,
 }
 
-/// Signals whose frames were not taken by their target's socket, for the router.
+/// Signals whose frames the target's socket did not accept, for the router.
 pub(crate) type Undelivered = Vec<(Origin, PeerId, usize, CloseReason)>;
 
 impl Client {
-    /// Its place among all that ever were.
+    /// Its number among all clients of the run.
     pub(crate) fn number(&self) -> usize {
         self.session.generation as usize
     }
 }
 
 impl World {
-    /// The client that a router means.
+    /// The client of a router's session.
     fn client(&self, session: SessionId) -> usize {
         session.generation as usize
     }
 
-    /// Those that are so.
+    /// The clients that satisfy a condition.
     pub(crate) fn those(&self, so: impl Fn(&Client) -> bool) -> Vec<usize> {
         (0..self.clients.len()).filter(|&client| so(&self.clients[client])).collect()
     }
@@ -104,7 +104,7 @@ impl World {
 
     // --- what clients do ---------------------------------------------------------------------------------------
 
-    /// The next deed of a client is drawn.
+    /// Draws the next action of a client.
     pub(crate) fn deed(&mut self) {
         if self.resting {
             return;
@@ -186,7 +186,7 @@ impl World {
             said: BTreeMap::new(),
         });
         let late = Duration::from_micros(4 * self.plan.letter_us as u64) + 2 * limits::TICK;
-        // The session here is asked, and perhaps, when that has lost its id meanwhile, the one that has taken it.
+        // The session here is asked, and perhaps, if it has lost its id meanwhile, the one that took it.
         let patience = 2 * limits::TAKEOVER_GRACE + limits::TAKEOVER_MARGIN + late;
         self.agenda.put(self.now + patience, Event::Waited { client });
         self.tell_router(hub, shard, Input::Opened { session, peer, seat: true, resume });
@@ -231,7 +231,7 @@ impl World {
         debug_assert!(self.hubs[hub].routers.len() > shard && session.generation as usize == client);
     }
 
-    /// It joins, if it is not in, sends signals, and leaves, all in one breath.
+    /// Joins if necessary, sends signals, and leaves, all at once.
     fn part(&mut self, client: usize) {
         let (net, target) = self.addressee(client);
         if !self.clients[client].views.contains_key(&net) {
@@ -248,7 +248,7 @@ impl World {
         }
     }
 
-    /// Mostly somebody it has heard of: other signals seldom arrive.
+    /// Mostly a discovered peer: other signals seldom arrive.
     fn addressee(&mut self, client: usize) -> (Net, PeerId) {
         let views = self.clients[client].views.iter();
         let known: Vec<_> = views.flat_map(|(&net, view)| view.told.keys().map(move |&peer| (net, peer))).collect();
@@ -267,7 +267,7 @@ impl World {
         self.leave(client, CloseReason::ConnectionLost);
     }
 
-    /// The connection ends, and the router is told.
+    /// The connection ends, and the router is notified.
     fn leave(&mut self, client: usize, reason: CloseReason) {
         let Client { phase, hub, shard, session, .. } = self.clients[client];
         if phase == Phase::Ended {
@@ -282,7 +282,7 @@ impl World {
         }
     }
 
-    /// It is no more; what its socket had not taken is handed back.
+    /// The session is gone; its unwritten signals return to the router.
     fn ended(&mut self, client: usize, reason: CloseReason, undelivered: &mut Undelivered) {
         self.note(|| format!("c{client} has ended: {reason:?}"));
         let Client { hub, shard, session, peer, .. } = self.clients[client];
@@ -295,7 +295,7 @@ impl World {
         }
     }
 
-    /// It is no more, for the oracles.
+    /// The session is gone, for the oracles.
     pub(crate) fn forget(&mut self, client: usize) {
         let at = self.now + self.longest_memory(client);
         let ended = &mut self.clients[client];
@@ -313,7 +313,7 @@ impl World {
         if std::mem::replace(&mut self.clients[client].phase, Phase::Open) != Phase::Pending {
             self.complain(format!("{} is let in again", self.name(client)));
         }
-        // As a browser does, at once.
+        // Reconnects at once, as a browser does.
         if !self.resting && self.rng.one_in(2) {
             self.agenda.put(self.now, Event::Say { client, saying: Saying::Announce });
         }
@@ -413,10 +413,10 @@ impl World {
         }
     }
 
-    /// The socket takes what waits for it.
+    /// The socket accepts its queue.
     pub(crate) fn write(&mut self, client: usize) {
         let Client { hub, shard, peer, lost, answers, .. } = self.clients[client];
-        // What is sent into a lost connection is never taken.
+        // A lost connection accepts nothing.
         if self.clients[client].phase == Phase::Ended || lost {
             return;
         }

@@ -1,4 +1,4 @@
-//! What a trace says, a line each.
+//! Descriptions for traces, one line each.
 #![expect(clippy::wildcard_enum_match_arm, reason = "what needs no words of its own is printed as it is")]
 
 use proto::envelope::{Envelope, Routed, What};

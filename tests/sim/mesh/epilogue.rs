@@ -1,4 +1,4 @@
-//! After the rest: what one change costs, and what one signal costs.
+//! After the rest: the cost of one change, and of one signal.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use proto::{PeerId, limits};
 use super::clients::Phase;
 use super::world::World;
 
-/// Who is linked with whom.
+/// The links between hubs.
 struct Graph {
     neighbours: BTreeMap<usize, BTreeSet<usize>>,
     links: usize,
@@ -66,7 +66,7 @@ impl World {
         self.one_resumes();
     }
 
-    /// Whoever is nowhere is let in at once.
+    /// A peer that is connected nowhere is admitted at once.
     fn one_newcomer(&mut self) {
         let hub = self.rng.below(self.hubs.len());
         let gone = |peer: &PeerId| !self.clients.iter().any(|c| c.phase != Phase::Ended && c.peer == *peer);
@@ -132,8 +132,8 @@ impl World {
         }
     }
 
-    /// A link swallows what is sent over it, in one direction or both, and stays open. Where there is another way, signals take it after
-    /// three seconds, and nobody is thought to be gone.
+    /// A link swallows what is sent over it, in one direction or both, and stays open. If there is another way, signals
+    /// take it after three seconds, and no hub counts as lost.
     fn one_silent_link(&mut self) {
         if !self.complaints.is_empty() {
             return;
@@ -168,7 +168,7 @@ impl World {
         self.pass(Duration::from_secs(20));
     }
 
-    /// A client and one of those that it knows.
+    /// A client and a peer that it knows.
     fn any_pair(&mut self) -> Option<(usize, usize, PeerId)> {
         let client = self.any(|client| client.phase == Phase::Open && !client.views.is_empty())?;
         let views = self.clients[client].views.iter();
@@ -177,7 +177,7 @@ impl World {
         Some((client, net, target))
     }
 
-    /// All hubs take a leave in as it is said.
+    /// All hubs apply a leave as it was sent.
     fn one_leave(&mut self) {
         let Some(client) = self.any(|client| client.phase == Phase::Open && !client.views.is_empty()) else { return };
         if !self.complaints.is_empty() {

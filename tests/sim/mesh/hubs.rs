@@ -1,4 +1,4 @@
-//! One hub: its routers, its relay, and the letters between them, driven as `proto`'s contract has it.
+//! One hub: its routers, its relay, and the letters between them, under `proto`'s contract.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::rng::Rng;
 pub(crate) struct Hub {
     pub(crate) place: usize,
     pub(crate) id: HubId,
-    /// How many processes have been at this place before.
+    /// Number of earlier processes at this place.
     pub(crate) life: usize,
     pub(crate) state: State,
     pub(crate) born: Duration,
@@ -28,15 +28,15 @@ pub(crate) struct Hub {
     pub(crate) keys: Keys,
     pub(crate) routers: Vec<Router>,
     pub(crate) relay: Relay,
-    /// Letters under way, from each machine to each other; the relay is the last of the machines.
+    /// Letters in flight between machines; the relay is the last machine.
     mail: Vec<Post>,
-    /// When each machine's timer goes off, by the hub's clock.
+    /// Time of each machine's timer, by the hub's clock.
     timers: Vec<Option<Duration>>,
-    /// Calls of a timer that changed nothing, in a row.
+    /// Number of timer calls in a row that changed nothing.
     idle_timeouts: usize,
     /// The clients of each shard by slot.
     pub(crate) slots: Vec<Vec<Option<usize>>>,
-    /// Whether the relay has been told that the bridge works.
+    /// Whether the relay knows that the bridge works.
     pub(crate) bridge_told: bool,
     pub(crate) bridge_full: bool,
 }
@@ -44,9 +44,9 @@ pub(crate) struct Hub {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
     Up,
-    /// It goes away: its sessions retire.
+    /// It drains: its sessions retire.
     Draining,
-    /// It has said farewell, and only its links go on for a moment.
+    /// It has sent its farewell, and only its links live on for a moment.
     Ended,
     Down,
 }
@@ -57,14 +57,14 @@ struct Post {
     last: Duration,
 }
 
-/// What a machine is told.
+/// An input of a machine.
 pub(crate) enum Told<'a> {
     Input(usize, Input<'a>),
     Relay(RelayInput<'a>),
     Timeout(usize),
 }
 
-/// A machine that wants to be called again at once, so many times in a row, will want that for ever.
+/// A machine whose timer fires this often in a row without effect would do so forever.
 const MOST_IDLE_TIMEOUTS: usize = 50;
 
 impl Hub {
@@ -110,7 +110,7 @@ impl Hub {
             public_url: None,
         };
         let machines = usize::from(shards) + 1;
-        // A process knows no time before its own: its clock begins somewhere.
+        // A process knows no time before its own start.
         let born = now - Duration::from_millis(rng.below(1_000) as u64);
         Self {
             place,
@@ -155,7 +155,7 @@ impl Hub {
 }
 
 impl World {
-    /// A process begins.
+    /// A process starts.
     pub(crate) fn wake(&mut self, hub: usize) {
         let (id, life, wall) = (self.hubs[hub].id, self.hubs[hub].life, self.time(hub).wall_ms);
         self.note(|| format!("h{hub} is {id:?}, life {life}, its clock says {wall}"));
@@ -180,7 +180,7 @@ impl World {
         self.tell(hub, Told::Relay(input));
     }
 
-    /// Gives a machine one input, and does all it says.
+    /// Gives a machine one input, and performs its outputs.
     fn tell(&mut self, hub: usize, told: Told<'_>) {
         let now = self.time(hub);
         match told {
@@ -312,7 +312,7 @@ impl World {
             return;
         }
         let now = self.time(hub).at;
-        // An earlier one has been set since, and has been gone off already.
+        // It was set to an earlier time since, and has fired already.
         if self.hubs[hub].timers[machine].is_none_or(|set| set > now) {
             return;
         }

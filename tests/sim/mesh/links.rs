@@ -1,4 +1,4 @@
-//! Links: two pipes of bytes between two hubs, that come up, carry, stall and are cut.
+//! Links: two pipes of bytes between two hubs, which open, carry, stall and are cut.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::world::World;
 pub(crate) struct Link {
     pub(crate) edge: (usize, usize),
     pub(crate) ends: [End; 2],
-    /// The first from the first end to the second, the other back.
+    /// From the first end to the second, and back.
     pub(crate) pipes: [Pipe; 2],
     pub(crate) cut: bool,
 }
@@ -26,13 +26,13 @@ pub(crate) struct End {
     pub(crate) hub: usize,
     pub(crate) life: usize,
     pub(crate) told: Told,
-    /// The relay has been told that it is full.
+    /// The relay knows that it is full.
     full: bool,
-    /// The relay has more to say.
+    /// The relay has more to send.
     backlog: bool,
 }
 
-/// What a hub's relay has been told of a link.
+/// What a hub's relay knows of a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Told {
     Nothing,
@@ -46,21 +46,21 @@ pub(crate) struct Pipe {
     last: Duration,
     /// The other side does not read until then.
     pub(crate) stalled_until: Duration,
-    /// Nothing that is put in comes out any more, and nobody is told.
+    /// Everything that is sent into it disappears, and nobody is notified.
     pub(crate) swallows: bool,
-    /// Longest way of a frame, in microseconds.
+    /// Maximum transit time of a frame, in microseconds.
     delay_us: usize,
 }
 
 impl World {
-    /// The link between two hubs that has not been cut, if there is one.
+    /// The open link between two hubs, if there is one.
     pub(crate) fn link_between(&self, edge: (usize, usize)) -> Option<usize> {
         self.links.iter().rposition(|link| link.edge == edge && !link.cut)
     }
 
     pub(crate) fn dial(&mut self, a: usize, b: usize) {
         let both = self.hubs[a].is_up() && self.hubs[b].is_up();
-        // A hub that starts dials all that it should be linked to.
+        // A hub that starts dials all hubs it should be linked with.
         if !both || !self.plan.edges.contains(&(a, b)) || self.link_between((a, b)).is_some() {
             return;
         }
@@ -73,7 +73,7 @@ impl World {
         }
     }
 
-    /// Makes a link.
+    /// Opens a link.
     pub(crate) fn link(&mut self, edge: (usize, usize)) {
         let end = |hub: usize| End { hub, life: self.hubs[hub].life, told: Told::Nothing, full: false, backlog: false };
         let ends = [end(edge.0), end(edge.1)];
@@ -87,7 +87,7 @@ impl World {
         }
     }
 
-    /// The end's hub, if it is still the one that made the link.
+    /// The hub at this end, if it is still the one that opened the link.
     fn end(&self, link: usize, side: usize) -> Option<usize> {
         let End { hub, life, .. } = self.links[link].ends[side];
         (self.hubs[hub].life == life && self.hubs[hub].lives()).then_some(hub)
@@ -99,7 +99,7 @@ impl World {
         if self.links[link].cut || self.links[link].ends[side].told != Told::Nothing {
             return;
         }
-        // Who the other is was said in its first words.
+        // The hello named the other hub.
         let id = if self.hubs[other.hub].life == other.life { self.hubs[other.hub].id } else { return };
         let incarnation = self.hubs[other.hub].relay.incarnation();
         self.links[link].ends[side].told = Told::Up;
@@ -110,13 +110,13 @@ impl World {
         let Some(hub) = self.end(link, side) else { return };
         let told = std::mem::replace(&mut self.links[link].ends[side].told, Told::Down);
         self.links[link].pipes[1 - side].frames.clear();
-        // The relay ignores the end of one that it does not know.
+        // The relay ignores the end of an unknown link.
         if told != Told::Down {
             self.tell_relay(hub, RelayInput::LinkDown { link: Self::link_id(link, side) });
         }
     }
 
-    /// A link carries nothing any more in these directions, and stays open.
+    /// A link carries nothing in these directions any more, and stays open.
     pub(crate) fn swallow(&mut self, link: usize, sides: [bool; 2]) {
         self.note(|| format!("link {link} swallows what is sent by {sides:?}"));
         for (pipe, swallows) in self.links[link].pipes.iter_mut().zip(sides) {
@@ -127,7 +127,7 @@ impl World {
         }
     }
 
-    /// A link is no more: what was under way is lost, and each side finds out in its own time.
+    /// A link ends: frames in flight are lost, and each side notices later.
     pub(crate) fn cut(&mut self, link: usize) {
         if std::mem::replace(&mut self.links[link].cut, true) {
             return;
@@ -151,7 +151,7 @@ impl World {
         self.plan.old[self.hubs[hub].place]
     }
 
-    /// A relay says something.
+    /// A relay puts out an envelope.
     pub(crate) fn put_out(&mut self, hub: usize, to: Destination, envelope: Envelope) {
         self.note(|| format!("    h{hub} > {to:?} {}", describe_envelope(&envelope)));
         if envelope.kind() == EnvelopeKind::Hello {
@@ -177,12 +177,12 @@ impl World {
         }
     }
 
-    /// What is passed on of a hub says how long ago that hub said it.
+    /// Checks the age in a forwarded heartbeat.
     fn is_as_old_as_it_says(&mut self, hub: usize, beat: &Heartbeat) {
         let said = *self.beats.entry((beat.hub, beat.incarnation, beat.number)).or_insert(self.now);
         let unknown = self.way() + Duration::from_millis(300);
         let age = Duration::from_millis(u64::from(beat.age_ms));
-        // Nobody knows how long something has lain in a pipe that was not read. What is older than a lease counts for nothing.
+        // Nobody knows the age of a frame in a stalled pipe. A frame older than a lease has no effect.
         let known = !self.plan.has(Trouble::Stall) && !self.plan.has(Trouble::Stop);
         if known && age < LEASE && age + unknown < self.now - said {
             let old = self.now - said;
@@ -300,7 +300,7 @@ fn as_of_2_0_0(mut envelope: Envelope) -> Envelope {
     envelope
 }
 
-/// What is not to be put out for a way that is full.
+/// Whether this kind must not be put out for a full way.
 pub(crate) fn is_bulk(kind: EnvelopeKind) -> bool {
     use EnvelopeKind::{Change, Meeting, Signal, Snapshot};
     matches!(kind, Change | Meeting | Signal | Snapshot)

@@ -1,8 +1,9 @@
-//! Many hubs, each of several routers and one relay, joined by links and a bridge that chance cuts, slows and loses.
+//! Many hubs, each of several routers and one relay, connected by links and a bridge that are randomly cut, slowed and
+//! lossy.
 //!
-//! Time is virtual: what is to happen stands in the [agenda](agenda), and the next thing is what is due next. Clients
-//! come, move, speak and fall silent; hubs are killed, stopped, drained and started anew. All the while, and most of all when
-//! everything has been mended and has come to rest, what clients heard is held against the promises.
+//! Time is virtual: future events are in the [agenda](agenda), and the earliest one is next. Clients connect, move,
+//! send and fall silent; hubs are killed, stopped, drained and restarted. All the time, and above all when everything
+//! is repaired and at rest, the clients' views are checked against the promises.
 
 mod agenda;
 mod bridge;

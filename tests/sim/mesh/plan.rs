@@ -1,4 +1,4 @@
-//! What kind of day a seed has.
+//! The random configuration of a run.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use proto::{Discovery, HubId, PeerId, limits};
 use super::trouble::Trouble;
 use crate::rng::Rng;
 
-/// How the hubs are meant to be linked.
+/// The intended topology.
 #[derive(Clone, Copy)]
 enum Topology {
     Chain,
@@ -18,11 +18,11 @@ enum Topology {
     /// Two full meshes with one link between them.
     Cliques,
     Random,
-    /// Parts that only the bridge joins.
+    /// Parts that only the bridge connects.
     Islands,
 }
 
-/// The choices of one seed, made before anything happens.
+/// The choices of one seed, made at the start.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) hubs: usize,
@@ -33,37 +33,37 @@ pub(crate) struct Plan {
     pub(crate) edges: BTreeSet<(usize, usize)>,
     /// Which hubs are on the bridge.
     pub(crate) bridged: Vec<bool>,
-    /// The bridge loses one message in so many; 0: none.
+    /// The bridge loses one message of this many; 0 means none.
     pub(crate) bridge_loses: usize,
     pub(crate) peers: Vec<PeerId>,
     pub(crate) networks: Vec<&'static str>,
     pub(crate) roster_chunk: usize,
-    /// Of whom peers are told, and whether some ask for something else.
+    /// The hubs' discovery, and whether some peers ask for another.
     pub(crate) discovery: Discovery,
     pub(crate) mixed: bool,
-    /// How many others a peer may know that is not told of everybody.
+    /// Maximum number of acquaintances of a bounded peer.
     pub(crate) most_acquaintances: usize,
-    /// How many it meets besides the closest.
+    /// Number of random picks.
     pub(crate) random_picks: usize,
-    /// Longest way of a letter, a frame between hubs, a frame to a client, in microseconds.
+    /// Maximum transit times of a letter, a frame between hubs, and a frame to a client, in microseconds.
     pub(crate) letter_us: usize,
     pub(crate) link_us: usize,
     pub(crate) write_us: usize,
-    /// Frames in a pipe that are too many, and few again.
+    /// High and low marks of a pipe, in frames.
     pub(crate) high: usize,
     pub(crate) low: usize,
-    /// How far each hub's wall clock is off, in milliseconds.
+    /// Error of each hub's wall clock, in milliseconds.
     pub(crate) skews: Vec<i64>,
-    /// Nothing goes wrong.
+    /// No faults occur.
     pub(crate) calm: bool,
     pub(crate) troubles: Vec<usize>,
     /// Hubs that are down at the end stay down.
     pub(crate) stays_down: bool,
     pub(crate) length: Duration,
-    /// Time between two deeds of clients, and between two troubles, at the most, in milliseconds.
+    /// Maximum time between two actions of clients, and between two faults, in milliseconds.
     pub(crate) deed_ms: usize,
     pub(crate) trouble_ms: usize,
-    /// Among so many clients one does not answer pings.
+    /// One of this many clients does not answer pings.
     pub(crate) half_dead: usize,
 }
 
@@ -85,7 +85,7 @@ impl Plan {
         let edges = edges(topology, hubs, rng);
         let bridged = match (topology, rng.below(6)) {
             (Topology::Islands, 0..3) => vec![true; hubs],
-            // One of each island at least: they are the even and the odd.
+            // At least one of each island: they are the even and the odd hubs.
             (Topology::Islands, _) => (0..hubs).map(|hub| hub < 2 || rng.one_in(2)).collect(),
             (_, 0) => vec![true; hubs],
             (_, 1) => (0..hubs).map(|_| rng.one_in(2)).collect(),
@@ -107,7 +107,7 @@ impl Plan {
         };
         let id = |rng: &mut Rng| PeerId::from_bytes(std::array::from_fn(|_| rng.next() as u8));
         let first = rng.below(2);
-        // The farthest are on other continents, and their ways are longer than a gap is waited for.
+        // The farthest hubs are on other continents, with transit times longer than the patience for a gap.
         let far = !calm && rng.one_in(6);
         let discovery = if rng.one_in(3) { Discovery::Closest(*rng.pick(&[1, 2, 3, 5])) } else { Discovery::All };
         Self {
@@ -127,13 +127,13 @@ impl Plan {
             most_acquaintances: if rng.one_in(3) { rng.between(2, 9) } else { limits::MAX_ACQUAINTANCES },
             random_picks: *rng.pick(&[0, 0, 1, limits::RANDOM_PICKS]),
             roster_chunk: *rng.pick(&[1, 3, limits::ROSTER_CHUNK]),
-            // A shard that has much to do is late.
+            // A busy shard is late.
             letter_us: if !calm && rng.one_in(8) { 150_000 } else { *rng.pick(&[10, 1_000, 20_000]) },
             link_us: if far { 400_000 } else { *rng.pick(&[200, 5_000, 50_000]) },
             write_us: *rng.pick(&[100, 5_000, 30_000]),
-            // Where nothing goes wrong, nothing is ever too much.
+            // Without faults no queue is ever full.
             high: if calm { usize::MAX } else { *rng.pick(if far { &[1_000; 4] } else { &[8, 64, 1_000, 1_000] }) },
-            // On a long way heartbeats alone are always some.
+            // On a long way there are always some heartbeats in flight.
             low: if far { 64 } else { *rng.pick(&[0, 2, 6]) },
             skews: (0..hubs).map(|_| skew(rng)).collect(),
             calm,
@@ -150,12 +150,12 @@ impl Plan {
         !self.calm && self.troubles[trouble as usize] > 0
     }
 
-    /// Whether a peer may know as many others as it may.
+    /// Whether peers can reach their maximum of acquaintances.
     pub(crate) fn is_crowded(&self) -> bool {
         self.most_acquaintances < limits::MAX_ACQUAINTANCES
     }
 
-    /// Whether all that passes through the mesh passes over links.
+    /// Whether all traffic of the mesh passes over links.
     pub(crate) fn is_bridgeless(&self) -> bool {
         !self.bridged.contains(&true)
     }
@@ -179,7 +179,7 @@ fn edges(topology: Topology, hubs: usize, rng: &mut Rng) -> BTreeSet<(usize, usi
     }
 }
 
-/// Two chains: of the even, and of the odd.
+/// Two chains: the even and the odd hubs.
 fn chains(hubs: usize) -> impl Iterator<Item = (usize, usize)> {
     (2..hubs).map(|b| (b - 2, b))
 }

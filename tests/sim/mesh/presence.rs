@@ -1,4 +1,4 @@
-//! What has to be true of what clients hear of each other.
+//! The oracle of presence: what clients may and must know of each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,20 +12,20 @@ use super::world::World;
 use crate::heard::Heard;
 use crate::oracle::Net;
 
-/// What a member knows of its network.
+/// A member's view of its network.
 #[derive(Debug, Default)]
 pub(crate) struct View {
-    /// Those that it has been told of and that have not left: what they announced.
+    /// Discovered peers that have not left, with their announcements.
     pub(crate) told: BTreeMap<PeerId, u64>,
-    /// How often it was told that.
+    /// Number of times each announcement was received.
     times: BTreeMap<PeerId, u32>,
-    /// Those it may be told of again unchanged, because it announced itself again.
+    /// Peers that may be announced again unchanged, because the member announced itself again.
     again: BTreeSet<PeerId>,
-    /// How many of the closest it wants to know; 0: all.
+    /// Number of closest members it wants to know; 0 means all.
     pub(crate) closest: u8,
-    /// Which of all stays this is.
+    /// The number of this stay.
     pub(crate) stay: usize,
-    /// What it announced itself last.
+    /// Its own latest announcement.
     pub(crate) said: u64,
 }
 
@@ -34,16 +34,16 @@ pub(crate) struct View {
 pub(crate) struct Version {
     pub(crate) client: usize,
     pub(crate) net: Net,
-    /// Its client's stays in that network in which it was said: one that comes back may say the same.
+    /// The client's stays in that network in which it was sent: a returning client may repeat it.
     pub(crate) stays: Vec<usize>,
-    /// How often it was said.
+    /// Number of times it was sent.
     said: u32,
 }
 
 impl World {
     pub(crate) fn announce(&mut self, client: usize, net: Net) {
         self.announced += 1;
-        // What was said first holds.
+        // The first announcement of a stay counts.
         let stay = self.clients[client].views.get(&net).map_or(self.announced, |view| view.stay);
         let before = self.clients[client].said.get(&net).copied();
         let version = match before.filter(|_| self.rng.one_in(4)) {
@@ -86,7 +86,7 @@ impl World {
         );
     }
 
-    /// Whether somebody is told of some only.
+    /// Whether a peer is bounded.
     pub(crate) fn is_bounded(&self) -> bool {
         self.plan.mixed || self.plan.discovery != Discovery::All
     }
@@ -99,7 +99,7 @@ impl World {
         self.tell_message(client, &format!(r#"{{"type":"goodbye"{network}}}"#));
     }
 
-    /// A frame is put into the queue of a client.
+    /// A frame is queued for a client.
     pub(crate) fn hears(&mut self, client: usize, heard: &Heard) {
         if self.clients[client].phase == Phase::Retiring {
             return self.complain(format!("{} is told {heard:?}", self.name(client)));
@@ -146,7 +146,7 @@ impl World {
                 return Err("is told again, and nothing is new");
             }
         }
-        // As a browser does that calls whoever comes.
+        // Like a browser that calls every peer it discovers.
         if !self.resting && self.rng.one_in(3) {
             self.agenda.put(self.now, Event::Say { client, saying: Saying::Greeting(subject, net) });
         }
@@ -169,26 +169,26 @@ impl World {
         view.told.remove(&subject).map(|_| ()).ok_or("is told of the leave of one that it does not know")
     }
 
-    /// For how long others may believe that a client is there after its end.
+    /// Maximum time for which others may consider a client present after its end.
     pub(crate) fn longest_memory(&self, client: usize) -> Duration {
         let gone = !self.hubs[self.clients[client].hub].lives();
         let way = Duration::from_micros((self.hubs.len() * self.plan.link_us + 4 * self.plan.letter_us) as u64);
         let mut longest = limits::LEASE + limits::HEARTBEAT + way + 2 * limits::TICK;
         if !gone {
-            // Its hub goes on, and what it said of the end may have been lost a few times before it is asked for again.
+            // Its hub is alive, and the leave may be lost several times before it is requested again.
             longest += Duration::from_secs(if self.plan.calm { 0 } else { 20 });
         }
-        // What waits in a pipe that nobody reads does not know how old it is.
+        // A frame in a pipe that nobody reads does not know its age.
         for (trouble, most) in [(Trouble::Stall, 6), (Trouble::Stop, 20)] {
             longest += Duration::from_secs(if self.plan.has(trouble) { 2 * most } else { 0 });
         }
         longest
     }
 
-    /// Nobody may believe any longer that this client is there.
+    /// From now on nobody may consider this client present.
     pub(crate) fn is_forgotten(&mut self, gone: usize) {
         let peer = self.clients[gone].peer;
-        // One that is on its way out is told nothing any more.
+        // A retiring client receives nothing any more.
         let believers = self.those(|client| {
             let mut views = client.views.values().filter(|_| client.phase != Phase::Retiring);
             views
@@ -204,15 +204,15 @@ impl World {
         }
     }
 
-    /// A router closes a session: there has to be a reason.
+    /// A router closes a session: there must be a reason.
     pub(crate) fn is_closed(&mut self, client: usize, reason: CloseReason) {
         let Client { peer, answers, lost, phase, lineage, .. } = self.clients[client];
-        // One that is gone and not yet forgotten counts.
+        // A client that is gone but may still be considered present counts.
         let others = self.those(|other| {
             let known = other.ended.is_none_or(|(_, forgotten)| forgotten >= self.now);
             other.peer == peer && known && other.number() != client
         });
-        // Where all hubs hear each other, one that answers is not pushed out.
+        // If all hubs are connected, a session that answers is not replaced.
         let pushed = self.plan.calm && answers && !lost && phase == Phase::Open;
         let at_once = |lineage, resume: Lineage| resume.against(lineage, Duration::ZERO) == Right::AtOnce;
         let resumed = |&other: &usize| lineage.zip(self.clients[other].resume).is_some_and(|(l, r)| at_once(l, r));
@@ -227,13 +227,13 @@ impl World {
         }
     }
 
-    /// Whether one of these came while the hubs could not yet know of the client.
+    /// Whether one of these connected while the hubs could not know the client yet.
     fn at_the_same_moment(&self, client: usize, others: &[usize]) -> bool {
         let near = Duration::from_millis(3_500) + self.way();
         others.iter().any(|&other| self.clients[other].opened.abs_diff(self.clients[client].opened) < near)
     }
 
-    /// How long news takes to every hub, where nothing is lost.
+    /// Time for news to reach every hub without loss.
     pub(crate) fn way(&self) -> Duration {
         Duration::from_micros((self.hubs.len() * self.plan.link_us + 4 * self.plan.letter_us) as u64)
     }

@@ -1,4 +1,4 @@
-//! Everything is mended and comes to rest: then all know all, and nothing is left over.
+//! Everything is repaired and comes to rest: then all peers know all, and nothing is left over.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::presence::View;
 use super::world::World;
 use crate::oracle::Net;
 
-/// A lease, and what it takes to link, to ask and to be told, some of it twice.
+/// A lease, plus the time to link, request and notify, some of it twice.
 const REST: Duration = Duration::from_secs(25);
 
 impl World {
@@ -23,7 +23,7 @@ impl World {
         self.come_back();
         self.pass(REST);
         if self.is_bounded() {
-            // What one hub forgot of another, and the other did not, is said again by then.
+            // By then everything that one hub forgot and another did not is repeated.
             self.pass(limits::MEETING_AGAIN + 10 * limits::MEETING_SWEEP);
         }
         self.at_rest();
@@ -35,7 +35,7 @@ impl World {
     fn mend(&mut self) {
         let thaw = self.hubs.iter().filter_map(|hub| hub.frozen_until).max();
         self.pass(thaw.unwrap_or_default().saturating_sub(self.now));
-        // Whoever is about to go has gone by then.
+        // By then every leaving client has left.
         self.pass(Duration::from_secs(6));
         self.blocked.clear();
         let up = self.hubs.iter().filter(|hub| hub.is_up()).count();
@@ -60,7 +60,7 @@ impl World {
         }
     }
 
-    /// Clients that lost their hubs come again, so that there is somebody to know.
+    /// Clients that lost their hubs reconnect, so that there are members.
     fn come_back(&mut self) {
         let up: Vec<usize> = (0..self.hubs.len()).filter(|&hub| self.hubs[hub].is_up()).collect();
         for peer in 0..self.plan.peers.len() {
@@ -76,7 +76,7 @@ impl World {
         }
     }
 
-    /// Who is in each network, and what it announced last.
+    /// The members of each network, with their latest announcements.
     fn members(&self) -> BTreeMap<(Net, PeerId), u64> {
         let open = self.clients.iter().filter(|client| client.phase == Phase::Open);
         open.flat_map(|client| client.views.iter().map(|(&net, view)| ((net, client.peer), view.said))).collect()
@@ -120,8 +120,8 @@ impl World {
         }
     }
 
-    /// Where all are told of all, it knows the others. Where it, or the other, is told of some, the two know each other or do not;
-    /// and it knows as many as it wants to, if there are so many.
+    /// An unbounded member knows all unbounded others. Two peers of which one is bounded know each other mutually or
+    /// not at all; and a bounded peer knows as many as it wants, if there are so many.
     fn knows_whom_it_should(
         &self,
         peer: PeerId,
@@ -147,7 +147,7 @@ impl World {
         if known > most {
             return Err(format!("knows {known}, more than {most}"));
         }
-        // Where peers are crowded, those that somebody would know may have declined.
+        // If peers are at their maximum, wanted members may have declined.
         if view.told.len() < wanted && !self.plan.is_crowded() {
             Err(format!("knows fewer than {wanted}"))
         } else {
@@ -155,7 +155,7 @@ impl World {
         }
     }
 
-    /// How many of those that are known are not known by right.
+    /// Number of known peers that are acquaintances.
     fn acquaintances(&self, net: Net, view: &View) -> usize {
         let by_right = |peer: &PeerId| {
             let theirs = self.clients.iter().filter(|client| client.phase == Phase::Open && client.peer == *peer);
@@ -164,7 +164,7 @@ impl World {
         view.told.keys().filter(|peer| !by_right(peer)).count()
     }
 
-    /// What a hub's machines have counted is what has happened, and they have nothing left to do.
+    /// The counters of a hub's machines match the events, and no work is left.
     fn count(&mut self, place: usize, at: &BTreeMap<PeerId, usize>, members: usize, wrong: &mut Vec<String>) {
         let now = self.time(place);
         let bounded = self.is_bounded();
@@ -224,13 +224,13 @@ impl World {
                 wrong.push(format!("h{place} finds {peer:?} at {found:?}, and it is at {there:?}"));
             }
         }
-        // What is said again in turns is never quite over.
+        // Periodic repetitions never end.
         if !bounded && hub.has_mail() {
             wrong.push(format!("h{place} has letters under way"));
         }
     }
 
-    /// Where nothing happens only heartbeats are sent.
+    /// When nothing happens, only heartbeats are sent.
     fn is_quiet(&mut self) {
         (self.sent, self.asked) = Default::default();
         self.pass(Duration::from_secs(3));
@@ -243,8 +243,8 @@ impl World {
     pub(crate) fn only(&mut self, kinds: &[EnvelopeKind], when: &str) {
         for kind in EnvelopeKind::ALL {
             let sent = self.sent[kind as usize];
-            // Where a way is longer than a gap is waited for, a heartbeat that has a shorter one is ahead of its change, and a
-            // snapshot is asked for that nobody would have needed.
+            // If the transit time exceeds the patience for a gap, a faster heartbeat arrives before its change, and
+            // causes an unnecessary request for a snapshot.
             let far = Duration::from_micros(self.plan.link_us as u64) > limits::GAP_PATIENCE;
             if kind == EnvelopeKind::Meeting && self.is_bounded() {
                 continue;

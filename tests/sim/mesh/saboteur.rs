@@ -1,4 +1,4 @@
-//! Planted bugs: what the oracles are for is shown by what they find.
+//! Planted bugs, which the oracles must find.
 
 use std::sync::Arc;
 
@@ -7,16 +7,16 @@ use proto::{Letter, Standing};
 
 use crate::rng::Rng;
 
-/// A fault that is put between a relay and its shards, or between a relay and its links.
+/// A bug between a relay and its shards, or between a relay and its links.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
-    /// The age of heartbeats is not counted.
+    /// The age of heartbeats is not increased.
     AgesWrongly,
-    /// Signals do not wait for the presence of their sender.
+    /// Signals are not held for the presence of their sender.
     DoesNotHold,
-    /// Signals do not say in which stay their sender sent them.
+    /// Signals lose their sender's standing.
     ForgetsStanding,
-    /// A leave names another session than the one that ends.
+    /// A leave names another session than the one that ended.
     LeavesWrongSession,
     LosesChange,
     LosesClosed,
@@ -26,20 +26,20 @@ pub(crate) enum Fault {
     LosesLeft,
     /// A takeover does not say what the newcomer's secret proves.
     LosesLineage,
-    /// One shard's word to another that two peers know each other.
+    /// Meetings between shards are lost.
     LosesMeetings,
-    /// Another hub's word is not said again.
+    /// Meetings of another hub are not repeated.
     LosesMeetingsForEver,
     LosesNowhere,
     LosesOpened,
     LosesOutcomeLetters,
     LosesOutcomes,
     LosesTakeoverAnswers,
-    /// A change goes to a neighbour that has it.
+    /// A change is sent to a neighbour that has it.
     NoSplitHorizon,
     RepeatsSignal,
     RepeatsSignalLetter,
-    /// Asks for what it has.
+    /// Snapshots are requested without need.
     StormsForSnapshots,
     SwapsSignals,
 }
@@ -71,7 +71,7 @@ impl Fault {
         Self::SwapsSignals,
     ];
 
-    /// Strikes once in so many chances.
+    /// The bug strikes once in this many chances.
     const fn odds(self) -> usize {
         if matches!(
             self,
@@ -92,7 +92,7 @@ impl Fault {
     }
 }
 
-/// Strikes with its one fault now and then, or never.
+/// Plants its one bug at random, or none.
 #[derive(Debug)]
 pub(crate) struct Saboteur {
     fault: Option<Fault>,
@@ -109,7 +109,7 @@ impl Saboteur {
         self.fault == Some(fault) && self.rng.one_in(fault.odds())
     }
 
-    /// What is posted instead of this letter of a hub.
+    /// The letters posted instead of this letter of a hub.
     pub(crate) fn letter(&mut self, hub: usize, from_relay: bool, to_relay: bool, letter: Letter) -> Vec<Letter> {
         if self.fault.is_none() {
             return vec![letter];
@@ -159,7 +159,7 @@ impl Saboteur {
         vec![letter]
     }
 
-    /// What is sent instead of this envelope.
+    /// The envelopes sent instead of this envelope.
     pub(crate) fn envelope(&mut self, envelope: Envelope) -> Vec<Envelope> {
         if self.fault.is_none() {
             return vec![envelope];

@@ -1,4 +1,4 @@
-//! Many days, each from its seed.
+//! Many runs, each from its seed.
 
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::saboteur::Fault;
 use super::world::World;
 
-/// Plays a day. SIM_SECONDS makes it shorter, to see how early it goes wrong.
+/// Runs a seed. SIM_SECONDS shortens the run, to find out how early it fails.
 fn play(seed: u64, fault: Option<Fault>, traced: bool) -> (Option<String>, String) {
     let mut world = World::new(seed, fault, traced);
     let length = told_to("SIM_SECONDS").map(Duration::from_secs);
@@ -22,8 +22,8 @@ fn told_to(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
-/// Plays the seeds from 0 to `SIM_SEEDS`, or from `SIM_FROM`, or the one of `SIM_SEED`. With `SIM_ALL` it goes on
-/// after the first that fails.
+/// Runs the seeds from 0 to `SIM_SEEDS`, or from `SIM_FROM`, or the one of `SIM_SEED`. With `SIM_ALL` it continues
+/// after the first failure.
 #[test]
 fn no_seed_breaks_a_promise() {
     if let Some(seed) = told_to("SIM_SEED") {
@@ -72,7 +72,7 @@ fn no_seed_breaks_a_promise() {
     println!("{seeds} seeds, {:.1} a second", seeds as f64 / began.elapsed().as_secs_f64());
 }
 
-/// A seed that could not be played again would be of no use.
+/// The same seed gives the same run.
 #[test]
 fn the_same_seed_is_the_same_day() {
     for seed in 0..8 {
@@ -82,7 +82,7 @@ fn the_same_seed_is_the_same_day() {
     }
 }
 
-/// What the oracles are worth: each planted bug is found, and soon.
+/// Each planted bug is found, and soon.
 #[test]
 fn planted_bugs_are_found() {
     let most = told_to("SIM_SEEDS").unwrap_or(300);

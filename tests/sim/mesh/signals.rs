@@ -1,4 +1,4 @@
-//! What has to be true of signals: handed on unchanged, at most once, in order; one outcome each, and a true one.
+//! The oracle of signals: delivered unchanged, at most once, in order, with exactly one correct outcome each.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,11 +18,11 @@ pub(crate) struct Signal {
     kind: &'static str,
     wants_receipt: bool,
     read: Duration,
-    /// What its target gets, byte for byte.
+    /// The frame for its target, byte for byte.
     text: String,
-    /// What its sender had announced first when it came to its network, if it had.
+    /// The sender's first announcement in its stay, if it was a member.
     member: Option<usize>,
-    /// The session of its target of which its sender had been told, and not of its leave.
+    /// The session of its target that the sender knew when it sent the signal.
     knew: Option<usize>,
     pub(crate) handed: Option<usize>,
     written: bool,
@@ -32,7 +32,7 @@ pub(crate) struct Signal {
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
     pub(crate) all: Vec<Signal>,
-    /// The last that was handed on, by the sessions it was between.
+    /// The last delivered signal between two sessions.
     last: BTreeMap<(usize, usize), usize>,
     /// Errors about signals, by sender, type and target.
     errors: BTreeMap<(usize, String, PeerId), usize>,
@@ -51,7 +51,7 @@ impl Signals {
 }
 
 impl World {
-    /// A client says a signal, and its hub reads it.
+    /// A client sends a signal, and its hub reads it.
     pub(crate) fn signal(&mut self, client: usize, target: PeerId, net: Net) -> usize {
         let wants_receipt = self.rng.one_in(2);
         self.signal_with(client, target, net, wants_receipt)
@@ -83,7 +83,7 @@ impl World {
         number
     }
 
-    /// A signal is put into its target's queue.
+    /// A signal is queued for its target.
     pub(crate) fn is_signalled(&mut self, client: usize, number: usize, text: &str) -> Verdict {
         let Some(signal) = self.signals.all.get_mut(number) else { return Err("gets a signal that nobody sent") };
         if signal.target != self.clients[client].peer {
@@ -99,7 +99,7 @@ impl World {
         if self.signals.last.insert((from, client), number).is_some_and(|last| last > number) {
             return Err("gets signals out of order");
         }
-        // Whoever was in the network when it sent this is known to those who are, in that stay: they hear it leave.
+        // A sender that was a member is known to other members in that stay: they see it leave.
         if let (Some(view), Some(stay)) = (self.clients[client].views.get(&net), member)
             && self.clients[from].peer != self.clients[client].peer
         {
@@ -150,7 +150,8 @@ impl World {
         }
     }
 
-    /// Whether a signal's sender has left the network since it sent the signal, or may have lost its id to another session.
+    /// Whether a signal's sender has left the network since it sent the signal, or may have lost its id to another
+    /// session.
     fn has_left(&self, number: usize) -> bool {
         let Signal { from, net, member, .. } = self.signals.all[number];
         let sender = &self.clients[from];
@@ -173,7 +174,7 @@ impl World {
             return if may_be_full { Ok(()) } else { Err("has an error about nothing") };
         };
         *self.signals.errors.entry((client, kind.clone(), *target)).or_default() += 1;
-        // Which of its signals to that target it is, the error does not say.
+        // The error does not say which of its signals to that target it is about.
         let mut sent = (0..self.signals.all.len()).filter(|&number| {
             let signal = &self.signals.all[number];
             (signal.from, signal.kind, signal.target) == (client, kind.as_str(), *target)
@@ -187,7 +188,7 @@ impl World {
         }
     }
 
-    /// Whoever is still there has been told what became of its signals.
+    /// Every sender that is still connected knows the outcomes of its signals.
     pub(crate) fn senders_know(&mut self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut failed: BTreeMap<_, usize> = BTreeMap::new();
@@ -200,7 +201,7 @@ impl World {
                 *failed.entry((signal.from, signal.kind.to_owned(), signal.target)).or_default() += 1;
             }
             if !signal.wants_receipt && signal.written && !self.plan.calm {
-                // Nobody knows in which cases its hub could not learn of it.
+                // In these cases nobody can tell whether its hub could learn the outcome.
                 *failed.entry((signal.from, signal.kind.to_owned(), signal.target)).or_default() += 1;
             }
         }

@@ -1,4 +1,4 @@
-//! What goes wrong.
+//! Random faults.
 
 use std::time::Duration;
 
@@ -17,21 +17,21 @@ pub(crate) enum Trouble {
     Clock,
     /// A link ends.
     Cut,
-    /// A second link is made between two hubs that have one, and the first ends.
+    /// A second link opens between two linked hubs, and the first ends.
     Double,
-    /// A hub leaves politely.
+    /// A hub drains.
     Drain,
-    /// More waits for the bridge than is good.
+    /// The bridge's queue is above its mark.
     Fill,
     /// A process is killed.
     Kill,
-    /// Some hubs can no longer reach the others.
+    /// Some hubs cannot reach the others.
     Partition,
     /// One side of a link is not read for a while.
     Stall,
     /// A process is stopped for a while.
     Stop,
-    /// A link loses everything, in one direction or both, and stays open until somebody has waited for long.
+    /// A link loses everything, in one direction or both, and stays open until a timeout.
     Swallow,
 }
 
@@ -50,7 +50,7 @@ impl Trouble {
         Self::Swallow,
     ];
 
-    /// How often it happens on an ordinary day.
+    /// Weight of a fault in an ordinary run.
     pub(crate) const fn weight(self) -> usize {
         match self {
             Self::Cut => 6,
@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    /// A process is gone, with all that it had.
+    /// A process disappears, with all its state.
     fn vanish(&mut self, hub: usize) {
         self.hubs[hub].state = State::Down;
         self.hubs[hub].bridge_told = false;
@@ -169,7 +169,7 @@ impl World {
         for client in self.those(|c| (c.hub, c.life) == (hub, life) && c.phase != Phase::Ended) {
             self.forget(client);
         }
-        // Its neighbours' kernels find out at once, or nobody tells them.
+        // Its neighbours' kernels notice at once, or nobody notifies them.
         let silent = self.rng.one_in(4);
         for link in 0..self.links.len() {
             let there =

@@ -25,36 +25,36 @@ pub(crate) struct World {
     pub(crate) now: Duration,
     pub(crate) agenda: Agenda,
     pub(crate) hubs: Vec<Hub>,
-    /// All that ever were. A link's ends are numbered as its place here twice, and one more.
+    /// All links of the run. The id of a link's end is twice its index here, plus its side.
     pub(crate) links: Vec<Link>,
-    /// Until when two hubs cannot be linked.
+    /// Time until which two hubs cannot be linked.
     pub(crate) blocked: BTreeMap<(usize, usize), Duration>,
     pub(crate) channels: BTreeMap<(usize, usize, Channel), Channels>,
-    /// All that ever were, by the generation in their session's id.
+    /// All clients of the run, by the generation in their session's id.
     pub(crate) clients: Vec<Client>,
     pub(crate) versions: Vec<Version>,
-    /// How often somebody has announced itself.
+    /// Number of announcements.
     pub(crate) announced: usize,
     pub(crate) signals: Signals,
     pub(crate) saboteur: Saboteur,
-    /// When each heartbeat was said first.
+    /// Time at which each heartbeat was first sent.
     pub(crate) beats: BTreeMap<(HubId, HubIncarnation, u64), Duration>,
-    /// Envelopes that hubs put out, by kind.
+    /// Envelopes put out by hubs, by kind.
     pub(crate) sent: [u64; EnvelopeKind::ALL.len()],
-    /// Of those the ones by which a hub asks another whether two peers know each other.
+    /// Of those, meetings that ask another hub.
     pub(crate) asked: u64,
-    /// Nothing new happens of its own accord.
+    /// No new actions or faults happen.
     pub(crate) resting: bool,
-    /// Only now and then does somebody complain; the first complaint ends the day.
+    /// Complaints of the oracles; the first one ends the run.
     pub(crate) complaints: Vec<String>,
     pub(crate) trace: Option<String>,
     events: usize,
 }
 
-/// A world that still moves after so many events has found a way to move for ever.
+/// A world with more events than this would never come to rest.
 const MOST_EVENTS: usize = 3_000_000;
 
-/// When the world's clocks began.
+/// Time zero of the world's clocks.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
 impl World {
@@ -90,12 +90,12 @@ impl World {
         world
     }
 
-    /// Lets the day happen. Afterwards somebody has complained, or nobody has.
+    /// Runs the simulation. Afterwards there is a complaint, or none.
     pub(crate) fn run(&mut self, length: Option<Duration>) {
         for hub in 0..self.hubs.len() {
             self.wake(hub);
         }
-        // Where nothing goes wrong, the hubs have found each other before the first client comes.
+        // Without faults, the hubs are linked before the first client connects.
         let settled = if self.plan.calm { Duration::from_secs(4) } else { Duration::ZERO };
         self.pass(settled);
         self.agenda.put(self.now, Event::Deed);
@@ -106,7 +106,7 @@ impl World {
         self.rest();
     }
 
-    /// Lets time pass, with all that is due in it.
+    /// Lets time pass, with all due events.
     pub(crate) fn pass(&mut self, span: Duration) {
         let until = self.now + span;
         while self.complaints.is_empty() {
@@ -156,7 +156,7 @@ impl World {
         }
     }
 
-    /// When the hub that is to take part in this wakes up, if it is stopped.
+    /// Time at which the hub of this event wakes up, if it is stopped.
     fn frozen_until(&mut self, event: &Event) -> Option<Duration> {
         let hub = match *event {
             Event::Bridge { hub, .. }
@@ -187,7 +187,7 @@ impl World {
             | Event::Waited { .. } => return None,
         };
         let thaw = self.hubs[hub].frozen_until.filter(|&thaw| thaw > self.now)?;
-        // What had come meanwhile is mostly read before timers are looked at.
+        // What arrived during the stop is mostly read before timers fire.
         let late = matches!(event, Event::Timer { .. }) && !self.rng.one_in(8);
         Some(if late { thaw + self.up_to(20_000) + Duration::from_micros(1) } else { thaw })
     }
@@ -210,7 +210,7 @@ impl World {
         (EPOCH_MS + self.now.as_millis() as u64).saturating_add_signed(skew_ms)
     }
 
-    /// The number of a link's end, as its hub knows it.
+    /// The id of a link's end for its hub.
     pub(crate) fn link_id(link: usize, side: usize) -> LinkId {
         LinkId((2 * link + side) as u64)
     }

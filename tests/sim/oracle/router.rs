@@ -1,4 +1,4 @@
-//! What the router does, held against what is due.
+//! Checks the router's outputs against what is due.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ impl Oracle {
             CloseReason::Draining => self.due.retire == Some(sid) && (peer.is_some() || waited.is_some()),
             CloseReason::MessageTooLarge => self.due.too_large && peer.is_some(),
             CloseReason::RateLimited => self.signals.is_flooder(sid) && peer.is_some(),
-            // These are for the I/O to find out.
+            // Reasons that the I/O must find.
             CloseReason::ClientClosed
             | CloseReason::ConnectionLost
             | CloseReason::DeadPeer
@@ -115,10 +115,10 @@ impl Oracle {
         }
     }
 
-    /// The router tells a session something. Returns the epoch of its view, to be given back when it is heard.
+    /// The router sends a message to a session. Returns the epoch of its view, which returns when the message arrives.
     pub(crate) fn said(&mut self, sid: Sid, heard: &Heard) -> u64 {
         let Some(client) = self.sessions.get_mut(&sid) else {
-            // `connected` comes before the admission.
+            // `connected` precedes the admission.
             if !matches!(heard, Heard::Connected { .. }) {
                 self.complain(format!("{sid:?} is gone and is told {heard:?}"));
             }
@@ -215,7 +215,7 @@ impl Oracle {
         }
     }
 
-    /// The router has said all about one input.
+    /// The router has put out everything for one input.
     pub(crate) fn carried_out(&mut self, shard: u16, roster_chunk: usize) {
         let due = std::mem::take(&mut self.due);
         let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! What has to be true of signals: handed on unchanged, at most once, in order; one outcome each, and the right one.
+//! The oracle of signals: delivered unchanged, at most once, in order, with exactly one correct outcome each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use proto::{CloseReason, PeerId, limits};
 
 use super::{Net, Sid};
 
-/// A signal, from what its client meant to what became of it.
+/// A signal, from the client's intent to its outcome.
 #[derive(Debug)]
 pub(crate) struct Signal {
     pub(crate) from: Sid,
@@ -32,18 +32,18 @@ struct Read {
     member: bool,
 }
 
-/// How far a signal has come.
+/// The progress of a signal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Said,
-    /// Of one who says too much: it may be carried out or refused.
+    /// Of a sender above its rate: it may be relayed or refused.
     AtMercy,
     Travelling,
     Handed(Fate),
     Failed(&'static str),
 }
 
-/// What became of a signal in its target's queue.
+/// The end of a signal in its target's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fate {
     Queued,
@@ -80,7 +80,7 @@ impl Signal {
         }
     }
 
-    /// What its target gets, byte for byte.
+    /// The frame for its target, byte for byte.
     fn expected(&self) -> String {
         format!(
             r#"{{"type":"{}","data":{},"fromPeerId":"{}","targetPeerId":"{}","networkName":{},"timestamp":{}}}"#,
@@ -93,7 +93,7 @@ impl Signal {
         )
     }
 
-    /// What its sender is to be told, where that is known.
+    /// The outcome for its sender, if it is known.
     fn outcome(&self) -> Option<&'static str> {
         match self.stage {
             Stage::Handed(fate) => Some(fate.outcome()),
@@ -108,7 +108,7 @@ pub(crate) struct Signals {
     all: Vec<Signal>,
     flooders: BTreeSet<Sid>,
     last: BTreeMap<(Sid, PeerId), usize>,
-    /// To be handed to its target while the present input is carried out.
+    /// The signal that must be queued while the present input is processed.
     expected: Option<usize>,
     at_mercy: Option<usize>,
     refusals: Refusals,
@@ -214,7 +214,7 @@ impl Signals {
         self.expected.take()
     }
 
-    /// A signal's frame has left its queue, one way or the other.
+    /// A signal's frame has left its queue, written or dropped.
     pub(crate) fn settled(&mut self, number: usize, fate: Fate) {
         self.all[number].stage = Stage::Handed(fate);
     }
@@ -230,7 +230,7 @@ impl Signals {
     pub(super) fn receipt(&mut self, sid: Sid, id: &str, outcome: &str, now: Duration) -> Verdict {
         let number = id.strip_prefix('r').and_then(|number| number.parse::<usize>().ok());
         let Some(signal) = number.and_then(|number| self.all.get_mut(number)) else {
-            // Of a message that was no signal for other reasons.
+            // The message was invalid as a signal for other reasons.
             let right = outcome == "invalid-message" || (outcome == "rate-limited" && self.flooders.contains(&sid));
             return if right { Ok(()) } else { Err("has a receipt for nothing") };
         };
@@ -290,7 +290,7 @@ impl Signals {
         wrong
     }
 
-    /// Whether each failure without a receipt was told; only to be asked if no error was withheld.
+    /// Whether each failure without a receipt was reported. Valid only if no error was withheld.
     pub(crate) fn senders_know(&self) -> Option<String> {
         let (told, expected) = (&self.refusals, &self.refusals_expected);
         (told != expected).then(|| format!("senders were told {told:?}, and it was {expected:?}"))
