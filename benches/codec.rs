@@ -1,4 +1,4 @@
-//! What it costs to understand a message: our codec against the parsers one would reach for first.
+//! The cost of parsing a message, compared with the usual parsers.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 
 use std::hint::black_box;
@@ -39,7 +39,7 @@ fn parse(c: &mut Criterion) {
         group.bench_with_input(BenchmarkId::new("simd-json tape", name), &text, |b, text| {
             let mut buffers = simd_json::Buffers::default();
             b.iter(|| {
-                // It writes into its input, so a copy is part of its price.
+                // It writes into its input, so a copy is part of its cost.
                 let mut bytes = black_box(text).as_bytes().to_vec();
                 simd_json::to_tape_with_buffers(&mut bytes, &mut buffers).is_ok()
             });

@@ -1,6 +1,6 @@
-//! What a join costs where a newcomer is told of the closest and a few others (DISCOVERY=closest:16), in networks of three sizes and
-//! hubs of one and of two shards: routers alone, letters delivered at once, without sockets. It is to be the same in all sizes; a line
-//! for each says how many events a join and a leave make.
+//! The cost of a join under bounded discovery (DISCOVERY=closest:16), in networks of three sizes and hubs of one and
+//! two shards: routers alone, letters delivered at once, without sockets. It should be the same for all sizes; a line
+//! for each says how many events a join and a leave cause.
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 
 #[path = "../proto/tests/discovery/crowd.rs"]

@@ -1,5 +1,5 @@
-//! What the rules of a shard cost without any socket: a signal from input to drained outputs, an announcement among
-//! members, letters between shards, and a frame written for one of many.
+//! The cost of a shard's rules without sockets: a signal from input to drained outputs, an announcement among members,
+//! letters between shards, and a frame written for one of many recipients.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 
 use std::hint::black_box;
@@ -78,7 +78,7 @@ impl Shard {
         self.input(Input::Message { session: session(number), text })
     }
 
-    /// Gives a newcomer room until it has read the whole roster.
+    /// Gives a new member room until it has read the whole roster.
     fn read(&mut self, session: SessionId) {
         let mut more = true;
         while more {
@@ -93,7 +93,7 @@ impl Shard {
         }
     }
 
-    /// Joins, is told of others as they are of it, and leaves.
+    /// Joins, discovers and is discovered, and leaves.
     fn visit(&mut self, session: SessionId, number: u32) {
         self.input(Input::Opened { session, peer: peer(number), seat: true, resume: None });
         self.input(Input::Message { session, text: black_box(ANNOUNCE) });
@@ -163,13 +163,13 @@ fn visit(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, members: u32, mut
         let mut generation = 0;
         b.iter(|| {
             generation += 1;
-            // Not always the same: where an id lies decides whom it meets.
+            // Not always the same id: its place decides whom it meets.
             shard.visit(SessionId { slot: members, generation }, members + generation % 997);
         });
     });
 }
 
-/// What the other shard is told when a peer of this one announces.
+/// The letter to the other shard when a peer of this one announces itself.
 fn joined(number: u32) -> Letter {
     let mut shard = Shard::new(0, 2, Discovery::All);
     shard.input(Input::Opened { session: session(number), peer: peer(number), seat: true, resume: None });
@@ -187,7 +187,7 @@ fn letters(c: &mut Criterion) {
         let mut shard = Shard::with(1, 2, there.iter().copied().take(members));
         let letter = joined(here[0]);
         group.throughput(Throughput::Elements(members as u64));
-        // The first time it is a join, then news of a member: told to all either way.
+        // The first time it is a join, later an update; both go to all members.
         group.bench_function(BenchmarkId::new("an announcement from another shard", members), |b| {
             b.iter_batched(|| letter.clone(), |letter| shard.input(Input::Letter(letter)), BatchSize::SmallInput);
         });

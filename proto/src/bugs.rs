@@ -1,11 +1,11 @@
-//! Impossible states: what the rules exclude, and what happens when it is found all the same.
+//! Impossible states: states that the rules exclude, and their handling if one is found anyway.
 //!
-//! Code that meets such a state goes on as well as it can, because a hub serves thousands of peers that are not concerned. It does not go
-//! on silently: [`bug!`](crate::bug) panics in builds with debug assertions (tests, simulators, fuzz targets). In release builds it counts
-//! the [`BugSite`] and hands out one [`BugNote`] per site, for the log.
+//! Code that finds such a state continues as well as it can, because a hub serves thousands of other peers. It is never
+//! silent: [`bug!`](crate::bug) panics in builds with debug assertions (tests, simulators, fuzz targets). In release
+//! builds it counts the [`BugSite`] and returns one [`BugNote`] per site for the log.
 //!
-//! A state that others can bring about is no bug. A stale handle, a late letter or a wrong word of another hub is expected, and is ignored
-//! or answered where it arrives.
+//! A state that others can cause is not a bug. Stale handles, late letters and wrong data of other hubs are expected,
+//! and are ignored or answered where they arrive.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ macro_rules! sites {
                 }
             }
 
-            /// What was found there.
+            /// The excluded state.
             pub const fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$id => $means,)*
@@ -73,12 +73,12 @@ sites! {
     Audit "audit" "Two records of one thing contradict each other. Only simulators look."
 }
 
-/// How often each site found an impossible state, since the process started.
+/// Number of impossible states found at each site since the process started.
 #[derive(Clone, Debug)]
 pub struct BugCounts([u64; BugSite::ALL.len()]);
 
 impl BugCounts {
-    /// How often this site did.
+    /// The number for one site.
     pub fn of(&self, site: BugSite) -> u64 {
         self.0[site as usize]
     }
@@ -93,11 +93,11 @@ impl Default for BugCounts {
 /// The first impossible state that a site found, for the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BugNote {
-    /// Where.
+    /// The site.
     pub site: BugSite,
     /// File and line.
     pub place: String,
-    /// Ids and numbers that describe the state. Nothing that peers say to each other.
+    /// Ids and numbers that describe the state, without contents of messages.
     pub context: String,
 }
 
@@ -109,7 +109,7 @@ pub struct Bugs {
 }
 
 impl Bugs {
-    /// An impossible state was found. Use [`bug!`](crate::bug).
+    /// Records an impossible state. Use [`bug!`](crate::bug).
     ///
     /// # Panics
     ///
@@ -137,13 +137,13 @@ impl Bugs {
         &self.counts
     }
 
-    /// The next note, once.
+    /// Removes and returns the next note.
     pub fn take_note(&mut self) -> Option<BugNote> {
         self.notes.pop()
     }
 }
 
-/// A contradiction in a record, or none.
+/// Returns an error with a description unless `holds`.
 pub(crate) fn ensure(holds: bool, else_what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(else_what()) }
 }

@@ -1,8 +1,8 @@
-//! What a machine of the rules hands out, in order.
+//! The queue of outputs of a router or relay.
 
 use std::collections::VecDeque;
 
-/// A queue that knows how many outputs were put in and taken out. So it shows when some were removed in another way.
+/// A queue that counts the outputs added and taken, so that outputs removed in another way are detected.
 #[derive(Debug)]
 pub(crate) struct Outputs<T> {
     queue: VecDeque<T>,
@@ -28,18 +28,18 @@ impl<T> Outputs<T> {
         Some(output)
     }
 
-    /// Outputs that wait to be taken.
+    /// Number of queued outputs.
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// Removes all outputs, as a defect would.
+    /// Removes all outputs, as a bug would.
     #[cfg(test)]
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
     }
 
-    /// Outputs that were removed in another way since the last call.
+    /// Number of outputs removed in another way since the last call.
     pub(crate) fn take_lost(&mut self) -> u64 {
         let lost = self.put - self.taken - self.queue.len() as u64;
         self.taken += lost;

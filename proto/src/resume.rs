@@ -3,9 +3,9 @@
 //! A hub sends a secret with `connected` and keeps nothing of it. The secret is `root, session, tag`, in hexadecimal digits. `root` and
 //! `session` are a [`Lineage`], and `tag` is an HMAC-SHA256 over the peer's id and both. So every hub that has the key can check it.
 //!
-//! No two clients can push each other out in a loop. A takeover at once either keeps the root and needs a secret at least as late as the
-//! session that it ends, and the new session is later than both; or its root is older. Either way the client that was replaced holds a
-//! secret that is not good enough against the new session.
+//! Two clients cannot replace each other in a loop. An immediate takeover either keeps the root and needs a secret at
+//! least as late as the session that it ends, and the new session is later than both; or its root is older. Either way
+//! the secret of the replaced client is too weak against the new session.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,16 +19,16 @@ use crate::limits::RESUME_PRECEDENCE;
 /// Successive sessions of one id, each of which showed the secret of an earlier one, and one session among them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lineage {
-    /// The first session. It names the lineage. Of two lineages of an id the older one has the better right.
+    /// The first session, which identifies the lineage. Of two lineages of an id, the older one has precedence.
     pub root: PeerIncarnation,
-    /// This session.
+    /// The latest session.
     pub session: PeerIncarnation,
 }
 
 /// The right of a client with a valid secret to an id that another session holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Right {
-    /// The client takes the id over at once.
+    /// The client takes over the id at once.
     AtOnce,
     /// The holder is a later session of the same lineage.
     Outdated,
@@ -51,16 +51,16 @@ impl Lineage {
         }
     }
 
-    /// Whether a newcomer with this lineage's secret is preferred to one that showed `other`, while both wait for the same id.
+    /// Whether a waiting client with this secret has precedence over one with `other`, if both want the same id.
     pub fn outranks(self, other: Option<Self>) -> bool {
         other.is_none_or(|other| self.root < other.root || (self.root == other.root && self.session > other.session))
     }
 }
 
-/// What became of a resume secret that a client showed.
+/// The result of a resume secret that a client sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ResumeOutcome {
-    /// The client took its id over at once.
+    /// The client took over its id at once.
     Resumed,
     /// No session had the id. The client continues its lineage.
     Continued,
@@ -70,7 +70,7 @@ pub enum ResumeOutcome {
     Younger,
     /// A session of a younger lineage has had the id for too long, so the liveness check decided.
     Late,
-    /// The secret is not this hub's and not this mesh's, or belongs to another id. It was ignored.
+    /// The secret belongs to another mesh or to another id. It was ignored.
     Foreign,
     /// The value is not [`Secret::HEX_LEN`] hexadecimal digits. It was ignored.
     Malformed,
@@ -147,8 +147,8 @@ impl fmt::Debug for ResumeKeys {
 impl ResumeKeys {
     /// Keys made of `key`, for secrets that are issued and checked, and of `also`, for secrets that are only checked.
     ///
-    /// Every client receives tags made with `key`, and can try guesses of it at leisure: `key` must be beyond guessing. It may be used
-    /// elsewhere, too: what is made of it here is for resume secrets in the mesh of this name alone.
+    /// Every client receives tags made with `key`, and can try to guess it offline: `key` must be unguessable. It may
+    /// also be used elsewhere: the derived key is only for resume secrets of the mesh with this name.
     pub fn new(mesh: &str, key: &[u8], also: Option<&[u8]>) -> Self {
         let keyed = |key: &[u8]| {
             let mut derived = hmac(key);
@@ -269,7 +269,7 @@ mod tests {
         }
     }
 
-    /// The form is a promise to clients of hubs of several versions in one mesh.
+    /// The form must stay stable for clients of hubs of several versions in one mesh.
     #[test]
     fn the_form_stays() {
         let keys = ResumeKeys::new("mesh", b"key", None);
@@ -299,7 +299,7 @@ mod tests {
         }
     }
 
-    /// Whoever was replaced at once cannot replace the new session at once.
+    /// A replaced client cannot replace the new session at once.
     #[test]
     fn no_takeover_at_once_can_be_undone_by_the_one_that_was_replaced() {
         for shown in (1..5).flat_map(|root| (root..6).map(move |session| lineage(root, session))) {

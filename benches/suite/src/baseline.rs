@@ -1,4 +1,4 @@
-//! The signaling server that everyone would write first, so that what a thread per core is worth is a figure.
+//! A signaling server of the usual design, to measure what a thread per core gains.
 //!
 //! tokio's multi-threaded runtime, one map of networks behind a lock, two tasks and a channel per connection,
 //! fastwebsockets, `serde_json::Value` in and out. It speaks as much of the protocol as the generator needs: `connected`,
@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 
 type Socket = TokioIo<Upgraded>;
 
-/// What may wait for one peer; what does not fit is lost.
+/// Maximum number of messages queued for one peer; more are lost.
 const QUEUE: usize = 32 * 1024;
 
 /// What a peer's writer sends.
@@ -88,7 +88,7 @@ fn answer(mut request: Request<Incoming>, networks: &Arc<Networks>) -> Result<Re
     Ok(response)
 }
 
-/// One peer from its first to its last.
+/// Serves one peer.
 async fn serve(
     id: String,
     mut reader: FragmentCollectorRead<ReadHalf<Socket>>,
@@ -100,7 +100,7 @@ async fn serve(
     let mut peer = Peer { id, networks, sender, joined: Vec::new() };
     peer.say(&peer.sender, "connected", &json!({ "peerId": peer.id }), "system", "global");
     let pongs = peer.sender.clone();
-    // What fastwebsockets wants sent by itself: pongs, and the echo of a close.
+    // Frames that fastwebsockets sends by itself: pongs, and the echo of a close.
     let mut obliged = move |frame: Frame<'_>| {
         if frame.opcode == OpCode::Pong {
             _ = pongs.try_send(Outgoing::Pong(frame.payload.to_vec()));

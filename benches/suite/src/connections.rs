@@ -1,4 +1,4 @@
-//! Connections that come, stay and go: what each costs in time and in memory.
+//! The cost of connections in time and memory: opening, staying and closing.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const MEMBERS: usize = 10;
 /// Connects, and then ends every connection: half with a reset, half with a close.
 pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;
-    // What a server does only once is done before.
+    // Work that a server does only once is done first.
     swarm.connect((peers..peers + 200).map(|peer| server.seat(peer, peer)), |_, _| {})?;
     (0..200).try_for_each(|at| swarm.reset(at))?;
     swarm.rest(SETTLED)?;
@@ -29,7 +29,7 @@ pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     swarm.rest(SETTLED)?;
     let reset = server.cpu()?;
     if server.kind.is_hub() {
-        // The yardstick knows no frames: it would pass a close on.
+        // The yardstick does not parse frames: it would forward a close.
         (middle..first + peers).try_for_each(|at| swarm.send(at, &frames::close()))?;
     }
     swarm.rest(SETTLED)?;
@@ -43,17 +43,17 @@ pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     ]))
 }
 
-/// Until a server has done what is left to do.
+/// Time until a server has settled.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// How long everyone is there, and how long everyone is gone, before memory is looked at.
+/// Times for which all peers are connected, and disconnected, before memory is measured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rest {
     pub(crate) there: Duration,
     pub(crate) gone: Duration,
 }
 
-/// All connect and announce in networks of ten, are idle, and leave; twice.
+/// All peers connect, announce in networks of ten, stay idle, and leave; twice.
 pub(crate) fn idle(server: &Server, peers: usize, rest: Rest) -> io::Result<Figures> {
     let empty = machine::rss(server.pid())? as f64;
     let mut rounds = Vec::new();
@@ -107,7 +107,7 @@ fn announce_all(swarm: &mut Swarm, peers: usize) -> io::Result<()> {
     swarm.until("discoveries", goal, &mut count, |count, _, heard| *count += is_event(heard))
 }
 
-/// In each of many networks of ten one member leaves and comes back, again and again.
+/// In each of many networks of ten, one member leaves and returns, repeatedly.
 pub(crate) fn churn(server: &Server, networks: usize, window: Duration) -> io::Result<Figures> {
     let peers = networks * MEMBERS;
     let others = MEMBERS as u32 - 1;
@@ -116,7 +116,7 @@ pub(crate) fn churn(server: &Server, networks: usize, window: Duration) -> io::R
     announce_all(&mut swarm, peers)?;
     let room: Vec<(Vec<u8>, Vec<u8>)> =
         (0..networks).map(message::network).map(|name| (message::announce(&name), message::goodbye(&name))).collect();
-    // What the last step in each network has made its members hear: of a leave the others, of a join each of each.
+    // Events caused by the last step in each network: a leave notifies the others, a join each of each.
     let mut heard = vec![0u32; networks];
     let mut away = vec![true; networks];
     let mut cycles = 0u64;

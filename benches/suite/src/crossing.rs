@@ -1,4 +1,4 @@
-//! Relays within a shard and from shard to shard: the price of a crossing.
+//! Relays within a shard and between shards: the cost of a crossing.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use crate::relay::{self, Pair, Plan};
 use crate::server::Server;
 use crate::swarm::Swarm;
 
-/// Peers whose shards are found out. Each takes a tick of the hub's, after which it publishes its gauges.
+/// Number of peers whose shards are found out. Each takes a tick of the hub, after which it publishes its gauges.
 const PEERS: usize = 40;
 
-/// The same pairs' peers, coupled so that both are on one shard, and so that they are not.
+/// The same peers, paired so that both are on one shard, and so that they are not.
 pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures> {
     let shards = homes(server)?;
     let of = |shard: usize| (0..PEERS).filter(|&peer| shards[peer] == shard).collect::<Vec<_>>();
@@ -52,8 +52,8 @@ pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures
     ]))
 }
 
-/// The home of each of the first peers: it is the shard that has one session more. Hubs draw their keys anew when they
-/// start, so that nobody else can know.
+/// The home of each of the first peers: the shard with one more session. Hubs draw their keys at the start, so nobody
+/// else can know.
 fn homes(server: &Server) -> io::Result<Vec<usize>> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let mut swarm = Swarm::new()?;
@@ -92,7 +92,7 @@ fn sessions(server: &Server) -> io::Result<Vec<u64>> {
 
 const LETTERS: &str = "peerpigeon_shard_letters_total";
 
-/// Over all shards, once they have published what was.
+/// Sum over all shards, after they have published.
 fn sum(server: &Server, metric: &str) -> io::Result<u64> {
     std::thread::sleep(Duration::from_millis(300));
     Ok(by_shard(server, metric)?.iter().sum())

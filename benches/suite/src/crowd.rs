@@ -1,4 +1,4 @@
-//! Many in one network: everyone comes at once, and one says something to all.
+//! Many peers in one network: all join at once, and one sends to all.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,18 +15,18 @@ use crate::swarm::Swarm;
 /// The network of all.
 const ROOM: usize = 0;
 
-/// What a peer says to be known: to a yardstick, what a hub would make of it, so that the same bytes go out.
+/// A peer's announcement. For a yardstick, the message that a hub would make of it, so that the same bytes are sent.
 fn announcement(server: &Server, peer: usize) -> Vec<u8> {
     if server.kind.is_hub() { message::announce(&message::network(ROOM)) } else { message::discovered(peer, ROOM) }
 }
 
-/// How late who hears of whom.
+/// The delays of discoveries.
 struct Hearing {
     ledger: Ledger,
     /// When each announced, or was to.
     announced: Vec<Option<Instant>>,
     lag: Histogram<u64>,
-    /// A hub has something to tell of two when both have announced; a yardstick as soon as it gets it.
+    /// A hub sends a discovery when both peers have announced; a yardstick as soon as it receives the announcement.
     is_hub: bool,
 }
 
@@ -47,11 +47,11 @@ impl Hearing {
         }
         let of = |peer: usize| self.announced[peer];
         let since = if self.is_hub { of(subject).max(of(observer)) } else { of(subject) };
-        // The clock is read for each, as each waits for its turn.
+        // The clock is read for each, since each waits for its turn.
         self.lag.saturating_record(since.map_or(0, |since| since.elapsed().as_micros() as u64));
     }
 
-    /// The figures, if everybody has heard of everybody once.
+    /// The figures, if every peer has discovered every other once.
     fn figures(&self, cpu: &Cpu, secs: f64) -> io::Result<Figures> {
         let Ledger { pairs, wrong, .. } = self.ledger;
         if !self.ledger.is_exact() {
@@ -71,8 +71,8 @@ impl Hearing {
     }
 }
 
-/// All are connected and then announce, `per_sec` of them a second or all at once. Ends when everybody has heard of
-/// everybody, and a moment later, in which nobody may hear anything again.
+/// All peers connect and then announce, `per_sec` of them per second or all at once. Ends when every peer has
+/// discovered every other, after a moment in which nobody may receive anything again.
 pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::Result<Figures> {
     const QUIET: Duration = Duration::from_secs(20);
     const AFTERWARDS: Duration = Duration::from_millis(300);
@@ -85,7 +85,7 @@ pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::R
     while hearing.ledger.pairs < goal && last.elapsed() < QUIET {
         let due = per_sec.map_or(peers, |rate| (begin.elapsed().as_secs_f64() * rate) as usize + 1);
         while next < due.min(peers) {
-            // At a rate it counts from when it was due, also if the generator was late.
+            // At a rate, the time counts from when the announcement was due, even if the generator was late.
             let when = per_sec.map_or_else(Instant::now, |rate| begin + Duration::from_secs_f64(next as f64 / rate));
             hearing.announced[next] = Some(when);
             swarm.send(next, &announcement(server, next))?;
@@ -105,8 +105,8 @@ pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::R
     hearing.figures(&cpu, secs)
 }
 
-/// Everyone is there; one leaves and comes back, again and again: what that costs for each who hears it. Who comes back
-/// hears of everyone, too, as few large writes; a yardstick has no such thing, and only writes to each.
+/// All peers are connected; one leaves and returns, repeatedly: the cost for each recipient. The returning peer
+/// discovers all others too, in few large writes; a yardstick only writes to each.
 pub(crate) fn fan_out(server: &Server, peers: usize, rounds: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;
     swarm.connect((0..peers).map(|peer| server.seat(peer, ROOM)), |_, _| {})?;
@@ -143,7 +143,7 @@ pub(crate) fn fan_out(server: &Server, peers: usize, rounds: usize) -> io::Resul
     Ok(figures)
 }
 
-/// All announce, so many at a time that what waits for each stays short. CPU time for each discovery.
+/// All peers announce, in groups small enough that queues stay short. Returns the CPU time per discovery.
 fn fill(server: &Server, swarm: &mut Swarm, peers: usize) -> io::Result<f64> {
     const CHUNK: usize = 50;
     let before = server.cpu()?;

@@ -1,4 +1,4 @@
-//! Joins, one after another, into one network: how many events each makes, and what it costs, however large the network.
+//! Joins into one network, one after another: events and cost per join, at any size of the network.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use crate::message;
 use crate::server::Server;
 use crate::swarm::Swarm;
 
-/// Joins that are waited for together, at the most. A tenth of all is made of whole such.
+/// Maximum number of joins that are awaited together. A tenth of all joins is a multiple of it.
 const CHUNK: usize = 50;
 
-/// Nobody hears anything for so long: that was all. Longer than a hub takes for anything.
+/// Silence after which all messages have arrived. Longer than a hub takes for anything.
 const QUIET: Duration = Duration::from_millis(60);
 
 /// `peers` join; then one in twenty leaves.
@@ -22,7 +22,7 @@ pub(crate) fn run(server: &Server, peers: usize) -> io::Result<Figures> {
     let mut events = 0;
     let mut cpu = server.cpu()?;
     let (mut late_events, mut late_us, mut late_joins) = (0, 0.0, 0);
-    // What the last tenth of the joins makes shows what a join into the whole network makes.
+    // The last tenth of the joins shows the cost of a join into the whole network.
     let late = peers - peers / 10;
     let chunk = CHUNK.min(peers / 10).max(1);
     for first in (0..peers).step_by(chunk) {
@@ -60,7 +60,8 @@ pub(crate) fn run(server: &Server, peers: usize) -> io::Result<Figures> {
     ]))
 }
 
-/// What the same events would cost a yardstick: as many peers in groups, of which one speaks and the others are told.
+/// The cost of the same events on a yardstick: the same number of peers in groups, of which one sends and the others
+/// receive.
 pub(crate) fn bare(server: &Server, peers: usize) -> io::Result<Figures> {
     /// The speaker and those whom a newcomer meets: 16 of the closest and four others.
     const GROUP: usize = 21;

@@ -1,4 +1,4 @@
-//! What a hub costs beside the machine's ceiling and beside the design that everyone would write first.
+//! Benchmarks of a hub, compared with the limit of the machine and with the usual design.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool that talks to who runs it")]
 
 mod baseline;

@@ -1,4 +1,4 @@
-//! Pairs that send offers back and forth: what a relayed message costs.
+//! Pairs that send offers back and forth: the cost of a relayed message.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,7 +18,7 @@ use crate::swarm::Swarm;
 pub(crate) struct Plan {
     /// Bytes of a message's JSON.
     pub(crate) size: usize,
-    /// Messages under way per pair: each is sent back as soon as it came.
+    /// Messages in flight per pair: each received one is sent back.
     pub(crate) in_flight: usize,
     /// Peers in a network: two, or more of which pairs are made.
     pub(crate) members: usize,
@@ -61,8 +61,8 @@ pub(crate) fn closed(pairs: &[Pair<'_>], plan: Plan, spin: bool) -> io::Result<F
     })
 }
 
-/// The first of each pair sends to the second at a rate that does not wait for the server. What is due is due: latency
-/// counts from then, also when the generator itself is late.
+/// The first of each pair sends to the second at a fixed rate that does not wait for the server. Latency counts from
+/// the time at which a message was due, even if the generator is late.
 pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64, spin: bool) -> io::Result<Figures> {
     /// Sent before it looks again at what came.
     const BURST: u64 = 32;
@@ -100,7 +100,7 @@ struct Talk {
     latency: Histogram<u64>,
     moved: u64,
     stray: u64,
-    /// How long it may sleep. Not at all where it has a core of its own: to wake it would be on the server's bill.
+    /// Maximum time to sleep. None if it has a core of its own: waking it would count as the server's CPU time.
     sleep: Option<Duration>,
 }
 

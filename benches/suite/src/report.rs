@@ -1,4 +1,4 @@
-//! What was seen, as a table and as JSON.
+//! The results, as a table and as JSON.
 
 use std::fmt::Write as _;
 use std::io;

@@ -1,4 +1,4 @@
-//! All scenarios, one after another: what is run, and what of it is shown.
+//! All scenarios: how each is run, and which figures are shown.
 
 use std::io;
 use std::time::Duration;

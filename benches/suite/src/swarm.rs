@@ -1,4 +1,4 @@
-//! The generator's connections: one thread, one epoll.
+//! The connections of the load generator: one thread, one epoll.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -14,7 +14,7 @@ use crate::message::{self, Heard};
 /// Handshakes under way at a time.
 const WINDOW: usize = 64;
 
-/// Nothing that is waited for takes longer without anything happening.
+/// Maximum time without any event while something is awaited.
 const QUIET: Duration = Duration::from_secs(20);
 
 /// Length of a read.
@@ -72,8 +72,8 @@ impl Swarm {
         })
     }
 
-    /// Connects one after another as `seats` says, into the next places; returns when all are connected. What they hear
-    /// meanwhile goes to `on`.
+    /// Connects to `seats` one after another; returns when all are connected. Messages that arrive meanwhile go to
+    /// `on`.
     pub(crate) fn connect(
         &mut self,
         seats: impl IntoIterator<Item = Seat>,
@@ -129,7 +129,7 @@ impl Swarm {
         self.conns.len()
     }
 
-    /// Waits until something is ready, at most so long (`None`: not at all). Sends on what could not be sent.
+    /// Waits at most this long until something is ready (`None`: not at all). Sends what could not be sent before.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
         self.events.clear();
@@ -210,7 +210,7 @@ impl Swarm {
         Ok(())
     }
 
-    /// Turns until `count` is `goal`. Nothing that happens for long is an error, and so is more than was waited for.
+    /// Turns until `count` is `goal`. A long silence is an error, and so is more than was awaited.
     pub(crate) fn until(
         &mut self,
         what: &str,
@@ -234,7 +234,7 @@ impl Swarm {
         Ok(())
     }
 
-    /// Reads everything that is there and only counts texts: for crowds. Not while a message is half read.
+    /// Reads everything available and only counts texts: for crowds. Not while a message is partly read.
     pub(crate) fn count_texts(&mut self, timeout: Option<Duration>) -> io::Result<u64> {
         let mut ready = Vec::new();
         self.wait(timeout, &mut ready)?;

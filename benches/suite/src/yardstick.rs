@@ -1,8 +1,8 @@
-//! The machine's ceiling: a relay that does nothing but relay.
+//! The limit of the machine: a relay that only relays.
 //!
-//! One thread, bare epoll. It answers handshakes from memory, and from then on writes the bytes of one connection to all
-//! others of its group exactly as they came: one read per readiness, one write per target and batch of readiness. It
-//! parses nothing, unmasks nothing, checks nothing; no hub can be cheaper than that with the same system calls.
+//! One thread with bare epoll. It answers handshakes from memory. Then it writes the bytes of one connection unchanged
+//! to all others of its group: one read per readiness, one write per target and batch. It parses, unmasks and checks
+//! nothing; no hub can be cheaper with the same system calls.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};

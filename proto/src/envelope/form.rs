@@ -1,4 +1,4 @@
-//! The bytes of envelopes.
+//! The binary form of envelopes.
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,7 @@ use super::{
 };
 
 impl Envelope {
-    /// Appends it as it goes over a link.
+    /// Appends the binary form. Lengths are not checked: callers respect the bounds in [`limits`](crate::limits).
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&[0, 0, 0, 0, self.kind() as u8]);
@@ -52,11 +52,11 @@ impl Envelope {
         out[start..start + 4].copy_from_slice(&len.to_le_bytes());
     }
 
-    /// Takes the next envelope from the front of a frame. `None`: there is no more.
+    /// Decodes the next envelope at the front of a frame. `None` at its end.
     ///
     /// # Errors
     ///
-    /// What is not of the form. The link it came from cannot be believed any more.
+    /// [`Malformed`] if the bytes are not an envelope. The link must then be closed.
     pub fn decode(frame: &mut &[u8]) -> Result<Option<Self>, Malformed> {
         loop {
             if frame.is_empty() {
@@ -70,7 +70,7 @@ impl Envelope {
             let kind = body.u8()?;
             let Some(kind) = EnvelopeKind::ALL.get(usize::from(kind)) else { continue };
             let envelope = read_envelope(*kind, &mut body)?;
-            // What is left over was added by a later hub of the same version.
+            // The rest was added by a later hub of the same version.
             return Ok(Some(envelope));
         }
     }
@@ -185,7 +185,7 @@ fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
             put_peer(out, &signal.sender);
             put_peer(out, &signal.target);
             put_text(out, signal.network.as_str());
-            // The header of a client's frame says nothing between hubs; its length does.
+            // The WebSocket header of the frame is not sent; its length determines it.
             put_bytes(out, ws::payload(&signal.frame));
             put_standing(out, signal.standing);
         }
@@ -232,7 +232,7 @@ fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
     }
 }
 
-/// No session has the number 0: that is no lineage.
+/// No session has the number 0, which stands for no lineage.
 fn put_lineage(out: &mut Vec<u8>, lineage: Option<Lineage>) {
     put_u64(out, lineage.map_or(0, |lineage| lineage.root.0));
     put_u64(out, lineage.map_or(0, |lineage| lineage.session.0));
@@ -249,8 +249,8 @@ fn put_standing(out: &mut Vec<u8>, standing: Standing) {
     }
 }
 
-/// Outcomes that are no error. Other numbers are an [`ErrorCode`]'s place in [`ErrorCode::ALL`], and a number that a hub
-/// does not know is [`ErrorCode::Unknown`] to it: so hubs of 2.0.0 read `FORWARDED`, which they have no word for.
+/// Outcomes that are not errors. Other numbers are the index of an [`ErrorCode`] in [`ErrorCode::ALL`]; unknown numbers
+/// mean [`ErrorCode::Unknown`]. Hubs of 2.0.0 therefore read `FORWARDED` as unknown.
 const DELIVERED: u8 = u8::MAX;
 const FORWARDED: u8 = DELIVERED - 1;
 const _: () = assert!(ErrorCode::ALL.len() <= FORWARDED as usize);
@@ -291,13 +291,13 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// A number that is counted on from: none that anybody comes to by counting is so great that one more is too many.
+    /// A counter. Numbers so great that adding to them could overflow are malformed.
     fn count(&mut self) -> Result<u64, Malformed> {
         let n = self.u64()?;
         if n > GREATEST_COUNT { Err(Malformed("a number is beyond counting")) } else { Ok(n) }
     }
 
-    /// A field that hubs of an earlier release of the same version do not send: its default, where the body has ended.
+    /// A field that earlier releases of this version do not send: its default, if the body has ended.
     fn added<T: Default>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<T, Malformed> {
         if self.0.is_empty() { Ok(T::default()) } else { read(self) }
     }
@@ -332,7 +332,7 @@ impl<'a> Reader<'a> {
         Ok(NetworkName::new(self.text(MAX_NETWORK_NAME_BYTES)?))
     }
 
-    /// JSON that is pushed at peers: as small and as whole as if a client had said it here.
+    /// JSON that is sent to peers: it has the same limits as that of a local client.
     fn public(&mut self) -> Result<&'a str, Malformed> {
         let data = self.bytes()?;
         if data.len() > MAX_ANNOUNCE_DATA_BYTES + DESCRIPTION_ROOM {
@@ -344,7 +344,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What a hub adds to announced data: the peer's id and `isHub`.
+/// Bytes that a hub adds to announced data: the peer's id and `isHub`.
 const DESCRIPTION_ROOM: usize = 128;
 
 fn utf8(bytes: &[u8]) -> Result<&str, Malformed> {
@@ -465,7 +465,7 @@ fn read_snapshot(body: &mut Reader<'_>) -> Result<SnapshotPart, Malformed> {
     Ok(SnapshotPart { hub, incarnation, seq, digest, part, last, peers })
 }
 
-/// The last field of a signal. Hubs of version 2.0.0 end before it.
+/// The sender's standing. Hubs of version 2.0.0 do not send it.
 fn read_standing(body: &mut Reader<'_>) -> Result<Standing, Malformed> {
     if body.0.is_empty() {
         return Ok(Standing::Unknown);

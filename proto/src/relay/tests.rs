@@ -1,4 +1,4 @@
-//! Relays alone, joined by links that deliver at once. The simulator has them with their shards, and with every delay.
+//! Tests of relays alone, connected by links that deliver at once. The simulator tests them with shards and delays.
 
 mod legacy;
 mod life;
@@ -23,22 +23,22 @@ struct Net {
     next_link: u64,
     under_way: VecDeque<(u8, Via, Envelope)>,
     bridged: Vec<u8>,
-    /// What each hub's one shard has been posted.
+    /// Letters posted to each hub's only shard.
     heard: BTreeMap<u8, Vec<String>>,
     texts: Vec<(u8, LinkId, Box<str>)>,
     changes: usize,
     signals: usize,
     loses: fn(&Envelope) -> bool,
-    /// Ways that have no room, whoever asks.
+    /// Ways without room.
     full: Vec<(u8, Way)>,
-    /// Links that carry nothing from the first hub to the second, and say nothing of it.
+    /// Links that silently carry nothing from the first hub to the second.
     swallows: Vec<(u8, u8)>,
-    /// Hubs that have taken a new id and whose links are to be made anew.
+    /// Hubs with a new id whose links must be dialed again.
     relink: Vec<u8>,
     events: Vec<(u8, MeshEvent)>,
-    /// A hub that passes no signal on.
+    /// A hub that forwards no signals.
     loses_signals: Option<u8>,
-    /// A hub that is stopped, and what waits for it.
+    /// A stopped hub, and the inputs that wait for it.
     stopped: Option<u8>,
     waits: Vec<(u8, Via, Envelope)>,
 }
@@ -100,7 +100,7 @@ impl Net {
         self.start_as(n, hub(n), 1);
     }
 
-    /// Starts a hub whose id may be another's.
+    /// Starts a hub with any id.
     fn start_as(&mut self, n: u8, hub: HubId, key: u64) {
         let config = RelayConfig {
             discovery: crate::Discovery::All,
@@ -231,7 +231,7 @@ impl Net {
             | Letter::Opened { .. } => panic!("{letter:?} is not for a shard"),
         };
         self.heard.get_mut(&n).unwrap().push(line);
-        // A shard whose sockets take everything at once.
+        // A shard whose sockets accept everything at once.
         if let Letter::Signal { origin, target, .. } = letter {
             let letter = Letter::Outcome { origin, target, outcome: Outcome::Delivered };
             self.input(n, RelayInput::Letter(letter));
@@ -320,7 +320,7 @@ impl Net {
         self.letter(n, letter);
     }
 
-    /// A signal that its sender's shard sent by way of the target's home.
+    /// A signal that its sender's shard sent through the target's home.
     fn signals_by_detour(&mut self, n: u8, from: u8, target: u8, ticket: u64) {
         let letter = self.signal(from, target, ticket, true);
         self.letter(n, letter);
@@ -619,7 +619,7 @@ fn a_signal_that_made_a_detour_is_not_sent_on_once_its_target_has_joined() {
     net.signals_by_detour(2, 8, 7, 4);
     net.pass(HEARTBEAT);
     assert_eq!(net.hears(2), ["outcome 7 delivered"]);
-    // One that has announced itself after its signal, or whose announcement is not here yet.
+    // A sender that announced itself after its signal, or whose announcement has not arrived yet.
     net.opens(2, 9, 0);
     net.signals_by_detour(2, 9, 7, 5);
     assert_eq!(net.hears(2), ["outcome 7 peer-not-found"]);
@@ -705,7 +705,7 @@ fn a_hub_that_beats_often_judges_leases_in_time_nevertheless() {
     let link = net.hubs[&1].by_hub[&hub(2)];
     net.hubs.remove(&2);
     let killed = net.now.at;
-    // Its link to 2 fills and empties without an end, and it beats each time.
+    // Its link to 2 becomes full and free in turn, and it sends a heartbeat each time.
     while net.hubs[&1].hubs[&hub(2)].is_live() {
         net.input(1, RelayInput::Saturated { way: Way::Link(link) });
         net.input(1, RelayInput::Room { way: Way::Link(link) });

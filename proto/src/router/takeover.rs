@@ -1,4 +1,4 @@
-//! Two connections, one id: the first is asked whether it still lives (protocol: part C), wherever in the mesh it is.
+//! Takeovers: two connections with one id, anywhere in the mesh. The hub of the first checks whether it is still alive.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
@@ -21,8 +21,8 @@ pub(super) struct Takeovers {
     keys: Keys,
     asked: u64,
     pending: HashMap<PeerId, Takeover, Keys>,
-    /// Entries of takeovers that have ended stay until their time: at most as many as connections can be opened, and
-    /// challenges come, within the grace.
+    /// Entries of ended takeovers stay until their time: at most as many as connections can be opened, and challenges
+    /// arrive, within the grace.
     pub(super) deadlines: BTreeSet<(Duration, PeerId, u64)>,
 }
 
@@ -31,15 +31,16 @@ struct Takeover {
     newcomer: Newcomer,
     /// What the newcomer's resume secret proves.
     resume: Option<Lineage>,
-    /// Names the question; the ping's payload is made of it.
+    /// Identifies the question; the ping's payload is derived from it.
     ticket: u64,
-    /// The session that was asked is gone if it has not answered by then. Later while its socket takes what is before the ping.
+    /// Time at which the first session counts as dead without an answer. It is postponed while its socket accepts bytes
+    /// queued before the ping.
     until: Duration,
-    /// The question is decided by then.
+    /// Time at which the takeover is decided at the latest.
     limit: Duration,
 }
 
-/// Who wants the id of a session.
+/// The session that wants the id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Newcomer {
     /// A session here, while the other one is here, too.
@@ -64,7 +65,7 @@ impl Takeovers {
         self.deadlines.first().map(|(at, ..)| *at)
     }
 
-    /// Who waits for the id of this peer.
+    /// The session that waits for the id of this peer.
     pub(super) fn newcomer(&self, peer: &PeerId) -> Option<Newcomer> {
         self.pending.get(peer).map(|takeover| takeover.newcomer)
     }
@@ -79,7 +80,7 @@ impl Takeovers {
         let (patience, limit) = match newcomer {
             Newcomer::FromElsewhere(_) => (TAKEOVER_GRACE + TAKEOVER_MARGIN, TAKEOVER_GRACE + TAKEOVER_MARGIN),
             Newcomer::Here(_) => (TAKEOVER_GRACE, TAKEOVER_LIMIT),
-            // The hub that asks waits no longer than its margin.
+            // The asking hub waits no longer than its margin.
             Newcomer::Elsewhere(_) => (TAKEOVER_GRACE, TAKEOVER_GRACE + TAKEOVER_MARGIN / 2),
         };
         let (until, limit) = (now + patience, now + limit);
@@ -88,7 +89,7 @@ impl Takeovers {
         ticket
     }
 
-    /// Keyed, so that a pong sent on suspicion answers nothing.
+    /// Keyed, so that a client cannot send a valid pong without the ping.
     fn nonce(&self, peer: &PeerId, ticket: u64) -> [u8; 8] {
         self.keys.hash_one((peer, ticket)).to_be_bytes()
     }
@@ -98,7 +99,7 @@ impl Router {
     /// A connection wants the id of `peer`. `resume` is what its resume secret proves.
     pub(super) fn opened(&mut self, id: SessionId, peer: PeerId, seat: bool, resume: Option<Lineage>, now: Now) {
         if let Some(Lineage { session, .. }) = resume {
-            // The next session of the lineage has to be later, whatever the clock of the hub that issued the secret.
+            // The next session of the lineage must be later, whatever the clock of the hub that issued the secret.
             self.incarnation = self.incarnation.max(session.min(PeerIncarnation(GREATEST_TIME_FOLLOWED)));
         }
         let here = self.by_peer.get(&peer).copied();
@@ -137,13 +138,13 @@ impl Router {
         }
     }
 
-    /// Whether nobody else waits for the id, or one whose secret is worth less.
+    /// Whether no other session waits for the id, or one with a weaker secret.
     fn goes_first(&self, peer: &PeerId, resume: Option<Lineage>) -> bool {
         let waits = self.takeovers.pending.get(peer);
         waits.is_none_or(|waits| resume.is_some_and(|resume| resume.outranks(waits.resume)))
     }
 
-    /// The right to the id of a session here, by a secret. It is counted.
+    /// Judges and counts the right that a secret gives to the id of a session here.
     fn weigh(&mut self, first: SessionId, resume: Lineage, now: Now) -> Right {
         let Some(session) = self.sessions.get(first) else {
             bug!(self.bugs, AskedSession, "{first:?} has an id and does not exist");
@@ -201,7 +202,7 @@ impl Router {
         self.outputs.push_back(Output::Admit { session: id });
     }
 
-    /// The session of `peer` has ended: whoever waits for that goes on.
+    /// The session of `peer` has ended: the waiting one continues.
     pub(super) fn promote_pending(&mut self, peer: &PeerId, now: Now) {
         let Some(takeover) = self.takeovers.pending.remove(peer) else { return };
         let resume = takeover.resume;
@@ -218,7 +219,8 @@ impl Router {
         }
     }
 
-    /// The socket of a session that was asked has taken bytes before the ping, or the ping: it cannot have answered yet.
+    /// The socket of the asked session has accepted bytes queued before the ping, or the ping: it cannot have answered
+    /// yet.
     pub(super) fn asked_on(&mut self, id: SessionId, now: Now) {
         let Some(session) = self.sessions.get(id) else { return };
         let peer = session.peer;
@@ -233,14 +235,14 @@ impl Router {
         let Some(session) = self.sessions.get(id) else { return };
         let peer = session.peer;
         let Some(takeover) = self.takeovers.pending.get(&peer).copied() else { return };
-        // Only the session that was asked is in its place.
+        // Only the asked session can answer.
         if self.by_peer.get(&peer) != Some(&id) || payload != self.takeovers.nonce(&peer, takeover.ticket) {
             return;
         }
         self.stays(peer, takeover.newcomer, now);
     }
 
-    /// The session that was asked lives: whoever wants its id is refused.
+    /// The asked session is alive: the waiting one is refused.
     fn stays(&mut self, peer: PeerId, newcomer: Newcomer, now: Now) {
         match newcomer {
             Newcomer::Here(_) => self.stats.takeovers[1] += 1,
@@ -252,7 +254,7 @@ impl Router {
         self.turn_away(peer, newcomer, now);
     }
 
-    /// Refuses a newcomer that waits.
+    /// Refuses a waiting session.
     fn turn_away(&mut self, peer: PeerId, newcomer: Newcomer, now: Now) {
         match newcomer {
             Newcomer::Here(newcomer) | Newcomer::FromElsewhere(newcomer) => {
@@ -277,12 +279,12 @@ impl Router {
                 continue;
             }
             match newcomer {
-                // Whoever does not answer cannot object.
+                // A hub that does not answer cannot object.
                 Newcomer::FromElsewhere(_) => {
                     self.stats.takeovers[0] += 1;
                     self.promote_pending(&peer, now);
                 }
-                // Its socket has taken bytes until a moment ago, so somebody reads.
+                // Its socket has accepted bytes until just now, so the client reads.
                 Newcomer::Here(_) | Newcomer::Elsewhere(_) if now.at < until => self.stays(peer, newcomer, now),
                 Newcomer::Here(_) | Newcomer::Elsewhere(_) => {
                     if let Some(&first) = self.by_peer.get(&peer) {
@@ -327,7 +329,7 @@ impl Router {
     /// The hub that holds an id has answered.
     pub(super) fn takeover_answered(&mut self, peer: PeerId, ticket: u64, in_use: bool, now: Now) {
         let Some(takeover) = self.takeovers.pending.get(&peer).copied().filter(|t| t.ticket == ticket) else { return };
-        // The ticket is another hub's word.
+        // The ticket comes from another hub, which may send any number.
         let Newcomer::FromElsewhere(newcomer) = takeover.newcomer else { return };
         self.stats.takeovers[usize::from(in_use)] += 1;
         if in_use {
@@ -337,13 +339,13 @@ impl Router {
         }
     }
 
-    /// A peer whose home this is is at another hub. Whoever comes after it has to have the greater claim also when it has left
-    /// by then: its leave may reach other shards after the newcomer's announcement.
+    /// A peer of this home shard is connected to another hub. Later sessions here need a greater claim even after it
+    /// has left, because its leave may reach other shards after their announcements.
     ///
-    /// A session here that was admitted in ignorance of it, by a lesser claim, has lost its id: other shards may have left its
-    /// announcement out, and would not take it up again if the greater claim ended.
+    /// A session here that was admitted without knowing of it, with a smaller claim, has lost its id: other shards may
+    /// have left its announcement out, and would not restore it if the greater claim ended.
     pub(super) fn came_to_other_hub(&mut self, peer: PeerId, claim: Claim, now: Now) {
-        // Later sessions of all peers have to be believed, whatever another hub says of one.
+        // Later sessions of all peers must remain acceptable, whatever another hub says about one.
         self.incarnation = self.incarnation.max(claim.incarnation.min(PeerIncarnation(GREATEST_TIME_FOLLOWED)));
         self.elsewhere.insert(peer, claim);
         let here = self.by_peer.get(&peer).copied();
@@ -352,7 +354,7 @@ impl Router {
         }
     }
 
-    /// A peer whose home this is has left the hub where it was.
+    /// A peer of this home shard is no longer connected to another hub.
     pub(super) fn left_other_hub(&mut self, peer: PeerId, claim: Claim, now: Now) {
         if self.elsewhere.get(&peer) != Some(&claim) {
             return;

@@ -1,4 +1,4 @@
-//! Links of the seed's kind, without their sockets.
+//! Legacy links, without their sockets.
 
 use super::*;
 
@@ -53,7 +53,7 @@ fn a_go_hub_takes_part_until_its_link_ends() {
     net.nothing_is_left();
 }
 
-/// What a Go hub says of a peer.
+/// A Go hub's announcement of a peer.
 fn discovered(peer: u8, network: &str) -> String {
     let peer = id(peer);
     format!(
@@ -67,7 +67,7 @@ impl Net {
         self.run();
     }
 
-    /// What a link has been told, and nothing else.
+    /// The messages sent on a link.
     fn told(&mut self, link: LinkId) -> Vec<String> {
         let texts = std::mem::take(&mut self.texts);
         let of_link = texts.into_iter().filter(|(_, to, _)| *to == link);
@@ -185,7 +185,7 @@ fn an_echo_that_comes_after_the_leave_brings_nobody_back() {
         net.go_hub_says(1, link, &echo);
     }
     assert_eq!(net.hears(2), [""; 0]);
-    // What it says once more is its own, and so is the first word for one that it never repeated.
+    // A repetition is the Go hub's own, and so is a first announcement.
     net.go_hub_says(1, link, &discovered(7, "n"));
     assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
     net.joins(1, 9, 0);
@@ -194,7 +194,7 @@ fn an_echo_that_comes_after_the_leave_brings_nobody_back() {
     net.hears(2);
     net.go_hub_says(1, link, &discovered(9, "n"));
     assert_eq!(net.hears(2), ["elsewhere 9", "joined 9 n"]);
-    // A Go hub that was dialed repeats nothing: a peer that goes over there at once is there.
+    // A dialed Go hub echoes nothing: a peer that moves there is accepted at once.
     let mut net = Net::full(2);
     net.go_hub(1, link);
     net.joins(1, 7, 0);
@@ -224,7 +224,7 @@ fn a_go_hub_is_told_as_much_as_its_link_takes() {
     net.signals(1, 196, 220, 1);
     assert_eq!(net.hears(1).last().unwrap(), "outcome 220 unreachable");
     assert!(net.texts.is_empty(), "{:?}", net.texts);
-    // Who gets a signal has heard of its sender by then.
+    // The target of a signal knows its sender by then.
     net.input(1, RelayInput::Room { way });
     assert_eq!(net.told(link).len(), SNAPSHOT_PEERS);
     net.signals(1, 196, 220, 1);
@@ -240,7 +240,7 @@ fn a_go_hub_is_told_as_much_as_its_link_takes() {
     assert!(rest.iter().any(|text| text.contains(&id(201).to_string())));
 }
 
-/// What a Go hub passes on of a peer's signal.
+/// A signal that a Go hub forwards.
 fn offer(from: u8, target: u8, network: &str) -> String {
     let (from, target) = (id(from), id(target));
     format!(
@@ -358,7 +358,8 @@ fn a_signal_between_go_hubs_does_not_come_back() {
     net.go_hub_says(1, one, &offer(7, 8, "n"));
     net.pass(HEARTBEAT);
     assert_eq!(net.sent_to_go(), [two]);
-    // The Go hub there does not have its target any more, and sends it back. When the first hub is dead that is no word for 7.
+    // The Go hub there no longer has the target, and sends the signal back. When the first hub is dead, that does not
+    // announce 7.
     net.kill(1);
     net.hears(2);
     net.go_hub_says(2, two, &offer(7, 8, "n"));
@@ -386,7 +387,7 @@ fn of_two_hubs_that_are_linked_to_one_go_hub_none_sends_its_signal_back() {
     assert_eq!(net.sent_to_go(), []);
 }
 
-/// The Go hub's link is at hub 1, which is killed. Hub 3 starts at once, and hub 2 knows the peers of hub 1 still.
+/// The Go hub is linked with hub 1, which is killed. Hub 3 starts at once, and hub 2 still knows the peers of hub 1.
 fn restarted(peers: std::ops::Range<u8>) -> Net {
     let mut net = Net::full(2);
     net.go_hub(1, LinkId(98));
@@ -413,7 +414,7 @@ fn a_hub_that_restarts_has_the_peers_of_its_go_hub_again() {
         (net.hubs[&2].locate(&id(peer)), left, joined)
     };
     let link = LinkId(99);
-    // The Go hub dials, and says of all its peers that they are there.
+    // The Go hub dials, and announces all its peers.
     let mut net = restarted(100..125);
     net.go_hub_dials(3, link);
     (100..125).for_each(|peer| net.go_hub_says(3, link, &discovered(peer, "n")));
@@ -430,7 +431,7 @@ fn a_hub_that_restarts_has_the_peers_of_its_go_hub_again() {
     net.run();
     assert_eq!(net.hubs[&2].locate(&id(100)), None);
 
-    // It is dialed, and a peer of it announces itself once more, or only signals.
+    // It is dialed, and a peer of it announces itself again, or only sends a signal.
     for word in [discovered(7, "n"), offer(7, 9, "n")] {
         let mut net = restarted(7..8);
         net.joins(2, 9, 0);
@@ -450,7 +451,7 @@ fn a_hub_that_restarts_has_the_peers_of_its_go_hub_again() {
     net.pass(GONE);
     assert_eq!(is_there(&mut net, 7), (None, 1, 0));
 
-    // Another Go hub repeats what it is told.
+    // Another Go hub echoes what it receives.
     let mut net = restarted(7..8);
     net.go_hub_dials(3, link);
     net.go_hub_answers(3, link);
@@ -477,7 +478,7 @@ fn a_peer_that_went_over_to_a_go_hub_is_there_when_its_connection_or_its_hub_is_
     assert_eq!(net.hears(2), ["left 7 n peer-disconnected", "nowhere 7", "elsewhere 7", "joined 7 n"]);
     net.leaves(2, 8, 0);
     assert_eq!(net.hears(2), ["elsewhere 8", "joined 8 n"]);
-    // One is back at its hub with a new session: what the Go hub said is older.
+    // One has reconnected to its hub with a new session: the Go hub's announcement is older.
     net.joins(3, 9, 1);
     net.leaves(3, 9, 1);
     assert_eq!(net.hubs[&1].locate(&id(9)), None);

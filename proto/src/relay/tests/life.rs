@@ -1,4 +1,4 @@
-//! Links that stay open and carry nothing, and ways that lose what they are given.
+//! Links that stay open and carry nothing, and ways that lose signals.
 
 use super::*;
 use crate::limits::{HOLD, LINK_SILENCE, OUTCOME_PATIENCE, WAY_AVOIDED};
@@ -19,7 +19,7 @@ fn triangle() -> Net {
 fn reaches(net: &mut Net, n: u8, from: u8, target: u8) -> bool {
     (1..=3).for_each(|n| drop(net.hears(n)));
     net.signals(n, from, target, 1);
-    // One that was lost before it is waited for.
+    // An earlier, lost signal is waited for.
     net.pass(HOLD + Duration::from_millis(100));
     net.hears(n) == [format!("outcome {target} delivered")]
 }
@@ -81,7 +81,7 @@ fn something_long_that_arrives_in_parts_is_no_silence() {
 #[test]
 fn a_hub_that_was_stopped_finds_its_links_as_they_were() {
     let mut net = triangle();
-    // Hub 1 is stopped, and the others do not get around to telling.
+    // Hub 1 is stopped, and the others do not run meanwhile.
     let now = Now { at: net.now.at + LEASE / 2, wall_ms: net.now.wall_ms + 4_000 };
     net.now = now;
     let stopped = net.hubs.get_mut(&1).unwrap();
@@ -107,7 +107,7 @@ fn of_two_links_to_one_hub_the_one_that_works_is_used() {
 
 #[test]
 fn a_way_on_which_all_goes_unanswered_is_left_for_another() {
-    // Two ways from 1 to 4: by 2 and by 3.
+    // Two ways from 1 to 4: through 2 and through 3.
     let mut net = Net::new(4);
     for (a, b) in [(1, 2), (1, 3), (2, 4), (3, 4)] {
         net.link(a, b);
@@ -130,7 +130,7 @@ fn a_way_on_which_all_goes_unanswered_is_left_for_another() {
         },
     )];
     net.loses_signals = Some(through);
-    // One target may just be slow to read.
+    // One target may just read slowly.
     net.signals(1, 11, 14, 2);
     net.pass(OUTCOME_PATIENCE + 2 * HEARTBEAT);
     net.signals(1, 11, 15, 3);
@@ -170,7 +170,7 @@ fn what_two_hubs_avoid_can_still_be_reached_by_both() {
     (1..=3).for_each(|n| drop(net.hears(n)));
     for (n, from) in [(1, 11), (3, 13), (1, 11)] {
         net.signals(n, from, 14, 1);
-        // Those that were lost before are waited for.
+        // Earlier, lost signals are waited for.
         net.pass(HOLD + HEARTBEAT / 5);
         let heard = net.hears(n);
         assert!(heard.contains(&"outcome 14 delivered".to_owned()), "{n}: {heard:?}");

@@ -23,7 +23,7 @@ fn namesakes(later_by: i64) -> Net {
 }
 
 impl Net {
-    /// Makes the links of those anew that have taken a new id, as the mesh does.
+    /// Dials the links of hubs with a new id again, as the mesh does.
     fn make_links_anew(&mut self) {
         for n in std::mem::take(&mut self.relink) {
             let others: Vec<u8> =
@@ -114,7 +114,7 @@ fn one_that_begins_in_the_same_millisecond_is_another() {
 
 #[test]
 fn a_restarted_hub_keeps_its_id() {
-    // Its predecessor said farewell, or was killed a moment ago, and its clock may have been ahead.
+    // Its predecessor sent a farewell, or was killed just now, and its clock may have been ahead.
     for (polite, back) in [(true, 0), (false, 0), (true, 60_000), (false, 60_000)] {
         let mut net = Net::chain(4);
         net.pass(3 * RIVAL_PATIENCE);
@@ -161,7 +161,7 @@ fn beside_a_namesake_that_keeps_its_id_the_earlier_one_takes_another() {
     assert_ne!(net.hubs[&1].hub(), hub(1));
 }
 
-/// Says a heartbeat of hub 1 to hub 2 that hub 1 did not say.
+/// Sends hub 2 a heartbeat of hub 1 that hub 1 has not sent.
 fn lies(net: &mut Net, change: impl FnOnce(&mut crate::envelope::Heartbeat)) {
     let mut beat = (*net.hubs[&2].hubs[&hub(1)].beat).clone();
     change(&mut beat);
@@ -228,7 +228,7 @@ fn no_life_that_has_ended_comes_back() {
     let mut net = Net::full(2);
     net.pass(HEARTBEAT);
     let via = Via::Link(net.hubs[&1].by_hub[&hub(2)]);
-    // Hub 7 is known by what hub 2 forwards. Its lives end one after the other.
+    // Hub 7 is known by what hub 2 forwards. Its incarnations end one after the other.
     let beat = |life: u64| {
         let known = net.hubs[&1].hubs[&hub(2)].beat.as_ref().clone();
         let incarnation = HubIncarnation(known.incarnation.0 + life);
@@ -252,7 +252,7 @@ fn no_life_that_has_ended_comes_back() {
         hears(&mut net, Envelope::Heartbeat(Arc::new(late)));
         assert!(!known(&net), "{beat:?}");
     }
-    // Of one life too many nothing is remembered.
+    // The oldest incarnation beyond the bound is not remembered.
     let oldest = crate::envelope::Heartbeat { number: 9, ..lives[0].clone() };
     hears(&mut net, Envelope::Heartbeat(Arc::new(oldest)));
     assert!(known(&net));
