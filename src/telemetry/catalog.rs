@@ -84,13 +84,13 @@ catalog! {
     HANDSHAKE_FAILURES "peerpigeon_handshake_failures_total" Counter ["reason"]
         "Refused requests for a WebSocket."
     TLS_HANDSHAKES "peerpigeon_tls_handshakes_total" Counter ["kind"]
-        "TLS handshakes that were completed: full, or resumed by a ticket. Failed ones are among peerpigeon_handshake_failures_total."
+        "Completed TLS handshakes: full, or resumed by a ticket. Failed ones count in peerpigeon_handshake_failures_total."
     TLS_DAYS_LEFT "peerpigeon_tls_certificate_days_left" Gauge ["file"]
-        "Days until the certificate in the file expires; negative once it has."
+        "Days until the certificate in the file expires; negative after that."
     TLS_RELOADS "peerpigeon_tls_reloads_total" Counter ["outcome"]
-        "Times that the files of certificates were read again, because they had changed or by SIGHUP: taken, or refused."
+        "Reloads of the certificate files, after a change or by SIGHUP: taken, or refused."
     TLS_STALE "peerpigeon_tls_certificates_stale" Gauge []
-        "1 while the files of certificates have changed and cannot be used, so that the certificates of before are served."
+        "1 while changed certificate files are invalid, so the previous certificates are served."
     CLOSES "peerpigeon_closes_total" Counter ["reason"]
         "WebSockets closed."
     TAKEOVERS "peerpigeon_takeovers_total" Counter ["outcome"]
