@@ -48,15 +48,18 @@ export const site = () => serve({ '/': PAGE, '/test.js': SCRIPT, '/client.js': C
 export class Tab {
   static async open (browser, web, hubs, query = {}, page = undefined) {
     page ??= await browser.newPage()
-    const tab = new Tab()
-    tab.page = page
-    tab.errors = []
-    page.on('pageerror', error => tab.errors.push(error.message))
+    const tab = Tab.of(page)
     const address = new URL(web.origin)
     for (const hub of [hubs].flat()) address.searchParams.append('hub', hub)
     for (const [name, value] of Object.entries(query)) address.searchParams.set(name, value)
     await page.goto(address.href)
     await page.waitForFunction('globalThis.loaded')
+    return tab
+  }
+
+  static of (page) {
+    const tab = Object.assign(new Tab(), { page, errors: [] })
+    page.on('pageerror', error => tab.errors.push(error.message))
     return tab
   }
 

@@ -6,6 +6,7 @@ import { blackHole } from './blackhole.mjs'
 import { launch } from './browser.mjs'
 import { HUBS_AT, freePort, hubTest, startHub } from './hub.mjs'
 import { Tab, site } from './client-pages.mjs'
+import { examples } from './examples.mjs'
 import { byKeyboard, playground, printed, takenHome } from './playground.mjs'
 
 let browser, web
@@ -152,6 +153,26 @@ tabs('a page that is reloaded is there once, and the others know that it is anot
   }
 })
 
+tabs('a reload keeps the id, and a duplicated tab gets one of its own', {}, async ({ open, tabs }) => {
+  const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
+  await Promise.all([ann.linked(1), bob.linked(1)])
+  const id = await bob.id()
+  for (let time = 0; time < 3; time++) {
+    await bob.page.reload()
+    await bob.linked(1)
+    assert.equal(await bob.id(), id)
+  }
+  // A window that is opened by a page gets a copy of its session storage, as a duplicated tab does.
+  const [copy] = await Promise.all([bob.page.waitForEvent('popup'), bob.run(() => { open(location.href) })])
+  const carl = Tab.of(copy)
+  tabs.push(carl)
+  await carl.page.waitForFunction('globalThis.loaded')
+  await Promise.all([ann, bob, carl].map(tab => tab.linked(2)))
+  assert.notEqual(await carl.id(), id)
+  assert.equal(await bob.id(), id)
+  assert.deepEqual(of(await bob.log(), 'hub').map(([, state]) => state), ['online'])
+})
+
 tabs('a page in the back/forward cache has left, and comes back', {}, async ({ open, context }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   await Promise.all([ann.linked(1), bob.linked(1)])
@@ -166,7 +187,7 @@ tabs('a page in the back/forward cache has left, and comes back', {}, async ({ o
   if (await bob.run(() => globalThis.before)) assert.deepEqual(of(await bob.log(), 'join', 'leave').map(([kind]) => kind), ['join', 'leave', 'join'])
 })
 
-tabs('both publish and stop at once, a hundred times: all that is left flows, and nothing is left over', { timeout: 180_000 }, async ({ open }) => {
+tabs('both publish and stop at once, a hundred times: all that is left flows, and nothing is left over', { timeout: 240_000 }, async ({ open }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   await Promise.all([ann.linked(1), bob.linked(1)])
   const churn = async seed => {
@@ -178,20 +199,26 @@ tabs('both publish and stop at once, a hundred times: all that is left flows, an
       setInterval(() => draw.fillRect(0, 0, Math.random() * 300, 150), 50)
       return canvas.captureStream(20)
     }
-    extras.streams(room).on('stream', () => dispatchEvent(new Event('noted')))
-    extras.streams(room).on('streamend', () => dispatchEvent(new Event('noted')))
+    extras.streams(room)
     const streams = [picture(), picture()]
     for (let time = 0; time < 100; time++) {
       const publications = streams.filter(() => chance() < 0.7).map(stream => extras.publish(room, stream))
       if (chance() < 0.2) [...room.peers.values()][0].pc.restartIce()
       await new Promise(resolve => setTimeout(resolve, chance() * 60))
       publications.forEach(publication => publication.stop())
+      // A slow machine keeps up: what waits for a negotiation would only grow.
+      const { pc } = [...room.peers.values()][0]
+      while (pc.signalingState !== 'stable') await new Promise(resolve => pc.addEventListener('signalingstatechange', resolve, { once: true }))
     }
     globalThis.last = extras.publish(room, streams[0])
   }
   await Promise.all([ann.page.evaluate(`(${churn})(1)`), bob.page.evaluate(`(${churn})(2)`)])
   for (const tab of [ann, bob]) {
-    await tab.until("extras.streams(room).of([...room.peers.values()][0]).length === 1 && [...room.peers.values()][0].pc.signalingState === 'stable'", 'one stream', 60_000)
+    await tab.page.waitForFunction(() => {
+      const [peer] = room.peers.values()
+      const live = peer.pc.getTransceivers().filter(({ direction }) => direction !== 'stopped')
+      return extras.streams(room).of(peer).length === 1 && live.length === 2 && peer.pc.signalingState === 'stable'
+    }, null, { timeout: 90_000 })
     await tab.run(() => new Promise(resolve => {
       const video = document.createElement('video')
       video.muted = true
@@ -199,9 +226,7 @@ tabs('both publish and stop at once, a hundred times: all that is left flows, an
       video.requestVideoFrameCallback(resolve)
       video.play()
     }))
-    const { live, made } = await tab.run(() => ({ live: [...room.peers.values()][0].pc.getTransceivers().filter(({ currentDirection }) => currentDirection !== 'stopped').length, made: rtc.made }))
-    assert.ok(live <= 4, `${live} transceivers`)
-    assert.equal(made, 1, 'the connection was not made anew')
+    assert.equal(await tab.run(() => rtc.made), 1, 'the connection was not made anew')
     assert.deepEqual(of(await tab.log(), 'error', 'leave'), [])
   }
 })
@@ -278,6 +303,7 @@ for (const [name, body] of [
   ['the playground works on small and large screens, light and dark, without a violation of accessibility', playground],
   ['the playground works by keyboard, under its policy, and asks nobody but the hub', byKeyboard],
   ['the code that the playground gives away works', takenHome],
+  ['the examples work', examples],
   ['the page of README.md works', (...with_) => printed(...with_, 'README.md')],
   ['the page of README.zh-CN.md works', (...with_) => printed(...with_, 'README.zh-CN.md')]
 ]) {

@@ -1,0 +1,70 @@
+// The pages of examples/, in as many tabs as each is for.
+import assert from 'node:assert/strict'
+import { readdir } from 'node:fs/promises'
+import { serve } from './browser.mjs'
+
+const DIRECTORY = new URL('../../examples/', import.meta.url)
+
+const EXAMPLES = {
+  async 'chat.html' ([ann, bob]) {
+    await ann.getByText('is here').waitFor()
+    await ann.locator('#nick').fill('Ann')
+    await ann.locator('#nick').blur()
+    await bob.getByText('is now Ann').waitFor()
+    await ann.locator('#text').fill('hello')
+    await ann.locator('#text').press('Enter')
+    await bob.getByText('Ann: hello').waitFor()
+  },
+  async 'cursors.html' ([ann, bob]) {
+    await bob.locator('.cursor').waitFor({ state: 'attached' })
+    // One may come before the link is open; and they may be lost.
+    for (let x = 10; !await bob.locator('.cursor').isVisible(); x += 1) await ann.mouse.move(x % 300, 100)
+    await ann.close()
+    await bob.locator('.cursor').waitFor({ state: 'detached' })
+  },
+  async 'files.html' ([ann, bob]) {
+    await ann.getByText('1 others').waitFor()
+    const buffer = Buffer.from(Array.from({ length: 1_500_000 }, (_, index) => index * 7 % 251))
+    await ann.locator('#pick').setInputFiles({ name: 'large.bin', mimeType: 'application/octet-stream', buffer })
+    await bob.getByRole('button', { name: 'Accept' }).click()
+    await ann.getByText('sent').waitFor()
+    const download = bob.waitForEvent('download')
+    await bob.getByRole('link', { name: 'Save' }).click()
+    const parts = []
+    for await (const part of await (await download).createReadStream()) parts.push(part)
+    assert.equal(Buffer.compare(Buffer.concat(parts), buffer), 0)
+    await bob.locator('#pick').setInputFiles({ name: 'unwanted', mimeType: 'text/plain', buffer: Buffer.from('no') })
+    await ann.getByRole('button', { name: 'Refuse' }).click()
+    await bob.getByText('refused').waitFor()
+  },
+  async 'camera.html' (tabs) {
+    for (const tab of tabs) {
+      await tab.waitForFunction(count => document.querySelectorAll('video').length === count, tabs.length)
+      await tab.waitForFunction(() => [...document.querySelectorAll('video')].every(({ currentTime }) => currentTime > 0))
+    }
+    await tabs[0].close()
+    await tabs[1].waitForFunction(count => document.querySelectorAll('video').length === count, tabs.length - 1)
+  }
+}
+
+const TABS = { 'camera.html': 3 }
+
+export async function examples (browser, hub) {
+  const files = (await readdir(DIRECTORY)).filter(name => name.endsWith('.html'))
+  assert.deepEqual(files.sort(), Object.keys(EXAMPLES).sort())
+  const web = await serve(Object.fromEntries(files.map(name => [`/${name}`, new URL(name, DIRECTORY)])))
+  for (const name of files) {
+    const context = await browser.newContext({ permissions: ['camera', 'microphone'] })
+    const errors = []
+    const tabs = await Promise.all(Array.from({ length: TABS[name] ?? 2 }, async () => {
+      const page = await context.newPage()
+      page.on('pageerror', error => errors.push(`${name}: ${error.message}`))
+      await page.goto(`${web.origin}/${name}?hub=${hub.ws}`)
+      return page
+    }))
+    await EXAMPLES[name](tabs)
+    assert.deepEqual(errors, [])
+    await context.close()
+  }
+  web.close()
+}
