@@ -17,7 +17,7 @@ const BUSY_MS = 2_000
 /** Refusals of a token in a row after which it is not tried again. */
 const MAX_REFUSALS = 3
 /** The longest pause that a hub can ask for. */
-const MAX_RETRY_AFTER_MS = 300_000
+const MAX_PAUSE_MS = 60_000
 
 export interface HubOptions {
   urls: readonly string[]
@@ -166,7 +166,7 @@ export class Hub {
 
   /** The hub stops. Another one takes this peer at a moment of its own choice, so that not all come at once. */
   #goAway ({ reconnectInMs, hubs }: { reconnectInMs?: number, hubs?: unknown }, base: string): void {
-    const inMs = Math.min(Number(reconnectInMs) || 0, 60_000)
+    const inMs = Math.min(reconnectInMs! || 0, MAX_PAUSE_MS)
     this.#awayUntil = Date.now() + inMs
     // Never from an encrypted hub to one that is not.
     const named = Array.isArray(hubs) ? hubs.filter(hub => String(hub).startsWith(base.split(':')[0]!)) : []
@@ -208,7 +208,7 @@ export class Hub {
     try {
       const http = url.href.replace(/^ws/, 'http')
       const { status, headers } = await fetch(http, { cache: 'no-store', signal: AbortSignal.timeout(CONNECT_MS) })
-      const floorMs = Math.min(+headers.get('retry-after')! * 1000 || 0, MAX_RETRY_AFTER_MS)
+      const floorMs = Math.min(+headers.get('retry-after')! * 1000, MAX_PAUSE_MS)
       if (status === 401 || status === 403) {
         const final = ++this.#refusals >= (typeof this.#options.token === 'function' ? MAX_REFUSALS : 1)
         return { ...failure('unauthorized', `refused by ${base}`, { final }), floorMs }

@@ -112,7 +112,11 @@ export class Link {
       const negotiation = this.#connection?.negotiation
       if (!negotiation) return
       // The other side's connection is known by its first offer, or by its answer to one of this connection.
-      if (type === 'answer' && negotiation.remote === undefined && from >= this.#newest) negotiation.remote = this.#newest = from
+      if (type === 'answer' && from >= this.#newest && from !== negotiation.remote) {
+        // It has lost the connection that this one was made with: here, too, a new one has to be made.
+        if (negotiation.remote !== undefined) return this.#again()
+        negotiation.remote = this.#newest = from
+      }
       const stale = negotiation.remote !== from || (type !== 'offer' && signal.to !== undefined && signal.to !== negotiation.tag)
       if (!stale) await negotiation.take(type, signal)
     })

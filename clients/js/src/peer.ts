@@ -49,7 +49,7 @@ export class PeerImpl<D extends object> implements Peer<D> {
   }
 
   gone (): PigeonError {
-    return Object.assign(new PigeonError('peer-gone', `peer ${this.id} has left`), { peer: this })
+    return Object.assign(new PigeonError('peer-gone', 'the peer is gone'), { peer: this })
   }
 
   /** Settles what waits for the link, if it has come to something. */

@@ -200,7 +200,7 @@ class FakeChannel extends EventTarget {
     if (this.readyState === 'closed') return
     this.readyState = 'closed'
     queueMicrotask(() => this.onclose?.())
-    this.other?.close()
+    if (!FakeConnection.severed) this.other?.close()
   }
 }
 

@@ -285,6 +285,40 @@ test('another kind of client is a peer, with all its data', async () => {
   assert.equal(connection(ann).localDescription?.type, 'answer')
 })
 
+test('another kind of client can answer, too', async () => {
+  const ann = named('ann')
+  await settle()
+  const id = '0'.repeat(40)
+  hub.socket(ann).say('peer-discovered', { peerId: id, isHub: false })
+  await pass(100)
+  const theirs = new FakeConnection({})
+  hub.socket(ann).say('answer', { type: 'answer', sdp: `${FakeConnection.all.indexOf(theirs)} 1` }, { fromPeerId: id })
+  await pass(100)
+  assert.equal(connection(ann).signalingState, 'stable')
+})
+
+test('who has forgotten the other gets a new connection from it at once', async () => {
+  for (const forgets of [0, 1]) {
+    const { ann, bob } = await pair()
+    const rooms = [ann, bob].sort((a, b) => a.id < b.id ? -1 : 1)
+    const [one, other] = [rooms[forgets], rooms[1 - forgets]]
+    const known = hub.members.get(hub.socket(other!))
+    FakeConnection.severed = true
+    hub.socket(one!).say('goodbye', {}, { fromPeerId: other!.id })
+    await settle()
+    assert.equal(one!.peers.size, 0)
+    connection(other!).become('disconnected')
+    await pass(1_000)
+    FakeConnection.severed = false
+    hub.socket(one!).say('peer-discovered', { ...known, peerId: other!.id })
+    await pass(6_000)
+    assert.deepEqual([only(one!).state, only(other!).state], ['open', 'open'], `${forgets}`)
+    ann.leave()
+    bob.leave()
+    await pass(1_000)
+  }
+})
+
 test('strangers, and nonsense, do nothing', async () => {
   const { ann, atAnn } = await pair()
   const socket = hub.socket(ann)
