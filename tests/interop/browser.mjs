@@ -1,4 +1,5 @@
 // Headless Chromium, a tiny web server for its pages, and a record of what their WebSockets carry.
+import { readFileSync, readdirSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { once } from 'node:events'
@@ -30,6 +31,38 @@ const FLAGS = [
 ]
 
 export const launch = options => chromium.launch({ executablePath: EXECUTABLE, args: FLAGS, ...options })
+
+/** A browser whose processes can be stopped as a whole, and go on, as a machine that sleeps. */
+export async function launchStoppable () {
+  const server = await chromium.launchServer({ executablePath: EXECUTABLE, args: FLAGS })
+  const browser = await chromium.connect(server.wsEndpoint())
+  let stopped = []
+  const signal = (pids, name) => pids.forEach(pid => { try { process.kill(pid, name) } catch {} })
+  return {
+    browser,
+    stop () { signal(stopped = family(server.process().pid), 'SIGSTOP') },
+    goOn () { signal(stopped, 'SIGCONT') },
+    async close () { this.goOn(); await browser.close(); await server.close() }
+  }
+}
+
+/** A process and all that come of it. */
+function family (pid) {
+  const parents = new Map(readdirSync('/proc').filter(name => /^\d+$/.test(name)).map(name => [Number(name), parentOf(name)]))
+  const found = [pid]
+  for (const parent of found) for (const [child, its] of parents) if (its === parent) found.push(child)
+  return found
+}
+
+function parentOf (pid) {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])
+  } catch {
+    // It has ended meanwhile.
+    return 0
+  }
+}
 
 /** Serves `{ '/path': text or URL of a file }` on loopback and gives the origin. */
 export async function serve (pages) {

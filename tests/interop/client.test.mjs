@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { after, before } from 'node:test'
 import { setTimeout } from 'node:timers/promises'
 import { blackHole } from './blackhole.mjs'
-import { launch } from './browser.mjs'
+import { launch, launchStoppable } from './browser.mjs'
 import { HUBS_AT, freePort, hubTest, startHub } from './hub.mjs'
 import { Tab, site } from './client-pages.mjs'
 import { examples } from './examples.mjs'
@@ -140,6 +140,34 @@ tabs('a page whose scripts stand still for 20 s: nobody notices', { timeout: 120
   assert.deepEqual(await bob.log(), before)
   assert.equal(await ann.run(() => rtc.made), made)
 })
+
+for (const greater of [true, false]) {
+  tabs(`a browser that is stopped for 20 s is back at once, with the ${greater ? 'smaller' : 'greater'} id`, { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
+    const other = await launchStoppable()
+    try {
+      const bob = await Tab.open(await other.browser.newContext(), web, hub.ws, { name: 'bob' })
+      let ann = await open({ name: 'ann' })
+      while ((await ann.id() > await bob.id()) !== greater) {
+        await ann.page.close()
+        ann = await open({ name: 'ann' })
+      }
+      await bob.until("[...room.peers.values()].map(peer => peer.state).join() === 'open'")
+      await ann.linked(1)
+      other.stop()
+      await ann.until("[...room.peers.values()][0].state === 'interrupted'")
+      await setTimeout(process.env.SLOW ? 75_000 : 20_000)
+      other.goOn()
+      await ann.linked(1, 40_000)
+      await bob.linked(1, 40_000)
+      await ann.run(() => room.send('awake?'))
+      await bob.until('messages.length === 1')
+      for (const tab of [ann, bob]) assert.equal(await tab.run(() => [...rtc.open].filter(({ connectionState }) => connectionState === 'connected').length), 1)
+      if (!process.env.SLOW) assert.deepEqual(of(await ann.log(), 'join', 'leave').map(([kind]) => kind), ['join'])
+    } finally {
+      await other.close()
+    }
+  })
+}
 
 tabs('a page that is reloaded is there once, and the others know that it is another', {}, async ({ open }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
