@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::envelope::{Envelope, EnvelopeKind, Routed, What};
-use proto::{Letter, Standing};
+use proto::{Letter, Standing, Word};
 
 use crate::rng::Rng;
 
@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     LeavesWrongSession,
     LosesChange,
     LosesClosed,
+    /// Word that a peer is crowded, and does not know the one that was told that it does.
+    LosesDeclined,
     LosesElsewhere,
     LosesJoined,
     LosesLastPart,
@@ -45,13 +47,14 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::AgesWrongly,
         Self::DoesNotHold,
         Self::ForgetsStanding,
         Self::LeavesWrongSession,
         Self::LosesChange,
         Self::LosesClosed,
+        Self::LosesDeclined,
         Self::LosesElsewhere,
         Self::LosesJoined,
         Self::LosesLastPart,
@@ -79,6 +82,7 @@ impl Fault {
                 | Self::DoesNotHold
                 | Self::ForgetsStanding
                 | Self::LeavesWrongSession
+                | Self::LosesDeclined
                 | Self::LosesLastPart
                 | Self::LosesLineage
                 | Self::LosesMeetingsForEver
@@ -113,6 +117,12 @@ impl Saboteur {
     pub(crate) fn letter(&mut self, hub: usize, from_relay: bool, to_relay: bool, letter: Letter) -> Vec<Letter> {
         if self.fault.is_none() {
             return vec![letter];
+        }
+        if let Letter::Meeting(meeting) = &letter
+            && meeting.word == Word::Declined
+            && self.strikes(Fault::LosesDeclined)
+        {
+            return Vec::new();
         }
         if let Letter::Meeting(_) = letter
             && self.strikes(if from_relay { Fault::LosesMeetingsForEver } else { Fault::LosesMeetings })
