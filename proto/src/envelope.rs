@@ -142,8 +142,10 @@ pub struct Heartbeat {
     /// A random number of the process, which distinguishes two processes with one id. 0 from hubs before 2.1, which do
     /// not send it.
     pub process: u64,
-    /// Hubs from which it receives nothing on an open link. They must use another way as well.
+    /// Hubs to which it has links and from which it receives nothing on any of them: no way to it leads by them.
     pub unheard: Vec<HubId>,
+    /// It receives nothing on the link on which it sends this one. Says nothing to hubs to which the heartbeat is forwarded.
+    pub link_unheard: bool,
 }
 
 /// One change of a hub's presence, identified by (hub, incarnation, seq).

@@ -398,6 +398,7 @@ fn heartbeat(number: u64) -> BridgeEvent {
         public_url: None,
         process: 1,
         unheard: Vec::new(),
+        link_unheard: false,
     };
     let mut frame = Vec::new();
     Envelope::Heartbeat(Arc::new(beat)).encode(&mut frame);

@@ -119,6 +119,7 @@ fn put_heartbeat(out: &mut Vec<u8>, beat: &Heartbeat) {
     put_text(out, beat.public_url.as_deref().unwrap_or_default());
     put_u64(out, beat.process);
     put_hubs(out, &beat.unheard);
+    out.push(u8::from(beat.link_unheard));
 }
 
 fn put_hubs(out: &mut Vec<u8>, hubs: &[HubId]) {
@@ -398,6 +399,7 @@ fn read_heartbeat(body: &mut Reader<'_>) -> Result<Heartbeat, Malformed> {
     // Hubs before 2.1 end here.
     let process = body.added(Reader::u64)?;
     let unheard = body.added(read_hubs)?;
+    let link_unheard = body.added(Reader::bool)?;
     Ok(Heartbeat {
         hub,
         incarnation,
@@ -411,6 +413,7 @@ fn read_heartbeat(body: &mut Reader<'_>) -> Result<Heartbeat, Malformed> {
         public_url,
         process,
         unheard,
+        link_unheard,
     })
 }
 

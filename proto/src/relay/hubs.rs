@@ -167,11 +167,14 @@ impl Relay {
             public_url: self.config.public_url.clone(),
             process: self.process(),
             unheard: unheard.map(|(&hub, _)| hub).take(MAX_NEIGHBOURS).collect(),
+            link_unheard: false,
         });
-        // On every link, spare ones included: the other hub judges each link by what arrives on it.
-        let links: Vec<LinkId> = self.links.keys().copied().collect();
-        for link in links {
-            self.send(Destination::Link(link), Envelope::Heartbeat(Arc::clone(&beat)));
+        // On every link, also on those that are spare: the other hub judges each by what it receives on it.
+        let links: Vec<(LinkId, bool)> = self.links.iter().map(|(&link, open)| (link, open.silent)).collect();
+        for (link, link_unheard) in links {
+            let beat =
+                if link_unheard { Arc::new(Heartbeat { link_unheard, ..(*beat).clone() }) } else { Arc::clone(&beat) };
+            self.send(Destination::Link(link), Envelope::Heartbeat(beat));
         }
         if self.bridge.up {
             self.send(Destination::Everyone, Envelope::Heartbeat(beat));
@@ -192,6 +195,7 @@ impl Relay {
         if beat.hub == self.config.hub {
             return self.heard_of_itself(beat, now);
         }
+        self.note_unheard(via, beat, now);
         if age >= LEASE {
             return self.pass_back(via, beat, now);
         }
@@ -265,7 +269,6 @@ impl Relay {
             remote.bridged_until = lease_ends;
         }
         remote.ways.note(via, beat.number, true);
-        self.note_unheard(beat, now);
         self.compare(beat, found, now);
         self.pass_on(via, beat, now);
         if found {

@@ -44,10 +44,11 @@ impl Relay {
         }
     }
 
-    /// Processes a neighbour's report about its link to this hub.
-    pub(super) fn note_unheard(&mut self, beat: &Heartbeat, now: Now) {
-        let unheard = beat.unheard.contains(&self.config.hub);
-        let Some(open) = self.by_hub.get(&beat.hub).and_then(|link| self.links.get_mut(link)) else { return };
+    /// Takes in what a neighbour's own heartbeat says of the link that it came on.
+    pub(super) fn note_unheard(&mut self, via: Via, beat: &Heartbeat, now: Now) {
+        let Via::Link(link) = via else { return };
+        let unheard = beat.link_unheard;
+        let Some(open) = self.links.get_mut(&link).filter(|open| open.hub == beat.hub) else { return };
         if std::mem::replace(&mut open.unheard, unheard) == unheard {
             return;
         }
@@ -67,14 +68,16 @@ impl Relay {
         self.beat_soon(now);
     }
 
-    /// Chooses the link to use to a hub: the newest of those that work.
+    /// Chooses among the links to a hub the one to use: of those that work one to its present life, and of those the newest.
     ///
-    /// The two ends of two links at once may choose different ones.
+    /// The two ends of two links at once may choose different ones. A link to another live hub with the same id comes last.
     pub(super) fn choose_link(&mut self, hub: HubId) {
         let links = self.links.iter().filter(|(_, open)| open.hub == hub);
-        // Two hubs with one id can have a link each.
-        let life = self.hubs.get(&hub).map(|remote| remote.incarnation);
-        match links.max_by_key(|(link, open)| (Some(open.incarnation) == life, !open.is_spare(), **link)) {
+        let remote = self.hubs.get(&hub);
+        let life = remote.map(|remote| remote.incarnation);
+        let rival = remote.and_then(|remote| remote.contest).map(|((life, _), ..)| life);
+        let is = |open: &super::Link, life| Some(open.incarnation) == life;
+        match links.max_by_key(|(link, open)| (!is(open, rival), !open.is_spare(), is(open, life), **link)) {
             Some((&link, _)) => _ = self.by_hub.insert(hub, link),
             None => _ = self.by_hub.remove(&hub),
         }

@@ -62,10 +62,10 @@ fn hello() -> impl Strategy<Value = Envelope> {
 }
 
 fn heartbeat() -> impl Strategy<Value = Envelope> {
-    let numbers = (count(), count(), count(), any::<u32>(), any::<bool>(), any::<u64>());
+    let numbers = (count(), count(), count(), any::<u32>(), any::<(bool, bool)>(), any::<u64>());
     (hub(), life(), numbers, vec(hub(), 0..5), vec(hub(), 0..5), (url(), url())).prop_map(
         |(hub, incarnation, numbers, neighbours, unheard, (advertise, public_url))| {
-            let (number, seq, digest, age_ms, draining, process) = numbers;
+            let (number, seq, digest, age_ms, (draining, link_unheard), process) = numbers;
             Envelope::Heartbeat(Arc::new(Heartbeat {
                 hub,
                 incarnation,
@@ -79,6 +79,7 @@ fn heartbeat() -> impl Strategy<Value = Envelope> {
                 public_url,
                 process,
                 unheard,
+                link_unheard,
             }))
         },
     )
@@ -339,7 +340,7 @@ fn no_number_is_so_great_that_one_more_is_too_many() {
 
 #[test]
 fn a_heartbeat_of_an_earlier_release_is_understood() {
-    let beat = |process, unheard| Heartbeat {
+    let beat = |process, unheard, link_unheard| Heartbeat {
         hub: HubId(PeerId::from_bytes([1; 20])),
         incarnation: HubIncarnation(2),
         number: 3,
@@ -352,8 +353,9 @@ fn a_heartbeat_of_an_earlier_release_is_understood() {
         public_url: Some("wss://one.example".into()),
         process,
         unheard,
+        link_unheard,
     };
-    let whole = encoded(&[Envelope::Heartbeat(Arc::new(beat(9, vec![HubId(PeerId::from_bytes([8; 20]))])))]);
+    let whole = encoded(&[Envelope::Heartbeat(Arc::new(beat(9, vec![HubId(PeerId::from_bytes([8; 20]))], true)))]);
     let cut = |added: usize| {
         let mut bytes = whole[..whole.len() - added].to_vec();
         let len = (bytes.len() - 4) as u32;
@@ -363,8 +365,9 @@ fn a_heartbeat_of_an_earlier_release_is_understood() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(cut(8 + 2 + 20), beat(0, Vec::new()));
-    assert_eq!(cut(2 + 20), beat(9, Vec::new()));
+    assert_eq!(cut(8 + 2 + 20 + 1), beat(0, Vec::new(), false));
+    assert_eq!(cut(2 + 20 + 1), beat(9, Vec::new(), false));
+    assert_eq!(cut(1), beat(9, vec![HubId(PeerId::from_bytes([8; 20]))], false));
 }
 
 #[test]

@@ -106,6 +106,49 @@ fn of_two_links_to_one_hub_the_one_that_works_is_used() {
 }
 
 #[test]
+fn a_link_that_is_heard_in_one_direction_only_is_not_used_beside_one_that_works() {
+    for newest in [false, true] {
+        let mut net = Net::full(2);
+        let first = net.hubs[&1].by_hub[&hub(2)];
+        net.link(1, 2);
+        let second = net.hubs[&1].by_hub[&hub(2)];
+        // What hub 1 sends on one of the links is lost; what it receives there is not.
+        let (deaf, works) = if newest { (second, first) } else { (first, second) };
+        let other_end = net.wires.remove(&(1, deaf)).unwrap().1;
+        net.pass(NOTICED);
+        assert_eq!(net.hubs[&1].by_hub[&hub(2)], works, "{newest}");
+        assert!(net.hubs[&1].links[&deaf].unheard && !net.hubs[&1].links[&works].unheard);
+        net.joins(1, 11, 0);
+        net.joins(2, 12, 0);
+        net.hears(1);
+        net.signals(1, 11, 12, 1);
+        net.pass(HEARTBEAT);
+        assert!(net.hears(1).contains(&"outcome 12 delivered".to_owned()), "{newest}");
+        net.wires.insert((1, deaf), (2, other_end));
+        net.pass(3 * HEARTBEAT);
+        assert!(!net.hubs[&1].links[&deaf].is_spare(), "{newest}");
+    }
+}
+
+#[test]
+fn a_silent_link_is_not_used_beside_one_that_works_whichever_life_said_hello_on_it() {
+    let mut net = Net::full(2);
+    let first = net.hubs[&1].by_hub[&hub(2)];
+    let (of_2, _) = net.wires.remove(&(1, first)).map(|(_, link)| (link, ())).unwrap();
+    net.wires.remove(&(2, of_2));
+    net.pass(NOTICED);
+    // The hub has begun anew, and its first heartbeat is under way.
+    let (link, incarnation) = (LinkId(99), HubIncarnation(net.hubs[&2].incarnation().0 + 1));
+    net.input(1, RelayInput::LinkUp { link, hub: hub(2), incarnation });
+    assert_eq!(net.hubs[&1].by_hub[&hub(2)], link);
+    // Where that life is another live hub's, it is not the one to talk to.
+    let now = net.now.at;
+    net.hubs.get_mut(&1).unwrap().hubs.get_mut(&hub(2)).unwrap().contest = Some(((incarnation, 7), now, true));
+    net.hubs.get_mut(&1).unwrap().choose_link(hub(2));
+    assert_eq!(net.hubs[&1].by_hub[&hub(2)], first);
+}
+
+#[test]
 fn a_way_on_which_all_goes_unanswered_is_left_for_another() {
     // Two ways from 1 to 4: through 2 and through 3.
     let mut net = Net::new(4);
