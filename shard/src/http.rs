@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -94,8 +95,32 @@ impl Entrance {
 #[derive(Clone, Debug)]
 pub(crate) struct Share {
     pub(crate) files: Arc<Semaphore>,
-    /// Wakes the other listeners of the kind when one has none to drop and waits for a file.
-    pub(crate) wanted: Arc<Notify>,
+    pub(crate) wanted: Arc<Wanted>,
+}
+
+/// A listener without a connection to drop waits for a file. One of the other listeners of the kind drops one for it.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    is_open: AtomicBool,
+    others: Notify,
+}
+
+impl Wanted {
+    /// Has another listener drop one connection.
+    pub(crate) fn ask(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
+        self.others.notify_waiters();
+    }
+
+    /// Waits until another listener asks.
+    pub(crate) async fn asked(&self) {
+        self.others.notified().await;
+    }
+
+    /// Takes it on to drop one. `false`: another listener has.
+    pub(crate) fn take(&self) -> bool {
+        self.is_open.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// Each kind has a share of its own, so that a crowd of peers leaves links and operators their files.

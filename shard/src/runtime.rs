@@ -292,15 +292,24 @@ impl Newcomers {
         self.0.push_back((task, let_in));
     }
 
-    /// Drops the one that has been there for the longest, if there is one that has not been let in.
-    fn drop_oldest(&mut self) -> bool {
-        while let Some((task, let_in)) = self.0.pop_front() {
+    /// Whether there is one that may be dropped.
+    fn has_any(&mut self) -> bool {
+        while let Some((task, let_in)) = self.0.front() {
             if !task.is_finished() && !let_in.get() {
-                task.abort();
                 return true;
             }
+            self.0.pop_front();
         }
         false
+    }
+
+    /// Drops the one that has been there for the longest, if there is one that has not been let in.
+    fn drop_oldest(&mut self) -> bool {
+        let has_any = self.has_any();
+        if let Some((task, _)) = self.0.pop_front() {
+            task.abort();
+        }
+        has_any
     }
 }
 
@@ -331,7 +340,7 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
     };
     let make_room = |newcomers: &mut Newcomers| {
         let made = newcomers.drop_oldest();
-        core.borrow_mut().stats_mut().handshake_failures[HandshakeFailure::BadRequest as usize] += u64::from(made);
+        core.borrow_mut().stats_mut().handshake_failures[HandshakeFailure::CrowdedOut as usize] += u64::from(made);
         made
     };
     let failures = Sparse::default();
@@ -350,18 +359,20 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
             // Those who come and say nothing must not keep out those who would.
             () = tokio::time::sleep(TICK), if came.is_some() => {
                 if !make_room(&mut newcomers) {
-                    wanted.notify_waiters();
+                    wanted.ask();
                 }
             }
-            () = wanted.notified(), if came.is_none() => {
-                make_room(&mut newcomers);
+            () = wanted.asked(), if came.is_none() => {
+                if newcomers.has_any() && wanted.take() {
+                    make_room(&mut newcomers);
+                }
             }
             accepted = listener.accept(), if came.is_none() => match accepted {
                 Ok((stream, address)) => {
                     came = Some(Came(stream, address));
                     let full = files.available_permits() == 0 || connections.len() >= MAX_HTTP_CONNECTIONS;
                     if full && !make_room(&mut newcomers) {
-                        wanted.notify_waiters();
+                        wanted.ask();
                     }
                 }
                 // That one has gone again, and says nothing of the next.

@@ -22,6 +22,8 @@ pub enum HandshakeFailure {
     NotAnUpgrade,
     /// The request did not arrive in time, or was not valid HTTP.
     BadRequest,
+    /// It had not become a WebSocket when its place was needed for a newer connection.
+    CrowdedOut,
     /// The home shard, or the mesh, did not accept the socket in time.
     HandOff,
     /// A hub requested a link, but this hub accepts none (403).
@@ -52,11 +54,12 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// Every failure, in the order of its discriminant.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Unauthorized,
         Self::InvalidPeerId,
         Self::NotAnUpgrade,
         Self::BadRequest,
+        Self::CrowdedOut,
         Self::HandOff,
         Self::LinkOff,
         Self::LinkUnauthorized,
@@ -84,6 +87,7 @@ impl HandshakeFailure {
             Self::InvalidPeerId => "invalid-peer-id",
             Self::NotAnUpgrade => "not-an-upgrade",
             Self::BadRequest => "bad-request",
+            Self::CrowdedOut => "crowded-out",
             Self::HandOff => "hand-off",
             Self::LinkOff => "link-off",
             Self::LinkUnauthorized => "link-unauthorized",

@@ -1,0 +1,94 @@
+//! Listeners that share a few files.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::HeaderMap;
+use proto::{HubId, Keys, PeerId, RouterConfig, ShardId, limits};
+use shard::{Answer, Clock, FileShares, Gauges, HandshakeFailure, HubConfig, Reading, SessionLimits};
+use tokio::sync::{mpsc, watch};
+
+fn config(peers: usize) -> HubConfig {
+    let max_message_bytes = limits::DEFAULT_MAX_MESSAGE_BYTES;
+    HubConfig {
+        router: RouterConfig {
+            discovery: proto::Discovery::All,
+            shard: ShardId(0),
+            shards: 1,
+            keys: Keys(1, 2),
+            hub: HubId(PeerId::from_bytes([0; 20])),
+            heartbeat: Duration::from_secs(60),
+            max_message_bytes,
+            max_networks_per_peer: 1,
+            max_peers_per_network: 1,
+            announce_budget_bytes: usize::MAX,
+            message_rate: limits::DEFAULT_MESSAGE_RATE,
+            message_rate_bytes: limits::DEFAULT_MESSAGE_RATE_BYTES,
+            meshed: false,
+            events: false,
+        },
+        limits: SessionLimits {
+            max_message_bytes,
+            send_queue_frames: limits::DEFAULT_SEND_QUEUE_FRAMES,
+            send_queue_bytes: limits::DEFAULT_SEND_QUEUE_BYTES,
+            send_budget_bytes: limits::DEFAULT_SEND_BUDGET_BYTES,
+            peer_timeout: Duration::from_secs(60),
+        },
+        max_connections: peers,
+        files: FileShares { peers, ..FileShares::UNLIMITED },
+        auth_token: None,
+        links: None,
+        admin_port: None,
+        cors: HeaderMap::new(),
+        pages: Arc::new(|_, _| Answer::Now(hyper::Response::default())),
+        networks: Arc::default(),
+        gauges: Arc::<Gauges>::default(),
+        clock: Clock::start(),
+        turned: Arc::new(|_| {}),
+        echo: false,
+    }
+}
+
+/// Whether a request on this connection is answered, or else the connection has ended.
+fn is_served(stream: &mut TcpStream) -> bool {
+    _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n");
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    let is_served = reader.read_line(&mut line).is_ok() && line.starts_with("HTTP/1.1 200");
+    while is_served && line != "\r\n" {
+        line.clear();
+        if reader.read_line(&mut line).is_ok_and(|bytes| bytes == 0) {
+            return false;
+        }
+    }
+    is_served
+}
+
+#[test]
+fn one_connection_makes_room_for_one_that_comes_at_another_listener() {
+    let listeners: Vec<_> = (0..4).map(|_| shard::bind(([127, 0, 0, 1], 0).into(), 1).unwrap().remove(0)).collect();
+    let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+    let (publish, readings) = watch::channel(Arc::new(Reading::default()));
+    let (ended, _end) = mpsc::channel(1);
+    let _shards = shard::start(&config(6), vec![listeners], vec![publish], None, &ended).unwrap();
+    let connect = |at: usize| {
+        let stream = TcpStream::connect(addresses[at]).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+    };
+    // Each listener but the first has two, which are all the files that there are.
+    let mut kept: Vec<_> = [1, 1, 2, 2, 3, 3].map(connect).into();
+    assert!(kept.iter_mut().all(is_served));
+    assert!(is_served(&mut connect(0)));
+    let failures = |failure: HandshakeFailure| readings.borrow().io.handshake_failures[failure as usize];
+    let began = Instant::now();
+    while failures(HandshakeFailure::CrowdedOut) == 0 {
+        assert!(began.elapsed() < Duration::from_secs(10));
+        std::thread::yield_now();
+    }
+    let still_served = kept.iter_mut().filter_map(|stream| is_served(stream).then_some(())).count();
+    assert_eq!((still_served, failures(HandshakeFailure::CrowdedOut)), (5, 1));
+    assert_eq!(failures(HandshakeFailure::BadRequest), 0);
+}
