@@ -15,7 +15,8 @@ pub struct Files {
     pub seats: usize,
     /// Maximum numbers of sockets of the listeners.
     pub shares: FileShares,
-    /// Maximum number of dials in progress: half of the files reserved for links.
+    /// Dials to other hubs at once. With their further attempts to connect, a quarter as many, they have half of the files that are
+    /// kept for links.
     pub dials: usize,
     /// Number of files reserved from peers.
     reserve: usize,
@@ -38,7 +39,7 @@ impl Files {
         let seats = max_files.saturating_sub(kept.reserve()).clamp(1, max_connections);
         let peers = max_files.saturating_sub(kept.reserve() - kept.requests).max(seats + kept.requests);
         let shares = FileShares { peers, links: kept.links, admin: kept.admin };
-        let dials = (kept.links / 2).clamp(1, MAX_DIALS_AT_ONCE);
+        let dials = (kept.links * 2 / 5).clamp(1, MAX_DIALS_AT_ONCE);
         Self { seats, shares, dials, reserve: kept.reserve(), wanted }
     }
 
@@ -136,6 +137,8 @@ mod tests {
                 let fixed = Needs::of(&Config::from_pairs(&[&[("SHARDS", "2")], &pairs[..]].concat()).unwrap()).fixed;
                 assert!(files.seats >= 1 && files.seats < peers, "{max_files}: {files:?}");
                 assert!((1..=MAX_DIALS_AT_ONCE).contains(&files.dials), "{max_files}: {files:?}");
+                let attempts = files.dials + (files.dials / 4).max(1);
+                assert!(links == 0 || attempts <= links / 2, "{max_files}: {files:?}");
                 assert!(fixed + peers + links + admin <= max_files as usize, "{max_files}: {files:?}");
             }
         }
@@ -173,7 +176,7 @@ mod tests {
     fn a_hub_that_dials_many_keeps_files_for_them() {
         let hubs = (0..40).map(|n| format!("ws://h{n}")).collect::<Vec<_>>().join(",");
         let files = divided(&[("BOOTSTRAP_HUBS", &hubs), ("MESH_TOKEN", "t")], Some(300));
-        assert_eq!((files.shares.links, files.dials), (80, 40));
+        assert_eq!((files.shares.links, files.dials), (80, 32));
         assert_eq!(divided(&MESHED, None).dials, MAX_DIALS_AT_ONCE);
     }
 }

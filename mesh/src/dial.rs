@@ -12,6 +12,7 @@ use hyper::{Request, StatusCode};
 use proto::HubId;
 use proto::envelope::{SUBPROTOCOL, TOKEN_WANTED};
 use proto::limits::{DIAL_TIMEOUT, MAX_ERROR_TEXT_BYTES};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::race;
@@ -28,6 +29,8 @@ pub(crate) struct Caller {
     /// Whether Go hubs may be dialed: then a hub must prove that it is none before it gets the token.
     pub(crate) asks_first: bool,
     pub(crate) tls: Tls,
+    /// Attempts to connect that all dials may have beyond their first.
+    pub(crate) extra_attempts: Arc<Semaphore>,
 }
 
 /// Why a dial failed.
@@ -85,7 +88,7 @@ pub(crate) async fn dial(caller: Caller, plan: Plan) -> Result<WebSocket, DialEr
     };
     let tls = plan.tls.then_some((&caller.tls, plan.host.as_str()));
     let left: Duration = deadline.saturating_duration_since(Instant::now());
-    let opened = Box::pin(websocket::open(addresses, tls, &request, left)).await;
+    let opened = Box::pin(websocket::open_beside(addresses, tls, &request, left, &caller.extra_attempts)).await;
     let asked = request.extensions().get::<AskFirst>().is_some();
     opened.map_err(|error| {
         let is_unproven = asked

@@ -64,7 +64,12 @@ pub(crate) struct Race {
     running: VecDeque<SocketAddr>,
     /// Time at which the next address is tried, if no attempt ends earlier.
     next: Duration,
+    /// When the last attempt began.
+    began: Duration,
 }
+
+/// The time that the oldest of many attempts has.
+const OLDEST: Duration = CONNECT_STAGGER.saturating_mul(MAX_CONNECT_ATTEMPTS as u32);
 
 /// The request of [`Race::start`].
 #[derive(Debug, PartialEq, Eq)]
@@ -76,18 +81,24 @@ pub(crate) struct Start {
 
 impl Race {
     pub(crate) fn new(addresses: VecDeque<SocketAddr>) -> Self {
-        Self { left: addresses, running: VecDeque::new(), next: Duration::ZERO }
+        Self { left: addresses, running: VecDeque::new(), next: Duration::ZERO, began: Duration::ZERO }
     }
 
-    /// The attempt to begin now, if one is due.
-    pub(crate) fn start(&mut self, now: Duration) -> Option<Start> {
+    /// The attempt to begin now, if one is due. `has_room`: there may be one more besides those that run.
+    pub(crate) fn start(&mut self, now: Duration, has_room: bool) -> Option<Start> {
         if now < self.next && !self.running.is_empty() {
             return None;
         }
+        let has_room = has_room || self.running.is_empty();
+        if !has_room && now < self.began + OLDEST {
+            self.next = now + CONNECT_STAGGER;
+            return None;
+        }
         let address = self.left.pop_front()?;
-        let give_up = (self.running.len() >= MAX_CONNECT_ATTEMPTS).then(|| self.running.pop_front()).flatten();
+        let is_full = !has_room || self.running.len() >= MAX_CONNECT_ATTEMPTS;
+        let give_up = is_full.then(|| self.running.pop_front()).flatten();
         self.running.push_back(address);
-        self.next = now + CONNECT_STAGGER;
+        (self.began, self.next) = (now, now + CONNECT_STAGGER);
         Some(Start { address, give_up })
     }
 
@@ -147,7 +158,7 @@ mod tests {
     }
 
     fn started(race: &mut Race, at: u64) -> Option<SocketAddr> {
-        race.start(ms(at)).map(|start| start.address)
+        race.start(ms(at), true).map(|start| start.address)
     }
 
     #[test]
@@ -218,10 +229,28 @@ mod tests {
         let most = MAX_CONNECT_ATTEMPTS as u8;
         let mut race = race((1..=most + 1).map(v4));
         for n in 0..u64::from(most) {
-            assert_eq!(race.start(ms(n * 250)).and_then(|start| start.give_up), None);
+            assert_eq!(race.start(ms(n * 250), true).and_then(|start| start.give_up), None);
         }
-        let start = race.start(ms(u64::from(most) * 250)).unwrap();
+        let start = race.start(ms(u64::from(most) * 250), true).unwrap();
         assert_eq!((start.address, start.give_up), (v4(most + 1), Some(v4(1))));
         assert_eq!(race.running.len(), MAX_CONNECT_ATTEMPTS);
+    }
+
+    #[test]
+    fn without_room_the_next_attempt_takes_the_place_of_the_oldest_after_a_longer_time() {
+        let mut race = race((1..=3).map(v4));
+        let mut begins = |at| race.start(ms(at), false).map(|start| (start.address, start.give_up));
+        assert_eq!(begins(0), Some((v4(1), None)));
+        let began: Vec<u64> = (1..=16).map(|n| n * 250).filter(|&at| begins(at).is_some()).collect();
+        assert_eq!(began, [1500, 3000]);
+        assert_eq!(race.running, [v4(3)]);
+    }
+
+    #[test]
+    fn an_attempt_begins_as_soon_as_there_is_room() {
+        let mut race = race((1..=3).map(v4));
+        assert!(race.start(ms(0), false).is_some() && race.start(ms(250), false).is_none());
+        assert_eq!(race.due(), Some(ms(500)));
+        assert_eq!(race.start(ms(500), true), Some(Start { address: v4(2), give_up: None }));
     }
 }

@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::Uri;
-use proto::limits::{BRIDGE_EVENTS, DNS_INTERVAL, LINK_FLUSH_TIMEOUT, MAX_DIALS, TICK};
+use proto::limits::{
+    BRIDGE_EVENTS, DNS_INTERVAL, LINK_FLUSH_TIMEOUT, MAX_DIALS, MAX_DIALS_AT_ONCE, MAX_EXTRA_ATTEMPTS, TICK,
+};
 use proto::{HubId, Letter, Now, RelayConfig, ShardId};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::PollSender;
 use tracing::{debug, warn};
@@ -49,8 +51,8 @@ pub struct MeshConfig {
     pub asks_first: bool,
     /// Maximum length of a message of this hub's clients, in bytes.
     pub max_message_bytes: usize,
-    /// Maximum number of dials in progress: [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), or less if files
-    /// are few.
+    /// Dials at once: at most [`MAX_DIALS_AT_ONCE`], less where files are few. A quarter as many attempts to connect are made beyond the
+    /// first of each.
     pub max_dials: usize,
     /// Configuration of the bridge, if there is one.
     pub redis: Option<BridgeConfig>,
@@ -124,7 +126,14 @@ pub fn start(
 ) -> io::Result<MeshHandle> {
     let tls = Tls::new(config.extra_roots.as_deref())
         .map_err(|error| io::Error::new(error.kind(), format!("MESH_CA: {error}")))?;
-    let caller = Caller { hub: config.relay.hub, token: config.token.clone(), asks_first: config.asks_first, tls };
+    let extra_attempts = (config.max_dials / (MAX_DIALS_AT_ONCE / MAX_EXTRA_ATTEMPTS)).clamp(1, MAX_EXTRA_ATTEMPTS);
+    let caller = Caller {
+        hub: config.relay.hub,
+        token: config.token.clone(),
+        asks_first: config.asks_first,
+        tls,
+        extra_attempts: Arc::new(Semaphore::new(extra_attempts)),
+    };
     let (orders, receive_orders) = mpsc::channel(2);
     let post = Post { shards, mailbox, sockets, orders: receive_orders, publish };
     let thread = std::thread::Builder::new().name("mesh".to_owned()).spawn(move || {

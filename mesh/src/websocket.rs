@@ -21,9 +21,10 @@ use hyper::header::{
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use proto::envelope::TOKEN_WANTED;
-use proto::limits::{DIAL_TIMEOUT, MAX_REQUEST_HEAD_BYTES, UPGRADE_SHARE};
+use proto::limits::{DIAL_TIMEOUT, MAX_CONNECT_ATTEMPTS, MAX_REQUEST_HEAD_BYTES, UPGRADE_SHARE};
 use sha1::{Digest, Sha1};
 use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use crate::race::{self, Experience, Race};
@@ -141,6 +142,17 @@ pub async fn open(
     request: &Request<Empty<Bytes>>,
     patience: Duration,
 ) -> Result<WebSocket, ConnectError> {
+    open_beside(addresses, tls, request, patience, &enough()).await
+}
+
+/// [`open`] beside others. Each attempt to connect beyond the first has one of `extra`, for as long as it runs.
+pub(crate) async fn open_beside(
+    addresses: VecDeque<SocketAddr>,
+    tls: Option<(&Tls, &str)>,
+    request: &Request<Empty<Bytes>>,
+    patience: Duration,
+    extra: &Semaphore,
+) -> Result<WebSocket, ConnectError> {
     let connect = async |address| {
         let tcp = tcp(address).await?;
         match tls {
@@ -149,7 +161,7 @@ pub async fn open(
         }
     };
     let exchange = async |_, stream| Box::pin(upgrade(stream, request.clone())).await;
-    let (address, (stream, leftover)) = Box::pin(reach(addresses, patience, &connect, exchange)).await?;
+    let (address, (stream, leftover)) = Box::pin(reach(addresses, patience, extra, &connect, exchange)).await?;
     Ok(WebSocket { stream, leftover, address })
 }
 
@@ -168,7 +180,8 @@ pub async fn ask<T>(
     let resolved = timeout_at(deadline, tokio::net::lookup_host((host, port))).await;
     let resolved = resolved.map_err(|_| ConnectError::Late)?.map_err(ConnectError::Tcp)?;
     let left = deadline.saturating_duration_since(Instant::now());
-    let (_, answer) = Box::pin(reach(order(resolved, None), left, &tcp, async |_, tcp| exchange(tcp).await)).await?;
+    let (_, answer) =
+        Box::pin(reach(order(resolved, None), left, &enough(), &tcp, async |_, tcp| exchange(tcp).await)).await?;
     Ok(answer)
 }
 
@@ -177,6 +190,7 @@ pub async fn ask<T>(
 async fn reach<S, T>(
     addresses: VecDeque<SocketAddr>,
     patience: Duration,
+    extra: &Semaphore,
     connect: &impl AsyncFn(SocketAddr) -> Result<S, ConnectError>,
     exchange: impl AsyncFn(SocketAddr, S) -> Result<T, ConnectError>,
 ) -> Result<(SocketAddr, T), ConnectError> {
@@ -184,7 +198,7 @@ async fn reach<S, T>(
     let deadline = start + patience;
     let mut race = Race::new(addresses);
     loop {
-        let connected = timeout_at(deadline, Box::pin(run(&mut race, start, connect)));
+        let connected = timeout_at(deadline, Box::pin(run(&mut race, start, extra, connect)));
         let (address, stream) = connected.await.unwrap_or(Err(ConnectError::Late))?;
         let others = u32::try_from(race.left()).unwrap_or(u32::MAX);
         let left = deadline.saturating_duration_since(Instant::now());
@@ -205,24 +219,42 @@ pub fn order(resolved: impl IntoIterator<Item = SocketAddr>, worked: Option<Sock
     race::order(resolved, &Experience { worked, ..Experience::default() })
 }
 
+/// As many attempts as one host can have.
+fn enough() -> Semaphore {
+    Semaphore::new(MAX_CONNECT_ATTEMPTS)
+}
+
 async fn tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let stream = TcpStream::connect(address).await.map_err(ConnectError::Tcp)?;
     stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
     Ok(stream)
 }
 
-/// Runs attempts until one has connected or none is left.
+/// An attempt to connect.
+struct Attempt<'a, F> {
+    address: SocketAddr,
+    /// What it has beyond the one attempt that each dial may have.
+    extra: Option<SemaphorePermit<'a>>,
+    connecting: Pin<Box<F>>,
+}
+
+/// Runs attempts until one is connected or none is left.
 async fn run<T>(
     race: &mut Race,
     start: Instant,
+    extra: &Semaphore,
     attempt: &impl AsyncFn(SocketAddr) -> Result<T, ConnectError>,
 ) -> Result<(SocketAddr, T), ConnectError> {
-    let mut running = Vec::new();
+    let mut running: Vec<Attempt<'_, _>> = Vec::new();
     let mut last = ConnectError::Tcp(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
     loop {
-        while let Some(race::Start { address, give_up }) = race.start(start.elapsed()) {
-            running.retain(|(other, _)| Some(*other) != give_up);
-            running.push((address, Box::pin(attempt(address))));
+        loop {
+            let mut extra = if running.is_empty() { None } else { extra.try_acquire().ok() };
+            let Some(race::Start { address, give_up }) = race.start(start.elapsed(), extra.is_some()) else { break };
+            if let Some(at) = running.iter().position(|other| Some(other.address) == give_up) {
+                extra = running.remove(at).extra;
+            }
+            running.push(Attempt { address, extra, connecting: Box::pin(attempt(address)) });
         }
         if race.is_over() {
             return Err(last);
@@ -237,7 +269,11 @@ async fn run<T>(
         tokio::select! {
             biased;
             (at, result) = first_of(&mut running) => {
-                let (address, _) = running.swap_remove(at);
+                let Attempt { address, extra, .. } = running.swap_remove(at);
+                // One of those that run is the dial's own.
+                if extra.is_none() && let Some(other) = running.first_mut() {
+                    other.extra = None;
+                }
                 match result {
                     Ok(connected) => {
                         race.connected(address, start.elapsed());
@@ -254,12 +290,11 @@ async fn run<T>(
     }
 }
 
-/// Waits for the first attempt that ends, and returns its index. There are at most
-/// [`MAX_CONNECT_ATTEMPTS`](proto::limits::MAX_CONNECT_ATTEMPTS).
-async fn first_of<F: Future>(running: &mut [(SocketAddr, Pin<Box<F>>)]) -> (usize, F::Output) {
+/// The first attempt that is done, by its place. There are [`MAX_CONNECT_ATTEMPTS`](proto::limits::MAX_CONNECT_ATTEMPTS) at most.
+async fn first_of<F: Future>(running: &mut [Attempt<'_, F>]) -> (usize, F::Output) {
     poll_fn(|cx| {
-        for (at, (_, attempt)) in running.iter_mut().enumerate() {
-            if let Poll::Ready(done) = attempt.as_mut().poll(cx) {
+        for (at, attempt) in running.iter_mut().enumerate() {
+            if let Poll::Ready(done) = attempt.connecting.as_mut().poll(cx) {
                 return Poll::Ready((at, done));
             }
         }

@@ -69,7 +69,7 @@ fn a_crowd_of_peers_leaves_probes_and_links_their_files() {
 fn too_few_files_are_said_at_the_start() {
     let hub = start(120, &[("MAX_CONNECTIONS", "1000")]);
     let said = hub.before_start.join("\n");
-    assert!(said.contains("MAX_CONNECTIONS is 1000, but this process may open 120 files"), "{said}");
+    assert!(said.contains("MAX_CONNECTIONS is 1000, but this process may open only 120 files"), "{said}");
     assert!(said.contains("ulimit -Hn"), "{said}");
 }
 

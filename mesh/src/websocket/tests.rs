@@ -134,7 +134,8 @@ fn what_is_asked_of_a_host_is_asked_of_each_address() {
     let addresses = [mute, talks.local_addr().unwrap()].into();
     std::thread::spawn(move || talks.accept().unwrap().0.write_all(b"!").unwrap());
     let byte = async |mut stream: TcpStream| stream.read_u8().await.map_err(ConnectError::Tcp);
-    let (_, answer) = runtime.block_on(reach(addresses, PATIENCE, &tcp, async |_, tcp| byte(tcp).await)).unwrap();
+    let (_, answer) =
+        runtime.block_on(reach(addresses, PATIENCE, &enough(), &tcp, async |_, tcp| byte(tcp).await)).unwrap();
     assert_eq!(answer, b'!');
     let late = runtime.block_on(ask("127.0.0.1", mute.port(), Duration::from_millis(50), byte));
     assert!(matches!(late, Err(ConnectError::Late)), "{late:?}");
@@ -178,6 +179,47 @@ fn the_time_of_all_addresses_has_an_end() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let opened = runtime.block_on(open([dead].into(), None, &request, Duration::from_millis(50)));
     assert!(matches!(opened, Err(ConnectError::Late)), "{opened:?}");
+}
+
+/// Starts `dials` of six addresses that never answer, for two seconds, and returns the most attempts that ran at once.
+fn attempts_at_once(dials: usize, extra: usize) -> usize {
+    let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let attempt = async |_| {
+        let count = running.fetch_add(1, Ordering::Relaxed) + 1;
+        most.fetch_max(count, Ordering::Relaxed);
+        let _ends = Ends(&running);
+        std::future::pending::<Result<(), ConnectError>>().await
+    };
+    let addresses: VecDeque<_> = (1..=6).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+    let extra = Semaphore::new(extra);
+    let exchange = async |_, ()| Ok(());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let patience = Duration::from_secs(2);
+        let dial = || Box::pin(reach(addresses.clone(), patience, &extra, &attempt, &exchange));
+        let mut dials: Vec<_> = (0..dials).map(|_| dial()).collect();
+        poll_fn(|cx| {
+            dials.retain_mut(|dial| dial.as_mut().poll(cx).is_pending());
+            if dials.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    });
+    assert_eq!(running.into_inner(), 0);
+    most.into_inner()
+}
+
+struct Ends<'a>(&'a AtomicUsize);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn all_dials_together_make_so_many_attempts_beyond_their_first() {
+    assert_eq!(attempts_at_once(8, 3), 8 + 3);
+    assert_eq!(attempts_at_once(1, MAX_CONNECT_ATTEMPTS), 6);
 }
 
 /// A request for a link, with a token.
@@ -246,7 +288,7 @@ fn a_token_is_shown_to_those_who_ask_for_it_as_a_hub_does() {
         let length = TOKEN_WANTED.len();
         format!("HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{TOKEN_WANTED}")
     });
-    assert!(shown == [false] && opened.as_ref().unwrap_err().contains("asks for the token"), "{shown:?} {opened:?}");
+    assert!(shown == [false] && opened.as_ref().unwrap_err().contains("asked for the token"), "{shown:?} {opened:?}");
 }
 
 #[test]
