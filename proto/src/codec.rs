@@ -290,7 +290,7 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
         }
         Class::Known(MessageKind::Ping) => Ok(ClientMessage::Ping),
         Class::Known(MessageKind::Signal(kind)) => match target {
-            Some(Ok(_)) if data.is_some_and(|data| is_deeper_than(data, MAX_SIGNAL_DEPTH)) => {
+            Some(Ok(_)) if data.is_some_and(|data| is_deeper_than(data.as_bytes(), MAX_SIGNAL_DEPTH)) => {
                 refuse(ErrorCode::InvalidMessage, sentences::SIGNAL_DATA_TOO_DEEP, id)
             }
             Some(Ok(target)) => {
@@ -439,17 +439,17 @@ pub(crate) fn check_public(data: &str) -> Result<(), Unfit> {
     if data.len() > MAX_ANNOUNCE_DATA_BYTES {
         return Err(Unfit::TooLarge);
     }
-    if is_deeper_than(data, MAX_ANNOUNCE_DEPTH) { Err(Unfit::TooDeep) } else { Ok(()) }
+    if is_deeper_than(data.as_bytes(), MAX_ANNOUNCE_DEPTH) { Err(Unfit::TooDeep) } else { Ok(()) }
 }
 
 /// Whether JSON has more than `most` levels of nesting.
-pub(super) fn is_deeper_than(data: &str, most: usize) -> bool {
+pub(crate) fn is_deeper_than(data: &[u8], most: usize) -> bool {
     // Nearly all data has fewer brackets than allowed levels. This check does not look at each byte.
-    if memchr::memchr2_iter(b'[', b'{', data.as_bytes()).nth(most).is_none() {
+    if memchr::memchr2_iter(b'[', b'{', data).nth(most).is_none() {
         return false;
     }
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    for byte in data.bytes() {
+    for &byte in data {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,

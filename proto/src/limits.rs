@@ -38,6 +38,7 @@ pub const MAX_ANNOUNCE_DEPTH: usize = 64;
 /// Maximum nesting of a signal's `data`, in levels. Deeper data gets `invalid-message`.
 ///
 /// A recursive parser of a target would fail on the whole message: Python's at about 1,000 levels. Offers have two.
+/// A deeper signal that another hub relayed, as hubs of version 2.0.0 do, has the outcome `invalid-message`.
 pub const MAX_SIGNAL_DEPTH: usize = 512;
 
 /// Maximum length of a client's `type` in `inReplyTo`, in bytes. Longer types are truncated.

@@ -75,7 +75,7 @@ pub(crate) fn parse_legacy(text: &str) -> Option<LegacyMessage<'_>> {
         "goodbye" => LegacyMessage::Goodbye { peer: from()?, network, data },
         kind => match classify(kind) {
             Class::Known(MessageKind::Signal(kind)) => {
-                if super::is_deeper_than(data, MAX_SIGNAL_DEPTH) {
+                if super::is_deeper_than(data.as_bytes(), MAX_SIGNAL_DEPTH) {
                     return None;
                 }
                 let target = wire.target_peer_id.as_deref()?.parse().ok()?;

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::bug;
+use crate::codec::is_deeper_than;
 use crate::envelope::{Envelope, Route, Routed, SignalEnvelope};
 use crate::id::{HubId, PeerId, ShardId, Via};
 use crate::limits::{
-    COUNT_PATIENCE, HOLD, MAX_COUNTER_STEP, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNALS_HELD, MAX_SIGNALS_IN_FLIGHT,
-    MAX_UNANSWERED_LOOKED_AT, OUTCOME_DELAY, RECEIPT_TIMEOUT,
+    COUNT_PATIENCE, HOLD, MAX_COUNTER_STEP, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNAL_DEPTH, MAX_SIGNALS_HELD,
+    MAX_SIGNALS_IN_FLIGHT, MAX_UNANSWERED_LOOKED_AT, OUTCOME_DELAY, RECEIPT_TIMEOUT,
 };
 use crate::reason::{ErrorCode, Outcome};
 use crate::router::{Letter, Origin, RouterStats, Sender, Standing};
 use crate::time::Now;
+use crate::ws;
 
 use super::{Destination, Relay, Way};
 
@@ -405,7 +407,10 @@ impl Relay {
             // A sender in no network needs no presence.
             None => standing != Standing::Outsider,
         };
-        if gone {
+        // Hubs of version 2.0.0 let any depth through. The link has done nothing wrong, and carries other peers' signals.
+        if is_deeper_than(ws::payload(&frame), MAX_SIGNAL_DEPTH + 1) {
+            self.answer(from, counter, Outcome::Failed(ErrorCode::InvalidMessage), receipt, now);
+        } else if gone {
             // Its sender has left, or has lost its id to another session, and peers here know that.
             self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), receipt, now);
         } else if self.legacy.holds(&target) {

@@ -3,8 +3,8 @@
 use super::*;
 use crate::envelope::{Change, Presence, Route, Routed, SignalEnvelope, SnapshotPart, What};
 use crate::limits::{
-    COUNT_PATIENCE, DOUBT_BEATS, GAP_PATIENCE, HOLD, MAX_COUNTER_STEP, MAX_MEMBERSHIPS, SNAPSHOT_LIMIT,
-    SNAPSHOT_PATIENCE, SNAPSHOT_SLACK,
+    COUNT_PATIENCE, DOUBT_BEATS, GAP_PATIENCE, HOLD, MAX_COUNTER_STEP, MAX_MEMBERSHIPS, MAX_SIGNAL_DEPTH,
+    SNAPSHOT_LIMIT, SNAPSHOT_PATIENCE, SNAPSHOT_SLACK,
 };
 
 /// A forged change or snapshot is no longer believed after this.
@@ -382,4 +382,20 @@ fn changes_add_no_more_networks_to_a_peer_than_it_may_have() {
     net.run();
     net.pass(DOUBTED);
     assert!(agree(&net, 2));
+}
+
+#[test]
+fn a_signal_that_is_nested_too_deeply_is_refused_and_its_link_stays() {
+    for (depth, outcome) in [(MAX_SIGNAL_DEPTH, "delivered"), (MAX_SIGNAL_DEPTH + 1, "invalid-message")] {
+        let mut net = triangle();
+        let Letter::Signal { from, target, origin, .. } = net.signal(11, 12, 1, false) else { panic!() };
+        let data = ["[".repeat(depth), "]".repeat(depth)].concat();
+        let mut frame = Vec::new();
+        let range = wire::signal(&mut frame, SignalKind::Offer, &data, &from, &target, "n", 0);
+        net.letter(1, Letter::Signal { origin, from, target, frame: frame[range].into() });
+        net.pass(HEARTBEAT);
+        assert_eq!(net.hears(1), [format!("outcome 12 {outcome}")]);
+        assert_eq!(self::outcome(&mut net), DELIVERED);
+        net.nothing_is_left();
+    }
 }
