@@ -256,6 +256,7 @@ impl Hub {
     /// Does what the router says, then what follows from it.
     fn drain(&mut self, shard: ShardId) {
         let mut ended = Vec::new();
+        let mut unfinished = false;
         while let Some(output) = self.shards[usize::from(shard.0)].poll_output() {
             match output {
                 Output::Send { session, frame, kind, origin, .. } => self.send((shard, session), frame, kind, origin),
@@ -275,6 +276,7 @@ impl Hub {
                     self.post.entry((shard, to)).or_default().push_back(letter);
                 }
                 Output::Event(Event::Announced { peer, network, .. }) => self.announced(shard, peer, network.as_str()),
+                Output::Unfinished => unfinished = true,
                 Output::Letter { to: Address::Mesh, .. } | Output::Event(Event::TakeoverAsked { .. }) => {}
                 Output::Bug(note) => panic!("{note:?}"),
             }
@@ -284,6 +286,9 @@ impl Hub {
             for origin in session.unsent {
                 self.input(shard, Input::Undelivered { origin, target: session.client.peer, reason });
             }
+        }
+        if unfinished {
+            self.input(shard, Input::Continue);
         }
     }
 

@@ -13,6 +13,7 @@ mod post;
 #[cfg(test)]
 mod tests;
 mod time;
+mod turn;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -22,7 +23,9 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
-use proto::limits::{LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, MAX_LINKS, READ_BUFFER_BYTES};
+use proto::limits::{
+    LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, MAX_LINKS, READ_BUFFER_BYTES, SLICE_ROOM, TURN_OUTPUTS,
+};
 use proto::ws::{Reader, Speaker};
 use proto::{
     BugNote, Bugs, Discovery, HubId, HubIncarnation, Letter, LinkId, MeshEvent, Now, Outbox, Relay, RelayInput,
@@ -38,6 +41,8 @@ use crate::queue::LinkQueue;
 use crate::runtime::MeshConfig;
 use crate::stats::{LinkEnd, LinkStats, MeshReading};
 use outbound::Pressure;
+use turn::Turn;
+pub(crate) use turn::note_idle;
 
 pub(crate) struct Core {
     own: HubId,
@@ -56,6 +61,9 @@ pub(crate) struct Core {
     outboxes: Vec<Outbox>,
     flusher: Option<Waker>,
     stalled: bool,
+    /// The relay has more to do than fits into one turn.
+    unfinished: bool,
+    turn: Turn,
     parked: Vec<LinkId>,
     bridge: Option<Bridge>,
     /// Starts a new bridge for another id.
@@ -108,6 +116,8 @@ impl Core {
             outboxes: (0..shards).map(|_| Outbox::default()).collect(),
             flusher: None,
             stalled: false,
+            unfinished: false,
+            turn: Turn::default(),
             parked: Vec::new(),
             bridge: make_bridge.as_ref().map(|make| make(config.relay.hub)),
             make_bridge,
@@ -130,8 +140,20 @@ impl Core {
         message.saturating_add(proto::limits::LINK_FRAME_BYTES + proto::limits::ENVELOPE_ROOM)
     }
 
+    /// Begins a turn: a piece of work before everything else that is ready has its turn.
+    pub(crate) fn begin_turn(&mut self) {
+        self.turn.begin();
+    }
+
+    /// Whether this turn has carried out as much as a turn should.
+    pub(crate) fn is_turn_over(&self) -> bool {
+        self.turn.outputs >= TURN_OUTPUTS
+    }
+
     pub(crate) fn now(&self) -> Now {
-        (self.clock)()
+        let now = (self.clock)();
+        self.turn.look(now.at);
+        now
     }
 
     /// The id of this hub for other hubs.
@@ -216,21 +238,29 @@ impl Core {
     }
 
     fn carry_out(&mut self, output: RelayOutput, now: Now) {
+        self.turn.outputs += 1;
         match output {
             RelayOutput::Renamed { hub } => self.renamed(hub, now),
             RelayOutput::Send { to, envelope } => self.send(to, &envelope, now),
             RelayOutput::SendText { link, text } => self.send_text(link, &text, now),
             RelayOutput::Backlog { way } => self.backlog(way),
             RelayOutput::Letter { to, letter } => self.post(to, letter),
+            RelayOutput::Unfinished => {
+                self.unfinished = true;
+                self.wake_flusher();
+            }
             RelayOutput::Event(event) => log(event),
             RelayOutput::Bug(note) => log_bug(&note),
         }
     }
 
-    /// Processes letters from shards.
-    pub(crate) fn letters(&mut self, letters: Vec<Letter>) {
+    /// Post from the shards: as much of it as one turn has. What is left is for the next.
+    pub(crate) fn letters(&mut self, letters: &mut impl Iterator<Item = Letter>) {
+        self.begin_turn();
         let now = self.now();
-        for letter in letters {
+        while !self.is_turn_over()
+            && let Some(letter) = letters.next()
+        {
             self.input(RelayInput::Letter(letter), now);
         }
         self.turn_ends(now);
@@ -243,6 +273,7 @@ impl Core {
         if own != self.own {
             return;
         }
+        self.begin_turn();
         let now = self.now();
         match event {
             // Both make the relay send a heartbeat.
@@ -251,6 +282,20 @@ impl Core {
             BridgeEvent::Received { from, frame } => self.heard_over_bridge(from, &frame, now),
         }
         self.turn_ends(now);
+    }
+
+    /// Does the next slice of the relay's long work, if there is some and the shards take letters. To be called when everything that is
+    /// ready has had its turn.
+    pub(crate) fn continue_work(&mut self) -> bool {
+        let may = self.unfinished && !self.outboxes.iter().any(|outbox| outbox.len() > SLICE_ROOM);
+        if may {
+            self.begin_turn();
+            self.unfinished = false;
+            let now = self.now();
+            self.input(RelayInput::Continue, now);
+            self.turn_ends(now);
+        }
+        may
     }
 
     /// The hub begins to drain.
@@ -277,6 +322,7 @@ impl Core {
             io: self.stats.clone(),
             bridge: self.bridge.as_ref().map(Bridge::view),
             busy_micros,
+            turns: self.turn.lengths(),
         }
     }
 }

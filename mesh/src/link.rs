@@ -149,11 +149,15 @@ pub(crate) async fn run(core: Rc<RefCell<Core>>, id: LinkId, mut stream: Stream)
 
 fn drive(core: &RefCell<Core>, id: LinkId, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
     let mut core = core.borrow_mut();
+    core.begin_turn();
     if write(&mut core, id, stream, cx).is_err() {
         core.lost(id);
         return Poll::Ready(());
     }
     for _ in 0..READS_PER_TURN {
+        if core.is_turn_over() {
+            break;
+        }
         let busy = core.is_stalled();
         let Some(link) = core.link_mut(id) else { return Poll::Ready(()) };
         if link.other_done {

@@ -23,7 +23,7 @@ use tokio_util::sync::PollSender;
 use tracing::{debug, warn};
 
 use crate::bridge::{Bridge, BridgeConfig, BridgeEvent};
-use crate::core::{Adopted, Core};
+use crate::core::{Adopted, Core, note_idle};
 use crate::dial::{self, Caller};
 use crate::link;
 use crate::stats::MeshReading;
@@ -174,14 +174,23 @@ struct Post {
 fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
     thread_local! {
         static WOKEN: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+        static PARKED: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
     }
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let busy = Arc::clone(busy);
     builder.enable_all();
-    builder.on_thread_unpark(|| WOKEN.set(Some(Instant::now())));
+    builder.on_thread_unpark(|| {
+        let now = Instant::now();
+        WOKEN.set(Some(now));
+        if let Some(parked) = PARKED.take() {
+            note_idle(now - parked);
+        }
+    });
     builder.on_thread_park(move || {
+        let now = Instant::now();
+        PARKED.set(Some(now));
         if let Some(woken) = WOKEN.take() {
-            busy.fetch_add(woken.elapsed().as_micros() as u64, Ordering::Relaxed);
+            busy.fetch_add((now - woken).as_micros() as u64, Ordering::Relaxed);
         }
     });
     builder
@@ -238,11 +247,14 @@ fn check(ended: Result<(), JoinError>) {
     }
 }
 
-/// Processes letters from shards, one batch per turn, whatever else waits.
+/// Takes in letters from the shards, at most a batch a turn, whatever else waits.
 async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<Letter>>) {
     while let Some(letters) = mailbox.recv().await {
-        core.borrow_mut().letters(letters);
-        tokio::task::yield_now().await;
+        let mut letters = letters.into_iter();
+        while !letters.as_slice().is_empty() {
+            core.borrow_mut().letters(&mut letters);
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -345,24 +357,28 @@ async fn resolve(core: Rc<RefCell<Core>>, name: String, port: u16, tls: bool) {
 /// Posts queued letters and bridge frames, when all ready tasks have had a turn.
 async fn flush(core: Rc<RefCell<Core>>, posts: Vec<mpsc::Sender<Vec<Letter>>>) {
     let mut posts: Vec<_> = posts.into_iter().map(PollSender::new).collect();
-    std::future::poll_fn(|cx| {
-        let mut core = core.borrow_mut();
-        core.set_flusher(cx.waker());
-        for (i, post) in posts.iter_mut().enumerate() {
-            let shard = ShardId(i as u16);
-            while core.has_letters_for(shard) {
-                match post.poll_reserve(cx) {
-                    // When a shard has ended, the hub ends too; until then its letters are discarded.
-                    Poll::Ready(Err(_)) => _ = core.take_letters(shard),
-                    Poll::Ready(Ok(())) => _ = post.send_item(core.take_letters(shard)),
-                    Poll::Pending => break,
+    loop {
+        std::future::poll_fn(|cx| {
+            let mut core = core.borrow_mut();
+            core.set_flusher(cx.waker());
+            for (i, post) in posts.iter_mut().enumerate() {
+                let shard = ShardId(i as u16);
+                while core.has_letters_for(shard) {
+                    match post.poll_reserve(cx) {
+                        // A shard that has ended takes its hub with it; until then its letters have nowhere to go.
+                        Poll::Ready(Err(_)) => _ = core.take_letters(shard),
+                        Poll::Ready(Ok(())) => _ = post.send_item(core.take_letters(shard)),
+                        Poll::Pending => break,
+                    }
                 }
             }
-        }
-        core.flush_bridge();
-        Poll::<()>::Pending
-    })
-    .await;
+            core.flush_bridge();
+            if core.continue_work() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        // Links that have something to read have their turn before the next slice.
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn keep_time(

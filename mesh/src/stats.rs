@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use proto::{BugCounts, HubId, HubView, LinkId, RelayStats};
+use proto::{BugCounts, HubId, HubView, LinkId, RelayStats, Turns};
 
 use crate::bridge::BridgeView;
 
@@ -26,6 +26,8 @@ pub struct MeshReading {
     pub bridge: Option<BridgeView>,
     /// Time for which the thread was awake, in microseconds.
     pub busy_micros: u64,
+    /// Turns of the mesh's thread, by their length.
+    pub turns: Turns,
 }
 
 /// One link.

@@ -144,8 +144,8 @@ impl<T> Wheel<T> {
         self.place(tick, item);
     }
 
-    /// Moves all items that are due at `now` to `due`.
-    pub fn expire(&mut self, now: Duration, due: &mut Vec<T>) {
+    /// Takes out everything that is due at `now`.
+    pub fn expire(&mut self, now: Duration, due: &mut impl Extend<T>) {
         let now = (now.as_millis() / TICK.as_millis()) as u64;
         // After a long pause every slot is due once; a second round would find nothing new.
         let rounds = (now + 1).saturating_sub(self.next).min(Self::SLOTS);
@@ -154,7 +154,7 @@ impl<T> Wheel<T> {
             self.next = tick + 1;
             let slot = std::mem::take(&mut self.slots[(tick % Self::SLOTS) as usize]);
             for (at, item) in slot {
-                if at <= now { due.push(item) } else { self.place(at, item) }
+                if at <= now { due.extend(Some(item)) } else { self.place(at, item) }
             }
         }
     }

@@ -62,6 +62,7 @@ mod resume;
 mod router;
 mod sentences;
 mod time;
+mod turns;
 mod wire;
 pub mod ws;
 
@@ -75,11 +76,14 @@ pub use id::{
 pub use outbox::Outbox;
 pub use reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 pub use redacted::Redacted;
-pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Way};
+pub use relay::{
+    Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Slices, Way,
+};
 pub use resume::{Lineage, ResumeKeys, ResumeOutcome, Right, Secret};
 pub use router::{
     Announcement, Asker, Discovery, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, Output, Router,
     RouterConfig, RouterStats, Sender, Standing, Stay, Word,
 };
 pub use time::Now;
+pub use turns::Turns;
 pub use wire::{MessageKind, SignalKind, Template};

@@ -13,12 +13,13 @@ mod reach;
 mod remote;
 mod rival;
 mod signals;
+mod slices;
 mod takeover;
 #[cfg(test)]
 mod tests;
 mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ use presence::Outgoing;
 use reach::Reach;
 use remote::Remote;
 use rival::Rival;
+use slices::Discarded;
+
+pub use slices::Slices;
 
 /// Configuration of a relay. It does not change.
 #[derive(Clone, Debug)]
@@ -135,6 +139,8 @@ pub enum RelayInput<'a> {
         /// The message.
         text: &'a str,
     },
+    /// The answer to [`RelayOutput::Unfinished`].
+    Continue,
     /// The hub drains. Once. Other hubs must not dial it any more.
     Draining,
     /// The hub stops now: its peers have left. Once; the last input. Other hubs need not wait for its lease.
@@ -185,7 +191,10 @@ pub enum RelayOutput {
         /// The new id.
         hub: HubId,
     },
-    /// An event for the log.
+    /// There is more to do than fits into one turn. Give [`RelayInput::Continue`] once whatever else is ready has had its turn and few
+    /// letters wait for each shard.
+    Unfinished,
+    /// For the log.
     Event(MeshEvent),
     /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug assertions.
     Bug(BugNote),
@@ -323,6 +332,8 @@ pub struct RelayStats {
     pub presence_lag_ms: u64,
     /// Gauge: longest time since the last heartbeat of a hub whose peers are in the rosters, in milliseconds.
     pub ghost_age_ms: u64,
+    /// Gauge: hubs whose end, snapshot or changes the shards have not been told in full.
+    pub unsettled_hubs: u64,
 }
 
 impl RelayStats {
@@ -365,6 +376,14 @@ pub struct Relay {
     ended: bool,
     /// Derived from the neighbours in the heartbeats, until these change.
     reach: Option<Reach>,
+    slices: Slices,
+    /// Hubs with work that is left for other turns.
+    busy: BTreeSet<HubId>,
+    /// The one that had the last slice.
+    last_worked_on: Option<HubId>,
+    /// [`RelayOutput::Unfinished`] has been put out and not been answered.
+    unfinished: bool,
+    discarded: Discarded,
     outputs: Outputs<RelayOutput>,
     stats: RelayStats,
     bugs: Bugs,
@@ -439,6 +458,11 @@ impl Relay {
             draining: false,
             ended: false,
             reach: None,
+            slices: Slices::default(),
+            busy: BTreeSet::new(),
+            last_worked_on: None,
+            unfinished: false,
+            discarded: Discarded::default(),
             outputs: Outputs::default(),
             stats: RelayStats::default(),
             bugs: Bugs::default(),
@@ -457,6 +481,7 @@ impl Relay {
             RelayInput::BridgeDown => self.bridge_down(),
             RelayInput::BridgeUp => self.bridge_up(now),
             RelayInput::Heard { link } => self.heard_on(link, now),
+            RelayInput::Continue => self.continue_work(now),
             RelayInput::Draining => self.begin_drain(now),
             RelayInput::Ending => self.say_farewell(now),
             RelayInput::LegacyText { link, text } => self.legacy_said(link, text, now),

@@ -4,6 +4,7 @@ mod audit;
 mod circle;
 mod closest;
 mod discovery;
+mod leaving;
 mod letter;
 mod mode;
 mod picks;
@@ -27,7 +28,7 @@ use crate::limits::{
     ANNOUNCE_BURST_BYTES, ANNOUNCE_RATE_BYTES, DEFAULT_ANNOUNCE_BUDGET_BYTES, DEFAULT_MAX_MESSAGE_BYTES,
     DEFAULT_MAX_NETWORKS_PER_PEER, DEFAULT_MAX_PEERS_PER_NETWORK, DEFAULT_MESSAGE_RATE, DEFAULT_MESSAGE_RATE_BYTES,
     ERROR_BURST, ERROR_RATE, MAX_ACQUAINTANCES, MEMBER_BYTES, MESSAGE_BURST_LARGEST, MESSAGE_BURST_SECS, PING_INTERVAL,
-    RANDOM_PICKS, ROSTER_CHUNK,
+    RANDOM_PICKS, ROSTER_CHUNK, TURN_OUTPUTS,
 };
 use crate::outputs::Outputs;
 use crate::reason::{CloseReason, ErrorCode};
@@ -44,6 +45,7 @@ pub use mode::Discovery;
 pub use stats::RouterStats;
 
 use discovery::Meetings;
+use leaving::{Leaver, Leaving, Parting};
 use roster::{NetworkIx, Rosters};
 use session::{Overrun, Session, Sessions, State};
 use signal::Tickets;
@@ -129,6 +131,10 @@ pub struct Router {
     last_stay: u64,
     takeovers: Takeovers,
     tickets: Tickets,
+    leaving: Leaving,
+    /// [`Output::Unfinished`] has been put out and not been answered.
+    unfinished: bool,
+    turn_outputs: usize,
     roster_chunk: usize,
     most_acquaintances: usize,
     random_picks: usize,
@@ -156,6 +162,9 @@ impl Router {
             last_stay: 0,
             takeovers: Takeovers::new(config.keys),
             tickets: Tickets::new(config.keys),
+            leaving: Leaving::default(),
+            unfinished: false,
+            turn_outputs: TURN_OUTPUTS,
             roster_chunk: ROSTER_CHUNK,
             most_acquaintances: MAX_ACQUAINTANCES,
             random_picks: RANDOM_PICKS,
@@ -172,6 +181,12 @@ impl Router {
     #[must_use]
     pub fn with_roster_chunk(self, members: usize) -> Self {
         Self { roster_chunk: members, ..self }
+    }
+
+    /// Ends a turn of long work after so many outputs, and not after [`TURN_OUTPUTS`]: in a simulator nobody is in many networks.
+    #[must_use]
+    pub fn with_turn_outputs(self, outputs: usize) -> Self {
+        Self { turn_outputs: outputs, ..self }
     }
 
     /// Sets the maximum number of acquaintances, instead of [`MAX_ACQUAINTANCES`]. For simulators: otherwise nobody
@@ -195,6 +210,7 @@ impl Router {
         match input {
             Input::AskedOn { session } => self.asked_on(session, now),
             Input::Closed { session, reason } => self.end(session, reason, now),
+            Input::Continue => self.continue_work(now),
             Input::Delivered { origin, target } => self.delivered(origin, target, now),
             Input::GoAway { session, reconnect_in, hubs } => self.go_away(session, reconnect_in, hubs, now),
             Input::Letter(letter) => self.post(letter, now),
@@ -412,9 +428,8 @@ impl Router {
         if spoke != Some(id) {
             bug!(self.bugs, SpeakerReplaced, "{peer:?}: {id:?} ends, {spoke:?} spoke");
         }
-        for membership in std::mem::take(&mut session.memberships) {
-            self.disconnected(id, (peer, session.claim), membership, reason, now);
-        }
+        let leaver = Leaver { peer, claim: session.claim, how: Parting::Ended(reason) };
+        self.leave_all(id, leaver, std::mem::take(&mut session.memberships).into_vec(), now);
         self.post_to_mesh(|| Letter::Closed { peer, claim: session.claim, reason });
         self.promote_pending(&peer, now);
     }

@@ -11,6 +11,7 @@ mod post;
 #[cfg(test)]
 mod tests;
 mod time;
+mod turn;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,9 +19,9 @@ use std::task::Waker;
 use std::time::Duration;
 
 use proto::keepalive::{Life, Patience, Wheel};
-use proto::limits::READ_BUFFER_BYTES;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use proto::limits::SOCKET_UNSENT_BYTES;
+use proto::limits::{READ_BUFFER_BYTES, SLICE_ROOM, TURN_OUTPUTS};
 use proto::ws::{Reader, Speaker};
 use proto::{
     Bugs, CloseReason, Input, Keys, Letter, Lineage, Now, Origin, Outbox, Output, PeerId, Router, RouterConfig,
@@ -28,6 +29,7 @@ use proto::{
 };
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
+use turn::Turn;
 
 use crate::Gauges;
 use crate::clock::Clock;
@@ -36,6 +38,7 @@ use crate::session::{Counted, HandOff, Phase, Seat, Session};
 use crate::socket::{Socket, Writer};
 use crate::sparse::Sparse;
 use crate::stats::{IoStats, Reading};
+pub(crate) use turn::note_idle;
 
 /// Limits of a shard's sessions.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +72,14 @@ pub(crate) struct Core {
     live: usize,
     /// Inputs for the router, given when its outputs are drained.
     followups: VecDeque<Followup>,
-    /// Sessions with queued frames, in the order in which they got them.
+    /// Sessions that have ended while something was written to them: each concerns all its networks, so that a turn has few of them.
+    closed: VecDeque<(SessionId, CloseReason)>,
+    /// The router has more to do than fits into one turn.
+    unfinished: bool,
+    /// The router has something to do whose time had passed in the last turn.
+    overdue: bool,
+    turn: Turn,
+    /// Sessions with something to write, in the order in which they came to have it.
     dirty: VecDeque<SessionId>,
     /// Bytes queued for them.
     dirty_bytes: usize,
@@ -85,7 +95,7 @@ pub(crate) struct Core {
     listening_since: Duration,
     last_tick: Duration,
     wheel: Wheel<Due>,
-    due: Vec<Due>,
+    due: VecDeque<Due>,
     queues: Pool,
     read_buffer: Vec<u8>,
     /// What was decrypted of one read: less than [`READ_BUFFER_BYTES`] and one record.
@@ -110,7 +120,6 @@ struct Slot {
 
 enum Followup {
     AskedOn(SessionId),
-    Closed(SessionId, CloseReason),
     Delivered(Origin, PeerId),
     Undelivered(Origin, PeerId, CloseReason),
     GoAway(SessionId),
@@ -121,6 +130,8 @@ enum Followup {
 enum Due {
     Silence(SessionId),
     Linger(SessionId),
+    /// A drain has begun: the client is to come back after this time.
+    GoAway(SessionId, Duration),
     Retire(SessionId),
 }
 
@@ -149,6 +160,10 @@ impl Core {
             free: Vec::new(),
             live: 0,
             followups: VecDeque::new(),
+            closed: VecDeque::new(),
+            unfinished: false,
+            overdue: false,
+            turn: Turn::default(),
             dirty: VecDeque::new(),
             dirty_bytes: 0,
             behind: false,
@@ -160,7 +175,7 @@ impl Core {
             listening_since: Duration::ZERO,
             last_tick: clock.now().at,
             wheel: Wheel::new(),
-            due: Vec::new(),
+            due: VecDeque::new(),
             queues: Pool::default(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
             plaintext: Vec::new(),
@@ -174,8 +189,19 @@ impl Core {
         }
     }
 
+    /// Begins a turn: a piece of work before everything else that is ready has its turn.
+    pub(crate) fn begin_turn(&mut self) {
+        self.turn.begin();
+    }
+
+    /// Whether this turn has carried out as much as a turn should.
+    pub(crate) fn is_turn_over(&self) -> bool {
+        self.turn.outputs >= TURN_OUTPUTS
+    }
+
     pub(crate) fn now(&self) -> Now {
         let at = self.clock.elapsed();
+        self.turn.look(at);
         Now { at, wall_ms: self.epoch_ms + at.as_millis() as u64 }
     }
 
@@ -193,6 +219,7 @@ impl Core {
         while let Some(note) = self.bugs.take_note() {
             crate::log_bug(&note);
         }
+        self.stats.turns = self.turn.lengths();
         Reading { router: self.router.stats().clone(), io: self.stats.clone() }
     }
 
@@ -269,24 +296,54 @@ impl Core {
         self.settle(now);
     }
 
-    /// Processes letters from other shards and from the mesh.
-    pub(crate) fn letters(&mut self, letters: Vec<Letter>) {
+    /// Post from another shard or from the mesh: as much of it as one turn has. What is left is for the next.
+    pub(crate) fn letters(&mut self, letters: &mut impl Iterator<Item = Letter>) {
+        self.begin_turn();
         let now = self.now();
-        for letter in letters {
+        while !self.is_turn_over()
+            && let Some(letter) = letters.next()
+        {
             self.input(Input::Letter(letter), now);
         }
     }
 
-    /// Performs the router's outputs, gives it the resulting inputs, and repeats until there are none.
+    /// Goes on with what did not fit into the turns before, if there is something and other shards take letters. To be called when
+    /// everything that is ready has had its turn.
+    pub(crate) fn continue_work(&mut self) -> bool {
+        let is_left = self.unfinished || self.overdue || !self.closed.is_empty() || !self.due.is_empty();
+        if !is_left || self.is_behind() || self.outboxes.iter().any(|outbox| outbox.len() > SLICE_ROOM) {
+            return false;
+        }
+        self.begin_turn();
+        let now = self.now();
+        self.settle(now);
+        if std::mem::take(&mut self.unfinished) {
+            self.input(Input::Continue, now);
+        }
+        if self.overdue {
+            self.router_timeout(now);
+        }
+        self.expire(now);
+        true
+    }
+
+    /// Does what the router says, tells it what came of that, and so on until there is nothing more.
     fn settle(&mut self, now: Now) {
         loop {
             while let Some(output) = self.router.poll_output() {
                 self.carry_out(output, now);
             }
-            let Some(followup) = self.followups.pop_front() else { break };
+            let Some(followup) = self.followups.pop_front() else {
+                if self.is_turn_over() && !self.closed.is_empty() {
+                    self.wake_flusher();
+                    break;
+                }
+                let Some((session, reason)) = self.closed.pop_front() else { break };
+                self.router.handle_input(Input::Closed { session, reason }, now);
+                continue;
+            };
             let input = match followup {
                 Followup::AskedOn(session) => Input::AskedOn { session },
-                Followup::Closed(session, reason) => Input::Closed { session, reason },
                 Followup::Delivered(origin, target) => Input::Delivered { origin, target },
                 Followup::Undelivered(origin, target, reason) => Input::Undelivered { origin, target, reason },
                 Followup::GoAway(session) => {
@@ -300,6 +357,7 @@ impl Core {
     }
 
     fn carry_out(&mut self, output: Output, now: Now) {
+        self.turn.outputs += 1;
         match output {
             Output::Send { session, frame, kind, origin, from } => {
                 self.enqueue(session, &frame, kind, origin.zip(from), now);
@@ -320,6 +378,10 @@ impl Core {
                 }
             }
             Output::Close { session, reason } => self.close(session, reason, now),
+            Output::Unfinished => {
+                self.unfinished = true;
+                self.wake_flusher();
+            }
             Output::Event(event) => crate::log(&event),
             Output::Bug(note) => crate::log_bug(&note),
         }

@@ -19,7 +19,7 @@ use tokio_util::sync::PollSender;
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
-use crate::core::{Adopted, Core, SessionLimits};
+use crate::core::{Adopted, Core, SessionLimits, note_idle};
 use crate::http::{self, Door, DoorFiles, Entrance, Handshakes, Share};
 use crate::links::LinkDoor;
 use crate::session::{self, HandOff};
@@ -202,14 +202,23 @@ struct Post {
 fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
     thread_local! {
         static WOKEN: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+        static PARKED: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
     }
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let busy = Arc::clone(busy);
     builder.enable_all();
-    builder.on_thread_unpark(|| WOKEN.set(Some(Instant::now())));
+    builder.on_thread_unpark(|| {
+        let now = Instant::now();
+        WOKEN.set(Some(now));
+        if let Some(parked) = PARKED.take() {
+            note_idle(now - parked);
+        }
+    });
     builder.on_thread_park(move || {
+        let now = Instant::now();
+        PARKED.set(Some(now));
         if let Some(woken) = WOKEN.take() {
-            busy.fetch_add(woken.elapsed().as_micros() as u64, Ordering::Relaxed);
+            busy.fetch_add((now - woken).as_micros() as u64, Ordering::Relaxed);
         }
     });
     builder
@@ -431,13 +440,16 @@ async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>)
     }
 }
 
-/// Takes in letters from other shards and from the mesh, a batch a turn.
+/// Takes in letters from other shards and from the mesh, at most a batch a turn.
 async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<Letter>>) {
     while let Some(letters) = mailbox.recv().await {
-        core.borrow_mut().letters(letters);
-        tokio::task::yield_now().await;
-        while core.borrow().is_behind() {
+        let mut letters = letters.into_iter();
+        while !letters.as_slice().is_empty() {
+            core.borrow_mut().letters(&mut letters);
             tokio::task::yield_now().await;
+            while core.borrow().is_behind() {
+                tokio::task::yield_now().await;
+            }
         }
     }
 }
@@ -461,7 +473,8 @@ async fn flush(core: Rc<RefCell<Core>>, posts: Arc<[mpsc::Sender<Vec<Letter>>]>)
                     }
                 }
             }
-            if core.flush(FLUSH_CHUNK) { Poll::Ready(()) } else { Poll::Pending }
+            let has_more = core.flush(FLUSH_CHUNK);
+            if core.continue_work() || has_more { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
         // Gives way to sockets that have something to read, too. Woken in the ordinary way, as many chunks would be written as the

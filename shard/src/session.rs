@@ -196,7 +196,11 @@ pub(crate) async fn run(core: Rc<RefCell<Core>>, id: SessionId, mut read: OwnedR
 
 fn drive(core: &RefCell<Core>, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<()> {
     let mut core = core.borrow_mut();
+    core.begin_turn();
     for _ in 0..READS_PER_TURN {
+        if core.is_turn_over() {
+            break;
+        }
         let busy = core.is_busy();
         let Some(session) = core.session_mut(id) else { return Poll::Ready(()) };
         if session.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {

@@ -1,6 +1,6 @@
 //! Statistics of one shard, published once a tick.
 
-use proto::{BugCounts, CloseReason, MessageKind, ResumeOutcome, RouterStats};
+use proto::{BugCounts, CloseReason, MessageKind, ResumeOutcome, RouterStats, Turns};
 
 /// Statistics of one shard. All but the gauges only grow.
 #[derive(Clone, Debug, Default)]
@@ -154,4 +154,6 @@ pub struct IoStats {
     pub pings: u64,
     /// Impossible states found outside the router.
     pub bugs: BugCounts,
+    /// Turns of the shard's thread, by their length.
+    pub turns: Turns,
 }

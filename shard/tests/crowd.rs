@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::HeaderMap;
-use proto::{HubId, Keys, PeerId, RouterConfig, ShardId, limits};
+use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, ShardId, limits};
 use shard::{Answer, Clock, FileShares, Gauges, HandshakeFailure, HubConfig, Reading, SessionLimits};
 use tokio::sync::{mpsc, watch};
 
@@ -18,6 +18,7 @@ fn config(peers: usize) -> HubConfig {
             shard: ShardId(0),
             shards: 1,
             keys: Keys(1, 2),
+            resume_keys: ResumeKeys::new("mesh", b"key", None),
             hub: HubId(PeerId::from_bytes([0; 20])),
             heartbeat: Duration::from_secs(60),
             max_message_bytes,
@@ -41,6 +42,7 @@ fn config(peers: usize) -> HubConfig {
         auth_token: None,
         links: None,
         admin_port: None,
+        tls: None,
         cors: HeaderMap::new(),
         pages: Arc::new(|_, _| Answer::Now(hyper::Response::default())),
         networks: Arc::default(),

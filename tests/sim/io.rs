@@ -216,6 +216,7 @@ impl World {
                 }
                 Output::Event(Event::TakeoverAsked { .. }) => {}
                 Output::Bug(note) => self.oracle.complain(format!("{note:?}")),
+                Output::Unfinished => self.oracle.complain("a day is too short for so long work".to_owned()),
             }
         }
         self.shards[usize::from(shard)].router.audit();
@@ -539,6 +540,7 @@ fn describe(input: &Input<'_>) -> String {
         Input::Letter(Letter::Outcome { origin, outcome, .. }) => format!("Outcome {:?} {outcome:?}", origin.sender),
         Input::Letter(letter) => format!("{letter:?}"),
         Input::Closed { .. }
+        | Input::Continue
         | Input::GoAway { .. }
         | Input::Message { .. }
         | Input::NotText { .. }

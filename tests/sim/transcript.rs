@@ -449,6 +449,7 @@ impl Stage {
                     self.conns.get_mut(&name).expect("found").closed = Some(reason);
                 }
                 Output::Letter { to: Address::Shard(to), letter } => self.letters.push_back((to, letter)),
+                Output::Unfinished => panic!("so much happens in no transcript"),
                 Output::Letter { to: Address::Mesh, .. } | Output::Event(_) => {}
                 Output::Bug(note) => panic!("{note:?}"),
             }

@@ -39,6 +39,7 @@ impl Core {
             }
         });
         match (read, self.links.get_mut(&id)) {
+            (Ok(()), Some(link)) if link.is_deaf() => {}
             (Ok(()), Some(link)) => {
                 let is_partial = reader.waiting_bytes() > 0;
                 link.reader = reader;

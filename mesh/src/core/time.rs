@@ -15,6 +15,7 @@ use crate::stats::LinkEnd;
 impl Core {
     /// Processes everything that is due. Called once a [`TICK`].
     pub(crate) fn tick(&mut self) {
+        self.begin_turn();
         let now = self.now();
         if self.has_thawed(now) {
             // What arrived during the pause has not been read yet: nothing counts as late before it has.
@@ -56,6 +57,7 @@ impl Core {
 
     /// The timer has fired.
     pub(crate) fn timeout(&mut self) {
+        self.begin_turn();
         let now = self.now();
         self.judge(now);
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::bug;
 use crate::bugs::ensure;
 use crate::id::{HubId, PeerId};
+use crate::limits::GREATEST_TIME;
 
 use super::{Relay, holding};
 
@@ -50,6 +51,11 @@ impl Relay {
         for (peer, claim, is_shown) in self.directory.claims() {
             shown += usize::from(is_shown);
             let Some(claim) = claim else { continue };
+            let remote = self.hubs.get(&claim.hub);
+            if remote.is_some_and(|remote| remote.awaits(&peer).is_some()) {
+                // Its turn is still to come.
+                continue;
+            }
             let held = if claim.hub == self.config.hub {
                 self.own.peers.get(&peer)
             } else {
@@ -61,6 +67,18 @@ impl Relay {
             })?;
         }
         ensure(shown == self.directory.shown, || format!("{shown} peers are shown, {} counted", self.directory.shown))?;
+        for (hub, remote) in &self.hubs {
+            let (awaits, believed) =
+                (|peer: &PeerId| remote.awaits(peer).is_some(), |session| session <= GREATEST_TIME);
+            let held = remote.holding.peers.iter().filter(|(_, presence)| believed(presence.session.0));
+            let forgotten = held.map(|(peer, _)| peer).find(|peer| !awaits(peer) && !remote.claims.contains(peer));
+            ensure(forgotten.is_none(), || format!("{forgotten:?} of {hub:?} is held, and has no claim"))?;
+            let left = remote.claims.iter().find(|peer| !awaits(peer) && !remote.holding.peers.contains_key(peer));
+            ensure(left.is_none(), || format!("{left:?} of {hub:?} is claimed, and not held"))?;
+            ensure(!remote.is_busy() || self.busy.contains(hub), || format!("work on {hub:?} is forgotten"))?;
+        }
+        let idle = self.busy.is_empty() || self.unfinished;
+        ensure(idle, || format!("nobody goes on with {:?}", self.busy))?;
         let unclaimed = |peer: &&PeerId| self.directory.holder(peer).is_none();
         let own = self.own.peers.keys().find(unclaimed);
         ensure(own.is_none(), || format!("own peer {own:?} is claimed by nobody"))

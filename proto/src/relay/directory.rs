@@ -68,6 +68,17 @@ impl Directory {
         self.entries.iter().map(|(peer, entry)| (*peer, entry.claims.iter().max().copied(), entry.shown.is_some()))
     }
 
+    /// The hubs that claim a peer.
+    pub(super) fn claimants(&self, peer: &PeerId) -> impl Iterator<Item = HubId> {
+        self.entries.get(peer).into_iter().flat_map(|entry| entry.claims.iter().map(|claim| claim.hub))
+    }
+
+    /// What the shards are shown of a peer, if that is this session at this hub.
+    pub(super) fn shown_at(&self, peer: &PeerId, hub: HubId, session: PeerIncarnation) -> Option<&Arc<Presence>> {
+        let (claim, presence) = self.entries.get(peer)?.shown.as_ref()?;
+        (*claim == Claim { incarnation: session, hub }).then_some(presence)
+    }
+
     /// Whether the shards have been told of this peer in any network, in the session in which they are shown it.
     pub(super) fn has_been_member(&self, peer: &PeerId) -> bool {
         self.entries.get(peer).is_some_and(|entry| entry.has_been_member)
@@ -86,6 +97,8 @@ impl Directory {
 
 impl Relay {
     /// Takes in that a hub's word for a peer has changed, and brings what the shards are shown up to date.
+    ///
+    /// It goes by what the hub holds now, so that it may be called late, and again.
     pub(super) fn reconsider(&mut self, peer: PeerId, hub: HubId, how: &How, now: Now) {
         let holding = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|h| &h.holding) };
         let session = holding.and_then(|holding| holding.peers.get(&peer)).map(|presence| presence.session);
@@ -94,6 +107,9 @@ impl Relay {
         let believed = session.filter(|session| session.0 <= GREATEST_TIME);
         self.stats.numbers_refused += u64::from(believed != session);
         self.directory.note(peer, hub, believed);
+        if let Some(remote) = self.hubs.get_mut(&hub) {
+            remote.note_claim(peer, believed.is_some());
+        }
         self.show(peer, how, now);
         let holder = self.directory.holder(&peer);
         if holder.is_some_and(|holder| holder.hub != self.config.hub && holder.incarnation > LEGACY_SESSION)
@@ -112,7 +128,7 @@ impl Relay {
         let holder = self.directory.holder(peer)?;
         let own = (holder.hub == self.config.hub).then_some(&self.own);
         let holding = own.or_else(|| self.hubs.get(&holder.hub).map(|remote| &remote.holding))?;
-        holding.peers.get(peer)
+        holding.peers.get(peer).filter(|presence| presence.session == holder.incarnation)
     }
 
     pub(super) fn is_in_a_network(&self, peer: &PeerId) -> bool {
@@ -128,13 +144,19 @@ impl Relay {
 
     fn show(&mut self, peer: PeerId, how: &How, now: Now) {
         let holder = self.directory.holder(&peer);
+        if let Some(claim) = holder
+            && !self.busy.is_empty()
+        {
+            self.keep_what_is_shown(&peer, claim.hub);
+        }
         let desired = holder.and_then(|claim| {
             if claim.hub == self.config.hub {
                 // Of its own peers the shards know themselves; those behind a legacy link they do not.
                 let legacy = self.legacy.holds(&peer);
                 return legacy.then(|| self.own.peers.get(&peer)).flatten().map(|held| (claim, Arc::clone(held)));
             }
-            Some((claim, Arc::clone(self.hubs.get(&claim.hub)?.holding.peers.get(&peer)?)))
+            let held = self.hubs.get(&claim.hub)?.holding.peers.get(&peer)?;
+            (held.session == claim.incarnation).then(|| (claim, Arc::clone(held)))
         });
         let Some(entry) = self.directory.entries.get_mut(&peer) else { return };
         let shown = std::mem::replace(&mut entry.shown, desired.clone());

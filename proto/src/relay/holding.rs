@@ -49,9 +49,14 @@ impl Holding {
         }
     }
 
-    /// Replaces the whole presence.
-    pub(super) fn replace(&mut self, seq: u64, digest: u64, peers: BTreeMap<PeerId, Arc<Presence>>) {
-        *self = Self { seq, digest, peers };
+    /// Takes over a whole presence, and returns the peers of the one before.
+    pub(super) fn replace(
+        &mut self,
+        seq: u64,
+        digest: u64,
+        peers: BTreeMap<PeerId, Arc<Presence>>,
+    ) -> BTreeMap<PeerId, Arc<Presence>> {
+        std::mem::replace(self, Self { seq, digest, peers }).peers
     }
 
     fn begin(&mut self, peer: PeerId, session: PeerIncarnation) {
@@ -91,7 +96,7 @@ impl Holding {
     }
 }
 
-/// The digest of a whole presence.
+/// The digest of a part of a presence. That of the whole is the exclusive or of those of its parts.
 pub(super) fn digest<'a>(peers: impl Iterator<Item = &'a Arc<Presence>>) -> u64 {
     peers.fold(0, |digest, presence| digest ^ presence_hash(presence))
 }

@@ -282,7 +282,7 @@ impl Relay {
             return bug!(self.bugs, HubMissing, "heartbeat of {:?}", beat.hub);
         };
         remote.forget_unconfirmed();
-        if remote.sync.is_some() {
+        if remote.sync.is_some() || remote.is_catching_up() {
             return;
         }
         remote.doubt();
@@ -448,6 +448,7 @@ impl Relay {
             .values()
             .filter(|remote| !remote.is_live() && remote.age(now.at) >= HUB_MEMORY)
             .map(Remote::hub)
+            .filter(|hub| !self.busy.contains(hub))
             .collect();
         for hub in dead {
             if let Some(remote) = self.hubs.remove(&hub) {

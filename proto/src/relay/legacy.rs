@@ -243,6 +243,7 @@ impl Relay {
 
     /// Sends a link the current announcement of a peer. Returns its length in bytes.
     fn pay(&mut self, link: LinkId, peer: &PeerId, network: &NetworkName, now: Now) -> usize {
+        self.settle(peer, now);
         // It may have left since.
         let Some(announcement) = self.membership(peer, network).cloned() else { return 0 };
         // A Go hub would announce a bounded peer to all its peers.
@@ -334,6 +335,13 @@ impl Relay {
             self.stats.legacy_refused += 1;
             return;
         };
+        match &message {
+            LegacyMessage::Discovered { peer, .. }
+            | LegacyMessage::Disconnected { peer }
+            | LegacyMessage::Goodbye { peer, .. }
+            | LegacyMessage::Signal { from: peer, .. } => self.settle(peer, now),
+            LegacyMessage::Other => {}
+        }
         let taken = match message {
             LegacyMessage::Discovered { peer, network, data } => {
                 self.legacy_discovered(link, peer, &network, data, now)

@@ -1,5 +1,7 @@
 //! Presence: each hub writes its own, all others hold replicas. Changes flood, snapshots repair.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,23 +17,51 @@ use crate::router::{Announcement, Letter};
 use crate::time::Now;
 
 use super::directory::How;
-use super::holding;
 use super::remote::{State, Sync};
 use super::{Destination, MeshEvent, Relay, RelayOutput, Way};
 
-/// A snapshot on its way to a neighbour.
+/// A snapshot on its way to a neighbour. Its peers are read part by part, from what the hub holds by then; what has changed since the
+/// snapshot began is kept as it was.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    to: Destination,
+    via: Via,
     hub: HubId,
     incarnation: HubIncarnation,
     seq: u64,
     digest: u64,
-    /// What is left of it.
-    peers: std::vec::IntoIter<Arc<Presence>>,
+    /// Peers up to this one have been read.
+    after: Option<PeerId>,
+    /// The peer that has been read and not been sent.
+    next: Option<Arc<Presence>>,
+    /// Peers behind `after` that have changed, as they were. `None`: not there. At most [`MAX_SNAPSHOT_CHANGES`].
+    before: BTreeMap<PeerId, Option<Arc<Presence>>>,
     parts: u32,
     /// Until when the neighbour waits for the next part.
     deadline: Duration,
+}
+
+impl Outgoing {
+    /// Keeps a peer as it is, before it changes. False: there are more than `most`.
+    fn keep(&mut self, peer: &PeerId, held: Option<&Arc<Presence>>, most: usize) -> bool {
+        if self.after.is_none_or(|after| *peer > after) {
+            self.before.entry(*peer).or_insert_with(|| held.cloned());
+        }
+        self.before.len() <= most
+    }
+
+    /// The next peer of the snapshot, which [`Self::next`] is taken for.
+    fn peek(&mut self, held: &BTreeMap<PeerId, Arc<Presence>>) -> Option<&Arc<Presence>> {
+        while self.next.is_none() {
+            let from = self.after.map_or(Bound::Unbounded, Bound::Excluded);
+            let now = held.range((from, Bound::Unbounded)).next();
+            let then = self.before.first_key_value().map(|(peer, _)| *peer);
+            let peer = now.map(|(peer, _)| *peer).into_iter().chain(then).min()?;
+            self.after = Some(peer);
+            let unchanged = || now.filter(|(held, _)| **held == peer).map(|(_, presence)| Arc::clone(presence));
+            self.next = self.before.remove(&peer).unwrap_or_else(unchanged);
+        }
+        self.next.as_ref()
+    }
 }
 
 impl Relay {
@@ -61,6 +91,7 @@ impl Relay {
             | Letter::Signal { .. }
             | Letter::TakeoverAnswered { .. } => return,
         };
+        self.settle(&peer, now);
         if matches!(what, What::Up) {
             // A hub behind a legacy link may have claimed the id; a session here is more than that.
             self.legacy.forget(&peer);
@@ -72,6 +103,7 @@ impl Relay {
     pub(super) fn change(&mut self, peer: PeerId, session: PeerIncarnation, what: What, now: Now) {
         let (hub, incarnation) = (self.config.hub, self.config.incarnation);
         let change = Arc::new(Change { hub, incarnation, seq: self.own.seq + 1, peer, session, what });
+        self.keep_for_snapshots(hub, &peer);
         self.own.apply(&change);
         self.flood(&change, None, now);
         self.reconsider(peer, hub, &how(&change), now);
@@ -99,14 +131,22 @@ impl Relay {
             self.catch_up(change.hub, now);
         } else if remote.ahead.len() < MAX_CHANGES_AHEAD {
             remote.ahead.insert(change.seq, (remote.beat.number, Arc::clone(&change)));
-            if remote.sync.is_none() {
+            let is_catching_up = remote.is_catching_up();
+            if remote.sync.is_none() && !is_catching_up {
                 remote.note_behind(now.at);
             }
             self.flood(&change, Some(via), now);
+            if is_catching_up {
+                // Each change that comes has more than one of those before it applied.
+                self.catch_up(change.hub, now);
+            }
         }
     }
 
     fn apply(&mut self, change: &Change, now: Now) {
+        self.settle(&change.peer, now);
+        self.settle_at(change.hub, &change.peer, now);
+        self.keep_for_snapshots(change.hub, &change.peer);
         if let Some(remote) = self.hubs.get_mut(&change.hub) {
             remote.holding.apply(change);
             self.reconsider(change.peer, change.hub, &how(change), now);
@@ -115,21 +155,25 @@ impl Relay {
         }
     }
 
-    /// Takes in what has waited for something missing.
-    fn catch_up(&mut self, hub: HubId, now: Now) {
-        while let Some(remote) = self.hubs.get_mut(&hub)
-            && let Some(first) = remote.ahead.first_entry()
-            && *first.key() <= remote.holding.seq + 1
-        {
-            let (seq, (_, change)) = first.remove_entry();
-            if seq == remote.holding.seq + 1 {
+    /// Takes in what has waited for something missing: so much in this turn, and the rest in others.
+    pub(super) fn catch_up(&mut self, hub: HubId, now: Now) {
+        for _ in 0..self.slices.changes {
+            let Some(remote) = self.hubs.get_mut(&hub) else { return };
+            if !remote.is_catching_up() {
+                break;
+            }
+            if let Some((seq, (_, change))) = remote.ahead.pop_first()
+                && seq == remote.holding.seq + 1
+            {
                 self.apply(&change, now);
             }
         }
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} catches up");
         };
-        if remote.ahead.is_empty() && remote.lag() == 0 {
+        if remote.is_catching_up() {
+            self.begin_work(hub);
+        } else if remote.ahead.is_empty() && remote.lag() == 0 {
             remote.behind_since = None;
             remote.ask_at = None;
         } else if remote.sync.is_none() {
@@ -281,14 +325,13 @@ impl Relay {
             return self.decline_snapshot(via, request);
         };
         let (seq, digest) = (held.seq, held.digest);
-        let peers: Vec<_> = held.peers.values().cloned().collect();
-        let to = Destination::from(via);
-        let (peers, deadline) = (peers.into_iter(), now.at + SNAPSHOT_PATIENCE);
-        let outgoing = Outgoing { to, hub, incarnation, seq, digest, peers, parts: 0, deadline };
+        let (before, deadline) = (BTreeMap::new(), now.at + SNAPSHOT_PATIENCE);
+        let outgoing =
+            Outgoing { via, hub, incarnation, seq, digest, after: None, next: None, before, parts: 0, deadline };
         // Whoever waited for it may have lost its link.
         let Some(queue) = self.outgoing(via.into()) else { return };
         // A neighbour that asks again has given the first up.
-        queue.retain(|other| other.to != to || other.hub != hub);
+        queue.retain(|other| other.via != via || other.hub != hub);
         if queue.len() < MAX_SNAPSHOTS_OUT {
             queue.push_back(outgoing);
             self.stats.snapshots[0] += 1;
@@ -313,17 +356,22 @@ impl Relay {
         };
         queue.retain(|outgoing| outgoing.deadline > now.at);
         let Some(mut next) = queue.pop_front() else { return };
+        let held =
+            if next.hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&next.hub).map(|r| &r.holding) };
+        let Some(held) = held else { return };
         let mut peers = Vec::new();
         let mut bytes = 0;
         while peers.len() < SNAPSHOT_PEERS
             && bytes < SNAPSHOT_BYTES
-            && let Some(presence) = next.peers.next()
+            && next.peek(&held.peers).is_some()
+            && let Some(presence) = next.next.take()
         {
             bytes += presence.memberships.iter().map(|a| a.discovered.frame_len()).sum::<usize>();
             peers.push(presence);
         }
-        let last = next.peers.len() == 0;
-        let Outgoing { to, hub, incarnation, seq, digest, parts, .. } = next;
+        let last = next.peek(&held.peers).is_none();
+        let Outgoing { via, hub, incarnation, seq, digest, parts, .. } = next;
+        let Some(queue) = self.outgoing(way) else { return };
         let part = SnapshotPart { hub, incarnation, seq, digest, part: parts, last, peers };
         if !last {
             next.parts += 1;
@@ -331,13 +379,44 @@ impl Relay {
             queue.push_back(next);
         }
         let more = !queue.is_empty();
-        self.send(to, Envelope::Snapshot(Box::new(part)));
+        self.send(Destination::from(via), Envelope::Snapshot(Box::new(part)));
         if more {
             self.outputs.push_back(RelayOutput::Backlog { way });
         }
     }
 
-    fn outgoing(&mut self, way: Way) -> Option<&mut std::collections::VecDeque<Outgoing>> {
+    /// A peer of a hub is about to change: snapshots under way keep it as it is.
+    fn keep_for_snapshots(&mut self, hub: HubId, peer: &PeerId) {
+        let links = self.links.values_mut().map(|link| &mut link.outgoing);
+        let mut queues = links.chain([&mut self.bridge.outgoing]).filter(|queue| !queue.is_empty()).peekable();
+        if queues.peek().is_none() {
+            return;
+        }
+        let held = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|r| &r.holding) };
+        let held = held.and_then(|held| held.peers.get(peer));
+        let most = self.slices.kept;
+        let mut given_up = Vec::new();
+        for queue in queues {
+            given_up.extend(take_out(queue, |outgoing| outgoing.hub == hub && !outgoing.keep(peer, held, most)));
+        }
+        self.decline_begun(given_up);
+    }
+
+    /// What is known of a hub is replaced as a whole: the snapshots of it that were begun cannot be finished.
+    fn stop_sending(&mut self, hub: HubId) {
+        let links = self.links.values_mut().map(|link| &mut link.outgoing);
+        let queues = links.chain([&mut self.bridge.outgoing]);
+        let given_up = queues.flat_map(|queue| take_out(queue, |outgoing| outgoing.hub == hub)).collect();
+        self.decline_begun(given_up);
+    }
+
+    fn decline_begun(&mut self, snapshots: Vec<Outgoing>) {
+        for Outgoing { via, hub, incarnation, .. } in snapshots {
+            self.decline_snapshot(via, SnapshotRequest { hub, incarnation });
+        }
+    }
+
+    fn outgoing(&mut self, way: Way) -> Option<&mut VecDeque<Outgoing>> {
         match way {
             Way::Link(link) => self.links.get_mut(&link).map(|link| &mut link.outgoing),
             Way::Bridge => Some(&mut self.bridge.outgoing),
@@ -365,30 +444,21 @@ impl Relay {
             return bug!(self.bugs, HubMissing, "a snapshot of {hub:?} is complete");
         };
         let least = if remote.doubted { remote.beat.seq } else { remote.holding.seq };
-        let agrees = |sync: &mut Sync| holding::digest(sync.peers.values()) == sync.digest && sync.seq >= least;
+        let agrees = |sync: &mut Sync| sync.found == sync.digest && sync.seq >= least;
         let Some(sync) = remote.sync.take_if(agrees) else { return self.refuse_snapshot(hub, now) };
-        let mut peers = sync.peers;
-        for (peer, presence) in &mut peers {
-            if let Some(known) = remote.holding.peers.get(peer) {
-                keep_what_is_known(presence, known);
-            }
-        }
-        let before: Vec<PeerId> =
-            remote.holding.peers.keys().copied().filter(|peer| !peers.contains_key(peer)).collect();
-        let after: Vec<PeerId> = peers.keys().copied().collect();
-        remote.holding.replace(sync.seq, sync.digest, peers);
+        let before = remote.holding.replace(sync.seq, sync.digest, sync.peers);
+        // Why those that are gone left was said in a change that did not come.
+        remote.unsettle(How::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost)));
         remote.behind_since = None;
         (remote.mark, remote.doubted) = (None, false);
         remote.vain_repairs = remote.vain_repairs.saturating_add(1);
         remote.repaired_by = Some(sync.via);
+        self.discarded.add(before);
+        self.stop_sending(hub);
         self.stats.snapshots[1] += 1;
         self.event(MeshEvent::Repaired(hub));
-        // Why they left was said in a change that did not come.
-        let gone = How::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost));
-        for peer in before.into_iter().chain(after) {
-            self.reconsider(peer, hub, &gone, now);
-        }
-        self.catch_up(hub, now);
+        self.begin_work(hub);
+        self.work_on(hub, now);
         self.answer_waiters(hub, now);
     }
 
@@ -415,6 +485,7 @@ impl Relay {
             return bug!(self.bugs, SnapshotState, "of {hub:?}, given up");
         };
         let request = SnapshotRequest { hub, incarnation: remote.incarnation };
+        self.discarded.add(sync.peers);
         let waiters = std::mem::take(&mut remote.snapshot_waiters);
         remote.failed_ask = Some(sync.via);
         remote.ask_at = Some(now.at + remote.pause());
@@ -425,7 +496,8 @@ impl Relay {
         self.catch_up(hub, now);
     }
 
-    /// A hub is gone, and with it its peers. Returns how many it had.
+    /// A hub is gone, and with it its peers: what it holds is nothing at once, and the shards are told in slices. Returns how many
+    /// peers it had.
     pub(super) fn evict(&mut self, hub: HubId, state: State, now: Now) -> usize {
         let Some(remote) = self.hubs.get_mut(&hub) else {
             bug!(self.bugs, HubMissing, "{hub:?} is evicted");
@@ -436,21 +508,39 @@ impl Relay {
         (remote.mark, remote.doubted) = (None, false);
         remote.behind_since = None;
         remote.ask_at = None;
-        remote.sync = None;
+        let received = remote.sync.take().map(|sync| sync.peers);
         let waiters = std::mem::take(&mut remote.snapshot_waiters);
         let request = SnapshotRequest { hub, incarnation: remote.incarnation };
         remote.outcomes.clear();
         remote.outcomes_due = None;
-        let held = std::mem::take(&mut remote.holding);
+        let held = std::mem::take(&mut remote.holding).peers;
+        remote.unsettle(How::HubGone);
+        let peers = held.len();
+        self.discarded.add(held);
+        self.discarded.add(received.unwrap_or_default());
         for via in waiters {
             self.decline_snapshot(via, request);
         }
-        for &peer in held.peers.keys() {
-            self.reconsider(peer, hub, &How::HubGone, now);
-        }
+        self.stop_sending(hub);
         self.give_up_outbound(hub);
-        held.peers.len()
+        self.begin_work(hub);
+        self.work_on(hub, now);
+        peers
     }
+}
+
+/// Takes the snapshots out that are so.
+fn take_out(queue: &mut VecDeque<Outgoing>, mut are: impl FnMut(&mut Outgoing) -> bool) -> Vec<Outgoing> {
+    let mut taken = Vec::new();
+    for _ in 0..queue.len() {
+        let Some(mut outgoing) = queue.pop_front() else { break };
+        if are(&mut outgoing) {
+            taken.push(outgoing);
+        } else {
+            queue.push_back(outgoing);
+        }
+    }
+    taken
 }
 
 /// How those who lose a peer by this change hear of it.
@@ -463,7 +553,10 @@ fn how(change: &Change) -> How {
 }
 
 /// Puts announcements that are known in the place of those that say the same, so that nobody is told them again.
-fn keep_what_is_known(presence: &mut Arc<Presence>, known: &Presence) {
+pub(super) fn keep_what_is_known(presence: &mut Arc<Presence>, known: &Arc<Presence>) {
+    if Arc::ptr_eq(presence, known) {
+        return;
+    }
     // One that has left and returned is in another stay, and whom it knew in the first it does not know any more.
     let same = |a: &Announcement, b: &Announcement| {
         a.claim == b.claim && a.stay == b.stay && a.discovered.data() == b.discovered.data()

@@ -1,6 +1,6 @@
 //! The state of one other hub.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use crate::limits::{
 };
 use crate::reason::Outcome;
 
-use super::holding::Holding;
+use super::holding::{self, Holding};
 use super::signals::{Inbound, Outbound};
+use super::slices::Unsettled;
 
 #[derive(Debug)]
 pub(super) struct Remote {
@@ -36,8 +37,10 @@ pub(super) struct Remote {
     /// process's time zero.
     pub(super) lease_ends: Duration,
     pub(super) holding: Holding,
-    /// Changes after a missing one, or after the snapshot in progress, each with the number of the last heartbeat
-    /// before it.
+    /// Peers for which the directory has a claim of this hub: those in `holding`, once they are settled.
+    pub(super) claims: BTreeSet<PeerId>,
+    pub(super) unsettled: Option<Unsettled>,
+    /// Changes beyond a missing one, or beyond the snapshot that is on its way, each with the number of the last heartbeat before it.
     pub(super) ahead: BTreeMap<u64, (u64, Arc<Change>)>,
     /// The number of a heartbeat that was behind this replica, and the last change of the replica then.
     pub(super) mark: Option<(u64, u64)>,
@@ -67,6 +70,8 @@ pub(super) struct Remote {
     /// Time until which it counts as being on the bridge.
     pub(super) bridged_until: Duration,
     pub(super) outbound: Outbound,
+    /// Signals whose outcome nobody will say. Their senders are told in slices.
+    pub(super) lost: VecDeque<Outbound>,
     pub(super) inbound: Inbound,
     /// Outcomes to be sent back to it.
     pub(super) outcomes: Vec<(u64, Outcome)>,
@@ -106,13 +111,25 @@ pub(super) struct Sync {
     pub(super) parts: u32,
     pub(super) seq: u64,
     pub(super) digest: u64,
+    /// The digest of what has arrived.
+    pub(super) found: u64,
     pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
 }
 
 impl Sync {
     pub(super) fn new(via: Via, now: Duration) -> Self {
         let peers = BTreeMap::new();
-        Self { via, since: now, deadline: now + SNAPSHOT_PATIENCE, bytes: 0, parts: 0, seq: 0, digest: 0, peers }
+        Self {
+            via,
+            since: now,
+            deadline: now + SNAPSHOT_PATIENCE,
+            bytes: 0,
+            parts: 0,
+            seq: 0,
+            digest: 0,
+            found: 0,
+            peers,
+        }
     }
 
     /// Adds the next part, if it is in order and well-formed.
@@ -131,6 +148,7 @@ impl Sync {
             return false;
         }
         self.parts += 1;
+        self.found ^= holding::digest(part.peers.iter());
         self.bytes += part.peers.iter().map(|presence| presence_bytes(presence)).sum::<u64>();
         let in_time = SNAPSHOT_SLACK + Duration::from_millis(self.bytes * 1000 / SNAPSHOT_RATE_BYTES);
         self.deadline = (now + SNAPSHOT_PATIENCE).min(self.since + in_time.min(SNAPSHOT_LIMIT));
@@ -167,6 +185,8 @@ impl Remote {
             ended: VecDeque::new(),
             lease_ends,
             holding: Holding::default(),
+            claims: BTreeSet::new(),
+            unsettled: None,
             ahead: BTreeMap::new(),
             mark: None,
             doubted: false,
@@ -183,6 +203,7 @@ impl Remote {
             avoided: None,
             bridged_until: Duration::ZERO,
             outbound: Outbound::default(),
+            lost: VecDeque::new(),
             inbound: Inbound::default(),
             outcomes: Vec::new(),
             outcomes_due: None,
@@ -267,7 +288,12 @@ impl Remote {
         GAP_PATIENCE * (1 << self.vain_repairs.min(MAX_VAIN_REPAIRS))
     }
 
-    /// Time at which something is due for this hub.
+    /// Signals to it whose senders have not been told what became of them.
+    pub(super) fn in_flight(&self) -> usize {
+        self.outbound.len() + self.lost.iter().map(Outbound::len).sum::<usize>()
+    }
+
+    /// When the next thing about it is due.
     pub(super) fn due(&self) -> Option<Duration> {
         let lease = self.is_live().then_some(self.lease_ends);
         let sync = self.sync.as_ref().map(|sync| sync.deadline);

@@ -9,7 +9,7 @@ use crate::envelope::{Envelope, Route, Routed, SignalEnvelope};
 use crate::id::{HubId, PeerId, ShardId, Via};
 use crate::limits::{
     COUNT_PATIENCE, HOLD, MAX_COUNTER_STEP, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNAL_DEPTH, MAX_SIGNALS_HELD,
-    MAX_SIGNALS_IN_FLIGHT, MAX_UNANSWERED_LOOKED_AT, OUTCOME_DELAY, RECEIPT_TIMEOUT,
+    MAX_SIGNALS_IN_FLIGHT, MAX_UNANSWERED_LOOKED_AT, OUTCOME_DELAY, RECEIPT_TIMEOUT, SLICE_PEERS,
 };
 use crate::reason::{ErrorCode, Outcome};
 use crate::router::{Letter, Origin, RouterStats, Sender, Standing};
@@ -102,17 +102,24 @@ impl Outbound {
         targets.any(|target| first != Some(target))
     }
 
-    fn expire(&mut self, now: Duration) -> Vec<Pending> {
+    /// Takes out those whose time has passed, as many at the most. The rest stays due.
+    fn expire(&mut self, most: usize, now: Duration) -> Vec<Pending> {
         let mut expired = Vec::new();
-        while let Some(oldest) = self.oldest().filter(|_| self.due().is_some_and(|at| at <= now)) {
-            expired.extend(self.settle(oldest));
+        while expired.len() < most && self.due().is_some_and(|at| at <= now) {
+            let Some(oldest) = self.take_oldest() else { break };
+            expired.push(oldest);
         }
         expired
     }
 
-    /// Removes all signals without an outcome, in the order in which they were sent.
-    fn give_up(&mut self) -> Vec<Pending> {
-        std::iter::from_fn(|| self.oldest().and_then(|oldest| self.settle(oldest))).collect()
+    /// Takes out all that is outstanding. Counters go on from here.
+    fn give_up(&mut self) -> Self {
+        let counter = self.counter;
+        std::mem::replace(self, Self { counter, ..Self::default() })
+    }
+
+    fn take_oldest(&mut self) -> Option<Pending> {
+        self.oldest().and_then(|oldest| self.settle(oldest))
     }
 
     fn oldest(&self) -> Option<u64> {
@@ -210,11 +217,13 @@ impl Inbound {
 impl Relay {
     /// Sends a signal of this hub's peer to another hub.
     pub(super) fn signalled(&mut self, origin: Origin, from: PeerId, target: PeerId, frame: Box<[u8]>, now: Now) {
+        self.settle(&target, now);
+        self.settle(&from, now);
         let Some(holder) = self.directory.holder(&target) else {
-            return self.settle(origin, target, Outcome::Failed(ErrorCode::PeerNotFound));
+            return self.resolve(origin, target, Outcome::Failed(ErrorCode::PeerNotFound));
         };
         if let Err(code) = self.is_in_order(&origin, &from, &target) {
-            return self.settle(origin, target, Outcome::Failed(code));
+            return self.resolve(origin, target, Outcome::Failed(code));
         }
         if holder.hub == self.config.hub {
             let outcome = if self.legacy.holds(&target) {
@@ -222,15 +231,15 @@ impl Relay {
             } else {
                 Outcome::Failed(ErrorCode::PeerNotFound)
             };
-            return self.settle(origin, target, outcome);
+            return self.resolve(origin, target, outcome);
         }
         let way = self.signal_route(&holder.hub, now).filter(|&via| !self.is_saturated(via));
         let own = (self.config.hub, self.config.incarnation, self.own.seq);
         let Some((via, remote)) = way.zip(self.hubs.get_mut(&holder.hub)).filter(|(_, r)| r.is_live()) else {
-            return self.settle(origin, target, Outcome::Failed(ErrorCode::Unreachable));
+            return self.resolve(origin, target, Outcome::Failed(ErrorCode::Unreachable));
         };
-        if remote.outbound.len() >= MAX_SIGNALS_IN_FLIGHT {
-            return self.settle(origin, target, Outcome::Failed(ErrorCode::Unreachable));
+        if remote.in_flight() >= MAX_SIGNALS_IN_FLIGHT {
+            return self.resolve(origin, target, Outcome::Failed(ErrorCode::Unreachable));
         }
         remote.note_sent(via);
         let receipt = matches!(origin.sender, Sender::Session { ticket, .. } if ticket != 0);
@@ -264,7 +273,7 @@ impl Relay {
     }
 
     /// Reports an outcome to a sender of this hub.
-    fn settle(&mut self, origin: Origin, target: PeerId, outcome: Outcome) {
+    fn resolve(&mut self, origin: Origin, target: PeerId, outcome: Outcome) {
         // What a Go hub has sent has no receipt.
         let Sender::Session { shard, ticket, .. } = origin.sender else { return };
         match outcome {
@@ -398,6 +407,8 @@ impl Relay {
     /// Delivers a signal whose turn has come.
     fn take_in(&mut self, from: HubId, signal: SignalEnvelope, now: Now) {
         let SignalEnvelope { counter, receipt, kind, sender, target, network, frame, standing, .. } = signal;
+        self.settle(&sender, now);
+        self.settle_at(from, &sender, now);
         let Some(hub) = self.hubs.get(&from).map(|remote| remote.number) else {
             return bug!(self.bugs, HubMissing, "signal of {from:?}");
         };
@@ -496,7 +507,7 @@ impl Relay {
                     if outcome == Outcome::Delivered {
                         self.observe_latency(now.at.saturating_sub(origin.read_at));
                     }
-                    self.settle(origin, target, outcome);
+                    self.resolve(origin, target, outcome);
                 }
                 None => self.stats.late_outcomes += 1,
             }
@@ -507,8 +518,9 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&to) else {
             return bug!(self.bugs, HubMissing, "signals to {to:?} expire");
         };
-        let expired = remote.outbound.expire(now.at);
-        self.write_off(expired, true);
+        for pending in remote.outbound.expire(SLICE_PEERS, now.at) {
+            self.write_off(pending, true);
+        }
     }
 
     /// A hub is gone: signals sent to it may have been delivered, and no outcome will arrive.
@@ -516,17 +528,31 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&to) else {
             return bug!(self.bugs, HubMissing, "signals to {to:?} are given up");
         };
-        let given_up = remote.outbound.give_up();
-        self.write_off(given_up, false);
+        let lost = remote.outbound.give_up();
+        if lost.len() > 0 {
+            remote.lost.push_back(lost);
+            self.begin_work(to);
+        }
     }
 
-    fn write_off(&mut self, signals: Vec<Pending>, receipts_are_due: bool) {
-        for Pending { origin, target, .. } in signals {
-            let waited_for = matches!(origin.sender, Sender::Session { ticket, .. } if ticket != 0);
-            // The sender's shard has the same timeout for receipts, and has reported `unknown` itself.
-            if !(waited_for && receipts_are_due) {
-                self.settle(origin, target, Outcome::Failed(ErrorCode::Unknown));
+    /// Tells the sender of the next signal that is lost with its hub. False when there is none.
+    pub(super) fn write_off_next(&mut self, to: HubId) -> bool {
+        let Some(remote) = self.hubs.get_mut(&to) else { return false };
+        while let Some(lost) = remote.lost.front_mut() {
+            if let Some(pending) = lost.take_oldest() {
+                self.write_off(pending, false);
+                return true;
             }
+            remote.lost.pop_front();
+        }
+        false
+    }
+
+    fn write_off(&mut self, Pending { origin, target, .. }: Pending, receipts_are_due: bool) {
+        let waited_for = matches!(origin.sender, Sender::Session { ticket, .. } if ticket != 0);
+        // Receipts have the same time at their sender's shard, which has said `unknown` by itself.
+        if !(waited_for && receipts_are_due) {
+            self.resolve(origin, target, Outcome::Failed(ErrorCode::Unknown));
         }
     }
 
@@ -637,12 +663,13 @@ mod tests {
         assert!(kept < slow_ones.len() + Outbound::RECENT, "{kept}");
         let at = outbound.due().unwrap();
         assert_eq!(at, RECEIPT_TIMEOUT);
-        let expired = outbound.expire(RECEIPT_TIMEOUT + Duration::from_secs(5));
+        let expired = outbound.expire(usize::MAX, RECEIPT_TIMEOUT + Duration::from_secs(5));
         assert_eq!(expired.iter().map(ticket).collect::<Vec<_>>(), {
             slow_ones.iter().copied().filter(|n| n / 1000 <= 5).collect::<Vec<_>>()
         });
         assert_eq!(outbound.settle(slow_ones[slow_ones.len() - 1]).as_ref().map(ticket), slow_ones.last().copied());
-        let left = outbound.give_up();
+        let mut given_up = outbound.give_up();
+        let left: Vec<_> = std::iter::from_fn(|| given_up.take_oldest()).collect();
         assert!(left.is_sorted_by_key(ticket) && outbound.len() == 0 && outbound.due().is_none(), "{}", left.len());
         issue(&mut outbound, count + 1, 0);
         assert_eq!(outbound.len(), 1);

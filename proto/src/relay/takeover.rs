@@ -20,6 +20,7 @@ impl Relay {
         resume: Option<Lineage>,
         now: Now,
     ) {
+        self.settle(&peer, now);
         let holder = self.directory.holder(&peer).filter(|claim| claim.hub != self.config.hub);
         let remote = holder.and_then(|claim| self.hubs.get(&claim.hub)).map(|r| (r.hub(), r.incarnation));
         let asked = remote.is_some_and(|to| {

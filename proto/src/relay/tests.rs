@@ -4,9 +4,10 @@ mod legacy;
 mod life;
 mod namesakes;
 mod numbers;
+mod slices;
 mod snapshots;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
 use crate::id::{Claim, NetworkName, PeerIncarnation, SessionId};
@@ -38,7 +39,11 @@ struct Net {
     events: Vec<(u8, MeshEvent)>,
     /// A hub that forwards no signals.
     loses_signals: Option<u8>,
-    /// A stopped hub, and the inputs that wait for it.
+    /// Hubs whose long work does not go on by itself, and those that have some.
+    pauses: Vec<u8>,
+    slices: Slices,
+    unfinished: BTreeSet<u8>,
+    /// A hub that is stopped, and what waits for it.
     stopped: Option<u8>,
     waits: Vec<(u8, Via, Envelope)>,
 }
@@ -72,6 +77,9 @@ impl Net {
             relink: Vec::new(),
             events: Vec::new(),
             loses_signals: None,
+            pauses: Vec::new(),
+            slices: Slices::default(),
+            unfinished: BTreeSet::new(),
             stopped: None,
             waits: Vec::new(),
         };
@@ -112,7 +120,7 @@ impl Net {
             advertise: None,
             public_url: None,
         };
-        self.hubs.insert(n, Relay::new(config, self.now));
+        self.hubs.insert(n, Relay::new(config, self.now).with_slices(self.slices));
         self.heard.insert(n, Vec::new());
     }
 
@@ -164,6 +172,7 @@ impl Net {
 
     fn drain(&mut self, n: u8) {
         let mut rooms = Vec::new();
+        let mut unfinished = false;
         while let Some(output) = self.hubs.get_mut(&n).and_then(Relay::poll_output) {
             match output {
                 RelayOutput::Bug(note) => panic!("{note:?}"),
@@ -172,11 +181,27 @@ impl Net {
                 RelayOutput::Backlog { way } => rooms.push(way),
                 RelayOutput::Letter { letter, .. } => self.post(n, letter),
                 RelayOutput::Renamed { .. } => self.relink.push(n),
+                RelayOutput::Unfinished => unfinished = true,
                 RelayOutput::Event(event) => self.events.push((n, event)),
             }
         }
         rooms.retain(|way| !self.full.contains(&(n, *way)));
         rooms.into_iter().for_each(|way| self.input(n, RelayInput::Room { way }));
+        if unfinished && !self.unfinished.insert(n) {
+            panic!("hub {n} asks to go on, and has been told that it may");
+        }
+        if unfinished && !self.pauses.contains(&n) {
+            self.go_on(n);
+        }
+    }
+
+    /// Lets a hub do the next slice of its long work. False when there is none.
+    fn go_on(&mut self, n: u8) -> bool {
+        let had = self.unfinished.remove(&n);
+        if had {
+            self.input(n, RelayInput::Continue);
+        }
+        had
     }
 
     fn sent(&mut self, n: u8, to: Destination, envelope: &Envelope) {

@@ -14,14 +14,16 @@ impl Relay {
         let live = || self.hubs.values().filter(|remote| remote.is_live());
         let millis = |duration: Duration| duration.as_millis() as u64;
         let lag = live().filter_map(|remote| remote.behind_since).map(|at| now.at.saturating_sub(at)).max();
-        let age = live().filter(|r| !r.holding.peers.is_empty()).map(|r| r.age(now.at)).max();
+        let is_shown = |r: &&Remote| r.unsettled.is_some() || r.is_live() && !r.holding.peers.is_empty();
+        let age = self.hubs.values().filter(is_shown).map(|r| r.age(now.at)).max();
         self.stats.bugs.clone_from(self.bugs.counts());
         self.stats.links_silent = self.links.values().filter(|link| link.is_spare()).count() as u64;
         self.stats.hubs = live().count() as u64;
         self.stats.presence_lag_ms = lag.map_or(0, millis);
         self.stats.ghost_age_ms = age.map_or(0, millis);
         self.stats.remote_peers = self.directory.shown as u64;
-        self.stats.in_flight = self.hubs.values().map(|remote| remote.outbound.len() as u64).sum();
+        self.stats.in_flight = self.hubs.values().map(|remote| remote.in_flight() as u64).sum();
+        self.stats.unsettled_hubs = self.busy.len() as u64;
         self.stats.held = self.hubs.values().map(|remote| remote.inbound.len() as u64).sum();
         &self.stats
     }

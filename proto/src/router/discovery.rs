@@ -16,7 +16,9 @@ use std::time::Duration;
 use crate::bug;
 use crate::codec::{self, Discover};
 use crate::id::{Address, HubId, PeerId, PeerIncarnation, SessionId, ShardId};
-use crate::limits::{MAX_CLOSEST, MAX_DECLINED, MAX_MEETING, MEETING_AGAIN, MEETING_PATIENCE, MEETING_SWEEP};
+use crate::limits::{
+    MAX_CLOSEST, MAX_DECLINED, MAX_MEETING, MEETING_AGAIN, MEETING_PATIENCE, MEETING_SWEEP, TURN_OUTPUTS,
+};
 use crate::reason::{ErrorCode, LeaveReason};
 use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
@@ -164,6 +166,8 @@ impl Router {
         }
         for other in here {
             match self.by_peer.get(&other).copied() {
+                // It has left, and this one hears of that in a later turn.
+                other_id if self.is_leaving(other_id, ix) => {}
                 Some(other_id) if self.meet(other_id, ix, about, 0) == Met::Not => {
                     self.part_as_crowded(id, ix, other, now);
                 }
@@ -524,7 +528,10 @@ impl Router {
 
     /// Repeats the meetings that are due.
     pub(super) fn meet_again(&mut self, now: Now) {
-        while let Some(due) = self.meetings.due.pop_front_if(|due| due.at <= now.at) {
+        // What does not fit into a turn stays due.
+        while self.outputs.len() < TURN_OUTPUTS
+            && let Some(due) = self.meetings.due.pop_front_if(|due| due.at <= now.at)
+        {
             let (id, ix) = (due.session, due.network);
             let membership = self.sessions.get_mut(id).and_then(|session| session.membership(ix));
             let Some(membership) = membership.filter(|membership| membership.stay.number == due.stay) else { continue };

@@ -92,6 +92,8 @@ pub enum Input<'a> {
     /// A letter from another shard or from the mesh. Letters from one address arrive in the order in which they were
     /// posted.
     Letter(Letter),
+    /// The answer to [`Output::Unfinished`].
+    Continue,
     /// The hub drains; the session will be closed in its slot. Once per session, before [`Self::Retire`].
     GoAway {
         /// The session.
@@ -162,7 +164,10 @@ pub enum Output {
         /// The letter.
         letter: Letter,
     },
-    /// An event for the log.
+    /// There is more to do than fits into one turn. Give [`Input::Continue`] once whatever else is ready has had its turn and few letters
+    /// wait for each address.
+    Unfinished,
+    /// For the log.
     Event(Event),
     /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug assertions.
     Bug(BugNote),

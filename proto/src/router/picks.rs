@@ -144,6 +144,9 @@ impl Router {
             let id = self.by_peer.get(&other).copied();
             let resident = id.and_then(|id| Some((id, self.sessions.get(id)?.membership_in(ix)?)));
             let Some((id, membership)) = resident else {
+                if self.is_leaving(id, ix) {
+                    continue;
+                }
                 bug!(self.bugs, ResidentSession, "{other:?}, {id:?} in {ix:?}");
                 continue;
             };

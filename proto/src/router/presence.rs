@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use crate::bug;
 use crate::codec::{self, Announce, Goodbye, Unfit};
-use crate::id::{Address, Claim, NetworkName, PeerId, SessionId};
+use crate::id::{Address, NetworkName, PeerId, SessionId};
 use crate::limits::{ANNOUNCE_FLOOR_BYTES, MEMBER_BYTES};
-use crate::reason::{CloseReason, ErrorCode, LeaveReason};
+use crate::reason::{ErrorCode, LeaveReason};
 use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
 
 use super::Router;
+use super::leaving::{Leaver, Parting};
 use super::letter::{Announcement, Event, Farewell, Frame, Letter, Output, Stay};
 use super::roster::{Member, NetworkIx, Rank};
 use super::session::{Membership, Reading, Session, State};
@@ -38,6 +39,15 @@ impl Router {
             Ok(data) => data,
             Err(unfit) => return self.refuse_data(id, unfit, MessageKind::Announce, network, now),
         };
+        if !self.leaving.is_empty() {
+            // A network that it has just left is left before it is joined again. And with each network that it joins it has left one
+            // more, so that those that are to be left stay few.
+            if let Some(ix) = self.rosters.find(network) {
+                self.finish_leaving(id, Some(ix), now);
+            }
+            self.finish_leaving(id, None, now);
+        }
+        let Some(session) = self.sessions.get(id) else { return };
         let known = self.rosters.find(network);
         if known.is_none_or(|ix| !session.is_member(ix)) {
             let size = known.and_then(|ix| self.rosters.network(ix)).map_or(0, |network| network.members.len());
@@ -121,35 +131,12 @@ impl Router {
             .into_iter()
             .partition(|membership| only.is_none_or(|only| only == Some(membership.network)));
         session.memberships = kept.into();
-        for membership in left {
-            let frame = |network: &str| wire::goodbye(&peer, goodbye.data, network, now.wall_ms);
-            self.leave(id, (peer, claim), membership, MessageKind::Goodbye, frame, now);
-        }
+        let leaver = Leaver { peer, claim, how: Parting::Goodbye(goodbye.data.into()) };
+        self.leave_all(id, leaver, left, now);
     }
 
-    /// A peer's session has ended.
-    pub(super) fn disconnected(
-        &mut self,
-        id: SessionId,
-        (peer, claim): (PeerId, Claim),
-        membership: Membership,
-        reason: CloseReason,
-        now: Now,
-    ) {
-        let reason = LeaveReason::Closed(reason);
-        let frame = |network: &str| wire::peer_disconnected(&peer, reason, network, now.wall_ms);
-        self.leave(id, (peer, claim), membership, MessageKind::PeerDisconnected, frame, now);
-    }
-
-    fn leave(
-        &mut self,
-        id: SessionId,
-        (peer, claim): (PeerId, Claim),
-        membership: Membership,
-        kind: MessageKind,
-        frame: impl FnOnce(&str) -> Template,
-        now: Now,
-    ) {
+    /// Tells a session nothing more of a network. Its members are told by [`Self::leave`].
+    pub(super) fn detach(&mut self, id: SessionId, peer: PeerId, membership: &Membership) {
         let ix = membership.network;
         self.stats.announced_bytes -= u64::from(membership.announced_bytes);
         if let Some(circle) = &membership.circle {
@@ -158,6 +145,7 @@ impl Router {
         let Some(network) = self.rosters.network_mut(ix) else {
             return bug!(self.bugs, LeaveNetwork, "{peer:?} leaves {ix:?}");
         };
+        network.leavers += 1;
         let mut moved = None;
         let local = membership.local as usize;
         if membership.stay.closest > 0 {
@@ -168,14 +156,23 @@ impl Router {
         } else {
             bug!(self.bugs, LeaveLocal, "{peer:?}, {id:?}, leaves place {local} of {ix:?}");
         }
-        let name = network.name.clone();
         if let Some(moved) = moved {
             match self.sessions.get_mut(moved).and_then(|session| session.membership(ix)) {
                 Some(membership) => membership.local = local as u32,
                 None => bug!(self.bugs, LeaveLocal, "{moved:?} is listed in {ix:?} and is not there"),
             }
         }
-        let frame = Arc::new(frame(name.as_str()));
+    }
+
+    /// Strikes a session that has left a network off its roster, on all shards.
+    pub(super) fn leave(&mut self, leaver: &Leaver, ix: NetworkIx, now: Now) {
+        let Leaver { peer, claim, ref how } = *leaver;
+        let Some(network) = self.rosters.network_mut(ix) else {
+            return bug!(self.bugs, LeaveNetwork, "{peer:?} has left {ix:?}");
+        };
+        network.leavers -= 1;
+        let name = network.name.clone();
+        let (frame, kind) = (Arc::new(how.frame(&peer, name.as_str(), now)), how.kind());
         let farewell = Arc::new(Farewell { peer, network: name, claim, frame, kind });
         // First, since whoever is met in its place is met after that.
         self.post_to_shards(&Letter::Left(Arc::clone(&farewell)));

@@ -10,7 +10,7 @@ use crate::wire::MessageKind;
 
 use super::letter::{Announcement, Frame, Output};
 
-/// Index of a network in [`Rosters`]. Valid while the network has a member.
+/// A network's place in [`Rosters`]. Valid while the network has a member, a session, or a session that leaves.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct NetworkIx(u32);
 
@@ -88,7 +88,9 @@ pub(super) struct Network {
     pub(super) bounded: u32,
     /// Number of bounded members with sessions on this shard.
     pub(super) bounded_locals: u32,
-    /// Members in no particular order, for random draws. `None` until the first draw: most networks never need it.
+    /// Sessions of this shard that have left it and whose leave its members are still to be told.
+    pub(super) leavers: u32,
+    /// The members in no order, to draw from. None until somebody draws: most networks never do.
     lots: Option<Vec<PeerId>>,
 }
 
@@ -121,7 +123,7 @@ impl Network {
     }
 
     fn is_deserted(&self) -> bool {
-        self.members.is_empty() && self.locals.is_empty() && self.bounded_locals == 0
+        self.members.is_empty() && self.locals.is_empty() && self.bounded_locals == 0 && self.leavers == 0
     }
 
     fn enter(&mut self, peer: PeerId, mut member: Member) -> bool {
@@ -212,8 +214,15 @@ impl Rosters {
             return ix;
         }
         let members = BTreeMap::new();
-        let network =
-            Network { name: name.clone(), members, locals: Vec::new(), bounded: 0, bounded_locals: 0, lots: None };
+        let network = Network {
+            name: name.clone(),
+            members,
+            locals: Vec::new(),
+            bounded: 0,
+            bounded_locals: 0,
+            leavers: 0,
+            lots: None,
+        };
         let ix = match self.free.pop() {
             Some(ix) => {
                 self.slots[ix.0 as usize] = Some(network);

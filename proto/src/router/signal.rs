@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::bug;
 use crate::codec::Signal;
 use crate::id::{Address, Keys, NetworkName, PeerId, SessionId, ShardId};
-use crate::limits::{MAX_OPEN_RECEIPTS, RECEIPT_TIMEOUT};
+use crate::limits::{MAX_OPEN_RECEIPTS, RECEIPT_TIMEOUT, TURN_OUTPUTS};
 use crate::reason::{CloseReason, ErrorCode, Outcome};
 use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind};
@@ -78,6 +78,12 @@ impl Tickets {
 
 impl Router {
     pub(super) fn signalled(&mut self, id: SessionId, signal: Signal<'_>, now: Now) {
+        if !self.leaving.is_empty()
+            && let Some(ix) = self.rosters.find(&signal.network)
+        {
+            // Whoever has left a network is known to have left it before it speaks there as an outsider.
+            self.finish_leaving(id, Some(ix), now);
+        }
         let Some(session) = self.sessions.get(id) else {
             return bug!(self.bugs, MessageSession, "signal of {id:?}");
         };
@@ -252,7 +258,10 @@ impl Router {
     }
 
     pub(super) fn expire_receipts(&mut self, now: Now) {
-        while let Some((_, number)) = self.tickets.deadlines.pop_front_if(|(at, _)| *at <= now.at) {
+        // What does not fit into a turn stays due.
+        while self.outputs.len() < TURN_OUTPUTS
+            && let Some((_, number)) = self.tickets.deadlines.pop_front_if(|(at, _)| *at <= now.at)
+        {
             if let Some(ticket) = self.tickets.settle(number) {
                 self.close_ticket(&ticket, Outcome::Failed(ErrorCode::Unknown), now);
             }

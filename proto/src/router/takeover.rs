@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::bug;
 use crate::id::{Claim, Keys, PeerId, PeerIncarnation, SessionId};
-use crate::limits::{GREATEST_TIME_FOLLOWED, MAX_TAKEOVERS_ASKED, TAKEOVER_GRACE, TAKEOVER_LIMIT, TAKEOVER_MARGIN};
+use crate::limits::{
+    GREATEST_TIME_FOLLOWED, MAX_TAKEOVERS_ASKED, TAKEOVER_GRACE, TAKEOVER_LIMIT, TAKEOVER_MARGIN, TURN_OUTPUTS,
+};
 use crate::reason::CloseReason;
 use crate::resume::{Lineage, ResumeOutcome, Right};
 use crate::time::Now;
@@ -268,7 +270,8 @@ impl Router {
     }
 
     pub(super) fn expire_takeovers(&mut self, now: Now) {
-        while self.takeovers.next_deadline().is_some_and(|at| at <= now.at) {
+        // What does not fit into a turn stays due.
+        while self.outputs.len() < TURN_OUTPUTS && self.takeovers.next_deadline().is_some_and(|at| at <= now.at) {
             let Some((_, peer, ticket)) = self.takeovers.deadlines.pop_first() else { break };
             let Some(takeover) = self.takeovers.pending.get(&peer).filter(|takeover| takeover.ticket == ticket) else {
                 continue;

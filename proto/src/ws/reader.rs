@@ -28,8 +28,8 @@ impl Reader {
         self.partial.len()
     }
 
-    /// Calls `heard` for each complete event in `bytes`, until it breaks off. Then the stream has ended, as after
-    /// [`Event::Close`] or a [`Violation`], and the reader must not be used again.
+    /// Tells `heard` of all that is whole once `bytes` have come, until it breaks off. What comes behind is kept for the next call,
+    /// which may be given nothing. After [`Event::Close`] or a [`Violation`] the stream is over, and the reader done with.
     pub fn read(
         &mut self,
         bytes: &mut [u8],
@@ -37,7 +37,7 @@ impl Reader {
     ) -> Result<(), Violation> {
         let mut partial = std::mem::take(&mut self.partial);
         if partial.is_empty() {
-            let ControlFlow::Continue((consumed, needed)) = self.decode(bytes, &mut heard)? else { return Ok(()) };
+            let (consumed, needed) = self.decode(bytes, &mut heard)?;
             let rest = &bytes[consumed..];
             if !rest.is_empty() {
                 // Reserves room for the complete frame, but at most as much as has arrived already.
@@ -46,7 +46,7 @@ impl Reader {
             }
         } else {
             partial.extend_from_slice(bytes);
-            let ControlFlow::Continue((consumed, _)) = self.decode(&mut partial, &mut heard)? else { return Ok(()) };
+            let (consumed, _) = self.decode(&mut partial, &mut heard)?;
             partial.drain(..consumed);
             if partial.capacity() > 4 * partial.len().max(READ_BUFFER_BYTES) {
                 partial.shrink_to_fit();
@@ -56,21 +56,20 @@ impl Reader {
         Ok(())
     }
 
-    /// Consumes frames at the front of `bytes`. Returns the length of those frames, and the length that the next one
-    /// needs.
+    /// Takes frames from the front of `bytes`, until `heard` breaks off: how many bytes those had, and how many the next one needs.
     fn decode(
         &mut self,
         bytes: &mut [u8],
         heard: &mut impl FnMut(Event<'_>) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<(), (usize, usize)>, Violation> {
+    ) -> Result<(usize, usize), Violation> {
         let mut consumed = 0;
         loop {
             match self.decoder.take(&mut bytes[consumed..], self.speaker)? {
-                Progress::Need(total) => return Ok(ControlFlow::Continue((consumed, total))),
+                Progress::Need(total) => return Ok((consumed, total)),
                 Progress::Took { consumed: n, event } => {
                     consumed += n;
                     if event.is_some_and(|event| heard(event).is_break()) {
-                        return Ok(ControlFlow::Break(()));
+                        return Ok((consumed, 0));
                     }
                 }
             }

@@ -245,14 +245,20 @@ fn what_came_before_the_first_read_is_heard_first() {
 }
 
 #[test]
-fn a_reader_that_is_broken_off_says_no_more() {
-    let mut stream = [frame(FIN | TEXT, b"one"), frame(FIN | TEXT, b"two"), frame(FIN | TEXT, b"three")].concat();
-    let (mut reader, mut heard) = (Reader::new(Speaker::Client, MAX, Vec::new()), 0);
-    let read = reader.read(&mut stream, |_| {
-        heard += 1;
-        if heard == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    assert_eq!((read, heard, reader.waiting_bytes()), (Ok(()), 2, 0));
+fn a_reader_that_is_broken_off_goes_on_there() {
+    let mut reader = Reader::new(Speaker::Client, MAX, Vec::new());
+    let stream = [frame(FIN | TEXT, b"one"), frame(FIN | TEXT, b"two"), frame(FIN | TEXT, b"three")].concat();
+    let cut = stream.len() - 1;
+    for (n, bytes) in [&stream[..cut], &[], &stream[cut..], &[]].into_iter().enumerate() {
+        let mut heard = Vec::new();
+        let read = reader.read(&mut bytes.to_vec(), |event| {
+            heard.push(format!("{event:?}"));
+            ControlFlow::Break(())
+        });
+        let expected = [r#"Text("one")"#, r#"Text("two")"#, r#"Text("three")"#].get(n).copied();
+        assert_eq!((read, heard.first().map(String::as_str), heard.len()), (Ok(()), expected, usize::from(n < 3)));
+    }
+    assert_eq!(reader.waiting_bytes(), 0);
 }
 
 #[test]

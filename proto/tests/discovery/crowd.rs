@@ -15,6 +15,8 @@ pub(crate) struct Crowd {
     shards: u16,
     routers: Vec<Router>,
     letters: VecDeque<(ShardId, Letter)>,
+    /// Shards with long work left.
+    unfinished: VecDeque<ShardId>,
     at: BTreeMap<PeerId, (ShardId, SessionId)>,
     /// The peers by slot, of each shard.
     slots: Vec<Vec<Option<PeerId>>>,
@@ -29,6 +31,8 @@ pub(crate) struct Crowd {
 }
 
 const KEYS: Keys = Keys(11, 12);
+
+const NOW: Now = Now { at: Duration::from_secs(9), wall_ms: 1_700_000_000_000 };
 
 impl Crowd {
     pub(crate) fn new(shards: u16, discovery: Discovery, most_acquaintances: usize) -> Self {
@@ -56,6 +60,7 @@ impl Crowd {
             shards,
             routers: (0..shards).map(router).collect(),
             letters: VecDeque::new(),
+            unfinished: VecDeque::new(),
             at: BTreeMap::new(),
             slots: vec![Vec::new(); shards.into()],
             free: vec![Vec::new(); shards.into()],
@@ -142,15 +147,21 @@ impl Crowd {
     }
 
     fn feed(&mut self, shard: ShardId, input: Input<'_>) {
-        let now = Now { at: Duration::from_secs(9), wall_ms: 1_700_000_000_000 };
-        self.routers[usize::from(shard.0)].handle_input(input, now);
+        self.routers[usize::from(shard.0)].handle_input(input, NOW);
         self.carry_out(shard);
-        let mut letters = 0;
-        while let Some((to, letter)) = self.letters.pop_front() {
-            letters += 1;
-            assert!(letters < MOST_LETTERS, "there is no end of letters");
-            self.routers[usize::from(to.0)].handle_input(Input::Letter(letter), now);
-            self.carry_out(to);
+        let mut turns = 0;
+        loop {
+            let (shard, input) = match self.letters.pop_front() {
+                Some((to, letter)) => (to, Input::Letter(letter)),
+                None => match self.unfinished.pop_front() {
+                    Some(shard) => (shard, Input::Continue),
+                    None => break,
+                },
+            };
+            turns += 1;
+            assert!(turns < MOST_LETTERS, "there is no end of letters");
+            self.routers[usize::from(shard.0)].handle_input(input, NOW);
+            self.carry_out(shard);
         }
     }
 
@@ -160,6 +171,7 @@ impl Crowd {
                 Output::Send { session, frame, kind, .. } => self.hears(shard, session, &frame, kind),
                 Output::Letter { to: Address::Shard(to), letter } => self.letters.push_back((to, letter)),
                 Output::Admit { .. } | Output::Event(_) | Output::Backlog { .. } => {}
+                Output::Unfinished => self.unfinished.push_back(shard),
                 Output::Bug(note) => panic!("{note:?}"),
                 Output::Letter { to: Address::Mesh, .. } | Output::Ping { .. } | Output::Close { .. } => {
                     panic!("{output:?}")

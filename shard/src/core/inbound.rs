@@ -40,14 +40,20 @@ impl Core {
         let mut reader = std::mem::take(&mut session.reader);
         let read = reader.read(bytes, |event| {
             self.heard(id, event, now);
+            let is_turn_over = self.is_turn_over();
             match self.session_mut(id) {
-                Some(session) if !session.client_done && !session.deaf => ControlFlow::Continue(()),
+                Some(session) if !session.client_done && !session.deaf && !is_turn_over => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
             }
         });
+        let is_turn_over = self.is_turn_over();
         match (read, self.session_mut(id)) {
-            (Ok(()), Some(session)) => session.reader = reader,
-            (Ok(()), None) => {}
+            (Ok(()), Some(session)) if !session.client_done && !session.deaf => {
+                // What is left of it has the session's next turn.
+                session.replay = is_turn_over && reader.waiting_bytes() > 0;
+                session.reader = reader;
+            }
+            (Ok(()), _) => {}
             (Err(violation), _) => self.violated(id, violation, now),
         }
     }

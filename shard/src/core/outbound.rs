@@ -153,7 +153,7 @@ impl Core {
         let now = self.now();
         let reason = CloseReason::SlowConsumer;
         self.drop_unstarted(id, reason);
-        self.followups.push_back(Followup::Closed(id, reason));
+        self.closed.push_back((id, reason));
         self.close(id, reason, now);
     }
 
@@ -182,6 +182,7 @@ impl Core {
 
     /// Writes up to `n` sessions, and up to [`FLUSH_CHUNK_BYTES`] plus one session's. True if more are queued.
     pub(crate) fn flush(&mut self, n: usize) -> bool {
+        self.begin_turn();
         let before = self.stats.bytes_out;
         for _ in 0..n {
             if self.stats.bytes_out - before > FLUSH_CHUNK_BYTES {

@@ -14,7 +14,9 @@ use crate::session::Phase;
 impl Core {
     /// Processes everything that is due. Called once a [`TICK`].
     pub(crate) fn tick(&mut self) {
+        self.begin_turn();
         let now = self.clock.now();
+        self.turn.look(now.at);
         self.epoch_ms = epoch_ms(now);
         if now.at.as_secs() != self.last_tick.as_secs() {
             self.queues.tidy();
@@ -27,20 +29,48 @@ impl Core {
         self.last_tick = now.at;
         // The pong that a takeover waits for may not have been read yet.
         let deaf = thawed || self.stalled;
-        if !deaf && self.router.poll_timeout().is_some_and(|at| at <= now.at) {
+        if !deaf {
+            self.router_timeout(now);
+        }
+        self.wheel.expire(now.at, &mut self.due);
+        self.expire(now);
+    }
+
+    /// Has the router do what is due: what does not fit into this turn is left for the next.
+    pub(super) fn router_timeout(&mut self, now: Now) {
+        let is_due = |core: &Self| core.router.poll_timeout().is_some_and(|at| at <= now.at);
+        if is_due(self) {
             self.router.handle_timeout(now);
             self.settle(now);
         }
-        let mut due = std::mem::take(&mut self.due);
-        self.wheel.expire(now.at, &mut due);
-        for due in due.drain(..) {
+        self.overdue = is_due(self);
+        if self.overdue {
+            self.wake_flusher();
+        }
+    }
+
+    /// Does what the wheel says is due, as much as fits into this turn.
+    pub(super) fn expire(&mut self, now: Now) {
+        while let Some(due) = self.due.pop_front() {
+            self.turn.outputs += 1;
             match due {
                 Due::Silence(id) => self.judge_silence(id, now),
                 Due::Linger(id) => self.lingered(id, now),
+                Due::GoAway(id, reconnect_in) => self.go_away(id, reconnect_in, now),
                 Due::Retire(id) => self.input(Input::Retire { session: id }, now),
             }
+            if self.is_turn_over() && !self.due.is_empty() {
+                return self.wake_flusher();
+            }
         }
-        self.due = due;
+    }
+
+    fn go_away(&mut self, id: SessionId, reconnect_in: Duration, now: Now) {
+        let Some(hubs) = self.drain.clone() else { return };
+        if self.session_mut(id).is_some_and(|session| session.phase == Phase::Open) {
+            self.input(Input::GoAway { session: id, reconnect_in, hubs: &hubs }, now);
+            self.wheel.schedule(now.at + reconnect_in, Due::Retire(id));
+        }
     }
 
     pub(super) fn judge_silence(&mut self, id: SessionId, now: Now) {
@@ -71,6 +101,7 @@ impl Core {
 
     /// Begins the drain: gives every session a slot within `spread`.
     pub(crate) fn drain(&mut self, spread: Duration, hubs: &Arc<[String]>) {
+        self.begin_turn();
         let now = self.now();
         self.drain = Some(Arc::clone(hubs));
         let open: Vec<SessionId> = self.open_sessions().collect();
@@ -79,14 +110,15 @@ impl Core {
             // The slots of the shards are interleaved.
             let place = i as u32 * shards + u32::from(self.shard.0);
             let slot = spread.mul_f64(f64::from(place) / f64::from((open.len() as u32 * shards).max(1)));
-            self.input(Input::GoAway { session: *id, reconnect_in: slot, hubs }, now);
-            self.wheel.schedule(now.at + slot, Due::Retire(*id));
+            self.due.push_back(Due::GoAway(*id, slot));
         }
+        self.expire(now);
     }
 
     /// Whether a drain has finished.
     pub(crate) fn is_drained(&self) -> bool {
-        self.live == 0 && self.waiting_letters == 0
+        let is_left = self.unfinished || !self.closed.is_empty() || !self.due.is_empty();
+        self.live == 0 && self.waiting_letters == 0 && !is_left
     }
 
     pub(super) fn open_sessions(&self) -> impl Iterator<Item = SessionId> {

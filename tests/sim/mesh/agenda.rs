@@ -51,7 +51,9 @@ pub(crate) enum Event {
     Waited { client: usize },
     /// From now on nobody may consider this client present.
     Forgotten { client: usize },
-    /// A hub that drains stops.
+    /// A relay, or a shard, goes on with its long work.
+    Continue { hub: usize, life: usize, machine: usize },
+    /// A hub that drains ends.
     End { hub: usize, life: usize },
     /// The process of a hub disappears.
     Gone { hub: usize, life: usize },

@@ -97,6 +97,7 @@ impl Hub {
                 .with_roster_chunk(plan.roster_chunk)
                 .with_most_acquaintances(plan.most_acquaintances)
                 .with_random_picks(plan.random_picks)
+                .with_turn_outputs(plan.turn_outputs)
         };
         let wall_ms = (1_700_000_000_000 + now.as_millis() as u64).saturating_add_signed(skew_ms);
         let config = RelayConfig {
@@ -122,7 +123,7 @@ impl Hub {
             frozen_until: None,
             keys,
             routers: (0..shards).map(router).collect(),
-            relay: Relay::new(config, proto::Now { at: now - born, wall_ms }),
+            relay: Relay::new(config, proto::Now { at: now - born, wall_ms }).with_slices(plan.slices),
             mail: (0..machines * machines).map(|_| Post::default()).collect(),
             timers: vec![None; machines],
             idle_timeouts: 0,
@@ -214,6 +215,7 @@ impl World {
                 Output::Close { session, reason } => self.close(session, reason, &mut undelivered),
                 Output::Event(_) => {}
                 Output::Bug(note) => self.complain(format!("h{hub} {note:?}")),
+                Output::Unfinished => self.is_unfinished(hub, shard),
                 Output::Letter { to, letter } => {
                     let to = match to {
                         Address::Shard(to) => usize::from(to.0),
@@ -246,6 +248,7 @@ impl World {
                 }
                 RelayOutput::Event(event) => self.mesh_event(hub, event),
                 RelayOutput::Bug(note) => self.complain(format!("h{hub} {note:?}")),
+                RelayOutput::Unfinished => self.is_unfinished(hub, relay),
                 RelayOutput::Letter { to, letter } => self.post(hub, relay, usize::from(to.0), letter),
                 RelayOutput::Send { to, envelope } => self.put_out(hub, to, envelope),
                 RelayOutput::Renamed { hub: id } => self.complain(format!("h{hub} takes the id {id}")),
@@ -290,6 +293,23 @@ impl World {
             self.tell_relay(hub, RelayInput::Letter(letter));
         } else {
             self.tell_router(hub, to, Input::Letter(letter));
+        }
+    }
+
+    /// A machine has work left: it goes on when letters have room, which may take as long as a letter's way.
+    fn is_unfinished(&mut self, hub: usize, machine: usize) {
+        let (at, life) = (self.now + self.up_to(self.plan.letter_us), self.hubs[hub].life);
+        self.agenda.put(at, Event::Continue { hub, life, machine });
+    }
+
+    pub(crate) fn goes_on(&mut self, hub: usize, life: usize, machine: usize) {
+        if self.hubs[hub].life != life || !self.hubs[hub].lives() {
+            return;
+        }
+        if machine == self.hubs[hub].relay_machine() {
+            self.tell_relay(hub, RelayInput::Continue);
+        } else {
+            self.tell_router(hub, machine, Input::Continue);
         }
     }
 

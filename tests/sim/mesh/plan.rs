@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use proto::{Discovery, HubId, PeerId, limits};
+use proto::{Discovery, HubId, PeerId, Slices, limits};
 
 use super::trouble::Trouble;
 use crate::rng::Rng;
@@ -37,8 +37,12 @@ pub(crate) struct Plan {
     pub(crate) bridge_loses: usize,
     pub(crate) peers: Vec<PeerId>,
     pub(crate) networks: Vec<&'static str>,
+    /// After how many outputs a shard leaves the rest of its long work to another turn.
+    pub(crate) turn_outputs: usize,
     pub(crate) roster_chunk: usize,
-    /// The hubs' discovery, and whether some peers ask for another.
+    /// How much of its long work a hub does at a time.
+    pub(crate) slices: Slices,
+    /// Of whom peers are told, and whether some ask for something else.
     pub(crate) discovery: Discovery,
     pub(crate) mixed: bool,
     /// Maximum number of acquaintances of a bounded peer.
@@ -126,6 +130,8 @@ impl Plan {
             mixed: rng.one_in(if discovery == Discovery::All { 6 } else { 3 }),
             most_acquaintances: if rng.one_in(3) { rng.between(2, 9) } else { limits::MAX_ACQUAINTANCES },
             random_picks: *rng.pick(&[0, 0, 1, limits::RANDOM_PICKS]),
+            slices: *rng.pick(&[tiny(1), tiny(1), tiny(3), Slices::default()]),
+            turn_outputs: *rng.pick(&[1, 1, 5, limits::TURN_OUTPUTS]),
             roster_chunk: *rng.pick(&[1, 3, limits::ROSTER_CHUNK]),
             // A busy shard is late.
             letter_us: if !calm && rng.one_in(8) { 150_000 } else { *rng.pick(&[10, 1_000, 20_000]) },
@@ -159,6 +165,11 @@ impl Plan {
     pub(crate) fn is_bridgeless(&self) -> bool {
         !self.bridged.contains(&true)
     }
+}
+
+/// Slices of so many peers each.
+fn tiny(peers: usize) -> Slices {
+    Slices { letters: 1, peers, changes: peers, discarded: peers, kept: 4 * peers }
 }
 
 fn edges(topology: Topology, hubs: usize, rng: &mut Rng) -> BTreeSet<(usize, usize)> {

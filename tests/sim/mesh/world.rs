@@ -129,6 +129,7 @@ impl World {
             Event::Bridge { hub, life, up } => self.bridge_turns(hub, life, up),
             Event::BridgeRoom { hub, life } => self.bridge_has_room(hub, life),
             Event::Bridged { from, to, channel } => self.bridged(from, to, channel),
+            Event::Continue { hub, life, machine } => self.goes_on(hub, life, machine),
             Event::Cut { link } => self.cut(link),
             Event::Deed => self.deed(),
             Event::Dial { a, b } => self.dial(a, b),
@@ -161,6 +162,7 @@ impl World {
         let hub = match *event {
             Event::Bridge { hub, .. }
             | Event::BridgeRoom { hub, .. }
+            | Event::Continue { hub, .. }
             | Event::End { hub, .. }
             | Event::Open { hub, .. }
             | Event::Post { hub, .. }

@@ -1,0 +1,43 @@
+//! The turn that runs: what it has done, and how long turns take.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use proto::Turns;
+
+thread_local! {
+    /// Time for which this thread has waited since the present turn began.
+    static IDLE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Notes that this thread has waited for so long.
+pub(crate) fn note_idle(time: Duration) {
+    IDLE.set(IDLE.get() + time);
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    /// Outputs of the relay that it has carried out.
+    pub(super) outputs: usize,
+    /// It has begun, and nobody has looked at the clock yet.
+    is_new: Cell<bool>,
+    lengths: RefCell<Turns>,
+}
+
+impl Turn {
+    pub(super) fn begin(&mut self) {
+        self.outputs = 0;
+        self.is_new.set(true);
+    }
+
+    /// Somebody has looked at the clock. The first time in a turn is taken for its beginning.
+    pub(super) fn look(&self, at: Duration) {
+        if self.is_new.take() {
+            self.lengths.borrow_mut().begin(at, IDLE.take());
+        }
+    }
+
+    pub(super) fn lengths(&self) -> Turns {
+        self.lengths.borrow().clone()
+    }
+}

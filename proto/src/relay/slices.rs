@@ -1,0 +1,226 @@
+//! Long work of the relay, a slice in each turn.
+//!
+//! A hub's end, a snapshot that is installed and changes that have waited for one concern many peers. What the hubs hold is
+//! updated at once; the directory and the shards follow peer by peer, in the order of ids, at most [`Slices`] in a turn. The
+//! work that is left is a position in that order and no list. Whatever happens to a peer before its turn first brings the peer up
+//! to date ([`Relay::settle`]), so that the slices have no order to keep with what happens between them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::envelope::Presence;
+use crate::id::{HubId, PeerId};
+use crate::limits::{MAX_SNAPSHOT_CHANGES, SLICE_CHANGES, SLICE_DISCARDED, SLICE_LETTERS, SLICE_PEERS};
+use crate::time::Now;
+
+use super::directory::How;
+use super::remote::Remote;
+use super::{Relay, RelayOutput};
+
+/// How much of its long work a [`Relay`] does in one turn. Smaller slices are for tests.
+#[derive(Clone, Copy, Debug)]
+pub struct Slices {
+    /// Letters after which a slice ends, with those of the peer that passes it.
+    pub letters: usize,
+    /// Peers and lost signals that a slice looks at.
+    pub peers: usize,
+    /// Changes of one hub, received before and kept, that are applied in one turn.
+    pub changes: usize,
+    /// Peers of discarded replicas that are freed in one turn.
+    pub discarded: usize,
+    /// Peers that may change while one snapshot is sent.
+    pub kept: usize,
+}
+
+impl Default for Slices {
+    fn default() -> Self {
+        Self {
+            letters: SLICE_LETTERS,
+            peers: SLICE_PEERS,
+            changes: SLICE_CHANGES,
+            discarded: SLICE_DISCARDED,
+            kept: MAX_SNAPSHOT_CHANGES,
+        }
+    }
+}
+
+/// Peers of a hub whose claims and letters are behind what the hub holds.
+#[derive(Debug)]
+pub(super) struct Unsettled {
+    /// Peers up to this one are settled.
+    after: Option<PeerId>,
+    /// How their networks hear of those that are gone.
+    how: How,
+}
+
+/// Replicas that are no longer used. Their memory is freed in slices, too.
+#[derive(Debug, Default)]
+pub(super) struct Discarded(VecDeque<BTreeMap<PeerId, Arc<Presence>>>);
+
+impl Discarded {
+    pub(super) fn add(&mut self, peers: BTreeMap<PeerId, Arc<Presence>>) {
+        if !peers.is_empty() {
+            self.0.push_back(peers);
+        }
+    }
+
+    /// Frees as many peers at the most.
+    pub(super) fn free(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some(peers) = self.0.front_mut() else { return };
+            if peers.pop_first().is_none() {
+                self.0.pop_front();
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Remote {
+    /// From here on the directory and the shards are behind for all peers of the hub.
+    pub(super) fn unsettle(&mut self, how: How) {
+        // Those that an end has left behind are still lost with their hub, whatever is received of its next life.
+        let is_ending = self.unsettled.as_ref().is_some_and(|unsettled| matches!(unsettled.how, How::HubGone));
+        let how = if is_ending { How::HubGone } else { how };
+        self.unsettled = Some(Unsettled { after: None, how });
+    }
+
+    /// How the networks of a peer hear that it is gone, if its turn is still to come.
+    pub(super) fn awaits(&self, peer: &PeerId) -> Option<&How> {
+        self.unsettled.as_ref().filter(|unsettled| unsettled.after.is_none_or(|after| *peer > after)).map(|u| &u.how)
+    }
+
+    /// The next peer whose turn it is: one that the directory has as this hub's, or that the hub holds.
+    fn next_unsettled(&self) -> Option<PeerId> {
+        let from = match self.unsettled.as_ref()?.after {
+            Some(after) => Bound::Excluded(after),
+            None => Bound::Unbounded,
+        };
+        let claimed = self.claims.range((from, Bound::Unbounded)).next();
+        let held = self.holding.peers.range((from, Bound::Unbounded)).next().map(|(peer, _)| peer);
+        [claimed, held].into_iter().flatten().min().copied()
+    }
+
+    /// Notes whether the directory has a claim of this hub to a peer.
+    pub(super) fn note_claim(&mut self, peer: PeerId, is_there: bool) {
+        if is_there {
+            self.claims.insert(peer);
+        } else {
+            self.claims.remove(&peer);
+        }
+    }
+
+    /// Whether the next change is here, and no snapshot that has to come first is under way.
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.sync.is_none() && self.ahead.first_key_value().is_some_and(|(seq, _)| *seq <= self.holding.seq + 1)
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.unsettled.is_some() || !self.lost.is_empty() || self.is_catching_up()
+    }
+}
+
+impl Relay {
+    /// Does so much of its long work in a turn, and not what [`Slices::default`] allows: in a simulator hubs are small, and
+    /// their work is to be interrupted nevertheless.
+    #[must_use]
+    pub fn with_slices(self, slices: Slices) -> Self {
+        Self { slices, ..self }
+    }
+
+    /// Has the long work on a hub go on, in this turn and in others.
+    pub(super) fn begin_work(&mut self, hub: HubId) {
+        self.busy.insert(hub);
+        self.ask_to_continue();
+    }
+
+    pub(super) fn ask_to_continue(&mut self) {
+        let is_left = !self.busy.is_empty() || !self.discarded.is_empty();
+        if is_left && !std::mem::replace(&mut self.unfinished, true) {
+            self.outputs.push_back(RelayOutput::Unfinished);
+        }
+    }
+
+    /// Does the next slice.
+    pub(super) fn continue_work(&mut self, now: Now) {
+        self.unfinished = false;
+        self.discarded.free(self.slices.discarded);
+        // Each hub in turn.
+        let after = self.last_worked_on.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.busy.range((after, Bound::Unbounded)).next().or_else(|| self.busy.first()).copied();
+        self.last_worked_on = next;
+        if let Some(hub) = next {
+            self.work_on(hub, now);
+        }
+        self.ask_to_continue();
+    }
+
+    /// Does one slice for a hub.
+    pub(super) fn work_on(&mut self, hub: HubId, now: Now) {
+        let before = self.outputs.len();
+        for _ in 0..self.slices.peers {
+            let is_full = self.outputs.len() - before >= self.slices.letters;
+            if is_full || !(self.write_off_next(hub) || self.settle_next(hub, now)) {
+                break;
+            }
+        }
+        self.catch_up(hub, now);
+        if self.hubs.get(&hub).is_none_or(|remote| !remote.is_busy()) {
+            self.busy.remove(&hub);
+        }
+    }
+
+    fn settle_next(&mut self, hub: HubId, now: Now) -> bool {
+        let Some(remote) = self.hubs.get_mut(&hub) else { return false };
+        let Some(peer) = remote.next_unsettled() else {
+            remote.unsettled = None;
+            return false;
+        };
+        self.settle(&peer, now);
+        self.settle_at(hub, &peer, now);
+        if let Some(unsettled) = self.hubs.get_mut(&hub).and_then(|remote| remote.unsettled.as_mut()) {
+            unsettled.after = Some(peer);
+        }
+        true
+    }
+
+    /// Brings a peer up to date that a hub's end or snapshot concerns and whose turn has not come. To be called before anything is
+    /// decided about the peer.
+    pub(super) fn settle(&mut self, peer: &PeerId, now: Now) {
+        if self.busy.is_empty() {
+            return;
+        }
+        let hubs: SmallVec<[HubId; 2]> = self.directory.claimants(peer).filter(|hub| self.busy.contains(hub)).collect();
+        for hub in hubs {
+            self.settle_at(hub, peer, now);
+        }
+    }
+
+    /// As [`Self::settle`], also of a peer that the directory does not know at this hub.
+    pub(super) fn settle_at(&mut self, hub: HubId, peer: &PeerId, now: Now) {
+        if self.busy.is_empty() {
+            return;
+        }
+        if let Some(how) = self.hubs.get(&hub).and_then(|remote| remote.awaits(peer)).cloned() {
+            self.reconsider(*peer, hub, &how, now);
+        }
+    }
+
+    /// Puts announcements that the shards know in the place of those of a snapshot that say the same, so that nobody is told them
+    /// again.
+    pub(super) fn keep_what_is_shown(&mut self, peer: &PeerId, hub: HubId) {
+        if let Some(remote) = self.hubs.get_mut(&hub)
+            && remote.awaits(peer).is_some()
+            && let Some(held) = remote.holding.peers.get_mut(peer)
+            && let Some(shown) = self.directory.shown_at(peer, hub, held.session)
+        {
+            super::presence::keep_what_is_known(held, shown);
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Long work in slices, and what happens between them.
+
+use super::*;
+use crate::limits::{GAP_PATIENCE, SLICE_PEERS};
+
+/// Peers that a slice of these tests looks at.
+const SLICE: usize = 4;
+
+/// Three hubs, all linked, whose slices are small. The third has peers 10 up to `last`.
+fn crowded(last: u8) -> Net {
+    let mut net = Net::new(0);
+    net.slices = Slices { letters: usize::MAX, peers: SLICE, changes: SLICE, discarded: SLICE, kept: 8 };
+    (1..=3).for_each(|n| net.start(n));
+    for (a, b) in [(1, 2), (1, 3), (2, 3)] {
+        net.link(a, b);
+    }
+    net.pass(HEARTBEAT * 2);
+    (10..=last).for_each(|peer| {
+        net.opens(3, peer, 1);
+        net.joins(3, peer, 1);
+    });
+    net.run();
+    net.hears(1);
+    net
+}
+
+impl Net {
+    /// Slices until nothing is left. Each has no more letters than `most`.
+    fn finish(&mut self, n: u8, most: usize) -> Vec<String> {
+        let mut heard = Vec::new();
+        while self.go_on(n) {
+            let slice = self.hears(n);
+            assert!(slice.len() <= most, "{slice:?}");
+            heard.extend(slice);
+        }
+        heard
+    }
+
+    fn loses_the_third(&mut self) {
+        self.pauses = vec![1];
+        self.kill(3);
+        self.pass(LEASE + HEARTBEAT);
+    }
+
+    fn knows(&self, n: u8, peer: u8) -> Option<HubId> {
+        self.hubs[&n].locate(&id(peer))
+    }
+}
+
+/// What a shard hears of peers, with each peer's news in its order.
+fn by_peer(heard: &[String]) -> BTreeMap<u8, Vec<&str>> {
+    let mut by_peer = BTreeMap::new();
+    for line in heard {
+        let mut words = line.split(' ');
+        let (what, peer) = (words.next().unwrap(), words.next().unwrap().parse::<u8>().unwrap());
+        by_peer.entry(peer).or_insert_with(Vec::new).push(what);
+    }
+    by_peer
+}
+
+#[test]
+fn the_end_of_a_hub_reaches_the_shards_in_slices() {
+    let mut net = crowded(59);
+    net.loses_the_third();
+    let begun = net.hears(1);
+    assert_eq!(begun.len(), 2 * SLICE, "the first slice: {begun:?}");
+    assert!(net.events.contains(&(1, MeshEvent::HubLost(hub(3), 50))));
+    let stats = net.hubs.get_mut(&1).unwrap().stats(net.now).clone();
+    assert_eq!((stats.unsettled_hubs, stats.remote_peers, stats.ghosts_evicted), (1, 50 - SLICE as u64, 50));
+    assert!(stats.ghost_age_ms >= LEASE.as_millis() as u64, "they are still shown");
+    // Heartbeats are heard and said between two slices.
+    net.pass(HEARTBEAT * 2);
+    assert!(net.hubs.get_mut(&1).unwrap().stats(net.now).hubs == 1 && net.hears(1).is_empty());
+    let mut heard = begun;
+    heard.extend(net.finish(1, 2 * SLICE));
+    let by_peer = by_peer(&heard);
+    assert!(by_peer.keys().copied().eq(10..=59) && by_peer.values().all(|news| *news == ["left", "nowhere"]));
+    assert!(net.hubs[&1].discarded.is_empty() && net.hubs[&1].busy.is_empty());
+    net.pauses.clear();
+    net.nothing_is_left();
+}
+
+#[test]
+fn what_is_asked_about_a_peer_of_a_lost_hub_does_not_wait_for_its_slice() {
+    let mut net = crowded(59);
+    net.loses_the_third();
+    net.hears(1);
+    // It has come to another hub: its leave is heard before it is found again, and not once more.
+    net.opens(2, 59, 2);
+    net.joins(2, 59, 2);
+    net.run();
+    assert_eq!(net.hears(1), ["left 59 n peer-disconnected", "nowhere 59", "elsewhere 59", "joined 59 n"]);
+    // One connects here.
+    net.letter(1, Letter::AskTakeover { peer: id(58), shard: ShardId(0), ticket: 7, resume: None });
+    assert_eq!(net.hears(1), ["left 58 n peer-disconnected", "nowhere 58", "answered 7 false"]);
+    // One is sent a signal.
+    net.opens(1, 5, 1);
+    net.joins(1, 5, 1);
+    net.signals(1, 5, 57, 1);
+    assert_eq!(net.hears(1), ["left 57 n peer-disconnected", "nowhere 57", "outcome 57 peer-not-found"]);
+    let heard = net.finish(1, 2 * SLICE);
+    assert!(by_peer(&heard).keys().copied().eq(10 + SLICE as u8..=56), "{heard:?}");
+    assert_eq!(net.knows(1, 59), Some(hub(2)));
+}
+
+#[test]
+fn a_hub_that_returns_before_its_end_is_worked_out_is_whole_and_nobody_hears_twice() {
+    let mut net = crowded(59);
+    net.pauses = vec![1];
+    // It is cut off for longer than its lease, and one peer leaves meanwhile.
+    net.stopped = Some(3);
+    net.pass(LEASE + HEARTBEAT);
+    let left = net.hears(1);
+    assert_eq!(left.len(), 2 * SLICE);
+    net.stopped = None;
+    net.waits.clear();
+    net.leaves(3, 40, 1);
+    net.run();
+    net.pass(HEARTBEAT * 3);
+    let returned = net.finish(1, 2 * SLICE);
+    let news = by_peer(&returned);
+    for peer in 10..=59 {
+        let expected: &[&str] = match peer {
+            40 => &["left", "nowhere"],
+            _ if peer < 10 + SLICE as u8 => &["elsewhere", "joined"],
+            _ => &[],
+        };
+        assert_eq!(news.get(&peer).map_or(&[][..], |news| &news[..]), expected, "peer {peer}");
+    }
+    assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).remote_peers, 49);
+}
+
+/// A hub that has missed what happened at the third, and has just repaired its replica: the first slice is done.
+fn repaired(last: u8, meanwhile: impl FnOnce(&mut Net)) -> Net {
+    let mut net = crowded(last);
+    net.pauses = vec![1];
+    net.loses = |envelope| matches!(envelope, Envelope::Change(_));
+    meanwhile(&mut net);
+    net.loses = |_| false;
+    net.pass(HEARTBEAT + GAP_PATIENCE * 2);
+    assert_eq!(net.hubs[&1].stats.snapshots[1], 1);
+    net
+}
+
+#[test]
+fn a_snapshot_is_worked_out_in_slices_and_changes_come_between_them() {
+    let mut net = repaired(40, |net| {
+        for peer in 41..=60 {
+            net.opens(3, peer, 1);
+            net.joins(3, peer, 1);
+        }
+        net.leaves(3, 39, 1);
+    });
+    let mut heard = net.hears(1);
+    assert!(heard.is_empty(), "of the first ones nothing is new: {heard:?}");
+    // Changes of peers whose turn has not come: a goodbye, a leave, a return.
+    net.says_goodbye(3, 60, 1);
+    net.leaves(3, 59, 1);
+    net.leaves(3, 38, 1);
+    net.opens(3, 38, 2);
+    net.joins(3, 38, 2);
+    net.run();
+    heard.extend(net.hears(1));
+    // A signal of one that the shards do not know yet.
+    net.opens(1, 5, 1);
+    net.joins(1, 5, 1);
+    net.run();
+    net.signals(3, 58, 5, 1);
+    net.run();
+    let signal = net.hears(1);
+    assert_eq!(signal, ["elsewhere 58", "joined 58 n", "signal 58 5"]);
+    heard.extend(signal.into_iter().take(2));
+    heard.extend(net.finish(1, 2 * SLICE));
+    let news = by_peer(&heard);
+    for peer in 10..=60 {
+        let expected: &[&str] = match peer {
+            38 => &["left", "nowhere", "elsewhere", "joined"],
+            39 => &["left", "nowhere"],
+            59 => &["elsewhere", "joined", "left", "nowhere"],
+            60 => &["elsewhere", "joined", "left"],
+            41.. => &["elsewhere", "joined"],
+            _ => &[],
+        };
+        assert_eq!(news.get(&peer).map_or(&[][..], |news| &news[..]), expected, "peer {peer}");
+    }
+}
+
+#[test]
+fn changes_that_have_waited_are_applied_in_slices() {
+    let mut net = crowded(12);
+    net.pauses = vec![1];
+    // One change is lost, and those behind it wait for it.
+    net.loses = |envelope| matches!(envelope, Envelope::Change(change) if change.peer == id(13));
+    (13..=90).for_each(|peer| net.opens(3, peer, 1));
+    net.run();
+    let waiting = net.hubs[&1].hubs[&hub(3)].ahead.len();
+    assert!(waiting > 70 && net.hears(1).is_empty(), "{waiting}");
+    net.loses = |_| false;
+    // The snapshot is of the moment at which it was asked for: changes go on.
+    net.pass(GAP_PATIENCE * 2);
+    let mut heard = net.hears(1);
+    heard.extend(net.finish(1, 4 * SLICE));
+    assert!(by_peer(&heard).keys().copied().eq(13..=90));
+    let remote = &net.hubs[&1].hubs[&hub(3)];
+    assert!(remote.ahead.is_empty() && remote.behind_since.is_none() && remote.lag() == 0);
+}
+
+#[test]
+fn senders_hear_in_slices_what_is_lost_with_a_hub() {
+    let mut net = crowded(10);
+    net.opens(1, 5, 1);
+    net.joins(1, 5, 1);
+    net.run();
+    net.hears(1);
+    net.pauses = vec![1];
+    net.swallows = vec![(1, 3)];
+    (0..20).for_each(|_| net.signals(1, 5, 10, 0));
+    assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).in_flight, 20);
+    net.input(
+        1,
+        RelayInput::Received {
+            via: Via::Link(net.hubs[&1].by_hub[&hub(3)]),
+            envelope: Envelope::Farewell(hub(3), net.hubs[&3].incarnation()),
+        },
+    );
+    let mut heard = net.hears(1);
+    assert_eq!(heard.len(), SLICE, "{heard:?}");
+    assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).in_flight, 20 - SLICE as u64);
+    heard.extend(net.finish(1, 2 * SLICE));
+    assert_eq!(heard.iter().filter(|line| *line == "outcome 10 unknown").count(), 20);
+    assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).in_flight, 0);
+}
+
+#[test]
+fn signals_that_expire_together_are_written_off_over_several_turns() {
+    let mut net = crowded(10);
+    net.opens(1, 5, 1);
+    net.joins(1, 5, 1);
+    net.run();
+    net.hears(1);
+    net.swallows = vec![(1, 3)];
+    (0..SLICE_PEERS + 10).for_each(|_| net.signals(1, 5, 10, 0));
+    let relay = net.hubs.get_mut(&1).unwrap();
+    relay.expire_outbound(hub(3), Now { at: net.now.at + RECEIPT_TIMEOUT, ..net.now });
+    assert_eq!(std::iter::from_fn(|| relay.poll_output()).count(), SLICE_PEERS);
+    assert_eq!(relay.hubs[&hub(3)].outbound.len(), 10);
+}
+
+#[test]
+fn a_snapshot_is_of_the_moment_at_which_it_was_begun() {
+    let mut net = crowded(250);
+    let to_new = net.link_without_room();
+    // The new hub takes one part, and has no room for the others yet.
+    net.input(3, RelayInput::Room { way: to_new });
+    net.run();
+    assert_eq!(net.hubs[&3].stats.sent[EnvelopeKind::Snapshot as usize], 1);
+    // Those that have been read leave, those that have not leave, join or return.
+    net.leaves(3, 11, 1);
+    net.leaves(3, 249, 1);
+    net.leaves(3, 200, 1);
+    net.opens(3, 200, 2);
+    net.opens(3, 255, 1);
+    net.joins(3, 255, 1);
+    net.run();
+    net.full.clear();
+    net.input(3, RelayInput::Room { way: to_new });
+    net.run();
+    net.pass(HEARTBEAT);
+    let (sent, received) = (&net.hubs[&3], &net.hubs[&4]);
+    assert_eq!((received.stats.snapshots[1], received.stats.snapshots_refused), (1, 0));
+    let held = &received.hubs[&hub(3)].holding;
+    assert_eq!((held.seq, held.digest), (sent.own.seq, sent.own.digest));
+}
+
+#[test]
+fn a_snapshot_during_which_too_much_changes_is_declined() {
+    let mut net = crowded(250);
+    net.link_without_room();
+    for peer in 240..=248 {
+        assert_eq!(net.hubs[&3].links.values().map(|link| link.outgoing.len()).sum::<usize>(), 1, "{peer}");
+        net.leaves(3, peer, 1);
+    }
+    assert_eq!(net.hubs[&3].links.values().map(|link| link.outgoing.len()).sum::<usize>(), 0);
+    assert!(net.hubs[&3].stats.sent[EnvelopeKind::SnapshotDeclined as usize] > 0);
+    net.full.clear();
+    net.run();
+    net.pass(HEARTBEAT * 3);
+    assert_eq!(net.hubs[&4].hubs[&hub(3)].holding.digest, net.hubs[&3].own.digest);
+}
+
+impl Net {
+    /// Links a fourth hub with the third, which has no room for the snapshot that the fourth asks for.
+    fn link_without_room(&mut self) -> Way {
+        self.start(4);
+        let way = Way::Link(LinkId(self.next_link));
+        self.full.push((3, way));
+        self.link(3, 4);
+        assert_eq!(self.hubs[&3].stats.snapshots[0], 1);
+        way
+    }
+}
