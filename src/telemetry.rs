@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use metrics::{Label, describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
-use proto::{BugSite, CloseReason, ErrorCode, MessageKind, Outcome, ResumeOutcome, RouterStats};
+use proto::{BugSite, CloseReason, ErrorCode, MessageKind, Outcome, ResumeOutcome, RouterStats, Turns};
 use shard::{HandshakeFailure, Reading};
 
 use ::mesh::MeshReading;
@@ -112,6 +112,7 @@ impl Telemetry {
         let rendered = self.recorder.handle().render();
         let mut families: Vec<String> = rendered.split("\n\n").filter_map(in_order).collect();
         families.push(latency(scrape));
+        families.push(turns(scrape));
         families.push(seconds(
             &catalog::SHARD_BUSY,
             each_shard(&scrape.readings).map(|(shard, reading)| {
@@ -307,6 +308,26 @@ fn seconds(metric: &Metric, series: impl IntoIterator<Item = (String, Duration)>
     let mut out = heading(metric);
     for (labels, value) in series {
         let _ = writeln!(out, "{}{labels} {}", metric.name, value.as_secs_f64());
+    }
+    out + "\n"
+}
+
+/// Renders the lengths of turns, by thread.
+fn turns(scrape: &Scrape) -> String {
+    let metric = &catalog::TURN;
+    let name = metric.name;
+    let mut out = heading(metric);
+    let shards = each_shard(&scrape.readings).map(|(shard, reading)| (format!("shard-{shard}"), &reading.io.turns));
+    for (thread, turns) in shards.chain([("mesh".to_owned(), &scrape.mesh.turns)]) {
+        let mut count = 0;
+        for (bucket, here) in turns.counts.iter().enumerate() {
+            count += here;
+            let bound = Turns::BOUNDS.get(bucket).map(|&bound| Duration::from_micros(bound).as_secs_f64().to_string());
+            let le = bound.unwrap_or_else(|| "+Inf".to_owned());
+            let _ = writeln!(out, "{name}_bucket{{thread=\"{thread}\",le=\"{le}\"}} {count}");
+        }
+        let _ = writeln!(out, "{name}_sum{{thread=\"{thread}\"}} {}", turns.sum.as_secs_f64());
+        let _ = writeln!(out, "{name}_count{{thread=\"{thread}\"}} {count}");
     }
     out + "\n"
 }

@@ -113,6 +113,8 @@ catalog! {
         "Most messages ever queued for one peer since the start (bound: SEND_QUEUE_FRAMES)."
     SHARD_SESSIONS "peerpigeon_shard_sessions" Gauge ["shard"]
         "WebSockets on the shard."
+    TURN "peerpigeon_turn_seconds" Histogram ["thread"]
+        "Lengths of the turns of a shard's or the mesh's thread. After a turn, everything else that is ready has its turn. A stop of the process counts as part of a turn."
     SHARD_BUSY "peerpigeon_shard_busy_seconds_total" CounterSeconds ["shard"]
         "Time the shard was busy. Its rate is the load of its core, at most 1."
     SHARD_LETTERS "peerpigeon_shard_letters_total" Counter ["shard"]
@@ -133,6 +135,8 @@ catalog! {
         "Longest time for which this hub has been behind the presence of another hub."
     MESH_GHOST_AGE "peerpigeon_mesh_ghost_age_seconds" Gauge []
         "Longest time since the last heartbeat of a hub whose peers still count as connected."
+    MESH_UNSETTLED "peerpigeon_mesh_unsettled_hubs" Gauge []
+        "Other hubs whose end, snapshot or changes are still being passed on to the shards, one slice per turn."
     MESH_HUBS_LOST "peerpigeon_mesh_hubs_lost_total" Counter []
         "Hubs whose lease expired without a farewell."
     MESH_GHOSTS_EVICTED "peerpigeon_mesh_ghosts_evicted_total" Counter []

@@ -198,6 +198,30 @@ fn latency_is_a_histogram_of_what_the_routers_counted() {
 }
 
 #[test]
+fn turns_are_a_histogram_of_each_thread() {
+    let mut shard = reading();
+    let mut mesh = MeshReading::default();
+    for at in [1, 3, 203] {
+        shard.io.turns.begin(Duration::from_millis(at), Duration::ZERO);
+        mesh.turns.begin(Duration::from_millis(at), Duration::from_millis(at - 1));
+    }
+    let render = Telemetry::new().render(&Scrape { mesh: Arc::new(mesh), ..scrape(vec![reading(), shard]) });
+    for (thread, le, expected) in [
+        ("shard-0", "+Inf", 0.0),
+        ("shard-1", "0.001", 0.0),
+        ("shard-1", "0.0025", 1.0),
+        ("shard-1", "0.1", 1.0),
+        ("shard-1", "0.5", 2.0),
+        ("mesh", "0.001", 2.0),
+    ] {
+        let series = format!("peerpigeon_turn_seconds_bucket{{thread=\"{thread}\",le=\"{le}\"}}");
+        assert_eq!(value(&render, &series), expected, "{series}");
+    }
+    assert_eq!(value(&render, "peerpigeon_turn_seconds_count{thread=\"shard-1\"}"), 2.0);
+    assert!((value(&render, "peerpigeon_turn_seconds_sum{thread=\"shard-1\"}") - 0.202).abs() < 1e-9);
+}
+
+#[test]
 fn two_hubs_do_not_share_their_numbers() {
     let mut busy = reading();
     busy.io.handshakes = 5;
@@ -310,6 +334,7 @@ fn the_mesh_is_counted_with_the_shards() {
     mesh.relay.link_silences = 11;
     mesh.relay.ways_avoided = 12;
     mesh.relay.presence_lag_ms = 250;
+    mesh.relay.unsettled_hubs = 2;
     mesh.io.queued_bytes = 30;
     mesh.io.ended[::mesh::LinkEnd::Silent as usize] = 9;
 
@@ -331,6 +356,7 @@ fn the_mesh_is_counted_with_the_shards() {
         ("peerpigeon_mesh_snapshots_total{direction=\"out\"}", 3.0),
         ("peerpigeon_mesh_snapshots_total{direction=\"in\"}", 4.0),
         ("peerpigeon_mesh_presence_lag_seconds", 0.25),
+        ("peerpigeon_mesh_unsettled_hubs", 2.0),
         ("peerpigeon_mesh_busy_seconds_total", 2.5),
         ("peerpigeon_redis_connected", 1.0),
         ("peerpigeon_redis_frames_total{direction=\"out\"}", 8.0),
