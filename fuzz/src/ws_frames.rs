@@ -2,7 +2,8 @@ use std::ops::ControlFlow;
 
 use proto::ws::{Decoder, Event, MAX_CLIENT_HEADER, MAX_CONTROL_PAYLOAD, Progress, Reader, Speaker};
 
-/// A stream of frames is heard the same in one piece and in many, and never asks for more than a frame can be.
+/// A stream of frames is parsed the same in one piece and in many, and the parser never asks for more than a frame can
+/// have.
 ///
 /// The first byte sets the limit of a message, the second where the stream is cut.
 pub fn ws_frames(bytes: &[u8]) {

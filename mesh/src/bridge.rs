@@ -133,7 +133,7 @@ pub(crate) type Events = mpsc::Sender<(HubId, BridgeEvent)>;
 pub(crate) enum BridgeEvent {
     /// Pushed envelopes are published.
     Up,
-    /// Envelopes that were not published are dropped, and so are those that will be pushed.
+    /// Unpublished envelopes are dropped, and so are those that will be pushed.
     Down,
     /// This hub and another one receive each other from now on. That hub has dropped what was published before.
     Met,

@@ -35,7 +35,7 @@ impl Tls {
         connector(extra_roots).map(Self)
     }
 
-    /// Trusts whoever answers: for asking the hub of this machine whether it is well, and for nothing that is secret.
+    /// Trusts any certificate: only for probing the hub of this machine, and for nothing secret.
     ///
     /// # Errors
     ///

@@ -109,7 +109,7 @@ fn a_full_hub_is_not_ready_and_well() {
     let (a, b) = (Client::connect(&hub, 1), Client::connect(&hub, 2));
     assert_eq!((status(&hub.get("/readyz")), body(&hub.get("/readyz"))), ("503", "full\n"));
     assert_eq!(status(&hub.get("/livez")), "200");
-    // Whoever asks for a container's health would replace it.
+    // A container runtime would replace it.
     assert_eq!(health(&at), (Some(0), "full\n".to_owned()));
     assert_eq!(health(&["--url", &url]), (Some(1), "full\n".to_owned()));
     drop(a);

@@ -11,7 +11,7 @@ use crate::mesh::{TOKEN, eventually, free_port, mesh};
 const K: usize = 8;
 const PEERS: u32 = 100;
 
-/// A peer, and whom it has been told of.
+/// A peer with its acquaintances.
 struct Peer {
     client: Client,
     known: BTreeSet<String>,
@@ -26,7 +26,7 @@ impl Peer {
         peer
     }
 
-    /// Takes in all that has been said to it.
+    /// Processes all messages that have arrived.
     fn listen(&mut self) {
         self.client.say(r#"{"type":"ping"}"#);
         loop {
@@ -46,7 +46,7 @@ impl Peer {
 const ACQUAINTANCES: &str = "peerpigeon_acquaintances";
 const DISCOVERED: &str = r#"peerpigeon_messages_total{direction="out",type="peer-discovered"}"#;
 
-/// Waits until whoever knows somebody is known to that one, and the hubs count as many. Returns how many.
+/// Waits until acquaintance is mutual, and the hubs' counters match. Returns the number of acquaintances.
 fn settled(hubs: &[Hub], peers: &mut [Peer]) -> usize {
     let mut known = 0;
     eventually("knowing is mutual", || {

@@ -16,7 +16,7 @@ pub fn a_reset_is_told_at_once() {
     c.hear_type("peer-discovered");
     a.hear_type("peer-discovered");
     c.raw(&frame(8, &[0x03, 0xe8]));
-    // Its shard may have heard of the reset after it joined: then it was told of both.
+    // Its shard may have processed the reset after the join: then it received both events.
     assert_eq!(c.closed(), (1000, String::new()));
     assert_eq!(c.next(), Heard::End);
     assert_eq!(a.hear()["data"]["reason"], "client-closed");

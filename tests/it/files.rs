@@ -34,12 +34,12 @@ fn a_crowd_of_peers_leaves_probes_and_links_their_files() {
     assert!((20..100).contains(&seats), "{seats}");
     hub.address = peers;
 
-    // All that get in, and one that hears that the hub is full.
+    // All seats are taken, and one more peer is refused because the hub is full.
     let inside: Vec<Client> = (0..seats).map(|n| Client::connect(&hub, n)).collect();
     let mut refused = Client::open(hub.address, seats, b"");
     assert_eq!(refused.closed(), (1008, "max connections".into()));
     drop(refused);
-    // A crowd that knocks and says nothing: more than there are files.
+    // A crowd of silent connections: more than there are files.
     let knocking: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(peers).unwrap()).collect();
 
     // Operators and other hubs get through: each asked thrice, so that all listeners of the port are.

@@ -20,7 +20,7 @@ use crate::hub::DEADLINE;
 
 const SHARDS: u16 = 3;
 
-/// A hub inside this process. Whoever asks for `/hang` stops the shard that was asked, until the barrier is passed.
+/// A hub inside this process. A request for `/hang` stops the shard that accepts it, until the barrier is passed.
 fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>) {
     let config = Arc::new(Config::from_pairs(&[("HOST", "127.0.0.1"), ("PORT", "0"), ("SHARDS", "3")]).unwrap());
     let listeners = hub::bind(&config.listen, SHARDS).unwrap();
@@ -132,7 +132,7 @@ fn a_shard_that_hangs_is_named_by_the_others_and_does_not_keep_the_hub() {
     becomes(address, "/livez", "200");
     becomes(address, "/readyz", "200");
 
-    // It hangs again, and the hub is told to stop.
+    // It hangs again, and the hub must stop.
     let mut hanging = TcpStream::connect(address).unwrap();
     hanging.write_all(b"GET /hang HTTP/1.1\r\nHost: hub\r\n\r\n").unwrap();
     becomes(address, "/livez", "503");

@@ -224,7 +224,7 @@ fn is_signal(text: &str, kind: &str, from: u32, target: u32, data: &str) {
     assert!(text.starts_with(&expected), "{text}");
 }
 
-/// The next thing a client hears is this signal, its data byte for byte.
+/// The next message of a client is this signal, its data byte for byte.
 fn hears_signal(client: &mut Client, kind: &str, from: u32, target: u32, data: &str) {
     match client.next() {
         Heard::Text(text) => is_signal(&text, kind, from, target, data),
@@ -232,7 +232,7 @@ fn hears_signal(client: &mut Client, kind: &str, from: u32, target: u32, data: &
     }
 }
 
-/// The next thing a client hears is that this peer is there.
+/// The next message of a client is the discovery of this peer.
 fn hears_of(client: &mut Client, n: u32, info: Option<&str>) {
     let heard = client.hear();
     let mut data = json!({"isHub": false, "peerId": id(n)});
@@ -268,10 +268,10 @@ fn peer(hub: &Hub, n: u32) -> Client {
     client
 }
 
-/// What the peers of a hub and a Go hub, of which peer 1 has been told, have to say to each other. Peers 1 and 2 are here
-/// at the end, 7 there.
+/// A conversation between peers of a hub and of a Go hub, which knows peer 1. At its end peers 1 and 2 are here, 7
+/// there.
 fn conversation(hub: &Hub, go: &mut GoHub, a: &mut Client) -> Client {
-    // What is said there of a peer is said here, and the other way round; again when it announces again.
+    // Each side's announcements reach the other side, also repeated ones.
     let mut b = Client::connect(hub, 2);
     b.say(r#"{"type":"announce","networkName":"n","data":{"info":"hi","isHub":true}}"#);
     go.hears_of(2, "n", Some("hi"));
@@ -309,7 +309,7 @@ fn conversation(hub: &Hub, go: &mut GoHub, a: &mut Client) -> Client {
 fn a_go_hub_is_dialed() {
     let (door, url) = door();
     let hub = hub(&url, &url);
-    // The Go hub is slow to answer: who comes before the link is told on it.
+    // The Go hub answers slowly: peers that connect before the link are announced on it.
     let mut a = Client::join(&hub, 1, "n");
     let (mut go, own) = GoHub::accept(&door);
     assert_eq!(page(&hub, "/stats")["hubPeerId"], own.as_str());
@@ -370,7 +370,7 @@ fn peers_of_a_go_hub_are_known_in_the_whole_mesh() {
     go.hears_signal("offer", 3, 7, DATA);
     go.passes("answer", 7, 3, DATA);
     hears_signal(&mut c, "answer", 7, 3, DATA);
-    // One that comes over from there without a word, and leaves, is gone.
+    // A peer that moves here without a goodbye, and leaves, is gone.
     let moved = Client::join(&two, 7, "n");
     hears_leave(&mut c, 7, "moved");
     hears_of(&mut c, 7, None);
@@ -381,7 +381,7 @@ fn peers_of_a_go_hub_are_known_in_the_whole_mesh() {
     hears_of(&mut c, 4, None);
     drop(moved);
     hears_leave(&mut c, 7, "connection-lost");
-    // And back, once the hub of that link has heard it, too.
+    // And back, when the hub of that link knows it, too.
     hears_leave(&mut d, 7, "connection-lost");
     go.has(7, "n");
     hears_of(&mut c, 7, Some("go"));
@@ -420,7 +420,7 @@ fn what_a_go_hub_says_on_two_links_is_heard_once() {
             let heard: Value = serde_json::from_str(&go.hear()).unwrap();
             match (heard["type"].as_str().unwrap(), heard["data"]["peerId"].as_str()) {
                 ("offer", _) => offers += 1,
-                // The other link is told of the peer that is behind the first.
+                // The peer behind the first link is announced on the other link.
                 ("peer-discovered", Some(peer)) if peer == id(7) => {}
                 _ => return offers,
             }
@@ -500,7 +500,7 @@ fn without_mesh_legacy_it_is_a_peer() {
     assert_eq!(hub.metric("peerpigeon_peers"), 2.0);
 }
 
-/// The next thing that a peer of a Go hub hears, of this type and from or about that peer; others' are skipped.
+/// The next message of a Go hub's peer of this type, from or about that peer; others are skipped.
 fn hears_from(client: &mut Client, kind: &str, n: u32) -> Value {
     loop {
         let heard = client.hear_type(kind);

@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::client::{Client, Heard, frame, id};
 use crate::hub::Hub;
 
-/// Sends bytes and hears how the hub closes.
+/// Sends bytes, and returns the hub's close code and reason.
 fn closes(hub: &Hub, n: u32, bytes: &[u8]) -> (u16, String) {
     let mut client = Client::connect(hub, n);
     client.raw(bytes);

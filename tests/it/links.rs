@@ -119,7 +119,7 @@ fn where_hubs_of_the_older_kind_are_a_websocket_without_a_subprotocol_is_a_link(
     assert!(!taken.to_ascii_lowercase().contains("sec-websocket-protocol"), "{taken}");
     assert_eq!(status(&ask(hub.address, "/?peerId=x", "", "").1), "403");
     assert_eq!(status(&answer(&hub, MESH, "t")), "403", "the address opens no native link");
-    // Whoever names a subprotocol is none of them, and without an upgrade nobody is.
+    // A WebSocket with a subprotocol is not a Go hub, and neither is a request without an upgrade.
     assert_eq!(status(&answer(&hub, "chat", "")), "401");
     assert_eq!(status(&hub.get(&format!("/ws?peerId={}", id(1)))), "401");
     let (_peer, taken) = ask(hub.address, &format!("/?peerId={}", id(8)), "chat", "t");
@@ -156,8 +156,8 @@ fn a_port_of_their_own_takes_links_and_nothing_else() {
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-wrong-port"}"#, |n| n == 1.0);
 }
 
-/// What a hub is told that may not link is what its operator reads, at `/hubstats` and in the log; and docs/troubleshooting.md says
-/// what to do about each.
+/// The refusal of a link is shown to the operator of the dialing hub, at `/hubstats` and in the log, and
+/// docs/troubleshooting.md has an action for each.
 #[test]
 fn what_a_hub_says_when_it_refuses_is_shown_where_it_was_dialed() {
     let help = include_str!("../../docs/troubleshooting.md");

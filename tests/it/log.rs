@@ -10,7 +10,7 @@ use proto::limits::LOG_FLUSH_TIMEOUT;
 use crate::client::{Client, frame};
 use crate::hub::{DEADLINE, Hub, command};
 
-/// DRAIN_SECS, and ten seconds more: what operators are told to allow before SIGKILL.
+/// DRAIN_SECS plus ten seconds: the documented time before SIGKILL.
 const GRACE: Duration = Duration::from_secs(3 + 10);
 
 /// A hub whose log is not read here. It is asked where it is by its port, which was free a moment ago.

@@ -42,7 +42,7 @@ pub fn json(hub: &Hub, path: &str) -> Value {
     serde_json::from_str(body).unwrap()
 }
 
-/// Waits for what is to become true.
+/// Waits until a condition is true.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !is_so() {
@@ -51,7 +51,7 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Starts a full mesh: every hub is told of every other, itself included.
+/// Starts a full mesh: every hub gets the URLs of all hubs, itself included.
 pub fn mesh(count: usize, env: &[(&str, &str)]) -> Vec<Hub> {
     let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
     let bootstrap = urls(&ports);
@@ -60,7 +60,7 @@ pub fn mesh(count: usize, env: &[(&str, &str)]) -> Vec<Hub> {
     hubs
 }
 
-/// Starts a chain: every hub is told of the one before it.
+/// Starts a chain: every hub gets the URL of the one before it.
 pub fn chain(count: usize, env: &[(&str, &str)]) -> Vec<Hub> {
     let mut hubs: Vec<Hub> = Vec::new();
     for _ in 0..count {
@@ -217,7 +217,7 @@ fn a_hub_that_stopped_disturbs_nobody_and_comes_back() {
     assert_eq!((&left["data"]["peerId"], &left["data"]["reason"]), (&id(3).into(), &"hub-lost".into()));
     a.hear_type("peer-disconnected");
     hubs[2].signal("-CONT");
-    // Each hub hears of the return for itself; a signal is for whom its sender's hub knows.
+    // Each hub learns of the return by itself; a signal goes to the session that its sender's hub knows.
     assert_eq!((discovered(&mut a), discovered(&mut b)), (id(3), id(3)));
     a.offer(&id(3), "n", "\"after\"", r#","id":"after""#);
     loop {
@@ -234,13 +234,13 @@ fn one_id_is_live_on_one_hub() {
     let mut watcher = Client::join(&hubs[1], 1, "n");
     discovered(&mut watcher);
     discovered(&mut a);
-    // It answers: whoever else uses its id is turned away.
+    // It answers: a second connection with its id is refused.
     let mut second = Client::open(hubs[1].address, 7, b"");
     let Heard::Ping(nonce) = a.frame() else { panic!("no ping") };
     a.raw(&frame(10, &nonce));
     assert_eq!(second.closed(), (4009, "peer id in use".to_owned()));
     watcher.hears_nothing();
-    // It does not answer: it is replaced, and is heard to have moved.
+    // It does not answer: it is replaced, and announced as moved.
     let mut third = Client::open(hubs[1].address, 7, b"");
     let asked = Instant::now();
     assert_eq!(third.hear()["type"], "connected");
@@ -342,7 +342,7 @@ impl Namespaces {
         [10, self.net, n as u8 + 1, 2]
     }
 
-    /// Takes a hub off the bridge, or puts it back. Nobody is told: packets just go nowhere.
+    /// Disconnects a hub from the bridge, or connects it again. Nobody is notified: packets just disappear.
     fn connect(&self, n: usize, on: bool) {
         let device = format!("{}h{n}", self.bridge());
         let state = if on { "up" } else { "down" };

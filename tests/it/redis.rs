@@ -222,7 +222,7 @@ fn what_needs_no_redis_does_not_miss_it() {
     drop(redis);
 }
 
-/// Who can write to Redis, and does not know the token, publishes what hubs have said before.
+/// Somebody who can write to Redis, and does not know the token, publishes recorded frames.
 #[test]
 fn a_recorded_hub_does_not_come_back_to_life() {
     let redis = Redis::start(free_port());
@@ -236,7 +236,7 @@ fn a_recorded_hub_does_not_come_back_to_life() {
     ended.signal("-KILL");
     assert_eq!(a.hear()["data"]["reason"], "hub-lost");
     drop(b);
-    // The one that has heard all of it, and one that begins.
+    // A hub that has received all of it, and a new one.
     let recorded = recording.stop(&redis);
     hubs.push(bridged(&redis.url()));
     settled(&hubs);

@@ -12,7 +12,7 @@ use crate::client::{Client, id};
 use crate::hub::Hub;
 use crate::mesh::{TOKEN, discovered, eventually, free_port, json, settled};
 
-/// A way between two hubs that can swallow what is sent, in each direction, without anybody being told.
+/// A path between two hubs that can silently swallow data, in each direction.
 struct Path {
     port: u16,
     swallows: [Arc<AtomicBool>; 2],

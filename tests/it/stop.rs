@@ -30,7 +30,7 @@ pub fn a_drain_says_goodbye_to_everyone_and_exits_with_0() {
         peers.sort_by_key(|(slot, _)| *slot);
         let (last_slot, mut last) = peers.pop().unwrap();
         assert!(last_slot > peers[0].0, "all at once");
-        // The last to go is told of each that goes before.
+        // The last peer to leave is notified of each earlier one.
         for (slot, peer) in &mut peers {
             loop {
                 match peer.next() {
@@ -92,7 +92,7 @@ pub fn a_second_signal_ends_at_once() {
     let _peer = Client::join(&hub, 1, "n");
     hub.signal("-TERM");
     hub.logged("server_draining");
-    // One that comes right behind the first counts as the same.
+    // A signal right after the first counts as the same.
     let deadline = Instant::now() + DEADLINE;
     let asked = Instant::now();
     while hub.ended().is_none() {

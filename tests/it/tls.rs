@@ -193,7 +193,7 @@ fn a_handshake_has_a_deadline() {
     let hub = secure(common(), &[("SHARDS", "1")]);
     let config = Arc::new(client_config(common()));
     let begun = Instant::now();
-    // One says nothing, one half of its hello, one never says that it is finished.
+    // One connection sends nothing, one half of its hello, and one never finishes the handshake.
     let mut silent = TcpStream::connect(hub.address).unwrap();
     let mut hello = Vec::new();
     ClientConnection::new(Arc::clone(&config), ServerName::try_from("localhost").unwrap())

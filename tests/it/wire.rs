@@ -69,7 +69,7 @@ impl Authority {
         params.not_after = if days < 0 { now - day * (-days) as u32 } else { now + day * days as u32 }.into();
         let made = params.signed_by(&key, &self.issuer).unwrap();
         let file = |what: &str, text: &str| {
-            // At once, as whoever renews certificates should.
+            // Atomically, as tools that renew certificates should.
             let (new, file) =
                 (self.place.join(format!("{name}.{what}.new")), self.place.join(format!("{name}.{what}")));
             std::fs::write(&new, text).unwrap();

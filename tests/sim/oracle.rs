@@ -64,7 +64,7 @@ struct Due {
     told_to_reader: usize,
 }
 
-/// A newcomer that the router has not judged yet.
+/// A new session that the router has not judged yet.
 #[derive(Clone, Copy, Debug)]
 struct Opened {
     sid: Sid,
@@ -81,7 +81,7 @@ struct Opened {
 struct Client {
     peer: PeerId,
     began: Duration,
-    /// What its secret said when it came.
+    /// The lineage of its secret when it connected.
     resume: Option<Lineage>,
     /// What its own secret says.
     lineage: Option<Lineage>,

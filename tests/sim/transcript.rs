@@ -9,10 +9,10 @@
 //! | `a opens` | a connection with the id `aaaa…` (40 digits); `a2` is another connection of the same peer |
 //! | `a opens without a seat` | … to a hub that is full |
 //! | `a2 resumes a`, `a2 resumes a without a seat` | opens, and shows the secret that a's last connection of that name got with `connected` |
-//! | `a b c come` | each opens, and hears its `connected` and nothing else |
+//! | `a b c come` | each opens, and receives its `connected` and nothing else |
 //! | `a > {"type":…}` | says this; `3 x a > …` says it three times |
-//! | `a < {"type":…}` | hears this next, `3 x a < …` three times |
-//! | `a hears nothing` | has nothing more to hear |
+//! | `a < {"type":…}` | receives this next, `3 x a < …` three times |
+//! | `a hears nothing` | there is nothing more to receive |
 //! | `a sends no text`, `a sends too much` | a binary message that is not UTF-8; one over the limit |
 //! | `a stops reading`, `a reads on` | its socket takes nothing; takes all that waits |
 //! | `a is too slow` | its queue has overflowed |
@@ -81,7 +81,7 @@ struct Stage {
     most_acquaintances: usize,
     routers: Vec<Router>,
     conns: BTreeMap<String, Conn>,
-    /// What each connection's last `connected` said, by its name.
+    /// The resume secret in each connection's last `connected`, by its name.
     secrets: BTreeMap<String, String>,
     letters: VecDeque<(ShardId, Letter)>,
     written: VecDeque<(ShardId, Origin, PeerId)>,

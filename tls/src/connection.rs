@@ -255,9 +255,9 @@ impl Connection {
         }
     }
 
-    /// Takes what is for the client out of rustls: after most errors an alert, and what came to be said before it.
+    /// Moves pending data for the client out of rustls: after most errors an alert, and data queued before it.
     fn encode_alert(&mut self) {
-        // As long as there is something, rustls looks at no more bytes: those that are left would be a second error.
+        // While there is any, rustls processes no more bytes: the remaining ones would be a second error.
         while self.tls.wants_write() {
             let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(&mut []).state else {
                 return;
@@ -273,8 +273,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when there is ciphertext from before that the socket does not take. Those of `write`. A [`Fault`] when the
-    /// connection has failed, or has used its keys for as long as it may (TLS 1.2).
+    /// `WouldBlock` if earlier ciphertext is still pending. Errors of `write`. A [`Fault`] if the connection has
+    /// failed, or has used its keys for the maximum time (TLS 1.2).
     pub fn send(&mut self, plain: &[u8], mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
         while self.has_pending() {
             if self.flush(&mut write)? == 0 {

@@ -213,7 +213,7 @@ fn the_first_data_is_heard_that_comes_with_the_end_of_the_handshake() {
     for version in BOTH {
         let config = Arc::new(client_config(&pairs, &[version]));
         let mut pair = Pair::new(&acceptor, &config, "localhost", usize::MAX);
-        // rustls sends it as soon as it may: in TLS 1.3 right behind Finished.
+        // rustls sends it as early as possible: in TLS 1.3 right after Finished.
         pair.client.writer().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         pair.shake_hands();
         assert_eq!(pair.heard, b"GET / HTTP/1.1\r\n\r\n");
@@ -309,7 +309,7 @@ fn both_ends_say_goodbye() {
     }
 }
 
-/// The error of a conversation, and what the client was told.
+/// The error of a conversation, and the alert for the client.
 fn failure(pair: &mut Pair) -> (Fault, Option<AlertDescription>) {
     let error = pair.carry().expect_err("it fails");
     let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()).cloned();
@@ -353,7 +353,7 @@ fn those_who_cannot_be_served_are_told_why() {
     let other = [files.pair("b", &["localhost"])];
     let mut pair = Pair::new(&acceptor, &Arc::new(client_config(&other, &BOTH)), "localhost", usize::MAX);
     _ = pair.carry();
-    // The client's alert has to be carried yet.
+    // The client's alert is still in flight.
     pair.client.write_tls(&mut pair.to_server).unwrap();
     let bytes = std::mem::take(&mut pair.to_server);
     let error = pair.feed(&bytes).unwrap_err();
@@ -375,7 +375,7 @@ fn a_record_that_never_ends_is_kept_within_its_bound() {
     let files = Files::new("endless");
     let pairs = [files.pair("a", &["localhost"])];
     let acceptor = acceptor(&pairs);
-    // The pieces of a ClientHello that is said to be 60,000 bytes long.
+    // The pieces of a ClientHello with a declared length of 60,000 bytes.
     let mut pair = Pair::new(&acceptor, &Arc::new(client_config(&pairs, &BOTH)), "localhost", usize::MAX);
     let mut record = vec![0x16, 3, 1, 0x40, 0];
     record.extend([1, 0, 0xea, 0x60]);
@@ -391,7 +391,7 @@ fn a_record_that_never_ends_is_kept_within_its_bound() {
     let mut pair = Pair::new(&acceptor, &Arc::new(client_config(&pairs, &BOTH)), "localhost", usize::MAX);
     pair.shake_hands();
     assert!(pair.feed(&[0x17, 3, 3, 0xff, 0xff]).is_err());
-    // One that comes a byte at a time.
+    // A ClientHello that arrives byte by byte.
     let mut pair = Pair::new(&acceptor, &Arc::new(client_config(&pairs, &BOTH)), "localhost", usize::MAX);
     pair.shake_hands();
     pair.feed(&[0x17, 3, 3, 0x41, 0x00]).unwrap();

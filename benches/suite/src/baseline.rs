@@ -37,7 +37,7 @@ enum Outgoing {
     Pong(Vec<u8>),
 }
 
-/// A peer in a network: what it said of itself, and the way to it.
+/// A peer in a network: its announcement, and its channel.
 struct Member {
     data: Value,
     sender: mpsc::Sender<Outgoing>,

@@ -77,7 +77,7 @@ fn homes(server: &Server) -> io::Result<Vec<usize>> {
         }
     }
     drop(swarm);
-    // Their ids are to be free again.
+    // Wait until their ids are free again.
     let begin = Instant::now();
     while sessions(server)?.iter().sum::<u64>() > 0 && begin.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(20));

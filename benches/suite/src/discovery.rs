@@ -63,7 +63,7 @@ pub(crate) fn run(server: &Server, peers: usize) -> io::Result<Figures> {
 /// The cost of the same events on a yardstick: the same number of peers in groups, of which one sends and the others
 /// receive.
 pub(crate) fn bare(server: &Server, peers: usize) -> io::Result<Figures> {
-    /// The speaker and those whom a newcomer meets: 16 of the closest and four others.
+    /// The sender and the members it meets: 16 closest and four random ones.
     const GROUP: usize = 21;
     let mut swarm = Swarm::new()?;
     let groups = peers / GROUP;

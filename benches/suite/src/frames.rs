@@ -9,7 +9,7 @@ pub(crate) const PING: u8 = 9;
 /// Opcode of a pong.
 const PONG: u8 = 10;
 
-/// Key of every masked frame here. It is as good as any: nobody is to be protected from a proxy.
+/// Key of every masked frame here. Any key will do: no proxy needs protection.
 pub(crate) const MASK: [u8; 4] = [0x5a, 0xc3, 0x96, 0x0f];
 
 /// A frame's header, read.
@@ -55,7 +55,7 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    /// Takes what came next; `on` hears of each frame when its last byte is there.
+    /// Consumes the next bytes; calls `on` for each frame when its last byte has arrived.
     #[inline]
     pub(crate) fn feed(&mut self, mut bytes: &[u8], mut on: impl FnMut(Header)) {
         loop {

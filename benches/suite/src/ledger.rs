@@ -1,4 +1,4 @@
-//! Who has heard of whom: each of each other, once.
+//! Records which peers have discovered which others.
 
 /// One bit for each pair.
 #[derive(Debug)]
@@ -7,17 +7,17 @@ pub(crate) struct Ledger {
     seen: Vec<u64>,
     /// Pairs that were entered.
     pub(crate) pairs: u64,
-    /// What was heard that should not have been: again, of oneself, of nobody.
+    /// Wrong discoveries: repeated, of oneself, or of an unknown peer.
     pub(crate) wrong: u64,
 }
 
 impl Ledger {
-    /// Nobody has heard of anybody.
+    /// An empty ledger.
     pub(crate) fn new(peers: usize) -> Self {
         Self { peers, seen: vec![0; (peers * peers).div_ceil(64)], pairs: 0, wrong: 0 }
     }
 
-    /// `observer` hears of `subject`. Whether that was to be.
+    /// Records that `observer` discovered `subject`. Returns whether that was right.
     pub(crate) fn enter(&mut self, observer: usize, subject: usize) -> bool {
         let bit = observer * self.peers + subject;
         if observer == subject
@@ -33,7 +33,7 @@ impl Ledger {
         true
     }
 
-    /// Whether everybody has heard of everybody else, and nothing else.
+    /// Whether every peer has discovered every other exactly once.
     pub(crate) fn is_exact(&self) -> bool {
         self.wrong == 0 && self.pairs == (self.peers * self.peers.saturating_sub(1)) as u64
     }

@@ -74,7 +74,7 @@ enum What {
         #[command(flatten)]
         talk: Talk,
     },
-    /// Every scenario, or those that are named: a table
+    /// All scenarios, or the named ones, as a table
     Suite {
         /// Smaller crowds, one round: to see that it works
         #[arg(long)]

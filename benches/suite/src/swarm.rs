@@ -51,7 +51,7 @@ pub(crate) struct Swarm {
     epoll: OwnedFd,
     conns: Vec<Option<Conn>>,
     events: Vec<Event>,
-    /// For whoever reads: lent out while its bytes are looked at.
+    /// Read buffer, taken out while its bytes are processed.
     pub(crate) buffer: Vec<u8>,
     /// Connections that the other side ended.
     pub(crate) lost: usize,

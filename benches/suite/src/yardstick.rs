@@ -25,7 +25,7 @@ struct Conn {
     stream: TcpStream,
     /// Whose bytes go to whom; `None` until the request is there.
     group: Option<usize>,
-    /// The request so far; then what is to be written.
+    /// The request so far; later the bytes to write.
     bytes: Vec<u8>,
     /// Whether it stands in the list of those to write to.
     dirty: bool,

@@ -4,7 +4,7 @@ use proto::{ClientMessage, MessageKind, PeerId, Refusal};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// A client that keeps the list of who is there, and finds fault with what it is told.
+/// A client that tracks the members of its networks and checks the hub's messages.
 pub(super) struct Client {
     pub(super) peer: PeerId,
     networks: BTreeMap<String, Network>,
@@ -15,7 +15,7 @@ pub(super) struct Client {
 /// A network the client is in.
 #[derive(Default)]
 struct Network {
-    /// How often it has announced itself there. Each time it may be told of everybody.
+    /// Number of its announcements there. After each, every member may be announced to it again.
     announced: i32,
     others: BTreeMap<PeerId, Other>,
 }
@@ -23,7 +23,7 @@ struct Network {
 #[derive(Default)]
 struct Other {
     known: bool,
-    /// How often it has announced itself, less how often the client was told.
+    /// Number of its announcements minus the number that the client has received.
     due: i32,
 }
 
@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    /// Its goodbye was carried out. Who has left a network hears no more of it.
+    /// Its goodbye was processed. It receives nothing more about that network.
     pub(super) fn left(&mut self, network: Option<&str>) {
         self.check_was_told_once();
         self.networks.retain(|name, _| network.is_some_and(|network| network != name));

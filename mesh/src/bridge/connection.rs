@@ -23,8 +23,8 @@ pub(super) enum Connection {
 
 /// Why the server at the other end is of no use as a bridge, if it is not.
 ///
-/// What is published at a replica does not reach its master, nor the master's other replicas, while what is published
-/// at the master reaches the replica: the hub would hear others and not be heard.
+/// Messages published at a replica reach neither its master nor the master's other replicas, but messages published at
+/// the master reach the replica: the hub could receive and not send.
 fn unfit(hello: &Value) -> Option<&'static str> {
     let Value::Map(fields) = hello else { return None };
     let field = |name: &str| {

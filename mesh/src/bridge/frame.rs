@@ -32,8 +32,7 @@ pub(super) struct Seal {
 }
 
 impl Seal {
-    /// For frames of `hub`, in the mesh of those that know `token`; whose frames are made with `also` are believed as
-    /// well.
+    /// Makes and checks frames for `hub` in the mesh with `token`. Frames made with `also` are accepted as well.
     pub(super) fn new(hub: HubId, token: Option<&str>, also: Option<&str>) -> Self {
         let keyed = |token: &str| Hmac::new_from_slice(token.as_bytes()).expect("HMAC takes keys of any length");
         Self { keyed: keyed(token.unwrap_or_default()), also: also.map(keyed), hub }

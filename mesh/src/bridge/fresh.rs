@@ -1,8 +1,8 @@
 //! Which frames are fresh: made by a hub that lives, and not recorded and published again.
 //!
-//! The tag of a frame shows which mesh made it, not when. Whoever can write to Redis, without knowing MESH_TOKEN, could
-//! record frames and publish them later, and a hub that has ended would come back to life. Clocks are no help, since
-//! those of hubs differ. So each hub challenges the others:
+//! The tag of a frame proves which mesh made it, but not when. Somebody who can write to Redis, without knowing
+//! MESH_TOKEN, could record frames and publish them later, so that an ended hub would seem alive. Clocks do not help,
+//! since those of hubs differ. So each hub challenges the others:
 //!
 //! * Each frame begins with a [`Stamp`]: the session (a random number for each connection to Redis), the frame's number
 //!   in that session, and a challenge (a random number that changes every [`BRIDGE_CHALLENGE`]).
@@ -24,10 +24,10 @@
 //! # Hubs of version 2.0
 //!
 //! They put no stamp on their frames, and skip ours, since it has the form of an envelope of an unknown kind. They are
-//! asked a question that they answer as well: whether a random id is free (`Takeover`), under a random ticket. Their
-//! frames are taken while they answer. So nothing has to be set for a rolling upgrade, and recorded frames of that
-//! version are no way in either. Their frames have no numbers, so that those of a *living* hub of version 2.0 can be
-//! repeated, as between such hubs.
+//! asked a question that they can answer: whether a random id is free (`Takeover`), under a random ticket. Their frames
+//! are accepted while they answer. So a rolling upgrade needs no setting, and recorded frames of that version are
+//! useless too. Their frames have no numbers, so those of a *living* hub of version 2.0 can be repeated, as between
+//! such hubs.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -95,7 +95,7 @@ fn split(payload: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 /// A question to a hub that knows no stamps: whether this random id is free, under this random ticket.
 pub(super) type Question = (PeerId, u64);
 
-/// What becomes of a frame, and what the sender is to be sent.
+/// The verdict about a frame, and what to send to its sender.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Judgment {
     /// It is fresh.
@@ -106,9 +106,9 @@ pub(super) struct Judgment {
     pub(super) met: bool,
     /// Two live hubs have the sender's id. Said once for each hub.
     pub(super) twins: bool,
-    /// The sender's challenge is to be echoed.
+    /// Whether to echo the sender's challenge.
     pub(super) answer: bool,
-    /// The sender is to be asked this.
+    /// The question to ask the sender.
     pub(super) ask: Option<Question>,
 }
 
@@ -263,8 +263,8 @@ impl Fresh {
         self.hubs.retain(|_, known| is_recent(Some(known.heard), round));
     }
 
-    /// Hubs whose frames arrive and that have not answered for two challenges: they do not receive this hub, or
-    /// somebody publishes what they have said before.
+    /// Hubs whose frames arrive but that have not answered for two challenges: they do not receive this hub, or
+    /// somebody publishes their recorded frames.
     pub(super) fn one_way(&self) -> impl Iterator<Item = HubId> + '_ {
         let is_one_way = |(first, last)| first + 2 <= self.round && last + 2 > self.round;
         self.hubs.iter().filter(move |(_, known)| known.unanswered.is_some_and(is_one_way)).map(|(&hub, _)| hub)
@@ -305,7 +305,7 @@ impl Known {
     fn proves(&mut self, stamp: &Stamp, echoed: u64, round: u64, judgment: &mut Judgment) {
         if let Some(i) = self.sessions.iter().position(|session| session.session == stamp.session) {
             self.sessions[i].answered = self.sessions[i].answered.max(echoed);
-            // One that has connected anew answers nothing any more that was drawn after that.
+            // A hub that has reconnected no longer answers later challenges in the old session.
             let lives_beside = self.sessions[i + 1..].iter().any(|later| echoed > later.since);
             judgment.twins = lives_beside && !std::mem::replace(&mut self.twins, true);
             return;
@@ -576,7 +576,7 @@ mod tests {
         say(&mut b, &mut a);
         assert!(say(&mut a, &mut b).taken);
         assert!(b.one_way().is_empty());
-        // One that is not heard any more is not one-way.
+        // A hub that has fallen silent is not one-way.
         b.rounds(20);
         assert!(b.one_way().is_empty());
     }

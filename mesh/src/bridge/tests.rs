@@ -241,7 +241,7 @@ fn a_redis_that_stands_still_is_down_until_it_moves() {
         a.goes_down().await;
         b.goes_down().await;
         assert!(begin.elapsed() < BRIDGE_PROBE * 5 / 2, "noticed after {:?}", begin.elapsed());
-        // Whoever tries meanwhile is not answered either.
+        // Attempts meanwhile are not answered either.
         let failed = a.bridge.view().errors;
         until(|| a.bridge.view().errors > failed).await;
         redis.signal("CONT");

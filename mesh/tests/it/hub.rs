@@ -31,7 +31,7 @@ pub(crate) struct Hub {
     pub(crate) shard: mpsc::Receiver<Vec<Letter>>,
 }
 
-/// A door that nobody answers yet, so that hubs can be told of each other before they start.
+/// A listener that nobody serves yet, so that hubs can know each other's addresses before they start.
 pub(crate) fn door() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }

@@ -1,4 +1,4 @@
-//! Links of the seed's kind.
+//! Legacy links.
 
 use proto::ws::Opcode;
 

@@ -20,7 +20,7 @@ fn join(n: u8, peer: u32, data_bytes: usize) -> Vec<Letter> {
     vec![Letter::Opened { peer, claim }, Letter::Joined(Arc::new(announcement(peer, claim, data_bytes)))]
 }
 
-/// As it would be heard from another hub, but of a peer that is here.
+/// An announcement as another hub would send it, but of a local peer.
 fn announcement(peer: PeerId, claim: Claim, data_bytes: usize) -> Announcement {
     let data = format!("{{\"x\":\"{}\"}}", "x".repeat(data_bytes));
     let mut body = vec![EnvelopeKind::Change as u8];
@@ -31,7 +31,7 @@ fn announcement(peer: PeerId, claim: Claim, data_bytes: usize) -> Announcement {
     body.extend_from_slice(&[1, 1, 0, b'n']);
     body.extend_from_slice(&(data.len() as u32).to_le_bytes());
     body.extend_from_slice(data.as_bytes());
-    // Its stay: a number, and that it is told of everybody.
+    // Its stay: a number, and unbounded discovery.
     body.extend_from_slice(&[0; 8 + 1]);
     let frame = [&(body.len() as u32).to_le_bytes()[..], &body].concat();
     let Ok(Some(Envelope::Change(change))) = Envelope::decode(&mut &frame[..]) else { panic!("no change") };
@@ -41,7 +41,7 @@ fn announcement(peer: PeerId, claim: Claim, data_bytes: usize) -> Announcement {
 }
 
 impl Hub {
-    /// The next peer of another hub of which the shard is told.
+    /// The next peer of another hub that is announced to the shard.
     async fn next_joined(&mut self) -> (PeerId, HubId) {
         loop {
             let letters = tokio::time::timeout(DEADLINE, self.shard.recv()).await.unwrap().unwrap();

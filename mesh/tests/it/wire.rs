@@ -12,7 +12,7 @@ use sha1::Digest;
 
 use crate::hub::{DEADLINE, TOKEN, id};
 
-/// What a request for a link said.
+/// The parsed request for a link.
 pub(crate) struct Asked {
     pub(crate) head: String,
     pub(crate) hub: HubId,
@@ -180,7 +180,7 @@ impl Wire {
         }
     }
 
-    /// How it ends, whatever is said before.
+    /// The end of the connection, whatever is received before.
     pub(crate) fn hear_end(&mut self) -> Said {
         loop {
             match self.hear() {

@@ -26,7 +26,7 @@ pub(crate) struct Crowd {
     events: usize,
     /// Who knows whom, if that is of interest.
     known: Option<BTreeMap<PeerId, BTreeSet<PeerId>>>,
-    /// What else was said to peers since it was last asked.
+    /// Other messages to peers since the last call.
     pub(crate) said: Vec<(PeerId, String)>,
 }
 
@@ -71,7 +71,7 @@ impl Crowd {
         }
     }
 
-    /// Does not keep who knows whom: that costs more than what is to be measured.
+    /// Does not track acquaintances, which would cost more than what is measured.
     #[allow(dead_code, reason = "for the benchmark")]
     pub(crate) fn forgetful(self) -> Self {
         Self { known: None, ..self }
@@ -134,7 +134,7 @@ impl Crowd {
         self.at.keys().copied().collect()
     }
 
-    /// Whoever knows somebody is known to that one, and the hub has counted that.
+    /// Acquaintance is mutual, and the hub's counter matches.
     pub(crate) fn is_symmetric(&mut self) {
         let known = self.known.as_ref().unwrap();
         for (peer, others) in known {

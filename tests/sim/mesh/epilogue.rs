@@ -82,7 +82,8 @@ impl World {
         self.pass(Duration::from_secs(2) + 2 * self.way());
     }
 
-    /// Whoever shows the last secret of its id takes it over at once, at whatever hub; and whoever was replaced does not get it back.
+    /// A client with the last secret of its id takes it over at once, at any hub; and the replaced client does not get
+    /// it back.
     fn one_resumes(&mut self) {
         let up: Vec<usize> = (0..self.hubs.len()).filter(|&hub| self.hubs[hub].is_up()).collect();
         let Some(first) = self.any(|client| client.phase == Phase::Open && client.lineage.is_some()) else { return };

@@ -26,7 +26,7 @@ pub(crate) enum Fault {
     LosesJoined,
     LosesLastPart,
     LosesLeft,
-    /// A takeover does not say what the newcomer's secret proves.
+    /// A takeover loses the lineage that the secret proves.
     LosesLineage,
     /// Meetings between shards are lost.
     LosesMeetings,

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use redis::{Connection, FromRedisValue};
 
-/// Whether tests with Redis can run. They fail where it is not installed, and nobody said to skip them.
+/// Whether tests with Redis can run. They fail if it is not installed, unless they are skipped explicitly.
 pub(super) fn is_installed() -> bool {
     if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok() {
         return true;
@@ -35,7 +35,7 @@ impl RedisServer {
         server
     }
 
-    /// One that is not running.
+    /// A server that is not running.
     pub(super) fn prepare(options: &[&str]) -> Self {
         let port = free_port();
         // Beside the test's own binary: target/<profile>/deps/<binary>.
@@ -114,8 +114,8 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port that nobody has, nor the one 10,000 above it, where a node of a cluster talks to others. Both are below those that
-/// the kernel gives to clients, so that none takes it while the server is down.
+/// A free port whose neighbour 10,000 above, for a cluster's own traffic, is free too. Both are below the kernel's
+/// range for clients, so that none takes it while the server is down.
 fn free_port() -> u16 {
     let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     loop {
