@@ -22,12 +22,16 @@ fn told_to(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
-/// Runs the seeds from 0 to `SIM_SEEDS`, or from `SIM_FROM`, or the one of `SIM_SEED`. With `SIM_ALL` it continues
-/// after the first failure.
+/// Runs the seeds from 0 to `SIM_SEEDS`, or from `SIM_FROM`, or the one of `SIM_SEED`, with the planted bug
+/// that `SIM_FAULT` names. With `SIM_ALL` it goes on after the first that fails.
 #[test]
 fn no_seed_breaks_a_promise() {
     if let Some(seed) = told_to("SIM_SEED") {
-        let (complaint, trace) = play(seed, None, true);
+        let fault = std::env::var("SIM_FAULT").ok().map(|name| {
+            let of_name = |fault: &Fault| format!("{fault:?}") == name;
+            Fault::ALL.into_iter().find(of_name).expect("the name of a planted bug")
+        });
+        let (complaint, trace) = play(seed, fault, true);
         println!("{trace}");
         assert!(complaint.is_none(), "seed {seed}: {}", complaint.unwrap_or_default());
         return;
