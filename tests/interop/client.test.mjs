@@ -288,8 +288,10 @@ tabs('a connection that is closed behind the back of one is made anew, whichever
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   for (const tab of [ann, bob]) {
     await Promise.all([ann.linked(1), bob.linked(1)])
+    const other = tab === ann ? bob : ann
+    const { length } = await other.log()
     await tab.run(() => { [...room.peers.values()][0].pc.close() })
-    await (tab === ann ? bob : ann).until("[...room.peers.values()][0].state === 'interrupted'")
+    await other.until(`log.slice(${length}).some(([, , state]) => state === 'interrupted')`)
     await Promise.all([ann.linked(1, 60_000), bob.linked(1, 60_000)])
     await ann.run(() => room.send('again'))
   }
