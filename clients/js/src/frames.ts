@@ -29,7 +29,7 @@ export interface Packed {
 export function pack (value: Sendable, maxBytes: number): Packed {
   const packed = value instanceof ArrayBuffer || ArrayBuffer.isView(value) ? packBytes(value) : packJson(value)
   if (packed.bytes.length > maxBytes) {
-    throw new PigeonError('too-large', `a message of ${packed.bytes.length} bytes: at most ${maxBytes}`)
+    throw new PigeonError('too-large', `${packed.bytes.length} of ${maxBytes} bytes`)
   }
   return packed
 }
@@ -44,7 +44,7 @@ function packJson (value: Sendable): Packed {
   let text: string | undefined
   let cause: unknown
   try { text = JSON.stringify(value) } catch (error) { cause = error }
-  if (text === undefined) throw new PigeonError('not-serializable', 'JSON cannot say this value', { cause })
+  if (text === undefined) throw new PigeonError('not-serializable', 'not JSON', { cause })
   const bytes = new TextEncoder().encode(text)
   return { text: bytes.length <= FRAME_BYTES ? text : undefined, bytes, kind: TEXT }
 }
@@ -81,11 +81,11 @@ export class Unpacker {
     const [size, parts] = [this.#size, this.#parts]
     this.#size = 0
     this.#parts = []
-    if (size > this.#maxBytes) throw new PigeonError('too-large', `a message of ${size} bytes: at most ${this.#maxBytes}`)
+    if (size > this.#maxBytes) throw new PigeonError('too-large', `${size} of ${this.#maxBytes} bytes`)
     const whole = parts.length > 0 ? join(parts, size) : bytes.subarray(1)
     if (kind === TEXT) return { value: JSON.parse(new TextDecoder().decode(whole)) }
     if (kind === BYTES) return { value: whole.slice().buffer }
-    throw new TypeError(`frame ${kind}`)
+    throw new Error(`kind ${kind}`)
   }
 }
 

@@ -191,7 +191,7 @@ export class Hub {
   }
 
   #judge (code: number, reason: string): End {
-    const end = (errorCode: ErrorCode, floorMs?: number) => ({ ...failure(errorCode, `the hub closed the connection: ${reason || code}`), floorMs })
+    const end = (errorCode: ErrorCode, floorMs?: number) => ({ ...failure(errorCode, `closed by the hub: ${reason || code}`), floorMs })
     if (code === 1012) return end('hub-leaving', this.#awayUntil - Date.now())
     if (code === 1008 || code === 1013) return end('hub-full', BUSY_MS)
     if (code !== 4001 && code !== 4009) return end('hub-unreachable')
@@ -260,5 +260,5 @@ export function address (hub: string): string {
     url.hash = ''
     if (url.protocol.startsWith('ws')) return url.href
   } catch {}
-  throw new PigeonError('bad-url', `${hub} is no address of a hub`, { final: true })
+  throw new PigeonError('bad-url', `no hub: ${hub}`, { final: true })
 }

@@ -28,7 +28,7 @@ export class Lane {
   /** Resolves when the transport has taken the message. */
   send (packed: Packed): Promise<void> {
     if (this.#queued + packed.bytes.length > this.#maxBytes) {
-      return Promise.reject(new PigeonError('queue-full', `${this.#queued} bytes wait for this peer`))
+      return Promise.reject(new PigeonError('queue-full', `${this.#queued} bytes wait`))
     }
     return new Promise((done, failed) => {
       this.#queue.push({ packed, done, failed })

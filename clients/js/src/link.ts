@@ -216,7 +216,7 @@ export class Link {
         const taken = unpacker.take(data)
         if (taken) this.#host.message(name, taken.value)
       } catch (cause) {
-        this.#host.error(cause instanceof PigeonError ? cause : new PigeonError('protocol', 'a message cannot be read', { cause }))
+        this.#host.error(cause instanceof PigeonError ? cause : new PigeonError('protocol', 'unreadable message', { cause }))
       }
     }
   }
@@ -257,7 +257,7 @@ export class Link {
     } else if (pc.connectionState === 'failed') {
       if (this.state === 'open') this.#become('interrupted')
       if (this.state === 'interrupted') this.#restart()
-      else this.#failed(new PigeonError('ice-failed', 'no path to the peer was found'))
+      else this.#failed(new PigeonError('ice-failed', 'no path to the peer'))
     }
   }
 

@@ -54,7 +54,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   constructor (hubs: readonly string[], network: string, options: Options<D>) {
     super()
     const { WebSocket: Socket = globalThis.WebSocket, RTCPeerConnection: Connection = globalThis.RTCPeerConnection, retry } = options
-    if (!Socket || !Connection) throw new PigeonError('unsupported', 'no WebSocket or no RTCPeerConnection here', { final: true })
+    if (!Socket || !Connection) throw new PigeonError('unsupported', 'no WebSocket or RTCPeerConnection', { final: true })
     this.network = network
     this.#options = { maxMessageBytes: DEFAULT_MESSAGE_BYTES, maxQueueBytes: DEFAULT_QUEUE_BYTES, ...options }
     this.#RTCPeerConnection = Connection
@@ -280,7 +280,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   #refused ({ code, message, inReplyTo }: { code?: string, message?: string, inReplyTo?: string }): void {
     // Signals have receipts, or are candidates, of which there are others.
     if (SIGNALS.has(String(inReplyTo))) return
-    const error = new PigeonError('refused', `the hub refused this ${inReplyTo}: ${message}`)
+    const error = new PigeonError('refused', `${inReplyTo} refused: ${message}`)
     if (inReplyTo === 'announce') {
       if (code === 'rate-limited') this.update(this.#data)
       else this.#neverReady(error)
@@ -335,7 +335,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
       this.#servers = await Promise.race([iceServers(), late])
     } catch (cause) {
       // The last ones may still do.
-      this.#error(new PigeonError('timeout', 'iceServers() gave nothing', { cause }))
+      this.#error(new PigeonError('timeout', 'iceServers() failed', { cause }))
     }
     return this.#servers
   }
