@@ -30,6 +30,9 @@ const FLAGS = [
   '--disable-renderer-backgrounding'
 ]
 
+// The pages' hub speaks TLS with a certificate of an authority that only this test knows.
+if (process.env.TLS_CERT) FLAGS.push('--ignore-certificate-errors')
+
 export const launch = options => chromium.launch({ executablePath: EXECUTABLE, args: FLAGS, ...options })
 
 /** A browser whose processes can be stopped as a whole, and go on, as a machine that sleeps. */

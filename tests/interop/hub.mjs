@@ -11,6 +11,9 @@ const BINARY = process.env.HUB_BIN
 export const HUBS_AT = process.env.HUBS_AT?.split(',')
 if (!BINARY && !HUBS_AT) throw new Error('HUB_BIN names the hub binary; run.sh sets it')
 
+/** Whether hubs speak TLS: run.sh names a certificate, and has node trust its authority. */
+const SECURE = Boolean(process.env.TLS_CERT)
+
 const READY_MS = 10_000
 const STDERR_KEPT = 16 * 1024
 
@@ -37,8 +40,8 @@ export async function startHub ({ env = {}, args = ['serve'], port } = {}) {
     child,
     exited,
     port,
-    url: `http://127.0.0.1:${port}`,
-    ws: `ws://127.0.0.1:${port}`,
+    url: `${SECURE ? 'https' : 'http'}://127.0.0.1:${port}`,
+    ws: `${SECURE ? 'wss' : 'ws'}://127.0.0.1:${port}`,
     stderr: () => stderr,
     /** Ends this hub without ceremony, as a crash would. */
     kill () { child.kill('SIGKILL'); return exited }

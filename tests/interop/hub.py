@@ -23,8 +23,10 @@ class Hub:
     def __init__(self, port=None, **env):
         self.port = port or free_port()
         self.env = {**os.environ, "HOST": "127.0.0.1", "PORT": str(self.port), **env}
-        self.ws = f"ws://127.0.0.1:{self.port}"
-        self.http = f"http://127.0.0.1:{self.port}"
+        # run.sh names a certificate where hubs are to speak TLS, and has Python trust its authority.
+        secure = "s" if os.environ.get("TLS_CERT") else ""
+        self.ws = f"ws{secure}://127.0.0.1:{self.port}"
+        self.http = f"http{secure}://127.0.0.1:{self.port}"
 
     async def __aenter__(self):
         self.stderr = tempfile.TemporaryFile()

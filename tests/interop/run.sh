@@ -2,6 +2,7 @@
 # Third-party clients against a hub process.
 #
 #   tests/interop/run.sh [HUB_BINARY [SUITE...]]      suites: ws websockets rolling browser peerpigeon client
+#                                                   and wss: ws, websockets and browser with hubs that speak TLS
 #
 # STORM=1000  peers of the large crowd (0: none)       PAIRS=6  pairs of npm peerpigeon, each in a network of its own
 # SLOW=1      adds what takes minutes                  TABS=5   tabs of one mesh
@@ -16,7 +17,7 @@ hub=$(realpath "${1:-target/release/peerpigeon}")
 export HUB_BIN=$hub
 shift || true
 suites=("$@")
-[[ ${#suites[@]} -gt 0 ]] || suites=(ws websockets rolling browser peerpigeon client)
+[[ ${#suites[@]} -gt 0 ]] || suites=(ws websockets rolling browser peerpigeon client wss)
 
 cd "$(dirname "$0")"
 logs=$(mktemp -d)
@@ -31,12 +32,33 @@ main() {
       websockets) needs_python && run_python ;;
       rolling) needs_python && run_rolling ;;
       client) { needs_node_in ../../clients/js && run_units; } || true; needs_node && needs_chromium && run_node client ;;
+      wss) over_tls ;;
       browser | peerpigeon) needs_node && needs_chromium && run_node "$suite" ;;
       *) echo "no such suite: $suite" >&2; exit 2 ;;
     esac || true
   done
   echo "$passed passed, $failed failed, $skipped skipped"
   [[ $failed -eq 0 ]]
+}
+
+# The suites that matter, by TLS, with a certificate of an authority of its own.
+over_tls() {
+  command -v openssl >/dev/null || skip "there is no openssl" || return 1
+  # Before node and Python trust the authority of the tests alone.
+  { needs_node && needs_python && needs_chromium; } || true
+  local at=$logs/tls
+  mkdir -p "$at"
+  {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=tests \
+      -keyout "$at/ca.key" -out "$at/ca.pem" &&
+      openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout "$at/key.pem" -out "$at/csr.pem" &&
+      printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' >"$at/ext" &&
+      openssl x509 -req -in "$at/csr.pem" -CA "$at/ca.pem" -CAkey "$at/ca.key" -CAcreateserial -days 2 -extfile "$at/ext" -out "$at/crt.pem"
+  } >"$logs/openssl" 2>&1 || { cat "$logs/openssl"; skip "no certificate could be made"; return 1; }
+  local -x TLS_CERT=$at/crt.pem TLS_KEY=$at/key.pem MESH_CA=$at/ca.pem NODE_EXTRA_CA_CERTS=$at/ca.pem SSL_CERT_FILE=$at/ca.pem
+  { needs_node && run_node ws; } || true
+  { needs_python && run_python; } || true
+  { needs_node && needs_chromium && run_node browser; } || true
 }
 
 skip() {

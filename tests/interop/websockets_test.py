@@ -11,6 +11,7 @@ import resource
 import secrets
 import signal
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -130,6 +131,8 @@ class HalfOpen:
     def __init__(self, hub, network="n"):
         self.id = new_id()
         self.socket = socket.create_connection(("127.0.0.1", hub.port), timeout=DEADLINE_SECS)
+        if hub.ws.startswith("wss:"):
+            self.socket = ssl.create_default_context().wrap_socket(self.socket, server_hostname="127.0.0.1")
         key = base64.b64encode(secrets.token_bytes(16)).decode()
         self.socket.sendall(
             f"GET /ws?peerId={self.id} HTTP/1.1\r\nHost: 127.0.0.1:{hub.port}\r\nUpgrade: websocket\r\n"

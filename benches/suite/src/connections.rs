@@ -55,16 +55,16 @@ pub(crate) struct Rest {
 
 /// All peers connect, announce in networks of ten, stay idle, and leave; twice.
 pub(crate) fn idle(server: &Server, peers: usize, rest: Rest) -> io::Result<Figures> {
-    let empty = machine::rss(server.pid())? as f64;
+    let empty = server.rss()? as f64;
     let mut rounds = Vec::new();
     for _ in 0..2 {
         let mut swarm = Swarm::new()?;
         swarm.connect((0..peers).map(|peer| server.seat(peer, peer / MEMBERS)), |_, _| {})?;
         swarm.rest(rest.there)?;
-        let connected = machine::rss(server.pid())? as f64;
+        let connected = server.rss()? as f64;
         announce_all(&mut swarm, peers)?;
         swarm.rest(rest.there)?;
-        let announced = machine::rss(server.pid())? as f64;
+        let announced = server.rss()? as f64;
         let cpu = server.cpu()?;
         swarm.rest(rest.there)?;
         let idle = server.cpu()?.since(&cpu).us() / rest.there.as_secs_f64();
@@ -73,7 +73,7 @@ pub(crate) fn idle(server: &Server, peers: usize, rest: Rest) -> io::Result<Figu
         }
         drop(swarm);
         std::thread::sleep(rest.gone);
-        let gone = machine::rss(server.pid())? as f64;
+        let gone = server.rss()? as f64;
         rounds.push([connected, announced, gone, idle]);
     }
     let [[connected, announced, gone, idle], [_, again, gone_again, _]] = rounds[..] else { return Ok(Figures::new()) };

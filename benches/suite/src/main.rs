@@ -14,6 +14,7 @@ mod mesh;
 mod message;
 mod relay;
 mod report;
+mod secure;
 mod server;
 mod suite;
 mod swarm;
@@ -204,8 +205,7 @@ fn suite(
             "one core: servers and generator share it, and take turns. Ratios still say something, latencies do not."
         );
     }
-    let (mut done, mut table, mut failed) = (Vec::new(), report::HEAD.to_owned(), 0);
-    print!("{table}");
+    let (mut done, mut table, mut failed) = (Vec::<Done>::new(), String::new(), 0);
     for case in suite::cases(&setup, size) {
         if !only.is_empty() && !only.iter().any(|part| case.name.contains(part.as_str())) {
             continue;
@@ -214,9 +214,15 @@ fn suite(
         let rounds: io::Result<Vec<_>> = (0..case.rounds).map(|_| (case.run)()).collect();
         match rounds {
             Ok(rounds) => {
-                let one = Done { name: case.name, columns: case.columns, rounds };
-                print!("{}", one.lines());
-                table.push_str(&one.lines());
+                let one = Done { name: case.name, servers: case.servers, columns: case.columns, rounds };
+                let mut lines = one.lines();
+                if done.last().is_none_or(|last| last.servers != one.servers) {
+                    // Others are compared here: a table of its own.
+                    let gap = if done.is_empty() { "" } else { "\n" };
+                    lines = format!("{gap}{}{lines}", report::head(one.servers));
+                }
+                print!("{lines}");
+                table.push_str(&lines);
                 done.push(one);
             }
             Err(error) => {

@@ -1,7 +1,8 @@
 //! Pairs that send offers back and forth: the cost of a relayed message.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -10,6 +11,7 @@ use crate::figures::Figures;
 use crate::frames;
 use crate::machine::Cpu;
 use crate::message::{self, Heard};
+use crate::secure;
 use crate::server::Server;
 use crate::swarm::Swarm;
 
@@ -87,6 +89,66 @@ pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64, spin: bool) -> io:
     Ok(figures.into_iter().chain([("asked", rate), ("reached", reached)]).collect())
 }
 
+/// As [`open`], while so many first flights of TLS handshakes a second come in at the first server.
+pub(crate) fn beside_handshakes(
+    pairs: &[Pair<'_>],
+    plan: Plan,
+    rate: f64,
+    hellos: f64,
+    spin: bool,
+) -> io::Result<Figures> {
+    let mut crowd =
+        Crowd { hello: secure::hello()?, port: pairs[0].servers[0].port, open: VecDeque::new(), answered: 0 };
+    let mut talk = Talk::assemble(pairs, plan, (!spin).then_some(Duration::from_micros(100)))?;
+    let figures = talk.measure(plan.window, |talk, time| {
+        let (begin, mut sent, mut came) = (Instant::now(), 0u64, 0u64);
+        while begin.elapsed() < time {
+            let now = begin.elapsed().as_secs_f64();
+            if came < (now * hellos) as u64 {
+                came += 1;
+                crowd.come()?;
+            }
+            if sent < (now * rate) as u64 {
+                let at = 2 * (sent % pairs.len() as u64) as usize;
+                talk.send(at, 1, begin + Duration::from_secs_f64(sent as f64 / rate))?;
+                sent += 1;
+            }
+            for at in talk.wait()? {
+                talk.take(at);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(figures.into_iter().chain([("answered", crowd.answered as f64)]).collect())
+}
+
+/// Clients that begin handshakes and leave when they are answered.
+struct Crowd {
+    hello: Vec<u8>,
+    port: u16,
+    open: VecDeque<TcpStream>,
+    answered: u64,
+}
+
+impl Crowd {
+    /// Open at a time: an answer comes within milliseconds.
+    const OPEN: usize = 64;
+
+    fn come(&mut self) -> io::Result<()> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        stream.set_nonblocking(true)?;
+        stream.write_all(&self.hello)?;
+        self.open.push_back(stream);
+        if self.open.len() > Self::OPEN
+            && let Some(mut oldest) = self.open.pop_front()
+        {
+            self.answered += u64::from(oldest.read(&mut [0; 4096]).is_ok_and(|n| n > 0));
+            rustix::net::sockopt::set_socket_linger(&oldest, Some(Duration::ZERO))?;
+        }
+        Ok(())
+    }
+}
+
 /// Pairs whose peers sit at the places 2n and 2n + 1.
 struct Talk {
     swarm: Swarm,
@@ -127,7 +189,7 @@ impl Talk {
                 *count += u64::from(matches!(heard, Heard::Discovered(_)));
             })?;
         }
-        let mut pids: Vec<u32> = seats.iter().map(|(server, _)| server.pid()).collect();
+        let mut pids: Vec<u32> = seats.iter().flat_map(|(server, _)| server.pids()).collect();
         pids.sort_unstable();
         pids.dedup();
         Ok(Self {

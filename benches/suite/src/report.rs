@@ -24,12 +24,14 @@ pub(crate) struct Column {
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) name: String,
+    /// Who is compared: the one in the middle with the two others.
+    pub(crate) servers: &'static [&'static str; 3],
     pub(crate) columns: &'static [Column],
     pub(crate) rounds: Vec<Round>,
 }
 
-/// The order of the servers in the table.
-const SERVERS: [&str; 3] = ["yardstick", "hub", "baseline"];
+/// Who is compared as a rule.
+pub(crate) const SERVERS: [&str; 3] = ["yardstick", "hub", "baseline"];
 
 impl Done {
     fn rounds_of(&self, server: &str) -> Vec<Figures> {
@@ -39,7 +41,7 @@ impl Done {
 
     /// Its lines of the table.
     pub(crate) fn lines(&self) -> String {
-        let medians = SERVERS.map(|server| medians(&self.rounds_of(server)));
+        let medians = self.servers.map(|server| medians(&self.rounds_of(server)));
         let mut out = String::new();
         for column in self.columns {
             let [yardstick, hub, baseline] = medians.each_ref().map(|figures| figures.get(column.figure).copied());
@@ -65,7 +67,7 @@ impl Done {
     }
 
     fn json(&self) -> Value {
-        let by_server = SERVERS.iter().map(|server| (*server, self.rounds_of(server)));
+        let by_server = self.servers.iter().map(|server| (*server, self.rounds_of(server)));
         let servers: serde_json::Map<String, Value> = by_server
             .filter(|(_, runs)| !runs.is_empty())
             .map(|(server, runs)| (server.to_owned(), json!({ "median": medians(&runs), "runs": runs })))
@@ -74,9 +76,13 @@ impl Done {
     }
 }
 
-/// The head of the table.
-pub(crate) const HEAD: &str = "\
-| scenario | | yardstick | hub | baseline | hub / yardstick | hub / baseline |\n|---|---|--:|--:|--:|--:|--:|\n";
+/// The head of a table.
+pub(crate) fn head(servers: &[&str; 3]) -> String {
+    let [first, hub, last] = servers;
+    format!(
+        "| scenario | | {first} | {hub} | {last} | {hub} / {first} | {hub} / {last} |\n|---|---|--:|--:|--:|--:|--:|\n"
+    )
+}
 
 /// Everything, for a program to read.
 pub(crate) fn json(machine: &Value, done: &[Done]) -> Value {
@@ -116,7 +122,7 @@ mod tests {
             vec![("yardstick", Figures::from([("cpu_us", yardstick)])), ("hub", Figures::from([("cpu_us", hub)]))]
         };
         let rounds = vec![round(2.0, 3.0), round(4.0, 9.0), round(2.0, 3.5)];
-        let done = Done { name: "relay".to_owned(), columns: COLUMNS, rounds };
+        let done = Done { name: "relay".to_owned(), servers: &SERVERS, columns: COLUMNS, rounds };
         assert_eq!(done.lines(), "| relay | CPU | 2.0 | 3.5 |  | 1.75 |  |\n");
         assert_eq!(done.json()["servers"]["hub"]["median"]["cpu_us"], 3.5);
         assert_eq!(done.json()["servers"]["hub"]["runs"].as_array().unwrap().len(), 3);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use crate::machine::{self, Cores, Cpu};
+use crate::secure;
 use crate::swarm::Seat;
 
 /// Who serves.
@@ -20,6 +21,10 @@ pub(crate) enum Kind {
     Yardstick,
     /// The design that everyone would write first.
     Baseline,
+    /// The hub, which speaks TLS itself.
+    HubWithTls,
+    /// nginx, which speaks TLS before the hub.
+    NginxAndHub,
 }
 
 impl Kind {
@@ -29,7 +34,14 @@ impl Kind {
             Self::Hub => "hub",
             Self::Yardstick => "yardstick",
             Self::Baseline => "baseline",
+            Self::HubWithTls => "hub with TLS",
+            Self::NginxAndHub => "nginx and hub",
         }
+    }
+
+    /// Whether it is to be spoken to by TLS.
+    pub(crate) fn is_secure(self) -> bool {
+        matches!(self, Self::HubWithTls | Self::NginxAndHub)
     }
 
     /// Whether it speaks the protocol: says `connected`, tells of peers.
@@ -95,6 +107,8 @@ impl Setup {
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
+    /// The hub behind it, where it is a proxy.
+    behind: Option<Box<Server>>,
     /// Where it listens, on 127.0.0.1.
     pub(crate) port: u16,
     /// Who it is.
@@ -106,8 +120,23 @@ impl Server {
     pub(crate) fn start(kind: Kind, setup: &Setup) -> io::Result<Self> {
         // Found by the kernel and free again: of two that start at once one may lose, and says so.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let mut behind = None;
         let mut command = match kind {
             Kind::Hub => hub(setup, port),
+            Kind::HubWithTls => {
+                let secure::Certificate { certificate, key, .. } = secure::certificate()?;
+                let mut command = hub(setup, port);
+                command.envs([("TLS_CERT", certificate), ("TLS_KEY", key)]);
+                command
+            }
+            Kind::NginxAndHub => {
+                let hub = behind.insert(Box::new(Self::start(Kind::Hub, setup)?));
+                let place = &secure::certificate()?.place;
+                let mut command = Command::new("nginx");
+                command.arg("-p").arg(place).arg("-c");
+                command.arg(secure::nginx(port, hub.port, setup.most_connections.min(20_000), place)?);
+                command
+            }
             Kind::Yardstick | Kind::Baseline => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.args([kind.label(), "--port", &port.to_string()]);
@@ -124,7 +153,7 @@ impl Server {
         machine::pin(&setup.cores.generator())?;
         let program = command.get_program().to_string_lossy().into_owned();
         let child = child.map_err(|error| io::Error::other(format!("{program}: {error}")))?;
-        let mut server = Self { child, port, kind };
+        let mut server = Self { child, behind, port, kind };
         server.wait()?;
         Ok(server)
     }
@@ -138,7 +167,9 @@ impl Server {
             }
             let ready = match self.kind {
                 Kind::Hub => self.get("/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")),
-                Kind::Yardstick | Kind::Baseline => TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok(),
+                Kind::Yardstick | Kind::Baseline | Kind::HubWithTls | Kind::NginxAndHub => {
+                    TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
+                }
             };
             if ready {
                 return Ok(());
@@ -163,14 +194,24 @@ impl Server {
         self.child.id()
     }
 
+    /// The process, and that of the hub behind it.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        std::iter::once(self.pid()).chain(self.behind.as_ref().map(|hub| hub.pid())).collect()
+    }
+
     /// CPU time it used so far.
     pub(crate) fn cpu(&self) -> io::Result<Cpu> {
-        Cpu::of(&[self.pid()])
+        Cpu::of(&self.pids())
+    }
+
+    /// Memory it uses.
+    pub(crate) fn rss(&self) -> io::Result<u64> {
+        self.pids().into_iter().map(machine::rss).sum()
     }
 
     /// A place at it for this peer.
     pub(crate) fn seat(&self, peer: usize, group: usize) -> Seat {
-        Seat { port: self.port, peer, group, welcomed: self.kind.is_hub() }
+        Seat { port: self.port, peer, group, welcomed: self.kind.is_hub(), secure: self.kind.is_secure() }
     }
 }
 

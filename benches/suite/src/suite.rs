@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::connections::{self, Rest};
 use crate::figures::Figures;
 use crate::relay::{self, Plan};
-use crate::report::Column;
+use crate::report::{Column, SERVERS};
+use crate::secure;
 use crate::server::{Kind, Server, Setup};
 use crate::{crossing, crowd, discovery, mesh};
 
@@ -19,6 +20,8 @@ pub(crate) struct Case {
     pub(crate) name: String,
     /// How often it is run.
     pub(crate) rounds: usize,
+    /// Who is compared.
+    pub(crate) servers: &'static [&'static str; 3],
     /// The figures that are shown.
     pub(crate) columns: &'static [Column],
     /// Runs it once, against all servers it is for, one after the other.
@@ -60,7 +63,7 @@ pub(crate) fn cases(setup: &Setup, size: Size) -> Vec<Case> {
     let one = setup.clone().with_shards(1);
     let two = setup.clone().with_shards(2);
     let mut add = |name: String, rounds: usize, columns, run: Box<dyn Fn() -> io::Result<Round>>| {
-        cases.push(Case { name, rounds, columns, run });
+        cases.push(Case { name, rounds, servers: &SERVERS, columns, run });
     };
 
     for bytes in [250, 1200, 2500] {
@@ -201,12 +204,77 @@ pub(crate) fn cases(setup: &Setup, size: Size) -> Vec<Case> {
                 Box::new(move || {
                     each(&ALL[..2], &own, |server| match server.kind {
                         Kind::Yardstick => discovery::bare(server, peers),
-                        Kind::Baseline | Kind::Hub => discovery::run(server, peers),
+                        Kind::Baseline | Kind::Hub | Kind::HubWithTls | Kind::NginxAndHub => {
+                            discovery::run(server, peers)
+                        }
                     })
                 }),
             );
         }
     }
+    if setup.knows("TLS_CERT") && secure::has_nginx() {
+        cases.extend(tls_cases(&one, &two, size, rounds, plan));
+    }
+    cases
+}
+
+/// TLS in the hub, beside the same hub without TLS and behind nginx.
+fn tls_cases(one: &Setup, two: &Setup, size: Size, rounds: usize, plan: Plan) -> Vec<Case> {
+    const ALL: [Kind; 3] = [Kind::Hub, Kind::HubWithTls, Kind::NginxAndHub];
+    const SERVERS: [&str; 3] = ["hub", "hub with TLS", "nginx and hub"];
+    let mut cases = Vec::new();
+    let mut add = |name: String, rounds: usize, columns, run: Box<dyn Fn() -> io::Result<Round>>| {
+        cases.push(Case { name, rounds, servers: &SERVERS, columns, run });
+    };
+    for in_flight in [1, 16] {
+        let (setup, plan) = (one.clone(), Plan { in_flight, ..plan });
+        add(
+            format!("TLS, relay {} B, {in_flight} in flight", plan.size),
+            rounds,
+            RELAY,
+            Box::new(move || {
+                each(&ALL, &setup, |server| relay::closed(&relay::pairs(server, PAIRS), plan, setup.spin))
+            }),
+        );
+    }
+    let own = one.clone();
+    let peers = if size.quick { 500 } else { 2000 };
+    add(
+        format!("TLS, connect with a full handshake, {peers}"),
+        rounds,
+        CONNECT,
+        Box::new(move || each(&ALL, &own, |server| connections::connect(server, peers))),
+    );
+    let own = two.clone();
+    let peers = if size.quick { 2000 } else { 4000 };
+    let rest = Rest { there: Duration::from_secs(3), gone: Duration::from_secs(5) };
+    add(
+        format!("TLS, idle, {peers} in networks of ten"),
+        size.rounds.unwrap_or(1),
+        IDLE,
+        Box::new(move || each(&ALL, &own, |server| connections::idle(server, peers, rest))),
+    );
+    let own = one.clone();
+    add(
+        "TLS, a pair at 1000 a second while 500 handshakes a second come in".to_owned(),
+        rounds,
+        BESIDE,
+        Box::new(move || {
+            let kinds = [Kind::HubWithTls, Kind::NginxAndHub];
+            each(&kinds, &own, |server| {
+                let pairs = relay::pairs(server, 1);
+                let quiet = relay::beside_handshakes(&pairs, plan, 1000.0, 0.0, own.spin)?;
+                let busy = relay::beside_handshakes(&pairs, plan, 1000.0, 500.0, own.spin)?;
+                Ok(Figures::from([
+                    ("quiet_p99_us", quiet["p99_us"]),
+                    ("p50_us", busy["p50_us"]),
+                    ("p99_us", busy["p99_us"]),
+                    ("by_quiet", busy["p99_us"] / quiet["p99_us"]),
+                    ("answered", busy["answered"]),
+                ]))
+            })
+        }),
+    );
     cases
 }
 
@@ -243,6 +311,12 @@ const IDLE: &[Column] = &[
 const CONNECT: &[Column] = &[
     Column { figure: "cpu_us", name: "CPU a connection, µs", decimals: 1 },
     Column { figure: "reset_us", name: "CPU an end by reset, µs", decimals: 1 },
+];
+const BESIDE: &[Column] = &[
+    Column { figure: "quiet_p99_us", name: "p99 without them, µs", decimals: 0 },
+    Column { figure: "p99_us", name: "p99 with them, µs", decimals: 0 },
+    Column { figure: "by_quiet", name: "with / without", decimals: 2 },
+    Column { figure: "answered", name: "handshakes that were answered", decimals: 0 },
 ];
 const CHURN: &[Column] = &[
     Column { figure: "cpu_us", name: "CPU a leave and join, µs", decimals: 1 },

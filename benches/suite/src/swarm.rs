@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::fs::Timespec;
+use rustls::ClientConnection;
 
 use crate::frames::{self, Frames, Scan};
 use crate::message::{self, Heard};
+use crate::secure;
 
 /// Handshakes under way at a time.
 const WINDOW: usize = 64;
@@ -23,6 +25,7 @@ pub(crate) const READ: usize = 256 * 1024;
 /// A connection of one peer.
 pub(crate) struct Conn {
     stream: TcpStream,
+    tls: Option<Box<ClientConnection>>,
     upgraded: bool,
     /// Where frames end, for who only counts them.
     pub(crate) scan: Scan,
@@ -44,6 +47,8 @@ pub(crate) struct Seat {
     pub(crate) group: usize,
     /// Whether the server says `connected`.
     pub(crate) welcomed: bool,
+    /// Whether it is spoken to by TLS.
+    pub(crate) secure: bool,
 }
 
 /// The connections, by their place.
@@ -111,9 +116,19 @@ impl Swarm {
         stream.set_nodelay(true)?;
         let at = self.conns.len();
         epoll::add(&self.epoll, &stream, EventData::new_u64(at as u64), EventFlags::IN)?;
-        (&stream).write_all(&message::request(seat.peer, seat.group))?;
+        let request = message::request(seat.peer, seat.group);
+        let tls = if seat.secure {
+            let mut tls = Box::new(secure::client()?);
+            tls.writer().write_all(&request)?;
+            secure::write(&mut tls, &stream)?;
+            Some(tls)
+        } else {
+            (&stream).write_all(&request)?;
+            None
+        };
         self.conns.push(Some(Conn {
             stream,
+            tls,
             upgraded: false,
             scan: Scan::default(),
             frames: Frames::default(),
@@ -155,7 +170,11 @@ impl Swarm {
     /// Reads once. `0`: there was nothing, or the connection is gone.
     pub(crate) fn read(&mut self, at: Ready, buffer: &mut [u8]) -> usize {
         let Some(conn) = &mut self.conns[at] else { return 0 };
-        match (&conn.stream).read(buffer) {
+        let read = match &mut conn.tls {
+            None => (&conn.stream).read(buffer),
+            Some(tls) => secure::read(tls, &conn.stream, buffer),
+        };
+        match read {
             Ok(read) if read > 0 => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Ok(_) | Err(_) => {
@@ -293,6 +312,17 @@ impl Swarm {
     pub(crate) fn send_times(&mut self, at: usize, frame: &[u8], times: usize) -> io::Result<()> {
         const MOST: usize = 64;
         let Some(conn) = &mut self.conns[at] else { return Ok(()) };
+        if let Some(tls) = &mut conn.tls {
+            // A record for each message, as clients make them.
+            let was_blocked = tls.wants_write();
+            (0..times).try_for_each(|_| tls.writer().write_all(frame))?;
+            secure::write(tls, &conn.stream)?;
+            if was_blocked != tls.wants_write() {
+                let flags = if was_blocked { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
+                epoll::modify(&self.epoll, &conn.stream, EventData::new_u64(at as u64), flags)?;
+            }
+            return Ok(());
+        }
         let was_blocked = !conn.unsent.is_empty();
         if was_blocked {
             (0..times).for_each(|_| conn.unsent.extend_from_slice(frame));
