@@ -112,3 +112,59 @@ hubTest('a page in the back/forward cache leaves its room, and joins again when 
     web.close()
   }
 })
+
+/** A page that keeps its WebSocket when it is left, and its secret where the next page of the tab finds it. */
+const keeper = id => `<!doctype html><script>
+  let hub
+  const codes = []
+  function connect () {
+    hub = new WebSocket(new URLSearchParams(location.search).get('hub') + '/ws?peerId=${id}&resume=' + (sessionStorage.getItem('resume') ?? ''))
+    hub.onclose = ({ code }) => codes.push(code)
+    hub.onmessage = ({ data: text }) => {
+      const { type, data } = JSON.parse(text)
+      if (type !== 'connected') return
+      sessionStorage.setItem('resume', data.resume)
+      hub.send('{"type":"announce","networkName":"lobby"}')
+    }
+  }
+  connect()
+</script>`
+
+/** Waits until so many clients have taken their id over at once. */
+async function resumed (hub, expected) {
+  const deadline = Date.now() + 10_000
+  for (;;) {
+    const metrics = await (await fetch(`${hub.url}/metrics`)).text()
+    const count = Number(metrics.match(/^peerpigeon_resumes_total\{outcome="resumed"\} (.*)$/m)?.[1])
+    if (count === expected) return
+    if (Date.now() > deadline) throw new Error(`${count} resumed, expected ${expected}`)
+  }
+}
+
+hubTest('a page in the back/forward cache that kept its WebSocket gives its id to the next page, and has it again when it is back', { skip: HUBS_AT && 'asks one hub', timeout: 60_000 }, async hub => {
+  const html = keeper('cd'.repeat(20))
+  const web = await serve({ '/a': html, '/b': html })
+  const browser = await launch({ ignoreDefaultArgs: ['--disable-back-forward-cache'] })
+  try {
+    const page = await browser.newPage()
+    await page.goto(`${web.origin}/a?hub=${hub.ws}`)
+    await joined(hub, 1)
+    await page.evaluate(() => { globalThis.before = true })
+    await page.goto(`${web.origin}/b?hub=${hub.ws}`)
+    await joined(hub, 2)
+    await resumed(hub, 1)
+    assert.deepEqual(await page.evaluate('codes'), [])
+    await page.goBack({ waitUntil: 'commit' })
+    // A browser either keeps the page whose WebSocket was closed, or discards it and loads it again. Chromium 148 discards it.
+    if (await restored(page)) {
+      await page.waitForFunction('codes.length > 0')
+      assert.deepEqual(await page.evaluate('codes'), [4001])
+      await page.evaluate('connect()')
+    }
+    // Now the second page is the one that was left, and kept or not.
+    await joined(hub, 3)
+  } finally {
+    await browser.close()
+    web.close()
+  }
+})
