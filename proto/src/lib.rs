@@ -60,6 +60,7 @@ mod redacted;
 mod relay;
 mod resume;
 mod router;
+mod secret;
 mod sentences;
 mod time;
 mod turns;
@@ -84,6 +85,7 @@ pub use router::{
     Announcement, Asker, Discovery, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, Output, Router,
     RouterConfig, RouterStats, Sender, Standing, Stay, Word,
 };
+pub use secret::is_secret;
 pub use time::Now;
 pub use turns::Turns;
 pub use wire::{MessageKind, SignalKind, Template};

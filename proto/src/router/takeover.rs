@@ -11,6 +11,7 @@ use crate::limits::{
 };
 use crate::reason::CloseReason;
 use crate::resume::{Lineage, ResumeOutcome, Right};
+use crate::secret::is_secret;
 use crate::time::Now;
 use crate::wire::{self, MessageKind};
 
@@ -238,7 +239,7 @@ impl Router {
         let peer = session.peer;
         let Some(takeover) = self.takeovers.pending.get(&peer).copied() else { return };
         // Only the asked session can answer.
-        if self.by_peer.get(&peer) != Some(&id) || payload != self.takeovers.nonce(&peer, takeover.ticket) {
+        if self.by_peer.get(&peer) != Some(&id) || !is_secret(payload, &self.takeovers.nonce(&peer, takeover.ticket)) {
             return;
         }
         self.stays(peer, takeover.newcomer, now);

@@ -1,0 +1,23 @@
+//! The comparison of secrets.
+
+use subtle::ConstantTimeEq;
+
+/// Whether what somebody sent is the secret. The time that the comparison takes depends on the two lengths only, not on where the
+/// contents differ. Every secret that is not part of an HMAC is compared here.
+pub fn is_secret(sent: &[u8], secret: &[u8]) -> bool {
+    sent.ct_eq(secret).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_secret_is_the_secret() {
+        assert!(is_secret(b"abc", b"abc") && is_secret(b"", b""));
+        for other in ["", "a", "ab", "abd", "abcd", "ABC", "xbc"] {
+            assert!(!is_secret(other.as_bytes(), b"abc"), "{other}");
+            assert!(!is_secret(b"abc", other.as_bytes()), "{other}");
+        }
+    }
+}
