@@ -37,6 +37,8 @@ pub(super) struct Rival {
     last_at: Duration,
     /// Time at which another hub last reported this incarnation as the current one.
     recalled_at: Option<Duration>,
+    /// Time at which this incarnation, or an ended one that it replaced here, was first reported.
+    since: Duration,
     /// Whether it has identified itself on a link.
     proven: bool,
     told: bool,
@@ -46,6 +48,10 @@ impl Rival {
     fn is_alive(&self, now: Duration) -> bool {
         let grew = self.grew >= 3 && self.last_at >= self.first_at + RIVAL_EVIDENCE;
         self.proven || grew && now < self.last_at + RIVAL_MEMORY
+    }
+
+    fn is_recalled(&self, now: Duration) -> bool {
+        self.recalled_at.is_some_and(|at| now < at + RIVAL_MEMORY)
     }
 }
 
@@ -70,14 +76,20 @@ impl Relay {
             }
             return;
         }
-        let rival = self.rival.take().filter(|rival| rival.life == life || rival.is_alive(now.at));
-        let mut rival = rival.unwrap_or(Rival {
+        let rival = self.rival.take();
+        // Other hubs can recall different ended incarnations in turn. The latest one counts, and the time goes on.
+        let since = rival.as_ref().filter(|rival| rival.recalled_at.is_some()).map_or(now.at, |rival| rival.since);
+        let is_kept = |rival: &Rival| {
+            rival.life == life || rival.is_alive(now.at) || rival.life > life && rival.is_recalled(now.at)
+        };
+        let mut rival = rival.filter(is_kept).unwrap_or(Rival {
             life,
             first_at: now.at,
             last_number: beat.number,
             grew: 0,
             last_at: now.at,
             recalled_at: None,
+            since,
             proven: false,
             told: false,
         });
@@ -110,6 +122,7 @@ impl Relay {
             last_number: 0,
             last_at,
             recalled_at: None,
+            since: now.at,
             proven: true,
             told: false,
         });
@@ -126,7 +139,8 @@ impl Relay {
         let (alive, known_for) = (rival.is_alive(now.at), now.at.saturating_sub(rival.first_at));
         let is_young = now.at < self.started + RIVAL_PATIENCE;
         let (life, proven) = (rival.life, rival.proven);
-        let is_recalled = rival.recalled_at.is_some_and(|at| now.at < at + RIVAL_MEMORY);
+        let is_recalled = rival.is_recalled(now.at);
+        let recalled_for = now.at.saturating_sub(rival.since);
         if alive && !std::mem::replace(&mut rival.told, true) {
             self.event(MeshEvent::SameId);
         }
@@ -141,7 +155,7 @@ impl Relay {
             if known_for >= RIVAL_YIELD {
                 self.take_new_id(now);
             }
-        } else if life.0 > own.0 && is_recalled && (is_young || known_for >= RIVAL_PATIENCE) {
+        } else if life.0 > own.0 && is_recalled && (is_young || recalled_for >= RIVAL_PATIENCE) {
             self.rival = None;
             self.begin_later_life(life.0, now);
         } else if known_for >= RIVAL_YIELD {

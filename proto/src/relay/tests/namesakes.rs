@@ -161,6 +161,29 @@ fn beside_a_namesake_that_keeps_its_id_the_earlier_one_takes_another() {
     assert_ne!(net.hubs[&1].hub(), hub(1));
 }
 
+#[test]
+fn two_ended_lives_that_are_recalled_in_turn_do_not_hide_a_hub_for_ever() {
+    let mut net = Net::full(2);
+    net.pass(RIVAL_PATIENCE);
+    let link = net.hubs[&1].by_hub[&hub(2)];
+    let beat = (*net.hubs[&2].hubs[&hub(1)].beat).clone();
+    let lives = [5_000, 9_000].map(|later| HubIncarnation(beat.incarnation.0 + later));
+    for (turn, incarnation) in (0..2 * RIVAL_YIELD.as_secs()).zip(lives.into_iter().cycle()) {
+        let recalled = crate::envelope::Heartbeat {
+            incarnation,
+            process: 1 + turn % 2,
+            number: 1,
+            age_ms: LEASE.as_millis() as u32 + 1,
+            ..beat.clone()
+        };
+        net.input(1, RelayInput::Received { via: Via::Link(link), envelope: Envelope::Heartbeat(Arc::new(recalled)) });
+        net.run();
+        net.pass(HEARTBEAT);
+    }
+    assert!(net.hubs[&1].incarnation() > lives[1]);
+    assert_eq!(net.hubs[&1].hub(), hub(1));
+}
+
 /// Sends hub 2 a heartbeat of hub 1 that hub 1 has not sent.
 fn lies(net: &mut Net, change: impl FnOnce(&mut crate::envelope::Heartbeat)) {
     let mut beat = (*net.hubs[&2].hubs[&hub(1)].beat).clone();
