@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Longest duration that is accepted: a hundred days, far below where adding to a clock overflows.
 const MAX: Duration = Duration::from_secs(100 * 24 * 3600);
 
-/// Parses a duration in the grammar of `humantime`, at most [`MAX`]. Only zero needs no unit.
+/// Parses a duration in the grammar of `humantime`, at most a hundred days. Only zero needs no unit.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text);
     duration
