@@ -99,7 +99,9 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
             assert!(discover.limit.is_none() || discover.limit == limit, "of {text}");
         }
         ClientMessage::Goodbye(goodbye) => {
-            assert_eq!((kind, goodbye.network.as_deref()), ("goodbye", name), "of {text}");
+            // Without a name it leaves all networks; a blank name is the global one.
+            let leaves = string("networkName").map(|_| network);
+            assert_eq!((kind, goodbye.network.as_deref()), ("goodbye", leaves), "of {text}");
             if field("data").is_some() {
                 same_data(goodbye.data);
             } else {
