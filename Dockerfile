@@ -25,19 +25,20 @@ COPY Cargo.toml Cargo.lock ./
 COPY proto/Cargo.toml proto/
 COPY tls/Cargo.toml tls/
 COPY shard/Cargo.toml shard/
+COPY thread/Cargo.toml thread/
 COPY mesh/Cargo.toml mesh/
 # Named in Cargo.toml, and seldom changed.
 COPY benches benches
-RUN mkdir -p src proto/src tls/src shard/src mesh/src \
+RUN mkdir -p src proto/src tls/src thread/src shard/src mesh/src \
  && echo 'fn main() {}' >src/main.rs \
- && touch src/lib.rs proto/src/lib.rs tls/src/lib.rs shard/src/lib.rs mesh/src/lib.rs \
+ && touch src/lib.rs proto/src/lib.rs tls/src/lib.rs thread/src/lib.rs shard/src/lib.rs mesh/src/lib.rs \
  && { [ "$TARGETARCH" != arm64 ] || export JEMALLOC_SYS_WITH_LG_PAGE=16; } \
  && cargo build --release --locked --bin peerpigeon
 
 # Then the program. Git keeps no times, so that a checkout may look older than the layer above.
 COPY . .
 ARG PEERPIGEON_COMMIT=
-RUN find src proto tls shard mesh -name '*.rs' -exec touch {} + \
+RUN find src proto tls thread shard mesh -name '*.rs' -exec touch {} + \
  && { [ "$TARGETARCH" != arm64 ] || export JEMALLOC_SYS_WITH_LG_PAGE=16; } \
  && PEERPIGEON_COMMIT="$PEERPIGEON_COMMIT" cargo build --release --locked --bin peerpigeon \
  && target/release/peerpigeon --version

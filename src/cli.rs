@@ -24,7 +24,8 @@ const EX_USAGE: u8 = 64;
 #[command(name = "peerpigeon", version = env!("PEERPIGEON_VERSION"), about, args_conflicts_with_subcommands = true)]
 #[command(
     after_help = "Without a command, peerpigeon runs a hub. Every flag of serve has an environment variable, shown \
-                        after it; a flag takes precedence, and an empty variable counts as unset."
+                        after it; a flag takes precedence, and an empty variable counts as unset.\n\nExit codes of a hub: 0 it was \
+                        told to stop; 1 it could not start; 64 an invalid setting; 70 a defect of the hub, restart it."
 )]
 struct Cli {
     #[command(subcommand)]

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mesh::{MeshHandle, MeshReading};
@@ -11,7 +10,7 @@ use proto::ShardId;
 use proto::limits::{CLOSE_LINGER, MAILBOX_BATCHES, TICK};
 use shard::{Reading, ShardHandle, Shards};
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::linking::{self, Mesh};
 
@@ -158,13 +157,14 @@ impl Hub {
         if tokio::time::timeout(CLOSE_LINGER, ended).await.is_err() {
             warn!("shard_end_timed_out");
         }
-        // A thread that hangs is not waited for: it ends with the process.
-        for thread in threads.into_iter().filter(JoinHandle::is_finished) {
+        // One that is stuck is not waited for: it ends with the process.
+        let mut failed = None;
+        for (shard, thread) in (0..).zip(threads).filter(|(_, thread)| thread.is_finished()) {
             if thread.join().is_err() {
-                error!("shard_panicked");
+                failed = Some(Failed::Shard(ShardId(shard)));
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }
 

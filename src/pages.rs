@@ -74,16 +74,21 @@ impl HubFacts {
     }
 }
 
-/// The pages of a hub, and the thread that renders them. It ends with the last clone.
+/// The pages of a hub, and the thread that makes them. It ends with the last of them, and calls `turned` once a tick until then.
 ///
 /// # Errors
 ///
-/// If the thread cannot be started.
-pub fn pages(config: Arc<Config>, facts: HubFacts) -> io::Result<Pages> {
+/// When the thread cannot be made.
+pub fn pages(config: Arc<Config>, facts: HubFacts, turned: impl Fn() + Send + 'static) -> io::Result<Pages> {
     let (fullness, facts) = (Arc::new(Fullness::of(facts.max_connections)), Arc::new(facts));
     let renderer = Renderer::new(Arc::clone(&config), Arc::clone(&facts), Arc::clone(&fullness));
-    let site =
-        Arc::new(Site { cors: cors_headers(&config), config, facts, fullness, rendered: Rendered::start(renderer)? });
+    let site = Arc::new(Site {
+        cors: cors_headers(&config),
+        config,
+        facts,
+        fullness,
+        rendered: Rendered::start(renderer, turned)?,
+    });
     Ok(Arc::new(move |request, visitor| site.answer(request, visitor)))
 }
 

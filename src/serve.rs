@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::Poll;
@@ -27,7 +28,11 @@ use crate::pages::{self, HubFacts};
 use crate::telemetry::{self, log::Log};
 use crate::watchdog::{self, Stuck, Watchdog};
 
-/// Runs a hub until it is stopped.
+/// Exit code for a defect of the hub, after which what peers are told could no longer be right (`EX_SOFTWARE` of sysexits.h): whoever
+/// supervises the hub starts it again.
+pub const EX_SOFTWARE: u8 = 70;
+
+/// Runs a hub until it is told to stop.
 pub fn run(config: Config) -> ExitCode {
     let log = match telemetry::log::init(&config.log) {
         Ok(log) => log,
@@ -58,27 +63,35 @@ pub fn run(config: Config) -> ExitCode {
         })
     });
     let Some(listeners) = bound else { return ExitCode::FAILURE };
-    let served = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
-        let ended = runtime.block_on(serve(config, files, listeners));
-        // A mesh that hangs is waited for on a thread of the runtime.
-        runtime.shutdown_background();
-        ended
-    });
+    // The thread's name in logs is that of the process.
+    let main = std::thread::current().name().unwrap_or_default().to_owned();
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+            let ended = runtime.block_on(serve(config, files, listeners));
+            // A mesh that is stuck is still waited for on a thread of the runtime.
+            runtime.shutdown_background();
+            ended
+        })
+    }));
     match served {
-        Ok(Ok(())) => {
+        Ok(Ok(Ok(()))) => {
             info!("server_stopped");
             ExitCode::SUCCESS
         }
-        Ok(Err(failed)) => {
+        Ok(Ok(Err(failed))) => {
             match failed {
-                Failed::Mesh => error!("mesh_failed"),
-                Failed::Shard(shard) => error!(shard = shard.0, "shard_failed"),
+                Failed::Mesh => log.say_last("mesh_failed", "mesh"),
+                Failed::Shard(shard) => log.say_last("shard_failed", &format!("shard-{}", shard.0)),
             }
-            ExitCode::FAILURE
+            ExitCode::from(EX_SOFTWARE)
         }
-        Err(error) => {
+        Ok(Err(error)) => {
             error!(%error, "server_failed");
             ExitCode::FAILURE
+        }
+        Err(_) => {
+            log.say_last("main_failed", &main);
+            ExitCode::from(EX_SOFTWARE)
         }
     }
 }
@@ -135,6 +148,8 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     if config.has_mesh() {
         threads.push("mesh".to_owned());
     }
+    let pages_thread = threads.len();
+    threads.push("pages".to_owned());
     let watchdog = Watchdog::new(threads, TURN_PATIENCE);
     let turned = |thread: usize| {
         let watchdog = watchdog.clone();
@@ -190,7 +205,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         admin_port: ports.admin,
         tls: reloader.as_ref().map(|reloader| TlsDoor { acceptor: reloader.acceptor().clone(), ports: tls_ports }),
         cors: pages::cors_headers(&config),
-        pages: pages::pages(Arc::clone(&config), facts)?,
+        pages: pages::pages(Arc::clone(&config), facts, turned(pages_thread))?,
         networks,
         gauges,
         clock,

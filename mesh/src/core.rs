@@ -31,6 +31,7 @@ use proto::{
     BugNote, Bugs, Discovery, HubId, HubIncarnation, Letter, LinkId, MeshEvent, Now, Outbox, Relay, RelayInput,
     RelayOutput,
 };
+use thread::{TurnGuard, planted};
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
@@ -42,7 +43,6 @@ use crate::runtime::MeshConfig;
 use crate::stats::{LinkEnd, LinkStats, MeshReading};
 use outbound::Pressure;
 use turn::Turn;
-pub(crate) use turn::note_idle;
 
 pub(crate) struct Core {
     own: HubId,
@@ -258,6 +258,8 @@ impl Core {
     pub(crate) fn letters(&mut self, letters: &mut impl Iterator<Item = Letter>) {
         self.begin_turn();
         let now = self.now();
+        let _turn = TurnGuard::of("letters", ());
+        planted("mesh");
         while !self.is_turn_over()
             && let Some(letter) = letters.next()
         {

@@ -11,6 +11,7 @@ use proto::envelope::Hello;
 use proto::limits::LEGACY_PATIENCE;
 use proto::ws::Reader;
 use proto::{HubId, HubIncarnation, LinkId};
+use thread::TurnGuard;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::core::Core;
@@ -137,6 +138,7 @@ const READS_PER_TURN: usize = 4;
 /// Runs a link until its socket is closed.
 pub(crate) async fn run(core: Rc<RefCell<Core>>, id: LinkId, mut stream: Stream) {
     std::future::poll_fn(|cx| {
+        let _turn = TurnGuard::of("link", id);
         let done = drive(&core, id, &mut stream, cx);
         if done.is_ready() {
             // Sends the end of the stream if possible; otherwise closing the socket does the same.

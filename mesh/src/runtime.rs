@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Uri;
@@ -23,7 +23,7 @@ use tokio_util::sync::PollSender;
 use tracing::{debug, warn};
 
 use crate::bridge::{Bridge, BridgeConfig, BridgeEvent};
-use crate::core::{Adopted, Core, note_idle};
+use crate::core::{Adopted, Core};
 use crate::dial::{self, Caller};
 use crate::link;
 use crate::stats::MeshReading;
@@ -136,30 +136,8 @@ pub fn start(
     };
     let (orders, receive_orders) = mpsc::channel(2);
     let post = Post { shards, mailbox, sockets, orders: receive_orders, publish };
-    let thread = std::thread::Builder::new().name("mesh".to_owned()).spawn(move || {
-        let _on_end = OnEnd(Some(ended));
-        let busy = Arc::new(AtomicU64::new(0));
-        match runtime(&busy).build_local(tokio::runtime::LocalOptions::default()) {
-            Ok(runtime) => {
-                runtime.block_on(run(config, caller, post, busy));
-                // A look-up of MESH_DNS may be in progress: nobody waits for its answer.
-                runtime.shutdown_background();
-            }
-            Err(error) => tracing::error!(%error, "mesh_failed"),
-        }
-    })?;
+    let thread = thread::spawn("mesh".to_owned(), ended, move |busy| run(config, caller, post, busy))?;
     Ok(MeshHandle { orders, thread })
-}
-
-/// Reports the mesh's end, also when its thread panics.
-struct OnEnd<F: FnOnce()>(Option<F>);
-
-impl<F: FnOnce()> Drop for OnEnd<F> {
-    fn drop(&mut self) {
-        if let Some(ended) = self.0.take() {
-            ended();
-        }
-    }
 }
 
 struct Post {
@@ -168,32 +146,6 @@ struct Post {
     sockets: mpsc::Receiver<LinkSocket>,
     orders: mpsc::Receiver<Order>,
     publish: watch::Sender<Arc<MeshReading>>,
-}
-
-/// A runtime for one thread that measures how long the thread is awake.
-fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
-    thread_local! {
-        static WOKEN: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
-        static PARKED: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
-    }
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let busy = Arc::clone(busy);
-    builder.enable_all();
-    builder.on_thread_unpark(|| {
-        let now = Instant::now();
-        WOKEN.set(Some(now));
-        if let Some(parked) = PARKED.take() {
-            note_idle(now - parked);
-        }
-    });
-    builder.on_thread_park(move || {
-        let now = Instant::now();
-        PARKED.set(Some(now));
-        if let Some(woken) = WOKEN.take() {
-            busy.fetch_add((now - woken).as_micros() as u64, Ordering::Relaxed);
-        }
-    });
-    builder
 }
 
 async fn run(config: MeshConfig, caller: Caller, post: Post, busy: Arc<AtomicU64>) {

@@ -222,12 +222,18 @@ fn misfit(text: &str) -> &'static str {
     sentences::DUPLICATE_FIELD
 }
 
-/// Parses one message.
+/// A text for which [`parse`] has a defect, in tests.
+#[cfg(test)]
+pub(crate) const PLANTED_PANIC: &str = "a text that the parser does not survive";
+
+/// Understands one message.
 ///
 /// # Errors
 ///
 /// A [`Refusal`] with `invalid-json`, `invalid-message`, `not-allowed` or `unknown-type`.
 pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
+    #[cfg(test)]
+    assert!(text != PLANTED_PANIC, "a planted panic");
     let fields = scan::scan(text).map_or_else(|| read(text), Ok)?;
     let Some(kind) = fields.kind else {
         return Err(Refusal::plain(ErrorCode::InvalidMessage, sentences::NO_TYPE));

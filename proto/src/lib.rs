@@ -51,6 +51,7 @@ mod bugs;
 mod codec;
 pub mod envelope;
 mod id;
+mod isolated;
 pub mod keepalive;
 pub mod limits;
 mod outbox;
@@ -74,6 +75,7 @@ pub use id::{
     Address, Claim, HubId, HubIncarnation, Keys, LinkId, NetworkName, ParseIdError, PeerId, PeerIncarnation, SessionId,
     ShardId, Via,
 };
+pub use isolated::isolated;
 pub use outbox::Outbox;
 pub use reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 pub use redacted::Redacted;

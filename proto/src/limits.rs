@@ -890,7 +890,11 @@ pub const LOG_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// processes to one pipe (`PIPE_BUF`).
 pub const LOG_CHUNK_BYTES: usize = 4096;
 
-/// Pause between a refused write to stderr and the next attempt.
+/// Room for the last lines of a process that fails, beyond [`LOG_QUEUE_BYTES`]: so they are kept where the buffer is full. They are two or
+/// three lines of a few hundred bytes.
+pub const LOG_LAST_BYTES: usize = 16 * 1024;
+
+/// Pause after stderr has refused a write, before the next attempt.
 pub const LOG_RETRY: Duration = Duration::from_millis(200);
 
 /// Time for which a stopping process waits for stderr to accept the last lines. The rest is lost.

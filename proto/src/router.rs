@@ -24,6 +24,7 @@ use crate::bug;
 use crate::bugs::Bugs;
 use crate::codec::{self, ClientMessage, Refusal};
 use crate::id::{Address, Claim, HubId, Keys, NetworkName, PeerId, PeerIncarnation, SessionId, ShardId};
+use crate::isolated::isolated;
 use crate::limits::{
     ANNOUNCE_BURST_BYTES, ANNOUNCE_RATE_BYTES, DEFAULT_ANNOUNCE_BUDGET_BYTES, DEFAULT_MAX_MESSAGE_BYTES,
     DEFAULT_MAX_NETWORKS_PER_PEER, DEFAULT_MAX_PEERS_PER_NETWORK, DEFAULT_MESSAGE_RATE, DEFAULT_MESSAGE_RATE_BYTES,
@@ -214,7 +215,10 @@ impl Router {
             Input::Delivered { origin, target } => self.delivered(origin, target, now),
             Input::GoAway { session, reconnect_in, hubs } => self.go_away(session, reconnect_in, hubs, now),
             Input::Letter(letter) => self.post(letter, now),
-            Input::Message { session, text } => self.message(session, codec::parse(text), text.len(), now),
+            Input::Message { session, text } => match isolated(|| codec::parse(text)) {
+                Some(parsed) => self.message(session, parsed, text.len(), now),
+                None => self.parser_failed(session, now),
+            },
             Input::NotText { session } => self.message(session, Err(Refusal::not_text()), 0, now),
             Input::Opened { session, peer, seat, resume } => self.opened(session, peer, seat, resume, now),
             Input::Pong { session, payload } => self.ponged(session, payload, now),
@@ -370,6 +374,13 @@ impl Router {
             Some(sentences::ANNOUNCED_TOO_OFTEN)
         } else {
             None
+        }
+    }
+
+    /// The parser has a defect that this message shows. Only its sender is affected.
+    fn parser_failed(&mut self, id: SessionId, now: Now) {
+        if self.sessions.get(id).is_some() {
+            self.close(id, CloseReason::Internal, now);
         }
     }
 

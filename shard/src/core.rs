@@ -27,6 +27,7 @@ use proto::{
     Bugs, CloseReason, Input, Keys, Letter, Lineage, Now, Origin, Outbox, Output, PeerId, Router, RouterConfig,
     SessionId, ShardId,
 };
+use thread::{TurnGuard, planted};
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 use turn::Turn;
@@ -38,7 +39,6 @@ use crate::session::{Counted, HandOff, Phase, Seat, Session};
 use crate::socket::{Socket, Writer};
 use crate::sparse::Sparse;
 use crate::stats::{IoStats, Reading};
-pub(crate) use turn::note_idle;
 
 /// Limits of a shard's sessions.
 #[derive(Clone, Copy, Debug)]
@@ -300,6 +300,8 @@ impl Core {
     pub(crate) fn letters(&mut self, letters: &mut impl Iterator<Item = Letter>) {
         self.begin_turn();
         let now = self.now();
+        let _turn = TurnGuard::of("letters", ());
+        planted("letters");
         while !self.is_turn_over()
             && let Some(letter) = letters.next()
         {

@@ -7,19 +7,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::HeaderMap;
 use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, MAX_HTTP_CONNECTIONS, TICK};
 use proto::{Letter, Router, RouterConfig, ShardId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio_util::sync::PollSender;
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
-use crate::core::{Adopted, Core, SessionLimits, note_idle};
+use crate::core::{Adopted, Core, SessionLimits};
 use crate::http::{self, Door, DoorFiles, Entrance, Handshakes, Share};
 use crate::links::LinkDoor;
 use crate::session::{self, HandOff};
@@ -164,28 +164,13 @@ pub fn start(
         let posts = Arc::clone(&addresses);
         let files = files.clone();
         let post = Post { homes: Arc::clone(&homes), files, posts, arrivals, mailbox, orders, publish };
-        let on_end = OnEnd(ended.clone(), shard);
-        let busy = Arc::new(AtomicU64::new(0));
-        let mut runtime = runtime(&busy);
-        let thread = std::thread::Builder::new().name(format!("shard-{i}")).spawn(move || {
-            let _on_end = on_end;
-            match runtime.build_local(tokio::runtime::LocalOptions::default()) {
-                Ok(runtime) => runtime.block_on(run(config, core, listeners, post, busy)),
-                Err(error) => tracing::error!(%error, "shard_failed"),
-            }
-        })?;
+        let ended = ended.clone();
+        let on_end = move || _ = ended.try_send(shard);
+        let part = move |busy| run(config, core, listeners, post, busy);
+        let thread = thread::spawn(format!("shard-{i}"), on_end, part)?;
         handles.push(ShardHandle { commands, thread });
     }
     Ok(Shards { handles, mailboxes: posts })
-}
-
-/// Tells of a shard's end, also when its thread panics.
-struct OnEnd(mpsc::Sender<ShardId>, ShardId);
-
-impl Drop for OnEnd {
-    fn drop(&mut self) {
-        _ = self.0.try_send(self.1);
-    }
 }
 
 struct Post {
@@ -196,32 +181,6 @@ struct Post {
     mailbox: mpsc::Receiver<Vec<Letter>>,
     orders: mpsc::Receiver<Command>,
     publish: watch::Sender<Arc<Reading>>,
-}
-
-/// A runtime for one thread that adds up how long that thread was awake.
-fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
-    thread_local! {
-        static WOKEN: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
-        static PARKED: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
-    }
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let busy = Arc::clone(busy);
-    builder.enable_all();
-    builder.on_thread_unpark(|| {
-        let now = Instant::now();
-        WOKEN.set(Some(now));
-        if let Some(parked) = PARKED.take() {
-            note_idle(now - parked);
-        }
-    });
-    builder.on_thread_park(move || {
-        let now = Instant::now();
-        PARKED.set(Some(now));
-        if let Some(woken) = WOKEN.take() {
-            busy.fetch_add((now - woken).as_micros() as u64, Ordering::Relaxed);
-        }
-    });
-    builder
 }
 
 async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: Post, busy: Arc<AtomicU64>) {
@@ -269,10 +228,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
                 }
                 None => break,
             },
-            Some(ended) = tasks.join_next() => if let Err(error) = ended {
-                // One of the shard's own loops has failed: what it did is done by nobody.
-                std::panic::resume_unwind(error.into_panic());
-            },
+            Some(ended) = tasks.join_next() => check(ended),
             () = tokio::time::sleep(TICK), if drained.is_some() => {
                 if core.borrow().is_drained()
                     && let Some(done) = drained.take()
@@ -281,6 +237,13 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
                 }
             }
         }
+    }
+}
+
+/// One of the shard's own loops, or a session's turn, has failed: the shard ends.
+fn check(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        std::panic::resume_unwind(error.into_panic());
     }
 }
 
@@ -435,7 +398,7 @@ async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>)
                     Err(error) => warn!(%error, "hand_off_failed"),
                 }
             }
-            Some(_) = sessions.join_next() => {}
+            Some(ended) = sessions.join_next() => check(ended),
         }
     }
 }

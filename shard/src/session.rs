@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +12,8 @@ use bytes::Bytes;
 use proto::keepalive::Life;
 use proto::limits::READ_BUFFER_BYTES;
 use proto::ws::Reader;
-use proto::{CloseReason, Lineage, PeerId, SessionId};
+use proto::{CloseReason, Lineage, PeerId, SessionId, isolated};
+use thread::TurnGuard;
 use tls::Received;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::OwnedReadHalf;
@@ -184,19 +184,15 @@ const READS_PER_TURN: usize = 4;
 /// Runs a session until its socket is closed.
 pub(crate) async fn run(core: Rc<RefCell<Core>>, id: SessionId, mut read: OwnedReadHalf) {
     std::future::poll_fn(|cx| {
-        // The one place where a session's own code runs: if it fails, the session ends and the shard goes on.
-        let turn = catch_unwind(AssertUnwindSafe(|| drive(&core, id, &mut read, cx)));
-        turn.unwrap_or_else(|_| {
-            core.borrow_mut().failed(id);
-            Poll::Ready(())
-        })
+        let mut core = core.borrow_mut();
+        let session = core.session_mut(id).map(|session| (session.peer, session.address));
+        let _turn = TurnGuard::of("session", session);
+        drive(&mut core, id, &mut read, cx)
     })
     .await;
 }
 
-fn drive(core: &RefCell<Core>, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<()> {
-    let mut core = core.borrow_mut();
-    core.begin_turn();
+fn drive(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<()> {
     for _ in 0..READS_PER_TURN {
         if core.is_turn_over() {
             break;
@@ -222,7 +218,7 @@ fn drive(core: &RefCell<Core>, id: SessionId, read: &mut OwnedReadHalf, cx: &mut
             continue;
         }
         if session.write.tls.is_some() {
-            if decrypt(&mut core, id, read, cx).is_pending() {
+            if decrypt(core, id, read, cx).is_pending() {
                 return Poll::Pending;
             }
             continue;
@@ -249,12 +245,20 @@ fn drive(core: &RefCell<Core>, id: SessionId, read: &mut OwnedReadHalf, cx: &mut
 fn decrypt(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<()> {
     let mut plain = core.take_plaintext();
     let polled = match core.session_mut(id).and_then(|session| session.write.tls.as_mut()) {
-        Some(tls) => tls.receive(READ_BUFFER_BYTES, &mut plain, |buffer| {
-            let mut buffer = ReadBuf::new(buffer);
-            ready!(Pin::new(&mut *read).poll_read(cx, &mut buffer))?;
-            Poll::Ready(Ok(buffer.filled().len()))
+        Some(tls) => isolated(|| {
+            tls.receive(READ_BUFFER_BYTES, &mut plain, |buffer| {
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut *read).poll_read(cx, &mut buffer))?;
+                Poll::Ready(Ok(buffer.filled().len()))
+            })
         }),
-        None => Poll::Pending,
+        None => Some(Poll::Pending),
+    };
+    let Some(polled) = polled else {
+        // TLS has a defect that this connection's bytes show. It cannot carry a close frame any more.
+        core.lost(id, CloseReason::Internal);
+        core.restore_plaintext(plain);
+        return Poll::Ready(());
     };
     if !plain.is_empty() {
         core.received(id, &mut plain);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use proto::limits::{RENDER_BURST, RENDER_RATE, RENDER_TIMEOUT};
+use proto::limits::{RENDER_BURST, RENDER_RATE, RENDER_TIMEOUT, TICK};
 use shard::Pace;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -35,8 +35,8 @@ struct Made {
 }
 
 impl Rendered {
-    /// Starts the thread.
-    pub(super) fn start(renderer: Renderer) -> io::Result<Self> {
+    /// Starts the thread, which calls `turned` once a tick. If it fails, it turns no more, and the watchdog reports that.
+    pub(super) fn start(renderer: Renderer, turned: impl Fn() + Send + 'static) -> io::Result<Self> {
         let renderer = Arc::new(renderer);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let mut tasks = JoinSet::new();
@@ -51,7 +51,20 @@ impl Rendered {
             slot
         });
         std::thread::Builder::new().name("pages".to_owned()).spawn(move || {
-            runtime.block_on(async { while tasks.join_next().await.is_some() {} });
+            runtime.block_on(async {
+                let mut ticks = tokio::time::interval(TICK);
+                loop {
+                    tokio::select! {
+                        made = tasks.join_next() => match made {
+                            None => break,
+                            Some(Ok(())) => {}
+                            // A page that nobody makes any more.
+                            Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+                        },
+                        _ = ticks.tick() => turned(),
+                    }
+                }
+            });
         })?;
         Ok(Self { slots })
     }

@@ -81,7 +81,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> Hub {
             true
         }));
     });
-    Hub { pages: pages(config, facts).unwrap(), lifecycle, gauges, mesh, watchdog }
+    Hub { pages: pages(config, facts, || {}).unwrap(), lifecycle, gauges, mesh, watchdog }
 }
 
 fn join(router: &mut Router, slot: u32, network: &str) {

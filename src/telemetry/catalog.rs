@@ -238,7 +238,7 @@ catalog! {
     FULL "peerpigeon_full" Gauge []
         "1 from the first probe (/readyz) or scrape that finds all of peerpigeon_max_connections in use, until one finds 5 % of them free. Meanwhile /readyz answers 503, unless READY_WHEN_FULL is set."
     OLDEST_TURN "peerpigeon_oldest_turn_seconds" Gauge []
-        "Longest time since the last turn of a thread (shards, mesh, main). Above 10, /livez answers 503 and names the thread."
+        "Longest time since the last turn of a thread (shards, mesh, main, pages). Above 10, /livez answers 503 and names the thread."
     BUGS "peerpigeon_bugs_total" Counter ["site"]
         "Impossible states, by the place in the code that found them. Each is a bug of the hub; the log has the first one of each place as bug_found."
     LOG_LINES_DROPPED "peerpigeon_log_lines_dropped_total" Counter []

@@ -4,9 +4,10 @@
 //! queries find it. Fields hold the details, and the field `detail` a sentence for people. Ids are shortened, and
 //! contents of peers' messages are never logged.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError};
 
 use proto::limits::LOG_FLUSH_TIMEOUT;
 use tracing::{Subscriber, error};
@@ -19,7 +20,14 @@ use crate::config::{LogConfig, LogFormat};
 /// The log of this process.
 static LOG: OnceLock<Sink> = OnceLock::new();
 
-/// The handle of the log. Dropping it writes the queued lines, within [`LOG_FLUSH_TIMEOUT`].
+/// The last panic of each thread, by its name: where, and what it said. Threads have few names.
+#[expect(
+    clippy::disallowed_types,
+    reason = "any thread can panic; the lock is held while one entry is written or read"
+)]
+static PANICS: std::sync::Mutex<BTreeMap<String, (String, String)>> = std::sync::Mutex::new(BTreeMap::new());
+
+/// The hold on the log. What still waits is written when this is dropped, within [`LOG_FLUSH_TIMEOUT`].
 #[derive(Debug)]
 pub struct Log(&'static Sink);
 
@@ -28,6 +36,19 @@ impl Log {
     /// either.
     pub fn say(&self, line: &str) {
         self.0.push(format!("peerpigeon: {line}\n").as_bytes());
+    }
+
+    /// Says why the process fails, whatever LOG_LEVEL says, and also where the log is full. What that thread panicked with is part of it.
+    pub fn say_last(&self, event: &'static str, thread: &str) {
+        self.0.keep_last_lines();
+        let panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
+        let (place, detail) = panics.get(thread).cloned().unwrap_or_default();
+        drop(panics);
+        if tracing::enabled!(tracing::Level::ERROR) {
+            error!(event, thread, place, detail, "hub_failed");
+        } else {
+            self.say(&format!("{event}: thread {thread} panicked at {place}: {detail}"));
+        }
     }
 }
 
@@ -71,6 +92,9 @@ fn report(sink: &Sink, panic: &PanicHookInfo<'_>) {
     let thread = thread.name().unwrap_or_default();
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let detail = panic.payload_as_str().unwrap_or_default();
+    let mut panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
+    panics.insert(thread.to_owned(), (place.clone(), detail.to_owned()));
+    drop(panics);
     if tracing::enabled!(tracing::Level::ERROR) {
         error!(thread, place, detail, "thread_panicked");
     } else {

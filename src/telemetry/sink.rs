@@ -10,10 +10,11 @@
 #![allow(clippy::disallowed_types, reason = "every thread logs; the lock is held while one line is copied")]
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use proto::limits::{LOG_CHUNK_BYTES, LOG_QUEUE_BYTES, LOG_RETRY};
+use proto::limits::{LOG_CHUNK_BYTES, LOG_LAST_BYTES, LOG_QUEUE_BYTES, LOG_RETRY};
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -30,9 +31,11 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    /// Complete lines that the thread has not taken. At most [`LOG_QUEUE_BYTES`].
+    /// Whole lines that the thread has not taken. At most `most`.
     waiting: Vec<u8>,
-    /// The thread is writing lines it has taken.
+    /// [`LOG_QUEUE_BYTES`], and [`LOG_LAST_BYTES`] more once the process fails.
+    most: usize,
+    /// The thread has taken lines and is not done with them.
     writing: bool,
     /// The latest write has failed.
     failing: bool,
@@ -58,16 +61,34 @@ impl Sink {
     ///
     /// If the thread cannot be started.
     pub(super) fn start(out: impl io::Write + Send + 'static) -> io::Result<Self> {
-        let state = State { waiting: Vec::new(), writing: false, failing: false, progress: Instant::now(), dropped: 0 };
+        let state = State {
+            waiting: Vec::new(),
+            most: LOG_QUEUE_BYTES,
+            writing: false,
+            failing: false,
+            progress: Instant::now(),
+            dropped: 0,
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let own = Arc::clone(&shared);
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || own.run(out))?;
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+            let mut out = out;
+            // What it was writing when it panicked is lost. Without this thread all later lines would be.
+            while catch_unwind(AssertUnwindSafe(|| own.run(&mut out))).is_err() {
+                std::thread::sleep(LOG_RETRY);
+            }
+        })?;
         Ok(Self(shared))
     }
 
     /// Appends complete lines, or drops them if there is no room.
     pub(super) fn push(&self, lines: &[u8]) {
         self.0.push(lines);
+    }
+
+    /// Makes room for the last lines of a process that fails.
+    pub(super) fn keep_last_lines(&self) {
+        self.0.lock().most = LOG_QUEUE_BYTES + LOG_LAST_BYTES;
     }
 
     /// Waits until all lines are written, at most `patience`, and not at all while the output fails.
@@ -94,7 +115,7 @@ impl Shared {
 
     fn push(&self, lines: &[u8]) {
         let mut state = self.lock();
-        if state.waiting.len() + lines.len() > LOG_QUEUE_BYTES {
+        if state.waiting.len() + lines.len() > state.most {
             state.dropped += lines.iter().filter(|byte| **byte == b'\n').count() as u64;
             return;
         }
@@ -107,8 +128,8 @@ impl Shared {
         state.waiting.extend_from_slice(lines);
     }
 
-    /// Writes queued lines, forever.
-    fn run(&self, mut out: impl io::Write) {
+    /// Writes what waits, for ever.
+    fn run(&self, out: &mut impl io::Write) {
         let mut batch = Vec::new();
         let mut reported = 0;
         loop {
@@ -124,7 +145,7 @@ impl Shared {
             // Lines were dropped after the end of this batch.
             let dropped = state.dropped;
             drop(state);
-            self.write(&batch, &mut out);
+            self.write(&batch, out);
             if dropped > reported {
                 warn!(lines = dropped - reported, "log_lines_dropped");
                 reported = dropped;
@@ -277,6 +298,55 @@ mod tests {
         }
         sink.flush(DEADLINE);
         assert_eq!(sink.state(), LogState { dropped: 10, stalled: Duration::ZERO });
+    }
+
+    #[test]
+    fn the_last_lines_are_kept_where_the_buffer_is_full() {
+        let (sink, order, writes) = sink();
+        sink.push(b"first\n");
+        while !sink.0.lock().writing {
+            std::thread::yield_now();
+        }
+        let line = [[b'x'; 99].as_slice(), b"\n"].concat();
+        (0..=LOG_QUEUE_BYTES / line.len()).for_each(|_| sink.push(&line));
+        sink.push(b"dropped\n");
+        sink.keep_last_lines();
+        sink.push(b"last\n");
+        let mut written = Vec::new();
+        while !written.ends_with(b"last\n") {
+            order.send(Some(Ok(usize::MAX))).unwrap();
+            written = writes.recv_timeout(DEADLINE).unwrap();
+        }
+        assert!(!String::from_utf8(written).unwrap().contains("dropped"));
+    }
+
+    #[test]
+    fn a_panic_of_the_writing_thread_costs_what_it_was_writing_and_no_later_line() {
+        struct PanicsOnce(bool, SyncSender<Vec<u8>>);
+        impl io::Write for PanicsOnce {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                assert!(std::mem::replace(&mut self.0, true), "a planted panic");
+                self.1.send(bytes.to_vec()).unwrap();
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (written, writes) = sync_channel(8);
+        let sink = Sink::start(PanicsOnce(false, written)).unwrap();
+        sink.push(b"lost\n");
+        while !sink.0.lock().writing {
+            std::thread::yield_now();
+        }
+        while sink.0.lock().writing {
+            std::thread::yield_now();
+        }
+        sink.push(b"two\n");
+        assert_eq!(writes.recv_timeout(DEADLINE).unwrap(), b"two\n");
+        sink.flush(DEADLINE);
+        assert_eq!(sink.state(), LogState::default());
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
         watchdog: watchdog.clone(),
         tls: None,
     };
-    let pages = pages::pages(Arc::clone(&config), facts).unwrap();
+    let pages = pages::pages(Arc::clone(&config), facts, || {}).unwrap();
     let barrier = Arc::new(Barrier::new(2));
     let hangs = Arc::new(AtomicBool::new(false));
     let (wait, hanging) = (Arc::clone(&barrier), Arc::clone(&hangs));

@@ -20,6 +20,7 @@ mod links;
 mod log;
 mod mesh;
 mod namesakes;
+mod panics;
 mod partings;
 mod redis;
 mod resume;

@@ -1,11 +1,12 @@
 //! Processes what links receive.
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use proto::envelope::Routed;
+use proto::envelope::{Malformed, Routed};
 use proto::ws::{Event, Opcode};
-use proto::{Envelope, HubId, LinkId, Now, RelayInput, Via};
+use proto::{Envelope, HubId, LinkId, Now, RelayInput, Via, isolated};
 use tracing::{debug, warn};
 
 use super::Core;
@@ -31,13 +32,28 @@ impl Core {
             return;
         }
         let mut reader = std::mem::take(&mut link.reader);
-        let read = reader.read(bytes, |event| {
-            self.heard(id, event, now);
-            match self.links.get(&id) {
-                Some(link) if !link.is_deaf() => ControlFlow::Continue(()),
-                _ => ControlFlow::Break(()),
+        let mut in_rules = false;
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            reader.read(bytes, |event| {
+                in_rules = true;
+                self.heard(id, event, now);
+                in_rules = false;
+                match self.links.get(&id) {
+                    Some(link) if !link.is_deaf() => ControlFlow::Continue(()),
+                    _ => ControlFlow::Break(()),
+                }
+            })
+        }));
+        let read = match read {
+            Ok(read) => read,
+            // The rules may be half changed: the hub ends.
+            Err(panic) if in_rules => resume_unwind(panic),
+            // The parser has a defect, and works on this link's bytes alone.
+            Err(_) => {
+                self.malformed(id, "the parser panicked", now);
+                return self.turn_ends(now);
             }
-        });
+        };
         match (read, self.links.get_mut(&id)) {
             (Ok(()), Some(link)) if link.is_deaf() => {}
             (Ok(()), Some(link)) => {
@@ -107,10 +123,11 @@ impl Core {
         }
         loop {
             let Some(link) = self.links.get(&id) else { return };
-            let envelope = match Envelope::decode(&mut frame) {
-                Ok(Some(envelope)) => envelope,
-                Ok(None) => return,
-                Err(malformed) => return self.malformed(id, malformed.0, now),
+            let envelope = match isolated(|| Envelope::decode(&mut frame)) {
+                Some(Ok(Some(envelope))) => envelope,
+                Some(Ok(None)) => return,
+                Some(Err(malformed)) => return self.malformed(id, malformed.0, now),
+                None => return self.malformed(id, "the decoder panicked", now),
             };
             match (&link.phase, envelope) {
                 (Phase::Greeting, envelope) => self.greeted(id, envelope, now),
@@ -142,7 +159,8 @@ impl Core {
 
     pub(super) fn heard_over_bridge(&mut self, from: HubId, mut frame: &[u8], now: Now) {
         loop {
-            match Envelope::decode(&mut frame) {
+            let decoded = isolated(|| Envelope::decode(&mut frame));
+            match decoded.unwrap_or(Err(Malformed("the decoder panicked"))) {
                 Ok(None) => return,
                 // Hubs on the bridge identify themselves by heartbeats.
                 Ok(Some(Envelope::Hello(_))) => {}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proto::limits::{LINK_PATIENCE, LINK_PING_INTERVAL, THAW, TICK};
 use proto::ws::Opcode;
 use proto::{LinkId, Now};
+use thread::TurnGuard;
 use tokio::sync::Notify;
 
 use super::Core;
@@ -17,6 +18,7 @@ impl Core {
     pub(crate) fn tick(&mut self) {
         self.begin_turn();
         let now = self.now();
+        let _turn = TurnGuard::of("tick", ());
         if self.has_thawed(now) {
             // What arrived during the pause has not been read yet: nothing counts as late before it has.
             self.judge_from = now.at + THAW;
@@ -59,6 +61,7 @@ impl Core {
     pub(crate) fn timeout(&mut self) {
         self.begin_turn();
         let now = self.now();
+        let _turn = TurnGuard::of("timeout", ());
         self.judge(now);
     }
 

@@ -5,16 +5,6 @@ use std::time::Duration;
 
 use proto::Turns;
 
-thread_local! {
-    /// Time for which this thread has waited since the present turn began.
-    static IDLE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-}
-
-/// Notes that this thread has waited for so long.
-pub(crate) fn note_idle(time: Duration) {
-    IDLE.set(IDLE.get() + time);
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     /// Outputs of the relay that it has carried out.
@@ -33,7 +23,7 @@ impl Turn {
     /// Somebody has looked at the clock. The first time in a turn is taken for its beginning.
     pub(super) fn look(&self, at: Duration) {
         if self.is_new.take() {
-            self.lengths.borrow_mut().begin(at, IDLE.take());
+            self.lengths.borrow_mut().begin(at, thread::take_idle());
         }
     }
 

@@ -22,6 +22,7 @@ use crate::bugs::ensure;
 use crate::codec::{self, LegacyMessage};
 use crate::envelope::What;
 use crate::id::{Claim, HubId, HubIncarnation, Keys, LinkId, NetworkName, PeerId, PeerIncarnation, ShardId, Via};
+use crate::isolated::isolated;
 use crate::limits::{
     DEFAULT_MAX_NETWORKS_PER_PEER, MAX_LEGACY_OWED, MAX_PEERS_PER_LEGACY_LINK, SNAPSHOT_BYTES, SNAPSHOT_PEERS,
 };
@@ -331,7 +332,7 @@ impl Relay {
             return bug!(self.bugs, LegacyLink, "{link:?} sends a message");
         };
         open.heard_at = now.at;
-        let Some(message) = codec::parse_legacy(text) else {
+        let Some(message) = isolated(|| codec::parse_legacy(text)).flatten() else {
             self.stats.legacy_refused += 1;
             return;
         };

@@ -634,3 +634,18 @@ fn a_signal_of_one_that_has_just_left_comes_after_its_leave() {
     let (lines, _) = said(&mut day, Input::Message { session: leaver, text: &text });
     assert_eq!(lines, ["1 goodbye d"]);
 }
+
+#[test]
+fn a_defect_of_the_parser_ends_its_session_alone() {
+    let mut day = Day::new(128);
+    day.opens(session(0, 0), 1);
+    day.opens(session(1, 0), 2);
+    let text = crate::codec::PLANTED_PANIC;
+    day.router.handle_input(Input::Message { session: session(0, 0), text }, Now { at: day.now, wall_ms: WALL_MS });
+    let outputs: Vec<Output> = std::iter::from_fn(|| day.router.poll_output()).collect();
+    let closes = |output: &Output| matches!(output, Output::Close { session, reason: CloseReason::Internal } if session.slot == 0);
+    assert!(matches!(&outputs[..], [output] if closes(output)), "{outputs:?}");
+    assert_eq!(day.router.by_peer.len(), 1);
+    day.says(session(1, 0), r#"{"type":"announce"}"#);
+    assert_eq!(day.router.rosters.members(), 1);
+}

@@ -1,11 +1,12 @@
 //! Processes what sockets receive.
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use proto::limits::READ_BUFFER_BYTES;
 use proto::ws::{Event, Opcode, Violation};
 use proto::{CloseReason, Input, Now, SessionId, ws};
-use tracing::debug;
+use thread::planted;
+use tracing::{debug, error};
 
 use super::Core;
 use crate::session::{Phase, why_lost};
@@ -38,27 +39,40 @@ impl Core {
             return;
         }
         let mut reader = std::mem::take(&mut session.reader);
-        let read = reader.read(bytes, |event| {
-            self.heard(id, event, now);
-            let is_turn_over = self.is_turn_over();
-            match self.session_mut(id) {
-                Some(session) if !session.client_done && !session.deaf && !is_turn_over => ControlFlow::Continue(()),
-                _ => ControlFlow::Break(()),
-            }
-        });
+        let mut in_rules = false;
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            planted("parser");
+            reader.read(bytes, |event| {
+                in_rules = true;
+                self.heard(id, event, now);
+                in_rules = false;
+                let is_turn_over = self.is_turn_over();
+                match self.session_mut(id) {
+                    Some(session) if !session.client_done && !session.deaf && !is_turn_over => {
+                        ControlFlow::Continue(())
+                    }
+                    _ => ControlFlow::Break(()),
+                }
+            })
+        }));
         let is_turn_over = self.is_turn_over();
         match (read, self.session_mut(id)) {
-            (Ok(()), Some(session)) if !session.client_done && !session.deaf => {
-                // What is left of it has the session's next turn.
+            (Ok(Ok(())), Some(session)) if !session.client_done && !session.deaf => {
+                // The rest is processed in the session's next turn.
                 session.replay = is_turn_over && reader.waiting_bytes() > 0;
                 session.reader = reader;
             }
-            (Ok(()), _) => {}
-            (Err(violation), _) => self.violated(id, violation, now),
+            (Ok(Ok(())), _) => {}
+            (Ok(Err(violation)), _) => self.violated(id, violation, now),
+            // All peers of this shard share the rules, which may be half changed: the hub ends.
+            (Err(panic), _) if in_rules => resume_unwind(panic),
+            // The parser has a defect, and works on this session's bytes alone.
+            (Err(_), _) => self.parser_failed(id, now),
         }
     }
 
     pub(super) fn heard(&mut self, id: SessionId, event: Event<'_>, now: Now) {
+        planted("rules");
         let echo = self.echo;
         let Some(session) = self.session_mut(id) else { return };
         if session.phase == Phase::Closing {
@@ -139,19 +153,13 @@ impl Core {
         self.lost(id, why_lost(error));
     }
 
-    /// The session's own code has failed.
-    pub(crate) fn failed(&mut self, id: SessionId) {
-        while self.router.poll_output().is_some() {}
-        if self.read_buffer.is_empty() {
-            self.read_buffer = vec![0; READ_BUFFER_BYTES];
-        }
-        let now = self.now();
+    /// What comes from this session cannot be read, by a defect of the parser.
+    fn parser_failed(&mut self, id: SessionId, now: Now) {
         if let Some(session) = self.session_mut(id) {
-            let detail = "its turn panicked, and it was closed";
-            tracing::error!(peer = ?session.peer, address = %session.address, detail, "session_failed");
+            session.deaf = true;
+            let detail = "the parser panicked, and the session is closed";
+            error!(peer = ?session.peer, address = %session.address, detail, "session_failed");
         }
-        self.end(id, CloseReason::Internal, now);
-        self.remove(id);
-        self.settle(now);
+        self.close_and_tell(id, CloseReason::Internal, now);
     }
 }

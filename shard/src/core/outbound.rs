@@ -8,6 +8,7 @@ use proto::limits::{
     SEND_FLOOR_BYTES,
 };
 use proto::{CloseReason, Frame, MessageKind, Now, Origin, PeerId, SessionId, bug};
+use thread::{TurnGuard, planted};
 
 use super::{Core, Due, Followup};
 use crate::queue::{Room, SendQueue};
@@ -184,6 +185,10 @@ impl Core {
     pub(crate) fn flush(&mut self, n: usize) -> bool {
         self.begin_turn();
         let before = self.stats.bytes_out;
+        let _turn = TurnGuard::of("flush", ());
+        if !self.dirty.is_empty() {
+            planted("flush");
+        }
         for _ in 0..n {
             if self.stats.bytes_out - before > FLUSH_CHUNK_BYTES {
                 break;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proto::keepalive::Verdict;
 use proto::limits::TICK;
 use proto::{CloseReason, Input, Now, SessionId};
+use thread::{TurnGuard, planted};
 
 use super::{Core, Due, epoch_ms};
 use crate::queue::SendQueue;
@@ -17,6 +18,10 @@ impl Core {
         self.begin_turn();
         let now = self.clock.now();
         self.turn.look(now.at);
+        let _turn = TurnGuard::of("tick", ());
+        if self.live > 0 {
+            planted("tick");
+        }
         self.epoch_ms = epoch_ms(now);
         if now.at.as_secs() != self.last_tick.as_secs() {
             self.queues.tidy();

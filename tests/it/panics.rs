@@ -1,0 +1,78 @@
+//! What a panic does: one in a parser ends its session alone, any other ends the process with a code of its own and a last line.
+//!
+//! The panics are planted by an environment variable that only debug builds read.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Instant;
+
+use crate::client::{Client, frame, id, upgrade};
+use crate::hub::{DEADLINE, Hub, command};
+
+/// What a hub exits with after a defect of its own.
+const EX_SOFTWARE: i32 = 70;
+
+/// A hub with a panic at that place. There is a mesh, with nobody else in it.
+fn planted(place: &str, env: &[(&str, &str)]) -> Hub {
+    let own = [("PEERPIGEON_PLANTED_PANIC", place), ("IS_HUB", "true"), ("MESH_TOKEN", "secret")];
+    Hub::start(&[&own, env].concat())
+}
+
+/// Connects as peer `n` and announces, if the hub is still there.
+fn joins(address: SocketAddr, n: u32) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let announce = frame(1, br#"{"type":"announce"}"#);
+    stream.write_all(&[upgrade(&format!("/ws?peerId={}", id(n))).as_bytes(), &announce].concat()).ok()?;
+    Some(stream)
+}
+
+#[test]
+fn a_panic_in_the_rules_ends_the_process_from_whichever_turn() {
+    for (place, thread) in
+        [("rules", "shard"), ("letters", "shard"), ("tick", "shard"), ("flush", "shard"), ("mesh", "mesh")]
+    {
+        let mut hub = planted(place, &[]);
+        // Whatever panics, it has something to do now. Where the other shard does, that is an announcement.
+        let _peers: Vec<_> = (1..=8).map(|n| joins(hub.address, n)).collect();
+        let last = hub.logged("\"hub_failed\"");
+        assert_eq!(hub.wait().code(), Some(EX_SOFTWARE), "{place}");
+        assert!(last.contains(&format!("a planted panic: {place}")), "{place}: {last}");
+        assert!(last.contains(".rs:") && last.contains(&format!("{thread}_failed")), "{place}: {last}");
+    }
+}
+
+#[test]
+fn a_panic_in_a_parser_ends_its_session_alone() {
+    let mut hub = planted("parser", &[]);
+    for n in 1..=3 {
+        let mut client = Client::open(hub.address, n, b"");
+        client.say(r#"{"type":"ping"}"#);
+        assert_eq!(client.closed().0, 1011);
+    }
+    hub.metric_becomes("peerpigeon_closes_total{reason=\"internal\"}", |closes| closes == 3.0);
+    hub.signal("-TERM");
+    assert_eq!(hub.wait().code(), Some(0));
+}
+
+/// The process ends although nobody reads its log, and whoever does in the end finds why.
+#[test]
+fn a_panic_is_not_held_up_by_a_log_that_stalls() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&[b'x'; 60_000]).unwrap();
+    let port = address.port().to_string();
+    let env = [("HOST", "127.0.0.1"), ("PORT", &port), ("LOG_LEVEL", "trace"), ("PEERPIGEON_PLANTED_PANIC", "rules")];
+    let mut child = command(&env).stderr(writer).spawn().unwrap();
+    let end = Instant::now() + DEADLINE;
+    let mut peers = Vec::new();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < end, "the hub did not end");
+        peers.extend(joins(address, peers.len() as u32));
+        std::thread::yield_now();
+    };
+    assert_eq!(status.code(), Some(EX_SOFTWARE));
+    reader.read_to_end(&mut Vec::new()).unwrap();
+}

@@ -1,0 +1,175 @@
+//! A thread that owns one part of a hub: a shard, or the mesh.
+//!
+//! # Panics
+//!
+//! A panic in the rules ends the process, from whichever turn it comes. The state of a part may then be half changed, and its outputs are
+//! lost: events, letters to other parts, outcomes. Nothing inside a hub would repair that, while peers of a process that ends reconnect
+//! and are known as they are. So the part stops at once: [`TurnGuard`] calls what [`spawn`] was given as `ended`, and lets no other task of the
+//! thread run. The hub hears of it, logs why, and exits with code 70.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+thread_local! {
+    /// What is to be called when this thread's part ends.
+    static ENDED: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+    static WOKEN: Cell<Option<Instant>> = const { Cell::new(None) };
+    static PARKED: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Time for which this thread has waited since it was last asked.
+    static IDLE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Starts a thread with a runtime of its own and runs `part` on it. `part` is given the time for which the thread was awake, in
+/// microseconds. `ended` is called once, on the thread, when the part ends: because it is done, or because it panicked.
+///
+/// # Errors
+///
+/// When the thread cannot be made. A runtime that cannot be made is logged, and ends the part.
+pub fn spawn<F: Future<Output = ()>>(
+    name: String,
+    ended: impl FnOnce() + Send + 'static,
+    part: impl FnOnce(Arc<AtomicU64>) -> F + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name).spawn(move || {
+        ENDED.set(Some(Box::new(ended)));
+        let _on_end = OnEnd;
+        let busy = Arc::new(AtomicU64::new(0));
+        match runtime(&busy).build_local(tokio::runtime::LocalOptions::default()) {
+            Ok(runtime) => {
+                runtime.block_on(part(busy));
+                // A look-up of a name may be under way: nobody waits for its answer.
+                runtime.shutdown_background();
+            }
+            Err(error) => tracing::error!(%error, "runtime_failed"),
+        }
+    })
+}
+
+/// Reports the end of this thread's part, also when it panics.
+struct OnEnd;
+
+impl Drop for OnEnd {
+    fn drop(&mut self) {
+        end();
+    }
+}
+
+/// Reports the end of this thread's part, once. False if there is none, or it was reported before.
+fn end() -> bool {
+    let ended = ENDED.try_with(RefCell::take).ok().flatten();
+    ended.map(|ended| ended()).is_some()
+}
+
+/// Time for which this thread has waited since the last call.
+pub fn take_idle() -> Duration {
+    IDLE.take()
+}
+
+/// A runtime for one thread that adds up how long that thread was awake.
+fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let busy = Arc::clone(busy);
+    builder.enable_all();
+    builder.on_thread_unpark(|| {
+        let now = Instant::now();
+        WOKEN.set(Some(now));
+        if let Some(parked) = PARKED.take() {
+            IDLE.set(IDLE.get() + (now - parked));
+        }
+    });
+    builder.on_thread_park(move || {
+        let now = Instant::now();
+        PARKED.set(Some(now));
+        if let Some(woken) = WOKEN.take() {
+            busy.fetch_add((now - woken).as_micros() as u64, Ordering::Relaxed);
+        }
+    });
+    builder
+}
+
+/// One turn of a part, and what it is about. If it panics, the log says so, and the part stops here.
+#[derive(Debug)]
+pub struct TurnGuard<A: fmt::Debug>(&'static str, A);
+
+impl<A: fmt::Debug> TurnGuard<A> {
+    /// A turn that begins.
+    pub fn of(what: &'static str, about: A) -> Self {
+        Self(what, about)
+    }
+}
+
+impl<A: fmt::Debug> Drop for TurnGuard<A> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let Self(turn, about) = self;
+        tracing::error!(turn, ?about, "turn_panicked");
+        if end() {
+            // The runtime would catch the panic and go on with the next task.
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+}
+
+/// Panics if the environment asks for a panic at this place. Only tests of the whole program do, and release builds have no such place.
+#[cfg(debug_assertions)]
+#[track_caller]
+pub fn planted(place: &str) {
+    use std::sync::OnceLock;
+    static PLANTED: OnceLock<Option<String>> = OnceLock::new();
+    let planted = PLANTED.get_or_init(|| std::env::var("PEERPIGEON_PLANTED_PANIC").ok());
+    assert!(planted.as_deref() != Some(place), "a planted panic: {place}");
+}
+
+/// A release build has no planted panic.
+#[cfg(not(debug_assertions))]
+#[inline]
+pub fn planted(_: &str) {}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_turn_that_panics_reports_its_part_and_lets_no_other_task_run() {
+        let (ended, hears) = sync_channel(1);
+        let went_on = Arc::new(AtomicBool::new(false));
+        let other = Arc::clone(&went_on);
+        let part = |_| async move {
+            let mut tasks = tokio::task::JoinSet::new();
+            tasks.spawn_local(async {
+                let _turn = TurnGuard::of("test", 7);
+                panic!("a planted panic");
+            });
+            tasks.spawn_local(async move { other.store(true, Ordering::SeqCst) });
+            while tasks.join_next().await.is_some() {}
+        };
+        let thread = spawn("part".to_owned(), move || _ = ended.send(()), part).unwrap();
+        hears.recv_timeout(DEADLINE).unwrap();
+        assert!(!went_on.load(Ordering::SeqCst) && !thread.is_finished());
+    }
+
+    #[test]
+    fn a_part_that_is_done_or_panics_between_turns_is_reported() {
+        for panics in [false, true] {
+            let (ended, hears) = sync_channel(1);
+            let part = move |_| async move { assert!(!panics, "a planted panic") };
+            let thread = spawn("part".to_owned(), move || _ = ended.send(()), part).unwrap();
+            hears.recv_timeout(DEADLINE).unwrap();
+            assert_eq!(thread.join().is_err(), panics);
+        }
+    }
+}
