@@ -174,3 +174,16 @@ fn the_image_knows_every_crate() {
         );
     }
 }
+
+#[test]
+fn the_image_is_built_with_every_crate_of_the_workspace() {
+    let text = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let manifest = text("Cargo.toml");
+    let members = manifest.lines().find_map(|line| line.strip_prefix("members = [")).unwrap();
+    let (context, dockerfile) = (text(".dockerignore"), text("Dockerfile"));
+    for member in members.split('"').skip(1).step_by(2) {
+        let folder = member.split('/').next().unwrap();
+        assert!(context.lines().any(|line| line == format!("!{folder}")), ".dockerignore leaves out {folder}");
+        assert!(dockerfile.contains(&format!("COPY {folder}")), "the Dockerfile does not copy {folder}");
+    }
+}
