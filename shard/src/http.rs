@@ -1,4 +1,4 @@
-//! The door: HTTP requests, and among them those for a WebSocket, of peers and of hubs.
+//! HTTP requests, including WebSocket upgrades of peers and hubs.
 
 mod handshake;
 mod kept;
@@ -44,7 +44,7 @@ pub(crate) use secure::Handshakes;
 use secure::NoTls;
 use turns::Turns;
 
-/// Who may come in, and where they go.
+/// Admission: who may connect, and where sockets go.
 pub(crate) struct Door {
     pub(crate) shards: u16,
     pub(crate) keys: Keys,
@@ -52,24 +52,25 @@ pub(crate) struct Door {
     pub(crate) max_connections: usize,
     pub(crate) files: DoorFiles,
     pub(crate) gauges: Arc<Gauges>,
-    /// What a client has to show, if anything.
+    /// AUTH_TOKEN.
     pub(crate) auth_token: Option<Arc<str>>,
     pub(crate) links: Option<LinkDoor>,
-    /// Where operators come in, if not where everybody does.
+    /// ADMIN_PORT, if it is a separate port.
     pub(crate) admin_port: Option<u16>,
     /// The ports that speak TLS, and the handshakes there.
     pub(crate) tls: Option<(Arc<[u16]>, Handshakes)>,
     pub(crate) cors: HeaderMap,
     pub(crate) pages: Pages,
     pub(crate) homes: Arc<[mpsc::Sender<HandOff>]>,
-    /// Turns of the pages: at ADMIN_PORT, and at the other ports, so that those who reach these only do not take it from operators.
+    /// Rate limits of pages: at ADMIN_PORT, and at the other ports, so that the public cannot use up the operators'
+    /// share.
     pub(crate) turns: [RefCell<Turns>; 2],
 }
 
-/// Whom a listener lets in.
+/// What a listener accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Entrance {
-    /// Pages, and nothing else.
+    /// Only pages.
     Admin,
     Both,
     Hubs,
@@ -77,7 +78,7 @@ pub(crate) enum Entrance {
 }
 
 impl Entrance {
-    /// At the listener of that port.
+    /// For the listener of this port.
     pub(crate) fn at(port: u16, links: Option<&LinkDoor>, admin: Option<u16>) -> Self {
         if admin == Some(port) {
             return Self::Admin;
@@ -91,7 +92,7 @@ impl Entrance {
     }
 }
 
-/// The sockets that the listeners of one kind may hold at once, counted over all shards.
+/// Maximum number of sockets of one kind of listener, counted over all shards.
 #[derive(Clone, Debug)]
 pub(crate) struct Share {
     pub(crate) files: Arc<Semaphore>,
@@ -123,7 +124,7 @@ impl Wanted {
     }
 }
 
-/// Each kind has a share of its own, so that a crowd of peers leaves links and operators their files.
+/// Each kind has a share of its own, so that a crowd of peers leaves files to links and operators.
 #[derive(Clone, Debug)]
 pub(crate) struct DoorFiles {
     peers: Share,
@@ -140,7 +141,7 @@ impl DoorFiles {
         Self { peers: share(shares.peers), links: share(shares.links), admin: share(shares.admin) }
     }
 
-    /// That of a listener.
+    /// The share of a listener.
     pub(crate) fn at(&self, entrance: Entrance) -> Share {
         match entrance {
             Entrance::Admin => &self.admin,
@@ -151,26 +152,26 @@ impl DoorFiles {
     }
 }
 
-/// Who was let in.
+/// An admitted peer or hub.
 #[derive(Clone, Copy, Debug)]
 enum Guest {
     Hub {
         hub: HubId,
         legacy: bool,
     },
-    /// With what its resume secret proves.
+    /// A peer, with the lineage that its resume secret proves.
     Peer(PeerId, Option<Lineage>),
 }
 
-/// What a WebSocket hears at the operators' port.
+/// The refusal of a WebSocket at the operators' port.
 const ADMIN_ONLY: &str = "this port serves only pages for operators (ADMIN_PORT): connect WebSockets to PORT";
 
-/// Why a request was refused, and how that is answered.
+/// A refused request, with its answer.
 struct Refusal {
     failure: HandshakeFailure,
     status: StatusCode,
     text: Cow<'static, str>,
-    /// Headers that such a refusal must have.
+    /// Headers required in this refusal.
     headers: &'static [(&'static str, &'static str)],
 }
 
@@ -179,7 +180,7 @@ impl Refusal {
         Self { failure, status, text: text.into(), headers: &[] }
     }
 
-    /// 401, with the challenge that belongs to it (RFC 9110, 11.6.1; RFC 6750, 3).
+    /// 401, with the required challenge (RFC 9110, 11.6.1; RFC 6750, 3).
     fn unauthorized(failure: HandshakeFailure, text: &'static str, token_shown: bool) -> Self {
         let headers: &[_] = if token_shown {
             &[("www-authenticate", r#"Bearer realm="peerpigeon", error="invalid_token""#)]
@@ -196,8 +197,8 @@ impl From<NoHandshake> for Refusal {
     }
 }
 
-/// Serves one connection until it ends or becomes a WebSocket, which goes to its home shard, or to the mesh. `let_in`
-/// says whether it becomes one.
+/// Serves one connection until it ends or becomes a WebSocket, which goes to its home shard or to the mesh. Sets
+/// `let_in` if it becomes one.
 pub(crate) async fn serve(
     door: Rc<Door>,
     (entrance, port): (Entrance, u16),
@@ -227,7 +228,7 @@ pub(crate) async fn serve(
         let (kept, admitted) = (&*kept, &admitted);
         let caller = Caller { entrance, address };
         let let_in = &let_in;
-        // hyper gives a connection back only if its answers can be moved.
+        // hyper returns a connection only if its answers can be moved.
         Box::pin(async move {
             kept.asked().await;
             let response = match answer(door, caller, core, admitted, request) {
@@ -251,7 +252,8 @@ pub(crate) async fn serve(
         None => std::task::Poll::Ready(Ok(())),
     }));
     let bad_request = || core.borrow_mut().stats_mut().handshake_failures[HandshakeFailure::BadRequest as usize] += 1;
-    // hyper's own timeout knows no difference between the first head and a pause between two requests, and none for answers.
+    // hyper's own timeout does not distinguish the first head from a pause between two requests, and does not cover
+    // answers.
     let ended = loop {
         let Some(patience) = kept.patience(Instant::now()) else {
             if kept.is_new() {
@@ -306,7 +308,7 @@ fn count_no_tls(core: &mut Core, no: &NoTls, address: SocketAddr) {
     }
 }
 
-/// Waits for a page's turn and for the page. Refuses it if too many others are before it.
+/// Waits for a page's turn, and for the page. Refuses it if it would wait too long.
 async fn page_in_turn(door: &Door, caller: Caller, core: &RefCell<Core>, page: Page) -> Response<Full<Bytes>> {
     let turns = &door.turns[usize::from(caller.entrance == Entrance::Admin)];
     let turn = turns.borrow_mut().take(caller.address.ip(), Instant::now());
@@ -320,7 +322,7 @@ async fn page_in_turn(door: &Door, caller: Caller, core: &RefCell<Core>, page: P
     page.await
 }
 
-/// Hands a socket to its peer's home. Gives it back if that does not take it in time.
+/// Hands a socket to its peer's home shard. Returns it if the shard does not accept it in time.
 async fn send_home(door: &Door, core: &RefCell<Core>, handed: HandOff) -> Option<Socket> {
     let home = ShardId::home(&handed.peer, door.shards, door.keys);
     core.borrow_mut().stats_mut().handed_off += 1;
@@ -330,7 +332,7 @@ async fn send_home(door: &Door, core: &RefCell<Core>, handed: HandOff) -> Option
     }
 }
 
-/// Closes a WebSocket that nobody has taken.
+/// Closes a WebSocket that was not accepted.
 fn turn_away(core: &mut Core, socket: &mut Socket) {
     let reason = CloseReason::TryAgainLater;
     core.stats_mut().handshake_failures[HandshakeFailure::HandOff as usize] += 1;
@@ -338,12 +340,12 @@ fn turn_away(core: &mut Core, socket: &mut Socket) {
     if let Some((code, text)) = reason.close_frame() {
         let mut frame = Vec::new();
         ws::put_close(&mut frame, code, text);
-        // The first bytes behind the 101: the socket has room for them, or is gone.
+        // The first bytes after the 101: they fit into the socket's buffer, unless it is closed.
         socket.say_last(&frame);
     }
 }
 
-/// Where a request comes from, and where it came in.
+/// The origin of a request.
 #[derive(Clone, Copy)]
 struct Caller {
     entrance: Entrance,
@@ -402,7 +404,8 @@ fn answer(
         && matches!(caller.entrance, Entrance::Both | Entrance::Hubs)
         && door.links.as_ref().is_some_and(|links| links.is_legacy(caller.address));
     let is_link = wants_socket && (legacy || matches!(offer, Offer::Spoken | Offer::Unknown));
-    // The order is the seed's: token, id, upgrade. Which token depends on who asks: a peer's opens no link.
+    // The order of checks is the Go hub's: token, id, upgrade. Peers and hubs have different tokens: a peer's opens no
+    // link.
     let checked = if is_link {
         door.check_hub(caller.entrance, offer, &query, request.headers()).map(|hub| Guest::Hub { hub, legacy })
     } else {
@@ -427,7 +430,7 @@ fn answer(
     Answer::Now(response)
 }
 
-/// What the resume secret of a request proves for its id. A wrong one is counted and ignored: without one the peer comes in, too.
+/// Checks the resume secret of a request. A wrong one is counted and ignored: the peer is admitted without it.
 fn resumed(door: &Door, query: &Query, peer: &PeerId, stats: &mut IoStats) -> Option<Lineage> {
     let checked =
         query.resume.as_deref().filter(|shown| !shown.is_empty()).map(|shown| door.resume_keys.check(peer, shown));
@@ -435,12 +438,12 @@ fn resumed(door: &Door, query: &Query, peer: &PeerId, stats: &mut IoStats) -> Op
 }
 
 impl Door {
-    /// Turns of the pages, before anybody has had one.
+    /// The initial state of the pages' rate limits.
     pub(crate) fn turns(keys: Keys) -> [RefCell<Turns>; 2] {
         [(); 2].map(|()| RefCell::new(Turns::new(keys)))
     }
 
-    /// An answer in a sentence.
+    /// An answer of one sentence.
     fn plain(&self, status: StatusCode, text: impl Into<Full<Bytes>>) -> Response<Full<Bytes>> {
         let mut response = Response::new(text.into());
         *response.status_mut() = status;
@@ -491,7 +494,7 @@ impl Door {
             let text = "this port accepts no links: dial MESH_PORT of this hub";
             return Err(Refusal::new(HandshakeFailure::LinkWrongPort, StatusCode::FORBIDDEN, text));
         }
-        // A hub of the seed's kind has nothing to show but its address, and that has been looked at.
+        // A Go hub has no token, only its address, which has been checked.
         if offer != Offer::Nothing {
             match &links.admission {
                 Admission::Closed => {
@@ -513,7 +516,7 @@ impl Door {
     }
 }
 
-/// What the query of a request for a WebSocket says.
+/// The query of a request for a WebSocket.
 struct Query {
     peer_id: Option<String>,
     token: Option<String>,
@@ -525,7 +528,7 @@ impl Query {
         let pairs = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
         let mut query = Self { peer_id: None, token: None, resume: None };
         for (key, value) in pairs {
-            // The first of a repeated key counts, as in the seed.
+            // The first of a repeated key counts, as in the Go hub.
             match key.as_ref() {
                 "peerId" => _ = query.peer_id.get_or_insert_with(|| value.into_owned()),
                 "resume" => _ = query.resume.get_or_insert_with(|| value.into_owned()),
@@ -536,13 +539,13 @@ impl Query {
         query
     }
 
-    /// Who asks.
+    /// The id of the peer or hub.
     fn id(&self) -> Result<PeerId, Refusal> {
         let id = self.peer_id.as_deref().and_then(|id| PeerId::from_str(id).ok());
         id.ok_or_else(|| Refusal::new(HandshakeFailure::InvalidPeerId, StatusCode::FORBIDDEN, "invalid peerId"))
     }
 
-    /// The tokens that a request shows. There can be several: a proxy's own header beside the client's `?token=`.
+    /// All tokens in a request. There can be several: a proxy's own header in addition to the client's `?token=`.
     fn shown<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
         handshake::bearer_tokens(headers).chain(self.token.as_deref().map(str::as_bytes))
     }

@@ -27,38 +27,38 @@ use crate::sparse::Sparse;
 use crate::stats::HandshakeFailure;
 use crate::{Gauges, Largest, NetworkList, Pages, Reading};
 
-/// What the shards of a hub have in common.
+/// Configuration that all shards of a hub share.
 #[derive(Clone)]
 pub struct HubConfig {
-    /// The rules. `shard`, `shards` and `meshed` are overwritten for each.
+    /// Configuration of the routers. `shard`, `shards` and `meshed` are set for each shard.
     pub router: RouterConfig,
-    /// What sessions may use. The budget is the hub's, and divided among its shards.
+    /// Limits of sessions. `send_budget_bytes` is the hub's, and is divided among its shards.
     pub limits: SessionLimits,
-    /// WebSockets the hub may have.
+    /// Maximum number of WebSockets of the hub.
     pub max_connections: usize,
-    /// Sockets that the listeners may hold.
+    /// Maximum numbers of sockets of the listeners.
     pub files: FileShares,
-    /// What a client has to show to be let in, if anything.
+    /// AUTH_TOKEN.
     pub auth_token: Option<Arc<str>>,
-    /// How other hubs come in, if links are made at all.
+    /// Configuration for links, if the hub has any.
     pub links: Option<LinkDoor>,
-    /// The port of listeners at which there are pages and no WebSockets; others have then only what is for the public.
+    /// ADMIN_PORT: it has pages and no WebSockets; other ports then have only the public pages.
     pub admin_port: Option<u16>,
     /// Which listeners speak TLS, if any does.
     pub tls: Option<TlsDoor>,
-    /// What lets a page of another origin read an answer. Goes on refusals; the pages have theirs.
+    /// CORS headers for refusals; pages have their own.
     pub cors: HeaderMap,
-    /// What answers requests that are not for a WebSocket.
+    /// Answers HTTP requests other than WebSocket upgrades.
     pub pages: Pages,
     /// The largest networks, for the pages.
     pub networks: Arc<NetworkList>,
-    /// Counts that are right at once.
+    /// Counters that all shards share.
     pub gauges: Arc<Gauges>,
     /// The hub's clock.
     pub clock: Clock,
-    /// Called by each shard on its thread, once a tick, as long as it turns.
+    /// Called by each shard on its thread once a tick, as long as it runs.
     pub turned: Arc<dyn Fn(ShardId) + Send + Sync>,
-    /// Sessions send back what they get and route nothing: for conformance tests of the WebSocket itself.
+    /// Sessions echo what they receive and route nothing: for conformance tests of the WebSocket implementation.
     #[doc(hidden)]
     pub echo: bool,
 }
@@ -72,12 +72,12 @@ pub struct TlsDoor {
     pub ports: Arc<[u16]>,
 }
 
-/// Sockets that the listeners of one kind may hold at once, on all shards together. At the bound a listener drops the oldest of its
-/// connections that are not WebSockets for a new one, or has another listener do so. If there are none, it accepts one and no more
-/// until a socket ends: who comes then waits in the kernel's queue.
+/// Maximum numbers of sockets of each kind of listener, on all shards together. At its maximum a listener closes its
+/// oldest connection that is not a WebSocket for a new one, or lets another listener do so. If there is none, it
+/// accepts one connection and then waits until a socket closes: further connections wait in the kernel's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileShares {
-    /// At PORT: peers, and HTTP there.
+    /// At PORT: peers and HTTP.
     pub peers: usize,
     /// At MESH_PORT: requests of other hubs that are not links yet.
     pub links: usize,
@@ -86,18 +86,18 @@ pub struct FileShares {
 }
 
 impl FileShares {
-    /// As many as may be.
+    /// No limit.
     pub const UNLIMITED: Self = Self { peers: usize::MAX, links: usize::MAX, admin: usize::MAX };
 }
 
-/// An order from the hub to a shard.
+/// A command of the hub for a shard.
 #[derive(Debug)]
 enum Command {
-    /// Stop accepting; tell every session to go within the time; answer when all have.
+    /// Stop accepting; close every session in its slot; answer when all are closed.
     Drain { spread: Duration, hubs: Arc<[String]>, done: oneshot::Sender<()> },
 }
 
-/// The hub's hold on a running shard. The shard ends when this is dropped.
+/// The hub's handle of a running shard. Dropping it ends the shard.
 #[derive(Debug)]
 pub struct ShardHandle {
     commands: mpsc::Sender<Command>,
@@ -105,15 +105,15 @@ pub struct ShardHandle {
 }
 
 impl ShardHandle {
-    /// Has the shard stop accepting and its sessions leave, each at its own time within `spread`.
-    /// The receiver resolves when the last has left, or the shard has ended.
+    /// Stops accepting and closes all sessions, each in its slot within `spread`. The receiver resolves when the last
+    /// session has closed, or the shard has ended. A second drain is ignored.
     pub fn drain(&self, spread: Duration, hubs: Arc<[String]>) -> oneshot::Receiver<()> {
         let (done, drained) = oneshot::channel();
         _ = self.commands.try_send(Command::Drain { spread, hubs, done });
         drained
     }
 
-    /// Ends the shard, whatever it still has. Its thread ends with its current turn.
+    /// Ends the shard, whatever is left. Its thread ends with its current turn.
     pub fn stop(self) -> std::thread::JoinHandle<()> {
         self.thread
     }
@@ -122,18 +122,18 @@ impl ShardHandle {
 /// The shards of a hub, in the order of their numbers.
 #[derive(Debug)]
 pub struct Shards {
-    /// The hub's hold on each.
+    /// The handle of each shard.
     pub handles: Vec<ShardHandle>,
-    /// Where each takes letters, for the mesh.
+    /// The mailbox of each shard, for the mesh.
     pub mailboxes: Vec<mpsc::Sender<Vec<Letter>>>,
 }
 
-/// Starts one shard for each set of listeners. Each publishes its numbers once a tick, by the sender at its place in
-/// `publish`; `mesh` takes the letters to the mesh; `ended` hears of a shard's end, wanted or not.
+/// Starts one shard for each set of listeners. Each publishes its statistics once a tick with its sender in `publish`.
+/// `mesh` receives the letters for the mesh, `ended` the number of a shard that ends, expectedly or not.
 ///
 /// # Errors
 ///
-/// When a thread or its runtime cannot be made.
+/// If a thread or its runtime cannot be started.
 pub fn start(
     config: &HubConfig,
     listeners: Vec<Vec<StdListener>>,
@@ -146,7 +146,7 @@ pub fn start(
     let (posts, mailboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(MAILBOX_BATCHES)).unzip();
     let homes: Arc<[mpsc::Sender<HandOff>]> = homes.into();
     let files = DoorFiles::new(config.files);
-    // The mesh's place is behind the last shard's, as with the outboxes.
+    // The mesh's address follows the last shard's, as in the outboxes.
     let addresses: Arc<[mpsc::Sender<Vec<Letter>>]> = posts.iter().cloned().chain(mesh.clone()).collect();
     let mut handles = Vec::new();
     let post = arrivals.into_iter().zip(mailboxes).zip(publish);
@@ -247,16 +247,16 @@ fn check(ended: Result<(), JoinError>) {
     }
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 struct Came(TcpStream, SocketAddr);
 
-/// Connections of one listener that are not WebSockets, the oldest first: those that may be dropped for others.
+/// The connections of one listener that are not WebSockets, oldest first: they may be closed for others.
 #[derive(Default)]
 struct Newcomers(VecDeque<(AbortHandle, Rc<Cell<bool>>)>);
 
 impl Newcomers {
     fn add(&mut self, task: AbortHandle, let_in: Rc<Cell<bool>>) {
-        // Those that have ended are forgotten now and then, which costs each of them two looks at the most.
+        // Ended connections are removed now and then, which costs each at most two checks.
         if self.0.len() == self.0.capacity() {
             self.0.retain(|(task, _)| !task.is_finished());
             self.0.shrink_to(2 * self.0.len());
@@ -275,7 +275,7 @@ impl Newcomers {
         false
     }
 
-    /// Drops the one that has been there for the longest, if there is one that has not been let in.
+    /// Closes the oldest connection that is not admitted, if there is one.
     fn drop_oldest(&mut self) -> bool {
         let has_any = self.has_any();
         if let Some((task, _)) = self.0.pop_front() {
@@ -285,7 +285,7 @@ impl Newcomers {
     }
 }
 
-/// Accepts connections until the door is closed, and then those that the kernel has accepted already.
+/// Accepts connections until the listener closes, and then those that the kernel has accepted already.
 async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, mut open: watch::Receiver<bool>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -300,7 +300,7 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
     let mut newcomers = Newcomers::default();
     let spawn = |connections: &mut JoinSet<()>, newcomers: &mut Newcomers, came: Came, file: OwnedSemaphorePermit| {
         let Came(stream, address) = came;
-        // At `::` IPv4 comes as IPv6: `::ffff:10.0.0.1`.
+        // On `::`, IPv4 addresses arrive as IPv6: `::ffff:10.0.0.1`.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "nodelay_failed");
@@ -317,9 +317,9 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
     };
     let failures = Sparse::default();
     let Share { files, wanted } = door.files.at(entrance);
-    // Accepted, and without a file of its share yet.
+    // Accepted, but without a file of its share yet.
     let mut came = None;
-    // Operators watch a hub while its peers leave.
+    // Operators observe a hub while it drains.
     let stays_open = entrance == Entrance::Admin;
     while *open.borrow_and_update() || stays_open {
         tokio::select! {
@@ -328,7 +328,7 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
                     spawn(&mut connections, &mut newcomers, came, file);
                 }
             }
-            // Those who come and say nothing must not keep out those who would.
+            // Silent connections must not keep out others.
             () = tokio::time::sleep(TICK), if came.is_some() => {
                 if !make_room(&mut newcomers) {
                     wanted.ask();
@@ -347,10 +347,10 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
                         wanted.ask();
                     }
                 }
-                // That one has gone again, and says nothing of the next.
+                // That connection has gone again, which says nothing about the next.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    // Out of file descriptors, most likely: the queue waits until some are closed.
+                    // Probably out of file descriptors: the queue waits until some are closed.
                     if let Some(times) = failures.count() {
                         warn!(%error, times, "accept_failed");
                     }
@@ -381,7 +381,7 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
     while connections.join_next().await.is_some() {}
 }
 
-/// Takes in sockets whose home this is, and owns their sessions' tasks.
+/// Accepts sockets whose home is this shard, and owns their sessions' tasks.
 async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>) {
     let mut sessions = JoinSet::new();
     loop {
@@ -417,9 +417,9 @@ async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<Lett
     }
 }
 
-/// Writes what waits: letters first, since their readers have other cores, then a chunk of the sessions.
+/// Writes queued data: letters first, since their receivers have other cores, then a chunk of the sessions.
 ///
-/// Runs once after all that was ready has had its turn, which is what puts frames together.
+/// Runs once after all ready tasks have had a turn, so that many frames leave in one write.
 async fn flush(core: Rc<RefCell<Core>>, posts: Arc<[mpsc::Sender<Vec<Letter>>]>) {
     let mut posts: Vec<_> = posts.iter().map(|post| PollSender::new(post.clone())).collect();
     loop {
@@ -429,7 +429,7 @@ async fn flush(core: Rc<RefCell<Core>>, posts: Arc<[mpsc::Sender<Vec<Letter>>]>)
             for (i, post) in posts.iter_mut().enumerate() {
                 while core.has_letters(i) {
                     match post.poll_reserve(cx) {
-                        // A shard or a mesh that has ended takes its hub with it; until then its letters have nowhere to go.
+                        // When a shard or the mesh has ended, the hub ends too; until then its letters are discarded.
                         Poll::Ready(Err(_)) => _ = core.take_letters(i),
                         Poll::Ready(Ok(())) => _ = post.send_item(core.take_letters(i)),
                         Poll::Pending => break,
@@ -440,13 +440,13 @@ async fn flush(core: Rc<RefCell<Core>>, posts: Arc<[mpsc::Sender<Vec<Letter>>]>)
             if core.continue_work() || has_more { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        // Gives way to sockets that have something to read, too. Woken in the ordinary way, as many chunks would be written as the
-        // runtime runs tasks between two looks at its sockets: 61.
+        // Yield to the I/O driver after each chunk. With a plain wake-up, tokio would run this task up to 61 times
+        // before it polls sockets.
         tokio::task::yield_now().await;
     }
 }
 
-/// Collects the largest networks when a page asks for them.
+/// Collects the largest networks when a page requests them.
 async fn list_networks(core: Rc<RefCell<Core>>, networks: Arc<NetworkList>) {
     let part = |slots, largest: &mut Largest| {
         let core = core.borrow();

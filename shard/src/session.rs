@@ -24,11 +24,11 @@ use crate::core::Core;
 use crate::queue::SendQueue;
 use crate::socket::{Socket, Writer};
 
-/// An upgraded socket on its way from the shard that accepted it to its peer's home.
+/// An upgraded socket on its way from the shard that accepted it to its peer's home shard.
 #[derive(Debug)]
 pub(crate) struct HandOff {
     pub(crate) socket: Socket,
-    /// What the client sent behind its request. It comes before anything read from the socket.
+    /// Bytes that arrived after the request. They precede everything read from the socket.
     pub(crate) leftover: Bytes,
     pub(crate) peer: PeerId,
     /// What its resume secret proves, if it showed a valid one.
@@ -37,13 +37,13 @@ pub(crate) struct HandOff {
     pub(crate) seat: Seat,
 }
 
-/// A place among MAX_CONNECTIONS, given back when dropped.
+/// One of MAX_CONNECTIONS places. Dropping it frees the place.
 #[derive(Debug)]
 pub(crate) struct Seat {
     gauges: Arc<Gauges>,
     max: usize,
     taken: bool,
-    /// The socket's share of the files of the door it came in by.
+    /// The socket's share of its listener's files.
     file: Option<OwnedSemaphorePermit>,
 }
 
@@ -55,13 +55,13 @@ impl Seat {
         seat
     }
 
-    /// Keeps the socket's share of the door's files for as long as the seat lives.
+    /// Keeps the socket's share of its listener's files as long as the seat.
     pub(crate) fn holding(mut self, file: OwnedSemaphorePermit) -> Self {
         self.file = Some(file);
         self
     }
 
-    /// Takes a place if there was none and is one now.
+    /// Takes a place if there was none before and is one now.
     pub(crate) fn request_again(&mut self) {
         let more = |n| (n < self.max).then_some(n + 1);
         self.taken =
@@ -72,7 +72,7 @@ impl Seat {
         self.taken
     }
 
-    /// Takes a place whether or not there is one: for a session that goes on in the place of another.
+    /// Takes a place even if there is none: for a session that replaces another.
     pub(crate) fn insist(&mut self) {
         if !self.taken {
             self.gauges.connections.fetch_add(1, Ordering::Relaxed);
@@ -89,7 +89,7 @@ impl Drop for Seat {
     }
 }
 
-/// Keeps the gauge of a counted thing right, however the thing ends.
+/// Counts a thing in a gauge as long as it exists.
 #[derive(Debug)]
 pub(crate) struct Counted(Arc<Gauges>, fn(&Gauges) -> &AtomicUsize);
 
@@ -106,15 +106,16 @@ impl Drop for Counted {
     }
 }
 
-/// How far a session's life has come.
+/// The phase of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
     /// Not admitted: nothing is read.
     Pending,
     Open,
-    /// Told to go, or its socket takes nothing any more. It is still read: what was under way is routed.
+    /// It must leave, or its socket accepts nothing any more. It is still read, and messages that were under way are
+    /// routed.
     Retiring,
-    /// The router has forgotten it. The socket waits for the last bytes to leave and for the client's end.
+    /// The router has removed it. The socket waits until its queue is written and the client has closed.
     Closing,
 }
 
@@ -126,27 +127,27 @@ pub(crate) struct Session {
     /// The session's task.
     pub(crate) waker: Option<Waker>,
     pub(crate) phase: Phase,
-    /// Why it ended, once it has; while it is retiring, why it goes, where that is not the hub's drain.
+    /// Why it ended; while it retires, why it must leave, unless the hub drains.
     pub(crate) reason: Option<CloseReason>,
-    /// What waits to be written; none when nothing does.
+    /// Its queue; `None` while it is empty.
     pub(crate) queue: Option<Box<SendQueue>>,
     pub(crate) reader: Reader,
-    /// Something came with the hand-off and has not been read.
+    /// Whether bytes that arrived with the hand-off have not been read yet.
     pub(crate) replay: bool,
     pub(crate) life: Life,
-    /// The socket takes nothing more just now.
+    /// Whether the socket accepts nothing at present.
     pub(crate) blocked: bool,
-    /// In the list of sessions to be written to.
+    /// Whether it is in the list of sessions to write.
     pub(crate) dirty: bool,
-    /// Bytes that wait for it there.
+    /// Bytes queued for it there.
     pub(crate) dirty_bytes: usize,
-    /// The router has more of a roster to tell.
+    /// Whether the router has more of a roster to send.
     pub(crate) backlog: bool,
-    /// Waits until the shard reads frames again.
+    /// Whether it waits until the shard reads frames again.
     pub(crate) parked: bool,
-    /// What comes from the client can no longer be understood; only its end is waited for.
+    /// Whether received data can no longer be parsed; only its end is awaited.
     pub(crate) deaf: bool,
-    /// The client's close frame or end has come: the socket closes when the queue is empty.
+    /// Whether the client's close frame or end has arrived: the socket closes when the queue is empty.
     pub(crate) client_done: bool,
     pub(crate) seat: Seat,
     pub(crate) counted: Option<Counted>,
@@ -157,7 +158,7 @@ impl Session {
         self.phase != Phase::Pending && !self.client_done
     }
 
-    /// Why a session that is retiring goes.
+    /// Why a retiring session leaves.
     pub(crate) fn why_it_goes(&self) -> Option<CloseReason> {
         (self.phase == Phase::Retiring).then(|| self.reason.unwrap_or(CloseReason::Draining))
     }
@@ -178,7 +179,7 @@ impl Session {
     }
 }
 
-/// Reads of one session in a row, before others have their turn.
+/// Maximum number of reads of one session in a row, before other sessions have a turn.
 const READS_PER_TURN: usize = 4;
 
 /// Runs a session until its socket is closed.
@@ -272,9 +273,9 @@ fn decrypt(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Co
     polled
 }
 
-/// Why a session has ended whose socket failed.
+/// The reason of a session whose socket failed.
 pub(crate) fn why_lost(error: &std::io::Error) -> CloseReason {
-    // The kernel has waited for as long as the hub would have (TCP_USER_TIMEOUT).
+    // The kernel has waited as long as the hub would have (TCP_USER_TIMEOUT).
     let dead = error.kind() == std::io::ErrorKind::TimedOut;
     if dead { CloseReason::DeadPeer } else { CloseReason::ConnectionLost }
 }

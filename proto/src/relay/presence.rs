@@ -1,4 +1,5 @@
-//! Presence: each hub writes its own, all others hold replicas. Changes flood, snapshots repair.
+//! Presence between hubs: each hub writes its own, all others hold replicas. Changes are flooded, snapshots repair
+//! gaps.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -36,7 +37,7 @@ pub(super) struct Outgoing {
     /// Peers behind `after` that have changed, as they were. `None`: not there. At most [`MAX_SNAPSHOT_CHANGES`].
     before: BTreeMap<PeerId, Option<Arc<Presence>>>,
     parts: u32,
-    /// Until when the neighbour waits for the next part.
+    /// Time until which the neighbour waits for the next part.
     deadline: Duration,
 }
 
@@ -65,7 +66,7 @@ impl Outgoing {
 }
 
 impl Relay {
-    /// A shard of this hub says something of a peer of its own.
+    /// A shard of this hub reports a change of its own peer.
     pub(super) fn own_peer_changed(&mut self, letter: &Letter, now: Now) {
         let (peer, session, what) = match letter {
             Letter::Opened { peer, claim } => (*peer, claim.incarnation, What::Up),
@@ -93,13 +94,13 @@ impl Relay {
         };
         self.settle(&peer, now);
         if matches!(what, What::Up) {
-            // A hub behind a legacy link may have claimed the id; a session here is more than that.
+            // A hub behind a legacy link may have claimed the id; a session here has precedence.
             self.legacy.forget(&peer);
         }
         self.change(peer, session, what, now);
     }
 
-    /// Writes the next change of this hub's own presence and tells everyone.
+    /// Appends a change to this hub's own presence, and floods it.
     pub(super) fn change(&mut self, peer: PeerId, session: PeerIncarnation, what: What, now: Now) {
         let (hub, incarnation) = (self.config.hub, self.config.incarnation);
         let change = Arc::new(Change { hub, incarnation, seq: self.own.seq + 1, peer, session, what });
@@ -114,7 +115,7 @@ impl Relay {
         }
     }
 
-    /// Another hub's change.
+    /// Processes another hub's change.
     pub(super) fn changed(&mut self, via: Via, change: Arc<Change>, now: Now) {
         let Some(remote) = self.hubs.get_mut(&change.hub).filter(|remote| remote.is_live()) else {
             self.stats.duplicates += 1;
@@ -182,8 +183,8 @@ impl Relay {
         self.release_signals(hub, now);
     }
 
-    /// Passes a change on: to every neighbour but the one it came from, its own hub, and those that the one it came from
-    /// tells itself.
+    /// Forwards a change to all neighbours except the one it came from, its own hub, and those that the former sends it
+    /// to itself.
     fn flood(&mut self, change: &Arc<Change>, from: Option<Via>, now: Now) {
         let sender = from.and_then(|via| match via {
             Via::Link(link) => self.links.get(&link).map(|link| link.hub),
@@ -209,7 +210,7 @@ impl Relay {
                 continue;
             };
             if open.saturated {
-                // Its replica is behind from here on; the heartbeats say so, and a snapshot repairs it.
+                // Its replica is now behind; heartbeats show that, and a snapshot repairs it.
                 open.missed = true;
             } else {
                 self.send(Destination::Link(link), Envelope::Change(Arc::clone(change)));
@@ -224,7 +225,7 @@ impl Relay {
         }
     }
 
-    /// Asks a neighbour for a hub's whole presence.
+    /// Requests a snapshot of a hub from a neighbour.
     pub(super) fn ask_for_snapshot(&mut self, hub: HubId, now: Now) {
         let direct = self.by_hub.get(&hub).map(|&link| Via::Link(link)).filter(|&via| !self.is_spare(via));
         let route = self.route(&hub, now);
@@ -250,8 +251,8 @@ impl Relay {
         self.send(Destination::from(via), Envelope::SnapshotRequest(request));
     }
 
-    /// A neighbour asks for a hub's presence. While this hub itself repairs its replica, the request waits; a request that cannot be
-    /// served is declined, so that the neighbour does not wait in vain.
+    /// A neighbour requests a snapshot of a hub. While this hub repairs its own replica, the request waits; a request
+    /// that cannot be served is declined, so that the neighbour does not wait in vain.
     pub(super) fn snapshot_asked(&mut self, via: Via, request: SnapshotRequest, now: Now) {
         let SnapshotRequest { hub, incarnation } = request;
         if hub == self.config.hub {
@@ -263,7 +264,7 @@ impl Relay {
         }
         let remote = self.hubs.get_mut(&hub).filter(|r| r.is_live() && r.incarnation == incarnation);
         let Some(remote) = remote else { return self.decline_snapshot(via, request) };
-        // A replica that is being repaired would only pass its own gaps on.
+        // A replica under repair would only pass on its own gaps.
         let Some(sync) = &remote.sync else {
             return if remote.doubted {
                 self.decline_snapshot(via, request);
@@ -276,7 +277,7 @@ impl Relay {
         if waits {
             return;
         }
-        // Two hubs that wait for each other would both wait until they give up.
+        // Two hubs that wait for each other would both wait until the timeout.
         if remote.snapshot_waiters.len() < MAX_SNAPSHOT_WAITERS && !self.is_same_neighbour(asked, via) {
             match self.hubs.get_mut(&hub) {
                 Some(remote) => remote.snapshot_waiters.push(via),
@@ -305,7 +306,7 @@ impl Relay {
         }
     }
 
-    /// Answers those who waited for this hub's own repair.
+    /// Answers the requests that waited for this hub's own repair.
     fn answer_waiters(&mut self, hub: HubId, now: Now) {
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} is repaired");
@@ -316,7 +317,7 @@ impl Relay {
         }
     }
 
-    /// Begins to send what is known of a hub.
+    /// Begins to send a snapshot.
     fn send_snapshot(&mut self, via: Via, request: SnapshotRequest, now: Now) {
         let SnapshotRequest { hub, incarnation } = request;
         let held = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|r| &r.holding) };
@@ -328,9 +329,9 @@ impl Relay {
         let (before, deadline) = (BTreeMap::new(), now.at + SNAPSHOT_PATIENCE);
         let outgoing =
             Outgoing { via, hub, incarnation, seq, digest, after: None, next: None, before, parts: 0, deadline };
-        // Whoever waited for it may have lost its link.
+        // The waiting neighbour may have lost its link.
         let Some(queue) = self.outgoing(via.into()) else { return };
-        // A neighbour that asks again has given the first up.
+        // A neighbour that asks again has abandoned its first request.
         queue.retain(|other| other.via != via || other.hub != hub);
         if queue.len() < MAX_SNAPSHOTS_OUT {
             queue.push_back(outgoing);
@@ -341,7 +342,7 @@ impl Relay {
         }
     }
 
-    /// A neighbour cannot serve the snapshot that it was asked for: another one is asked, or the same one later.
+    /// A neighbour cannot serve the requested snapshot: another one is asked, or the same one later.
     pub(super) fn snapshot_declined(&mut self, via: Via, request: SnapshotRequest, now: Now) {
         let remote = self.hubs.get(&request.hub).filter(|remote| remote.incarnation == request.incarnation);
         if remote.and_then(|remote| remote.sync.as_ref()).is_some_and(|sync| sync.via == via) {
@@ -349,7 +350,7 @@ impl Relay {
         }
     }
 
-    /// Sends the next part of what a neighbour has asked for.
+    /// Sends the next part of the requested snapshots.
     pub(super) fn send_snapshots(&mut self, way: Way, now: Now) {
         let Some(queue) = self.outgoing(way) else {
             return bug!(self.bugs, HubLink, "{way:?} has room");
@@ -438,7 +439,7 @@ impl Relay {
         }
     }
 
-    /// Takes over a snapshot that is complete.
+    /// Installs a complete snapshot.
     fn install(&mut self, hub: HubId, now: Now) {
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "a snapshot of {hub:?} is complete");

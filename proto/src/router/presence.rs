@@ -1,8 +1,8 @@
-//! Who is told of whom.
+//! Presence inside a hub: joins, leaves, and their notifications.
 //!
-//! Every shard has the whole roster. A newcomer is told of those who are in its own shard's roster when it joins; those
-//! who join later are told to it as they come. So each pair is told once, in whichever order their letters cross, and
-//! nobody needs to remember who knows whom.
+//! Every shard has complete rosters. A new member discovers the members in its own shard's roster when it joins, and
+//! later members as they join. So each pair discovers each other once, in whatever order their letters cross, and no
+//! per-pair state is needed.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::letter::{Announcement, Event, Farewell, Frame, Letter, Output, Stay};
 use super::roster::{Member, NetworkIx, Rank};
 use super::session::{Membership, Reading, Session, State};
 
-/// What happened to a member, for those who may have to be told.
+/// A change of a member.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     Joined,
@@ -64,7 +64,7 @@ impl Router {
         if bytes > had_bytes && !self.has_room_for(session, bytes - had_bytes) {
             return self.refuse_public(id, ErrorCode::HubFull, MessageKind::Announce, network, now);
         }
-        // What it said when it joined holds as long as it stays.
+        // The wish of the first announcement is valid as long as the stay.
         let stays = known.and_then(|ix| self.sessions.get(id)?.membership_in(ix)).map(|membership| membership.stay);
         let stay = stays.unwrap_or_else(|| {
             let closest = self.closest_wanted(announce.data);
@@ -111,7 +111,7 @@ impl Router {
         }
     }
 
-    /// Whether so many bytes more may be kept of what a session announces.
+    /// Whether the budget has room for this many more bytes of a session.
     fn has_room_for(&self, session: &Session, more: u32) -> bool {
         self.stats.announced_bytes + u64::from(more) <= self.config.announce_budget_bytes as u64
             || session.announced_bytes() + more as usize <= ANNOUNCE_FLOOR_BYTES
@@ -174,10 +174,10 @@ impl Router {
         let name = network.name.clone();
         let (frame, kind) = (Arc::new(how.frame(&peer, name.as_str(), now)), how.kind());
         let farewell = Arc::new(Farewell { peer, network: name, claim, frame, kind });
-        // First, since whoever is met in its place is met after that.
+        // First, because replacements are introduced after the leave.
         self.post_to_shards(&Letter::Left(Arc::clone(&farewell)));
         if kind == MessageKind::Goodbye {
-            // Of a session that ends the mesh hears once, not once for each of its networks.
+            // The mesh receives one letter for the end of a session, not one per network.
             self.post_to_mesh(|| Letter::Left(Arc::clone(&farewell)));
         }
         self.strike(ix, &farewell, now);
@@ -190,27 +190,28 @@ impl Router {
             Address::Shard(crate::ShardId::home(&announcement.peer, self.config.shards, self.config.keys))
         };
         let (ix, new) = self.enter(announcement, place, now);
-        // One that joined here and does not meet everybody is proposed by its own shard.
+        // A local bounded member is proposed by its own shard.
         if new && (announcement.remote || !announcement.is_bounded()) {
             self.propose_from_here(ix, announcement.peer, now);
         }
     }
 
     pub(super) fn left_elsewhere(&mut self, farewell: &Arc<Farewell>, now: Now) {
-        // A late leave may find its network gone: the peer had moved, and left by its later claim.
+        // A late leave may find its network gone: the peer had moved, and left with its later claim.
         if let Some(ix) = self.rosters.find(farewell.network.as_str()) {
             self.strike(ix, farewell, now);
         }
     }
 
-    /// Enters an announcement into the roster and tells the members on this shard.
+    /// Adds an announcement to the roster, and notifies the members on this shard.
     ///
-    /// Of a peer that is at two hubs for a moment the greater claim stays, whichever is heard of first. The lesser is kept until it
-    /// ends: the greater may end before it, and the letter of that come later, from another shard. One that moves is
-    /// heard as left and discovered, both from the join: its late leave is that of another claim. So is one that left and
-    /// returned while nothing was heard of its hub, where it matters who of those it has met in which stay.
+    /// If a peer is briefly at two hubs, the greater claim counts, in whatever order the two arrive. The smaller one is
+    /// kept until it ends: the greater may end first, and the letter of that end may arrive later, from another shard.
+    /// A peer that moves is announced as left and discovered when its join arrives; its own leave, arriving later, has
+    /// the old claim and is ignored. The same is done for a peer that left and returned during a partition, if bounded
+    /// members are involved.
     ///
-    /// Says whether it was not in the roster before.
+    /// Returns whether it is new in the roster.
     fn enter(&mut self, announcement: &Arc<Announcement>, place: Address, now: Now) -> (NetworkIx, bool) {
         let ix = self.rosters.find_or_create(&announcement.network);
         let (peer, claim) = (announcement.peer, announcement.claim);
@@ -250,7 +251,7 @@ impl Router {
         (ix, new)
     }
 
-    /// Strikes a member off the roster and tells the members on this shard.
+    /// Removes a member from the roster, and notifies the members on this shard.
     fn strike(&mut self, ix: NetworkIx, farewell: &Arc<Farewell>, now: Now) {
         self.strike_member(ix, farewell, now);
         let at = (ix, farewell.peer);
@@ -314,7 +315,7 @@ impl Router {
         }
     }
 
-    /// Makes a session a member that is told of some.
+    /// Makes a session a bounded member.
     fn become_bounded(&mut self, id: SessionId, ix: NetworkIx, stay: Stay) {
         let (Some(network), Some(session)) = (self.rosters.network_mut(ix), self.sessions.get_mut(id)) else {
             return bug!(self.bugs, JoinState, "{id:?} in {ix:?}");
@@ -331,14 +332,14 @@ impl Router {
         });
     }
 
-    /// Has a peer that has just announced itself told of everybody, from the beginning.
+    /// Begins to send a peer that has just announced itself the whole roster.
     fn start_reading(&mut self, id: SessionId, ix: NetworkIx, stay: Stay) {
         let (Some(network), Some(session)) = (self.rosters.network_mut(ix), self.sessions.get_mut(id)) else {
             return bug!(self.bugs, JoinState, "{id:?} in {ix:?}");
         };
         let last = network.members.last_key_value().map(|(peer, _)| Rank::of(*peer, Address::Mesh));
         match session.membership(ix) {
-            // What an interrupted pass had reached stays known; after a finished one everybody is.
+            // After an interrupted pass its part is known; after a finished one everybody is.
             Some(membership) => {
                 membership.reading = Some(Box::new(match membership.reading.take() {
                     Some(reading) => reading.interrupted(),
@@ -361,12 +362,12 @@ impl Router {
         }
     }
 
-    /// Tells a newcomer of the next members of its networks, as many as one chunk has.
+    /// Sends a new member the next chunk of its networks' rosters.
     pub(super) fn read_roster(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let peer = session.peer;
         let Some(membership) = session.memberships.iter_mut().find(|m| m.reading.is_some()) else {
-            // It has said goodbye to the network that it was being told of.
+            // It has left the network whose roster it was reading.
             return self.outputs.push_back(Output::Backlog { session: id, more: false });
         };
         let (Some(reading), Some(network)) = (&mut membership.reading, self.rosters.network(membership.network)) else {
@@ -392,7 +393,7 @@ impl Router {
         self.outputs.push_back(Output::Backlog { session: id, more });
     }
 
-    /// Tells a newcomer of a member before its turn, because something of that member is about to reach it.
+    /// Announces a member to a new member before its turn, because a message of that member follows.
     pub(super) fn introduce(&mut self, id: SessionId, ix: NetworkIx, subject: &PeerId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         if session.peer == *subject {
@@ -430,7 +431,7 @@ impl Router {
     }
 }
 
-/// Whether a newcomer that is still being told who is there is told of this change at once; what is left out here is
+/// Whether a new member that is still reading the roster is notified of this change at once. If not, the change is
 /// covered by the member's turn.
 fn concerns(reading: &mut Reading, rank: Rank, subject: &PeerId, change: Change) -> bool {
     match change {
@@ -442,7 +443,7 @@ fn concerns(reading: &mut Reading, rank: Rank, subject: &PeerId, change: Change)
         }
         Change::Joined | Change::Renewed if !reading.awaits(rank, subject) => true,
         Change::Joined | Change::Renewed => {
-            // Known from an earlier pass: its next leave will be told, so this has to be.
+            // Known from an earlier pass: it will be notified of the next leave, so also of this.
             let known = reading.knows(rank, subject);
             if known {
                 reading.early.insert(*subject);
