@@ -130,12 +130,13 @@ const keeper = id => `<!doctype html><script>
   connect()
 </script>`
 
-/** Waits until so many clients have taken their id over at once. */
+/** Waits until so many clients have shown a secret that counted: beside a page that was kept, or after one that was not. */
 async function resumed (hub, expected) {
   const deadline = Date.now() + 10_000
   for (;;) {
     const metrics = await (await fetch(`${hub.url}/metrics`)).text()
-    const count = Number(metrics.match(/^peerpigeon_resumes_total\{outcome="resumed"\} (.*)$/m)?.[1])
+    const outcomes = [...metrics.matchAll(/^peerpigeon_resumes_total\{outcome="(?:resumed|continued)"\} (.*)$/mg)]
+    const count = outcomes.reduce((sum, [, value]) => sum + Number(value), 0)
     if (count === expected) return
     if (Date.now() > deadline) throw new Error(`${count} resumed, expected ${expected}`)
   }
