@@ -104,7 +104,7 @@ impl Link {
     /// Whether everything that a Go hub sends when it dials has been read.
     ///
     /// It announces its peers before it reads anything, and so before it answers the first ping. It echoes later
-    /// announcements: only before that pong can its own announcements be told from echoes for certain.
+    /// announcements. After that pong, its own announcements and echoes can no longer be distinguished for certain.
     pub(crate) fn has_been_heard_out(&self, now: Duration) -> bool {
         !self.legacy || self.dialed() || self.rtt.is_some() || now >= self.since + LEGACY_PATIENCE
     }

@@ -627,8 +627,8 @@ pub const SNAPSHOT_BYTES: usize = 64 * 1024;
 /// 16 B each, for at most one repair: [`SNAPSHOT_PATIENCE`] per part.
 pub const MAX_SNAPSHOT_WAITERS: usize = 64;
 
-/// Peers that change while a snapshot is being sent, and are kept as they were. One more: the snapshot is declined, and the neighbour
-/// asks again.
+/// Maximum number of peers whose old state is kept because they changed while a snapshot is being sent. A further one
+/// ends the snapshot with a decline, and the neighbour asks again.
 ///
 /// About 400 B each: 16 Ki x 400 B = 6.5 MB a snapshot. A snapshot of 100,000 peers takes some seconds, and 1,000 peers a second may
 /// come and go meanwhile.

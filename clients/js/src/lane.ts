@@ -12,7 +12,7 @@ interface Waiting {
   readonly failed: (error: PigeonError) => void
 }
 
-/** What waits for one peer on one channel. It outlives the data channel: what is not sent waits for the next. */
+/** The queue of messages to one peer on one channel. It outlives the data channel: unsent messages go to the next one. */
 export class Lane {
   #queue: Waiting[] = []
   #queued = 0

@@ -65,7 +65,7 @@ export class Link {
   #newest = 0
   #failures = 0
   #timer: ReturnType<typeof setTimeout> | undefined
-  /** Incoming signals one after the other: making a connection takes time, and what comes meanwhile belongs to it. */
+  /** Processes incoming signals in order. Creating a connection takes time, and signals that arrive meanwhile belong to it. */
   #signals: Promise<void> = Promise.resolve()
   #pongs: (() => void)[] = []
 

@@ -52,7 +52,7 @@ export class PeerImpl<D extends object> implements Peer<D> {
     return Object.assign(new PigeonError('peer-gone', 'the peer is gone'), { peer: this })
   }
 
-  /** Settles what waits for the link, if it has come to something. */
+  /** Settles the promises that wait for the link, once it is open or has failed. */
   settle (): void {
     const open = this.state === 'open'
     if (!open && !this.declined && this.state !== 'gone') return

@@ -392,7 +392,7 @@ test('a listener that throws harms nobody else', async () => {
   assert.equal(thrown.length, 1)
 })
 
-test('what waits for a peer that leaves fails, and says which', async () => {
+test('messages queued for a peer that leaves fail, and the error names the peer', async () => {
   const { ann, bob } = await pair()
   FakeConnection.severed = true
   const third = named('carl')

@@ -79,7 +79,7 @@ impl Directory {
         (*claim == Claim { incarnation: session, hub }).then_some(presence)
     }
 
-    /// Whether the shards have been told of this peer in any network, in the session in which they are shown it.
+    /// Whether the shards know a membership of this peer in the session that they are shown.
     pub(super) fn has_been_member(&self, peer: &PeerId) -> bool {
         self.entries.get(peer).is_some_and(|entry| entry.has_been_member)
     }

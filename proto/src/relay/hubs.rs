@@ -67,7 +67,7 @@ impl Relay {
         match way {
             Way::Link(link) if self.legacy.is_link(link) => self.legacy_saturated(link),
             Way::Link(link) => {
-                // The links of a former id are forgotten, and still write what waits.
+                // Links of a former id are no longer in the table, but still write their queues.
                 if let Some(link) = self.links.get_mut(&link) {
                     link.saturated = true;
                     self.reach = None;

@@ -16,7 +16,7 @@ use super::{MeshEvent, Relay};
 impl Relay {
     /// Records that something arrived on a link.
     pub(super) fn heard_on(&mut self, link: LinkId, now: Now) {
-        // The links of a former id are forgotten, and still read.
+        // Expected: links of a former id are no longer in the table, but are still read.
         let Some(open) = self.links.get_mut(&link) else { return };
         open.heard_at = now.at;
         if open.silent {

@@ -9,7 +9,7 @@ use proto::Turns;
 pub(super) struct Turn {
     /// Outputs of the router that it has carried out.
     pub(super) outputs: usize,
-    /// It has begun, and nobody has looked at the clock yet.
+    /// Whether it has begun and the clock has not been read yet.
     is_new: Cell<bool>,
     lengths: RefCell<Turns>,
 }
@@ -20,7 +20,7 @@ impl Turn {
         self.is_new.set(true);
     }
 
-    /// Somebody has looked at the clock. The first time in a turn is taken for its beginning.
+    /// Records a reading of the clock. The first one in a turn counts as its beginning.
     pub(super) fn look(&self, at: Duration) {
         if self.is_new.take() {
             self.lengths.borrow_mut().begin(at, thread::take_idle());
