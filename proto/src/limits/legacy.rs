@@ -1,0 +1,40 @@
+//! Bounds of legacy links, the links to Go hubs.
+
+use std::time::Duration;
+
+#[allow(unused_imports, reason = "links in doc comments")]
+use super::*;
+
+/// Maximum number of peers that one legacy link may announce, each in [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks. More
+/// are refused and counted.
+pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
+
+/// Time in which a legacy link may echo what it was sent. If a Go hub first mentions a departed peer after this time,
+/// it is believed.
+pub const LEGACY_ECHO: Duration = Duration::from_secs(5);
+
+/// Maximum number of events of each kind within [`LEGACY_ECHO`] that are remembered to recognize the echoes of a Go
+/// hub. 24 B each, three kinds for each legacy link (events sent to it, signals received from it, senders of signals
+/// sent to it) and one for the mesh (departed peers). At the bound the oldest entry is dropped. A peer that leaves
+/// before its echo arrives then stays until the link ends.
+pub const MAX_LEGACY_ECHOES: usize = 8192;
+
+/// Time for which a Go hub's announcement is kept for a peer with another claim. Longer than a dead claim can last: a
+/// lease takes 8 s, and a lost connection is noticed after two pings and ten seconds.
+pub const LEGACY_WAIT: Duration = Duration::from_secs(120);
+
+/// Maximum number of a Go hub's announcements kept for [`LEGACY_WAIT`], at most [`DEFAULT_MAX_NETWORKS_PER_PEER`] per
+/// peer. More are refused and counted. About 200 B each besides their names and data: 20 MB.
+pub const MAX_LEGACY_WAITING: usize = MAX_PEERS_PER_LEGACY_LINK;
+
+/// Maximum size of their names and data, in bytes: about 160 B each, where a Go hub that dials announces 70 B per peer.
+/// More are refused and counted.
+pub const MAX_LEGACY_WAITING_BYTES: usize = 16 * 1024 * 1024;
+
+/// Time in which a Go hub that dialed must answer the first ping, before peers are announced to it anyway. A hub that
+/// answers no pings is linked, too, until [`LINK_PATIENCE`] has passed without a message.
+pub const LEGACY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Maximum number of announcements that wait for room on one legacy link: about 60 B each. Further ones reach that hub
+/// only after it is linked again.
+pub const MAX_LEGACY_OWED: usize = 1_000_000;

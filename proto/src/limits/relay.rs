@@ -1,0 +1,208 @@
+//! Bounds of a relay: other hubs, their presence, snapshots, and signals between hubs.
+
+use std::time::Duration;
+
+use super::*;
+
+/// Interval between two heartbeats of a hub.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Minimum time between two heartbeats when links become full or free, since each goes to every hub.
+pub const EXTRA_BEAT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time without a received byte on a link after which signals take another way: two heartbeats, plus the delay of a
+/// timer or a busy socket.
+///
+/// The link stays open as a spare, and is used again when something arrives on it. If it never recovers, what was sent
+/// into it is lost: presence is repaired through other hubs, and the signals of this time get `unknown` after
+/// [`RECEIPT_TIMEOUT`].
+pub const LINK_SILENCE: Duration = Duration::from_millis(2_200);
+
+/// Time in which no signal on a way is answered, after which another way is tried.
+pub const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Time for which this hub's own signals avoid such a way if there is another, unless one of its signals is answered
+/// after all.
+pub const WAY_AVOIDED: Duration = Duration::from_secs(10);
+
+/// Maximum number of unanswered signals examined per second and hub, to find two with different targets.
+pub const MAX_UNANSWERED_LOOKED_AT: usize = 1024;
+
+/// Time without a heartbeat after which a hub's peers leave: eight heartbeats, so that a lost link or a pause of a few
+/// seconds does not look like the end of a hub. A ghost lives at most this long, plus one heartbeat and its transit.
+pub const LEASE: Duration = Duration::from_secs(8);
+
+/// Time for which another incarnation of a hub's id must send heartbeats before it counts as another live hub. Longer
+/// than third hubs forward the last heartbeat of an ended incarnation ([`LINK_SILENCE`]).
+pub const RIVAL_EVIDENCE: Duration = Duration::from_millis(2_500);
+
+/// Maximum age of the last heartbeat of such an incarnation for it to count as alive.
+pub const RIVAL_MEMORY: Duration = Duration::from_secs(4);
+
+/// Time for which a hub with a fixed HUB_ID observes whether a later incarnation of its id is alive, before it begins
+/// an even later one. A hub that has just started does not wait: that incarnation is its predecessor.
+pub const RIVAL_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Time for which the earlier of two live hubs with one id waits for the later one to take a new id, before it takes
+/// one itself. Hubs before 2.1 never take one.
+pub const RIVAL_YIELD: Duration = Duration::from_secs(10);
+
+/// Latest accepted start of a hub's incarnation or of a session, in milliseconds since 1970: the year 2527.
+///
+/// Heartbeats of later incarnations, and sessions with later starts, are ignored and counted. They are not compared
+/// with a clock, so clocks of hubs may differ by any amount. What matters is that a hub can always choose a greater
+/// number than an accepted one, which is accepted in turn. Therefore no hub exceeds a number beyond
+/// [`GREATEST_TIME_FOLLOWED`] with its own.
+pub const GREATEST_TIME: u64 = 1 << 44;
+
+/// Latest time that a hub exceeds with its own incarnation or sessions: the year 2248. Beyond it, a hub that receives a
+/// later incarnation of its own id takes a new id, and a session at another hub keeps its peer's id until it ends.
+pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
+
+/// Maximum number of hubs that a hub remembers, dead ones included. Heartbeats of more are ignored and counted.
+///
+/// About 1 KiB each without their peers. In a full mesh, the hubs x (hubs - 1)^2 heartbeats per second are a much lower
+/// bound.
+pub const MAX_HUBS: usize = 1024;
+
+/// Maximum number of neighbours in a heartbeat. More are left out, which costs duplicate envelopes and loses nothing.
+pub const MAX_NEIGHBOURS: usize = 1024;
+
+/// Time for which a stopped hub is remembered, so that its late envelopes are not accepted as new.
+pub const HUB_MEMORY: Duration = Duration::from_secs(600);
+
+/// Maximum number of incarnations of one hub that are remembered after their farewell, until the hub is forgotten. A
+/// further one replaces the oldest. A hub reaches it if it is restarted four times while a heartbeat travels around the
+/// mesh (seconds).
+pub const MAX_ENDED_LIVES: usize = 4;
+
+/// Maximum length of a hub's URL, in bytes.
+pub const MAX_HUB_URL_BYTES: usize = 512;
+
+/// Maximum number of hubs that forward one envelope. Signals that would need more get `unreachable`.
+pub const MAX_HOPS: u8 = 16;
+
+/// Maximum number of changes of one hub that are held while an earlier one is missing. Further ones are dropped, and a
+/// snapshot repairs that.
+///
+/// About 500 B each: 8,192 x 500 B = 4 MB for each hub that is behind.
+pub const MAX_CHANGES_AHEAD: usize = 8 * 1024;
+
+/// Time for which a missing change is waited for, before a snapshot is requested.
+pub const GAP_PATIENCE: Duration = Duration::from_millis(300);
+
+/// Time for which the next part of a snapshot is waited for, before the snapshot is requested again.
+pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Longest time that a snapshot may take in all. One that takes longer is refused, and another neighbour is asked.
+///
+/// A hub of 1,000,000 peers is about 300 MB: 1 MB/s is enough.
+pub const SNAPSHOT_LIMIT: Duration = Duration::from_secs(300);
+
+/// How long a snapshot may arrive more slowly than at [`SNAPSHOT_RATE_BYTES`]. Later it is refused.
+pub const SNAPSHOT_SLACK: Duration = Duration::from_secs(12);
+
+/// The least that has to arrive of a snapshot, in bytes per second, on the average since it was asked for. 64 snapshots at once on
+/// a link of 20 Mbit/s have as much each.
+///
+/// So a neighbour that keeps a repair open has to send distinct peers all the time, at most [`MAX_PEERS_PER_HUB`].
+pub const SNAPSHOT_RATE_BYTES: u64 = 32 * 1024;
+
+/// Heartbeats of a hub that have to say less than what is known of it here, before that is doubted: counts of changes beyond what its
+/// hub says are forgotten, and a snapshot that says less is accepted.
+///
+/// Heartbeats and changes can take different ways, of which one is seconds slower. So a forged change or snapshot is believed for
+/// 4 to 8 heartbeats at each hub on the way, and then repaired.
+pub const DOUBT_BEATS: u64 = 4;
+
+/// Greatest number of times that the pause before a snapshot is asked for, [`GAP_PATIENCE`], doubles while snapshots do not make
+/// known what their hub's heartbeats say: 300 ms x 2^5 = 9.6 s. Whoever sends wrong snapshots is asked six times in 20 s, and
+/// from then on every ten seconds.
+pub const MAX_VAIN_REPAIRS: u32 = 5;
+
+/// Maximum number of peers in one part of a snapshot: 64 x 300 B = 20 KB in practice.
+pub const SNAPSHOT_PEERS: usize = 64;
+
+/// Bytes of announced data at which a part of a snapshot is full. One peer can exceed it.
+pub const SNAPSHOT_BYTES: usize = 64 * 1024;
+
+/// Maximum number of neighbours whose requests for a snapshot of one hub wait until this hub has received that snapshot
+/// itself. A further request is declined, and the neighbour asks another hub, or again after [`GAP_PATIENCE`].
+///
+/// 16 B each, for at most one repair: [`SNAPSHOT_PATIENCE`] per part.
+pub const MAX_SNAPSHOT_WAITERS: usize = 64;
+
+/// Maximum number of peers whose old state is kept because they changed while a snapshot is being sent. A further one
+/// ends the snapshot with a decline, and the neighbour asks again.
+///
+/// About 400 B each: 16 Ki x 400 B = 6.5 MB a snapshot. A snapshot of 100,000 peers takes some seconds, and 1,000 peers a second may
+/// come and go meanwhile.
+pub const MAX_SNAPSHOT_CHANGES: usize = 16 * 1024;
+
+/// Snapshots that are being sent to one neighbour. One more request is declined; the neighbour asks again.
+pub const MAX_SNAPSHOTS_OUT: usize = 64;
+
+/// Maximum number of peers in a snapshot of one hub. A larger snapshot is dropped, and this hub does not know that
+/// hub's peers.
+pub const MAX_PEERS_PER_HUB: usize = 1_000_000;
+
+/// Networks of one peer of another hub, the most that MAX_NETWORKS_PER_PEER can be set to. A snapshot with more for a peer is refused,
+/// and a change that adds one more is left out.
+pub const MAX_MEMBERSHIPS: usize = 1024;
+
+/// Letters to shards after which a slice of the relay's long work ends, with those of the peer that passes it. The next slice follows
+/// when everything else that is ready has had its turn and no more than [`SLICE_ROOM`] letters wait for any shard.
+///
+/// 2,048 x 0.2 us = 0.4 ms. The longest slice is this and one peer in 1,024 networks on 16 shards: 2,048 + 16,400 letters, 3.7 ms. The
+/// end of a hub with 100,000 peers is 1,700,000 letters: 830 slices.
+pub const SLICE_LETTERS: usize = 2048;
+
+/// Peers and lost signals that such a slice looks at, if they need fewer letters.
+pub const SLICE_PEERS: usize = 1024;
+
+/// Changes of one hub that waited for an earlier one and are applied in one turn. The rest, at most [`MAX_CHANGES_AHEAD`], follows
+/// in slices, and with each change that is received.
+pub const SLICE_CHANGES: usize = 64;
+
+/// Peers of replicas that are no longer used whose memory is freed in one turn: 1,024 x 0.3 us.
+///
+/// Such replicas hold no more peers than all hubs had: as much memory again as the replicas in use, for the second that their slices
+/// take. A part of a snapshot adds [`SNAPSHOT_PEERS`] and frees as many.
+pub const SLICE_DISCARDED: usize = 1024;
+
+/// Letters that may wait for one shard, beside those in its mailbox, when a slice of long work begins. More: it begins later, so that
+/// news of links and peers, which only stops at [`OUTBOX_HIGH_WATER`], is not held up behind long work.
+///
+/// With a full mailbox that is 16,384 + 2,048 letters of 136 B = 2.5 MB a shard, however much work is left.
+pub const SLICE_ROOM: usize = OUTBOX_HIGH_WATER / 4;
+
+/// Signals to one hub whose outcomes are outstanding. One more: `unreachable`.
+///
+/// About 150 B each: 256 Ki x 150 B = 39 MB per hub. They end within [`RECEIPT_TIMEOUT`].
+pub const MAX_SIGNALS_IN_FLIGHT: usize = 256 * 1024;
+
+/// Maximum number of signals from one hub that are held for an earlier signal, or for the presence of their sender.
+/// Further ones get `unreachable`.
+pub const MAX_SIGNALS_HELD: usize = 1024;
+
+/// Time for which a signal is held for an earlier one, or for the presence of its sender.
+pub const HOLD: Duration = Duration::from_millis(500);
+
+/// The most by which the counter of a signal may be ahead of the last one of its hub that was passed on: no hub has more under way.
+/// Beyond it: `unreachable`, and the order does not move, unless this goes on for [`COUNT_PATIENCE`].
+pub const MAX_COUNTER_STEP: u64 = MAX_SIGNALS_IN_FLIGHT as u64;
+
+/// How long all signals from a hub have to come with counters that are in the past, or too far ahead, before counting goes on from
+/// them: what was believed before is wrong. Until then they are `unreachable`.
+///
+/// As long as [`LINK_PATIENCE`], after which a link that has delivered nothing is closed: a signal that was held up on the way does not come later.
+pub const COUNT_PATIENCE: Duration = LINK_PATIENCE;
+
+/// Time for which outcomes without a receipt are collected before they are sent together.
+pub const OUTCOME_DELAY: Duration = Duration::from_millis(20);
+
+/// Maximum number of outcomes in one envelope: 9 B each.
+pub const MAX_OUTCOMES: usize = 1024;
+
+/// Number of heartbeats in a row that must arrive faster over another way before signals take it.
+pub const ROUTE_PATIENCE: u8 = 3;

@@ -1,0 +1,133 @@
+//! Bounds of a router: networks, announcements, rates, receipts, takeovers, pings.
+
+use std::time::Duration;
+
+#[allow(unused_imports, reason = "links in doc comments")]
+use super::*;
+
+/// Default of ANNOUNCE_BUDGET_BYTES: maximum size of all stored announcements of a hub's peers, in bytes. A shard that
+/// exceeds its share refuses further announcements with `hub-full`, except from peers with at most
+/// [`ANNOUNCE_FLOOR_BYTES`] in total.
+///
+/// An announcement is stored as its `peer-discovered` message, 250 B longer than its data, plus [`MEMBER_BYTES`], on
+/// each hub of the mesh. The worst case of a hub is hubs x (budget + MAX_CONNECTIONS x floor) = 3 x (256 MiB + 1,000 x
+/// 2 KiB) = 774 MiB.
+pub const DEFAULT_ANNOUNCE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
+
+/// Bytes that a membership counts in that budget: about 100 B per shard and hub for its place in the rosters, and the
+/// announcement's own fields.
+pub const MEMBER_BYTES: usize = 256;
+
+/// Bytes that a peer may announce in all its networks together, even if the budget is exhausted.
+pub const ANNOUNCE_FLOOR_BYTES: usize = 2 * 1024;
+
+/// Default of MAX_CONNECTIONS, as in the Go hub.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 1000;
+
+/// Default of MAX_NETWORKS_PER_PEER: maximum number of networks of a peer. One more gets `too-many-networks`.
+pub const DEFAULT_MAX_NETWORKS_PER_PEER: usize = 32;
+
+/// Default of MAX_PEERS_PER_NETWORK: maximum number of members of a network. One more gets `network-full`.
+///
+/// Each shard checks its own roster, so peers that announce on several shards at the same moment can exceed the maximum
+/// by the number of shards.
+pub const DEFAULT_MAX_PEERS_PER_NETWORK: usize = 100_000;
+
+/// Default of MESSAGE_RATE: average number of messages per second and session. Further messages get `rate-limited`.
+///
+/// A peer that joins a mesh of 16 peers sends about 150 messages in its first second. The limit stops loops and does
+/// not shape traffic: 20,000 per second is about a tenth of a core.
+pub const DEFAULT_MESSAGE_RATE: u32 = 20_000;
+
+/// Default of MESSAGE_RATE_BYTES: average number of bytes of messages per second and session. Further messages get
+/// `rate-limited`.
+///
+/// A peer that joins a mesh of 16 peers sends about 1 MB of offers in its first second. The limit stops loops: 4 MiB/s
+/// from each of 1,000 peers fill a network of 32 Gbit/s.
+pub const DEFAULT_MESSAGE_RATE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Maximum of the setting MESSAGE_RATE_BYTES.
+pub const LARGEST_MESSAGE_RATE_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Number of messages of the maximum length that a session may send in one burst, however low MESSAGE_RATE_BYTES is.
+pub const MESSAGE_BURST_LARGEST: u64 = 4;
+
+/// Average number of bytes of announcements per second and session, each plus [`MEMBER_BYTES`]. Further announcements
+/// get `rate-limited`.
+///
+/// Each announcement goes to every member, ahead of signals' share of their queues. The rate allows 4 of the largest
+/// per second, or 180 of 100 B.
+pub const ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
+
+/// Bytes of announcements that a session may send in one burst: 64 of the largest, or 3,000 of 100 B. A sixteenth of
+/// [`DEFAULT_SEND_QUEUE_BYTES`].
+pub const ANNOUNCE_BURST_BYTES: u64 = 1024 * 1024;
+
+/// Length of a burst, in seconds of [`DEFAULT_MESSAGE_RATE`] and of [`DEFAULT_MESSAGE_RATE_BYTES`].
+pub const MESSAGE_BURST_SECS: u32 = 5;
+
+/// Time above the message rate without a pause after which a session is closed (1008).
+pub const RATE_LIMIT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time without a refused message that counts as a pause.
+pub const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Average number of `error` messages per second and session. Further ones are counted and not sent; receipts are
+/// always sent.
+pub const ERROR_RATE: u64 = 20;
+
+/// Number of `error` messages that a session may get in one burst.
+pub const ERROR_BURST: u64 = 100;
+
+/// Maximum number of outstanding receipts of a session. The receipt of a further signal has the outcome `rate-limited`.
+///
+/// A ticket takes about 150 B: 8,192 take 1.2 MB. They end within [`RECEIPT_TIMEOUT`].
+pub const MAX_OPEN_RECEIPTS: u32 = 8_192;
+
+/// Time after which a receipt without an outcome gets `unknown`.
+pub const RECEIPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time in which a session must answer the ping caused by a second connection with its id, from the moment at which its
+/// socket accepted the ping. A socket that accepts nothing for this time counts as no answer.
+pub const TAKEOVER_GRACE: Duration = Duration::from_secs(2);
+
+/// Maximum time for which the second connection waits. If the first session's socket still accepts bytes queued before
+/// the ping, or did less than [`TAKEOVER_GRACE`] ago, that session keeps the id. A message of 1 MiB that has begun
+/// takes 8 s at 1 Mbit/s.
+pub const TAKEOVER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Time in which another hub must answer a takeover, beyond its own [`TAKEOVER_GRACE`]. It decides within half of this;
+/// the rest is for the network.
+pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(1);
+
+/// Maximum number of unanswered takeovers that other hubs have asked for. A further one is answered "in use".
+pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
+
+/// How long after a session's beginning a client with the secret of an older [`Lineage`](crate::Lineage) takes its id back at once,
+/// from a stranger who took the id while that client was away. Later the liveness check decides.
+///
+/// 120 s are longer than it takes a hub to notice a dead connection (60 s) and a client to come back with backoff (30 s).
+pub const RESUME_PRECEDENCE: Duration = Duration::from_secs(120);
+
+/// Length of MESH_TOKEN, in bytes, from which on the keys of resume secrets are made of it. With a shorter token each hub draws its
+/// own key, since every client could try guesses of the token. 32 random hexadecimal digits are 128 bits.
+pub const LEAST_RESUME_TOKEN_BYTES: usize = 32;
+
+/// Number of members of the roster that a new member receives at a time, before its socket is checked for room again.
+///
+/// 128 x 250 B = 32 KB, about half of a default socket send buffer.
+pub const ROSTER_CHUNK: usize = 128;
+
+/// Maximum time between two pings of a silent session.
+pub const PING_INTERVAL: Duration = Duration::from_secs(25);
+
+/// Time from the second unanswered ping until a silent session is dead.
+pub const PONG_GRACE: Duration = Duration::from_secs(10);
+
+/// Outputs of a router after which a turn of its shard ends, with those of the letter, message or network that passes them. What is left of a
+/// batch of letters, of what was read of a socket, or of the networks that a session leaves has its turn when everything else
+/// that is ready has had one.
+///
+/// 4,096 x 0.25 us = 1 ms. Passed by one event in one network: a frame for each of its members on this shard, 6,250 of 100,000 on 16
+/// shards, 1.6 ms.
+pub const TURN_OUTPUTS: usize = 4096;

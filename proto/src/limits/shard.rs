@@ -1,0 +1,119 @@
+//! Bounds of a shard: queues of sessions, letters to other shards, and turns.
+
+use std::time::Duration;
+
+/// Default of SEND_QUEUE_FRAMES: maximum number of frames queued for one session. A session with more is closed with
+/// 4003.
+///
+/// If a network of 10,000 leaves at once, a member receives 10,000 frames in one turn.
+pub const DEFAULT_SEND_QUEUE_FRAMES: usize = 32 * 1024;
+
+/// Default of SEND_QUEUE_BYTES: maximum number of bytes queued for one session. A session with more is closed with
+/// 4003.
+///
+/// 10,000 leaves x 300 B = 3 MB, and four times that for large messages behind them.
+pub const DEFAULT_SEND_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Default of SEND_BUDGET_BYTES: maximum number of bytes queued for all sessions of the hub together. Above its share,
+/// a shard closes (4003) each session that would queue more than [`SEND_FLOOR_BYTES`].
+///
+/// With the floor, the worst case is budget + connections x floor: 512 MiB + 1,000 x 256 KiB = 768 MiB.
+pub const DEFAULT_SEND_BUDGET_BYTES: usize = 512 * 1024 * 1024;
+
+/// Bytes that a session may queue even if the budget is exhausted.
+pub const SEND_FLOOR_BYTES: usize = 256 * 1024;
+
+/// Share of a session's queue that signals may fill, in quarters of its frames and bytes. The rest is reserved for the
+/// hub's own messages about presence.
+pub const SIGNAL_QUARTERS: usize = 3;
+
+/// Bytes that each sender's signals may fill in a queue while there is any room for signals. Beyond that, a sender may
+/// have half of the remaining room, so one sender fills at most a quarter of it. Further signals get `slow-peer`, and
+/// the target stays connected.
+///
+/// Of the 12 MiB for signals, one sender fills at most 3 MiB, the next one 1.5 MiB, and so on. 6 MiB remain for small
+/// shares: 384 senders with two offers each. To block another sender's signals, an attacker needs more senders than
+/// that at once.
+pub const SENDER_SMALL_BYTES: usize = 16 * 1024;
+
+/// The same in signals: 384 senders have 12,288, half of those that [`DEFAULT_SEND_QUEUE_FRAMES`] leaves for signals.
+pub const SENDER_SMALL_FRAMES: usize = 32;
+
+/// Bytes of signals in a queue below which their senders are not counted, so signals to peers that read well cost
+/// nothing extra.
+pub const SENDER_FLOOR_BYTES: usize = 64 * 1024;
+
+/// Number of signals in a queue below which their senders are not counted.
+pub const SENDER_FLOOR_FRAMES: usize = 256;
+
+/// Maximum number of such chunks in one turn while the socket accepts them: 8 x 32 KB. With one chunk, a new member
+/// among 2,000 busy sockets would wait for sixteen rounds of all of them.
+pub const ROSTER_CHUNKS: usize = 8;
+
+/// Number of queued bytes of a session below which it gets the next chunk of the roster.
+pub const ROSTER_LOW_WATER_BYTES: usize = 64 * 1024;
+
+/// Maximum number of bytes of pings and pongs queued ahead of a session's messages. Beyond that, a new pong replaces
+/// the last one (RFC 6455 section 5.5.3).
+///
+/// 32 of the longest. They fill up only if the client does not read.
+pub const CONTROL_LANE_BYTES: usize = 4 * 1024;
+
+/// Bytes that a peer's socket accepts beyond those on the wire (TCP_NOTSENT_LOWAT). A ping waits for these, a segment
+/// of 64 KiB and the rest of one message: 0.7 s at 1 Mbit/s.
+///
+/// So a socket that accepts bytes shows that the client's TCP has acknowledged earlier ones.
+pub const SOCKET_UNSENT_BYTES: u32 = 16 * 1024;
+
+/// Time for which the hub waits for a client's close frame after its own.
+pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
+
+/// Number of letters queued for one shard at which this shard stops reading frames.
+///
+/// Above the mark, one turn of the loop can still add what it has read, plus one mass close: sessions of the shard x
+/// networks per peer.
+pub const OUTBOX_HIGH_WATER: usize = 8 * 1024;
+
+/// Bytes of frames in letters queued for one shard at which this shard stops reading frames.
+///
+/// One read can exceed it by [`READ_BUFFER_BYTES`] for each session whose turn precedes the check, or by one longest
+/// message.
+pub const OUTBOX_HIGH_WATER_BYTES: usize = 16 * 1024 * 1024;
+
+/// Letters in one batch: at 64 B a letter plus its frame, about what fits in a core's cache.
+pub const LETTER_BATCH: usize = 256;
+
+/// Bytes of frames at which a batch is full. One longest message can exceed it.
+pub const LETTER_BATCH_BYTES: usize = 256 * 1024;
+
+/// Maximum number of batches in a shard's mailbox, and in the mesh's: 64 x 256 letters = 16,384 letters, and at worst
+/// 64 x (256 KiB + a message of 1 MiB) = 80 MiB.
+pub const MAILBOX_BATCHES: usize = 64;
+
+/// Maximum number of upgraded sockets that wait for their home shard. The acceptor of a further one waits.
+pub const HANDOFF_QUEUE: usize = 256;
+
+/// Number of sessions with queued bytes, and number of those bytes, at which a shard stops reading frames until half of
+/// either is left. Further messages would only wait behind them, and grow the queues of peers that read well.
+///
+/// Both, because a crowd that receives many announcements gets them in one write: one announcement in a network of
+/// 2,000 is 2,000 sessions and 600 KB, and 16 MiB are 27 of them per write.
+pub const FLUSH_BACKLOG: usize = 4 * FLUSH_CHUNK;
+
+/// See [`FLUSH_BACKLOG`].
+pub const FLUSH_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
+
+/// Size of the one read buffer that all sessions of a shard share, in bytes.
+pub const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Number of sessions that are written before other tasks of the shard run: 64 x about 8 us = half a millisecond.
+pub const FLUSH_CHUNK: usize = 64;
+
+/// Number of bytes that are written before other tasks of the shard run, plus the last session's.
+pub const FLUSH_CHUNK_BYTES: u64 = 1024 * 1024;
+
+/// Number of networks that one turn of a shard examines for the list of the largest: 4,096 x 20 ns = 80 us.
+pub const NETWORKS_CHUNK: usize = 4_096;
+
+/// Resolution of a shard's timers: keepalive, receipts, takeovers and drain slots are at most this late.
+pub const TICK: Duration = Duration::from_millis(100);

@@ -1,0 +1,46 @@
+//! Bounds of TLS: handshakes, records, certificates.
+
+use std::time::Duration;
+
+use super::*;
+
+/// Handshakes of TLS whose next step waits for its turn on a shard. One more is refused: its connection is closed at once.
+///
+/// A step is up to 130 us of CPU, and one has its turn between any two turns of everything else: 1,024 are 0.13 s of a shard with
+/// nothing else to do. Handshakes that wait for their clients are among [`MAX_HTTP_CONNECTIONS`].
+pub const TLS_TURNS: usize = 1_024;
+
+/// Time in which a handshake of TLS and the first request behind it must have arrived: those of [`REQUEST_HEAD_TIMEOUT`], not twice.
+/// Later: the connection is closed.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = REQUEST_HEAD_TIMEOUT;
+
+/// How long a client that is refused before it is a TLS connection may take to read why and to end the connection.
+pub const TLS_REFUSAL_LINGER: Duration = Duration::from_secs(1);
+
+/// Longest record of TLS, in bytes: 16 KiB of plaintext, what TLS 1.2 lets it grow by, and its header. A connection keeps at
+/// most so much of a record that has not arrived whole; a longer one breaks the protocol, and ends the connection.
+pub const TLS_RECORD_BYTES: usize = 16 * 1024 + 2048 + 5;
+
+/// Plaintext that is encrypted at a time, in bytes: two records. What the socket does not take of them is kept, encrypted,
+/// beside the session's queue: 1,000 sessions whose clients do not read keep 33 MB.
+pub const TLS_WRITE_BYTES: usize = 32 * 1024;
+
+/// Ciphertext of TLS itself (handshake, answers to KeyUpdate) that may wait for a socket beside [`TLS_WRITE_BYTES`]. More: the client
+/// does not read, and the connection ends. A handshake with a long chain of certificates is 16 KiB.
+pub const TLS_PENDING_BYTES: usize = 128 * 1024;
+
+/// Ciphertext that is read at a time before a connection is a WebSocket, and from links, in bytes.
+///
+/// With [`TLS_RECORD_BYTES`] and what hyper keeps, a connection has up to 72 KiB meanwhile: 4,096 x 72 KiB = 288 MiB at worst,
+/// and 20 KiB each if they send what browsers send.
+pub const TLS_STREAM_READ_BYTES: usize = 16 * 1024;
+
+/// Certificates that a hub may have (TLS_CERT). More are refused at start. Each costs a scan of its files at
+/// [`TLS_RELOAD_INTERVAL`].
+pub const MAX_TLS_PAIRS: usize = 64;
+
+/// Longest file of certificates or of a key, in bytes. Longer files are refused. A chain is 4 to 8 KiB.
+pub const MAX_TLS_FILE_BYTES: usize = 256 * 1024;
+
+/// Time between two looks at whether the files of certificates have changed.
+pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
