@@ -10,7 +10,7 @@ use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use proto::{
     Address, CloseReason, Discovery, HubId, Input, Keys, Letter, Now, Output, PeerId, ResumeKeys, Router, RouterConfig,
-    SessionId, ShardId, Template,
+    RouterTuning, SessionId, ShardId, Template,
 };
 
 const NOW: Now = Now { at: Duration::from_secs(1), wall_ms: 1_700_000_000_000 };
@@ -48,6 +48,7 @@ impl Shard {
             message_rate: 1_000_000_000,
             message_rate_bytes: proto::limits::LARGEST_MESSAGE_RATE_BYTES,
             discovery,
+            tuning: RouterTuning::default(),
             meshed: false,
             events: false,
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::Uri;
 use mesh::{BridgeConfig, LinkSocket, MeshConfig, MeshReading};
 use proto::limits::{LEAST_RESUME_TOKEN_BYTES, LINK_SOCKET_QUEUE, MAX_GO_AWAY_HUBS};
-use proto::{Discovery, HubIncarnation, Keys, RelayConfig, ResumeKeys};
+use proto::{Discovery, HubIncarnation, Keys, RelayConfig, RelayTuning, ResumeKeys};
 use shard::{Admission, Clock, LinkDoor};
 use tokio::sync::{mpsc, watch};
 
@@ -117,6 +117,7 @@ fn mesh_config(
             discovery: config.discovery,
             advertise: settings.advertise.clone(),
             public_url: settings.public_url.clone(),
+            tuning: RelayTuning::default(),
         },
         token: token.clone(),
         // All of them: the token is not sent to a Go hub either that another hub advertises, or that BOOTSTRAP_HUBS

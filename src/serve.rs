@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime};
 use mesh::MeshReading;
 use proto::keepalive::Patience;
 use proto::limits::{TICK, TURN_PATIENCE};
-use proto::{Keys, RouterConfig, ShardId};
+use proto::{Keys, RouterConfig, RouterTuning, ShardId};
 use shard::{Clock, Gauges, HubConfig, NetworkList, Reading, SessionLimits, TlsDoor};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -190,6 +190,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             discovery: config.discovery,
             meshed: mesh.is_some(),
             events: tracing::enabled!(target: "shard", tracing::Level::DEBUG),
+            tuning: RouterTuning::default(),
         },
         limits: SessionLimits {
             max_message_bytes: config.max_message_bytes,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::{
     Address, ClientMessage, CloseReason, Event, Frame, HubId, Input, Keys, Letter, MessageKind, Now, Origin, Output,
-    PeerId, ResumeKeys, Router, RouterConfig, SessionId, ShardId,
+    PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, SessionId, ShardId,
 };
 
 use client::Client;
@@ -87,9 +87,10 @@ impl Hub {
             message_rate_bytes: 20_000,
             meshed: false,
             events: true,
+            tuning: RouterTuning { roster_chunk, ..RouterTuning::default() },
         };
         Self {
-            shards: (0..shards).map(|shard| Router::new(config(shard)).with_roster_chunk(roster_chunk)).collect(),
+            shards: (0..shards).map(|shard| Router::new(config(shard))).collect(),
             post: BTreeMap::new(),
             sessions: BTreeMap::new(),
             opened: 0,

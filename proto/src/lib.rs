@@ -64,6 +64,7 @@ mod router;
 mod secret;
 mod sentences;
 mod time;
+mod tuning;
 mod turns;
 mod wire;
 pub mod ws;
@@ -79,9 +80,7 @@ pub use isolated::isolated;
 pub use outbox::Outbox;
 pub use reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 pub use redacted::Redacted;
-pub use relay::{
-    Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Slices, Way,
-};
+pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Way};
 pub use resume::{Lineage, ResumeKeys, ResumeOutcome, Right, Secret};
 pub use router::{
     Announcement, Asker, Discovery, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, Output, Router,
@@ -89,5 +88,6 @@ pub use router::{
 };
 pub use secret::is_secret;
 pub use time::Now;
+pub use tuning::{RelayTuning, RouterTuning, Slices};
 pub use turns::Turns;
 pub use wire::{MessageKind, SignalKind, Template};

@@ -31,6 +31,7 @@ use crate::limits::{GREATEST_TIME_FOLLOWED, HEARTBEAT, LINK_SILENCE};
 use crate::outputs::Outputs;
 use crate::router::{Discovery, Letter, RouterStats};
 use crate::time::Now;
+use crate::tuning::RelayTuning;
 
 use directory::Directory;
 use holding::Holding;
@@ -41,8 +42,6 @@ use reach::Reach;
 use remote::Remote;
 use rival::Rival;
 use slices::Discarded;
-
-pub use slices::Slices;
 
 /// Configuration of a relay. It does not change.
 #[derive(Clone, Debug)]
@@ -63,6 +62,8 @@ pub struct RelayConfig {
     pub advertise: Option<Arc<str>>,
     /// URL at which clients reach this hub (PUBLIC_URL).
     pub public_url: Option<Arc<str>>,
+    /// Limits that tests make small.
+    pub tuning: RelayTuning,
 }
 
 /// Inputs of a relay. Each variant says when it may come. Inputs of one link arrive in order: `LinkUp` or `LegacyUp`,
@@ -376,7 +377,6 @@ pub struct Relay {
     ended: bool,
     /// Derived from the neighbours in the heartbeats, until these change.
     reach: Option<Reach>,
-    slices: Slices,
     /// Hubs with work that is left for other turns.
     busy: BTreeSet<HubId>,
     /// The one that had the last slice.
@@ -438,7 +438,7 @@ impl Relay {
     /// Makes a relay that knows no other hub.
     pub fn new(config: RelayConfig, now: Now) -> Self {
         Self {
-            own: Holding::default(),
+            own: Holding::new(config.tuning.max_peers_per_hub),
             hubs: BTreeMap::new(),
             numbers: BTreeMap::new(),
             last_number: 0,
@@ -458,7 +458,6 @@ impl Relay {
             draining: false,
             ended: false,
             reach: None,
-            slices: Slices::default(),
             busy: BTreeSet::new(),
             last_worked_on: None,
             unfinished: false,

@@ -28,14 +28,14 @@ use crate::isolated::isolated;
 use crate::limits::{
     ANNOUNCE_BURST_BYTES, ANNOUNCE_RATE_BYTES, DEFAULT_ANNOUNCE_BUDGET_BYTES, DEFAULT_MAX_MESSAGE_BYTES,
     DEFAULT_MAX_NETWORKS_PER_PEER, DEFAULT_MAX_PEERS_PER_NETWORK, DEFAULT_MESSAGE_RATE, DEFAULT_MESSAGE_RATE_BYTES,
-    ERROR_BURST, ERROR_RATE, MAX_ACQUAINTANCES, MEMBER_BYTES, MESSAGE_BURST_LARGEST, MESSAGE_BURST_SECS, PING_INTERVAL,
-    RANDOM_PICKS, ROSTER_CHUNK, TURN_OUTPUTS,
+    ERROR_BURST, ERROR_RATE, MEMBER_BYTES, MESSAGE_BURST_LARGEST, MESSAGE_BURST_SECS, PING_INTERVAL,
 };
 use crate::outputs::Outputs;
 use crate::reason::{CloseReason, ErrorCode};
 use crate::resume::ResumeKeys;
 use crate::sentences;
 use crate::time::Now;
+use crate::tuning::RouterTuning;
 use crate::wire::{self, ErrorReport, MessageKind, Welcome};
 
 pub use letter::{
@@ -85,6 +85,8 @@ pub struct RouterConfig {
     pub meshed: bool,
     /// Whether to put out [`Event`]s for the log.
     pub events: bool,
+    /// Limits that tests make small.
+    pub tuning: RouterTuning,
 }
 
 impl RouterConfig {
@@ -106,6 +108,7 @@ impl RouterConfig {
             discovery: Discovery::All,
             meshed: false,
             events: false,
+            tuning: RouterTuning::default(),
         }
     }
 }
@@ -135,10 +138,6 @@ pub struct Router {
     leaving: Leaving,
     /// [`Output::Unfinished`] has been put out and not been answered.
     unfinished: bool,
-    turn_outputs: usize,
-    roster_chunk: usize,
-    most_acquaintances: usize,
-    random_picks: usize,
     outputs: Outputs<Output>,
     arena: Vec<u8>,
     stats: RouterStats,
@@ -165,43 +164,12 @@ impl Router {
             tickets: Tickets::new(config.keys),
             leaving: Leaving::default(),
             unfinished: false,
-            turn_outputs: TURN_OUTPUTS,
-            roster_chunk: ROSTER_CHUNK,
-            most_acquaintances: MAX_ACQUAINTANCES,
-            random_picks: RANDOM_PICKS,
             outputs: Outputs::default(),
             arena: Vec::new(),
             stats: RouterStats::default(),
             bugs: Bugs::default(),
             config,
         }
-    }
-
-    /// Sets the number of members per chunk of a roster, instead of [`ROSTER_CHUNK`]. For simulators: their networks
-    /// are small, and the reading should still be interrupted.
-    #[must_use]
-    pub fn with_roster_chunk(self, members: usize) -> Self {
-        Self { roster_chunk: members, ..self }
-    }
-
-    /// Ends a turn of long work after so many outputs, and not after [`TURN_OUTPUTS`]: in a simulator nobody is in many networks.
-    #[must_use]
-    pub fn with_turn_outputs(self, outputs: usize) -> Self {
-        Self { turn_outputs: outputs, ..self }
-    }
-
-    /// Sets the maximum number of acquaintances, instead of [`MAX_ACQUAINTANCES`]. For simulators: otherwise nobody
-    /// would ever be crowded.
-    #[must_use]
-    pub fn with_most_acquaintances(self, peers: usize) -> Self {
-        Self { most_acquaintances: peers, ..self }
-    }
-
-    /// Sets the number of random picks, instead of [`RANDOM_PICKS`]. For simulators: in a small network nobody would be
-    /// a stranger.
-    #[must_use]
-    pub fn with_random_picks(self, peers: usize) -> Self {
-        Self { random_picks: peers, ..self }
     }
 
     /// Processes one input. `now` must not be earlier than at the last call. The caller then drains all outputs with

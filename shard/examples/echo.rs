@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::HeaderMap;
-use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, ShardId, limits};
+use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, RouterTuning, ShardId, limits};
 use shard::{Answer, Clock, FileShares, Gauges, HubConfig, Reading, SessionLimits};
 
 fn main() -> std::io::Result<()> {
@@ -34,6 +34,7 @@ fn main() -> std::io::Result<()> {
             message_rate_bytes: limits::DEFAULT_MESSAGE_RATE_BYTES,
             meshed: false,
             events: false,
+            tuning: RouterTuning::default(),
         },
         limits: SessionLimits {
             max_message_bytes,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::HeaderMap;
-use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, ShardId, limits};
+use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, RouterTuning, ShardId, limits};
 use shard::{Answer, Clock, FileShares, Gauges, HandshakeFailure, HubConfig, Reading, SessionLimits};
 use tokio::sync::{mpsc, watch};
 
@@ -29,6 +29,7 @@ fn config(peers: usize) -> HubConfig {
             message_rate_bytes: limits::DEFAULT_MESSAGE_RATE_BYTES,
             meshed: false,
             events: false,
+            tuning: RouterTuning::default(),
         },
         limits: SessionLimits {
             max_message_bytes,

@@ -8,7 +8,9 @@ use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use proto::{HubId, Input, Keys, NetworkName, Now, PeerId, ResumeKeys, Router, RouterConfig, SessionId, ShardId};
+use proto::{
+    HubId, Input, Keys, NetworkName, Now, PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, SessionId, ShardId,
+};
 use serde_json::{Value, json};
 use shard::IoStats;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -47,6 +49,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> Hub {
         message_rate_bytes: 1 << 20,
         meshed: false,
         events: false,
+        tuning: RouterTuning::default(),
     });
     let mut slot = 0;
     for (network, members) in networks {

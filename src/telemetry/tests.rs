@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use proto::{HubId, Keys, PeerId, ResumeKeys, Router, RouterConfig, ShardId};
+use proto::{HubId, Keys, PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, ShardId};
 use shard::IoStats;
 
 use super::*;
@@ -23,6 +23,7 @@ fn reading() -> Reading {
         message_rate_bytes: 1 << 20,
         meshed: false,
         events: false,
+        tuning: RouterTuning::default(),
     });
     Reading { router: router.stats().clone(), io: IoStats::default() }
 }

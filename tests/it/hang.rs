@@ -11,7 +11,7 @@ use peerpigeon::hub::{self, Hub};
 use peerpigeon::lifecycle::{Lifecycle, Stage};
 use peerpigeon::pages::{self, HubFacts};
 use peerpigeon::watchdog::Watchdog;
-use proto::{Discovery, HubId, Keys, PeerId, ResumeKeys, RouterConfig, ShardId};
+use proto::{Discovery, HubId, Keys, PeerId, ResumeKeys, RouterConfig, RouterTuning, ShardId};
 use shard::{Clock, FileShares, Gauges, HubConfig, Pages, Reading, SessionLimits};
 use tokio::sync::{mpsc, watch};
 
@@ -71,6 +71,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
             discovery: Discovery::All,
             meshed: false,
             events: false,
+            tuning: RouterTuning::default(),
         },
         limits: SessionLimits {
             max_message_bytes: 1024,

@@ -223,7 +223,7 @@ impl World {
         for (sid, peer, lineage) in welcomed {
             self.oracle.welcomed(sid, &peer, lineage);
         }
-        self.oracle.carried_out(shard, self.plan.roster_chunk);
+        self.oracle.carried_out(shard, self.plan.config.tuning.roster_chunk);
     }
 
     fn news(&mut self, letter: &Letter, cause: Cause) -> News {
@@ -281,7 +281,7 @@ impl World {
         }
         let arrives = self.saboteur.deliver(from, to, letter);
         if arrives.is_empty() {
-            self.oracle.carried_out(to, self.plan.roster_chunk);
+            self.oracle.carried_out(to, self.plan.config.tuning.roster_chunk);
         }
         for letter in arrives {
             self.input(to, Input::Letter(letter), Cause::default());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, ShardId, limits};
+use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, RouterTuning, ShardId, limits};
 
 use crate::rng::Rng;
 
@@ -73,7 +73,6 @@ pub(crate) struct Plan {
     pub(crate) config: RouterConfig,
     pub(crate) peers: Vec<PeerId>,
     pub(crate) networks: Vec<&'static str>,
-    pub(crate) roster_chunk: usize,
     pub(crate) queue_frames: usize,
     pub(crate) low_water: usize,
     pub(crate) seats: usize,
@@ -99,6 +98,7 @@ impl Plan {
         let first = rng.below(2);
         let networks = NETWORKS[first..first + if crowd { 1 } else { rng.between(1, 4) }].to_vec();
         let floods = rng.one_in(6);
+        let roster_chunk = if crowd { limits::ROSTER_CHUNK } else { *rng.pick(&[1, 1, 2, 3, 7, limits::ROSTER_CHUNK]) };
         let config = RouterConfig {
             discovery: proto::Discovery::All,
             shard: ShardId(0),
@@ -115,6 +115,7 @@ impl Plan {
             message_rate_bytes: 1 << 30,
             meshed: false,
             events: true,
+            tuning: RouterTuning { roster_chunk, ..RouterTuning::default() },
         };
         let mut deeds: Vec<usize> = Deed::ALL.iter().map(|deed| deed.weight() * rng.pick(&[1, 1, 2, 5])).collect();
         // A run without some rare steps leaves room for the others.
@@ -131,7 +132,6 @@ impl Plan {
             config,
             peers,
             networks,
-            roster_chunk: if crowd { limits::ROSTER_CHUNK } else { *rng.pick(&[1, 1, 2, 3, 7, limits::ROSTER_CHUNK]) },
             queue_frames: *rng.pick(&[6, 20, 100, 10_000, 10_000]),
             low_water: rng.between(1, 10),
             seats: *rng.pick(&[3, 1000, 1000, 1000]),

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use proto::{
     Address, CloseReason, Frame, HubId, Input, Keys, Letter, Now, Origin, Output, PeerId, ResumeKeys, Router,
-    RouterConfig, Secret, SessionId, ShardId, limits,
+    RouterConfig, RouterTuning, Secret, SessionId, ShardId,
 };
 
 /// Plays every scene of a file.
@@ -78,7 +78,6 @@ type Told = Result<(), String>;
 /// One hub and its connections. Letters arrive at once, and a line is over when nothing more happens.
 struct Stage {
     config: RouterConfig,
-    most_acquaintances: usize,
     routers: Vec<Router>,
     conns: BTreeMap<String, Conn>,
     /// The resume secret in each connection's last `connected`, by its name.
@@ -109,26 +108,15 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 
 impl Stage {
     fn new(shards: u16, keys: Keys) -> Self {
+        let hub = HubId(PeerId::from_bytes([0x77; 20]));
         let config = RouterConfig {
-            discovery: proto::Discovery::All,
-            shard: ShardId(0),
             shards,
-            keys,
-            resume_keys: ResumeKeys::new("mesh", b"key", None),
-            hub: HubId(PeerId::from_bytes([0x77; 20])),
-            heartbeat: limits::PING_INTERVAL,
-            max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,
-            max_networks_per_peer: limits::DEFAULT_MAX_NETWORKS_PER_PEER,
-            max_peers_per_network: limits::DEFAULT_MAX_PEERS_PER_NETWORK,
-            announce_budget_bytes: limits::DEFAULT_ANNOUNCE_BUDGET_BYTES,
-            message_rate: limits::DEFAULT_MESSAGE_RATE,
-            message_rate_bytes: limits::DEFAULT_MESSAGE_RATE_BYTES,
-            meshed: false,
             events: true,
+            tuning: RouterTuning { random_picks: 0, ..RouterTuning::default() },
+            ..RouterConfig::single(hub, keys, ResumeKeys::new("mesh", b"key", None))
         };
         Self {
             config,
-            most_acquaintances: limits::MAX_ACQUAINTANCES,
             routers: Vec::new(),
             conns: BTreeMap::new(),
             secrets: BTreeMap::new(),
@@ -157,7 +145,7 @@ impl Stage {
             ["given", n, "bytes", "per", "second"] => self.config.message_rate_bytes = number(n)?,
             ["given", n, "bytes", "per", "message"] => self.config.max_message_bytes = number(n)?,
             ["given", "DISCOVERY", mode] => self.config.discovery = mode.parse()?,
-            ["given", n, "acquaintances"] => self.most_acquaintances = number(n)?,
+            ["given", n, "acquaintances"] => self.config.tuning.max_acquaintances = number(n)?,
             [n, "s", "pass"] => self.pass(Duration::from_secs(number(n)?)),
             [n, "ms", "pass"] => self.pass(Duration::from_millis(number(n)?)),
             [who, "opens"] => self.open(who, true, None)?,
@@ -267,11 +255,7 @@ impl Stage {
 
     fn open(&mut self, who: &str, seat: bool, secret_of: Option<&str>) -> Told {
         if self.routers.is_empty() {
-            let router = |shard| {
-                Router::new(RouterConfig { shard: ShardId(shard), ..self.config.clone() })
-                    .with_most_acquaintances(self.most_acquaintances)
-                    .with_random_picks(0)
-            };
+            let router = |shard| Router::new(RouterConfig { shard: ShardId(shard), ..self.config.clone() });
             self.routers = (0..self.config.shards).map(router).collect();
         }
         let peer: PeerId = who[..1].repeat(40).parse().map_err(|_| format!("  {who} is no peer's name"))?;

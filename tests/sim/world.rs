@@ -45,7 +45,7 @@ impl World {
         let plan = Plan::draw(&mut rng);
         let router = |shard| {
             let config = RouterConfig { shard: ShardId(shard), ..plan.config.clone() };
-            Shard::new(Router::new(config).with_roster_chunk(plan.roster_chunk))
+            Shard::new(Router::new(config))
         };
         let shards = plan.config.shards;
         let limits = (plan.config.max_networks_per_peer, plan.config.max_peers_per_network);

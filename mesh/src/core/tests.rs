@@ -7,7 +7,7 @@ use proto::envelope::SnapshotRequest;
 use proto::limits::{
     LINK_FRAME_BYTES, LINK_PATIENCE, LINK_QUEUE_CAP, LINK_QUEUE_HIGH, OUTBOX_HIGH_WATER, READ_BUFFER_BYTES, THAW, TICK,
 };
-use proto::{Claim, Destination, Envelope, Keys, PeerId, PeerIncarnation, RelayConfig, ShardId, Way};
+use proto::{Claim, Destination, Envelope, Keys, PeerId, PeerIncarnation, RelayConfig, RelayTuning, ShardId, Way};
 use tokio::net::TcpStream;
 
 use super::*;
@@ -37,6 +37,7 @@ fn core_with(make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>) -> (Core, Arc<st
             namespace: "mesh".into(),
             advertise: None,
             public_url: None,
+            tuning: RelayTuning::default(),
         },
         token: None,
         bootstrap: Vec::new(),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mesh::{LinkSocket, LinkView, MeshConfig, MeshHandle, MeshReading};
-use proto::{HubId, HubIncarnation, Keys, Letter, Now, PeerId, RelayConfig};
+use proto::{HubId, HubIncarnation, Keys, Letter, Now, PeerId, RelayConfig, RelayTuning};
 use socket2::{Domain, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -52,6 +52,7 @@ pub(crate) fn config(n: u8, bootstrap: &[String]) -> MeshConfig {
             namespace: "mesh".into(),
             advertise: None,
             public_url: None,
+            tuning: RelayTuning::default(),
         },
         token: Some(TOKEN.into()),
         bootstrap: bootstrap.iter().map(|url| url.parse().unwrap()).collect(),

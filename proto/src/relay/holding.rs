@@ -8,19 +8,25 @@ use siphasher::sip::SipHasher13;
 
 use crate::envelope::{Change, Presence, What};
 use crate::id::{PeerId, PeerIncarnation};
-use crate::limits::{MAX_MEMBERSHIPS, MAX_PEERS_PER_HUB};
+use crate::limits::MAX_MEMBERSHIPS;
 use crate::router::Announcement;
 
 /// A hub's presence after the change `seq`. The hub itself writes it; all others hold replicas.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Holding {
     pub(super) seq: u64,
     /// Digest of the contents, independent of their order: the exclusive or of their hashes.
     pub(super) digest: u64,
     pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
+    /// Maximum number of peers. Changes add no further ones.
+    max_peers: usize,
 }
 
 impl Holding {
+    pub(super) const fn new(max_peers: usize) -> Self {
+        Self { seq: 0, digest: 0, peers: BTreeMap::new(), max_peers }
+    }
+
     /// Applies the next change.
     pub(super) fn apply(&mut self, change: &Change) {
         self.seq = change.seq;
@@ -56,7 +62,7 @@ impl Holding {
         digest: u64,
         peers: BTreeMap<PeerId, Arc<Presence>>,
     ) -> BTreeMap<PeerId, Arc<Presence>> {
-        std::mem::replace(self, Self { seq, digest, peers }).peers
+        std::mem::replace(self, Self { seq, digest, peers, ..*self }).peers
     }
 
     fn begin(&mut self, peer: PeerId, session: PeerIncarnation) {
@@ -64,7 +70,7 @@ impl Holding {
             return;
         }
         self.end(&peer);
-        if self.peers.len() >= MAX_PEERS_PER_HUB {
+        if self.peers.len() >= self.max_peers {
             return;
         }
         self.digest ^= session_hash(&peer, session);

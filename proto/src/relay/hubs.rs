@@ -223,7 +223,10 @@ impl Relay {
             None if self.hubs.len() >= MAX_HUBS => return,
             None => {
                 let number = self.number(beat.hub);
-                self.hubs.insert(beat.hub, Remote::new(number, Arc::clone(beat), lease_ends, now.at));
+                self.hubs.insert(
+                    beat.hub,
+                    Remote::new(number, Arc::clone(beat), lease_ends, self.config.tuning.max_peers_per_hub, now.at),
+                );
                 true
             }
             Some((life, _, state)) if beat.incarnation < life && !self.goes_on(beat, state) => {

@@ -23,9 +23,7 @@ use crate::codec::{self, LegacyMessage};
 use crate::envelope::What;
 use crate::id::{Claim, HubId, HubIncarnation, Keys, LinkId, NetworkName, PeerId, PeerIncarnation, ShardId, Via};
 use crate::isolated::isolated;
-use crate::limits::{
-    DEFAULT_MAX_NETWORKS_PER_PEER, MAX_LEGACY_OWED, MAX_PEERS_PER_LEGACY_LINK, SNAPSHOT_BYTES, SNAPSHOT_PEERS,
-};
+use crate::limits::{DEFAULT_MAX_NETWORKS_PER_PEER, SNAPSHOT_BYTES, SNAPSHOT_PEERS};
 use crate::reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 use crate::router::{Announcement, Letter, Origin, Sender, Standing, Stay};
 use crate::time::Now;
@@ -206,7 +204,7 @@ impl Relay {
         let Some(open) = self.legacy.links.get_mut(&link) else {
             return bug!(self.bugs, LegacyLink, "{link:?} is owed {peer:?}");
         };
-        if open.owed.len() >= MAX_LEGACY_OWED {
+        if open.owed.len() >= self.config.tuning.max_legacy_owed {
             return;
         }
         if open.owed.is_empty() {
@@ -505,7 +503,8 @@ impl Relay {
             bug!(self.bugs, LegacyLink, "{peer:?} joins behind {link:?}");
             return false;
         };
-        let is_one_more = open.peers.len() >= MAX_PEERS_PER_LEGACY_LINK && !open.peers.contains(&peer);
+        let is_one_more =
+            open.peers.len() >= self.config.tuning.max_peers_per_legacy_link && !open.peers.contains(&peer);
         if is_one_more || known.is_none() && memberships.len() >= DEFAULT_MAX_NETWORKS_PER_PEER {
             return false;
         }

@@ -158,7 +158,7 @@ impl Relay {
 
     /// Takes in what has waited for something missing: so much in this turn, and the rest in others.
     pub(super) fn catch_up(&mut self, hub: HubId, now: Now) {
-        for _ in 0..self.slices.changes {
+        for _ in 0..self.config.tuning.slices.changes {
             let Some(remote) = self.hubs.get_mut(&hub) else { return };
             if !remote.is_catching_up() {
                 break;
@@ -395,7 +395,7 @@ impl Relay {
         }
         let held = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|r| &r.holding) };
         let held = held.and_then(|held| held.peers.get(peer));
-        let most = self.slices.kept;
+        let most = self.config.tuning.slices.kept;
         let mut given_up = Vec::new();
         for queue in queues {
             given_up.extend(take_out(queue, |outgoing| outgoing.hub == hub && !outgoing.keep(peer, held, most)));
@@ -425,14 +425,14 @@ impl Relay {
     }
 
     pub(super) fn snapshot_came(&mut self, via: Via, part: SnapshotPart, now: Now) {
-        let (hub, last) = (part.hub, part.last);
+        let (hub, last, max_peers) = (part.hub, part.last, self.config.tuning.max_peers_per_hub);
         let Some(remote) = self.hubs.get_mut(&hub) else { return };
         let of_this_life = remote.incarnation == part.incarnation;
         let Some(sync) = remote.sync.as_mut().filter(|sync| of_this_life && sync.via == via) else {
             self.stats.snapshots_refused += 1;
             return;
         };
-        if !sync.take(part, now.at) {
+        if !sync.take(part, max_peers, now.at) {
             self.refuse_snapshot(hub, now);
         } else if last {
             self.install(hub, now);
@@ -514,7 +514,7 @@ impl Relay {
         let request = SnapshotRequest { hub, incarnation: remote.incarnation };
         remote.outcomes.clear();
         remote.outcomes_due = None;
-        let held = std::mem::take(&mut remote.holding).peers;
+        let held = remote.holding.replace(0, 0, BTreeMap::new());
         remote.unsettle(How::HubGone);
         let peers = held.len();
         self.discarded.add(held);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::envelope::{Change, Heartbeat, Presence, SnapshotPart};
 use crate::id::{HubId, HubIncarnation, PeerId, Via};
 use crate::limits::{
-    DOUBT_BEATS, GAP_PATIENCE, HEARTBEAT, LEASE, MAX_ENDED_LIVES, MAX_MEMBERSHIPS, MAX_PEERS_PER_HUB, MAX_VAIN_REPAIRS,
-    ROUTE_PATIENCE, SNAPSHOT_LIMIT, SNAPSHOT_PATIENCE, SNAPSHOT_RATE_BYTES, SNAPSHOT_SLACK,
+    DOUBT_BEATS, GAP_PATIENCE, HEARTBEAT, LEASE, MAX_ENDED_LIVES, MAX_MEMBERSHIPS, MAX_VAIN_REPAIRS, ROUTE_PATIENCE,
+    SNAPSHOT_LIMIT, SNAPSHOT_PATIENCE, SNAPSHOT_RATE_BYTES, SNAPSHOT_SLACK,
 };
 use crate::reason::Outcome;
 
@@ -132,13 +132,13 @@ impl Sync {
         }
     }
 
-    /// Adds the next part, if it is in order and well-formed.
-    pub(super) fn take(&mut self, part: SnapshotPart, now: Duration) -> bool {
+    /// Adds the next part, if it is in order and well-formed and there are at most `max_peers`.
+    pub(super) fn take(&mut self, part: SnapshotPart, max_peers: usize, now: Duration) -> bool {
         if part.part == 0 && self.parts == 0 {
             (self.seq, self.digest) = (part.seq, part.digest);
         }
         let is_next = (part.part, part.seq, part.digest) == (self.parts, self.seq, self.digest);
-        let fits = self.peers.len() + part.peers.len() <= MAX_PEERS_PER_HUB;
+        let fits = self.peers.len() + part.peers.len() <= max_peers;
         let brings_something = part.last || !part.peers.is_empty();
         // So no peer of an earlier part appears again.
         let last = self.peers.last_key_value().map(|(&peer, _)| peer);
@@ -173,7 +173,13 @@ fn presence_bytes(presence: &Presence) -> u64 {
 }
 
 impl Remote {
-    pub(super) fn new(number: u32, beat: Arc<Heartbeat>, lease_ends: Duration, now: Duration) -> Self {
+    pub(super) fn new(
+        number: u32,
+        beat: Arc<Heartbeat>,
+        lease_ends: Duration,
+        max_peers: usize,
+        now: Duration,
+    ) -> Self {
         Self {
             number,
             incarnation: beat.incarnation,
@@ -184,7 +190,7 @@ impl Remote {
             contest: None,
             ended: VecDeque::new(),
             lease_ends,
-            holding: Holding::default(),
+            holding: Holding::new(max_peers),
             claims: BTreeSet::new(),
             unsettled: None,
             ahead: BTreeMap::new(),

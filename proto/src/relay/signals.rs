@@ -9,7 +9,7 @@ use crate::envelope::{Envelope, Route, Routed, SignalEnvelope};
 use crate::id::{HubId, PeerId, ShardId, Via};
 use crate::limits::{
     COUNT_PATIENCE, HOLD, MAX_COUNTER_STEP, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNAL_DEPTH, MAX_SIGNALS_HELD,
-    MAX_SIGNALS_IN_FLIGHT, MAX_UNANSWERED_LOOKED_AT, OUTCOME_DELAY, RECEIPT_TIMEOUT, SLICE_PEERS,
+    MAX_UNANSWERED_LOOKED_AT, OUTCOME_DELAY, RECEIPT_TIMEOUT, SLICE_PEERS,
 };
 use crate::reason::{ErrorCode, Outcome};
 use crate::router::{Letter, Origin, RouterStats, Sender, Standing};
@@ -238,7 +238,7 @@ impl Relay {
         let Some((via, remote)) = way.zip(self.hubs.get_mut(&holder.hub)).filter(|(_, r)| r.is_live()) else {
             return self.resolve(origin, target, Outcome::Failed(ErrorCode::Unreachable));
         };
-        if remote.in_flight() >= MAX_SIGNALS_IN_FLIGHT {
+        if remote.in_flight() >= self.config.tuning.max_signals_in_flight {
             return self.resolve(origin, target, Outcome::Failed(ErrorCode::Unreachable));
         }
         remote.note_sent(via);

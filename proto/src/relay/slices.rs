@@ -1,7 +1,7 @@
 //! Long work of the relay, a slice in each turn.
 //!
 //! A hub's end, a snapshot that is installed and changes that have waited for one concern many peers. What the hubs hold is
-//! updated at once; the directory and the shards follow peer by peer, in the order of ids, at most [`Slices`] in a turn. The
+//! updated at once; the directory and the shards follow peer by peer, in the order of ids, at most [`Slices`](crate::Slices) in a turn. The
 //! work that is left is a position in that order and no list. Whatever happens to a peer before its turn first brings the peer up
 //! to date ([`Relay::settle`]), so that the slices have no order to keep with what happens between them.
 
@@ -13,39 +13,11 @@ use smallvec::SmallVec;
 
 use crate::envelope::Presence;
 use crate::id::{HubId, PeerId};
-use crate::limits::{MAX_SNAPSHOT_CHANGES, SLICE_CHANGES, SLICE_DISCARDED, SLICE_LETTERS, SLICE_PEERS};
 use crate::time::Now;
 
 use super::directory::How;
 use super::remote::Remote;
 use super::{Relay, RelayOutput};
-
-/// How much of its long work a [`Relay`] does in one turn. Smaller slices are for tests.
-#[derive(Clone, Copy, Debug)]
-pub struct Slices {
-    /// Letters after which a slice ends, with those of the peer that passes it.
-    pub letters: usize,
-    /// Peers and lost signals that a slice looks at.
-    pub peers: usize,
-    /// Changes of one hub, received before and kept, that are applied in one turn.
-    pub changes: usize,
-    /// Peers of discarded replicas that are freed in one turn.
-    pub discarded: usize,
-    /// Peers that may change while one snapshot is sent.
-    pub kept: usize,
-}
-
-impl Default for Slices {
-    fn default() -> Self {
-        Self {
-            letters: SLICE_LETTERS,
-            peers: SLICE_PEERS,
-            changes: SLICE_CHANGES,
-            discarded: SLICE_DISCARDED,
-            kept: MAX_SNAPSHOT_CHANGES,
-        }
-    }
-}
 
 /// Peers of a hub whose claims and letters are behind what the hub holds.
 #[derive(Debug)]
@@ -127,13 +99,6 @@ impl Remote {
 }
 
 impl Relay {
-    /// Does so much of its long work in a turn, and not what [`Slices::default`] allows: in a simulator hubs are small, and
-    /// their work is to be interrupted nevertheless.
-    #[must_use]
-    pub fn with_slices(self, slices: Slices) -> Self {
-        Self { slices, ..self }
-    }
-
     /// Has the long work on a hub go on, in this turn and in others.
     pub(super) fn begin_work(&mut self, hub: HubId) {
         self.busy.insert(hub);
@@ -150,7 +115,7 @@ impl Relay {
     /// Does the next slice.
     pub(super) fn continue_work(&mut self, now: Now) {
         self.unfinished = false;
-        self.discarded.free(self.slices.discarded);
+        self.discarded.free(self.config.tuning.slices.discarded);
         // Each hub in turn.
         let after = self.last_worked_on.map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.busy.range((after, Bound::Unbounded)).next().or_else(|| self.busy.first()).copied();
@@ -164,8 +129,8 @@ impl Relay {
     /// Does one slice for a hub.
     pub(super) fn work_on(&mut self, hub: HubId, now: Now) {
         let before = self.outputs.len();
-        for _ in 0..self.slices.peers {
-            let is_full = self.outputs.len() - before >= self.slices.letters;
+        for _ in 0..self.config.tuning.slices.peers {
+            let is_full = self.outputs.len() - before >= self.config.tuning.slices.letters;
             if is_full || !(self.write_off_next(hub) || self.settle_next(hub, now)) {
                 break;
             }

@@ -41,7 +41,7 @@ struct Net {
     loses_signals: Option<u8>,
     /// Hubs whose long work does not go on by itself, and those that have some.
     pauses: Vec<u8>,
-    slices: Slices,
+    tuning: RelayTuning,
     unfinished: BTreeSet<u8>,
     /// A hub that is stopped, and what waits for it.
     stopped: Option<u8>,
@@ -78,7 +78,7 @@ impl Net {
             events: Vec::new(),
             loses_signals: None,
             pauses: Vec::new(),
-            slices: Slices::default(),
+            tuning: RelayTuning::default(),
             unfinished: BTreeSet::new(),
             stopped: None,
             waits: Vec::new(),
@@ -119,8 +119,9 @@ impl Net {
             namespace: "mesh".to_owned(),
             advertise: None,
             public_url: None,
+            tuning: self.tuning,
         };
-        self.hubs.insert(n, Relay::new(config, self.now).with_slices(self.slices));
+        self.hubs.insert(n, Relay::new(config, self.now));
         self.heard.insert(n, Vec::new());
     }
 

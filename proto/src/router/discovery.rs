@@ -85,7 +85,7 @@ impl Router {
             return bug!(self.bugs, CircleSession, "{id:?} joins {ix:?}");
         };
         let closest = usize::from(membership.stay.closest);
-        let picks = self.pick(id, ix, closest, self.random_picks);
+        let picks = self.pick(id, ix, closest, self.config.tuning.random_picks);
         let met = self.meet_picks(id, ix, picks);
         self.tell_homes(id, ix, &met, Word::Joined, now);
     }
@@ -113,7 +113,7 @@ impl Router {
             return Met::Not;
         };
         let told = state == State::Live;
-        let met = membership.circle.get_or_insert_default().meet(other, marks, self.most_acquaintances);
+        let met = membership.circle.get_or_insert_default().meet(other, marks, self.config.tuning.max_acquaintances);
         if met == Met::Now {
             // A declined peer is recorded, so that its leave is not missed.
             member.note_knower(id);
@@ -349,7 +349,7 @@ impl Router {
     pub(super) fn is_too_crowded_for(&self, id: SessionId, ix: NetworkIx, target: &PeerId) -> bool {
         let membership = self.sessions.get(id).and_then(|session| session.membership_in(ix));
         let circle = membership.and_then(|membership| membership.circle.as_deref());
-        circle.is_some_and(|circle| circle.is_full(self.most_acquaintances) && !circle.knows(target))
+        circle.is_some_and(|circle| circle.is_full(self.config.tuning.max_acquaintances) && !circle.knows(target))
             && self.may_meet(id, ix, target)
     }
 
@@ -505,7 +505,8 @@ impl Router {
             return self.refuse_public(id, code, MessageKind::Discover, &discover.network, now);
         };
         let bounded = membership.stay.closest > 0;
-        let full = membership.circle.as_deref().is_some_and(|circle| circle.is_full(self.most_acquaintances));
+        let full =
+            membership.circle.as_deref().is_some_and(|circle| circle.is_full(self.config.tuning.max_acquaintances));
         if bounded && full {
             let code = ErrorCode::NetworkFull;
             return self.refuse_public(id, code, MessageKind::Discover, &discover.network, now);
@@ -520,7 +521,8 @@ impl Router {
         }
         let circle = self.sessions.get(id).and_then(|session| session.membership_in(ix)?.circle.as_deref());
         let members = self.rosters.network(ix).map_or(0, |network| network.members.len());
-        let is_left = |circle: &Circle| members > circle.known.len() + 1 && !circle.is_full(self.most_acquaintances);
+        let is_left =
+            |circle: &Circle| members > circle.known.len() + 1 && !circle.is_full(self.config.tuning.max_acquaintances);
         let more = bounded && circle.is_some_and(is_left) && !met.is_empty();
         let frame = wire::discovered(&mut self.arena, &peer, met.len(), more, &discover.network, now.wall_ms);
         self.send(id, Frame::Arena(frame), MessageKind::Discovered);

@@ -160,6 +160,6 @@ impl Router {
 
     /// Whether this turn has put out as much as a turn should.
     pub(super) fn is_turn_over(&self) -> bool {
-        self.outputs.len() >= self.turn_outputs
+        self.outputs.len() >= self.config.tuning.turn_outputs
     }
 }

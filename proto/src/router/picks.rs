@@ -31,7 +31,7 @@ impl Router {
         };
         let circle = membership.circle.as_deref();
         let (told, known) = circle.map_or((0, 0), |circle| (circle.told as usize, circle.known.len()));
-        let room = self.most_acquaintances.saturating_sub(told);
+        let room = self.config.tuning.max_acquaintances.saturating_sub(told);
         if known + 1 >= network.members.len() {
             return picks;
         }
@@ -91,7 +91,7 @@ impl Router {
                 .by_peer
                 .get(peer)
                 .and_then(|&id| self.sessions.get(id)?.membership_in(ix)?.circle.as_deref())
-                .is_some_and(|circle| circle.is_full(self.most_acquaintances))
+                .is_some_and(|circle| circle.is_full(self.config.tuning.max_acquaintances))
     }
 
     /// Introduces a new member to those peers of this shard that it would pick from this shard's roster. Returns the

@@ -376,7 +376,7 @@ impl Router {
         let outputs = &mut self.outputs;
         let early = &mut reading.early;
         let silent = session.state != State::Live;
-        let reached = network.read(reading.after, self.roster_chunk, |rank, member| {
+        let reached = network.read(reading.after, self.config.tuning.roster_chunk, |rank, member| {
             let subject = rank.peer();
             if member.is_bounded() {
                 return;

@@ -31,8 +31,9 @@ impl Day {
             message_rate_bytes: crate::limits::LARGEST_MESSAGE_RATE_BYTES,
             meshed: false,
             events: false,
+            tuning: RouterTuning { roster_chunk: chunk, ..RouterTuning::default() },
         };
-        Self { router: Router::new(config).with_roster_chunk(chunk), now: Duration::ZERO }
+        Self { router: Router::new(config), now: Duration::ZERO }
     }
 
     fn input(&mut self, input: Input<'_>) {
@@ -548,7 +549,7 @@ fn said(day: &mut Day, input: Input<'_>) -> (Vec<String>, bool) {
 /// Two peers in networks a to d, whose router tells of one network in a turn.
 fn in_four_networks() -> (Day, SessionId, SessionId) {
     let mut day = Day::new(100);
-    day.router = day.router.with_turn_outputs(1);
+    day.router.config.tuning.turn_outputs = 1;
     let ids = [0, 1].map(|slot| SessionId { slot, generation: 0 });
     for (n, id) in ids.into_iter().enumerate() {
         day.opens(id, 1 + n as u8);

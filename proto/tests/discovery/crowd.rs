@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::{
     Address, CloseReason, Discovery, Frame, HubId, Input, Keys, Letter, MessageKind, Now, Output, PeerId, ResumeKeys,
-    Router, RouterConfig, SessionId, ShardId, limits,
+    Router, RouterConfig, RouterTuning, SessionId, ShardId, limits,
 };
 
 /// So many letters for one message are a loop.
@@ -35,7 +35,7 @@ const KEYS: Keys = Keys(11, 12);
 const NOW: Now = Now { at: Duration::from_secs(9), wall_ms: 1_700_000_000_000 };
 
 impl Crowd {
-    pub(crate) fn new(shards: u16, discovery: Discovery, most_acquaintances: usize) -> Self {
+    pub(crate) fn new(shards: u16, discovery: Discovery, max_acquaintances: usize) -> Self {
         let router = |shard| {
             let config = RouterConfig {
                 discovery,
@@ -53,8 +53,9 @@ impl Crowd {
                 message_rate_bytes: 1 << 30,
                 meshed: false,
                 events: false,
+                tuning: RouterTuning { max_acquaintances, ..RouterTuning::default() },
             };
-            Router::new(config).with_most_acquaintances(most_acquaintances)
+            Router::new(config)
         };
         Self {
             shards,

@@ -1,7 +1,7 @@
 use std::net::{TcpListener, TcpStream};
 
 use proto::limits::{FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, LETTER_BATCH, OUTBOX_HIGH_WATER, SEND_FLOOR_BYTES};
-use proto::{Address, HubId, Keys, Letter, ResumeKeys, RouterConfig};
+use proto::{Address, HubId, Keys, Letter, ResumeKeys, RouterConfig, RouterTuning};
 use socket2::SockRef;
 use tokio::net::tcp::OwnedReadHalf;
 
@@ -31,8 +31,9 @@ fn core_beside(limits: SessionLimits, meshed: bool) -> Core {
         message_rate_bytes: 1 << 30,
         meshed,
         events: false,
+        tuning: RouterTuning { roster_chunk: 1, ..RouterTuning::default() },
     };
-    Core::new(Router::new(config.clone()).with_roster_chunk(1), &config, limits, Clock::start(), Arc::default(), false)
+    Core::new(Router::new(config.clone()), &config, limits, Clock::start(), Arc::default(), false)
 }
 
 const fn peer(n: u8) -> PeerId {

@@ -92,12 +92,9 @@ impl Hub {
                 message_rate_bytes: 1 << 30,
                 meshed: true,
                 events: false,
+                tuning: plan.router,
             };
             Router::new(config)
-                .with_roster_chunk(plan.roster_chunk)
-                .with_most_acquaintances(plan.most_acquaintances)
-                .with_random_picks(plan.random_picks)
-                .with_turn_outputs(plan.turn_outputs)
         };
         let wall_ms = (1_700_000_000_000 + now.as_millis() as u64).saturating_add_signed(skew_ms);
         let config = RelayConfig {
@@ -109,6 +106,7 @@ impl Hub {
             namespace: "mesh".to_owned(),
             advertise: None,
             public_url: None,
+            tuning: plan.relay,
         };
         let machines = usize::from(shards) + 1;
         // A process knows no time before its own start.
@@ -123,7 +121,7 @@ impl Hub {
             frozen_until: None,
             keys,
             routers: (0..shards).map(router).collect(),
-            relay: Relay::new(config, proto::Now { at: now - born, wall_ms }).with_slices(plan.slices),
+            relay: Relay::new(config, proto::Now { at: now - born, wall_ms }),
             mail: (0..machines * machines).map(|_| Post::default()).collect(),
             timers: vec![None; machines],
             idle_timeouts: 0,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use proto::{Discovery, HubId, PeerId, Slices, limits};
+use proto::{Discovery, HubId, PeerId, RelayTuning, RouterTuning, Slices, limits};
 
 use super::trouble::Trouble;
 use crate::rng::Rng;
@@ -37,18 +37,13 @@ pub(crate) struct Plan {
     pub(crate) bridge_loses: usize,
     pub(crate) peers: Vec<PeerId>,
     pub(crate) networks: Vec<&'static str>,
-    /// After how many outputs a shard leaves the rest of its long work to another turn.
-    pub(crate) turn_outputs: usize,
-    pub(crate) roster_chunk: usize,
-    /// How much of its long work a hub does at a time.
-    pub(crate) slices: Slices,
+    /// Limits of the shards: small networks reach small ones.
+    pub(crate) router: RouterTuning,
+    /// Limits of the relays.
+    pub(crate) relay: RelayTuning,
     /// Of whom peers are told, and whether some ask for something else.
     pub(crate) discovery: Discovery,
     pub(crate) mixed: bool,
-    /// Maximum number of acquaintances of a bounded peer.
-    pub(crate) most_acquaintances: usize,
-    /// Number of random picks.
-    pub(crate) random_picks: usize,
     /// Maximum transit times of a letter, a frame between hubs, and a frame to a client, in microseconds.
     pub(crate) letter_us: usize,
     pub(crate) link_us: usize,
@@ -128,11 +123,16 @@ impl Plan {
             networks: NETWORKS[first..first + rng.between(1, 2)].to_vec(),
             discovery,
             mixed: rng.one_in(if discovery == Discovery::All { 6 } else { 3 }),
-            most_acquaintances: if rng.one_in(3) { rng.between(2, 9) } else { limits::MAX_ACQUAINTANCES },
-            random_picks: *rng.pick(&[0, 0, 1, limits::RANDOM_PICKS]),
-            slices: *rng.pick(&[tiny(1), tiny(1), tiny(3), Slices::default()]),
-            turn_outputs: *rng.pick(&[1, 1, 5, limits::TURN_OUTPUTS]),
-            roster_chunk: *rng.pick(&[1, 3, limits::ROSTER_CHUNK]),
+            router: RouterTuning {
+                max_acquaintances: if rng.one_in(3) { rng.between(2, 9) } else { limits::MAX_ACQUAINTANCES },
+                random_picks: *rng.pick(&[0, 0, 1, limits::RANDOM_PICKS]),
+                turn_outputs: *rng.pick(&[1, 1, 5, limits::TURN_OUTPUTS]),
+                roster_chunk: *rng.pick(&[1, 3, limits::ROSTER_CHUNK]),
+            },
+            relay: RelayTuning {
+                slices: *rng.pick(&[tiny(1), tiny(1), tiny(3), Slices::default()]),
+                ..RelayTuning::default()
+            },
             // A busy shard is late.
             letter_us: if !calm && rng.one_in(8) { 150_000 } else { *rng.pick(&[10, 1_000, 20_000]) },
             link_us: if far { 400_000 } else { *rng.pick(&[200, 5_000, 50_000]) },
@@ -158,7 +158,7 @@ impl Plan {
 
     /// Whether peers can reach their maximum of acquaintances.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.most_acquaintances < limits::MAX_ACQUAINTANCES
+        self.router.max_acquaintances < limits::MAX_ACQUAINTANCES
     }
 
     /// Whether all traffic of the mesh passes over links.

@@ -177,7 +177,7 @@ impl World {
             }
         }
         let wanted = usize::from(view.closest).min(others.len());
-        let (most, known) = (self.plan.most_acquaintances, self.acquaintances(net, view));
+        let (most, known) = (self.plan.router.max_acquaintances, self.acquaintances(net, view));
         if known > most {
             return Err(format!("knows {known}, more than {most}"));
         }

@@ -1,6 +1,7 @@
 //! Long work in slices, and what happens between them.
 
 use super::*;
+use crate::Slices;
 use crate::limits::{GAP_PATIENCE, SLICE_PEERS};
 
 /// Peers that a slice of these tests looks at.
@@ -9,7 +10,7 @@ const SLICE: usize = 4;
 /// Three hubs, all linked, whose slices are small. The third has peers 10 up to `last`.
 fn crowded(last: u8) -> Net {
     let mut net = Net::new(0);
-    net.slices = Slices { letters: usize::MAX, peers: SLICE, changes: SLICE, discarded: SLICE, kept: 8 };
+    net.tuning.slices = Slices { letters: usize::MAX, peers: SLICE, changes: SLICE, discarded: SLICE, kept: 8 };
     (1..=3).for_each(|n| net.start(n));
     for (a, b) in [(1, 2), (1, 3), (2, 3)] {
         net.link(a, b);

@@ -1,0 +1,85 @@
+//! Limits that tests make small.
+
+use crate::limits::{
+    MAX_ACQUAINTANCES, MAX_LEGACY_OWED, MAX_PEERS_PER_HUB, MAX_PEERS_PER_LEGACY_LINK, MAX_SIGNALS_IN_FLIGHT,
+    MAX_SNAPSHOT_CHANGES, RANDOM_PICKS, ROSTER_CHUNK, SLICE_CHANGES, SLICE_DISCARDED, SLICE_LETTERS, SLICE_PEERS,
+    TURN_OUTPUTS,
+};
+
+/// Limits of a [`Router`](crate::Router) that tests reach with few peers. Hubs use the default.
+#[derive(Clone, Copy, Debug)]
+pub struct RouterTuning {
+    /// Outputs after which a turn of long work ends: [`TURN_OUTPUTS`].
+    pub turn_outputs: usize,
+    /// Members in a chunk of a roster: [`ROSTER_CHUNK`].
+    pub roster_chunk: usize,
+    /// Maximum number of acquaintances of a peer in a network: [`MAX_ACQUAINTANCES`].
+    pub max_acquaintances: usize,
+    /// Random members that a new member meets: [`RANDOM_PICKS`].
+    pub random_picks: usize,
+}
+
+impl Default for RouterTuning {
+    fn default() -> Self {
+        Self {
+            turn_outputs: TURN_OUTPUTS,
+            roster_chunk: ROSTER_CHUNK,
+            max_acquaintances: MAX_ACQUAINTANCES,
+            random_picks: RANDOM_PICKS,
+        }
+    }
+}
+
+/// Limits of a [`Relay`](crate::Relay) that tests reach with few peers. Hubs use the default.
+#[derive(Clone, Copy, Debug)]
+pub struct RelayTuning {
+    /// How much of its long work a relay does in one turn.
+    pub slices: Slices,
+    /// Maximum number of peers of one hub: [`MAX_PEERS_PER_HUB`].
+    pub max_peers_per_hub: usize,
+    /// Maximum number of signals to one hub without an outcome: [`MAX_SIGNALS_IN_FLIGHT`].
+    pub max_signals_in_flight: usize,
+    /// Maximum number of peers behind one legacy link: [`MAX_PEERS_PER_LEGACY_LINK`].
+    pub max_peers_per_legacy_link: usize,
+    /// Maximum number of announcements that wait for room on one legacy link: [`MAX_LEGACY_OWED`].
+    pub max_legacy_owed: usize,
+}
+
+impl Default for RelayTuning {
+    fn default() -> Self {
+        Self {
+            slices: Slices::default(),
+            max_peers_per_hub: MAX_PEERS_PER_HUB,
+            max_signals_in_flight: MAX_SIGNALS_IN_FLIGHT,
+            max_peers_per_legacy_link: MAX_PEERS_PER_LEGACY_LINK,
+            max_legacy_owed: MAX_LEGACY_OWED,
+        }
+    }
+}
+
+/// How much of its long work a [`Relay`](crate::Relay) does in one turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Slices {
+    /// Letters after which a slice ends, with those of the peer that exceeds them.
+    pub letters: usize,
+    /// Peers and lost signals that a slice looks at.
+    pub peers: usize,
+    /// Changes of one hub, received before and kept, that are applied in one turn.
+    pub changes: usize,
+    /// Peers of discarded replicas that are freed in one turn.
+    pub discarded: usize,
+    /// Peers that may change while one snapshot is sent.
+    pub kept: usize,
+}
+
+impl Default for Slices {
+    fn default() -> Self {
+        Self {
+            letters: SLICE_LETTERS,
+            peers: SLICE_PEERS,
+            changes: SLICE_CHANGES,
+            discarded: SLICE_DISCARDED,
+            kept: MAX_SNAPSHOT_CHANGES,
+        }
+    }
+}
