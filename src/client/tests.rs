@@ -1,8 +1,14 @@
 use std::sync::Arc;
+use std::time::Duration;
 
+use fastwebsockets::OpCode;
+use proto::PeerId;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+
+use super::connection::{MAX_QUEUED_BYTES, Outbox, closed};
 use super::*;
 
-/// Nothing here takes longer, unless it never comes.
+/// Deadline of each wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn peer() -> PeerId {
@@ -78,7 +84,8 @@ async fn with_hub(answer: &'static [u8], then: &'static [u8]) -> Result<(Sender,
     url.parse::<HubUrl>().unwrap().resolve(None).await.unwrap().connect(&peer(), None, PATIENCE).await
 }
 
-/// Answers a request, whatever it is, and returns the bytes that follow it. `ACCEPT` in the answer becomes what the key asks for.
+/// Answers any request, and returns the bytes that follow it. `ACCEPT` in the answer is replaced by the accept value of
+/// the request's key.
 async fn be_hub(mut stream: impl AsyncRead + tokio::io::AsyncWrite + Unpin, answer: &[u8]) -> Vec<u8> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -145,7 +152,7 @@ fn over_tls_only_who_proves_to_be_the_hub_is_spoken_to() {
             url.resolve(roots).await.unwrap().connect(&peer(), None, PATIENCE).await
         };
         for (host, roots) in [("localhost", None), ("127.0.0.1", Some(&roots[..]))] {
-            let Err(error) = connect(host, roots).await else { panic!("{host} has not proved to be the hub") };
+            let Err(error) = connect(host, roots).await else { panic!("{host} has the wrong certificate") };
             assert!(error.to_string().starts_with("TLS: invalid peer certificate"), "{error}");
         }
         let (sender, mut receiver) = connect("localhost", Some(&roots)).await.unwrap();
@@ -162,7 +169,7 @@ fn over_tls_only_who_proves_to_be_the_hub_is_spoken_to() {
 fn a_refusal_says_what_the_hub_said() {
     local(async {
         let refused = with_hub(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 13\r\n\r\nunauthorized\n", b"").await;
-        let Err(error) = refused else { panic!("a refusal is an error") };
+        let Err(error) = refused else { panic!("a refused handshake is an error") };
         assert_eq!(error.to_string(), "the hub answered 401 Unauthorized: unauthorized");
     });
 }
@@ -172,7 +179,7 @@ fn an_answer_without_the_right_accept_is_no_websocket() {
     local(async {
         let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-        let Err(error) = with_hub(answer, b"\x81\x02hi").await else { panic!("the answer was taken") };
+        let Err(error) = with_hub(answer, b"\x81\x02hi").await else { panic!("the answer was accepted") };
         assert_eq!(error.to_string(), "the handshake failed: Sec-WebSocket-Accept is wrong");
     });
 }

@@ -1,0 +1,314 @@
+//! An open connection: its sending and its receiving half.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::ready;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fastwebsockets::{FragmentCollectorRead, Frame, OpCode, Payload, Role, WebSocketError};
+use mesh::Stream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Chain, ReadBuf, ReadHalf, WriteHalf};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
+
+/// Maximum number of bytes queued for the writer of one connection. Beyond it, senders get [`SendError::Full`].
+///
+/// More than twice the longest message that a hub accepts by default.
+pub(super) const MAX_QUEUED_BYTES: usize = 4 * 1024 * 1024;
+
+/// Maximum length of a message from a hub, in bytes. A hub's own limit is 1 MiB by default.
+const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Time for which queued bytes may still be written when the connection is over.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Splits a connection whose handshake is complete. `read_ahead` was received after the answer.
+pub(super) fn open(stream: Stream, read_ahead: Bytes) -> (Sender, Receiver) {
+    let (read, write) = halves(stream);
+    let read = io::Cursor::new(read_ahead).chain(read);
+    // fastwebsockets would write each frame separately.
+    let (mut read, _) = fastwebsockets::after_handshake_split(read, tokio::io::sink(), Role::Client);
+    read.set_max_message_size(MAX_MESSAGE_BYTES);
+    let outbox = Rc::new(Outbox::default());
+    tokio::task::spawn_local(write_queued(write, outbox.clone()));
+    (Sender(outbox.clone()), Receiver { frames: FragmentCollectorRead::new(read), outbox })
+}
+
+/// Plain sockets are split without a lock between the halves.
+fn halves(stream: Stream) -> (ReadSide, WriteSide) {
+    match stream {
+        Stream::Plain(stream) => {
+            let (read, write) = stream.into_split();
+            (ReadSide::Plain(read), WriteSide::Plain(write))
+        }
+        stream @ (Stream::Tls(_) | Stream::Accepted(_)) => {
+            let (read, write) = tokio::io::split(stream);
+            (ReadSide::Tls(read), WriteSide::Tls(write))
+        }
+    }
+}
+
+enum ReadSide {
+    Plain(OwnedReadHalf),
+    Tls(ReadHalf<Stream>),
+}
+
+impl AsyncRead for ReadSide {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(read) => Pin::new(read).poll_read(cx, into),
+            Self::Tls(read) => Pin::new(read).poll_read(cx, into),
+        }
+    }
+}
+
+enum WriteSide {
+    Plain(OwnedWriteHalf),
+    Tls(WriteHalf<Stream>),
+}
+
+impl WriteSide {
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(write) => write.write_all(bytes).await,
+            Self::Tls(write) => {
+                write.write_all(bytes).await?;
+                write.flush().await
+            }
+        }
+    }
+
+    fn reset(self) {
+        if let Self::Plain(write) = self {
+            // Otherwise the half would send an orderly end before the reset.
+            let _ = write.as_ref().set_zero_linger();
+            write.forget();
+        }
+    }
+}
+
+/// The queue of the writer.
+#[derive(Default)]
+pub(super) struct Outbox {
+    pub(super) queued: RefCell<Vec<u8>>,
+    wake: Notify,
+    end: Cell<End>,
+    mask: Cell<u32>,
+    pongs: Cell<u64>,
+    close_queued: Cell<bool>,
+}
+
+/// How far a connection is from its end.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum End {
+    #[default]
+    Open,
+    /// Queued bytes are still written.
+    Flush,
+    /// Nothing more is written; the socket is reset.
+    Reset,
+}
+
+/// Why a message was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The connection is over, or its close frame is queued.
+    Closed,
+    /// The hub reads more slowly than messages are sent.
+    Full,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "the connection is closed",
+            Self::Full => "the hub does not read what is sent",
+        })
+    }
+}
+
+impl std::error::Error for SendError {}
+
+impl Outbox {
+    pub(super) fn push(&self, opcode: OpCode, payload: &[u8]) -> Result<(), SendError> {
+        if self.end.get() != End::Open || self.close_queued.get() {
+            return Err(SendError::Closed);
+        }
+        let mut queued = self.queued.borrow_mut();
+        if queued.len() + payload.len() > MAX_QUEUED_BYTES {
+            return Err(SendError::Full);
+        }
+        let mask = self.next_mask();
+        let mut head = [0; 16];
+        let head_len = Frame::new(true, opcode, Some(mask), payload.into()).fmt_head(&mut head);
+        queued.extend_from_slice(&head[..head_len]);
+        let begin = queued.len();
+        queued.extend_from_slice(payload);
+        fastwebsockets::unmask(&mut queued[begin..], mask);
+        self.close_queued.set(opcode == OpCode::Close);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// A mask protects proxies against chosen bytes of scripts in a browser. Nothing here is chosen by a stranger, so a
+    /// counter spread over the four bytes is enough.
+    fn next_mask(&self) -> [u8; 4] {
+        let mask = self.mask.get().wrapping_add(0x9e37_79b9);
+        self.mask.set(mask);
+        mask.to_be_bytes()
+    }
+
+    fn end(&self, end: End) {
+        self.end.set(end);
+        self.wake.notify_one();
+    }
+}
+
+/// Writes the queue until the connection is over.
+async fn write_queued(mut socket: WriteSide, outbox: Rc<Outbox>) {
+    let mut batch = Vec::new();
+    loop {
+        match outbox.end.get() {
+            End::Open if outbox.queued.borrow().is_empty() => {
+                outbox.wake.notified().await;
+                continue;
+            }
+            End::Open => {}
+            End::Flush => {
+                batch.clear();
+                std::mem::swap(&mut batch, &mut outbox.queued.borrow_mut());
+                // An error adds nothing: the connection is over.
+                let _ = tokio::time::timeout(FLUSH_TIMEOUT, socket.send(&batch)).await;
+                return;
+            }
+            End::Reset => {
+                socket.reset();
+                return;
+            }
+        }
+        batch.clear();
+        std::mem::swap(&mut batch, &mut outbox.queued.borrow_mut());
+        let mut write = std::pin::pin!(socket.send(&batch));
+        let written = loop {
+            tokio::select! {
+                biased;
+                written = &mut write => break written,
+                () = outbox.wake.notified() => if outbox.end.get() != End::Open { break Ok(()) },
+            }
+        };
+        // The reader gets the same error and reports it.
+        if written.is_err() {
+            outbox.end.set(End::Flush);
+            return;
+        }
+    }
+}
+
+/// The sending half of a connection. Clones send on the same one.
+#[derive(Clone)]
+pub struct Sender(Rc<Outbox>);
+
+impl Sender {
+    /// Queues a text message. It must be UTF-8.
+    pub fn send(&self, text: &[u8]) -> Result<(), SendError> {
+        self.0.push(OpCode::Text, text)
+    }
+
+    /// Queues a close frame after everything queued. The hub's answer ends the receiver.
+    pub fn close(&self, code: u16, reason: &str) -> Result<(), SendError> {
+        let mut payload = Vec::with_capacity(2 + reason.len());
+        payload.extend_from_slice(&code.to_be_bytes());
+        payload.extend_from_slice(reason.as_bytes());
+        self.0.push(OpCode::Close, &payload)
+    }
+
+    /// Ends the sending half without a close frame, with a reset if requested (over TLS: without TLS's own closure).
+    /// The socket closes when the receiver is dropped, too.
+    pub fn cut(&self, reset: bool) {
+        self.0.end(if reset { End::Reset } else { End::Flush });
+    }
+
+    /// Number of answered WebSocket pings of the hub.
+    pub fn pongs(&self) -> u64 {
+        self.0.pongs.get()
+    }
+}
+
+/// The receiving half of a connection. Dropping it ends the connection; queued bytes are still written.
+pub struct Receiver {
+    frames: FragmentCollectorRead<Chain<io::Cursor<Bytes>, ReadSide>>,
+    outbox: Rc<Outbox>,
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With a close frame.
+    Closed {
+        /// Its code; 1005 if there was none.
+        code: u16,
+        /// Its reason.
+        reason: String,
+    },
+    /// Without a close frame.
+    Lost(String),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed { code, reason } if reason.is_empty() => write!(f, "closed with {code}"),
+            Self::Closed { code, reason } => write!(f, "closed with {code} {reason:?}"),
+            Self::Lost(reason) => write!(f, "lost: {reason}"),
+        }
+    }
+}
+
+impl Receiver {
+    /// Waits for the next complete text or binary message. Answers pings and the hub's close frame meanwhile.
+    ///
+    /// Not cancel-safe: after dropping this future unfinished, drop the receiver.
+    pub async fn next(&mut self) -> Result<Payload<'static>, Ended> {
+        let outbox = &self.outbox;
+        let mut answer = |frame: Frame<'_>| {
+            outbox.pongs.update(|pongs| pongs + u64::from(frame.opcode == OpCode::Pong));
+            // If it cannot be queued, nobody would read it.
+            let _ = outbox.push(frame.opcode, &frame.payload);
+            ready(Ok::<(), SendError>(()))
+        };
+        loop {
+            let frame: Frame<'static> =
+                self.frames.read_frame(&mut answer).await.map_err(|error| Ended::Lost(describe(&error)))?;
+            match frame.opcode {
+                OpCode::Text | OpCode::Binary => return Ok(frame.payload),
+                OpCode::Close => return Err(closed(&frame.payload)),
+                OpCode::Continuation | OpCode::Ping | OpCode::Pong => {}
+            }
+        }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        if self.outbox.end.get() == End::Open {
+            self.outbox.end(End::Flush);
+        }
+    }
+}
+
+pub(super) fn closed(payload: &[u8]) -> Ended {
+    let (code, reason) = match payload {
+        [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
+        [] | [_] => (1005, &[][..]),
+    };
+    Ended::Closed { code, reason: String::from_utf8_lossy(reason).into_owned() }
+}
+
+fn describe(error: &WebSocketError) -> String {
+    if let WebSocketError::UnexpectedEOF = error { "no close frame".to_owned() } else { error.to_string() }
+}

@@ -1,0 +1,64 @@
+//! Opens connections to a hub.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::header::{AUTHORIZATION, HOST};
+use mesh::{ConnectError, Tls};
+use proto::PeerId;
+
+use super::connection::{self, Receiver, Sender};
+use super::url::HubUrl;
+
+impl HubUrl {
+    /// Resolves the hub's addresses, once for all its connections. With `wss`, the public roots and `extra_roots` (PEM)
+    /// are trusted.
+    ///
+    /// # Errors
+    ///
+    /// If there is no address, or `extra_roots` is invalid.
+    pub async fn resolve(&self, extra_roots: Option<&[u8]>) -> io::Result<Endpoint> {
+        let addresses: Vec<_> = tokio::net::lookup_host((self.host(), self.port())).await?.collect();
+        let tls = self.is_tls().then(|| Tls::new(extra_roots)).transpose()?;
+        Ok(Endpoint { url: self.clone(), addresses, worked: Rc::default(), tls })
+    }
+}
+
+/// A hub with resolved addresses.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    url: HubUrl,
+    pub(super) addresses: Vec<SocketAddr>,
+    /// The address of the last successful connection.
+    pub(super) worked: Rc<Cell<Option<SocketAddr>>>,
+    tls: Option<Tls>,
+}
+
+impl Endpoint {
+    /// Connects as this peer, within `patience`.
+    ///
+    /// The address that worked last is tried first.
+    pub async fn connect(
+        &self,
+        peer: &PeerId,
+        token: Option<&str>,
+        patience: Duration,
+    ) -> Result<(Sender, Receiver), ConnectError> {
+        let mut request = Request::get(self.url.request_target(peer)).header(HOST, self.url.authority());
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(ConnectError::Request)?;
+        let addresses = mesh::order(self.addresses.iter().copied(), self.worked.get());
+        let tls = self.tls.as_ref().map(|tls| (tls, self.url.host()));
+        let opened = Box::pin(mesh::open(addresses, tls, &request, patience)).await?;
+        self.worked.set(Some(opened.address));
+        Ok(connection::open(opened.stream, opened.leftover))
+    }
+}
