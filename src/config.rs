@@ -6,6 +6,7 @@ mod chinese;
 mod deployed;
 mod mesh;
 mod parse;
+mod quoted;
 mod reader;
 mod settings;
 #[cfg(test)]

@@ -12,7 +12,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::parse::{entries, hub, hubs, shown_entry};
-use super::reader::{Reader, Refusal, quoted};
+use super::quoted::quoted;
+use super::reader::{Reader, Refusal};
 use super::{Config, Token, settings};
 
 /// How this hub and others find and trust each other.

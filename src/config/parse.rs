@@ -8,7 +8,7 @@ use hyper::header::HeaderValue;
 use proto::HubId;
 use tracing_subscriber::EnvFilter;
 
-use super::reader::quoted;
+use super::quoted::quoted;
 use super::{LogFormat, TOKEN_IS_SET, Token};
 
 /// The booleans of Go's ParseBool, and other usual forms.

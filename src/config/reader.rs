@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::fmt;
 
-use proto::Redacted;
-
+use super::parse;
+use super::quoted::quoted;
 use super::settings::{Flags, Kind, Setting};
 
 /// Source of a setting's value.
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
     pub(super) fn switch(&mut self, setting: &'static Setting) -> Option<bool> {
         let said = self.said(setting, &[])?;
         let default = setting.default_text().as_deref() == Some("true");
-        let judged = said.text.as_deref().map_or(Ok(default), super::parse::switch);
+        let judged = said.text.as_deref().map_or(Ok(default), parse::switch);
         let value = judged.as_ref().map_or_else(|_| String::new(), bool::to_string);
         self.settle(setting, &said, judged, value)
     }
@@ -180,25 +180,6 @@ impl<'a> Reader<'a> {
         }
         Some(Said { text: None, source: Source::Default, variable: setting.name })
     }
-}
-
-/// A value for an error message: one line, limited in length, without the secrets of a URL, and with invisible
-/// characters escaped.
-pub(super) fn quoted(text: &str) -> String {
-    const LONGEST: usize = 80;
-    let text = if text.contains('@') || text.contains("://") { Redacted(text).to_string() } else { text.to_owned() };
-    let mut out = String::new();
-    for (i, c) in text.chars().enumerate() {
-        if i == LONGEST {
-            out.push('…');
-            break;
-        }
-        match c {
-            '"' | '\'' | '\\' => out.push(c),
-            _ => out.extend(c.escape_debug()),
-        }
-    }
-    out
 }
 
 /// Whether Kubernetes (or Docker, for a linked container) has set this variable for a Service: `tcp://10.0.0.1:8080` in

@@ -8,7 +8,8 @@ use proto::limits::MAX_TLS_PAIRS;
 use tls::{Certificates, FileRole, FileStamps, LoadError, PairFiles};
 
 use super::parse::entries;
-use super::reader::{Reader, Refusal, quoted};
+use super::quoted::quoted;
+use super::reader::{Reader, Refusal};
 use super::settings::Setting;
 use super::{Token, settings};
 
