@@ -1,8 +1,6 @@
 //! The configuration: every setting is read and checked once, before anything binds.
 
 #[cfg(test)]
-mod chinese;
-#[cfg(test)]
 mod deployed;
 mod mesh;
 mod parse;
@@ -32,8 +30,6 @@ pub use tls::{TlsPorts, TlsSettings, expiry_warning};
 use reader::{Reader, Shown, Source};
 use settings::Setting;
 
-#[cfg(test)]
-pub(crate) use chinese::SETTINGS_IN_CHINESE;
 
 /// Placeholder that `--print-config` prints for a token. It is invalid as a token, so that the output, used as an env
 /// file, cannot replace a secret.

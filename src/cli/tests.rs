@@ -2,7 +2,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::*;
-use crate::config::SETTINGS_IN_CHINESE;
 
 fn asked(args: &[&str], env: &[(&str, &str)]) -> Result<Task, Exit> {
     let args = std::iter::once("peerpigeon").chain(args.iter().copied()).map(OsString::from);
@@ -135,11 +134,28 @@ fn help_shows_no_value_of_a_variable() {
     }
 }
 
+/// The Chinese help texts of the settings.
+const CHINESE: &str = "docs/settings.zh.tsv";
+
+/// The lines of [`CHINESE`]: variable, help, and the default if it is determined at the start.
+fn translations() -> Vec<(String, String, String)> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(CHINESE)).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let mut cells = line.split('\t').map(str::to_owned);
+            let mut cell = || cells.next().unwrap_or_default();
+            (cell(), cell(), cell())
+        })
+        .collect()
+}
+
 /// The table of settings in a README, made from clap's arguments and the variables without a flag.
 fn table(chinese: bool) -> String {
+    let translations = translations();
     let in_chinese = |name: &str| {
-        let found = SETTINGS_IN_CHINESE.iter().find(|(known, ..)| *known == name);
-        found.unwrap_or_else(|| panic!("{name} is not in SETTINGS_IN_CHINESE"))
+        let found = translations.iter().find(|(known, ..)| known == name);
+        found.unwrap_or_else(|| panic!("{CHINESE} has no line for {name}"))
     };
     let mut out = String::new();
     let headings =
@@ -158,7 +174,7 @@ fn table(chinese: bool) -> String {
         let (help, found) = help.strip_suffix(']').and_then(|h| h.split_once(" [default: ")).unwrap_or((&help, ""));
         let (help, found) = if chinese {
             let (_, help, found) = in_chinese(variable);
-            (*help, *found)
+            (help.as_str(), found.as_str())
         } else {
             (help, found)
         };
@@ -167,7 +183,7 @@ fn table(chinese: bool) -> String {
         let _ = writeln!(out, "| `{variable}` | `--{flag}` | {default} | {help} |");
     }
     for setting in crate::config::variables_without_a_flag() {
-        let help = if chinese { in_chinese(setting.0).1 } else { setting.1 };
+        let help = if chinese { in_chinese(setting.0).1.as_str() } else { setting.1 };
         let _ = writeln!(out, "| `{}` | | | {help} |", setting.0);
     }
     out
@@ -180,7 +196,7 @@ fn both_languages_have_the_same_settings() {
         variables.map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(rows(&table(true)), rows(&table(false)));
-    assert_eq!(rows(&table(true)).len(), SETTINGS_IN_CHINESE.len());
+    assert_eq!(rows(&table(true)).len(), translations().len());
 }
 
 /// The READMEs' tables match the program. `BLESS=1` writes them.
