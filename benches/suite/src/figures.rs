@@ -1,18 +1,21 @@
-//! What runs showed, and the middle of it.
+//! The figures of runs, and their medians.
 
 use std::collections::BTreeMap;
 
-/// The figures of one run by their names.
+/// The figures of one run, by name.
 pub(crate) type Figures = BTreeMap<&'static str, f64>;
 
-/// The middle one; of an even number the lower of the two.
+/// The figures of one round, by the name of the server.
+pub(crate) type Round = Vec<(&'static str, Figures)>;
+
+/// The median; of an even number of values, the lower of the two in the middle.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len().saturating_sub(1) / 2).copied()
 }
 
-/// The middle of each figure.
+/// The median of each figure.
 pub(crate) fn medians(runs: &[Figures]) -> Figures {
     let names = runs.first().map(|run| run.keys().copied().collect::<Vec<_>>()).unwrap_or_default();
     let middle = |name| median(runs.iter().filter_map(|run| run.get(name).copied())).map(|middle| (name, middle));
@@ -24,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_the_middle_one_whatever_the_order() {
+    fn the_median_does_not_depend_on_the_order() {
         assert_eq!(median([5.0, 1.0, 3.0].into_iter()), Some(3.0));
         assert_eq!(median([4.0, 1.0, 3.0, 2.0].into_iter()), Some(2.0));
         assert_eq!(median([7.0].into_iter()), Some(7.0));

@@ -6,8 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::figures::{Figures, medians};
-use crate::suite::Round;
+use crate::figures::{Figures, Round, medians};
 
 /// A figure that is shown.
 #[derive(Debug)]

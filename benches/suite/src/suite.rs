@@ -4,15 +4,12 @@ use std::io;
 use std::time::Duration;
 
 use crate::connections::{self, Rest};
-use crate::figures::Figures;
+use crate::figures::{Figures, Round};
 use crate::relay::{self, Plan};
 use crate::report::{Column, SERVERS};
 use crate::secure;
 use crate::server::{Kind, Server, Setup};
 use crate::{crossing, crowd, discovery, mesh};
-
-/// What one round shows, by the name of the server.
-pub(crate) type Round = Vec<(&'static str, Figures)>;
 
 /// A scenario, with what it is run with.
 pub(crate) struct Case {
