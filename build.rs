@@ -1,5 +1,5 @@
-//! Names the version by the commit it was built from: PEERPIGEON_COMMIT, or what git says, or nothing. Compresses the files
-//! that the hub serves as they are.
+//! Adds the commit to the version: PEERPIGEON_COMMIT, or else the commit that git reports, or else nothing. Compresses
+//! the static files that the hub serves.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
-/// The files: where they are served, where they are, what they are.
+/// The static files: URL path, source path and content type.
 const ASSETS: [(&str, &str, &str); 9] = [
     ("/client.d.ts", "clients/js/dist/client.d.ts", "Text"),
     ("/client.js", "clients/js/dist/client.js", "Script"),
@@ -43,7 +43,7 @@ fn main() {
     println!("cargo::rustc-env=PEERPIGEON_VERSION={version}");
 }
 
-/// Writes `assets.rs`: each file as it is and compressed, with a name that changes with it.
+/// Writes `assets.rs`: each file, plain and compressed, with a path that contains a hash of its content.
 #[expect(clippy::unwrap_used, reason = "a build that lacks a file must fail")]
 fn assets() {
     let root = env::var("CARGO_MANIFEST_DIR").unwrap();

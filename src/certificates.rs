@@ -1,4 +1,4 @@
-//! Reads the files of certificates again when they change, or when SIGHUP asks for it.
+//! Reloads the certificate files when they change, and on SIGHUP.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::config::{TlsSettings, expiry_warning};
 
-/// What metrics show of certificates.
+/// The state of the certificates, for metrics.
 #[derive(Clone, Debug)]
 pub struct TlsFacts {
     acceptor: Acceptor,
@@ -26,23 +26,23 @@ struct Counts {
 }
 
 impl TlsFacts {
-    /// The certificates that new connections are served with.
+    /// The certificates that new connections get.
     pub fn certificates(&self) -> Arc<Certificates> {
         self.acceptor.certificates()
     }
 
-    /// How often changed files were taken, and how often they were refused.
+    /// Number of reloads that succeeded, and of reloads that failed.
     pub fn reloads(&self) -> (u64, u64) {
         (self.counts.done.load(Ordering::Relaxed), self.counts.failed.load(Ordering::Relaxed))
     }
 
-    /// Whether the files have changed and cannot be used, so that older certificates are served.
+    /// Whether the latest files are invalid, so that new connections get the previous certificates.
     pub fn is_stale(&self) -> bool {
         self.counts.stale.load(Ordering::Relaxed)
     }
 }
 
-/// Keeps the certificates of an [`Acceptor`] as their files are.
+/// Keeps the certificates of an [`Acceptor`] equal to their files.
 #[derive(Debug)]
 pub struct Reloader {
     files: Arc<[PairFiles]>,
@@ -51,16 +51,16 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Serves with the certificates that were found when the settings were read.
+    /// Starts with the certificates that were loaded with the settings.
     ///
     /// # Errors
     ///
-    /// When there is no randomness for tickets.
+    /// If the system provides no random bytes for the ticket keys.
     pub fn new(settings: &TlsSettings) -> std::io::Result<Self> {
         let secret = settings.ticket_key.as_ref().map(|key| key.expose().as_bytes());
         let acceptor = Acceptor::new(Arc::clone(&settings.certificates), secret)?;
         let files: Arc<[PairFiles]> = settings.files.clone().into();
-        // What has changed since then is found by the first look.
+        // The first check finds changes since the settings were read.
         let seen = settings.stamps.clone();
         Ok(Self { files, seen, facts: TlsFacts { acceptor, counts: Arc::default() } })
     }
@@ -70,12 +70,12 @@ impl Reloader {
         &self.facts.acceptor
     }
 
-    /// What metrics show.
+    /// The current state, for metrics.
     pub fn facts(&self) -> TlsFacts {
         self.facts.clone()
     }
 
-    /// Looks at the files now and then, and reads them whenever `asked` says so.
+    /// Checks the files periodically, and reloads them on each message of `asked`.
     pub async fn run(mut self, asked: &mut Signal) {
         let mut looks = tokio::time::interval(TLS_RELOAD_INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -88,7 +88,7 @@ impl Reloader {
                 },
             };
             let (files, seen) = (Arc::clone(&self.files), self.seen.clone());
-            // A file system may take its time.
+            // A blocking thread, because a file system can be slow.
             let looked = tokio::task::spawn_blocking(move || {
                 let now = FileStamps::of(&files);
                 (is_asked || now != seen).then(|| (now, Certificates::load(&files)))
@@ -100,7 +100,7 @@ impl Reloader {
         }
     }
 
-    /// Takes what was read, if it can be served.
+    /// Installs the loaded certificates, or logs why they are invalid.
     fn take(&self, loaded: Result<Certificates, LoadError>) {
         let TlsFacts { acceptor, counts } = &self.facts;
         match loaded {

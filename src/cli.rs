@@ -25,7 +25,7 @@ const EX_USAGE: u8 = 64;
 #[command(
     after_help = "Without a command, peerpigeon runs a hub. Every flag of serve has an environment variable, shown \
                         after it; a flag takes precedence, and an empty variable counts as unset.\n\nExit codes of a hub: 0 it was \
-                        told to stop; 1 it could not start; 64 an invalid setting; 70 a defect of the hub, restart it."
+                        stopped by a signal; 1 it could not start; 64 a setting is invalid; 70 a bug of the hub, restart it."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -112,7 +112,7 @@ impl Exit {
         }
         let values: Vec<&str> = secrets.iter().filter_map(|arg| Some(arg.split_once('=')?.1)).filter(secret).collect();
         secrets.extend(values);
-        // Longer arguments first, since a value is a part of its argument.
+        // Longer arguments first, because a value can be a part of its argument (`--flag=value`).
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         let mut text = error.render().to_string();
         for secret in secrets {
@@ -133,14 +133,15 @@ impl Exit {
     /// Prints the message: on stdout if it was requested, else on stderr.
     pub fn report(self) -> ExitCode {
         let mut code = ExitCode::from(self.code());
-        // Nobody may read it; the exit code is enough.
+        // stderr may be closed; the exit code is enough.
         let _ = match self {
             Self::Clap(error) => error.print(),
             Self::Usage(text) => std::io::stderr().write_all(text.as_bytes()),
             Self::Print(text) => {
                 let mut out = std::io::stdout();
                 let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-                // A reader may have closed the pipe. Any other lost output is a failure, since it was requested.
+                // The reader may have closed the pipe. Any other write error is a failure, because the user requested
+                // this output.
                 if printed.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe) {
                     code = ExitCode::FAILURE;
                 }

@@ -30,7 +30,6 @@ pub use tls::{TlsPorts, TlsSettings, expiry_warning};
 use reader::{Reader, Shown, Source};
 use settings::Setting;
 
-
 /// Placeholder that `--print-config` prints for a token. It is invalid as a token, so that the output, used as an env
 /// file, cannot replace a secret.
 const TOKEN_IS_SET: &str = "<set>";
@@ -49,7 +48,7 @@ impl Token {
         proto::is_secret(presented, self.0.as_bytes())
     }
 
-    /// Whether it is in quotes. They are part of it, which is hardly intended.
+    /// Whether the token is in quotes. Quotes are part of the token, which is probably a mistake.
     fn is_quoted(&self) -> bool {
         ['"', '\''].iter().any(|quote| self.0.len() > 1 && self.0.starts_with(*quote) && self.0.ends_with(*quote))
     }
@@ -154,7 +153,7 @@ pub struct Config {
     pub send_queue_frames: usize,
     /// SHARDS.
     pub shards: u16,
-    /// How the hub speaks TLS, if it does.
+    /// The TLS settings; `None` without TLS.
     pub tls: Option<TlsSettings>,
     shown: Vec<Shown>,
 }
@@ -406,8 +405,8 @@ fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// Where a hub of these settings is asked whether it is ready, by a tool on the same machine: its host as a URL writes it, and a
-/// port, and whether TLS is spoken there. The settings are read as the hub reads them.
+/// Address of a hub's probes for a tool on the same machine: the host in URL syntax, the port, and whether the port
+/// uses TLS. Reads the settings in the same way as the hub.
 ///
 /// # Errors
 ///
@@ -429,7 +428,7 @@ pub fn place(flags: &Place, env: &dyn Fn(&str) -> Option<OsString>) -> Result<(S
         (Some((host, addresses)), Some(port)) if reader.refusals.is_empty() => {
             let bare = host.trim_start_matches('[').trim_end_matches(']');
             let host = match addresses[..] {
-                // A hub that listens on all addresses is probed at this machine's own.
+                // If the hub listens on all addresses, the loopback address is probed.
                 [address] if address.is_unspecified() => "localhost".to_owned(),
                 [IpAddr::V6(_)] if bare.contains(':') => format!("[{bare}]"),
                 _ => bare.to_owned(),

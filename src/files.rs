@@ -15,8 +15,8 @@ pub struct Files {
     pub seats: usize,
     /// Maximum numbers of sockets of the listeners.
     pub shares: FileShares,
-    /// Dials to other hubs at once. With their further attempts to connect, a quarter as many, they have half of the files that are
-    /// kept for links.
+    /// Dials to other hubs at once. Together with parallel attempts of the same dial (a quarter as many) they use half
+    /// of the files reserved for links.
     pub dials: usize,
     /// Number of files reserved from peers.
     reserve: usize,
@@ -62,7 +62,7 @@ struct Needs {
     /// Listeners of peers. Each holds the file for its next connection.
     listeners: usize,
     meshed: bool,
-    /// Number of hubs that it certainly dials.
+    /// Number of hubs that this hub always dials.
     dialed: usize,
     admin: bool,
 }

@@ -1,7 +1,8 @@
 //! A WebRTC signaling hub: the program around [`proto`], [`tls`], [`shard`] and [`mesh`].
 //!
-//! [`cli`] reads what is asked for and [`config`] what holds; [`serve`] runs a hub from there: it binds, introduces
-//! the shards to each other ([`hub`]) and to the mesh ([`linking`]) and gives them their [`pages`] and their [`certificates`]. [`cmd`] has the tools, which are clients.
+//! [`cli`] parses the command line and [`config`] the settings. [`serve`] runs a hub: it binds the ports, connects the
+//! shards with each other ([`hub`]) and with the mesh ([`linking`]), and provides [`pages`] and [`certificates`].
+//! [`cmd`] contains the tools; they are clients of a hub.
 
 pub mod certificates;
 pub mod cli;

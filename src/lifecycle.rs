@@ -66,7 +66,7 @@ impl Fullness {
         Self { seats, full: AtomicBool::new(false) }
     }
 
-    /// Whether it is full with this number of seats taken.
+    /// Whether the hub is full with this number of seats taken.
     pub fn look(&self, taken: usize) -> bool {
         let free = self.seats.saturating_sub(taken);
         let was = self.full.load(Ordering::Relaxed);

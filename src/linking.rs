@@ -21,22 +21,22 @@ pub struct Mesh {
     pub publish: watch::Sender<Arc<MeshReading>>,
 }
 
-/// The bound ports, which settings with port 0 do not tell.
+/// The bound ports. They differ from the settings if a setting is 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
     /// The port of peers.
     pub peers: u16,
-    /// The port of links, if it is another.
+    /// The port of links, if it differs.
     pub links: Option<u16>,
-    /// The port of operators' pages, if it is another.
+    /// The port of the operators' pages, if it differs.
     pub admin: Option<u16>,
 }
 
-/// The keys of resume secrets: the mesh's own where MESH_TOKEN is long enough to be beyond guessing, else random ones.
+/// The keys of resume secrets: derived from MESH_TOKEN if it is long enough to resist guessing, else random.
 ///
 /// # Errors
 ///
-/// When the system has no random number to give.
+/// If the system provides no random bytes.
 pub fn resume_keys(config: &Config) -> Result<ResumeKeys, getrandom::Error> {
     let long = |token: &&Token| token.expose().len() >= LEAST_RESUME_TOKEN_BYTES;
     let mut random = [0; LEAST_RESUME_TOKEN_BYTES];
@@ -47,7 +47,7 @@ pub fn resume_keys(config: &Config) -> Result<ResumeKeys, getrandom::Error> {
 }
 
 impl Ports {
-    /// Those that speak TLS.
+    /// The ports that use TLS.
     pub fn speaking_tls(self, tls: TlsPorts) -> Arc<[u16]> {
         let spoken = [(tls.peers, Some(self.peers)), (tls.admin, self.admin), (tls.links, self.links)];
         spoken.into_iter().filter_map(|(spoken, port)| port.filter(|_| spoken)).collect()
@@ -120,8 +120,8 @@ fn mesh_config(
             tuning: RelayTuning::default(),
         },
         token: token.clone(),
-        // All of them: the token is not sent to a Go hub either that another hub advertises, or that BOOTSTRAP_HUBS
-        // spells differently.
+        // All URLs: the token must not be sent to a Go hub that another hub advertises or that BOOTSTRAP_HUBS spells
+        // differently.
         legacy: settings.legacy.urls.iter().map(ToString::to_string).collect(),
         asks_first: !(settings.legacy.urls.is_empty() && settings.legacy.addresses.is_empty()),
         bootstrap,

@@ -47,7 +47,7 @@ pub struct HubFacts {
     pub started: Instant,
     /// Start time by the wall clock.
     pub started_at: SystemTime,
-    /// The bound port, which PORT=0 does not tell.
+    /// The bound port. It differs from PORT if that is 0.
     pub port: u16,
     /// Maximum number of open WebSockets: MAX_CONNECTIONS, or less if the process may open too few files.
     pub max_connections: usize,
@@ -63,7 +63,7 @@ pub struct HubFacts {
     pub lifecycle: Lifecycle,
     /// The hub's watchdog.
     pub watchdog: Watchdog,
-    /// Its certificates, if it speaks TLS.
+    /// The hub's certificates; `None` without TLS.
     pub tls: Option<TlsFacts>,
 }
 
@@ -74,11 +74,12 @@ impl HubFacts {
     }
 }
 
-/// The pages of a hub, and the thread that makes them. It ends with the last of them, and calls `turned` once a tick until then.
+/// Creates the pages of a hub, and the thread that renders them. The thread calls `turned` once a tick, and ends when
+/// the last copy of the pages is dropped.
 ///
 /// # Errors
 ///
-/// When the thread cannot be made.
+/// If the thread cannot be started.
 pub fn pages(config: Arc<Config>, facts: HubFacts, turned: impl Fn() + Send + 'static) -> io::Result<Pages> {
     let (fullness, facts) = (Arc::new(Fullness::of(facts.max_connections)), Arc::new(facts));
     let renderer = Renderer::new(Arc::clone(&config), Arc::clone(&facts), Arc::clone(&fullness));
@@ -98,7 +99,7 @@ pub(crate) fn labels() -> impl Iterator<Item = &'static str> {
     Kind::ALL.into_iter().map(Kind::label)
 }
 
-/// The CORS headers, which belong on every answer, refusals included.
+/// The CORS headers of every answer, refusals included.
 pub fn cors_headers(config: &Config) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, config.cors_origin.clone());
@@ -160,7 +161,7 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 /// Time for which a browser may cache a preflight, in seconds: the maximum of browsers.
 const PREFLIGHT_SECS: &str = "86400";
 
-/// What a path leads to.
+/// The target of a path.
 enum Found {
     Asset(&'static Asset),
     Page(Page),
@@ -251,9 +252,9 @@ impl Site {
         })
     }
 
-    /// The file that is asked for: by its path, or the playground by a browser at `/`.
+    /// The requested file: found by its path, or the playground for a browser at `/`.
     fn asset(&self, path: &str, request: &Parts, operators: bool) -> Option<&'static Asset> {
-        // At an ADMIN_PORT there are no peers for the client to meet.
+        // ADMIN_PORT accepts no peers, so a client would be useless there.
         if operators && self.config.admin_port.is_some() {
             return None;
         }
@@ -281,7 +282,7 @@ impl Site {
         Some(format!("stuck: thread {thread} has not turned for {} s", since.as_secs()))
     }
 
-    /// Whether a visitor may read the names of networks, since a name can be what keeps strangers out of a network.
+    /// Whether a visitor may read the names of networks. Some networks keep strangers out only by a secret name.
     ///
     /// With AUTH_TOKEN: visitors with the token. Otherwise: only programs, because a browser would let any web page ask
     /// in its user's place.
@@ -310,7 +311,7 @@ impl Site {
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECS));
         let allowed = self.config.cors_origin == "*"
             || request.headers.get(ORIGIN).is_some_and(|origin| origin == self.config.cors_origin);
-        // Tracers add headers (`traceparent`). No header has a meaning here, so any is allowed.
+        // Tracers add headers (`traceparent`). The hub ignores all of them, so any header is allowed.
         let asked = request.headers.get(ACCESS_CONTROL_REQUEST_HEADERS).filter(|_| allowed);
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.unwrap_or(&USUAL_HEADERS).clone());
         let private = request.headers.get(ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK);
@@ -326,7 +327,8 @@ static USUAL_HEADERS: HeaderValue = HeaderValue::from_static("Accept, Authorizat
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// A browser asks on behalf of a public page whether it may access a private network (Private Network Access).
+/// The request header with which a browser asks whether a public page may access a private network (Private Network
+/// Access).
 const ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-request-private-network");
 
@@ -334,7 +336,7 @@ const ACCESS_CONTROL_ALLOW_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-allow-private-network");
 
 fn unavailable() -> Response<Full<Bytes>> {
-    let sentence = "this page was not made in time: ask again; the hub is overloaded, or has logged an error";
+    let sentence = "this page was not rendered in time: retry, and check the log of the hub for overload or an error";
     let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, sentence);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
     response
@@ -373,7 +375,7 @@ fn wants_json(request: &Parts) -> bool {
     json > 0.0 && json >= liking(&["text/plain", "application/openmetrics-text"])
 }
 
-/// The members of a list that a header has.
+/// The members of a comma-separated header.
 fn accepted(request: &Parts, name: HeaderName) -> impl Iterator<Item = &str> {
     let values = request.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(','))

@@ -28,11 +28,11 @@ use crate::pages::{self, HubFacts};
 use crate::telemetry::{self, log::Log};
 use crate::watchdog::{self, Stuck, Watchdog};
 
-/// Exit code for a defect of the hub, after which what peers are told could no longer be right (`EX_SOFTWARE` of sysexits.h): whoever
-/// supervises the hub starts it again.
+/// Exit code for a bug of the hub (`EX_SOFTWARE` of sysexits.h). Presence could be wrong afterwards, so the supervisor
+/// must restart the hub.
 pub const EX_SOFTWARE: u8 = 70;
 
-/// Runs a hub until it is told to stop.
+/// Runs a hub until a signal stops it.
 pub fn run(config: Config) -> ExitCode {
     let log = match telemetry::log::init(&config.log) {
         Ok(log) => log,
@@ -68,7 +68,7 @@ pub fn run(config: Config) -> ExitCode {
     let served = catch_unwind(AssertUnwindSafe(|| {
         tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
             let ended = runtime.block_on(serve(config, files, listeners));
-            // A mesh that is stuck is still waited for on a thread of the runtime.
+            // A thread of this runtime may still be waiting for a mesh that hangs; do not wait for it.
             runtime.shutdown_background();
             ended
         })
@@ -100,7 +100,7 @@ pub fn run(config: Config) -> ExitCode {
 fn bind(log: &Log, addresses: &[SocketAddr], shards: u16, port: &str) -> Option<Vec<Vec<TcpListener>>> {
     let bound = hub::bind(addresses, shards);
     if let Err((address, error)) = &bound {
-        // Somebody who starts a hub by hand expects a sentence rather than a log line.
+        // A person who starts a hub by hand expects a sentence, not a log line.
         let what_to_do = if error.kind() == ErrorKind::AddrNotAvailable {
             "set HOST (--host) to an address of this machine".to_owned()
         } else if error.kind() == ErrorKind::PermissionDenied {
@@ -141,7 +141,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     let (publish_mesh, mesh_reading) = watch::channel(Arc::new(MeshReading::default()));
     let clock = Clock::start();
     let keys = Keys(getrandom::u64()?, getrandom::u64()?);
-    // In the order of their numbers: the shards, the main thread, the mesh.
+    // The order of the threads' numbers: shards, main thread, mesh.
     let mut threads: Vec<String> = (0..config.shards).map(|shard| format!("shard-{shard}")).collect();
     let (main_thread, mesh_thread) = (threads.len(), threads.len() + 1);
     threads.push("main".to_owned());
@@ -223,7 +223,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     kinds.extend(
         [SignalKind::hangup(), SignalKind::quit()]
             .into_iter()
-            // With certificates to read again, SIGHUP asks for that.
+            // With TLS, SIGHUP reloads the certificates.
             .filter(|kind| reloads.is_none() || *kind != SignalKind::hangup())
             .filter(|kind| !telemetry::process::ignores(kind.as_raw_value())),
     );
@@ -250,7 +250,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
                 if came { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
-            // The channel holds two signals, which is all that matters.
+            // The channel has room for two signals; further ones have no effect.
             _ = stop.try_send(());
         }
     };

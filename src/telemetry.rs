@@ -47,7 +47,7 @@ pub struct Scrape {
     pub renders: Vec<(&'static str, u64)>,
     /// The state that the mesh published last.
     pub mesh: Arc<MeshReading>,
-    /// What there is to know of the certificates.
+    /// The state of the certificates.
     pub tls: TlsScrape,
     /// Open WebSockets.
     pub connections: usize,
@@ -73,14 +73,14 @@ pub struct Scrape {
     pub started: Duration,
 }
 
-/// What a scrape finds of the certificates; nothing where there is no TLS.
+/// The state of the certificates at a scrape; empty without TLS.
 #[derive(Clone, Default, Debug)]
 pub struct TlsScrape {
     /// Days until each certificate expires, by its file.
     pub days_left: Vec<(String, f64)>,
-    /// How often changed files were taken, and how often they were refused.
+    /// Number of reloads that succeeded, and of reloads that failed.
     pub reloads: (u64, u64),
-    /// Whether the newest files cannot be used.
+    /// Whether the latest files are invalid.
     pub stale: bool,
 }
 

@@ -150,7 +150,7 @@ fn translations() -> Vec<(String, String, String)> {
         .collect()
 }
 
-/// The table of settings in a README, made from clap's arguments and the variables without a flag.
+/// The table of settings for a README, made from clap's arguments and the variables without a flag.
 fn table(chinese: bool) -> String {
     let translations = translations();
     let in_chinese = |name: &str| {

@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "URL", value_parser = url)]
     pub url: Option<Uri>,
 
-    /// Where the hub listens.
+    /// Address of the hub.
     #[command(flatten)]
     pub place: Place,
 }
@@ -40,7 +40,7 @@ pub struct Args {
 #[derive(Debug)]
 pub struct Question {
     page: Uri,
-    /// It is the hub of this machine, by the settings.
+    /// By default the hub of this machine, found by its settings.
     is_own: bool,
     /// Whether a full hub counts as healthy: otherwise container runtimes would replace it, and all its peers would
     /// have to leave.
@@ -96,7 +96,8 @@ pub async fn run(question: Question) -> ExitCode {
 
 async fn ask(page: &Uri, is_own: bool, patience: Duration) -> Result<(StatusCode, String), ConnectError> {
     let is_tls = page.scheme_str() == Some("https");
-    // A certificate is for the name that clients use. The hub of this machine is asked by another name.
+    // The certificate of the hub on this machine is not verified: it is for the name that clients use, and this tool
+    // connects to another name.
     let tls = is_tls
         .then(|| if is_own { Tls::without_proof() } else { Tls::new(None) })
         .transpose()

@@ -16,7 +16,7 @@ pub fn block_on(tool: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime.block_on(tool),
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "peerpigeon: no runtime can be made: {error}");
+            let _ = writeln!(std::io::stderr(), "peerpigeon: cannot create a runtime: {error}");
             ExitCode::FAILURE
         }
     }

@@ -98,7 +98,7 @@ pub async fn run(args: Args) -> ExitCode {
 }
 
 fn complain(problem: &str) {
-    // Nobody may read it; the exit code is enough.
+    // stderr may be closed; the exit code is enough.
     _ = writeln!(io::stderr(), "peerpigeon peer: {problem}");
 }
 
@@ -180,8 +180,8 @@ struct Outgoing<'a, T> {
     data: T,
 }
 
-/// Prints until the connection ends. `None` if this program ended it: the time was up, somebody interrupted it, or
-/// nobody reads its output.
+/// Prints until the connection ends. `None` if this program ended it: the time was up, the user interrupted it, or its
+/// output was closed.
 async fn listen(
     time: Option<Duration>,
     sender: &Sender,
@@ -193,7 +193,7 @@ async fn listen(
     let mut reader = tokio::task::spawn_local(async move {
         loop {
             match receiver.next().await {
-                // Messages are still read when nobody prints them, because the hub's close frame follows them.
+                // Messages are still read after printing has ended, because the hub's close frame follows them.
                 Ok(message) => drop(messages.send(message).await),
                 Err(ended) => return ended,
             }
@@ -234,7 +234,7 @@ struct Printer {
 }
 
 impl Printer {
-    /// Prints one message. False if nobody reads the output.
+    /// Prints one message. False if the output was closed.
     fn message(&mut self, message: &[u8]) -> bool {
         let text = String::from_utf8_lossy(message);
         if let Some(outcome) = outcome(&text) {
@@ -277,7 +277,7 @@ fn outcome(text: &str) -> Option<String> {
     let field = |name| data.get(name).and_then(Value::as_str);
     match (kind.as_str(), field("id").or_else(|| field("inReplyTo"))?) {
         ("receipt", OFFER_ID) => Some(field("outcome")?.to_owned()),
-        // From a Go hub, which sends no receipts.
+        // A Go hub sends errors instead of receipts.
         ("error", "offer") => Some(field("code")?.to_owned()),
         _ => None,
     }

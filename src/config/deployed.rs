@@ -1,4 +1,4 @@
-//! The deployment files use existing settings with valid values.
+//! Tests that deployment files use existing settings with valid values.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -87,15 +87,15 @@ fn what_is_deployed_says_settings_that_there_are() {
         for name in variables(&text) {
             let known = settings::ALL.iter().any(|setting| setting.name == name);
             let other = OTHERS.contains(&name) || ["GF_", "PUBLISH_"].iter().any(|start| name.starts_with(start));
-            assert!(known || other, "{} says {name}, which is no setting", path.display());
+            assert!(known || other, "{} sets {name}, which is not a setting", path.display());
             seen.extend(known.then(|| name.to_owned()));
         }
     }
-    // Proves that the files were read.
+    // This proves that the files were read.
     for name in
         ["HOST", "PORT", "ADMIN_PORT", "MESH_PORT", "MESH_DNS", "MESH_TOKEN", "REDIS_URL", "SHARDS", "DRAIN_SECS"]
     {
-        assert!(seen.iter().any(|known| known == name), "{name} is not said");
+        assert!(seen.iter().any(|known| known == name), "no file sets {name}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The settings that are about TLS.
+//! The TLS settings.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,25 +13,25 @@ use super::reader::{Reader, Refusal};
 use super::settings::Setting;
 use super::{Token, settings};
 
-/// Certificates that expire within so many days are warned of.
+/// The hub warns at the start about certificates that expire within this number of days.
 const SOON_DAYS: f64 = 14.0;
 
-/// How the hub speaks TLS.
+/// The TLS settings of a hub.
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
-    /// The files of certificates and keys.
+    /// Paths of the certificates and keys.
     pub files: Vec<PairFiles>,
-    /// What was in them.
+    /// The certificates and keys in these files.
     pub certificates: Arc<Certificates>,
-    /// How the files were when they were read.
+    /// The state of the files when they were read.
     pub stamps: FileStamps,
-    /// Which ports speak TLS.
+    /// The ports that use TLS.
     pub ports: TlsPorts,
-    /// What tickets are encrypted with, if hubs share it.
+    /// The secret from which ticket keys are derived (TLS_TICKET_KEY), if it is set.
     pub ticket_key: Option<Token>,
 }
 
-/// Which ports speak TLS: TLS_PORTS.
+/// The ports that use TLS (TLS_PORTS).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct TlsPorts {
     /// PORT.
@@ -43,7 +43,7 @@ pub struct TlsPorts {
 }
 
 impl TlsSettings {
-    /// `None` within when the hub does not speak TLS, `None` when something was refused.
+    /// `Some(None)` without TLS; `None` if a setting is invalid.
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Option<Self>> {
         let certificates = reader.text(&settings::TLS_CERT, || Ok(Vec::new()), files);
         let keys = reader.text(&settings::TLS_KEY, || Ok(Vec::new()), files);
@@ -60,7 +60,7 @@ impl TlsSettings {
         }
         let files: Vec<_> =
             certificates.into_iter().zip(keys).map(|(certificate, key)| PairFiles { certificate, key }).collect();
-        // Before they are read: a change meanwhile is found later.
+        // Stamped before reading, so that a change during the read is found by the next check.
         let stamps = FileStamps::of(&files);
         match Certificates::load(&files) {
             Ok(certificates) => {
@@ -73,13 +73,13 @@ impl TlsSettings {
         }
     }
 
-    /// What an operator should hear at start.
+    /// Warnings for the operator at the start.
     pub(super) fn warnings(&self, now: SystemTime) -> Vec<String> {
         self.certificates.facts().iter().filter_map(|facts| expiry_warning(facts, now)).collect()
     }
 }
 
-/// What an operator should know of a certificate's end, if it is near or past.
+/// A warning if the certificate has expired or expires soon.
 pub fn expiry_warning(facts: &tls::CertificateFacts, now: SystemTime) -> Option<String> {
     let days = facts.seconds_left(now) / 86_400.0;
     let file = facts.file.display();
@@ -89,7 +89,7 @@ pub fn expiry_warning(facts: &tls::CertificateFacts, now: SystemTime) -> Option<
     (days < SOON_DAYS).then(|| format!("TLS_CERT: the certificate in {file} expires in {days:.0} days"))
 }
 
-/// The setting that is too short, and what to do.
+/// The setting with fewer files, and the error.
 fn lacking(certificates: usize, keys: usize) -> (&'static Setting, String) {
     let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let setting = if certificates < keys { &settings::TLS_CERT } else { &settings::TLS_KEY };

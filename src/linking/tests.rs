@@ -48,7 +48,7 @@ fn the_mesh_is_told_what_the_settings_say() {
     let (config, door) = (mesh.unwrap().config, door.unwrap());
     assert_eq!((door.port, door.legacy.len()), (Some(9), 1));
     assert_eq!(config.bootstrap.len(), 2);
-    assert_eq!(config.legacy, [config.bootstrap[1].to_string()], "in the words of the one it is among");
+    assert_eq!(config.legacy, [config.bootstrap[1].to_string()], "spelled like the URL in BOOTSTRAP_HUBS");
     assert_eq!((config.dns, config.dns_tls), (Some(("hubs".to_owned(), 9)), true));
     assert_eq!(config.relay.advertise.as_deref(), Some("ws://me:9"));
     assert_eq!(config.relay.public_url.as_deref(), Some("wss://me.example"));
@@ -110,7 +110,7 @@ fn resume_secrets_are_the_meshs_where_its_token_is_beyond_guessing() {
     assert!(accepts(&long, &[("MESH_TOKEN", &other), ("MESH_TOKEN_ALSO", long[0].1)]));
     assert!(!accepts(&long, &[("MESH_TOKEN", &other)]));
     assert!(!accepts(&long, &[long[0], ("HUB_MESH_NAMESPACE", "another")]));
-    // Every client could try guesses of a short token.
+    // With a short token, every client could verify guesses of it.
     let short = [("MESH_TOKEN", &long[0].1[1..])];
     assert!(!accepts(&short, &short));
     assert!(!accepts(&[], &[]));

@@ -1,6 +1,6 @@
-//! Files that are served as they are: the browser client, and the playground.
+//! The static files: the browser client and the playground.
 //!
-//! They are in the program, plain and compressed, so that an answer costs a shard the copy of a few kilobytes.
+//! The program contains them, plain and compressed, so an answer costs a shard the copy of a few kilobytes.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -13,12 +13,12 @@ use hyper::{Response, StatusCode};
 
 use super::{accepted, media_type, quality};
 
-/// A file, once for each form in which it is sent.
+/// A static file in all forms in which it is sent.
 #[derive(Debug)]
 pub(super) struct Asset {
     /// Its path.
     path: &'static str,
-    /// A path that changes with the file, so that it can be kept for ever.
+    /// A path that contains a hash of the content, so that caches may keep the file forever.
     named: &'static str,
     etag: &'static str,
     kind: Kind,
@@ -49,30 +49,31 @@ impl Kind {
 
 static ASSETS: &[Asset] = &include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 
-/// The page for people at `/`.
+/// The page that browsers get at `/`.
 const PLAYGROUND: &str = "/playground.html";
 
-/// What the playground may load and reach: this hub. Scripts and styles come from files only.
+/// Content-Security-Policy of the playground: it may load from and connect to this hub only. Scripts and styles come
+/// from files only.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// How long a file may be used without asking whether there is a newer one.
+/// `Cache-Control` of a file: the time for which it may be used without asking for a newer one.
 const FRESH: &str = "public, max-age=300";
-/// For a path that changes with the file.
+/// `Cache-Control` for a path with a hash of the content.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
-/// The playground is asked for anew each time, and seldom sent.
+/// `Cache-Control` of the playground: browsers ask for a newer one each time, and rarely get one.
 const ASK: &str = "no-cache";
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 impl Asset {
-    /// The file of this path.
+    /// The file with this path.
     pub(super) fn at(path: &str, playground: bool) -> Option<&'static Self> {
         let found = ASSETS.iter().find(|asset| asset.path == path || asset.named == path)?;
         (playground || !found.is_of_the_playground()).then_some(found).filter(|found| found.path != PLAYGROUND)
     }
 
-    /// The page for people, if it is one who asks: a browser names `text/html`, and programs do not.
+    /// The page for people, if a browser asks. Browsers accept `text/html`; programs do not name it.
     pub(super) fn page(request: &Parts) -> Option<&'static Self> {
         let liking = |kind: &str| {
             let named = accepted(request, ACCEPT).filter(|range| media_type(range) == kind);
@@ -87,7 +88,7 @@ impl Asset {
         self.path.starts_with("/playground")
     }
 
-    /// The answer: the file, or that the one which the browser has is still right.
+    /// The answer: the file, or 304 if the browser's copy is current.
     pub(super) fn answer(&'static self, request: &Parts) -> Response<Full<Bytes>> {
         let known = accepted(request, IF_NONE_MATCH).any(|tag| matches!(tag.trim(), "*") || self.is(tag.trim()));
         let gzip = accepted(request, ACCEPT_ENCODING)
@@ -114,7 +115,7 @@ impl Asset {
             set(CONTENT_SECURITY_POLICY, POLICY);
             set(REFERRER_POLICY, "no-referrer");
         } else {
-            // Also for pages that are isolated from others (Cross-Origin-Embedder-Policy).
+            // Isolated pages (Cross-Origin-Embedder-Policy) may load the file, too.
             set(CROSS_ORIGIN_RESOURCE_POLICY, "cross-origin");
         }
         if self.path == PLAYGROUND {
@@ -128,7 +129,8 @@ impl Asset {
         response
     }
 
-    /// Whether a tag is this file's. Tags are compared without what says that they are weak (RFC 9110, 13.1.2).
+    /// Whether an entity tag is that of this file. The comparison is weak (RFC 9110, 13.1.2): it ignores the prefix
+    /// `W/`.
     fn is(&self, tag: &str) -> bool {
         tag.trim_start_matches("W/") == self.etag.trim_start_matches("W/")
     }

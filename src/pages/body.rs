@@ -71,7 +71,7 @@ pub(super) struct Hubs<'a> {
     pub(super) total_hubs: usize,
 }
 
-/// Optional fields are PeerPigeon 2's, and left out by a hub without a mesh, which answers like the Go hub.
+/// Optional fields are new in PeerPigeon 2. A hub without a mesh omits them, so that it answers like the Go hub.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HubStats<'a> {

@@ -72,7 +72,7 @@ impl<'a> Hub<'a> {
         let url = hub.advertise.as_deref().or_else(|| link.and_then(|link| link.url.as_deref()));
         let (host, port) = match (url, link) {
             (Some(url), _) => place(url),
-            // It dialed from a port on which nobody listens.
+            // The hub dialed from a port on which it does not listen.
             (None, Some(link)) => (link.address.ip().to_string(), 0),
             (None, None) => (String::new(), 0),
         };
@@ -126,7 +126,7 @@ pub(super) struct Dial<'a> {
     last_attempt: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<&'a str>,
-    /// It turned out to be this hub itself.
+    /// The URL turned out to be that of this hub.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     own: bool,
     #[serde(skip_serializing_if = "Option::is_none")]

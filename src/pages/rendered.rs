@@ -58,7 +58,7 @@ impl Rendered {
                         made = tasks.join_next() => match made {
                             None => break,
                             Some(Ok(())) => {}
-                            // A page that nobody makes any more.
+                            // The task of this page has ended.
                             Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
                         },
                         _ = ticks.tick() => turned(),
@@ -88,7 +88,7 @@ impl Slot {
     }
 }
 
-/// A page's slot, and the task that renders the page on request, as long as the slot exists.
+/// Creates a page's slot, and the task that renders the page on request for as long as the slot exists.
 fn slot<R, F>(kind: Kind, render: R) -> (Slot, impl Future<Output = ()> + Send + 'static)
 where
     R: Fn() -> F + Send + 'static,
@@ -100,8 +100,8 @@ where
         while asked.recv().await.is_some() {
             let answers = Instant::now();
             let body = if pace.take_within(answers, Duration::ZERO).is_some() {
-                // In a task of its own, so that a panic ends one rendering and not the page. The same panic may come
-                // each time: the pace bounds how often that is logged.
+                // Each rendering runs in its own task, so a panic ends one rendering and not the page. A panic may
+                // recur with each rendering; the rate limit bounds how often it is logged.
                 let made = tokio::spawn(render()).await;
                 made.inspect_err(|error| tracing::error!(page = kind.label(), %error, "page_failed")).ok()
             } else {

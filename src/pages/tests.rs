@@ -204,12 +204,12 @@ fn names_of_networks_are_for_who_shows_the_token_and_never_for_a_strange_web_pag
     };
     let (open, closed, admin) = (&[][..], &[("AUTH_TOKEN", "t")][..], &[("AUTH_TOKEN", "t"), ("ADMIN_PORT", "9")][..]);
     let own = &[("CORS_ORIGIN", "https://own.example")][..];
-    // A program, or a user's own look: as with the Go hub.
+    // A program, or a user who opens the page: as with the Go hub.
     for headers in [&[][..], &[("sec-fetch-site", "none")]] {
         assert!(names(open, false, headers) && names(admin, false, headers) && !names(closed, false, headers));
         assert!(names(closed, true, headers) && names(admin, true, headers));
     }
-    // A page of another origin, a sandboxed page, and a page whose own name was rebound to the hub.
+    // A page of another origin, a sandboxed page, and a page whose own name was rebound to the hub's address.
     for header in [("origin", "https://own.example"), ("origin", "null"), ("sec-fetch-site", "same-origin")] {
         assert!(!names(open, false, &[header]) && !names(admin, false, &[header]) && !names(closed, false, &[header]));
         assert!(names(closed, true, &[header]) && names(admin, true, &[header]));
@@ -234,7 +234,7 @@ fn a_flood_shares_what_is_made_and_a_page_is_never_old() {
         hub.gauges.connections.store(9 + moments.len(), Ordering::Relaxed);
         let shown = hub.get("/health").plain()["connections"].as_u64().unwrap() as usize - 9;
         if moments.len() <= RENDER_BURST as usize {
-            assert_eq!(shown, moments.len(), "what was so before the question is so in its answer");
+            assert_eq!(shown, moments.len(), "an answer shows the state at the time of its request, or a later one");
         }
         assert!(moments.get(shown).is_none_or(|changed| changed.elapsed() < Duration::from_secs(1)));
     }
@@ -529,7 +529,7 @@ fn who_is_lost_is_told_where_things_are() {
     assert_eq!(hub.get("//").status, 404);
 }
 
-/// What Chromium, Firefox and Safari say when an address is opened.
+/// The `Accept` headers of Chromium, Firefox and Safari when a user opens an address.
 const BROWSER: (&str, &str) =
     ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8");
 
@@ -543,7 +543,7 @@ fn browsers_get_the_playground_and_all_others_json_as_before() {
     assert_eq!(vary, ["Accept-Encoding", "Accept"]);
     let policy = page.header("content-security-policy");
     assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
-    // Nothing in it that the policy forbids, and nothing of another origin.
+    // The page contains nothing that its policy forbids, and nothing of another origin.
     assert!(!page.body.contains("<style") && !page.body.contains(" style=") && !page.body.contains("<script>"));
     for loaded in page.body.split("src=\"").chain(page.body.split("<link ")).skip(1) {
         assert!(!loaded.split('"').next().unwrap().contains("//"), "{loaded}");
@@ -561,7 +561,7 @@ fn browsers_get_the_playground_and_all_others_json_as_before() {
     assert_eq!(off.ask(Method::GET, "/", &[BROWSER]).header("content-type"), "application/json");
     assert_eq!((off.get("/playground.js").status, off.get("/client.js").status), (404, 200));
 
-    // Pages for operators have a port of their own, where there are no peers.
+    // The operators' port has no playground, since it accepts no peers.
     let admin = hub(&[("ADMIN_PORT", "9")], &[]);
     assert_eq!(admin.ask(Method::GET, "/", &[BROWSER]).header("content-type"), "application/json");
     assert_eq!(admin.get("/client.js").status, 404);
@@ -597,7 +597,7 @@ fn the_client_is_served_plain_and_compressed_and_under_a_name_of_its_own() {
             let (head, body) = request(&[("accept-encoding", coding)], &path);
             assert!(!head.headers.contains_key("content-encoding") && body == plain, "{coding}");
         }
-        // As long as it is the same, it is not sent again.
+        // An unchanged file is not sent again.
         let etag = head.headers["etag"].to_str().unwrap();
         for known in [etag, "*", &format!("\"x\", {}", etag.trim_start_matches("W/"))] {
             let (head, body) = request(&[("if-none-match", known), ("accept-encoding", "gzip")], &path);
@@ -605,7 +605,7 @@ fn the_client_is_served_plain_and_compressed_and_under_a_name_of_its_own() {
             assert!(!head.headers.contains_key("content-length") && !head.headers.contains_key("content-encoding"));
         }
         assert_eq!(request(&[("if-none-match", "\"x\"")], &path).0.status, 200);
-        // The name with the hash is for ever.
+        // The path with the hash may be cached forever.
         let (stem, ending) = name.split_once('.').unwrap();
         let named = format!("/{stem}.{}.{ending}", etag.trim_matches(['W', '/', '"']));
         let (head, body) = request(&[], &named);

@@ -20,7 +20,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// As Prometheus names it.
+    /// The name of the type in Prometheus.
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Counter | Self::CounterSeconds => "counter",
@@ -88,7 +88,7 @@ catalog! {
     TLS_DAYS_LEFT "peerpigeon_tls_certificate_days_left" Gauge ["file"]
         "Days until the certificate in the file expires; negative after that."
     TLS_RELOADS "peerpigeon_tls_reloads_total" Counter ["outcome"]
-        "Reloads of the certificate files, after a change or by SIGHUP: taken, or refused."
+        "Reloads of the certificate files, after a change or on SIGHUP, by result: taken or refused."
     TLS_STALE "peerpigeon_tls_certificates_stale" Gauge []
         "1 while changed certificate files are invalid, so the previous certificates are served."
     CLOSES "peerpigeon_closes_total" Counter ["reason"]

@@ -1,4 +1,4 @@
-//! Dashboard, alert rules and runbook name only existing metrics and each other.
+//! Tests that dashboard, alert rules and runbook name only existing metrics, and that they agree.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -74,7 +74,7 @@ fn every_metric_that_is_named_is_there() {
             let found = catalog::ALL
                 .iter()
                 .find(|metric| metric.name == name || (metric.name == base && metric.kind == Kind::Histogram));
-            let metric = found.unwrap_or_else(|| panic!("{} names {name}, which is no metric", path.display()));
+            let metric = found.unwrap_or_else(|| panic!("{} names {name}, which is not a metric", path.display()));
             seen += 1;
             let Some((within, _)) = after.strip_prefix('{').and_then(|after| after.split_once('}')) else { continue };
             for label in metric.labels {
@@ -146,8 +146,14 @@ fn each_alert_is_tried() {
     for alert in alerts() {
         let asked = format!("alertname=\"{alert}\",alertstate=\"firing\"");
         let tried: Vec<_> = tests.lines().filter(|line| line.contains(&asked)).collect();
-        assert!(tried.iter().any(|line| line.contains("exp_samples: []")), "{alert} is not tried while quiet");
-        assert!(tried.iter().any(|line| line.contains("value: 1")), "{alert} is not tried while firing");
+        assert!(
+            tried.iter().any(|line| line.contains("exp_samples: []")),
+            "rules_test.yml has no case in which {alert} stays quiet"
+        );
+        assert!(
+            tried.iter().any(|line| line.contains("value: 1")),
+            "rules_test.yml has no case in which {alert} fires"
+        );
     }
 }
 

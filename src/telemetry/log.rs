@@ -20,25 +20,26 @@ use crate::config::{LogConfig, LogFormat};
 /// The log of this process.
 static LOG: OnceLock<Sink> = OnceLock::new();
 
-/// The last panic of each thread, by its name: where, and what it said. Threads have few names.
+/// The last panic of each thread, by the thread's name: its place and its message. The hub gives its threads a fixed
+/// set of names, so the map is bounded.
 #[expect(
     clippy::disallowed_types,
     reason = "any thread can panic; the lock is held while one entry is written or read"
 )]
 static PANICS: std::sync::Mutex<BTreeMap<String, (String, String)>> = std::sync::Mutex::new(BTreeMap::new());
 
-/// The hold on the log. What still waits is written when this is dropped, within [`LOG_FLUSH_TIMEOUT`].
+/// Guard of the log. Dropping it writes the queued lines, within [`LOG_FLUSH_TIMEOUT`].
 #[derive(Debug)]
 pub struct Log(&'static Sink);
 
 impl Log {
-    /// Writes a line for the person who started the process, whatever LOG_LEVEL says. It does not wait for stderr
-    /// either.
+    /// Writes a line for the person who started the process, whatever LOG_LEVEL says. It never waits for stderr.
     pub fn say(&self, line: &str) {
         self.0.push(format!("peerpigeon: {line}\n").as_bytes());
     }
 
-    /// Says why the process fails, whatever LOG_LEVEL says, and also where the log is full. What that thread panicked with is part of it.
+    /// Logs why the process fails, whatever LOG_LEVEL says, and even if the buffer of the log is full. The line
+    /// includes the panic of the thread, if there was one.
     pub fn say_last(&self, event: &'static str, thread: &str) {
         self.0.keep_last_lines();
         let panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);

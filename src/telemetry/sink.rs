@@ -7,7 +7,7 @@
 //! tracing-appender's `non_blocking` is similar. But it bounds lines instead of bytes, and does not count lines that
 //! the output refused.
 
-#![allow(clippy::disallowed_types, reason = "every thread logs; the lock is held while one line is copied")]
+#![allow(clippy::disallowed_types, reason = "threads hold this lock only while they copy one line")]
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,7 +31,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    /// Whole lines that the thread has not taken. At most `most`.
+    /// Whole lines that the thread has not taken. At most `most` bytes.
     waiting: Vec<u8>,
     /// [`LOG_QUEUE_BYTES`], and [`LOG_LAST_BYTES`] more once the process fails.
     most: usize,
@@ -73,7 +73,8 @@ impl Sink {
         let own = Arc::clone(&shared);
         std::thread::Builder::new().name("log".to_owned()).spawn(move || {
             let mut out = out;
-            // What it was writing when it panicked is lost. Without this thread all later lines would be.
+            // The batch in progress is lost when the thread panics. Without a new thread, all later lines would be lost
+            // as well.
             while catch_unwind(AssertUnwindSafe(|| own.run(&mut out))).is_err() {
                 std::thread::sleep(LOG_RETRY);
             }
@@ -109,7 +110,7 @@ impl Sink {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that can panic is done under the lock.
+        // Code under this lock must not panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -128,7 +129,7 @@ impl Shared {
         state.waiting.extend_from_slice(lines);
     }
 
-    /// Writes what waits, for ever.
+    /// Writes queued lines in an endless loop.
     fn run(&self, out: &mut impl io::Write) {
         let mut batch = Vec::new();
         let mut reported = 0;
@@ -142,7 +143,7 @@ impl Shared {
             let mut state = self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut batch, &mut state.waiting);
             state.writing = true;
-            // Lines were dropped after the end of this batch.
+            // The dropped lines came after this batch.
             let dropped = state.dropped;
             drop(state);
             self.write(&batch, out);
@@ -287,8 +288,8 @@ mod tests {
         assert!(sink.state().stalled > Duration::ZERO);
         let asked = Instant::now();
         sink.flush(Duration::from_millis(50));
-        assert!(asked.elapsed() < DEADLINE, "a flush has its bound");
-        // The kept lines arrive when there is a reader again, in pieces of complete lines.
+        assert!(asked.elapsed() < DEADLINE, "a flush has a time limit");
+        // When a reader is back, the kept lines arrive in pieces of complete lines.
         let mut kept = 0;
         while kept < lines - 10 {
             order.send(Some(Ok(usize::MAX))).unwrap();

@@ -53,7 +53,7 @@ fn scrape(readings: Vec<Reading>) -> Scrape {
 struct Family {
     help: String,
     kind: String,
-    /// Values by label. `le` belongs to the histogram itself.
+    /// Values by label. `le` is excluded: it belongs to the histogram.
     labels: BTreeMap<String, Vec<String>>,
     series: BTreeMap<String, f64>,
 }
@@ -257,8 +257,7 @@ fn a_scrape_is_the_same_each_time_and_leaves_nothing_behind() {
     }
 }
 
-/// Holds docs/metrics.md to a real render: no metric without its line, no line without its metric. `BLESS=1` writes
-/// the tables anew.
+/// docs/metrics.md lists exactly the metrics of a real render. `BLESS=1` rewrites its tables.
 #[test]
 fn the_docs_list_what_is_rendered() {
     const BEGIN: &str = "<!-- metrics:begin -->\n";

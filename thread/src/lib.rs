@@ -2,10 +2,11 @@
 //!
 //! # Panics
 //!
-//! A panic in the rules ends the process, from whichever turn it comes. The state of a part may then be half changed, and its outputs are
-//! lost: events, letters to other parts, outcomes. Nothing inside a hub would repair that, while peers of a process that ends reconnect
-//! and are known as they are. So the part stops at once: [`TurnGuard`] calls what [`spawn`] was given as `ended`, and lets no other task of the
-//! thread run. The hub hears of it, logs why, and exits with code 70.
+//! A panic in the rules ends the process, whichever turn it occurs in. After a panic the state of the part may be half
+//! changed, and its outputs (events, letters, outcomes) are lost. Nothing inside a hub would repair that. If the
+//! process ends instead, its peers reconnect and state is correct again. So the part stops at once: [`TurnGuard`] calls
+//! the callback `ended` of [`spawn`], and no other task of the thread runs. The hub then logs the reason and exits with
+//! code 70.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -16,20 +17,20 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 thread_local! {
-    /// What is to be called when this thread's part ends.
+    /// Callback for the end of this thread's part.
     static ENDED: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
     static WOKEN: Cell<Option<Instant>> = const { Cell::new(None) };
     static PARKED: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// Time for which this thread has waited since it was last asked.
+    /// Time for which this thread has waited for events since the last reading of this value.
     static IDLE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// Starts a thread with a runtime of its own and runs `part` on it. `part` is given the time for which the thread was awake, in
-/// microseconds. `ended` is called once, on the thread, when the part ends: because it is done, or because it panicked.
+/// Starts a thread with a runtime of its own and runs `part` on it. `part` receives a counter of the time for which the
+/// thread was awake, in microseconds. `ended` is called once, on the thread, when the part returns or panics.
 ///
 /// # Errors
 ///
-/// When the thread cannot be made. A runtime that cannot be made is logged, and ends the part.
+/// If the thread cannot be started. If its runtime cannot be created, that is logged, and the part ends.
 pub fn spawn<F: Future<Output = ()>>(
     name: String,
     ended: impl FnOnce() + Send + 'static,
@@ -42,7 +43,7 @@ pub fn spawn<F: Future<Output = ()>>(
         match runtime(&busy).build_local(tokio::runtime::LocalOptions::default()) {
             Ok(runtime) => {
                 runtime.block_on(part(busy));
-                // A look-up of a name may be under way: nobody waits for its answer.
+                // A name lookup may be in progress; do not wait for it.
                 runtime.shutdown_background();
             }
             Err(error) => tracing::error!(%error, "runtime_failed"),
@@ -92,12 +93,13 @@ fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
     builder
 }
 
-/// One turn of a part, and what it is about. If it panics, the log says so, and the part stops here.
+/// Guard of one turn of a part, with the turn's subject for the log. If the turn panics, the guard logs it and stops
+/// the part.
 #[derive(Debug)]
 pub struct TurnGuard<A: fmt::Debug>(&'static str, A);
 
 impl<A: fmt::Debug> TurnGuard<A> {
-    /// A turn that begins.
+    /// Begins a turn.
     pub fn of(what: &'static str, about: A) -> Self {
         Self(what, about)
     }
@@ -111,7 +113,7 @@ impl<A: fmt::Debug> Drop for TurnGuard<A> {
         let Self(turn, about) = self;
         tracing::error!(turn, ?about, "turn_panicked");
         if end() {
-            // The runtime would catch the panic and go on with the next task.
+            // The runtime would catch the panic and run the next task.
             loop {
                 std::thread::park();
             }
@@ -119,7 +121,8 @@ impl<A: fmt::Debug> Drop for TurnGuard<A> {
     }
 }
 
-/// Panics if the environment asks for a panic at this place. Only tests of the whole program do, and release builds have no such place.
+/// Panics if the environment asks for a panic at this place. Only tests of the whole program set that variable. Release
+/// builds contain no such code.
 #[cfg(debug_assertions)]
 #[track_caller]
 pub fn planted(place: &str) {
@@ -129,7 +132,7 @@ pub fn planted(place: &str) {
     assert!(planted.as_deref() != Some(place), "a planted panic: {place}");
 }
 
-/// A release build has no planted panic.
+/// Release builds contain no planted panic.
 #[cfg(not(debug_assertions))]
 #[inline]
 pub fn planted(_: &str) {}

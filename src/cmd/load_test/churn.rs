@@ -13,7 +13,7 @@ use super::scenario::{Outcome, Pace, connect, millis, redial, settle};
 use super::swarm::{State, Swarm};
 use super::tally::Check;
 
-/// Maximum time until a peer that announced has discovered the others.
+/// Maximum time from a peer's announcement until it has discovered the others.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The ways to leave.
@@ -67,9 +67,10 @@ fn check_observers(swarm: &Swarm, joins: &[Cell<u64>]) -> u64 {
             let expected = other_observers as u64 + joins[network].get();
             let heard = seat.ledger.borrow().discoveries();
             if heard != expected {
-                swarm.tally.borrow_mut().violate(Check::NotTold, || {
-                    format!("{} was told of {heard} joins of {expected}", swarm.called(peer))
-                });
+                swarm
+                    .tally
+                    .borrow_mut()
+                    .violate(Check::NotTold, || format!("{} received {heard} of {expected} joins", swarm.called(peer)));
             }
             all += expected;
         }
@@ -135,8 +136,8 @@ impl Churner {
             }
             Exit::Goodbye => {
                 self.say_goodbye();
-                // Everything that the hub sent before it read the goodbye precedes its answer to this; nothing may
-                // follow it.
+                // The hub answers this message after everything it sent before it read the goodbye. Nothing may follow
+                // the answer.
                 let seat = &swarm.seats[peer];
                 let pongs = seat.app_pongs.get();
                 swarm.say(peer, b"{\"type\":\"ping\"}");

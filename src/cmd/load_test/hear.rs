@@ -103,7 +103,7 @@ impl Swarm {
                 let mut tally = self.tally.borrow_mut();
                 return tally.violate(Check::Misaddressed, || format!("{} heard {heard:?}", self.called(peer)));
             }
-            // A repeated signal is not answered: otherwise a hub that repeats would soon do nothing else.
+            // A repeated signal is not answered. Otherwise a hub that repeats signals would soon do nothing else.
             if self.check_order(peer, number) && self.bouncing.get() {
                 self.signal(peer, from, if peer.is_multiple_of(2) { "offer" } else { "answer" });
             }
@@ -117,7 +117,7 @@ impl Swarm {
         if number != next {
             let check = if number > next { Check::SignalSkipped } else { Check::SignalRepeated };
             self.tally.borrow_mut().violate(check, || {
-                format!("{} heard signal {number} of its partner when {next} was next", self.called(peer))
+                format!("{} received signal {number} of its partner instead of {next}", self.called(peer))
             });
         }
         received.set(next.max(number + 1));

@@ -269,7 +269,7 @@ fn tell(report: &Report, json: Option<&Path>) -> ExitCode {
 }
 
 fn complain(problem: &str) {
-    // Nobody may read it; the exit code is enough.
+    // stderr may be closed; the exit code is enough.
     _ = writeln!(io::stderr(), "peerpigeon load-test: {problem}");
 }
 

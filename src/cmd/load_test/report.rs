@@ -98,7 +98,7 @@ impl Report {
 
     fn rows(&self) -> Vec<(&'static str, String)> {
         let count = |n: u64| HumanCount(n).to_string();
-        // Times are known only if the run was not interrupted.
+        // An interrupted run has no times.
         let interrupted = self.violations.contains_key(&Check::Interrupted);
         let (connected, exact_after) = match (interrupted, self.exact_ms) {
             (true, _) => (self.connected.to_string(), "not known".to_owned()),
@@ -116,7 +116,7 @@ impl Report {
                 "discoveries",
                 match (self.scenario, self.expected_discoveries) {
                     ("churn", Some(expected)) => {
-                        format!("{}, {} of them by those who stayed", count(self.discoveries), count(expected))
+                        format!("{}, {} of them by peers that stayed", count(self.discoveries), count(expected))
                     }
                     (_, Some(expected)) => format!("{} of {}", count(self.discoveries), count(expected)),
                     (_, None) => count(self.discoveries),

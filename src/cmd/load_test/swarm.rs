@@ -15,10 +15,10 @@ use super::plan::{Place, Plan};
 use super::tally::{Check, Tally};
 use crate::client::{ConnectError, Ended, Endpoint, Receiver, SendError, Sender};
 
-/// Maximum time until `connected`: for a crowd that arrives at once, plus a takeover's grace.
+/// Maximum time until `connected`: enough for a crowd that arrives at once, plus the takeover of an id.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a hub may take to answer a close frame.
+/// Maximum time for the hub's answer to a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All peers, on one thread.
@@ -186,7 +186,7 @@ impl Swarm {
             }
         };
         let seat = &self.seats[peer];
-        // Code that ends a session on purpose removes the line first.
+        // Code that ends a session on purpose removes the connection first.
         if let Some(line) = seat.line.take() {
             self.retire(&line.sender);
             self.leave(peer, State::Outside);
@@ -205,7 +205,7 @@ impl Swarm {
         self.say(peer, message::membership("announce", self.plan.network_name(peer)).as_bytes());
     }
 
-    /// From now on the others should know this peer, and it them.
+    /// From now on this peer and the others should know each other.
     pub(super) fn enter(&self, peer: usize) {
         if !self.seats[peer].member.replace(true) {
             let present = &self.present[self.plan.place(peer).network];
@@ -276,7 +276,7 @@ impl Swarm {
         self.leave(peer, State::Leaving);
         let Some(line) = self.seats[peer].line.take() else { return };
         self.retire(&line.sender);
-        // A close frame that does not fit is like one that is not answered.
+        // A close frame that does not fit counts as one without an answer.
         let _ = line.sender.close(1000, "");
         let mut reader = line.reader;
         if tokio::time::timeout(CLOSE_TIMEOUT, &mut reader).await.is_err() {
@@ -308,12 +308,12 @@ impl Swarm {
             let difference = seat.ledger.borrow().compare(members, |slot| self.seats[other(slot)].member.get());
             for slot in difference.missing {
                 tally.violate(Check::Missing, || {
-                    format!("{} was not told of {}", self.called(peer), self.called(other(slot)))
+                    format!("{} did not discover {}", self.called(peer), self.called(other(slot)))
                 });
             }
             for slot in difference.ghosts {
                 tally.violate(Check::StillThere, || {
-                    format!("{} was not told that {} left", self.called(peer), self.called(other(slot)))
+                    format!("{} did not receive the leave of {}", self.called(peer), self.called(other(slot)))
                 });
             }
         }

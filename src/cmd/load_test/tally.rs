@@ -14,7 +14,7 @@ const MAX_EXAMPLES: usize = 3;
 /// Maximum latency that is distinguished, in microseconds.
 const MAX_LATENCY_MICROS: u64 = 60_000_000;
 
-/// Violations. A single one fails the run.
+/// Violations. A single violation fails the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Check {

@@ -19,7 +19,7 @@ fn what_asks_for_links_makes_a_hub() {
         (&[("BOOTSTRAP_HUBS", "ws://a"), ("MESH_TOKEN", "t")], true, true),
         (&[("MESH_DNS", "hubs"), ("MESH_INSECURE", "true")], true, true),
         (&[("REDIS_URL", "redis://a")], true, true),
-        // It has no links, and serves its peers as the Go hub does.
+        // The hub has no links, and serves its peers like the Go hub.
         (&[("IS_HUB", "true")], true, false),
         (&[("IS_HUB", "true"), ("MESH_LEGACY", "10.0.0.0/8")], true, true),
         (&[("BOOTSTRAP_HUBS", "ws://a"), ("MESH_LEGACY", "ws://a/")], true, true),
@@ -126,7 +126,7 @@ fn what_does_less_than_it_seems_is_warned_of() {
     const LONG: &str = "a-token-with-thirty-two-letters.";
     let warnings = |pairs: &[(&str, &str)]| config(pairs).warnings().join("\n");
     assert!(warnings(&[("IS_HUB", "true")]).contains("MESH_TOKEN is unset"));
-    // With a Go hub's settings it serves its peers and warns.
+    // With a Go hub's settings, the hub serves its peers and warns.
     assert!(warnings(&[("IS_HUB", "true"), ("BOOTSTRAP_HUBS", "ws://a")]).contains("MESH_TOKEN is unset"));
     assert!(warnings(&[("IS_HUB", "true"), ("MESH_INSECURE", "true")]).starts_with("MESH_INSECURE: anyone"));
     assert!(warnings(&[("REDIS_URL", "redis://a")]).contains("REDIS_URL without MESH_TOKEN"));

@@ -7,7 +7,7 @@ fn refusal(pairs: &[(&str, &str)]) -> String {
     refusals[0].to_string()
 }
 
-/// A certificate that expires in so many days, in files of that name.
+/// Writes a certificate that expires in this number of days, and its key, to files with this name.
 fn pair(name: &str, days: u64) -> (String, String) {
     let mut made = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
     made.not_after = (SystemTime::now() + std::time::Duration::from_secs(days * 86_400 + 3600)).into();
@@ -33,7 +33,7 @@ fn a_hub_speaks_tls_with_a_certificate_and_its_key() {
     let config = Config::from_pairs(&[("TLS_CERT", &both.0), ("TLS_KEY", &both.1)]).unwrap();
     assert_eq!(config.tls.unwrap().files.len(), 2);
     assert!(Config::from_pairs(&[]).unwrap().tls.is_none());
-    // In the wrong order, and too few.
+    // Keys in the wrong order, and a missing key.
     let crossed = format!("{other_key},{key}");
     let said = refusal(&[("TLS_CERT", &both.0), ("TLS_KEY", &crossed)]);
     assert!(said.starts_with("TLS_KEY (--tls-key): ") && said.contains("does not match"), "{said}");

@@ -9,7 +9,7 @@ fn hub_id(n: u8) -> HubId {
     HubId(PeerId::from_bytes([n; 20]))
 }
 
-/// Hub `n`, of which nothing special is known.
+/// Hub `n` with ordinary values.
 fn view(n: u8) -> HubView {
     HubView {
         hub: hub_id(n),
@@ -58,7 +58,7 @@ fn dial(uri: &str, source: DialSource, connected: bool) -> DialView {
     }
 }
 
-/// A hub that sees one hub it has dialed, one that has dialed it, one behind another, one over Redis, and one lost.
+/// A hub that knows five others: one it dialed, one that dialed it, one behind another hub, one over Redis, one lost.
 fn meshed() -> Hub {
     let urls = format!("{URL},ws://b");
     let hub = hub(&[("BOOTSTRAP_HUBS", &urls), ("MESH_TOKEN", "t")], &[]);
