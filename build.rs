@@ -63,7 +63,7 @@ fn assets() {
         let etag = format!("W/\"{hash}\"");
         writeln!(
             table,
-            "Asset {{ path: {path:?}, named: {named:?}, etag: {etag:?}, kind: Kind::{kind}, plain: include_bytes!({file:?}), \
+            "Asset {{ path: {path:?}, named: {named:?}, etag: {etag:?}, kind: FileKind::{kind}, plain: include_bytes!({file:?}), \
              gzip: include_bytes!({compressed:?}) }},"
         )
         .unwrap();

@@ -15,11 +15,11 @@ use crate::config::{TlsSettings, expiry_warning};
 #[derive(Clone, Debug)]
 pub struct TlsFacts {
     acceptor: Acceptor,
-    counts: Arc<Counts>,
+    counts: Arc<ReloadCounts>,
 }
 
 #[derive(Default, Debug)]
-struct Counts {
+struct ReloadCounts {
     done: AtomicU64,
     failed: AtomicU64,
     stale: AtomicBool,

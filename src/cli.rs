@@ -13,7 +13,7 @@ use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use proto::Redacted;
 
 use crate::cmd;
-use crate::config::{Config, Flags, Refusal};
+use crate::config::{Config, Flags, SettingError};
 
 /// Exit code for an invalid command line or environment (`EX_USAGE` of sysexits.h). A restart does not help.
 const EX_USAGE: u8 = 64;
@@ -67,7 +67,7 @@ pub enum Exit {
     /// This text was requested.
     Print(String),
     /// Invalid settings.
-    Refused(Vec<Refusal>),
+    Refused(Vec<SettingError>),
     /// An error of clap, with the secrets of URLs removed.
     Usage(String),
 }

@@ -23,11 +23,11 @@ use proto::{Discovery, HubId, PeerId, Redacted};
 
 pub use mesh::{Legacy, MeshDns, MeshSettings, RedisUrl, certificates};
 pub use parse::trimmed as token;
-pub use reader::Refusal;
-pub use settings::{Flags, Place};
+pub use reader::SettingError;
+pub use settings::{Flags, ListenFlags};
 pub use tls::{TlsPorts, TlsSettings, expiry_warning};
 
-use reader::{Reader, Shown, Source};
+use reader::{SettingsReader, Shown, Source};
 use settings::Setting;
 
 /// Placeholder that `--print-config` prints for a token. It is invalid as a token, so that the output, used as an env
@@ -160,8 +160,8 @@ pub struct Config {
 
 impl Config {
     /// Resolves the configuration from the command line and the environment. `env` returns a variable by its name.
-    pub fn resolve(flags: &Flags, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, Vec<Refusal>> {
-        let mut reader = Reader::new(flags, env);
+    pub fn resolve(flags: &Flags, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, Vec<SettingError>> {
+        let mut reader = SettingsReader::new(flags, env);
         match Self::read(&mut reader) {
             Some(mut config) if reader.refusals.is_empty() => {
                 config.shown = reader.shown;
@@ -173,13 +173,13 @@ impl Config {
     }
 
     /// Makes a configuration of these variables, independent of the environment: for hubs inside other programs.
-    pub fn from_pairs(pairs: &[(&str, &str)]) -> Result<Self, Vec<Refusal>> {
+    pub fn from_pairs(pairs: &[(&str, &str)]) -> Result<Self, Vec<SettingError>> {
         Self::resolve(&Flags::default(), &|name| {
             pairs.iter().find(|(variable, _)| *variable == name).map(|(_, value)| OsString::from(value))
         })
     }
 
-    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+    fn read(reader: &mut SettingsReader<'_>) -> Option<Self> {
         let name = |text: &str| Ok(text.to_owned());
         let nothing = || Ok(String::new());
 
@@ -238,7 +238,7 @@ impl Config {
             if alone && setting.name == settings::MESH_PORT.name {
                 ignored.push(format!("{} is ignored: {problem}", setting.name));
             } else {
-                reader.refusals.push(Refusal::new(setting, problem));
+                reader.refusals.push(SettingError::new(setting, problem));
             }
         }
 
@@ -288,11 +288,12 @@ impl Config {
     }
 
     /// Checks that involve several settings.
-    fn cross_check(&self) -> Result<(), Vec<Refusal>> {
+    fn cross_check(&self) -> Result<(), Vec<SettingError>> {
         let mut refusals = self.check_mesh(&|setting| self.is_said(setting));
         let mut at_least = |setting: &Setting, said: usize, least: usize, because: &str| {
             if said < least {
-                refusals.push(Refusal::new(setting, format!("{said} is too small: use at least {least}, {because}")));
+                refusals
+                    .push(SettingError::new(setting, format!("{said} is too small: use at least {least}, {because}")));
             }
         };
         at_least(
@@ -318,7 +319,7 @@ impl Config {
             && admin != 0
         {
             let problem = format!("{admin} is also MESH_PORT, which accepts only links: use different ports");
-            refusals.push(Refusal::new(&settings::ADMIN_PORT, problem));
+            refusals.push(SettingError::new(&settings::ADMIN_PORT, problem));
         }
         if refusals.is_empty() { Ok(()) } else { Err(refusals) }
     }
@@ -411,8 +412,11 @@ fn size(number: u64) -> usize {
 /// # Errors
 ///
 /// The same errors as the hub's.
-pub fn place(flags: &Place, env: &dyn Fn(&str) -> Option<OsString>) -> Result<(String, u16, bool), Vec<Refusal>> {
-    let mut reader = Reader::new(&flags.0, env);
+pub fn place(
+    flags: &ListenFlags,
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<(String, u16, bool), Vec<SettingError>> {
+    let mut reader = SettingsReader::new(&flags.0, env);
     let host = reader.text(&settings::HOST, || host("localhost"), host);
     let port = reader.number(&settings::PORT, || settings::PORT.default_number());
     let peers = port;
@@ -423,7 +427,7 @@ pub fn place(flags: &Place, env: &dyn Fn(&str) -> Option<OsString>) -> Result<(S
     let tls = reader.text(&settings::TLS_PORTS, || tls::ports("PORT"), tls::ports);
     let speaks_tls = has_certificate && tls.is_some_and(|tls| if is_admin { tls.admin } else { tls.peers });
     let of_services = std::mem::take(&mut reader.of_services);
-    reader.refusals.extend(of_services.into_iter().map(|(setting, problem)| Refusal::new(setting, problem)));
+    reader.refusals.extend(of_services.into_iter().map(|(setting, problem)| SettingError::new(setting, problem)));
     match (host, port) {
         (Some((host, addresses)), Some(port)) if reader.refusals.is_empty() => {
             let bare = host.trim_start_matches('[').trim_end_matches(']');

@@ -37,7 +37,7 @@ use crate::config::Config;
 use crate::lifecycle::{Fullness, Lifecycle, Stage};
 use crate::watchdog::{Stuck, Watchdog};
 use assets::Asset;
-use render::{Kind, Renderer};
+use render::{PageKind, Renderer};
 use rendered::Rendered;
 
 /// The data that the pages show.
@@ -96,7 +96,7 @@ pub fn pages(config: Arc<Config>, facts: HubFacts, turned: impl Fn() + Send + 's
 /// Names in metrics of all rendered pages.
 #[cfg(test)]
 pub(crate) fn labels() -> impl Iterator<Item = &'static str> {
-    Kind::ALL.into_iter().map(Kind::label)
+    PageKind::ALL.into_iter().map(PageKind::label)
 }
 
 /// The CORS headers of every answer, refusals included.
@@ -170,7 +170,7 @@ enum Found {
 /// The answer to a request.
 enum Reply {
     Now(Response<Full<Bytes>>),
-    Page(Kind),
+    Page(PageKind),
 }
 
 impl Site {
@@ -232,19 +232,19 @@ impl Site {
             Found::Page(page) => page,
         };
         Reply::Now(match page {
-            Page::Health => return Reply::Page(Kind::Health),
-            Page::HubStats => return Reply::Page(Kind::HubStats),
-            Page::Hubs => return Reply::Page(Kind::Hubs),
+            Page::Health => return Reply::Page(PageKind::Health),
+            Page::HubStats => return Reply::Page(PageKind::HubStats),
+            Page::Hubs => return Reply::Page(PageKind::Hubs),
             Page::Index => json(StatusCode::OK, &body::Index::new(paths())),
             Page::Livez => match self.stuck() {
                 None => plain(StatusCode::OK, "ok"),
                 Some(stuck) => plain(StatusCode::SERVICE_UNAVAILABLE, &stuck),
             },
-            Page::Metrics if !wants_json(request) => return Reply::Page(Kind::Metrics),
-            Page::Metrics if self.may_read_names(request, visitor) => return Reply::Page(Kind::MetricsJsonNames),
-            Page::Metrics => return Reply::Page(Kind::MetricsJson),
+            Page::Metrics if !wants_json(request) => return Reply::Page(PageKind::Metrics),
+            Page::Metrics if self.may_read_names(request, visitor) => return Reply::Page(PageKind::MetricsJsonNames),
+            Page::Metrics => return Reply::Page(PageKind::MetricsJson),
             Page::Readyz => self.readyz(),
-            Page::Stats => return Reply::Page(Kind::Stats),
+            Page::Stats => return Reply::Page(PageKind::Stats),
             Page::WebSocket => {
                 let lost = body::Lost::new("this path takes WebSocket handshakes", paths());
                 json(StatusCode::BAD_REQUEST, &lost)

@@ -25,7 +25,7 @@ use proto::{BugSite, CloseReason, ErrorCode, MessageKind, Outcome, ResumeOutcome
 use shard::{HandshakeFailure, Reading};
 
 use ::mesh::MeshReading;
-use catalog::{Kind, Metric};
+use catalog::{Metric, MetricType};
 
 pub use sink::LogState;
 
@@ -97,9 +97,9 @@ impl Telemetry {
         metrics::with_local_recorder(&recorder, || {
             for metric in catalog::ALL {
                 match metric.kind {
-                    Kind::Counter => describe_counter!(metric.name, metric.help),
-                    Kind::Gauge => describe_gauge!(metric.name, metric.help),
-                    Kind::CounterSeconds | Kind::Histogram => {}
+                    MetricType::Counter => describe_counter!(metric.name, metric.help),
+                    MetricType::Gauge => describe_gauge!(metric.name, metric.help),
+                    MetricType::CounterSeconds | MetricType::Histogram => {}
                 }
             }
         });

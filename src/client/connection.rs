@@ -34,9 +34,9 @@ pub(super) fn open(stream: Stream, read_ahead: Bytes) -> (Sender, Receiver) {
     // fastwebsockets would write each frame separately.
     let (mut read, _) = fastwebsockets::after_handshake_split(read, tokio::io::sink(), Role::Client);
     read.set_max_message_size(MAX_MESSAGE_BYTES);
-    let outbox = Rc::new(Outbox::default());
-    tokio::task::spawn_local(write_queued(write, outbox.clone()));
-    (Sender(outbox.clone()), Receiver { frames: FragmentCollectorRead::new(read), outbox })
+    let queue = Rc::new(SendQueue::default());
+    tokio::task::spawn_local(write_queued(write, queue.clone()));
+    (Sender(queue.clone()), Receiver { frames: FragmentCollectorRead::new(read), queue })
 }
 
 /// Plain sockets are split without a lock between the halves.
@@ -94,10 +94,10 @@ impl WriteSide {
 
 /// The queue of the writer.
 #[derive(Default)]
-pub(super) struct Outbox {
+pub(super) struct SendQueue {
     pub(super) queued: RefCell<Vec<u8>>,
     wake: Notify,
-    end: Cell<End>,
+    end: Cell<WriterState>,
     mask: Cell<u32>,
     pongs: Cell<u64>,
     close_queued: Cell<bool>,
@@ -105,7 +105,7 @@ pub(super) struct Outbox {
 
 /// How far a connection is from its end.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum End {
+enum WriterState {
     #[default]
     Open,
     /// Queued bytes are still written.
@@ -134,9 +134,9 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
-impl Outbox {
+impl SendQueue {
     pub(super) fn push(&self, opcode: OpCode, payload: &[u8]) -> Result<(), SendError> {
-        if self.end.get() != End::Open || self.close_queued.get() {
+        if self.end.get() != WriterState::Open || self.close_queued.get() {
             return Err(SendError::Closed);
         }
         let mut queued = self.queued.borrow_mut();
@@ -163,47 +163,47 @@ impl Outbox {
         mask.to_be_bytes()
     }
 
-    fn end(&self, end: End) {
+    fn end(&self, end: WriterState) {
         self.end.set(end);
         self.wake.notify_one();
     }
 }
 
 /// Writes the queue until the connection is over.
-async fn write_queued(mut socket: WriteSide, outbox: Rc<Outbox>) {
+async fn write_queued(mut socket: WriteSide, queue: Rc<SendQueue>) {
     let mut batch = Vec::new();
     loop {
-        match outbox.end.get() {
-            End::Open if outbox.queued.borrow().is_empty() => {
-                outbox.wake.notified().await;
+        match queue.end.get() {
+            WriterState::Open if queue.queued.borrow().is_empty() => {
+                queue.wake.notified().await;
                 continue;
             }
-            End::Open => {}
-            End::Flush => {
+            WriterState::Open => {}
+            WriterState::Flush => {
                 batch.clear();
-                std::mem::swap(&mut batch, &mut outbox.queued.borrow_mut());
+                std::mem::swap(&mut batch, &mut queue.queued.borrow_mut());
                 // An error adds nothing: the connection is over.
                 let _ = tokio::time::timeout(FLUSH_TIMEOUT, socket.send(&batch)).await;
                 return;
             }
-            End::Reset => {
+            WriterState::Reset => {
                 socket.reset();
                 return;
             }
         }
         batch.clear();
-        std::mem::swap(&mut batch, &mut outbox.queued.borrow_mut());
+        std::mem::swap(&mut batch, &mut queue.queued.borrow_mut());
         let mut write = std::pin::pin!(socket.send(&batch));
         let written = loop {
             tokio::select! {
                 biased;
                 written = &mut write => break written,
-                () = outbox.wake.notified() => if outbox.end.get() != End::Open { break Ok(()) },
+                () = queue.wake.notified() => if queue.end.get() != WriterState::Open { break Ok(()) },
             }
         };
         // The reader gets the same error and reports it.
         if written.is_err() {
-            outbox.end.set(End::Flush);
+            queue.end.set(WriterState::Flush);
             return;
         }
     }
@@ -211,7 +211,7 @@ async fn write_queued(mut socket: WriteSide, outbox: Rc<Outbox>) {
 
 /// The sending half of a connection. Clones send on the same one.
 #[derive(Clone)]
-pub struct Sender(Rc<Outbox>);
+pub struct Sender(Rc<SendQueue>);
 
 impl Sender {
     /// Queues a text message. It must be UTF-8.
@@ -230,7 +230,7 @@ impl Sender {
     /// Ends the sending half without a close frame, with a reset if requested (over TLS: without TLS's own closure).
     /// The socket closes when the receiver is dropped, too.
     pub fn cut(&self, reset: bool) {
-        self.0.end(if reset { End::Reset } else { End::Flush });
+        self.0.end(if reset { WriterState::Reset } else { WriterState::Flush });
     }
 
     /// Number of answered WebSocket pings of the hub.
@@ -242,7 +242,7 @@ impl Sender {
 /// The receiving half of a connection. Dropping it ends the connection; queued bytes are still written.
 pub struct Receiver {
     frames: FragmentCollectorRead<Chain<io::Cursor<Bytes>, ReadSide>>,
-    outbox: Rc<Outbox>,
+    queue: Rc<SendQueue>,
 }
 
 /// How a connection ended.
@@ -274,11 +274,11 @@ impl Receiver {
     ///
     /// Not cancel-safe: after dropping this future unfinished, drop the receiver.
     pub async fn next(&mut self) -> Result<Payload<'static>, Ended> {
-        let outbox = &self.outbox;
+        let queue = &self.queue;
         let mut answer = |frame: Frame<'_>| {
-            outbox.pongs.update(|pongs| pongs + u64::from(frame.opcode == OpCode::Pong));
+            queue.pongs.update(|pongs| pongs + u64::from(frame.opcode == OpCode::Pong));
             // If it cannot be queued, nobody would read it.
-            let _ = outbox.push(frame.opcode, &frame.payload);
+            let _ = queue.push(frame.opcode, &frame.payload);
             ready(Ok::<(), SendError>(()))
         };
         loop {
@@ -295,8 +295,8 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        if self.outbox.end.get() == End::Open {
-            self.outbox.end(End::Flush);
+        if self.queue.end.get() == WriterState::Open {
+            self.queue.end(WriterState::Flush);
         }
     }
 }

@@ -5,7 +5,7 @@ use fastwebsockets::OpCode;
 use proto::PeerId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
-use super::connection::{MAX_QUEUED_BYTES, Outbox, closed};
+use super::connection::{MAX_QUEUED_BYTES, SendQueue, closed};
 use super::*;
 
 /// Deadline of each wait in these tests.
@@ -45,12 +45,12 @@ fn what_is_no_hub_is_refused_by_name() {
 
 #[test]
 fn queued_frames_are_masked_and_in_order() {
-    let outbox = Outbox::default();
-    outbox.push(OpCode::Text, b"hello").unwrap();
-    outbox.push(OpCode::Close, &1000u16.to_be_bytes()).unwrap();
-    assert_eq!(outbox.push(OpCode::Text, b"late"), Err(SendError::Closed));
+    let queue = SendQueue::default();
+    queue.push(OpCode::Text, b"hello").unwrap();
+    queue.push(OpCode::Close, &1000u16.to_be_bytes()).unwrap();
+    assert_eq!(queue.push(OpCode::Text, b"late"), Err(SendError::Closed));
 
-    let bytes = outbox.queued.borrow();
+    let bytes = queue.queued.borrow();
     assert_eq!(bytes[..2], [0x81, 0x85]);
     let mut text = bytes[6..11].to_vec();
     assert_ne!(text, b"hello");
@@ -61,10 +61,10 @@ fn queued_frames_are_masked_and_in_order() {
 
 #[test]
 fn the_queue_is_bounded() {
-    let outbox = Outbox::default();
+    let queue = SendQueue::default();
     let chunk = vec![b'x'; MAX_QUEUED_BYTES / 2 + 1];
-    assert_eq!(outbox.push(OpCode::Text, &chunk), Ok(()));
-    assert_eq!(outbox.push(OpCode::Text, &chunk), Err(SendError::Full));
+    assert_eq!(queue.push(OpCode::Text, &chunk), Ok(()));
+    assert_eq!(queue.push(OpCode::Text, &chunk), Err(SendError::Full));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use mesh::{ConnectError, Stream, Tls};
 use proto::Redacted;
 
-use crate::config::{self, Place, Refusal};
+use crate::config::{self, ListenFlags, SettingError};
 use crate::pages::FULL;
 
 /// Maximum time for an answer: shorter than the usual timeout of orchestrators, 5 s.
@@ -33,7 +33,7 @@ pub struct Args {
 
     /// Address of the hub.
     #[command(flatten)]
-    pub place: Place,
+    pub place: ListenFlags,
 }
 
 /// The request.
@@ -59,14 +59,14 @@ impl Args {
     /// # Errors
     ///
     /// The same errors as the hub's.
-    pub fn question(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Question, Vec<Refusal>> {
+    pub fn question(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Question, Vec<SettingError>> {
         if let Some(page) = self.url {
             return Ok(Question { page, is_own: false, full_is_well: false });
         }
         let (host, port, speaks_tls) = config::place(&self.place, env)?;
         let scheme = if speaks_tls { "https" } else { "http" };
         let page =
-            url(&format!("{scheme}://{host}:{port}/readyz")).map_err(|problem| vec![Refusal::of_host(problem)])?;
+            url(&format!("{scheme}://{host}:{port}/readyz")).map_err(|problem| vec![SettingError::of_host(problem)])?;
         Ok(Question { page, is_own: true, full_is_well: true })
     }
 }

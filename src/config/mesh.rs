@@ -13,7 +13,7 @@ use rustls_pki_types::pem::PemObject;
 
 use super::parse::{entries, hub, hubs, shown_entry};
 use super::quoted::quoted;
-use super::reader::{Reader, Refusal};
+use super::reader::{SettingError, SettingsReader};
 use super::{Config, Token, settings};
 
 /// How this hub and others find and trust each other.
@@ -89,7 +89,7 @@ impl std::fmt::Debug for RedisUrl {
 
 impl MeshSettings {
     /// `None` if a setting is invalid. `port` is PORT.
-    pub(super) fn read(reader: &mut Reader<'_>, port: Option<u64>) -> Option<Self> {
+    pub(super) fn read(reader: &mut SettingsReader<'_>, port: Option<u64>) -> Option<Self> {
         let advertise = reader.text(&settings::MESH_ADVERTISE, || Ok(None), |text| own_url(text).map(Some));
         let public_url = reader.text(&settings::PUBLIC_URL, || Ok(None), |text| own_url(text).map(Some));
         let token = reader.text(&settings::MESH_TOKEN, || Ok(None), |text| super::parse::token(text).map(Some));
@@ -139,28 +139,28 @@ impl Config {
 
     /// Whether the URL is that of a Go hub.
     pub fn is_legacy(&self, url: &Uri) -> bool {
-        self.mesh.legacy.urls.iter().any(|legacy| Place::of(legacy) == Place::of(url))
+        self.mesh.legacy.urls.iter().any(|legacy| HubAddress::of(legacy) == HubAddress::of(url))
     }
 
     /// Finds URLs where MESH_TOKEN would be sent to a Go hub that MESH_LEGACY spells differently.
-    fn near_misses(&self) -> Vec<Refusal> {
+    fn near_misses(&self) -> Vec<SettingError> {
         let legacy = &self.mesh.legacy.urls;
-        let near = |place: &Place| legacy.iter().find(|url| Place::of(url).is_beside(place));
+        let near = |place: &HubAddress| legacy.iter().find(|url| HubAddress::of(url).is_beside(place));
         let shown = |url: &Uri| Redacted(&url.to_string()).to_string();
         let mut refusals = Vec::new();
         for url in self.bootstrap_hubs.iter().filter(|url| !self.is_legacy(url)) {
-            if let Some(legacy) = near(&Place::of(url)) {
+            if let Some(legacy) = near(&HubAddress::of(url)) {
                 let problem = format!(
                     "{} has the same host and port as {} in MESH_LEGACY, so this hub would send MESH_TOKEN to a Go hub: use \
                      the same URL in both settings",
                     shown(url),
                     shown(legacy),
                 );
-                refusals.push(Refusal::new(&settings::BOOTSTRAP_HUBS, problem));
+                refusals.push(SettingError::new(&settings::BOOTSTRAP_HUBS, problem));
             }
         }
         let dns = self.mesh.dns.as_ref().and_then(|dns| Some((dns, dns.port?)));
-        let dns = dns.map(|(dns, port)| Place {
+        let dns = dns.map(|(dns, port)| HubAddress {
             tls: dns.tls,
             host: dns.host.to_ascii_lowercase(),
             port,
@@ -172,13 +172,13 @@ impl Config {
                  hubs only in BOOTSTRAP_HUBS and MESH_LEGACY",
                 shown(legacy),
             );
-            refusals.push(Refusal::new(&settings::MESH_DNS, problem));
+            refusals.push(SettingError::new(&settings::MESH_DNS, problem));
         }
         refusals
     }
 
     /// Finds contradictions among the settings of the mesh. `said` tells whether a setting was set.
-    pub(super) fn check_mesh(&self, said: &dyn Fn(&settings::Setting) -> bool) -> Vec<Refusal> {
+    pub(super) fn check_mesh(&self, said: &dyn Fn(&settings::Setting) -> bool) -> Vec<SettingError> {
         let mut refusals = Vec::new();
         let asking: Vec<_> = [&settings::BOOTSTRAP_HUBS, &settings::MESH_DNS, &settings::REDIS_URL]
             .into_iter()
@@ -187,7 +187,7 @@ impl Config {
             .collect();
         if !self.is_hub_said && said(&settings::IS_HUB) && !asking.is_empty() {
             let problem = format!("false contradicts {}: unset one of them", asking.join(" and "));
-            refusals.push(Refusal::new(&settings::IS_HUB, problem));
+            refusals.push(SettingError::new(&settings::IS_HUB, problem));
         }
         for (setting, token) in
             [(&settings::MESH_TOKEN, &self.mesh.token), (&settings::MESH_TOKEN_ALSO, &self.mesh.also)]
@@ -196,7 +196,7 @@ impl Config {
                 && token.matches(auth.expose().as_bytes())
             {
                 let problem = "it is the same as AUTH_TOKEN, so every peer could pose as a hub: use a different token";
-                refusals.push(Refusal::new(setting, problem));
+                refusals.push(SettingError::new(setting, problem));
             }
         }
         // BOOTSTRAP_HUBS is also a setting of the Go hub, which has no token: a hub with its old settings must still
@@ -204,12 +204,12 @@ impl Config {
         if !self.links_are_trusted() && self.mesh.dns.is_some() {
             let problem = "links need a token: set MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true in a \
                            network where everyone may pose as a hub";
-            refusals.push(Refusal::new(&settings::MESH_DNS, problem));
+            refusals.push(SettingError::new(&settings::MESH_DNS, problem));
         }
         let legacy = &self.mesh.legacy;
         if self.discovery != Discovery::All && !(legacy.urls.is_empty() && legacy.addresses.is_empty()) {
             let problem = "Go hubs always announce every peer to every other: use DISCOVERY=all, or unset MESH_LEGACY";
-            refusals.push(Refusal::new(&settings::DISCOVERY, problem));
+            refusals.push(SettingError::new(&settings::DISCOVERY, problem));
         }
         refusals.extend(self.near_misses());
         refusals
@@ -259,7 +259,8 @@ impl Config {
                  separate two meshes on one Redis server, set a different HUB_MESH_NAMESPACE for each"
             ));
         }
-        let is_dialed = |legacy: &Uri| self.bootstrap_hubs.iter().any(|url| Place::of(url) == Place::of(legacy));
+        let is_dialed =
+            |legacy: &Uri| self.bootstrap_hubs.iter().any(|url| HubAddress::of(url) == HubAddress::of(legacy));
         for url in self.mesh.legacy.urls.iter().filter(|url| !is_dialed(url)) {
             let url = url.to_string();
             let url = Redacted(&url);
@@ -271,7 +272,7 @@ impl Config {
 
 /// A hub's URL in the normal form that dials use.
 #[derive(PartialEq, Eq, Debug)]
-struct Place {
+struct HubAddress {
     tls: bool,
     host: String,
     port: u16,
@@ -279,7 +280,7 @@ struct Place {
     path: String,
 }
 
-impl Place {
+impl HubAddress {
     fn of(url: &Uri) -> Self {
         let tls = url.scheme_str() == Some("wss");
         let path = url.path_and_query().map_or("/", |path| path.as_str());

@@ -17,15 +17,15 @@ pub(super) enum Source {
 
 /// The error of an invalid setting: its name, its value, and what to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal(String);
+pub struct SettingError(String);
 
-impl fmt::Display for Refusal {
+impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Refusal {
+impl SettingError {
     /// HOST cannot be part of a URL.
     pub(crate) fn of_host(problem: impl fmt::Display) -> Self {
         Self::new(&super::settings::HOST, problem)
@@ -60,16 +60,16 @@ struct Said {
     variable: &'static str,
 }
 
-pub(super) struct Reader<'a> {
+pub(super) struct SettingsReader<'a> {
     flags: &'a Flags,
     env: &'a dyn Fn(&str) -> Option<OsString>,
-    pub(super) refusals: Vec<Refusal>,
+    pub(super) refusals: Vec<SettingError>,
     pub(super) shown: Vec<Shown>,
     /// Settings whose variable was set by Kubernetes for a Service, with the error. They count as unset.
     pub(super) of_services: Vec<(&'static Setting, String)>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> SettingsReader<'a> {
     pub(super) fn new(flags: &'a Flags, env: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
         Self { flags, env, refusals: Vec::new(), shown: Vec::new(), of_services: Vec::new() }
     }
@@ -155,7 +155,7 @@ impl<'a> Reader<'a> {
                 Some(held)
             }
             Err(problem) => {
-                self.refusals.push(Refusal::named(setting, said.variable, problem));
+                self.refusals.push(SettingError::named(setting, said.variable, problem));
                 None
             }
         }
@@ -170,7 +170,7 @@ impl<'a> Reader<'a> {
         let variables = variables.filter_map(|name| Some((env(name)?, Source::Environment, name)));
         for (value, source, variable) in flag.into_iter().chain(variables) {
             let Ok(text) = value.into_string() else {
-                self.refusals.push(Refusal::named(setting, variable, "its value is not UTF-8: use UTF-8 text"));
+                self.refusals.push(SettingError::named(setting, variable, "its value is not UTF-8: use UTF-8 text"));
                 return None;
             };
             let text = text.trim();

@@ -606,7 +606,7 @@ pub struct Flags {
 
 /// The flags that say where a hub listens: for tools that probe a hub on the same machine.
 #[derive(Clone, Debug, Default)]
-pub struct Place(pub(super) Flags);
+pub struct ListenFlags(pub(super) Flags);
 
 /// Each setting with its help text for tools.
 static PLACE: [(&Setting, &str); 5] = [
@@ -617,7 +617,7 @@ static PLACE: [(&Setting, &str); 5] = [
     (&TLS_PORTS, "Ports that speak TLS"),
 ];
 
-impl clap::Args for Place {
+impl clap::Args for ListenFlags {
     fn augment_args(command: Command) -> Command {
         let args = PLACE.iter().filter_map(|(setting, help)| Some(setting.arg()?.help(*help).help_heading(None)));
         command.args(args)
@@ -628,7 +628,7 @@ impl clap::Args for Place {
     }
 }
 
-impl clap::FromArgMatches for Place {
+impl clap::FromArgMatches for ListenFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut place = Self::default();
         place.update_from_arg_matches(matches)?;

@@ -9,7 +9,7 @@ use tls::{Certificates, FileRole, FileStamps, LoadError, PairFiles};
 
 use super::parse::entries;
 use super::quoted::quoted;
-use super::reader::{Reader, Refusal};
+use super::reader::{SettingError, SettingsReader};
 use super::settings::Setting;
 use super::{Token, settings};
 
@@ -44,7 +44,7 @@ pub struct TlsPorts {
 
 impl TlsSettings {
     /// `Some(None)` without TLS; `None` if a setting is invalid.
-    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Option<Self>> {
+    pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<Option<Self>> {
         let certificates = reader.text(&settings::TLS_CERT, || Ok(Vec::new()), files);
         let keys = reader.text(&settings::TLS_KEY, || Ok(Vec::new()), files);
         let ports = reader.text(&settings::TLS_PORTS, || Ok(TlsPorts { peers: true, ..TlsPorts::default() }), ports);
@@ -55,7 +55,7 @@ impl TlsSettings {
         }
         if certificates.len() != keys.len() {
             let (setting, problem) = lacking(certificates.len(), keys.len());
-            reader.refusals.push(Refusal::new(setting, problem));
+            reader.refusals.push(SettingError::new(setting, problem));
             return None;
         }
         let files: Vec<_> =
@@ -101,13 +101,13 @@ fn lacking(certificates: usize, keys: usize) -> (&'static Setting, String) {
     (setting, problem)
 }
 
-fn refusal(error: &LoadError) -> Refusal {
+fn refusal(error: &LoadError) -> SettingError {
     let setting = match error.role {
         FileRole::Certificate => &settings::TLS_CERT,
         FileRole::Key => &settings::TLS_KEY,
     };
     let file = error.file.display().to_string();
-    Refusal::new(setting, format!("{} {}", quoted(&file), error.problem))
+    SettingError::new(setting, format!("{} {}", quoted(&file), error.problem))
 }
 
 fn files(text: &str) -> Result<Vec<PathBuf>, String> {

@@ -21,13 +21,13 @@ pub(super) struct Asset {
     /// A path that contains a hash of the content, so that caches may keep the file forever.
     named: &'static str,
     etag: &'static str,
-    kind: Kind,
+    kind: FileKind,
     plain: &'static [u8],
     gzip: &'static [u8],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+enum FileKind {
     Image,
     Page,
     Script,
@@ -35,7 +35,7 @@ enum Kind {
     Text,
 }
 
-impl Kind {
+impl FileKind {
     const fn media_type(self) -> &'static str {
         match self {
             Self::Image => "image/svg+xml",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::mesh::{Bridge, Dial, Hub, Link};
+use super::mesh::{BridgeBody, DialBody, HubBody, LinkBody};
 use crate::telemetry::process;
 
 #[derive(Serialize)]
@@ -13,7 +13,7 @@ pub(super) struct Health {
     pub(super) connections: usize,
     pub(super) hubs: usize,
     pub(super) is_hub: bool,
-    pub(super) memory: Memory,
+    pub(super) memory: MemoryBody,
     pub(super) networks: usize,
     pub(super) peers: usize,
     pub(super) status: &'static str,
@@ -24,14 +24,14 @@ pub(super) struct Health {
 /// The names of Node's `process.memoryUsage()`, because the npm client's `server-status` reads them.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Memory {
+pub(super) struct MemoryBody {
     pub(super) external: u64,
     pub(super) heap_total: u64,
     pub(super) heap_used: u64,
     pub(super) rss: u64,
 }
 
-impl Memory {
+impl MemoryBody {
     /// The heap is the allocated and resident memory. The address space that the allocator has reserved beyond it means
     /// nothing.
     pub(super) fn of(memory: process::Memory) -> Self {
@@ -66,7 +66,7 @@ pub(super) struct BootstrapCount {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Hubs<'a> {
-    pub(super) hubs: Vec<Hub<'a>>,
+    pub(super) hubs: Vec<HubBody<'a>>,
     pub(super) timestamp: String,
     pub(super) total_hubs: usize,
 }
@@ -75,17 +75,17 @@ pub(super) struct Hubs<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HubStats<'a> {
-    pub(super) bootstrap_hubs: Vec<Dial<'a>>,
+    pub(super) bootstrap_hubs: Vec<DialBody<'a>>,
     pub(super) connected_hubs: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) found_hubs: Option<Vec<Dial<'a>>>,
-    pub(super) hubs: Vec<Hub<'a>>,
+    pub(super) found_hubs: Option<Vec<DialBody<'a>>>,
+    pub(super) hubs: Vec<HubBody<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) links: Option<Vec<Link<'a>>>,
+    pub(super) links: Option<Vec<LinkBody<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) lost_hubs: Option<Vec<Hub<'a>>>,
+    pub(super) lost_hubs: Option<Vec<HubBody<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) redis: Option<Option<Bridge<'a>>>,
+    pub(super) redis: Option<Option<BridgeBody<'a>>>,
     pub(super) total_hubs: usize,
 }
 

@@ -12,7 +12,7 @@ use crate::config::Config;
 /// A hub with a valid or expired lease.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Hub<'a> {
+pub(super) struct HubBody<'a> {
     peer_id: String,
     /// Start of its current incarnation, by its own clock.
     registered_at: u64,
@@ -50,8 +50,8 @@ struct HubDetail<'a> {
 }
 
 /// The hubs with valid leases, or those with expired ones.
-pub(super) fn hubs<'a>(reading: &'a MeshReading, config: &'a Config, live: bool, wall_ms: u64) -> Vec<Hub<'a>> {
-    reading.hubs.iter().filter(|hub| hub.live == live).map(|hub| Hub::of(hub, reading, config, wall_ms)).collect()
+pub(super) fn hubs<'a>(reading: &'a MeshReading, config: &'a Config, live: bool, wall_ms: u64) -> Vec<HubBody<'a>> {
+    reading.hubs.iter().filter(|hub| hub.live == live).map(|hub| HubBody::of(hub, reading, config, wall_ms)).collect()
 }
 
 /// Number of other hubs.
@@ -59,7 +59,7 @@ pub(super) fn count(reading: &MeshReading) -> usize {
     reading.hubs.iter().filter(|hub| hub.live).count()
 }
 
-impl<'a> Hub<'a> {
+impl<'a> HubBody<'a> {
     fn of(hub: &'a HubView, reading: &'a MeshReading, config: &'a Config, wall_ms: u64) -> Self {
         let link = hub.link.and_then(|id| reading.links.iter().find(|link| link.link == id));
         let linked = match (link, hub.route) {
@@ -120,7 +120,7 @@ fn millis(time: Duration) -> f64 {
 /// A dialed hub.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Dial<'a> {
+pub(super) struct DialBody<'a> {
     attempt_number: u32,
     connected: bool,
     last_attempt: u64,
@@ -134,7 +134,7 @@ pub(super) struct Dial<'a> {
     uri: String,
 }
 
-impl<'a> Dial<'a> {
+impl<'a> DialBody<'a> {
     fn of(view: &'a DialView) -> Self {
         Self {
             attempt_number: view.attempt_number,
@@ -149,11 +149,11 @@ impl<'a> Dial<'a> {
 }
 
 /// Each of BOOTSTRAP_HUBS, with its state if it has been dialed.
-pub(super) fn bootstrap_hubs<'a>(reading: &'a MeshReading, config: &Config) -> Vec<Dial<'a>> {
+pub(super) fn bootstrap_hubs<'a>(reading: &'a MeshReading, config: &Config) -> Vec<DialBody<'a>> {
     let dial = |url: &Uri| {
         let uri = Redacted(&url.to_string()).to_string();
         let dialed = as_dialed(url);
-        bootstraps(reading).find(|view| view.uri == dialed).map(Dial::of).unwrap_or(Dial {
+        bootstraps(reading).find(|view| view.uri == dialed).map(DialBody::of).unwrap_or(DialBody {
             attempt_number: 0,
             connected: false,
             last_attempt: 0,
@@ -182,15 +182,15 @@ fn bootstraps(reading: &MeshReading) -> impl Iterator<Item = &DialView> {
 }
 
 /// Hubs found by MESH_DNS or by heartbeats.
-pub(super) fn found_hubs(reading: &MeshReading) -> Vec<Dial<'_>> {
+pub(super) fn found_hubs(reading: &MeshReading) -> Vec<DialBody<'_>> {
     let found = reading.dials.iter().filter(|view| view.source != DialSource::Bootstrap);
-    found.map(|view| Dial { source: Some(view.source.label()), ..Dial::of(view) }).collect()
+    found.map(|view| DialBody { source: Some(view.source.label()), ..DialBody::of(view) }).collect()
 }
 
 /// A link.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Link<'a> {
+pub(super) struct LinkBody<'a> {
     address: String,
     dialed: bool,
     /// `None` before the hello.
@@ -203,7 +203,7 @@ pub(super) struct Link<'a> {
     url: Option<&'a str>,
 }
 
-impl<'a> Link<'a> {
+impl<'a> LinkBody<'a> {
     pub(super) fn of(view: &'a LinkView) -> Self {
         Self {
             address: view.address.to_string(),
@@ -230,7 +230,7 @@ pub(super) fn connected_hubs(reading: &MeshReading) -> usize {
 /// The Redis bridge.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Bridge<'a> {
+pub(super) struct BridgeBody<'a> {
     address: &'a str,
     connected: bool,
     last_error: Option<&'a str>,
@@ -241,7 +241,7 @@ pub(super) struct Bridge<'a> {
     reconnects: u64,
 }
 
-impl<'a> Bridge<'a> {
+impl<'a> BridgeBody<'a> {
     pub(super) fn of(view: &'a BridgeView) -> Self {
         Self {
             address: &view.address,

@@ -18,7 +18,7 @@ use crate::telemetry::{self, Scrape, Telemetry, TlsScrape};
 
 /// A page that is rendered on the pages' thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(super) enum PageKind {
     Health,
     HubStats,
     Hubs,
@@ -30,7 +30,7 @@ pub(super) enum Kind {
     Stats,
 }
 
-impl Kind {
+impl PageKind {
     /// Every kind, in the order of its discriminant.
     pub(super) const ALL: [Self; 7] = [
         Self::Health,
@@ -72,7 +72,7 @@ pub(super) struct Renderer {
     fullness: Arc<Fullness>,
     telemetry: Telemetry,
     /// Number of renderings of each kind.
-    made: [AtomicU64; Kind::ALL.len()],
+    made: [AtomicU64; PageKind::ALL.len()],
 }
 
 impl Renderer {
@@ -81,16 +81,16 @@ impl Renderer {
     }
 
     /// Renders a page.
-    pub(super) async fn render(&self, kind: Kind) -> Bytes {
+    pub(super) async fn render(&self, kind: PageKind) -> Bytes {
         self.made[kind as usize].fetch_add(1, Ordering::Relaxed);
         match kind {
-            Kind::Health => json(&self.health()),
-            Kind::HubStats => json(&self.hub_stats(&self.mesh())),
-            Kind::Hubs => json(&self.hubs(&self.mesh())),
-            Kind::Metrics => self.telemetry.render(&self.scrape()).into(),
-            Kind::MetricsJson => json(&self.metrics(&[])),
-            Kind::MetricsJsonNames => json(&self.metrics(&self.facts.networks.largest().await)),
-            Kind::Stats => json(&self.stats()),
+            PageKind::Health => json(&self.health()),
+            PageKind::HubStats => json(&self.hub_stats(&self.mesh())),
+            PageKind::Hubs => json(&self.hubs(&self.mesh())),
+            PageKind::Metrics => self.telemetry.render(&self.scrape()).into(),
+            PageKind::MetricsJson => json(&self.metrics(&[])),
+            PageKind::MetricsJsonNames => json(&self.metrics(&self.facts.networks.largest().await)),
+            PageKind::Stats => json(&self.stats()),
         }
     }
 
@@ -99,7 +99,7 @@ impl Renderer {
             connections: self.connections(),
             hubs: mesh::count(&self.mesh()),
             is_hub: self.config.is_hub,
-            memory: body::Memory::of(telemetry::process::Memory::measure()),
+            memory: body::MemoryBody::of(telemetry::process::Memory::measure()),
             networks: self.networks(),
             peers: self.peers(),
             status: "healthy",
@@ -147,9 +147,9 @@ impl Renderer {
             connected_hubs: mesh::connected_hubs(reading),
             found_hubs: meshed.then(|| mesh::found_hubs(reading)),
             hubs: mesh::hubs(reading, &self.config, true, now),
-            links: meshed.then(|| reading.links.iter().map(mesh::Link::of).collect()),
+            links: meshed.then(|| reading.links.iter().map(mesh::LinkBody::of).collect()),
             lost_hubs: meshed.then(|| mesh::hubs(reading, &self.config, false, now)),
-            redis: meshed.then(|| reading.bridge.as_ref().map(mesh::Bridge::of)),
+            redis: meshed.then(|| reading.bridge.as_ref().map(mesh::BridgeBody::of)),
             total_hubs: mesh::count(reading),
         }
     }
@@ -180,7 +180,9 @@ impl Renderer {
     fn scrape(&self) -> Scrape {
         Scrape {
             readings: self.readings().collect(),
-            renders: Kind::ALL.map(|kind| (kind.label(), self.made[kind as usize].load(Ordering::Relaxed))).to_vec(),
+            renders: PageKind::ALL
+                .map(|kind| (kind.label(), self.made[kind as usize].load(Ordering::Relaxed)))
+                .to_vec(),
             mesh: self.mesh(),
             tls: self.tls(),
             connections: self.connections(),

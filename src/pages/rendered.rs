@@ -14,11 +14,11 @@ use shard::Pace;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::render::{Kind, Renderer};
+use super::render::{PageKind, Renderer};
 
 /// The last rendering of each page. The thread ends when this is dropped.
 pub(super) struct Rendered {
-    slots: [Slot; Kind::ALL.len()],
+    slots: [Slot; PageKind::ALL.len()],
 }
 
 struct Slot {
@@ -40,7 +40,7 @@ impl Rendered {
         let renderer = Arc::new(renderer);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let mut tasks = JoinSet::new();
-        let slots = Kind::ALL.map(|kind| {
+        let slots = PageKind::ALL.map(|kind| {
             let renderer = Arc::clone(&renderer);
             let render = move || {
                 let renderer = Arc::clone(&renderer);
@@ -70,7 +70,7 @@ impl Rendered {
     }
 
     /// Waits for a page. `None` if it cannot be rendered in time.
-    pub(super) async fn page(&self, kind: Kind) -> Option<Bytes> {
+    pub(super) async fn page(&self, kind: PageKind) -> Option<Bytes> {
         self.slots[kind as usize].page().await
     }
 }
@@ -89,7 +89,7 @@ impl Slot {
 }
 
 /// Creates a page's slot, and the task that renders the page on request for as long as the slot exists.
-fn slot<R, F>(kind: Kind, render: R) -> (Slot, impl Future<Output = ()> + Send + 'static)
+fn slot<R, F>(kind: PageKind, render: R) -> (Slot, impl Future<Output = ()> + Send + 'static)
 where
     R: Fn() -> F + Send + 'static,
     F: Future<Output = Bytes> + Send + 'static,
@@ -123,7 +123,7 @@ mod tests {
     async fn a_page_whose_making_panicked_is_made_again() {
         let times = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&times);
-        let (slot, making) = slot(Kind::Metrics, move || {
+        let (slot, making) = slot(PageKind::Metrics, move || {
             let time = counted.fetch_add(1, Ordering::Relaxed);
             async move {
                 assert!(time != 1, "a renderer that panics, for this test");
@@ -143,7 +143,7 @@ mod tests {
     async fn a_page_that_always_fails_is_tried_at_the_pace_of_pages() {
         let times = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&times);
-        let (slot, making) = slot(Kind::Metrics, move || {
+        let (slot, making) = slot(PageKind::Metrics, move || {
             counted.fetch_add(1, Ordering::Relaxed);
             async { panic!("a renderer that panics, for this test") }
         });

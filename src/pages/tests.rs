@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 
 const HUB: &str = "00000000000000000000000000000000000000aa";
 
-struct Hub {
+struct TestHub {
     pages: Pages,
     lifecycle: Lifecycle,
     gauges: Arc<Gauges>,
@@ -30,7 +30,7 @@ struct Hub {
 }
 
 /// A hub with these settings, and this many peers in each network.
-fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> Hub {
+fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> TestHub {
     let settings: Vec<_> = [("HUB_ID", HUB)].iter().chain(settings).copied().collect();
     let config = Arc::new(Config::from_pairs(&settings).unwrap());
     let mut router = Router::new(RouterConfig {
@@ -84,7 +84,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> Hub {
             true
         }));
     });
-    Hub { pages: pages(config, facts, || {}).unwrap(), lifecycle, gauges, mesh, watchdog }
+    TestHub { pages: pages(config, facts, || {}).unwrap(), lifecycle, gauges, mesh, watchdog }
 }
 
 fn join(router: &mut Router, slot: u32, network: &str) {
@@ -99,7 +99,7 @@ fn join(router: &mut Router, slot: u32, network: &str) {
     while router.poll_output().is_some() {}
 }
 
-impl Hub {
+impl TestHub {
     fn ask(&self, method: Method, uri: &str, headers: &[(&str, &str)]) -> Answer {
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {

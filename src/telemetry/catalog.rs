@@ -4,14 +4,14 @@
 #[derive(Debug)]
 pub(super) struct Metric {
     pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: MetricType,
     /// Values come from enums, the number of shards or the build, never from clients.
     pub(super) labels: &'static [&'static str],
     pub(super) help: &'static str,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(super) enum MetricType {
     Counter,
     /// A counter with a fraction.
     CounterSeconds,
@@ -19,7 +19,7 @@ pub(super) enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricType {
     /// The name of the type in Prometheus.
     pub(super) const fn label(self) -> &'static str {
         match self {
@@ -33,7 +33,7 @@ impl Kind {
 macro_rules! catalog {
     ($($id:ident $name:literal $kind:ident [$($label:literal),*] $help:literal)*) => {
         $(pub(super) static $id: Metric =
-            Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
+            Metric { name: $name, kind: MetricType::$kind, labels: &[$($label),*], help: $help };)*
 
         /// All metrics, in the order of the documentation.
         pub(super) static ALL: &[&Metric] = &[$(&$id),*];

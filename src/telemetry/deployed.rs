@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::catalog::{self, Kind};
+use super::catalog::{self, MetricType};
 
 const RULES: &str = "deploy/prometheus/rules.yml";
 const RUNBOOK: &str = "docs/runbook.md";
@@ -73,7 +73,7 @@ fn every_metric_that_is_named_is_there() {
                 ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
             let found = catalog::ALL
                 .iter()
-                .find(|metric| metric.name == name || (metric.name == base && metric.kind == Kind::Histogram));
+                .find(|metric| metric.name == name || (metric.name == base && metric.kind == MetricType::Histogram));
             let metric = found.unwrap_or_else(|| panic!("{} names {name}, which is not a metric", path.display()));
             seen += 1;
             let Some((within, _)) = after.strip_prefix('{').and_then(|after| after.split_once('}')) else { continue };

@@ -24,13 +24,13 @@ pub(super) struct Sink(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<Buffer>,
     /// Signaled when lines are queued and when all lines are written.
     changed: Condvar,
 }
 
 #[derive(Debug)]
-struct State {
+struct Buffer {
     /// Whole lines that the thread has not taken. At most `most` bytes.
     waiting: Vec<u8>,
     /// [`LOG_QUEUE_BYTES`], and [`LOG_LAST_BYTES`] more once the process fails.
@@ -61,7 +61,7 @@ impl Sink {
     ///
     /// If the thread cannot be started.
     pub(super) fn start(out: impl io::Write + Send + 'static) -> io::Result<Self> {
-        let state = State {
+        let state = Buffer {
             waiting: Vec::new(),
             most: LOG_QUEUE_BYTES,
             writing: false,
@@ -94,7 +94,7 @@ impl Sink {
 
     /// Waits until all lines are written, at most `patience`, and not at all while the output fails.
     pub(super) fn flush(&self, patience: Duration) {
-        let busy = |state: &mut State| !state.failing && (state.writing || !state.waiting.is_empty());
+        let busy = |state: &mut Buffer| !state.failing && (state.writing || !state.waiting.is_empty());
         let waited = self.0.changed.wait_timeout_while(self.0.lock(), patience, busy);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
@@ -109,7 +109,7 @@ impl Sink {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
         // Code under this lock must not panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,7 +139,7 @@ impl Shared {
             let mut state = self.lock();
             state.writing = false;
             self.changed.notify_all();
-            let idle = |state: &mut State| state.waiting.is_empty();
+            let idle = |state: &mut Buffer| state.waiting.is_empty();
             let mut state = self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut batch, &mut state.waiting);
             state.writing = true;

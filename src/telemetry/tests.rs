@@ -111,7 +111,7 @@ fn each_metric_is_rendered_as_the_catalog_has_it() {
         assert_eq!(family.kind, metric.kind.label(), "{}", metric.name);
         let labels: BTreeSet<&str> = family.labels.keys().map(String::as_str).filter(|label| *label != "le").collect();
         assert_eq!(labels, metric.labels.iter().copied().collect(), "{}", metric.name);
-        let is_counter = matches!(metric.kind, Kind::Counter | Kind::CounterSeconds);
+        let is_counter = matches!(metric.kind, MetricType::Counter | MetricType::CounterSeconds);
         assert_eq!(metric.name.ends_with("_total"), is_counter, "{}", metric.name);
     }
     assert_eq!(families.len(), catalog::ALL.len());

@@ -10,7 +10,7 @@ use super::message;
 use super::plan::Rng;
 use super::progress::Progress;
 use super::scenario::{Outcome, Pace, connect, millis, redial, settle};
-use super::swarm::{State, Swarm};
+use super::swarm::{Membership, Swarm};
 use super::tally::Check;
 
 /// Maximum time from a peer's announcement until it has discovered the others.
@@ -18,7 +18,7 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The ways to leave.
 #[derive(Clone, Copy, Debug)]
-enum Exit {
+enum Departure {
     Close,
     Fin,
     Goodbye,
@@ -26,7 +26,7 @@ enum Exit {
     Reset,
 }
 
-impl Exit {
+impl Departure {
     const ALL: [Self; 5] = [Self::Close, Self::Fin, Self::Goodbye, Self::GoodbyeThenClose, Self::Reset];
 }
 
@@ -92,8 +92,8 @@ impl Churner {
             if !self.pause(interval).await || !self.join().await || !self.pause(interval).await {
                 return;
             }
-            let exit = Exit::ALL[self.rng.below(Exit::ALL.len() as u64) as usize];
-            self.leave(exit).await;
+            let departure = Departure::ALL[self.rng.below(Departure::ALL.len() as u64) as usize];
+            self.leave(departure).await;
         }
     }
 
@@ -109,7 +109,7 @@ impl Churner {
     async fn join(&mut self) -> bool {
         let swarm = &self.swarm;
         let seat = &swarm.seats[self.peer];
-        if seat.line.borrow().is_none() && !redial(swarm, self.peer, &mut self.rng).await {
+        if seat.connection.borrow().is_none() && !redial(swarm, self.peer, &mut self.rng).await {
             return false;
         }
         swarm.announce(self.peer);
@@ -124,17 +124,17 @@ impl Churner {
         true
     }
 
-    async fn leave(&mut self, exit: Exit) {
+    async fn leave(&mut self, departure: Departure) {
         let (swarm, peer) = (&self.swarm, self.peer);
-        match exit {
-            Exit::Close => swarm.close(peer).await,
-            Exit::Fin => swarm.cut(peer, false),
-            Exit::Reset => swarm.cut(peer, true),
-            Exit::GoodbyeThenClose => {
+        match departure {
+            Departure::Close => swarm.close(peer).await,
+            Departure::Fin => swarm.cut(peer, false),
+            Departure::Reset => swarm.cut(peer, true),
+            Departure::GoodbyeThenClose => {
                 self.say_goodbye();
                 swarm.close(peer).await;
             }
-            Exit::Goodbye => {
+            Departure::Goodbye => {
                 self.say_goodbye();
                 // The hub answers this message after everything it sent before it read the goodbye. Nothing may follow
                 // the answer.
@@ -142,7 +142,7 @@ impl Churner {
                 let pongs = seat.app_pongs.get();
                 swarm.say(peer, b"{\"type\":\"ping\"}");
                 if self.wait_until(|| seat.app_pongs.get() > pongs).await {
-                    swarm.leave(peer, State::Outside);
+                    swarm.leave(peer, Membership::Outside);
                 } else {
                     swarm.cut(peer, true);
                 }
@@ -153,7 +153,7 @@ impl Churner {
     fn say_goodbye(&self) {
         let goodbye = message::membership("goodbye", self.swarm.plan.network_name(self.peer));
         self.swarm.say(self.peer, goodbye.as_bytes());
-        self.swarm.leave(self.peer, State::Leaving);
+        self.swarm.leave(self.peer, Membership::Leaving);
     }
 
     /// False if it did not happen in time, or the session ended first.
@@ -161,7 +161,7 @@ impl Churner {
         let seat = &self.swarm.seats[self.peer];
         let wait = async {
             while !happened() {
-                if seat.line.borrow().is_none() {
+                if seat.connection.borrow().is_none() {
                     return false;
                 }
                 seat.changed.notified().await;

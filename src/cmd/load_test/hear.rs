@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::ledger::Anomaly;
 use super::message::{self, Heard, Signal};
 use super::plan::Place;
-use super::swarm::{State, Swarm};
+use super::swarm::{Membership, Swarm};
 use super::tally::Check;
 
 impl Swarm {
@@ -45,10 +45,10 @@ impl Swarm {
         let seat = &self.seats[peer];
         let mut tally = self.tally.borrow_mut();
         match seat.state.get() {
-            State::Inside if discovered => tally.discoveries += 1,
-            State::Inside => tally.leaves += 1,
-            State::Leaving => return,
-            State::Outside => {
+            Membership::Inside if discovered => tally.discoveries += 1,
+            Membership::Inside => tally.leaves += 1,
+            Membership::Leaving => return,
+            Membership::Outside => {
                 return tally.violate(Check::ToldOutside, || format!("{} heard {}", self.called(peer), heard.kind));
             }
         }

@@ -27,7 +27,7 @@ use tokio::task::LocalSet;
 
 use self::plan::{Plan, Spread};
 use self::progress::Progress;
-use self::report::{Asked, Report};
+use self::report::{Report, ReportedArgs};
 use self::scenario::{Outcome, Pace};
 use self::swarm::{Options, Swarm};
 use self::tally::Check;
@@ -210,7 +210,7 @@ async fn measure(args: &Args, plan: Plan, seed: u64) -> Result<Report, String> {
     for hub in &args.hubs {
         endpoints.push(hub.resolve(args.ca.as_deref()).await.map_err(|error| format!("cannot find {hub}: {error}"))?);
     }
-    let asked = Asked {
+    let asked = ReportedArgs {
         scenario: args.scenario.name(),
         hubs: args.hubs.iter().map(HubUrl::to_string).collect(),
         seed,

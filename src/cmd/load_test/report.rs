@@ -44,7 +44,7 @@ pub(super) struct Report {
 
 /// The arguments that belong into a report.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(super) struct ReportedArgs {
     pub(super) scenario: &'static str,
     pub(super) hubs: Vec<String>,
     pub(super) seed: u64,
@@ -53,8 +53,8 @@ pub(super) struct Asked {
 }
 
 impl Report {
-    pub(super) fn new(asked: Asked, outcome: Outcome, tally: &Tally) -> Self {
-        let Asked { scenario, hubs, seed, peers, networks } = asked;
+    pub(super) fn new(args: ReportedArgs, outcome: Outcome, tally: &Tally) -> Self {
+        let ReportedArgs { scenario, hubs, seed, peers, networks } = args;
         let relays_per_sec =
             if outcome.measured_secs > 0.0 { outcome.relays as f64 / outcome.measured_secs } else { 0.0 };
         Self {
@@ -203,8 +203,8 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    fn asked() -> Asked {
-        Asked { scenario: "relay", hubs: vec!["ws://h/".to_owned()], seed: 7, peers: 4, networks: 2 }
+    fn args() -> ReportedArgs {
+        ReportedArgs { scenario: "relay", hubs: vec!["ws://h/".to_owned()], seed: 7, peers: 4, networks: 2 }
     }
 
     fn outcome() -> Outcome {
@@ -223,7 +223,7 @@ mod tests {
         let mut tally = Tally::new();
         (tally.discoveries, tally.sent, tally.delivered) = (4, 3000, 3000);
         tally.latency(1_500_000);
-        let report = Report::new(asked(), outcome(), &tally);
+        let report = Report::new(args(), outcome(), &tally);
         assert!(report.passed());
         let table = report.to_string();
         for line in [
@@ -249,7 +249,7 @@ mod tests {
         tally.errors.add("rate-limited");
         tally.closes.add("4003");
         tally.violate(Check::Duplicate, || "peer 1 heard\u{1b}".to_owned());
-        let report = Report::new(asked(), outcome(), &tally);
+        let report = Report::new(args(), outcome(), &tally);
         assert!(!report.passed());
         let table = report.to_string();
         for part in
@@ -264,7 +264,7 @@ mod tests {
         let mut tally = Tally::new();
         tally.latency(2_000_000);
         tally.violate(Check::SignalLost, || "x".to_owned());
-        let json = serde_json::to_value(Report::new(asked(), outcome(), &tally)).unwrap();
+        let json = serde_json::to_value(Report::new(args(), outcome(), &tally)).unwrap();
         assert_eq!(json["passed"], false);
         assert_eq!(json["latencyMicros"]["p50"], 2000);
         assert_eq!(json["relaysPerSec"], 1500.0);

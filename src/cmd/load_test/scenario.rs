@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::hear::partner;
 use super::plan::{Place, Rng};
 use super::progress::Progress;
-use super::swarm::{State, Swarm};
+use super::swarm::{Membership, Swarm};
 use super::tally::Check;
 
 /// Maximum number of handshakes in progress, if no rate was requested.
@@ -271,7 +271,7 @@ pub(super) async fn finish(swarm: &Rc<Swarm>, progress: &Progress) {
     }
     progress.phase("leaving");
     for seat in &swarm.seats {
-        seat.state.set(State::Leaving);
+        seat.state.set(Membership::Leaving);
     }
     let mut leaves = JoinSet::new();
     for peer in 0..swarm.seats.len() {

@@ -58,9 +58,9 @@ pub(super) struct Options {
 
 /// One peer.
 pub(super) struct Seat {
-    pub(super) line: RefCell<Option<Line>>,
+    pub(super) connection: RefCell<Option<OpenConnection>>,
     pub(super) ledger: RefCell<Ledger>,
-    pub(super) state: Cell<State>,
+    pub(super) state: Cell<Membership>,
     /// Whether the others should know it.
     pub(super) member: Cell<bool>,
     /// Notified when something happens that its task may wait for.
@@ -75,14 +75,14 @@ pub(super) struct Seat {
 }
 
 /// An open connection.
-pub(super) struct Line {
+pub(super) struct OpenConnection {
     pub(super) sender: Sender,
     reader: JoinHandle<()>,
 }
 
 /// A peer's membership in its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum Membership {
     /// Not announced.
     Outside,
     /// Announced.
@@ -98,9 +98,9 @@ impl Swarm {
             let members = plan.members(network);
             let ledger = Ledger::new(slot, members, observers(members, options.observer_share));
             Seat {
-                line: RefCell::default(),
+                connection: RefCell::default(),
                 ledger: RefCell::new(ledger),
-                state: Cell::new(State::Outside),
+                state: Cell::new(Membership::Outside),
                 member: Cell::new(false),
                 changed: Notify::new(),
                 app_pongs: Cell::new(0),
@@ -148,7 +148,7 @@ impl Swarm {
         match dialled.unwrap_or_else(|_| Err("timeout".to_owned())) {
             Ok((sender, receiver)) => {
                 let reader = tokio::task::spawn_local(self.clone().read(peer, receiver));
-                self.seats[peer].line.replace(Some(Line { sender, reader }));
+                self.seats[peer].connection.replace(Some(OpenConnection { sender, reader }));
                 self.tally.borrow_mut().sessions += 1;
                 Ok(())
             }
@@ -187,9 +187,9 @@ impl Swarm {
         };
         let seat = &self.seats[peer];
         // Code that ends a session on purpose removes the connection first.
-        if let Some(line) = seat.line.take() {
-            self.retire(&line.sender);
-            self.leave(peer, State::Outside);
+        if let Some(connection) = seat.connection.take() {
+            self.retire(&connection.sender);
+            self.leave(peer, Membership::Outside);
             let mut tally = self.tally.borrow_mut();
             tally.closes.add(&end_name(&ended));
             tally.violate(Check::Closed, || format!("{}: {ended}", self.called(peer)));
@@ -201,7 +201,7 @@ impl Swarm {
     pub(super) fn announce(&self, peer: usize) {
         let seat = &self.seats[peer];
         self.forget(peer);
-        seat.state.set(State::Inside);
+        seat.state.set(Membership::Inside);
         self.say(peer, message::membership("announce", self.plan.network_name(peer)).as_bytes());
     }
 
@@ -215,7 +215,7 @@ impl Swarm {
     }
 
     /// From now on the others should not know this peer, and its own view does not count.
-    pub(super) fn leave(&self, peer: usize, state: State) {
+    pub(super) fn leave(&self, peer: usize, state: Membership) {
         let seat = &self.seats[peer];
         seat.state.set(state);
         self.forget(peer);
@@ -249,7 +249,7 @@ impl Swarm {
     }
 
     pub(super) fn connected(&self) -> usize {
-        self.seats.iter().filter(|seat| seat.line.borrow().is_some()).count()
+        self.seats.iter().filter(|seat| seat.connection.borrow().is_some()).count()
     }
 
     pub(super) fn told(&self, discovered: bool) {
@@ -263,8 +263,8 @@ impl Swarm {
 
     /// Queues a message of a peer. False if that failed.
     pub(super) fn say(&self, peer: usize, text: &[u8]) -> bool {
-        let line = self.seats[peer].line.borrow();
-        let said = line.as_ref().map_or(Err(SendError::Closed), |line| line.sender.send(text));
+        let connection = self.seats[peer].connection.borrow();
+        let said = connection.as_ref().map_or(Err(SendError::Closed), |connection| connection.sender.send(text));
         if said == Err(SendError::Full) {
             self.tally.borrow_mut().violate(Check::Unsent, || self.called(peer));
         }
@@ -273,12 +273,12 @@ impl Swarm {
 
     /// Ends a session with a close frame, and waits for the hub's.
     pub(super) async fn close(&self, peer: usize) {
-        self.leave(peer, State::Leaving);
-        let Some(line) = self.seats[peer].line.take() else { return };
-        self.retire(&line.sender);
+        self.leave(peer, Membership::Leaving);
+        let Some(connection) = self.seats[peer].connection.take() else { return };
+        self.retire(&connection.sender);
         // A close frame that does not fit counts as one without an answer.
-        let _ = line.sender.close(1000, "");
-        let mut reader = line.reader;
+        let _ = connection.sender.close(1000, "");
+        let mut reader = connection.reader;
         if tokio::time::timeout(CLOSE_TIMEOUT, &mut reader).await.is_err() {
             reader.abort();
             self.tally.borrow_mut().closes.add("unanswered");
@@ -287,11 +287,11 @@ impl Swarm {
 
     /// Ends a session without a close frame: with a reset, or with TCP's own end.
     pub(super) fn cut(&self, peer: usize, reset: bool) {
-        self.leave(peer, State::Outside);
-        let Some(line) = self.seats[peer].line.take() else { return };
-        self.retire(&line.sender);
-        line.sender.cut(reset);
-        line.reader.abort();
+        self.leave(peer, Membership::Outside);
+        let Some(connection) = self.seats[peer].connection.take() else { return };
+        self.retire(&connection.sender);
+        connection.sender.cut(reset);
+        connection.reader.abort();
     }
 
     fn retire(&self, sender: &Sender) {

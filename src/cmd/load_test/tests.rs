@@ -1,6 +1,6 @@
 use clap::{CommandFactory, Parser};
 
-use super::swarm::State;
+use super::swarm::Membership;
 use super::*;
 
 #[derive(Parser)]
@@ -101,7 +101,7 @@ fn a_leave_is_due_once_somebody_left() {
     for (to, about) in [(0, 2), (2, 0), (1, 3), (3, 1)] {
         hear(&swarm, to, &message(&swarm, "peer-discovered", about, to));
     }
-    swarm.leave(2, State::Outside);
+    swarm.leave(2, Membership::Outside);
     assert!(!swarm.is_exact());
     swarm.compare_all();
     assert_eq!(violations(&swarm), [(Check::StillThere, 1)]);
@@ -129,7 +129,7 @@ fn what_must_not_be_heard_has_a_name() {
     check(Check::Unreadable, 0, &|_| r#"{"type":"x"}"#.to_owned());
     check(Check::Unreadable, 0, &|_| "{".to_owned());
     check(Check::ToldOutside, 0, &|swarm| {
-        swarm.leave(0, State::Outside);
+        swarm.leave(0, Membership::Outside);
         message(swarm, "peer-discovered", 1, 0)
     });
 }

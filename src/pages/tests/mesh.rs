@@ -59,7 +59,7 @@ fn dial(uri: &str, source: DialSource, connected: bool) -> DialView {
 }
 
 /// A hub that knows five others: one it dialed, one that dialed it, one behind another hub, one over Redis, one lost.
-fn meshed() -> Hub {
+fn meshed() -> TestHub {
     let urls = format!("{URL},ws://b");
     let hub = hub(&[("BOOTSTRAP_HUBS", &urls), ("MESH_TOKEN", "t")], &[]);
     let route = |id| Some(Via::Link(LinkId(id)));
