@@ -128,7 +128,7 @@ mod tests {
         [("IS_HUB", "true"), ("MESH_TOKEN", "t"), ("ADMIN_PORT", "8082"), ("MESH_PORT", "8081")];
 
     #[test]
-    fn peers_get_what_the_others_leave() {
+    fn peers_get_the_files_that_nothing_else_needs() {
         for max_files in [64_u64, 120, 256, 1024, 4096, 65_536] {
             for pairs in [&[][..], &MESHED] {
                 let pairs = [pairs, &[("MAX_CONNECTIONS", "100000")]].concat();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_are_enough_files_max_connections_is_what_it_says() {
+    fn with_enough_files_max_connections_is_unchanged() {
         for pairs in [&[][..], &MESHED] {
             assert_eq!(divided(pairs, None).seats, 1000);
             let config = Config::from_pairs(pairs).unwrap();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_files_are_said_with_both_numbers_and_what_to_do() {
+    fn the_warning_about_files_has_numbers_and_advice() {
         let files = divided(&MESHED, Some(120));
         let config = Config::from_pairs(&MESHED).unwrap();
         let said = files.warning(&config, Some(120)).unwrap();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_that_dials_many_keeps_files_for_them() {
+    fn a_hub_that_dials_many_hubs_reserves_files_for_them() {
         let hubs = (0..40).map(|n| format!("ws://h{n}")).collect::<Vec<_>>().join(",");
         let files = divided(&[("BOOTSTRAP_HUBS", &hubs), ("MESH_TOKEN", "t")], Some(300));
         assert_eq!((files.shares.links, files.dials), (80, 32));

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_end_of_any_part_is_heard() {
+    async fn the_end_of_any_part_is_reported() {
         let (shard, shards) = mpsc::channel(1);
         let (mesh, mesh_ends) = mpsc::channel(1);
         let mut ends = Ends { shards, mesh: mesh_ends, _mesh: mesh.clone() };

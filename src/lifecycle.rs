@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hub_that_was_full_has_room_when_a_twentieth_is_free() {
+    fn a_full_hub_has_room_again_when_a_twentieth_is_free() {
         for (seats, again) in [(1000, 950), (100, 95), (19, 18), (5, 4), (1, 0)] {
             let hub = Fullness::of(seats);
             assert!(!hub.look(0) && !hub.look(seats - 1), "{seats}");
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_way_back() {
+    fn the_stage_never_moves_back() {
         let lifecycle = Lifecycle::new();
         let other = lifecycle.clone();
         assert_eq!(other.stage(), Stage::Starting);

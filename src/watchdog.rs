@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_does_not_turn_is_named_after_its_time() {
+    fn a_thread_without_turns_is_reported_after_the_maximum() {
         let watchdog = watchdog();
         assert_eq!(run(&watchdog, &[0, 1, 2], 0, 60), None);
         assert_eq!(run(&watchdog, &[0, 1], 60, 70), None);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thread_is_said_once_when_it_gets_stuck_and_once_when_it_turns_again() {
+    fn each_hang_and_each_recovery_is_reported_once() {
         let watchdog = watchdog();
         let mut before = Vec::new();
         let mut said = Vec::new();
@@ -153,13 +153,13 @@ mod tests {
     }
 
     #[test]
-    fn one_that_never_turned_is_noticed_as_well() {
+    fn a_thread_that_never_turned_is_reported() {
         let watchdog = watchdog();
         assert_eq!(run(&watchdog, &[0, 2], 0, 12).unwrap().thread, "shard-0");
     }
 
     #[test]
-    fn a_process_that_was_stopped_as_a_whole_has_no_stuck_thread() {
+    fn a_stopped_process_has_no_stuck_thread() {
         let watchdog = watchdog();
         assert_eq!(run(&watchdog, &[0, 1, 2], 0, 60), None);
         // One hour later the first thread turns before the others, and checks at once.
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_hardly_runs_has_slow_threads_and_no_stuck_ones() {
+    fn a_starved_process_has_no_stuck_thread() {
         let watchdog = watchdog();
         for turn in 0..100 {
             watchdog.turned(turn % 3, Duration::from_secs(4 * turn as u64));

@@ -16,12 +16,12 @@ fn served(args: &[&str], env: &[(&str, &str)]) -> Config {
 }
 
 #[test]
-fn clap_finds_nothing_wrong_with_the_commands() {
+fn clap_accepts_the_definitions_of_all_commands() {
     Cli::command().debug_assert();
 }
 
 #[test]
-fn to_serve_is_the_default() {
+fn serve_is_the_default_command() {
     for args in [&["--port", "9000"][..], &["serve", "--port", "9000"], &["serve", "--port=9000"]] {
         assert_eq!(served(args, &[]).port, 9000);
     }
@@ -31,13 +31,13 @@ fn to_serve_is_the_default() {
 }
 
 #[test]
-fn the_variables_of_a_hub_do_not_disturb_other_commands() {
+fn variables_of_a_hub_do_not_affect_other_commands() {
     let bad = [("PORT", "x"), ("SHARDS", "0"), ("LOG_LEVEL", "inof")];
     assert!(matches!(asked(&["generate-peer-ids"], &bad), Ok(Task::GeneratePeerIds(_))));
 }
 
 #[test]
-fn bad_usage_is_64() {
+fn invalid_usage_exits_with_64() {
     for args in [
         &["--prot", "1"][..],
         &["serve", "--port"],
@@ -55,7 +55,7 @@ fn bad_usage_is_64() {
 }
 
 #[test]
-fn what_was_asked_for_is_0() {
+fn requested_output_exits_with_0() {
     for args in [
         &["--help"][..],
         &["-h"],
@@ -73,19 +73,19 @@ fn what_was_asked_for_is_0() {
 }
 
 #[test]
-fn a_bad_setting_is_told_before_the_rest_is_printed() {
+fn print_config_reports_invalid_settings() {
     assert_eq!(asked(&["--print-config", "--port", "x"], &[]).unwrap_err().code(), 64);
 }
 
 #[test]
-fn clap_names_the_flag() {
+fn errors_of_clap_name_the_flag() {
     let Err(Exit::Clap(error)) = asked(&["serve", "--prot", "1"], &[]) else { panic!() };
     let text = error.render().to_string();
     assert!(text.contains("--prot") && text.contains("--port"), "{text}");
 }
 
 #[test]
-fn no_secret_of_a_url_on_the_command_line_is_repeated() {
+fn errors_hide_secrets_of_urls_on_the_command_line() {
     for args in [
         &["peer", "--hub", "redis://u:hunter2@h"][..],
         &["peer", "--hub=ws://u:hunter2/x@h b"],
@@ -111,7 +111,7 @@ fn no_secret_of_a_url_on_the_command_line_is_repeated() {
 }
 
 #[test]
-fn tools_read_a_token_as_the_hub_does() {
+fn tools_trim_a_token_like_the_hub() {
     for token in ["secret", "secret\n", " secret\r\n"] {
         let Ok(Task::Peer(args)) = asked(&["peer", "--token", token], &[]) else { panic!("{token:?}") };
         assert_eq!(args.token.as_deref(), Some("secret"), "{token:?}");
@@ -201,7 +201,7 @@ fn both_languages_have_the_same_settings() {
 
 /// The READMEs' tables match the program. `BLESS=1` writes them.
 #[test]
-fn the_readmes_say_what_can_be_set() {
+fn the_readmes_list_all_settings() {
     const BEGIN: &str = "<!-- config:begin -->\n";
     const END: &str = "<!-- config:end -->";
     for (name, chinese, must) in [("README.md", false, true), ("README.zh-CN.md", true, false)] {

@@ -20,7 +20,7 @@ fn for_peer(url: &str) -> String {
 }
 
 #[test]
-fn a_url_without_a_path_means_ws() {
+fn a_url_without_a_path_gets_the_path_ws() {
     assert_eq!(for_peer("ws://localhost:8080"), "ws://localhost:8080/ws?peerId=ID");
     assert_eq!(for_peer("ws://localhost:8080/"), "ws://localhost:8080/ws?peerId=ID");
     assert_eq!(for_peer("wss://hub.example"), "wss://hub.example/ws?peerId=ID");
@@ -28,7 +28,7 @@ fn a_url_without_a_path_means_ws() {
 }
 
 #[test]
-fn path_and_query_are_kept() {
+fn path_and_query_of_a_url_are_kept() {
     assert_eq!(for_peer("ws://h/signal"), "ws://h/signal?peerId=ID");
     assert_eq!(for_peer("ws://h/ws?token=t"), "ws://h/ws?token=t&peerId=ID");
     assert_eq!(for_peer("ws://h?token=t"), "ws://h/ws?token=t&peerId=ID");
@@ -36,7 +36,7 @@ fn path_and_query_are_kept() {
 }
 
 #[test]
-fn what_is_no_hub_is_refused_by_name() {
+fn invalid_urls_of_hubs_are_refused() {
     assert_eq!("http://h".parse::<HubUrl>(), Err(HubUrlError::Scheme));
     assert_eq!("localhost:8080".parse::<HubUrl>(), Err(HubUrlError::Malformed));
     assert_eq!("".parse::<HubUrl>(), Err(HubUrlError::Malformed));
@@ -114,7 +114,7 @@ const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocke
     Sec-WebSocket-Accept: ACCEPT\r\n\r\n";
 
 #[test]
-fn what_arrives_with_the_handshake_is_read_and_pings_are_answered() {
+fn bytes_behind_the_handshake_are_read_and_pings_answered() {
     local(async {
         let (sender, mut receiver) =
             with_hub(SWITCHING, b"\x89\x01p\x01\x01h\x80\x01i\x88\x04\x0f\xa1go").await.unwrap();
@@ -125,7 +125,7 @@ fn what_arrives_with_the_handshake_is_read_and_pings_are_answered() {
 }
 
 #[test]
-fn over_tls_only_who_proves_to_be_the_hub_is_spoken_to() {
+fn tls_requires_a_certificate_for_the_hub() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let chain = vec![made.cert.der().clone()];
@@ -166,7 +166,7 @@ fn over_tls_only_who_proves_to_be_the_hub_is_spoken_to() {
 }
 
 #[test]
-fn a_refusal_says_what_the_hub_said() {
+fn a_refusal_contains_the_answer_of_the_hub() {
     local(async {
         let refused = with_hub(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 13\r\n\r\nunauthorized\n", b"").await;
         let Err(error) = refused else { panic!("a refused handshake is an error") };
@@ -175,7 +175,7 @@ fn a_refusal_says_what_the_hub_said() {
 }
 
 #[test]
-fn an_answer_without_the_right_accept_is_no_websocket() {
+fn an_answer_with_a_wrong_accept_value_is_refused() {
     local(async {
         let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";

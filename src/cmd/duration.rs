@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_are_added_up() {
+    fn units_of_a_duration_are_added() {
         for (text, ms) in [
             ("0", 0),
             ("0s", 0),
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_and_more_than_the_maximum_are_refused() {
+    fn invalid_and_too_long_durations_are_refused() {
         for text in
             ["", "10", "s", "10x", "-1s", "1s2", "1.2.3s", "1e3s", "101days", "99999999h", "99999999999999999y", "NaNs"]
         {
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_load_test_counts_in_seconds() {
+    fn a_bare_number_means_seconds_in_the_load_test() {
         assert_eq!(parse_secs("30"), Ok(Duration::from_secs(30)));
         assert_eq!(parse_secs("0.5"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_secs("2m"), Ok(Duration::from_secs(120)));

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_id_comes_with_a_url_per_hub() {
+    fn each_id_is_printed_with_a_url_per_hub() {
         let hubs = ["ws://a:1", "wss://b"].map(|hub| hub.parse().unwrap()).to_vec();
         let mut out = Vec::new();
         print(&Args { count: 3, hubs }, &mut out).unwrap();

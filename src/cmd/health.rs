@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_is_asked_where_it_listens() {
+    fn the_request_goes_to_the_address_of_the_hub() {
         for (env, expected) in [
             (&[][..], "http://localhost:8080/readyz"),
             (&[("PORT", "9000")], "http://localhost:9000/readyz"),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_hub_refuses_is_refused_in_the_same_words() {
+    fn invalid_settings_have_the_same_errors_as_in_the_hub() {
         for (name, value) in
             [("PORT", "x"), ("ADMIN_PORT", "99999"), ("HOST", "http://a"), ("ADMIN_PORT", "tcp://10.0.0.1:1")]
         {

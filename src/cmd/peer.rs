@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_became_of_the_offer_is_kept() {
+    fn the_outcome_of_the_offer_is_recorded() {
         let said = |text: &str| outcome(text);
         assert_eq!(said(r#"{"type":"receipt","data":{"id":"offer-1","outcome":"delivered"}}"#).unwrap(), "delivered");
         assert_eq!(
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_a_peer_sends_reaches_the_terminal_raw() {
+    fn control_characters_of_peers_are_escaped() {
         for line in [
             "{\"type\":\"\\u001b[2J\"}",
             "{\"type\":\"error\",\"data\":{\"code\":\"\\u001b[2J\",\"message\":\"\\u0007\"}}",
@@ -385,13 +385,13 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_keeps_the_message_as_it_came() {
+    fn a_json_line_contains_the_unchanged_message() {
         assert_eq!(json_line("{\"b\": 1.0,\n\"a\":\"\\n\"}", 7), r#"{"receivedAt":7,"message":{"b": 1.0, "a":"\n"}}"#);
         assert_eq!(json_line("no", 7), r#"{"receivedAt":7,"unreadable":"no"}"#);
     }
 
     #[test]
-    fn the_offer_passes_its_data_on_as_written() {
+    fn the_offer_contains_its_data_unchanged() {
         let args = Args {
             hub: HubUrl::DEFAULT.parse().unwrap(),
             name: Some("n".to_owned()),

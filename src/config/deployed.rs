@@ -69,13 +69,13 @@ fn variables(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn a_variable_is_seen_wherever_it_is_said() {
+fn variables_are_found_in_every_notation() {
     let text = "  PORT: 1\n- SHARDS=2\nkey: AUTH_TOKEN\n  - name: HOST\n# HUB_ID=3\nx: ${MESH_TOKEN:?no}\nENV LOG_LEVEL=a \\\n drop: [ALL] TCP\n";
     assert_eq!(variables(text), ["PORT", "SHARDS", "AUTH_TOKEN", "HOST", "MESH_TOKEN", "LOG_LEVEL"]);
 }
 
 #[test]
-fn what_is_deployed_says_settings_that_there_are() {
+fn deployment_files_use_existing_settings() {
     let mut paths = Vec::new();
     for path in [".env", "Dockerfile", "docker-compose.yml", "deploy", "k8s"] {
         files(&root().join(path), &mut paths);
@@ -129,7 +129,7 @@ fn holds(what: &str, mut said: BTreeMap<String, String>) {
 }
 
 #[test]
-fn what_is_told_can_hold() {
+fn settings_of_deployment_files_are_valid() {
     for overlay in ["dev", "production", "redis"] {
         let mut said = config_map(&format!("k8s/overlays/{overlay}/kustomization.yaml"));
         if overlay == "redis" {
@@ -145,7 +145,7 @@ fn what_is_told_can_hold() {
 }
 
 #[test]
-fn a_hub_that_links_with_go_hubs_is_told_what_can_hold() {
+fn settings_of_the_legacy_component_are_valid() {
     let text = std::fs::read_to_string(root().join("k8s/components/legacy/deployment.yaml")).unwrap();
     let mut said = config_map("k8s/overlays/production/kustomization.yaml");
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
@@ -160,7 +160,7 @@ fn a_hub_that_links_with_go_hubs_is_told_what_can_hold() {
 
 /// The image's dependency layer is built from the manifests of all crates.
 #[test]
-fn the_image_knows_every_crate() {
+fn the_dockerfile_names_every_crate() {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
     let (workspace, dockerfile) = (read("Cargo.toml"), read("Dockerfile"));
     let members = workspace.lines().find_map(|line| line.strip_prefix("members = [")).unwrap();
@@ -176,7 +176,7 @@ fn the_image_knows_every_crate() {
 }
 
 #[test]
-fn the_image_is_built_with_every_crate_of_the_workspace() {
+fn the_image_is_built_from_every_crate() {
     let text = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
     let manifest = text("Cargo.toml");
     let members = manifest.lines().find_map(|line| line.strip_prefix("members = [")).unwrap();

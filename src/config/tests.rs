@@ -147,14 +147,14 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
 ];
 
 #[test]
-fn the_table_of_values_is_complete() {
+fn the_table_of_values_covers_every_setting() {
     let tested: Vec<_> = VALUES.iter().map(|(name, ..)| *name).collect();
     let known: Vec<_> = settings::ALL.iter().map(|setting| setting.name).collect();
     assert_eq!(tested, known);
 }
 
 #[test]
-fn what_is_allowed_holds() {
+fn allowed_values_are_accepted() {
     for (name, good, _) in VALUES {
         for value in *good {
             set(&[(name, value)], name);
@@ -170,7 +170,7 @@ fn says_what_to_do(refusal: &str) -> bool {
 }
 
 #[test]
-fn what_is_not_is_refused_by_name() {
+fn invalid_values_are_refused_with_name_and_advice() {
     for (name, _, bad) in VALUES {
         let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
         for value in *bad {
@@ -183,7 +183,7 @@ fn what_is_not_is_refused_by_name() {
 }
 
 #[test]
-fn a_flag_is_judged_like_its_variable() {
+fn a_flag_and_its_variable_have_the_same_errors() {
     for (name, good, bad) in VALUES.iter().filter(|(name, ..)| !name.starts_with("FLY_")) {
         let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
         for value in *good {
@@ -212,7 +212,7 @@ fn an_empty_variable_counts_as_unset() {
 }
 
 #[test]
-fn a_flag_beats_a_variable_beats_the_default() {
+fn flags_override_variables_and_variables_override_defaults() {
     let env = |name: &str| (name == "PORT").then(|| OsString::from("9000"));
     let port = |said: &[&str]| Config::resolve(&flags(said), &env).unwrap().port;
     assert_eq!(port(&["--port", "9001"]), 9001);
@@ -233,7 +233,7 @@ fn a_switch_needs_no_value() {
 }
 
 #[test]
-fn a_refusal_says_what_was_wrong_and_what_is_allowed() {
+fn an_error_names_the_value_and_the_allowed_ones() {
     for (name, value, said) in [
         ("PORT", "99999", "PORT (--port): 99999 is not a port: use a number from 0 to 65535"),
         ("IS_HUB", "maybe", "IS_HUB (--is-hub): maybe is not a boolean: use true, false, 1, 0, yes, no, on or off"),
@@ -250,14 +250,14 @@ fn a_refusal_says_what_was_wrong_and_what_is_allowed() {
 }
 
 #[test]
-fn all_refusals_are_told_at_once() {
+fn all_errors_are_reported_at_once() {
     let refusals = Config::from_pairs(&[("PORT", "x"), ("SHARDS", "0"), ("LOG_LEVEL", "inof")]).unwrap_err();
     assert_eq!(refusals.len(), 3);
 }
 
 #[cfg(unix)]
 #[test]
-fn bytes_that_are_not_utf8_are_refused() {
+fn values_that_are_not_utf8_are_refused() {
     use std::os::unix::ffi::OsStringExt;
     let env = |name: &str| (name == "HOST").then(|| OsString::from_vec(vec![0xff]));
     let refusals = Config::resolve(&Flags::default(), &env).unwrap_err();
@@ -299,7 +299,7 @@ fn nothing_before_the_last_at_sign_of_a_url_is_shown() {
 }
 
 #[test]
-fn a_list_says_which_of_its_entries_is_wrong() {
+fn an_error_in_a_list_names_the_invalid_entry() {
     let said = |list| refusal(&[("BOOTSTRAP_HUBS", list)]);
     assert!(
         said("ws://a,nonsense,ws://u:p@b").starts_with("BOOTSTRAP_HUBS (--bootstrap-hubs): entry 2 is not the URL")
@@ -309,7 +309,7 @@ fn a_list_says_which_of_its_entries_is_wrong() {
 }
 
 #[test]
-fn what_cannot_be_seen_is_made_visible() {
+fn errors_show_invisible_characters() {
     assert!(refusal(&[("PORT", "\u{feff}8080")]).contains("\\u{feff}8080 is not a port"));
     assert!(refusal(&[("PORT", "80\n80")]).contains("80\\n80 is not a port"));
     assert!(refusal(&[("PORT", "\"8080\"")]).contains("\"8080\" is not a port"));
@@ -317,7 +317,7 @@ fn what_cannot_be_seen_is_made_visible() {
 
 /// A Service next to a pod puts its address into the pod's environment, under a name that can be a setting's.
 #[test]
-fn the_variables_of_a_service_are_named_as_such() {
+fn variables_of_a_service_are_recognized() {
     let address = "tcp://10.0.0.1:8081";
     let config = Config::from_pairs(&[("MESH_PORT", address)]).unwrap();
     assert_eq!(config.mesh.port, None);
@@ -373,13 +373,13 @@ fn the_defaults_suit_any_number_of_cores() {
 }
 
 #[test]
-fn shards_are_the_cores_that_are_there() {
+fn shards_default_to_the_available_cores() {
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!(usize::from(Config::from_pairs(&[]).unwrap().shards), cores.min(256));
 }
 
 #[test]
-fn a_host_is_the_addresses_it_means() {
+fn a_host_resolves_to_its_addresses() {
     let listen = |host: &str| Config::from_pairs(&[("HOST", host), ("PORT", "81")]).unwrap().listen;
     assert_eq!(listen("0.0.0.0"), ["0.0.0.0:81".parse().unwrap()]);
     assert_eq!(listen("[::]"), ["[::]:81".parse().unwrap()]);
@@ -390,14 +390,14 @@ fn a_host_is_the_addresses_it_means() {
 }
 
 #[test]
-fn a_hub_without_an_id_has_one_of_its_own() {
+fn a_hub_without_hub_id_gets_a_random_one() {
     let id = |pairs: &[(&str, &str)]| Config::from_pairs(pairs).unwrap().hub_id;
     assert_ne!(id(&[]), id(&[]));
     assert_eq!(id(&[("HUB_ID", ID)]).to_string(), ID.to_lowercase());
 }
 
 #[test]
-fn rust_log_stands_in_for_log_level() {
+fn rust_log_is_used_if_log_level_is_unset() {
     let filter = |pairs: &[(&str, &str)]| Config::from_pairs(pairs).unwrap().log.filter;
     assert_eq!(filter(&[]), "info");
     assert_eq!(filter(&[("RUST_LOG", "debug")]), "debug");
@@ -419,7 +419,7 @@ fn a_token_is_never_printed() {
 }
 
 #[test]
-fn a_token_is_compared_whole() {
+fn tokens_are_compared_completely() {
     let token = Config::from_pairs(&[("AUTH_TOKEN", "abc")]).unwrap().auth_token.unwrap();
     assert!(token.matches(b"abc"));
     for other in [&b""[..], b"ab", b"abcd", b"abd", b"ABC", b"xbc"] {
@@ -438,7 +438,7 @@ fn secrets_in_urls_are_not_printed() {
 }
 
 #[test]
-fn what_is_printed_can_be_read_back() {
+fn the_output_of_print_config_is_a_valid_env_file() {
     let hubs = [("BOOTSTRAP_HUBS", "ws://a,wss://b:1/x"), ("MESH_INSECURE", "true")];
     let pairs =
         [hubs, [("PORT", "9000"), ("HUB_ID", ID)], [("SHARDS", "3"), ("MESH_LEGACY", "ws://a,10.0.0.1")]].concat();
@@ -460,7 +460,7 @@ fn what_is_printed_can_be_read_back() {
 }
 
 #[test]
-fn what_holds_but_does_nothing_is_warned_of() {
+fn valid_settings_without_effect_cause_warnings() {
     let warnings = |pairs: &[(&str, &str)]| Config::from_pairs(pairs).unwrap().warnings().join("\n");
     assert_eq!(warnings(&[]), "");
     assert!(warnings(&[("CLEANUP_INTERVAL_MS", "30000")]).contains("CLEANUP_INTERVAL_MS"));

@@ -13,13 +13,13 @@ fn prepared(pairs: &[(&str, &str)], ports: Ports) -> (Option<Mesh>, Option<LinkD
 }
 
 #[test]
-fn a_hub_alone_has_no_mesh_and_no_door_for_one() {
+fn a_single_hub_has_no_mesh_and_refuses_links() {
     let (mesh, door) = prepared(&[("MESH_TOKEN", "t")], PORTS);
     assert!(mesh.is_none() && door.is_none());
 }
 
 #[test]
-fn without_a_token_the_door_is_closed() {
+fn without_a_token_links_are_refused() {
     let (mesh, door) = prepared(&[("IS_HUB", "true")], PORTS);
     assert!(mesh.is_none());
     assert!(matches!(door.unwrap().admission, Admission::Closed));
@@ -32,7 +32,7 @@ fn without_a_token_the_door_is_closed() {
 }
 
 #[test]
-fn the_mesh_is_told_what_the_settings_say() {
+fn the_mesh_gets_the_configured_values() {
     let pairs = [
         ("MESH_TOKEN", "t"),
         ("BOOTSTRAP_HUBS", "ws://a:1,ws://old:2"),
@@ -62,7 +62,7 @@ fn the_mesh_is_told_what_the_settings_say() {
 }
 
 #[test]
-fn those_who_leave_are_told_of_the_hubs_that_stay() {
+fn a_draining_hub_names_the_public_urls_of_the_others() {
     let hub = |n: u8, url: Option<&str>, live, draining| HubView {
         hub: HubId(PeerId::from_bytes([n; 20])),
         incarnation: HubIncarnation(1),
@@ -96,7 +96,7 @@ fn those_who_leave_are_told_of_the_hubs_that_stay() {
 }
 
 #[test]
-fn resume_secrets_are_the_meshs_where_its_token_is_beyond_guessing() {
+fn resume_secrets_are_shared_only_with_a_long_token() {
     let peer = PeerId::from_bytes([1; 20]);
     let lineage = Lineage { root: PeerIncarnation(1), session: PeerIncarnation(2) };
     let keys = |pairs: &[(&str, &str)]| resume_keys(&Config::from_pairs(pairs).unwrap()).unwrap();

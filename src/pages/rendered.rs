@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_page_whose_making_panicked_is_made_again() {
+    async fn a_page_is_rendered_again_after_a_panic() {
         let times = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&times);
         let (slot, making) = slot(PageKind::Metrics, move || {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_page_that_always_fails_is_tried_at_the_pace_of_pages() {
+    async fn a_failing_page_is_retried_at_the_limited_rate() {
         let times = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&times);
         let (slot, making) = slot(PageKind::Metrics, move || {

@@ -189,7 +189,7 @@ fn keys(body: &str) -> Vec<String> {
 }
 
 #[test]
-fn names_of_networks_are_for_who_shows_the_token_and_never_for_a_strange_web_page() {
+fn names_of_networks_require_the_token_or_a_program() {
     let names = |env: &[(&str, &str)], has_token, headers: &[(&str, &str)]| {
         let request = headers.iter().fold(Request::builder().uri("/metrics?format=json"), |request, (name, value)| {
             request.header(*name, *value)
@@ -219,7 +219,7 @@ fn names_of_networks_are_for_who_shows_the_token_and_never_for_a_strange_web_pag
 }
 
 #[test]
-fn a_flood_shares_what_is_made_and_a_page_is_never_old() {
+fn a_flood_of_requests_shares_fresh_renderings() {
     let hub = hub(&[], &[("n", 1)]);
     let renders = || {
         let metrics = hub.get("/metrics").body;
@@ -249,7 +249,7 @@ fn a_flood_shares_what_is_made_and_a_page_is_never_old() {
 }
 
 #[test]
-fn a_crowd_waits_for_one_page() {
+fn simultaneous_requests_share_one_rendering() {
     let hub = hub(&[], &[("n", 1)]);
     let (request, ()) = Request::builder().uri("/metrics?format=json").body(()).unwrap().into_parts();
     runtime().block_on(async {
@@ -268,7 +268,7 @@ fn a_crowd_waits_for_one_page() {
 }
 
 #[test]
-fn health_is_the_go_hubs_with_memory() {
+fn health_has_the_fields_of_the_go_hub_and_memory() {
     let answer = hub(&[], &[("global", 2), ("x", 1)]).get("/health");
     let mut body = answer.plain();
     let memory = body.as_object_mut().unwrap().remove("memory").unwrap();
@@ -285,7 +285,7 @@ fn health_is_the_go_hubs_with_memory() {
 }
 
 #[test]
-fn stats_are_the_go_hubs() {
+fn stats_have_the_fields_of_the_go_hub() {
     let answer =
         hub(&[("BOOTSTRAP_HUBS", "ws://a,ws://b"), ("MESH_TOKEN", "t"), ("MAX_CONNECTIONS", "5000")], &[("global", 3)])
             .get("/stats");
@@ -308,7 +308,7 @@ fn stats_of_a_hub_in_a_mesh_name_it() {
 }
 
 #[test]
-fn counts_are_those_of_the_moment() {
+fn counts_are_current() {
     let hub = hub(&[], &[]);
     hub.gauges.connections.store(77, Ordering::Relaxed);
     hub.gauges.peers.store(66, Ordering::Relaxed);
@@ -320,7 +320,7 @@ fn counts_are_those_of_the_moment() {
 }
 
 #[test]
-fn metrics_are_text_unless_json_is_asked_for() {
+fn metrics_are_text_unless_json_is_requested() {
     let hub = hub(&[("FLY_REGION", "fra"), ("FLY_APP_NAME", "pigeonhub-b")], &[("global", 2), ("a \"b\"", 1)]);
     let expected = json!({"connections": {"active": 9, "max": 1000}, "hubs": {"bootstrap_connected": 0, "discovered": 0},
         "networks": 2, "peers": {"networks": {"global": 2, "a \"b\"": 1}, "total": 8},
@@ -374,7 +374,7 @@ fn only_the_largest_networks_are_listed() {
 }
 
 #[test]
-fn a_hub_is_alive_always_and_ready_between() {
+fn livez_always_succeeds_and_readyz_only_while_ready() {
     let hub = hub(&[], &[]);
     let ask = || (hub.get("/livez").status, hub.get("/readyz").status, hub.get("/readyz").body);
     assert_eq!(ask(), (200, 503, "starting\n".to_owned()));
@@ -385,7 +385,7 @@ fn a_hub_is_alive_always_and_ready_between() {
 }
 
 #[test]
-fn a_thread_that_does_not_turn_is_named() {
+fn livez_names_a_thread_that_hangs() {
     let hub = hub(&[], &[]);
     hub.lifecycle.advance(Stage::Ready);
     for tick in 0..130 {
@@ -402,7 +402,7 @@ fn a_thread_that_does_not_turn_is_named() {
 }
 
 #[test]
-fn a_full_hub_lives_and_is_not_ready() {
+fn a_full_hub_is_live_but_not_ready() {
     for (settings, status) in [(&[][..], 503), (&[("READY_WHEN_FULL", "true")], 200)] {
         let hub = hub(&[&[("MAX_CONNECTIONS", "100")], settings].concat(), &[]);
         hub.lifecycle.advance(Stage::Ready);
@@ -422,7 +422,7 @@ fn a_full_hub_lives_and_is_not_ready() {
 }
 
 #[test]
-fn every_answer_can_be_read_by_other_origins() {
+fn every_answer_has_cors_headers() {
     for (settings, origin, vary) in
         [(&[][..], "*", ""), (&[("CORS_ORIGIN", "https://a.example")], "https://a.example", "Origin")]
     {
@@ -452,7 +452,7 @@ fn a_preflight_is_answered() {
 }
 
 #[test]
-fn a_preflight_allows_the_headers_it_asks_for_where_the_origin_is_allowed() {
+fn a_preflight_allows_the_requested_headers_for_allowed_origins() {
     let asked = [("origin", "https://a"), ("access-control-request-headers", "authorization,traceparent")];
     for (env, allowed) in
         [(&[][..], true), (&[("CORS_ORIGIN", "https://a")], true), (&[("CORS_ORIGIN", "https://b")], false)]
@@ -463,7 +463,7 @@ fn a_preflight_allows_the_headers_it_asks_for_where_the_origin_is_allowed() {
 }
 
 #[test]
-fn a_public_page_reaches_a_private_network_where_that_is_set() {
+fn private_network_access_requires_its_setting() {
     let asked = [("origin", "https://a"), ("access-control-request-private-network", "true")];
     let setting = ("CORS_PRIVATE_NETWORK", "true");
     for (env, allowed) in [
@@ -503,7 +503,7 @@ fn other_methods_are_refused() {
 }
 
 #[test]
-fn who_is_lost_is_told_where_things_are() {
+fn unknown_paths_get_a_list_of_the_endpoints() {
     let hub = hub(&[], &[]);
     for (path, status) in [
         ("/nowhere", 404),
@@ -534,7 +534,7 @@ const BROWSER: (&str, &str) =
     ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8");
 
 #[test]
-fn browsers_get_the_playground_and_all_others_json_as_before() {
+fn browsers_get_the_playground_and_programs_get_json() {
     let shown = hub(&[], &[]);
     let page = shown.ask(Method::GET, "/", &[BROWSER]);
     assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
@@ -568,7 +568,7 @@ fn browsers_get_the_playground_and_all_others_json_as_before() {
 }
 
 #[test]
-fn the_client_is_served_plain_and_compressed_and_under_a_name_of_its_own() {
+fn the_client_is_served_plain_compressed_and_under_a_hashed_path() {
     let hub = hub(&[("CORS_ORIGIN", "https://a.example")], &[]);
     let request = |headers: &[(&str, &str)], path: &str| {
         let request =
@@ -618,7 +618,7 @@ fn the_client_is_served_plain_and_compressed_and_under_a_name_of_its_own() {
 }
 
 #[test]
-fn networks_named_like_json_stay_in_their_strings() {
+fn names_of_networks_are_escaped_in_json() {
     let name = "\"},\"evil\":{\"";
     let body = hub(&[], &[(name, 1)]).get("/metrics?format=json").plain();
     assert_eq!(body["peers"]["networks"][name], 1);
@@ -627,7 +627,7 @@ fn networks_named_like_json_stay_in_their_strings() {
 
 /// hyper determines the wire format of HEAD and 204.
 #[test]
-fn on_the_wire_head_has_a_length_and_no_body() {
+fn head_has_a_length_and_no_body_on_the_wire() {
     let hub = hub(&[], &[]);
     let talk = |request: &'static str| {
         runtime().block_on(async {

@@ -56,7 +56,7 @@ fn values() -> BTreeMap<(String, String), Vec<String>> {
 }
 
 #[test]
-fn every_metric_that_is_named_is_there() {
+fn every_named_metric_exists() {
     let values = values();
     let mut paths = Vec::new();
     for path in ["deploy", "k8s", "docs", "README.md", "README.zh-CN.md", "PRODUCTION.md"] {
@@ -99,7 +99,7 @@ fn every_metric_that_is_named_is_there() {
 }
 
 #[test]
-fn the_dashboard_asks_for_most_of_what_there_is() {
+fn the_dashboard_shows_most_metrics() {
     let dashboard = text("deploy/grafana/dashboards/peerpigeon.json");
     let asked = named(&dashboard);
     let left_out: Vec<_> = catalog::ALL
@@ -115,7 +115,7 @@ fn alerts() -> Vec<String> {
 }
 
 #[test]
-fn each_alert_says_how_bad_it_is_and_what_to_do() {
+fn each_alert_has_a_severity_and_a_runbook_paragraph() {
     let (rules, runbook) = (text(RULES), text(RUNBOOK));
     let alerts = alerts();
     let headings: Vec<_> = runbook.lines().filter_map(|line| line.strip_prefix("### ")).collect();
@@ -141,7 +141,7 @@ fn each_alert_says_how_bad_it_is_and_what_to_do() {
 
 /// promtool runs the cases; this test checks that each alert has a case in which it fires and one in which it does not.
 #[test]
-fn each_alert_is_tried() {
+fn each_alert_has_tests() {
     let tests = text("deploy/prometheus/rules_test.yml");
     for alert in alerts() {
         let asked = format!("alertname=\"{alert}\",alertstate=\"firing\"");
@@ -159,7 +159,7 @@ fn each_alert_is_tried() {
 
 /// The PrometheusRule has the same rules. `BLESS=1` writes it.
 #[test]
-fn clusters_have_the_same_rules() {
+fn kubernetes_has_the_same_rules() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s/components/monitoring/prometheusrule.yaml");
     let mut expected =
         "# Made from deploy/prometheus/rules.yml: BLESS=1 cargo test --lib\napiVersion: monitoring.coreos.com/v1\n\

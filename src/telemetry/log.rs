@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_one_object_a_line_with_the_event_as_its_message() {
+    fn json_lines_have_the_event_as_their_message() {
         for (format, terminal) in [(LogFormat::Json, true), (LogFormat::Auto, false)] {
             let text = logged(format, terminal, "info");
             let line: Value = serde_json::from_str(&text).unwrap();
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn people_get_a_line_without_braces() {
+    fn human_lines_have_no_braces() {
         for (format, terminal) in [(LogFormat::Human, false), (LogFormat::Auto, true)] {
             let text = logged(format, terminal, "info");
             assert!(text.contains("peer_connected") && text.contains("port=8080"), "{text}");
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_decides() {
+    fn the_filter_selects_lines() {
         assert_eq!(logged(LogFormat::Json, false, "off"), "");
         assert_eq!(logged(LogFormat::Json, false, "debug").lines().count(), 2);
         assert_eq!(logged(LogFormat::Json, false, "info,peerpigeon=debug").lines().count(), 2);

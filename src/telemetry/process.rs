@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_of_memory_are_where_both_versions_have_them() {
+    fn memory_limits_are_found_in_both_cgroup_versions() {
         let root = "/sys/fs/cgroup";
         let two = ["/memory.max", "/a/memory.max", "/a/b.slice/memory.max"];
         assert_eq!(limit_files("0::/a/b.slice"), two.map(|file| format!("{root}{file}")));
@@ -137,7 +137,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_process_is_measured() {
+    fn the_statistics_of_this_process_are_plausible() {
         let memory = Memory::measure();
         assert!(memory.resident >= memory.anonymous && memory.anonymous > 0, "{memory:?}");
 

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_leave_in_their_order_through_every_kind_of_failure() {
+    fn lines_are_written_in_order_despite_every_kind_of_error() {
         let (sink, order, writes) = sink();
         let (enospc, epipe, eio, eagain, eintr) = (28, 32, 5, 11, 4);
         sink.push(b"one\n");
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_output_costs_a_bounded_number_of_bytes_and_no_time() {
+    fn a_stalled_output_uses_bounded_memory_and_delays_nobody() {
         let (sink, order, writes) = sink();
         let line = [[b'x'; 99].as_slice(), b"\n"].concat();
         let lines = 10 + LOG_QUEUE_BYTES / line.len();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_are_kept_where_the_buffer_is_full() {
+    fn the_last_lines_have_room_in_a_full_buffer() {
         let (sink, order, writes) = sink();
         sink.push(b"first\n");
         while !sink.0.lock().writing {
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_the_writing_thread_costs_what_it_was_writing_and_no_later_line() {
+    fn a_panic_of_the_writer_loses_only_the_batch_in_progress() {
         struct PanicsOnce(bool, SyncSender<Vec<u8>>);
         impl io::Write for PanicsOnce {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_does_not_wait_for_an_output_that_fails() {
+    fn a_flush_does_not_wait_for_a_failing_output() {
         let (sink, order, _writes) = sink();
         sink.push(b"x\n");
         order.send(error(28)).unwrap();

@@ -103,7 +103,7 @@ fn value(render: &str, series: &str) -> f64 {
 }
 
 #[test]
-fn each_metric_is_rendered_as_the_catalog_has_it() {
+fn each_metric_is_rendered_with_its_help_and_type() {
     let families = read(&Telemetry::new().render(&scrape(vec![reading(), reading()])));
     for metric in catalog::ALL {
         let family = families.get(metric.name).unwrap_or_else(|| panic!("{} is not rendered", metric.name));
@@ -119,7 +119,7 @@ fn each_metric_is_rendered_as_the_catalog_has_it() {
 
 /// `render` splits the exporter's text at blank lines and sorts the lines of each family.
 #[test]
-fn the_exporter_writes_the_text_that_render_takes_apart() {
+fn the_exporter_writes_the_format_that_render_expects() {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
         describe_counter!("a_total", "Counts a.");
@@ -179,7 +179,7 @@ fn shards_are_added_up() {
 }
 
 #[test]
-fn latency_is_a_histogram_of_what_the_routers_counted() {
+fn latency_is_the_histogram_that_the_routers_counted() {
     let (mut a, mut b) = (reading(), reading());
     a.router.latency[0] = 2;
     b.router.latency[0] = 1;
@@ -199,7 +199,7 @@ fn latency_is_a_histogram_of_what_the_routers_counted() {
 }
 
 #[test]
-fn turns_are_a_histogram_of_each_thread() {
+fn the_lengths_of_turns_are_a_histogram_per_thread() {
     let mut shard = reading();
     let mut mesh = MeshReading::default();
     for at in [1, 3, 203] {
@@ -223,7 +223,7 @@ fn turns_are_a_histogram_of_each_thread() {
 }
 
 #[test]
-fn two_hubs_do_not_share_their_numbers() {
+fn two_hubs_in_one_process_have_separate_numbers() {
     let mut busy = reading();
     busy.io.handshakes = 5;
     let (one, other) = (Telemetry::new(), Telemetry::new());
@@ -242,7 +242,7 @@ fn a_counter_does_not_go_back() {
 }
 
 #[test]
-fn a_scrape_is_the_same_each_time_and_leaves_nothing_behind() {
+fn repeated_scrapes_are_equal() {
     let telemetry = Telemetry::new();
     let scrape = scrape(vec![reading(), reading()]);
     let shape = |render: &str| {
@@ -259,7 +259,7 @@ fn a_scrape_is_the_same_each_time_and_leaves_nothing_behind() {
 
 /// docs/metrics.md lists exactly the metrics of a real render. `BLESS=1` rewrites its tables.
 #[test]
-fn the_docs_list_what_is_rendered() {
+fn the_docs_list_all_metrics() {
     const BEGIN: &str = "<!-- metrics:begin -->\n";
     const END: &str = "<!-- metrics:end -->";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
@@ -294,7 +294,7 @@ fn the_docs_list_what_is_rendered() {
 }
 
 #[test]
-fn the_mesh_is_counted_with_the_shards() {
+fn the_numbers_of_mesh_and_shards_are_added() {
     use proto::{HubId, LinkId};
     let mut shard = reading();
     shard.router.delivered = 5;

@@ -13,7 +13,7 @@ pub fn free_port() -> String {
 }
 
 #[test]
-fn operators_have_their_pages_at_a_port_of_their_own() {
+fn admin_port_serves_the_operators_pages() {
     let port = free_port();
     let mut hub = Hub::start(&[("ADMIN_PORT", &port), ("DRAIN_SECS", "30")]);
     let mut peer = Client::join(&hub, 1, "n");
@@ -47,7 +47,7 @@ fn operators_have_their_pages_at_a_port_of_their_own() {
 }
 
 #[test]
-fn a_port_is_for_links_or_for_operators() {
+fn one_port_cannot_serve_both_links_and_operators() {
     let output =
         command(&[("PORT", "0"), ("IS_HUB", "true"), ("MESH_PORT", "7001"), ("ADMIN_PORT", "7001")]).output().unwrap();
     assert_eq!(output.status.code(), Some(64));
@@ -62,7 +62,7 @@ fn health(args: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn health_is_what_the_hub_says_of_itself() {
+fn health_command_reports_the_state_of_the_hub() {
     let mut hub = Hub::start(&[("DRAIN_SECS", "30")]);
     let port = hub.address.port().to_string();
     let at = ["--host", "127.0.0.1", "--port", &port];
@@ -84,7 +84,7 @@ fn health_is_what_the_hub_says_of_itself() {
 }
 
 #[test]
-fn health_reads_its_variables_as_the_hub_does() {
+fn health_command_reads_the_variables_of_the_hub() {
     let port = free_port();
     let (own, blank, quoted) = (format!(" {port}\r\n"), " \n", format!("\"{port}\""));
     let env = [("HOST", "127.0.0.1\n"), ("PORT", own.as_str()), ("ADMIN_PORT", blank)];
@@ -101,7 +101,7 @@ fn health_reads_its_variables_as_the_hub_does() {
 }
 
 #[test]
-fn a_full_hub_is_not_ready_and_well() {
+fn a_full_hub_is_healthy_but_not_ready() {
     let hub = Hub::start(&[("MAX_CONNECTIONS", "2")]);
     let port = hub.address.port().to_string();
     let at = ["--host", "127.0.0.1", "--port", &port];
@@ -119,7 +119,7 @@ fn a_full_hub_is_not_ready_and_well() {
 }
 
 #[test]
-fn a_version_names_its_commit() {
+fn version_names_the_commit() {
     let output = command(&[]).arg("--version").output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with(&format!("peerpigeon {}", env!("CARGO_PKG_VERSION"))), "{said}");

@@ -39,7 +39,7 @@ fn keep_alive(mut client: Client, done: std::sync::mpsc::Receiver<()>) -> std::t
 }
 
 #[test]
-pub fn a_client_that_talks_to_itself_hears_that_the_hub_lives() {
+pub fn a_client_that_sends_constantly_still_receives_pings() {
     let hub = Hub::start(&[("PEER_TIMEOUT_MS", "1200")]);
     let mut alone = Client::join(&hub, 1, "lonely");
     let mut writer = alone.stream.try_clone().unwrap();
@@ -59,7 +59,7 @@ pub fn a_client_that_talks_to_itself_hears_that_the_hub_lives() {
 }
 
 #[test]
-fn a_slow_reader_is_alive_while_it_reads_and_dead_when_it_does_not() {
+fn a_slow_reader_is_kept_until_it_stops_reading() {
     let hub = Hub::start(&[IMPATIENT, ("SHARDS", "1")]);
     let mut slow = Client::narrow(&hub, 1, "n");
     let mut sender = Client::join(&hub, 2, "n");
@@ -82,7 +82,7 @@ fn a_slow_reader_is_alive_while_it_reads_and_dead_when_it_does_not() {
 }
 
 #[test]
-fn who_takes_nothing_is_dead_though_it_talks() {
+fn a_client_that_sends_but_never_reads_is_closed() {
     let hub = Hub::start(&[IMPATIENT, ("SHARDS", "1")]);
     let slow = Client::narrow(&hub, 1, "n");
     let mut sender = Client::join(&hub, 2, "n");
@@ -105,7 +105,7 @@ fn who_takes_nothing_is_dead_though_it_talks() {
 }
 
 #[test]
-fn what_only_the_kernel_keeps_is_missed_as_well() {
+fn data_left_in_the_kernel_counts_as_unread() {
     let hub = Hub::start(&[IMPATIENT, ("SHARDS", "1")]);
     let slow = Client::narrow(&hub, 1, "n");
     let mut sender = Client::join(&hub, 2, "n");
@@ -126,7 +126,7 @@ fn what_only_the_kernel_keeps_is_missed_as_well() {
 }
 
 #[test]
-pub fn a_ping_does_not_wait_for_messages() {
+pub fn pings_overtake_queued_messages() {
     let hub = Hub::start(&[("PEER_TIMEOUT_MS", "15000"), ("SHARDS", "1")]);
     let mut slow = Client::narrow(&hub, 1, "n");
     let mut sender = Client::join(&hub, 2, "n");
@@ -169,7 +169,7 @@ fn read_slowly(mut client: Client, done: std::sync::mpsc::Receiver<()>) -> std::
 }
 
 #[test]
-fn an_id_is_not_lost_to_who_fills_its_queue() {
+fn flooding_the_owner_of_an_id_does_not_free_the_id() {
     for hubs in [vec![Hub::start(&[])], crate::mesh::mesh(2, &[])] {
         let owner = Client::narrow(&hubs[0], 1, "n");
         let mut sender = Client::join(&hubs[0], 2, "n");

@@ -68,7 +68,7 @@ fn events(peers: u32) -> usize {
 }
 
 #[test]
-fn a_hundred_peers_of_two_shards_know_some_of_each_other() {
+fn a_hundred_peers_on_two_shards_each_know_a_bounded_circle() {
     let hub = Hub::start(&[("DISCOVERY", "closest:8")]);
     let mut peers: Vec<Peer> = (0..PEERS).map(|n| Peer::join(&hub, n)).collect();
     let hubs = [hub];
@@ -100,7 +100,7 @@ fn a_hundred_peers_of_two_shards_know_some_of_each_other() {
 }
 
 #[test]
-fn so_they_do_on_two_hubs() {
+fn a_hundred_peers_on_two_hubs_each_know_a_bounded_circle() {
     let hubs = mesh(2, &[("DISCOVERY", "closest:8")]);
     let mut peers: Vec<Peer> = (0..PEERS).map(|n| Peer::join(&hubs[n as usize % 2], n)).collect();
     let known = settled(&hubs, &mut peers);
@@ -119,7 +119,7 @@ fn so_they_do_on_two_hubs() {
 }
 
 #[test]
-fn hubs_of_which_one_tells_of_all_and_one_of_some_are_no_mesh() {
+fn hubs_with_different_discovery_settings_do_not_link() {
     let port = free_port().to_string();
     let url = format!("ws://127.0.0.1:{port}");
     let common = [("IS_HUB", "true"), ("MESH_TOKEN", TOKEN)];

@@ -94,7 +94,7 @@ fn run(commands: &str, checks: &str) {
 }
 
 #[test]
-fn every_block_says_who_runs_it() {
+fn every_block_says_whether_a_test_runs_it() {
     let known = ["two-hubs", "third-hub", "redis-hubs; needs redis-server", "tools"];
     for Block { page, run, .. } in blocks() {
         let told = run.strip_prefix("no; ").is_some_and(|reason| !reason.is_empty());
@@ -115,7 +115,7 @@ fn both_languages_have_the_same_commands() {
 }
 
 #[test]
-fn hubs_on_one_machine_link_as_the_readme_has_it() {
+fn readme_commands_link_hubs_on_one_machine() {
     let commands = readme("two-hubs") + &readme("third-hub");
     let three = "until curl -s localhost:8083/metrics | grep -qx 'peerpigeon_mesh_hubs 2'; do :; done\n\
                  curl -s localhost:8081/hubs | grep -q '\"peers\"'\n";
@@ -123,13 +123,13 @@ fn hubs_on_one_machine_link_as_the_readme_has_it() {
 }
 
 #[test]
-fn hubs_meet_at_redis_as_the_readme_has_it() {
+fn readme_commands_connect_hubs_by_redis() {
     let commands = readme("redis-hubs").replace("redis-server --save", "redis-server --port 6379 --save");
     run(&commands, "until curl -s localhost:8085/metrics | grep -qx 'peerpigeon_mesh_hubs 1'; do :; done\n");
 }
 
 #[test]
-fn the_tools_run_as_the_readme_has_them() {
+fn readme_commands_of_the_tools_work() {
     let id = "0123456789abcdef0123456789abcdef01234567";
     // Shorter times and fewer peers, so that the test does not take a minute.
     let commands = readme("tools")

@@ -37,7 +37,7 @@ fn json(answer: &str) -> Value {
 }
 
 #[test]
-pub fn token_then_id_then_upgrade() {
+pub fn a_handshake_checks_token_then_id_then_upgrade() {
     let hub = Hub::start(&[("AUTH_TOKEN", "se%cret&"), ("CORS_ORIGIN", "https://app.example")]);
     let plain = |path: &str| hub.get(path);
     for path in ["/ws", "/ws?peerId=zz", &format!("/?peerId={}", id(1)), "/ws?token=wrong", "/ws?token=se%25cret%2"] {
@@ -60,7 +60,7 @@ pub fn token_then_id_then_upgrade() {
 }
 
 #[test]
-fn either_case_and_either_path() {
+fn ids_in_either_case_are_accepted_at_every_path() {
     let hub = Hub::start(&[]);
     let mut watcher = Client::join(&hub, 1, "global");
     for path in ["/", "/ws", "/ws/"] {
@@ -76,7 +76,7 @@ fn either_case_and_either_path() {
 }
 
 #[test]
-pub fn the_pages_count() {
+pub fn pages_count_connections_peers_and_networks() {
     let hub = Hub::start(&[("SHARDS", "4")]);
     let mut peers: Vec<Client> = (0..5).map(|n| Client::join(&hub, n, if n < 3 { "a" } else { "b" })).collect();
     for peer in &mut peers {
@@ -120,7 +120,7 @@ pub fn an_http_connection_serves_many_requests() {
 }
 
 #[test]
-pub fn a_request_has_a_bound() {
+pub fn request_heads_are_bounded() {
     let hub = Hub::start(&[]);
     let begin = "GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nCookie: ";
     let whole = format!("{begin}{}\r\n\r\n", "x".repeat(12 * 1024));
@@ -132,7 +132,7 @@ pub fn a_request_has_a_bound() {
 }
 
 #[test]
-fn another_version_is_told_which_one_is_spoken() {
+fn an_unsupported_websocket_version_is_told_the_supported_one() {
     let hub = Hub::start(&[("AUTH_TOKEN", "t")]);
     let token = ("Authorization", "Authorization: Bearer t\r\n");
     let refused = hub.http(&handshake(&[token, ("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8\r\n")]));
@@ -148,7 +148,7 @@ fn another_version_is_told_which_one_is_spoken() {
 }
 
 #[test]
-fn a_key_that_is_none_is_refused() {
+fn an_invalid_websocket_key_is_refused() {
     let hub = Hub::start(&[]);
     for key in ["x", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZSE="] {
         let line = format!("Sec-WebSocket-Key: {key}\r\n");
@@ -159,7 +159,7 @@ fn a_key_that_is_none_is_refused() {
 }
 
 #[test]
-fn who_shows_no_token_is_told_how_to() {
+fn a_refusal_for_a_missing_token_says_how_to_send_it() {
     let hub = Hub::start(&[("AUTH_TOKEN", "t")]);
     let challenge = |changes: &[(&str, &str)]| {
         let refused = hub.http(&handshake(changes));
@@ -172,7 +172,7 @@ fn who_shows_no_token_is_told_how_to() {
 }
 
 #[test]
-fn a_token_counts_wherever_it_is_shown() {
+fn a_token_is_accepted_in_header_and_query() {
     let hub = Hub::start(&[("AUTH_TOKEN", "t")]);
     let with = |query: &str, authorization: &str| {
         let request = upgrade(&format!("/ws?peerId={}{query}", id(1)));
@@ -190,7 +190,7 @@ fn a_token_counts_wherever_it_is_shown() {
 }
 
 #[test]
-fn an_upgrade_to_something_else_is_ignored() {
+fn an_upgrade_to_another_protocol_is_ignored() {
     let hub = Hub::start(&[]);
     let get = |path: &str, version: &str, upgrade: &str| {
         hub.http(&format!(
@@ -208,7 +208,7 @@ fn an_upgrade_to_something_else_is_ignored() {
 }
 
 #[test]
-fn a_request_has_one_host() {
+fn requests_must_have_exactly_one_host() {
     let hub = Hub::start(&[]);
     for (lines, expected) in [
         ("Host: hub\r\n", "200"),
@@ -230,7 +230,7 @@ fn a_request_has_one_host() {
 }
 
 #[test]
-fn a_request_has_a_hundred_headers_at_the_most() {
+fn requests_have_at_most_a_hundred_headers() {
     let hub = Hub::start(&[]);
     let with = |headers: usize| {
         let more = "X: y\r\n".repeat(headers - 2);
@@ -241,7 +241,7 @@ fn a_request_has_a_hundred_headers_at_the_most() {
 }
 
 #[test]
-fn names_of_networks_are_in_the_json_form_for_programs_and_not_for_web_pages() {
+fn programs_can_read_names_of_networks_and_web_pages_cannot() {
     let hub = Hub::start(&[]);
     let _peer = Client::join(&hub, 1, "secret-room");
     let names = |headers: &str| {
@@ -258,7 +258,7 @@ fn names_of_networks_are_in_the_json_form_for_programs_and_not_for_web_pages() {
 }
 
 #[test]
-fn the_token_opens_the_names_of_networks_as_it_opens_the_door() {
+fn the_token_gives_access_to_names_of_networks() {
     let hub = Hub::start(&[("AUTH_TOKEN", "t")]);
     let request = upgrade(&format!("/ws?token=t&peerId={}", id(1)));
     let _stream = hub.begins(&request);
@@ -273,7 +273,7 @@ fn the_token_opens_the_names_of_networks_as_it_opens_the_door() {
 
 /// One connection that pipelines pages slows down itself, and no peer.
 #[test]
-pub fn who_pipelines_pages_waits_and_no_peer_does() {
+pub fn pipelined_page_requests_delay_only_their_connection() {
     use std::io::{Read, Write};
     let hub = Hub::start(&[("SHARDS", "1")]);
     let (mut a, mut b) = (Client::join(&hub, 1, "n"), Client::join(&hub, 2, "n"));
@@ -310,7 +310,7 @@ pub fn who_pipelines_pages_waits_and_no_peer_does() {
 }
 
 #[test]
-fn a_flood_of_connections_is_told_to_come_back() {
+fn a_flood_of_page_requests_is_refused_with_429() {
     use std::io::{Read, Write};
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let mut hub = Hub::start(&[("SHARDS", "1"), ("ADMIN_PORT", &port)]);

@@ -5,7 +5,7 @@ use crate::hub::Hub;
 use crate::mesh::{discovered, eventually};
 
 #[test]
-pub fn a_reset_is_told_at_once() {
+pub fn a_reset_is_announced_at_once() {
     let hub = Hub::start(&[]);
     let mut a = Client::join(&hub, 1, "n");
     let b = Client::join(&hub, 2, "n");
@@ -23,7 +23,7 @@ pub fn a_reset_is_told_at_once() {
 }
 
 #[test]
-pub fn a_silent_peer_is_pinged_twice_and_then_dead() {
+pub fn a_silent_peer_is_pinged_twice_and_then_closed() {
     let hub = Hub::start(&[("PEER_TIMEOUT_MS", "1500")]);
     let mut a = Client::join(&hub, 1, "n");
     let mut b = Client::join(&hub, 2, "n");
@@ -41,7 +41,7 @@ pub fn a_silent_peer_is_pinged_twice_and_then_dead() {
 }
 
 #[test]
-pub fn an_id_that_returns_replaces_a_connection_that_does_not_answer() {
+pub fn a_new_connection_replaces_one_that_does_not_answer() {
     let hub = Hub::start(&[]);
     let mut watcher = Client::join(&hub, 1, "n");
     let mut half_open = Client::join(&hub, 2, "n");
@@ -72,7 +72,7 @@ pub fn a_connection_that_answers_keeps_its_id() {
 }
 
 #[test]
-pub fn a_reader_that_never_reads_costs_only_itself() {
+pub fn a_peer_that_never_reads_affects_only_itself() {
     let hub = Hub::start(&[("SEND_QUEUE_BYTES", "2000000"), ("MAX_MESSAGE_BYTES", "100000")]);
     let mut sender = Client::join(&hub, 1, "n");
     let mut slow = Client::join(&hub, 2, "n");
@@ -106,7 +106,7 @@ pub fn a_reader_that_never_reads_costs_only_itself() {
 }
 
 #[test]
-fn nobody_can_have_another_closed_or_keep_others_from_it() {
+fn no_peer_can_close_another_or_block_its_messages() {
     let hub = Hub::start(&[("SHARDS", "2")]);
     let mut target = Client::narrow(&hub, 1, "n");
     let data = format!(r#""{}""#, "x".repeat(1_000_000));
@@ -137,7 +137,7 @@ fn nobody_can_have_another_closed_or_keep_others_from_it() {
 }
 
 #[test]
-pub fn a_full_house_says_so() {
+pub fn a_full_hub_closes_new_peers_with_1008() {
     let hub = Hub::start(&[("MAX_CONNECTIONS", "2")]);
     let _a = Client::connect(&hub, 1);
     let b = Client::connect(&hub, 2);
@@ -151,7 +151,7 @@ pub fn a_full_house_says_so() {
 
 /// A client that reads nothing and then ends resets its connection. The hub notices that by a write that fails.
 #[test]
-fn what_a_client_sent_before_its_reset_is_routed_although_nothing_can_be_written_to_it() {
+fn messages_sent_before_a_reset_are_routed() {
     // More than two sockets take, so that the hub has something to write when it goes on.
     const FLOOD: usize = 24;
     let mut hub =

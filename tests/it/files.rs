@@ -21,7 +21,7 @@ fn free_port() -> u16 {
 }
 
 #[test]
-fn a_crowd_of_peers_leaves_probes_and_links_their_files() {
+fn a_crowd_of_peers_cannot_use_the_files_of_probes_and_links() {
     let (admin, mesh) = (free_port(), free_port());
     let own = [("ADMIN_PORT", admin.to_string()), ("MESH_PORT", mesh.to_string())];
     let own = own.iter().map(|(name, value)| (*name, value.as_str()));
@@ -66,7 +66,7 @@ fn a_crowd_of_peers_leaves_probes_and_links_their_files() {
 }
 
 #[test]
-fn too_few_files_are_said_at_the_start() {
+fn a_shortage_of_files_is_logged_at_the_start() {
     let hub = start(120, &[("MAX_CONNECTIONS", "1000")]);
     let said = hub.before_start.join("\n");
     assert!(said.contains("MAX_CONNECTIONS is 1000, but this process may open only 120 files"), "{said}");
@@ -74,7 +74,7 @@ fn too_few_files_are_said_at_the_start() {
 }
 
 #[test]
-fn a_crowd_that_says_nothing_keeps_nobody_out_where_there_is_one_port() {
+fn silent_connections_do_not_keep_peers_out() {
     let env = [("MESH_TOKEN", "t"), ("IS_HUB", "true"), ("MAX_CONNECTIONS", "1000")];
     let hub = start(120, &env);
     let seats = hub.metric("peerpigeon_max_connections") as u32;

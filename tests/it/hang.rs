@@ -119,7 +119,7 @@ fn becomes(address: SocketAddr, path: &str, expected: &str) -> String {
 }
 
 #[test]
-fn a_shard_that_hangs_is_named_by_the_others_and_does_not_keep_the_hub() {
+fn a_hanging_shard_is_reported_and_does_not_prevent_a_stop() {
     let (hub, address, barrier, hangs) = start(Duration::from_secs(1));
     becomes(address, "/livez", "200");
     let mut hanging = TcpStream::connect(address).unwrap();

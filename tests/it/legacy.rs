@@ -306,7 +306,7 @@ fn conversation(hub: &Hub, go: &mut GoHub, a: &mut Client) -> Client {
 }
 
 #[test]
-fn a_go_hub_is_dialed() {
+fn a_hub_and_a_go_hub_that_it_dials_exchange_peers() {
     let (door, url) = door();
     let hub = hub(&url, &url);
     // The Go hub answers slowly: peers that connect before the link are announced on it.
@@ -342,7 +342,7 @@ fn a_go_hub_is_dialed() {
 }
 
 #[test]
-fn a_go_hub_dials() {
+fn a_hub_and_a_go_hub_that_dials_it_exchange_peers() {
     let hub = hub("", "127.0.0.2/32");
     let mut a = Client::join(&hub, 1, "n");
     let mut go = GoHub::dial(hub.address, 50);
@@ -391,7 +391,7 @@ fn peers_of_a_go_hub_are_known_in_the_whole_mesh() {
 }
 
 #[test]
-fn what_a_go_hub_says_on_two_links_is_heard_once() {
+fn messages_of_a_go_hub_on_two_links_count_once() {
     let (door, url) = door();
     let hub = hub(&url, &format!("{url},127.0.0.2/32"));
     let (mut dialed, _) = GoHub::accept(&door);
@@ -431,7 +431,7 @@ fn what_a_go_hub_says_on_two_links_is_heard_once() {
 }
 
 #[test]
-fn what_two_go_hubs_say_of_each_others_peers_keeps_nobody() {
+fn announcements_between_two_go_hubs_keep_no_peer_alive() {
     let (door, url) = door();
     let hub = hub(&url, &format!("{url},127.0.0.2/32"));
     let (mut one, _) = GoHub::accept(&door);
@@ -453,7 +453,7 @@ fn what_two_go_hubs_say_of_each_others_peers_keeps_nobody() {
 }
 
 #[test]
-fn a_go_hub_that_is_slow_is_told_all_in_its_time() {
+fn a_slow_go_hub_receives_everything_within_a_bounded_queue() {
     let hub = hub("", "127.0.0.2/32");
     // 24 MB in all. The more there are, the more would wait for the link at once, up to where it is closed at each attempt.
     let data = "x".repeat(16_000);
@@ -482,7 +482,7 @@ fn a_go_hub_that_is_slow_is_told_all_in_its_time() {
 }
 
 #[test]
-fn without_mesh_legacy_it_is_a_peer() {
+fn without_mesh_legacy_a_go_hub_is_a_peer() {
     let hub = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", TOKEN)]);
     let mut a = Client::join(&hub, 1, "pigeonhub-mesh");
     let mut go = GoHub::ask(hub.address, 50);
@@ -521,7 +521,7 @@ fn exchange(there: &mut Client, b: u32, here: &mut Client, a: u32) {
 }
 
 #[test]
-fn a_peer_that_was_at_a_go_hub_before_the_link_is_known_when_it_speaks() {
+fn a_peer_older_than_the_link_becomes_known_by_its_first_signal() {
     with_each(|kind| {
         let go = Go::start(kind, "");
         let mut b = go.join(7, "n");
@@ -547,7 +547,7 @@ fn a_peer_that_was_at_a_go_hub_before_the_link_is_known_when_it_speaks() {
 }
 
 #[test]
-fn a_go_hub_that_dials_tells_of_its_peers() {
+fn a_go_hub_that_dials_announces_its_peers() {
     with_each(|kind| {
         let hub = hub("", "127.0.0.1/32");
         let go = Go::start(kind, &format!("ws://{}", hub.address));
@@ -563,7 +563,7 @@ fn a_go_hub_that_dials_tells_of_its_peers() {
 }
 
 #[test]
-fn a_signal_between_peers_of_go_hubs_is_heard_once() {
+fn a_signal_between_peers_of_go_hubs_arrives_once() {
     with_each(|kind| {
         // One is linked with the other, and with this hub.
         let one = Go::start(kind, "");
@@ -592,7 +592,7 @@ fn a_signal_between_peers_of_go_hubs_is_heard_once() {
 }
 
 #[test]
-fn go_hubs_that_are_linked_with_this_one_only_reach_each_other() {
+fn go_hubs_linked_only_through_this_hub_reach_each_other() {
     with_each(|kind| {
         let one = Go::start(kind, "");
         let hub = hub(&one.url(), &format!("{},127.0.0.1/32", one.url()));
@@ -611,7 +611,7 @@ fn go_hubs_that_are_linked_with_this_one_only_reach_each_other() {
 }
 
 #[test]
-fn a_hub_that_restarts_has_the_peers_of_its_go_hub_again() {
+fn a_restarted_hub_learns_the_peers_of_its_go_hub_again() {
     with_each(|kind| {
         let port = free_port();
         let other = hub("", "");
@@ -691,7 +691,7 @@ fn upgraded(head: &str) -> String {
 }
 
 #[test]
-fn no_go_hub_is_shown_the_token_where_there_are_go_hubs() {
+fn with_mesh_legacy_no_token_is_sent_to_an_unknown_kind_of_hub() {
     let unauthorized = |_: &str| "HTTP/1.1 401 Unauthorized\r\nContent-Length: 13\r\n\r\nunauthorized\n".to_owned();
     for answer in [upgraded, unauthorized] {
         // MESH_LEGACY names it by another name, which no setting tells.
@@ -709,7 +709,7 @@ fn no_go_hub_is_shown_the_token_where_there_are_go_hubs() {
 }
 
 #[test]
-fn what_spoke_as_a_go_hub_is_not_shown_the_token_again() {
+fn an_address_that_answered_like_a_go_hub_gets_no_further_token() {
     let (url, heard) = listener(upgraded);
     let _hub = hub(&url, "");
     let shown: Vec<bool> = (0..3).map(|_| heard.recv_timeout(DEADLINE).unwrap().contains(TOKEN)).collect();
@@ -717,7 +717,7 @@ fn what_spoke_as_a_go_hub_is_not_shown_the_token_again() {
 }
 
 #[test]
-fn a_go_hub_that_is_spelled_in_two_ways_stops_the_start() {
+fn two_spellings_of_a_go_hub_are_an_error_at_the_start() {
     let env = [
         ("BOOTSTRAP_HUBS", "ws://127.0.0.1:3000/ws"),
         ("MESH_LEGACY", "ws://localhost:3000"),

@@ -15,7 +15,7 @@ fn closes(hub: &Hub, n: u32, bytes: &[u8]) -> (u16, String) {
 }
 
 #[test]
-pub fn what_breaks_rfc_6455_is_closed_by_its_code() {
+pub fn violations_of_rfc_6455_are_closed_with_their_code() {
     let hub = Hub::start(&[]);
     let fragment = |first: u8, payload: &[u8]| {
         let mut bytes = frame(0, payload);
@@ -49,7 +49,7 @@ pub fn what_breaks_rfc_6455_is_closed_by_its_code() {
 }
 
 #[test]
-pub fn a_message_past_the_limit_is_answered_and_closed() {
+pub fn a_message_over_the_limit_gets_an_error_and_a_close() {
     let hub = Hub::start(&[("MAX_MESSAGE_BYTES", "1024")]);
     let fragment = |first: u8| {
         let mut bytes = frame(0, &[b' '; 1000]);
@@ -68,7 +68,7 @@ pub fn a_message_past_the_limit_is_answered_and_closed() {
 }
 
 #[test]
-fn sixty_four_mebibytes_are_not_kept() {
+fn a_frame_of_64_mib_is_not_buffered() {
     let hub = Hub::start(&[]);
     let before = hub.rss();
     let bytes = frame(1, &vec![b' '; 64 * 1024 * 1024]);
@@ -82,7 +82,7 @@ fn sixty_four_mebibytes_are_not_kept() {
 }
 
 #[test]
-pub fn binary_frames_are_taken_as_text_if_they_are() {
+pub fn binary_frames_with_valid_text_are_accepted() {
     let hub = Hub::start(&[]);
     let mut a = Client::connect(&hub, 1);
     a.raw(&frame(2, br#"{"type":"ping"}"#));
@@ -93,7 +93,7 @@ pub fn binary_frames_are_taken_as_text_if_they_are() {
 }
 
 #[test]
-pub fn a_flood_is_refused_and_then_closed() {
+pub fn a_flood_gets_errors_and_then_a_close() {
     let hub = Hub::start(&[("MESSAGE_RATE", "10")]);
     let mut a = Client::connect(&hub, 1);
     let mut writer = a.stream.try_clone().unwrap();
@@ -112,7 +112,7 @@ pub fn a_flood_is_refused_and_then_closed() {
 }
 
 #[test]
-fn bounds_by_config_are_kept() {
+fn configured_limits_are_enforced() {
     let hub = Hub::start(&[("MAX_NETWORKS_PER_PEER", "2"), ("MAX_PEERS_PER_NETWORK", "2"), ("SHARDS", "1")]);
     let mut a = Client::connect(&hub, 1);
     for network in ["x", "y", "z"] {

@@ -53,7 +53,7 @@ fn is_link(answer: &str) -> bool {
 }
 
 #[test]
-fn a_hub_that_makes_no_links_says_so() {
+fn a_hub_without_links_refuses_links_with_a_reason() {
     let alone = Hub::start(&[]);
     let refused = answer(&alone, MESH, "");
     assert_eq!(status(&refused), "403");
@@ -69,7 +69,7 @@ fn a_hub_that_makes_no_links_says_so() {
 }
 
 #[test]
-fn a_link_takes_the_hubs_token_and_not_the_peers() {
+fn links_require_the_hubs_token_instead_of_the_peers() {
     let hub = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", "hubs-only"), ("AUTH_TOKEN", "peers-only")]);
     for token in ["", "peers-only", "hubs-onl", "hubs-only2"] {
         let refused = answer(&hub, MESH, token);
@@ -97,7 +97,7 @@ fn a_link_takes_the_hubs_token_and_not_the_peers() {
 }
 
 #[test]
-fn links_take_no_place_among_connections() {
+fn links_do_not_count_as_connections() {
     let hub = Hub::start(&[("IS_HUB", "true"), ("MESH_INSECURE", "true"), ("MAX_CONNECTIONS", "1")]);
     let _links: Vec<_> = (1..5)
         .map(|n| {
@@ -112,7 +112,7 @@ fn links_take_no_place_among_connections() {
 }
 
 #[test]
-fn where_hubs_of_the_older_kind_are_a_websocket_without_a_subprotocol_is_a_link() {
+fn a_websocket_without_subprotocol_from_a_legacy_range_is_a_link() {
     let hub = Hub::start(&[("IS_HUB", "true"), ("MESH_LEGACY", "127.0.0.0/8"), ("AUTH_TOKEN", "t")]);
     let (_link, taken) = ask(hub.address, &format!("/?peerId={}", id(7)), "", "");
     assert!(taken.starts_with("HTTP/1.1 101"), "{taken}");
@@ -131,7 +131,7 @@ fn where_hubs_of_the_older_kind_are_a_websocket_without_a_subprotocol_is_a_link(
 }
 
 #[test]
-fn a_port_of_their_own_takes_links_and_nothing_else() {
+fn mesh_port_accepts_only_links() {
     let port = free_port();
     let hub = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", "t"), ("MESH_PORT", &port)]);
     let links: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
@@ -159,7 +159,7 @@ fn a_port_of_their_own_takes_links_and_nothing_else() {
 /// The refusal of a link is shown to the operator of the dialing hub, at `/hubstats` and in the log, and
 /// docs/troubleshooting.md has an action for each.
 #[test]
-fn what_a_hub_says_when_it_refuses_is_shown_where_it_was_dialed() {
+fn the_dialing_hub_shows_why_its_link_was_refused() {
     let help = include_str!("../../docs/troubleshooting.md");
     let mesh_port = free_port();
     for (there, said) in [
@@ -182,7 +182,7 @@ fn what_a_hub_says_when_it_refuses_is_shown_where_it_was_dialed() {
 }
 
 #[test]
-fn a_token_is_replaced_hub_by_hub() {
+fn mesh_token_can_be_replaced_hub_by_hub() {
     let steps: [&[(&str, &str)]; 4] = [
         &[("MESH_TOKEN", "old")],
         &[("MESH_TOKEN", "old"), ("MESH_TOKEN_ALSO", "new")],
@@ -201,7 +201,7 @@ fn a_token_is_replaced_hub_by_hub() {
 }
 
 #[test]
-fn a_name_that_nobody_knows_is_shown_with_its_error() {
+fn an_unknown_host_name_is_shown_with_its_error() {
     let hub = Hub::start(&[("BOOTSTRAP_HUBS", "ws://Nobody.invalid?token=x"), ("MESH_TOKEN", "t")]);
     eventually("the look-up's error is shown", || {
         let dialed = &json(&hub, "/hubstats")["bootstrapHubs"][0];
@@ -210,7 +210,7 @@ fn a_name_that_nobody_knows_is_shown_with_its_error() {
 }
 
 #[test]
-fn a_hub_with_links_drains_as_one_without() {
+fn a_hub_with_links_drains_like_one_without() {
     let mut hub = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", "t"), ("DRAIN_SECS", "1")]);
     let mut peer = Client::join(&hub, 1, "n");
     let (_link, taken) = ask(hub.address, &format!("/?peerId={}", id(7)), MESH, "t");

@@ -101,7 +101,7 @@ impl Drop for Silent {
 }
 
 #[test]
-fn a_log_on_a_full_disk_costs_no_peer() {
+fn a_full_disk_does_not_affect_peers() {
     for level in ["info", "trace"] {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         start(full.into(), &[("LOG_LEVEL", level)]).serves_and_drains(level);
@@ -109,7 +109,7 @@ fn a_log_on_a_full_disk_costs_no_peer() {
 }
 
 #[test]
-fn a_log_whose_reader_has_ended_costs_no_peer() {
+fn a_closed_log_pipe_does_not_affect_peers() {
     let (reader, writer) = std::io::pipe().unwrap();
     let hub = start(writer.into(), &[("LOG_LEVEL", "debug")]);
     drop(reader);
@@ -126,13 +126,13 @@ fn stalled(level: &str) -> (PipeReader, Silent) {
 }
 
 #[test]
-fn a_log_whose_reader_has_stalled_costs_no_peer() {
+fn a_stalled_log_reader_does_not_affect_peers() {
     let (_reader, hub) = stalled("trace");
     hub.serves_and_drains("stalled");
 }
 
 #[test]
-fn lines_without_room_are_counted_and_the_rest_comes_when_the_reader_is_back() {
+fn dropped_log_lines_are_counted_and_queued_ones_arrive_later() {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let hub = start(writer.into(), &[("LOG_LEVEL", "trace"), ("MAX_CONNECTIONS", "1000")]);
     let get = |path: &str| {
@@ -177,7 +177,7 @@ fn lines_without_room_are_counted_and_the_rest_comes_when_the_reader_is_back() {
 }
 
 #[test]
-fn a_hub_that_ends_waits_for_its_last_lines_and_not_for_ever() {
+fn a_stopping_hub_waits_for_its_last_lines_for_a_bounded_time() {
     let mut hub = Hub::start(&[("LOG_LEVEL", "info"), ("DRAIN_SECS", "0")]);
     assert_eq!(hub.metric("peerpigeon_log_lines_dropped_total"), 0.0);
     assert_eq!(hub.metric("peerpigeon_log_stalled_seconds"), 0.0);
@@ -193,7 +193,7 @@ fn a_hub_that_ends_waits_for_its_last_lines_and_not_for_ever() {
 }
 
 #[test]
-fn tools_end_quietly_where_nobody_reads() {
+fn tools_exit_quietly_when_their_output_is_closed() {
     for args in [&["--print-config"][..], &["--help"], &["generate-peer-ids", "-n", "100000"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);

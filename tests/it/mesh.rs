@@ -116,7 +116,7 @@ fn peers_on_two_hubs_see_each_other_as_if_on_one() {
 }
 
 #[test]
-fn a_hub_that_comes_late_learns_of_the_peers_that_are_there() {
+fn a_hub_that_joins_late_learns_the_existing_peers() {
     let (first, second) = (free_port(), free_port());
     let one = start(first, "", &[]);
     let mut early: Vec<Client> = (0..300).map(|n| Client::join(&one, n, "n")).collect();
@@ -132,7 +132,7 @@ fn a_hub_that_comes_late_learns_of_the_peers_that_are_there() {
 }
 
 #[test]
-fn five_hundred_and_five_hundred_join_and_are_told_exactly() {
+fn a_thousand_joins_on_two_hubs_are_announced_exactly_once() {
     let hubs = mesh(2, &[("MAX_CONNECTIONS", "2000")]);
     let urls: Vec<String> = hubs.iter().map(|hub| format!("ws://{}", hub.address)).collect();
     let run = command(&[])
@@ -146,7 +146,7 @@ fn five_hundred_and_five_hundred_join_and_are_told_exactly() {
 }
 
 #[test]
-fn a_killed_hub_takes_its_peers_with_it_and_brings_them_back() {
+fn peers_of_a_killed_hub_leave_and_return_with_it() {
     let ports = [free_port(), free_port(), free_port()];
     let bootstrap = urls(&ports);
     let mut hubs: Vec<Hub> = ports.iter().map(|&port| start(port, &bootstrap, &[])).collect();
@@ -194,7 +194,7 @@ fn a_killed_hub_takes_its_peers_with_it_and_brings_them_back() {
 }
 
 #[test]
-fn a_hub_that_stopped_disturbs_nobody_and_comes_back() {
+fn a_frozen_hub_does_not_disturb_the_others_and_recovers() {
     let hubs = mesh(3, &[]);
     let mut a = Client::join(&hubs[0], 1, "n");
     let mut b = Client::join(&hubs[1], 2, "n");
@@ -228,7 +228,7 @@ fn a_hub_that_stopped_disturbs_nobody_and_comes_back() {
 }
 
 #[test]
-fn one_id_is_live_on_one_hub() {
+fn an_id_is_connected_to_one_hub_at_a_time() {
     let hubs = mesh(2, &[]);
     let mut a = Client::join(&hubs[0], 7, "n");
     let mut watcher = Client::join(&hubs[1], 1, "n");
@@ -254,7 +254,7 @@ fn one_id_is_live_on_one_hub() {
 }
 
 #[test]
-fn a_drained_hub_tells_where_the_others_are_and_is_not_waited_for() {
+fn a_draining_hub_sends_the_other_urls_and_leaves_the_mesh_at_once() {
     let ports = [free_port(), free_port()];
     let mut one = start(ports[0], "", &[("PUBLIC_URL", "wss://one.example"), ("DRAIN_SECS", "3")]);
     let two = start(ports[1], &urls(&ports[..1]), &[("PUBLIC_URL", "wss://two.example")]);
@@ -276,7 +276,7 @@ fn a_drained_hub_tells_where_the_others_are_and_is_not_waited_for() {
 }
 
 #[test]
-fn a_chain_is_a_mesh() {
+fn hubs_in_a_chain_form_one_mesh() {
     let ports: Vec<u16> = (0..4).map(|_| free_port()).collect();
     let hubs: Vec<Hub> =
         (0..4).map(|n| start(ports[n], &if n == 0 { String::new() } else { urls(&ports[n - 1..n]) }, &[])).collect();

@@ -33,7 +33,7 @@ fn outcome(from: &mut Client, to: &str) -> String {
 }
 
 #[test]
-fn the_later_of_two_hubs_with_one_id_takes_another_and_no_peer_flaps() {
+fn the_later_of_two_hubs_with_one_id_takes_a_new_id() {
     // By way of a third hub, and linked with each other as well.
     for direct in [false, true] {
         let ports = [free_port(), free_port(), free_port()];
@@ -69,7 +69,7 @@ fn the_later_of_two_hubs_with_one_id_takes_another_and_no_peer_flaps() {
 }
 
 #[test]
-fn a_hub_that_is_restarted_keeps_its_id() {
+fn a_restarted_hub_keeps_its_id() {
     for (signal, drain) in [("-KILL", "0"), ("-TERM", "1")] {
         let ports = [free_port(), free_port(), free_port()];
         let third = start(ports[2], &[], &[]);

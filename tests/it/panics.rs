@@ -27,7 +27,7 @@ fn joins(address: SocketAddr, n: u32) -> Option<TcpStream> {
 }
 
 #[test]
-fn a_panic_in_the_rules_ends_the_process_from_whichever_turn() {
+fn a_panic_in_any_turn_ends_the_process() {
     for (place, thread) in
         [("rules", "shard"), ("letters", "shard"), ("tick", "shard"), ("flush", "shard"), ("mesh", "mesh")]
     {
@@ -42,7 +42,7 @@ fn a_panic_in_the_rules_ends_the_process_from_whichever_turn() {
 }
 
 #[test]
-fn a_panic_in_a_parser_ends_its_session_alone() {
+fn a_panic_in_a_parser_ends_only_its_session() {
     let mut hub = planted("parser", &[]);
     for n in 1..=3 {
         let mut client = Client::open(hub.address, n, b"");
@@ -56,7 +56,7 @@ fn a_panic_in_a_parser_ends_its_session_alone() {
 
 /// The process ends although nobody reads its log, and whoever does in the end finds why.
 #[test]
-fn a_panic_is_not_held_up_by_a_log_that_stalls() {
+fn a_stalled_log_does_not_delay_the_end_after_a_panic() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (mut reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(&[b'x'; 60_000]).unwrap();

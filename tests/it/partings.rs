@@ -141,7 +141,7 @@ pub fn nothing_is_heard_too_late(here: &Hub, there: &Hub, every_signal_arrives: 
 }
 
 #[test]
-fn a_signal_is_heard_between_its_senders_discovery_and_leave_over_links() {
+fn signals_over_links_arrive_within_the_stay_of_their_sender() {
     for shards in ["1", "2", "4", "8"] {
         let hubs = mesh(2, &[("SHARDS", shards)]);
         nothing_is_heard_too_late(&hubs[0], &hubs[1], true);
@@ -149,13 +149,13 @@ fn a_signal_is_heard_between_its_senders_discovery_and_leave_over_links() {
 }
 
 #[test]
-fn so_it_is_where_peers_discover_some_others_only() {
+fn signals_under_bounded_discovery_arrive_within_the_stay_of_their_sender() {
     let hubs = mesh(2, &[("SHARDS", "8"), ("DISCOVERY", "closest:2")]);
     nothing_is_heard_too_late(&hubs[0], &hubs[1], true);
 }
 
 #[test]
-fn so_it_is_over_a_hub_in_between() {
+fn signals_over_a_third_hub_arrive_within_the_stay_of_their_sender() {
     let hubs = chain(3, &[("SHARDS", "4")]);
     nothing_is_heard_too_late(&hubs[0], &hubs[2], true);
 }

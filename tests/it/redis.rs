@@ -130,7 +130,7 @@ fn bridged(redis: &str) -> Hub {
 }
 
 #[test]
-fn hubs_with_one_redis_and_no_link_are_one_mesh() {
+fn hubs_with_one_redis_and_no_links_form_one_mesh() {
     let redis = Redis::start(free_port());
     let hubs = [bridged(&redis.url()), bridged(&redis.url())];
     settled(&hubs);
@@ -151,7 +151,7 @@ fn hubs_with_one_redis_and_no_link_are_one_mesh() {
 
 /// Presence and signals take different channels. A leave waits for the signals before it.
 #[test]
-fn a_signal_is_heard_between_its_senders_discovery_and_leave_over_redis() {
+fn signals_over_redis_arrive_within_the_stay_of_their_sender() {
     let redis = Redis::start(free_port());
     for shards in ["1", "4"] {
         let url = redis.url();
@@ -163,7 +163,7 @@ fn a_signal_is_heard_between_its_senders_discovery_and_leave_over_redis() {
 }
 
 #[test]
-fn what_needs_no_redis_does_not_miss_it() {
+fn a_lost_redis_affects_only_traffic_that_needs_it() {
     let redis = Redis::start(free_port());
     let url = redis.url();
     // Two that are linked as well, and one that only Redis joins with them.
@@ -224,7 +224,7 @@ fn what_needs_no_redis_does_not_miss_it() {
 
 /// Somebody who can write to Redis, and does not know the token, publishes recorded frames.
 #[test]
-fn a_recorded_hub_does_not_come_back_to_life() {
+fn replayed_frames_do_not_revive_a_hub() {
     let redis = Redis::start(free_port());
     let recording = redis.record();
     let mut hubs = vec![bridged(&redis.url()), bridged(&redis.url())];
@@ -262,7 +262,7 @@ fn a_recorded_hub_does_not_come_back_to_life() {
 }
 
 #[test]
-fn a_hub_at_a_replica_says_so_and_joins_when_it_is_the_master() {
+fn a_hub_at_a_replica_reports_it_and_joins_after_the_promotion() {
     let (master, replica) = (Redis::start(free_port()), Redis::start(free_port()));
     _ = replica.try_ask(&format!("REPLICAOF 127.0.0.1 {}", master.port));
     let hub = bridged(&replica.url());

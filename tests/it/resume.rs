@@ -42,7 +42,7 @@ fn resumes(hub: &Hub, outcome: &str) -> f64 {
 
 /// A reload while the page before is kept in the back/forward cache, where it still answers pings.
 #[test]
-fn a_client_with_its_secret_does_not_wait_for_its_last_connection() {
+fn a_client_with_its_secret_takes_its_id_over_at_once() {
     let hub = Hub::start(&[("SHARDS", "4")]);
     let mut watcher = Client::join(&hub, 1, "n");
     let (mut first, secret) = connect(&hub, 2, None);
@@ -66,7 +66,7 @@ fn a_client_with_its_secret_does_not_wait_for_its_last_connection() {
 
 /// A browser copies sessionStorage into a duplicated tab. Both try to come back as soon as they are closed.
 #[test]
-fn two_tabs_with_one_secret_do_not_push_each_other_out_in_a_loop() {
+fn two_tabs_with_one_secret_do_not_replace_each_other_in_a_loop() {
     let hub = Hub::start(&[]);
     let (mut tab, secret) = connect(&hub, 1, None);
     let (mut copy, _) = connect(&hub, 1, Some(&secret));
@@ -81,7 +81,7 @@ fn two_tabs_with_one_secret_do_not_push_each_other_out_in_a_loop() {
 }
 
 #[test]
-fn a_stranger_gives_an_id_back_to_its_owner() {
+fn the_owner_of_an_id_takes_it_back_from_a_stranger() {
     let hub = Hub::start(&[]);
     let (owner, secret) = connect(&hub, 1, None);
     owner.reset();
@@ -96,7 +96,7 @@ fn a_stranger_gives_an_id_back_to_its_owner() {
 }
 
 #[test]
-fn a_wrong_secret_is_as_good_as_none() {
+fn a_wrong_secret_counts_as_no_secret() {
     let hub = Hub::start(&[]);
     let (_other, of_another) = connect(&hub, 9, None);
     let (mut first, secret) = connect(&hub, 1, None);
@@ -117,7 +117,7 @@ fn a_wrong_secret_is_as_good_as_none() {
 }
 
 #[test]
-fn no_secret_is_in_a_log_or_on_a_page_or_in_an_answer() {
+fn secrets_never_appear_in_logs_pages_or_answers() {
     let mut hub = Hub::start(&[("LOG_LEVEL", "trace"), ("AUTH_TOKEN", "let-me-in")]);
     let by = |query: &str| format!("/ws?peerId={}&token=let-me-in{query}", id(1));
     let over = |path: &str| Client::open_by(TcpStream::connect(hub.address).unwrap(), path, 1, b"");
@@ -156,7 +156,7 @@ fn no_secret_is_in_a_log_or_on_a_page_or_in_an_answer() {
 }
 
 #[test]
-fn a_secret_is_good_at_every_hub_of_the_mesh() {
+fn a_secret_is_valid_at_every_hub_of_the_mesh() {
     let hubs = mesh::mesh(3, &[("MESH_TOKEN", LONG_TOKEN)]);
     let mut watcher = Client::join(&hubs[2], 1, "n");
     let (mut first, secret) = connect(&hubs[0], 7, None);
@@ -184,7 +184,7 @@ fn a_secret_is_good_at_every_hub_of_the_mesh() {
 
 /// A short token could be guessed from a secret, so each hub has a key of its own.
 #[test]
-fn in_a_mesh_with_a_short_token_a_secret_is_good_at_its_own_hub() {
+fn with_a_short_token_a_secret_is_valid_only_at_its_own_hub() {
     let hubs = mesh::mesh(2, &[("MESH_TOKEN", "short")]);
     let (mut first, secret) = connect(&hubs[0], 7, None);
     mesh::eventually("the other hub knows of it", || hubs[1].metric("peerpigeon_mesh_remote_peers") == 1.0);
@@ -198,7 +198,7 @@ fn in_a_mesh_with_a_short_token_a_secret_is_good_at_its_own_hub() {
 
 /// With a token of the mesh secrets outlive the process.
 #[test]
-fn a_secret_outlives_a_restart() {
+fn a_secret_stays_valid_after_a_restart() {
     let env = [("MESH_TOKEN", LONG_TOKEN)];
     let hub = Hub::start(&env);
     let (_first, secret) = connect(&hub, 1, None);

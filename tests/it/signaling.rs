@@ -10,7 +10,7 @@ fn with_shards(test: impl Fn(&Hub)) {
 }
 
 #[test]
-pub fn two_peers_find_each_other_and_signal() {
+pub fn two_peers_discover_each_other_and_exchange_signals() {
     with_shards(|hub| {
         let mut a = Client::join(hub, 1, "n");
         a.hears_nothing();
@@ -31,7 +31,7 @@ pub fn two_peers_find_each_other_and_signal() {
 }
 
 #[test]
-pub fn what_comes_with_the_request_is_the_first_message() {
+pub fn a_message_sent_with_the_request_is_processed_first() {
     with_shards(|hub| {
         let mut watcher = Client::join(hub, 100, "n");
         for n in 0..16 {
@@ -49,7 +49,7 @@ pub fn what_comes_with_the_request_is_the_first_message() {
 }
 
 #[test]
-pub fn a_message_may_come_a_byte_at_a_time() {
+pub fn a_message_may_arrive_byte_by_byte() {
     let hub = Hub::start(&[]);
     let mut a = Client::connect(&hub, 1);
     for byte in frame(1, br#"{"type":"ping"}"#) {
@@ -59,7 +59,7 @@ pub fn a_message_may_come_a_byte_at_a_time() {
 }
 
 #[test]
-pub fn signals_of_two_flat_out_senders_arrive_in_order_and_once() {
+pub fn signals_of_two_fast_senders_arrive_in_order_and_once() {
     // Together less than a sender's share of the target's queue, however late the target reads.
     const EACH: usize = 2_000;
     with_shards(|hub| {
@@ -93,7 +93,7 @@ pub fn signals_of_two_flat_out_senders_arrive_in_order_and_once() {
 }
 
 #[test]
-pub fn a_thousand_joins_at_once_are_told_exactly() {
+pub fn a_thousand_joins_at_once_are_announced_exactly_once() {
     for shards in ["1", "8"] {
         let hub = Hub::start(&[("SHARDS", shards), ("MAX_CONNECTIONS", "2000")]);
         let url = format!("ws://{}", hub.address);
@@ -112,7 +112,7 @@ pub fn a_thousand_joins_at_once_are_told_exactly() {
 }
 
 #[test]
-fn the_seeds_deadly_case_is_survived() {
+fn repeated_joins_and_forged_discoveries_do_no_harm() {
     with_shards(|hub| {
         let mut a = Client::join(hub, 1, "n");
         let mut b = Client::join(hub, 2, "n");

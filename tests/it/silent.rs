@@ -61,7 +61,7 @@ fn outcome(from: &mut Client, to: &str) -> String {
 }
 
 #[test]
-fn signals_go_round_a_link_that_swallows_them() {
+fn signals_avoid_a_link_that_drops_data() {
     for swallowed in [&[0, 1][..], &[0], &[1]] {
         let ports = [free_port(), free_port(), free_port()];
         let path = Path::to(ports[1]);
@@ -91,7 +91,7 @@ fn signals_go_round_a_link_that_swallows_them() {
 }
 
 #[test]
-fn a_chain_is_whole_soon_after_its_healing() {
+fn a_chain_recovers_soon_after_a_cut() {
     let ports = [free_port(), free_port(), free_port()];
     let hubs = [start(ports[0], &[]), start(ports[1], &ports[..1]), start(ports[2], &ports[1..2])];
     settled(&hubs);

@@ -8,7 +8,7 @@ use crate::client::{Client, Heard, frame, id};
 use crate::hub::{DEADLINE, DEFAULTS, Hub, command};
 
 #[test]
-pub fn a_drain_says_goodbye_to_everyone_and_exits_with_0() {
+pub fn a_drain_notifies_every_peer_and_exits_with_0() {
     for shards in ["1", "8"] {
         let mut hub = Hub::start(&[("SHARDS", shards), ("DRAIN_SECS", "8")]);
         let mut peers: Vec<Client> = (0..6).map(|n| Client::join(&hub, n, "n")).collect();
@@ -56,7 +56,7 @@ pub fn a_drain_says_goodbye_to_everyone_and_exits_with_0() {
 }
 
 #[test]
-fn a_drain_is_spread_over_all_of_its_time_however_short_that_is() {
+fn a_drain_is_spread_over_its_whole_time() {
     for (secs, shards) in [(0, "2"), (1, "1"), (1, "4"), (2, "4")] {
         let mut hub = Hub::start(&[("SHARDS", shards), ("DRAIN_SECS", &secs.to_string())]);
         let mut peers: Vec<Client> = (0..20).map(|n| Client::join(&hub, n, "n")).collect();
@@ -87,7 +87,7 @@ fn a_drain_is_spread_over_all_of_its_time_however_short_that_is() {
 }
 
 #[test]
-pub fn a_second_signal_ends_at_once() {
+pub fn a_second_signal_ends_the_hub_at_once() {
     let mut hub = Hub::start(&[("DRAIN_SECS", "600")]);
     let _peer = Client::join(&hub, 1, "n");
     hub.signal("-TERM");
@@ -104,14 +104,14 @@ pub fn a_second_signal_ends_at_once() {
 }
 
 #[test]
-fn without_peers_a_drain_takes_no_time() {
+fn a_drain_without_peers_ends_at_once() {
     let mut hub = Hub::start(&[("DRAIN_SECS", "600")]);
     hub.signal("-INT");
     assert_eq!(hub.wait().code(), Some(0));
 }
 
 #[test]
-fn every_signal_that_asks_for_an_end_drains() {
+fn every_stop_signal_starts_a_drain() {
     for signal in ["-TERM", "-INT", "-QUIT", "-HUP"] {
         let mut hub = Hub::start(&[("DRAIN_SECS", "3")]);
         let mut peer = Client::join(&hub, 1, "n");
@@ -139,7 +139,7 @@ fn a_hub_under_nohup_outlives_its_terminal() {
 }
 
 #[test]
-fn a_port_in_use_is_named() {
+fn a_port_in_use_is_named_in_the_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     for shards in ["1", "4"] {
@@ -154,7 +154,7 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
-fn peers_come_back_to_a_hub_that_was_killed() {
+fn peers_reconnect_after_their_hub_was_killed() {
     let mut hub = Hub::start(&[]);
     let address = hub.address;
     let mut a = Client::join(&hub, 1, "n");
@@ -188,7 +188,7 @@ fn the_tools_work_against_a_hub() {
 }
 
 #[test]
-fn what_cannot_hold_exits_with_64_and_is_named() {
+fn invalid_settings_exit_with_64_and_are_named() {
     let refuses = |env: &[(&str, &str)], args: &[&str], named: &str| {
         // `timeout`, because a hub that takes what it is to refuse would run for ever; its port is nobody's.
         let mut run = Command::new("timeout");

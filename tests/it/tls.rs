@@ -58,61 +58,61 @@ fn counted(hub: SocketAddr, config: &Arc<ClientConfig>, reason: &str, n: f64) {
 }
 
 #[test]
-fn peers_talk_over_tls_as_they_do_without() {
+fn peers_exchange_messages_over_tls_as_without() {
     over_tls(|| {
-        signaling::two_peers_find_each_other_and_signal();
-        signaling::what_comes_with_the_request_is_the_first_message();
-        signaling::a_message_may_come_a_byte_at_a_time();
-        signaling::signals_of_two_flat_out_senders_arrive_in_order_and_once();
-        signaling::a_thousand_joins_at_once_are_told_exactly();
+        signaling::two_peers_discover_each_other_and_exchange_signals();
+        signaling::a_message_sent_with_the_request_is_processed_first();
+        signaling::a_message_may_arrive_byte_by_byte();
+        signaling::signals_of_two_fast_senders_arrive_in_order_and_once();
+        signaling::a_thousand_joins_at_once_are_announced_exactly_once();
     });
 }
 
 #[test]
-fn sessions_end_over_tls_as_they_do_without() {
+fn sessions_end_over_tls_as_without() {
     over_tls(|| {
-        ends::a_reset_is_told_at_once();
-        ends::a_silent_peer_is_pinged_twice_and_then_dead();
-        ends::an_id_that_returns_replaces_a_connection_that_does_not_answer();
+        ends::a_reset_is_announced_at_once();
+        ends::a_silent_peer_is_pinged_twice_and_then_closed();
+        ends::a_new_connection_replaces_one_that_does_not_answer();
         ends::a_connection_that_answers_keeps_its_id();
-        ends::a_reader_that_never_reads_costs_only_itself();
-        ends::a_full_house_says_so();
+        ends::a_peer_that_never_reads_affects_only_itself();
+        ends::a_full_hub_closes_new_peers_with_1008();
     });
 }
 
 #[test]
-fn what_breaks_the_rules_over_tls_gets_what_it_gets_without() {
+fn violations_over_tls_are_answered_as_without() {
     over_tls(|| {
-        limits::what_breaks_rfc_6455_is_closed_by_its_code();
-        limits::a_message_past_the_limit_is_answered_and_closed();
-        limits::binary_frames_are_taken_as_text_if_they_are();
-        limits::a_flood_is_refused_and_then_closed();
+        limits::violations_of_rfc_6455_are_closed_with_their_code();
+        limits::a_message_over_the_limit_gets_an_error_and_a_close();
+        limits::binary_frames_with_valid_text_are_accepted();
+        limits::a_flood_gets_errors_and_then_a_close();
     });
 }
 
 #[test]
-fn the_door_and_the_drain_are_the_same_over_tls() {
+fn admission_and_drain_work_over_tls_as_without() {
     over_tls(|| {
-        door::token_then_id_then_upgrade();
-        door::the_pages_count();
+        door::a_handshake_checks_token_then_id_then_upgrade();
+        door::pages_count_connections_peers_and_networks();
         door::an_http_connection_serves_many_requests();
-        door::a_request_has_a_bound();
-        door::who_pipelines_pages_waits_and_no_peer_does();
-        stop::a_drain_says_goodbye_to_everyone_and_exits_with_0();
-        stop::a_second_signal_ends_at_once();
+        door::request_heads_are_bounded();
+        door::pipelined_page_requests_delay_only_their_connection();
+        stop::a_drain_notifies_every_peer_and_exits_with_0();
+        stop::a_second_signal_ends_the_hub_at_once();
     });
 }
 
 #[test]
-fn pings_over_tls() {
+fn pings_work_over_tls_as_without() {
     over_tls(|| {
-        alive::a_client_that_talks_to_itself_hears_that_the_hub_lives();
-        alive::a_ping_does_not_wait_for_messages();
+        alive::a_client_that_sends_constantly_still_receives_pings();
+        alive::pings_overtake_queued_messages();
     });
 }
 
 #[test]
-fn both_versions_of_tls_are_spoken_and_http_1_1_is_agreed_on() {
+fn tls_1_2_and_1_3_negotiate_http_1_1() {
     let hub = secure(common(), &[]);
     for version in [&tokio_rustls::rustls::version::TLS12, &tokio_rustls::rustls::version::TLS13] {
         let mut config = client_config(common());
@@ -141,7 +141,7 @@ fn both_versions_of_tls_are_spoken_and_http_1_1_is_agreed_on() {
 }
 
 #[test]
-fn whoever_does_not_speak_tls_is_told_to_and_counted() {
+fn connections_without_tls_get_a_reason_and_are_counted() {
     let mut hub = secure(common(), &[("SHARDS", "1")]);
     let config = Arc::new(client_config(common()));
     let answer = hub.get("/livez");
@@ -179,7 +179,7 @@ fn whoever_does_not_speak_tls_is_told_to_and_counted() {
 }
 
 #[test]
-fn tls_at_a_port_without_is_named_in_the_log() {
+fn tls_at_a_plain_port_is_logged() {
     let hub = Hub::start(&[]);
     let config = Arc::new(client_config(common()));
     connect(hub.address, &config).write_all(b"x").unwrap_err();
@@ -271,7 +271,7 @@ fn read_until(stream: &mut TlsStream, heard: &mut Vec<u8>, word: &[u8]) {
 
 /// A stream without close_notify may have been cut off by anybody: clients take that for an error.
 #[test]
-fn a_session_ends_with_close_notify_whoever_ends_it() {
+fn every_session_ends_with_close_notify() {
     let mut hub = secure(common(), &[("DRAIN_SECS", "1")]);
     let config = Arc::new(client_config(common()));
     let (mut leaves, _) = websocket(hub.address, &config, 1);
@@ -291,7 +291,7 @@ fn a_session_ends_with_close_notify_whoever_ends_it() {
 }
 
 #[test]
-fn a_client_that_says_goodbye_by_tls_alone_has_left() {
+fn a_client_that_sends_only_close_notify_has_left() {
     let hub = secure(common(), &[]);
     let config = Arc::new(client_config(common()));
     let (mut half, _) = websocket(hub.address, &config, 1);
@@ -306,7 +306,7 @@ fn a_client_that_says_goodbye_by_tls_alone_has_left() {
 }
 
 #[test]
-fn operators_and_hubs_can_have_tls_at_their_ports_too() {
+fn admin_and_mesh_ports_can_use_tls() {
     let (certificate, admin, links) = (common(), free_port(), free_port());
     let meshed = [("ADMIN_PORT", &*admin), ("MESH_PORT", &links), ("MESH_INSECURE", "true"), ("IS_HUB", "true")];
     let hub = secure(certificate, &[&meshed[..], &[("TLS_PORTS", "ADMIN_PORT, MESH_PORT")]].concat());
@@ -325,7 +325,7 @@ fn operators_and_hubs_can_have_tls_at_their_ports_too() {
 }
 
 #[test]
-fn hubs_link_over_tls_by_an_authority_of_their_own() {
+fn hubs_link_over_tls_with_a_private_ca() {
     let certificate = common();
     let meshed = [("IS_HUB", "true"), ("MESH_TOKEN", "t")];
     let a = secure(certificate, &meshed);
@@ -356,7 +356,7 @@ fn hubs_link_over_tls_by_an_authority_of_their_own() {
 }
 
 #[test]
-fn bad_files_end_the_program_with_64_and_a_sentence() {
+fn invalid_certificate_files_exit_with_64_and_a_reason() {
     let authority = Authority::new();
     let (good, other) = (authority.issue("good", 30), authority.issue("other", 30));
     for (pairs, expected) in [
@@ -377,7 +377,7 @@ fn bad_files_end_the_program_with_64_and_a_sentence() {
 }
 
 #[test]
-fn health_asks_a_hub_that_speaks_tls() {
+fn health_command_works_over_tls() {
     let hub = secure(common(), &[]);
     let port = hub.address.port().to_string();
     let env = [("HOST", "127.0.0.1"), ("PORT", &port), ("TLS_CERT", &common().certificate)];
@@ -388,7 +388,7 @@ fn health_asks_a_hub_that_speaks_tls() {
 }
 
 #[test]
-fn certificates_change_under_load_and_no_connection_is_lost() {
+fn certificates_can_be_replaced_without_losing_a_connection() {
     let authority = Authority::new();
     let served = authority.issue("served", 30);
     let mut hub = secure(&served, &[("SHARDS", "2"), ("DRAIN_SECS", "0")]);
@@ -462,7 +462,7 @@ fn certificates_change_under_load_and_no_connection_is_lost() {
 }
 
 #[test]
-fn a_crowd_of_handshakes_leaves_peers_their_turns() {
+fn a_crowd_of_handshakes_does_not_delay_peers() {
     let hub = secure(common(), &[("SHARDS", "1")]);
     let address = lay(hub.address);
     let a = Client::open(address, 1, b"");

@@ -147,7 +147,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(20);
 
     #[test]
-    fn a_turn_that_panics_reports_its_part_and_lets_no_other_task_run() {
+    fn a_panic_in_a_turn_is_reported_and_stops_the_thread() {
         let (ended, hears) = sync_channel(1);
         let went_on = Arc::new(AtomicBool::new(false));
         let other = Arc::clone(&went_on);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_is_done_or_panics_between_turns_is_reported() {
+    fn the_end_of_a_part_and_a_panic_between_turns_are_reported() {
         for panics in [false, true] {
             let (ended, hears) = sync_channel(1);
             let part = move |_| async move { assert!(!panics, "a planted panic") };

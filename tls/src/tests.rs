@@ -182,7 +182,7 @@ impl Pair {
 fn is_send<T: Send>() {}
 
 #[test]
-fn a_connection_talks_both_ways_in_pieces_of_any_size_and_keeps_nothing() {
+fn data_flows_both_ways_in_pieces_and_leaves_no_buffer() {
     is_send::<Connection>();
     let files = Files::new("talk");
     let pairs = [files.pair("a", &["localhost"])];
@@ -206,7 +206,7 @@ fn a_connection_talks_both_ways_in_pieces_of_any_size_and_keeps_nothing() {
 }
 
 #[test]
-fn the_first_data_is_heard_that_comes_with_the_end_of_the_handshake() {
+fn data_behind_the_handshake_is_received() {
     let files = Files::new("first");
     let pairs = [files.pair("a", &["localhost"])];
     let acceptor = acceptor(&pairs);
@@ -222,7 +222,7 @@ fn the_first_data_is_heard_that_comes_with_the_end_of_the_handshake() {
 }
 
 #[test]
-fn what_a_socket_does_not_take_is_pending_and_nothing_overtakes_it() {
+fn unwritten_ciphertext_is_pending_and_keeps_its_order() {
     let files = Files::new("pending");
     let pairs = [files.pair("a", &["localhost"])];
     let config = Arc::new(client_config(&pairs, &BOTH));
@@ -262,7 +262,7 @@ fn what_a_socket_does_not_take_is_pending_and_nothing_overtakes_it() {
 }
 
 #[test]
-fn keys_are_updated_whoever_asks() {
+fn both_ends_can_update_keys() {
     let files = Files::new("update");
     let pairs = [files.pair("a", &["localhost"])];
     let config = Arc::new(client_config(&pairs, &[&rustls::version::TLS13]));
@@ -281,7 +281,7 @@ fn keys_are_updated_whoever_asks() {
 }
 
 #[test]
-fn both_ends_say_goodbye() {
+fn both_ends_send_close_notify() {
     let files = Files::new("close");
     let pairs = [files.pair("a", &["localhost"])];
     for version in BOTH {
@@ -333,7 +333,7 @@ fn failure(pair: &mut Pair) -> (Fault, Option<AlertDescription>) {
 }
 
 #[test]
-fn those_who_cannot_be_served_are_told_why() {
+fn a_failed_handshake_ends_with_an_alert() {
     let files = Files::new("refused");
     let pairs = [files.pair("a", &["localhost"])];
     let acceptor = acceptor(&pairs);
@@ -371,7 +371,7 @@ fn those_who_cannot_be_served_are_told_why() {
 }
 
 #[test]
-fn a_record_that_never_ends_is_kept_within_its_bound() {
+fn an_endless_record_is_buffered_within_its_bound() {
     let files = Files::new("endless");
     let pairs = [files.pair("a", &["localhost"])];
     let acceptor = acceptor(&pairs);
@@ -415,7 +415,7 @@ impl Numbers {
 }
 
 #[test]
-fn damaged_bytes_end_a_connection_and_nothing_else() {
+fn damaged_bytes_end_only_the_connection() {
     let files = Files::new("damaged");
     let pairs = [files.pair("a", &["localhost"])];
     let acceptor = acceptor(&pairs);
@@ -472,7 +472,7 @@ fn certificate_for(acceptor: &Acceptor, pairs: &[PairFiles], name: &str) -> Vec<
 }
 
 #[test]
-fn the_name_that_a_client_asks_for_chooses_the_certificate() {
+fn the_server_name_selects_the_certificate() {
     let files = Files::new("names");
     let pairs = [
         files.pair("first", &["one.example", "localhost"]),
@@ -505,7 +505,7 @@ fn the_name_that_a_client_asks_for_chooses_the_certificate() {
 }
 
 #[test]
-fn certificates_are_replaced_while_connections_and_tickets_go_on() {
+fn replacing_certificates_keeps_connections_and_tickets() {
     let files = Files::new("replaced");
     let (old, new) = ([files.pair("old", &["localhost"])], [files.pair("new", &["localhost"])]);
     let acceptor = acceptor(&old);
@@ -531,7 +531,7 @@ fn certificates_are_replaced_while_connections_and_tickets_go_on() {
 }
 
 #[test]
-fn hubs_with_one_secret_resume_each_others_sessions() {
+fn hubs_with_one_ticket_secret_resume_each_others_sessions() {
     let files = Files::new("shared");
     let pairs = [files.pair("a", &["localhost"])];
     let hub = |secret: Option<&[u8]>| Acceptor::new(Arc::new(Certificates::load(&pairs).unwrap()), secret).unwrap();
@@ -555,7 +555,7 @@ fn hubs_with_one_secret_resume_each_others_sessions() {
 }
 
 #[test]
-fn a_file_that_does_not_do_is_named_with_what_is_wrong() {
+fn an_invalid_file_is_named_with_the_reason() {
     let files = Files::new("bad");
     let (good, other) = (files.pair("good", &["a.example"]), files.pair("other", &["b.example"]));
     let empty = files.write("empty", "");
@@ -588,7 +588,7 @@ fn a_file_that_does_not_do_is_named_with_what_is_wrong() {
 }
 
 #[test]
-fn facts_and_stamps_follow_the_files() {
+fn facts_and_stamps_match_the_files() {
     let files = Files::new("facts");
     let now = SystemTime::now();
     let mut made = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();

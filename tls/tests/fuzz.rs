@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 proptest! {
     #[test]
-    fn hostile_bytes_end_a_connection_and_nothing_else(
+    fn random_bytes_end_only_the_connection(
         how in 0..4u8,
         seed: u8,
         bytes in prop::collection::vec(any::<u8>(), 0..4_000),
@@ -18,7 +18,7 @@ proptest! {
     }
 
     #[test]
-    fn a_first_flight_is_damaged_in_few_places(seed: u8, bytes in prop::collection::vec(any::<u8>(), 0..12)) {
+    fn damaged_first_flights_end_only_the_connection(seed: u8, bytes in prop::collection::vec(any::<u8>(), 0..12)) {
         target::tls_door(&[&[1, seed][..], &bytes].concat());
     }
 }

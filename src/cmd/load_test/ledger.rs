@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn oneself_and_strangers_are_told_apart() {
+    fn events_about_oneself_and_strangers_are_violations() {
         let mut ledger = Ledger::new(3, 64, 0);
         assert_eq!(ledger.discovered(3), Err(Anomaly::Itself));
         assert_eq!(ledger.left(3), Err(Anomaly::Itself));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watched_are_known_when_the_last_of_them_is() {
+    fn watched_members_are_known_when_all_are_discovered() {
         let mut observer = Ledger::new(1, MEMBERS, 3);
         observer.discovered(0).unwrap();
         observer.discovered(9).unwrap();
@@ -158,7 +158,7 @@ mod tests {
     proptest! {
         /// Every omission, repetition or invention of a hub is reported, and nothing else.
         #[test]
-        fn missing_duplicates_and_ghosts_are_all_reported(
+        fn missing_duplicate_and_ghost_members_are_reported(
             own in 0..MEMBERS,
             skipped in prop::collection::btree_set(0..MEMBERS, 0..5),
             repeated in prop::collection::btree_set(0..MEMBERS, 0..5),

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_brings_data_to_its_size() {
+    fn padding_fills_data_to_its_size() {
         assert_eq!(padding(0), "");
         let mut text = Vec::new();
         let padding = padding(1000);

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_peer_has_one_place_and_every_place_its_peer() {
+    fn places_and_peers_map_to_each_other() {
         for (peers, networks, spread) in [
             (1, 1, Spread::Single),
             (10, 3, Spread::Single),
@@ -150,13 +150,13 @@ mod tests {
     }
 
     #[test]
-    fn pairs_share_a_network() {
+    fn pairs_share_their_network() {
         let plan = Plan::new(20, 3, Spread::Pairs, 1);
         assert!((0..20).all(|peer| plan.place(peer).network == plan.place(peer ^ 1).network));
     }
 
     #[test]
-    fn ids_are_found_and_follow_from_the_seed() {
+    fn ids_follow_from_the_seed_and_lead_to_their_peer() {
         let plan = Plan::new(300, 1, Spread::Single, 7);
         assert!((0..300).all(|peer| plan.find(&plan.id(peer).to_string()) == Some(peer)));
         assert_eq!(plan.id(5), Plan::new(10, 1, Spread::Single, 7).id(5));

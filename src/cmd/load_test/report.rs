@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_run_is_told_in_a_table() {
+    fn a_successful_run_is_shown_as_a_table() {
         let mut tally = Tally::new();
         (tally.discoveries, tally.sent, tally.delivered) = (4, 3000, 3000);
         tally.latency(1_500_000);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_wrong_is_named_and_fails_the_run() {
+    fn violations_are_listed_and_fail_the_run() {
         let mut tally = Tally::new();
         tally.failed = 1;
         tally.errors.add("rate-limited");
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_form_says_the_same() {
+    fn the_json_form_has_the_same_values() {
         let mut tally = Tally::new();
         tally.latency(2_000_000);
         tally.violate(Check::SignalLost, || "x".to_owned());

@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_those_of_what_was_recorded() {
+    fn quantiles_match_the_recorded_latencies() {
         let mut tally = Tally::new();
         assert_eq!(tally.latency_summary(), None);
         for micros in 1..=1000 {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_latency_out_of_bounds_still_counts() {
+    fn latencies_out_of_range_are_counted() {
         let mut tally = Tally::new();
         tally.latency(0);
         tally.latency(u64::MAX);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_examples_are_bounded_and_nothing_goes_uncounted() {
+    fn names_and_examples_are_bounded_and_all_events_count() {
         let mut counts = Counts::default();
         (0..1000).for_each(|name| counts.add(&name.to_string()));
         assert_eq!((counts.0.len(), counts.0.values().sum()), (MAX_NAMES + 1, 1000_u64));

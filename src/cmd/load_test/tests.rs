@@ -18,14 +18,14 @@ fn planned(line: &str) -> Result<(usize, usize), String> {
 }
 
 #[test]
-fn the_command_line_is_sound() {
+fn clap_accepts_the_arguments() {
     Cli::command().debug_assert();
     let args = args("--hub ws://a:1 --hub ws://b:1 --peers 50 --duration 15 --interval 0.5");
     assert_eq!((args.hubs.len(), args.duration.as_secs(), args.interval.as_millis()), (2, 15, 500));
 }
 
 #[test]
-fn networks_default_to_what_suits_the_scenario() {
+fn the_default_number_of_networks_depends_on_the_scenario() {
     assert_eq!(planned("--peers 100 --seed 1"), Ok((100, 1)));
     assert_eq!(planned("--peers 100 --scenario relay"), Ok((100, 50)));
     assert_eq!(planned("--peers 101 --scenario churn"), Ok((101, 3)));
@@ -34,7 +34,7 @@ fn networks_default_to_what_suits_the_scenario() {
 }
 
 #[test]
-fn what_cannot_be_is_said_before_anything_connects() {
+fn invalid_arguments_are_refused_before_connecting() {
     for (line, flag) in [
         ("--peers 3 --scenario relay", "--peers"),
         ("--peers 10 --networks 11", "--networks"),
@@ -82,7 +82,7 @@ fn violations(swarm: &Swarm) -> Vec<(Check, u64)> {
 }
 
 #[test]
-fn when_everybody_was_told_all_is_exact() {
+fn a_complete_run_has_no_violations() {
     let swarm = swarm(false);
     assert_eq!(swarm.expected(), 4);
     for (to, about) in [(0, 2), (2, 0), (1, 3)] {
@@ -96,7 +96,7 @@ fn when_everybody_was_told_all_is_exact() {
 }
 
 #[test]
-fn a_leave_is_due_once_somebody_left() {
+fn a_missing_leave_is_a_violation() {
     let swarm = swarm(false);
     for (to, about) in [(0, 2), (2, 0), (1, 3), (3, 1)] {
         hear(&swarm, to, &message(&swarm, "peer-discovered", about, to));
@@ -112,7 +112,7 @@ fn a_leave_is_due_once_somebody_left() {
 }
 
 #[test]
-fn what_must_not_be_heard_has_a_name() {
+fn each_unexpected_message_has_its_violation() {
     let check = |expected: Check, to: usize, text: &dyn Fn(&Swarm) -> String| {
         let swarm = swarm(true);
         hear(&swarm, to, &text(&swarm));

@@ -9,7 +9,7 @@ fn refusals(pairs: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn what_asks_for_links_makes_a_hub() {
+fn settings_of_links_imply_is_hub() {
     for (pairs, is_hub, has_mesh) in [
         (&[][..], false, false),
         (&[("MESH_TOKEN", "t")], false, false),
@@ -31,7 +31,7 @@ fn what_asks_for_links_makes_a_hub() {
 }
 
 #[test]
-fn a_hub_that_is_told_not_to_be_one_is_refused() {
+fn is_hub_false_contradicts_settings_of_links() {
     let token = ("MESH_TOKEN", "t");
     for asking in [("BOOTSTRAP_HUBS", "ws://a"), ("MESH_DNS", "hubs"), ("REDIS_URL", "redis://a")] {
         let refused = refusals(&[("IS_HUB", "false"), asking, token]);
@@ -42,7 +42,7 @@ fn a_hub_that_is_told_not_to_be_one_is_refused() {
 }
 
 #[test]
-fn no_link_without_something_to_trust() {
+fn links_require_a_token_or_mesh_insecure() {
     for (pairs, named) in [
         (&[("MESH_DNS", "hubs")][..], &["MESH_DNS (--mesh-dns): "][..]),
         (&[("MESH_DNS", "hubs"), ("MESH_INSECURE", "false")], &["MESH_DNS (--mesh-dns): "]),
@@ -62,7 +62,7 @@ fn no_link_without_something_to_trust() {
 }
 
 #[test]
-fn peers_do_not_hold_the_hubs_token() {
+fn auth_token_and_mesh_token_must_differ() {
     let also = [("MESH_TOKEN", "t"), ("MESH_TOKEN_ALSO", "same"), ("AUTH_TOKEN", "same")];
     assert!(refusals(&also)[0].starts_with("MESH_TOKEN_ALSO (--mesh-token-also): it is the same as AUTH_TOKEN"));
     let refused = refusals(&[("MESH_TOKEN", "same"), ("AUTH_TOKEN", "same")]);
@@ -72,7 +72,7 @@ fn peers_do_not_hold_the_hubs_token() {
 }
 
 #[test]
-fn a_name_of_hubs_is_taken_apart() {
+fn mesh_dns_is_parsed() {
     for (text, host, port, tls) in [
         ("hubs", "hubs", None, false),
         ("hubs.ns.svc:8081", "hubs.ns.svc", Some(8081), false),
@@ -85,7 +85,7 @@ fn a_name_of_hubs_is_taken_apart() {
 }
 
 #[test]
-fn links_have_the_port_of_peers_unless_told_otherwise() {
+fn links_use_the_port_of_peers_by_default() {
     let port = |pairs: &[(&str, &str)]| config(pairs).mesh.port;
     assert_eq!(port(&[]), None);
     assert_eq!(port(&[("PORT", "0")]), None);
@@ -122,7 +122,7 @@ fn secrets_are_never_printed() {
 }
 
 #[test]
-fn what_does_less_than_it_seems_is_warned_of() {
+fn settings_without_effect_cause_warnings() {
     const LONG: &str = "a-token-with-thirty-two-letters.";
     let warnings = |pairs: &[(&str, &str)]| config(pairs).warnings().join("\n");
     assert!(warnings(&[("IS_HUB", "true")]).contains("MESH_TOKEN is unset"));
@@ -151,7 +151,7 @@ fn what_does_less_than_it_seems_is_warned_of() {
 }
 
 #[test]
-fn a_hub_of_the_seeds_kind_takes_no_part_in_bounded_discovery() {
+fn bounded_discovery_excludes_go_hubs() {
     let hub = [("IS_HUB", "true"), ("MESH_LEGACY", "10.0.0.0/8")];
     assert!(Config::from_pairs(&[hub.as_slice(), &[("DISCOVERY", "all")]].concat()).is_ok());
     let refusals = Config::from_pairs(&[hub.as_slice(), &[("DISCOVERY", "closest:8")]].concat()).unwrap_err();
@@ -160,7 +160,7 @@ fn a_hub_of_the_seeds_kind_takes_no_part_in_bounded_discovery() {
 }
 
 #[test]
-fn a_go_hub_that_is_spelled_in_two_ways_is_refused() {
+fn two_spellings_of_a_go_hub_are_refused() {
     let token = ("MESH_TOKEN", "hunter2");
     let refused = |bootstrap: &str, legacy: &str| {
         let refused = refusals(&[("BOOTSTRAP_HUBS", bootstrap), ("MESH_LEGACY", legacy), token]);

@@ -22,7 +22,7 @@ fn pair(name: &str, days: u64) -> (String, String) {
 }
 
 #[test]
-fn a_hub_speaks_tls_with_a_certificate_and_its_key() {
+fn tls_needs_a_certificate_and_its_key() {
     let (certificate, key) = pair("spoken", 90);
     let (other, other_key) = pair("other", 90);
     let config = Config::from_pairs(&[("TLS_CERT", &certificate), ("TLS_KEY", &key)]).unwrap();
@@ -47,7 +47,7 @@ fn a_hub_speaks_tls_with_a_certificate_and_its_key() {
 }
 
 #[test]
-fn ports_are_named_and_secrets_are_long() {
+fn tls_ports_are_names_and_ticket_keys_are_long() {
     let (certificate, key) = pair("ports", 90);
     let said = |name, value| {
         let config = Config::from_pairs(&[("TLS_CERT", &certificate), ("TLS_KEY", &key), (name, value)]);
@@ -64,7 +64,7 @@ fn ports_are_named_and_secrets_are_long() {
 }
 
 #[test]
-fn a_certificate_that_ends_soon_is_warned_of() {
+fn a_certificate_that_expires_soon_causes_a_warning() {
     let warned = |days| {
         let (certificate, key) = pair("soon", days);
         Config::from_pairs(&[("TLS_CERT", &certificate), ("TLS_KEY", &key)]).unwrap().warnings()

@@ -95,7 +95,7 @@ fn meshed() -> TestHub {
 }
 
 #[test]
-fn a_hub_alone_lists_none() {
+fn a_hub_without_a_mesh_lists_no_hubs() {
     let hub = hub(&[("BOOTSTRAP_HUBS", URL), ("MESH_TOKEN", "t")], &[]);
     let answer = hub.get("/hubs");
     assert_eq!(answer.plain(), json!({"hubs": [], "timestamp": "T", "totalHubs": 0}));
@@ -112,7 +112,7 @@ fn a_hub_alone_lists_none() {
 }
 
 #[test]
-fn other_hubs_are_counted_everywhere() {
+fn every_page_counts_the_other_hubs() {
     let hub = meshed();
     assert_eq!(hub.get("/health").plain()["hubs"], 4);
     let stats = hub.get("/stats").plain();
@@ -126,7 +126,7 @@ fn other_hubs_are_counted_everywhere() {
 }
 
 #[test]
-fn a_hub_is_told_as_the_go_hub_told_it_and_more() {
+fn a_hub_has_the_fields_of_the_go_hub_and_more() {
     let body = meshed().get("/hubs").plain();
     let hubs = body["hubs"].as_array().unwrap();
     let first = &hubs[0];
@@ -150,7 +150,7 @@ fn a_hub_is_told_as_the_go_hub_told_it_and_more() {
 }
 
 #[test]
-fn hubstats_tell_how_hubs_are_reached_and_which_are_lost() {
+fn hubstats_show_routes_to_hubs_and_lost_hubs() {
     let hub = meshed();
     let answer = hub.get("/hubstats");
     let body = answer.plain();
