@@ -9,8 +9,8 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use proto::{
-    Address, CloseReason, Discovery, HubId, Input, Keys, Letter, Now, Output, PeerId, ResumeKeys, Router, RouterConfig,
-    RouterTuning, SessionId, ShardId, Template,
+    CloseReason, Discovery, HubId, Input, Keys, Now, Output, PeerId, ResumeKeys, Router, RouterConfig, RouterTuning,
+    SessionId, ShardId, Template, ToShard,
 };
 
 const NOW: Now = Now { at: Duration::from_secs(1), wall_ms: 1_700_000_000_000 };
@@ -171,13 +171,12 @@ fn visit(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, members: u32, mut
 }
 
 /// The letter to the other shard when a peer of this one announces itself.
-fn joined(number: u32) -> Letter {
+fn joined(number: u32) -> ToShard {
     let mut shard = Shard::new(0, 2, Discovery::All);
     shard.input(Input::Opened { session: session(number), peer: peer(number), seat: true, resume: None });
     shard.router.handle_input(Input::Message { session: session(number), text: ANNOUNCE }, NOW);
-    let letters = std::iter::from_fn(|| shard.router.poll_output()).filter_map(|output| {
-        if let Output::Letter { to: Address::Shard(_), letter } = output { Some(letter) } else { None }
-    });
+    let letters = std::iter::from_fn(|| shard.router.poll_output())
+        .filter_map(|output| if let Output::ToShard { letter, .. } = output { Some(letter) } else { None });
     letters.last().unwrap()
 }
 
@@ -198,7 +197,7 @@ fn letters(c: &mut Criterion) {
 
 fn encode(c: &mut Criterion) {
     let mut group = c.benchmark_group("encode");
-    let Letter::Joined(announcement) = joined(at_home(0, 1)[0]) else { panic!("an announcement makes a join") };
+    let ToShard::Joined(announcement) = joined(at_home(0, 1)[0]) else { panic!("an announcement makes a join") };
     let template: &Arc<Template> = &announcement.discovered;
     let target = peer(7);
     group.throughput(Throughput::Bytes(template.frame_len() as u64));

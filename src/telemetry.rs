@@ -212,10 +212,10 @@ fn publish(scrape: &Scrape) {
         gauge(&catalog::QUEUE_PEAK_BYTES, of_shard(), io.queue_peak_bytes as f64);
         gauge(&catalog::QUEUE_PEAK_FRAMES, of_shard(), io.queue_peak_frames as f64);
         gauge(&catalog::SHARD_SESSIONS, of_shard(), io.sessions as f64);
-        count(&catalog::SHARD_LETTERS, of_shard(), io.letters_out);
-        count(&catalog::SHARD_LETTER_BATCHES, of_shard(), io.letter_batches_out);
-        gauge(&catalog::OUTBOX_PEAK, of_shard(), io.outbox_peak as f64);
-        count(&catalog::SHARD_STALLS, of_shard(), io.stalls);
+        count(&catalog::SHARD_LETTERS, of_shard(), io.post.letters);
+        count(&catalog::SHARD_LETTER_BATCHES, of_shard(), io.post.batches);
+        gauge(&catalog::OUTBOX_PEAK, of_shard(), io.post.peak as f64);
+        count(&catalog::SHARD_STALLS, of_shard(), io.post.stalls);
         count(&catalog::SHARD_HANDOFFS, of_shard(), io.handed_off);
     }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use proto::{
-    Address, ClientMessage, CloseReason, Event, Frame, HubId, Input, Keys, Letter, MessageKind, Now, Origin, Output,
-    PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, SessionId, ShardId,
+    ClientMessage, CloseReason, Event, Frame, HubId, Input, Keys, MessageKind, Now, Origin, Output, PeerId, ResumeKeys,
+    Router, RouterConfig, RouterTuning, SessionId, ShardId, ToShard,
 };
 
 use client::Client;
@@ -39,7 +39,7 @@ type Name = (ShardId, SessionId);
 /// The I/O of a hub, and its clients.
 struct Hub {
     shards: Vec<Router>,
-    post: BTreeMap<(ShardId, ShardId), VecDeque<Letter>>,
+    post: BTreeMap<(ShardId, ShardId), VecDeque<ToShard>>,
     sessions: BTreeMap<Name, Session>,
     opened: u32,
     at: Duration,
@@ -272,13 +272,13 @@ impl Hub {
                         ended.push((gone.unwrap_or_else(|| panic!("closes {session:?}, which is not open")), reason));
                     }
                 }
-                Output::Letter { to: Address::Shard(to), letter } => {
+                Output::ToShard { to, letter } => {
                     assert_ne!(to, shard, "writes to itself");
                     self.post.entry((shard, to)).or_default().push_back(letter);
                 }
                 Output::Event(Event::Announced { peer, network, .. }) => self.announced(shard, peer, network.as_str()),
                 Output::Unfinished => unfinished = true,
-                Output::Letter { to: Address::Mesh, .. } | Output::Event(Event::TakeoverAsked { .. }) => {}
+                Output::ToMesh(_) | Output::Event(Event::TakeoverAsked { .. }) => {}
                 Output::Bug(note) => panic!("{note:?}"),
             }
         }
@@ -301,7 +301,7 @@ impl Hub {
     fn announced(&mut self, shard: ShardId, peer: PeerId, network: &str) {
         let to_shard = self.post.iter().filter(|((_, to), _)| *to == shard).flat_map(|(_, letters)| letters);
         let on_their_way: Vec<_> = to_shard
-            .filter_map(|letter| if let Letter::Joined(joined) = letter { Some(joined) } else { None })
+            .filter_map(|letter| if let ToShard::Joined(joined) = letter { Some(joined) } else { None })
             .filter(|joined| joined.network.as_str() == network)
             .map(|joined| joined.peer)
             .collect();

@@ -24,14 +24,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::limits::{
-    LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, MAX_LINKS, READ_BUFFER_BYTES, SLICE_ROOM, TURN_OUTPUTS,
+    LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, MAX_LINKS, READ_BUFFER_BYTES, TURN_OUTPUTS,
 };
 use proto::ws::{Reader, Speaker};
 use proto::{
-    BugNote, Bugs, Discovery, HubId, HubIncarnation, Letter, LinkId, MeshEvent, Now, Outbox, Relay, RelayInput,
-    RelayOutput,
+    BugNote, Bugs, Discovery, HubId, HubIncarnation, LinkId, MeshEvent, Now, Relay, RelayInput, RelayOutput, ToMesh,
 };
-use thread::{TurnGuard, planted};
+use thread::{Outboxes, TurnGuard, planted};
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
@@ -58,9 +57,8 @@ pub(crate) struct Core {
     targets: Targets,
     /// Inputs for the relay, given when its outputs are drained.
     followups: VecDeque<RelayInput<'static>>,
-    outboxes: Vec<Outbox>,
+    outboxes: Outboxes,
     flusher: Option<Waker>,
-    stalled: bool,
     /// The relay has more to do than fits into one turn.
     unfinished: bool,
     turn: Turn,
@@ -113,9 +111,8 @@ impl Core {
             last_link: 0,
             targets: Targets::new(&config.bootstrap, &config.legacy, config.max_dials),
             followups: VecDeque::new(),
-            outboxes: (0..shards).map(|_| Outbox::default()).collect(),
+            outboxes: Outboxes::new(shards, false),
             flusher: None,
-            stalled: false,
             unfinished: false,
             turn: Turn::default(),
             parked: Vec::new(),
@@ -255,7 +252,7 @@ impl Core {
     }
 
     /// Post from the shards: as much of it as one turn has. What is left is for the next.
-    pub(crate) fn letters(&mut self, letters: &mut impl Iterator<Item = Letter>) {
+    pub(crate) fn letters(&mut self, letters: &mut impl Iterator<Item = ToMesh>) {
         self.begin_turn();
         let now = self.now();
         let _turn = TurnGuard::of("letters", ());
@@ -289,7 +286,7 @@ impl Core {
     /// Does the next slice of the relay's long work, if there is some and the shards take letters. To be called when everything that is
     /// ready has had its turn.
     pub(crate) fn continue_work(&mut self) -> bool {
-        let may = self.unfinished && !self.outboxes.iter().any(|outbox| outbox.len() > SLICE_ROOM);
+        let may = self.unfinished && self.outboxes.has_room_for_a_slice();
         if may {
             self.begin_turn();
             self.unfinished = false;
@@ -314,6 +311,7 @@ impl Core {
         while let Some(note) = self.bugs.take_note() {
             log_bug(&note);
         }
+        self.stats.post = self.outboxes.stats();
         self.stats.queued_bytes = self.links.values().map(|link| link.queue.len_bytes() as u64).sum();
         MeshReading {
             relay: self.relay.stats(now).clone(),

@@ -15,11 +15,11 @@ use hyper::Uri;
 use proto::limits::{
     BRIDGE_EVENTS, DNS_INTERVAL, LINK_FLUSH_TIMEOUT, MAX_DIALS, MAX_DIALS_AT_ONCE, MAX_EXTRA_ATTEMPTS, TICK,
 };
-use proto::{HubId, Letter, Now, RelayConfig, ShardId};
+use proto::{HubId, Now, RelayConfig, ToMesh, ToShard};
+use thread::Mailboxes;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio_util::sync::PollSender;
 use tracing::{debug, warn};
 
 use crate::bridge::{Bridge, BridgeConfig, BridgeEvent};
@@ -118,8 +118,8 @@ impl MeshHandle {
 /// If MESH_CA has no valid certificates, or the thread cannot be started.
 pub fn start(
     config: MeshConfig,
-    shards: Vec<mpsc::Sender<Vec<Letter>>>,
-    mailbox: mpsc::Receiver<Vec<Letter>>,
+    shards: Vec<mpsc::Sender<Vec<ToShard>>>,
+    mailbox: mpsc::Receiver<Vec<ToMesh>>,
     sockets: mpsc::Receiver<LinkSocket>,
     publish: watch::Sender<Arc<MeshReading>>,
     ended: impl FnOnce() + Send + 'static,
@@ -141,8 +141,8 @@ pub fn start(
 }
 
 struct Post {
-    shards: Vec<mpsc::Sender<Vec<Letter>>>,
-    mailbox: mpsc::Receiver<Vec<Letter>>,
+    shards: Vec<mpsc::Sender<Vec<ToShard>>>,
+    mailbox: mpsc::Receiver<Vec<ToMesh>>,
     sockets: mpsc::Receiver<LinkSocket>,
     orders: mpsc::Receiver<Order>,
     publish: watch::Sender<Arc<MeshReading>>,
@@ -160,7 +160,7 @@ async fn run(config: MeshConfig, caller: Caller, post: Post, busy: Arc<AtomicU64
     tasks.spawn_local(read_mail(Rc::clone(&core), mailbox));
     tasks.spawn_local(welcome(Rc::clone(&core), sockets));
     tasks.spawn_local(dial_out(Rc::clone(&core), caller));
-    tasks.spawn_local(flush(Rc::clone(&core), shards));
+    tasks.spawn_local(flush(Rc::clone(&core), Mailboxes::new(&shards, None)));
     tasks.spawn_local(keep_time(Rc::clone(&core), publish, busy, config.turned));
     tasks.spawn_local(await_timeouts(Rc::clone(&core)));
     if bridged {
@@ -200,7 +200,7 @@ fn check(ended: Result<(), JoinError>) {
 }
 
 /// Takes in letters from the shards, at most a batch a turn, whatever else waits.
-async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<Letter>>) {
+async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<ToMesh>>) {
     while let Some(letters) = mailbox.recv().await {
         let mut letters = letters.into_iter();
         while !letters.as_slice().is_empty() {
@@ -307,23 +307,12 @@ async fn resolve(core: Rc<RefCell<Core>>, name: String, port: u16, tls: bool) {
 }
 
 /// Posts queued letters and bridge frames, when all ready tasks have had a turn.
-async fn flush(core: Rc<RefCell<Core>>, posts: Vec<mpsc::Sender<Vec<Letter>>>) {
-    let mut posts: Vec<_> = posts.into_iter().map(PollSender::new).collect();
+async fn flush(core: Rc<RefCell<Core>>, mut mailboxes: Mailboxes) {
     loop {
         std::future::poll_fn(|cx| {
             let mut core = core.borrow_mut();
             core.set_flusher(cx.waker());
-            for (i, post) in posts.iter_mut().enumerate() {
-                let shard = ShardId(i as u16);
-                while core.has_letters_for(shard) {
-                    match post.poll_reserve(cx) {
-                        // A shard that has ended takes its hub with it; until then its letters have nowhere to go.
-                        Poll::Ready(Err(_)) => _ = core.take_letters(shard),
-                        Poll::Ready(Ok(())) => _ = post.send_item(core.take_letters(shard)),
-                        Poll::Pending => break,
-                    }
-                }
-            }
+            core.deliver(&mut mailboxes, cx);
             core.flush_bridge();
             if core.continue_work() { Poll::Ready(()) } else { Poll::Pending }
         })

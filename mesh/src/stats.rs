@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use proto::{BugCounts, HubId, HubView, LinkId, RelayStats, Turns};
+use thread::PostStats;
 
 use crate::bridge::BridgeView;
 
@@ -126,14 +127,8 @@ pub struct LinkStats {
     pub dial_failures: u64,
     /// Malformed frames from the bridge.
     pub bridge_malformed: u64,
-    /// Letters posted to shards.
-    pub letters_out: u64,
-    /// Batches of letters posted to shards.
-    pub letter_batches_out: u64,
-    /// Maximum number of letters ever queued for one shard.
-    pub outbox_peak: u64,
-    /// Times that links were not read because letters were not accepted fast enough.
-    pub stalls: u64,
+    /// Letters to shards.
+    pub post: PostStats,
     /// Maximum number of bytes ever queued for one link.
     pub queue_peak_bytes: u64,
     /// Impossible states found outside the relay.

@@ -273,7 +273,7 @@ pub enum Via {
     Bridge(HubId),
 }
 
-/// The address of a letter inside a hub.
+/// The part of a hub through which a peer is reached.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Address {
     /// The mesh thread, which has the links to other hubs.

@@ -83,8 +83,8 @@ pub use redacted::Redacted;
 pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Way};
 pub use resume::{Lineage, ResumeKeys, ResumeOutcome, Right, Secret};
 pub use router::{
-    Announcement, Asker, Discovery, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, Output, Router,
-    RouterConfig, RouterStats, Sender, Standing, Stay, Word,
+    Announcement, Asker, Discovery, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, OutcomeLetter,
+    Output, Router, RouterConfig, RouterStats, Sender, SignalLetter, Standing, Stay, ToMesh, ToShard, Word,
 };
 pub use secret::is_secret;
 pub use time::Now;

@@ -7,30 +7,36 @@ use crate::router::Letter;
 
 /// Letters for one address, in the order in which they were posted. None is dropped: the sender stops reading its
 /// sessions while an outbox [is over](Self::is_over) its mark. The outbox itself is unbounded.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    letters: VecDeque<Letter>,
+#[derive(Debug)]
+pub struct Outbox<L> {
+    letters: VecDeque<L>,
     /// Bytes of the frames in the letters.
     bytes: usize,
     posted: u64,
     taken: u64,
 }
 
-impl Outbox {
+impl<L> Default for Outbox<L> {
+    fn default() -> Self {
+        Self { letters: VecDeque::new(), bytes: 0, posted: 0, taken: 0 }
+    }
+}
+
+impl<L: Letter> Outbox<L> {
     /// Appends a letter.
-    pub fn push(&mut self, letter: Letter) {
-        self.bytes += weight(&letter);
+    pub fn push(&mut self, letter: L) {
+        self.bytes += letter.owned_bytes();
         self.posted += 1;
         self.letters.push_back(letter);
     }
 
     /// Removes and returns the next batch of letters, at most [`LETTER_BATCH`].
-    pub fn take_batch(&mut self) -> Vec<Letter> {
+    pub fn take_batch(&mut self) -> Vec<L> {
         let mut batch = Vec::with_capacity(self.letters.len().min(LETTER_BATCH));
         let mut bytes = 0;
         while batch.len() < LETTER_BATCH && bytes < LETTER_BATCH_BYTES {
             let Some(letter) = self.letters.pop_front() else { break };
-            bytes += weight(&letter);
+            bytes += letter.owned_bytes();
             batch.push(letter);
         }
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -62,33 +68,22 @@ impl Outbox {
     }
 }
 
-/// Bytes that only this letter owns; shared data is not counted.
-fn weight(letter: &Letter) -> usize {
-    if let Letter::Signal { frame, .. } = letter {
-        frame.len()
-    } else if let Letter::Meeting(meeting) | Letter::MeetingAt { meeting, .. } = letter {
-        size_of_val(meeting.others.as_slice())
-    } else {
-        0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::id::{NetworkName, PeerId, SessionId, ShardId};
-    use crate::router::{Origin, Sender, Standing};
+    use crate::router::{Origin, Sender, SignalLetter, Standing, ToShard};
     use crate::wire::SignalKind;
 
-    fn signal(bytes: usize, n: u64) -> Letter {
+    fn signal(bytes: usize, n: u64) -> ToShard {
         let session = SessionId { slot: 0, generation: 0 };
         let sender = Sender::Session { shard: ShardId(0), session, ticket: n, detour: false };
         let (kind, network, standing) = (SignalKind::Offer, NetworkName::new("n"), Standing::Member(1));
         let origin = Origin { sender, kind, network, standing, read_at: Duration::ZERO };
         let peer = PeerId::from_bytes([0; 20]);
-        Letter::Signal { origin, from: peer, target: peer, frame: vec![0; bytes].into() }
+        ToShard::Signal(SignalLetter { origin, from: peer, target: peer, frame: vec![0; bytes].into() })
     }
 
     #[test]
@@ -102,7 +97,7 @@ mod tests {
                 let batch = outbox.take_batch();
                 assert_eq!(batch.len(), expected.min(waiting), "{bytes} bytes each");
                 for letter in batch {
-                    let Letter::Signal { origin, .. } = letter else { panic!("a letter nobody posted") };
+                    let ToShard::Signal(SignalLetter { origin, .. }) = letter else { panic!("a letter nobody posted") };
                     let Sender::Session { ticket, .. } = origin.sender else { panic!("from nobody") };
                     assert_eq!(ticket, next);
                     next += 1;

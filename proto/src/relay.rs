@@ -25,11 +25,12 @@ use std::time::Duration;
 
 use crate::bug;
 use crate::bugs::{BugCounts, BugNote, Bugs};
-use crate::envelope::{Envelope, EnvelopeKind};
+use crate::envelope::{Envelope, EnvelopeKind, What};
 use crate::id::{HubId, HubIncarnation, Keys, LinkId, PeerId, ShardId, Via};
 use crate::limits::{GREATEST_TIME_FOLLOWED, HEARTBEAT, LINK_SILENCE};
 use crate::outputs::Outputs;
-use crate::router::{Discovery, Letter, RouterStats};
+use crate::reason::LeaveReason;
+use crate::router::{Discovery, OutcomeLetter, RouterStats, SignalLetter, ToMesh, ToShard};
 use crate::time::Now;
 use crate::tuning::RelayTuning;
 
@@ -71,7 +72,7 @@ pub struct RelayConfig {
 #[derive(Debug)]
 pub enum RelayInput<'a> {
     /// A letter from a shard. Letters of one shard arrive in the order in which they were posted.
-    Letter(Letter),
+    Letter(ToMesh),
     /// A link is ready: both ends have exchanged hellos and agreed to keep it. First input of a link. An older link to
     /// the same hub may still exist for a while; envelopes received on it are still processed.
     LinkUp {
@@ -184,7 +185,7 @@ pub enum RelayOutput {
         /// The shard.
         to: ShardId,
         /// The letter.
-        letter: Letter,
+        letter: ToShard,
     },
     /// This hub has given up its id and has the new id [`Relay::hub`]. End all links except legacy links after their
     /// queues are written, and dial them again; restart the bridge. The relay has forgotten them.
@@ -571,23 +572,26 @@ impl Relay {
         }
     }
 
-    fn letter(&mut self, letter: Letter, now: Now) {
+    fn letter(&mut self, letter: ToMesh, now: Now) {
         match letter {
-            Letter::AskTakeover { peer, shard, ticket, resume } => self.ask_takeover(peer, shard, ticket, resume, now),
-            Letter::ChallengeAnswered { peer, asker, in_use } => self.challenge_answered(peer, asker, in_use, now),
-            Letter::Outcome { origin, outcome, .. } => self.outcome(&origin, outcome, now),
-            Letter::MeetingAt { hub, meeting } => self.meeting_posted(hub, meeting, now),
-            Letter::Signal { origin, from, target, frame } => self.signalled(origin, from, target, frame, now),
-            Letter::Closed { .. } | Letter::Joined(_) | Letter::Left(_) | Letter::Opened { .. } => {
-                self.own_peer_changed(&letter, now);
+            ToMesh::AskTakeover { peer, shard, ticket, resume } => self.ask_takeover(peer, shard, ticket, resume, now),
+            ToMesh::ChallengeAnswered { peer, asker, in_use } => self.challenge_answered(peer, asker, in_use, now),
+            ToMesh::Closed { peer, claim, reason } => {
+                self.own_peer_changed(peer, claim, What::Down(LeaveReason::Closed(reason)), now);
             }
-            // Letters for shards.
-            Letter::Challenge { .. }
-            | Letter::Elsewhere { .. }
-            | Letter::Meeting(_)
-            | Letter::Nowhere { .. }
-            | Letter::Renamed { .. }
-            | Letter::TakeoverAnswered { .. } => {}
+            ToMesh::Joined(announcement) => {
+                self.own_peer_changed(announcement.peer, announcement.claim, What::Joined(announcement), now);
+            }
+            ToMesh::Left(farewell) => {
+                let what = What::Left { network: farewell.network.clone(), frame: Arc::clone(&farewell.frame) };
+                self.own_peer_changed(farewell.peer, farewell.claim, what, now);
+            }
+            ToMesh::Meeting { hub, meeting } => self.meeting_posted(hub, meeting, now),
+            ToMesh::Opened { peer, claim } => self.own_peer_changed(peer, claim, What::Up, now),
+            ToMesh::Outcome(OutcomeLetter { origin, outcome, .. }) => self.outcome(&origin, outcome, now),
+            ToMesh::Signal(SignalLetter { origin, from, target, frame }) => {
+                self.signalled(origin, from, target, frame, now);
+            }
         }
     }
 

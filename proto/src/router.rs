@@ -39,8 +39,8 @@ use crate::tuning::RouterTuning;
 use crate::wire::{self, ErrorReport, MessageKind, Welcome};
 
 pub use letter::{
-    Announcement, Asker, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, Output, Sender, Standing,
-    Stay, Word,
+    Announcement, Asker, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, OutcomeLetter, Output,
+    Sender, SignalLetter, Standing, Stay, ToMesh, ToShard, Word,
 };
 pub use mode::Discovery;
 pub use stats::RouterStats;
@@ -81,7 +81,7 @@ pub struct RouterConfig {
     pub message_rate_bytes: u64,
     /// Discovery of peers whose announcement does not ask for another one (DISCOVERY).
     pub discovery: Discovery,
-    /// Whether the hub has a mesh thread. Without one, no letters go to [`Address::Mesh`].
+    /// Whether the hub has a mesh thread. Without one, there is no [`Output::ToMesh`].
     pub meshed: bool,
     /// Whether to put out [`Event`]s for the log.
     pub events: bool,
@@ -182,7 +182,7 @@ impl Router {
             Input::Continue => self.continue_work(now),
             Input::Delivered { origin, target } => self.delivered(origin, target, now),
             Input::GoAway { session, reconnect_in, hubs } => self.go_away(session, reconnect_in, hubs, now),
-            Input::Letter(letter) => self.post(letter, now),
+            Input::Letter(letter) => self.letter(letter, now),
             Input::Message { session, text } => match isolated(|| codec::parse(text)) {
                 Some(parsed) => self.message(session, parsed, text.len(), now),
                 None => self.parser_failed(session, now),
@@ -259,26 +259,20 @@ impl Router {
         self.arena.clear();
     }
 
-    fn post(&mut self, letter: Letter, now: Now) {
+    fn letter(&mut self, letter: ToShard, now: Now) {
         match letter {
-            Letter::Challenge { peer, asker, resume } => self.challenged(peer, asker, resume, now),
-            Letter::Elsewhere { peer, claim } => self.came_to_other_hub(peer, claim, now),
-            Letter::Joined(announcement) => self.joined_elsewhere(&announcement, now),
-            Letter::Left(farewell) => self.left_elsewhere(&farewell, now),
-            Letter::Meeting(meeting) => self.heard_meeting(&meeting, now),
-            Letter::Renamed { hub } => self.shown_hub = hub,
-            Letter::Nowhere { peer, claim } => self.left_other_hub(peer, claim, now),
-            Letter::Outcome { origin, target, outcome } => self.settle(origin, target, outcome, now),
-            Letter::Signal { origin, from, target, frame } => {
+            ToShard::Challenge { peer, asker, resume } => self.challenged(peer, asker, resume, now),
+            ToShard::Elsewhere { peer, claim } => self.came_to_other_hub(peer, claim, now),
+            ToShard::Joined(announcement) => self.joined_elsewhere(&announcement, now),
+            ToShard::Left(farewell) => self.left_elsewhere(&farewell, now),
+            ToShard::Meeting(meeting) => self.heard_meeting(&meeting, now),
+            ToShard::Renamed { hub } => self.shown_hub = hub,
+            ToShard::Nowhere { peer, claim } => self.left_other_hub(peer, claim, now),
+            ToShard::Outcome(OutcomeLetter { origin, target, outcome }) => self.settle(origin, target, outcome, now),
+            ToShard::Signal(SignalLetter { origin, from, target, frame }) => {
                 self.deliver(origin, from, target, Frame::Owned(frame), now);
             }
-            Letter::TakeoverAnswered { peer, ticket, in_use } => self.takeover_answered(peer, ticket, in_use, now),
-            // Letters for the mesh.
-            Letter::AskTakeover { .. }
-            | Letter::ChallengeAnswered { .. }
-            | Letter::Closed { .. }
-            | Letter::MeetingAt { .. }
-            | Letter::Opened { .. } => {}
+            ToShard::TakeoverAnswered { peer, ticket, in_use } => self.takeover_answered(peer, ticket, in_use, now),
         }
     }
 
@@ -409,7 +403,7 @@ impl Router {
         }
         let leaver = Leaver { peer, claim: session.claim, how: Parting::Ended(reason) };
         self.leave_all(id, leaver, std::mem::take(&mut session.memberships).into_vec(), now);
-        self.post_to_mesh(|| Letter::Closed { peer, claim: session.claim, reason });
+        self.post_to_mesh(|| ToMesh::Closed { peer, claim: session.claim, reason });
         self.promote_pending(&peer, now);
     }
 
@@ -468,15 +462,20 @@ impl Router {
         first.map_or_else(|| NetworkName::new(NetworkName::GLOBAL), |network| network.name.clone())
     }
 
-    fn post_to_shards(&mut self, letter: &Letter) {
-        for shard in (0..self.config.shards).map(ShardId).filter(|&shard| shard != self.config.shard) {
-            self.outputs.push_back(Output::Letter { to: Address::Shard(shard), letter: letter.clone() });
+    fn post(&mut self, to: ShardId, letter: ToShard) {
+        self.outputs.push_back(Output::ToShard { to, letter });
+    }
+
+    fn post_to_shards(&mut self, letter: &ToShard) {
+        let RouterConfig { shard: here, shards, .. } = self.config;
+        for shard in (0..shards).map(ShardId).filter(|&shard| shard != here) {
+            self.post(shard, letter.clone());
         }
     }
 
-    fn post_to_mesh(&mut self, letter: impl FnOnce() -> Letter) {
+    fn post_to_mesh(&mut self, letter: impl FnOnce() -> ToMesh) {
         if self.config.meshed {
-            self.outputs.push_back(Output::Letter { to: Address::Mesh, letter: letter() });
+            self.outputs.push_back(Output::ToMesh(letter()));
         }
     }
 

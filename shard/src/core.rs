@@ -21,13 +21,13 @@ use std::time::Duration;
 use proto::keepalive::{Life, Patience, Wheel};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use proto::limits::SOCKET_UNSENT_BYTES;
-use proto::limits::{READ_BUFFER_BYTES, SLICE_ROOM, TURN_OUTPUTS};
+use proto::limits::{READ_BUFFER_BYTES, TURN_OUTPUTS};
 use proto::ws::{Reader, Speaker};
 use proto::{
-    Bugs, CloseReason, Input, Keys, Letter, Lineage, Now, Origin, Outbox, Output, PeerId, Router, RouterConfig,
-    SessionId, ShardId,
+    Bugs, CloseReason, Input, Keys, Lineage, Now, Origin, Output, PeerId, Router, RouterConfig, SessionId, ShardId,
+    ToShard,
 };
-use thread::{TurnGuard, planted};
+use thread::{Outboxes, TurnGuard, planted};
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 use turn::Turn;
@@ -86,10 +86,7 @@ pub(crate) struct Core {
     /// Whether so much is queued that nothing is read until half of it is written.
     behind: bool,
     flusher: Option<Waker>,
-    /// One per shard, and one for the mesh if there is one.
-    outboxes: Vec<Outbox>,
-    waiting_letters: usize,
-    stalled: bool,
+    outboxes: Outboxes,
     parked: Vec<SessionId>,
     /// Silence counts from this time at the earliest: before, the shard itself did not read.
     listening_since: Duration,
@@ -168,9 +165,7 @@ impl Core {
             dirty_bytes: 0,
             behind: false,
             flusher: None,
-            outboxes: (0..usize::from(shards) + usize::from(meshed)).map(|_| Outbox::default()).collect(),
-            waiting_letters: 0,
-            stalled: false,
+            outboxes: Outboxes::new(shards.into(), meshed),
             parked: Vec::new(),
             listening_since: Duration::ZERO,
             last_tick: clock.now().at,
@@ -219,6 +214,7 @@ impl Core {
         while let Some(note) = self.bugs.take_note() {
             crate::log_bug(&note);
         }
+        self.stats.post = self.outboxes.stats();
         self.stats.turns = self.turn.lengths();
         Reading { router: self.router.stats().clone(), io: self.stats.clone() }
     }
@@ -297,7 +293,7 @@ impl Core {
     }
 
     /// Post from another shard or from the mesh: as much of it as one turn has. What is left is for the next.
-    pub(crate) fn letters(&mut self, letters: &mut impl Iterator<Item = Letter>) {
+    pub(crate) fn letters(&mut self, letters: &mut impl Iterator<Item = ToShard>) {
         self.begin_turn();
         let now = self.now();
         let _turn = TurnGuard::of("letters", ());
@@ -313,7 +309,7 @@ impl Core {
     /// everything that is ready has had its turn.
     pub(crate) fn continue_work(&mut self) -> bool {
         let is_left = self.unfinished || self.overdue || !self.closed.is_empty() || !self.due.is_empty();
-        if !is_left || self.is_behind() || self.outboxes.iter().any(|outbox| outbox.len() > SLICE_ROOM) {
+        if !is_left || self.is_behind() || !self.outboxes.has_room_for_a_slice() {
             return false;
         }
         self.begin_turn();
@@ -364,7 +360,8 @@ impl Core {
             Output::Send { session, frame, kind, origin, from } => {
                 self.enqueue(session, &frame, kind, origin.zip(from), now);
             }
-            Output::Letter { to, letter } => self.post(to, letter),
+            Output::ToShard { to, letter } => self.post_to_shard(to, letter),
+            Output::ToMesh(letter) => self.post_to_mesh(letter),
             Output::Ping { session, payload } => {
                 self.stats.pings += 1;
                 self.push_control(session, |queue| queue.push_question(&payload));

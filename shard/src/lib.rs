@@ -2,8 +2,8 @@
 //!
 //! # What this crate will never do
 //!
-//! A shard never talks to another hub: letters go to an [`Address`](proto::Address), and the socket of another hub
-//! leaves the shard as a [`LinkSocket`]. It never decides what a peer receives: the router does. A letter between
+//! A shard never talks to another hub: letters go to other shards and to the mesh, and the socket of another hub leaves
+//! the shard as a [`LinkSocket`]. It never decides what a peer receives: the router does. A letter between
 //! shards is never dropped, and every session ends with a [`CloseReason`](proto::CloseReason).
 
 mod clock;

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, MAX_HTTP_CONNECTIONS, TICK};
-use proto::{Letter, Router, RouterConfig, ShardId};
+use proto::{Router, RouterConfig, ShardId, ToMesh, ToShard};
+use thread::Mailboxes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
-use tokio_util::sync::PollSender;
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
@@ -125,7 +125,7 @@ pub struct Shards {
     /// The handle of each shard.
     pub handles: Vec<ShardHandle>,
     /// The mailbox of each shard, for the mesh.
-    pub mailboxes: Vec<mpsc::Sender<Vec<Letter>>>,
+    pub mailboxes: Vec<mpsc::Sender<Vec<ToShard>>>,
 }
 
 /// Starts one shard for each set of listeners. Each publishes its statistics once a tick with its sender in `publish`.
@@ -138,7 +138,7 @@ pub fn start(
     config: &HubConfig,
     listeners: Vec<Vec<StdListener>>,
     publish: Vec<watch::Sender<Arc<Reading>>>,
-    mesh: Option<mpsc::Sender<Vec<Letter>>>,
+    mesh: Option<mpsc::Sender<Vec<ToMesh>>>,
     ended: &mpsc::Sender<ShardId>,
 ) -> std::io::Result<Shards> {
     let shards = listeners.len() as u16;
@@ -146,8 +146,6 @@ pub fn start(
     let (posts, mailboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(MAILBOX_BATCHES)).unzip();
     let homes: Arc<[mpsc::Sender<HandOff>]> = homes.into();
     let files = DoorFiles::new(config.files);
-    // The mesh's address follows the last shard's, as in the outboxes.
-    let addresses: Arc<[mpsc::Sender<Vec<Letter>>]> = posts.iter().cloned().chain(mesh.clone()).collect();
     let mut handles = Vec::new();
     let post = arrivals.into_iter().zip(mailboxes).zip(publish);
     for (i, (listeners, ((arrivals, mailbox), publish))) in listeners.into_iter().zip(post).enumerate() {
@@ -161,9 +159,9 @@ pub fn start(
         let router = Router::new(config.router.clone());
         let gauges = Arc::clone(&config.gauges);
         let core = Core::new(router, &config.router, config.limits, config.clock, gauges, config.echo);
-        let posts = Arc::clone(&addresses);
         let files = files.clone();
-        let post = Post { homes: Arc::clone(&homes), files, posts, arrivals, mailbox, orders, publish };
+        let outgoing = Mailboxes::new(&posts, mesh.as_ref());
+        let post = Post { homes: Arc::clone(&homes), files, outgoing, arrivals, mailbox, orders, publish };
         let ended = ended.clone();
         let on_end = move || _ = ended.try_send(shard);
         let part = move |busy| run(config, core, listeners, post, busy);
@@ -176,15 +174,15 @@ pub fn start(
 struct Post {
     homes: Arc<[mpsc::Sender<HandOff>]>,
     files: DoorFiles,
-    posts: Arc<[mpsc::Sender<Vec<Letter>>]>,
+    outgoing: Mailboxes,
     arrivals: mpsc::Receiver<HandOff>,
-    mailbox: mpsc::Receiver<Vec<Letter>>,
+    mailbox: mpsc::Receiver<Vec<ToShard>>,
     orders: mpsc::Receiver<Command>,
     publish: watch::Sender<Arc<Reading>>,
 }
 
 async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: Post, busy: Arc<AtomicU64>) {
-    let Post { homes, files, posts, arrivals, mailbox, mut orders, publish } = post;
+    let Post { homes, files, outgoing, arrivals, mailbox, mut orders, publish } = post;
     let core = Rc::new(RefCell::new(core));
     let door = Rc::new(Door {
         shards: config.router.shards,
@@ -209,7 +207,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
     }
     tasks.spawn_local(welcome(Rc::clone(&core), arrivals));
     tasks.spawn_local(read_mail(Rc::clone(&core), mailbox));
-    tasks.spawn_local(flush(Rc::clone(&core), posts));
+    tasks.spawn_local(flush(Rc::clone(&core), outgoing));
     if config.router.shard == ShardId(0) {
         tasks.spawn_local(list_networks(Rc::clone(&core), config.networks));
     }
@@ -404,7 +402,7 @@ async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>)
 }
 
 /// Takes in letters from other shards and from the mesh, at most a batch a turn.
-async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<Letter>>) {
+async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<ToShard>>) {
     while let Some(letters) = mailbox.recv().await {
         let mut letters = letters.into_iter();
         while !letters.as_slice().is_empty() {
@@ -420,22 +418,12 @@ async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<Lett
 /// Writes queued data: letters first, since their receivers have other cores, then a chunk of the sessions.
 ///
 /// Runs once after all ready tasks have had a turn, so that many frames leave in one write.
-async fn flush(core: Rc<RefCell<Core>>, posts: Arc<[mpsc::Sender<Vec<Letter>>]>) {
-    let mut posts: Vec<_> = posts.iter().map(|post| PollSender::new(post.clone())).collect();
+async fn flush(core: Rc<RefCell<Core>>, mut mailboxes: Mailboxes) {
     loop {
         std::future::poll_fn(|cx| {
             let mut core = core.borrow_mut();
             core.set_flusher(cx.waker());
-            for (i, post) in posts.iter_mut().enumerate() {
-                while core.has_letters(i) {
-                    match post.poll_reserve(cx) {
-                        // When a shard or the mesh has ended, the hub ends too; until then its letters are discarded.
-                        Poll::Ready(Err(_)) => _ = core.take_letters(i),
-                        Poll::Ready(Ok(())) => _ = post.send_item(core.take_letters(i)),
-                        Poll::Pending => break,
-                    }
-                }
-            }
+            core.deliver(&mut mailboxes, cx);
             let has_more = core.flush(FLUSH_CHUNK);
             if core.continue_work() || has_more { Poll::Ready(()) } else { Poll::Pending }
         })

@@ -1,6 +1,7 @@
 //! Statistics of one shard, published once a tick.
 
 use proto::{BugCounts, CloseReason, MessageKind, ResumeOutcome, RouterStats, Turns};
+use thread::PostStats;
 
 /// Statistics of one shard. All but the gauges only grow.
 #[derive(Clone, Debug, Default)]
@@ -128,14 +129,8 @@ pub struct IoStats {
     pub tls_handshakes: [u64; 2],
     /// Sockets accepted here and handed to another shard.
     pub handed_off: u64,
-    /// Letters posted to other shards and to the mesh.
-    pub letters_out: u64,
-    /// Batches of these letters.
-    pub letter_batches_out: u64,
-    /// Maximum number of letters ever queued for one other shard, or for the mesh.
-    pub outbox_peak: u64,
-    /// Times that reading stopped because letters were not accepted fast enough.
-    pub stalls: u64,
+    /// Letters to other shards and to the mesh.
+    pub post: PostStats,
     /// Maximum number of bytes ever queued for one session.
     pub queue_peak_bytes: u64,
     /// Maximum number of frames ever queued for one session.

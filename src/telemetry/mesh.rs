@@ -35,9 +35,9 @@ pub(super) fn publish(reading: &MeshReading) {
         (&catalog::MESH_GHOSTS_EVICTED, relay.ghosts_evicted),
         (&catalog::LINK_LEGACY_REFUSED, relay.legacy_refused),
         (&catalog::LINK_LEGACY_INTRODUCED, relay.legacy_introduced),
-        (&catalog::MESH_LETTERS, io.letters_out),
-        (&catalog::MESH_LETTER_BATCHES, io.letter_batches_out),
-        (&catalog::MESH_STALLS, io.stalls),
+        (&catalog::MESH_LETTERS, io.post.letters),
+        (&catalog::MESH_LETTER_BATCHES, io.post.batches),
+        (&catalog::MESH_STALLS, io.post.stalls),
         (&catalog::LINK_WRITES, io.writes),
         (&catalog::LINKS_OPENED, io.opened),
         (&catalog::LINKS_REFUSED, io.refused),
@@ -64,7 +64,7 @@ pub(super) fn publish(reading: &MeshReading) {
     gauge(&catalog::LINKS_SILENT, vec![], relay.links_silent as f64);
     gauge(&catalog::LINK_QUEUED_BYTES, vec![], io.queued_bytes as f64);
     gauge(&catalog::LINK_QUEUE_PEAK_BYTES, vec![], io.queue_peak_bytes as f64);
-    gauge(&catalog::MESH_OUTBOX_PEAK, vec![], io.outbox_peak as f64);
+    gauge(&catalog::MESH_OUTBOX_PEAK, vec![], io.post.peak as f64);
     let slowest = links.iter().filter_map(|link| link.rtt).max().unwrap_or_default();
     gauge(&catalog::LINK_RTT, vec![], slowest.as_secs_f64());
     for (direction, bytes, frames) in [("in", io.bytes_in, io.frames_in), ("out", io.bytes_out, io.frames_out)] {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::{
-    Address, CloseReason, Event, Frame, Input, Letter, Lineage, Now, Origin, Output, PeerId, Router, SessionId,
-    Template, limits,
+    CloseReason, Event, Frame, Input, Lineage, Now, Origin, OutcomeLetter, Output, PeerId, Router, SessionId,
+    SignalLetter, Template, ToShard, limits,
 };
 
 use crate::heard::{self, Heard};
@@ -92,7 +92,7 @@ pub(crate) enum Up {
 /// Letters in flight, each with its meaning.
 #[derive(Debug, Default)]
 pub(crate) struct Post {
-    letters: Mailbox,
+    letters: Mailbox<ToShard>,
     news: VecDeque<News>,
 }
 
@@ -204,13 +204,13 @@ impl World {
                     }
                 }
                 Output::Close { session, reason } => self.close(sid(session), reason),
-                Output::Letter { to: Address::Shard(to), letter } => {
+                Output::ToShard { to, letter } => {
                     let news = self.news(&letter, cause);
                     let at = self.mailbox(shard, to.0);
                     self.mail[at].letters.push(letter);
                     self.mail[at].news.push_back(news);
                 }
-                Output::Letter { to: Address::Mesh, .. } => self.oracle.complain("a letter to nowhere".to_owned()),
+                Output::ToMesh(_) => self.oracle.complain("a letter to nowhere".to_owned()),
                 Output::Event(Event::Announced { peer, network, .. }) => {
                     self.oracle.event_announced(peer, network.as_str());
                 }
@@ -226,33 +226,28 @@ impl World {
         self.oracle.carried_out(shard, self.plan.config.tuning.roster_chunk);
     }
 
-    fn news(&mut self, letter: &Letter, cause: Cause) -> News {
+    fn news(&mut self, letter: &ToShard, cause: Cause) -> News {
         match letter {
-            Letter::Joined(announcement) => News::Joined {
+            ToShard::Joined(announcement) => News::Joined {
                 net: self.net(announcement.network.as_str()),
                 peer: announcement.peer,
                 version: cause.version,
             },
-            Letter::Left(farewell) => {
+            ToShard::Left(farewell) => {
                 let (net, peer) = (self.net(farewell.network.as_str()), farewell.peer);
                 News::Left { net, peer, how: self.oracle.how_left(net, peer) }
             }
-            Letter::Signal { .. } => {
+            ToShard::Signal(_) => {
                 self.oracle.signals.posted(cause.signal);
                 News::Signal(cause.signal)
             }
-            Letter::Outcome { .. } => News::Outcome,
-            Letter::AskTakeover { .. }
-            | Letter::Challenge { .. }
-            | Letter::ChallengeAnswered { .. }
-            | Letter::Closed { .. }
-            | Letter::Elsewhere { .. }
-            | Letter::Meeting(_)
-            | Letter::MeetingAt { .. }
-            | Letter::Nowhere { .. }
-            | Letter::Opened { .. }
-            | Letter::Renamed { .. }
-            | Letter::TakeoverAnswered { .. } => unreachable!("this hub has no mesh: {letter:?}"),
+            ToShard::Outcome(_) => News::Outcome,
+            ToShard::Challenge { .. }
+            | ToShard::Elsewhere { .. }
+            | ToShard::Meeting(_)
+            | ToShard::Nowhere { .. }
+            | ToShard::Renamed { .. }
+            | ToShard::TakeoverAnswered { .. } => unreachable!("this hub has no mesh: {letter:?}"),
         }
     }
 
@@ -534,10 +529,12 @@ fn describe(input: &Input<'_>) -> String {
         Input::Undelivered { origin, target, reason } => {
             format!("Undelivered {target:?} {:?} {reason:?}", origin.sender)
         }
-        Input::Letter(Letter::Joined(a)) => format!("Joined {:?} {}", a.peer, a.network),
-        Input::Letter(Letter::Left(f)) => format!("Left {:?} {} {:?}", f.peer, f.network, f.kind),
-        Input::Letter(Letter::Signal { from, target, .. }) => format!("Signal {from:?} to {target:?}"),
-        Input::Letter(Letter::Outcome { origin, outcome, .. }) => format!("Outcome {:?} {outcome:?}", origin.sender),
+        Input::Letter(ToShard::Joined(a)) => format!("Joined {:?} {}", a.peer, a.network),
+        Input::Letter(ToShard::Left(f)) => format!("Left {:?} {} {:?}", f.peer, f.network, f.kind),
+        Input::Letter(ToShard::Signal(SignalLetter { from, target, .. })) => format!("Signal {from:?} to {target:?}"),
+        Input::Letter(ToShard::Outcome(OutcomeLetter { origin, outcome, .. })) => {
+            format!("Outcome {:?} {outcome:?}", origin.sender)
+        }
         Input::Letter(letter) => format!("{letter:?}"),
         Input::Closed { .. }
         | Input::Continue

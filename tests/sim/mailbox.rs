@@ -5,18 +5,24 @@ use std::collections::VecDeque;
 use proto::{Letter, Outbox};
 
 /// First in, first out. Letters leave the outbox in batches and arrive one by one.
-#[derive(Debug, Default)]
-pub(crate) struct Mailbox {
-    outbox: Outbox,
-    batch: VecDeque<Letter>,
+#[derive(Debug)]
+pub(crate) struct Mailbox<L> {
+    outbox: Outbox<L>,
+    batch: VecDeque<L>,
 }
 
-impl Mailbox {
-    pub(crate) fn push(&mut self, letter: Letter) {
+impl<L> Default for Mailbox<L> {
+    fn default() -> Self {
+        Self { outbox: Outbox::default(), batch: VecDeque::new() }
+    }
+}
+
+impl<L: Letter> Mailbox<L> {
+    pub(crate) fn push(&mut self, letter: L) {
         self.outbox.push(letter);
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Letter> {
+    pub(crate) fn pop(&mut self) -> Option<L> {
         assert_eq!(self.outbox.lost(), 0, "letters-lost: an outbox has lost letters");
         if self.batch.is_empty() {
             self.batch = self.outbox.take_batch().into();

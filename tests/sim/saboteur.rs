@@ -1,6 +1,6 @@
 //! Planted bugs, which the oracles must find.
 
-use proto::Letter;
+use proto::ToShard;
 
 use crate::rng::Rng;
 
@@ -45,7 +45,7 @@ impl Fault {
 pub(crate) struct Saboteur {
     fault: Option<Fault>,
     rng: Rng,
-    held: Vec<(u16, u16, Letter)>,
+    held: Vec<(u16, u16, ToShard)>,
 }
 
 /// The bug strikes once in this many chances.
@@ -61,23 +61,18 @@ impl Saboteur {
     }
 
     /// The letters that arrive instead of this letter.
-    pub(crate) fn deliver(&mut self, from: u16, to: u16, letter: Letter) -> Vec<Letter> {
+    pub(crate) fn deliver(&mut self, from: u16, to: u16, letter: ToShard) -> Vec<ToShard> {
         let loses = match &letter {
-            Letter::Joined(_) => Fault::LosesJoined,
-            Letter::Left(_) => Fault::LosesLeft,
-            Letter::Signal { .. } => Fault::LosesSignal,
-            Letter::AskTakeover { .. }
-            | Letter::Challenge { .. }
-            | Letter::ChallengeAnswered { .. }
-            | Letter::Closed { .. }
-            | Letter::Elsewhere { .. }
-            | Letter::Meeting(_)
-            | Letter::MeetingAt { .. }
-            | Letter::Nowhere { .. }
-            | Letter::Opened { .. }
-            | Letter::Renamed { .. }
-            | Letter::Outcome { .. }
-            | Letter::TakeoverAnswered { .. } => Fault::LosesOutcome,
+            ToShard::Joined(_) => Fault::LosesJoined,
+            ToShard::Left(_) => Fault::LosesLeft,
+            ToShard::Signal(_) => Fault::LosesSignal,
+            ToShard::Challenge { .. }
+            | ToShard::Elsewhere { .. }
+            | ToShard::Meeting(_)
+            | ToShard::Nowhere { .. }
+            | ToShard::Renamed { .. }
+            | ToShard::Outcome(_)
+            | ToShard::TakeoverAnswered { .. } => Fault::LosesOutcome,
         };
         if let Some(at) = self.held.iter().position(|&(f, t, _)| (f, t) == (from, to)) {
             return vec![letter, self.held.swap_remove(at).2];

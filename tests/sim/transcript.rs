@@ -37,8 +37,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use proto::{
-    Address, CloseReason, Frame, HubId, Input, Keys, Letter, Now, Origin, Output, PeerId, ResumeKeys, Router,
-    RouterConfig, RouterTuning, Secret, SessionId, ShardId,
+    CloseReason, Frame, HubId, Input, Keys, Now, Origin, Output, PeerId, ResumeKeys, Router, RouterConfig,
+    RouterTuning, Secret, SessionId, ShardId, ToShard,
 };
 
 /// Plays every scene of a file.
@@ -82,7 +82,7 @@ struct Stage {
     conns: BTreeMap<String, Conn>,
     /// The resume secret in each connection's last `connected`, by its name.
     secrets: BTreeMap<String, String>,
-    letters: VecDeque<(ShardId, Letter)>,
+    letters: VecDeque<(ShardId, ToShard)>,
     written: VecDeque<(ShardId, Origin, PeerId)>,
     now: Duration,
     opened: u32,
@@ -432,9 +432,9 @@ impl Stage {
                     let name = conn(&mut self.conns, session);
                     self.conns.get_mut(&name).expect("found").closed = Some(reason);
                 }
-                Output::Letter { to: Address::Shard(to), letter } => self.letters.push_back((to, letter)),
+                Output::ToShard { to, letter } => self.letters.push_back((to, letter)),
                 Output::Unfinished => panic!("so much happens in no transcript"),
-                Output::Letter { to: Address::Mesh, .. } | Output::Event(_) => {}
+                Output::ToMesh(_) | Output::Event(_) => {}
                 Output::Bug(note) => panic!("{note:?}"),
             }
         }

@@ -8,6 +8,8 @@
 //! the callback `ended` of [`spawn`], and no other task of the thread runs. The hub then logs the reason and exits with
 //! code 70.
 
+mod post;
+
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
@@ -15,6 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+pub use post::{Mailboxes, Outboxes, PostStats};
 
 thread_local! {
     /// Callback for the end of this thread's part.

@@ -1,14 +1,20 @@
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::task::Context;
 use std::time::Instant;
 
 use proto::envelope::SnapshotRequest;
 use proto::limits::{
-    LINK_FRAME_BYTES, LINK_PATIENCE, LINK_QUEUE_CAP, LINK_QUEUE_HIGH, OUTBOX_HIGH_WATER, READ_BUFFER_BYTES, THAW, TICK,
+    LETTER_BATCH, LINK_FRAME_BYTES, LINK_PATIENCE, LINK_QUEUE_CAP, LINK_QUEUE_HIGH, OUTBOX_HIGH_WATER,
+    READ_BUFFER_BYTES, THAW, TICK,
 };
-use proto::{Claim, Destination, Envelope, Keys, PeerId, PeerIncarnation, RelayConfig, RelayTuning, ShardId, Way};
+use proto::{
+    Claim, Destination, Envelope, Keys, PeerId, PeerIncarnation, RelayConfig, RelayTuning, ShardId, ToShard, Way,
+};
+use thread::Mailboxes;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
 use super::*;
 use crate::link;
@@ -223,9 +229,9 @@ fn what_is_queued_in_one_turn_leaves_in_one_write() {
     });
 }
 
-fn letter() -> Letter {
+fn letter() -> ToShard {
     let claim = Claim { incarnation: PeerIncarnation(1), hub: id(2) };
-    Letter::Nowhere { peer: PeerId::from_bytes([7; 20]), claim }
+    ToShard::Nowhere { peer: PeerId::from_bytes([7; 20]), claim }
 }
 
 #[test]
@@ -245,9 +251,11 @@ fn links_are_not_read_while_a_shard_does_not_take_its_letters() {
         other.write_all(&masked(&[])).unwrap();
         until("it waits", || core.borrow().parked == [link]).await;
         let before = core.borrow().stats.frames_in;
+        let (shard, mut mailbox) = mpsc::channel(2 * OUTBOX_HIGH_WATER / LETTER_BATCH);
+        core.borrow_mut().deliver(&mut Mailboxes::new(&[shard], None), &mut Context::from_waker(Waker::noop()));
         let mut taken = 0;
-        while core.borrow().has_letters_for(ShardId(0)) {
-            taken += core.borrow_mut().take_letters(ShardId(0)).len();
+        while let Ok(letters) = mailbox.try_recv() {
+            taken += letters.len();
         }
         assert_eq!(taken, posted.get(), "none is dropped");
         until("it is read again", || core.borrow().stats.frames_in == before + 1).await;

@@ -42,7 +42,7 @@ impl Core {
 
     /// Whether timeouts may be checked: not while letters cannot be posted, or received data is unread.
     fn may_judge(&self, now: Now) -> bool {
-        now.at >= self.judge_from && !self.has_thawed(now) && !self.stalled
+        now.at >= self.judge_from && !self.has_thawed(now) && !self.outboxes.is_stalled()
     }
 
     /// Lets the relay process its timeouts, if they may be checked.
@@ -76,7 +76,7 @@ impl Core {
     }
 
     fn look_after(&mut self, id: LinkId, now: Now) {
-        let (since, stalled) = (self.listening_since, self.stalled);
+        let (since, stalled) = (self.listening_since, self.outboxes.is_stalled());
         let Some(link) = self.links.get_mut(&id) else { return };
         let late = |last: Duration| now.at.saturating_sub(last.max(since)) >= LINK_PATIENCE;
         if link.deadline.is_some_and(|deadline| deadline <= now.at) {

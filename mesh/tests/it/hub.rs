@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mesh::{LinkSocket, LinkView, MeshConfig, MeshHandle, MeshReading};
-use proto::{HubId, HubIncarnation, Keys, Letter, Now, PeerId, RelayConfig, RelayTuning};
+use proto::{HubId, HubIncarnation, Keys, Now, PeerId, RelayConfig, RelayTuning, ToMesh, ToShard};
 use socket2::{Domain, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -23,12 +23,12 @@ pub(crate) fn id(n: u8) -> HubId {
 
 pub(crate) struct Hub {
     pub(crate) address: SocketAddr,
-    pub(crate) mail: mpsc::Sender<Vec<Letter>>,
+    pub(crate) mail: mpsc::Sender<Vec<ToMesh>>,
     pub(crate) ended: oneshot::Receiver<()>,
     handle: Option<MeshHandle>,
     readings: watch::Receiver<Arc<MeshReading>>,
     closed: Arc<AtomicBool>,
-    pub(crate) shard: mpsc::Receiver<Vec<Letter>>,
+    pub(crate) shard: mpsc::Receiver<Vec<ToShard>>,
 }
 
 /// A listener that nobody serves yet, so that hubs can know each other's addresses before they start.

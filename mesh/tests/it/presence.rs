@@ -6,18 +6,18 @@ use std::time::Duration;
 use mesh::MeshReading;
 use proto::envelope::{EnvelopeKind, What};
 use proto::limits::LINK_QUEUE_HIGH;
-use proto::{Announcement, Claim, Envelope, HubId, Letter, PeerId, PeerIncarnation};
+use proto::{Announcement, Claim, Envelope, HubId, PeerId, PeerIncarnation, ToMesh, ToShard};
 
 use crate::hub::{DEADLINE, Hub, config, door, hub, id, url};
 use crate::wire::Wire;
 
 /// A peer of hub `n` comes and announces so much of itself, as its shard tells the mesh.
-fn join(n: u8, peer: u32, data_bytes: usize) -> Vec<Letter> {
+fn join(n: u8, peer: u32, data_bytes: usize) -> Vec<ToMesh> {
     let mut bytes = [0; 20];
     bytes[..4].copy_from_slice(&peer.to_be_bytes());
     let (peer, session) = (PeerId::from_bytes(bytes), PeerIncarnation(1));
     let claim = Claim { incarnation: session, hub: id(n) };
-    vec![Letter::Opened { peer, claim }, Letter::Joined(Arc::new(announcement(peer, claim, data_bytes)))]
+    vec![ToMesh::Opened { peer, claim }, ToMesh::Joined(Arc::new(announcement(peer, claim, data_bytes)))]
 }
 
 /// An announcement as another hub would send it, but of a local peer.
@@ -46,7 +46,7 @@ impl Hub {
         loop {
             let letters = tokio::time::timeout(DEADLINE, self.shard.recv()).await.unwrap().unwrap();
             let joined = letters.into_iter().find_map(|letter| {
-                let Letter::Joined(announcement) = letter else { return None };
+                let ToShard::Joined(announcement) = letter else { return None };
                 Some((announcement.peer, announcement.claim.hub))
             });
             if let Some(joined) = joined {
@@ -121,7 +121,7 @@ async fn a_link_to_a_hub_that_stopped_reading_disturbs_nobody() {
     let hearing = async {
         while heard < letters as usize {
             let letters = tokio::time::timeout(DEADLINE, b.shard.recv()).await.unwrap().unwrap();
-            heard += letters.iter().filter(|letter| matches!(letter, Letter::Joined(_))).count();
+            heard += letters.iter().filter(|letter| matches!(letter, ToShard::Joined(_))).count();
         }
     };
     tokio::join!(posting, hearing);

@@ -12,7 +12,7 @@ use crate::envelope::{Presence, What};
 use crate::id::{Claim, HubId, Keys, NetworkName, PeerId, PeerIncarnation, ShardId};
 use crate::limits::GREATEST_TIME;
 use crate::reason::LeaveReason;
-use crate::router::{Announcement, Farewell, Letter};
+use crate::router::{Announcement, Farewell, ToShard};
 use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
 
@@ -179,11 +179,11 @@ impl Relay {
                         self.tell_left(announcement, how, now);
                     }
                     if desired.is_none() {
-                        self.post(home, Letter::Nowhere { peer, claim: *claim });
+                        self.post(home, ToShard::Nowhere { peer, claim: *claim });
                     }
                 }
                 if let Some((claim, after)) = &desired {
-                    self.post(home, Letter::Elsewhere { peer, claim: *claim });
+                    self.post(home, ToShard::Elsewhere { peer, claim: *claim });
                     for announcement in &after.memberships {
                         self.tell_joined(announcement);
                     }
@@ -211,7 +211,7 @@ impl Relay {
 
     fn tell_joined(&mut self, announcement: &Arc<Announcement>) {
         for shard in (0..self.config.shards).map(ShardId) {
-            self.post(shard, Letter::Joined(Arc::clone(announcement)));
+            self.post(shard, ToShard::Joined(Arc::clone(announcement)));
         }
         self.tell_legacy(announcement);
     }
@@ -228,11 +228,11 @@ impl Relay {
         };
         let farewell = Arc::new(Farewell { peer, network: network.clone(), claim, frame, kind });
         for shard in (0..self.config.shards).map(ShardId) {
-            self.post(shard, Letter::Left(Arc::clone(&farewell)));
+            self.post(shard, ToShard::Left(Arc::clone(&farewell)));
         }
     }
 
-    pub(super) fn post(&mut self, to: ShardId, letter: Letter) {
+    pub(super) fn post(&mut self, to: ShardId, letter: ToShard) {
         self.outputs.push_back(RelayOutput::Letter { to, letter });
     }
 }

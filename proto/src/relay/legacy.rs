@@ -25,7 +25,7 @@ use crate::id::{Claim, HubId, HubIncarnation, Keys, LinkId, NetworkName, PeerId,
 use crate::isolated::isolated;
 use crate::limits::{DEFAULT_MAX_NETWORKS_PER_PEER, SNAPSHOT_BYTES, SNAPSHOT_PEERS};
 use crate::reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
-use crate::router::{Announcement, Letter, Origin, Sender, Standing, Stay};
+use crate::router::{Announcement, Origin, Sender, SignalLetter, Standing, Stay, ToShard};
 use crate::time::Now;
 use crate::wire::SignalKind;
 use crate::{wire, ws};
@@ -554,7 +554,7 @@ impl Relay {
     fn legacy_signalled(&mut self, origin: Origin, from: PeerId, target: PeerId, frame: Box<[u8]>, now: Now) {
         if self.own.peers.contains_key(&target) && !self.legacy.holds(&target) {
             let home = ShardId::home(&target, self.config.shards, self.config.keys);
-            self.post(home, Letter::Signal { origin, from, target, frame });
+            self.post(home, ToShard::Signal(SignalLetter { origin, from, target, frame }));
         } else {
             self.signalled(origin, from, target, frame, now);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::envelope::Routed;
 use crate::id::{HubId, PeerId, ShardId, Via};
-use crate::router::{Letter, Meeting, MeetingEnd};
+use crate::router::{Meeting, MeetingEnd, ToShard};
 use crate::time::Now;
 
 use super::Relay;
@@ -37,7 +37,7 @@ impl Relay {
             }
         };
         for shard in homes {
-            self.post(shard, Letter::Meeting(Arc::clone(&meeting)));
+            self.post(shard, ToShard::Meeting(Arc::clone(&meeting)));
         }
     }
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use crate::bug;
 use crate::envelope::{Change, Envelope, Presence, SnapshotPart, SnapshotRequest, What};
-use crate::id::{HubId, HubIncarnation, PeerId, PeerIncarnation, Via};
+use crate::id::{Claim, HubId, HubIncarnation, PeerId, PeerIncarnation, Via};
 use crate::limits::{
     GAP_PATIENCE, MAX_CHANGES_AHEAD, MAX_SNAPSHOT_WAITERS, MAX_SNAPSHOTS_OUT, SNAPSHOT_BYTES, SNAPSHOT_PATIENCE,
     SNAPSHOT_PEERS,
 };
 use crate::reason::LeaveReason;
-use crate::router::{Announcement, Letter};
+use crate::router::Announcement;
 use crate::time::Now;
 
 use super::directory::How;
@@ -67,37 +67,13 @@ impl Outgoing {
 
 impl Relay {
     /// A shard of this hub reports a change of its own peer.
-    pub(super) fn own_peer_changed(&mut self, letter: &Letter, now: Now) {
-        let (peer, session, what) = match letter {
-            Letter::Opened { peer, claim } => (*peer, claim.incarnation, What::Up),
-            Letter::Closed { peer, claim, reason } => {
-                (*peer, claim.incarnation, What::Down(LeaveReason::Closed(*reason)))
-            }
-            Letter::Joined(announcement) => {
-                (announcement.peer, announcement.claim.incarnation, What::Joined(Arc::clone(announcement)))
-            }
-            Letter::Left(farewell) => {
-                let what = What::Left { network: farewell.network.clone(), frame: Arc::clone(&farewell.frame) };
-                (farewell.peer, farewell.claim.incarnation, what)
-            }
-            Letter::AskTakeover { .. }
-            | Letter::Challenge { .. }
-            | Letter::ChallengeAnswered { .. }
-            | Letter::Elsewhere { .. }
-            | Letter::Meeting(_)
-            | Letter::MeetingAt { .. }
-            | Letter::Nowhere { .. }
-            | Letter::Outcome { .. }
-            | Letter::Renamed { .. }
-            | Letter::Signal { .. }
-            | Letter::TakeoverAnswered { .. } => return,
-        };
+    pub(super) fn own_peer_changed(&mut self, peer: PeerId, claim: Claim, what: What, now: Now) {
         self.settle(&peer, now);
         if matches!(what, What::Up) {
             // A hub behind a legacy link may have claimed the id; a session here has precedence.
             self.legacy.forget(&peer);
         }
-        self.change(peer, session, what, now);
+        self.change(peer, claim.incarnation, what, now);
     }
 
     /// Appends a change to this hub's own presence, and floods it.

@@ -15,7 +15,7 @@ use crate::id::{HubId, HubIncarnation, Via};
 use crate::limits::{
     GREATEST_TIME_FOLLOWED, HEARTBEAT, LEASE, LINK_SILENCE, RIVAL_EVIDENCE, RIVAL_MEMORY, RIVAL_PATIENCE, RIVAL_YIELD,
 };
-use crate::router::Letter;
+use crate::router::ToShard;
 use crate::time::Now;
 
 use super::remote::Ways;
@@ -209,7 +209,7 @@ impl Relay {
         }
         let hub = self.names.outside();
         for shard in (0..self.config.shards).map(crate::id::ShardId) {
-            self.post(shard, Letter::Renamed { hub });
+            self.post(shard, ToShard::Renamed { hub });
         }
         self.outputs.push_back(RelayOutput::Event(MeshEvent::IdGivenUp(before, hub)));
         self.outputs.push_back(RelayOutput::Renamed { hub });

@@ -12,7 +12,7 @@ use crate::limits::{
     MAX_UNANSWERED_LOOKED_AT, OUTCOME_DELAY, RECEIPT_TIMEOUT, SLICE_PEERS,
 };
 use crate::reason::{ErrorCode, Outcome};
-use crate::router::{Letter, Origin, RouterStats, Sender, Standing};
+use crate::router::{Origin, OutcomeLetter, RouterStats, Sender, SignalLetter, Standing, ToShard};
 use crate::time::Now;
 use crate::ws;
 
@@ -40,6 +40,8 @@ struct Pending {
     origin: Origin,
     target: PeerId,
 }
+
+const _: () = assert!(size_of::<Option<Pending>>() <= 136);
 
 impl Outbound {
     /// Number of signals that are found by their position: 4,096 x 136 B, about half of a core's cache.
@@ -280,7 +282,7 @@ impl Relay {
             Outcome::Delivered if ticket == 0 => self.stats.delivered += 1,
             Outcome::Forwarded if ticket == 0 => self.stats.forwarded_to_go += 1,
             Outcome::Delivered | Outcome::Forwarded | Outcome::Failed(_) => {
-                self.post(shard, Letter::Outcome { origin, target, outcome })
+                self.post(shard, ToShard::Outcome(OutcomeLetter { origin, target, outcome }))
             }
         }
     }
@@ -429,7 +431,7 @@ impl Relay {
             self.answer(from, counter, outcome, receipt, now);
         } else if self.own.peers.contains_key(&target) {
             let home = ShardId::home(&target, self.config.shards, self.config.keys);
-            self.post(home, Letter::Signal { origin, from: sender, target, frame });
+            self.post(home, ToShard::Signal(SignalLetter { origin, from: sender, target, frame }));
         } else {
             self.answer(from, counter, Outcome::Failed(ErrorCode::PeerNotFound), receipt, now);
         }

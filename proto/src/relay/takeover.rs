@@ -3,7 +3,7 @@
 use crate::envelope::{Envelope, Route, Routed};
 use crate::id::{HubId, HubIncarnation, PeerId, ShardId};
 use crate::resume::Lineage;
-use crate::router::{Asker, Letter};
+use crate::router::{Asker, ToShard};
 use crate::time::Now;
 
 use super::{Destination, Relay};
@@ -29,7 +29,7 @@ impl Relay {
         });
         if !asked {
             // An unreachable hub cannot object.
-            self.post(shard, Letter::TakeoverAnswered { peer, ticket, in_use: false });
+            self.post(shard, ToShard::TakeoverAnswered { peer, ticket, in_use: false });
         }
     }
 
@@ -44,7 +44,7 @@ impl Relay {
         let asker = Asker { hub: route.from, incarnation: route.from_incarnation, ticket };
         if self.own.peers.contains_key(&peer) && !self.legacy.holds(&peer) {
             let home = ShardId::home(&peer, self.config.shards, self.config.keys);
-            self.post(home, Letter::Challenge { peer, asker, resume });
+            self.post(home, ToShard::Challenge { peer, asker, resume });
         } else {
             self.challenge_answered(peer, asker, false, now);
         }
@@ -61,7 +61,7 @@ impl Relay {
         if shard < self.config.shards {
             self.stats.takeovers[usize::from(in_use)] += 1;
             let ticket = ticket & ((1 << TICKET_BITS) - 1);
-            self.post(ShardId(shard), Letter::TakeoverAnswered { peer, ticket, in_use });
+            self.post(ShardId(shard), ToShard::TakeoverAnswered { peer, ticket, in_use });
         }
     }
 

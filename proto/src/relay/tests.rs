@@ -237,29 +237,26 @@ impl Net {
         }
     }
 
-    fn post(&mut self, n: u8, letter: Letter) {
+    fn post(&mut self, n: u8, letter: ToShard) {
         let digit = |peer: &PeerId| peer.as_bytes()[19];
         let line = match &letter {
-            Letter::Joined(a) => format!("joined {} {}", digit(&a.peer), a.network),
-            Letter::Left(f) => format!("left {} {} {}", digit(&f.peer), f.network, f.kind.label()),
-            Letter::Elsewhere { peer, .. } => format!("elsewhere {}", digit(peer)),
-            Letter::Nowhere { peer, .. } => format!("nowhere {}", digit(peer)),
-            Letter::Signal { from, target, .. } => format!("signal {} {}", digit(from), digit(target)),
-            Letter::Outcome { target, outcome, .. } => format!("outcome {} {}", digit(target), outcome.label()),
-            Letter::Challenge { peer, .. } => format!("challenge {}", digit(peer)),
-            Letter::TakeoverAnswered { in_use, ticket, .. } => format!("answered {ticket} {in_use}"),
-            Letter::Renamed { .. } => "renamed".to_owned(),
-            Letter::Meeting(m) => format!("meeting {} {:?} {:?}", digit(&m.about), m.to, m.word),
-            Letter::AskTakeover { .. }
-            | Letter::MeetingAt { .. }
-            | Letter::ChallengeAnswered { .. }
-            | Letter::Closed { .. }
-            | Letter::Opened { .. } => panic!("{letter:?} is not for a shard"),
+            ToShard::Joined(a) => format!("joined {} {}", digit(&a.peer), a.network),
+            ToShard::Left(f) => format!("left {} {} {}", digit(&f.peer), f.network, f.kind.label()),
+            ToShard::Elsewhere { peer, .. } => format!("elsewhere {}", digit(peer)),
+            ToShard::Nowhere { peer, .. } => format!("nowhere {}", digit(peer)),
+            ToShard::Signal(SignalLetter { from, target, .. }) => format!("signal {} {}", digit(from), digit(target)),
+            ToShard::Outcome(OutcomeLetter { target, outcome, .. }) => {
+                format!("outcome {} {}", digit(target), outcome.label())
+            }
+            ToShard::Challenge { peer, .. } => format!("challenge {}", digit(peer)),
+            ToShard::TakeoverAnswered { in_use, ticket, .. } => format!("answered {ticket} {in_use}"),
+            ToShard::Renamed { .. } => "renamed".to_owned(),
+            ToShard::Meeting(m) => format!("meeting {} {:?} {:?}", digit(&m.about), m.to, m.word),
         };
         self.heard.get_mut(&n).unwrap().push(line);
         // A shard whose sockets accept everything at once.
-        if let Letter::Signal { origin, target, .. } = letter {
-            let letter = Letter::Outcome { origin, target, outcome: Outcome::Delivered };
+        if let ToShard::Signal(SignalLetter { origin, target, .. }) = letter {
+            let letter = ToMesh::Outcome(OutcomeLetter { origin, target, outcome: Outcome::Delivered });
             self.input(n, RelayInput::Letter(letter));
         }
     }
@@ -291,7 +288,7 @@ impl Net {
         }
     }
 
-    fn letter(&mut self, n: u8, letter: Letter) {
+    fn letter(&mut self, n: u8, letter: ToMesh) {
         self.input(n, RelayInput::Letter(letter));
         self.run();
     }
@@ -302,7 +299,7 @@ impl Net {
 
     fn opens(&mut self, n: u8, peer: u8, session: u64) {
         let claim = self.claim(n, session);
-        self.letter(n, Letter::Opened { peer: id(peer), claim });
+        self.letter(n, ToMesh::Opened { peer: id(peer), claim });
     }
 
     fn joins(&mut self, n: u8, peer: u8, session: u64) {
@@ -316,29 +313,29 @@ impl Net {
         let data = crate::codec::describe(&id(peer), None).unwrap();
         let discovered = Arc::new(wire::peer_discovered(&data, "n", 0));
         let announcement = Announcement { peer: id(peer), network, claim, remote: false, stay, discovered };
-        self.letter(n, Letter::Joined(Arc::new(announcement)));
+        self.letter(n, ToMesh::Joined(Arc::new(announcement)));
     }
 
     fn says_goodbye(&mut self, n: u8, peer: u8, session: u64) {
         let (network, claim) = (NetworkName::new("n"), self.claim(n, session));
         let frame = Arc::new(wire::goodbye(&id(peer), "null", "n", 0));
         let farewell = Farewell { peer: id(peer), network, claim, frame, kind: MessageKind::Goodbye };
-        self.letter(n, Letter::Left(Arc::new(farewell)));
+        self.letter(n, ToMesh::Left(Arc::new(farewell)));
     }
 
     fn leaves(&mut self, n: u8, peer: u8, session: u64) {
         let claim = self.claim(n, session);
-        self.letter(n, Letter::Closed { peer: id(peer), claim, reason: CloseReason::ClientClosed });
+        self.letter(n, ToMesh::Closed { peer: id(peer), claim, reason: CloseReason::ClientClosed });
     }
 
-    fn signal(&self, from: u8, target: u8, ticket: u64, detour: bool) -> Letter {
+    fn signal(&self, from: u8, target: u8, ticket: u64, detour: bool) -> ToMesh {
         let mut frame = Vec::new();
         let range = wire::signal(&mut frame, SignalKind::Offer, "null", &id(from), &id(target), "n", 0);
         let session = SessionId { slot: 0, generation: 0 };
         let sender = Sender::Session { shard: ShardId(0), session, ticket, detour };
         let (kind, network, standing) = (SignalKind::Offer, NetworkName::new("n"), Standing::Member(0));
         let origin = Origin { sender, kind, network, standing, read_at: self.now.at };
-        Letter::Signal { origin, from: id(from), target: id(target), frame: frame[range].into() }
+        ToMesh::Signal(SignalLetter { origin, from: id(from), target: id(target), frame: frame[range].into() })
     }
 
     fn signals(&mut self, n: u8, from: u8, target: u8, ticket: u64) {
@@ -576,15 +573,15 @@ fn a_takeover_is_asked_of_the_hub_that_holds_the_id() {
     net.pass(HEARTBEAT);
     net.hears(3);
     net.hears(1);
-    net.letter(1, Letter::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5, resume: None });
+    net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5, resume: None });
     assert_eq!(net.hears(3), ["challenge 7"]);
     let life = net.hubs[&1].incarnation();
     let asker = Asker { hub: hub(1), incarnation: life, ticket: 5 };
-    net.letter(3, Letter::ChallengeAnswered { peer: id(7), asker, in_use: true });
+    net.letter(3, ToMesh::ChallengeAnswered { peer: id(7), asker, in_use: true });
     assert_eq!(net.hears(1), ["answered 5 true"]);
     net.cut(2, 3);
     net.pass(HEARTBEAT * 4);
-    net.letter(1, Letter::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 6, resume: None });
+    net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 6, resume: None });
     assert_eq!(net.hears(1), ["answered 6 false"], "whoever cannot be reached cannot object");
 }
 
@@ -697,7 +694,7 @@ fn a_question_is_passed_on_over_a_full_link() {
     net.input(2, RelayInput::Saturated { way: Way::Link(link) });
     net.hears(1);
     net.hears(3);
-    net.letter(1, Letter::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5, resume: None });
+    net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5, resume: None });
     assert_eq!(net.hears(3), ["challenge 7"]);
     assert_eq!(net.hears(1), [""; 0], "it is for the session there to answer");
 }
@@ -720,7 +717,7 @@ fn an_outcome_for_an_earlier_life_of_a_hub_is_not_taken_for_one_of_the_next() {
     let sender = Sender::Hub { hub: number, counter: 1, receipt: true };
     let (kind, network, standing) = (SignalKind::Offer, NetworkName::new("n"), Standing::Member(0));
     let origin = Origin { sender, kind, network, standing, read_at: net.now.at };
-    net.letter(2, Letter::Outcome { origin, target: id(8), outcome: Outcome::Delivered });
+    net.letter(2, ToMesh::Outcome(OutcomeLetter { origin, target: id(8), outcome: Outcome::Delivered }));
     net.pass(HEARTBEAT);
     assert_eq!(net.hears(1), [""; 0]);
 }

@@ -25,7 +25,7 @@ use crate::wire::{self, MessageKind, Template};
 
 use super::Router;
 use super::circle::{Acquaintance, CLOSE, Circle, DECLINED, Met, RANDOM, UNANSWERED};
-use super::letter::{Announcement, Frame, Letter, Meeting, MeetingEnd, Output, Stay, Word};
+use super::letter::{Announcement, Frame, Meeting, MeetingEnd, Output, Stay, ToMesh, ToShard, Word};
 use super::presence::Change;
 use super::roster::NetworkIx;
 use super::session::State;
@@ -179,16 +179,13 @@ impl Router {
             let to = MeetingEnd::Others;
             let meeting = |others, word| Arc::new(Meeting { network: name.clone(), about, stay, others, to, word });
             match place {
-                Place::Shards => self.post_to_shards(&Letter::Meeting(meeting(pairs, word))),
-                Place::Shard(shard) => {
-                    let letter = Letter::Meeting(meeting(pairs, Word::Met));
-                    self.outputs.push_back(Output::Letter { to: Address::Shard(shard), letter });
-                }
+                Place::Shards => self.post_to_shards(&ToShard::Meeting(meeting(pairs, word))),
+                Place::Shard(shard) => self.post(shard, ToShard::Meeting(meeting(pairs, Word::Met))),
                 Place::Hub(hub) => {
                     let word = if word == Word::Joined { Word::Met } else { word };
                     for pairs in pairs.chunks(MAX_MEETING) {
                         let meeting = meeting(pairs.to_vec(), word);
-                        self.post_to_mesh(|| Letter::MeetingAt { hub, meeting });
+                        self.post_to_mesh(|| ToMesh::Meeting { hub, meeting });
                     }
                     if word == Word::Met {
                         self.await_answer(id, ix, pairs.iter().map(|(peer, _)| *peer), now);
@@ -272,8 +269,8 @@ impl Router {
         let meeting = Meeting { network: to.network.clone(), about: to.about, stay: to.stay, others, to: end, word };
         let meeting = Arc::new(meeting);
         match place {
-            Address::Mesh => self.post_to_mesh(|| Letter::MeetingAt { hub, meeting }),
-            Address::Shard(_) => self.outputs.push_back(Output::Letter { to: place, letter: Letter::Meeting(meeting) }),
+            Address::Mesh => self.post_to_mesh(|| ToMesh::Meeting { hub, meeting }),
+            Address::Shard(shard) => self.post(shard, ToShard::Meeting(meeting)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bugs::BugNote;
-use crate::id::{Address, Claim, HubId, HubIncarnation, NetworkName, PeerId, SessionId, ShardId};
+use crate::id::{Claim, HubId, HubIncarnation, NetworkName, PeerId, SessionId, ShardId};
 use crate::reason::{CloseReason, Outcome};
 use crate::resume::Lineage;
 use crate::wire::{MessageKind, SignalKind, Template};
@@ -91,7 +91,7 @@ pub enum Input<'a> {
     },
     /// A letter from another shard or from the mesh. Letters from one address arrive in the order in which they were
     /// posted.
-    Letter(Letter),
+    Letter(ToShard),
     /// The answer to [`Output::Unfinished`].
     Continue,
     /// The hub drains; the session will be closed in its slot. Once per session, before [`Self::Retire`].
@@ -157,13 +157,16 @@ pub enum Output {
         /// The reason, which also determines the close frame.
         reason: CloseReason,
     },
-    /// Post this letter. Letters to one address must arrive in this order; none may be dropped.
-    Letter {
-        /// The address.
-        to: Address,
+    /// Post this letter to another shard. Letters to one shard must arrive in this order; none may be dropped.
+    ToShard {
+        /// The shard.
+        to: ShardId,
         /// The letter.
-        letter: Letter,
+        letter: ToShard,
     },
+    /// Post this letter to the mesh. Letters must arrive in this order; none may be dropped. Only if
+    /// [`RouterConfig::meshed`](crate::RouterConfig::meshed).
+    ToMesh(ToMesh),
     /// There is more to do than fits into one turn. Give [`Input::Continue`] once whatever else is ready has had its turn and few letters
     /// wait for each address.
     Unfinished,
@@ -184,25 +187,9 @@ pub enum Frame {
     Template(Arc<Template>),
 }
 
-/// A letter between shards, or between a shard and the mesh.
+/// A letter to a shard, from another shard of the hub or from the mesh.
 #[derive(Clone, Debug)]
-pub enum Letter {
-    /// To the mesh: a peer's session began.
-    Opened {
-        /// The peer.
-        peer: PeerId,
-        /// Its claim.
-        claim: Claim,
-    },
-    /// To the mesh: a peer's session ended, and with it all its memberships.
-    Closed {
-        /// The peer.
-        peer: PeerId,
-        /// The claim that ended.
-        claim: Claim,
-        /// The reason.
-        reason: CloseReason,
-    },
+pub enum ToShard {
     /// To a peer's home: the peer is connected to another hub. A later letter replaces an earlier one. A session here
     /// with the smaller claim is closed.
     Elsewhere {
@@ -217,17 +204,6 @@ pub enum Letter {
         peer: PeerId,
         /// The claim that ended.
         claim: Claim,
-    },
-    /// To the mesh: asks whether a session here may use this id, which is connected to another hub.
-    AskTakeover {
-        /// The id.
-        peer: PeerId,
-        /// The shard that asks.
-        shard: ShardId,
-        /// Identifies the question.
-        ticket: u64,
-        /// What the newcomer's resume secret proves.
-        resume: Option<Lineage>,
     },
     /// To the shard that asked: the answer about the other session.
     TakeoverAnswered {
@@ -247,7 +223,54 @@ pub enum Letter {
         /// What the resume secret of that session proves.
         resume: Option<Lineage>,
     },
-    /// To the mesh: the result of the challenge.
+    /// The hub has a new id for other hubs and for clients. Claims keep the first id.
+    Renamed {
+        /// The new id.
+        hub: HubId,
+    },
+    /// A peer announced itself in a network, for the first time or again.
+    Joined(Arc<Announcement>),
+    /// A peer left a network.
+    Left(Arc<Farewell>),
+    /// Peers know each other, and some of them have their home here.
+    Meeting(Arc<Meeting>),
+    /// To the target's home: a signal.
+    Signal(SignalLetter),
+    /// To the sender's shard: the outcome of a signal.
+    Outcome(OutcomeLetter),
+}
+
+/// A letter to the mesh, from a shard.
+#[derive(Clone, Debug)]
+pub enum ToMesh {
+    /// A peer's session began.
+    Opened {
+        /// The peer.
+        peer: PeerId,
+        /// Its claim.
+        claim: Claim,
+    },
+    /// A peer's session ended, and with it all its memberships.
+    Closed {
+        /// The peer.
+        peer: PeerId,
+        /// The claim that ended.
+        claim: Claim,
+        /// The reason.
+        reason: CloseReason,
+    },
+    /// Asks whether a session here may use this id, which is connected to another hub.
+    AskTakeover {
+        /// The id.
+        peer: PeerId,
+        /// The shard that asks.
+        shard: ShardId,
+        /// Identifies the question.
+        ticket: u64,
+        /// What the newcomer's resume secret proves.
+        resume: Option<Lineage>,
+    },
+    /// The result of a challenge.
     ChallengeAnswered {
         /// The id.
         peer: PeerId,
@@ -256,47 +279,90 @@ pub enum Letter {
         /// Whether the session here is alive.
         in_use: bool,
     },
-    /// To a shard: the hub has a new id for other hubs and for clients. Claims keep the first id.
-    Renamed {
-        /// The new id.
-        hub: HubId,
-    },
-    /// To shards and the mesh: a peer announced itself in a network, for the first time or again.
+    /// A peer of this hub announced itself in a network, for the first time or again.
     Joined(Arc<Announcement>),
-    /// To shards and the mesh: a peer left a network.
+    /// A peer of this hub left a network, and its session is still open.
     Left(Arc<Farewell>),
-    /// To a shard: peers know each other, and some of them have their home there.
-    Meeting(Arc<Meeting>),
-    /// To the mesh: the same, for another hub.
-    MeetingAt {
+    /// Peers know each other, and some of them have their home at another hub.
+    Meeting {
         /// The hub.
         hub: HubId,
         /// The meeting.
         meeting: Arc<Meeting>,
     },
-    /// To the target's home, or to the mesh: a signal.
-    Signal {
-        /// Where its outcome is reported.
-        origin: Origin,
-        /// The sender.
-        from: PeerId,
-        /// The target.
-        target: PeerId,
-        /// The complete frame for the target's socket.
-        frame: Box<[u8]>,
-    },
-    /// To the sender's shard, or to the mesh: the outcome of a signal.
-    Outcome {
-        /// The origin of the signal.
-        origin: Origin,
-        /// The target.
-        target: PeerId,
-        /// The outcome.
-        outcome: Outcome,
-    },
+    /// A signal for a peer of another hub.
+    Signal(SignalLetter),
+    /// The outcome of another hub's signal.
+    Outcome(OutcomeLetter),
 }
 
-/// The hub that waits for the answer to a [`Letter::Challenge`].
+/// A signal on its way to its target's shard, or to the mesh.
+#[derive(Clone, Debug)]
+pub struct SignalLetter {
+    /// Where its outcome is reported.
+    pub origin: Origin,
+    /// The sender.
+    pub from: PeerId,
+    /// The target.
+    pub target: PeerId,
+    /// The complete frame for the target's socket.
+    pub frame: Box<[u8]>,
+}
+
+/// The outcome of a signal, on its way to its sender's shard, or to the mesh.
+#[derive(Clone, Debug)]
+pub struct OutcomeLetter {
+    /// The origin of the signal.
+    pub origin: Origin,
+    /// The target.
+    pub target: PeerId,
+    /// The outcome.
+    pub outcome: Outcome,
+}
+
+// `limits.rs` computes with this size.
+const _: () = assert!(size_of::<ToShard>() <= 136 && size_of::<ToMesh>() <= 136);
+
+/// A letter of one of the two kinds.
+pub trait Letter {
+    /// Bytes that only this letter owns, besides its own size. Shared data is not counted.
+    fn owned_bytes(&self) -> usize;
+}
+
+impl Letter for ToShard {
+    fn owned_bytes(&self) -> usize {
+        match self {
+            Self::Signal(signal) => signal.frame.len(),
+            Self::Meeting(meeting) => meeting.owned_bytes(),
+            Self::Elsewhere { .. }
+            | Self::Nowhere { .. }
+            | Self::TakeoverAnswered { .. }
+            | Self::Challenge { .. }
+            | Self::Renamed { .. }
+            | Self::Joined(_)
+            | Self::Left(_)
+            | Self::Outcome(_) => 0,
+        }
+    }
+}
+
+impl Letter for ToMesh {
+    fn owned_bytes(&self) -> usize {
+        match self {
+            Self::Signal(signal) => signal.frame.len(),
+            Self::Meeting { meeting, .. } => meeting.owned_bytes(),
+            Self::Opened { .. }
+            | Self::Closed { .. }
+            | Self::AskTakeover { .. }
+            | Self::ChallengeAnswered { .. }
+            | Self::Joined(_)
+            | Self::Left(_)
+            | Self::Outcome(_) => 0,
+        }
+    }
+}
+
+/// The hub that waits for the answer to a [`ToShard::Challenge`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Asker {
     /// The hub.
@@ -414,6 +480,12 @@ pub struct Meeting {
     pub to: MeetingEnd,
     /// The kind of statement.
     pub word: Word,
+}
+
+impl Meeting {
+    fn owned_bytes(&self) -> usize {
+        size_of_val(self.others.as_slice())
+    }
 }
 
 /// The peers of a [`Meeting`] whose home is the receiver.

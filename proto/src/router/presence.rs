@@ -16,7 +16,7 @@ use crate::wire::{self, MessageKind, Template};
 
 use super::Router;
 use super::leaving::{Leaver, Parting};
-use super::letter::{Announcement, Event, Farewell, Frame, Letter, Output, Stay};
+use super::letter::{Announcement, Event, Farewell, Frame, Output, Stay, ToMesh, ToShard};
 use super::roster::{Member, NetworkIx, Rank};
 use super::session::{Membership, Reading, Session, State};
 
@@ -76,8 +76,8 @@ impl Router {
         };
         let announcement = Arc::new(Announcement { peer, network: name, claim, remote: false, stay, discovered });
         let (ix, _) = self.enter(&announcement, self.here(), now);
-        self.post_to_shards(&Letter::Joined(Arc::clone(&announcement)));
-        self.post_to_mesh(|| Letter::Joined(Arc::clone(&announcement)));
+        self.post_to_shards(&ToShard::Joined(Arc::clone(&announcement)));
+        self.post_to_mesh(|| ToMesh::Joined(Arc::clone(&announcement)));
         match (stay.closest > 0, stays.is_some()) {
             (true, false) => {
                 self.become_bounded(id, ix, stay);
@@ -175,10 +175,10 @@ impl Router {
         let (frame, kind) = (Arc::new(how.frame(&peer, name.as_str(), now)), how.kind());
         let farewell = Arc::new(Farewell { peer, network: name, claim, frame, kind });
         // First, because replacements are introduced after the leave.
-        self.post_to_shards(&Letter::Left(Arc::clone(&farewell)));
+        self.post_to_shards(&ToShard::Left(Arc::clone(&farewell)));
         if kind == MessageKind::Goodbye {
             // The mesh receives one letter for the end of a session, not one per network.
-            self.post_to_mesh(|| Letter::Left(Arc::clone(&farewell)));
+            self.post_to_mesh(|| ToMesh::Left(Arc::clone(&farewell)));
         }
         self.strike(ix, &farewell, now);
     }

@@ -12,7 +12,7 @@ use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind};
 
 use super::Router;
-use super::letter::{Frame, Letter, Origin, Output, Sender, Standing};
+use super::letter::{Frame, Origin, OutcomeLetter, Output, Sender, SignalLetter, Standing, ToMesh, ToShard};
 use super::roster::NetworkIx;
 use super::session::{Membership, Session, State};
 
@@ -132,11 +132,12 @@ impl Router {
         );
         let to = place.unwrap_or(Address::Shard(home));
         if to == self.here() {
-            self.deliver(origin, from, signal.target, Frame::Arena(frame), now);
-        } else {
-            let frame = self.arena[frame].into();
-            let letter = Letter::Signal { origin, from, target: signal.target, frame };
-            self.outputs.push_back(Output::Letter { to, letter });
+            return self.deliver(origin, from, signal.target, Frame::Arena(frame), now);
+        }
+        let letter = SignalLetter { origin, from, target: signal.target, frame: self.arena[frame].into() };
+        match to {
+            Address::Shard(shard) => self.post(shard, ToShard::Signal(letter)),
+            Address::Mesh => self.post_to_mesh(|| ToMesh::Signal(letter)),
         }
     }
 
@@ -178,7 +179,7 @@ impl Router {
                     Frame::Owned(frame) => frame,
                     Frame::Template(_) => return bug!(self.bugs, SignalFrame, "from {from:?}"),
                 };
-                return self.post_to_mesh(|| Letter::Signal { origin, from, target, frame });
+                return self.post_to_mesh(|| ToMesh::Signal(SignalLetter { origin, from, target, frame }));
             }
             return self.settle(origin, target, Outcome::Failed(ErrorCode::PeerNotFound), now);
         };
@@ -233,11 +234,12 @@ impl Router {
     pub(super) fn settle(&mut self, origin: Origin, target: PeerId, outcome: Outcome, now: Now) {
         let (shard, session, ticket) = match origin.sender {
             Sender::Session { shard, session, ticket, .. } => (shard, session, ticket),
-            Sender::Hub { .. } => return self.post_to_mesh(|| Letter::Outcome { origin, target, outcome }),
+            Sender::Hub { .. } => {
+                return self.post_to_mesh(|| ToMesh::Outcome(OutcomeLetter { origin, target, outcome }));
+            }
         };
         if shard != self.config.shard {
-            let to = Address::Shard(shard);
-            self.outputs.push_back(Output::Letter { to, letter: Letter::Outcome { origin, target, outcome } });
+            self.post(shard, ToShard::Outcome(OutcomeLetter { origin, target, outcome }));
         } else if ticket != 0 {
             match self.tickets.settle(ticket) {
                 Some(ticket) => self.close_ticket(&ticket, outcome, now),

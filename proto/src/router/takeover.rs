@@ -16,7 +16,7 @@ use crate::time::Now;
 use crate::wire::{self, MessageKind};
 
 use super::Router;
-use super::letter::{Asker, Event, Frame, Letter, Output};
+use super::letter::{Asker, Event, Frame, Output, ToMesh};
 use super::session::{Session, State};
 
 #[derive(Debug)]
@@ -170,7 +170,7 @@ impl Router {
     fn ask_elsewhere(&mut self, newcomer: SessionId, peer: PeerId, resume: Option<Lineage>, now: Now) {
         let ticket = self.takeovers.ask(peer, Newcomer::FromElsewhere(newcomer), resume, now.at);
         let shard = self.config.shard;
-        self.post_to_mesh(|| Letter::AskTakeover { peer, shard, ticket, resume });
+        self.post_to_mesh(|| ToMesh::AskTakeover { peer, shard, ticket, resume });
         self.takeover_event(peer);
     }
 
@@ -198,7 +198,7 @@ impl Router {
         let secret = self.config.resume_keys.issue(&peer, session.lineage());
         self.sessions.insert(id, session);
         self.by_peer.insert(peer, id);
-        self.post_to_mesh(|| Letter::Opened { peer, claim });
+        self.post_to_mesh(|| ToMesh::Opened { peer, claim });
         let welcome = self.welcome();
         let frame = wire::connected(&mut self.arena, &peer, &welcome, &secret, now.wall_ms);
         self.send(id, Frame::Arena(frame), MessageKind::Connected);
@@ -327,7 +327,7 @@ impl Router {
     }
 
     fn answer(&mut self, peer: PeerId, asker: Asker, in_use: bool) {
-        self.post_to_mesh(|| Letter::ChallengeAnswered { peer, asker, in_use });
+        self.post_to_mesh(|| ToMesh::ChallengeAnswered { peer, asker, in_use });
     }
 
     /// The hub that holds an id has answered.

@@ -128,7 +128,7 @@ fn a_session_admitted_in_ignorance_of_a_greater_claim_loses_its_id() {
     day.says(first, r#"{"type":"announce"}"#);
     let elsewhere = |incarnation| {
         let claim = Claim { incarnation: PeerIncarnation(incarnation), hub: HubId(peer(9)) };
-        Letter::Elsewhere { peer: peer(1), claim }
+        ToShard::Elsewhere { peer: peer(1), claim }
     };
     let held = day.router.sessions.get(first).map(|session| session.claim.incarnation.0).unwrap();
     day.input(Input::Letter(elsewhere(held - 1)));
@@ -151,10 +151,10 @@ fn who_waited_for_a_session_here_waits_for_the_one_elsewhere_that_took_its_place
     day.opens(second, 1);
     let claim = day.router.sessions.get(first).unwrap().claim;
     let other = Claim { incarnation: PeerIncarnation(claim.incarnation.0 + 1), hub: HubId(peer(9)) };
-    let elsewhere = Letter::Elsewhere { peer: peer(1), claim: other };
+    let elsewhere = ToShard::Elsewhere { peer: peer(1), claim: other };
     day.router.handle_input(Input::Letter(elsewhere), Now { at: day.now, wall_ms: WALL_MS });
     let outputs: Vec<Output> = std::iter::from_fn(|| day.router.poll_output()).collect();
-    let asks = |output: &Output| matches!(output, Output::Letter { letter: Letter::AskTakeover { .. }, .. });
+    let asks = |output: &Output| matches!(output, Output::ToMesh(ToMesh::AskTakeover { .. }));
     assert!(outputs.iter().any(asks), "{outputs:?}");
     assert!(!outputs.iter().any(|output| matches!(output, Output::Admit { .. })), "{outputs:?}");
 }
@@ -178,9 +178,9 @@ impl Day {
     /// What hubs are answered when this one asks, whose newcomer's secret says `resume`; and who is closed.
     fn challenged(&mut self, n: u8, ticket: u64, resume: Option<Lineage>) -> (Vec<(u64, bool)>, Closed) {
         let asker = Asker { hub: HubId(peer(9)), incarnation: crate::HubIncarnation(1), ticket };
-        let outputs = self.hears(Letter::Challenge { peer: peer(n), asker, resume });
+        let outputs = self.hears(ToShard::Challenge { peer: peer(n), asker, resume });
         let answer = |output: &Output| {
-            if let Output::Letter { letter: Letter::ChallengeAnswered { asker, in_use, .. }, .. } = output {
+            if let Output::ToMesh(ToMesh::ChallengeAnswered { asker, in_use, .. }) = output {
                 Some((asker.ticket, *in_use))
             } else {
                 None
@@ -260,18 +260,18 @@ fn a_secret_needs_no_place_among_the_questions_of_other_hubs() {
     assert_eq!(day.challenged(1, 2, Some(shown)).0, [(2, false)]);
 }
 
-fn joined(n: u8, claim: Claim, stay: Stay) -> Letter {
+fn joined(n: u8, claim: Claim, stay: Stay) -> ToShard {
     let data = codec::describe(&peer(n), None).unwrap();
     let discovered = Arc::new(wire::peer_discovered(&data, "n", 0));
     let network = NetworkName::new("n");
-    Letter::Joined(Arc::new(Announcement { peer: peer(n), network, claim, remote: true, stay, discovered }))
+    ToShard::Joined(Arc::new(Announcement { peer: peer(n), network, claim, remote: true, stay, discovered }))
 }
 
-fn left(n: u8, claim: Claim) -> Letter {
+fn left(n: u8, claim: Claim) -> ToShard {
     let reason = crate::LeaveReason::Moved;
     let frame = Arc::new(wire::peer_disconnected(&peer(n), reason, "n", 0));
     let network = NetworkName::new("n");
-    Letter::Left(Arc::new(Farewell { peer: peer(n), network, claim, frame, kind: MessageKind::PeerDisconnected }))
+    ToShard::Left(Arc::new(Farewell { peer: peer(n), network, claim, frame, kind: MessageKind::PeerDisconnected }))
 }
 
 fn at_hub(n: u8, incarnation: u64) -> Claim {
@@ -307,7 +307,7 @@ impl Day {
         day
     }
 
-    fn hears(&mut self, letter: Letter) -> Vec<Output> {
+    fn hears(&mut self, letter: ToShard) -> Vec<Output> {
         self.router.handle_input(Input::Letter(letter), Now { at: self.now, wall_ms: WALL_MS });
         std::iter::from_fn(|| self.router.poll_output()).collect()
     }
@@ -328,11 +328,7 @@ impl Day {
 
 fn said_to_hubs(outputs: impl IntoIterator<Item = Output>) -> Vec<Word> {
     let word = |output| {
-        if let Output::Letter { letter: Letter::MeetingAt { meeting, .. }, .. } = output {
-            Some(meeting.word)
-        } else {
-            None
-        }
+        if let Output::ToMesh(ToMesh::Meeting { meeting, .. }) = output { Some(meeting.word) } else { None }
     };
     outputs.into_iter().filter_map(word).collect()
 }
@@ -372,7 +368,7 @@ fn whoever_is_reminded_may_decline() {
     let answer = |word| {
         let (network, others) = (NetworkName::new("n"), vec![(peer(9), 1)]);
         let meeting = Meeting { network, about: peer(1), stay: own, others, to: MeetingEnd::About, word };
-        Letter::Meeting(Arc::new(meeting))
+        ToShard::Meeting(Arc::new(meeting))
     };
     assert_eq!(day.hears(answer(Word::Agreed)).len(), 0);
     assert_eq!(day.asks(Duration::from_secs(30)), [Word::Agreed], "they are named now and then");
@@ -410,10 +406,10 @@ impl Day {
 }
 
 /// A signal of peer 9 that another hub, or another shard, has read.
-fn signal(sender: Sender, network: &str, standing: Standing, target: u8) -> Letter {
+fn signal(sender: Sender, network: &str, standing: Standing, target: u8) -> ToShard {
     let network = NetworkName::new(network);
     let origin = Origin { sender, kind: wire::SignalKind::Offer, network, standing, read_at: Duration::ZERO };
-    Letter::Signal { origin, from: peer(9), target: peer(target), frame: Box::from(*b"{}") }
+    ToShard::Signal(SignalLetter { origin, from: peer(9), target: peer(target), frame: Box::from(*b"{}") })
 }
 
 const FROM_HUB: Sender = Sender::Hub { hub: 1, counter: 1, receipt: false };
@@ -425,11 +421,14 @@ fn from_shard(detour: bool) -> Sender {
 /// The addresses of letters, and the outcomes in them.
 fn posted(outputs: Vec<Output>) -> Vec<(Address, Option<Outcome>)> {
     let letter = |output| {
-        let Output::Letter { to, letter } = output else { return None };
-        if let Letter::Outcome { outcome, .. } = letter {
-            Some((to, Some(outcome)))
+        if let Output::ToShard { to, letter: ToShard::Outcome(letter) } = output {
+            Some((Address::Shard(to), Some(letter.outcome)))
+        } else if let Output::ToMesh(ToMesh::Outcome(letter)) = output {
+            Some((Address::Mesh, Some(letter.outcome)))
+        } else if let Output::ToShard { to, letter: ToShard::Signal(_) } = output {
+            Some((Address::Shard(to), None))
         } else {
-            matches!(letter, Letter::Signal { .. }).then_some((to, None))
+            matches!(output, Output::ToMesh(ToMesh::Signal(_))).then_some((Address::Mesh, None))
         }
     };
     outputs.into_iter().filter_map(letter).collect()
@@ -491,7 +490,7 @@ fn a_signal_goes_straight_to_the_mesh_where_its_target_is_known_to_be_at_another
 fn a_signal_for_a_peer_that_was_here_does_not_follow_it_to_another_hub() {
     let (mut day, at) = Day::meshed(0);
     let gone = at(0, 20);
-    day.hears(Letter::Elsewhere { peer: peer(gone), claim: at_hub(9, 10) });
+    day.hears(ToShard::Elsewhere { peer: peer(gone), claim: at_hub(9, 10) });
     let to = |detour| signal(from_shard(detour), "n", Standing::Member(1), gone);
     assert_eq!(posted(day.hears(to(true))), [(Address::Mesh, None)], "nobody knew where it is");
     let not_found = Outcome::Failed(ErrorCode::PeerNotFound);

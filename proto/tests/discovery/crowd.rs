@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use proto::{
-    Address, CloseReason, Discovery, Frame, HubId, Input, Keys, Letter, MessageKind, Now, Output, PeerId, ResumeKeys,
-    Router, RouterConfig, RouterTuning, SessionId, ShardId, limits,
+    CloseReason, Discovery, Frame, HubId, Input, Keys, MessageKind, Now, Output, PeerId, ResumeKeys, Router,
+    RouterConfig, RouterTuning, SessionId, ShardId, ToShard, limits,
 };
 
 /// So many letters for one message are a loop.
@@ -14,7 +14,7 @@ const MOST_LETTERS: usize = 200_000;
 pub(crate) struct Crowd {
     shards: u16,
     routers: Vec<Router>,
-    letters: VecDeque<(ShardId, Letter)>,
+    letters: VecDeque<(ShardId, ToShard)>,
     /// Shards with long work left.
     unfinished: VecDeque<ShardId>,
     at: BTreeMap<PeerId, (ShardId, SessionId)>,
@@ -170,11 +170,11 @@ impl Crowd {
         while let Some(output) = self.routers[usize::from(shard.0)].poll_output() {
             match output {
                 Output::Send { session, frame, kind, .. } => self.hears(shard, session, &frame, kind),
-                Output::Letter { to: Address::Shard(to), letter } => self.letters.push_back((to, letter)),
+                Output::ToShard { to, letter } => self.letters.push_back((to, letter)),
                 Output::Admit { .. } | Output::Event(_) | Output::Backlog { .. } => {}
                 Output::Unfinished => self.unfinished.push_back(shard),
                 Output::Bug(note) => panic!("{note:?}"),
-                Output::Letter { to: Address::Mesh, .. } | Output::Ping { .. } | Output::Close { .. } => {
+                Output::ToMesh(_) | Output::Ping { .. } | Output::Close { .. } => {
                     panic!("{output:?}")
                 }
             }

@@ -1,53 +1,34 @@
-//! Letters for other shards and for the mesh.
+//! Letters for other shards and for the mesh, and reading that waits for them.
 
-use proto::{Address, Letter, SessionId, bug};
+use std::task::Context;
+
+use proto::{SessionId, ShardId, ToMesh, ToShard};
+use thread::Mailboxes;
 
 use super::Core;
 
 impl Core {
-    pub(super) fn post(&mut self, to: Address, letter: Letter) {
-        let place = match to {
-            Address::Shard(shard) => usize::from(shard.0),
-            Address::Mesh => usize::from(self.shards),
-        };
-        let Some(outbox) = self.outboxes.get_mut(place) else {
-            return bug!(self.bugs, LetterToNobody, "to {to:?}, of {} shards", self.shards);
-        };
-        outbox.push(letter);
-        self.stats.letters_out += 1;
-        self.stats.outbox_peak = self.stats.outbox_peak.max(outbox.len() as u64);
-        self.waiting_letters += 1;
-        if outbox.is_over(1) && !self.stalled {
-            self.stalled = true;
-            self.stats.stalls += 1;
-        }
+    pub(super) fn post_to_shard(&mut self, to: ShardId, letter: ToShard) {
+        self.outboxes.post_to_shard(to, letter, &mut self.bugs);
         self.wake_flusher();
     }
 
-    pub(crate) fn has_letters(&self, place: usize) -> bool {
-        !self.outboxes[place].is_empty()
+    pub(super) fn post_to_mesh(&mut self, letter: ToMesh) {
+        self.outboxes.post_to_mesh(letter, &mut self.bugs);
+        self.wake_flusher();
     }
 
-    /// Removes the next batch for the shard with this number; the mesh's number follows the last shard's.
-    pub(crate) fn take_letters(&mut self, place: usize) -> Vec<Letter> {
-        let outbox = &mut self.outboxes[place];
-        if outbox.lost() > 0 {
-            bug!(self.bugs, LettersLost, "{} letters for {place}", outbox.lost());
-        }
-        let batch = outbox.take_batch();
-        self.waiting_letters -= batch.len();
-        self.stats.letter_batches_out += 1;
-        if self.stalled && !self.outboxes.iter().any(|outbox| outbox.is_over(2)) {
-            self.stalled = false;
+    /// Moves letters to the mailboxes, as many as these accept.
+    pub(crate) fn deliver(&mut self, to: &mut Mailboxes, cx: &mut Context<'_>) {
+        if self.outboxes.deliver(to, cx, &mut self.bugs) {
             self.listening_since = self.now().at;
+            self.unpark();
         }
-        self.unpark();
-        batch
     }
 
     /// Whether no frames may be read now, because the resulting letters could not be posted.
     pub(crate) fn is_busy(&self) -> bool {
-        self.stalled || self.is_behind()
+        self.outboxes.is_stalled() || self.is_behind()
     }
 
     /// Whether so much is queued that further messages would only wait behind it.

@@ -1,9 +1,12 @@
 use std::net::{TcpListener, TcpStream};
+use std::task::Context;
 
 use proto::limits::{FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, LETTER_BATCH, OUTBOX_HIGH_WATER, SEND_FLOOR_BYTES};
-use proto::{Address, HubId, Keys, Letter, ResumeKeys, RouterConfig, RouterTuning};
+use proto::{HubId, Keys, ResumeKeys, RouterConfig, RouterTuning, ToMesh};
 use socket2::SockRef;
+use thread::Mailboxes;
 use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::mpsc;
 
 use super::*;
 
@@ -140,47 +143,50 @@ const ROOMY: SessionLimits = SessionLimits {
     peer_timeout: Duration::from_secs(300),
 };
 
-/// The mesh's index among the outboxes of a hub with one shard.
-const MESH: usize = 1;
+/// The next batch of letters for the mesh.
+fn take_letters(core: &mut Core) -> Vec<ToMesh> {
+    let (shard, _shard_mailbox) = mpsc::channel(1);
+    let (mesh, mut mailbox) = mpsc::channel(1);
+    core.deliver(&mut Mailboxes::new(&[shard], Some(&mesh)), &mut Context::from_waker(Waker::noop()));
+    mailbox.try_recv().unwrap_or_default()
+}
 
 #[tokio::test]
 async fn letters_to_the_mesh_go_to_an_outbox_of_their_own() {
     let mut alone = core(ROOMY);
     let (_id, _read, _client) = adopt(&mut alone, 1).await;
-    assert_eq!(alone.outboxes.len(), 1, "without a mesh there is none");
-    assert_eq!(alone.waiting_letters, 0);
+    assert_eq!(alone.outboxes.waiting(), 0, "without a mesh there are none");
 
     let mut core = core_beside(ROOMY, true);
     let (id, _read, _client) = adopt(&mut core, 1).await;
     core.input(Input::Message { session: id, text: r#"{"type":"announce"}"# }, core.now());
-    assert!(core.has_letters(MESH) && !core.has_letters(0));
-    let letters = core.take_letters(MESH);
-    assert!(matches!(letters[..], [Letter::Opened { .. }, Letter::Joined(_)]), "{letters:?}");
-    assert!(!core.has_letters(MESH));
+    let letters = take_letters(&mut core);
+    assert!(matches!(letters[..], [ToMesh::Opened { .. }, ToMesh::Joined(_)]), "{letters:?}");
+    assert_eq!(core.outboxes.waiting(), 0);
     core.lost(id, CloseReason::ConnectionLost);
     assert!(!core.is_drained(), "the mesh has not heard of the end");
-    let letters = core.take_letters(MESH);
-    assert!(matches!(letters.last(), Some(Letter::Closed { .. })), "{letters:?}");
+    let letters = take_letters(&mut core);
+    assert!(matches!(letters.last(), Some(ToMesh::Closed { .. })), "{letters:?}");
 }
 
 #[tokio::test]
 async fn a_mesh_that_does_not_take_its_letters_stops_reading_until_it_does() {
     let mut core = core_beside(ROOMY, true);
-    let letter = || Letter::AskTakeover { peer: peer(1), shard: ShardId(0), ticket: 1, resume: None };
+    let letter = || ToMesh::AskTakeover { peer: peer(1), shard: ShardId(0), ticket: 1, resume: None };
     for _ in 0..=OUTBOX_HIGH_WATER {
         assert!(!core.is_busy());
-        core.post(Address::Mesh, letter());
+        core.post_to_mesh(letter());
     }
     assert!(core.is_busy());
-    assert_eq!(core.stats.stalls, 1);
+    assert_eq!(core.outboxes.stats().stalls, 1);
     let mut taken = 0;
     while core.is_busy() {
-        let batch = core.take_letters(MESH).len();
+        let batch = take_letters(&mut core).len();
         assert_eq!(batch, LETTER_BATCH);
         taken += batch;
     }
     assert!(taken >= OUTBOX_HIGH_WATER / 2, "half of them go before it reads again");
-    assert_eq!(core.waiting_letters + taken, OUTBOX_HIGH_WATER + 1, "none is dropped");
+    assert_eq!(core.outboxes.waiting() + taken, OUTBOX_HIGH_WATER + 1, "none is dropped");
 }
 
 #[tokio::test]

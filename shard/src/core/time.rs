@@ -33,7 +33,7 @@ impl Core {
         }
         self.last_tick = now.at;
         // The pong that a takeover waits for may not have been read yet.
-        let deaf = thawed || self.stalled;
+        let deaf = thawed || self.outboxes.is_stalled();
         if !deaf {
             self.router_timeout(now);
         }
@@ -79,7 +79,8 @@ impl Core {
     }
 
     pub(super) fn judge_silence(&mut self, id: SessionId, now: Now) {
-        let Self { stalled, listening_since, patience, .. } = *self;
+        let Self { listening_since, patience, .. } = *self;
+        let stalled = self.outboxes.is_stalled();
         let Some(session) = self.session_mut(id).filter(|s| s.phase == Phase::Open) else { return };
         // Its messages may wait in its socket, which is not read.
         let since = if stalled || session.parked { now.at } else { listening_since };
@@ -123,7 +124,7 @@ impl Core {
     /// Whether a drain has finished.
     pub(crate) fn is_drained(&self) -> bool {
         let is_left = self.unfinished || !self.closed.is_empty() || !self.due.is_empty();
-        self.live == 0 && self.waiting_letters == 0 && !is_left
+        self.live == 0 && self.outboxes.waiting() == 0 && !is_left
     }
 
     pub(super) fn open_sessions(&self) -> impl Iterator<Item = SessionId> {

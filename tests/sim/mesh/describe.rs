@@ -2,11 +2,13 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "what needs no words of its own is printed as it is")]
 
 use proto::envelope::{Envelope, Routed, What};
-use proto::{Claim, Input, Letter, RelayInput};
+use proto::{Announcement, Claim, Farewell, Input, OutcomeLetter, RelayInput, SignalLetter, ToMesh, ToShard};
+
+use super::hubs::Posted;
 
 pub(crate) fn describe(input: &Input<'_>) -> String {
     match input {
-        Input::Letter(letter) => format!("letter {}", describe_letter(letter)),
+        Input::Letter(letter) => format!("letter {}", describe_to_shard(letter)),
         Input::Message { session, text } => format!("{}> {text}", session.generation),
         Input::Opened { session, peer, .. } => format!("{} opens for {peer:?}", session.generation),
         Input::Closed { session, reason } => format!("{} is gone: {reason:?}", session.generation),
@@ -16,20 +18,53 @@ pub(crate) fn describe(input: &Input<'_>) -> String {
 
 pub(crate) fn describe_relay(input: &RelayInput<'_>) -> String {
     match input {
-        RelayInput::Letter(letter) => format!("letter {}", describe_letter(letter)),
+        RelayInput::Letter(letter) => format!("letter {}", describe_to_mesh(letter)),
         RelayInput::Received { via, envelope } => format!("hears {via:?} {}", describe_envelope(envelope)),
         other => format!("{other:?}"),
     }
 }
 
-pub(crate) fn describe_letter(letter: &Letter) -> String {
+pub(crate) fn describe_letter(letter: &Posted) -> String {
     match letter {
-        Letter::Joined(a) => format!("Joined {:?} in {} by {}", a.peer, a.network, claim(a.claim)),
-        Letter::Left(f) => format!("Left {:?} of {} by {}", f.peer, f.network, claim(f.claim)),
-        Letter::Signal { origin, from, target, .. } => format!("Signal {from:?} > {target:?} of {:?}", origin.sender),
-        Letter::Outcome { origin, target, outcome } => format!("Outcome {outcome:?} > {target:?} {:?}", origin.sender),
+        Posted::ToShard(letter) => describe_to_shard(letter),
+        Posted::ToMesh(letter) => describe_to_mesh(letter),
+    }
+}
+
+fn describe_to_shard(letter: &ToShard) -> String {
+    match letter {
+        ToShard::Joined(announcement) => joined(announcement),
+        ToShard::Left(farewell) => left(farewell),
+        ToShard::Signal(letter) => signal(letter),
+        ToShard::Outcome(letter) => outcome(letter),
         other => format!("{other:?}"),
     }
+}
+
+fn describe_to_mesh(letter: &ToMesh) -> String {
+    match letter {
+        ToMesh::Joined(announcement) => joined(announcement),
+        ToMesh::Left(farewell) => left(farewell),
+        ToMesh::Signal(letter) => signal(letter),
+        ToMesh::Outcome(letter) => outcome(letter),
+        other => format!("{other:?}"),
+    }
+}
+
+fn joined(Announcement { peer, network, claim: by, .. }: &Announcement) -> String {
+    format!("Joined {peer:?} in {network} by {}", claim(*by))
+}
+
+fn left(Farewell { peer, network, claim: by, .. }: &Farewell) -> String {
+    format!("Left {peer:?} of {network} by {}", claim(*by))
+}
+
+fn signal(SignalLetter { origin, from, target, .. }: &SignalLetter) -> String {
+    format!("Signal {from:?} > {target:?} of {:?}", origin.sender)
+}
+
+fn outcome(OutcomeLetter { origin, target, outcome }: &OutcomeLetter) -> String {
+    format!("Outcome {outcome:?} > {target:?} {:?}", origin.sender)
 }
 
 fn claim(claim: Claim) -> String {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use proto::{
-    Address, HubId, HubIncarnation, Input, Keys, Letter, LinkId, MeshEvent, Output, PeerId, Relay, RelayConfig,
-    RelayInput, RelayOutput, ResumeKeys, Router, RouterConfig, ShardId, Way, limits,
+    HubId, HubIncarnation, Input, Keys, Letter, LinkId, MeshEvent, Output, PeerId, Relay, RelayConfig, RelayInput,
+    RelayOutput, ResumeKeys, Router, RouterConfig, ShardId, ToMesh, ToShard, Way, limits,
 };
 
 use super::agenda::Event;
@@ -51,9 +51,25 @@ pub(crate) enum State {
     Down,
 }
 
+/// A letter between two machines of a hub.
+#[derive(Debug)]
+pub(crate) enum Posted {
+    ToShard(ToShard),
+    ToMesh(ToMesh),
+}
+
+impl Letter for Posted {
+    fn owned_bytes(&self) -> usize {
+        match self {
+            Self::ToShard(letter) => letter.owned_bytes(),
+            Self::ToMesh(letter) => letter.owned_bytes(),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Post {
-    letters: Mailbox,
+    letters: Mailbox<Posted>,
     last: Duration,
 }
 
@@ -214,12 +230,10 @@ impl World {
                 Output::Event(_) => {}
                 Output::Bug(note) => self.complain(format!("h{hub} {note:?}")),
                 Output::Unfinished => self.is_unfinished(hub, shard),
-                Output::Letter { to, letter } => {
-                    let to = match to {
-                        Address::Shard(to) => usize::from(to.0),
-                        Address::Mesh => self.hubs[hub].relay_machine(),
-                    };
-                    self.post(hub, shard, to, letter);
+                Output::ToShard { to, letter } => self.post(hub, shard, usize::from(to.0), Posted::ToShard(letter)),
+                Output::ToMesh(letter) => {
+                    let relay = self.hubs[hub].relay_machine();
+                    self.post(hub, shard, relay, Posted::ToMesh(letter));
                 }
                 Output::Ping { session, payload } => self.pinged(session, payload),
                 Output::Send { session, frame, origin, .. } => {
@@ -247,7 +261,9 @@ impl World {
                 RelayOutput::Event(event) => self.mesh_event(hub, event),
                 RelayOutput::Bug(note) => self.complain(format!("h{hub} {note:?}")),
                 RelayOutput::Unfinished => self.is_unfinished(hub, relay),
-                RelayOutput::Letter { to, letter } => self.post(hub, relay, usize::from(to.0), letter),
+                RelayOutput::Letter { to, letter } => {
+                    self.post(hub, relay, usize::from(to.0), Posted::ToShard(letter));
+                }
                 RelayOutput::Send { to, envelope } => self.put_out(hub, to, envelope),
                 RelayOutput::Renamed { hub: id } => self.complain(format!("h{hub} takes the id {id}")),
                 RelayOutput::SendText { link: LinkId(link), .. } => {
@@ -268,10 +284,10 @@ impl World {
 
     // --- letters -----------------------------------------------------------------------------------------------
 
-    fn post(&mut self, hub: usize, from: usize, to: usize, letter: Letter) {
+    fn post(&mut self, hub: usize, from: usize, to: usize, letter: Posted) {
         self.note(|| format!("    h{hub} {from}>{to} {}", describe_letter(&letter)));
         let (relay, life) = (self.hubs[hub].relay_machine(), self.hubs[hub].life);
-        for letter in self.saboteur.letter(hub, from == relay, to == relay, letter) {
+        for letter in self.saboteur.letter(hub, from == relay, letter) {
             let delay = self.up_to(self.plan.letter_us);
             let mailbox = &mut self.hubs[hub].mail[from * (relay + 1) + to];
             mailbox.last = mailbox.last.max(self.now + delay);
@@ -287,10 +303,9 @@ impl World {
         }
         let relay = self.hubs[hub].relay_machine();
         let Some(letter) = self.hubs[hub].mail[from * (relay + 1) + to].letters.pop() else { return };
-        if to == relay {
-            self.tell_relay(hub, RelayInput::Letter(letter));
-        } else {
-            self.tell_router(hub, to, Input::Letter(letter));
+        match letter {
+            Posted::ToMesh(letter) => self.tell_relay(hub, RelayInput::Letter(letter)),
+            Posted::ToShard(letter) => self.tell_router(hub, to, Input::Letter(letter)),
         }
     }
 

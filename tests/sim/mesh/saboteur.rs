@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use proto::envelope::{Envelope, EnvelopeKind, Routed, What};
-use proto::{Letter, Standing, Word};
+use proto::{Standing, ToMesh, ToShard, Word};
 
+use super::hubs::Posted;
 use crate::rng::Rng;
 
 /// A bug between a relay and its shards, or between a relay and its links.
@@ -101,7 +102,7 @@ impl Fault {
 pub(crate) struct Saboteur {
     fault: Option<Fault>,
     rng: Rng,
-    held: Option<(usize, Letter)>,
+    held: Option<(usize, ToShard)>,
 }
 
 impl Saboteur {
@@ -114,48 +115,65 @@ impl Saboteur {
     }
 
     /// The letters posted instead of this letter of a hub.
-    pub(crate) fn letter(&mut self, hub: usize, from_relay: bool, to_relay: bool, letter: Letter) -> Vec<Letter> {
+    pub(crate) fn letter(&mut self, hub: usize, from_relay: bool, letter: Posted) -> Vec<Posted> {
         if self.fault.is_none() {
             return vec![letter];
         }
-        if let Letter::Meeting(meeting) = &letter
+        match letter {
+            Posted::ToShard(letter) => {
+                let letters = self.letter_to_shard(hub, from_relay, letter);
+                letters.into_iter().map(Posted::ToShard).collect()
+            }
+            Posted::ToMesh(letter) => self.letter_to_mesh(letter).map(Posted::ToMesh).into_iter().collect(),
+        }
+    }
+
+    fn letter_to_mesh(&mut self, letter: ToMesh) -> Option<ToMesh> {
+        let loses = match &letter {
+            ToMesh::Closed { .. } => Fault::LosesClosed,
+            ToMesh::Joined(_) => Fault::LosesJoined,
+            ToMesh::Left(_) => Fault::LosesLeft,
+            ToMesh::Opened { .. } => Fault::LosesOpened,
+            ToMesh::Outcome(_) => Fault::LosesOutcomeLetters,
+            ToMesh::AskTakeover { .. }
+            | ToMesh::ChallengeAnswered { .. }
+            | ToMesh::Meeting { .. }
+            | ToMesh::Signal(_) => return Some(letter),
+        };
+        (!self.strikes(loses)).then_some(letter)
+    }
+
+    fn letter_to_shard(&mut self, hub: usize, from_relay: bool, letter: ToShard) -> Vec<ToShard> {
+        if let ToShard::Meeting(meeting) = &letter
             && meeting.word == Word::Declined
             && self.strikes(Fault::LosesDeclined)
         {
             return Vec::new();
         }
-        if let Letter::Meeting(_) = letter
+        if let ToShard::Meeting(_) = letter
             && self.strikes(if from_relay { Fault::LosesMeetingsForEver } else { Fault::LosesMeetings })
         {
             return Vec::new();
         }
-        if !(from_relay || to_relay) {
+        if !from_relay {
             return vec![letter];
         }
         let loses = match &letter {
-            Letter::Closed { .. } => Fault::LosesClosed,
-            Letter::Elsewhere { .. } => Fault::LosesElsewhere,
-            Letter::Joined(_) => Fault::LosesJoined,
-            Letter::Left(_) => Fault::LosesLeft,
-            Letter::Nowhere { .. } => Fault::LosesNowhere,
-            Letter::Opened { .. } => Fault::LosesOpened,
-            Letter::Outcome { .. } => Fault::LosesOutcomeLetters,
-            Letter::AskTakeover { .. }
-            | Letter::Challenge { .. }
-            | Letter::ChallengeAnswered { .. }
-            | Letter::Meeting(_)
-            | Letter::MeetingAt { .. }
-            | Letter::Renamed { .. }
-            | Letter::Signal { .. }
-            | Letter::TakeoverAnswered { .. } => return self.signal_letter(hub, from_relay, letter),
+            ToShard::Elsewhere { .. } => Fault::LosesElsewhere,
+            ToShard::Joined(_) => Fault::LosesJoined,
+            ToShard::Left(_) => Fault::LosesLeft,
+            ToShard::Nowhere { .. } => Fault::LosesNowhere,
+            ToShard::Outcome(_) => Fault::LosesOutcomeLetters,
+            ToShard::Signal(_) => return self.signal_letter(hub, letter),
+            ToShard::Challenge { .. }
+            | ToShard::Meeting(_)
+            | ToShard::Renamed { .. }
+            | ToShard::TakeoverAnswered { .. } => return vec![letter],
         };
         if self.strikes(loses) { Vec::new() } else { vec![letter] }
     }
 
-    fn signal_letter(&mut self, hub: usize, from_relay: bool, letter: Letter) -> Vec<Letter> {
-        if !from_relay || !matches!(letter, Letter::Signal { .. }) {
-            return vec![letter];
-        }
+    fn signal_letter(&mut self, hub: usize, letter: ToShard) -> Vec<ToShard> {
         if self.strikes(Fault::RepeatsSignalLetter) {
             return vec![letter.clone(), letter];
         }

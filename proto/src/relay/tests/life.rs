@@ -227,7 +227,7 @@ fn an_id_is_asked_for_on_a_way_that_signals_avoid() {
     let mut net = two_avoid_the_third();
     net.hears(1);
     net.hears(2);
-    net.letter(1, Letter::AskTakeover { peer: id(12), shard: ShardId(0), ticket: 7, resume: None });
+    net.letter(1, ToMesh::AskTakeover { peer: id(12), shard: ShardId(0), ticket: 7, resume: None });
     assert_eq!((net.hears(1), net.hears(2)), (vec![], vec!["challenge 12".to_owned()]));
 }
 
@@ -238,7 +238,7 @@ fn an_id_is_asked_for_though_all_links_to_its_hub_are_silent() {
     net.pass(NOTICED);
     assert!([1, 3].iter().all(|n| net.hubs[n].links[&net.hubs[n].by_hub[&hub(2)]].silent));
     net.hears(2);
-    net.letter(1, Letter::AskTakeover { peer: id(12), shard: ShardId(0), ticket: 7, resume: None });
+    net.letter(1, ToMesh::AskTakeover { peer: id(12), shard: ShardId(0), ticket: 7, resume: None });
     assert_eq!((net.hears(1), net.hears(2)), (vec![], vec!["challenge 12".to_owned()]));
 }
 

@@ -237,7 +237,7 @@ fn a_session_from_far_away_is_no_claim_and_makes_no_other_later() {
     for session in [GREATEST_TIME + 1, 1 << 62] {
         net.letter(
             2,
-            Letter::Opened { peer: id(7), claim: Claim { incarnation: PeerIncarnation(session), hub: hub(2) } },
+            ToMesh::Opened { peer: id(7), claim: Claim { incarnation: PeerIncarnation(session), hub: hub(2) } },
         );
         assert_eq!(net.hubs[&1].locate(&id(7)), Some(hub(1)));
         assert!(net.hubs[&1].stats.numbers_refused > 0);

@@ -32,7 +32,7 @@ fn receives(net: &mut Net, n: u8, envelope: Envelope) {
 fn forged_signal(net: &Net, counter: u64) -> Envelope {
     let lives = [1, 2].map(|n| net.hubs[&n].incarnation());
     let route = Route { to: hub(2), to_incarnation: lives[1], from: hub(1), from_incarnation: lives[0], hops: 1 };
-    let Letter::Signal { from, target, frame, origin } = net.signal(11, 12, 0, false) else { panic!() };
+    let ToMesh::Signal(SignalLetter { from, target, frame, origin }) = net.signal(11, 12, 0, false) else { panic!() };
     let Origin { kind, network, standing, .. } = origin;
     let receipt = false;
     let signal = SignalEnvelope { counter, seq: 0, receipt, kind, sender: from, target, network, frame, standing };
@@ -388,11 +388,11 @@ fn changes_add_no_more_networks_to_a_peer_than_it_may_have() {
 fn a_signal_that_is_nested_too_deeply_is_refused_and_its_link_stays() {
     for (depth, outcome) in [(MAX_SIGNAL_DEPTH, "delivered"), (MAX_SIGNAL_DEPTH + 1, "invalid-message")] {
         let mut net = triangle();
-        let Letter::Signal { from, target, origin, .. } = net.signal(11, 12, 1, false) else { panic!() };
+        let ToMesh::Signal(SignalLetter { from, target, origin, .. }) = net.signal(11, 12, 1, false) else { panic!() };
         let data = ["[".repeat(depth), "]".repeat(depth)].concat();
         let mut frame = Vec::new();
         let range = wire::signal(&mut frame, SignalKind::Offer, &data, &from, &target, "n", 0);
-        net.letter(1, Letter::Signal { origin, from, target, frame: frame[range].into() });
+        net.letter(1, ToMesh::Signal(SignalLetter { origin, from, target, frame: frame[range].into() }));
         net.pass(HEARTBEAT);
         assert_eq!(net.hears(1), [format!("outcome 12 {outcome}")]);
         assert_eq!(self::outcome(&mut net), DELIVERED);
