@@ -79,7 +79,8 @@ pub const MAX_ENDED_LIVES: usize = 4;
 /// Maximum length of a hub's URL, in bytes.
 pub const MAX_HUB_URL_BYTES: usize = 512;
 
-/// Maximum number of hubs that forward one envelope. Signals that would need more get `unreachable`.
+/// Maximum number of links between the hubs of a signal's sender and of its target: one less forward it. Signals that
+/// would need more get `unreachable`.
 pub const MAX_HOPS: u8 = 16;
 
 /// Maximum number of changes of one hub that are held while an earlier one is missing. Further ones are dropped, and a

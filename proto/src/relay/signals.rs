@@ -344,15 +344,11 @@ impl Relay {
             to_incarnation: route.from_incarnation,
             from: route.to,
             from_incarnation: route.to_incarnation,
-            hops: route.hops,
+            // The way back may be as long. Answers are never bounced, so they do not go around for ever.
+            hops: 0,
         };
-        if let Some(via) = self.route(&back.to, now)
-            && back.hops.saturating_add(1) < MAX_HOPS
-        {
-            self.send(
-                Destination::from(via),
-                Envelope::Routed(Route { hops: back.hops + 1, ..back }, Box::new(answer)),
-            );
+        if let Some(via) = self.route(&back.to, now) {
+            self.send(Destination::from(via), Envelope::Routed(back, Box::new(answer)));
         }
     }
 
