@@ -370,6 +370,7 @@ pub struct Relay {
     started: Duration,
     /// Number of this hub's own heartbeats.
     beats: u64,
+    last_beat: Duration,
     next_beat: Duration,
     /// Leases do not expire before this time: what arrived while the process was stopped must be read first.
     judge_from: Duration,
@@ -453,6 +454,7 @@ impl Relay {
             rival: None,
             started: now.at,
             beats: 0,
+            last_beat: Duration::ZERO,
             next_beat: now.at,
             judge_from: Duration::ZERO,
             last_timeout: now.at,

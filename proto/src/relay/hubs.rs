@@ -140,8 +140,7 @@ impl Relay {
 
     /// Sends a heartbeat soon, for a link that has become full or free; at a limited rate.
     pub(super) fn beat_soon(&mut self, now: Now) {
-        let last = self.next_beat.saturating_sub(HEARTBEAT);
-        self.next_beat = self.next_beat.min(now.at.max(last + EXTRA_BEAT_PAUSE));
+        self.next_beat = self.next_beat.min(now.at.max(self.last_beat + EXTRA_BEAT_PAUSE));
     }
 
     /// Sends a heartbeat of this hub to every neighbour.
@@ -149,6 +148,7 @@ impl Relay {
         if self.ended {
             return;
         }
+        self.last_beat = now.at;
         self.next_beat = now.at + HEARTBEAT;
         self.beats += 1;
         let usable = |link: &LinkId| !self.is_saturated(Via::Link(*link)) && !self.is_spare(Via::Link(*link));
