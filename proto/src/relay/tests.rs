@@ -1,5 +1,6 @@
 //! Tests of relays alone, connected by links that deliver at once. The simulator tests them with shards and delays.
 
+mod bounds;
 mod legacy;
 mod life;
 mod namesakes;
@@ -173,6 +174,7 @@ impl Net {
 
     fn drain(&mut self, n: u8) {
         let mut rooms = Vec::new();
+        let mut delivered = Vec::new();
         let mut unfinished = false;
         while let Some(output) = self.hubs.get_mut(&n).and_then(Relay::poll_output) {
             match output {
@@ -180,7 +182,7 @@ impl Net {
                 RelayOutput::Send { to, envelope } => self.sent(n, to, &envelope),
                 RelayOutput::SendText { link, text } => self.texts.push((n, link, text)),
                 RelayOutput::Backlog { way } => rooms.push(way),
-                RelayOutput::Letter { letter, .. } => self.post(n, letter),
+                RelayOutput::Letter { letter, .. } => delivered.extend(self.post(n, letter)),
                 RelayOutput::Renamed { .. } => self.relink.push(n),
                 RelayOutput::Unfinished => unfinished = true,
                 RelayOutput::Event(event) => self.events.push((n, event)),
@@ -188,6 +190,7 @@ impl Net {
         }
         rooms.retain(|way| !self.full.contains(&(n, *way)));
         rooms.into_iter().for_each(|way| self.input(n, RelayInput::Room { way }));
+        delivered.into_iter().for_each(|letter| self.input(n, RelayInput::Letter(letter)));
         if unfinished && !self.unfinished.insert(n) {
             panic!("hub {n} asks to go on, and has been told that it may");
         }
@@ -237,7 +240,8 @@ impl Net {
         }
     }
 
-    fn post(&mut self, n: u8, letter: ToShard) {
+    /// Notes a letter for a shard, and returns the shard's answer.
+    fn post(&mut self, n: u8, letter: ToShard) -> Option<ToMesh> {
         let digit = |peer: &PeerId| peer.as_bytes()[19];
         let line = match &letter {
             ToShard::Joined(a) => format!("joined {} {}", digit(&a.peer), a.network),
@@ -255,10 +259,8 @@ impl Net {
         };
         self.heard.get_mut(&n).unwrap().push(line);
         // A shard whose sockets accept everything at once.
-        if let ToShard::Signal(SignalLetter { origin, target, .. }) = letter {
-            let letter = ToMesh::Outcome(OutcomeLetter { origin, target, outcome: Outcome::Delivered });
-            self.input(n, RelayInput::Letter(letter));
-        }
+        let ToShard::Signal(SignalLetter { origin, target, .. }) = letter else { return None };
+        Some(ToMesh::Outcome(OutcomeLetter { origin, target, outcome: Outcome::Delivered }))
     }
 
     fn run(&mut self) {
@@ -308,9 +310,13 @@ impl Net {
     }
 
     fn announces(&mut self, n: u8, peer: u8, session: u64, stay: Stay) {
+        self.announces_data(n, peer, session, stay, None);
+    }
+
+    fn announces_data(&mut self, n: u8, peer: u8, session: u64, stay: Stay, data: Option<&str>) {
         let claim = self.claim(n, session);
         let network = NetworkName::new("n");
-        let data = crate::codec::describe(&id(peer), None).unwrap();
+        let data = crate::codec::describe(&id(peer), data).unwrap();
         let discovered = Arc::new(wire::peer_discovered(&data, "n", 0));
         let announcement = Announcement { peer: id(peer), network, claim, remote: false, stay, discovered };
         self.letter(n, ToMesh::Joined(Arc::new(announcement)));

@@ -11,7 +11,7 @@ use crate::limits::{
 const DOUBTED: Duration = HEARTBEAT.saturating_mul(2 * DOUBT_BEATS as u32 + 1);
 
 /// Three hubs, each linked to both others: peers 11, 12 and 13. Hub 3 is the one that sends forged envelopes.
-fn triangle() -> Net {
+pub(super) fn triangle() -> Net {
     let mut net = Net::full(3);
     for n in 1..=3 {
         net.joins(n, 10 + n, 0);
@@ -22,14 +22,14 @@ fn triangle() -> Net {
 }
 
 /// Hub `n` receives something from hub 3.
-fn receives(net: &mut Net, n: u8, envelope: Envelope) {
+pub(super) fn receives(net: &mut Net, n: u8, envelope: Envelope) {
     let via = Via::Link(net.hubs[&n].by_hub[&hub(3)]);
     net.input(n, RelayInput::Received { via, envelope });
     net.run();
 }
 
 /// A signal from hub 1 to hub 2 that hub 1 has not sent.
-fn forged_signal(net: &Net, counter: u64) -> Envelope {
+pub(super) fn forged_signal(net: &Net, counter: u64) -> Envelope {
     let lives = [1, 2].map(|n| net.hubs[&n].incarnation());
     let route = Route { to: hub(2), to_incarnation: lives[1], from: hub(1), from_incarnation: lives[0], hops: 1 };
     let ToMesh::Signal(SignalLetter { from, target, frame, origin }) = net.signal(11, 12, 0, false) else { panic!() };

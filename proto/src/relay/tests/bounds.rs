@@ -1,0 +1,243 @@
+//! Bounds that other hubs can push against.
+
+use super::numbers::{forged_signal, receives, triangle};
+use super::*;
+use crate::envelope::{Change, Heartbeat, Routed, What};
+use crate::limits::{
+    EXTRA_BEAT_PAUSE, GAP_PATIENCE, HOLD, HUB_MEMORY, MAX_ANNOUNCE_DATA_BYTES, MAX_CHANGES_AHEAD, MAX_HOPS, MAX_HUBS,
+    MAX_OUTCOMES, MAX_SIGNALS_HELD, OUTCOME_DELAY, ROUTE_PATIENCE, SNAPSHOT_BYTES,
+};
+use crate::relay::remote::Ways;
+
+/// The id of a hub that does not exist.
+fn invented(n: usize) -> HubId {
+    let mut bytes = [0xee; 20];
+    bytes[..8].copy_from_slice(&n.to_be_bytes());
+    HubId(PeerId::from_bytes(bytes))
+}
+
+#[test]
+fn heartbeats_of_more_hubs_than_a_hub_remembers_are_ignored() {
+    let mut net = Net::full(2);
+    net.joins(2, 8, 0);
+    let link = Via::Link(net.hubs[&1].by_hub[&hub(2)]);
+    let known: Heartbeat = (*net.hubs[&1].hubs[&hub(2)].beat).clone();
+    for n in 0..MAX_HUBS + 10 {
+        let beat =
+            Heartbeat { hub: invented(n), number: 1, seq: 0, digest: 0, neighbours: Vec::new(), ..known.clone() };
+        net.input(1, RelayInput::Received { via: link, envelope: Envelope::Heartbeat(Arc::new(beat)) });
+    }
+    net.run();
+    let is_known = |net: &Net, n| net.hubs[&1].hubs.contains_key(&invented(n));
+    assert_eq!(net.hubs[&1].hubs.len(), MAX_HUBS);
+    assert!(is_known(&net, MAX_HUBS - 2) && !is_known(&net, MAX_HUBS - 1), "the first ones, besides hub 2");
+    net.pass(GONE);
+    assert_eq!(net.hubs[&1].locate(&id(8)), Some(hub(2)), "a known hub lives on");
+}
+
+#[test]
+fn a_hub_that_ended_is_remembered_for_a_time() {
+    let mut net = Net::full(2);
+    let began = net.now.at;
+    net.kill(2);
+    net.pass(HUB_MEMORY - 2 * HEARTBEAT);
+    assert!(net.hubs[&1].hubs.contains_key(&hub(2)), "late envelopes are recognised");
+    net.pass(4 * HEARTBEAT);
+    assert!(!net.hubs[&1].hubs.contains_key(&hub(2)), "{:?}", net.now.at - began);
+}
+
+/// A chain in which a signal crosses `links` links.
+fn outcome_over(links: u8) -> (Vec<String>, Vec<String>) {
+    let mut net = Net::chain(links + 1);
+    net.joins(1, 207, 0);
+    net.joins(links + 1, 208, 0);
+    net.pass(2 * HEARTBEAT);
+    net.hears(1);
+    net.hears(links + 1);
+    net.signals(1, 207, 208, 3);
+    net.pass(HEARTBEAT);
+    (net.hears(1), net.hears(links + 1))
+}
+
+#[test]
+fn a_signal_crosses_so_many_links_and_is_unreachable_over_one_more() {
+    let (outcome, heard) = outcome_over(MAX_HOPS);
+    assert_eq!((&outcome[..], &heard[..]), (&["outcome 208 delivered".into()][..], &["signal 207 208".into()][..]));
+    let (outcome, heard) = outcome_over(MAX_HOPS + 1);
+    assert_eq!((&outcome[..], &heard[..]), (&["outcome 208 unreachable".into()][..], &[][..]));
+}
+
+#[test]
+fn changes_beyond_those_that_are_held_for_a_missing_one_are_dropped_and_repaired() {
+    let mut net = Net::full(2);
+    net.joins(2, 8, 0);
+    net.pass(HEARTBEAT);
+    let via = Via::Link(net.hubs[&1].by_hub[&hub(2)]);
+    let (seq, incarnation) = (net.hubs[&2].own.seq, net.hubs[&2].incarnation());
+    // All but the next.
+    for n in 2..MAX_CHANGES_AHEAD as u64 + 10 {
+        let what = What::Up;
+        let (peer, session) = (invented(n as usize).0, PeerIncarnation(n));
+        let change = Change { hub: hub(2), incarnation, seq: seq + n, peer, session, what };
+        net.input(1, RelayInput::Received { via, envelope: Envelope::Change(Arc::new(change)) });
+    }
+    assert_eq!(net.hubs[&1].hubs[&hub(2)].ahead.len(), MAX_CHANGES_AHEAD);
+    net.pass(10 * HEARTBEAT);
+    let (own, replica) = (&net.hubs[&2].own, &net.hubs[&1].hubs[&hub(2)].holding);
+    assert_eq!((own.seq, own.digest), (replica.seq, replica.digest));
+    assert!(net.hubs[&1].hubs[&hub(2)].ahead.is_empty());
+}
+
+#[test]
+fn a_hub_with_more_peers_than_another_knows_costs_that_one_no_more() {
+    const MOST: usize = 4;
+    let mut net = Net::new(0);
+    net.start(2);
+    net.tuning.max_peers_per_hub = MOST;
+    net.start(1);
+    net.link(1, 2);
+    net.pass(HEARTBEAT);
+    (10..20).for_each(|peer| net.joins(2, peer, 0));
+    assert_eq!(net.hubs[&1].hubs[&hub(2)].holding.peers.len(), MOST, "changes add no more");
+    net.pass(10 * HEARTBEAT);
+    assert!(net.hubs[&1].hubs[&hub(2)].holding.peers.len() <= MOST, "nor does a snapshot");
+    assert!(net.hubs[&1].stats.snapshots_refused > 0);
+    (10..17).for_each(|peer| net.leaves(2, peer, 0));
+    net.pass(GONE);
+    assert_eq!(net.hubs[&1].hubs[&hub(2)].holding.peers.len(), 3, "when they are fewer, all are known");
+    net.nothing_is_left();
+}
+
+#[test]
+fn signals_beyond_those_that_may_be_in_flight_are_unreachable() {
+    let mut net = Net::new(0);
+    net.tuning.max_signals_in_flight = 3;
+    net.start(1);
+    net.start(2);
+    net.link(1, 2);
+    net.joins(1, 7, 0);
+    net.joins(2, 8, 0);
+    net.pass(HEARTBEAT);
+    net.hears(1);
+    net.loses = |envelope| envelope.kind() == EnvelopeKind::Signal;
+    (1..=4).for_each(|ticket| net.signals(1, 7, 8, ticket));
+    assert_eq!(net.hears(1), ["outcome 8 unreachable"], "the fourth, at once");
+    net.pass(RECEIPT_TIMEOUT + HEARTBEAT);
+    assert_eq!(net.hears(1), [""; 0], "their senders' shards have reported them as unknown");
+    net.loses = |_| false;
+    net.signals(1, 7, 8, 5);
+    net.pass(HEARTBEAT);
+    assert_eq!(net.hears(1), ["outcome 8 delivered"], "and there is room again");
+    net.nothing_is_left();
+}
+
+#[test]
+fn signals_beyond_those_that_are_held_for_an_earlier_one_are_unreachable() {
+    let mut net = triangle();
+    // The first counter, 1, never comes.
+    for counter in 2..MAX_SIGNALS_HELD as u64 + 2 {
+        let forged = forged_signal(&net, counter);
+        receives(&mut net, 2, forged);
+    }
+    assert_eq!(net.hubs[&2].hubs[&hub(1)].inbound.len(), MAX_SIGNALS_HELD);
+    assert!(net.hubs[&2].hubs[&hub(1)].outcomes.is_empty());
+    let forged = forged_signal(&net, MAX_SIGNALS_HELD as u64 + 2);
+    receives(&mut net, 2, forged);
+    let remote = &net.hubs[&2].hubs[&hub(1)];
+    assert_eq!(remote.inbound.len(), MAX_SIGNALS_HELD);
+    assert!(matches!(remote.outcomes[..], [(_, Outcome::Failed(ErrorCode::Unreachable))]));
+    net.hears(2);
+    net.pass(HOLD + HEARTBEAT);
+    assert_eq!(net.hears(2).len(), MAX_SIGNALS_HELD, "the others are delivered after their time");
+    assert_eq!(net.hubs[&2].hubs[&hub(1)].inbound.len(), 0);
+}
+
+#[test]
+fn outcomes_without_a_receipt_are_collected_for_a_time_and_up_to_a_number() {
+    let sent = |net: &Net| net.hubs[&2].stats.sent[EnvelopeKind::Outcomes as usize];
+    let mut net = triangle();
+    net.signals(1, 11, 12, 0);
+    let remote = |net: &Net| net.hubs[&2].hubs[&hub(1)].outcomes_due;
+    assert_eq!((remote(&net), sent(&net)), (Some(net.now.at + OUTCOME_DELAY), 0));
+    (2..MAX_OUTCOMES).for_each(|_| net.signals(1, 11, 12, 0));
+    assert_eq!(remote(&net), Some(net.now.at + OUTCOME_DELAY));
+    net.signals(1, 11, 12, 0);
+    assert_eq!(remote(&net), Some(net.now.at), "they fill an envelope");
+    net.signals(1, 11, 12, 0);
+    net.loses = |envelope| {
+        if let Envelope::Routed(_, routed) = envelope
+            && let Routed::Outcomes(outcomes) = &**routed
+        {
+            assert!(outcomes.len() <= MAX_OUTCOMES, "{}", outcomes.len());
+        }
+        false
+    };
+    net.pass(HEARTBEAT);
+    assert_eq!(sent(&net), 2, "one more than fits");
+    assert_eq!(net.hubs[&1].stats.delivered, MAX_OUTCOMES as u64 + 1);
+    net.nothing_is_left();
+}
+
+#[test]
+fn a_link_that_becomes_full_and_free_all_the_time_causes_few_heartbeats() {
+    let mut net = Net::full(2);
+    let link = Way::Link(net.hubs[&1].by_hub[&hub(2)]);
+    let (before, began) = (net.hubs[&1].beats, net.now.at);
+    while net.now.at < began + HEARTBEAT {
+        net.input(1, RelayInput::Saturated { way: link });
+        net.input(1, RelayInput::Room { way: link });
+        net.pass(Duration::from_millis(50));
+    }
+    let most = HEARTBEAT.as_millis() / EXTRA_BEAT_PAUSE.as_millis();
+    let beats = u128::from(net.hubs[&1].beats - before);
+    assert!((most / 2..=most).contains(&beats), "{beats} in a second");
+}
+
+#[test]
+fn signals_take_another_way_when_it_has_been_faster_for_some_heartbeats() {
+    let (slow, fast) = (Via::Link(LinkId(1)), Via::Link(LinkId(2)));
+    let mut ways = Ways::default();
+    ways.note(slow, 1, true);
+    assert_eq!(ways.best(), Some(slow));
+    let mut number = 1;
+    let mut beat = |ways: &mut Ways, first, second| {
+        number += 1;
+        ways.note(first, number, true);
+        ways.note(second, number, false);
+    };
+    for _ in 1..ROUTE_PATIENCE {
+        beat(&mut ways, fast, slow);
+        assert_eq!(ways.best(), Some(slow));
+    }
+    beat(&mut ways, slow, fast);
+    for _ in 1..ROUTE_PATIENCE {
+        beat(&mut ways, fast, slow);
+        assert_eq!(ways.best(), Some(slow), "in a row");
+    }
+    beat(&mut ways, fast, slow);
+    assert_eq!(ways.best(), Some(fast));
+}
+
+#[test]
+fn a_part_of_a_snapshot_is_full_by_its_bytes() {
+    let mut net = Net::full(2);
+    let data = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_ANNOUNCE_DATA_BYTES - 20));
+    net.loses = |envelope| envelope.kind() == EnvelopeKind::Change;
+    for peer in 10..30 {
+        net.opens(1, peer, 0);
+        net.announces_data(1, peer, 0, Stay::default(), Some(&data));
+    }
+    net.loses = |envelope| {
+        if let Envelope::Snapshot(part) = envelope {
+            let bytes = |peer: &Arc<crate::envelope::Presence>| peer.memberships[0].discovered.frame_len();
+            let before: usize = part.peers.iter().rev().skip(1).map(bytes).sum();
+            assert!(before < SNAPSHOT_BYTES, "one peer can exceed it");
+            assert!(part.last || before + bytes(&part.peers[0]) >= SNAPSHOT_BYTES);
+        }
+        false
+    };
+    net.pass(2 * HEARTBEAT + 2 * GAP_PATIENCE);
+    assert_eq!(net.hubs[&2].hubs[&hub(1)].holding.peers.len(), 20);
+    assert!(net.hubs[&1].stats.sent[EnvelopeKind::Snapshot as usize] >= 4);
+    net.nothing_is_left();
+}
