@@ -274,6 +274,7 @@ fn is_heard(kind: MessageKind) -> bool {
         | MessageKind::PeerDiscovered
         | MessageKind::PeerDisconnected
         | MessageKind::Discovered
+        | MessageKind::Announced
         | MessageKind::Pong
         | MessageKind::Error
         | MessageKind::Receipt

@@ -45,6 +45,8 @@ pub struct Announce<'a> {
     pub network: Cow<'a, str>,
     /// The announced JSON, byte for byte. `None` if it is missing.
     pub data: Option<&'a str>,
+    /// Whether the client asks for `announced` (`"ack": true`) instead of a repeated roster.
+    pub ack: bool,
 }
 
 /// `discover`
@@ -160,6 +162,8 @@ struct Raw<'a> {
     network_name: Option<Text<'a>>,
     #[serde(borrow)]
     id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    ack: Option<&'a RawValue>,
 }
 
 /// The fields of a message before its type is known. A field that is `null` counts as missing.
@@ -173,6 +177,8 @@ struct Fields<'a> {
     network_name: Option<Cow<'a, str>>,
     /// JSON, byte for byte.
     id: Option<&'a str>,
+    /// JSON, byte for byte.
+    ack: Option<&'a str>,
 }
 
 impl<'a> From<Raw<'a>> for Fields<'a> {
@@ -184,6 +190,7 @@ impl<'a> From<Raw<'a>> for Fields<'a> {
             target_peer: raw.target_peer.map(|text| text.0),
             network_name: raw.network_name.map(|text| text.0),
             id: raw.id.map(RawValue::get),
+            ack: raw.ack.map(RawValue::get),
         }
     }
 }
@@ -284,7 +291,10 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
     match class {
         Class::HubsOnly => refuse(ErrorCode::NotAllowed, ErrorCode::NotAllowed.explain(), id),
         Class::Unknown => refuse(ErrorCode::UnknownType, ErrorCode::UnknownType.explain(), id),
-        Class::Known(MessageKind::Announce) => Ok(ClientMessage::Announce(Announce { network: resolved, data })),
+        Class::Known(MessageKind::Announce) => {
+            let ack = fields.ack == Some("true");
+            Ok(ClientMessage::Announce(Announce { network: resolved, data, ack }))
+        }
         Class::Known(MessageKind::Discover) => {
             let wish = data.and_then(|data| serde_json::from_str::<Page>(data).ok());
             Ok(ClientMessage::Discover(Discover { network: resolved, limit: wish.and_then(|wish| wish.limit) }))

@@ -191,7 +191,7 @@ impl Router {
             Input::Opened { session, peer, seat, resume } => self.opened(session, peer, seat, resume, now),
             Input::Pong { session, payload } => self.ponged(session, payload, now),
             Input::Retire { session } => self.retire(session, now),
-            Input::Room { session } => self.read_roster(session),
+            Input::Room { session } => self.read_roster(session, now),
             Input::TooLarge { session } => self.too_large(session, now),
             Input::Undelivered { origin, target, reason } => self.undelivered(origin, target, reason, now),
         }

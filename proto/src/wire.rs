@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::id::{HubId, PeerId};
+use crate::id::{HubId, PeerId, PeerIncarnation};
 use crate::reason::{ErrorCode, LeaveReason, Outcome};
 use crate::resume::Secret;
 use crate::ws::{self, MAX_SERVER_HEADER, Opcode};
@@ -75,6 +75,8 @@ pub enum MessageKind {
     PeerDisconnected,
     /// To a peer: the answer to `discover`, with the number of new members.
     Discovered,
+    /// To a peer: it has discovered all members that were there when it announced itself.
+    Announced,
     /// To a peer: the answer to its ping.
     Pong,
     /// To a peer: the reason why its message failed.
@@ -87,7 +89,7 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// Number of kinds: the length of an array indexed by [`Self::index`].
-    pub const COUNT: usize = 22;
+    pub const COUNT: usize = 23;
 
     /// Every kind, in the order of [`Self::index`].
     pub const ALL: [Self; Self::COUNT] = [
@@ -113,6 +115,7 @@ impl MessageKind {
         Self::GoAway,
         Self::Discover,
         Self::Discovered,
+        Self::Announced,
     ];
 
     /// The index of this kind, from 0 without gaps.
@@ -134,6 +137,7 @@ impl MessageKind {
             Self::GoAway => 19,
             Self::Discover => 20,
             Self::Discovered => 21,
+            Self::Announced => 22,
         }
     }
 
@@ -145,6 +149,7 @@ impl MessageKind {
             Self::Ping => "ping",
             Self::Discover => "discover",
             Self::Discovered => "discovered",
+            Self::Announced => "announced",
             Self::Goodbye => "goodbye",
             Self::Ignored => "ignored",
             Self::UnknownType => "unknown-type",
@@ -189,6 +194,25 @@ impl Template {
     /// Length of the frame in bytes, header included.
     pub fn frame_len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The same message with `"again":true`: its recipients have discovered this member already.
+    pub(crate) fn again(&self) -> Self {
+        let had = ws::header_len_of(&self.bytes);
+        let mut out = Vec::with_capacity(self.bytes.len() + 16);
+        let frame = framed(&mut out, |out| {
+            out.extend_from_slice(&self.bytes[had..self.bytes.len() - 1]);
+            put(out, ",\"again\":true}");
+        });
+        let bytes: Box<[u8]> = out[frame].into();
+        let longer = (ws::header_len_of(&bytes) - had) as u32;
+        Self {
+            data_at: self.data_at + longer,
+            data_len: self.data_len,
+            target_at: self.target_at + longer,
+            timestamp_at: self.timestamp_at + longer,
+            bytes,
+        }
     }
 }
 
@@ -288,6 +312,7 @@ const PROTOCOL: u64 = 2;
 pub(crate) fn connected(
     out: &mut Vec<u8>,
     peer: &PeerId,
+    session: PeerIncarnation,
     welcome: &Welcome,
     secret: &Secret,
     wall_ms: u64,
@@ -305,7 +330,9 @@ pub(crate) fn connected(
         put_u64(out, welcome.max_message_bytes as u64);
         put(out, ",\"resume\":\"");
         out.extend_from_slice(&secret.to_hex());
-        put(out, "\"}");
+        put(out, "\",\"session\":");
+        put_u64(out, session.0);
+        out.push(b'}');
         put_tail(out, SYSTEM, None, crate::NetworkName::GLOBAL, wall_ms);
     })
 }
@@ -333,6 +360,16 @@ pub(crate) fn discovered(
         put_u64(out, told as u64);
         put(out, ",\"more\":");
         put(out, if more { "true" } else { "false" });
+        out.push(b'}');
+        put_tail(out, SYSTEM, Some(to), network, wall_ms);
+    })
+}
+
+/// Encodes the answer to `announce` with `ack`: the number of other members that the peer has discovered.
+pub(crate) fn announced(out: &mut Vec<u8>, to: &PeerId, count: usize, network: &str, wall_ms: u64) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"announced\",\"data\":{\"count\":");
+        put_u64(out, count as u64);
         out.push(b'}');
         put_tail(out, SYSTEM, Some(to), network, wall_ms);
     })
@@ -488,11 +525,17 @@ pub(crate) fn legacy_discovered(data: &[u8], network: &str, wall_ms: u64) -> Str
 
 const NOBODY: PeerId = PeerId::from_bytes([0; 20]);
 
-/// Encodes a message for many recipients.
-fn template(kind: &str, data: &[u8], from: &str, network: &str, wall_ms: u64) -> Template {
+/// Encodes a message for many recipients. `session` is the session that it is about.
+fn template(
+    kind: &str,
+    data: &[u8],
+    from: &str,
+    session: Option<PeerIncarnation>,
+    network: &str,
+    wall_ms: u64,
+) -> Template {
     let mut out = Vec::with_capacity(data.len() + network.len() + 224);
-    let mut target_at = 0;
-    let mut data_at = 0;
+    let (mut target_at, mut data_at, mut timestamp_at) = (0, 0, 0);
     let frame = framed(&mut out, |out| {
         put(out, "{\"type\":\"");
         put(out, kind);
@@ -500,23 +543,36 @@ fn template(kind: &str, data: &[u8], from: &str, network: &str, wall_ms: u64) ->
         data_at = out.len();
         out.extend_from_slice(data);
         target_at = put_tail(out, from, Some(&NOBODY), network, wall_ms);
+        timestamp_at = out.len() - 1 - TIMESTAMP_LEN;
+        // All peers behind a legacy link have the same number, which says nothing.
+        if let Some(session) = session.filter(|session| *session > PeerIncarnation::LEGACY) {
+            out.pop();
+            put(out, ",\"session\":");
+            put_u64(out, session.0);
+            out.push(b'}');
+        }
     });
-    let timestamp_at = frame.len() - 1 - TIMESTAMP_LEN;
     Template {
         data_at: (data_at - frame.start) as u32,
         data_len: data.len() as u32,
         target_at: (target_at - frame.start) as u32,
-        timestamp_at: timestamp_at as u32,
+        timestamp_at: (timestamp_at - frame.start) as u32,
         bytes: out[frame].into(),
     }
 }
 
 /// Encodes `peer-discovered`. `data` is the announced object, complete with `peerId` and `isHub`.
-pub(crate) fn peer_discovered(data: &[u8], network: &str, wall_ms: u64) -> Template {
-    template(MessageKind::PeerDiscovered.label(), data, SYSTEM, network, wall_ms)
+pub(crate) fn peer_discovered(data: &[u8], session: PeerIncarnation, network: &str, wall_ms: u64) -> Template {
+    template(MessageKind::PeerDiscovered.label(), data, SYSTEM, Some(session), network, wall_ms)
 }
 
-pub(crate) fn peer_disconnected(peer: &PeerId, reason: LeaveReason, network: &str, wall_ms: u64) -> Template {
+pub(crate) fn peer_disconnected(
+    peer: &PeerId,
+    session: PeerIncarnation,
+    reason: LeaveReason,
+    network: &str,
+    wall_ms: u64,
+) -> Template {
     let mut data = Vec::with_capacity(128);
     put(&mut data, "{\"isHub\":false,\"peerId\":\"");
     data.extend_from_slice(&peer.to_hex());
@@ -525,13 +581,13 @@ pub(crate) fn peer_disconnected(peer: &PeerId, reason: LeaveReason, network: &st
     put(&mut data, "\",\"timestamp\":");
     data.extend_from_slice(&timestamp(wall_ms));
     data.push(b'}');
-    template(MessageKind::PeerDisconnected.label(), &data, SYSTEM, network, wall_ms)
+    template(MessageKind::PeerDisconnected.label(), &data, SYSTEM, Some(session), network, wall_ms)
 }
 
 pub(crate) fn goodbye(peer: &PeerId, data: &str, network: &str, wall_ms: u64) -> Template {
     let hex = peer.to_hex();
     let from = std::str::from_utf8(&hex).unwrap_or_default();
-    template(MessageKind::Goodbye.label(), data.as_bytes(), from, network, wall_ms)
+    template(MessageKind::Goodbye.label(), data.as_bytes(), from, None, network, wall_ms)
 }
 
 #[cfg(test)]

@@ -457,6 +457,15 @@ pub const fn header_len(len: usize) -> usize {
     }
 }
 
+/// Length of the header of an unmasked frame, by its second byte.
+pub(crate) fn header_len_of(frame: &[u8]) -> usize {
+    match frame[1] {
+        LENGTH_IS_U64 => 10,
+        LENGTH_IS_U16 => 4,
+        _ => 2,
+    }
+}
+
 /// Appends a close frame. A reason too long for a control frame is cut between characters.
 pub fn put_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     let mut end = reason.len().min(MAX_CONTROL_PAYLOAD - 2);

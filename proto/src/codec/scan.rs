@@ -33,6 +33,7 @@ pub(super) fn scan(text: &str) -> Option<Fields<'_>> {
             "targetPeer" => cursor.text_into(&mut fields.target_peer)?,
             "networkName" => cursor.text_into(&mut fields.network_name)?,
             "id" => cursor.value_into(&mut fields.id)?,
+            "ack" => cursor.value_into(&mut fields.ack)?,
             _ => cursor.value()?,
         }
         cursor.space();

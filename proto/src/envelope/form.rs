@@ -445,7 +445,7 @@ fn read_change(body: &mut Reader<'_>) -> Result<Change, Malformed> {
 fn read_membership(body: &mut Reader<'_>, peer: PeerId, claim: Claim) -> Result<Arc<Announcement>, Malformed> {
     let network = body.network()?;
     let data = body.public()?;
-    let discovered = Arc::new(wire::peer_discovered(data.as_bytes(), network.as_str(), 0));
+    let discovered = Arc::new(wire::peer_discovered(data.as_bytes(), claim.incarnation, network.as_str(), 0));
     let stay = Stay { number: body.count()?, closest: body.u8()?.min(MAX_CLOSEST) };
     Ok(Arc::new(Announcement { peer, network, claim, remote: true, stay, discovered }))
 }

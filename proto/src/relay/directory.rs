@@ -220,7 +220,8 @@ impl Relay {
         let Announcement { peer, ref network, claim, .. } = *announcement;
         let (frame, kind) = match how {
             How::Disconnected(reason) => {
-                let frame = Arc::new(wire::peer_disconnected(&peer, *reason, network.as_str(), now.wall_ms));
+                let frame =
+                    Arc::new(wire::peer_disconnected(&peer, claim.incarnation, *reason, network.as_str(), now.wall_ms));
                 (frame, MessageKind::PeerDisconnected)
             }
             How::HubGone => return self.tell_left(announcement, &How::Disconnected(LeaveReason::HubLost), now),

@@ -516,7 +516,7 @@ impl Relay {
             // A repetition: nobody is notified twice.
             return true;
         }
-        let discovered = Arc::new(wire::peer_discovered(&data, network, now.wall_ms));
+        let discovered = Arc::new(wire::peer_discovered(&data, PeerIncarnation::LEGACY, network, now.wall_ms));
         let announcement =
             Arc::new(Announcement { peer, network: name, claim, remote: true, stay: Stay::default(), discovered });
         if !is_its_own {

@@ -317,7 +317,7 @@ impl Net {
         let claim = self.claim(n, session);
         let network = NetworkName::new("n");
         let data = crate::codec::describe(&id(peer), data).unwrap();
-        let discovered = Arc::new(wire::peer_discovered(&data, "n", 0));
+        let discovered = Arc::new(wire::peer_discovered(&data, claim.incarnation, "n", 0));
         let announcement = Announcement { peer: id(peer), network, claim, remote: false, stay, discovered };
         self.letter(n, ToMesh::Joined(Arc::new(announcement)));
     }

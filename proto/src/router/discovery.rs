@@ -395,7 +395,10 @@ impl Router {
         }
         if told {
             let kind = MessageKind::PeerDisconnected;
-            let frame = wire::peer_disconnected(&other, LeaveReason::Crowded, network.name.as_str(), now.wall_ms);
+            let session =
+                network.members.get(&other).map_or(PeerIncarnation::LEGACY, |m| m.announcement.claim.incarnation);
+            let name = network.name.as_str();
+            let frame = wire::peer_disconnected(&other, session, LeaveReason::Crowded, name, now.wall_ms);
             let frame = Frame::Template(Arc::new(frame));
             self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None, from: None });
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 
-use crate::id::{Claim, PeerId, SessionId};
+use crate::id::{Claim, PeerId, PeerIncarnation, SessionId};
 use crate::reason::{CloseReason, LeaveReason};
 use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
@@ -52,9 +52,11 @@ impl Parting {
         }
     }
 
-    pub(super) fn frame(&self, peer: &PeerId, network: &str, now: Now) -> Template {
+    pub(super) fn frame(&self, peer: &PeerId, session: PeerIncarnation, network: &str, now: Now) -> Template {
         match self {
-            Self::Ended(reason) => wire::peer_disconnected(peer, LeaveReason::Closed(*reason), network, now.wall_ms),
+            Self::Ended(reason) => {
+                wire::peer_disconnected(peer, session, LeaveReason::Closed(*reason), network, now.wall_ms)
+            }
             Self::Goodbye(data) => wire::goodbye(peer, data, network, now.wall_ms),
         }
     }

@@ -58,7 +58,7 @@ impl Router {
                 return self.refuse_public(id, ErrorCode::NetworkFull, MessageKind::Announce, network, now);
             }
         }
-        let discovered = Arc::new(wire::peer_discovered(&data, network, now.wall_ms));
+        let discovered = Arc::new(wire::peer_discovered(&data, claim.incarnation, network, now.wall_ms));
         let had_bytes = known.and_then(|ix| session.membership_in(ix)).map_or(0, |m| m.announced_bytes);
         let bytes = (discovered.frame_len() + MEMBER_BYTES) as u32;
         if bytes > had_bytes && !self.has_room_for(session, bytes - had_bytes) {
@@ -84,13 +84,18 @@ impl Router {
                 self.join_circle(id, ix, now);
                 self.propose_from_here(ix, peer, now);
             }
+            (true, true) if announce.ack => {}
             (true, true) => self.tell_circle_again(id, ix),
             (false, again) => {
-                self.start_reading(id, ix, stay);
-                if again {
-                    self.tell_circle_again(id, ix);
+                if again && announce.ack {
+                    // The client knows the roster: it asks for no second copy.
                 } else {
-                    self.propose_from_here(ix, peer, now);
+                    self.start_reading(id, ix, stay);
+                    if again {
+                        self.tell_circle_again(id, ix);
+                    } else {
+                        self.propose_from_here(ix, peer, now);
+                    }
                 }
             }
         }
@@ -106,9 +111,35 @@ impl Router {
             let network = announcement.network.clone();
             self.outputs.push_back(Output::Event(Event::Announced { peer, network, members }));
         }
-        if stay.closest == 0 {
-            self.read_roster(id);
+        if announce.ack {
+            self.acknowledge(id, ix, now);
         }
+        if stay.closest == 0 {
+            self.read_roster(id, now);
+        }
+    }
+
+    /// Sends `announced`, or marks the roster that the session is still reading, which `announced` then follows.
+    fn acknowledge(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
+        match self.sessions.get_mut(id).and_then(|session| session.membership(ix)) {
+            Some(Membership { reading: Some(reading), .. }) => reading.ack = true,
+            Some(_) => self.send_announced(id, ix, now),
+            None => bug!(self.bugs, JoinState, "{id:?} is not in {ix:?} after its announcement"),
+        }
+    }
+
+    /// Tells a session that it has discovered the members of a network.
+    fn send_announced(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
+        let membership = self.sessions.get(id).and_then(|session| Some((session.peer, session.membership_in(ix)?)));
+        let (Some((peer, membership)), Some(network)) = (membership, self.rosters.network(ix)) else {
+            return bug!(self.bugs, RosterCursor, "{id:?} in {ix:?}");
+        };
+        let acquaintances = membership.circle.as_deref().map_or(0, |circle| circle.told as usize);
+        // A bounded member knows its circle alone. Others know all but themselves and the bounded ones, and their circle.
+        let unbounded = network.members.len() - network.bounded as usize;
+        let count = acquaintances + if membership.stay.closest > 0 { 0 } else { unbounded.saturating_sub(1) };
+        let frame = wire::announced(&mut self.arena, &peer, count, network.name.as_str(), now.wall_ms);
+        self.send(id, Frame::Arena(frame), MessageKind::Announced);
     }
 
     /// Whether the budget has room for this many more bytes of a session.
@@ -172,7 +203,7 @@ impl Router {
         };
         network.leavers -= 1;
         let name = network.name.clone();
-        let (frame, kind) = (Arc::new(how.frame(&peer, name.as_str(), now)), how.kind());
+        let (frame, kind) = (Arc::new(how.frame(&peer, claim.incarnation, name.as_str(), now)), how.kind());
         let farewell = Arc::new(Farewell { peer, network: name, claim, frame, kind });
         // First, because replacements are introduced after the leave.
         self.post_to_shards(&ToShard::Left(Arc::clone(&farewell)));
@@ -228,7 +259,8 @@ impl Router {
             }
             Some((held, stays)) if held < claim || !stays => {
                 let network = announcement.network.clone();
-                let moved = wire::peer_disconnected(&peer, LeaveReason::Moved, network.as_str(), now.wall_ms);
+                let moved =
+                    wire::peer_disconnected(&peer, held.incarnation, LeaveReason::Moved, network.as_str(), now.wall_ms);
                 let kind = MessageKind::PeerDisconnected;
                 let farewell = Arc::new(Farewell { peer, network, claim: held, frame: Arc::new(moved), kind });
                 self.strike_member(ix, &farewell, now);
@@ -240,7 +272,8 @@ impl Router {
             return (ix, false);
         };
         let change = if new { Change::Joined } else { Change::Renewed };
-        let (frame, kind) = (&announcement.discovered, MessageKind::PeerDiscovered);
+        let kind = MessageKind::PeerDiscovered;
+        let frame = &if new { Arc::clone(&announcement.discovered) } else { Arc::new(announcement.discovered.again()) };
         if !announcement.is_bounded() {
             self.tell(ix, peer, place, change, frame, kind);
         }
@@ -363,7 +396,7 @@ impl Router {
     }
 
     /// Sends a new member the next chunk of its networks' rosters.
-    pub(super) fn read_roster(&mut self, id: SessionId) {
+    pub(super) fn read_roster(&mut self, id: SessionId, now: Now) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let peer = session.peer;
         let Some(membership) = session.memberships.iter_mut().find(|m| m.reading.is_some()) else {
@@ -387,8 +420,14 @@ impl Router {
         });
         match reached {
             Some(rank) => reading.after = Some(rank),
-            None => membership.reading = None,
+            None => {
+                let ix = membership.network;
+                if membership.reading.take().is_some_and(|reading| reading.ack) {
+                    self.send_announced(id, ix, now);
+                }
+            }
         }
+        let Some(session) = self.sessions.get(id) else { return };
         let more = session.memberships.iter().any(|m| m.reading.is_some());
         self.outputs.push_back(Output::Backlog { session: id, more });
     }

@@ -69,6 +69,8 @@ pub(super) struct Reading {
     pub(super) early: BTreeSet<PeerId>,
     /// Members announced before their turn in an interrupted pass.
     pub(super) known_early: BTreeSet<PeerId>,
+    /// Whether `announced` follows the last member.
+    pub(super) ack: bool,
 }
 
 impl Reading {
@@ -83,7 +85,8 @@ impl Reading {
     /// The state for the next pass, when the peer announces itself again before this one has ended.
     pub(super) fn interrupted(mut self) -> Self {
         self.known_early.append(&mut self.early);
-        Self { after: None, known: self.after.max(self.known), early: BTreeSet::new(), known_early: self.known_early }
+        let (known, ack) = (self.after.max(self.known), self.ack);
+        Self { after: None, known, early: BTreeSet::new(), known_early: self.known_early, ack }
     }
 
     /// Whether the member's turn in this pass is still to come.

@@ -200,7 +200,7 @@ impl Router {
         self.by_peer.insert(peer, id);
         self.post_to_mesh(|| ToMesh::Opened { peer, claim });
         let welcome = self.welcome();
-        let frame = wire::connected(&mut self.arena, &peer, &welcome, &secret, now.wall_ms);
+        let frame = wire::connected(&mut self.arena, &peer, claim.incarnation, &welcome, &secret, now.wall_ms);
         self.send(id, Frame::Arena(frame), MessageKind::Connected);
         self.outputs.push_back(Output::Admit { session: id });
     }

@@ -262,14 +262,14 @@ fn a_secret_needs_no_place_among_the_questions_of_other_hubs() {
 
 fn joined(n: u8, claim: Claim, stay: Stay) -> ToShard {
     let data = codec::describe(&peer(n), None).unwrap();
-    let discovered = Arc::new(wire::peer_discovered(&data, "n", 0));
+    let discovered = Arc::new(wire::peer_discovered(&data, PeerIncarnation::LEGACY, "n", 0));
     let network = NetworkName::new("n");
     ToShard::Joined(Arc::new(Announcement { peer: peer(n), network, claim, remote: true, stay, discovered }))
 }
 
 fn left(n: u8, claim: Claim) -> ToShard {
     let reason = crate::LeaveReason::Moved;
-    let frame = Arc::new(wire::peer_disconnected(&peer(n), reason, "n", 0));
+    let frame = Arc::new(wire::peer_disconnected(&peer(n), PeerIncarnation::LEGACY, reason, "n", 0));
     let network = NetworkName::new("n");
     ToShard::Left(Arc::new(Farewell { peer: peer(n), network, claim, frame, kind: MessageKind::PeerDisconnected }))
 }

@@ -47,7 +47,9 @@ const ADDRESSED: [&str; 6] = ["type", "data", "fromPeerId", "targetPeerId", "net
 
 /// Checks the outer fields of a message and returns its data.
 fn data_of(text: &str, kind: &str, from: &str, target: &PeerId, network: &str, wall_ms: u64) -> Value {
-    assert_eq!(keys(text), ADDRESSED, "{text}");
+    let (outer, more) = keys(text).into_iter().partition::<Vec<_>, _>(|key| ADDRESSED.contains(&key.as_str()));
+    assert_eq!(outer, ADDRESSED, "{text}");
+    assert!(more.is_empty() || kind.starts_with("peer-"), "{text}");
     let value: Value = serde_json::from_str(text).unwrap();
     assert_eq!(value["type"], kind);
     assert_eq!(value["fromPeerId"], from);
@@ -94,14 +96,17 @@ proptest! {
         let welcome = Welcome { hub: HubId(hub), heartbeat_ms, max_message_bytes: max as usize };
         let resume_keys = crate::resume::ResumeKeys::new("mesh", b"key", None);
         let lineage = crate::resume::Lineage { root: crate::PeerIncarnation(1), session: crate::PeerIncarnation(2) };
-        let frame = connected(&mut out, &peer, &welcome, &resume_keys.issue(&peer, lineage), at);
+        let secret = resume_keys.issue(&peer, lineage);
+        let frame = connected(&mut out, &peer, lineage.session, &welcome, &secret, at);
         let text = payload(&out[frame]);
         prop_assert_eq!(keys(text), ["type", "data", "fromPeerId", "networkName", "timestamp"]);
-        prop_assert_eq!(data_keys(text), ["peerId", "hubId", "protocol", "heartbeatMs", "maxMessageBytes", "resume"]);
+        let known = ["peerId", "hubId", "protocol", "heartbeatMs", "maxMessageBytes", "resume", "session"];
+        prop_assert_eq!(data_keys(text), known);
         let data = &serde_json::from_str::<Value>(text).unwrap()["data"];
         prop_assert_eq!(&data["peerId"], &peer.to_string());
         prop_assert_eq!(&data["hubId"], &hub.to_string());
         prop_assert_eq!(&data["heartbeatMs"], heartbeat_ms);
+        prop_assert_eq!(&data["session"], 2);
         prop_assert_eq!(resume_keys.check(&peer, data["resume"].as_str().unwrap()), Ok(lineage));
     }
 
@@ -194,13 +199,16 @@ proptest! {
         network: String,
         made in millis(),
         told in millis(),
+        number in 0..1u64 << 53,
     ) {
         let data = serde_json::to_string(&raw).unwrap();
+        let session = PeerIncarnation(number);
         let reason = LeaveReason::Closed(crate::CloseReason::DeadPeer);
         let templates = [
-            (peer_discovered(data.as_bytes(), &network, made), "peer-discovered", "system".to_owned()),
+            (peer_discovered(data.as_bytes(), session, &network, made), "peer-discovered", "system".to_owned()),
+            (peer_discovered(data.as_bytes(), session, &network, made).again(), "peer-discovered", "system".to_owned()),
             (goodbye(&subject, &data, &network, made), "goodbye", subject.to_string()),
-            (peer_disconnected(&subject, reason, &network, made), "peer-disconnected", "system".to_owned()),
+            (peer_disconnected(&subject, session, reason, &network, made), "peer-disconnected", "system".to_owned()),
         ];
         for (template, kind, from) in templates {
             let mut out = vec![1, 2, 3];
@@ -209,6 +217,10 @@ proptest! {
             prop_assert_eq!(out.len() - 3, template.frame_len());
             let text = payload(&out[3..]);
             let said = data_of(text, kind, &from, &to, &network, told);
+            if kind != "goodbye" {
+                let value: Value = serde_json::from_str(text).unwrap();
+                prop_assert_eq!(value["session"].as_u64(), (number > 1).then_some(number));
+            }
             if kind == "peer-disconnected" {
                 prop_assert_eq!(data_keys(text), ["isHub", "peerId", "reason", "timestamp"]);
                 prop_assert_eq!(&said["peerId"], &subject.to_string());
@@ -224,6 +236,25 @@ proptest! {
         let mut out = Vec::new();
         let frame = pong(&mut out, &to, at);
         prop_assert_eq!(&data_of(payload(&out[frame]), "pong", "system", &to, "global", at)["timestamp"], at);
+    }
+}
+
+/// `again` moves the patched places when its own length makes the header longer.
+#[test]
+fn a_repeated_discovery_is_patched_in_its_two_places() {
+    let to = PeerId::from_bytes([7; 20]);
+    for len in [0, 1, 100, 65_300, 65_400, 65_536].into_iter().flat_map(|len| len..len + 80) {
+        let data = serde_json::to_string(&"x".repeat(len)).unwrap();
+        let template = peer_discovered(data.as_bytes(), PeerIncarnation(2), "n", 0).again();
+        let mut out = Vec::new();
+        template.write_to(&mut out, &to, 2_000_000_000_000);
+        let text = payload(&out);
+        assert_eq!(template.data(), data.as_bytes());
+        assert_eq!(
+            data_of(text, "peer-discovered", "system", &to, "n", 2_000_000_000_000).as_str().unwrap().len(),
+            len
+        );
+        assert!(text.ends_with(",\"session\":2,\"again\":true}"), "{text}");
     }
 }
 

@@ -38,7 +38,7 @@ fn url() -> impl Strategy<Value = Option<Arc<str>>> {
 fn membership(peer: PeerId, claim: Claim) -> impl Strategy<Value = Arc<Announcement>> {
     (network(), data(), count(), 0..=MAX_CLOSEST).prop_map(move |(network, data, number, closest)| {
         let stay = Stay { number, closest };
-        let discovered = Arc::new(wire::peer_discovered(data.as_bytes(), network.as_str(), 0));
+        let discovered = Arc::new(wire::peer_discovered(data.as_bytes(), claim.incarnation, network.as_str(), 0));
         Arc::new(Announcement { peer, network, claim, remote: true, stay, discovered })
     })
 }
@@ -318,7 +318,7 @@ fn what_a_client_may_announce_a_hub_takes() {
         let key = escape.repeat((MAX_ANNOUNCE_DATA_BYTES - 8) / escape.len());
         let data = crate::codec::describe(&peer, Some(&format!("{{\"{key}\":1}}"))).unwrap();
         let claim = Claim { incarnation: PeerIncarnation(1), hub: HubId(peer) };
-        let discovered = Arc::new(wire::peer_discovered(&data, "n", 0));
+        let discovered = Arc::new(wire::peer_discovered(&data, claim.incarnation, "n", 0));
         let (network, stay) = (NetworkName::new("n"), Stay::default());
         let announcement = Announcement { peer, network, claim, remote: false, stay, discovered };
         let (hub, incarnation, session) = (claim.hub, HubIncarnation(1), claim.incarnation);
