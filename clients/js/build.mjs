@@ -10,8 +10,8 @@ const BUDGETS = { client: 7 * 1024, extras: 3 * 1024 }
 
 /** Properties of our own objects that no user and no browser sees: they get short names. */
 const INTERNAL = [
-  'addTo', 'attach', 'bytes', 'channelOptions', 'channels', 'check', 'closed', 'declined', 'done', 'fail', 'floorMs', 'gone',
-  'hide', 'identity', 'joined', 'lossy', 'made', 'main', 'negotiation', 'nudge', 'online', 'packed', 'patience', 'pending', 'pickUp', 'polite', 'present',
+  'addTo', 'attach', 'bytes', 'channelOptions', 'channels', 'check', 'closed', 'declined', 'done', 'fail', 'crowded', 'floorMs', 'gone',
+  'hide', 'identity', 'joined', 'line', 'made', 'main', 'mark', 'negotiation', 'nudge', 'online', 'packed', 'patience', 'pending', 'pickUp', 'polite', 'present',
   'probe', 'putDown', 'refused', 'remote', 'repeat', 'settle', 'show', 'silence', 'start', 'suspend', 'tag', 'take', 'undelivered', 'urls', 'wait'
 ]
 
@@ -32,7 +32,7 @@ for (const [name, source] of [['client', 'src/index.ts'], ['extras', 'src/extras
     write: false,
     charset: 'utf8'
   })
-  const { code } = await minify(text, { module: true, ecma: 2020, compress: { passes: 3, unsafe_arrows: true, keep_fargs: false }, mangle: true })
+  const { code } = await minify(text, { module: true, ecma: 2020, compress: { passes: 4, unsafe: true, unsafe_arrows: true, unsafe_methods: true, keep_fargs: false, pure_getters: true }, mangle: true })
   files[`${name}.js`] = `// PeerPigeon ${version}, ${license} licence\n${code}\n`
   const size = gzipSync(files[`${name}.js`], { level: 9 }).length
   console.log(`${name}.js: ${size} bytes gzipped, at most ${BUDGETS[name]}`)

@@ -1,6 +1,6 @@
 /** What went wrong, for programs. */
-export type ErrorCode = "hub-unreachable" | "hub-full" | "hub-leaving" | "unauthorized" | "bad-url" | "id-in-use" | "protocol" | "unsupported" | "peer-gone" | "ice-failed" | "negotiation" | "too-large" | "queue-full" | "not-serializable" | "refused" | "timeout" | "left";
-/** Every error of this client. `message` says what happened, `hint` where it is written what to do. */
+export type ErrorCode = "hub-unreachable" | "hub-full" | "hub-leaving" | "unauthorized" | "bad-url" | "id-in-use" | "protocol" | "unsupported" | "peer-gone" | "ice-failed" | "negotiation" | "passphrase" | "too-large" | "queue-full" | "not-serializable" | "refused" | "timeout" | "left";
+/** Every error of this client. `message` is the code and what happened, `hint` where it is written what to do. */
 export declare class PigeonError extends Error {
 	readonly name = "PigeonError";
 	/** For programs; see {@link ErrorCode}. */
@@ -11,7 +11,7 @@ export declare class PigeonError extends Error {
 	readonly hint: string;
 	/** The peer it is about, if it is about one. */
 	readonly peer?: Peer;
-	constructor(code: ErrorCode, message: string, more?: {
+	constructor(code: ErrorCode, detail: string | number, more?: {
 		final?: boolean;
 		cause?: unknown;
 	});
@@ -47,7 +47,7 @@ export interface Options<D extends object = Record<string, Json>> {
 	rtc?: Omit<RTCConfiguration, "iceServers">;
 	/** Whom to connect to: everybody (default), or whom `peer.connect()` names. Others may connect to you in either case. */
 	link?: "all" | "on-demand";
-	/** Links to open by yourself, at most. Further peers stay 'seen'. Default 32. */
+	/** Links to open by yourself, at most. Further peers stay 'seen'. Others may open links to you, up to twice as many in all. Default 32. */
 	maxLinks?: number;
 	/** In large rooms: discover the K members whose ids are closest, and a few at random. */
 	discover?: {
@@ -62,11 +62,21 @@ export interface Options<D extends object = Record<string, Json>> {
 		minMs?: number;
 		maxMs?: number;
 	};
+	/** Seals what is sent by way of the hub to connect, so that the hub cannot join in: `passphrase` of extras. */
+	seal?: (network: string) => Sealer;
 	/** Abort is leave(). */
 	signal?: AbortSignal;
 	/** Where the runtime has none, or to put another in its place. */
 	WebSocket?: typeof WebSocket;
 	RTCPeerConnection?: typeof RTCPeerConnection;
+}
+/** Seals signals, so that only who can open them can connect. `context` is what the hub says of a signal: sealed in another one, it does not open. */
+export interface Sealer {
+	seal(signal: object, context: string): Promise<{
+		sealed: string;
+	}>;
+	/** Rejects what was not sealed by one's equal. */
+	open(data: any, context: string): Promise<object>;
 }
 /** The connection to the hub. Links to peers do not depend on it. */
 export type HubState = {

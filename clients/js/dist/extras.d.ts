@@ -1,4 +1,4 @@
-type ErrorCode = "hub-unreachable" | "hub-full" | "hub-leaving" | "unauthorized" | "bad-url" | "id-in-use" | "protocol" | "unsupported" | "peer-gone" | "ice-failed" | "negotiation" | "too-large" | "queue-full" | "not-serializable" | "refused" | "timeout" | "left";
+type ErrorCode = "hub-unreachable" | "hub-full" | "hub-leaving" | "unauthorized" | "bad-url" | "id-in-use" | "protocol" | "unsupported" | "peer-gone" | "ice-failed" | "negotiation" | "passphrase" | "too-large" | "queue-full" | "not-serializable" | "refused" | "timeout" | "left";
 declare class PigeonError extends Error {
 	readonly name = "PigeonError";
 	/** For programs; see {@link ErrorCode}. */
@@ -9,7 +9,7 @@ declare class PigeonError extends Error {
 	readonly hint: string;
 	/** The peer it is about, if it is about one. */
 	readonly peer?: Peer;
-	constructor(code: ErrorCode, message: string, more?: {
+	constructor(code: ErrorCode, detail: string | number, more?: {
 		final?: boolean;
 		cause?: unknown;
 	});
@@ -27,6 +27,13 @@ interface Events<E extends {
 	on<K extends keyof E>(name: K, listener: (...args: E[K]) => void): Off;
 	/** The next event of this name. */
 	once<K extends keyof E>(name: K): Promise<E[K]>;
+}
+interface Sealer {
+	seal(signal: object, context: string): Promise<{
+		sealed: string;
+	}>;
+	/** Rejects what was not sealed by one's equal. */
+	open(data: any, context: string): Promise<object>;
 }
 type HubState = {
 	readonly is: "connecting";
@@ -173,6 +180,13 @@ export interface Streams<D extends object> extends Events<StreamEvents<D>> {
 }
 /** The streams that peers of a room publish: ask before they come, at best right after join(). */
 export declare function streams<D extends object>(room: Room<D>): Streams<D>;
+/**
+ * For the option `seal`: only peers with the same passphrase can connect, and the hub cannot put itself between them.
+ *
+ * The room's name, its members and their data stay visible to the hub. A peer with another passphrase is an error with the code
+ * 'passphrase'. Needs a secure context (HTTPS, or localhost).
+ */
+export declare function passphrase(secret: string): (network: string) => Sealer;
 export interface Route {
 	/** Directly in one network, through NATs, or by a TURN server. */
 	path: "host" | "nat" | "relay";

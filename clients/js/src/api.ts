@@ -31,7 +31,7 @@ export interface Options<D extends object = Record<string, Json>> {
   rtc?: Omit<RTCConfiguration, 'iceServers'>
   /** Whom to connect to: everybody (default), or whom `peer.connect()` names. Others may connect to you in either case. */
   link?: 'all' | 'on-demand'
-  /** Links to open by yourself, at most. Further peers stay 'seen'. Default 32. */
+  /** Links to open by yourself, at most. Further peers stay 'seen'. Others may open links to you, up to twice as many in all. Default 32. */
   maxLinks?: number
   /** In large rooms: discover the K members whose ids are closest, and a few at random. */
   discover?: { closest: number }
@@ -41,11 +41,20 @@ export interface Options<D extends object = Record<string, Json>> {
   maxQueueBytes?: number
   /** Pauses between attempts to reach the hub grow from `minMs` (default 500) to `maxMs` (default 15,000). */
   retry?: { minMs?: number, maxMs?: number }
+  /** Seals what is sent by way of the hub to connect, so that the hub cannot join in: `passphrase` of extras. */
+  seal?: (network: string) => Sealer
   /** Abort is leave(). */
   signal?: AbortSignal
   /** Where the runtime has none, or to put another in its place. */
   WebSocket?: typeof WebSocket
   RTCPeerConnection?: typeof RTCPeerConnection
+}
+
+/** Seals signals, so that only who can open them can connect. `context` is what the hub says of a signal: sealed in another one, it does not open. */
+export interface Sealer {
+  seal (signal: object, context: string): Promise<{ sealed: string }>
+  /** Rejects what was not sealed by one's equal. */
+  open (data: any, context: string): Promise<object>
 }
 
 /** The connection to the hub. Links to peers do not depend on it. */
@@ -154,4 +163,5 @@ export interface HubMessage {
   targetPeerId?: string
   networkName?: string
   id?: string
+  ack?: boolean
 }

@@ -5,29 +5,29 @@ export type ErrorCode =
   // The hub.
   | 'hub-unreachable' | 'hub-full' | 'hub-leaving' | 'unauthorized' | 'bad-url' | 'id-in-use' | 'protocol' | 'unsupported'
   // A link to a peer.
-  | 'peer-gone' | 'ice-failed' | 'negotiation'
+  | 'peer-gone' | 'ice-failed' | 'negotiation' | 'passphrase'
   // A call of yours.
   | 'too-large' | 'queue-full' | 'not-serializable' | 'refused' | 'timeout' | 'left'
 
 /** Where each code is explained. */
 const DOCS = 'https://github.com/PeerPigeon/PeerPigeon-Rust/blob/main/docs/client.md#'
 
-/** Every error of this client. `message` says what happened, `hint` where it is written what to do. */
+/** Every error of this client. `message` is the code and what happened, `hint` where it is written what to do. */
 export class PigeonError extends Error {
   override readonly name = 'PigeonError'
   /** For programs; see {@link ErrorCode}. */
-  readonly code: ErrorCode
+  declare readonly code: ErrorCode
   /** Whether nothing more will be tried. */
-  readonly final: boolean
+  declare readonly final: boolean
   /** Address of what to do about it. */
-  readonly hint: string
+  declare readonly hint: string
   /** The peer it is about, if it is about one. */
-  readonly peer?: Peer
+  declare readonly peer?: Peer
 
-  constructor (code: ErrorCode, message: string, more: { final?: boolean, cause?: unknown } = {}) {
-    super(message, { cause: more.cause })
+  constructor (code: ErrorCode, detail: string | number, more: { final?: boolean, cause?: unknown } = {}) {
+    super(`${code}: ${detail}`, more)
     this.code = code
-    this.final = more.final ?? false
+    this.final = !!more.final
     this.hint = DOCS + code
   }
 }

@@ -20,9 +20,9 @@ export const BYE = 5
 /** A message that can be sent. */
 export interface Packed {
   /** The frame, if it is one of text. */
-  readonly text: string | undefined
+  readonly line: string | undefined
   readonly bytes: Uint8Array
-  readonly kind: number
+  readonly mark: number
 }
 
 /** Makes a message of a value. Throws a PigeonError if it cannot be sent. */
@@ -35,9 +35,9 @@ export function pack (value: Sendable, maxBytes: number): Packed {
 }
 
 function packBytes (value: ArrayBuffer | ArrayBufferView): Packed {
-  const view = value instanceof ArrayBuffer ? new Uint8Array(value) : new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
+  const { buffer = value, byteOffset, byteLength } = value as ArrayBufferView & { buffer?: ArrayBuffer }
   // A copy: it may wait while the sender changes its own.
-  return { text: undefined, bytes: view.slice(), kind: BYTES }
+  return { line: undefined, bytes: new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength).slice(), mark: BYTES }
 }
 
 function packJson (value: Sendable): Packed {
@@ -46,14 +46,14 @@ function packJson (value: Sendable): Packed {
   try { text = JSON.stringify(value) } catch (error) { cause = error }
   if (text === undefined) throw new PigeonError('not-serializable', 'not JSON', { cause })
   const bytes = new TextEncoder().encode(text)
-  return { text: bytes.length <= FRAME_BYTES ? text : undefined, bytes, kind: TEXT }
+  return { line: bytes.length <= FRAME_BYTES ? text : undefined, bytes, mark: TEXT }
 }
 
 /** The frame of a message from `offset` on. */
-export function frame ({ bytes, kind }: Packed, offset: number): Uint8Array<ArrayBuffer> {
+export function frame ({ bytes, mark }: Packed, offset: number): Uint8Array<ArrayBuffer> {
   const part = bytes.subarray(offset, offset + FRAME_BYTES - 1)
   const made = new Uint8Array(part.length + 1)
-  made[0] = offset + part.length < bytes.length ? PART : kind
+  made[0] = offset + part.length < bytes.length ? PART : mark
   made.set(part, 1)
   return made
 }
@@ -76,15 +76,15 @@ export class Unpacker {
     this.#size += bytes.length - 1
     // What is too long is read to its end, and not kept.
     if (this.#size > this.#maxBytes) this.#parts = []
-    else if (kind === PART || this.#parts.length > 0) this.#parts.push(bytes.subarray(1))
+    else this.#parts.push(bytes.subarray(1))
     if (kind === PART) return undefined
     const [size, parts] = [this.#size, this.#parts]
     this.#size = 0
     this.#parts = []
     if (size > this.#maxBytes) throw new PigeonError('too-large', `${size} of ${this.#maxBytes} bytes`)
-    const whole = parts.length > 0 ? join(parts, size) : bytes.subarray(1)
+    const whole = join(parts, size)
     if (kind === TEXT) return { value: JSON.parse(new TextDecoder().decode(whole)) }
-    if (kind === BYTES) return { value: whole.slice().buffer }
+    if (kind === BYTES) return { value: whole.buffer }
     throw new Error(`kind ${kind}`)
   }
 }

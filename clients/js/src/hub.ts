@@ -59,6 +59,8 @@ export class Hub {
   #named: string | undefined
   #onlineSince = 0
   #quiet = 0
+  /** Whether only a pong counts as a sign of life. Other messages may have been on their way before the network was lost. */
+  #checking = false
   #timer: ReturnType<typeof setTimeout> | undefined
   #ticker: ReturnType<typeof setTimeout> | undefined
   /** When a hub that stops wants to be asked again. */
@@ -77,7 +79,7 @@ export class Hub {
     const turn = this.#leave()
     this.#become({ is: 'connecting' })
     const url = this.#url()
-    this.#later(CONNECT_MS, () => this.#ended(failure('hub-unreachable', 'no answer of the hub')))
+    this.#later(CONNECT_MS, () => this.#ended(failure('hub-unreachable', url)))
     void this.#open(url, turn)
   }
 
@@ -90,6 +92,7 @@ export class Hub {
   check (): void {
     if (!this.online) return this.retry()
     // The next tick is a whole one away, and the last to wait for.
+    this.#checking = true
     this.#tick(LOST_TICKS - 1)
     this.send({ type: 'ping' })
   }
@@ -132,7 +135,7 @@ export class Hub {
       if (turn !== this.#turn) return
       socket = this.#socket = new this.#options.WebSocket(url)
     } catch (cause) {
-      if (turn === this.#turn) this.#ended(failure('hub-unreachable', `no connection to ${base}`, { cause }))
+      if (turn === this.#turn) this.#ended(failure('hub-unreachable', base, { cause }))
       return
     }
     let opened = false
@@ -140,15 +143,15 @@ export class Hub {
     socket.onmessage = ({ data }) => { if (turn === this.#turn) this.#heard(String(data), base) }
     socket.onclose = async ({ code, reason }) => {
       if (turn !== this.#turn) return
-      clearTimeout(this.#timer)
       const end = opened ? this.#judge(code, reason) : await this.#ask(url, base)
       if (turn === this.#turn) this.#ended(end)
     }
   }
 
   #heard (text: string, base: string): void {
-    this.#quiet = 0
     const message: HubMessage = JSON.parse(text)
+    this.#checking &&= message.type !== 'pong'
+    if (!this.#checking) this.#quiet = 0
     if (message.type === 'connected') this.#hello(message)
     else if (message.type === 'go-away') this.#goAway(message.data ?? {}, base)
     else this.#host.message(message)
@@ -182,7 +185,7 @@ export class Hub {
       if (!this.online) return
       if (Date.now() - this.#onlineSince > GOOD_MS) this.#failures = 0
       if (++this.#quiet >= LOST_TICKS) {
-        this.#ended(failure('hub-unreachable', 'no answer of the hub'))
+        this.#ended(failure('hub-unreachable', 'no answer'))
       } else {
         if (this.#quiet >= ASK_TICKS) this.send({ type: 'ping' })
         this.#tick(this.#quiet)
@@ -191,7 +194,7 @@ export class Hub {
   }
 
   #judge (code: number, reason: string): End {
-    const end = (errorCode: ErrorCode, floorMs?: number) => ({ ...failure(errorCode, `closed by the hub: ${reason || code}`), floorMs })
+    const end = (errorCode: ErrorCode, floorMs?: number) => ({ error: new PigeonError(errorCode, reason || code), floorMs })
     if (code === 1012) return end('hub-leaving', this.#awayUntil - Date.now())
     if (code === 1008 || code === 1013) return end('hub-full', BUSY_MS)
     if (code !== 4001 && code !== 4009) return end('hub-unreachable')
@@ -203,19 +206,21 @@ export class Hub {
     return end('id-in-use')
   }
 
-  /** A browser does not say why a handshake failed. The hub does, to an ordinary request for the same address. */
+  /** A browser does not say why a handshake failed. The hub does, to an ordinary request for the same address, in the time of the attempt. */
   async #ask (url: URL, base: string): Promise<End> {
     try {
-      const http = url.href.replace(/^ws/, 'http')
-      const { status, headers } = await fetch(http, { cache: 'no-store', signal: AbortSignal.timeout(CONNECT_MS) })
+      const { status, headers } = await fetch(url.href.replace(/^ws/, 'http'))
       const floorMs = Math.min(+headers.get('retry-after')! * 1000, MAX_PAUSE_MS)
-      if (status === 401 || status === 403) {
-        const final = ++this.#refusals >= (typeof this.#options.token === 'function' ? MAX_REFUSALS : 1)
-        return { ...failure('unauthorized', `refused by ${base}`, { final }), floorMs }
-      }
-      if (status === 429 || status === 503) return { ...failure('hub-full', `no room at ${base}`), floorMs: Math.max(floorMs, BUSY_MS) }
+      if (status === 401 || status === 403) return { ...this.#unauthorized(base), floorMs }
+      if (status === 429 || status === 503) return { ...failure('hub-full', base), floorMs: Math.max(floorMs, BUSY_MS) }
     } catch {}
-    return failure('hub-unreachable', `no connection to ${base}`)
+    return failure('hub-unreachable', base)
+  }
+
+  /** A token that a function gives may have expired in between, so it is asked again. */
+  #unauthorized (base: string): End {
+    const final = ++this.#refusals >= (typeof this.#options.token === 'function' ? MAX_REFUSALS : 1)
+    return failure('unauthorized', base, { final })
   }
 
   #ended ({ error, floorMs = 0 }: End): void {
@@ -236,6 +241,7 @@ export class Hub {
     clearTimeout(this.#ticker)
     const socket = this.#socket
     this.#socket = undefined
+    this.#checking = false
     socket?.close(1000)
     return ++this.#turn
   }
@@ -260,5 +266,5 @@ export function address (hub: string): string {
     url.hash = ''
     if (url.protocol.startsWith('ws')) return url.href
   } catch {}
-  throw new PigeonError('bad-url', `no hub: ${hub}`, { final: true })
+  throw new PigeonError('bad-url', hub, { final: true })
 }

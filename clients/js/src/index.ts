@@ -5,7 +5,7 @@ export { PigeonError, type ErrorCode } from './errors.js'
 export type { Off } from './emitter.js'
 export type {
   Channel, ChannelOptions, Events, GoneReason, HubState, Json, LinkState, Options, Peer, PeerId, Room,
-  RoomEvents, Sendable, Sent, Target
+  RoomEvents, Sealer, Sendable, Sent, Target
 } from './api.js'
 
 /**

@@ -26,10 +26,8 @@ export class Lane {
   }
 
   /** Resolves when the transport has taken the message. */
-  send (packed: Packed): Promise<void> {
-    if (this.#queued + packed.bytes.length > this.#maxBytes) {
-      return Promise.reject(new PigeonError('queue-full', `${this.#queued} bytes wait`))
-    }
+  async send (packed: Packed): Promise<void> {
+    if (this.#queued + packed.bytes.length > this.#maxBytes) throw new PigeonError('queue-full', this.#queued)
     return new Promise((done, failed) => {
       this.#queue.push({ packed, done, failed })
       this.#queued += packed.bytes.length
@@ -42,7 +40,7 @@ export class Lane {
     this.#channel = channel
     this.#offset = 0
     channel.bufferedAmountLowThreshold = LOW_WATER
-    const pump = () => { if (this.#channel === channel) this.#pump() }
+    const pump = () => this.#pump()
     channel.addEventListener('open', pump)
     channel.addEventListener('bufferedamountlow', pump)
     this.#pump()
@@ -60,8 +58,8 @@ export class Lane {
     try {
       for (let first; (first = this.#queue[0]) && channel?.readyState === 'open' && channel.bufferedAmount < HIGH_WATER;) {
         const { packed } = first
-        if (packed.text !== undefined) {
-          channel.send(packed.text)
+        if (packed.line !== undefined) {
+          channel.send(packed.line)
           this.#offset = packed.bytes.length
         } else {
           const next = frame(packed, this.#offset)

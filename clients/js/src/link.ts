@@ -12,8 +12,6 @@ const CONNECT_MS = 20_000
 const RESTART_MS = 2_500
 /** Until an interrupted link is made anew. */
 const REBUILD_MS = 12_000
-/** How long the side that is not to offer first waits for the other. */
-const OFFER_MS = 3_000
 /** The other side cannot make this one build connections faster. */
 const FLOOD_MS = 100
 /** How long a connection that is closed stays, so that its last word gets out. */
@@ -24,6 +22,8 @@ const MAX_CHANNELS = 64
 /** The channel that every link has; messages without a name travel on it. */
 const MAIN = ''
 
+const NO_PATH = () => new PigeonError('ice-failed', 'no path')
+
 /** What a link needs of its room. */
 export interface LinkHost {
   readonly polite: boolean
@@ -31,6 +31,8 @@ export interface LinkHost {
   readonly maxQueueBytes: number
   /** Whether signals can be sent now. */
   readonly online: boolean
+  /** Whether there are so many links that no more are accepted. */
+  readonly crowded: boolean
   connect (): Promise<RTCPeerConnection>
   channelOptions (name: string): ChannelOptions
   send (type: SignalType, data: Signal): void
@@ -48,9 +50,6 @@ interface Connection {
   readonly pc: RTCPeerConnection
   readonly negotiation: Negotiation
   readonly main: RTCDataChannel
-  channels: number
-  /** Ends the wait for the other side's offer. */
-  patience?: ReturnType<typeof setTimeout>
 }
 
 export class Link {
@@ -105,12 +104,16 @@ export class Link {
     else if (this.state === 'interrupted') this.#restart()
   }
 
-  take (type: SignalType, signal: Signal): void {
+  /** Processes a signal of the other side. Signals that cannot be read are `undefined`. */
+  take (type: SignalType, read: Promise<Signal | undefined>): void {
     this.#enqueue(async () => {
+      const signal = await read
+      if (!signal) return
       const from = Number(signal.from ?? 0)
       if (type === 'offer' && !await this.#meet(from)) return
       const negotiation = this.#connection?.negotiation
       if (!negotiation) return
+      if (signal.full && signal.to === negotiation.tag) return this.#rest(0, true)
       // The other side's connection is known by its first offer, or by its answer to one of this connection.
       if (type === 'answer' && from >= this.#newest && from !== negotiation.remote) {
         // It has lost the connection that this one was made with: here, too, a new one has to be made.
@@ -123,7 +126,6 @@ export class Link {
   }
 
   send (channel: string, packed: Packed): Promise<void> {
-    if (this.state === 'gone') return Promise.reject(new PigeonError('peer-gone', 'the peer is gone'))
     return this.#lane(channel).send(packed)
   }
 
@@ -153,7 +155,13 @@ export class Link {
     if (from === this.#newest && from > 0) return this.#connection?.negotiation.remote === from
     if (this.#connection?.negotiation.remote !== undefined && from > 0 || !this.#connection) {
       if (Date.now() - this.#tag < FLOOD_MS) return false
-      if (this.state === 'seen') this.#become('connecting')
+      if (this.state === 'seen') {
+        if (this.#host.crowded) {
+          this.#host.send('answer', { to: from, full: true })
+          return false
+        }
+        this.#become('connecting')
+      }
       if (this.state === 'open') this.#become('interrupted')
       await this.#build(true)
     }
@@ -184,21 +192,20 @@ export class Link {
     })
     // Both sides make it, under the same number, so that it is there with the first offer.
     const main = pc.createDataChannel('peerpigeon', { negotiated: true, id: 0 })
-    const connection: Connection = { pc, negotiation, main, channels: 0 }
+    const connection: Connection = { pc, negotiation, main }
+    let channels = 0
     this.#connection = connection
     this.#listen(main, MAIN)
-    main.onopen = () => this.#settle()
+    main.onopen = pc.onconnectionstatechange = () => this.#settle(connection)
     main.onclose = () => { if (connection === this.#connection) this.#again() }
     pc.ondatachannel = ({ channel }) => {
-      if (++connection.channels > MAX_CHANNELS) channel.close()
+      if (++channels > MAX_CHANNELS) channel.close()
       else this.#listen(channel, channel.label)
     }
-    pc.onconnectionstatechange = () => { if (connection === this.#connection) this.#settle() }
     this.#lane(MAIN)
     for (const [name, lane] of this.#lanes) this.#attach(connection, name, lane)
     this.#host.made(pc)
-    if (wait) connection.patience = setTimeout(() => negotiation.start(), OFFER_MS)
-    this.#later(CONNECT_MS + pause(this.#failures, 1000, 30_000), () => this.#again())
+    this.#later(CONNECT_MS, () => this.#failed(NO_PATH()))
   }
 
   /** Each side opens the channels that it sends on, so that the two never open the same. */
@@ -216,7 +223,7 @@ export class Link {
         const taken = unpacker.take(data)
         if (taken) this.#host.message(name, taken.value)
       } catch (cause) {
-        this.#host.error(cause instanceof PigeonError ? cause : new PigeonError('protocol', 'unreadable message', { cause }))
+        this.#host.error(cause instanceof PigeonError ? cause : new PigeonError('protocol', 'unreadable', { cause }))
       }
     }
   }
@@ -234,7 +241,7 @@ export class Link {
   #rest (lingerMs: number, told = false): void {
     this.#drop(lingerMs)
     this.#failures = 0
-    this.#lanes.forEach(lane => lane.fail(new PigeonError('peer-gone', 'the link was closed')))
+    this.#lanes.forEach(lane => lane.fail(new PigeonError('peer-gone', 'it left, or closed the link')))
     if (told) this.#host.closed()
     if (this.state !== 'gone') this.#become('seen')
   }
@@ -245,8 +252,9 @@ export class Link {
   }
 
   /** Finds the state of the link by those of its connection. */
-  #settle (): void {
-    const { pc, main } = this.#connection!
+  #settle (connection: Connection): void {
+    if (connection !== this.#connection) return
+    const { pc, main } = connection
     if (pc.connectionState === 'connected' && main.readyState === 'open') {
       this.#failures = 0
       this.#later(0)
@@ -257,7 +265,7 @@ export class Link {
     } else if (pc.connectionState === 'failed') {
       if (this.state === 'open') this.#become('interrupted')
       if (this.state === 'interrupted') this.#restart()
-      else this.#failed(new PigeonError('ice-failed', 'no path to the peer'))
+      else this.#failed(NO_PATH())
     }
   }
 
@@ -271,7 +279,7 @@ export class Link {
   }
 
   #broken (cause: unknown): void {
-    this.#failed(new PigeonError('negotiation', 'the negotiation failed', { cause }))
+    this.#failed(new PigeonError('negotiation', String(cause), { cause }))
   }
 
   #failed (error: PigeonError): void {
@@ -313,10 +321,8 @@ export class Link {
     this.#connection = undefined
     this.#pongs = []
     if (!connection) return
-    const { pc, main, negotiation, patience } = connection
-    clearTimeout(patience)
+    const { pc, negotiation } = connection
     negotiation.stop()
-    main.onclose = main.onopen = pc.onconnectionstatechange = pc.ondatachannel = null
     if (lingerMs > 0) setTimeout(() => pc.close(), lingerMs)
     else pc.close()
   }

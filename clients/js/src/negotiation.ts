@@ -9,9 +9,14 @@ export interface Signal {
   /** The tag of the sender's connection, and of the receiver's where the sender knows it. */
   from?: number
   to?: number
+  /** The sender has as many links as it may have, and does not answer this offer. */
+  full?: true
 }
 
 export type SignalType = 'offer' | 'answer' | 'ice-candidate'
+
+/** How long the side that is not to offer first waits for the other. */
+const OFFER_MS = 3_000
 
 export interface NegotiationOptions {
   polite: boolean
@@ -24,11 +29,12 @@ export interface NegotiationOptions {
 }
 
 export class Negotiation {
-  readonly tag: number
+  declare readonly tag: number
   /** The tag of the other side's connection, once it is known. */
-  remote: number | undefined
+  declare remote: number | undefined
   readonly #pc: RTCPeerConnection
   readonly #options: NegotiationOptions
+  readonly #patience: ReturnType<typeof setTimeout> | undefined
   #waiting: boolean
   #wanted = false
   #offering = false
@@ -43,12 +49,13 @@ export class Negotiation {
     this.#options = options
     this.tag = options.tag
     this.#waiting = options.wait
+    if (options.wait) this.#patience = setTimeout(() => this.#start(), OFFER_MS)
     pc.onnegotiationneeded = () => this.#offer()
     pc.onicecandidate = ({ candidate }) => { if (candidate) this.#send('ice-candidate', candidate.toJSON() as Signal) }
   }
 
   /** Offers now, if there is something to offer, and no longer waits for the other side. */
-  start (): void {
+  #start (): void {
     this.#waiting = false
     if (this.#wanted) void this.#offer()
   }
@@ -72,6 +79,7 @@ export class Negotiation {
 
   /** The connection is being closed. */
   stop (): void {
+    clearTimeout(this.#patience)
     this.#pc.onnegotiationneeded = this.#pc.onicecandidate = null
     this.#stop()
   }

@@ -1,6 +1,4 @@
 // The page that the room is in, where there is one.
-import type { Off } from './emitter.js'
-
 export interface PageHost {
   /** The page is left. A browser may keep it, and show it again. */
   hide (): void
@@ -10,17 +8,14 @@ export interface PageHost {
   network (): void
 }
 
-export function watchPage (host: PageHost): Off {
-  const page = globalThis as Partial<typeof globalThis>
-  if (!page.addEventListener || !page.removeEventListener || !page.document) return () => {}
-  const listeners: [string, (event: Event) => void][] = [
-    ['pagehide', () => host.hide()],
-    ['pageshow', event => { if ((event as PageTransitionEvent).persisted) host.show() }],
-    ['online', () => host.network()],
-    ['visibilitychange', () => { if (!document.hidden) host.network() }]
-  ]
-  for (const [name, listener] of listeners) addEventListener(name, listener)
-  return () => { for (const [name, listener] of listeners) removeEventListener(name, listener) }
+/** Watches until `signal` aborts. */
+export function watchPage (host: PageHost, signal: AbortSignal): void {
+  if (!globalThis.document) return
+  const on = (name: string, listener: (event: any) => void) => addEventListener(name, listener, { signal })
+  on('pagehide', () => host.hide())
+  on('pageshow', ({ persisted }: PageTransitionEvent) => { if (persisted) host.show() })
+  on('online', () => host.network())
+  on('visibilitychange', () => { if (!document.hidden) host.network() })
 }
 
 /** Who this page was before a reload. */

@@ -4,20 +4,20 @@ import type { LinkState, Peer, Sendable } from './api.js'
 
 /** Another page in the room, as the room sees it. */
 export class PeerImpl<D extends object> implements Peer<D> {
-  readonly id: string
-  data: D
+  declare readonly id: string
+  declare data: D
   /** Names the page among those that have had its id; nothing where its client does not say. */
-  readonly page: string | undefined
+  declare readonly page: string | undefined
   /** Whether the hub has it in the room. A link can be open to one that the hub has lost. */
   present = true
   /** It has closed its link on purpose, so none is made. */
   declined = false
   /** Whether it is known to the listeners. */
   joined = false
-  link!: Link
+  declare link: Link
   #waiting: { done: () => void, failed: (error: PigeonError) => void }[] = []
 
-  readonly send: (value: Sendable) => Promise<void>
+  declare readonly send: (value: Sendable) => Promise<void>
 
   constructor (id: string, { page, data }: Announced<D>, send: (value: Sendable) => Promise<void>) {
     this.id = id
@@ -49,7 +49,7 @@ export class PeerImpl<D extends object> implements Peer<D> {
   }
 
   gone (): PigeonError {
-    return Object.assign(new PigeonError('peer-gone', 'the peer is gone'), { peer: this })
+    return Object.assign(new PigeonError('peer-gone', 'it left, or closed the link'), { peer: this })
   }
 
   /** Settles the promises that wait for the link, once it is open or has failed. */

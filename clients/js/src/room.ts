@@ -5,11 +5,10 @@ import { address, Hub } from './hub.js'
 import { Link } from './link.js'
 import { pickUp, putDown, randomId, watchPage, type Identity } from './page.js'
 import { announced, PeerImpl } from './peer.js'
-import type { Off } from './emitter.js'
-import type { SignalType } from './negotiation.js'
+import type { Signal, SignalType } from './negotiation.js'
 import type {
   Channel, ChannelOptions, GoneReason, HubMessage, HubState, LinkState, Options, Peer, Room, RoomEvents,
-  Sendable, Sent, Target
+  Sealer, Sendable, Sent, Target
 } from './api.js'
 
 const DEFAULT_LINKS = 32
@@ -29,36 +28,43 @@ const SERVERS_MS = 10_000
 const SIGNALS = new Set(['offer', 'answer', 'ice-candidate'])
 
 export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implements Room<D> {
-  readonly network: string
+  declare readonly network: string
   readonly peers = new Map<string, PeerImpl<D>>()
-  readonly ready: Promise<void>
-  readonly #options: Options<D> & { maxMessageBytes: number, maxQueueBytes: number }
+  declare readonly ready: Promise<void>
+  readonly #options: Options<D> & { maxMessageBytes: number, maxQueueBytes: number, maxLinks: number }
   readonly #hub: Hub
   /** Under which the identity is kept for a reload. */
   readonly #key: string
   readonly #RTCPeerConnection: typeof RTCPeerConnection
   readonly #channels = new Map<string, RoomChannel<D>>()
   #identity: Identity
-  #page = randomId().slice(0, 12)
+  #page = randomId()
   #data: D
-  #left = false
+  /** Aborted when the room is left: it ends all listening. */
+  readonly #over = new AbortController()
   #hidden = false
   #isReady!: () => void
   #neverReady!: (error: PigeonError) => void
-  /** Whether the hub has named everybody since it was last reached. */
-  #whole = false
+  /** The type of the message that ends the roster; nothing once it has come. */
+  #ends = ''
+  /** Peers that have no link and want one. */
+  readonly #unlinked = new Set<PeerImpl<D>>()
+  readonly #linked = new Set<PeerImpl<D>>()
+  readonly #sealer: Sealer | undefined
+  /** Resolves when all signals so far have been sealed and sent: they stay in order. */
+  #sealed = Promise.resolve()
   #servers: RTCIceServer[] = []
   #update: ReturnType<typeof setTimeout> | undefined
-  #watching: Off = () => {}
 
   constructor (hubs: readonly string[], network: string, options: Options<D>) {
     super()
     const { WebSocket: Socket = globalThis.WebSocket, RTCPeerConnection: Connection = globalThis.RTCPeerConnection, retry } = options
     if (!Socket || !Connection) throw new PigeonError('unsupported', 'no WebSocket or RTCPeerConnection', { final: true })
     this.network = network
-    this.#options = { maxMessageBytes: DEFAULT_MESSAGE_BYTES, maxQueueBytes: DEFAULT_QUEUE_BYTES, ...options }
+    this.#options = { maxMessageBytes: DEFAULT_MESSAGE_BYTES, maxQueueBytes: DEFAULT_QUEUE_BYTES, maxLinks: DEFAULT_LINKS, ...options }
     this.#RTCPeerConnection = Connection
     this.#data = options.data ?? {} as D
+    this.#sealer = options.seal?.(network)
     this.ready = new Promise((done, failed) => {
       this.#isReady = done
       this.#neverReady = failed
@@ -82,16 +88,12 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     })
     const { signal } = options
     const leave = () => this.leave()
-    const unwatch = watchPage({
+    watchPage({
       hide: () => this.#hide(),
       show: () => this.#show(),
       network: () => this.#hub.check()
-    })
-    this.#watching = () => {
-      unwatch()
-      signal?.removeEventListener('abort', leave)
-    }
-    signal?.addEventListener('abort', leave)
+    }, this.#over.signal)
+    signal?.addEventListener('abort', leave, { signal: this.#over.signal })
     if (signal?.aborted) leave()
     else this.#hub.connect()
   }
@@ -102,6 +104,10 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   get hub (): HubState {
     return this.#hub.state
+  }
+
+  get #left (): boolean {
+    return this.#over.signal.aborted
   }
 
   get data (): D {
@@ -136,13 +142,12 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   leave (): void {
     if (this.#left) return
-    this.#left = true
-    this.#watching()
+    this.#over.abort()
     clearTimeout(this.#update)
     this.silence()
-    this.#hub.send({ type: 'goodbye', networkName: this.network })
+    this.#goodbye()
     this.#hub.close()
-    const error = new PigeonError('left', 'the room was left')
+    const error = new PigeonError('left', 'the room')
     this.#neverReady(error)
     for (const peer of this.peers.values()) this.#close(peer, error)
     this.peers.clear()
@@ -152,9 +157,9 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   #hide (): void {
     putDown(this.#key, this.#identity)
     this.#hidden = true
-    this.#hub.send({ type: 'goodbye', networkName: this.network })
+    this.#goodbye()
     this.#hub.suspend()
-    for (const peer of [...this.peers.values()]) this.#remove(peer, 'lost')
+    this.#forget()
   }
 
   #show (): void {
@@ -163,13 +168,13 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     this.#hub.connect()
   }
 
-  #online ({ peerId, resume, iceServers }: { peerId?: unknown, resume?: unknown, iceServers?: unknown }): void {
-    this.#identity = { id: String(peerId), resume: typeof resume === 'string' ? resume : undefined }
-    if (Array.isArray(iceServers)) this.#servers = iceServers
-    this.#whole = false
+  #online ({ peerId, resume, iceServers, session }: { peerId: string, resume?: string, iceServers?: RTCIceServer[], session?: number }): void {
+    this.#identity = { id: peerId, resume }
+    if (iceServers) this.#servers = iceServers
+    // Hubs before 2.1 do not say when the roster is whole. They answer in order, so a pong says it for all but large rooms.
+    this.#ends = session ? 'announced' : 'pong'
     for (const peer of this.peers.values()) peer.present = false
     this.#announce()
-    // The hub answers in order: with this answer everybody has been named.
     this.#hub.send({ type: 'ping' })
   }
 
@@ -177,7 +182,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     const { discover } = this.#options
     // The user's data is by itself, since the hub has names of its own beside it.
     const data = { page: this.#page, data: this.#data, ...(discover && { discover }) }
-    this.#hub.send({ type: 'announce', networkName: this.network, data })
+    this.#hub.send({ type: 'announce', networkName: this.network, data, ack: true })
   }
 
   #hubChanged (state: HubState): void {
@@ -187,14 +192,14 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   #receive (message: HubMessage): void {
     const { type, data, fromPeerId = '', networkName } = message
-    if (type === 'pong') return this.#everybodyNamed()
+    if (type === this.#ends) return this.#everybodyNamed()
     if (type === 'receipt') return this.#receipt(data ?? {})
     if (networkName !== this.network) return
     if (type === 'peer-discovered') return this.#discovered(data ?? {})
     if (type === 'error') return this.#refused(data ?? {})
     const peer = this.peers.get(type === 'peer-disconnected' ? data?.peerId : fromPeerId)
     if (!peer) return
-    if (SIGNALS.has(type)) peer.link.take(type as SignalType, data ?? {})
+    if (SIGNALS.has(type)) peer.link.take(type as SignalType, this.#unseal(peer, type, data ?? {}))
     else if (type === 'goodbye') this.#remove(peer, 'left')
     else if (type === 'peer-disconnected') {
       peer.present = false
@@ -226,6 +231,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   #add (peer: PeerImpl<D>): void {
     peer.link = this.#link(peer)
     this.peers.set(peer.id, peer)
+    this.#unlinked.add(peer)
     // First the link, so that what is said on 'join' waits for it.
     this.#connectMore()
     peer.joined = true
@@ -235,17 +241,17 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   /** Opens links up to the limit. Of two the one with the greater id offers. */
   #connectMore (): void {
     if (this.#left || this.#options.link === 'on-demand') return
-    const all = [...this.peers.values()]
-    let room = (this.#options.maxLinks ?? DEFAULT_LINKS) - all.filter(({ state }) => state !== 'seen').length
-    for (const peer of all) {
-      if (peer.state !== 'seen' || peer.declined || room-- <= 0) continue
-      peer.link.open(this.id > peer.id)
+    for (const peer of this.#unlinked) {
+      if (this.#linked.size >= this.#options.maxLinks) return
+      this.#unlinked.delete(peer)
+      if (!peer.declined) peer.link.open(this.id > peer.id)
     }
   }
 
   #remove (peer: PeerImpl<D>, reason: GoneReason): void {
     if (this.peers.get(peer.id) !== peer) return
     this.peers.delete(peer.id)
+    this.#unlinked.delete(peer)
     this.#close(peer, peer.gone())
     this.emit('leave', peer, reason)
     this.#connectMore()
@@ -264,8 +270,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   }
 
   #everybodyNamed (): void {
-    if (this.#whole) return
-    this.#whole = true
+    this.#ends = ''
     this.#isReady()
     for (const peer of this.peers.values()) {
       if (!peer.present) void this.#doubt(peer, RETURN_MS)
@@ -277,10 +282,33 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     if (peer && outcome !== 'delivered' && outcome !== 'forwarded') setTimeout(() => peer.link.nudge(), RESEND_MS)
   }
 
+  #signal (peer: PeerImpl<D>, type: SignalType, data: Signal): void {
+    // Candidates are many, and one more or less decides nothing. Of the others a receipt says whether they have arrived.
+    const id = type === 'ice-candidate' ? {} : { id: type }
+    const send = (data: object) => { this.#hub.send({ type, targetPeerId: peer.id, networkName: this.network, data, ...id }) }
+    if (this.#sealer) this.#sealed = this.#sealed.then(async () => send(await this.#sealer!.seal(data, `${type} ${this.id} ${peer.id}`)))
+    else send(data)
+  }
+
+  /** Reads a signal. Without the same passphrase there can be no link. */
+  async #unseal (peer: PeerImpl<D>, type: string, data: any): Promise<Signal | undefined> {
+    try {
+      if (this.#sealer) return await this.#sealer.open(data, `${type} ${peer.id} ${this.id}`)
+      if (!data.sealed) return data
+    } catch {}
+    // The other side cannot read this answer, either, so it knows, too.
+    if (type === 'offer') this.#signal(peer, 'answer', {})
+    if (!peer.declined && peer.state !== 'open') {
+      this.#error(Object.assign(new PigeonError('passphrase', 'not the same'), { peer }))
+      peer.disconnect()
+    }
+    return undefined
+  }
+
   #refused ({ code, message, inReplyTo }: { code?: string, message?: string, inReplyTo?: string }): void {
     // Signals have receipts, or are candidates, of which there are others.
     if (SIGNALS.has(String(inReplyTo))) return
-    const error = new PigeonError('refused', `${inReplyTo} refused: ${message}`)
+    const error = new PigeonError('refused', `${inReplyTo}: ${message}`)
     if (inReplyTo === 'announce') {
       if (code === 'rate-limited') this.update(this.#data)
       else this.#neverReady(error)
@@ -290,8 +318,17 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   /** Somebody else has this id. All that was under it is over. */
   #rename (): void {
-    for (const peer of [...this.peers.values()]) this.#remove(peer, 'lost')
+    this.#forget()
     this.#identity = { id: randomId() }
+  }
+
+  #goodbye (): void {
+    this.#hub.send({ type: 'goodbye', networkName: this.network })
+  }
+
+  /** All links belong to an identity that is over. */
+  #forget (): void {
+    for (const peer of this.peers.values()) this.#remove(peer, 'lost')
   }
 
   #link (peer: PeerImpl<D>): Link {
@@ -302,13 +339,11 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
       maxMessageBytes,
       maxQueueBytes,
       get online () { return room.#hub.online },
+      // Links that others open count too, but they may be more: which links are opened is decided by two.
+      get crowded () { return room.#linked.size >= 2 * room.#options.maxLinks },
       connect: async () => new this.#RTCPeerConnection({ ...this.#options.rtc, iceServers: await this.#iceServers() }),
       channelOptions: name => this.#channels.get(name)?.options ?? {},
-      send: (type, data) => {
-        // Candidates are many, and one more or less decides nothing. Of the others a receipt says whether they have arrived.
-        const id = type === 'ice-candidate' ? {} : { id: type }
-        this.#hub.send({ type, targetPeerId: peer.id, networkName: this.network, data, ...id })
-      },
+      send: (type, data) => this.#signal(peer, type, data),
       state: state => this.#linkChanged(peer, state),
       closed: () => { peer.declined = true },
       message: (channel, value) => {
@@ -321,7 +356,10 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   }
 
   #linkChanged (peer: PeerImpl<D>, state: LinkState): void {
+    if (state === 'gone' || state === 'seen') this.#linked.delete(peer)
+    else this.#linked.add(peer)
     if (state === 'gone') return
+    if (state === 'seen') this.#connectMore()
     peer.settle()
     if (peer.joined) this.emit('link', peer, state)
     if (state === 'interrupted' && !peer.present) void this.#doubt(peer, GRACE_MS)
@@ -335,19 +373,24 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
       this.#servers = await Promise.race([iceServers(), late])
     } catch (cause) {
       // The last ones may still do.
-      this.#error(new PigeonError('timeout', 'iceServers() failed', { cause }))
+      this.#error(new PigeonError('timeout', 'iceServers()', { cause }))
     }
     return this.#servers
   }
 
   async #send (channel: string, value: Sendable, to?: Target<D>): Promise<Sent<D>> {
-    if (this.#left) throw new PigeonError('left', 'the room was left')
+    if (this.#left) throw new PigeonError('left', 'the room')
     const packed = this.#pack(channel, value)
     const peers = to === undefined ? [...this.peers.values()].filter(({ state }) => state !== 'seen') : 'id' in to ? [to] : [...to]
     const failed = new Map<Peer<D>, PigeonError>()
-    await Promise.all((peers as PeerImpl<D>[]).map(peer => {
-      if (peer.state === 'seen') peer.connect().catch(() => {})
-      return peer.link.send(channel, packed).catch(error => { failed.set(peer, Object.assign(error, { peer })) })
+    await Promise.all((peers as PeerImpl<D>[]).map(async peer => {
+      try {
+        if (peer.state === 'gone') throw peer.gone()
+        if (peer.state === 'seen') peer.connect().catch(() => {})
+        await peer.link.send(channel, packed)
+      } catch (error) {
+        failed.set(peer, Object.assign(error as PigeonError, { peer }))
+      }
     }))
     return { to: peers.filter(peer => !failed.has(peer)), failed }
   }

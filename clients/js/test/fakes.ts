@@ -88,6 +88,10 @@ export class FakeHub {
   readonly members = new Map<FakeSocket, any>()
   /** Signals that it has passed on. */
   readonly signals: any[] = []
+  /** What it says with `connected`. A hub before 2.1 says no session, and never that the roster has ended. */
+  hello: { session?: number } = { session: 1_700_000_000_000 }
+  /** Whether it waits with the end of the roster. */
+  slow = false
   /** Whether it takes anybody in. */
   up = true
   /** Signals for which this is true are lost. */
@@ -100,7 +104,7 @@ export class FakeHub {
     FakeSocket.opened = socket => {
       if (!this.up) return socket.end()
       socket.heard = message => queueMicrotask(() => this.#hear(socket, message))
-      socket.welcome()
+      socket.welcome(this.hello)
     }
   }
 
@@ -142,11 +146,13 @@ export class FakeHub {
     else if (type === 'goodbye') {
       if (this.members.delete(socket)) for (const [other] of others) other.say('goodbye', {}, { fromPeerId: socket.id })
     } else if (type === 'announce') {
+      const known = this.members.has(socket)
       this.members.set(socket, data)
       for (const [other, told] of others) {
         other.say('peer-discovered', { ...data, peerId: socket.id, isHub: false })
-        socket.say('peer-discovered', { ...told, peerId: other.id, isHub: false })
+        if (!known || !message.ack || !this.hello.session) socket.say('peer-discovered', { ...told, peerId: other.id, isHub: false })
       }
+      if (message.ack && this.hello.session && !this.slow) socket.say('announced', { count: others.length })
     } else {
       const target = others.find(([other]) => other.id === targetPeerId)?.[0]
       if (id) socket.say('receipt', { id, outcome: target ? 'delivered' : 'peer-not-found', targetPeerId })

@@ -9,7 +9,7 @@ const MAX = 1_000_000
 /** All frames of a message. */
 function frames (value: any): (string | Uint8Array)[] {
   const packed = pack(value, MAX)
-  if (packed.text !== undefined) return [packed.text]
+  if (packed.line !== undefined) return [packed.line]
   const made = [frame(packed, 0)]
   for (let at = made[0]!.length - 1; at < packed.bytes.length; at += made.at(-1)!.length - 1) made.push(frame(packed, at))
   return made

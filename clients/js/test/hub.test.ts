@@ -210,6 +210,22 @@ test('when the network may have changed, a dead connection is noticed within sec
   assert.equal(hub.state.is, 'waiting')
 })
 
+test('what was on its way before the network was lost is no answer to a check', async () => {
+  const { hub } = connect()
+  await settle()
+  FakeSocket.last.welcome()
+  hub.check()
+  FakeSocket.last.say('peer-discovered', {})
+  await pass(5_100)
+  assert.equal(hub.state.is, 'waiting')
+  await pass(2_000)
+  FakeSocket.last.welcome()
+  hub.check()
+  FakeSocket.last.say('pong', {})
+  await pass(20_000)
+  assert.equal(hub.state.is, 'online')
+})
+
 test('an id that another page has is given up, once it is sure', async () => {
   connect()
   await settle()

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { beforeEach, mock, test } from 'node:test'
 import { join, PigeonError, type Room } from '../src/index.js'
+import { passphrase } from '../src/extras/index.js'
 import { events, FakeConnection, FakeHub, FakeSocket, pass, settle, still } from './fakes.js'
 
 let hub: FakeHub
@@ -23,6 +24,12 @@ async function pair (options = {}): Promise<{ ann: Room<any>, bob: Room<any>, at
   assert.deepEqual([only(ann).state, only(bob).state], ['open', 'open'], `${atAnn}; ${atBob}`)
   atAnn.length = atBob.length = 0
   return { ann, bob, atAnn, atBob }
+}
+
+/** Waits until it is so. To make a key takes time that is not that of the clock of pretence. */
+async function until (done: () => boolean): Promise<void> {
+  for (const end = performance.now() + 20_000; !done() && performance.now() < end;) await pass(1)
+  assert.ok(done())
 }
 
 const connection = (room: Room<any>): FakeConnection => only(room).pc as any
@@ -183,7 +190,7 @@ test('answers and candidates of an earlier connection are ignored', async () => 
   hub.deliver()
   await pass(5_000)
   assert.deepEqual([only(ann).state, only(bob).state], ['open', 'open'])
-  assert.deepEqual([...atAnn, ...atBob].filter(entry => entry.startsWith('error')), [])
+  assert.deepEqual([...atAnn, ...atBob].filter(entry => entry.startsWith('error') && !entry.endsWith('ice-failed')), [])
   for (const pc of FakeConnection.open) {
     const other = FakeConnection.all.indexOf(pc.remote!)
     assert.ok(pc.candidates.every(candidate => candidate.startsWith(`candidate of ${other} `)), `${pc.candidates}`)
@@ -239,6 +246,126 @@ test('links are bounded, and one that is free is used', async () => {
   others.find(({ id }) => id === linked()[0]!.id)!.leave()
   await pass(5_000)
   assert.equal(linked().length, 3)
+})
+
+test('links that others open are bounded, too: who is refused knows it, and asks no more', async () => {
+  const first = named('first', { link: 'on-demand', maxLinks: 1 })
+  const others = Array.from({ length: 4 }, (_, index) => named(`peer ${index}`, { link: 'on-demand' }))
+  await pass(1_000)
+  const asked = others.map(room => room.peers.get(first.id)!.connect().then(() => 'open', ({ code }) => code))
+  await pass(30_000)
+  assert.deepEqual((await Promise.all(asked)).sort(), ['open', 'open', 'peer-gone', 'peer-gone'])
+  assert.equal([...first.peers.values()].filter(({ state }) => state === 'open').length, 2)
+  assert.equal(FakeConnection.open.length, 4)
+  // Who was refused is let in when it asks again and there is room.
+  const refused = others.find(room => room.peers.get(first.id)!.state === 'seen')!
+  others.find(room => room.peers.get(first.id)!.state === 'open')!.leave()
+  await pass(1_000)
+  await refused.peers.get(first.id)!.connect()
+})
+
+test('a room of thousands: who joins costs the same, however many there are', async () => {
+  const ann = named('ann', { maxLinks: 2 })
+  await settle()
+  const socket = hub.socket(ann)
+  let looked = 0
+  const join = (index: number) => {
+    socket.say('peer-discovered', { peerId: `f${index.toString(16).padStart(39, '0')}`, isHub: false })
+  }
+  for (let index = 0; index < 10; index++) join(index)
+  for (const peer of ann.peers.values()) {
+    const link = peer as any
+    const { state } = Object.getOwnPropertyDescriptors(Object.getPrototypeOf(link))
+    Object.defineProperty(link, 'state', { get () { looked++; return state!.get!.call(link) } })
+  }
+  for (let index = 10; index < 3_000; index++) join(index)
+  assert.equal(ann.peers.size, 3_000)
+  assert.equal(looked, 0, 'nobody who was there is looked at')
+})
+
+test('the roster is whole when the hub says so, and not at the answer to a ping', async () => {
+  hub.slow = true
+  const ann = named('ann')
+  let ready = false
+  void ann.ready.then(() => { ready = true })
+  await pass(5_000)
+  assert.equal(ready, false)
+  hub.socket(ann).say('announced', { count: 0 })
+  await settle()
+  assert.equal(ready, true)
+})
+
+test('a hub before 2.1 does not say when the roster is whole: then the answer to a ping does', async () => {
+  hub.hello = {}
+  const { ann, bob } = await pair()
+  await Promise.all([ann.ready, bob.ready])
+})
+
+test('a change of the data does not ask for the roster again', async () => {
+  const { ann, bob } = await pair()
+  const heard = mock.method(hub.socket(bob), 'say')
+  bob.update({ name: 'bob again' })
+  await pass(500)
+  assert.deepEqual(only(ann).data, { name: 'bob again' })
+  assert.deepEqual(heard.mock.calls.map(({ arguments: [type] }) => type), ['announced'])
+})
+
+test('with a passphrase the hub sees no description, and the same passphrase connects', async () => {
+  const seal = passphrase('correct horse battery staple')
+  const [ann, bob] = [named('ann', { seal }), named('bob', { seal })]
+  const log = [...events(ann), ...events(bob)]
+  await until(() => ann.peers.size === 1 && only(ann).state === 'open' && only(bob).state === 'open')
+  await ann.send('hello')
+  assert.ok(hub.signals.length >= 3)
+  for (const { data } of hub.signals) {
+    assert.deepEqual(Object.keys(data), ['sealed'])
+    assert.match(data.sealed, /^[A-Za-z0-9+/=]+$/)
+  }
+  // The same cannot be said again as another's, or as another signal.
+  const [{ data, type, targetPeerId }] = hub.signals
+  const [from, to] = targetPeerId === ann.id ? [bob, ann] : [ann, bob]
+  const { open } = seal('lobby')
+  assert.ok(await open(data, `${type} ${from.id} ${to.id}`))
+  for (const context of [`${type} ${to.id} ${from.id}`, `answer ${from.id} ${from.id}`, '']) await assert.rejects(open(data, context))
+  await assert.rejects(passphrase('correct horse battery staple')('another room').open(data, `${type} ${from.id} ${to.id}`))
+  assert.deepEqual(log, [])
+})
+
+test('another passphrase, or none, is an error of its own on both sides, said once', async () => {
+  const here = { seal: passphrase('one') }
+  for (const there of [{ seal: passphrase('another') }, {}]) {
+    const [ann, bob] = [named('ann', here), named('bob', there)]
+    const errors: [PigeonError, string][] = []
+    for (const room of [ann, bob]) room.on('error', error => errors.push([error, room.id]))
+    await until(() => errors.length >= 2)
+    await pass(60_000)
+    assert.deepEqual(new Set(errors.map(([{ code }]) => code)), new Set(['passphrase']))
+    assert.equal(errors.length, new Set(errors.map(([, id]) => id)).size, 'once each')
+    for (const [{ peer }, id] of errors) assert.equal(peer!.id, id === ann.id ? bob.id : ann.id)
+    assert.deepEqual([only(ann).data.name, only(bob).data.name], ['bob', 'ann'], 'they still see each other')
+    assert.equal(FakeConnection.open.filter(({ connectionState }) => connectionState === 'connected').length, 0)
+    ann.leave()
+    bob.leave()
+    await pass(1_000)
+  }
+})
+
+test('what cannot be opened does no harm to a link that is open', async () => {
+  const seal = passphrase('one')
+  const [ann, bob] = [named('ann', { seal }), named('bob', { seal })]
+  await until(() => ann.peers.size === 1 && only(ann).state === 'open' && only(bob).state === 'open')
+  for (const data of [{ sealed: 'AAAA' }, { sealed: 5 }, { sdp: 'x' }, null]) hub.socket(ann).say('offer', data as any, { fromPeerId: bob.id })
+  await pass(5_000)
+  assert.equal(only(ann).state, 'open')
+})
+
+test('who never answers is an error, too', async () => {
+  const ann = named('ann', { rtc: { iceTransportPolicy: 'relay' } })
+  const errors = events(ann)
+  await settle()
+  hub.socket(ann).say('peer-discovered', { peerId: '0'.repeat(40), isHub: false })
+  await pass(21_000)
+  assert.deepEqual(errors.filter(entry => entry.startsWith('error')), ['error ice-failed'])
 })
 
 test('a path that is not there is an error with a hint, and is tried again', async () => {

@@ -1,0 +1,42 @@
+// A passphrase that all members of a room share, and the hub does not know.
+import type { Sealer } from '../api.js'
+
+/** Makes guessing a passphrase by what the hub has seen slow (OWASP's number for PBKDF2 with SHA-256). Some tenths of a second, once. */
+const ITERATIONS = 600_000
+const IV_BYTES = 12
+
+const encode = (text: string) => new TextEncoder().encode(text)
+
+/**
+ * For the option `seal`: only peers with the same passphrase can connect, and the hub cannot put itself between them.
+ *
+ * The room's name, its members and their data stay visible to the hub. A peer with another passphrase is an error with the code
+ * 'passphrase'. Needs a secure context (HTTPS, or localhost).
+ */
+export function passphrase (secret: string): (network: string) => Sealer {
+  const { subtle } = crypto
+  if (!subtle) throw new TypeError('a passphrase needs crypto.subtle: serve the page by HTTPS, or from localhost')
+  return network => {
+    const key = derive(secret, network)
+    return {
+      async seal (signal, context) {
+        const iv = crypto.getRandomValues(new Uint8Array(IV_BYTES))
+        const sealed = await subtle.encrypt({ name: 'AES-GCM', iv, additionalData: encode(context) }, await key, encode(JSON.stringify(signal)))
+        return { sealed: btoa([...iv, ...new Uint8Array(sealed)].map(byte => String.fromCharCode(byte)).join('')) }
+      },
+      async open ({ sealed }, context) {
+        const bytes = Uint8Array.from(atob(sealed), character => character.charCodeAt(0))
+        const [iv, data] = [bytes.slice(0, IV_BYTES), bytes.slice(IV_BYTES)]
+        const signal = await subtle.decrypt({ name: 'AES-GCM', iv, additionalData: encode(context) }, await key, data)
+        return JSON.parse(new TextDecoder().decode(signal))
+      }
+    }
+  }
+}
+
+async function derive (secret: string, network: string): Promise<CryptoKey> {
+  const { subtle } = crypto
+  const material = await subtle.importKey('raw', encode(secret), 'PBKDF2', false, ['deriveKey'])
+  const kind = { name: 'PBKDF2', hash: 'SHA-256', salt: encode(`peerpigeon ${network}`), iterations: ITERATIONS }
+  return subtle.deriveKey(kind, material, { name: 'AES-GCM', length: 256 }, false, ['encrypt', 'decrypt'])
+}
