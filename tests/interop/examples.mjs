@@ -1,6 +1,7 @@
 // The pages of examples/, in as many tabs as each is for.
 import assert from 'node:assert/strict'
 import { readdir } from 'node:fs/promises'
+import { build } from '../../clients/js/node_modules/esbuild/lib/main.js'
 import { serve } from './browser.mjs'
 
 const DIRECTORY = new URL('../../examples/', import.meta.url)
@@ -37,6 +38,26 @@ const EXAMPLES = {
     await ann.getByRole('button', { name: 'Refuse' }).click()
     await bob.getByText('refused').waitFor()
   },
+  async 'text.html' (tabs) {
+    const all = async text => { for (const tab of tabs) await tab.waitForFunction(text => document.querySelector('#editor').value === text, text) }
+    const [ann, bob, carl] = tabs
+    for (const tab of tabs) await tab.getByText('2 others are here.').waitFor()
+    await ann.locator('#editor').pressSequentially('The pigeon flies.')
+    await all('The pigeon flies.')
+    // Three at once: each keeps its own place, and nothing is lost.
+    await bob.locator('#editor').evaluate(area => area.setSelectionRange(4, 4))
+    await Promise.all([
+      bob.locator('#editor').pressSequentially('quick grey '),
+      carl.locator('#editor').evaluate(area => area.setSelectionRange(0, 0)).then(() => carl.locator('#editor').pressSequentially('Look: ')),
+      ann.locator('#editor').pressSequentially(' It comes home.')
+    ])
+    await all('Look: The quick grey pigeon flies. It comes home.')
+    await bob.locator('#editor').evaluate(area => { area.setRangeText('', 0, 6); area.dispatchEvent(new Event('input')) })
+    await all('The quick grey pigeon flies. It comes home.')
+    // Who comes later gets it all from the others.
+    await ann.reload()
+    await all('The quick grey pigeon flies. It comes home.')
+  },
   async 'camera.html' (tabs) {
     for (const tab of tabs) {
       await tab.waitForFunction(count => document.querySelectorAll('video').length === count, tabs.length)
@@ -47,14 +68,22 @@ const EXAMPLES = {
   }
 }
 
-const TABS = { 'camera.html': 3 }
+const TABS = { 'camera.html': 3, 'text.html': 3 }
+
+/** Yjs as one file, in the place of the one that the example loads from afar. */
+async function yjs () {
+  const { outputFiles: [{ text }] } = await build({ entryPoints: ['yjs'], absWorkingDir: import.meta.dirname, bundle: true, format: 'esm', write: false })
+  return text
+}
 
 export async function examples (browser, hub) {
   const files = (await readdir(DIRECTORY)).filter(name => name.endsWith('.html'))
   assert.deepEqual(files.sort(), Object.keys(EXAMPLES).sort())
   const web = await serve(Object.fromEntries(files.map(name => [`/${name}`, new URL(name, DIRECTORY)])))
+  const bundled = await yjs()
   for (const name of files) {
     const context = await browser.newContext({ permissions: ['camera', 'microphone'] })
+    await context.route('https://esm.sh/yjs@*', route => route.fulfill({ contentType: 'text/javascript', headers: { 'access-control-allow-origin': '*' }, body: bundled }))
     const errors = []
     const tabs = await Promise.all(Array.from({ length: TABS[name] ?? 2 }, async () => {
       const page = await context.newPage()
