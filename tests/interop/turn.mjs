@@ -1,0 +1,38 @@
+// A TURN server on loopback: coturn, where the machine has it.
+import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { once } from 'node:events'
+import { createSocket } from 'node:dgram'
+import { freePort } from './hub.mjs'
+
+const COTURN = process.env.TURNSERVER ?? '/usr/bin/turnserver'
+
+/** Starts one, if there is one to start. */
+export const findTurn = () => existsSync(COTURN) ? start : undefined
+
+async function start () {
+  const port = await freePort()
+  const child = spawn(COTURN, [
+    '-n', '--listening-ip=127.0.0.1', '--relay-ip=127.0.0.1', `--listening-port=${port}`, '--user=ann:secret', '--realm=test', '--lt-cred-mech',
+    '--allow-loopback-peers', '--no-tls', '--no-dtls', '--no-cli', '--no-stdout-log', '--log-file=/dev/null', '--pidfile=/dev/null'
+  ], { stdio: 'ignore' })
+  const exited = once(child, 'exit')
+  await answers(port)
+  return {
+    iceServers: [{ urls: `turn:127.0.0.1:${port}`, username: 'ann', credential: 'secret' }],
+    async end () { child.kill('SIGKILL'); await exited }
+  }
+}
+
+/** Asks for a binding (RFC 8489) until there is an answer. */
+async function answers (port) {
+  const socket = createSocket('udp4')
+  const request = Buffer.from('000100002112a442' + '00'.repeat(12), 'hex')
+  const asking = setInterval(() => socket.send(request, port, '127.0.0.1'), 50)
+  try {
+    await once(socket, 'message', { signal: AbortSignal.timeout(10_000) })
+  } finally {
+    clearInterval(asking)
+    socket.close()
+  }
+}
