@@ -1,11 +1,12 @@
 // The client of this repository, in Chromium, with hubs that are restarted, drained and lost.
 import assert from 'node:assert/strict'
-import { after, before } from 'node:test'
+import { after, before, test } from 'node:test'
 import { setTimeout } from 'node:timers/promises'
 import { blackHole } from './blackhole.mjs'
 import { launch, launchStoppable } from './browser.mjs'
 import { HUBS_AT, freePort, hubTest, startHub } from './hub.mjs'
 import { Tab, site } from './client-pages.mjs'
+import { vectors } from './qr.mjs'
 import { findTurn } from './turn.mjs'
 import { examples } from './examples.mjs'
 import { byKeyboard, playground, printed, takenHome } from './playground.mjs'
@@ -440,3 +441,5 @@ for (const [name, body] of [
 ]) {
   hubTest(name, { timeout: 90_000, skip: HUBS_AT && 'asks one hub' }, hub => body(browser, hub))
 }
+
+test('QR codes are those of another encoder, in every version', vectors)
