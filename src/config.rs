@@ -14,12 +14,13 @@ mod tls;
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::Uri;
-use hyper::header::HeaderValue;
 use proto::limits::SEND_FLOOR_BYTES;
 use proto::{Discovery, HubId, PeerId, Redacted};
+use shard::Origins;
 
 pub use mesh::{Legacy, MeshDns, MeshSettings, RedisUrl, certificates};
 pub use parse::trimmed as token;
@@ -96,8 +97,8 @@ pub struct Config {
     pub auth_token: Option<Token>,
     /// BOOTSTRAP_HUBS.
     pub bootstrap_hubs: Vec<Uri>,
-    /// `Access-Control-Allow-Origin` of every answer (CORS_ORIGIN).
-    pub cors_origin: HeaderValue,
+    /// Origins whose pages may read the HTTP endpoints: CORS_ORIGIN, or else ALLOWED_ORIGINS.
+    pub cors: Arc<Origins>,
     /// CORS_PRIVATE_NETWORK.
     pub cors_private_network: bool,
     /// DISCOVERY.
@@ -137,6 +138,8 @@ pub struct Config {
     pub message_rate: u32,
     /// MESSAGE_RATE_BYTES.
     pub message_rate_bytes: u64,
+    /// ALLOWED_ORIGINS.
+    pub origins: Arc<Origins>,
     /// PEER_TIMEOUT_MS.
     pub peer_timeout: Duration,
     /// Whether browsers get the playground at `/`.
@@ -189,7 +192,8 @@ impl Config {
         let admin_port = reader.number(&settings::ADMIN_PORT, || port.unwrap_or_default());
         let shards = reader.number(&settings::SHARDS, available_cores);
         let auth_token = reader.text(&settings::AUTH_TOKEN, || Ok(None), |text| parse::token(text).map(Some));
-        let cors_origin = reader.text(&settings::CORS_ORIGIN, || parse::origin("*"), parse::origin);
+        let origins = reader.text(&settings::ALLOWED_ORIGINS, || Ok(Origins::default()), parse::origins);
+        let cors = reader.text(&settings::CORS_ORIGIN, || Ok(None), |text| parse::origin(text).map(Some));
         let cors_private_network = reader.switch(&settings::CORS_PRIVATE_NETWORK);
         let playground = reader.switch(&settings::PLAYGROUND);
         let mut number = |setting: &'static Setting| reader.number(setting, || setting.default_number());
@@ -248,12 +252,15 @@ impl Config {
         reader.show_as(&settings::IS_HUB, is_hub.to_string());
         let port = u16::try_from(port?).ok()?;
         cleanup_interval_ms?;
+        let origins = Arc::new(origins?);
+        let cors = cors?.map_or_else(|| Arc::clone(&origins), Arc::new);
+        reader.show_as(&settings::CORS_ORIGIN, cors.to_string());
         Some(Self {
             admin_port: (admin_port? != u64::from(port)).then_some(u16::try_from(admin_port?).ok()?),
             announce_budget_bytes: size(announce_budget_bytes?),
             auth_token: auth_token?,
             bootstrap_hubs,
-            cors_origin: cors_origin?,
+            cors,
             cors_private_network: cors_private_network?,
             discovery: discovery?,
             drain: Duration::from_secs(drain_secs?),
@@ -274,6 +281,7 @@ impl Config {
             mesh_namespace: namespace?,
             message_rate: u32::try_from(message_rate?).ok()?,
             message_rate_bytes: message_rate_bytes?,
+            origins,
             peer_timeout: Duration::from_millis(peer_timeout_ms?),
             port,
             playground: playground?,
@@ -361,6 +369,17 @@ impl Config {
                     warnings.push(format!("{} without effect: TLS_CERT and TLS_KEY are unset", setting.name));
                 }
             }
+        }
+        let is_reached = |address: &&SocketAddr| !address.ip().is_loopback();
+        if self.origins.is_open()
+            && !self.is_said(&settings::ALLOWED_ORIGINS)
+            && self.auth_token.is_none()
+            && let Some(address) = self.listen.iter().find(is_reached)
+        {
+            warnings.push(format!(
+                "the hub listens on {address} with neither AUTH_TOKEN nor ALLOWED_ORIGINS, so everybody, and every web page, can use \
+                 it: set one of them, or ALLOWED_ORIGINS=* if that is meant",
+            ));
         }
         let tokens = [
             (&settings::AUTH_TOKEN, &self.auth_token),

@@ -22,9 +22,9 @@ use ::mesh::MeshReading;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE,
-    HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, VARY,
+    ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
+    ORIGIN, RETRY_AFTER,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
@@ -83,13 +83,7 @@ impl HubFacts {
 pub fn pages(config: Arc<Config>, facts: HubFacts, turned: impl Fn() + Send + 'static) -> io::Result<Pages> {
     let (fullness, facts) = (Arc::new(Fullness::of(facts.max_connections)), Arc::new(facts));
     let renderer = Renderer::new(Arc::clone(&config), Arc::clone(&facts), Arc::clone(&fullness));
-    let site = Arc::new(Site {
-        cors: cors_headers(&config),
-        config,
-        facts,
-        fullness,
-        rendered: Rendered::start(renderer, turned)?,
-    });
+    let site = Arc::new(Site { config, facts, fullness, rendered: Rendered::start(renderer, turned)? });
     Ok(Arc::new(move |request, visitor| site.answer(request, visitor)))
 }
 
@@ -99,21 +93,10 @@ pub(crate) fn labels() -> impl Iterator<Item = &'static str> {
     PageKind::ALL.into_iter().map(PageKind::label)
 }
 
-/// The CORS headers of every answer, refusals included.
-pub fn cors_headers(config: &Config) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, config.cors_origin.clone());
-    if config.cors_origin != "*" {
-        headers.insert(VARY, HeaderValue::from_static("Origin"));
-    }
-    headers
-}
-
 struct Site {
     config: Arc<Config>,
     facts: Arc<HubFacts>,
     fullness: Arc<Fullness>,
-    cors: HeaderMap,
     rendered: Rendered,
 }
 
@@ -175,32 +158,35 @@ enum Reply {
 
 impl Site {
     fn answer(self: &Arc<Self>, request: &Parts, visitor: Visitor) -> Answer {
-        let method = request.method.clone();
+        let (method, origin) = (request.method.clone(), request.headers.get(ORIGIN));
         match self.reply(request, visitor) {
-            Reply::Now(response) => Answer::Now(self.finish(&method, response)),
+            Reply::Now(response) => Answer::Now(self.finish(&method, origin, response)),
             Reply::Page(kind) => {
-                let site = Arc::clone(self);
+                let (site, origin) = (Arc::clone(self), origin.cloned());
                 Answer::Soon(Box::pin(async move {
                     let body = site.rendered.page(kind).await;
                     let response =
                         body.map_or_else(unavailable, |body| text(StatusCode::OK, kind.content_type(), body));
-                    site.finish(&method, response)
+                    site.finish(&method, origin.as_ref(), response)
                 }))
             }
         }
     }
 
     /// Adds the common headers to a response.
-    fn finish(&self, method: &Method, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    fn finish(
+        &self,
+        method: &Method,
+        origin: Option<&HeaderValue>,
+        mut response: Response<Full<Bytes>>,
+    ) -> Response<Full<Bytes>> {
         let length = hyper::body::Body::size_hint(response.body()).exact().unwrap_or(0);
         if method == Method::HEAD {
             *response.body_mut() = Full::default();
         }
         let has_length = method != Method::OPTIONS && response.status() != StatusCode::NOT_MODIFIED;
         let headers = response.headers_mut();
-        for (name, value) in &self.cors {
-            headers.append(name, value.clone());
-        }
+        self.config.cors.put(origin, headers);
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         if has_length {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -291,10 +277,10 @@ impl Site {
         visitor.has_token || is_open && !self.is_of_a_strange_page(request)
     }
 
-    /// Whether a browser asks on behalf of a web page outside CORS_ORIGIN.
+    /// Whether a browser asks on behalf of a web page that no list of origins names.
     fn is_of_a_strange_page(&self, request: &Parts) -> bool {
         match request.headers.get(ORIGIN) {
-            Some(origin) => origin != self.config.cors_origin,
+            Some(origin) => self.config.cors.is_open() || !self.config.cors.allow(origin),
             // Same-origin requests have no Origin header, and DNS rebinding makes a foreign page same-origin. `none`
             // means that a user typed the address.
             None => request.headers.get(SEC_FETCH_SITE).is_some_and(|site| site != "none"),
@@ -309,8 +295,8 @@ impl Site {
         headers.insert(ALLOW, HeaderValue::from_static(METHODS));
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECS));
-        let allowed = self.config.cors_origin == "*"
-            || request.headers.get(ORIGIN).is_some_and(|origin| origin == self.config.cors_origin);
+        let cors = &self.config.cors;
+        let allowed = cors.is_open() || request.headers.get(ORIGIN).is_some_and(|origin| cors.allow(origin));
         // Tracers add headers (`traceparent`). The hub ignores all of them, so any header is allowed.
         let asked = request.headers.get(ACCESS_CONTROL_REQUEST_HEADERS).filter(|_| allowed);
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.unwrap_or(&USUAL_HEADERS).clone());

@@ -105,6 +105,7 @@ pub(crate) struct Core {
     pub(crate) turned_away: Sparse,
     /// Refused links.
     pub(crate) links_refused: Sparse,
+    pub(crate) origins_refused: Sparse,
     /// Clients with which TLS came to nothing, for a reason that an operator can remove.
     pub(crate) tls_refused: Sparse,
     echo: bool,
@@ -179,6 +180,7 @@ impl Core {
             drain: None,
             turned_away: Sparse::default(),
             links_refused: Sparse::default(),
+            origins_refused: Sparse::default(),
             tls_refused: Sparse::default(),
             echo,
         }

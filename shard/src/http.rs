@@ -18,7 +18,7 @@ use bytes::Bytes;
 use fastwebsockets::upgrade;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -37,7 +37,7 @@ use crate::runtime::FileShares;
 use crate::session::{HandOff, Seat};
 use crate::socket::{RequestSocket, Socket};
 use crate::stats::{HandshakeFailure, IoStats};
-use crate::{Answer, Audience, Gauges, Page, Pages, Visitor};
+use crate::{Answer, Audience, Gauges, Origins, Page, Pages, Visitor};
 use handshake::NoHandshake;
 use kept::{Kept, Stream};
 pub(crate) use secure::Handshakes;
@@ -59,7 +59,10 @@ pub(crate) struct Door {
     pub(crate) admin_port: Option<u16>,
     /// The ports that speak TLS, and the handshakes there.
     pub(crate) tls: Option<(Arc<[u16]>, Handshakes)>,
-    pub(crate) cors: HeaderMap,
+    /// ALLOWED_ORIGINS.
+    pub(crate) origins: Arc<Origins>,
+    /// Whose pages may read refusals.
+    pub(crate) cors: Arc<Origins>,
     pub(crate) pages: Pages,
     pub(crate) homes: Arc<[mpsc::Sender<HandOff>]>,
     /// Rate limits of pages: at ADMIN_PORT, and at the other ports, so that the public cannot use up the operators'
@@ -166,6 +169,9 @@ enum Guest {
 /// The refusal of a WebSocket at the operators' port.
 const ADMIN_ONLY: &str = "this port serves only pages for operators (ADMIN_PORT): connect WebSockets to PORT";
 
+/// Maximum length of an origin in an answer and in the log, in bytes. The rest of a longer one is cut off.
+const MAX_SHOWN_ORIGIN: usize = 256;
+
 /// A refused request, with its answer.
 struct Refusal {
     failure: HandshakeFailure,
@@ -231,9 +237,10 @@ pub(crate) async fn serve(
         // hyper returns a connection only if its answers can be moved.
         Box::pin(async move {
             kept.asked().await;
+            let origin = request.headers().get(ORIGIN).cloned();
             let response = match answer(door, caller, core, admitted, request) {
                 Answer::Now(response) => response,
-                Answer::Soon(page) => page_in_turn(door, caller, core, page).await,
+                Answer::Soon(page) => page_in_turn(door, caller, core, page, origin.as_ref()).await,
             };
             let_in.set(admitted.get().is_some());
             kept.answered();
@@ -309,12 +316,18 @@ fn count_no_tls(core: &mut Core, no: &NoTls, address: SocketAddr) {
 }
 
 /// Waits for a page's turn, and for the page. Refuses it if it would wait too long.
-async fn page_in_turn(door: &Door, caller: Caller, core: &RefCell<Core>, page: Page) -> Response<Full<Bytes>> {
+async fn page_in_turn(
+    door: &Door,
+    caller: Caller,
+    core: &RefCell<Core>,
+    page: Page,
+    origin: Option<&HeaderValue>,
+) -> Response<Full<Bytes>> {
     let turns = &door.turns[usize::from(caller.entrance == Entrance::Admin)];
     let turn = turns.borrow_mut().take(caller.address.ip(), Instant::now());
     let Some(wait) = turn else {
         core.borrow_mut().stats_mut().pages_refused += 1;
-        return door.too_many();
+        return door.too_many(origin);
     };
     if !wait.is_zero() {
         tokio::time::sleep(wait).await;
@@ -369,6 +382,7 @@ fn answer(
     let mut core = core.borrow_mut();
     let offer = Offer::of(request.headers());
     let host = handshake::check_host(request.version(), request.headers());
+    let origin = request.headers().get(ORIGIN).cloned();
     if !wants_socket {
         core.stats_mut().http_requests += 1;
         if caller.entrance != Entrance::Hubs && host.is_ok() {
@@ -387,8 +401,13 @@ fn answer(
             {
                 warn!(address = %caller.address, reason = failure.label(), times, "link_refused");
             }
+            if failure == HandshakeFailure::Origin
+                && let Some(times) = core.origins_refused.count()
+            {
+                warn!(address = %caller.address, detail = &*text, times, "origin_refused");
+            }
         }
-        let mut response = door.plain(status, text);
+        let mut response = door.plain(status, text, origin.as_ref());
         for (name, value) in headers {
             response.headers_mut().insert(*name, HeaderValue::from_static(value));
         }
@@ -404,13 +423,16 @@ fn answer(
         && matches!(caller.entrance, Entrance::Both | Entrance::Hubs)
         && door.links.as_ref().is_some_and(|links| links.is_legacy(caller.address));
     let is_link = wants_socket && (legacy || matches!(offer, Offer::Spoken | Offer::Unknown));
-    // The order of checks is the Go hub's: token, id, upgrade. Peers and hubs have different tokens: a peer's opens no
-    // link.
-    let checked = if is_link {
-        door.check_hub(caller.entrance, offer, &query, request.headers()).map(|hub| Guest::Hub { hub, legacy })
-    } else {
-        door.check_peer(caller.entrance, &query, request.headers()).map(|peer| Guest::Peer(peer, None))
-    };
+    // The order of checks is the Go hub's: token, id, upgrade. Before them, a page that may not be here at all learns
+    // nothing about tokens. Peers and hubs have different tokens: a peer's opens no link.
+    let headers = request.headers();
+    let checked = door.check_origin(headers).and_then(|()| {
+        if is_link {
+            door.check_hub(caller.entrance, offer, &query, headers).map(|hub| Guest::Hub { hub, legacy })
+        } else {
+            door.check_peer(caller.entrance, &query, headers).map(|peer| Guest::Peer(peer, None))
+        }
+    });
     let guest = match checked.and_then(|guest| handshake::check(&request).map(|()| guest).map_err(Refusal::from)) {
         Ok(guest) => guest,
         Err(refusal) => return refuse(refusal),
@@ -444,21 +466,34 @@ impl Door {
     }
 
     /// An answer of one sentence.
-    fn plain(&self, status: StatusCode, text: impl Into<Full<Bytes>>) -> Response<Full<Bytes>> {
+    fn plain(
+        &self,
+        status: StatusCode,
+        text: impl Into<Full<Bytes>>,
+        origin: Option<&HeaderValue>,
+    ) -> Response<Full<Bytes>> {
         let mut response = Response::new(text.into());
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.extend(self.cors.clone());
+        self.cors.put(origin, headers);
         response
     }
 
-    fn too_many(&self) -> Response<Full<Bytes>> {
+    fn too_many(&self, origin: Option<&HeaderValue>) -> Response<Full<Bytes>> {
         let text = "too many requests for pages: try again after a second, and less often\n";
-        let mut response = self.plain(StatusCode::TOO_MANY_REQUESTS, text);
+        let mut response = self.plain(StatusCode::TOO_MANY_REQUESTS, text, origin);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         response
+    }
+
+    /// Checks the origin of the web page that asks, if a browser asks. A link has none, so its door is closed to pages too.
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let Some(origin) = self.origins.refused(headers) else { return Ok(()) };
+        let origin = String::from_utf8_lossy(&origin.as_bytes()[..origin.len().min(MAX_SHOWN_ORIGIN)]);
+        let text = format!("pages of {} may not connect here: ALLOWED_ORIGINS does not name it", origin.escape_debug());
+        Err(Refusal::new(HandshakeFailure::Origin, StatusCode::FORBIDDEN, text))
     }
 
     fn check_peer(&self, entrance: Entrance, query: &Query, headers: &HeaderMap) -> Result<PeerId, Refusal> {

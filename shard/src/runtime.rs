@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::HeaderMap;
 use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, MAX_HTTP_CONNECTIONS, TICK};
 use proto::{Router, RouterConfig, ShardId, ToMesh, ToShard};
 use thread::Mailboxes;
@@ -25,7 +24,7 @@ use crate::links::LinkDoor;
 use crate::session::{self, HandOff};
 use crate::sparse::Sparse;
 use crate::stats::HandshakeFailure;
-use crate::{Gauges, Largest, NetworkList, Pages, Reading};
+use crate::{Gauges, Largest, NetworkList, Origins, Pages, Reading};
 
 /// Configuration that all shards of a hub share.
 #[derive(Clone)]
@@ -46,8 +45,10 @@ pub struct HubConfig {
     pub admin_port: Option<u16>,
     /// Which listeners speak TLS, if any does.
     pub tls: Option<TlsDoor>,
-    /// CORS headers for refusals; pages have their own.
-    pub cors: HeaderMap,
+    /// Web origins whose pages may open WebSockets (ALLOWED_ORIGINS).
+    pub origins: Arc<Origins>,
+    /// Web origins whose pages may read refusals; pages have their own headers.
+    pub cors: Arc<Origins>,
     /// Answers HTTP requests other than WebSocket upgrades.
     pub pages: Pages,
     /// The largest networks, for the pages.
@@ -195,6 +196,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
         links: config.links,
         admin_port: config.admin_port,
         tls: config.tls.map(|tls| (tls.ports, Handshakes::new(tls.acceptor))),
+        origins: config.origins,
         cors: config.cors,
         pages: config.pages,
         homes,

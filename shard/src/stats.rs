@@ -19,6 +19,8 @@ pub enum HandshakeFailure {
     Unauthorized,
     /// Missing or invalid `peerId` (403).
     InvalidPeerId,
+    /// A web page of an origin outside ALLOWED_ORIGINS (403).
+    Origin,
     /// Not a valid upgrade of RFC 6455 (400, 426).
     NotAnUpgrade,
     /// The request did not arrive in time, or was not valid HTTP.
@@ -55,9 +57,10 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// Every failure, in the order of its discriminant.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Unauthorized,
         Self::InvalidPeerId,
+        Self::Origin,
         Self::NotAnUpgrade,
         Self::BadRequest,
         Self::CrowdedOut,
@@ -86,6 +89,7 @@ impl HandshakeFailure {
         match self {
             Self::Unauthorized => "unauthorized",
             Self::InvalidPeerId => "invalid-peer-id",
+            Self::Origin => "origin",
             Self::NotAnUpgrade => "not-an-upgrade",
             Self::BadRequest => "bad-request",
             Self::CrowdedOut => "crowded-out",

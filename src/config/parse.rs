@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 
 use hyper::Uri;
-use hyper::header::HeaderValue;
 use proto::HubId;
+use shard::Origins;
 use tracing_subscriber::EnvFilter;
 
 use super::quoted::quoted;
@@ -78,22 +78,27 @@ pub fn trimmed(text: &str) -> Result<String, std::convert::Infallible> {
     Ok(text.trim().to_owned())
 }
 
-pub(super) fn origin(text: &str) -> Result<HeaderValue, String> {
-    let refused = || {
+/// The one origin of CORS_ORIGIN.
+pub(super) fn origin(text: &str) -> Result<Origins, String> {
+    let origin = (!text.contains([',', '*']) || text == "*").then(|| text.parse().ok()).flatten();
+    origin.ok_or_else(|| {
         format!(
-            "{} is not an origin: use *, null, or one scheme://host[:port] without a path, such as https://app.example.com",
+            "{} is not an origin: use *, null, or one scheme://host[:port] without a path, such as https://app.example.com; \
+             ALLOWED_ORIGINS has room for several",
             quoted(text)
         )
-    };
-    if text != "*" && text != "null" {
-        let (scheme, host) = text.split_once("://").ok_or_else(refused)?;
-        let scheme_ok = scheme.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c)) && !scheme.is_empty();
-        let host_ok = host.bytes().all(|c| c.is_ascii_graphic() && !b"/?#@,;\\*\"<>".contains(&c)) && !host.is_empty();
-        if !scheme_ok || !host_ok {
-            return Err(refused());
-        }
-    }
-    HeaderValue::from_str(text).map_err(|_| refused())
+    })
+}
+
+/// A list of origins, separated by commas.
+pub(super) fn origins(text: &str) -> Result<Origins, String> {
+    text.parse().map_err(|number| {
+        format!(
+            "{} is not an origin: use *, null, scheme://host[:port] without a path, such as https://app.example.com, or \
+             https://*.example.com for all names below a domain, separated by commas",
+            shown_entry(text, number)
+        )
+    })
 }
 
 pub(super) fn hub_id(text: &str) -> Result<HubId, String> {

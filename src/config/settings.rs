@@ -119,13 +119,23 @@ pub(crate) static AUTH_TOKEN: Setting = Setting {
     help: "Token that peers must send, as `Authorization: Bearer TOKEN` or `?token=TOKEN`",
 };
 
-pub(crate) static CORS_ORIGIN: Setting = Setting {
-    name: "CORS_ORIGIN",
-    value: "ORIGIN",
+pub(crate) static ALLOWED_ORIGINS: Setting = Setting {
+    name: "ALLOWED_ORIGINS",
+    value: "ORIGINS",
     default: Preset::Text("*"),
     kind: Kind::Text,
     heading: LISTENING,
-    help: "Web origin that may read the HTTP endpoints; * allows every origin",
+    help: "Web origins whose pages may open WebSockets and read the HTTP endpoints, separated by commas: https://app.example.com, \
+           https://*.example.com for all names below it, null, or * for every origin. Programs, which send no origin, are not concerned",
+};
+
+pub(crate) static CORS_ORIGIN: Setting = Setting {
+    name: "CORS_ORIGIN",
+    value: "ORIGIN",
+    default: Preset::Found("ALLOWED_ORIGINS"),
+    kind: Kind::Text,
+    heading: LISTENING,
+    help: "The one web origin that may read the HTTP endpoints, if that is not what ALLOWED_ORIGINS says; * allows every origin",
 };
 
 pub(crate) static CORS_PRIVATE_NETWORK: Setting = Setting {
@@ -492,12 +502,13 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 45] = [
+pub(crate) static ALL: [&Setting; 46] = [
     &HOST,
     &PORT,
     &ADMIN_PORT,
     &SHARDS,
     &AUTH_TOKEN,
+    &ALLOWED_ORIGINS,
     &CORS_ORIGIN,
     &CORS_PRIVATE_NETWORK,
     &PLAYGROUND,

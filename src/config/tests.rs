@@ -45,9 +45,22 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("SHARDS", &["1", "256"], &["0", "257", "two"]),
     ("AUTH_TOKEN", &["x", "a-very-long.token_with~signs+/="], &["two words", "ümlaut", "line\nbreak", "<set>"]),
     (
+        "ALLOWED_ORIGINS",
+        &["*", "null", "https://a.example, https://*.example.com", "http://localhost:3000,capacitor://localhost"],
+        &["https://a.example/", "a.example", "https://a,https://*", "https://*example.com", ","],
+    ),
+    (
         "CORS_ORIGIN",
         &["*", "null", "https://a.example", "http://localhost:3000", "capacitor://localhost"],
-        &["https://a.example/", "a.example", "https://a.example,https://b.example", "https://", "://a", "https://a b"],
+        &[
+            "https://a.example/",
+            "a.example",
+            "https://a.example,https://b.example",
+            "https://",
+            "://a",
+            "https://a b",
+            "https://*.a",
+        ],
     ),
     ("CORS_PRIVATE_NETWORK", &["true", "0"], &["maybe"]),
     ("PLAYGROUND", &["true", "0"], &["maybe"]),
@@ -255,6 +268,35 @@ fn all_errors_are_reported_at_once() {
     assert_eq!(refusals.len(), 3);
 }
 
+#[test]
+fn a_list_of_origins_is_for_pages_too_unless_cors_has_its_own() {
+    let list = ("ALLOWED_ORIGINS", "https://a.example, https://*.b.example");
+    let config = Config::from_pairs(&[list]).unwrap();
+    assert_eq!(config.cors.to_string(), "https://a.example,https://*.b.example");
+    assert_eq!(shown(&config, "CORS_ORIGIN"), "https://a.example,https://*.b.example");
+    let config = Config::from_pairs(&[list, ("CORS_ORIGIN", "*")]).unwrap();
+    assert!(config.cors.is_open() && !config.origins.is_open());
+    let config = Config::from_pairs(&[("CORS_ORIGIN", "https://c")]).unwrap();
+    assert!(config.origins.is_open(), "as with the Go hub, it concerns only pages");
+    assert!(refusal(&[("ALLOWED_ORIGINS", "https://a,https://b/")]).contains(": https://b/ is not an origin"));
+}
+
+#[test]
+fn a_hub_that_everybody_can_use_says_so() {
+    let warnings = |pairs: &[(&str, &str)]| Config::from_pairs(pairs).unwrap().warnings();
+    let open = [("HOST", "0.0.0.0")];
+    let said = warnings(&open);
+    assert!(
+        said.len() == 1 && said[0].contains("0.0.0.0:8080 with neither AUTH_TOKEN nor ALLOWED_ORIGINS"),
+        "{said:?}"
+    );
+    for meant in [("AUTH_TOKEN", "t"), ("ALLOWED_ORIGINS", "https://a"), ("ALLOWED_ORIGINS", "*"), ("HOST", "::1")] {
+        let pairs = if meant.0 == "HOST" { vec![meant] } else { vec![open[0], meant] };
+        assert_eq!(warnings(&pairs), Vec::<String>::new(), "{meant:?}");
+    }
+    assert_eq!(warnings(&[]), Vec::<String>::new());
+}
+
 #[cfg(unix)]
 #[test]
 fn values_that_are_not_utf8_are_refused() {
@@ -276,6 +318,7 @@ fn nothing_before_the_last_at_sign_of_a_url_is_shown() {
         "MESH_DNS",
         "HOST",
         "PORT",
+        "ALLOWED_ORIGINS",
         "CORS_ORIGIN",
     ];
     for setting in

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use http_body_util::BodyExt;
 use hyper::Request;
+use hyper::header::HeaderMap;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use proto::{

@@ -60,6 +60,39 @@ pub fn a_handshake_checks_token_then_id_then_upgrade() {
 }
 
 #[test]
+fn a_page_of_another_origin_is_refused_and_named() {
+    let hub = Hub::start(&[("AUTH_TOKEN", "t"), ("ALLOWED_ORIGINS", "https://app.example,https://*.sub.example,null")]);
+    let with = |path: &str, origin: &str| {
+        let host = format!("Host: hub\r\nConnection: close\r\n{origin}");
+        hub.begins(&upgrade(&format!("{path}?token=t&peerId={}", id(1))).replace("Host: hub\r\n", &host))
+    };
+    for path in ["/ws", "/"] {
+        for origin in ["", "Origin: https://app.example\r\n", "Origin: https://x.sub.example\r\n", "Origin: null\r\n"] {
+            assert_eq!(status(&with(path, origin)), "101", "{origin}");
+        }
+        for origin in ["https://evil.example", "http://app.example", "https://sub.example"] {
+            assert_eq!(status(&with(path, &format!("Origin: {origin}\r\n"))), "403", "{origin}");
+        }
+    }
+    // Whatever else is wrong with it, and for a hub's link as for a peer's connection.
+    let refused = handshake(&[("Origin", "Origin: https://evil.example\r\n")]);
+    assert_eq!(status(&hub.http(&refused)), "403");
+    let answer = hub.http(&refused.replace("Host: hub", "Host: hub\r\nSec-WebSocket-Protocol: peerpigeon-mesh.1"));
+    assert_eq!(body(&answer), "pages of https://evil.example may not connect here: ALLOWED_ORIGINS does not name it");
+    assert_eq!((header(&answer, "access-control-allow-origin"), header(&answer, "vary")), (None, Some("Origin")));
+    hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="origin"}"#, |n| n == 8.0);
+    let line = hub.logged("origin_refused");
+    assert!(line.contains("pages of https://evil.example may not connect here"), "{line}");
+    // The pages: the browser keeps the answer from a page whose origin is not named.
+    for (origin, allowed) in [("https://x.sub.example", Some("https://x.sub.example")), ("https://evil.example", None)]
+    {
+        let asked = format!("GET /health HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nOrigin: {origin}\r\n\r\n");
+        let answer = hub.http(&asked);
+        assert_eq!((status(&answer), header(&answer, "access-control-allow-origin")), ("200", allowed), "{answer}");
+    }
+}
+
+#[test]
 fn ids_in_either_case_are_accepted_at_every_path() {
     let hub = Hub::start(&[]);
     let mut watcher = Client::join(&hub, 1, "global");

@@ -86,6 +86,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
         links: None,
         admin_port: None,
         tls: None,
+        origins: Default::default(),
         cors: Default::default(),
         pages,
         networks: Arc::default(),
