@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod deployed;
+mod door;
 mod mesh;
 mod parse;
 mod quoted;
@@ -22,11 +23,12 @@ use proto::limits::SEND_FLOOR_BYTES;
 use proto::{Discovery, HubId, PeerId, Redacted};
 use shard::Origins;
 
+pub use door::DoorSettings;
 pub use mesh::{Legacy, MeshDns, MeshSettings, RedisUrl, certificates};
 pub use parse::trimmed as token;
 pub use reader::SettingError;
 pub use settings::{Flags, ListenFlags};
-pub use tls::{TlsPorts, TlsSettings, expiry_warning};
+pub use tls::{PortNames, TlsSettings, expiry_warning};
 
 use reader::{SettingsReader, Shown, Source};
 use settings::Setting;
@@ -103,6 +105,8 @@ pub struct Config {
     pub cors_private_network: bool,
     /// DISCOVERY.
     pub discovery: Discovery,
+    /// The settings of the door: proxies, and limits of addresses.
+    pub door: DoorSettings,
     /// DRAIN_SECS.
     pub drain: Duration,
     /// FLY_APP_NAME.
@@ -220,6 +224,7 @@ impl Config {
         let bootstrap_hubs = reader.text(&settings::BOOTSTRAP_HUBS, || Ok(Vec::new()), parse::hubs);
         let mesh = MeshSettings::read(reader, port);
         let tls = TlsSettings::read(reader);
+        let door = DoorSettings::read(reader);
         let log_format = reader.text(&settings::LOG_FORMAT, || Ok(LogFormat::Auto), parse::log_format);
         let log_filter =
             reader.aliased(&settings::LOG_LEVEL, &["RUST_LOG"], || Ok("info".to_owned()), parse::log_filter);
@@ -263,6 +268,7 @@ impl Config {
             cors,
             cors_private_network: cors_private_network?,
             discovery: discovery?,
+            door: door?,
             drain: Duration::from_secs(drain_secs?),
             fly_app_name: fly_app_name?,
             fly_region: fly_region?,
@@ -329,6 +335,7 @@ impl Config {
             let problem = format!("{admin} is also MESH_PORT, which accepts only links: use different ports");
             refusals.push(SettingError::new(&settings::ADMIN_PORT, problem));
         }
+        refusals.extend(self.door.check());
         if refusals.is_empty() { Ok(()) } else { Err(refusals) }
     }
 
@@ -370,6 +377,7 @@ impl Config {
                 }
             }
         }
+        warnings.extend(self.door.warnings());
         let is_reached = |address: &&SocketAddr| !address.ip().is_loopback();
         if self.origins.is_open()
             && !self.is_said(&settings::ALLOWED_ORIGINS)

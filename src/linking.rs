@@ -9,7 +9,7 @@ use proto::{Discovery, HubIncarnation, Keys, RelayConfig, RelayTuning, ResumeKey
 use shard::{Admission, Clock, LinkDoor};
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{Config, TlsPorts, Token};
+use crate::config::{Config, PortNames, Token};
 
 /// A mesh that is not started yet: it needs the shards' mailboxes.
 pub struct Mesh {
@@ -47,10 +47,10 @@ pub fn resume_keys(config: &Config) -> Result<ResumeKeys, getrandom::Error> {
 }
 
 impl Ports {
-    /// The ports that use TLS.
-    pub fn speaking_tls(self, tls: TlsPorts) -> Arc<[u16]> {
-        let spoken = [(tls.peers, Some(self.peers)), (tls.admin, self.admin), (tls.links, self.links)];
-        spoken.into_iter().filter_map(|(spoken, port)| port.filter(|_| spoken)).collect()
+    /// The numbers of these ports.
+    pub fn of(self, names: PortNames) -> Arc<[u16]> {
+        let named = [(names.peers, Some(self.peers)), (names.admin, self.admin), (names.links, self.links)];
+        named.into_iter().filter_map(|(named, port)| port.filter(|_| named)).collect()
     }
 }
 

@@ -13,7 +13,7 @@ use mesh::MeshReading;
 use proto::keepalive::Patience;
 use proto::limits::{TICK, TURN_PATIENCE};
 use proto::{Keys, RouterConfig, RouterTuning, ShardId};
-use shard::{Clock, Gauges, HubConfig, NetworkList, Reading, SessionLimits, TlsDoor};
+use shard::{Clock, DoorConfig, Gauges, HubConfig, NetworkList, Proxies, Reading, SessionLimits, TlsDoor};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -159,7 +159,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     let (mesh, links) = linking::prepare(&config, clock, keys, ports, files.dials, turned_mesh, publish_mesh);
     let networks = Arc::<NetworkList>::default();
     let reloader = config.tls.as_ref().map(Reloader::new).transpose().map_err(std::io::Error::other)?;
-    let tls_ports = config.tls.as_ref().map(|tls| ports.speaking_tls(tls.ports)).unwrap_or_default();
+    let tls_ports = config.tls.as_ref().map(|tls| ports.of(tls.ports)).unwrap_or_default();
     let facts = HubFacts {
         started: Instant::now(),
         started_at: SystemTime::now(),
@@ -205,8 +205,14 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         links,
         admin_port: ports.admin,
         tls: reloader.as_ref().map(|reloader| TlsDoor { acceptor: reloader.acceptor().clone(), ports: tls_ports }),
-        origins: Arc::clone(&config.origins),
-        cors: Arc::clone(&config.cors),
+        door: DoorConfig {
+            proxies: Arc::new(Proxies {
+                ranges: config.door.trusted_proxies.clone(),
+                ports: ports.of(config.door.proxy_protocol).to_vec(),
+            }),
+            origins: Arc::clone(&config.origins),
+            cors: Arc::clone(&config.cors),
+        },
         pages: pages::pages(Arc::clone(&config), facts, turned(pages_thread))?,
         networks,
         gauges,

@@ -56,6 +56,7 @@ pub mod keepalive;
 pub mod limits;
 mod outbox;
 mod outputs;
+pub mod proxied;
 mod reason;
 mod redacted;
 mod relay;

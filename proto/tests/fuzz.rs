@@ -71,6 +71,60 @@ fn message() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Heads of the PROXY protocol: whole ones, and such as end early, go on, or have a wrong byte.
+fn head_of_a_proxy() -> impl Strategy<Value = Vec<u8>> {
+    let v1 = prop::sample::select(vec![
+        "PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n",
+        "PROXY TCP6 2001:db8::7 2001:db8::1 56324 443\r\n",
+        "PROXY UNKNOWN\r\n",
+    ]);
+    let v2 = (
+        prop::sample::select(vec![0x20, 0x21, 0x31]),
+        prop::sample::select(vec![0, 0x11, 0x21, 0x31, 0x51]),
+        0..300_u16,
+    )
+        .prop_map(|(command, family, length)| {
+            let mut head = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+            head.extend([command, family]);
+            head.extend(length.to_be_bytes());
+            head.extend((0..length).map(|n| n as u8));
+            head
+        });
+    let head = prop_oneof![v1.prop_map(|line| line.as_bytes().to_vec()), v2];
+    (head, any::<(bool, prop::sample::Index, u8)>()).prop_map(|(mut head, (is_whole, at, byte))| {
+        let at = at.index(head.len());
+        if is_whole {
+            head.extend(b"GET / HTTP/1.1\r\n");
+        } else if byte < 64 {
+            head.truncate(at);
+        } else {
+            head[at] = byte;
+        }
+        head
+    })
+}
+
+/// Values of `Forwarded` and `X-Forwarded-For`.
+fn header_of_a_proxy() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = vec![
+        "for=",
+        "For",
+        "=",
+        ";",
+        ",",
+        " ",
+        "\"",
+        "\\",
+        "192.0.2.1",
+        "[2001:db8::1]",
+        ":80",
+        "unknown",
+        "_x",
+        "\u{e9}",
+    ];
+    prop::collection::vec(prop::sample::select(pieces), 0..14).prop_map(|pieces| pieces.concat().into_bytes())
+}
+
 /// A step of a router's script. Few peers, so that they meet.
 fn step() -> impl Strategy<Value = [u8; 5]> {
     (0..16_u8, 0..8_u8, any::<[u8; 3]>()).prop_map(|(action, who, [x, y, z])| [action, who, x, y, z])
@@ -83,6 +137,11 @@ proptest! {
     #[test]
     fn client_message(text in prop_oneof![json(), message(), "\\PC*"]) {
         targets::client_message(text.as_bytes());
+    }
+
+    #[test]
+    fn proxied(bytes in prop_oneof![head_of_a_proxy(), header_of_a_proxy(), prop::collection::vec(any::<u8>(), 0..60)]) {
+        targets::proxied(&bytes);
     }
 
     #[test]

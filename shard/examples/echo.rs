@@ -6,9 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::HeaderMap;
 use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, RouterTuning, ShardId, limits};
-use shard::{Answer, Clock, FileShares, Gauges, HubConfig, Reading, SessionLimits};
+use shard::{Answer, Clock, DoorConfig, FileShares, Gauges, HubConfig, Reading, SessionLimits};
 
 fn main() -> std::io::Result<()> {
     let port =
@@ -49,8 +48,7 @@ fn main() -> std::io::Result<()> {
         links: None,
         admin_port: None,
         tls: None,
-        origins: Default::default(),
-        cors: Default::default(),
+        door: DoorConfig::default(),
         pages: Arc::new(|_, _| Answer::Now(hyper::Response::default())),
         networks: Arc::default(),
         gauges: Arc::<Gauges>::default(),

@@ -106,6 +106,7 @@ pub(crate) struct Core {
     /// Refused links.
     pub(crate) links_refused: Sparse,
     pub(crate) origins_refused: Sparse,
+    pub(crate) proxies_refused: Sparse,
     /// Clients with which TLS came to nothing, for a reason that an operator can remove.
     pub(crate) tls_refused: Sparse,
     echo: bool,
@@ -181,6 +182,7 @@ impl Core {
             turned_away: Sparse::default(),
             links_refused: Sparse::default(),
             origins_refused: Sparse::default(),
+            proxies_refused: Sparse::default(),
             tls_refused: Sparse::default(),
             echo,
         }

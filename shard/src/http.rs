@@ -33,11 +33,12 @@ use tracing::{debug, warn};
 
 use crate::core::Core;
 use crate::links::{Admission, LinkDoor, LinkSocket, Offer};
-use crate::runtime::FileShares;
+use crate::proxies::{self, NoHead, Unclear};
+use crate::runtime::{DoorConfig, FileShares};
 use crate::session::{HandOff, Seat};
 use crate::socket::{RequestSocket, Socket};
 use crate::stats::{HandshakeFailure, IoStats};
-use crate::{Answer, Audience, Gauges, Origins, Page, Pages, Visitor};
+use crate::{Answer, Audience, Gauges, Page, Pages, Visitor};
 use handshake::NoHandshake;
 use kept::{Kept, Stream};
 pub(crate) use secure::Handshakes;
@@ -59,10 +60,7 @@ pub(crate) struct Door {
     pub(crate) admin_port: Option<u16>,
     /// The ports that speak TLS, and the handshakes there.
     pub(crate) tls: Option<(Arc<[u16]>, Handshakes)>,
-    /// ALLOWED_ORIGINS.
-    pub(crate) origins: Arc<Origins>,
-    /// Whose pages may read refusals.
-    pub(crate) cors: Arc<Origins>,
+    pub(crate) config: DoorConfig,
     pub(crate) pages: Pages,
     pub(crate) homes: Arc<[mpsc::Sender<HandOff>]>,
     /// Rate limits of pages: at ADMIN_PORT, and at the other ports, so that the public cannot use up the operators'
@@ -209,13 +207,21 @@ pub(crate) async fn serve(
     door: Rc<Door>,
     (entrance, port): (Entrance, u16),
     core: Rc<RefCell<Core>>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     address: SocketAddr,
     file: OwnedSemaphorePermit,
     let_in: Rc<Cell<bool>>,
 ) {
     let since = Instant::now();
     let (door, core) = (&*door, &*core);
+    let mut address = address;
+    if door.config.proxies.expect_head(port, address.ip()) {
+        match Box::pin(proxies::read_head(&mut stream, since)).await {
+            Ok(client) => address = client.unwrap_or(address),
+            Err(NoHead::Gone) => return,
+            Err(no) => return count_no_head(&mut core.borrow_mut(), &no, address),
+        }
+    }
     let socket = match &door.tls {
         Some((ports, handshakes)) if ports.contains(&port) => {
             match Box::pin(handshakes.shake_hands(stream, since)).await {
@@ -228,16 +234,17 @@ pub(crate) async fn serve(
         }
         _ => RequestSocket::plain(stream),
     };
-    let admitted: Cell<Option<Guest>> = Cell::default();
+    let admitted: Cell<Option<(Guest, SocketAddr)>> = Cell::default();
     let kept = Rc::new(Kept::new(since));
     let service = service_fn(|request: Request<Incoming>| {
         let (kept, admitted) = (&*kept, &admitted);
-        let caller = Caller { entrance, address };
         let let_in = &let_in;
         // hyper returns a connection only if its answers can be moved.
         Box::pin(async move {
             kept.asked().await;
             let origin = request.headers().get(ORIGIN).cloned();
+            let client = door.config.proxies.client(address, request.headers());
+            let caller = Caller { entrance, address: client.unwrap_or(address), is_clear: client.is_ok() };
             let response = match answer(door, caller, core, admitted, request) {
                 Answer::Now(response) => response,
                 Answer::Soon(page) => page_in_turn(door, caller, core, page, origin.as_ref()).await,
@@ -283,7 +290,7 @@ pub(crate) async fn serve(
             bad_request();
         }
     }
-    let Some(guest) = admitted.take() else { return socket.close() };
+    let Some((guest, address)) = admitted.take() else { return socket.close() };
     let Ok((socket, leftover)) = socket.leave(parts.read_buf) else { return };
     let untaken = match (guest, &door.links) {
         (Guest::Peer(peer, resume), _) => {
@@ -312,6 +319,14 @@ fn count_no_tls(core: &mut Core, no: &NoTls, address: SocketAddr) {
     match is_ours.then(|| core.tls_refused.count()).flatten() {
         Some(times) => warn!(%address, reason, detail, times, "tls_refused"),
         None => debug!(%address, reason, detail, "tls_refused"),
+    }
+}
+
+/// Counts a connection of a trusted proxy that did not begin with a PROXY head, and logs it once in a while.
+fn count_no_head(core: &mut Core, no: &NoHead, address: SocketAddr) {
+    core.stats_mut().handshake_failures[HandshakeFailure::ProxyHead as usize] += 1;
+    if let Some(times) = core.proxies_refused.count() {
+        warn!(%address, reason = HandshakeFailure::ProxyHead.label(), detail = no.explain(), times, "proxy_refused");
     }
 }
 
@@ -362,14 +377,17 @@ fn turn_away(core: &mut Core, socket: &mut Socket) {
 #[derive(Clone, Copy)]
 struct Caller {
     entrance: Entrance,
+    /// The client's address, as trusted proxies name it.
     address: SocketAddr,
+    /// Whether they name one client. If not, it is the proxy's address.
+    is_clear: bool,
 }
 
 fn answer(
     door: &Door,
     caller: Caller,
     core: &RefCell<Core>,
-    admitted: &Cell<Option<Guest>>,
+    admitted: &Cell<Option<(Guest, SocketAddr)>>,
     mut request: Request<Incoming>,
 ) -> Answer {
     let query = Query::of(&request);
@@ -385,7 +403,7 @@ fn answer(
     let origin = request.headers().get(ORIGIN).cloned();
     if !wants_socket {
         core.stats_mut().http_requests += 1;
-        if caller.entrance != Entrance::Hubs && host.is_ok() {
+        if caller.entrance != Entrance::Hubs && host.is_ok() && caller.is_clear {
             let own = door.admin_port.is_none() || caller.entrance == Entrance::Admin;
             let audience = if own { Audience::Operators } else { Audience::Public };
             let has_token = door.auth_token.as_deref().is_some_and(|token| query.shows(request.headers(), token));
@@ -394,12 +412,17 @@ fn answer(
     }
     let mut refuse = |refusal: Refusal| {
         let Refusal { failure, status, text, headers } = refusal;
-        if wants_socket || failure == HandshakeFailure::BadRequest {
+        if wants_socket || matches!(failure, HandshakeFailure::BadRequest | HandshakeFailure::Forwarded) {
             core.stats_mut().handshake_failures[failure as usize] += 1;
             if failure.is_of_a_link()
                 && let Some(times) = core.links_refused.count()
             {
                 warn!(address = %caller.address, reason = failure.label(), times, "link_refused");
+            }
+            if failure == HandshakeFailure::Forwarded
+                && let Some(times) = core.proxies_refused.count()
+            {
+                warn!(address = %caller.address, reason = failure.label(), detail = &*text, times, "proxy_refused");
             }
             if failure == HandshakeFailure::Origin
                 && let Some(times) = core.origins_refused.count()
@@ -417,6 +440,9 @@ fn answer(
         let refusal = Refusal::new(HandshakeFailure::BadRequest, StatusCode::BAD_REQUEST, text);
         // The client may frame requests differently, so the connection ends.
         return refuse(Refusal { headers: &[("connection", "close")], ..refusal });
+    }
+    if !caller.is_clear {
+        return refuse(Refusal::new(HandshakeFailure::Forwarded, StatusCode::BAD_REQUEST, Unclear::EXPLAINED));
     }
     let legacy = offer == Offer::Nothing
         && handshake::wants_websocket(&request)
@@ -444,7 +470,7 @@ fn answer(
         Guest::Peer(peer, _) => Guest::Peer(peer, resumed(door, &query, &peer, core.stats_mut())),
         Guest::Hub { .. } => guest,
     };
-    admitted.set(Some(guest));
+    admitted.set(Some((guest, caller.address)));
     let mut response = response.map(|_| Full::default());
     if offer == Offer::Spoken {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
@@ -477,7 +503,7 @@ impl Door {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        self.cors.put(origin, headers);
+        self.config.cors.put(origin, headers);
         response
     }
 
@@ -490,7 +516,7 @@ impl Door {
 
     /// Checks the origin of the web page that asks, if a browser asks. A link has none, so its door is closed to pages too.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let Some(origin) = self.origins.refused(headers) else { return Ok(()) };
+        let Some(origin) = self.config.origins.refused(headers) else { return Ok(()) };
         let origin = String::from_utf8_lossy(&origin.as_bytes()[..origin.len().min(MAX_SHOWN_ORIGIN)]);
         let text = format!("pages of {} may not connect here: ALLOWED_ORIGINS does not name it", origin.escape_debug());
         Err(Refusal::new(HandshakeFailure::Origin, StatusCode::FORBIDDEN, text))

@@ -14,6 +14,7 @@ mod listen;
 mod networks;
 mod origins;
 mod pace;
+mod proxies;
 mod queue;
 mod runtime;
 mod session;
@@ -38,7 +39,8 @@ pub use listen::bind;
 pub use networks::{Largest, NetworkList};
 pub use origins::Origins;
 pub use pace::Pace;
-pub use runtime::{FileShares, HubConfig, ShardHandle, Shards, TlsDoor, start};
+pub use proxies::Proxies;
+pub use runtime::{DoorConfig, FileShares, HubConfig, ShardHandle, Shards, TlsDoor, start};
 pub use socket::Socket;
 pub use stats::{HandshakeFailure, IoStats, Reading};
 

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::core::{Adopted, Core, SessionLimits};
 use crate::http::{self, Door, DoorFiles, Entrance, Handshakes, Share};
 use crate::links::LinkDoor;
+use crate::proxies::Proxies;
 use crate::session::{self, HandOff};
 use crate::sparse::Sparse;
 use crate::stats::HandshakeFailure;
@@ -45,10 +46,8 @@ pub struct HubConfig {
     pub admin_port: Option<u16>,
     /// Which listeners speak TLS, if any does.
     pub tls: Option<TlsDoor>,
-    /// Web origins whose pages may open WebSockets (ALLOWED_ORIGINS).
-    pub origins: Arc<Origins>,
-    /// Web origins whose pages may read refusals; pages have their own headers.
-    pub cors: Arc<Origins>,
+    /// Who is let in.
+    pub door: DoorConfig,
     /// Answers HTTP requests other than WebSocket upgrades.
     pub pages: Pages,
     /// The largest networks, for the pages.
@@ -62,6 +61,17 @@ pub struct HubConfig {
     /// Sessions echo what they receive and route nothing: for conformance tests of the WebSocket implementation.
     #[doc(hidden)]
     pub echo: bool,
+}
+
+/// Who is let in, besides those without a token. The default lets in everybody and trusts nobody.
+#[derive(Clone, Default, Debug)]
+pub struct DoorConfig {
+    /// Who is believed about the address of a client.
+    pub proxies: Arc<Proxies>,
+    /// Web origins whose pages may open WebSockets (ALLOWED_ORIGINS).
+    pub origins: Arc<Origins>,
+    /// Web origins whose pages may read refusals; pages have their own headers.
+    pub cors: Arc<Origins>,
 }
 
 /// The listeners that speak TLS.
@@ -196,8 +206,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
         links: config.links,
         admin_port: config.admin_port,
         tls: config.tls.map(|tls| (tls.ports, Handshakes::new(tls.acceptor))),
-        origins: config.origins,
-        cors: config.cors,
+        config: config.door,
         pages: config.pages,
         homes,
         turns: Door::turns(config.router.keys),

@@ -39,6 +39,10 @@ pub enum HandshakeFailure {
     LinkWrongPort,
     /// A peer connected to a port that accepts no peers (404).
     WrongPort,
+    /// A trusted proxy named two clients in two headers, or broke their grammar (400).
+    Forwarded,
+    /// A trusted proxy sent no valid head of the PROXY protocol in time.
+    ProxyHead,
     /// A client spoke TLS at a port that does not.
     TlsAtPlainPort,
     /// A client sent HTTP without TLS to a port that speaks TLS (400).
@@ -57,7 +61,7 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// Every failure, in the order of its discriminant.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Unauthorized,
         Self::InvalidPeerId,
         Self::Origin,
@@ -70,6 +74,8 @@ impl HandshakeFailure {
         Self::LinkVersion,
         Self::LinkWrongPort,
         Self::WrongPort,
+        Self::Forwarded,
+        Self::ProxyHead,
         Self::TlsAtPlainPort,
         Self::HttpAtTlsPort,
         Self::TlsBusy,
@@ -99,6 +105,8 @@ impl HandshakeFailure {
             Self::LinkVersion => "link-version",
             Self::LinkWrongPort => "link-wrong-port",
             Self::WrongPort => "wrong-port",
+            Self::Forwarded => "forwarded",
+            Self::ProxyHead => "proxy-head",
             Self::TlsAtPlainPort => "tls-at-plain-port",
             Self::HttpAtTlsPort => "http-at-tls-port",
             Self::TlsBusy => "tls-busy",

@@ -5,9 +5,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::HeaderMap;
 use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, RouterTuning, ShardId, limits};
-use shard::{Answer, Clock, FileShares, Gauges, HandshakeFailure, HubConfig, Reading, SessionLimits};
+use shard::{Answer, Clock, DoorConfig, FileShares, Gauges, HandshakeFailure, HubConfig, Reading, SessionLimits};
 use tokio::sync::{mpsc, watch};
 
 fn config(peers: usize) -> HubConfig {
@@ -44,7 +43,7 @@ fn config(peers: usize) -> HubConfig {
         links: None,
         admin_port: None,
         tls: None,
-        cors: HeaderMap::new(),
+        door: DoorConfig::default(),
         pages: Arc::new(|_, _| Answer::Now(hyper::Response::default())),
         networks: Arc::default(),
         gauges: Arc::<Gauges>::default(),

@@ -129,6 +129,26 @@ pub(crate) static ALLOWED_ORIGINS: Setting = Setting {
            https://*.example.com for all names below it, null, or * for every origin. Programs, which send no origin, are not concerned",
 };
 
+pub(crate) static TRUSTED_PROXIES: Setting = Setting {
+    name: "TRUSTED_PROXIES",
+    value: "RANGES",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: LISTENING,
+    help: "Addresses of proxies in front of the hub, such as 10.0.0.0/8, separated by commas; X-Forwarded-For, Forwarded and the PROXY \
+           protocol are read from them, and from nobody else, so that logs and limits have the client's address",
+};
+
+pub(crate) static PROXY_PROTOCOL: Setting = Setting {
+    name: "PROXY_PROTOCOL",
+    value: "PORTS",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: LISTENING,
+    help: "Ports at which every connection of TRUSTED_PROXIES begins with a PROXY head (version 1 or 2), before TLS: PORT, ADMIN_PORT or \
+           MESH_PORT, separated by commas",
+};
+
 pub(crate) static CORS_ORIGIN: Setting = Setting {
     name: "CORS_ORIGIN",
     value: "ORIGIN",
@@ -502,7 +522,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 46] = [
+pub(crate) static ALL: [&Setting; 48] = [
     &HOST,
     &PORT,
     &ADMIN_PORT,
@@ -511,6 +531,8 @@ pub(crate) static ALL: [&Setting; 46] = [
     &ALLOWED_ORIGINS,
     &CORS_ORIGIN,
     &CORS_PRIVATE_NETWORK,
+    &TRUSTED_PROXIES,
+    &PROXY_PROTOCOL,
     &PLAYGROUND,
     &TLS_CERT,
     &TLS_KEY,

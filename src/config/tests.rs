@@ -63,6 +63,13 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
         ],
     ),
     ("CORS_PRIVATE_NETWORK", &["true", "0"], &["maybe"]),
+    (
+        "TRUSTED_PROXIES",
+        &["10.0.0.0/8, 192.0.2.1,fd00::/8", "::1", ","],
+        &["10.0.0.0/33", "proxy", "10.0.0.1:80", "10.0.0.1 10.0.0.2"],
+    ),
+    // With proxies, it is judged in `config/door.rs`.
+    ("PROXY_PROTOCOL", &[","], &["PORT", "443", "PORT ADMIN_PORT"]),
     ("PLAYGROUND", &["true", "0"], &["maybe"]),
     // What is in the files, and that there are as many of each, is judged in `config/tls/tests.rs`.
     ("TLS_CERT", &[","], &[]),
@@ -278,7 +285,10 @@ fn a_list_of_origins_is_for_pages_too_unless_cors_has_its_own() {
     assert!(config.cors.is_open() && !config.origins.is_open());
     let config = Config::from_pairs(&[("CORS_ORIGIN", "https://c")]).unwrap();
     assert!(config.origins.is_open(), "as with the Go hub, it concerns only pages");
-    assert!(refusal(&[("ALLOWED_ORIGINS", "https://a,https://b/")]).contains(": https://b/ is not an origin"));
+    assert!(
+        refusal(&[("ALLOWED_ORIGINS", "https://a,https://b/")])
+            .starts_with("ALLOWED_ORIGINS (--allowed-origins): https://b")
+    );
 }
 
 #[test]

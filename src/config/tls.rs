@@ -26,14 +26,14 @@ pub struct TlsSettings {
     /// The state of the files when they were read.
     pub stamps: FileStamps,
     /// The ports that use TLS.
-    pub ports: TlsPorts,
+    pub ports: PortNames,
     /// The secret from which ticket keys are derived (TLS_TICKET_KEY), if it is set.
     pub ticket_key: Option<Token>,
 }
 
-/// The ports that use TLS (TLS_PORTS).
+/// Some of a hub's ports: those of TLS_PORTS, or of PROXY_PROTOCOL.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct TlsPorts {
+pub struct PortNames {
     /// PORT.
     pub peers: bool,
     /// ADMIN_PORT.
@@ -47,7 +47,7 @@ impl TlsSettings {
     pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<Option<Self>> {
         let certificates = reader.text(&settings::TLS_CERT, || Ok(Vec::new()), files);
         let keys = reader.text(&settings::TLS_KEY, || Ok(Vec::new()), files);
-        let ports = reader.text(&settings::TLS_PORTS, || Ok(TlsPorts { peers: true, ..TlsPorts::default() }), ports);
+        let ports = reader.text(&settings::TLS_PORTS, || Ok(PortNames { peers: true, ..PortNames::default() }), ports);
         let ticket_key = reader.text(&settings::TLS_TICKET_KEY, || Ok(None), |text| ticket_key(text).map(Some));
         let (certificates, keys, ports, ticket_key) = (certificates?, keys?, ports?, ticket_key?);
         if certificates.is_empty() && keys.is_empty() {
@@ -118,8 +118,8 @@ fn files(text: &str) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-pub(super) fn ports(text: &str) -> Result<TlsPorts, String> {
-    let mut ports = TlsPorts::default();
+pub(super) fn ports(text: &str) -> Result<PortNames, String> {
+    let mut ports = PortNames::default();
     for (_, port) in entries(text) {
         match port.to_ascii_uppercase().as_str() {
             "PORT" => ports.peers = true,

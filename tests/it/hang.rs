@@ -12,7 +12,7 @@ use peerpigeon::lifecycle::{Lifecycle, Stage};
 use peerpigeon::pages::{self, HubFacts};
 use peerpigeon::watchdog::Watchdog;
 use proto::{Discovery, HubId, Keys, PeerId, ResumeKeys, RouterConfig, RouterTuning, ShardId};
-use shard::{Clock, FileShares, Gauges, HubConfig, Pages, Reading, SessionLimits};
+use shard::{Clock, DoorConfig, FileShares, Gauges, HubConfig, Pages, Reading, SessionLimits};
 use tokio::sync::{mpsc, watch};
 
 use crate::door::{body, status};
@@ -86,8 +86,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
         links: None,
         admin_port: None,
         tls: None,
-        origins: Default::default(),
-        cors: Default::default(),
+        door: DoorConfig::default(),
         pages,
         networks: Arc::default(),
         gauges,

@@ -22,6 +22,7 @@ mod mesh;
 mod namesakes;
 mod panics;
 mod partings;
+mod proxies;
 mod redis;
 mod resume;
 mod signaling;

@@ -377,6 +377,20 @@ fn invalid_certificate_files_exit_with_64_and_a_reason() {
 }
 
 #[test]
+fn a_proxy_names_its_client_before_tls_begins() {
+    let proxies = [("TRUSTED_PROXIES", "127.0.0.1"), ("PROXY_PROTOCOL", "PORT"), ("LOG_LEVEL", "shard=debug,info")];
+    let hub = secure(common(), &proxies);
+    let mut stream = connect(hub.address, &Arc::new(client_config(common())));
+    stream.sock.write_all(b"PROXY TCP6 2001:db8::7 2001:db8::1 56324 443\r\n").unwrap();
+    let request = upgrade(&format!("/ws?peerId={}", id(1)));
+    stream.write_all(request.as_bytes()).unwrap();
+    read_until(&mut stream, &mut Vec::new(), b"connected");
+    drop(stream);
+    let line = hub.logged("peer_disconnected");
+    assert!(line.contains("[2001:db8::7]:56324"), "{line}");
+}
+
+#[test]
 fn health_command_works_over_tls() {
     let hub = secure(common(), &[]);
     let port = hub.address.port().to_string();

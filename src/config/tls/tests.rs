@@ -27,7 +27,7 @@ fn tls_needs_a_certificate_and_its_key() {
     let (other, other_key) = pair("other", 90);
     let config = Config::from_pairs(&[("TLS_CERT", &certificate), ("TLS_KEY", &key)]).unwrap();
     let tls = config.tls.as_ref().unwrap();
-    assert_eq!(tls.ports, TlsPorts { peers: true, ..TlsPorts::default() });
+    assert_eq!(tls.ports, PortNames { peers: true, ..PortNames::default() });
     assert!(tls.ticket_key.is_none() && config.warnings().is_empty(), "{:?}", config.warnings());
     let both = (format!("{certificate} , {other}"), format!("{key},{other_key}"));
     let config = Config::from_pairs(&[("TLS_CERT", &both.0), ("TLS_KEY", &both.1)]).unwrap();
@@ -54,7 +54,7 @@ fn tls_ports_are_names_and_ticket_keys_are_long() {
         config.map(|config| config.tls.unwrap())
     };
     let ports = said("TLS_PORTS", "mesh_port, ADMIN_PORT").unwrap().ports;
-    assert_eq!(ports, TlsPorts { peers: false, admin: true, links: true });
+    assert_eq!(ports, PortNames { peers: false, admin: true, links: true });
     assert!(said("TLS_PORTS", "443").is_err());
     assert!(said("TLS_TICKET_KEY", "short").is_err());
     let secret = "0123456789abcdef0123456789abcdef";

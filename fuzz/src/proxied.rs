@@ -1,0 +1,39 @@
+use proto::limits::MAX_PROXY_HEAD_BYTES;
+use proto::proxied::{ProxyHead, forwarded, forwarded_for, proxy_head};
+
+/// The head of the PROXY protocol is read the same in one piece and byte by byte, never asks for more than it may have,
+/// and never for bytes behind it. The same bytes are read as headers of proxies.
+pub fn proxied(bytes: &[u8]) {
+    let whole = proxy_head(bytes);
+    let mut end = None;
+    for length in 0..=bytes.len() {
+        match proxy_head(&bytes[..length]) {
+            Ok(ProxyHead::Needs(more)) => assert!(length < more && more <= MAX_PROXY_HEAD_BYTES, "{more} at {length}"),
+            Ok(ProxyHead::NeedsLine) => assert!(length < MAX_PROXY_HEAD_BYTES, "a line at {length}"),
+            found => {
+                end = Some((length, found));
+                break;
+            }
+        }
+    }
+    match end {
+        Some((_, found)) => assert_eq!(found, whole, "of {bytes:02x?}"),
+        None => assert!(matches!(whole, Ok(ProxyHead::Needs(_) | ProxyHead::NeedsLine)), "{whole:?} of {bytes:02x?}"),
+    }
+    if let Some((length, Ok(ProxyHead::Whole(_)))) = end {
+        // Whoever reads only what is needed has never read a byte behind the head.
+        let mut read = 0;
+        loop {
+            match proxy_head(&bytes[..read]) {
+                Ok(ProxyHead::Needs(more)) => read = more,
+                Ok(ProxyHead::NeedsLine) => read += 1,
+                _ => break,
+            }
+            assert!(read <= length, "{read} of {length} bytes");
+        }
+    }
+    assert!(forwarded_for(bytes).count() <= bytes.len() + 1);
+    if let Some(clients) = forwarded(bytes) {
+        assert!(clients.count() <= bytes.len() + 1);
+    }
+}

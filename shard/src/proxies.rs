@@ -1,0 +1,240 @@
+//! Who is asking: the client of a connection that comes by way of proxies.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use hyper::header::{FORWARDED, HeaderMap, HeaderName};
+use ipnet::IpNet;
+use proto::limits::{MAX_FORWARDED_HOPS, PROXY_HEAD_TIMEOUT};
+use proto::proxied::{BadProxyHead, MAX_PROXY_LINE, ProxyHead, forwarded, forwarded_for, proxy_head};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The proxies that are believed when they name their client.
+#[derive(Clone, Default, Debug)]
+pub struct Proxies {
+    /// Their addresses (TRUSTED_PROXIES).
+    pub ranges: Vec<IpNet>,
+    /// The ports where they speak the PROXY protocol (PROXY_PROTOCOL).
+    pub ports: Vec<u16>,
+}
+
+/// A trusted proxy names two clients, in two headers, or breaks the grammar of one of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Unclear;
+
+impl Unclear {
+    /// A sentence for the client and for the log.
+    pub(crate) const EXPLAINED: &str = "X-Forwarded-For and Forwarded name two different clients, or one of them breaks its grammar: the \
+        proxy must delete the header that it does not write";
+}
+
+/// Why a connection has no head of the PROXY protocol.
+#[derive(Debug)]
+pub(crate) enum NoHead {
+    Bad(BadProxyHead),
+    /// It did not arrive in time, or the connection ended within it.
+    Absent,
+    /// The connection ended before anything had arrived, as after a balancer's check.
+    Gone,
+}
+
+impl NoHead {
+    pub(crate) const fn explain(&self) -> &'static str {
+        match self {
+            Self::Bad(bad) => bad.explain(),
+            Self::Absent | Self::Gone => "the proxy's PROXY head did not arrive in time",
+        }
+    }
+}
+
+impl Proxies {
+    /// Whether what this address says of its client is believed. An IPv4-mapped IPv6 address counts as IPv4.
+    pub(crate) fn trust(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.ranges.iter().any(|range| range.contains(&address))
+    }
+
+    /// Whether a connection begins with a head of the PROXY protocol. Those who are not trusted speak as at any other port.
+    pub(crate) fn expect_head(&self, port: u16, address: IpAddr) -> bool {
+        self.ports.contains(&port) && self.trust(address)
+    }
+
+    /// The client that a request comes from: going back from the connection's other end, the first address that is not a
+    /// trusted proxy's. What stands before it was written by strangers.
+    pub(crate) fn client(&self, hop: SocketAddr, headers: &HeaderMap) -> Result<SocketAddr, Unclear> {
+        if self.ranges.is_empty() || !self.trust(hop.ip()) {
+            return Ok(hop);
+        }
+        let mut clients = [X_FORWARDED_FOR, FORWARDED].map(|name| headers.contains_key(name).then_some(hop));
+        let [ours, standard] = &mut clients;
+        if let Some(client) = ours {
+            let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
+            *client = self.first_stranger(hop, lines.flat_map(|line| forwarded_for(line.as_bytes())));
+        }
+        if let Some(client) = standard {
+            let lines = headers.get_all(FORWARDED).iter().rev();
+            let named = lines.map(|line| forwarded(line.as_bytes())).collect::<Option<Vec<_>>>().ok_or(Unclear)?;
+            *client = self.first_stranger(hop, named.into_iter().flatten());
+        }
+        match clients {
+            // A proxy passes on the header that it does not write, so one of the two may be the client's own.
+            [Some(one), Some(other)] if one.ip() != other.ip() => Err(Unclear),
+            [one, other] => Ok(one.or(other).unwrap_or(hop)),
+        }
+    }
+
+    /// `named` are the clients that each proxy names, the last proxy's first.
+    fn first_stranger(&self, hop: SocketAddr, named: impl Iterator<Item = Option<SocketAddr>>) -> SocketAddr {
+        let mut client = hop;
+        for named in named.take(MAX_FORWARDED_HOPS).map_while(|named| named) {
+            client = named;
+            if !self.trust(client.ip()) {
+                break;
+            }
+        }
+        client
+    }
+}
+
+/// Reads the head of the PROXY protocol of a connection that came at `since`, and not a byte more. Returns the client's
+/// address if the head has one.
+pub(crate) async fn read_head(stream: &mut TcpStream, since: Instant) -> Result<Option<SocketAddr>, NoHead> {
+    let deadline = tokio::time::Instant::from_std(since + PROXY_HEAD_TIMEOUT);
+    tokio::time::timeout_at(deadline, read(stream)).await.unwrap_or(Err(NoHead::Absent))
+}
+
+async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, NoHead> {
+    let mut head = Vec::new();
+    loop {
+        let more = match proxy_head(&head).map_err(NoHead::Bad)? {
+            ProxyHead::Whole(client) => return Ok(client),
+            ProxyHead::Needs(length) => length - head.len(),
+            ProxyHead::NeedsLine => {
+                let mut ahead = [0; MAX_PROXY_LINE];
+                let arrived = stream.peek(&mut ahead).await.map_err(|_| NoHead::Absent)?;
+                let line = ahead[..arrived].iter().position(|c| *c == b'\n').map_or(arrived, |end| end + 1);
+                // Zero at the end of the connection, which the read below notices.
+                line.clamp(1, MAX_PROXY_LINE - head.len().min(MAX_PROXY_LINE - 1))
+            }
+        };
+        let had = head.len();
+        head.resize(had + more, 0);
+        let read = stream.read_exact(&mut head[had..]).await;
+        read.map_err(|_| if had == 0 { NoHead::Gone } else { NoHead::Absent })?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    fn proxies(ranges: &[&str]) -> Proxies {
+        Proxies { ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(), ports: vec![443] }
+    }
+
+    fn client(proxies: &Proxies, hop: &str, lines: &[(&'static str, &str)]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        let hop = format!("{hop}:1").parse().unwrap();
+        proxies.client(hop, &headers).ok().map(|client| client.ip().to_string())
+    }
+
+    const XFF: &str = "x-forwarded-for";
+    const RFC: &str = "forwarded";
+
+    #[test]
+    fn the_last_address_that_is_no_trusted_proxys_is_the_client() {
+        let proxies = proxies(&["10.0.0.0/8", "2001:db8::/32"]);
+        for (hop, lines, expected) in [
+            // Nobody is believed who is not trusted.
+            ("192.0.2.1", &[(XFF, "203.0.113.9"), (RFC, "for=203.0.113.9")][..], "192.0.2.1"),
+            ("[::1]", &[(XFF, "203.0.113.9")], "::1"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("[::ffff:10.0.0.1]", &[(XFF, "203.0.113.9")], "203.0.113.9"),
+            ("10.0.0.1", &[(XFF, "203.0.113.9")], "203.0.113.9"),
+            // What the client wrote itself stands before what the proxy appends, in the same line or in another.
+            ("10.0.0.1", &[(XFF, "1.2.3.4, 10.9.9.9, 203.0.113.9, 10.0.0.2")], "203.0.113.9"),
+            ("10.0.0.1", &[(XFF, "1.2.3.4"), (XFF, "203.0.113.9"), (XFF, "10.0.0.2")], "203.0.113.9"),
+            ("10.0.0.1", &[(XFF, "10.0.0.3,10.0.0.2")], "10.0.0.3"),
+            ("10.0.0.1", &[(XFF, "1.2.3.4,unknown,10.0.0.2")], "10.0.0.2"),
+            ("10.0.0.1", &[(RFC, "for=1.2.3.4, for=203.0.113.9;proto=https")], "203.0.113.9"),
+            ("10.0.0.1", &[(RFC, "for=\"1.2.3.4\""), (RFC, "for=\"[2001:db9::7]:443\"")], "2001:db9::7"),
+            ("[2001:db8::1]", &[(XFF, "203.0.113.9"), (RFC, "for=203.0.113.9")], "203.0.113.9"),
+        ] {
+            assert_eq!(client(&proxies, hop, lines).as_deref(), Some(expected), "{hop} {lines:?}");
+        }
+        // One of the two headers is the client's own.
+        for lines in [
+            [(XFF, "203.0.113.9"), (RFC, "for=1.2.3.4")],
+            [(XFF, "203.0.113.9"), (RFC, "for=\"1.2.3.4")],
+            [(XFF, "203.0.113.9"), (RFC, "for=_hidden")],
+        ] {
+            assert_eq!(client(&proxies, "10.0.0.1", &lines), None, "{lines:?}");
+        }
+        assert_eq!(client(&proxies, "10.0.0.1", &[(RFC, "for=\"1.2.3.4"), (RFC, "for=203.0.113.9")]), None);
+    }
+
+    #[test]
+    fn a_list_without_end_is_read_so_far() {
+        let proxies = proxies(&["10.0.0.0/8"]);
+        let list = |hops: usize| format!("203.0.113.9{}", ",10.0.0.2".repeat(hops));
+        assert_eq!(
+            client(&proxies, "10.0.0.1", &[(XFF, &list(MAX_FORWARDED_HOPS - 1))]).as_deref(),
+            Some("203.0.113.9")
+        );
+        assert_eq!(client(&proxies, "10.0.0.1", &[(XFF, &list(MAX_FORWARDED_HOPS))]).as_deref(), Some("10.0.0.2"));
+    }
+
+    /// What is behind the head is for whoever reads next, in whatever pieces both arrive.
+    #[test]
+    fn a_head_is_read_and_not_a_byte_more() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let v1 = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n".to_vec();
+        let v2 =
+            [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &[192, 0, 2, 7, 198, 51, 100, 1, 0xdc, 4, 1, 0xbb]].concat();
+        runtime.block_on(async {
+            for (head, piece) in [(&v1, 1), (&v1, 7), (&v1, 200), (&v2, 1), (&v2, 13), (&v2, 200)] {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let mut proxy = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+                proxy.set_nodelay(true).unwrap();
+                let (mut hub, _) = listener.accept().await.unwrap();
+                let bytes = [&head[..], b"GET / HTTP/1.1\r\n"].concat();
+                let write = async {
+                    for piece in bytes.chunks(piece) {
+                        proxy.write_all(piece).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                };
+                let (read, ()) = tokio::join!(read_head(&mut hub, Instant::now()), write);
+                assert_eq!(read.unwrap(), Some("192.0.2.7:56324".parse().unwrap()), "{piece}");
+                let mut rest = [0; 16];
+                hub.read_exact(&mut rest).await.unwrap();
+                assert_eq!(&rest, b"GET / HTTP/1.1\r\n", "{piece}");
+            }
+            // One that does not come, one that ends, and something else.
+            for (bytes, late) in
+                [(&b"PROXY TCP4 1"[..], true), (b"PROXY TCP4 1", false), (b"GET / HTTP/1.1\r\n", false)]
+            {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let mut proxy = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+                let (mut hub, _) = listener.accept().await.unwrap();
+                proxy.write_all(bytes).await.unwrap();
+                if !late {
+                    proxy.shutdown().await.unwrap();
+                }
+                let since = if late { Instant::now() - PROXY_HEAD_TIMEOUT } else { Instant::now() };
+                let no = read_head(&mut hub, since).await.unwrap_err();
+                let is_missing = bytes.starts_with(b"GET");
+                assert_eq!(matches!(no, NoHead::Bad(BadProxyHead::Missing)), is_missing, "{no:?}");
+            }
+        });
+    }
+}
