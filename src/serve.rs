@@ -212,6 +212,8 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             }),
             origins: Arc::clone(&config.origins),
             cors: Arc::clone(&config.cors),
+            addresses: config.door.limits(files.seats),
+            connect_rate: config.door.connect_rate,
         },
         pages: pages::pages(Arc::clone(&config), facts, turned(pages_thread))?,
         networks,

@@ -2,6 +2,7 @@
 //!
 //! The constants are in modules by the part that enforces them, and are all used as `limits::NAME`.
 
+mod admission;
 mod bridge;
 mod discovery;
 mod http;
@@ -15,6 +16,7 @@ mod router;
 mod shard;
 mod tls;
 
+pub use admission::*;
 pub use bridge::*;
 pub use discovery::*;
 pub use http::*;

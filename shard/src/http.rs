@@ -1,5 +1,6 @@
 //! HTTP requests, including WebSocket upgrades of peers and hubs.
 
+mod gate;
 mod handshake;
 mod kept;
 mod secure;
@@ -32,6 +33,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{debug, warn};
 
 use crate::core::Core;
+use crate::crowd::Place;
 use crate::links::{Admission, LinkDoor, LinkSocket, Offer};
 use crate::proxies::{self, NoHead, Unclear};
 use crate::runtime::{DoorConfig, FileShares};
@@ -39,6 +41,7 @@ use crate::session::{HandOff, Seat};
 use crate::socket::{RequestSocket, Socket};
 use crate::stats::{HandshakeFailure, IoStats};
 use crate::{Answer, Audience, Gauges, Page, Pages, Visitor};
+pub(crate) use gate::{Gate, NoEntry};
 use handshake::NoHandshake;
 use kept::{Kept, Stream};
 pub(crate) use secure::Handshakes;
@@ -60,6 +63,8 @@ pub(crate) struct Door {
     pub(crate) admin_port: Option<u16>,
     /// The ports that speak TLS, and the handshakes there.
     pub(crate) tls: Option<(Arc<[u16]>, Handshakes)>,
+    /// Decides before anything is read.
+    pub(crate) gate: Gate,
     pub(crate) config: DoorConfig,
     pub(crate) pages: Pages,
     pub(crate) homes: Arc<[mpsc::Sender<HandOff>]>,
@@ -177,11 +182,13 @@ struct Refusal {
     text: Cow<'static, str>,
     /// Headers required in this refusal.
     headers: &'static [(&'static str, &'static str)],
+    /// After how many seconds to try again.
+    retry_after: Option<u64>,
 }
 
 impl Refusal {
     fn new(failure: HandshakeFailure, status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { failure, status, text: text.into(), headers: &[] }
+        Self { failure, status, text: text.into(), headers: &[], retry_after: None }
     }
 
     /// 401, with the required challenge (RFC 9110, 11.6.1; RFC 6750, 3).
@@ -192,6 +199,12 @@ impl Refusal {
             &[("www-authenticate", r#"Bearer realm="peerpigeon""#)]
         };
         Self { headers, ..Self::new(failure, StatusCode::UNAUTHORIZED, text) }
+    }
+
+    /// The same refusal as without a proxy, where nothing is read before it.
+    fn before_reading(no: NoEntry, retry_after: u64) -> Self {
+        let refusal = Self::new(no.failure(), StatusCode::SERVICE_UNAVAILABLE, no.explain());
+        Self { retry_after: Some(retry_after), ..refusal }
     }
 }
 
@@ -209,42 +222,58 @@ pub(crate) async fn serve(
     core: Rc<RefCell<Core>>,
     mut stream: TcpStream,
     address: SocketAddr,
-    file: OwnedSemaphorePermit,
+    (file, place): (OwnedSemaphorePermit, Option<Place>),
     let_in: Rc<Cell<bool>>,
 ) {
     let since = Instant::now();
     let (door, core) = (&*door, &*core);
-    let mut address = address;
+    let (mut address, place) = (address, Cell::new(place));
     if door.config.proxies.expect_head(port, address.ip()) {
         match Box::pin(proxies::read_head(&mut stream, since)).await {
-            Ok(client) => address = client.unwrap_or(address),
+            Ok(Some(client)) => {
+                address = client;
+                match door.enter(client) {
+                    Ok(entered) => place.set(entered),
+                    Err(no) => {
+                        count_no_entry(door, &mut core.borrow_mut(), no, client);
+                        if let Ok(stream) = stream.into_std() {
+                            door.gate.turn_away(&stream, no, door.speaks_tls(port));
+                        }
+                        return;
+                    }
+                }
+            }
+            Ok(None) => {}
             Err(NoHead::Gone) => return,
             Err(no) => return count_no_head(&mut core.borrow_mut(), &no, address),
         }
     }
     let socket = match &door.tls {
-        Some((ports, handshakes)) if ports.contains(&port) => {
-            match Box::pin(handshakes.shake_hands(stream, since)).await {
-                Ok(stream) => {
-                    core.borrow_mut().stats_mut().tls_handshakes[usize::from(stream.tls().is_resumed())] += 1;
-                    RequestSocket::Tls(Box::new(stream))
-                }
-                Err(no) => return count_no_tls(&mut core.borrow_mut(), &no, address),
+        Some((_, handshakes)) if door.speaks_tls(port) => match Box::pin(handshakes.shake_hands(stream, since)).await {
+            Ok(stream) => {
+                core.borrow_mut().stats_mut().tls_handshakes[usize::from(stream.tls().is_resumed())] += 1;
+                RequestSocket::Tls(Box::new(stream))
             }
-        }
+            Err(no) => return count_no_tls(&mut core.borrow_mut(), &no, address),
+        },
         _ => RequestSocket::plain(stream),
     };
     let admitted: Cell<Option<(Guest, SocketAddr)>> = Cell::default();
     let kept = Rc::new(Kept::new(since));
     let service = service_fn(|request: Request<Incoming>| {
-        let (kept, admitted) = (&*kept, &admitted);
+        let (kept, admitted, place) = (&*kept, &admitted, &place);
         let let_in = &let_in;
         // hyper returns a connection only if its answers can be moved.
         Box::pin(async move {
+            let mut counted = place.take();
+            counted.iter_mut().for_each(Place::finish);
+            place.set(counted);
             kept.asked().await;
             let origin = request.headers().get(ORIGIN).cloned();
             let client = door.config.proxies.client(address, request.headers());
-            let caller = Caller { entrance, address: client.unwrap_or(address), is_clear: client.is_ok() };
+            let is_proxied = client.is_ok_and(|client| client != address);
+            let caller =
+                Caller { entrance, address: client.unwrap_or(address), is_clear: client.is_ok(), is_proxied, place };
             let response = match answer(door, caller, core, admitted, request) {
                 Answer::Now(response) => response,
                 Answer::Soon(page) => page_in_turn(door, caller, core, page, origin.as_ref()).await,
@@ -294,7 +323,7 @@ pub(crate) async fn serve(
     let Ok((socket, leftover)) = socket.leave(parts.read_buf) else { return };
     let untaken = match (guest, &door.links) {
         (Guest::Peer(peer, resume), _) => {
-            let seat = Seat::request(&door.gauges, door.max_connections).holding(file);
+            let seat = Seat::request(&door.gauges, door.max_connections).holding(file, place.take());
             send_home(door, core, HandOff { socket, leftover, peer, resume, address, seat }).await
         }
         (Guest::Hub { hub, legacy }, Some(links)) => {
@@ -330,10 +359,24 @@ fn count_no_head(core: &mut Core, no: &NoHead, address: SocketAddr) {
     }
 }
 
+/// Counts a connection that is refused before anything is read, and logs such connections once in a while.
+pub(crate) fn count_no_entry(door: &Door, core: &mut Core, no: NoEntry, address: SocketAddr) {
+    let failure = no.failure();
+    core.stats_mut().handshake_failures[failure as usize] += 1;
+    log_no_entry(door, no, address);
+}
+
+fn log_no_entry(door: &Door, no: NoEntry, address: SocketAddr) {
+    if let Some(times) = door.gate.refused(Instant::now()) {
+        let (address, reason) = (address.ip(), no.failure().label());
+        warn!(%address, reason, detail = no.explain(), times, "connections_refused");
+    }
+}
+
 /// Waits for a page's turn, and for the page. Refuses it if it would wait too long.
 async fn page_in_turn(
     door: &Door,
-    caller: Caller,
+    caller: Caller<'_>,
     core: &RefCell<Core>,
     page: Page,
     origin: Option<&HeaderValue>,
@@ -375,17 +418,21 @@ fn turn_away(core: &mut Core, socket: &mut Socket) {
 
 /// The origin of a request.
 #[derive(Clone, Copy)]
-struct Caller {
+struct Caller<'a> {
     entrance: Entrance,
     /// The client's address, as trusted proxies name it.
     address: SocketAddr,
     /// Whether they name one client. If not, it is the proxy's address.
     is_clear: bool,
+    /// Whether a proxy has named it in a header, so that it has not been counted yet.
+    is_proxied: bool,
+    /// The connection's place among those of its address.
+    place: &'a Cell<Option<Place>>,
 }
 
 fn answer(
     door: &Door,
-    caller: Caller,
+    caller: Caller<'_>,
     core: &RefCell<Core>,
     admitted: &Cell<Option<(Guest, SocketAddr)>>,
     mut request: Request<Incoming>,
@@ -411,7 +458,7 @@ fn answer(
         }
     }
     let mut refuse = |refusal: Refusal| {
-        let Refusal { failure, status, text, headers } = refusal;
+        let Refusal { failure, status, text, headers, retry_after } = refusal;
         if wants_socket || matches!(failure, HandshakeFailure::BadRequest | HandshakeFailure::Forwarded) {
             core.stats_mut().handshake_failures[failure as usize] += 1;
             if failure.is_of_a_link()
@@ -433,6 +480,9 @@ fn answer(
         let mut response = door.plain(status, text, origin.as_ref());
         for (name, value) in headers {
             response.headers_mut().insert(*name, HeaderValue::from_static(value));
+        }
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         Answer::Now(response)
     };
@@ -463,6 +513,20 @@ fn answer(
         Ok(guest) => guest,
         Err(refusal) => return refuse(refusal),
     };
+    if caller.is_proxied
+        && let Guest::Peer(..) = guest
+    {
+        match door.enter(caller.address) {
+            Ok(mut entered) => {
+                entered.iter_mut().for_each(Place::finish);
+                caller.place.set(entered);
+            }
+            Err(no) => {
+                log_no_entry(door, no, caller.address);
+                return refuse(Refusal::before_reading(no, door.gate.retry_after()));
+            }
+        }
+    }
     let Ok((response, _)) = upgrade::upgrade(&mut request) else {
         return refuse(NoHandshake::NotAnUpgrade.into());
     };
@@ -489,6 +553,30 @@ impl Door {
     /// The initial state of the pages' rate limits.
     pub(crate) fn turns(keys: Keys) -> [RefCell<Turns>; 2] {
         [(); 2].map(|()| RefCell::new(Turns::new(keys)))
+    }
+
+    pub(crate) fn speaks_tls(&self, port: u16) -> bool {
+        self.tls.as_ref().is_some_and(|(ports, _)| ports.contains(&port))
+    }
+
+    /// Decides about a connection before anything is read from it. A trusted proxy's is not counted for the proxy's address, but
+    /// for its client's when that is known.
+    pub(crate) fn admit(&self, entrance: Entrance, address: SocketAddr) -> Result<Option<Place>, NoEntry> {
+        match entrance {
+            // Operators and hubs have ports of their own, with files of their own, which peers cannot use up.
+            Entrance::Admin | Entrance::Hubs => Ok(None),
+            Entrance::Both | Entrance::Peers => {
+                let is_full = self.gauges.connections.load(Ordering::Relaxed) >= self.max_connections;
+                let counted = (!self.config.proxies.trust(address.ip())).then(|| address.ip());
+                self.gate.admit(counted, is_full, Instant::now())
+            }
+        }
+    }
+
+    /// Counts a client that a trusted proxy has named, unless it is a trusted proxy itself.
+    fn enter(&self, client: SocketAddr) -> Result<Option<Place>, NoEntry> {
+        let counted = (!self.config.proxies.trust(client.ip())).then_some(client.ip());
+        counted.map(|client| self.gate.enter(client, Instant::now())).transpose()
     }
 
     /// An answer of one sentence.

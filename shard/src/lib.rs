@@ -8,6 +8,7 @@
 
 mod clock;
 mod core;
+mod crowd;
 mod http;
 mod links;
 mod listen;
@@ -34,6 +35,7 @@ use proto::{BugNote, Event};
 
 pub use clock::Clock;
 pub use core::SessionLimits;
+pub use crowd::AddressLimits;
 pub use links::{Admission, LinkDoor, LinkSocket, TakeLink};
 pub use listen::bind;
 pub use networks::{Largest, NetworkList};

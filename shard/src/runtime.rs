@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, MAX_HTTP_CONNECTIONS, TICK};
+use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, MAX_HTTP_CONNECTIONS, REFUSALS_PER_TURN, TICK};
 use proto::{Router, RouterConfig, ShardId, ToMesh, ToShard};
 use thread::Mailboxes;
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +19,8 @@ use tracing::{debug, warn};
 
 use crate::clock::Clock;
 use crate::core::{Adopted, Core, SessionLimits};
-use crate::http::{self, Door, DoorFiles, Entrance, Handshakes, Share};
+use crate::crowd::{AddressLimits, Crowd, Place};
+use crate::http::{self, Door, DoorFiles, Entrance, Gate, Handshakes, Share};
 use crate::links::LinkDoor;
 use crate::proxies::Proxies;
 use crate::session::{self, HandOff};
@@ -72,6 +73,10 @@ pub struct DoorConfig {
     pub origins: Arc<Origins>,
     /// Web origins whose pages may read refusals; pages have their own headers.
     pub cors: Arc<Origins>,
+    /// Limits of each address.
+    pub addresses: AddressLimits,
+    /// CONNECT_RATE: connections per second that each shard admits. 0 means no limit.
+    pub connect_rate: u32,
 }
 
 /// The listeners that speak TLS.
@@ -157,6 +162,8 @@ pub fn start(
     let (posts, mailboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(MAILBOX_BATCHES)).unzip();
     let homes: Arc<[mpsc::Sender<HandOff>]> = homes.into();
     let files = DoorFiles::new(config.files);
+    // One for all: the kernel spreads the connections of an address over the shards.
+    let crowd = Arc::new(Crowd::new(config.door.addresses, config.router.keys));
     let mut handles = Vec::new();
     let post = arrivals.into_iter().zip(mailboxes).zip(publish);
     for (i, (listeners, ((arrivals, mailbox), publish))) in listeners.into_iter().zip(post).enumerate() {
@@ -170,9 +177,9 @@ pub fn start(
         let router = Router::new(config.router.clone());
         let gauges = Arc::clone(&config.gauges);
         let core = Core::new(router, &config.router, config.limits, config.clock, gauges, config.echo);
-        let files = files.clone();
+        let (files, crowd) = (files.clone(), Arc::clone(&crowd));
         let outgoing = Mailboxes::new(&posts, mesh.as_ref());
-        let post = Post { homes: Arc::clone(&homes), files, outgoing, arrivals, mailbox, orders, publish };
+        let post = Post { homes: Arc::clone(&homes), files, crowd, outgoing, arrivals, mailbox, orders, publish };
         let ended = ended.clone();
         let on_end = move || _ = ended.try_send(shard);
         let part = move |busy| run(config, core, listeners, post, busy);
@@ -185,6 +192,7 @@ pub fn start(
 struct Post {
     homes: Arc<[mpsc::Sender<HandOff>]>,
     files: DoorFiles,
+    crowd: Arc<Crowd>,
     outgoing: Mailboxes,
     arrivals: mpsc::Receiver<HandOff>,
     mailbox: mpsc::Receiver<Vec<ToShard>>,
@@ -193,12 +201,13 @@ struct Post {
 }
 
 async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: Post, busy: Arc<AtomicU64>) {
-    let Post { homes, files, outgoing, arrivals, mailbox, mut orders, publish } = post;
+    let Post { homes, files, crowd, outgoing, arrivals, mailbox, mut orders, publish } = post;
     let core = Rc::new(RefCell::new(core));
     let door = Rc::new(Door {
         shards: config.router.shards,
         keys: config.router.keys,
         resume_keys: config.router.resume_keys,
+        gate: Gate::new(crowd, config.router.keys, config.door.connect_rate),
         max_connections: config.max_connections,
         files,
         gauges: config.gauges,
@@ -257,7 +266,7 @@ fn check(ended: Result<(), JoinError>) {
 }
 
 /// An accepted connection.
-struct Came(TcpStream, SocketAddr);
+struct Came(TcpStream, SocketAddr, Option<Place>);
 
 /// The connections of one listener that are not WebSockets, oldest first: they may be closed for others.
 #[derive(Default)]
@@ -308,17 +317,30 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
     let mut connections = JoinSet::new();
     let mut newcomers = Newcomers::default();
     let spawn = |connections: &mut JoinSet<()>, newcomers: &mut Newcomers, came: Came, file: OwnedSemaphorePermit| {
-        let Came(stream, address) = came;
-        // On `::`, IPv4 addresses arrive as IPv6: `::ffff:10.0.0.1`.
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let Came(stream, address, place) = came;
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "nodelay_failed");
         }
         let let_in = Rc::new(Cell::new(false));
         let (door, core) = (Rc::clone(&door), Rc::clone(&core));
-        let served = http::serve(door, (entrance, port), core, stream, address, file, Rc::clone(&let_in));
+        let served = http::serve(door, (entrance, port), core, stream, address, (file, place), Rc::clone(&let_in));
         newcomers.add(connections.spawn_local(served), let_in);
     };
+    // What the door says of a connection, before anything is read from it.
+    let look = |stream: TcpStream, address: SocketAddr| {
+        // On `::`, IPv4 addresses arrive as IPv6: `::ffff:10.0.0.1`.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let no = match door.admit(entrance, address) {
+            Ok(place) => return Some(Came(stream, address, place)),
+            Err(no) => no,
+        };
+        http::count_no_entry(&door, &mut core.borrow_mut(), no, address);
+        if let Ok(stream) = stream.into_std() {
+            door.gate.turn_away(&stream, no, door.speaks_tls(port));
+        }
+        None
+    };
+    let mut refused = 0;
     let make_room = |newcomers: &mut Newcomers| {
         let made = newcomers.drop_oldest();
         core.borrow_mut().stats_mut().handshake_failures[HandshakeFailure::CrowdedOut as usize] += u64::from(made);
@@ -350,7 +372,14 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
             }
             accepted = listener.accept(), if came.is_none() => match accepted {
                 Ok((stream, address)) => {
-                    came = Some(Came(stream, address));
+                    came = look(stream, address);
+                    if came.is_none() {
+                        refused += 1;
+                        if refused % REFUSALS_PER_TURN == 0 {
+                            tokio::task::yield_now().await;
+                        }
+                        continue;
+                    }
                     let full = files.available_permits() == 0 || connections.len() >= MAX_HTTP_CONNECTIONS;
                     if full && !make_room(&mut newcomers) {
                         wanted.ask();
@@ -377,7 +406,8 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
                 None => {
                     let Ok((stream, address)) = listener.accept() else { break };
                     stream.set_nonblocking(true)?;
-                    Came(TcpStream::from_std(stream)?, address)
+                    let Some(came) = look(TcpStream::from_std(stream)?, address) else { continue };
+                    came
                 }
             };
             spawn(&mut connections, &mut newcomers, next, file);

@@ -21,6 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Gauges;
 use crate::core::Core;
+use crate::crowd::Place;
 use crate::queue::SendQueue;
 use crate::socket::{Socket, Writer};
 
@@ -43,21 +44,22 @@ pub(crate) struct Seat {
     gauges: Arc<Gauges>,
     max: usize,
     taken: bool,
-    /// The socket's share of its listener's files.
-    file: Option<OwnedSemaphorePermit>,
+    /// The socket's share of its listener's files, and its place among the connections of its address.
+    held: Option<(OwnedSemaphorePermit, Option<Place>)>,
 }
 
 impl Seat {
     /// Takes a place if there is one.
     pub(crate) fn request(gauges: &Arc<Gauges>, max: usize) -> Self {
-        let mut seat = Self { gauges: Arc::clone(gauges), max, taken: false, file: None };
+        let mut seat = Self { gauges: Arc::clone(gauges), max, taken: false, held: None };
         seat.request_again();
         seat
     }
 
-    /// Keeps the socket's share of its listener's files as long as the seat.
-    pub(crate) fn holding(mut self, file: OwnedSemaphorePermit) -> Self {
-        self.file = Some(file);
+    /// Keeps the socket's share of its listener's files, and its place among the connections of its address, as long as the
+    /// seat.
+    pub(crate) fn holding(mut self, file: OwnedSemaphorePermit, place: Option<Place>) -> Self {
+        self.held = Some((file, place));
         self
     }
 

@@ -39,6 +39,16 @@ pub enum HandshakeFailure {
     LinkWrongPort,
     /// A peer connected to a port that accepts no peers (404).
     WrongPort,
+    /// Its address has MAX_CONNECTIONS_PER_ADDRESS connections (503).
+    AddressConnections,
+    /// Its address has MAX_UNFINISHED_PER_ADDRESS connections without a request (503).
+    AddressUnfinished,
+    /// Its address connects faster than CONNECT_RATE_PER_ADDRESS (503).
+    AddressRate,
+    /// The shard has no turn for it: CONNECT_RATE (503).
+    Busy,
+    /// The hub is full, and there are too many to tell each so (503). The others are closed with `max connections`.
+    Full,
     /// A trusted proxy named two clients in two headers, or broke their grammar (400).
     Forwarded,
     /// A trusted proxy sent no valid head of the PROXY protocol in time.
@@ -61,7 +71,7 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// Every failure, in the order of its discriminant.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 26] = [
         Self::Unauthorized,
         Self::InvalidPeerId,
         Self::Origin,
@@ -74,6 +84,11 @@ impl HandshakeFailure {
         Self::LinkVersion,
         Self::LinkWrongPort,
         Self::WrongPort,
+        Self::AddressConnections,
+        Self::AddressUnfinished,
+        Self::AddressRate,
+        Self::Busy,
+        Self::Full,
         Self::Forwarded,
         Self::ProxyHead,
         Self::TlsAtPlainPort,
@@ -105,6 +120,11 @@ impl HandshakeFailure {
             Self::LinkVersion => "link-version",
             Self::LinkWrongPort => "link-wrong-port",
             Self::WrongPort => "wrong-port",
+            Self::AddressConnections => "address-connections",
+            Self::AddressUnfinished => "address-unfinished",
+            Self::AddressRate => "address-rate",
+            Self::Busy => "busy",
+            Self::Full => "full",
             Self::Forwarded => "forwarded",
             Self::ProxyHead => "proxy-head",
             Self::TlsAtPlainPort => "tls-at-plain-port",

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use proto::limits::MAX_PROXY_RANGES;
+use proto::limits::{DEFAULT_ADDRESS_CONNECTIONS, LEAST_ADDRESS_CONNECTIONS, MAX_PROXY_RANGES};
+use shard::AddressLimits;
 
 use super::parse::{entries, shown_entry};
 use super::reader::{SettingError, SettingsReader};
-use super::settings;
+use super::settings::{self, Setting};
 use super::tls::{PortNames, ports};
 
 /// The door of a hub.
@@ -17,6 +18,12 @@ pub struct DoorSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// PROXY_PROTOCOL.
     pub proxy_protocol: PortNames,
+    /// MAX_CONNECTIONS_PER_ADDRESS, if it is set.
+    max_connections_per_address: Option<u32>,
+    max_unfinished_per_address: u32,
+    connect_rate_per_address: u32,
+    /// CONNECT_RATE.
+    pub connect_rate: u32,
 }
 
 impl DoorSettings {
@@ -24,7 +31,34 @@ impl DoorSettings {
     pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<Self> {
         let trusted_proxies = reader.text(&settings::TRUSTED_PROXIES, || Ok(Vec::new()), ranges);
         let proxy_protocol = reader.text(&settings::PROXY_PROTOCOL, || Ok(PortNames::default()), ports);
-        Some(Self { trusted_proxies: trusted_proxies?, proxy_protocol: proxy_protocol? })
+        // No number is the default of the first one, which depends on how many peers there is room for.
+        let connections = reader.number(&settings::MAX_CONNECTIONS_PER_ADDRESS, || DEFAULT_ADDRESS_CONNECTIONS.into());
+        let is_set = reader.is_set(&settings::MAX_CONNECTIONS_PER_ADDRESS);
+        let mut number = |setting: &'static Setting| reader.number(setting, || setting.default_number());
+        let unfinished = number(&settings::MAX_UNFINISHED_PER_ADDRESS);
+        let connects = number(&settings::CONNECT_RATE_PER_ADDRESS);
+        let connect_rate = number(&settings::CONNECT_RATE);
+        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        Some(Self {
+            trusted_proxies: trusted_proxies?,
+            proxy_protocol: proxy_protocol?,
+            max_connections_per_address: connections.map(small).map(|n| is_set.then_some(n))?,
+            max_unfinished_per_address: small(unfinished?),
+            connect_rate_per_address: small(connects?),
+            connect_rate: small(connect_rate?),
+        })
+    }
+
+    /// The limits of an address at a hub that has room for so many peers.
+    pub fn limits(&self, seats: usize) -> AddressLimits {
+        let most = u32::try_from(seats / 3 * 2).unwrap_or(u32::MAX);
+        AddressLimits {
+            connections: self
+                .max_connections_per_address
+                .unwrap_or_else(|| most.clamp(LEAST_ADDRESS_CONNECTIONS, DEFAULT_ADDRESS_CONNECTIONS)),
+            unfinished: self.max_unfinished_per_address,
+            connects: self.connect_rate_per_address,
+        }
     }
 
     /// Contradictions among these settings.
@@ -77,6 +111,14 @@ mod tests {
                 .unwrap();
         let ports = config.door.proxy_protocol;
         assert!(ports.peers && ports.links && !ports.admin && config.warnings().is_empty(), "{:?}", config.warnings());
+    }
+
+    #[test]
+    fn one_address_has_no_more_than_two_thirds_of_the_places() {
+        let limit = |pairs: &[(&str, &str)], seats| Config::from_pairs(pairs).unwrap().door.limits(seats).connections;
+        assert_eq!([10_000, 1000, 300, 10].map(|seats| limit(&[], seats)), [512, 512, 200, 64]);
+        assert_eq!(limit(&[("MAX_CONNECTIONS_PER_ADDRESS", "2000")], 1000), 2000);
+        assert_eq!(limit(&[("MAX_CONNECTIONS_PER_ADDRESS", "0")], 1000), 0, "no limit");
     }
 
     #[test]

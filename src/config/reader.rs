@@ -126,6 +126,11 @@ impl<'a> SettingsReader<'a> {
         self.settle(setting, &said, judged, value)
     }
 
+    /// Whether a valid value was given for a setting that has been read.
+    pub(super) fn is_set(&self, setting: &Setting) -> bool {
+        self.shown.iter().any(|shown| shown.name == setting.name && shown.source != Source::Default)
+    }
+
     /// A boolean setting.
     pub(super) fn switch(&mut self, setting: &'static Setting) -> Option<bool> {
         let said = self.said(setting, &[])?;

@@ -7,10 +7,11 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use proto::limits::{
-    DEFAULT_ANNOUNCE_BUDGET_BYTES, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_NETWORKS_PER_PEER,
-    DEFAULT_MAX_PEERS_PER_NETWORK, DEFAULT_MESSAGE_RATE, DEFAULT_MESSAGE_RATE_BYTES, DEFAULT_SEND_BUDGET_BYTES,
-    DEFAULT_SEND_QUEUE_BYTES, DEFAULT_SEND_QUEUE_FRAMES, LARGEST_MAX_MESSAGE_BYTES, LARGEST_MESSAGE_RATE_BYTES,
-    ROSTER_CHUNK, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
+    DEFAULT_ADDRESS_CONNECT_RATE, DEFAULT_ADDRESS_UNFINISHED, DEFAULT_ANNOUNCE_BUDGET_BYTES, DEFAULT_CONNECT_RATE,
+    DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_NETWORKS_PER_PEER, DEFAULT_MAX_PEERS_PER_NETWORK,
+    DEFAULT_MESSAGE_RATE, DEFAULT_MESSAGE_RATE_BYTES, DEFAULT_SEND_BUDGET_BYTES, DEFAULT_SEND_QUEUE_BYTES,
+    DEFAULT_SEND_QUEUE_FRAMES, LARGEST_MAX_MESSAGE_BYTES, LARGEST_MESSAGE_RATE_BYTES, ROSTER_CHUNK,
+    ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
 };
 
 /// One setting, set by its variable or by the flag of the same name.
@@ -221,6 +222,42 @@ pub(crate) static MAX_CONNECTIONS: Setting = Setting {
     kind: Kind::Number { noun: "a number of connections", min: 1, max: 10_000_000 },
     heading: LIMITS,
     help: "Maximum number of open WebSockets of peers",
+};
+
+pub(crate) static MAX_CONNECTIONS_PER_ADDRESS: Setting = Setting {
+    name: "MAX_CONNECTIONS_PER_ADDRESS",
+    value: "COUNT",
+    default: Preset::Found("512, or two thirds of MAX_CONNECTIONS if that is less, but at least 64"),
+    kind: Kind::Number { noun: "a number of connections", min: 0, max: 10_000_000 },
+    heading: LIMITS,
+    help: "Maximum number of connections of one client address at PORT; 0 means no limit. Of IPv6, a /64 counts as one address",
+};
+
+pub(crate) static MAX_UNFINISHED_PER_ADDRESS: Setting = Setting {
+    name: "MAX_UNFINISHED_PER_ADDRESS",
+    value: "COUNT",
+    default: Preset::Number(DEFAULT_ADDRESS_UNFINISHED as u64),
+    kind: Kind::Number { noun: "a number of connections", min: 0, max: 10_000_000 },
+    heading: LIMITS,
+    help: "Of these, maximum number of connections whose first request has not arrived; 0 means no limit",
+};
+
+pub(crate) static CONNECT_RATE_PER_ADDRESS: Setting = Setting {
+    name: "CONNECT_RATE_PER_ADDRESS",
+    value: "COUNT",
+    default: Preset::Number(DEFAULT_ADDRESS_CONNECT_RATE as u64),
+    kind: Kind::Number { noun: "a number of connections per second", min: 0, max: 1_000_000 },
+    heading: LIMITS,
+    help: "Connections per second that one client address may open at PORT; bursts of 8 s are allowed; 0 means no limit",
+};
+
+pub(crate) static CONNECT_RATE: Setting = Setting {
+    name: "CONNECT_RATE",
+    value: "COUNT",
+    default: Preset::Number(DEFAULT_CONNECT_RATE as u64),
+    kind: Kind::Number { noun: "a number of connections per second", min: 0, max: 1_000_000 },
+    heading: LIMITS,
+    help: "Connections per second that each shard accepts at PORT; bursts of 2 s are allowed; 0 means no limit",
 };
 
 pub(crate) static MAX_MESSAGE_BYTES: Setting = Setting {
@@ -522,7 +559,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 48] = [
+pub(crate) static ALL: [&Setting; 52] = [
     &HOST,
     &PORT,
     &ADMIN_PORT,
@@ -539,6 +576,10 @@ pub(crate) static ALL: [&Setting; 48] = [
     &TLS_PORTS,
     &TLS_TICKET_KEY,
     &MAX_CONNECTIONS,
+    &MAX_CONNECTIONS_PER_ADDRESS,
+    &MAX_UNFINISHED_PER_ADDRESS,
+    &CONNECT_RATE_PER_ADDRESS,
+    &CONNECT_RATE,
     &MAX_MESSAGE_BYTES,
     &MAX_NETWORKS_PER_PEER,
     &MAX_PEERS_PER_NETWORK,

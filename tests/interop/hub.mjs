@@ -17,6 +17,9 @@ const SECURE = Boolean(process.env.TLS_CERT)
 const READY_MS = 10_000
 const STDERR_KEPT = 16 * 1024
 
+/** All clients of a test have one address. */
+const UNLIMITED = { MAX_CONNECTIONS_PER_ADDRESS: '0', MAX_UNFINISHED_PER_ADDRESS: '0', CONNECT_RATE_PER_ADDRESS: '0', CONNECT_RATE: '0' }
+
 const running = new Set()
 process.on('exit', () => running.forEach(child => child.kill('SIGKILL')))
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1))
@@ -25,7 +28,7 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exi
 export async function startHub ({ env = {}, args = ['serve'], port } = {}) {
   port ??= await freePort()
   const child = spawn(BINARY, args, {
-    env: { ...process.env, HOST: '127.0.0.1', PORT: String(port), ...env },
+    env: { ...process.env, ...UNLIMITED, HOST: '127.0.0.1', PORT: String(port), ...env },
     stdio: ['ignore', 'ignore', 'pipe']
   })
   running.add(child)

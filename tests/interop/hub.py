@@ -17,12 +17,19 @@ _running = set()
 atexit.register(lambda: [hub.process.kill() for hub in _running if hub.process.returncode is None])
 
 
+# All clients of a test have one address.
+UNLIMITED = {
+    name: "0"
+    for name in ("MAX_CONNECTIONS_PER_ADDRESS", "MAX_UNFINISHED_PER_ADDRESS", "CONNECT_RATE_PER_ADDRESS", "CONNECT_RATE")
+}
+
+
 class Hub:
     """Starts on a free port, or on the port of an earlier one, and is killed by its own pid."""
 
     def __init__(self, port=None, **env):
         self.port = port or free_port()
-        self.env = {**os.environ, "HOST": "127.0.0.1", "PORT": str(self.port), **env}
+        self.env = {**os.environ, **UNLIMITED, "HOST": "127.0.0.1", "PORT": str(self.port), **env}
         # run.sh names a certificate where hubs are to speak TLS, and has Python trust its authority.
         secure = "s" if os.environ.get("TLS_CERT") else ""
         self.ws = f"ws{secure}://127.0.0.1:{self.port}"

@@ -21,7 +21,17 @@ pub struct Hub {
     pub started: String,
 }
 
-pub const DEFAULTS: &[(&str, &str)] = &[("HOST", "127.0.0.1"), ("PORT", "0"), ("SHARDS", "2"), ("LOG_FORMAT", "json")];
+/// Most tests are a crowd behind one address, so nothing limits that: `flood.rs` tests the limits.
+pub const DEFAULTS: &[(&str, &str)] = &[
+    ("HOST", "127.0.0.1"),
+    ("PORT", "0"),
+    ("SHARDS", "2"),
+    ("LOG_FORMAT", "json"),
+    ("MAX_CONNECTIONS_PER_ADDRESS", "0"),
+    ("MAX_UNFINISHED_PER_ADDRESS", "0"),
+    ("CONNECT_RATE_PER_ADDRESS", "0"),
+    ("CONNECT_RATE", "0"),
+];
 
 pub fn command(env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peerpigeon"));

@@ -11,6 +11,7 @@ mod docs;
 mod door;
 mod ends;
 mod files;
+mod flood;
 mod go;
 mod hang;
 mod hub;

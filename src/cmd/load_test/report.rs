@@ -187,6 +187,11 @@ impl fmt::Display for Report {
         for (name, hint) in [
             ("http 401", "(the hub asks for a token: --token, or AUTH_TOKEN)"),
             ("1008", "(the hub is full: MAX_CONNECTIONS)"),
+            (
+                "http 503",
+                "(the hub limits the connections of an address: for a load test, set MAX_CONNECTIONS_PER_ADDRESS, \
+                 MAX_UNFINISHED_PER_ADDRESS, CONNECT_RATE_PER_ADDRESS and CONNECT_RATE to 0)",
+            ),
         ] {
             if self.dial_failures.0.contains_key(name) {
                 writeln!(f, "{hint}")?;

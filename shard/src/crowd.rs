@@ -1,0 +1,287 @@
+//! Limits per client address, counted over all shards before anything is read.
+
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use proto::Keys;
+use proto::limits::{ADDRESS_BURST_SECS, ADDRESS_LOG_PAUSE, ADDRESS_ROWS, QUIET_CONNECTS};
+
+use crate::http::NoEntry;
+
+/// What one address may have. 0 means no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct AddressLimits {
+    /// Open connections (MAX_CONNECTIONS_PER_ADDRESS).
+    pub connections: u32,
+    /// Of those, connections whose first request has not arrived (MAX_UNFINISHED_PER_ADDRESS).
+    pub unfinished: u32,
+    /// New connections per second (CONNECT_RATE_PER_ADDRESS), with bursts of [`ADDRESS_BURST_SECS`].
+    pub connects: u32,
+}
+
+/// Counts the connections of each address. An IPv6 client is known by its /64.
+///
+/// The table has a fixed size. An address has two rows in it, found by a keyed hash, and each row counts all addresses
+/// that share it. An address is refused only if both of its rows are above a limit, so that a stranger is refused for
+/// others only if their addresses hit both of its rows: with `n` addresses at their limit, one stranger in
+/// ([`ADDRESS_ROWS`] / 2n)^2. Shards that admit at the same moment can exceed a limit by one each.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    limits: AddressLimits,
+    keys: Keys,
+    rows: Box<[Row]>,
+    start: Instant,
+    log: Log,
+}
+
+#[derive(Default, Debug)]
+struct Row {
+    open: AtomicU32,
+    unfinished: AtomicU32,
+    /// When the next connection is due at the rate, in nanoseconds since the start.
+    due: AtomicU64,
+}
+
+/// When the hub last logged that it refuses addresses.
+#[derive(Default, Debug)]
+struct Log {
+    /// In nanoseconds since the start, plus one.
+    last: AtomicU64,
+    since: AtomicU64,
+}
+
+impl Crowd {
+    /// An empty table.
+    pub(crate) fn new(limits: AddressLimits, keys: Keys) -> Self {
+        let rows = (0..ADDRESS_ROWS).map(|_| Row::default()).collect();
+        Self { limits, keys, rows, start: Instant::now(), log: Log::default() }
+    }
+
+    /// Counts a new connection of this address, whose request is still to come.
+    ///
+    /// # Errors
+    ///
+    /// If the address has reached a limit.
+    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Place, NoEntry> {
+        let numbers = self.numbers(address);
+        let rows = numbers.map(|number| &self.rows[usize::from(number)]);
+        let AddressLimits { connections, unfinished, .. } = self.limits;
+        // Given back with its end, also where it is refused.
+        let mut place = Place { crowd: Arc::clone(self), rows: numbers, is_unfinished: true, is_quiet: false };
+        let open = rows.map(|row| row.open.fetch_add(1, Ordering::Relaxed));
+        let heads = rows.map(|row| row.unfinished.fetch_add(1, Ordering::Relaxed));
+        let is_full = |limit: u32, counts: [u32; 2]| limit > 0 && counts.iter().all(|count| *count >= limit);
+        if is_full(connections, open) {
+            return Err(NoEntry::AddressConnections);
+        }
+        if is_full(unfinished, heads) {
+            return Err(NoEntry::AddressUnfinished);
+        }
+        place.is_quiet = self.take_turn(rows, now).ok_or(NoEntry::AddressRate)?;
+        Ok(place)
+    }
+
+    /// Whether it is time to log that addresses are refused: at once, and then every [`ADDRESS_LOG_PAUSE`]. Returns the
+    /// number of refusals since the last line.
+    pub(crate) fn refused(&self, now: Instant) -> Option<u64> {
+        let times = self.log.since.fetch_add(1, Ordering::Relaxed) + 1;
+        let at = self.nanos(now) + 1;
+        let last = self.log.last.load(Ordering::Relaxed);
+        let is_due = last == 0 || at.saturating_sub(last) >= ADDRESS_LOG_PAUSE.as_nanos() as u64;
+        let first = is_due && self.log.last.compare_exchange(last, at, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        first.then(|| {
+            self.log.since.fetch_sub(times, Ordering::Relaxed);
+            times
+        })
+    }
+
+    /// Takes the next turn at the rate (the generic cell rate algorithm). Returns whether the address has connected
+    /// seldom of late. `None`: it has no turn.
+    fn take_turn(&self, rows: [&Row; 2], now: Instant) -> Option<bool> {
+        let gap = match self.limits.connects {
+            0 => return Some(true),
+            rate => 1_000_000_000 / u64::from(rate),
+        };
+        let (now, slack) = (self.nanos(now), gap * (u64::from(self.limits.connects) * ADDRESS_BURST_SECS - 1));
+        let ahead = rows.iter().map(|row| row.due.load(Ordering::Relaxed).saturating_sub(now)).min()?;
+        if ahead > slack {
+            return None;
+        }
+        for row in rows {
+            // A row that is behind for others' sake does not fall back further.
+            let next = |due: u64| Some((due.max(now) + gap).min(now + slack + gap));
+            _ = row.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        }
+        Some(ahead < gap * QUIET_CONNECTS)
+    }
+
+    fn numbers(&self, address: IpAddr) -> [u16; 2] {
+        let hash = match address.to_canonical() {
+            IpAddr::V4(address) => self.keys.hash_one(address),
+            IpAddr::V6(address) => self.keys.hash_one(address.to_bits() >> 64),
+        };
+        let rows = ADDRESS_ROWS as u64;
+        let (one, step) = (hash % rows, 1 + (hash >> 32) % (rows - 1));
+        [one as u16, ((one + step) % rows) as u16]
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.start).as_nanos() as u64
+    }
+}
+
+/// A connection that is counted for its address, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    crowd: Arc<Crowd>,
+    rows: [u16; 2],
+    is_unfinished: bool,
+    is_quiet: bool,
+}
+
+impl Place {
+    /// Its first request has arrived.
+    pub(crate) fn finish(&mut self) {
+        if std::mem::take(&mut self.is_unfinished) {
+            self.count(|row| &row.unfinished);
+        }
+    }
+
+    /// Whether its address had connected seldom before.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.is_quiet
+    }
+
+    /// Counts down.
+    fn count(&self, counter: impl Fn(&Row) -> &AtomicU32) {
+        for number in self.rows {
+            counter(&self.crowd.rows[usize::from(number)]).fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.finish();
+        self.count(|row| &row.open);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::time::Duration;
+
+    use super::*;
+
+    const LIMITS: AddressLimits = AddressLimits { connections: 5, unfinished: 3, connects: 4 };
+
+    fn crowd(limits: AddressLimits) -> Arc<Crowd> {
+        Arc::new(Crowd::new(limits, Keys(1, 2)))
+    }
+
+    fn address(n: u32) -> IpAddr {
+        Ipv4Addr::from_bits(0x0a00_0000 + n).into()
+    }
+
+    fn is_empty(crowd: &Crowd) -> bool {
+        crowd.rows.iter().all(|row| row.open.load(Ordering::Relaxed) + row.unfinished.load(Ordering::Relaxed) == 0)
+    }
+
+    #[test]
+    fn an_address_has_so_many_connections_and_fewer_without_a_request() {
+        let (crowd, now) = (crowd(AddressLimits { connects: 0, ..LIMITS }), Instant::now());
+        let enter = |n| crowd.enter(address(n), now);
+        let mut places: Vec<_> = (0..3).map(|_| enter(1).unwrap()).collect();
+        assert_eq!(enter(1).unwrap_err(), NoEntry::AddressUnfinished);
+        places[0].finish();
+        places[1].finish();
+        places[1].finish();
+        places.extend([enter(1).unwrap(), enter(1).unwrap()]);
+        assert_eq!(enter(1).unwrap_err(), NoEntry::AddressConnections);
+        assert!(enter(2).is_ok(), "another address");
+        places.pop();
+        drop(enter(1).unwrap());
+        drop(places);
+        assert!(is_empty(&crowd));
+    }
+
+    #[test]
+    fn an_address_connects_at_a_rate_after_a_burst() {
+        let (crowd, start) = (crowd(AddressLimits { connections: 0, unfinished: 0, connects: 4 }), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        let enter = |now| crowd.enter(address(1), now).map(|place| place.is_quiet());
+        let burst = 4 * ADDRESS_BURST_SECS as usize;
+        let quiet = (0..burst).map(|_| enter(at(0)).unwrap()).filter(|is_quiet| *is_quiet).count();
+        assert_eq!(quiet, QUIET_CONNECTS as usize);
+        // Those who are refused do not wait longer for that.
+        for _ in 0..1000 {
+            assert_eq!(enter(at(0)), Err(NoEntry::AddressRate));
+        }
+        let admitted = (0..10_000).filter(|ms| enter(at(*ms)).is_ok()).count();
+        assert_eq!(admitted, 39);
+        assert!(crowd.enter(address(2), at(10_000)).unwrap().is_quiet());
+        assert_eq!(enter(at(60_000)), Ok(true));
+        assert!(is_empty(&crowd));
+    }
+
+    #[test]
+    fn hosts_of_ipv6_are_known_by_their_network() {
+        let crowd = crowd(AddressLimits::default());
+        let numbers = |text: &str| crowd.numbers(text.parse().unwrap());
+        assert_eq!(numbers("2001:db8::1"), numbers("2001:db8::ffff:2"));
+        assert_eq!(numbers("192.0.2.1"), numbers("::ffff:192.0.2.1"));
+        assert_ne!(numbers("2001:db8::1"), numbers("2001:db8:0:1::1"));
+        for n in 0..10_000 {
+            let [one, other] = crowd.numbers(Ipv6Addr::from_bits(n << 64).into());
+            assert!(one != other && usize::from(one.max(other)) < ADDRESS_ROWS);
+        }
+    }
+
+    /// A hundred addresses at their limit, and strangers: about one in 6,700 shares both rows with them.
+    #[test]
+    fn strangers_are_refused_for_others_only_seldom() {
+        let limits = AddressLimits { connections: 10, unfinished: 0, connects: 0 };
+        let (crowd, now) = (crowd(limits), Instant::now());
+        let floods: Vec<_> = (0..1000).map(|n| crowd.enter(address(n % 100), now).unwrap()).collect();
+        assert!((0..100).all(|n| crowd.enter(address(n), now).is_err()));
+        let refused = (1000..21_000).filter(|n| crowd.enter(address(*n), now).is_err()).count();
+        assert!(refused <= 20, "{refused} of 20,000");
+        drop(floods);
+        assert!(is_empty(&crowd));
+    }
+
+    #[test]
+    fn shards_count_together() {
+        let limits = AddressLimits { connections: 100, unfinished: 0, connects: 0 };
+        let crowd = crowd(limits);
+        let admitted: usize = std::thread::scope(|scope| {
+            let shards: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let places: Vec<_> =
+                            (0..1000).filter_map(|_| crowd.enter(address(1), Instant::now()).ok()).collect();
+                        let admitted = places.len();
+                        std::mem::forget(places);
+                        admitted
+                    })
+                })
+                .collect();
+            shards.into_iter().map(|shard| shard.join().unwrap()).sum()
+        });
+        // Two shards at the same moment can each take the last place in one of the two rows.
+        assert!((97..=103).contains(&admitted), "{admitted}");
+    }
+
+    #[test]
+    fn a_flood_is_logged_once_in_a_while() {
+        let (crowd, start) = (crowd(LIMITS), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(crowd.refused(at(0)), Some(1));
+        assert_eq!((crowd.refused(at(1)), crowd.refused(at(9_999))), (None, None));
+        assert_eq!(crowd.refused(at(10_001)), Some(3));
+    }
+}

@@ -1,0 +1,218 @@
+//! The gate: who is refused before anything is read.
+
+use std::cell::{Cell, RefCell};
+use std::hash::BuildHasher;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::Keys;
+use proto::limits::{CONNECT_BURST_SECS, FULL_RATE, QUIET_RATE, REFUSALS_ANSWERED, RETRY_SPREAD_SECS};
+use socket2::SockRef;
+
+use crate::crowd::{Crowd, Place};
+use crate::pace::Pace;
+use crate::stats::HandshakeFailure;
+
+/// Why a connection is refused before anything is read from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NoEntry {
+    /// Its address has too many connections.
+    AddressConnections,
+    /// Its address has too many connections without a request.
+    AddressUnfinished,
+    /// Its address connects too fast.
+    AddressRate,
+    /// The shard has no turn left.
+    Busy,
+    /// The hub is full, and enough others are being told so.
+    Full,
+}
+
+impl NoEntry {
+    /// How it is counted.
+    pub(crate) const fn failure(self) -> HandshakeFailure {
+        match self {
+            Self::AddressConnections => HandshakeFailure::AddressConnections,
+            Self::AddressUnfinished => HandshakeFailure::AddressUnfinished,
+            Self::AddressRate => HandshakeFailure::AddressRate,
+            Self::Busy => HandshakeFailure::Busy,
+            Self::Full => HandshakeFailure::Full,
+        }
+    }
+
+    /// A sentence for the client and for the log.
+    pub(crate) const fn explain(self) -> &'static str {
+        match self {
+            Self::AddressConnections => {
+                "this address has too many connections (MAX_CONNECTIONS_PER_ADDRESS; a proxy belongs in TRUSTED_PROXIES)"
+            }
+            Self::AddressUnfinished => {
+                "this address has too many connections without a request (MAX_UNFINISHED_PER_ADDRESS; a proxy belongs in \
+                 TRUSTED_PROXIES)"
+            }
+            Self::AddressRate => {
+                "this address connects too often (CONNECT_RATE_PER_ADDRESS; a proxy belongs in TRUSTED_PROXIES)"
+            }
+            Self::Busy => "too many connections come at once (CONNECT_RATE)",
+            Self::Full => "the hub is full (MAX_CONNECTIONS)",
+        }
+    }
+}
+
+/// Decides about connections to a shard before anything is read from them.
+pub(crate) struct Gate {
+    crowd: Arc<Crowd>,
+    turns: RefCell<GateTurns>,
+    keys: Keys,
+    answers: Cell<u64>,
+}
+
+struct GateTurns {
+    /// CONNECT_RATE. `None`: no limit.
+    all: Option<Pace>,
+    /// The reserve of addresses that connect seldom.
+    quiet: Pace,
+    /// Connections to a full hub.
+    full: Pace,
+    /// Refusals with an answer.
+    answered: Pace,
+}
+
+impl Gate {
+    /// `connect_rate` is CONNECT_RATE; 0 means no limit.
+    pub(crate) fn new(crowd: Arc<Crowd>, keys: Keys, connect_rate: u32) -> Self {
+        let steady = |rate| Pace::new(rate, rate);
+        let all = (connect_rate > 0).then(|| Pace::new(connect_rate, connect_rate.saturating_mul(CONNECT_BURST_SECS)));
+        let turns =
+            GateTurns { all, quiet: steady(QUIET_RATE), full: steady(FULL_RATE), answered: steady(REFUSALS_ANSWERED) };
+        Self { crowd, turns: RefCell::new(turns), keys, answers: Cell::new(0) }
+    }
+
+    /// Admits a connection from this address. `None`: of a trusted proxy, whose clients are counted by [`Self::enter`].
+    pub(crate) fn admit(&self, address: Option<IpAddr>, is_full: bool, now: Instant) -> Result<Option<Place>, NoEntry> {
+        let place = address.map(|address| self.crowd.enter(address, now)).transpose()?;
+        let turns = &mut *self.turns.borrow_mut();
+        let has_turn = |pace: &mut Pace| pace.take_within(now, Duration::ZERO).is_some();
+        let refusal = if is_full && !has_turn(&mut turns.full) {
+            NoEntry::Full
+        } else if turns.all.as_mut().is_some_and(|all| !has_turn(all)) {
+            NoEntry::Busy
+        } else {
+            return Ok(place);
+        };
+        let is_quiet = place.as_ref().is_some_and(Place::is_quiet);
+        if is_quiet && has_turn(&mut turns.quiet) { Ok(place) } else { Err(refusal) }
+    }
+
+    /// Counts the client of a trusted proxy.
+    pub(crate) fn enter(&self, client: IpAddr, now: Instant) -> Result<Place, NoEntry> {
+        self.crowd.enter(client, now)
+    }
+
+    /// Whether to log that connections are refused: for the hub as a whole, once in a while.
+    pub(crate) fn refused(&self, now: Instant) -> Option<u64> {
+        self.crowd.refused(now)
+    }
+
+    /// After how many seconds a refused client should come again.
+    pub(crate) fn retry_after(&self) -> u64 {
+        self.answers.update(|n| n.wrapping_add(1));
+        1 + self.keys.hash_one(self.answers.get()) % RETRY_SPREAD_SECS
+    }
+
+    /// Closes a refused connection, which does not block: with an answer if there is time for one.
+    pub(crate) fn turn_away(&self, stream: &TcpStream, no: NoEntry, speaks_tls: bool) {
+        let now = Instant::now();
+        let is_answered = !speaks_tls && self.turns.borrow_mut().answered.take_within(now, Duration::ZERO).is_some();
+        if !is_answered {
+            // A reset leaves nothing behind in the kernel, as a socket in TIME_WAIT would for a minute.
+            _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            return;
+        }
+        let (mut stream, text) = (stream, no.explain());
+        let answer = format!(
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+             Retry-After: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{text}\n",
+            text.len() + 1,
+            self.retry_after(),
+        );
+        // It fits into the buffer of a new socket. What the client has sent is taken out: unread, it would reset the
+        // connection, and the client might never read the answer.
+        _ = stream.write(answer.as_bytes());
+        _ = stream.read(&mut [0; 2048]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crowd::AddressLimits;
+
+    fn gate(connect_rate: u32) -> Gate {
+        let keys = Keys(1, 2);
+        let limits = AddressLimits { connections: 0, unfinished: 0, connects: 64 };
+        Gate::new(Arc::new(Crowd::new(limits, keys)), keys, connect_rate)
+    }
+
+    fn address(n: usize) -> Option<IpAddr> {
+        Some(IpAddr::from([10, 0, (n >> 8) as u8, n as u8]))
+    }
+
+    #[test]
+    fn a_shard_admits_at_a_rate_and_has_a_reserve_for_those_who_come_seldom() {
+        let (gate, now) = (gate(50), Instant::now());
+        // Ten addresses come in turns.
+        let admitted = (0..500).filter(|n| gate.admit(address(n % 10), false, now).is_ok()).count();
+        // The burst, and the reserve while they are still quiet; their refused attempts count as well.
+        assert_eq!(admitted, 100);
+        assert_eq!(gate.admit(address(3), false, now).err(), Some(NoEntry::Busy));
+        assert_eq!(gate.admit(None, false, now).err(), Some(NoEntry::Busy), "a proxy has no reserve");
+        let quiet = (0..500).filter(|n| gate.admit(address(1000 + n), false, now).is_ok()).count();
+        assert_eq!(quiet, QUIET_RATE as usize);
+        assert!(gate.admit(None, false, now + Duration::from_millis(20)).is_ok());
+    }
+
+    #[test]
+    fn a_full_hub_tells_some_so_and_refuses_the_others_early() {
+        let (gate, now) = (gate(0), Instant::now());
+        let told = (0..300).filter(|_| gate.admit(address(1), true, now).is_ok()).count();
+        assert_eq!(told, FULL_RATE as usize);
+        assert_eq!(gate.admit(address(1), true, now).err(), Some(NoEntry::Full));
+        assert!(gate.admit(address(2), true, now).is_ok(), "a probe");
+        assert!(gate.admit(address(1), false, now).is_ok(), "it has a place again");
+    }
+
+    /// A flood costs its sockets and nothing else.
+    #[test]
+    fn few_refusals_a_second_are_answered() {
+        let gate = gate(0);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let answered = |speaks_tls| {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            server.set_nonblocking(true).unwrap();
+            gate.turn_away(&server, NoEntry::AddressRate, speaks_tls);
+            drop(server);
+            let mut answer = String::new();
+            _ = client.read_to_string(&mut answer);
+            assert!(answer.is_empty() || answer.contains("CONNECT_RATE_PER_ADDRESS"), "{answer}");
+            answer.starts_with("HTTP/1.1 503 ")
+        };
+        assert!(!answered(true), "nothing can be said without a handshake");
+        let start = Instant::now();
+        let many = (0..3 * REFUSALS_ANSWERED).filter(|_| answered(false)).count();
+        let most = REFUSALS_ANSWERED + start.elapsed().as_millis() as u32 * REFUSALS_ANSWERED / 1000 + 1;
+        assert!((REFUSALS_ANSWERED..=most).contains(&(many as u32)), "{many} of at most {most}");
+    }
+
+    #[test]
+    fn clients_do_not_come_back_together() {
+        let gate = gate(0);
+        let mut seconds: Vec<_> = (0..100).map(|_| gate.retry_after()).collect();
+        seconds.sort_unstable();
+        seconds.dedup();
+        assert_eq!(seconds, (1..=RETRY_SPREAD_SECS).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,243 @@
+//! Floods from one address, and what others notice of them.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, id, upgrade};
+use crate::door::{body, status};
+use crate::hub::{DEADLINE, Hub};
+use crate::proxies::connect_from;
+
+const FLOOD: [u8; 4] = [127, 0, 0, 2];
+const STRANGER: [u8; 4] = [127, 0, 0, 3];
+
+/// The limits that a hub has by default, which other tests are without.
+const LIMITS: [(&str, &str); 4] = [
+    ("MAX_CONNECTIONS_PER_ADDRESS", ""),
+    ("MAX_UNFINISHED_PER_ADDRESS", ""),
+    ("CONNECT_RATE_PER_ADDRESS", ""),
+    ("CONNECT_RATE", ""),
+];
+
+/// All that arrives until the connection ends.
+fn answer(mut stream: TcpStream) -> String {
+    let mut answer = Vec::new();
+    _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
+fn handshake(n: u32) -> String {
+    upgrade(&format!("/ws?peerId={}", id(n)))
+}
+
+/// Opens a WebSocket, if the hub admits it. The answer of a hub that does not is read and dropped.
+fn try_open(from: [u8; 4], hub: &Hub, n: u32) -> Option<TcpStream> {
+    let mut stream = connect_from(from, hub.address)?;
+    _ = stream.write_all(handshake(n).as_bytes());
+    let mut first = [0; 12];
+    (stream.read_exact(&mut first).is_ok() && first == *b"HTTP/1.1 101").then_some(stream)
+}
+
+#[test]
+fn an_address_has_its_connections_and_others_have_theirs() {
+    let hub = Hub::start(&[("MAX_CONNECTIONS_PER_ADDRESS", "5")]);
+    let Some(first) = try_open(FLOOD, &hub, 0) else { return };
+    let mut inside: Vec<_> = (1..5).map(|n| try_open(FLOOD, &hub, n).expect("there is room")).collect();
+    let refused = answer(connect_from(FLOOD, hub.address).unwrap());
+    assert_eq!(status(&refused), "503", "{refused}");
+    assert!(
+        body(&refused).starts_with("this address has too many connections (MAX_CONNECTIONS_PER_ADDRESS"),
+        "{refused}"
+    );
+    let after: u64 = refused.split("Retry-After: ").nth(1).unwrap().split("\r\n").next().unwrap().parse().unwrap();
+    assert!((1..=proto::limits::RETRY_SPREAD_SECS).contains(&after), "{refused}");
+    inside.push(try_open(STRANGER, &hub, 10).expect("another address"));
+    let line = hub.logged("connections_refused");
+    assert!(line.contains(r#""address":"127.0.0.2","reason":"address-connections""#), "{line}");
+    hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="address-connections"}"#, |n| n == 1.0);
+    // A place is free again when the hub has noticed that a connection ended.
+    drop(first);
+    let end = Instant::now() + DEADLINE;
+    while try_open(FLOOD, &hub, 11).is_none() {
+        assert!(Instant::now() < end, "its place stays taken");
+    }
+}
+
+#[test]
+fn an_address_has_so_many_connections_without_a_request() {
+    let hub = Hub::start(&[("MAX_UNFINISHED_PER_ADDRESS", "3"), ("SHARDS", "1")]);
+    let Some(first) = connect_from(FLOOD, hub.address) else { return };
+    let mut silent: Vec<_> =
+        [first].into_iter().chain((0..2).map(|_| connect_from(FLOOD, hub.address).unwrap())).collect();
+    assert_eq!(status(&answer(connect_from(FLOOD, hub.address).unwrap())), "503");
+    // Those that send their request make room, and stay.
+    for (n, stream) in silent.iter_mut().enumerate() {
+        stream.write_all(handshake(n as u32).as_bytes()).unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).unwrap();
+        assert_eq!(first, *b"HTTP/1.1 101");
+    }
+    assert!(try_open(FLOOD, &hub, 5).is_some());
+    hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="address-unfinished"}"#, |n| n == 1.0);
+}
+
+#[test]
+fn an_address_connects_at_its_rate_and_so_do_all_together() {
+    // In the second case the address has turns of its own, and is not quiet for long.
+    let limits = [
+        (("CONNECT_RATE_PER_ADDRESS", "2"), ("CONNECT_RATE", "0"), "address-rate"),
+        (("CONNECT_RATE", "2"), ("CONNECT_RATE_PER_ADDRESS", "10"), "busy"),
+    ];
+    for (setting, other, reason) in limits {
+        let port = crate::admin::free_port();
+        let mut hub = Hub::start(&[setting, other, ("SHARDS", "1"), ("ADMIN_PORT", &port)]);
+        let Some(stream) = connect_from(FLOOD, hub.address) else { return };
+        drop(stream);
+        // However slow this machine is, it opens more than 2 a second; more than any burst, with the reserve for quiet addresses.
+        let opened = (0..60).filter(|n| try_open(FLOOD, &hub, *n).is_some()).count();
+        assert!((1..60).contains(&opened), "{opened} with {setting:?}");
+        // One that comes seldom is admitted in either case.
+        assert!(try_open(STRANGER, &hub, 100).is_some(), "{setting:?}");
+        hub.address.set_port(port.parse().unwrap());
+        let refused = format!(r#"peerpigeon_handshake_failures_total{{reason="{reason}"}}"#);
+        hub.metric_becomes(&refused, |n| n == (60 - opened) as f64);
+    }
+}
+
+/// Clients behind a trusted proxy are counted one by one, and the proxy is not.
+#[test]
+fn clients_of_a_proxy_have_their_own_limits() {
+    let env =
+        [("MAX_CONNECTIONS_PER_ADDRESS", "2"), ("CONNECT_RATE_PER_ADDRESS", ""), ("TRUSTED_PROXIES", "127.0.0.2")];
+    for protocol in ["", "PORT"] {
+        let hub = Hub::start(&[&env[..], &[("PROXY_PROTOCOL", protocol)]].concat());
+        if connect_from(FLOOD, hub.address).is_none() {
+            return;
+        }
+        let opens = |client: u8, n: u32| {
+            let mut stream = connect_from(FLOOD, hub.address).unwrap();
+            let (head, header) = if protocol.is_empty() {
+                (String::new(), format!("Host: hub\r\nX-Forwarded-For: 192.0.2.{client}\r\n"))
+            } else {
+                (format!("PROXY TCP4 192.0.2.{client} 192.0.2.1 5 6\r\n"), "Host: hub\r\n".to_owned())
+            };
+            _ = stream.write_all((head + &handshake(n).replace("Host: hub\r\n", &header)).as_bytes());
+            let mut first = [0; 12];
+            stream.read_exact(&mut first).unwrap();
+            (String::from_utf8_lossy(&first[9..]).into_owned(), stream)
+        };
+        let mut inside = Vec::new();
+        for n in 0..20 {
+            let (status, stream) = opens(n / 2, n.into());
+            assert_eq!(status, "101");
+            inside.push(stream);
+        }
+        let (status, mut stream) = opens(3, 100);
+        let mut rest = vec![0; 512];
+        let n = stream.read(&mut rest).unwrap();
+        let rest = String::from_utf8_lossy(&rest[..n]).to_ascii_lowercase();
+        assert!(status == "503" && rest.contains("retry-after: "), "{status} {rest}");
+        hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="address-connections"}"#, |n| n == 1.0);
+    }
+}
+
+#[test]
+fn one_address_cannot_take_the_house() {
+    let hub = Hub::start(&LIMITS);
+    let Some(first) = try_open(FLOOD, &hub, 0) else { return };
+    let mut inside = vec![first];
+    inside.extend((1..1100).filter_map(|n| try_open(FLOOD, &hub, n)));
+    // As many as a school has, and no more.
+    assert_eq!(inside.len(), 512);
+    let mut stranger = Client::over(connect_from(STRANGER, hub.address).unwrap(), 2000, b"");
+    assert_eq!(stranger.hear()["type"], "connected");
+}
+
+/// Half-open sockets without end: newcomers, probes and peers inside are served meanwhile.
+#[test]
+fn a_flood_of_half_requests_harms_nobody_else() {
+    const LASTS: Duration = Duration::from_secs(3);
+    let hub = Hub::start(&LIMITS);
+    if connect_from(FLOOD, hub.address).is_none() {
+        return;
+    }
+    let (mut a, mut b) = (Client::join(&hub, 1, "n"), Client::join(&hub, 2, "n"));
+    b.hear_type("peer-discovered");
+    a.hear_type("peer-discovered");
+    let (goes_on, opened, start) = (AtomicBool::new(true), AtomicUsize::new(0), Instant::now());
+    let address = hub.address;
+    let mut held = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let mut sockets = VecDeque::new();
+            while goes_on.load(Ordering::Relaxed) {
+                let Some(mut stream) = connect_from(FLOOD, address) else { continue };
+                opened.fetch_add(1, Ordering::Relaxed);
+                _ = stream.write_all(b"GET /ws?peerId=");
+                _ = stream.set_nonblocking(true);
+                sockets.push_back(stream);
+                if sockets.len() > 1500 {
+                    sockets.drain(..500);
+                }
+            }
+            sockets
+        });
+        // Also where an assertion below fails: the scope waits for the thread.
+        let stop = Stop(&goes_on);
+        let (mut slowest, mut newcomers) = ([Duration::ZERO; 3], 1000);
+        while start.elapsed() < LASTS {
+            let time = |slowest: &mut Duration, since: Instant| *slowest = since.elapsed().max(*slowest);
+            let since = Instant::now();
+            let mut newcomer = Client::over(connect_from(STRANGER, hub.address).unwrap(), newcomers, b"");
+            assert_eq!(newcomer.hear()["type"], "connected");
+            time(&mut slowest[0], since);
+            newcomers += 1;
+            let since = Instant::now();
+            assert_eq!(status(&hub.get("/livez")), "200");
+            time(&mut slowest[1], since);
+            for _ in 0..10 {
+                let since = Instant::now();
+                a.offer(&id(2), "n", "1", "");
+                assert_eq!(b.hear()["data"], 1);
+                time(&mut slowest[2], since);
+            }
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        drop(stop);
+        assert!(slowest.iter().all(|slowest| *slowest < Duration::from_secs(3)), "{slowest:?}");
+        flood.join().unwrap()
+    });
+    let opened = opened.into_inner();
+    assert!(opened > 1500, "{opened} are no flood");
+    // Of those that the flood still holds, the hub has refused the most. None is old enough to be closed for its silence.
+    let end = Instant::now() + proto::limits::REQUEST_HEAD_TIMEOUT / 2;
+    loop {
+        let is_open = |stream: &mut TcpStream| {
+            stream.read(&mut [0; 512]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+        };
+        held.retain_mut(is_open);
+        if held.len() <= 512 + 1 {
+            break;
+        }
+        assert!(Instant::now() < end, "{} of {opened} are open", held.len());
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    let line = hub.logged("connections_refused");
+    assert!(line.contains("127.0.0.2"), "{line}");
+    // One line in ten seconds, however many are refused, and by whichever shard.
+    let most = start.elapsed().as_secs() / 10;
+    hub.signal("-KILL");
+    let more = hub.rest_of_the_log().iter().filter(|line| line.contains("connections_refused")).count();
+    assert!(more as u64 <= most, "{more} more lines of at most {most}");
+}
+
+/// Ends a flood.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
