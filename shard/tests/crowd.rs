@@ -1,4 +1,4 @@
-//! Listeners that share a few files.
+//! Tests of listeners that share a few file descriptors.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -53,7 +53,7 @@ fn config(peers: usize) -> HubConfig {
     }
 }
 
-/// Whether a request on this connection is answered, or else the connection has ended.
+/// True if a request on this connection is answered; false if the connection has ended.
 fn is_served(stream: &mut TcpStream) -> bool {
     _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n");
     let mut reader = BufReader::new(stream);
@@ -80,7 +80,7 @@ fn one_connection_makes_room_for_one_that_comes_at_another_listener() {
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream
     };
-    // Each listener but the first has two, which are all the files that there are.
+    // Each listener except the first has two connections, which use all files.
     let mut kept: Vec<_> = [1, 1, 2, 2, 3, 3].map(connect).into();
     assert!(kept.iter_mut().all(is_served));
     assert!(is_served(&mut connect(0)));

@@ -1,4 +1,4 @@
-//! What operators use: pages at a port of their own, `health`, `--version`.
+//! Tests of the operators' interfaces: ADMIN_PORT, `health` and `--version`.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -7,7 +7,7 @@ use crate::client::{Client, id, upgrade};
 use crate::door::{body, status};
 use crate::hub::{Hub, command};
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 pub fn free_port() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
 }
@@ -21,7 +21,7 @@ fn admin_port_serves_the_operators_pages() {
     for path in for_operators {
         let answer = hub.get(path);
         assert_eq!(status(&answer), "404", "{path}: {answer}");
-        assert!(!body(&answer).contains("/metrics"), "what is not here is not named: {answer}");
+        assert!(!body(&answer).contains("/metrics"), "PORT must not list pages of ADMIN_PORT: {answer}");
     }
     for path in ["/", "/health", "/livez", "/readyz"] {
         assert_eq!(status(&hub.get(path)), "200", "{path}");
@@ -37,13 +37,13 @@ fn admin_port_serves_the_operators_pages() {
     assert_eq!(status(&refused), "404");
     assert!(body(&refused).contains("ADMIN_PORT"), "{refused}");
 
-    // It is watched while its peers leave.
+    // ADMIN_PORT answers during the drain.
     hub.signal("-TERM");
     peer.hear_type("go-away");
     assert_eq!(status(&hub.get("/metrics")), "200");
     assert_eq!((status(&hub.get("/readyz")), status(&hub.get("/livez"))), ("503", "200"));
     hub.address = peers;
-    assert!(std::net::TcpStream::connect(hub.address).is_err(), "nobody new comes in");
+    assert!(std::net::TcpStream::connect(hub.address).is_err(), "new connections must be refused");
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn health_command_reports_the_state_of_the_hub() {
     hub.signal("-TERM");
     hub.logged("server_draining");
     let (code, said) = health(&at);
-    assert_eq!(code, Some(1), "it listens no more: {said}");
+    assert_eq!(code, Some(1), "the hub must not listen any more: {said}");
     hub.signal("-TERM");
     hub.wait();
     assert_eq!(health(&at).0, Some(1));
@@ -109,7 +109,7 @@ fn a_full_hub_is_healthy_but_not_ready() {
     let (a, b) = (Client::connect(&hub, 1), Client::connect(&hub, 2));
     assert_eq!((status(&hub.get("/readyz")), body(&hub.get("/readyz"))), ("503", "full\n"));
     assert_eq!(status(&hub.get("/livez")), "200");
-    // A container runtime would replace it.
+    // Otherwise a container runtime would replace a full hub.
     assert_eq!(health(&at), (Some(0), "full\n".to_owned()));
     assert_eq!(health(&["--url", &url]), (Some(1), "full\n".to_owned()));
     drop(a);
@@ -124,7 +124,7 @@ fn version_names_the_commit() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with(&format!("peerpigeon {}", env!("CARGO_PKG_VERSION"))), "{said}");
     let git = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
-    // Where the source is no repository there is no commit to name.
+    // Without a repository there is no commit to name.
     if git.is_ok_and(|output| output.status.success()) {
         let commit =
             said.trim_end().rsplit_once('(').map(|(_, commit)| commit.trim_end_matches(')')).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Keepalive: a quiet hub, a slow reader, and a client that accepts nothing.
+//! Tests of keepalive: a quiet hub, a slow reader, and a client that reads nothing.
 
 use std::io::Read;
 use std::sync::mpsc::TryRecvError;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::client::{Client, Heard, frame, id};
 use crate::hub::{DEADLINE, Hub};
 
-/// Dead after 1.5 s, pinged after 0.5 s.
+/// A silent peer is pinged after 0.5 s and closed after 1.5 s.
 const IMPATIENT: (&str, &str) = ("PEER_TIMEOUT_MS", "1500");
 
 const QUEUED: &str = r#"peerpigeon_session_queued_bytes{shard="0"}"#;
@@ -17,7 +17,7 @@ fn pause() {
     std::thread::park_timeout(Duration::from_millis(10));
 }
 
-/// Sends `n` signals with this many bytes of data each from `from`.
+/// Sends `n` signals from `from`, with this many bytes of data each.
 fn fill(from: &mut Client, target: u32, n: usize, bytes: usize) {
     let data = format!(r#""{}""#, "x".repeat(bytes));
     for _ in 0..n {
@@ -25,7 +25,7 @@ fn fill(from: &mut Client, target: u32, n: usize, bytes: usize) {
     }
 }
 
-/// Answers pings and sends something from time to time until `done`.
+/// Answers pings and sends messages from time to time until `done`.
 fn keep_alive(mut client: Client, done: std::sync::mpsc::Receiver<()>) -> std::thread::JoinHandle<Vec<String>> {
     std::thread::spawn(move || {
         let mut heard = Vec::new();
@@ -50,7 +50,7 @@ pub fn a_client_that_sends_constantly_still_receives_pings() {
             pause();
         }
     });
-    // It is never silent, so it would receive no pings except those for its own sake.
+    // This client is never silent, so these pings can only be for the client's sake: the hub sends it nothing else.
     for _ in 0..4 {
         assert_eq!(alone.frame(), Heard::Ping(vec![]));
     }
@@ -67,7 +67,7 @@ fn a_slow_reader_is_kept_until_it_stops_reading() {
     fill(&mut sender, 1, 60, 50_000);
     let (done, wait) = std::sync::mpsc::sync_channel(1);
     let sender = keep_alive(sender, wait);
-    // It answers nothing, and reads for three times the hub's patience: a tenth of its queue.
+    // The client answers no pings and reads a tenth of its queue, for three times PEER_TIMEOUT_MS.
     let begun = Instant::now();
     let mut buffer = [0; 1600];
     while begun.elapsed() < Duration::from_millis(4500) {
@@ -95,7 +95,7 @@ fn a_client_that_sends_but_never_reads_is_closed() {
     let begun = Instant::now();
     while hub.metric(r#"peerpigeon_closes_total{reason="dead-peer"}"#) == 0.0 {
         assert!(begun.elapsed() < DEADLINE, "it is kept for ever");
-        // The hub ends the connection at some time.
+        // This write fails once the hub has closed the connection.
         _ = std::io::Write::write_all(&mut writer, &frame(1, br#"{"type":"cleanup"}"#));
         pause();
     }
@@ -110,7 +110,7 @@ fn data_left_in_the_kernel_counts_as_unread() {
     let slow = Client::narrow(&hub, 1, "n");
     let mut sender = Client::join(&hub, 2, "n");
     sender.hear_type("peer-discovered");
-    // More than its own end accepts, and less than the hub's kernel does.
+    // More data than the client's kernel accepts, and less than fits into the hub's kernel in addition.
     fill(&mut sender, 1, 1, 12_000);
     let (done, wait) = std::sync::mpsc::sync_channel(1);
     let sender = keep_alive(sender, wait);
@@ -149,11 +149,11 @@ pub fn pings_overtake_queued_messages() {
             other => panic!("{other:?}"),
         }
     }
-    // Bytes that the kernel has accepted before, and the message that was begun.
+    // A ping follows only the bytes that the kernel had accepted, and the message in progress.
     assert!(ping < Some(10) && pong < Some(10), "{ping:?} {pong:?} of 60");
 }
 
-/// Reads slowly and answers pings, until `done`. True if it was closed.
+/// Reads slowly and answers pings until `done`. True if the hub closed the connection.
 fn read_slowly(mut client: Client, done: std::sync::mpsc::Receiver<()>) -> std::thread::JoinHandle<bool> {
     std::thread::spawn(move || {
         let mut buffer = [0; 2000];
@@ -174,7 +174,7 @@ fn flooding_the_owner_of_an_id_does_not_free_the_id() {
         let owner = Client::narrow(&hubs[0], 1, "n");
         let mut sender = Client::join(&hubs[0], 2, "n");
         sender.hear_type("peer-discovered");
-        // Twenty seconds' worth, which the owner reads all the time.
+        // Data for twenty seconds of slow but constant reading.
         fill(&mut sender, 1, 60, 50_000);
         sender.hears_nothing();
         let (done, wait) = std::sync::mpsc::sync_channel(1);

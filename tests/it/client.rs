@@ -1,4 +1,4 @@
-//! A client made by hand, which can do what no library allows.
+//! A hand-written client, which can violate the protocol where libraries cannot.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -36,7 +36,7 @@ pub fn upgrade(path: &str) -> String {
     )
 }
 
-/// A client's frame: masked, minimal length.
+/// A client's frame: masked, with a length field of minimal size.
 pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x11, 0x22, 0x33, 0x44];
     let mut frame = vec![0x80 | opcode];
@@ -88,12 +88,12 @@ impl Client {
         client
     }
 
-    /// As [`Self::open`], over a socket that is connected.
+    /// Like [`Self::open`], over a connected socket.
     pub fn over(stream: TcpStream, n: u32, early: &[u8]) -> Self {
         Self::open_by(stream, &format!("/ws?peerId={}", id(n)), n, early)
     }
 
-    /// As [`Self::over`], with this path.
+    /// Like [`Self::over`], with this path.
     pub fn open_by(mut stream: TcpStream, path: &str, n: u32, early: &[u8]) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).expect("set");
         let mut request = upgrade(path).into_bytes();
@@ -139,13 +139,13 @@ impl Client {
                 true
             }
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
-            // A machine that was stopped for a moment interrupts waits with a deadline.
+            // A machine that is suspended for a moment interrupts timed waits.
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.fill(),
             Err(error) => panic!("{} heard nothing: {error}", self.id),
         }
     }
 
-    /// The messages that have arrived, or arrive within the stream's read timeout; pings are answered.
+    /// All messages that arrive within the stream's read timeout. Answers pings.
     pub fn heard_so_far(&mut self) -> Vec<String> {
         let mut buffer = [0; 65536];
         let n = self.stream.read(&mut buffer).unwrap_or_default();
@@ -153,7 +153,7 @@ impl Client {
         self.take_in(&buffer[..n]).into_iter().filter_map(text).collect()
     }
 
-    /// The messages in these bytes, which were read from the stream; pings are answered.
+    /// The messages in these bytes, which were read from the stream. Answers pings.
     pub fn take_in(&mut self, bytes: &[u8]) -> Vec<Heard> {
         self.read.extend_from_slice(bytes);
         let frames: Vec<Heard> = std::iter::from_fn(|| self.parse()).collect();
@@ -179,8 +179,8 @@ impl Client {
 
     fn parse(&mut self) -> Option<Heard> {
         let (&[first, second], rest) = self.read.split_first_chunk()?;
-        assert_eq!(second & 0x80, 0, "a server's frame is not masked");
-        assert_eq!(first & 0xf0, 0x80, "a server's frame is whole");
+        assert_eq!(second & 0x80, 0, "a server's frame must not be masked");
+        assert_eq!(first & 0xf0, 0x80, "a server's frame must not be a fragment");
         let (len, at) = match second {
             126 => (usize::from(u16::from_be_bytes(*rest.first_chunk()?)), 4),
             127 => (u64::from_be_bytes(*rest.first_chunk()?) as usize, 10),
@@ -203,15 +203,15 @@ impl Client {
         })
     }
 
-    /// The next message; pings are answered meanwhile.
+    /// The next message. Answers pings meanwhile.
     pub fn hear(&mut self) -> Value {
         match self.next() {
             Heard::Text(text) => serde_json::from_str(&text).expect("JSON"),
-            other => panic!("{} expected a message and heard {other:?}", self.id),
+            other => panic!("{} expected a message and received {other:?}", self.id),
         }
     }
 
-    /// The next message or end; pings are answered meanwhile.
+    /// The next message, or the end of the connection. Answers pings meanwhile.
     pub fn next(&mut self) -> Heard {
         loop {
             match self.frame() {
@@ -222,7 +222,7 @@ impl Client {
         }
     }
 
-    /// Skips messages until one of this type.
+    /// Skips messages up to the first one of this type.
     pub fn hear_type(&mut self, kind: &str) -> Value {
         loop {
             let message = self.hear();
@@ -232,25 +232,26 @@ impl Client {
         }
     }
 
-    /// Skips messages until the close frame; its code and text.
+    /// Skips messages up to the close frame, and returns its code and text.
     pub fn closed(&mut self) -> (u16, String) {
         loop {
             match self.next() {
                 Heard::Text(_) => {}
                 Heard::Close(code, text) => return (code, text),
-                other => panic!("{} expected a close frame and heard {other:?}", self.id),
+                other => panic!("{} expected a close frame and received {other:?}", self.id),
             }
         }
     }
 
-    /// Nothing has arrived, and everything sent before has been routed: the next message is the answer to a ping.
+    /// Asserts that no message is pending. The hub has routed everything sent before, because the next message answers
+    /// a ping.
     pub fn hears_nothing(&mut self) {
         self.say(r#"{"type":"ping"}"#);
         let heard = self.hear();
         assert_eq!(heard["type"], "pong", "{} heard {heard}", self.id);
     }
 
-    /// Nothing that was sent before is refused.
+    /// Asserts that the hub has refused nothing that was sent before.
     pub fn hears_no_error(&mut self) {
         self.say(r#"{"type":"ping"}"#);
         loop {

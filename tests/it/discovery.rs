@@ -1,4 +1,4 @@
-//! Bounded discovery on real sockets: who knows whom, and what it costs.
+//! Tests of bounded discovery on real sockets: which peers know each other, and how many events that costs.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::mesh::{TOKEN, eventually, free_port, mesh};
 const K: usize = 8;
 const PEERS: u32 = 100;
 
-/// A peer with its acquaintances.
+/// A peer with the ids it has discovered.
 struct Peer {
     client: Client,
     known: BTreeSet<String>,
@@ -19,7 +19,7 @@ struct Peer {
 
 impl Peer {
     fn join(hub: &Hub, n: u32) -> Self {
-        // Ids that nobody chose: those of the others are one run of numbers.
+        // Spread ids, as random ones are. Consecutive numbers would all be close to each other.
         let client = Client::join(hub, n.wrapping_mul(0x9e37_79b1), "n");
         let mut peer = Self { client, known: BTreeSet::new() };
         peer.listen();
@@ -46,7 +46,7 @@ impl Peer {
 const ACQUAINTANCES: &str = "peerpigeon_acquaintances";
 const DISCOVERED: &str = r#"peerpigeon_messages_total{direction="out",type="peer-discovered"}"#;
 
-/// Waits until acquaintance is mutual, and the hubs' counters match. Returns the number of acquaintances.
+/// Waits until acquaintance is mutual and the hubs' counters match. Returns the number of acquaintances.
 fn settled(hubs: &[Hub], peers: &mut [Peer]) -> usize {
     let mut known = 0;
     eventually("knowing is mutual", || {
@@ -62,7 +62,7 @@ fn settled(hubs: &[Hub], peers: &mut [Peer]) -> usize {
     known
 }
 
-/// Events of joins one after another.
+/// Number of events if the joins happen one after another.
 fn events(peers: u32) -> usize {
     (0..peers as usize).map(|n| 2 * n.min(K + RANDOM_PICKS)).sum()
 }
@@ -73,12 +73,12 @@ fn a_hundred_peers_on_two_shards_each_know_a_bounded_circle() {
     let mut peers: Vec<Peer> = (0..PEERS).map(|n| Peer::join(&hub, n)).collect();
     let hubs = [hub];
     let known = settled(&hubs, &mut peers);
-    // Two of different shards may be at the same moment.
+    // Two joins at different shards may overlap, which causes a few more events.
     let expected = events(PEERS);
-    assert!((expected..=expected * 21 / 20).contains(&known), "{known} events, and there should be {expected}");
+    assert!((expected..=expected * 21 / 20).contains(&known), "{known} events instead of {expected}");
     assert_eq!(hubs[0].metric(DISCOVERED), known as f64);
     assert!(peers.iter().all(|peer| peer.known.len() >= K));
-    // Those who leave are missed by those who knew them, and replaced where they had been picked.
+    // Peers that knew a leaving peer receive its leave, and get a replacement if they had picked it.
     let mut told = known;
     for _ in 0..20 {
         told -= 2 * peers.pop().unwrap().known.len();
@@ -86,8 +86,11 @@ fn a_hundred_peers_on_two_shards_each_know_a_bounded_circle() {
     hubs[0].metric_becomes("peerpigeon_members", |members| members == 80.0);
     let after = settled(&hubs, &mut peers);
     assert!(peers.iter().all(|peer| peer.known.len() >= K));
-    assert!(after > told && after <= known, "{known} knew of another, then {told}, and in the end {after}");
-    // A stranger is introduced by a signal.
+    assert!(
+        after > told && after <= known,
+        "acquaintances: {known} before, {told} without the peers that left, {after} in the end"
+    );
+    // A signal introduces a stranger.
     let far = id((PEERS - 30).wrapping_mul(0x9e37_79b1));
     let stranger = peers.iter().position(|peer| peer.client.id != far && !peer.known.contains(&far)).unwrap();
     peers[stranger].client.offer(&far, "n", "1", "");
@@ -104,9 +107,9 @@ fn a_hundred_peers_on_two_hubs_each_know_a_bounded_circle() {
     let hubs = mesh(2, &[("DISCOVERY", "closest:8")]);
     let mut peers: Vec<Peer> = (0..PEERS).map(|n| Peer::join(&hubs[n as usize % 2], n)).collect();
     let known = settled(&hubs, &mut peers);
-    // While news is on its way between hubs, more meet than would otherwise.
+    // Joins that are in flight between the hubs cause additional introductions.
     let expected = events(PEERS);
-    assert!((expected..=2 * expected).contains(&known), "{known} events, and there should be {expected}");
+    assert!((expected..=2 * expected).contains(&known), "{known} events instead of {expected}");
     assert!(peers.iter().all(|peer| peer.known.len() >= K));
     for _ in 0..20 {
         peers.remove(0);

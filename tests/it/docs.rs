@@ -1,11 +1,12 @@
-//! The shell blocks of README and docs. The comment above each block says whether a test runs it, and why if not.
+//! Runs the shell blocks of the documentation. The comment above each block says whether a test runs it, and why if
+//! not.
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-/// The pages with commands for users.
+/// Pages that may contain commands.
 const PAGES: [&str; 11] = [
     "README.md",
     "README.zh-CN.md",
@@ -39,7 +40,9 @@ fn blocks() -> Vec<Block> {
         let lines: Vec<&str> = text.lines().collect();
         for (i, _) in lines.iter().enumerate().filter(|(_, line)| **line == "```bash") {
             let comment = lines[i - 1].strip_prefix("<!-- run: ").and_then(|rest| rest.strip_suffix(" -->"));
-            let run = comment.unwrap_or_else(|| panic!("{name}:{}: no comment says who runs this block", i + 1));
+            let run = comment.unwrap_or_else(|| {
+                panic!("{name}:{}: the comment `<!-- run: … -->` is missing above this block", i + 1)
+            });
             let commands = lines[i + 1..].iter().take_while(|line| **line != "```");
             let commands = commands.fold(String::new(), |all, line| all + line + "\n");
             blocks.push(Block { page: name, run: run.to_owned(), commands });

@@ -1,4 +1,4 @@
-//! HTTP: who is let in, and the pages.
+//! Tests of HTTP: the admission of peers, and the pages.
 
 use serde_json::Value;
 
@@ -13,14 +13,14 @@ pub fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").unwrap().1
 }
 
-/// The value of a header in an answer, if it is there.
+/// The value of a header of an answer.
 fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
     let head = answer.split_once("\r\n\r\n").unwrap().0;
     let mut lines = head.lines().skip(1).filter_map(|line| line.split_once(": "));
     lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
-/// A handshake of peer 1 after which the connection closes if it is refused, with some lines replaced or added.
+/// A handshake of peer 1 with some lines replaced or added. If it is refused, the connection closes.
 fn handshake(changes: &[(&str, &str)]) -> String {
     let mut request = upgrade(&format!("/ws?peerId={}", id(1)));
     for (name, line) in changes {
@@ -123,7 +123,7 @@ pub fn pages_count_connections_peers_and_networks() {
     );
     assert!(health["memory"]["heapUsed"].as_u64().unwrap() > 0);
     hub.metric_becomes("peerpigeon_peers", |n| n == 5.0);
-    // Each shard has its own copy of the rosters, and any of them may answer.
+    // Each shard has its own copy of the rosters, and any shard may answer.
     let end = std::time::Instant::now() + DEADLINE;
     let mut right = 0;
     while right < 20 {
@@ -158,7 +158,7 @@ pub fn request_heads_are_bounded() {
     let begin = "GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nCookie: ";
     let whole = format!("{begin}{}\r\n\r\n", "x".repeat(12 * 1024));
     assert_eq!(status(&hub.http(&whole)), "200");
-    // Not a byte more, so that none is left unread and the answer is not lost to a reset.
+    // Exactly the maximum. Unread bytes would cause a reset, which could discard the answer.
     let endless = format!("{begin}{}", "x".repeat(16 * 1024 - begin.len()));
     assert_eq!(status(&hub.http(&endless)), "431");
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="bad-request"}"#, |n| n == 1.0);
@@ -171,7 +171,8 @@ fn an_unsupported_websocket_version_is_told_the_supported_one() {
     let refused = hub.http(&handshake(&[token, ("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8\r\n")]));
     assert_eq!((status(&refused), header(&refused, "sec-websocket-version")), ("426", Some("13")), "{refused}");
     assert_eq!(header(&refused, "upgrade"), Some("websocket"), "{refused}");
-    // The order stays: token, id, upgrade. What is no handshake at all is 400, as it was with the Go hub.
+    // The order of the checks is token, id, upgrade. A request without a complete handshake gets 400, as from the Go
+    // hub.
     let refused = hub.http(&handshake(&[("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8\r\n")]));
     assert_eq!(status(&refused), "401");
     for missing in ["Sec-WebSocket-Version", "Sec-WebSocket-Key", "Upgrade"] {
@@ -215,7 +216,7 @@ fn a_token_is_accepted_in_header_and_query() {
     {
         assert_eq!(status(&with("", authorization)), "101", "{authorization}");
     }
-    // A proxy in front may add a header of its own to what the client shows.
+    // A proxy may add its own `Authorization` header to the client's query parameter.
     assert_eq!(status(&with("&token=t", "Authorization: Bearer a.proxys.jwt\r\n")), "101");
     assert_eq!(status(&with("&token=t", "Authorization: Basic dTpw\r\n")), "101");
     assert_eq!(status(&with("&token=x", "Authorization: Bearer t\r\n")), "101");
@@ -250,7 +251,7 @@ fn requests_must_have_exactly_one_host() {
         ("Host: hub\r\nHost: hub\r\n", "400"),
         ("Host: a b\r\n", "400"),
     ] {
-        // The connection ends, though nobody says so: what is behind such a request may be another's.
+        // The hub closes the connection unasked: bytes behind such a request may belong to another client.
         let connection = if expected == "200" { "Connection: close\r\n" } else { "" };
         let answer = hub.http(&format!("GET /livez HTTP/1.1\r\n{lines}{connection}\r\n"));
         assert_eq!(status(&answer), expected, "{lines}");
@@ -304,7 +305,7 @@ fn the_token_gives_access_to_names_of_networks() {
     assert!(names("", "") && names("&token=t", "") && names("", "Authorization: bearer t\r\n"));
 }
 
-/// One connection that pipelines pages slows down itself, and no peer.
+/// A connection that pipelines page requests delays itself, but no peer.
 #[test]
 pub fn pipelined_page_requests_delay_only_their_connection() {
     use std::io::{Read, Write};
@@ -331,14 +332,14 @@ pub fn pipelined_page_requests_delay_only_their_connection() {
         assert_eq!(b.hear()["data"], 1);
         slowest = slowest.max(sent.elapsed());
     }
-    // Probes are answered at once, beside it.
+    // Probes on other connections are answered at once.
     assert_eq!((status(&hub.get("/livez")), status(&hub.get("/readyz"))), ("200", "200"));
     flood.shutdown(std::net::Shutdown::Both).unwrap();
     let (answered, renders) = (reader.join().unwrap(), hub.metric(r#"peerpigeon_page_renders_total{page="metrics"}"#));
-    // Its burst, and then 20 a second: the others were not even read.
+    // The burst and then 20 requests per second are answered; the hub does not even read the others.
     assert!((20..=150).contains(&answered), "{answered} answers");
     assert!((1.0..=50.0).contains(&renders), "{renders} renders");
-    // Behind all that was asked for, a signal would wait for nine seconds.
+    // Behind all 200 requests, a signal would wait nine seconds.
     assert!(slowest < std::time::Duration::from_secs(5), "{slowest:?}");
 }
 
@@ -347,13 +348,13 @@ fn a_flood_of_page_requests_is_refused_with_429() {
     use std::io::{Read, Write};
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let mut hub = Hub::start(&[("SHARDS", "1"), ("ADMIN_PORT", &port)]);
-    // A burst is answered at once, as many wait a second at the most, and the others are refused.
+    // The hub answers a burst at once, lets as many requests wait for up to a second, and refuses the others.
     let connections = 4 * proto::limits::PAGE_RATE;
     let mut flood: Vec<_> = (0..connections).map(|_| std::net::TcpStream::connect(hub.address).unwrap()).collect();
     for stream in &mut flood {
         stream.write_all(b"GET /health HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n").unwrap();
     }
-    // Beside it, probes are answered, and operators do not wait behind the public.
+    // Meanwhile probes are answered, and requests at ADMIN_PORT do not wait for those at PORT.
     assert_eq!((status(&hub.get("/livez")), status(&hub.get("/readyz"))), ("200", "200"));
     let public = hub.address.port();
     hub.address.set_port(port.parse().unwrap());

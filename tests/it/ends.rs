@@ -1,4 +1,4 @@
-//! How sessions end, wished or not, and what others hear of it.
+//! Tests of the end of sessions, intended or not, and of the events that other peers receive.
 
 use crate::client::{Client, Heard, frame, id};
 use crate::hub::Hub;
@@ -16,7 +16,7 @@ pub fn a_reset_is_announced_at_once() {
     c.hear_type("peer-discovered");
     a.hear_type("peer-discovered");
     c.raw(&frame(8, &[0x03, 0xe8]));
-    // Its shard may have processed the reset after the join: then it received both events.
+    // If its shard processed the reset after the join, this client has received both events.
     assert_eq!(c.closed(), (1000, String::new()));
     assert_eq!(c.next(), Heard::End);
     assert_eq!(a.hear()["data"]["reason"], "client-closed");
@@ -47,9 +47,10 @@ pub fn a_new_connection_replaces_one_that_does_not_answer() {
     let mut half_open = Client::join(&hub, 2, "n");
     watcher.hear_type("peer-discovered");
     half_open.hear_type("peer-discovered");
-    // Its first message comes while it waits, and is held.
+    // The first message arrives while the session is pending, and is held.
     let mut back = Client::open(hub.address, 2, &frame(1, br#"{"type":"announce","networkName":"n"}"#));
-    // Only now is it certain to have come home before the third: another shard may have opened its door.
+    // The ping proves that this connection has reached its home shard before the third one, even if another shard
+    // accepted it.
     assert!(matches!(half_open.frame(), Heard::Ping(nonce) if nonce.len() == 8));
     let mut third = Client::open(hub.address, 2, b"");
     assert_eq!(third.closed(), (4009, "peer id in use".into()));
@@ -79,7 +80,7 @@ pub fn a_peer_that_never_reads_affects_only_itself() {
     sender.hear_type("peer-discovered");
     let data = format!(r#""{}""#, "x".repeat(90_000));
     let before = hub.rss();
-    // The socket's buffers take some megabytes before the queue begins to fill.
+    // The socket buffers absorb some megabytes before the queue fills.
     let mut outcomes = std::collections::BTreeMap::new();
     for sent in 0..100 {
         sender.offer(&id(2), "n", &data, &format!(r#","id":"{sent}""#));
@@ -94,7 +95,7 @@ pub fn a_peer_that_never_reads_affects_only_itself() {
     }
     assert!(outcomes["slow-peer"] > 0, "{outcomes:?}");
     assert!(hub.rss() < before + 40_000_000, "{} -> {}", before, hub.rss());
-    // Once it reads, it finds whole frames, and is there as before.
+    // When the slow peer reads again, it receives whole frames and is still connected.
     slow.say(r#"{"type":"ping"}"#);
     loop {
         let heard = slow.hear();
@@ -110,7 +111,7 @@ fn no_peer_can_close_another_or_block_its_messages() {
     let hub = Hub::start(&[("SHARDS", "2")]);
     let mut target = Client::narrow(&hub, 1, "n");
     let data = format!(r#""{}""#, "x".repeat(1_000_000));
-    // Each of three sends more than the whole queue of one takes.
+    // Each of three peers sends more than the whole queue of the target holds.
     let mut crowd: Vec<Client> = (2..5).map(|n| Client::join(&hub, n, "n")).collect();
     for sender in &mut crowd {
         for _ in 0..18 {
@@ -118,7 +119,7 @@ fn no_peer_can_close_another_or_block_its_messages() {
         }
         while sender.hear_type("error")["data"]["code"] != "slow-peer" {}
     }
-    // One more member has its room, small as it is, and so has what the hub says of it.
+    // Another member still has its share of the queue, and so do the hub's own messages.
     let mut late = Client::join(&hub, 9, "n");
     late.offer(&id(1), "n", r#""hello""#, r#","id":"x""#);
     late.hears_no_error();
@@ -143,16 +144,16 @@ pub fn a_full_hub_closes_new_peers_with_1008() {
     let b = Client::connect(&hub, 2);
     let mut c = Client::open(hub.address, 3, b"");
     assert_eq!(c.next(), Heard::Close(1008, "max connections".into()));
-    // An id that is here already is let in, in its own place.
+    // A connection with an id that is already connected does not need another place.
     let mut again = Client::open(hub.address, 2, b"");
     drop(b);
     assert_eq!(again.hear()["type"], "connected");
 }
 
-/// A client that reads nothing and then ends resets its connection. The hub notices that by a write that fails.
+/// A client that reads nothing and then ends resets its connection. The hub notices the reset by a failed write.
 #[test]
 fn messages_sent_before_a_reset_are_routed() {
-    // More than two sockets take, so that the hub has something to write when it goes on.
+    // More than two socket buffers hold, so that the hub has data to write when it continues.
     const FLOOD: usize = 24;
     let mut hub =
         Hub::start(&[("SHARDS", "1"), ("SEND_QUEUE_BYTES", "200000000"), ("MESSAGE_RATE_BYTES", "100000000")]);

@@ -1,4 +1,4 @@
-//! Few files: peers leave links and operators theirs.
+//! Tests with few file descriptors: peers must leave enough for links and operators.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
@@ -8,7 +8,7 @@ use crate::client::Client;
 use crate::door::status;
 use crate::hub::{DEFAULTS, Hub};
 
-/// A hub that may open so many files and no more.
+/// Starts a hub that may open at most this many files.
 fn start(files: u32, env: &[(&str, &str)]) -> Hub {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\""), env!("CARGO_BIN_EXE_peerpigeon")]);
@@ -39,10 +39,10 @@ fn a_crowd_of_peers_cannot_use_the_files_of_probes_and_links() {
     let mut refused = Client::open(hub.address, seats, b"");
     assert_eq!(refused.closed(), (1008, "max connections".into()));
     drop(refused);
-    // A crowd of silent connections: more than there are files.
+    // Silent connections, more than the hub may open files.
     let knocking: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(peers).unwrap()).collect();
 
-    // Operators and other hubs get through: each asked thrice, so that all listeners of the port are.
+    // Operators and other hubs still get answers. Three requests each, so that every listener of the port answers one.
     hub.address = at_admin;
     for _ in 0..3 {
         assert_eq!(status(&hub.get("/livez")), "200");
@@ -52,13 +52,13 @@ fn a_crowd_of_peers_cannot_use_the_files_of_probes_and_links() {
     let bootstrap = format!("ws://127.0.0.1:{mesh}");
     let other = Hub::start(&[("MESH_TOKEN", "t"), ("BOOTSTRAP_HUBS", &bootstrap)]);
     other.metric_becomes("peerpigeon_mesh_hubs", |hubs| hubs == 1.0);
-    // It comes again while the hub is full.
+    // The other hub can also return while the hub is full.
     drop(other);
     let other = Hub::start(&[("MESH_TOKEN", "t"), ("BOOTSTRAP_HUBS", &bootstrap)]);
     other.metric_becomes("peerpigeon_mesh_hubs", |hubs| hubs == 1.0);
     assert!(hub.metric("process_open_fds") < 120.0);
 
-    // When the crowd has left, a peer gets in.
+    // When the crowd has left, a peer is admitted.
     drop((inside, knocking));
     hub.metric_becomes("peerpigeon_connections", |n| n == 0.0);
     hub.address = peers;
@@ -80,7 +80,7 @@ fn silent_connections_do_not_keep_peers_out() {
     let seats = hub.metric("peerpigeon_max_connections") as u32;
     let inside: Vec<Client> = (0..seats).map(|n| Client::connect(&hub, n)).collect();
     let knocking: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(hub.address).unwrap()).collect();
-    // Sooner than the time that a client has for its request.
+    // Faster than the time limit for a client's request.
     let asked = Instant::now();
     for _ in 0..5 {
         assert_eq!((status(&hub.get("/livez")), status(&hub.get("/readyz"))), ("200", "503"));
@@ -89,7 +89,7 @@ fn silent_connections_do_not_keep_peers_out() {
     let bootstrap = format!("ws://{}", hub.address);
     let other = Hub::start(&[("MESH_TOKEN", "t"), ("BOOTSTRAP_HUBS", &bootstrap)]);
     other.metric_becomes("peerpigeon_mesh_hubs", |hubs| hubs == 1.0);
-    // Peers that are in have lost nothing.
+    // Admitted peers are still connected.
     assert_eq!(hub.metric("peerpigeon_connections"), f64::from(seats));
     drop((inside, knocking));
 }

@@ -1,22 +1,19 @@
-//! Go hubs as programs: a scripted one, and the real one if `GO_HUB` names it.
+//! Go hubs as programs: a scripted imitation, and the real one if `GO_HUB` is its path.
 //!
-//! Observed behaviour of the real one (another hub *dialed* it, or it *dials* by its BOOTSTRAP_HUBS):
+//! Observed behavior of the real one, if another hub *dialed* it and if it *dials* by its BOOTSTRAP_HUBS:
 //!
-//! * A hub that dialed is a peer that announces `isHub`. It receives later announcements of peers, but none of earlier
-//!   ones; each of their goodbyes, and the end of each connection. It is announced to itself as a hub. It is sent no
-//!   echoes.
-//! * If it dials, it announces itself and then its peers, without their data; later announcements as above; goodbyes
-//!   and ends never. It echoes each announcement that it receives, once.
-//! * It forwards an announcement of a peer to its other hubs once in its life, and to its own peers.
+//! * A hub that dialed it is a peer that announces `isHub`. That hub receives later announcements of peers, their
+//!   goodbyes and the ends of their connections, but no earlier announcements. It receives its own announcement. It
+//!   receives no echoes.
+//! * If it dials, it announces itself and then its peers, without their data. It sends later announcements as above,
+//!   but never goodbyes or ends. It echoes each announcement that it receives, once.
+//! * It forwards the announcement of a peer to its other hubs once in its life, and to its own peers.
 //! * It sends a signal with an unknown target to all its hubs, including the one it came from, unless the same signal
 //!   came from the same connection before. A signal from a hub that it dialed goes only to its own peers.
 //! * It dials one second after its start, and again five seconds after a link has ended or failed, ten times in its
 //!   life.
 
-#![allow(
-    clippy::disallowed_types,
-    reason = "a thread for each connection, as the scripted program has nothing else to wait for"
-)]
+#![allow(clippy::disallowed_types, reason = "one thread per connection is enough for the scripted program")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -51,7 +48,7 @@ pub enum Kind {
     Real,
 }
 
-/// Runs a test with the scripted hub, and with the real one if there is one.
+/// Runs a test with the scripted hub, and with the real one if it is available.
 pub fn with_each(test: impl Fn(Kind)) {
     test(Kind::Scripted);
     if std::env::var_os("GO_HUB").is_some() {
@@ -146,14 +143,14 @@ impl Drop for Go {
                 for socket in program.peers.values().map(|peer| &peer.socket).chain(program.dialed.values()) {
                     _ = socket.stream.shutdown(std::net::Shutdown::Both);
                 }
-                // The listener checks whether it must close when somebody connects.
+                // The listener checks `ended` only after it has accepted a connection.
                 _ = TcpStream::connect(*address);
             }
         }
     }
 }
 
-/// Whether pages are served: it opens its port briefly, to check whether it can, before it listens there.
+/// Whether the hub serves pages. An open port proves nothing: the real hub opens it briefly to check that it is free.
 fn is_healthy(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(address) else { return false };
     let mut answer = String::new();
@@ -307,7 +304,7 @@ fn dial(shared: &Mutex<Program>, address: SocketAddr) {
     }
     let socket = Socket { stream: stream.try_clone().unwrap(), masked: true };
     {
-        // All of this before anything is read.
+        // The hub sends all of this before it reads anything.
         let mut program = lock(shared);
         let data = json!({"isHub": true, "port": 3000, "host": "localhost", "capabilities": ["signaling", "relay"], "timestamp": 1});
         socket.put(
@@ -389,8 +386,8 @@ impl Program {
         self.hubs().for_each(|hub| hub.say("peer-discovered", &said, "system", None, &network));
     }
 
-    /// Processes another hub's peer: it is announced to local peers and, if it came from a hub, to the other hubs. True
-    /// if it was new.
+    /// Processes a peer of another hub: announces it to local peers and, if it came from a hub, to the other hubs. True
+    /// if the peer was new.
     fn heard_of(&mut self, data: &Value, network: &str, from: &str, from_hub: bool) -> bool {
         let key = (network.to_owned(), text(data, "peerId").to_owned());
         if key.1.is_empty() || self.cached.contains_key(&key) {

@@ -1,4 +1,4 @@
-//! A hub as a separate process, on a port of its own.
+//! A hub as a separate process with its own port.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,9 +15,9 @@ pub struct Hub {
     child: Child,
     pub address: SocketAddr,
     log: mpsc::Receiver<String>,
-    /// Its log lines before it started to listen.
+    /// Log lines from before it listened.
     pub before_start: Vec<String>,
-    /// The line that says where it listens.
+    /// The log line with the address it listens on.
     pub started: String,
 }
 
@@ -53,7 +53,7 @@ impl Hub {
         hub
     }
 
-    /// Starts a hub in a network namespace, with this address for others.
+    /// Starts a hub in a network namespace; clients connect to this address.
     pub fn start_in(namespace: &str, address: [u8; 4], env: &[(&str, &str)]) -> Self {
         let mut enter = Command::new("ip");
         enter.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_peerpigeon")]);
@@ -87,7 +87,7 @@ impl Hub {
         self.logged_after(event).0
     }
 
-    /// The same, with the lines before it.
+    /// Like [`Self::logged`], with the lines before it.
     fn logged_after(&self, event: &str) -> (String, Vec<String>) {
         let end = Instant::now() + DEADLINE;
         let mut seen = Vec::new();
@@ -97,10 +97,10 @@ impl Hub {
             }
             seen.push(line);
         }
-        panic!("the hub never logged {event}; it logged {seen:#?}");
+        panic!("the hub did not log {event}, but {seen:#?}");
     }
 
-    /// All lines that nobody has waited for, up to the end of a hub that has ended.
+    /// All remaining lines of a hub that has ended.
     pub fn rest_of_the_log(&self) -> Vec<String> {
         std::iter::from_fn(|| self.log.recv_timeout(DEADLINE).ok()).collect()
     }
@@ -154,14 +154,14 @@ impl Hub {
         String::from_utf8(answer).expect("text")
     }
 
-    /// The value of one series of /metrics; 0 where there is none.
+    /// The value of one series of /metrics; 0 if it does not exist.
     pub fn metric(&self, series: &str) -> f64 {
         let page = self.get("/metrics");
         let line = page.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
     }
 
-    /// Waits until a series has a suitable value.
+    /// Waits until the value of a series satisfies the condition.
     pub fn metric_becomes(&self, series: &str, will_do: impl Fn(f64) -> bool) -> f64 {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -184,7 +184,7 @@ impl Hub {
 impl Drop for Hub {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- {} logged, and nobody asked for it:", self.address);
+            eprintln!("--- remaining log of {}:", self.address);
             self.log.try_iter().for_each(|line| eprintln!("{line}"));
         }
         _ = self.child.kill();

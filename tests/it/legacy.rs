@@ -17,10 +17,10 @@ use crate::go::{Go, with_each};
 use crate::hub::{DEADLINE, Hub};
 use crate::mesh::{TOKEN, eventually, free_port, json as page};
 
-/// Data that does not survive parsing and writing.
+/// Data that would change if it were parsed and written again.
 const DATA: &str = r#"{"sdp" : "v=0\r\n\u00e9",  "b":1.10, "a":12345678901234567890123}"#;
 
-/// A Go hub's end of a link.
+/// The Go hub's end of a link.
 struct GoHub {
     stream: TcpStream,
     dialed: bool,
@@ -70,7 +70,7 @@ impl GoHub {
         (go, own)
     }
 
-    /// Dials from 127.0.0.2 as hub `n`, and sends no more than a peer would.
+    /// Dials from 127.0.0.2 as hub `n`, and sends only what a peer would send.
     fn ask(hub: SocketAddr, n: u32) -> Self {
         let mut go = Self::new(connect(hub, [127, 0, 0, 2]), true);
         go.stream.write_all(upgrade(&format!("/?peerId={}", id(n))).as_bytes()).unwrap();
@@ -144,14 +144,14 @@ impl GoHub {
         self.stream.write_all(&frame).unwrap();
     }
 
-    /// The next message; pings are answered meanwhile and do not extend the deadline.
+    /// The next message. Answers pings meanwhile, which do not extend the deadline.
     fn hear(&mut self) -> String {
         let end = Instant::now() + DEADLINE;
         loop {
-            assert!(Instant::now() < end, "nothing but pings was heard of the hub");
+            assert!(Instant::now() < end, "the hub sent only pings");
             let (decoder, buffer) = (&mut self.decoder, &mut self.buffer);
             match if self.dialed { decoder.decode_from_server(buffer) } else { decoder.decode(buffer) }.unwrap() {
-                Progress::Need(_) => assert!(self.fill(), "the hub ended the link"),
+                Progress::Need(_) => assert!(self.fill(), "the hub closed the link"),
                 Progress::Took { consumed, event } => {
                     let (mut text, mut ping) = (None, None);
                     match event {
@@ -173,7 +173,7 @@ impl GoHub {
         }
     }
 
-    /// The next message is `peer-discovered`. It is echoed, as by a Go hub that dialed, once for each peer.
+    /// Expects `peer-discovered`. Like a Go hub that dialed, it echoes the first one of each peer.
     fn hears_of(&mut self, n: u32, network: &str, info: Option<&str>) {
         let text = self.hear();
         let heard: Value = serde_json::from_str(&text).unwrap();
@@ -188,7 +188,7 @@ impl GoHub {
         }
     }
 
-    /// Announces a peer of its own.
+    /// Announces one of the Go hub's peers.
     fn has(&mut self, n: u32, network: &str) {
         self.say(&format!(
             r#"{{"type":"peer-discovered","data":{{"peerId":"{}","isHub":false,"info":"go"}},"networkName":"{network}","fromPeerId":"system","timestamp":1}}"#,
@@ -224,7 +224,7 @@ fn is_signal(text: &str, kind: &str, from: u32, target: u32, data: &str) {
     assert!(text.starts_with(&expected), "{text}");
 }
 
-/// The next message of a client is this signal, its data byte for byte.
+/// Expects this signal as the client's next message, with unchanged data.
 fn hears_signal(client: &mut Client, kind: &str, from: u32, target: u32, data: &str) {
     match client.next() {
         Heard::Text(text) => is_signal(&text, kind, from, target, data),
@@ -232,7 +232,7 @@ fn hears_signal(client: &mut Client, kind: &str, from: u32, target: u32, data: &
     }
 }
 
-/// The next message of a client is the discovery of this peer.
+/// Expects the discovery of this peer as the client's next message.
 fn hears_of(client: &mut Client, n: u32, info: Option<&str>) {
     let heard = client.hear();
     let mut data = json!({"isHub": false, "peerId": id(n)});
@@ -256,22 +256,22 @@ fn door() -> (TcpListener, String) {
     (door, url)
 }
 
-/// A hub that dials these and takes Go hubs from 127.0.0.2.
+/// Starts a hub that dials these URLs and has this MESH_LEGACY.
 fn hub(bootstrap: &str, legacy: &str) -> Hub {
     Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", TOKEN), ("BOOTSTRAP_HUBS", bootstrap), ("MESH_LEGACY", legacy)])
 }
 
-/// From another address than the Go hubs' come peers to a hub that takes links from there.
+/// Connects a peer from an address that is not in MESH_LEGACY.
 fn peer(hub: &Hub, n: u32) -> Client {
     let mut client = Client::over(connect(hub.address, [127, 0, 0, 9]), n, b"");
     assert_eq!(client.hear()["type"], "connected");
     client
 }
 
-/// A conversation between peers of a hub and of a Go hub, which knows peer 1. At its end peers 1 and 2 are here, 7
-/// there.
+/// A conversation between peers of a hub and of a Go hub. The Go hub already knows peer 1. In the end the hub has peers
+/// 1 and 2, and the Go hub has peer 7.
 fn conversation(hub: &Hub, go: &mut GoHub, a: &mut Client) -> Client {
-    // Each side's announcements reach the other side, also repeated ones.
+    // Announcements reach the other side in both directions, repeated ones as well.
     let mut b = Client::connect(hub, 2);
     b.say(r#"{"type":"announce","networkName":"n","data":{"info":"hi","isHub":true}}"#);
     go.hears_of(2, "n", Some("hi"));
@@ -280,14 +280,14 @@ fn conversation(hub: &Hub, go: &mut GoHub, a: &mut Client) -> Client {
     go.has(7, "n");
     hears_of(a, 7, Some("go"));
     hears_of(&mut b, 7, Some("go"));
-    // Twice is once.
+    // A repeated announcement of the same peer has no effect.
     go.has(7, "n");
     b.say(r#"{"type":"announce","networkName":"n","data":{"info":"again"}}"#);
     go.hears_of(2, "n", Some("again"));
     hears_of(a, 2, Some("again"));
     hears_of(&mut b, 1, None);
     hears_of(&mut b, 7, Some("go"));
-    // Signals, in their order and without anything between them.
+    // Signals arrive in order, with no message between them.
     for kind in ["offer", "answer", "ice-candidate"] {
         go.passes(kind, 7, 1, DATA);
         hears_signal(a, kind, 7, 1, DATA);
@@ -295,7 +295,7 @@ fn conversation(hub: &Hub, go: &mut GoHub, a: &mut Client) -> Client {
         go.hears_signal(kind, 1, 7, DATA);
         assert_eq!(a.hear()["data"]["outcome"], "forwarded");
     }
-    // It speaks for its own peers, and for no other.
+    // The Go hub may send messages only for its own peers.
     go.passes("offer", 2, 1, "1");
     go.say(&format!(r#"{{"type":"peer-disconnected","data":{{"peerId":"{}"}}}}"#, id(2)));
     go.passes("offer", 7, 1, "2");
@@ -309,7 +309,7 @@ fn conversation(hub: &Hub, go: &mut GoHub, a: &mut Client) -> Client {
 fn a_hub_and_a_go_hub_that_it_dials_exchange_peers() {
     let (door, url) = door();
     let hub = hub(&url, &url);
-    // The Go hub answers slowly: peers that connect before the link are announced on it.
+    // Peers that connected before the link are announced when it is up.
     let mut a = Client::join(&hub, 1, "n");
     let (mut go, own) = GoHub::accept(&door);
     assert_eq!(page(&hub, "/stats")["hubPeerId"], own.as_str());
@@ -324,7 +324,7 @@ fn a_hub_and_a_go_hub_that_it_dials_exchange_peers() {
     hears_leave(&mut b, 7, "hub-lost");
     a.offer(&id(7), "n", "1", r#","id":"x""#);
     assert_eq!(a.hear()["data"]["outcome"], "peer-not-found");
-    // It is dialed again, and all is as before.
+    // The hub dials the Go hub again and restores the state.
     let (mut go, again) = GoHub::accept(&door);
     assert_eq!(again, own);
     go.hears_of(1, "n", None);
@@ -332,7 +332,7 @@ fn a_hub_and_a_go_hub_that_it_dials_exchange_peers() {
     go.has(7, "n");
     hears_of(&mut a, 7, Some("go"));
     hears_of(&mut b, 7, Some("go"));
-    // To a hub that dialed it a Go hub says when a peer of its own is gone.
+    // A Go hub notifies the hub that dialed it when one of its peers is gone.
     go.say(&format!(
         r#"{{"type":"peer-disconnected","data":{{"isHub":false,"peerId":"{}","reason":"x","timestamp":1}},"fromPeerId":"system","targetPeerId":"{own}","networkName":"n","timestamp":1}}"#,
         id(7)
@@ -370,7 +370,7 @@ fn peers_of_a_go_hub_are_known_in_the_whole_mesh() {
     go.hears_signal("offer", 3, 7, DATA);
     go.passes("answer", 7, 3, DATA);
     hears_signal(&mut c, "answer", 7, 3, DATA);
-    // A peer that moves here without a goodbye, and leaves, is gone.
+    // A peer that moves from the Go hub to this mesh without a goodbye, and then leaves, is gone.
     let moved = Client::join(&two, 7, "n");
     hears_leave(&mut c, 7, "moved");
     hears_of(&mut c, 7, None);
@@ -381,7 +381,7 @@ fn peers_of_a_go_hub_are_known_in_the_whole_mesh() {
     hears_of(&mut c, 4, None);
     drop(moved);
     hears_leave(&mut c, 7, "connection-lost");
-    // And back, when the hub of that link knows it, too.
+    // It can move back once the hub with the link has processed its leave.
     hears_leave(&mut d, 7, "connection-lost");
     go.has(7, "n");
     hears_of(&mut c, 7, Some("go"));
@@ -420,7 +420,7 @@ fn messages_of_a_go_hub_on_two_links_count_once() {
             let heard: Value = serde_json::from_str(&go.hear()).unwrap();
             match (heard["type"].as_str().unwrap(), heard["data"]["peerId"].as_str()) {
                 ("offer", _) => offers += 1,
-                // The peer behind the first link is announced on the other link.
+                // The peer of the first link is announced on the second link.
                 ("peer-discovered", Some(peer)) if peer == id(7) => {}
                 _ => return offers,
             }
@@ -455,7 +455,8 @@ fn announcements_between_two_go_hubs_keep_no_peer_alive() {
 #[test]
 fn a_slow_go_hub_receives_everything_within_a_bounded_queue() {
     let hub = hub("", "127.0.0.2/32");
-    // 24 MB in all. The more there are, the more would wait for the link at once, up to where it is closed at each attempt.
+    // 24 MB in total. Sent at once, they would exceed the link's queue, and the hub would close the link at each
+    // attempt.
     let data = "x".repeat(16_000);
     let (peers, networks) = (50, 30);
     let mut here: Vec<Client> = (0..peers).map(|n| Client::connect(&hub, 100 + n)).collect();
@@ -478,7 +479,7 @@ fn a_slow_go_hub_receives_everything_within_a_bounded_queue() {
     let all = (peers as usize * networks) as f64;
     hub.metric_becomes(r#"peerpigeon_link_frames_total{direction="out"}"#, |frames| frames > all);
     let waited = hub.metric("peerpigeon_link_queue_peak_bytes");
-    assert!(waited < 2.0 * LINK_QUEUE_LOW as f64, "{waited} B waited at once");
+    assert!(waited < 2.0 * LINK_QUEUE_LOW as f64, "{waited} B were queued at once");
 }
 
 #[test]
@@ -500,7 +501,7 @@ fn without_mesh_legacy_a_go_hub_is_a_peer() {
     assert_eq!(hub.metric("peerpigeon_peers"), 2.0);
 }
 
-/// The next message of a Go hub's peer of this type, from or about that peer; others are skipped.
+/// The next message of this type, from or about that peer, at a Go hub's peer. Skips others.
 fn hears_from(client: &mut Client, kind: &str, n: u32) -> Value {
     loop {
         let heard = client.hear_type(kind);
@@ -510,7 +511,7 @@ fn hears_from(client: &mut Client, kind: &str, n: u32) -> Value {
     }
 }
 
-/// A peer of a Go hub and one of this hub, who know each other, exchange an offer and an answer.
+/// A peer of a Go hub and a peer of this hub exchange an offer and an answer.
 fn exchange(there: &mut Client, b: u32, here: &mut Client, a: u32) {
     there.offer(&id(a), "n", r#"{"sdp":"x"}"#, "");
     let offer = here.hear();
@@ -535,7 +536,7 @@ fn a_peer_older_than_the_link_becomes_known_by_its_first_signal() {
         exchange(&mut b, 7, &mut a, 1);
         hub.metric_becomes("peerpigeon_link_legacy_introduced_total", |n| n == 1.0);
         eventually("the page has it", || page(&hub, "/hubs")["hubs"][0]["peers"] == 1);
-        // A later one is announced; and a Go hub that was dialed tells of leaves.
+        // A later peer is announced, and a Go hub that was dialed sends leaves.
         let c = go.join(8, "n");
         hears_of(&mut a, 8, Some("go"));
         drop(c);
@@ -565,7 +566,7 @@ fn a_go_hub_that_dials_announces_its_peers() {
 #[test]
 fn a_signal_between_peers_of_go_hubs_arrives_once() {
     with_each(|kind| {
-        // One is linked with the other, and with this hub.
+        // The first Go hub is linked with the second, and with this hub.
         let one = Go::start(kind, "");
         let two = Go::start(kind, &one.url());
         let (mut b, mut c) = (one.join(7, "n"), two.join(8, "n"));
@@ -585,7 +586,7 @@ fn a_signal_between_peers_of_go_hubs_arrives_once() {
         for n in 0..signals {
             assert_eq!(hears_from(&mut c, "offer", 7)["data"], n);
         }
-        // What came by way of this hub would be before this.
+        // A copy relayed by this hub would arrive before this offer.
         a.offer(&id(8), "n", r#""last""#, "");
         assert_eq!(c.hear_type("offer")["fromPeerId"], id(1));
     });
@@ -625,7 +626,7 @@ fn a_restarted_hub_learns_the_peers_of_its_go_hub_again() {
         ];
         let first = Hub::start(&env);
         let go = Go::start(kind, &format!("ws://127.0.0.1:{port}"));
-        // One thing after the other: a Go hub that writes to one socket from two sides at once ends.
+        // One step at a time: the Go hub crashes if it writes to one socket from two goroutines.
         eventually("both are linked", || page(&first, "/health")["hubs"] == 2);
         let join = |n| {
             let mut peer = go.join(n, "n");
@@ -635,7 +636,7 @@ fn a_restarted_hub_learns_the_peers_of_its_go_hub_again() {
         };
         let mut there: Vec<Client> = (100..125).map(join).collect();
         let mut a = Client::join(&other, 1, "n");
-        // What is here now, and how often each has come.
+        // Whether each peer is present, and how often it was discovered.
         type Known = BTreeMap<String, (bool, usize)>;
         let mut known = Known::new();
         let mut hear = |a: &mut Client, until: &dyn Fn(&Known) -> bool| {
@@ -659,7 +660,7 @@ fn a_restarted_hub_learns_the_peers_of_its_go_hub_again() {
     });
 }
 
-/// Something at an address that writes down what it is asked, and answers as a Go hub does, or as one with AUTH_TOKEN.
+/// A listener that records each request head and sends this answer.
 fn listener(answer: fn(&str) -> String) -> (String, std::sync::mpsc::Receiver<String>) {
     let (door, url) = door();
     let (asked, heard) = std::sync::mpsc::sync_channel(16);
@@ -694,7 +695,7 @@ fn upgraded(head: &str) -> String {
 fn with_mesh_legacy_no_token_is_sent_to_an_unknown_kind_of_hub() {
     let unauthorized = |_: &str| "HTTP/1.1 401 Unauthorized\r\nContent-Length: 13\r\n\r\nunauthorized\n".to_owned();
     for answer in [upgraded, unauthorized] {
-        // MESH_LEGACY names it by another name, which no setting tells.
+        // MESH_LEGACY contains a different URL for the same hub, which no check of settings can detect.
         let (url, heard) = listener(answer);
         let hub = hub(&url, "ws://go.invalid:3000");
         for _ in 0..2 {
@@ -702,7 +703,7 @@ fn with_mesh_legacy_no_token_is_sent_to_an_unknown_kind_of_hub() {
             assert!(asked.contains("peerpigeon-mesh.1"), "{asked}");
             assert!(!asked.contains(TOKEN) && !asked.to_ascii_lowercase().contains("authorization"), "{asked}");
         }
-        // Hubs of this kind are linked with all the same.
+        // Hubs of the current version still link.
         let other = self::hub(&format!("ws://{}", hub.address), "10.9.9.9");
         eventually("they are linked", || page(&other, "/health")["hubs"] == 1);
     }

@@ -1,4 +1,4 @@
-//! What breaks the rules of the WebSocket or of the hub, and what it gets for it.
+//! Tests of violations of the WebSocket protocol and of the hub's limits, and of the hub's reactions.
 
 use std::io::Write;
 
@@ -74,7 +74,7 @@ fn a_frame_of_64_mib_is_not_buffered() {
     let bytes = frame(1, &vec![b' '; 64 * 1024 * 1024]);
     for n in 0..4 {
         let mut client = Client::connect(&hub, n);
-        // The hub may be gone before the last byte is written.
+        // The hub may close the connection before the last byte is written.
         _ = client.stream.write_all(&bytes);
         hub.metric_becomes(r#"peerpigeon_closes_total{reason="message-too-large"}"#, |closes| closes > f64::from(n));
     }

@@ -1,4 +1,4 @@
-//! The door for other hubs: who is let in as one, and with what.
+//! Tests of the admission of links: tokens, ports, and Go hubs.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,8 +8,8 @@ use crate::door::{body, status};
 use crate::hub::{DEADLINE, Hub};
 use crate::mesh::{eventually, json};
 
-/// Asks as hub `n` for a link, naming a subprotocol and showing a token. The socket and the answer's head, or all of the
-/// answer when it is no.
+/// Requests a link as hub `n`, with a subprotocol and a token. Returns the socket and the head of the answer, or the
+/// whole answer if the link is refused.
 fn ask(address: SocketAddr, path: &str, subprotocol: &str, token: &str) -> (TcpStream, String) {
     let mut request = upgrade(path);
     for (name, value) in [("Sec-WebSocket-Protocol: ", subprotocol), ("Authorization: Bearer ", token)] {
@@ -38,7 +38,7 @@ fn is_whole(answer: &[u8]) -> bool {
 
 const MESH: &str = "peerpigeon-mesh.1";
 
-/// The answer to hub 7.
+/// The answer to a link of hub 7.
 fn answer(hub: &Hub, subprotocol: &str, token: &str) -> String {
     ask(hub.address, &format!("/?peerId={}", id(7)), subprotocol, token).1
 }
@@ -90,7 +90,7 @@ fn links_require_the_hubs_token_instead_of_the_peers() {
         let (_link, taken) = ask(hub.address, &format!("/ws?peerId={}", id(7)), subprotocol, "hubs-only");
         assert!(is_link(&taken), "{taken}");
     }
-    // And the hubs' token lets no peer in.
+    // MESH_TOKEN admits no peers.
     assert_eq!(status(&answer(&hub, "", "hubs-only")), "401");
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-unauthorized"}"#, |n| n == 4.0);
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-version"}"#, |n| n == 2.0);
@@ -118,8 +118,8 @@ fn a_websocket_without_subprotocol_from_a_legacy_range_is_a_link() {
     assert!(taken.starts_with("HTTP/1.1 101"), "{taken}");
     assert!(!taken.to_ascii_lowercase().contains("sec-websocket-protocol"), "{taken}");
     assert_eq!(status(&ask(hub.address, "/?peerId=x", "", "").1), "403");
-    assert_eq!(status(&answer(&hub, MESH, "t")), "403", "the address opens no native link");
-    // A WebSocket with a subprotocol is not a Go hub, and neither is a request without an upgrade.
+    assert_eq!(status(&answer(&hub, MESH, "t")), "403", "the address alone must not allow a native link");
+    // A WebSocket with a subprotocol is not a Go hub, and a request without an upgrade is not one either.
     assert_eq!(status(&answer(&hub, "chat", "")), "401");
     assert_eq!(status(&hub.get(&format!("/ws?peerId={}", id(1)))), "401");
     let (_peer, taken) = ask(hub.address, &format!("/?peerId={}", id(8)), "chat", "t");
@@ -156,8 +156,8 @@ fn mesh_port_accepts_only_links() {
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-wrong-port"}"#, |n| n == 1.0);
 }
 
-/// The refusal of a link is shown to the operator of the dialing hub, at `/hubstats` and in the log, and
-/// docs/troubleshooting.md has an action for each.
+/// `/hubstats` and the log of the dialing hub show why a link was refused, and docs/troubleshooting.md has an action
+/// for each reason.
 #[test]
 fn the_dialing_hub_shows_why_its_link_was_refused() {
     let help = include_str!("../../docs/troubleshooting.md");
@@ -203,7 +203,7 @@ fn mesh_token_can_be_replaced_hub_by_hub() {
 #[test]
 fn an_unknown_host_name_is_shown_with_its_error() {
     let hub = Hub::start(&[("BOOTSTRAP_HUBS", "ws://Nobody.invalid?token=x"), ("MESH_TOKEN", "t")]);
-    eventually("the look-up's error is shown", || {
+    eventually("the error of the name lookup is shown", || {
         let dialed = &json(&hub, "/hubstats")["bootstrapHubs"][0];
         dialed["lastError"].is_string() && dialed["attemptNumber"].as_u64() > Some(0)
     });

@@ -1,4 +1,5 @@
-//! A log that nobody takes: a full disk, a reader that has ended, a reader that has stalled. The hub serves and drains all the same.
+//! Tests of a log that cannot be written: a full disk, a closed pipe, a stalled reader. The hub must still serve and
+//! drain.
 
 use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +14,7 @@ use crate::hub::{DEADLINE, Hub, command};
 /// DRAIN_SECS plus ten seconds: the documented time before SIGKILL.
 const GRACE: Duration = Duration::from_secs(3 + 10);
 
-/// A hub whose log is not read here. It is asked where it is by its port, which was free a moment ago.
+/// A hub whose log this test does not read. The test chooses the port, because it cannot learn it from the log.
 struct Silent {
     child: Child,
     address: SocketAddr,
@@ -25,7 +26,7 @@ fn start(stderr: Stdio, env: &[(&str, &str)]) -> Silent {
     let own = [("HOST", "127.0.0.1"), ("PORT", &port), ("SHARDS", "2"), ("MAX_CONNECTIONS", "3"), ("DRAIN_SECS", "3")];
     let child = command(&own).envs(env.iter().copied()).stderr(stderr).spawn().unwrap();
     let end = Instant::now() + DEADLINE;
-    // It listens before it has handlers for signals, and answers after that.
+    // The hub listens before it handles signals, but answers only afterwards.
     let answer = || {
         let mut stream = TcpStream::connect(address)?;
         write!(stream, "GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")?;
@@ -46,7 +47,8 @@ fn join(address: SocketAddr, n: u32, network: &str) -> Client {
 }
 
 impl Silent {
-    /// Two peers hear each other, one too many is turned away (which is logged), and SIGTERM ends it all in time and with 0.
+    /// Checks that two peers reach each other, that a full hub refuses more peers (which is logged), and that SIGTERM
+    /// ends the hub in time with 0.
     fn serves_and_drains(mut self, what: &str) {
         let mut a = join(self.address, 1, "n");
         let mut b = join(self.address, 2, "n");
@@ -69,7 +71,7 @@ impl Silent {
         assert!(asked.elapsed() < GRACE, "{what}: {:?}", asked.elapsed());
     }
 
-    /// SIGTERM ends it with 0.
+    /// Checks that SIGTERM ends the hub with 0.
     fn ends(mut self, what: &str) {
         self.signal();
         self.wait(what);
@@ -116,10 +118,10 @@ fn a_closed_log_pipe_does_not_affect_peers() {
     hub.serves_and_drains("no reader");
 }
 
-/// A hub whose log is a pipe that is full.
+/// A hub whose log is a full pipe.
 fn stalled(level: &str) -> (PipeReader, Silent) {
     let (reader, writer) = std::io::pipe().unwrap();
-    // Full to the brim: a pipe takes 64 KiB, and the last write waits for a reader.
+    // A pipe holds 64 KiB; this write fills it and then blocks.
     let mut filler = writer.try_clone().unwrap();
     std::thread::spawn(move || filler.write_all(&vec![b'.'; 1 << 20]));
     (reader, start(writer.into(), &[("LOG_LEVEL", level)]))
@@ -147,24 +149,24 @@ fn dropped_log_lines_are_counted_and_queued_ones_arrive_later() {
         let line = page.lines().find(|line| line.starts_with(name)).unwrap();
         line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
     };
-    // Each of these is a line of half a kilobyte.
+    // Each message causes a log line of half a kilobyte.
     let network = "x".repeat(256);
     let said = ["announce", "goodbye"].map(|kind| format!(r#"{{"type":"{kind}","networkName":"{network}"}}"#));
     let burst: Vec<u8> = (0..1000).flat_map(|n| frame(1, said[n % 2].as_bytes())).collect();
     let end = Instant::now() + DEADLINE;
-    // One peer may not announce as much as the log takes.
+    // The rate limit of one peer is too low to fill the log, so several peers are needed.
     for n in 1.. {
         if metric("peerpigeon_log_lines_dropped_total") > 0.0 {
             break;
         }
-        assert!(Instant::now() < end, "the log has room for ever");
+        assert!(Instant::now() < end, "no log line was dropped");
         let mut peer = join(hub.address, n, "n");
         peer.raw(&burst);
         peer.say(r#"{"type":"ping"}"#);
         peer.hear_type("pong");
     }
     assert!(metric("peerpigeon_log_stalled_seconds") > 0.0);
-    // The lines of the beginning are there, and behind the gap its size.
+    // The log has the first lines, and after the gap a line with the number of dropped ones.
     let reading = std::thread::spawn(move || {
         let mut lines = BufReader::new(&mut reader).lines().map_while(Result::ok);
         let started = lines.find(|line| line.contains("server_started"));
@@ -200,7 +202,7 @@ fn tools_exit_quietly_when_their_output_is_closed() {
         let run = command(&[]).args(args).stdout(writer).output().unwrap();
         assert_eq!((run.status.code(), run.stderr.as_slice()), (Some(0), &b""[..]), "{args:?}");
     }
-    // A tool that has something to complain of, and nobody to complain to.
+    // Tools with an error message and a closed stderr.
     for args in [
         &["peer", "--hub", "ws://127.0.0.1:1"][..],
         &["load-test", "--hub", "ws://127.0.0.1:1", "--peers", "1", "--duration", "1"],

@@ -1,4 +1,4 @@
-//! Several hubs: processes linked over loopback, through kills, stops and partitions.
+//! Tests of several hubs, linked over loopback, through kills, stops and partitions.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -12,10 +12,10 @@ use crate::hub::{DEADLINE, Hub, command};
 
 pub const TOKEN: &str = "of-the-mesh";
 
-/// A hub that is gone is gone for everyone after this, on a busy machine as well.
+/// After this time every hub has noticed that another hub is gone, even on a busy machine.
 const GONE: Duration = Duration::from_secs(LEASE.as_secs() + HEARTBEAT.as_secs() + 5);
 
-/// A port that is free, and was just now.
+/// Returns a port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -46,7 +46,7 @@ pub fn json(hub: &Hub, path: &str) -> Value {
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !is_so() {
-        assert!(Instant::now() < end, "it never came true that {what}");
+        assert!(Instant::now() < end, "timeout: {what}");
         std::thread::park_timeout(Duration::from_millis(20));
     }
 }
@@ -162,7 +162,7 @@ fn peers_of_a_killed_hub_leave_and_return_with_it() {
     }
     hubs[2].signal("-KILL");
     let killed = Instant::now();
-    // Under traffic: what does not need that hub goes on, what does is answered.
+    // Signals that do not need the killed hub are still delivered, and the others get an outcome.
     let [a, b] = &mut watchers;
     a.offer(&id(2), "n", "1", r#","id":"alive""#);
     assert_eq!(b.hear()["type"], "offer");
@@ -203,7 +203,7 @@ fn a_frozen_hub_does_not_disturb_the_others_and_recovers() {
     let mut c = Client::join(&hubs[2], 3, "n");
     assert_eq!((discovered(&mut a), discovered(&mut b)), (id(3), id(3)));
     hubs[2].signal("-STOP");
-    // Enough to fill whatever is between the hubs; each is answered, and the others never wait.
+    // Enough data to fill all buffers between the hubs. Signals to the third hub must not delay signals to the second.
     let data = format!("{:?}", "x".repeat(60_000));
     for round in 0..400 {
         a.offer(&id(3), "n", &data, "");
@@ -217,7 +217,7 @@ fn a_frozen_hub_does_not_disturb_the_others_and_recovers() {
     assert_eq!((&left["data"]["peerId"], &left["data"]["reason"]), (&id(3).into(), &"hub-lost".into()));
     a.hear_type("peer-disconnected");
     hubs[2].signal("-CONT");
-    // Each hub learns of the return by itself; a signal goes to the session that its sender's hub knows.
+    // Each hub detects the return by itself.
     assert_eq!((discovered(&mut a), discovered(&mut b)), (id(3), id(3)));
     a.offer(&id(3), "n", "\"after\"", r#","id":"after""#);
     loop {
@@ -234,13 +234,13 @@ fn an_id_is_connected_to_one_hub_at_a_time() {
     let mut watcher = Client::join(&hubs[1], 1, "n");
     discovered(&mut watcher);
     discovered(&mut a);
-    // It answers: a second connection with its id is refused.
+    // While the first connection answers, a second one with its id is refused.
     let mut second = Client::open(hubs[1].address, 7, b"");
     let Heard::Ping(nonce) = a.frame() else { panic!("no ping") };
     a.raw(&frame(10, &nonce));
     assert_eq!(second.closed(), (4009, "peer id in use".to_owned()));
     watcher.hears_nothing();
-    // It does not answer: it is replaced, and announced as moved.
+    // When it does not answer, the new connection replaces it, and the peer is announced as moved.
     let mut third = Client::open(hubs[1].address, 7, b"");
     let asked = Instant::now();
     assert_eq!(third.hear()["type"], "connected");
@@ -271,7 +271,7 @@ fn a_draining_hub_sends_the_other_urls_and_leaves_the_mesh_at_once() {
     assert_eq!(one.wait().code(), Some(0));
     let ended = Instant::now();
     eventually("the hub is gone", || live_hubs(&two) == 0);
-    assert!(ended.elapsed() < LEASE / 2, "its lease was waited for");
+    assert!(ended.elapsed() < LEASE / 2, "the hub must not wait for the lease");
     b.hears_nothing();
 }
 
@@ -294,7 +294,7 @@ fn hubs_in_a_chain_form_one_mesh() {
     b.hears_nothing();
 }
 
-/// Network namespaces, joined by a bridge that is the hubs' alone; clients come in by a way of their own.
+/// Network namespaces, one per hub. A bridge connects the hubs; clients use separate interfaces.
 struct Namespaces {
     names: Vec<String>,
     /// Second byte of all addresses.
@@ -302,7 +302,7 @@ struct Namespaces {
 }
 
 impl Namespaces {
-    /// `None`, with a word, where they cannot be had.
+    /// `None`, with a message, if the system does not allow them.
     fn make(count: usize) -> Option<Self> {
         let pid = std::process::id();
         let made = Self { names: (0..count).map(|n| format!("pp{pid}x{n}")).collect(), net: 100 + (pid % 150) as u8 };
@@ -332,17 +332,17 @@ impl Namespaces {
         format!("pp{}", std::process::id() % 1_000_000)
     }
 
-    /// Where the other hubs find hub `n`.
+    /// URL of hub `n` for other hubs.
     fn url(&self, n: usize) -> String {
         format!("ws://10.{}.0.{}:8080", self.net, n + 1)
     }
 
-    /// Where clients find hub `n`.
+    /// Address of hub `n` for clients.
     fn address(&self, n: usize) -> [u8; 4] {
         [10, self.net, n as u8 + 1, 2]
     }
 
-    /// Disconnects a hub from the bridge, or connects it again. Nobody is notified: packets just disappear.
+    /// Disconnects a hub from the bridge, or connects it again. Packets are lost without an error.
     fn connect(&self, n: usize, on: bool) {
         let device = format!("{}h{n}", self.bridge());
         let state = if on { "up" } else { "down" };
@@ -380,12 +380,12 @@ fn a_partition_heals() {
     }
     assert!(cut.elapsed() < GONE, "after {:?}", cut.elapsed());
     for _ in 0..2 {
-        assert_eq!(c.hear()["data"]["reason"], "hub-lost", "the other side sees the same");
+        assert_eq!(c.hear()["data"]["reason"], "hub-lost", "the other side must see the same");
     }
-    // Both sides live on, and one id comes to be on both.
+    // During the partition one id connects on both sides.
     let mut a_late = Client::join(&hubs[0], 9, "n");
     assert_eq!((discovered(&mut a), discovered(&mut b)), (id(9), id(9)));
-    // Which of two sessions is the later one goes by milliseconds.
+    // Sessions are ordered by milliseconds, so the second one must begin in a later millisecond.
     let joined = SystemTime::now();
     while joined.elapsed().unwrap() < Duration::from_millis(2) {
         std::thread::yield_now();
@@ -394,7 +394,7 @@ fn a_partition_heals() {
     assert_eq!(discovered(&mut c), id(9));
     spaces.connect(2, true);
     assert_eq!((discovered(&mut a_late), discovered(&mut a_late)), (id(1), id(2)));
-    assert_eq!(a_late.closed(), (4001, "replaced".to_owned()), "the later session stays");
+    assert_eq!(a_late.closed(), (4001, "replaced".to_owned()), "the later session must stay");
     let told = |watcher: &mut Client| {
         let mut events: Vec<String> = (0..3)
             .map(|_| watcher.hear())

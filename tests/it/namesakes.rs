@@ -1,4 +1,4 @@
-//! Two live hubs with one HUB_ID, and a hub that is restarted with its own.
+//! Tests of two live hubs with the same HUB_ID, and of a hub that restarts with its HUB_ID.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ fn outcome(from: &mut Client, to: &str) -> String {
 
 #[test]
 fn the_later_of_two_hubs_with_one_id_takes_a_new_id() {
-    // By way of a third hub, and linked with each other as well.
+    // Linked only through a third hub, and linked directly in addition.
     for direct in [false, true] {
         let ports = [free_port(), free_port(), free_port()];
         let third = start(ports[2], &[], &[]);
@@ -62,7 +62,7 @@ fn the_later_of_two_hubs_with_one_id_takes_a_new_id() {
         watcher.hears_nothing();
         assert_eq!(hub_id(&first), ID);
         assert_ne!(hub_id(&second), ID);
-        assert_eq!(hub_of(&mut Client::open(second.address, 9, b"")), hub_id(&second), "clients are told as well");
+        assert_eq!(hub_of(&mut Client::open(second.address, 9, b"")), hub_id(&second), "clients must get the new id");
         assert_eq!(first.metric("peerpigeon_mesh_ids_given_up_total"), 0.0);
         assert_eq!(second.metric("peerpigeon_mesh_ids_given_up_total"), 1.0);
     }
@@ -88,8 +88,8 @@ fn a_restarted_hub_keeps_its_id() {
         assert_eq!(discovered(&mut watcher), id(3));
         println!("{signal}: its new peer is seen after {:?}", began.elapsed());
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-        // As long as a false alarm would take.
-        eventually("its lease would have ended", || began.elapsed() > LEASE);
+        // A false alarm would occur within this time.
+        eventually("the time of a lease has passed", || began.elapsed() > LEASE);
         assert_eq!((hub_id(&hub).as_str(), hub.metric("peerpigeon_mesh_ids_given_up_total")), (ID, 0.0));
         drop(middle);
     }

@@ -1,6 +1,7 @@
-//! What a panic does: one in a parser ends its session alone, any other ends the process with a code of its own and a last line.
+//! Tests of panics: a panic in a parser ends only its session; any other panic ends the process with its own exit code
+//! and a last log line.
 //!
-//! The panics are planted by an environment variable that only debug builds read.
+//! An environment variable plants the panics; only debug builds read it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,16 +10,16 @@ use std::time::Instant;
 use crate::client::{Client, frame, id, upgrade};
 use crate::hub::{DEADLINE, Hub, command};
 
-/// What a hub exits with after a defect of its own.
+/// Exit code after a bug of the hub.
 const EX_SOFTWARE: i32 = 70;
 
-/// A hub with a panic at that place. There is a mesh, with nobody else in it.
+/// Starts a hub with a panic at that place. It has a mesh thread, but no other hub.
 fn planted(place: &str, env: &[(&str, &str)]) -> Hub {
     let own = [("PEERPIGEON_PLANTED_PANIC", place), ("IS_HUB", "true"), ("MESH_TOKEN", "secret")];
     Hub::start(&[&own, env].concat())
 }
 
-/// Connects as peer `n` and announces, if the hub is still there.
+/// Connects as peer `n` and announces. `None` if the hub has ended.
 fn joins(address: SocketAddr, n: u32) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(address).ok()?;
     let announce = frame(1, br#"{"type":"announce"}"#);
@@ -32,7 +33,7 @@ fn a_panic_in_any_turn_ends_the_process() {
         [("rules", "shard"), ("letters", "shard"), ("tick", "shard"), ("flush", "shard"), ("mesh", "mesh")]
     {
         let mut hub = planted(place, &[]);
-        // Whatever panics, it has something to do now. Where the other shard does, that is an announcement.
+        // These peers give work to every place, including the one for letters between shards.
         let _peers: Vec<_> = (1..=8).map(|n| joins(hub.address, n)).collect();
         let last = hub.logged("\"hub_failed\"");
         assert_eq!(hub.wait().code(), Some(EX_SOFTWARE), "{place}");
@@ -54,7 +55,7 @@ fn a_panic_in_a_parser_ends_only_its_session() {
     assert_eq!(hub.wait().code(), Some(0));
 }
 
-/// The process ends although nobody reads its log, and whoever does in the end finds why.
+/// The process ends although its log is not read, and the log contains the reason when it is read later.
 #[test]
 fn a_stalled_log_does_not_delay_the_end_after_a_panic() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! Peers that join, say something to a peer of another hub, and leave, all in one write.
+//! Tests with peers that join, signal a peer of another hub, and leave, all in one write.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,20 @@ use crate::client::{Client, Heard, frame, id};
 use crate::hub::Hub;
 use crate::mesh::{chain, discovered, mesh};
 
-/// How a peer leaves.
+/// The way a peer leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Leave {
     Goodbye,
     CloseFrame,
-    /// The end of its stream.
+    /// The end of the stream.
     End,
-    /// A reset: what the hub's kernel has received and the hub has not read is lost.
+    /// A reset. The hub loses data that its kernel has received and that it has not read.
     Reset,
 }
 
 const LEAVES: [Leave; 4] = [Leave::Goodbye, Leave::CloseFrame, Leave::End, Leave::Reset];
 
-/// What each peer says to the observer.
+/// Number of offers from each peer to the observer.
 const OFFERS: usize = 3;
 
 const OBSERVER: u32 = 1;
@@ -62,7 +62,8 @@ fn is_leave(message: &serde_json::Value, n: u32) -> bool {
     }
 }
 
-/// Each signal comes to the observer between its sender's discovery and its sender's leave. Returns how many came.
+/// Asserts that the observer received each signal between the discovery and the leave of its sender. Returns the number
+/// of signals.
 fn in_between(told: &[serde_json::Value]) -> usize {
     let mut present: BTreeMap<String, bool> = BTreeMap::new();
     let mut signals = 0;
@@ -90,20 +91,21 @@ fn in_between(told: &[serde_json::Value]) -> usize {
     signals
 }
 
-/// How many signals have an outcome.
+/// Number of signals that have an outcome.
 fn outcomes(hub: &Hub) -> f64 {
     let page = hub.get("/metrics");
     let of_signals = page.lines().filter(|line| line.starts_with("peerpigeon_relay_outcomes_total{"));
     of_signals.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
-/// Lets peers pass by at one hub and observes them from another: no signal comes before its sender's discovery or after its leave.
+/// Peers join, signal and leave at one hub; an observer at another hub must receive no signal before the discovery or
+/// after the leave of its sender.
 pub fn nothing_is_heard_too_late(here: &Hub, there: &Hub, every_signal_arrives: bool) {
     let mut observer = Client::join(there, OBSERVER, "n");
     let mut told = Vec::new();
     let mut sent = 0;
     for n in 100..132 {
-        // From here on the shard of this id knows of the observer.
+        // After this the home shard of this id knows the observer.
         let mut before = Client::join(here, n, "n");
         while discovered(&mut before) != id(OBSERVER) {}
         drop(before);
@@ -121,7 +123,7 @@ pub fn nothing_is_heard_too_late(here: &Hub, there: &Hub, every_signal_arrives: 
         }
         drop(client);
     }
-    // Nothing is under way any more once everything that was read has its outcome.
+    // No signal is in flight once every signal that was read has its outcome.
     let series = r#"peerpigeon_messages_total{direction="in",type="offer"}"#;
     let read = here.metric_becomes(series, |read| read >= sent as f64 && outcomes(here) == read);
     observer.say(r#"{"type":"ping"}"#);

@@ -1,4 +1,4 @@
-//! Hubs that are joined by Redis, and hubs that do not need it.
+//! Tests of hubs that are connected by Redis, and of hubs that can do without it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::hub::{DEADLINE, Hub};
 use crate::mesh::{TOKEN, discovered, eventually, free_port, json, mesh, settled};
 use crate::partings::nothing_is_heard_too_late;
 
-/// A server of its own, killed with the test.
+/// A Redis server for one test. Dropping it kills the server.
 struct Redis {
     child: Child,
     port: u16,
@@ -39,7 +39,7 @@ impl Redis {
         Some(answer)
     }
 
-    /// Everything that is published, until the answer is dropped.
+    /// Records everything that is published.
     fn record(&self) -> Recording {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connected");
         stream.write_all(b"PSUBSCRIBE *\r\n").expect("subscribed");
@@ -77,7 +77,7 @@ impl Redis {
 struct Recording(TcpStream);
 
 impl Recording {
-    /// The parts of one reply that are strings.
+    /// The strings in one reply.
     fn reply(&mut self) -> Vec<Vec<u8>> {
         let count: usize = self.line()[1..].parse().expect("an array");
         let mut parts = Vec::new();
@@ -103,7 +103,7 @@ impl Recording {
         String::from_utf8(line).expect("text").trim_end().to_owned()
     }
 
-    /// Channels and frames, up to a message on the channel `stop`.
+    /// The recorded channels and frames, up to a message on the channel `stop`.
     fn stop(mut self, redis: &Redis) -> Vec<(Vec<u8>, Vec<u8>)> {
         redis.publish(&[(b"stop".to_vec(), Vec::new())]);
         let mut frames = Vec::new();
@@ -149,7 +149,7 @@ fn hubs_with_one_redis_and_no_links_form_one_mesh() {
     a.hears_nothing();
 }
 
-/// Presence and signals take different channels. A leave waits for the signals before it.
+/// Presence and signals take different channels. A leave must wait for the signals before it.
 #[test]
 fn signals_over_redis_arrive_within_the_stay_of_their_sender() {
     let redis = Redis::start(free_port());
@@ -166,7 +166,7 @@ fn signals_over_redis_arrive_within_the_stay_of_their_sender() {
 fn a_lost_redis_affects_only_traffic_that_needs_it() {
     let redis = Redis::start(free_port());
     let url = redis.url();
-    // Two that are linked as well, and one that only Redis joins with them.
+    // Two linked hubs, and a third that only Redis connects with them.
     let mut hubs = mesh(2, &[("REDIS_URL", &url)]);
     hubs.push(bridged(&url));
     settled(&hubs);
@@ -189,7 +189,7 @@ fn a_lost_redis_affects_only_traffic_that_needs_it() {
     _ = redis.try_ask("CLIENT KILL TYPE normal");
     _ = redis.try_ask("CLIENT KILL TYPE pubsub");
     exchange(&mut a, &mut b, 2);
-    // Gone for longer than any lease.
+    // Redis stays away for longer than any lease.
     let port = redis.kill();
     let killed = Instant::now();
     for watcher in [&mut a, &mut b] {
@@ -202,7 +202,7 @@ fn a_lost_redis_affects_only_traffic_that_needs_it() {
     assert!(killed.elapsed() < LEASE + Duration::from_secs(5), "after {:?}", killed.elapsed());
     exchange(&mut a, &mut b, 3);
     for hub in &hubs {
-        assert!(hub.get("/readyz").starts_with("HTTP/1.1 200"), "readiness does not ask Redis");
+        assert!(hub.get("/readyz").starts_with("HTTP/1.1 200"), "readiness must not depend on Redis");
     }
     c.hears_nothing();
     let redis = Redis::start(port);
@@ -222,7 +222,7 @@ fn a_lost_redis_affects_only_traffic_that_needs_it() {
     drop(redis);
 }
 
-/// Somebody who can write to Redis, and does not know the token, publishes recorded frames.
+/// An attacker who can publish to Redis, but does not know the token, replays recorded frames.
 #[test]
 fn replayed_frames_do_not_revive_a_hub() {
     let redis = Redis::start(free_port());
@@ -236,7 +236,7 @@ fn replayed_frames_do_not_revive_a_hub() {
     ended.signal("-KILL");
     assert_eq!(a.hear()["data"]["reason"], "hub-lost");
     drop(b);
-    // A hub that has received all of it, and a new one.
+    // The first hub has received all frames before; the second one is new.
     let recorded = recording.stop(&redis);
     hubs.push(bridged(&redis.url()));
     settled(&hubs);
@@ -244,9 +244,9 @@ fn replayed_frames_do_not_revive_a_hub() {
     assert_eq!((discovered(&mut a), discovered(&mut c)), (id(3), id(1)));
     let began = Instant::now();
     let metric = |hub: &Hub| hub.metric("peerpigeon_redis_one_way_hubs");
-    // Until it is seen that a hub of that name speaks and does not answer.
+    // Publish until the hubs report a hub that sends and does not answer.
     while hubs.iter().any(|hub| metric(hub) == 0.0) {
-        assert!(began.elapsed() < DEADLINE, "it was never seen");
+        assert!(began.elapsed() < DEADLINE, "no hub reported it");
         redis.publish(&recorded);
     }
     for hub in &hubs {
@@ -271,7 +271,7 @@ fn a_hub_at_a_replica_reports_it_and_joins_after_the_promotion() {
     _ = replica.try_ask("REPLICAOF NO ONE");
     let hubs = [hub, bridged(&replica.url())];
     settled(&hubs);
-    // Demoted while its connections stay.
+    // The server becomes a replica again while its connections stay open.
     _ = replica.try_ask(&format!("REPLICAOF 127.0.0.1 {}", master.port));
     for hub in &hubs {
         eventually("it is said", || json(hub, "/hubstats")["redis"]["connected"] == false);

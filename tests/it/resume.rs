@@ -1,4 +1,4 @@
-//! Resume secrets: a client that shows its own takes its id over at once.
+//! Tests of resume secrets: a client with the current secret of its id takes the id over at once.
 
 use std::net::TcpStream;
 
@@ -8,10 +8,10 @@ use crate::client::{Client, Heard, frame, id, upgrade};
 use crate::hub::Hub;
 use crate::mesh;
 
-/// From which length on a token makes the keys of the whole mesh.
+/// A token long enough to derive the keys of the whole mesh from it.
 const LONG_TOKEN: &str = "a-token-with-thirty-two-letters.";
 
-/// Connects as peer `n`. The secret of the new session comes with it.
+/// Connects as peer `n`, and returns the secret of the new session.
 fn connect(hub: &Hub, n: u32, secret: Option<&str>) -> (Client, String) {
     let mut client = open(hub, n, secret);
     let connected = client.hear();
@@ -40,7 +40,7 @@ fn resumes(hub: &Hub, outcome: &str) -> f64 {
     hub.metric_becomes(&format!("peerpigeon_resumes_total{{outcome=\"{outcome}\"}}"), |n| n > 0.0)
 }
 
-/// A reload while the page before is kept in the back/forward cache, where it still answers pings.
+/// A page reloads while its predecessor in the back/forward cache still answers pings.
 #[test]
 fn a_client_with_its_secret_takes_its_id_over_at_once() {
     let hub = Hub::start(&[("SHARDS", "4")]);
@@ -51,7 +51,7 @@ fn a_client_with_its_secret_takes_its_id_over_at_once() {
     first.hear_type("peer-discovered");
     let (mut second, next) = connect(&hub, 2, Some(&secret));
     assert_ne!(secret, next);
-    // Nobody asked it, so nobody waited for an answer.
+    // The hub did not ping the first connection before it replaced it.
     assert_eq!(first.frame(), Heard::Close(4001, "replaced".to_owned()));
     second.announce("n");
     assert_eq!(watcher.hear()["data"]["reason"], "replaced");
@@ -59,12 +59,12 @@ fn a_client_with_its_secret_takes_its_id_over_at_once() {
     watcher.hears_nothing();
     assert_eq!(resumes(&hub, "resumed"), 1.0);
     assert_eq!(hub.metric("peerpigeon_takeovers_total{outcome=\"replaced\"}"), 0.0);
-    // A third time, by the second secret; and by an upper-case one, as ids are taken.
+    // A third takeover, with the second secret, in upper case like ids may be.
     let (_third, _) = connect(&hub, 2, Some(&next.to_uppercase()));
     assert_eq!(second.closed(), (4001, "replaced".to_owned()));
 }
 
-/// A browser copies sessionStorage into a duplicated tab. Both try to come back as soon as they are closed.
+/// A browser copies sessionStorage into a duplicated tab. Both tabs reconnect as soon as they are closed.
 #[test]
 fn two_tabs_with_one_secret_do_not_replace_each_other_in_a_loop() {
     let hub = Hub::start(&[]);
@@ -108,10 +108,11 @@ fn a_wrong_secret_counts_as_no_secret() {
         let mut second = open(&hub, 1, Some(shown));
         answers(&mut first);
         assert_eq!(second.closed(), (4009, "peer id in use".to_owned()), "{shown}");
-        // Where nobody has the id, it is let in.
+        // If the id is free, a wrong secret does no harm.
         connect(&hub, n, Some(shown));
     }
-    // An empty one is none: a client may always write `&resume=`. Where the id is another, no secret here is right.
+    // An empty secret counts as none: a client may always send `&resume=`. All other secrets are of another id or not
+    // secrets at all.
     assert_eq!((resumes(&hub, "malformed"), resumes(&hub, "foreign")), (8.0, 4.0));
     assert_eq!(hub.metric("peerpigeon_resumes_total{outcome=\"resumed\"}"), 0.0);
 }
@@ -132,7 +133,7 @@ fn secrets_never_appear_in_logs_pages_or_answers() {
     assert_eq!(third.closed().0, 4009);
     let secrets = [secret, next, wrong];
     for shown in &secrets {
-        // Refused for other reasons, with the secret beside.
+        // Handshakes that are refused for other reasons, with a secret in the query.
         for path in [
             format!("/ws?resume={shown}"),
             format!("/ws?peerId=x&token=let-me-in&resume={shown}"),
@@ -173,16 +174,16 @@ fn a_secret_is_valid_at_every_hub_of_the_mesh() {
         (resumes(&hubs[0], "resumed"), hubs[1].metric("peerpigeon_resumes_total{outcome=\"resumed\"}")),
         (1.0, 0.0)
     );
-    // The one that was replaced does not get it back, at whatever hub.
+    // The replaced client cannot take the id back at any hub.
     let mut again = open(&hubs[2], 7, Some(&secret));
     answers(&mut second);
     assert_eq!(again.closed(), (4009, "peer id in use".to_owned()));
-    // A client that comes back before anybody has noticed that its connection is dead.
+    // A client returns before a hub has noticed that its connection is dead.
     let (_third, _) = connect(&hubs[0], 7, Some(&next));
     assert_eq!(second.frame(), Heard::Close(4001, "replaced".to_owned()));
 }
 
-/// A short token could be guessed from a secret, so each hub has a key of its own.
+/// A short token could be guessed from a secret, so each hub uses its own random key.
 #[test]
 fn with_a_short_token_a_secret_is_valid_only_at_its_own_hub() {
     let hubs = mesh::mesh(2, &[("MESH_TOKEN", "short")]);
@@ -196,7 +197,7 @@ fn with_a_short_token_a_secret_is_valid_only_at_its_own_hub() {
     assert_eq!(first.frame(), Heard::Close(4001, "replaced".to_owned()));
 }
 
-/// With a token of the mesh secrets outlive the process.
+/// If keys are derived from MESH_TOKEN, secrets stay valid after a restart.
 #[test]
 fn a_secret_stays_valid_after_a_restart() {
     let env = [("MESH_TOKEN", LONG_TOKEN)];

@@ -1,4 +1,4 @@
-//! Links that stay open and carry nothing, and what a cut costs once it has healed.
+//! Tests of links that stay open but carry nothing, and of the recovery after a cut.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use crate::client::{Client, id};
 use crate::hub::Hub;
 use crate::mesh::{TOKEN, discovered, eventually, free_port, json, settled};
 
-/// A path between two hubs that can silently swallow data, in each direction.
+/// A path between two hubs that can silently drop data in each direction.
 struct Path {
     port: u16,
     swallows: [Arc<AtomicBool>; 2],
@@ -54,7 +54,7 @@ fn start(port: u16, bootstrap: &[u16]) -> Hub {
     Hub::start(&[("PORT", port.as_str()), ("IS_HUB", "true"), ("MESH_TOKEN", TOKEN), ("BOOTSTRAP_HUBS", &bootstrap)])
 }
 
-/// Says a signal and waits for what became of it.
+/// Sends a signal and returns its outcome.
 fn outcome(from: &mut Client, to: &str) -> String {
     from.offer(to, "n", "1", r#","id":"s""#);
     from.hear_type("receipt")["data"]["outcome"].as_str().unwrap().to_owned()
@@ -79,10 +79,10 @@ fn signals_avoid_a_link_that_drops_data() {
         eventually("it is noticed", || hubs[..2].iter().all(|hub| hub.metric("peerpigeon_links_silent") == 1.0));
         let noticed = dead.elapsed();
         println!("swallowed {swallowed:?}: noticed at both ends after {noticed:?}");
-        // What a busy machine adds is less than a lease. Without the mechanism nobody notices it.
+        // A busy machine may add up to a lease. Without the detection, no hub would notice the silence at all.
         assert!(noticed < LINK_SILENCE + LEASE, "{noticed:?}");
         assert_eq!((outcome(&mut a, &id(2)), outcome(&mut b, &id(1))), ("delivered".into(), "delivered".into()));
-        // What is announced meanwhile goes round as well, and nobody is thought to be gone.
+        // Announcements avoid the silent link, too, and no hub is considered lost.
         let mut c = Client::join(&hubs[0], 3, "n");
         assert_eq!(discovered(&mut b), id(3));
         assert_eq!(outcome(&mut c, &id(2)), "delivered");
@@ -104,7 +104,7 @@ fn a_chain_recovers_soon_after_a_cut() {
         }
         peers.push(peer);
     }
-    // Its sockets stay as they are; the others do not hear it for longer than its lease.
+    // The frozen hub keeps its sockets, and the others receive nothing from it for longer than its lease.
     hubs[0].signal("-STOP");
     for n in [1, 2] {
         assert_eq!(peers[n].hear_type("peer-disconnected")["data"]["reason"], "hub-lost");

@@ -1,4 +1,4 @@
-//! Starting and stopping.
+//! Tests of starting and stopping.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -40,10 +40,10 @@ pub fn a_drain_notifies_every_peer_and_exits_with_0() {
                 }
             }
             if last_slot - *slot < 700 {
-                // Too close to the last one's own end for that to hear of this.
+                // This peer ends too shortly before the last one to be reported to it.
                 continue;
             }
-            // Said after the close frame, and still passed on.
+            // The hub still relays what a peer sends after the close frame.
             peer.offer(&last.id.clone(), "n", "null", "");
             peer.raw(&frame(8, &[0x03, 0xf4]));
             assert_eq!(last.hear_type("offer")["fromPeerId"], peer.id.as_str());
@@ -79,7 +79,7 @@ fn a_drain_is_spread_over_its_whole_time() {
         assert_eq!(hub.wait().code(), Some(0));
         let all = secs * 1000;
         assert!(slots.iter().all(|slot| *slot < all.max(1)), "{secs} s: {slots:?}");
-        // Each shard spreads its own; the fullest has five or more.
+        // Each shard spreads its own peers, and the fullest shard has at least five.
         assert!(slots.last().unwrap() * 5 >= all * 4, "{secs} s: {slots:?}");
         let most_at_once = slots.windows(4).all(|four| four[3] > four[0] || all == 0);
         assert!(most_at_once, "{secs} s: {slots:?}");
@@ -92,14 +92,14 @@ pub fn a_second_signal_ends_the_hub_at_once() {
     let _peer = Client::join(&hub, 1, "n");
     hub.signal("-TERM");
     hub.logged("server_draining");
-    // A signal right after the first counts as the same.
+    // A second signal right after the first counts as the same one.
     let deadline = Instant::now() + DEADLINE;
     let asked = Instant::now();
     while hub.ended().is_none() {
         assert!(Instant::now() < deadline, "signals are not heard");
         hub.signal("-INT");
     }
-    assert!(asked.elapsed() > Duration::from_millis(400), "the first signal counted twice");
+    assert!(asked.elapsed() > Duration::from_millis(400), "the first signal must not count twice");
     assert_eq!(hub.wait().code(), Some(0));
 }
 
@@ -150,7 +150,7 @@ fn a_port_in_use_is_named_in_the_error() {
     let hub = Hub::start(&[("SHARDS", "4")]);
     let port = hub.address.port().to_string();
     let run = command(&[("HOST", "127.0.0.1"), ("PORT", &port), ("SHARDS", "4")]).output().unwrap();
-    assert!(!run.status.success(), "two hubs share a port in silence");
+    assert!(!run.status.success(), "two hubs must not share a port silently");
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn the_tools_work_against_a_hub() {
 #[test]
 fn invalid_settings_exit_with_64_and_are_named() {
     let refuses = |env: &[(&str, &str)], args: &[&str], named: &str| {
-        // `timeout`, because a hub that takes what it is to refuse would run for ever; its port is nobody's.
+        // `timeout` ends a hub that wrongly accepts the setting.
         let mut run = Command::new("timeout");
         run.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).env("PORT", "0");
         run.args(["20", env!("CARGO_BIN_EXE_peerpigeon")]).envs(env.iter().copied());

@@ -1,4 +1,5 @@
-//! A hub that speaks TLS: handshakes, those who do not speak it, certificates that change, and all conversations once more.
+//! Tests of TLS: handshakes, connections without TLS, reloads of certificates, and the conversations of the other
+//! tests.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -52,7 +53,7 @@ fn failures(hub: SocketAddr, config: &Arc<ClientConfig>, reason: &str) -> f64 {
     metric(hub, config, &format!("peerpigeon_handshake_failures_total{{reason=\"{reason}\"}}"))
 }
 
-/// Waits until so many failures of that kind have been counted.
+/// Waits until this number of failures of that kind has been counted.
 fn counted(hub: SocketAddr, config: &Arc<ClientConfig>, reason: &str, n: f64) {
     eventually(&format!("{n} are {reason}"), || failures(hub, config, reason) == n);
 }
@@ -153,7 +154,7 @@ fn connections_without_tls_get_a_reason_and_are_counted() {
     let mut end = Vec::new();
     _ = garbage.read_to_end(&mut end);
     assert!(end.is_empty());
-    // Of TLS, but broken: an alert says so.
+    // Invalid TLS records get an alert.
     let mut broken = TcpStream::connect(hub.address).unwrap();
     broken.write_all(&[&[0x16, 3, 1, 0, 4, 1, 0, 0, 0][..], &[7; 100]].concat()).unwrap();
     broken.read_to_end(&mut end).unwrap();
@@ -169,7 +170,7 @@ fn connections_without_tls_get_a_reason_and_are_counted() {
     let other = Authority::new().issue("other", 1);
     let mut untrusting = connect(hub.address, &Arc::new(client_config(&other)));
     untrusting.write_all(b"x").unwrap_err();
-    // The alert goes out with the error.
+    // The client gets an alert.
     _ = untrusting.conn.write_tls(&mut untrusting.sock);
     drop(untrusting);
     counted(hub.address, &config, "tls-refused", 1.0);
@@ -193,7 +194,7 @@ fn a_handshake_has_a_deadline() {
     let hub = secure(common(), &[("SHARDS", "1")]);
     let config = Arc::new(client_config(common()));
     let begun = Instant::now();
-    // One connection sends nothing, one half of its hello, and one never finishes the handshake.
+    // One connection sends nothing, one sends half of its hello, and one never completes the handshake.
     let mut silent = TcpStream::connect(hub.address).unwrap();
     let mut hello = Vec::new();
     ClientConnection::new(Arc::clone(&config), ServerName::try_from("localhost").unwrap())
@@ -212,7 +213,7 @@ fn a_handshake_has_a_deadline() {
     counted(hub.address, &config, "tls-timeout", 2.0);
 }
 
-/// Sessions move to shards that did not accept them, with records that were received in part.
+/// Sessions move to their home shards with partially received records.
 #[test]
 fn a_session_moves_to_its_shard_in_the_middle_of_a_record() {
     for shards in ["1", "8"] {
@@ -228,7 +229,7 @@ fn a_session_moves_to_its_shard_in_the_middle_of_a_record() {
             stream.conn.write_tls(&mut records).unwrap();
             stream.conn.writer().write_all(&frame(1, br#"{"type":"ping"}"#)).unwrap();
             stream.conn.write_tls(&mut records).unwrap();
-            // The rest comes when the socket is at home.
+            // The remaining bytes arrive when the socket is at its home shard.
             let late = records.split_off(records.len() - 1 - n as usize);
             stream.sock.write_all(&records).unwrap();
             let mut answer = Vec::new();
@@ -251,7 +252,7 @@ fn a_session_moves_to_its_shard_in_the_middle_of_a_record() {
     }
 }
 
-/// A WebSocket, and all that has been read of it.
+/// A WebSocket with all bytes read from it.
 fn websocket(address: SocketAddr, config: &Arc<ClientConfig>, n: u32) -> (TlsStream, Vec<u8>) {
     let mut stream = connect(address, config);
     stream.write_all(upgrade(&format!("/ws?peerId={}", id(n))).as_bytes()).unwrap();
@@ -269,7 +270,7 @@ fn read_until(stream: &mut TlsStream, heard: &mut Vec<u8>, word: &[u8]) {
     }
 }
 
-/// A stream without close_notify may have been cut off by anybody: clients take that for an error.
+/// Without close_notify, anybody could have cut the stream; clients report an error.
 #[test]
 fn every_session_ends_with_close_notify() {
     let mut hub = secure(common(), &[("DRAIN_SECS", "1")]);
@@ -317,7 +318,7 @@ fn admin_and_mesh_ports_can_use_tls() {
     assert!(metric(at(&admin), &config, &days) > 89.0);
     let answer = ask(at(&links), &config, &upgrade("/ws").replace("Connection: Upgrade", "Connection: Upgrade, close"));
     assert!(door::body(&answer).contains("MESH_PORT"), "{answer}");
-    // Another hub finds it there.
+    // Another hub can link there.
     let url = format!("wss://localhost:{links}");
     let other = [("IS_HUB", "true"), ("MESH_INSECURE", "true"), ("BOOTSTRAP_HUBS", &url)];
     let other = Hub::start(&[&other[..], &[("MESH_CA", &certificate.authority_file)]].concat());
@@ -351,7 +352,7 @@ fn hubs_link_over_tls_with_a_private_ca() {
     let url = format!("wss://localhost:{}", a.address.port());
     let doubting = Hub::start(&[&meshed[..], &[("BOOTSTRAP_HUBS", &url)]].concat());
     let config = Arc::new(client_config(certificate));
-    eventually("a link that does not trust is refused", || failures(a.address, &config, "tls-refused") > 0.0);
+    eventually("a link to an untrusted certificate is refused", || failures(a.address, &config, "tls-refused") > 0.0);
     eventually("it says why", || doubting.get("/hubstats").contains("UnknownIssuer"));
 }
 
@@ -436,7 +437,7 @@ fn certificates_can_be_replaced_without_losing_a_connection() {
             authority.issue("served", 30 + round);
             hub.signal("-HUP");
             hub.logged("tls_certificates_read");
-            // A bad one is refused, and what was served is served.
+            // An invalid file is refused, and the hub continues to use the previous certificate.
             std::fs::write(&served.certificate, "nothing").unwrap();
             hub.signal("-HUP");
             hub.logged("tls_certificates_refused");
@@ -462,7 +463,7 @@ fn certificates_can_be_replaced_without_losing_a_connection() {
         let n = stream.read(&mut answer).unwrap();
         assert!(String::from_utf8_lossy(&answer[..n]).contains("pong"));
     }
-    // Files that change are found without a signal, too.
+    // The hub also finds changed files without a signal.
     authority.issue("served", 60);
     hub.logged("tls_certificates_read");
     assert_eq!(metric(hub.address, &config, "peerpigeon_tls_certificates_stale"), 0.0);
@@ -497,7 +498,7 @@ fn a_crowd_of_handshakes_does_not_delay_peers() {
     for (stream, hello) in crowd.iter_mut().zip(&hellos) {
         stream.write_all(hello).unwrap();
     }
-    // 400 x 100 us are ahead in the hub. What a peer says does not wait for them.
+    // The hub has 400 handshakes of 100 us each to do. Signals must not wait for all of them.
     let begun = Instant::now();
     for _ in 0..20 {
         a.hears_nothing();

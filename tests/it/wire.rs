@@ -1,5 +1,5 @@
-//! TLS between the tests' clients, who speak plain TCP, and a hub that speaks TLS. What a client does to its connection, its
-//! wire does to the hub's: half closes, resets, not reading.
+//! A TLS proxy between the tests' clients, which speak plain TCP, and a hub with TLS. It repeats a client's half close,
+//! reset or missing reads on the connection to the hub.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ thread_local! {
     static OVER_TLS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has the hubs that `test` starts on this thread speak TLS, and their clients too.
+/// Runs `test` with TLS: for the hubs that it starts on this thread, and for their clients.
 pub fn over_tls(test: impl FnOnce()) {
     OVER_TLS.set(true);
     test();
@@ -32,7 +32,7 @@ pub fn is_over_tls() -> bool {
     OVER_TLS.get()
 }
 
-/// A certificate with its key, in files, and an authority that has signed it.
+/// Files of a certificate and its key, and the authority that signed it.
 pub struct Certificate {
     pub authority: Vec<u8>,
     pub authority_file: String,
@@ -40,7 +40,7 @@ pub struct Certificate {
     pub key: String,
 }
 
-/// Makes certificates for `localhost` in a directory of its own.
+/// Issues certificates for `localhost` in its own directory.
 pub struct Authority {
     issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
     place: PathBuf,
@@ -59,7 +59,7 @@ impl Authority {
         Self { issuer, place }
     }
 
-    /// A new certificate, in files of that name.
+    /// Issues a certificate into files of that name.
     pub fn issue(&self, name: &str, days: i64) -> Certificate {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
@@ -69,7 +69,7 @@ impl Authority {
         params.not_after = if days < 0 { now - day * (-days) as u32 } else { now + day * days as u32 }.into();
         let made = params.signed_by(&key, &self.issuer).unwrap();
         let file = |what: &str, text: &str| {
-            // Atomically, as tools that renew certificates should.
+            // Replaces the file atomically, as renewal tools should.
             let (new, file) =
                 (self.place.join(format!("{name}.{what}.new")), self.place.join(format!("{name}.{what}")));
             std::fs::write(&new, text).unwrap();
@@ -103,7 +103,7 @@ pub fn common() -> &'static Certificate {
         .1
 }
 
-/// A client's configuration that trusts the certificate's authority.
+/// A client configuration that trusts the certificate's authority.
 pub fn client_config(certificate: &Certificate) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(certificate.authority.clone())).unwrap();
@@ -114,10 +114,10 @@ pub fn client_config(certificate: &Certificate) -> ClientConfig {
         .with_no_client_auth()
 }
 
-/// Connections that a hub has ended without close_notify.
+/// Number of connections that a hub has ended without close_notify.
 pub static CUT: AtomicUsize = AtomicUsize::new(0);
 
-/// A thread on which all wires are.
+/// The runtime of all proxied connections, on its own thread.
 fn runtime() -> &'static Handle {
     static RUNTIME: OnceLock<Handle> = OnceLock::new();
     RUNTIME.get_or_init(|| {
@@ -128,10 +128,10 @@ fn runtime() -> &'static Handle {
     })
 }
 
-/// An address whose connections lead to the hub at `to` by TLS.
+/// Returns an address whose connections are forwarded with TLS to the hub at `to`.
 pub fn lay(to: SocketAddr) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // What a client does not read stays in the hub, as far as it can.
+    // Small buffers, so that data a client does not read stays in the hub.
     SockRef::from(&listener).set_send_buffer_size(4096).unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,5 +1,5 @@
-//! The fuzz target of the door with some random inputs, so that it is built and run with every test run.
-//! `cargo fuzz run tls_door` goes where these do not reach.
+//! Runs the fuzz target `tls_door` with some random inputs, so that every test run builds and runs it. `cargo fuzz run
+//! tls_door` reaches more states.
 
 #[path = "../../fuzz/src/tls_door.rs"]
 #[expect(unreachable_pub, reason = "there, it is a crate's")]

@@ -1,4 +1,4 @@
-//! How links end, and what comes after.
+//! Tests of the end of links, and of what follows.
 
 use std::time::{Duration, Instant};
 
@@ -113,6 +113,6 @@ async fn a_hub_that_said_farewell_is_found_again_soon_after_it_is_back() {
     let mut a = Hub::start(std::net::TcpListener::bind(address).unwrap(), next);
     b.until_linked_to(&[3]).await;
     a.until_linked_to(&[2]).await;
-    // Pauses are 2 s at the longest by now, and were 15 s after a farewell.
+    // Pauses are at most 2 s by now; right after a farewell they are 15 s.
     assert!(back.elapsed() < Duration::from_secs(8), "{:?}", back.elapsed());
 }

@@ -1,4 +1,4 @@
-//! A mesh with a door: what a hub is to another.
+//! A mesh with a listener: the part of a hub that other hubs see.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::wire;
 
-/// Nothing here takes longer, unless it never comes.
+/// Deadline of each wait in these tests.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) const TOKEN: &str = "between hubs";
@@ -31,7 +31,7 @@ pub(crate) struct Hub {
     pub(crate) shard: mpsc::Receiver<Vec<ToShard>>,
 }
 
-/// A listener that nobody serves yet, so that hubs can know each other's addresses before they start.
+/// A bound listener without a server, so that hubs can know each other's addresses before they start.
 pub(crate) fn door() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
@@ -115,9 +115,9 @@ impl Hub {
         Arc::clone(&self.readings.borrow())
     }
 
-    /// Waits until the mesh looks like this.
+    /// Waits until the state of the mesh satisfies the condition.
     pub(crate) async fn until(&mut self, what: &str, is: impl Fn(&MeshReading) -> bool) -> Arc<MeshReading> {
-        // The first one is from before the mesh's own.
+        // The initial value precedes the first one that the mesh publishes.
         let seen = |reading: &Arc<MeshReading>| reading.busy_micros > 0 && is(reading);
         let found = tokio::time::timeout(DEADLINE, self.readings.wait_for(seen));
         let found = found.await.map(|reading| Arc::clone(&reading.unwrap()));
@@ -129,7 +129,7 @@ impl Hub {
         self.until("linked", |reading| linked(reading) == hubs.iter().map(|n| id(*n)).collect::<Vec<_>>()).await
     }
 
-    /// Goes away as a hub does at SIGTERM, without a drain that takes time.
+    /// Stops like a hub at SIGTERM, without waiting for a drain.
     pub(crate) fn draining(&self) {
         self.handle.as_ref().unwrap().draining();
     }
@@ -137,7 +137,7 @@ impl Hub {
     pub(crate) async fn end(mut self) {
         self.closed.store(true, Ordering::Relaxed);
         self.handle.take().unwrap().end().await;
-        // Wakes the door up, so that it closes.
+        // Wakes the listener, so that it closes.
         drop(std::net::TcpStream::connect(self.address));
     }
 }
@@ -155,7 +155,7 @@ pub(crate) fn only_link(reading: &MeshReading) -> &LinkView {
     &reading.links[0]
 }
 
-/// A port at every local address that accepts no connection: its backlog is full, and the kernel drops each SYN.
+/// A port at every local address that accepts no connections: its backlog is full, so the kernel drops each SYN.
 pub(crate) struct Swallows {
     pub(crate) address: SocketAddr,
     _sockets: Vec<Socket>,
@@ -169,13 +169,13 @@ impl Swallows {
         sockets[0].listen(0).unwrap();
         let port = sockets[0].local_addr().unwrap().as_socket().unwrap().port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        // A backlog of 0 has room for a connection or two.
+        // A backlog of 0 still accepts one or two connections.
         loop {
             sockets.push(socket());
             if sockets[sockets.len() - 1].connect_timeout(&address.into(), Duration::from_millis(300)).is_err() {
                 return Self { address, _sockets: sockets };
             }
-            assert!(sockets.len() < 20, "the backlog has no end");
+            assert!(sockets.len() < 20, "the backlog did not fill");
         }
     }
 }

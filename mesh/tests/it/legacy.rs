@@ -31,7 +31,7 @@ async fn a_hub_of_the_seeds_kind_may_dial() {
     hub.until_linked_to(&[7]).await;
     first.say(Opcode::Text, br#"{"type":"announce"}"#);
     hub.until("heard", |reading| reading.io.frames_in == 1).await;
-    // It dials again only when it has lost the first.
+    // The Go hub dials again only after it has lost its first link.
     let mut second = Wire::dial(hub.address, id(7), true);
     assert!(matches!(first.hear_end(), Said::Closed(1000, _)));
     drop(first);

@@ -1,4 +1,4 @@
-//! How links begin, and which of them stays.
+//! Tests of new links, and of the choice between two links.
 
 use mesh::LinkEnd;
 use proto::ws::Opcode;
@@ -38,7 +38,7 @@ async fn hubs_that_dial_each_other_settle_on_one_link() {
     let mut b = Hub::start(door_b, config(2, &[url_a]));
     let mut a = Hub::start(door_a, config(1, &[url_b]));
     a.until_linked_to(&[2]).await;
-    // Long after both have dialed there is one, and neither dials again.
+    // Long after both have dialed, one link is left, and neither hub dials again.
     for (hub, other) in [(&mut a, 2), (&mut b, 1)] {
         let settled = |reading: &mesh::MeshReading| {
             reading.links.len() == 1 && reading.links[0].rtt.is_some() && reading.dials[0].connected
@@ -49,12 +49,12 @@ async fn hubs_that_dial_each_other_settle_on_one_link() {
         assert!(reading.io.dial_attempts <= 3, "{:?}", reading.io);
     }
     let dialed: Vec<bool> = [&a, &b].iter().map(|hub| only_link(&hub.reading()).dialed).collect();
-    assert!(dialed[0] != dialed[1], "the two ends mean different links");
+    assert!(dialed[0] != dialed[1], "the two ends must keep the same link");
 }
 
 #[tokio::test]
 async fn of_two_links_the_one_of_the_smaller_id_stays() {
-    // The hub under test is 5. It dials 9 and is dialed by it; then the same with 1.
+    // The hub under test has id 5. It dials hub 9 and is dialed by it; then the same with hub 1.
     for (other, dialed_stays) in [(9, true), (1, false)] {
         let door = door();
         let mut hub = hub(5, &[url(&door)]);
@@ -70,7 +70,7 @@ async fn of_two_links_the_one_of_the_smaller_id_stays() {
         assert!(only_link(&reading).ready);
         assert_eq!(only_link(&reading).dialed, dialed_stays);
         stays.say(Opcode::Close, &1000_u16.to_be_bytes());
-        hub.until("the last link gone", |reading| reading.links.is_empty()).await;
+        hub.until("the last link is gone", |reading| reading.links.is_empty()).await;
     }
 }
 
@@ -166,7 +166,7 @@ async fn a_hundred_addresses_that_swallow_packets_do_not_hide_a_living_one() {
     let swallows = Swallows::new();
     let port = swallows.address.port();
     let mut a = hub(1, &[]);
-    // The dead ones come first in the order of their texts.
+    // The unreachable addresses come first in sorted order.
     let dead = (100..200).map(|host| format!("ws://127.0.0.{host}:{port}"));
     let mut b = hub(2, &dead.chain([a.url()]).collect::<Vec<_>>());
     b.until_linked_to(&[1]).await;
@@ -190,7 +190,7 @@ async fn the_own_address_behind_a_balancer_is_dialed_again() {
         }
     });
     let mut hub = Hub::start(own, config(1, &[balanced]));
-    hub.until("it has met itself", |reading| reading.dials[0].own).await;
+    hub.until("the hub has connected to itself", |reading| reading.dials[0].own).await;
     hub.until_linked_to(&[2]).await;
     other.until_linked_to(&[1]).await;
 }

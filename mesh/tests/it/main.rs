@@ -1,4 +1,4 @@
-//! Meshes on real sockets of this machine, with each other and with hubs that follow a script.
+//! Tests of meshes on real sockets, with each other and with scripted hubs.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 

@@ -1,4 +1,4 @@
-//! What hubs tell each other over links.
+//! Tests of the presence and signals that hubs exchange over links.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use proto::{Announcement, Claim, Envelope, HubId, PeerId, PeerIncarnation, ToMes
 use crate::hub::{DEADLINE, Hub, config, door, hub, id, url};
 use crate::wire::Wire;
 
-/// A peer of hub `n` comes and announces so much of itself, as its shard tells the mesh.
+/// The letters with which a shard tells the mesh that a peer of hub `n` has announced data of this size.
 fn join(n: u8, peer: u32, data_bytes: usize) -> Vec<ToMesh> {
     let mut bytes = [0; 20];
     bytes[..4].copy_from_slice(&peer.to_be_bytes());
@@ -20,7 +20,7 @@ fn join(n: u8, peer: u32, data_bytes: usize) -> Vec<ToMesh> {
     vec![ToMesh::Opened { peer, claim }, ToMesh::Joined(Arc::new(announcement(peer, claim, data_bytes)))]
 }
 
-/// An announcement as another hub would send it, but of a local peer.
+/// The same announcement for a local peer.
 fn announcement(peer: PeerId, claim: Claim, data_bytes: usize) -> Announcement {
     let data = format!("{{\"x\":\"{}\"}}", "x".repeat(data_bytes));
     let mut body = vec![EnvelopeKind::Change as u8];
@@ -41,7 +41,7 @@ fn announcement(peer: PeerId, claim: Claim, data_bytes: usize) -> Announcement {
 }
 
 impl Hub {
-    /// The next peer of another hub that is announced to the shard.
+    /// The next peer of another hub that the mesh announces to the shard.
     async fn next_joined(&mut self) -> (PeerId, HubId) {
         loop {
             let letters = tokio::time::timeout(DEADLINE, self.shard.recv()).await.unwrap().unwrap();
@@ -99,7 +99,7 @@ async fn a_hub_that_ends_is_gone_at_once_for_others() {
     b.end().await;
     let start = std::time::Instant::now();
     a.until("gone", |reading| live(reading).is_empty()).await;
-    assert!(start.elapsed() < Duration::from_secs(4), "it waited for the lease");
+    assert!(start.elapsed() < Duration::from_secs(4), "the hub must not wait for the lease");
     assert_eq!(a.reading().relay.hubs_lost, 0);
 }
 
@@ -109,7 +109,7 @@ async fn a_link_to_a_hub_that_stopped_reading_disturbs_nobody() {
     let _deaf = Wire::link(a.address, 9);
     let mut b = hub(2, &[a.url()]);
     a.until_linked_to(&[2, 9]).await;
-    // More than the deaf one's socket and queue take, posted as fast as the mesh takes it.
+    // More data than the socket and the queue of the link hold, posted as fast as the mesh accepts it.
     let (letters, data_bytes) = (3_000, 8 * 1024);
     assert!(letters as usize * data_bytes > 2 * LINK_QUEUE_HIGH);
     let (mail, mut heard) = (a.mail.clone(), 0);

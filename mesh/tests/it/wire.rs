@@ -1,4 +1,4 @@
-//! One end of a link, by hand.
+//! A hand-written end of a link.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,7 +20,7 @@ pub(crate) struct Asked {
     pub(crate) leftover: Bytes,
 }
 
-/// Reads a request's head and answers with 101; with the subprotocol if it was asked for.
+/// Reads the head of a request and answers with 101, with the subprotocol if it was requested.
 pub(crate) fn answer(stream: &TcpStream) -> Option<Asked> {
     answer_as(stream, true)
 }
@@ -69,7 +69,7 @@ pub(crate) enum Said {
     Binary(Vec<u8>),
     Text(String),
     Closed(u16, String),
-    /// The socket is at its end.
+    /// Asserts that the socket has ended.
     End,
 }
 
@@ -86,7 +86,7 @@ impl Wire {
         Self { stream, decoder: Decoder::new(1 << 22), buffer, dialed }
     }
 
-    /// Asks a hub for a link.
+    /// Requests a link from a hub.
     pub(crate) fn dial(address: SocketAddr, hub: HubId, legacy: bool) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
         let own = if legacy {
@@ -103,12 +103,12 @@ impl Wire {
         Self::new(stream, rest, true)
     }
 
-    /// Takes the next hub that dials.
+    /// Accepts the next hub that dials.
     pub(crate) fn accept(door: &TcpListener) -> (Self, Asked) {
         Self::accept_as(door, true)
     }
 
-    /// Takes the next hub that dials; `new`: as one that knows the subprotocol.
+    /// Accepts the next hub that dials, with the subprotocol if `new`.
     pub(crate) fn accept_as(door: &TcpListener, new: bool) -> (Self, Asked) {
         let (stream, _) = door.accept().unwrap();
         let asked = answer_as(&stream, new).unwrap();
@@ -144,7 +144,7 @@ impl Wire {
         self.say(Opcode::Binary, &bytes);
     }
 
-    /// The next message. Pings are answered meanwhile.
+    /// The next message. Answers pings meanwhile.
     pub(crate) fn hear(&mut self) -> Said {
         loop {
             let buffer = &mut self.buffer;
@@ -180,7 +180,7 @@ impl Wire {
         }
     }
 
-    /// The end of the connection, whatever is received before.
+    /// Waits for the end of the connection, and ignores messages before it.
     pub(crate) fn hear_end(&mut self) -> Said {
         loop {
             match self.hear() {
@@ -198,7 +198,7 @@ impl Wire {
         }
     }
 
-    /// Dials, and says all that is needed for a link.
+    /// Dials, and sends the messages needed for a link.
     pub(crate) fn link(address: SocketAddr, n: u8) -> Self {
         let mut wire = Self::dial(address, id(n), false);
         wire.say_hello(n, |_| ());
@@ -207,7 +207,7 @@ impl Wire {
         wire
     }
 
-    /// Takes the next hub that dials, and links to it.
+    /// Accepts the next hub that dials, and links with it.
     pub(crate) fn accept_link(door: &TcpListener, n: u8) -> Self {
         let (mut wire, _) = Self::accept(door);
         wire.hear_hello();
