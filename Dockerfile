@@ -1,33 +1,36 @@
 # syntax=docker/dockerfile:1
-# One binary, nothing to write to: runs with --read-only, --cap-drop=ALL and any numeric user.
+# An image with one binary. It needs no writable file system: run it with --read-only, --cap-drop=ALL and any numeric
+# user.
 #
 #   docker build -t peerpigeon --build-arg PEERPIGEON_COMMIT="$(git rev-parse --short=12 HEAD)" .
 #   docker run --rm --read-only -p 8080:8080 peerpigeon
 #
-# Both base images can be changed, for a mirror, for a digest or for one's own: --build-arg BUILD_IMAGE=… RUNTIME_IMAGE=…. The runtime needs
-# glibc no older than the builder's, libgcc, and no shell.
+# Both base images can be replaced, for example by a mirror, a digest or your own image: --build-arg BUILD_IMAGE=…
+# --build-arg RUNTIME_IMAGE=…. The runtime image needs libgcc and a glibc at least as new as the builder's; it needs no
+# shell.
 ARG BUILD_IMAGE=docker.io/library/rust:1.95-slim-trixie
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian13:nonroot
 
 FROM ${BUILD_IMAGE} AS build
-# jemalloc's build is a makefile, and AWS-LC is C.
+# The build of jemalloc needs make, and that of AWS-LC a C compiler.
 RUN command -v make >/dev/null && command -v cc >/dev/null \
  || { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make && rm -rf /var/lib/apt/lists/*; }
 WORKDIR /build
-# Names of functions stay for backtraces; the tables of lines, four fifths of the file, do not.
+# Backtraces keep names of functions. Line tables, four fifths of the file, are removed.
 ENV CARGO_PROFILE_RELEASE_DEBUG=0 \
     CARGO_PROFILE_RELEASE_STRIP=debuginfo
-# Set by BuildKit and buildah. On arm64 jemalloc takes the builder's page size unless told: 64 KiB serves all kernels there.
+# BuildKit and buildah set TARGETARCH. On arm64 jemalloc would assume the builder's page size; 64 KiB works with all
+# kernels there.
 ARG TARGETARCH
 
-# The dependencies alone: a layer that lasts for as long as the lock file.
+# Builds only the dependencies, so that this layer is reused until Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
 COPY proto/Cargo.toml proto/
 COPY tls/Cargo.toml tls/
 COPY shard/Cargo.toml shard/
 COPY thread/Cargo.toml thread/
 COPY mesh/Cargo.toml mesh/
-# Named in Cargo.toml, and seldom changed.
+# A member of the workspace that rarely changes.
 COPY benches benches
 RUN mkdir -p src proto/src tls/src thread/src shard/src mesh/src \
  && echo 'fn main() {}' >src/main.rs \
@@ -35,7 +38,7 @@ RUN mkdir -p src proto/src tls/src thread/src shard/src mesh/src \
  && { [ "$TARGETARCH" != arm64 ] || export JEMALLOC_SYS_WITH_LG_PAGE=16; } \
  && cargo build --release --locked --bin peerpigeon
 
-# Then the program. Git keeps no times, so that a checkout may look older than the layer above.
+# Builds the program. Git keeps no file times, so a checkout may look older than the layer above.
 COPY . .
 ARG PEERPIGEON_COMMIT=
 RUN find src proto tls thread shard mesh -name '*.rs' -exec touch {} + \
@@ -55,16 +58,16 @@ LABEL org.opencontainers.image.title="PeerPigeon" \
       org.opencontainers.image.version="${PEERPIGEON_VERSION}"
 COPY --from=build /build/target/release/peerpigeon /usr/local/bin/peerpigeon
 COPY LICENSE /usr/share/licenses/peerpigeon/
-# Numeric, so that Kubernetes can see that it is not root.
+# A numeric user lets Kubernetes check that it is not root.
 USER 65532:65532
 WORKDIR /
-# A container's localhost is nobody else's.
+# localhost of a container is not reachable from outside.
 ENV HOST=0.0.0.0 \
     PORT=8080
-# PORT; MESH_PORT and ADMIN_PORT where they are set as in docker-compose.yml and k8s/.
+# PORT, and MESH_PORT and ADMIN_PORT as set in docker-compose.yml and k8s/.
 EXPOSE 8080 8081 8082
 STOPSIGNAL SIGTERM
-# Podman keeps this in images of the Docker format only: podman build --format docker.
+# Podman supports this only in images of the Docker format: podman build --format docker.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 \
   CMD ["/usr/local/bin/peerpigeon", "health"]
 ENTRYPOINT ["/usr/local/bin/peerpigeon"]
