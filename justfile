@@ -1,12 +1,12 @@
-# What you type most.
+# Common commands.
 
 default: test
 
-# The hub, on port 8080.
+# Runs a hub on port 8080.
 run *args:
     cargo run --release -- {{args}}
 
-# Everything that is tested.
+# Runs all tests.
 test:
     tests/run.sh
 
@@ -14,16 +14,17 @@ test:
 ci:
     .ci/run
 
-# A long run of the simulator.
+# Runs the simulator for many seeds.
 sim seeds="100000":
     SIM_SEEDS={{seeds}} cargo test --test sim -- --nocapture
 
-# What the hub costs, beside a bare epoll relay and the usual design: `just bench --quick`, `just bench --only relay`.
+# Runs the benchmarks, in comparison with a bare epoll relay and the usual design: `just bench --quick`, `just bench
+# --only relay`.
 bench *args:
     cargo build --release
     cargo run --release -p peerpigeon-bench -- suite {{args}}
 
-# The table in docs/performance.md.
+# Writes the table in docs/performance.md.
 bench-docs:
     cargo build --release
     cargo run --release -p peerpigeon-bench -- suite --md docs/performance.md --json target/bench.json

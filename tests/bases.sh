@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Images under the names that Dockerfile and docker-compose.yml use: made of Debian's packages, or with PULL=1 pulled. Grafana is not among those
-# packages. Prints what there is then. Needs root, podman, debootstrap.
+# Provides the base images that Dockerfile and docker-compose.yml name: builds stand-ins from Debian packages, or pulls
+# the images with PULL=1. Debian has no package of Grafana. Prints the available images. Needs root, podman and
+# debootstrap.
 #
 #   tests/bases.sh [beginning of a name…]     gcr.io/distroless docker.io/library/haproxy …; default: all
 set -euo pipefail
@@ -11,7 +12,7 @@ images=$(sed -n 's/^ *image: \(docker\.io[^ ]*\)$/\1/p' docker-compose.yml)
 work=${TMPDIR:-/tmp}/peerpigeon-bases
 mkdir -p "$work"
 
-rootfs() { # all that the stand-ins are made of, once
+rootfs() { # builds the root file system of all stand-ins, once
   podman image exists localhost/peerpigeon-stand-in:trixie && return
   debootstrap --variant=minbase --include=haproxy,prometheus,redis-server,wget trixie "$work/rootfs" >"$work/debootstrap.log" 2>&1 ||
     { tail "$work/debootstrap.log" >&2; return 1; }

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# docker-compose.yml, for real: the mesh comes up, two peers on two hubs meet, also by way of the balancer, and while hubs drain; two browsers on two hubs
-# connect; Prometheus has all targets up and all rules in order. Then the two hubs that only Redis joins, and the load tester on its own.
+# Starts docker-compose.yml and checks it. The mesh starts; two peers on two hubs discover each other, also through the
+# balancer and while hubs drain; two browsers on two hubs connect; Prometheus has all targets and valid rules. Then it
+# checks the profiles redis-only and load.
 #
 #   tests/compose.sh [mesh] [redis-only] [load]
 #
-# Takes localhost/peerpigeon:latest as tests/container.sh leaves it. Publishes free ports only. Needs root, podman,
-# docker-compose and base images (tests/bases.sh). Prints SKIPPED and the reason where it cannot run.
+# Uses the image localhost/peerpigeon:latest that tests/container.sh has built. Publishes only free ports. Needs root,
+# podman, docker-compose and base images (tests/bases.sh). Prints SKIPPED and the reason if it cannot run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,7 +23,7 @@ trap 'rm -rf "$work"' EXIT
 . tests/engine.sh
 tests/bases.sh || skip "no base images"
 
-# A hub or a Prometheus of one's own may have the usual ports.
+# Other programs may use the default ports.
 ports() {
   python3 -c 'import socket, sys
 sockets = [socket.socket() for name in sys.argv[1:]]
@@ -36,11 +37,11 @@ set +a
 podman system service --time=0 "unix://$work/podman.sock" 2>"$work/service.log" &
 service=$!
 export DOCKER_HOST=unix://$work/podman.sock COMPOSE_PROJECT_NAME=peerpigeon-trial-$$
-# More files than this machine lets a process open are refused.
+# Podman refuses a file limit above the hard limit of this machine.
 LOAD_NOFILE=$(ulimit -Hn)
 [ "$LOAD_NOFILE" != unlimited ] && [ "$LOAD_NOFILE" -lt 65536 ] || LOAD_NOFILE=65536
 export LOAD_NOFILE
-# Podman asks for more processes than that where it is told of any limit.
+# If any limit is set, podman also requests a process limit, which may be too high for this machine.
 printf 'services:\n  load-hub-1: &few\n    ulimits: { nproc: 4096 }\n  load-hub-2: *few\n  load-test: *few\n' >"$work/limits.yml"
 export COMPOSE_FILE=$PWD/docker-compose.yml:$work/limits.yml
 compose() { COMPOSE_PROFILES=$profile docker-compose --no-ansi "$@" >>"$work/compose.log" 2>&1; }
@@ -58,7 +59,7 @@ fail() {
 }
 until [ -S "$work/podman.sock" ]; do sleep 0.1; done
 
-soon() { # seconds, what, command: until it holds
+soon() { # seconds, what, command: waits until the command succeeds
   local left=$(($1 * 5)) what=$2
   shift 2
   until "$@" >/dev/null 2>&1; do
@@ -77,16 +78,16 @@ meet() { # where the two connect
   local one=$!
   peer --hub "ws://127.0.0.1:$2" --peer-id "$second" --network trial --listen 8s --json >"$work/second" || fail "a peer at $2"
   wait "$one" || fail "a peer at $1"
-  grep -q "$second" "$work/first" || fail "the peer at $1 has not heard of the one at $2"
-  grep -q "$first" "$work/second" || fail "the peer at $2 has not heard of the one at $1"
+  grep -q "$second" "$work/first" || fail "the peer at $1 has not discovered the one at $2"
+  grep -q "$first" "$work/second" || fail "the peer at $2 has not discovered the one at $1"
   echo "a peer at $1 and a peer at $2 have met"
 }
-ask() { # a query; its answers, a number a line
+ask() { # a query: prints its results, one number per line
   curl -fsS -m 5 --data-urlencode "query=$1" http://127.0.0.1:$PUBLISH_PROMETHEUS/api/v1/query |
     python3 -c 'import json, sys; [print(each["value"][1]) for each in json.load(sys.stdin)["data"]["result"]]'
 }
 says() { [ "$(ask "$1" | sort -u | tr '\n' ' ')" = "$2 " ]; }
-targets() { # how many there are to be, all of them up
+targets() { # expected number of targets, all of them up
   curl -fsS -m 5 "http://127.0.0.1:$PUBLISH_PROMETHEUS/api/v1/targets?state=active" |
     python3 -c 'import json, sys
 found = [each["health"] for each in json.load(sys.stdin)["data"]["activeTargets"]]
@@ -105,12 +106,12 @@ for profile in ${*:-mesh redis-only load}; do
   echo "--- $profile"
   case $profile in
     mesh)
-      # Grafana is in no Debian package.
+      # Debian has no package of Grafana.
       compose up --no-build -d hub-1 hub-2 hub-3 balancer prometheus || fail "compose up"
       for port in "$PUBLISH_HUB_1" "$PUBLISH_HUB_2" "$PUBLISH_HUB_3"; do soon 30 "the hub at $port is ready" ready $port; done
       soon 30 "the balancer has hubs" ready "$PUBLISH_BALANCER"
       soon 60 "Prometheus has five targets up: three hubs, the balancer, itself" targets 5
-      soon 60 "each hub hears of two others" says peerpigeon_mesh_hubs 2
+      soon 60 "each hub knows two others" says peerpigeon_mesh_hubs 2
       meet "$PUBLISH_HUB_1" "$PUBLISH_HUB_2"
       meet "$PUBLISH_BALANCER" "$PUBLISH_HUB_3"
       HUBS_AT=ws://localhost:$PUBLISH_HUB_1,ws://localhost:$PUBLISH_HUB_3 tests/interop/run.sh none browser >"$work/browsers" 2>&1 || { tail -40 "$work/browsers"; fail "two browsers on two hubs"; }
@@ -124,13 +125,13 @@ for profile in ${*:-mesh redis-only load}; do
       wait "$stopping" || fail "stop"
       code=$(podman ps -a --filter "name=${COMPOSE_PROJECT_NAME}_hub-1" --format '{{.ExitCode}}')
       [ "$code" = 0 ] || fail "a hub that is stopped exits with $code"
-      echo "hub-1 drained and exited with 0, and nobody noticed"
+      echo "hub-1 drained and exited with 0, and no peer lost its connection"
       ;;
     redis-only)
       compose up --no-build -d redis redis-hub-1 redis-hub-2 balancer prometheus || fail "compose up"
       for port in "$PUBLISH_REDIS_HUB_1" "$PUBLISH_REDIS_HUB_2"; do soon 30 "the hub at $port is ready" ready $port; done
       soon 30 "the balancer has hubs" ready "$PUBLISH_REDIS_BALANCER"
-      soon 60 "both hear of each other" says 'peerpigeon_mesh_hubs{job="peerpigeon-redis-only"}' 1
+      soon 60 "both hubs know each other" says 'peerpigeon_mesh_hubs{job="peerpigeon-redis-only"}' 1
       soon 30 "by Redis" says 'peerpigeon_redis_connected{job="peerpigeon-redis-only"}' 1
       soon 30 "without links" says 'sum(peerpigeon_links{job="peerpigeon-redis-only"})' 0
       meet "$PUBLISH_REDIS_HUB_1" "$PUBLISH_REDIS_HUB_2"
@@ -138,10 +139,10 @@ for profile in ${*:-mesh redis-only load}; do
     load)
       export LOAD_PEERS=60 LOAD_DURATION=5
       compose up --no-build -d load-hub-1 load-hub-2 || fail "compose up"
-      # Where there is no systemd nobody runs podman's health checks but we.
+      # Without systemd, podman does not run health checks by itself.
       for hub in 1 2; do soon 30 "load-hub-$hub is healthy" podman healthcheck run "${COMPOSE_PROJECT_NAME}_load-hub-${hub}_1"; done
       timeout 60 env COMPOSE_PROFILES=load docker-compose --no-ansi up --no-build --exit-code-from load-test load-test >"$work/load" 2>&1 || { tail -20 "$work/load"; fail "load-test"; }
-      grep -oE '(relays|PASSED).*' "$work/load" || fail "load-test does not say that it passed"
+      grep -oE '(relays|PASSED).*' "$work/load" || fail "load-test did not pass"
       ;;
     *) fail "no profile is called $profile" ;;
   esac

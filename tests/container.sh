@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The image, for real: built by the Dockerfile, run as nobody on a read-only file system without capabilities; it becomes healthy, two peers meet through
-# it, and SIGTERM ends it with 0.
+# Builds the image with the Dockerfile and runs it without root, capabilities or a writable file system. Checks that it
+# becomes healthy, that two peers discover each other, and that SIGTERM ends it with 0.
 #
 #   tests/container.sh            builds the program inside, on a base with the Rust toolchain of this machine
 #   BINARY=FILE tests/container.sh    takes this program for what the build would make, and tries the rest
 #
-# Needs root, podman and, where base images cannot be pulled (PULL=1), debootstrap. Says SKIPPED, with the reason, where it cannot.
+# Needs root, podman and, unless base images are pulled (PULL=1), debootstrap. Prints SKIPPED and the reason if it
+# cannot run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,14 +25,14 @@ commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 . tests/engine.sh
 tests/bases.sh gcr.io/distroless || skip "no base image"
 
-podman_build() { # Debian's podman knows this machine's network only as its own
+podman_build() { # Debian's podman can use the network only with --network=host
   timeout 2400 podman build --isolation=chroot --network=host --format docker --build-arg PEERPIGEON_COMMIT="$commit" -t "$image" "$@"
 }
 if [ -n "${BINARY:-}" ]; then
   mkdir -p "$work/context/bin"
   cp "$BINARY" "$work/context/bin/peerpigeon"
   cp LICENSE "$work/context/"
-  # The stage's name is that of the Dockerfile's builder: COPY --from=build takes what stands here instead.
+  # This stage replaces the Dockerfile's stage `build`, from which the binary is copied.
   printf 'FROM scratch AS build\nCOPY bin/peerpigeon /build/target/release/peerpigeon\n' >"$work/context/Dockerfile"
   sed -n '/^ARG RUNTIME_IMAGE/p' Dockerfile | cat - "$work/context/Dockerfile" >"$work/context/Dockerfile.all"
   sed -n '/^FROM \${RUNTIME_IMAGE}/,$p' Dockerfile >>"$work/context/Dockerfile.all"
@@ -59,9 +60,9 @@ podman run -d --name "$name" --read-only --read-only-tmpfs=false --cap-drop=ALL 
 process=$(inspect '{{.State.Pid}}')
 grep -qP '^Uid:\t65532\t65532' "/proc/$process/status" || fail "it does not run as 65532"
 grep -qP '^CapEff:\t0+$' "/proc/$process/status" || fail "it has capabilities"
-grep -q ' / .* ro,' "/proc/$process/mountinfo" || grep -qE ' / / ro' "/proc/$process/mountinfo" || fail "its root can be written"
+grep -q ' / .* ro,' "/proc/$process/mountinfo" || grep -qE ' / / ro' "/proc/$process/mountinfo" || fail "its root file system is writable"
 
-# Without systemd nobody runs podman's health checks but we.
+# Without systemd, podman does not run health checks by itself.
 for _ in $(seq 30); do
   podman healthcheck run "$name" >/dev/null 2>&1 && break
   sleep 0.2
@@ -76,8 +77,8 @@ in_image() { podman run --rm --no-healthcheck --network=host --read-only "$image
 in_image peer --hub "$at" --peer-id "$first" --network trial --listen 6s --json >"$work/first" &
 in_image peer --hub "$at" --peer-id "$second" --network trial --listen 6s --json >"$work/second"
 wait $!
-grep -q "$second" "$work/first" || fail "the first has not heard of the second"
-grep -q "$first" "$work/second" || fail "the second has not heard of the first"
+grep -q "$second" "$work/first" || fail "the first peer has not discovered the second"
+grep -q "$first" "$work/second" || fail "the second peer has not discovered the first"
 echo "two peers have met"
 
 podman stop -t 20 "$name" >/dev/null 2>&1

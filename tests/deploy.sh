@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# What is deployed, without deploying it: manifests against the API's schemas and themselves, rules by promtool, the balancers by haproxy and nginx, the service by systemd, Compose by docker-compose, Fly's file
-# against itself, workflows by actionlint. Installs what it needs where it can; what cannot be had is named.
+# Checks the deployment files without deploying them: manifests against the API's schemas and each other, rules with
+# promtool, the balancers with haproxy and nginx, the service with systemd, Compose files with docker-compose, Fly's
+# file for consistency, and workflows with actionlint. Installs the required programs if possible, and names the missing
+# ones.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +16,7 @@ install() { # command, Debian package
   fi
   command -v "$1" >/dev/null || { echo "MISSING: $1 (Debian: $2)"; missing+=("$1"); return 1; }
 }
-try() { # what it is, command
+try() { # description, command
   local what=$1
   shift
   echo "--- $what"
@@ -25,13 +27,13 @@ if install promtool prometheus; then
   try "rules" promtool check rules --lint=all --lint-fatal deploy/prometheus/rules.yml
   try "rules, each when it fires and when it does not" promtool test rules deploy/prometheus/rules_test.yml
   try "prometheus.yml" promtool check config deploy/prometheus/prometheus.yml
-  # Debian's knows no Kubernetes to find targets in.
+  # Debian's promtool has no Kubernetes service discovery.
   scrape() { promtool check config --syntax-only <(sed 's/kubernetes_sd_configs: .*/static_configs: []/' "$1"); }
   try "prometheus-scrape.yaml" scrape k8s/components/monitoring/prometheus-scrape.yaml
 fi
 install haproxy haproxy && try "haproxy.cfg" haproxy -c -f deploy/haproxy/haproxy.cfg
 
-tls_proxy() { # with a certificate of its own
+tls_proxy() { # with a generated certificate
   local work
   work=$(mktemp -d)
   openssl req -x509 -newkey rsa:2048 -nodes -keyout "$work/key.pem" -out "$work/cert.pem" -days 1 -subj /CN=hub.example.com 2>/dev/null
@@ -41,7 +43,7 @@ tls_proxy() { # with a certificate of its own
 }
 install nginx nginx-light && try "nginx" tls_proxy
 
-service() { # systemd wants to see the program
+service() { # systemd checks that the program exists
   local work
   work=$(mktemp -d)
   sed 's#^ExecStart=.*#ExecStart=/bin/true#' deploy/systemd/peerpigeon.service >"$work/peerpigeon.service"
@@ -100,10 +102,10 @@ else
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then
-  echo "NOT TRIED for want of: ${missing[*]}"
+  echo "NOT CHECKED because these are missing: ${missing[*]}"
 fi
 if [ ${#failed[@]} -gt 0 ]; then
   printf 'FAILED: %s\n' "${failed[@]}"
   exit 1
 fi
-echo "deploy: all that could be tried passed"
+echo "deploy: all available checks passed"

@@ -1,12 +1,13 @@
-# Sourced by the container tests. Configures podman for this run only, in "$work": runc, since crun refuses some cgroup layouts, and limits that
-# this process may grant. Podman's defaults fail with "setrlimit" where the hard limits are lower.
-hard() { # letter of ulimit, most
+# The container tests source this file. It configures podman for this run only, in "$work": runc, since crun refuses
+# some cgroup layouts, and limits within those of this process. Podman's defaults fail with "setrlimit" if the hard
+# limits are lower.
+hard() { # letter of the ulimit, maximum
   local limit
   limit=$(ulimit "-H$1")
   if [ "$limit" = unlimited ] || [ "$limit" -gt "$2" ]; then echo "$2"; else echo "$limit"; fi
 }
 files=$(hard n 65536) processes=$(hard u 10000)
-runtime=$(command -v runc || command -v crun) || skip "neither runc nor crun is there"
+runtime=$(command -v runc || command -v crun) || skip "neither runc nor crun is installed"
 cat >"$work/containers.conf" <<CONF
 [containers]
 default_ulimits = ["nofile=$files:$files", "nproc=$processes:$processes"]
@@ -14,6 +15,6 @@ default_ulimits = ["nofile=$files:$files", "nproc=$processes:$processes"]
 runtime = "$(basename "$runtime")"
 CONF
 export CONTAINERS_CONF_OVERRIDE=$work/containers.conf
-# Podman before 4.5 does not know overrides.
+# Podman before 4.5 does not support CONTAINERS_CONF_OVERRIDE.
 podman_version=$(podman version --format '{{.Client.Version}}')
 if [ "$(printf '%s\n4.5\n' "$podman_version" | sort -V | head -1)" = "$podman_version" ]; then export CONTAINERS_CONF=$work/containers.conf; fi

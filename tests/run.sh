@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Everything that is tested, from a fresh clone. Installs what it needs where it can, and says so where it cannot.
+# Runs all tests from a fresh clone. Installs the required programs if possible, and names those it cannot install.
 #
-#   tests/run.sh            all suites but container
-#   tests/run.sh rust       unit, transcript, simulator and socket tests: the fast lane
-#   tests/run.sh interop    this client and those of others: npm ws, Python websockets, browsers
-#   tests/run.sh autobahn   RFC 6455 by the Autobahn suite
+#   tests/run.sh            all suites except container
+#   tests/run.sh rust       unit, transcript, simulator and socket tests
+#   tests/run.sh interop    our client and others: npm ws, Python websockets, browsers
+#   tests/run.sh autobahn   WebSocket conformance (RFC 6455), by the Autobahn suite
 #   tests/run.sh deploy     manifests, alert rules, Compose and workflows, without deploying them
-#   tests/run.sh container  the image and docker-compose.yml, brought up for real
+#   tests/run.sh container  the image and docker-compose.yml, started with podman
 #
-# The rust suite runs alone, since it uses all cores. After it the others run beside each other: they mostly wait. The
-# output of each is printed when it ends.
+# The rust suite runs alone, since it uses all cores. Then the others run in parallel, since they mostly wait. The
+# output of each suite is printed when it ends.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,7 +28,7 @@ trap 'rm -rf "$logs"' EXIT
 target=${CARGO_TARGET_DIR:-target}
 failed=() running=()
 
-# Packages are installed before suites run beside each other: apt-get runs once at a time.
+# Packages are installed before the suites run in parallel, because apt-get allows only one process at a time.
 install() { # command, Debian packages
   local command=$1
   shift
@@ -42,7 +42,7 @@ install() { # command, Debian packages
   fi
 }
 
-provide() { # suite: installs what it needs. What is missing then, the suite names and skips.
+provide() { # suite: installs the programs it needs. The suite itself names and skips what is still missing.
   case $1 in
     rust) install redis-server redis-server && install redis-cli redis-tools && install ps procps ;;
     interop)
@@ -73,7 +73,7 @@ build() { # suite
 run() { # suite
   case $1 in
     rust)
-      # The bench suite measures by epoll and CPU affinity, which other systems do not have.
+      # The bench suite needs epoll and CPU affinity, which other systems do not have.
       local linux_only=
       [ "$(uname)" = Linux ] || linux_only="--exclude peerpigeon-bench"
       # shellcheck disable=SC2086
@@ -97,7 +97,7 @@ finish() { # suite, process
 
 install cargo cargo
 install cc gcc
-# Without it the partition between network namespaces is skipped, with a message.
+# Without `ip`, the test of a network partition is skipped with a message.
 install ip iproute2 || true
 
 beside=()

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs the Autobahn test suite (RFC 6455, cases 1 to 7 and 10) against the echo server that is built of a session's
-# parts: `cargo run -p peerpigeon-shard --example echo`.
+# Runs the Autobahn test suite (RFC 6455, cases 1 to 7 and 10) against an echo server that uses the sessions of a shard:
+# `cargo run -p peerpigeon-shard --example echo`.
 #
 # AUTOBAHN_URL=ws://host:port  test that server instead
 # AUTOBAHN_CASES='"6.*"'       run only these cases
 #
-# The suite needs Python 2.7. The reports are left in target/autobahn/reports/index.html.
+# The suite needs Python 2.7. It writes reports to target/autobahn/reports/index.html.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -16,7 +16,7 @@ work=$target/autobahn
 find_python() {
     local python
     for python in python2.7 "$HOME"/.pyenv/versions/2.7*/bin/python; do
-        # A shim of pyenv may be on the PATH with no 2.7 behind it.
+        # The command may be a pyenv shim without an installed Python 2.7.
         if [[ $("$python" -c 'import sys; print(sys.version_info[:2] == (2, 7))' 2>/dev/null) == True ]]; then
             echo "$python"
             return
@@ -27,7 +27,7 @@ find_python() {
 
 install() {
     mkdir -p "$target"
-    # virtualenv goes to a directory of its own: the interpreter's own packages are not ours to change.
+    # virtualenv is installed into its own directory, so that the interpreter's packages stay unchanged.
     "$1" -m pip install --quiet --disable-pip-version-check --upgrade --target "$venv-bootstrap" 'virtualenv<20.22'
     PYTHONPATH=$venv-bootstrap "$1" -m virtualenv --quiet "$venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'autobahntestsuite==25.10.1'
@@ -43,7 +43,7 @@ stop_server() {
 }
 
 start_server() {
-    # Built with the profile of the tests, for its checks and because `cargo test` has built it already.
+    # Uses the test profile, which has debug checks and which `cargo test` has already built.
     cargo build --quiet --profile test --package peerpigeon-shard --example echo
     "$target/debug/examples/echo" --port 0 >"$work/server.log" &
     server=$!
@@ -97,7 +97,8 @@ cases = json.load(open(sys.argv[1])).get("peerpigeon", {})
 counts = {"OK": 0, "NON-STRICT": 0, "INFORMATIONAL": 0, "FAILED": 0}
 for name in sorted(cases, key=lambda name: [int(part) for part in name.split(".")]):
     behavior, close = cases[name]["behavior"], cases[name]["behaviorClose"]
-    # What is none of the three (FAILED, UNCLEAN, WRONG CODE, UNIMPLEMENTED ..) is a failure, in the close as well.
+    # Any other result (FAILED, UNCLEAN, WRONG CODE, UNIMPLEMENTED, ...) is a failure, and so is any other result of the
+    # close.
     good = behavior in ("OK", "NON-STRICT", "INFORMATIONAL") and close in ("OK", "INFORMATIONAL")
     counts[behavior if good else "FAILED"] += 1
     if not good or behavior == "NON-STRICT":

@@ -1,5 +1,5 @@
-// An HTTPRoute, as JSON on standard input, held to the types of the Gateway API: httproute.mjs FOLDER, where FOLDER has @kubernetes-models/gateway-api in its
-// node_modules. Fields that it does not know it passes over: manifests.py names those.
+// Checks an HTTPRoute (JSON on standard input) against the types of the Gateway API: httproute.mjs FOLDER, where FOLDER
+// has @kubernetes-models/gateway-api in its node_modules. It ignores unknown fields; manifests.py checks those.
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { resolve } from 'node:path'

@@ -21,7 +21,7 @@ import memory
 
 CUSTOM = {"PodMonitor": operator.PodMonitor, "PrometheusRule": operator.PrometheusRule}
 
-# The fields of an HTTPRoute that every gateway takes. `timeouts` are not among them: GKE refuses a route for them.
+# The fields of an HTTPRoute that every gateway supports. GKE refuses a route with `timeouts`.
 HTTP_ROUTE = {
     "spec": {
         "parentRefs": {"group": {}, "kind": {}, "name": {}, "namespace": {}, "sectionName": {}, "port": {}},
@@ -33,10 +33,10 @@ HTTP_ROUTE = {
     },
 }
 
-# What cert-manager calls the pods that prove whose a host is, and where they listen.
+# Label and port of the pods that cert-manager starts for HTTP-01 challenges.
 SOLVER, SOLVER_PORT = {"acme.cert-manager.io/http01-solver": "true"}, 8089
 
-# What a hub takes from the last goodbye to its end: see the base's deployment.yaml.
+# Time from the last goodbye to the end of a hub: see the base's deployment.yaml.
 HUB_END_SECS = 4
 
 problems = []
@@ -54,10 +54,10 @@ def name(thing):
 def schemas(things, versions):
     for thing in things:
         if thing["kind"] in CUSTOM:
-            # Structure and names of fields: a field that the operator does not know is refused by its API server's pruning, silently.
+            # The structure and names of fields. The API server silently removes fields that the operator does not know.
             known = CUSTOM[thing["kind"]].model_validate(thing).model_dump(by_alias=True, exclude_none=True, mode="json")
             for path in sorted(paths(thing) - paths(known)):
-                problems.append(f"{name(thing)}: the operator knows no {path}")
+                problems.append(f"{name(thing)}: the operator does not know the field {path}")
             continue
         if thing["kind"] == "HTTPRoute":
             http_route(thing)
@@ -74,10 +74,10 @@ def http_route(route):
     known = {f".spec{path}" for path in paths(HTTP_ROUTE["spec"])} | {".spec"}
     said = {path.replace("[]", "") for path in paths({"spec": route["spec"]})}
     for path in sorted(said - known):
-        problems.append(f"{name(route)}: {path} is not for every gateway")
+        problems.append(f"{name(route)}: not every gateway supports {path}")
     models = os.environ.get("GATEWAY_MODELS")
     if not models:
-        print(f"  {name(route)}: its values were not held to the Gateway API")
+        print(f"  {name(route)}: its values were not checked against the Gateway API")
         return
     script = os.path.join(os.path.dirname(__file__), "httproute.mjs")
     tried = subprocess.run(["node", script, models], input=json.dumps(route), text=True, capture_output=True)
@@ -116,7 +116,7 @@ def restricted(thing, pod):
         check(set(capabilities.get("add", [])) <= {"NET_BIND_SERVICE"}, f"{at_container}: capabilities are added")
         check(own.get("procMount", "Default") == "Default", f"{at_container}: procMount")
         check(not any(port.get("hostPort") for port in container.get("ports", [])), f"{at_container}: hostPort")
-        # Beyond the standard.
+        # Stricter than the standard.
         check(own.get("readOnlyRootFilesystem") is True, f"{at_container}: readOnlyRootFilesystem")
         check(spec.get("automountServiceAccountToken") is False, f"{at_container}: automountServiceAccountToken")
         resources = container.get("resources", {})
@@ -130,7 +130,7 @@ def matches(selector, labels):
 
 
 def itself(things):
-    """Names lead somewhere."""
+    """Checks that every name refers to an existing object."""
     of = lambda *kinds: [thing for thing in things if thing["kind"] in kinds]
     workloads = of("Deployment", "StatefulSet")
     namespaces = {thing["metadata"].get("namespace") for thing in things} - {None}
@@ -141,7 +141,7 @@ def itself(things):
         check(labels.get("pod-security.kubernetes.io/enforce") == "restricted", "the namespace does not enforce the standard")
     for thing in things:
         labels = thing["metadata"].get("labels", {})
-        check({"app.kubernetes.io/name", "app.kubernetes.io/part-of"} <= set(labels), f"{name(thing)} does not say whose it is")
+        check({"app.kubernetes.io/name", "app.kubernetes.io/part-of"} <= set(labels), f"{name(thing)} lacks the labels of its application")
     pods = {name(work): work["spec"]["template"] for work in workloads}
     ports = {}
     for work in workloads:
@@ -170,12 +170,12 @@ def itself(things):
     selected = lambda selector: [at for at, pod in pods.items() if matches(selector, pod["metadata"]["labels"])]
     for service in of("Service"):
         chosen = selected(service["spec"]["selector"])
-        # A headless Service names all hubs; one with an address leads to those that serve peers, or to Redis.
+        # A headless Service selects all hubs. A Service with an address selects the hubs that serve peers, or Redis.
         check(len(chosen) == 1 or (chosen and service["spec"].get("clusterIP") == "None"), f"{name(service)} selects {chosen}")
         for port in service["spec"]["ports"]:
             check(all((at, port["targetPort"]) in ports for at in chosen), f"{name(service)}: port {port}")
     for budget in of("PodDisruptionBudget"):
-        check(len(selected(budget["spec"]["selector"]["matchLabels"])) == 1, f"{name(budget)} selects not one")
+        check(len(selected(budget["spec"]["selector"]["matchLabels"])) == 1, f"{name(budget)} selects no workload")
     for ingress in of("Ingress"):
         for rule in ingress["spec"]["rules"]:
             for path in rule["http"]["paths"]:
@@ -211,7 +211,7 @@ def itself(things):
 
 
 def policies(policies, pods, ports):
-    """All that may be reached is a port that there is, and whatever is not named is shut."""
+    """Checks that policies allow only existing ports, and that everything else is denied."""
     shut = [p for p in policies if p["spec"]["podSelector"] == {} and not p["spec"].get("ingress") and not p["spec"].get("egress")]
     check(any(set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"} for p in shut), "nothing shuts the namespace")
     for policy in policies:
@@ -221,12 +221,12 @@ def policies(policies, pods, ports):
             check(asked == [SOLVER_PORT], f"{name(policy)}: {asked}")
             continue
         chosen = [at for at, pod in pods.items() if matches(who, pod["metadata"]["labels"])]
-        check(chosen, f"{name(policy)} is about no pod")
+        check(chosen, f"{name(policy)} selects no pod")
         for rule in policy["spec"].get("ingress", []):
             for port in rule["ports"]:
                 check(all((at, port["port"]) in {(w, n) for (w, _), n in ports.items()} for at in chosen), f"{name(policy)}: {port}")
-        check("Egress" in policy["spec"]["policyTypes"] or "egress" not in policy["spec"], f"{name(policy)}: egress is no type")
-        check("Ingress" in policy["spec"]["policyTypes"] or "ingress" not in policy["spec"], f"{name(policy)}: ingress is no type")
+        check("Egress" in policy["spec"]["policyTypes"] or "egress" not in policy["spec"], f"{name(policy)}: its policyTypes lack Egress")
+        check("Ingress" in policy["spec"]["policyTypes"] or "ingress" not in policy["spec"], f"{name(policy)}: its policyTypes lack Ingress")
 
 
 def is_hub(work):
@@ -234,33 +234,33 @@ def is_hub(work):
 
 
 def env(work):
-    """What a hub is told beside the ConfigMap; None is what a Secret says."""
+    """The environment of a hub besides the ConfigMap; None stands for a value from a Secret."""
     return {said["name"]: said.get("value") for said in work["spec"]["template"]["spec"]["containers"][0]["env"]}
 
 
 def hub(work, told, ports, services):
-    """What a hub is told fits what is around it."""
+    """Checks that a hub's settings match its manifests."""
     spec = work["spec"]["template"]["spec"]
     container = spec["containers"][0]
     for variable, port in (("PORT", "peers"), ("MESH_PORT", "mesh"), ("ADMIN_PORT", "admin")):
-        check(int(told[variable]) == ports[(name(work), port)], f"{variable} is not the port called {port}")
+        check(int(told[variable]) == ports[(name(work), port)], f"{variable} differs from the port named {port}")
     host, port = told["MESH_DNS"].split(":")
     mesh = [service for service in services if service["metadata"]["name"] == host]
     check(mesh and mesh[0]["spec"].get("clusterIP") == "None", f"MESH_DNS: {host} is no headless Service")
-    check(mesh and mesh[0]["spec"].get("publishNotReadyAddresses"), f"MESH_DNS: {host} leaves out who is not ready")
+    check(mesh and mesh[0]["spec"].get("publishNotReadyAddresses"), f"MESH_DNS: {host} omits hubs that are not ready")
     check(mesh and mesh[0]["spec"]["ports"][0]["port"] == int(port), f"MESH_DNS: {host} has no port {port}")
     leaving = container["lifecycle"]["preStop"]["sleep"]["seconds"] + int(told["DRAIN_SECS"]) + HUB_END_SECS
     grace = spec["terminationGracePeriodSeconds"]
     check(grace > leaving, f"{name(work)}: it takes {leaving} s to leave, and {grace} s are given")
     if work["spec"]["strategy"]["type"] == "RollingUpdate":
-        check(work["spec"]["minReadySeconds"] >= leaving, f"the next hub leaves before the last has: {leaving} s")
-    check("HUB_ID" not in told, "HUB_ID is the same for all pods")
+        check(work["spec"]["minReadySeconds"] >= leaving, f"the next hub stops before the last one has ended: {leaving} s")
+    check("HUB_ID" not in told, "HUB_ID must not be the same for all pods")
     for service in services:
         families = service["spec"].get("ipFamilies", ["IPv4"])
         single = service["spec"].get("ipFamilyPolicy", "SingleStack") == "SingleStack" and families == ["IPv4"]
         check(single or told["HOST"] != "0.0.0.0", f"{name(service)} has IPv6 addresses, at which HOST={told['HOST']} does not listen")
     for url in (env(work).get("MESH_LEGACY") or "").split(","):
-        # Behind a proxy every peer comes from the proxy's addresses, and by a range of them would be taken for a hub.
+        # Behind a proxy, every peer has the proxy's address, so an address range would treat peers as hubs.
         check(not url or url.startswith(("ws://", "wss://")), f"{name(work)}: MESH_LEGACY lets {url} in")
 
 
@@ -269,18 +269,18 @@ def bridge(work, policies):
         return
     labels = work["spec"]["template"]["metadata"]["labels"]
     ways = [p for p in policies if p["spec"].get("egress") and matches(p["spec"]["podSelector"].get("matchLabels", {}), labels)]
-    check(any(p["metadata"]["name"] in ("peerpigeon-to-bridge", "peerpigeon-to-redis") for p in ways), f"{name(work)}: no policy lets it out to REDIS_URL")
+    check(any(p["metadata"]["name"] in ("peerpigeon-to-bridge", "peerpigeon-to-redis") for p in ways), f"{name(work)}: no policy allows egress to REDIS_URL")
 
 
 def room(work, told, hubs):
-    """The memory is enough for what the settings allow: see memory.py."""
+    """Checks that the memory is enough for what the settings allow: see memory.py."""
     if "REDIS_URL" in env(work):
-        # Another cluster, as large as this one.
+        # A second cluster of the same size.
         hubs *= 2
     limit = work["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
     size = int(limit[:-2]) * {"Mi": 1 << 20, "Gi": 1 << 30}[limit[-2:]]
     needed = memory.needed(told, hubs)
-    check(needed <= size, f"{name(work)}: {limit} of memory are less than the {needed / 1e6:.0f} MB that {hubs} hubs may come to need")
+    check(needed <= size, f"{name(work)}: the limit of {limit} is less than the {needed / 1e6:.0f} MB that {hubs} hubs may need")
 
 
 things = [thing for thing in yaml.safe_load_all(sys.stdin) if thing]

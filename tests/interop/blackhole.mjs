@@ -1,4 +1,4 @@
-// A way to a hub that can swallow everything without a word, as a network does that is gone.
+// A proxy to a hub that can silently drop all data, like a network that has failed.
 import { connect, createServer } from 'node:net'
 import { once } from 'node:events'
 
@@ -17,9 +17,9 @@ export async function blackHole (port) {
   await once(server, 'listening')
   return {
     ws: `ws://127.0.0.1:${server.address().port}`,
-    /** What is on its way from now on does not arrive, in either direction. New connections find nobody who answers. */
+    /** Drops all data in both directions from now on. New connections get no answer. */
     open () { swallowing = true },
-    /** New connections go through again. Those that were swallowed stay so, as the other end does not know. */
+    /** Lets new connections pass again. Earlier connections stay dead, because their other end does not know. */
     close () {
       for (const sockets of pairs) sockets.forEach(socket => { socket.removeAllListeners('data'); socket.resume() })
       pairs.clear()

@@ -1,4 +1,4 @@
-// Headless Chromium, a tiny web server for its pages, and a record of what their WebSockets carry.
+// Headless Chromium, a small web server for its pages, and a recording of their WebSockets' messages.
 import { readFileSync, readdirSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -14,28 +14,28 @@ const FLAGS = [
   '--disable-quic',
   '--no-first-run',
   '--no-proxy-server',
-  // Chromium's own affairs need hosts that a test machine may not reach.
+  // Chromium's background services need hosts that a test machine may not reach.
   '--disable-background-networking',
   '--disable-component-update',
   '--disable-sync',
-  // Without a network there is nobody to answer for the mDNS names that hide local addresses, and no address but loopback.
+  // Without a network, mDNS names of local addresses cannot be resolved, and loopback is the only address.
   '--disable-features=WebRtcHideLocalIpsWithMdns',
   '--allow-loopback-in-peer-connection',
-  // peerpigeon asks for a microphone when its page is on localhost.
+  // npm peerpigeon requests a microphone when its page is on localhost.
   '--use-fake-ui-for-media-stream',
   '--use-fake-device-for-media-stream',
-  // Tabs of a test are all in the background but one; their timers shall run all the same.
+  // All tabs of a test except one are in the background; their timers must not be throttled.
   '--disable-background-timer-throttling',
   '--disable-backgrounding-occluded-windows',
   '--disable-renderer-backgrounding'
 ]
 
-// The pages' hub speaks TLS with a certificate of an authority that only this test knows.
+// The hub of the pages uses a certificate of an authority that only this test knows.
 if (process.env.TLS_CERT) FLAGS.push('--ignore-certificate-errors')
 
 export const launch = options => chromium.launch({ executablePath: EXECUTABLE, args: FLAGS, ...options })
 
-/** A browser whose processes can be stopped as a whole, and go on, as a machine that sleeps. */
+/** A browser whose processes can be stopped and continued together, like a machine that sleeps. */
 export async function launchStoppable () {
   const server = await chromium.launchServer({ executablePath: EXECUTABLE, args: FLAGS })
   const browser = await chromium.connect(server.wsEndpoint())
@@ -49,7 +49,7 @@ export async function launchStoppable () {
   }
 }
 
-/** A process and all that come of it. */
+/** A process and all its descendants. */
 function family (pid) {
   const parents = new Map(readdirSync('/proc').filter(name => /^\d+$/.test(name)).map(name => [Number(name), parentOf(name)]))
   const found = [pid]
@@ -62,12 +62,12 @@ function parentOf (pid) {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
     return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])
   } catch {
-    // It has ended meanwhile.
+    // The process has ended meanwhile.
     return 0
   }
 }
 
-/** Serves `{ '/path': text or URL of a file }` on loopback and gives the origin. */
+/** Serves `{ '/path': text or URL of a file }` on loopback, and returns the origin. */
 export async function serve (pages) {
   const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url, 'http://localhost')
@@ -82,7 +82,7 @@ export async function serve (pages) {
 
 const SIGNALS = new Set(['offer', 'answer', 'ice-candidate'])
 
-/** Everything that a page's WebSockets to the hub sent and received, in order. */
+/** Everything that a page's WebSockets to the hub have sent and received, in order. */
 export class Wire {
   constructor (page) {
     this.sent = []
@@ -95,7 +95,7 @@ export class Wire {
     })
   }
 
-  /** Waits for what `look` finds, looking again at every frame. */
+  /** Waits until `look` returns a value; calls it again after every frame. */
   async until (look, what, ms = 10_000) {
     const deadline = Date.now() + ms
     for (;;) {
@@ -113,7 +113,7 @@ export class Wire {
       .sort(([, one], [, other]) => one.at - other.at).map(([arrow, { message }]) => line(arrow, message)).join('\n')
   }
 
-  /** The messages of this type that came in. */
+  /** The received messages of this type. */
   heard (type) { return this.received.filter(({ message }) => message.type === type) }
 
   #add (frames, payload) {
@@ -125,15 +125,14 @@ export class Wire {
 }
 
 /**
- * Waits until each signal that `from` sent to `to` has come out at its end; throws when one is missing, repeated,
- * changed or out of order.
+ * Waits until `to` has received each signal of `from`. Throws if one is missing, repeated, changed or out of order.
  */
 export async function checkSignals (from, to) {
   const sent = () => from.wire.sent.map(({ message }) => message)
     .filter(({ type, targetPeerId }) => SIGNALS.has(type) && targetPeerId === to.id).map(fingerprint)
   const received = () => to.wire.received.map(({ message }) => message)
     .filter(({ type, fromPeerId }) => SIGNALS.has(type) && fromPeerId === from.id).map(fingerprint)
-  // A page may be about to send one more, so both sides are looked at together.
+  // A page may be about to send another signal, so both sides are compared at the same time.
   const match = () => {
     const [said, heard] = [sent(), received()]
     const differs = heard.findIndex((signal, index) => signal !== said[index])

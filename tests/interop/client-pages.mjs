@@ -1,4 +1,4 @@
-// Pages that use the client of this repository, in a real browser.
+// Pages that use this repository's client in a real browser.
 import { serve } from './browser.mjs'
 import { within } from './hub.mjs'
 
@@ -6,7 +6,7 @@ const CLIENT = new URL('../../clients/js/dist/client.js', import.meta.url)
 const EXTRAS = new URL('../../clients/js/dist/extras.js', import.meta.url)
 const PAGE = '<!doctype html><meta charset="utf-8"><title>test</title><script type="module" src="/test.js"></script>'
 
-/** What each page does before a test asks it for more: it joins, and writes down what it hears. */
+/** The script of each page: it joins and records all events. */
 const SCRIPT = `
 import { join, PigeonError } from './client.js'
 import * as extras from './extras.js'
@@ -32,7 +32,7 @@ globalThis.start = (options = {}) => {
   room.on('error', error => note('error', error.code, error.message + ' ' + (error.cause ?? '')))
   return room
 }
-/** Waits until \`look\` gives something, looking again at each event of the room. */
+/** Waits until \`look\` returns a value; calls it again after each event of the room. */
 globalThis.until = look => new Promise(resolve => {
   const check = () => { const found = look(); if (found) { removeEventListener('noted', check); resolve(found) } }
   addEventListener('noted', check)

@@ -1,4 +1,4 @@
-// A client of the hub: npm `ws`, and a list of what has come in so far.
+// A client of the hub: npm `ws`, and a list of the received messages.
 import { readFileSync } from 'node:fs'
 import Ajv from 'ajv/dist/2020.js'
 import WebSocket from 'ws'
@@ -9,12 +9,12 @@ const DEADLINE_MS = 5_000
 const schema = name => JSON.parse(readFileSync(new URL(`../../docs/schema/${name}.schema.json`, import.meta.url), 'utf8'))
 const ajv = new Ajv({ strict: false })
 
-/** Whether this is what docs/schema says that a hub says, or a client. */
+/** Validators of docs/schema for messages of a hub and of a client. */
 export const isFromHub = ajv.compile(schema('hub'))
 export const isFromClient = ajv.compile(schema('client'))
 
 export class Client {
-  /** Opens a WebSocket; rejects with `{ status, body }` when the hub answers with anything but an upgrade. */
+  /** Opens a WebSocket. Rejects with `{ status, body }` if the hub does not answer with an upgrade. */
   static async open (hub, { id = peerId(), path = '/ws', query = {}, options = {} } = {}) {
     const socket = new WebSocket(`${hub.ws}${path}?${new URLSearchParams({ peerId: id, ...query })}`, { perMessageDeflate: false, ...options })
     const client = new Client(id, socket)
@@ -32,14 +32,14 @@ export class Client {
     return client
   }
 
-  /** Opens one and takes its `connected`. */
+  /** Opens a WebSocket and receives `connected`. */
   static async connect (hub, options) {
     const client = await Client.open(hub, options)
     client.connected = await client.next('connected')
     return client
   }
 
-  /** Connects and announces. The fence makes sure that the hub has it before anyone else speaks. */
+  /** Connects and announces. The ping makes sure that the hub has processed the announcement. */
   static async join (hub, networkName, data, options) {
     const client = await Client.connect(hub, options)
     client.announce(networkName, data)
@@ -57,7 +57,7 @@ export class Client {
     socket.on('message', (bytes, binary) => {
       const raw = bytes.toString()
       const message = JSON.parse(raw)
-      // Every message of every test: whoever takes the next one hears of it.
+      // Checks every message of every test; the next reader gets the error.
       if (!isFromHub(message)) this.strange ??= new Error(`not by the schema: ${raw}: ${ajv.errorsText(isFromHub.errors)}`)
       this.frames.push({ raw, binary, message, at: Date.now() })
       this.waiting.splice(0).forEach(wake => wake())
@@ -70,17 +70,17 @@ export class Client {
 
   signal (type, targetPeerId, data, more) { this.send({ type, targetPeerId, data, ...more }) }
 
-  /** The next frame, whatever it is; it must be of this type. */
+  /** The next frame, which must have this type. */
   async next (type, ms = DEADLINE_MS) {
     const frame = await this.#take(() => true, `${type} for ${this.id}`, ms)
     if (frame.message.type !== type) throw new Error(`${this.id} awaited ${type} and got ${frame.raw}`)
     return frame
   }
 
-  /** The first frame that `wanted` accepts; those before it stay. */
+  /** The first frame that `wanted` accepts. Earlier frames stay queued. */
   find (wanted, what, ms = DEADLINE_MS) { return this.#take(wanted, what, ms) }
 
-  /** All frames that came before the answer to a ping sent now. */
+  /** All frames that arrive before the answer to a ping sent now. */
   async fence () {
     this.send({ type: 'ping' })
     await this.#until(() => this.frames.some(frame => frame.message.type === 'pong'), 'pong', DEADLINE_MS)
@@ -89,8 +89,8 @@ export class Client {
   }
 
   /**
-   * All frames that came before a signal which `other` sends now. What other did earlier, in any network, has
-   * reached this client by then: one sender's words come in order.
+   * All frames that arrive before a signal that `other` sends now. By then the effects of earlier messages of `other`
+   * have arrived, because messages of one sender keep their order.
    */
   async hearUntil (other, networkName) {
     const mark = peerId()

@@ -1,4 +1,4 @@
-// One hub process per test: started on a port of its own, killed by its own pid, its stderr shown when the test fails.
+// One hub process per test, with its own port. Its stderr is shown if the test fails.
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
@@ -7,11 +7,11 @@ import { test } from 'node:test'
 
 const BINARY = process.env.HUB_BIN
 
-/** Hubs that run already, one mesh: tests take these and start none. */
+/** Hubs that already run and form one mesh. If set, tests use these and start none. */
 export const HUBS_AT = process.env.HUBS_AT?.split(',')
 if (!BINARY && !HUBS_AT) throw new Error('HUB_BIN names the hub binary; run.sh sets it')
 
-/** Whether hubs speak TLS: run.sh names a certificate, and has node trust its authority. */
+/** Whether hubs use TLS: run.sh sets the certificate and makes node trust its authority. */
 const SECURE = Boolean(process.env.TLS_CERT)
 
 const READY_MS = 10_000
@@ -24,7 +24,7 @@ const running = new Set()
 process.on('exit', () => running.forEach(child => child.kill('SIGKILL')))
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1))
 
-/** Starts a hub and waits until it answers. A `port` puts it where an earlier one was. */
+/** Starts a hub and waits until it answers. With `port` it reuses the port of an earlier hub. */
 export async function startHub ({ env = {}, args = ['serve'], port } = {}) {
   port ??= await freePort()
   const child = spawn(BINARY, args, {
@@ -46,7 +46,7 @@ export async function startHub ({ env = {}, args = ['serve'], port } = {}) {
     url: `${SECURE ? 'https' : 'http'}://127.0.0.1:${port}`,
     ws: `${SECURE ? 'wss' : 'ws'}://127.0.0.1:${port}`,
     stderr: () => stderr,
-    /** Ends this hub without ceremony, as a crash would. */
+    /** Kills this hub, like a crash. */
     kill () { child.kill('SIGKILL'); return exited }
   }
   try {
@@ -60,7 +60,7 @@ export async function startHub ({ env = {}, args = ['serve'], port } = {}) {
 
 const MESH_TOKEN = 'of-the-mesh'
 
-/** Starts hubs that are one mesh, and waits until each is linked with every other. */
+/** Starts hubs that form one mesh, and waits until each is linked with every other. */
 export async function startMesh (count, options = {}) {
   const hubs = []
   try {
@@ -89,7 +89,7 @@ async function linked (hub, others) {
 
 const elsewhere = ws => ({ ws, stderr: () => '', kill: async () => {} })
 
-/** A test with a hub of its own, or with as many as `hubs` says: the others follow the first. */
+/** A test with its own hub, or with several if `hubs` is set. */
 export function hubTest (name, options, body) {
   test(name, { timeout: options.timeout ?? 30_000, skip: options.skip }, async t => {
     const hubs = HUBS_AT?.map(elsewhere) ?? (options.hubs > 1 ? await startMesh(options.hubs, options) : [await startHub(options)])
@@ -107,7 +107,7 @@ export function hubTest (name, options, body) {
 /** A random peer id that begins with `prefix`. */
 export const peerId = (prefix = '') => prefix + randomBytes(20).toString('hex').slice(prefix.length)
 
-/** What `promise` gives, or an error that says what was waited for. */
+/** The result of `promise`, or an error that names what did not happen in time. */
 export function within (ms, what, promise) {
   let timer
   const late = new Promise((resolve, reject) => {

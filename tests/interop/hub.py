@@ -1,4 +1,4 @@
-"""One hub process per test: hub.mjs, for Python."""
+"""One hub process per test: the Python version of hub.mjs."""
 
 import asyncio
 import atexit
@@ -25,12 +25,12 @@ UNLIMITED = {
 
 
 class Hub:
-    """Starts on a free port, or on the port of an earlier one, and is killed by its own pid."""
+    """A hub on a free port, or on the port of an earlier hub."""
 
     def __init__(self, port=None, **env):
         self.port = port or free_port()
         self.env = {**os.environ, **UNLIMITED, "HOST": "127.0.0.1", "PORT": str(self.port), **env}
-        # run.sh names a certificate where hubs are to speak TLS, and has Python trust its authority.
+        # run.sh sets a certificate if hubs use TLS, and makes Python trust its authority.
         secure = "s" if os.environ.get("TLS_CERT") else ""
         self.ws = f"ws{secure}://127.0.0.1:{self.port}"
         self.http = f"http{secure}://127.0.0.1:{self.port}"
@@ -58,11 +58,11 @@ class Hub:
         self.stderr.close()
 
     def terminate(self):
-        """SIGTERM: the polite end. The exit code comes from `process.wait`."""
+        """Stops the hub with SIGTERM. `process.wait` returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
 
     async def kill(self):
-        """Ends this hub without ceremony, as a crash would."""
+        """Kills this hub, like a crash."""
         if self.process.returncode is None:
             self.process.kill()
         await self.process.wait()
@@ -77,7 +77,7 @@ class Hub:
 
 
 def answers(url):
-    """Whether a GET of it succeeds. Never through a proxy: the hub is on this machine."""
+    """Whether a GET of the URL succeeds. Uses no proxy, since the hub is on this machine."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=1) as answer:

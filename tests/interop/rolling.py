@@ -25,18 +25,18 @@ from hub import Hub, answers, free_port
 HUBS = 3
 PEERS = int(os.environ.get("PEERS", "60"))
 DRAIN_SECS = int(os.environ.get("DRAIN_SECS", "3"))
-# Signals a second, of all peers together.
+# Signals per second, of all peers together.
 RATE = float(os.environ.get("RATE", "200"))
 NETWORK = 10
-# A receipt comes within this (protocol: receipts), and a busy machine is slow.
+# Maximum time until a receipt (docs/protocol.md), with a reserve for busy machines.
 RECEIPT_SECS = 6
-# What a peer has said when the hub's close frame is on its way is routed, and its sender is told nothing any more.
+# A signal sent while the hub's close frame is in flight is still routed, but its sender gets no receipt.
 LAST_WORDS_SECS = 0.5
 REST_SECS = 60
 
 
 class Balancer:
-    """Round robin over the hubs that say that they are ready, as a Service does."""
+    """Round robin over the ready hubs, like a Service."""
 
     def __init__(self):
         self.backends = {}
@@ -82,14 +82,14 @@ class Balancer:
 
 
 class Story:
-    """What happened, all peers together."""
+    """The recorded events of all peers."""
 
     def __init__(self):
-        self.sent = {}  # id of a signal -> (when, connection)
+        self.sent = {}  # id of a signal -> (time, connection)
         self.receipts = {}
         self.heard = Counter()
         self.wrong = []
-        self.moves = []  # when a peer was gone, and for how long
+        self.moves = []  # when a peer was disconnected, and for how long
         self.closes = Counter()
 
 
@@ -109,7 +109,7 @@ class Member:
                     f"{self.balancer.url}/?peerId={self.id}", compression=None, max_queue=None, open_timeout=20, ping_interval=None, proxy=None
                 ) as socket:
                     if json.loads(await socket.recv())["type"] != "connected":
-                        raise AssertionError("the first message is another")
+                        raise AssertionError("the first message is not `connected`")
                     await self.converse(socket)
             except ConnectionClosed as closed:
                 self.story.closes[closed.rcvd.code if closed.rcvd else None] += 1
@@ -138,12 +138,12 @@ class Member:
                 self.known.add(data["peerId"])
             elif kind == "peer-disconnected":
                 if data["peerId"] not in self.known:
-                    self.story.wrong.append(f"{self.id} hears of the leave of {data['peerId']}, which it did not know")
+                    self.story.wrong.append(f"{self.id} received the leave of {data['peerId']}, which it did not know")
                 self.known.discard(data["peerId"])
             elif kind == "offer":
                 self.story.heard[data] += 1
                 if message["fromPeerId"] not in self.known:
-                    self.story.wrong.append(f"{self.id} has a signal of {message['fromPeerId']}, which it does not know")
+                    self.story.wrong.append(f"{self.id} received a signal of {message['fromPeerId']}, which it does not know")
             elif kind == "receipt":
                 if data["id"] in self.story.receipts:
                     self.story.wrong.append(f"a second receipt for {data['id']}")
@@ -161,7 +161,7 @@ class Member:
         try:
             await self.socket.send(json.dumps(message))
         except ConnectionClosed:
-            # Not sent: the library knew already.
+            # Not sent: the library had already noticed the close.
             del self.story.sent[number]
 
 
@@ -222,7 +222,8 @@ async def main():
             hubs[place] = hub(place)
             await hubs[place].__aenter__()
             balancer.backends[hubs[place]] = False
-            # As an orchestrator waits until the new one is ready, and all are at work, before it takes the next.
+            # Waits like an orchestrator: the next hub is stopped only when the new one is ready and all peers are
+            # connected.
             await eventually(lambda: balancer.backends[hubs[place]], "the new hub is ready", 10)
             await eventually(lambda: all(member.socket is not None for member in members), "all are back", 20)
             await asyncio.sleep(1)
@@ -242,13 +243,13 @@ async def main():
             continue
         silent += 1
         if connection["closed"] is None or connection["closed"] - when > LAST_WORDS_SECS:
-            wrong.append(f"{number} was neither delivered nor answered, and its sender stayed")
+            wrong.append(f"signal {number} was neither delivered nor answered, although its sender stayed connected")
     wrong += [f"{number} was delivered {times} times" for number, times in story.heard.items() if times > 1]
     outcomes = Counter(story.receipts.values())
     delivered_unheard = [n for n, outcome in story.receipts.items() if outcome == "delivered" and not story.heard[n]]
-    # A socket that has taken a signal may close before its client has read it: that is what `delivered` says and does not say.
+    # `delivered` means that the socket accepted the signal. The socket may close before its client reads it.
     if len(delivered_unheard) > max(5, len(story.sent) // 100):
-        wrong.append(f"{len(delivered_unheard)} are said to be delivered and were not heard")
+        wrong.append(f"{len(delivered_unheard)} signals have the outcome delivered, but did not arrive")
     gaps = sorted(gap for _, gap in story.moves)
     for began, took, first, last in drains:
         at = sorted(closed - began for closed, _ in story.moves[first:last])
@@ -262,9 +263,9 @@ async def main():
         print(f"# {len(gaps)} moves; without a hub for {statistics.median(gaps) * 1000:.0f} ms at the median, {p99 * 1000:.0f} ms at p99")
     print(f"# {len(story.sent)} signals: {dict(outcomes)}; {silent} said within {LAST_WORDS_SECS} s of the close without an answer; closes {dict(story.closes)}")
     if len(story.moves) < PEERS:
-        wrong.append(f"only {len(story.moves)} moves: not every hub was left")
+        wrong.append(f"only {len(story.moves)} moves: peers did not leave every hub")
     if outcomes["delivered"] < len(story.sent) * 0.8:
-        wrong.append("too few signals were delivered for this to have been a load")
+        wrong.append("too few signals were delivered: the load was too small")
     wrong += story.wrong
     for what in wrong[:20]:
         print(f"WRONG: {what}", file=sys.stderr)

@@ -9,7 +9,8 @@
 # HUBS_AT=ws://…,ws://…  for `browser` only: these, which are one mesh, instead of hubs of its own
 # PEERS=60    peers of the rolling restart             DRAIN_SECS=3  for each of its hubs
 #
-# What a suite needs and cannot be installed is a loud SKIP. Ends with `N passed, N failed, N skipped`.
+# If a required program is missing and cannot be installed, the suite prints SKIP. Ends with `N passed, N failed, N
+# skipped`.
 set -euo pipefail
 
 hub=$(realpath "${1:-target/release/peerpigeon}")
@@ -41,10 +42,10 @@ main() {
   [[ $failed -eq 0 ]]
 }
 
-# The suites that matter, by TLS, with a certificate of an authority of its own.
+# Repeats the most important suites with TLS, with a certificate of a private authority.
 over_tls() {
-  command -v openssl >/dev/null || skip "there is no openssl" || return 1
-  # Before node and Python trust the authority of the tests alone.
+  command -v openssl >/dev/null || skip "openssl is missing" || return 1
+  # Packages are installed now, because node and Python will then trust only the tests' authority.
   { needs_node && needs_python && needs_chromium; } || true
   local at=$logs/tls
   mkdir -p "$at"
@@ -54,7 +55,7 @@ over_tls() {
       openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout "$at/key.pem" -out "$at/csr.pem" &&
       printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' >"$at/ext" &&
       openssl x509 -req -in "$at/csr.pem" -CA "$at/ca.pem" -CAkey "$at/ca.key" -CAcreateserial -days 2 -extfile "$at/ext" -out "$at/crt.pem"
-  } >"$logs/openssl" 2>&1 || { cat "$logs/openssl"; skip "no certificate could be made"; return 1; }
+  } >"$logs/openssl" 2>&1 || { cat "$logs/openssl"; skip "cannot create a certificate"; return 1; }
   local -x TLS_CERT=$at/crt.pem TLS_KEY=$at/key.pem MESH_CA=$at/ca.pem NODE_EXTRA_CA_CERTS=$at/ca.pem SSL_CERT_FILE=$at/ca.pem
   { needs_node && run_node ws; } || true
   { needs_python && run_python; } || true
@@ -69,10 +70,10 @@ skip() {
 
 needs_node() { needs_node_in .; }
 
-# needs_node_in DIRECTORY: what its lock file names is installed there.
+# needs_node_in DIRECTORY: installs the packages of its lock file there.
 needs_node_in() {
-  { command -v node && command -v npm; } >/dev/null || skip "there is no node with npm" || return 1
-  # The stamp is written last, so that an interrupted installation is done again.
+  { command -v node && command -v npm; } >/dev/null || skip "node or npm is missing" || return 1
+  # The stamp is written last, so that an interrupted installation is repeated.
   cmp -s "$1/package-lock.json" "$1/node_modules/.installed" && return
   npm --prefix "$1" ci --ignore-scripts --loglevel=error >"$logs/npm" 2>&1 && cp "$1/package-lock.json" "$1/node_modules/.installed" && return
   cat "$logs/npm"
@@ -80,20 +81,20 @@ needs_node_in() {
 }
 
 needs_python() {
-  command -v python3 >/dev/null || skip "there is no python3" || return 1
+  command -v python3 >/dev/null || skip "python3 is missing" || return 1
   cmp -s requirements.txt .venv/.installed && return
   { python3 -m venv --clear .venv && .venv/bin/pip install --quiet --requirement requirements.txt; } >"$logs/pip" 2>&1 &&
     cp requirements.txt .venv/.installed && return
   cat "$logs/pip"
-  skip "no virtual environment with $(cat requirements.txt)"
+  skip "cannot create a virtual environment with $(cat requirements.txt)"
 }
 
 needs_chromium() {
   [[ -x ${CHROMIUM:-/usr/bin/chromium} ]] && return
-  [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null || skip "there is no chromium; CHROMIUM can name one" || return 1
+  [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null || skip "Chromium is missing; set CHROMIUM to its path" || return 1
   { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } >"$logs/apt" 2>&1 && return
   tail -20 "$logs/apt"
-  skip "chromium cannot be installed"
+  skip "Chromium cannot be installed"
 }
 
 run_node() {
@@ -103,7 +104,7 @@ run_node() {
   count "$ended" "$(sum pass "$report")" "$(sum fail "$report")" "$(sum cancelled "$report")" "$(sum skipped "$report")"
 }
 
-# The client by itself: its types, that dist/ is the build of the source, and its tests.
+# Checks of the client alone: its types, its tests, and that dist/ is built from the source.
 run_units() {
   local report=$logs/units.tap ended=0
   (cd ../../clients/js && npx tsc && node build.mjs --check && node test/run.mjs --test-reporter=tap --test-reporter-destination="$report" \
@@ -128,7 +129,8 @@ run_rolling() {
   if .venv/bin/python rolling.py; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 }
 
-# count EXIT_CODE PASSED FAILED CANCELLED SKIPPED: a suite that failed without a failed test has failed once.
+# count EXIT_CODE PASSED FAILED CANCELLED SKIPPED. A suite that exits with an error but reports no failed test counts as
+# one failure.
 count() {
   local bad=$((${3:-0} + ${4:-0}))
   [[ $1 -eq 0 || $bad -gt 0 ]] || bad=1

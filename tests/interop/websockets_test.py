@@ -26,12 +26,12 @@ from hub import Hub
 
 DEADLINE_SECS = 10
 TAKEOVER_GRACE_SECS = 2
-# What the kernel tells is known at once; the rest is for a busy machine.
+# A hub notices a closed socket at once; the rest is a reserve for busy machines.
 NOTICED_SECS = 5
 STORM = int(os.environ.get("STORM", "1000"))
 SLOW = os.environ.get("SLOW") == "1"
 
-# Room for any crowd of these tests, above the default of 1,000.
+# Enough for the largest crowd of these tests; the default is 1,000.
 CROWD = {"MAX_CONNECTIONS": "20000"}
 
 
@@ -40,7 +40,7 @@ def new_id():
 
 
 class Peer:
-    """A client that counts whom it hears come and go."""
+    """A client that counts the joins and leaves it receives."""
 
     def __init__(self, hub, network="n", peer_id=None):
         self.hub = hub
@@ -53,7 +53,8 @@ class Peer:
         self.reader = None
 
     async def open(self):
-        # The hub is on this machine: no proxy. Any number of frames may wait: nobody is slow on purpose.
+        # No proxy, since the hub is on this machine. Any number of frames may be queued: no client here is slow on
+        # purpose.
         self.socket = await connect(
             f"{self.hub.ws}/ws?peerId={self.id}",
             compression=None, max_queue=None, max_size=None, open_timeout=60, ping_interval=None, proxy=None,
@@ -74,7 +75,7 @@ class Peer:
     async def read(self):
         try:
             async for text in self.socket:
-                # A million of these come in a storm, so the id is cut out and not parsed out.
+                # A storm brings a million of these messages, so the id is cut out instead of parsed.
                 if text.startswith('{"type":"peer-discovered"'):
                     at = text.index('"peerId":"') + 10
                     subject = text[at:at + 40]
@@ -92,7 +93,7 @@ class Peer:
         self.changed.set()
 
     async def until(self, done, what, secs=DEADLINE_SECS):
-        """Waits for `done`, looking again whenever something came in."""
+        """Waits until `done()` is true; checks it after every message."""
         async def look():
             while not done():
                 self.changed.clear()
@@ -126,7 +127,7 @@ def linger_zero(sock):
 
 
 class HalfOpen:
-    """A WebSocket by hand that says hello and then neither reads nor answers: a peer whose network is gone."""
+    """A hand-written WebSocket that connects and then neither reads nor answers, like a peer whose network is gone."""
 
     def __init__(self, hub, network="n"):
         self.id = new_id()
@@ -153,7 +154,7 @@ class HalfOpen:
         )
 
     def close_code(self):
-        """Reads what piled up, as far as the hub's close frame."""
+        """Reads the backlog up to the hub's close frame."""
         data = self.unread
         while True:
             more = self.socket.recv(65536)
@@ -174,7 +175,7 @@ class HalfOpen:
 
 
 async def crowd(hub, size):
-    """So many peers join one network as fast as they can, then each has heard each other one exactly once."""
+    """This number of peers join one network as fast as possible, and each discovers each other exactly once."""
     peers = await asyncio.gather(*(Peer(hub).open() for _ in range(size)))
     started = time.monotonic()
     await asyncio.gather(*(peer.say("announce") for peer in peers))
@@ -191,16 +192,16 @@ async def crowd(hub, size):
 def check_everyone_once(peers, *others):
     everyone = {peer.id for peer in (*peers, *others)}
     for peer in peers:
-        assert peer.discovered.keys() == everyone - {peer.id}, f"{peer.id} knows the wrong ones"
+        assert peer.discovered.keys() == everyone - {peer.id}, f"{peer.id} knows the wrong peers"
         repeated = [subject for subject, times in peer.discovered.items() if times != 1]
-        assert not repeated, f"{peer.id} was told more than once of {repeated[:3]}"
+        assert not repeated, f"{peer.id} discovered peers more than once: {repeated[:3]}"
         assert not peer.left, f"{peer.id} heard {list(peer.left)[:3]} leave"
 
 
 async def join_and_vanish(size):
     async with Hub(**CROWD) as hub:
         peers = await crowd(hub, size)
-        # The observer is the fence: whatever was told twice, was told before it came.
+        # The observer joins last, so any duplicate has arrived before its discovery.
         observer = await Peer(hub).join()
         await asyncio.gather(*(peer.hears(observer.id, 60) for peer in peers))
         await observer.until(lambda: len(observer.discovered) >= size, f"{size} discoveries", 60)
@@ -211,7 +212,7 @@ async def join_and_vanish(size):
         await observer.until(lambda: len(observer.left) >= size, f"{size} leaves", 60)
         print(f"# {size} leaves in {time.monotonic() - started:.1f} s", file=sys.stderr)
         await asyncio.gather(*(peer.reader for peer in peers))
-        # Those who come last are the fence again; four, to be on every shard.
+        # The last four peers, one on every shard, join last for the same reason.
         late = [await Peer(hub).join() for _ in range(4)]
         for peer in late:
             await observer.hears(peer.id)
@@ -222,7 +223,7 @@ async def join_and_vanish(size):
 
 class AsyncTest(IsolatedAsyncioTestCase):
     async def asyncSetUp(self):
-        # unittest turns it on; it takes half the time of a storm.
+        # unittest enables asyncio's debug mode, which takes half the time of a storm.
         asyncio.get_running_loop().set_debug(False)
 
 
@@ -307,7 +308,7 @@ class Ends(AsyncTest):
                 await observer.hears_leave(silent.id, 90)
                 print(f"# found dead after {time.monotonic() - started:.0f} s", file=sys.stderr)
                 self.assertEqual(await asyncio.to_thread(silent.close_code), 4008)
-                self.assertIsNone(observer.socket.close_code, "a peer that answers pings stays")
+                self.assertIsNone(observer.socket.close_code, "a peer that answers pings must stay")
 
 
 class HubEnds(AsyncTest):
@@ -359,7 +360,7 @@ class HubEnds(AsyncTest):
 
 
 async def come_back(peer):
-    """What an application does: when the socket ends, try again until it works, with the same id."""
+    """Reconnects like an application: after the end of the socket it retries with the same id until it works."""
     await peer.reader
     while True:
         try:
@@ -369,7 +370,7 @@ async def come_back(peer):
 
 
 async def client(url):
-    """A peer in a process of its own, to be killed."""
+    """A peer in a separate process that the test kills."""
     async with connect(f"{url}/ws?peerId={new_id()}", proxy=None) as ws:
         connected = json.loads(await ws.recv())
         await ws.send(json.dumps({"type": "announce", "networkName": "n"}))
@@ -378,7 +379,7 @@ async def client(url):
 
 
 def main(arguments):
-    # A storm is a thousand sockets here and a thousand in the hub, which inherits the limit.
+    # A storm needs a thousand sockets in this process and a thousand in the hub, which inherits the limit.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     counts = arguments.pop(arguments.index("--counts") + 1) if "--counts" in arguments else os.devnull
