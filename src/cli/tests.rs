@@ -223,3 +223,79 @@ fn the_readmes_list_all_settings() {
         }
     }
 }
+
+/// Pages with commands, and their text.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = [".", "docs", "k8s", "examples", "clients/js", "tests/sim"].map(|folder| root.join(folder));
+    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()).map(|entry| entry.unwrap().path());
+    let pages = files.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    pages.map(|path| (path.display().to_string(), std::fs::read_to_string(&path).unwrap())).collect()
+}
+
+/// The commands of this program in a page: in code spans and in shell blocks, without variables before them and
+/// without what follows them.
+fn commands(page: &str) -> Vec<Vec<String>> {
+    let spans = page.split("\n```").step_by(2).flat_map(|prose| {
+        let prose = prose.replace('\n', " ");
+        prose.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()
+    });
+    let blocks = page.split("\n```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("bash"));
+    let blocks = blocks.flat_map(|block| block.lines().map(str::to_owned));
+    let words = spans.chain(blocks).filter_map(|text| {
+        let text = text.split_once(" #").map_or(text.as_str(), |(command, _)| command).to_owned();
+        let mut words = text.split_whitespace().map(|word| word.trim_matches('"').to_owned()).peekable();
+        while words.next_if(|word| word.contains('=') && word.starts_with(|c: char| c.is_ascii_uppercase())).is_some() {
+        }
+        let words: Vec<String> =
+            words.take_while(|word| !["&", "|", "&&", "<", ">"].contains(&word.as_str())).collect();
+        (words.first().map(String::as_str) == Some("peerpigeon")).then_some(words)
+    });
+    words.collect()
+}
+
+#[test]
+fn the_commands_in_the_docs_exist() {
+    let mut found = 0;
+    for (path, page) in pages() {
+        for command in commands(&page) {
+            let parsed = Cli::command().try_get_matches_from(&command);
+            let kind = parsed.err().map(|error| error.kind());
+            // Values may be placeholders.
+            let is_known = matches!(kind, None | Some(clap::error::ErrorKind::ValueValidation));
+            assert!(is_known, "{path}: {command:?}: {kind:?}");
+            found += 1;
+        }
+    }
+    assert!(found > 10, "only {found} commands were found");
+}
+
+/// The anchor of a heading, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = kept.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn the_links_of_the_docs_lead_to_files_and_headings() {
+    let mut found = 0;
+    for (path, page) in pages().into_iter().filter(|(path, _)| !path.ends_with("CHANGELOG.md")) {
+        for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (file, heading) = link.split_once('#').map_or((link, None), |(file, heading)| (file, Some(heading)));
+            if file.contains("://") || link.contains(char::is_whitespace) {
+                continue;
+            }
+            let target = Path::new(&path).parent().unwrap().join(file);
+            let target = if file.is_empty() { Path::new(&path).to_owned() } else { target };
+            assert!(target.exists(), "{path}: there is no {link}");
+            if let Some(heading) = heading.filter(|_| target.extension().is_some_and(|extension| extension == "md")) {
+                let text = std::fs::read_to_string(&target).unwrap();
+                let mut headings = text.lines().filter(|line| line.starts_with('#')).map(anchor);
+                assert!(headings.any(|known| known == heading), "{path}: there is no heading {link}");
+            }
+            found += 1;
+        }
+    }
+    assert!(found > 100, "only {found} links were found");
+}

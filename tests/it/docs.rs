@@ -7,18 +7,23 @@ use std::path::Path;
 use std::process::Command;
 
 /// Pages that may contain commands.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 16] = [
     "README.md",
     "README.zh-CN.md",
     "CONTRIBUTING.md",
     "PRODUCTION.md",
+    "clients/js/README.md",
+    "docs/client.md",
     "docs/decisions.md",
     "docs/metrics.md",
     "docs/operations.md",
     "docs/performance.md",
     "docs/protocol.md",
     "docs/runbook.md",
+    "docs/troubleshooting.md",
+    "examples/README.md",
     "k8s/README.md",
+    "tests/sim/README.md",
 ];
 
 /// A shell block.
@@ -38,7 +43,7 @@ fn blocks() -> Vec<Block> {
     for name in PAGES {
         let text = page(name);
         let lines: Vec<&str> = text.lines().collect();
-        for (i, _) in lines.iter().enumerate().filter(|(_, line)| **line == "```bash") {
+        for (i, _) in lines.iter().enumerate().filter(|(_, line)| ["```bash", "```sh"].contains(line)) {
             let comment = lines[i - 1].strip_prefix("<!-- run: ").and_then(|rest| rest.strip_suffix(" -->"));
             let run = comment.unwrap_or_else(|| {
                 panic!("{name}:{}: the comment `<!-- run: … -->` is missing above this block", i + 1)
