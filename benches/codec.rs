@@ -39,7 +39,7 @@ fn parse(c: &mut Criterion) {
         group.bench_with_input(BenchmarkId::new("simd-json tape", name), &text, |b, text| {
             let mut buffers = simd_json::Buffers::default();
             b.iter(|| {
-                // It writes into its input, so a copy is part of its cost.
+                // simd-json overwrites its input, so a copy is part of its cost.
                 let mut bytes = black_box(text).as_bytes().to_vec();
                 simd_json::to_tape_with_buffers(&mut bytes, &mut buffers).is_ok()
             });

@@ -55,7 +55,8 @@ impl Shard {
         Self { router: Router::new(config) }
     }
 
-    /// With these peers connected and announced in one network, at the sessions of their numbers.
+    /// A router with these peers connected and announced in one network. Each peer's number is also that of its
+    /// session.
     fn with(shard: u16, shards: u16, peers: impl Iterator<Item = u32>) -> Self {
         Self::new(shard, shards, Discovery::All).joined_by(peers)
     }
@@ -69,7 +70,7 @@ impl Shard {
         self
     }
 
-    /// One input, and how many outputs it has.
+    /// Handles one input, and returns the number of outputs.
     fn input(&mut self, input: Input<'_>) -> usize {
         self.router.handle_input(input, NOW);
         std::iter::from_fn(|| self.router.poll_output()).map(black_box).count()
@@ -79,7 +80,7 @@ impl Shard {
         self.input(Input::Message { session: session(number), text })
     }
 
-    /// Gives a new member room until it has read the whole roster.
+    /// Reports room in the queue until the new member has received the whole roster.
     fn read(&mut self, session: SessionId) {
         let mut more = true;
         while more {
@@ -164,7 +165,7 @@ fn visit(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, members: u32, mut
         let mut generation = 0;
         b.iter(|| {
             generation += 1;
-            // Not always the same id: its place decides whom it meets.
+            // The id changes, because its position determines the peers it meets.
             shard.visit(SessionId { slot: members, generation }, members + generation % 997);
         });
     });
@@ -187,7 +188,7 @@ fn letters(c: &mut Criterion) {
         let mut shard = Shard::with(1, 2, there.iter().copied().take(members));
         let letter = joined(here[0]);
         group.throughput(Throughput::Elements(members as u64));
-        // The first time it is a join, later an update; both go to all members.
+        // The first announcement is a join, later ones are updates. All members receive both.
         group.bench_function(BenchmarkId::new("an announcement from another shard", members), |b| {
             b.iter_batched(|| letter.clone(), |letter| shard.input(Input::Letter(letter)), BatchSize::SmallInput);
         });

@@ -4,7 +4,7 @@ use proto::{ClientMessage, ErrorCode, NetworkName, PeerId};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-/// A message is understood as a full parse of its JSON understands it.
+/// The codec must interpret a message like a full JSON parser.
 pub fn client_message(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let got = proto::parse(text);
@@ -29,7 +29,7 @@ fn code(parsed: &Parsed<'_>) -> Option<ErrorCode> {
     parsed.as_ref().err().map(|refusal| refusal.code)
 }
 
-/// What the hub reads, which is why none of it may be there twice.
+/// The fields that the hub reads. None of them may occur twice.
 const READ: [&str; 6] = ["type", "data", "targetPeerId", "targetPeer", "networkName", "id"];
 
 fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
@@ -122,7 +122,7 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
     }
 }
 
-/// The members of an object in their order, repeated ones and all.
+/// The members of an object in order, including repeated ones.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {

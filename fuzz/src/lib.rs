@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their bytes. `proto/tests/fuzz.rs` does the same with a few random ones in every test run.
+//! The bodies of the fuzz targets. `proto/tests/fuzz.rs` runs them with random bytes in every test run.
 
 mod client_message;
 mod proxied;

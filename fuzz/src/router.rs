@@ -10,9 +10,9 @@ use proto::{
 
 use client::Client;
 
-/// A hub of up to three shards keeps its promises, whatever its peers say and however its letters are delayed.
+/// A hub of up to three shards must keep its promises, whatever its peers send and however its letters are delayed.
 ///
-/// The bytes are a script of steps, all of one length, so that one can be taken out and the rest mean the same.
+/// The bytes are a script of steps of equal length, so that removing a step does not change the others.
 pub fn router(bytes: &[u8]) {
     let Some((setting, script)) = bytes.split_first() else { return };
     let (shards, roster_chunk) = (1 + setting % 3, 1 + setting / 3 % 4);
@@ -51,7 +51,7 @@ struct Hub {
 struct Session {
     client: Client,
     admitted: bool,
-    /// Told to go; its messages are still read.
+    /// The hub is closing it; its messages are still read.
     retiring: bool,
     backlog: bool,
     ping: Option<[u8; 8]>,
@@ -189,7 +189,7 @@ impl Hub {
         stats.errors.iter().sum::<u64>() + stats.errors_withheld
     }
 
-    /// The session's socket takes what was written, or the queue has room again.
+    /// The session's socket accepts the written data, or the queue has room again.
     fn socket(&mut self, name: Name, choice: u8) {
         let Some(session) = self.sessions.get_mut(&name) else { return };
         let target = session.client.peer;
@@ -211,7 +211,7 @@ impl Hub {
         assert!(!(right && waits), "{peer} has answered, and another waits for its place");
     }
 
-    /// The connection ends, by whichever side.
+    /// The connection ends, from either side.
     fn end(&mut self, name: Name, reason: CloseReason) {
         let Some(session) = self.sessions.remove(&name) else { return };
         self.input(name.0, Input::Closed { session: name.1, reason });
@@ -254,7 +254,7 @@ impl Hub {
         self.drain(shard);
     }
 
-    /// Does what the router says, then what follows from it.
+    /// Executes the router's outputs, and their consequences.
     fn drain(&mut self, shard: ShardId) {
         let mut ended = Vec::new();
         let mut unfinished = false;
@@ -297,7 +297,7 @@ impl Hub {
         self.sessions.get_mut(&name).unwrap_or_else(|| panic!("speaks of {name:?}, which is not open"))
     }
 
-    /// Every member may now hear of `peer` once more, and `peer` of every member.
+    /// Every member may now discover `peer` once more, and `peer` every member.
     fn announced(&mut self, shard: ShardId, peer: PeerId, network: &str) {
         let to_shard = self.post.iter().filter(|((_, to), _)| *to == shard).flat_map(|(_, letters)| letters);
         let on_their_way: Vec<_> = to_shard
@@ -333,7 +333,7 @@ impl Hub {
         session.unsent.extend(origin);
     }
 
-    /// Everything under way arrives, every socket takes what it was given, every client that was told to go goes.
+    /// Completes everything: letters arrive, sockets accept their data, and closed clients leave.
     fn come_to_rest(&mut self) {
         for _ in 0..4 {
             self.at += Duration::from_secs(6);

@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tls::{Acceptor, Certificates, Connection, PairFiles, Received};
 
-/// Whatever arrives at a port with TLS, in whatever pieces: nothing panics, and no more is kept than the bounds allow.
+/// Any bytes, in any pieces, at a port with TLS must cause neither a panic nor memory use above the bounds.
 ///
 /// The first byte says how a connection begins: with the bytes, with a client's first flight that the bytes damage, or with a
 /// handshake, behind which they come as ciphertext or as plaintext. The second sets the pieces.
@@ -44,12 +44,12 @@ pub fn tls_door(bytes: &[u8]) {
             feed(&mut server, &records, *seed);
         }
     }
-    // Whatever has happened, it can be written to and closed.
+    // Writing and closing must not panic in any state.
     _ = server.send(rest, |bytes| Ok(bytes.len().div_ceil(2)));
     server.close(|bytes| Ok(bytes.len()));
 }
 
-/// What the client has to send.
+/// The data that the client has to send.
 fn flight(client: &mut ClientConnection) -> Vec<u8> {
     let mut flight = Vec::new();
     while client.wants_write() {
@@ -58,7 +58,7 @@ fn flight(client: &mut ClientConnection) -> Vec<u8> {
     flight
 }
 
-/// Overwrites, repeats and cuts, as the bytes say.
+/// Overwrites, repeats and cuts the data, controlled by the bytes.
 fn damage(flight: &mut Vec<u8>, how: &[u8]) {
     for step in how.chunks_exact(3) {
         let at = usize::from(u16::from_be_bytes([step[0], step[1]])) % (flight.len() + 1);

@@ -2,8 +2,8 @@ use std::ops::ControlFlow;
 
 use proto::ws::{Decoder, Event, MAX_CLIENT_HEADER, MAX_CONTROL_PAYLOAD, Progress, Reader, Speaker};
 
-/// A stream of frames is parsed the same in one piece and in many, and the parser never asks for more than a frame can
-/// have.
+/// The parser must read a stream of frames in the same way in one piece and in many, and must never request more bytes
+/// than a frame can have.
 ///
 /// The first byte sets the limit of a message, the second where the stream is cut.
 pub fn ws_frames(bytes: &[u8]) {
@@ -19,7 +19,7 @@ pub fn ws_frames(bytes: &[u8]) {
 fn cut(mut stream: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
     let mut state = u32::from(seed);
     std::iter::from_fn(move || {
-        // Small pieces mostly: what is interesting about a frame is in its first bytes.
+        // Mostly small pieces, because the first bytes of a frame matter most.
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let size = 1 + (state >> 16 & 7) as usize * (state >> 24 & 7) as usize;
         let (piece, rest) = stream.split_at(size.min(stream.len()));

@@ -1,6 +1,6 @@
-// The clients that are out there: npm peerpigeon's own browser bundles, unmodified, in tabs of a real browser.
+// Tests of existing clients: the unmodified browser bundles of npm peerpigeon, in tabs of a real browser.
 //
-// PAIRS=100 and TABS=16 make the long run.
+// For a long run, set PAIRS=100 and TABS=16.
 import assert from 'node:assert/strict'
 import { after, before } from 'node:test'
 import { Wire, checkSignals, launch, serve } from './browser.mjs'
@@ -9,10 +9,11 @@ import { hubTest, peerId, startHub } from './hub.mjs'
 const PAIRS = Number(process.env.PAIRS ?? 6)
 const TABS = Number(process.env.TABS ?? 5)
 
-// A pair is two tabs busy with keys and candidates: with many more of them than cores, the clients run into their own time limits.
+// A pair is two tabs that compute keys and gather candidates. With many more tabs than cores, the clients exceed their
+// own time limits.
 const PAIRS_AT_ONCE = 3
 
-// A tab that is gone is known at once; the rest is for a busy machine.
+// The hub notices a closed tab at once; the rest is a reserve for busy machines.
 const NOTICED_MS = 5_000
 
 const VERSIONS = ['1.1.3', '1.0.6']
@@ -24,7 +25,8 @@ const pages = Object.fromEntries(VERSIONS.flatMap(version => [
   [`/${version}/peerpigeon-browser.js`, new URL(`node_modules/peerpigeon-${version.replaceAll('.', '-')}/dist/peerpigeon-browser.js`, import.meta.url)]
 ]))
 
-// The clients' own races, and a browser short of sockets, cost some. The hub answers for the wire, of all of them.
+// Some pairs fail because of races in the clients, or because the browser runs out of sockets. The messages of the hub
+// must be right for all of them.
 const enough = (count, of) => count >= (of >= 25 ? of * 0.92 : of - 1)
 
 let browser, web
@@ -33,7 +35,7 @@ after(async () => { await browser?.close(); web?.close() })
 
 let tabs = []
 
-/** A test with a hub of its own, whose tabs are closed at its end. When it fails, what they said and heard is shown. */
+/** A test with its own hub, whose tabs are closed at the end. If it fails, their messages are shown. */
 function tabTest (name, options, body) {
   hubTest(name, options, async (...hubs) => {
     tabs = []
@@ -58,7 +60,7 @@ async function tab (version, options) {
   const wire = new Wire(page)
   await page.goto(`${web.origin}/${version}/`)
   const id = await page.evaluate(async options => {
-    // As its README says.
+    // Used as in its README.
     const mesh = new window.PeerPigeonMesh(options)
     window.mesh = mesh
     window.events = []
@@ -93,17 +95,17 @@ class Tab {
 
   async say (content) { await this.page.evaluate(content => window.mesh.sendMessage(content), content) }
 
-  /** Ends as a tab does that its user closes. */
+  /** Ends like a tab that its user closes. */
   async leave () {
     const closed = this.page.waitForEvent('close')
     await this.page.close({ runBeforeUnload: true })
     await closed
   }
 
-  /** Ends as a tab does that crashes. */
+  /** Ends like a tab that crashes. */
   async vanish () { await this.page.close() }
 
-  /** The leaves of this peer that this tab heard from the hub. */
+  /** The leaves of this peer that this tab received from the hub. */
   leavesOf (id) {
     return this.wire.received.filter(({ message }) => (message.type === 'goodbye' && message.fromPeerId === id) ||
       (message.type === 'peer-disconnected' && message.data.peerId === id))
@@ -122,7 +124,7 @@ async function checkLink (a, b) {
   await a.sees('messageReceived', b.id, toA)
 }
 
-/** What the hub answers for, whatever became of the link. */
+/** Checks the messages of the hub, whether or not the link opened. */
 async function checkWire (a, b) {
   for (const [one, other] of [[a, b], [b, a]]) {
     assert.ok(await checkSignals(one, other) >= 1, 'an offer or an answer')
@@ -132,8 +134,8 @@ async function checkWire (a, b) {
 }
 
 /**
- * Two tabs with a link. On a busy machine about one tab in a hundred gathers no candidates, and its clients do not
- * recover; so there is a second try and a third, and the wire has to be right in each.
+ * Two tabs with a link. On a busy machine about one tab in a hundred gathers no candidates, and its client does not
+ * recover. So there are up to three attempts, and the messages of the hub must be right in each.
  */
 async function linkedPair (hub, [first, second], networkName, query) {
   for (let tries = 1; ; tries++) {
@@ -156,7 +158,7 @@ for (const [first, second] of [['1.1.3', '1.1.3'], ['1.0.6', '1.0.6'], ['1.0.6',
       await b.leave()
       const left = await a.wire.until(() => a.leavesOf(b.id)[0], 'the leave', NOTICED_MS)
       assert.equal(left.message.networkName, networkName)
-      // Whoever comes next in that tab's place is the fence.
+      // When its successor is discovered, all earlier leaves have arrived.
       await (await tab(second, { networkName, peerId: b.id })).connect(hub)
       await a.wire.until(() => a.discoveriesOf(b.id).length === 2, 'its successor')
       assert.equal(a.leavesOf(b.id).length, 1, 'one leave, however many goodbyes it said')
@@ -174,27 +176,27 @@ tabTest('a tab that crashes is noticed at once', { timeout: 90_000 }, async hub 
   assert.equal(message.networkName, 'lobby')
 })
 
-tabTest('two networks do not meet', { timeout: 120_000 }, async hub => {
+tabTest('peers of two networks do not discover each other', { timeout: 120_000 }, async hub => {
   const stranger = await (await tab('1.1.3', { networkName: 'y' })).connect(hub)
   const [a, b] = await linkedPair(hub, ['1.1.3', '1.0.6'], 'x')
-  // Whoever joins the stranger is the fence.
+  // When this tab is discovered, all earlier events have arrived.
   await (await tab('1.1.3', { networkName: 'y' })).connect(hub)
   await stranger.wire.until(wire => wire.heard('peer-discovered').length, 'company')
   for (const each of [a, b]) assert.equal(stranger.discoveriesOf(each.id).length + each.discoveriesOf(stranger.id).length, 0)
 })
 
-tabTest('a token in the URL opens the door', { timeout: 120_000, env: { AUTH_TOKEN: 'sesame' } }, async hub => {
+tabTest('a token in the URL admits the clients', { timeout: 120_000, env: { AUTH_TOKEN: 'sesame' } }, async hub => {
   await linkedPair(hub, ['1.1.3', '1.0.6'], 'n', '?token=sesame')
 })
 
-tabTest('the links outlive the hub, and its clients come back to the next one', { timeout: 150_000 }, async hub => {
+tabTest('links stay open without the hub, and clients reconnect to the next one', { timeout: 150_000 }, async hub => {
   const [a, b] = await linkedPair(hub, ['1.1.3', '1.1.3'], 'n')
   await hub.kill()
   await a.say('without a hub')
   await b.sees('messageReceived', a.id, 'without a hub')
   const next = await startHub({ port: hub.port })
   try {
-    // Their first try comes after 3 s with a healthy link, the second after 6 s more.
+    // With a working link, the clients retry after 3 s, and again after 6 s more.
     for (const each of [a, b]) await each.wire.until(wire => wire.heard('connected').length === 2, 'a second connected', 30_000)
     for (const [one, other] of [[a, b], [b, a]]) await one.wire.until(() => one.discoveriesOf(other.id).length === 2, 'the other again', 10_000)
     await b.say('still')
@@ -213,7 +215,8 @@ for (const [version, hubs] of [...VERSIONS.map(version => [version, 1]), ['1.1.3
     const worker = async () => {
       for (let networkName = waiting.pop(); networkName; networkName = waiting.pop()) {
         const [a, b] = [await tab(version, { networkName }), await tab(version, { networkName })]
-        // Both at once, as after a hub's restart: whoever is first, the larger must be told of the smaller.
+        // Both connect at once, as after a restart of the hub. In either order, the client with the larger id must
+        // discover the one with the smaller.
         await Promise.all([a.connect(hub), b.connect(other)])
         await checkLink(a, b).catch(error => {
           failures.push(`${networkName}: ${error.message.split('\n')[0]}`)
@@ -235,19 +238,19 @@ for (const [version, hubs] of [...VERSIONS.map(version => [version, 1]), ['1.1.3
   tabTest(`${TABS} tabs of ${version}${where} become one mesh`, { hubs, timeout: 60_000 + TABS * 20_000 }, async (...all) => {
     const hubOf = index => all[index % hubs]
     const networkName = 'mesh'
-    // With the default of 3, four tabs can be full of each other and leave the fifth alone for good.
+    // With the default of 3, four tabs can be full with each other, and the fifth stays alone.
     for (let count = 0; count < TABS; count++) await tab(version, { networkName, maxPeers: TABS })
     const first = [...tabs]
     await Promise.all(first.map((each, index) => each.connect(hubOf(index))))
     await Promise.all(first.map(each => each.wire.until(wire => wire.heard('peer-discovered').length >= TABS - 1, 'the others')))
     const linked = await those(first, each => each.sees('peerConnected', undefined, undefined, 60_000))
-    // Gossip crosses the mesh, whoever is linked with whom.
+    // Gossip reaches all tabs, whichever links exist.
     const heard = await gossip(linked)
     console.error(`# ${version}${where}: linked ${linked.length} of ${TABS}, ${heard} heard the gossip of one`)
     const [leaver, ...rest] = first
     await leaver.leave()
     await Promise.all(rest.map(each => each.wire.until(() => each.leavesOf(leaver.id).length, 'the leave', NOTICED_MS)))
-    // The fence: a newcomer, of which everyone hears, and which hears of everyone that is left.
+    // A new member, whose discovery shows that all earlier events have arrived.
     const late = await (await tab(version, { networkName, maxPeers: TABS })).connect(hubOf(1))
     await Promise.all(rest.map(each => each.wire.until(() => each.discoveriesOf(late.id).length, 'the newcomer')))
     await late.wire.until(wire => wire.heard('peer-discovered').length >= rest.length, 'those who are left')
@@ -265,13 +268,14 @@ for (const [version, hubs] of [...VERSIONS.map(version => [version, 1]), ['1.1.3
   })
 }
 
-/** Those of the tabs for which it comes true. */
+/** The tabs for which the condition becomes true. */
 async function those (tabs, comesTrue) {
   const outcomes = await Promise.allSettled(tabs.map(comesTrue))
   return tabs.filter((_, index) => outcomes[index].status === 'fulfilled')
 }
 
-/** One tab speaks until each other one has heard it: a mesh that is still forming may lose a message. */
+/** One tab repeats its message until every other tab has received it, because a mesh that is still forming may lose
+/** messages. */
 async function gossip ([speaker, ...listeners]) {
   const content = `gossip ${peerId()}`
   const deadline = Date.now() + 60_000
@@ -284,7 +288,7 @@ async function gossip ([speaker, ...listeners]) {
   return listeners.length - deaf.length
 }
 
-tabTest('peers that came and went on one hub are told to no newcomer on another', { hubs: 2, timeout: 120_000 }, async (hub, other) => {
+tabTest('a new peer does not discover peers that have left another hub', { hubs: 2, timeout: 120_000 }, async (hub, other) => {
   const networkName = 'lobby'
   const watcher = await (await tab('1.1.3', { networkName })).connect(other)
   for (let round = 0; round < 4; round++) {
@@ -296,7 +300,7 @@ tabTest('peers that came and went on one hub are told to no newcomer on another'
   }
   const late = await (await tab('1.1.3', { networkName })).connect(other)
   await late.wire.until(() => late.discoveriesOf(watcher.id).length, 'the watcher')
-  // Whoever joins last is the fence.
+  // When the last member is discovered, all earlier events have arrived.
   const last = await (await tab('1.1.3', { networkName })).connect(hub)
   await late.wire.until(() => late.discoveriesOf(last.id).length, 'the last')
   assert.equal(late.wire.heard('peer-discovered').length, 2, 'no ghost')

@@ -1,7 +1,7 @@
-// npm `ws` against one hub: the whole wire, as a client sees it.
+// Tests of the whole client protocol with npm `ws` and one hub.
 //
-// A peer's words reach another in the order in which they were said, so "nothing came" is never a wait: the peer that
-// would have caused it says one thing more, and that is the next thing heard.
+// Messages from one peer to another keep their order. So to check that nothing arrives, no test waits: the peer that
+// would have caused it sends one more message, which must be the next to arrive.
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { Client, isFromClient, isFromHub } from './client.mjs'
@@ -10,10 +10,10 @@ import { hubTest, peerId, within } from './hub.mjs'
 const HUB_KEYS = ['type', 'data', 'fromPeerId', 'targetPeerId', 'networkName', 'timestamp']
 const TAKEOVER_GRACE_MS = 2_000
 
-// Whatever a URL escapes, in it.
+// Contains the characters that a URL escapes.
 const TOKEN = 'open/sesame+&more=%41?#'
 
-/** Two peers of one network that have heard of each other, with nothing left unread. */
+/** Two peers of one network that have discovered each other, with no unread messages. */
 async function pair (hub, networkName, options = {}) {
   const a = await Client.connect(hub, options.a)
   const b = await Client.connect(hub, options.b)
@@ -45,9 +45,9 @@ async function eventually (check, ms = 5_000) {
   }
 }
 
-// --- the schemas, with which every message of these tests is compared
+// --- the schemas; every message of these tests is validated
 
-hubTest('schema: it tells what is said from what is not', {}, async hub => {
+hubTest('schema: valid messages pass and invalid ones fail', {}, async hub => {
   const [a, b] = [peerId(), peerId()]
   for (const message of [
     { type: 'announce', networkName: 'n', data: { info: 'hi', discover: { closest: 8 } } }, { type: 'announce' }, { type: 'ping' },
@@ -71,7 +71,7 @@ hubTest('schema: it tells what is said from what is not', {}, async hub => {
   assert.ok(isFromHub(code) && !isFromHub({ ...code, data: { code: 'nope', message: 'no' } }))
 })
 
-// What the program's own tables say, the schemas say: a reason or a code that is added is added there.
+// The schemas contain all reasons and codes of the program.
 hubTest('schema: its reasons and codes are those of the metrics', {}, async hub => {
   const page = readFileSync(new URL('../../docs/metrics.md', import.meta.url), 'utf8')
   const listed = (series, label) => page.match(new RegExp(`\\| \`${series}\` \\| \`${label}\` \\| (.*) \\|`))[1].match(/[a-z0-9-]+/g)
@@ -115,7 +115,7 @@ hubTest('connect: an invalid peerId is refused with 403', {}, async hub => {
   }
 })
 
-hubTest('connect: a GET of /ws that is no upgrade is 400', {}, async hub => {
+hubTest('connect: a GET of /ws without an upgrade gets 400', {}, async hub => {
   assert.equal((await fetch(`${hub.url}/ws?peerId=${peerId()}`)).status, 400)
 })
 
@@ -131,7 +131,7 @@ hubTest('connect: AUTH_TOKEN is checked before the id', { env: { AUTH_TOKEN: TOK
   assert.equal((await fetch(`${hub.url}/health`)).status, 200)
 })
 
-hubTest('connect: one more than MAX_CONNECTIONS is closed with 1008 and told nothing', { env: { MAX_CONNECTIONS: '2' } }, async hub => {
+hubTest('connect: a peer beyond MAX_CONNECTIONS is closed with 1008 without a message', { env: { MAX_CONNECTIONS: '2' } }, async hub => {
   const a = await Client.connect(hub)
   await Client.connect(hub)
   const c = await Client.open(hub)
@@ -143,7 +143,7 @@ hubTest('connect: one more than MAX_CONNECTIONS is closed with 1008 and told not
 
 // --- announce and discover
 
-hubTest('announce: both are told, nobody of itself, in the seed\'s very bytes', {}, async hub => {
+hubTest('announce: both peers discover each other and not themselves, with the exact bytes of the Go hub', {}, async hub => {
   const a = await Client.connect(hub, { id: peerId('a') })
   const b = await Client.connect(hub, { id: peerId('b') })
   a.announce('n', { info: 'hello' })
@@ -159,7 +159,7 @@ hubTest('announce: both are told, nobody of itself, in the seed\'s very bytes', 
   assert.deepEqual(await b.hearUntil(a, 'n'), [])
 })
 
-hubTest('announce: a newcomer is told of everyone, ascending by id, with each one\'s data', {}, async hub => {
+hubTest('announce: a new member discovers all others with their data, in ascending order of ids', {}, async hub => {
   const members = await Promise.all(Array.from({ length: 16 }, () => Client.connect(hub)))
   members.forEach((member, index) => member.announce('n', { index }))
   for (const member of members) {
@@ -177,7 +177,7 @@ hubTest('announce: a newcomer is told of everyone, ascending by id, with each on
   assert.deepEqual(await newcomer.hearUntil(members[0], 'n'), [])
 })
 
-hubTest('announce: once more repeats all of it, with the new data', {}, async hub => {
+hubTest('announce: another announcement repeats all discoveries, with the new data', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   b.announce('n', { mood: 'new' })
   assert.deepEqual((await a.next('peer-discovered')).message.data, { mood: 'new', isHub: false, peerId: b.id })
@@ -188,7 +188,7 @@ hubTest('announce: once more repeats all of it, with the new data', {}, async hu
   assert.deepEqual(moods.map(frame => frame.message.data.mood), ['new'])
 })
 
-hubTest('announce: peerId and isHub are the hub\'s to say', {}, async hub => {
+hubTest('announce: the hub sets peerId and isHub', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   b.announce('n', { peerId: a.id, isHub: true, more: [1, { two: null }] })
   assert.deepEqual((await a.next('peer-discovered')).message.data, { more: [1, { two: null }], isHub: false, peerId: b.id })
@@ -197,7 +197,7 @@ hubTest('announce: peerId and isHub are the hub\'s to say', {}, async hub => {
   assert.deepEqual((await b.hearUntil(a, 'n')).filter(frame => frame.message.type === 'offer'), [], 'isHub brings no unknown signals')
 })
 
-hubTest('announce: data that is no object counts as none', {}, async hub => {
+hubTest('announce: data other than an object counts as empty', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   for (const data of [null, 'text', 7, true, ['x'], undefined]) {
     b.announce('n', data)
@@ -205,7 +205,7 @@ hubTest('announce: data that is no object counts as none', {}, async hub => {
   }
 })
 
-hubTest('announce: text of any script and every escape comes out as it went in', {}, async hub => {
+hubTest('announce: text of any script and with any escape arrives unchanged', {}, async hub => {
   const [a, b] = await pair(hub, 'nätwörk 🐦 "quoted" \\ \u0001')
   const data = { 'ключ "x"': 'värde \\ \u0000 \u2028 🕊', nested: { deep: [[[['x']]]] } }
   b.announce('nätwörk 🐦 "quoted" \\ \u0001', data)
@@ -229,7 +229,7 @@ hubTest('networks: missing, null and blank mean global', {}, async hub => {
   }
 })
 
-hubTest('networks: names are exact and do not hear each other', {}, async hub => {
+hubTest('networks: names are compared exactly, and networks are separate', {}, async hub => {
   const a = await Client.join(hub, 'Room')
   const b = await Client.connect(hub)
   for (const networkName of ['room', ' Room', 'Room ', 'global', 'Room']) b.announce(networkName)
@@ -238,7 +238,7 @@ hubTest('networks: names are exact and do not hear each other', {}, async hub =>
   assert.deepEqual(await a.hearUntil(b, 'Room'), [])
 })
 
-hubTest('networks: a peer in two has its own events in each', {}, async hub => {
+hubTest('networks: a peer in two networks receives the events of each', {}, async hub => {
   const a = await Client.connect(hub)
   const b = await Client.connect(hub)
   for (const networkName of ['x', 'y']) { a.announce(networkName); b.announce(networkName) }
@@ -288,32 +288,32 @@ hubTest('signals: missing data is null', {}, async hub => {
   assert.equal(raw, `{"type":"offer","data":null,"fromPeerId":"${a.id}","targetPeerId":"${b.id}","networkName":"n","timestamp":${message.timestamp}}`)
 })
 
-hubTest('signals: fromPeerId is the sender\'s own, whatever it says', {}, async hub => {
+hubTest('signals: fromPeerId is always the id of the sender', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   a.signal('offer', b.id, 1, { networkName: 'n', fromPeerId: b.id })
   assert.equal((await b.next('offer')).message.fromPeerId, a.id)
 })
 
-hubTest('signals: the order of the keys and foreign keys do not matter', {}, async hub => {
+hubTest('signals: the order of keys and unknown keys do not matter', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   a.send(`{"data":{"x":1},"maxPeers":3,"networkName":"n","nested":{"type":"announce","targetPeerId":"no"},"targetPeerId":"${b.id}","type":"offer"}`)
   assert.deepEqual((await b.next('offer')).message.data, { x: 1 })
 })
 
-hubTest('signals: targetPeer is taken for targetPeerId', {}, async hub => {
+hubTest('signals: targetPeer is an alias of targetPeerId', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   a.send({ type: 'offer', targetPeer: b.id, networkName: 'n', data: 1 })
   assert.equal((await b.next('offer')).message.targetPeerId, b.id)
 })
 
-hubTest('signals: a peer may write to itself', {}, async hub => {
+hubTest('signals: a peer may signal itself', {}, async hub => {
   const a = await Client.connect(hub)
   a.signal('offer', a.id, 'me')
   const { message } = await a.next('offer')
   assert.deepEqual([message.fromPeerId, message.targetPeerId, message.data], [a.id, a.id, 'me'])
 })
 
-hubTest('signals: who has announced nothing is in global', {}, async hub => {
+hubTest('signals: a peer without an announcement is in global', {}, async hub => {
   const a = await Client.connect(hub)
   const b = await Client.connect(hub)
   a.signal('offer', b.id, 1)
@@ -322,7 +322,7 @@ hubTest('signals: who has announced nothing is in global', {}, async hub => {
   assert.equal((await a.next('error')).message.data.code, 'wrong-network')
 })
 
-hubTest('signals: a thousand each way keep their order, none missing, none twice', {}, async hub => {
+hubTest('signals: a thousand in each direction arrive in order and exactly once', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   for (let index = 0; index < 1000; index++) {
     a.signal('ice-candidate', b.id, index, { networkName: 'n' })
@@ -333,7 +333,7 @@ hubTest('signals: a thousand each way keep their order, none missing, none twice
   }
 })
 
-hubTest('signals: what would disturb the clients out there is not relayed and not complained about', {}, async hub => {
+hubTest('signals: types that would disturb existing clients are dropped without an error', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   for (const type of ['connection-rejected', 'recovery-offer', 'cleanup', 'cleanup-all']) {
     a.signal(type, b.id, {}, { networkName: 'n' })
@@ -358,7 +358,7 @@ hubTest('ping: the message and the frame are answered', {}, async hub => {
 
 // --- leaving
 
-hubTest('leave: a closed socket is peer-disconnected, once', {}, async hub => {
+hubTest('leave: a closed socket causes one peer-disconnected', {}, async hub => {
   for (const end of [client => client.close(), client => client.close(1001), client => client.socket.terminate()]) {
     const [a, b] = await pair(hub, 'n')
     end(b)
@@ -383,7 +383,7 @@ hubTest('leave: the close handshake is answered with the client\'s code', {}, as
   assert.equal(code, 1000)
 })
 
-hubTest('goodbye: the others hear it instead of peer-disconnected', {}, async hub => {
+hubTest('goodbye: the other members receive it instead of peer-disconnected', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   b.send('{"type":"goodbye","networkName":"n","data":{"b":1,"a":2.0}}')
   const { raw, message } = await a.next('goodbye')
@@ -402,7 +402,7 @@ hubTest('goodbye: missing data is null', {}, async hub => {
   assert.equal(message.networkName, 'n', 'under the name of the network that is left')
 })
 
-hubTest('goodbye: the session goes on and may announce again', {}, async hub => {
+hubTest('goodbye: the session stays open and may announce again', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   b.send({ type: 'goodbye' })
   await a.next('goodbye')
@@ -413,7 +413,7 @@ hubTest('goodbye: the session goes on and may announce again', {}, async hub => 
   assert.equal((await a.next('peer-disconnected')).message.data.peerId, b.id)
 })
 
-hubTest('goodbye: a named network is left alone; without a name, each is left once', {}, async hub => {
+hubTest('goodbye: with a name the peer leaves only that network; without, each of its networks once', {}, async hub => {
   const a = await Client.connect(hub)
   const b = await Client.connect(hub)
   for (const networkName of ['x', 'y', 'z']) { a.announce(networkName); b.announce(networkName) }
@@ -429,7 +429,7 @@ hubTest('goodbye: a named network is left alone; without a name, each is left on
   assert.equal((await a.next('peer-discovered')).message.networkName, 'x')
 })
 
-hubTest('goodbye: only the leaver\'s networks hear it', {}, async hub => {
+hubTest('goodbye: only members of the networks left receive it', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   const c = await Client.join(hub, 'other')
   b.send({ type: 'goodbye' })
@@ -468,7 +468,7 @@ for (const [code, text] of MALFORMED) {
   })
 }
 
-hubTest('errors: a JSON text that is no object is invalid', {}, async hub => {
+hubTest('errors: JSON other than an object is invalid', {}, async hub => {
   const a = await Client.connect(hub)
   for (const text of ['[]', '"offer"', '7', 'null']) {
     a.send(text)
@@ -476,7 +476,7 @@ hubTest('errors: a JSON text that is no object is invalid', {}, async hub => {
   }
 })
 
-hubTest('errors: they say what they answer, about whom and in which network, id last', {}, async hub => {
+hubTest('errors: they contain inReplyTo, target, network and, last, the id', {}, async hub => {
   const a = await Client.join(hub, 'n')
   const nobody = peerId()
   a.signal('offer', nobody, 1, { networkName: 'n' })
@@ -502,7 +502,7 @@ hubTest('errors: a target in another network is wrong-network', {}, async hub =>
   assert.deepEqual(await b.hearUntil(a, 'x'), [], 'none of them arrived')
 })
 
-hubTest('errors: one network too many', {}, async hub => {
+hubTest('errors: a peer cannot join more networks than the maximum', {}, async hub => {
   const a = await Client.connect(hub)
   for (let count = 1; count <= 32; count++) a.announce(`n${count}`)
   assert.deepEqual(await a.fence(), [])
@@ -537,7 +537,7 @@ hubTest('receipts: an id of 65 bytes is invalid', {}, async hub => {
   assert.equal((await a.next('error')).message.data.code, 'invalid-message')
 })
 
-hubTest('receipts: five hundred in flight, each answered once', {}, async hub => {
+hubTest('receipts: each of five hundred signals in flight gets one', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   const ids = Array.from({ length: 500 }, (_, index) => `signal-${index}`)
   for (const id of ids) a.signal('ice-candidate', b.id, id, { networkName: 'n', id })
@@ -552,7 +552,7 @@ hubTest('receipts: five hundred in flight, each answered once', {}, async hub =>
 
 // --- frames
 
-hubTest('frames: JSON in a binary frame is taken like text and handed on as text', {}, async hub => {
+hubTest('frames: JSON in a binary frame is accepted and relayed as text', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   a.socket.send(Buffer.from(JSON.stringify({ type: 'offer', targetPeerId: b.id, networkName: 'n', data: 'é🐦' })), { binary: true })
   const { binary, message } = await b.next('offer')
@@ -568,7 +568,7 @@ hubTest('frames: a binary frame that is not UTF-8 is an error and is not relayed
   assert.deepEqual(await b.hearUntil(a, 'n'), [])
 })
 
-hubTest('frames: fragments make one message', {}, async hub => {
+hubTest('frames: fragments form one message', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   const text = JSON.stringify({ type: 'offer', targetPeerId: b.id, networkName: 'n', data: 'é🐦'.repeat(50) })
   const bytes = Buffer.from(text)
@@ -579,7 +579,7 @@ hubTest('frames: fragments make one message', {}, async hub => {
   assert.equal((await b.next('offer')).message.data, 'é🐦'.repeat(50))
 })
 
-hubTest('frames: a message of exactly the limit passes, one byte more ends in 1009', {}, async hub => {
+hubTest('frames: a message of the maximum length passes; one byte more ends with 1009', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   const limit = a.connected.message.data.maxMessageBytes
   const [head, tail] = JSON.stringify({ type: 'offer', targetPeerId: b.id, networkName: 'n', data: '|' }).split('|')
@@ -592,7 +592,7 @@ hubTest('frames: a message of exactly the limit passes, one byte more ends in 10
   assert.equal((await b.next('peer-disconnected')).message.data.peerId, a.id)
 })
 
-hubTest('frames: fragments do not get round the limit', {}, async hub => {
+hubTest('frames: fragments cannot exceed the limit', {}, async hub => {
   const a = await Client.connect(hub)
   const part = Buffer.alloc(64 * 1024, 0x20)
   const limit = a.connected.message.data.maxMessageBytes
@@ -612,7 +612,7 @@ hubTest('takeover: a live session keeps its id, the second one is closed with 40
   assert.deepEqual(await a.hearUntil(b, 'n'), [])
 })
 
-hubTest('takeover: a session that does not answer is replaced after the grace', {}, async hub => {
+hubTest('takeover: a session that does not answer is replaced after two seconds', {}, async hub => {
   const [a, b] = await pair(hub, 'n', { a: { options: { autoPong: false } } })
   const started = Date.now()
   const second = await Client.open(hub, { id: a.id })
@@ -630,7 +630,7 @@ hubTest('takeover: a session that does not answer is replaced after the grace', 
   assert.equal((await second.next('offer')).message.data, 'after')
 })
 
-hubTest('takeover: of two that wait for the same id one is closed with 4009', {}, async hub => {
+hubTest('takeover: of two connections that wait for one id, one is closed with 4009', {}, async hub => {
   const old = await Client.connect(hub, { options: { autoPong: false } })
   const waiting = [await Client.open(hub, { id: old.id }), await Client.open(hub, { id: old.id })]
   const refused = await within(5_000, 'the refusal of one', Promise.race(waiting.map(async client => {
@@ -643,7 +643,7 @@ hubTest('takeover: of two that wait for the same id one is closed with 4009', {}
   assert.equal((await old.end()).code, 4001)
 })
 
-hubTest('takeover: when the old session ends by itself the new one goes on at once', {}, async hub => {
+hubTest('takeover: when the old session ends by itself, the new one is admitted at once', {}, async hub => {
   const [a, b] = await pair(hub, 'n', { a: { options: { autoPong: false } } })
   const second = await Client.open(hub, { id: a.id })
   const started = Date.now()
@@ -677,7 +677,7 @@ for (const [path, keys] of Object.entries(PAGES)) {
   })
 }
 
-hubTest('pages: their values', { env: { MAX_CONNECTIONS: '77', FLY_REGION: 'ams', FLY_APP_NAME: 'pigeons', HUB_MESH_NAMESPACE: 'elsewhere' } }, async hub => {
+hubTest('pages: their values are right', { env: { MAX_CONNECTIONS: '77', FLY_REGION: 'ams', FLY_APP_NAME: 'pigeons', HUB_MESH_NAMESPACE: 'elsewhere' } }, async hub => {
   await pair(hub, 'n')
   await Client.connect(hub)
   const health = await eventually(async () => {
@@ -718,7 +718,7 @@ hubTest('pages: /metrics is Prometheus text and names neither peer nor network',
   for (const secret of [a.id, b.id, 'secret-network']) assert.ok(!text.includes(secret))
 })
 
-hubTest('pages: livez, readyz, a preflight, and nothing else', { env: { CORS_ORIGIN: 'https://app.example' } }, async hub => {
+hubTest('pages: livez, readyz and preflights work; other paths do not', { env: { CORS_ORIGIN: 'https://app.example' } }, async hub => {
   for (const path of ['/livez', '/readyz']) assert.equal((await fetch(hub.url + path)).status, 200, path)
   const preflight = await fetch(`${hub.url}/stats`, { method: 'OPTIONS', headers: { Origin: 'https://app.example', 'Access-Control-Request-Method': 'GET' } })
   assert.ok(preflight.ok, `${preflight.status}`)

@@ -1,4 +1,4 @@
-//! Certificates and keys: files, names, and their replacement while connections go on.
+//! Certificates and keys: loading, selection by name, and replacement while connections stay open.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,18 +24,18 @@ use crate::tickets::SharedTickets;
 /// The files of one certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PairFiles {
-    /// The certificate and those between it and a root, in PEM form.
+    /// Path of the certificate with its intermediate certificates, in PEM format.
     pub certificate: PathBuf,
-    /// Its private key, in PEM form.
+    /// Path of the private key, in PEM format.
     pub key: PathBuf,
 }
 
-/// What changes when files do, symbolic links followed: device, inode, size, and the time of the last change.
+/// State of files for detecting changes: device, inode, size and time of the last change, with symbolic links followed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FileStamps(Vec<Option<(u64, u64, u64, SystemTime)>>);
 
 impl FileStamps {
-    /// How the files are now. Those that are not there count, too.
+    /// The current state of the files. Missing files are part of it.
     pub fn of(pairs: &[PairFiles]) -> Self {
         let stamp = |file: &Path| {
             let found = std::fs::metadata(file).ok()?;
@@ -45,23 +45,23 @@ impl FileStamps {
     }
 }
 
-/// What a file is for.
+/// The purpose of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileRole {
-    /// It has certificates.
+    /// The file contains certificates.
     Certificate,
-    /// It has a private key.
+    /// The file contains a private key.
     Key,
 }
 
-/// What is wrong with a file.
+/// Why a file is invalid.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LoadError {
-    /// What it is for.
+    /// The purpose of the file.
     pub role: FileRole,
     /// Where it is.
     pub file: PathBuf,
-    /// What is wrong, and what is expected.
+    /// The error, and what to do.
     pub problem: String,
 }
 
@@ -73,19 +73,19 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// What operators want to know of a certificate.
+/// Facts about a certificate for operators.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CertificateFacts {
     /// Its file.
     pub file: PathBuf,
-    /// The names it is for.
+    /// The host names in the certificate.
     pub names: Vec<String>,
-    /// When it expires.
+    /// Time of its expiry.
     pub not_after: SystemTime,
 }
 
 impl CertificateFacts {
-    /// Seconds until it expires; negative once it has.
+    /// Seconds until the expiry; negative afterwards.
     pub fn seconds_left(&self, now: SystemTime) -> f64 {
         match self.not_after.duration_since(now) {
             Ok(left) => left.as_secs_f64(),
@@ -94,29 +94,29 @@ impl CertificateFacts {
     }
 }
 
-/// Certificates with their keys, as they were when their files were read.
+/// Certificates and keys, as loaded from their files.
 #[derive(Debug)]
 pub struct Certificates {
-    /// In the order of their files. The first is for clients that name none of the others' hosts.
+    /// In the order of the files. The first one is for clients whose server name matches no other.
     keys: Vec<Arc<CertifiedKey>>,
     facts: Vec<CertificateFacts>,
-    /// Which is for a name. `*.example.com` is the key of a wildcard.
+    /// Index of the certificate for each name. A wildcard has the key `*.example.com`.
     by_name: HashMap<String, usize>,
 }
 
 impl Certificates {
-    /// Reads certificates and keys.
+    /// Loads certificates and keys.
     ///
     /// # Errors
     ///
-    /// The first file with which no client could be served, and why.
+    /// The first invalid file, and the reason.
     pub fn load(pairs: &[PairFiles]) -> Result<Self, LoadError> {
         let provider = aws_lc_rs::default_provider();
         let mut loaded = Self { keys: Vec::new(), facts: Vec::new(), by_name: HashMap::new() };
         for pair in pairs {
             let (key, facts) = load_pair(pair, &provider)?;
             for name in &facts.names {
-                // Of two certificates with a name the first is used.
+                // If two certificates contain a name, the first one is used.
                 loaded.by_name.entry(name.clone()).or_insert(loaded.keys.len());
             }
             loaded.keys.push(Arc::new(key));
@@ -125,7 +125,7 @@ impl Certificates {
         Ok(loaded)
     }
 
-    /// What operators want to know of each.
+    /// The facts about each certificate, in the order of the files.
     pub fn facts(&self) -> &[CertificateFacts] {
         &self.facts
     }
@@ -135,7 +135,7 @@ impl Certificates {
         self.choose(Some(name)).map(|key| key.cert[0].to_vec()).unwrap_or_default()
     }
 
-    /// The certificate for clients that ask for `name`.
+    /// The certificate for clients with this server name.
     fn choose(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let at = name.and_then(|name| {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
@@ -161,9 +161,9 @@ fn load_pair(files: &PairFiles, provider: &CryptoProvider) -> Result<(CertifiedK
     let Some(own) = chain.first() else {
         let has_key = PrivateKeyDer::from_pem_slice(&text).is_ok();
         let problem = if has_key {
-            "has a private key and no certificate: name the certificate's file here, and this one as the key's"
+            "has a private key and no certificate: use the file of the certificate here, and this file for the key"
         } else {
-            "has no certificate: a PEM file with BEGIN CERTIFICATE is expected, the hub's own certificate first"
+            "has no certificate: use a PEM file with BEGIN CERTIFICATE, the hub's own certificate first"
         };
         return Err(wrong(FileRole::Certificate, problem.to_owned()));
     };
@@ -176,9 +176,7 @@ fn load_pair(files: &PairFiles, provider: &CryptoProvider) -> Result<(CertifiedK
                 "has an encrypted key: decrypt it with `openssl pkey -in FILE -out PLAIN_FILE`".to_owned()
             }
             pem::Error::NoItemsFound => {
-                "has no private key: a PEM file with BEGIN PRIVATE KEY (or EC, or RSA PRIVATE KEY) is \
-                                         expected"
-                    .to_owned()
+                "has no private key: use a PEM file with BEGIN PRIVATE KEY (or EC, or RSA PRIVATE KEY)".to_owned()
             }
             error => format!("is not valid PEM: {error}"),
         };
@@ -223,7 +221,7 @@ fn facts(file: &Path, certificate: &CertificateDer<'_>) -> Result<CertificateFac
     Ok(CertificateFacts { file: file.to_owned(), names, not_after })
 }
 
-/// Begins connections, for all shards of a hub. Clones share certificates and tickets.
+/// Creates the TLS connections of all shards of a hub. Clones share certificates and tickets.
 #[derive(Clone)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
@@ -237,12 +235,12 @@ impl fmt::Debug for Acceptor {
 }
 
 impl Acceptor {
-    /// Serves with these certificates. Tickets are encrypted with keys that are derived from `ticket_secret`, which other hubs can
-    /// have too; without one, with random keys of this process. Both kinds of keys change every six hours.
+    /// An acceptor with these certificates. The ticket keys are derived from `ticket_secret`, which several hubs can
+    /// share; without a secret they are random. Both kinds of keys change every six hours.
     ///
     /// # Errors
     ///
-    /// When there is no randomness.
+    /// If the system provides no random bytes.
     pub fn new(certificates: Arc<Certificates>, ticket_secret: Option<&[u8]>) -> io::Result<Self> {
         let current = Arc::new(Current(watch::Sender::new(certificates)));
         let tickets: Arc<dyn ProducesTickets> = match ticket_secret {
@@ -255,29 +253,29 @@ impl Acceptor {
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Sessions are in tickets, so that nothing is kept for clients that do not return.
+        // Tickets contain the sessions, so the hub stores nothing for clients that do not return.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = tickets;
-        // A client has one connection, and gets a new ticket with the next one.
+        // One ticket is enough: a client has one connection, and gets a new ticket with the next one.
         config.send_tls13_tickets = 1;
         Ok(Self { config: Arc::new(config), current })
     }
 
-    /// A connection of which nothing has arrived.
+    /// A new connection.
     ///
     /// # Errors
     ///
-    /// When rustls refuses its configuration.
+    /// If rustls refuses the configuration.
     pub fn connection(&self) -> io::Result<Connection> {
         Connection::new(Arc::clone(&self.config)).map_err(io::Error::other)
     }
 
-    /// The certificates with which new connections are served.
+    /// The certificates of new connections.
     pub fn certificates(&self) -> Arc<Certificates> {
         Arc::clone(&self.current.0.borrow())
     }
 
-    /// Serves new connections with other certificates. Connections that exist go on, and so do tickets.
+    /// Replaces the certificates for new connections. Existing connections and tickets stay valid.
     pub fn replace(&self, certificates: Arc<Certificates>) {
         self.current.0.send_replace(certificates);
     }

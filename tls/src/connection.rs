@@ -1,4 +1,4 @@
-//! One connection: ciphertext in, plaintext out, and the other way round.
+//! The TLS state machine of one connection: decrypts what is read and encrypts what is written.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,28 +12,27 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{AlertDescription, Error, HandshakeKind, InvalidMessage, ServerConfig};
 
 thread_local! {
-    /// Where records are received and decrypted. One buffer serves all connections of a thread.
+    /// Receives and decrypts records. All connections of a thread share this buffer.
     static INCOMING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    /// Where records are encrypted.
+    /// Output buffer for encrypted records. All connections of a thread share it.
     static OUTGOING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// The TLS state of one connection, without its socket.
 ///
-/// Between two calls it keeps the beginning of a record that has not arrived whole (at most [`TLS_RECORD_BYTES`]) and
-/// what the socket has not taken (at most [`TLS_WRITE_BYTES`] of plaintext, encrypted). An idle connection keeps
-/// neither.
+/// Between two calls it keeps an incomplete record (at most [`TLS_RECORD_BYTES`]) and unwritten ciphertext (of at most
+/// [`TLS_WRITE_BYTES`] of plaintext). An idle connection keeps neither.
 pub struct Connection {
     tls: UnbufferedServerConnection,
-    /// Ciphertext that was not consumed. rustls may have decrypted parts of it in place.
+    /// Unconsumed ciphertext. rustls may have decrypted parts of it in place.
     incoming: Vec<u8>,
-    /// Ciphertext for the socket.
+    /// Ciphertext that is pending for the socket.
     outgoing: Vec<u8>,
-    /// How many bytes of `outgoing` the socket has taken.
+    /// Number of bytes of `outgoing` that the socket has accepted.
     written: usize,
-    /// The client has sent close_notify: nothing follows.
+    /// The client has sent close_notify, so no data will follow.
     has_ended: bool,
-    /// An error has ended it: nothing is read or encrypted any more.
+    /// An error has ended the connection: it neither reads nor encrypts any more.
     has_failed: bool,
 }
 
@@ -48,23 +47,24 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// What one read came to.
+/// The result of a read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Received {
-    /// The connection goes on. The plaintext may be empty: a record may be incomplete, or have no data.
+    /// The connection is open. The plaintext may be empty, because a record may be incomplete or contain no data.
     More,
-    /// The client sends nothing more: close_notify, or the end of its stream.
+    /// The client will send no more data: it sent close_notify, or its stream ended.
     End,
 }
 
-/// Why a connection failed, as far as operators can do something about it.
+/// Why a connection failed, with the distinctions that operators need.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// What arrived is not TLS.
+    /// The received data is not TLS.
     NotTls,
-    /// The client refused to go on, with this alert. `unknown_ca` and `bad_certificate` are about our certificate.
+    /// The client ended the handshake with this alert. `unknown_ca` and `bad_certificate` concern the hub's
+    /// certificate.
     Refused(AlertDescription),
-    /// The client and this hub have no version, cipher suite, key exchange or protocol (ALPN) in common.
+    /// The client and the hub have no common version, cipher suite, key exchange or protocol (ALPN).
     NothingInCommon(String),
     /// Any other violation of the protocol.
     Violation(String),
@@ -73,8 +73,8 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotTls => f.write_str("what arrived is not TLS"),
-            Self::Refused(alert) => write!(f, "the client refused to go on: {alert:?}"),
+            Self::NotTls => f.write_str("the received data is not TLS"),
+            Self::Refused(alert) => write!(f, "the client ended the handshake: {alert:?}"),
             Self::NothingInCommon(detail) | Self::Violation(detail) => f.write_str(detail),
         }
     }
@@ -84,7 +84,7 @@ impl std::error::Error for Fault {}
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        // The list of errors grows with versions of rustls, and only some of them are of interest here.
+        // rustls adds errors in new versions, and only some matter here.
         #[allow(clippy::wildcard_enum_match_arm, reason = "non-exhaustive")]
         match error {
             Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls,
@@ -102,11 +102,11 @@ impl From<Fault> for io::Error {
 }
 
 impl Connection {
-    /// A connection of which nothing has arrived.
+    /// A new connection.
     ///
     /// # Errors
     ///
-    /// When rustls refuses its configuration.
+    /// If rustls refuses the configuration.
     pub(crate) fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
         Ok(Self {
             tls: UnbufferedServerConnection::new(config)?,
@@ -118,43 +118,43 @@ impl Connection {
         })
     }
 
-    /// Whether the handshake is still going on.
+    /// Whether the handshake is in progress.
     pub fn is_handshaking(&self) -> bool {
         self.tls.is_handshaking()
     }
 
-    /// Whether the handshake resumed an earlier session by a ticket.
+    /// Whether a ticket resumed an earlier session.
     pub fn is_resumed(&self) -> bool {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// Whether ciphertext waits for the socket.
+    /// Whether ciphertext is pending for the socket.
     pub fn has_pending(&self) -> bool {
         self.written < self.outgoing.len()
     }
 
-    /// Bytes of a record that has not arrived whole, and bytes of ciphertext for the socket.
+    /// Number of bytes of an incomplete record, and of pending ciphertext.
     pub fn waiting(&self) -> (usize, usize) {
         (self.incoming.len(), self.outgoing.len() - self.written)
     }
 
-    /// Bytes that are kept between two calls.
+    /// Number of bytes kept between two calls.
     #[cfg(test)]
     pub(crate) fn kept(&self) -> usize {
         self.incoming.capacity() + self.outgoing.capacity()
     }
 
-    /// Drops ciphertext that waits for a socket which takes nothing any more.
+    /// Drops pending ciphertext, for a socket that accepts no more data.
     pub fn drop_pending(&mut self) {
         (self.outgoing, self.written) = (Vec::new(), 0);
     }
 
-    /// Reads once, up to `most` bytes, and appends what could be decrypted to `plain`. That is less than `most` and one
-    /// record. An answer of TLS itself may be pending afterwards ([`Self::flush`]).
+    /// Reads once, up to `most` bytes, and appends the decrypted data to `plain`: less than `most` bytes plus one
+    /// record. TLS itself may have produced an answer, which is then pending ([`Self::flush`]).
     ///
     /// # Errors
     ///
-    /// Those of `read`, and a [`Fault`] when the client breaks the protocol. The alert that tells the client is pending then.
+    /// Errors of `read`, and a [`Fault`] if the client violates the protocol. The alert for the client is then pending.
     pub fn receive(
         &mut self,
         most: usize,
@@ -174,7 +174,7 @@ impl Connection {
         let received = match polled {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(Received::End)),
             Poll::Ready(Ok(n)) => {
-                // Only now: a read that brings nothing leaves the beginning of a record where it is.
+                // Taken only now, so that a read without data leaves the incomplete record in place.
                 buffer[..kept].copy_from_slice(&self.incoming);
                 Poll::Ready(self.take_in(&mut buffer[..kept + n], plain))
             }
@@ -199,14 +199,14 @@ impl Connection {
         }
     }
 
-    /// Keeps the beginning of a record until the rest of it arrives.
+    /// Keeps an incomplete record until its remaining bytes arrive.
     fn keep(&mut self, rest: &[u8]) -> io::Result<()> {
         if rest.is_empty() || self.has_ended {
             self.incoming = Vec::new();
             return Ok(());
         }
         if rest.len() > TLS_RECORD_BYTES {
-            // No record is so long: it is a message of a handshake in many pieces.
+            // Longer than any record, so this is a handshake message in many pieces.
             self.has_failed = true;
             self.incoming = Vec::new();
             return Err(Fault::Violation("a handshake message is too long".to_owned()).into());
@@ -217,7 +217,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Has rustls process what is there. Returns how many bytes were consumed.
+    /// Lets rustls process the received bytes. Returns the number of consumed bytes.
     fn process(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>) -> Result<usize, Fault> {
         let mut consumed = 0;
         loop {
@@ -232,14 +232,14 @@ impl Connection {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.outgoing)?,
-                // Nothing that comes later overtakes it: what is sent goes behind what is pending.
+                // Later data cannot overtake it, because data to send is queued behind pending data.
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => done = true,
                 Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
                     self.has_ended = true;
                     done = true;
                 }
-                Ok(_) => return Err(Fault::Violation("early data was sent, which is not taken".to_owned())),
+                Ok(_) => return Err(Fault::Violation("early data is not supported".to_owned())),
                 Err(error) => {
                     self.encode_alert();
                     return Err(error.into());
@@ -247,7 +247,7 @@ impl Connection {
             }
             consumed += discard;
             if self.outgoing.len() - self.written > TLS_PENDING_BYTES {
-                return Err(Fault::Violation("the client does not read what its handshake asks for".to_owned()));
+                return Err(Fault::Violation("the client does not read the handshake".to_owned()));
             }
             if done {
                 return Ok(consumed);
@@ -255,9 +255,9 @@ impl Connection {
         }
     }
 
-    /// Moves pending data for the client out of rustls: after most errors an alert, and data queued before it.
+    /// Moves data for the client out of rustls: after most errors an alert, and data queued before it.
     fn encode_alert(&mut self) {
-        // While there is any, rustls processes no more bytes: the remaining ones would be a second error.
+        // rustls returns this data first. The buffer is empty, because the remaining bytes would cause a second error.
         while self.tls.wants_write() {
             let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(&mut []).state else {
                 return;
@@ -268,8 +268,8 @@ impl Connection {
         }
     }
 
-    /// Encrypts a beginning of `plain`, at most [`TLS_WRITE_BYTES`], and writes it. Returns how many bytes of `plain` were
-    /// encrypted. What the socket does not take of them becomes pending.
+    /// Encrypts a prefix of `plain`, at most [`TLS_WRITE_BYTES`], and writes it. Returns the number of encrypted bytes
+    /// of `plain`. Ciphertext that the socket does not accept becomes pending.
     ///
     /// # Errors
     ///
@@ -284,7 +284,7 @@ impl Connection {
         let plain = &plain[..plain.len().min(TLS_WRITE_BYTES)];
         let mut records = OUTGOING.take();
         let sent = self.encrypt(plain, &mut records).map_err(io::Error::from).and_then(|n| {
-            // Something of TLS itself may have come to be pending. It goes first.
+            // Data of TLS itself may be pending, and goes first.
             let written = match self.has_pending() {
                 true => 0,
                 false => match write(&records[..n]) {
@@ -299,10 +299,10 @@ impl Connection {
         sent
     }
 
-    /// Encrypts into the beginning of `records`. Returns how many bytes that takes.
+    /// Encrypts into `records`. Returns the number of bytes written there.
     fn encrypt(&mut self, plain: &[u8], records: &mut Vec<u8>) -> Result<usize, Fault> {
         if records.is_empty() {
-            // A KeyUpdate may go in front.
+            // A KeyUpdate may precede the data.
             records.resize(TLS_WRITE_BYTES + TLS_RECORD_BYTES, 0);
         }
         self.when_writable(|traffic| {
@@ -315,7 +315,7 @@ impl Connection {
         })
     }
 
-    /// Calls `write` in the state in which rustls encrypts.
+    /// Calls `write` when rustls is ready to encrypt.
     fn when_writable<T>(
         &mut self,
         write: impl FnOnce(
@@ -325,7 +325,7 @@ impl Connection {
         if self.has_failed {
             return Err(Fault::Violation("the connection has failed".to_owned()));
         }
-        // With what is kept, not without: rustls remembers where in it pieces of a handshake message are.
+        // Includes the kept bytes, because rustls remembers positions of handshake pieces in them.
         let mut incoming = std::mem::take(&mut self.incoming);
         let mut consumed = 0;
         let result = loop {
@@ -335,7 +335,7 @@ impl Connection {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => break write(&mut traffic),
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.outgoing)?,
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                Ok(state) => break Err(Fault::Violation(format!("nothing can be sent now: {state:?}"))),
+                Ok(state) => break Err(Fault::Violation(format!("data cannot be sent in this state: {state:?}"))),
                 Err(error) => break Err(error.into()),
             }
         };
@@ -347,11 +347,12 @@ impl Connection {
         result
     }
 
-    /// Writes pending ciphertext once. Returns how many bytes the socket took; 0 when it takes none now, or nothing is pending.
+    /// Writes pending ciphertext once. Returns the number of bytes that the socket accepted; 0 if it accepts none now,
+    /// or if nothing is pending.
     ///
     /// # Errors
     ///
-    /// Those of `write`, without `WouldBlock`.
+    /// Errors of `write`, except `WouldBlock`.
     pub fn flush(&mut self, write: impl FnOnce(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
         if !self.has_pending() {
             return Ok(0);
@@ -367,19 +368,19 @@ impl Connection {
         Ok(n)
     }
 
-    /// Tells the client that nothing more follows, as far as the socket takes it now.
+    /// Sends close_notify, as far as the socket accepts it now.
     pub fn close(&mut self, mut write: impl FnMut(&[u8]) -> io::Result<usize>) {
         self.queue_close();
         while self.has_pending() {
             match self.flush(&mut write) {
                 Ok(n) if n > 0 => {}
-                // The end of the stream says the same, if less surely.
+                // If close_notify cannot be sent, the end of the stream must do.
                 Ok(_) | Err(_) => return,
             }
         }
     }
 
-    /// Makes close_notify pending, if the handshake is over and it has not been.
+    /// Makes close_notify pending, once, if the handshake is complete.
     pub(crate) fn queue_close(&mut self) {
         if self.has_failed || self.is_handshaking() {
             return;
@@ -399,7 +400,7 @@ impl Connection {
     }
 }
 
-/// Appends what rustls has for the client.
+/// Appends the data that rustls has for the client.
 fn encode<T>(data: &mut rustls::unbuffered::EncodeTlsData<'_, T>, out: &mut Vec<u8>) -> Result<(), Fault> {
     let before = out.len();
     let mut encoded = data.encode(&mut []);

@@ -1,12 +1,12 @@
-//! The server's side of TLS: connections that keep no buffer while nothing is under way, certificates that can be
-//! replaced while they serve, and tickets that every shard accepts.
+//! The server's side of TLS: connections without buffers while idle, certificates that can be replaced at any time, and
+//! tickets that every shard accepts.
 //!
-//! [`Connection`] is the state of one connection, without a socket: callers read and write for it. [`Stream`] is a
-//! connection with tokio's socket, for code that wants [`AsyncRead`](tokio::io::AsyncRead) and
-//! [`AsyncWrite`](tokio::io::AsyncWrite). A connection is `Send`: it moves to another runtime as (socket,
-//! connection, plaintext that was decrypted and not read), see [`Stream::into_parts`].
+//! [`Connection`] is the TLS state of one connection without its socket: callers do the I/O. [`Stream`] is a connection
+//! with tokio's socket, for code that needs [`AsyncRead`](tokio::io::AsyncRead) and
+//! [`AsyncWrite`](tokio::io::AsyncWrite). A connection is `Send`. To move to another runtime, [`Stream::into_parts`]
+//! splits a stream into socket, connection and unread plaintext.
 //!
-//! rustls' unbuffered API appears in `connection.rs` alone, since later versions of rustls replace it.
+//! Only `connection.rs` uses rustls' unbuffered API, since later versions of rustls replace it.
 
 mod certificates;
 mod connection;

@@ -1,4 +1,4 @@
-//! A connection with its socket, for tokio.
+//! A TLS connection with its socket, for tokio.
 
 use std::io;
 use std::pin::Pin;
@@ -10,35 +10,35 @@ use tokio::net::TcpStream;
 
 use crate::connection::{Connection, Received};
 
-/// A socket that speaks TLS.
+/// A socket with TLS.
 #[derive(Debug)]
 pub struct Stream {
     tcp: TcpStream,
     tls: Box<Connection>,
-    /// Plaintext that was decrypted and has not been read: less than [`TLS_STREAM_READ_BYTES`] and one record.
+    /// Unread plaintext: less than [`TLS_STREAM_READ_BYTES`] plus one record.
     plain: Vec<u8>,
-    /// How many bytes of `plain` have been read.
+    /// Number of bytes of `plain` that have been read.
     read: usize,
 }
 
-/// How far a handshake has come.
+/// Progress of a handshake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Handshake {
-    /// It waits for the client.
+    /// The handshake waits for data from the client.
     Waiting,
-    /// It is over, and data may go both ways.
+    /// The handshake is complete.
     Done,
-    /// The client has ended the connection.
+    /// The client has closed the connection.
     Ended,
 }
 
 impl Stream {
-    /// Puts a connection and its socket together. `plain`: plaintext that was decrypted and has not been read.
+    /// Combines a connection with its socket. `plain` is unread plaintext.
     pub fn new(tcp: TcpStream, tls: Box<Connection>, plain: Vec<u8>) -> Self {
         Self { tcp, tls, plain, read: 0 }
     }
 
-    /// The socket, the connection, and the plaintext that was decrypted and has not been read.
+    /// The socket, the connection and the unread plaintext.
     pub fn into_parts(mut self) -> (TcpStream, Box<Connection>, Vec<u8>) {
         self.plain.drain(..self.read);
         (self.tcp, self.tls, self.plain)
@@ -54,12 +54,12 @@ impl Stream {
         &self.tls
     }
 
-    /// Reads once, without waiting, and answers what arrived. This is where a handshake costs its CPU: about 100 us for a
-    /// ClientHello.
+    /// Does one step of a handshake: reads once, without waiting, and answers. A ClientHello needs about 100 us of CPU
+    /// here.
     ///
     /// # Errors
     ///
-    /// Those of the socket, and a [`Fault`](crate::Fault), after the client has been sent its alert.
+    /// Errors of the socket, and a [`Fault`](crate::Fault) after its alert has been sent to the client.
     pub fn shake_hands(&mut self) -> io::Result<Handshake> {
         let Self { tcp, tls, plain, .. } = self;
         let received = tls.receive(TLS_STREAM_READ_BYTES, plain, |buffer| match tcp.try_read(buffer) {
@@ -75,17 +75,17 @@ impl Stream {
         }
     }
 
-    /// Writes what is pending as far as the socket takes it now.
+    /// Writes pending data, as far as the socket accepts it now.
     ///
     /// # Errors
     ///
-    /// Those of the socket.
+    /// Errors of the socket.
     pub fn flush_pending(&mut self) -> io::Result<()> {
         let Self { tcp, tls, .. } = self;
         tls.flush(|bytes| tcp.try_write(bytes)).map(drop)
     }
 
-    /// Writes what is pending.
+    /// Writes pending data.
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { tcp, tls, .. } = self;
         while tls.has_pending() {
@@ -99,7 +99,7 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // What TLS itself has to say goes out even if nobody writes.
+        // Sends messages of TLS itself, even if the caller writes nothing.
         if let Poll::Ready(written) = self.poll_pending(cx) {
             written?;
         }
@@ -118,7 +118,7 @@ impl AsyncRead for Stream {
             let ended = match received {
                 Poll::Ready(received) => received? == Received::End,
                 Poll::Pending => {
-                    // A connection that waits for its client keeps no buffer.
+                    // A connection that waits for its client must keep no buffer.
                     *plain = Vec::new();
                     return Poll::Pending;
                 }

@@ -1,4 +1,4 @@
-//! A client of rustls talks with a [`Connection`], in memory.
+//! Tests of a [`Connection`] with a rustls client, in memory.
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use rustls::{
 
 use crate::{Acceptor, Certificates, Connection, Fault, FileRole, FileStamps, PairFiles, Received};
 
-/// Files that are deleted behind a test.
+/// Files that are deleted at the end of a test.
 struct Files(PathBuf);
 
 impl Files {
@@ -31,7 +31,7 @@ impl Files {
         file
     }
 
-    /// A certificate for these names, of itself, with its key.
+    /// Creates a self-signed certificate for these names, and its key.
     fn pair(&self, name: &str, names: &[&str]) -> PairFiles {
         let made =
             rcgen::generate_simple_self_signed(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
@@ -52,7 +52,7 @@ fn acceptor(pairs: &[PairFiles]) -> Acceptor {
     Acceptor::new(Arc::new(Certificates::load(pairs).unwrap()), None).unwrap()
 }
 
-/// A client that trusts these certificates.
+/// A client configuration that trusts these certificates.
 fn client_config(pairs: &[PairFiles], versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
     use rustls::pki_types::pem::PemObject;
     let mut roots = RootCertStore::empty();
@@ -68,7 +68,7 @@ fn client_config(pairs: &[PairFiles], versions: &[&'static SupportedProtocolVers
 
 const BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
-/// A client and a server, and a wire between them that takes and gives `step` bytes at a time.
+/// A client and a server, connected by a wire that transfers `step` bytes at a time.
 struct Pair {
     client: ClientConnection,
     server: Connection,
@@ -88,7 +88,7 @@ impl Pair {
         Self { client, server, to_server: Vec::new(), step, heard: Vec::new(), told: Vec::new(), ended: false }
     }
 
-    /// Carries what there is to carry.
+    /// Transfers data in both directions until none is left.
     fn carry(&mut self) -> io::Result<()> {
         loop {
             while self.client.wants_write() {
@@ -139,7 +139,7 @@ impl Pair {
         assert!(!self.client.is_handshaking() && !self.server.is_handshaking());
     }
 
-    /// The server sends, over a socket that takes `step` bytes at a time and then none.
+    /// Sends data from the server over a socket that accepts `step` bytes and then none.
     fn send(&mut self, mut plain: &[u8]) {
         while !plain.is_empty() {
             let step = self.step;
@@ -163,12 +163,12 @@ impl Pair {
         self.told.extend(received);
     }
 
-    /// What the client has received of [`Self::send`].
+    /// The data that the client has received from [`Self::send`].
     fn told(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.told)
     }
 
-    /// What the client has received just now.
+    /// The data that the client has received since the last call.
     fn received(&mut self) -> Vec<u8> {
         let mut plain = Vec::new();
         match self.client.reader().read_to_end(&mut plain) {
@@ -200,7 +200,7 @@ fn data_flows_both_ways_in_pieces_and_leaves_no_buffer() {
                 pair.send(&data[..len]);
                 assert_eq!(pair.told(), &data[..len], "{len} bytes, {step} at a time");
             }
-            assert_eq!(pair.server.kept(), 0, "an idle connection keeps no buffer");
+            assert_eq!(pair.server.kept(), 0, "an idle connection must keep no buffer");
         }
     }
 }
@@ -213,7 +213,7 @@ fn data_behind_the_handshake_is_received() {
     for version in BOTH {
         let config = Arc::new(client_config(&pairs, &[version]));
         let mut pair = Pair::new(&acceptor, &config, "localhost", usize::MAX);
-        // rustls sends it as early as possible: in TLS 1.3 right after Finished.
+        // rustls sends this data as early as possible: in TLS 1.3 right after Finished.
         pair.client.writer().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         pair.shake_hands();
         assert_eq!(pair.heard, b"GET / HTTP/1.1\r\n\r\n");
@@ -273,7 +273,7 @@ fn both_ends_can_update_keys() {
         pair.client.writer().write_all(b"in").unwrap();
         pair.carry().unwrap();
         assert_eq!(std::mem::take(&mut pair.heard), b"in", "{n}");
-        // The answer goes in front of the next data.
+        // The answer precedes the next data.
         pair.send(b"out");
         assert_eq!(pair.told(), b"out", "{n}");
         assert_eq!(pair.server.kept(), 0);
@@ -292,7 +292,7 @@ fn both_ends_send_close_notify() {
         pair.client.send_close_notify();
         pair.carry().unwrap();
         assert!(pair.ended && pair.heard == b"bye");
-        // A half close: this end may still send.
+        // This is a half close: the server may still send.
         pair.send(b"farewell");
         let mut wire = Vec::new();
         pair.server.close(|bytes| {
@@ -301,7 +301,7 @@ fn both_ends_send_close_notify() {
         });
         pair.give(&wire).unwrap();
         let mut plain = Vec::new();
-        pair.client.reader().read_to_end(&mut plain).expect("close_notify, not the end of the stream");
+        pair.client.reader().read_to_end(&mut plain).expect("the end must come from close_notify");
         assert_eq!(pair.told(), b"farewell");
         wire.clear();
         pair.server.close(|bytes| Ok(bytes.len()));
@@ -309,7 +309,7 @@ fn both_ends_send_close_notify() {
     }
 }
 
-/// The error of a conversation, and the alert for the client.
+/// The error of the handshake, and the alert that the client receives.
 fn failure(pair: &mut Pair) -> (Fault, Option<AlertDescription>) {
     let error = pair.carry().expect_err("it fails");
     let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()).cloned();
@@ -357,7 +357,7 @@ fn a_failed_handshake_ends_with_an_alert() {
     pair.client.write_tls(&mut pair.to_server).unwrap();
     let bytes = std::mem::take(&mut pair.to_server);
     let error = pair.feed(&bytes).unwrap_err();
-    assert!(error.to_string().contains("refused to go on"), "{error}");
+    assert!(error.to_string().contains("ended the handshake"), "{error}");
 
     for hello in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10", &[0; 64]]
     {
@@ -402,7 +402,7 @@ fn an_endless_record_is_buffered_within_its_bound() {
     assert!(pair.feed(&[1]).is_err(), "it is not authentic");
 }
 
-/// Numbers that are the same in each run.
+/// Pseudorandom numbers, the same in each run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -458,13 +458,13 @@ fn damaged_bytes_end_only_the_connection() {
             }
             assert!(pair.server.kept() <= TLS_RECORD_BYTES + TLS_WRITE_BYTES, "seed {seed}");
         }
-        // Whatever has happened, it can be written to and closed.
+        // Writing and closing must not panic in any state.
         _ = pair.server.send(b"x", |bytes| Ok(bytes.len()));
         pair.server.close(|bytes| Ok(bytes.len()));
     }
 }
 
-/// The certificate that a client gets who asks for this name. It trusts all of them.
+/// The certificate that a client with this server name receives. The client trusts all certificates.
 fn certificate_for(acceptor: &Acceptor, pairs: &[PairFiles], name: &str) -> Vec<u8> {
     let mut pair = Pair::new(acceptor, &Arc::new(client_config(pairs, &BOTH)), name, usize::MAX);
     _ = pair.carry();
@@ -497,7 +497,8 @@ fn the_server_name_selects_the_certificate() {
     ] {
         assert!(certificate_for(&acceptor, &pairs, name) == own(at), "{name}");
     }
-    // Without a name, or with one that none has, it is the first. The client does not take it, which the server cannot know.
+    // Without a server name, or with an unknown one, the server uses the first certificate. The client refuses it
+    // later, which the server cannot know.
     for name in ["unknown.example", "a.b.wild.example", "127.0.0.1"] {
         let chosen = acceptor.certificates().choose_der(name);
         assert!(chosen == own(0), "{name}");
@@ -521,7 +522,7 @@ fn replacing_certificates_keeps_connections_and_tickets() {
         assert_eq!(before.told(), b"still here");
         let mut resumed = Pair::new(&acceptor, &config, "localhost", usize::MAX);
         resumed.shake_hands();
-        assert!(resumed.server.is_resumed(), "the ticket of before");
+        assert!(resumed.server.is_resumed(), "the earlier ticket must be accepted");
         assert_eq!(resumed.client.protocol_version(), Some(version.version));
         let stranger = Arc::new(client_config(&[old[0].clone(), new[0].clone()], &[version]));
         let mut after = Pair::new(&acceptor, &stranger, "localhost", usize::MAX);
@@ -568,7 +569,7 @@ fn an_invalid_file_is_named_with_the_reason() {
     for (certificate, key, role, problem) in [
         (&missing, &good.key, FileRole::Certificate, "cannot be read"),
         (&files.0, &good.key, FileRole::Certificate, "cannot be read"),
-        (&empty, &good.key, FileRole::Certificate, "has no certificate: a PEM file"),
+        (&empty, &good.key, FileRole::Certificate, "has no certificate: use a PEM file"),
         (&good.key, &good.key, FileRole::Certificate, "has a private key and no certificate"),
         (&garbage, &good.key, FileRole::Certificate, "has a certificate that cannot be read"),
         (&broken, &good.key, FileRole::Certificate, "is not valid PEM"),
@@ -603,7 +604,7 @@ fn facts_and_stamps_match_the_files() {
     assert!((9.9..=10.0).contains(&days), "{days}");
     assert!(loaded.facts()[0].seconds_left(now + Duration::from_secs(11 * 86_400)) < 0.0);
 
-    // As Kubernetes does it: the file is a link into a directory that is a link.
+    // Like in Kubernetes, the file is a link into a directory that is itself a link.
     let link = |to: &str| {
         let new = files.0.join("new");
         std::os::unix::fs::symlink(to, &new).unwrap();

@@ -1,4 +1,4 @@
-//! Tickets that several hubs accept.
+//! Session tickets that several hubs accept.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,19 +7,18 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
 use rustls::server::ProducesTickets;
 
-/// How long one key encrypts tickets. A ticket is accepted during its key's time and the one behind it.
+/// Period during which one key encrypts tickets. A ticket is accepted in the period of its key and in the next one.
 const PERIOD: Duration = Duration::from_secs(6 * 60 * 60);
 
-/// Bytes in front of the ciphertext: the number of the key's period, and the nonce.
+/// Length of the header in bytes: number of the key's period, and nonce.
 const HEAD: usize = 8 + NONCE_LEN;
 
-/// Longest ticket that is looked at, in bytes. Those of this hub are about 200 B.
+/// Maximum length of a ticket, in bytes. Longer ones are ignored; those of this hub have about 200 bytes.
 const LONGEST: usize = 4 * 1024;
 
-/// Encrypts tickets with keys that are derived from a secret and from the time, so that all hubs with the secret have them.
+/// Encrypts tickets with keys derived from a secret and the time, so that all hubs with the secret have the same keys.
 ///
-/// Nonces are random: of 2^32 tickets of one period two have the same one with a chance of 2^-33, and 2^32 in 6 hours are
-/// 200,000 a second.
+/// Nonces are random. With 2^32 tickets per period (200,000 per second), the probability of a repeated nonce is 2^-33.
 pub(crate) struct SharedTickets {
     secret: Prk,
     now: fn() -> Duration,
@@ -79,7 +78,7 @@ impl ProducesTickets for SharedTickets {
         let (period, nonce) = head.split_first_chunk::<8>()?;
         let number = u64::from_be_bytes(*period);
         let now = self.period();
-        // The next one too: the clock of the hub that made it may be ahead.
+        // Includes the next period, because the clock of the issuing hub may be ahead.
         if !(now.saturating_sub(1)..=now + 1).contains(&number) {
             return None;
         }
@@ -125,6 +124,9 @@ mod tests {
         assert!(at(at_hour::<0>) && at(at_hour::<5>) && at(at_hour::<11>));
         assert!(!at(at_hour::<12>));
         let ahead = SharedTickets::by(b"secret", at_hour::<7>).encrypt(b"state").unwrap();
-        assert!(SharedTickets::by(b"secret", at_hour::<5>).decrypt(&ahead).is_some(), "a clock that is behind");
+        assert!(
+            SharedTickets::by(b"secret", at_hour::<5>).decrypt(&ahead).is_some(),
+            "a ticket of a hub whose clock is ahead"
+        );
     }
 }

@@ -1,8 +1,8 @@
-//! A signaling server of the usual design, to measure what a thread per core gains.
+//! A signaling server of the usual design, to measure the benefit of a thread per core.
 //!
 //! tokio's multi-threaded runtime, one map of networks behind a lock, two tasks and a channel per connection,
-//! fastwebsockets, `serde_json::Value` in and out. It speaks as much of the protocol as the generator needs: `connected`,
-//! announcements and discoveries, signals, goodbyes. Nothing in it is slow on purpose.
+//! fastwebsockets, `serde_json::Value` in and out. It supports the part of the protocol that the generator needs:
+//! `connected`, announcements and discoveries, signals, goodbyes. It is not slowed down on purpose.
 #![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the design that the hub is compared with")]
 
 use std::collections::HashMap;
@@ -28,10 +28,10 @@ use tokio::sync::mpsc;
 
 type Socket = TokioIo<Upgraded>;
 
-/// Maximum number of messages queued for one peer; more are lost.
+/// Maximum number of messages queued for one peer. Further messages are dropped.
 const QUEUE: usize = 32 * 1024;
 
-/// What a peer's writer sends.
+/// A message for a peer's writer.
 enum Outgoing {
     Text(String),
     Pong(Vec<u8>),
@@ -43,7 +43,7 @@ struct Member {
     sender: mpsc::Sender<Outgoing>,
 }
 
-/// The members of each network by their ids.
+/// The members of each network, by id.
 type Networks = RwLock<HashMap<String, HashMap<String, Member>>>;
 
 /// Serves until it is killed.

@@ -16,7 +16,7 @@ const MEMBERS: usize = 10;
 /// Connects, and then ends every connection: half with a reset, half with a close.
 pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;
-    // Work that a server does only once is done first.
+    // A first round, so that work a server does only once is not measured.
     swarm.connect((peers..peers + 200).map(|peer| server.seat(peer, peer)), |_, _| {})?;
     (0..200).try_for_each(|at| swarm.reset(at))?;
     swarm.rest(SETTLED)?;
@@ -43,7 +43,7 @@ pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     ]))
 }
 
-/// Time until a server has settled.
+/// Time that a server gets to settle.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// Times for which all peers are connected, and disconnected, before memory is measured.
@@ -90,9 +90,9 @@ pub(crate) fn idle(server: &Server, peers: usize, rest: Rest) -> io::Result<Figu
     ]))
 }
 
-/// In networks of ten. Returns when everyone knows the nine others.
+/// Announces all peers in networks of ten. Returns when every peer knows the nine others.
 fn announce_all(swarm: &mut Swarm, peers: usize) -> io::Result<()> {
-    /// Announce before the generator reads again.
+    /// Number of announcements before the generator reads again.
     const CHUNK: usize = 500;
     let mut count = 0;
     let is_event = |heard| u64::from(matches!(heard, Heard::Discovered(_)));
@@ -116,7 +116,8 @@ pub(crate) fn churn(server: &Server, networks: usize, window: Duration) -> io::R
     announce_all(&mut swarm, peers)?;
     let room: Vec<(Vec<u8>, Vec<u8>)> =
         (0..networks).map(message::network).map(|name| (message::announce(&name), message::goodbye(&name))).collect();
-    // Events caused by the last step in each network: a leave notifies the others, a join each of each.
+    // Events caused by the last step in each network. A leave notifies the others; a join notifies both sides of each
+    // pair.
     let mut heard = vec![0u32; networks];
     let mut away = vec![true; networks];
     let mut cycles = 0u64;

@@ -8,17 +8,18 @@ use crate::relay::{self, Pair, Plan};
 use crate::server::Server;
 use crate::swarm::Swarm;
 
-/// Number of peers whose shards are found out. Each takes a tick of the hub, after which it publishes its gauges.
+/// Number of peers whose home shards are determined. Each takes a tick of the hub, after which the hub publishes its
+/// gauges.
 const PEERS: usize = 40;
 
-/// The same peers, paired so that both are on one shard, and so that they are not.
+/// The same peers, paired within a shard and across shards.
 pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures> {
     let shards = homes(server)?;
     let of = |shard: usize| (0..PEERS).filter(|&peer| shards[peer] == shard).collect::<Vec<_>>();
     let (here, there) = (of(0), of(1));
     let count = here.len().min(there.len()) / 2 * 2;
     if count < 4 {
-        return Err(io::Error::other("nearly all peers have one home"));
+        return Err(io::Error::other("nearly all peers have the same home"));
     }
     let same: Vec<Pair<'_>> = [&here[..count], &there[..count]]
         .iter()
@@ -30,14 +31,14 @@ pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures
     let middle = sum(server, LETTERS)?;
     let cross = relay::closed(&cross, plan, spin)?;
     let after = sum(server, LETTERS)?;
-    // Announcements are letters, too; beside the signals they are few.
+    // Announcements cause letters, too, but few compared with the signals.
     let letters_a_message = |figures: &Figures, letters: u64| {
         letters as f64 / (figures["rate"] * (plan.window + relay::WARM_UP).as_secs_f64())
     };
     let letters = [letters_a_message(&same, middle - before), letters_a_message(&cross, after - middle)];
     if letters[0] > 0.1 || letters[1] < 0.5 {
         return Err(io::Error::other(format!(
-            "letters a message: {letters:.2?}: the pairs are not where they should be"
+            "letters per message: {letters:.2?}: the pairs are on other shards than expected"
         )));
     }
     Ok(Figures::from([
@@ -52,8 +53,8 @@ pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures
     ]))
 }
 
-/// The home of each of the first peers: the shard with one more session. Hubs draw their keys at the start, so nobody
-/// else can know.
+/// The home shard of each peer: the one that has one more session after the peer connected. Hubs draw random keys at
+/// the start, so homes cannot be computed.
 fn homes(server: &Server) -> io::Result<Vec<usize>> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let mut swarm = Swarm::new()?;
@@ -92,7 +93,7 @@ fn sessions(server: &Server) -> io::Result<Vec<u64>> {
 
 const LETTERS: &str = "peerpigeon_shard_letters_total";
 
-/// Sum over all shards, after they have published.
+/// Sum over all shards, after the next publication.
 fn sum(server: &Server, metric: &str) -> io::Result<u64> {
     std::thread::sleep(Duration::from_millis(300));
     Ok(by_shard(server, metric)?.iter().sum())

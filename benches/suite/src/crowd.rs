@@ -12,10 +12,11 @@ use crate::message::{self, Heard};
 use crate::server::Server;
 use crate::swarm::Swarm;
 
-/// The network of all.
+/// The network of all peers.
 const ROOM: usize = 0;
 
-/// A peer's announcement. For a yardstick, the message that a hub would make of it, so that the same bytes are sent.
+/// A peer's announcement. The yardstick gets the message that a hub would send instead, so that both send the same
+/// bytes.
 fn announcement(server: &Server, peer: usize) -> Vec<u8> {
     if server.kind.is_hub() { message::announce(&message::network(ROOM)) } else { message::discovered(peer, ROOM) }
 }
@@ -23,7 +24,7 @@ fn announcement(server: &Server, peer: usize) -> Vec<u8> {
 /// The delays of discoveries.
 struct Hearing {
     ledger: Ledger,
-    /// When each announced, or was to.
+    /// Time at which each peer announced, or was due to.
     announced: Vec<Option<Instant>>,
     lag: Histogram<u64>,
     /// A hub sends a discovery when both peers have announced; a yardstick as soon as it receives the announcement.
@@ -47,17 +48,17 @@ impl Hearing {
         }
         let of = |peer: usize| self.announced[peer];
         let since = if self.is_hub { of(subject).max(of(observer)) } else { of(subject) };
-        // The clock is read for each, since each waits for its turn.
+        // The clock is read for each peer, since each waits for its turn.
         self.lag.saturating_record(since.map_or(0, |since| since.elapsed().as_micros() as u64));
     }
 
-    /// The figures, if every peer has discovered every other once.
+    /// The figures, if every peer has discovered every other exactly once.
     fn figures(&self, cpu: &Cpu, secs: f64) -> io::Result<Figures> {
         let Ledger { pairs, wrong, .. } = self.ledger;
         if !self.ledger.is_exact() {
             let all = self.announced.len() * (self.announced.len() - 1);
             return Err(io::Error::other(format!(
-                "{pairs} pairs of {all} heard, and {wrong} times what was not to be"
+                "{pairs} of {all} pairs discovered each other, and {wrong} discoveries were wrong"
             )));
         }
         Ok(Figures::from([
@@ -72,7 +73,7 @@ impl Hearing {
 }
 
 /// All peers connect and then announce, `per_sec` of them per second or all at once. Ends when every peer has
-/// discovered every other, after a moment in which nobody may receive anything again.
+/// discovered every other, plus a moment in which no peer may receive more.
 pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::Result<Figures> {
     const QUIET: Duration = Duration::from_secs(20);
     const AFTERWARDS: Duration = Duration::from_millis(300);
@@ -117,7 +118,7 @@ pub(crate) fn fan_out(server: &Server, peers: usize, rounds: usize) -> io::Resul
         figures.insert("fill_cpu_us", fill(server, &mut swarm, peers)?);
     }
     let (mut leaves, mut joins, mut times) = (0.0, 0.0, Vec::new());
-    // The first is for warming up.
+    // The first round is a warm-up.
     for round in 0..=rounds {
         let speaker = round * 7 % peers;
         let announce = announcement(server, speaker);

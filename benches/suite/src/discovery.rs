@@ -1,4 +1,4 @@
-//! Joins into one network, one after another: events and cost per join, at any size of the network.
+//! Joins into one network, one after another: events and cost per join, by size of the network.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use crate::swarm::Swarm;
 /// Maximum number of joins that are awaited together. A tenth of all joins is a multiple of it.
 const CHUNK: usize = 50;
 
-/// Silence after which all messages have arrived. Longer than a hub takes for anything.
+/// Silence after which all messages have arrived: longer than any delay of a hub.
 const QUIET: Duration = Duration::from_millis(60);
 
-/// `peers` join; then one in twenty leaves.
+/// `peers` peers join, then one in twenty leaves.
 pub(crate) fn run(server: &Server, peers: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;
     swarm.connect((0..peers).map(|peer| server.seat(peer, 0)), |_, _| {})?;
@@ -80,7 +80,7 @@ pub(crate) fn bare(server: &Server, peers: usize) -> io::Result<Figures> {
     Ok(Figures::from([("event_us", server.cpu()?.since(&before).us() / events.max(1) as f64)]))
 }
 
-/// Counts what comes until nothing comes any more.
+/// Counts messages until none arrive.
 fn settle(swarm: &mut Swarm) -> io::Result<u64> {
     let (mut events, mut last) = (0, Instant::now());
     while last.elapsed() < QUIET {

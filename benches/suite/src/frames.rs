@@ -1,4 +1,4 @@
-//! Where WebSocket frames end in a stream, masked or not, and what their payload is.
+//! Finds WebSocket frames in a stream, masked or not, and their payloads.
 
 /// Opcode of a text frame.
 pub(crate) const TEXT: u8 = 1;
@@ -9,23 +9,23 @@ pub(crate) const PING: u8 = 9;
 /// Opcode of a pong.
 const PONG: u8 = 10;
 
-/// Key of every masked frame here. Any key will do: no proxy needs protection.
+/// Mask of every frame of the generator. A constant is enough, because no proxy needs protection here.
 pub(crate) const MASK: [u8; 4] = [0x5a, 0xc3, 0x96, 0x0f];
 
-/// A frame's header, read.
+/// The parsed header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// What the frame is.
+    /// The opcode.
     pub(crate) opcode: u8,
-    /// Bytes of payload.
+    /// Length of the payload, in bytes.
     pub(crate) payload: usize,
-    /// Bytes of the header itself.
+    /// Length of the header, in bytes.
     header: usize,
     mask: Option<[u8; 4]>,
 }
 
 impl Header {
-    /// The header at the beginning of these bytes; `None` while it is not whole.
+    /// Parses the header at the beginning of these bytes; `None` while it is incomplete.
     fn read(bytes: &[u8]) -> Option<Self> {
         let (&first, &second) = (bytes.first()?, bytes.get(1)?);
         let (payload, at) = match second & 0x7f {
@@ -44,18 +44,18 @@ impl Header {
 /// Longest header: masked, with a length of 64 bits.
 const MAX_HEADER: usize = 14;
 
-/// Counts frames as they come, and keeps none of their bytes.
+/// Counts frames without storing their bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    /// The beginning of a header that is not whole.
+    /// An incomplete header.
     head: [u8; MAX_HEADER],
     have: usize,
-    /// The frame that is under way, and how much of its payload is to come.
+    /// The current frame, and the number of its remaining payload bytes.
     current: Option<(Header, usize)>,
 }
 
 impl Scan {
-    /// Consumes the next bytes; calls `on` for each frame when its last byte has arrived.
+    /// Consumes the next bytes. Calls `on` for each frame when its last byte has arrived.
     #[inline]
     pub(crate) fn feed(&mut self, mut bytes: &[u8], mut on: impl FnMut(Header)) {
         loop {
@@ -91,14 +91,14 @@ impl Scan {
     }
 }
 
-/// Takes frames out of a stream with their payload, unmasked.
+/// Extracts frames from a stream, with unmasked payloads.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     partial: Vec<u8>,
 }
 
 impl Frames {
-    /// Takes what came next; `on` gets the opcode and the payload of each whole frame.
+    /// Consumes the next bytes. Calls `on` with opcode and payload of each complete frame.
     pub(crate) fn feed(&mut self, bytes: &[u8], mut on: impl FnMut(u8, &[u8])) {
         if self.partial.is_empty() {
             let taken = Self::take(bytes, &mut on);
@@ -109,7 +109,7 @@ impl Frames {
             self.partial.drain(..taken);
         }
         if self.partial.is_empty() {
-            // Thousands of these wait at a time: an idle one owns nothing.
+            // Thousands of these exist at a time, so an idle one must own no memory.
             self.partial = Vec::new();
         }
     }
@@ -192,12 +192,12 @@ mod tests {
     }
 
     #[test]
-    fn frames_end_where_they_end_however_the_stream_is_cut() {
+    fn frames_are_found_however_the_stream_is_cut() {
         let stream = stream();
         for step in [1, 2, 3, 5, 13, 14, 1000, 65_536, stream.len()] {
             let (mut scan, mut frames) = (Scan::default(), Frames::default());
             let (mut lengths, mut payloads) = (Vec::new(), Vec::new());
-            // Byte by byte over all of it would take minutes in the one that copies: the headers are what matters.
+            // Cutting everywhere would take minutes; cuts in and around headers are enough.
             for piece in stream.chunks(step) {
                 scan.feed(piece, |header| lengths.push((header.opcode, header.payload)));
                 if step > 5 {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_counts_with_its_last_byte_and_not_before() {
+    fn a_frame_counts_when_its_last_byte_arrives() {
         let frame = text("0123456789");
         let mut scan = Scan::default();
         scan.feed(&frame[..frame.len() - 1], |_| panic!("it is not whole"));

@@ -5,7 +5,7 @@
 pub(crate) struct Ledger {
     peers: usize,
     seen: Vec<u64>,
-    /// Pairs that were entered.
+    /// Number of recorded pairs.
     pub(crate) pairs: u64,
     /// Wrong discoveries: repeated, of oneself, or of an unknown peer.
     pub(crate) wrong: u64,
@@ -17,7 +17,7 @@ impl Ledger {
         Self { peers, seen: vec![0; (peers * peers).div_ceil(64)], pairs: 0, wrong: 0 }
     }
 
-    /// Records that `observer` discovered `subject`. Returns whether that was right.
+    /// Records that `observer` discovered `subject`. Returns whether that was correct.
     pub(crate) fn enter(&mut self, observer: usize, subject: usize) -> bool {
         let bit = observer * self.peers + subject;
         if observer == subject
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_of_each_other_once() {
+    fn a_complete_ledger_has_each_pair_once() {
         let mut ledger = Ledger::new(9);
         for observer in 0..9 {
             for subject in (0..9).filter(|&subject| subject != observer) {
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_hears_of_himself_or_of_a_stranger() {
+    fn discoveries_of_oneself_and_strangers_are_wrong() {
         for (observer, subject) in [(2, 2), (0, 3), (3, 0)] {
             let mut ledger = Ledger::new(3);
             assert!(!ledger.enter(observer, subject));

@@ -1,4 +1,4 @@
-//! The machine: cores, and what a process used of it.
+//! The machine's cores, and the CPU time and memory of processes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,20 +8,20 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 
-/// The cores this process may use when it starts.
+/// The cores that this process may use.
 #[derive(Clone, Debug)]
 pub(crate) struct Cores {
     all: Vec<usize>,
 }
 
 impl Cores {
-    /// What the kernel says.
+    /// The cores according to the kernel.
     pub(crate) fn found() -> io::Result<Self> {
         let set = sched_getaffinity(None)?;
         Ok(Self { all: (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect() })
     }
 
-    /// How many there are.
+    /// Number of cores.
     pub(crate) fn count(&self) -> usize {
         self.all.len()
     }
@@ -31,14 +31,14 @@ impl Cores {
         self.all.last().copied().into_iter().collect()
     }
 
-    /// `count` cores for servers: the first, without the generator's as far as there are others. With fewer than asked
-    /// for, the generator's is one of them: SHARDS=2 on two cores shares one with it.
+    /// The first `count` cores, for servers. They include the generator's core only if there are too few others: with
+    /// SHARDS=2 on two cores, one shard shares its core with the generator.
     pub(crate) fn server(&self, count: usize) -> Vec<usize> {
         self.all[..count.clamp(1, self.all.len())].to_vec()
     }
 }
 
-/// The machine as results name it.
+/// Description of the machine for results.
 pub(crate) fn description() -> Value {
     let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = file("/proc/cpuinfo");
@@ -62,14 +62,14 @@ pub(crate) fn description() -> Value {
     })
 }
 
-/// Puts the calling thread, and what it starts from here on, onto these cores.
+/// Binds the calling thread, and everything it starts later, to these cores.
 pub(crate) fn pin(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     cores.iter().for_each(|&core| set.set(core));
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// Raises the limit of open files to the most it may be.
+/// Raises the limit of open files to the maximum.
 pub(crate) fn raise_file_limit() -> io::Result<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -77,14 +77,14 @@ pub(crate) fn raise_file_limit() -> io::Result<u64> {
     Ok(limit.current.unwrap_or(u64::MAX))
 }
 
-/// CPU time of processes so far, by thread.
+/// CPU time of processes, by thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Cpu {
     threads: Vec<(PathBuf, String, u64)>,
 }
 
 impl Cpu {
-    /// Of all threads that live.
+    /// The CPU time of all running threads.
     pub(crate) fn of(pids: &[u32]) -> io::Result<Self> {
         let mut threads = Vec::new();
         for pid in pids {
@@ -98,7 +98,7 @@ impl Cpu {
         Ok(Self { threads })
     }
 
-    /// What was used since then.
+    /// CPU time used since then.
     pub(crate) fn since(mut self, then: &Self) -> Self {
         for (path, _, ns) in &mut self.threads {
             let before = then.threads.iter().find(|(old, ..)| old == path).map_or(0, |(.., ns)| *ns);
@@ -112,13 +112,13 @@ impl Cpu {
         self.us_of("")
     }
 
-    /// Of the threads whose name begins so, in microseconds.
+    /// CPU time of the threads whose name begins with this prefix, in microseconds.
     pub(crate) fn us_of(&self, name: &str) -> f64 {
         self.threads.iter().filter(|(_, own, _)| own.starts_with(name)).map(|(.., ns)| *ns as f64 / 1e3).sum()
     }
 }
 
-/// By the scheduler's clock; where the kernel keeps no such statistics, by its ticks.
+/// CPU time from the scheduler's statistics, or from ticks if the kernel keeps no statistics.
 fn thread_ns(task: &Path) -> io::Result<u64> {
     if let Ok(text) = std::fs::read_to_string(task.join("schedstat"))
         && let Some(ns) = text.split(' ').next().and_then(|field| field.parse().ok())
@@ -133,7 +133,7 @@ fn thread_ns(task: &Path) -> io::Result<u64> {
     Ok(ticks * TICK_NS)
 }
 
-/// Memory of a process that is in RAM, in bytes.
+/// Resident memory of a process, in bytes.
 pub(crate) fn rss(pid: u32) -> io::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_generators_core_is_not_a_servers_while_there_is_another() {
+    fn servers_use_the_generators_core_last() {
         let cores = Cores { all: vec![2, 5, 7] };
         assert_eq!((cores.server(1), cores.server(2), cores.generator()), (vec![2], vec![2, 5], vec![7]));
         assert_eq!(cores.server(9), [2, 5, 7]);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_seen_in_cpu_time() {
+    fn work_increases_the_cpu_time() {
         let pid = std::process::id();
         let before = Cpu::of(&[pid]).unwrap();
         let begin = std::time::Instant::now();

@@ -1,5 +1,5 @@
 //! Benchmarks of a hub, compared with the limit of the machine and with the usual design.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool that talks to who runs it")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
 mod baseline;
 mod connections;
@@ -42,31 +42,31 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Serves as the usual design does, until it is killed
+    /// Serve with the usual design until killed
     Baseline {
         #[arg(long)]
         port: u16,
         #[arg(long, default_value_t = 2)]
         workers: usize,
     },
-    /// Yardstick and hub in turn, for three sizes and 1 and 16 messages under way: medians and ratios
+    /// Run yardstick and hub in turn, for three sizes and 1 and 16 messages in flight: medians and ratios
     Ratio {
         #[arg(long, default_value_t = 3)]
         runs: usize,
-        /// Bytes of a message, with commas
+        /// Message lengths in bytes, separated by commas
         #[arg(long, value_delimiter = ',', default_value = "250,1200,2500")]
         sizes: Vec<usize>,
-        /// Messages under way per pair, with commas
+        /// Messages in flight per pair, separated by commas
         #[arg(long, value_delimiter = ',', default_value = "1,16")]
         flights: Vec<usize>,
         #[command(flatten)]
         talk: Talk,
     },
-    /// One run of pairs that send offers back and forth: a line of JSON
+    /// Run pairs that send offers back and forth once, and print a line of JSON
     Relay {
         #[arg(long, default_value = "hub")]
         server: Kind,
-        /// Bytes of a message
+        /// Message length in bytes
         #[arg(long, default_value_t = 1200)]
         size: usize,
         /// Messages under way per pair
@@ -75,28 +75,28 @@ enum What {
         #[command(flatten)]
         talk: Talk,
     },
-    /// All scenarios, or the named ones, as a table
+    /// Run all scenarios, or some, and print a table
     Suite {
-        /// Smaller crowds, one round: to see that it works
+        /// Smaller crowds and one round, as a smoke test
         #[arg(long)]
         quick: bool,
-        /// Only scenarios in whose name one of these stands, with commas
+        /// Only scenarios whose name contains one of these, separated by commas
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
-        /// Rounds of each scenario
+        /// Number of rounds of each scenario
         #[arg(long)]
         rounds: Option<usize>,
-        /// Write everything to this file
+        /// Write all results to this file, as JSON
         #[arg(long)]
         json: Option<PathBuf>,
-        /// Put the table between the marks of this page
+        /// Write the table between the marks of this page
         #[arg(long)]
         md: Option<PathBuf>,
         /// The hub's program; else the one beside this
         #[arg(long)]
         hub: Option<PathBuf>,
     },
-    /// Passes bytes on as they come, until it is killed
+    /// Forward bytes unchanged until killed
     Yardstick {
         #[arg(long)]
         port: u16,
@@ -110,7 +110,7 @@ struct Talk {
     /// Peers in a network
     #[arg(long, default_value_t = 2)]
     members: usize,
-    /// Seconds that are measured
+    /// Length of the measured part, in seconds
     #[arg(long, default_value_t = 3.0)]
     secs: f64,
     #[arg(long, default_value_t = 1)]
@@ -201,9 +201,7 @@ fn suite(
     let machine = machine::description();
     let setup = Setup::new(hub, 1)?;
     if !setup.spin {
-        eprintln!(
-            "one core: servers and generator share it, and take turns. Ratios still say something, latencies do not."
-        );
+        eprintln!("only one core: servers and generator share it. Ratios are still meaningful, latencies are not.");
     }
     let (mut done, mut table, mut failed) = (Vec::<Done>::new(), String::new(), 0);
     for case in suite::cases(&setup, size) {
@@ -217,7 +215,7 @@ fn suite(
                 let one = Done { name: case.name, servers: case.servers, columns: case.columns, rounds };
                 let mut lines = one.lines();
                 if done.last().is_none_or(|last| last.servers != one.servers) {
-                    // Others are compared here: a table of its own.
+                    // This scenario compares other servers, so it starts a new table.
                     let gap = if done.is_empty() { "" } else { "\n" };
                     lines = format!("{gap}{}{lines}", report::head(one.servers));
                 }

@@ -1,4 +1,4 @@
-//! Two hubs with a link between them.
+//! Scenarios with two linked hubs.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub(crate) fn linked(setup: &Setup) -> io::Result<[Server; 2]> {
     for hub in [&first, &second] {
         while !hub.get("/metrics")?.lines().any(|line| line == "peerpigeon_mesh_hubs 1") {
             if begin.elapsed() > PATIENCE {
-                return Err(io::Error::other("the hubs do not hear of each other"));
+                return Err(io::Error::other("the hubs do not link"));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -36,19 +36,20 @@ pub(crate) fn linked(setup: &Setup) -> io::Result<[Server; 2]> {
     Ok([first, second])
 }
 
-/// Pairs with one peer at each hub. `cpu_us` is both hubs', `mesh_us` both mesh threads'.
+/// Relays between pairs with one peer at each hub. `cpu_us` is the CPU time of both hubs, `mesh_us` that of both mesh
+/// threads.
 pub(crate) fn relay(hubs: &[Server; 2], pairs: usize, plan: Plan, spin: bool) -> io::Result<Figures> {
     let pairs: Vec<Pair<'_>> =
         (0..pairs).map(|n| Pair { servers: [&hubs[0], &hubs[1]], peers: [2 * n, 2 * n + 1] }).collect();
     let mut figures = relay::closed(&pairs, plan, spin)?;
-    // A message is an envelope that leaves one mesh thread and comes to the other, and its outcome, on the way back.
+    // A message causes an envelope from one mesh thread to the other, and an outcome in the other direction.
     figures.insert("mesh_us_each", figures["mesh_us"] / 2.0);
     figures.insert("shards_us_each", (figures["cpu_us"] - figures["mesh_us"]) / 2.0);
     Ok(figures)
 }
 
-/// At one hub there is an observer in each of many networks; at the other one peer joins each. Each join is one envelope
-/// over the link and two discoveries: the observer's of the peer, and the peer's of the observer.
+/// One hub has an observer in each of many networks; at the other hub, one peer joins each network. Each join causes
+/// one envelope on the link and two discoveries.
 pub(crate) fn presence(hubs: &[Server; 2], joins: usize) -> io::Result<Figures> {
     let mut observers = Swarm::new()?;
     let mut guests = Swarm::new()?;
@@ -56,7 +57,7 @@ pub(crate) fn presence(hubs: &[Server; 2], joins: usize) -> io::Result<Figures> 
     observers.connect((0..joins).map(|peer| hubs[0].seat(peer, 0)), |_, _| {})?;
     (0..joins).try_for_each(|at| observers.send(at, &room(at)))?;
     guests.connect((joins..2 * joins).map(|peer| hubs[1].seat(peer, 0)), |_, _| {})?;
-    // Until the other hub knows the observers.
+    // Wait until the other hub knows the observers.
     observers.rest(Duration::from_secs(2))?;
     let pids = [hubs[0].pid(), hubs[1].pid()];
     let mut figures = Figures::new();
@@ -78,7 +79,7 @@ pub(crate) fn presence(hubs: &[Server; 2], joins: usize) -> io::Result<Figures> 
         if heard > seen {
             last = Instant::now();
         } else if last.elapsed() > Duration::from_secs(20) {
-            return Err(io::Error::other(format!("{heard} of {joins} joins were heard over the link")));
+            return Err(io::Error::other(format!("{heard} of {joins} joins arrived over the link")));
         }
     }
     let (secs, cpu) = (begin.elapsed().as_secs_f64(), Cpu::of(&pids)?.since(&before));

@@ -1,10 +1,10 @@
-//! What the generator's peers say, and how it recognises what they hear.
+//! Messages of the generator's peers, and a fast classification of received messages.
 
 use memchr::memmem;
 
 use crate::frames;
 
-/// The 40 digits of peer `number`: spread over the whole space, as random ones would be, with the number at the end.
+/// The id of peer `number`: spread over the whole space like a random id, with the number at the end.
 pub(crate) fn id(number: usize) -> String {
     let high = mix(number as u64);
     format!("{high:016x}{:016x}{:08x}", mix(high), number as u32)
@@ -24,10 +24,10 @@ fn number(id: &[u8]) -> Option<usize> {
     usize::from_str_radix(digits, 16).ok()
 }
 
-/// The key of RFC 6455's example: the yardstick knows its answer by heart.
+/// The key of the example in RFC 6455, for which the yardstick has a fixed answer.
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// The request for a WebSocket. `group` is for the yardstick; a hub has no such key and does not look.
+/// The handshake request. `group` is for the yardstick; hubs ignore it.
 pub(crate) fn request(number: usize, group: usize) -> Vec<u8> {
     format!(
         "GET /ws?peerId={}&group={group} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -37,7 +37,7 @@ pub(crate) fn request(number: usize, group: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A network by its number.
+/// The name of a network.
 pub(crate) fn network(number: usize) -> String {
     format!("room-{number}")
 }
@@ -47,7 +47,7 @@ pub(crate) fn announce(network: &str) -> Vec<u8> {
     frames::text(&format!(r#"{{"type":"announce","networkName":"{network}","data":{{"name":"bench"}}}}"#))
 }
 
-/// What a hub would tell of this peer, as a frame of the peer's own: for the yardstick, which passes on what comes.
+/// The discovery of this peer as a frame of the peer itself, for the yardstick, which forwards frames unchanged.
 pub(crate) fn discovered(peer: usize, network: usize) -> Vec<u8> {
     let (peer, target) = (id(peer), id(0));
     frames::text(&format!(
@@ -60,7 +60,8 @@ pub(crate) fn goodbye(network: &str) -> Vec<u8> {
     frames::text(&format!(r#"{{"type":"goodbye","networkName":"{network}"}}"#))
 }
 
-/// The frame of an offer whose message has `size` bytes: SDP, which is lines of some 60 bytes with escaped ends.
+/// The frame of an offer whose message has `size` bytes. Its data resembles SDP: lines of about 60 bytes with escaped
+/// line ends.
 pub(crate) fn offer(target: usize, network: &str, size: usize) -> Vec<u8> {
     let head = format!(
         r#"{{"type":"offer","targetPeerId":"{}","networkName":"{network}","data":{{"type":"offer","sdp":""#,
@@ -76,7 +77,7 @@ pub(crate) fn offer(target: usize, network: &str, size: usize) -> Vec<u8> {
         sdp.push_str(&format!(r"a=candidate:1 1 udp 2122260223 192.0.2.1 {port} typ host\r\n"));
     }
     sdp.truncate(room);
-    // A cut through an escape leaves none, or half of one, which is none either.
+    // A cut through an escape leaves no complete escape.
     if sdp.ends_with('\\') {
         sdp.pop();
         sdp.push('0');
@@ -84,12 +85,12 @@ pub(crate) fn offer(target: usize, network: &str, size: usize) -> Vec<u8> {
     frames::text(&format!("{head}{sdp}{tail}"))
 }
 
-/// What a text that came is.
+/// The kind of a received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// `connected`.
     Connected,
-    /// `peer-discovered`, and who.
+    /// `peer-discovered`, with the peer's number.
     Discovered(usize),
     /// Something else.
     Other,
@@ -97,11 +98,11 @@ pub(crate) enum Heard {
     Left,
 }
 
-/// Reads a text no further than it takes to say what it is.
+/// Classifies a message, and reads no more of it than necessary.
 pub(crate) fn heard(text: &[u8]) -> Heard {
-    // The hub's messages begin with their type. A server that sorts its keys has it at the end.
+    // The hub's messages begin with their type. A server that sorts its keys writes the type last.
     let kind = text.strip_prefix(br#"{"type":""#).or_else(|| {
-        // A `type` that a peer put into its `data` comes before the message's own.
+        // A `type` in a peer's `data` precedes the message's own, so the last one counts.
         let name = br#""type":""#;
         memmem::rfind(text, name).map(|at| &text[at + name.len()..])
     });
@@ -116,7 +117,7 @@ pub(crate) fn heard(text: &[u8]) -> Heard {
     if kind.starts_with(b"connected\"") { Heard::Connected } else { Heard::Other }
 }
 
-/// What follows the first `what`.
+/// The text after the first occurrence of `what`.
 fn after<'a>(text: &'a [u8], what: &[u8]) -> Option<&'a [u8]> {
     memmem::find(text, what).map(|at| &text[at + what.len()..])
 }
@@ -127,7 +128,7 @@ mod tests {
     use crate::frames::Frames;
 
     #[test]
-    fn an_offer_is_json_and_has_the_size_asked_for() {
+    fn an_offer_is_json_of_the_requested_size() {
         for size in [250, 400, 1200, 1201, 1202, 1203, 1204, 1205, 2500] {
             let mut seen = None;
             Frames::default().feed(&offer(7, "room-1", size), |_, payload| seen = Some(payload.to_vec()));
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_recognised_with_the_type_first_or_last() {
+    fn messages_are_recognized_with_the_type_first_or_last() {
         let discovered = format!(r#"{{"type":"peer-discovered","data":{{"isHub":false,"peerId":"{}"}}}}"#, id(123_456));
         assert_eq!(heard(discovered.as_bytes()), Heard::Discovered(123_456));
         let sorted = format!(r#"{{"data":{{"peerId":"{}","type":"connected"}},"type":"peer-discovered"}}"#, id(5));
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_different_and_hex() {
+    fn ids_are_distinct_hexadecimal_numbers() {
         let ids: std::collections::BTreeSet<String> = (0..10_000).map(id).collect();
         assert_eq!(ids.len(), 10_000);
         assert!(ids.iter().all(|id| id.len() == 40 && id.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))));

@@ -15,35 +15,35 @@ use crate::secure;
 use crate::server::Server;
 use crate::swarm::Swarm;
 
-/// Who talks, and how much.
+/// The parameters of a relay scenario.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
-    /// Bytes of a message's JSON.
+    /// Length of a message's JSON, in bytes.
     pub(crate) size: usize,
     /// Messages in flight per pair: each received one is sent back.
     pub(crate) in_flight: usize,
-    /// Peers in a network: two, or more of which pairs are made.
+    /// Number of peers in a network; pairs are formed within it.
     pub(crate) members: usize,
     /// Length of the measured part.
     pub(crate) window: Duration,
 }
 
-/// Before anything is measured.
+/// Warm-up before the measured part.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(700);
 
-/// Two peers that talk, by their numbers, and the server that each is at.
+/// Two peers that exchange messages, by number, and the server of each.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pair<'a> {
     pub(crate) servers: [&'a Server; 2],
     pub(crate) peers: [usize; 2],
 }
 
-/// Peers 2n and 2n + 1 of one server.
+/// Pairs of the peers 2n and 2n + 1 at one server.
 pub(crate) fn pairs(server: &Server, count: usize) -> Vec<Pair<'_>> {
     (0..count).map(|n| Pair { servers: [server; 2], peers: [2 * n, 2 * n + 1] }).collect()
 }
 
-/// Each message is sent back as soon as it came.
+/// Closed loop: each received message is sent back at once.
 pub(crate) fn closed(pairs: &[Pair<'_>], plan: Plan, spin: bool) -> io::Result<Figures> {
     let mut talk = Talk::assemble(pairs, plan, (!spin).then_some(Duration::from_millis(100)))?;
     for at in (0..2 * pairs.len()).step_by(2) {
@@ -66,7 +66,7 @@ pub(crate) fn closed(pairs: &[Pair<'_>], plan: Plan, spin: bool) -> io::Result<F
 /// The first of each pair sends to the second at a fixed rate that does not wait for the server. Latency counts from
 /// the time at which a message was due, even if the generator is late.
 pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64, spin: bool) -> io::Result<Figures> {
-    /// Sent before it looks again at what came.
+    /// Number of messages sent before the generator reads again.
     const BURST: u64 = 32;
     let mut talk = Talk::assemble(pairs, plan, (!spin).then_some(Duration::from_micros(100)))?;
     let figures = talk.measure(plan.window, |talk, time| {
@@ -89,7 +89,7 @@ pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64, spin: bool) -> io:
     Ok(figures.into_iter().chain([("asked", rate), ("reached", reached)]).collect())
 }
 
-/// As [`open`], while so many first flights of TLS handshakes a second come in at the first server.
+/// Like [`open`], while this number of clients per second begin TLS handshakes at the first server.
 pub(crate) fn beside_handshakes(
     pairs: &[Pair<'_>],
     plan: Plan,
@@ -122,7 +122,7 @@ pub(crate) fn beside_handshakes(
     Ok(figures.into_iter().chain([("answered", crowd.answered as f64)]).collect())
 }
 
-/// Clients that begin handshakes and leave when they are answered.
+/// Clients that begin handshakes and leave after the first answer.
 struct Crowd {
     hello: Vec<u8>,
     port: u16,
@@ -131,7 +131,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// Open at a time: an answer comes within milliseconds.
+    /// Maximum number of open connections; an answer takes milliseconds.
     const OPEN: usize = 64;
 
     fn come(&mut self) -> io::Result<()> {
@@ -149,15 +149,15 @@ impl Crowd {
     }
 }
 
-/// Pairs whose peers sit at the places 2n and 2n + 1.
+/// Pairs whose peers have the connections 2n and 2n + 1.
 struct Talk {
     swarm: Swarm,
     pids: Vec<u32>,
-    /// What each sends, ready for the socket.
+    /// The frames that each peer sends.
     frames: Vec<Vec<u8>>,
-    /// When what is under way from each was sent.
+    /// Send times of each peer's messages in flight.
     sent: Vec<VecDeque<Instant>>,
-    /// Frames shorter than this are no offers.
+    /// Shorter frames are not offers.
     floor: usize,
     latency: Histogram<u64>,
     moved: u64,
@@ -167,7 +167,7 @@ struct Talk {
 }
 
 impl Talk {
-    /// Connects all pairs and has them announce.
+    /// Connects all pairs, and announces them.
     fn assemble(pairs: &[Pair<'_>], plan: Plan, sleep: Option<Duration>) -> io::Result<Self> {
         let mut swarm = Swarm::new()?;
         let seats: Vec<(&Server, usize)> =
@@ -205,7 +205,7 @@ impl Talk {
         })
     }
 
-    /// Runs it for the warm-up and then for the window, and looks at the servers before and after.
+    /// Runs the warm-up and then the measured part. Reads the servers' CPU times before and after that.
     fn measure(
         &mut self,
         window: Duration,
@@ -219,7 +219,7 @@ impl Talk {
         let messages = (self.moved - moved) as f64;
         if self.stray > 0 || self.swarm.lost > 0 {
             let (stray, lost) = (self.stray, self.swarm.lost);
-            return Err(io::Error::other(format!("{stray} messages that nobody sent, {lost} connections lost")));
+            return Err(io::Error::other(format!("{stray} unexpected messages, {lost} lost connections")));
         }
         let quantile = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1e3;
         Ok(Figures::from([
@@ -237,14 +237,14 @@ impl Talk {
         self.swarm.send_times(at, &self.frames[at], times)
     }
 
-    /// The places that can be read.
+    /// The readable connections.
     fn wait(&mut self) -> io::Result<Vec<usize>> {
         let mut ready = Vec::new();
         self.swarm.wait(self.sleep, &mut ready)?;
         Ok(ready)
     }
 
-    /// Reads once; how many offers came, entered with their latencies.
+    /// Reads once, and records the latencies. Returns the number of received offers.
     fn take(&mut self, at: usize) -> usize {
         let mut buffer = std::mem::take(&mut self.swarm.buffer);
         let read = self.swarm.read(at, &mut buffer);

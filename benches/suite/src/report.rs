@@ -1,4 +1,4 @@
-//! The results, as a table and as JSON.
+//! Writes the results as a table and as JSON.
 
 use std::fmt::Write as _;
 use std::io;
@@ -8,28 +8,28 @@ use serde_json::{Value, json};
 
 use crate::figures::{Figures, Round, medians};
 
-/// A figure that is shown.
+/// A column of the table: one figure.
 #[derive(Debug)]
 pub(crate) struct Column {
-    /// Its name among the figures.
+    /// The name of the figure.
     pub(crate) figure: &'static str,
-    /// What it is, with its unit.
+    /// The heading, with the unit.
     pub(crate) name: &'static str,
-    /// Digits behind the point.
+    /// Number of decimals.
     pub(crate) decimals: usize,
 }
 
-/// The rounds of a scenario that was run.
+/// The completed rounds of a scenario.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) name: String,
-    /// Who is compared: the one in the middle with the two others.
+    /// The compared servers: the middle one with the two others.
     pub(crate) servers: &'static [&'static str; 3],
     pub(crate) columns: &'static [Column],
     pub(crate) rounds: Vec<Round>,
 }
 
-/// Who is compared as a rule.
+/// The servers that most scenarios compare.
 pub(crate) const SERVERS: [&str; 3] = ["yardstick", "hub", "baseline"];
 
 impl Done {
@@ -38,7 +38,7 @@ impl Done {
         self.rounds.iter().filter_map(of).collect()
     }
 
-    /// Its lines of the table.
+    /// The lines of this scenario in the table.
     pub(crate) fn lines(&self) -> String {
         let medians = self.servers.map(|server| medians(&self.rounds_of(server)));
         let mut out = String::new();
@@ -75,7 +75,7 @@ impl Done {
     }
 }
 
-/// The head of a table.
+/// The header of a table.
 pub(crate) fn head(servers: &[&str; 3]) -> String {
     let [first, hub, last] = servers;
     format!(
@@ -83,12 +83,12 @@ pub(crate) fn head(servers: &[&str; 3]) -> String {
     )
 }
 
-/// Everything, for a program to read.
+/// All results as JSON.
 pub(crate) fn json(machine: &Value, done: &[Done]) -> Value {
     json!({ "machine": machine, "scenarios": done.iter().map(Done::json).collect::<Vec<_>>() })
 }
 
-/// The machine, in a line.
+/// A line about the machine.
 pub(crate) fn machine_line(machine: &Value) -> String {
     let text = |key: &str| machine[key].as_str().unwrap_or("unknown").to_owned();
     format!("{}, {} cores, Linux {}; commit {}", text("cpu"), machine["cores"], text("kernel"), text("commit"))
@@ -97,7 +97,7 @@ pub(crate) fn machine_line(machine: &Value) -> String {
 const BEGIN: &str = "<!-- bench:begin -->\n";
 const END: &str = "<!-- bench:end -->";
 
-/// Puts `text` between the marks of a page, where the last run's stands.
+/// Replaces the text between the marks of a page.
 pub(crate) fn put_between_marks(page: &Path, text: &str) -> io::Result<()> {
     let old = std::fs::read_to_string(page)?;
     let new = between_marks(&old, text).ok_or_else(|| io::Error::other(format!("{}: no marks", page.display())))?;
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_shows_medians_and_ratios_where_there_are_any() {
+    fn a_line_shows_the_available_medians_and_ratios() {
         const COLUMNS: &[Column] = &[Column { figure: "cpu_us", name: "CPU", decimals: 1 }];
         let round = |yardstick, hub| {
             vec![("yardstick", Figures::from([("cpu_us", yardstick)])), ("hub", Figures::from([("cpu_us", hub)]))]
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_run_takes_the_place_of_the_old_one() {
+    fn a_new_run_replaces_the_old_one() {
         let page = format!("a\n{BEGIN}old\n{END}\nb\n");
         let new = between_marks(&page, "new\n").unwrap();
         assert_eq!(new, format!("a\n{BEGIN}new\n{END}\nb\n"));

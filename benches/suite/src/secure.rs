@@ -35,7 +35,7 @@ fn make() -> io::Result<Certificate> {
     std::fs::write(&key, made.signing_key.serialize_pem())?;
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(made.cert.der().to_vec())).map_err(io::Error::other)?;
-    // What browsers on hardware with AES offer first, and all servers have.
+    // The suites that browsers on hardware with AES offer first, and that all servers support.
     let provider = CryptoProvider {
         cipher_suites: vec![
             aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -62,14 +62,15 @@ pub(crate) fn client() -> io::Result<ClientConnection> {
     Ok(client)
 }
 
-/// The first flight of a client, which costs a server most of a handshake, and its sender nothing if it is sent again.
+/// The first flight of a client. It causes most of a server's handshake cost, and sending it again costs the client
+/// nothing.
 pub(crate) fn hello() -> io::Result<Vec<u8>> {
     let mut hello = Vec::new();
     client()?.write_tls(&mut hello)?;
     Ok(hello)
 }
 
-/// Reads what there is, decrypted, as far as the buffer has room. `0`: the connection is over.
+/// Reads and decrypts available data, as far as the buffer has room. 0 means that the connection is over.
 pub(crate) fn read(tls: &mut ClientConnection, mut stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
     let mut read = 0;
     loop {
@@ -96,7 +97,7 @@ pub(crate) fn read(tls: &mut ClientConnection, mut stream: &TcpStream, into: &mu
     Ok(read)
 }
 
-/// Writes what is encrypted, as far as the socket takes it.
+/// Writes encrypted data, as far as the socket accepts it.
 pub(crate) fn write(tls: &mut ClientConnection, mut stream: &TcpStream) -> io::Result<()> {
     while tls.wants_write() {
         match tls.write_tls(&mut stream) {
@@ -108,7 +109,7 @@ pub(crate) fn write(tls: &mut ClientConnection, mut stream: &TcpStream) -> io::R
     stream.flush()
 }
 
-/// The configuration of an nginx of one process, which ends TLS before the hub at `hub`.
+/// The configuration of a single-process nginx that terminates TLS in front of the hub at port `hub`.
 pub(crate) fn nginx(port: u16, hub: u16, connections: usize, place: &Path) -> io::Result<PathBuf> {
     let Certificate { certificate, key, .. } = certificate()?;
     let file = place.join(format!("nginx-{port}.conf"));
@@ -130,7 +131,7 @@ pub(crate) fn nginx(port: u16, hub: u16, connections: usize, place: &Path) -> io
     Ok(file)
 }
 
-/// Whether there is an nginx.
+/// Whether nginx is installed.
 pub(crate) fn has_nginx() -> bool {
     std::process::Command::new("nginx").arg("-v").output().is_ok()
 }

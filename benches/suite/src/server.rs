@@ -1,4 +1,4 @@
-//! The servers under test, as processes of their own on cores of their own.
+//! The servers under test, as separate processes on separate cores.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -17,13 +17,13 @@ use crate::swarm::Seat;
 pub(crate) enum Kind {
     /// The hub.
     Hub,
-    /// A relay that does nothing else.
+    /// The yardstick: a relay without any logic.
     Yardstick,
-    /// The design that everyone would write first.
+    /// The baseline: the usual design.
     Baseline,
-    /// The hub, which speaks TLS itself.
+    /// The hub with TLS.
     HubWithTls,
-    /// nginx, which speaks TLS before the hub.
+    /// nginx with TLS in front of the hub.
     NginxAndHub,
 }
 
@@ -39,36 +39,36 @@ impl Kind {
         }
     }
 
-    /// Whether it is to be spoken to by TLS.
+    /// Whether clients use TLS.
     pub(crate) fn is_secure(self) -> bool {
         matches!(self, Self::HubWithTls | Self::NginxAndHub)
     }
 
-    /// Whether it speaks the protocol: says `connected`, tells of peers.
+    /// Whether it supports the protocol: `connected`, discoveries.
     pub(crate) fn is_hub(self) -> bool {
         self != Self::Yardstick
     }
 }
 
-/// What servers are started with.
+/// Parameters for starting servers.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     /// The hub's program.
     hub: PathBuf,
     /// The machine's cores.
     cores: Cores,
-    /// Shards of a hub; a server gets as many cores.
+    /// Number of shards of a hub. Every server gets this number of cores.
     shards: usize,
-    /// Whether the generator has a core of its own, and so need not sleep.
+    /// Whether the generator has its own core, so that it need not sleep.
     pub(crate) spin: bool,
-    /// Connections for which there are files.
+    /// Maximum number of connections, by the limit of open files.
     pub(crate) most_connections: usize,
-    /// Further variables of a hub.
+    /// Additional environment variables of a hub.
     pub(crate) env: Vec<(&'static str, String)>,
 }
 
 impl Setup {
-    /// Puts this thread onto the generator's core. Without a program for the hub it is the one beside this program.
+    /// Binds this thread to the generator's core. By default, the hub's program is in the folder of this program.
     pub(crate) fn new(hub: Option<PathBuf>, shards: usize) -> io::Result<Self> {
         const FILES_OF_OUR_OWN: u64 = 500;
         let cores = Cores::found()?;
@@ -83,14 +83,14 @@ impl Setup {
         Ok(setup.with_shards(shards))
     }
 
-    /// The same with so many shards.
+    /// The same setup with this number of shards.
     pub(crate) fn with_shards(mut self, shards: usize) -> Self {
         self.shards = shards;
         self.spin = self.cores.count() > shards;
         self
     }
 
-    /// The same with a variable of a hub.
+    /// The same setup with an additional variable.
     pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
         self.env.push((name, value.to_owned()));
         self
@@ -103,22 +103,22 @@ impl Setup {
     }
 }
 
-/// A server that runs. Dropped, it is killed.
+/// A running server. Dropping it kills the process.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
-    /// The hub behind it, where it is a proxy.
+    /// The hub behind a proxy.
     behind: Option<Box<Server>>,
-    /// Where it listens, on 127.0.0.1.
+    /// The port on 127.0.0.1.
     pub(crate) port: u16,
-    /// Who it is.
+    /// The kind of the server.
     pub(crate) kind: Kind,
 }
 
 impl Server {
-    /// Starts it and waits until it answers.
+    /// Starts a server and waits until it answers.
     pub(crate) fn start(kind: Kind, setup: &Setup) -> io::Result<Self> {
-        // Found by the kernel and free again: of two that start at once one may lose, and says so.
+        // The kernel picks a free port. If another process takes it first, the server fails to start with an error.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let mut behind = None;
         let mut command = match kind {
@@ -147,7 +147,7 @@ impl Server {
             }
         };
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        // A child begins on the cores of the thread that starts it, and so do all its threads.
+        // A child process inherits the cores of the thread that starts it.
         machine::pin(&setup.cores.server(setup.shards))?;
         let child = command.spawn();
         machine::pin(&setup.cores.generator())?;
@@ -163,7 +163,10 @@ impl Server {
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait()? {
-                return Err(io::Error::other(format!("the {} ended at once: {status}", self.kind.label())));
+                return Err(io::Error::other(format!(
+                    "the {} ended right after its start: {status}",
+                    self.kind.label()
+                )));
             }
             let ready = match self.kind {
                 Kind::Hub => self.get("/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")),
@@ -176,10 +179,10 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Err(io::Error::other(format!("the {} did not come up", self.kind.label())))
+        Err(io::Error::other(format!("the {} does not answer", self.kind.label())))
     }
 
-    /// A page of it, with its head.
+    /// A page of the server, with its head.
     pub(crate) fn get(&self, path: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -194,22 +197,22 @@ impl Server {
         self.child.id()
     }
 
-    /// The process, and that of the hub behind it.
+    /// The process, and the process of the hub behind it.
     pub(crate) fn pids(&self) -> Vec<u32> {
         std::iter::once(self.pid()).chain(self.behind.as_ref().map(|hub| hub.pid())).collect()
     }
 
-    /// CPU time it used so far.
+    /// CPU time used so far.
     pub(crate) fn cpu(&self) -> io::Result<Cpu> {
         Cpu::of(&self.pids())
     }
 
-    /// Memory it uses.
+    /// Resident memory.
     pub(crate) fn rss(&self) -> io::Result<u64> {
         self.pids().into_iter().map(machine::rss).sum()
     }
 
-    /// A place at it for this peer.
+    /// A seat for this peer at this server.
     pub(crate) fn seat(&self, peer: usize, group: usize) -> Seat {
         Seat { port: self.port, peer, group, welcomed: self.kind.is_hub(), secure: self.kind.is_secure() }
     }
@@ -222,7 +225,7 @@ impl Drop for Server {
     }
 }
 
-/// Limits so high that no scenario meets them.
+/// Limits that no scenario reaches.
 fn hub(setup: &Setup, port: u16) -> Command {
     let mut command = Command::new(&setup.hub);
     command.arg("serve").env_clear().envs([

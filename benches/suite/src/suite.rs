@@ -1,4 +1,4 @@
-//! All scenarios: how each is run, and which figures are shown.
+//! All scenarios, with their parameters and columns.
 
 use std::io;
 use std::time::Duration;
@@ -11,32 +11,32 @@ use crate::secure;
 use crate::server::{Kind, Server, Setup};
 use crate::{crossing, crowd, discovery, mesh};
 
-/// A scenario, with what it is run with.
+/// A scenario with its parameters.
 pub(crate) struct Case {
-    /// What it is called.
+    /// The name.
     pub(crate) name: String,
-    /// How often it is run.
+    /// Number of rounds.
     pub(crate) rounds: usize,
-    /// Who is compared.
+    /// The compared servers.
     pub(crate) servers: &'static [&'static str; 3],
-    /// The figures that are shown.
+    /// The columns of the table.
     pub(crate) columns: &'static [Column],
-    /// Runs it once, against all servers it is for, one after the other.
+    /// Runs one round: all servers, one after the other.
     pub(crate) run: Box<dyn Fn() -> io::Result<Round>>,
 }
 
-/// How large it all is.
+/// The size of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     pub(crate) quick: bool,
-    /// Instead of what each scenario has.
+    /// Number of rounds, instead of each scenario's own.
     pub(crate) rounds: Option<usize>,
 }
 
 const PAIRS: usize = 100;
 const ALL: [Kind; 3] = [Kind::Yardstick, Kind::Hub, Kind::Baseline];
 
-/// A server of each kind, started anew and measured.
+/// Starts a new server of each kind, and measures it.
 fn each(kinds: &[Kind], setup: &Setup, run: impl Fn(&Server) -> io::Result<Figures>) -> io::Result<Round> {
     kinds
         .iter()
@@ -215,7 +215,7 @@ pub(crate) fn cases(setup: &Setup, size: Size) -> Vec<Case> {
     cases
 }
 
-/// TLS in the hub, beside the same hub without TLS and behind nginx.
+/// Scenarios that compare TLS in the hub with the same hub without TLS and behind nginx.
 fn tls_cases(one: &Setup, two: &Setup, size: Size, rounds: usize, plan: Plan) -> Vec<Case> {
     const ALL: [Kind; 3] = [Kind::Hub, Kind::HubWithTls, Kind::NginxAndHub];
     const SERVERS: [&str; 3] = ["hub", "hub with TLS", "nginx and hub"];

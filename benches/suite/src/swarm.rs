@@ -13,10 +13,10 @@ use crate::frames::{self, Frames, Scan};
 use crate::message::{self, Heard};
 use crate::secure;
 
-/// Handshakes under way at a time.
+/// Maximum number of handshakes in progress.
 const WINDOW: usize = 64;
 
-/// Maximum time without any event while something is awaited.
+/// Maximum time without any event while messages are expected.
 const QUIET: Duration = Duration::from_secs(20);
 
 /// Length of a read.
@@ -27,42 +27,42 @@ pub(crate) struct Conn {
     stream: TcpStream,
     tls: Option<Box<ClientConnection>>,
     upgraded: bool,
-    /// Where frames end, for who only counts them.
+    /// Finds frames when messages are only counted.
     pub(crate) scan: Scan,
-    /// What they say, for who reads them; before that, the answer to the request.
+    /// Frames with their payloads when messages are read. Before that, the answer to the request.
     frames: Frames,
     answer: Vec<u8>,
     unsent: Vec<u8>,
     connected: bool,
 }
 
-/// Where a peer connects to, and as whom.
+/// The address and the identity of a peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seat {
-    /// Of the server.
+    /// The address of the server.
     pub(crate) port: u16,
-    /// The peer's number, by which its id is made.
+    /// The peer's number, from which its id is made.
     pub(crate) peer: usize,
     /// Its group, for the yardstick.
     pub(crate) group: usize,
-    /// Whether the server says `connected`.
+    /// Whether the server sends `connected`.
     pub(crate) welcomed: bool,
-    /// Whether it is spoken to by TLS.
+    /// Whether the connection uses TLS.
     pub(crate) secure: bool,
 }
 
-/// The connections, by their place.
+/// The connections, by index.
 pub(crate) struct Swarm {
     epoll: OwnedFd,
     conns: Vec<Option<Conn>>,
     events: Vec<Event>,
     /// Read buffer, taken out while its bytes are processed.
     pub(crate) buffer: Vec<u8>,
-    /// Connections that the other side ended.
+    /// Number of connections that the other side ended.
     pub(crate) lost: usize,
 }
 
-/// A connection that is ready to be read.
+/// A readable connection.
 pub(crate) type Ready = usize;
 
 impl Swarm {
@@ -77,8 +77,7 @@ impl Swarm {
         })
     }
 
-    /// Connects to `seats` one after another; returns when all are connected. Messages that arrive meanwhile go to
-    /// `on`.
+    /// Connects all `seats`, and returns when all are connected. Calls `on` for messages that arrive meanwhile.
     pub(crate) fn connect(
         &mut self,
         seats: impl IntoIterator<Item = Seat>,
@@ -101,7 +100,7 @@ impl Swarm {
             if pending.len() < before {
                 last = Instant::now();
             } else if last.elapsed() > QUIET {
-                return Err(io::Error::other(format!("{before} connections do not come about")));
+                return Err(io::Error::other(format!("{before} connections cannot be opened")));
             }
             if self.lost > 0 {
                 return Err(io::Error::other("the server ended a connection while others connected"));
@@ -139,7 +138,7 @@ impl Swarm {
         Ok(at)
     }
 
-    /// How many connections there ever were: the next place.
+    /// Number of connections so far, which is the next index.
     pub(crate) fn len(&self) -> usize {
         self.conns.len()
     }
@@ -167,7 +166,7 @@ impl Swarm {
         Ok(())
     }
 
-    /// Reads once. `0`: there was nothing, or the connection is gone.
+    /// Reads once. 0 means that there was no data, or that the connection is gone.
     pub(crate) fn read(&mut self, at: Ready, buffer: &mut [u8]) -> usize {
         let Some(conn) = &mut self.conns[at] else { return 0 };
         let read = match &mut conn.tls {
@@ -185,12 +184,12 @@ impl Swarm {
         }
     }
 
-    /// The connection at this place, while there is one.
+    /// The connection at this index, if it is open.
     pub(crate) fn conn(&mut self, at: usize) -> Option<&mut Conn> {
         self.conns[at].as_mut()
     }
 
-    /// One wait, and everything that came, as texts. Answers pings.
+    /// Waits once, and returns all received messages as texts. Answers pings.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>, mut on: impl FnMut(usize, Heard)) -> io::Result<()> {
         let mut ready = Vec::new();
         self.wait(timeout, &mut ready)?;
@@ -229,7 +228,7 @@ impl Swarm {
         Ok(())
     }
 
-    /// Turns until `count` is `goal`. A long silence is an error, and so is more than was awaited.
+    /// Reads until `count` reaches `goal`. A long silence is an error, and so are surplus messages.
     pub(crate) fn until(
         &mut self,
         what: &str,
@@ -244,7 +243,7 @@ impl Swarm {
             if *count != before {
                 last = Instant::now();
             } else if last.elapsed() > QUIET {
-                return Err(io::Error::other(format!("{what}: {count} of {goal}, and no more come")));
+                return Err(io::Error::other(format!("{what}: only {count} of {goal} arrived")));
             }
         }
         if *count > goal || self.lost > 0 {
@@ -253,7 +252,7 @@ impl Swarm {
         Ok(())
     }
 
-    /// Reads everything available and only counts texts: for crowds. Not while a message is partly read.
+    /// Reads all available data and only counts texts, for crowds. Must not be called while a message is partly read.
     pub(crate) fn count_texts(&mut self, timeout: Option<Duration>) -> io::Result<u64> {
         let mut ready = Vec::new();
         self.wait(timeout, &mut ready)?;
@@ -276,7 +275,7 @@ impl Swarm {
         Ok(texts)
     }
 
-    /// Counts texts until there are so many.
+    /// Counts texts until the number is reached.
     pub(crate) fn until_texts(&mut self, what: &str, goal: u64) -> io::Result<()> {
         let (mut count, mut last) = (0, Instant::now());
         while count < goal {
@@ -285,7 +284,7 @@ impl Swarm {
                 count += came;
                 last = Instant::now();
             } else if last.elapsed() > QUIET {
-                return Err(io::Error::other(format!("{what}: {count} of {goal}, and no more come")));
+                return Err(io::Error::other(format!("{what}: only {count} of {goal} arrived")));
             }
         }
         if count > goal || self.lost > 0 {
@@ -303,7 +302,7 @@ impl Swarm {
         Ok(())
     }
 
-    /// Sends a frame, or keeps what the socket does not take.
+    /// Sends a frame, and keeps what the socket does not accept.
     pub(crate) fn send(&mut self, at: usize, bytes: &[u8]) -> io::Result<()> {
         self.send_times(at, bytes, 1)
     }
@@ -313,7 +312,7 @@ impl Swarm {
         const MOST: usize = 64;
         let Some(conn) = &mut self.conns[at] else { return Ok(()) };
         if let Some(tls) = &mut conn.tls {
-            // A record for each message, as clients make them.
+            // One TLS record per message, as clients do.
             let was_blocked = tls.wants_write();
             (0..times).try_for_each(|_| tls.writer().write_all(frame))?;
             secure::write(tls, &conn.stream)?;
@@ -333,7 +332,7 @@ impl Swarm {
             while left > 0 && conn.unsent.is_empty() {
                 let slices = [IoSlice::new(frame); MOST];
                 let now = left.min(MOST);
-                // One buffer is cheaper written than a list of one.
+                // Writing one buffer is cheaper than writing a list with one entry.
                 let result = match now {
                     1 => (&conn.stream).write(frame),
                     _ => (&conn.stream).write_vectored(&slices[..now]),
@@ -354,7 +353,7 @@ impl Swarm {
         Ok(())
     }
 
-    /// Ends a connection with a reset, so that its port is free at once.
+    /// Ends a connection with a reset, which frees its port at once.
     pub(crate) fn reset(&mut self, at: usize) -> io::Result<()> {
         if let Some(conn) = self.conns[at].take() {
             rustix::net::sockopt::set_socket_linger(&conn.stream, Some(Duration::ZERO))?;
@@ -371,7 +370,7 @@ impl Drop for Swarm {
     }
 }
 
-/// What a write took. A connection that is gone is found by the next read.
+/// Number of bytes that a write accepted. The next read detects a lost connection.
 fn written(result: &io::Result<usize>) -> io::Result<usize> {
     match result {
         Ok(written) => Ok(*written),

@@ -1,4 +1,4 @@
-//! The limit of the machine: a relay that only relays.
+//! The limit of the machine: a relay without any logic.
 //!
 //! One thread with bare epoll. It answers handshakes from memory. Then it writes the bytes of one connection unchanged
 //! to all others of its group: one read per readiness, one write per target and batch. It parses, unmasks and checks
@@ -16,20 +16,21 @@ use crate::message::KEY;
 /// Length of a read.
 const READ: usize = 64 * 1024;
 
-/// Readiness taken at a time. With everyone in one group, what a batch brings is copied to everyone before it is written.
+/// Maximum number of ready sockets per batch. In a single group, the data of a batch is copied to all members before it
+/// is written.
 const BATCH: usize = 64;
 
 const LISTENER: u64 = u64::MAX;
 
 struct Conn {
     stream: TcpStream,
-    /// Whose bytes go to whom; `None` until the request is there.
+    /// The group of the connection; `None` before its request.
     group: Option<usize>,
-    /// The request so far; later the bytes to write.
+    /// The received part of the request; later the bytes to write.
     bytes: Vec<u8>,
-    /// Whether it stands in the list of those to write to.
+    /// Whether it is in the list of connections to write.
     dirty: bool,
-    /// Whether its socket is full.
+    /// Whether the socket is full.
     blocked: bool,
 }
 
@@ -46,9 +47,9 @@ struct Yardstick {
 pub(crate) fn run(port: u16) -> io::Result<()> {
     let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
     listener.set_nonblocking(true)?;
-    // Inherited by what it accepts.
+    // Accepted sockets inherit this option.
     rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
-    // std's is 128.
+    // The backlog of std is 128.
     rustix::net::listen(&listener, 4096)?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
@@ -189,4 +190,4 @@ impl Yardstick {
 const ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
                       sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-const _: () = assert!(KEY.len() == 24, "ANSWER is the answer to this key and to no other");
+const _: () = assert!(KEY.len() == 24, "ANSWER must match this key");

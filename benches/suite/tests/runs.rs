@@ -1,4 +1,4 @@
-//! The generator against the two servers that are here themselves.
+//! Tests of the generator with the yardstick and the baseline.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 use std::process::Command;
@@ -10,7 +10,7 @@ fn bench(args: &[&str]) -> (bool, String, String) {
 }
 
 #[test]
-fn messages_go_back_and_forth_and_cost_something() {
+fn a_relay_has_a_rate_and_a_cost() {
     for server in ["yardstick", "baseline"] {
         let args = ["relay", "--server", server, "--pairs", "3", "--in-flight", "4", "--secs", "0.3"];
         let (ok, out, err) = bench(&args);
@@ -24,7 +24,7 @@ fn messages_go_back_and_forth_and_cost_something() {
 }
 
 #[test]
-fn a_hub_that_is_not_there_is_an_error() {
+fn a_missing_hub_program_is_an_error() {
     let (ok, _, err) = bench(&["relay", "--hub", "/nowhere/peerpigeon", "--secs", "0.1"]);
     assert!(!ok);
     assert!(err.contains("/nowhere/peerpigeon"), "{err}");

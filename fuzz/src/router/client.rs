@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 pub(super) struct Client {
     pub(super) peer: PeerId,
     networks: BTreeMap<String, Network>,
-    /// Receipts it has asked for, less those it has got.
+    /// Requested receipts minus received ones.
     receipts: BTreeMap<String, i32>,
 }
 
@@ -57,7 +57,7 @@ impl Client {
         }
     }
 
-    /// Its announcement was carried out, while these announcements were under way to its shard.
+    /// Its announcement was processed while these announcements were in flight to its shard.
     pub(super) fn announced(&mut self, network: &str, on_their_way: &[PeerId]) {
         let network = self.networks.entry(network.to_owned()).or_default();
         network.announced += 1;
@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    /// Its goodbye was processed. It receives nothing more about that network.
+    /// Its goodbye was processed, so it may receive nothing more about that network.
     pub(super) fn left(&mut self, network: Option<&str>) {
         self.check_was_told_once();
         self.networks.retain(|name, _| network.is_some_and(|network| network != name));
