@@ -93,6 +93,8 @@ pub struct LogConfig {
 pub struct Config {
     /// Port of the operators' pages (ADMIN_PORT), if it differs from PORT. 0 means any free port.
     pub admin_port: Option<u16>,
+    /// ADMIN_TOKEN.
+    pub admin_token: Option<Token>,
     /// ANNOUNCE_BUDGET_BYTES.
     pub announce_budget_bytes: usize,
     /// AUTH_TOKEN.
@@ -194,6 +196,7 @@ impl Config {
         let host = reader.text(&settings::HOST, || host("localhost"), host);
         let port = reader.number(&settings::PORT, || settings::PORT.default_number());
         let admin_port = reader.number(&settings::ADMIN_PORT, || port.unwrap_or_default());
+        let admin_token = reader.text(&settings::ADMIN_TOKEN, || Ok(None), |text| parse::token(text).map(Some));
         let shards = reader.number(&settings::SHARDS, available_cores);
         let auth_token = reader.text(&settings::AUTH_TOKEN, || Ok(None), |text| parse::token(text).map(Some));
         let origins = reader.text(&settings::ALLOWED_ORIGINS, || Ok(Origins::default()), parse::origins);
@@ -262,6 +265,7 @@ impl Config {
         reader.show_as(&settings::CORS_ORIGIN, cors.to_string());
         Some(Self {
             admin_port: (admin_port? != u64::from(port)).then_some(u16::try_from(admin_port?).ok()?),
+            admin_token: admin_token?,
             announce_budget_bytes: size(announce_budget_bytes?),
             auth_token: auth_token?,
             bootstrap_hubs,
@@ -335,6 +339,15 @@ impl Config {
             let problem = format!("{admin} is also MESH_PORT, which accepts only links: use different ports");
             refusals.push(SettingError::new(&settings::ADMIN_PORT, problem));
         }
+        if let Some(admin) = &self.admin_token {
+            for (other, token) in [(&settings::AUTH_TOKEN, &self.auth_token), (&settings::MESH_TOKEN, &self.mesh.token)]
+            {
+                if token.as_ref().is_some_and(|token| admin.matches(token.expose().as_bytes())) {
+                    let problem = format!("it is the same as {}: use a different token", other.name);
+                    refusals.push(SettingError::new(&settings::ADMIN_TOKEN, problem));
+                }
+            }
+        }
         refusals.extend(self.door.check());
         if refusals.is_empty() { Ok(()) } else { Err(refusals) }
     }
@@ -391,6 +404,7 @@ impl Config {
         }
         let tokens = [
             (&settings::AUTH_TOKEN, &self.auth_token),
+            (&settings::ADMIN_TOKEN, &self.admin_token),
             (&settings::MESH_TOKEN, &self.mesh.token),
             (&settings::MESH_TOKEN_ALSO, &self.mesh.also),
         ];

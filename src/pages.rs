@@ -24,7 +24,7 @@ use http_body_util::Full;
 use hyper::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
-    ORIGIN, RETRY_AFTER,
+    ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
@@ -217,6 +217,9 @@ impl Site {
             Found::Asset(asset) => return Reply::Now(asset.answer(request)),
             Found::Page(page) => page,
         };
+        if !page.is_public() && !visitor.may_operate {
+            return Reply::Now(unauthorized());
+        }
         Reply::Now(match page {
             Page::Health => return Reply::Page(PageKind::Health),
             Page::HubStats => return Reply::Page(PageKind::HubStats),
@@ -274,7 +277,8 @@ impl Site {
     /// in its user's place.
     fn may_read_names(&self, request: &Parts, visitor: Visitor) -> bool {
         let is_open = self.config.auth_token.is_none() || self.config.admin_port.is_some();
-        visitor.has_token || is_open && !self.is_of_a_strange_page(request)
+        // Requests without ADMIN_TOKEN, if there is one, have been refused.
+        visitor.has_token || self.config.admin_token.is_some() || is_open && !self.is_of_a_strange_page(request)
     }
 
     /// Whether a browser asks on behalf of a web page that no list of origins names.
@@ -320,6 +324,14 @@ const ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK: HeaderName =
 
 const ACCESS_CONTROL_ALLOW_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-allow-private-network");
+
+/// The challenge is required (RFC 9110, 11.6.1).
+fn unauthorized() -> Response<Full<Bytes>> {
+    let sentence = "this page is for operators: send Authorization: Bearer with ADMIN_TOKEN";
+    let mut response = plain(StatusCode::UNAUTHORIZED, sentence);
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="peerpigeon""#));
+    response
+}
 
 fn unavailable() -> Response<Full<Bytes>> {
     let sentence = "this page was not rendered in time: retry, and check the log of the hub for overload or an error";

@@ -212,6 +212,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             }),
             origins: Arc::clone(&config.origins),
             cors: Arc::clone(&config.cors),
+            admin_token: config.admin_token.as_ref().map(|token| token.expose().into()),
             addresses: config.door.limits(files.seats),
             connect_rate: config.door.connect_rate,
         },

@@ -454,7 +454,11 @@ fn answer(
             let own = door.admin_port.is_none() || caller.entrance == Entrance::Admin;
             let audience = if own { Audience::Operators } else { Audience::Public };
             let has_token = door.auth_token.as_deref().is_some_and(|token| query.shows(request.headers(), token));
-            return (door.pages)(&request.into_parts().0, Visitor { audience, has_token });
+            // In a URL, it would be in the logs of proxies.
+            let may_operate = door.config.admin_token.as_deref().is_none_or(|token| {
+                handshake::bearer_tokens(request.headers()).any(|shown| is_secret(shown, token.as_bytes()))
+            });
+            return (door.pages)(&request.into_parts().0, Visitor { audience, has_token, may_operate });
         }
     }
     let mut refuse = |refusal: Refusal| {

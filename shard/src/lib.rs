@@ -85,6 +85,8 @@ pub struct Visitor {
     pub audience: Audience,
     /// Whether the request carries AUTH_TOKEN. False if none is set.
     pub has_token: bool,
+    /// Whether it may read the operators' pages: the request carries ADMIN_TOKEN, or none is set.
+    pub may_operate: bool,
 }
 
 /// The audience of a page, determined by the port of the request.

@@ -65,7 +65,7 @@ pub struct HubConfig {
 }
 
 /// Who is let in, besides those without a token. The default lets in everybody and trusts nobody.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default)]
 pub struct DoorConfig {
     /// Who is believed about the address of a client.
     pub proxies: Arc<Proxies>,
@@ -73,6 +73,8 @@ pub struct DoorConfig {
     pub origins: Arc<Origins>,
     /// Web origins whose pages may read refusals; pages have their own headers.
     pub cors: Arc<Origins>,
+    /// ADMIN_TOKEN.
+    pub admin_token: Option<Arc<str>>,
     /// Limits of each address.
     pub addresses: AddressLimits,
     /// CONNECT_RATE: connections per second that each shard admits. 0 means no limit.

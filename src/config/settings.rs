@@ -102,6 +102,15 @@ pub(crate) static ADMIN_PORT: Setting = Setting {
     help: "Port of /metrics, /stats, /hubs and /hubstats; if it differs from PORT, PORT does not serve them",
 };
 
+pub(crate) static ADMIN_TOKEN: Setting = Setting {
+    name: "ADMIN_TOKEN",
+    value: "TOKEN",
+    default: Preset::Nothing,
+    kind: Kind::Secret,
+    heading: LISTENING,
+    help: "Token that requests for /metrics, /stats, /hubs and /hubstats must carry, as `Authorization: Bearer TOKEN`",
+};
+
 pub(crate) static SHARDS: Setting = Setting {
     name: "SHARDS",
     value: "COUNT",
@@ -559,10 +568,11 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 52] = [
+pub(crate) static ALL: [&Setting; 53] = [
     &HOST,
     &PORT,
     &ADMIN_PORT,
+    &ADMIN_TOKEN,
     &SHARDS,
     &AUTH_TOKEN,
     &ALLOWED_ORIGINS,

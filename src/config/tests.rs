@@ -42,6 +42,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("PORT", &["0", "1", "8080", "65535", "+80", " 80 "], &["65536", "-1", "http", "8080.0", "tcp://10.0.0.1:80"]),
     ("ADMIN_PORT", &["0", "8080", "65535"], &["65536", "x"]),
+    ("ADMIN_TOKEN", &["x", "a-very-long.token_with~signs+/="], &["two words", "ümlaut", "<set>"]),
     ("SHARDS", &["1", "256"], &["0", "257", "two"]),
     ("AUTH_TOKEN", &["x", "a-very-long.token_with~signs+/="], &["two words", "ümlaut", "line\nbreak", "<set>"]),
     (
@@ -293,6 +294,14 @@ fn a_list_of_origins_is_for_pages_too_unless_cors_has_its_own() {
         refusal(&[("ALLOWED_ORIGINS", "https://a,https://b/")])
             .starts_with("ALLOWED_ORIGINS (--allowed-origins): https://b")
     );
+}
+
+#[test]
+fn the_operators_token_is_a_token_of_its_own() {
+    let both = [("ADMIN_TOKEN", "same"), ("AUTH_TOKEN", "same")];
+    assert!(refusal(&both).starts_with("ADMIN_TOKEN (--admin-token): it is the same as AUTH_TOKEN"));
+    let links = [("ADMIN_TOKEN", "same"), ("MESH_TOKEN", "same"), ("IS_HUB", "true")];
+    assert!(refusal(&links).starts_with("ADMIN_TOKEN (--admin-token): it is the same as MESH_TOKEN"));
 }
 
 #[test]

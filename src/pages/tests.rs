@@ -122,7 +122,7 @@ impl TestHub {
     }
 }
 
-const OPERATOR: Visitor = Visitor { audience: Audience::Operators, has_token: false };
+const OPERATOR: Visitor = Visitor { audience: Audience::Operators, has_token: false, may_operate: true };
 
 fn respond(pages: &Pages, request: &Parts, visitor: Visitor) -> Response<Full<Bytes>> {
     match pages(request, visitor) {
@@ -196,7 +196,7 @@ fn names_of_networks_require_the_token_or_a_program() {
             request.header(*name, *value)
         });
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let visitor = Visitor { audience: Audience::Operators, has_token };
+        let visitor = Visitor { audience: Audience::Operators, has_token, may_operate: true };
         let answer = hub(env, &[("secret-room", 2)]).answer(&parts, visitor);
         assert_eq!((answer.status, &answer.plain()["networks"]), (200, &json!(1)));
         let listed = answer.plain()["peers"]["networks"].clone();

@@ -47,6 +47,34 @@ fn admin_port_serves_the_operators_pages() {
 }
 
 #[test]
+fn pages_of_operators_ask_for_their_token_wherever_they_are_served() {
+    let port = free_port();
+    for admin_port in ["", &port] {
+        let mut hub = Hub::start(&[("ADMIN_TOKEN", "o"), ("AUTH_TOKEN", "t"), ("ADMIN_PORT", admin_port)]);
+        if !admin_port.is_empty() {
+            hub.address.set_port(port.parse().unwrap());
+        }
+        let get = |path: &str, authorization: &str| {
+            hub.http(&format!("GET {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n{authorization}\r\n"))
+        };
+        for path in ["/metrics", "/metrics?format=json", "/stats", "/hubs", "/hubstats", "/metrics/"] {
+            for wrong in
+                ["", "Authorization: Bearer t\r\n", "Authorization: Bearer x\r\n", "Authorization: Basic bzpv\r\n"]
+            {
+                let answer = get(path, wrong);
+                assert_eq!(status(&answer), "401", "{path} {wrong}");
+                assert!(answer.to_ascii_lowercase().contains("www-authenticate: bearer"), "{answer}");
+            }
+            assert_eq!(status(&get(path, "Authorization: bearer o\r\n")), "200", "{path}");
+        }
+        assert_eq!(status(&get("/metrics?token=o", "")), "401", "URLs are logged by proxies");
+        for path in ["/health", "/livez", "/readyz", "/"] {
+            assert_eq!(status(&get(path, "")), "200", "{path}");
+        }
+    }
+}
+
+#[test]
 fn one_port_cannot_serve_both_links_and_operators() {
     let output =
         command(&[("PORT", "0"), ("IS_HUB", "true"), ("MESH_PORT", "7001"), ("ADMIN_PORT", "7001")]).output().unwrap();
