@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Pages that may contain commands.
-const PAGES: [&str; 16] = [
+const PAGES: [&str; 18] = [
     "README.md",
     "README.zh-CN.md",
     "CONTRIBUTING.md",
@@ -16,6 +16,8 @@ const PAGES: [&str; 16] = [
     "docs/client.md",
     "docs/decisions.md",
     "docs/metrics.md",
+    "docs/migrate-from-peerjs.md",
+    "docs/migrate-from-peerpigeon-js.md",
     "docs/operations.md",
     "docs/performance.md",
     "docs/protocol.md",

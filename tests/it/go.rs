@@ -1,6 +1,6 @@
 //! Go hubs as programs: a scripted imitation, and the real one if `GO_HUB` is its path.
 //!
-//! Observed behavior of the real one, if another hub *dialed* it and if it *dials* by its BOOTSTRAP_HUBS:
+//! Observed behaviour of the real one, if another hub *dialed* it and if it *dials* by its BOOTSTRAP_HUBS:
 //!
 //! * A hub that dialed it is a peer that announces `isHub`. That hub receives later announcements of peers, their
 //!   goodbyes and the ends of their connections, but no earlier announcements. It receives its own announcement. It

@@ -2,7 +2,7 @@
 //!
 //! Everyone who may publish in Redis could speak as any hub, so the payload is authenticated together with its sender
 //! and its channel: a frame is worth nothing on another channel. The payload is a stamp, by which a copy that is
-//! published again is recognised (see [`fresh`](super::fresh)), and then envelopes.
+//! published again is recognized (see [`fresh`](super::fresh)), and then envelopes.
 
 use hmac::{Hmac, Mac};
 use proto::{HubId, PeerId};

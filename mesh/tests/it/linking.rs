@@ -93,7 +93,7 @@ async fn a_hub_that_dials_itself_leaves_it_at_that() {
     let own = url(&door);
     let mut hub = Hub::start(door, config(1, &[own]));
     let both_ends = |reading: &mesh::MeshReading| reading.dials[0].own && reading.links.is_empty();
-    let reading = hub.until("recognised", both_ends).await;
+    let reading = hub.until("recognized", both_ends).await;
     assert_eq!((reading.io.opened, reading.io.dial_attempts), (0, 1));
     assert_eq!(reading.io.ended[LinkEnd::SelfLink as usize], 1);
 }

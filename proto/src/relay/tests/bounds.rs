@@ -41,7 +41,7 @@ fn a_hub_that_ended_is_remembered_for_a_time() {
     let began = net.now.at;
     net.kill(2);
     net.pass(HUB_MEMORY - 2 * HEARTBEAT);
-    assert!(net.hubs[&1].hubs.contains_key(&hub(2)), "late envelopes are recognised");
+    assert!(net.hubs[&1].hubs.contains_key(&hub(2)), "late envelopes are recognized");
     net.pass(4 * HEARTBEAT);
     assert!(!net.hubs[&1].hubs.contains_key(&hub(2)), "{:?}", net.now.at - began);
 }
