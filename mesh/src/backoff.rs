@@ -1,4 +1,4 @@
-//! How long to wait before something that failed is tried again.
+//! The pause before the next attempt after failures.
 
 use std::time::Duration;
 

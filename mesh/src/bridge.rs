@@ -115,7 +115,7 @@ pub struct BridgeView {
     pub lost: u64,
     /// Failed connections, and frames that Redis refused.
     pub errors: u64,
-    /// How often the bridge came up after the first time.
+    /// Number of times the bridge came up, except the first.
     pub reconnects: u64,
     /// The latest error, also after the bridge has recovered.
     pub last_error: Option<String>,

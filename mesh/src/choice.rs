@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_linked_to_is_told_why() {
+    fn a_refused_link_is_told_the_reason() {
         assert_eq!(greeted(|hello| hello.version = 2), Err(LinkEnd::WrongVersion));
         assert_eq!(greeted(|hello| hello.namespace = "other".into()), Err(LinkEnd::WrongNamespace));
         assert_eq!(greeted(|hello| hello.discovery = Discovery::Closest(8)), Err(LinkEnd::WrongDiscovery));
@@ -161,13 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn who_has_dialed_does_not_take_a_second() {
+    fn a_hub_with_a_dialed_link_refuses_a_second_one() {
         assert_eq!(settled(SMALL, LARGE, true, Some(true)), Choice::Refuse(LinkEnd::Double));
         assert_eq!(settled(LARGE, SMALL, true, Some(true)), Choice::Refuse(LinkEnd::Double));
     }
 
     #[test]
-    fn who_dials_again_has_lost_the_first() {
+    fn a_second_dial_replaces_the_first_link() {
         assert_eq!(settled(SMALL, LARGE, false, Some(false)), Choice::Replace(LinkId(1)));
         assert_eq!(settled(LARGE, SMALL, false, Some(false)), Choice::Replace(LinkId(1)));
     }

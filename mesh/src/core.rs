@@ -1,4 +1,4 @@
-//! The state of the mesh, and all its events. Nothing here waits.
+//! The state of the mesh, and all its events. The core never waits.
 //!
 //! [`inbound`] processes what links receive, [`hello`] the beginning of links, [`outbound`] what they send, [`ending`]
 //! their end; [`post`] queues letters for shards, [`dials`] chooses whom to dial, and [`time`] processes what is due.

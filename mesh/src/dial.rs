@@ -20,7 +20,7 @@ use crate::tls::Tls;
 use crate::websocket::{self, AskFirst, ConnectError, WebSocket};
 pub(crate) use target::{Known, Plan, TargetId, Targets};
 
-/// What a dial sends about this hub.
+/// The information about this hub that a dial sends.
 #[derive(Clone)]
 pub(crate) struct Caller {
     pub(crate) hub: HubId,

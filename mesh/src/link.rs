@@ -66,7 +66,7 @@ pub(crate) struct Link {
     pub(crate) replay: bool,
     /// Wakes the link's task.
     pub(crate) waker: Option<Waker>,
-    /// Whether it waits until links are read again.
+    /// Whether it is paused until links are read again.
     pub(crate) parked: bool,
     pub(crate) last_heard: Duration,
     /// Time at which bytes were last written, or began to be queued.

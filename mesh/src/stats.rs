@@ -58,7 +58,7 @@ pub struct LinkView {
     pub since: Duration,
 }
 
-/// Where an address to dial comes from.
+/// The source of an address to dial.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum DialSource {
     /// A hub's heartbeat (MESH_ADVERTISE).

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_certificate_is_refused() {
+    fn files_without_certificates_are_refused() {
         assert!(connector(None).is_ok());
         for bad in [&b""[..], b"hello", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
             let error = connector(Some(bad)).err().map(|error| error.to_string());

@@ -219,7 +219,7 @@ pub fn order(resolved: impl IntoIterator<Item = SocketAddr>, worked: Option<Sock
     race::order(resolved, &Experience { worked, ..Experience::default() })
 }
 
-/// As many attempts as one host can have.
+/// Permits for the maximum number of attempts for one host.
 fn enough() -> Semaphore {
     Semaphore::new(MAX_CONNECT_ATTEMPTS)
 }
@@ -233,7 +233,7 @@ async fn tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
 /// An attempt to connect.
 struct Attempt<'a, F> {
     address: SocketAddr,
-    /// What it has beyond the one attempt that each dial may have.
+    /// The permit of an additional attempt; `None` for the one attempt that each dial may always make.
     extra: Option<SemaphorePermit<'a>>,
     connecting: Pin<Box<F>>,
 }
@@ -270,7 +270,7 @@ async fn run<T>(
             biased;
             (at, result) = first_of(&mut running) => {
                 let Attempt { address, extra, .. } = running.swap_remove(at);
-                // One of those that run is the dial's own.
+                // One of the running attempts needs no permit.
                 if extra.is_none() && let Some(other) = running.first_mut() {
                     other.extra = None;
                 }

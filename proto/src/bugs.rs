@@ -132,7 +132,7 @@ impl Bugs {
         }
     }
 
-    /// How often each site found something.
+    /// Number of finds of each site.
     pub fn counts(&self) -> &BugCounts {
         &self.counts
     }

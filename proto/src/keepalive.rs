@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_its_hub_could_not_see_is_not_held_against_a_session() {
+    fn pauses_of_the_hub_do_not_count_against_a_session() {
         let patience = Patience::new(secs(300));
         for behind in [false, true] {
             let mut life = silent_for(secs(500), 0);
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_early_and_nothing_is_forgotten() {
+    fn every_deadline_is_reported_on_time() {
         let mut wheel = Wheel::new();
         let ats: Vec<Duration> = (0..2000).map(|i| Duration::from_millis(i * 137)).collect();
         for (i, at) in ats.iter().enumerate() {

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_a_bound_has_its_number() {
+    fn documented_numbers_match_the_bounds() {
         let said = |text: String| parse(&text).unwrap_err().message;
         let target = "a".repeat(40);
         let deep = ["[".repeat(MAX_SIGNAL_DEPTH + 1), "]".repeat(MAX_SIGNAL_DEPTH + 1)].concat();

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_removed_otherwise_is_missing() {
+    fn outputs_removed_by_other_means_are_detected() {
         let mut outputs = Outputs::default();
         (0..3).for_each(|n| outputs.push_back(n));
         assert_eq!((outputs.pop_front(), outputs.len(), outputs.take_lost()), (Some(0), 2, 0));

@@ -1,4 +1,4 @@
-//! What proxies say of the client whose connection they pass on: the PROXY protocol, `Forwarded` and `X-Forwarded-For`.
+//! Reads the client address that a proxy sends: PROXY protocol, `Forwarded` and `X-Forwarded-For`.
 //!
 //! These are parsers only. Whether a proxy is believed is its caller's decision.
 
@@ -18,7 +18,7 @@ pub const MAX_PROXY_LINE: usize = 107;
 /// Length of a head of version 2 without its addresses.
 const FIXED: usize = 16;
 
-/// How much of the head of a connection by the PROXY protocol has arrived.
+/// The progress of reading the PROXY head of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProxyHead {
     /// The head has at least so many bytes. It has more than have arrived, and bytes beyond these may not be a part of it.
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_head_is_seen_at_its_first_wrong_byte() {
+    fn an_invalid_head_is_refused_at_its_first_wrong_byte() {
         for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"PROXZ", b"P\r", &[0x16, 3, 1], b"\r\n\r\n\0\r\nQUIT\r"] {
             assert_eq!(proxy_head(bytes), Err(BadProxyHead::Missing), "{bytes:?}");
         }

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_before_the_last_at_sign_is_shown() {
+    fn text_before_the_last_at_sign_is_hidden() {
         for (url, shown) in [
             ("ws://h", "ws://h"),
             ("wss://h:1/a/", "wss://h:1/a"),

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_64_digits_is_malformed() {
+    fn secrets_other_than_64_digits_are_malformed() {
         let keys = ResumeKeys::new("mesh", b"key", None);
         let secret = issued(&keys, &PEER, lineage(1, 2));
         for wrong in ["", "0", &secret[1..], &format!("{secret}0"), &format!("g{}", &secret[1..]), &"é".repeat(32)] {

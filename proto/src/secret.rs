@@ -13,7 +13,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_whole_secret_is_the_secret() {
+    fn secrets_are_compared_completely() {
         assert!(is_secret(b"abc", b"abc") && is_secret(b"", b""));
         for other in ["", "a", "ab", "abd", "abcd", "ABC", "xbc"] {
             assert!(!is_secret(other.as_bytes(), b"abc"), "{other}");

@@ -33,7 +33,7 @@ impl Default for RouterTuning {
 /// Limits of a [`Relay`](crate::Relay) that tests reach with few peers. Hubs use the default.
 #[derive(Clone, Copy, Debug)]
 pub struct RelayTuning {
-    /// How much of its long work a relay does in one turn.
+    /// Amount of long work that a relay does in one turn.
     pub slices: Slices,
     /// Maximum number of peers of one hub: [`MAX_PEERS_PER_HUB`].
     pub max_peers_per_hub: usize,
@@ -57,7 +57,7 @@ impl Default for RelayTuning {
     }
 }
 
-/// How much of its long work a [`Relay`](crate::Relay) does in one turn.
+/// Amount of long work that a [`Relay`](crate::Relay) does in one turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Slices {
     /// Letters after which a slice ends, with those of the peer that exceeds them.

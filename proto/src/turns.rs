@@ -1,4 +1,4 @@
-//! How long the turns of a thread take.
+//! Lengths of the turns of a thread.
 
 use std::time::Duration;
 

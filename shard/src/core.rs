@@ -1,4 +1,4 @@
-//! The state of a shard, and all its events. Nothing here waits.
+//! The state of a shard, and all its events. The core never waits.
 //!
 //! [`inbound`] processes what sockets receive, [`outbound`] what they send; [`post`] queues letters for other shards
 //! and for the mesh; [`ending`] ends sessions, and [`time`] processes what is due. This file begins sessions and drives
@@ -95,7 +95,7 @@ pub(crate) struct Core {
     due: VecDeque<Due>,
     queues: Pool,
     read_buffer: Vec<u8>,
-    /// What was decrypted of one read: less than [`READ_BUFFER_BYTES`] and one record.
+    /// Decrypted data of one read: less than [`READ_BUFFER_BYTES`] plus one record.
     plaintext: Vec<u8>,
     stats: IoStats,
     bugs: Bugs,

@@ -11,7 +11,7 @@ use proto::limits::{ADDRESS_BURST_SECS, ADDRESS_LOG_PAUSE, ADDRESS_ROWS, QUIET_C
 
 use crate::http::NoEntry;
 
-/// What one address may have. 0 means no limit.
+/// Limits of one address. 0 means no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct AddressLimits {
     /// Open connections (MAX_CONNECTIONS_PER_ADDRESS).
@@ -150,7 +150,7 @@ impl Place {
         }
     }
 
-    /// Whether its address had connected seldom before.
+    /// Whether its address had rarely connected before.
     pub(crate) fn is_quiet(&self) -> bool {
         self.is_quiet
     }
@@ -217,7 +217,7 @@ mod tests {
         let burst = 4 * ADDRESS_BURST_SECS as usize;
         let quiet = (0..burst).map(|_| enter(at(0)).unwrap()).filter(|is_quiet| *is_quiet).count();
         assert_eq!(quiet, QUIET_CONNECTS as usize);
-        // Those who are refused do not wait longer for that.
+        // Refused connections do not wait for that.
         for _ in 0..1000 {
             assert_eq!(enter(at(0)), Err(NoEntry::AddressRate));
         }

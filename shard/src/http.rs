@@ -73,7 +73,7 @@ pub(crate) struct Door {
     pub(crate) turns: [RefCell<Turns>; 2],
 }
 
-/// What a listener accepts.
+/// The kind of connections that a listener accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Entrance {
     /// Only pages.
@@ -105,7 +105,8 @@ pub(crate) struct Share {
     pub(crate) wanted: Arc<Wanted>,
 }
 
-/// A listener without a connection to drop waits for a file. One of the other listeners of the kind drops one for it.
+/// A listener without a connection to drop waits for a file. Another listener of the same kind drops a connection for
+/// it.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     is_open: AtomicBool,

@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_at_the_end_is_named() {
+    fn signals_left_at_the_end_are_reported() {
         let mut queue = queue(&["aaaa", "bb", "cc"]);
         advance(&mut queue, 5);
         let left: Vec<_> = queue.take_signals().map(|origin| ticket(&origin)).collect();

@@ -158,7 +158,7 @@ impl Writer {
         self.tls.as_mut().map_or(Ok(0), |tls| tls.flush(|bytes| tcp.try_write(bytes)))
     }
 
-    /// Drops encrypted bytes that wait for a socket which takes nothing any more.
+    /// Drops pending encrypted bytes of a socket that accepts no more data.
     pub(crate) fn drop_pending(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.drop_pending();

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_on_is_spoken_of_at_once_and_then_every_ten_seconds() {
+    fn a_repeated_event_is_logged_at_once_and_then_every_ten_seconds() {
         let (sparse, begin) = (Sparse::default(), Instant::now());
         let said = |ms| sparse.count_at(begin + Duration::from_millis(ms));
         assert_eq!(said(0), Some(1));

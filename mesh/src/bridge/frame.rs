@@ -1,4 +1,4 @@
-//! What is published: `magic and version, sender, HMAC-SHA256, payload`.
+//! A published frame consists of: `magic and version, sender, HMAC-SHA256, payload`.
 //!
 //! Everyone who may publish in Redis could speak as any hub, so the payload is authenticated together with its sender
 //! and its channel: a frame is worth nothing on another channel. The payload is a stamp, by which a copy that is
@@ -52,7 +52,7 @@ impl Seal {
         frame[TAG..HEADER].copy_from_slice(&tag);
     }
 
-    /// Who sent a frame. Its payload begins at [`HEADER`].
+    /// The sender of a frame. Its payload begins at [`HEADER`].
     pub(super) fn open(&self, channel: &str, frame: &[u8]) -> Result<HubId, Refused> {
         if frame.len() < HEADER || frame[..SENDER] != MAGIC {
             return Err(Refused);

@@ -662,7 +662,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_hub_has_published_before_it_knew_stamps_is_not_taken_after() {
+    fn frames_without_stamps_are_refused_once_a_hub_sends_stamps() {
         let (old, mut b) = (id(1), Hub::new(2));
         let frame = plain(None, &[beat()]);
         let question = b.receives(old, &frame).ask.unwrap();
@@ -681,7 +681,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_can_make_large_is_bounded() {
+    fn state_that_other_hubs_can_grow_is_bounded() {
         let mut b = Hub::new(0);
         let mut last = Hub::new(1);
         for n in 1..=MAX_HUBS as u16 + 5 {

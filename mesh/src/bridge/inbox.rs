@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_counted_and_room_comes_back() {
+    fn frames_beyond_the_bound_are_counted_until_there_is_room() {
         let (mouth, mut inbox) = inbox();
         let mut out = Vec::new();
         for len in [BRIDGE_INBOX_BYTES - 1, 2, BRIDGE_INBOX_BYTES + 1, 1] {

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_of_redis_is_refused_without_its_secrets() {
+    fn invalid_redis_urls_are_refused_without_showing_secrets() {
         for url in [
             "",
             "h:6379",

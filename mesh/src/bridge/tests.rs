@@ -633,7 +633,7 @@ fn two_live_hubs_with_one_id_receive_each_other() {
 }
 
 #[test]
-fn what_a_hub_published_in_an_earlier_life_does_not_make_its_bridge_work() {
+fn frames_of_an_earlier_process_do_not_confirm_the_bridge() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let recorder = Recorder::start(&redis);

@@ -216,7 +216,7 @@ fn a_hub_that_stops_reading_is_heard_again_when_it_reads() {
 }
 
 #[test]
-fn what_is_queued_in_one_turn_leaves_in_one_write() {
+fn messages_of_one_turn_leave_in_one_write() {
     beside_a_socket(async |core, link, other| {
         until("hello is out", || core.borrow().links[&link].queue.is_empty()).await;
         let before = core.borrow().stats.clone();
@@ -286,7 +286,7 @@ fn silence_ends_a_link_but_not_right_after_a_stop() {
 }
 
 #[test]
-fn what_is_backlogged_is_asked_for_by_a_turn_of_its_link() {
+fn a_turn_of_a_link_requests_its_backlog() {
     beside_a_socket(async |core, link, other| {
         let now = core.borrow().now();
         core.borrow_mut().carry_out(RelayOutput::Backlog { way: Way::Link(link) }, now);

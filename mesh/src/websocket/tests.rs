@@ -11,7 +11,7 @@ use super::*;
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// As long as a dial. A silent address has half of it when one other is left.
+/// The time limit of a dial. A silent address has half of it when one other is left.
 const PATIENCE: Duration = proto::limits::DIAL_TIMEOUT;
 
 #[test]
@@ -126,7 +126,7 @@ fn an_address_that_never_answers_the_request_does_not_hide_the_next() {
 }
 
 #[test]
-fn what_is_asked_of_a_host_is_asked_of_each_address() {
+fn a_request_to_a_host_tries_each_of_its_addresses() {
     use tokio::io::AsyncReadExt;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (mute, _) = server(|stream, _| _ = stream.read(&mut [0]));
@@ -217,7 +217,7 @@ impl Drop for Ends<'_> {
 }
 
 #[test]
-fn all_dials_together_make_so_many_attempts_beyond_their_first() {
+fn the_number_of_additional_attempts_of_all_dials_is_bounded() {
     assert_eq!(attempts_at_once(8, 3), 8 + 3);
     assert_eq!(attempts_at_once(1, MAX_CONNECT_ATTEMPTS), 6);
 }
@@ -283,7 +283,7 @@ fn a_token_is_shown_to_those_who_ask_for_it_as_a_hub_does() {
     // It is let in without, or ends the connection.
     let (shown, _) = dialed(true, |_| "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned());
     assert_eq!(shown, [false]);
-    // Where the connection ends behind the answer, another one could lead to another hub.
+    // If the connection ends after the answer, another connection could lead to another hub.
     let (shown, opened) = dialed(true, |_| {
         let length = TOKEN_WANTED.len();
         format!("HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{TOKEN_WANTED}")

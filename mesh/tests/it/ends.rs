@@ -27,7 +27,7 @@ async fn a_hub_that_is_back_is_found_again() {
 }
 
 #[tokio::test]
-async fn what_is_malformed_ends_its_link_and_nothing_else() {
+async fn a_malformed_message_ends_only_its_link() {
     let mut hub = hub(1, &[]);
     let _other = Wire::link(hub.address, 9);
     let bad: [&dyn Fn(&mut Wire); 5] = [
@@ -50,7 +50,7 @@ async fn what_is_malformed_ends_its_link_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn who_says_more_than_hello_before_it_is_ready_is_refused() {
+async fn messages_other_than_hello_before_ready_end_the_link() {
     let hub = hub(1, &[]);
     let mut wire = Wire::dial(hub.address, id(2), false);
     wire.say_hello(2, |_| ());
@@ -60,7 +60,7 @@ async fn who_says_more_than_hello_before_it_is_ready_is_refused() {
 }
 
 #[tokio::test]
-async fn who_does_not_say_hello_is_let_go() {
+async fn a_link_without_hello_is_closed() {
     let hub = hub(1, &[]);
     let mut wire = Wire::dial(hub.address, id(2), false);
     assert_eq!(wire.hear_end(), Said::Closed(4010, "no hello in time".into()));

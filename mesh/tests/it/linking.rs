@@ -75,7 +75,7 @@ async fn of_two_links_the_one_of_the_smaller_id_stays() {
 }
 
 #[tokio::test]
-async fn who_dials_again_has_lost_its_first_link() {
+async fn a_hub_that_dials_again_replaces_its_first_link() {
     let mut hub = hub(5, &[]);
     let mut first = Wire::link(hub.address, 9);
     hub.until_linked_to(&[9]).await;
@@ -138,7 +138,7 @@ async fn the_hello_is_of_the_hub_that_asked() {
 }
 
 #[tokio::test]
-async fn what_was_sent_behind_the_request_is_heard() {
+async fn bytes_behind_the_request_are_received() {
     let hub = hub(1, &[]);
     let mut wire = Wire::dial(hub.address, id(2), false);
     // In one segment, and byte by byte.

@@ -65,7 +65,7 @@ async fn a_root_that_is_not_known_is_not_trusted() {
 }
 
 #[tokio::test]
-async fn with_dns_it_is_the_name_that_is_verified() {
+async fn with_dns_the_certificate_must_be_for_the_name() {
     let mut a = hub(1, &[]);
     let (url, pem) = proxy(&a).await;
     let port = url.rsplit(':').next().unwrap().parse().unwrap();

@@ -94,7 +94,7 @@ mod tests {
     const B: &str = "00000000000000000000000000000000000000bb";
 
     #[test]
-    fn what_a_go_hub_says() {
+    fn messages_of_a_go_hub_are_parsed() {
         let text = format!(
             r#"{{"type":"peer-discovered","data":{{"info":"hi","isHub":false,"peerId":"{A}"}},"fromPeerId":"system","networkName":"n","timestamp":1}}"#
         );

@@ -368,22 +368,22 @@ proptest! {
     }
 
     #[test]
-    fn so_does_a_broken_one(text in broken_message()) {
+    fn a_broken_message_has_the_same_result_in_both_parsers(text in broken_message()) {
         prop_assert_eq!(parsed(&text), meaning(&text));
     }
 
     #[test]
-    fn so_does_what_is_hardly_json(text in soup()) {
+    fn text_close_to_json_has_the_same_result_in_both_parsers(text in soup()) {
         prop_assert_eq!(parsed(&text), meaning(&text));
     }
 
     #[test]
-    fn so_does_anything(text in any::<String>()) {
+    fn any_text_has_the_same_result_in_both_parsers(text in any::<String>()) {
         prop_assert_eq!(parsed(&text), meaning(&text));
     }
 
     #[test]
-    fn what_is_read_fast_is_read_as_by_a_full_parser(
+    fn the_scanner_agrees_with_the_full_parser(
         text in prop_oneof![
             message(),
             message().prop_map(plain),
@@ -400,7 +400,7 @@ proptest! {
 
     /// The reference parser itself is compared with a known one.
     #[test]
-    fn what_a_full_parser_takes_is_json(text in prop_oneof![message(), broken_message(), soup(), json()]) {
+    fn messages_that_the_full_parser_accepts_are_json(text in prop_oneof![message(), broken_message(), soup(), json()]) {
         if serde_json::from_str::<Value>(&text).is_ok() {
             prop_assert!(is_json(&text));
         }
@@ -484,7 +484,7 @@ fn ordinary_messages_are_read_fast() {
 }
 
 #[test]
-fn what_is_out_of_the_ordinary_is_left_to_the_full_parser() {
+fn the_scanner_leaves_unusual_messages_to_the_full_parser() {
     let deep = format!("{}{}", "[".repeat(66), "]".repeat(66));
     let odd = [
         r#""\u0041""#,

@@ -20,7 +20,7 @@ pub const LEAST_ADDRESS_CONNECTIONS: u32 = 64;
 /// peers of a school may come back in the same moment.
 pub const DEFAULT_ADDRESS_UNFINISHED: u32 = 512;
 
-/// Default of CONNECT_RATE_PER_ADDRESS, in connections per second. One that is faster is refused.
+/// Default of CONNECT_RATE_PER_ADDRESS, in connections per second. Faster connections are refused.
 pub const DEFAULT_ADDRESS_CONNECT_RATE: u32 = 64;
 
 /// Burst of connections of an address, in seconds of its rate: 8 x 64 = 512.

@@ -24,8 +24,8 @@ pub const BRIDGE_PIPELINES: usize = 8;
 /// Maximum number of messages from Redis that the bridge has not processed. Further ones are dropped and counted as
 /// lost. The connection itself never waits for the bridge, because it would then miss answers too.
 ///
-/// A runtime reads about 1 MiB of one socket in one turn; the smallest frame has about 150 B with its channel's name:
-/// 7,000 of them, doubled.
+/// A runtime reads about 1 MiB of one socket in one turn. The smallest frame has about 150 B including the name of its
+/// channel, so a turn reads 7,000 frames; the bound is twice that.
 pub const BRIDGE_INBOX: usize = 16 * 1024;
 
 /// Maximum number of bytes of the messages in [`BRIDGE_INBOX`]. Further messages are dropped and counted as lost. A

@@ -32,8 +32,8 @@ pub const STANDARD_FILES: usize = 8;
 /// Number of files of one runtime: its poll instance, its waker and its copy of the pipe for signals.
 pub const RUNTIME_FILES: usize = 3;
 
-/// Files that are kept for links and dials: [`MAX_LINKS`], [`MAX_DIALS_AT_ONCE`] and [`MAX_EXTRA_ATTEMPTS`]. Peers do not get them.
-/// Where the process may open few files, it is a sixteenth of those.
+/// Files that are kept for links and dials: [`MAX_LINKS`], [`MAX_DIALS_AT_ONCE`] and [`MAX_EXTRA_ATTEMPTS`]. Peers do
+/// not get them. If the process may open only few files, the bound is a sixteenth of their number.
 pub const LINK_FILES: usize = MAX_LINKS + MAX_DIALS_AT_ONCE + MAX_EXTRA_ATTEMPTS;
 
 /// Maximum number of connections to ADMIN_PORT. A further one replaces the oldest. If the process may open few files, a

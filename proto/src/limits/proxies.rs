@@ -10,8 +10,8 @@ pub const MAX_PROXY_HEAD_BYTES: usize = 4 * 1024;
 /// protocol asks receivers for at least 3 s, which is one retransmission.
 pub const PROXY_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Maximum number of proxies behind one another in `X-Forwarded-For` and `Forwarded`. What stands before the last 32 is not
-/// read: each costs a comparison with all ranges of TRUSTED_PROXIES.
+/// Maximum number of proxies behind one another in `X-Forwarded-For` and `Forwarded`. Only the last 32 addresses are
+/// read, because each is compared with all ranges of TRUSTED_PROXIES.
 pub const MAX_FORWARDED_HOPS: usize = 32;
 
 /// Maximum number of ranges in TRUSTED_PROXIES. More are refused at start. 32 hops x 64 ranges = 2,048 comparisons for a request.

@@ -95,12 +95,12 @@ pub const GAP_PATIENCE: Duration = Duration::from_millis(300);
 /// Time for which the next part of a snapshot is waited for, before the snapshot is requested again.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Longest time that a snapshot may take in all. One that takes longer is refused, and another neighbour is asked.
+/// Longest time that a snapshot may take in all. A slower snapshot is refused, and another neighbour is asked.
 ///
 /// A hub of 1,000,000 peers is about 300 MB: 1 MB/s is enough.
 pub const SNAPSHOT_LIMIT: Duration = Duration::from_secs(300);
 
-/// How long a snapshot may arrive more slowly than at [`SNAPSHOT_RATE_BYTES`]. Later it is refused.
+/// Maximum time for which a snapshot may arrive more slowly than at [`SNAPSHOT_RATE_BYTES`]. Later it is refused.
 pub const SNAPSHOT_SLACK: Duration = Duration::from_secs(12);
 
 /// The least that has to arrive of a snapshot, in bytes per second, on the average since it was asked for. 64 snapshots at once on
@@ -116,9 +116,9 @@ pub const SNAPSHOT_RATE_BYTES: u64 = 32 * 1024;
 /// 4 to 8 heartbeats at each hub on the way, and then repaired.
 pub const DOUBT_BEATS: u64 = 4;
 
-/// Greatest number of times that the pause before a snapshot is asked for, [`GAP_PATIENCE`], doubles while snapshots do not make
-/// known what their hub's heartbeats say: 300 ms x 2^5 = 9.6 s. Whoever sends wrong snapshots is asked six times in 20 s, and
-/// from then on every ten seconds.
+/// Greatest number of times that the pause before a snapshot is asked for, [`GAP_PATIENCE`], doubles while snapshots do
+/// not make known what their hub's heartbeats say: 300 ms x 2^5 = 9.6 s. A neighbour that sends wrong snapshots is
+/// asked six times in 20 s, and then every ten seconds.
 pub const MAX_VAIN_REPAIRS: u32 = 5;
 
 /// Maximum number of peers in one part of a snapshot: 64 x 300 B = 20 KB in practice.
@@ -193,10 +193,11 @@ pub const HOLD: Duration = Duration::from_millis(500);
 /// Beyond it: `unreachable`, and the order does not move, unless this goes on for [`COUNT_PATIENCE`].
 pub const MAX_COUNTER_STEP: u64 = MAX_SIGNALS_IN_FLIGHT as u64;
 
-/// How long all signals from a hub have to come with counters that are in the past, or too far ahead, before counting goes on from
-/// them: what was believed before is wrong. Until then they are `unreachable`.
+/// Time for which all signals from a hub must have counters in the past, or too far ahead, before counting continues
+/// from these: the earlier counter was wrong. Until then they are `unreachable`.
 ///
-/// As long as [`LINK_PATIENCE`], after which a link that has delivered nothing is closed: a signal that was held up on the way does not come later.
+/// Equal to [`LINK_PATIENCE`], after which a link that delivers nothing is closed, so a delayed signal cannot arrive
+/// later.
 pub const COUNT_PATIENCE: Duration = LINK_PATIENCE;
 
 /// Time for which outcomes without a receipt are collected before they are sent together.

@@ -103,8 +103,9 @@ pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(1);
 /// Maximum number of unanswered takeovers that other hubs have asked for. A further one is answered "in use".
 pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
 
-/// How long after a session's beginning a client with the secret of an older [`Lineage`](crate::Lineage) takes its id back at once,
-/// from a stranger who took the id while that client was away. Later the liveness check decides.
+/// Time after the beginning of a session in which a client with the secret of an older [`Lineage`](crate::Lineage)
+/// takes its id back at once. The session then belongs to a stranger who took the id while the client was away. Later
+/// the liveness check decides.
 ///
 /// 120 s are longer than it takes a hub to notice a dead connection (60 s) and a client to come back with backoff (30 s).
 pub const RESUME_PRECEDENCE: Duration = Duration::from_secs(120);
@@ -124,9 +125,9 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// Time from the second unanswered ping until a silent session is dead.
 pub const PONG_GRACE: Duration = Duration::from_secs(10);
 
-/// Outputs of a router after which a turn of its shard ends, with those of the letter, message or network that passes them. What is left of a
-/// batch of letters, of what was read of a socket, or of the networks that a session leaves has its turn when everything else
-/// that is ready has had one.
+/// Outputs of a router after which a turn of its shard ends, with those of the letter, message or network that passes
+/// them. The rest of a batch of letters, of the bytes read from a socket, or of the networks that a session leaves is
+/// processed after everything else that is ready.
 ///
 /// 4,096 x 0.25 us = 1 ms. Passed by one event in one network: a frame for each of its members on this shard, 6,250 of 100,000 on 16
 /// shards, 1.6 ms.

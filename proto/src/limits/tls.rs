@@ -10,19 +10,19 @@ use super::*;
 /// nothing else to do. Handshakes that wait for their clients are among [`MAX_HTTP_CONNECTIONS`].
 pub const TLS_TURNS: usize = 1_024;
 
-/// Time in which a handshake of TLS and the first request behind it must have arrived: those of [`REQUEST_HEAD_TIMEOUT`], not twice.
-/// Later: the connection is closed.
+/// Time limit for the TLS handshake and the first request together: one [`REQUEST_HEAD_TIMEOUT`], not two. Later: the
+/// connection is closed.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = REQUEST_HEAD_TIMEOUT;
 
-/// How long a client that is refused before it is a TLS connection may take to read why and to end the connection.
+/// Time in which a client that is refused before its TLS handshake must read the reason and end the connection.
 pub const TLS_REFUSAL_LINGER: Duration = Duration::from_secs(1);
 
 /// Longest record of TLS, in bytes: 16 KiB of plaintext, what TLS 1.2 lets it grow by, and its header. A connection keeps at
 /// most so much of a record that has not arrived whole; a longer one breaks the protocol, and ends the connection.
 pub const TLS_RECORD_BYTES: usize = 16 * 1024 + 2048 + 5;
 
-/// Plaintext that is encrypted at a time, in bytes: two records. What the socket does not take of them is kept, encrypted,
-/// beside the session's queue: 1,000 sessions whose clients do not read keep 33 MB.
+/// Plaintext that is encrypted at a time, in bytes: two records. Unwritten bytes are kept, encrypted, in addition to
+/// the session's queue: 1,000 sessions whose clients do not read keep 33 MB.
 pub const TLS_WRITE_BYTES: usize = 32 * 1024;
 
 /// Ciphertext of TLS itself (handshake, answers to KeyUpdate) that may wait for a socket beside [`TLS_WRITE_BYTES`]. More: the client

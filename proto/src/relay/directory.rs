@@ -34,14 +34,14 @@ struct Entry {
     has_been_member: bool,
 }
 
-/// How those who lose a peer hear of it.
+/// The event that members receive when they lose a peer.
 #[derive(Clone, Debug)]
 pub(super) enum How {
     /// As `peer-disconnected`.
     Disconnected(LeaveReason),
     /// As the peer's own goodbye.
     Goodbye(Arc<Template>),
-    /// Their hub's lease has ended, or its life: as `peer-disconnected`. Nobody has said that they left.
+    /// Their hub's lease has ended, or its life: as `peer-disconnected`. Their leave was not reported.
     HubGone,
 }
 
@@ -73,7 +73,7 @@ impl Directory {
         self.entries.get(peer).into_iter().flat_map(|entry| entry.claims.iter().map(|claim| claim.hub))
     }
 
-    /// What the shards are shown of a peer, if that is this session at this hub.
+    /// The state of a peer that the shards know, if it is that of this session at this hub.
     pub(super) fn shown_at(&self, peer: &PeerId, hub: HubId, session: PeerIncarnation) -> Option<&Arc<Presence>> {
         let (claim, presence) = self.entries.get(peer)?.shown.as_ref()?;
         (*claim == Claim { incarnation: session, hub }).then_some(presence)

@@ -379,7 +379,7 @@ impl Relay {
         self.decline_begun(given_up);
     }
 
-    /// What is known of a hub is replaced as a whole: the snapshots of it that were begun cannot be finished.
+    /// The whole replica of a hub is being replaced, so outgoing snapshots of it cannot be completed.
     fn stop_sending(&mut self, hub: HubId) {
         let links = self.links.values_mut().map(|link| &mut link.outgoing);
         let queues = links.chain([&mut self.bridge.outgoing]);
@@ -520,7 +520,7 @@ fn take_out(queue: &mut VecDeque<Outgoing>, mut are: impl FnMut(&mut Outgoing) -
     taken
 }
 
-/// How those who lose a peer by this change hear of it.
+/// The event that members receive if they lose a peer by this change.
 fn how(change: &Change) -> How {
     match &change.what {
         What::Down(reason) => How::Disconnected(*reason),
@@ -534,7 +534,7 @@ pub(super) fn keep_what_is_known(presence: &mut Arc<Presence>, known: &Arc<Prese
     if Arc::ptr_eq(presence, known) {
         return;
     }
-    // One that has left and returned is in another stay, and whom it knew in the first it does not know any more.
+    // A peer that has left and returned is in a new stay, and has lost the acquaintances of its previous stay.
     let same = |a: &Announcement, b: &Announcement| {
         a.claim == b.claim && a.stay == b.stay && a.discovered.data() == b.discovered.data()
     };

@@ -276,7 +276,7 @@ impl Relay {
 
     /// Reports an outcome to a sender of this hub.
     fn resolve(&mut self, origin: Origin, target: PeerId, outcome: Outcome) {
-        // What a Go hub has sent has no receipt.
+        // Signals from a Go hub have no receipt.
         let Sender::Session { shard, ticket, .. } = origin.sender else { return };
         match outcome {
             Outcome::Delivered if ticket == 0 => self.stats.delivered += 1,

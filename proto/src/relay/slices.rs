@@ -24,7 +24,7 @@ use super::{Relay, RelayOutput};
 pub(super) struct Unsettled {
     /// Peers up to this one are settled.
     after: Option<PeerId>,
-    /// How their networks hear of those that are gone.
+    /// The event that networks receive about peers that are gone.
     how: How,
 }
 
@@ -63,7 +63,7 @@ impl Remote {
         self.unsettled = Some(Unsettled { after: None, how });
     }
 
-    /// How the networks of a peer hear that it is gone, if its turn is still to come.
+    /// The event that the networks of a peer will receive, if its slice is still to come.
     pub(super) fn awaits(&self, peer: &PeerId) -> Option<&How> {
         self.unsettled.as_ref().filter(|unsettled| unsettled.after.is_none_or(|after| *peer > after)).map(|u| &u.how)
     }

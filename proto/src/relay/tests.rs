@@ -501,7 +501,7 @@ fn a_change_that_is_lost_is_repaired_without_telling_anybody_twice() {
 }
 
 #[test]
-fn one_that_left_and_returned_unheard_is_known_in_its_new_stay() {
+fn a_peer_that_returned_unnoticed_is_known_in_its_new_stay() {
     let mut net = Net::full(2);
     net.opens(1, 7, 0);
     net.announces(1, 7, 0, Stay { number: 1, closest: 8 });

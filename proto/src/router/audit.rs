@@ -154,7 +154,7 @@ impl Router {
         Ok(())
     }
 
-    /// What is counted is what is there.
+    /// Counters equal the state they count.
     fn audit_counts(&self) -> Result<(), String> {
         let announced: u64 = self.all_memberships().map(|(.., m)| u64::from(m.announced_bytes)).sum();
         let counted = self.stats.announced_bytes;

@@ -430,7 +430,7 @@ impl Router {
                 Change::Left => circle.part(&subject),
                 Change::Joined | Change::Renewed => circle.knows(&subject).then_some(0),
             };
-            // Who has declined is known, and not told of.
+            // A member that has declined stays known, so that it is not announced.
             let Some(marks) = marks else { continue };
             if live {
                 let frame = Frame::Template(Arc::clone(frame));
@@ -530,7 +530,7 @@ impl Router {
 
     /// Repeats the meetings that are due.
     pub(super) fn meet_again(&mut self, now: Now) {
-        // What does not fit into a turn stays due.
+        // Work that does not fit into this turn stays due.
         while self.outputs.len() < TURN_OUTPUTS
             && let Some(due) = self.meetings.due.pop_front_if(|due| due.at <= now.at)
         {

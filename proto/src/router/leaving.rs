@@ -1,8 +1,9 @@
 //! Leaves of many networks, a slice in each turn.
 //!
-//! A session in a thousand networks that ends, or says goodbye to all of them, concerns as many rosters. It has left them all at once:
-//! it is told nothing more of them, and may join each again. The members are told in slices. What is left of that is kept
-//! here, with the session's claim, so that a later session of the peer is not taken for the one that has left.
+//! A session in a thousand networks that ends, or says goodbye to all of them, concerns as many rosters. It has left
+//! them all at once: it is told nothing more of them, and may join each again. The members are told in slices. The
+//! remaining networks are kept here, with the session's claim, so that a later session of the peer is not confused with
+//! the one that left.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -26,7 +27,7 @@ pub(super) struct Leaving {
     last: u64,
 }
 
-/// What a session left with one message, or with its end.
+/// The networks that a session leaves with one message, or with its end.
 #[derive(Debug)]
 pub(super) struct Part {
     peer: PeerId,
@@ -35,7 +36,7 @@ pub(super) struct Part {
     how: Parting,
 }
 
-/// How a session leaves.
+/// The way a session leaves.
 #[derive(Clone, Debug)]
 pub(super) enum Parting {
     /// Its connection has ended.
@@ -103,7 +104,7 @@ impl Leaving {
     }
 }
 
-/// Who leaves, and how.
+/// The peer that leaves, and its way of leaving.
 #[derive(Clone, Debug)]
 pub(super) struct Leaver {
     pub(super) peer: PeerId,

@@ -50,7 +50,7 @@ impl Tickets {
         self.open.is_empty() && self.deadlines.is_empty()
     }
 
-    /// How many are open of one session.
+    /// Number of open receipts of one session.
     #[expect(clippy::disallowed_methods, reason = "for audits, which change nothing")]
     pub(super) fn open_of(&self, session: SessionId) -> usize {
         self.open.values().filter(|ticket| ticket.session == session).count()
@@ -81,7 +81,7 @@ impl Router {
         if !self.leaving.is_empty()
             && let Some(ix) = self.rosters.find(&signal.network)
         {
-            // Whoever has left a network is known to have left it before it speaks there as an outsider.
+            // The leave of a peer is known before any signal that it sends as a non-member.
             self.finish_leaving(id, Some(ix), now);
         }
         let Some(session) = self.sessions.get(id) else {
@@ -141,7 +141,8 @@ impl Router {
         }
     }
 
-    /// Where the target of a signal is, as far as this shard knows: its own peers, and the members of every network.
+    /// The place of a signal's target, as far as this shard knows. A shard knows its own peers and the members of every
+    /// network.
     ///
     /// A signal for a member at another hub goes straight to the mesh, through the same mailbox as the sender's
     /// presence. A signal with an unknown target makes a detour through the target's home.
@@ -260,7 +261,7 @@ impl Router {
     }
 
     pub(super) fn expire_receipts(&mut self, now: Now) {
-        // What does not fit into a turn stays due.
+        // Work that does not fit into this turn stays due.
         while self.outputs.len() < TURN_OUTPUTS
             && let Some((_, number)) = self.tickets.deadlines.pop_front_if(|(at, _)| *at <= now.at)
         {

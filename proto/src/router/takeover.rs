@@ -32,7 +32,7 @@ pub(super) struct Takeovers {
 #[derive(Clone, Copy, Debug)]
 struct Takeover {
     newcomer: Newcomer,
-    /// What the newcomer's resume secret proves.
+    /// The lineage that the new session's resume secret proves.
     resume: Option<Lineage>,
     /// Identifies the question; the ping's payload is derived from it.
     ticket: u64,
@@ -271,7 +271,7 @@ impl Router {
     }
 
     pub(super) fn expire_takeovers(&mut self, now: Now) {
-        // What does not fit into a turn stays due.
+        // Work that does not fit into this turn stays due.
         while self.outputs.len() < TURN_OUTPUTS && self.takeovers.next_deadline().is_some_and(|at| at <= now.at) {
             let Some((_, peer, ticket)) = self.takeovers.deadlines.pop_first() else { break };
             let Some(takeover) = self.takeovers.pending.get(&peer).filter(|takeover| takeover.ticket == ticket) else {

@@ -70,7 +70,7 @@ const fn session(slot: u32, generation: u32) -> SessionId {
 }
 
 #[test]
-fn nothing_is_kept_of_those_who_left() {
+fn peers_that_left_leave_no_state() {
     let mut day = Day::new(128);
     for i in 0..1000 {
         let (a, b, newcomer) = (session(0, i), session(1, i), session(2, i));
@@ -143,7 +143,7 @@ fn a_session_admitted_in_ignorance_of_a_greater_claim_loses_its_id() {
 }
 
 #[test]
-fn who_waited_for_a_session_here_waits_for_the_one_elsewhere_that_took_its_place() {
+fn a_takeover_continues_with_the_session_that_replaced_its_target() {
     let mut day = Day::new(8);
     day.router.config.meshed = true;
     let (first, second) = (session(0, 0), session(1, 0));
@@ -159,7 +159,7 @@ fn who_waited_for_a_session_here_waits_for_the_one_elsewhere_that_took_its_place
     assert!(!outputs.iter().any(|output| matches!(output, Output::Admit { .. })), "{outputs:?}");
 }
 
-/// What the secret of a session says.
+/// The lineage that the secret of a session proves.
 fn lineage(root: u64, session: u64) -> Lineage {
     Lineage { root: PeerIncarnation(root), session: PeerIncarnation(session) }
 }
@@ -175,7 +175,7 @@ impl Day {
         self.router.sessions.get(session).unwrap().lineage()
     }
 
-    /// What hubs are answered when this one asks, whose newcomer's secret says `resume`; and who is closed.
+    /// The answer to another hub whose new session has this lineage, and the sessions that are closed.
     fn challenged(&mut self, n: u8, ticket: u64, resume: Option<Lineage>) -> (Vec<(u64, bool)>, Closed) {
         let asker = Asker { hub: HubId(peer(9)), incarnation: crate::HubIncarnation(1), ticket };
         let outputs = self.hears(ToShard::Challenge { peer: peer(n), asker, resume });
@@ -359,7 +359,7 @@ fn a_stay_that_has_ended_says_nothing_again() {
 /// A hub that forgot a peer in a partition, and whose peer now knows its maximum of others, declines when it is
 /// reminded.
 #[test]
-fn whoever_is_reminded_may_decline() {
+fn a_member_that_is_asked_again_may_decline() {
     let mut day = Day::bounded(1);
     let (claim, stay) = (at_hub(9, 10), Stay { number: 1, closest: 1 });
     day.hears(joined(9, claim, stay));
@@ -382,7 +382,7 @@ fn whoever_is_reminded_may_decline() {
 }
 
 #[test]
-fn one_that_is_told_of_all_and_returned_unheard_knows_nobody_any_more() {
+fn an_unbounded_peer_that_returned_unnoticed_has_no_acquaintances() {
     let mut day = Day::bounded(1);
     let claim = at_hub(9, 10);
     day.says(session(0, 0), ANNOUNCE);
@@ -527,7 +527,7 @@ fn an_entry_that_remains_in_a_roster_is_found() {
     day.router.audit();
 }
 
-/// What this input puts out for sockets, as "session kind network", and whether more is to follow.
+/// The outputs of this input for sockets, as "session kind network", and whether work remains.
 fn said(day: &mut Day, input: Input<'_>) -> (Vec<String>, bool) {
     let now = Now { at: day.now, wall_ms: WALL_MS };
     day.router.handle_input(input, now);
@@ -594,7 +594,7 @@ fn the_end_of_a_session_in_many_networks_is_told_in_slices() {
 }
 
 #[test]
-fn whoever_comes_back_to_a_network_that_it_is_leaving_is_not_struck_off_later() {
+fn a_return_during_a_sliced_leave_is_kept() {
     let (mut day, leaver, other) = in_four_networks();
     let (first, unfinished) = said(&mut day, Input::Message { session: leaver, text: r#"{"type":"goodbye"}"# });
     assert!(unfinished && first == ["1 goodbye a"], "{first:?}");

@@ -28,8 +28,9 @@ impl Reader {
         self.partial.len()
     }
 
-    /// Tells `heard` of all that is whole once `bytes` have come, until it breaks off. What comes behind is kept for the next call,
-    /// which may be given nothing. After [`Event::Close`] or a [`Violation`] the stream is over, and the reader done with.
+    /// Tells `heard` of all that is whole once `bytes` have come, until it breaks off. Later bytes are kept for the
+    /// next call, which may add none. After [`Event::Close`] or a [`Violation`] the stream is over, and the reader done
+    /// with.
     pub fn read(
         &mut self,
         bytes: &mut [u8],

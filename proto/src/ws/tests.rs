@@ -141,7 +141,7 @@ fn an_idle_decoder_is_two_words() {
 }
 
 #[test]
-fn whole_messages_are_heard() {
+fn whole_messages_are_received() {
     accepts(&[], &[]);
     accepts(&[frame(FIN | TEXT, b"")], &[Event::Text("")]);
     accepts(&[frame(FIN | BINARY, b"")], &[Event::Binary(b"")]);
@@ -207,7 +207,7 @@ fn a_server_does_not_mask() {
 }
 
 #[test]
-fn what_a_server_sends_is_heard_however_it_is_cut() {
+fn messages_of_a_server_are_received_however_they_are_cut() {
     for len in [0, 1, 125, 126, 65_535, 65_536] {
         let payload = vec![7; len];
         let mut stream = Vec::new();
@@ -227,7 +227,7 @@ fn what_a_server_sends_is_heard_however_it_is_cut() {
 }
 
 #[test]
-fn what_came_before_the_first_read_is_heard_first() {
+fn bytes_before_the_first_read_are_processed_first() {
     let stream = [frame(FIN | TEXT, b"one"), frame(FIN | TEXT, b"two")].concat();
     for cut in 0..=stream.len() {
         let (before, mut after) = (stream[..cut].to_vec(), stream[cut..].to_vec());
@@ -558,7 +558,7 @@ fn the_hub_writes_control_frames() {
 }
 
 #[test]
-fn what_is_too_long_for_a_control_frame_is_cut() {
+fn text_too_long_for_a_control_frame_is_truncated() {
     let mut out = Vec::new();
     put_ping(&mut out, &[1; 126]);
     assert_eq!((out.len(), out[1]), (127, 125));

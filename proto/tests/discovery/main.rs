@@ -65,7 +65,7 @@ fn a_join_costs_two_events_for_each_pick_and_a_leave_three_for_each_acquaintance
 }
 
 #[test]
-fn so_it_is_among_two_thousand() {
+fn two_thousand_peers_discover_within_the_bounds() {
     for (shards, k) in [(1, 16), (2, 8), (3, 1)] {
         empties(filled(shards, k, 2_000), k, 500);
     }

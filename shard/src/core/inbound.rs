@@ -144,7 +144,7 @@ impl Core {
         self.settle(now);
     }
 
-    /// What came over a session's socket is not the TLS that was agreed on. Its client is told by an alert.
+    /// Data on a session's socket violates TLS. Its client is told by an alert.
     pub(crate) fn tls_failed(&mut self, id: SessionId, error: &std::io::Error) {
         if let Some(session) = self.session_mut(id) {
             debug!(peer = ?session.peer, address = %session.address, %error, "tls_failed");
@@ -153,7 +153,7 @@ impl Core {
         self.lost(id, why_lost(error));
     }
 
-    /// What comes from this session cannot be read, by a defect of the parser.
+    /// A bug of the parser makes this session unreadable.
     fn parser_failed(&mut self, id: SessionId, now: Now) {
         if let Some(session) = self.session_mut(id) {
             session.deaf = true;

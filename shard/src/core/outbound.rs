@@ -299,7 +299,7 @@ impl Core {
     }
 
     /// A session's socket accepts nothing any more: usually the client has reset the connection, perhaps with unread
-    /// bytes. What the client sent before is still in the socket. It is read to its end, or for [`CLOSE_LINGER`].
+    /// bytes. Data that the client sent before is still in the socket. It is read to its end, or for [`CLOSE_LINGER`].
     fn unwritable(&mut self, id: SessionId, reason: CloseReason) {
         let now = self.now();
         let Some(session) = self.session_mut(id) else { return };

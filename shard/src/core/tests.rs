@@ -263,7 +263,7 @@ async fn a_session_keeps_of_its_request_what_came_behind_it_and_no_more() {
 }
 
 #[tokio::test]
-async fn nobody_is_dead_who_was_not_listened_to() {
+async fn sessions_that_the_hub_did_not_read_are_not_dead() {
     let later = |now: Now, secs| Now { at: now.at + Duration::from_secs(secs), ..now };
     let mut core = core(ROOMY);
     let (id, _read, _client) = adopt(&mut core, 1).await;

@@ -31,7 +31,7 @@ pub(crate) enum NoEntry {
 }
 
 impl NoEntry {
-    /// How it is counted.
+    /// The reason under which it is counted.
     pub(crate) const fn failure(self) -> HandshakeFailure {
         match self {
             Self::AddressConnections => HandshakeFailure::AddressConnections,
@@ -138,8 +138,8 @@ impl Gate {
             text.len() + 1,
             self.retry_after(),
         );
-        // It fits into the buffer of a new socket. What the client has sent is taken out: unread, it would reset the
-        // connection, and the client might never read the answer.
+        // It fits into the buffer of a new socket. Reads the client's data, because unread data would reset the
+        // connection, and the client might never receive the answer.
         _ = stream.write(answer.as_bytes());
         _ = stream.read(&mut [0; 2048]);
     }

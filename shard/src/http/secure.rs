@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::socket::TLS_HANDSHAKE;
 use crate::stats::HandshakeFailure;
 
-/// What is answered to a request without TLS.
+/// The answer to a request without TLS.
 const SPEAK_TLS: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 51\r\n\
                          Connection: close\r\n\r\nthis port speaks TLS: ask with https:// or wss://\r\n";
 
@@ -73,7 +73,7 @@ impl Handshakes {
     pub(super) async fn shake_hands(&self, tcp: TcpStream, since: Instant) -> Result<Stream, NoTls> {
         let deadline = tokio::time::Instant::from_std(since + TLS_HANDSHAKE_TIMEOUT);
         let mut first = [0];
-        // Nothing is kept for those who say nothing.
+        // Connections without data need no buffer.
         match tokio::time::timeout_at(deadline, tcp.peek(&mut first)).await {
             Err(_) => return Err(NoTls::new(HandshakeFailure::BadRequest, "nothing arrived")),
             Ok(Err(_) | Ok(0)) => return Err(NoTls::gone()),
@@ -207,7 +207,7 @@ mod tests {
         hello
     }
 
-    /// What is ready has its turn between any two steps, and sockets are looked at.
+    /// Between any two steps, all ready tasks run, and sockets are polled.
     #[test]
     fn handshakes_take_their_steps_one_by_one() {
         const CROWD: usize = 20;
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_wait_for_their_turn() {
+    fn the_number_of_waiting_handshakes_is_bounded() {
         let waiting = Cell::new(0);
         let mut places: Vec<_> = (0..TLS_TURNS).map(|_| Waiting::among(&waiting).unwrap()).collect();
         assert!(Waiting::among(&waiting).is_none());

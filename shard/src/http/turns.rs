@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_seldom_has_a_turn_whoever_floods() {
+    fn rare_requests_get_a_turn_during_a_flood() {
         let (mut turns, start) = (Turns::new(Keys(1, 2)), Instant::now());
         let flood: Vec<_> = (1..=5).map(|n| address(&format!("192.0.2.{n}"))).collect();
         let quiet = [address("198.51.100.7"), address("2001:db8:7::1")];

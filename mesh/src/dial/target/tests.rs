@@ -47,7 +47,7 @@ fn addresses_are_understood() {
 }
 
 #[test]
-fn what_is_no_websocket_is_not_dialed() {
+fn urls_other_than_websocket_urls_are_not_dialed() {
     for url in ["http://hub", "hub:80", "/path"] {
         assert!(plan(url).is_none(), "{url}");
     }
@@ -166,7 +166,7 @@ fn a_hub_that_is_linked_is_not_dialed() {
 }
 
 #[test]
-fn what_failed_before_a_link_came_by_another_way_counts_no_more_when_that_is_lost() {
+fn failures_before_another_link_are_forgotten_when_that_is_lost() {
     let mut targets = targets(&["ws://hub", "ws://other"]);
     let [hub, other] = [0, 1].map(|n| targets.targets.keys().nth(n).unwrap().clone());
     due(&mut targets, 0);
@@ -264,7 +264,7 @@ fn the_smaller_id_dials_first_what_both_advertise() {
 }
 
 #[test]
-fn what_is_advertised_no_more_is_not_dialed() {
+fn addresses_no_longer_advertised_are_not_dialed() {
     let mut targets = targets(&[]);
     targets.advertised(id(1), [(id(9), false, "ws://nine")].into_iter(), at(0));
     targets.advertised(id(1), std::iter::empty(), at(0));
@@ -303,7 +303,7 @@ fn a_hub_that_drains_is_left_alone_unless_it_is_a_bootstrap() {
 }
 
 #[test]
-fn who_comes_back_at_the_address_of_a_hub_that_has_ended_is_found_soon() {
+fn a_hub_at_the_address_of_an_ended_hub_is_found_soon() {
     let mut targets = targets(&["ws://static"]);
     resolve(&mut targets, &[1]);
     let ids: Vec<TargetId> = targets.targets.keys().cloned().collect();
@@ -340,7 +340,7 @@ fn a_link_to_a_hub_that_drains_is_made_again_when_it_is_lost() {
     assert_eq!(due(&mut targets, 60_200).len(), 2);
 }
 
-/// How long a hub that answers waits for its first dial, when so many addresses before it swallow all packets.
+/// Time until a hub that answers is dialed, if this number of addresses before it drop all packets.
 fn delay_behind(dead: u16) -> Duration {
     let mut targets = targets(&["ws://z-alive"]);
     let addresses = (0..dead).map(|host| SocketAddr::from(([10, 0, (host >> 8) as u8, host as u8], 80))).collect();
@@ -373,7 +373,7 @@ fn dead_addresses_do_not_keep_a_living_one_waiting() {
 }
 
 #[test]
-fn so_many_are_dialed_at_once() {
+fn the_number_of_simultaneous_dials_is_bounded() {
     let mut targets = targets(&[]);
     let addresses = (0..100).map(|host| SocketAddr::from(([10, 0, 0, host], 80))).collect();
     targets.resolved("hubs", false, &addresses, at(0));
@@ -383,7 +383,7 @@ fn so_many_are_dialed_at_once() {
 }
 
 #[test]
-fn what_spoke_the_older_protocol_is_not_shown_the_token_unasked_again() {
+fn an_address_that_answered_like_a_go_hub_must_ask_for_the_token() {
     let uri: Uri = "ws://old:1".parse().unwrap();
     let mut targets = Targets::new(&[uri], &[], MAX_DIALS_AT_ONCE);
     let plan = targets.due(at(0)).remove(0);

@@ -11,7 +11,7 @@ fn hub() -> impl Strategy<Value = HubId> {
     peer().prop_map(HubId)
 }
 
-/// What is counted.
+/// The counted values.
 fn count() -> impl Strategy<Value = u64> {
     0..=GREATEST_COUNT
 }
@@ -207,7 +207,7 @@ fn decoded(mut frame: &[u8]) -> (Vec<Envelope>, Result<(), Malformed>) {
 
 proptest! {
     #[test]
-    fn what_is_said_is_heard(envelopes in vec(envelope(), 0..6)) {
+    fn envelopes_survive_encoding_and_decoding(envelopes in vec(envelope(), 0..6)) {
         let bytes = encoded(&envelopes);
         let (heard, end) = decoded(&bytes);
         prop_assert_eq!(end, Ok(()));
@@ -218,7 +218,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_cut_short_is_refused_after_what_was_whole(envelopes in vec(envelope(), 1..4), cut in any::<prop::sample::Index>()) {
+    fn a_truncated_frame_is_refused_after_its_whole_envelopes(envelopes in vec(envelope(), 1..4), cut in any::<prop::sample::Index>()) {
         let bytes = encoded(&envelopes);
         let cut = cut.index(bytes.len());
         let (heard, end) = decoded(&bytes[..cut]);
@@ -239,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_later_hub_adds_is_passed_over(envelope in envelope(), more in vec(any::<u8>(), 0..20)) {
+    fn trailing_fields_of_later_versions_are_ignored(envelope in envelope(), more in vec(any::<u8>(), 0..20)) {
         let mut bytes = encoded(std::slice::from_ref(&envelope));
         bytes.extend_from_slice(&more);
         let len = (bytes.len() - 4) as u32;
@@ -312,7 +312,7 @@ fn announced_data_is_checked_like_a_clients() {
 }
 
 #[test]
-fn what_a_client_may_announce_a_hub_takes() {
+fn every_allowed_announcement_is_accepted_from_a_hub() {
     let peer = PeerId::from_bytes([7; 20]);
     for escape in [r"\b", r"\f", r"\n", r"\\", "\u{7f}", r"\u0001"] {
         let key = escape.repeat((MAX_ANNOUNCE_DATA_BYTES - 8) / escape.len());

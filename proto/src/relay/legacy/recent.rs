@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_bounded_in_time_and_number() {
+    fn the_memory_of_recent_messages_is_bounded_in_time_and_number() {
         let mut recent = Recent::default();
         recent.note(1, Duration::ZERO);
         recent.note(1, Duration::ZERO);

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded_in_bytes_and_time() {
+    fn waiting_announcements_are_bounded_in_bytes_and_time() {
         let mut waiting = Waiting::default();
         let name = NetworkName::new;
         let half = "x".repeat(MAX_LEGACY_WAITING_BYTES / 2 - "a".len());
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded_in_number() {
+    fn waiting_announcements_are_bounded_in_number() {
         let mut waiting = Waiting::default();
         let peer = |n: usize| {
             let mut bytes = [0; 20];

@@ -208,7 +208,7 @@ fn two_avoid_the_third() -> Net {
 }
 
 #[test]
-fn what_two_hubs_avoid_can_still_be_reached_by_both() {
+fn two_hubs_reach_a_third_whose_links_they_avoid() {
     let mut net = two_avoid_the_third();
     (1..=3).for_each(|n| drop(net.hears(n)));
     for (n, from) in [(1, 11), (3, 13), (1, 11)] {

@@ -100,7 +100,7 @@ fn a_hello_of_a_namesake_is_enough() {
 }
 
 #[test]
-fn one_that_begins_in_the_same_millisecond_is_another() {
+fn a_namesake_of_the_same_millisecond_is_another_hub() {
     let mut net = namesakes(-9_000);
     net.hubs.remove(&9);
     net.start_as(9, hub(1), 9);

@@ -48,7 +48,7 @@ impl Net {
     }
 }
 
-/// What a shard hears of peers, with each peer's news in its order.
+/// The events that a shard receives, in order for each peer.
 fn by_peer(heard: &[String]) -> BTreeMap<u8, Vec<&str>> {
     let mut by_peer = BTreeMap::new();
     for line in heard {
@@ -82,7 +82,7 @@ fn the_end_of_a_hub_reaches_the_shards_in_slices() {
 }
 
 #[test]
-fn what_is_asked_about_a_peer_of_a_lost_hub_does_not_wait_for_its_slice() {
+fn questions_about_a_peer_of_a_lost_hub_do_not_wait_for_its_slice() {
     let mut net = crowded(59);
     net.loses_the_third();
     net.hears(1);
@@ -290,7 +290,7 @@ fn a_snapshot_during_which_too_much_changes_is_declined() {
 }
 
 impl Net {
-    /// Links a fourth hub with the third, which has no room for the snapshot that the fourth asks for.
+    /// Links a fourth hub with the third. The third has no room in its queue for the snapshot that the fourth requests.
     fn link_without_room(&mut self) -> Way {
         self.start(4);
         let way = Way::Link(LinkId(self.next_link));

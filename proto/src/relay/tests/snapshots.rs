@@ -55,7 +55,7 @@ fn one_who_asks_a_hub_that_gives_its_own_repair_up_is_told_so() {
 }
 
 #[test]
-fn so_many_wait_for_a_repair_and_others_are_declined() {
+fn a_bounded_number_of_requests_waits_for_a_repair() {
     let (mut net, incarnation) = repairing();
     let asks = |net: &mut Net, n: u8| {
         let request = SnapshotRequest { hub: hub(1), incarnation };
@@ -75,7 +75,7 @@ fn so_many_wait_for_a_repair_and_others_are_declined() {
     assert_eq!(declined(&net), 0);
     asks(&mut net, 250);
     assert_eq!(declined(&net), 1);
-    // Who is asked for the same is not waited for by the one that asks it.
+    // A hub that itself requests this snapshot from another hub must not make that hub wait.
     asks(&mut net, 1);
     assert_eq!(declined(&net), 2);
 }

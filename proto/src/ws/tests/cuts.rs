@@ -95,7 +95,7 @@ fn transcript<'c>(max: usize, chunks: impl Iterator<Item = &'c [u8]> + Clone) ->
 
 proptest! {
     #[test]
-    fn what_is_said_is_heard_however_it_is_cut(conversation in conversation(), cuts in cuts()) {
+    fn messages_are_received_however_they_are_cut(conversation in conversation(), cuts in cuts()) {
         let (stream, mut heard) = stream(&conversation);
         heard.push("Ok(0)".into());
         prop_assert_eq!(&transcript(MAX, [&stream[..]].into_iter()), &heard);
@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_refused_does_not_depend_on_the_cuts(
+    fn errors_do_not_depend_on_the_cuts(
         conversation in conversation(),
         wrong in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cuts in cuts(),
