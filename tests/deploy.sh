@@ -25,7 +25,7 @@ try() { # description, command
 
 if install promtool prometheus; then
   try "rules" promtool check rules --lint=all --lint-fatal deploy/prometheus/rules.yml
-  try "rules, each when it fires and when it does not" promtool test rules deploy/prometheus/rules_test.yml
+  try "tests of the rules" promtool test rules deploy/prometheus/rules_test.yml
   try "prometheus.yml" promtool check config deploy/prometheus/prometheus.yml
   # Debian's promtool has no Kubernetes service discovery.
   scrape() { promtool check config --syntax-only <(sed 's/kubernetes_sd_configs: .*/static_configs: []/' "$1"); }

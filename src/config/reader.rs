@@ -26,7 +26,7 @@ impl fmt::Display for SettingError {
 }
 
 impl SettingError {
-    /// HOST cannot be part of a URL.
+    /// The error for a HOST that cannot be part of a URL.
     pub(crate) fn of_host(problem: impl fmt::Display) -> Self {
         Self::new(&super::settings::HOST, problem)
     }

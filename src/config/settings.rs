@@ -34,7 +34,7 @@ pub(crate) struct Setting {
 /// The default of a setting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Preset {
-    /// Determined at the start; described in words.
+    /// A default that is determined at the start, described in words.
     Found(&'static str),
     /// No default.
     Nothing,

@@ -162,7 +162,8 @@ struct Talk {
     latency: Histogram<u64>,
     moved: u64,
     stray: u64,
-    /// Maximum time to sleep. None if it has a core of its own: waking it would count as the server's CPU time.
+    /// Maximum time to sleep. `None` if the generator has its own core, since waking it would count as CPU time of the
+    /// server.
     sleep: Option<Duration>,
 }
 

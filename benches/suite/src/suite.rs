@@ -253,7 +253,7 @@ fn tls_cases(one: &Setup, two: &Setup, size: Size, rounds: usize, plan: Plan) ->
     );
     let own = one.clone();
     add(
-        "TLS, a pair at 1000 a second while 500 handshakes a second come in".to_owned(),
+        "TLS, a pair at 1000 messages per second during 500 handshakes per second".to_owned(),
         rounds,
         BESIDE,
         Box::new(move || {
@@ -276,67 +276,67 @@ fn tls_cases(one: &Setup, two: &Setup, size: Size, rounds: usize, plan: Plan) ->
 }
 
 const RELAY: &[Column] = &[
-    Column { figure: "cpu_us", name: "CPU a message, µs", decimals: 2 },
+    Column { figure: "cpu_us", name: "CPU per message, µs", decimals: 2 },
     Column { figure: "p99_us", name: "p99, µs", decimals: 0 },
 ];
 const LATENCY: &[Column] = &[
     Column { figure: "p50_us", name: "p50, µs", decimals: 0 },
     Column { figure: "p99_us", name: "p99, µs", decimals: 0 },
-    Column { figure: "reached", name: "part of the rate that was reached", decimals: 2 },
+    Column { figure: "reached", name: "reached part of the rate", decimals: 2 },
 ];
 const STORM: &[Column] = &[
-    Column { figure: "cpu_us", name: "CPU a discovery, µs", decimals: 3 },
+    Column { figure: "cpu_us", name: "CPU per discovery, µs", decimals: 3 },
     Column { figure: "p99_ms", name: "lag p99, ms", decimals: 0 },
     Column { figure: "max_ms", name: "longest lag, ms", decimals: 0 },
 ];
 const PACED: &[Column] = &[
-    Column { figure: "cpu_us", name: "CPU a discovery, µs", decimals: 3 },
+    Column { figure: "cpu_us", name: "CPU per discovery, µs", decimals: 3 },
     Column { figure: "p99_ms", name: "lag p99, ms", decimals: 1 },
     Column { figure: "max_ms", name: "longest lag, ms", decimals: 1 },
 ];
 const FAN_OUT: &[Column] = &[
-    Column { figure: "leave_us", name: "CPU of a goodbye a recipient, µs", decimals: 2 },
-    Column { figure: "join_us", name: "CPU of a join a recipient, µs", decimals: 2 },
-    Column { figure: "all_ms", name: "until the last has it, ms", decimals: 1 },
+    Column { figure: "leave_us", name: "CPU per recipient of a goodbye, µs", decimals: 2 },
+    Column { figure: "join_us", name: "CPU per recipient of a join, µs", decimals: 2 },
+    Column { figure: "all_ms", name: "time until the last recipient, ms", decimals: 1 },
 ];
 const IDLE: &[Column] = &[
-    Column { figure: "connected_bytes", name: "bytes a connection, connected", decimals: 0 },
-    Column { figure: "announced_bytes", name: "bytes a connection, announced", decimals: 0 },
-    Column { figure: "kept_part", name: "part kept when all have left", decimals: 2 },
-    Column { figure: "second_adds_bytes", name: "bytes a connection that a second round adds", decimals: 0 },
+    Column { figure: "connected_bytes", name: "bytes per connection, connected", decimals: 0 },
+    Column { figure: "announced_bytes", name: "bytes per connection, announced", decimals: 0 },
+    Column { figure: "kept_part", name: "part kept after all have left", decimals: 2 },
+    Column { figure: "second_adds_bytes", name: "bytes per connection added by a second round", decimals: 0 },
 ];
 const CONNECT: &[Column] = &[
-    Column { figure: "cpu_us", name: "CPU a connection, µs", decimals: 1 },
-    Column { figure: "reset_us", name: "CPU an end by reset, µs", decimals: 1 },
+    Column { figure: "cpu_us", name: "CPU per connection, µs", decimals: 1 },
+    Column { figure: "reset_us", name: "CPU per reset, µs", decimals: 1 },
 ];
 const BESIDE: &[Column] = &[
     Column { figure: "quiet_p99_us", name: "p99 without them, µs", decimals: 0 },
     Column { figure: "p99_us", name: "p99 with them, µs", decimals: 0 },
     Column { figure: "by_quiet", name: "with / without", decimals: 2 },
-    Column { figure: "answered", name: "handshakes that were answered", decimals: 0 },
+    Column { figure: "answered", name: "answered handshakes", decimals: 0 },
 ];
 const CHURN: &[Column] = &[
-    Column { figure: "cpu_us", name: "CPU a leave and join, µs", decimals: 1 },
-    Column { figure: "event_us", name: "CPU an event, µs", decimals: 2 },
+    Column { figure: "cpu_us", name: "CPU per leave and join, µs", decimals: 1 },
+    Column { figure: "event_us", name: "CPU per event, µs", decimals: 2 },
 ];
 const CROSSING: &[Column] = &[
-    Column { figure: "same_cpu_us", name: "CPU a message within a shard, µs", decimals: 2 },
-    Column { figure: "cross_cpu_us", name: "CPU a message across, µs", decimals: 2 },
+    Column { figure: "same_cpu_us", name: "CPU per message within a shard, µs", decimals: 2 },
+    Column { figure: "cross_cpu_us", name: "CPU per message across shards, µs", decimals: 2 },
     Column { figure: "cross_by_same", name: "across / within", decimals: 2 },
 ];
 const CROSS_HUB: &[Column] = &[
-    Column { figure: "cpu_us", name: "CPU a message, both hubs, µs", decimals: 2 },
+    Column { figure: "cpu_us", name: "CPU per message, both hubs, µs", decimals: 2 },
     Column { figure: "linked_by_local", name: "both hubs / one hub", decimals: 2 },
-    Column { figure: "mesh_us_each", name: "CPU a message of each mesh thread, µs", decimals: 2 },
-    Column { figure: "shards_us_each", name: "CPU a message of each shard, µs", decimals: 2 },
+    Column { figure: "mesh_us_each", name: "CPU per message of each mesh thread, µs", decimals: 2 },
+    Column { figure: "shards_us_each", name: "CPU per message of each shard, µs", decimals: 2 },
 ];
 const PRESENCE: &[Column] = &[
-    Column { figure: "cpu_us", name: "CPU a join, both hubs, µs", decimals: 2 },
-    Column { figure: "mesh_us_each", name: "CPU a join of each mesh thread, µs", decimals: 2 },
+    Column { figure: "cpu_us", name: "CPU per join, both hubs, µs", decimals: 2 },
+    Column { figure: "mesh_us_each", name: "CPU per join of each mesh thread, µs", decimals: 2 },
 ];
 const DISCOVERY: &[Column] = &[
-    Column { figure: "late_events_per_join", name: "events a join", decimals: 1 },
-    Column { figure: "cpu_us", name: "CPU a join, µs", decimals: 1 },
-    Column { figure: "event_us", name: "CPU an event of a join, µs", decimals: 2 },
-    Column { figure: "events_per_leave", name: "events a leave", decimals: 1 },
+    Column { figure: "late_events_per_join", name: "events per join", decimals: 1 },
+    Column { figure: "cpu_us", name: "CPU per join, µs", decimals: 1 },
+    Column { figure: "event_us", name: "CPU per event of a join, µs", decimals: 2 },
+    Column { figure: "events_per_leave", name: "events per leave", decimals: 1 },
 ];

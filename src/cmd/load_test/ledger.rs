@@ -32,7 +32,7 @@ pub(super) enum Anomaly {
 pub(super) struct Difference {
     /// Members it has not discovered.
     pub(super) missing: Vec<usize>,
-    /// Peers it considers members that are not.
+    /// Peers that it wrongly considers members.
     pub(super) ghosts: Vec<usize>,
 }
 

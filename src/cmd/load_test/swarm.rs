@@ -27,16 +27,16 @@ pub(super) struct Swarm {
     pub(super) options: Options,
     pub(super) seats: Vec<Seat>,
     pub(super) tally: RefCell<Tally>,
-    /// While true, each offer is answered with another.
+    /// Whether each offer is answered with another one.
     pub(super) bouncing: Cell<bool>,
     pub(super) epoch: Instant,
     pub(super) last_discovery: Cell<Instant>,
     pub(super) buffers: RefCell<Buffers>,
     pub(super) scratch: RefCell<Vec<u8>>,
     heard: Cell<u64>,
-    /// Number of members known by members, summed up.
+    /// Sum, over all members, of the members that each knows.
     known: Cell<u64>,
-    /// Number of members that members should know, summed up.
+    /// Sum, over all members, of the members that each should know.
     expected: Cell<u64>,
     present: Vec<Cell<u64>>,
     endpoints: Vec<Endpoint>,
@@ -48,9 +48,9 @@ pub(super) struct Options {
     pub(super) token: Option<String>,
     /// Padding for the data of signals.
     pub(super) padding: String,
-    /// Peers 2k and 2k+1 signal only each other.
+    /// Whether the peers 2k and 2k+1 signal only each other.
     pub(super) pairs: bool,
-    /// Signals ask for receipts.
+    /// Whether signals request receipts.
     pub(super) receipts: bool,
     /// One of this many members of a network stays while the others join and leave; 0 means none.
     pub(super) observer_share: usize,
@@ -61,7 +61,7 @@ pub(super) struct Seat {
     pub(super) connection: RefCell<Option<OpenConnection>>,
     pub(super) ledger: RefCell<Ledger>,
     pub(super) state: Cell<Membership>,
-    /// Whether the others should know it.
+    /// Whether the other members should know this peer.
     pub(super) member: Cell<bool>,
     /// Notified when something happens that its task may wait for.
     pub(super) changed: Notify,
