@@ -47,7 +47,7 @@ struct Hub {
     from_members: BTreeSet<Duration>,
 }
 
-/// What the I/O knows of a session.
+/// The state of a session in the I/O.
 struct Session {
     client: Client,
     admitted: bool,

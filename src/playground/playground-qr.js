@@ -61,7 +61,7 @@ function multiply (a, b) {
   return product
 }
 
-/** The remainder of Reed and Solomon. */
+/** The remainder of the Reed-Solomon division. */
 function correction (data, length) {
   let divisor = [...Array(length - 1).fill(0), 1]
   for (let index = 0, root = 1; index < length; index++, root = multiply(root, 2)) {
@@ -76,7 +76,7 @@ function correction (data, length) {
 function interleave (data, version) {
   const [size, length, count] = VERSIONS[version - 1]
   const short = Math.floor(size / count)
-  // The last blocks are longer by one where the data do not divide.
+  // If the data do not divide evenly, the last blocks are longer by one.
   const longer = size % count
   const blocks = []
   for (let block = 0, at = 0; block < count; block++) {
@@ -115,7 +115,7 @@ function draw (version, codewords, mask, number) {
       if (!corner) square(x, y, 2, [1])
     }
   }
-  // Level M is 0, and the mask: five bits with ten of BCH.
+  // Format information: five bits for level M (0) and the mask, and ten bits of BCH code.
   const format = number << 10
   let rest = number
   for (let step = 0; step < 10; step++) rest = rest << 1 ^ (rest >> 9) * 0x537
@@ -152,7 +152,7 @@ function draw (version, codewords, mask, number) {
   return modules
 }
 
-/** How hard a code is to read. */
+/** Penalty of a code: the higher, the harder it is to read. */
 function penalty (modules) {
   const size = modules.length
   const lines = [...modules, ...modules.map((_, x) => modules.map(row => row[x]))].map(line => line.map(Number).join(''))

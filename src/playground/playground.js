@@ -1,4 +1,5 @@
-// The first page of a hub. It uses client.js as any page would, and listens to the wire by a WebSocket of its own making.
+// The page that a hub shows to browsers. It uses client.js like any page, and passes it a WebSocket class that also
+// shows the messages.
 import { join } from './client.js'
 import { svg } from './playground-qr.js'
 
@@ -19,7 +20,7 @@ const base = new URL('.', location.href)
 const hubAddress = base.href.replace(/^http/, 'ws').replace(/\/$/, '')
 const network = decodeURIComponent(location.hash.slice(1)) || new URLSearchParams(location.search).get('room') || 'lobby'
 
-/** What is kept while the tab lives: the name and the token. */
+/** Values kept for the lifetime of the tab: the name and the token. */
 const kept = {
   get: key => { try { return sessionStorage.getItem(`playground ${key}`) } catch { return null } },
   set: (key, value) => { try { sessionStorage.setItem(`playground ${key}`, value) } catch {} }
@@ -31,7 +32,7 @@ let last = { key: '', count: 0, item: undefined }
 
 // The wire
 
-/** A row of the diagram: an arrow from one to another. Many of a kind in a row are one with a count. */
+/** A row of the diagram: an arrow from a sender to a receiver. Equal rows in sequence become one with a count. */
 function row (kind, label, detail, key = '') {
   const list = $('wire')
   const followed = list.scrollTop + list.clientHeight >= list.scrollHeight - 30
@@ -243,7 +244,7 @@ async function selfTest () {
   else if (servers.some(({ urls }) => String(urls).includes('turn'))) finding('bad', 'TURN does not answer: peers behind strict firewalls do not connect.')
 }
 
-/** The kinds of address that this browser finds with these servers, within three seconds. */
+/** The types of ICE candidates that this browser gathers with these servers within three seconds. */
 async function paths (iceServers) {
   const kinds = new Set()
   let pc

@@ -144,7 +144,7 @@ impl Yardstick {
             return;
         }
         conn.bytes.drain(..);
-        // `GET /ws?peerId=<40 digits>&group=<number> HTTP/1.1`: the first line, cut where it is known to be.
+        // Parses the request line `GET /ws?peerId=<40 digits>&group=<number> HTTP/1.1` by fixed positions.
         let request = &self.buffer[.."GET /ws?peerId=&group=".len() + 40 + 20];
         let digits = request["GET /ws?peerId=&group=".len() + 40..].iter().take_while(|byte| byte.is_ascii_digit());
         let group = digits.fold(0usize, |number, digit| number * 10 + usize::from(digit - b'0'));
