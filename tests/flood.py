@@ -39,7 +39,7 @@ def connect(source, to, timeout=10):
 
 
 class Peer:
-    """As much of a WebSocket client as a measurement needs."""
+    """A minimal WebSocket client for the measurement."""
 
     def __init__(self, source, to, number):
         self.id = f"{number:040x}"
@@ -91,7 +91,7 @@ class Peer:
 
 
 def flood_half_open(to, stop, opened, closed):
-    """Sockets that the hub closes are renewed at once; those that it keeps, after ten seconds."""
+    """Replaces sockets at once if the hub closes them, and after ten seconds otherwise."""
     poll, sockets = select.epoll(), {}
 
     def renew():

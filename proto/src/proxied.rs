@@ -1,6 +1,6 @@
 //! Reads the client address that a proxy sends: PROXY protocol, `Forwarded` and `X-Forwarded-For`.
 //!
-//! These are parsers only. Whether a proxy is believed is its caller's decision.
+//! These are parsers only. Their callers decide which proxies to trust.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -21,7 +21,7 @@ const FIXED: usize = 16;
 /// The progress of reading the PROXY head of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProxyHead {
-    /// The head has at least so many bytes. It has more than have arrived, and bytes beyond these may not be a part of it.
+    /// The head is incomplete. It has at least this number of bytes; later bytes may not be a part of it.
     Needs(usize),
     /// The head ends with the next end of line (`\r\n`), which has not arrived.
     NeedsLine,
@@ -33,11 +33,11 @@ pub enum ProxyHead {
 /// The bytes are not the head of a connection by the PROXY protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BadProxyHead {
-    /// It does not begin like one: the proxy does not speak the protocol.
+    /// The bytes do not begin like a head: the proxy does not use the protocol.
     Missing,
     /// It is longer than [`MAX_PROXY_HEAD_BYTES`] (version 2) or [`MAX_PROXY_LINE`] (version 1).
     TooLong,
-    /// It breaks the protocol.
+    /// The head violates the protocol.
     Malformed,
 }
 
@@ -46,10 +46,10 @@ impl BadProxyHead {
     pub const fn explain(self) -> &'static str {
         match self {
             Self::Missing => {
-                "the proxy sent no PROXY head: have it send one (send-proxy-v2), or remove the port from PROXY_PROTOCOL"
+                "the proxy sent no PROXY head: configure it to send one (send-proxy-v2), or remove the port from PROXY_PROTOCOL"
             }
             Self::TooLong => "the proxy's PROXY head is too long",
-            Self::Malformed => "the proxy's PROXY head breaks the protocol",
+            Self::Malformed => "the proxy's PROXY head violates the protocol",
         }
     }
 }
@@ -59,7 +59,7 @@ impl BadProxyHead {
 ///
 /// # Errors
 ///
-/// If they are not the beginning of one. No more bytes make them one.
+/// If the bytes cannot be the beginning of a head, whatever follows.
 pub fn proxy_head(bytes: &[u8]) -> Result<ProxyHead, BadProxyHead> {
     if bytes.is_empty() {
         return Ok(ProxyHead::Needs(FIRST_WORD.len()));
@@ -118,7 +118,7 @@ fn version_2(command: u8, family: u8, addresses: &[u8]) -> Result<Option<SocketA
     if !matches!(family >> 4, 0..=3) || !matches!(family & 0xf, 0..=2) {
         return Err(BadProxyHead::Malformed);
     }
-    // The source and the destination, then their ports. Datagrams and sockets of UNIX have no client to speak of.
+    // The source and the destination, then their ports. Datagrams and UNIX sockets have no client address.
     let (source, port) = match (is_proxied, family) {
         (true, 0x11) => {
             let Some(&[a, b, c, d, _, _, _, _, high, low, _, _]) = addresses.first_chunk() else {
@@ -153,8 +153,8 @@ pub fn forwarded_for(value: &[u8]) -> impl Iterator<Item = Option<SocketAddr>> {
     value.rsplit(|c| *c == b',').map(|entry| node(entry.trim_ascii(), false))
 }
 
-/// The clients in a value of `Forwarded` (RFC 7239), the last one first. `None` where a proxy names no address: its
-/// client is unknown, or has a made-up name, or there is no `for`.
+/// The clients in a value of `Forwarded` (RFC 7239), the last one first. `None` for entries without an address: the
+/// client is unknown or obfuscated, or there is no `for`.
 ///
 /// `None` as a whole if the value breaks the grammar, so that a quotation mark that a client leaves open cannot hide what
 /// the proxy appends.
@@ -175,7 +175,7 @@ pub fn forwarded(value: &[u8]) -> Option<impl Iterator<Item = Option<SocketAddr>
     Some(clients.into_iter().rev())
 }
 
-/// Splits a text where it is not quoted. `None` if a quotation does not end.
+/// Splits a text at separators outside of quotations. `None` if a quotation does not end.
 fn split(text: &[u8], at: u8) -> Option<Vec<&[u8]>> {
     let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (i, c) in text.iter().enumerate() {
@@ -208,7 +208,7 @@ fn node(text: &[u8], brackets: bool) -> Option<SocketAddr> {
         (IpAddr::V4(text[..end].parse().ok()?), &text[end..])
     };
     let port = match after.strip_prefix(':') {
-        // A port can have a made-up name.
+        // A port can be an obfuscated name.
         Some(after) => port(after).unwrap_or(0),
         None => after.is_empty().then_some(0)?,
     };
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_proxy_speaks_first() {
+    fn the_last_proxy_comes_first() {
         let clients = |value: &str| forwarded_for(value.as_bytes()).collect::<Vec<_>>();
         assert_eq!(
             clients("evil, 203.0.113.9:1234 ,2001:db8::1, [2001:db8::2]:80,::ffff:10.0.0.1"),
@@ -347,7 +347,7 @@ mod tests {
         ] {
             assert_eq!(clients(value).as_deref(), Some(expected), "{value}");
         }
-        // What the proxy appends is not a part of what the client has begun.
+        // Entries that the proxy appends must not become part of a quotation that the client has opened.
         for broken in [r#"for="x, for=5.6.7.8"#, r#"for="x\", for=5.6.7.8"#, "for, for=5.6.7.8"] {
             assert_eq!(clients(broken), None, "{broken}");
         }

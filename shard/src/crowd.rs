@@ -22,12 +22,12 @@ pub struct AddressLimits {
     pub connects: u32,
 }
 
-/// Counts the connections of each address. An IPv6 client is known by its /64.
+/// Counts the connections of each address. IPv6 clients are counted by their /64.
 ///
 /// The table has a fixed size. An address has two rows in it, found by a keyed hash, and each row counts all addresses
-/// that share it. An address is refused only if both of its rows are above a limit, so that a stranger is refused for
-/// others only if their addresses hit both of its rows: with `n` addresses at their limit, one stranger in
-/// ([`ADDRESS_ROWS`] / 2n)^2. Shards that admit at the same moment can exceed a limit by one each.
+/// that share it. An address is refused only if both of its rows are above a limit, so another address is refused by
+/// mistake only if addresses at their limit share both of its rows: with `n` such addresses, one in ([`ADDRESS_ROWS`] /
+/// 2n)^2. Shards that admit at the same moment can exceed a limit by one each.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     limits: AddressLimits,
@@ -41,7 +41,7 @@ pub(crate) struct Crowd {
 struct Row {
     open: AtomicU32,
     unfinished: AtomicU32,
-    /// When the next connection is due at the rate, in nanoseconds since the start.
+    /// Time at which the next connection is due at the rate, in nanoseconds since the start.
     due: AtomicU64,
 }
 
@@ -60,7 +60,7 @@ impl Crowd {
         Self { limits, keys, rows, start: Instant::now(), log: Log::default() }
     }
 
-    /// Counts a new connection of this address, whose request is still to come.
+    /// Counts a new connection of this address, which has not sent its request yet.
     ///
     /// # Errors
     ///
@@ -69,7 +69,7 @@ impl Crowd {
         let numbers = self.numbers(address);
         let rows = numbers.map(|number| &self.rows[usize::from(number)]);
         let AddressLimits { connections, unfinished, .. } = self.limits;
-        // Given back with its end, also where it is refused.
+        // Dropping it restores the counts, also if the connection is refused.
         let mut place = Place { crowd: Arc::clone(self), rows: numbers, is_unfinished: true, is_quiet: false };
         let open = rows.map(|row| row.open.fetch_add(1, Ordering::Relaxed));
         let heads = rows.map(|row| row.unfinished.fetch_add(1, Ordering::Relaxed));
@@ -98,8 +98,8 @@ impl Crowd {
         })
     }
 
-    /// Takes the next turn at the rate (the generic cell rate algorithm). Returns whether the address has connected
-    /// seldom of late. `None`: it has no turn.
+    /// Takes the next turn at the rate (the generic cell rate algorithm). Returns whether the address has rarely
+    /// connected lately; `None` if it exceeds the rate.
     fn take_turn(&self, rows: [&Row; 2], now: Instant) -> Option<bool> {
         let gap = match self.limits.connects {
             0 => return Some(true),
@@ -111,7 +111,7 @@ impl Crowd {
             return None;
         }
         for row in rows {
-            // A row that is behind for others' sake does not fall back further.
+            // A row that other addresses have moved ahead is not moved back.
             let next = |due: u64| Some((due.max(now) + gap).min(now + slack + gap));
             _ = row.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         }
@@ -133,7 +133,7 @@ impl Crowd {
     }
 }
 
-/// A connection that is counted for its address, until it is dropped.
+/// A counted connection of an address. Dropping it reduces the count.
 #[derive(Debug)]
 pub(crate) struct Place {
     crowd: Arc<Crowd>,
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_so_many_connections_and_fewer_without_a_request() {
+    fn connections_of_an_address_are_bounded_with_and_without_a_request() {
         let (crowd, now) = (crowd(AddressLimits { connects: 0, ..LIMITS }), Instant::now());
         let enter = |n| crowd.enter(address(n), now);
         let mut places: Vec<_> = (0..3).map(|_| enter(1).unwrap()).collect();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_connects_at_a_rate_after_a_burst() {
+    fn connections_of_an_address_have_a_rate_and_a_burst() {
         let (crowd, start) = (crowd(AddressLimits { connections: 0, unfinished: 0, connects: 4 }), Instant::now());
         let at = |ms| start + Duration::from_millis(ms);
         let enter = |now| crowd.enter(address(1), now).map(|place| place.is_quiet());
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_of_ipv6_are_known_by_their_network() {
+    fn ipv6_addresses_are_counted_by_their_64_bit_prefix() {
         let crowd = crowd(AddressLimits::default());
         let numbers = |text: &str| crowd.numbers(text.parse().unwrap());
         assert_eq!(numbers("2001:db8::1"), numbers("2001:db8::ffff:2"));
@@ -241,9 +241,9 @@ mod tests {
         }
     }
 
-    /// A hundred addresses at their limit, and strangers: about one in 6,700 shares both rows with them.
+    /// With a hundred addresses at their limit, about one in 6,700 other addresses shares both rows with them.
     #[test]
-    fn strangers_are_refused_for_others_only_seldom() {
+    fn other_addresses_are_rarely_refused_by_mistake() {
         let limits = AddressLimits { connections: 10, unfinished: 0, connects: 0 };
         let (crowd, now) = (crowd(limits), Instant::now());
         let floods: Vec<_> = (0..1000).map(|n| crowd.enter(address(n % 100), now).unwrap()).collect();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_count_together() {
+    fn all_shards_share_the_counts() {
         let limits = AddressLimits { connections: 100, unfinished: 0, connects: 0 };
         let crowd = crowd(limits);
         let admitted: usize = std::thread::scope(|scope| {
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_logged_once_in_a_while() {
+    fn a_flood_is_logged_at_a_limited_rate() {
         let (crowd, start) = (crowd(LIMITS), Instant::now());
         let at = |ms| start + Duration::from_millis(ms);
         assert_eq!(crowd.refused(at(0)), Some(1));

@@ -51,7 +51,7 @@ impl Origins {
 
     /// The origin of a request that must be refused. A request without an `Origin` header is not a browser's.
     pub(crate) fn refused<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
-        // A browser sends one. Of several, each must be allowed.
+        // Browsers send one Origin header. If there are several, each must be allowed.
         headers.get_all(ORIGIN).iter().find(|origin| !self.allow(origin))
     }
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_no_origin_is_named() {
+    fn an_invalid_entry_is_named() {
         for (list, entry) in [
             ("a.example", 0),
             ("*,https://a.example/", 1),
@@ -216,7 +216,7 @@ mod tests {
         }
     }
 
-    /// A page must not be answered with what another page was answered.
+    /// A cache must not give a page the answer for a page of another origin.
     #[test]
     fn cors_headers_name_the_page_that_asks_if_it_is_allowed() {
         for (list, asking, allowed, vary) in [

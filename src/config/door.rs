@@ -1,4 +1,4 @@
-//! The settings that say who may knock, and how often.
+//! The settings of admission: proxies, and limits of connections.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use super::reader::{SettingError, SettingsReader};
 use super::settings::{self, Setting};
 use super::tls::{PortNames, ports};
 
-/// The door of a hub.
+/// The settings of a hub's admission.
 #[derive(Clone, Debug)]
 pub struct DoorSettings {
     /// TRUSTED_PROXIES.
@@ -31,7 +31,7 @@ impl DoorSettings {
     pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<Self> {
         let trusted_proxies = reader.text(&settings::TRUSTED_PROXIES, || Ok(Vec::new()), ranges);
         let proxy_protocol = reader.text(&settings::PROXY_PROTOCOL, || Ok(PortNames::default()), ports);
-        // No number is the default of the first one, which depends on how many peers there is room for.
+        // The default of the first setting depends on the number of places.
         let connections = reader.number(&settings::MAX_CONNECTIONS_PER_ADDRESS, || DEFAULT_ADDRESS_CONNECTIONS.into());
         let is_set = reader.is_set(&settings::MAX_CONNECTIONS_PER_ADDRESS);
         let mut number = |setting: &'static Setting| reader.number(setting, || setting.default_number());
@@ -49,7 +49,7 @@ impl DoorSettings {
         })
     }
 
-    /// The limits of an address at a hub that has room for so many peers.
+    /// The limits per address of a hub with this number of places.
     pub fn limits(&self, seats: usize) -> AddressLimits {
         let most = u32::try_from(seats / 3 * 2).unwrap_or(u32::MAX);
         AddressLimits {
@@ -70,7 +70,7 @@ impl DoorSettings {
         })
     }
 
-    /// What an operator should hear at start.
+    /// Warnings for the operator at the start.
     pub(super) fn warnings(&self) -> Option<String> {
         let all = self.trusted_proxies.iter().find(|range| range.prefix_len() == 0)?;
         Some(format!(
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_trusts_everybody_is_warned() {
+    fn trusting_every_address_causes_a_warning() {
         let warnings = Config::from_pairs(&[("TRUSTED_PROXIES", "10.0.0.0/8,::/0")]).unwrap().warnings();
         assert!(warnings.len() == 1 && warnings[0].contains("::/0 is every address"), "{warnings:?}");
         let many = vec!["10.0.0.1"; super::MAX_PROXY_RANGES + 1].join(",");

@@ -1,4 +1,4 @@
-//! Floods from one address, and what others notice of them.
+//! Tests of floods from one address, and of their effect on others.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use crate::proxies::connect_from;
 const FLOOD: [u8; 4] = [127, 0, 0, 2];
 const STRANGER: [u8; 4] = [127, 0, 0, 3];
 
-/// The limits that a hub has by default, which other tests are without.
+/// The default limits of a hub. Other tests disable them.
 const LIMITS: [(&str, &str); 4] = [
     ("MAX_CONNECTIONS_PER_ADDRESS", ""),
     ("MAX_UNFINISHED_PER_ADDRESS", ""),
@@ -22,7 +22,7 @@ const LIMITS: [(&str, &str); 4] = [
     ("CONNECT_RATE", ""),
 ];
 
-/// All that arrives until the connection ends.
+/// All data up to the end of the connection.
 fn answer(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
     _ = stream.read_to_end(&mut answer);
@@ -33,7 +33,7 @@ fn handshake(n: u32) -> String {
     upgrade(&format!("/ws?peerId={}", id(n)))
 }
 
-/// Opens a WebSocket, if the hub admits it. The answer of a hub that does not is read and dropped.
+/// Opens a WebSocket, if the hub admits it. Otherwise reads and drops the hub's answer.
 fn try_open(from: [u8; 4], hub: &Hub, n: u32) -> Option<TcpStream> {
     let mut stream = connect_from(from, hub.address)?;
     _ = stream.write_all(handshake(n).as_bytes());
@@ -42,7 +42,7 @@ fn try_open(from: [u8; 4], hub: &Hub, n: u32) -> Option<TcpStream> {
 }
 
 #[test]
-fn an_address_has_its_connections_and_others_have_theirs() {
+fn one_address_cannot_use_the_connections_of_others() {
     let hub = Hub::start(&[("MAX_CONNECTIONS_PER_ADDRESS", "5")]);
     let Some(first) = try_open(FLOOD, &hub, 0) else { return };
     let mut inside: Vec<_> = (1..5).map(|n| try_open(FLOOD, &hub, n).expect("there is room")).collect();
@@ -62,18 +62,18 @@ fn an_address_has_its_connections_and_others_have_theirs() {
     drop(first);
     let end = Instant::now() + DEADLINE;
     while try_open(FLOOD, &hub, 11).is_none() {
-        assert!(Instant::now() < end, "its place stays taken");
+        assert!(Instant::now() < end, "the place is not freed");
     }
 }
 
 #[test]
-fn an_address_has_so_many_connections_without_a_request() {
+fn connections_without_a_request_are_bounded_per_address() {
     let hub = Hub::start(&[("MAX_UNFINISHED_PER_ADDRESS", "3"), ("SHARDS", "1")]);
     let Some(first) = connect_from(FLOOD, hub.address) else { return };
     let mut silent: Vec<_> =
         [first].into_iter().chain((0..2).map(|_| connect_from(FLOOD, hub.address).unwrap())).collect();
     assert_eq!(status(&answer(connect_from(FLOOD, hub.address).unwrap())), "503");
-    // Those that send their request make room, and stay.
+    // Connections that send their request no longer count as unfinished, and stay open.
     for (n, stream) in silent.iter_mut().enumerate() {
         stream.write_all(handshake(n as u32).as_bytes()).unwrap();
         let mut first = [0; 12];
@@ -85,8 +85,8 @@ fn an_address_has_so_many_connections_without_a_request() {
 }
 
 #[test]
-fn an_address_connects_at_its_rate_and_so_do_all_together() {
-    // In the second case the address has turns of its own, and is not quiet for long.
+fn connections_have_a_rate_per_address_and_in_total() {
+    // In the second case the address has its own rate, and soon is not quiet any more.
     let limits = [
         (("CONNECT_RATE_PER_ADDRESS", "2"), ("CONNECT_RATE", "0"), "address-rate"),
         (("CONNECT_RATE", "2"), ("CONNECT_RATE_PER_ADDRESS", "10"), "busy"),
@@ -96,10 +96,11 @@ fn an_address_connects_at_its_rate_and_so_do_all_together() {
         let mut hub = Hub::start(&[setting, other, ("SHARDS", "1"), ("ADMIN_PORT", &port)]);
         let Some(stream) = connect_from(FLOOD, hub.address) else { return };
         drop(stream);
-        // However slow this machine is, it opens more than 2 a second; more than any burst, with the reserve for quiet addresses.
+        // Even a slow machine opens more than 2 connections per second, which exceeds any burst and the reserve for
+        // quiet addresses.
         let opened = (0..60).filter(|n| try_open(FLOOD, &hub, *n).is_some()).count();
         assert!((1..60).contains(&opened), "{opened} with {setting:?}");
-        // One that comes seldom is admitted in either case.
+        // An address that rarely connects is admitted in both cases.
         assert!(try_open(STRANGER, &hub, 100).is_some(), "{setting:?}");
         hub.address.set_port(port.parse().unwrap());
         let refused = format!(r#"peerpigeon_handshake_failures_total{{reason="{reason}"}}"#);
@@ -107,7 +108,7 @@ fn an_address_connects_at_its_rate_and_so_do_all_together() {
     }
 }
 
-/// Clients behind a trusted proxy are counted one by one, and the proxy is not.
+/// Clients behind a trusted proxy are counted separately, and the proxy itself is not counted.
 #[test]
 fn clients_of_a_proxy_have_their_own_limits() {
     let env =
@@ -145,20 +146,20 @@ fn clients_of_a_proxy_have_their_own_limits() {
 }
 
 #[test]
-fn one_address_cannot_take_the_house() {
+fn one_address_cannot_fill_the_hub() {
     let hub = Hub::start(&LIMITS);
     let Some(first) = try_open(FLOOD, &hub, 0) else { return };
     let mut inside = vec![first];
     inside.extend((1..1100).filter_map(|n| try_open(FLOOD, &hub, n)));
-    // As many as a school has, and no more.
+    // The number of peers of a school, and no more.
     assert_eq!(inside.len(), 512);
     let mut stranger = Client::over(connect_from(STRANGER, hub.address).unwrap(), 2000, b"");
     assert_eq!(stranger.hear()["type"], "connected");
 }
 
-/// Half-open sockets without end: newcomers, probes and peers inside are served meanwhile.
+/// During an endless flood of half-open sockets, the hub serves new peers, probes and connected peers.
 #[test]
-fn a_flood_of_half_requests_harms_nobody_else() {
+fn a_flood_of_half_requests_does_not_affect_others() {
     const LASTS: Duration = Duration::from_secs(3);
     let hub = Hub::start(&LIMITS);
     if connect_from(FLOOD, hub.address).is_none() {
@@ -184,7 +185,7 @@ fn a_flood_of_half_requests_harms_nobody_else() {
             }
             sockets
         });
-        // Also where an assertion below fails: the scope waits for the thread.
+        // Needed even if an assertion below fails, because the scope waits for the thread.
         let stop = Stop(&goes_on);
         let (mut slowest, mut newcomers) = ([Duration::ZERO; 3], 1000);
         while start.elapsed() < LASTS {
@@ -210,8 +211,9 @@ fn a_flood_of_half_requests_harms_nobody_else() {
         flood.join().unwrap()
     });
     let opened = opened.into_inner();
-    assert!(opened > 1500, "{opened} are no flood");
-    // Of those that the flood still holds, the hub has refused the most. None is old enough to be closed for its silence.
+    assert!(opened > 1500, "{opened} connections are not a flood");
+    // The hub has refused most of the connections that the flood still holds. None of them is old enough to be closed
+    // for its silence.
     let end = Instant::now() + proto::limits::REQUEST_HEAD_TIMEOUT / 2;
     loop {
         let is_open = |stream: &mut TcpStream| {

@@ -1,4 +1,4 @@
-//! Clients behind proxies: whom the hub believes, and what it does with their addresses.
+//! Tests of clients behind proxies: trust in proxies, and use of the client addresses.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -43,7 +43,7 @@ fn logged_address(hub: &Hub) -> String {
 }
 
 #[test]
-fn only_trusted_proxies_are_believed_about_their_clients() {
+fn only_trusted_proxies_can_name_their_clients() {
     let hub = Hub::start(&[("TRUSTED_PROXIES", "127.0.0.2,10.0.0.0/8"), ("LOG_LEVEL", "shard=debug,info")]);
     let Some(stream) = connect_from(PROXY, hub.address) else { return };
     drop(stream);
@@ -68,7 +68,7 @@ fn only_trusted_proxies_are_believed_about_their_clients() {
 }
 
 #[test]
-fn a_port_of_the_proxy_protocol_has_heads_from_trusted_proxies_and_from_nobody_else() {
+fn only_trusted_proxies_send_proxy_heads() {
     let env = [("TRUSTED_PROXIES", "127.0.0.2"), ("PROXY_PROTOCOL", "PORT"), ("LOG_LEVEL", "shard=debug,info")];
     let hub = Hub::start(&env);
     let Some(stream) = connect_from(PROXY, hub.address) else { return };
@@ -80,7 +80,7 @@ fn a_port_of_the_proxy_protocol_has_heads_from_trusted_proxies_and_from_nobody_e
     for (head, headers, address) in [
         (&v1[..], "", "203.0.113.9:56324"),
         (&v2, "", "203.0.113.9:56324"),
-        // The client of the head is a stranger, whatever it says of others.
+        // The client in the PROXY head is not trusted, so its own headers are ignored.
         (&v2, "X-Forwarded-For: 1.2.3.4\r\n", "203.0.113.9:56324"),
         (local, "", "127.0.0.2:"),
     ] {
@@ -89,7 +89,7 @@ fn a_port_of_the_proxy_protocol_has_heads_from_trusted_proxies_and_from_nobody_e
         let logged = logged_address(&hub);
         assert!(logged.starts_with(address), "{head:?}: {logged}");
     }
-    // A proxy that sends none is closed, and a stranger's own is not read.
+    // A trusted proxy without a head is closed; a head from another address is not read.
     assert_eq!(asks(connect_from(PROXY, hub.address).unwrap(), b"", ""), "");
     assert_eq!(asks(connect_from(PROXY, hub.address).unwrap(), b"PROXY TCP4 203.0.113.9\r\n", ""), "");
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="proxy-head"}"#, |n| n == 2.0);

@@ -4,9 +4,9 @@
 //!
 //! A panic in the rules ends the process, whichever turn it occurs in. After a panic the state of the part may be half
 //! changed, and its outputs (events, letters, outcomes) are lost. Nothing inside a hub would repair that. If the
-//! process ends instead, its peers reconnect and state is correct again. So the part stops at once: [`TurnGuard`] calls
-//! the callback `ended` of [`spawn`], and no other task of the thread runs. The hub then logs the reason and exits with
-//! code 70.
+//! process ends instead, its peers reconnect, and the new state is correct. So the part stops at once: [`TurnGuard`]
+//! calls the callback `ended` of [`spawn`], and no other task of the thread runs. The hub then logs the reason and
+//! exits with code 70.
 
 mod post;
 

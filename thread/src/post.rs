@@ -78,7 +78,7 @@ impl Outboxes {
     /// Queues a letter for the mesh.
     pub fn post_to_mesh(&mut self, letter: ToMesh, bugs: &mut Bugs) {
         let Some(outbox) = &mut self.mesh else {
-            return bug!(bugs, LetterToNobody, "to the mesh of a hub without one");
+            return bug!(bugs, LetterToNobody, "the hub must have a mesh");
         };
         outbox.push(letter);
         let (len, is_full) = (outbox.len(), outbox.is_over(1));
@@ -117,7 +117,8 @@ impl Outboxes {
         ends
     }
 
-    /// Whether an outbox rose above its high-water mark, and not all have fallen below half of theirs since.
+    /// Whether posting is stalled: from when an outbox exceeds its high-water mark until all outboxes are below half of
+    /// theirs.
     pub fn is_stalled(&self) -> bool {
         self.stalled
     }
@@ -211,7 +212,10 @@ mod tests {
             }
         }
         assert!(!outboxes.is_stalled());
-        assert!(taken + LETTER_BATCH >= OUTBOX_HIGH_WATER / 2, "half of them leave before reading goes on");
+        assert!(
+            taken + LETTER_BATCH >= OUTBOX_HIGH_WATER / 2,
+            "half of the letters must leave before reading continues"
+        );
         assert_eq!(outboxes.waiting() + LETTER_BATCH + taken, OUTBOX_HIGH_WATER + 1);
         let stats = outboxes.stats();
         assert_eq!((stats.letters, stats.stalls), (OUTBOX_HIGH_WATER as u64 + 2, 1));

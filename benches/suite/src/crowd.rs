@@ -106,7 +106,7 @@ pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::R
     hearing.figures(&cpu, secs)
 }
 
-/// All peers are connected; one leaves and returns, repeatedly: the cost for each recipient. The returning peer
+/// Measures the cost per recipient when one of many connected peers leaves and returns, repeatedly. The returning peer
 /// discovers all others too, in few large writes; a yardstick only writes to each.
 pub(crate) fn fan_out(server: &Server, peers: usize, rounds: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;

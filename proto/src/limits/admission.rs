@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-/// Number of rows of the table that counts the connections of each address (each /64 of IPv6). Each address is counted in
-/// two rows, and is refused if both are above a limit: with a hundred addresses at their limit, one stranger in 6,700 is
-/// refused for them; with ten, one in 670,000.
+/// Number of rows of the table that counts the connections of each address (each /64 of IPv6). Each address is counted
+/// in two rows, and is refused if both are above a limit: with a hundred addresses at their limit, one in 6,700 other
+/// addresses is refused as well; with ten, one in 670,000.
 ///
 /// 16 B each: 256 KiB for a hub.
 pub const ADDRESS_ROWS: usize = 16 * 1024;
 
-/// Default of MAX_CONNECTIONS_PER_ADDRESS, if two thirds of MAX_CONNECTIONS are not less. One more is refused. A school behind one
-/// address has as many peers, and all addresses together have the rest.
+/// Default of MAX_CONNECTIONS_PER_ADDRESS, unless two thirds of MAX_CONNECTIONS are less. One more is refused. A school
+/// behind one address has this many peers, and the other addresses keep the rest.
 pub const DEFAULT_ADDRESS_CONNECTIONS: u32 = 512;
 
-/// Default of MAX_CONNECTIONS_PER_ADDRESS at the least, however few MAX_CONNECTIONS there are.
+/// Minimum of the default of MAX_CONNECTIONS_PER_ADDRESS, however small MAX_CONNECTIONS is.
 pub const LEAST_ADDRESS_CONNECTIONS: u32 = 64;
 
-/// Default of MAX_UNFINISHED_PER_ADDRESS: connections of an address whose first request has not arrived. One more is refused. All
-/// peers of a school may come back in the same moment.
+/// Default of MAX_UNFINISHED_PER_ADDRESS: connections of an address whose first request has not arrived. One more is
+/// refused. All peers of a school may reconnect at the same moment.
 pub const DEFAULT_ADDRESS_UNFINISHED: u32 = 512;
 
 /// Default of CONNECT_RATE_PER_ADDRESS, in connections per second. Faster connections are refused.
@@ -27,14 +27,14 @@ pub const DEFAULT_ADDRESS_CONNECT_RATE: u32 = 64;
 pub const ADDRESS_BURST_SECS: u64 = 8;
 
 /// Number of recent connections up to which an address counts as quiet: a probe, a scrape, a peer that has lost its
-/// connection. Quiet addresses are admitted from a reserve ([`QUIET_RATE`]) when a shard has no turns left.
+/// connection. A shard that has reached CONNECT_RATE admits quiet addresses from a reserve ([`QUIET_RATE`]).
 pub const QUIET_CONNECTS: u64 = 8;
 
 /// Default of CONNECT_RATE: connections per second that each shard admits. Further ones get 503, or are closed if the port
 /// speaks TLS.
 ///
-/// A connection with an upgrade costs 60 us of CPU, and 180 us with a full TLS handshake: 2,000 are 12 % and 36 % of a core. A hub
-/// with 2 cores takes 8,000 clients back within 2 s.
+/// A connection with an upgrade costs 60 us of CPU, and 180 us with a full TLS handshake: 2,000 are 12 % and 36 % of a
+/// core. A hub with 2 cores admits 8,000 returning clients within 2 s.
 pub const DEFAULT_CONNECT_RATE: u32 = 2_000;
 
 /// Burst of connections of a shard, in seconds of CONNECT_RATE.

@@ -1,4 +1,4 @@
-//! The gate: who is refused before anything is read.
+//! The gate refuses connections before anything is read from them.
 
 use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;
@@ -24,9 +24,9 @@ pub(crate) enum NoEntry {
     AddressUnfinished,
     /// Its address connects too fast.
     AddressRate,
-    /// The shard has no turn left.
+    /// The shard has reached CONNECT_RATE.
     Busy,
-    /// The hub is full, and enough others are being told so.
+    /// The hub is full, and already answers enough other connections.
     Full,
 }
 
@@ -42,7 +42,7 @@ impl NoEntry {
         }
     }
 
-    /// A sentence for the client and for the log.
+    /// The message for the client and for the log.
     pub(crate) const fn explain(self) -> &'static str {
         match self {
             Self::AddressConnections => {
@@ -72,7 +72,7 @@ pub(crate) struct Gate {
 struct GateTurns {
     /// CONNECT_RATE. `None`: no limit.
     all: Option<Pace>,
-    /// The reserve of addresses that connect seldom.
+    /// The reserve of addresses that rarely connect.
     quiet: Pace,
     /// Connections to a full hub.
     full: Pace,
@@ -90,7 +90,7 @@ impl Gate {
         Self { crowd, turns: RefCell::new(turns), keys, answers: Cell::new(0) }
     }
 
-    /// Admits a connection from this address. `None`: of a trusted proxy, whose clients are counted by [`Self::enter`].
+    /// Admits a connection from this address. `None` for a trusted proxy, whose clients [`Self::enter`] counts.
     pub(crate) fn admit(&self, address: Option<IpAddr>, is_full: bool, now: Instant) -> Result<Option<Place>, NoEntry> {
         let place = address.map(|address| self.crowd.enter(address, now)).transpose()?;
         let turns = &mut *self.turns.borrow_mut();
@@ -116,13 +116,13 @@ impl Gate {
         self.crowd.refused(now)
     }
 
-    /// After how many seconds a refused client should come again.
+    /// Number of seconds after which a refused client should retry.
     pub(crate) fn retry_after(&self) -> u64 {
         self.answers.update(|n| n.wrapping_add(1));
         1 + self.keys.hash_one(self.answers.get()) % RETRY_SPREAD_SECS
     }
 
-    /// Closes a refused connection, which does not block: with an answer if there is time for one.
+    /// Closes a refused connection without blocking, with an answer if the rate of answers allows it.
     pub(crate) fn turn_away(&self, stream: &TcpStream, no: NoEntry, speaks_tls: bool) {
         let now = Instant::now();
         let is_answered = !speaks_tls && self.turns.borrow_mut().answered.take_within(now, Duration::ZERO).is_some();
@@ -161,9 +161,9 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_admits_at_a_rate_and_has_a_reserve_for_those_who_come_seldom() {
+    fn a_shard_has_a_rate_and_a_reserve_for_quiet_addresses() {
         let (gate, now) = (gate(50), Instant::now());
-        // Ten addresses come in turns.
+        // Ten addresses take turns.
         let admitted = (0..500).filter(|n| gate.admit(address(n % 10), false, now).is_ok()).count();
         // The burst, and the reserve while they are still quiet; their refused attempts count as well.
         assert_eq!(admitted, 100);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_hub_tells_some_so_and_refuses_the_others_early() {
+    fn a_full_hub_answers_some_connections_and_refuses_the_others_early() {
         let (gate, now) = (gate(0), Instant::now());
         let told = (0..300).filter(|_| gate.admit(address(1), true, now).is_ok()).count();
         assert_eq!(told, FULL_RATE as usize);
@@ -184,9 +184,9 @@ mod tests {
         assert!(gate.admit(address(1), false, now).is_ok(), "it has a place again");
     }
 
-    /// A flood costs its sockets and nothing else.
+    /// A flood must cost no more than its sockets.
     #[test]
-    fn few_refusals_a_second_are_answered() {
+    fn the_rate_of_answered_refusals_is_bounded() {
         let gate = gate(0);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let answered = |speaks_tls| {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_do_not_come_back_together() {
+    fn refused_clients_retry_at_different_times() {
         let gate = gate(0);
         let mut seconds: Vec<_> = (0..100).map(|_| gate.retry_after()).collect();
         seconds.sort_unstable();
