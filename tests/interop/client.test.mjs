@@ -1,5 +1,7 @@
 // The client of this repository, in Chromium, with hubs that are restarted, drained and lost.
 import assert from 'node:assert/strict'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { after, before, test } from 'node:test'
 import { setTimeout } from 'node:timers/promises'
 import { blackHole } from './blackhole.mjs'
@@ -440,6 +442,16 @@ for (const [name, body] of [
   ['the page of README.zh-CN.md works', (...with_) => printed(...with_, 'README.zh-CN.md')]
 ]) {
   hubTest(name, { timeout: 90_000, skip: HUBS_AT && 'asks one hub' }, hub => body(browser, hub))
+}
+
+// WebRTC for these runtimes is a module of native code; Bun and Deno are tried where they are installed.
+for (const [command, ...flags] of [['node'], ['bun'], ['deno', 'run', '--allow-all']]) {
+  const missing = spawnSync(command, ['--version']).error && `there is no ${command}`
+  hubTest(`the client runs in ${command}`, { timeout: 60_000, skip: (HUBS_AT && 'asks one hub') || missing }, async hub => {
+    const child = spawn(command, [...flags, new URL('two-rooms.mjs', import.meta.url).pathname, hub.ws], { stdio: ['ignore', 'inherit', 'inherit'] })
+    const [code] = await once(child, 'exit')
+    assert.equal(code, 0)
+  })
 }
 
 test('QR codes are those of another encoder, in every version', vectors)

@@ -32,6 +32,14 @@ export async function byKeyboard (browser, hub) {
   context.on('request', request => asked.add(new URL(request.url()).host))
   const [ann, bob] = [await open(context, hub, 'keys'), await open(context, hub, 'keys')]
   await linked(ann.page)
+  // What each says of its links is drawn by the others, too.
+  const carl = await open(context, hub, 'keys')
+  for (const { page } of [ann, bob, carl]) {
+    await page.waitForFunction(() => document.querySelectorAll('#graph line.open').length === 3)
+    await page.getByRole('img', { name: '3 links among 3 members, 2 of them yours' }).waitFor()
+  }
+  await carl.page.close()
+  await ann.page.waitForFunction(() => document.querySelectorAll('#graph line').length === 1)
   await ann.page.keyboard.press('Tab')
   await ann.page.keyboard.press('Enter')
   assert.equal(await ann.page.evaluate(() => document.activeElement.id), 'text')
