@@ -122,18 +122,29 @@ function enter () {
       $('took').textContent = `connected in ${peer.took} ms`
     } else if (state === 'interrupted') row('direct', `lost ${peer.data.name}, looking for another path`)
     showPeople()
+    tellLinks()
   })
+  room.channel('links').on('message', heardLinks)
   room.on('message', (text, peer) => { if (typeof text === 'string') say(text.slice(0, 4000), peer.data.name) })
   room.on('error', error => { note(error.message) })
   showHub(room.hub)
   showPeople()
 }
 
+const REASONS = {
+  'hub-unreachable': 'it does not answer',
+  'hub-full': 'it has no room for more',
+  'hub-leaving': 'it is restarting',
+  'id-in-use': 'another page has taken this page’s id',
+  unauthorized: 'it wants another token'
+}
+const why = ({ code, message }) => REASONS[code] ?? message
+
 const HUB_STATES = {
   connecting: () => 'Connecting to the hub…',
   online: () => 'Hub connected',
-  waiting: ({ because }) => `No hub: ${because.message}. Trying again.`,
-  closed: ({ because }) => because ? `No hub: ${because.message}` : 'Left'
+  waiting: ({ because }) => `No connection to the hub: ${why(because)}. Trying again.`,
+  closed: ({ because }) => because ? `No connection to the hub: ${why(because)}` : 'Left'
 }
 
 function showHub (state) {
@@ -142,6 +153,58 @@ function showHub (state) {
   element.textContent = HUB_STATES[state.is](state)
   $('token').hidden = !(state.is === 'closed' && state.because?.code === 'unauthorized')
   if (state.is === 'online') selfTest()
+}
+
+// The graph
+
+/** More members than this are not drawn. */
+const MAX_DRAWN = 24
+const SVG = 'http://www.w3.org/2000/svg'
+const shape = (name, attributes, text = '') => {
+  const element = document.createElementNS(SVG, name)
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value)
+  element.textContent = text
+  return element
+}
+
+/** Whom each peer says that it is connected with: this page knows its own links only. */
+const linksOf = new WeakMap()
+
+/** Lets the others know whom this page is connected with. */
+function tellLinks () {
+  const open = [...room.peers.values()].filter(peer => peer.state === 'open')
+  room.channel('links').send(open.slice(0, MAX_DRAWN).map(({ id }) => id), open).catch(() => {})
+}
+
+function heardLinks (ids, peer) {
+  if (!Array.isArray(ids)) return
+  linksOf.set(peer, new Set(ids.slice(0, MAX_DRAWN)))
+  showGraph()
+}
+
+/** Everybody on a circle, with a line for each link: this page's own as they are, those of two others where both say so. */
+function showGraph () {
+  const peers = [...room.peers.values()].slice(0, MAX_DRAWN - 1)
+  const count = peers.length + 1
+  const places = [undefined, ...peers].map((_, index) => {
+    const angle = 2 * Math.PI * index / count - Math.PI / 2
+    return { x: Math.round(100 + 65 * Math.cos(angle)), y: Math.round(92 + 70 * Math.sin(angle)) }
+  })
+  const line = (one, other, kind) => shape('line', { x1: one.x, y1: one.y, x2: other.x, y2: other.y, class: kind })
+  const lines = peers.map((peer, index) => line(places[0], places[index + 1], peer.state === 'open' ? 'open' : peer.state === 'interrupted' ? 'lost' : ''))
+  peers.forEach((one, first) => peers.forEach((other, second) => {
+    if (first < second && linksOf.get(one)?.has(other.id) && linksOf.get(other)?.has(one.id)) lines.push(line(places[first + 1], places[second + 1], 'open'))
+  }))
+  const names = ['you', ...peers.map(peer => String(peer.data.name ?? peer.id).slice(0, 12))]
+  const nodes = places.flatMap(({ x, y }, index) => [
+    shape('circle', { cx: x, cy: y, r: 7, class: index ? '' : 'you' }),
+    shape('text', { x, y: y + 18 }, names[index])
+  ])
+  $('graph').replaceChildren(...lines, ...nodes)
+  $('graph').toggleAttribute('hidden', peers.length === 0)
+  const links = lines.filter(({ classList }) => classList.contains('open')).length
+  const linked = peers.filter(peer => peer.state === 'open').length
+  $('graph').setAttribute('aria-label', `Graph of the room: ${links} links among ${count} members, ${linked} of them yours`)
 }
 
 const STATES = { seen: 'seen', connecting: 'connecting…', open: 'connected', interrupted: 'interrupted…' }
@@ -158,6 +221,7 @@ function showPeople () {
   $('people').replaceChildren($('people').firstElementChild, ...items)
   $('count').textContent = people.length === 0 ? 'you alone' : `you and ${people.length}`
   $('hint').hidden = people.length > 0
+  showGraph()
 }
 
 // The chat
