@@ -11,6 +11,7 @@ import { Tab, site } from './client-pages.mjs'
 import { vectors } from './qr.mjs'
 import { findTurn } from './turn.mjs'
 import { examples } from './examples.mjs'
+import { hasFirefox, launchFirefox } from './firefox.mjs'
 import { byKeyboard, playground, printed, takenHome } from './playground.mjs'
 
 let browser, web
@@ -443,6 +444,32 @@ for (const [name, body] of [
 ]) {
   hubTest(name, { timeout: 90_000, skip: HUBS_AT && 'asks one hub' }, hub => body(browser, hub))
 }
+
+tabs('two tabs of Firefox and one of Chromium are one mesh', { timeout: 120_000, skip: !hasFirefox && 'there is no Firefox' }, async ({ open, hubs: [hub] }) => {
+  const firefox = await launchFirefox()
+  try {
+    const foreign = async name => {
+      const page = await firefox.open(`${web.origin}/?hub=${encodeURIComponent(hub.ws)}&name=${name}`)
+      return Tab.of(page)
+    }
+    const [ann, bob, carl] = [await open({ name: 'ann' }), await foreign('bob'), await foreign('carl')]
+    const all = [ann, bob, carl]
+    await Promise.all(all.map(tab => tab.linked(2, 40_000)))
+    for (const tab of all) await tab.run(() => room.send({ from: room.data.name, large: 'x'.repeat(100_000) }))
+    for (const tab of all) {
+      await tab.until('messages.length === 2')
+      assert.deepEqual(of(await tab.log(), 'error', 'leave'), [])
+    }
+    // A connection that is lost is made anew, whichever browser offers.
+    await bob.run(() => { [...room.peers.values()].forEach(peer => peer.pc.close()) })
+    await ann.until('log.some(([kind, , state]) => kind === "link" && state === "interrupted")')
+    await Promise.all(all.map(tab => tab.linked(2, 60_000)))
+    await carl.run(() => room.leave())
+    await Promise.all([ann, bob].map(tab => tab.until('room.peers.size === 1')))
+  } finally {
+    await firefox.close()
+  }
+})
 
 // WebRTC for these runtimes is a module of native code; Bun and Deno are tried where they are installed.
 for (const [command, ...flags] of [['node'], ['bun'], ['deno', 'run', '--allow-all']]) {
