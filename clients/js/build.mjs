@@ -1,9 +1,13 @@
-// Builds dist/, which is kept in the repository: a hub is built from it without Node. `--check` compares instead of writing.
-import { readFile, writeFile, mkdir } from 'node:fs/promises'
+// Builds dist/ and docs/client/, which are kept in the repository: a hub is built from it without Node, and what changes in the API
+// is seen in a review. `--check` compares instead of writing.
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { build } from 'esbuild'
 import { minify } from 'terser'
 import { generateDtsBundle } from 'dts-bundle-generator'
+import { Application } from 'typedoc'
 
 /** The most that a bundle may weigh, in bytes after gzip. */
 const BUDGETS = { client: 7 * 1024, extras: 3 * 1024 }
@@ -33,22 +37,51 @@ for (const [name, source] of [['client', 'src/index.ts'], ['extras', 'src/extras
     charset: 'utf8'
   })
   const { code } = await minify(text, { module: true, ecma: 2020, compress: { passes: 4, unsafe: true, unsafe_arrows: true, unsafe_methods: true, keep_fargs: false, pure_getters: true }, mangle: true })
-  files[`${name}.js`] = `// PeerPigeon ${version}, ${license} licence\n${code}\n`
-  const size = gzipSync(files[`${name}.js`], { level: 9 }).length
+  files[`dist/${name}.js`] = `// PeerPigeon ${version}, ${license} licence\n${code}\n`
+  const size = gzipSync(files[`dist/${name}.js`], { level: 9 }).length
   console.log(`${name}.js: ${size} bytes gzipped, at most ${BUDGETS[name]}`)
   if (size > BUDGETS[name]) process.exitCode = 1
   const output = { noBanner: true, exportReferencedTypes: false, sortNodes: false }
-  files[`${name}.d.ts`] = generateDtsBundle([{ filePath: source, output }], { preferredConfigPath: 'tsconfig.json' })[0]
+  files[`dist/${name}.d.ts`] = generateDtsBundle([{ filePath: source, output }], { preferredConfigPath: 'tsconfig.json' })[0]
 }
 
+/** The reference, as Markdown. */
+async function reference () {
+  const out = await mkdtemp(join(tmpdir(), 'peerpigeon-'))
+  const table = 'table'
+  const app = await Application.bootstrapWithPlugins({
+    plugin: ['typedoc-plugin-markdown'],
+    name: 'The browser client: reference',
+    entryPoints: ['src/index.ts', 'src/extras/index.ts'],
+    out,
+    readme: 'none',
+    outputFileStrategy: 'modules',
+    excludeExternals: true,
+    excludeInternal: true,
+    disableSources: true,
+    hidePageHeader: true,
+    hideBreadcrumbs: true,
+    parametersFormat: table,
+    interfacePropertiesFormat: table,
+    classPropertiesFormat: table,
+    typeDeclarationFormat: table,
+    propertyMembersFormat: table,
+    logLevel: 'Warn'
+  })
+  await app.generateOutputs(await app.convert())
+  for (const name of await readdir(out)) files[`../../docs/client/${name}`] = await readFile(join(out, name), 'utf8')
+  await rm(out, { recursive: true })
+}
+
+await reference()
 for (const [name, text] of Object.entries(files)) {
-  const path = new URL(`dist/${name}`, root)
+  const path = new URL(name, root)
   if (process.argv.includes('--check')) {
     if (await readFile(path, 'utf8').catch(() => '') === text) continue
-    console.error(`dist/${name} is not the build of the source: run npm run build`)
+    console.error(`${name} is not the build of the source: run npm run build`)
     process.exitCode = 1
   } else {
-    await mkdir(new URL('dist/', root), { recursive: true })
+    await mkdir(new URL('.', path), { recursive: true })
     await writeFile(path, text)
   }
 }

@@ -1,3 +1,8 @@
+/**
+ * Rooms of peers: presence, links and messages.
+ *
+ * @module client
+ */
 import { RoomImpl } from './room.js'
 import type { Json, Options, Room } from './api.js'
 

@@ -1,4 +1,8 @@
-// What not every page needs: media, a passphrase, and how peers are reached.
+/**
+ * What not every page needs: media, a passphrase, and how peers are reached.
+ *
+ * @module extras
+ */
 export { publish, streams, type Publication, type PublishOptions, type StreamEvents, type Streams } from './media.js'
 export { passphrase } from './passphrase.js'
 export { route, type Route } from './route.js'
