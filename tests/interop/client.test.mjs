@@ -294,6 +294,34 @@ tabs('the network to the hub swallows everything: links go on, and the hub is fo
   }
 })
 
+tabs('a hub that takes a peer for dead whose link answers: nobody leaves', { env: { PEER_TIMEOUT_MS: '6000' }, timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
+  const hole = await blackHole(hub.port)
+  try {
+    const [ann, bob] = [await open({ name: 'ann' }, [hole.ws]), await open({ name: 'bob' })]
+    await Promise.all([ann.linked(1), bob.linked(1)])
+    hole.open()
+    const dead = async () => {
+      const { connections } = await (await fetch(`${hub.url}/health`)).json()
+      return connections === 1
+    }
+    const deadline = Date.now() + 60_000
+    while (!await dead()) if (Date.now() > deadline) throw new Error('the hub waits for ever')
+    // The other one asks by the link, and gets an answer, within three seconds.
+    await bob.run(() => new Promise(resolve => setTimeout(resolve, 4_000)))
+    await bob.run(() => room.send('are you there?'))
+    await ann.until('messages.length === 1')
+    hole.close()
+    await ann.run(() => dispatchEvent(new Event('online')))
+    await ann.until('room.hub.is === "online" && log.filter(([kind, state]) => kind === "hub" && state === "online").length === 2', 'the hub again', 30_000)
+    for (const tab of [ann, bob]) {
+      assert.deepEqual(of(await tab.log(), 'leave', 'error'), [])
+      assert.equal(await tab.run(() => rtc.made), 1)
+    }
+  } finally {
+    hole.end()
+  }
+})
+
 tabs('a connection that is closed behind the back of one is made anew, whichever it is', { timeout: 120_000 }, async ({ open }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   for (const tab of [ann, bob]) {
