@@ -257,7 +257,7 @@ impl ErrorCode {
             }
             Self::UnknownType => "unknown type of message: send a type of protocol version 2",
             Self::Unreachable => "the target's hub is unreachable: try again later",
-            Self::WrongNetwork => "sender and target are not both in this network: announce in it, or name another",
+            Self::WrongNetwork => "the target is not in this network: signal peers that have been discovered there",
         }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) const NETWORK_NAME_NOT_A_STRING: &str =
 pub(crate) const NETWORK_NAME_TOO_LONG: &str = "networkName is too long: send a name of at most 256 bytes";
 pub(crate) const NO_TARGET: &str = "targetPeerId is missing: send the 40 hexadecimal digits of the target's id";
 pub(crate) const NO_TYPE: &str = "type is missing: send the message's type as a string";
+pub(crate) const NOT_A_MEMBER: &str = "you are not in this network: announce yourself in it first";
 pub(crate) const NOT_AN_OBJECT: &str = "the message is not a JSON object: send an object, not an array or a value";
 pub(crate) const NOT_UTF8: &str = "the message is not UTF-8: send JSON text encoded as UTF-8";
 pub(crate) const PUBLIC_DATA_TOO_DEEP: &str =
@@ -40,7 +41,7 @@ mod tests {
     /// Maximum length of a sentence, in bytes: two lines of a terminal.
     const LONGEST: usize = 160;
 
-    const ALL: [&str; 18] = [
+    const ALL: [&str; 19] = [
         ANNOUNCED_TOO_OFTEN,
         DUPLICATE_FIELD,
         HALF_SURROGATE,
@@ -50,6 +51,7 @@ mod tests {
         NETWORK_NAME_TOO_LONG,
         NO_TARGET,
         NO_TYPE,
+        NOT_A_MEMBER,
         NOT_AN_OBJECT,
         NOT_UTF8,
         PUBLIC_DATA_TOO_DEEP,

@@ -20,6 +20,7 @@ use crate::limits::{
     MAX_CLOSEST, MAX_DECLINED, MAX_MEETING, MEETING_AGAIN, MEETING_PATIENCE, MEETING_SWEEP, TURN_OUTPUTS,
 };
 use crate::reason::{ErrorCode, LeaveReason};
+use crate::sentences;
 use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
 
@@ -501,8 +502,8 @@ impl Router {
         let peer = session.peer;
         let found = self.rosters.find(&discover.network);
         let Some((ix, membership)) = found.and_then(|ix| Some((ix, session.membership_in(ix)?))) else {
-            let code = ErrorCode::WrongNetwork;
-            return self.refuse_public(id, code, MessageKind::Discover, &discover.network, now);
+            let (code, message) = (ErrorCode::WrongNetwork, sentences::NOT_A_MEMBER);
+            return self.refuse_saying(id, code, message, MessageKind::Discover, &discover.network, now);
         };
         let bounded = membership.stay.closest > 0;
         let full =

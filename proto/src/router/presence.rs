@@ -455,7 +455,7 @@ impl Router {
         self.refuse_saying(id, unfit.code(), unfit.explain(), kind, network, now);
     }
 
-    fn refuse_saying(
+    pub(super) fn refuse_saying(
         &mut self,
         id: SessionId,
         code: ErrorCode,

@@ -8,6 +8,7 @@ use crate::codec::Signal;
 use crate::id::{Address, Keys, NetworkName, PeerId, SessionId, ShardId};
 use crate::limits::{MAX_OPEN_RECEIPTS, RECEIPT_TIMEOUT, TURN_OUTPUTS};
 use crate::reason::{CloseReason, ErrorCode, Outcome};
+use crate::sentences;
 use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind};
 
@@ -116,7 +117,20 @@ impl Router {
         let sender = Sender::Session { shard, session: id, ticket, detour };
         let origin = Origin { sender, kind: signal.kind, network, standing, read_at: now.at };
         if !shared {
-            return self.settle(origin, signal.target, Outcome::Failed(ErrorCode::WrongNetwork), now);
+            let code = ErrorCode::WrongNetwork;
+            if ticket != 0 {
+                return self.settle(origin, signal.target, Outcome::Failed(code), now);
+            }
+            self.stats.count_outcome(Outcome::Failed(code));
+            let report = ErrorReport {
+                code,
+                message: sentences::NOT_A_MEMBER,
+                in_reply_to: Some(origin.kind.label()),
+                target: Some(signal.target),
+                id: None,
+                network: origin.network.as_str(),
+            };
+            return self.send_error(id, &report, now);
         }
         if own.is_some_and(|(ix, _)| self.is_too_crowded_for(id, ix, &signal.target)) {
             return self.settle(origin, signal.target, Outcome::Failed(ErrorCode::NetworkFull), now);
