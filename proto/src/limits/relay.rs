@@ -151,6 +151,11 @@ pub const MAX_PEERS_PER_HUB: usize = 1_000_000;
 /// and a change that adds one more is left out.
 pub const MAX_MEMBERSHIPS: usize = 1024;
 
+/// Parts of the directory of all peers of the mesh, each a hash map of its own. A map that grows moves all of its
+/// entries in one turn: of 100,000 peers in one map 57,000 x 0.25 us = 14 ms, of one of 256 maps 0.06 ms. With
+/// [`MAX_PEERS_PER_HUB`] peers, 0.6 ms. An empty map has 64 B: 16 KB.
+pub const DIRECTORY_SEGMENTS: usize = 256;
+
 /// Letters to shards after which a slice of the relay's long work ends, with those of the peer that passes it. The next slice follows
 /// when everything else that is ready has had its turn and no more than [`SLICE_ROOM`] letters wait for any shard.
 ///

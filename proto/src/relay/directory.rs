@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::envelope::{Presence, What};
 use crate::id::{Claim, HubId, Keys, NetworkName, PeerId, PeerIncarnation, ShardId};
-use crate::limits::GREATEST_TIME;
+use crate::limits::{DIRECTORY_SEGMENTS, GREATEST_TIME};
 use crate::reason::LeaveReason;
 use crate::router::{Announcement, Farewell, ToShard};
 use crate::time::Now;
@@ -21,9 +21,48 @@ use super::{Relay, RelayOutput};
 
 #[derive(Debug)]
 pub(super) struct Directory {
-    entries: HashMap<PeerId, Entry, Keys>,
+    entries: Entries,
     /// Peers that the shards are shown.
     pub(super) shown: usize,
+}
+
+/// Entries in [`DIRECTORY_SEGMENTS`] maps, so that one insertion moves a small part of them when a map grows.
+#[derive(Debug)]
+struct Entries {
+    segments: Box<[HashMap<PeerId, Entry, Keys>]>,
+    keys: Keys,
+}
+
+impl Entries {
+    fn new(keys: Keys) -> Self {
+        Self { segments: (0..DIRECTORY_SEGMENTS).map(|_| HashMap::with_hasher(keys)).collect(), keys }
+    }
+
+    /// The segment of a peer. Peers choose their ids: without the keys, they cannot choose their segment.
+    fn segment_of(&self, peer: &PeerId) -> usize {
+        let bytes = peer.as_bytes();
+        let word = |at: usize| bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        let Keys(a, b) = self.keys;
+        let parts = [(word(0), a), (word(8), b), (word(12), a.rotate_left(32) ^ b)];
+        let mixed = parts.iter().fold(0, |sum: u64, (word, key)| sum.wrapping_add(word.wrapping_mul(key | 1)));
+        (mixed >> 32) as usize % DIRECTORY_SEGMENTS
+    }
+
+    fn get(&self, peer: &PeerId) -> Option<&Entry> {
+        self.segments[self.segment_of(peer)].get(peer)
+    }
+
+    fn get_mut(&mut self, peer: &PeerId) -> Option<&mut Entry> {
+        self.segments[self.segment_of(peer)].get_mut(peer)
+    }
+
+    fn get_or_create(&mut self, peer: PeerId) -> &mut Entry {
+        self.segments[self.segment_of(&peer)].entry(peer).or_default()
+    }
+
+    fn remove(&mut self, peer: &PeerId) {
+        self.segments[self.segment_of(peer)].remove(peer);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +93,7 @@ impl How {
 
 impl Directory {
     pub(super) fn new(keys: Keys) -> Self {
-        Self { entries: HashMap::with_hasher(keys), shown: 0 }
+        Self { entries: Entries::new(keys), shown: 0 }
     }
 
     /// The claim that holds.
@@ -65,7 +104,8 @@ impl Directory {
     /// Every peer with the claim that holds, and whether the shards are shown it.
     #[expect(clippy::disallowed_methods, reason = "for audits, which change nothing")]
     pub(super) fn claims(&self) -> impl Iterator<Item = (PeerId, Option<Claim>, bool)> {
-        self.entries.iter().map(|(peer, entry)| (*peer, entry.claims.iter().max().copied(), entry.shown.is_some()))
+        let entries = self.entries.segments.iter().flat_map(HashMap::iter);
+        entries.map(|(peer, entry)| (*peer, entry.claims.iter().max().copied(), entry.shown.is_some()))
     }
 
     /// The hubs that claim a peer.
@@ -86,7 +126,7 @@ impl Directory {
 
     /// Notes the word of a hub: the session it holds now, if any.
     pub(super) fn note(&mut self, peer: PeerId, hub: HubId, session: Option<PeerIncarnation>) {
-        let entry = self.entries.entry(peer).or_default();
+        let entry = self.entries.get_or_create(peer);
         entry.claims.retain(|claim| claim.hub != hub);
         entry.claims.extend(session.map(|incarnation| Claim { incarnation, hub }));
         if entry.claims.is_empty() && entry.shown.is_none() {
@@ -124,7 +164,7 @@ impl Relay {
     }
 
     /// A peer as the hub has it that holds it.
-    fn presence(&self, peer: &PeerId) -> Option<&Arc<Presence>> {
+    pub(super) fn presence(&self, peer: &PeerId) -> Option<&Arc<Presence>> {
         let holder = self.directory.holder(peer)?;
         let own = (holder.hub == self.config.hub).then_some(&self.own);
         let holding = own.or_else(|| self.hubs.get(&holder.hub).map(|remote| &remote.holding))?;
@@ -235,5 +275,26 @@ impl Relay {
 
     pub(super) fn post(&mut self, to: ShardId, letter: ToShard) {
         self.outputs.push_back(RelayOutput::Letter { to, letter });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_differ_little_are_in_many_segments() {
+        let mut directory = Directory::new(Keys(0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321));
+        let per_segment = 64;
+        for place in [0, 4, 8, 16] {
+            for number in 0..(DIRECTORY_SEGMENTS * per_segment) as u32 {
+                let mut bytes = [place as u8; 20];
+                bytes[place..place + 4].copy_from_slice(&number.to_le_bytes());
+                directory.entries.get_or_create(PeerId::from_bytes(bytes));
+            }
+            let largest = directory.entries.segments.iter().map(HashMap::len).max();
+            assert!(largest.unwrap() < 4 * per_segment, "{largest:?} differ at {place}");
+            directory = Directory::new(directory.entries.keys);
+        }
     }
 }
