@@ -334,7 +334,7 @@ pub struct RelayStats {
     pub presence_lag_ms: u64,
     /// Gauge: longest time since the last heartbeat of a hub whose peers are in the rosters, in milliseconds.
     pub ghost_age_ms: u64,
-    /// Gauge: hubs whose end, snapshot or changes have not completely been passed on to the shards.
+    /// Gauge: hubs and legacy links whose end, snapshot or changes have not completely been passed on to the shards.
     pub unsettled_hubs: u64,
 }
 

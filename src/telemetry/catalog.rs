@@ -136,7 +136,7 @@ catalog! {
     MESH_GHOST_AGE "peerpigeon_mesh_ghost_age_seconds" Gauge []
         "Longest time since the last heartbeat of a hub whose peers still count as connected."
     MESH_UNSETTLED "peerpigeon_mesh_unsettled_hubs" Gauge []
-        "Other hubs whose end, snapshot or changes are still being passed on to the shards, one slice per turn."
+        "Other hubs and legacy links whose end, snapshot or changes are still being passed on to the shards, one slice per turn."
     MESH_HUBS_LOST "peerpigeon_mesh_hubs_lost_total" Counter []
         "Hubs whose lease expired without a farewell."
     MESH_GHOSTS_EVICTED "peerpigeon_mesh_ghosts_evicted_total" Counter []

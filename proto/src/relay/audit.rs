@@ -77,8 +77,8 @@ impl Relay {
             ensure(left.is_none(), || format!("{left:?} of {hub:?} is claimed, and not held"))?;
             ensure(!remote.is_busy() || self.busy.contains(hub), || format!("work on {hub:?} is forgotten"))?;
         }
-        let idle = self.busy.is_empty() || self.unfinished;
-        ensure(idle, || format!("nobody goes on with {:?}", self.busy))?;
+        let idle = self.busy.is_empty() && self.legacy.ended_links() == 0 || self.unfinished;
+        ensure(idle, || format!("nobody goes on with {:?} and {} links", self.busy, self.legacy.ended_links()))?;
         let unclaimed = |peer: &&PeerId| self.directory.holder(peer).is_none();
         let own = self.own.peers.keys().find(unclaimed);
         ensure(own.is_none(), || format!("own peer {own:?} is claimed by nobody"))

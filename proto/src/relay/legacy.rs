@@ -12,6 +12,7 @@ mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(super) const LEGACY_SESSION: PeerIncarnation = PeerIncarnation::LEGACY;
 #[derive(Debug)]
 pub(super) struct Legacy {
     links: BTreeMap<LinkId, LegacyLink>,
+    /// Links that have ended, with those of their peers that have not left yet. They leave in slices.
+    ended: BTreeMap<LinkId, BTreeSet<PeerId>>,
     /// The link of each peer: the first that announced it. A Go hub echoes what it is sent, so another link's
     /// announcement of a known peer may be this hub's own, and would keep the peer when its link has ended.
     peers: HashMap<PeerId, LinkId, Keys>,
@@ -63,6 +66,8 @@ struct LegacyLink {
     fresh: bool,
     /// Announcements to send when there is room.
     owed: BTreeSet<(PeerId, NetworkName)>,
+    /// The peers that were there before the link: how far they have been announced. `None` when all have.
+    earlier: Option<Earlier>,
     /// Events that were sent to it recently and have not been echoed yet. If the peer leaves meanwhile, an echo must
     /// not bring it back.
     told: Recent,
@@ -75,9 +80,31 @@ struct LegacyLink {
     waiting: Waiting,
 }
 
+/// Position in the presence of all hubs: first this hub's, then that of each other hub, in ascending order of ids.
+///
+/// A new legacy link announces all peers that are connected already. They are read in slices as the link has room, each
+/// as it is by then.
+#[derive(Debug, Default)]
+struct Earlier {
+    /// The hub whose peers are read. `None`: this hub's.
+    hub: Option<HubId>,
+    /// Its peers up to this one have been read.
+    after: Option<PeerId>,
+    /// Peers that were announced before their turn.
+    done: BTreeSet<PeerId>,
+}
+
+impl Earlier {
+    /// Whether the turn of a peer of this hub is still to come.
+    fn awaits(&self, hub: Option<HubId>, peer: &PeerId) -> bool {
+        (hub, Some(*peer)) > (self.hub, self.after) && !self.done.contains(peer)
+    }
+}
+
 impl Legacy {
     pub(super) fn new(keys: Keys) -> Self {
-        Self { links: BTreeMap::new(), peers: HashMap::with_hasher(keys), left: Recent::default(), keys }
+        let (links, ended) = (BTreeMap::new(), BTreeMap::new());
+        Self { links, ended, peers: HashMap::with_hasher(keys), left: Recent::default(), keys }
     }
 
     pub(super) fn is_link(&self, link: LinkId) -> bool {
@@ -91,18 +118,51 @@ impl Legacy {
 
     /// Removes a peer that is no longer behind a legacy link.
     pub(super) fn forget(&mut self, peer: &PeerId) {
-        if let Some(link) = self.peers.remove(peer).and_then(|link| self.links.get_mut(&link)) {
-            link.peers.remove(peer);
+        let Some(link) = self.peers.remove(peer) else { return };
+        if let Some(open) = self.links.get_mut(&link) {
+            open.peers.remove(peer);
+        } else if let Some(left) = self.ended.get_mut(&link) {
+            left.remove(peer);
+            if left.is_empty() {
+                self.ended.remove(&link);
+            }
         }
+    }
+
+    /// Number of links that have ended and have peers that have not left yet.
+    pub(super) fn ended_links(&self) -> usize {
+        self.ended.len()
+    }
+
+    /// Whether the link of a peer has ended, so that the peer leaves before anything is decided about it.
+    pub(super) fn is_leaving(&self, peer: &PeerId) -> bool {
+        !self.ended.is_empty() && self.peers.get(peer).is_some_and(|link| !self.links.contains_key(link))
+    }
+
+    /// The next peer whose link has ended.
+    fn next_leaver(&self) -> Option<PeerId> {
+        self.ended.values().find_map(|peers| peers.first()).copied()
+    }
+
+    /// Removes a link. Its peers leave in slices.
+    fn end(&mut self, link: LinkId) -> bool {
+        let Some(ended) = self.links.remove(&link) else { return false };
+        if !ended.peers.is_empty() {
+            self.ended.insert(link, ended.peers);
+        }
+        true
     }
 
     /// Whether links and peers agree on who is behind whom.
     pub(super) fn audit(&self) -> Result<(), String> {
         for (peer, link) in &self.peers {
-            let behind = self.links.get(link).is_some_and(|open| open.peers.contains(peer));
+            let open = self.links.get(link).map(|open| &open.peers);
+            let behind = open.or_else(|| self.ended.get(link)).is_some_and(|peers| peers.contains(peer));
             ensure(behind, || format!("{peer:?} is not behind {link:?}"))?;
         }
-        let behind: usize = self.links.values().map(|open| open.peers.len()).sum();
+        ensure(self.ended.values().all(|peers| !peers.is_empty()), || "a link has ended without peers".to_owned())?;
+        let behind: usize =
+            self.links.values().map(|open| &open.peers).chain(self.ended.values()).map(BTreeSet::len).sum();
         ensure(behind == self.peers.len(), || format!("{behind} peers behind links, {} known", self.peers.len()))
     }
 
@@ -113,6 +173,7 @@ impl Legacy {
     fn note_told(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) {
         let hash = self.keys.hash_one((peer, network));
         if let Some(open) = self.links.get_mut(&link) {
+            open.fresh = false;
             open.told.note(hash, now);
         }
     }
@@ -151,50 +212,61 @@ impl Relay {
             saturated: false,
             fresh: true,
             owed: BTreeSet::new(),
+            earlier: Some(Earlier::default()),
             told: Recent::default(),
             said: Recent::default(),
             passed: Recent::default(),
             waiting: Waiting::default(),
         };
         self.legacy.links.insert(link, open);
-        let own = self.config.hub;
         let greeting = if dialed {
             wire::legacy_announce(&self.config.namespace, self.config.advertise.as_deref(), now.wall_ms)
         } else {
             wire::legacy_connected(&hub.0, &self.names.outside(), now.wall_ms)
         };
         self.outputs.push_back(RelayOutput::SendText { link, text: greeting.into() });
-        let held = std::iter::once((own, &self.own)).chain(self.hubs.iter().map(|(&hub, r)| (hub, &r.holding)));
-        let mut owed = Vec::new();
-        for (hub, holding) in held {
-            for presence in holding.peers.values() {
-                if self.directory.holder(&presence.peer).is_some_and(|claim| claim.hub == hub) {
-                    owed.extend(presence.memberships.iter().map(|a| (a.peer, a.network.clone())));
-                }
-            }
-        }
-        for (peer, network) in owed {
-            self.owe(link, peer, network);
+        if !self.own.peers.is_empty() || self.hubs.values().any(|remote| !remote.holding.peers.is_empty()) {
+            self.outputs.push_back(RelayOutput::Backlog { way: Way::Link(link) });
+        } else if let Some(open) = self.legacy.links.get_mut(&link) {
+            open.earlier = None;
         }
     }
 
     pub(super) fn legacy_down(&mut self, link: LinkId, now: Now) {
-        let Some(ended) = self.legacy.links.remove(&link) else {
+        if !self.legacy.end(link) {
             return bug!(self.bugs, LegacyLink, "{link:?} ends");
-        };
-        for peer in ended.peers {
+        }
+        self.end_legacy_peers(now);
+        self.ask_to_continue();
+    }
+
+    /// Has peers leave whose legacy link has ended: one slice of them.
+    pub(super) fn end_legacy_peers(&mut self, now: Now) {
+        let before = self.outputs.len();
+        for _ in 0..self.config.tuning.slices.peers {
+            let is_full = self.outputs.len() - before >= self.config.tuning.slices.letters;
+            let Some(peer) = self.legacy.next_leaver().filter(|_| !is_full) else { break };
             self.leave_legacy(peer, LeaveReason::HubLost, now);
         }
     }
 
-    fn leave_legacy(&mut self, peer: PeerId, reason: LeaveReason, now: Now) {
+    pub(super) fn leave_legacy(&mut self, peer: PeerId, reason: LeaveReason, now: Now) {
         self.change(peer, LEGACY_SESSION, What::Down(reason), now);
         self.legacy.forget(&peer);
     }
 
     /// Announces a peer to the Go hubs on legacy links, as soon as they have room.
     pub(super) fn tell_legacy(&mut self, announcement: &Announcement) {
-        let links: SmallVec<[LinkId; 4]> = self.legacy.links.keys().copied().collect();
+        if self.legacy.links.is_empty() {
+            return;
+        }
+        let peer = &announcement.peer;
+        let hub = self.directory.holder(peer).map(|claim| claim.hub).filter(|hub| *hub != self.config.hub);
+        // An earlier peer whose turn is still to come is announced then, as it is by then.
+        let awaits = |open: &LegacyLink| open.earlier.as_ref().is_some_and(|earlier| earlier.awaits(hub, peer));
+        let links =
+            self.legacy.links.iter().filter(|(link, open)| !awaits(open) && !self.legacy.has_announced(**link, peer));
+        let links: SmallVec<[LinkId; 4]> = links.map(|(link, _)| *link).collect();
         for link in links {
             self.owe(link, announcement.peer, announcement.network.clone());
         }
@@ -207,10 +279,65 @@ impl Relay {
         if open.owed.len() >= self.config.tuning.max_legacy_owed {
             return;
         }
-        if open.owed.is_empty() {
+        if open.owed.is_empty() && open.earlier.is_none() {
             self.outputs.push_back(RelayOutput::Backlog { way: Way::Link(link) });
         }
         open.owed.insert((peer, network));
+    }
+
+    /// The next peer in the presence of all hubs, in the order of [`Earlier`].
+    fn next_earlier(&self, mut hub: Option<HubId>, after: Option<PeerId>) -> Option<(Option<HubId>, PeerId)> {
+        let mut from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        loop {
+            let holding = hub.map_or(Some(&self.own), |hub| self.hubs.get(&hub).map(|remote| &remote.holding));
+            if let Some((peer, _)) = holding.and_then(|holding| holding.peers.range((from, Bound::Unbounded)).next()) {
+                return Some((hub, *peer));
+            }
+            let hubs = (hub.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+            hub = Some(*self.hubs.range(hubs).next()?.0);
+            from = Bound::Unbounded;
+        }
+    }
+
+    /// Has a link owe what a peer announced, if the peer is an earlier one whose turn has not come.
+    fn owe_earlier(&mut self, link: LinkId, peer: &PeerId) {
+        let Some(holder) = self.directory.holder(peer).map(|claim| claim.hub) else { return };
+        let hub = Some(holder).filter(|holder| *holder != self.config.hub);
+        let earlier = self.legacy.links.get_mut(&link).and_then(|open| open.earlier.as_mut());
+        let Some(earlier) = earlier.filter(|earlier| earlier.awaits(hub, peer)) else { return };
+        earlier.done.insert(*peer);
+        self.owe_all(link, peer);
+    }
+
+    fn owe_all(&mut self, link: LinkId, peer: &PeerId) {
+        let memberships = self.presence(peer).map_or(&[][..], |presence| &presence.memberships);
+        let networks: SmallVec<[NetworkName; 4]> = memberships.iter().map(|a| a.network.clone()).collect();
+        for network in networks {
+            self.owe(link, *peer, network);
+        }
+    }
+
+    /// Reads the next earlier peers for a link: as many as one turn announces.
+    fn read_earlier(&mut self, link: LinkId) {
+        for _ in 0..self.config.tuning.slices.peers {
+            let Some(open) = self.legacy.links.get(&link) else { return };
+            let Some(earlier) = open.earlier.as_ref().filter(|_| open.owed.len() < SNAPSHOT_PEERS) else { return };
+            let next = self.next_earlier(earlier.hub, earlier.after);
+            let Some(open) = self.legacy.links.get_mut(&link) else { return };
+            let (Some((hub, peer)), Some(earlier)) = (next, &mut open.earlier) else {
+                open.earlier = None;
+                return;
+            };
+            (earlier.hub, earlier.after) = (hub, Some(peer));
+            // A peer that another hub holds by now is read there, or was announced when it came there.
+            let holder = self.directory.holder(&peer).map(|claim| claim.hub);
+            let is_held = holder == Some(hub.unwrap_or(self.config.hub));
+            let was_done = earlier.done.remove(&peer);
+            let is_behind = self.legacy.has_announced(link, &peer) || self.legacy.is_leaving(&peer);
+            if is_held && !was_done && !is_behind {
+                self.owe_all(link, &peer);
+            }
+        }
     }
 
     pub(super) fn legacy_saturated(&mut self, link: LinkId) {
@@ -226,7 +353,7 @@ impl Relay {
             return bug!(self.bugs, LegacyLink, "{link:?} has room");
         };
         open.saturated = false;
-        open.fresh = false;
+        self.read_earlier(link);
         let (mut told, mut bytes) = (0, 0);
         while told < SNAPSHOT_PEERS
             && bytes < SNAPSHOT_BYTES
@@ -235,7 +362,8 @@ impl Relay {
             told += 1;
             bytes += self.pay(link, &peer, &network, now);
         }
-        if self.legacy.links.get(&link).is_some_and(|open| !open.owed.is_empty()) {
+        let has_more = |open: &LegacyLink| !open.owed.is_empty() || open.earlier.is_some();
+        if self.legacy.links.get(&link).is_some_and(has_more) {
             self.outputs.push_back(RelayOutput::Backlog { way: Way::Link(link) });
         }
     }
@@ -279,6 +407,7 @@ impl Relay {
             // The Go hub has delivered the signal itself; the target would get it twice.
             return Outcome::Forwarded;
         }
+        self.owe_earlier(link, from);
         while let Some(open) = self.legacy.links.get_mut(&link).filter(|open| !open.owed.is_empty()) {
             if open.saturated {
                 break;
@@ -438,6 +567,7 @@ impl Relay {
             // Another link of this hub was first.
             return false;
         }
+        self.owe_earlier(link, &peer);
         let Some(open) = self.legacy.links.get_mut(&link) else {
             bug!(self.bugs, LegacyLink, "{link:?} announces {peer:?}");
             return false;

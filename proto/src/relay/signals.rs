@@ -405,6 +405,7 @@ impl Relay {
     /// Delivers a signal whose turn has come.
     fn take_in(&mut self, from: HubId, signal: SignalEnvelope, now: Now) {
         let SignalEnvelope { counter, receipt, kind, sender, target, network, frame, standing, .. } = signal;
+        self.settle(&target, now);
         self.settle(&sender, now);
         self.settle_at(from, &sender, now);
         let Some(hub) = self.hubs.get(&from).map(|remote| remote.number) else {

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use crate::envelope::Presence;
 use crate::id::{HubId, PeerId};
+use crate::reason::LeaveReason;
 use crate::time::Now;
 
 use super::directory::How;
@@ -106,7 +107,7 @@ impl Relay {
     }
 
     pub(super) fn ask_to_continue(&mut self) {
-        let is_left = !self.busy.is_empty() || !self.discarded.is_empty();
+        let is_left = !self.busy.is_empty() || !self.discarded.is_empty() || self.legacy.ended_links() > 0;
         if is_left && !std::mem::replace(&mut self.unfinished, true) {
             self.outputs.push_back(RelayOutput::Unfinished);
         }
@@ -116,12 +117,14 @@ impl Relay {
     pub(super) fn continue_work(&mut self, now: Now) {
         self.unfinished = false;
         self.discarded.free(self.config.tuning.slices.discarded);
-        // Each hub in turn.
+        // Each hub in turn, and then the legacy links that have ended.
         let after = self.last_worked_on.map_or(Bound::Unbounded, Bound::Excluded);
-        let next = self.busy.range((after, Bound::Unbounded)).next().or_else(|| self.busy.first()).copied();
+        let first = || self.busy.first().filter(|_| self.legacy.ended_links() == 0);
+        let next = self.busy.range((after, Bound::Unbounded)).next().or_else(first).copied();
         self.last_worked_on = next;
-        if let Some(hub) = next {
-            self.work_on(hub, now);
+        match next {
+            Some(hub) => self.work_on(hub, now),
+            None => self.end_legacy_peers(now),
         }
         self.ask_to_continue();
     }
@@ -155,9 +158,12 @@ impl Relay {
         true
     }
 
-    /// Brings a peer up to date that a hub's end or snapshot concerns and whose turn has not come. To be called before anything is
+    /// Brings a peer up to date that the end of a hub or a legacy link, or a snapshot, concerns and whose turn has not come. To be called before anything is
     /// decided about the peer.
     pub(super) fn settle(&mut self, peer: &PeerId, now: Now) {
+        if self.legacy.is_leaving(peer) {
+            self.leave_legacy(*peer, LeaveReason::HubLost, now);
+        }
         if self.busy.is_empty() {
             return;
         }

@@ -23,7 +23,7 @@ impl Relay {
         self.stats.ghost_age_ms = age.map_or(0, millis);
         self.stats.remote_peers = self.directory.shown as u64;
         self.stats.in_flight = self.hubs.values().map(|remote| remote.in_flight() as u64).sum();
-        self.stats.unsettled_hubs = self.busy.len() as u64;
+        self.stats.unsettled_hubs = (self.busy.len() + self.legacy.ended_links()) as u64;
         self.stats.held = self.hubs.values().map(|remote| remote.inbound.len() as u64).sum();
         &self.stats
     }

@@ -54,7 +54,7 @@ fn a_go_hub_takes_part_until_its_link_ends() {
 }
 
 /// A Go hub's announcement of a peer.
-fn discovered(peer: u8, network: &str) -> String {
+pub(super) fn discovered(peer: u8, network: &str) -> String {
     let peer = id(peer);
     format!(
         r#"{{"type":"peer-discovered","data":{{"isHub":false,"peerId":"{peer}"}},"networkName":"{network}","fromPeerId":"system","timestamp":1}}"#
@@ -68,7 +68,7 @@ impl Net {
     }
 
     /// The messages sent on a link.
-    fn told(&mut self, link: LinkId) -> Vec<String> {
+    pub(super) fn told(&mut self, link: LinkId) -> Vec<String> {
         let texts = std::mem::take(&mut self.texts);
         let of_link = texts.into_iter().filter(|(_, to, _)| *to == link);
         of_link.map(|(_, _, text)| text.into()).filter(|text: &String| text.contains("peer-discovered")).collect()
@@ -208,7 +208,7 @@ fn an_echo_that_comes_after_the_leave_brings_nobody_back() {
 fn a_go_hub_is_told_as_much_as_its_link_takes() {
     let mut net = Net::full(2);
     for peer in 0..200 {
-        net.joins(1 + peer % 2, peer, 0);
+        net.joins(if peer < 190 { 1 } else { 1 + peer % 2 }, peer, 0);
     }
     let link = LinkId(99);
     let way = Way::Link(link);
@@ -224,14 +224,16 @@ fn a_go_hub_is_told_as_much_as_its_link_takes() {
     net.signals(1, 196, 220, 1);
     assert_eq!(net.hears(1).last().unwrap(), "outcome 220 unreachable");
     assert!(net.texts.is_empty(), "{:?}", net.texts);
-    // The target of a signal knows its sender by then.
     net.input(1, RelayInput::Room { way });
-    assert_eq!(net.told(link).len(), SNAPSHOT_PEERS);
-    net.signals(1, 196, 220, 1);
+    let texts = net.told(link);
+    assert_eq!(texts.len(), SNAPSHOT_PEERS, "{texts:#?}");
+    assert!(texts.iter().any(|text| text.contains(&id(196).to_string())));
+    // The target of a signal knows its sender by then.
+    net.signals(1, 194, 220, 1);
     assert_eq!(net.hears(1).last().unwrap(), "outcome 220 forwarded");
     let kinds: Vec<_> = net.texts.iter().map(|(_, _, text)| text.split('"').nth(3).unwrap()).collect();
     assert_eq!(kinds, ["peer-discovered", "offer"]);
-    assert!(net.texts.iter().all(|(_, _, text)| text.contains(&id(196).to_string())));
+    assert!(net.texts.iter().all(|(_, _, text)| text.contains(&id(194).to_string())));
     net.texts.clear();
     net.full.clear();
     net.input(1, RelayInput::Room { way });

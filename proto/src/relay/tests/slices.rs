@@ -300,3 +300,94 @@ impl Net {
         way
     }
 }
+
+#[test]
+fn the_end_of_a_legacy_link_reaches_the_shards_in_slices() {
+    let mut net = crowded(10);
+    let (link, next) = (LinkId(99), LinkId(98));
+    net.input(1, RelayInput::LegacyUp { link, hub: hub(50), dialed: true });
+    for peer in 100..150 {
+        net.input(1, RelayInput::LegacyText { link, text: &super::legacy::discovered(peer, "n") });
+    }
+    net.run();
+    net.hears(1);
+    net.hears(2);
+    net.pauses = vec![1];
+    net.input(1, RelayInput::LinkDown { link });
+    net.run();
+    let begun = net.hears(1);
+    assert_eq!(begun.len(), 2 * SLICE, "the first slice: {begun:?}");
+    assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).unsettled_hubs, 1);
+    // A signal to a peer of that link finds it gone, from here and from another hub.
+    net.opens(1, 5, 1);
+    net.joins(1, 5, 1);
+    net.signals(1, 5, 149, 1);
+    assert_eq!(net.hears(1), ["left 149 n peer-disconnected", "nowhere 149", "outcome 149 peer-not-found"]);
+    net.signals(3, 10, 148, 1);
+    net.pass(HEARTBEAT);
+    assert_eq!(net.hears(3).last().unwrap(), "outcome 148 peer-not-found");
+    assert_eq!(net.hears(1), ["left 148 n peer-disconnected", "nowhere 148"]);
+    // One returns on a new link, and one to another hub: each has left before.
+    net.input(1, RelayInput::LegacyUp { link: next, hub: hub(50), dialed: true });
+    net.input(1, RelayInput::LegacyText { link: next, text: &super::legacy::discovered(147, "n") });
+    assert_eq!(net.hears(1), ["left 147 n peer-disconnected", "nowhere 147", "elsewhere 147", "joined 147 n"]);
+    net.opens(2, 146, 1);
+    net.joins(2, 146, 1);
+    net.run();
+    assert_eq!(net.hears(1), ["left 146 n peer-disconnected", "nowhere 146", "elsewhere 146", "joined 146 n"]);
+    let heard = net.finish(1, 2 * SLICE);
+    assert!(by_peer(&heard).keys().copied().eq(100 + SLICE as u8..=145), "{heard:?}");
+    assert!(by_peer(&heard).values().all(|news| *news == ["left", "nowhere"]));
+    assert_eq!((net.knows(1, 147), net.knows(1, 146), net.knows(1, 145)), (Some(hub(1)), Some(hub(2)), None));
+    net.run();
+    assert_eq!((net.knows(2, 147), net.knows(2, 145)), (Some(hub(1)), None));
+}
+
+#[test]
+fn a_new_legacy_link_announces_earlier_peers_in_slices() {
+    let mut net = crowded(59);
+    let (link, way) = (LinkId(99), Way::Link(LinkId(99)));
+    net.full.push((1, way));
+    net.input(1, RelayInput::LegacyUp { link, hub: hub(50), dialed: true });
+    assert_eq!(net.announced(link), [0; 0], "there is no room yet");
+    net.input(1, RelayInput::LegacyText { link, text: &super::legacy::discovered(100, "n") });
+    net.run();
+    // Before a peer's signal, the peer itself is announced. One that has left is not, and a later one is.
+    net.signals(3, 58, 100, 1);
+    net.leaves(3, 57, 1);
+    net.opens(2, 60, 1);
+    net.joins(2, 60, 1);
+    net.pass(HEARTBEAT);
+    assert_eq!(net.announced(link), [58]);
+    net.input(1, RelayInput::Room { way });
+    let first = net.announced(link);
+    assert_eq!(first, [10, 11, 60], "four are looked at: the Go peer itself, the change, and two more");
+    let mut announced = first;
+    while announced.len() < 49 {
+        net.input(1, RelayInput::Room { way });
+        let slice = net.announced(link);
+        assert!((1..=SLICE).contains(&slice.len()), "{slice:?}");
+        announced.extend(slice);
+    }
+    announced.sort_unstable();
+    assert!(announced.into_iter().eq((10..=60).filter(|peer| ![57, 58].contains(peer))), "once each");
+    // What comes now is announced as ever.
+    net.full.clear();
+    net.input(1, RelayInput::Room { way });
+    net.opens(2, 61, 1);
+    net.joins(2, 61, 1);
+    net.run();
+    assert_eq!(net.announced(link), [61]);
+}
+
+impl Net {
+    /// The peers that were announced on a legacy link since the last call.
+    fn announced(&mut self, link: LinkId) -> Vec<u8> {
+        let told = self.told(link);
+        let number = |text: &String| {
+            let (_, rest) = text.split_once(r#""peerId":""#).unwrap();
+            u8::from_str_radix(&rest[38..40], 16).unwrap()
+        };
+        told.iter().map(number).collect()
+    }
+}
