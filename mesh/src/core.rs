@@ -36,7 +36,7 @@ use tracing::{error, info, warn};
 
 use crate::bridge::{Bridge, BridgeEvent};
 use crate::dial::{TargetId, Targets};
-use crate::link::{Link, Phase};
+use crate::link::{Link, Phase, Unread};
 use crate::queue::LinkQueue;
 use crate::runtime::MeshConfig;
 use crate::stats::{LinkEnd, LinkStats, MeshReading};
@@ -68,6 +68,8 @@ pub(crate) struct Core {
     make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>,
     /// The previous bridge, which still sends its last frames, and until when.
     last_bridge: Option<(Bridge, Duration)>,
+    /// The hub and the rest of the bridge's event at which the last turn ended.
+    bridge_unread: Option<(HubId, Unread)>,
     bridge_pressure: Pressure,
     /// Silence counts from this time at the earliest: before, the mesh itself did not read.
     listening_since: Duration,
@@ -119,6 +121,7 @@ impl Core {
             bridge: make_bridge.as_ref().map(|make| make(config.relay.hub)),
             make_bridge,
             last_bridge: None,
+            bridge_unread: None,
             bridge_pressure: Pressure::default(),
             listening_since: now.at,
             last_tick: now.at,
@@ -194,6 +197,7 @@ impl Core {
                 deaf: false,
                 queue: LinkQueue::new(dialed),
                 replay: !leftover.is_empty(),
+                unread: None,
                 reader: Reader::new(speaker, max_message, leftover.into()),
                 waker: None,
                 parked: false,
@@ -278,9 +282,21 @@ impl Core {
             // Both make the relay send a heartbeat.
             BridgeEvent::Up | BridgeEvent::Met => self.input(RelayInput::BridgeUp, now),
             BridgeEvent::Down => self.input(RelayInput::BridgeDown, now),
-            BridgeEvent::Received { from, frame } => self.heard_over_bridge(from, &frame, now),
+            BridgeEvent::Received { from, frame } => {
+                self.heard_over_bridge(from, Unread { message: frame, at: 0 }, now);
+            }
         }
         self.turn_ends(now);
+    }
+
+    /// Processes the rest of the bridge's last event. False if there is none.
+    pub(crate) fn go_on_with_bridge(&mut self) -> bool {
+        let Some((from, unread)) = self.bridge_unread.take() else { return false };
+        self.begin_turn();
+        let now = self.now();
+        self.heard_over_bridge(from, unread, now);
+        self.turn_ends(now);
+        true
     }
 
     /// Does the next slice of the relay's long work, if there is some and the shards take letters. To be called when everything that is

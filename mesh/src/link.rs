@@ -35,6 +35,14 @@ pub(crate) enum Phase {
     Closing,
 }
 
+/// A message of envelopes that has been processed in part.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) message: Vec<u8>,
+    /// Number of bytes that have been processed.
+    pub(crate) at: usize,
+}
+
 #[derive(Debug)]
 pub(crate) struct Link {
     /// The other hub; for an accepted link at first the id in its request.
@@ -62,8 +70,11 @@ pub(crate) struct Link {
     pub(crate) deaf: bool,
     pub(crate) queue: LinkQueue,
     pub(crate) reader: Reader,
-    /// Whether bytes that arrived with the upgrade have not been read yet.
+    /// Whether received bytes are in the reader that have not been processed: those that arrived with the upgrade, or
+    /// those for which the last turn had no time.
     pub(crate) replay: bool,
+    /// The rest of the message at which the last turn ended. It precedes the bytes in the reader.
+    pub(crate) unread: Option<Unread>,
     /// Wakes the link's task.
     pub(crate) waker: Option<Waker>,
     /// Whether it is paused until links are read again.
@@ -152,7 +163,8 @@ pub(crate) async fn run(core: Rc<RefCell<Core>>, id: LinkId, mut stream: Stream)
 fn drive(core: &RefCell<Core>, id: LinkId, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
     let mut core = core.borrow_mut();
     core.begin_turn();
-    if write(&mut core, id, stream, cx).is_err() {
+    // What the other side had sent before its end is processed first.
+    if write(&mut core, id, stream, cx).is_err() && !core.link_mut(id).is_some_and(|link| link.replay) {
         core.lost(id);
         return Poll::Ready(());
     }

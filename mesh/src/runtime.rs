@@ -218,6 +218,9 @@ async fn read_bridge(core: Rc<RefCell<Core>>, mut events: mpsc::Receiver<(HubId,
         }
         core.borrow_mut().bridged(own, event);
         tokio::task::yield_now().await;
+        while core.borrow_mut().go_on_with_bridge() {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

@@ -53,6 +53,7 @@ impl Core {
         {
             before.flush();
             self.bridge_pressure = Default::default();
+            self.bridge_unread = None;
             self.followups.retain(|followup| !matches!(followup, RelayInput::Saturated { way: Way::Bridge }));
             self.last_bridge = Some((before, now.at + LINK_FLUSH_TIMEOUT));
         }

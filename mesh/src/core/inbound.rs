@@ -10,7 +10,7 @@ use proto::{Envelope, HubId, LinkId, Now, RelayInput, Via, isolated};
 use tracing::{debug, warn};
 
 use super::Core;
-use crate::link::Phase;
+use crate::link::{Phase, Unread};
 use crate::stats::{LinkEnd, REFUSED_CODE};
 
 impl Core {
@@ -31,6 +31,11 @@ impl Core {
         if link.is_deaf() {
             return;
         }
+        if let Some(unread) = link.unread.take() {
+            // The link's socket is not read meanwhile.
+            self.go_on_reading(id, unread, now);
+            return self.turn_ends(now);
+        }
         let mut reader = std::mem::take(&mut link.reader);
         let mut in_rules = false;
         let read = catch_unwind(AssertUnwindSafe(|| {
@@ -39,7 +44,7 @@ impl Core {
                 self.heard(id, event, now);
                 in_rules = false;
                 match self.links.get(&id) {
-                    Some(link) if !link.is_deaf() => ControlFlow::Continue(()),
+                    Some(link) if !link.is_deaf() && !self.is_turn_over() => ControlFlow::Continue(()),
                     _ => ControlFlow::Break(()),
                 }
             })
@@ -54,8 +59,14 @@ impl Core {
                 return self.turn_ends(now);
             }
         };
+        let is_over = self.is_turn_over();
         match (read, self.links.get_mut(&id)) {
             (Ok(()), Some(link)) if link.is_deaf() => {}
+            (Ok(()), Some(link)) if is_over => {
+                // What follows is read in the next turn.
+                link.reader = reader;
+                link.replay = true;
+            }
             (Ok(()), Some(link)) => {
                 let is_partial = reader.waiting_bytes() > 0;
                 link.reader = reader;
@@ -78,7 +89,11 @@ impl Core {
         match event {
             Event::Binary(payload) if !legacy => {
                 self.stats.frames_in += 1;
-                self.envelopes(id, payload, now);
+                let left = self.envelopes(id, payload, now);
+                if let Some(link) = self.links.get_mut(&id).filter(|_| left > 0) {
+                    let message = payload[payload.len() - left..].to_vec();
+                    link.unread = Some(Unread { message, at: 0 });
+                }
             }
             Event::Text(text) if legacy => {
                 self.stats.frames_in += 1;
@@ -110,38 +125,60 @@ impl Core {
         }
     }
 
-    /// Processes one message of envelopes.
-    fn envelopes(&mut self, id: LinkId, mut frame: &[u8], now: Now) {
+    /// Processes a message of envelopes until the turn is over. Returns the number of bytes that are left.
+    fn envelopes(&mut self, id: LinkId, mut frame: &[u8], now: Now) -> usize {
         if let Some(link) = self.links.get_mut(&id)
             && let Phase::Answered(hello) = &link.phase
         {
             let hello = hello.clone();
-            return match frame {
+            match frame {
                 [] => self.agreed(id, &hello, now),
                 _ => self.malformed(id, "more was said before the link was ready", now),
-            };
+            }
+            return 0;
         }
-        loop {
-            let Some(link) = self.links.get(&id) else { return };
+        while !self.is_turn_over() {
+            let Some(link) = self.links.get(&id) else { return 0 };
             let envelope = match isolated(|| Envelope::decode(&mut frame)) {
                 Some(Ok(Some(envelope))) => envelope,
-                Some(Ok(None)) => return,
-                Some(Err(malformed)) => return self.malformed(id, malformed.0, now),
-                None => return self.malformed(id, "the decoder panicked", now),
+                Some(Ok(None)) => return 0,
+                Some(Err(malformed)) => {
+                    self.malformed(id, malformed.0, now);
+                    return 0;
+                }
+                None => {
+                    self.malformed(id, "the decoder panicked", now);
+                    return 0;
+                }
             };
             match (&link.phase, envelope) {
                 (Phase::Greeting, envelope) => self.greeted(id, envelope, now),
                 (Phase::Ready | Phase::Retiring, Envelope::Hello(_)) => {
-                    return self.malformed(id, "a second hello", now);
+                    self.malformed(id, "a second hello", now);
+                    return 0;
                 }
                 (Phase::Ready | Phase::Retiring, envelope) => {
                     self.tell_bridge(&envelope);
                     self.input(RelayInput::Received { via: Via::Link(id), envelope }, now);
                 }
                 (Phase::Answered(_), _) => {
-                    return self.malformed(id, "more was said before the link was ready", now);
+                    self.malformed(id, "more was said before the link was ready", now);
+                    return 0;
                 }
-                (Phase::Closing, _) => return,
+                (Phase::Closing, _) => return 0,
+            }
+        }
+        frame.len()
+    }
+
+    /// Processes the rest of a link's message. What follows the message is in the link's reader.
+    fn go_on_reading(&mut self, id: LinkId, Unread { message, at }: Unread, now: Now) {
+        let left = self.envelopes(id, &message[at..], now);
+        if let Some(link) = self.links.get_mut(&id) {
+            link.replay = true;
+            if left > 0 {
+                let at = message.len() - left;
+                link.unread = Some(Unread { message, at });
             }
         }
     }
@@ -157,8 +194,10 @@ impl Core {
         }
     }
 
-    pub(super) fn heard_over_bridge(&mut self, from: HubId, mut frame: &[u8], now: Now) {
-        loop {
+    /// Processes a message from the bridge until the turn is over. The rest stays in `bridge_unread`.
+    pub(super) fn heard_over_bridge(&mut self, from: HubId, Unread { message, at }: Unread, now: Now) {
+        let mut frame = &message[at..];
+        while !self.is_turn_over() {
             let decoded = isolated(|| Envelope::decode(&mut frame));
             match decoded.unwrap_or(Err(Malformed("the decoder panicked"))) {
                 Ok(None) => return,
@@ -172,6 +211,10 @@ impl Core {
                     return debug!(%from, what = malformed.0, "bridge_malformed");
                 }
             }
+        }
+        if !frame.is_empty() {
+            let at = message.len() - frame.len();
+            self.bridge_unread = Some((from, Unread { message, at }));
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use proto::envelope::SnapshotRequest;
 use proto::limits::{
     LETTER_BATCH, LINK_FRAME_BYTES, LINK_PATIENCE, LINK_QUEUE_CAP, LINK_QUEUE_HIGH, OUTBOX_HIGH_WATER,
-    READ_BUFFER_BYTES, THAW, TICK,
+    READ_BUFFER_BYTES, SLICE_ROOM, THAW, TICK, TURN_OUTPUTS,
 };
 use proto::{
     Claim, Destination, Envelope, Keys, PeerId, PeerIncarnation, RelayConfig, RelayTuning, ShardId, ToShard, Way,
@@ -443,4 +443,70 @@ fn a_new_bridge_is_not_saturated_by_what_the_one_before_was_given() {
     core.carry_out(RelayOutput::Renamed { hub: id(7) }, core.now());
     let kept: Vec<_> = core.followups.iter().collect();
     assert!(matches!(kept[..], [RelayInput::Saturated { way: Way::Link(_) }]));
+}
+
+/// Requests for snapshots of a hub that is not known: each is answered with one envelope.
+fn requests(count: usize) -> Vec<u8> {
+    let mut message = Vec::new();
+    for _ in 0..count {
+        let request = SnapshotRequest { hub: id(9), incarnation: HubIncarnation(1) };
+        Envelope::SnapshotRequest(request).encode(&mut message);
+    }
+    message
+}
+
+fn requests_received(core: &mut Core) -> u64 {
+    let now = core.now();
+    core.relay.stats(now).received[proto::envelope::EnvelopeKind::SnapshotRequest as usize]
+}
+
+#[test]
+fn a_long_message_of_a_link_is_processed_in_several_turns() {
+    let (mut core, _) = core();
+    let link = ready(&mut core, 2);
+    let mut bytes = masked(&requests(2 * TURN_OUTPUTS + 10));
+    bytes.extend(masked(&requests(5)));
+    core.begin_turn();
+    core.received(link, &mut bytes);
+    for turn in 1..=2 {
+        let processed = requests_received(&mut core) as usize;
+        assert_eq!(processed, turn * TURN_OUTPUTS);
+        assert!(core.is_turn_over() && std::mem::take(&mut core.links.get_mut(&link).unwrap().replay));
+        core.begin_turn();
+        core.received(link, &mut []);
+    }
+    // The rest of the message, and what follows it in the reader.
+    assert!(core.links[&link].unread.is_none() && core.links[&link].replay);
+    core.received(link, &mut []);
+    assert_eq!(requests_received(&mut core) as usize, 2 * TURN_OUTPUTS + 15);
+    assert!(core.links[&link].is_ready());
+}
+
+#[tokio::test]
+async fn a_long_event_of_the_bridge_is_processed_in_several_turns() {
+    let mut core = core_with_bridge();
+    core.bridged(id(1), BridgeEvent::Up);
+    core.bridged(id(1), heartbeat(1));
+    core.bridged(id(1), BridgeEvent::Received { from: id(2), frame: requests(2 * TURN_OUTPUTS + 10) });
+    for turn in 1..=2 {
+        assert_eq!(requests_received(&mut core) as usize, turn * TURN_OUTPUTS);
+        assert!(core.go_on_with_bridge());
+    }
+    assert_eq!(requests_received(&mut core) as usize, 2 * TURN_OUTPUTS + 10);
+    assert!(!core.go_on_with_bridge());
+}
+
+#[test]
+fn a_slice_waits_until_few_letters_wait_for_each_shard() {
+    let (mut core, _) = core();
+    let now = core.now();
+    let letter = || ToShard::Nowhere { peer: id(3).0, claim: Claim { incarnation: PeerIncarnation(1), hub: id(2) } };
+    assert!(!core.continue_work(), "there is no work");
+    core.carry_out(RelayOutput::Unfinished, now);
+    (0..=SLICE_ROOM).for_each(|_| core.post(ShardId(0), letter()));
+    assert!(!core.continue_work() && core.unfinished, "one letter too many waits");
+    let (shard, _mailbox) = mpsc::channel(1);
+    core.deliver(&mut Mailboxes::new(&[shard], None), &mut Context::from_waker(Waker::noop()));
+    assert!(core.continue_work() && !core.unfinished);
+    assert!(!core.continue_work(), "once");
 }

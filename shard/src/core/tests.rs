@@ -1,8 +1,10 @@
 use std::net::{TcpListener, TcpStream};
 use std::task::Context;
 
-use proto::limits::{FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, LETTER_BATCH, OUTBOX_HIGH_WATER, SEND_FLOOR_BYTES};
-use proto::{HubId, Keys, ResumeKeys, RouterConfig, RouterTuning, ToMesh};
+use proto::limits::{
+    FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, LETTER_BATCH, OUTBOX_HIGH_WATER, SEND_FLOOR_BYTES, SLICE_ROOM,
+};
+use proto::{Claim, HubId, Keys, PeerIncarnation, ResumeKeys, RouterConfig, RouterTuning, ToMesh};
 use socket2::SockRef;
 use thread::Mailboxes;
 use tokio::net::tcp::OwnedReadHalf;
@@ -356,4 +358,18 @@ async fn small_signals_are_shared_by_their_number() {
     let refusals = refused(&mut core);
     signal(&mut core, other, peer(0), 1);
     assert_eq!(refused(&mut core), refusals, "another has a share of its own");
+}
+
+#[test]
+fn a_slice_waits_until_few_letters_wait_for_each_address() {
+    let mut core = core_beside(ROOMY, true);
+    let now = core.now();
+    let claim = Claim { incarnation: PeerIncarnation(1), hub: HubId(peer(0)) };
+    assert!(!core.continue_work(), "there is no work");
+    core.carry_out(Output::Unfinished, now);
+    (0..=SLICE_ROOM).for_each(|_| core.carry_out(Output::ToMesh(ToMesh::Opened { peer: peer(1), claim }), now));
+    assert!(!core.continue_work() && core.unfinished, "one letter too many waits");
+    assert_eq!(take_letters(&mut core).len(), LETTER_BATCH);
+    assert!(core.continue_work() && !core.unfinished);
+    assert!(!core.continue_work(), "once");
 }
