@@ -115,7 +115,11 @@ impl Plan {
             message_rate_bytes: 1 << 30,
             meshed: false,
             events: true,
-            tuning: RouterTuning { roster_chunk, ..RouterTuning::default() },
+            tuning: RouterTuning {
+                roster_chunk,
+                turn_outputs: *rng.pick(&[1, 1, 5, limits::TURN_OUTPUTS]),
+                ..RouterTuning::default()
+            },
         };
         let mut deeds: Vec<usize> = Deed::ALL.iter().map(|deed| deed.weight() * rng.pick(&[1, 1, 2, 5])).collect();
         // A run without some rare steps leaves room for the others.

@@ -19,11 +19,12 @@ pub(crate) enum Fault {
     RepeatsFrame,
     LosesFrame,
     LosesClosed,
+    LosesContinue,
     SwapsFrames,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::LosesJoined,
         Self::LosesLeft,
         Self::LosesSignal,
@@ -36,6 +37,7 @@ impl Fault {
         Self::RepeatsFrame,
         Self::LosesFrame,
         Self::LosesClosed,
+        Self::LosesContinue,
         Self::SwapsFrames,
     ];
 }

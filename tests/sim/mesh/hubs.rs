@@ -267,7 +267,7 @@ impl World {
                 RelayOutput::Send { to, envelope } => self.put_out(hub, to, envelope),
                 RelayOutput::Renamed { hub: id } => self.complain(format!("h{hub} takes the id {id}")),
                 RelayOutput::SendText { link: LinkId(link), .. } => {
-                    self.complain(format!("h{hub} speaks the seed's protocol on link {link}"));
+                    self.complain(format!("h{hub} speaks the Go hub's protocol on link {link}"));
                 }
             }
         }
@@ -287,7 +287,7 @@ impl World {
     fn post(&mut self, hub: usize, from: usize, to: usize, letter: Posted) {
         self.note(|| format!("    h{hub} {from}>{to} {}", describe_letter(&letter)));
         let (relay, life) = (self.hubs[hub].relay_machine(), self.hubs[hub].life);
-        for letter in self.saboteur.letter(hub, from == relay, letter) {
+        for letter in self.saboteur.letter(hub, from, to, relay, letter) {
             let delay = self.up_to(self.plan.letter_us);
             let mailbox = &mut self.hubs[hub].mail[from * (relay + 1) + to];
             mailbox.last = mailbox.last.max(self.now + delay);
@@ -312,6 +312,9 @@ impl World {
     /// A machine has work left: it goes on when letters have room, which may take as long as a letter's way.
     fn is_unfinished(&mut self, hub: usize, machine: usize) {
         let (at, life) = (self.now + self.up_to(self.plan.letter_us), self.hubs[hub].life);
+        if self.saboteur.loses_continue() {
+            return;
+        }
         self.agenda.put(at, Event::Continue { hub, life, machine });
     }
 
@@ -320,7 +323,9 @@ impl World {
             return;
         }
         if machine == self.hubs[hub].relay_machine() {
+            self.saboteur.slice(Some(hub));
             self.tell_relay(hub, RelayInput::Continue);
+            self.saboteur.slice(None);
         } else {
             self.tell_router(hub, machine, Input::Continue);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::envelope::{Envelope, EnvelopeKind, Routed, What};
-use proto::{Standing, ToMesh, ToShard, Word};
+use proto::{PeerId, Standing, ToMesh, ToShard, Word};
 
 use super::hubs::Posted;
 use crate::rng::Rng;
@@ -13,6 +13,12 @@ use crate::rng::Rng;
 pub(crate) enum Fault {
     /// The age of heartbeats is not increased.
     AgesWrongly,
+    /// A slice of long work skips a peer: none of its letters arrive.
+    SkipsInSlice,
+    /// A letter of a slice is overtaken by the next about the same peer.
+    OvertakesSlice,
+    /// The relay or a router is never asked to go on with its long work.
+    LosesContinue,
     /// Signals are not held for the presence of their sender.
     DoesNotHold,
     /// Signals lose their sender's standing.
@@ -48,13 +54,14 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::AgesWrongly,
         Self::DoesNotHold,
         Self::ForgetsStanding,
         Self::LeavesWrongSession,
         Self::LosesChange,
         Self::LosesClosed,
+        Self::LosesContinue,
         Self::LosesDeclined,
         Self::LosesElsewhere,
         Self::LosesJoined,
@@ -69,8 +76,10 @@ impl Fault {
         Self::LosesOutcomes,
         Self::LosesTakeoverAnswers,
         Self::NoSplitHorizon,
+        Self::OvertakesSlice,
         Self::RepeatsSignal,
         Self::RepeatsSignalLetter,
+        Self::SkipsInSlice,
         Self::StormsForSnapshots,
         Self::SwapsSignals,
     ];
@@ -103,23 +112,66 @@ pub(crate) struct Saboteur {
     fault: Option<Fault>,
     rng: Rng,
     held: Option<(usize, ToShard)>,
+    /// The relay of this hub does a slice.
+    slice_of: Option<usize>,
+    /// The peer that the slice skips.
+    skipped: Option<PeerId>,
+    /// A letter of a slice that is held back: the hub, the shard, the peer.
+    late: Option<(usize, usize, PeerId, ToShard)>,
 }
 
 impl Saboteur {
     pub(crate) fn new(fault: Option<Fault>, seed: u64) -> Self {
-        Self { fault, rng: Rng::new(!seed), held: None }
+        Self { fault, rng: Rng::new(!seed), held: None, slice_of: None, skipped: None, late: None }
     }
 
     fn strikes(&mut self, fault: Fault) -> bool {
         self.fault == Some(fault) && self.rng.one_in(fault.odds())
     }
 
+    /// A hub's relay begins or ends a slice.
+    pub(crate) fn slice(&mut self, hub: Option<usize>) {
+        (self.slice_of, self.skipped) = (hub, None);
+    }
+
+    /// Whether a hub's machine is not told to go on.
+    pub(crate) fn loses_continue(&mut self) -> bool {
+        self.strikes(Fault::LosesContinue)
+    }
+
+    /// The letters posted by a relay to a shard instead of this letter, as far as slices are concerned.
+    fn letter_of_slice(&mut self, hub: usize, shard: usize, letter: ToShard) -> Vec<ToShard> {
+        let Some(peer) = about(&letter) else { return vec![letter] };
+        if let Some((.., late)) = self.late.take_if(|(h, s, p, _)| (*h, *s, *p) == (hub, shard, peer)) {
+            return vec![letter, late];
+        }
+        if self.slice_of != Some(hub) {
+            return vec![letter];
+        }
+        if self.skipped.is_none() && self.strikes(Fault::SkipsInSlice) {
+            self.skipped = Some(peer);
+        }
+        if self.skipped == Some(peer) {
+            return Vec::new();
+        }
+        if self.late.is_none() && self.strikes(Fault::OvertakesSlice) {
+            self.late = Some((hub, shard, peer, letter));
+            return Vec::new();
+        }
+        vec![letter]
+    }
+
     /// The letters posted instead of this letter of a hub.
-    pub(crate) fn letter(&mut self, hub: usize, from_relay: bool, letter: Posted) -> Vec<Posted> {
+    pub(crate) fn letter(&mut self, hub: usize, from: usize, to: usize, relay: usize, letter: Posted) -> Vec<Posted> {
         if self.fault.is_none() {
             return vec![letter];
         }
+        let from_relay = from == relay;
         match letter {
+            Posted::ToShard(letter) if matches!(self.fault, Some(Fault::SkipsInSlice | Fault::OvertakesSlice)) => {
+                let letters = if from_relay { self.letter_of_slice(hub, to, letter) } else { vec![letter] };
+                letters.into_iter().map(Posted::ToShard).collect()
+            }
             Posted::ToShard(letter) => {
                 let letters = self.letter_to_shard(hub, from_relay, letter);
                 letters.into_iter().map(Posted::ToShard).collect()
@@ -244,5 +296,20 @@ impl Saboteur {
             | Envelope::Snapshot(_)
             | Envelope::Farewell(..)) => vec![envelope],
         }
+    }
+}
+
+/// The peer whose presence a letter reports.
+fn about(letter: &ToShard) -> Option<PeerId> {
+    match letter {
+        ToShard::Joined(announcement) => Some(announcement.peer),
+        ToShard::Left(farewell) => Some(farewell.peer),
+        ToShard::Elsewhere { peer, .. } | ToShard::Nowhere { peer, .. } => Some(*peer),
+        ToShard::Challenge { .. }
+        | ToShard::Meeting(_)
+        | ToShard::Outcome(_)
+        | ToShard::Renamed { .. }
+        | ToShard::Signal(_)
+        | ToShard::TakeoverAnswered { .. } => None,
     }
 }
