@@ -1,0 +1,692 @@
+//! Turns of a hub's threads while something happens to 100,000 peers: another hub dies, its snapshot is installed, all
+//! of its peers leave, a session in 1,024 networks ends, a legacy link begins and ends.
+//!
+//! The hub has 16 shards: a relay and 16 routers with the queues of a real hub between them, without threads and
+//! sockets. In each step every thread has one turn. The table shows for each event the longest turn of the mesh and of a
+//! shard, the most outputs in one turn, the number of turns of the mesh, the most letters that waited for one shard, and
+//! the memory of everything before the event, at the worst moment, and after it. Times are CPU times of the thread, with
+//! those of counting the memory.
+//!
+//! `cargo bench -p peerpigeon-proto --bench turns` measures. `cargo test` runs it with few peers and measures no time: it
+//! checks the numbers of outputs and letters against the limits.
+#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use peak_alloc::PeakAlloc;
+use proto::limits::{
+    HEARTBEAT, LEASE, LETTER_BATCH, MAILBOX_BATCHES, MAX_MEMBERSHIPS, READ_BUFFER_BYTES, SLICE_LETTERS, SLICE_ROOM,
+    TURN_OUTPUTS,
+};
+use proto::{
+    Claim, CloseReason, Destination, Discovery, Envelope, HubId, HubIncarnation, Input, Keys, Letter, LinkId, Now,
+    Outbox, Output, PeerId, Relay, RelayConfig, RelayInput, RelayOutput, RelayTuning, ResumeKeys, Router, RouterConfig,
+    SessionId, ShardId, ToMesh, ToShard, Via, Way,
+};
+use rustix::time::{ClockId, clock_gettime};
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+const KEYS: Keys = Keys(1, 2);
+
+/// The link to the other hub, at both ends.
+const LINK: LinkId = LinkId(1);
+const GO_LINK: LinkId = LinkId(2);
+const SECOND_GO_LINK: LinkId = LinkId(3);
+
+/// How much there is of everything.
+#[derive(Clone, Copy)]
+struct Size {
+    shards: u16,
+    /// Peers of the other hub.
+    peers: u32,
+    networks: u32,
+    /// Members of one large network on one shard.
+    crowd: u32,
+    measures: bool,
+}
+
+const FULL: Size = Size { shards: 16, peers: 100_000, networks: 2_000, crowd: 6_250, measures: true };
+const SHORT: Size = Size { shards: 4, peers: 3_000, networks: 60, crowd: 200, measures: false };
+
+fn peer(number: u32) -> PeerId {
+    let mut bytes = [0; 20];
+    for (i, four) in bytes.chunks_exact_mut(4).enumerate() {
+        four.copy_from_slice(&number.wrapping_add(i as u32).wrapping_mul(0x9e37_79b9).to_be_bytes());
+    }
+    PeerId::from_bytes(bytes)
+}
+
+fn announce(network: &str) -> String {
+    format!(r#"{{"type":"announce","networkName":"{network}","data":{{"name":"Ann","version":"1.2.3"}}}}"#)
+}
+
+/// CPU time of this thread: whatever else the machine does is not counted.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Turns of one thread since the last event began.
+#[derive(Default)]
+struct Turns {
+    longest: Duration,
+    outputs: usize,
+    count: u64,
+}
+
+impl Turns {
+    fn ended(&mut self, began: Duration, outputs: usize) {
+        self.longest = self.longest.max(cpu_time() - began);
+        self.outputs = self.outputs.max(outputs);
+        self.count += 1;
+    }
+}
+
+/// Letters in front of a thread.
+struct Mailbox<L> {
+    batches: VecDeque<Vec<L>>,
+    /// What is left of the batch of the last turn.
+    rest: VecDeque<L>,
+}
+
+impl<L> Default for Mailbox<L> {
+    fn default() -> Self {
+        Self { batches: VecDeque::new(), rest: VecDeque::new() }
+    }
+}
+
+impl<L: Letter> Mailbox<L> {
+    fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.rest.is_empty()
+    }
+
+    fn next(&mut self) -> Option<L> {
+        self.rest.pop_front()
+    }
+
+    /// Moves batches here while there is room.
+    fn fill(&mut self, from: &mut Outbox<L>) {
+        while !from.is_empty() && self.batches.len() < MAILBOX_BATCHES {
+            self.batches.push_back(from.take_batch());
+        }
+    }
+
+    /// Begins a turn: what is left, or the next batch.
+    fn open(&mut self) -> bool {
+        if self.rest.is_empty()
+            && let Some(batch) = self.batches.pop_front()
+        {
+            self.rest = batch.into();
+        }
+        !self.rest.is_empty()
+    }
+}
+
+struct Shard {
+    router: Router,
+    mailbox: Mailbox<ToShard>,
+    outboxes: Vec<Outbox<ToShard>>,
+    to_mesh: Outbox<ToMesh>,
+    unfinished: bool,
+    rooms: Vec<SessionId>,
+    /// Sessions that were opened.
+    sessions: u32,
+    turns: Turns,
+}
+
+impl Shard {
+    fn new(shard: u16, shards: u16) -> Self {
+        let config = RouterConfig {
+            shards,
+            shard: ShardId(shard),
+            max_networks_per_peer: MAX_MEMBERSHIPS,
+            max_peers_per_network: usize::MAX,
+            announce_budget_bytes: usize::MAX,
+            message_rate: 1_000_000_000,
+            message_rate_bytes: proto::limits::LARGEST_MESSAGE_RATE_BYTES,
+            meshed: true,
+            ..RouterConfig::single(HubId(peer(u32::MAX)), KEYS, ResumeKeys::new("mesh", b"key", None))
+        };
+        Self {
+            router: Router::new(config),
+            mailbox: Mailbox::default(),
+            outboxes: (0..shards).map(|_| Outbox::default()).collect(),
+            to_mesh: Outbox::default(),
+            unfinished: false,
+            rooms: Vec::new(),
+            sessions: 0,
+            turns: Turns::default(),
+        }
+    }
+
+    fn input(&mut self, input: Input<'_>, now: Now) -> usize {
+        self.router.handle_input(input, now);
+        let mut outputs = 0;
+        while let Some(output) = self.router.poll_output() {
+            outputs += 1;
+            match output {
+                Output::ToMesh(letter) => self.to_mesh.push(letter),
+                Output::ToShard { to, letter } => self.outboxes[usize::from(to.0)].push(letter),
+                Output::Backlog { session, more: true } => self.rooms.push(session),
+                Output::Unfinished => self.unfinished = true,
+                Output::Bug(note) => panic!("{note:?}"),
+                Output::Send { .. }
+                | Output::Ping { .. }
+                | Output::Admit { .. }
+                | Output::Backlog { .. }
+                | Output::Close { .. }
+                | Output::Event(_) => {}
+            }
+        }
+        outputs
+    }
+
+    /// One turn with one input.
+    fn turn(&mut self, input: Input<'_>, now: Now) {
+        let began = cpu_time();
+        let outputs = self.input(input, now);
+        self.turns.ended(began, outputs);
+    }
+
+    /// A turn with letters, and one with what did not fit into those before.
+    fn step(&mut self, now: Now) -> bool {
+        let mut works = self.mailbox.open();
+        if works {
+            let (began, mut outputs) = (cpu_time(), 0);
+            while outputs < TURN_OUTPUTS
+                && let Some(letter) = self.mailbox.next()
+            {
+                outputs += self.input(Input::Letter(letter), now);
+            }
+            self.turns.ended(began, outputs);
+        }
+        let has_room =
+            self.to_mesh.len() <= SLICE_ROOM && self.outboxes.iter().all(|outbox| outbox.len() <= SLICE_ROOM);
+        if self.unfinished && has_room {
+            works = true;
+            self.unfinished = false;
+            self.turn(Input::Continue, now);
+        }
+        works
+    }
+
+    /// Connects a peer. Returns its session.
+    fn opens(&mut self, peer: PeerId, now: Now) -> SessionId {
+        let session = SessionId { slot: self.sessions, generation: 0 };
+        self.sessions += 1;
+        self.input(Input::Opened { session, peer, seat: true, resume: None }, now);
+        session
+    }
+
+    /// Announces a peer in a network, and reads the roster.
+    fn joins(&mut self, session: SessionId, network: &str, now: Now) {
+        self.turn(Input::Message { session, text: &announce(network) }, now);
+        while let Some(session) = self.rooms.pop() {
+            self.input(Input::Room { session }, now);
+        }
+    }
+}
+
+struct Mesh {
+    relay: Relay,
+    mailbox: Mailbox<ToMesh>,
+    outboxes: Vec<Outbox<ToShard>>,
+    unfinished: bool,
+    /// What the other hub has sent, one envelope each.
+    socket: VecDeque<Vec<u8>>,
+    /// What this hub has sent there.
+    sent: VecDeque<Vec<u8>>,
+    rooms: VecDeque<Way>,
+    waiting: usize,
+    turns: Turns,
+}
+
+impl Mesh {
+    fn input(&mut self, input: RelayInput<'_>, now: Now) -> usize {
+        self.relay.handle_input(input, now);
+        self.drain()
+    }
+
+    fn drain(&mut self) -> usize {
+        let mut outputs = 0;
+        while let Some(output) = self.relay.poll_output() {
+            outputs += 1;
+            match output {
+                RelayOutput::Letter { to, letter } => {
+                    let outbox = &mut self.outboxes[usize::from(to.0)];
+                    outbox.push(letter);
+                    self.waiting = self.waiting.max(outbox.len());
+                }
+                RelayOutput::Send { to: Destination::Link(_), envelope } => {
+                    let mut bytes = Vec::new();
+                    envelope.encode(&mut bytes);
+                    self.sent.push_back(bytes);
+                }
+                RelayOutput::Backlog { way } => self.rooms.push_back(way),
+                RelayOutput::Unfinished => self.unfinished = true,
+                RelayOutput::Bug(note) => panic!("{note:?}"),
+                RelayOutput::Send { .. }
+                | RelayOutput::SendText { .. }
+                | RelayOutput::Renamed { .. }
+                | RelayOutput::Event(_) => {}
+            }
+        }
+        outputs
+    }
+
+    fn turn(&mut self, input: RelayInput<'_>, now: Now) {
+        let began = cpu_time();
+        let outputs = self.input(input, now);
+        self.turns.ended(began, outputs);
+    }
+
+    fn step(&mut self, now: Now) -> bool {
+        let mut works = self.mailbox.open();
+        if works {
+            let (began, mut outputs) = (cpu_time(), 0);
+            while outputs < TURN_OUTPUTS
+                && let Some(letter) = self.mailbox.next()
+            {
+                outputs += self.input(RelayInput::Letter(letter), now);
+            }
+            self.turns.ended(began, outputs);
+        }
+        if !self.socket.is_empty() && !self.outboxes.iter().any(|outbox| outbox.is_over(1)) {
+            works = true;
+            let (began, mut outputs, mut bytes) = (cpu_time(), 0, 0);
+            while bytes < READ_BUFFER_BYTES
+                && outputs < TURN_OUTPUTS
+                && let Some(envelope) = self.socket.pop_front()
+            {
+                bytes += envelope.len();
+                let envelope = Envelope::decode(&mut &envelope[..]).unwrap().unwrap();
+                outputs += self.input(RelayInput::Received { via: Via::Link(LINK), envelope }, now);
+            }
+            self.turns.ended(began, outputs);
+        }
+        if let Some(way) = self.rooms.pop_front() {
+            works = true;
+            self.turn(RelayInput::Room { way }, now);
+        }
+        if self.unfinished && self.outboxes.iter().all(|outbox| outbox.len() <= SLICE_ROOM) {
+            works = true;
+            self.unfinished = false;
+            self.turn(RelayInput::Continue, now);
+        }
+        works
+    }
+}
+
+fn relay(hub: HubId, shards: u16, now: Now) -> Relay {
+    let config = RelayConfig {
+        hub,
+        shards,
+        incarnation: HubIncarnation(now.wall_ms),
+        keys: KEYS,
+        namespace: "mesh".to_owned(),
+        discovery: Discovery::All,
+        advertise: None,
+        public_url: None,
+        tuning: RelayTuning::default(),
+    };
+    Relay::new(config, now)
+}
+
+/// The hub that is measured, and the other one, which is a relay with a single shard that is not there.
+struct Scene {
+    size: Size,
+    now: Now,
+    mesh: Mesh,
+    shards: Vec<Shard>,
+    other: Option<Relay>,
+    /// The claims of its peers.
+    claims: Vec<Claim>,
+    /// Parts of snapshots that the other hub has to send.
+    other_rooms: usize,
+    /// The shards do not turn, and take no letters.
+    stopped: bool,
+}
+
+const OTHER: u32 = 1 << 30;
+
+impl Scene {
+    fn new(size: Size) -> Self {
+        let now = Now { at: Duration::from_secs(100), wall_ms: 1_700_000_000_000 };
+        let mesh = Mesh {
+            relay: relay(HubId(peer(u32::MAX)), size.shards, now),
+            mailbox: Mailbox::default(),
+            outboxes: (0..size.shards).map(|_| Outbox::default()).collect(),
+            unfinished: false,
+            socket: VecDeque::new(),
+            sent: VecDeque::new(),
+            rooms: VecDeque::new(),
+            waiting: 0,
+            turns: Turns::default(),
+        };
+        let shards = (0..size.shards).map(|shard| Shard::new(shard, size.shards)).collect();
+        Self { size, now, mesh, shards, other: None, claims: Vec::new(), other_rooms: 0, stopped: false }
+    }
+
+    /// Steps until nothing is left to do.
+    fn run(&mut self) {
+        loop {
+            let mut works = self.mesh.step(self.now);
+            self.step_other();
+            if self.stopped {
+                if works { continue } else { break }
+            }
+            for (at, outbox) in self.mesh.outboxes.iter_mut().enumerate() {
+                self.shards[at].mailbox.fill(outbox);
+            }
+            for at in 0..self.shards.len() {
+                works |= self.shards[at].step(self.now);
+                for to in 0..self.shards.len() {
+                    let mut outbox = std::mem::take(&mut self.shards[at].outboxes[to]);
+                    self.shards[to].mailbox.fill(&mut outbox);
+                    self.shards[at].outboxes[to] = outbox;
+                }
+                self.mesh.mailbox.fill(&mut self.shards[at].to_mesh);
+            }
+            works |= !self.mesh.mailbox.is_empty() || self.shards.iter().any(|shard| !shard.mailbox.is_empty());
+            works |= !self.mesh.socket.is_empty() || self.other_rooms > 0 && self.other.is_some();
+            if !works {
+                break;
+            }
+        }
+    }
+
+    fn step_other(&mut self) {
+        while let Some(bytes) = self.mesh.sent.pop_front() {
+            let envelope = Envelope::decode(&mut &bytes[..]).unwrap().unwrap();
+            self.other(RelayInput::Received { via: Via::Link(LINK), envelope });
+        }
+        // A link's queue is never long.
+        while self.other_rooms > 0 && self.mesh.socket.len() < 16 {
+            self.other_rooms -= 1;
+            self.other(RelayInput::Room { way: Way::Link(LINK) });
+        }
+    }
+
+    fn other(&mut self, input: RelayInput<'_>) {
+        let Some(other) = &mut self.other else { return };
+        other.handle_input(input, self.now);
+        self.drain_other();
+    }
+
+    fn drain_other(&mut self) {
+        let Some(other) = &mut self.other else { return };
+        while let Some(output) = other.poll_output() {
+            match output {
+                RelayOutput::Send { envelope, .. } => {
+                    let mut bytes = Vec::new();
+                    envelope.encode(&mut bytes);
+                    self.mesh.socket.push_back(bytes);
+                }
+                RelayOutput::Backlog { .. } => self.other_rooms += 1,
+                RelayOutput::Bug(note) => panic!("{note:?}"),
+                RelayOutput::SendText { .. }
+                | RelayOutput::Letter { .. }
+                | RelayOutput::Renamed { .. }
+                | RelayOutput::Unfinished
+                | RelayOutput::Event(_) => {}
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let until = self.now.at + time;
+        while self.now.at < until {
+            self.now.at += Duration::from_millis(100);
+            self.now.wall_ms += 100;
+            if self.mesh.relay.poll_timeout().is_some_and(|at| at <= self.now.at) {
+                let began = cpu_time();
+                self.mesh.relay.handle_timeout(self.now);
+                let outputs = self.mesh.drain();
+                self.mesh.turns.ended(began, outputs);
+            }
+            if let Some(other) = &mut self.other
+                && other.poll_timeout().is_some_and(|at| at <= self.now.at)
+            {
+                other.handle_timeout(self.now);
+                self.drain_other();
+            }
+            self.run();
+        }
+    }
+
+    /// In each network, as many sessions as there are shards.
+    fn fill(&mut self) {
+        for number in 0..self.size.networks * u32::from(self.size.shards) {
+            let id = peer(number);
+            let home = ShardId::home(&id, self.size.shards, KEYS);
+            let shard = &mut self.shards[usize::from(home.0)];
+            let session = shard.opens(id, self.now);
+            shard.joins(session, &format!("net-{}", number % self.size.networks), self.now);
+            if number % 64 == 0 {
+                self.run();
+            }
+        }
+        self.run();
+    }
+
+    /// Starts the other hub with all its peers, in as many networks.
+    fn start_other(&mut self, networks: u32) {
+        let now = self.now;
+        self.claims.clear();
+        let mut other = relay(HubId(peer(u32::MAX - 1)), 1, now);
+        let mut shard = Shard::new(0, 1);
+        for number in 0..self.size.peers {
+            let session = shard.opens(peer(OTHER + number), now);
+            // One peer is in as many networks as a peer may be in.
+            let its = if number == 0 { 0..MAX_MEMBERSHIPS as u32 } else { number % networks..number % networks + 1 };
+            for network in its {
+                let text = announce(&format!("net-{network}"));
+                shard.input(Input::Message { session, text: &text }, now);
+            }
+            shard.rooms.clear();
+            shard.router.handle_input(Input::Closed { session, reason: CloseReason::ClientClosed }, now);
+            while shard.router.poll_output().is_some() {}
+            let letters = &mut shard.to_mesh;
+            while !letters.is_empty() {
+                for letter in letters.take_batch() {
+                    if let ToMesh::Opened { claim, .. } = &letter {
+                        self.claims.push(*claim);
+                    }
+                    other.handle_input(RelayInput::Letter(letter), now);
+                    while other.poll_output().is_some() {}
+                }
+            }
+        }
+        self.other = Some(other);
+    }
+
+    fn link(&mut self) {
+        let ends = [&self.mesh.relay, self.other.as_ref().unwrap()].map(|relay| (relay.hub(), relay.incarnation()));
+        self.mesh.turn(RelayInput::LinkUp { link: LINK, hub: ends[1].0, incarnation: ends[1].1 }, self.now);
+        self.other(RelayInput::LinkUp { link: LINK, hub: ends[0].0, incarnation: ends[0].1 });
+        self.run();
+    }
+
+    /// The other hub is killed, and its lease expires.
+    fn kill_other(&mut self) {
+        self.other = None;
+        self.mesh.turn(RelayInput::LinkDown { link: LINK }, self.now);
+        self.pass(LEASE + HEARTBEAT * 2);
+    }
+
+    /// Each peer of the other hub leaves, as far as this hub knows them.
+    fn others_leave(&mut self) {
+        for (number, claim) in std::mem::take(&mut self.claims).into_iter().enumerate() {
+            let (peer, reason) = (peer(OTHER + number as u32), CloseReason::ClientClosed);
+            self.other(RelayInput::Letter(ToMesh::Closed { peer, claim, reason }));
+        }
+        self.run();
+    }
+
+    /// Something happens, and is measured.
+    fn measure(&mut self, what: &str, event: impl FnOnce(&mut Self)) {
+        self.mesh.turns = Turns::default();
+        self.mesh.waiting = 0;
+        self.shards.iter_mut().for_each(|shard| shard.turns = Turns::default());
+        MEMORY.reset_peak_usage();
+        let before = MEMORY.current_usage();
+        event(self);
+        self.run();
+        let after = MEMORY.current_usage();
+        let megabytes = |bytes: usize| bytes as f64 / 1e6;
+        let memory = [before, MEMORY.peak_usage(), after].map(megabytes);
+        let shard =
+            |of: fn(&Turns) -> usize| self.shards.iter().map(|shard| of(&shard.turns)).max().unwrap_or_default();
+        let millis = |longest: Duration| longest.as_secs_f64() * 1e3;
+        let longest = self.shards.iter().map(|shard| shard.turns.longest).max().unwrap_or_default();
+        if self.size.measures {
+            println!(
+                "| {what} | {:.2} | {:.2} | {} | {} | {} | {} | {:.0} | {:.0} | {:.0} |",
+                millis(self.mesh.turns.longest),
+                millis(longest),
+                self.mesh.turns.outputs,
+                shard(|turns| turns.outputs),
+                self.mesh.turns.count,
+                self.mesh.waiting,
+                memory[0],
+                memory[1],
+                memory[2],
+            );
+        }
+    }
+
+    /// Checks the figures of the last event against the limits.
+    fn check(&self, what: &str, most: usize) {
+        let shards = usize::from(self.size.shards);
+        let turns = &self.mesh.turns;
+        assert!(turns.outputs <= most, "{what}: {} outputs in one turn of the mesh", turns.outputs);
+        let outputs = self.shards.iter().map(|shard| shard.turns.outputs).max().unwrap_or_default();
+        assert!(outputs <= TURN_OUTPUTS + self.size.crowd as usize * shards, "{what}: {outputs} in one of a shard");
+        let room = SLICE_ROOM + most + MAILBOX_BATCHES * LETTER_BATCH;
+        assert!(self.mesh.waiting <= room, "{what}: {} letters waited for one shard", self.mesh.waiting);
+    }
+}
+
+/// The text of a Go hub that announces a peer.
+fn go_peer(number: u32, network: &str) -> String {
+    let peer = peer(number);
+    format!(
+        r#"{{"type":"peer-discovered","data":{{"isHub":false,"peerId":"{peer}"}},"networkName":"{network}","fromPeerId":"system","timestamp":1}}"#
+    )
+}
+
+fn large_networks(size: Size, scene: &mut Scene) {
+    // A network of 100,000 members at another hub, from which the first one draws whom it meets.
+    scene.start_other(1);
+    scene.link();
+    scene.pass(HEARTBEAT * 3);
+    let now = scene.now;
+    assert_eq!(scene.mesh.relay.stats(now).remote_peers, u64::from(size.peers), "they are known");
+    let number = OTHER * 3;
+    let at = usize::from(ShardId::home(&peer(number), size.shards, KEYS).0);
+    let session = scene.shards[at].opens(peer(number), now);
+    let text = r#"{"type":"announce","networkName":"net-0","data":{"discover":{"closest":16}}}"#;
+    scene.measure("the first under closest:16 joins a network of 100,000", |scene| {
+        scene.shards[at].turn(Input::Message { session, text }, now);
+    });
+    // One member more in a network whose members on this shard are as many as one of 16 shards has of 100,000.
+    let shard = &mut scene.shards[0];
+    let homes = (OTHER / 2..).filter(|&n| ShardId::home(&peer(n), size.shards, KEYS) == ShardId(0));
+    let crowd: Vec<u32> = homes.take(size.crowd as usize + 1).collect();
+    for &number in &crowd[1..] {
+        let session = shard.opens(peer(number), now);
+        shard.joins(session, "large", now);
+    }
+    scene.run();
+    scene.measure("one joins a network of 100,000", |scene| {
+        let session = scene.shards[0].opens(peer(crowd[0]), now);
+        scene.shards[0].joins(session, "large", now);
+    });
+}
+
+fn main() {
+    let size = if std::env::args().any(|arg| arg == "--bench") { FULL } else { SHORT };
+    if size.measures {
+        println!(
+            "| event | mesh, ms | shard, ms | mesh, outputs | shard, outputs | mesh, turns | letters | MB before | MB, most \
+             | MB after |"
+        );
+        println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    }
+    let shards = usize::from(size.shards);
+    // A slice, with what the peer that passes its limit has: its networks, at each shard.
+    let slice = SLICE_LETTERS + MAX_MEMBERSHIPS * (shards + 1) + 16;
+    let mut scene = Scene::new(size);
+    scene.fill();
+    scene.start_other(size.networks);
+    scene.measure("a snapshot is installed", |scene| {
+        scene.link();
+        scene.pass(HEARTBEAT * 3);
+    });
+    scene.check("snapshot", slice);
+    let known = scene.mesh.relay.stats(scene.now).remote_peers;
+    assert_eq!(known, u64::from(size.peers), "the snapshot was installed");
+    scene.measure("a Go hub is linked", |scene| {
+        let hub = HubId(peer(u32::MAX - 2));
+        scene.mesh.turn(RelayInput::LegacyUp { link: GO_LINK, hub, dialed: false }, scene.now);
+    });
+    scene.check("Go hub", slice);
+    scene.mesh.turn(RelayInput::LinkDown { link: GO_LINK }, scene.now);
+    scene.other = None;
+    scene.measure("the hub dies", Scene::kill_other);
+    scene.check("death", slice);
+    assert_eq!(scene.mesh.relay.stats(scene.now).remote_peers, 0, "its peers have left");
+
+    scene.start_other(size.networks);
+    scene.link();
+    scene.pass(HEARTBEAT * 3);
+    scene.measure("its peers leave one by one", Scene::others_leave);
+    scene.check("leaves", TURN_OUTPUTS + slice);
+    assert_eq!(scene.mesh.relay.stats(scene.now).remote_peers, 0, "they have left");
+    scene.kill_other();
+
+    let hub = HubId(peer(u32::MAX - 3));
+    scene.mesh.turn(RelayInput::LegacyUp { link: SECOND_GO_LINK, hub, dialed: false }, scene.now);
+    scene.run();
+    for number in 0..size.peers {
+        let text = go_peer(OTHER + number, &format!("net-{}", number % size.networks));
+        scene.mesh.input(RelayInput::LegacyText { link: SECOND_GO_LINK, text: &text }, scene.now);
+        if number % 64 == 0 {
+            scene.run();
+        }
+    }
+    scene.run();
+    scene.measure("the link of a Go hub with as many peers ends", |scene| {
+        scene.mesh.turn(RelayInput::LinkDown { link: SECOND_GO_LINK }, scene.now);
+    });
+    scene.check("end of a legacy link", slice);
+
+    // One session in as many networks as one may be in, each with members.
+    let number = OTHER * 2;
+    let home = ShardId::home(&peer(number), size.shards, KEYS);
+    let at = usize::from(home.0);
+    let now = scene.now;
+    let session = scene.shards[at].opens(peer(number), now);
+    for network in 0..MAX_MEMBERSHIPS as u32 {
+        scene.shards[at].joins(session, &format!("net-{network}"), now);
+        scene.run();
+    }
+    scene.measure("a session in 1,024 networks ends", |scene| {
+        scene.shards[at].turn(Input::Closed { session, reason: CloseReason::ClientClosed }, now);
+    });
+    scene.check("session in many networks", slice);
+    large_networks(size, &mut scene);
+    scene.check("large network", slice);
+    scene.other = None;
+    scene.measure("the hub dies while the shards are stopped", |scene| {
+        scene.stopped = true;
+        scene.kill_other();
+        assert!(scene.mesh.unfinished && scene.mesh.waiting > SLICE_ROOM, "{} letters wait", scene.mesh.waiting);
+        assert!(scene.mesh.waiting <= SLICE_ROOM + slice, "{} letters wait", scene.mesh.waiting);
+        scene.stopped = false;
+    });
+    assert_eq!(scene.mesh.relay.stats(scene.now).remote_peers, 0, "its peers have left");
+}
