@@ -78,7 +78,7 @@ impl Outboxes {
     /// Queues a letter for the mesh.
     pub fn post_to_mesh(&mut self, letter: ToMesh, bugs: &mut Bugs) {
         let Some(outbox) = &mut self.mesh else {
-            return bug!(bugs, LetterToNobody, "the hub must have a mesh");
+            return bug!(bugs, LetterToNobody, "a letter to the mesh of a hub without a mesh");
         };
         outbox.push(letter);
         let (len, is_full) = (outbox.len(), outbox.is_over(1));
