@@ -184,7 +184,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             max_message_bytes: config.max_message_bytes,
             max_networks_per_peer: config.max_networks_per_peer,
             max_peers_per_network: config.max_peers_per_network,
-            announce_budget_bytes: config.announce_budget_bytes / usize::from(config.shards),
+            announce_budget_bytes: config.announce_budget_bytes,
             message_rate: config.message_rate,
             message_rate_bytes: config.message_rate_bytes,
             discovery: config.discovery,

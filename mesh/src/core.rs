@@ -13,7 +13,6 @@ mod post;
 #[cfg(test)]
 mod tests;
 mod time;
-mod turn;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -23,16 +22,12 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
-use proto::limits::{
-    LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, MAX_LINKS, READ_BUFFER_BYTES, TURN_OUTPUTS,
-};
+use proto::limits::{LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, MAX_LINKS, READ_BUFFER_BYTES};
 use proto::ws::{Reader, Speaker};
-use proto::{
-    BugNote, Bugs, Discovery, HubId, HubIncarnation, LinkId, MeshEvent, Now, Relay, RelayInput, RelayOutput, ToMesh,
-};
-use thread::{Outboxes, TurnGuard, planted};
+use proto::{Bugs, Discovery, HubId, HubIncarnation, LinkId, MeshEvent, Now, Relay, RelayInput, RelayOutput, ToMesh};
+use thread::{Outboxes, Turn, TurnGuard, log_bug, planted};
 use tokio::sync::Notify;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::bridge::{Bridge, BridgeEvent};
 use crate::dial::{TargetId, Targets};
@@ -41,7 +36,6 @@ use crate::queue::LinkQueue;
 use crate::runtime::MeshConfig;
 use crate::stats::{LinkEnd, LinkStats, MeshReading};
 use outbound::Pressure;
-use turn::Turn;
 
 pub(crate) struct Core {
     own: HubId,
@@ -147,7 +141,7 @@ impl Core {
 
     /// Whether this turn has carried out as much as a turn should.
     pub(crate) fn is_turn_over(&self) -> bool {
-        self.turn.outputs >= TURN_OUTPUTS
+        self.turn.is_over()
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -239,7 +233,7 @@ impl Core {
     }
 
     fn carry_out(&mut self, output: RelayOutput, now: Now) {
-        self.turn.outputs += 1;
+        self.turn.count();
         match output {
             RelayOutput::Renamed { hub } => self.renamed(hub, now),
             RelayOutput::Send { to, envelope } => self.send(to, &envelope, now),
@@ -341,11 +335,6 @@ impl Core {
             turns: self.turn.lengths(),
         }
     }
-}
-
-/// Logs an impossible state.
-fn log_bug(BugNote { site, place, context }: &BugNote) {
-    error!(site = site.label(), place, context, "bug_found");
 }
 
 fn log(event: MeshEvent) {

@@ -16,10 +16,10 @@ use proto::limits::{
     BRIDGE_EVENTS, DNS_INTERVAL, LINK_FLUSH_TIMEOUT, MAX_DIALS, MAX_DIALS_AT_ONCE, MAX_EXTRA_ATTEMPTS, TICK,
 };
 use proto::{HubId, Now, RelayConfig, ToMesh, ToShard};
-use thread::Mailboxes;
+use thread::{Mailboxes, check};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::bridge::{Bridge, BridgeConfig, BridgeEvent};
@@ -189,13 +189,6 @@ async fn run(config: MeshConfig, caller: Caller, post: Post, busy: Arc<AtomicU64
                 }
             }
         }
-    }
-}
-
-/// Panics if one of the mesh's own loops has failed, since nobody would do its work.
-fn check(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        std::panic::resume_unwind(error.into_panic());
     }
 }
 

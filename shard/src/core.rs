@@ -11,7 +11,6 @@ mod post;
 #[cfg(test)]
 mod tests;
 mod time;
-mod turn;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,18 +18,17 @@ use std::task::Waker;
 use std::time::Duration;
 
 use proto::keepalive::{Life, Patience, Wheel};
+use proto::limits::READ_BUFFER_BYTES;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use proto::limits::SOCKET_UNSENT_BYTES;
-use proto::limits::{READ_BUFFER_BYTES, TURN_OUTPUTS};
 use proto::ws::{Reader, Speaker};
 use proto::{
     Bugs, CloseReason, Input, Keys, Lineage, Now, Origin, Output, PeerId, Router, RouterConfig, SessionId, ShardId,
     ToShard,
 };
-use thread::{Outboxes, TurnGuard, planted};
+use thread::{Outboxes, Turn, TurnGuard, log_bug, planted};
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
-use turn::Turn;
 
 use crate::Gauges;
 use crate::clock::Clock;
@@ -195,7 +193,7 @@ impl Core {
 
     /// Whether this turn has carried out as much as a turn should.
     pub(crate) fn is_turn_over(&self) -> bool {
-        self.turn.outputs >= TURN_OUTPUTS
+        self.turn.is_over()
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -216,7 +214,7 @@ impl Core {
         self.stats.sessions = self.live as u64;
         self.stats.bugs.clone_from(self.bugs.counts());
         while let Some(note) = self.bugs.take_note() {
-            crate::log_bug(&note);
+            log_bug(&note);
         }
         self.stats.post = self.outboxes.stats();
         self.stats.turns = self.turn.lengths();
@@ -359,7 +357,7 @@ impl Core {
     }
 
     fn carry_out(&mut self, output: Output, now: Now) {
-        self.turn.outputs += 1;
+        self.turn.count();
         match output {
             Output::Send { session, frame, kind, origin, from } => {
                 self.enqueue(session, &frame, kind, origin.zip(from), now);
@@ -386,7 +384,7 @@ impl Core {
                 self.wake_flusher();
             }
             Output::Event(event) => crate::log(&event),
-            Output::Bug(note) => crate::log_bug(&note),
+            Output::Bug(note) => log_bug(&note),
         }
     }
 }

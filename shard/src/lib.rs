@@ -31,7 +31,7 @@ use std::sync::atomic::AtomicUsize;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, http::request};
-use proto::{BugNote, Event};
+use proto::Event;
 
 pub use clock::Clock;
 pub use core::SessionLimits;
@@ -96,11 +96,6 @@ pub enum Audience {
     Public,
     /// The operators' port, or the only port: all pages.
     Operators,
-}
-
-/// Logs an impossible state.
-fn log_bug(BugNote { site, place, context }: &BugNote) {
-    tracing::error!(site = site.label(), place, context, "bug_found");
 }
 
 /// Writes the router's events to the log.

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, MAX_HTTP_CONNECTIONS, REFUSALS_PER_TURN, TICK};
 use proto::{Router, RouterConfig, ShardId, ToMesh, ToShard};
-use thread::Mailboxes;
+use thread::{Mailboxes, check};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
@@ -31,7 +31,8 @@ use crate::{Gauges, Largest, NetworkList, Origins, Pages, Reading};
 /// Configuration that all shards of a hub share.
 #[derive(Clone)]
 pub struct HubConfig {
-    /// Configuration of the routers. `shard`, `shards` and `meshed` are set for each shard.
+    /// Configuration of the routers. `shard`, `shards` and `meshed` are set for each shard. `announce_budget_bytes` is the
+    /// hub's, and is divided among its shards.
     pub router: RouterConfig,
     /// Limits of sessions. `send_budget_bytes` is the hub's, and is divided among its shards.
     pub limits: SessionLimits,
@@ -175,6 +176,7 @@ pub fn start(
         config.router.shard = shard;
         config.router.shards = shards;
         config.router.meshed = mesh.is_some();
+        config.router.announce_budget_bytes /= usize::from(shards);
         config.limits.send_budget_bytes /= usize::from(shards);
         let router = Router::new(config.router.clone());
         let gauges = Arc::clone(&config.gauges);
@@ -257,13 +259,6 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: P
                 }
             }
         }
-    }
-}
-
-/// One of the shard's own loops, or a session's turn, has failed: the shard ends.
-fn check(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        std::panic::resume_unwind(error.into_panic());
     }
 }
 

@@ -8,7 +8,9 @@
 //! calls the callback `ended` of [`spawn`], and no other task of the thread runs. The hub then logs the reason and
 //! exits with code 70.
 
+mod part;
 mod post;
+mod turn;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -18,7 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use part::{check, log_bug, read_isolated};
 pub use post::{Mailboxes, Outboxes, PostStats};
+pub use turn::{Turn, was_stopped};
 
 thread_local! {
     /// Callback for the end of this thread's part.
@@ -71,7 +75,7 @@ fn end() -> bool {
 }
 
 /// Time for which this thread has waited since the last call.
-pub fn take_idle() -> Duration {
+fn take_idle() -> Duration {
     IDLE.take()
 }
 

@@ -1,12 +1,12 @@
 //! Processes what links receive.
 
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use proto::envelope::{Malformed, Routed};
 use proto::ws::{Event, Opcode};
 use proto::{Envelope, HubId, LinkId, Now, RelayInput, Via, isolated};
+use thread::read_isolated;
 use tracing::{debug, warn};
 
 use super::Core;
@@ -37,45 +37,31 @@ impl Core {
             return self.turn_ends(now);
         }
         let mut reader = std::mem::take(&mut link.reader);
-        let mut in_rules = false;
-        let read = catch_unwind(AssertUnwindSafe(|| {
-            reader.read(bytes, |event| {
-                in_rules = true;
-                self.heard(id, event, now);
-                in_rules = false;
-                match self.links.get(&id) {
-                    Some(link) if !link.is_deaf() && !self.is_turn_over() => ControlFlow::Continue(()),
-                    _ => ControlFlow::Break(()),
-                }
-            })
-        }));
-        let read = match read {
-            Ok(read) => read,
-            // The rules may be half changed: the hub ends.
-            Err(panic) if in_rules => resume_unwind(panic),
-            // The parser has a defect, and works on this link's bytes alone.
-            Err(_) => {
-                self.malformed(id, "the parser panicked", now);
-                return self.turn_ends(now);
+        let read = read_isolated(&mut reader, bytes, |event| {
+            self.heard(id, event, now);
+            match self.links.get(&id) {
+                Some(link) if !link.is_deaf() && !self.is_turn_over() => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
             }
-        };
+        });
         let is_over = self.is_turn_over();
         match (read, self.links.get_mut(&id)) {
-            (Ok(()), Some(link)) if link.is_deaf() => {}
-            (Ok(()), Some(link)) if is_over => {
+            (Some(Ok(())), Some(link)) if link.is_deaf() => {}
+            (Some(Ok(())), Some(link)) if is_over => {
                 // What follows is read in the next turn.
                 link.reader = reader;
                 link.replay = true;
             }
-            (Ok(()), Some(link)) => {
+            (Some(Ok(())), Some(link)) => {
                 let is_partial = reader.waiting_bytes() > 0;
                 link.reader = reader;
                 if is_partial && link.up && !link.legacy {
                     self.input(RelayInput::Heard { link: id }, now);
                 }
             }
-            (Ok(()), None) => {}
-            (Err(violation), _) => self.malformed(id, &violation.to_string(), now),
+            (Some(Ok(())), None) => {}
+            (Some(Err(violation)), _) => self.malformed(id, &violation.to_string(), now),
+            (None, _) => self.malformed(id, "the parser panicked", now),
         }
         self.turn_ends(now);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto::limits::{LINK_PATIENCE, LINK_PING_INTERVAL, THAW, TICK};
 use proto::ws::Opcode;
 use proto::{LinkId, Now};
-use thread::TurnGuard;
+use thread::{TurnGuard, was_stopped};
 use tokio::sync::Notify;
 
 use super::Core;
@@ -37,7 +37,7 @@ impl Core {
     }
 
     fn has_thawed(&self, now: Now) -> bool {
-        now.at.saturating_sub(self.last_tick) > 10 * TICK
+        was_stopped(self.last_tick, now.at)
     }
 
     /// Whether timeouts may be checked: not while letters cannot be posted, or received data is unread.

@@ -117,3 +117,9 @@ pub const NETWORKS_CHUNK: usize = 4_096;
 
 /// Resolution of a shard's timers: keepalive, receipts, takeovers and drain slots are at most this late.
 pub const TICK: Duration = Duration::from_millis(100);
+
+/// Time without a [`TICK`] after which a thread takes it that the process was stopped. What arrived meanwhile is read before silence
+/// counts.
+pub const NOTICED_STOP: Duration = Duration::from_secs(1);
+
+const _: () = assert!(NOTICED_STOP.as_millis() == 10 * TICK.as_millis());

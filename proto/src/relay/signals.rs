@@ -556,9 +556,7 @@ impl Relay {
     }
 
     fn observe_latency(&mut self, took: Duration) {
-        let micros = took.as_micros() as u64;
-        let bucket = RouterStats::LATENCY_BOUNDS.partition_point(|&bound| bound < micros);
-        self.stats.latency[bucket] += 1;
+        self.stats.latency[RouterStats::latency_bucket(took)] += 1;
     }
 
     /// Whether a way is a link that does not work in both directions.

@@ -68,8 +68,12 @@ impl RouterStats {
     }
 
     pub(super) fn observe_latency(&mut self, took: Duration) {
+        self.latency[Self::latency_bucket(took)] += 1;
+    }
+
+    /// The index of the bucket that counts a signal which took this long.
+    pub(crate) fn latency_bucket(took: Duration) -> usize {
         let micros = took.as_micros() as u64;
-        let bucket = Self::LATENCY_BOUNDS.partition_point(|&bound| bound < micros);
-        self.latency[bucket] += 1;
+        Self::LATENCY_BOUNDS.partition_point(|&bound| bound < micros)
     }
 }

@@ -1,11 +1,10 @@
 //! Processes what sockets receive.
 
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use proto::ws::{Event, Opcode, Violation};
 use proto::{CloseReason, Input, Now, SessionId, ws};
-use thread::planted;
+use thread::{planted, read_isolated};
 use tracing::{debug, error};
 
 use super::Core;
@@ -39,35 +38,24 @@ impl Core {
             return;
         }
         let mut reader = std::mem::take(&mut session.reader);
-        let mut in_rules = false;
-        let read = catch_unwind(AssertUnwindSafe(|| {
-            planted("parser");
-            reader.read(bytes, |event| {
-                in_rules = true;
-                self.heard(id, event, now);
-                in_rules = false;
-                let is_turn_over = self.is_turn_over();
-                match self.session_mut(id) {
-                    Some(session) if !session.client_done && !session.deaf && !is_turn_over => {
-                        ControlFlow::Continue(())
-                    }
-                    _ => ControlFlow::Break(()),
-                }
-            })
-        }));
+        let read = read_isolated(&mut reader, bytes, |event| {
+            self.heard(id, event, now);
+            let is_turn_over = self.is_turn_over();
+            match self.session_mut(id) {
+                Some(session) if !session.client_done && !session.deaf && !is_turn_over => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            }
+        });
         let is_turn_over = self.is_turn_over();
         match (read, self.session_mut(id)) {
-            (Ok(Ok(())), Some(session)) if !session.client_done && !session.deaf => {
+            (Some(Ok(())), Some(session)) if !session.client_done && !session.deaf => {
                 // The rest is processed in the session's next turn.
                 session.replay = is_turn_over && reader.waiting_bytes() > 0;
                 session.reader = reader;
             }
-            (Ok(Ok(())), _) => {}
-            (Ok(Err(violation)), _) => self.violated(id, violation, now),
-            // All peers of this shard share the rules, which may be half changed: the hub ends.
-            (Err(panic), _) if in_rules => resume_unwind(panic),
-            // The parser has a defect, and works on this session's bytes alone.
-            (Err(_), _) => self.parser_failed(id, now),
+            (Some(Ok(())), _) => {}
+            (Some(Err(violation)), _) => self.violated(id, violation, now),
+            (None, _) => self.parser_failed(id, now),
         }
     }
 

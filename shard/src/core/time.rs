@@ -4,16 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::keepalive::Verdict;
-use proto::limits::TICK;
 use proto::{CloseReason, Input, Now, SessionId};
-use thread::{TurnGuard, planted};
+use thread::{TurnGuard, planted, was_stopped};
 
 use super::{Core, Due, epoch_ms};
 use crate::queue::SendQueue;
 use crate::session::Phase;
 
 impl Core {
-    /// Processes everything that is due. Called once a [`TICK`].
+    /// Processes everything that is due. Called once a [`TICK`](proto::limits::TICK).
     pub(crate) fn tick(&mut self) {
         self.begin_turn();
         let now = self.clock.now();
@@ -26,7 +25,7 @@ impl Core {
         if now.at.as_secs() != self.last_tick.as_secs() {
             self.queues.tidy();
         }
-        let thawed = now.at.saturating_sub(self.last_tick) > 10 * TICK;
+        let thawed = was_stopped(self.last_tick, now.at);
         if thawed {
             // The process was stopped, and what arrived meanwhile has not been read yet.
             self.listening_since = now.at;
@@ -57,7 +56,7 @@ impl Core {
     /// Does what the wheel says is due, as much as fits into this turn.
     pub(super) fn expire(&mut self, now: Now) {
         while let Some(due) = self.due.pop_front() {
-            self.turn.outputs += 1;
+            self.turn.count();
             match due {
                 Due::Silence(id) => self.judge_silence(id, now),
                 Due::Linger(id) => self.lingered(id, now),
