@@ -30,10 +30,10 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::bridge::{Bridge, BridgeEvent};
+use crate::config::MeshConfig;
 use crate::dial::{TargetId, Targets};
 use crate::link::{Link, Phase, Unread};
 use crate::queue::LinkQueue;
-use crate::runtime::MeshConfig;
 use crate::stats::{LinkEnd, LinkStats, MeshReading};
 use outbound::Pressure;
 

@@ -12,9 +12,11 @@
 mod backoff;
 mod bridge;
 mod choice;
+mod config;
 mod core;
 mod dial;
 mod link;
+mod link_task;
 mod queue;
 mod race;
 mod runtime;
@@ -24,7 +26,8 @@ mod tls;
 mod websocket;
 
 pub use bridge::{BridgeConfig, BridgeView, REDIS_ACL, REDIS_CLUSTER_ACL};
-pub use runtime::{LinkSocket, MeshConfig, MeshHandle, start};
+pub use config::MeshConfig;
+pub use runtime::{LinkSocket, MeshHandle, start};
 pub use stream::Stream;
 pub use tls::Tls;
 pub use websocket::{ConnectError, WebSocket, accept, ask, open, order};

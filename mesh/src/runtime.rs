@@ -11,11 +11,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::Uri;
 use proto::limits::{
     BRIDGE_EVENTS, DNS_INTERVAL, LINK_FLUSH_TIMEOUT, MAX_DIALS, MAX_DIALS_AT_ONCE, MAX_EXTRA_ATTEMPTS, TICK,
 };
-use proto::{HubId, Now, RelayConfig, ToMesh, ToShard};
+use proto::{HubId, ToMesh, ToShard};
 use thread::{Mailboxes, check};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -23,44 +22,13 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::bridge::{Bridge, BridgeConfig, BridgeEvent};
+use crate::config::MeshConfig;
 use crate::core::{Adopted, Core};
 use crate::dial::{self, Caller};
-use crate::link;
+use crate::link_task;
 use crate::stats::MeshReading;
 use crate::stream::Stream;
 use crate::tls::Tls;
-
-/// Configuration of the mesh.
-#[derive(Clone)]
-pub struct MeshConfig {
-    /// Configuration of the relay.
-    pub relay: RelayConfig,
-    /// MESH_TOKEN, sent to dialed hubs. `None` with MESH_INSECURE.
-    pub token: Option<Arc<str>>,
-    /// BOOTSTRAP_HUBS: `ws://` or `wss://`.
-    pub bootstrap: Vec<Uri>,
-    /// MESH_DNS: a name and a port.
-    pub dns: Option<(String, u16)>,
-    /// Whether the addresses of that name are dialed with TLS. The certificate must be for the name.
-    pub dns_tls: bool,
-    /// MESH_CA: additional root certificates (PEM).
-    pub extra_roots: Option<Arc<[u8]>>,
-    /// MESH_LEGACY: URLs of Go hubs. The token is not sent there.
-    pub legacy: Vec<String>,
-    /// Whether MESH_LEGACY is set: then dialed hubs get the token only after they have asked for it.
-    pub asks_first: bool,
-    /// Maximum length of a message of this hub's clients, in bytes.
-    pub max_message_bytes: usize,
-    /// Dials at once: at most [`MAX_DIALS_AT_ONCE`], less where files are few. A quarter as many attempts to connect are made beyond the
-    /// first of each.
-    pub max_dials: usize,
-    /// Configuration of the bridge, if there is one.
-    pub redis: Option<BridgeConfig>,
-    /// The hub's clock, the same as the shards'.
-    pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
-    /// Called on the mesh's thread once a tick, as long as it runs.
-    pub turned: Arc<dyn Fn() + Send + Sync>,
-}
 
 /// An accepted socket that becomes a link: its request has been checked and answered with 101.
 #[derive(Debug)]
@@ -238,7 +206,7 @@ async fn welcome(core: Rc<RefCell<Core>>, mut sockets: mpsc::Receiver<LinkSocket
                         None => Stream::Plain(stream),
                         Some(tls) => Stream::Accepted(Box::new(tls::Stream::new(stream, tls, Vec::new()))),
                     };
-                    links.spawn_local(link::run(Rc::clone(&core), id, stream));
+                    links.spawn_local(link_task::run(Rc::clone(&core), id, stream));
                 }
             }
             Some(ended) = links.join_next() => check(ended),
@@ -270,7 +238,7 @@ async fn dial_out(core: Rc<RefCell<Core>>, caller: Caller) {
                 Ok((plan, result)) => {
                     let dialed = core.borrow_mut().dialed(plan, result);
                     if let Some((id, stream)) = dialed {
-                        links.spawn_local(link::run(Rc::clone(&core), id, stream));
+                        links.spawn_local(link_task::run(Rc::clone(&core), id, stream));
                     }
                 }
                 Err(error) => check(Err(error)),

@@ -9,7 +9,53 @@ use std::time::Instant;
 use proto::Keys;
 use proto::limits::{ADDRESS_BURST_SECS, ADDRESS_LOG_PAUSE, ADDRESS_ROWS, QUIET_CONNECTS};
 
-use crate::http::NoEntry;
+use crate::stats::HandshakeFailure;
+
+/// Why a connection is refused before anything is read from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NoEntry {
+    /// Its address has too many connections.
+    AddressConnections,
+    /// Its address has too many connections without a request.
+    AddressUnfinished,
+    /// Its address connects too fast.
+    AddressRate,
+    /// The shard has reached CONNECT_RATE.
+    Busy,
+    /// The hub is full, and already answers enough other connections.
+    Full,
+}
+
+impl NoEntry {
+    /// The reason under which it is counted.
+    pub(crate) const fn failure(self) -> HandshakeFailure {
+        match self {
+            Self::AddressConnections => HandshakeFailure::AddressConnections,
+            Self::AddressUnfinished => HandshakeFailure::AddressUnfinished,
+            Self::AddressRate => HandshakeFailure::AddressRate,
+            Self::Busy => HandshakeFailure::Busy,
+            Self::Full => HandshakeFailure::Full,
+        }
+    }
+
+    /// The message for the client and for the log.
+    pub(crate) const fn explain(self) -> &'static str {
+        match self {
+            Self::AddressConnections => {
+                "this address has too many connections (MAX_CONNECTIONS_PER_ADDRESS; a proxy belongs in TRUSTED_PROXIES)"
+            }
+            Self::AddressUnfinished => {
+                "this address has too many connections without a request (MAX_UNFINISHED_PER_ADDRESS; a proxy belongs in \
+                 TRUSTED_PROXIES)"
+            }
+            Self::AddressRate => {
+                "this address connects too often (CONNECT_RATE_PER_ADDRESS; a proxy belongs in TRUSTED_PROXIES)"
+            }
+            Self::Busy => "too many connections come at once (CONNECT_RATE)",
+            Self::Full => "the hub is full (MAX_CONNECTIONS)",
+        }
+    }
+}
 
 /// Limits of one address. 0 means no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

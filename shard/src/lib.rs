@@ -7,6 +7,7 @@
 //! shards is never dropped, and every session ends with a [`CloseReason`](proto::CloseReason).
 
 mod clock;
+mod config;
 mod core;
 mod crowd;
 mod http;
@@ -19,6 +20,7 @@ mod proxies;
 mod queue;
 mod runtime;
 mod session;
+mod session_task;
 mod socket;
 mod sparse;
 mod stats;
@@ -34,6 +36,7 @@ use hyper::{Response, http::request};
 use proto::Event;
 
 pub use clock::Clock;
+pub use config::{DoorConfig, FileShares, HubConfig, TlsDoor};
 pub use core::SessionLimits;
 pub use crowd::AddressLimits;
 pub use links::{Admission, LinkDoor, LinkSocket, TakeLink};
@@ -42,7 +45,7 @@ pub use networks::{Largest, NetworkList};
 pub use origins::Origins;
 pub use pace::Pace;
 pub use proxies::Proxies;
-pub use runtime::{DoorConfig, FileShares, HubConfig, ShardHandle, Shards, TlsDoor, start};
+pub use runtime::{ShardHandle, Shards, start};
 pub use socket::Socket;
 pub use stats::{HandshakeFailure, IoStats, Reading};
 

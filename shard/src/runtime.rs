@@ -10,104 +10,22 @@ use std::task::Poll;
 use std::time::Duration;
 
 use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, MAX_HTTP_CONNECTIONS, REFUSALS_PER_TURN, TICK};
-use proto::{Router, RouterConfig, ShardId, ToMesh, ToShard};
+use proto::{Router, ShardId, ToMesh, ToShard};
 use thread::{Mailboxes, check};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, warn};
 
-use crate::clock::Clock;
+use crate::config::HubConfig;
 use crate::core::{Adopted, Core, SessionLimits};
-use crate::crowd::{AddressLimits, Crowd, Place};
+use crate::crowd::{Crowd, Place};
 use crate::http::{self, Door, DoorFiles, Entrance, Gate, Handshakes, Share};
-use crate::links::LinkDoor;
-use crate::proxies::Proxies;
-use crate::session::{self, HandOff};
+use crate::session::HandOff;
+use crate::session_task;
 use crate::sparse::Sparse;
 use crate::stats::HandshakeFailure;
-use crate::{Gauges, Largest, NetworkList, Origins, Pages, Reading};
-
-/// Configuration that all shards of a hub share.
-#[derive(Clone)]
-pub struct HubConfig {
-    /// Configuration of the routers. `shard`, `shards` and `meshed` are set for each shard. `announce_budget_bytes` is the
-    /// hub's, and is divided among its shards.
-    pub router: RouterConfig,
-    /// Limits of sessions. `send_budget_bytes` is the hub's, and is divided among its shards.
-    pub limits: SessionLimits,
-    /// Maximum number of WebSockets of the hub.
-    pub max_connections: usize,
-    /// Maximum numbers of sockets of the listeners.
-    pub files: FileShares,
-    /// AUTH_TOKEN.
-    pub auth_token: Option<Arc<str>>,
-    /// Configuration for links, if the hub has any.
-    pub links: Option<LinkDoor>,
-    /// ADMIN_PORT: it has pages and no WebSockets; other ports then have only the public pages.
-    pub admin_port: Option<u16>,
-    /// Which listeners speak TLS, if any does.
-    pub tls: Option<TlsDoor>,
-    /// Who is let in.
-    pub door: DoorConfig,
-    /// Answers HTTP requests other than WebSocket upgrades.
-    pub pages: Pages,
-    /// The largest networks, for the pages.
-    pub networks: Arc<NetworkList>,
-    /// Counters that all shards share.
-    pub gauges: Arc<Gauges>,
-    /// The hub's clock.
-    pub clock: Clock,
-    /// Called by each shard on its thread once a tick, as long as it runs.
-    pub turned: Arc<dyn Fn(ShardId) + Send + Sync>,
-    /// Sessions echo what they receive and route nothing: for conformance tests of the WebSocket implementation.
-    #[doc(hidden)]
-    pub echo: bool,
-}
-
-/// Who is let in, besides those without a token. The default lets in everybody and trusts nobody.
-#[derive(Clone, Default)]
-pub struct DoorConfig {
-    /// Who is believed about the address of a client.
-    pub proxies: Arc<Proxies>,
-    /// Web origins whose pages may open WebSockets (ALLOWED_ORIGINS).
-    pub origins: Arc<Origins>,
-    /// Web origins whose pages may read refusals; pages have their own headers.
-    pub cors: Arc<Origins>,
-    /// ADMIN_TOKEN.
-    pub admin_token: Option<Arc<str>>,
-    /// Limits of each address.
-    pub addresses: AddressLimits,
-    /// CONNECT_RATE: connections per second that each shard admits. 0 means no limit.
-    pub connect_rate: u32,
-}
-
-/// The listeners that speak TLS.
-#[derive(Clone, Debug)]
-pub struct TlsDoor {
-    /// Begins their connections.
-    pub acceptor: tls::Acceptor,
-    /// Their ports.
-    pub ports: Arc<[u16]>,
-}
-
-/// Maximum numbers of sockets of each kind of listener, on all shards together. At its maximum a listener closes its
-/// oldest connection that is not a WebSocket for a new one, or lets another listener do so. If there is none, it
-/// accepts one connection and then waits until a socket closes: further connections wait in the kernel's queue.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FileShares {
-    /// At PORT: peers and HTTP.
-    pub peers: usize,
-    /// At MESH_PORT: requests of other hubs that are not links yet.
-    pub links: usize,
-    /// At ADMIN_PORT.
-    pub admin: usize,
-}
-
-impl FileShares {
-    /// No limit.
-    pub const UNLIMITED: Self = Self { peers: usize::MAX, links: usize::MAX, admin: usize::MAX };
-}
+use crate::{Largest, NetworkList, Reading};
 
 /// A command of the hub for a shard.
 #[derive(Debug)]
@@ -429,7 +347,7 @@ async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>)
                     Ok(stream) => {
                         let (read, write) = stream.into_split();
                         let id = core.borrow_mut().adopt(write, adopted);
-                        sessions.spawn_local(session::run(Rc::clone(&core), id, read));
+                        sessions.spawn_local(session_task::run(Rc::clone(&core), id, read));
                     }
                     Err(error) => warn!(%error, "hand_off_failed"),
                 }

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::link;
+use crate::link_task;
 use crate::stats::LinkEnd;
 use crate::stream::Stream;
 
@@ -172,7 +172,7 @@ fn beside_a_socket(task: impl AsyncFnOnce(Rc<RefCell<Core>>, LinkId, std::net::T
         let link = ready(&mut core, 2);
         let core = Rc::new(RefCell::new(core));
         let stream = Stream::Plain(TcpStream::from_std(own).unwrap());
-        let running = tokio::task::spawn_local(link::run(Rc::clone(&core), link, stream));
+        let running = tokio::task::spawn_local(link_task::run(Rc::clone(&core), link, stream));
         task(core, link, other).await;
         running.await.unwrap();
     });

@@ -11,55 +11,8 @@ use proto::Keys;
 use proto::limits::{CONNECT_BURST_SECS, FULL_RATE, QUIET_RATE, REFUSALS_ANSWERED, RETRY_SPREAD_SECS};
 use socket2::SockRef;
 
-use crate::crowd::{Crowd, Place};
+use crate::crowd::{Crowd, NoEntry, Place};
 use crate::pace::Pace;
-use crate::stats::HandshakeFailure;
-
-/// Why a connection is refused before anything is read from it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum NoEntry {
-    /// Its address has too many connections.
-    AddressConnections,
-    /// Its address has too many connections without a request.
-    AddressUnfinished,
-    /// Its address connects too fast.
-    AddressRate,
-    /// The shard has reached CONNECT_RATE.
-    Busy,
-    /// The hub is full, and already answers enough other connections.
-    Full,
-}
-
-impl NoEntry {
-    /// The reason under which it is counted.
-    pub(crate) const fn failure(self) -> HandshakeFailure {
-        match self {
-            Self::AddressConnections => HandshakeFailure::AddressConnections,
-            Self::AddressUnfinished => HandshakeFailure::AddressUnfinished,
-            Self::AddressRate => HandshakeFailure::AddressRate,
-            Self::Busy => HandshakeFailure::Busy,
-            Self::Full => HandshakeFailure::Full,
-        }
-    }
-
-    /// The message for the client and for the log.
-    pub(crate) const fn explain(self) -> &'static str {
-        match self {
-            Self::AddressConnections => {
-                "this address has too many connections (MAX_CONNECTIONS_PER_ADDRESS; a proxy belongs in TRUSTED_PROXIES)"
-            }
-            Self::AddressUnfinished => {
-                "this address has too many connections without a request (MAX_UNFINISHED_PER_ADDRESS; a proxy belongs in \
-                 TRUSTED_PROXIES)"
-            }
-            Self::AddressRate => {
-                "this address connects too often (CONNECT_RATE_PER_ADDRESS; a proxy belongs in TRUSTED_PROXIES)"
-            }
-            Self::Busy => "too many connections come at once (CONNECT_RATE)",
-            Self::Full => "the hub is full (MAX_CONNECTIONS)",
-        }
-    }
-}
 
 /// Decides about connections to a shard before anything is read from them.
 pub(crate) struct Gate {

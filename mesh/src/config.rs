@@ -1,0 +1,40 @@
+//! The settings of the mesh.
+
+use std::sync::Arc;
+
+use hyper::Uri;
+use proto::{Now, RelayConfig};
+
+use crate::bridge::BridgeConfig;
+
+/// Configuration of the mesh.
+#[derive(Clone)]
+pub struct MeshConfig {
+    /// Configuration of the relay.
+    pub relay: RelayConfig,
+    /// MESH_TOKEN, sent to dialed hubs. `None` with MESH_INSECURE.
+    pub token: Option<Arc<str>>,
+    /// BOOTSTRAP_HUBS: `ws://` or `wss://`.
+    pub bootstrap: Vec<Uri>,
+    /// MESH_DNS: a name and a port.
+    pub dns: Option<(String, u16)>,
+    /// Whether the addresses of that name are dialed with TLS. The certificate must be for the name.
+    pub dns_tls: bool,
+    /// MESH_CA: additional root certificates (PEM).
+    pub extra_roots: Option<Arc<[u8]>>,
+    /// MESH_LEGACY: URLs of Go hubs. The token is not sent there.
+    pub legacy: Vec<String>,
+    /// Whether MESH_LEGACY is set: then dialed hubs get the token only after they have asked for it.
+    pub asks_first: bool,
+    /// Maximum length of a message of this hub's clients, in bytes.
+    pub max_message_bytes: usize,
+    /// Dials at once: at most [`MAX_DIALS_AT_ONCE`], less where files are few. A quarter as many attempts to connect are made beyond the
+    /// first of each.
+    pub max_dials: usize,
+    /// Configuration of the bridge, if there is one.
+    pub redis: Option<BridgeConfig>,
+    /// The hub's clock, the same as the shards'.
+    pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
+    /// Called on the mesh's thread once a tick, as long as it runs.
+    pub turned: Arc<dyn Fn() + Send + Sync>,
+}

@@ -1,0 +1,95 @@
+//! The configuration of a hub's shards.
+
+use std::sync::Arc;
+
+use proto::{RouterConfig, ShardId};
+
+use crate::clock::Clock;
+use crate::core::SessionLimits;
+use crate::crowd::AddressLimits;
+use crate::links::LinkDoor;
+use crate::networks::NetworkList;
+use crate::origins::Origins;
+use crate::proxies::Proxies;
+use crate::{Gauges, Pages};
+
+/// Configuration that all shards of a hub share.
+#[derive(Clone)]
+pub struct HubConfig {
+    /// Configuration of the routers. `shard`, `shards` and `meshed` are set for each shard. `announce_budget_bytes` is the
+    /// hub's, and is divided among its shards.
+    pub router: RouterConfig,
+    /// Limits of sessions. `send_budget_bytes` is the hub's, and is divided among its shards.
+    pub limits: SessionLimits,
+    /// Maximum number of WebSockets of the hub.
+    pub max_connections: usize,
+    /// Maximum numbers of sockets of the listeners.
+    pub files: FileShares,
+    /// AUTH_TOKEN.
+    pub auth_token: Option<Arc<str>>,
+    /// Configuration for links, if the hub has any.
+    pub links: Option<LinkDoor>,
+    /// ADMIN_PORT: it has pages and no WebSockets; other ports then have only the public pages.
+    pub admin_port: Option<u16>,
+    /// Which listeners speak TLS, if any does.
+    pub tls: Option<TlsDoor>,
+    /// Who is let in.
+    pub door: DoorConfig,
+    /// Answers HTTP requests other than WebSocket upgrades.
+    pub pages: Pages,
+    /// The largest networks, for the pages.
+    pub networks: Arc<NetworkList>,
+    /// Counters that all shards share.
+    pub gauges: Arc<Gauges>,
+    /// The hub's clock.
+    pub clock: Clock,
+    /// Called by each shard on its thread once a tick, as long as it runs.
+    pub turned: Arc<dyn Fn(ShardId) + Send + Sync>,
+    /// Sessions echo what they receive and route nothing: for conformance tests of the WebSocket implementation.
+    #[doc(hidden)]
+    pub echo: bool,
+}
+
+/// Who is let in, besides those without a token. The default lets in everybody and trusts nobody.
+#[derive(Clone, Default)]
+pub struct DoorConfig {
+    /// Who is believed about the address of a client.
+    pub proxies: Arc<Proxies>,
+    /// Web origins whose pages may open WebSockets (ALLOWED_ORIGINS).
+    pub origins: Arc<Origins>,
+    /// Web origins whose pages may read refusals; pages have their own headers.
+    pub cors: Arc<Origins>,
+    /// ADMIN_TOKEN.
+    pub admin_token: Option<Arc<str>>,
+    /// Limits of each address.
+    pub addresses: AddressLimits,
+    /// CONNECT_RATE: connections per second that each shard admits. 0 means no limit.
+    pub connect_rate: u32,
+}
+
+/// The listeners that speak TLS.
+#[derive(Clone, Debug)]
+pub struct TlsDoor {
+    /// Begins their connections.
+    pub acceptor: tls::Acceptor,
+    /// Their ports.
+    pub ports: Arc<[u16]>,
+}
+
+/// Maximum numbers of sockets of each kind of listener, on all shards together. At its maximum a listener closes its
+/// oldest connection that is not a WebSocket for a new one, or lets another listener do so. If there is none, it
+/// accepts one connection and then waits until a socket closes: further connections wait in the kernel's queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileShares {
+    /// At PORT: peers and HTTP.
+    pub peers: usize,
+    /// At MESH_PORT: requests of other hubs that are not links yet.
+    pub links: usize,
+    /// At ADMIN_PORT.
+    pub admin: usize,
+}
+
+impl FileShares {
+    /// No limit.
+    pub const UNLIMITED: Self = Self { peers: usize::MAX, links: usize::MAX, admin: usize::MAX };
+}

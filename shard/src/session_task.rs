@@ -1,0 +1,115 @@
+//! The task of one session: it owns the reading half of the socket, and lends it to the core for one turn at a time.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use proto::limits::READ_BUFFER_BYTES;
+use proto::{CloseReason, SessionId, isolated};
+use thread::TurnGuard;
+use tls::Received;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::tcp::OwnedReadHalf;
+
+use crate::core::Core;
+use crate::session::{Phase, why_lost};
+
+/// Maximum number of reads of one session in a row, before other sessions have a turn.
+const READS_PER_TURN: usize = 4;
+
+/// Runs a session until its socket is closed.
+pub(crate) async fn run(core: Rc<RefCell<Core>>, id: SessionId, mut read: OwnedReadHalf) {
+    std::future::poll_fn(|cx| {
+        let mut core = core.borrow_mut();
+        let session = core.session_mut(id).map(|session| (session.peer, session.address));
+        let _turn = TurnGuard::of("session", session);
+        drive(&mut core, id, &mut read, cx)
+    })
+    .await;
+}
+
+fn drive(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<()> {
+    for _ in 0..READS_PER_TURN {
+        if core.is_turn_over() {
+            break;
+        }
+        let busy = core.is_busy();
+        let Some(session) = core.session_mut(id) else { return Poll::Ready(()) };
+        if session.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            session.waker = Some(cx.waker().clone());
+        }
+        if session.blocked && read.as_ref().poll_write_ready(cx).is_ready() {
+            core.unblocked(id);
+            continue;
+        }
+        if !session.reads() {
+            return Poll::Pending;
+        }
+        if busy && session.phase != Phase::Closing {
+            core.park(id);
+            return Poll::Pending;
+        }
+        if std::mem::take(&mut session.replay) {
+            core.received(id, &mut []);
+            continue;
+        }
+        if session.write.tls.is_some() {
+            if decrypt(core, id, read, cx).is_pending() {
+                return Poll::Pending;
+            }
+            continue;
+        }
+        let mut buffer = core.take_read_buffer();
+        let mut into = ReadBuf::new(&mut buffer);
+        let polled = Pin::new(&mut *read).poll_read(cx, &mut into);
+        let n = into.filled().len();
+        match polled {
+            Poll::Pending => {
+                core.restore_read_buffer(buffer);
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(())) if n > 0 => core.received(id, &mut buffer[..n]),
+            Poll::Ready(Ok(())) => core.lost(id, CloseReason::ConnectionLost),
+            Poll::Ready(Err(error)) => core.lost(id, why_lost(&error)),
+        }
+        core.restore_read_buffer(buffer);
+    }
+    drive_again(cx)
+}
+
+/// Reads once from a socket with TLS, and takes in what could be decrypted.
+fn decrypt(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<()> {
+    let mut plain = core.take_plaintext();
+    let polled = match core.session_mut(id).and_then(|session| session.write.tls.as_mut()) {
+        Some(tls) => isolated(|| {
+            tls.receive(READ_BUFFER_BYTES, &mut plain, |buffer| {
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut *read).poll_read(cx, &mut buffer))?;
+                Poll::Ready(Ok(buffer.filled().len()))
+            })
+        }),
+        None => Some(Poll::Pending),
+    };
+    let Some(polled) = polled else {
+        // TLS has a defect that this connection's bytes show. It cannot carry a close frame any more.
+        core.lost(id, CloseReason::Internal);
+        core.restore_plaintext(plain);
+        return Poll::Ready(());
+    };
+    if !plain.is_empty() {
+        core.received(id, &mut plain);
+    }
+    let polled = polled.map(|received| match received {
+        Ok(Received::More) => core.flush_tls(id),
+        Ok(Received::End) => core.lost(id, CloseReason::ConnectionLost),
+        Err(error) => core.tls_failed(id, &error),
+    });
+    core.restore_plaintext(plain);
+    polled
+}
+
+fn drive_again(cx: &mut Context<'_>) -> Poll<()> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
