@@ -23,8 +23,7 @@ use proto::limits::READ_BUFFER_BYTES;
 use proto::limits::SOCKET_UNSENT_BYTES;
 use proto::ws::{Reader, Speaker};
 use proto::{
-    Bugs, CloseReason, Input, Keys, Lineage, Now, Origin, Output, PeerId, Router, RouterConfig, SessionId, ShardId,
-    ToShard,
+    Bugs, CloseReason, Input, Keys, Now, Origin, Output, PeerId, Router, RouterConfig, SessionId, ShardId, ToShard,
 };
 use thread::{Outboxes, Turn, TurnGuard, log_bug, planted};
 use tokio::net::tcp::OwnedWriteHalf;
@@ -33,8 +32,8 @@ use tracing::debug;
 use crate::Gauges;
 use crate::clock::Clock;
 use crate::queue::Pool;
-use crate::session::{Counted, HandOff, Phase, Seat, Session};
-use crate::socket::{Socket, Writer};
+use crate::session::{Arrival, Counted, Phase, Session};
+use crate::socket::Writer;
 use crate::sparse::Sparse;
 use crate::stats::{IoStats, Reading};
 
@@ -226,23 +225,23 @@ impl Core {
         slot.session.as_deref_mut()
     }
 
-    /// Adds a session for a socket. The caller runs its task.
-    pub(crate) fn adopt(&mut self, write: OwnedWriteHalf, handed: Adopted) -> SessionId {
+    /// Adds a session for a socket, of which `leftover` was read before. The caller runs its task.
+    pub(crate) fn adopt(&mut self, write: Writer, leftover: Vec<u8>, arrival: Arrival) -> SessionId {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, session: None });
             self.slots.len() as u32 - 1
         });
         let now = self.now();
-        let Adopted { peer, resume, address, mut seat, leftover, tls } = handed;
+        let Arrival { peer, resume, address, mut seat } = arrival;
         // The session that it replaces may have ended meanwhile.
         seat.request_again();
         let seated = seat.is_taken();
-        tune(&write, self.patience.dead_after());
+        tune(&write.tcp, self.patience.dead_after());
         let id = SessionId { slot, generation: self.slots[slot as usize].generation };
         self.slots[slot as usize].session = Some(Box::new(Session {
             peer,
             address,
-            write: Writer { tcp: write, tls },
+            write,
             waker: None,
             phase: Phase::Pending,
             reason: None,
@@ -406,23 +405,4 @@ fn tune(_: &OwnedWriteHalf, _: Duration) {}
 
 fn epoch_ms(now: Now) -> u64 {
     now.wall_ms.saturating_sub(now.at.as_millis() as u64)
-}
-
-/// A socket that arrived at its home shard.
-pub(crate) struct Adopted {
-    pub(crate) peer: PeerId,
-    pub(crate) resume: Option<Lineage>,
-    pub(crate) address: std::net::SocketAddr,
-    pub(crate) seat: Seat,
-    pub(crate) leftover: Vec<u8>,
-    pub(crate) tls: Option<Box<tls::Connection>>,
-}
-
-impl From<HandOff> for (std::net::TcpStream, Adopted) {
-    fn from(handed: HandOff) -> Self {
-        let HandOff { socket: Socket { stream, tls }, leftover, peer, resume, address, seat } = handed;
-        // A copy, which has no buffer if it is empty: converted in place it would keep hyper's whole buffer for the
-        // life of the session.
-        (stream, Adopted { peer, resume, address, seat, leftover: leftover.to_vec(), tls })
-    }
 }

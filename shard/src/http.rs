@@ -37,7 +37,7 @@ use crate::core::Core;
 use crate::crowd::{NoEntry, Place};
 use crate::links::{Admission, LinkDoor, LinkSocket, Offer};
 use crate::proxies::{self, NoHead, Unclear};
-use crate::session::{HandOff, Seat};
+use crate::session::{Arrival, HandOff, Seat};
 use crate::socket::{RequestSocket, Socket};
 use crate::stats::{HandshakeFailure, IoStats};
 use crate::{Answer, Audience, Gauges, Page, Pages, Visitor};
@@ -325,7 +325,7 @@ pub(crate) async fn serve(
     let untaken = match (guest, &door.links) {
         (Guest::Peer(peer, resume), _) => {
             let seat = Seat::request(&door.gauges, door.max_connections).holding(file, place.take());
-            send_home(door, core, HandOff { socket, leftover, peer, resume, address, seat }).await
+            send_home(door, core, HandOff { socket, leftover, arrival: Arrival { peer, resume, address, seat } }).await
         }
         (Guest::Hub { hub, legacy }, Some(links)) => {
             (links.take)(LinkSocket { socket, leftover, address, hub, legacy }).err()
@@ -396,7 +396,7 @@ async fn page_in_turn(
 
 /// Hands a socket to its peer's home shard. Returns it if the shard does not accept it in time.
 async fn send_home(door: &Door, core: &RefCell<Core>, handed: HandOff) -> Option<Socket> {
-    let home = ShardId::home(&handed.peer, door.shards, door.keys);
+    let home = ShardId::home(&handed.arrival.peer, door.shards, door.keys);
     core.borrow_mut().stats_mut().handed_off += 1;
     match door.homes[usize::from(home.0)].send_timeout(handed, REQUEST_HEAD_TIMEOUT).await {
         Ok(()) => None,

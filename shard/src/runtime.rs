@@ -18,11 +18,12 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, warn};
 
 use crate::config::HubConfig;
-use crate::core::{Adopted, Core, SessionLimits};
+use crate::core::Core;
 use crate::crowd::{Crowd, Place};
 use crate::http::{self, Door, DoorFiles, Entrance, Gate, Handshakes, Share};
 use crate::session::HandOff;
 use crate::session_task;
+use crate::socket::Writer;
 use crate::sparse::Sparse;
 use crate::stats::HandshakeFailure;
 use crate::{Largest, NetworkList, Reading};
@@ -342,11 +343,11 @@ async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>)
         tokio::select! {
             arrived = arrivals.recv() => {
                 let Some(arrived) = arrived else { break };
-                let (stream, adopted): (std::net::TcpStream, Adopted) = arrived.into();
+                let (stream, tls, leftover, arrival) = arrived.into_parts();
                 match TcpStream::from_std(stream) {
                     Ok(stream) => {
-                        let (read, write) = stream.into_split();
-                        let id = core.borrow_mut().adopt(write, adopted);
+                        let (read, tcp) = stream.into_split();
+                        let id = core.borrow_mut().adopt(Writer { tcp, tls }, leftover, arrival);
                         sessions.spawn_local(session_task::run(Rc::clone(&core), id, read));
                     }
                     Err(error) => warn!(%error, "hand_off_failed"),

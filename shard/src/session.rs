@@ -1,6 +1,6 @@
 //! The state of one WebSocket on its home shard.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
@@ -22,6 +22,22 @@ pub(crate) struct HandOff {
     pub(crate) socket: Socket,
     /// Bytes that arrived after the request. They precede everything read from the socket.
     pub(crate) leftover: Bytes,
+    pub(crate) arrival: Arrival,
+}
+
+impl HandOff {
+    /// The socket, its TLS, and what becomes the session.
+    pub(crate) fn into_parts(self) -> (TcpStream, Option<Box<tls::Connection>>, Vec<u8>, Arrival) {
+        let Self { socket: Socket { stream, tls }, leftover, arrival } = self;
+        // A copy, which has no buffer if it is empty: converted in place it would keep hyper's whole buffer for the
+        // life of the session.
+        (stream, tls, leftover.to_vec(), arrival)
+    }
+}
+
+/// A peer whose request was accepted, and that has no session yet.
+#[derive(Debug)]
+pub(crate) struct Arrival {
     pub(crate) peer: PeerId,
     /// What its resume secret proves, if it showed a valid one.
     pub(crate) resume: Option<Lineage>,

@@ -11,6 +11,8 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::session::{HandOff, Seat};
+use crate::socket::Socket;
 
 const MEBIBYTE: usize = 1024 * 1024;
 
@@ -61,8 +63,8 @@ async fn adopt_as(core: &mut Core, peer: PeerId) -> (SessionId, OwnedReadHalf, T
     write.writable().await.expect("open");
     let gauges = Arc::clone(&core.gauges);
     let seat = Seat::request(&gauges, 1000);
-    let adopted = Adopted { peer, resume: None, address, seat, leftover: Vec::new(), tls: None };
-    (core.adopt(write, adopted), read, client)
+    let arrival = Arrival { peer, resume: None, address, seat };
+    (core.adopt(Writer { tcp: write, tls: None }, Vec::new(), arrival), read, client)
 }
 
 /// Sends a signal of this length from `from`.
@@ -251,16 +253,14 @@ async fn a_session_keeps_of_its_request_what_came_behind_it_and_no_more() {
         // As hyper leaves it: the rest of a buffer that held the request.
         let mut buffer = Vec::with_capacity(8 * 1024);
         buffer.extend_from_slice(behind.as_bytes());
+        let seat = Seat::request(&Arc::default(), 1);
         let handed = HandOff {
-            resume: None,
             socket: Socket { stream: TcpStream::connect(address).expect("connected"), tls: None },
             leftover: buffer.into(),
-            peer: peer(1),
-            address,
-            seat: Seat::request(&Arc::default(), 1),
+            arrival: Arrival { peer: peer(1), resume: None, address, seat },
         };
-        let (_, adopted): (TcpStream, Adopted) = handed.into();
-        assert_eq!((&adopted.leftover[..], adopted.leftover.capacity()), (behind.as_bytes(), behind.len()));
+        let (_, _, leftover, _) = handed.into_parts();
+        assert_eq!((&leftover[..], leftover.capacity()), (behind.as_bytes(), behind.len()));
     }
 }
 
