@@ -33,8 +33,10 @@ mod frame;
 mod fresh;
 mod inbox;
 mod outbox;
+mod question;
 mod server;
 mod session;
+mod stamp;
 #[cfg(test)]
 mod tests;
 
@@ -162,7 +164,7 @@ struct State {
     prefix: String,
     outbox: RefCell<Outbox>,
     /// Of the present connection; `None` before the first.
-    fresh: RefCell<Option<Fresh>>,
+    fresh: RefCell<Option<Rc<RefCell<Fresh>>>>,
     wake: Notify,
     up: Cell<bool>,
     /// Whether it has been up before.
@@ -234,8 +236,8 @@ impl Bridge {
     /// A hub has answered, over a link, whether the id is free. It may be what the bridge has asked a hub of version
     /// 2.0.
     pub(crate) fn answered(&mut self, hub: HubId, peer: PeerId, ticket: u64) {
-        if let Some(fresh) = &mut *self.state.fresh.borrow_mut() {
-            fresh.answered(hub, &(peer, ticket));
+        if let Some(fresh) = &*self.state.fresh.borrow() {
+            fresh.borrow_mut().answered(hub, &(peer, ticket));
         }
     }
 

@@ -1,5 +1,6 @@
 //! One connection to Redis, from connecting to its end.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,10 +13,12 @@ use tracing::{debug, info, warn};
 
 use super::connection::Connection;
 use super::frame::HEADER;
-use super::fresh::{Fresh, Judgment, Stamp, ask};
+use super::fresh::{Fresh, Judgment};
 use super::inbox::{Inbox, Push, inbox};
 use super::outbox::To;
+use super::question::ask;
 use super::server::Server;
+use super::stamp::Stamp;
 use super::{BridgeEvent, Events, State, bounded};
 
 /// Why a connection has ended.
@@ -35,13 +38,14 @@ impl From<RedisError> for End {
 /// Connects, subscribes, and carries frames until something fails.
 pub(super) async fn run(state: Rc<State>, server: Rc<Server>, events: Events) -> End {
     match connect(&state, &server).await {
-        Ok((connection, inbox)) => {
+        Ok((connection, inbox, fresh)) => {
             let beats = [Beat::default(), Beat::default()];
             let mut session = Session {
                 state,
                 events,
                 connection,
                 inbox,
+                fresh,
                 publishing: JoinSet::new(),
                 role: JoinSet::new(),
                 beats,
@@ -57,9 +61,10 @@ pub(super) async fn run(state: Rc<State>, server: Rc<Server>, events: Events) ->
     }
 }
 
-async fn connect(state: &State, server: &Server) -> Result<(Connection, Inbox), End> {
+async fn connect(state: &State, server: &Server) -> Result<(Connection, Inbox, Rc<RefCell<Fresh>>), End> {
     let fresh = Fresh::new().ok_or_else(|| End::Failed("the system has no random numbers".to_owned()))?;
-    *state.fresh.borrow_mut() = Some(fresh);
+    let fresh = Rc::new(RefCell::new(fresh));
+    *state.fresh.borrow_mut() = Some(Rc::clone(&fresh));
     let slow = |what| move |_| End::Failed(format!("{what} timed out"));
     let (mouth, inbox) = inbox();
     let mut connection = Box::pin(timeout(BRIDGE_CONNECT_TIMEOUT, Connection::open(server, mouth)))
@@ -73,15 +78,7 @@ async fn connect(state: &State, server: &Server) -> Result<(Connection, Inbox), 
         Ok::<_, End>(())
     };
     Box::pin(timeout(BRIDGE_CONNECT_TIMEOUT, subscribe)).await.map_err(slow("subscribing"))??;
-    Ok((connection, inbox))
-}
-
-/// Uses what the connection knows of the age of frames. [`connect`] has put it there, and it stays as long as the bridge
-/// does; without it the connection fails, which is counted and logged.
-fn with_fresh<T>(state: &State, with: impl FnOnce(&mut Fresh) -> T) -> Result<T, End> {
-    let mut fresh = state.fresh.borrow_mut();
-    debug_assert!(fresh.is_some(), "a connection judges and stamps frames");
-    fresh.as_mut().map(with).ok_or_else(|| End::Failed("the bridge has lost its challenges".to_owned()))
+    Ok((connection, inbox, fresh))
 }
 
 /// Fails where the server cannot be a bridge, as it is a replica for example. A server that does not tell its role is
@@ -109,6 +106,8 @@ struct Session {
     events: Events,
     connection: Connection,
     inbox: Inbox,
+    /// What this connection knows of the age of frames.
+    fresh: Rc<RefCell<Fresh>>,
     publishing: JoinSet<Published>,
     /// The question whether the server is still a master. One at a time, asked with each probe.
     role: JoinSet<Result<(), End>>,
@@ -158,12 +157,12 @@ impl Session {
                     self.inbox.drain(&mut pushes);
                     self.take(&mut pushes).await?;
                     self.judge(due)?;
-                    self.tick()?;
-                    self.probe()?;
+                    self.tick();
+                    self.probe();
                     self.ask_role();
                 }
             }
-            self.publish()?;
+            self.publish();
         }
     }
 
@@ -202,12 +201,11 @@ impl Session {
         if payload.is_empty() {
             return Ok(());
         }
-        let judgment =
-            with_fresh(&self.state, |fresh| (!fresh.is_own(payload)).then(|| fresh.judge(from, at, payload)))?;
-        let Some(judgment) = judgment else {
+        if self.fresh.borrow().is_own(payload) {
             (self.beats[at].heard, self.beats[at].works) = (true, true);
             return self.rise().await;
-        };
+        }
+        let judgment = self.fresh.borrow_mut().judge(from, at, payload);
         self.respond(from, &judgment);
         // Before Up it is not known that this hub can answer.
         if judgment.met && self.up && from != self.state.hub {
@@ -276,11 +274,10 @@ impl Session {
     }
 
     /// Draws challenges, and says which hubs do not answer them.
-    fn tick(&self) -> Result<(), End> {
-        let one_way: Vec<HubId> = with_fresh(&self.state, |fresh| {
-            fresh.tick();
-            fresh.one_way().take(MAX_ONE_WAY).collect()
-        })?;
+    fn tick(&self) {
+        let mut fresh = self.fresh.borrow_mut();
+        fresh.tick();
+        let one_way: Vec<HubId> = fresh.one_way().take(MAX_ONE_WAY).collect();
         let mut view = self.state.view.borrow_mut();
         for hub in one_way.iter().filter(|hub| !view.one_way.contains(hub)) {
             let detail = "it does not receive this hub over Redis, or its recorded frames are published again: check \
@@ -291,21 +288,19 @@ impl Session {
             info!(%hub, address = %view.address, "bridge_one_way_ended");
         }
         view.one_way = one_way;
-        Ok(())
     }
 
     /// Publishes a probe on each channel where no other frame shows that it works. A hub sends itself nothing else, so
     /// its own channel is always probed.
-    fn probe(&mut self) -> Result<(), End> {
+    fn probe(&mut self) {
         for (at, to) in [None, Some(self.state.hub)].into_iter().enumerate() {
             let beat = &mut self.beats[at];
             beat.asked = !beat.heard || to.is_some();
             beat.heard = false;
             if beat.asked {
-                self.start(vec![(to, self.state.seal.begin())], None, true)?;
+                self.start(vec![(to, self.state.seal.begin())], None, true);
             }
         }
-        Ok(())
     }
 
     /// Asks whether the server is still a master: it may be demoted while its connections stay.
@@ -317,7 +312,7 @@ impl Session {
     }
 
     /// Starts pipelines up to [`BRIDGE_PIPELINES`].
-    fn publish(&mut self) -> Result<(), End> {
+    fn publish(&mut self) {
         let cluster = self.connection.is_cluster();
         while self.publishing.len() < BRIDGE_PIPELINES {
             let mut outbox = self.state.outbox.borrow_mut();
@@ -325,23 +320,20 @@ impl Session {
             drop(outbox);
             let Some((to, _)) = frames.first() else { break };
             let lane = cluster.then_some(*to);
-            self.start(frames, lane, false)?;
+            self.start(frames, lane, false);
         }
-        Ok(())
     }
 
-    fn start(&mut self, frames: Vec<(To, Vec<u8>)>, lane: Option<To>, probe: bool) -> Result<(), End> {
+    fn start(&mut self, frames: Vec<(To, Vec<u8>)>, lane: Option<To>, probe: bool) {
         let bytes = frames.iter().map(|(_, frame)| frame.len()).sum();
-        let seal = |fresh: &mut Fresh| {
-            let seal_one = |(to, mut frame): (To, Vec<u8>)| {
-                let channel = self.state.channel(to);
-                fresh.stamp(to, &mut frame);
-                self.state.seal.finish(&channel, &mut frame);
-                (channel, frame)
-            };
-            frames.into_iter().map(seal_one).collect()
+        let mut fresh = self.fresh.borrow_mut();
+        let seal = |(to, mut frame): (To, Vec<u8>)| {
+            let channel = self.state.channel(to);
+            fresh.stamp(to, &mut frame);
+            self.state.seal.finish(&channel, &mut frame);
+            (channel, frame)
         };
-        let sealed: Vec<(Arc<str>, Vec<u8>)> = with_fresh(&self.state, seal)?;
+        let sealed: Vec<(Arc<str>, Vec<u8>)> = frames.into_iter().map(seal).collect();
         let frames = sealed.len();
         let connection = self.connection.clone();
         // Frames keep their order: tasks of this runtime start in the order in which they are spawned, and a pipeline
@@ -350,7 +342,6 @@ impl Session {
             let result = Box::pin(connection.publish(sealed)).await;
             Published { lane, probe, frames, bytes, result }
         });
-        Ok(())
     }
 
     fn published(&mut self, published: Published) -> Result<(), End> {

@@ -75,7 +75,7 @@ impl Hub {
 
     /// Whether frames of another hub are taken.
     fn has_met(&self, other: HubId) -> bool {
-        self.bridge.state.fresh.borrow().as_ref().is_some_and(|fresh| fresh.is_met(other))
+        self.bridge.state.fresh.borrow().as_ref().is_some_and(|fresh| fresh.borrow().is_met(other))
     }
 
     async fn comes_up(&mut self) {

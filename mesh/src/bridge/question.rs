@@ -1,0 +1,45 @@
+//! Questions to hubs of version 2.0, which put no stamp on their frames.
+//!
+//! They skip our stamps, which have the form of an envelope of an unknown kind. They are asked a question that they can
+//! answer: whether a random id is free (`Takeover`), under a random ticket. Their frames are accepted while they
+//! answer. So a rolling upgrade needs no setting, and recorded frames of that version are useless too. Their frames have
+//! no numbers, so those of a *living* hub of version 2.0 can be repeated, as between such hubs.
+
+use proto::envelope::{EnvelopeKind, Route, Routed};
+use proto::{Envelope, HubId, HubIncarnation, PeerId};
+
+use super::stamp::{self, split};
+
+/// A question to a hub that knows no stamps: whether this random id is free, under this random ticket.
+pub(super) type Question = (PeerId, u64);
+
+/// Questions that are answered in a payload.
+pub(super) fn answered_in(mut payload: &[u8]) -> Vec<Question> {
+    let mut answers = Vec::new();
+    while let Some((kind, _, rest)) = split(payload) {
+        let mut envelope = &payload[..payload.len() - rest.len()];
+        if kind == EnvelopeKind::TakeoverAnswer as u8
+            && let Ok(Some(Envelope::Routed(_, routed))) = Envelope::decode(&mut envelope)
+            && let Routed::TakeoverAnswer { peer, ticket, .. } = *routed
+        {
+            answers.push((peer, ticket));
+        }
+        payload = rest;
+    }
+    answers
+}
+
+/// A question as it goes to a hub of version 2.0. It is for no life of that hub, so that it is answered without any
+/// consequence.
+pub(super) fn ask((peer, ticket): Question, to: HubId, from: HubId) -> Envelope {
+    let nobody = HubIncarnation(0);
+    let route = Route { to, to_incarnation: nobody, from, from_incarnation: nobody, hops: 0 };
+    Envelope::Routed(route, Box::new(Routed::Takeover { peer, ticket, resume: None }))
+}
+
+/// `None` where the system has no random numbers.
+pub(super) fn random() -> Option<Question> {
+    let mut peer = [0; 20];
+    getrandom::fill(&mut peer).ok()?;
+    Some((PeerId::from_bytes(peer), stamp::random()?))
+}
