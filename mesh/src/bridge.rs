@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use proto::limits::{BRIDGE_BACKOFF_MAX, BRIDGE_BACKOFF_MIN, MAX_ERROR_TEXT_BYTES};
 use proto::{HubId, PeerId};
+use thread::{TurnGuard, planted};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
@@ -296,8 +297,10 @@ fn bounded(error: &str) -> &str {
     &error[..error.floor_char_boundary(MAX_ERROR_TEXT_BYTES)]
 }
 
-/// Makes one connection after the other.
+/// Makes one connection after the other. Nobody would make the next one after a panic here, so the mesh ends with it.
 async fn keep(state: Rc<State>, server: Rc<Server>, events: Events) {
+    let _turn = TurnGuard::of("bridge", ());
+    planted("bridge");
     let mut backoff = Backoff::default();
     loop {
         // A task of its own: should it panic, the next one goes on.

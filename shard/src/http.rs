@@ -27,6 +27,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use proto::envelope::{SUBPROTOCOL, TOKEN_WANTED};
 use proto::limits::{MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT};
 use proto::{CloseReason, HubId, Keys, Lineage, PeerId, ResumeKeys, ShardId, is_secret, ws};
+use thread::planted;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -514,6 +515,7 @@ fn answer(
             door.check_peer(caller.entrance, &query, headers).map(|peer| Guest::Peer(peer, None))
         }
     });
+    planted("upgrade");
     let guest = match checked.and_then(|guest| handshake::check(&request).map(|()| guest).map_err(Refusal::from)) {
         Ok(guest) => guest,
         Err(refusal) => return refuse(refusal),

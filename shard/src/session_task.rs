@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use proto::limits::READ_BUFFER_BYTES;
 use proto::{CloseReason, SessionId, isolated};
-use thread::TurnGuard;
+use thread::{TurnGuard, planted};
 use tls::Received;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::OwnedReadHalf;
@@ -83,6 +83,7 @@ fn decrypt(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Co
     let mut plain = core.take_plaintext();
     let polled = match core.session_mut(id).and_then(|session| session.write.tls.as_mut()) {
         Some(tls) => isolated(|| {
+            planted("tls");
             tls.receive(READ_BUFFER_BYTES, &mut plain, |buffer| {
                 let mut buffer = ReadBuf::new(buffer);
                 ready!(Pin::new(&mut *read).poll_read(cx, &mut buffer))?;

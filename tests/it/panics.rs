@@ -13,6 +13,9 @@ use crate::hub::{DEADLINE, Hub, command};
 /// Exit code after a bug of the hub.
 const EX_SOFTWARE: i32 = 70;
 
+/// A bridge that never connects.
+const NO_REDIS: &[(&str, &str)] = &[("REDIS_URL", "redis://127.0.0.1:1"), ("DRAIN_SECS", "0")];
+
 /// Starts a hub with a panic at that place. It has a mesh thread, but no other hub.
 fn planted(place: &str, env: &[(&str, &str)]) -> Hub {
     let own = [("PEERPIGEON_PLANTED_PANIC", place), ("IS_HUB", "true"), ("MESH_TOKEN", "secret")];
@@ -29,10 +32,15 @@ fn joins(address: SocketAddr, n: u32) -> Option<TcpStream> {
 
 #[test]
 fn a_panic_in_any_turn_ends_the_process() {
-    for (place, thread) in
-        [("rules", "shard"), ("letters", "shard"), ("tick", "shard"), ("flush", "shard"), ("mesh", "mesh")]
-    {
-        let mut hub = planted(place, &[]);
+    for (place, thread) in [
+        ("rules", "shard"),
+        ("letters", "shard"),
+        ("tick", "shard"),
+        ("flush", "shard"),
+        ("mesh", "mesh"),
+        ("bridge", "mesh"),
+    ] {
+        let mut hub = planted(place, NO_REDIS);
         // These peers give work to every place, including the one for letters between shards.
         let _peers: Vec<_> = (1..=8).map(|n| joins(hub.address, n)).collect();
         let last = hub.logged("\"hub_failed\"");
@@ -52,6 +60,34 @@ fn a_panic_in_a_parser_ends_only_its_session() {
     }
     hub.metric_becomes("peerpigeon_closes_total{reason=\"internal\"}", |closes| closes == 3.0);
     hub.signal("-TERM");
+    assert_eq!(hub.wait().code(), Some(0));
+}
+
+#[test]
+fn a_panic_before_the_upgrade_ends_only_its_connection() {
+    let mut hub = planted("upgrade", &[]);
+    for n in 1..=3 {
+        let mut answer = Vec::new();
+        joins(hub.address, n).unwrap().read_to_end(&mut answer).unwrap_or_default();
+        assert_eq!(String::from_utf8_lossy(&answer), "");
+        hub.logged("a planted panic: upgrade");
+    }
+    assert!(hub.get("/livez").starts_with("HTTP/1.1 200"));
+    hub.signal("-TERM");
+    assert_eq!(hub.wait().code(), Some(0));
+}
+
+#[test]
+fn a_panic_in_a_connection_to_redis_leaves_the_hub_and_the_bridge_connects_again() {
+    let mut hub = planted("redis", NO_REDIS);
+    let line = hub.logged("\"bridge_cannot_connect\"");
+    assert!(line.contains("a planted panic: redis"), "{line}");
+    hub.metric_becomes("peerpigeon_redis_errors_total", |errors| errors >= 3.0);
+    let mut peer = Client::open(hub.address, 1, b"");
+    peer.say(r#"{"type":"ping"}"#);
+    peer.hear_type("pong");
+    hub.signal("-TERM");
+    peer.closed();
     assert_eq!(hub.wait().code(), Some(0));
 }
 

@@ -292,6 +292,22 @@ fn every_session_ends_with_close_notify() {
 }
 
 #[test]
+fn a_panic_in_tls_ends_only_its_session() {
+    let mut hub = secure(common(), &[("PEERPIGEON_PLANTED_PANIC", "tls")]);
+    let config = Arc::new(client_config(common()));
+    for n in 1..=3 {
+        let mut stream = connect(hub.address, &config);
+        stream.write_all(upgrade(&format!("/ws?peerId={}", id(n))).as_bytes()).unwrap();
+        // The session's TLS is not used any more, not even for close_notify.
+        stream.read_to_end(&mut Vec::new()).unwrap_err();
+    }
+    let closes = "peerpigeon_closes_total{reason=\"internal\"}";
+    eventually("all three are counted", || metric(hub.address, &config, closes) == 3.0);
+    hub.signal("-TERM");
+    assert_eq!(hub.wait().code(), Some(0));
+}
+
+#[test]
 fn a_client_that_sends_only_close_notify_has_left() {
     let hub = secure(common(), &[]);
     let config = Arc::new(client_config(common()));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use proto::HubId;
 use proto::limits::{BRIDGE_BATCH, BRIDGE_CONNECT_TIMEOUT, BRIDGE_PIPELINES, BRIDGE_PROBE, MAX_ONE_WAY};
 use redis::RedisError;
+use thread::planted;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
@@ -37,6 +38,7 @@ impl From<RedisError> for End {
 
 /// Connects, subscribes, and carries frames until something fails.
 pub(super) async fn run(state: Rc<State>, server: Rc<Server>, events: Events) -> End {
+    planted("redis");
     match connect(&state, &server).await {
         Ok((connection, inbox, fresh)) => {
             let beats = [Beat::default(), Beat::default()];
