@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 use crate::backoff::{Backoff, chance};
 use frame::Seal;
 use fresh::Fresh;
-use outbox::{Outbox, To};
+use publish_queue::{PublishQueue, To};
 use server::Server;
 use session::End;
 
@@ -33,7 +33,7 @@ mod connection;
 mod frame;
 mod fresh;
 mod inbox;
-mod outbox;
+mod publish_queue;
 mod question;
 mod server;
 mod session;
@@ -163,7 +163,7 @@ struct State {
     channels: [Arc<str>; 2],
     /// The name of a hub's channel without the hub's id.
     prefix: String,
-    outbox: RefCell<Outbox>,
+    queue: RefCell<PublishQueue>,
     /// Of the present connection; `None` before the first.
     fresh: RefCell<Option<Rc<RefCell<Fresh>>>>,
     wake: Notify,
@@ -188,7 +188,7 @@ impl Bridge {
                 format!("{prefix}{}", config.hub).into(),
             ],
             prefix,
-            outbox: RefCell::default(),
+            queue: RefCell::default(),
             fresh: RefCell::default(),
             wake: Notify::new(),
             up: Cell::new(false),
@@ -217,14 +217,14 @@ impl Bridge {
     /// and while [`BRIDGE_QUEUE_BYTES`](proto::limits::BRIDGE_QUEUE_BYTES) are queued.
     pub(crate) fn push(&mut self, to: Option<HubId>, write: impl FnOnce(&mut Vec<u8>)) {
         let state = &self.state;
-        if state.up.get() && !state.outbox.borrow_mut().push(to, &state.seal, write) {
+        if state.up.get() && !state.queue.borrow_mut().push(to, &state.seal, write) {
             state.view.borrow_mut().lost += 1;
         }
     }
 
     /// Has the next envelope for everyone leave behind what was pushed for single hubs.
     pub(crate) fn fence(&mut self) {
-        self.state.outbox.borrow_mut().fence();
+        self.state.queue.borrow_mut().fence();
     }
 
     /// Publishes the pushed envelopes together.
@@ -244,7 +244,7 @@ impl Bridge {
 
     /// Bytes that Redis has not accepted yet.
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.state.outbox.borrow().bytes()
+        self.state.queue.borrow().bytes()
     }
 
     /// The present state of the bridge.
@@ -273,7 +273,7 @@ impl State {
 
     /// Notes that the bridge is down. Returns whether it was up.
     fn fall(&self) -> bool {
-        self.outbox.borrow_mut().clear();
+        self.queue.borrow_mut().clear();
         let mut view = self.view.borrow_mut();
         view.connected = false;
         view.one_way.clear();

@@ -16,7 +16,7 @@ use super::connection::Connection;
 use super::frame::HEADER;
 use super::fresh::{Fresh, Judgment};
 use super::inbox::{Inbox, Push, inbox};
-use super::outbox::To;
+use super::publish_queue::To;
 use super::question::ask;
 use super::server::Server;
 use super::stamp::Stamp;
@@ -229,13 +229,13 @@ impl Session {
     /// Sends the hub what it takes to know that frames are fresh, and notes what its frame has shown.
     fn respond(&self, from: HubId, judgment: &Judgment) {
         let state = &self.state;
-        let mut outbox = state.outbox.borrow_mut();
+        let mut queue = state.queue.borrow_mut();
         if judgment.answer {
             // Its stamp echoes the challenge.
-            outbox.push(Some(from), &state.seal, |_| {});
+            queue.push(Some(from), &state.seal, |_| {});
         }
         if let Some(question) = judgment.ask {
-            outbox.push(Some(from), &state.seal, |out| ask(question, from, state.hub).encode(out));
+            queue.push(Some(from), &state.seal, |out| ask(question, from, state.hub).encode(out));
         }
         let mut view = state.view.borrow_mut();
         if !judgment.taken {
@@ -317,9 +317,9 @@ impl Session {
     fn publish(&mut self) {
         let cluster = self.connection.is_cluster();
         while self.publishing.len() < BRIDGE_PIPELINES {
-            let mut outbox = self.state.outbox.borrow_mut();
-            let frames = if cluster { outbox.take_lane() } else { outbox.take() };
-            drop(outbox);
+            let mut queue = self.state.queue.borrow_mut();
+            let frames = if cluster { queue.take_lane() } else { queue.take() };
+            drop(queue);
             let Some((to, _)) = frames.first() else { break };
             let lane = cluster.then_some(*to);
             self.start(frames, lane, false);
@@ -348,16 +348,16 @@ impl Session {
 
     fn published(&mut self, published: Published) -> Result<(), End> {
         let Published { lane, probe, frames, bytes, result } = published;
-        let mut outbox = self.state.outbox.borrow_mut();
+        let mut queue = self.state.queue.borrow_mut();
         if let Some(to) = lane {
-            outbox.release(to);
+            queue.release(to);
         }
         if probe {
             // A probe that Redis refuses does not come back. A missing right is one reason.
             return result?.into_iter().next().map_or(Ok(()), |error| Err(error.into()));
         }
-        outbox.accepted(bytes);
-        drop(outbox);
+        queue.accepted(bytes);
+        drop(queue);
         let (refused, error) = match result {
             Ok(errors) => (errors.len(), errors.into_iter().next()),
             // Other nodes of the cluster may work. The probes show whether this one matters here.

@@ -12,7 +12,7 @@ pub(super) type To = Option<HubId>;
 
 /// Frames for each channel in the order of their envelopes; channels in turn.
 #[derive(Default)]
-pub(super) struct Outbox {
+pub(super) struct PublishQueue {
     lanes: BTreeMap<To, Lane>,
     /// Lanes with frames that are not busy.
     turns: VecDeque<To>,
@@ -25,7 +25,7 @@ pub(super) struct Outbox {
 #[derive(Default)]
 struct Lane {
     frames: VecDeque<Vec<u8>>,
-    /// Whether it is in [`Outbox::turns`].
+    /// Whether it is in [`PublishQueue::turns`].
     listed: bool,
     /// Its frames wait until Redis has accepted the ones that were taken.
     busy: bool,
@@ -33,7 +33,7 @@ struct Lane {
     fenced: bool,
 }
 
-impl Outbox {
+impl PublishQueue {
     /// Appends one envelope. Returns false if the queue is full.
     pub(super) fn push(&mut self, to: To, seal: &Seal, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if self.bytes() >= BRIDGE_QUEUE_BYTES {
@@ -158,13 +158,13 @@ mod tests {
         Some(HubId(PeerId::from_bytes([n; 20])))
     }
 
-    fn outbox(pushes: &[(To, usize)]) -> Outbox {
+    fn queue(pushes: &[(To, usize)]) -> PublishQueue {
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
-        let mut outbox = Outbox::default();
+        let mut queue = PublishQueue::default();
         for (to, len) in pushes {
-            assert!(outbox.push(*to, &seal, |out| out.resize(out.len() + len, 7)));
+            assert!(queue.push(*to, &seal, |out| out.resize(out.len() + len, 7)));
         }
-        outbox
+        queue
     }
 
     fn sizes(frames: &[(To, Vec<u8>)]) -> Vec<(To, usize)> {
@@ -174,67 +174,67 @@ mod tests {
     #[test]
     fn envelopes_share_frames_until_one_is_full_and_channels_take_turns() {
         let full = BRIDGE_FRAME_BYTES;
-        let mut outbox = outbox(&[(None, 10), (None, full), (hub(1), 5), (None, 20), (hub(1), 6)]);
-        assert_eq!(outbox.bytes(), full + 41 + 3 * PREFIX);
-        let frames = outbox.take();
+        let mut queue = queue(&[(None, 10), (None, full), (hub(1), 5), (None, 20), (hub(1), 6)]);
+        assert_eq!(queue.bytes(), full + 41 + 3 * PREFIX);
+        let frames = queue.take();
         assert_eq!(sizes(&frames), [(None, full + 10), (hub(1), 11), (None, 20)]);
-        assert_eq!(outbox.bytes(), full + 41 + 3 * PREFIX);
-        outbox.accepted(outbox.bytes());
-        assert_eq!(outbox.bytes(), 0);
-        assert!(outbox.lanes.is_empty() && outbox.turns.is_empty() && outbox.take().is_empty());
+        assert_eq!(queue.bytes(), full + 41 + 3 * PREFIX);
+        queue.accepted(queue.bytes());
+        assert_eq!(queue.bytes(), 0);
+        assert!(queue.lanes.is_empty() && queue.turns.is_empty() && queue.take().is_empty());
     }
 
     #[test]
     fn behind_a_fence_everyone_gets_a_frame_after_those_of_single_hubs() {
-        let mut outbox = outbox(&[(None, 10), (hub(1), 5)]);
+        let mut queue = queue(&[(None, 10), (hub(1), 5)]);
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
-        outbox.fence();
+        queue.fence();
         // Nothing has been appended since for a single hub: one frame is enough for both.
         for len in [3, 4] {
-            assert!(outbox.push(None, &seal, |out| out.resize(out.len() + len, 7)));
-            outbox.fence();
+            assert!(queue.push(None, &seal, |out| out.resize(out.len() + len, 7)));
+            queue.fence();
         }
-        assert_eq!(sizes(&outbox.take()), [(None, 10), (hub(1), 5), (None, 7)]);
-        assert!(outbox.push(hub(1), &seal, |out| out.push(7)));
-        outbox.fence();
-        assert!(outbox.push(None, &seal, |out| out.push(7)));
-        assert_eq!(sizes(&outbox.take()), [(hub(1), 1), (None, 1)]);
+        assert_eq!(sizes(&queue.take()), [(None, 10), (hub(1), 5), (None, 7)]);
+        assert!(queue.push(hub(1), &seal, |out| out.push(7)));
+        queue.fence();
+        assert!(queue.push(None, &seal, |out| out.push(7)));
+        assert_eq!(sizes(&queue.take()), [(hub(1), 1), (None, 1)]);
     }
 
     #[test]
     fn a_fence_does_not_part_what_comes_after_frames_that_have_left() {
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
-        let mut outbox = outbox(&[(hub(1), 5)]);
-        assert_eq!(sizes(&outbox.take()), [(hub(1), 5)]);
-        let push = |outbox: &mut Outbox| assert!(outbox.push(None, &seal, |out| out.push(7)));
-        push(&mut outbox);
-        outbox.fence();
-        push(&mut outbox);
-        assert_eq!(sizes(&outbox.take()), [(None, 2)]);
+        let mut queue = queue(&[(hub(1), 5)]);
+        assert_eq!(sizes(&queue.take()), [(hub(1), 5)]);
+        let push = |queue: &mut PublishQueue| assert!(queue.push(None, &seal, |out| out.push(7)));
+        push(&mut queue);
+        queue.fence();
+        push(&mut queue);
+        assert_eq!(sizes(&queue.take()), [(None, 2)]);
     }
 
     #[test]
     fn a_busy_lane_waits_and_others_do_not() {
-        let mut outbox = outbox(&[(None, 1), (hub(1), 2)]);
+        let mut queue = queue(&[(None, 1), (hub(1), 2)]);
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
-        assert_eq!(sizes(&outbox.take_lane()), [(None, 1)]);
-        assert!(outbox.push(None, &seal, |out| out.extend_from_slice(b"abc")));
-        assert_eq!(sizes(&outbox.take_lane()), [(hub(1), 2)]);
-        assert_eq!(sizes(&outbox.take_lane()), []);
-        outbox.release(None);
-        assert_eq!(sizes(&outbox.take_lane()), [(None, 3)]);
-        outbox.release(None);
-        outbox.release(hub(1));
-        assert!(outbox.lanes.is_empty() && outbox.turns.is_empty());
+        assert_eq!(sizes(&queue.take_lane()), [(None, 1)]);
+        assert!(queue.push(None, &seal, |out| out.extend_from_slice(b"abc")));
+        assert_eq!(sizes(&queue.take_lane()), [(hub(1), 2)]);
+        assert_eq!(sizes(&queue.take_lane()), []);
+        queue.release(None);
+        assert_eq!(sizes(&queue.take_lane()), [(None, 3)]);
+        queue.release(None);
+        queue.release(hub(1));
+        assert!(queue.lanes.is_empty() && queue.turns.is_empty());
     }
 
     #[test]
     fn at_the_bound_there_is_no_room() {
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
-        let mut outbox = outbox(&[(None, BRIDGE_QUEUE_BYTES)]);
-        assert!(!outbox.push(hub(1), &seal, |out| out.push(1)));
-        outbox.clear();
-        assert_eq!(outbox.bytes(), 0);
-        assert!(outbox.push(hub(1), &seal, |out| out.push(1)));
+        let mut queue = queue(&[(None, BRIDGE_QUEUE_BYTES)]);
+        assert!(!queue.push(hub(1), &seal, |out| out.push(1)));
+        queue.clear();
+        assert_eq!(queue.bytes(), 0);
+        assert!(queue.push(hub(1), &seal, |out| out.push(1)));
     }
 }
