@@ -151,12 +151,12 @@ pub(crate) enum BridgeEvent {
 
 /// The handle of the bridge. The bridge ends when it is dropped.
 pub(crate) struct Bridge {
-    state: Rc<State>,
+    state: Rc<BridgeState>,
     _task: JoinSet<()>,
 }
 
 /// The state that the handle and the task share.
-struct State {
+struct BridgeState {
     hub: HubId,
     seal: Seal,
     /// The channel of everyone, and this hub's own.
@@ -180,7 +180,7 @@ impl Bridge {
     pub(crate) fn start(config: BridgeConfig, events: Events) -> Self {
         let server = Server::parse(&config.url, config.extra_roots.as_deref());
         let prefix = format!("{}:mesh.1:hub:", config.namespace);
-        let state = Rc::new(State {
+        let state = Rc::new(BridgeState {
             hub: config.hub,
             seal: Seal::new(config.hub, config.token.as_deref(), config.also.as_deref()),
             channels: [
@@ -253,7 +253,7 @@ impl Bridge {
     }
 }
 
-impl State {
+impl BridgeState {
     fn channel(&self, to: To) -> Arc<str> {
         match to {
             None => Arc::clone(&self.channels[0]),
@@ -298,7 +298,7 @@ fn bounded(error: &str) -> &str {
 }
 
 /// Makes one connection after the other. Nobody would make the next one after a panic here, so the mesh ends with it.
-async fn keep(state: Rc<State>, server: Rc<Server>, events: Events) {
+async fn keep(state: Rc<BridgeState>, server: Rc<Server>, events: Events) {
     let _turn = TurnGuard::of("bridge", ());
     planted("bridge");
     let mut backoff = Backoff::default();

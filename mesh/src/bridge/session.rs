@@ -20,7 +20,7 @@ use super::publish_queue::To;
 use super::question::ask;
 use super::server::Server;
 use super::stamp::Stamp;
-use super::{BridgeEvent, Events, State, bounded};
+use super::{BridgeEvent, BridgeState, Events, bounded};
 
 /// Why a connection has ended.
 pub(super) enum End {
@@ -37,12 +37,12 @@ impl From<RedisError> for End {
 }
 
 /// Connects, subscribes, and carries frames until something fails.
-pub(super) async fn run(state: Rc<State>, server: Rc<Server>, events: Events) -> End {
+pub(super) async fn run(state: Rc<BridgeState>, server: Rc<Server>, events: Events) -> End {
     planted("redis");
     match connect(&state, &server).await {
         Ok((connection, inbox, fresh)) => {
             let beats = [Beat::default(), Beat::default()];
-            let mut session = Session {
+            let mut session = RedisSession {
                 state,
                 events,
                 connection,
@@ -63,7 +63,7 @@ pub(super) async fn run(state: Rc<State>, server: Rc<Server>, events: Events) ->
     }
 }
 
-async fn connect(state: &State, server: &Server) -> Result<(Connection, Inbox, Rc<RefCell<Fresh>>), End> {
+async fn connect(state: &BridgeState, server: &Server) -> Result<(Connection, Inbox, Rc<RefCell<Fresh>>), End> {
     let fresh = Fresh::new().ok_or_else(|| End::Failed("the system has no random numbers".to_owned()))?;
     let fresh = Rc::new(RefCell::new(fresh));
     *state.fresh.borrow_mut() = Some(Rc::clone(&fresh));
@@ -103,8 +103,8 @@ struct Beat {
     works: bool,
 }
 
-struct Session {
-    state: Rc<State>,
+struct RedisSession {
+    state: Rc<BridgeState>,
     events: Events,
     connection: Connection,
     inbox: Inbox,
@@ -132,7 +132,7 @@ struct Published {
 
 enum Never {}
 
-impl Session {
+impl RedisSession {
     async fn serve(&mut self) -> Result<Never, End> {
         let mut ticks = interval(BRIDGE_PROBE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
