@@ -82,7 +82,7 @@ pub(crate) struct Core {
 }
 
 /// A socket that becomes a link.
-pub(crate) struct Adopted {
+pub(crate) struct NewLink {
     pub(crate) address: SocketAddr,
     /// The dialed target; `None` for an accepted socket.
     pub(crate) target: Option<(TargetId, String)>,
@@ -160,8 +160,8 @@ impl Core {
     }
 
     /// Adds a link for a socket. The caller runs its task. `None` if there are too many links.
-    pub(crate) fn adopt(&mut self, adopted: Adopted) -> Option<LinkId> {
-        let Adopted { address, target, hub, legacy, leftover } = adopted;
+    pub(crate) fn adopt(&mut self, adopted: NewLink) -> Option<LinkId> {
+        let NewLink { address, target, hub, legacy, leftover } = adopted;
         if self.links.len() >= MAX_LINKS || self.ending {
             self.stats.refused += 1;
             warn!(%address, detail = "this hub has its maximum number of links", "link_refused");

@@ -22,7 +22,7 @@ pub(crate) use target::{Known, Plan, TargetId, Targets};
 
 /// The information about this hub that a dial sends.
 #[derive(Clone)]
-pub(crate) struct Caller {
+pub(crate) struct Dialer {
     pub(crate) hub: HubId,
     /// Never sent to a Go hub.
     pub(crate) token: Option<Arc<str>>,
@@ -73,9 +73,9 @@ impl From<ConnectError> for DialError {
 }
 
 /// Dials once.
-pub(crate) async fn dial(caller: Caller, plan: Plan) -> Result<WebSocket, DialError> {
+pub(crate) async fn dial(dialer: Dialer, plan: Plan) -> Result<WebSocket, DialError> {
     let deadline = Instant::now() + DIAL_TIMEOUT;
-    let request = request(&caller, &plan)?;
+    let request = request(&dialer, &plan)?;
     let addresses = match plan.address {
         Some(address) => [address].into(),
         None => {
@@ -86,9 +86,9 @@ pub(crate) async fn dial(caller: Caller, plan: Plan) -> Result<WebSocket, DialEr
             race::order(resolved.map_err(ConnectError::Tcp)?, &plan.experience)
         }
     };
-    let tls = plan.tls.then_some((&caller.tls, plan.host.as_str()));
+    let tls = plan.tls.then_some((&dialer.tls, plan.host.as_str()));
     let left: Duration = deadline.saturating_duration_since(Instant::now());
-    let opened = Box::pin(websocket::open_beside(addresses, tls, &request, left, &caller.extra_attempts)).await;
+    let opened = Box::pin(websocket::open_beside(addresses, tls, &request, left, &dialer.extra_attempts)).await;
     let asked = request.extensions().get::<AskFirst>().is_some();
     opened.map_err(|error| {
         let is_unproven = asked
@@ -98,15 +98,15 @@ pub(crate) async fn dial(caller: Caller, plan: Plan) -> Result<WebSocket, DialEr
     })
 }
 
-fn request(caller: &Caller, plan: &Plan) -> Result<Request<Empty<Bytes>>, DialError> {
+fn request(caller: &Dialer, plan: &Plan) -> Result<Request<Empty<Bytes>>, DialError> {
     let separator = if plan.path.contains('?') { '&' } else { '?' };
     let mut request =
-        Request::get(format!("{}{separator}peerId={}", plan.path, caller.hub)).header(HOST, plan.authority.as_str());
+        Request::get(format!("{}{separator}peerId={}", plan.path, dialer.hub)).header(HOST, plan.authority.as_str());
     if !plan.legacy {
         request = request.header(SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
-        if let Some(token) = &caller.token {
+        if let Some(token) = &dialer.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-            if caller.asks_first || plan.is_suspect {
+            if dialer.asks_first || plan.is_suspect {
                 request = request.extension(AskFirst);
             }
         }

@@ -23,8 +23,8 @@ use tracing::{debug, warn};
 
 use crate::bridge::{Bridge, BridgeConfig, BridgeEvent};
 use crate::config::MeshConfig;
-use crate::core::{Adopted, Core};
-use crate::dial::{self, Caller};
+use crate::core::{Core, NewLink};
+use crate::dial::{self, Dialer};
 use crate::link_task;
 use crate::stats::MeshReading;
 use crate::stream::Stream;
@@ -95,7 +95,7 @@ pub fn start(
     let tls = Tls::new(config.extra_roots.as_deref())
         .map_err(|error| io::Error::new(error.kind(), format!("MESH_CA: {error}")))?;
     let extra_attempts = (config.max_dials / (MAX_DIALS_AT_ONCE / MAX_EXTRA_ATTEMPTS)).clamp(1, MAX_EXTRA_ATTEMPTS);
-    let caller = Caller {
+    let dialer = Dialer {
         hub: config.relay.hub,
         token: config.token.clone(),
         asks_first: config.asks_first,
@@ -104,7 +104,7 @@ pub fn start(
     };
     let (orders, receive_orders) = mpsc::channel(2);
     let post = Post { shards, mailbox, sockets, orders: receive_orders, publish };
-    let thread = thread::spawn("mesh".to_owned(), ended, move |busy| run(config, caller, post, busy))?;
+    let thread = thread::spawn("mesh".to_owned(), ended, move |busy| run(config, dialer, post, busy))?;
     Ok(MeshHandle { orders, thread })
 }
 
@@ -116,7 +116,7 @@ struct Post {
     publish: watch::Sender<Arc<MeshReading>>,
 }
 
-async fn run(config: MeshConfig, caller: Caller, post: Post, busy: Arc<AtomicU64>) {
+async fn run(config: MeshConfig, dialer: Dialer, post: Post, busy: Arc<AtomicU64>) {
     let Post { shards, mailbox, sockets, mut orders, publish } = post;
     let (events, bridge_events) = mpsc::channel(BRIDGE_EVENTS);
     let bridged = config.redis.is_some();
@@ -127,7 +127,7 @@ async fn run(config: MeshConfig, caller: Caller, post: Post, busy: Arc<AtomicU64
     let mut tasks = JoinSet::new();
     tasks.spawn_local(read_mail(Rc::clone(&core), mailbox));
     tasks.spawn_local(welcome(Rc::clone(&core), sockets));
-    tasks.spawn_local(dial_out(Rc::clone(&core), caller));
+    tasks.spawn_local(dial_out(Rc::clone(&core), dialer));
     tasks.spawn_local(flush(Rc::clone(&core), Mailboxes::new(&shards, None)));
     tasks.spawn_local(keep_time(Rc::clone(&core), publish, busy, config.turned));
     tasks.spawn_local(await_timeouts(Rc::clone(&core)));
@@ -200,7 +200,7 @@ async fn welcome(core: Rc<RefCell<Core>>, mut sockets: mpsc::Receiver<LinkSocket
                         continue;
                     }
                 };
-                let adopted = core.borrow_mut().adopt(Adopted { address, target: None, hub: Some(hub), legacy, leftover });
+                let adopted = core.borrow_mut().adopt(NewLink { address, target: None, hub: Some(hub), legacy, leftover });
                 if let Some(id) = adopted {
                     let stream = match tls {
                         None => Stream::Plain(stream),
@@ -218,7 +218,7 @@ async fn welcome(core: Rc<RefCell<Core>>, mut sockets: mpsc::Receiver<LinkSocket
 }
 
 /// Dials the due targets, and owns their links' tasks.
-async fn dial_out(core: Rc<RefCell<Core>>, caller: Caller) {
+async fn dial_out(core: Rc<RefCell<Core>>, dialer: Dialer) {
     let (mut dials, mut links) = (JoinSet::new(), JoinSet::new());
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -230,8 +230,8 @@ async fn dial_out(core: Rc<RefCell<Core>>, caller: Caller) {
                     (core.own(), core.due_dials())
                 };
                 for plan in plans {
-                    let caller = Caller { hub, ..caller.clone() };
-                    dials.spawn_local(async move { (plan.clone(), Box::pin(dial::dial(caller, plan)).await) });
+                    let dialer = Dialer { hub, ..dialer.clone() };
+                    dials.spawn_local(async move { (plan.clone(), Box::pin(dial::dial(dialer, plan)).await) });
                 }
             }
             Some(dialed) = dials.join_next() => match dialed {

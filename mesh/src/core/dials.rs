@@ -8,7 +8,7 @@ use proto::{HubId, LinkId, PeerId};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use tracing::{debug, warn};
 
-use super::{Adopted, Core};
+use super::{Core, NewLink};
 use crate::backoff::chance;
 use crate::dial::{DialError, Known, Plan};
 use crate::stream::Stream;
@@ -55,7 +55,7 @@ impl Core {
             Ok(WebSocket { stream, leftover, address }) => {
                 let hub = plan.legacy.then(|| hub_at(&url));
                 let target = plan.target.clone();
-                let adopted = Adopted { address, target: Some((plan.target, url)), hub, legacy: plan.legacy, leftover };
+                let adopted = NewLink { address, target: Some((plan.target, url)), hub, legacy: plan.legacy, leftover };
                 let Some(link) = self.adopt(adopted) else {
                     self.targets.failed(&target, "there is no place for another link", now, chance());
                     return None;

@@ -66,7 +66,7 @@ fn core_with(make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>) -> (Core, Arc<st
 
 fn adopt(core: &mut Core, hub: u8, legacy: bool) -> LinkId {
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    let adopted = Adopted { address, target: None, hub: Some(id(hub)), legacy, leftover: Bytes::new() };
+    let adopted = NewLink { address, target: None, hub: Some(id(hub)), legacy, leftover: Bytes::new() };
     core.adopt(adopted).unwrap()
 }
 
