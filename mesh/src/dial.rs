@@ -98,7 +98,7 @@ pub(crate) async fn dial(dialer: Dialer, plan: Plan) -> Result<WebSocket, DialEr
     })
 }
 
-fn request(caller: &Dialer, plan: &Plan) -> Result<Request<Empty<Bytes>>, DialError> {
+fn request(dialer: &Dialer, plan: &Plan) -> Result<Request<Empty<Bytes>>, DialError> {
     let separator = if plan.path.contains('?') { '&' } else { '?' };
     let mut request =
         Request::get(format!("{}{separator}peerId={}", plan.path, dialer.hub)).header(HOST, plan.authority.as_str());

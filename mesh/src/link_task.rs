@@ -94,6 +94,6 @@ fn write(core: &mut Core, id: LinkId, stream: &mut Stream, cx: &mut Context<'_>)
     if let Poll::Ready(Err(error)) = Pin::new(&mut *stream).poll_flush(cx) {
         return Err(error);
     }
-    core.rested(id);
+    core.after_write(id);
     Ok(())
 }

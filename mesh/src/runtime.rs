@@ -103,12 +103,12 @@ pub fn start(
         extra_attempts: Arc::new(Semaphore::new(extra_attempts)),
     };
     let (orders, receive_orders) = mpsc::channel(2);
-    let post = Post { shards, mailbox, sockets, orders: receive_orders, publish };
-    let thread = thread::spawn("mesh".to_owned(), ended, move |busy| run(config, dialer, post, busy))?;
+    let channels = Channels { shards, mailbox, sockets, orders: receive_orders, publish };
+    let thread = thread::spawn("mesh".to_owned(), ended, move |busy| run(config, dialer, channels, busy))?;
     Ok(MeshHandle { orders, thread })
 }
 
-struct Post {
+struct Channels {
     shards: Vec<mpsc::Sender<Vec<ToShard>>>,
     mailbox: mpsc::Receiver<Vec<ToMesh>>,
     sockets: mpsc::Receiver<LinkSocket>,
@@ -116,8 +116,8 @@ struct Post {
     publish: watch::Sender<Arc<MeshReading>>,
 }
 
-async fn run(config: MeshConfig, dialer: Dialer, post: Post, busy: Arc<AtomicU64>) {
-    let Post { shards, mailbox, sockets, mut orders, publish } = post;
+async fn run(config: MeshConfig, dialer: Dialer, channels: Channels, busy: Arc<AtomicU64>) {
+    let Channels { shards, mailbox, sockets, mut orders, publish } = channels;
     let (events, bridge_events) = mpsc::channel(BRIDGE_EVENTS);
     let bridged = config.redis.is_some();
     let make_bridge = config.redis.clone().map(|redis| -> Box<dyn Fn(HubId) -> Bridge> {

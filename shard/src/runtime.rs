@@ -87,8 +87,8 @@ pub fn start(
     // One for all: the kernel spreads the connections of an address over the shards.
     let crowd = Arc::new(Crowd::new(config.door.addresses, config.router.keys));
     let mut handles = Vec::new();
-    let post = arrivals.into_iter().zip(mailboxes).zip(publish);
-    for (i, (listeners, ((arrivals, mailbox), publish))) in listeners.into_iter().zip(post).enumerate() {
+    let receivers = arrivals.into_iter().zip(mailboxes).zip(publish);
+    for (i, (listeners, ((arrivals, mailbox), publish))) in listeners.into_iter().zip(receivers).enumerate() {
         let shard = ShardId(i as u16);
         let (commands, orders) = mpsc::channel(1);
         let mut config = config.clone();
@@ -102,17 +102,18 @@ pub fn start(
         let core = Core::new(router, &config.router, config.limits, config.clock, gauges, config.echo);
         let (files, crowd) = (files.clone(), Arc::clone(&crowd));
         let outgoing = Mailboxes::new(&posts, mesh.as_ref());
-        let post = Post { homes: Arc::clone(&homes), files, crowd, outgoing, arrivals, mailbox, orders, publish };
+        let channels =
+            Channels { homes: Arc::clone(&homes), files, crowd, outgoing, arrivals, mailbox, orders, publish };
         let ended = ended.clone();
         let on_end = move || _ = ended.try_send(shard);
-        let part = move |busy| run(config, core, listeners, post, busy);
+        let part = move |busy| run(config, core, listeners, channels, busy);
         let thread = thread::spawn(format!("shard-{i}"), on_end, part)?;
         handles.push(ShardHandle { commands, thread });
     }
     Ok(Shards { handles, mailboxes: posts })
 }
 
-struct Post {
+struct Channels {
     homes: Arc<[mpsc::Sender<HandOff>]>,
     files: DoorFiles,
     crowd: Arc<Crowd>,
@@ -123,8 +124,8 @@ struct Post {
     publish: watch::Sender<Arc<Reading>>,
 }
 
-async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, post: Post, busy: Arc<AtomicU64>) {
-    let Post { homes, files, crowd, outgoing, arrivals, mailbox, mut orders, publish } = post;
+async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channels: Channels, busy: Arc<AtomicU64>) {
+    let Channels { homes, files, crowd, outgoing, arrivals, mailbox, mut orders, publish } = channels;
     let core = Rc::new(RefCell::new(core));
     let door = Rc::new(Door {
         shards: config.router.shards,

@@ -96,7 +96,7 @@ impl Core {
     }
 
     /// A link has written as much as its socket accepts now.
-    pub(crate) fn rested(&mut self, id: LinkId) {
+    pub(crate) fn after_write(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let now = (self.clock)();
         if link.other_done && link.queue.is_empty() {

@@ -351,7 +351,7 @@ fn a_go_hub_that_dials_is_told_of_peers_when_it_has_been_heard_out() {
     // Whether the relay, which has more to send, must wait.
     let waits = |core: &mut Core, link| {
         core.backlog(Way::Link(link));
-        core.rested(link);
+        core.after_write(link);
         core.links[&link].backlog
     };
     let native = ready(&mut core, 3);

@@ -1,6 +1,6 @@
 //! Hubs that judge each other's frames.
 
-use proto::envelope::{EnvelopeKind, Route, Routed};
+use proto::envelope::{Route, Routed};
 use proto::{Envelope, HubIncarnation, PeerId};
 
 use super::super::frame::{HEADER, PREFIX};
