@@ -45,6 +45,7 @@ sites! {
     LetterToNobody "letter-to-nobody" "A letter is addressed to a shard or a mesh that the hub does not have."
     MessageSession "message-session" "The session of a message ended while the message was carried out."
     SpeakerReplaced "speaker-replaced" "An admitted session ended, and another session spoke for its peer."
+    SessionLife "session-life" "A session went from one phase of its life to one that cannot follow."
     PendingSession "pending-session" "A takeover ended, and the session that waited for it did not exist."
     AskedSession "asked-session" "A takeover ended, and the session that was asked did not exist."
     LeaveNetwork "leave-network" "A session left a network that did not exist."

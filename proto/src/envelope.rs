@@ -161,13 +161,13 @@ pub struct Change {
     pub peer: PeerId,
     /// The peer's session.
     pub session: PeerIncarnation,
-    /// The event.
-    pub what: What,
+    /// What happened.
+    pub kind: ChangeKind,
 }
 
 /// An event of a peer's presence.
 #[derive(Clone, Debug)]
-pub enum What {
+pub enum ChangeKind {
     /// Its session began.
     Up,
     /// It announced itself in a network, for the first time or again.

@@ -1,11 +1,8 @@
 //! Ids and names. They are parsed once, at the edge.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
-
-use siphasher::sip::SipHasher13;
 
 use crate::limits::MAX_NETWORK_NAME_BYTES;
 
@@ -15,7 +12,7 @@ use crate::limits::MAX_NETWORK_NAME_BYTES;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId([u8; 20]);
 
-/// The text is not 40 hexadecimal digits.
+/// The error of parsing a [`PeerId`]: the text is not 40 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseIdError;
 
@@ -183,7 +180,7 @@ impl NetworkName {
         }
     }
 
-    /// Makes a name of text that [`Self::resolve`] has returned.
+    /// Makes a name of text that [`Self::resolve`] has returned. Allocates; the length is not checked again.
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
     }
@@ -218,23 +215,9 @@ pub struct SessionId {
     pub generation: u32,
 }
 
-/// The number of a shard, from 0.
+/// The number of a shard, from 0 to one less than the number of shards.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ShardId(pub u16);
-
-impl ShardId {
-    /// The home shard of a peer among `shards` shards.
-    ///
-    /// The hash is keyed because peers choose their ids: they must not be able to put many on one core.
-    pub fn home(peer: &PeerId, shards: u16, keys: Keys) -> Self {
-        if shards <= 1 {
-            return Self(0);
-        }
-        let mut hasher = SipHasher13::new_with_keys(keys.0, !keys.1);
-        peer.hash(&mut hasher);
-        Self((hasher.finish() % u64::from(shards)) as u16)
-    }
-}
 
 /// One incarnation of a hub: the wall clock in milliseconds at its start, or one more than the latest that other hubs
 /// remember.
@@ -251,46 +234,6 @@ impl PeerIncarnation {
     pub const LEGACY: Self = Self(1);
 }
 
-/// A hub's statement that a peer is connected there. Of two different claims, the greater counts.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Claim {
-    /// The session of the peer.
-    pub incarnation: PeerIncarnation,
-    /// The hub that the peer is connected to.
-    pub hub: HubId,
-}
-
-/// The handle of one connection to another hub. Handles are never reused.
+/// The handle of one connection to another hub. The mesh's I/O numbers its links; handles are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkId(pub u64);
-
-/// The way by which an envelope leaves for another hub, or arrived from it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Via {
-    /// Over a link.
-    Link(LinkId),
-    /// Over the Redis bridge, to or from this hub.
-    Bridge(HubId),
-}
-
-/// The part of a hub through which a peer is reached.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Address {
-    /// The mesh thread, which has the links to other hubs.
-    Mesh,
-    /// A shard of this hub.
-    Shard(ShardId),
-}
-
-/// Secret keys, drawn once per process, for every hash of values that clients choose. The relay and all shards of a hub
-/// must have the same keys.
-#[derive(Clone, Copy, Debug)]
-pub struct Keys(pub u64, pub u64);
-
-impl BuildHasher for Keys {
-    type Hasher = SipHasher13;
-
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_keys(self.0, self.1)
-    }
-}

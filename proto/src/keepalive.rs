@@ -50,7 +50,7 @@ impl Life {
         self.wrote = millis(now);
     }
 
-    /// Pings since the last sign of life.
+    /// Number of pings since the last sign of life, at most 2.
     pub fn pings(&self) -> u8 {
         self.pings
     }
@@ -61,8 +61,9 @@ fn millis(at: Duration) -> u64 {
 }
 
 impl Patience {
-    /// Pings every min(25 s, a third of `peer_timeout`). A session is dead after two unanswered pings and ten seconds,
-    /// at the latest after `peer_timeout`.
+    /// The times that follow from `peer_timeout` (PEER_TIMEOUT_MS). Pings are sent every min(25 s, a third of it), but
+    /// not more often than every [`TICK`]. A session is dead after two unanswered pings and ten seconds, at the latest
+    /// after `peer_timeout`.
     pub fn new(peer_timeout: Duration) -> Self {
         let interval = PING_INTERVAL.min(peer_timeout / 3).max(TICK);
         let dead_after = (2 * interval + PONG_GRACE).min(peer_timeout.max(TICK));
@@ -119,7 +120,7 @@ impl Patience {
     }
 }
 
-/// A timer wheel with slots of one [`TICK`].
+/// A timer wheel with slots of one [`TICK`]. It is not bounded: its owner schedules a bounded number of items.
 ///
 /// An item beyond the wheel's range goes into its last slot and is scheduled again from there.
 #[derive(Debug)]

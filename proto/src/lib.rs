@@ -48,19 +48,23 @@
 //! arguments: see [`Now`] and [`Keys`]), and never depends on tokio, hyper, redis or metrics.
 
 mod bugs;
+mod claim;
 mod codec;
 pub mod envelope;
 mod id;
 mod isolated;
 pub mod keepalive;
+mod keys;
 pub mod limits;
 mod outbox;
 mod outputs;
+mod phase;
 pub mod proxied;
 mod reason;
 mod redacted;
 mod relay;
 mod resume;
+mod route;
 mod router;
 mod secret;
 mod sentences;
@@ -71,21 +75,22 @@ mod wire;
 pub mod ws;
 
 pub use bugs::{BugCounts, BugNote, BugSite, Bugs};
+pub use claim::Claim;
 pub use codec::{Announce, ClientMessage, Discover, Goodbye, Refusal, Signal, parse};
 pub use envelope::Envelope;
-pub use id::{
-    Address, Claim, HubId, HubIncarnation, Keys, LinkId, NetworkName, ParseIdError, PeerId, PeerIncarnation, SessionId,
-    ShardId, Via,
-};
+pub use id::{HubId, HubIncarnation, LinkId, NetworkName, ParseIdError, PeerId, PeerIncarnation, SessionId, ShardId};
 pub use isolated::isolated;
+pub use keys::Keys;
 pub use outbox::Outbox;
+pub use phase::SessionPhase;
 pub use reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 pub use redacted::Redacted;
 pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Way};
 pub use resume::{Lineage, ResumeKeys, ResumeOutcome, Right, Secret};
+pub use route::{Address, Via};
 pub use router::{
-    Announcement, Asker, Discovery, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, Origin, OutcomeLetter,
-    Output, Router, RouterConfig, RouterStats, Sender, SignalLetter, Standing, Stay, ToMesh, ToShard, Word,
+    Announcement, Asker, Discovery, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, MeetingKind, Origin,
+    OutcomeLetter, Output, Router, RouterConfig, RouterStats, Sender, SignalLetter, Standing, Stay, ToMesh, ToShard,
 };
 pub use secret::is_secret;
 pub use time::Now;

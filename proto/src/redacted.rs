@@ -1,3 +1,5 @@
+//! URLs without their secrets.
+
 use std::fmt;
 
 /// Schemes that may be shown. Any other word before `://` may be part of a secret.

@@ -25,11 +25,13 @@ use std::time::Duration;
 
 use crate::bug;
 use crate::bugs::{BugCounts, BugNote, Bugs};
-use crate::envelope::{Envelope, EnvelopeKind, What};
-use crate::id::{HubId, HubIncarnation, Keys, LinkId, PeerId, ShardId, Via};
+use crate::envelope::{ChangeKind, Envelope, EnvelopeKind};
+use crate::id::{HubId, HubIncarnation, LinkId, PeerId, ShardId};
+use crate::keys::Keys;
 use crate::limits::{GREATEST_TIME_FOLLOWED, HEARTBEAT, LINK_SILENCE};
 use crate::outputs::Outputs;
 use crate::reason::LeaveReason;
+use crate::route::Via;
 use crate::router::{Discovery, OutcomeLetter, RouterStats, SignalLetter, ToMesh, ToShard};
 use crate::time::Now;
 use crate::tuning::RelayTuning;
@@ -579,17 +581,17 @@ impl Relay {
             ToMesh::AskTakeover { peer, shard, ticket, resume } => self.ask_takeover(peer, shard, ticket, resume, now),
             ToMesh::ChallengeAnswered { peer, asker, in_use } => self.challenge_answered(peer, asker, in_use, now),
             ToMesh::Closed { peer, claim, reason } => {
-                self.own_peer_changed(peer, claim, What::Down(LeaveReason::Closed(reason)), now);
+                self.own_peer_changed(peer, claim, ChangeKind::Down(LeaveReason::Closed(reason)), now);
             }
             ToMesh::Joined(announcement) => {
-                self.own_peer_changed(announcement.peer, announcement.claim, What::Joined(announcement), now);
+                self.own_peer_changed(announcement.peer, announcement.claim, ChangeKind::Joined(announcement), now);
             }
             ToMesh::Left(farewell) => {
-                let what = What::Left { network: farewell.network.clone(), frame: Arc::clone(&farewell.frame) };
-                self.own_peer_changed(farewell.peer, farewell.claim, what, now);
+                let kind = ChangeKind::Left { network: farewell.network.clone(), frame: Arc::clone(&farewell.frame) };
+                self.own_peer_changed(farewell.peer, farewell.claim, kind, now);
             }
             ToMesh::Meeting { hub, meeting } => self.meeting_posted(hub, meeting, now),
-            ToMesh::Opened { peer, claim } => self.own_peer_changed(peer, claim, What::Up, now),
+            ToMesh::Opened { peer, claim } => self.own_peer_changed(peer, claim, ChangeKind::Up, now),
             ToMesh::Outcome(OutcomeLetter { origin, outcome, .. }) => self.outcome(&origin, outcome, now),
             ToMesh::Signal(SignalLetter { origin, from, target, frame }) => {
                 self.signalled(origin, from, target, frame, now);

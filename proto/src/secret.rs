@@ -2,8 +2,8 @@
 
 use subtle::ConstantTimeEq;
 
-/// Whether what somebody sent is the secret. The time that the comparison takes depends on the two lengths only, not on where the
-/// contents differ. Every secret that is not part of an HMAC is compared here.
+/// Compares a received value with a secret, in a time that depends on the two lengths only. Every secret that is not
+/// part of an HMAC is compared here.
 pub fn is_secret(sent: &[u8], secret: &[u8]) -> bool {
     sent.ct_eq(secret).into()
 }

@@ -1,3 +1,5 @@
+//! The time of an input.
+
 use std::time::Duration;
 
 /// The time of an input, as its caller read it. Successive inputs must not go back in time.
@@ -5,6 +7,7 @@ use std::time::Duration;
 pub struct Now {
     /// Monotonic time since the process started. All decisions use this one.
     pub at: Duration,
-    /// Milliseconds since the Unix epoch. It is only printed.
+    /// Milliseconds since the Unix epoch. It is printed, and it numbers sessions and stays, whose numbers grow even if
+    /// it goes back.
     pub wall_ms: u64,
 }

@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-/// Turns of one thread by their length, and the turn that runs.
+/// The turns of one thread by length, and the start of the current turn.
 ///
-/// A turn is one piece of work that a thread does before anything else that is ready has its turn: one batch of letters, what was read
-/// of one socket, one chunk of writes, one slice of long work. It is measured from its beginning to the beginning of the next one,
-/// less the time for which the thread waited between the two, so that it costs no look at the clock of its own.
+/// A turn is one piece of work before anything else that is ready has its turn: a batch of letters, the bytes of one
+/// read, a chunk of writes, a slice of long work. Its length is the time until the next turn begins, less the time for
+/// which the thread waited, so that it needs no reading of the clock of its own.
 #[derive(Clone, Debug, Default)]
 pub struct Turns {
-    /// When the present one began.
+    /// Start of the current turn.
     began: Option<Duration>,
-    /// Turns by length: at most each of [`Self::BOUNDS`], and longer.
+    /// Number of turns in each bucket: up to each of [`Self::BOUNDS`], and longer.
     pub counts: [u64; Self::BOUNDS.len() + 1],
     /// Sum of all lengths.
     pub sum: Duration,
-    /// The longest.
+    /// The longest turn since the start.
     pub longest: Duration,
 }
 
@@ -24,8 +24,8 @@ impl Turns {
     pub const BOUNDS: [u64; 12] =
         [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000];
 
-    /// A turn begins at `now`, and the one before has ended. `idle` is the time since that one's beginning for which the thread
-    /// waited.
+    /// Ends the current turn and begins the next one at `now`. `idle` is the time for which the thread waited since the
+    /// current one began.
     pub fn begin(&mut self, now: Duration, idle: Duration) {
         if let Some(began) = self.began.replace(now) {
             let length = now.saturating_sub(began).saturating_sub(idle);

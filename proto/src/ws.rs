@@ -30,7 +30,7 @@ const MASKED: u8 = 0x80;
 const LENGTH_IS_U16: u8 = 126;
 const LENGTH_IS_U64: u8 = 127;
 
-/// Parses the frames of one client. `Default` refuses every message.
+/// Parses the frames of one connection. `Default` refuses every message.
 ///
 /// After [`Event::Close`] or a [`Violation`] the stream has ended: do not decode what follows.
 #[derive(Debug, Default)]
@@ -138,11 +138,19 @@ impl Decoder {
     /// on how they were cut into reads. The limit applies to the length in the header, before the payload arrives. The
     /// memory for fragments never exceeds the limit either. It is freed by the next call after the last fragment, even
     /// with an empty input.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Violation`]. The connection must end with its [`close_code`](Violation::close_code).
     pub fn decode<'a>(&'a mut self, input: &'a mut [u8]) -> Result<Progress<'a>, Violation> {
         self.take(input, Speaker::Client)
     }
 
     /// Like [`Self::decode`], for frames of a server, which are not masked (RFC 6455 section 5.1).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::decode`].
     pub fn decode_from_server<'a>(&'a mut self, input: &'a mut [u8]) -> Result<Progress<'a>, Violation> {
         self.take(input, Speaker::Server)
     }

@@ -1,6 +1,6 @@
 //! Queues and writes what links send.
 
-use proto::envelope::What;
+use proto::envelope::ChangeKind;
 use proto::limits::{LINK_QUEUE_CAP, LINK_QUEUE_HIGH, LINK_QUEUE_LOW};
 use proto::ws::Opcode;
 use proto::{Destination, Envelope, LinkId, Now, RelayInput, Way};
@@ -135,5 +135,5 @@ impl Core {
 
 /// Whether the envelope is a leave of a peer.
 fn is_leave(envelope: &Envelope) -> bool {
-    matches!(envelope, Envelope::Change(change) if matches!(change.what, What::Left { .. } | What::Down(_)))
+    matches!(envelope, Envelope::Change(change) if matches!(change.kind, ChangeKind::Left { .. } | ChangeKind::Down(_)))
 }

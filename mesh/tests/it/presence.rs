@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::MeshReading;
-use proto::envelope::{EnvelopeKind, What};
+use proto::envelope::{ChangeKind, EnvelopeKind};
 use proto::limits::LINK_QUEUE_HIGH;
 use proto::{Announcement, Claim, Envelope, HubId, PeerId, PeerIncarnation, ToMesh, ToShard};
 
@@ -35,7 +35,7 @@ fn announcement(peer: PeerId, claim: Claim, data_bytes: usize) -> Announcement {
     body.extend_from_slice(&[0; 8 + 1]);
     let frame = [&(body.len() as u32).to_le_bytes()[..], &body].concat();
     let Ok(Some(Envelope::Change(change))) = Envelope::decode(&mut &frame[..]) else { panic!("no change") };
-    let What::Joined(joined) = &change.what else { panic!("nobody joined") };
+    let ChangeKind::Joined(joined) = &change.kind else { panic!("nobody joined") };
     let (network, discovered) = (joined.network.clone(), Arc::clone(&joined.discovered));
     Announcement { peer, network, claim, remote: false, stay: proto::Stay::default(), discovered }
 }

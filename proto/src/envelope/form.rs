@@ -5,20 +5,21 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::id::{Claim, HubId, HubIncarnation, NetworkName, PeerId, PeerIncarnation};
+use crate::claim::Claim;
+use crate::id::{HubId, HubIncarnation, NetworkName, PeerId, PeerIncarnation};
 use crate::limits::{
     MAX_ANNOUNCE_DATA_BYTES, MAX_CLOSEST, MAX_HUB_URL_BYTES, MAX_MEETING, MAX_NEIGHBOURS, MAX_NETWORK_NAME_BYTES,
     MAX_OUTCOMES, SNAPSHOT_PEERS,
 };
 use crate::reason::{ErrorCode, LeaveReason, Outcome};
 use crate::resume::Lineage;
-use crate::router::{Announcement, Discovery, Meeting, MeetingEnd, Standing, Stay, Word};
+use crate::router::{Announcement, Discovery, Meeting, MeetingEnd, MeetingKind, Standing, Stay};
 use crate::wire::{self, SignalKind};
 use crate::ws::{self, Opcode};
 
 use super::{
-    Change, Envelope, EnvelopeKind, Heartbeat, Hello, Malformed, Presence, Route, Routed, SignalEnvelope, SnapshotPart,
-    SnapshotRequest, What,
+    Change, ChangeKind, Envelope, EnvelopeKind, Heartbeat, Hello, Malformed, Presence, Route, Routed, SignalEnvelope,
+    SnapshotPart, SnapshotRequest,
 };
 
 impl Envelope {
@@ -134,18 +135,18 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
     put_u64(out, change.seq);
     put_peer(out, &change.peer);
     put_u64(out, change.session.0);
-    match &change.what {
-        What::Up => out.push(0),
-        What::Joined(announcement) => {
+    match &change.kind {
+        ChangeKind::Up => out.push(0),
+        ChangeKind::Joined(announcement) => {
             out.push(1);
             put_membership(out, announcement);
         }
-        What::Left { network, frame } => {
+        ChangeKind::Left { network, frame } => {
             out.push(2);
             put_text(out, network.as_str());
             put_bytes(out, frame.data());
         }
-        What::Down(reason) => {
+        ChangeKind::Down(reason) => {
             out.push(3);
             out.push(reason.index());
         }
@@ -156,7 +157,7 @@ fn put_membership(out: &mut Vec<u8>, announcement: &Announcement) {
     put_text(out, announcement.network.as_str());
     put_bytes(out, announcement.discovered.data());
     put_u64(out, announcement.stay.number);
-    out.push(announcement.stay.closest);
+    out.push(announcement.stay.discovery.closest());
 }
 
 fn put_snapshot(out: &mut Vec<u8>, part: &SnapshotPart) {
@@ -217,10 +218,10 @@ fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
                 MeetingEnd::About => 0,
                 MeetingEnd::Others => 1,
             });
-            out.push(match meeting.word {
-                Word::Met | Word::Joined => 0,
-                Word::Agreed => 1,
-                Word::Declined => 2,
+            out.push(match meeting.kind {
+                MeetingKind::Met | MeetingKind::Joined => 0,
+                MeetingKind::Agreed => 1,
+                MeetingKind::Declined => 2,
             });
             put_peer(out, &meeting.about);
             put_u64(out, meeting.stay);
@@ -428,25 +429,25 @@ fn read_hubs(body: &mut Reader<'_>) -> Result<Vec<HubId>, Malformed> {
 fn read_change(body: &mut Reader<'_>) -> Result<Change, Malformed> {
     let (hub, incarnation) = body.hub()?;
     let (seq, peer, session) = (body.count()?, body.peer()?, PeerIncarnation(body.count()?));
-    let what = match body.u8()? {
-        0 => What::Up,
-        1 => What::Joined(read_membership(body, peer, Claim { incarnation: session, hub })?),
+    let kind = match body.u8()? {
+        0 => ChangeKind::Up,
+        1 => ChangeKind::Joined(read_membership(body, peer, Claim { incarnation: session, hub })?),
         2 => {
             let network = body.network()?;
             let frame = Arc::new(wire::goodbye(&peer, body.public()?, network.as_str(), 0));
-            What::Left { network, frame }
+            ChangeKind::Left { network, frame }
         }
-        3 => What::Down(LeaveReason::from_index(body.u8()?)),
+        3 => ChangeKind::Down(LeaveReason::from_index(body.u8()?)),
         _ => return Err(Malformed("a change is of no known kind")),
     };
-    Ok(Change { hub, incarnation, seq, peer, session, what })
+    Ok(Change { hub, incarnation, seq, peer, session, kind })
 }
 
 fn read_membership(body: &mut Reader<'_>, peer: PeerId, claim: Claim) -> Result<Arc<Announcement>, Malformed> {
     let network = body.network()?;
     let data = body.public()?;
     let discovered = Arc::new(wire::peer_discovered(data.as_bytes(), claim.incarnation, network.as_str(), 0));
-    let stay = Stay { number: body.count()?, closest: body.u8()?.min(MAX_CLOSEST) };
+    let stay = Stay { number: body.count()?, discovery: Discovery::from_closest(body.u8()?.min(MAX_CLOSEST)) };
     Ok(Arc::new(Announcement { peer, network, claim, remote: true, stay, discovered }))
 }
 
@@ -526,10 +527,10 @@ fn read_routed(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Routed, Malf
         EnvelopeKind::Meeting => {
             let network = body.network()?;
             let to = if body.bool()? { MeetingEnd::Others } else { MeetingEnd::About };
-            let word = match body.u8()? {
-                0 => Word::Met,
-                1 => Word::Agreed,
-                2 => Word::Declined,
+            let kind = match body.u8()? {
+                0 => MeetingKind::Met,
+                1 => MeetingKind::Agreed,
+                2 => MeetingKind::Declined,
                 _ => return Err(Malformed("a meeting of no known kind")),
             };
             let (about, stay) = (body.peer()?, body.u64()?);
@@ -538,7 +539,7 @@ fn read_routed(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Routed, Malf
                 return Err(Malformed("too many at one meeting"));
             }
             let others = (0..count).map(|_| Ok((body.peer()?, body.u64()?))).collect::<Result<_, _>>()?;
-            Routed::Meeting(Arc::new(Meeting { network, about, stay, others, to, word }))
+            Routed::Meeting(Arc::new(Meeting { network, about, stay, others, to, kind }))
         }
         EnvelopeKind::Hello
         | EnvelopeKind::Heartbeat

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::envelope::{Presence, What};
-use crate::id::{Claim, HubId, Keys, NetworkName, PeerId, PeerIncarnation, ShardId};
+use crate::claim::Claim;
+use crate::envelope::{ChangeKind, Presence};
+use crate::id::{HubId, NetworkName, PeerId, PeerIncarnation, ShardId};
+use crate::keys::Keys;
 use crate::limits::{DIRECTORY_SEGMENTS, GREATEST_TIME};
 use crate::reason::LeaveReason;
 use crate::router::{Announcement, Farewell, ToShard};
@@ -75,7 +77,7 @@ struct Entry {
 
 /// The event that members receive when they lose a peer.
 #[derive(Clone, Debug)]
-pub(super) enum How {
+pub(super) enum LeaveCause {
     /// As `peer-disconnected`.
     Disconnected(LeaveReason),
     /// As the peer's own goodbye.
@@ -84,7 +86,7 @@ pub(super) enum How {
     HubGone,
 }
 
-impl How {
+impl LeaveCause {
     /// Whether a hub or a link was lost, and nothing is known of the peer itself.
     pub(super) const fn is_hub_lost(&self) -> bool {
         matches!(self, Self::HubGone | Self::Disconnected(LeaveReason::HubLost))
@@ -98,14 +100,14 @@ impl Directory {
 
     /// The claim that holds.
     pub(super) fn holder(&self, peer: &PeerId) -> Option<Claim> {
-        self.entries.get(peer)?.claims.iter().max().copied()
+        Claim::winner(&self.entries.get(peer)?.claims)
     }
 
     /// Every peer with the claim that holds, and whether the shards are shown it.
     #[expect(clippy::disallowed_methods, reason = "for audits, which change nothing")]
     pub(super) fn claims(&self) -> impl Iterator<Item = (PeerId, Option<Claim>, bool)> {
         let entries = self.entries.segments.iter().flat_map(HashMap::iter);
-        entries.map(|(peer, entry)| (*peer, entry.claims.iter().max().copied(), entry.shown.is_some()))
+        entries.map(|(peer, entry)| (*peer, Claim::winner(&entry.claims), entry.shown.is_some()))
     }
 
     /// The hubs that claim a peer.
@@ -139,7 +141,7 @@ impl Relay {
     /// Takes in that a hub's word for a peer has changed, and brings what the shards are shown up to date.
     ///
     /// It goes by what the hub holds now, so that it may be called late, and again.
-    pub(super) fn reconsider(&mut self, peer: PeerId, hub: HubId, how: &How, now: Now) {
+    pub(super) fn reconsider(&mut self, peer: PeerId, hub: HubId, cause: &LeaveCause, now: Now) {
         let holding = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|h| &h.holding) };
         let session = holding.and_then(|holding| holding.peers.get(&peer)).map(|presence| presence.session);
         let before = self.directory.holder(&peer);
@@ -150,17 +152,16 @@ impl Relay {
         if let Some(remote) = self.hubs.get_mut(&hub) {
             remote.note_claim(peer, believed.is_some());
         }
-        self.show(peer, how, now);
+        self.show(peer, cause, now);
         let holder = self.directory.holder(&peer);
-        if holder.is_some_and(|holder| holder.hub != self.config.hub && holder.incarnation > LEGACY_SESSION)
-            && self.legacy.holds(&peer)
+        if holder.is_some_and(|holder| holder.hub != self.config.hub && !holder.is_legacy()) && self.legacy.holds(&peer)
         {
             // A Go hub tells of no leave: a peer that has come over from there, or was only echoed there, would be there
             // again when it leaves the hub where it is.
             self.legacy.forget(&peer);
-            self.change(peer, LEGACY_SESSION, What::Down(LeaveReason::Moved), now);
+            self.change(peer, LEGACY_SESSION, ChangeKind::Down(LeaveReason::Moved), now);
         }
-        self.legacy_reconsiders(peer, [before, holder], how, now);
+        self.legacy_reconsiders(peer, [before, holder], cause, now);
     }
 
     /// A peer as the hub has it that holds it.
@@ -182,7 +183,7 @@ impl Relay {
         memberships.get(at)
     }
 
-    fn show(&mut self, peer: PeerId, how: &How, now: Now) {
+    fn show(&mut self, peer: PeerId, cause: &LeaveCause, now: Now) {
         let holder = self.directory.holder(&peer);
         if let Some(claim) = holder
             && !self.busy.is_empty()
@@ -210,13 +211,13 @@ impl Relay {
         self.directory.shown += usize::from(desired.is_some());
         self.directory.shown -= usize::from(shown.is_some());
         match (&shown, &desired) {
-            (Some((old, before)), Some((new, after))) if old == new => self.tell_difference(before, after, how, now),
+            (Some((old, before)), Some((new, after))) if old == new => self.tell_difference(before, after, cause, now),
             _ => {
                 if let Some((claim, before)) = &shown {
-                    let moved = How::Disconnected(LeaveReason::Moved);
-                    let how = if desired.is_some() { &moved } else { how };
+                    let moved = LeaveCause::Disconnected(LeaveReason::Moved);
+                    let cause = if desired.is_some() { &moved } else { cause };
                     for announcement in &before.memberships {
-                        self.tell_left(announcement, how, now);
+                        self.tell_left(announcement, cause, now);
                     }
                     if desired.is_none() {
                         self.post(home, ToShard::Nowhere { peer, claim: *claim });
@@ -232,14 +233,14 @@ impl Relay {
         }
     }
 
-    fn tell_difference(&mut self, before: &Presence, after: &Presence, how: &How, now: Now) {
+    fn tell_difference(&mut self, before: &Presence, after: &Presence, cause: &LeaveCause, now: Now) {
         let find = |presence: &Presence, of: &Announcement| {
             let at = presence.memberships.binary_search_by(|a| a.network.cmp(&of.network)).ok()?;
             Some(Arc::clone(&presence.memberships[at]))
         };
         for announcement in &before.memberships {
             if find(after, announcement).is_none() {
-                self.tell_left(announcement, how, now);
+                self.tell_left(announcement, cause, now);
             }
         }
         for announcement in &after.memberships {
@@ -256,16 +257,18 @@ impl Relay {
         self.tell_legacy(announcement);
     }
 
-    fn tell_left(&mut self, announcement: &Announcement, how: &How, now: Now) {
+    fn tell_left(&mut self, announcement: &Announcement, cause: &LeaveCause, now: Now) {
         let Announcement { peer, ref network, claim, .. } = *announcement;
-        let (frame, kind) = match how {
-            How::Disconnected(reason) => {
+        let (frame, kind) = match cause {
+            LeaveCause::Disconnected(reason) => {
                 let frame =
                     Arc::new(wire::peer_disconnected(&peer, claim.incarnation, *reason, network.as_str(), now.wall_ms));
                 (frame, MessageKind::PeerDisconnected)
             }
-            How::HubGone => return self.tell_left(announcement, &How::Disconnected(LeaveReason::HubLost), now),
-            How::Goodbye(frame) => (Arc::clone(frame), MessageKind::Goodbye),
+            LeaveCause::HubGone => {
+                return self.tell_left(announcement, &LeaveCause::Disconnected(LeaveReason::HubLost), now);
+            }
+            LeaveCause::Goodbye(frame) => (Arc::clone(frame), MessageKind::Goodbye),
         };
         let farewell = Arc::new(Farewell { peer, network: network.clone(), claim, frame, kind });
         for shard in (0..self.config.shards).map(ShardId) {

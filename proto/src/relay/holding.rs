@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use siphasher::sip::SipHasher13;
 
-use crate::envelope::{Change, Presence, What};
+use crate::claim::{Claim, Precedence};
+use crate::envelope::{Change, ChangeKind, Presence};
 use crate::id::{PeerId, PeerIncarnation};
 use crate::limits::MAX_MEMBERSHIPS;
 use crate::router::Announcement;
@@ -31,17 +32,18 @@ impl Holding {
     pub(super) fn apply(&mut self, change: &Change) {
         self.seq = change.seq;
         let held = self.peers.get(&change.peer).map(|presence| presence.session);
-        // Of two sessions of one id, the later counts, whatever is reported for the earlier.
-        if held.is_some_and(|held| held > change.session) {
+        let claim = |incarnation| Claim { incarnation, hub: change.hub };
+        // Whatever is reported for a session whose claim has lost.
+        if held.is_some_and(|held| claim(change.session).against(claim(held)) == Precedence::Loses) {
             return;
         }
-        match &change.what {
-            What::Up => self.begin(change.peer, change.session),
-            What::Joined(announcement) => {
+        match &change.kind {
+            ChangeKind::Up => self.begin(change.peer, change.session),
+            ChangeKind::Joined(announcement) => {
                 self.begin(change.peer, change.session);
                 self.enter(announcement);
             }
-            What::Left { network, .. } if held == Some(change.session) => {
+            ChangeKind::Left { network, .. } if held == Some(change.session) => {
                 if let Some(presence) = self.peers.get_mut(&change.peer)
                     // A hub that reports a leave from a network that the peer is not in has another digest afterwards.
                     && let Ok(at) = presence.memberships.binary_search_by(|a| a.network.cmp(network))
@@ -50,8 +52,8 @@ impl Holding {
                     self.digest ^= membership_hash(&left);
                 }
             }
-            What::Down(_) if held == Some(change.session) => self.end(&change.peer),
-            What::Left { .. } | What::Down(_) => {}
+            ChangeKind::Down(_) if held == Some(change.session) => self.end(&change.peer),
+            ChangeKind::Left { .. } | ChangeKind::Down(_) => {}
         }
     }
 
@@ -128,7 +130,7 @@ fn membership_hash(announcement: &Announcement) -> u64 {
     hasher.write(&(network.len() as u64).to_le_bytes());
     hasher.write(network);
     hasher.write(&announcement.stay.number.to_le_bytes());
-    hasher.write(&[announcement.stay.closest]);
+    hasher.write(&[announcement.stay.discovery.closest()]);
     hasher.write(announcement.discovered.data());
     hasher.finish()
 }

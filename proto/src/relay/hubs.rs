@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use crate::bug;
 use crate::envelope::{Envelope, Heartbeat};
-use crate::id::{HubId, HubIncarnation, LinkId, Via};
+use crate::id::{HubId, HubIncarnation, LinkId};
 use crate::limits::{
     EXTRA_BEAT_PAUSE, GREATEST_TIME, HEARTBEAT, HUB_MEMORY, LEASE, LINK_SILENCE, MAX_HOPS, MAX_HUBS, MAX_NEIGHBOURS,
 };
+use crate::route::Via;
 use crate::time::Now;
 
 use super::remote::{Remote, State, Ways};

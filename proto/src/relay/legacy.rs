@@ -20,18 +20,21 @@ use smallvec::SmallVec;
 
 use crate::bug;
 use crate::bugs::ensure;
+use crate::claim::Claim;
 use crate::codec::{self, LegacyMessage};
-use crate::envelope::What;
-use crate::id::{Claim, HubId, HubIncarnation, Keys, LinkId, NetworkName, PeerId, PeerIncarnation, ShardId, Via};
+use crate::envelope::ChangeKind;
+use crate::id::{HubId, HubIncarnation, LinkId, NetworkName, PeerId, PeerIncarnation, ShardId};
 use crate::isolated::isolated;
+use crate::keys::Keys;
 use crate::limits::{DEFAULT_MAX_NETWORKS_PER_PEER, SNAPSHOT_BYTES, SNAPSHOT_PEERS};
 use crate::reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
+use crate::route::Via;
 use crate::router::{Announcement, Origin, Sender, SignalLetter, Standing, Stay, ToShard};
 use crate::time::Now;
 use crate::wire::SignalKind;
 use crate::{wire, ws};
 
-use super::directory::How;
+use super::directory::LeaveCause;
 use super::{HubView, Relay, RelayOutput, Way};
 use recent::Recent;
 use waiting::Waiting;
@@ -251,7 +254,7 @@ impl Relay {
     }
 
     pub(super) fn leave_legacy(&mut self, peer: PeerId, reason: LeaveReason, now: Now) {
-        self.change(peer, LEGACY_SESSION, What::Down(reason), now);
+        self.change(peer, LEGACY_SESSION, ChangeKind::Down(reason), now);
         self.legacy.forget(&peer);
     }
 
@@ -427,7 +430,7 @@ impl Relay {
 
     /// Whether a peer is behind a legacy link of any hub of the mesh.
     fn is_go_peer(&self, peer: &PeerId) -> bool {
-        self.directory.holder(peer).is_some_and(|holder| holder.incarnation <= LEGACY_SESSION)
+        self.directory.holder(peer).is_some_and(|holder| holder.is_legacy())
     }
 
     /// Whether a Go peer's signal came from this link: its Go hub has sent it there, and does not need it back. A Go
@@ -527,7 +530,7 @@ impl Relay {
             return false;
         }
         if !known && let Some(holder) = self.directory.holder(&peer) {
-            if holder.incarnation <= LEGACY_SESSION && holder.hub != self.config.hub {
+            if holder.is_legacy() && holder.hub != self.config.hub {
                 // If that hub is dead, the peer is accepted when its lease expires. Until then the signal has no sender
                 // here.
                 self.wait_for(link, peer, network, "null", now);
@@ -551,8 +554,7 @@ impl Relay {
 
     /// Whether this link may speak for a peer: it has announced the peer, and no greater claim exists.
     fn is_behind(&self, link: LinkId, peer: &PeerId) -> bool {
-        self.legacy.has_announced(link, peer)
-            && self.directory.holder(peer).is_some_and(|holder| holder.incarnation <= LEGACY_SESSION)
+        self.legacy.has_announced(link, peer) && self.directory.holder(peer).is_some_and(|holder| holder.is_legacy())
     }
 
     fn legacy_discovered(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
@@ -575,7 +577,7 @@ impl Relay {
         let is_owed = open.owed.remove(&(peer, NetworkName::new(network)));
         // A Go hub's announcement of a known peer may be news: the existing claim may belong to a dead hub or
         // connection. Or it may be an echo of what this hub, or another one earlier, sent to Go hubs.
-        let may_be_news = if holder.incarnation <= LEGACY_SESSION {
+        let may_be_news = if holder.is_legacy() {
             // A dialed Go hub echoes nothing.
             !is_echo || open.dialed
         } else {
@@ -592,12 +594,12 @@ impl Relay {
     }
 
     /// The claim of a peer has changed. Kept announcements of Go hubs take effect when no claim is left.
-    pub(super) fn legacy_reconsiders(&mut self, peer: PeerId, held: [Option<Claim>; 2], how: &How, now: Now) {
+    pub(super) fn legacy_reconsiders(&mut self, peer: PeerId, held: [Option<Claim>; 2], cause: &LeaveCause, now: Now) {
         let [before, after] = held;
         if self.legacy.links.is_empty() || before == after {
             return;
         }
-        if after.is_none() && !how.is_hub_lost() {
+        if after.is_none() && !cause.is_hub_lost() {
             self.legacy.note_left(&peer, "", now.at);
         }
         if after < before && after.is_some() {
@@ -612,7 +614,7 @@ impl Relay {
         // A connection that ended here or at another hub may have been dead for long, and so may a lost hub. But if a
         // hub reports that a Go peer has left, other Go hubs' announcements of that peer are older.
         let counts = after.is_none()
-            && (before.is_some_and(|before| before.incarnation > LEGACY_SESSION) || matches!(how, How::HubGone));
+            && (before.is_some_and(|before| !before.is_legacy()) || matches!(cause, LeaveCause::HubGone));
         for (link, (network, data)) in waiting {
             let is_taken = self.legacy.holds(&peer) && !self.legacy.has_announced(link, &peer);
             if counts && !is_taken {
@@ -650,9 +652,9 @@ impl Relay {
         let announcement =
             Arc::new(Announcement { peer, network: name, claim, remote: true, stay: Stay::default(), discovered });
         if !is_its_own {
-            self.change(peer, LEGACY_SESSION, What::Up, now);
+            self.change(peer, LEGACY_SESSION, ChangeKind::Up, now);
         }
-        self.change(peer, LEGACY_SESSION, What::Joined(announcement), now);
+        self.change(peer, LEGACY_SESSION, ChangeKind::Joined(announcement), now);
         true
     }
 
@@ -676,7 +678,7 @@ impl Relay {
         for name in names {
             let frame = Arc::new(wire::goodbye(&peer, data, name.as_str(), now.wall_ms));
             self.legacy.note_left(&peer, name.as_str(), now.at);
-            self.change(peer, LEGACY_SESSION, What::Left { network: name, frame }, now);
+            self.change(peer, LEGACY_SESSION, ChangeKind::Left { network: name, frame }, now);
         }
         true
     }

@@ -6,8 +6,9 @@
 //! works.
 
 use crate::envelope::Heartbeat;
-use crate::id::{HubId, LinkId, Via};
+use crate::id::{HubId, LinkId};
 use crate::limits::{LINK_SILENCE, OUTCOME_PATIENCE, WAY_AVOIDED};
+use crate::route::Via;
 use crate::time::Now;
 
 use super::remote::Avoided;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::envelope::Routed;
-use crate::id::{HubId, PeerId, ShardId, Via};
+use crate::id::{HubId, PeerId, ShardId};
+use crate::route::Via;
 use crate::router::{Meeting, MeetingEnd, ToShard};
 use crate::time::Now;
 

@@ -12,8 +12,10 @@
 
 use std::sync::Arc;
 
-use crate::envelope::{Envelope, What};
-use crate::id::{Claim, HubId, Via};
+use crate::claim::Claim;
+use crate::envelope::{ChangeKind, Envelope};
+use crate::id::HubId;
+use crate::route::Via;
 use crate::router::Announcement;
 
 use super::Destination;
@@ -126,7 +128,7 @@ fn renamed(envelope: Envelope, name: impl Fn(HubId) -> HubId) -> Envelope {
             if name(change.hub) != change.hub {
                 let change = Arc::make_mut(&mut change);
                 change.hub = name(change.hub);
-                if let What::Joined(announcement) = &mut change.what {
+                if let ChangeKind::Joined(announcement) = &mut change.kind {
                     announced(announcement);
                 }
             }

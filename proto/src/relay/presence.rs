@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bug;
-use crate::envelope::{Change, Envelope, Presence, SnapshotPart, SnapshotRequest, What};
-use crate::id::{Claim, HubId, HubIncarnation, PeerId, PeerIncarnation, Via};
+use crate::claim::Claim;
+use crate::envelope::{Change, ChangeKind, Envelope, Presence, SnapshotPart, SnapshotRequest};
+use crate::id::{HubId, HubIncarnation, PeerId, PeerIncarnation};
 use crate::limits::{
     GAP_PATIENCE, MAX_CHANGES_AHEAD, MAX_SNAPSHOT_WAITERS, MAX_SNAPSHOTS_OUT, SNAPSHOT_BYTES, SNAPSHOT_PATIENCE,
     SNAPSHOT_PEERS,
 };
 use crate::reason::LeaveReason;
+use crate::route::Via;
 use crate::router::Announcement;
 use crate::time::Now;
 
-use super::directory::How;
+use super::directory::LeaveCause;
 use super::remote::{State, Sync};
 use super::{Destination, MeshEvent, Relay, RelayOutput, Way};
 
@@ -67,24 +69,24 @@ impl Outgoing {
 
 impl Relay {
     /// A shard of this hub reports a change of its own peer.
-    pub(super) fn own_peer_changed(&mut self, peer: PeerId, claim: Claim, what: What, now: Now) {
+    pub(super) fn own_peer_changed(&mut self, peer: PeerId, claim: Claim, kind: ChangeKind, now: Now) {
         self.settle(&peer, now);
-        if matches!(what, What::Up) {
+        if matches!(kind, ChangeKind::Up) {
             // A hub behind a legacy link may have claimed the id; a session here has precedence.
             self.legacy.forget(&peer);
         }
-        self.change(peer, claim.incarnation, what, now);
+        self.change(peer, claim.incarnation, kind, now);
     }
 
     /// Appends a change to this hub's own presence, and floods it.
-    pub(super) fn change(&mut self, peer: PeerId, session: PeerIncarnation, what: What, now: Now) {
+    pub(super) fn change(&mut self, peer: PeerId, session: PeerIncarnation, kind: ChangeKind, now: Now) {
         let (hub, incarnation) = (self.config.hub, self.config.incarnation);
-        let change = Arc::new(Change { hub, incarnation, seq: self.own.seq + 1, peer, session, what });
+        let change = Arc::new(Change { hub, incarnation, seq: self.own.seq + 1, peer, session, kind });
         self.keep_for_snapshots(hub, &peer);
         self.own.apply(&change);
         self.flood(&change, None, now);
-        self.reconsider(peer, hub, &how(&change), now);
-        if let What::Joined(announcement) = &change.what
+        self.reconsider(peer, hub, &leave_cause(&change), now);
+        if let ChangeKind::Joined(announcement) = &change.kind
             && !self.legacy.holds(&peer)
         {
             self.tell_legacy(announcement);
@@ -126,7 +128,7 @@ impl Relay {
         self.keep_for_snapshots(change.hub, &change.peer);
         if let Some(remote) = self.hubs.get_mut(&change.hub) {
             remote.holding.apply(change);
-            self.reconsider(change.peer, change.hub, &how(change), now);
+            self.reconsider(change.peer, change.hub, &leave_cause(change), now);
         } else {
             bug!(self.bugs, HubMissing, "change {} of {:?}", change.seq, change.hub);
         }
@@ -425,7 +427,7 @@ impl Relay {
         let Some(sync) = remote.sync.take_if(agrees) else { return self.refuse_snapshot(hub, now) };
         let before = remote.holding.replace(sync.seq, sync.digest, sync.peers);
         // Why those that are gone left was said in a change that did not come.
-        remote.unsettle(How::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost)));
+        remote.unsettle(LeaveCause::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost)));
         remote.behind_since = None;
         (remote.mark, remote.doubted) = (None, false);
         remote.vain_repairs = remote.vain_repairs.saturating_add(1);
@@ -491,7 +493,7 @@ impl Relay {
         remote.outcomes.clear();
         remote.outcomes_due = None;
         let held = remote.holding.replace(0, 0, BTreeMap::new());
-        remote.unsettle(How::HubGone);
+        remote.unsettle(LeaveCause::HubGone);
         let peers = held.len();
         self.discarded.add(held);
         self.discarded.add(received.unwrap_or_default());
@@ -521,11 +523,11 @@ fn take_out(queue: &mut VecDeque<Outgoing>, mut are: impl FnMut(&mut Outgoing) -
 }
 
 /// The event that members receive if they lose a peer by this change.
-fn how(change: &Change) -> How {
-    match &change.what {
-        What::Down(reason) => How::Disconnected(*reason),
-        What::Left { frame, .. } => How::Goodbye(Arc::clone(frame)),
-        What::Up | What::Joined(_) => How::Disconnected(LeaveReason::Moved),
+fn leave_cause(change: &Change) -> LeaveCause {
+    match &change.kind {
+        ChangeKind::Down(reason) => LeaveCause::Disconnected(*reason),
+        ChangeKind::Left { frame, .. } => LeaveCause::Goodbye(Arc::clone(frame)),
+        ChangeKind::Up | ChangeKind::Joined(_) => LeaveCause::Disconnected(LeaveReason::Moved),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::id::{HubId, Via};
+use crate::id::HubId;
+use crate::route::Via;
 use crate::time::Now;
 
 use super::Relay;

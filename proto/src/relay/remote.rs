@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::envelope::{Change, Heartbeat, Presence, SnapshotPart};
-use crate::id::{HubId, HubIncarnation, PeerId, Via};
+use crate::id::{HubId, HubIncarnation, PeerId};
 use crate::limits::{
     DOUBT_BEATS, GAP_PATIENCE, HEARTBEAT, LEASE, MAX_ENDED_LIVES, MAX_MEMBERSHIPS, MAX_VAIN_REPAIRS, ROUTE_PATIENCE,
     SNAPSHOT_LIMIT, SNAPSHOT_PATIENCE, SNAPSHOT_RATE_BYTES, SNAPSHOT_SLACK,
 };
 use crate::reason::Outcome;
+use crate::route::Via;
 
 use super::holding::{self, Holding};
 use super::signals::{Inbound, Outbound};

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use crate::bug;
 use crate::envelope::{Envelope, Heartbeat};
-use crate::id::{HubId, HubIncarnation, Via};
+use crate::id::{HubId, HubIncarnation};
 use crate::limits::{
     GREATEST_TIME_FOLLOWED, HEARTBEAT, LEASE, LINK_SILENCE, RIVAL_EVIDENCE, RIVAL_MEMORY, RIVAL_PATIENCE, RIVAL_YIELD,
 };
+use crate::route::Via;
 use crate::router::ToShard;
 use crate::time::Now;
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 use crate::bug;
 use crate::codec::is_deeper_than;
 use crate::envelope::{Envelope, Route, Routed, SignalEnvelope};
-use crate::id::{HubId, PeerId, ShardId, Via};
+use crate::id::{HubId, PeerId, ShardId};
 use crate::limits::{
     COUNT_PATIENCE, HOLD, MAX_COUNTER_STEP, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNAL_DEPTH, MAX_SIGNALS_HELD,
     MAX_UNANSWERED_LOOKED_AT, OUTCOME_DELAY, RECEIPT_TIMEOUT, SLICE_PEERS,
 };
 use crate::reason::{ErrorCode, Outcome};
+use crate::route::Via;
 use crate::router::{Origin, OutcomeLetter, RouterStats, Sender, SignalLetter, Standing, ToShard};
 use crate::time::Now;
 use crate::ws;

@@ -16,7 +16,7 @@ use crate::id::{HubId, PeerId};
 use crate::reason::LeaveReason;
 use crate::time::Now;
 
-use super::directory::How;
+use super::directory::LeaveCause;
 use super::remote::Remote;
 use super::{Relay, RelayOutput};
 
@@ -26,7 +26,7 @@ pub(super) struct Unsettled {
     /// Peers up to this one are settled.
     after: Option<PeerId>,
     /// The event that networks receive about peers that are gone.
-    how: How,
+    cause: LeaveCause,
 }
 
 /// Replicas that are no longer used. Their memory is freed in slices, too.
@@ -57,16 +57,16 @@ impl Discarded {
 
 impl Remote {
     /// From here on the directory and the shards are behind for all peers of the hub.
-    pub(super) fn unsettle(&mut self, how: How) {
+    pub(super) fn unsettle(&mut self, cause: LeaveCause) {
         // Those that an end has left behind are still lost with their hub, whatever is received of its next life.
-        let is_ending = self.unsettled.as_ref().is_some_and(|unsettled| matches!(unsettled.how, How::HubGone));
-        let how = if is_ending { How::HubGone } else { how };
-        self.unsettled = Some(Unsettled { after: None, how });
+        let is_ending = self.unsettled.as_ref().is_some_and(|unsettled| matches!(unsettled.cause, LeaveCause::HubGone));
+        let cause = if is_ending { LeaveCause::HubGone } else { cause };
+        self.unsettled = Some(Unsettled { after: None, cause });
     }
 
     /// The event that the networks of a peer will receive, if its slice is still to come.
-    pub(super) fn awaits(&self, peer: &PeerId) -> Option<&How> {
-        self.unsettled.as_ref().filter(|unsettled| unsettled.after.is_none_or(|after| *peer > after)).map(|u| &u.how)
+    pub(super) fn awaits(&self, peer: &PeerId) -> Option<&LeaveCause> {
+        self.unsettled.as_ref().filter(|unsettled| unsettled.after.is_none_or(|after| *peer > after)).map(|u| &u.cause)
     }
 
     /// The next peer whose turn it is: one that the directory has as this hub's, or that the hub holds.
@@ -178,8 +178,8 @@ impl Relay {
         if self.busy.is_empty() {
             return;
         }
-        if let Some(how) = self.hubs.get(&hub).and_then(|remote| remote.awaits(peer)).cloned() {
-            self.reconsider(*peer, hub, &how, now);
+        if let Some(cause) = self.hubs.get(&hub).and_then(|remote| remote.awaits(peer)).cloned() {
+            self.reconsider(*peer, hub, &cause, now);
         }
     }
 

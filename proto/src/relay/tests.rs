@@ -11,10 +11,11 @@ mod snapshots;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
-use crate::id::{Claim, NetworkName, PeerIncarnation, SessionId};
+use crate::claim::Claim;
+use crate::id::{NetworkName, PeerIncarnation, SessionId};
 use crate::limits::{HEARTBEAT, LEASE, RECEIPT_TIMEOUT, SNAPSHOT_PEERS};
 use crate::reason::{CloseReason, ErrorCode, Outcome};
-use crate::router::{Announcement, Asker, Farewell, Origin, Sender, Standing, Stay};
+use crate::router::{Announcement, Asker, Discovery, Farewell, Origin, Sender, Standing, Stay};
 use crate::wire::{self, MessageKind, SignalKind};
 
 struct Net {
@@ -112,7 +113,7 @@ impl Net {
     /// Starts a hub with any id.
     fn start_as(&mut self, n: u8, hub: HubId, key: u64) {
         let config = RelayConfig {
-            discovery: crate::Discovery::All,
+            discovery: Discovery::All,
             hub,
             incarnation: HubIncarnation(self.now.wall_ms),
             shards: 1,
@@ -255,7 +256,7 @@ impl Net {
             ToShard::Challenge { peer, .. } => format!("challenge {}", digit(peer)),
             ToShard::TakeoverAnswered { in_use, ticket, .. } => format!("answered {ticket} {in_use}"),
             ToShard::Renamed { .. } => "renamed".to_owned(),
-            ToShard::Meeting(m) => format!("meeting {} {:?} {:?}", digit(&m.about), m.to, m.word),
+            ToShard::Meeting(m) => format!("meeting {} {:?} {:?}", digit(&m.about), m.to, m.kind),
         };
         self.heard.get_mut(&n).unwrap().push(line);
         // A shard whose sockets accept everything at once.
@@ -504,10 +505,10 @@ fn a_change_that_is_lost_is_repaired_without_telling_anybody_twice() {
 fn a_peer_that_returned_unnoticed_is_known_in_its_new_stay() {
     let mut net = Net::full(2);
     net.opens(1, 7, 0);
-    net.announces(1, 7, 0, Stay { number: 1, closest: 8 });
+    net.announces(1, 7, 0, Stay { number: 1, discovery: Discovery::Closest(8) });
     net.loses = |envelope| envelope.kind() == EnvelopeKind::Change;
     net.says_goodbye(1, 7, 0);
-    net.announces(1, 7, 0, Stay { number: 2, closest: 8 });
+    net.announces(1, 7, 0, Stay { number: 2, discovery: Discovery::Closest(8) });
     net.loses = |_| false;
     net.hears(2);
     net.pass(HEARTBEAT * 2);

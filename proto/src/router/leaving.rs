@@ -1,39 +1,34 @@
-//! Leaves of many networks, a slice in each turn.
+//! Leaves whose members have not been notified yet.
 //!
-//! A session in a thousand networks that ends, or says goodbye to all of them, concerns as many rosters. It has left
-//! them all at once: it is told nothing more of them, and may join each again. The members are told in slices. The
-//! remaining networks are kept here, with the session's claim, so that a later session of the peer is not confused with
-//! the one that left.
+//! A session in a thousand networks that ends, or leaves all of them, concerns as many rosters. The session leaves them
+//! at once: it receives nothing more of them, and may join each again. The members are notified in slices. The rest of
+//! them is kept here, with the session's claim, so that a later session of the peer is not taken for the leaver.
 
 use std::collections::BTreeMap;
-use std::mem;
 use std::sync::Arc;
 
-use crate::id::{Claim, PeerId, PeerIncarnation, SessionId};
+use crate::claim::Claim;
+use crate::id::{PeerId, PeerIncarnation, SessionId};
 use crate::reason::{CloseReason, LeaveReason};
 use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
 
-use super::Router;
-use super::letter::Output;
 use super::roster::NetworkIx;
-use super::session::Membership;
 
-/// Networks that sessions have left and whose members have not been told.
+/// Networks that sessions have left and whose members have not been notified.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
-    /// By session, and by the order in which it left. A session has no more networks here and in its memberships together than it may be in.
+    /// By session, and by the order in which it left. A session has no more networks here and in its memberships
+    /// together than MAX_NETWORKS_PER_PEER and one.
     parts: BTreeMap<(SessionId, u64), Part>,
     last: u64,
 }
 
-/// The networks that a session leaves with one message, or with its end.
+/// The networks that a session left with one message, or with its end.
 #[derive(Debug)]
-pub(super) struct Part {
-    peer: PeerId,
-    claim: Claim,
+struct Part {
+    leaver: Leaver,
     networks: Vec<NetworkIx>,
-    how: Parting,
 }
 
 /// The way a session leaves.
@@ -41,11 +36,12 @@ pub(super) struct Part {
 pub(super) enum Parting {
     /// Its connection has ended.
     Ended(CloseReason),
-    /// It said goodbye, with this data.
+    /// By `goodbye`, with this data.
     Goodbye(Arc<str>),
 }
 
 impl Parting {
+    /// The kind of [`Self::frame`].
     pub(super) const fn kind(&self) -> MessageKind {
         match self {
             Self::Ended(_) => MessageKind::PeerDisconnected,
@@ -53,6 +49,7 @@ impl Parting {
         }
     }
 
+    /// The message for the members of a network. `session` is the leaver's.
     pub(super) fn frame(&self, peer: &PeerId, session: PeerIncarnation, network: &str, now: Now) -> Template {
         match self {
             Self::Ended(reason) => {
@@ -68,13 +65,16 @@ impl Leaving {
         self.parts.is_empty()
     }
 
-    fn add(&mut self, id: SessionId, part: Part) {
-        self.last += 1;
-        self.parts.insert((id, self.last), part);
+    /// Adds networks that a session has left.
+    pub(super) fn add(&mut self, id: SessionId, leaver: Leaver, networks: Vec<NetworkIx>) {
+        if !networks.is_empty() {
+            self.last += 1;
+            self.parts.insert((id, self.last), Part { leaver, networks });
+        }
     }
 
-    /// Takes out the next network, of this session if one is named, and this network if one is named.
-    fn take(&mut self, id: Option<SessionId>, ix: Option<NetworkIx>) -> Option<(NetworkIx, Leaver)> {
+    /// Removes and returns the next network: of this session if one is given, and this network if one is given.
+    pub(super) fn take(&mut self, id: Option<SessionId>, ix: Option<NetworkIx>) -> Option<(NetworkIx, Leaver)> {
         let from = id.map_or((SessionId { slot: 0, generation: 0 }, 0), |id| (id, 0));
         let parts = self.parts.range_mut(from..).take_while(|((of, _), _)| id.is_none_or(|id| id == *of));
         let (key, at) = parts
@@ -86,16 +86,17 @@ impl Leaving {
             .next()?;
         let part = self.parts.get_mut(&key)?;
         let network = part.networks.swap_remove(at);
-        let leaver = Leaver { peer: part.peer, claim: part.claim, how: part.how.clone() };
+        let leaver = part.leaver.clone();
         if part.networks.is_empty() {
             self.parts.remove(&key);
         }
         Some((network, leaver))
     }
 
-    /// Whether this peer's leave of a network, by this claim, is still to be told.
+    /// Whether the members of a network are still to be notified of this peer's leave, by this claim.
     pub(super) fn has(&self, peer: &PeerId, claim: Claim, ix: NetworkIx) -> bool {
-        self.parts.values().any(|p| p.peer == *peer && p.claim == claim && p.networks.contains(&ix))
+        let is_it = |part: &Part| part.leaver.peer == *peer && part.leaver.claim == claim;
+        self.parts.values().any(|part| is_it(part) && part.networks.contains(&ix))
     }
 
     #[cfg(test)]
@@ -104,65 +105,62 @@ impl Leaving {
     }
 }
 
-/// The peer that leaves, and its way of leaving.
+/// A peer that leaves.
 #[derive(Clone, Debug)]
 pub(super) struct Leaver {
+    /// The peer.
     pub(super) peer: PeerId,
+    /// The claim of the session that leaves.
     pub(super) claim: Claim,
+    /// How it leaves.
     pub(super) how: Parting,
 }
 
-impl Router {
-    /// Has a session leave networks: the members of as many as fit into this turn are told in it.
-    pub(super) fn leave_all(&mut self, id: SessionId, leaver: Leaver, memberships: Vec<Membership>, now: Now) {
-        for membership in &memberships {
-            self.detach(id, leaver.peer, membership);
-        }
-        let mut networks = memberships.iter().map(|membership| membership.network);
-        while !self.is_turn_over()
-            && let Some(ix) = networks.next()
-        {
-            self.leave(&leaver, ix, now);
-        }
-        let networks: Vec<_> = networks.collect();
-        if !networks.is_empty() {
-            let Leaver { peer, claim, how } = leaver;
-            self.leaving.add(id, Part { peer, claim, networks, how });
-            self.ask_to_continue();
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{HubId, NetworkName};
+    use crate::keys::Keys;
+    use crate::router::roster::Rosters;
+
+    fn session(slot: u32) -> SessionId {
+        SessionId { slot, generation: 0 }
     }
 
-    /// Finishes what a session has begun to leave: one network, this one or any.
-    pub(super) fn finish_leaving(&mut self, id: SessionId, ix: Option<NetworkIx>, now: Now) {
-        if let Some((ix, leaver)) = self.leaving.take(Some(id), ix) {
-            self.leave(&leaver, ix, now);
-        }
+    fn leaver(n: u8) -> Leaver {
+        let peer = PeerId::from_bytes([n; 20]);
+        let claim = Claim { incarnation: PeerIncarnation(n.into()), hub: HubId(peer) };
+        Leaver { peer, claim, how: Parting::Ended(CloseReason::ClientClosed) }
     }
 
-    /// Does the next slice.
-    pub(super) fn continue_work(&mut self, now: Now) {
-        self.unfinished = false;
-        while !self.is_turn_over() {
-            let Some((ix, leaver)) = self.leaving.take(None, None) else { return };
-            self.leave(&leaver, ix, now);
-        }
-        self.ask_to_continue();
+    fn networks() -> [NetworkIx; 4] {
+        let mut rosters = Rosters::new(Keys(1, 2));
+        ["a", "b", "c", "d"].map(|name| rosters.find_or_create(&NetworkName::new(name)))
     }
 
-    /// Whether a member on this shard, whose peer has this session if any, may be one that has left and is not struck off yet.
-    pub(super) fn is_leaving(&self, id: Option<SessionId>, ix: NetworkIx) -> bool {
-        let is_member = || id.and_then(|id| self.sessions.get(id)).is_some_and(|session| session.is_member(ix));
-        !self.leaving.is_empty() && !is_member()
+    #[test]
+    fn each_network_is_taken_once_with_its_leaver() {
+        let [a, b, c, d] = networks();
+        let mut leaving = Leaving::default();
+        leaving.add(session(1), leaver(1), vec![a, b]);
+        leaving.add(session(1), leaver(1), vec![c]);
+        leaving.add(session(2), leaver(2), vec![a, d]);
+        let at = |taken: Option<(NetworkIx, Leaver)>| taken.map(|(ix, leaver)| (ix, leaver.peer));
+        let (one, two) = (leaver(1).peer, leaver(2).peer);
+        assert_eq!(at(leaving.take(Some(session(1)), Some(d))), None, "another one left it");
+        assert_eq!(at(leaving.take(Some(session(1)), Some(c))), Some((c, one)));
+        assert_eq!(at(leaving.take(Some(session(2)), Some(a))), Some((a, two)));
+        assert!(leaving.has(&one, leaver(1).claim, a) && !leaving.has(&two, leaver(2).claim, a));
+        assert_eq!(at(leaving.take(Some(session(3)), None)), None);
+        let rest: Vec<_> = std::iter::from_fn(|| at(leaving.take(None, None))).collect();
+        assert_eq!(rest, [(b, one), (a, one), (d, two)]);
+        assert!(leaving.is_empty() && leaving.networks() == 0);
     }
 
-    fn ask_to_continue(&mut self) {
-        if !self.leaving.is_empty() && !mem::replace(&mut self.unfinished, true) {
-            self.outputs.push_back(Output::Unfinished);
-        }
-    }
-
-    /// Whether this turn has put out as much as a turn should.
-    pub(super) fn is_turn_over(&self) -> bool {
-        self.outputs.len() >= self.config.tuning.turn_outputs
+    #[test]
+    fn a_session_that_left_nothing_is_not_kept() {
+        let mut leaving = Leaving::default();
+        leaving.add(session(1), leaver(1), Vec::new());
+        assert!(leaving.is_empty());
     }
 }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bugs::BugNote;
-use crate::id::{Claim, HubId, HubIncarnation, NetworkName, PeerId, SessionId, ShardId};
+use crate::claim::Claim;
+use crate::id::{HubId, HubIncarnation, NetworkName, PeerId, SessionId, ShardId};
 use crate::reason::{CloseReason, Outcome};
 use crate::resume::Lineage;
 use crate::wire::{MessageKind, SignalKind, Template};
+
+use super::Discovery;
 
 /// Inputs of a router. Each variant says when it may come. Inputs of one session arrive in order: `Opened`, then
 /// everything else, then `Closed`. An input of a session that has ended is ignored, because it can already be under way
@@ -167,12 +170,13 @@ pub enum Output {
     /// Post this letter to the mesh. Letters must arrive in this order; none may be dropped. Only if
     /// [`RouterConfig::meshed`](crate::RouterConfig::meshed).
     ToMesh(ToMesh),
-    /// There is more to do than fits into one turn. Give [`Input::Continue`] once whatever else is ready has had its turn and few letters
-    /// wait for each address.
+    /// There is more to do than fits into one turn. Give [`Input::Continue`] once whatever else is ready has had its
+    /// turn and few letters wait for each address.
     Unfinished,
     /// For the log.
     Event(Event),
-    /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug assertions.
+    /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug
+    /// assertions.
     Bug(BugNote),
 }
 
@@ -362,14 +366,14 @@ impl Letter for ToMesh {
     }
 }
 
-/// The hub that waits for the answer to a [`ToShard::Challenge`].
+/// The hub that waits for the answer to a [`ToShard::Challenge`]. The relay makes it, and receives it back unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Asker {
     /// The hub.
     pub hub: HubId,
-    /// Its incarnation.
+    /// The hub's incarnation. The answer is not sent to a later one.
     pub incarnation: HubIncarnation,
-    /// The ticket of its question.
+    /// The number of the question at the asking hub, which chose it.
     pub ticket: u64,
 }
 
@@ -458,10 +462,11 @@ pub struct Announcement {
 /// A peer's time in a network, from join to leave, over all its announcements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stay {
-    /// Distinguishes stays of a peer in a network: a later one has a greater number.
+    /// Distinguishes stays of a peer in a network: a later one has a greater number. The peer's home shard sets it, to
+    /// the wall clock in milliseconds at the join or one more than its last one.
     pub number: u64,
-    /// Number of closest members that the peer wants to know, and be known to; 0 means all.
-    pub closest: u8,
+    /// Which members the peer discovers, and which of them discover it.
+    pub discovery: Discovery,
 }
 
 /// A statement that a peer and some others know each other under bounded discovery. The receiving shard announces them
@@ -479,7 +484,7 @@ pub struct Meeting {
     /// Which of the peers have their home at the receiver.
     pub to: MeetingEnd,
     /// The kind of statement.
-    pub word: Word,
+    pub kind: MeetingKind,
 }
 
 impl Meeting {
@@ -499,7 +504,7 @@ pub enum MeetingEnd {
 
 /// The kind of a [`Meeting`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Word {
+pub enum MeetingKind {
     /// They know each other from now on. Another hub must answer.
     Met,
     /// Like [`Self::Met`], for a peer that has just joined: these are all its picks of this hub. Only inside a hub.

@@ -4,12 +4,11 @@ use std::hash::BuildHasher;
 use std::ops::ControlFlow;
 
 use crate::bug;
-use crate::id::{PeerId, PeerIncarnation, SessionId};
+use crate::id::{PeerId, SessionId};
 use crate::limits::{MAX_ACQUAINTANCES, MAX_CLOSEST, PICKS_IN_TURN};
 
 use super::Router;
-use super::circle::{CLOSE, Met, RANDOM};
-use super::closest::visit_closest;
+use super::circle::{Bond, Met};
 use super::roster::{Member, NetworkIx};
 
 /// Maximum number of members examined for one pick: all that it may know already, and as many that cannot be picked.
@@ -17,43 +16,43 @@ const STEPS: usize = MAX_ACQUAINTANCES + 4 * MAX_CLOSEST as usize;
 
 impl Router {
     /// Chooses members that a session does not know.
-    pub(super) fn pick(&mut self, id: SessionId, ix: NetworkIx, closest: usize, random: usize) -> Vec<(PeerId, u8)> {
+    pub(super) fn pick(&mut self, id: SessionId, ix: NetworkIx, closest: usize, random: usize) -> Vec<(PeerId, Bond)> {
         let mut picks = Vec::with_capacity(closest + random);
         if random > 0
             && let Some(network) = self.rosters.network_mut(ix)
         {
             network.make_lots();
         }
-        let session = self.sessions.get(id).and_then(|session| Some((session.peer, session.membership_in(ix)?)));
+        let session = self.sessions.get(id).and_then(|session| Some((session.peer(), session.membership(ix)?)));
         let (Some((peer, membership)), Some(network)) = (session, self.rosters.network(ix)) else {
             bug!(self.bugs, CircleSession, "{id:?} picks in {ix:?}");
             return picks;
         };
-        let circle = membership.circle.as_deref();
-        let (told, known) = circle.map_or((0, 0), |circle| (circle.told as usize, circle.known.len()));
-        let room = self.config.tuning.max_acquaintances.saturating_sub(told);
-        if known + 1 >= network.members.len() {
+        let circle = membership.circle();
+        let (announced, known) = circle.map_or((0, 0), |circle| (circle.announced() as usize, circle.len()));
+        let room = self.config.tuning.max_acquaintances.saturating_sub(announced);
+        if known + 1 >= network.len() {
             return picks;
         }
         let free = |other: &PeerId, member: &Member| {
             *other != peer
-                && circle.is_none_or(|circle| circle.find(other).is_err())
-                && member.announcement.claim.incarnation > PeerIncarnation::LEGACY
+                && circle.is_none_or(|circle| !circle.contains(other))
+                && !member.announcement().claim.is_legacy()
                 && !self.is_full_here(ix, other, member)
         };
         let closest = closest.min(room);
         if closest > 0 {
             let mut steps = STEPS;
-            let _ = visit_closest(&network.members, peer, &mut |other, member| {
+            network.visit_closest(peer, |other, member| {
                 if free(&other, member) {
-                    picks.push((other, CLOSE));
+                    picks.push((other, Bond::Close));
                 }
                 steps -= 1;
                 if picks.len() == closest || steps == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
         }
         let wanted = (picks.len() + random).min(room);
-        let mut draws = self.meetings.draws;
+        let mut draws = self.meetings.draws();
         for _ in 0..4 * random {
             if picks.len() >= wanted {
                 break;
@@ -61,9 +60,9 @@ impl Router {
             draws += 1;
             let random = self.config.keys.hash_one((peer, draws));
             let Some(other) = network.draw(random) else { break };
-            let is_free = network.members.get(&other).is_some_and(|member| free(&other, member));
+            let is_free = network.member(&other).is_some_and(|member| free(&other, member));
             if is_free && !picks.iter().any(|(pick, _)| *pick == other) {
-                picks.push((other, RANDOM));
+                picks.push((other, Bond::Random));
             }
         }
         if picks.len() < wanted {
@@ -71,27 +70,27 @@ impl Router {
             draws += 1;
             let from = self.config.keys.hash_one((peer, draws));
             for other in network.draw_in_turn(from).take(PICKS_IN_TURN) {
-                let is_free = network.members.get(&other).is_some_and(|member| free(&other, member));
+                let is_free = network.member(&other).is_some_and(|member| free(&other, member));
                 if is_free && !picks.iter().any(|(pick, _)| *pick == other) {
-                    picks.push((other, RANDOM));
+                    picks.push((other, Bond::Random));
                 }
                 if picks.len() == wanted {
                     break;
                 }
             }
         }
-        self.meetings.draws = draws;
+        self.meetings.set_draws(draws);
         picks
     }
 
     /// Whether a member of this shard knows its maximum of others. For other members only their homes know.
     pub(super) fn is_full_here(&self, ix: NetworkIx, peer: &PeerId, member: &Member) -> bool {
-        member.place == self.here()
+        member.address() == self.here()
             && self
                 .by_peer
                 .get(peer)
-                .and_then(|&id| self.sessions.get(id)?.membership_in(ix)?.circle.as_deref())
-                .is_some_and(|circle| circle.is_full(self.config.tuning.max_acquaintances))
+                .and_then(|&id| self.sessions.membership(id, ix))
+                .is_some_and(|membership| membership.is_crowded(self.config.tuning.max_acquaintances))
     }
 
     /// Introduces a new member to those peers of this shard that it would pick from this shard's roster. Returns the
@@ -102,39 +101,38 @@ impl Router {
     /// is unbounded and picks nobody.
     pub(super) fn propose(&mut self, ix: NetworkIx, newcomer: PeerId) -> Vec<(SessionId, PeerId, u64)> {
         let network = self.rosters.network(ix);
-        let Some((network, member)) = network.and_then(|network| Some((network, network.members.get(&newcomer)?)))
-        else {
+        let Some((network, member)) = network.and_then(|network| Some((network, network.member(&newcomer)?))) else {
             bug!(self.bugs, CircleMember, "{newcomer:?} has joined {ix:?}");
             return Vec::new();
         };
-        if network.bounded_locals == 0 && (member.announcement.stay.closest == 0 || network.locals.is_empty()) {
+        if network.bounded_locals() == 0 && (!member.is_bounded() || network.locals().is_empty()) {
             return Vec::new();
         }
-        if member.announcement.claim.incarnation <= PeerIncarnation::LEGACY {
+        if member.announcement().claim.is_legacy() {
             return Vec::new();
         }
-        let closest = usize::from(member.announcement.stay.closest);
-        let bounded = closest > 0;
-        let small = network.members.len() <= usize::from(MAX_CLOSEST) + 1;
+        let closest = usize::from(member.announcement().stay.discovery.closest());
+        let bounded = member.is_bounded();
+        let small = network.len() <= usize::from(MAX_CLOSEST) + 1;
         let here = self.here();
-        if bounded && !small && member.place == here {
+        if bounded && !small && member.address() == here {
             // It has just picked them itself.
             return Vec::new();
         }
         let looked_at = if bounded && !small { closest } else { usize::from(MAX_CLOSEST) };
         let (mut seen, mut steps) = (0, STEPS);
         let mut found = Vec::new();
-        let _ = visit_closest(&network.members, newcomer, &mut |other, member| {
+        network.visit_closest(newcomer, |other, member| {
             steps -= 1;
             if steps == 0 {
                 return ControlFlow::Break(());
             }
             // A member that the new member's home could not pick either does not count.
-            if other == newcomer || member.announcement.claim.incarnation <= PeerIncarnation::LEGACY {
+            if other == newcomer || member.announcement().claim.is_legacy() {
                 return ControlFlow::Continue(());
             }
             seen += 1;
-            if member.place == here && (bounded || member.is_bounded()) {
+            if member.address() == here && (bounded || member.is_bounded()) {
                 found.push((other, bounded && seen <= closest));
             }
             if seen == looked_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -142,7 +140,7 @@ impl Router {
         let mut met = Vec::new();
         for (other, picked) in found {
             let id = self.by_peer.get(&other).copied();
-            let resident = id.and_then(|id| Some((id, self.sessions.get(id)?.membership_in(ix)?)));
+            let resident = id.and_then(|id| Some((id, self.sessions.membership(id, ix)?)));
             let Some((id, membership)) = resident else {
                 if self.is_leaving(id, ix) {
                     continue;
@@ -150,14 +148,14 @@ impl Router {
                 bug!(self.bugs, ResidentSession, "{other:?}, {id:?} in {ix:?}");
                 continue;
             };
-            let stay = membership.stay;
-            let knows = membership.circle.as_deref().map_or(0, |circle| circle.told);
-            if !picked && knows >= u32::from(stay.closest) {
+            let stay = membership.stay();
+            let knows = membership.circle().map_or(0, |circle| circle.announced());
+            if !picked && knows >= u32::from(stay.discovery.closest()) {
                 continue;
             }
-            let marks = if picked { 0 } else { CLOSE };
-            if membership.circle.as_deref().is_none_or(|circle| circle.find(&newcomer).is_err())
-                && self.meet(id, ix, newcomer, marks) == Met::Now
+            let bond = if picked { Bond::Met } else { Bond::Close };
+            if membership.circle().is_none_or(|circle| !circle.contains(&newcomer))
+                && self.meet(id, ix, newcomer, bond) == Met::Now
             {
                 met.push((id, other, stay.number));
             }

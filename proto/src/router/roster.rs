@@ -1,13 +1,18 @@
 //! Rosters: the members of each network. Every shard has complete rosters; only the notifications can be bounded.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::{Bound, Range};
+use std::ops::{Bound, ControlFlow, Range};
 use std::sync::Arc;
 
 use crate::bugs::ensure;
-use crate::id::{Address, Claim, Keys, NetworkName, PeerId, SessionId};
+use crate::claim::{Claim, Precedence};
+use crate::id::{NetworkName, PeerId, SessionId};
+use crate::keys::Keys;
+use crate::route::Address;
 use crate::wire::MessageKind;
 
+use super::Discovery;
+use super::closest::visit_closest;
 use super::letter::{Announcement, Frame, Output};
 
 /// A network's place in [`Rosters`]. Valid while the network has a member, a session, or a session that leaves.
@@ -18,24 +23,39 @@ pub(super) struct NetworkIx(u32);
 #[derive(Debug)]
 pub(super) struct Member {
     /// Where it is connected: a shard of this hub, or another hub.
-    pub(super) place: Address,
+    address: Address,
     /// Its index in [`Network::lots`], while there are lots.
     lot: u32,
     /// Its latest announcement.
-    pub(super) announcement: Arc<Announcement>,
+    announcement: Arc<Announcement>,
     /// Bounded sessions of this shard that know it.
     #[expect(clippy::box_collection, reason = "most members have none: eight bytes for each, and not 24")]
-    pub(super) knowers: Option<Box<Vec<SessionId>>>,
+    knowers: Option<Box<Vec<SessionId>>>,
 }
 
 impl Member {
-    pub(super) fn new(place: Address, announcement: Arc<Announcement>) -> Self {
-        Self { place, lot: 0, announcement, knowers: None }
+    fn new(address: Address, announcement: Arc<Announcement>) -> Self {
+        Self { address, lot: 0, announcement, knowers: None }
+    }
+
+    /// Where it is connected: a shard of this hub, or another hub.
+    pub(super) fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Its latest announcement.
+    pub(super) fn announcement(&self) -> &Announcement {
+        &self.announcement
     }
 
     /// Whether its discovery is bounded.
     pub(super) fn is_bounded(&self) -> bool {
-        self.announcement.stay.closest > 0
+        self.announcement.is_bounded()
+    }
+
+    /// Bounded sessions of this shard that know it.
+    pub(super) fn knowers(&self) -> &[SessionId] {
+        self.knowers.as_deref().map_or(&[], Vec::as_slice)
     }
 
     /// The output that announces it to a session.
@@ -44,11 +64,12 @@ impl Member {
         Output::Send { session, frame, kind: MessageKind::PeerDiscovered, origin: None, from: None }
     }
 
+    /// Records that a bounded session of this shard knows it.
     pub(super) fn note_knower(&mut self, id: SessionId) {
         self.knowers.get_or_insert_default().push(id);
     }
 
-    pub(super) fn forget_knower(&mut self, id: SessionId) {
+    fn forget_knower(&mut self, id: SessionId) {
         let Some(knowers) = &mut self.knowers else { return };
         if let Some(at) = knowers.iter().position(|knower| *knower == id) {
             knowers.swap_remove(at);
@@ -59,7 +80,7 @@ impl Member {
     }
 }
 
-/// Position of a reading cursor in a roster: members of this hub come first, then those of other hubs, each in
+/// Position of a cursor in a roster: members of this hub come first, then those of other hubs, each in
 /// ascending order of ids.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Rank {
@@ -68,8 +89,8 @@ pub(super) struct Rank {
 }
 
 impl Rank {
-    pub(super) fn of(peer: PeerId, place: Address) -> Self {
-        Self { remote: place == Address::Mesh, peer }
+    pub(super) fn of(peer: PeerId, address: Address) -> Self {
+        Self { remote: address == Address::Mesh, peer }
     }
 
     pub(super) fn peer(&self) -> PeerId {
@@ -80,21 +101,129 @@ impl Rank {
 /// One network.
 #[derive(Debug)]
 pub(super) struct Network {
-    pub(super) name: NetworkName,
-    pub(super) members: BTreeMap<PeerId, Member>,
+    name: NetworkName,
+    members: BTreeMap<PeerId, Member>,
     /// Unbounded members with sessions on this shard, in no particular order.
-    pub(super) locals: Vec<SessionId>,
+    locals: Vec<SessionId>,
     /// Number of bounded members, on any shard or hub.
-    pub(super) bounded: u32,
+    bounded: u32,
     /// Number of bounded members with sessions on this shard.
-    pub(super) bounded_locals: u32,
-    /// Sessions of this shard that have left it and whose leave its members are still to be told.
-    pub(super) leavers: u32,
-    /// The members in no order, to draw from. None until somebody draws: most networks never do.
+    bounded_locals: u32,
+    /// Sessions of this shard that have left it and whose leave the members have not been notified of.
+    leavers: u32,
+    /// The members in no order, to draw from. `None` until the first draw: most networks have none.
     lots: Option<Vec<PeerId>>,
 }
 
+/// The list of unbounded sessions of a network has another session in a leaver's place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct WrongLocal;
+
 impl Network {
+    fn new(name: NetworkName) -> Self {
+        let (members, locals) = (BTreeMap::new(), Vec::new());
+        Self { name, members, locals, bounded: 0, bounded_locals: 0, leavers: 0, lots: None }
+    }
+
+    pub(super) fn name(&self) -> &NetworkName {
+        &self.name
+    }
+
+    /// Number of members, wherever they are.
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(super) fn member(&self, peer: &PeerId) -> Option<&Member> {
+        self.members.get(peer)
+    }
+
+    /// All members, in ascending order of ids.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&PeerId, &Member)> {
+        self.members.iter()
+    }
+
+    /// Calls `visit` with members in ascending distance from `center`, until it breaks off.
+    pub(super) fn visit_closest<'a>(
+        &'a self,
+        center: PeerId,
+        mut visit: impl FnMut(PeerId, &'a Member) -> ControlFlow<()>,
+    ) {
+        let _ = visit_closest(&self.members, center, &mut visit);
+    }
+
+    /// Unbounded members with sessions on this shard, in no particular order.
+    pub(super) fn locals(&self) -> &[SessionId] {
+        &self.locals
+    }
+
+    /// Whether any member is bounded, on any shard or hub.
+    pub(super) fn has_bounded(&self) -> bool {
+        self.bounded > 0
+    }
+
+    /// Number of members that are not bounded, on any shard or hub.
+    pub(super) fn unbounded(&self) -> usize {
+        self.members.len() - self.bounded as usize
+    }
+
+    /// Number of bounded members with sessions on this shard.
+    pub(super) fn bounded_locals(&self) -> usize {
+        self.bounded_locals as usize
+    }
+
+    /// The greatest rank that a member can have now.
+    pub(super) fn last_rank(&self) -> Option<Rank> {
+        self.members.last_key_value().map(|(peer, _)| Rank::of(*peer, Address::Mesh))
+    }
+
+    /// Adds a session of this shard. Returns its index in the list of unbounded sessions; `None` if it is bounded.
+    pub(super) fn add_local(&mut self, id: SessionId, discovery: Discovery) -> Option<u32> {
+        if discovery.is_bounded() {
+            self.bounded_locals += 1;
+            return None;
+        }
+        let local = self.locals.len() as u32;
+        self.locals.push(id);
+        Some(local)
+    }
+
+    /// Removes a session of this shard that leaves. Until [`Self::notified_of_leave`], its entry in the roster may
+    /// remain.
+    ///
+    /// Returns the session whose index in the list is now the leaver's, if it was another one's.
+    ///
+    /// # Errors
+    ///
+    /// [`WrongLocal`] if the list has another session in its place.
+    pub(super) fn remove_local(&mut self, id: SessionId, local: Option<u32>) -> Result<Option<SessionId>, WrongLocal> {
+        self.leavers += 1;
+        let Some(local) = local else {
+            self.bounded_locals -= 1;
+            return Ok(None);
+        };
+        let local = local as usize;
+        if self.locals.get(local) != Some(&id) {
+            return Err(WrongLocal);
+        }
+        self.locals.swap_remove(local);
+        Ok(self.locals.get(local).copied())
+    }
+
+    /// The members are notified of the leave of a session that [`Self::remove_local`] has removed.
+    pub(super) fn notified_of_leave(&mut self) {
+        self.leavers -= 1;
+    }
+
+    pub(super) fn member_mut(&mut self, peer: &PeerId) -> Option<&mut Member> {
+        self.members.get_mut(peer)
+    }
+
+    /// The reverse of [`Member::note_knower`]. False if there is no such member.
+    pub(super) fn forget_knower(&mut self, peer: &PeerId, id: SessionId) -> bool {
+        self.members.get_mut(peer).map(|member| member.forget_knower(id)).is_some()
+    }
+
     /// Prepares [`Self::draw`].
     pub(super) fn make_lots(&mut self) {
         if self.lots.is_none() {
@@ -179,7 +308,7 @@ impl Network {
                     return last;
                 }
                 steps -= 1;
-                let rank = Rank::of(*peer, member.place);
+                let rank = Rank::of(*peer, member.address);
                 if rank.remote == remote {
                     tell(rank, member);
                 }
@@ -191,18 +320,37 @@ impl Network {
     }
 }
 
-/// All networks with members.
+/// All networks with members, and which claim to a membership holds.
 #[derive(Debug)]
 pub(super) struct Rosters {
     by_name: HashMap<NetworkName, NetworkIx, Keys>,
     slots: Vec<Option<Network>>,
     free: Vec<NetworkIx>,
+    /// Announcements with claims that lost against those in the rosters: at most one for each member there.
+    hidden: BTreeMap<(NetworkIx, PeerId), Arc<Announcement>>,
     members: usize,
 }
 
+/// What to do with an announcement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Arrival {
+    /// [Enter](Rosters::enter) it.
+    Enters,
+    /// First [strike](Rosters::strike) the member with this claim, then enter it: the announcement is of another
+    /// session of the peer, or of another stay.
+    Replaces(Claim),
+    /// Nothing: a greater claim holds. The announcement is kept until that claim ends.
+    Hidden,
+}
+
+/// A member has left and is still in the roster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct StillEntered;
+
 impl Rosters {
     pub(super) fn new(keys: Keys) -> Self {
-        Self { by_name: HashMap::with_hasher(keys), slots: Vec::new(), free: Vec::new(), members: 0 }
+        let by_name = HashMap::with_hasher(keys);
+        Self { by_name, slots: Vec::new(), free: Vec::new(), hidden: BTreeMap::new(), members: 0 }
     }
 
     pub(super) fn find(&self, name: &str) -> Option<NetworkIx> {
@@ -213,16 +361,7 @@ impl Rosters {
         if let Some(&ix) = self.by_name.get(name) {
             return ix;
         }
-        let members = BTreeMap::new();
-        let network = Network {
-            name: name.clone(),
-            members,
-            locals: Vec::new(),
-            bounded: 0,
-            bounded_locals: 0,
-            leavers: 0,
-            lots: None,
-        };
+        let network = Network::new(name.clone());
         let ix = match self.free.pop() {
             Some(ix) => {
                 self.slots[ix.0 as usize] = Some(network);
@@ -237,6 +376,56 @@ impl Rosters {
         ix
     }
 
+    /// Decides what to do with an announcement.
+    ///
+    /// If a peer is briefly at two hubs, the greater claim wins, in whatever order the two arrive. The smaller one is
+    /// kept until it ends: the greater may end first, and the letter of that end may arrive later, from another shard.
+    /// A stay that differs is that of a peer that left and returned unnoticed, during a partition. Then only those that
+    /// must meet again are concerned: bounded members, and whoever knows one.
+    pub(super) fn arrive(&mut self, ix: NetworkIx, announcement: &Arc<Announcement>) -> Arrival {
+        let (peer, claim) = (announcement.peer, announcement.claim);
+        let Some(member) = self.member(ix, &peer) else { return Arrival::Enters };
+        let held = member.announcement.claim;
+        match claim.against(held) {
+            Precedence::Loses => {
+                let hidden = self.hidden.entry((ix, peer)).or_insert_with(|| Arc::clone(announcement));
+                if claim.against(hidden.claim) != Precedence::Loses {
+                    *hidden = Arc::clone(announcement);
+                }
+                Arrival::Hidden
+            }
+            Precedence::Wins => Arrival::Replaces(held),
+            Precedence::Same => {
+                let met = member.is_bounded() || announcement.is_bounded() || member.knowers.is_some();
+                let returned = member.announcement.stay != announcement.stay;
+                if returned && met { Arrival::Replaces(held) } else { Arrival::Enters }
+            }
+        }
+    }
+
+    /// A membership with this claim has ended, and its member has been struck, if it held. Returns a hidden
+    /// announcement that now holds and must be entered.
+    ///
+    /// # Errors
+    ///
+    /// [`StillEntered`] if the member is still in the roster with this claim.
+    pub(super) fn reveal(
+        &mut self,
+        ix: NetworkIx,
+        peer: PeerId,
+        ended: Claim,
+    ) -> Result<Option<Arc<Announcement>>, StillEntered> {
+        let held = self.member(ix, &peer).map(|member| member.announcement.claim);
+        let is_hidden = self.hidden.get(&(ix, peer)).is_some_and(|hidden| hidden.claim == ended);
+        let revealed = if is_hidden || held.is_none() { self.hidden.remove(&(ix, peer)) } else { None };
+        if held == Some(ended) { Err(StillEntered) } else { Ok(revealed.filter(|_| !is_hidden)) }
+    }
+
+    /// A member of a network.
+    pub(super) fn member(&self, ix: NetworkIx, peer: &PeerId) -> Option<&Member> {
+        self.network(ix)?.members.get(peer)
+    }
+
     pub(super) fn network(&self, ix: NetworkIx) -> Option<&Network> {
         self.slots.get(ix.0 as usize)?.as_ref()
     }
@@ -245,10 +434,10 @@ impl Rosters {
         self.slots.get_mut(ix.0 as usize)?.as_mut()
     }
 
-    /// Enters a member. False: it was there, and what it says of itself is renewed. `None`: there is no such network.
-    pub(super) fn enter(&mut self, ix: NetworkIx, peer: PeerId, member: Member) -> Option<bool> {
+    /// Enters a member, or renews its announcement. Returns whether it is new. `None` if there is no such network.
+    pub(super) fn enter(&mut self, ix: NetworkIx, address: Address, announcement: Arc<Announcement>) -> Option<bool> {
         let network = self.slots.get_mut(ix.0 as usize)?.as_mut()?;
-        let new = network.enter(peer, member);
+        let new = network.enter(announcement.peer, Member::new(address, announcement));
         self.members += usize::from(new);
         Some(new)
     }
@@ -282,6 +471,11 @@ impl Rosters {
     }
 
     #[cfg(test)]
+    pub(super) fn hidden(&self) -> usize {
+        self.hidden.len()
+    }
+
+    #[cfg(test)]
     pub(super) fn slots(&self) -> usize {
         self.slots.len()
     }
@@ -308,6 +502,12 @@ impl Rosters {
             ensure(network.members.iter().all(drawn), || format!("{ix:?}: a member has another's lot"))?;
             ensure(lots.is_none_or(|lots| lots.len() == network.members.len()), || format!("{ix:?}: a lot too many"))?;
         }
+        for ((ix, peer), hidden) in &self.hidden {
+            let held = self.member(*ix, peer).map(|member| member.announcement.claim);
+            ensure(held.is_some_and(|held| hidden.claim.against(held) == Precedence::Loses), || {
+                format!("{peer:?} of {ix:?} is hidden by no greater claim")
+            })?;
+        }
         ensure(networks == self.by_name.len(), || format!("{networks} networks have {} names", self.by_name.len()))?;
         ensure(networks + self.free.len() == self.slots.len(), || format!("{} places are free", self.free.len()))?;
         ensure(members == self.members, || format!("{members} members, {} counted", self.members))
@@ -327,4 +527,137 @@ impl Rosters {
 
 fn sizes(slots: &[Option<Network>]) -> impl Iterator<Item = (&NetworkName, usize)> {
     slots.iter().flatten().map(|network| (&network.name, network.members.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::{HubId, PeerIncarnation, ShardId};
+    use crate::router::letter::Stay;
+    use crate::wire;
+
+    const HERE: Address = Address::Shard(ShardId(0));
+    const PEER: PeerId = PeerId::from_bytes([1; 20]);
+
+    fn claim(incarnation: u64) -> Claim {
+        Claim { incarnation: PeerIncarnation(incarnation), hub: HubId(PeerId::from_bytes([9; 20])) }
+    }
+
+    fn announcement(peer: PeerId, incarnation: u64, stay: u64, discovery: Discovery) -> Arc<Announcement> {
+        Arc::new(Announcement {
+            peer,
+            network: NetworkName::new("n"),
+            claim: claim(incarnation),
+            remote: false,
+            stay: Stay { number: stay, discovery },
+            discovered: Arc::new(wire::peer_discovered(b"{}", PeerIncarnation(incarnation), "n", 0)),
+        })
+    }
+
+    fn rosters() -> (Rosters, NetworkIx) {
+        let mut rosters = Rosters::new(Keys(1, 2));
+        let ix = rosters.find_or_create(&NetworkName::new("n"));
+        (rosters, ix)
+    }
+
+    #[test]
+    fn the_greater_claim_holds() {
+        for (held, comes, expected) in
+            [(5, 4, Arrival::Hidden), (5, 5, Arrival::Enters), (5, 6, Arrival::Replaces(claim(5)))]
+        {
+            let (mut rosters, ix) = rosters();
+            let first = announcement(PEER, held, 1, Discovery::All);
+            assert_eq!(rosters.arrive(ix, &first), Arrival::Enters);
+            assert_eq!(rosters.enter(ix, HERE, first), Some(true));
+            assert_eq!(rosters.arrive(ix, &announcement(PEER, comes, 1, Discovery::All)), expected, "{comes}");
+        }
+    }
+
+    #[test]
+    fn another_stay_is_another_membership_where_members_have_met() {
+        let (all, some) = (Discovery::All, Discovery::Closest(1));
+        for (known, comes, met, expected) in [
+            (all, all, false, Arrival::Enters),
+            (all, all, true, Arrival::Replaces(claim(5))),
+            (all, some, false, Arrival::Replaces(claim(5))),
+            (some, all, false, Arrival::Replaces(claim(5))),
+        ] {
+            let (mut rosters, ix) = rosters();
+            rosters.enter(ix, HERE, announcement(PEER, 5, 1, known));
+            if met {
+                let member = rosters.network_mut(ix).unwrap().member_mut(&PEER).unwrap();
+                member.note_knower(SessionId { slot: 1, generation: 0 });
+            }
+            assert_eq!(rosters.arrive(ix, &announcement(PEER, 5, 1, known)), Arrival::Enters);
+            assert_eq!(rosters.arrive(ix, &announcement(PEER, 5, 2, comes)), expected, "{known:?} {comes:?} {met}");
+        }
+    }
+
+    #[test]
+    fn the_greatest_hidden_claim_holds_when_the_member_has_left() {
+        let (mut rosters, ix) = rosters();
+        rosters.enter(ix, HERE, announcement(PEER, 9, 1, Discovery::All));
+        for hidden in [3, 5, 4] {
+            assert_eq!(rosters.arrive(ix, &announcement(PEER, hidden, 1, Discovery::All)), Arrival::Hidden);
+        }
+        assert!(rosters.reveal(ix, PEER, claim(9)).is_err(), "it has not been struck");
+        assert!(rosters.strike(ix, &PEER, claim(8)).is_none() && rosters.strike(ix, &PEER, claim(9)).is_some());
+        let revealed = rosters.reveal(ix, PEER, claim(9)).unwrap();
+        assert_eq!(revealed.map(|announcement| announcement.claim), Some(claim(5)));
+        assert_eq!(rosters.hidden(), 0);
+    }
+
+    #[test]
+    fn a_hidden_claim_that_ends_is_forgotten() {
+        let (mut rosters, ix) = rosters();
+        rosters.enter(ix, HERE, announcement(PEER, 9, 1, Discovery::All));
+        rosters.arrive(ix, &announcement(PEER, 5, 1, Discovery::All));
+        assert!(rosters.reveal(ix, PEER, claim(5)).unwrap().is_none());
+        rosters.strike(ix, &PEER, claim(9));
+        assert!(rosters.reveal(ix, PEER, claim(9)).unwrap().is_none());
+        assert!(rosters.audit().is_err(), "nobody is in it");
+        rosters.tidy(ix);
+        assert_eq!((rosters.len(), rosters.audit()), (0, Ok(())));
+    }
+
+    proptest! {
+        #[test]
+        fn lots_lists_and_counts_agree_with_the_members(
+            steps in prop::collection::vec((0u8..10, any::<bool>(), any::<bool>(), any::<bool>()), 1..60),
+        ) {
+            let (mut rosters, ix) = rosters();
+            let mut locals = BTreeMap::new();
+            // Somebody stays, so that the network does.
+            rosters.enter(ix, HERE, announcement(PeerId::from_bytes([255; 20]), 1, 1, Discovery::All));
+            for (n, joins, bounded, draws) in steps {
+                let (peer, id) = (PeerId::from_bytes([n; 20]), SessionId { slot: n.into(), generation: 0 });
+                let discovery = if bounded { Discovery::Closest(1) } else { Discovery::All };
+                if draws {
+                    let network = rosters.network_mut(ix).unwrap();
+                    network.make_lots();
+                    prop_assert!(network.draw(u64::MAX / 2).is_some());
+                }
+                if joins && !locals.contains_key(&n) {
+                    prop_assert_eq!(rosters.enter(ix, HERE, announcement(peer, 1, 1, discovery)), Some(true));
+                    locals.insert(n, rosters.network_mut(ix).unwrap().add_local(id, discovery));
+                } else if !joins && let Some(local) = locals.remove(&n) {
+                    let network = rosters.network_mut(ix).unwrap();
+                    if let Some(moved) = network.remove_local(id, local).unwrap() {
+                        locals.insert(moved.slot as u8, local);
+                    }
+                    network.notified_of_leave();
+                    prop_assert!(rosters.strike(ix, &peer, claim(1)).is_some());
+                }
+                prop_assert_eq!(rosters.audit(), Ok(()));
+                let network = rosters.network(ix).unwrap();
+                for (n, local) in &locals {
+                    let listed = local.map(|local| network.locals()[local as usize].slot);
+                    prop_assert!(listed.is_none_or(|slot| slot == u32::from(*n)));
+                }
+                prop_assert_eq!(network.len(), locals.len() + 1);
+            }
+        }
+    }
 }

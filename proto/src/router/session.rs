@@ -1,116 +1,67 @@
-//! The router's state of one session.
+//! The sessions of a shard, as the rules see them.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::id::{Claim, PeerId, PeerIncarnation, SessionId};
-use crate::limits::{RATE_LIMIT_PATIENCE, RATE_LIMIT_PAUSE};
+use crate::bugs::Bugs;
+use crate::claim::Claim;
+use crate::id::{HubId, PeerId, PeerIncarnation, SessionId};
+use crate::limits::MAX_OPEN_RECEIPTS;
+use crate::phase::SessionPhase;
 use crate::resume::Lineage;
 
 use super::circle::Circle;
+use super::cursor::RosterCursor;
 use super::letter::Stay;
+use super::rates::Rates;
 use super::roster::{NetworkIx, Rank};
 
+/// One session.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) peer: PeerId,
-    pub(super) claim: Claim,
+    peer: PeerId,
+    claim: Claim,
     /// The first session of its lineage.
-    pub(super) root: PeerIncarnation,
+    root: PeerIncarnation,
     /// When it was admitted, in seconds of the hub's clock.
-    pub(super) began_s: u32,
-    pub(super) state: State,
-    pub(super) memberships: SmallVec<[Membership; 1]>,
-    pub(super) messages: Throttle,
-    pub(super) bytes: Throttle,
-    pub(super) announced: Throttle,
-    pub(super) errors: Throttle,
-    pub(super) overrun: Option<Overrun>,
-    pub(super) open_receipts: u32,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
-    /// Waits for the end of another session with its id.
-    Pending,
-    Live,
-    /// Draining: its messages are still routed, and it is sent nothing.
-    Retiring,
-}
-
-/// The membership of a session in one network.
-#[derive(Debug)]
-pub(super) struct Membership {
-    pub(super) network: NetworkIx,
-    /// The current stay.
-    pub(super) stay: Stay,
-    /// Bytes that its announcement and its membership count in the budget.
-    pub(super) announced_bytes: u32,
-    /// Index in the network's `locals`, if it is unbounded.
-    pub(super) local: u32,
-    /// Reading cursor of the roster. `None` when it has discovered all members.
-    pub(super) reading: Option<Box<Reading>>,
-    /// Its acquaintances. `Some` if it is bounded.
-    pub(super) circle: Option<Box<Circle>>,
-}
-
-/// The progress of a new member through the roster, at the speed of its socket.
-///
-/// Members ranked after `after` have not had their turn in this pass. Changes to them are left to their turn, unless
-/// the new member knows them already: from `early`, or from an earlier pass up to `known`.
-#[derive(Debug, Default)]
-pub(super) struct Reading {
-    pub(super) after: Option<Rank>,
-    /// Rank that earlier passes reached: members up to it are known. Set when a peer announces itself again.
-    pub(super) known: Option<Rank>,
-    /// Members announced before their turn in this pass.
-    pub(super) early: BTreeSet<PeerId>,
-    /// Members announced before their turn in an interrupted pass.
-    pub(super) known_early: BTreeSet<PeerId>,
-    /// Whether `announced` follows the last member.
-    pub(super) ack: bool,
-}
-
-impl Reading {
-    /// Whether the member has been announced to the new member.
-    pub(super) fn knows(&self, rank: Rank, peer: &PeerId) -> bool {
-        self.after.is_some_and(|after| rank <= after)
-            || self.known.is_some_and(|known| rank <= known)
-            || self.early.contains(peer)
-            || self.known_early.contains(peer)
-    }
-
-    /// The state for the next pass, when the peer announces itself again before this one has ended.
-    pub(super) fn interrupted(mut self) -> Self {
-        self.known_early.append(&mut self.early);
-        let (known, ack) = (self.after.max(self.known), self.ack);
-        Self { after: None, known, early: BTreeSet::new(), known_early: self.known_early, ack }
-    }
-
-    /// Whether the member's turn in this pass is still to come.
-    pub(super) fn awaits(&self, rank: Rank, peer: &PeerId) -> bool {
-        self.after.is_none_or(|after| rank > after) && !self.early.contains(peer)
-    }
+    began_s: u32,
+    phase: SessionPhase,
+    memberships: SmallVec<[Membership; 1]>,
+    rates: Rates,
+    open_receipts: u32,
 }
 
 impl Session {
-    pub(super) fn new(peer: PeerId, claim: Claim, state: State) -> Self {
+    /// A session that waits for its id. It has no claim yet: the smallest one of this hub stands in.
+    pub(super) fn pending(peer: PeerId, hub: HubId) -> Self {
         Self {
             peer,
-            claim,
-            root: claim.incarnation,
+            claim: Claim { incarnation: PeerIncarnation::default(), hub },
+            root: PeerIncarnation::default(),
             began_s: 0,
-            state,
+            phase: SessionPhase::Pending,
             memberships: SmallVec::new(),
-            messages: Throttle::default(),
-            bytes: Throttle::default(),
-            announced: Throttle::default(),
-            errors: Throttle::default(),
-            overrun: None,
+            rates: Rates::default(),
             open_receipts: 0,
         }
+    }
+
+    pub(super) fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    pub(super) fn claim(&self) -> Claim {
+        self.claim
+    }
+
+    pub(super) fn phase(&self) -> SessionPhase {
+        self.phase
+    }
+
+    /// Whether it is sent messages.
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == SessionPhase::Open
     }
 
     pub(super) fn lineage(&self) -> Lineage {
@@ -122,58 +73,159 @@ impl Session {
         now.saturating_sub(Duration::from_secs(self.began_s.into()))
     }
 
-    pub(super) fn membership(&mut self, network: NetworkIx) -> Option<&mut Membership> {
-        self.memberships.iter_mut().find(|m| m.network == network)
+    pub(super) fn memberships(&self) -> &[Membership] {
+        &self.memberships
     }
 
-    pub(super) fn membership_in(&self, network: NetworkIx) -> Option<&Membership> {
-        self.memberships.iter().find(|m| m.network == network)
+    pub(super) fn membership(&self, network: NetworkIx) -> Option<&Membership> {
+        self.memberships.iter().find(|membership| membership.network == network)
+    }
+
+    pub(super) fn membership_mut(&mut self, network: NetworkIx) -> Option<&mut Membership> {
+        self.memberships.iter_mut().find(|membership| membership.network == network)
+    }
+
+    pub(super) fn is_member(&self, network: NetworkIx) -> bool {
+        self.membership(network).is_some()
     }
 
     /// Bytes of its announcements in all its networks.
     pub(super) fn announced_bytes(&self) -> usize {
-        self.memberships.iter().map(|m| m.announced_bytes as usize).sum()
+        self.memberships.iter().map(|membership| membership.announced_bytes as usize).sum()
     }
 
-    pub(super) fn is_member(&self, network: NetworkIx) -> bool {
-        self.memberships.iter().any(|m| m.network == network)
+    pub(super) fn join(&mut self, membership: Membership) {
+        self.memberships.push(membership);
+    }
+
+    /// Removes and returns the memberships that `leaves` accepts.
+    pub(super) fn leave(&mut self, leaves: impl Fn(NetworkIx) -> bool) -> Vec<Membership> {
+        let (left, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.memberships).into_iter().partition(|membership| leaves(membership.network));
+        self.memberships = kept.into();
+        left
+    }
+
+    /// The first membership whose roster is being sent to it.
+    pub(super) fn reading_mut(&mut self) -> Option<&mut Membership> {
+        self.memberships.iter_mut().find(|membership| membership.cursor.is_some())
+    }
+
+    /// Whether the roster of one of its networks is being sent to it.
+    pub(super) fn is_reading(&self) -> bool {
+        self.memberships.iter().any(|membership| membership.cursor.is_some())
+    }
+
+    pub(super) fn rates(&mut self) -> &mut Rates {
+        &mut self.rates
+    }
+
+    /// Counts one more outstanding receipt. False if there are [`MAX_OPEN_RECEIPTS`].
+    pub(super) fn open_receipt(&mut self) -> bool {
+        let opens = self.open_receipts < MAX_OPEN_RECEIPTS;
+        self.open_receipts += u32::from(opens);
+        opens
+    }
+
+    pub(super) fn close_receipt(&mut self) {
+        self.open_receipts -= 1;
+    }
+
+    pub(super) fn open_receipts(&self) -> usize {
+        self.open_receipts as usize
     }
 }
 
-/// A token bucket, stored as the time at which it will be full again.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Throttle {
-    full_at: Duration,
+/// The membership of a session in one network.
+#[derive(Debug)]
+pub(super) struct Membership {
+    network: NetworkIx,
+    stay: Stay,
+    /// Bytes that its announcement and its membership count in the budget.
+    announced_bytes: u32,
+    /// Index in the network's list of unbounded sessions; [`Self::UNLISTED`] if it is bounded.
+    local: u32,
+    cursor: Option<Box<RosterCursor>>,
+    circle: Option<Box<Circle>>,
 }
 
-impl Throttle {
-    /// Takes `n` tokens of a bucket that refills at `rate` per second up to `burst`. False if it has fewer. All values
-    /// are at most 10^10.
-    pub(super) fn take(&mut self, now: Duration, n: u64, rate: u64, burst: u64) -> bool {
-        let time = |tokens: u64| Duration::from_nanos(tokens.saturating_mul(1_000_000_000) / rate.max(1));
-        let full_at = self.full_at.max(now) + time(n);
-        if full_at - now > time(burst.max(1)) {
-            return false;
-        }
-        self.full_at = full_at;
-        true
+impl Membership {
+    const UNLISTED: u32 = u32::MAX;
+
+    /// A new membership. `local` is its index in the network's list of unbounded sessions, and `None` if it is bounded.
+    /// A bounded one has an empty circle; any other one is at the beginning of the roster.
+    pub(super) fn new(network: NetworkIx, stay: Stay, local: Option<u32>) -> Self {
+        let (cursor, circle) =
+            if local.is_some() { (Some(Box::default()), None) } else { (None, Some(Box::default())) };
+        Self { network, stay, announced_bytes: 0, local: local.unwrap_or(Self::UNLISTED), cursor, circle }
     }
-}
 
-/// A session above its message rate.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Overrun {
-    since: Duration,
-    last: Duration,
-}
+    pub(super) fn network(&self) -> NetworkIx {
+        self.network
+    }
 
-impl Overrun {
-    /// Records a refused message. True if refusals have continued for too long without a pause.
-    pub(super) fn note(overrun: &mut Option<Self>, now: Duration) -> bool {
-        let kept = overrun.filter(|o| now.saturating_sub(o.last) < RATE_LIMIT_PAUSE);
-        let noted = Self { since: kept.map_or(now, |o| o.since), last: now };
-        *overrun = Some(noted);
-        now.saturating_sub(noted.since) >= RATE_LIMIT_PATIENCE
+    /// The current stay.
+    pub(super) fn stay(&self) -> Stay {
+        self.stay
+    }
+
+    pub(super) fn is_bounded(&self) -> bool {
+        self.stay.discovery.is_bounded()
+    }
+
+    /// Bytes that its announcement and its membership count in the budget.
+    pub(super) fn announced_bytes(&self) -> u32 {
+        self.announced_bytes
+    }
+
+    pub(super) fn set_announced_bytes(&mut self, bytes: u32) {
+        self.announced_bytes = bytes;
+    }
+
+    /// Index in the network's list of unbounded sessions. `None` if it is bounded.
+    pub(super) fn local(&self) -> Option<u32> {
+        (self.local != Self::UNLISTED).then_some(self.local)
+    }
+
+    /// Its index has changed.
+    pub(super) fn set_local(&mut self, local: u32) {
+        self.local = local;
+    }
+
+    /// The cursor of the roster. `None` when it has discovered all members.
+    pub(super) fn cursor(&mut self) -> Option<&mut RosterCursor> {
+        self.cursor.as_deref_mut()
+    }
+
+    /// Begins another pass through the roster, whose last rank is `last`. After an interrupted pass its part is known;
+    /// after a finished one everybody is.
+    pub(super) fn read_again(&mut self, last: Option<Rank>) {
+        let cursor = self.cursor.take();
+        self.cursor = Some(Box::new(cursor.map_or_else(|| RosterCursor::again(last), |cursor| cursor.interrupted())));
+    }
+
+    /// Ends the pass through the roster. Returns whether `announced` follows.
+    pub(super) fn finish_reading(&mut self) -> bool {
+        self.cursor.take().is_some_and(|cursor| cursor.is_acknowledged())
+    }
+
+    /// Its acquaintances. `Some` if it is bounded, or has met a bounded member.
+    pub(super) fn circle(&self) -> Option<&Circle> {
+        self.circle.as_deref()
+    }
+
+    pub(super) fn circle_mut(&mut self) -> Option<&mut Circle> {
+        self.circle.as_deref_mut()
+    }
+
+    /// Its circle, which is made if there is none.
+    pub(super) fn make_circle(&mut self) -> &mut Circle {
+        self.circle.get_or_insert_default()
+    }
+
+    /// Whether its circle has `most` members.
+    pub(super) fn is_crowded(&self, most: usize) -> bool {
+        self.circle().is_some_and(|circle| circle.is_full(most))
     }
 }
 
@@ -184,12 +236,43 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
+    /// Adds a session. The slot must be free.
     pub(super) fn insert(&mut self, id: SessionId, session: Session) {
         let slot = id.slot as usize;
         if slot >= self.slots.len() {
             self.slots.resize_with(slot + 1, || (0, None));
         }
         self.slots[slot] = (id.generation, Some(Box::new(session)));
+    }
+
+    /// Admits a pending session, and returns its lineage. `None` if there is no such session.
+    pub(super) fn admit(
+        &mut self,
+        id: SessionId,
+        claim: Claim,
+        resume: Option<Lineage>,
+        now: Duration,
+        bugs: &mut Bugs,
+    ) -> Option<Lineage> {
+        let session = self.get_mut(id)?;
+        session.claim = claim;
+        session.root = resume.map_or(claim.incarnation, |resume| resume.root);
+        session.began_s = now.as_secs() as u32;
+        session.phase.advance(SessionPhase::Open, id, bugs);
+        Some(session.lineage())
+    }
+
+    /// An open session retires.
+    pub(super) fn retire(&mut self, id: SessionId, bugs: &mut Bugs) {
+        if let Some(session) = self.get_mut(id) {
+            session.phase.advance(SessionPhase::Retiring, id, bugs);
+        }
+    }
+
+    /// Removes a session that has ended.
+    pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let (generation, session) = self.slots.get_mut(id.slot as usize)?;
+        if *generation == id.generation { session.take().map(|session| *session) } else { None }
     }
 
     #[cfg(test)]
@@ -207,18 +290,74 @@ impl Sessions {
         session.as_deref_mut().filter(|_| *generation == id.generation)
     }
 
+    /// The membership of a session in a network.
+    pub(super) fn membership(&self, id: SessionId, network: NetworkIx) -> Option<&Membership> {
+        self.get(id)?.membership(network)
+    }
+
+    /// The membership of a session in a network.
+    pub(super) fn membership_mut(&mut self, id: SessionId, network: NetworkIx) -> Option<&mut Membership> {
+        self.get_mut(id)?.membership_mut(network)
+    }
+
     /// Number of slots ever used.
     pub(super) fn slots(&self) -> u32 {
         self.slots.len() as u32
     }
 
+    /// The session in a slot.
     pub(super) fn at(&self, slot: u32) -> Option<(SessionId, &Session)> {
         let (generation, session) = self.slots.get(slot as usize)?;
         Some((SessionId { slot, generation: *generation }, session.as_ref()?))
     }
+}
 
-    pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
-        let (generation, session) = self.slots.get_mut(id.slot as usize)?;
-        if *generation == id.generation { session.take().map(|session| *session) } else { None }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HUB: HubId = HubId(PeerId::from_bytes([9; 20]));
+
+    fn id(generation: u32) -> SessionId {
+        SessionId { slot: 3, generation }
+    }
+
+    #[test]
+    fn a_handle_of_an_earlier_session_of_the_slot_finds_nothing() {
+        let mut sessions = Sessions::default();
+        sessions.insert(id(1), Session::pending(PeerId::from_bytes([1; 20]), HUB));
+        assert!(sessions.get(id(0)).is_none() && sessions.get_mut(id(2)).is_none() && sessions.remove(id(0)).is_none());
+        assert!(sessions.remove(id(1)).is_some() && sessions.remove(id(1)).is_none());
+        assert_eq!((sessions.len(), sessions.slots()), (0, 4));
+    }
+
+    #[test]
+    fn a_session_is_pending_then_open_then_retiring() {
+        let (mut sessions, mut bugs) = (Sessions::default(), Bugs::default());
+        let claim = Claim { incarnation: PeerIncarnation(7), hub: HUB };
+        assert_eq!(sessions.admit(id(0), claim, None, Duration::ZERO, &mut bugs), None);
+        sessions.insert(id(0), Session::pending(PeerId::from_bytes([1; 20]), HUB));
+        let lineage = sessions.admit(id(0), claim, None, Duration::from_secs(5), &mut bugs);
+        assert_eq!(lineage, Some(Lineage { root: claim.incarnation, session: claim.incarnation }));
+        let session = sessions.get(id(0)).unwrap();
+        assert!(session.is_open() && session.claim() == claim);
+        assert_eq!(session.age(Duration::from_secs(9)), Duration::from_secs(4));
+        sessions.retire(id(0), &mut bugs);
+        assert_eq!(sessions.get(id(0)).map(Session::phase), Some(SessionPhase::Retiring));
+    }
+
+    #[test]
+    fn outstanding_receipts_are_bounded() {
+        let mut session = Session::pending(PeerId::from_bytes([1; 20]), HUB);
+        assert!((0..MAX_OPEN_RECEIPTS).all(|_| session.open_receipt()) && !session.open_receipt());
+        session.close_receipt();
+        assert!(session.open_receipt() && !session.open_receipt());
+    }
+
+    #[test]
+    fn a_session_takes_little_memory() {
+        // Two thousand bytes are the budget of an idle peer with its socket and its task.
+        assert!(size_of::<Session>() <= 256, "{}", size_of::<Session>());
+        assert!(size_of::<Membership>() <= 48, "{}", size_of::<Membership>());
     }
 }

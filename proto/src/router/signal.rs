@@ -1,81 +1,20 @@
 //! Signals and their outcomes.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
-
 use crate::bug;
 use crate::codec::Signal;
-use crate::id::{Address, Keys, NetworkName, PeerId, SessionId, ShardId};
-use crate::limits::{MAX_OPEN_RECEIPTS, RECEIPT_TIMEOUT, TURN_OUTPUTS};
+use crate::id::{NetworkName, PeerId, SessionId, ShardId};
+use crate::limits::TURN_OUTPUTS;
 use crate::reason::{CloseReason, ErrorCode, Outcome};
+use crate::route::Address;
 use crate::sentences;
 use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind};
 
 use super::Router;
 use super::letter::{Frame, Origin, OutcomeLetter, Output, Sender, SignalLetter, Standing, ToMesh, ToShard};
-use super::roster::NetworkIx;
-use super::session::{Membership, Session, State};
-
-/// Receipts that are promised and not sent yet.
-#[derive(Debug)]
-pub(super) struct Tickets {
-    issued: u64,
-    open: HashMap<u64, Ticket, Keys>,
-    /// In the order of their deadlines, since all have the same timeout. Settled tickets stay until there are more of
-    /// them than open ones, so the length is at most twice the open ones plus [`Self::SLACK`].
-    deadlines: VecDeque<(Duration, u64)>,
-}
-
-#[derive(Debug)]
-struct Ticket {
-    session: SessionId,
-    id: Box<str>,
-    target: PeerId,
-    network: NetworkName,
-}
-
-impl Tickets {
-    const SLACK: usize = 1024;
-
-    pub(super) fn new(keys: Keys) -> Self {
-        Self { issued: 0, open: HashMap::with_hasher(keys), deadlines: VecDeque::new() }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.open.len()
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.deadlines.is_empty()
-    }
-
-    /// Number of open receipts of one session.
-    #[expect(clippy::disallowed_methods, reason = "for audits, which change nothing")]
-    pub(super) fn open_of(&self, session: SessionId) -> usize {
-        self.open.values().filter(|ticket| ticket.session == session).count()
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<Duration> {
-        self.deadlines.front().map(|(at, _)| *at)
-    }
-
-    fn issue(&mut self, ticket: Ticket, now: Duration) -> u64 {
-        self.issued += 1;
-        self.open.insert(self.issued, ticket);
-        if self.deadlines.len() > 2 * self.open.len() + Self::SLACK {
-            let open = &self.open;
-            self.deadlines.retain(|(_, number)| open.contains_key(number));
-        }
-        self.deadlines.push_back((now + RECEIPT_TIMEOUT, self.issued));
-        self.issued
-    }
-
-    fn settle(&mut self, number: u64) -> Option<Ticket> {
-        self.open.remove(&number)
-    }
-}
+use super::roster::{Member, NetworkIx};
+use super::session::{Membership, Session};
+use super::tickets::Ticket;
 
 impl Router {
     pub(super) fn signalled(&mut self, id: SessionId, signal: Signal<'_>, now: Now) {
@@ -88,38 +27,38 @@ impl Router {
         let Some(session) = self.sessions.get(id) else {
             return bug!(self.bugs, MessageSession, "signal of {id:?}");
         };
-        let from = session.peer;
-        let own = self.own_membership(session, &signal.network).map(|membership| (membership.network, membership.stay));
-        let shared = own.is_some() || (session.memberships.is_empty() && signal.network == NetworkName::GLOBAL);
+        let from = session.peer();
+        let own =
+            self.own_membership(session, &signal.network).map(|membership| (membership.network(), membership.stay()));
+        let shared = own.is_some() || (session.memberships().is_empty() && signal.network == NetworkName::GLOBAL);
         let network = match own.and_then(|(ix, _)| self.rosters.network(ix)) {
-            Some(network) => network.name.clone(),
+            Some(network) => network.name().clone(),
             None => NetworkName::new(&signal.network),
         };
         let home = ShardId::home(&signal.target, self.config.shards, self.config.keys);
-        let place = self.place_of(&signal, own.map(|(ix, _)| ix), home);
+        let address = self.address_of(&signal, own.map(|(ix, _)| ix), home);
         let standing = own.map_or(Standing::Outsider, |(_, stay)| Standing::Member(stay.number));
         let mut ticket = 0;
         if let Some(wanted) = signal.id {
             let Some(session) = self.sessions.get_mut(id) else {
                 return bug!(self.bugs, MessageSession, "signal of {id:?}");
             };
-            if session.open_receipts >= MAX_OPEN_RECEIPTS {
+            if !session.open_receipt() {
                 let outcome = Outcome::Failed(ErrorCode::RateLimited);
                 self.stats.count_outcome(outcome);
                 self.send_receipt(id, &wanted, outcome, Some(signal.target), network.as_str(), now);
                 return;
             }
-            session.open_receipts += 1;
             let wanted = Ticket { session: id, id: wanted.into(), target: signal.target, network: network.clone() };
             ticket = self.tickets.issue(wanted, now.at);
         }
-        let (shard, detour) = (self.config.shard, place.is_none());
+        let (shard, detour) = (self.config.shard, address.is_none());
         let sender = Sender::Session { shard, session: id, ticket, detour };
         let origin = Origin { sender, kind: signal.kind, network, standing, read_at: now.at };
         if !shared {
             let code = ErrorCode::WrongNetwork;
             if ticket != 0 {
-                return self.settle(origin, signal.target, Outcome::Failed(code), now);
+                return self.report_outcome(origin, signal.target, Outcome::Failed(code), now);
             }
             self.stats.count_outcome(Outcome::Failed(code));
             let report = ErrorReport {
@@ -133,7 +72,7 @@ impl Router {
             return self.send_error(id, &report, now);
         }
         if own.is_some_and(|(ix, _)| self.is_too_crowded_for(id, ix, &signal.target)) {
-            return self.settle(origin, signal.target, Outcome::Failed(ErrorCode::NetworkFull), now);
+            return self.report_outcome(origin, signal.target, Outcome::Failed(ErrorCode::NetworkFull), now);
         }
         let frame = wire::signal(
             &mut self.arena,
@@ -144,7 +83,7 @@ impl Router {
             origin.network.as_str(),
             now.wall_ms,
         );
-        let to = place.unwrap_or(Address::Shard(home));
+        let to = address.unwrap_or(Address::Shard(home));
         if to == self.here() {
             return self.deliver(origin, from, signal.target, Frame::Arena(frame), now);
         }
@@ -160,22 +99,22 @@ impl Router {
     ///
     /// A signal for a member at another hub goes straight to the mesh, through the same mailbox as the sender's
     /// presence. A signal with an unknown target makes a detour through the target's home.
-    fn place_of(&self, signal: &Signal<'_>, own: Option<NetworkIx>, home: ShardId) -> Option<Address> {
+    fn address_of(&self, signal: &Signal<'_>, own: Option<NetworkIx>, home: ShardId) -> Option<Address> {
         if !self.config.meshed || self.by_peer.contains_key(&signal.target) {
             return Some(Address::Shard(home));
         }
-        let network = own.or_else(|| self.rosters.find(&signal.network)).and_then(|ix| self.rosters.network(ix))?;
-        network.members.get(&signal.target).map(|member| member.place)
+        let ix = own.or_else(|| self.rosters.find(&signal.network))?;
+        self.rosters.member(ix, &signal.target).map(Member::address)
     }
 
     /// The session's membership in the network with this name.
     fn own_membership<'a>(&self, session: &'a Session, name: &str) -> Option<&'a Membership> {
         // Most peers are in one or two networks, whose names are cheaper to compare than to look up among all names.
-        if session.memberships.len() > Self::FEW_NETWORKS {
-            return self.rosters.find(name).and_then(|ix| session.membership_in(ix));
+        if session.memberships().len() > Self::FEW_NETWORKS {
+            return self.rosters.find(name).and_then(|ix| session.membership(ix));
         }
-        let is_it = |ix| self.rosters.network(ix).is_some_and(|network| network.name.as_str() == name);
-        session.memberships.iter().find(|m| is_it(m.network))
+        let is_it = |ix| self.rosters.network(ix).is_some_and(|network| network.name().as_str() == name);
+        session.memberships().iter().find(|membership| is_it(membership.network()))
     }
 
     const FEW_NETWORKS: usize = 4;
@@ -183,12 +122,12 @@ impl Router {
     /// Delivers a signal to its target, whose home is this shard.
     pub(super) fn deliver(&mut self, origin: Origin, from: PeerId, target: PeerId, frame: Frame, now: Now) {
         let found = self.by_peer.get(&target).copied();
-        let live = found.and_then(|id| Some((id, self.sessions.get(id).filter(|s| s.state == State::Live)?)));
-        let Some((id, session)) = live else {
+        let open = found.and_then(|id| Some((id, self.sessions.get(id).filter(|session| session.is_open())?)));
+        let Some((id, session)) = open else {
             // The target was known to be here and has moved or left. The sender's next signals go straight to the mesh,
             // and this one would arrive after them.
             let detour = matches!(origin.sender, Sender::Session { detour: true, .. });
-            if detour && self.elsewhere.contains_key(&target) {
+            if detour && self.home.is_elsewhere(&target) {
                 let frame = match frame {
                     Frame::Arena(range) => self.arena[range].into(),
                     Frame::Owned(frame) => frame,
@@ -196,20 +135,20 @@ impl Router {
                 };
                 return self.post_to_mesh(|| ToMesh::Signal(SignalLetter { origin, from, target, frame }));
             }
-            return self.settle(origin, target, Outcome::Failed(ErrorCode::PeerNotFound), now);
+            return self.report_outcome(origin, target, Outcome::Failed(ErrorCode::PeerNotFound), now);
         };
-        match self.own_membership(session, origin.network.as_str()).map(|membership| membership.network) {
+        match self.own_membership(session, origin.network.as_str()).map(Membership::network) {
             Some(ix) => {
                 if !self.members_know(ix, &from, &origin) {
-                    return self.settle(origin, target, Outcome::Failed(ErrorCode::Unreachable), now);
+                    return self.report_outcome(origin, target, Outcome::Failed(ErrorCode::Unreachable), now);
                 }
                 self.introduce(id, ix, &from);
                 if !self.introduce_stranger(id, ix, from, now) {
-                    return self.settle(origin, target, Outcome::Failed(ErrorCode::NetworkFull), now);
+                    return self.report_outcome(origin, target, Outcome::Failed(ErrorCode::NetworkFull), now);
                 }
             }
-            None if session.memberships.is_empty() && origin.network.as_str() == NetworkName::GLOBAL => {}
-            None => return self.settle(origin, target, Outcome::Failed(ErrorCode::WrongNetwork), now),
+            None if session.memberships().is_empty() && origin.network.as_str() == NetworkName::GLOBAL => {}
+            None => return self.report_outcome(origin, target, Outcome::Failed(ErrorCode::WrongNetwork), now),
         }
         let kind = MessageKind::Signal(origin.kind);
         self.outputs.push_back(Output::Send { session: id, frame, kind, origin: Some(origin), from: Some(from) });
@@ -223,8 +162,7 @@ impl Router {
             Sender::Session { .. } => false,
             Sender::Hub { .. } => true,
         };
-        let network = self.rosters.network(ix);
-        let member = network.and_then(|network| network.members.get(from)).map(|member| &member.announcement);
+        let member = self.rosters.member(ix, from).map(Member::announcement);
         let stay = member.filter(|announcement| announcement.remote == remote).map(|announcement| announcement.stay);
         origin.standing.fits(stay.map(|stay| stay.number), &origin.network)
     }
@@ -236,17 +174,17 @@ impl Router {
                 return self.stats.count_outcome(Outcome::Delivered);
             }
         }
-        self.settle(origin, target, Outcome::Delivered, now);
+        self.report_outcome(origin, target, Outcome::Delivered, now);
     }
 
     pub(super) fn undelivered(&mut self, origin: Origin, target: PeerId, reason: CloseReason, now: Now) {
         let slow = reason == CloseReason::SlowConsumer;
         let code = if slow { ErrorCode::SlowPeer } else { ErrorCode::PeerNotFound };
-        self.settle(origin, target, Outcome::Failed(code), now);
+        self.report_outcome(origin, target, Outcome::Failed(code), now);
     }
 
     /// Reports the outcome of a signal to its sender, by letter if the sender is on another shard.
-    pub(super) fn settle(&mut self, origin: Origin, target: PeerId, outcome: Outcome, now: Now) {
+    pub(super) fn report_outcome(&mut self, origin: Origin, target: PeerId, outcome: Outcome, now: Now) {
         let (shard, session, ticket) = match origin.sender {
             Sender::Session { shard, session, ticket, .. } => (shard, session, ticket),
             Sender::Hub { .. } => {
@@ -256,8 +194,8 @@ impl Router {
         if shard != self.config.shard {
             self.post(shard, ToShard::Outcome(OutcomeLetter { origin, target, outcome }));
         } else if ticket != 0 {
-            match self.tickets.settle(ticket) {
-                Some(ticket) => self.close_ticket(&ticket, outcome, now),
+            match self.tickets.close(ticket) {
+                Some(ticket) => self.redeem(&ticket, outcome, now),
                 None => self.stats.late_outcomes += 1,
             }
         } else if let Outcome::Failed(code) = outcome {
@@ -277,18 +215,17 @@ impl Router {
     pub(super) fn expire_receipts(&mut self, now: Now) {
         // Work that does not fit into this turn stays due.
         while self.outputs.len() < TURN_OUTPUTS
-            && let Some((_, number)) = self.tickets.deadlines.pop_front_if(|(at, _)| *at <= now.at)
+            && let Some(ticket) = self.tickets.expire(now.at)
         {
-            if let Some(ticket) = self.tickets.settle(number) {
-                self.close_ticket(&ticket, Outcome::Failed(ErrorCode::Unknown), now);
-            }
+            self.redeem(&ticket, Outcome::Failed(ErrorCode::Unknown), now);
         }
     }
 
-    fn close_ticket(&mut self, ticket: &Ticket, outcome: Outcome, now: Now) {
+    /// Sends the receipt that a closed ticket promises.
+    fn redeem(&mut self, ticket: &Ticket, outcome: Outcome, now: Now) {
         self.stats.count_outcome(outcome);
         if let Some(session) = self.sessions.get_mut(ticket.session) {
-            session.open_receipts -= 1;
+            session.close_receipt();
             self.send_receipt(ticket.session, &ticket.id, outcome, Some(ticket.target), ticket.network.as_str(), now);
         }
     }
@@ -304,7 +241,7 @@ impl Router {
     ) {
         // A sender may have left by then.
         let Some(session) = self.sessions.get(to) else { return };
-        let frame = wire::receipt(&mut self.arena, &session.peer, id, outcome, target, network, now.wall_ms);
+        let frame = wire::receipt(&mut self.arena, &session.peer(), id, outcome, target, network, now.wall_ms);
         self.send(to, Frame::Arena(frame), MessageKind::Receipt);
     }
 }

@@ -1,10 +1,16 @@
 //! Properties that cannot be seen from outside: nothing grows with the past. Transcripts and the simulator
 //! (`tests/sim`) test everything else.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::claim::Claim;
+use crate::id::PeerIncarnation;
 use crate::limits::{RECEIPT_TIMEOUT, TAKEOVER_GRACE};
-use crate::reason::Outcome;
+use crate::phase::SessionPhase;
+use crate::reason::{CloseReason, ErrorCode, Outcome};
 use crate::resume::{Lineage, ResumeOutcome};
+use crate::wire;
 
 const WALL_MS: u64 = 1_700_000_000_000;
 
@@ -89,12 +95,12 @@ fn peers_that_left_leave_no_state() {
             day.closes(session);
         }
     }
-    assert!(day.router.takeovers.deadlines.len() <= 4, "only those of the last two seconds");
+    assert!(day.router.takeovers.deadlines() <= 4, "only those of the last two seconds");
     day.pass(RECEIPT_TIMEOUT);
-    let Router { sessions, by_peer, rosters, takeovers, tickets, hidden, .. } = &day.router;
+    let Router { sessions, by_peer, rosters, takeovers, tickets, .. } = &day.router;
     assert_eq!((sessions.len(), by_peer.len(), rosters.len(), rosters.members()), (0, 0, 0, 0));
     assert!(rosters.slots() <= 2, "places of networks are used again");
-    assert!(takeovers.is_empty() && tickets.is_empty() && hidden.is_empty());
+    assert!(takeovers.is_empty() && tickets.is_empty() && rosters.hidden() == 0);
     assert_eq!(day.router.poll_timeout(), None);
 }
 
@@ -115,8 +121,8 @@ fn a_reader_without_room_remembers_only_who_is_there() {
             day.says(reader, r#"{"type":"announce"}"#);
         }
         day.says(fleeting, r#"{"type":"goodbye"}"#);
-        let reading = day.router.sessions.get(reader).and_then(|s| s.memberships[0].reading.as_deref()).unwrap();
-        assert!(reading.early.is_empty() && reading.known_early.is_empty(), "round {i}: {reading:?}");
+        let cursor = day.router.sessions.get_mut(reader).and_then(|s| s.reading_mut()?.cursor()).unwrap();
+        assert_eq!(cursor.early(), 0, "round {i}: {cursor:?}");
     }
 }
 
@@ -130,14 +136,14 @@ fn a_session_admitted_in_ignorance_of_a_greater_claim_loses_its_id() {
         let claim = Claim { incarnation: PeerIncarnation(incarnation), hub: HubId(peer(9)) };
         ToShard::Elsewhere { peer: peer(1), claim }
     };
-    let held = day.router.sessions.get(first).map(|session| session.claim.incarnation.0).unwrap();
+    let held = day.router.sessions.get(first).map(|session| session.claim().incarnation.0).unwrap();
     day.input(Input::Letter(elsewhere(held - 1)));
     assert!(day.router.sessions.get(first).is_some(), "a lesser claim changes nothing");
     day.input(Input::Letter(elsewhere(held + 10)));
     assert!(day.router.sessions.get(first).is_none() && day.router.rosters.len() == 0);
     day.opens(second, 1);
     assert!(
-        day.router.sessions.get(second).is_some_and(|session| session.state == State::Pending),
+        day.router.sessions.get(second).is_some_and(|session| session.phase() == SessionPhase::Pending),
         "who comes next asks"
     );
 }
@@ -149,7 +155,7 @@ fn a_takeover_continues_with_the_session_that_replaced_its_target() {
     let (first, second) = (session(0, 0), session(1, 0));
     day.opens(first, 1);
     day.opens(second, 1);
-    let claim = day.router.sessions.get(first).unwrap().claim;
+    let claim = day.router.sessions.get(first).unwrap().claim();
     let other = Claim { incarnation: PeerIncarnation(claim.incarnation.0 + 1), hub: HubId(peer(9)) };
     let elsewhere = ToShard::Elsewhere { peer: peer(1), claim: other };
     day.router.handle_input(Input::Letter(elsewhere), Now { at: day.now, wall_ms: WALL_MS });
@@ -246,20 +252,6 @@ fn of_two_hubs_that_ask_the_one_with_the_better_secret_is_heard() {
     assert_eq!(day.router.stats.resumes[ResumeOutcome::Outdated as usize], 3);
 }
 
-/// The asked hub closes its bounded map of questions to others, and not to those who need no question.
-#[test]
-fn a_secret_needs_no_place_among_the_questions_of_other_hubs() {
-    let mut day = Day::new(8);
-    day.router.config.meshed = true;
-    day.opens(session(0, 0), 1);
-    let shown = day.lineage_of(session(0, 0));
-    for ticket in 0..crate::limits::MAX_TAKEOVERS_ASKED as u64 {
-        day.router.takeovers.deadlines.insert((day.now + TAKEOVER_GRACE, peer(2), ticket));
-    }
-    assert_eq!(day.challenged(1, 1, None).0, [(1, true)]);
-    assert_eq!(day.challenged(1, 2, Some(shown)).0, [(2, false)]);
-}
-
 fn joined(n: u8, claim: Claim, stay: Stay) -> ToShard {
     let data = codec::describe(&peer(n), None).unwrap();
     let discovered = Arc::new(wire::peer_discovered(&data, PeerIncarnation::LEGACY, "n", 0));
@@ -283,7 +275,7 @@ fn at_hub(n: u8, incarnation: u64) -> Claim {
 fn a_lesser_claim_holds_when_the_greater_has_ended() {
     let mut day = Day::new(8);
     let (greater, lesser) = (at_hub(8, 20), at_hub(9, 10));
-    let stay = Stay { number: 1, closest: 0 };
+    let stay = Stay { number: 1, discovery: Discovery::All };
     for lesser_ends_first in [false, true] {
         day.input(Input::Letter(joined(1, greater, stay)));
         day.input(Input::Letter(joined(1, lesser, stay)));
@@ -293,7 +285,7 @@ fn a_lesser_claim_holds_when_the_greater_has_ended() {
         assert_eq!(day.router.rosters.members(), 1);
         day.input(Input::Letter(left(1, second)));
         assert_eq!((day.router.rosters.members(), day.router.rosters.len()), (0, 0));
-        assert!(day.router.hidden.is_empty());
+        assert!(day.router.rosters.hidden() == 0);
     }
 }
 
@@ -313,7 +305,7 @@ impl Day {
     }
 
     /// The meetings sent to other hubs within `span`.
-    fn asks(&mut self, span: Duration) -> Vec<Word> {
+    fn asks(&mut self, span: Duration) -> Vec<MeetingKind> {
         let mut words = Vec::new();
         let until = self.now + span;
         while let Some(at) = self.router.poll_timeout().filter(|at| *at <= until) {
@@ -326,11 +318,11 @@ impl Day {
     }
 }
 
-fn said_to_hubs(outputs: impl IntoIterator<Item = Output>) -> Vec<Word> {
-    let word = |output| {
-        if let Output::ToMesh(ToMesh::Meeting { meeting, .. }) = output { Some(meeting.word) } else { None }
+fn said_to_hubs(outputs: impl IntoIterator<Item = Output>) -> Vec<MeetingKind> {
+    let kind = |output| {
+        if let Output::ToMesh(ToMesh::Meeting { meeting, .. }) = output { Some(meeting.kind) } else { None }
     };
-    outputs.into_iter().filter_map(word).collect()
+    outputs.into_iter().filter_map(kind).collect()
 }
 
 fn told(outputs: &[Output]) -> Vec<MessageKind> {
@@ -343,14 +335,14 @@ const ANNOUNCE: &str = r#"{"type":"announce","networkName":"n"}"#;
 #[test]
 fn a_stay_that_has_ended_says_nothing_again() {
     let mut day = Day::bounded(1);
-    day.hears(joined(9, at_hub(9, 10), Stay { number: 1, closest: 1 }));
+    day.hears(joined(9, at_hub(9, 10), Stay { number: 1, discovery: Discovery::Closest(1) }));
     for _ in 0..50 {
         day.says(session(0, 0), ANNOUNCE);
         day.says(session(0, 0), r#"{"type":"goodbye"}"#);
     }
     day.says(session(0, 0), ANNOUNCE);
     let asked = day.asks(Duration::from_millis(4_990));
-    assert_eq!(asked.iter().filter(|word| **word == Word::Met).count(), 9, "every 500 ms");
+    assert_eq!(asked.iter().filter(|kind| **kind == MeetingKind::Met).count(), 9, "every 500 ms");
     day.says(session(0, 0), r#"{"type":"goodbye"}"#);
     assert_eq!(day.asks(Duration::from_secs(5)), []);
     assert_eq!((day.router.meetings.known(), day.router.poll_timeout()), (0, None));
@@ -361,22 +353,22 @@ fn a_stay_that_has_ended_says_nothing_again() {
 #[test]
 fn a_member_that_is_asked_again_may_decline() {
     let mut day = Day::bounded(1);
-    let (claim, stay) = (at_hub(9, 10), Stay { number: 1, closest: 1 });
+    let (claim, stay) = (at_hub(9, 10), Stay { number: 1, discovery: Discovery::Closest(1) });
     day.hears(joined(9, claim, stay));
     day.says(session(0, 0), ANNOUNCE);
-    let own = day.router.sessions.get(session(0, 0)).unwrap().memberships[0].stay.number;
-    let answer = |word| {
+    let own = day.router.sessions.get(session(0, 0)).unwrap().memberships()[0].stay().number;
+    let answer = |kind| {
         let (network, others) = (NetworkName::new("n"), vec![(peer(9), 1)]);
-        let meeting = Meeting { network, about: peer(1), stay: own, others, to: MeetingEnd::About, word };
+        let meeting = Meeting { network, about: peer(1), stay: own, others, to: MeetingEnd::About, kind };
         ToShard::Meeting(Arc::new(meeting))
     };
-    assert_eq!(day.hears(answer(Word::Agreed)).len(), 0);
-    assert_eq!(day.asks(Duration::from_secs(30)), [Word::Agreed], "they are named now and then");
-    assert_eq!(said_to_hubs(day.hears(answer(Word::Declined))), [Word::Met], "and asked for once more");
-    assert_eq!(told(&day.hears(answer(Word::Declined))), [MessageKind::PeerDisconnected]);
-    assert_eq!(day.hears(answer(Word::Declined)).len(), 0);
+    assert_eq!(day.hears(answer(MeetingKind::Agreed)).len(), 0);
+    assert_eq!(day.asks(Duration::from_secs(30)), [MeetingKind::Agreed], "they are named now and then");
+    assert_eq!(said_to_hubs(day.hears(answer(MeetingKind::Declined))), [MeetingKind::Met], "and asked for once more");
+    assert_eq!(told(&day.hears(answer(MeetingKind::Declined))), [MessageKind::PeerDisconnected]);
+    assert_eq!(day.hears(answer(MeetingKind::Declined)).len(), 0);
     assert_eq!(day.router.meetings.known(), 0);
-    assert_eq!(told(&day.hears(answer(Word::Met))), [MessageKind::PeerDiscovered], "it has room after all");
+    assert_eq!(told(&day.hears(answer(MeetingKind::Met))), [MessageKind::PeerDiscovered], "it has room after all");
     assert_eq!(day.hears(left(9, claim)).len(), 1);
     assert_eq!(day.router.meetings.known(), 0);
 }
@@ -386,12 +378,12 @@ fn an_unbounded_peer_that_returned_unnoticed_has_no_acquaintances() {
     let mut day = Day::bounded(1);
     let claim = at_hub(9, 10);
     day.says(session(0, 0), ANNOUNCE);
-    let stay = |number| Stay { number, closest: 0 };
+    let stay = |number| Stay { number, discovery: Discovery::All };
     assert_eq!(told(&day.hears(joined(9, claim, stay(1)))), [MessageKind::PeerDiscovered], "it wants to know one");
     assert_eq!(told(&day.hears(joined(9, claim, stay(1)))), [MessageKind::PeerDiscovered], "announced again");
     let returned = day.hears(joined(9, claim, stay(2)));
     assert_eq!(told(&returned), [MessageKind::PeerDisconnected, MessageKind::PeerDiscovered]);
-    assert_eq!(said_to_hubs(returned), [Word::Met], "in its new stay it has not been told");
+    assert_eq!(said_to_hubs(returned), [MeetingKind::Met], "in its new stay it has not been told");
 }
 
 impl Day {
@@ -440,7 +432,7 @@ fn a_signal_reaches_members_in_the_stay_in_which_it_was_sent() {
     day.router.config.meshed = true;
     day.opens(session(0, 0), 1);
     day.says(session(0, 0), ANNOUNCE);
-    let (claim, stay) = (at_hub(9, 10), |number| Stay { number, closest: 0 });
+    let (claim, stay) = (at_hub(9, 10), |number| Stay { number, discovery: Discovery::All });
     let late = (Address::Mesh, Some(Outcome::Failed(ErrorCode::Unreachable)));
     let of_stay = |number| signal(FROM_HUB, "n", Standing::Member(number), 1);
     assert_eq!(posted(day.hears(of_stay(5))), [late], "not before its discovery");
@@ -465,7 +457,7 @@ fn a_hub_that_does_not_say_whether_a_sender_is_a_member_is_believed_in_global_on
     assert_eq!(posted(day.hears(signal(FROM_HUB, "n", Standing::Unknown, 1))), [late]);
     assert_eq!(told(&day.hears(signal(FROM_HUB, "global", Standing::Unknown, 1))).len(), 1, "it may be in no network");
     assert_eq!(told(&day.hears(signal(FROM_HUB, "global", Standing::Outsider, 1))).len(), 1, "it is in no network");
-    day.hears(joined(9, at_hub(9, 10), Stay { number: 5, closest: 0 }));
+    day.hears(joined(9, at_hub(9, 10), Stay { number: 5, discovery: Discovery::All }));
     assert_eq!(told(&day.hears(signal(FROM_HUB, "n", Standing::Unknown, 1))).len(), 1);
 }
 
@@ -475,7 +467,7 @@ fn a_signal_goes_straight_to_the_mesh_where_its_target_is_known_to_be_at_another
     let (sender, known, unknown) = (at(0, 20), at(1, 20), at(2, 20));
     day.opens(session(0, 0), sender);
     day.says(session(0, 0), ANNOUNCE);
-    day.hears(joined(known, at_hub(9, 10), Stay { number: 5, closest: 0 }));
+    day.hears(joined(known, at_hub(9, 10), Stay { number: 5, discovery: Discovery::All }));
     let offer = |target| format!(r#"{{"type":"offer","networkName":"n","targetPeerId":"{}"}}"#, peer(target));
     for (target, to) in [(known, Address::Mesh), (unknown, Address::Shard(ShardId(2)))] {
         let text = offer(target);
@@ -519,10 +511,9 @@ fn an_entry_that_remains_in_a_roster_is_found() {
     day.says(session(0, 0), r#"{"type":"announce"}"#);
     day.says(session(1, 0), r#"{"type":"announce"}"#);
     let ix = day.router.rosters.find("global").unwrap();
-    let announcement = Arc::clone(&day.router.rosters.network(ix).unwrap().members[&peer(1)].announcement);
+    let announcement = Arc::new(day.router.rosters.member(ix, &peer(1)).unwrap().announcement().clone());
     day.closes(session(0, 0));
-    let member = roster::Member::new(Address::Shard(ShardId(0)), announcement);
-    day.router.rosters.enter(ix, peer(1), member);
+    day.router.rosters.enter(ix, Address::Shard(ShardId(0)), announcement);
     day.pass(Duration::from_secs(1));
     day.router.audit();
 }
@@ -585,7 +576,7 @@ fn the_end_of_a_session_in_many_networks_is_told_in_slices() {
     assert_eq!(lines, ["1 peer-disconnected a", "1 peer-disconnected b", "1 peer-disconnected d"]);
     assert!(day.router.leaving.is_empty());
     let ix = day.router.rosters.find("c").unwrap();
-    assert_eq!(day.router.rosters.network(ix).unwrap().members.len(), 2);
+    assert_eq!(day.router.rosters.network(ix).unwrap().len(), 2);
     for (slot, generation) in [(0, 1), (1, 0)] {
         day.closes(SessionId { slot, generation });
         while said(&mut day, Input::Continue).1 {}
@@ -608,7 +599,7 @@ fn a_return_during_a_sliced_leave_is_kept() {
     let (rest, more) = said(&mut day, Input::Continue);
     assert_eq!((rest, more), (vec!["1 goodbye d".to_owned()], false));
     let ix = day.router.rosters.find("b").unwrap();
-    assert_eq!(day.router.rosters.network(ix).unwrap().members.len(), 2);
+    assert_eq!(day.router.rosters.network(ix).unwrap().len(), 2);
 }
 
 #[test]
@@ -619,7 +610,7 @@ fn a_session_never_leaves_more_networks_than_it_may_be_in() {
         for n in 0..4 {
             let text = format!(r#"{{"type":"announce","networkName":"{round}-{n}"}}"#);
             said(&mut day, Input::Message { session: leaver, text: &text });
-            let there = day.router.sessions.get(leaver).unwrap().memberships.len();
+            let there = day.router.sessions.get(leaver).unwrap().memberships().len();
             assert!(there + day.router.leaving.networks() <= 4 + 1, "round {round}");
         }
     }

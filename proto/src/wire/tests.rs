@@ -4,7 +4,10 @@ use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::json::{framed, timestamp};
 use super::*;
+use crate::id::{HubId, PeerId, PeerIncarnation};
+use crate::reason::{ErrorCode, LeaveReason, Outcome};
 
 /// The payload of a complete text frame.
 fn payload(frame: &[u8]) -> &str {

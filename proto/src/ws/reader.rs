@@ -28,17 +28,21 @@ impl Reader {
         self.partial.len()
     }
 
-    /// Tells `heard` of all that is whole once `bytes` have come, until it breaks off. Later bytes are kept for the
-    /// next call, which may add none. After [`Event::Close`] or a [`Violation`] the stream is over, and the reader done
-    /// with.
+    /// Parses the next bytes of the stream, which are changed in place, and calls `received` with each complete message
+    /// and control frame, until it breaks off. The rest is kept for the next call, whose `bytes` may be empty. Do not
+    /// call it again after [`Event::Close`] or an error.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Violation`].
     pub fn read(
         &mut self,
         bytes: &mut [u8],
-        mut heard: impl FnMut(Event<'_>) -> ControlFlow<()>,
+        mut received: impl FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<(), Violation> {
         let mut partial = std::mem::take(&mut self.partial);
         if partial.is_empty() {
-            let (consumed, needed) = self.decode(bytes, &mut heard)?;
+            let (consumed, needed) = self.decode(bytes, &mut received)?;
             let rest = &bytes[consumed..];
             if !rest.is_empty() {
                 // Reserves room for the complete frame, but at most as much as has arrived already.
@@ -47,7 +51,7 @@ impl Reader {
             }
         } else {
             partial.extend_from_slice(bytes);
-            let (consumed, _) = self.decode(&mut partial, &mut heard)?;
+            let (consumed, _) = self.decode(&mut partial, &mut received)?;
             partial.drain(..consumed);
             if partial.capacity() > 4 * partial.len().max(READ_BUFFER_BYTES) {
                 partial.shrink_to_fit();
@@ -57,11 +61,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes frames from the front of `bytes`, until `heard` breaks off: how many bytes those had, and how many the next one needs.
+    /// Parses frames at the front of `bytes`, until `received` breaks off. Returns the length of the parsed frames, and
+    /// the length of the next one as far as it is known.
     fn decode(
         &mut self,
         bytes: &mut [u8],
-        heard: &mut impl FnMut(Event<'_>) -> ControlFlow<()>,
+        received: &mut impl FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<(usize, usize), Violation> {
         let mut consumed = 0;
         loop {
@@ -69,7 +74,7 @@ impl Reader {
                 Progress::Need(total) => return Ok((consumed, total)),
                 Progress::Took { consumed: n, event } => {
                     consumed += n;
-                    if event.is_some_and(|event| heard(event).is_break()) {
+                    if event.is_some_and(|event| received(event).is_break()) {
                         return Ok((consumed, 0));
                     }
                 }

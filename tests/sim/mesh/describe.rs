@@ -1,7 +1,7 @@
 //! Descriptions for traces, one line each.
 #![expect(clippy::wildcard_enum_match_arm, reason = "what needs no words of its own is printed as it is")]
 
-use proto::envelope::{Envelope, Routed, What};
+use proto::envelope::{ChangeKind, Envelope, Routed};
 use proto::{Announcement, Claim, Farewell, Input, OutcomeLetter, RelayInput, SignalLetter, ToMesh, ToShard};
 
 use super::hubs::Posted;
@@ -82,11 +82,11 @@ pub(crate) fn describe_envelope(envelope: &Envelope) -> String {
             )
         }
         Envelope::Change(c) => {
-            let what = match &c.what {
-                What::Joined(a) => format!("Joined {}", a.network),
-                What::Left { network, .. } => format!("Left {network}"),
-                What::Up => "Up".to_owned(),
-                What::Down(reason) => format!("Down {reason:?}"),
+            let what = match &c.kind {
+                ChangeKind::Joined(a) => format!("Joined {}", a.network),
+                ChangeKind::Left { network, .. } => format!("Left {network}"),
+                ChangeKind::Up => "Up".to_owned(),
+                ChangeKind::Down(reason) => format!("Down {reason:?}"),
             };
             format!("Change {:?}/{} seq {}: {:?} {} {what}", c.hub.0, c.incarnation.0, c.seq, c.peer, c.session.0)
         }

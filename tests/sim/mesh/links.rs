@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::envelope::{Envelope, EnvelopeKind, Heartbeat, Routed};
 use proto::limits::LEASE;
-use proto::{Destination, LinkId, RelayInput, Via, Way, Word};
+use proto::{Destination, LinkId, MeetingKind, RelayInput, Via, Way};
 
 use super::agenda::Event;
 use super::describe::describe_envelope;
@@ -163,7 +163,7 @@ impl World {
             if let Envelope::Routed(_, routed) = &envelope
                 && let Routed::Meeting(meeting) = &**routed
             {
-                self.asked += u64::from(meeting.word != Word::Agreed);
+                self.asked += u64::from(meeting.kind != MeetingKind::Agreed);
             }
             if let Envelope::Heartbeat(beat) = &envelope {
                 self.is_as_old_as_it_says(hub, beat);

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use proto::envelope::{Envelope, EnvelopeKind, Routed, What};
-use proto::{PeerId, Standing, ToMesh, ToShard, Word};
+use proto::envelope::{ChangeKind, Envelope, EnvelopeKind, Routed};
+use proto::{MeetingKind, PeerId, Standing, ToMesh, ToShard};
 
 use super::hubs::Posted;
 use crate::rng::Rng;
@@ -197,7 +197,7 @@ impl Saboteur {
 
     fn letter_to_shard(&mut self, hub: usize, from_relay: bool, letter: ToShard) -> Vec<ToShard> {
         if let ToShard::Meeting(meeting) = &letter
-            && meeting.word == Word::Declined
+            && meeting.kind == MeetingKind::Declined
             && self.strikes(Fault::LosesDeclined)
         {
             return Vec::new();
@@ -260,7 +260,7 @@ impl Saboteur {
                 vec![Envelope::Change(Arc::clone(&change)), Envelope::Change(change)]
             }
             Envelope::Change(change)
-                if matches!(change.what, What::Down(_)) && self.strikes(Fault::LeavesWrongSession) =>
+                if matches!(change.kind, ChangeKind::Down(_)) && self.strikes(Fault::LeavesWrongSession) =>
             {
                 let mut wrong = (*change).clone();
                 wrong.session.0 -= 1;

@@ -37,19 +37,19 @@ fn url() -> impl Strategy<Value = Option<Arc<str>>> {
 
 fn membership(peer: PeerId, claim: Claim) -> impl Strategy<Value = Arc<Announcement>> {
     (network(), data(), count(), 0..=MAX_CLOSEST).prop_map(move |(network, data, number, closest)| {
-        let stay = Stay { number, closest };
+        let stay = Stay { number, discovery: Discovery::from_closest(closest) };
         let discovered = Arc::new(wire::peer_discovered(data.as_bytes(), claim.incarnation, network.as_str(), 0));
         Arc::new(Announcement { peer, network, claim, remote: true, stay, discovered })
     })
 }
 
-fn what(peer: PeerId, claim: Claim) -> impl Strategy<Value = What> {
+fn change_kind(peer: PeerId, claim: Claim) -> impl Strategy<Value = ChangeKind> {
     let left = (network(), data()).prop_map(move |(network, data)| {
         let frame = Arc::new(wire::goodbye(&peer, &data, network.as_str(), 0));
-        What::Left { network, frame }
+        ChangeKind::Left { network, frame }
     });
-    let reasons = prop_oneof![0..8_u8, 253..=255_u8].prop_map(|index| What::Down(LeaveReason::from_index(index)));
-    prop_oneof![Just(What::Up), membership(peer, claim).prop_map(What::Joined), left, reasons]
+    let reasons = prop_oneof![0..8_u8, 253..=255_u8].prop_map(|index| ChangeKind::Down(LeaveReason::from_index(index)));
+    prop_oneof![Just(ChangeKind::Up), membership(peer, claim).prop_map(ChangeKind::Joined), left, reasons]
 }
 
 fn hello() -> impl Strategy<Value = Envelope> {
@@ -91,10 +91,10 @@ fn claim() -> impl Strategy<Value = (PeerId, Claim)> {
 }
 
 fn change() -> impl Strategy<Value = Envelope> {
-    let about = claim().prop_flat_map(|(peer, claim)| (Just((peer, claim)), what(peer, claim)));
-    (about, life(), count()).prop_map(|(((peer, claim), what), incarnation, seq)| {
+    let about = claim().prop_flat_map(|(peer, claim)| (Just((peer, claim)), change_kind(peer, claim)));
+    (about, life(), count()).prop_map(|(((peer, claim), kind), incarnation, seq)| {
         let (hub, session) = (claim.hub, claim.incarnation);
-        Envelope::Change(Arc::new(Change { hub, incarnation, seq, peer, session, what }))
+        Envelope::Change(Arc::new(Change { hub, incarnation, seq, peer, session, kind }))
     })
 }
 
@@ -131,11 +131,11 @@ fn signal() -> impl Strategy<Value = Routed> {
 }
 
 fn meeting() -> impl Strategy<Value = Routed> {
-    let word = prop_oneof![Just(Word::Met), Just(Word::Agreed), Just(Word::Declined)];
+    let kind = prop_oneof![Just(MeetingKind::Met), Just(MeetingKind::Agreed), Just(MeetingKind::Declined)];
     let to = prop_oneof![Just(MeetingEnd::About), Just(MeetingEnd::Others)];
-    (network(), peer(), any::<u64>(), vec((peer(), any::<u64>()), 0..20), to, word).prop_map(
-        |(network, about, stay, others, to, word)| {
-            Routed::Meeting(Arc::new(Meeting { network, about, stay, others, to, word }))
+    (network(), peer(), any::<u64>(), vec((peer(), any::<u64>()), 0..20), to, kind).prop_map(
+        |(network, about, stay, others, to, kind)| {
+            Routed::Meeting(Arc::new(Meeting { network, about, stay, others, to, kind }))
         },
     )
 }
@@ -322,9 +322,9 @@ fn every_allowed_announcement_is_accepted_from_a_hub() {
         let (network, stay) = (NetworkName::new("n"), Stay::default());
         let announcement = Announcement { peer, network, claim, remote: false, stay, discovered };
         let (hub, incarnation, session) = (claim.hub, HubIncarnation(1), claim.incarnation);
-        let what = What::Joined(Arc::new(announcement));
+        let kind = ChangeKind::Joined(Arc::new(announcement));
         let mut bytes = Vec::new();
-        Envelope::Change(Arc::new(Change { hub, incarnation, seq: 1, peer, session, what })).encode(&mut bytes);
+        Envelope::Change(Arc::new(Change { hub, incarnation, seq: 1, peer, session, kind })).encode(&mut bytes);
         assert!(Envelope::decode(&mut &bytes[..]).is_ok(), "{escape}");
     }
 }

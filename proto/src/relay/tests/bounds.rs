@@ -2,7 +2,7 @@
 
 use super::numbers::{forged_signal, receives, triangle};
 use super::*;
-use crate::envelope::{Change, Heartbeat, Routed, What};
+use crate::envelope::{Change, ChangeKind, Heartbeat, Routed};
 use crate::limits::{
     EXTRA_BEAT_PAUSE, GAP_PATIENCE, HOLD, HUB_MEMORY, MAX_ANNOUNCE_DATA_BYTES, MAX_CHANGES_AHEAD, MAX_HOPS, MAX_HUBS,
     MAX_OUTCOMES, MAX_SIGNALS_HELD, OUTCOME_DELAY, ROUTE_PATIENCE, SNAPSHOT_BYTES,
@@ -76,9 +76,9 @@ fn changes_beyond_those_that_are_held_for_a_missing_one_are_dropped_and_repaired
     let (seq, incarnation) = (net.hubs[&2].own.seq, net.hubs[&2].incarnation());
     // All but the next.
     for n in 2..MAX_CHANGES_AHEAD as u64 + 10 {
-        let what = What::Up;
+        let kind = ChangeKind::Up;
         let (peer, session) = (invented(n as usize).0, PeerIncarnation(n));
-        let change = Change { hub: hub(2), incarnation, seq: seq + n, peer, session, what };
+        let change = Change { hub: hub(2), incarnation, seq: seq + n, peer, session, kind };
         net.input(1, RelayInput::Received { via, envelope: Envelope::Change(Arc::new(change)) });
     }
     assert_eq!(net.hubs[&1].hubs[&hub(2)].ahead.len(), MAX_CHANGES_AHEAD);

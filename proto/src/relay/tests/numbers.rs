@@ -1,7 +1,7 @@
 //! Numbers, snapshots and orders that no working hub sends. What they do to others is over after a time that is known.
 
 use super::*;
-use crate::envelope::{Change, Presence, Route, Routed, SignalEnvelope, SnapshotPart, What};
+use crate::envelope::{Change, ChangeKind, Presence, Route, Routed, SignalEnvelope, SnapshotPart};
 use crate::limits::{
     COUNT_PATIENCE, DOUBT_BEATS, GAP_PATIENCE, HOLD, MAX_COUNTER_STEP, MAX_MEMBERSHIPS, MAX_SIGNAL_DEPTH,
     SNAPSHOT_LIMIT, SNAPSHOT_PATIENCE, SNAPSHOT_SLACK,
@@ -129,10 +129,10 @@ fn signals_that_were_held_up_on_the_way_are_still_too_late() {
     assert_eq!(net.hubs[&2].hubs[&hub(1)].inbound.len(), 0);
 }
 
-fn change(net: &Net, seq: u64, peer: u8, what: What) -> Envelope {
+fn change(net: &Net, seq: u64, peer: u8, kind: ChangeKind) -> Envelope {
     let incarnation = net.hubs[&1].incarnation();
     let session = PeerIncarnation(77);
-    Envelope::Change(Arc::new(Change { hub: hub(1), incarnation, seq, peer: id(peer), session, what }))
+    Envelope::Change(Arc::new(Change { hub: hub(1), incarnation, seq, peer: id(peer), session, kind }))
 }
 
 fn requests(net: &Net) -> u64 {
@@ -150,7 +150,7 @@ fn a_forged_change_far_ahead_is_forgotten_and_asks_for_few_snapshots() {
         let mut net = triangle();
         let before = requests(&net);
         for more in 0..3 {
-            let forged = change(&net, seq - more, 99, What::Up);
+            let forged = change(&net, seq - more, 99, ChangeKind::Up);
             receives(&mut net, 2, forged);
         }
         net.pass(DOUBTED);
@@ -172,7 +172,7 @@ fn forged_changes_in_their_turn_are_taken_back_though_their_hub_says_no_more() {
         let mut net = triangle();
         let seq = net.hubs[&1].own.seq;
         for n in 1..=count {
-            let forged = change(&net, seq + n, 100, if n % 2 == 1 { What::Up } else { What::Down(LEFT) });
+            let forged = change(&net, seq + n, 100, if n % 2 == 1 { ChangeKind::Up } else { ChangeKind::Down(LEFT) });
             receives(&mut net, 2, forged);
         }
         assert!(!agree(&net, 2));
@@ -197,7 +197,7 @@ fn along_a_chain_forged_changes_are_taken_back_hub_by_hub() {
     net.joins(1, 7, 0);
     net.pass(2 * HEARTBEAT);
     let seq = net.hubs[&1].own.seq + 1;
-    let forged = change(&net, seq, 100, What::Up);
+    let forged = change(&net, seq, 100, ChangeKind::Up);
     let via = Via::Link(net.hubs[&2].by_hub[&hub(1)]);
     net.input(2, RelayInput::Received { via, envelope: forged });
     net.run();
@@ -257,7 +257,7 @@ fn one_who_sends_wrong_snapshots_is_asked_less_and_less_and_others_are_asked() {
     };
     // One change is missing, and whoever is asked says that nobody is there.
     let own = net.hubs[&1].own.seq;
-    let forged = change(&net, own + 1, 99, What::Up);
+    let forged = change(&net, own + 1, 99, ChangeKind::Up);
     receives(&mut net, 2, forged);
     net.joins(1, 20, 0);
     let before = requests(&net);
@@ -368,8 +368,8 @@ fn changes_add_no_more_networks_to_a_peer_than_it_may_have() {
     let incarnation = net.hubs[&1].incarnation();
     for n in 0..=MAX_MEMBERSHIPS as u64 {
         let network = NetworkName::new(&format!("{n:05}"));
-        let what = What::Joined(Arc::new(Announcement { network, ..(*membership).clone() }));
-        let change = Change { hub: hub(1), incarnation, seq: seq + 1 + n, peer: id(11), session, what };
+        let kind = ChangeKind::Joined(Arc::new(Announcement { network, ..(*membership).clone() }));
+        let change = Change { hub: hub(1), incarnation, seq: seq + 1 + n, peer: id(11), session, kind };
         net.input(
             2,
             RelayInput::Received {

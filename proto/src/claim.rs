@@ -1,0 +1,93 @@
+//! Claims: which hub, and which session, has a peer's id.
+
+use crate::id::{HubId, PeerIncarnation};
+
+/// A hub's statement that a peer is connected there, in this session.
+///
+/// A peer can be claimed by several hubs for a moment: while it moves, or after hubs that did not hear each other do
+/// again. This is the only rule that decides between claims, on shards and between hubs: **the greater claim wins**.
+/// The later session (the greater incarnation) is greater; of two sessions with the same incarnation, the one at the
+/// hub with the greater id is. All hubs apply the same rule, so they decide alike, in whatever order claims arrive.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Claim {
+    // The order of the fields is the order of the rule.
+    /// The session of the peer.
+    pub incarnation: PeerIncarnation,
+    /// The hub that the peer is connected to.
+    pub hub: HubId,
+}
+
+/// The result of a comparison of two claims to one id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Precedence {
+    /// It is greater, and wins.
+    Wins,
+    /// It is the other one.
+    Same,
+    /// It is smaller, and loses.
+    Loses,
+}
+
+impl Claim {
+    /// Compares this claim with another one to the same id.
+    pub(crate) fn against(self, other: Self) -> Precedence {
+        match self.cmp(&other) {
+            std::cmp::Ordering::Greater => Precedence::Wins,
+            std::cmp::Ordering::Equal => Precedence::Same,
+            std::cmp::Ordering::Less => Precedence::Loses,
+        }
+    }
+
+    /// The claim that wins among claims to one id.
+    pub(crate) fn winner<'a>(claims: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        claims
+            .into_iter()
+            .copied()
+            .reduce(|best, claim| if claim.against(best) == Precedence::Wins { claim } else { best })
+    }
+
+    /// Whether the peer is behind a legacy link.
+    pub(crate) fn is_legacy(self) -> bool {
+        self.incarnation <= PeerIncarnation::LEGACY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PeerId;
+
+    fn claim(incarnation: u64, hub: u8) -> Claim {
+        Claim { incarnation: PeerIncarnation(incarnation), hub: HubId(PeerId::from_bytes([hub; 20])) }
+    }
+
+    #[test]
+    fn the_later_session_wins_and_then_the_greater_hub() {
+        for (claim, other, expected) in [
+            (claim(2, 1), claim(1, 9), Precedence::Wins),
+            (claim(1, 9), claim(2, 1), Precedence::Loses),
+            (claim(2, 2), claim(2, 1), Precedence::Wins),
+            (claim(2, 1), claim(2, 2), Precedence::Loses),
+            (claim(2, 1), claim(2, 1), Precedence::Same),
+        ] {
+            assert_eq!(claim.against(other), expected, "{claim:?} against {other:?}");
+        }
+    }
+
+    #[test]
+    fn the_winner_does_not_depend_on_the_order() {
+        let claims = [claim(3, 1), claim(5, 1), claim(5, 2), claim(4, 9)];
+        for first in 0..claims.len() {
+            let mut claims = claims;
+            claims.rotate_left(first);
+            assert_eq!(Claim::winner(&claims), Some(claim(5, 2)));
+        }
+        assert_eq!(Claim::winner([]), None);
+    }
+
+    #[test]
+    fn any_session_wins_against_a_peer_behind_a_legacy_link() {
+        assert!(claim(PeerIncarnation::LEGACY.0, 9).is_legacy() && !claim(2, 1).is_legacy());
+        assert_eq!(claim(2, 1).against(claim(PeerIncarnation::LEGACY.0, 9)), Precedence::Wins);
+    }
+}

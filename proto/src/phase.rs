@@ -1,0 +1,88 @@
+//! The life of a session.
+
+use crate::bug;
+use crate::bugs::Bugs;
+use crate::id::SessionId;
+
+/// The phase of a session's life. The rules and the shard use the same phases:
+///
+/// ```text
+///    opened          the id is free         the hub drains
+/// ──────────▶ Pending ──────────▶ Open ──────────────────▶ Retiring
+///                │                  │                          │
+///                └──────────────────┴──────────┬───────────────┘
+///                                              ▼   refused, lost, closed
+///                                           Closing ──▶ removed
+/// ```
+///
+/// The [`Router`](crate::Router) removes a session when it reaches [`Closing`](Self::Closing). The shard keeps the
+/// socket longer, until its queue is written and the client has closed. Between an output and its execution, or a
+/// socket's end and its input, the two may differ: inputs and outputs of a session that has ended on one side are
+/// ignored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SessionPhase {
+    /// Not admitted: it waits until another session with its id has ended. Nothing is read from its socket.
+    Pending,
+    /// Admitted: it is sent messages, and its messages are processed.
+    Open,
+    /// It must leave, because the hub drains or its socket accepts nothing any more. It is sent nothing, and its
+    /// messages are still processed.
+    Retiring,
+    /// It has ended.
+    Closing,
+}
+
+impl SessionPhase {
+    /// Whether `next` can follow this phase.
+    pub const fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Pending => matches!(next, Self::Open | Self::Closing),
+            Self::Open => matches!(next, Self::Retiring | Self::Closing),
+            Self::Retiring => matches!(next, Self::Closing),
+            Self::Closing => false,
+        }
+    }
+
+    /// Goes on to `next`. A phase that cannot follow is an impossible state, which [`Bugs`] records; the session goes
+    /// on to it nevertheless.
+    ///
+    /// # Panics
+    ///
+    /// In builds with debug assertions, if `next` cannot follow.
+    pub fn advance(&mut self, next: Self, session: SessionId, bugs: &mut Bugs) {
+        if !self.may_become(next) {
+            bug!(bugs, SessionLife, "{session:?} goes from {self:?} to {next:?}");
+        }
+        *self = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SessionPhase::{Closing, Open, Pending, Retiring};
+    use super::*;
+
+    const SESSION: SessionId = SessionId { slot: 1, generation: 0 };
+
+    #[test]
+    fn a_life_never_goes_back_and_ends_once() {
+        let all = [Pending, Open, Retiring, Closing];
+        let possible: Vec<_> = all
+            .into_iter()
+            .flat_map(|from| all.map(|to| (from, to)))
+            .filter(|(from, to)| from.may_become(*to))
+            .collect();
+        let expected = [(Pending, Open), (Pending, Closing), (Open, Retiring), (Open, Closing), (Retiring, Closing)];
+        assert_eq!(possible, expected);
+    }
+
+    #[test]
+    #[should_panic(
+        expected = "impossible state session-life: SessionId { slot: 1, generation: 0 } goes from Open to Open"
+    )]
+    fn a_session_is_admitted_once() {
+        let mut phase = Pending;
+        phase.advance(Open, SESSION, &mut Bugs::default());
+        phase.advance(Open, SESSION, &mut Bugs::default());
+    }
+}

@@ -1,0 +1,21 @@
+//! Where envelopes and letters go.
+
+use crate::id::{HubId, LinkId, ShardId};
+
+/// The way by which an envelope leaves for another hub, or arrived from it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Via {
+    /// Over a link.
+    Link(LinkId),
+    /// Over the Redis bridge, to or from this hub.
+    Bridge(HubId),
+}
+
+/// The part of a hub through which a peer is reached.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Address {
+    /// The mesh thread, which has the links to other hubs.
+    Mesh,
+    /// A shard of this hub.
+    Shard(ShardId),
+}

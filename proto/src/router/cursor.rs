@@ -1,0 +1,186 @@
+//! The progress of a new member through a roster.
+
+use std::collections::BTreeSet;
+
+use crate::id::PeerId;
+
+use super::roster::Rank;
+
+/// The progress of a new member through the roster, at the speed of its socket.
+///
+/// Members behind the cursor have not had their turn in this pass. Changes to them are left to their turn, unless the
+/// new member knows them already: they were announced early, or in an earlier pass.
+#[derive(Debug, Default)]
+pub(super) struct RosterCursor {
+    /// Members up to this rank have had their turn in this pass.
+    after: Option<Rank>,
+    /// Rank that earlier passes reached: members up to it are known. Set when a peer announces itself again.
+    known: Option<Rank>,
+    /// Members announced before their turn in this pass.
+    early: BTreeSet<PeerId>,
+    /// Members announced before their turn in an interrupted pass.
+    known_early: BTreeSet<PeerId>,
+    /// Whether `announced` follows the last member.
+    ack: bool,
+}
+
+/// A change of a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum MemberEvent {
+    Joined,
+    Renewed,
+    Left,
+}
+
+impl RosterCursor {
+    /// The cursor of another pass, by a peer that knows all members up to `known`.
+    pub(super) fn again(known: Option<Rank>) -> Self {
+        Self { known, ..Self::default() }
+    }
+
+    /// The cursor of the next pass, if the peer announces itself again before this one has ended.
+    pub(super) fn interrupted(mut self) -> Self {
+        self.known_early.append(&mut self.early);
+        let known = self.after.max(self.known);
+        Self { known, known_early: self.known_early, ack: self.ack, ..Self::default() }
+    }
+
+    /// `announced` must follow the last member, also after an interruption.
+    pub(super) fn acknowledge(&mut self) {
+        self.ack = true;
+    }
+
+    /// Whether `announced` follows the last member.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.ack
+    }
+
+    /// Members up to this rank have had their turn.
+    pub(super) fn after(&self) -> Option<Rank> {
+        self.after
+    }
+
+    /// Moves on: members up to `rank` have had their turn.
+    pub(super) fn advance(&mut self, rank: Rank) {
+        self.after = Some(rank);
+    }
+
+    /// A member has its turn. Returns whether it must be announced now: it was not announced early.
+    pub(super) fn turn(&mut self, peer: &PeerId) -> bool {
+        !self.early.remove(peer)
+    }
+
+    /// Announces a member before its turn. Returns whether the new member did not know it.
+    pub(super) fn introduce(&mut self, rank: Rank, peer: &PeerId) -> bool {
+        !self.knows(rank, peer) && self.early.insert(*peer)
+    }
+
+    /// Processes a change of a member. Returns whether the new member is notified of it at once; otherwise the member's
+    /// turn covers it.
+    pub(super) fn notify(&mut self, rank: Rank, peer: &PeerId, event: MemberEvent) -> bool {
+        match event {
+            MemberEvent::Left => {
+                let knew = self.knows(rank, peer);
+                self.early.remove(peer);
+                self.known_early.remove(peer);
+                knew
+            }
+            MemberEvent::Joined | MemberEvent::Renewed if !self.awaits(rank, peer) => true,
+            MemberEvent::Joined | MemberEvent::Renewed => {
+                // Known from an earlier pass: it will be notified of the next leave, so also of this.
+                let known = self.knows(rank, peer);
+                if known {
+                    self.early.insert(*peer);
+                }
+                known
+            }
+        }
+    }
+
+    /// Whether the member has been announced to the new member.
+    fn knows(&self, rank: Rank, peer: &PeerId) -> bool {
+        self.after.is_some_and(|after| rank <= after)
+            || self.known.is_some_and(|known| rank <= known)
+            || self.early.contains(peer)
+            || self.known_early.contains(peer)
+    }
+
+    /// Whether the member's turn in this pass is still to come.
+    fn awaits(&self, rank: Rank, peer: &PeerId) -> bool {
+        self.after.is_none_or(|after| rank > after) && !self.early.contains(peer)
+    }
+
+    #[cfg(test)]
+    pub(super) fn early(&self) -> usize {
+        self.early.len() + self.known_early.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Address;
+
+    fn member(n: u8) -> (Rank, PeerId) {
+        let peer = PeerId::from_bytes([n; 20]);
+        (Rank::of(peer, Address::Mesh), peer)
+    }
+
+    fn at(n: u8) -> RosterCursor {
+        let mut cursor = RosterCursor::default();
+        cursor.advance(member(n).0);
+        cursor
+    }
+
+    #[test]
+    fn changes_behind_the_cursor_are_left_to_the_turn() {
+        for (n, event, notified) in [
+            (3, MemberEvent::Joined, true),
+            (3, MemberEvent::Left, true),
+            (5, MemberEvent::Joined, true),
+            (7, MemberEvent::Joined, false),
+            (7, MemberEvent::Renewed, false),
+            (7, MemberEvent::Left, false),
+        ] {
+            let (rank, peer) = member(n);
+            assert_eq!(at(5).notify(rank, &peer, event), notified, "{n} {event:?}");
+        }
+    }
+
+    #[test]
+    fn a_member_announced_early_has_no_turn() {
+        let (mut cursor, (rank, peer)) = (at(5), member(7));
+        assert!(cursor.introduce(rank, &peer) && !cursor.introduce(rank, &peer), "once");
+        assert!(cursor.notify(rank, &peer, MemberEvent::Renewed), "it is known");
+        assert!(!cursor.turn(&peer) && cursor.turn(&peer));
+        assert_eq!(cursor.early(), 0);
+    }
+
+    #[test]
+    fn a_leave_is_notified_to_whoever_knew_the_member() {
+        let (mut cursor, (rank, peer)) = (at(5), member(7));
+        cursor.introduce(rank, &peer);
+        assert!(cursor.notify(rank, &peer, MemberEvent::Left));
+        assert!(!cursor.notify(rank, &peer, MemberEvent::Left), "it has left");
+        assert_eq!(cursor.early(), 0);
+    }
+
+    #[test]
+    fn an_interrupted_pass_leaves_what_it_announced_known() {
+        let mut cursor = at(5);
+        let ((rank, early), (later_rank, later)) = (member(7), member(9));
+        cursor.introduce(rank, &early);
+        let mut cursor = cursor.interrupted();
+        assert_eq!(cursor.after(), None);
+        // Known from the first pass, and announced now: they have no turn any more.
+        for (rank, peer) in [member(3), (rank, early)] {
+            assert!(cursor.notify(rank, &peer, MemberEvent::Renewed) && !cursor.turn(&peer));
+        }
+        assert!(!cursor.notify(later_rank, &later, MemberEvent::Joined));
+        assert!(!cursor.is_acknowledged());
+        cursor.acknowledge();
+        assert!(cursor.interrupted().is_acknowledged(), "the answer is owed still");
+        let mut all = RosterCursor::again(Some(member(255).0));
+        assert!(all.notify(later_rank, &later, MemberEvent::Left), "everybody is known");
+    }
+}

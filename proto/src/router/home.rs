@@ -1,0 +1,112 @@
+//! What a home shard knows of the claims to its peers' ids.
+
+use std::collections::HashMap;
+
+use crate::claim::Claim;
+use crate::id::{PeerId, PeerIncarnation};
+use crate::keys::Keys;
+use crate::limits::GREATEST_TIME_FOLLOWED;
+
+/// The latest incarnation of any session, and the peers of this home shard that are connected to another hub.
+///
+/// Each new session receives a greater incarnation than every earlier one that this shard knows, so its claim wins
+/// (see [`Claim`]), whatever the clocks of the hubs.
+#[derive(Debug)]
+pub(super) struct Home {
+    /// The latest incarnation that was given to a session or received from another hub. It only grows.
+    latest: PeerIncarnation,
+    /// The relay reports as many as it shows its shards: at most `MAX_PEERS_PER_HUB` for each of `MAX_HUBS` hubs.
+    elsewhere: HashMap<PeerId, Claim, Keys>,
+}
+
+impl Home {
+    pub(super) fn new(keys: Keys) -> Self {
+        Self { latest: PeerIncarnation::default(), elsewhere: HashMap::with_hasher(keys) }
+    }
+
+    /// Makes later sessions follow an incarnation that another hub has given. Incarnations above
+    /// [`GREATEST_TIME_FOLLOWED`] count as that: otherwise one hub with a wrong clock could end the numbers of all.
+    pub(super) fn follow(&mut self, incarnation: PeerIncarnation) {
+        self.latest = self.latest.max(incarnation.min(PeerIncarnation(GREATEST_TIME_FOLLOWED)));
+    }
+
+    /// The incarnation of a session that begins now.
+    pub(super) fn next_incarnation(&mut self, wall_ms: u64) -> PeerIncarnation {
+        let clock = wall_ms.min(GREATEST_TIME_FOLLOWED);
+        self.latest = PeerIncarnation(clock.max(self.latest.0.saturating_add(1)));
+        self.latest
+    }
+
+    /// Whether a peer is connected to another hub.
+    pub(super) fn is_elsewhere(&self, peer: &PeerId) -> bool {
+        self.elsewhere.contains_key(peer)
+    }
+
+    /// Records that a peer is connected to another hub. Later sessions here need a greater claim even after it has
+    /// left, because its leave may reach other shards after their announcements.
+    pub(super) fn connected_elsewhere(&mut self, peer: PeerId, claim: Claim) {
+        self.follow(claim.incarnation);
+        self.elsewhere.insert(peer, claim);
+    }
+
+    /// Records that a claim of another hub has ended. Returns whether it was the current one.
+    pub(super) fn ended_elsewhere(&mut self, peer: &PeerId, claim: Claim) -> bool {
+        let is_current = self.elsewhere.get(peer) == Some(&claim);
+        if is_current {
+            self.elsewhere.remove(peer);
+        }
+        is_current
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::HubId;
+
+    const PEER: PeerId = PeerId::from_bytes([1; 20]);
+
+    fn claim(incarnation: u64) -> Claim {
+        Claim { incarnation: PeerIncarnation(incarnation), hub: HubId(PeerId::from_bytes([9; 20])) }
+    }
+
+    #[test]
+    fn only_the_current_claim_of_another_hub_ends() {
+        let mut home = Home::new(Keys(1, 2));
+        assert!(!home.ended_elsewhere(&PEER, claim(1)));
+        home.connected_elsewhere(PEER, claim(1));
+        home.connected_elsewhere(PEER, claim(2));
+        assert!(!home.ended_elsewhere(&PEER, claim(1)) && home.is_elsewhere(&PEER));
+        assert!(home.ended_elsewhere(&PEER, claim(2)) && !home.is_elsewhere(&PEER));
+    }
+
+    proptest! {
+        #[test]
+        fn each_session_is_later_than_all_that_are_known(
+            clocks in prop::collection::vec((0..=GREATEST_TIME_FOLLOWED, any::<bool>()), 1..20),
+        ) {
+            let mut home = Home::new(Keys(1, 2));
+            let mut latest = PeerIncarnation::default();
+            for (clock, elsewhere) in clocks {
+                if elsewhere {
+                    home.connected_elsewhere(PEER, claim(clock));
+                    latest = latest.max(PeerIncarnation(clock));
+                } else {
+                    let next = home.next_incarnation(clock);
+                    prop_assert!(next > latest);
+                    latest = next;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_too_far_ahead_is_not_followed() {
+        let mut home = Home::new(Keys(1, 2));
+        home.follow(PeerIncarnation(u64::MAX));
+        assert_eq!(home.next_incarnation(0), PeerIncarnation(GREATEST_TIME_FOLLOWED + 1));
+        assert_eq!(home.next_incarnation(u64::MAX), PeerIncarnation(GREATEST_TIME_FOLLOWED + 2));
+    }
+}

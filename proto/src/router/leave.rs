@@ -1,0 +1,122 @@
+//! Leaves: by `goodbye`, or with the end of a session.
+
+use std::mem;
+use std::sync::Arc;
+
+use crate::bug;
+use crate::codec::{self, Goodbye};
+use crate::id::{NetworkName, PeerId, SessionId};
+use crate::time::Now;
+use crate::wire::MessageKind;
+
+use super::Router;
+use super::leaving::{Leaver, Parting};
+use super::letter::{Farewell, Output, ToMesh, ToShard};
+use super::roster::{NetworkIx, WrongLocal};
+use super::session::Membership;
+
+impl Router {
+    /// Processes `goodbye`.
+    pub(super) fn goodbye(&mut self, id: SessionId, goodbye: &Goodbye<'_>, now: Now) {
+        if let Err(unfit) = codec::check_public(goodbye.data) {
+            let network = goodbye.network.as_deref().unwrap_or(NetworkName::GLOBAL);
+            return self.refuse_data(id, unfit, MessageKind::Goodbye, network, now);
+        }
+        let only = goodbye.network.as_deref().map(|name| self.rosters.find(name));
+        let Some(session) = self.sessions.get_mut(id) else {
+            return bug!(self.bugs, MessageSession, "goodbye of {id:?}");
+        };
+        let left = session.leave(|network| only.is_none_or(|only| only == Some(network)));
+        let (peer, claim) = (session.peer(), session.claim());
+        let leaver = Leaver { peer, claim, how: Parting::Goodbye(goodbye.data.into()) };
+        self.leave_all(id, leaver, left, now);
+    }
+
+    /// Makes a session leave networks. The members of as many as fit into this turn are notified in it.
+    pub(super) fn leave_all(&mut self, id: SessionId, leaver: Leaver, memberships: Vec<Membership>, now: Now) {
+        for membership in &memberships {
+            self.detach(id, leaver.peer, membership);
+        }
+        let mut networks = memberships.iter().map(Membership::network);
+        while !self.is_turn_over()
+            && let Some(ix) = networks.next()
+        {
+            self.leave(&leaver, ix, now);
+        }
+        self.leaving.add(id, leaver, networks.collect());
+        self.ask_to_continue();
+    }
+
+    /// Removes a session from a network, so that it receives nothing more of it. [`Self::leave`] notifies the members.
+    fn detach(&mut self, id: SessionId, peer: PeerId, membership: &Membership) {
+        let ix = membership.network();
+        self.stats.announced_bytes -= u64::from(membership.announced_bytes());
+        if let Some(circle) = membership.circle() {
+            self.dissolve(id, ix, circle);
+        }
+        let Some(network) = self.rosters.network_mut(ix) else {
+            return bug!(self.bugs, LeaveNetwork, "{peer:?} leaves {ix:?}");
+        };
+        let local = membership.local();
+        match network.remove_local(id, local) {
+            Ok(None) => {}
+            Ok(Some(moved)) => match self.sessions.membership_mut(moved, ix).zip(local) {
+                Some((membership, local)) => membership.set_local(local),
+                None => bug!(self.bugs, LeaveLocal, "{moved:?} is listed in {ix:?} and is not there"),
+            },
+            Err(WrongLocal) => bug!(self.bugs, LeaveLocal, "{peer:?}, {id:?}, leaves place {local:?} of {ix:?}"),
+        }
+    }
+
+    /// Removes a session that has left a network from its roster, on all shards.
+    fn leave(&mut self, leaver: &Leaver, ix: NetworkIx, now: Now) {
+        let Leaver { peer, claim, ref how } = *leaver;
+        let Some(network) = self.rosters.network_mut(ix) else {
+            return bug!(self.bugs, LeaveNetwork, "{peer:?} has left {ix:?}");
+        };
+        network.notified_of_leave();
+        let name = network.name().clone();
+        let (frame, kind) = (Arc::new(how.frame(&peer, claim.incarnation, name.as_str(), now)), how.kind());
+        let farewell = Arc::new(Farewell { peer, network: name, claim, frame, kind });
+        // First, because replacements are introduced after the leave.
+        self.post_to_shards(&ToShard::Left(Arc::clone(&farewell)));
+        if kind == MessageKind::Goodbye {
+            // The mesh receives one letter for the end of a session, not one per network.
+            self.post_to_mesh(|| ToMesh::Left(Arc::clone(&farewell)));
+        }
+        self.member_left_in(ix, &farewell, now);
+    }
+
+    /// Finishes what a session has begun to leave: one network, this one or any.
+    pub(super) fn finish_leaving(&mut self, id: SessionId, ix: Option<NetworkIx>, now: Now) {
+        if let Some((ix, leaver)) = self.leaving.take(Some(id), ix) {
+            self.leave(&leaver, ix, now);
+        }
+    }
+
+    /// Does the next slice.
+    pub(super) fn continue_work(&mut self, now: Now) {
+        self.unfinished = false;
+        while !self.is_turn_over() {
+            let Some((ix, leaver)) = self.leaving.take(None, None) else { return };
+            self.leave(&leaver, ix, now);
+        }
+        self.ask_to_continue();
+    }
+
+    /// Whether a member on this shard, whose peer has this session if any, may be a leaver that is still in the roster.
+    pub(super) fn is_leaving(&self, id: Option<SessionId>, ix: NetworkIx) -> bool {
+        !self.leaving.is_empty() && id.is_none_or(|id| self.sessions.membership(id, ix).is_none())
+    }
+
+    fn ask_to_continue(&mut self) {
+        if !self.leaving.is_empty() && !mem::replace(&mut self.unfinished, true) {
+            self.outputs.push_back(Output::Unfinished);
+        }
+    }
+
+    /// Whether this turn has put out as much as a turn should.
+    fn is_turn_over(&self) -> bool {
+        self.outputs.len() >= self.config.tuning.turn_outputs
+    }
+}

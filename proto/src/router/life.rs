@@ -1,0 +1,74 @@
+//! The life of a session in the rules: it waits or is admitted, retires, and ends.
+
+use crate::bug;
+use crate::claim::Claim;
+use crate::id::{PeerId, SessionId};
+use crate::phase::SessionPhase;
+use crate::reason::CloseReason;
+use crate::resume::Lineage;
+use crate::time::Now;
+use crate::wire::{self, MessageKind};
+
+use super::Router;
+use super::leaving::{Leaver, Parting};
+use super::letter::{Frame, Output, ToMesh};
+use super::session::Session;
+
+impl Router {
+    /// Adds a session that waits for its id.
+    pub(super) fn wait(&mut self, id: SessionId, peer: PeerId) {
+        self.sessions.insert(id, Session::pending(peer, self.config.hub));
+    }
+
+    /// Admits a waiting session: the id of `peer` is its own from now on.
+    pub(super) fn admit(&mut self, id: SessionId, peer: PeerId, resume: Option<Lineage>, now: Now) {
+        let claim = Claim { incarnation: self.home.next_incarnation(now.wall_ms), hub: self.config.hub };
+        let Some(lineage) = self.sessions.admit(id, claim, resume, now.at, &mut self.bugs) else {
+            return bug!(self.bugs, PendingSession, "{peer:?}, {id:?}");
+        };
+        let secret = self.config.resume_keys.issue(&peer, lineage);
+        self.by_peer.insert(peer, id);
+        self.post_to_mesh(|| ToMesh::Opened { peer, claim });
+        let welcome = self.welcome();
+        let frame = wire::connected(&mut self.arena, &peer, claim.incarnation, &welcome, &secret, now.wall_ms);
+        self.send(id, Frame::Arena(frame), MessageKind::Connected);
+        self.outputs.push_back(Output::Admit { session: id });
+    }
+
+    /// The slot of a draining session has come.
+    pub(super) fn retire(&mut self, id: SessionId, now: Now) {
+        match self.sessions.get(id).map(Session::phase) {
+            Some(SessionPhase::Open) => {
+                self.sessions.retire(id, &mut self.bugs);
+                self.outputs.push_back(Output::Close { session: id, reason: CloseReason::Draining });
+            }
+            // It has sent nothing yet. If it stayed, it would be admitted after the drain began.
+            Some(SessionPhase::Pending) => self.close(id, CloseReason::Draining, now),
+            Some(SessionPhase::Retiring | SessionPhase::Closing) | None => {}
+        }
+    }
+
+    /// Ends a session and closes its socket.
+    pub(super) fn close(&mut self, id: SessionId, reason: CloseReason, now: Now) {
+        self.outputs.push_back(Output::Close { session: id, reason });
+        self.end(id, reason, now);
+    }
+
+    /// Removes a session, and notifies the members of its networks.
+    pub(super) fn end(&mut self, id: SessionId, reason: CloseReason, now: Now) {
+        let Some(mut session) = self.sessions.remove(id) else { return };
+        let (peer, claim) = (session.peer(), session.claim());
+        if session.phase() == SessionPhase::Pending {
+            self.takeovers.withdraw(&peer, id);
+            return;
+        }
+        let spoke = self.by_peer.remove(&peer);
+        if spoke != Some(id) {
+            bug!(self.bugs, SpeakerReplaced, "{peer:?}: {id:?} ends, {spoke:?} spoke");
+        }
+        let leaver = Leaver { peer, claim, how: Parting::Ended(reason) };
+        self.leave_all(id, leaver, session.leave(|_| true), now);
+        self.post_to_mesh(|| ToMesh::Closed { peer, claim, reason });
+        self.id_released(&peer, now);
+    }
+}

@@ -1,0 +1,388 @@
+//! Meetings that this shard's peers begin, and their circles.
+
+use std::sync::Arc;
+
+use crate::bug;
+use crate::codec::{self, Discover};
+use crate::id::{HubId, PeerId, PeerIncarnation, SessionId, ShardId};
+use crate::limits::{MAX_CLOSEST, MAX_MEETING, TURN_OUTPUTS};
+use crate::reason::{ErrorCode, LeaveReason};
+use crate::route::Address;
+use crate::sentences;
+use crate::time::Now;
+use crate::wire::{self, MessageKind, Template};
+
+use super::circle::{Bond, Circle, Declined, Met};
+use super::cursor::MemberEvent;
+use super::letter::{Frame, Meeting, MeetingEnd, MeetingKind, Output, Stay, ToMesh, ToShard};
+use super::meetings::Waiting;
+use super::roster::NetworkIx;
+use super::{Discovery, Router};
+
+impl Router {
+    /// The discovery that an announcement asks for, or the hub's.
+    pub(super) fn discovery_wanted(&self, data: Option<&str>) -> Discovery {
+        let wanted = data.and_then(codec::closest_wanted).map(|k| k.min(u64::from(MAX_CLOSEST)) as u8);
+        wanted.map_or(self.config.discovery, Discovery::from_closest)
+    }
+
+    /// Begins a stay with a new number.
+    pub(super) fn begin_stay(&mut self, discovery: Discovery, now: Now) -> Stay {
+        self.last_stay = now.wall_ms.max(self.last_stay.saturating_add(1));
+        Stay { number: self.last_stay, discovery }
+    }
+
+    /// Introduces a new member and its picks to each other. All shards have received its announcement already.
+    pub(super) fn join_circle(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
+        let Some(membership) = self.sessions.membership(id, ix) else {
+            return bug!(self.bugs, CircleSession, "{id:?} joins {ix:?}");
+        };
+        let closest = usize::from(membership.stay().discovery.closest());
+        let picks = self.pick(id, ix, closest, self.config.tuning.random_picks);
+        let met = self.meet_picks(id, ix, picks);
+        self.send_meetings(id, ix, &met, MeetingKind::Joined, now);
+    }
+
+    fn meet_picks(&mut self, id: SessionId, ix: NetworkIx, picks: Vec<(PeerId, Bond)>) -> Vec<PeerId> {
+        let mut met = Vec::with_capacity(picks.len());
+        for (other, bond) in picks {
+            if matches!(self.meet(id, ix, other, bond), Met::Now | Met::AtLast) {
+                met.push(other);
+            }
+        }
+        met
+    }
+
+    /// Adds a member to a session's circle, and announces it to the session unless that has happened already.
+    pub(super) fn meet(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, bond: Bond) -> Met {
+        let session = self.sessions.get_mut(id).map(|session| (session.is_open(), session));
+        let Some((open, membership)) = session.and_then(|(open, session)| Some((open, session.membership_mut(ix)?)))
+        else {
+            bug!(self.bugs, CircleSession, "{id:?} meets {other:?} in {ix:?}");
+            return Met::Not;
+        };
+        let Some(member) = self.rosters.network_mut(ix).and_then(|network| network.member_mut(&other)) else {
+            bug!(self.bugs, CircleMember, "{id:?} meets {other:?} in {ix:?}");
+            return Met::Not;
+        };
+        let met = membership.make_circle().meet(other, bond, self.config.tuning.max_acquaintances);
+        if met == Met::Now {
+            // A peer that declines later stays recorded, so that its leave is not missed.
+            member.note_knower(id);
+        }
+        if matches!(met, Met::Now | Met::AtLast) {
+            self.meetings.met();
+            if open {
+                self.outputs.push_back(member.discovered_by(id));
+            }
+        }
+        met
+    }
+
+    /// Notifies the homes of `others` that they and a session's peer know each other.
+    pub(super) fn send_meetings(
+        &mut self,
+        id: SessionId,
+        ix: NetworkIx,
+        others: &[PeerId],
+        kind: MeetingKind,
+        now: Now,
+    ) {
+        let session = self.sessions.get(id).and_then(|session| Some((session.peer(), session.membership(ix)?)));
+        let Some((about, membership)) = session else {
+            return bug!(self.bugs, CircleSession, "{id:?} knows others in {ix:?}");
+        };
+        let stay = membership.stay().number;
+        let Some(network) = self.rosters.network(ix) else {
+            return bug!(self.bugs, CircleNetwork, "{id:?} in {ix:?}");
+        };
+        let name = network.name().clone();
+        let mut here = Vec::new();
+        let mut away: Vec<(Homes, Vec<(PeerId, u64)>)> = Vec::new();
+        for &other in others {
+            let Some(member) = network.member(&other) else {
+                bug!(self.bugs, CircleMember, "{about:?} knows {other:?} in {ix:?}");
+                continue;
+            };
+            let homes = match member.address() {
+                Address::Shard(shard) if shard == self.config.shard => {
+                    here.push(other);
+                    continue;
+                }
+                // A new member is proposed to all shards: one letter contains all its picks.
+                Address::Shard(_) if kind == MeetingKind::Joined => Homes::Shards,
+                Address::Shard(shard) => Homes::Shard(shard),
+                Address::Mesh => Homes::Hub(member.announcement().claim.hub),
+            };
+            let pair = (other, member.announcement().stay.number);
+            match away.iter_mut().find(|(known, _)| *known == homes) {
+                Some((_, pairs)) => pairs.push(pair),
+                None => away.push((homes, vec![pair])),
+            }
+        }
+        if kind == MeetingKind::Joined && !away.iter().any(|(homes, _)| *homes == Homes::Shards) {
+            away.push((Homes::Shards, Vec::new()));
+        }
+        for other in here {
+            self.meet_here(id, ix, about, other, now);
+        }
+        for (homes, pairs) in away {
+            let to = MeetingEnd::Others;
+            let meeting = |others, kind| Arc::new(Meeting { network: name.clone(), about, stay, others, to, kind });
+            match homes {
+                Homes::Shards => self.post_to_shards(&ToShard::Meeting(meeting(pairs, kind))),
+                Homes::Shard(shard) => {
+                    self.post(shard, ToShard::Meeting(meeting(pairs, MeetingKind::Met)));
+                }
+                Homes::Hub(hub) => {
+                    let kind = if kind == MeetingKind::Joined { MeetingKind::Met } else { kind };
+                    for pairs in pairs.chunks(MAX_MEETING) {
+                        let meeting = meeting(pairs.to_vec(), kind);
+                        self.post_to_mesh(|| ToMesh::Meeting { hub, meeting });
+                    }
+                    if kind == MeetingKind::Met {
+                        self.await_answers(id, ix, pairs.iter().map(|(peer, _)| *peer), now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A member of this shard meets the peer of a session that knows it.
+    fn meet_here(&mut self, id: SessionId, ix: NetworkIx, peer: PeerId, other: PeerId, now: Now) {
+        match self.by_peer.get(&other).copied() {
+            // It has left, and this one is notified of that in a later turn.
+            other_id if self.is_leaving(other_id, ix) => {}
+            Some(other_id) if self.meet(other_id, ix, peer, Bond::Met) == Met::Not => {
+                self.part_as_crowded(id, ix, other, now);
+            }
+            Some(_) => {}
+            None => bug!(self.bugs, ResidentSession, "{other:?} in {ix:?}"),
+        }
+    }
+
+    /// A session's circle waits for the answers of these peers' hubs.
+    pub(super) fn await_answers(&mut self, id: SessionId, ix: NetworkIx, from: impl Iterator<Item = PeerId>, now: Now) {
+        let membership = self.sessions.membership_mut(id, ix);
+        let circle = membership.and_then(|m| Some((m.stay().number, m.circle_mut()?)));
+        let Some((stay, circle)) = circle else {
+            return bug!(self.bugs, CircleSession, "{id:?} awaits answers in {ix:?}");
+        };
+        for peer in from {
+            if !circle.await_answer(&peer) {
+                bug!(self.bugs, CircleMember, "{id:?} awaits an answer of {peer:?} in {ix:?}");
+            }
+        }
+        if circle.enqueue() {
+            self.meetings.wait(Waiting { session: id, network: ix, stay }, now.at);
+        }
+    }
+
+    /// An acquaintance has declined, because its circle is full.
+    pub(super) fn part_as_crowded(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, now: Now) {
+        let session = self.sessions.get_mut(id).map(|session| (session.is_open(), session));
+        let circle = session.and_then(|(open, session)| Some((open, session.membership_mut(ix)?.circle_mut()?)));
+        let Some((open, circle)) = circle else {
+            return bug!(self.bugs, CircleSession, "{id:?} parts from {other:?} in {ix:?}");
+        };
+        let declined = circle.decline(&other);
+        match declined {
+            Declined::Unknown => return bug!(self.bugs, CircleMember, "{id:?} parts from {other:?} in {ix:?}"),
+            Declined::Before => return,
+            Declined::Remembered(_) | Declined::Forgotten => self.meetings.parted(1),
+        }
+        let Some(network) = self.rosters.network_mut(ix) else {
+            return bug!(self.bugs, CircleNetwork, "{id:?} in {ix:?}");
+        };
+        if declined == Declined::Forgotten {
+            network.forget_knower(&other, id);
+        }
+        if open {
+            let kind = MessageKind::PeerDisconnected;
+            let known = network.member(&other).map(|member| member.announcement().claim.incarnation);
+            let (session, name) = (known.unwrap_or(PeerIncarnation::LEGACY), network.name().as_str());
+            let frame = wire::peer_disconnected(&other, session, LeaveReason::Crowded, name, now.wall_ms);
+            let frame = Frame::Template(Arc::new(frame));
+            self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None, from: None });
+        }
+        if let Declined::Remembered(bond) = declined {
+            self.replace_pick(id, ix, bond, now);
+        }
+    }
+
+    /// Notifies the bounded sessions that know a member of its change.
+    pub(super) fn notify_knowers(
+        &mut self,
+        ix: NetworkIx,
+        knowers: &[SessionId],
+        subject: PeerId,
+        event: MemberEvent,
+        (frame, kind): (&Arc<Template>, MessageKind),
+        now: Now,
+    ) {
+        let mut lost = Vec::new();
+        for &id in knowers {
+            let session = self.sessions.get_mut(id).map(|session| (session.is_open(), session));
+            let circle = session.and_then(|(open, session)| Some((open, session.membership_mut(ix)?.circle_mut()?)));
+            let Some((open, circle)) = circle else {
+                bug!(self.bugs, KnowerSession, "{id:?} knows {subject:?} in {ix:?}");
+                continue;
+            };
+            let bond = match event {
+                MemberEvent::Left => circle.part(&subject),
+                MemberEvent::Joined | MemberEvent::Renewed => circle.knows(&subject).then_some(Bond::Met),
+            };
+            // A peer that has declined is recorded, and was announced as left.
+            let Some(bond) = bond else { continue };
+            if open {
+                let frame = Frame::Template(Arc::clone(frame));
+                self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None, from: None });
+            }
+            if event == MemberEvent::Left {
+                self.meetings.parted(1);
+                lost.push((id, bond));
+            }
+        }
+        // Only after all have been notified.
+        for (id, bond) in lost {
+            self.replace_pick(id, ix, bond, now);
+        }
+    }
+
+    /// Picks a replacement for a lost acquaintance, if that was a pick, or if fewer are left than wanted.
+    fn replace_pick(&mut self, id: SessionId, ix: NetworkIx, bond: Bond, now: Now) {
+        let Some(session) = self.sessions.get(id).filter(|session| session.is_open()) else { return };
+        let Some(membership) = session.membership(ix) else {
+            return bug!(self.bugs, CircleSession, "{id:?} replaces a pick in {ix:?}");
+        };
+        let wanted = u32::from(membership.stay().discovery.closest());
+        let (close, random) = match bond {
+            Bond::Close => (1, 0),
+            Bond::Random => (0, 1),
+            Bond::Met => (usize::from(membership.circle().is_none_or(|circle| circle.announced() < wanted)), 0),
+        };
+        if close + random > 0 {
+            let picks = self.pick(id, ix, close, random);
+            let met = self.meet_picks(id, ix, picks);
+            if !met.is_empty() {
+                self.send_meetings(id, ix, &met, MeetingKind::Met, now);
+            }
+        }
+    }
+
+    /// Announces everybody in its circle again to a peer that has announced itself again.
+    pub(super) fn announce_circle_again(&mut self, id: SessionId, ix: NetworkIx) {
+        let Some(session) = self.sessions.get(id).filter(|session| session.is_open()) else { return };
+        let Some(circle) = session.membership(ix).and_then(|membership| membership.circle()) else { return };
+        let Some(network) = self.rosters.network(ix) else {
+            return bug!(self.bugs, CircleNetwork, "{id:?} in {ix:?}");
+        };
+        for member in circle.peers().filter_map(|peer| network.member(&peer)) {
+            self.outputs.push_back(member.discovered_by(id));
+        }
+    }
+
+    /// Removes a session's circle when it leaves the network.
+    pub(super) fn dissolve(&mut self, id: SessionId, ix: NetworkIx, circle: &Circle) {
+        let Some(network) = self.rosters.network_mut(ix) else {
+            return bug!(self.bugs, CircleNetwork, "{id:?} in {ix:?}");
+        };
+        for other in circle.all() {
+            if !network.forget_knower(&other, id) {
+                bug!(self.bugs, CircleMember, "{id:?} knew {other:?} in {ix:?}");
+            }
+        }
+        self.meetings.parted(circle.announced().into());
+    }
+
+    /// Processes `discover`: introduces a peer to more members.
+    pub(super) fn asked_for_more(&mut self, id: SessionId, discover: &Discover<'_>, now: Now) {
+        let Some(session) = self.sessions.get(id) else {
+            return bug!(self.bugs, MessageSession, "discover of {id:?}");
+        };
+        let peer = session.peer();
+        let found = self.rosters.find(&discover.network);
+        let Some((ix, membership)) = found.and_then(|ix| Some((ix, session.membership(ix)?))) else {
+            let (code, message) = (ErrorCode::WrongNetwork, sentences::NOT_A_MEMBER);
+            return self.refuse_because(id, code, message, MessageKind::Discover, &discover.network, now);
+        };
+        let most = self.config.tuning.max_acquaintances;
+        let bounded = membership.is_bounded();
+        if bounded && membership.is_crowded(most) {
+            let code = ErrorCode::NetworkFull;
+            return self.refuse_public(id, code, MessageKind::Discover, &discover.network, now);
+        }
+        let closest = membership.stay().discovery.closest();
+        let page = discover.limit.map_or(closest, |limit| limit.clamp(1, u64::from(MAX_CLOSEST)) as u8);
+        let mut met = Vec::new();
+        if bounded {
+            let picks = self.pick(id, ix, usize::from(page), 0);
+            // Members from `discover` are not picks: they are not replaced when they leave.
+            met = self.meet_picks(id, ix, picks.into_iter().map(|(other, _)| (other, Bond::Met)).collect());
+            self.send_meetings(id, ix, &met, MeetingKind::Met, now);
+        }
+        let circle = self.sessions.membership(id, ix).and_then(|membership| membership.circle());
+        let members = self.rosters.network(ix).map_or(0, |network| network.len());
+        let is_left = |circle: &Circle| members > circle.len() + 1 && !circle.is_full(most);
+        let more = bounded && circle.is_some_and(is_left) && !met.is_empty();
+        let frame = wire::discovered(&mut self.arena, &peer, met.len(), more, &discover.network, now.wall_ms);
+        self.send(id, Frame::Arena(frame), MessageKind::Discovered);
+    }
+
+    /// Repeats the meetings that are due.
+    pub(super) fn repeat_meetings(&mut self, now: Now) {
+        // What does not fit into a turn stays due.
+        while self.outputs.len() < TURN_OUTPUTS
+            && let Some(Waiting { session: id, network: ix, stay }) = self.meetings.next_due(now.at)
+        {
+            let membership = self.sessions.membership_mut(id, ix);
+            let Some(membership) = membership.filter(|membership| membership.stay().number == stay) else { continue };
+            let Some(circle) = membership.circle_mut() else {
+                bug!(self.bugs, CircleSession, "{id:?} waits for answers in {ix:?}");
+                continue;
+            };
+            let unanswered = circle.dequeue();
+            self.send_meetings(id, ix, &unanswered, MeetingKind::Met, now);
+        }
+        if self.config.meshed
+            && let Some(slots) = self.meetings.sweep(self.sessions.slots(), now.at)
+        {
+            for slot in slots {
+                self.recall_circles(slot, now);
+            }
+        }
+    }
+
+    /// Sends the acquaintances at other hubs of the session in a slot again. If one hub has forgotten an acquaintance
+    /// in a partition and the other has not, both know it again within
+    /// [`MEETING_AGAIN`](crate::limits::MEETING_AGAIN).
+    fn recall_circles(&mut self, slot: u32, now: Now) {
+        let Some((id, session)) = self.sessions.at(slot) else { return };
+        let circles: Vec<(NetworkIx, Vec<PeerId>)> = session
+            .memberships()
+            .iter()
+            .filter_map(|membership| {
+                let network = self.rosters.network(membership.network())?;
+                let away = |peer: &PeerId| {
+                    network.member(peer).is_some_and(|member| {
+                        member.address() == Address::Mesh && !member.announcement().claim.is_legacy()
+                    })
+                };
+                Some((membership.network(), membership.circle()?.peers().filter(away).collect::<Vec<_>>()))
+            })
+            .filter(|(_, away)| !away.is_empty())
+            .collect();
+        for (ix, away) in circles {
+            self.send_meetings(id, ix, &away, MeetingKind::Agreed, now);
+        }
+    }
+}
+
+/// The home of the other side of a meeting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Homes {
+    /// Any shards of this hub.
+    Shards,
+    Shard(ShardId),
+    Hub(HubId),
+}

@@ -1,0 +1,210 @@
+//! Messages of clients: their rate limits, what processes them, and the answers to refused ones.
+
+use std::time::Duration;
+
+use crate::bug;
+use crate::codec::{ClientMessage, Refusal, Unfit};
+use crate::id::{NetworkName, SessionId};
+use crate::reason::{CloseReason, ErrorCode, Outcome};
+use crate::time::Now;
+use crate::wire::{self, ErrorReport, MessageKind};
+
+use super::Router;
+use super::letter::Frame;
+use super::session::Session;
+
+impl Router {
+    /// Processes a message of `bytes` bytes that was parsed, or could not be.
+    pub(super) fn message(
+        &mut self,
+        id: SessionId,
+        parsed: Result<ClientMessage<'_>, Box<Refusal<'_>>>,
+        bytes: usize,
+        now: Now,
+    ) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let is_announcement = matches!(parsed, Ok(ClientMessage::Announce(_)));
+        if let Err(exceeded) = session.rates().take_message(bytes as u64, is_announcement, &self.config, now.at) {
+            let exhausted = session.rates().note_refused(now.at);
+            self.refuse(id, &over_rate(parsed, exceeded), now);
+            if exhausted {
+                self.close(id, CloseReason::RateLimited, now);
+            }
+            return;
+        }
+        match parsed {
+            Ok(ClientMessage::Announce(announce)) => {
+                self.count_in(MessageKind::Announce);
+                self.announced(id, &announce, now);
+            }
+            Ok(ClientMessage::Discover(discover)) => {
+                self.count_in(MessageKind::Discover);
+                self.asked_for_more(id, &discover, now);
+            }
+            Ok(ClientMessage::Goodbye(goodbye)) => {
+                self.count_in(MessageKind::Goodbye);
+                self.goodbye(id, &goodbye, now);
+            }
+            Ok(ClientMessage::Ignored) => self.count_in(MessageKind::Ignored),
+            Ok(ClientMessage::Ping) => {
+                self.count_in(MessageKind::Ping);
+                self.pinged(id, now);
+            }
+            Ok(ClientMessage::Signal(signal)) => {
+                self.count_in(MessageKind::Signal(signal.kind));
+                self.signalled(id, signal, now);
+            }
+            Err(refusal) => self.refuse(id, &refusal, now),
+        }
+    }
+
+    /// The parser has a defect that this message shows. Only its sender is affected.
+    pub(super) fn parser_failed(&mut self, id: SessionId, now: Now) {
+        if self.sessions.get(id).is_some() {
+            self.close(id, CloseReason::Internal, now);
+        }
+    }
+
+    pub(super) fn too_large(&mut self, id: SessionId, now: Now) {
+        if self.sessions.get(id).is_none() {
+            return;
+        }
+        self.refuse(id, &Refusal::too_large(), now);
+        self.close(id, CloseReason::MessageTooLarge, now);
+    }
+
+    fn pinged(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.sessions.get(id) else {
+            return bug!(self.bugs, MessageSession, "ping of {id:?}");
+        };
+        let frame = wire::pong(&mut self.arena, &session.peer(), now.wall_ms);
+        self.send(id, Frame::Arena(frame), MessageKind::Pong);
+    }
+
+    pub(super) fn go_away(&mut self, id: SessionId, reconnect_in: Duration, hubs: &[String], now: Now) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let network = self.spoken_network(session);
+        let reconnect_in_ms = reconnect_in.as_millis() as u64;
+        let frame =
+            wire::go_away(&mut self.arena, &session.peer(), reconnect_in_ms, hubs, network.as_str(), now.wall_ms);
+        self.send(id, Frame::Arena(frame), MessageKind::GoAway);
+    }
+
+    fn count_in(&mut self, kind: MessageKind) {
+        self.stats.messages_in[kind.index()] += 1;
+    }
+
+    /// Counts and answers a refused message.
+    fn refuse(&mut self, id: SessionId, refusal: &Refusal<'_>, now: Now) {
+        self.count_in(refusal.kind);
+        let spoken = match (&refusal.network, self.sessions.get(id)) {
+            (None, Some(session)) => Some(self.spoken_network(session)),
+            _ => None,
+        };
+        let spoken = spoken.as_ref().map_or(NetworkName::GLOBAL, NetworkName::as_str);
+        let network = refusal.network.as_deref().unwrap_or(spoken);
+        if let MessageKind::Signal(_) = refusal.kind {
+            self.stats.failed[refusal.code as usize] += 1;
+            if let Some(ticket) = &refusal.id {
+                self.send_receipt(id, ticket, Outcome::Failed(refusal.code), refusal.target, network, now);
+                return;
+            }
+        }
+        let report = ErrorReport {
+            code: refusal.code,
+            message: refusal.message,
+            in_reply_to: refusal.in_reply_to.as_deref(),
+            target: refusal.target,
+            id: refusal.id.as_deref(),
+            network,
+        };
+        self.send_error(id, &report, now);
+    }
+
+    /// Refuses a valid message for which there is no room, or that does not fit its network.
+    pub(super) fn refuse_public(&mut self, id: SessionId, code: ErrorCode, kind: MessageKind, network: &str, now: Now) {
+        self.refuse_because(id, code, code.explain(), kind, network, now);
+    }
+
+    /// Refuses a message whose data must not be sent to a whole network.
+    pub(super) fn refuse_data(&mut self, id: SessionId, unfit: Unfit, kind: MessageKind, network: &str, now: Now) {
+        self.refuse_because(id, unfit.code(), unfit.explain(), kind, network, now);
+    }
+
+    pub(super) fn refuse_because(
+        &mut self,
+        id: SessionId,
+        code: ErrorCode,
+        message: &'static str,
+        kind: MessageKind,
+        network: &str,
+        now: Now,
+    ) {
+        let report = ErrorReport { code, message, in_reply_to: Some(kind.label()), target: None, id: None, network };
+        self.send_error(id, &report, now);
+    }
+
+    /// Sends an `error`, unless the session has reached its limit of errors.
+    pub(super) fn send_error(&mut self, id: SessionId, report: &ErrorReport<'_>, now: Now) {
+        let Some(session) = self.sessions.get_mut(id).filter(|session| session.is_open()) else { return };
+        if session.rates().take_error(now.at) {
+            self.stats.errors[report.code as usize] += 1;
+            let frame = wire::error(&mut self.arena, &session.peer(), report, now.wall_ms);
+            self.send(id, Frame::Arena(frame), MessageKind::Error);
+        } else {
+            self.stats.errors_withheld += 1;
+        }
+    }
+
+    /// The network named in messages about the peer itself: clients ignore messages of other networks than their own.
+    fn spoken_network(&self, session: &Session) -> NetworkName {
+        let first = session.memberships().first().and_then(|membership| self.rosters.network(membership.network()));
+        first.map_or_else(|| NetworkName::new(NetworkName::GLOBAL), |network| network.name().clone())
+    }
+}
+
+/// The refusal of a message above a rate limit, with the fields of its answer.
+fn over_rate<'a>(parsed: Result<ClientMessage<'a>, Box<Refusal<'a>>>, message: &'static str) -> Refusal<'a> {
+    let mut refusal = Refusal {
+        code: ErrorCode::RateLimited,
+        message,
+        kind: MessageKind::Invalid,
+        in_reply_to: None,
+        target: None,
+        id: None,
+        network: None,
+    };
+    match parsed {
+        Ok(ClientMessage::Announce(announce)) => {
+            refusal.kind = MessageKind::Announce;
+            refusal.network = Some(announce.network);
+        }
+        Ok(ClientMessage::Discover(discover)) => {
+            refusal.kind = MessageKind::Discover;
+            refusal.network = Some(discover.network);
+        }
+        Ok(ClientMessage::Goodbye(goodbye)) => {
+            refusal.kind = MessageKind::Goodbye;
+            refusal.network = goodbye.network;
+        }
+        Ok(ClientMessage::Ignored) => refusal.kind = MessageKind::Ignored,
+        Ok(ClientMessage::Ping) => refusal.kind = MessageKind::Ping,
+        Ok(ClientMessage::Signal(signal)) => {
+            refusal.kind = MessageKind::Signal(signal.kind);
+            refusal.target = Some(signal.target);
+            refusal.id = signal.id;
+            refusal.network = Some(signal.network);
+        }
+        Err(other) => {
+            refusal.kind = other.kind;
+            refusal.in_reply_to = other.in_reply_to;
+            refusal.target = other.target;
+            refusal.id = other.id;
+            refusal.network = other.network;
+        }
+    }
+    if refusal.in_reply_to.is_none() && !matches!(refusal.kind, MessageKind::Invalid | MessageKind::UnknownType) {
+        refusal.in_reply_to = Some(refusal.kind.label().into());
+    }
+    refusal
+}

@@ -1,0 +1,58 @@
+//! The roster of a network on its way to a new member, in chunks.
+
+use crate::bug;
+use crate::id::{PeerId, SessionId};
+use crate::time::Now;
+
+use super::Router;
+use super::letter::Output;
+use super::roster::{NetworkIx, Rank};
+
+impl Router {
+    /// Sends a new member the next chunk of its networks' rosters.
+    pub(super) fn read_roster(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let (peer, open) = (session.peer(), session.is_open());
+        let Some(membership) = session.reading_mut() else {
+            // It has left the network whose roster it was reading.
+            return self.outputs.push_back(Output::Backlog { session: id, more: false });
+        };
+        let ix = membership.network();
+        let (Some(cursor), Some(network)) = (membership.cursor(), self.rosters.network(ix)) else {
+            return bug!(self.bugs, RosterCursor, "{peer:?} in {ix:?}");
+        };
+        let outputs = &mut self.outputs;
+        let reached = network.read(cursor.after(), self.config.tuning.roster_chunk, |rank, member| {
+            let subject = rank.peer();
+            if !member.is_bounded() && subject != peer && cursor.turn(&subject) && open {
+                outputs.push_back(member.discovered_by(id));
+            }
+        });
+        let is_acknowledged = match reached {
+            Some(rank) => {
+                cursor.advance(rank);
+                false
+            }
+            None => membership.finish_reading(),
+        };
+        let more = session.is_reading();
+        if is_acknowledged {
+            self.send_announced(id, ix, now);
+        }
+        self.outputs.push_back(Output::Backlog { session: id, more });
+    }
+
+    /// Announces a member to a new member before its turn, because a message of that member follows.
+    pub(super) fn introduce(&mut self, id: SessionId, ix: NetworkIx, subject: &PeerId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.peer() == *subject {
+            return;
+        }
+        let Some(cursor) = session.membership_mut(ix).and_then(|membership| membership.cursor()) else { return };
+        // In `global` it may be in no network.
+        let Some(member) = self.rosters.member(ix, subject) else { return };
+        if !member.is_bounded() && cursor.introduce(Rank::of(*subject, member.address()), subject) {
+            self.outputs.push_back(member.discovered_by(id));
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! The takeovers of a shard, and what is decided about them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use crate::bugs::ensure;
+use crate::id::{PeerId, SessionId};
+use crate::keys::Keys;
+use crate::limits::{MAX_TAKEOVERS_ASKED, TAKEOVER_GRACE, TAKEOVER_LIMIT, TAKEOVER_MARGIN};
+use crate::reason::CloseReason;
+use crate::resume::{Lineage, Right};
+use crate::secret::is_secret;
+
+use super::letter::Asker;
+
+/// The takeovers under way: ids that one session holds and another one wants. At most one for each id.
+///
+/// This type decides; the router closes, admits and asks.
+#[derive(Debug)]
+pub(super) struct Takeovers {
+    keys: Keys,
+    asked: u64,
+    pending: HashMap<PeerId, Takeover, Keys>,
+    /// By time, peer and ticket. Entries of ended takeovers stay until their time: at most as many as connections can
+    /// be opened, and challenges arrive, within the grace.
+    deadlines: BTreeSet<(Duration, PeerId, u64)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Takeover {
+    parties: Parties,
+    /// What the newcomer's resume secret proves.
+    resume: Option<Lineage>,
+    /// Identifies the question; the ping's payload is derived from it.
+    ticket: u64,
+    /// Time at which the holder counts as dead without an answer. It is postponed while its socket accepts bytes
+    /// queued before the ping.
+    until: Duration,
+    /// Time at which the takeover is decided at the latest.
+    limit: Duration,
+}
+
+/// Where the two sessions of a takeover are: the holder of the id, and the newcomer that wants it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Parties {
+    /// Both are on this shard; this is the newcomer.
+    BothHere(SessionId),
+    /// This newcomer is on this shard, the holder at another hub.
+    HolderElsewhere(SessionId),
+    /// The holder is on this shard, the newcomer at this hub.
+    NewcomerElsewhere(Asker),
+}
+
+/// The session that holds an id when another one wants it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Holder {
+    /// No session.
+    Nobody,
+    /// A session on this shard. Includes the right that the newcomer's resume secret gives, if it showed one.
+    Here(Option<Right>),
+    /// A session at another hub.
+    Elsewhere,
+}
+
+/// What happens to a session that was opened here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Opened {
+    /// Refuse it. Nothing else changes.
+    Refuse(CloseReason),
+    /// Admit it.
+    Admit,
+    /// It waits. Close the holder now; the newcomer is admitted when the holder has ended.
+    Replace,
+    /// It waits. Ping the holder with this payload.
+    Ping([u8; 8]),
+    /// It waits. Ask the holder's hub, with this ticket.
+    AskHub(u64),
+}
+
+/// What happens to a session at another hub that wants an id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Challenged {
+    /// Answer its hub at once.
+    Answer {
+        /// Whether the id stays in use here.
+        in_use: bool,
+    },
+    /// Close the holder now, then answer that the id is free.
+    Replace,
+    /// Ping the holder with this payload, and answer when it is decided.
+    Ping([u8; 8]),
+}
+
+/// The decision about a takeover whose time is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Expired {
+    /// The holder here has not answered. Its end releases the id; the takeover stays until then.
+    HolderDead,
+    /// The holder's hub has not answered, and cannot object. The takeover stays until [`Takeovers::release`].
+    HubSilent,
+    /// The holder's socket has accepted bytes until just now, so its client reads. The takeover has ended: refuse the
+    /// newcomer.
+    HolderAlive(Parties),
+}
+
+impl Takeovers {
+    pub(super) fn new(keys: Keys) -> Self {
+        Self { keys, asked: 0, pending: HashMap::with_hasher(keys), deadlines: BTreeSet::new() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.deadlines.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn deadlines(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// The time at which [`Self::expire`] may return something.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        self.deadlines.first().map(|(at, ..)| *at)
+    }
+
+    /// The parties of the takeover of this id.
+    pub(super) fn parties(&self, peer: &PeerId) -> Option<Parties> {
+        self.pending.get(peer).map(|takeover| takeover.parties)
+    }
+
+    /// Decides about a session that was opened here. `seat` tells whether the hub has room for one more session.
+    ///
+    /// The second value is a newcomer that waited for the same id until now: its takeover has ended, and it must be
+    /// refused before anything else happens.
+    pub(super) fn opened(
+        &mut self,
+        newcomer: SessionId,
+        peer: PeerId,
+        holder: Holder,
+        seat: bool,
+        resume: Option<Lineage>,
+        now: Duration,
+    ) -> (Opened, Option<Parties>) {
+        let at_once = holder == Holder::Here(Some(Right::AtOnce));
+        if !at_once && !self.goes_first(&peer, resume) {
+            return (Opened::Refuse(CloseReason::IdInUse), None);
+        }
+        if !matches!(holder, Holder::Here(_)) && !seat {
+            return (Opened::Refuse(CloseReason::MaxConnections), None);
+        }
+        let displaced = self.pending.remove(&peer).map(|takeover| takeover.parties);
+        let opened = match holder {
+            Holder::Nobody => Opened::Admit,
+            Holder::Here(_) => {
+                let ticket = self.ask(peer, Parties::BothHere(newcomer), resume, now);
+                if at_once { Opened::Replace } else { Opened::Ping(self.nonce(&peer, ticket)) }
+            }
+            Holder::Elsewhere => Opened::AskHub(self.ask(peer, Parties::HolderElsewhere(newcomer), resume, now)),
+        };
+        (opened, displaced)
+    }
+
+    /// Decides about a session at another hub that wants an id of this shard. The second value is as in
+    /// [`Self::opened`]. While [`MAX_TAKEOVERS_ASKED`] questions are under way, only sessions with the right to the id
+    /// at once get it.
+    pub(super) fn challenged(
+        &mut self,
+        asker: Asker,
+        peer: PeerId,
+        holder: Holder,
+        resume: Option<Lineage>,
+        now: Duration,
+    ) -> (Challenged, Option<Parties>) {
+        let Holder::Here(right) = holder else {
+            // A session that waits here was first.
+            return (Challenged::Answer { in_use: self.pending.contains_key(&peer) }, None);
+        };
+        let at_once = right == Some(Right::AtOnce);
+        let full = self.deadlines.len() >= MAX_TAKEOVERS_ASKED;
+        if !at_once && (full || !self.goes_first(&peer, resume)) {
+            return (Challenged::Answer { in_use: true }, None);
+        }
+        let displaced = self.pending.remove(&peer).map(|takeover| takeover.parties);
+        if at_once {
+            return (Challenged::Replace, displaced);
+        }
+        let ticket = self.ask(peer, Parties::NewcomerElsewhere(asker), resume, now);
+        (Challenged::Ping(self.nonce(&peer, ticket)), displaced)
+    }
+
+    /// The holder's socket has accepted bytes queued before the ping, or the ping: it cannot have answered yet.
+    pub(super) fn asked_on(&mut self, peer: &PeerId, now: Duration) {
+        if let Some(takeover) = self.pending.get_mut(peer) {
+            takeover.until = takeover.until.max(now + TAKEOVER_GRACE);
+        }
+    }
+
+    /// The holder has sent a pong. If it answers the question, the takeover has ended: refuse this newcomer.
+    pub(super) fn answered(&mut self, peer: &PeerId, payload: &[u8]) -> Option<Parties> {
+        let takeover = self.pending.get(peer)?;
+        if !is_secret(payload, &self.nonce(peer, takeover.ticket)) {
+            return None;
+        }
+        self.pending.remove(peer).map(|takeover| takeover.parties)
+    }
+
+    /// The newcomer that waits for the holder's hub, if this is the ticket of its question. Other hubs can send any
+    /// ticket.
+    pub(super) fn asked_hub(&self, peer: &PeerId, ticket: u64) -> Option<SessionId> {
+        match self.pending.get(peer) {
+            Some(&Takeover { parties: Parties::HolderElsewhere(newcomer), ticket: asked, .. }) if asked == ticket => {
+                Some(newcomer)
+            }
+            _ => None,
+        }
+    }
+
+    /// Decides about the next takeover whose time is over at `now`. `None` if there is no further one.
+    pub(super) fn expire(&mut self, now: Duration) -> Option<(PeerId, Expired)> {
+        while self.next_deadline().is_some_and(|at| at <= now) {
+            let (_, peer, ticket) = self.deadlines.pop_first()?;
+            let Some(takeover) = self.pending.get(&peer).filter(|takeover| takeover.ticket == ticket) else {
+                continue;
+            };
+            let Takeover { parties, until, limit, .. } = *takeover;
+            if now < until.min(limit) {
+                self.deadlines.insert((until.min(limit), peer, ticket));
+                continue;
+            }
+            let expired = match parties {
+                Parties::HolderElsewhere(_) => Expired::HubSilent,
+                Parties::BothHere(_) | Parties::NewcomerElsewhere(_) if now < until => {
+                    self.pending.remove(&peer);
+                    Expired::HolderAlive(parties)
+                }
+                Parties::BothHere(_) | Parties::NewcomerElsewhere(_) => Expired::HolderDead,
+            };
+            return Some((peer, expired));
+        }
+        None
+    }
+
+    /// The id is free. Ends its takeover, and returns the newcomer with what its resume secret proves.
+    pub(super) fn release(&mut self, peer: &PeerId) -> Option<(Parties, Option<Lineage>)> {
+        self.pending.remove(peer).map(|takeover| (takeover.parties, takeover.resume))
+    }
+
+    /// A released newcomer finds that its id is now held at another hub. Returns the ticket of the question.
+    pub(super) fn ask_hub(&mut self, peer: PeerId, newcomer: SessionId, resume: Option<Lineage>, now: Duration) -> u64 {
+        self.ask(peer, Parties::HolderElsewhere(newcomer), resume, now)
+    }
+
+    /// A waiting session has ended by itself.
+    pub(super) fn withdraw(&mut self, peer: &PeerId, newcomer: SessionId) {
+        let waits = self.parties(peer);
+        if waits == Some(Parties::BothHere(newcomer)) || waits == Some(Parties::HolderElsewhere(newcomer)) {
+            self.pending.remove(peer);
+        }
+    }
+
+    /// Whether every takeover will be decided.
+    #[expect(clippy::disallowed_methods, reason = "for audits, which change nothing")]
+    pub(super) fn audit(&self) -> Result<(), String> {
+        let due: BTreeSet<u64> = self.deadlines.iter().map(|(.., ticket)| *ticket).collect();
+        let forgotten = self.pending.iter().find(|(_, takeover)| !due.contains(&takeover.ticket));
+        ensure(forgotten.is_none(), || format!("a takeover has no deadline: {forgotten:?}"))
+    }
+
+    /// Whether no other session waits for the id, or one with a weaker secret.
+    fn goes_first(&self, peer: &PeerId, resume: Option<Lineage>) -> bool {
+        let waits = self.pending.get(peer);
+        waits.is_none_or(|waits| resume.is_some_and(|resume| resume.outranks(waits.resume)))
+    }
+
+    fn ask(&mut self, peer: PeerId, parties: Parties, resume: Option<Lineage>, now: Duration) -> u64 {
+        self.asked += 1;
+        let ticket = self.asked;
+        let (patience, limit) = match parties {
+            Parties::BothHere(_) => (TAKEOVER_GRACE, TAKEOVER_LIMIT),
+            Parties::HolderElsewhere(_) => (TAKEOVER_GRACE + TAKEOVER_MARGIN, TAKEOVER_GRACE + TAKEOVER_MARGIN),
+            // The asking hub waits no longer than its margin.
+            Parties::NewcomerElsewhere(_) => (TAKEOVER_GRACE, TAKEOVER_GRACE + TAKEOVER_MARGIN / 2),
+        };
+        let (until, limit) = (now + patience, now + limit);
+        self.pending.insert(peer, Takeover { parties, resume, ticket, until, limit });
+        self.deadlines.insert((until, peer, ticket));
+        ticket
+    }
+
+    /// Keyed, so that a client cannot send a valid pong without the ping.
+    fn nonce(&self, peer: &PeerId, ticket: u64) -> [u8; 8] {
+        self.keys.hash_one((peer, ticket)).to_be_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{HubId, HubIncarnation, PeerIncarnation};
+
+    const PEER: PeerId = PeerId::from_bytes([1; 20]);
+    const START: Duration = Duration::from_secs(100);
+
+    const fn session(slot: u32) -> SessionId {
+        SessionId { slot, generation: 0 }
+    }
+
+    const fn asker(ticket: u64) -> Asker {
+        Asker { hub: HubId(PeerId::from_bytes([9; 20])), incarnation: HubIncarnation(1), ticket }
+    }
+
+    fn secret(root: u64) -> Option<Lineage> {
+        Some(Lineage { root: PeerIncarnation(root), session: PeerIncarnation(root) })
+    }
+
+    impl Takeovers {
+        fn here(&mut self, slot: u32, holder: Holder, resume: Option<Lineage>) -> (Opened, Option<Parties>) {
+            let decided = self.opened(session(slot), PEER, holder, true, resume, START);
+            self.audit().unwrap();
+            decided
+        }
+
+        fn there(&mut self, ticket: u64, holder: Holder, resume: Option<Lineage>) -> (Challenged, Option<Parties>) {
+            let decided = self.challenged(asker(ticket), PEER, holder, resume, START);
+            self.audit().unwrap();
+            decided
+        }
+    }
+
+    fn takeovers() -> Takeovers {
+        Takeovers::new(Keys(1, 2))
+    }
+
+    #[test]
+    fn the_holder_decides_what_happens_to_a_new_session() {
+        let refused = |reason| (Opened::Refuse(reason), None);
+        for (holder, seat, expected) in [
+            (Holder::Nobody, true, (Opened::Admit, None)),
+            (Holder::Nobody, false, refused(CloseReason::MaxConnections)),
+            (Holder::Elsewhere, true, (Opened::AskHub(1), None)),
+            (Holder::Elsewhere, false, refused(CloseReason::MaxConnections)),
+            (Holder::Here(Some(Right::AtOnce)), false, (Opened::Replace, None)),
+        ] {
+            assert_eq!(takeovers().opened(session(1), PEER, holder, seat, None, START), expected, "{holder:?} {seat}");
+        }
+        for right in [None, Some(Right::Late), Some(Right::Outdated), Some(Right::Younger)] {
+            assert!(matches!(takeovers().here(1, Holder::Here(right), None), (Opened::Ping(_), None)), "{right:?}");
+        }
+    }
+
+    #[test]
+    fn a_waiting_newcomer_gives_way_to_a_stronger_secret_only() {
+        for (waits, comes, gives_way) in [
+            (None, None, false),
+            (None, secret(5), true),
+            (secret(5), None, false),
+            (secret(5), secret(5), false),
+            (secret(5), secret(4), true),
+            (secret(4), secret(5), false),
+        ] {
+            let mut takeovers = takeovers();
+            let holder = Holder::Here(None);
+            takeovers.here(1, holder, waits);
+            let (opened, displaced) = takeovers.here(2, holder, comes);
+            assert_eq!(displaced.is_some(), gives_way, "{waits:?} {comes:?}");
+            assert_eq!(opened == Opened::Refuse(CloseReason::IdInUse), !gives_way);
+            let waits = if gives_way { session(2) } else { session(1) };
+            assert_eq!(takeovers.parties(&PEER), Some(Parties::BothHere(waits)));
+        }
+    }
+
+    #[test]
+    fn another_hub_is_answered_at_once_where_no_session_is_asked() {
+        let answer = |in_use| (Challenged::Answer { in_use }, None);
+        let mut takeovers = takeovers();
+        assert_eq!(takeovers.there(1, Holder::Nobody, None), answer(false));
+        takeovers.here(1, Holder::Elsewhere, None);
+        assert_eq!(takeovers.there(2, Holder::Elsewhere, None), answer(true), "a session here waits for the id");
+        assert_eq!(takeovers.parties(&PEER), Some(Parties::HolderElsewhere(session(1))));
+    }
+
+    #[test]
+    fn a_right_at_once_ends_the_takeover_that_waits() {
+        let mut takeovers = takeovers();
+        takeovers.here(1, Holder::Here(None), None);
+        let decided = takeovers.there(1, Holder::Here(Some(Right::AtOnce)), secret(1));
+        assert_eq!(decided, (Challenged::Replace, Some(Parties::BothHere(session(1)))));
+        assert_eq!(takeovers.release(&PEER), None);
+    }
+
+    #[test]
+    fn questions_of_other_hubs_are_bounded() {
+        let mut takeovers = takeovers();
+        for n in 0..MAX_TAKEOVERS_ASKED as u64 {
+            let mut id = [0; 20];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            let peer = PeerId::from_bytes(id);
+            let (asked, _) = takeovers.challenged(asker(n), peer, Holder::Here(None), None, START);
+            assert!(matches!(asked, Challenged::Ping(_)), "{n}");
+        }
+        assert_eq!(takeovers.there(1, Holder::Here(None), None).0, Challenged::Answer { in_use: true });
+        assert_eq!(takeovers.there(2, Holder::Here(Some(Right::AtOnce)), None).0, Challenged::Replace);
+    }
+
+    #[test]
+    fn only_the_pong_to_the_question_keeps_the_holder() {
+        let mut takeovers = takeovers();
+        let (Opened::Ping(question), _) = takeovers.here(1, Holder::Here(None), None) else { panic!("it is asked") };
+        assert_eq!(takeovers.answered(&PEER, &question[..7]), None);
+        assert_eq!(takeovers.answered(&PeerId::from_bytes([2; 20]), &question), None);
+        assert_eq!(takeovers.answered(&PEER, &question), Some(Parties::BothHere(session(1))));
+        assert_eq!(takeovers.answered(&PEER, &question), None, "it has ended");
+        // The next question is another one.
+        let (Opened::Ping(next), _) = takeovers.here(2, Holder::Here(None), None) else { panic!("it is asked") };
+        assert_ne!(next, question);
+    }
+
+    #[test]
+    fn a_silent_holder_loses_its_id_after_the_grace() {
+        let mut takeovers = takeovers();
+        takeovers.here(1, Holder::Here(None), None);
+        assert_eq!(takeovers.expire(START + TAKEOVER_GRACE - Duration::from_nanos(1)), None);
+        assert_eq!(takeovers.expire(START + TAKEOVER_GRACE), Some((PEER, Expired::HolderDead)));
+        assert_eq!(takeovers.release(&PEER), Some((Parties::BothHere(session(1)), None)));
+        assert!(takeovers.is_empty());
+    }
+
+    #[test]
+    fn a_holder_whose_socket_accepts_bytes_keeps_its_id_at_the_limit() {
+        let mut takeovers = takeovers();
+        takeovers.here(1, Holder::Here(None), None);
+        let mut now = START;
+        while now < START + TAKEOVER_LIMIT {
+            assert_eq!(takeovers.expire(now), None, "{now:?}");
+            takeovers.asked_on(&PEER, now);
+            now += TAKEOVER_GRACE / 4;
+        }
+        let alive = Expired::HolderAlive(Parties::BothHere(session(1)));
+        assert_eq!(takeovers.expire(now), Some((PEER, alive)));
+        assert!(takeovers.is_empty());
+    }
+
+    #[test]
+    fn a_silent_hub_cannot_object() {
+        let mut takeovers = takeovers();
+        let (Opened::AskHub(ticket), _) = takeovers.here(1, Holder::Elsewhere, secret(3)) else { panic!("it asks") };
+        assert_eq!(takeovers.asked_hub(&PEER, ticket + 1), None, "the answer to no question");
+        assert_eq!(takeovers.asked_hub(&PEER, ticket), Some(session(1)));
+        let end = START + TAKEOVER_GRACE + TAKEOVER_MARGIN;
+        assert_eq!(takeovers.expire(end), Some((PEER, Expired::HubSilent)));
+        assert_eq!(takeovers.release(&PEER), Some((Parties::HolderElsewhere(session(1)), secret(3))));
+    }
+
+    #[test]
+    fn only_the_waiting_session_withdraws() {
+        let mut takeovers = takeovers();
+        takeovers.here(1, Holder::Here(None), None);
+        takeovers.withdraw(&PEER, session(2));
+        assert!(takeovers.parties(&PEER).is_some());
+        takeovers.withdraw(&PEER, session(1));
+        assert_eq!(takeovers.parties(&PEER), None);
+        assert_eq!(takeovers.expire(START + TAKEOVER_LIMIT), None);
+    }
+}

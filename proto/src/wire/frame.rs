@@ -1,0 +1,199 @@
+//! Messages for one recipient.
+
+use std::ops::Range;
+
+use crate::id::{HubId, NetworkName, PeerId, PeerIncarnation};
+use crate::reason::{ErrorCode, Outcome};
+use crate::resume::Secret;
+
+use super::json::{SYSTEM, framed, hex, put, put_string, put_tail, put_u64, timestamp};
+use super::kind::SignalKind;
+
+/// The fields of `connected`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Welcome {
+    pub(crate) hub: HubId,
+    pub(crate) heartbeat_ms: u64,
+    pub(crate) max_message_bytes: usize,
+}
+
+/// Version of the wire protocol in `connected`. The Go hub speaks version 1 and sends none.
+const PROTOCOL: u64 = 2;
+
+/// Encodes `connected`, the first message of a session.
+pub(crate) fn connected(
+    out: &mut Vec<u8>,
+    peer: &PeerId,
+    session: PeerIncarnation,
+    welcome: &Welcome,
+    secret: &Secret,
+    wall_ms: u64,
+) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"connected\",\"data\":{\"peerId\":\"");
+        out.extend_from_slice(&peer.to_hex());
+        put(out, "\",\"hubId\":\"");
+        out.extend_from_slice(&welcome.hub.0.to_hex());
+        put(out, "\",\"protocol\":");
+        put_u64(out, PROTOCOL);
+        put(out, ",\"heartbeatMs\":");
+        put_u64(out, welcome.heartbeat_ms);
+        put(out, ",\"maxMessageBytes\":");
+        put_u64(out, welcome.max_message_bytes as u64);
+        put(out, ",\"resume\":\"");
+        out.extend_from_slice(&secret.to_hex());
+        put(out, "\",\"session\":");
+        put_u64(out, session.0);
+        out.push(b'}');
+        put_tail(out, SYSTEM, None, NetworkName::GLOBAL, wall_ms);
+    })
+}
+
+/// Encodes the answer to the application's `ping`.
+pub(crate) fn pong(out: &mut Vec<u8>, peer: &PeerId, wall_ms: u64) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"pong\",\"data\":{\"timestamp\":");
+        out.extend_from_slice(&timestamp(wall_ms));
+        out.push(b'}');
+        put_tail(out, SYSTEM, Some(peer), NetworkName::GLOBAL, wall_ms);
+    })
+}
+
+/// Encodes the answer to `discover`: the number of introduced members, and whether there are more.
+pub(crate) fn discovered(
+    out: &mut Vec<u8>,
+    to: &PeerId,
+    told: usize,
+    more: bool,
+    network: &str,
+    wall_ms: u64,
+) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"discovered\",\"data\":{\"count\":");
+        put_u64(out, told as u64);
+        put(out, ",\"more\":");
+        put(out, if more { "true" } else { "false" });
+        out.push(b'}');
+        put_tail(out, SYSTEM, Some(to), network, wall_ms);
+    })
+}
+
+/// Encodes the answer to `announce` with `ack`: the number of other members that the peer has discovered.
+pub(crate) fn announced(out: &mut Vec<u8>, to: &PeerId, count: usize, network: &str, wall_ms: u64) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"announced\",\"data\":{\"count\":");
+        put_u64(out, count as u64);
+        out.push(b'}');
+        put_tail(out, SYSTEM, Some(to), network, wall_ms);
+    })
+}
+
+/// Encodes a signal for its target. `data` is the sender's JSON.
+pub(crate) fn signal(
+    out: &mut Vec<u8>,
+    kind: SignalKind,
+    data: &str,
+    from: &PeerId,
+    target: &PeerId,
+    network: &str,
+    wall_ms: u64,
+) -> Range<usize> {
+    framed(out, |out| {
+        out.reserve(data.len() + network.len() + 224);
+        put(out, "{\"type\":\"");
+        put(out, kind.label());
+        put(out, "\",\"data\":");
+        put(out, data);
+        hex(from, |from| {
+            put_tail(out, from, Some(target), network, wall_ms);
+        });
+    })
+}
+
+/// The fields of an `error` message.
+pub(crate) struct ErrorReport<'a> {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: &'a str,
+    pub(crate) in_reply_to: Option<&'a str>,
+    pub(crate) target: Option<PeerId>,
+    pub(crate) id: Option<&'a str>,
+    pub(crate) network: &'a str,
+}
+
+/// Encodes `error`.
+pub(crate) fn error(out: &mut Vec<u8>, to: &PeerId, report: &ErrorReport<'_>, wall_ms: u64) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"error\",\"data\":{\"code\":\"");
+        put(out, report.code.label());
+        put(out, "\",\"message\":");
+        put_string(out, report.message);
+        if let Some(in_reply_to) = report.in_reply_to {
+            put(out, ",\"inReplyTo\":");
+            put_string(out, in_reply_to);
+        }
+        if let Some(target) = report.target {
+            put(out, ",\"targetPeerId\":\"");
+            out.extend_from_slice(&target.to_hex());
+            out.push(b'"');
+        }
+        if let Some(id) = report.id {
+            put(out, ",\"id\":");
+            put_string(out, id);
+        }
+        out.push(b'}');
+        put_tail(out, SYSTEM, Some(to), report.network, wall_ms);
+    })
+}
+
+/// Encodes `receipt`. `id` is the one that the sender chose for its signal.
+pub(crate) fn receipt(
+    out: &mut Vec<u8>,
+    to: &PeerId,
+    id: &str,
+    outcome: Outcome,
+    target: Option<PeerId>,
+    network: &str,
+    wall_ms: u64,
+) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"receipt\",\"data\":{\"id\":");
+        put_string(out, id);
+        put(out, ",\"outcome\":\"");
+        put(out, outcome.label());
+        out.push(b'"');
+        if let Some(target) = target {
+            put(out, ",\"targetPeerId\":\"");
+            out.extend_from_slice(&target.to_hex());
+            out.push(b'"');
+        }
+        out.push(b'}');
+        put_tail(out, SYSTEM, Some(to), network, wall_ms);
+    })
+}
+
+/// Encodes `go-away`. `hubs` are the PUBLIC_URLs of the other hubs.
+pub(crate) fn go_away(
+    out: &mut Vec<u8>,
+    to: &PeerId,
+    reconnect_in_ms: u64,
+    hubs: &[String],
+    network: &str,
+    wall_ms: u64,
+) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"go-away\",\"data\":{\"reason\":\"draining\",\"reconnectInMs\":");
+        put_u64(out, reconnect_in_ms);
+        if !hubs.is_empty() {
+            put(out, ",\"hubs\":[");
+            for (i, url) in hubs.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                put_string(out, url);
+            }
+            out.push(b']');
+        }
+        out.push(b'}');
+        put_tail(out, SYSTEM, Some(to), network, wall_ms);
+    })
+}

@@ -1,0 +1,163 @@
+//! The kinds of message.
+
+/// The kinds of signal: messages from one peer to another. The hub relays them and does not read their data.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum SignalKind {
+    /// `offer`: the first description of a connection.
+    Offer,
+    /// `answer`: the reply to an offer.
+    Answer,
+    /// `ice-candidate`: an address at which a peer may be reached.
+    IceCandidate,
+    /// `renegotiation-offer`: a new description of an open connection.
+    RenegotiationOffer,
+    /// `renegotiation-answer`: the reply to it.
+    RenegotiationAnswer,
+    /// `ice-restart-offer`: a description with new credentials for ICE.
+    IceRestartOffer,
+    /// `ice-restart-answer`: the reply to it.
+    IceRestartAnswer,
+}
+
+impl SignalKind {
+    /// Every kind, in the order of its discriminant.
+    pub const ALL: [Self; 7] = [
+        Self::Offer,
+        Self::Answer,
+        Self::IceCandidate,
+        Self::RenegotiationOffer,
+        Self::RenegotiationAnswer,
+        Self::IceRestartOffer,
+        Self::IceRestartAnswer,
+    ];
+
+    /// The `type` on the wire.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Offer => "offer",
+            Self::Answer => "answer",
+            Self::IceCandidate => "ice-candidate",
+            Self::RenegotiationOffer => "renegotiation-offer",
+            Self::RenegotiationAnswer => "renegotiation-answer",
+            Self::IceRestartOffer => "ice-restart-offer",
+            Self::IceRestartAnswer => "ice-restart-answer",
+        }
+    }
+}
+
+/// The kinds of message, as metrics count them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum MessageKind {
+    /// From a peer: it joins a network, or changes its data there.
+    Announce,
+    /// From a peer: a signal of one of the seven kinds.
+    Signal(SignalKind),
+    /// From a peer: the application's ping.
+    Ping,
+    /// From a peer: it asks for more members.
+    Discover,
+    /// From a peer: it leaves a network on purpose.
+    Goodbye,
+    /// From a peer: a type that is dropped on purpose, such as `cleanup`.
+    Ignored,
+    /// From a peer: an unknown type.
+    UnknownType,
+    /// From a peer: not a message of the protocol.
+    Invalid,
+    /// To a peer: the first message.
+    Connected,
+    /// To a peer: a member of its network is connected.
+    PeerDiscovered,
+    /// To a peer: the session of a member has ended.
+    PeerDisconnected,
+    /// To a peer: the answer to `discover`, with the number of new members.
+    Discovered,
+    /// To a peer: it has discovered all members that were there when it announced itself.
+    Announced,
+    /// To a peer: the answer to its ping.
+    Pong,
+    /// To a peer: the reason why its message failed.
+    Error,
+    /// To a peer: the outcome of its signal.
+    Receipt,
+    /// To a peer: this hub is about to stop.
+    GoAway,
+}
+
+impl MessageKind {
+    /// Number of kinds: the length of an array indexed by [`Self::index`].
+    pub const COUNT: usize = 23;
+
+    /// Every kind, in the order of [`Self::index`].
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Announce,
+        Self::Signal(SignalKind::Offer),
+        Self::Signal(SignalKind::Answer),
+        Self::Signal(SignalKind::IceCandidate),
+        Self::Signal(SignalKind::RenegotiationOffer),
+        Self::Signal(SignalKind::RenegotiationAnswer),
+        Self::Signal(SignalKind::IceRestartOffer),
+        Self::Signal(SignalKind::IceRestartAnswer),
+        Self::Ping,
+        Self::Goodbye,
+        Self::Ignored,
+        Self::UnknownType,
+        Self::Invalid,
+        Self::Connected,
+        Self::PeerDiscovered,
+        Self::PeerDisconnected,
+        Self::Pong,
+        Self::Error,
+        Self::Receipt,
+        Self::GoAway,
+        Self::Discover,
+        Self::Discovered,
+        Self::Announced,
+    ];
+
+    /// The index of this kind, from 0 without gaps.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Announce => 0,
+            Self::Signal(kind) => 1 + kind as usize,
+            Self::Ping => 8,
+            Self::Goodbye => 9,
+            Self::Ignored => 10,
+            Self::UnknownType => 11,
+            Self::Invalid => 12,
+            Self::Connected => 13,
+            Self::PeerDiscovered => 14,
+            Self::PeerDisconnected => 15,
+            Self::Pong => 16,
+            Self::Error => 17,
+            Self::Receipt => 18,
+            Self::GoAway => 19,
+            Self::Discover => 20,
+            Self::Discovered => 21,
+            Self::Announced => 22,
+        }
+    }
+
+    /// The name in metrics; for kinds that are sent or received, their `type`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Announce => "announce",
+            Self::Signal(kind) => kind.label(),
+            Self::Ping => "ping",
+            Self::Discover => "discover",
+            Self::Discovered => "discovered",
+            Self::Announced => "announced",
+            Self::Goodbye => "goodbye",
+            Self::Ignored => "ignored",
+            Self::UnknownType => "unknown-type",
+            Self::Invalid => "invalid",
+            Self::Connected => "connected",
+            Self::PeerDiscovered => "peer-discovered",
+            Self::PeerDisconnected => "peer-disconnected",
+            Self::Pong => "pong",
+            Self::Error => "error",
+            Self::Receipt => "receipt",
+            Self::GoAway => "go-away",
+        }
+    }
+}

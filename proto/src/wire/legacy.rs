@@ -1,0 +1,45 @@
+//! Messages on legacy links.
+
+use crate::id::{HubId, NetworkName, PeerId};
+
+use super::json::{SYSTEM, put, put_string, put_tail, put_u64, timestamp};
+
+/// Encodes the hub's introduction on a legacy link that it dialed. Go hubs also send `host` and `port`, and use
+/// neither.
+pub(crate) fn legacy_announce(namespace: &str, advertise: Option<&str>, wall_ms: u64) -> String {
+    let authority = advertise.and_then(|url| url.split_once("://")).map_or("", |(_, rest)| rest);
+    let authority = authority.split('/').next().unwrap_or_default();
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
+    let mut out = Vec::new();
+    put(&mut out, "{\"type\":\"announce\",\"networkName\":");
+    put_string(&mut out, namespace);
+    put(&mut out, ",\"data\":{\"isHub\":true,\"port\":");
+    put_u64(&mut out, port.parse::<u16>().unwrap_or(8080).into());
+    put(&mut out, ",\"host\":");
+    put_string(&mut out, host);
+    put(&mut out, ",\"capabilities\":[\"signaling\",\"relay\"],\"timestamp\":");
+    out.extend_from_slice(&timestamp(wall_ms));
+    put(&mut out, "}}");
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Encodes the Go hub's first message to a client or hub.
+pub(crate) fn legacy_connected(to: &PeerId, own: &HubId, wall_ms: u64) -> String {
+    let mut out = Vec::new();
+    put(&mut out, "{\"type\":\"connected\",\"data\":{\"peerId\":\"");
+    out.extend_from_slice(&to.to_hex());
+    put(&mut out, "\",\"hubId\":\"");
+    out.extend_from_slice(&own.0.to_hex());
+    put(&mut out, "\"}");
+    put_tail(&mut out, SYSTEM, None, NetworkName::GLOBAL, wall_ms);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Encodes the announcement of a peer on a legacy link.
+pub(crate) fn legacy_discovered(data: &[u8], network: &str, wall_ms: u64) -> String {
+    let mut out = Vec::with_capacity(data.len() + network.len() + 128);
+    put(&mut out, "{\"type\":\"peer-discovered\",\"data\":");
+    out.extend_from_slice(data);
+    put_tail(&mut out, SYSTEM, None, network, wall_ms);
+    String::from_utf8(out).unwrap_or_default()
+}
