@@ -23,7 +23,8 @@ use proto::limits::READ_BUFFER_BYTES;
 use proto::limits::SOCKET_UNSENT_BYTES;
 use proto::ws::{Reader, Speaker};
 use proto::{
-    Bugs, CloseReason, Input, Keys, Now, Origin, Output, PeerId, Router, RouterConfig, SessionId, ShardId, ToShard,
+    Bugs, CloseReason, Input, Keys, Now, Origin, Output, PeerId, Router, RouterConfig, SessionId, SessionPhase,
+    ShardId, ToShard,
 };
 use thread::{Outboxes, Turn, TurnGuard, log_bug, planted};
 use tokio::net::tcp::OwnedWriteHalf;
@@ -32,7 +33,7 @@ use tracing::debug;
 use crate::Gauges;
 use crate::clock::Clock;
 use crate::queue::Pool;
-use crate::session::{Arrival, Counted, Phase, Session};
+use crate::session::{Arrival, Counted, Session};
 use crate::socket::Writer;
 use crate::sparse::Sparse;
 use crate::stats::{IoStats, Reading};
@@ -225,6 +226,15 @@ impl Core {
         slot.session.as_deref_mut()
     }
 
+    /// Moves a session on in its life, and wakes its task.
+    fn advance(&mut self, id: SessionId, next: SessionPhase) {
+        let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
+        if let Some(session) = slot.and_then(|slot| slot.session.as_deref_mut()) {
+            session.phase.advance(next, id, &mut self.bugs);
+            session.wake();
+        }
+    }
+
     /// Adds a session for a socket, of which `leftover` was read before. The caller runs its task.
     pub(crate) fn adopt(&mut self, write: Writer, leftover: Vec<u8>, arrival: Arrival) -> SessionId {
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -243,7 +253,7 @@ impl Core {
             address,
             write,
             waker: None,
-            phase: Phase::Pending,
+            phase: SessionPhase::Pending,
             reason: None,
             queue: None,
             replay: !leftover.is_empty(),
@@ -273,13 +283,15 @@ impl Core {
     fn admitted(&mut self, id: SessionId, now: Now) {
         let counted = Counted::peer(&self.gauges);
         let interval = self.patience.interval();
-        // Its last messages may have closed its socket.
+        // Its first message may have filled its queue, and closed it.
+        if self.session_mut(id).is_none_or(|session| session.phase == SessionPhase::Closing) {
+            return;
+        }
+        self.advance(id, SessionPhase::Open);
         let Some(session) = self.session_mut(id) else { return };
-        session.phase = Phase::Open;
         session.seat.insist();
         session.counted = Some(counted);
         session.life = Life::new(now.at);
-        session.wake();
         debug!(peer = ?session.peer, address = %session.address, "peer_connected");
         self.wheel.schedule(now.at + interval, Due::Silence(id));
         if self.drain.is_some() {

@@ -8,7 +8,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use proto::keepalive::Life;
 use proto::ws::Reader;
-use proto::{CloseReason, Lineage, PeerId};
+use proto::{CloseReason, Lineage, PeerId, SessionPhase};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Gauges;
@@ -115,19 +115,6 @@ impl Drop for Counted {
     }
 }
 
-/// The phase of a session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Phase {
-    /// Not admitted: nothing is read.
-    Pending,
-    Open,
-    /// It must leave, or its socket accepts nothing any more. It is still read, and messages that were under way are
-    /// routed.
-    Retiring,
-    /// The router has removed it. The socket waits until its queue is written and the client has closed.
-    Closing,
-}
-
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) peer: PeerId,
@@ -135,7 +122,8 @@ pub(crate) struct Session {
     pub(crate) write: Writer,
     /// The session's task.
     pub(crate) waker: Option<Waker>,
-    pub(crate) phase: Phase,
+    /// Only `Core::advance` changes it.
+    pub(crate) phase: SessionPhase,
     /// Why it ended; while it retires, why it must leave, unless the hub drains.
     pub(crate) reason: Option<CloseReason>,
     /// Its queue; `None` while it is empty.
@@ -164,12 +152,12 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn reads(&self) -> bool {
-        self.phase != Phase::Pending && !self.client_done
+        self.phase != SessionPhase::Pending && !self.client_done
     }
 
     /// Why a retiring session leaves.
     pub(crate) fn why_it_goes(&self) -> Option<CloseReason> {
-        (self.phase == Phase::Retiring).then(|| self.reason.unwrap_or(CloseReason::Draining))
+        (self.phase == SessionPhase::Retiring).then(|| self.reason.unwrap_or(CloseReason::Draining))
     }
 
     /// Whether the socket has taken all that was for it.

@@ -6,14 +6,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use proto::limits::READ_BUFFER_BYTES;
-use proto::{CloseReason, SessionId, isolated};
+use proto::{CloseReason, SessionId, SessionPhase, isolated};
 use thread::{TurnGuard, planted};
 use tls::Received;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::OwnedReadHalf;
 
 use crate::core::Core;
-use crate::session::{Phase, why_lost};
+use crate::session::why_lost;
 
 /// Maximum number of reads of one session in a row, before other sessions have a turn.
 const READS_PER_TURN: usize = 4;
@@ -46,7 +46,7 @@ fn drive(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Cont
         if !session.reads() {
             return Poll::Pending;
         }
-        if busy && session.phase != Phase::Closing {
+        if busy && session.phase != SessionPhase::Closing {
             core.park(id);
             return Poll::Pending;
         }

@@ -1,12 +1,12 @@
 //! The end of a session, from the reason to the last byte.
 
 use proto::limits::CLOSE_LINGER;
-use proto::{CloseReason, Input, Now, SessionId, ws};
+use proto::{CloseReason, Input, Now, SessionId, SessionPhase, ws};
 use socket2::SockRef;
 use tracing::{debug, warn};
 
 use super::{Core, Due, Followup};
-use crate::session::{Phase, Session};
+use crate::session::Session;
 
 impl Core {
     /// Ends a session that the router still considers open.
@@ -18,9 +18,11 @@ impl Core {
     /// Sends the close frame and closes, as the reason demands.
     pub(super) fn close(&mut self, id: SessionId, reason: CloseReason, now: Now) {
         let Some(session) = self.session_mut(id) else { return };
-        if matches!(session.phase, Phase::Closing | Phase::Retiring) {
+        if matches!(session.phase, SessionPhase::Closing | SessionPhase::Retiring) {
             return;
         }
+        // A session that waits for its id has sent nothing.
+        let is_open = session.phase == SessionPhase::Open;
         if reason.passes_what_waits() {
             self.drop_unstarted(id, reason);
         }
@@ -28,10 +30,8 @@ impl Core {
             self.push_close(id, |out| ws::put_close(out, code, text));
         }
         self.wheel.schedule(now.at + CLOSE_LINGER, Due::Linger(id));
-        if reason.routes_what_is_in_flight() {
-            if let Some(session) = self.session_mut(id) {
-                session.phase = Phase::Retiring;
-            }
+        if reason.routes_what_is_in_flight() && is_open {
+            self.advance(id, SessionPhase::Retiring);
         } else {
             self.mark_ended(id, reason);
         }
@@ -51,7 +51,7 @@ impl Core {
 
     /// Ends a session whose client has closed it, or whose time is over; notifies the router.
     pub(super) fn end(&mut self, id: SessionId, reason: CloseReason, now: Now) {
-        if self.session_mut(id).is_none_or(|session| session.phase == Phase::Closing) {
+        if self.session_mut(id).is_none_or(|session| session.phase == SessionPhase::Closing) {
             return;
         }
         self.wheel.schedule(now.at + CLOSE_LINGER, Due::Linger(id));
@@ -61,12 +61,11 @@ impl Core {
     }
 
     pub(super) fn mark_ended(&mut self, id: SessionId, reason: CloseReason) {
+        self.advance(id, SessionPhase::Closing);
         let Some(session) = self.session_mut(id) else { return };
-        session.phase = Phase::Closing;
         session.reason = Some(reason);
         session.backlog = false;
         let admitted = session.counted.take().is_some();
-        session.wake();
         let address = session.address;
         debug!(peer = ?session.peer, %address, reason = reason.label(), admitted, "peer_disconnected");
         if reason == CloseReason::MaxConnections
@@ -80,7 +79,8 @@ impl Core {
     /// Closes the socket of a session whose queue is empty: completely if the client has finished too, else only the
     /// sending half.
     pub(super) fn finish_if_written(&mut self, id: SessionId) {
-        let Some(session) = self.session_mut(id).filter(|s| s.phase == Phase::Closing && s.has_written_all()) else {
+        let Some(session) = self.session_mut(id).filter(|s| s.phase == SessionPhase::Closing && s.has_written_all())
+        else {
             return;
         };
         if session.client_done {

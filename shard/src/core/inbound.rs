@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 
 use proto::ws::{Event, Opcode, Violation};
-use proto::{CloseReason, Input, Now, SessionId, ws};
+use proto::{CloseReason, Input, Now, SessionId, SessionPhase, ws};
 use thread::{planted, read_isolated};
 use tracing::{debug, error};
 
 use super::Core;
-use crate::session::{Phase, why_lost};
+use crate::session::why_lost;
 
 impl Core {
     pub(crate) fn take_read_buffer(&mut self) -> Vec<u8> {
@@ -63,7 +63,7 @@ impl Core {
         planted("rules");
         let echo = self.echo;
         let Some(session) = self.session_mut(id) else { return };
-        if session.phase == Phase::Closing {
+        if session.phase == SessionPhase::Closing {
             if let Event::Close(_) = event {
                 session.client_done = true;
                 self.finish_if_written(id);
@@ -83,7 +83,7 @@ impl Core {
             }
             Event::Pong(payload) => self.input(Input::Pong { session: id, payload }, now),
             Event::Close(frame) => {
-                let retiring = session.phase == Phase::Retiring;
+                let retiring = session.phase == SessionPhase::Retiring;
                 let reason = session.why_it_goes().unwrap_or(CloseReason::ClientClosed);
                 session.client_done = true;
                 if !retiring {

@@ -7,12 +7,12 @@ use proto::limits::{
     CLOSE_LINGER, FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, FLUSH_CHUNK_BYTES, ROSTER_CHUNKS, ROSTER_LOW_WATER_BYTES,
     SEND_FLOOR_BYTES,
 };
-use proto::{CloseReason, Frame, MessageKind, Now, Origin, PeerId, SessionId, bug};
+use proto::{CloseReason, Frame, MessageKind, Now, Origin, PeerId, SessionId, SessionPhase, bug};
 use thread::{TurnGuard, planted};
 
 use super::{Core, Due, Followup};
 use crate::queue::{Room, SendQueue};
-use crate::session::{Phase, why_lost};
+use crate::session::why_lost;
 
 impl Core {
     pub(super) fn enqueue(
@@ -24,7 +24,7 @@ impl Core {
         now: Now,
     ) {
         let Some(session) = self.session_mut(id) else { return };
-        if !matches!(session.phase, Phase::Open | Phase::Pending) {
+        if !matches!(session.phase, SessionPhase::Open | SessionPhase::Pending) {
             // Its last messages ended it, and the router does not know yet.
             let (peer, reason) = (session.peer, session.reason.unwrap_or(CloseReason::Draining));
             self.followups.extend(signal.map(|(origin, _)| Followup::Undelivered(origin, peer, reason)));
@@ -140,7 +140,7 @@ impl Core {
         let slow = bytes > limits.send_queue_bytes
             || frames > limits.send_queue_frames
             || (over_budget && bytes > SEND_FLOOR_BYTES);
-        let open = matches!(session.phase, Phase::Open | Phase::Pending | Phase::Retiring);
+        let open = matches!(session.phase, SessionPhase::Open | SessionPhase::Pending | SessionPhase::Retiring);
         if slow && open {
             self.cut_slow_consumer(id);
         } else {
@@ -304,13 +304,13 @@ impl Core {
         let now = self.now();
         let Some(session) = self.session_mut(id) else { return };
         match session.phase {
-            Phase::Pending | Phase::Closing => return self.lost(id, reason),
-            Phase::Open => {
-                session.phase = Phase::Retiring;
+            SessionPhase::Pending | SessionPhase::Closing => return self.lost(id, reason),
+            SessionPhase::Open => {
                 session.reason = Some(reason);
+                self.advance(id, SessionPhase::Retiring);
                 self.wheel.schedule(now.at + CLOSE_LINGER, Due::Linger(id));
             }
-            Phase::Retiring => {}
+            SessionPhase::Retiring => {}
         }
         self.drop_queue(id);
         if let Some(session) = self.session_mut(id) {

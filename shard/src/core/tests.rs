@@ -101,7 +101,7 @@ async fn a_session_is_cut_once_however_little_of_the_budget_is_left() {
     assert_eq!(core.session_mut(*slow).expect("open").reason, None);
     core.input(Input::Message { session: *slow, text: r#"{"type":"ping"}"# }, core.now());
     let cut = core.session_mut(*slow).expect("it lingers");
-    assert_eq!((cut.phase, cut.reason), (Phase::Closing, Some(CloseReason::SlowConsumer)));
+    assert_eq!((cut.phase, cut.reason), (SessionPhase::Closing, Some(CloseReason::SlowConsumer)));
     assert_eq!(core.stats.closes.iter().sum::<u64>(), 1);
     assert_eq!(core.router.stats().failed.iter().sum::<u64>(), 1, "the signal that was not delivered");
     for (id, ..) in &sessions {
@@ -271,7 +271,11 @@ async fn sessions_that_the_hub_did_not_read_are_not_dead() {
     let (id, _read, _client) = adopt(&mut core, 1).await;
     core.park(id);
     core.judge_silence(id, later(core.clock.now(), 100));
-    assert_eq!(core.session_mut(id).map(|s| (s.phase, s.life.pings())), Some((Phase::Open, 0)), "it is not even asked");
+    assert_eq!(
+        core.session_mut(id).map(|s| (s.phase, s.life.pings())),
+        Some((SessionPhase::Open, 0)),
+        "it is not even asked"
+    );
     // When it is read again, it has as long as any other.
     let before = Life::new(Duration::MAX / 2);
     core.session_mut(id).expect("open").life = before;

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::keepalive::Verdict;
-use proto::{CloseReason, Input, Now, SessionId};
+use proto::{CloseReason, Input, Now, SessionId, SessionPhase};
 use thread::{TurnGuard, planted, was_stopped};
 
 use super::{Core, Due, epoch_ms};
 use crate::queue::SendQueue;
-use crate::session::Phase;
 
 impl Core {
     /// Processes everything that is due. Called once a [`TICK`](proto::limits::TICK).
@@ -71,7 +70,7 @@ impl Core {
 
     fn go_away(&mut self, id: SessionId, reconnect_in: Duration, now: Now) {
         let Some(hubs) = self.drain.clone() else { return };
-        if self.session_mut(id).is_some_and(|session| session.phase == Phase::Open) {
+        if self.session_mut(id).is_some_and(|session| session.phase == SessionPhase::Open) {
             self.input(Input::GoAway { session: id, reconnect_in, hubs: &hubs }, now);
             self.wheel.schedule(now.at + reconnect_in, Due::Retire(id));
         }
@@ -80,7 +79,7 @@ impl Core {
     pub(super) fn judge_silence(&mut self, id: SessionId, now: Now) {
         let Self { listening_since, patience, .. } = *self;
         let stalled = self.outboxes.is_stalled();
-        let Some(session) = self.session_mut(id).filter(|s| s.phase == Phase::Open) else { return };
+        let Some(session) = self.session_mut(id).filter(|s| s.phase == SessionPhase::Open) else { return };
         // Its messages may wait in its socket, which is not read.
         let since = if stalled || session.parked { now.at } else { listening_since };
         let look_again = match patience.judge(&mut session.life, session.blocked, since, now.at) {
@@ -128,7 +127,7 @@ impl Core {
 
     pub(super) fn open_sessions(&self) -> impl Iterator<Item = SessionId> {
         self.slots.iter().enumerate().filter_map(|(slot, s)| {
-            let open = s.session.as_ref().is_some_and(|session| session.phase == Phase::Open);
+            let open = s.session.as_ref().is_some_and(|session| session.phase == SessionPhase::Open);
             open.then_some(SessionId { slot: slot as u32, generation: s.generation })
         })
     }
