@@ -79,3 +79,7 @@ pub const BRIDGE_EVENTS: usize = 64;
 
 /// Maximum length of a stored error text, in bytes.
 pub const MAX_ERROR_TEXT_BYTES: usize = 256;
+
+// Figures and orders of the comments above.
+const _: () = assert!(BRIDGE_CHALLENGE.as_millis().is_multiple_of(BRIDGE_PROBE.as_millis()));
+const _: () = assert!(BRIDGE_PIPELINES * (BRIDGE_PIPELINE_BYTES + BRIDGE_FRAME_BYTES) == 5 * 512 * 1024);

@@ -76,3 +76,7 @@ pub const NETWORKS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum number of networks in `/metrics?format=json`, largest first. The rest are only counted.
 pub const MAX_LISTED_NETWORKS: usize = 1_000;
+
+// Figures and orders of the comments above.
+const _: () = assert!(HTTP_IDLE_TIMEOUT.as_secs() > 60);
+const _: () = assert!(REQUEST_HEAD_TIMEOUT.as_secs() < ANSWER_TIMEOUT.as_secs());

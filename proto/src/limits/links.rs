@@ -139,3 +139,13 @@ pub const MAX_EXTRA_ATTEMPTS: usize = MAX_DIALS_AT_ONCE / 4;
 
 /// Interval between two look-ups of MESH_DNS.
 pub const DNS_INTERVAL: Duration = Duration::from_secs(5);
+
+// Figures and orders of the comments above.
+const _: () = assert!(LINK_FRAME_BYTES == READ_BUFFER_BYTES / 4);
+const _: () = assert!(LINK_PATIENCE.as_millis() > LEASE.as_millis());
+const _: () = assert!(LINK_PATIENCE.as_millis() == 4 * LINK_PING_INTERVAL.as_millis());
+const _: () = assert!(MAX_CONNECT_ATTEMPTS as u128 * CONNECT_STAGGER.as_millis() == 1_500);
+const _: () = assert!(5 * UPGRADE_SHARE.as_millis() == DIAL_TIMEOUT.as_millis());
+const _: () = assert!(2 * DIAL_PROVEN.as_millis() == HEARTBEAT.as_millis());
+const _: () = assert!((MAX_DIALS / MAX_DIALS_AT_ONCE) as u64 * DIAL_TIMEOUT.as_secs() == 40);
+const _: () = assert!(MAX_DIALS_AT_ONCE + MAX_EXTRA_ATTEMPTS == 160);

@@ -213,3 +213,11 @@ pub const MAX_OUTCOMES: usize = 1024;
 
 /// Number of heartbeats in a row that must arrive faster over another way before signals take it.
 pub const ROUTE_PATIENCE: u8 = 3;
+
+// Figures and orders of the comments above.
+const _: () = assert!(LEASE.as_millis() == 8 * HEARTBEAT.as_millis());
+const _: () = assert!(LINK_SILENCE.as_millis() > 2 * HEARTBEAT.as_millis());
+const _: () = assert!(RIVAL_EVIDENCE.as_millis() > LINK_SILENCE.as_millis());
+const _: () = assert!(GAP_PATIENCE.as_millis() << MAX_VAIN_REPAIRS == 9_600);
+const _: () = assert!(MAX_LINKS <= MAX_NEIGHBOURS);
+const _: () = assert!(SLICE_LETTERS + 1 + MAX_MEMBERSHIPS * 16 <= 18_500);

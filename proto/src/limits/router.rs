@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-#[allow(unused_imports, reason = "links in doc comments")]
 use super::*;
 
 /// Default of ANNOUNCE_BUDGET_BYTES: maximum size of all stored announcements of a hub's peers, in bytes. A shard that
@@ -132,3 +131,10 @@ pub const PONG_GRACE: Duration = Duration::from_secs(10);
 /// 4,096 x 0.25 us = 1 ms. Passed by one event in one network: a frame for each of its members on this shard, 6,250 of 100,000 on 16
 /// shards, 1.6 ms.
 pub const TURN_OUTPUTS: usize = 4096;
+
+// Figures and orders of the comments above.
+const _: () = assert!(ANNOUNCE_RATE_BYTES as usize == 4 * MAX_ANNOUNCE_DATA_BYTES);
+const _: () = assert!(ANNOUNCE_BURST_BYTES as usize == 64 * MAX_ANNOUNCE_DATA_BYTES);
+const _: () = assert!(ANNOUNCE_BURST_BYTES as usize == DEFAULT_SEND_QUEUE_BYTES / 16);
+const _: () = assert!(TAKEOVER_LIMIT.as_millis() > TAKEOVER_GRACE.as_millis());
+const _: () = assert!(RESUME_PRECEDENCE.as_secs() > 60 + 30);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::*;
+
 /// Default of SEND_QUEUE_FRAMES: maximum number of frames queued for one session. A session with more is closed with
 /// 4003.
 ///
@@ -123,3 +125,10 @@ pub const TICK: Duration = Duration::from_millis(100);
 pub const NOTICED_STOP: Duration = Duration::from_secs(1);
 
 const _: () = assert!(NOTICED_STOP.as_millis() == 10 * TICK.as_millis());
+
+// Figures and orders of the comments above.
+const _: () = assert!(DEFAULT_SEND_QUEUE_BYTES / 4 * SIGNAL_QUARTERS / 2 == 384 * SENDER_SMALL_BYTES);
+const _: () = assert!(DEFAULT_SEND_QUEUE_FRAMES / 4 * SIGNAL_QUARTERS / 2 == 384 * SENDER_SMALL_FRAMES);
+const _: () = assert!(CONTROL_LANE_BYTES / (2 + 125) == 32);
+const _: () = assert!(MAILBOX_BATCHES * LETTER_BATCH == 16_384);
+const _: () = assert!(ROSTER_CHUNK * 250 < ROSTER_LOW_WATER_BYTES);
