@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use proto::envelope::SnapshotRequest;
 use proto::limits::{
-    LETTER_BATCH, LINK_FRAME_BYTES, LINK_PATIENCE, LINK_QUEUE_CAP, LINK_QUEUE_HIGH, OUTBOX_HIGH_WATER,
+    LETTER_BATCH, LINK_FRAME_BYTES, LINK_PATIENCE, LINK_QUEUE_CAP, LINK_QUEUE_HIGH, MAX_LINKS, OUTBOX_HIGH_WATER,
     READ_BUFFER_BYTES, SLICE_ROOM, THAW, TICK, TURN_OUTPUTS,
 };
 use proto::{
@@ -110,6 +110,20 @@ fn too_much_for_one_link_is_said_once_and_ends_it_in_the_end() {
     send(&mut core, link, LINK_QUEUE_CAP / ENVELOPE);
     assert!(core.links.is_empty());
     assert_eq!((core.stats.saturations, core.stats.ended[LinkEnd::Overflow as usize]), (1, 1));
+}
+
+#[test]
+fn more_links_than_a_hub_may_have_are_refused() {
+    let (mut core, _) = core();
+    let adopted = |hub| {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        NewLink { address, target: None, hub: Some(id(hub)), legacy: false, leftover: Bytes::new() }
+    };
+    let links: Vec<_> = (0..MAX_LINKS).map(|_| core.adopt(adopted(2)).unwrap()).collect();
+    assert!(core.adopt(adopted(3)).is_none());
+    assert_eq!((core.links.len(), core.stats.refused), (MAX_LINKS, 1));
+    core.links.remove(&links[0]);
+    assert!(core.adopt(adopted(3)).is_some(), "there is room again");
 }
 
 /// A ready link.

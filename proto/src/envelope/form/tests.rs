@@ -330,6 +330,62 @@ fn every_allowed_announcement_is_accepted_from_a_hub() {
 }
 
 #[test]
+fn counts_over_their_bound_are_refused() {
+    let peer = PeerId::from_bytes([7; 20]);
+    let hub = HubId(peer);
+    let beat = |neighbours: usize, unheard: usize, url: usize| {
+        let url = (url > 0).then(|| Arc::from("u".repeat(url)));
+        Envelope::Heartbeat(Arc::new(Heartbeat {
+            hub,
+            incarnation: HubIncarnation(2),
+            number: 3,
+            seq: 4,
+            digest: 5,
+            age_ms: 6,
+            draining: false,
+            neighbours: vec![hub; neighbours],
+            advertise: url.clone(),
+            public_url: url,
+            process: 1,
+            unheard: vec![hub; unheard],
+            link_unheard: false,
+        }))
+    };
+    let routed = |routed| {
+        let route = Route {
+            to: hub,
+            to_incarnation: HubIncarnation(1),
+            from: hub,
+            from_incarnation: HubIncarnation(1),
+            hops: 0,
+        };
+        Envelope::Routed(route, Box::new(routed))
+    };
+    let outcomes = |count| routed(Routed::Outcomes(vec![(1, Outcome::Delivered); count]));
+    let meeting = |count| {
+        let (network, to, kind) = (NetworkName::new("n"), MeetingEnd::About, MeetingKind::Met);
+        routed(Routed::Meeting(Arc::new(Meeting {
+            network,
+            about: peer,
+            stay: 1,
+            others: vec![(peer, 1); count],
+            to,
+            kind,
+        })))
+    };
+    let is_taken = |envelope: &Envelope| Envelope::decode(&mut &encoded(std::slice::from_ref(envelope))[..]).is_ok();
+    for (most, make) in [
+        (MAX_NEIGHBOURS, &(|count| beat(count, 0, 0)) as &dyn Fn(usize) -> Envelope),
+        (MAX_NEIGHBOURS, &|count| beat(0, count, 0)),
+        (MAX_HUB_URL_BYTES, &|bytes| beat(0, 0, bytes)),
+        (MAX_OUTCOMES, &outcomes),
+        (MAX_MEETING, &meeting),
+    ] {
+        assert_eq!([is_taken(&make(most)), is_taken(&make(most + 1))], [true, false], "{most}");
+    }
+}
+
+#[test]
 fn no_number_is_so_great_that_one_more_is_too_many() {
     for (life, is_taken) in [(GREATEST_COUNT, true), (GREATEST_COUNT + 1, false), (u64::MAX, false)] {
         let mut bytes = Vec::new();

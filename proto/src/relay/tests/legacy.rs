@@ -546,3 +546,34 @@ fn signals_stand_between_discovery_and_leave_at_a_go_hub_and_here() {
         assert_eq!(net.hears(hub).last().unwrap(), "outcome 7 unreachable");
     }
 }
+
+#[test]
+fn a_go_hub_announces_no_more_peers_than_one_link_may() {
+    let mut net = Net::new(0);
+    net.tuning.max_peers_per_legacy_link = 3;
+    net.start(1);
+    let link = LinkId(99);
+    net.go_hub(1, link);
+    for peer in 7..12 {
+        net.go_hub_says(1, link, &discovered(peer, "n"));
+    }
+    assert_eq!(net.hears(1).len(), 2 * 3);
+    assert_eq!(net.hubs[&1].stats.legacy_refused, 2);
+    net.go_hub_says(1, link, &disconnected(7));
+    net.go_hub_says(1, link, &discovered(11, "n"));
+    assert!(net.hears(1).contains(&"joined 11 n".to_owned()), "one has left");
+}
+
+#[test]
+fn announcements_beyond_those_that_may_wait_for_a_go_hub_are_dropped() {
+    let mut net = Net::new(0);
+    net.tuning.max_legacy_owed = 3;
+    net.start(1);
+    let (link, way) = (LinkId(99), Way::Link(LinkId(99)));
+    net.full.push((1, way));
+    net.go_hub(1, link);
+    (10..20).for_each(|peer| net.joins(1, peer, 0));
+    net.full.clear();
+    net.input(1, RelayInput::Room { way });
+    assert_eq!(net.told(link).len(), 3);
+}
