@@ -12,6 +12,7 @@ mod mesh;
 mod oracle;
 mod plan;
 mod rng;
+mod runs;
 mod saboteur;
 mod seeds;
 mod transcript;
