@@ -1,6 +1,6 @@
 //! Tests of two live hubs with the same HUB_ID, and of a hub that restarts with its HUB_ID.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use proto::limits::LEASE;
 
@@ -49,7 +49,7 @@ fn the_later_of_two_hubs_with_one_id_takes_a_new_id() {
         let mut b = Client::join(&second, 3, "n");
         assert_eq!(discovered(&mut watcher), id(3));
         println!("direct: {direct}: the later one's peer is seen after {:?}", began.elapsed());
-        assert!(began.elapsed() < LEASE, "{:?}", began.elapsed());
+        assert_eq!(third.metric("peerpigeon_mesh_hubs_lost_total"), 0.0, "no lease has expired");
         second.logged("hub_id_changed");
         if !direct {
             third.logged("hub_id_twice");
@@ -87,7 +87,6 @@ fn a_restarted_hub_keeps_its_id() {
         let _back = Client::join(&hub, 3, "n");
         assert_eq!(discovered(&mut watcher), id(3));
         println!("{signal}: its new peer is seen after {:?}", began.elapsed());
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         // A false alarm would occur within this time.
         eventually("the time of a lease has passed", || began.elapsed() > LEASE);
         assert_eq!((hub_id(&hub).as_str(), hub.metric("peerpigeon_mesh_ids_given_up_total")), (ID, 0.0));

@@ -209,7 +209,7 @@ fn a_handshake_has_a_deadline() {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         _ = stream.read_to_end(&mut Vec::new());
     }
-    assert!((9..15).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Duration::from_secs(9), "{:?}", begun.elapsed());
     counted(hub.address, &config, "tls-timeout", 2.0);
 }
 

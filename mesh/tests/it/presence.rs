@@ -1,7 +1,6 @@
 //! Tests of the presence and signals that hubs exchange over links.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh::MeshReading;
 use proto::envelope::{ChangeKind, EnvelopeKind};
@@ -97,10 +96,8 @@ async fn a_hub_that_ends_is_gone_at_once_for_others() {
     a.until("found", |reading| live(reading) == [id(2)]).await;
     b.until("found", |reading| live(reading) == [id(1)]).await;
     b.end().await;
-    let start = std::time::Instant::now();
     a.until("gone", |reading| live(reading).is_empty()).await;
-    assert!(start.elapsed() < Duration::from_secs(4), "the hub must not wait for the lease");
-    assert_eq!(a.reading().relay.hubs_lost, 0);
+    assert_eq!(a.reading().relay.hubs_lost, 0, "the hub must not wait for the lease");
 }
 
 #[tokio::test]
