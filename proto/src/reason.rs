@@ -289,3 +289,24 @@ impl Outcome {
         matches!(self, Self::Failed(_))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::envelope::EnvelopeKind;
+
+    #[test]
+    fn labels_are_distinct_and_fit_for_metrics() {
+        let closes = CloseReason::ALL.map(CloseReason::label);
+        let errors = ErrorCode::ALL.map(ErrorCode::label);
+        let envelopes = EnvelopeKind::ALL.map(EnvelopeKind::label);
+        for labels in [&closes[..], &errors, &envelopes] {
+            assert_eq!(labels.iter().collect::<BTreeSet<_>>().len(), labels.len(), "{labels:?}");
+            let is_fit =
+                |label: &&str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_lowercase() || b"-8".contains(&b));
+            assert!(labels.iter().all(is_fit), "{labels:?}");
+        }
+    }
+}

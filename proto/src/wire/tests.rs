@@ -275,3 +275,12 @@ fn every_length_has_its_header() {
         assert_eq!(payload(&out[frame]).len(), len);
     }
 }
+
+#[test]
+fn each_character_that_needs_an_escape_comes_back() {
+    for c in (0..0x20).map(char::from).chain(['"', '\\', '\u{7f}']) {
+        let mut out = Vec::new();
+        put_string(&mut out, &format!("a{c}b"));
+        assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), format!("a{c}b"), "{:#x}", c as u32);
+    }
+}
