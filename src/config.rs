@@ -358,7 +358,8 @@ impl Config {
         for Shown { name, value, .. } in &self.shown {
             let _ = writeln!(out, "{name}={value}");
         }
-        // On lines of their own: `docker run --env-file` reads a comment after a value as part of the value.
+        // Comments have their own lines, because `docker run --env-file` reads a comment after a value as part of the
+        // value.
         for (source, place) in [
             (Source::Flag, "set by flags"),
             (Source::Environment, "set by the environment"),

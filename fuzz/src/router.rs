@@ -208,7 +208,7 @@ impl Hub {
         payload[0] ^= u8::from(!right);
         self.input(name.0, Input::Pong { session: name.1, payload: &payload });
         let waits = self.sessions.values().any(|other| other.client.peer == peer && !other.admitted);
-        assert!(!(right && waits), "{peer} has answered, and another waits for its place");
+        assert!(!(right && waits), "{peer} has answered, but another session still waits for its id");
     }
 
     /// The connection ends, from either side.
@@ -239,7 +239,10 @@ impl Hub {
                 self.shards[shard].handle_timeout(now);
                 self.drain(ShardId(shard as u16));
                 let later = self.shards[shard].poll_timeout();
-                assert!(later.is_none_or(|later| later > now.at), "a timeout of {later:?} is still due at {now:?}");
+                assert!(
+                    later.is_none_or(|later| later > now.at),
+                    "the timeout due at {later:?} was not handled by {now:?}"
+                );
             }
         }
     }
@@ -294,7 +297,7 @@ impl Hub {
     }
 
     fn session(&mut self, name: Name) -> &mut Session {
-        self.sessions.get_mut(&name).unwrap_or_else(|| panic!("speaks of {name:?}, which is not open"))
+        self.sessions.get_mut(&name).unwrap_or_else(|| panic!("an output concerns {name:?}, which is not open"))
     }
 
     /// Every member may now discover `peer` once more, and `peer` every member.
@@ -326,8 +329,9 @@ impl Hub {
                 &patched
             }
         };
-        let session = self.sessions.get_mut(&name).unwrap_or_else(|| panic!("speaks to {name:?}, which is not open"));
-        assert!(!session.retiring, "speaks to one that was told to go");
+        let session =
+            self.sessions.get_mut(&name).unwrap_or_else(|| panic!("a message is sent to {name:?}, which is not open"));
+        assert!(!session.retiring, "a message is sent to a closed session");
         let from_member = origin.as_ref().is_some_and(|origin| self.from_members.contains(&origin.read_at));
         session.client.hear(frame, kind, from_member);
         session.unsent.extend(origin);
@@ -339,7 +343,7 @@ impl Hub {
             self.at += Duration::from_secs(6);
             self.time_passes();
             for step in 0.. {
-                assert!(step < 1_000_000, "never comes to rest");
+                assert!(step < 1_000_000, "the hub does not become idle");
                 let lane = self.post.keys().next().copied();
                 let busy = self.sessions.iter().find_map(|(name, session)| {
                     (session.retiring || session.backlog || !session.unsent.is_empty()).then_some(*name)
@@ -356,7 +360,7 @@ impl Hub {
 
     fn check_nobody_waits(&self) {
         for (name, session) in &self.sessions {
-            assert!(session.admitted, "{name:?} of {} is neither let in nor sent away", session.client.peer);
+            assert!(session.admitted, "{name:?} of {} is neither admitted nor closed", session.client.peer);
         }
     }
 
@@ -365,7 +369,7 @@ impl Hub {
         for shard in &self.shards {
             let here = shard.networks().map(|(name, members)| (name.as_str(), members)).collect();
             if let Some(there) = &members {
-                assert_eq!(there, &here, "shards differ on who is in which network");
+                assert_eq!(there, &here, "shards have different rosters");
             }
             members = Some(here);
         }
@@ -377,11 +381,12 @@ impl Hub {
             client.check_was_told_once();
             for (network, peer) in client.known() {
                 *pairs.entry(network).or_default() += 1;
-                let other =
-                    live.get(&peer).unwrap_or_else(|| panic!("{} sees the ghost {peer} in {network}", client.peer));
+                let other = live
+                    .get(&peer)
+                    .unwrap_or_else(|| panic!("{} still knows {peer}, which has left {network}", client.peer));
                 assert!(
                     other.knows(network, &client.peer),
-                    "{} knows of {peer} in {network}, not the other way",
+                    "{} knows {peer} in {network}, but not the other way round",
                     client.peer
                 );
             }
@@ -390,7 +395,7 @@ impl Hub {
             let told = pairs.remove(network).unwrap_or_default();
             assert_eq!(told, members * (members - 1), "of {members} members of {network}");
         }
-        assert!(pairs.values().all(|&pairs| pairs == 0), "members of networks that are no more: {pairs:?}");
+        assert!(pairs.values().all(|&pairs| pairs == 0), "members of forgotten networks: {pairs:?}");
     }
 
     fn check_every_signal_has_an_outcome(&mut self) {

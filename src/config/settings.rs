@@ -314,7 +314,7 @@ pub(crate) static MESSAGE_RATE_BYTES: Setting = Setting {
     help: "Bytes per second that a peer may send; bursts of 5 s are allowed",
 };
 
-/// At the minimum, pings (every third of it) are due once per tick.
+/// The minimum is three ticks, because pings are due at every third of the timeout.
 pub(crate) static PEER_TIMEOUT_MS: Setting = Setting {
     name: "PEER_TIMEOUT_MS",
     value: "MS",
@@ -334,7 +334,7 @@ pub(crate) static DISCOVERY: Setting = Setting {
            which keeps the cost of a join constant; all hubs of a mesh must use the same value",
 };
 
-/// At the minimum, a chunk of a roster fits twice: a chunk is queued at once.
+/// The minimum is two chunks of a roster, because a chunk is queued as a whole.
 pub(crate) static SEND_QUEUE_FRAMES: Setting = Setting {
     name: "SEND_QUEUE_FRAMES",
     value: "COUNT",

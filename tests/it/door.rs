@@ -83,7 +83,7 @@ fn a_page_of_another_origin_is_refused_and_named() {
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="origin"}"#, |n| n == 8.0);
     let line = hub.logged("origin_refused");
     assert!(line.contains("pages of https://evil.example may not connect here"), "{line}");
-    // The pages: the browser keeps the answer from a page whose origin is not named.
+    // Without CORS headers, the browser does not give the answer to a page of another origin.
     for (origin, allowed) in [("https://x.sub.example", Some("https://x.sub.example")), ("https://evil.example", None)]
     {
         let asked = format!("GET /health HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nOrigin: {origin}\r\n\r\n");

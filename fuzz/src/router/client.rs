@@ -92,7 +92,9 @@ impl Client {
                 let peer = named(heard.about().peer_id);
                 assert_ne!(peer, self.peer, "told of itself");
                 let network = self.networks.get_mut(&heard.network_name);
-                let network = network.unwrap_or_else(|| panic!("{} is not in that network: {text}", self.peer));
+                let network = network.unwrap_or_else(|| {
+                    panic!("{} received a message of a network that it is not in: {text}", self.peer)
+                });
                 let other = network.others.entry(peer).or_default();
                 other.known = true;
                 other.due -= 1;
@@ -102,18 +104,18 @@ impl Client {
                 let network = self.networks.get_mut(&heard.network_name);
                 let other = network.and_then(|network| network.others.get_mut(&named(peer)));
                 let known = other.is_some_and(|other| std::mem::take(&mut other.known));
-                assert!(known, "{} hears of an end without a beginning: {text}", self.peer);
+                assert!(known, "{} received a leave without a discovery: {text}", self.peer);
             }
             "receipt" => {
                 let open = self.receipts.entry(heard.about().id.unwrap_or_default()).or_default();
                 *open -= 1;
-                assert!(*open >= 0, "a receipt too many: {text}");
+                assert!(*open >= 0, "unexpected receipt: {text}");
             }
             "connected" | "error" | "go-away" | "pong" => {}
             _ if from_member && self.is_member(&heard.network_name) => {
                 let from = named(heard.from_peer_id);
                 let known = from == self.peer || self.knows(&heard.network_name, &from);
-                assert!(known, "{} hears from one that it was not told of: {text}", self.peer);
+                assert!(known, "{} received a signal of a peer that it has not discovered: {text}", self.peer);
             }
             _ => {}
         }
@@ -124,13 +126,13 @@ impl Client {
         for (name, network) in &self.networks {
             for (peer, other) in &network.others {
                 let due = network.announced + other.due;
-                assert!(due >= 0, "{} was told of {peer} in {name} {} times too often", self.peer, -due);
+                assert!(due >= 0, "{} discovered {peer} in {name} {} times too often", self.peer, -due);
             }
         }
     }
 
     pub(super) fn check_has_its_receipts(&self) {
-        assert!(self.receipts.values().all(|&open| open == 0), "receipts still open: {:?}", self.receipts);
+        assert!(self.receipts.values().all(|&open| open == 0), "missing receipts: {:?}", self.receipts);
     }
 }
 
