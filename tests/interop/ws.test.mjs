@@ -27,7 +27,9 @@ async function pair (hub, networkName, options = {}) {
 function checkFromHub (frame, target, networkName) {
   const { raw, message, binary } = frame
   assert.equal(binary, false)
-  assert.deepEqual(Object.keys(message), HUB_KEYS)
+  // What tells connections of a peer apart follows the Go hub's fields.
+  const more = message.type.startsWith('peer-') ? ['session', ...'again' in message ? ['again'] : []] : []
+  assert.deepEqual(Object.keys(message), [...HUB_KEYS, ...more])
   assert.equal(raw, JSON.stringify(message), 'compact')
   assert.equal(message.fromPeerId, 'system')
   assert.equal(message.targetPeerId, target)
@@ -143,7 +145,7 @@ hubTest('connect: a peer beyond MAX_CONNECTIONS is closed with 1008 without a me
 
 // --- announce and discover
 
-hubTest('announce: both peers discover each other and not themselves, with the exact bytes of the Go hub', {}, async hub => {
+hubTest('announce: both peers discover each other and not themselves, with the bytes of the Go hub and a session', {}, async hub => {
   const a = await Client.connect(hub, { id: peerId('a') })
   const b = await Client.connect(hub, { id: peerId('b') })
   a.announce('n', { info: 'hello' })
@@ -151,7 +153,8 @@ hubTest('announce: both peers discover each other and not themselves, with the e
   b.announce('n', { info: 'hi' })
   const told = await a.next('peer-discovered')
   checkFromHub(told, a.id, 'n')
-  assert.equal(told.raw, `{"type":"peer-discovered","data":{"info":"hi","isHub":false,"peerId":"${b.id}"},"fromPeerId":"system","targetPeerId":"${a.id}","networkName":"n","timestamp":${told.message.timestamp}}`)
+  assert.equal(told.raw, `{"type":"peer-discovered","data":{"info":"hi","isHub":false,"peerId":"${b.id}"},"fromPeerId":"system","targetPeerId":"${a.id}","networkName":"n","timestamp":${told.message.timestamp},"session":${told.message.session}}`)
+  assert.ok(Number.isSafeInteger(told.message.session))
   const newcomer = await b.next('peer-discovered')
   checkFromHub(newcomer, b.id, 'n')
   assert.deepEqual(newcomer.message.data, { info: 'hello', isHub: false, peerId: a.id })
@@ -180,7 +183,9 @@ hubTest('announce: a new member discovers all others with their data, in ascendi
 hubTest('announce: another announcement repeats all discoveries, with the new data', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   b.announce('n', { mood: 'new' })
-  assert.deepEqual((await a.next('peer-discovered')).message.data, { mood: 'new', isHub: false, peerId: b.id })
+  const renewed = (await a.next('peer-discovered')).message
+  assert.deepEqual(renewed.data, { mood: 'new', isHub: false, peerId: b.id })
+  assert.equal(renewed.again, true)
   assert.equal((await b.next('peer-discovered')).message.data.peerId, a.id)
   assert.deepEqual(await a.hearUntil(b, 'n'), [])
   const c = await Client.join(hub, 'n')
@@ -371,7 +376,9 @@ hubTest('leave: a closed socket causes one peer-disconnected', {}, async hub => 
     assert.equal(typeof data.reason, 'string')
     assert.equal(typeof data.timestamp, 'number')
     const again = await Client.join(hub, 'n', {}, { id: b.id })
-    assert.equal((await a.next('peer-discovered')).message.data.peerId, again.id, 'back, and no second leave before that')
+    const back = (await a.next('peer-discovered')).message
+    assert.equal(back.data.peerId, again.id, 'back, and no second leave before that')
+    assert.ok(back.session > left.message.session, 'a later connection has a greater number')
     await Promise.all([a.close(), again.close()])
     await eventually(async () => assert.equal((await (await fetch(`${hub.url}/health`)).json()).connections, 0))
   }
