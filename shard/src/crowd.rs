@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use proto::Keys;
-use proto::limits::{ADDRESS_BURST_SECS, ADDRESS_LOG_PAUSE, ADDRESS_ROWS, QUIET_CONNECTS};
+use proto::limits::{ADDRESS_BURST_SECS, ADDRESS_LOG_PAUSE, ADDRESS_ROWS, MAX_UNNAMED_PROXIES, QUIET_CONNECTS};
 
 use crate::stats::HandshakeFailure;
 
@@ -79,6 +79,8 @@ pub(crate) struct Crowd {
     limits: AddressLimits,
     keys: Keys,
     rows: Box<[Row]>,
+    /// Hashes of addresses that have no limits. 0 is a free entry.
+    unlimited: [AtomicU64; MAX_UNNAMED_PROXIES],
     start: Instant,
     log: Log,
 }
@@ -103,7 +105,8 @@ impl Crowd {
     /// An empty table.
     pub(crate) fn new(limits: AddressLimits, keys: Keys) -> Self {
         let rows = (0..ADDRESS_ROWS).map(|_| Row::default()).collect();
-        Self { limits, keys, rows, start: Instant::now(), log: Log::default() }
+        let unlimited = [const { AtomicU64::new(0) }; MAX_UNNAMED_PROXIES];
+        Self { limits, keys, rows, unlimited, start: Instant::now(), log: Log::default() }
     }
 
     /// Counts a new connection of this address, which has not sent its request yet.
@@ -112,7 +115,8 @@ impl Crowd {
     ///
     /// If the address has reached a limit.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Place, NoEntry> {
-        let numbers = self.numbers(address);
+        let hash = self.hash(address);
+        let numbers = numbers(hash);
         let rows = numbers.map(|number| &self.rows[usize::from(number)]);
         let AddressLimits { connections, unfinished, .. } = self.limits;
         // Dropping it restores the counts, also if the connection is refused.
@@ -120,14 +124,31 @@ impl Crowd {
         let open = rows.map(|row| row.open.fetch_add(1, Ordering::Relaxed));
         let heads = rows.map(|row| row.unfinished.fetch_add(1, Ordering::Relaxed));
         let is_full = |limit: u32, counts: [u32; 2]| limit > 0 && counts.iter().all(|count| *count >= limit);
-        if is_full(connections, open) {
-            return Err(NoEntry::AddressConnections);
+        let refusal = if is_full(connections, open) {
+            NoEntry::AddressConnections
+        } else if is_full(unfinished, heads) {
+            NoEntry::AddressUnfinished
+        } else if let Some(is_quiet) = self.take_turn(rows, now) {
+            place.is_quiet = is_quiet;
+            return Ok(place);
+        } else {
+            NoEntry::AddressRate
+        };
+        if self.unlimited.iter().any(|entry| entry.load(Ordering::Relaxed) == hash) { Ok(place) } else { Err(refusal) }
+    }
+
+    /// Frees an address from the limits. Returns whether it had some: not if it was free before, nor if
+    /// [`MAX_UNNAMED_PROXIES`] others are.
+    pub(crate) fn free(&self, address: IpAddr) -> bool {
+        let hash = self.hash(address);
+        for entry in &self.unlimited {
+            match entry.compare_exchange(0, hash, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(held) if held == hash => return false,
+                Err(_) => {}
+            }
         }
-        if is_full(unfinished, heads) {
-            return Err(NoEntry::AddressUnfinished);
-        }
-        place.is_quiet = self.take_turn(rows, now).ok_or(NoEntry::AddressRate)?;
-        Ok(place)
+        false
     }
 
     /// Whether it is time to log that addresses are refused: at once, and then every [`ADDRESS_LOG_PAUSE`]. Returns the
@@ -164,19 +185,25 @@ impl Crowd {
         Some(ahead < gap * QUIET_CONNECTS)
     }
 
-    fn numbers(&self, address: IpAddr) -> [u16; 2] {
+    /// The keyed hash of an address, or of an IPv6 address's /64. Never 0.
+    fn hash(&self, address: IpAddr) -> u64 {
         let hash = match address.to_canonical() {
             IpAddr::V4(address) => self.keys.hash_one(address),
             IpAddr::V6(address) => self.keys.hash_one(address.to_bits() >> 64),
         };
-        let rows = ADDRESS_ROWS as u64;
-        let (one, step) = (hash % rows, 1 + (hash >> 32) % (rows - 1));
-        [one as u16, ((one + step) % rows) as u16]
+        hash.max(1)
     }
 
     fn nanos(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.start).as_nanos() as u64
     }
+}
+
+/// The two rows of an address with this hash.
+fn numbers(hash: u64) -> [u16; 2] {
+    let rows = ADDRESS_ROWS as u64;
+    let (one, step) = (hash % rows, 1 + (hash >> 32) % (rows - 1));
+    [one as u16, ((one + step) % rows) as u16]
 }
 
 /// A counted connection of an address. Dropping it reduces the count.
@@ -275,14 +302,28 @@ mod tests {
     }
 
     #[test]
+    fn a_bounded_number_of_addresses_can_be_freed_from_the_limits() {
+        let (crowd, now) = (crowd(LIMITS), Instant::now());
+        let floods = |n| (0..100).filter_map(|_| crowd.enter(address(n), now).ok()).collect::<Vec<_>>().len();
+        assert_eq!(floods(0), LIMITS.unfinished as usize);
+        assert_eq!((crowd.free(address(0)), crowd.free(address(0))), (true, false));
+        assert_eq!(floods(0), 100);
+        assert_eq!(floods(1), LIMITS.unfinished as usize, "another address keeps its limits");
+        let freed = (1..1000).filter(|n| crowd.free(address(*n))).count();
+        assert_eq!(freed, MAX_UNNAMED_PROXIES - 1);
+        assert_eq!(floods(999), LIMITS.unfinished as usize);
+        assert!(is_empty(&crowd));
+    }
+
+    #[test]
     fn ipv6_addresses_are_counted_by_their_64_bit_prefix() {
         let crowd = crowd(AddressLimits::default());
-        let numbers = |text: &str| crowd.numbers(text.parse().unwrap());
+        let numbers = |text: &str| numbers(crowd.hash(text.parse().unwrap()));
         assert_eq!(numbers("2001:db8::1"), numbers("2001:db8::ffff:2"));
         assert_eq!(numbers("192.0.2.1"), numbers("::ffff:192.0.2.1"));
         assert_ne!(numbers("2001:db8::1"), numbers("2001:db8:0:1::1"));
         for n in 0..10_000 {
-            let [one, other] = crowd.numbers(Ipv6Addr::from_bits(n << 64).into());
+            let [one, other] = super::numbers(crowd.hash(Ipv6Addr::from_bits(n << 64).into()));
             assert!(one != other && usize::from(one.max(other)) < ADDRESS_ROWS);
         }
     }

@@ -57,6 +57,14 @@ impl Proxies {
         self.ranges.iter().any(|range| range.contains(&address))
     }
 
+    /// Whether this seems to be a proxy of the operator's, although none is configured: its address is not on the
+    /// internet, and it names a client. Such a hub has been put behind a proxy before hubs had limits per address.
+    pub(crate) fn seem_to_miss(&self, hop: IpAddr, headers: &HeaderMap) -> bool {
+        self.ranges.is_empty()
+            && (headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED))
+            && is_internal(hop)
+    }
+
     /// Whether a connection begins with a head of the PROXY protocol. Those who are not trusted speak as at any other port.
     pub(crate) fn expect_head(&self, port: u16, address: IpAddr) -> bool {
         self.ports.contains(&port) && self.trust(address)
@@ -96,6 +104,19 @@ impl Proxies {
             }
         }
         client
+    }
+}
+
+/// Whether an address is of a private network (RFC 1918, RFC 4193), of a carrier's (RFC 6598), of the link or of this
+/// machine.
+fn is_internal(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            let is_shared = first == 100 && second & 0xc0 == 64;
+            address.is_loopback() || address.is_private() || address.is_link_local() || is_shared
+        }
+        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
     }
 }
 
@@ -145,6 +166,35 @@ mod tests {
         }
         let hop = format!("{hop}:1").parse().unwrap();
         proxies.client(hop, &headers).ok().map(|client| client.ip().to_string())
+    }
+
+    #[test]
+    fn only_internal_addresses_that_name_a_client_seem_to_be_unnamed_proxies() {
+        let named = |name: &'static str| {
+            HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static("203.0.113.9"))])
+        };
+        for (hop, is_internal) in [
+            ("127.0.0.1", true),
+            ("10.1.2.3", true),
+            ("172.16.0.1", true),
+            ("192.168.7.7", true),
+            ("100.64.0.1", true),
+            ("169.254.1.1", true),
+            ("::ffff:10.1.2.3", true),
+            ("::1", true),
+            ("fd00::1", true),
+            ("fe80::1", true),
+            ("172.32.0.1", false),
+            ("100.128.0.1", false),
+            ("203.0.113.9", false),
+            ("2001:db8::1", false),
+        ] {
+            let seems = |proxies: &Proxies, headers: &HeaderMap| proxies.seem_to_miss(hop.parse().unwrap(), headers);
+            assert_eq!(seems(&proxies(&[]), &named(XFF)), is_internal, "{hop}");
+            assert_eq!(seems(&proxies(&[]), &named(RFC)), is_internal, "{hop}");
+            assert!(!seems(&proxies(&[]), &named("accept")), "{hop}");
+            assert!(!seems(&proxies(&["192.0.2.1/32"]), &named(XFF)), "{hop}: the operator has named the proxies");
+        }
     }
 
     const XFF: &str = "x-forwarded-for";

@@ -146,7 +146,8 @@ pub(crate) static TRUSTED_PROXIES: Setting = Setting {
     kind: Kind::Text,
     heading: LISTENING,
     help: "Addresses of proxies in front of the hub, such as 10.0.0.0/8, separated by commas; X-Forwarded-For, Forwarded and the PROXY \
-           protocol are read from them, and from nobody else, so that logs and limits have the client's address",
+           protocol are read from them, and from nobody else, so that logs and limits have the client's address. Until this is set, \
+           addresses of private networks that send such headers have no limits per address",
 };
 
 pub(crate) static PROXY_PROTOCOL: Setting = Setting {

@@ -108,6 +108,33 @@ fn connections_have_a_rate_per_address_and_in_total() {
     }
 }
 
+/// A hub behind a proxy that nobody has configured admits as many clients as hubs did before there were limits per
+/// address.
+#[test]
+fn a_proxy_that_is_not_configured_is_not_limited() {
+    let env = [("MAX_CONNECTIONS_PER_ADDRESS", "2"), ("CONNECT_RATE_PER_ADDRESS", "")];
+    let hub = Hub::start(&env);
+    let opens = |n: u32, header: &str| {
+        let mut stream = connect_from(STRANGER, hub.address)?;
+        _ = stream.write_all(handshake(n).replace("Host: hub\r\n", header).as_bytes());
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).ok()?;
+        Some((String::from_utf8_lossy(&first[9..]).into_owned(), stream))
+    };
+    let Some(first) = opens(0, "Host: hub\r\nX-Forwarded-For: 192.0.2.1\r\n") else { return };
+    let mut inside = vec![first.1];
+    for n in 1..20 {
+        let (status, stream) = opens(n, "Host: hub\r\nX-Forwarded-For: 192.0.2.1\r\n").unwrap();
+        assert_eq!(status, "101");
+        inside.push(stream);
+    }
+    let line = hub.logged("proxy_not_named");
+    assert!(line.contains("127.0.0.3") && line.contains("TRUSTED_PROXIES"), "{line}");
+    // Another address that names no client has its limits.
+    let admitted = (0..5).filter_map(|n| try_open(FLOOD, &hub, 100 + n)).collect::<Vec<_>>();
+    assert_eq!(admitted.len(), 2);
+}
+
 /// Clients behind a trusted proxy are counted separately, and the proxy itself is not counted.
 #[test]
 fn clients_of_a_proxy_have_their_own_limits() {

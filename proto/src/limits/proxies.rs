@@ -16,3 +16,7 @@ pub const MAX_FORWARDED_HOPS: usize = 32;
 
 /// Maximum number of ranges in TRUSTED_PROXIES. More are refused at start. 32 hops x 64 ranges = 2,048 comparisons for a request.
 pub const MAX_PROXY_RANGES: usize = 64;
+
+/// Maximum number of proxies that TRUSTED_PROXIES does not name and that have no limits per address. Further ones have
+/// the limits of an address. 8 B each: 512 B for a hub.
+pub const MAX_UNNAMED_PROXIES: usize = 64;

@@ -64,6 +64,12 @@ impl Gate {
         self.crowd.enter(client, now)
     }
 
+    /// Frees a proxy that TRUSTED_PROXIES does not name from the limits of its address: it brings many clients. Returns
+    /// whether it had some before.
+    pub(crate) fn free(&self, proxy: IpAddr) -> bool {
+        self.crowd.free(proxy)
+    }
+
     /// Whether to log that connections are refused: for the hub as a whole, once in a while.
     pub(crate) fn refused(&self, now: Instant) -> Option<u64> {
         self.crowd.refused(now)
