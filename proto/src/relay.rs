@@ -2,10 +2,11 @@
 
 mod audit;
 mod directory;
+mod heartbeats;
 mod holding;
-mod hubs;
 mod legacy;
-mod life;
+mod links;
+mod lives;
 mod meeting;
 mod names;
 mod presence;
@@ -13,13 +14,14 @@ mod reach;
 mod remote;
 mod rival;
 mod signals;
+mod silence;
 mod slices;
 mod takeover;
 #[cfg(test)]
 mod tests;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,8 +41,8 @@ use crate::tuning::RelayTuning;
 use directory::Directory;
 use holding::Holding;
 use legacy::Legacy;
+use links::{Bridge, Link};
 use names::Names;
-use presence::Outgoing;
 use reach::Reach;
 use remote::Remote;
 use rival::Rival;
@@ -391,51 +393,6 @@ pub struct Relay {
     outputs: Outputs<RelayOutput>,
     stats: RelayStats,
     bugs: Bugs,
-}
-
-#[derive(Debug)]
-struct Link {
-    hub: HubId,
-    /// The incarnation in that hub's hello.
-    incarnation: HubIncarnation,
-    saturated: bool,
-    /// Whether a change was left out because its queue was full.
-    missed: bool,
-    outgoing: VecDeque<Outgoing>,
-    /// Time at which something last arrived on it.
-    heard_at: Duration,
-    /// Nothing has arrived on it for [`LINK_SILENCE`](crate::limits::LINK_SILENCE).
-    silent: bool,
-    /// The other hub reports that nothing arrives on it.
-    unheard: bool,
-}
-
-impl Link {
-    fn new(hub: HubId, incarnation: HubIncarnation, now: Duration) -> Self {
-        Self {
-            hub,
-            incarnation,
-            saturated: false,
-            missed: false,
-            outgoing: VecDeque::new(),
-            heard_at: now,
-            silent: false,
-            unheard: false,
-        }
-    }
-
-    /// Whether it does not work in both directions, and is used only if there is no other way.
-    fn is_spare(&self) -> bool {
-        self.silent || self.unheard
-    }
-}
-
-#[derive(Debug, Default)]
-struct Bridge {
-    up: bool,
-    saturated: bool,
-    missed: bool,
-    outgoing: VecDeque<Outgoing>,
 }
 
 impl Relay {

@@ -506,6 +506,18 @@ impl Relay {
         self.work_on(hub, now);
         peers
     }
+
+    pub(super) fn cancel_snapshots(&mut self, gone: impl Fn(Via) -> bool, now: Now) {
+        let waiting: Vec<HubId> = self
+            .hubs
+            .iter()
+            .filter(|(_, remote)| remote.sync.as_ref().is_some_and(|sync| gone(sync.via)))
+            .map(|(&hub, _)| hub)
+            .collect();
+        for hub in waiting {
+            self.give_up_snapshot(hub, now);
+        }
+    }
 }
 
 /// Takes the snapshots out that are so.

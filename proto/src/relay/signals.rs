@@ -559,21 +559,6 @@ impl Relay {
     fn observe_latency(&mut self, took: Duration) {
         self.stats.latency[RouterStats::latency_bucket(took)] += 1;
     }
-
-    /// Whether a way is a link that does not work in both directions.
-    pub(super) fn is_spare(&self, via: Via) -> bool {
-        match via {
-            Via::Link(link) => self.links.get(&link).is_none_or(super::Link::is_spare),
-            Via::Bridge(_) => false,
-        }
-    }
-
-    pub(super) fn is_saturated(&self, via: Via) -> bool {
-        match via {
-            Via::Link(link) => self.links.get(&link).is_none_or(|link| link.saturated),
-            Via::Bridge(_) => !self.bridge.up || self.bridge.saturated,
-        }
-    }
 }
 
 impl From<Via> for Destination {

@@ -2,9 +2,9 @@
 
 mod bounds;
 mod legacy;
-mod life;
 mod namesakes;
 mod numbers;
+mod silence;
 mod slices;
 mod snapshots;
 

@@ -1,144 +1,25 @@
-//! Links, heartbeats, leases and the end of hubs.
+//! Heartbeats: those of this hub, which it sends, and those of other hubs, which it compares with its replicas and
+//! forwards.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bug;
 use crate::envelope::{Envelope, Heartbeat};
-use crate::id::{HubId, HubIncarnation, LinkId};
+use crate::id::{HubId, LinkId};
 use crate::limits::{
-    EXTRA_BEAT_PAUSE, GREATEST_TIME, HEARTBEAT, HUB_MEMORY, LEASE, LINK_SILENCE, MAX_HOPS, MAX_HUBS, MAX_NEIGHBOURS,
+    EXTRA_BEAT_PAUSE, GREATEST_TIME, HEARTBEAT, LEASE, LINK_SILENCE, MAX_HOPS, MAX_HUBS, MAX_NEIGHBOURS,
 };
 use crate::route::Via;
 use crate::time::Now;
 
-use super::remote::{Remote, State, Ways};
-use super::signals::Inbound;
-use super::{Destination, Link, MeshEvent, Relay, Way};
+use super::remote::{Remote, State};
+use super::{Destination, MeshEvent, Relay};
 
 /// Number of heartbeats by which the bridge may be behind the links.
 const LATE_BEATS: u64 = 16;
 
 impl Relay {
-    pub(super) fn link_up(&mut self, link: LinkId, hub: HubId, incarnation: HubIncarnation, now: Now) {
-        self.links.insert(link, Link::new(hub, incarnation, now.at));
-        self.choose_link(hub);
-        self.beat(now);
-        self.tell_of_others(Destination::Link(link), now);
-    }
-
-    pub(super) fn link_down(&mut self, link: LinkId, now: Now) {
-        if self.legacy.is_link(link) {
-            return self.legacy_down(link, now);
-        }
-        let Some(ended) = self.links.remove(&link) else { return };
-        for remote in self.hubs.values_mut() {
-            remote.ways.forget(|via| via == Via::Link(link));
-        }
-        self.cancel_snapshots(|via| via == Via::Link(link), now);
-        if self.by_hub.get(&ended.hub) == Some(&link) {
-            self.choose_link(ended.hub);
-            if !self.by_hub.contains_key(&ended.hub)
-                && let Some(remote) = self.hubs.get_mut(&ended.hub)
-            {
-                remote.link_lost_at = Some(now.at);
-            }
-            // Other hubs must stop to use this hub's link to that one.
-            self.beat(now);
-        }
-    }
-
-    /// Sends a neighbour the heartbeats of all known hubs, with their ages.
-    fn tell_of_others(&mut self, to: Destination, now: Now) {
-        let beats: Vec<Heartbeat> = self
-            .hubs
-            .values()
-            .filter(|remote| remote.is_live())
-            .map(|remote| {
-                let age_ms = remote.age(now.at).as_millis() as u32;
-                Heartbeat { age_ms, ..(*remote.beat).clone() }
-            })
-            .collect();
-        for beat in beats {
-            self.send(to, Envelope::Heartbeat(Arc::new(beat)));
-        }
-    }
-
-    pub(super) fn saturated(&mut self, way: Way, now: Now) {
-        match way {
-            Way::Link(link) if self.legacy.is_link(link) => self.legacy_saturated(link),
-            Way::Link(link) => {
-                // Links of a former id are no longer in the table, but still write their queues.
-                if let Some(link) = self.links.get_mut(&link) {
-                    link.saturated = true;
-                    self.reach = None;
-                    self.beat_soon(now);
-                }
-            }
-            Way::Bridge => self.bridge.saturated = true,
-        }
-    }
-
-    pub(super) fn room(&mut self, way: Way, now: Now) {
-        let (was_saturated, missed) = match way {
-            Way::Link(link) if self.legacy.is_link(link) => return self.legacy_room(link, now),
-            Way::Link(link) => {
-                let Some(link) = self.links.get_mut(&link) else { return };
-                (std::mem::take(&mut link.saturated), std::mem::take(&mut link.missed))
-            }
-            Way::Bridge => (std::mem::take(&mut self.bridge.saturated), std::mem::take(&mut self.bridge.missed)),
-        };
-        if was_saturated {
-            self.reach = None;
-            self.beat_soon(now);
-        }
-        if missed && let Way::Link(link) = way {
-            self.tell_of_others(Destination::Link(link), now);
-        }
-        self.send_snapshots(way, now);
-    }
-
-    pub(super) fn bridge_up(&mut self, now: Now) {
-        if std::mem::replace(&mut self.bridge.up, true) {
-            // A new subscriber needs a heartbeat.
-            return self.beat_soon(now);
-        }
-        self.reach = None;
-        self.beat(now);
-    }
-
-    pub(super) fn bridge_down(&mut self) {
-        self.bridge = super::Bridge::default();
-        self.reach = None;
-        for remote in self.hubs.values_mut() {
-            remote.ways.forget(|via| matches!(via, Via::Bridge(_)));
-            remote.bridged_until = Duration::ZERO;
-        }
-        // Snapshots in progress have a deadline of their own.
-    }
-
-    pub(super) fn begin_drain(&mut self, now: Now) {
-        self.draining = true;
-        self.beat(now);
-    }
-
-    pub(super) fn say_farewell(&mut self, _now: Now) {
-        self.ended = true;
-        self.send_farewell();
-    }
-
-    /// Sends this hub's farewell.
-    pub(super) fn send_farewell(&mut self) {
-        let farewell = (self.config.hub, self.config.incarnation);
-        let links: Vec<LinkId> = self.by_hub.values().copied().collect();
-        for link in links {
-            self.send(Destination::Link(link), Envelope::Farewell(farewell.0, farewell.1));
-        }
-        if self.bridge.up {
-            self.send(Destination::Everyone, Envelope::Farewell(farewell.0, farewell.1));
-        }
-    }
-
     /// Sends a heartbeat soon, for a link that has become full or free; at a limited rate.
     pub(super) fn beat_soon(&mut self, now: Now) {
         self.next_beat = self.next_beat.min(now.at.max(self.last_beat + EXTRA_BEAT_PAUSE));
@@ -322,7 +203,7 @@ impl Relay {
         self.pass_to_neighbours(via, beat.hub, &Envelope::Heartbeat(Arc::clone(beat)), now);
     }
 
-    fn pass_to_neighbours(&mut self, via: Via, about: HubId, envelope: &Envelope, now: Now) {
+    pub(super) fn pass_to_neighbours(&mut self, via: Via, about: HubId, envelope: &Envelope, now: Now) {
         let sender = match via {
             Via::Link(link) => self.links.get(&link).map(|link| link.hub),
             Via::Bridge(hub) => Some(hub),
@@ -374,136 +255,5 @@ impl Relay {
     fn is_other_process(&self, beat: &Heartbeat) -> bool {
         let known = self.hubs.get(&beat.hub).map_or(0, |remote| remote.beat.process);
         known != 0 && beat.process != 0 && known != beat.process
-    }
-
-    /// A hub has restarted: everything of its earlier incarnation is dropped.
-    fn begin_life(&mut self, beat: &Arc<Heartbeat>) {
-        self.count_anew(beat.hub);
-        let Some(remote) = self.hubs.get_mut(&beat.hub) else {
-            return bug!(self.bugs, HubMissing, "{:?} begins a life", beat.hub);
-        };
-        remote.incarnation = beat.incarnation;
-        remote.ways = Ways::default();
-        remote.failed_ask = None;
-        (remote.vain_repairs, remote.repaired_by) = (0, None);
-        remote.contest = None;
-        remote.link_lost_at = None;
-        self.choose_link(beat.hub);
-    }
-
-    pub(super) fn heard_farewell(&mut self, via: Via, hub: HubId, incarnation: HubIncarnation, now: Now) {
-        let Some(remote) = self.hubs.get_mut(&hub) else { return };
-        remote.note_ended(incarnation);
-        let known = self.hubs.get(&hub).filter(|remote| remote.incarnation == incarnation);
-        if known.is_none_or(|remote| remote.state == State::Ended) {
-            return;
-        }
-        let lost = self.evict(hub, State::Ended, now);
-        self.reach = None;
-        self.event(MeshEvent::HubLeft(hub, lost));
-        self.pass_to_neighbours(via, hub, &Envelope::Farewell(hub, incarnation), now);
-    }
-
-    /// After a stop of the whole process every lease looks expired. What arrived meanwhile is read first.
-    pub(super) fn notice_thaw(&mut self, now: Now) {
-        if now.at.saturating_sub(self.last_timeout) > 2 * HEARTBEAT {
-            self.judge_from = now.at + HEARTBEAT;
-            // What arrived on the links meanwhile has not been read.
-            for link in self.links.values_mut() {
-                link.heard_at = now.at;
-            }
-        }
-        self.last_timeout = now.at;
-    }
-
-    /// Processes what is due for a hub.
-    pub(super) fn hub_due(&mut self, hub: HubId, now: Now) {
-        let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.at);
-        let Some(remote) = self.hubs.get(&hub) else {
-            return bug!(self.bugs, HubMissing, "{hub:?} is due");
-        };
-        if remote.is_live() && remote.lease_ends <= now.at && self.judge_from <= now.at {
-            let lost = self.evict(hub, State::Lost, now);
-            self.reach = None;
-            self.stats.hubs_lost += 1;
-            self.stats.ghosts_evicted += lost as u64;
-            self.event(MeshEvent::HubLost(hub, lost));
-        }
-        let Some(remote) = self.hubs.get(&hub) else {
-            return bug!(self.bugs, HubMissing, "{hub:?} was evicted");
-        };
-        if due(remote.sync.as_ref().map(|sync| sync.deadline)) {
-            self.give_up_snapshot(hub, now);
-        }
-        if due(self.hubs.get(&hub).and_then(|remote| remote.ask_at)) {
-            self.ask_for_snapshot(hub, now);
-        }
-        if due(self.hubs.get(&hub).and_then(|remote| remote.outcomes_due)) {
-            self.send_outcomes(hub, now);
-        }
-        self.expire_held(hub, now);
-        self.expire_outbound(hub, now);
-    }
-
-    /// Forgets hubs that stopped long ago.
-    pub(super) fn forget_the_dead(&mut self, now: Now) {
-        let dead: Vec<HubId> = self
-            .hubs
-            .values()
-            .filter(|remote| !remote.is_live() && remote.age(now.at) >= HUB_MEMORY)
-            .map(Remote::hub)
-            .filter(|hub| !self.busy.contains(hub))
-            .collect();
-        for hub in dead {
-            if let Some(remote) = self.hubs.remove(&hub) {
-                self.forget_number(remote.number, hub);
-            }
-        }
-    }
-
-    /// A number for a hub that shards have not used before.
-    fn number(&mut self, hub: HubId) -> u32 {
-        loop {
-            self.last_number = self.last_number.wrapping_add(1);
-            // The greatest number belongs to nobody.
-            if self.last_number < u32::MAX && !self.numbers.contains_key(&self.last_number) {
-                self.numbers.insert(self.last_number, hub);
-                return self.last_number;
-            }
-        }
-    }
-
-    fn forget_number(&mut self, number: u32, hub: HubId) {
-        let called = self.numbers.remove(&number);
-        if called != Some(hub) {
-            bug!(self.bugs, HubNumber, "{number} is {called:?}, not {hub:?}");
-        }
-    }
-
-    /// Restarts the counters of signals between this hub and another: one of the two has a new incarnation.
-    pub(super) fn count_anew(&mut self, hub: HubId) {
-        let number = self.number(hub);
-        let Some(remote) = self.hubs.get_mut(&hub) else {
-            return bug!(self.bugs, HubMissing, "{hub:?} is counted anew");
-        };
-        let before = std::mem::replace(&mut remote.number, number);
-        remote.outbound = Default::default();
-        remote.inbound = Inbound::default();
-        (remote.sent_by, remote.answered, remote.avoided) = (None, 0, None);
-        remote.outcomes.clear();
-        remote.outcomes_due = None;
-        self.forget_number(before, hub);
-    }
-
-    pub(super) fn cancel_snapshots(&mut self, gone: impl Fn(Via) -> bool, now: Now) {
-        let waiting: Vec<HubId> = self
-            .hubs
-            .iter()
-            .filter(|(_, remote)| remote.sync.as_ref().is_some_and(|sync| gone(sync.via)))
-            .map(|(&hub, _)| hub)
-            .collect();
-        for hub in waiting {
-            self.give_up_snapshot(hub, now);
-        }
     }
 }

@@ -1,0 +1,158 @@
+//! When a hub begins, restarts, expires or says farewell, and the number by which shards call it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bug;
+use crate::envelope::{Envelope, Heartbeat};
+use crate::id::{HubId, HubIncarnation, LinkId};
+use crate::limits::{HEARTBEAT, HUB_MEMORY};
+use crate::route::Via;
+use crate::time::Now;
+
+use super::remote::{Remote, State, Ways};
+use super::signals::Inbound;
+use super::{Destination, MeshEvent, Relay};
+
+impl Relay {
+    pub(super) fn begin_drain(&mut self, now: Now) {
+        self.draining = true;
+        self.beat(now);
+    }
+
+    pub(super) fn say_farewell(&mut self, _now: Now) {
+        self.ended = true;
+        self.send_farewell();
+    }
+
+    /// Sends this hub's farewell.
+    pub(super) fn send_farewell(&mut self) {
+        let farewell = (self.config.hub, self.config.incarnation);
+        let links: Vec<LinkId> = self.by_hub.values().copied().collect();
+        for link in links {
+            self.send(Destination::Link(link), Envelope::Farewell(farewell.0, farewell.1));
+        }
+        if self.bridge.up {
+            self.send(Destination::Everyone, Envelope::Farewell(farewell.0, farewell.1));
+        }
+    }
+
+    /// A hub has restarted: everything of its earlier incarnation is dropped.
+    pub(super) fn begin_life(&mut self, beat: &Arc<Heartbeat>) {
+        self.count_anew(beat.hub);
+        let Some(remote) = self.hubs.get_mut(&beat.hub) else {
+            return bug!(self.bugs, HubMissing, "{:?} begins a life", beat.hub);
+        };
+        remote.incarnation = beat.incarnation;
+        remote.ways = Ways::default();
+        remote.failed_ask = None;
+        (remote.vain_repairs, remote.repaired_by) = (0, None);
+        remote.contest = None;
+        remote.link_lost_at = None;
+        self.choose_link(beat.hub);
+    }
+
+    pub(super) fn heard_farewell(&mut self, via: Via, hub: HubId, incarnation: HubIncarnation, now: Now) {
+        let Some(remote) = self.hubs.get_mut(&hub) else { return };
+        remote.note_ended(incarnation);
+        let known = self.hubs.get(&hub).filter(|remote| remote.incarnation == incarnation);
+        if known.is_none_or(|remote| remote.state == State::Ended) {
+            return;
+        }
+        let lost = self.evict(hub, State::Ended, now);
+        self.reach = None;
+        self.event(MeshEvent::HubLeft(hub, lost));
+        self.pass_to_neighbours(via, hub, &Envelope::Farewell(hub, incarnation), now);
+    }
+
+    /// After a stop of the whole process every lease looks expired. What arrived meanwhile is read first.
+    pub(super) fn notice_thaw(&mut self, now: Now) {
+        if now.at.saturating_sub(self.last_timeout) > 2 * HEARTBEAT {
+            self.judge_from = now.at + HEARTBEAT;
+            // What arrived on the links meanwhile has not been read.
+            for link in self.links.values_mut() {
+                link.heard_at = now.at;
+            }
+        }
+        self.last_timeout = now.at;
+    }
+
+    /// Processes what is due for a hub.
+    pub(super) fn hub_due(&mut self, hub: HubId, now: Now) {
+        let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.at);
+        let Some(remote) = self.hubs.get(&hub) else {
+            return bug!(self.bugs, HubMissing, "{hub:?} is due");
+        };
+        if remote.is_live() && remote.lease_ends <= now.at && self.judge_from <= now.at {
+            let lost = self.evict(hub, State::Lost, now);
+            self.reach = None;
+            self.stats.hubs_lost += 1;
+            self.stats.ghosts_evicted += lost as u64;
+            self.event(MeshEvent::HubLost(hub, lost));
+        }
+        let Some(remote) = self.hubs.get(&hub) else {
+            return bug!(self.bugs, HubMissing, "{hub:?} was evicted");
+        };
+        if due(remote.sync.as_ref().map(|sync| sync.deadline)) {
+            self.give_up_snapshot(hub, now);
+        }
+        if due(self.hubs.get(&hub).and_then(|remote| remote.ask_at)) {
+            self.ask_for_snapshot(hub, now);
+        }
+        if due(self.hubs.get(&hub).and_then(|remote| remote.outcomes_due)) {
+            self.send_outcomes(hub, now);
+        }
+        self.expire_held(hub, now);
+        self.expire_outbound(hub, now);
+    }
+
+    /// Forgets hubs that stopped long ago.
+    pub(super) fn forget_the_dead(&mut self, now: Now) {
+        let dead: Vec<HubId> = self
+            .hubs
+            .values()
+            .filter(|remote| !remote.is_live() && remote.age(now.at) >= HUB_MEMORY)
+            .map(Remote::hub)
+            .filter(|hub| !self.busy.contains(hub))
+            .collect();
+        for hub in dead {
+            if let Some(remote) = self.hubs.remove(&hub) {
+                self.forget_number(remote.number, hub);
+            }
+        }
+    }
+
+    /// A number for a hub that shards have not used before.
+    pub(super) fn number(&mut self, hub: HubId) -> u32 {
+        loop {
+            self.last_number = self.last_number.wrapping_add(1);
+            // The greatest number belongs to nobody.
+            if self.last_number < u32::MAX && !self.numbers.contains_key(&self.last_number) {
+                self.numbers.insert(self.last_number, hub);
+                return self.last_number;
+            }
+        }
+    }
+
+    fn forget_number(&mut self, number: u32, hub: HubId) {
+        let called = self.numbers.remove(&number);
+        if called != Some(hub) {
+            bug!(self.bugs, HubNumber, "{number} is {called:?}, not {hub:?}");
+        }
+    }
+
+    /// Restarts the counters of signals between this hub and another: one of the two has a new incarnation.
+    pub(super) fn count_anew(&mut self, hub: HubId) {
+        let number = self.number(hub);
+        let Some(remote) = self.hubs.get_mut(&hub) else {
+            return bug!(self.bugs, HubMissing, "{hub:?} is counted anew");
+        };
+        let before = std::mem::replace(&mut remote.number, number);
+        remote.outbound = Default::default();
+        remote.inbound = Inbound::default();
+        (remote.sent_by, remote.answered, remote.avoided) = (None, 0, None);
+        remote.outcomes.clear();
+        remote.outcomes_due = None;
+        self.forget_number(before, hub);
+    }
+}
