@@ -16,6 +16,7 @@ mod rival;
 mod signals;
 mod silence;
 mod slices;
+mod snapshots;
 mod takeover;
 #[cfg(test)]
 mod tests;

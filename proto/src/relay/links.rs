@@ -9,7 +9,7 @@ use crate::id::{HubId, HubIncarnation, LinkId};
 use crate::route::Via;
 use crate::time::Now;
 
-use super::presence::Outgoing;
+use super::snapshots::Outgoing;
 use super::{Destination, Relay, Way};
 
 #[derive(Debug)]
