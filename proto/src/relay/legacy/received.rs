@@ -1,0 +1,264 @@
+//! What a Go hub sends on a legacy link: announcements, leaves and signals of its peers.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use crate::bug;
+use crate::claim::Claim;
+use crate::codec::{self, LegacyMessage};
+use crate::envelope::ChangeKind;
+use crate::id::{HubId, LinkId, NetworkName, PeerId, PeerIncarnation, ShardId};
+use crate::isolated::isolated;
+use crate::limits::DEFAULT_MAX_NETWORKS_PER_PEER;
+use crate::reason::{CloseReason, LeaveReason};
+use crate::router::{Announcement, Origin, Sender, SignalLetter, Standing, Stay, ToShard};
+use crate::time::Now;
+use crate::wire;
+
+use super::super::Relay;
+use super::super::directory::LeaveCause;
+use super::LEGACY_SESSION;
+use super::links::LegacyLink;
+
+impl Relay {
+    pub(in crate::relay) fn legacy_said(&mut self, link: LinkId, text: &str, now: Now) {
+        let Some(open) = self.legacy.links.get_mut(&link) else {
+            return bug!(self.bugs, LegacyLink, "{link:?} sends a message");
+        };
+        open.heard_at = now.at;
+        let Some(message) = isolated(|| codec::parse_legacy(text)).flatten() else {
+            self.stats.legacy_refused += 1;
+            return;
+        };
+        match &message {
+            LegacyMessage::Discovered { peer, .. }
+            | LegacyMessage::Disconnected { peer }
+            | LegacyMessage::Goodbye { peer, .. }
+            | LegacyMessage::Signal { from: peer, .. } => self.settle(peer, now),
+            LegacyMessage::Other => {}
+        }
+        let taken = match message {
+            LegacyMessage::Discovered { peer, network, data } => {
+                self.legacy_discovered(link, peer, &network, data, now)
+            }
+            LegacyMessage::Disconnected { peer } => {
+                let waited = self.legacy.links.get_mut(&link).is_some_and(|open| open.waiting.forget(&peer, None));
+                let known = self.is_behind(link, &peer);
+                if known {
+                    self.leave_legacy(peer, LeaveReason::Closed(CloseReason::ConnectionLost), now);
+                }
+                known || waited
+            }
+            LegacyMessage::Goodbye { peer, network, data } => self.legacy_goodbye(link, peer, &network, data, now),
+            LegacyMessage::Signal { kind, from, target, network, data } => {
+                let hash = self.legacy.signal_hash(kind, &from, &target, &network, data);
+                if let Some(open) = self.legacy.links.get_mut(&link) {
+                    open.said.note(hash, now.at);
+                }
+                let known = self.may_signal(link, from, &network, now);
+                // A Go hub sends it to every hub it is linked with. The hub that holds the sender forwards it.
+                if known && self.directory.holder(&from).is_some_and(|holder| holder.hub == self.config.hub) {
+                    let mut frame = Vec::new();
+                    let range = wire::signal(&mut frame, kind, data, &from, &target, &network, now.wall_ms);
+                    let frame = frame[range].into();
+                    let sender = Sender::Hub { hub: u32::MAX, counter: 0, receipt: false };
+                    let network = NetworkName::new(&network);
+                    let stay = self.membership(&from, &network).map(|announcement| announcement.stay.number);
+                    let standing = stay.map_or(Standing::Outsider, Standing::Member);
+                    let origin = Origin { sender, kind, network, standing, read_at: now.at };
+                    self.legacy_signalled(origin, from, target, frame, now);
+                }
+                known
+            }
+            LegacyMessage::Other => true,
+        };
+        self.stats.legacy_refused += u64::from(!taken);
+    }
+
+    /// Whether this link may send signals for a peer in this network.
+    ///
+    /// Peers older than the link have never been announced on it. Therefore a peer's first signal in a network counts
+    /// as its announcement there, with empty data, unless the peer belongs to another hub or the signal may be an echo
+    /// of this mesh.
+    fn may_signal(&mut self, link: LinkId, peer: PeerId, network: &str, now: Now) -> bool {
+        let known = self.is_behind(link, &peer);
+        if known && self.is_in(&peer, network) {
+            return true;
+        }
+        let sender = self.legacy.keys.hash_one(peer);
+        let returned = |open: &mut LegacyLink| open.passed.holds(sender, now.at);
+        if self.legacy.has_left(&peer, network, now.at)
+            || self.is_a_hub(&peer)
+            || self.legacy.links.get_mut(&link).is_none_or(returned)
+        {
+            return false;
+        }
+        if !known && let Some(holder) = self.directory.holder(&peer) {
+            if holder.is_legacy() && holder.hub != self.config.hub {
+                // If that hub is dead, the peer is accepted when its lease expires. Until then the signal has no sender
+                // here.
+                self.wait_for(link, peer, network, "null", now);
+            }
+            return false;
+        }
+        let joined = self.legacy_joins(link, peer, network, "null", now);
+        self.stats.legacy_introduced += u64::from(joined);
+        joined
+    }
+
+    fn is_in(&self, peer: &PeerId, network: &str) -> bool {
+        let memberships = self.own.peers.get(peer).map_or(&[][..], |presence| &presence.memberships);
+        memberships.iter().any(|announcement| announcement.network.as_str() == network)
+    }
+
+    fn is_a_hub(&self, peer: &PeerId) -> bool {
+        let hub = HubId(*peer);
+        hub == self.config.hub || self.hubs.contains_key(&hub) || self.legacy.links.values().any(|open| open.hub == hub)
+    }
+
+    /// Whether this link may speak for a peer: it has announced the peer, and no greater claim exists.
+    fn is_behind(&self, link: LinkId, peer: &PeerId) -> bool {
+        self.legacy.has_announced(link, peer) && self.directory.holder(peer).is_some_and(|holder| holder.is_legacy())
+    }
+
+    fn legacy_discovered(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
+        if self.legacy.has_announced(link, &peer) {
+            return self.legacy_joins(link, peer, network, data, now);
+        }
+        let is_echo = self.legacy.is_echo(link, &peer, network, now.at);
+        let Some(holder) = self.directory.holder(&peer) else {
+            return !is_echo && !self.is_a_hub(&peer) && self.legacy_joins(link, peer, network, data, now);
+        };
+        if self.legacy.holds(&peer) {
+            // Another link of this hub was first.
+            return false;
+        }
+        self.owe_earlier(link, &peer);
+        let Some(open) = self.legacy.links.get_mut(&link) else {
+            bug!(self.bugs, LegacyLink, "{link:?} announces {peer:?}");
+            return false;
+        };
+        let is_owed = open.owed.remove(&(peer, NetworkName::new(network)));
+        // A Go hub's announcement of a known peer may be news: the existing claim may belong to a dead hub or
+        // connection. Or it may be an echo of what this hub, or another one earlier, sent to Go hubs.
+        let may_be_news = if holder.is_legacy() {
+            // A dialed Go hub echoes nothing.
+            !is_echo || open.dialed
+        } else {
+            !is_echo && (!is_owed || open.fresh)
+        };
+        may_be_news && self.wait_for(link, peer, network, data, now)
+    }
+
+    /// Keeps a Go hub's announcement of a peer until the existing claim ends.
+    fn wait_for(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
+        let fits = codec::check_public(data).is_ok();
+        let open = self.legacy.links.get_mut(&link).filter(|_| fits);
+        open.is_some_and(|open| open.waiting.keep(peer, NetworkName::new(network), data, now.at))
+    }
+
+    /// The claim of a peer has changed. Kept announcements of Go hubs take effect when no claim is left.
+    pub(in crate::relay) fn legacy_reconsiders(
+        &mut self,
+        peer: PeerId,
+        held: [Option<Claim>; 2],
+        cause: &LeaveCause,
+        now: Now,
+    ) {
+        let [before, after] = held;
+        if self.legacy.links.is_empty() || before == after {
+            return;
+        }
+        if after.is_none() && !cause.is_hub_lost() {
+            self.legacy.note_left(&peer, "", now.at);
+        }
+        if after < before && after.is_some() {
+            return;
+        }
+        let waiting: Vec<_> = self
+            .legacy
+            .links
+            .iter_mut()
+            .flat_map(|(&link, open)| open.waiting.take(&peer, now.at).into_iter().map(move |word| (link, word)))
+            .collect();
+        // A connection that ended here or at another hub may have been dead for long, and so may a lost hub. But if a
+        // hub reports that a Go peer has left, other Go hubs' announcements of that peer are older.
+        let counts = after.is_none()
+            && (before.is_some_and(|before| !before.is_legacy()) || matches!(cause, LeaveCause::HubGone));
+        for (link, (network, data)) in waiting {
+            let is_taken = self.legacy.holds(&peer) && !self.legacy.has_announced(link, &peer);
+            if counts && !is_taken {
+                self.legacy_joins(link, peer, network.as_str(), &data, now);
+            }
+        }
+    }
+
+    /// Adds a peer of the Go hub to a network, or updates its data. False if there is no room.
+    fn legacy_joins(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
+        let is_its_own = self.legacy.has_announced(link, &peer);
+        let Ok(data) = codec::describe(&peer, Some(data)) else { return false };
+        let name = NetworkName::new(network);
+        let memberships = self.own.peers.get(&peer).map_or(&[][..], |presence| &presence.memberships);
+        let at = memberships.binary_search_by(|a| a.network.cmp(&name));
+        let known = at.ok().map(|at| memberships[at].discovered.data() == data);
+        let Some(open) = self.legacy.links.get_mut(&link) else {
+            bug!(self.bugs, LegacyLink, "{peer:?} joins behind {link:?}");
+            return false;
+        };
+        let is_one_more =
+            open.peers.len() >= self.config.tuning.max_peers_per_legacy_link && !open.peers.contains(&peer);
+        if is_one_more || known.is_none() && memberships.len() >= DEFAULT_MAX_NETWORKS_PER_PEER {
+            return false;
+        }
+        open.peers.insert(peer);
+        open.owed.remove(&(peer, name.clone()));
+        self.legacy.peers.insert(peer, link);
+        let claim = Claim { incarnation: LEGACY_SESSION, hub: self.config.hub };
+        if known == Some(true) {
+            // A repetition: nobody is notified twice.
+            return true;
+        }
+        let discovered = Arc::new(wire::peer_discovered(&data, PeerIncarnation::LEGACY, network, now.wall_ms));
+        let announcement =
+            Arc::new(Announcement { peer, network: name, claim, remote: true, stay: Stay::default(), discovered });
+        if !is_its_own {
+            self.change(peer, LEGACY_SESSION, ChangeKind::Up, now);
+        }
+        self.change(peer, LEGACY_SESSION, ChangeKind::Joined(announcement), now);
+        true
+    }
+
+    /// A Go peer has left a network. Without a name, which the Go hub writes as `global`, it has left all networks.
+    fn legacy_goodbye(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
+        if codec::check_public(data).is_err() {
+            return false;
+        }
+        let all = network == NetworkName::GLOBAL && !self.is_in(&peer, network);
+        let waited = self
+            .legacy
+            .links
+            .get_mut(&link)
+            .is_some_and(|open| open.waiting.forget(&peer, (!all).then(|| NetworkName::new(network))));
+        if !self.is_behind(link, &peer) {
+            return waited;
+        }
+        let memberships = self.own.peers.get(&peer).map_or(&[][..], |presence| &presence.memberships);
+        let names = memberships.iter().map(|announcement| announcement.network.clone());
+        let names: Vec<NetworkName> = names.filter(|name| all || name.as_str() == network).collect();
+        for name in names {
+            let frame = Arc::new(wire::goodbye(&peer, data, name.as_str(), now.wall_ms));
+            self.legacy.note_left(&peer, name.as_str(), now.at);
+            self.change(peer, LEGACY_SESSION, ChangeKind::Left { network: name, frame }, now);
+        }
+        true
+    }
+
+    fn legacy_signalled(&mut self, origin: Origin, from: PeerId, target: PeerId, frame: Box<[u8]>, now: Now) {
+        if self.own.peers.contains_key(&target) && !self.legacy.holds(&target) {
+            let home = ShardId::home(&target, self.config.shards, self.config.keys);
+            self.post(home, ToShard::Signal(SignalLetter { origin, from, target, frame }));
+        } else {
+            self.signalled(origin, from, target, frame, now);
+        }
+    }
+}
