@@ -4,6 +4,7 @@ mod audit;
 mod directory;
 mod heartbeats;
 mod holding;
+mod io;
 mod legacy;
 mod links;
 mod lives;
@@ -27,17 +28,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bug;
-use crate::bugs::{BugCounts, BugNote, Bugs};
-use crate::envelope::{ChangeKind, Envelope, EnvelopeKind};
-use crate::id::{HubId, HubIncarnation, LinkId, PeerId, ShardId};
+use crate::bugs::Bugs;
+use crate::envelope::{ChangeKind, Envelope};
+use crate::id::{HubId, HubIncarnation, LinkId, PeerId};
 use crate::keys::Keys;
 use crate::limits::{GREATEST_TIME_FOLLOWED, HEARTBEAT, LINK_SILENCE};
 use crate::outputs::Outputs;
 use crate::reason::LeaveReason;
 use crate::route::Via;
-use crate::router::{Discovery, OutcomeLetter, RouterStats, SignalLetter, ToMesh, ToShard};
+use crate::router::{Discovery, OutcomeLetter, SignalLetter, ToMesh};
 use crate::time::Now;
 use crate::tuning::RelayTuning;
+
+pub use io::{Destination, MeshEvent, RelayInput, RelayOutput, Way};
+pub use view::{HubView, RelayStats};
 
 use directory::Directory;
 use holding::Holding;
@@ -70,284 +74,6 @@ pub struct RelayConfig {
     pub public_url: Option<Arc<str>>,
     /// Limits that tests make small.
     pub tuning: RelayTuning,
-}
-
-/// Inputs of a relay. Each variant says when it may come. Inputs of one link arrive in order: `LinkUp` or `LegacyUp`,
-/// then everything else, then `LinkDown`. Inputs of an unknown link are ignored.
-#[derive(Debug)]
-pub enum RelayInput<'a> {
-    /// A letter from a shard. Letters of one shard arrive in the order in which they were posted.
-    Letter(ToMesh),
-    /// A link is ready: both ends have exchanged hellos and agreed to keep it. First input of a link. An older link to
-    /// the same hub may still exist for a while; envelopes received on it are still processed.
-    LinkUp {
-        /// The link. Its id must not have been used before.
-        link: LinkId,
-        /// The other hub.
-        hub: HubId,
-        /// The incarnation in that hub's hello.
-        incarnation: HubIncarnation,
-    },
-    /// Another process sent a hello with this hub's id on a link. At any time.
-    Namesake {
-        /// Its incarnation.
-        incarnation: HubIncarnation,
-        /// Its [`Heartbeat::process`](crate::envelope::Heartbeat::process).
-        process: u64,
-    },
-    /// A link has closed. Last input of a link. Its queue, if it was not sent, is lost.
-    LinkDown {
-        /// The link.
-        link: LinkId,
-    },
-    /// A part of a long message arrived on a link, and the rest has not. So the link is not silent, although there is
-    /// no complete envelope yet.
-    Heard {
-        /// The link.
-        link: LinkId,
-    },
-    /// An envelope arrived from a neighbour: on a link after [`Self::LinkUp`], or on the bridge after
-    /// [`Self::BridgeUp`]. Never [`Envelope::Hello`], which the mesh handles itself.
-    Received {
-        /// The link, or the hub on the bridge.
-        via: Via,
-        /// The envelope.
-        envelope: Envelope,
-    },
-    /// A link's queue, or the bridge's, rose above its high-water mark. Until [`Self::Room`] the relay puts out only
-    /// heartbeats and short answers for it.
-    Saturated {
-        /// The way: a link, or [`Way::Bridge`].
-        way: Way,
-    },
-    /// The queue of a way is short again: once after [`Self::Saturated`], and once as the answer to
-    /// [`RelayOutput::Backlog`].
-    Room {
-        /// The way: a link, or [`Way::Bridge`].
-        way: Way,
-    },
-    /// The bridge works: published frames reach all subscribers. Repeated when a new hub subscribes.
-    BridgeUp,
-    /// The bridge has failed; frames published last may be lost. Only after [`Self::BridgeUp`].
-    BridgeDown,
-    /// A legacy link is ready: to a Go hub, or to a hub that speaks its protocol. First input of a legacy link.
-    LegacyUp {
-        /// The link. Its id must not have been used before.
-        link: LinkId,
-        /// The Go hub.
-        hub: HubId,
-        /// Whether this hub dialed. Then it sends first.
-        dialed: bool,
-    },
-    /// A text message arrived on a legacy link. Its last input is [`Self::LinkDown`].
-    LegacyText {
-        /// The link.
-        link: LinkId,
-        /// The message.
-        text: &'a str,
-    },
-    /// The answer to [`RelayOutput::Unfinished`].
-    Continue,
-    /// The hub drains. Once. Other hubs must not dial it any more.
-    Draining,
-    /// The hub stops now: its peers have left. Once; the last input. Other hubs need not wait for its lease.
-    Ending,
-}
-
-/// A way on which envelopes leave a hub.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Way {
-    /// A link.
-    Link(LinkId),
-    /// The bridge.
-    Bridge,
-}
-
-/// Outputs of a relay. The caller must perform them in order.
-#[derive(Debug)]
-pub enum RelayOutput {
-    /// Append this envelope to the queue of a neighbour.
-    Send {
-        /// The destination.
-        to: Destination,
-        /// The envelope.
-        envelope: Envelope,
-    },
-    /// Append this text message to the queue of a legacy link.
-    SendText {
-        /// The way.
-        link: LinkId,
-        /// The message.
-        text: Box<str>,
-    },
-    /// Give [`RelayInput::Room`] when the queue of this way is short: there is more to send.
-    Backlog {
-        /// The link.
-        way: Way,
-    },
-    /// Post this letter. Letters to one shard must arrive in this order; none may be dropped.
-    Letter {
-        /// The shard.
-        to: ShardId,
-        /// The letter.
-        letter: ToShard,
-    },
-    /// This hub has given up its id and has the new id [`Relay::hub`]. End all links except legacy links after their
-    /// queues are written, and dial them again; restart the bridge. The relay has forgotten them.
-    Renamed {
-        /// The new id.
-        hub: HubId,
-    },
-    /// There is more to do than fits into one turn. Give [`RelayInput::Continue`] once whatever else is ready has had its turn and few
-    /// letters wait for each shard.
-    Unfinished,
-    /// For the log.
-    Event(MeshEvent),
-    /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug assertions.
-    Bug(BugNote),
-}
-
-/// The destination of an envelope.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Destination {
-    /// The hub at the other end of a link.
-    Link(LinkId),
-    /// All hubs on the bridge.
-    Everyone,
-    /// One hub on the bridge.
-    Bridged(HubId),
-}
-
-/// An event about other hubs, for the log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MeshEvent {
-    /// The first heartbeat of a hub arrived, or the first after it was lost.
-    HubFound(HubId),
-    /// A hub's lease has expired; this number of its peers has left.
-    HubLost(HubId, usize),
-    /// A hub sent its farewell; this number of its peers has left.
-    HubLeft(HubId, usize),
-    /// Another live hub uses this hub's id. The one that started later takes a new id.
-    SameId,
-    /// Other hubs remembered a later incarnation of this hub, which has ended. This hub has begun an even later one.
-    LaterLife,
-    /// This hub gave up its first id to another live hub, and has the second.
-    IdGivenUp(HubId, HubId),
-    /// Two live hubs have this id.
-    TwoHubs(HubId),
-    /// A snapshot replaced this hub's replica of another hub.
-    Repaired(HubId),
-    /// Nothing arrives on the link to this hub. Signals take another way if there is one.
-    LinkSilent(HubId),
-    /// This hub reports that nothing arrives on the link from here. Signals take another way if there is one.
-    LinkUnheard(HubId),
-    /// The link to this hub works in both directions again.
-    LinkWorks(HubId),
-}
-
-/// State of another hub, for the pages.
-#[derive(Clone, Debug)]
-pub struct HubView {
-    /// The hub.
-    pub hub: HubId,
-    /// Its current incarnation.
-    pub incarnation: HubIncarnation,
-    /// Whether its lease is valid. Only then are its peers in the rosters.
-    pub live: bool,
-    /// Whether it drains.
-    pub draining: bool,
-    /// The way to it.
-    pub route: Option<Via>,
-    /// Its direct link, if there is one.
-    pub link: Option<LinkId>,
-    /// Whether it is on the bridge.
-    pub bridged: bool,
-    /// Whether it is a Go hub.
-    pub legacy: bool,
-    /// Number of its peers.
-    pub peers: usize,
-    /// Number of its last change that is known here.
-    pub seq: u64,
-    /// Number of its changes that are missing here.
-    pub lag: u64,
-    /// Time since its last heartbeat.
-    pub heard: Duration,
-    /// URL at which hubs can dial it.
-    pub advertise: Option<Arc<str>>,
-    /// URL at which clients reach it.
-    pub public_url: Option<Arc<str>>,
-}
-
-/// Counters of a relay since its start, and gauges. Counters only grow.
-#[derive(Clone, Debug, Default)]
-pub struct RelayStats {
-    /// Envelopes received, by the kind's discriminant.
-    pub received: [u64; EnvelopeKind::ALL.len()],
-    /// Envelopes put out, by the kind's discriminant, counted once per link.
-    pub sent: [u64; EnvelopeKind::ALL.len()],
-    /// Changes and heartbeats that arrived before.
-    pub duplicates: u64,
-    /// Signals forwarded for other hubs.
-    pub forwarded: u64,
-    /// Signals of this hub's peers sent to other hubs.
-    pub relayed: u64,
-    /// Of those, the delivered ones without a receipt. They are reported to no shard, and counted here.
-    pub delivered: u64,
-    /// Of those, signals to Go hubs without a receipt.
-    pub forwarded_to_go: u64,
-    /// Of those, by the time from read to the return of the outcome, as in [`RouterStats::latency`].
-    pub latency: [u64; RouterStats::LATENCY_BOUNDS.len() + 1],
-    /// Signals dropped because they arrived too late for their order, or twice.
-    pub out_of_order: u64,
-    /// Outcomes that arrived after their signal had expired.
-    pub late_outcomes: u64,
-    /// Snapshots sent, and installed.
-    pub snapshots: [u64; 2],
-    /// Snapshots rejected: wrong digest, wrong part number, or late.
-    pub snapshots_refused: u64,
-    /// Hubs whose lease expired.
-    pub hubs_lost: u64,
-    /// Peers that left because their hub was lost.
-    pub ghosts_evicted: u64,
-    /// Takeovers asked of other hubs, by answer: free, in use.
-    pub takeovers: [u64; 2],
-    /// Messages of legacy links that were invalid or not allowed.
-    pub legacy_refused: u64,
-    /// Peers of Go hubs that became known in a network by a signal, because they are older than the link.
-    pub legacy_introduced: u64,
-    /// Times that a link carried nothing in at least one direction for [`LINK_SILENCE`](crate::limits::LINK_SILENCE).
-    pub link_silences: u64,
-    /// Times that no signal on a way was answered, and another way was taken.
-    pub ways_avoided: u64,
-    /// Implausible numbers: incarnations and sessions that begin too late, and signals too far ahead in their order.
-    pub numbers_refused: u64,
-    /// Times that this hub gave up its id.
-    pub ids_given_up: u64,
-    /// Impossible states that were found.
-    pub bugs: BugCounts,
-    /// Gauge: links that carry nothing in at least one direction.
-    pub links_silent: u64,
-    /// Gauge: hubs with a valid lease.
-    pub hubs: u64,
-    /// Gauge: peers at other hubs.
-    pub remote_peers: u64,
-    /// Gauge: signals without an outcome yet.
-    pub in_flight: u64,
-    /// Gauge: signals held for their turn.
-    pub held: u64,
-    /// Gauge: longest time for which this hub has been behind another hub's presence, in milliseconds.
-    pub presence_lag_ms: u64,
-    /// Gauge: longest time since the last heartbeat of a hub whose peers are in the rosters, in milliseconds.
-    pub ghost_age_ms: u64,
-    /// Gauge: hubs and legacy links whose end, snapshot or changes have not completely been passed on to the shards.
-    pub unsettled_hubs: u64,
-}
-
-impl RelayStats {
-    /// Outcomes of this hub's peers' signals that were counted here and by no shard.
-    pub fn outcomes(&self) -> u64 {
-        self.delivered + self.forwarded_to_go
-    }
 }
 
 /// The rules between hubs. The [crate's documentation](crate) has the contract.

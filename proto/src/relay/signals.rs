@@ -16,7 +16,7 @@ use crate::router::{Origin, OutcomeLetter, RouterStats, Sender, SignalLetter, St
 use crate::time::Now;
 use crate::ws;
 
-use super::{Destination, Relay, Way};
+use super::{Destination, Relay};
 
 pub(super) use inbound::Inbound;
 pub(super) use outbound::Outbound;
@@ -363,23 +363,5 @@ impl Relay {
 
     fn observe_latency(&mut self, took: Duration) {
         self.stats.latency[RouterStats::latency_bucket(took)] += 1;
-    }
-}
-
-impl From<Via> for Destination {
-    fn from(via: Via) -> Self {
-        match via {
-            Via::Link(link) => Self::Link(link),
-            Via::Bridge(hub) => Self::Bridged(hub),
-        }
-    }
-}
-
-impl From<Via> for Way {
-    fn from(via: Via) -> Self {
-        match via {
-            Via::Link(link) => Self::Link(link),
-            Via::Bridge(_) => Self::Bridge,
-        }
     }
 }

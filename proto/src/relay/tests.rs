@@ -12,10 +12,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
 use crate::claim::Claim;
-use crate::id::{NetworkName, PeerIncarnation, SessionId};
+use crate::envelope::EnvelopeKind;
+use crate::id::{NetworkName, PeerIncarnation, SessionId, ShardId};
 use crate::limits::{HEARTBEAT, LEASE, RECEIPT_TIMEOUT, SNAPSHOT_PEERS};
 use crate::reason::{CloseReason, ErrorCode, Outcome};
-use crate::router::{Announcement, Asker, Discovery, Farewell, Origin, Sender, Standing, Stay};
+use crate::router::{Announcement, Asker, Discovery, Farewell, Origin, Sender, Standing, Stay, ToShard};
 use crate::wire::{self, MessageKind, SignalKind};
 
 struct Net {

@@ -1,12 +1,123 @@
-//! Read-only views of a relay.
+//! What a relay shows of itself: counters, gauges, and the state of other hubs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bugs::BugCounts;
+use crate::envelope::EnvelopeKind;
+use crate::id::{HubId, HubIncarnation, LinkId};
+use crate::route::Via;
+use crate::router::RouterStats;
 use crate::time::Now;
 
+use super::Relay;
 use super::reach::Reach;
 use super::remote::Remote;
-use super::{HubView, Relay, RelayStats};
+
+/// State of another hub, for the pages.
+#[derive(Clone, Debug)]
+pub struct HubView {
+    /// The hub.
+    pub hub: HubId,
+    /// Its current incarnation.
+    pub incarnation: HubIncarnation,
+    /// Whether its lease is valid. Only then are its peers in the rosters.
+    pub live: bool,
+    /// Whether it drains.
+    pub draining: bool,
+    /// The way to it.
+    pub route: Option<Via>,
+    /// Its direct link, if there is one.
+    pub link: Option<LinkId>,
+    /// Whether it is on the bridge.
+    pub bridged: bool,
+    /// Whether it is a Go hub.
+    pub legacy: bool,
+    /// Number of its peers.
+    pub peers: usize,
+    /// Number of its last change that is known here.
+    pub seq: u64,
+    /// Number of its changes that are missing here.
+    pub lag: u64,
+    /// Time since its last heartbeat.
+    pub heard: Duration,
+    /// URL at which hubs can dial it.
+    pub advertise: Option<Arc<str>>,
+    /// URL at which clients reach it.
+    pub public_url: Option<Arc<str>>,
+}
+
+/// Counters of a relay since its start, and gauges. Counters only grow.
+#[derive(Clone, Debug, Default)]
+pub struct RelayStats {
+    /// Envelopes received, by the kind's discriminant.
+    pub received: [u64; EnvelopeKind::ALL.len()],
+    /// Envelopes put out, by the kind's discriminant, counted once per link.
+    pub sent: [u64; EnvelopeKind::ALL.len()],
+    /// Changes and heartbeats that arrived before.
+    pub duplicates: u64,
+    /// Signals forwarded for other hubs.
+    pub forwarded: u64,
+    /// Signals of this hub's peers sent to other hubs.
+    pub relayed: u64,
+    /// Of those, the delivered ones without a receipt. They are reported to no shard, and counted here.
+    pub delivered: u64,
+    /// Of those, signals to Go hubs without a receipt.
+    pub forwarded_to_go: u64,
+    /// Of those, by the time from read to the return of the outcome, as in [`RouterStats::latency`].
+    pub latency: [u64; RouterStats::LATENCY_BOUNDS.len() + 1],
+    /// Signals dropped because they arrived too late for their order, or twice.
+    pub out_of_order: u64,
+    /// Outcomes that arrived after their signal had expired.
+    pub late_outcomes: u64,
+    /// Snapshots sent, and installed.
+    pub snapshots: [u64; 2],
+    /// Snapshots rejected: wrong digest, wrong part number, or late.
+    pub snapshots_refused: u64,
+    /// Hubs whose lease expired.
+    pub hubs_lost: u64,
+    /// Peers that left because their hub was lost.
+    pub ghosts_evicted: u64,
+    /// Takeovers asked of other hubs, by answer: free, in use.
+    pub takeovers: [u64; 2],
+    /// Messages of legacy links that were invalid or not allowed.
+    pub legacy_refused: u64,
+    /// Peers of Go hubs that became known in a network by a signal, because they are older than the link.
+    pub legacy_introduced: u64,
+    /// Times that a link carried nothing in at least one direction for [`LINK_SILENCE`](crate::limits::LINK_SILENCE).
+    pub link_silences: u64,
+    /// Times that no signal on a way was answered, and another way was taken.
+    pub ways_avoided: u64,
+    /// Implausible numbers: incarnations and sessions that begin too late, and signals too far ahead in their order.
+    pub numbers_refused: u64,
+    /// Times that this hub gave up its id.
+    pub ids_given_up: u64,
+    /// Impossible states that were found.
+    pub bugs: BugCounts,
+    /// Gauge: links that carry nothing in at least one direction.
+    pub links_silent: u64,
+    /// Gauge: hubs with a valid lease.
+    pub hubs: u64,
+    /// Gauge: peers at other hubs.
+    pub remote_peers: u64,
+    /// Gauge: signals without an outcome yet.
+    pub in_flight: u64,
+    /// Gauge: signals held for their turn.
+    pub held: u64,
+    /// Gauge: longest time for which this hub has been behind another hub's presence, in milliseconds.
+    pub presence_lag_ms: u64,
+    /// Gauge: longest time since the last heartbeat of a hub whose peers are in the rosters, in milliseconds.
+    pub ghost_age_ms: u64,
+    /// Gauge: hubs and legacy links whose end, snapshot or changes have not completely been passed on to the shards.
+    pub unsettled_hubs: u64,
+}
+
+impl RelayStats {
+    /// Outcomes of this hub's peers' signals that were counted here and by no shard.
+    pub fn outcomes(&self) -> u64 {
+        self.delivered + self.forwarded_to_go
+    }
+}
 
 impl Relay {
     /// Counters since the start, and current gauges.

@@ -1,0 +1,199 @@
+//! What goes into a relay and what comes out.
+
+use crate::bugs::BugNote;
+use crate::envelope::Envelope;
+use crate::id::{HubId, HubIncarnation, LinkId, ShardId};
+use crate::route::Via;
+use crate::router::{ToMesh, ToShard};
+
+/// Inputs of a relay. Each variant says when it may come. Inputs of one link arrive in order: `LinkUp` or `LegacyUp`,
+/// then everything else, then `LinkDown`. Inputs of an unknown link are ignored.
+#[derive(Debug)]
+pub enum RelayInput<'a> {
+    /// A letter from a shard. Letters of one shard arrive in the order in which they were posted.
+    Letter(ToMesh),
+    /// A link is ready: both ends have exchanged hellos and agreed to keep it. First input of a link. An older link to
+    /// the same hub may still exist for a while; envelopes received on it are still processed.
+    LinkUp {
+        /// The link. Its id must not have been used before.
+        link: LinkId,
+        /// The other hub.
+        hub: HubId,
+        /// The incarnation in that hub's hello.
+        incarnation: HubIncarnation,
+    },
+    /// Another process sent a hello with this hub's id on a link. At any time.
+    Namesake {
+        /// Its incarnation.
+        incarnation: HubIncarnation,
+        /// Its [`Heartbeat::process`](crate::envelope::Heartbeat::process).
+        process: u64,
+    },
+    /// A link has closed. Last input of a link. Its queue, if it was not sent, is lost.
+    LinkDown {
+        /// The link.
+        link: LinkId,
+    },
+    /// A part of a long message arrived on a link, and the rest has not. So the link is not silent, although there is
+    /// no complete envelope yet.
+    Heard {
+        /// The link.
+        link: LinkId,
+    },
+    /// An envelope arrived from a neighbour: on a link after [`Self::LinkUp`], or on the bridge after
+    /// [`Self::BridgeUp`]. Never [`Envelope::Hello`], which the mesh handles itself.
+    Received {
+        /// The link, or the hub on the bridge.
+        via: Via,
+        /// The envelope.
+        envelope: Envelope,
+    },
+    /// A link's queue, or the bridge's, rose above its high-water mark. Until [`Self::Room`] the relay puts out only
+    /// heartbeats and short answers for it.
+    Saturated {
+        /// The way: a link, or [`Way::Bridge`].
+        way: Way,
+    },
+    /// The queue of a way is short again: once after [`Self::Saturated`], and once as the answer to
+    /// [`RelayOutput::Backlog`].
+    Room {
+        /// The way: a link, or [`Way::Bridge`].
+        way: Way,
+    },
+    /// The bridge works: published frames reach all subscribers. Repeated when a new hub subscribes.
+    BridgeUp,
+    /// The bridge has failed; frames published last may be lost. Only after [`Self::BridgeUp`].
+    BridgeDown,
+    /// A legacy link is ready: to a Go hub, or to a hub that speaks its protocol. First input of a legacy link.
+    LegacyUp {
+        /// The link. Its id must not have been used before.
+        link: LinkId,
+        /// The Go hub.
+        hub: HubId,
+        /// Whether this hub dialed. Then it sends first.
+        dialed: bool,
+    },
+    /// A text message arrived on a legacy link. Its last input is [`Self::LinkDown`].
+    LegacyText {
+        /// The link.
+        link: LinkId,
+        /// The message.
+        text: &'a str,
+    },
+    /// The answer to [`RelayOutput::Unfinished`].
+    Continue,
+    /// The hub drains. Once. Other hubs must not dial it any more.
+    Draining,
+    /// The hub stops now: its peers have left. Once; the last input. Other hubs need not wait for its lease.
+    Ending,
+}
+
+/// A way on which envelopes leave a hub.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Way {
+    /// A link.
+    Link(LinkId),
+    /// The bridge.
+    Bridge,
+}
+
+/// Outputs of a relay. The caller must perform them in order.
+#[derive(Debug)]
+pub enum RelayOutput {
+    /// Append this envelope to the queue of a neighbour.
+    Send {
+        /// The destination.
+        to: Destination,
+        /// The envelope.
+        envelope: Envelope,
+    },
+    /// Append this text message to the queue of a legacy link.
+    SendText {
+        /// The way.
+        link: LinkId,
+        /// The message.
+        text: Box<str>,
+    },
+    /// Give [`RelayInput::Room`] when the queue of this way is short: there is more to send.
+    Backlog {
+        /// The link.
+        way: Way,
+    },
+    /// Post this letter. Letters to one shard must arrive in this order; none may be dropped.
+    Letter {
+        /// The shard.
+        to: ShardId,
+        /// The letter.
+        letter: ToShard,
+    },
+    /// This hub has given up its id and has the new id [`Relay::hub`](super::Relay::hub). End all links except
+    /// legacy links after their queues are written, and dial them again; restart the bridge. The relay has forgotten
+    /// them.
+    Renamed {
+        /// The new id.
+        hub: HubId,
+    },
+    /// There is more to do than fits into one turn. Give [`RelayInput::Continue`] once whatever else is ready has had its turn and few
+    /// letters wait for each shard.
+    Unfinished,
+    /// For the log.
+    Event(MeshEvent),
+    /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug assertions.
+    Bug(BugNote),
+}
+
+/// The destination of an envelope.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// The hub at the other end of a link.
+    Link(LinkId),
+    /// All hubs on the bridge.
+    Everyone,
+    /// One hub on the bridge.
+    Bridged(HubId),
+}
+
+/// An event about other hubs, for the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MeshEvent {
+    /// The first heartbeat of a hub arrived, or the first after it was lost.
+    HubFound(HubId),
+    /// A hub's lease has expired; this number of its peers has left.
+    HubLost(HubId, usize),
+    /// A hub sent its farewell; this number of its peers has left.
+    HubLeft(HubId, usize),
+    /// Another live hub uses this hub's id. The one that started later takes a new id.
+    SameId,
+    /// Other hubs remembered a later incarnation of this hub, which has ended. This hub has begun an even later one.
+    LaterLife,
+    /// This hub gave up its first id to another live hub, and has the second.
+    IdGivenUp(HubId, HubId),
+    /// Two live hubs have this id.
+    TwoHubs(HubId),
+    /// A snapshot replaced this hub's replica of another hub.
+    Repaired(HubId),
+    /// Nothing arrives on the link to this hub. Signals take another way if there is one.
+    LinkSilent(HubId),
+    /// This hub reports that nothing arrives on the link from here. Signals take another way if there is one.
+    LinkUnheard(HubId),
+    /// The link to this hub works in both directions again.
+    LinkWorks(HubId),
+}
+
+impl From<Via> for Destination {
+    fn from(via: Via) -> Self {
+        match via {
+            Via::Link(link) => Self::Link(link),
+            Via::Bridge(hub) => Self::Bridged(hub),
+        }
+    }
+}
+
+impl From<Via> for Way {
+    fn from(via: Via) -> Self {
+        match via {
+            Via::Link(link) => Self::Link(link),
+            Via::Bridge(_) => Self::Bridge,
+        }
+    }
+}
