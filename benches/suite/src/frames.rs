@@ -1,5 +1,7 @@
 //! Finds WebSocket frames in a stream, masked or not, and their payloads.
 
+/// Opcode of a further fragment.
+const CONTINUATION: u8 = 0;
 /// Opcode of a text frame.
 pub(crate) const TEXT: u8 = 1;
 /// Opcode of a close.
@@ -141,6 +143,27 @@ pub(crate) fn text(payload: &str) -> Vec<u8> {
 /// A client's pong.
 pub(crate) fn pong() -> Vec<u8> {
     frame(PONG, &[])
+}
+
+/// A client's ping.
+pub(crate) fn ping() -> Vec<u8> {
+    frame(PING, &[])
+}
+
+/// The beginning of a text that is sent in fragments: an empty one.
+pub(crate) fn first_fragment() -> Vec<u8> {
+    unfinished(TEXT)
+}
+
+/// A further fragment, empty and not the last.
+pub(crate) fn empty_fragment() -> Vec<u8> {
+    unfinished(CONTINUATION)
+}
+
+fn unfinished(opcode: u8) -> Vec<u8> {
+    let mut out = frame(opcode, &[]);
+    out[0] &= 0x7f;
+    out
 }
 
 /// A client's close, code 1000.

@@ -6,6 +6,7 @@ mod connections;
 mod crossing;
 mod crowd;
 mod discovery;
+mod fairness;
 mod figures;
 mod frames;
 mod ledger;

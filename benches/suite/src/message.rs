@@ -47,6 +47,17 @@ pub(crate) fn announce(network: &str) -> Vec<u8> {
     frames::text(&format!(r#"{{"type":"announce","networkName":"{network}","data":{{"name":"bench"}}}}"#))
 }
 
+/// The frame of an announcement whose data has this length.
+pub(crate) fn announce_of(network: &str, bytes: usize) -> Vec<u8> {
+    let name = "x".repeat(bytes);
+    frames::text(&format!(r#"{{"type":"announce","networkName":"{network}","data":{{"name":"{name}"}}}}"#))
+}
+
+/// The frame of an announcement that asks for bounded discovery.
+pub(crate) fn announce_bounded(network: &str) -> Vec<u8> {
+    frames::text(&format!(r#"{{"type":"announce","networkName":"{network}","data":{{"discover":{{"closest":4}}}}}}"#))
+}
+
 /// The discovery of this peer as a frame of the peer itself, for the yardstick, which forwards frames unchanged.
 pub(crate) fn discovered(peer: usize, network: usize) -> Vec<u8> {
     let (peer, target) = (id(peer), id(0));

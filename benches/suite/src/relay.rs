@@ -89,6 +89,29 @@ pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64, spin: bool) -> io:
     Ok(figures.into_iter().chain([("asked", rate), ("reached", reached)]).collect())
 }
 
+/// As [`open`], with a generator that sleeps between messages. Everything that was sent is waited for, so that a delay
+/// longer than the window is seen.
+pub(crate) fn quiet(pairs: &[Pair<'_>], plan: Plan, rate: f64) -> io::Result<Figures> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let mut talk = Talk::assemble(pairs, plan, Some(Duration::from_micros(100)))?;
+    talk.measure(plan.window, |talk, time| {
+        let (begin, mut sent) = (Instant::now(), 0u64);
+        let is_under_way = |talk: &Talk| talk.sent.iter().any(|sent| !sent.is_empty());
+        while begin.elapsed() < time || (is_under_way(talk) && begin.elapsed() < time + PATIENCE) {
+            let due = (begin.elapsed().min(time).as_secs_f64() * rate) as u64;
+            while sent < due {
+                let at = 2 * (sent % pairs.len() as u64) as usize;
+                talk.send(at, 1, begin + Duration::from_secs_f64((sent + 1) as f64 / rate))?;
+                sent += 1;
+            }
+            for at in talk.wait()? {
+                talk.take(at);
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Like [`open`], while this number of clients per second begin TLS handshakes at the first server.
 pub(crate) fn beside_handshakes(
     pairs: &[Pair<'_>],

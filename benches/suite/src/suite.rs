@@ -9,7 +9,7 @@ use crate::relay::{self, Plan};
 use crate::report::{Column, SERVERS};
 use crate::secure;
 use crate::server::{Kind, Server, Setup};
-use crate::{crossing, crowd, discovery, mesh};
+use crate::{crossing, crowd, discovery, fairness, mesh};
 
 /// A scenario with its parameters.
 pub(crate) struct Case {
@@ -209,6 +209,16 @@ pub(crate) fn cases(setup: &Setup, size: Size) -> Vec<Case> {
             );
         }
     }
+    for flood in fairness::Flood::ALL {
+        let own = one.clone();
+        cases.push(Case {
+            name: format!("fairness: {}", flood.label()),
+            rounds: size.rounds.unwrap_or(1),
+            servers: &fairness::PLACES,
+            columns: FAIRNESS,
+            run: Box::new(move || fairness::run(flood, &own, window)),
+        });
+    }
     if setup.knows("TLS_CERT") && secure::has_nginx() {
         cases.extend(tls_cases(&one, &two, size, rounds, plan));
     }
@@ -314,6 +324,11 @@ const BESIDE: &[Column] = &[
     Column { figure: "p99_us", name: "p99 with them, µs", decimals: 0 },
     Column { figure: "by_quiet", name: "with / without", decimals: 2 },
     Column { figure: "answered", name: "answered handshakes", decimals: 0 },
+];
+const FAIRNESS: &[Column] = &[
+    Column { figure: "p50_us", name: "the pair's p50, µs", decimals: 0 },
+    Column { figure: "p99_us", name: "the pair's p99, µs", decimals: 0 },
+    Column { figure: "flood_busy", name: "cores that the flood's hub used", decimals: 2 },
 ];
 const CHURN: &[Column] = &[
     Column { figure: "cpu_us", name: "CPU per leave and join, µs", decimals: 1 },

@@ -62,6 +62,13 @@ pub(crate) struct Swarm {
     pub(crate) lost: usize,
 }
 
+impl Conn {
+    /// Whether the socket has taken everything.
+    pub(crate) fn has_sent_all(&self) -> bool {
+        self.unsent.is_empty()
+    }
+}
+
 /// A readable connection.
 pub(crate) type Ready = usize;
 
