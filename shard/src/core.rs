@@ -17,10 +17,11 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use outbound::Urgency;
 use proto::keepalive::{Life, Patience, Wheel};
-use proto::limits::READ_BUFFER_BYTES;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use proto::limits::SOCKET_UNSENT_BYTES;
+use proto::limits::{READ_BUFFER_BYTES, SHARD_TURN_NANOS};
 use proto::ws::{Reader, Speaker};
 use proto::{
     Bugs, CloseReason, Input, Keys, Now, Origin, Output, PeerId, Router, RouterConfig, SessionId, SessionPhase,
@@ -32,6 +33,7 @@ use tracing::debug;
 
 use crate::Gauges;
 use crate::clock::Clock;
+use crate::fair::{Fair, Meter};
 use crate::queue::Pool;
 use crate::session::{Arrival, Counted, Session};
 use crate::socket::Writer;
@@ -77,12 +79,19 @@ pub(crate) struct Core {
     /// The router has something to do whose time had passed in the last turn.
     overdue: bool,
     turn: Turn,
-    /// Sessions with something to write, in the order in which they came to have it.
-    dirty: VecDeque<SessionId>,
+    /// Sessions to be written first: something in their queues is addressed to them. In the order in which they came to
+    /// have it. Each is in a list once, and may have been written by the other one.
+    first: VecDeque<SessionId>,
+    /// Sessions to be written later: they have presence of others queued.
+    later: VecDeque<SessionId>,
+    /// Number of sessions with something to write.
+    dirty: usize,
     /// Bytes queued for them.
     dirty_bytes: usize,
-    /// Whether so much is queued that nothing is read until half of it is written.
+    /// Whether so much is queued that no dear turn may add to it until half of it is written.
     behind: bool,
+    /// Which session is read next.
+    fair: Fair,
     flusher: Option<Waker>,
     outboxes: Outboxes,
     parked: Vec<SessionId>,
@@ -161,9 +170,12 @@ impl Core {
             unfinished: false,
             overdue: false,
             turn: Turn::default(),
-            dirty: VecDeque::new(),
+            first: VecDeque::new(),
+            later: VecDeque::new(),
+            dirty: 0,
             dirty_bytes: 0,
             behind: false,
+            fair: Fair::default(),
             flusher: None,
             outboxes: Outboxes::new(shards.into(), meshed),
             parked: Vec::new(),
@@ -186,14 +198,59 @@ impl Core {
         }
     }
 
-    /// Begins a turn: a piece of work before everything else that is ready has its turn.
-    pub(crate) fn begin_turn(&mut self) {
-        self.turn.begin();
+    /// Begins a turn: a piece of work before everything else that is ready has its turn. It should cost at most so many
+    /// nanoseconds.
+    pub(crate) fn begin_turn(&mut self, most_nanos: u64) {
+        self.turn.begin_within(most_nanos);
     }
 
     /// Whether this turn has carried out as much as a turn should.
     pub(crate) fn is_turn_over(&self) -> bool {
         self.turn.is_over()
+    }
+
+    /// Whether a session that may have something to be read may be read in this turn. Otherwise it is woken when it is
+    /// its turn.
+    pub(crate) fn admits(&mut self, id: SessionId) -> bool {
+        let Self { slots, fair, behind, .. } = self;
+        let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
+        let Some(session) = slot.and_then(|slot| slot.session.as_mut()) else { return true };
+        let admits = fair.admits(id, &mut session.meter, *behind);
+        if !admits {
+            self.wake_flusher();
+        }
+        admits
+    }
+
+    /// Charges a session for this turn, which it was admitted to.
+    pub(crate) fn charge(&mut self, id: SessionId) {
+        self.now();
+        let cost = self.turn.cost();
+        let Self { slots, fair, .. } = self;
+        let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
+        match slot.and_then(|slot| slot.session.as_mut()) {
+            Some(session) => fair.charge(&mut session.meter, cost),
+            // It has ended in this turn, and what that cost is still part of the round.
+            None => fair.charge(&mut Meter::default(), cost),
+        }
+    }
+
+    /// Begins a round: wakes the sessions that may be read in it. True if others wait for the next one.
+    pub(crate) fn begin_round(&mut self) -> bool {
+        let mut fair = std::mem::take(&mut self.fair);
+        fair.begin_round(self.behind, |id| {
+            if let Some(session) = self.session_mut(id) {
+                session.meter.call();
+                session.wake();
+            }
+        });
+        self.fair = fair;
+        let is_left = self.fair.has_waiting();
+        if is_left {
+            // The flusher returns in its turn by itself.
+            self.flusher = None;
+        }
+        is_left
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -261,9 +318,13 @@ impl Core {
             life: Life::new(now.at),
             blocked: false,
             dirty: false,
+            in_first: false,
+            in_later: false,
+            regained: false,
             dirty_bytes: 0,
             backlog: false,
             parked: false,
+            meter: Meter::default(),
             deaf: false,
             client_done: false,
             seat,
@@ -307,7 +368,7 @@ impl Core {
 
     /// Post from another shard or from the mesh: as much of it as one turn has. What is left is for the next.
     pub(crate) fn letters(&mut self, letters: &mut impl Iterator<Item = ToShard>) {
-        self.begin_turn();
+        self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();
         let _turn = TurnGuard::of("letters", ());
         planted("letters");
@@ -325,7 +386,7 @@ impl Core {
         if !is_left || self.is_behind() || !self.outboxes.has_room_for_a_slice() {
             return false;
         }
-        self.begin_turn();
+        self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();
         self.settle(now);
         if std::mem::take(&mut self.unfinished) {
@@ -386,7 +447,7 @@ impl Core {
                 }
                 if more {
                     // This turn may have sent nothing: the flusher asks for the next chunk anyway.
-                    self.mark_dirty(session, 0);
+                    self.mark_dirty(session, 0, Urgency::Later);
                 }
             }
             Output::Close { session, reason } => self.close(session, reason, now),

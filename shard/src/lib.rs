@@ -10,6 +10,7 @@ mod clock;
 mod config;
 mod core;
 mod crowd;
+mod fair;
 mod http;
 mod links;
 mod listen;

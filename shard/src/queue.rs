@@ -194,6 +194,11 @@ impl SendQueue {
         self.ends.len()
     }
 
+    /// Whether a signal is queued.
+    pub(crate) fn has_signals(&self) -> bool {
+        !self.signals.is_empty()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.written == self.bytes.len() && self.lane.is_empty()
     }

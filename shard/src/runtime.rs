@@ -376,14 +376,15 @@ async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<ToSh
 /// Writes queued data: letters first, since their receivers have other cores, then a chunk of the sessions.
 ///
 /// Runs once after all ready tasks have had a turn, so that many frames leave in one write.
-async fn flush(core: Rc<RefCell<Core>>, mut mailboxes: Mailboxes) {
+pub(crate) async fn flush(core: Rc<RefCell<Core>>, mut mailboxes: Mailboxes) {
     loop {
         std::future::poll_fn(|cx| {
             let mut core = core.borrow_mut();
             core.set_flusher(cx.waker());
             core.deliver(&mut mailboxes, cx);
             let has_more = core.flush(FLUSH_CHUNK);
-            if core.continue_work() || has_more { Poll::Ready(()) } else { Poll::Pending }
+            let has_waiting = core.begin_round();
+            if core.continue_work() || has_more || has_waiting { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
         // Yield to the I/O driver after each chunk. With a plain wake-up, tokio would run this task up to 61 times

@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Gauges;
 use crate::crowd::Place;
+use crate::fair::Meter;
 use crate::queue::SendQueue;
 use crate::socket::{Socket, Writer};
 
@@ -134,14 +135,22 @@ pub(crate) struct Session {
     pub(crate) life: Life,
     /// Whether the socket accepts nothing at present.
     pub(crate) blocked: bool,
-    /// Whether it is in the list of sessions to write.
+    /// Whether something waits to be written to it.
     pub(crate) dirty: bool,
+    /// Whether it is in the list of sessions that are written first.
+    pub(crate) in_first: bool,
+    /// Whether it is in the list of sessions that are written later.
+    pub(crate) in_later: bool,
+    /// Whether its socket has just accepted bytes again.
+    pub(crate) regained: bool,
     /// Bytes queued for it there.
     pub(crate) dirty_bytes: usize,
     /// Whether the router has more of a roster to send.
     pub(crate) backlog: bool,
     /// Whether it waits until the shard reads frames again.
     pub(crate) parked: bool,
+    /// Its share of the shard's time.
+    pub(crate) meter: Meter,
     /// Whether received data can no longer be parsed; only its end is awaited.
     pub(crate) deaf: bool,
     /// Whether the client's close frame or end has arrived: the socket closes when the queue is empty.

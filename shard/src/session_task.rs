@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use proto::limits::READ_BUFFER_BYTES;
+use proto::limits::{READ_BUFFER_BYTES, TURN_NANOS};
 use proto::{CloseReason, SessionId, SessionPhase, isolated};
 use thread::{TurnGuard, planted};
 use tls::Received;
@@ -24,12 +24,25 @@ pub(crate) async fn run(core: Rc<RefCell<Core>>, id: SessionId, mut read: OwnedR
         let mut core = core.borrow_mut();
         let session = core.session_mut(id).map(|session| (session.peer, session.address));
         let _turn = TurnGuard::of("session", session);
-        drive(&mut core, id, &mut read, cx)
+        core.begin_turn(TURN_NANOS);
+        let mut has_read = false;
+        let driven = drive(&mut core, id, &mut read, cx, &mut has_read);
+        if has_read {
+            core.charge(id);
+        }
+        driven
     })
     .await;
 }
 
-fn drive(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<()> {
+/// Sets `has_read` if the session was admitted to a turn.
+fn drive(
+    core: &mut Core,
+    id: SessionId,
+    read: &mut OwnedReadHalf,
+    cx: &mut Context<'_>,
+    has_read: &mut bool,
+) -> Poll<()> {
     for _ in 0..READS_PER_TURN {
         if core.is_turn_over() {
             break;
@@ -50,6 +63,11 @@ fn drive(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Cont
             core.park(id);
             return Poll::Pending;
         }
+        if !*has_read && !core.admits(id) {
+            return Poll::Pending;
+        }
+        *has_read = true;
+        let Some(session) = core.session_mut(id) else { return Poll::Ready(()) };
         if std::mem::take(&mut session.replay) {
             core.received(id, &mut []);
             continue;

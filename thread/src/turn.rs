@@ -4,12 +4,21 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use proto::Turns;
-use proto::limits::{NOTICED_STOP, TURN_OUTPUTS};
+use proto::limits::{BYTE_NANOS, NOTICED_STOP, TURN_OUTPUTS, WRITE_NANOS};
 
 /// The present turn of a thread: one piece of work before everything else that is ready has its turn.
 #[derive(Debug, Default)]
 pub struct Turn {
     outputs: usize,
+    /// Writes that it has caused.
+    writes: u64,
+    /// Bytes that it has queued for sockets.
+    bytes: u64,
+    /// Cost after which it is over, in nanoseconds, if only its outputs do not decide.
+    most_nanos: Option<u64>,
+    began: Cell<Duration>,
+    /// Time that it had taken when the clock was last read, in nanoseconds.
+    nanos: Cell<u64>,
     /// Whether it has begun and the clock has not been read yet.
     is_new: Cell<bool>,
     lengths: RefCell<Turns>,
@@ -18,8 +27,32 @@ pub struct Turn {
 impl Turn {
     /// Begins the next turn. The one before has ended.
     pub fn begin(&mut self) {
-        self.outputs = 0;
+        (self.outputs, self.writes, self.bytes) = (0, 0, 0);
+        self.most_nanos = None;
+        self.nanos.set(0);
         self.is_new.set(true);
+    }
+
+    /// Begins the next turn, which is also over when it has cost this many nanoseconds.
+    pub fn begin_within(&mut self, most_nanos: u64) {
+        self.begin();
+        self.most_nanos = Some(most_nanos);
+    }
+
+    /// Counts one write to a socket that it causes.
+    pub fn add_write(&mut self) {
+        self.writes += 1;
+    }
+
+    /// Counts bytes that it queues for a socket.
+    pub fn add_bytes(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// What it has cost so far, in nanoseconds: its time when the clock was last read, and an estimate for what it has
+    /// caused to be written.
+    pub fn cost(&self) -> u64 {
+        self.nanos.get() + self.writes * WRITE_NANOS + self.bytes * BYTE_NANOS
     }
 
     /// Counts one output of the rules that is performed, or work of about that size.
@@ -27,15 +60,18 @@ impl Turn {
         self.outputs += 1;
     }
 
-    /// Whether [`TURN_OUTPUTS`] are counted: what is left is for the next turn.
+    /// Whether [`TURN_OUTPUTS`] are counted, or it has cost as much as it may: what is left is for the next turn.
     pub fn is_over(&self) -> bool {
-        self.outputs >= TURN_OUTPUTS
+        self.outputs >= TURN_OUTPUTS || self.most_nanos.is_some_and(|most| self.cost() >= most)
     }
 
     /// Records a reading of the clock. The first one in a turn is its beginning.
     pub fn look(&self, at: Duration) {
         if self.is_new.take() {
+            self.began.set(at);
             self.lengths.borrow_mut().begin(at, crate::take_idle());
+        } else {
+            self.nanos.set(at.saturating_sub(self.began.get()).as_nanos() as u64);
         }
     }
 
@@ -60,6 +96,7 @@ mod tests {
     #[test]
     fn turn_is_over_after_its_outputs_and_begins_with_its_first_look() {
         let mut turn = Turn::default();
+        assert!(!turn.is_over());
         turn.begin();
         turn.look(Duration::from_millis(5));
         for _ in 0..TURN_OUTPUTS {
@@ -73,6 +110,21 @@ mod tests {
         assert!(!turn.is_over());
         turn.look(Duration::from_millis(25));
         assert_eq!(turn.lengths().counts.iter().sum::<u64>(), 1);
+    }
+
+    #[test]
+    fn turn_is_over_after_its_cost() {
+        let mut turn = Turn::default();
+        turn.begin_within(2 * WRITE_NANOS + 1000 * BYTE_NANOS);
+        turn.look(Duration::from_millis(5));
+        turn.add_write();
+        turn.add_bytes(1000);
+        assert!(!turn.is_over());
+        turn.look(Duration::from_millis(5) + Duration::from_nanos(WRITE_NANOS));
+        assert!(turn.is_over());
+        assert_eq!(turn.cost(), 2 * WRITE_NANOS + 1000 * BYTE_NANOS);
+        turn.begin_within(1);
+        assert!(!turn.is_over());
     }
 
     #[test]

@@ -95,8 +95,9 @@ pub const MAILBOX_BATCHES: usize = 64;
 /// Maximum number of upgraded sockets that wait for their home shard. The acceptor of a further one waits.
 pub const HANDOFF_QUEUE: usize = 256;
 
-/// Number of sessions with queued bytes, and number of those bytes, at which a shard stops reading frames until half of
-/// either is left. Further messages would only wait behind them, and grow the queues of peers that read well.
+/// Number of sessions with queued bytes, and number of those bytes, at which a shard stops reading letters, and sessions
+/// with dear turns, until half of either is left. Further presence would only wait behind them, and grow the queues of
+/// peers that read well.
 ///
 /// Both, because a crowd that receives many announcements gets them in one write: one announcement in a network of
 /// 2,000 is 2,000 sessions and 600 KB, and 16 MiB are 27 of them per write.
@@ -111,8 +112,57 @@ pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Number of sessions that are written before other tasks of the shard run: 64 x about 8 us = half a millisecond.
 pub const FLUSH_CHUNK: usize = 64;
 
-/// Number of bytes that are written before other tasks of the shard run, plus the last session's.
-pub const FLUSH_CHUNK_BYTES: u64 = 1024 * 1024;
+/// Number of bytes that are written before other tasks of the shard run, plus the last session's: a quarter of a
+/// millisecond, and as much for the last.
+pub const FLUSH_CHUNK_BYTES: u64 = 256 * 1024;
+
+/// Number of bytes that are written to one session before others have their turn.
+pub const WRITE_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Cost of one turn of a session, in nanoseconds, after which it ends. What is left of its read has another turn.
+///
+/// A turn costs its time, and [`WRITE_NANOS`] and [`BYTE_NANOS`] for what it makes the shard write. One message can
+/// exceed it: an announcement of 16 KiB in a network of 500 makes the shard write 8 MB.
+pub const TURN_NANOS: u64 = 250_000;
+
+/// The same for any other turn of a shard: a batch of [`LETTER_BATCH`] letters with a signal each.
+pub const SHARD_TURN_NANOS: u64 = 2_000_000;
+
+/// Cost of writing to one more session: a system call.
+pub const WRITE_NANOS: u64 = 5_000;
+
+/// Cost of writing one byte: two copies.
+pub const BYTE_NANOS: u64 = 1;
+
+/// Cost of a turn, by experience, up to which a session counts as cheap and is read at once: 5 messages to 5 peers.
+pub const CHEAP_TURN_NANOS: u32 = 50_000;
+
+/// Cost that is expected of a session's next turn at most, and of a new session's first turn. It falls by half with
+/// each cheaper turn, and after 5 cheap ones it is below [`CHEAP_TURN_NANOS`].
+pub const DEAREST_TURN_NANOS: u32 = 1_000_000;
+
+/// Least cost of a turn, so that a turn of nothing is not free.
+pub const LEAST_TURN_NANOS: u64 = 1_000;
+
+/// Cost that the dear turns of one round may have. Further ones wait for the next round.
+///
+/// With one turn that exceeds it and the flusher's, a round lasts 1 to 2 ms: a quiet session waits for that long.
+pub const ROUND_DEAR_NANOS: i64 = 500_000;
+
+/// Cost of a round's turns above which sessions with cheap turns wait for the next round, too.
+pub const ROUND_CHEAP_NANOS: u64 = 4_000_000;
+
+/// Maximum cost by which a round's dear turns delay those of the next rounds. What a longer turn makes the shard write
+/// delays them by itself: see [`FLUSH_BACKLOG`].
+pub const ROUND_DEBT_NANOS: i64 = 4 * ROUND_DEAR_NANOS;
+
+/// Maximum number of waiting sessions that one round calls.
+pub const ROUND_CALLS: usize = 16;
+
+/// Number of rounds after which one session with dear turns is read, whatever waits to be written: sessions with cheap
+/// turns may keep a shard busy for ever. Meanwhile the shard has written at least 1024 x [`FLUSH_CHUNK`] queues, or
+/// 256 MiB.
+pub const HELD_ROUNDS: u32 = 1024;
 
 /// Number of networks that one turn of a shard examines for the list of the largest: 4,096 x 20 ns = 80 us.
 pub const NETWORKS_CHUNK: usize = 4_096;

@@ -105,6 +105,8 @@ impl Core {
         self.free.push(id.slot);
         self.live -= 1;
         self.dirty_bytes -= session.dirty_bytes;
+        self.dirty -= usize::from(session.dirty);
+        self.fair.remove(&session.meter);
         session.wake();
         self.give_back(&mut session);
     }

@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use proto::limits::{
     CLOSE_LINGER, FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, FLUSH_CHUNK_BYTES, ROSTER_CHUNKS, ROSTER_LOW_WATER_BYTES,
-    SEND_FLOOR_BYTES,
+    SEND_FLOOR_BYTES, SHARD_TURN_NANOS, WRITE_CHUNK_BYTES,
 };
 use proto::{CloseReason, Frame, MessageKind, Now, Origin, PeerId, SessionId, SessionPhase, bug};
 use thread::{TurnGuard, planted};
@@ -13,6 +13,27 @@ use thread::{TurnGuard, planted};
 use super::{Core, Due, Followup};
 use crate::queue::{Room, SendQueue};
 use crate::session::why_lost;
+
+/// Which sessions are written before others. The order within a session's queue is always the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Urgency {
+    /// Something is addressed to the session.
+    First,
+    /// It has only presence of others queued.
+    Later,
+}
+
+impl Urgency {
+    fn of(kind: MessageKind) -> Self {
+        let is_presence =
+            matches!(kind, MessageKind::PeerDiscovered | MessageKind::PeerDisconnected | MessageKind::Goodbye);
+        if is_presence { Self::Later } else { Self::First }
+    }
+
+    fn of_queue(queue: &SendQueue) -> Self {
+        if queue.has_signals() { Self::First } else { Self::Later }
+    }
+}
 
 impl Core {
     pub(super) fn enqueue(
@@ -57,7 +78,7 @@ impl Core {
             Frame::Template(template) => template.write_to(out, &peer, now.wall_ms),
         });
         let added = queue.len_bytes() - before;
-        self.queued(id, added);
+        self.queued(id, added, Urgency::of(kind));
     }
 
     /// The limits of a queue at this moment.
@@ -78,7 +99,7 @@ impl Core {
 
     pub(super) fn push(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
         if let Some(added) = self.append(id, write) {
-            self.queued(id, added);
+            self.queued(id, added, Urgency::First);
         }
     }
 
@@ -86,7 +107,7 @@ impl Core {
     pub(super) fn push_close(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
         if let Some(added) = self.append(id, write) {
             self.stats.queued_bytes += added as u64;
-            self.mark_dirty(id, added);
+            self.mark_dirty(id, added, Urgency::First);
         }
     }
 
@@ -101,21 +122,17 @@ impl Core {
         let after = queue.len_bytes();
         // A new one may replace another.
         self.stats.queued_bytes = self.stats.queued_bytes + after as u64 - before as u64;
-        self.mark_dirty(id, after.saturating_sub(before));
+        self.mark_dirty(id, after.saturating_sub(before), Urgency::First);
     }
 
     /// The socket of a session may accept bytes again.
     pub(crate) fn unblocked(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
         session.blocked = false;
-        let before = self.stats.writes;
-        self.flush_session(id);
-        let taken = self.stats.writes > before;
-        let now = self.now();
-        if let Some(session) = self.session_mut(id).filter(|_| taken) {
-            // It reads, but slowly. Queued pings may be far behind in what it has to read.
-            session.life.shown(now.at);
-        }
+        session.regained = true;
+        let bytes = session.queued_bytes().min(WRITE_CHUNK_BYTES);
+        // A crowd of slow readers must not delay what is addressed to others.
+        self.mark_dirty(id, bytes, Urgency::Later);
     }
 
     /// Queues a frame. Returns the number of bytes by which the queue has grown.
@@ -130,7 +147,7 @@ impl Core {
     }
 
     /// Records that a session's queue has grown, and closes a session that reads too slowly.
-    pub(super) fn queued(&mut self, id: SessionId, added: usize) {
+    pub(super) fn queued(&mut self, id: SessionId, added: usize, urgency: Urgency) {
         self.stats.queued_bytes += added as u64;
         let over_budget = self.stats.queued_bytes > self.limits.send_budget_bytes as u64;
         let limits = self.limits;
@@ -144,7 +161,7 @@ impl Core {
         if slow && open {
             self.cut_slow_consumer(id);
         } else {
-            self.mark_dirty(id, added);
+            self.mark_dirty(id, added, urgency);
         }
         self.stats.queue_peak_bytes = self.stats.queue_peak_bytes.max(bytes as u64);
         self.stats.queue_peak_frames = self.stats.queue_peak_frames.max(frames as u64);
@@ -159,16 +176,50 @@ impl Core {
     }
 
     /// Schedules a session for writing, with `added` more bytes.
-    pub(super) fn mark_dirty(&mut self, id: SessionId, added: usize) {
-        let Some(session) = self.session_mut(id).filter(|session| !session.blocked) else { return };
+    pub(super) fn mark_dirty(&mut self, id: SessionId, added: usize, urgency: Urgency) {
+        self.turn.add_bytes(added);
+        let Self { slots, first, later, .. } = self;
+        let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
+        let Some(session) = slot.and_then(|slot| slot.session.as_mut()).filter(|session| !session.blocked) else {
+            return;
+        };
         session.dirty_bytes += added;
-        let first = !std::mem::replace(&mut session.dirty, true);
         self.dirty_bytes += added;
-        if first {
-            self.dirty.push_back(id);
+        let was_dirty = std::mem::replace(&mut session.dirty, true);
+        let (list, is_listed) = match urgency {
+            Urgency::First => (first, &mut session.in_first),
+            Urgency::Later => (later, &mut session.in_later),
+        };
+        // A session that is to be written first need not be written later, too.
+        if (!was_dirty || urgency == Urgency::First) && !std::mem::replace(is_listed, true) {
+            list.push_back(id);
+        }
+        if !was_dirty {
+            self.dirty += 1;
+            self.turn.add_write();
             self.wake_flusher();
         }
-        self.behind |= self.dirty.len() > FLUSH_BACKLOG && self.dirty_bytes > FLUSH_BACKLOG_BYTES;
+        self.behind |= self.dirty > FLUSH_BACKLOG && self.dirty_bytes > FLUSH_BACKLOG_BYTES;
+    }
+
+    /// The next session to write. Of four, one is of those that are written later, so that nobody waits for ever.
+    fn next_to_write(&mut self, nth: usize) -> Option<SessionId> {
+        loop {
+            let is_later = self.first.is_empty() || (nth % 4 == 3 && !self.later.is_empty());
+            let id = if is_later { self.later.pop_front() } else { self.first.pop_front() }?;
+            let Some(session) = self.session_mut(id) else { continue };
+            if is_later {
+                session.in_later = false;
+            } else {
+                session.in_first = false;
+            }
+            if std::mem::take(&mut session.dirty) {
+                let bytes = std::mem::take(&mut session.dirty_bytes);
+                self.dirty_bytes -= bytes;
+                self.dirty -= 1;
+                return Some(id);
+            }
+        }
     }
 
     pub(super) fn wake_flusher(&mut self) {
@@ -183,27 +234,22 @@ impl Core {
 
     /// Writes up to `n` sessions, and up to [`FLUSH_CHUNK_BYTES`] plus one session's. True if more are queued.
     pub(crate) fn flush(&mut self, n: usize) -> bool {
-        self.begin_turn();
+        self.begin_turn(SHARD_TURN_NANOS);
         let before = self.stats.bytes_out;
         let _turn = TurnGuard::of("flush", ());
-        if !self.dirty.is_empty() {
+        if self.dirty > 0 {
             planted("flush");
         }
-        for _ in 0..n {
+        for nth in 0..n {
             if self.stats.bytes_out - before > FLUSH_CHUNK_BYTES {
                 break;
             }
-            let Some(id) = self.dirty.pop_front() else { break };
-            if let Some(session) = self.session_mut(id) {
-                session.dirty = false;
-                let bytes = std::mem::take(&mut session.dirty_bytes);
-                self.dirty_bytes -= bytes;
-                self.flush_session(id);
-            }
+            let Some(id) = self.next_to_write(nth) else { break };
+            self.flush_session(id);
         }
-        self.behind &= self.dirty.len() > FLUSH_BACKLOG / 2 && self.dirty_bytes > FLUSH_BACKLOG_BYTES / 2;
+        self.behind &= self.dirty > FLUSH_BACKLOG / 2 && self.dirty_bytes > FLUSH_BACKLOG_BYTES / 2;
         self.unpark();
-        let more = !self.dirty.is_empty();
+        let more = self.dirty > 0;
         if more {
             // It returns in its turn by itself.
             self.flusher = None;
@@ -211,11 +257,13 @@ impl Core {
         more
     }
 
-    /// Writes a session's queue until its socket accepts no more, and the next chunks of a roster with it.
+    /// Writes a session's queue until its socket accepts no more, up to [`WRITE_CHUNK_BYTES`], and the next chunks of a
+    /// roster with it.
     pub(crate) fn flush_session(&mut self, id: SessionId) {
         let now = self.now();
+        let before = self.stats.writes;
         for _ in 0..ROSTER_CHUNKS {
-            self.write_out(id, now);
+            let is_whole = self.write_out(id, now);
             let Some(session) = self.session_mut(id) else { break };
             let room = session.backlog && session.queued_bytes() < ROSTER_LOW_WATER_BYTES;
             let blocked = session.blocked;
@@ -223,9 +271,17 @@ impl Core {
                 self.followups.push_back(Followup::Room(id));
             }
             self.settle(now);
-            if !room || blocked {
+            if !room || blocked || !is_whole {
                 break;
             }
+        }
+        let taken = self.stats.writes > before;
+        if let Some(session) = self.session_mut(id)
+            && std::mem::take(&mut session.regained)
+            && taken
+        {
+            // It reads, but slowly. Queued pings may be far behind in what it has to read.
+            session.life.shown(now.at);
         }
         self.finish_if_written(id);
     }
@@ -237,14 +293,16 @@ impl Core {
         }
     }
 
-    fn write_out(&mut self, id: SessionId, now: Now) {
+    /// Writes a session's queue. False if the rest waits for other sessions' turns.
+    fn write_out(&mut self, id: SessionId, now: Now) -> bool {
         let mut failed = None;
+        let mut left = WRITE_CHUNK_BYTES;
         loop {
             let Some(slot) = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)
             else {
-                return;
+                return true;
             };
-            let Some(session) = slot.session.as_deref_mut() else { return };
+            let Some(session) = slot.session.as_deref_mut() else { return true };
             if session.write.has_pending() {
                 match session.write.flush() {
                     Ok(n) => {
@@ -265,8 +323,15 @@ impl Core {
                 }
             }
             let Some(queue) = &mut session.queue else { break };
-            match session.write.try_write(queue.next()) {
+            if left == 0 {
+                let (bytes, urgency) = (queue.len_bytes(), Urgency::of_queue(queue));
+                self.mark_dirty(id, bytes, urgency);
+                return false;
+            }
+            let next = queue.next();
+            match session.write.try_write(&next[..next.len().min(left)]) {
                 Ok(n) => {
+                    left -= n.min(left);
                     session.life.wrote(now.at);
                     let peer = session.peer;
                     let followups = &mut self.followups;
@@ -296,6 +361,7 @@ impl Core {
         if let Some(reason) = failed {
             self.unwritable(id, reason);
         }
+        true
     }
 
     /// A session's socket accepts nothing any more: usually the client has reset the connection, perhaps with unread

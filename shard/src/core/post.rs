@@ -28,10 +28,10 @@ impl Core {
 
     /// Whether no frames may be read now, because the resulting letters could not be posted.
     pub(crate) fn is_busy(&self) -> bool {
-        self.outboxes.is_stalled() || self.is_behind()
+        self.outboxes.is_stalled()
     }
 
-    /// Whether so much is queued that further messages would only wait behind it.
+    /// Whether so much is queued that further presence would only wait behind it.
     pub(crate) fn is_behind(&self) -> bool {
         self.behind
     }

@@ -202,13 +202,13 @@ async fn a_crowd_with_little_to_hear_does_not_keep_the_shard_from_reading() {
         id[..2].copy_from_slice(&n.to_be_bytes());
         sessions.push(adopt_as(&mut core, PeerId::from_bytes(id)).await);
     }
-    assert!(core.dirty.len() > FLUSH_BACKLOG && core.dirty_bytes > 0);
-    assert!(!core.is_busy(), "all of them wait for their greeting and nothing else");
+    assert!(core.dirty > FLUSH_BACKLOG && core.dirty_bytes > 0);
+    assert!(!core.is_behind(), "all of them wait for their greeting and nothing else");
     let (first, ..) = sessions[0];
-    core.mark_dirty(first, FLUSH_BACKLOG_BYTES);
-    assert!(core.is_busy());
+    core.mark_dirty(first, FLUSH_BACKLOG_BYTES, Urgency::First);
+    assert!(core.is_behind());
     assert!(core.flush(1), "the others wait");
-    assert!(!core.is_busy(), "what waited was for the first");
+    assert!(!core.is_behind(), "what waited was for the first");
     for (id, ..) in &sessions {
         core.lost(*id, CloseReason::ConnectionLost);
     }
@@ -376,4 +376,144 @@ fn a_slice_waits_until_few_letters_wait_for_each_address() {
     assert_eq!(take_letters(&mut core).len(), LETTER_BATCH);
     assert!(core.continue_work() && !core.unfinished);
     assert!(!core.continue_work(), "once");
+}
+
+fn messages_in(core: &mut Core, kind: proto::MessageKind) -> u64 {
+    core.router.stats().messages_in[kind.index()]
+}
+
+/// A masked text frame of a client.
+fn text(payload: &str) -> Vec<u8> {
+    let mut frame = Vec::new();
+    proto::ws::put_header(&mut frame, proto::ws::Opcode::Text, payload.len());
+    frame[1] |= 0x80;
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(payload.as_bytes());
+    frame
+}
+
+#[tokio::test]
+async fn a_turn_ends_with_the_message_that_makes_the_shard_write_much() {
+    let mut core = core(SPACIOUS);
+    let mut sessions = Vec::new();
+    for n in 0..60 {
+        let adopted = adopt(&mut core, n).await;
+        core.input(Input::Message { session: adopted.0, text: r#"{"type":"announce"}"# }, core.now());
+        sessions.push(adopted);
+    }
+    let (id, ..) = sessions[0];
+    let before = messages_in(&mut core, proto::MessageKind::Announce);
+    let announce = text(&format!(r#"{{"type":"announce","data":{{"x":"{}"}}}}"#, "x".repeat(10_000)));
+    core.begin_turn(proto::limits::TURN_NANOS);
+    core.received(id, &mut announce.repeat(5));
+    assert_eq!(messages_in(&mut core, proto::MessageKind::Announce) - before, 1, "it has made it write 600 KB");
+    assert!(core.session_mut(id).expect("open").replay, "the rest has another turn");
+}
+
+#[tokio::test]
+async fn what_is_addressed_to_a_peer_is_written_before_presence_of_others() {
+    let mut core = core(SPACIOUS);
+    let mut sessions = Vec::new();
+    for n in 0..20 {
+        let adopted = adopt(&mut core, n).await;
+        if n < 18 {
+            core.input(Input::Message { session: adopted.0, text: r#"{"type":"announce"}"# }, core.now());
+        }
+        sessions.push(adopted);
+    }
+    while core.flush(1) {}
+    let [(first, ..), (second, ..), .., (sender, ..), (target, ..)] = sessions[..] else { panic!("twenty sessions") };
+    core.input(Input::Message { session: first, text: r#"{"type":"announce","data":{"n":1}}"# }, core.now());
+    signal(&mut core, sender, peer(19), 100);
+    let waits = |core: &mut Core, id| core.session_mut(id).expect("open").queue.is_some();
+    assert!(waits(&mut core, second) && waits(&mut core, target));
+    assert!(core.flush(1));
+    assert!(waits(&mut core, second) && !waits(&mut core, target), "the one with the signal is first");
+    // A signal takes what was queued before it with it, in its order.
+    signal(&mut core, second, peer(17), 100);
+    assert!(core.flush(1));
+    let (last, ..) = sessions[17];
+    assert!(waits(&mut core, second) && !waits(&mut core, last));
+    while core.flush(1) {}
+    assert!(!waits(&mut core, second) && core.dirty == 0 && core.dirty_bytes == 0);
+}
+
+#[tokio::test]
+async fn presence_is_written_however_much_is_addressed_to_peers() {
+    let mut core = core(SPACIOUS);
+    let mut sessions = Vec::new();
+    for n in 0..12 {
+        sessions.push(adopt(&mut core, n).await);
+    }
+    while core.flush(1) {}
+    for (id, ..) in &sessions {
+        core.push(*id, |out| out.extend_from_slice(b"addressed"));
+    }
+    let later = sessions.pop().expect("twelve sessions");
+    core.flush_session(later.0);
+    core.mark_dirty(later.0, 0, Urgency::Later);
+    core.flush(4);
+    assert!(!core.session_mut(later.0).expect("open").in_later, "every fourth is of those that are written later");
+    assert!(core.dirty > 6);
+}
+
+/// Ten sessions have much to be read that comes to nothing, and one behind them has a signal.
+#[test]
+fn a_quiet_pair_is_served_while_others_flood() {
+    use std::io::{Read, Write};
+    const FLOODS: usize = 10;
+    const BYTES: usize = 512 * 1024;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    let runtime = runtime.expect("a runtime");
+    let (processed, sent) = runtime.block_on(async {
+        let mut core = core(SessionLimits { max_message_bytes: MEBIBYTE, ..SPACIOUS });
+        let mut sessions = Vec::new();
+        let flood = text("{");
+        let mut sent = 0;
+        for n in 0..FLOODS + 2 {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+            let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+            SockRef::from(&client).set_send_buffer_size(BYTES).expect("set");
+            client.set_nonblocking(true).expect("set");
+            let (stream, address) = listener.accept().expect("accepted");
+            stream.set_nonblocking(true).expect("set");
+            let (read, write) = tokio::net::TcpStream::from_std(stream).expect("registered").into_split();
+            write.writable().await.expect("open");
+            if n < FLOODS {
+                let bytes = flood.repeat(BYTES / flood.len());
+                sent += client.write(&bytes).expect("written") / flood.len();
+            } else if n == FLOODS {
+                let target = peer(FLOODS as u8 + 1);
+                let signal = text(&format!(r#"{{"type":"offer","targetPeerId":"{target}","data":"the signal"}}"#));
+                client.write_all(&signal).expect("written");
+            }
+            let seat = Seat::request(&Arc::clone(&core.gauges), 1000);
+            let arrival = Arrival { peer: peer(n as u8), resume: None, address, seat };
+            let writer = Writer { tcp: write, tls: None };
+            sessions.push((core.adopt(writer, Vec::new(), arrival), read, client));
+        }
+        let core = std::rc::Rc::new(std::cell::RefCell::new(core));
+        let mut tasks = tokio::task::JoinSet::new();
+        let (own, _mailbox) = tokio::sync::mpsc::channel(1);
+        tasks.spawn_local(crate::runtime::flush(std::rc::Rc::clone(&core), Mailboxes::new(&[own], None)));
+        let mut clients = Vec::new();
+        for (id, read, client) in sessions {
+            tasks.spawn_local(crate::session_task::run(std::rc::Rc::clone(&core), id, read));
+            clients.push(client);
+        }
+        let mut heard = Vec::new();
+        let target = clients.last_mut().expect("the target");
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while !String::from_utf8_lossy(&heard).contains("the signal") {
+            assert!(std::time::Instant::now() < deadline, "the signal does not arrive");
+            tokio::task::yield_now().await;
+            let mut buffer = [0; 4096];
+            if let Ok(n) = target.read(&mut buffer) {
+                heard.extend_from_slice(&buffer[..n]);
+            }
+        }
+        let processed = messages_in(&mut core.borrow_mut(), proto::MessageKind::Invalid);
+        (processed as usize, sent)
+    });
+    assert!(processed < sent / 10, "{processed} of {sent} messages of the flood were processed before the signal");
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::keepalive::Verdict;
+use proto::limits::SHARD_TURN_NANOS;
 use proto::{CloseReason, Input, Now, SessionId, SessionPhase};
 use thread::{TurnGuard, planted, was_stopped};
 
@@ -13,7 +14,7 @@ use crate::queue::SendQueue;
 impl Core {
     /// Processes everything that is due. Called once a [`TICK`](proto::limits::TICK).
     pub(crate) fn tick(&mut self) {
-        self.begin_turn();
+        self.begin_turn(SHARD_TURN_NANOS);
         let now = self.clock.now();
         self.turn.look(now.at);
         let _turn = TurnGuard::of("tick", ());
@@ -81,7 +82,7 @@ impl Core {
         let stalled = self.outboxes.is_stalled();
         let Some(session) = self.session_mut(id).filter(|s| s.phase == SessionPhase::Open) else { return };
         // Its messages may wait in its socket, which is not read.
-        let since = if stalled || session.parked { now.at } else { listening_since };
+        let since = if stalled || session.parked || session.meter.is_waiting() { now.at } else { listening_since };
         let look_again = match patience.judge(&mut session.life, session.blocked, since, now.at) {
             Verdict::Wait(at) => at,
             Verdict::Ping(at) => {
@@ -105,7 +106,7 @@ impl Core {
 
     /// Begins the drain: gives every session a slot within `spread`.
     pub(crate) fn drain(&mut self, spread: Duration, hubs: &Arc<[String]>) {
-        self.begin_turn();
+        self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();
         self.drain = Some(Arc::clone(hubs));
         let open: Vec<SessionId> = self.open_sessions().collect();

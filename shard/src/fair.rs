@@ -1,0 +1,404 @@
+//! Which session is read next: each has a share of its core, by what it costs.
+//!
+//! This is start-time fair queueing. A shard has a virtual time, which advances with the cost of the turns that it
+//! serves. The meter of a session holds the virtual time at which its next turn begins. A session that has used less
+//! has an earlier beginning. No beginning lies before the virtual time, so an idle session saves up nothing.
+//!
+//! A round is one turn for everything that is ready, and one of the flusher. A session with cheap turns is read at once,
+//! once a round. A session with dear turns is read at once only while the round has budget and no earlier one waits.
+//! Otherwise it enters a line, ordered by the virtual time at which its turn is expected to end, and each round calls
+//! sessions from there.
+//! A quiet session therefore waits for one round, however many others flood the shard, and a flood without neighbours
+//! has the whole core.
+//!
+//! Costs are in nanoseconds. No clock is read here.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use proto::SessionId;
+use proto::limits::{
+    CHEAP_TURN_NANOS, DEAREST_TURN_NANOS, HELD_ROUNDS, LEAST_TURN_NANOS, ROUND_CALLS, ROUND_CHEAP_NANOS,
+    ROUND_DEAR_NANOS, ROUND_DEBT_NANOS,
+};
+
+/// What a session has used, and where it waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Meter {
+    /// Virtual time at which its next turn begins, at the earliest.
+    start: u64,
+    /// Expected cost of its next turn.
+    expected: u32,
+    /// Number of its place in the line. It distinguishes equal keys.
+    ticket: u32,
+    /// Whether it has not run yet, so that nothing is known of its cost.
+    is_new: bool,
+    /// The last round in which it ran.
+    ran_in: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// It is in no line. It pays from the round's budget if it runs.
+    Free,
+    /// It runs without paying from the round's budget.
+    Exempt,
+    /// It is in the queue of sessions with cheap turns.
+    WaitsCheap,
+    /// It is in the line of sessions with dear turns.
+    WaitsDear,
+    /// It has been called from that line and has not run yet.
+    Called,
+}
+
+impl Default for Meter {
+    /// The meter of a new session. Its first turn counts as dear, so that a crowd of newcomers does not delay the
+    /// sessions that are there.
+    fn default() -> Self {
+        Self { start: 0, expected: DEAREST_TURN_NANOS, ticket: 0, is_new: true, ran_in: 0, state: State::Free }
+    }
+}
+
+impl Meter {
+    /// Whether the session has something to be read and may not be read yet.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::WaitsCheap | State::WaitsDear | State::Called)
+    }
+
+    fn end(&self) -> u64 {
+        self.start + u64::from(self.expected)
+    }
+
+    /// Takes note that the session has been called. The caller wakes its task.
+    pub(crate) fn call(&mut self) {
+        self.state = if self.state == State::WaitsDear { State::Called } else { State::Free };
+    }
+}
+
+/// The lines of a shard's sessions, and the budget of the round.
+#[derive(Debug, Default)]
+pub(crate) struct Fair {
+    /// The virtual time.
+    time: u64,
+    /// Number of the round.
+    round: u32,
+    /// Cost that dear turns may still have in this round. If it is negative, the next rounds have less.
+    left: i64,
+    /// Cost of all turns of this round.
+    used: u64,
+    /// Number of sessions that were called in this round from the line of dear turns and have not run yet.
+    called: usize,
+    /// Number of rounds in a row in which nobody was called because too much waited to be written.
+    held: u32,
+    tickets: u32,
+    /// Sessions with dear turns, by the expected end of the next one. The values are its beginnings.
+    dear: BTreeMap<(u64, u32), (SessionId, u64)>,
+    /// Sessions with cheap turns for which the round had no time.
+    cheap: VecDeque<SessionId>,
+}
+
+impl Fair {
+    /// Whether a session that may have something to be read may be read now. Otherwise it waits, and
+    /// [`Self::begin_round`] will call it. `is_held` means that so much waits to be written that no dear turn may add
+    /// to it.
+    pub(crate) fn admits(&mut self, id: SessionId, meter: &mut Meter, is_held: bool) -> bool {
+        match meter.state {
+            State::WaitsCheap | State::WaitsDear => return false,
+            State::Called => {
+                self.called = self.called.saturating_sub(1);
+                // It may have been called in spite of what waits to be written.
+                if self.left > 0 {
+                    meter.state = State::Free;
+                    return true;
+                }
+                // It keeps its place.
+                meter.state = State::WaitsDear;
+            }
+            State::Free | State::Exempt => {
+                meter.start = meter.start.max(self.time);
+                // A session with cheap turns is exempt once a round: more of them are dear.
+                let is_cheap = meter.expected <= CHEAP_TURN_NANOS && meter.ran_in != self.round;
+                if is_cheap && self.used < ROUND_CHEAP_NANOS {
+                    meter.state = State::Exempt;
+                    return true;
+                }
+                let is_first = self.dear.first_key_value().is_none_or(|(&(end, _), _)| meter.end() < end);
+                let is_near = meter.start <= self.time + ROUND_DEAR_NANOS as u64;
+                if is_first && is_near && self.called == 0 && self.left > 0 && !is_held {
+                    meter.state = State::Free;
+                    return true;
+                }
+                self.tickets = self.tickets.wrapping_add(1);
+                meter.ticket = self.tickets;
+                meter.state = if is_cheap { State::WaitsCheap } else { State::WaitsDear };
+            }
+        }
+        if meter.state == State::WaitsCheap {
+            self.cheap.push_back(id);
+        } else {
+            self.dear.insert((meter.end(), meter.ticket), (id, meter.start));
+        }
+        false
+    }
+
+    /// Charges a session for a turn that it was admitted to.
+    pub(crate) fn charge(&mut self, meter: &mut Meter, nanos: u64) {
+        let nanos = nanos.max(LEAST_TURN_NANOS);
+        self.time = self.time.max(meter.start);
+        meter.start += nanos;
+        meter.ran_in = self.round;
+        self.used += nanos;
+        let cost = u32::try_from(nanos).map_or(DEAREST_TURN_NANOS, |nanos| nanos.min(DEAREST_TURN_NANOS));
+        // It falls by half at a time, so that a few cheap turns do not hide a dear one.
+        let least = if meter.is_new { 0 } else { meter.expected / 2 };
+        meter.is_new = false;
+        meter.expected = cost.max(least);
+        if meter.state != State::Exempt || cost > CHEAP_TURN_NANOS {
+            self.left = self.left.saturating_sub_unsigned(nanos).max(-ROUND_DEBT_NANOS);
+        }
+    }
+
+    /// Begins a round, and calls those that may be read in it.
+    pub(crate) fn begin_round(&mut self, is_held: bool, mut call: impl FnMut(SessionId)) {
+        self.round = self.round.wrapping_add(1);
+        self.used = 0;
+        self.called = 0;
+        self.left = (self.left + ROUND_DEAR_NANOS).min(ROUND_DEAR_NANOS);
+        self.cheap.drain(..).for_each(&mut call);
+        if self.left <= 0 {
+            return;
+        }
+        let mut calls = ROUND_CALLS;
+        if is_held && !self.dear.is_empty() {
+            self.held += 1;
+            if self.held <= HELD_ROUNDS {
+                return;
+            }
+            calls = 1;
+        }
+        self.held = 0;
+        let mut latest = u64::MAX;
+        while self.called < calls
+            && let Some(entry) = self.dear.first_entry()
+        {
+            let start = entry.get().1;
+            // Those before it may be back before its turn.
+            if start > latest {
+                break;
+            }
+            latest = latest.min(start + ROUND_DEAR_NANOS as u64);
+            self.called += 1;
+            call(entry.remove().0);
+        }
+    }
+
+    /// Whether anybody waits to be called.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.dear.is_empty() || !self.cheap.is_empty()
+    }
+
+    /// Removes a session that ends. It may still be called once.
+    pub(crate) fn remove(&mut self, meter: &Meter) {
+        if meter.state == State::WaitsDear {
+            self.dear.remove(&(meter.end(), meter.ticket));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Sessions of which each turn has the same cost.
+    struct Crowd {
+        fair: Fair,
+        meters: Vec<Meter>,
+        costs: Vec<u64>,
+        /// What each has used.
+        used: Vec<u64>,
+        /// Number of rounds for which each has waited.
+        waited: Vec<u64>,
+        longest: Vec<u64>,
+        /// Sessions that have something to be read when the next round begins, and are not in a line.
+        ready: Vec<usize>,
+        /// Sessions from here on have something to be read once a round, and others always.
+        quiet_from: usize,
+    }
+
+    fn id(n: usize) -> SessionId {
+        SessionId { slot: n as u32, generation: 0 }
+    }
+
+    impl Crowd {
+        fn new(floods: Vec<u64>, quiet: Vec<u64>) -> Self {
+            let quiet_from = floods.len();
+            let costs = [floods, quiet].concat();
+            let n = costs.len();
+            Self {
+                fair: Fair::default(),
+                meters: vec![Meter::default(); n],
+                costs,
+                used: vec![0; n],
+                waited: vec![0; n],
+                longest: vec![0; n],
+                ready: (0..n).collect(),
+                quiet_from,
+            }
+        }
+
+        /// One round. Returns what it cost.
+        fn round(&mut self, is_held: bool) -> u64 {
+            let mut cost = 0;
+            let mut queue = VecDeque::new();
+            self.fair.begin_round(is_held, |id| queue.push_back(id.slot as usize));
+            queue.iter().for_each(|&n| self.meters[n].call());
+            queue.extend(self.ready.drain(..));
+            while let Some(n) = queue.pop_front() {
+                if self.fair.admits(id(n), &mut self.meters[n], is_held) {
+                    self.fair.charge(&mut self.meters[n], self.costs[n]);
+                    self.used[n] += self.costs[n];
+                    cost += self.costs[n];
+                    self.longest[n] = self.longest[n].max(std::mem::take(&mut self.waited[n]));
+                    if n < self.quiet_from {
+                        queue.push_back(n);
+                    } else {
+                        self.ready.push(n);
+                    }
+                }
+            }
+            self.waited.iter_mut().for_each(|waited| *waited += 1);
+            cost
+        }
+
+        fn rounds(&mut self, rounds: u64) -> &mut Self {
+            (0..rounds).for_each(|_| _ = self.round(false));
+            self
+        }
+
+        /// Forgets how long anybody has waited.
+        fn reset(&mut self) {
+            self.longest.fill(0);
+            self.waited.fill(0);
+        }
+    }
+
+    const QUANTUM: u64 = 250_000;
+
+    #[test]
+    fn floods_have_equal_shares_by_cost_and_not_by_turns() {
+        const DEAREST: u64 = 14_000_000;
+        let mut crowd = Crowd::new(vec![QUANTUM, QUANTUM, DEAREST, 2 * QUANTUM], vec![]);
+        crowd.rounds(100_000);
+        let (least, most) = (crowd.used.iter().min().unwrap(), crowd.used.iter().max().unwrap());
+        assert!(most - least <= most / 50, "{:?}", crowd.used);
+    }
+
+    #[test]
+    fn a_quiet_session_waits_for_one_round_beside_any_number_of_floods() {
+        const QUIET: u64 = 10_000;
+        for floods in [1, 10, 1000] {
+            let mut crowd = Crowd::new(vec![QUANTUM; floods], vec![QUIET]);
+            crowd.rounds(50 * floods as u64).reset();
+            for _ in 0..1000 {
+                let cost = crowd.round(false);
+                assert!(cost <= ROUND_DEAR_NANOS as u64 + QUANTUM + QUIET, "{cost}");
+            }
+            assert_eq!(crowd.longest[floods], 1, "{floods} floods");
+        }
+    }
+
+    #[test]
+    fn a_flood_alone_runs_in_every_round() {
+        let mut crowd = Crowd::new(vec![QUANTUM], vec![]);
+        crowd.rounds(10);
+        for _ in 0..1000 {
+            assert!(crowd.round(false) >= ROUND_DEAR_NANOS as u64 - QUANTUM);
+        }
+    }
+
+    #[test]
+    fn a_flood_of_cheap_turns_is_exempt_once_a_round() {
+        let mut crowd = Crowd::new(vec![2_000; 10], vec![10_000]);
+        crowd.rounds(100).reset();
+        for _ in 0..100 {
+            assert!(crowd.round(false) <= ROUND_DEAR_NANOS as u64 + 10 * 2_000 + 10_000);
+        }
+        assert_eq!(crowd.longest[10], 1);
+    }
+
+    #[test]
+    fn more_cheap_turns_than_a_round_has_are_served_in_turn() {
+        const CHEAP: u64 = 40_000;
+        let mut crowd = Crowd::new(vec![], vec![CHEAP; 1000]);
+        crowd.rounds(3000).reset();
+        for _ in 0..1000 {
+            assert!(crowd.round(false) <= ROUND_CHEAP_NANOS + ROUND_DEAR_NANOS as u64 + CHEAP);
+        }
+        let longest = crowd.longest.iter().max().copied().unwrap();
+        assert!(longest <= 1000 * CHEAP / ROUND_CHEAP_NANOS + 1, "{longest}");
+    }
+
+    #[test]
+    fn what_waits_to_be_written_holds_dear_turns_and_not_for_ever() {
+        let mut crowd = Crowd::new(vec![QUANTUM], vec![10_000]);
+        crowd.rounds(100).reset();
+        let before = crowd.used[0];
+        for _ in 0..10 * (HELD_ROUNDS + 1) {
+            crowd.round(true);
+        }
+        assert_eq!(crowd.longest[1], 1, "a cheap session is not held");
+        let turns = (crowd.used[0] - before) / QUANTUM;
+        assert!((9..=11).contains(&turns), "{turns}");
+    }
+
+    #[test]
+    fn an_idle_session_saves_up_nothing() {
+        let mut crowd = Crowd::new(vec![QUANTUM, QUANTUM], vec![]);
+        crowd.ready = vec![0];
+        crowd.rounds(1000);
+        crowd.ready.push(1);
+        let before = crowd.used[0];
+        crowd.rounds(100);
+        let (first, second) = (crowd.used[0] - before, crowd.used[1]);
+        assert!(first.abs_diff(second) <= 2 * QUANTUM, "{first} {second}");
+    }
+
+    #[test]
+    fn a_session_that_ends_leaves_the_line() {
+        let (mut fair, mut meters) = (Fair::default(), [Meter::default(); 3]);
+        for (n, meter) in meters.iter_mut().enumerate() {
+            assert!(!fair.admits(id(n), meter, false), "the first round has not begun");
+        }
+        fair.remove(&meters[1]);
+        let mut called = Vec::new();
+        for _ in 0..3 {
+            fair.begin_round(false, |id| called.push(id));
+        }
+        assert_eq!(called, [id(0), id(2)]);
+        assert!(!fair.has_waiting());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Ahead of a session, each other one has at most the turns that begin before its turn is expected to end, and
+        /// each turn delays the next by at most the rounds of the debt.
+        #[test]
+        fn nobody_starves_and_every_cost_is_charged(costs in proptest::collection::vec(200_000u64..20_000_000, 1..9)) {
+            let rounds = (ROUND_DEBT_NANOS / ROUND_DEAR_NANOS) as u64 + 2;
+            let turns = u64::from(DEAREST_TURN_NANOS) / 200_000 + 1;
+            let bound = costs.len() as u64 * turns * rounds;
+            let mut crowd = Crowd::new(costs.clone(), vec![]);
+            for _ in 0..2000 {
+                crowd.round(false);
+                prop_assert!(crowd.waited.iter().all(|&waited| waited <= bound), "{:?}", crowd.waited);
+                prop_assert!(crowd.fair.dear.len() + crowd.fair.cheap.len() <= costs.len());
+            }
+            for (meter, &used) in crowd.meters.iter().zip(&crowd.used) {
+                prop_assert!(used > 0 && meter.start >= used);
+            }
+        }
+    }
+}
