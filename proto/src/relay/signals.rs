@@ -9,7 +9,7 @@ use crate::bug;
 use crate::codec::is_deeper_than;
 use crate::envelope::{Envelope, Route, Routed, SignalEnvelope};
 use crate::id::{HubId, PeerId, ShardId};
-use crate::limits::{HOLD, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNAL_DEPTH, MAX_SIGNALS_HELD, OUTCOME_DELAY, SLICE_PEERS};
+use crate::limits::{HOLD, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNAL_DEPTH, OUTCOME_DELAY, SLICE_PEERS};
 use crate::reason::{ErrorCode, Outcome};
 use crate::route::Via;
 use crate::router::{Origin, OutcomeLetter, RouterStats, Sender, SignalLetter, Standing, ToShard};
@@ -18,6 +18,7 @@ use crate::ws;
 
 use super::{Destination, Relay};
 
+use inbound::Arrival;
 pub(super) use inbound::Inbound;
 pub(super) use outbound::Outbound;
 use outbound::Pending;
@@ -163,39 +164,30 @@ impl Relay {
             return bug!(self.bugs, HubMissing, "signal of {from:?}");
         };
         let counter = signal.counter;
-        if remote.inbound.held.contains_key(&counter) {
-            self.stats.out_of_order += 1;
-            return;
-        }
-        if !remote.inbound.expects(counter) {
-            if !remote.inbound.goes_on_from(counter, now.at) {
-                let is_far = counter > remote.inbound.taken;
-                if remote.inbound.skipped.remove(&counter) || is_far {
+        match remote.inbound.arrives(&signal, remote.holding.seq, remote.is_live(), now.at) {
+            Arrival::Deliver => self.take_in(from, signal, now),
+            Arrival::Hold => {
+                remote.inbound.hold(signal, now.at + HOLD);
+                self.release_signals(from, now);
+            }
+            Arrival::Full => self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now),
+            Arrival::Repeated => self.stats.out_of_order += 1,
+            Arrival::Late { is_answered } => {
+                if is_answered {
                     self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
                 }
-                self.stats.out_of_order += u64::from(!is_far);
-                self.stats.numbers_refused += u64::from(is_far);
-                return;
+                self.stats.out_of_order += 1;
             }
-            let before = std::mem::replace(&mut remote.inbound, Inbound { taken: counter - 1, ..Default::default() });
-            for counter in before.held.into_keys() {
+            Arrival::TooFar => {
                 self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
+                self.stats.numbers_refused += 1;
             }
-            return self.arrived(from, signal, now);
-        }
-        if counter == remote.inbound.taken + 1
-            && remote.inbound.held.is_empty()
-            && signal.seq <= remote.holding.seq
-            && remote.is_live()
-        {
-            // The usual case: nothing to wait for.
-            remote.inbound.took(counter);
-            self.take_in(from, signal, now);
-        } else if remote.inbound.len() >= MAX_SIGNALS_HELD {
-            self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
-        } else {
-            remote.inbound.held.insert(counter, (now.at + HOLD, signal));
-            self.release_signals(from, now);
+            Arrival::CountsAnew { dropped } => {
+                for counter in dropped {
+                    self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
+                }
+                self.arrived(from, signal, now);
+            }
         }
     }
 
@@ -245,7 +237,7 @@ impl Relay {
         while let Some(remote) = self.hubs.get_mut(&from)
             && remote.inbound.due().is_some_and(|at| at <= now.at)
         {
-            let before = (remote.inbound.taken, remote.inbound.len());
+            let before = remote.inbound.position();
             let live = remote.is_live();
             if let Some(signal) = remote.inbound.give_up(remote.holding.seq) {
                 self.answer(from, signal.counter, Outcome::Failed(ErrorCode::Unreachable), signal.receipt, now);
@@ -254,9 +246,9 @@ impl Relay {
             let Some(remote) = self.hubs.get_mut(&from) else {
                 return bug!(self.bugs, HubMissing, "held signals of {from:?}");
             };
-            if !live || before == (remote.inbound.taken, remote.inbound.len()) {
+            if !live || before == remote.inbound.position() {
                 // Signals of a lost hub are not delivered.
-                remote.inbound.held.clear();
+                remote.inbound.drop_held();
             }
         }
     }

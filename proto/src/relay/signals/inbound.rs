@@ -6,16 +6,42 @@ use std::time::Duration;
 use crate::envelope::SignalEnvelope;
 use crate::limits::{COUNT_PATIENCE, MAX_COUNTER_STEP, MAX_SIGNALS_HELD};
 
+/// What to do with a signal that has just arrived.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Arrival {
+    /// It is the next, and nothing has to be waited for: it counts as delivered.
+    Deliver,
+    /// It has to wait for an earlier signal, or for the presence of its sender: give it to [`Inbound::hold`].
+    Hold,
+    /// It would have to wait, and [`MAX_SIGNALS_HELD`] signals wait already.
+    Full,
+    /// A signal with its counter waits already.
+    Repeated,
+    /// Its counter has passed.
+    Late {
+        /// It was given up before it arrived, so its hub has no outcome of it yet, and is answered.
+        is_answered: bool,
+    },
+    /// Its counter is more than [`MAX_COUNTER_STEP`] ahead.
+    TooFar,
+    /// Only late signals or ones too far ahead have arrived for [`COUNT_PATIENCE`]: the next counter is this one's now.
+    /// The signal arrives again.
+    CountsAnew {
+        /// Counters of the signals that waited, and wait no more.
+        dropped: Vec<u64>,
+    },
+}
+
 /// Signals from one hub, in order.
 #[derive(Debug, Default)]
 pub(in crate::relay) struct Inbound {
     /// The last counter that was processed.
-    pub(super) taken: u64,
-    pub(super) held: BTreeMap<u64, (Duration, SignalEnvelope)>,
+    taken: u64,
+    held: BTreeMap<u64, (Duration, SignalEnvelope)>,
     /// Counters that are no longer waited for. If one arrives after all, it is answered.
-    pub(super) skipped: BTreeSet<u64>,
+    skipped: BTreeSet<u64>,
     /// Since when only signals with unexpected counters have arrived, and the last of those counters.
-    pub(super) astray: Option<(Duration, u64)>,
+    astray: Option<(Duration, u64)>,
 }
 
 impl Inbound {
@@ -27,22 +53,62 @@ impl Inbound {
         self.held.values().map(|(at, _)| *at).min()
     }
 
+    /// Decides about a signal. `known`: the last change of its hub's presence that is known here.
+    pub(super) fn arrives(&mut self, signal: &SignalEnvelope, known: u64, is_live: bool, now: Duration) -> Arrival {
+        let counter = signal.counter;
+        if self.held.contains_key(&counter) {
+            return Arrival::Repeated;
+        }
+        if !self.expects(counter) {
+            if self.goes_on_from(counter, now) {
+                let before = std::mem::replace(self, Self { taken: counter - 1, ..Self::default() });
+                return Arrival::CountsAnew { dropped: before.held.into_keys().collect() };
+            }
+            if counter > self.taken {
+                return Arrival::TooFar;
+            }
+            return Arrival::Late { is_answered: self.skipped.remove(&counter) };
+        }
+        if counter == self.taken + 1 && self.held.is_empty() && signal.seq <= known && is_live {
+            // The usual case.
+            self.took(counter);
+            return Arrival::Deliver;
+        }
+        if self.held.len() < MAX_SIGNALS_HELD { Arrival::Hold } else { Arrival::Full }
+    }
+
+    /// Keeps a signal until [`Self::next`] returns it, or gives up what it waits for at `until`.
+    pub(super) fn hold(&mut self, signal: SignalEnvelope, until: Duration) {
+        debug_assert!(self.held.len() < MAX_SIGNALS_HELD);
+        self.held.insert(signal.counter, (until, signal));
+    }
+
+    /// Drops the signals that wait.
+    pub(super) fn drop_held(&mut self) {
+        self.held.clear();
+    }
+
+    /// The last counter that was processed, and the number of signals that wait.
+    pub(super) fn position(&self) -> (u64, usize) {
+        (self.taken, self.held.len())
+    }
+
     /// Whether a signal with this counter can be one of the next.
-    pub(super) fn expects(&self, counter: u64) -> bool {
+    fn expects(&self, counter: u64) -> bool {
         // If none has arrived yet, any counter may be the first: this hub may have forgotten that one.
         counter > self.taken && (self.taken == 0 || counter - self.taken <= MAX_COUNTER_STEP)
     }
 
     /// Records an unexpected counter. True if only such counters have arrived for so long that counting continues from
     /// it.
-    pub(super) fn goes_on_from(&mut self, counter: u64, now: Duration) -> bool {
+    fn goes_on_from(&mut self, counter: u64, now: Duration) -> bool {
         let follows = |last: u64| last < counter && counter - last <= MAX_COUNTER_STEP;
         let since = self.astray.filter(|&(_, last)| follows(last)).map_or(now, |(since, _)| since);
         self.astray = Some((since, counter));
         now.saturating_sub(since) >= COUNT_PATIENCE
     }
 
-    pub(super) fn took(&mut self, counter: u64) {
+    fn took(&mut self, counter: u64) {
         self.taken = counter;
         self.astray = None;
     }
@@ -78,5 +144,99 @@ impl Inbound {
         }
         self.taken = counter - 1;
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{NetworkName, PeerId};
+    use crate::limits::HOLD;
+    use crate::router::Standing;
+    use crate::wire::SignalKind;
+
+    const NOW: Duration = Duration::from_secs(1);
+
+    fn signal(counter: u64, seq: u64) -> SignalEnvelope {
+        let (kind, network, frame) = (SignalKind::Offer, NetworkName::new("n"), Box::default());
+        let (sender, target) = (PeerId::from_bytes([1; 20]), PeerId::from_bytes([2; 20]));
+        let standing = Standing::Member(1);
+        SignalEnvelope { counter, seq, receipt: false, kind, sender, target, network, frame, standing }
+    }
+
+    fn after_the_first() -> Inbound {
+        let mut inbound = Inbound::default();
+        assert_eq!(inbound.arrives(&signal(1, 0), 0, true, NOW), Arrival::Deliver);
+        inbound
+    }
+
+    fn hold(inbound: &mut Inbound, counter: u64, seq: u64) {
+        assert_eq!(inbound.arrives(&signal(counter, seq), 0, true, NOW), Arrival::Hold);
+        inbound.hold(signal(counter, seq), NOW + HOLD);
+    }
+
+    #[test]
+    fn signals_are_delivered_in_order_and_once() {
+        let mut inbound = after_the_first();
+        assert_eq!(inbound.arrives(&signal(2, 0), 0, false, NOW), Arrival::Hold, "its hub is lost");
+        hold(&mut inbound, 3, 0);
+        assert_eq!(inbound.arrives(&signal(3, 0), 0, true, NOW), Arrival::Repeated);
+        assert!(inbound.next(0).is_none(), "2 is missing");
+        assert_eq!(inbound.arrives(&signal(2, 0), 0, true, NOW), Arrival::Hold, "3 follows it");
+        hold(&mut inbound, 2, 7);
+        assert!(inbound.next(6).is_none(), "the sender of 2 is not known yet");
+        assert_eq!(inbound.next(7).map(|signal| signal.counter), Some(2));
+        assert_eq!(inbound.next(7).map(|signal| signal.counter), Some(3));
+        assert_eq!(inbound.position(), (3, 0));
+        for counter in 1..=3 {
+            assert_eq!(inbound.arrives(&signal(counter, 0), 7, true, NOW), Arrival::Late { is_answered: false });
+        }
+    }
+
+    #[test]
+    fn a_missing_signal_is_given_up_and_answered_once_if_it_comes_after_all() {
+        let mut inbound = after_the_first();
+        let last = MAX_SIGNALS_HELD as u64 + 2;
+        (3..=last).for_each(|counter| hold(&mut inbound, counter, 0));
+        assert_eq!(inbound.arrives(&signal(last + 1, 0), 0, true, NOW), Arrival::Full);
+        assert_eq!(inbound.due(), Some(NOW + HOLD));
+        assert!(inbound.give_up(0).is_none(), "3 is delivered, not dropped");
+        assert_eq!(inbound.next(0).map(|signal| signal.counter), Some(3));
+        assert_eq!(inbound.arrives(&signal(2, 0), 0, true, NOW), Arrival::Late { is_answered: true });
+        assert_eq!(inbound.arrives(&signal(2, 0), 0, true, NOW), Arrival::Late { is_answered: false });
+    }
+
+    #[test]
+    fn a_signal_whose_sender_stays_unknown_is_given_up() {
+        let mut inbound = after_the_first();
+        hold(&mut inbound, 2, 7);
+        hold(&mut inbound, 3, 0);
+        assert!(inbound.give_up(7).is_none(), "it is known");
+        assert_eq!(inbound.give_up(6).map(|signal| signal.counter), Some(2));
+        assert_eq!(inbound.next(6).map(|signal| signal.counter), Some(3));
+    }
+
+    #[test]
+    fn counting_goes_on_elsewhere_if_nothing_else_arrives_for_long() {
+        let mut inbound = after_the_first();
+        hold(&mut inbound, 3, 0);
+        assert_eq!(inbound.arrives(&signal(1 + MAX_COUNTER_STEP, 0), 0, true, NOW), Arrival::Hold);
+        let far = 2 + MAX_COUNTER_STEP;
+        assert_eq!(inbound.arrives(&signal(far, 0), 0, true, NOW), Arrival::TooFar);
+        let just_before = NOW + COUNT_PATIENCE - Duration::from_millis(1);
+        assert_eq!(inbound.arrives(&signal(far + 1, 0), 0, true, just_before), Arrival::TooFar);
+        let (after, long_after) = (signal(far + 2, 0), NOW + COUNT_PATIENCE);
+        assert_eq!(inbound.arrives(&after, 0, true, long_after), Arrival::CountsAnew { dropped: vec![3] });
+        assert_eq!(inbound.arrives(&after, 0, true, long_after), Arrival::Deliver);
+        assert_eq!(inbound.arrives(&signal(3, 0), 0, true, long_after), Arrival::Late { is_answered: false });
+    }
+
+    #[test]
+    fn counting_does_not_go_on_elsewhere_while_expected_signals_arrive() {
+        let mut inbound = after_the_first();
+        let far = 10 + MAX_COUNTER_STEP;
+        assert_eq!(inbound.arrives(&signal(far, 0), 0, true, NOW), Arrival::TooFar);
+        assert_eq!(inbound.arrives(&signal(2, 0), 0, true, NOW), Arrival::Deliver);
+        assert_eq!(inbound.arrives(&signal(far + 1, 0), 0, true, NOW + COUNT_PATIENCE), Arrival::TooFar);
     }
 }
