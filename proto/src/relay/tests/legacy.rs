@@ -491,6 +491,31 @@ fn a_peer_that_went_over_to_a_go_hub_is_there_when_its_connection_or_its_hub_is_
 }
 
 #[test]
+fn a_signal_makes_a_peer_known_again_whose_hub_or_link_was_lost_and_none_that_has_left() {
+    let (link, other) = (LinkId(99), LinkId(98));
+    let mut net = Net::full(3);
+    net.go_hub(1, link);
+    net.go_hub(1, other);
+    net.joins(2, 7, 0);
+    net.joins(3, 8, 0);
+    net.kill(2);
+    net.pass(GONE);
+    assert_eq!(net.hubs[&1].locate(&id(7)), None);
+    for peer in [9, 10] {
+        net.go_hub_says(1, other, &discovered(peer, "n"));
+    }
+    net.go_hub_says(1, other, &disconnected(9));
+    net.input(1, RelayInput::LinkDown { link: other });
+    net.joins(1, 11, 0);
+    net.leaves(1, 11, 0);
+    for peer in [7, 9, 10, 11] {
+        net.go_hub_says(1, link, &offer(peer, 8, "n"));
+    }
+    let known = [7, 9, 10, 11].map(|peer| net.hubs[&3].locate(&id(peer)));
+    assert_eq!(known, [Some(hub(1)), None, Some(hub(1)), None]);
+}
+
+#[test]
 fn a_goodbye_without_a_network_is_to_all_of_them() {
     let mut net = Net::full(2);
     let link = LinkId(99);
