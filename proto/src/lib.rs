@@ -89,7 +89,7 @@ pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput,
 pub use resume::{Lineage, ResumeKeys, ResumeOutcome, Right, Secret};
 pub use route::{Address, Via};
 pub use router::{
-    Announcement, Asker, Discovery, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, MeetingKind, Origin,
+    Announcement, Asker, Discovery, Event, Frame, Input, Leave, Letter, Meeting, MeetingEnd, MeetingKind, Origin,
     OutcomeLetter, Output, Router, RouterConfig, RouterStats, Sender, SignalLetter, Standing, Stay, ToMesh, ToShard,
 };
 pub use secret::is_secret;

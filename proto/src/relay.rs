@@ -270,9 +270,9 @@ impl Relay {
             ToMesh::Joined(announcement) => {
                 self.own_peer_changed(announcement.peer, announcement.claim, ChangeKind::Joined(announcement), now);
             }
-            ToMesh::Left(farewell) => {
-                let kind = ChangeKind::Left { network: farewell.network.clone(), frame: Arc::clone(&farewell.frame) };
-                self.own_peer_changed(farewell.peer, farewell.claim, kind, now);
+            ToMesh::Left(leave) => {
+                let kind = ChangeKind::Left { network: leave.network.clone(), frame: Arc::clone(&leave.frame) };
+                self.own_peer_changed(leave.peer, leave.claim, kind, now);
             }
             ToMesh::Meeting { hub, meeting } => self.meeting_posted(hub, meeting, now),
             ToMesh::Opened { peer, claim } => self.own_peer_changed(peer, claim, ChangeKind::Up, now),

@@ -54,8 +54,8 @@ use crate::wire::{MessageKind, Welcome};
 
 pub use discovery::Discovery;
 pub use letter::{
-    Announcement, Asker, Event, Farewell, Frame, Input, Letter, Meeting, MeetingEnd, MeetingKind, Origin,
-    OutcomeLetter, Output, Sender, SignalLetter, Standing, Stay, ToMesh, ToShard,
+    Announcement, Asker, Event, Frame, Input, Leave, Letter, Meeting, MeetingEnd, MeetingKind, Origin, OutcomeLetter,
+    Output, Sender, SignalLetter, Standing, Stay, ToMesh, ToShard,
 };
 pub use stats::RouterStats;
 
@@ -287,7 +287,7 @@ impl Router {
             ToShard::Challenge { peer, asker, resume } => self.challenged(peer, asker, resume, now),
             ToShard::Elsewhere { peer, claim } => self.connected_elsewhere(peer, claim, now),
             ToShard::Joined(announcement) => self.member_joined(&announcement, now),
-            ToShard::Left(farewell) => self.member_left(&farewell, now),
+            ToShard::Left(leave) => self.member_left(&leave, now),
             ToShard::Meeting(meeting) => self.meeting_received(&meeting, now),
             ToShard::Renamed { hub } => self.shown_hub = hub,
             ToShard::Nowhere { peer, claim } => self.ended_elsewhere(peer, claim, now),

@@ -244,8 +244,8 @@ impl World {
                 peer: announcement.peer,
                 version: cause.version,
             },
-            ToShard::Left(farewell) => {
-                let (net, peer) = (self.net(farewell.network.as_str()), farewell.peer);
+            ToShard::Left(leave) => {
+                let (net, peer) = (self.net(leave.network.as_str()), leave.peer);
                 News::Left { net, peer, how: self.oracle.how_left(net, peer) }
             }
             ToShard::Signal(_) => {

@@ -14,7 +14,7 @@ use crate::id::{HubId, NetworkName, PeerId, PeerIncarnation, ShardId};
 use crate::keys::Keys;
 use crate::limits::{DIRECTORY_SEGMENTS, GREATEST_TIME};
 use crate::reason::LeaveReason;
-use crate::router::{Announcement, Farewell, ToShard};
+use crate::router::{Announcement, Leave, ToShard};
 use crate::time::Now;
 use crate::wire::{self, MessageKind, Template};
 
@@ -270,9 +270,9 @@ impl Relay {
             }
             LeaveCause::Goodbye(frame) => (Arc::clone(frame), MessageKind::Goodbye),
         };
-        let farewell = Arc::new(Farewell { peer, network: network.clone(), claim, frame, kind });
+        let leave = Arc::new(Leave { peer, network: network.clone(), claim, frame, kind });
         for shard in (0..self.config.shards).map(ShardId) {
-            self.post(shard, ToShard::Left(Arc::clone(&farewell)));
+            self.post(shard, ToShard::Left(Arc::clone(&leave)));
         }
     }
 

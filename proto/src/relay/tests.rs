@@ -16,7 +16,7 @@ use crate::envelope::EnvelopeKind;
 use crate::id::{NetworkName, PeerIncarnation, SessionId, ShardId};
 use crate::limits::{HEARTBEAT, LEASE, RECEIPT_TIMEOUT, SNAPSHOT_PEERS};
 use crate::reason::{CloseReason, ErrorCode, Outcome};
-use crate::router::{Announcement, Asker, Discovery, Farewell, Origin, Sender, Standing, Stay, ToShard};
+use crate::router::{Announcement, Asker, Discovery, Leave, Origin, Sender, Standing, Stay, ToShard};
 use crate::wire::{self, MessageKind, SignalKind};
 
 struct Net {
@@ -327,8 +327,8 @@ impl Net {
     fn says_goodbye(&mut self, n: u8, peer: u8, session: u64) {
         let (network, claim) = (NetworkName::new("n"), self.claim(n, session));
         let frame = Arc::new(wire::goodbye(&id(peer), "null", "n", 0));
-        let farewell = Farewell { peer: id(peer), network, claim, frame, kind: MessageKind::Goodbye };
-        self.letter(n, ToMesh::Left(Arc::new(farewell)));
+        let leave = Leave { peer: id(peer), network, claim, frame, kind: MessageKind::Goodbye };
+        self.letter(n, ToMesh::Left(Arc::new(leave)));
     }
 
     fn leaves(&mut self, n: u8, peer: u8, session: u64) {

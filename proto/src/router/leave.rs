@@ -11,7 +11,7 @@ use crate::wire::MessageKind;
 
 use super::Router;
 use super::leaving::{Leaver, Parting};
-use super::letter::{Farewell, Output, ToMesh, ToShard};
+use super::letter::{Leave, Output, ToMesh, ToShard};
 use super::roster::{NetworkIx, WrongLocal};
 use super::session::Membership;
 
@@ -77,14 +77,14 @@ impl Router {
         network.notified_of_leave();
         let name = network.name().clone();
         let (frame, kind) = (Arc::new(how.frame(&peer, claim.incarnation, name.as_str(), now)), how.kind());
-        let farewell = Arc::new(Farewell { peer, network: name, claim, frame, kind });
+        let leave = Arc::new(Leave { peer, network: name, claim, frame, kind });
         // First, because replacements are introduced after the leave.
-        self.post_to_shards(&ToShard::Left(Arc::clone(&farewell)));
+        self.post_to_shards(&ToShard::Left(Arc::clone(&leave)));
         if kind == MessageKind::Goodbye {
             // The mesh receives one letter for the end of a session, not one per network.
-            self.post_to_mesh(|| ToMesh::Left(Arc::clone(&farewell)));
+            self.post_to_mesh(|| ToMesh::Left(Arc::clone(&leave)));
         }
-        self.member_left_in(ix, &farewell, now);
+        self.member_left_in(ix, &leave, now);
     }
 
     /// Finishes what a session has begun to leave: one network, this one or any.

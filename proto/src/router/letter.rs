@@ -235,7 +235,7 @@ pub enum ToShard {
     /// A peer announced itself in a network, for the first time or again.
     Joined(Arc<Announcement>),
     /// A peer left a network.
-    Left(Arc<Farewell>),
+    Left(Arc<Leave>),
     /// Peers know each other, and some of them have their home here.
     Meeting(Arc<Meeting>),
     /// To the target's home: a signal.
@@ -286,7 +286,7 @@ pub enum ToMesh {
     /// A peer of this hub announced itself in a network, for the first time or again.
     Joined(Arc<Announcement>),
     /// A peer of this hub left a network, and its session is still open.
-    Left(Arc<Farewell>),
+    Left(Arc<Leave>),
     /// Peers know each other, and some of them have their home at another hub.
     Meeting {
         /// The hub.
@@ -517,7 +517,7 @@ pub enum MeetingKind {
 
 /// A peer's leave from a network.
 #[derive(Debug)]
-pub struct Farewell {
+pub struct Leave {
     /// The peer.
     pub peer: PeerId,
     /// The network.

@@ -16,7 +16,7 @@ use crate::wire::{self, MessageKind, Template};
 
 use super::Router;
 use super::cursor::MemberEvent;
-use super::letter::{Announcement, Farewell, Frame, Output};
+use super::letter::{Announcement, Frame, Leave, Output};
 use super::roster::{Arrival, NetworkIx, Rank, StillEntered};
 
 impl Router {
@@ -35,10 +35,10 @@ impl Router {
     }
 
     /// A peer of another shard or hub has left a network.
-    pub(super) fn member_left(&mut self, farewell: &Arc<Farewell>, now: Now) {
+    pub(super) fn member_left(&mut self, leave: &Arc<Leave>, now: Now) {
         // A late leave may find its network gone: the peer had moved, and left with its later claim.
-        if let Some(ix) = self.rosters.find(farewell.network.as_str()) {
-            self.member_left_in(ix, farewell, now);
+        if let Some(ix) = self.rosters.find(leave.network.as_str()) {
+            self.member_left_in(ix, leave, now);
         }
     }
 
@@ -77,24 +77,24 @@ impl Router {
         let session = claim.incarnation;
         let moved = wire::peer_disconnected(&peer, session, LeaveReason::Moved, network.as_str(), now.wall_ms);
         let (frame, kind) = (Arc::new(moved), MessageKind::PeerDisconnected);
-        self.strike(ix, &Farewell { peer, network, claim, frame, kind }, now);
+        self.strike(ix, &Leave { peer, network, claim, frame, kind }, now);
     }
 
     /// Removes a member from the roster, if its membership has this claim, and notifies the members on this shard. If
     /// another claim was hidden by that one, it holds now.
-    pub(super) fn member_left_in(&mut self, ix: NetworkIx, farewell: &Arc<Farewell>, now: Now) {
-        self.strike(ix, farewell, now);
-        match self.rosters.reveal(ix, farewell.peer, farewell.claim) {
+    pub(super) fn member_left_in(&mut self, ix: NetworkIx, leave: &Arc<Leave>, now: Now) {
+        self.strike(ix, leave, now);
+        match self.rosters.reveal(ix, leave.peer, leave.claim) {
             Ok(None) => {}
             Ok(Some(announcement)) => self.member_joined(&announcement, now),
-            Err(StillEntered) => bug!(self.bugs, RosterEntryStays, "{:?} in {ix:?}", farewell.peer),
+            Err(StillEntered) => bug!(self.bugs, RosterEntryStays, "{:?} in {ix:?}", leave.peer),
         }
         self.rosters.tidy(ix);
     }
 
-    fn strike(&mut self, ix: NetworkIx, farewell: &Farewell, now: Now) {
-        let (peer, frame, kind) = (farewell.peer, &farewell.frame, farewell.kind);
-        if let Some(member) = self.rosters.strike(ix, &peer, farewell.claim) {
+    fn strike(&mut self, ix: NetworkIx, leave: &Leave, now: Now) {
+        let (peer, frame, kind) = (leave.peer, &leave.frame, leave.kind);
+        if let Some(member) = self.rosters.strike(ix, &peer, leave.claim) {
             if !member.is_bounded() {
                 self.notify_locals(ix, Rank::of(peer, member.address()), MemberEvent::Left, frame, kind);
             }

@@ -263,7 +263,7 @@ fn left(n: u8, claim: Claim) -> ToShard {
     let reason = crate::LeaveReason::Moved;
     let frame = Arc::new(wire::peer_disconnected(&peer(n), PeerIncarnation::LEGACY, reason, "n", 0));
     let network = NetworkName::new("n");
-    ToShard::Left(Arc::new(Farewell { peer: peer(n), network, claim, frame, kind: MessageKind::PeerDisconnected }))
+    ToShard::Left(Arc::new(Leave { peer: peer(n), network, claim, frame, kind: MessageKind::PeerDisconnected }))
 }
 
 fn at_hub(n: u8, incarnation: u64) -> Claim {

@@ -2,7 +2,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "what needs no words of its own is printed as it is")]
 
 use proto::envelope::{ChangeKind, Envelope, Routed};
-use proto::{Announcement, Claim, Farewell, Input, OutcomeLetter, RelayInput, SignalLetter, ToMesh, ToShard};
+use proto::{Announcement, Claim, Input, Leave, OutcomeLetter, RelayInput, SignalLetter, ToMesh, ToShard};
 
 use super::hubs::Posted;
 
@@ -34,7 +34,7 @@ pub(crate) fn describe_letter(letter: &Posted) -> String {
 fn describe_to_shard(letter: &ToShard) -> String {
     match letter {
         ToShard::Joined(announcement) => joined(announcement),
-        ToShard::Left(farewell) => left(farewell),
+        ToShard::Left(leave) => left(leave),
         ToShard::Signal(letter) => signal(letter),
         ToShard::Outcome(letter) => outcome(letter),
         other => format!("{other:?}"),
@@ -44,7 +44,7 @@ fn describe_to_shard(letter: &ToShard) -> String {
 fn describe_to_mesh(letter: &ToMesh) -> String {
     match letter {
         ToMesh::Joined(announcement) => joined(announcement),
-        ToMesh::Left(farewell) => left(farewell),
+        ToMesh::Left(leave) => left(leave),
         ToMesh::Signal(letter) => signal(letter),
         ToMesh::Outcome(letter) => outcome(letter),
         other => format!("{other:?}"),
@@ -55,7 +55,7 @@ fn joined(Announcement { peer, network, claim: by, .. }: &Announcement) -> Strin
     format!("Joined {peer:?} in {network} by {}", claim(*by))
 }
 
-fn left(Farewell { peer, network, claim: by, .. }: &Farewell) -> String {
+fn left(Leave { peer, network, claim: by, .. }: &Leave) -> String {
     format!("Left {peer:?} of {network} by {}", claim(*by))
 }
 

@@ -303,7 +303,7 @@ impl Saboteur {
 fn about(letter: &ToShard) -> Option<PeerId> {
     match letter {
         ToShard::Joined(announcement) => Some(announcement.peer),
-        ToShard::Left(farewell) => Some(farewell.peer),
+        ToShard::Left(leave) => Some(leave.peer),
         ToShard::Elsewhere { peer, .. } | ToShard::Nowhere { peer, .. } => Some(*peer),
         ToShard::Challenge { .. }
         | ToShard::Meeting(_)
