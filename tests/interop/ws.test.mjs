@@ -673,7 +673,7 @@ const PAGES = {
 const getJson = async (hub, path, options) => (await fetch(hub.url + path, options)).json()
 
 for (const [path, keys] of Object.entries(PAGES)) {
-  hubTest(`pages: ${path} has the seed's fields, sorted`, {}, async hub => {
+  hubTest(`pages: ${path} has the Go hub's fields, sorted`, {}, async hub => {
     const answer = await fetch(hub.url + path)
     assert.equal(answer.status, 200)
     assert.match(answer.headers.get('content-type'), /^application\/json/)
