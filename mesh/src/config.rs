@@ -28,8 +28,8 @@ pub struct MeshConfig {
     pub asks_first: bool,
     /// Maximum length of a message of this hub's clients, in bytes.
     pub max_message_bytes: usize,
-    /// Dials at once: at most [`MAX_DIALS_AT_ONCE`], less where files are few. A quarter as many attempts to connect are made beyond the
-    /// first of each.
+    /// Dials at once: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), less where files are few. A
+    /// quarter as many attempts to connect are made beyond the first of each.
     pub max_dials: usize,
     /// Configuration of the bridge, if there is one.
     pub redis: Option<BridgeConfig>,
