@@ -117,12 +117,12 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_of_the_same_mesh_is_greeted() {
+    fn a_hub_of_the_same_mesh_is_accepted() {
         assert_eq!(greeted(|_| ()), Ok(()));
     }
 
     #[test]
-    fn a_refused_link_is_told_the_reason() {
+    fn a_refused_link_receives_the_reason() {
         assert_eq!(greeted(|hello| hello.version = 2), Err(LinkEnd::WrongVersion));
         assert_eq!(greeted(|hello| hello.namespace = "other".into()), Err(LinkEnd::WrongNamespace));
         assert_eq!(greeted(|hello| hello.discovery = Discovery::Closest(8)), Err(LinkEnd::WrongDiscovery));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_the_one_dialed_by_the_smaller_id_stays_at_both_ends() {
+    fn both_ends_keep_the_link_dialed_by_the_smaller_id() {
         let (replace, refuse) = (Choice::Replace(LinkId(1)), Choice::Refuse(LinkEnd::Double));
         // The link dialed by the smaller id is new.
         assert_eq!(settled(SMALL, LARGE, true, Some(false)), replace);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_of_an_earlier_life_is_replaced() {
+    fn a_link_of_an_earlier_incarnation_is_replaced() {
         for (own, other) in [(SMALL, LARGE), (LARGE, SMALL)] {
             for (dialed, present) in [(true, true), (true, false), (false, true), (false, false)] {
                 let (process, is_heard) = (6, false);

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hub_without_the_subprotocol_is_an_old_one() {
+    fn a_hub_without_the_subprotocol_is_a_go_hub() {
         let error = DialError::from(ConnectError::NoSubprotocol { shown: true });
         assert!(error.to_string().contains("MESH_LEGACY") && error.spoke_legacy);
     }

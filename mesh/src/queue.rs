@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn envelopes_leave_together_in_frames_of_a_size() {
+    fn envelopes_are_batched_into_frames_of_bounded_size() {
         for masked in [false, true] {
             let mut queue = LinkQueue::new(masked);
             for i in 0..3_000_u32 {

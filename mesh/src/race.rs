@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_worked_are_first_and_the_own_address_is_last() {
+    fn addresses_that_worked_are_first_and_the_hubs_own_is_last() {
         let known = Experience { worked: Some(v4(3)), own: Some(v4(1)), failures: 0 };
         assert_eq!(order([v4(1), v4(2), v4(3)], &known), [v4(3), v4(2), v4(1)]);
         let moved = Experience { worked: Some(v4(9)), own: Some(v4(8)), failures: 0 };
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_that_another_has_outrun_come_again_first() {
+    fn attempts_that_lost_the_race_are_repeated_first() {
         let mut race = race((1..=5).map(v4));
         for at in [0, 250, 500] {
             assert!(started(&mut race, at).is_some());

@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "impossible state leave-network: peer 7")]
-    fn a_test_build_ends_there() {
+    fn an_impossible_state_panics_with_debug_assertions() {
         bug!(Bugs::default(), LeaveNetwork, "peer {}", 7);
     }
 

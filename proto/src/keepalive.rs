@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seeds_timeout_pings_twice_and_gives_up_after_a_minute() {
+    fn the_go_hubs_timeout_allows_two_pings_and_a_minute() {
         let patience = Patience::new(secs(300));
         let told = |silence, quiet, pings| {
             let life = Life { wrote: millis(NOW - secs(quiet)), ..silent_for(secs(silence), pings) };
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_talks_and_is_sent_nothing_is_pinged() {
+    fn a_session_that_only_sends_is_pinged() {
         let patience = Patience::new(secs(300));
         let talks = |quiet| Life { alive: millis(NOW), wrote: millis(NOW - quiet), pings: 0 };
         assert_eq!(judge(patience, talks(secs(24)), false), (Verdict::Wait(NOW + secs(1)), 0));
@@ -227,14 +227,14 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_for_the_sake_of_the_client_is_asked_for_an_answer_as_well() {
+    fn a_ping_for_the_client_needs_an_answer_too() {
         let patience = Patience::new(secs(300));
         let life = Life { wrote: millis(NOW - secs(25)), ..silent_for(secs(24), 0) };
         assert_eq!(judge(patience, life, false), (Verdict::Ping(NOW + secs(25)), 1), "and not again in a second");
     }
 
     #[test]
-    fn a_socket_that_takes_nothing_is_dead_though_its_client_talks() {
+    fn a_socket_that_accepts_nothing_is_dead_even_if_its_client_sends() {
         let patience = Patience::new(secs(300));
         let stuck = |quiet| Life { alive: millis(NOW), wrote: millis(NOW - quiet), pings: 0 };
         assert_eq!(judge(patience, stuck(secs(59)), true).0, Verdict::Wait(NOW + secs(1)));
@@ -254,7 +254,7 @@ mod tests {
 
     /// Every session is checked in time: neither silence nor a full socket goes unnoticed, and checks are rare.
     #[test]
-    fn a_session_is_looked_at_in_time() {
+    fn every_session_is_checked_in_time() {
         let patience = Patience::new(secs(300));
         for seed in 0..2000u64 {
             let mut chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_stop_finds_everything_due() {
+    fn every_timer_is_due_after_a_long_pause() {
         let mut wheel = Wheel::new();
         for i in 0..500u64 {
             wheel.schedule(secs(i), i);

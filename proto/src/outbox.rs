@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_that_are_removed_otherwise_are_missed() {
+    fn letters_removed_by_other_means_are_detected() {
         let mut outbox = Outbox::default();
         (0..600).for_each(|n| outbox.push(signal(1, n)));
         outbox.take_batch();

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_another_mesh_or_token_are_others() {
+    fn keys_of_another_mesh_or_token_differ() {
         let secret = issued(&ResumeKeys::new("mesh", b"key", None), &PEER, lineage(1, 2));
         for (mesh, key, also, right) in [
             ("mesh", "key", None, true),
@@ -271,7 +271,7 @@ mod tests {
 
     /// The form must stay stable for clients of hubs of several versions in one mesh.
     #[test]
-    fn the_form_stays() {
+    fn the_form_of_a_secret_is_stable() {
         let keys = ResumeKeys::new("mesh", b"key", None);
         assert_eq!(
             issued(&keys, &PEER, lineage(0x0102, 0x0304)),
@@ -301,7 +301,7 @@ mod tests {
 
     /// A replaced client cannot replace the new session at once.
     #[test]
-    fn no_takeover_at_once_can_be_undone_by_the_one_that_was_replaced() {
+    fn a_replaced_client_cannot_undo_an_immediate_takeover() {
         for shown in (1..5).flat_map(|root| (root..6).map(move |session| lineage(root, session))) {
             for holder in (1..5).flat_map(|root| (root..6).map(move |session| lineage(root, session))) {
                 if shown.against(holder, Duration::ZERO) == Right::AtOnce {

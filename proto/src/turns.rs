@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_lasts_until_the_next_less_what_the_thread_waited() {
+    fn a_turn_excludes_the_time_for_which_the_thread_waited() {
         let ms = Duration::from_millis;
         let mut turns = Turns::default();
         for (at, idle) in [(10, 10), (12, 0), (100, 87), (105, 0), (105, 0)] {

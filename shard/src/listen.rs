@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_address_is_every_address_of_both_kinds() {
+    fn the_wildcard_address_covers_both_families() {
         if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
             return;
         }

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_as_new_as_the_question_and_a_shard_that_hangs_gives_the_old_one() {
+    fn a_list_is_fresh_and_a_hanging_shard_returns_the_previous_one() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let list = NetworkList::default();

@@ -201,7 +201,7 @@ mod tests {
     const RFC: &str = "forwarded";
 
     #[test]
-    fn the_last_address_that_is_no_trusted_proxys_is_the_client() {
+    fn the_last_untrusted_address_is_the_client() {
         let proxies = proxies(&["10.0.0.0/8", "2001:db8::/32"]);
         for (hop, lines, expected) in [
             // Nobody is believed who is not trusted.
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_end_is_read_so_far() {
+    fn only_the_end_of_a_long_list_is_read() {
         let proxies = proxies(&["10.0.0.0/8"]);
         let list = |hops: usize| format!("203.0.113.9{}", ",10.0.0.2".repeat(hops));
         assert_eq!(

@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_was_begun_is_kept_whole() {
+    fn a_partly_written_frame_is_kept_whole() {
         for written in 0..=8 {
             let mut queue = queue(&["aaaa", "bb", "cc"]);
             let mut out = advance(&mut queue, written);
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_takes_the_place_of_other_pings_and_says_when_it_is_out() {
+    fn a_question_replaces_other_pings_and_reports_when_it_is_written() {
         for step in 1..=12 {
             let mut queue = queue(&["aaaa"]);
             queue.advance(1, |_| ());
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn pongs_that_nobody_reads_are_few() {
+    fn unread_pongs_are_bounded() {
         let mut queue = SendQueue::default();
         queue.push_question(b"abcdefgh");
         let payload = [b'x'; 125];

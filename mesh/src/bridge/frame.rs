@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_taken_from_its_sender_on_its_channel_whole() {
+    fn a_frame_is_accepted_whole_from_its_sender_on_its_channel() {
         let seal = Seal::new(hub(1), Some("secret"), None);
         let reader = Seal::new(hub(2), Some("secret"), None);
         let good = frame(&seal, "c", b"payload");
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn while_tokens_are_replaced_both_are_believed_and_one_is_used() {
+    fn both_tokens_are_accepted_during_a_replacement() {
         let (old, new) = (Some("old"), Some("new"));
         let seals =
             [(old, None), (old, new), (new, old), (new, None)].map(|(token, also)| Seal::new(hub(1), token, also));

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_fence_everyone_gets_a_frame_after_those_of_single_hubs() {
+    fn after_a_fence_frames_for_everyone_follow_those_for_single_hubs() {
         let mut queue = queue(&[(None, 10), (hub(1), 5)]);
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
         queue.fence();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_does_not_part_what_comes_after_frames_that_have_left() {
+    fn a_fence_does_not_split_frames_after_those_that_have_left() {
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
         let mut queue = queue(&[(hub(1), 5)]);
         assert_eq!(sizes(&queue.take()), [(hub(1), 5)]);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_lane_waits_and_others_do_not() {
+    fn only_a_busy_lane_waits() {
         let mut queue = queue(&[(None, 1), (hub(1), 2)]);
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
         assert_eq!(sizes(&queue.take_lane()), [(None, 1)]);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_bound_there_is_no_room() {
+    fn a_full_queue_has_no_room() {
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
         let mut queue = queue(&[(None, BRIDGE_QUEUE_BYTES)]);
         assert!(!queue.push(hub(1), &seal, |out| out.push(1)));

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_reads_as_it_was_written_and_is_skipped_as_an_envelope() {
+    fn a_stamp_survives_encoding_and_is_skipped_as_an_envelope() {
         let stamp = Stamp { session: 1, number: u64::MAX, challenge: 3, echo: 4 };
         let mut frame = vec![0; PREFIX];
         stamp.write(&mut frame);

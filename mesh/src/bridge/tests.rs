@@ -184,7 +184,7 @@ fn frames_of_strangers_are_refused_and_counted() {
 }
 
 #[test]
-fn a_killed_redis_is_noticed_and_its_return_too() {
+fn a_killed_redis_and_its_return_are_noticed() {
     on_a_runtime(async || {
         let mut redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
@@ -226,7 +226,7 @@ fn killed_clients_come_back() {
 }
 
 #[test]
-fn a_redis_that_stands_still_is_down_until_it_moves() {
+fn a_paused_redis_is_down_until_it_continues() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
@@ -317,7 +317,7 @@ fn one_large_flush_arrives_in_order() {
 }
 
 #[test]
-fn a_mesh_that_does_not_read_loses_frames_and_nothing_else() {
+fn a_mesh_that_does_not_read_loses_only_frames() {
     const FRAMES: usize = 1_400;
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
@@ -356,7 +356,7 @@ fn a_mesh_that_does_not_read_loses_frames_and_nothing_else() {
 }
 
 #[test]
-fn a_password_and_an_acl_user_open_and_a_wrong_one_does_not() {
+fn a_bridge_opens_with_a_password_or_an_acl_user_and_not_with_a_wrong_one() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let rights = REDIS_ACL.replace("<namespace>", "test");
@@ -398,7 +398,7 @@ fn a_password_and_an_acl_user_open_and_a_wrong_one_does_not() {
 }
 
 #[test]
-fn the_documented_rights_are_those_that_are_tested() {
+fn the_documented_rights_are_the_tested_ones() {
     let page = include_str!("../../../docs/troubleshooting.md");
     for rights in [REDIS_ACL, REDIS_CLUSTER_ACL] {
         assert!(page.contains(&format!("ACL SETUSER peerpigeon on >password {rights}\n")), "{rights}");
@@ -406,7 +406,7 @@ fn the_documented_rights_are_those_that_are_tested() {
 }
 
 #[test]
-fn a_replica_is_no_bridge_until_it_is_promoted() {
+fn a_replica_becomes_a_bridge_when_it_is_promoted() {
     on_a_runtime(async || {
         let master = RedisServer::start(&[]);
         let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]);
@@ -582,7 +582,7 @@ fn publish(redis: &RedisServer, frames: &[(String, Vec<u8>)]) {
 }
 
 #[test]
-fn recorded_frames_are_refused_by_those_who_heard_them_and_by_those_who_begin() {
+fn recorded_frames_are_refused_by_old_and_new_hubs() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let recorder = Recorder::start(&redis);
@@ -652,7 +652,7 @@ fn frames_of_an_earlier_process_do_not_confirm_the_bridge() {
 }
 
 #[test]
-fn a_hub_that_does_not_receive_is_not_received_either_and_both_ways_come_back() {
+fn a_hub_that_does_not_receive_is_not_received_until_it_does() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
@@ -780,7 +780,7 @@ fn a_dropped_bridge_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_url_that_is_none_is_said_and_nothing_more() {
+fn an_invalid_url_is_only_reported() {
     on_a_runtime(async || {
         let config = config(1, "redis://u:hunter2@h:port");
         assert!(config.check().is_err_and(|error| !error.contains("hunter2")));

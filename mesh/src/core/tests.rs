@@ -99,7 +99,7 @@ fn is_saturated(core: &Core, link: LinkId) -> bool {
 }
 
 #[test]
-fn too_much_for_one_link_is_said_once_and_ends_it_in_the_end() {
+fn a_full_link_is_reported_once_and_ends_at_its_cap() {
     let (mut core, _) = core();
     let link = ready(&mut core, 2);
     send(&mut core, link, LINK_QUEUE_HIGH / ENVELOPE - 1);
@@ -113,7 +113,7 @@ fn too_much_for_one_link_is_said_once_and_ends_it_in_the_end() {
 }
 
 #[test]
-fn more_links_than_a_hub_may_have_are_refused() {
+fn links_beyond_the_maximum_are_refused() {
     let (mut core, _) = core();
     let adopted = |hub| {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -161,7 +161,7 @@ fn nothing_is_queued_for_a_link_that_is_not_ready() {
 }
 
 #[test]
-fn a_request_and_its_frame_may_come_byte_by_byte() {
+fn a_request_and_its_frame_may_arrive_byte_by_byte() {
     let (mut core, _) = core();
     let link = ready(&mut core, 2);
     let mut bytes = Vec::new();
@@ -202,7 +202,7 @@ async fn until(what: &str, is: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_hub_that_stops_reading_is_heard_again_when_it_reads() {
+fn a_link_resumes_when_its_hub_reads_again() {
     beside_a_socket(async |core, link, mut other| {
         send(&mut core.borrow_mut(), link, 3 * LINK_QUEUE_HIGH / ENVELOPE);
         // The socket accepts what it can; the rest stays queued.
@@ -310,7 +310,7 @@ fn a_turn_of_a_link_requests_its_backlog() {
 }
 
 #[test]
-fn a_frame_longer_than_may_be_ends_its_link() {
+fn a_frame_above_the_maximum_length_ends_its_link() {
     let (mut core, _) = core();
     let link = ready(&mut core, 2);
     let mut header = Vec::new();
@@ -321,7 +321,7 @@ fn a_frame_longer_than_may_be_ends_its_link() {
 }
 
 #[test]
-fn nonsense_on_a_link_that_is_ending_is_read_once() {
+fn malformed_data_on_an_ending_link_is_read_once() {
     for (namespace, end) in [("other", LinkEnd::WrongNamespace), ("mesh", LinkEnd::Double)] {
         let (mut core, _) = core();
         let link = adopt(&mut core, 2, false);
@@ -349,7 +349,7 @@ fn nonsense_on_a_link_that_is_ending_is_read_once() {
 }
 
 #[test]
-fn a_hub_of_the_seeds_kind_does_not_push_out_the_one_whose_id_it_shows() {
+fn a_go_hub_does_not_replace_the_link_of_the_hub_whose_id_it_sends() {
     let (mut core, _) = core();
     let native = ready(&mut core, 2);
     let legacy = adopt(&mut core, 2, true);
@@ -359,7 +359,7 @@ fn a_hub_of_the_seeds_kind_does_not_push_out_the_one_whose_id_it_shows() {
 }
 
 #[test]
-fn a_go_hub_that_dials_is_told_of_peers_when_it_has_been_heard_out() {
+fn a_go_hub_that_dials_receives_peers_after_its_own_announcements() {
     use proto::limits::LEGACY_PATIENCE;
     let (mut core, ms) = core();
     // Whether the relay, which has more to send, must wait.
@@ -429,7 +429,7 @@ fn heartbeat(number: u64) -> BridgeEvent {
 }
 
 #[test]
-fn the_bridge_before_says_nothing_of_the_present_one() {
+fn events_of_the_previous_bridge_do_not_concern_the_present_one() {
     let mut core = core_with_bridge();
     let is_bridged = |core: &Core| core.relay.hubs(core.now()).iter().any(|hub| hub.hub == id(2) && hub.bridged);
     core.bridged(id(1), BridgeEvent::Up);
@@ -450,7 +450,7 @@ fn the_bridge_before_says_nothing_of_the_present_one() {
 }
 
 #[test]
-fn a_new_bridge_is_not_saturated_by_what_the_one_before_was_given() {
+fn a_new_bridge_starts_with_an_empty_queue() {
     let mut core = core_with_bridge();
     core.followups.push_back(RelayInput::Saturated { way: Way::Bridge });
     core.followups.push_back(RelayInput::Saturated { way: Way::Link(LinkId(1)) });

@@ -142,7 +142,7 @@ fn a_request_to_a_host_tries_each_of_its_addresses() {
 }
 
 #[test]
-fn a_busy_hub_does_not_hide_the_next_but_a_refusal_is_an_answer() {
+fn a_busy_hub_does_not_hide_the_next_address_but_a_refusal_ends_the_dial() {
     let refuse = |status: &'static str| {
         move |stream: &mut StdStream, _: &str| {
             stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\nno!\n").as_bytes()).unwrap();
@@ -159,7 +159,7 @@ fn a_busy_hub_does_not_hide_the_next_but_a_refusal_is_an_answer() {
 }
 
 #[test]
-fn an_answer_of_something_else_than_a_websocket_is_no_websocket() {
+fn an_answer_that_opens_no_websocket_is_an_error() {
     let (http, _) = server(|stream, _| {
         stream
             .write_all(
@@ -173,7 +173,7 @@ fn an_answer_of_something_else_than_a_websocket_is_no_websocket() {
 }
 
 #[test]
-fn the_time_of_all_addresses_has_an_end() {
+fn the_time_for_all_addresses_is_bounded() {
     let (dead, _full) = swallows();
     let request = Request::get("/").body(Empty::new()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -273,7 +273,7 @@ fn refusal(text: &str) -> String {
 }
 
 #[test]
-fn a_token_is_shown_to_those_who_ask_for_it_as_a_hub_does() {
+fn a_token_is_sent_only_to_servers_that_ask_as_a_hub_does() {
     let (shown, opened) = dialed(false, |_| refusal(TOKEN_WANTED));
     assert!(shown == [true] && opened.unwrap_err().contains(TOKEN_WANTED));
     let (shown, opened) = dialed(true, |_| refusal(TOKEN_WANTED));
@@ -292,7 +292,7 @@ fn a_token_is_shown_to_those_who_ask_for_it_as_a_hub_does() {
 }
 
 #[test]
-fn one_hub_that_is_none_is_shown_a_token_at_most() {
+fn at_most_one_other_server_receives_a_token() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let dial = |asks_first, addresses: &[SocketAddr]| {
         let addresses = addresses.iter().copied().collect();

@@ -363,7 +363,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_message_means_what_a_full_parser_says(text in message()) {
+    fn both_parsers_agree_on_a_message(text in message()) {
         prop_assert_eq!(parsed(&text), meaning(&text));
     }
 
@@ -467,7 +467,7 @@ proptest! {
 }
 
 #[test]
-fn ordinary_messages_are_read_fast() {
+fn the_scanner_parses_ordinary_messages() {
     let data = [
         r#"{"type":"offer","sdp":"v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\n"}"#,
         r#"{"candidate":"candidate:1 1 udp 2122260223 192.0.2.1 50000 typ host","sdpMid":"0","sdpMLineIndex":0}"#,
@@ -571,7 +571,7 @@ fn a_refusal_says_what_is_wrong() {
 }
 
 #[test]
-fn goodbye_with_a_blank_name_leaves_global_as_announce_with_one_joins_it() {
+fn a_blank_name_means_global_in_goodbye_and_announce() {
     let left = |text: &str| match parse(text) {
         Ok(ClientMessage::Goodbye(goodbye)) => goodbye.network.map(Cow::into_owned),
         other => panic!("{other:?}"),

@@ -259,7 +259,7 @@ mod tests {
     proptest! {
         /// Against a map of what each peer is to the circle: its bond, or `None` if it has declined.
         #[test]
-        fn a_circle_is_what_its_steps_make_it(steps in prop::collection::vec(step(), 0..80)) {
+        fn a_circle_matches_its_model_after_every_step(steps in prop::collection::vec(step(), 0..80)) {
             let (mut circle, mut model) = (Circle::default(), BTreeMap::<PeerId, Option<Bond>>::new());
             for (n, step) in steps {
                 let peer = PeerId::from_bytes([n; 20]);

@@ -137,7 +137,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_closest_are_those_that_sorting_finds(
+        fn the_closest_members_match_a_sort(
             ids in prop::collection::btree_set(any_id(), 0..400),
             center in any_id(),
             is_member in any::<prop::sample::Index>(),
@@ -151,7 +151,7 @@ mod tests {
         }
 
         #[test]
-        fn a_prefix_bounds_what_shares_it(id in any::<[u8; 20]>(), other in any::<[u8; 20]>(), bits in 0u32..=160) {
+        fn the_ends_of_a_prefix_bound_its_ids(id in any::<[u8; 20]>(), other in any::<[u8; 20]>(), bits in 0u32..=160) {
             let (id, other) = (PeerId::from_bytes(id), PeerId::from_bytes(other));
             let within = (id.first_with_prefix(bits)..=id.last_with_prefix(bits)).contains(&other);
             prop_assert_eq!(within, id.shared_bits(&other) >= bits);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn few_are_looked_at_in_a_large_network() {
+    fn few_members_are_visited_in_a_large_network() {
         // The worst case of chosen ids: at each bit a crowd on the other side.
         let mut members = BTreeMap::new();
         let center = PeerId::from_bytes([0; 20]);

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leave_is_notified_to_whoever_knew_the_member() {
+    fn every_peer_that_knew_a_member_is_notified_of_its_leave() {
         let (mut cursor, (rank, peer)) = (at(5), member(7));
         cursor.introduce(rank, &peer);
         assert!(cursor.notify(rank, &peer, MemberEvent::Left));

@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn another_hub_is_answered_at_once_where_no_session_is_asked() {
+    fn another_hub_gets_an_immediate_answer_if_no_session_is_pinged() {
         let answer = |in_use| (Challenged::Answer { in_use }, None);
         let mut takeovers = takeovers();
         assert_eq!(takeovers.there(1, Holder::Nobody, None), answer(false));
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_at_once_ends_the_takeover_that_waits() {
+    fn an_immediate_right_ends_a_waiting_takeover() {
         let mut takeovers = takeovers();
         takeovers.here(1, Holder::Here(None), None);
         let decided = takeovers.there(1, Holder::Here(Some(Right::AtOnce)), secret(1));

@@ -105,7 +105,7 @@ fn peers_that_left_leave_no_state() {
 }
 
 #[test]
-fn a_reader_without_room_remembers_only_who_is_there() {
+fn a_reader_without_room_remembers_only_present_members() {
     let mut day = Day::new(1);
     let (reader, there, fleeting) = (session(0, 0), session(1, 0), session(2, 0));
     for (session, n) in [(there, 1), (reader, 9), (fleeting, 5)] {
@@ -216,7 +216,7 @@ fn each_session_of_a_lineage_is_later_than_the_one_before_it_whatever_the_clocks
 }
 
 #[test]
-fn a_secret_at_another_hub_takes_the_id_over_at_once_and_goes_before_who_waits() {
+fn a_secret_at_another_hub_takes_the_id_before_a_waiting_session() {
     let mut day = Day::new(8);
     day.router.config.meshed = true;
     let (holder, waits) = (session(0, 0), session(1, 0));
@@ -233,7 +233,7 @@ fn a_secret_at_another_hub_takes_the_id_over_at_once_and_goes_before_who_waits()
 }
 
 #[test]
-fn of_two_hubs_that_ask_the_one_with_the_better_secret_is_heard() {
+fn the_hub_with_the_stronger_secret_gets_the_id() {
     let mut day = Day::new(8);
     day.router.config.meshed = true;
     let holder = session(0, 0);
@@ -333,7 +333,7 @@ fn told(outputs: &[Output]) -> Vec<MessageKind> {
 const ANNOUNCE: &str = r#"{"type":"announce","networkName":"n"}"#;
 
 #[test]
-fn a_stay_that_has_ended_says_nothing_again() {
+fn an_ended_stay_repeats_no_meeting() {
     let mut day = Day::bounded(1);
     day.hears(joined(9, at_hub(9, 10), Stay { number: 1, discovery: Discovery::Closest(1) }));
     for _ in 0..50 {
@@ -447,7 +447,7 @@ fn a_signal_reaches_members_in_the_stay_in_which_it_was_sent() {
 }
 
 #[test]
-fn a_hub_that_does_not_say_whether_a_sender_is_a_member_is_believed_in_global_only() {
+fn signals_without_a_standing_are_delivered_only_in_global() {
     let mut day = Day::new(8);
     day.router.config.meshed = true;
     day.opens(session(0, 0), 1);
@@ -491,7 +491,7 @@ fn a_signal_for_a_peer_that_was_here_does_not_follow_it_to_another_hub() {
 
 #[test]
 #[should_panic(expected = "impossible state outputs-lost: 1 outputs")]
-fn outputs_that_are_removed_are_missed() {
+fn removed_outputs_are_detected() {
     let mut day = Day::new(128);
     day.opens(session(0, 0), 1);
     day.router.handle_input(
@@ -551,7 +551,7 @@ fn in_four_networks() -> (Day, SessionId, SessionId) {
 }
 
 #[test]
-fn the_end_of_a_session_in_many_networks_is_told_in_slices() {
+fn the_end_of_a_session_in_many_networks_is_sliced() {
     let (mut day, leaver, _) = in_four_networks();
     let reason = CloseReason::ClientClosed;
     let (mut lines, mut unfinished) = said(&mut day, Input::Closed { session: leaver, reason });
@@ -617,7 +617,7 @@ fn a_session_never_leaves_more_networks_than_it_may_be_in() {
 }
 
 #[test]
-fn a_signal_of_one_that_has_just_left_comes_after_its_leave() {
+fn a_signal_of_a_peer_that_has_just_left_follows_its_leave() {
     let (mut day, leaver, _) = in_four_networks();
     said(&mut day, Input::Message { session: leaver, text: r#"{"type":"goodbye"}"# });
     let target = peer(2);
@@ -627,7 +627,7 @@ fn a_signal_of_one_that_has_just_left_comes_after_its_leave() {
 }
 
 #[test]
-fn a_defect_of_the_parser_ends_its_session_alone() {
+fn a_parser_defect_ends_only_its_session() {
     let mut day = Day::new(128);
     day.opens(session(0, 0), 1);
     day.opens(session(1, 0), 2);

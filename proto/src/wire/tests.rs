@@ -87,14 +87,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_string_comes_back(s in any::<String>()) {
+    fn a_string_survives_encoding(s in any::<String>()) {
         let mut out = Vec::new();
         put_string(&mut out, &s);
         prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), s);
     }
 
     #[test]
-    fn connected_tells_all_of_the_hub(peer in peer(), hub in peer(), heartbeat_ms: u64, max: u32, at in millis()) {
+    fn connected_describes_the_hub(peer in peer(), hub in peer(), heartbeat_ms: u64, max: u32, at in millis()) {
         let mut out = vec![7; 3];
         let welcome = Welcome { hub: HubId(hub), heartbeat_ms, max_message_bytes: max as usize };
         let resume_keys = crate::resume::ResumeKeys::new("mesh", b"key", None);
@@ -114,7 +114,7 @@ proptest! {
     }
 
     #[test]
-    fn a_signal_is_its_data_in_an_envelope(from in peer(), to in peer(), network: String, raw: String, at in millis()) {
+    fn a_signal_frame_wraps_its_data(from in peer(), to in peer(), network: String, raw: String, at in millis()) {
         let data = serde_json::to_string(&raw).unwrap();
         for kind in MessageKind::ALL {
             let MessageKind::Signal(kind) = kind else { continue };
@@ -126,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn an_error_says_what_is_known(
+    fn an_error_has_the_known_fields(
         to in peer(),
         code in code(),
         message: String,
@@ -181,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn go_away_says_when_and_where_to(to in peer(), ms: u64, hubs: Vec<String>, network: String, at in millis()) {
+    fn go_away_has_the_delay_and_the_other_hubs(to in peer(), ms: u64, hubs: Vec<String>, network: String, at in millis()) {
         let mut out = Vec::new();
         let frame = go_away(&mut out, &to, ms, &hubs, &network, at);
         let text = payload(&out[frame]);
@@ -235,7 +235,7 @@ proptest! {
     }
 
     #[test]
-    fn a_pong_tells_the_time(to in peer(), at in millis()) {
+    fn a_pong_has_the_time(to in peer(), at in millis()) {
         let mut out = Vec::new();
         let frame = pong(&mut out, &to, at);
         prop_assert_eq!(&data_of(payload(&out[frame]), "pong", "system", &to, "global", at)["timestamp"], at);
@@ -277,7 +277,7 @@ fn every_length_has_its_header() {
 }
 
 #[test]
-fn each_character_that_needs_an_escape_comes_back() {
+fn each_escaped_character_survives_encoding() {
     for c in (0..0x20).map(char::from).chain(['"', '\\', '\u{7f}']) {
         let mut out = Vec::new();
         put_string(&mut out, &format!("a{c}b"));

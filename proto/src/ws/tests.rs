@@ -168,7 +168,7 @@ fn the_example_of_the_rfc_is_read() {
 }
 
 #[test]
-fn control_frames_are_heard() {
+fn control_frames_are_received() {
     let longest = [7; MAX_CONTROL_PAYLOAD];
     accepts(&[frame(FIN | PING, b""), frame(FIN | PONG, b"")], &[Event::Ping(b""), Event::Pong(b"")]);
     accepts(
@@ -193,13 +193,13 @@ fn a_control_frame_is_one_frame() {
 }
 
 #[test]
-fn a_client_masks() {
+fn a_client_must_mask_its_frames() {
     refuses(&[vec![FIN | TEXT, 2, b'h', b'i']], "frame of a client is not masked");
     refuses(&[vec![FIN | PING, 0]], "frame of a client is not masked");
 }
 
 #[test]
-fn a_server_does_not_mask() {
+fn a_server_must_not_mask_its_frames() {
     let mut decoder = Decoder::new(MAX);
     let rule = Violation::Protocol("frame of a server is masked");
     assert_eq!(decoder.decode_from_server(&mut frame(FIN | BINARY, b"hi")), Err(rule));
@@ -245,7 +245,7 @@ fn bytes_before_the_first_read_are_processed_first() {
 }
 
 #[test]
-fn a_reader_that_is_broken_off_goes_on_there() {
+fn an_interrupted_reader_continues_at_that_place() {
     let mut reader = Reader::new(Speaker::Client, MAX, Vec::new());
     let stream = [frame(FIN | TEXT, b"one"), frame(FIN | TEXT, b"two"), frame(FIN | TEXT, b"three")].concat();
     let cut = stream.len() - 1;
@@ -262,7 +262,7 @@ fn a_reader_that_is_broken_off_goes_on_there() {
 }
 
 #[test]
-fn a_header_makes_no_room_for_what_it_only_claims() {
+fn a_header_reserves_no_memory_for_missing_bytes() {
     let mut reader = Reader::new(Speaker::Client, 1 << 30, Vec::new());
     let mut header = frame_with_length(FIN | BINARY, &[127, 0, 0, 0, 0, 0x3f, 0, 0, 0], b"");
     assert_eq!(reader.read(&mut header, |_| panic!("nothing is whole")), Ok(()));
@@ -331,7 +331,7 @@ fn a_message_may_be_as_long_as_the_limit() {
 }
 
 #[test]
-fn the_limit_is_not_for_control_frames() {
+fn the_limit_does_not_apply_to_control_frames() {
     check(0, &[frame(FIN | PING, &[1; 125])], &[Event::Ping(&[1; 125])], Ok(0));
 }
 
@@ -392,7 +392,7 @@ fn control_frames_come_between_fragments() {
 }
 
 #[test]
-fn a_continuation_has_something_to_continue() {
+fn a_continuation_needs_an_incomplete_message() {
     const RULE: &str = "continuation without a message to continue";
     refuses(&[frame(CONT, b"a")], RULE);
     refuses(&[frame(FIN | CONT, b"a")], RULE);
@@ -412,7 +412,7 @@ fn a_message_is_not_begun_inside_another() {
 }
 
 #[test]
-fn the_limit_is_for_all_fragments_together() {
+fn the_limit_applies_to_all_fragments_together() {
     let three = |last: &[u8]| [frame(TEXT, b"1234"), frame(CONT, b"1234"), frame(FIN | CONT, last)];
     check(10, &three(b"12"), &[Event::Text("1234123412")], Ok(0));
     check(10, &three(b"123"), &[], Err(Violation::TooLarge));
@@ -493,7 +493,7 @@ fn text_in_fragments_is_checked_once() {
 }
 
 #[test]
-fn a_close_frame_may_say_why() {
+fn a_close_frame_may_have_a_reason() {
     let why = |code, reason| Event::Close(Some(CloseFrame { code, reason }));
     accepts(&[frame(FIN | CLOSE, b"")], &[Event::Close(None)]);
     accepts(&[close(1000, b"")], &[why(1000, "")]);
@@ -507,7 +507,7 @@ fn a_close_code_is_two_bytes() {
 }
 
 #[test]
-fn close_codes_are_those_for_the_wire() {
+fn only_close_codes_for_the_wire_are_accepted() {
     for code in 0..=u16::MAX {
         match code {
             1000..=1003 | 1007..=1014 | 3000..=4999 => {
@@ -525,7 +525,7 @@ fn the_reason_of_a_close_is_utf8() {
 }
 
 #[test]
-fn a_violation_names_its_end() {
+fn a_violation_has_its_close_code() {
     for violation in [Violation::Protocol("rule"), Violation::NotUtf8, Violation::TooLarge] {
         let (code, _) = CloseReason::from(violation).close_frame().unwrap();
         assert_eq!(code, violation.close_code());

@@ -96,7 +96,7 @@ fn ids_that_share_a_prefix_cost_no_more() {
 
 /// Everybody signals one, and is as close to it as can be.
 #[test]
-fn a_crowd_around_one_is_declined_and_told_so() {
+fn a_crowd_around_one_peer_is_declined_with_errors() {
     const MOST: usize = 40;
     for shards in 1..=3 {
         let mut crowd = Crowd::new(shards, Discovery::Closest(16), MOST);
@@ -134,7 +134,7 @@ proptest! {
 
     /// Whatever they say in whatever order, who knows whom is mutual and bounded.
     #[test]
-    fn knowing_is_mutual(
+    fn acquaintance_is_mutual(
         shards in 1u16..=3,
         k in 1..=MAX_CLOSEST,
         most in 1usize..30,

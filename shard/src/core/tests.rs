@@ -174,7 +174,7 @@ async fn letters_to_the_mesh_go_to_an_outbox_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_mesh_that_does_not_take_its_letters_stops_reading_until_it_does() {
+async fn a_shard_stops_reading_until_the_mesh_accepts_letters() {
     let mut core = core_beside(ROOMY, true);
     let letter = || ToMesh::AskTakeover { peer: peer(1), shard: ShardId(0), ticket: 1, resume: None };
     for _ in 0..=OUTBOX_HIGH_WATER {
@@ -194,7 +194,7 @@ async fn a_mesh_that_does_not_take_its_letters_stops_reading_until_it_does() {
 }
 
 #[tokio::test]
-async fn a_crowd_with_little_to_hear_does_not_keep_the_shard_from_reading() {
+async fn many_sessions_with_short_queues_do_not_stop_reading() {
     let mut core = core(ROOMY);
     let mut sessions = Vec::new();
     for n in 0..=FLUSH_BACKLOG as u16 {
@@ -216,7 +216,7 @@ async fn a_crowd_with_little_to_hear_does_not_keep_the_shard_from_reading() {
 }
 
 #[tokio::test]
-async fn a_newcomer_hears_of_several_chunks_in_one_turn() {
+async fn a_new_member_receives_several_chunks_in_one_turn() {
     let mut core = core(ROOMY);
     let mut sessions = Vec::new();
     for n in 0..3 {
@@ -234,7 +234,7 @@ async fn a_newcomer_hears_of_several_chunks_in_one_turn() {
 }
 
 #[tokio::test]
-async fn queues_that_nobody_needs_are_given_back() {
+async fn unneeded_queues_are_freed() {
     let mut core = core(ROOMY);
     let _session = adopt(&mut core, 1).await;
     while core.flush(1) {}
@@ -246,7 +246,7 @@ async fn queues_that_nobody_needs_are_given_back() {
 }
 
 #[tokio::test]
-async fn a_session_keeps_of_its_request_what_came_behind_it_and_no_more() {
+async fn a_session_keeps_only_the_bytes_after_its_request() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = listener.local_addr().expect("bound");
     for behind in ["", "early"] {
@@ -286,7 +286,7 @@ async fn sessions_that_the_hub_did_not_read_are_not_dead() {
 }
 
 #[tokio::test]
-async fn a_socket_that_takes_nothing_is_dead_though_its_client_talks() {
+async fn a_socket_that_accepts_nothing_is_dead_even_if_its_client_sends() {
     let mut core = core(SPACIOUS);
     let (sender, ..) = adopt(&mut core, 1).await;
     let (slow, _read, _client) = adopt(&mut core, 2).await;

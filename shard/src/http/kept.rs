@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_outlives_the_pauses_of_a_balancer_and_no_slow_head_or_reader_does() {
+    fn timeouts_outlast_balancers_and_end_slow_connections() {
         let kept = Kept::new(Instant::now());
         assert_eq!(stays(&kept), 10);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

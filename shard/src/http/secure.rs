@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_to_http_is_as_long_as_it_says() {
+    fn the_answer_to_http_has_its_declared_length() {
         let (head, body) = SPEAK_TLS.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
     }

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_alone_has_all_that_is_shared() {
+    fn a_single_address_can_use_the_whole_common_share() {
         let (mut turns, now) = (Turns::new(Keys(1, 2)), Instant::now());
         let from = address("192.0.2.1");
         let waits: Vec<_> = (0..1000).map_while(|_| turns.take(from, now)).collect();

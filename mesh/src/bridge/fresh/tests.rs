@@ -79,7 +79,7 @@ fn nothing_is_taken(recorded: &Hub, by: &mut Hub) {
 }
 
 #[test]
-fn frames_are_taken_once_and_in_order_when_their_hub_has_answered() {
+fn frames_are_accepted_once_and_in_order_after_their_hub_has_answered() {
     let (mut a, mut b) = two();
     let early = a.publish(None);
     let late = a.publish(None);
@@ -93,7 +93,7 @@ fn frames_are_taken_once_and_in_order_when_their_hub_has_answered() {
 }
 
 #[test]
-fn a_recorded_hub_is_taken_by_nobody() {
+fn no_hub_accepts_recorded_frames() {
     let (a, mut b) = two();
     nothing_is_taken(&a, &mut b);
     // Nor by a hub that begins, or by one that has connected anew or has forgotten it.
@@ -105,7 +105,7 @@ fn a_recorded_hub_is_taken_by_nobody() {
 }
 
 #[test]
-fn frames_from_before_the_first_answer_are_not_taken_after_it() {
+fn frames_older_than_the_first_answer_are_rejected() {
     let mut a = Hub::new(1);
     let old = a.publish(None);
     let mut b = Hub::new(2);
@@ -115,7 +115,7 @@ fn frames_from_before_the_first_answer_are_not_taken_after_it() {
 }
 
 #[test]
-fn a_session_that_has_ended_is_not_taken_again() {
+fn an_ended_session_is_rejected() {
     let (first, mut b) = two();
     let mut second = Hub::new(1);
     say(&mut second, &mut b);
@@ -146,7 +146,7 @@ fn two_live_hubs_with_one_id_are_noticed_once() {
 }
 
 #[test]
-fn a_hub_that_does_not_answer_any_more_is_one_way_and_not_taken() {
+fn a_hub_that_stops_answering_is_one_way_and_rejected() {
     let (mut a, mut b) = two();
     let mut taken = 0;
     for _ in 0..BRIDGE_CHALLENGES + 3 {
@@ -166,7 +166,7 @@ fn a_hub_that_does_not_answer_any_more_is_one_way_and_not_taken() {
 }
 
 #[test]
-fn hubs_that_talk_go_on_and_a_process_that_was_stopped_takes_what_has_waited() {
+fn a_stopped_process_accepts_the_frames_that_waited() {
     let (mut a, mut b) = two();
     for _ in 0..20 {
         a.rounds(1);
@@ -205,7 +205,7 @@ fn answer(question: Question) -> Envelope {
 }
 
 #[test]
-fn a_hub_of_version_2_0_is_taken_while_it_answers_questions() {
+fn a_hub_of_version_2_0_is_accepted_while_it_answers_questions() {
     let (old, mut b) = (id(1), Hub::new(2));
     let everyone = plain(None, &[beat()]);
     let judgment = b.receives(old, &everyone);

@@ -31,7 +31,7 @@ fn plan(url: &str) -> Option<Plan> {
 }
 
 #[test]
-fn addresses_are_understood() {
+fn hub_urls_are_parsed() {
     let plan = |url| {
         let plan = plan(url).unwrap();
         (plan.host, plan.port, plan.authority, plan.path, plan.tls)
@@ -73,7 +73,7 @@ fn legacy_addresses_are_known_by_any_spelling() {
 }
 
 #[test]
-fn failures_are_paused_after_and_told_once() {
+fn a_failure_causes_a_pause_and_one_warning() {
     let mut targets = targets(&["ws://hub"]);
     let hub = only(&targets);
     assert_eq!(due(&mut targets, 0).len(), 1);
@@ -121,7 +121,7 @@ fn a_link_that_worked_resets_the_pause() {
 }
 
 #[test]
-fn a_link_that_is_lost_again_and_again_comes_back_long_before_the_lease_ends() {
+fn a_link_that_is_lost_repeatedly_returns_long_before_the_lease_ends() {
     let mut targets = targets(&["ws://hub"]);
     let hub = only(&targets);
     let mut ms = 0;
@@ -182,7 +182,7 @@ fn failures_before_another_link_are_forgotten_when_that_is_lost() {
 }
 
 #[test]
-fn ones_own_address_is_dialed_once_a_minute() {
+fn the_hubs_own_address_is_dialed_once_a_minute() {
     let mut targets = targets(&["ws://me"]);
     let me = only(&targets);
     let mut pauses = Vec::new();
@@ -205,7 +205,7 @@ fn ones_own_address_is_dialed_once_a_minute() {
 }
 
 #[test]
-fn dials_learn_which_address_works_and_which_is_their_own() {
+fn dials_learn_which_address_works_and_which_is_the_hubs_own() {
     let mut targets = targets(&["ws://hubs"]);
     let hubs = only(&targets);
     let [own, other] = [2, 3].map(|port| SocketAddr::new(ADDRESS.ip(), port));
@@ -255,7 +255,7 @@ fn an_address_without_a_hub_leaves_with_the_answer_that_lacks_it() {
 }
 
 #[test]
-fn the_smaller_id_dials_first_what_both_advertise() {
+fn the_hub_with_the_smaller_id_dials_first() {
     let mut targets = targets(&[]);
     let hubs = [(id(1), false, "ws://one"), (id(9), false, "ws://nine"), (id(7), false, "nonsense")];
     targets.advertised(id(5), hubs.into_iter(), at(0));
@@ -272,7 +272,7 @@ fn addresses_no_longer_advertised_are_not_dialed() {
 }
 
 #[test]
-fn an_advertised_address_is_of_the_hub_that_says_so_now() {
+fn an_advertised_address_belongs_to_the_latest_hub_that_advertises_it() {
     let mut targets = targets(&[]);
     targets.advertised(id(1), [(id(8), false, "ws://x")].into_iter(), at(0));
     let x = only(&targets);
@@ -291,7 +291,7 @@ fn draining(hub: HubId) -> Known {
 }
 
 #[test]
-fn a_hub_that_drains_is_left_alone_unless_it_is_a_bootstrap() {
+fn a_draining_hub_is_not_dialed_unless_it_is_a_bootstrap() {
     let mut targets = targets(&["ws://static"]);
     resolve(&mut targets, &[1]);
     targets.advertised(id(1), [(id(2), true, "ws://advertised")].into_iter(), at(0));
@@ -323,7 +323,7 @@ fn a_hub_at_the_address_of_an_ended_hub_is_found_soon() {
 }
 
 #[test]
-fn a_link_to_a_hub_that_drains_is_made_again_when_it_is_lost() {
+fn a_lost_link_to_a_draining_hub_is_dialed_again() {
     let mut targets = targets(&[]);
     resolve(&mut targets, &[1]);
     targets.advertised(id(1), [(id(3), false, "ws://three")].into_iter(), at(0));
@@ -365,7 +365,7 @@ fn delay_behind(dead: u16) -> Duration {
 }
 
 #[test]
-fn dead_addresses_do_not_keep_a_living_one_waiting() {
+fn dead_addresses_do_not_delay_a_live_one() {
     assert_eq!(delay_behind(31), Duration::ZERO);
     assert!(delay_behind(64) <= Duration::from_secs(1));
     assert!(delay_behind(100) <= Duration::from_millis(1_500));

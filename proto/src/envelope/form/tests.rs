@@ -228,7 +228,7 @@ proptest! {
     }
 
     #[test]
-    fn a_body_that_is_cut_short_is_refused_or_another(envelope in envelope(), cut in any::<prop::sample::Index>()) {
+    fn a_truncated_body_is_refused_or_decodes_differently(envelope in envelope(), cut in any::<prop::sample::Index>()) {
         let mut bytes = encoded(std::slice::from_ref(&envelope));
         bytes.truncate(5 + cut.index(bytes.len() - 4));
         let len = (bytes.len() - 4) as u32;
@@ -271,7 +271,7 @@ proptest! {
 }
 
 #[test]
-fn an_unknown_kind_is_passed_over() {
+fn an_unknown_kind_is_skipped() {
     let farewell = Envelope::Farewell(HubId(PeerId::from_bytes([1; 20])), HubIncarnation(2));
     let mut bytes = vec![3, 0, 0, 0, EnvelopeKind::ALL.len() as u8, 1, 2];
     bytes.extend(encoded(&[farewell]));
@@ -386,7 +386,7 @@ fn counts_over_their_bound_are_refused() {
 }
 
 #[test]
-fn no_number_is_so_great_that_one_more_is_too_many() {
+fn accepted_numbers_can_be_incremented_without_overflow() {
     for (life, is_taken) in [(GREATEST_COUNT, true), (GREATEST_COUNT + 1, false), (u64::MAX, false)] {
         let mut bytes = Vec::new();
         Envelope::Farewell(HubId(PeerId::from_bytes([1; 20])), HubIncarnation(life)).encode(&mut bytes);
