@@ -3,11 +3,11 @@ declare class PigeonError extends Error {
 	readonly name = "PigeonError";
 	/** For programs; see {@link ErrorCode}. */
 	readonly code: ErrorCode;
-	/** Whether nothing more will be tried. */
+	/** Whether the client gives up: it tries nothing more. */
 	readonly final: boolean;
-	/** Address of what to do about it. */
+	/** URL of the section that says what to do. */
 	readonly hint: string;
-	/** The peer it is about, if it is about one. */
+	/** The peer that the error concerns, if any. */
 	readonly peer?: Peer;
 	constructor(code: ErrorCode, detail: string | number, more?: {
 		final?: boolean;
@@ -23,16 +23,16 @@ type Sendable = Json | ArrayBuffer | ArrayBufferView;
 interface Events<E extends {
 	[K in keyof E]: unknown[];
 }> {
-	/** Calls `listener` at each event of this name, until the function that is returned is called. */
+	/** Calls `listener` at each event of this name, until the returned function is called. */
 	on<K extends keyof E>(name: K, listener: (...args: E[K]) => void): Off;
-	/** The next event of this name. */
+	/** Resolves with the next event of this name. */
 	once<K extends keyof E>(name: K): Promise<E[K]>;
 }
 interface Sealer {
 	seal(signal: object, context: string): Promise<{
 		sealed: string;
 	}>;
-	/** Rejects what was not sealed by one's equal. */
+	/** Rejects a signal that was not sealed by an equal sealer. */
 	open(data: any, context: string): Promise<object>;
 }
 type HubState = {
@@ -46,7 +46,7 @@ type HubState = {
 	readonly retryAt: number;
 	readonly because: PigeonError;
 }
-/** Over: left, or refused for good. */
+/** Closed for good: the room was left, or the hub refused the page finally. */
  | {
 	readonly is: "closed";
 	readonly because?: PigeonError;
@@ -63,7 +63,7 @@ type RoomEvents<D extends object> = {
 	hub: [
 		state: HubState
 	];
-	/** For each peer strictly in turns: join, leave, join. */
+	/** For each peer, `join` and `leave` alternate. */
 	join: [
 		peer: Peer<D>
 	];
@@ -76,7 +76,7 @@ type RoomEvents<D extends object> = {
 		peer: Peer<D>,
 		before: D
 	];
-	/** Each change of `peer.state`, but for 'gone'. */
+	/** Each change of `peer.state`, except to 'gone'. */
 	link: [
 		peer: Peer<D>,
 		state: LinkState
@@ -85,18 +85,18 @@ type RoomEvents<D extends object> = {
 		value: any,
 		from: Peer<D>
 	];
-	/** A new RTCPeerConnection to a peer, before it is negotiated: what is to travel on each is added here. `publish` of extras does. */
+	/** A new RTCPeerConnection to a peer, before it is negotiated: add tracks or channels for every connection here, as `publish` of extras does. */
 	connection: [
 		pc: RTCPeerConnection,
 		peer: Peer<D>
 	];
-	/** What no promise could say. Without a listener it goes to the console. */
+	/** An error that no promise reports. Without a listener, it is logged to the console. */
 	error: [
 		error: PigeonError
 	];
 };
 interface Room<D extends object = Record<string, Json>> extends Events<RoomEvents<D>> {
-	/** Who you are. Another id only where this one was taken by somebody else. */
+	/** Your id. It changes only if another page has taken it. */
 	readonly id: PeerId;
 	readonly network: string;
 	readonly hub: HubState;
@@ -104,18 +104,18 @@ interface Room<D extends object = Record<string, Json>> extends Events<RoomEvent
 	readonly peers: ReadonlyMap<PeerId, Peer<D>>;
 	/** What others see of you. */
 	readonly data: D;
-	/** When everybody who was there is in `peers`. Rejects when that can never be. */
+	/** Resolves when `peers` has all members that were in the room at the join. Rejects if that is impossible. */
 	readonly ready: Promise<void>;
-	/** Changes what others see of you. Calls within 100 ms are one. */
+	/** Changes what others see of you. Calls within 100 ms are sent as one. */
 	update(data: D): void;
 	/**
 	 * Sends to all peers, or to some. In order for each peer, any size up to `maxMessageBytes`; waits for links that are being made.
 	 * Resolves when every transport has taken it, so `await` it to send no faster than the network.
 	 */
 	send(value: Sendable, to?: Target<D>): Promise<Sent<D>>;
-	/** A stream of messages of its own: what is large on one does not hold up another. Names are equal on both sides. */
+	/** A separate stream of messages: a large message on one channel does not delay another channel. Both sides use the same name. */
 	channel(name: string, options?: ChannelOptions): Channel<D>;
-	/** Tries at once to reach the hub, if it is waiting. */
+	/** Connects to the hub at once, if the next attempt waits. */
 	retry(): void;
 	/** Says goodbye and closes everything. No event afterwards. */
 	leave(): void;
@@ -124,18 +124,18 @@ interface Peer<D extends object = any> {
 	readonly id: PeerId;
 	readonly data: D;
 	readonly state: LinkState;
-	/** Connects, if that is not so yet. Resolves when it is open. */
+	/** Connects, unless the link is open. Resolves when it is open. */
 	connect(): Promise<void>;
 	/** Closes the link. The peer stays in the room as 'seen'. */
 	disconnect(): void;
 	send(value: Sendable): Promise<void>;
-	/** The connection as it is now, for what is not here. Its negotiation is not yours. */
+	/** The present connection, for functions that this API lacks. Do not negotiate on it yourself. */
 	readonly pc: RTCPeerConnection | undefined;
 }
 interface ChannelOptions {
 	/** Whether messages arrive in the order in which they were sent. Default true. */
 	ordered?: boolean;
-	/** How often a lost packet is sent again. Default: until it arrives. With it messages are at most 16 KiB. */
+	/** Maximum number of retransmissions of a lost packet. Default: until it arrives. With this option, messages are at most 16 KiB. */
 	maxRetransmits?: number;
 }
 interface Channel<D extends object> extends Events<{
@@ -157,7 +157,7 @@ export interface Publication {
 	readonly stream: MediaStream;
 	/** Puts a track in the place of that of the same kind: another camera. Nothing is negotiated. */
 	replace(track: MediaStreamTrack): Promise<void>;
-	/** Ends it for all. The tracks themselves go on. */
+	/** Stops sending to all peers. The tracks themselves continue. */
 	stop(): void;
 }
 /** Shows media to all peers, also to those who come later, until stop(). */
@@ -190,10 +190,10 @@ export declare function passphrase(secret: string): (network: string) => Sealer;
 export interface Route {
 	/** Directly in one network, through NATs, or by a TURN server. */
 	path: "host" | "nat" | "relay";
-	/** The round trip in milliseconds, once it was measured. */
+	/** The round-trip time in milliseconds, once it has been measured. */
 	rttMs: number | undefined;
 }
-/** How a peer is reached now. Nothing while there is no path. */
+/** Returns how a peer is reached now, or undefined while there is no path. */
 export declare function route(peer: Peer): Promise<Route | undefined>;
 
 export {};

@@ -5,17 +5,17 @@ import type { Off } from './emitter.js'
 /** 40 hexadecimal digits: one page in one room. */
 export type PeerId = string
 
-/** What JSON can say. */
+/** A JSON value. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json | undefined }
 
-/** What can be sent. Bytes arrive as an ArrayBuffer, all else as what JSON makes of it. */
+/** A value that can be sent. Bytes arrive as an ArrayBuffer, every other value as JSON preserves it. */
 export type Sendable = Json | ArrayBuffer | ArrayBufferView
 
-/** Something with events. */
+/** An object with events. */
 export interface Events<E extends { [K in keyof E]: unknown[] }> {
-  /** Calls `listener` at each event of this name, until the function that is returned is called. */
+  /** Calls `listener` at each event of this name, until the returned function is called. */
   on<K extends keyof E> (name: K, listener: (...args: E[K]) => void): Off
-  /** The next event of this name. */
+  /** Resolves with the next event of this name. */
   once<K extends keyof E> (name: K): Promise<E[K]>
 }
 
@@ -29,9 +29,9 @@ export interface Options<D extends object = Record<string, Json>> {
   iceServers?: RTCIceServer[] | (() => RTCIceServer[] | Promise<RTCIceServer[]>)
   /** Further configuration of each RTCPeerConnection, such as `iceTransportPolicy: 'relay'`. */
   rtc?: Omit<RTCConfiguration, 'iceServers'>
-  /** Whom to connect to: everybody (default), or whom `peer.connect()` names. Others may connect to you in either case. */
+  /** Peers to connect to: all (default), or those on which `peer.connect()` is called. Others may connect to you in either case. */
   link?: 'all' | 'on-demand'
-  /** Links to open by yourself, at most. Further peers stay 'seen'. Others may open links to you, up to twice as many in all. Default 32. */
+  /** Maximum number of links that this page opens. Further peers stay 'seen'. Other peers may open links to this page, up to twice as many in all. Default 32. */
   maxLinks?: number
   /** In large rooms: discover the K members whose ids are closest, and a few at random. */
   discover?: { closest: number }
@@ -41,19 +41,19 @@ export interface Options<D extends object = Record<string, Json>> {
   maxQueueBytes?: number
   /** Pauses between attempts to reach the hub grow from `minMs` (default 500) to `maxMs` (default 15,000). */
   retry?: { minMs?: number, maxMs?: number }
-  /** Seals what is sent by way of the hub to connect, so that the hub cannot join in: `passphrase` of extras. */
+  /** Encrypts the signals that the hub relays, so that the hub cannot put itself between two peers: see `passphrase` of extras. */
   seal?: (network: string) => Sealer
-  /** Abort is leave(). */
+  /** Aborting this signal calls leave(). */
   signal?: AbortSignal
-  /** Where the runtime has none, or to put another in its place. */
+  /** A WebSocket implementation, if the runtime has none or to replace its own. */
   WebSocket?: typeof WebSocket
   RTCPeerConnection?: typeof RTCPeerConnection
 }
 
-/** Seals signals, so that only who can open them can connect. `context` is what the hub says of a signal: sealed in another one, it does not open. */
+/** Encrypts (seals) signals, so that only peers that can open them can connect. `context` is the hub's description of a signal: a signal sealed in another context does not open. */
 export interface Sealer {
   seal (signal: object, context: string): Promise<{ sealed: string }>
-  /** Rejects what was not sealed by one's equal. */
+  /** Rejects a signal that was not sealed by an equal sealer. */
   open (data: any, context: string): Promise<object>
 }
 
@@ -63,7 +63,7 @@ export type HubState =
   | { readonly is: 'online' }
   /** Not connected; the next attempt is at `retryAt` (as Date.now()). */
   | { readonly is: 'waiting', readonly retryAt: number, readonly because: PigeonError }
-  /** Over: left, or refused for good. */
+  /** Closed for good: the room was left, or the hub refused the page finally. */
   | { readonly is: 'closed', readonly because?: PigeonError }
 
 /**
@@ -75,10 +75,10 @@ export type LinkState = 'seen' | 'connecting' | 'open' | 'interrupted' | 'gone'
 /** Why a peer is gone: it said goodbye, it was lost, or another page has taken its id (a reload). */
 export type GoneReason = 'left' | 'lost' | 'replaced'
 
-/** Who a message is for. */
+/** The recipients of a message. */
 export type Target<D extends object> = Peer<D> | Iterable<Peer<D>>
 
-/** What became of a message: handed to the transport of each of `to`; not to those of `failed`. */
+/** The result of a message: it was handed to the transport of each peer in `to`, and not to those in `failed`. */
 export interface Sent<D extends object> {
   readonly to: readonly Peer<D>[]
   readonly failed: ReadonlyMap<Peer<D>, PigeonError>
@@ -87,23 +87,23 @@ export interface Sent<D extends object> {
 export type RoomEvents<D extends object> = {
   /** Each change of `room.hub`. */
   hub: [state: HubState]
-  /** For each peer strictly in turns: join, leave, join. */
+  /** For each peer, `join` and `leave` alternate. */
   join: [peer: Peer<D>]
   leave: [peer: Peer<D>, reason: GoneReason]
   /** A peer has new data. */
   change: [peer: Peer<D>, before: D]
-  /** Each change of `peer.state`, but for 'gone'. */
+  /** Each change of `peer.state`, except to 'gone'. */
   link: [peer: Peer<D>, state: LinkState]
   message: [value: any, from: Peer<D>]
-  /** A new RTCPeerConnection to a peer, before it is negotiated: what is to travel on each is added here. `publish` of extras does. */
+  /** A new RTCPeerConnection to a peer, before it is negotiated: add tracks or channels for every connection here, as `publish` of extras does. */
   connection: [pc: RTCPeerConnection, peer: Peer<D>]
-  /** What no promise could say. Without a listener it goes to the console. */
+  /** An error that no promise reports. Without a listener, it is logged to the console. */
   error: [error: PigeonError]
 }
 
 /** A room of peers. */
 export interface Room<D extends object = Record<string, Json>> extends Events<RoomEvents<D>> {
-  /** Who you are. Another id only where this one was taken by somebody else. */
+  /** Your id. It changes only if another page has taken it. */
   readonly id: PeerId
   readonly network: string
   readonly hub: HubState
@@ -111,18 +111,18 @@ export interface Room<D extends object = Record<string, Json>> extends Events<Ro
   readonly peers: ReadonlyMap<PeerId, Peer<D>>
   /** What others see of you. */
   readonly data: D
-  /** When everybody who was there is in `peers`. Rejects when that can never be. */
+  /** Resolves when `peers` has all members that were in the room at the join. Rejects if that is impossible. */
   readonly ready: Promise<void>
-  /** Changes what others see of you. Calls within 100 ms are one. */
+  /** Changes what others see of you. Calls within 100 ms are sent as one. */
   update (data: D): void
   /**
    * Sends to all peers, or to some. In order for each peer, any size up to `maxMessageBytes`; waits for links that are being made.
    * Resolves when every transport has taken it, so `await` it to send no faster than the network.
    */
   send (value: Sendable, to?: Target<D>): Promise<Sent<D>>
-  /** A stream of messages of its own: what is large on one does not hold up another. Names are equal on both sides. */
+  /** A separate stream of messages: a large message on one channel does not delay another channel. Both sides use the same name. */
   channel (name: string, options?: ChannelOptions): Channel<D>
-  /** Tries at once to reach the hub, if it is waiting. */
+  /** Connects to the hub at once, if the next attempt waits. */
   retry (): void
   /** Says goodbye and closes everything. No event afterwards. */
   leave (): void
@@ -133,29 +133,29 @@ export interface Peer<D extends object = any> {
   readonly id: PeerId
   readonly data: D
   readonly state: LinkState
-  /** Connects, if that is not so yet. Resolves when it is open. */
+  /** Connects, unless the link is open. Resolves when it is open. */
   connect (): Promise<void>
   /** Closes the link. The peer stays in the room as 'seen'. */
   disconnect (): void
   send (value: Sendable): Promise<void>
-  /** The connection as it is now, for what is not here. Its negotiation is not yours. */
+  /** The present connection, for functions that this API lacks. Do not negotiate on it yourself. */
   readonly pc: RTCPeerConnection | undefined
 }
 
 export interface ChannelOptions {
   /** Whether messages arrive in the order in which they were sent. Default true. */
   ordered?: boolean
-  /** How often a lost packet is sent again. Default: until it arrives. With it messages are at most 16 KiB. */
+  /** Maximum number of retransmissions of a lost packet. Default: until it arrives. With this option, messages are at most 16 KiB. */
   maxRetransmits?: number
 }
 
-/** Messages of one kind. */
+/** A channel: a separate stream of messages. */
 export interface Channel<D extends object> extends Events<{ message: [value: any, from: Peer<D>] }> {
   readonly name: string
   send (value: Sendable, to?: Target<D>): Promise<Sent<D>>
 }
 
-/** A message of the hub, or to it: docs/protocol.md. */
+/** A message from or to the hub: see docs/protocol.md. */
 export interface HubMessage {
   type: string
   data?: any

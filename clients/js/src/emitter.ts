@@ -1,11 +1,11 @@
 /** Ends a subscription. */
 export type Off = () => void
 
-/** Something with events. `E` maps the name of each event to its arguments. */
+/** An object with events. `E` maps the name of each event to its arguments. */
 export class Emitter<E extends { [K in keyof E]: unknown[] }> {
   readonly #listeners = new Map<keyof E, Set<(...args: any[]) => void>>()
 
-  /** Calls `listener` at each event of this name, until the function that is returned is called. */
+  /** Calls `listener` at each event of this name, until the returned function is called. */
   on<K extends keyof E> (name: K, listener: (...args: E[K]) => void): Off {
     const listeners = this.#listeners.get(name) ?? new Set()
     this.#listeners.set(name, listeners)
@@ -13,7 +13,7 @@ export class Emitter<E extends { [K in keyof E]: unknown[] }> {
     return () => { listeners.delete(listener as (...args: any[]) => void) }
   }
 
-  /** The next event of this name. */
+  /** Resolves with the next event of this name. */
   once<K extends keyof E> (name: K): Promise<E[K]> {
     return new Promise(resolve => {
       const off = this.on(name, (...args) => { off(); resolve(args) })

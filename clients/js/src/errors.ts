@@ -1,6 +1,6 @@
 import type { Peer } from './api.js'
 
-/** What went wrong, for programs. */
+/** The kinds of errors, for programs. */
 export type ErrorCode =
   // The hub.
   | 'hub-unreachable' | 'hub-full' | 'hub-leaving' | 'unauthorized' | 'bad-url' | 'id-in-use' | 'protocol' | 'unsupported'
@@ -17,11 +17,11 @@ export class PigeonError extends Error {
   override readonly name = 'PigeonError'
   /** For programs; see {@link ErrorCode}. */
   declare readonly code: ErrorCode
-  /** Whether nothing more will be tried. */
+  /** Whether the client gives up: it tries nothing more. */
   declare readonly final: boolean
-  /** Address of what to do about it. */
+  /** URL of the section that says what to do. */
   declare readonly hint: string
-  /** The peer it is about, if it is about one. */
+  /** The peer that the error concerns, if any. */
   declare readonly peer?: Peer
 
   constructor (code: ErrorCode, detail: string | number, more: { final?: boolean, cause?: unknown } = {}) {

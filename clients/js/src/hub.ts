@@ -3,18 +3,18 @@ import { pause } from './backoff.js'
 import { PigeonError, type ErrorCode } from './errors.js'
 import type { HubMessage, HubState, PeerId } from './api.js'
 
-/** How long an attempt may take. A hub that asks the last connection whether it is alive answers within ten seconds. */
+/** Maximum time of an attempt. A hub that first pings the previous connection answers within ten seconds. */
 const CONNECT_MS = 15_000
-/** Time is counted in ticks, so that a page that was asleep judges nobody by the time that it slept. */
+/** Time is counted in ticks, so that the time during which a page slept does not count as silence. */
 const TICK_MS = 5_000
 /** Ticks without a message after which the hub is asked for one, and after which it is lost. */
 const ASK_TICKS = 5
 const LOST_TICKS = 8
-/** A connection that holds for so long was a good one: the next pause is short again. */
+/** A connection that lasts this long counts as good: the pause after it is short again. */
 const GOOD_MS = 10_000
-/** What a hub that is full or overloaded gets at least. */
+/** Minimum pause before the next attempt at a full or overloaded hub. */
 const BUSY_MS = 2_000
-/** Refusals of a token in a row after which it is not tried again. */
+/** Number of successive refusals of a token after which the client gives up. */
 const MAX_REFUSALS = 3
 /** The longest pause that a hub can ask for. */
 const MAX_PAUSE_MS = 60_000
@@ -30,10 +30,10 @@ export interface HubOptions {
 export interface HubHost {
   /** Who connects, asked at each attempt: its id, and what proves that it had the id before. */
   identity (): { id: PeerId, resume?: string | undefined }
-  /** The id is somebody else's. */
+  /** Another page has the id. */
   refused (): void
   state (state: HubState): void
-  /** The hub has said hello. */
+  /** The hub has sent `connected`. */
   online (data: any): void
   message (message: HubMessage): void
 }
@@ -48,22 +48,22 @@ export class Hub {
   readonly #options: HubOptions
   readonly #host: HubHost
   #socket: WebSocket | undefined
-  /** Counts attempts: what an earlier one does late is ignored. */
+  /** Number of the current attempt: late events of earlier attempts are ignored. */
   #turn = 0
   /** Failures since the last good connection. */
   #failures = 0
   #refusals = 0
   #inUse = 0
   #next = 0
-  /** A hub that one which stops has named, to be tried first. */
+  /** A hub to try first, named by a hub that is about to stop. */
   #named: string | undefined
   #onlineSince = 0
   #quiet = 0
-  /** Whether only a pong counts as a sign of life. Other messages may have been on their way before the network was lost. */
+  /** Whether only a pong counts as a sign of life. Other messages may have been sent before the network was lost. */
   #checking = false
   #timer: ReturnType<typeof setTimeout> | undefined
   #ticker: ReturnType<typeof setTimeout> | undefined
-  /** When a hub that stops wants to be asked again. */
+  /** The time at which a draining hub wants the client to reconnect. */
   #awayUntil = 0
 
   constructor (options: HubOptions, host: HubHost) {
@@ -83,7 +83,7 @@ export class Hub {
     void this.#open(url, turn)
   }
 
-  /** Tries at once, if it is waiting. */
+  /** Connects at once, if the next attempt waits. */
   retry (): void {
     if (this.state.is === 'waiting') this.connect()
   }
@@ -110,7 +110,7 @@ export class Hub {
     this.#become({ is: 'closed', ...(because && { because }) })
   }
 
-  /** Closes until connect(). */
+  /** Closes the connection until connect() is called. */
   suspend (): void {
     this.#leave()
     this.state = { is: 'connecting' }
@@ -167,11 +167,11 @@ export class Hub {
     this.#host.state(this.state)
   }
 
-  /** The hub stops. Another one takes this peer at a moment of its own choice, so that not all come at once. */
+  /** The hub stops. Each peer reconnects at a random moment, so that not all peers do so at once. */
   #goAway ({ reconnectInMs, hubs }: { reconnectInMs?: number, hubs?: unknown }, base: string): void {
     const inMs = Math.min(reconnectInMs! || 0, MAX_PAUSE_MS)
     this.#awayUntil = Date.now() + inMs
-    // Never from an encrypted hub to one that is not.
+    // The client never moves from an encrypted hub to an unencrypted one.
     const named = Array.isArray(hubs) ? hubs.filter(hub => String(hub).startsWith(base.split(':')[0]!)) : []
     if (named.length === 0) return
     this.#named = address(named[Math.floor(Math.random() * named.length)])
@@ -198,7 +198,7 @@ export class Hub {
     if (code === 1012) return end('hub-leaving', this.#awayUntil - Date.now())
     if (code === 1008 || code === 1013) return end('hub-full', BUSY_MS)
     if (code !== 4001 && code !== 4009) return end('hub-unreachable')
-    // Once it may be this page's own last connection that still seems to live. Twice it is another page.
+    // The first time, this page's previous connection may still seem alive. The second time, another page has the id.
     if (code === 4001 || ++this.#inUse > 1) {
       this.#inUse = 0
       this.#host.refused()
@@ -229,7 +229,7 @@ export class Hub {
     this.#leave()
     this.#onlineSince = 0
     const { minMs, maxMs } = this.#options
-    // At once after a good connection, for it is not known whose fault it was. Then at most twice a second.
+    // The first attempt after a good connection follows at once, and further ones at most twice a second.
     const ms = Math.max(floorMs, pause(this.#failures++, minMs, maxMs, first ? 0 : minMs)) + (floorMs && Math.random() * minMs)
     this.#later(ms, () => this.connect())
     this.#become({ is: 'waiting', retryAt: Date.now() + ms, because: error })

@@ -3,7 +3,7 @@ import { frame, type Packed } from './frames.js'
 
 /** Bytes in the transport above which a lane waits. Enough for a fast network, and far below where browsers close a channel. */
 const HIGH_WATER = 1024 * 1024
-/** Bytes at which it goes on. */
+/** Bytes in the transport at which a lane continues. */
 const LOW_WATER = 256 * 1024
 
 interface Waiting {
@@ -12,7 +12,10 @@ interface Waiting {
   readonly failed: (error: PigeonError) => void
 }
 
-/** The queue of messages to one peer on one channel. It outlives the data channel: unsent messages go to the next one. */
+/**
+ * The queue of messages to one peer on one channel. The queue outlives the data channel: unsent messages go to the
+ * next channel.
+ */
 export class Lane {
   #queue: Waiting[] = []
   #queued = 0
@@ -35,7 +38,7 @@ export class Lane {
     })
   }
 
-  /** Sends on this data channel from now on. A message that was half sent on the last one begins anew. */
+  /** Sends on this data channel from now on. A message that was half sent on the last channel begins anew. */
   attach (channel: RTCDataChannel): void {
     this.#channel = channel
     this.#offset = 0
@@ -46,7 +49,7 @@ export class Lane {
     this.#pump()
   }
 
-  /** Nothing will be sent any more. */
+  /** Ends the queue: nothing more will be sent. */
   fail (error: PigeonError): void {
     this.#channel = undefined
     this.#queued = this.#offset = 0

@@ -6,17 +6,17 @@ import { Lane } from './lane.js'
 import { Negotiation, type Signal, type SignalType } from './negotiation.js'
 import type { ChannelOptions, LinkState } from './api.js'
 
-/** Until a link that is being made is given up and made anew: as long as browsers try, and a little. */
+/** Time after which an unfinished connection is replaced by a new one: a little longer than browsers try. */
 const CONNECT_MS = 20_000
-/** Until an interrupted link tries another path: most come back by themselves before. */
+/** Time after which an interrupted link tries another path. Most links recover by themselves before. */
 const RESTART_MS = 2_500
-/** Until an interrupted link is made anew. */
+/** Time after which an interrupted link gets a new connection. */
 const REBUILD_MS = 12_000
-/** The other side cannot make this one build connections faster. */
+/** Minimum time between two connections, however often the other side asks for one. */
 const FLOOD_MS = 100
-/** How long a connection that is closed stays, so that its last word gets out. */
+/** Time for which a closed connection is kept, so that its last message is sent. */
 const LINGER_MS = 500
-/** Channels that the other side may open. */
+/** Maximum number of channels that the other side may open. */
 const MAX_CHANNELS = 64
 
 /** The channel that every link has; messages without a name travel on it. */
@@ -57,7 +57,7 @@ export class Link {
   readonly #host: LinkHost
   readonly #lanes = new Map<string, Lane>()
   #connection: Connection | undefined
-  /** Ends what is under way for an earlier connection. */
+  /** Aborts work for an earlier connection. */
   #generation = 0
   #tag = 0
   /** The greatest tag that the other side has named. */
@@ -97,7 +97,7 @@ export class Link {
     this.#lanes.clear()
   }
 
-  /** What is not open may get another chance now: the hub is back, or the peer, or a signal was lost. */
+  /** Retries a link that is not open: the hub or the peer has returned, or a signal was lost. */
   nudge (): void {
     const negotiation = this.#connection?.negotiation
     if (negotiation?.pending) negotiation.repeat()
@@ -116,7 +116,7 @@ export class Link {
       if (signal.full && signal.to === negotiation.tag) return this.#rest(0, true)
       // The other side's connection is known by its first offer, or by its answer to one of this connection.
       if (type === 'answer' && from >= this.#newest && from !== negotiation.remote) {
-        // It has lost the connection that this one was made with: here, too, a new one has to be made.
+        // The other side has lost its connection, so this side needs a new one too.
         if (negotiation.remote !== undefined) return this.#again()
         negotiation.remote = this.#newest = from
       }
@@ -294,7 +294,7 @@ export class Link {
     if (this.state === 'open') this.#become('interrupted')
     if (!this.#host.online) return this.#later(1000, () => this.#again())
     this.#failures++
-    // Not if the other side has made one meanwhile.
+    // The other side may have made a new connection meanwhile.
     const last = this.#connection
     this.#enqueue(() => last === this.#connection ? this.#build(false) : undefined)
   }

@@ -15,7 +15,7 @@ export interface Signal {
 
 export type SignalType = 'offer' | 'answer' | 'ice-candidate'
 
-/** How long the side that is not to offer first waits for the other. */
+/** Time for which one side waits for the other side's first offer. */
 const OFFER_MS = 3_000
 
 export interface NegotiationOptions {
@@ -41,7 +41,7 @@ export class Negotiation {
   #ignoring = false
   #answering = false
   #stop!: () => void
-  /** A browser leaves the promises of a closed connection open for ever. */
+  /** The promises of a closed connection never settle. */
   readonly #stopped = new Promise<void>(resolve => { this.#stop = resolve })
 
   constructor (pc: RTCPeerConnection, options: NegotiationOptions) {
@@ -65,7 +65,7 @@ export class Negotiation {
     return this.#pc.signalingState === 'have-local-offer'
   }
 
-  /** Says the last description again: it may have been lost. */
+  /** Sends the last description again, which may have been lost. */
   repeat (): void {
     if (this.#open) this.#describe()
   }
@@ -114,7 +114,7 @@ export class Negotiation {
     } finally {
       this.#answering = false
     }
-    // What is still to be negotiated, the browser says again.
+    // The browser fires `negotiationneeded` again for everything that is still to be negotiated.
     this.#waiting = this.#wanted = false
     if (description.type !== 'offer') return
     await pc.setLocalDescription()
@@ -127,7 +127,7 @@ export class Negotiation {
     try {
       await this.#pc.addIceCandidate(candidate as RTCIceCandidateInit)
     } catch (error) {
-      // One candidate less is no failure, and one that no path needs is none at all: ICE finds out.
+      // An invalid candidate is not a failure: ICE tries the others.
       if (!ignoring && !(error instanceof Error && error.name === 'OperationError')) throw error
     }
   }

@@ -22,8 +22,9 @@ export function watchPage (host: PageHost, signal: AbortSignal): void {
 export interface Identity { id: string, resume?: string | undefined }
 
 /**
- * What the last load of this tab has put down, once. An identity is put down when the page is left, and picked up when it comes:
- * while a page lives nothing is stored, so that a duplicated tab, which gets a copy of the storage, finds nothing to copy.
+ * Returns and removes the identity that the last load of this tab has stored. An identity is stored when the page is
+ * left, and removed when it loads. While the page is open nothing is stored, so a duplicated tab, which gets a copy of
+ * the storage, finds no identity.
  */
 export function pickUp (room: string): Identity | undefined {
   try {
@@ -31,7 +32,7 @@ export function pickUp (room: string): Identity | undefined {
     sessionStorage.removeItem(room)
     return identity ?? undefined
   } catch {
-    // No storage, or not allowed.
+    // There is no storage, or the page may not use it.
     return undefined
   }
 }

@@ -10,7 +10,7 @@ export class PeerImpl<D extends object> implements Peer<D> {
   declare readonly page: string | undefined
   /** Whether the hub has it in the room. A link can be open to one that the hub has lost. */
   present = true
-  /** It has closed its link on purpose, so none is made. */
+  /** The peer has closed the link on purpose, so this side makes none. */
   declined = false
   /** Whether it is known to the listeners. */
   joined = false
@@ -63,7 +63,7 @@ export class PeerImpl<D extends object> implements Peer<D> {
 /** What a member of the room has announced. */
 export interface Announced<D> { page: string | undefined, data: D }
 
-/** Reads what a member has announced. Another client has no page, and all that it says is its data. */
+/** Reads what a member has announced. Other clients send no `page`: their whole announcement is data. */
 export function announced<D> ({ peerId, isHub, discover, page, data, ...rest }: any): Announced<D> {
   return typeof page === 'string' && typeof data === 'object' ? { page, data: data ?? {} } : { page: undefined, data: rest }
 }

@@ -14,15 +14,15 @@ import type {
 const DEFAULT_LINKS = 32
 const DEFAULT_MESSAGE_BYTES = 16 * 1024 * 1024
 const DEFAULT_QUEUE_BYTES = 32 * 1024 * 1024
-/** Updates of the own data within this time are one. */
+/** Updates of this page's data within this time are sent as one. */
 const UPDATE_MS = 100
-/** How long a peer that the hub has lost may take to answer on its link, or to come back. */
+/** Time for a peer that the hub has lost to answer on its link, or to return. */
 const GRACE_MS = 3_000
-/** How long the others may take to come back after this side's own connection was away: they have pauses, too. */
+/** Time for other peers to return after this page's connection was lost: they pause between attempts too. */
 const RETURN_MS = 20_000
-/** How long after a signal that was not delivered the next is sent. */
+/** Pause after an undelivered signal before the next attempt. */
 const RESEND_MS = 1_000
-/** How long the servers for ICE may take. */
+/** Maximum time to obtain the ICE servers. */
 const SERVERS_MS = 10_000
 
 const SIGNALS = new Set(['offer', 'answer', 'ice-candidate'])
@@ -33,7 +33,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   declare readonly ready: Promise<void>
   readonly #options: Options<D> & { maxMessageBytes: number, maxQueueBytes: number, maxLinks: number }
   readonly #hub: Hub
-  /** Under which the identity is kept for a reload. */
+  /** The storage key of the identity, for a reload. */
   readonly #key: string
   readonly #RTCPeerConnection: typeof RTCPeerConnection
   readonly #channels = new Map<string, RoomChannel<D>>()
@@ -69,7 +69,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
       this.#isReady = done
       this.#neverReady = failed
     })
-    // Nobody has to wait for it.
+    // Programs need not await `ready`: its rejection is not an unhandled error.
     this.ready.catch(() => {})
     this.#key = `peerpigeon ${hubs[0]} ${network}`
     this.#identity = pickUp(this.#key) ?? { id: randomId() }
@@ -232,7 +232,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     peer.link = this.#link(peer)
     this.peers.set(peer.id, peer)
     this.#unlinked.add(peer)
-    // First the link, so that what is said on 'join' waits for it.
+    // The link begins first, so that messages sent in a 'join' listener wait for it.
     this.#connectMore()
     peer.joined = true
     this.emit('join', peer)
@@ -296,7 +296,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
       if (this.#sealer) return await this.#sealer.open(data, `${type} ${peer.id} ${this.id}`)
       if (!data.sealed) return data
     } catch {}
-    // The other side cannot read this answer, either, so it knows, too.
+    // The other side cannot read this answer either, so it also reports the error.
     if (type === 'offer') this.#signal(peer, 'answer', {})
     if (!peer.declined && peer.state !== 'open') {
       this.#error(Object.assign(new PigeonError('passphrase', 'not the same'), { peer }))
@@ -372,7 +372,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
       const late = new Promise<never>((_resolve, reject) => setTimeout(reject, SERVERS_MS))
       this.#servers = await Promise.race([iceServers(), late])
     } catch (cause) {
-      // The last ones may still do.
+      // The previous servers may still work.
       this.#error(new PigeonError('timeout', 'iceServers()', { cause }))
     }
     return this.#servers

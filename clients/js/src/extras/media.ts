@@ -16,7 +16,7 @@ export interface Publication {
   readonly stream: MediaStream
   /** Puts a track in the place of that of the same kind: another camera. Nothing is negotiated. */
   replace (track: MediaStreamTrack): Promise<void>
-  /** Ends it for all. The tracks themselves go on. */
+  /** Stops sending to all peers. The tracks themselves continue. */
   stop (): void
 }
 

@@ -3,11 +3,11 @@ import type { Peer } from '../api.js'
 export interface Route {
   /** Directly in one network, through NATs, or by a TURN server. */
   path: 'host' | 'nat' | 'relay'
-  /** The round trip in milliseconds, once it was measured. */
+  /** The round-trip time in milliseconds, once it has been measured. */
   rttMs: number | undefined
 }
 
-/** How a peer is reached now. Nothing while there is no path. */
+/** Returns how a peer is reached now, or undefined while there is no path. */
 export async function route (peer: Peer): Promise<Route | undefined> {
   const stats = await peer.pc?.getStats()
   const reports = new Map<string, any>()
