@@ -106,7 +106,7 @@ pub struct BridgeView {
     pub bytes_out: u64,
     /// Bytes of frames of other hubs.
     pub bytes_in: u64,
-    /// Messages that are no frames of this mesh: signed with another token, or of another form.
+    /// Messages that are not frames of this mesh: signed with another token, or of another form.
     pub refused: u64,
     /// Frames of hubs of this mesh that were dropped since they were not fresh, by cause: the sender has not answered
     /// this hub's challenge; the frame repeats one that was taken.
@@ -126,8 +126,8 @@ pub struct BridgeView {
     pub address: String,
 }
 
-/// Takes the events of a bridge, each with the id that the hub has on that bridge: after a change of the id, events of
-/// the bridge before may still be on their way.
+/// Receives the events of a bridge, each with the id that the hub has on that bridge. After a change of the id, events
+/// of the previous bridge may still arrive.
 pub(crate) type Events = mpsc::Sender<(HubId, BridgeEvent)>;
 
 /// An event of the bridge for the mesh. `Up` and `Down` alternate, beginning with `Up`; the others come between the
@@ -199,7 +199,7 @@ impl Bridge {
         match server {
             Ok(server) => {
                 if server.is_tls() {
-                    // An error is that there is one already, which does as well.
+                    // An error means that a provider is installed already, which works too.
                     _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
                 }
                 state.view.borrow_mut().address.clone_from(&server.address);
@@ -222,7 +222,7 @@ impl Bridge {
         }
     }
 
-    /// Has the next envelope for everyone leave behind what was pushed for single hubs.
+    /// Sends the next envelope for everyone after the envelopes already pushed for single hubs.
     pub(crate) fn fence(&mut self) {
         self.state.queue.borrow_mut().fence();
     }
@@ -234,8 +234,8 @@ impl Bridge {
         }
     }
 
-    /// A hub has answered, over a link, whether the id is free. It may be what the bridge has asked a hub of version
-    /// 2.0.
+    /// A hub has answered, over a link, whether the id is free. This may be the answer to the bridge's question to a
+    /// hub of version 2.0.
     pub(crate) fn answered(&mut self, hub: HubId, peer: PeerId, ticket: u64) {
         if let Some(fresh) = &*self.state.fresh.borrow() {
             fresh.borrow_mut().answered(hub, &(peer, ticket));
@@ -292,18 +292,18 @@ impl BridgeState {
     }
 }
 
-/// An error as it is logged and shown: Redis says as much as it likes.
+/// Truncates an error for logs and pages, since errors of Redis can have any length.
 fn bounded(error: &str) -> &str {
     &error[..error.floor_char_boundary(MAX_ERROR_TEXT_BYTES)]
 }
 
-/// Makes one connection after the other. Nobody would make the next one after a panic here, so the mesh ends with it.
+/// Makes one connection after the other. After a panic here nothing would connect again, so the mesh ends with it.
 async fn keep(state: Rc<BridgeState>, server: Rc<Server>, events: Events) {
     let _turn = TurnGuard::of("bridge", ());
     planted("bridge");
     let mut backoff = Backoff::default();
     loop {
-        // A task of its own: should it panic, the next one goes on.
+        // Each connection has its own task, so that a panic in it ends only that connection.
         let mut life = JoinSet::new();
         life.spawn_local(session::run(Rc::clone(&state), Rc::clone(&server), events.clone()));
         let error = match life.join_next().await {

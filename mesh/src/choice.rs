@@ -68,8 +68,8 @@ fn is_same_process((process, incarnation): (u64, HubIncarnation), hello: &Hello)
 /// calls it when it has received the other's hello, the acceptor when the dialer is ready.
 pub(crate) fn settle(own: HubId, hello: &Hello, dialed: bool, present: Option<Present>) -> Choice {
     let Some(present) = present else { return Choice::Take };
-    // Two processes have one id. Either the other one is dead and its socket does not know yet, or both are alive: the
-    // relay finds out.
+    // Two processes have one id. Either the older one is dead and its socket does not show that yet, or both are alive.
+    // The relay finds out which.
     if present.is_heard && !is_same_process((present.process, present.incarnation), hello) {
         return Choice::Take;
     }

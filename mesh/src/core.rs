@@ -70,7 +70,7 @@ pub(crate) struct Core {
     last_tick: Duration,
     /// No timeouts are checked before this time.
     judge_from: Duration,
-    /// The time that the timer waits for, and how it learns that this is too late.
+    /// The time that the timer waits for, and the notification that an earlier time is due.
     armed: Option<Duration>,
     timer: Rc<Notify>,
     ending: bool,
@@ -139,7 +139,7 @@ impl Core {
         self.turn.begin();
     }
 
-    /// Whether this turn has carried out as much as a turn should.
+    /// Whether this turn has done its maximum amount of work.
     pub(crate) fn is_turn_over(&self) -> bool {
         self.turn.is_over()
     }
@@ -249,7 +249,7 @@ impl Core {
         }
     }
 
-    /// Post from the shards: as much of it as one turn has. What is left is for the next.
+    /// Processes letters from the shards, as many as fit into one turn. The rest is left for the next turn.
     pub(crate) fn letters(&mut self, letters: &mut impl Iterator<Item = ToMesh>) {
         self.begin_turn();
         let now = self.now();
@@ -265,7 +265,7 @@ impl Core {
 
     /// Processes an event of the bridge that has this id.
     pub(crate) fn bridged(&mut self, own: HubId, event: BridgeEvent) {
-        // An event of the previous bridge says nothing about the current one. The relay knows that the previous one has
+        // Events of the previous bridge do not concern the current one. The relay knows that the previous one has
         // ended.
         if own != self.own {
             return;
@@ -293,8 +293,8 @@ impl Core {
         true
     }
 
-    /// Does the next slice of the relay's long work, if there is some and the shards take letters. To be called when everything that is
-    /// ready has had its turn.
+    /// Does the next slice of the relay's long work, if there is any and the shards accept letters. Call it when
+    /// everything that is ready has had its turn.
     pub(crate) fn continue_work(&mut self) -> bool {
         let may = self.unfinished && self.outboxes.has_room_for_a_slice();
         if may {

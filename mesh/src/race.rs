@@ -113,8 +113,8 @@ impl Race {
         self.next = now;
     }
 
-    /// An attempt has connected. The others end; if this one turns out not to work, their addresses are tried again,
-    /// first.
+    /// An attempt has connected. The other attempts end. If this connection does not work, their addresses are tried
+    /// again, before all others.
     pub(crate) fn connected(&mut self, address: SocketAddr, now: Duration) {
         while let Some(other) = self.running.pop_back() {
             if other != address {

@@ -8,7 +8,7 @@ use thread::PostStats;
 
 use crate::bridge::BridgeView;
 
-/// The mesh as this hub sees it.
+/// The state of the mesh in this hub's view.
 #[derive(Clone, Debug, Default)]
 pub struct MeshReading {
     /// Statistics of the relay.

@@ -2,10 +2,10 @@
 //! of its peers leave, a session in 1,024 networks ends, a legacy link begins and ends.
 //!
 //! The hub has 16 shards: a relay and 16 routers with the queues of a real hub between them, without threads and
-//! sockets. In each step every thread has one turn. The table shows for each event the longest turn of the mesh and of a
-//! shard, the most outputs in one turn, the number of turns of the mesh, the most letters that waited for one shard, and
-//! the memory of everything before the event, at the worst moment, and after it. Times are CPU times of the thread, with
-//! those of counting the memory.
+//! sockets. In each step every thread has one turn. For each event, the table shows the longest turn of the mesh and of
+//! a shard, the most outputs in one turn, and the number of turns of the mesh. It also shows the most letters that
+//! waited for one shard, and the total memory before the event, at its maximum, and after it. Times are CPU times of
+//! the thread, with those of counting the memory.
 //!
 //! `cargo bench -p peerpigeon-proto --bench turns` measures. `cargo test` runs it with few peers and measures no time: it
 //! checks the numbers of outputs and letters against the limits.
@@ -36,7 +36,7 @@ const LINK: LinkId = LinkId(1);
 const GO_LINK: LinkId = LinkId(2);
 const SECOND_GO_LINK: LinkId = LinkId(3);
 
-/// How much there is of everything.
+/// The sizes of the measured hub.
 #[derive(Clone, Copy)]
 struct Size {
     shards: u16,
@@ -335,7 +335,7 @@ fn relay(hub: HubId, shards: u16, now: Now) -> Relay {
     Relay::new(config, now)
 }
 
-/// The hub that is measured, and the other one, which is a relay with a single shard that is not there.
+/// The measured hub, and the other hub: a relay with a single shard that does not exist.
 struct Scene {
     size: Size,
     now: Now,
@@ -346,7 +346,7 @@ struct Scene {
     claims: Vec<Claim>,
     /// Parts of snapshots that the other hub has to send.
     other_rooms: usize,
-    /// The shards do not turn, and take no letters.
+    /// The shards have no turns and accept no letters.
     stopped: bool,
 }
 
@@ -526,7 +526,7 @@ impl Scene {
         self.run();
     }
 
-    /// Something happens, and is measured.
+    /// Measures one event.
     fn measure(&mut self, what: &str, event: impl FnOnce(&mut Self)) {
         self.mesh.turns = Turns::default();
         self.mesh.waiting = 0;
@@ -579,7 +579,7 @@ fn go_peer(number: u32, network: &str) -> String {
 }
 
 fn large_networks(size: Size, scene: &mut Scene) {
-    // A network of 100,000 members at another hub, from which the first one draws whom it meets.
+    // A network of 100,000 members at another hub, from which the first local member draws its picks.
     scene.start_other(1);
     scene.link();
     scene.pass(HEARTBEAT * 3);
@@ -592,7 +592,7 @@ fn large_networks(size: Size, scene: &mut Scene) {
     scene.measure("the first under closest:16 joins a network of 100,000", |scene| {
         scene.shards[at].turn(Input::Message { session, text }, now);
     });
-    // One member more in a network whose members on this shard are as many as one of 16 shards has of 100,000.
+    // A further member joins a network with as many members on this shard as one of 16 shards has of 100,000.
     let shard = &mut scene.shards[0];
     let homes = (OTHER / 2..).filter(|&n| ShardId::home(&peer(n), size.shards, KEYS) == ShardId(0));
     let crowd: Vec<u32> = homes.take(size.crowd as usize + 1).collect();
@@ -617,7 +617,7 @@ fn main() {
         println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     }
     let shards = usize::from(size.shards);
-    // A slice, with what the peer that passes its limit has: its networks, at each shard.
+    // A slice, plus the letters of the peer that exceeds its limit: one for each of its networks, at each shard.
     let slice = SLICE_LETTERS + MAX_MEMBERSHIPS * (shards + 1) + 16;
     let mut scene = Scene::new(size);
     scene.fill();

@@ -4,10 +4,10 @@ use crate::id::{HubId, PeerIncarnation};
 
 /// A hub's statement that a peer is connected there, in this session.
 ///
-/// A peer can be claimed by several hubs for a moment: while it moves, or after hubs that did not hear each other do
-/// again. This is the only rule that decides between claims, on shards and between hubs: **the greater claim wins**.
-/// The later session (the greater incarnation) is greater; of two sessions with the same incarnation, the one at the
-/// hub with the greater id is. All hubs apply the same rule, so they decide alike, in whatever order claims arrive.
+/// Several hubs can claim one peer for a moment: while the peer moves, or when a partition between hubs ends. This is
+/// the only rule that decides between claims, on shards and between hubs: **the greater claim wins**. The later session
+/// (the greater incarnation) is greater; of two sessions with the same incarnation, the one at the hub with the greater
+/// id is. All hubs apply the same rule, so they decide alike, in whatever order claims arrive.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Claim {
     // The order of the fields is the order of the rule.
@@ -22,7 +22,7 @@ pub struct Claim {
 pub(crate) enum Precedence {
     /// It is greater, and wins.
     Wins,
-    /// It is the other one.
+    /// Both claims are the same.
     Same,
     /// It is smaller, and loses.
     Loses,

@@ -142,9 +142,10 @@ pub struct Heartbeat {
     /// A random number of the process, which distinguishes two processes with one id. 0 from hubs before 2.1, which do
     /// not send it.
     pub process: u64,
-    /// Hubs to which it has links and from which it receives nothing on any of them: no way to it leads by them.
+    /// Hubs to which it has links, but from which it receives nothing on any link. No way to it leads through them.
     pub unheard: Vec<HubId>,
-    /// It receives nothing on the link on which it sends this one. Says nothing to hubs to which the heartbeat is forwarded.
+    /// Whether the sender receives nothing on the link that carries this heartbeat. It has no meaning in a forwarded
+    /// heartbeat.
     pub link_unheard: bool,
 }
 
@@ -250,7 +251,7 @@ pub enum Routed {
         peer: PeerId,
         /// Identifies the question.
         ticket: u64,
-        /// What the resume secret of the session there proves. Hubs before 2.1 do not say.
+        /// What the resume secret of the session there proves. Hubs before 2.1 do not send it.
         resume: Option<Lineage>,
     },
     /// Answers a takeover.

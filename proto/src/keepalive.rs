@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(told(50, 25, 1), (Verdict::Ping(NOW + secs(10)), 2));
         assert_eq!(told(59, 9, 2), (Verdict::Wait(NOW + secs(1)), 2));
         assert_eq!(told(60, 10, 2), (Verdict::Dead, 2));
-        // Whatever is sent to it.
+        // Messages sent to the session do not keep it alive.
         assert_eq!(told(60, 0, 2), (Verdict::Dead, 2));
     }
 

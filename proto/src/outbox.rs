@@ -44,7 +44,7 @@ impl<L: Letter> Outbox<L> {
         batch
     }
 
-    /// Letters that were posted and are neither taken nor there. It is a bug if there are any.
+    /// Number of letters that were posted and are neither taken nor queued. Any such letter is a bug.
     pub fn lost(&self) -> u64 {
         let expected = self.posted - self.taken;
         let here = self.letters.len() as u64;

@@ -3,9 +3,9 @@
 //! A hub sends a secret with `connected` and keeps nothing of it. The secret is `root, session, tag`, in hexadecimal digits. `root` and
 //! `session` are a [`Lineage`], and `tag` is an HMAC-SHA256 over the peer's id and both. So every hub that has the key can check it.
 //!
-//! Two clients cannot replace each other in a loop. An immediate takeover either keeps the root and needs a secret at
-//! least as late as the session that it ends, and the new session is later than both; or its root is older. Either way
-//! the secret of the replaced client is too weak against the new session.
+//! Two clients cannot replace each other in a loop. An immediate takeover has one of two forms. Either it keeps the
+//! root: its secret is at least as late as the session that it ends, and the new session is later than both. Or its
+//! root is older. Either way the secret of the replaced client is too weak against the new session.
 
 use std::fmt;
 use std::time::Duration;

@@ -193,8 +193,8 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// Never on what clients or hubs send. In builds with debug assertions it panics if it finds an impossible state,
-    /// and if outputs of the last input have not been drained.
+    /// It never panics on what clients or hubs send. In builds with debug assertions it panics if it finds an
+    /// impossible state, and if outputs of the last input have not been drained.
     pub fn handle_input(&mut self, input: Input<'_>, now: Now) {
         self.begin();
         match input {

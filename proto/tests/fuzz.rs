@@ -1,5 +1,5 @@
-//! The fuzz targets with a few random inputs each, so that they are built and run with every test run.
-//! `cargo fuzz run` goes where these do not reach.
+//! The fuzz targets with a few random inputs each, so that they are built and run with every test run. `cargo fuzz run`
+//! tries many more inputs.
 
 #[path = "../../fuzz/src/lib.rs"]
 #[expect(unreachable_pub, reason = "there, they are a crate's")]
@@ -71,7 +71,7 @@ fn message() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Heads of the PROXY protocol: whole ones, and such as end early, go on, or have a wrong byte.
+/// Heads of the PROXY protocol: complete ones, and ones that are truncated, too long, or have a wrong byte.
 fn head_of_a_proxy() -> impl Strategy<Value = Vec<u8>> {
     let v1 = prop::sample::select(vec![
         "PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n",
@@ -131,7 +131,7 @@ fn step() -> impl Strategy<Value = [u8; 5]> {
 }
 
 proptest! {
-    // Where these fail, the input they print is the test to add here.
+    // If a target fails, add the printed input as a test here.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]

@@ -1,4 +1,4 @@
-//! Holds the list of bounds and their tests, `limits.txt`, to the sources.
+//! Compares `limits.txt`, the list of bounds and their tests, with the sources.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// The bounds in the list, each with what reaches it.
+/// The bounds in the list, each with the test that reaches it.
 fn listed() -> Vec<(&'static str, &'static str)> {
     let lines = LIST.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| line.split_once("  ").unwrap_or_else(|| panic!("two spaces after the name: {line}"))).collect()

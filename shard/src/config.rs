@@ -33,7 +33,7 @@ pub struct HubConfig {
     pub admin_port: Option<u16>,
     /// Which listeners speak TLS, if any does.
     pub tls: Option<TlsDoor>,
-    /// Who is let in.
+    /// Which connections are admitted.
     pub door: DoorConfig,
     /// Answers HTTP requests other than WebSocket upgrades.
     pub pages: Pages,
@@ -50,10 +50,10 @@ pub struct HubConfig {
     pub echo: bool,
 }
 
-/// Who is let in, besides those without a token. The default lets in everybody and trusts nobody.
+/// Which connections are admitted, besides the checks of tokens. The default admits everybody and trusts no proxy.
 #[derive(Clone, Default)]
 pub struct DoorConfig {
-    /// Who is believed about the address of a client.
+    /// Proxies that are trusted to name the addresses of their clients.
     pub proxies: Arc<Proxies>,
     /// Web origins whose pages may open WebSockets (ALLOWED_ORIGINS).
     pub origins: Arc<Origins>,

@@ -72,11 +72,12 @@ pub(crate) struct Core {
     live: usize,
     /// Inputs for the router, given when its outputs are drained.
     followups: VecDeque<Followup>,
-    /// Sessions that have ended while something was written to them: each concerns all its networks, so that a turn has few of them.
+    /// Sessions that have ended while something was written to them. A turn processes few of them, since each concerns
+    /// all its networks.
     closed: VecDeque<(SessionId, CloseReason)>,
     /// The router has more to do than fits into one turn.
     unfinished: bool,
-    /// The router has something to do whose time had passed in the last turn.
+    /// Whether timeouts of the router were due in the last turn and did not fit into it.
     overdue: bool,
     turn: Turn,
     /// Sessions to be written first: something in their queues is addressed to them. In the order in which they came to
@@ -114,7 +115,7 @@ pub(crate) struct Core {
     pub(crate) links_refused: Sparse,
     pub(crate) origins_refused: Sparse,
     pub(crate) proxies_refused: Sparse,
-    /// Clients with which TLS came to nothing, for a reason that an operator can remove.
+    /// Limits the log lines about failed TLS handshakes whose cause an operator can remove.
     pub(crate) tls_refused: Sparse,
     echo: bool,
 }
@@ -136,7 +137,7 @@ enum Followup {
 enum Due {
     Silence(SessionId),
     Linger(SessionId),
-    /// A drain has begun: the client is to come back after this time.
+    /// A drain has begun: the client should reconnect after this time.
     GoAway(SessionId, Duration),
     Retire(SessionId),
 }
@@ -204,7 +205,7 @@ impl Core {
         self.turn.begin_within(most_nanos);
     }
 
-    /// Whether this turn has carried out as much as a turn should.
+    /// Whether this turn has done its maximum amount of work.
     pub(crate) fn is_turn_over(&self) -> bool {
         self.turn.is_over()
     }
@@ -292,7 +293,7 @@ impl Core {
         }
     }
 
-    /// Adds a session for a socket, of which `leftover` was read before. The caller runs its task.
+    /// Adds a session for a socket. `leftover` are the bytes already read from it. The caller runs its task.
     pub(crate) fn adopt(&mut self, write: Writer, leftover: Vec<u8>, arrival: Arrival) -> SessionId {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, session: None });
@@ -366,7 +367,8 @@ impl Core {
         self.settle(now);
     }
 
-    /// Post from another shard or from the mesh: as much of it as one turn has. What is left is for the next.
+    /// Processes letters from another shard or from the mesh, as many as fit into one turn. The rest is left for the
+    /// next turn.
     pub(crate) fn letters(&mut self, letters: &mut impl Iterator<Item = ToShard>) {
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();
@@ -379,8 +381,8 @@ impl Core {
         }
     }
 
-    /// Goes on with what did not fit into the turns before, if there is something and other shards take letters. To be called when
-    /// everything that is ready has had its turn.
+    /// Continues work that did not fit into earlier turns, if there is any and other shards accept letters. Call it
+    /// when everything that is ready has had its turn.
     pub(crate) fn continue_work(&mut self) -> bool {
         let is_left = self.unfinished || self.overdue || !self.closed.is_empty() || !self.due.is_empty();
         if !is_left || self.is_behind() || !self.outboxes.has_room_for_a_slice() {
@@ -399,7 +401,7 @@ impl Core {
         true
     }
 
-    /// Does what the router says, tells it what came of that, and so on until there is nothing more.
+    /// Performs the router's outputs, gives it the resulting inputs, and repeats until there are none.
     fn settle(&mut self, now: Now) {
         loop {
             while let Some(output) = self.router.poll_output() {

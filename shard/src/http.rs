@@ -126,7 +126,7 @@ impl Wanted {
         self.others.notified().await;
     }
 
-    /// Takes it on to drop one. `false`: another listener has.
+    /// Accepts the request to drop a connection. Returns `false` if another listener has accepted it already.
     pub(crate) fn take(&self) -> bool {
         self.is_open.swap(false, Ordering::Relaxed)
     }
@@ -203,7 +203,7 @@ impl Refusal {
         Self { headers, ..Self::new(failure, StatusCode::UNAUTHORIZED, text) }
     }
 
-    /// The same refusal as without a proxy, where nothing is read before it.
+    /// The refusal of a proxied client, with the answer that a direct client gets before its request is read.
     fn before_reading(no: NoEntry, retry_after: u64) -> Self {
         let refusal = Self::new(no.failure(), StatusCode::SERVICE_UNAVAILABLE, no.explain());
         Self { retry_after: Some(retry_after), ..refusal }
@@ -343,7 +343,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Counts a connection with which TLS came to nothing. The log has a line for those whose reason an operator can remove.
+/// Counts a failed TLS handshake, and logs it if an operator can remove the cause.
 fn count_no_tls(core: &mut Core, no: &NoTls, address: SocketAddr) {
     let Some(failure) = no.failure else { return };
     core.stats_mut().handshake_failures[failure as usize] += 1;
@@ -614,7 +614,8 @@ impl Door {
         response
     }
 
-    /// Checks the origin of the web page that asks, if a browser asks. A link has none, so its door is closed to pages too.
+    /// Checks the origin of the page, if the request comes from a browser. Hubs send no origin, so the check also keeps
+    /// pages from opening links.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(origin) = self.config.origins.refused(headers) else { return Ok(()) };
         let origin = String::from_utf8_lossy(&origin.as_bytes()[..origin.len().min(MAX_SHOWN_ORIGIN)]);

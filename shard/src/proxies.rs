@@ -1,4 +1,4 @@
-//! Who is asking: the client of a connection that comes by way of proxies.
+//! Finds the client of a connection that arrives through proxies.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The proxies that are believed when they name their client.
+/// Proxies that are trusted to name their clients.
 #[derive(Clone, Default, Debug)]
 pub struct Proxies {
     /// Their addresses (TRUSTED_PROXIES).
@@ -51,27 +51,28 @@ impl NoHead {
 }
 
 impl Proxies {
-    /// Whether what this address says of its client is believed. An IPv4-mapped IPv6 address counts as IPv4.
+    /// Whether this address is a trusted proxy's. An IPv4-mapped IPv6 address counts as IPv4.
     pub(crate) fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.ranges.iter().any(|range| range.contains(&address))
     }
 
-    /// Whether this seems to be a proxy of the operator's, although none is configured: its address is not on the
-    /// internet, and it names a client. Such a hub has been put behind a proxy before hubs had limits per address.
+    /// Whether this seems to be a proxy that the operator has not configured: its address is not on the internet, and
+    /// it names a client. Operators could run such a hub before hubs had limits per address.
     pub(crate) fn seem_to_miss(&self, hop: IpAddr, headers: &HeaderMap) -> bool {
         self.ranges.is_empty()
             && (headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED))
             && is_internal(hop)
     }
 
-    /// Whether a connection begins with a head of the PROXY protocol. Those who are not trusted speak as at any other port.
+    /// Whether a connection begins with a head of the PROXY protocol. Connections that are not a trusted proxy's begin
+    /// as at any other port.
     pub(crate) fn expect_head(&self, port: u16, address: IpAddr) -> bool {
         self.ports.contains(&port) && self.trust(address)
     }
 
-    /// The client that a request comes from: going back from the connection's other end, the first address that is not a
-    /// trusted proxy's. What stands before it was written by strangers.
+    /// The client of a request: the first address, back from the connection's other end, that is not a trusted proxy's.
+    /// Addresses beyond it are not trustworthy: anybody could have written them.
     pub(crate) fn client(&self, hop: SocketAddr, headers: &HeaderMap) -> Result<SocketAddr, Unclear> {
         if self.ranges.is_empty() || !self.trust(hop.ip()) {
             return Ok(hop);
@@ -204,7 +205,7 @@ mod tests {
     fn the_last_untrusted_address_is_the_client() {
         let proxies = proxies(&["10.0.0.0/8", "2001:db8::/32"]);
         for (hop, lines, expected) in [
-            // Nobody is believed who is not trusted.
+            // An untrusted address cannot name a client.
             ("192.0.2.1", &[(XFF, "203.0.113.9"), (RFC, "for=203.0.113.9")][..], "192.0.2.1"),
             ("[::1]", &[(XFF, "203.0.113.9")], "::1"),
             ("10.0.0.1", &[], "10.0.0.1"),
@@ -243,7 +244,7 @@ mod tests {
         assert_eq!(client(&proxies, "10.0.0.1", &[(XFF, &list(MAX_FORWARDED_HOPS))]).as_deref(), Some("10.0.0.2"));
     }
 
-    /// What is behind the head is for whoever reads next, in whatever pieces both arrive.
+    /// The bytes after the head are left for the next reader, in whatever pieces they arrive.
     #[test]
     fn a_head_is_read_and_not_a_byte_more() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -269,7 +270,7 @@ mod tests {
                 hub.read_exact(&mut rest).await.unwrap();
                 assert_eq!(&rest, b"GET / HTTP/1.1\r\n", "{piece}");
             }
-            // One that does not come, one that ends, and something else.
+            // A head that does not arrive, one that is truncated, and other bytes.
             for (bytes, late) in
                 [(&b"PROXY TCP4 1"[..], true), (b"PROXY TCP4 1", false), (b"GET / HTTP/1.1\r\n", false)]
             {

@@ -243,7 +243,7 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
         let served = http::serve(door, (entrance, port), core, stream, address, (file, place), Rc::clone(&let_in));
         newcomers.add(connections.spawn_local(served), let_in);
     };
-    // What the door says of a connection, before anything is read from it.
+    // The decision about a connection, before anything is read from it.
     let look = |stream: TcpStream, address: SocketAddr| {
         // On `::`, IPv4 addresses arrive as IPv6: `::ffff:10.0.0.1`.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
@@ -302,7 +302,7 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
                         wanted.ask();
                     }
                 }
-                // That connection has gone again, which says nothing about the next.
+                // That connection has ended already; the next one may work.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     // Probably out of file descriptors: the queue waits until some are closed.

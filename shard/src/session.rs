@@ -40,7 +40,7 @@ impl HandOff {
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) peer: PeerId,
-    /// What its resume secret proves, if it showed a valid one.
+    /// The lineage that its resume secret proves, if it showed a valid one.
     pub(crate) resume: Option<Lineage>,
     pub(crate) address: SocketAddr,
     pub(crate) seat: Seat,
@@ -169,7 +169,7 @@ impl Session {
         (self.phase == SessionPhase::Retiring).then(|| self.reason.unwrap_or(CloseReason::Draining))
     }
 
-    /// Whether the socket has taken all that was for it.
+    /// Whether the socket has accepted everything queued for it.
     pub(crate) fn has_written_all(&self) -> bool {
         self.queue.is_none() && !self.write.has_pending()
     }

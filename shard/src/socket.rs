@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 
-/// What the first byte of a TLS connection is: the type of a record with a handshake message.
+/// The first byte of a TLS connection: the type of a record with a handshake message.
 pub(crate) const TLS_HANDSHAKE: u8 = 0x16;
 
 /// A socket on its way to another runtime, with the state of its TLS.
@@ -50,7 +50,7 @@ impl RequestSocket {
         Self::Plain(stream, None)
     }
 
-    /// Whether a client speaks TLS where it is not spoken.
+    /// Whether a client speaks TLS at a port that does not.
     pub(crate) fn is_met_by_tls(&self) -> bool {
         matches!(self, Self::Plain(_, Some(TLS_HANDSHAKE)))
     }

@@ -47,7 +47,8 @@ pub enum HandshakeFailure {
     AddressRate,
     /// The shard has no turn for it: CONNECT_RATE (503).
     Busy,
-    /// The hub is full, and there are too many to tell each so (503). The others are closed with `max connections`.
+    /// The hub is full, and so many connections arrive that this one is refused before its request is read (503).
+    /// Others are closed with `max connections`.
     Full,
     /// A trusted proxy named two clients in two headers, or broke their grammar (400).
     Forwarded,

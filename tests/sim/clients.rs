@@ -41,7 +41,8 @@ impl World {
         self.input(shard, Input::Opened { session: sid.session, peer, seat, resume }, Cause::default());
     }
 
-    /// What a client shows: mostly nothing, or the last secret of its id, sometimes an earlier one, or one of another id.
+    /// The resume secret that a client sends: mostly none or the last one of its id, sometimes an earlier one or
+    /// another id's.
     fn resume(&mut self, peer: &PeerId) -> Option<Lineage> {
         if self.rng.one_in(2) {
             return None;
@@ -101,7 +102,7 @@ impl World {
         let (name, only) = match self.rng.below(6) {
             0 | 1 => (format!(r#","networkName":{network}"#), Some(Some(net))),
             2 => (r#","networkName":"nowhere""#.to_owned(), Some(None)),
-            // As in an announcement.
+            // The network is chosen as in an announcement.
             3 => {
                 let global = self.plan.networks.iter().position(|&name| name == "global");
                 (r#","networkName":" ""#.to_owned(), Some(global))

@@ -91,7 +91,7 @@ pub(crate) enum Up {
     TooLarge,
 }
 
-/// Letters in flight, each with its meaning.
+/// Letters in flight, each with the event that it reports.
 #[derive(Debug, Default)]
 pub(crate) struct Post {
     letters: Mailbox<ToShard>,
@@ -223,7 +223,7 @@ impl World {
                 Output::Event(Event::TakeoverAsked { .. }) => {}
                 Output::Bug(note) => self.oracle.complain(format!("{note:?}")),
                 Output::Unfinished => {
-                    // The next slice follows at once: what is due has to be out when nothing is left.
+                    // The next slice follows at once: all due outputs must exist when no work is left.
                     self.shards[usize::from(shard)].followups.push_front(Followup::Continue);
                 }
             }

@@ -43,7 +43,7 @@ pub(crate) struct Oracle {
     pub(crate) signals: Signals,
     /// Takeovers: the second connection took over; the first answered.
     pub(crate) takeovers: [u64; 2],
-    /// Resume secrets, by what became of them.
+    /// Number of resume secrets, by their outcome.
     pub(crate) resumes: [u64; ResumeOutcome::ALL.len()],
     /// Number of `error` messages.
     pub(crate) errors: u64,
@@ -71,9 +71,9 @@ struct Opened {
     peer: PeerId,
     seat: bool,
     resume: Option<Lineage>,
-    /// Its secret is worth more than what the session in its place can say.
+    /// Its secret gives it the right to the id at once, before the present session.
     at_once: bool,
-    /// Nobody else waits for the id, or one whose secret is worth less.
+    /// No other session waits for the id, or one with a weaker secret.
     first: bool,
 }
 
@@ -83,7 +83,7 @@ struct Client {
     began: Duration,
     /// The lineage of its secret when it connected.
     resume: Option<Lineage>,
-    /// What its own secret says.
+    /// The lineage of its own secret.
     lineage: Option<Lineage>,
     retiring: bool,
     connected: bool,
@@ -247,7 +247,7 @@ impl Oracle {
         self.due.room = Some(sid);
     }
 
-    /// A session ends, or one that waits gives up.
+    /// A session ends, or stops waiting for its id.
     pub(crate) fn ended(&mut self, sid: Sid, reason: CloseReason) {
         if let Some(peer) = self.waiting.iter().find(|(_, waiting)| waiting.sid == sid).map(|(peer, _)| *peer) {
             self.waiting.remove(&peer);
@@ -259,7 +259,7 @@ impl Oracle {
         }
     }
 
-    /// How a peer has just left a network: `None` by goodbye.
+    /// The reason for which a peer has just left a network; `None` after `goodbye`.
     pub(crate) fn how_left(&self, net: Net, peer: PeerId) -> Option<CloseReason> {
         self.due.how_left.get(&(net, peer)).copied().flatten()
     }
@@ -287,7 +287,7 @@ impl Oracle {
 
     // --- at rest -----------------------------------------------------------------------------------------------
 
-    /// Nothing moves any more: all peers know all.
+    /// At rest, all peers know all other members.
     pub(crate) fn at_rest(&mut self) {
         let mut wrong = Vec::new();
         let mut members: BTreeMap<(Net, PeerId), ()> = BTreeMap::new();

@@ -38,7 +38,7 @@ impl Rng {
         &from[self.below(from.len())]
     }
 
-    /// An index, drawn in proportion to the weights. At least one is not 0.
+    /// An index, drawn in proportion to the weights. At least one weight is not 0.
     pub(crate) fn weighted(&mut self, weights: &[usize]) -> usize {
         let mut at = self.below(weights.iter().sum());
         for (index, &weight) in weights.iter().enumerate() {

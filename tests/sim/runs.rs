@@ -44,7 +44,7 @@ pub(crate) fn told_to(name: &str) -> Option<u64> {
 
 impl<F: Copy + Debug + Send + Sync> Simulator<F> {
     /// Runs the seeds from 0 to `SIM_SEEDS`, or from `SIM_FROM`, or the one of `SIM_SEED`, with the planted bug that
-    /// `SIM_FAULT` names. With `SIM_ALL` it goes on after the first that fails.
+    /// `SIM_FAULT` names. With `SIM_ALL`, it continues after the first failure.
     pub(crate) fn no_seed_breaks_a_promise(&self) {
         if let Some(seed) = told_to("SIM_SEED") {
             let fault = std::env::var("SIM_FAULT").ok().map(|name| {

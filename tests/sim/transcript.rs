@@ -75,7 +75,7 @@ fn scenes(text: &str) -> Vec<Scene<'_>> {
 
 type Told = Result<(), String>;
 
-/// One hub and its connections. Letters arrive at once, and a line is over when nothing more happens.
+/// One hub and its connections. Letters arrive at once, and a line ends when nothing more happens.
 struct Stage {
     config: RouterConfig,
     routers: Vec<Router>,
@@ -271,7 +271,7 @@ impl Stage {
             Some(secret) => Some(secret?),
             None => None,
         };
-        // Where a secret is not taken, the door lets in without.
+        // A hub that ignores a secret admits the client without it.
         let resume = secret.and_then(|secret| self.config.resume_keys.check(&peer, secret).ok());
         let conn = Conn {
             peer,

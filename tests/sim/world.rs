@@ -1,4 +1,4 @@
-//! One hub and its clients, driven at random until there were enough steps; then everything comes to rest.
+//! One hub and its clients. The run makes random steps up to a number, and then lets everything come to rest.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// Runs the simulation. Afterwards the oracle has a complaint, or none.
+    /// Runs the simulation. Afterwards the oracle has a complaint, if it found a fault.
     pub(crate) fn run(&mut self) {
         self.oracle.now = self.now;
         for _ in 0..self.plan.peers.len() * 3 / 4 {

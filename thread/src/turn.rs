@@ -1,4 +1,4 @@
-//! The turn that runs: what it has done, and how long turns take.
+//! The current turn of a thread: how much it has done, and the lengths of earlier turns.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -81,8 +81,8 @@ impl Turn {
     }
 }
 
-/// Whether the process was stopped since the last tick, so that what arrived meanwhile has not been read yet: silence
-/// and timeouts must not be judged by it.
+/// Whether the process was stopped since the last tick. Data that arrived meanwhile has not been read yet, so silence
+/// and timeouts do not count.
 pub fn was_stopped(last_tick: Duration, now: Duration) -> bool {
     now.saturating_sub(last_tick) > NOTICED_STOP
 }

@@ -21,7 +21,7 @@ pub(super) enum Connection {
     Cluster(ClusterConnection),
 }
 
-/// Why the server at the other end is of no use as a bridge, if it is not.
+/// Why the server cannot be a bridge, or `None` if it can.
 ///
 /// Messages published at a replica reach neither its master nor the master's other replicas, but messages published at
 /// the master reach the replica: the hub could receive and not send.
@@ -55,7 +55,7 @@ impl Connection {
                 .push_sender(push)
                 .connection_timeout(BRIDGE_CONNECT_TIMEOUT)
                 .response_timeout(BRIDGE_NODE_TIMEOUT)
-                // A moved slot or a lost node is worth asking again for; waiting longer than a probe is not.
+                // Retries help if a slot has moved or a node was lost, but they must take less time than a probe.
                 .retries(3)
                 .min_retry_wait(50)
                 .max_retry_wait(500);
@@ -83,8 +83,8 @@ impl Connection {
         matches!(self, Self::Cluster(_))
     }
 
-    /// Asks the server for its role. The reason, where it cannot be a bridge. A cluster's nodes are chosen by their
-    /// slots.
+    /// Asks the server for its role, and returns the reason if it cannot be a bridge. A cluster's nodes are chosen by
+    /// their slots.
     pub(super) async fn unfit(&mut self) -> RedisResult<Option<&'static str>> {
         match self {
             Self::Server(connection) => Ok(unfit(&redis::cmd("HELLO").query_async(connection).await?)),
@@ -100,8 +100,8 @@ impl Connection {
         }
     }
 
-    /// Publishes frames in one pipeline. In a cluster they are all for one channel. The error of each frame that was
-    /// refused.
+    /// Publishes frames in one pipeline. In a cluster they are all for one channel. Returns the error of each refused
+    /// frame.
     pub(super) async fn publish(self, frames: Vec<(Arc<str>, Vec<u8>)>) -> RedisResult<Vec<redis::RedisError>> {
         let mut pipeline = redis::Pipeline::with_capacity(frames.len());
         pipeline.ignore_errors();

@@ -19,7 +19,7 @@ pub(super) const STAMP: usize = 4 + 1 + 4 * size_of::<u64>();
 /// Bytes before the envelopes.
 pub(super) const PREFIX: usize = HEADER + STAMP;
 
-/// A frame that is not one of this mesh.
+/// A message that is not a frame of this mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused;
 
@@ -46,7 +46,7 @@ impl Seal {
         frame
     }
 
-    /// Makes what was begun, and then had its payload appended, a frame for this channel.
+    /// Completes a frame for this channel, after its payload has been appended.
     pub(super) fn finish(&self, channel: &str, frame: &mut [u8]) {
         let tag = mac(&self.keyed, channel, frame).finalize().into_bytes();
         frame[TAG..HEADER].copy_from_slice(&tag);
@@ -110,7 +110,8 @@ mod tests {
         let (old, new) = (Some("old"), Some("new"));
         let seals =
             [(old, None), (old, new), (new, old), (new, None)].map(|(token, also)| Seal::new(hub(1), token, also));
-        // Each step of a replacement, and the one before it, believe each other; the first and the last do not.
+        // Hubs at successive steps of a replacement accept each other's frames. Hubs at the first and the last step do
+        // not.
         for pair in seals.windows(2) {
             for (one, other) in [(&pair[0], &pair[1]), (&pair[1], &pair[0])] {
                 assert_eq!(other.open("c", &frame(one, "c", b"x")), Ok(hub(1)));

@@ -1,4 +1,4 @@
-//! Which frames are fresh: made by a hub that lives, and not recorded and published again.
+//! Decides which frames are fresh: made by a live hub, and not recorded and published again.
 //!
 //! The tag of a frame proves which mesh made it, but not when. Somebody who can write to Redis, without knowing
 //! MESH_TOKEN, could record frames and publish them later, so that an ended hub would seem alive. Clocks do not help,
@@ -8,18 +8,18 @@
 //!   in that session, and a challenge (a random number that changes every [`BRIDGE_CHALLENGE`]).
 //! * A frame for one hub also echoes the challenge last received from that hub. A hub that receives a new challenge
 //!   answers at once, with an empty frame if it has nothing else to send.
-//! * Frames of a session are taken while that session has answered one of the last [`BRIDGE_CHALLENGES`] challenges,
+//! * Frames of a session are accepted while that session has answered one of the last [`BRIDGE_CHALLENGES`] challenges,
 //!   and each channel's frames only in ascending order. The first answer says from which number on. A hub that has
 //!   connected anew has two sessions for a while; two sessions that go on answering are two hubs with one id.
 //!
-//! So an answer cannot have been made before its challenge, and a recorded frame is worth nothing: to a hub that has
-//! received the original its number is too low, and to any other hub its session has not answered. Somebody who holds
-//! frames back (Redis itself) can delay the end of a hub by the age of the oldest accepted challenge. An answer also
-//! shows that the other hub receives this one, so frames are taken only where hubs receive each other: see
+//! An answer cannot be older than its challenge, so a recorded frame is useless. A hub that has received the original
+//! rejects its number as too low; any other hub rejects its session, which has not answered. Somebody who holds frames
+//! back (Redis itself) can delay the end of a hub by the age of the oldest accepted challenge. An answer also shows
+//! that the other hub receives this one, so frames are accepted only if hubs receive each other: see
 //! [`Fresh::one_way`].
 //!
-//! Age is counted in this hub's own challenges, not in time: a process that was stopped has drawn none, and takes what
-//! has waited in its socket.
+//! Age is counted in this hub's own challenges, not in time. A process that was stopped has drawn none meanwhile, and
+//! accepts the frames that waited in its socket.
 //!
 //! Hubs of version 2.0 put no stamp on their frames: see [`question`].
 
@@ -36,11 +36,11 @@ use super::stamp::{Stamp, random};
 pub(super) struct Judgment {
     /// It is fresh.
     pub(super) taken: bool,
-    /// It is of a session that is taken, and repeats an earlier frame.
+    /// Its session is accepted, and it repeats an earlier frame.
     pub(super) repeated: bool,
-    /// From here on the sender's frames are taken, and were not before.
+    /// The sender's frames are accepted from now on, and were not before.
     pub(super) met: bool,
-    /// Two live hubs have the sender's id. Said once for each hub.
+    /// Two live hubs have the sender's id. It is set once for each hub.
     pub(super) twins: bool,
     /// Whether to echo the sender's challenge.
     pub(super) answer: bool,
@@ -52,18 +52,18 @@ pub(super) struct Judgment {
 const CHANNELS: usize = 2;
 const OWN: usize = 1;
 
-/// What is sent to one hub between two probes because of frames that are not taken: answers to their challenges, and
-/// questions. A connection that begins needs two.
+/// Maximum number of frames sent to one hub between two probes in reply to its rejected frames: answers to their
+/// challenges, and questions. A new connection needs two.
 const SPARE_ANSWERS: u8 = 8;
 
-/// What is known of the age of frames, for one connection to Redis.
+/// The challenges and answers of one connection to Redis, which show the age of frames.
 #[derive(Debug)]
 pub(super) struct Fresh {
     session: u64,
     number: u64,
-    /// How many challenges this hub has drawn before the present one.
+    /// Number of challenges that this hub has drawn before the present one.
     round: u64,
-    /// How many probes have been due.
+    /// Number of probes that have been due.
     tick: u64,
     /// The present challenge last.
     challenges: VecDeque<u64>,
@@ -77,14 +77,14 @@ struct Known {
     /// Its latest challenge.
     challenge: u64,
     spare_answers: u8,
-    /// In which round the latest question was asked that it has answered, as a hub of version 2.0.
+    /// Round of the latest question that it has answered, as a hub of version 2.0.
     plain: Option<u64>,
     questions: VecDeque<(Question, u64)>,
-    /// In which round the latest question was asked.
+    /// Round of the latest question to it.
     asked: Option<u64>,
     /// Rounds of its first and last frame since its last answer.
     unanswered: Option<(u64, u64)>,
-    /// In which round its last frame came.
+    /// Round of its last frame.
     heard: u64,
     twins: bool,
 }
@@ -92,11 +92,11 @@ struct Known {
 #[derive(Debug)]
 struct SenderSession {
     session: u64,
-    /// In which round it answered first.
+    /// Round of its first answer.
     since: u64,
-    /// In which round the latest challenge was drawn that it has answered.
+    /// Round of the latest challenge that it has answered.
     answered: u64,
-    /// The number of the last frame that was taken, for each channel.
+    /// The number of the last accepted frame, for each channel.
     last: [u64; CHANNELS],
 }
 
@@ -115,7 +115,7 @@ fn is_recent(answered: Option<u64>, round: u64) -> bool {
 }
 
 impl Fresh {
-    /// For a new connection. `None` where the system has no random numbers: nothing would be fresh then.
+    /// Makes the state of a new connection. `None` if the system has no random numbers: no frame could be fresh then.
     pub(super) fn new() -> Option<Self> {
         Some(Self {
             session: random()?,
@@ -170,7 +170,8 @@ impl Fresh {
         judgment
     }
 
-    /// A hub has answered a question over a link, which it prefers. Whether its frames are taken from here on.
+    /// Processes an answer that arrived over a link, which hubs prefer. Returns whether the hub's frames are accepted
+    /// from now on.
     pub(super) fn answered(&mut self, hub: HubId, question: &Question) -> bool {
         let round = self.round;
         // A hub that knows stamps answers such questions as well, and what it published before it did may be recorded.
@@ -178,7 +179,7 @@ impl Fresh {
         known.is_some_and(|known| known.answers(question, round))
     }
 
-    /// A probe is due.
+    /// Counts a due probe, and draws a new challenge once per [`BRIDGE_CHALLENGE`].
     pub(super) fn tick(&mut self) {
         self.tick += 1;
         if self.tick.is_multiple_of(u64::from(ROUND_TICKS))
@@ -206,7 +207,7 @@ impl Fresh {
         self.hubs.iter().filter(move |(_, known)| known.unanswered.is_some_and(is_one_way)).map(|(&hub, _)| hub)
     }
 
-    /// Makes room by forgetting one that does not answer, if there is no room.
+    /// Whether there is room for a hub. If there is none, forgets one that does not answer.
     fn has_room_for(&mut self, from: HubId) -> bool {
         if self.hubs.len() < MAX_HUBS || self.hubs.contains_key(&from) {
             return true;
@@ -218,7 +219,7 @@ impl Fresh {
     }
 }
 
-/// Probes between two challenges.
+/// Number of probes between two challenges.
 const ROUND_TICKS: u32 = (BRIDGE_CHALLENGE.as_millis() / BRIDGE_PROBE.as_millis()) as u32;
 
 impl Known {
@@ -253,7 +254,7 @@ impl Known {
         let last = [stamp.number.saturating_sub(1); CHANNELS];
         self.sessions.push(SenderSession { session: stamp.session, since: round, answered: echoed, last });
         judgment.met = true;
-        // It knows stamps: what it has sent without one is of an earlier life.
+        // It knows stamps: its frames without one are from an earlier process.
         self.plain = None;
         self.questions.clear();
     }
@@ -265,8 +266,8 @@ impl Known {
             judgment.met = answers.iter().any(|question| self.answers(question, round));
         }
         judgment.taken = self.is_plain_fresh(round);
-        // Once for each challenge, and as long as it is not taken with each of its frames, up to a bound: it cannot
-        // answer before it has taken this hub in.
+        // It is asked once for each challenge. While its frames are rejected, each of them causes a question, up to a
+        // bound: it cannot answer before it knows this hub.
         let is_due = self.asked != Some(round) && self.plain != Some(round);
         let is_urgent = !judgment.taken && self.spare_answers > 0;
         if (is_due || is_urgent)
@@ -283,7 +284,7 @@ impl Known {
         judgment
     }
 
-    /// Whether frames without stamps are taken from here on, and were not before.
+    /// Returns whether frames without stamps are accepted from now on, and were not before.
     fn answers(&mut self, answer: &Question, round: u64) -> bool {
         let Some(i) = self.questions.iter().position(|(question, _)| question == answer) else { return false };
         let was_fresh = self.is_plain_fresh(round);
@@ -296,7 +297,7 @@ impl Known {
 
 #[cfg(test)]
 impl Fresh {
-    /// Whether frames of a hub are taken.
+    /// Whether frames of a hub are accepted.
     pub(super) fn is_met(&self, hub: HubId) -> bool {
         self.hubs.get(&hub).is_some_and(|known| known.is_fresh(self.round) || known.is_plain_fresh(self.round))
     }

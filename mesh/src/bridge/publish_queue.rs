@@ -18,7 +18,7 @@ pub(super) struct PublishQueue {
     turns: VecDeque<To>,
     waiting_bytes: usize,
     under_way_bytes: usize,
-    /// Something for a single hub waits that was appended after the last [`fence`](Self::fence).
+    /// Whether envelopes for a single hub were appended after the last [`fence`](Self::fence) and wait.
     unfenced: bool,
 }
 
@@ -59,7 +59,7 @@ impl PublishQueue {
         true
     }
 
-    /// Has the next envelope for everyone leave behind the present frames for single hubs.
+    /// Sends the next envelope for everyone after the present frames for single hubs.
     ///
     /// It ends the frame for everyone, if there is one. Channels leave frame by frame in turn, so the next frame leaves after the first
     /// waiting frame of each hub. In a cluster, channels are at different nodes, and this means nothing.

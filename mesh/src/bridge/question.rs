@@ -29,7 +29,7 @@ pub(super) fn answered_in(mut payload: &[u8]) -> Vec<Question> {
     answers
 }
 
-/// A question as it goes to a hub of version 2.0. It is for no life of that hub, so that it is answered without any
+/// A question as it goes to a hub of version 2.0. It is for no incarnation of that hub, so that the answer has no
 /// consequence.
 pub(super) fn ask((peer, ticket): Question, to: HubId, from: HubId) -> Envelope {
     let nobody = HubIncarnation(0);

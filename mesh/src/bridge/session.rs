@@ -83,8 +83,8 @@ async fn connect(state: &BridgeState, server: &Server) -> Result<(Connection, In
     Ok((connection, inbox, fresh))
 }
 
-/// Fails where the server cannot be a bridge, as it is a replica for example. A server that does not tell its role is
-/// taken.
+/// Fails if the server cannot be a bridge, for example because it is a replica. A server that does not tell its role is
+/// accepted.
 async fn check_role(connection: &mut Connection) -> Result<(), End> {
     match connection.unfit().await {
         Ok(Some(reason)) => Err(End::Failed(reason.to_owned())),
@@ -97,7 +97,7 @@ async fn check_role(connection: &mut Connection) -> Result<(), End> {
 struct Beat {
     /// A frame of this connection came back since the last probe was due.
     heard: bool,
-    /// A frame was published that has to come back.
+    /// A frame was published that must come back.
     asked: bool,
     /// A frame of this connection has come back before.
     works: bool,
@@ -108,10 +108,10 @@ struct RedisSession {
     events: Events,
     connection: Connection,
     inbox: Inbox,
-    /// What this connection knows of the age of frames.
+    /// The challenges and answers of this connection.
     fresh: Rc<RefCell<Fresh>>,
     publishing: JoinSet<Published>,
-    /// The question whether the server is still a master. One at a time, asked with each probe.
+    /// The request that checks whether the server is still a master. One at a time, sent with each probe.
     role: JoinSet<Result<(), End>>,
     /// For everyone's channel and for this hub's own.
     beats: [Beat; 2],
@@ -226,7 +226,7 @@ impl RedisSession {
         self.tell(BridgeEvent::Received { from, frame }).await
     }
 
-    /// Sends the hub what it takes to know that frames are fresh, and notes what its frame has shown.
+    /// Sends the hub an answer or a question, as its frame requires, and records the verdict about the frame.
     fn respond(&self, from: HubId, judgment: &Judgment) {
         let state = &self.state;
         let mut queue = state.queue.borrow_mut();
@@ -263,7 +263,7 @@ impl RedisSession {
 
     /// Fails when a probe has not come back in time.
     fn judge(&mut self, due: Instant) -> Result<(), End> {
-        // A process that was stopped, or whose reader was, has not read what came meanwhile.
+        // If the process or the reader was stopped, messages that arrived meanwhile have not been read.
         let late = due.elapsed() > BRIDGE_PROBE / 4 || self.lost;
         let silent = self.beats.iter().position(|beat| beat.asked && !beat.heard);
         self.lost = false;
@@ -275,7 +275,7 @@ impl RedisSession {
         }
     }
 
-    /// Draws challenges, and says which hubs do not answer them.
+    /// Draws challenges, and records and logs which hubs do not answer them.
     fn tick(&self) {
         let mut fresh = self.fresh.borrow_mut();
         fresh.tick();

@@ -9,7 +9,7 @@ pub(super) struct Stamp {
     pub(super) session: u64,
     /// The frame's number in that session.
     pub(super) number: u64,
-    /// What the sender wants to have echoed.
+    /// The sender's challenge, which the receiver echoes.
     pub(super) challenge: u64,
     /// The receiver's challenge; 0 for none.
     pub(super) echo: u64,
@@ -32,7 +32,7 @@ impl Stamp {
         frame[HEADER..HEADER + STAMP].copy_from_slice(&bytes);
     }
 
-    /// How long the stamp at the front of a payload is; 0 where there is none.
+    /// Length of the stamp at the front of a payload; 0 if there is none.
     pub(super) fn len(payload: &[u8]) -> usize {
         let stamped = split(payload).filter(|(kind, ..)| *kind == Self::KIND);
         stamped.map_or(0, |(_, _, rest)| payload.len() - rest.len())
@@ -57,7 +57,7 @@ pub(super) fn split(payload: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*kind, body, rest))
 }
 
-/// A random number that is not 0. `None` where the system has none.
+/// A random number that is not 0. `None` if the system has none.
 pub(super) fn random() -> Option<u64> {
     getrandom::u64().ok().map(|n| n.max(1))
 }

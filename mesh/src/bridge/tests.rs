@@ -16,7 +16,7 @@ use super::{Bridge, BridgeConfig, BridgeEvent, REDIS_ACL, REDIS_CLUSTER_ACL};
 
 mod redis_server;
 
-/// No event takes longer, on a machine that is busy with other things.
+/// Longer than any event takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Runs a test as the mesh's thread would.
@@ -84,7 +84,7 @@ impl Hub {
         assert!(self.bridge.view().connected);
     }
 
-    /// Goes down, whatever came before.
+    /// Waits until the bridge goes down, and ignores other events.
     async fn goes_down(&mut self) {
         while !matches!(self.event().await, BridgeEvent::Down) {}
         assert!(!self.bridge.view().connected);
@@ -124,7 +124,7 @@ async fn hear_each_other(a: &mut Hub, b: &mut Hub) {
     }
 }
 
-/// Waits until something holds that no event tells of.
+/// Waits until a condition is true that no event reports.
 async fn until(mut what: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !what() {
@@ -332,7 +332,7 @@ fn a_mesh_that_does_not_read_loses_only_frames() {
         until(|| a.bridge.view().published >= FRAMES as u64).await;
         let mut heard = 0;
         loop {
-            // It may be lost as well while there is no room.
+            // This frame may be lost too while there is no room.
             a.says(Some(b.id), "last");
             if b.hears().await.1.ends_with("last") {
                 break;
@@ -379,13 +379,13 @@ fn a_bridge_opens_with_a_password_or_an_acl_user_and_not_with_a_wrong_one() {
         let _: String = redis.ask("ACL SETUSER bridge >wrong");
         wrong.comes_up().await;
 
-        // Rights that do not reach: of another namespace.
+        // Insufficient rights: those of another namespace.
         let other = Hub::start(BridgeConfig { namespace: "other".to_owned(), ..config(4, &at("bridge:wrong")) });
         until(|| other.bridge.view().errors >= 2).await;
         let view = other.bridge.view();
         assert!(view.last_error.as_deref().is_some_and(|error| error.contains("no permissions")), "{view:?}");
 
-        // Rights that only let it hear: what it publishes does not come back.
+        // Rights that only let it subscribe: its frames do not come back.
         let _: String = redis.ask("ACL SETUSER mute on >secret resetchannels &test:mesh.1:* -@all +hello +subscribe");
         let mute = Hub::start(config(6, &at("mute:secret")));
         until(|| mute.bridge.view().errors >= 2).await;
@@ -591,7 +591,7 @@ fn recorded_frames_are_refused_by_old_and_new_hubs() {
         hear_each_other(&mut a, &mut b).await;
         let recorded = recorder.stop();
         assert!(recorded.len() >= 8, "{recorded:?}");
-        // While it lives, and when it has ended.
+        // The frames are repeated while the hub lives, and when it has ended.
         publish(&redis, &recorded);
         hear_each_other(&mut a, &mut b).await;
         drop(a);
@@ -608,7 +608,7 @@ fn recorded_frames_are_refused_by_old_and_new_hubs() {
             assert_eq!(hub.bridge.view().refused, 0);
         }
         assert!(!beginner.has_met(id(1)) && !again.has_met(id(1)));
-        // And it shows that they come from nobody.
+        // The view shows that the frames come from a hub that does not answer.
         until(|| {
             publish(&redis, &recorded[recorded.len() - 1..]);
             publish(&redis, &recorded[..2]);

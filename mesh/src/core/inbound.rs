@@ -189,7 +189,7 @@ impl Core {
                 Ok(None) => return,
                 // Hubs on the bridge identify themselves by heartbeats.
                 Ok(Some(Envelope::Hello(_))) => {}
-                // Another hub with this hub's id: only its being alive matters.
+                // Another hub has this hub's id: only its heartbeats matter, which show that it is alive.
                 Ok(Some(envelope)) if from == self.own && !is_heartbeat_of(&envelope, from) => {}
                 Ok(Some(envelope)) => self.input(RelayInput::Received { via: Via::Bridge(from), envelope }, now),
                 Err(malformed) => {

@@ -222,7 +222,7 @@ fn a_link_resumes_when_its_hub_reads_again() {
         until("there is room", || !is_saturated(&core.borrow(), link)).await;
         until("all is written", || core.borrow().links[&link].queue.is_empty()).await;
         let stats = core.borrow().stats.clone();
-        // Full frames, many per write.
+        // The frames are full, and each write has many.
         assert!(stats.frames_out as usize <= 4 * LINK_QUEUE_HIGH / LINK_FRAME_BYTES, "{stats:?}");
         assert!(stats.writes * 10 < stats.frames_out, "{stats:?}");
         drop(reader.join().unwrap());
@@ -435,7 +435,7 @@ fn events_of_the_previous_bridge_do_not_concern_the_present_one() {
     core.bridged(id(1), BridgeEvent::Up);
     core.bridged(id(1), heartbeat(1));
     assert!(is_bridged(&core));
-    // As the relay does, for which the bridge has ended.
+    // The relay does the same when its bridge has ended.
     core.input(RelayInput::BridgeDown, core.now());
     core.carry_out(RelayOutput::Renamed { hub: id(7) }, core.now());
     core.bridged(id(1), heartbeat(2));

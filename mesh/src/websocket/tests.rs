@@ -58,7 +58,7 @@ fn swallows() -> (SocketAddr, Vec<Socket>) {
     socket.listen(0).unwrap();
     let address = socket.local_addr().unwrap();
     let mut sockets = vec![socket];
-    // A backlog of 0 has room for one connection; how many the kernel takes beyond is its own affair.
+    // A backlog of 0 has room for one connection, but the kernel may accept more.
     loop {
         let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let connected = full.connect_timeout(&address, Duration::from_millis(300));
@@ -70,7 +70,8 @@ fn swallows() -> (SocketAddr, Vec<Socket>) {
     }
 }
 
-/// A server that answers every request with `answer`, and says how often it was asked. Dropped, it goes on until the test ends.
+/// A server that answers every request with `answer`, and says how often it was asked. It runs until the test ends,
+/// even if the handle is dropped.
 fn server(answer: impl Fn(&mut StdStream, &str) + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -117,7 +118,7 @@ fn an_address_that_swallows_packets_does_not_hide_the_next() {
 #[test]
 fn an_address_that_never_answers_the_request_does_not_hide_the_next() {
     let (mute, asked) = server(|stream, _| {
-        // Its end is when the client gives up.
+        // The server ends when the client gives up.
         _ = stream.read(&mut [0]);
     });
     let (alive, _) = server(upgrade_to_websocket);
@@ -230,7 +231,7 @@ fn link(asks_first: bool) -> Request<Empty<Bytes>> {
     request.body(Empty::new()).unwrap()
 }
 
-/// The requests of one dial, by whether each showed the token, and what came of it.
+/// The requests of one dial (whether each had the token), and its result.
 fn dialed(asks_first: bool, answer: impl Fn(bool) -> String + Send + 'static) -> (Vec<bool>, Result<(), String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -280,7 +281,7 @@ fn a_token_is_sent_only_to_servers_that_ask_as_a_hub_does() {
     assert!(shown == [false, true] && opened.unwrap_err().contains(TOKEN_WANTED), "once");
     let (shown, opened) = dialed(true, |_| refusal("unauthorized"));
     assert!(shown == [false] && opened.unwrap_err().contains("401 Unauthorized: unauthorized"));
-    // It is let in without, or ends the connection.
+    // A hub admits it without a token, or ends the connection.
     let (shown, _) = dialed(true, |_| "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned());
     assert_eq!(shown, [false]);
     // If the connection ends after the answer, another connection could lead to another hub.

@@ -34,8 +34,9 @@ pub const REQUEST_BURST: u32 = 20;
 /// pipelines slows down only itself.
 pub const REQUEST_RATE: u32 = 20;
 
-/// Pages (all but /livez, /readyz, /, files such as /client.js, and errors) that a shard answers a second, at the ports for everybody and again at
-/// ADMIN_PORT, beyond what each address has for itself ([`PAGE_RESERVE_RATE`]). Further ones wait for their turn.
+/// Number of pages per second that a shard answers beyond each address's own share ([`PAGE_RESERVE_RATE`]). ADMIN_PORT
+/// and the other ports have separate limits. Pages are all answers but /livez, /readyz, /, files such as /client.js,
+/// and errors. Further ones wait for their turn.
 ///
 /// An answer is shared bytes, 60 KB for /metrics, and takes about 20 us of the shard, so 100 take 0.2 %. This is enough
 /// for a balancer with 50 nodes behind one address that all request /health each second.
@@ -77,6 +78,6 @@ pub const NETWORKS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of networks in `/metrics?format=json`, largest first. The rest are only counted.
 pub const MAX_LISTED_NETWORKS: usize = 1_000;
 
-// Figures and orders of the comments above.
+// Checks of the figures and orderings in the comments above.
 const _: () = assert!(HTTP_IDLE_TIMEOUT.as_secs() > 60);
 const _: () = assert!(REQUEST_HEAD_TIMEOUT.as_secs() < ANSWER_TIMEOUT.as_secs());

@@ -7,17 +7,17 @@ use super::*;
 
 /// Maximum number of peers that one legacy link may announce, each in [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks. More
 /// are refused and counted. When the link ends they leave in slices: 100,000 peers on 16 shards are 1,700,000 letters,
-/// 830 slices of [`SLICE_LETTERS`]. What is left of them is the set that the link had, and no copy.
+/// 830 slices of [`SLICE_LETTERS`]. The remaining ones are kept in the link's own set, which is not copied.
 pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
 
-/// Time in which a legacy link may echo what it was sent. If a Go hub first mentions a departed peer after this time,
-/// it is believed.
+/// Time in which a legacy link may echo what it was sent. A Go hub's first message about a departed peer after this
+/// time is accepted as a new announcement.
 pub const LEGACY_ECHO: Duration = Duration::from_secs(5);
 
 /// Maximum number of events of each kind within [`LEGACY_ECHO`] that are remembered to recognize the echoes of a Go
-/// hub. 24 B each, three kinds for each legacy link (events sent to it, signals received from it, senders of signals
-/// sent to it) and one for the mesh (departed peers). At the bound the oldest entry is dropped. A peer that leaves
-/// before its echo arrives then stays until the link ends.
+/// hub. An event takes 24 B. Each legacy link has three kinds: events sent to it, signals received from it, senders of
+/// signals sent to it. The mesh has one kind: departed peers. At the bound the oldest entry is dropped. A peer that
+/// leaves before its echo arrives then stays until the link ends.
 pub const MAX_LEGACY_ECHOES: usize = 8192;
 
 /// Time for which a Go hub's announcement is kept for a peer with another claim. Longer than a dead claim can last: a
@@ -28,8 +28,8 @@ pub const LEGACY_WAIT: Duration = Duration::from_secs(120);
 /// peer. More are refused and counted. About 200 B each besides their names and data: 20 MB.
 pub const MAX_LEGACY_WAITING: usize = MAX_PEERS_PER_LEGACY_LINK;
 
-/// Maximum size of their names and data, in bytes: about 160 B each, where a Go hub that dials announces 70 B per peer.
-/// More are refused and counted.
+/// Maximum size of the names and data of these announcements, in bytes: about 160 B each. A Go hub that dials announces
+/// 70 B per peer. More are refused and counted.
 pub const MAX_LEGACY_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// Time in which a Go hub that dialed must answer the first ping, before peers are announced to it anyway. A hub that
@@ -39,6 +39,6 @@ pub const LEGACY_PATIENCE: Duration = Duration::from_secs(2);
 /// Maximum number of announcements that wait for room on one legacy link: about 60 B each. Further ones reach that hub
 /// only after it is linked again.
 ///
-/// Peers that are older than the link are not among them: they are read from the presence of all hubs as the link has
+/// Peers that are older than the link do not count: the relay reads them from the presence of all hubs as the link has
 /// room, [`SNAPSHOT_PEERS`] or [`SLICE_PEERS`] at a time.
 pub const MAX_LEGACY_OWED: usize = 1_000_000;

@@ -131,16 +131,18 @@ pub const MAX_YOUNG_DIALS: usize = 32;
 /// [`MAX_EXTRA_ATTEMPTS`] they are 160 sockets.
 pub const MAX_DIALS_AT_ONCE: usize = 128;
 
-/// Attempts to connect beyond the first of each dial, of all dials together. A dial that gets none tries its next address in place of
-/// its oldest attempt when that has had the time that the oldest of [`MAX_CONNECT_ATTEMPTS`] has: 1.5 s.
+/// Maximum number of additional attempts to connect (all but the first of each dial) of all dials together. A dial
+/// without an additional attempt replaces its attempt by one to the next address after 1.5 s, the time that the oldest
+/// of [`MAX_CONNECT_ATTEMPTS`] has.
 ///
-/// A quarter of the dials at once, where those are fewer, too. A dial to a name whose first address answers needs none.
+/// If a hub has fewer dials at once, a quarter of those. A dial to a name whose first address answers needs no
+/// additional attempt.
 pub const MAX_EXTRA_ATTEMPTS: usize = MAX_DIALS_AT_ONCE / 4;
 
 /// Interval between two look-ups of MESH_DNS.
 pub const DNS_INTERVAL: Duration = Duration::from_secs(5);
 
-// Figures and orders of the comments above.
+// Checks of the figures and orderings in the comments above.
 const _: () = assert!(LINK_FRAME_BYTES == READ_BUFFER_BYTES / 4);
 const _: () = assert!(LINK_PATIENCE.as_millis() > LEASE.as_millis());
 const _: () = assert!(LINK_PATIENCE.as_millis() == 4 * LINK_PING_INTERVAL.as_millis());

@@ -103,22 +103,22 @@ pub const SNAPSHOT_LIMIT: Duration = Duration::from_secs(300);
 /// Maximum time for which a snapshot may arrive more slowly than at [`SNAPSHOT_RATE_BYTES`]. Later it is refused.
 pub const SNAPSHOT_SLACK: Duration = Duration::from_secs(12);
 
-/// The least that has to arrive of a snapshot, in bytes per second, on the average since it was asked for. 64 snapshots at once on
-/// a link of 20 Mbit/s have as much each.
+/// Minimum average rate of a snapshot since its request, in bytes per second. Each of 64 simultaneous snapshots has
+/// this rate on a link of 20 Mbit/s.
 ///
-/// So a neighbour that keeps a repair open has to send distinct peers all the time, at most [`MAX_PEERS_PER_HUB`].
+/// A neighbour can therefore keep a repair open only while it sends distinct peers, at most [`MAX_PEERS_PER_HUB`].
 pub const SNAPSHOT_RATE_BYTES: u64 = 32 * 1024;
 
-/// Heartbeats of a hub that have to say less than what is known of it here, before that is doubted: counts of changes beyond what its
-/// hub says are forgotten, and a snapshot that says less is accepted.
+/// Number of heartbeats of a hub with a lower change number than this hub knows, after which this hub doubts its own
+/// number. It then forgets change numbers beyond the heartbeats', and accepts a snapshot with a lower one.
 ///
-/// Heartbeats and changes can take different ways, of which one is seconds slower. So a forged change or snapshot is believed for
-/// 4 to 8 heartbeats at each hub on the way, and then repaired.
+/// Heartbeats and changes can take different ways, of which one is seconds slower. A forged change or snapshot
+/// therefore lasts for 4 to 8 heartbeats at each hub on the way, and is then repaired.
 pub const DOUBT_BEATS: u64 = 4;
 
-/// Greatest number of times that the pause before a snapshot is asked for, [`GAP_PATIENCE`], doubles while snapshots do
-/// not make known what their hub's heartbeats say: 300 ms x 2^5 = 9.6 s. A neighbour that sends wrong snapshots is
-/// asked six times in 20 s, and then every ten seconds.
+/// Maximum number of times that the pause before a request for a snapshot, [`GAP_PATIENCE`], doubles while snapshots do
+/// not reach the state in their hub's heartbeats: 300 ms x 2^5 = 9.6 s. A neighbour that sends wrong snapshots is asked
+/// six times in 20 s, and then every ten seconds.
 pub const MAX_VAIN_REPAIRS: u32 = 5;
 
 /// Maximum number of peers in one part of a snapshot: 64 x 300 B = 20 KB in practice.
@@ -140,50 +140,53 @@ pub const MAX_SNAPSHOT_WAITERS: usize = 64;
 /// come and go meanwhile.
 pub const MAX_SNAPSHOT_CHANGES: usize = 16 * 1024;
 
-/// Snapshots that are being sent to one neighbour. One more request is declined; the neighbour asks again.
+/// Maximum number of snapshots that are being sent to one neighbour. A further request is declined; the neighbour asks
+/// again.
 pub const MAX_SNAPSHOTS_OUT: usize = 64;
 
 /// Maximum number of peers in a snapshot of one hub. A larger snapshot is dropped, and this hub does not know that
 /// hub's peers.
 pub const MAX_PEERS_PER_HUB: usize = 1_000_000;
 
-/// Networks of one peer of another hub, the most that MAX_NETWORKS_PER_PEER can be set to. A snapshot with more for a peer is refused,
-/// and a change that adds one more is left out.
+/// Maximum number of networks of one peer of another hub: the maximum of the setting MAX_NETWORKS_PER_PEER. A snapshot
+/// with more for a peer is refused, and a change that adds one more is left out.
 pub const MAX_MEMBERSHIPS: usize = 1024;
 
-/// Parts of the directory of all peers of the mesh, each a hash map of its own. A map that grows moves all of its
-/// entries in one turn: of 100,000 peers in one map 57,000 x 0.25 us = 14 ms, of one of 256 maps 0.06 ms. With
-/// [`MAX_PEERS_PER_HUB`] peers, 0.6 ms. An empty map has 64 B: 16 KB.
+/// Number of parts of the directory of all peers of the mesh. Each part is a hash map of its own. A map that grows
+/// moves all of its entries in one turn: of 100,000 peers in one map 57,000 x 0.25 us = 14 ms, of one of 256 maps 0.06
+/// ms. With [`MAX_PEERS_PER_HUB`] peers, 0.6 ms. An empty map has 64 B: 16 KB.
 pub const DIRECTORY_SEGMENTS: usize = 256;
 
-/// Letters to shards after which a slice of the relay's long work ends, with those of the peer that passes it. The next slice follows
-/// when everything else that is ready has had its turn and no more than [`SLICE_ROOM`] letters wait for any shard.
+/// Number of letters to shards after which a slice of the relay's long work ends. The peer that exceeds it is
+/// completed. The next slice follows when everything else that is ready has had its turn and no more than
+/// [`SLICE_ROOM`] letters wait for any shard.
 ///
 /// The end of a hub with 100,000 peers and 16 shards is 1,700,000 letters: 830 slices of 2.2 ms at most, 0.9 us a letter
 /// with the peer's share. The longest slice has one peer in 1,024 networks, the most that MAX_NETWORKS_PER_PEER can be
 /// set to: 2,048 + 16,400 letters, 5.3 ms when a snapshot is installed. With the default of 32 networks, 2,048 + 528.
 pub const SLICE_LETTERS: usize = 2048;
 
-/// Peers and lost signals that such a slice looks at, if they need fewer letters.
+/// Maximum number of peers and lost signals that such a slice examines, if they need fewer letters.
 pub const SLICE_PEERS: usize = 1024;
 
-/// Changes of one hub that waited for an earlier one and are applied in one turn. The rest, at most [`MAX_CHANGES_AHEAD`], follows
-/// in slices, and with each change that is received.
+/// Maximum number of changes of one hub that waited for an earlier one and are applied in one turn. The rest, at most
+/// [`MAX_CHANGES_AHEAD`], follows in slices, and with each change that is received.
 pub const SLICE_CHANGES: usize = 64;
 
-/// Peers of replicas that are no longer used whose memory is freed in one turn: 1,024 x 0.3 us.
+/// Maximum number of peers of discarded replicas whose memory is freed in one turn: 1,024 x 0.3 us.
 ///
 /// Such replicas hold no more peers than all hubs had: as much memory again as the replicas in use, for the second that their slices
 /// take. A part of a snapshot adds [`SNAPSHOT_PEERS`] and frees as many.
 pub const SLICE_DISCARDED: usize = 1024;
 
-/// Letters that may wait for one shard, beside those in its mailbox, when a slice of long work begins. More: it begins later, so that
-/// news of links and peers, which only stops at [`OUTBOX_HIGH_WATER`], is not held up behind long work.
+/// Maximum number of letters that wait for one shard, besides those in its mailbox, when a slice of long work begins.
+/// With more letters, the slice begins later. Events of links and peers, which stop only at [`OUTBOX_HIGH_WATER`],
+/// therefore do not wait behind long work.
 ///
 /// With a full mailbox that is 16,384 + 2,048 letters of 136 B = 2.5 MB a shard, however much work is left.
 pub const SLICE_ROOM: usize = OUTBOX_HIGH_WATER / 4;
 
-/// Signals to one hub whose outcomes are outstanding. One more: `unreachable`.
+/// Maximum number of signals to one hub whose outcomes are outstanding. One more: `unreachable`.
 ///
 /// About 150 B each: 256 Ki x 150 B = 39 MB per hub. They end within [`RECEIPT_TIMEOUT`].
 pub const MAX_SIGNALS_IN_FLIGHT: usize = 256 * 1024;
@@ -195,8 +198,9 @@ pub const MAX_SIGNALS_HELD: usize = 1024;
 /// Time for which a signal is held for an earlier one, or for the presence of its sender.
 pub const HOLD: Duration = Duration::from_millis(500);
 
-/// The most by which the counter of a signal may be ahead of the last one of its hub that was passed on: no hub has more under way.
-/// Beyond it: `unreachable`, and the order does not move, unless this goes on for [`COUNT_PATIENCE`].
+/// Maximum by which the counter of a signal may be ahead of the last delivered signal of its hub: no hub has more in
+/// flight. A signal beyond it gets `unreachable` and does not advance the counter, unless this goes on for
+/// [`COUNT_PATIENCE`].
 pub const MAX_COUNTER_STEP: u64 = MAX_SIGNALS_IN_FLIGHT as u64;
 
 /// Time for which all signals from a hub must have counters in the past, or too far ahead, before counting continues
@@ -215,7 +219,7 @@ pub const MAX_OUTCOMES: usize = 1024;
 /// Number of heartbeats in a row that must arrive faster over another way before signals take it.
 pub const ROUTE_PATIENCE: u8 = 3;
 
-// Figures and orders of the comments above.
+// Checks of the figures and orderings in the comments above.
 const _: () = assert!(LEASE.as_millis() == 8 * HEARTBEAT.as_millis());
 const _: () = assert!(LINK_SILENCE.as_millis() > 2 * HEARTBEAT.as_millis());
 const _: () = assert!(RIVAL_EVIDENCE.as_millis() > LINK_SILENCE.as_millis());

@@ -124,15 +124,15 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// Time from the second unanswered ping until a silent session is dead.
 pub const PONG_GRACE: Duration = Duration::from_secs(10);
 
-/// Outputs of a router after which a turn of its shard ends, with those of the letter, message or network that passes
-/// them. The rest of a batch of letters, of the bytes read from a socket, or of the networks that a session leaves is
-/// processed after everything else that is ready.
+/// Number of outputs of a router after which a turn of its shard ends. The letter, message or network that exceeds it
+/// is completed. The rest of a batch of letters, of the bytes read from a socket, or of the networks that a session
+/// leaves is processed after everything else that is ready.
 ///
-/// 4,096 x 0.25 us = 1 ms. Passed by one event in one network: a frame for each of its members on this shard, 6,250 of 100,000 on 16
-/// shards, 1.6 ms.
+/// 4,096 x 0.25 us = 1 ms. One event in one network can exceed it: a frame for each of its members on this shard, 6,250
+/// of 100,000 on 16 shards, takes 1.6 ms.
 pub const TURN_OUTPUTS: usize = 4096;
 
-// Figures and orders of the comments above.
+// Checks of the figures and orderings in the comments above.
 const _: () = assert!(ANNOUNCE_RATE_BYTES as usize == 4 * MAX_ANNOUNCE_DATA_BYTES);
 const _: () = assert!(ANNOUNCE_BURST_BYTES as usize == 64 * MAX_ANNOUNCE_DATA_BYTES);
 const _: () = assert!(ANNOUNCE_BURST_BYTES as usize == DEFAULT_SEND_QUEUE_BYTES / 16);

@@ -170,13 +170,13 @@ pub const NETWORKS_CHUNK: usize = 4_096;
 /// Resolution of a shard's timers: keepalive, receipts, takeovers and drain slots are at most this late.
 pub const TICK: Duration = Duration::from_millis(100);
 
-/// Time without a [`TICK`] after which a thread takes it that the process was stopped. What arrived meanwhile is read before silence
-/// counts.
+/// Time without a [`TICK`] after which a thread assumes that the process was stopped. What arrived meanwhile is read
+/// before silence counts.
 pub const NOTICED_STOP: Duration = Duration::from_secs(1);
 
 const _: () = assert!(NOTICED_STOP.as_millis() == 10 * TICK.as_millis());
 
-// Figures and orders of the comments above.
+// Checks of the figures and orderings in the comments above.
 const _: () = assert!(DEFAULT_SEND_QUEUE_BYTES / 4 * SIGNAL_QUARTERS / 2 == 384 * SENDER_SMALL_BYTES);
 const _: () = assert!(DEFAULT_SEND_QUEUE_FRAMES / 4 * SIGNAL_QUARTERS / 2 == 384 * SENDER_SMALL_FRAMES);
 const _: () = assert!(CONTROL_LANE_BYTES / (2 + 125) == 32);

@@ -87,15 +87,15 @@ impl Router {
             return bug!(self.bugs, RosterCursor, "{id:?} in {ix:?}");
         };
         let acquaintances = membership.circle().map_or(0, |circle| circle.announced() as usize);
-        // A bounded member knows its circle alone. Others know all unbounded members but themselves, and their circle.
+        // A bounded member knows only its circle. Others know all unbounded members but themselves, and their circle.
         let others = if membership.is_bounded() { 0 } else { network.unbounded().saturating_sub(1) };
         let (count, name) = (acquaintances + others, network.name().as_str());
         let frame = wire::announced(&mut self.arena, &peer, count, name, now.wall_ms);
         self.send(id, Frame::Arena(frame), MessageKind::Announced);
     }
 
-    /// Finishes leaves that would otherwise come after the join: of this network, which the session joins again, and of
-    /// one more, so that the networks that it is leaving stay few.
+    /// Finishes leaves before a join: the leave of this network, if the session joins it again, and one other, so that
+    /// few unfinished leaves accumulate.
     fn leave_before_joining(&mut self, id: SessionId, network: &str, now: Now) {
         if self.leaving.is_empty() {
             return;
@@ -149,7 +149,7 @@ impl Router {
         self.announce_circle_again(id, ix);
     }
 
-    /// Counts the bytes of an announcement in place of those of the one before.
+    /// Counts the bytes of an announcement in place of those of the previous one.
     fn count_announced(&mut self, id: SessionId, ix: NetworkIx, bytes: u32) {
         match self.sessions.membership_mut(id, ix) {
             Some(membership) => {

@@ -1,4 +1,4 @@
-//! A look at the whole state, for simulators: whether its records agree with each other.
+//! Checks for simulators that all records of the state agree with each other.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ use super::session::{Membership, Session};
 use super::takeovers::Parties;
 
 impl Router {
-    /// Compares all records of this shard with each other, and reports a contradiction as an impossible state. To be
-    /// called between two inputs. Takes time in proportion to the state, so only tests call it.
+    /// Compares all records of this shard with each other, and reports a contradiction as an impossible state. Call it
+    /// between two inputs. Takes time in proportion to the state, so only tests call it.
     ///
     /// # Panics
     ///
@@ -102,7 +102,7 @@ impl Router {
         Ok(())
     }
 
-    /// Each entry of a roster that belongs to this shard is of a session that is in the network.
+    /// Each roster entry of this shard has a session that is in the network.
     fn audit_rosters(&self) -> Result<(), String> {
         self.rosters.audit()?;
         let here = Address::Shard(self.config.shard);
@@ -119,7 +119,7 @@ impl Router {
         Ok(())
     }
 
-    /// A peer that knows a member is known to know it.
+    /// Each member lists the bounded sessions that know it, and those sessions do know it.
     fn audit_knowers(&self) -> Result<(), String> {
         let mut known = 0;
         for (id, session, membership) in self.all_memberships() {

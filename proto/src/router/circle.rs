@@ -112,7 +112,7 @@ impl Circle {
         self.find(peer).is_ok_and(|at| !self.all[at].has_declined())
     }
 
-    /// Whether a known peer has confirmed the meeting, or needed not. `None` if it is not in the circle.
+    /// Whether a known peer has confirmed the meeting, or did not need to. `None` if it is not in the circle.
     pub(super) fn is_confirmed(&self, peer: &PeerId) -> Option<bool> {
         self.find(peer).ok().map(|at| self.all[at].marks & (UNANSWERED | DECLINED) == 0)
     }
@@ -217,7 +217,7 @@ impl Circle {
         self.all.iter().filter(unanswered).map(|other| other.peer).collect()
     }
 
-    /// Whether order and number are right.
+    /// Whether the order and the count are correct.
     pub(super) fn audit(&self) -> Result<(), String> {
         ensure(self.all.is_sorted_by_key(|other| other.peer), || "order".to_owned())?;
         let announced = self.peers().count();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a map of what each peer is to the circle: its bond, or `None` if it has declined.
+        /// The model maps each peer in the circle to its bond, or to `None` if it has declined.
         #[test]
         fn a_circle_matches_its_model_after_every_step(steps in prop::collection::vec(step(), 0..80)) {
             let (mut circle, mut model) = (Circle::default(), BTreeMap::<PeerId, Option<Bond>>::new());

@@ -15,7 +15,7 @@ use crate::limits::GREATEST_TIME_FOLLOWED;
 pub(super) struct Home {
     /// The latest incarnation that was given to a session or received from another hub. It only grows.
     latest: PeerIncarnation,
-    /// The relay reports as many as it shows its shards: at most `MAX_PEERS_PER_HUB` for each of `MAX_HUBS` hubs.
+    /// The claims of other hubs. The relay reports at most `MAX_PEERS_PER_HUB` for each of `MAX_HUBS` hubs.
     elsewhere: HashMap<PeerId, Claim, Keys>,
 }
 

@@ -87,7 +87,7 @@ impl Router {
         self.member_left_in(ix, &leave, now);
     }
 
-    /// Finishes what a session has begun to leave: one network, this one or any.
+    /// Finishes one leave that a session has begun: of this network, or of any.
     pub(super) fn finish_leaving(&mut self, id: SessionId, ix: Option<NetworkIx>, now: Now) {
         if let Some((ix, leaver)) = self.leaving.take(Some(id), ix) {
             self.leave(&leaver, ix, now);
@@ -104,7 +104,8 @@ impl Router {
         self.ask_to_continue();
     }
 
-    /// Whether a member on this shard, whose peer has this session if any, may be a leaver that is still in the roster.
+    /// Whether a roster entry of this shard may belong to a peer whose leave is unfinished. `id` is the peer's current
+    /// session, if it has one.
     pub(super) fn is_leaving(&self, id: Option<SessionId>, ix: NetworkIx) -> bool {
         !self.leaving.is_empty() && id.is_none_or(|id| self.sessions.membership(id, ix).is_none())
     }
@@ -115,7 +116,7 @@ impl Router {
         }
     }
 
-    /// Whether this turn has put out as much as a turn should.
+    /// Whether this turn has reached its maximum number of outputs.
     fn is_turn_over(&self) -> bool {
         self.outputs.len() >= self.config.tuning.turn_outputs
     }

@@ -18,8 +18,8 @@ use super::roster::NetworkIx;
 /// Networks that sessions have left and whose members have not been notified.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
-    /// By session, and by the order in which it left. A session has no more networks here and in its memberships
-    /// together than MAX_NETWORKS_PER_PEER and one.
+    /// By session, and by the order in which it left. A session has at most MAX_NETWORKS_PER_PEER plus one networks,
+    /// here and in its memberships together.
     parts: BTreeMap<(SessionId, u64), Part>,
     last: u64,
 }
@@ -93,7 +93,7 @@ impl Leaving {
         Some((network, leaver))
     }
 
-    /// Whether the members of a network are still to be notified of this peer's leave, by this claim.
+    /// Whether members of a network have not been notified yet of this peer's leave, by this claim.
     pub(super) fn has(&self, peer: &PeerId, claim: Claim, ix: NetworkIx) -> bool {
         let is_it = |part: &Part| part.leaver.peer == *peer && part.leaver.claim == claim;
         self.parts.values().any(|part| is_it(part) && part.networks.contains(&ix))

@@ -27,7 +27,7 @@ pub enum Input<'a> {
         /// Whether the hub has a free seat. Without one, the session is admitted only if it replaces a session with the
         /// same id.
         seat: bool,
-        /// What the resume secret proves that the client showed, if it showed a valid one.
+        /// The lineage that the client's resume secret proves, if the client showed a valid one.
         resume: Option<Lineage>,
     },
     /// The client sent a message. Only after [`Output::Admit`].
@@ -224,7 +224,7 @@ pub enum ToShard {
         peer: PeerId,
         /// The hub that asks. Returned with the answer.
         asker: Asker,
-        /// What the resume secret of that session proves.
+        /// The lineage that the resume secret of that session proves.
         resume: Option<Lineage>,
     },
     /// The hub has a new id for other hubs and for clients. Claims keep the first id.
@@ -271,7 +271,7 @@ pub enum ToMesh {
         shard: ShardId,
         /// Identifies the question.
         ticket: u64,
-        /// What the newcomer's resume secret proves.
+        /// The lineage that the newcomer's resume secret proves.
         resume: Option<Lineage>,
     },
     /// The result of a challenge.

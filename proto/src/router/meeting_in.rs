@@ -109,7 +109,8 @@ impl Router {
         for (id, ..) in self.propose(ix, newcomer) {
             let member = self.rosters.member(ix, &newcomer);
             if member.is_some_and(|member| member.address() == Address::Mesh && member.is_bounded()) {
-                // Usually its own hub's meeting is already on its way; otherwise this one is sent.
+                // Usually the new member's hub has already sent the meeting; if it does not arrive in time, this hub
+                // sends one.
                 self.await_answers(id, ix, std::iter::once(newcomer), now);
             } else {
                 self.send_meetings(id, ix, &[newcomer], MeetingKind::Met, now);

@@ -96,9 +96,9 @@ impl Router {
     /// Introduces a new member to those peers of this shard that it would pick from this shard's roster. Returns the
     /// peers it has met now.
     ///
-    /// A peer that knows fewer than it wants also takes members that would not pick it. Only a network smaller than
-    /// somebody's wish leaves wishes unfulfilled, so this is checked while the network is small, or if the new member
-    /// is unbounded and picks nobody.
+    /// A peer that knows fewer members than it wants also meets members that would not pick it. This happens only in a
+    /// network smaller than the number that some peer wants. It is therefore checked while the network is small, or if
+    /// the new member is unbounded and picks nobody.
     pub(super) fn propose(&mut self, ix: NetworkIx, newcomer: PeerId) -> Vec<(SessionId, PeerId, u64)> {
         let network = self.rosters.network(ix);
         let Some((network, member)) = network.and_then(|network| Some((network, network.member(&newcomer)?))) else {

@@ -380,8 +380,8 @@ impl Rosters {
     ///
     /// If a peer is briefly at two hubs, the greater claim wins, in whatever order the two arrive. The smaller one is
     /// kept until it ends: the greater may end first, and the letter of that end may arrive later, from another shard.
-    /// A stay that differs is that of a peer that left and returned unnoticed, during a partition. Then only those that
-    /// must meet again are concerned: bounded members, and whoever knows one.
+    /// A different stay belongs to a peer that left and returned unnoticed, during a partition. It matters only to
+    /// members that must meet again: bounded members, and those that know one.
     pub(super) fn arrive(&mut self, ix: NetworkIx, announcement: &Arc<Announcement>) -> Arrival {
         let (peer, claim) = (announcement.peer, announcement.claim);
         let Some(member) = self.member(ix, &peer) else { return Arrival::Enters };
@@ -629,7 +629,7 @@ mod tests {
         ) {
             let (mut rosters, ix) = rosters();
             let mut locals = BTreeMap::new();
-            // Somebody stays, so that the network does.
+            // One member stays, so that the network is kept.
             rosters.enter(ix, HERE, announcement(PeerId::from_bytes([255; 20]), 1, 1, Discovery::All));
             for (n, joins, bounded, draws) in steps {
                 let (peer, id) = (PeerId::from_bytes([n; 20]), SessionId { slot: n.into(), generation: 0 });

@@ -1,4 +1,4 @@
-//! The takeovers of a shard, and what is decided about them.
+//! The takeovers of a shard, and the decisions about them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;

@@ -536,7 +536,7 @@ fn said(day: &mut Day, input: Input<'_>) -> (Vec<String>, bool) {
     (lines, unfinished)
 }
 
-/// Two peers in networks a to d, whose router tells of one network in a turn.
+/// Two peers in networks a to d, whose router notifies the members of one network per turn.
 fn in_four_networks() -> (Day, SessionId, SessionId) {
     let mut day = Day::new(100);
     day.router.config.tuning.turn_outputs = 1;
@@ -560,7 +560,7 @@ fn the_end_of_a_session_in_many_networks_is_sliced() {
         day.router.stats.announced_bytes,
         day.router.sessions.get(SessionId { slot: 1, generation: 0 }).map_or(0, |s| s.announced_bytes() as u64)
     );
-    // A later session of the peer joins where the first one is still to be struck off: nobody takes it for the one that leaves.
+    // A later session of the peer joins a network whose roster still has the first one. The two are not confused.
     let again = SessionId { slot: 0, generation: 1 };
     day.opens(again, 1);
     let (joined, _) =
@@ -589,7 +589,7 @@ fn a_return_during_a_sliced_leave_is_kept() {
     let (mut day, leaver, other) = in_four_networks();
     let (first, unfinished) = said(&mut day, Input::Message { session: leaver, text: r#"{"type":"goodbye"}"# });
     assert!(unfinished && first == ["1 goodbye a"], "{first:?}");
-    // It is told nothing more of networks that it has left.
+    // It receives nothing more of networks that it has left.
     let (news, _) = said(&mut day, Input::Message { session: other, text: r#"{"type":"announce","networkName":"c"}"# });
     assert_eq!(news, ["1 peer-discovered c"]);
     let (back, _) =

@@ -8,7 +8,7 @@ use proto::{
     RouterConfig, RouterTuning, SessionId, ShardId, ToShard, limits,
 };
 
-/// So many letters for one message are a loop.
+/// More letters than this for one message are a loop.
 const MOST_LETTERS: usize = 200_000;
 
 pub(crate) struct Crowd {
@@ -22,9 +22,9 @@ pub(crate) struct Crowd {
     slots: Vec<Vec<Option<PeerId>>>,
     free: Vec<Vec<u32>>,
     generation: u32,
-    /// Discoveries and leaves that were sent since it was last asked.
+    /// Discoveries and leaves that were sent since the last call.
     events: usize,
-    /// Who knows whom, if that is of interest.
+    /// Who knows whom, if acquaintances are tracked.
     known: Option<BTreeMap<PeerId, BTreeSet<PeerId>>>,
     /// Other messages to peers since the last call.
     pub(crate) said: Vec<(PeerId, String)>,
@@ -216,7 +216,7 @@ fn subject(data: &[u8]) -> PeerId {
     text[at..at + 40].parse().unwrap()
 }
 
-/// An id that nobody chose.
+/// A random id.
 pub(crate) fn any_id(n: u64) -> PeerId {
     use std::hash::BuildHasher;
     let words: Vec<u8> = (0..3).flat_map(|i| Keys(n, i).hash_one(n).to_be_bytes()).collect();

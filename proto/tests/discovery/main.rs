@@ -1,4 +1,4 @@
-//! What bounded discovery costs, and whom it lets know whom, by the events of hubs of one, two and three shards.
+//! Tests the cost of bounded discovery, and which peers know each other, with hubs of one, two and three shards.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod crowd;
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proto::limits::{MAX_ACQUAINTANCES, MAX_CLOSEST, MAX_DECLINED, RANDOM_PICKS};
 use proto::{Discovery, PeerId};
 
-/// The closest of these, by sorting.
+/// The closest of these ids, found by sorting.
 fn closest(of: &[PeerId], to: PeerId, count: usize) -> BTreeSet<PeerId> {
     let mut all: Vec<PeerId> = of.iter().copied().filter(|other| *other != to).collect();
     let xor = |a: &PeerId| -> [u8; 20] { std::array::from_fn(|i| a.as_bytes()[i] ^ to.as_bytes()[i]) };
@@ -19,7 +19,7 @@ fn closest(of: &[PeerId], to: PeerId, count: usize) -> BTreeSet<PeerId> {
     all.into_iter().collect()
 }
 
-/// Joins `n` peers one after another. Each costs what it is to cost, and knows whom it is to know.
+/// Joins `n` peers one after another. Checks the cost of each join, and whom the new peer knows.
 fn filled(shards: u16, k: u8, n: u64) -> Crowd {
     let mut crowd = Crowd::new(shards, Discovery::Closest(k), MAX_ACQUAINTANCES);
     let wanted = usize::from(k) + RANDOM_PICKS;
@@ -94,7 +94,7 @@ fn ids_that_share_a_prefix_cost_no_more() {
     }
 }
 
-/// Everybody signals one, and is as close to it as can be.
+/// Every peer signals the same peer, and has an id as close to it as possible.
 #[test]
 fn a_crowd_around_one_peer_is_declined_with_errors() {
     const MOST: usize = 40;
@@ -117,7 +117,7 @@ fn a_crowd_around_one_peer_is_declined_with_errors() {
         assert!(refused > 200, "{refused} of 300 were told that there is no room");
         crowd.is_symmetric();
         assert!(crowd.members().iter().all(|peer| crowd.knows(*peer).len() <= MOST));
-        // Those who have left make room.
+        // Peers that leave make room.
         while crowd.knows(victim).len() == MOST {
             let leaver = *crowd.knows(victim).last().unwrap();
             crowd.leaves(leaver);
@@ -132,7 +132,7 @@ fn a_crowd_around_one_peer_is_declined_with_errors() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Whatever they say in whatever order, who knows whom is mutual and bounded.
+    /// Acquaintance is mutual and bounded, whatever peers send in whatever order.
     #[test]
     fn acquaintance_is_mutual(
         shards in 1u16..=3,

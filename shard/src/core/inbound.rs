@@ -141,7 +141,7 @@ impl Core {
         self.settle(now);
     }
 
-    /// Data on a session's socket violates TLS. Its client is told by an alert.
+    /// Data on a session's socket violates TLS. Its client receives an alert.
     pub(crate) fn tls_failed(&mut self, id: SessionId, error: &std::io::Error) {
         if let Some(session) = self.session_mut(id) {
             debug!(peer = ?session.peer, address = %session.address, %error, "tls_failed");

@@ -46,7 +46,7 @@ impl Core {
     ) {
         let Some(session) = self.session_mut(id) else { return };
         if !matches!(session.phase, SessionPhase::Open | SessionPhase::Pending) {
-            // Its last messages ended it, and the router does not know yet.
+            // The session ended when earlier messages were queued, and the router does not know yet.
             let (peer, reason) = (session.peer, session.reason.unwrap_or(CloseReason::Draining));
             self.followups.extend(signal.map(|(origin, _)| Followup::Undelivered(origin, peer, reason)));
             return;
@@ -251,7 +251,7 @@ impl Core {
         self.unpark();
         let more = self.dirty > 0;
         if more {
-            // It returns in its turn by itself.
+            // The flusher yields and runs again, so it needs no waker.
             self.flusher = None;
         }
         more
@@ -286,7 +286,7 @@ impl Core {
         self.finish_if_written(id);
     }
 
-    /// Writes what TLS itself has to say to a session's client.
+    /// Writes pending bytes of TLS itself (alerts, handshake messages) to a session's client.
     pub(crate) fn flush_tls(&mut self, id: SessionId) {
         if self.session_mut(id).is_some_and(|session| session.write.has_pending() && !session.blocked) {
             self.flush_session(id);

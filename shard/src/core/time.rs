@@ -40,7 +40,7 @@ impl Core {
         self.expire(now);
     }
 
-    /// Has the router do what is due: what does not fit into this turn is left for the next.
+    /// Lets the router process its due timeouts. What does not fit into this turn is left for the next.
     pub(super) fn router_timeout(&mut self, now: Now) {
         let is_due = |core: &Self| core.router.poll_timeout().is_some_and(|at| at <= now.at);
         if is_due(self) {
@@ -53,7 +53,7 @@ impl Core {
         }
     }
 
-    /// Does what the wheel says is due, as much as fits into this turn.
+    /// Processes due entries of the timer wheel, as many as fit into this turn.
     pub(super) fn expire(&mut self, now: Now) {
         while let Some(due) = self.due.pop_front() {
             self.turn.count();

@@ -70,7 +70,7 @@ impl Gate {
         self.crowd.free(proxy)
     }
 
-    /// Whether to log that connections are refused: for the hub as a whole, once in a while.
+    /// Whether to log now that connections are refused. The limit on these lines is for the whole hub.
     pub(crate) fn refused(&self, now: Instant) -> Option<u64> {
         self.crowd.refused(now)
     }

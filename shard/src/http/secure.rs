@@ -1,4 +1,4 @@
-//! The door of ports that speak TLS: handshakes, and what those hear who do not speak TLS.
+//! TLS handshakes at ports that speak TLS, and the answer to clients that do not.
 
 use std::cell::Cell;
 use std::io;
@@ -28,7 +28,7 @@ pub(crate) struct Handshakes {
 
 /// Why there is no TLS connection.
 pub(super) struct NoTls {
-    /// `None`: the client left before it had said anything.
+    /// `None`: the client left before it had sent anything.
     pub(super) failure: Option<HandshakeFailure>,
     pub(super) detail: String,
 }
@@ -91,7 +91,7 @@ impl Handshakes {
         match done.unwrap_or_else(|_| Err(NoTls::new(HandshakeFailure::TlsTimeout, "it took too long"))) {
             Ok(()) => Ok(stream),
             Err(no) => {
-                // The alert says why, if the connection is not reset before it is read.
+                // The client must read the alert, which has the reason, before the connection is reset.
                 leave(stream.into_parts().0, &[]).await;
                 Err(no)
             }
@@ -122,7 +122,7 @@ impl Handshakes {
         };
         let _turn = self.turn.acquire().await.map_err(io::Error::other)?;
         let step = stream.shake_hands();
-        // The turn is given on when all else has had its own, sockets that have something to read included.
+        // The next step follows when all other ready tasks have run and sockets have been polled.
         tokio::task::yield_now().await;
         Ok(step?)
     }
@@ -146,8 +146,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Writes a last word and waits a little for the client's end: a socket that is closed while something of the client's is
-/// unread resets the connection, and the client might never read it.
+/// Writes a last message and waits briefly for the client to end the connection. Closing a socket with unread data
+/// resets the connection, and the client might never read the message.
 async fn leave(mut tcp: TcpStream, word: &[u8]) {
     _ = timeout(TLS_REFUSAL_LINGER, async {
         let mut unread = [0; 1024];

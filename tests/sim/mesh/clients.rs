@@ -22,14 +22,14 @@ pub(crate) struct Client {
     pub(crate) phase: Phase,
     /// Answers pings.
     pub(crate) answers: bool,
-    /// Its connection is lost, which its hub may not know yet.
+    /// The connection is lost, but the hub may not know that yet.
     pub(crate) lost: bool,
     queue: VecDeque<Queued>,
     backlog: bool,
     pub(crate) opened: Duration,
-    /// What it showed its hub.
+    /// The lineage of the resume secret that it sent to its hub.
     pub(crate) resume: Option<Lineage>,
-    /// What its own secret says, once it has got one.
+    /// The lineage of its own resume secret, once it has received one.
     pub(crate) lineage: Option<Lineage>,
     /// Time of its end, and time until which others may consider it present.
     pub(crate) ended: Option<(Duration, Duration)>,
@@ -140,7 +140,8 @@ impl World {
         }
     }
 
-    /// A client comes. Half of them show a secret of their id: mostly the last one, which may be somebody else's by now.
+    /// A client comes. Half of them send a secret of their id: mostly the last one, which another client may have
+    /// received meanwhile.
     pub(crate) fn open(&mut self, hub: usize, peer: usize) {
         let secrets = self.those(|client| client.peer == self.plan.peers[peer] && client.lineage.is_some());
         let shown = match self.rng.below(6) {
@@ -186,7 +187,7 @@ impl World {
             said: BTreeMap::new(),
         });
         let late = Duration::from_micros(4 * self.plan.letter_us as u64) + 2 * limits::TICK;
-        // The session here is asked, and perhaps, if it has lost its id meanwhile, the one that took it.
+        // The session here is pinged. If it has lost its id meanwhile, the session that took it may be pinged too.
         let patience = 2 * limits::TAKEOVER_GRACE + limits::TAKEOVER_MARGIN + late;
         self.agenda.put(self.now + patience, Event::Waited { client });
         self.tell_router(hub, shard, Input::Opened { session, peer, seat: true, resume });

@@ -82,7 +82,7 @@ impl World {
         self.pass(Duration::from_secs(2) + 2 * self.way());
     }
 
-    /// A client with the last secret of its id takes it over at once, at any hub; and the replaced client does not get
+    /// A client with the last secret of an id takes the id over at once, at any hub. The replaced client does not get
     /// it back.
     fn one_resumes(&mut self) {
         let up: Vec<usize> = (0..self.hubs.len()).filter(|&hub| self.hubs[hub].is_up()).collect();
@@ -109,7 +109,7 @@ impl World {
             self.complain(format!("{} was pushed out by {}", self.name(second), self.name(third)));
         }
         if self.is_bounded() {
-            // Those who knew the one that left look for others, one after another.
+            // Peers that knew the leaver look for replacements, one after another.
             self.pass(limits::MEETING_AGAIN);
         }
     }

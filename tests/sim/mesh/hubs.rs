@@ -46,7 +46,7 @@ pub(crate) enum State {
     Up,
     /// It drains: its sessions retire.
     Draining,
-    /// It has sent its farewell, and only its links live on for a moment.
+    /// It has sent its farewell, and only its links stay open for a moment.
     Ended,
     Down,
 }
@@ -125,7 +125,7 @@ impl Hub {
             tuning: plan.relay,
         };
         let machines = usize::from(shards) + 1;
-        // A process knows no time before its own start.
+        // The clock of a process begins at its start.
         let born = now - Duration::from_millis(rng.below(1_000) as u64);
         Self {
             place,
@@ -309,7 +309,8 @@ impl World {
         }
     }
 
-    /// A machine has work left: it goes on when letters have room, which may take as long as a letter's way.
+    /// A machine has work left. It continues when there is room for letters, which can take the transit time of a
+    /// letter.
     fn is_unfinished(&mut self, hub: usize, machine: usize) {
         let (at, life) = (self.now + self.up_to(self.plan.letter_us), self.hubs[hub].life);
         if self.saboteur.loses_continue() {
@@ -350,7 +351,7 @@ impl World {
             return;
         }
         let now = self.time(hub).at;
-        // It was set to an earlier time since, and has fired already.
+        // The timer was set to an earlier time since, and has fired already.
         if self.hubs[hub].timers[machine].is_none_or(|set| set > now) {
             return;
         }

@@ -116,7 +116,7 @@ impl World {
         }
     }
 
-    /// A link carries nothing in these directions any more, and stays open.
+    /// Makes a link drop everything in these directions while it stays open.
     pub(crate) fn swallow(&mut self, link: usize, sides: [bool; 2]) {
         self.note(|| format!("link {link} swallows what is sent by {sides:?}"));
         for (pipe, swallows) in self.links[link].pipes.iter_mut().zip(sides) {
@@ -146,7 +146,7 @@ impl World {
 
     // --- what goes out -----------------------------------------------------------------------------------------
 
-    /// Whether the hub does as one of version 2.0.0 where resume secrets are concerned.
+    /// Whether the hub handles resume secrets as hubs of version 2.0.0 do.
     pub(crate) fn is_of_2_0_0(&self, hub: usize) -> bool {
         self.plan.old[self.hubs[hub].place]
     }
@@ -290,7 +290,7 @@ impl World {
     }
 }
 
-/// Without what hubs of version 2.0.0 neither send, nor read, nor pass on.
+/// Removes the fields that hubs of version 2.0.0 neither send, nor read, nor forward.
 fn as_of_2_0_0(mut envelope: Envelope) -> Envelope {
     if let Envelope::Routed(_, routed) = &mut envelope
         && let Routed::Takeover { resume, .. } = &mut **routed
@@ -300,7 +300,7 @@ fn as_of_2_0_0(mut envelope: Envelope) -> Envelope {
     envelope
 }
 
-/// Whether this kind must not be put out for a full way.
+/// Whether an envelope of this kind must not be sent over a full link or bridge.
 pub(crate) fn is_bulk(kind: EnvelopeKind) -> bool {
     use EnvelopeKind::{Change, Meeting, Signal, Snapshot};
     matches!(kind, Change | Meeting | Signal | Snapshot)

@@ -27,7 +27,7 @@ enum Topology {
 pub(crate) struct Plan {
     pub(crate) hubs: usize,
     pub(crate) shards: Vec<u16>,
-    /// Which hubs are of version 2.0.0: they know no resume secrets.
+    /// Which hubs are of version 2.0.0, which has no resume secrets.
     pub(crate) old: Vec<bool>,
     pub(crate) ids: Vec<HubId>,
     pub(crate) edges: BTreeSet<(usize, usize)>,
@@ -41,7 +41,7 @@ pub(crate) struct Plan {
     pub(crate) router: RouterTuning,
     /// Limits of the relays.
     pub(crate) relay: RelayTuning,
-    /// Of whom peers are told, and whether some ask for something else.
+    /// The hubs' setting DISCOVERY, and whether some peers ask for another value.
     pub(crate) discovery: Discovery,
     pub(crate) mixed: bool,
     /// Maximum transit times of a letter, a frame between hubs, and a frame to a client, in microseconds.
@@ -167,7 +167,7 @@ impl Plan {
     }
 }
 
-/// Slices of so many peers each.
+/// Each slice has this many peers.
 fn tiny(peers: usize) -> Slices {
     Slices { letters: 1, peers, changes: peers, discarded: peers, kept: 4 * peers }
 }

@@ -207,7 +207,7 @@ impl World {
     /// A router closes a session: there must be a reason.
     pub(crate) fn is_closed(&mut self, client: usize, reason: CloseReason) {
         let Client { peer, answers, lost, phase, lineage, .. } = self.clients[client];
-        // A client that is gone but may still be considered present counts.
+        // A disconnected client that others may still consider present counts too.
         let others = self.those(|other| {
             let known = other.ended.is_none_or(|(_, forgotten)| forgotten >= self.now);
             other.peer == peer && known && other.number() != client
@@ -233,7 +233,7 @@ impl World {
         others.iter().any(|&other| self.clients[other].opened.abs_diff(self.clients[client].opened) < near)
     }
 
-    /// Time for news to reach every hub without loss.
+    /// Time in which a change reaches every hub if nothing is lost.
     pub(crate) fn way(&self) -> Duration {
         Duration::from_micros((self.hubs.len() * self.plan.link_us + 4 * self.plan.letter_us) as u64)
     }

@@ -15,7 +15,7 @@ use crate::oracle::Net;
 /// A lease, plus the time to link, request and notify, some of it twice.
 const REST: Duration = Duration::from_secs(25);
 
-/// How long a meeting may be under way: it is said again until it is answered, and one side may only now have been told.
+/// Maximum time that a meeting takes: it is repeated until it is answered, and one side may have received it only now.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 
 impl World {
@@ -26,7 +26,7 @@ impl World {
         self.come_back();
         self.pass(REST);
         if self.is_bounded() {
-            // By then everything that one hub forgot and another did not is repeated.
+            // By then, hubs have repeated every acquaintance that one hub forgot and another did not.
             self.pass(limits::MEETING_AGAIN + 10 * limits::MEETING_SWEEP);
         }
         self.at_rest();
@@ -139,8 +139,8 @@ impl World {
         views.iter().flat_map(knows).filter(is_one_sided).collect()
     }
 
-    /// The pairs that are one-sided and stay so. In a crowded network a meeting that is proposed again, and declined again, may be
-    /// under way at any moment.
+    /// The pairs that are one-sided and stay so. In a crowded network, hubs may be repeating and declining a meeting at
+    /// any moment.
     fn one_sided_for_good(&mut self) -> BTreeSet<(Net, PeerId, PeerId)> {
         let mut pairs = self.one_sided();
         if !pairs.is_empty() && self.plan.is_crowded() {
@@ -152,8 +152,8 @@ impl World {
         pairs
     }
 
-    /// An unbounded member knows all unbounded others. Two peers of which one is bounded know each other mutually or
-    /// not at all; and a bounded peer knows as many as it wants, if there are so many.
+    /// An unbounded member knows all unbounded others. If one of two peers is bounded, both know each other, or neither
+    /// does. A bounded peer knows as many members as it wants, if there are that many.
     fn knows_whom_it_should(
         &self,
         peer: PeerId,

@@ -27,7 +27,7 @@ pub(crate) enum Fault {
     LeavesWrongSession,
     LosesChange,
     LosesClosed,
-    /// Word that a peer is crowded, and does not know the one that was told that it does.
+    /// A decline is lost: one peer knows another peer that does not know it.
     LosesDeclined,
     LosesElsewhere,
     LosesJoined,
@@ -129,12 +129,12 @@ impl Saboteur {
         self.fault == Some(fault) && self.rng.one_in(fault.odds())
     }
 
-    /// A hub's relay begins or ends a slice.
+    /// Notes that a hub's relay begins or ends a slice.
     pub(crate) fn slice(&mut self, hub: Option<usize>) {
         (self.slice_of, self.skipped) = (hub, None);
     }
 
-    /// Whether a hub's machine is not told to go on.
+    /// Whether a hub's machine does not receive `Continue`.
     pub(crate) fn loses_continue(&mut self) -> bool {
         self.strikes(Fault::LosesContinue)
     }

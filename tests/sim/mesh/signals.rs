@@ -99,7 +99,7 @@ impl World {
         if self.signals.last.insert((from, client), number).is_some_and(|last| last > number) {
             return Err("gets signals out of order");
         }
-        // A sender that was a member is known to other members in that stay: they see it leave.
+        // Members know a sender that was a member in that stay, and receive its leave.
         if let (Some(view), Some(stay)) = (self.clients[client].views.get(&net), member)
             && self.clients[from].peer != self.clients[client].peer
         {

@@ -169,7 +169,7 @@ impl World {
         for client in self.those(|c| (c.hub, c.life) == (hub, life) && c.phase != Phase::Ended) {
             self.forget(client);
         }
-        // Its neighbours' kernels notice at once, or nobody notifies them.
+        // Either its neighbours' sockets end at once, or its neighbours receive no notice.
         let silent = self.rng.one_in(4);
         for link in 0..self.links.len() {
             let there =

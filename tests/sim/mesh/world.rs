@@ -90,7 +90,7 @@ impl World {
         world
     }
 
-    /// Runs the simulation. Afterwards there is a complaint, or none.
+    /// Runs the simulation. Afterwards `complaints` has what the oracles found, if anything.
     pub(crate) fn run(&mut self, length: Option<Duration>) {
         for hub in 0..self.hubs.len() {
             self.wake(hub);

@@ -70,7 +70,7 @@ impl Oracle {
             CloseReason::Draining => self.due.retire == Some(sid) && (peer.is_some() || waited.is_some()),
             CloseReason::MessageTooLarge => self.due.too_large && peer.is_some(),
             CloseReason::RateLimited => self.signals.is_flooder(sid) && peer.is_some(),
-            // Reasons that the I/O must find.
+            // Reasons that only the I/O can detect.
             CloseReason::ClientClosed
             | CloseReason::ConnectionLost
             | CloseReason::DeadPeer
@@ -199,7 +199,8 @@ impl Oracle {
         let before = lineage.and_then(|lineage| self.latest.insert(*peer, lineage.session.0));
         let client = self.sessions.get_mut(&sid);
         let resume = client.as_ref().and_then(|client| client.resume);
-        // It goes on with the lineage that it showed, or begins one; and each session's number is greater than all before it.
+        // The session continues the lineage of its secret, or begins a new one. Its number is greater than all earlier
+        // ones.
         let right = lineage.is_some_and(|lineage| {
             lineage.root == resume.map_or(lineage.session, |resume| resume.root) && before < Some(lineage.session.0)
         });

@@ -36,7 +36,7 @@ struct Read {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Said,
-    /// Of a sender above its rate: it may be relayed or refused.
+    /// The sender is above its rate: the signal may be relayed or refused.
     AtMercy,
     Travelling,
     Handed(Fate),

@@ -46,7 +46,7 @@ impl Hub {
     }
 }
 
-/// One publishes to everyone, and the two answer until nobody has to.
+/// One hub publishes to everyone, and the two answer each other until no answer is due.
 fn say(a: &mut Hub, b: &mut Hub) -> Judgment {
     let mut frame = a.publish(None);
     let judgment = b.receives(a.id, &frame);
@@ -60,7 +60,7 @@ fn say(a: &mut Hub, b: &mut Hub) -> Judgment {
     judgment
 }
 
-/// Two hubs that take each other's frames.
+/// Two hubs that accept each other's frames.
 fn two() -> (Hub, Hub) {
     let (mut a, mut b) = (Hub::new(1), Hub::new(2));
     assert!(!say(&mut a, &mut b).taken);
@@ -68,7 +68,7 @@ fn two() -> (Hub, Hub) {
     (a, b)
 }
 
-/// Everything that a hub has published is published again, and nothing of it is taken.
+/// Publishes all frames of a hub again, and checks that none is accepted.
 fn nothing_is_taken(recorded: &Hub, by: &mut Hub) {
     for _ in 0..2 {
         for frame in &recorded.published {
@@ -96,7 +96,7 @@ fn frames_are_accepted_once_and_in_order_after_their_hub_has_answered() {
 fn no_hub_accepts_recorded_frames() {
     let (a, mut b) = two();
     nothing_is_taken(&a, &mut b);
-    // Nor by a hub that begins, or by one that has connected anew or has forgotten it.
+    // A hub that begins, one that has connected anew, and one that has forgotten the sender reject it too.
     nothing_is_taken(&a, &mut Hub::new(3));
     nothing_is_taken(&a, &mut Hub::new(2));
     b.rounds(20);
@@ -173,7 +173,7 @@ fn a_stopped_process_accepts_the_frames_that_waited() {
         b.rounds(1);
         assert!(say(&mut a, &mut b).taken && say(&mut b, &mut a).taken);
     }
-    // Of a, which goes on while b is stopped.
+    // Frames of a, which continues while b is stopped.
     let waiting: Vec<_> = (0..50)
         .map(|_| {
             a.rounds(1);
@@ -196,7 +196,7 @@ fn beat() -> Envelope {
     Envelope::Farewell(id(1), HubIncarnation(7))
 }
 
-/// How a hub of version 2.0 answers: it has no such life, and says so at once.
+/// The answer of a hub of version 2.0: it has no such incarnation, and answers so at once.
 fn answer(question: Question) -> Envelope {
     let Envelope::Routed(route, routed) = ask(question, id(1), id(2)) else { unreachable!() };
     let Routed::Takeover { peer, ticket, .. } = *routed else { unreachable!() };
@@ -219,7 +219,7 @@ fn a_hub_of_version_2_0_is_accepted_while_it_answers_questions() {
     let judgment = b.receives(old, &reply);
     assert!(judgment.taken && judgment.met);
     assert!(b.receives(old, &everyone).taken);
-    // It is asked again with each challenge, and taken while it answers one of the last.
+    // It is asked again with each challenge, and accepted while it answers one of the last.
     let mut taken = 0;
     for _ in 0..BRIDGE_CHALLENGES + 3 {
         b.rounds(1);
@@ -229,7 +229,7 @@ fn a_hub_of_version_2_0_is_accepted_while_it_answers_questions() {
     }
     assert_eq!(taken, BRIDGE_CHALLENGES - 1);
     assert_eq!(b.one_way(), [old]);
-    // What it has answered before is no answer to what is asked now.
+    // An earlier answer does not answer the present question.
     let judgment = b.receives(old, &reply);
     assert!(!judgment.taken && !judgment.met);
     assert!(!Hub::new(3).receives(old, &reply).taken);

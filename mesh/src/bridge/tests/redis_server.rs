@@ -28,7 +28,8 @@ pub(super) struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts one with these options more, and waits until it accepts connections. `{dir}` and `{port}` in them are its own.
+    /// Starts a server with these additional options, and waits until it accepts connections. `{dir}` and `{port}` in
+    /// them stand for its own.
     pub(super) fn start(options: &[&str]) -> Self {
         let mut server = Self::prepare(options);
         server.launch();
@@ -91,7 +92,7 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// A client of its own, to do as an administrator does.
+    /// A separate client, for commands of an administrator.
     pub(super) fn admin(&self) -> Connection {
         redis::Client::open(self.url()).unwrap().get_connection().unwrap()
     }

@@ -88,8 +88,8 @@ fn a_failure_causes_a_pause_and_one_warning() {
     assert_eq!((view.attempt_number, view.last_error.as_deref()), (3, Some("refused")));
 }
 
-/// Dials `id` at this time, and has a link there come into use and live for so long. Returns the pause after its end, at the
-/// longest.
+/// Dials `id` at this time, and simulates a link that is in use for `lived_ms`. Returns the longest possible pause
+/// after its end.
 fn flap(targets: &mut Targets, id: &TargetId, ms: u64, lived_ms: u64) -> u64 {
     targets.targets.get_mut(id).unwrap().next = Duration::ZERO;
     assert!(targets.due(at(ms)).iter().any(|plan| plan.target == *id));
@@ -176,7 +176,7 @@ fn failures_before_another_link_are_forgotten_when_that_is_lost() {
         targets.failed(&hub, "refused", at(100_000), LONGEST);
         targets.failed(&other, "refused", at(100_000), LONGEST);
     }
-    // The link was dialed at `other`, whose pause is its own affair.
+    // The link was dialed at `other`, which has its own pause.
     targets.lost(id(2), Some(&other), at(100_000), LONGEST);
     assert_eq!(due(&mut targets, 100_200), ["ws://hub:80/"]);
 }
@@ -391,7 +391,7 @@ fn an_address_that_answered_like_a_go_hub_must_ask_for_the_token() {
     targets.suspect(&plan.target);
     targets.failed(&plan.target, "it is a Go hub", at(0), 0);
     assert!(targets.due(at(60_000)).remove(0).is_suspect);
-    // Also when another hub advertises it.
+    // The same holds if another hub advertises the address.
     let mut targets = Targets::new(&[], &[], MAX_DIALS_AT_ONCE);
     targets.suspect(&plan.target);
     targets.advertised(

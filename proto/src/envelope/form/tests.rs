@@ -193,7 +193,7 @@ fn encoded(envelopes: &[Envelope]) -> Vec<u8> {
     bytes
 }
 
-/// All that can be taken from a frame, and how that ended.
+/// All envelopes that a frame decodes to, and the error after them, if any.
 fn decoded(mut frame: &[u8]) -> (Vec<Envelope>, Result<(), Malformed>) {
     let mut envelopes = Vec::new();
     loop {
@@ -256,7 +256,7 @@ proptest! {
             *at.get_mut(&mut bytes) = byte;
         }
         let (heard, _) = decoded(&bytes);
-        // What was believed can be passed on.
+        // An accepted envelope can be encoded again.
         prop_assert_eq!(decoded(&encoded(&heard)).1, Ok(()));
     }
 
