@@ -21,7 +21,7 @@ pub fn proxied(bytes: &[u8]) {
         None => assert!(matches!(whole, Ok(ProxyHead::Needs(_) | ProxyHead::NeedsLine)), "{whole:?} of {bytes:02x?}"),
     }
     if let Some((length, Ok(ProxyHead::Whole(_)))) = end {
-        // Whoever reads only what is needed has never read a byte behind the head.
+        // A reader that reads only the requested bytes never reads a byte after the head.
         let mut read = 0;
         loop {
             match proxy_head(&bytes[..read]) {

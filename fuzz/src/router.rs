@@ -27,7 +27,7 @@ pub fn router(bytes: &[u8]) {
     hub.check_every_signal_has_an_outcome();
 }
 
-/// What happens, to whom, and three that depend on what happens.
+/// The kind of step, its subject, and three bytes whose meaning depends on the kind.
 type Step = [u8; 5];
 
 fn pick<T: Clone>(from: &[T], byte: u8) -> Option<T> {
@@ -43,7 +43,7 @@ struct Hub {
     sessions: BTreeMap<Name, Session>,
     opened: u32,
     at: Duration,
-    /// When signals were read whose senders were members of their networks. No two are read at one time.
+    /// Times at which signals of members were read. No two signals have the same time.
     from_members: BTreeSet<Duration>,
 }
 

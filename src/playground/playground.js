@@ -167,10 +167,10 @@ const shape = (name, attributes, text = '') => {
   return element
 }
 
-/** Whom each peer says that it is connected with: this page knows its own links only. */
+/** The links that each peer reports: this page knows only its own links. */
 const linksOf = new WeakMap()
 
-/** Lets the others know whom this page is connected with. */
+/** Announces the links of this page to the other peers. */
 function tellLinks () {
   const open = [...room.peers.values()].filter(peer => peer.state === 'open')
   room.channel('links').send(open.slice(0, MAX_DRAWN).map(({ id }) => id), open).catch(() => {})
@@ -182,7 +182,9 @@ function heardLinks (ids, peer) {
   showGraph()
 }
 
-/** Everybody on a circle, with a line for each link: this page's own as they are, those of two others where both say so. */
+/**
+ * Draws all peers on a circle, with a line for each link. Links between two other peers are drawn if both report them.
+ */
 function showGraph () {
   const peers = [...room.peers.values()].slice(0, MAX_DRAWN - 1)
   const count = peers.length + 1

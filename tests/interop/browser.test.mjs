@@ -1,4 +1,4 @@
-// Pages with RTCPeerConnections of their own: README's example, verbatim, and perfect negotiation.
+// Tests of pages that make their own RTCPeerConnections: the README's example, verbatim, and perfect negotiation.
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
@@ -22,7 +22,8 @@ test('the example is short', () => {
 
 const perfect = await readFile(new URL('perfect.html', import.meta.url), 'utf8')
 
-// Of two offers at once Chromium takes one back, and now and then gathers nothing for the other: more tries.
+// After two simultaneous offers, Chromium sometimes gathers no candidates for the offer that stays. Then the test tries
+// again.
 const CASES = [
   { name: '2 pages with the example', html: printed ?? example, count: 2, most: 2 },
   { name: '4 pages with the example', html: printed ?? example, count: 4, most: 2 },
@@ -37,7 +38,7 @@ for (const { name, html, count, most, hubs = 1 } of CASES) {
     const browser = await launch()
     try {
       const url = index => `${web.origin}/?hub=${all[index % hubs].ws}`
-      // On a busy machine a page gathers no candidates now and then. The wire has to be right in each try.
+      // On a busy machine, a page sometimes gathers no candidates. The hub's messages must be correct in each attempt.
       for (let tries = 1; ; tries++) {
         const pages = await Promise.all(Array.from({ length: count }, (_, index) => openPage(browser, url(index))))
         const failure = await Promise.all(pages.map(page => hearsAll(page, pages))).then(() => null, error => error)
@@ -80,7 +81,7 @@ const asUser = id => example.replace(/me = Array\.from.*$/m, `me = '${id}'`)
 
 const restored = page => page.evaluate(() => globalThis.before === true)
 
-/** Waits until so many WebSockets have been opened at the hub, and one is there and in the room. */
+/** Waits until this number of WebSockets have been opened at the hub, and one of them is open and in the room. */
 async function joined (hub, opened) {
   const deadline = Date.now() + 10_000
   for (;;) {
@@ -113,7 +114,7 @@ hubTest('a page in the back/forward cache leaves its room, and joins again when 
   }
 })
 
-/** A page that keeps its WebSocket when it is left, and its secret where the next page of the tab finds it. */
+/** A page that keeps its WebSocket open when the user leaves it, and stores its secret for the next page of the tab. */
 const keeper = id => `<!doctype html><script>
   let hub
   const codes = []
@@ -130,7 +131,7 @@ const keeper = id => `<!doctype html><script>
   connect()
 </script>`
 
-/** Waits until so many clients have shown a secret that counted: beside a page that was kept, or after one that was not. */
+/** Waits until this number of clients have sent a valid secret, with the earlier page kept or discarded. */
 async function resumed (hub, expected) {
   const deadline = Date.now() + 10_000
   for (;;) {
@@ -162,7 +163,7 @@ hubTest('a page in the back/forward cache that kept its WebSocket gives its id t
       assert.deepEqual(await page.evaluate('codes'), [4001])
       await page.evaluate('connect()')
     }
-    // Now the second page is the one that was left, and kept or not.
+    // Now the user has left the second page, which the browser keeps or discards.
     await joined(hub, 3)
   } finally {
     await browser.close()

@@ -68,7 +68,7 @@ export class Tab {
 
   id () { return this.run(() => room.id) }
 
-  /** Waits until the page's expression holds. */
+  /** Waits until the expression is true in the page. */
   async until (expression, what, ms = 20_000) {
     const wait = this.run(expression => until(new Function('return ' + expression)), expression)
     wait.catch(() => {})

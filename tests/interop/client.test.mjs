@@ -217,7 +217,7 @@ tabs('a page in the back/forward cache has left, and comes back', {}, async ({ o
   await bob.page.goBack({ waitUntil: 'commit' })
   await bob.linked(1)
   await ann.linked(1)
-  // Headless Chromium keeps a page at most times; without the cache this was a reload.
+  // Headless Chromium usually keeps a page; if it did not, this was a reload.
   if (await bob.run(() => globalThis.before)) assert.deepEqual(of(await bob.log(), 'join', 'leave').map(([kind]) => kind), ['join', 'leave', 'join'])
 })
 
@@ -228,7 +228,7 @@ tabs('both publish and stop at once, a hundred times: all that is left flows, an
     let state = seed
     const chance = () => (state = (state * 1103515245 + 12345) % 2147483648) / 2147483648
     const picture = () => {
-      // Small and slow: what is tested is the negotiation, and encoders would take the time.
+      // The video is small and slow: the test is about the negotiation, and encoders would take most of the time.
       const canvas = Object.assign(document.createElement('canvas'), { width: 16, height: 16 })
       const draw = canvas.getContext('2d')
       setInterval(() => draw.fillRect(0, 0, Math.random() * 16, 16), 250)
@@ -241,7 +241,7 @@ tabs('both publish and stop at once, a hundred times: all that is left flows, an
       if (chance() < 0.2) [...room.peers.values()][0].pc.restartIce()
       await new Promise(resolve => setTimeout(resolve, chance() * 60))
       publications.forEach(publication => publication.stop())
-      // A slow machine keeps up: what waits for a negotiation would only grow.
+      // Wait for each negotiation, so that a slow machine does not fall behind.
       const { pc } = [...room.peers.values()][0]
       while (pc.signalingState !== 'stable') await new Promise(resolve => pc.addEventListener('signalingstatechange', resolve, { once: true }))
     }
@@ -272,7 +272,7 @@ tabs('the network to the hub swallows everything: links go on, and the hub is fo
     const [ann, bob] = [await open({ name: 'ann' }, [hole.ws]), await open({ name: 'bob' })]
     await Promise.all([ann.linked(1), bob.linked(1)])
     hole.open()
-    // Only the answer to the question counts, so five seconds are enough whatever is still on its way.
+    // Only the pong counts, so five seconds are enough even if other messages are still in flight.
     const asked = Date.now()
     await ann.run(() => { dispatchEvent(new Event('online')) })
     await ann.until('room.hub.is === "waiting"')
@@ -281,7 +281,7 @@ tabs('the network to the hub swallows everything: links go on, and the hub is fo
     await bob.until('messages.length === 1')
     hole.close()
     await ann.run(() => room.retry())
-    // The hub asks the last connection, which does not answer, and lets the new one in.
+    // The hub pings the previous connection, which does not answer, and admits the new one.
     await ann.until('room.hub.is === "online"')
     await ann.run(() => room.send('still by the same'))
     await bob.until('messages.length === 2')
@@ -306,7 +306,7 @@ tabs('a hub that takes a peer for dead whose link answers: nobody leaves', { env
     }
     const deadline = Date.now() + 60_000
     while (!await dead()) if (Date.now() > deadline) throw new Error('the hub waits for ever')
-    // The other one asks by the link, and gets an answer, within three seconds.
+    // The other page sends a question over the link, and receives an answer within three seconds.
     await bob.run(() => new Promise(resolve => setTimeout(resolve, 4_000)))
     await bob.run(() => room.send('are you there?'))
     await ann.until('messages.length === 1')
@@ -488,7 +488,7 @@ tabs('two tabs of Firefox and one of Chromium are one mesh', { timeout: 120_000,
       await tab.until('messages.length === 2')
       assert.deepEqual(of(await tab.log(), 'error', 'leave'), [])
     }
-    // A connection that is lost is made anew, whichever browser offers.
+    // A lost connection is replaced, whichever browser sends the offer.
     await bob.run(() => { [...room.peers.values()].forEach(peer => peer.pc.close()) })
     await ann.until('log.some(([kind, , state]) => kind === "link" && state === "interrupted")')
     await Promise.all(all.map(tab => tab.linked(2, 60_000)))

@@ -1,4 +1,4 @@
-// The pages of examples/, in as many tabs as each is for.
+// Tests of the pages of examples/, each in the number of tabs that it is for.
 import assert from 'node:assert/strict'
 import { readdir } from 'node:fs/promises'
 import { build } from '../../clients/js/node_modules/esbuild/lib/main.js'
@@ -18,7 +18,7 @@ const EXAMPLES = {
   },
   async 'cursors.html' ([ann, bob]) {
     await bob.locator('.cursor').waitFor({ state: 'attached' })
-    // One may come before the link is open; and they may be lost.
+    // Messages may be sent before the link is open, and may be lost.
     for (let x = 10; !await bob.locator('.cursor').isVisible(); x += 1) await ann.mouse.move(x % 300, 100)
     await ann.close()
     await bob.locator('.cursor').waitFor({ state: 'detached' })
@@ -44,7 +44,7 @@ const EXAMPLES = {
     for (const tab of tabs) await tab.getByText('2 others are here.').waitFor()
     await ann.locator('#editor').pressSequentially('The pigeon flies.')
     await all('The pigeon flies.')
-    // Three at once: each keeps its own place, and nothing is lost.
+    // Three tabs write at once: each keeps its own place in the text, and nothing is lost.
     await bob.locator('#editor').evaluate(area => area.setSelectionRange(4, 4))
     await Promise.all([
       bob.locator('#editor').pressSequentially('quick grey '),
@@ -54,7 +54,7 @@ const EXAMPLES = {
     await all('Look: The quick grey pigeon flies. It comes home.')
     await bob.locator('#editor').evaluate(area => { area.setRangeText('', 0, 6); area.dispatchEvent(new Event('input')) })
     await all('The quick grey pigeon flies. It comes home.')
-    // Who comes later gets it all from the others.
+    // A tab that joins later receives the whole text from the others.
     await ann.reload()
     await all('The quick grey pigeon flies. It comes home.')
   },
@@ -70,7 +70,7 @@ const EXAMPLES = {
 
 const TABS = { 'camera.html': 3, 'text.html': 3 }
 
-/** Yjs as one file, in the place of the one that the example loads from afar. */
+/** Yjs as one local file, instead of the remote one that the example loads. */
 async function yjs () {
   const { outputFiles: [{ text }] } = await build({ entryPoints: ['yjs'], absWorkingDir: import.meta.dirname, bundle: true, format: 'esm', write: false })
   return text

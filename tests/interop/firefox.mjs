@@ -1,4 +1,4 @@
-// Headless Firefox, where the machine has it, spoken to by WebDriver BiDi (https://w3c.github.io/webdriver-bidi).
+// Headless Firefox, if the machine has it, controlled by WebDriver BiDi (https://w3c.github.io/webdriver-bidi).
 import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { once } from 'node:events'
@@ -10,7 +10,7 @@ import { within } from './hub.mjs'
 
 const FIREFOX = process.env.FIREFOX ?? '/usr/bin/firefox-esr'
 
-// Without a network there is no address but loopback, and nobody to answer for mDNS names.
+// Without a network, loopback is the only address, and nothing resolves mDNS names.
 const PREFERENCES = { 'media.peerconnection.ice.loopback': true, 'media.peerconnection.ice.obfuscate_host_addresses': false, 'browser.shell.checkDefaultBrowser': false }
 
 export const hasFirefox = existsSync(FIREFOX)
@@ -43,7 +43,7 @@ export async function launchFirefox () {
   }))
   await call('session.new', { capabilities: {} })
   return {
-    /** Opens a tab. What it gives is as much of a page of Playwright as `Tab` uses. */
+    /** Opens a tab. The returned page has the functions of a Playwright page that `Tab` uses. */
     async open (url) {
       const { context } = await call('browsingContext.create', { type: 'tab' })
       await call('browsingContext.navigate', { context, url, wait: 'complete' })

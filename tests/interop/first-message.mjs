@@ -10,13 +10,13 @@ import { Tab, site } from './client-pages.mjs'
 import { freePort, startHub } from './hub.mjs'
 
 const RUNS = Number(process.env.RUNS ?? 50)
-/** Of these the browser still warms up. */
+/** The first runs warm up the browser and are not counted. */
 const FIRST = 2
 
-/** A tab that has heard nothing after this time counts as one that never will. */
+/** A tab that has received nothing after this time counts as failed. */
 const LATE_MS = 20_000
 
-/** Runs in each tab before its page: notes when the first message comes. */
+/** Runs in each tab before its page: records the time of the first message. */
 const CLOCK = () => {
   addEventListener('noted', () => { if (globalThis.messages?.length) globalThis.took ??= performance.now() })
 }

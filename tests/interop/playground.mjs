@@ -1,4 +1,4 @@
-// The playground and the README's page in Chromium: what they do, and that everybody can use them.
+// Tests of the playground and of the README's page in Chromium, including their accessibility.
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
@@ -9,7 +9,7 @@ const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
 export async function playground (browser, hub) {
   for (const colorScheme of ['light', 'dark']) {
     for (const width of [360, 1280]) {
-      // axe is injected, which the page's own policy forbids.
+      // The page's own policy forbids the injected script of axe.
       const context = await browser.newContext({ colorScheme, viewport: { width, height: 800 }, reducedMotion: 'reduce', bypassCSP: true })
       const [ann, bob] = [await open(context, hub, `room-${colorScheme}-${width}`), await open(context, hub, `room-${colorScheme}-${width}`)]
       await chat(ann.page, bob.page)
@@ -25,14 +25,14 @@ export async function playground (browser, hub) {
   }
 }
 
-/** By keys alone, with the page's policy, and with nothing asked of any other host. */
+/** Uses only the keyboard, keeps the page's policy, and allows no request to any other host. */
 export async function byKeyboard (browser, hub) {
   const context = await browser.newContext()
   const asked = new Set()
   context.on('request', request => asked.add(new URL(request.url()).host))
   const [ann, bob] = [await open(context, hub, 'keys'), await open(context, hub, 'keys')]
   await linked(ann.page)
-  // What each says of its links is drawn by the others, too.
+  // Each page also draws the links that other pages report.
   const carl = await open(context, hub, 'keys')
   for (const { page } of [ann, bob, carl]) {
     await page.waitForFunction(() => document.querySelectorAll('#graph line.open').length === 3)
@@ -50,7 +50,7 @@ export async function byKeyboard (browser, hub) {
   await ann.page.keyboard.press('Tab')
   await bob.page.locator('#people').getByText('Somebody Else').waitFor()
   assert.equal(new URL(ann.page.url()).hash, '#keys')
-  // What others say is text, whatever it looks like.
+  // Input of other peers is shown as text, even if it looks like HTML.
   await ann.page.locator('#text').fill('<img src=x onerror=alert(1)>')
   await ann.page.keyboard.press('Enter')
   await bob.page.getByText('<img src=x onerror=alert(1)>').waitFor()
@@ -61,7 +61,7 @@ export async function byKeyboard (browser, hub) {
   await context.close()
 }
 
-/** The code that the playground gives away works as it is, from a page of any origin. */
+/** The code that the playground offers to copy works unchanged, from a page of any origin. */
 export async function takenHome (browser, hub) {
   const context = await browser.newContext()
   const { page } = await open(context, hub, 'it\'s "<b>a room</b>"')
@@ -79,7 +79,7 @@ export async function takenHome (browser, hub) {
   await context.close()
 }
 
-/** The README's page, as it is printed. */
+/** The README's page, exactly as printed. */
 export async function printed (browser, hub, name) {
   const readme = await readFile(new URL(`../../${name}`, import.meta.url), 'utf8')
   const html = /<!-- example:client -->\s*```html\n(.*?)```/s.exec(readme)[1].replaceAll('localhost:8080', new URL(hub.url).host)

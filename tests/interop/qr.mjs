@@ -1,4 +1,4 @@
-// QR codes of the playground against those of another encoder.
+// Compares QR codes of the playground with those of another encoder.
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { encode } from '../../src/playground/playground-qr.js'

@@ -1,4 +1,4 @@
-// A TURN server on loopback: coturn, where the machine has it.
+// A TURN server on loopback: coturn, if the machine has it.
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { once } from 'node:events'
@@ -7,7 +7,7 @@ import { freePort } from './hub.mjs'
 
 const COTURN = process.env.TURNSERVER ?? '/usr/bin/turnserver'
 
-/** Starts one, if there is one to start. */
+/** Starts a server, if coturn is installed. */
 export const findTurn = () => existsSync(COTURN) ? start : undefined
 
 async function start () {

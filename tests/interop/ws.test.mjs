@@ -27,7 +27,7 @@ async function pair (hub, networkName, options = {}) {
 function checkFromHub (frame, target, networkName) {
   const { raw, message, binary } = frame
   assert.equal(binary, false)
-  // What tells connections of a peer apart follows the Go hub's fields.
+  // The fields that distinguish sessions of a peer follow the Go hub's fields.
   const more = message.type.startsWith('peer-') ? ['session', ...'again' in message ? ['again'] : []] : []
   assert.deepEqual(Object.keys(message), [...HUB_KEYS, ...more])
   assert.equal(raw, JSON.stringify(message), 'compact')

@@ -1,8 +1,8 @@
-// A hub, WebSockets and RTCPeerConnections of pretence, and a clock that stands still until a test moves it.
+// A fake hub, fake WebSockets and RTCPeerConnections, and a clock that moves only when a test moves it.
 import { mock } from 'node:test'
 import { join, type Options, type Room } from '../src/index.js'
 
-/** Lets everything happen that needs no time. */
+/** Lets all pending promises settle, without moving the clock. */
 export async function settle (): Promise<void> {
   for (let turn = 0; turn < 30; turn++) await new Promise(resolve => setImmediate(resolve))
 }
@@ -15,7 +15,7 @@ export async function pass (ms: number, step = 100): Promise<void> {
   }
 }
 
-/** A clock that stands still, and a middle value where chance would be. */
+/** A clock that stands still, and 0.5 in place of random numbers. */
 export function still (random = 0.5): void {
   mock.timers.reset()
   mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1_700_000_000_000 })
@@ -27,7 +27,7 @@ export function still (random = 0.5): void {
 
 export class FakeSocket {
   static all: FakeSocket[] = []
-  /** What a new one does, if not nothing. */
+  /** Called with each new WebSocket. */
   static opened: (socket: FakeSocket) => void = () => {}
   readonly url: URL
   readyState = 0
@@ -35,7 +35,7 @@ export class FakeSocket {
   onopen: (() => void) | null = null
   onmessage: ((event: { data: string }) => void) | null = null
   onclose: ((event: { code: number, reason: string }) => void) | null = null
-  /** What the hub does with a message. */
+  /** Called with each message that the client sends. */
   heard: (message: any) => void = () => {}
 
   constructor (url: URL | string) {
@@ -52,7 +52,7 @@ export class FakeSocket {
     return this.url.searchParams.get('peerId')!
   }
 
-  /** The hub lets it in. */
+  /** The hub accepts the connection. */
   welcome (data: object = {}): void {
     this.readyState = 1
     this.onopen?.()
@@ -63,7 +63,7 @@ export class FakeSocket {
     this.onmessage?.({ data: JSON.stringify({ type, data, networkName: 'lobby', ...more }) })
   }
 
-  /** The hub ends it, or the network. */
+  /** The hub or the network ends the connection. */
   end (code = 1006, reason = ''): void {
     if (this.readyState === 3) return
     this.readyState = 3
@@ -86,13 +86,13 @@ export class FakeSocket {
 /** Lets peers find each other, as a hub does. */
 export class FakeHub {
   readonly members = new Map<FakeSocket, any>()
-  /** Signals that it has passed on. */
+  /** Signals that the hub has forwarded. */
   readonly signals: any[] = []
-  /** What it says with `connected`. A hub before 2.1 says no session, and never that the roster has ended. */
+  /** The additional data of `connected`. A hub before 2.1 sends neither `session` nor the end of the roster. */
   hello: { session?: number } = { session: 1_700_000_000_000 }
-  /** Whether it waits with the end of the roster. */
+  /** Whether the hub delays the end of the roster. */
   slow = false
-  /** Whether it takes anybody in. */
+  /** Whether the hub accepts connections. */
   up = true
   /** Signals for which this is true are lost. */
   loses: (signal: any) => boolean = () => false
@@ -127,12 +127,12 @@ export class FakeHub {
     for (const socket of members) socket.end()
   }
 
-  /** Lets in what has waited. */
+  /** Accepts the connections that have waited. */
   deliver (): void {
     this.#delayed.splice(0).forEach(deliver => deliver())
   }
 
-  /** A member is gone without a word. */
+  /** A member leaves without a goodbye. */
   lose (socket: FakeSocket, reason = 'closed'): void {
     if (!this.members.delete(socket)) return
     for (const other of this.members.keys()) other.say('peer-disconnected', { peerId: socket.id, reason })
@@ -176,7 +176,7 @@ class FakeChannel extends EventTarget {
   onclose: (() => void) | null = null
   onmessage: ((event: { data: unknown }) => void) | null = null
   other: FakeChannel | undefined
-  /** Whether what is sent stays in the transport. */
+  /** Whether sent data stays in the transport. */
   static stuck = false
 
   constructor (readonly label: string, readonly negotiated: boolean) {
@@ -210,10 +210,13 @@ class FakeChannel extends EventTarget {
   }
 }
 
-/** As much of an RTCPeerConnection as decides how links behave. A description is the number of its connection, and of its turn. */
+/**
+ * The parts of an RTCPeerConnection that determine how links behave. A description has the number of its connection and
+ * of its turn.
+ */
 export class FakeConnection {
   static all: FakeConnection[] = []
-  /** Whether no packet goes through. */
+  /** Whether the network drops every packet. */
   static severed = false
   signalingState = 'stable'
   connectionState = 'new'
@@ -284,7 +287,7 @@ export class FakeConnection {
     this.candidates.push(candidate.candidate)
   }
 
-  /** The network finds no way, or loses it. */
+  /** The network finds no path, or loses it. */
   become (state: string): void {
     if (this.connectionState === 'closed') return
     this.connectionState = state
@@ -339,7 +342,7 @@ export class FakeConnection {
 
 export { FakeChannel }
 
-/** Writes down the events of a room. */
+/** Records the events of a room. */
 export function events (room: Room<any>): string[] {
   const log: string[] = []
   const name = (peer: { data: any, id: string }) => peer.data.name ?? peer.id.slice(0, 4)

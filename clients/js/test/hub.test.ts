@@ -5,7 +5,7 @@ import { FakeSocket, pass, settle, still } from './fakes.js'
 
 let status = 400
 let retryAfter: string | null = null
-/** What a request for the same address hears. */
+/** The answer to an HTTP request for the same address. */
 beforeEach(() => {
   still()
   FakeSocket.opened = () => {}

@@ -169,7 +169,7 @@ test('a connection that the other side has lost is made anew by either', async (
   for (const which of [0, 1]) {
     const { ann, bob } = await pair()
     const rooms = [ann, bob].sort((one, other) => one.id < other.id ? -1 : 1)
-    // Closed behind the client's back.
+    // The connection is closed without the client's knowledge.
     connection(rooms[which]!).close()
     await pass(25_000)
     assert.deepEqual([only(ann).state, only(bob).state], ['open', 'open'])
@@ -232,7 +232,7 @@ test('on demand: nobody is called until asked, and a closed link stays closed', 
   await pass(60_000)
   assert.deepEqual([only(ann).state, only(carl).state], ['seen', 'seen'])
   assert.equal(FakeConnection.open.length, 0)
-  // A message connects by itself.
+  // Sending a message opens the link.
   await only(carl).send('hi')
   assert.equal(only(ann).state, 'open')
 })
@@ -321,7 +321,7 @@ test('with a passphrase the hub sees no description, and the same passphrase con
     assert.deepEqual(Object.keys(data), ['sealed'])
     assert.match(data.sealed, /^[A-Za-z0-9+/=]+$/)
   }
-  // The same cannot be said again as another's, or as another signal.
+  // A sealed signal cannot be repeated in another peer's name, or as another signal.
   const [{ data, type, targetPeerId }] = hub.signals
   const [from, to] = targetPeerId === ann.id ? [bob, ann] : [ann, bob]
   const { open } = seal('lobby')

@@ -102,7 +102,7 @@ impl World {
         format!("c{client} ({peer:?} on h{hub}/{life}, {phase:?})")
     }
 
-    // --- what clients do ---------------------------------------------------------------------------------------
+    // --- actions of clients ------------------------------------------------------------------------------------
 
     /// Draws the next action of a client.
     pub(crate) fn deed(&mut self) {
@@ -306,7 +306,7 @@ impl World {
         self.agenda.put(at, Event::Forgotten { client });
     }
 
-    // --- what routers say --------------------------------------------------------------------------------------
+    // --- outputs of routers ------------------------------------------------------------------------------------
 
     pub(crate) fn admitted(&mut self, session: SessionId) {
         let client = self.client(session);

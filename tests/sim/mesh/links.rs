@@ -144,7 +144,7 @@ impl World {
         self.agenda.put(at, Event::Dial { a, b });
     }
 
-    // --- what goes out -----------------------------------------------------------------------------------------
+    // --- outgoing envelopes ------------------------------------------------------------------------------------
 
     /// Whether the hub handles resume secrets as hubs of version 2.0.0 do.
     pub(crate) fn is_of_2_0_0(&self, hub: usize) -> bool {
@@ -244,7 +244,7 @@ impl World {
         }
     }
 
-    // --- what arrives ------------------------------------------------------------------------------------------
+    // --- incoming envelopes ------------------------------------------------------------------------------------
 
     pub(crate) fn frame(&mut self, link: usize, side: usize) {
         let Some(hub) = self.end(link, side) else { return };
