@@ -1,5 +1,5 @@
-//! Turns of a hub's threads while something happens to 100,000 peers: another hub dies, its snapshot is installed, all
-//! of its peers leave, a session in 1,024 networks ends, a legacy link begins and ends.
+//! Turns of a hub's threads in events that concern 100,000 peers: another hub dies, its snapshot is installed, all of
+//! its peers leave, a legacy link begins and ends. A further event is the end of a session in 1,024 networks.
 //!
 //! The hub has 16 shards: a relay and 16 routers with the queues of a real hub between them, without threads and
 //! sockets. In each step every thread has one turn. For each event, the table shows the longest turn of the mesh and of

@@ -44,8 +44,8 @@
 //!
 //! # What this crate will never do
 //!
-//! It never waits, never panics on input of clients or hubs, never reads a clock or a random number (both are
-//! arguments: see [`Now`] and [`Keys`]), and never depends on tokio, hyper, redis or metrics.
+//! It never waits, and never panics on input of clients or hubs. It never reads a clock or a random number: both are
+//! arguments (see [`Now`] and [`Keys`]). It never depends on tokio, hyper, redis or metrics.
 
 mod bugs;
 mod claim;

@@ -71,9 +71,9 @@ pub struct AddressLimits {
 /// Counts the connections of each address. IPv6 clients are counted by their /64.
 ///
 /// The table has a fixed size. An address has two rows in it, found by a keyed hash, and each row counts all addresses
-/// that share it. An address is refused only if both of its rows are above a limit, so another address is refused by
-/// mistake only if addresses at their limit share both of its rows: with `n` such addresses, one in ([`ADDRESS_ROWS`] /
-/// 2n)^2. Shards that admit at the same moment can exceed a limit by one each.
+/// that share it. An address is refused only if both of its rows are above a limit. It is refused by mistake only if
+/// other addresses at their limit share both rows: with `n` such addresses, one in ([`ADDRESS_ROWS`] / 2n)^2. Shards
+/// that admit at the same moment can exceed a limit by one each.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     limits: AddressLimits,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Number of rows of the table that counts the connections of each address (each /64 of IPv6). Each address is counted
-/// in two rows, and is refused if both are above a limit: with a hundred addresses at their limit, one in 6,700 other
+/// in two rows, and is refused if both are above a limit. With a hundred addresses at their limit, one in 6,700 other
 /// addresses is refused as well; with ten, one in 670,000.
 ///
 /// 16 B each: 256 KiB for a hub.

@@ -13,9 +13,10 @@ pub const RANDOM_PICKS: usize = 4;
 /// Maximum number of others that a peer knows in a network under bounded discovery. Beyond that, picks are declined,
 /// and strangers' signals and `discover` get `network-full`.
 ///
-/// Peers choose their ids, so a crowd can aim at one peer. Without that, a peer among 100,000 knows about 2 x (K + R)
-/// others, and one that has been there from the beginning (K + R) x ln(100,000 / (K + R)): 40 and 170 for K = 16, 140
-/// and 500 for K = 64. An acquaintance takes 21 B at the peer's home and 8 B in the roster: 1,024 x 29 B = 30 KB.
+/// Peers choose their ids, so a crowd can aim at one peer. Otherwise, a peer among 100,000 knows about 2 x (K + R)
+/// others (R = [`RANDOM_PICKS`]): 40 for K = 16, 140 for K = 64. The first peer of a network knows (K + R) x ln(100,000
+/// / (K + R)) others: 170 and 500. An acquaintance takes 21 B at the peer's home and 8 B in the roster: 1,024 x 29 B =
+/// 30 KB.
 pub const MAX_ACQUAINTANCES: usize = 1024;
 
 /// Maximum number of members remembered as having declined a peer. A further one is not remembered, and nobody is

@@ -206,7 +206,7 @@ impl Router {
 
     /// A peer of this home shard is connected to another hub.
     ///
-    /// A session here that was admitted without knowing of it, with a smaller claim, has lost its id: other shards may
+    /// A session here that was admitted before this was known, with a smaller claim, has lost its id. Other shards may
     /// have left its announcement out, and would not restore it if the greater claim ended.
     pub(super) fn connected_elsewhere(&mut self, peer: PeerId, claim: Claim, now: Now) {
         self.home.connected_elsewhere(peer, claim);
