@@ -280,7 +280,7 @@ impl Core {
             && std::mem::take(&mut session.regained)
             && taken
         {
-            // It reads, but slowly. Queued pings may be far behind in what it has to read.
+            // The client reads, but slowly: much data may precede the queued pings.
             session.life.shown(now.at);
         }
         self.finish_if_written(id);
