@@ -80,18 +80,18 @@ pub(crate) struct Core {
     /// Whether timeouts of the router were due in the last turn and did not fit into it.
     overdue: bool,
     turn: Turn,
-    /// Sessions to be written first: something in their queues is addressed to them. In the order in which they came to
-    /// have it. Each is in a list once, and may have been written by the other one.
+    /// Sessions to write first: messages in their queues are addressed to them. A session is at most once in each of
+    /// the two lists, and may have been written from the other one already.
     first: VecDeque<SessionId>,
-    /// Sessions to be written later: they have presence of others queued.
+    /// Sessions to write later: their queues have only the presence of other peers.
     later: VecDeque<SessionId>,
     /// Number of sessions with something to write.
     dirty: usize,
     /// Bytes queued for them.
     dirty_bytes: usize,
-    /// Whether so much is queued that no dear turn may add to it until half of it is written.
+    /// Whether so much is queued that sessions with dear turns are not read until half of it is written.
     behind: bool,
-    /// Which session is read next.
+    /// The order in which sessions are read.
     fair: Fair,
     flusher: Option<Waker>,
     outboxes: Outboxes,
@@ -210,8 +210,7 @@ impl Core {
         self.turn.is_over()
     }
 
-    /// Whether a session that may have something to be read may be read in this turn. Otherwise it is woken when it is
-    /// its turn.
+    /// Whether a session that may have data to read is read in this turn. Otherwise it is woken when its turn comes.
     pub(crate) fn admits(&mut self, id: SessionId) -> bool {
         let Self { slots, fair, behind, .. } = self;
         let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
@@ -231,7 +230,7 @@ impl Core {
         let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
         match slot.and_then(|slot| slot.session.as_mut()) {
             Some(session) => fair.charge(&mut session.meter, cost),
-            // It has ended in this turn, and what that cost is still part of the round.
+            // The session has ended in this turn, whose cost still counts in the round.
             None => fair.charge(&mut Meter::default(), cost),
         }
     }
@@ -248,7 +247,7 @@ impl Core {
         self.fair = fair;
         let is_left = self.fair.has_waiting();
         if is_left {
-            // The flusher returns in its turn by itself.
+            // The flusher yields and runs again, so it needs no waker.
             self.flusher = None;
         }
         is_left

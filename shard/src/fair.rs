@@ -1,4 +1,4 @@
-//! Which session is read next: each has a share of its core, by what it costs.
+//! Decides which session is read next. Each session has an equal share of its core, measured by the cost of its turns.
 //!
 //! This is start-time fair queueing. A shard has a virtual time, which advances with the cost of the turns that it
 //! serves. The meter of a session holds the virtual time at which its next turn begins. A session that has used less
@@ -21,7 +21,7 @@ use proto::limits::{
     ROUND_DEAR_NANOS, ROUND_DEBT_NANOS,
 };
 
-/// What a session has used, and where it waits.
+/// The cost that a session has used, and the line in which it waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meter {
     /// Virtual time at which its next turn begins, at the earliest.
@@ -30,7 +30,7 @@ pub(crate) struct Meter {
     expected: u32,
     /// Number of its place in the line. It distinguishes equal keys.
     ticket: u32,
-    /// Whether it has not run yet, so that nothing is known of its cost.
+    /// Whether it has not run yet, so that its cost is unknown.
     is_new: bool,
     /// The last round in which it ran.
     ran_in: u32,
@@ -39,7 +39,7 @@ pub(crate) struct Meter {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// It is in no line. It pays from the round's budget if it runs.
+    /// The session is in no line. It pays from the round's budget if it runs.
     Free,
     /// It runs without paying from the round's budget.
     Exempt,
@@ -60,7 +60,7 @@ impl Default for Meter {
 }
 
 impl Meter {
-    /// Whether the session has something to be read and may not be read yet.
+    /// Whether the session has data to read and must wait.
     pub(crate) fn is_waiting(&self) -> bool {
         matches!(self.state, State::WaitsCheap | State::WaitsDear | State::Called)
     }
@@ -69,7 +69,7 @@ impl Meter {
         self.start + u64::from(self.expected)
     }
 
-    /// Takes note that the session has been called. The caller wakes its task.
+    /// Records that the session has been called. The caller wakes its task.
     pub(crate) fn call(&mut self) {
         self.state = if self.state == State::WaitsDear { State::Called } else { State::Free };
     }
@@ -88,7 +88,7 @@ pub(crate) struct Fair {
     used: u64,
     /// Number of sessions that were called in this round from the line of dear turns and have not run yet.
     called: usize,
-    /// Number of rounds in a row in which nobody was called because too much waited to be written.
+    /// Number of successive rounds in which no session was called because too much waited to be written.
     held: u32,
     tickets: u32,
     /// Sessions with dear turns, by the expected end of the next one. The values are its beginnings.
@@ -106,7 +106,7 @@ impl Fair {
             State::WaitsCheap | State::WaitsDear => return false,
             State::Called => {
                 self.called = self.called.saturating_sub(1);
-                // It may have been called in spite of what waits to be written.
+                // It may have been called although too much waits to be written.
                 if self.left > 0 {
                     meter.state = State::Free;
                     return true;
@@ -182,7 +182,7 @@ impl Fair {
             && let Some(entry) = self.dear.first_entry()
         {
             let start = entry.get().1;
-            // Those before it may be back before its turn.
+            // Sessions before it may return before its turn.
             if start > latest {
                 break;
             }
@@ -192,7 +192,7 @@ impl Fair {
         }
     }
 
-    /// Whether anybody waits to be called.
+    /// Whether any session waits to be called.
     pub(crate) fn has_waiting(&self) -> bool {
         !self.dear.is_empty() || !self.cheap.is_empty()
     }
@@ -211,12 +211,12 @@ mod tests {
 
     use super::*;
 
-    /// Sessions of which each turn has the same cost.
+    /// Simulated sessions; all turns of one session have the same cost.
     struct Crowd {
         fair: Fair,
         meters: Vec<Meter>,
         costs: Vec<u64>,
-        /// What each has used.
+        /// The cost that each session has used.
         used: Vec<u64>,
         /// Number of rounds for which each has waited.
         waited: Vec<u64>,
@@ -277,7 +277,7 @@ mod tests {
             self
         }
 
-        /// Forgets how long anybody has waited.
+        /// Forgets how long sessions have waited.
         fn reset(&mut self) {
             self.longest.fill(0);
             self.waited.fill(0);
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_to_be_written_holds_dear_turns_and_not_for_ever() {
+    fn queued_bytes_delay_dear_turns_for_a_bounded_time() {
         let mut crowd = Crowd::new(vec![QUANTUM], vec![10_000]);
         crowd.rounds(100).reset();
         let before = crowd.used[0];
@@ -383,8 +383,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Ahead of a session, each other one has at most the turns that begin before its turn is expected to end, and
-        /// each turn delays the next by at most the rounds of the debt.
+        /// Before a session's turn, each other session has at most the turns that begin before that turn's expected
+        /// end. Each turn delays the next by at most the rounds of the debt.
         #[test]
         fn nobody_starves_and_every_cost_is_charged(costs in proptest::collection::vec(200_000u64..20_000_000, 1..9)) {
             let rounds = (ROUND_DEBT_NANOS / ROUND_DEAR_NANOS) as u64 + 2;

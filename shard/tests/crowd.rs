@@ -69,7 +69,7 @@ fn is_served(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn one_connection_makes_room_for_one_that_comes_at_another_listener() {
+fn a_listener_drops_a_connection_for_one_at_another_listener() {
     let listeners: Vec<_> = (0..4).map(|_| shard::bind(([127, 0, 0, 1], 0).into(), 1).unwrap().remove(0)).collect();
     let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
     let (publish, readings) = watch::channel(Arc::new(Reading::default()));

@@ -10,11 +10,11 @@ use proto::limits::{BYTE_NANOS, NOTICED_STOP, TURN_OUTPUTS, WRITE_NANOS};
 #[derive(Debug, Default)]
 pub struct Turn {
     outputs: usize,
-    /// Writes that it has caused.
+    /// Number of writes that the turn has caused.
     writes: u64,
-    /// Bytes that it has queued for sockets.
+    /// Number of bytes that the turn has queued for sockets.
     bytes: u64,
-    /// Cost after which it is over, in nanoseconds, if only its outputs do not decide.
+    /// Cost after which the turn is over, in nanoseconds; `None` if only its outputs count.
     most_nanos: Option<u64>,
     began: Cell<Duration>,
     /// Time that it had taken when the clock was last read, in nanoseconds.
@@ -49,8 +49,8 @@ impl Turn {
         self.bytes += bytes as u64;
     }
 
-    /// What it has cost so far, in nanoseconds: its time when the clock was last read, and an estimate for what it has
-    /// caused to be written.
+    /// Cost of the turn so far, in nanoseconds: its time at the last reading of the clock, plus an estimate for the
+    /// writes that it has caused.
     pub fn cost(&self) -> u64 {
         self.nanos.get() + self.writes * WRITE_NANOS + self.bytes * BYTE_NANOS
     }
@@ -60,7 +60,7 @@ impl Turn {
         self.outputs += 1;
     }
 
-    /// Whether [`TURN_OUTPUTS`] are counted, or it has cost as much as it may: what is left is for the next turn.
+    /// Whether the turn has reached [`TURN_OUTPUTS`] or its maximum cost, so that the rest is left for the next turn.
     pub fn is_over(&self) -> bool {
         self.outputs >= TURN_OUTPUTS || self.most_nanos.is_some_and(|most| self.cost() >= most)
     }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turn_is_over_after_its_outputs_and_begins_with_its_first_look() {
+    fn turn_ends_after_its_outputs_and_begins_with_its_first_reading() {
         let mut turn = Turn::default();
         assert!(!turn.is_over());
         turn.begin();
@@ -104,7 +104,7 @@ mod tests {
             turn.count();
         }
         assert!(turn.is_over());
-        // Only the first look of a turn is its beginning.
+        // Only the first reading of the clock in a turn is its beginning.
         turn.look(Duration::from_millis(6));
         turn.begin();
         assert!(!turn.is_over());

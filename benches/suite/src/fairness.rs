@@ -1,6 +1,7 @@
 //! A quiet pair beside a flood: at the flood's own hub, and at another hub on the same core.
 //!
-//! The core is as busy in both cases. What the pair waits for beyond the other hub's case is the hub's own order of work.
+//! The core is equally busy in both cases. The additional delay at the flood's own hub comes from the hub's order of
+//! work.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -18,13 +19,13 @@ use crate::relay::{self, Plan};
 use crate::server::{Kind, Server, Setup};
 use crate::swarm::{Seat, Swarm};
 
-/// Where the flood is.
+/// The place of the flood.
 pub(crate) const PLACES: [&str; 3] = ["no flood", "flood here", "flood at another hub"];
 
 /// Messages of the quiet pair per second.
 const RATE: f64 = 200.0;
 
-/// Connections of a flood that is made by several.
+/// Number of connections of a flood with several peers.
 const MANY: usize = 10;
 
 /// The number of a flood's first peer: the quiet pair's are below.
@@ -40,7 +41,7 @@ pub(crate) enum Flood {
     Announce,
     /// Each member of a network of 500 announces 16 KiB again and again.
     AnnounceByAll,
-    /// Messages that are no JSON.
+    /// Messages that are not JSON.
     Braces,
     /// Connections that are reset at once.
     Connect,
@@ -48,7 +49,7 @@ pub(crate) enum Flood {
     Discover,
     /// Empty fragments of a message that never ends.
     Fragments,
-    /// Connections with the id of a peer that is there.
+    /// Connections with the id of a connected peer.
     IdFight,
     /// Members of a network of 500 join and leave.
     JoinAndLeave,
@@ -58,11 +59,11 @@ pub(crate) enum Flood {
     Nobody,
     /// Requests for the metrics, on kept connections, without waiting for answers.
     Pages,
-    /// The same for the playground's files.
+    /// Requests for the playground's files, in the same way.
     Files,
     /// Pings of the WebSocket protocol.
     Pings,
-    /// Signals to nobody, with receipts.
+    /// Signals to an unknown peer, with receipts.
     Receipts,
     /// Signals from all to one peer that reads.
     Victim,
@@ -88,7 +89,7 @@ impl Flood {
         Self::Victim,
     ];
 
-    /// What the table calls it.
+    /// The name in the table.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Announce => "one re-announces 16 KiB to 500",
@@ -109,7 +110,7 @@ impl Flood {
         }
     }
 
-    /// What each of its connections sends again and again; `at` is its place.
+    /// The bytes that each connection sends repeatedly; `at` is the connection's number.
     fn frame(self, at: usize) -> Vec<u8> {
         let room = message::network(ROOM);
         let nobody = |receipt: &str| {
@@ -137,7 +138,7 @@ impl Flood {
         }
     }
 
-    /// Peers that it needs, and how many of them send.
+    /// Number of its peers, and number of those that send.
     fn peers(self) -> (usize, usize) {
         match self {
             Self::Announce => (500, 1),
@@ -156,9 +157,9 @@ impl Flood {
         }
     }
 
-    /// Floods the server until it is told to stop. Says when it has begun.
+    /// Floods the server until it receives a stop, and reports when it has begun.
     fn run(self, port: u16, begun: &SyncSender<()>, stop: &AtomicBool, sent: &AtomicU64) -> io::Result<()> {
-        // The pair is measured on this core, too, and goes first.
+        // The pair is measured on the same core, and has precedence.
         _ = rustix::process::nice(10);
         let (peers, senders) = self.peers();
         let mut swarm = Swarm::new()?;
@@ -200,7 +201,7 @@ impl Flood {
         stop: &AtomicBool,
         sent: &AtomicU64,
     ) -> io::Result<()> {
-        /// Bytes that one write has at least.
+        /// Minimum number of bytes of one write.
         const BYTES: usize = 64 * 1024;
         let frames: Vec<(Vec<u8>, u64)> = (0..senders)
             .map(|at| {
@@ -235,7 +236,7 @@ fn connect_again_and_again(
     stop: &AtomicBool,
     sent: &AtomicU64,
 ) -> io::Result<()> {
-    /// Open at a time.
+    /// Maximum number of connections that are open at a time.
     const OPEN: usize = 64;
     let mut open = VecDeque::new();
     let mut peer = FIRST + 10;
@@ -318,7 +319,7 @@ pub(crate) fn run(flood: Flood, setup: &Setup, window: Duration) -> io::Result<R
     Ok(round)
 }
 
-/// Runs `measure` while a flood comes in at a server. Adds how busy that was.
+/// Runs `measure` while a flood comes in at a server. Adds the load of the core to the figures.
 fn beside(flood: Flood, server: &Server, measure: impl FnOnce() -> io::Result<Figures>) -> io::Result<Figures> {
     let (begun, begins) = sync_channel(1);
     let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

@@ -76,7 +76,7 @@ export class Lane {
         first.done()
       }
     } catch {
-      // The channel closed in between. The message begins anew on the next one.
+      // The channel has closed meanwhile. The message begins anew on the next one.
       this.#offset = 0
     }
   }

@@ -339,7 +339,8 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
       maxMessageBytes,
       maxQueueBytes,
       get online () { return room.#hub.online },
-      // Links that others open count too, but they may be more: which links are opened is decided by two.
+      // Links that other peers open count too, but their limit is twice as high, since two pages decide about each
+      // link.
       get crowded () { return room.#linked.size >= 2 * room.#options.maxLinks },
       connect: async () => new this.#RTCPeerConnection({ ...this.#options.rtc, iceServers: await this.#iceServers() }),
       channelOptions: name => this.#channels.get(name)?.options ?? {},

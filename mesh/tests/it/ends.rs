@@ -9,7 +9,7 @@ use crate::hub::{DEADLINE, Hub, config, door, hub, id, url};
 use crate::wire::{Said, Wire};
 
 #[tokio::test]
-async fn a_hub_that_is_back_is_found_again() {
+async fn a_returning_hub_is_dialed_again() {
     let door = door();
     let mut hub = hub(1, &[url(&door)]);
     for end in 0..3 {
@@ -67,7 +67,7 @@ async fn a_link_without_hello_is_closed() {
 }
 
 #[tokio::test]
-async fn a_hub_that_ends_says_so_and_its_thread_ends() {
+async fn a_stopping_hub_sends_a_farewell_and_ends_its_thread() {
     let door = door();
     let mut hub = Hub::start(crate::hub::door(), config(1, &[url(&door)]));
     let wire = Wire::accept_link(&door, 2);
@@ -89,7 +89,7 @@ async fn a_hub_that_ends_says_so_and_its_thread_ends() {
 }
 
 #[tokio::test]
-async fn a_hub_that_ends_does_not_wait_for_one_that_does_not_listen() {
+async fn a_stopping_hub_does_not_wait_for_a_hub_that_does_not_read() {
     let mut hub = hub(1, &[]);
     let _deaf = Wire::link(hub.address, 2);
     hub.until_linked_to(&[2]).await;
@@ -97,7 +97,7 @@ async fn a_hub_that_ends_does_not_wait_for_one_that_does_not_listen() {
 }
 
 #[tokio::test]
-async fn a_hub_that_said_farewell_is_found_again_soon_after_it_is_back() {
+async fn a_hub_that_returns_after_a_farewell_is_dialed_soon() {
     let mut a = hub(1, &[]);
     let address = a.address;
     let mut b = hub(2, &[a.url()]);

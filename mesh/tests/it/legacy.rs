@@ -6,7 +6,7 @@ use crate::hub::{Hub, config, door, hub, id, only_link, url};
 use crate::wire::{Said, Wire};
 
 #[tokio::test]
-async fn a_hub_of_the_seeds_kind_is_dialed_without_the_token() {
+async fn a_go_hub_is_dialed_without_the_token() {
     let old = door();
     let mut config = config(1, &[url(&old)]);
     config.legacy = vec![url(&old) + "/"];
@@ -25,7 +25,7 @@ async fn a_hub_of_the_seeds_kind_is_dialed_without_the_token() {
 }
 
 #[tokio::test]
-async fn a_hub_of_the_seeds_kind_may_dial() {
+async fn a_go_hub_may_dial() {
     let mut hub = hub(1, &[]);
     let mut first = Wire::dial(hub.address, id(7), true);
     hub.until_linked_to(&[7]).await;

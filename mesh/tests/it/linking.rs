@@ -53,7 +53,7 @@ async fn hubs_that_dial_each_other_settle_on_one_link() {
 }
 
 #[tokio::test]
-async fn of_two_links_the_one_of_the_smaller_id_stays() {
+async fn the_link_dialed_by_the_smaller_id_is_kept() {
     // The hub under test has id 5. It dials hub 9 and is dialed by it; then the same with hub 1.
     for (other, dialed_stays) in [(9, true), (1, false)] {
         let door = door();
@@ -88,7 +88,7 @@ async fn a_hub_that_dials_again_replaces_its_first_link() {
 }
 
 #[tokio::test]
-async fn a_hub_that_dials_itself_leaves_it_at_that() {
+async fn a_hub_that_dials_itself_does_not_link() {
     let door = door();
     let own = url(&door);
     let mut hub = Hub::start(door, config(1, &[own]));
@@ -121,7 +121,7 @@ async fn an_unknown_version_is_refused() {
 }
 
 #[tokio::test]
-async fn a_hub_that_tells_its_peers_of_some_only_is_refused() {
+async fn a_hub_with_another_discovery_is_refused() {
     let mut hub = hub(1, &[]);
     let mut wire = Wire::dial(hub.address, id(2), false);
     wire.say_hello(2, |hello| hello.discovery = proto::Discovery::Closest(8));
@@ -130,7 +130,7 @@ async fn a_hub_that_tells_its_peers_of_some_only_is_refused() {
 }
 
 #[tokio::test]
-async fn the_hello_is_of_the_hub_that_asked() {
+async fn the_hello_must_name_the_hub_of_the_request() {
     let hub = hub(1, &[]);
     let mut wire = Wire::dial(hub.address, id(2), false);
     wire.say_hello(3, |_| ());
@@ -149,7 +149,7 @@ async fn bytes_behind_the_request_are_received() {
 }
 
 #[tokio::test]
-async fn an_old_hub_is_not_linked_to_unless_it_is_named() {
+async fn a_go_hub_is_linked_only_if_it_is_configured() {
     let door = door();
     let mut hub = hub(1, &[url(&door)]);
     let (mut wire, asked) = Wire::accept_as(&door, false);
@@ -162,7 +162,7 @@ async fn an_old_hub_is_not_linked_to_unless_it_is_named() {
 }
 
 #[tokio::test]
-async fn a_hundred_addresses_that_swallow_packets_do_not_hide_a_living_one() {
+async fn a_hundred_silent_addresses_do_not_hide_a_live_one() {
     let swallows = Swallows::new();
     let port = swallows.address.port();
     let mut a = hub(1, &[]);
@@ -174,7 +174,7 @@ async fn a_hundred_addresses_that_swallow_packets_do_not_hide_a_living_one() {
 }
 
 #[tokio::test]
-async fn the_own_address_behind_a_balancer_is_dialed_again() {
+async fn the_hubs_own_address_behind_a_balancer_is_dialed_again() {
     let own = door();
     let balancer = door();
     let (own_address, balanced) = (own.local_addr().unwrap(), url(&balancer));

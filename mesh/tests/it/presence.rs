@@ -60,7 +60,7 @@ fn live(reading: &MeshReading) -> Vec<HubId> {
 }
 
 #[tokio::test]
-async fn a_peer_of_one_hub_is_heard_of_at_another_and_at_a_third_behind_it() {
+async fn a_peer_is_announced_to_a_linked_hub_and_to_a_third_behind_it() {
     let mut a = hub(1, &[]);
     let mut b = hub(2, &[a.url()]);
     let mut c = hub(3, &[b.url()]);
@@ -73,7 +73,7 @@ async fn a_peer_of_one_hub_is_heard_of_at_another_and_at_a_third_behind_it() {
 }
 
 #[tokio::test]
-async fn hubs_that_advertise_make_of_a_star_a_full_mesh() {
+async fn hubs_that_advertise_turn_a_star_into_a_full_mesh() {
     let doors = [door(), door(), door(), door()];
     let urls: Vec<String> = doors.iter().map(url).collect();
     let mut hubs = Vec::new();
@@ -90,7 +90,7 @@ async fn hubs_that_advertise_make_of_a_star_a_full_mesh() {
 }
 
 #[tokio::test]
-async fn a_hub_that_ends_is_gone_at_once_for_others() {
+async fn a_stopping_hub_leaves_the_mesh_at_once() {
     let mut a = hub(1, &[]);
     let mut b = hub(2, &[a.url()]);
     a.until("found", |reading| live(reading) == [id(2)]).await;
@@ -101,7 +101,7 @@ async fn a_hub_that_ends_is_gone_at_once_for_others() {
 }
 
 #[tokio::test]
-async fn a_link_to_a_hub_that_stopped_reading_disturbs_nobody() {
+async fn a_hub_that_stops_reading_does_not_affect_others() {
     let mut a = hub(1, &[]);
     let _deaf = Wire::link(a.address, 9);
     let mut b = hub(2, &[a.url()]);

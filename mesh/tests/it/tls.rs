@@ -54,7 +54,7 @@ async fn a_private_root_is_trusted_if_it_is_given() {
 }
 
 #[tokio::test]
-async fn a_root_that_is_not_known_is_not_trusted() {
+async fn an_unknown_root_is_not_trusted() {
     let a = hub(1, &[]);
     let (url, _) = proxy(&a).await;
     let mut b = hub(2, &[url]);

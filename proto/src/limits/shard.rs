@@ -121,11 +121,11 @@ pub const WRITE_CHUNK_BYTES: usize = 256 * 1024;
 
 /// Cost of one turn of a session, in nanoseconds, after which it ends. What is left of its read has another turn.
 ///
-/// A turn costs its time, and [`WRITE_NANOS`] and [`BYTE_NANOS`] for what it makes the shard write. One message can
-/// exceed it: an announcement of 16 KiB in a network of 500 makes the shard write 8 MB.
+/// A turn costs its time, plus [`WRITE_NANOS`] and [`BYTE_NANOS`] for the writes that it causes. One message can exceed
+/// it: an announcement of 16 KiB in a network of 500 makes the shard write 8 MB.
 pub const TURN_NANOS: u64 = 250_000;
 
-/// The same for any other turn of a shard: a batch of [`LETTER_BATCH`] letters with a signal each.
+/// Maximum cost of any other turn of a shard, in nanoseconds: a batch of [`LETTER_BATCH`] letters with a signal each.
 pub const SHARD_TURN_NANOS: u64 = 2_000_000;
 
 /// Cost of writing to one more session: a system call.
@@ -134,17 +134,17 @@ pub const WRITE_NANOS: u64 = 5_000;
 /// Cost of writing one byte: two copies.
 pub const BYTE_NANOS: u64 = 1;
 
-/// Cost of a turn, by experience, up to which a session counts as cheap and is read at once: 5 messages to 5 peers.
+/// Expected cost of a turn up to which a session counts as cheap and is read at once: 5 messages to 5 peers.
 pub const CHEAP_TURN_NANOS: u32 = 50_000;
 
-/// Cost that is expected of a session's next turn at most, and of a new session's first turn. It falls by half with
-/// each cheaper turn, and after 5 cheap ones it is below [`CHEAP_TURN_NANOS`].
+/// Maximum expected cost of a session's next turn, and the expected cost of a new session's first turn. It falls by
+/// half with each cheaper turn, and after 5 cheap ones it is below [`CHEAP_TURN_NANOS`].
 pub const DEAREST_TURN_NANOS: u32 = 1_000_000;
 
 /// Least cost of a turn, so that a turn of nothing is not free.
 pub const LEAST_TURN_NANOS: u64 = 1_000;
 
-/// Cost that the dear turns of one round may have. Further ones wait for the next round.
+/// Maximum cost of the dear turns of one round together. Further ones wait for the next round.
 ///
 /// With one turn that exceeds it and the flusher's, a round lasts 1 to 2 ms: a quiet session waits for that long.
 pub const ROUND_DEAR_NANOS: i64 = 500_000;
@@ -152,16 +152,16 @@ pub const ROUND_DEAR_NANOS: i64 = 500_000;
 /// Cost of a round's turns above which sessions with cheap turns wait for the next round, too.
 pub const ROUND_CHEAP_NANOS: u64 = 4_000_000;
 
-/// Maximum cost by which a round's dear turns delay those of the next rounds. What a longer turn makes the shard write
-/// delays them by itself: see [`FLUSH_BACKLOG`].
+/// Maximum cost by which a round's dear turns delay those of the next rounds. The writes that a longer turn causes
+/// delay them anyway: see [`FLUSH_BACKLOG`].
 pub const ROUND_DEBT_NANOS: i64 = 4 * ROUND_DEAR_NANOS;
 
 /// Maximum number of waiting sessions that one round calls.
 pub const ROUND_CALLS: usize = 16;
 
-/// Number of rounds after which one session with dear turns is read, whatever waits to be written: sessions with cheap
-/// turns may keep a shard busy for ever. Meanwhile the shard has written at least 1024 x [`FLUSH_CHUNK`] queues, or
-/// 256 MiB.
+/// Number of rounds after which one session with dear turns is read, however much waits to be written. Otherwise,
+/// sessions with cheap turns could keep it waiting for ever. Meanwhile the shard has written at least 1024 x
+/// [`FLUSH_CHUNK`] queues, or 256 MiB.
 pub const HELD_ROUNDS: u32 = 1024;
 
 /// Number of networks that one turn of a shard examines for the list of the largest: 4,096 x 20 ns = 80 us.

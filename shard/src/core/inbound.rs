@@ -10,8 +10,8 @@ use tracing::{debug, error};
 use super::Core;
 use crate::session::why_lost;
 
-/// Number of events of one session between two looks at the clock. The shortest takes a tenth of a microsecond, as long
-/// as three looks.
+/// Number of events of one session between two readings of the clock. The shortest event takes a tenth of a
+/// microsecond, as long as three readings.
 const EVENTS_PER_LOOK: usize = 8;
 
 impl Core {

@@ -14,12 +14,12 @@ use super::{Core, Due, Followup};
 use crate::queue::{Room, SendQueue};
 use crate::session::why_lost;
 
-/// Which sessions are written before others. The order within a session's queue is always the same.
+/// The two lists of sessions to write. The list does not change the order within a session's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Urgency {
-    /// Something is addressed to the session.
+    /// Sessions with messages addressed to them.
     First,
-    /// It has only presence of others queued.
+    /// Sessions whose queues have only the presence of other peers.
     Later,
 }
 
@@ -131,7 +131,7 @@ impl Core {
         session.blocked = false;
         session.regained = true;
         let bytes = session.queued_bytes().min(WRITE_CHUNK_BYTES);
-        // A crowd of slow readers must not delay what is addressed to others.
+        // Many slow readers must not delay messages that are addressed to other sessions.
         self.mark_dirty(id, bytes, Urgency::Later);
     }
 
@@ -190,7 +190,7 @@ impl Core {
             Urgency::First => (first, &mut session.in_first),
             Urgency::Later => (later, &mut session.in_later),
         };
-        // A session that is to be written first need not be written later, too.
+        // A session in the first list need not be in the second list too.
         if (!was_dirty || urgency == Urgency::First) && !std::mem::replace(is_listed, true) {
             list.push_back(id);
         }
@@ -202,7 +202,7 @@ impl Core {
         self.behind |= self.dirty > FLUSH_BACKLOG && self.dirty_bytes > FLUSH_BACKLOG_BYTES;
     }
 
-    /// The next session to write. Of four, one is of those that are written later, so that nobody waits for ever.
+    /// The next session to write. Every fourth session comes from the second list, so that no session waits for ever.
     fn next_to_write(&mut self, nth: usize) -> Option<SessionId> {
         loop {
             let is_later = self.first.is_empty() || (nth % 4 == 3 && !self.later.is_empty());
@@ -293,7 +293,7 @@ impl Core {
         }
     }
 
-    /// Writes a session's queue. False if the rest waits for other sessions' turns.
+    /// Writes a session's queue. Returns false if the rest waits until other sessions have been written.
     fn write_out(&mut self, id: SessionId, now: Now) -> bool {
         let mut failed = None;
         let mut left = WRITE_CHUNK_BYTES;
