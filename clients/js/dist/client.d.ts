@@ -161,7 +161,8 @@ export interface Room<D extends object = Record<string, Json>> extends Events<Ro
 	/** Changes what others see of you. Calls within 100 ms are sent as one. */
 	update(data: D): void;
 	/**
-	 * Sends to all peers, or to some. In order for each peer, any size up to `maxMessageBytes`; waits for links that are being made.
+	 * Sends to all peers, or to some. Each peer receives its messages in order.
+	 * A message has any size up to `maxMessageBytes`, and waits for unfinished links.
 	 * Resolves when every transport has taken it, so `await` it to send no faster than the network.
 	 */
 	send(value: Sendable, to?: Target<D>): Promise<Sent<D>>;

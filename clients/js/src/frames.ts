@@ -25,7 +25,7 @@ export interface Packed {
   readonly mark: number
 }
 
-/** Makes a message of a value. Throws a PigeonError if it cannot be sent. */
+/** Makes a message from a value. Throws a PigeonError if it cannot be sent. */
 export function pack (value: Sendable, maxBytes: number): Packed {
   const packed = value instanceof ArrayBuffer || ArrayBuffer.isView(value) ? packBytes(value) : packJson(value)
   if (packed.bytes.length > maxBytes) {
@@ -74,7 +74,7 @@ export class Unpacker {
     const bytes = new Uint8Array(data as ArrayBuffer)
     const [kind] = bytes
     this.#size += bytes.length - 1
-    // What is too long is read to its end, and not kept.
+    // A message that is too long is read to its end and dropped.
     if (this.#size > this.#maxBytes) this.#parts = []
     else this.#parts.push(bytes.subarray(1))
     if (kind === PART) return undefined

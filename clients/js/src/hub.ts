@@ -28,7 +28,7 @@ export interface HubOptions {
 }
 
 export interface HubHost {
-  /** Who connects, asked at each attempt: its id, and what proves that it had the id before. */
+  /** The page's id, and the secret that proves that it had the id before. Called at each attempt. */
   identity (): { id: PeerId, resume?: string | undefined }
   /** Another page has the id. */
   refused (): void
@@ -38,7 +38,7 @@ export interface HubHost {
   message (message: HubMessage): void
 }
 
-/** Why a connection ended, and how long to wait at least. */
+/** Why a connection ended, and the minimum pause before the next attempt. */
 interface End { error: PigeonError, floorMs?: number | undefined }
 
 const failure = (...error: ConstructorParameters<typeof PigeonError>): End => ({ error: new PigeonError(...error) })
@@ -104,7 +104,7 @@ export class Hub {
     return true
   }
 
-  /** Ends for good. */
+  /** Closes the connection for good. */
   close (because?: PigeonError): void {
     this.#leave()
     this.#become({ is: 'closed', ...(because && { because }) })
@@ -206,7 +206,10 @@ export class Hub {
     return end('id-in-use')
   }
 
-  /** A browser does not say why a handshake failed. The hub does, to an ordinary request for the same address, in the time of the attempt. */
+  /**
+   * Finds out why a handshake failed, which browsers do not report. The hub answers an ordinary request for the same
+   * address with the reason. The time limit is that of the attempt.
+   */
   async #ask (url: URL, base: string): Promise<End> {
     try {
       const { status, headers } = await fetch(url.href.replace(/^ws/, 'http'))
@@ -217,7 +220,7 @@ export class Hub {
     return failure('hub-unreachable', base)
   }
 
-  /** A token that a function gives may have expired in between, so it is asked again. */
+  /** A token from a function may have expired meanwhile, so the function is called again. */
   #unauthorized (base: string): End {
     const final = ++this.#refusals >= (typeof this.#options.token === 'function' ? MAX_REFUSALS : 1)
     return failure('unauthorized', base, { final })
@@ -257,7 +260,7 @@ export class Hub {
   }
 }
 
-/** The WebSocket address of a hub: `wss://host`, `https://host`, or relative to the page. Throws if it is none. */
+/** The WebSocket address of a hub: `wss://host`, `https://host`, or relative to the page. Throws if it is invalid. */
 export function address (hub: string): string {
   try {
     const url = new URL(hub, globalThis.location?.href)

@@ -24,14 +24,14 @@ const MAIN = ''
 
 const NO_PATH = () => new PigeonError('ice-failed', 'no path')
 
-/** What a link needs of its room. */
+/** The functions of the room that a link uses. */
 export interface LinkHost {
   readonly polite: boolean
   readonly maxMessageBytes: number
   readonly maxQueueBytes: number
   /** Whether signals can be sent now. */
   readonly online: boolean
-  /** Whether there are so many links that no more are accepted. */
+  /** Whether the room has its maximum number of links, so that it accepts no more. */
   readonly crowded: boolean
   connect (): Promise<RTCPeerConnection>
   channelOptions (name: string): ChannelOptions
@@ -149,7 +149,7 @@ export class Link {
     return lane
   }
 
-  /** Makes the connection that an offer of this tag is for. False if the offer is out of date. */
+  /** Makes the connection that an offer of this tag is for. Returns false if the offer is outdated. */
   async #meet (from: number): Promise<boolean> {
     if (from < this.#newest) return false
     if (from === this.#newest && from > 0) return this.#connection?.negotiation.remote === from
@@ -190,7 +190,7 @@ export class Link {
       send: (type, data) => this.#host.send(type, data),
       failed: cause => this.#broken(cause)
     })
-    // Both sides make it, under the same number, so that it is there with the first offer.
+    // Both sides make this channel, with the same number, so that it is part of the first offer.
     const main = pc.createDataChannel('peerpigeon', { negotiated: true, id: 0 })
     const connection: Connection = { pc, negotiation, main }
     let channels = 0
@@ -208,7 +208,7 @@ export class Link {
     this.#later(CONNECT_MS, () => this.#failed(NO_PATH()))
   }
 
-  /** Each side opens the channels that it sends on, so that the two never open the same. */
+  /** Each side opens the channels on which it sends, so that both sides never open the same channel. */
   #attach (connection: Connection, name: string, lane: Lane): void {
     const channel = name === MAIN ? connection.main : connection.pc.createDataChannel(name, this.#host.channelOptions(name) as RTCDataChannelInit)
     lane.attach(channel)
@@ -251,7 +251,7 @@ export class Link {
     if (main?.readyState === 'open') main.send(new Uint8Array([kind]))
   }
 
-  /** Finds the state of the link by those of its connection. */
+  /** Determines the state of the link from those of its connection. */
   #settle (connection: Connection): void {
     if (connection !== this.#connection) return
     const { pc, main } = connection
@@ -271,7 +271,7 @@ export class Link {
 
   /** Looks for another path, with the same connection. */
   #restart (): void {
-    // The polite side gives the other a moment, so that seldom both offer at once.
+    // The polite side waits a moment, so that both sides rarely offer at once.
     this.#later(this.#host.polite ? 1000 : 0, () => {
       if (this.#host.online) this.pc?.restartIce()
       this.#later(REBUILD_MS + pause(0, 2000, 2000), () => this.#again())
@@ -288,7 +288,7 @@ export class Link {
     this.#later(pause(this.#failures, 1000, 30_000), () => this.#again())
   }
 
-  /** Makes the connection anew, or waits for the hub, without which none can be made. */
+  /** Replaces the connection, or waits for the hub, which is necessary for a new one. */
   #again (): void {
     if (this.state === 'gone' || this.state === 'seen') return
     if (this.state === 'open') this.#become('interrupted')

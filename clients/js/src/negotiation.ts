@@ -1,7 +1,7 @@
 // Perfect negotiation (W3C WebRTC, section 10.7) for one RTCPeerConnection. Both sides may offer at any time; when both do at once,
 // the polite one takes its own back.
 
-/** A session description or candidate, with whose it is. */
+/** A session description or candidate, with the tags of its connections. */
 export interface Signal {
   type?: RTCSdpType
   sdp?: string
@@ -9,7 +9,7 @@ export interface Signal {
   /** The tag of the sender's connection, and of the receiver's where the sender knows it. */
   from?: number
   to?: number
-  /** The sender has as many links as it may have, and does not answer this offer. */
+  /** The sender has its maximum number of links, and does not answer this offer. */
   full?: true
 }
 
@@ -20,7 +20,7 @@ const OFFER_MS = 3_000
 
 export interface NegotiationOptions {
   polite: boolean
-  /** Names this connection among those that its side has made for this peer. Later ones have greater tags. */
+  /** Distinguishes this connection from others that its side has made for this peer. Later ones have greater tags. */
   tag: number
   /** Whether to wait for the other side's offer first. */
   wait: boolean
@@ -70,7 +70,7 @@ export class Negotiation {
     if (this.#open) this.#describe()
   }
 
-  /** Takes a signal of the other side. Resolves when the next one can be taken. */
+  /** Takes a signal of the other side. Resolves when the next signal can be processed. */
   take (type: SignalType, signal: Signal): Promise<void> {
     if (!this.#open) return Promise.resolve()
     const taken = type === 'ice-candidate' ? this.#candidate(signal) : this.#description({ type, sdp: signal.sdp ?? '' })
@@ -91,7 +91,7 @@ export class Negotiation {
     try {
       this.#offering = true
       await this.#pc.setLocalDescription()
-      // It is an answer if an offer of the other side has just come first.
+      // The description is an answer if an offer of the other side has just arrived first.
       if (this.#open) this.#describe()
     } catch (cause) {
       this.#failed(cause)

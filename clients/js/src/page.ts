@@ -1,4 +1,4 @@
-// The page that the room is in, where there is one.
+// Events and storage of the page that contains the room, if there is one.
 export interface PageHost {
   /** The page is left. A browser may keep it, and show it again. */
   hide (): void
@@ -18,7 +18,7 @@ export function watchPage (host: PageHost, signal: AbortSignal): void {
   on('visibilitychange', () => { if (!document.hidden) host.network() })
 }
 
-/** Who this page was before a reload. */
+/** The identity of this page before a reload. */
 export interface Identity { id: string, resume?: string | undefined }
 
 /**

@@ -6,13 +6,13 @@ import type { LinkState, Peer, Sendable } from './api.js'
 export class PeerImpl<D extends object> implements Peer<D> {
   declare readonly id: string
   declare data: D
-  /** Names the page among those that have had its id; nothing where its client does not say. */
+  /** Distinguishes the page from others that had its id; `undefined` if its client does not send it. */
   declare readonly page: string | undefined
-  /** Whether the hub has it in the room. A link can be open to one that the hub has lost. */
+  /** Whether the hub lists the peer as a member of the room. A link can be open to a peer that the hub has lost. */
   present = true
   /** The peer has closed the link on purpose, so this side makes none. */
   declined = false
-  /** Whether it is known to the listeners. */
+  /** Whether listeners have received its `join`. */
   joined = false
   declare link: Link
   #waiting: { done: () => void, failed: (error: PigeonError) => void }[] = []
@@ -60,10 +60,10 @@ export class PeerImpl<D extends object> implements Peer<D> {
   }
 }
 
-/** What a member of the room has announced. */
+/** The announcement of a member of the room. */
 export interface Announced<D> { page: string | undefined, data: D }
 
-/** Reads what a member has announced. Other clients send no `page`: their whole announcement is data. */
+/** Parses the announcement of a member. Other clients send no `page`: their whole announcement is data. */
 export function announced<D> ({ peerId, isHub, discover, page, data, ...rest }: any): Announced<D> {
   return typeof page === 'string' && typeof data === 'object' ? { page, data: data ?? {} } : { page: undefined, data: rest }
 }

@@ -40,12 +40,12 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   #identity: Identity
   #page = randomId()
   #data: D
-  /** Aborted when the room is left: it ends all listening. */
+  /** Aborted when the room is left, which removes all listeners. */
   readonly #over = new AbortController()
   #hidden = false
   #isReady!: () => void
   #neverReady!: (error: PigeonError) => void
-  /** The type of the message that ends the roster; nothing once it has come. */
+  /** The type of the message that ends the roster; `undefined` once it has arrived. */
   #ends = ''
   /** Peers that have no link and want one. */
   readonly #unlinked = new Set<PeerImpl<D>>()
@@ -153,7 +153,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     this.peers.clear()
   }
 
-  /** The page is left, perhaps for good. Links that are open would keep the browser from keeping it. */
+  /** The user leaves the page, perhaps for good. Open links would prevent the browser from keeping the page. */
   #hide (): void {
     putDown(this.#key, this.#identity)
     this.#hidden = true
@@ -171,7 +171,8 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   #online ({ peerId, resume, iceServers, session }: { peerId: string, resume?: string, iceServers?: RTCIceServer[], session?: number }): void {
     this.#identity = { id: peerId, resume }
     if (iceServers) this.#servers = iceServers
-    // Hubs before 2.1 do not say when the roster is whole. They answer in order, so a pong says it for all but large rooms.
+    // Hubs before 2.1 do not report the end of the roster. They answer in order, so a pong marks it, except in large
+    // rooms.
     this.#ends = session ? 'announced' : 'pong'
     for (const peer of this.peers.values()) peer.present = false
     this.#announce()
@@ -180,7 +181,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   #announce (): void {
     const { discover } = this.#options
-    // The user's data is by itself, since the hub has names of its own beside it.
+    // The user's data has its own field, since the hub adds fields beside it.
     const data = { page: this.#page, data: this.#data, ...(discover && { discover }) }
     this.#hub.send({ type: 'announce', networkName: this.network, data, ack: true })
   }
@@ -238,7 +239,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     this.emit('join', peer)
   }
 
-  /** Opens links up to the limit. Of two the one with the greater id offers. */
+  /** Opens links up to the limit. Of two peers, the one with the greater id sends the offer. */
   #connectMore (): void {
     if (this.#left || this.#options.link === 'on-demand') return
     for (const peer of this.#unlinked) {
@@ -262,7 +263,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     peer.settle()
   }
 
-  /** The hub does not have this peer. It stays if it answers on its link, and if it is back in time. */
+  /** The hub does not have this peer. The peer stays if it answers on its link, or if it returns in time. */
   async #doubt (peer: PeerImpl<D>, graceMs: number): Promise<void> {
     if (peer.state === 'open' && await peer.link.probe(GRACE_MS)) return
     if (peer.state !== 'open') await new Promise(resolve => setTimeout(resolve, graceMs))
@@ -283,7 +284,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   }
 
   #signal (peer: PeerImpl<D>, type: SignalType, data: Signal): void {
-    // Candidates are many, and one more or less decides nothing. Of the others a receipt says whether they have arrived.
+    // A lost candidate matters little, since there are many. Receipts show whether the other signals have arrived.
     const id = type === 'ice-candidate' ? {} : { id: type }
     const send = (data: object) => { this.#hub.send({ type, targetPeerId: peer.id, networkName: this.network, data, ...id }) }
     if (this.#sealer) this.#sealed = this.#sealed.then(async () => send(await this.#sealer!.seal(data, `${type} ${this.id} ${peer.id}`)))
@@ -306,7 +307,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   }
 
   #refused ({ code, message, inReplyTo }: { code?: string, message?: string, inReplyTo?: string }): void {
-    // Signals have receipts, or are candidates, of which there are others.
+    // Signals have receipts, except candidates, of which there are many.
     if (SIGNALS.has(String(inReplyTo))) return
     const error = new PigeonError('refused', `${inReplyTo}: ${message}`)
     if (inReplyTo === 'announce') {
@@ -316,7 +317,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     this.#error(error)
   }
 
-  /** Somebody else has this id. All that was under it is over. */
+  /** Another page has this id. All links under that id end. */
   #rename (): void {
     this.#forget()
     this.#identity = { id: randomId() }
@@ -326,7 +327,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     this.#hub.send({ type: 'goodbye', networkName: this.network })
   }
 
-  /** All links belong to an identity that is over. */
+  /** All links belong to the former identity. */
   #forget (): void {
     for (const peer of this.peers.values()) this.#remove(peer, 'lost')
   }
@@ -398,7 +399,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   #pack (channel: string, value: Sendable): Packed {
     const { ordered = true, maxRetransmits } = this.#channels.get(channel)?.options ?? {}
-    // Parts of a message could come in the wrong order, or not at all.
+    // The parts of a message could arrive in the wrong order, or not at all.
     return pack(value, ordered && maxRetransmits === undefined ? this.#options.maxMessageBytes : FRAME_BYTES - 1)
   }
 

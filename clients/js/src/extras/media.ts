@@ -55,7 +55,7 @@ export function publish<D extends object> (
 }
 
 /**
- * Stops a transceiver, once it has been negotiated. Chromium offers again and again for one that is stopped before, since no
+ * Stops a transceiver after its negotiation. Chromium offers again and again for one that is stopped before, since no
  * description ever has it. (Keeping transceivers for the next track instead, by their direction, crashes Chromium 148 when both sides do so at
  * once.)
  */

@@ -1,7 +1,10 @@
 // A passphrase that all members of a room share, and the hub does not know.
 import type { Sealer } from '../api.js'
 
-/** Makes guessing a passphrase by what the hub has seen slow (OWASP's number for PBKDF2 with SHA-256). Some tenths of a second, once. */
+/**
+ * Number of iterations: slows down guesses of a passphrase from the signals that a hub has seen (OWASP's number for
+ * PBKDF2 with SHA-256). They take some tenths of a second, once.
+ */
 const ITERATIONS = 600_000
 const IV_BYTES = 12
 
