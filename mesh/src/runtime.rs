@@ -160,7 +160,7 @@ async fn run(config: MeshConfig, dialer: Dialer, channels: Channels, busy: Arc<A
     }
 }
 
-/// Takes in letters from the shards, at most a batch a turn, whatever else waits.
+/// Processes letters from the shards, at most one batch per turn, even if links are not read.
 async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<ToMesh>>) {
     while let Some(letters) = mailbox.recv().await {
         let mut letters = letters.into_iter();

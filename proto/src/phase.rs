@@ -16,9 +16,9 @@ use crate::id::SessionId;
 /// ```
 ///
 /// The [`Router`](crate::Router) removes a session when it reaches [`Closing`](Self::Closing). The shard keeps the
-/// socket longer, until its queue is written and the client has closed. Between an output and its execution, or a
-/// socket's end and its input, the two may differ: inputs and outputs of a session that has ended on one side are
-/// ignored.
+/// socket longer, until its queue is written and the client has closed. The phases of the rules and of the shard may
+/// differ for a moment: between an output and its execution, or between a socket's end and its input. Inputs and
+/// outputs of a session that has ended on one side are ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionPhase {
     /// Not admitted: it waits until another session with its id has ended. Nothing is read from its socket.

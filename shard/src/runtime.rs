@@ -359,7 +359,7 @@ async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>)
     }
 }
 
-/// Takes in letters from other shards and from the mesh, at most a batch a turn.
+/// Processes letters from other shards and from the mesh, at most one batch per turn.
 async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<ToShard>>) {
     while let Some(letters) = mailbox.recv().await {
         let mut letters = letters.into_iter();

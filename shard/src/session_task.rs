@@ -96,7 +96,7 @@ fn drive(
     drive_again(cx)
 }
 
-/// Reads once from a socket with TLS, and takes in what could be decrypted.
+/// Reads once from a socket with TLS, and processes the decrypted data.
 fn decrypt(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<()> {
     let mut plain = core.take_plaintext();
     let polled = match core.session_mut(id).and_then(|session| session.write.tls.as_mut()) {
@@ -111,7 +111,7 @@ fn decrypt(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Co
         None => Some(Poll::Pending),
     };
     let Some(polled) = polled else {
-        // TLS has a defect that this connection's bytes show. It cannot carry a close frame any more.
+        // TLS has a defect that this connection's bytes show. The connection cannot carry a close frame any more.
         core.lost(id, CloseReason::Internal);
         core.restore_plaintext(plain);
         return Poll::Ready(());

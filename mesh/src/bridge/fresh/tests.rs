@@ -185,7 +185,7 @@ fn a_stopped_process_accepts_the_frames_that_waited() {
     }
 }
 
-/// What a hub of version 2.0 publishes.
+/// A frame of a hub of version 2.0.
 fn plain(to: Option<HubId>, envelopes: &[Envelope]) -> (Option<HubId>, Vec<u8>) {
     let mut payload = Vec::new();
     envelopes.iter().for_each(|envelope| envelope.encode(&mut payload));
