@@ -112,9 +112,9 @@ pub struct Relay {
     reach: Option<Reach>,
     /// Hubs with work that is left for other turns.
     busy: BTreeSet<HubId>,
-    /// The one that had the last slice.
+    /// The hub that had the last slice.
     last_worked_on: Option<HubId>,
-    /// [`RelayOutput::Unfinished`] has been put out and not been answered.
+    /// Whether [`RelayOutput::Unfinished`] has been put out and not been answered.
     unfinished: bool,
     discarded: Discarded,
     outputs: Outputs<RelayOutput>,

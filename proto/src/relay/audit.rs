@@ -1,4 +1,4 @@
-//! A look at the whole state, for simulators: whether its records agree with each other.
+//! Checks for simulators that all records of the state agree with each other.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use crate::limits::GREATEST_TIME;
 use super::{Relay, holding};
 
 impl Relay {
-    /// Compares all records of this hub with each other, and reports a contradiction as an impossible state. To be called between two
-    /// inputs. Takes time in proportion to the state, so only tests call it.
+    /// Compares all records of this hub with each other, and reports a contradiction as an impossible state. Call it
+    /// between two inputs. Takes time in proportion to the state, so only tests call it.
     ///
     /// # Panics
     ///

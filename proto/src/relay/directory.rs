@@ -1,7 +1,8 @@
-//! Which hub a peer is at, and what the shards of this hub are told of it.
+//! The hub of each peer, and the state of peers that the shards of this hub know.
 //!
-//! For a moment a peer can be at several hubs: while it moves, or after hubs that did not hear each other do again. Each
-//! hub's word for it is a [`Claim`]; the greatest holds. Shards are shown the peers of other hubs whose claim is the greatest.
+//! Several hubs can claim one peer for a moment: while the peer moves, or when a partition between hubs ends. A hub's
+//! statement that a peer is connected there is a [`Claim`]; the greatest claim holds. Shards receive the peers of other
+//! hubs whose claim is the greatest.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -126,7 +127,7 @@ impl Directory {
         self.entries.get(peer).is_some_and(|entry| entry.has_been_member)
     }
 
-    /// Notes the word of a hub: the session it holds now, if any.
+    /// Records the claim of a hub: the session it holds now, if any.
     pub(super) fn note(&mut self, peer: PeerId, hub: HubId, session: Option<PeerIncarnation>) {
         let entry = self.entries.get_or_create(peer);
         entry.claims.retain(|claim| claim.hub != hub);
@@ -138,14 +139,14 @@ impl Directory {
 }
 
 impl Relay {
-    /// Takes in that a hub's word for a peer has changed, and brings what the shards are shown up to date.
+    /// Processes a change of a hub's claim to a peer, and sends the shards the resulting changes.
     ///
-    /// It goes by what the hub holds now, so that it may be called late, and again.
+    /// It uses the hub's present state, so it may be called late or repeatedly.
     pub(super) fn reconsider(&mut self, peer: PeerId, hub: HubId, cause: &LeaveCause, now: Now) {
         let holding = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|h| &h.holding) };
         let session = holding.and_then(|holding| holding.peers.get(&peer)).map(|presence| presence.session);
         let before = self.directory.holder(&peer);
-        // Nobody could be later than such a session: it is no claim to the id.
+        // No session could be later than this one, so it is not accepted as a claim to the id.
         let believed = session.filter(|session| session.0 <= GREATEST_TIME);
         self.stats.numbers_refused += u64::from(believed != session);
         self.directory.note(peer, hub, believed);
@@ -164,7 +165,7 @@ impl Relay {
         self.legacy_reconsiders(peer, [before, holder], cause, now);
     }
 
-    /// A peer as the hub has it that holds it.
+    /// A peer, in the state of the hub that holds it.
     pub(super) fn presence(&self, peer: &PeerId) -> Option<&Arc<Presence>> {
         let holder = self.directory.holder(peer)?;
         let own = (holder.hub == self.config.hub).then_some(&self.own);
@@ -192,7 +193,7 @@ impl Relay {
         }
         let desired = holder.and_then(|claim| {
             if claim.hub == self.config.hub {
-                // Of its own peers the shards know themselves; those behind a legacy link they do not.
+                // Shards know the hub's own peers already, but not those behind a legacy link.
                 let legacy = self.legacy.holds(&peer);
                 return legacy.then(|| self.own.peers.get(&peer)).flatten().map(|held| (claim, Arc::clone(held)));
             }

@@ -51,7 +51,7 @@ impl Relay {
             unheard: unheard.map(|(&hub, _)| hub).take(MAX_NEIGHBOURS).collect(),
             link_unheard: false,
         });
-        // On every link, also on those that are spare: the other hub judges each by what it receives on it.
+        // Heartbeats go over every link, spare ones included: the other hub judges each link by its heartbeats.
         let links: Vec<(LinkId, bool)> = self.links.iter().map(|(&link, open)| (link, open.silent)).collect();
         for (link, link_unheard) in links {
             let beat =
@@ -93,8 +93,8 @@ impl Relay {
             && remote.incarnation == beat.incarnation
             && remote.beat.number <= beat.number + LATE_BEATS
         {
-            // It also receives on the bridge, even if its heartbeat arrived over a link first. Nobody repeats older
-            // news.
+            // It also receives on the bridge, even if its heartbeat arrived over a link first. Older heartbeats are not
+            // forwarded.
             if !remote.is_bridged(now.at) {
                 self.reach = None;
             }
@@ -233,7 +233,7 @@ impl Relay {
         self.send(Destination::from(via), Envelope::Heartbeat(beat));
     }
 
-    /// Forwards old news of a hub to that hub alone, if it is of a later incarnation than its current one. Its age
+    /// Forwards an old heartbeat of a hub only to that hub, if its incarnation is later than the current one. Its age
     /// counts the hubs on the way, in heartbeats.
     fn pass_back(&mut self, via: Via, beat: &Heartbeat, now: Now) {
         let furthest = LEASE + HEARTBEAT * u32::from(MAX_HOPS);

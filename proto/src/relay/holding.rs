@@ -33,7 +33,7 @@ impl Holding {
         self.seq = change.seq;
         let held = self.peers.get(&change.peer).map(|presence| presence.session);
         let claim = |incarnation| Claim { incarnation, hub: change.hub };
-        // Whatever is reported for a session whose claim has lost.
+        // Ignores changes of a session whose claim has lost.
         if held.is_some_and(|held| claim(change.session).against(claim(held)) == Precedence::Loses) {
             return;
         }
@@ -57,7 +57,7 @@ impl Holding {
         }
     }
 
-    /// Takes over a whole presence, and returns the peers of the one before.
+    /// Replaces the whole presence, and returns the peers of the previous one.
     pub(super) fn replace(
         &mut self,
         seq: u64,
@@ -80,7 +80,7 @@ impl Holding {
     }
 
     fn enter(&mut self, announcement: &Arc<Announcement>) {
-        // A hub with too many peers has no place for one more.
+        // A hub at the maximum number of peers gets no further one.
         let Some(presence) = self.peers.get_mut(&announcement.peer) else { return };
         let memberships = &mut Arc::make_mut(presence).memberships;
         let at = memberships.binary_search_by(|a| a.network.cmp(&announcement.network));
@@ -104,7 +104,7 @@ impl Holding {
     }
 }
 
-/// The digest of a part of a presence. That of the whole is the exclusive or of those of its parts.
+/// The digest of a part of a presence. The digest of the whole is the exclusive or of the digests of its parts.
 pub(super) fn digest<'a>(peers: impl Iterator<Item = &'a Arc<Presence>>) -> u64 {
     peers.fold(0, |digest, presence| digest ^ presence_hash(presence))
 }

@@ -1,4 +1,4 @@
-//! What goes into a relay and what comes out.
+//! The inputs and outputs of a relay.
 
 use crate::bugs::BugNote;
 use crate::envelope::Envelope;

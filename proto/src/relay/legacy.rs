@@ -35,7 +35,7 @@ impl Relay {
         self.ask_to_continue();
     }
 
-    /// Has peers leave whose legacy link has ended: one slice of them.
+    /// Processes one slice of the leaves of peers whose legacy link has ended.
     pub(super) fn end_legacy_peers(&mut self, now: Now) {
         let before = self.outputs.len();
         for _ in 0..self.config.tuning.slices.peers {

@@ -1,4 +1,4 @@
-//! When a hub begins, restarts, expires or says farewell, and the number by which shards call it.
+//! The beginning, restart, expiry and farewell of a hub, and the number by which shards know it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -68,7 +68,7 @@ impl Relay {
             }
             self.flood(&change, Some(via), now);
             if is_catching_up {
-                // Each change that comes has more than one of those before it applied.
+                // Each received change applies more than one of the held changes.
                 self.catch_up(change.hub, now);
             }
         }
@@ -86,7 +86,8 @@ impl Relay {
         }
     }
 
-    /// Takes in what has waited for something missing: so much in this turn, and the rest in others.
+    /// Applies held changes whose missing predecessor has arrived: a bounded number in this turn, the rest in later
+    /// turns.
     pub(super) fn catch_up(&mut self, hub: HubId, now: Now) {
         for _ in 0..self.config.tuning.slices.changes {
             let Some(remote) = self.hubs.get_mut(&hub) else { return };
@@ -155,8 +156,8 @@ impl Relay {
         }
     }
 
-    /// A hub is gone, and with it its peers: what it holds is nothing at once, and the shards are told in slices. Returns how many
-    /// peers it had.
+    /// Removes a hub with all its peers. Its replica is empty at once, and the shards are notified in slices. Returns
+    /// how many peers it had.
     pub(super) fn evict(&mut self, hub: HubId, state: State, now: Now) -> usize {
         let Some(remote) = self.hubs.get_mut(&hub) else {
             bug!(self.bugs, HubMissing, "{hub:?} is evicted");
@@ -197,7 +198,7 @@ fn leave_cause(change: &Change) -> LeaveCause {
     }
 }
 
-/// Puts announcements that are known in the place of those that say the same, so that nobody is told them again.
+/// Replaces announcements by known ones with the same contents, so that they are not sent again.
 pub(super) fn keep_what_is_known(presence: &mut Arc<Presence>, known: &Arc<Presence>) {
     if Arc::ptr_eq(presence, known) {
         return;
@@ -217,7 +218,7 @@ pub(super) fn keep_what_is_known(presence: &mut Arc<Presence>, known: &Arc<Prese
 }
 
 impl super::remote::Remote {
-    /// Something is missing: it is waited for, then asked for.
+    /// A change is missing: waits for it, and then requests a snapshot.
     pub(super) fn note_behind(&mut self, now: Duration) {
         self.behind_since.get_or_insert(now);
         let pause = self.pause();

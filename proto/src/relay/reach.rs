@@ -31,8 +31,8 @@ impl Relay {
 
     /// The way for signals of this hub's own peers: a way without answers is used only if there is no other.
     ///
-    /// Only the first step may differ from [`Self::route`]. If the next hub also avoided its own way, it could only
-    /// send the signal back, although both could reach the target.
+    /// Only the hub of the sender chooses differently from [`Self::route`]. If the next hub also avoided its own way,
+    /// it could only send the signal back, although both could reach the target.
     pub(super) fn signal_route(&mut self, hub: &HubId, now: Now) -> Option<Via> {
         self.find_route(hub, self.avoided(hub, now), now)
     }

@@ -45,8 +45,8 @@ pub(super) struct Remote {
     pub(super) ahead: BTreeMap<u64, (u64, Arc<Change>)>,
     /// The number of a heartbeat that was behind this replica, and the last change of the replica then.
     pub(super) mark: Option<(u64, u64)>,
-    /// Whether this replica is ahead of the hub's later heartbeats. A snapshot that says less is then accepted, and
-    /// others are sent none.
+    /// Whether this replica is ahead of the hub's later heartbeats. A snapshot with a lower number is then accepted,
+    /// and requests for one are declined.
     pub(super) doubted: bool,
     /// Number of snapshots received since this replica last agreed with a heartbeat.
     pub(super) vain_repairs: u32,
@@ -71,7 +71,7 @@ pub(super) struct Remote {
     /// Time until which it counts as being on the bridge.
     pub(super) bridged_until: Duration,
     pub(super) outbound: Outbound,
-    /// Signals whose outcome nobody will say. Their senders are told in slices.
+    /// Signals whose outcome will not arrive. Their senders are notified in slices.
     pub(super) lost: VecDeque<Outbound>,
     pub(super) inbound: Inbound,
     /// Outcomes to be sent back to it.
@@ -295,12 +295,12 @@ impl Remote {
         GAP_PATIENCE * (1 << self.vain_repairs.min(MAX_VAIN_REPAIRS))
     }
 
-    /// Signals to it whose senders have not been told what became of them.
+    /// Signals to it whose senders have not received an outcome.
     pub(super) fn in_flight(&self) -> usize {
         self.outbound.len() + self.lost.iter().map(Outbound::len).sum::<usize>()
     }
 
-    /// When the next thing about it is due.
+    /// The time of its next timeout.
     pub(super) fn due(&self) -> Option<Duration> {
         let lease = self.is_live().then_some(self.lease_ends);
         let sync = self.sync.as_ref().map(|sync| sync.deadline);

@@ -101,7 +101,7 @@ impl Relay {
                 rival.last_at = now.at;
             }
         }
-        // So old a heartbeat keeps no lease.
+        // A heartbeat of this age does not extend a lease.
         if rival.life == life && Duration::from_millis(u64::from(beat.age_ms)) >= LEASE {
             rival.recalled_at = Some(now.at);
         }
@@ -170,7 +170,7 @@ impl Relay {
         let step = 1 + self.config.keys.0 % LIFE_STEPS;
         let later = than.0.saturating_add(step);
         if later > GREATEST_TIME_FOLLOWED {
-            // Nobody would accept the incarnation after that.
+            // No hub would accept the next incarnation.
             return self.take_new_id(now);
         }
         self.config.incarnation = HubIncarnation(later);

@@ -258,7 +258,7 @@ impl Relay {
         let Sender::Hub { hub, counter, receipt } = origin.sender else {
             return bug!(self.bugs, OutcomeSender, "{:?}", origin.sender);
         };
-        // A hub that was lost, or has begun another life, has another number. A signal of a Go hub has none.
+        // A hub that was lost, or has begun another incarnation, has another number. A signal of a Go hub has none.
         if let Some(&from) = self.numbers.get(&hub) {
             self.answer(from, counter, outcome, receipt, now);
         }
@@ -332,7 +332,7 @@ impl Relay {
         }
     }
 
-    /// Tells the sender of the next signal that is lost with its hub. False when there is none.
+    /// Notifies the sender of the next signal that is lost with its hub. Returns false if there is none.
     pub(super) fn write_off_next(&mut self, to: HubId) -> bool {
         let Some(remote) = self.hubs.get_mut(&to) else { return false };
         while let Some(lost) = remote.lost.front_mut() {
@@ -347,7 +347,7 @@ impl Relay {
 
     fn write_off(&mut self, Pending { origin, target, .. }: Pending, receipts_are_due: bool) {
         let waited_for = matches!(origin.sender, Sender::Session { ticket, .. } if ticket != 0);
-        // Receipts have the same time at their sender's shard, which has said `unknown` by itself.
+        // The sender's shard has the same timeout, and has sent the receipt `unknown` already.
         if !(waited_for && receipts_are_due) {
             self.resolve(origin, target, Outcome::Failed(ErrorCode::Unknown));
         }

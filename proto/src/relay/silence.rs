@@ -45,7 +45,7 @@ impl Relay {
         }
     }
 
-    /// Takes in what a neighbour's own heartbeat says of the link that it came on.
+    /// Processes a neighbour's report about the link on which its heartbeat arrived.
     pub(super) fn note_unheard(&mut self, via: Via, beat: &Heartbeat, now: Now) {
         let Via::Link(link) = via else { return };
         let unheard = beat.link_unheard;
@@ -69,7 +69,7 @@ impl Relay {
         self.beat_soon(now);
     }
 
-    /// Chooses among the links to a hub the one to use: of those that work one to its present life, and of those the newest.
+    /// Chooses the link to a hub: the newest working one to its present incarnation.
     ///
     /// The two ends of two links at once may choose different ones. A link to another live hub with the same id comes last.
     pub(super) fn choose_link(&mut self, hub: HubId) {

@@ -1,9 +1,10 @@
 //! Long work of the relay, a slice in each turn.
 //!
-//! A hub's end, a snapshot that is installed and changes that have waited for one concern many peers. What the hubs hold is
-//! updated at once; the directory and the shards follow peer by peer, in the order of ids, at most [`Slices`](crate::Slices) in a turn. The
-//! work that is left is a position in that order and no list. Whatever happens to a peer before its turn first brings the peer up
-//! to date ([`Relay::settle`]), so that the slices have no order to keep with what happens between them.
+//! The end of a hub, the installation of a snapshot, and the application of held changes concern many peers. What the
+//! hubs hold is updated at once; the directory and the shards follow peer by peer, in the order of ids, at most
+//! [`Slices`](crate::Slices) in a turn. The work that is left is a position in that order and no list. Any event of a
+//! peer before its turn first settles the peer ([`Relay::settle`]), so the slices need no order relative to events
+//! between them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -20,7 +21,7 @@ use super::directory::LeaveCause;
 use super::remote::Remote;
 use super::{Relay, RelayOutput};
 
-/// Peers of a hub whose claims and letters are behind what the hub holds.
+/// Peers of a hub whose claims and letters do not match the hub's presence yet.
 #[derive(Debug)]
 pub(super) struct Unsettled {
     /// Peers up to this one are settled.
@@ -40,7 +41,7 @@ impl Discarded {
         }
     }
 
-    /// Frees as many peers at the most.
+    /// Frees at most this number of peers.
     pub(super) fn free(&mut self, most: usize) {
         for _ in 0..most {
             let Some(peers) = self.0.front_mut() else { return };
@@ -58,7 +59,7 @@ impl Discarded {
 impl Remote {
     /// From here on the directory and the shards are behind for all peers of the hub.
     pub(super) fn unsettle(&mut self, cause: LeaveCause) {
-        // Those that an end has left behind are still lost with their hub, whatever is received of its next life.
+        // Peers that an end has left unsettled are lost with their hub, even if its next incarnation has sent changes.
         let is_ending = self.unsettled.as_ref().is_some_and(|unsettled| matches!(unsettled.cause, LeaveCause::HubGone));
         let cause = if is_ending { LeaveCause::HubGone } else { cause };
         self.unsettled = Some(Unsettled { after: None, cause });
@@ -100,7 +101,7 @@ impl Remote {
 }
 
 impl Relay {
-    /// Has the long work on a hub go on, in this turn and in others.
+    /// Continues the long work on a hub, in this turn and in later ones.
     pub(super) fn begin_work(&mut self, hub: HubId) {
         self.busy.insert(hub);
         self.ask_to_continue();
@@ -158,8 +159,8 @@ impl Relay {
         true
     }
 
-    /// Brings a peer up to date that the end of a hub or a legacy link, or a snapshot, concerns and whose turn has not come. To be called before anything is
-    /// decided about the peer.
+    /// Settles a peer whose turn in a slice has not come: one of a lost hub, of an ended legacy link, or of a snapshot.
+    /// Call it before any decision about the peer.
     pub(super) fn settle(&mut self, peer: &PeerId, now: Now) {
         if self.legacy.is_leaving(peer) {
             self.leave_legacy(*peer, LeaveReason::HubLost, now);
@@ -183,8 +184,7 @@ impl Relay {
         }
     }
 
-    /// Puts announcements that the shards know in the place of those of a snapshot that say the same, so that nobody is told them
-    /// again.
+    /// Replaces announcements of a snapshot by equal ones that the shards know, so that they are not sent again.
     pub(super) fn keep_what_is_shown(&mut self, peer: &PeerId, hub: HubId) {
         if let Some(remote) = self.hubs.get_mut(&hub)
             && remote.awaits(peer).is_some()

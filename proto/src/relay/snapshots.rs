@@ -48,7 +48,7 @@ impl Outgoing {
         self.before.len() <= most
     }
 
-    /// The next peer of the snapshot, which [`Self::next`] is taken for.
+    /// The next peer of the snapshot, for [`Self::next`].
     fn peek(&mut self, held: &BTreeMap<PeerId, Arc<Presence>>) -> Option<&Arc<Presence>> {
         while self.next.is_none() {
             let from = self.after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -287,7 +287,7 @@ impl Relay {
         let agrees = |sync: &mut Sync| sync.found == sync.digest && sync.seq >= least;
         let Some(sync) = remote.sync.take_if(agrees) else { return self.refuse_snapshot(hub, now) };
         let before = remote.holding.replace(sync.seq, sync.digest, sync.peers);
-        // Why those that are gone left was said in a change that did not come.
+        // The reason of these leaves was in a change that did not arrive.
         remote.unsettle(LeaveCause::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost)));
         remote.behind_since = None;
         (remote.mark, remote.doubted) = (None, false);
@@ -302,7 +302,7 @@ impl Relay {
         self.answer_waiters(hub, now);
     }
 
-    /// A snapshot was not of the form, or not what it said.
+    /// A snapshot was malformed, or its digest was wrong.
     fn refuse_snapshot(&mut self, hub: HubId, now: Now) {
         if let Some(remote) = self.hubs.get_mut(&hub) {
             remote.vain_repairs = remote.vain_repairs.saturating_add(1);
@@ -310,7 +310,7 @@ impl Relay {
         self.give_up_snapshot(hub, now);
     }
 
-    /// A snapshot did not come, or was not what it said.
+    /// A snapshot did not arrive, or its digest was wrong.
     pub(super) fn give_up_snapshot(&mut self, hub: HubId, now: Now) {
         if self.hubs.get(&hub).is_some_and(|remote| remote.sync.is_some()) {
             self.stats.snapshots_refused += 1;
@@ -318,7 +318,7 @@ impl Relay {
         }
     }
 
-    /// The snapshot that was asked for is not waited for any longer; another is asked for soon.
+    /// Stops waiting for the requested snapshot; another one is requested soon.
     fn stop_snapshot(&mut self, hub: HubId, now: Now) {
         let remote = self.hubs.get_mut(&hub);
         let Some((sync, remote)) = remote.and_then(|remote| Some((remote.sync.take()?, remote))) else {
@@ -349,7 +349,7 @@ impl Relay {
     }
 }
 
-/// Takes the snapshots out that are so.
+/// Removes and returns the snapshots that satisfy the condition.
 fn take_out(queue: &mut VecDeque<Outgoing>, mut are: impl FnMut(&mut Outgoing) -> bool) -> Vec<Outgoing> {
     let mut taken = Vec::new();
     for _ in 0..queue.len() {

@@ -1,4 +1,5 @@
-//! Takeovers between hubs: an id that is connected to one hub connects to another, and the first hub is asked.
+//! Takeovers between hubs: a second connection with an id arrives at another hub, which asks the hub of the first
+//! connection.
 
 use crate::envelope::{Envelope, Route, Routed};
 use crate::id::{HubId, HubIncarnation, PeerId, ShardId};

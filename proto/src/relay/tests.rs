@@ -386,7 +386,7 @@ fn a_peer_is_known_along_a_chain_and_leaves_it() {
 }
 
 #[test]
-fn a_hub_that_comes_late_learns_of_those_that_are_there() {
+fn a_late_hub_learns_the_existing_peers() {
     let mut net = Net::chain(2);
     for peer in 10..200 {
         net.joins(1, peer, 0);
@@ -430,7 +430,7 @@ fn in_a_full_mesh_one_change_is_one_envelope_for_each_other_hub() {
 }
 
 #[test]
-fn a_dead_hub_takes_its_peers_with_it_once_and_returns_with_others() {
+fn a_dead_hubs_peers_leave_once_and_it_returns_with_others() {
     let mut net = Net::full(3);
     net.joins(1, 7, 0);
     net.joins(2, 8, 0);
@@ -483,7 +483,7 @@ fn an_id_that_is_live_on_two_hubs_stays_with_the_later_session() {
 }
 
 #[test]
-fn a_change_that_is_lost_is_repaired_without_telling_anybody_twice() {
+fn a_lost_change_is_repaired_without_a_repeated_event() {
     let mut net = Net::full(2);
     net.joins(1, 7, 0);
     net.loses = |envelope| envelope.kind() == EnvelopeKind::Change;
@@ -522,7 +522,7 @@ fn a_peer_that_returned_unnoticed_is_known_in_its_new_stay() {
 }
 
 #[test]
-fn a_full_link_answers_at_once_and_is_repaired_when_it_is_not() {
+fn a_full_link_answers_at_once_and_is_repaired_later() {
     let mut net = Net::full(2);
     net.joins(2, 8, 0);
     let link = net.hubs[&1].by_hub[&hub(2)];
@@ -611,7 +611,7 @@ fn a_hub_whose_clock_went_back_is_believed_when_it_returns() {
 }
 
 #[test]
-fn a_goodbye_is_heard_as_one() {
+fn a_goodbye_is_received_as_a_goodbye() {
     let mut net = Net::chain(3);
     net.joins(1, 7, 0);
     net.joins(3, 9, 0);
@@ -626,7 +626,7 @@ fn a_goodbye_is_heard_as_one() {
 
 /// Its sender may have sent later ones straight to the mesh since.
 #[test]
-fn a_signal_that_made_a_detour_is_not_sent_on_once_its_target_has_joined() {
+fn a_detoured_signal_is_not_delivered_after_its_target_has_joined() {
     let mut net = Net::chain(2);
     net.opens(1, 7, 0);
     net.joins(2, 8, 0);
@@ -657,7 +657,7 @@ fn a_signal_that_made_a_detour_is_not_sent_on_once_its_target_has_joined() {
 }
 
 #[test]
-fn a_signal_whose_sender_has_gone_meanwhile_is_not_passed_on() {
+fn a_signal_of_a_departed_sender_is_not_delivered() {
     let mut net = Net::chain(2);
     net.joins(1, 7, 0);
     net.joins(2, 8, 0);
@@ -680,7 +680,7 @@ fn a_signal_whose_sender_has_gone_meanwhile_is_not_passed_on() {
 }
 
 #[test]
-fn a_hub_that_ends_is_not_waited_for() {
+fn a_stopping_hub_leaves_at_once() {
     let mut net = Net::full(3);
     net.joins(1, 7, 0);
     net.hears(2);
@@ -708,7 +708,7 @@ fn a_question_is_passed_on_over_a_full_link() {
 }
 
 #[test]
-fn an_outcome_for_an_earlier_life_of_a_hub_is_not_taken_for_one_of_the_next() {
+fn an_outcome_for_an_earlier_incarnation_is_ignored() {
     let mut net = Net::full(2);
     net.joins(2, 8, 0);
     net.pass(HEARTBEAT);
@@ -731,7 +731,7 @@ fn an_outcome_for_an_earlier_life_of_a_hub_is_not_taken_for_one_of_the_next() {
 }
 
 #[test]
-fn a_hub_that_beats_often_judges_leases_in_time_nevertheless() {
+fn frequent_heartbeats_do_not_delay_the_expiry_of_leases() {
     let mut net = Net::full(2);
     let link = net.hubs[&1].by_hub[&hub(2)];
     net.hubs.remove(&2);

@@ -1,4 +1,4 @@
-//! What a relay shows of itself: counters, gauges, and the state of other hubs.
+//! The statistics of a relay: counters, gauges, and the state of other hubs.
 
 use std::sync::Arc;
 use std::time::Duration;

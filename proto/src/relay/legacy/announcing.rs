@@ -1,4 +1,4 @@
-//! What a Go hub is sent on a legacy link: announcements as the link has room, and signals.
+//! Messages to a Go hub on a legacy link: announcements, as the link has room, and signals.
 
 use std::collections::BTreeSet;
 use std::hash::BuildHasher;
@@ -57,7 +57,7 @@ impl Relay {
         }
         let peer = &announcement.peer;
         let hub = self.directory.holder(peer).map(|claim| claim.hub).filter(|hub| *hub != self.config.hub);
-        // An earlier peer whose turn is still to come is announced then, as it is by then.
+        // An earlier peer whose turn is still to come is announced in its turn, with its state at that time.
         let awaits = |open: &LegacyLink| open.earlier.as_ref().is_some_and(|earlier| earlier.awaits(hub, peer));
         let links =
             self.legacy.links.iter().filter(|(link, open)| !awaits(open) && !self.legacy.has_announced(**link, peer));
@@ -94,7 +94,8 @@ impl Relay {
         }
     }
 
-    /// Has a link owe what a peer announced, if the peer is an earlier one whose turn has not come.
+    /// Adds a peer's announcements to those that a link must still send, if the peer is an earlier one whose turn has
+    /// not come.
     pub(super) fn owe_earlier(&mut self, link: LinkId, peer: &PeerId) {
         let Some(holder) = self.directory.holder(peer).map(|claim| claim.hub) else { return };
         let hub = Some(holder).filter(|holder| *holder != self.config.hub);
@@ -124,7 +125,7 @@ impl Relay {
                 return;
             };
             (earlier.hub, earlier.after) = (hub, Some(peer));
-            // A peer that another hub holds by now is read there, or was announced when it came there.
+            // A peer that another hub holds now is announced in that hub's turn, or was announced when it moved there.
             let holder = self.directory.holder(&peer).map(|claim| claim.hub);
             let is_held = holder == Some(hub.unwrap_or(self.config.hub));
             let was_done = earlier.done.remove(&peer);

@@ -1,4 +1,4 @@
-//! The legacy links of this hub, and which peer is behind which of them.
+//! The legacy links of this hub, and the peers behind each of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
@@ -21,7 +21,7 @@ pub(in crate::relay) struct Legacy {
     /// announcement of a known peer may be this hub's own, and would keep the peer when its link has ended.
     pub(super) peers: HashMap<PeerId, LinkId, Keys>,
     /// Peers that have left the mesh, and Go peers that have left a network, while there were legacy links. A late
-    /// signal of theirs announces nobody.
+    /// signal of these peers announces no peer.
     left: Recent,
     pub(super) keys: Keys,
 }
@@ -126,7 +126,7 @@ impl Legacy {
         true
     }
 
-    /// Whether links and peers agree on who is behind whom.
+    /// Whether the records of links and of peers agree.
     pub(in crate::relay) fn audit(&self) -> Result<(), String> {
         for (peer, link) in &self.peers {
             let open = self.links.get(link).map(|open| &open.peers);
@@ -151,8 +151,8 @@ impl Legacy {
         }
     }
 
-    /// Whether a message echoes an event that was sent to that link recently; once for each time. A dialed Go hub
-    /// echoes nothing itself: there, an echo has passed through another Go hub.
+    /// Whether a message echoes an event that was sent to that link recently; once for each time. A dialed Go hub sends
+    /// no echoes of its own: an echo from it has passed through another Go hub.
     pub(super) fn is_echo(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) -> bool {
         let hash = self.keys.hash_one((peer, network));
         let is_only_one = self.links.len() == 1;

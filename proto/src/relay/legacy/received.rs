@@ -1,4 +1,4 @@
-//! What a Go hub sends on a legacy link: announcements, leaves and signals of its peers.
+//! Messages from a Go hub on a legacy link: announcements, leaves and signals of its peers.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -77,9 +77,9 @@ impl Relay {
 
     /// Whether this link may send signals for a peer in this network.
     ///
-    /// Peers older than the link have never been announced on it. Therefore a peer's first signal in a network counts
-    /// as its announcement there, with empty data, unless the peer belongs to another hub or the signal may be an echo
-    /// of this mesh.
+    /// Peers older than the link have never been announced on it. A peer's first signal in a network therefore counts
+    /// as its announcement there, with empty data. Exceptions are a peer of another hub, and a signal that may be an
+    /// echo of this mesh.
     fn may_signal(&mut self, link: LinkId, peer: PeerId, network: &str, now: Now) -> bool {
         let known = self.is_behind(link, &peer);
         if known && self.is_in(&peer, network) {

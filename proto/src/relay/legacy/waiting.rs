@@ -1,7 +1,7 @@
 //! Announcements of Go hubs that cannot take effect yet, because their peer has another claim.
 //!
 //! That claim may be dead: its hub was killed and its lease lasts for another eight seconds, or its connection is lost
-//! and nobody has noticed. A Go hub does not repeat an announcement, so it is kept until the claim has ended.
+//! unnoticed. A Go hub does not repeat an announcement, so it is kept until the claim has ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

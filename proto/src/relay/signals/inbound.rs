@@ -1,4 +1,4 @@
-//! Signals that arrived from one hub: which is the next, and which wait for an earlier one.
+//! Signals from one hub: the order in which they are delivered, and those that wait for an earlier one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

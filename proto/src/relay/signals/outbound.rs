@@ -93,7 +93,7 @@ impl Outbound {
         targets.any(|target| first != Some(target))
     }
 
-    /// Takes out those whose time has passed, as many at the most. The rest stays due.
+    /// Removes and returns at most `most` expired signals. The rest stays due.
     pub(super) fn expire(&mut self, most: usize, now: Duration) -> Vec<Pending> {
         let mut expired = Vec::new();
         while expired.len() < most && self.due().is_some_and(|at| at <= now) {
@@ -103,7 +103,7 @@ impl Outbound {
         expired
     }
 
-    /// Takes out all that is outstanding. Counters go on from here.
+    /// Removes and returns all outstanding signals. Counters continue from here.
     pub(super) fn give_up(&mut self) -> Self {
         let counter = self.counter;
         std::mem::replace(self, Self { counter, ..Self::default() })
@@ -150,7 +150,7 @@ mod tests {
             }
             outbound.counter()
         };
-        // So many that some are put aside.
+        // This number is so great that some are put aside.
         let after = issue(Outbound::RECENT + 2 * MAX_UNANSWERED_LOOKED_AT, 1);
         issue(1, 2);
         issue(1, 3);

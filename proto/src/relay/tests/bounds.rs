@@ -60,7 +60,7 @@ fn outcome_over(links: u8) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn a_signal_crosses_so_many_links_and_is_unreachable_over_one_more() {
+fn a_signal_crosses_a_bounded_number_of_links() {
     let (outcome, heard) = outcome_over(MAX_HOPS);
     assert_eq!((&outcome[..], &heard[..]), (&["outcome 208 delivered".into()][..], &["signal 207 208".into()][..]));
     let (outcome, heard) = outcome_over(MAX_HOPS + 1);

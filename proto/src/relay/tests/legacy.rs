@@ -81,7 +81,7 @@ impl Net {
 }
 
 #[test]
-fn a_peer_of_a_go_hub_that_comes_over_and_leaves_is_gone() {
+fn a_peer_that_moves_from_a_go_hub_and_leaves_is_gone() {
     let mut net = Net::full(2);
     net.go_hub(1, LinkId(99));
     net.go_hub_says(1, LinkId(99), &discovered(7, "n"));
@@ -135,7 +135,7 @@ fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
     for echo in net.told(one) {
         net.go_hub_says(1, one, &echo);
     }
-    // Once more, and late.
+    // The announcement arrives once more, and late.
     net.joins(1, 9, 0);
     net.pass(crate::limits::LEGACY_ECHO);
     net.texts.clear();
@@ -170,7 +170,7 @@ fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
 }
 
 #[test]
-fn an_echo_that_comes_after_the_leave_brings_nobody_back() {
+fn an_echo_after_the_leave_brings_no_peer_back() {
     let mut net = Net::full(2);
     let link = LinkId(99);
     net.input(1, RelayInput::LegacyUp { link, hub: hub(50), dialed: false });
@@ -205,7 +205,7 @@ fn an_echo_that_comes_after_the_leave_brings_nobody_back() {
 }
 
 #[test]
-fn a_go_hub_is_told_as_much_as_its_link_takes() {
+fn a_go_hub_receives_as_much_as_its_link_accepts() {
     let mut net = Net::full(2);
     for peer in 0..200 {
         net.joins(if peer < 190 { 1 } else { 1 + peer % 2 }, peer, 0);
@@ -314,7 +314,7 @@ fn the_first_signal_of_a_silent_peer_makes_it_known() {
 }
 
 #[test]
-fn a_signal_that_comes_back_makes_nobody_known() {
+fn an_echoed_signal_makes_no_peer_known() {
     let mut net = Net::full(2);
     let link = LinkId(99);
     net.go_hub(1, link);
@@ -331,13 +331,13 @@ fn a_signal_that_comes_back_makes_nobody_known() {
     for from in [8, 9] {
         net.go_hub_says(1, link, &offer(from, 7, "n"));
     }
-    // Nor does what is still under way of a Go peer that has left.
+    // Messages in flight of a Go peer that has left do not make it known either.
     net.go_hub_says(1, link, &disconnected(7));
     net.hears(2);
     net.go_hub_says(1, link, &offer(7, 8, "n"));
     net.go_hub_says(1, link, &offer(50, 8, "n"));
     assert_eq!(net.hears(2), [""; 0], "and hubs are no peers");
-    // After that its word counts.
+    // After that time its messages count again.
     net.pass(crate::limits::LEGACY_ECHO);
     net.go_hub_says(1, link, &offer(7, 8, "n"));
     assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
@@ -554,7 +554,7 @@ fn signals_stand_between_discovery_and_leave_at_a_go_hub_and_here() {
     }
     net.run();
     assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n", "signal 7 8", "left 7 n goodbye"]);
-    // And the other way: a peer of this hub, and one of the next.
+    // The same in the other direction: a peer of this hub, and one of the next.
     net.go_hub_says(1, link, &discovered(7, "n"));
     net.texts.clear();
     for hub in [1, 2] {

@@ -204,7 +204,7 @@ fn is_whole(net: &mut Net) {
 }
 
 #[test]
-fn no_life_that_is_told_parts_a_hub_from_the_others_for_ever() {
+fn no_reported_incarnation_separates_a_hub_for_ever() {
     for life in [GREATEST_TIME_FOLLOWED - 1, GREATEST_TIME_FOLLOWED, GREATEST_TIME, GREATEST_TIME + 1, 1 << 62] {
         for process in [0, 5] {
             let mut net = Net::full(3);
@@ -220,7 +220,7 @@ fn no_life_that_is_told_parts_a_hub_from_the_others_for_ever() {
 }
 
 #[test]
-fn no_number_of_heartbeats_and_no_count_of_changes_does_either() {
+fn no_heartbeat_or_change_number_separates_a_hub_for_ever() {
     for (number, seq) in [(1 << 62, 0), (1 << 40, 1 << 40), (1, 1 << 62)] {
         let mut net = Net::full(3);
         net.pass(RIVAL_PATIENCE);
@@ -247,7 +247,7 @@ fn a_session_from_far_away_is_no_claim_and_makes_no_other_later() {
 }
 
 #[test]
-fn no_life_that_has_ended_comes_back() {
+fn no_ended_incarnation_returns() {
     let mut net = Net::full(2);
     net.pass(HEARTBEAT);
     let via = Via::Link(net.hubs[&1].by_hub[&hub(2)]);

@@ -1,4 +1,5 @@
-//! Numbers, snapshots and orders that no working hub sends. What they do to others is over after a time that is known.
+//! Tests of numbers, snapshots and orders that no working hub sends. Their effect on other hubs ends after a bounded
+//! time.
 
 use super::*;
 use crate::envelope::{Change, ChangeKind, Presence, Route, Routed, SignalEnvelope, SnapshotPart};
@@ -39,7 +40,7 @@ pub(super) fn forged_signal(net: &Net, counter: u64) -> Envelope {
     Envelope::Routed(route, Box::new(Routed::Signal(signal)))
 }
 
-/// Sends a signal from hub 1 to hub 2, and returns what became of it.
+/// Sends a signal from hub 1 to hub 2, and returns its outcome.
 fn outcome(net: &mut Net) -> String {
     net.hears(1);
     net.signals(1, 11, 12, 1);
@@ -106,7 +107,7 @@ fn signals_go_on_after_more_were_lost_than_can_be_under_way() {
 }
 
 #[test]
-fn signals_that_were_held_up_on_the_way_are_still_too_late() {
+fn delayed_signals_are_still_too_late() {
     let mut net = triangle();
     // Four are held up, and the fifth takes another way.
     net.signals(1, 11, 12, 0);
@@ -167,7 +168,7 @@ fn a_forged_change_far_ahead_is_forgotten_and_asks_for_few_snapshots() {
 }
 
 #[test]
-fn forged_changes_in_their_turn_are_taken_back_though_their_hub_says_no_more() {
+fn forged_changes_in_order_are_removed_even_if_their_hub_is_quiet() {
     for count in [1, 40] {
         let mut net = triangle();
         let seq = net.hubs[&1].own.seq;
@@ -243,7 +244,7 @@ fn a_snapshot_with_too_great_a_count_is_replaced() {
 }
 
 #[test]
-fn one_who_sends_wrong_snapshots_is_asked_less_and_less_and_others_are_asked() {
+fn a_sender_of_wrong_snapshots_is_asked_less_and_others_are_asked() {
     let mut net = triangle();
     net.loses = |envelope| envelope.kind() == EnvelopeKind::Snapshot;
     let wrong = |net: &mut Net| {

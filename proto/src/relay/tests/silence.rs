@@ -25,7 +25,7 @@ fn reaches(net: &mut Net, n: u8, from: u8, target: u8) -> bool {
 }
 
 #[test]
-fn signals_go_round_a_link_that_swallows_them_in_either_direction() {
+fn signals_avoid_a_link_that_drops_them_in_either_direction() {
     for swallows in [&[(1, 2), (2, 1)][..], &[(1, 2)], &[(2, 1)]] {
         let mut net = triangle();
         net.swallows = swallows.to_vec();
@@ -65,7 +65,7 @@ fn a_silent_link_is_used_where_there_is_no_other_way() {
 }
 
 #[test]
-fn something_long_that_arrives_in_parts_is_no_silence() {
+fn a_long_message_in_parts_is_not_silence() {
     let mut net = triangle();
     let link = net.hubs[&1].by_hub[&hub(2)];
     net.swallows = vec![(2, 1)];
@@ -149,7 +149,7 @@ fn a_silent_link_is_not_used_beside_one_that_works_whichever_life_said_hello_on_
 }
 
 #[test]
-fn a_way_on_which_all_goes_unanswered_is_left_for_another() {
+fn an_unanswered_way_is_replaced_by_another() {
     // Two ways from 1 to 4: through 2 and through 3.
     let mut net = Net::new(4);
     for (a, b) in [(1, 2), (1, 3), (2, 4), (3, 4)] {

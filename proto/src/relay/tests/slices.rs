@@ -4,7 +4,7 @@ use super::*;
 use crate::Slices;
 use crate::limits::{GAP_PATIENCE, SLICE_PEERS};
 
-/// Peers that a slice of these tests looks at.
+/// Number of peers that a slice of these tests examines.
 const SLICE: usize = 4;
 
 /// Three hubs, all linked, whose slices are small. The third has peers 10 up to `last`.
@@ -26,7 +26,7 @@ fn crowded(last: u8) -> Net {
 }
 
 impl Net {
-    /// Slices until nothing is left. Each has no more letters than `most`.
+    /// Runs slices until nothing is left, and checks that each has at most `most` letters.
     fn finish(&mut self, n: u8, most: usize) -> Vec<String> {
         let mut heard = Vec::new();
         while self.go_on(n) {
@@ -69,7 +69,7 @@ fn the_end_of_a_hub_reaches_the_shards_in_slices() {
     let stats = net.hubs.get_mut(&1).unwrap().stats(net.now).clone();
     assert_eq!((stats.unsettled_hubs, stats.remote_peers, stats.ghosts_evicted), (1, 50 - SLICE as u64, 50));
     assert!(stats.ghost_age_ms >= LEASE.as_millis() as u64, "they are still shown");
-    // Heartbeats are heard and said between two slices.
+    // Heartbeats are received and sent between two slices.
     net.pass(HEARTBEAT * 2);
     assert!(net.hubs.get_mut(&1).unwrap().stats(net.now).hubs == 1 && net.hears(1).is_empty());
     let mut heard = begun;
@@ -94,7 +94,7 @@ fn questions_about_a_peer_of_a_lost_hub_do_not_wait_for_its_slice() {
     // One connects here.
     net.letter(1, ToMesh::AskTakeover { peer: id(58), shard: ShardId(0), ticket: 7, resume: None });
     assert_eq!(net.hears(1), ["left 58 n peer-disconnected", "nowhere 58", "answered 7 false"]);
-    // One is sent a signal.
+    // One of the peers receives a signal.
     net.opens(1, 5, 1);
     net.joins(1, 5, 1);
     net.signals(1, 5, 57, 1);
@@ -105,7 +105,7 @@ fn questions_about_a_peer_of_a_lost_hub_do_not_wait_for_its_slice() {
 }
 
 #[test]
-fn a_hub_that_returns_before_its_end_is_worked_out_is_whole_and_nobody_hears_twice() {
+fn a_hub_that_returns_during_its_sliced_end_causes_no_repeated_event() {
     let mut net = crowded(59);
     net.pauses = vec![1];
     // It is cut off for longer than its lease, and one peer leaves meanwhile.
@@ -144,7 +144,7 @@ fn repaired(last: u8, meanwhile: impl FnOnce(&mut Net)) -> Net {
 }
 
 #[test]
-fn a_snapshot_is_worked_out_in_slices_and_changes_come_between_them() {
+fn a_snapshot_is_installed_in_slices_with_changes_between_them() {
     let mut net = repaired(40, |net| {
         for peer in 41..=60 {
             net.opens(3, peer, 1);
@@ -207,7 +207,7 @@ fn changes_that_have_waited_are_applied_in_slices() {
 }
 
 #[test]
-fn senders_hear_in_slices_what_is_lost_with_a_hub() {
+fn senders_of_signals_lost_with_a_hub_are_notified_in_slices() {
     let mut net = crowded(10);
     net.opens(1, 5, 1);
     net.joins(1, 5, 1);
@@ -248,14 +248,14 @@ fn signals_that_expire_together_are_written_off_over_several_turns() {
 }
 
 #[test]
-fn a_snapshot_is_of_the_moment_at_which_it_was_begun() {
+fn a_snapshot_has_the_state_at_its_beginning() {
     let mut net = crowded(250);
     let to_new = net.link_without_room();
     // The new hub takes one part, and has no room for the others yet.
     net.input(3, RelayInput::Room { way: to_new });
     net.run();
     assert_eq!(net.hubs[&3].stats.sent[EnvelopeKind::Snapshot as usize], 1);
-    // Those that have been read leave, those that have not leave, join or return.
+    // Peers that have been read leave. Of the others, some leave, some join, and some return.
     net.leaves(3, 11, 1);
     net.leaves(3, 249, 1);
     net.leaves(3, 200, 1);

@@ -43,7 +43,7 @@ fn repairing() -> (Net, HubIncarnation) {
 }
 
 #[test]
-fn one_who_asks_a_hub_that_gives_its_own_repair_up_is_told_so() {
+fn a_request_is_declined_when_the_asked_hub_gives_up_its_own_repair() {
     let (mut net, _) = repairing();
     net.hears(3);
     net.pass(SNAPSHOT_PATIENCE);
@@ -95,7 +95,7 @@ fn a_request_that_nothing_is_known_about_is_declined() {
 }
 
 #[test]
-fn more_snapshots_than_one_link_takes_are_declined() {
+fn snapshots_beyond_the_maximum_of_a_link_are_declined() {
     let mut net = Net::chain(2);
     let link = net.hubs[&2].by_hub[&hub(1)];
     net.full.push((2, Way::Link(link)));
