@@ -170,7 +170,7 @@ export interface Room<D extends object = Record<string, Json>> extends Events<Ro
 	channel(name: string, options?: ChannelOptions): Channel<D>;
 	/** Connects to the hub at once, if the next attempt waits. */
 	retry(): void;
-	/** Says goodbye and closes everything. No event afterwards. */
+	/** Says goodbye and closes everything. No events follow. */
 	leave(): void;
 }
 /** Another page in the room. The same object for as long as it is there, over all reconnects. */

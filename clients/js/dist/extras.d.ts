@@ -118,7 +118,7 @@ interface Room<D extends object = Record<string, Json>> extends Events<RoomEvent
 	channel(name: string, options?: ChannelOptions): Channel<D>;
 	/** Connects to the hub at once, if the next attempt waits. */
 	retry(): void;
-	/** Says goodbye and closes everything. No event afterwards. */
+	/** Says goodbye and closes everything. No events follow. */
 	leave(): void;
 }
 interface Peer<D extends object = any> {

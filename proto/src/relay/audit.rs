@@ -45,7 +45,7 @@ impl Relay {
         ensure(digest == self.own.digest, || format!("the digest of {} own peers", self.own.peers.len()))
     }
 
-    /// Each claim is of a presence, and each peer that shards were shown is the one that holds.
+    /// Each claim belongs to a peer of a presence, and the shards know the claim that holds.
     fn audit_claims(&self) -> Result<(), String> {
         let mut shown = 0;
         for (peer, claim, is_shown) in self.directory.claims() {

@@ -25,7 +25,7 @@ use super::{Relay, RelayOutput};
 #[derive(Debug)]
 pub(super) struct Directory {
     entries: Entries,
-    /// Peers that the shards are shown.
+    /// Number of peers that the shards know.
     pub(super) shown: usize,
 }
 
@@ -72,7 +72,7 @@ impl Entries {
 struct Entry {
     claims: SmallVec<[Claim; 1]>,
     shown: Option<(Claim, Arc<Presence>)>,
-    /// By the claim that is shown, it is or has been in a network.
+    /// The peer is or has been in a network, by the claim that the shards know.
     has_been_member: bool,
 }
 
@@ -104,7 +104,7 @@ impl Directory {
         Claim::winner(&self.entries.get(peer)?.claims)
     }
 
-    /// Every peer with the claim that holds, and whether the shards are shown it.
+    /// Every peer with the claim that holds, and whether the shards know it.
     #[expect(clippy::disallowed_methods, reason = "for audits, which change nothing")]
     pub(super) fn claims(&self) -> impl Iterator<Item = (PeerId, Option<Claim>, bool)> {
         let entries = self.entries.segments.iter().flat_map(HashMap::iter);
@@ -122,7 +122,7 @@ impl Directory {
         (*claim == Claim { incarnation: session, hub }).then_some(presence)
     }
 
-    /// Whether the shards know a membership of this peer in the session that they are shown.
+    /// Whether the shards know a membership of this peer in the session that they know.
     pub(super) fn has_been_member(&self, peer: &PeerId) -> bool {
         self.entries.get(peer).is_some_and(|entry| entry.has_been_member)
     }

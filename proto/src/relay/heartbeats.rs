@@ -128,7 +128,8 @@ impl Relay {
                 if let Some(remote) = self.hubs.get_mut(&beat.hub) {
                     remote.ways.note(via, beat.number, false);
                 }
-                // If the hub itself says less than is known here, another hub has sent too great a number.
+                // If a heartbeat of the hub itself has a lower number than is known here, another hub has sent a wrong
+                // number.
                 let from = match via {
                     Via::Link(link) => self.links.get(&link).map(|link| link.hub),
                     Via::Bridge(hub) => Some(hub),

@@ -1,4 +1,4 @@
-//! Presence between hubs: each hub writes its own, all others hold replicas. Changes are flooded, snapshots repair
+//! Presence between hubs: each hub writes its own, all others hold replicas. Changes are flooded, and snapshots repair
 //! gaps.
 
 use std::collections::BTreeMap;

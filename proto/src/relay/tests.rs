@@ -42,7 +42,7 @@ struct Net {
     events: Vec<(u8, MeshEvent)>,
     /// A hub that forwards no signals.
     loses_signals: Option<u8>,
-    /// Hubs whose long work does not go on by itself, and those that have some.
+    /// Hubs whose long work does not continue by itself, and those that have such work.
     pauses: Vec<u8>,
     tuning: RelayTuning,
     unfinished: BTreeSet<u8>,

@@ -375,7 +375,7 @@ fn of_two_hubs_that_are_linked_to_one_go_hub_none_sends_its_signal_back() {
     let mut net = Net::full(2);
     let link = LinkId(99);
     net.go_hub(2, link);
-    // Of a Go hub that it is linked with.
+    // Peer 8 is behind a Go hub that hub 2 is linked with.
     net.go_hub_says(2, link, &discovered(8, "n"));
     net.go_hub(1, link);
     net.go_hub_says(1, link, &discovered(7, "n"));
