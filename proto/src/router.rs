@@ -154,7 +154,7 @@ pub struct Router {
     takeovers: Takeovers,
     tickets: Tickets,
     leaving: Leaving,
-    /// [`Output::Unfinished`] has been put out and not been answered.
+    /// Whether [`Output::Unfinished`] has been put out and not been answered.
     unfinished: bool,
     outputs: Outputs<Output>,
     arena: Vec<u8>,

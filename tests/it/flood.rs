@@ -108,8 +108,7 @@ fn connections_have_a_rate_per_address_and_in_total() {
     }
 }
 
-/// A hub behind a proxy that nobody has configured admits as many clients as hubs did before there were limits per
-/// address.
+/// Behind a proxy that is not configured, a hub admits as many clients as before it had limits per address.
 #[test]
 fn a_proxy_that_is_not_configured_is_not_limited() {
     let env = [("MAX_CONNECTIONS_PER_ADDRESS", "2"), ("CONNECT_RATE_PER_ADDRESS", "")];

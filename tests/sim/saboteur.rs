@@ -50,7 +50,7 @@ pub(crate) struct Saboteur {
     held: Vec<(u16, u16, ToShard)>,
 }
 
-/// The bug strikes once in this many chances.
+/// The bug occurs once in this number of opportunities.
 const ODDS: usize = 20;
 
 impl Saboteur {

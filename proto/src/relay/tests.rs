@@ -46,7 +46,7 @@ struct Net {
     pauses: Vec<u8>,
     tuning: RelayTuning,
     unfinished: BTreeSet<u8>,
-    /// A hub that is stopped, and what waits for it.
+    /// A stopped hub, and the inputs that wait for it.
     stopped: Option<u8>,
     waits: Vec<(u8, Via, Envelope)>,
 }
@@ -643,7 +643,7 @@ fn a_detoured_signal_is_not_delivered_after_its_target_has_joined() {
     net.hears(2);
     net.signals_by_detour(2, 8, 7, 3);
     assert_eq!(net.hears(2), ["outcome 7 peer-not-found"], "nor when it has left again");
-    // In another session it is as if it had never joined.
+    // In another session, the target counts as one that has never joined.
     net.leaves(1, 7, 0);
     net.opens(1, 7, 1);
     net.hears(2);

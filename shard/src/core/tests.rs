@@ -429,7 +429,7 @@ async fn what_is_addressed_to_a_peer_is_written_before_presence_of_others() {
     assert!(waits(&mut core, second) && waits(&mut core, target));
     assert!(core.flush(1));
     assert!(waits(&mut core, second) && !waits(&mut core, target), "the one with the signal is first");
-    // A signal takes what was queued before it with it, in its order.
+    // A signal is written with everything queued before it, in order.
     signal(&mut core, second, peer(17), 100);
     assert!(core.flush(1));
     let (last, ..) = sessions[17];

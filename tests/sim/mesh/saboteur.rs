@@ -84,7 +84,7 @@ impl Fault {
         Self::SwapsSignals,
     ];
 
-    /// The bug strikes once in this many chances.
+    /// The bug occurs once in this number of opportunities.
     const fn odds(self) -> usize {
         if matches!(
             self,

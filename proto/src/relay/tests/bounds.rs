@@ -1,4 +1,4 @@
-//! Bounds that other hubs can push against.
+//! Tests of bounds that other hubs can reach.
 
 use super::numbers::{forged_signal, receives, triangle};
 use super::*;
@@ -74,7 +74,7 @@ fn changes_beyond_those_that_are_held_for_a_missing_one_are_dropped_and_repaired
     net.pass(HEARTBEAT);
     let via = Via::Link(net.hubs[&1].by_hub[&hub(2)]);
     let (seq, incarnation) = (net.hubs[&2].own.seq, net.hubs[&2].incarnation());
-    // All but the next.
+    // All changes except the next one.
     for n in 2..MAX_CHANGES_AHEAD as u64 + 10 {
         let kind = ChangeKind::Up;
         let (peer, session) = (invented(n as usize).0, PeerIncarnation(n));

@@ -1,4 +1,4 @@
-//! Legacy links, without their sockets.
+//! Tests of legacy links, without their sockets.
 
 use super::*;
 
@@ -148,7 +148,7 @@ fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
     net.joins(2, 8, 0);
     net.signals(2, 8, 9, 0);
     assert_eq!(net.hears(1).last().unwrap(), "signal 8 9");
-    // One at another hub of the mesh, too.
+    // A Go hub at another hub of the mesh, too.
     net.texts.clear();
     net.go_hub(2, one);
     assert_eq!(net.told(one).len(), 3);
@@ -161,7 +161,7 @@ fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
         assert_eq!(net.hears(n), ["left 7 n peer-disconnected", "nowhere 7"], "hub {n}");
         assert_eq!(net.hubs[&n].locate(&id(7)), None);
     }
-    // It comes back behind the other.
+    // The peer returns behind the other Go hub.
     net.go_hub_says(1, one, &discovered(7, "n"));
     assert_eq!(net.hears(1), ["elsewhere 7", "joined 7 n"]);
     net.input(1, RelayInput::LinkDown { link: one });
@@ -294,7 +294,7 @@ fn the_first_signal_of_a_silent_peer_makes_it_known() {
             assert!(heard.contains(&format!("joined {from} n")) && heard.last() == Some(&signal), "{heard:?}");
         }
         net.hears(2);
-        // Its target can answer, and it is known once.
+        // The target can answer, and discovers the sender once.
         net.texts.clear();
         net.signals(2, 8, 18, 1);
         net.pass(HEARTBEAT);
@@ -302,7 +302,7 @@ fn the_first_signal_of_a_silent_peer_makes_it_known() {
         assert_eq!(net.sent_to_go(), [link]);
         net.go_hub_says(1, link, &offer(18, 8, "n"));
         assert_eq!(net.hears(2), ["signal 18 8"]);
-        // In another network it is unknown still.
+        // In another network the sender is still unknown.
         net.go_hub_says(1, link, &offer(18, 8, "m"));
         assert_eq!(net.hears(2), ["joined 18 m", "signal 18 8"]);
         let now = net.now;
@@ -360,8 +360,8 @@ fn a_signal_between_go_hubs_does_not_come_back() {
     net.go_hub_says(1, one, &offer(7, 8, "n"));
     net.pass(HEARTBEAT);
     assert_eq!(net.sent_to_go(), [two]);
-    // The Go hub there no longer has the target, and sends the signal back. When the first hub is dead, that does not
-    // announce 7.
+    // The Go hub there no longer has the target, and sends the signal back. If the first hub is dead, this signal does
+    // not announce peer 7.
     net.kill(1);
     net.hears(2);
     net.go_hub_says(2, two, &offer(7, 8, "n"));
@@ -445,7 +445,7 @@ fn a_hub_that_restarts_has_the_peers_of_its_go_hub_again() {
         assert_eq!(is_there(&mut net, 7), (Some(hub(3)), 1, 1), "{word}");
     }
 
-    // Its peer leaves meanwhile.
+    // The peer leaves meanwhile.
     let mut net = restarted(7..8);
     net.go_hub_dials(3, link);
     net.go_hub_says(3, link, &discovered(7, "n"));
@@ -480,7 +480,7 @@ fn a_peer_that_went_over_to_a_go_hub_is_there_when_its_connection_or_its_hub_is_
     assert_eq!(net.hears(2), ["left 7 n peer-disconnected", "nowhere 7", "elsewhere 7", "joined 7 n"]);
     net.leaves(2, 8, 0);
     assert_eq!(net.hears(2), ["elsewhere 8", "joined 8 n"]);
-    // One has reconnected to its hub with a new session: the Go hub's announcement is older.
+    // One peer has reconnected to its hub with a new session, which is later than the Go hub's announcement.
     net.joins(3, 9, 1);
     net.leaves(3, 9, 1);
     assert_eq!(net.hubs[&1].locate(&id(9)), None);

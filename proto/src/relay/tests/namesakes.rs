@@ -1,9 +1,9 @@
-//! Two live hubs with one id, and numbers that nobody can exceed.
+//! Tests of two live hubs with one id, and of numbers that no hub can exceed.
 
 use super::*;
 use crate::limits::{GREATEST_TIME, GREATEST_TIME_FOLLOWED, MAX_ENDED_LIVES, RIVAL_PATIENCE, RIVAL_YIELD};
 
-/// Time in which two hubs with one id have become two.
+/// Time in which one of two hubs with one id has taken a new id.
 const PARTED: Duration = Duration::from_secs(8);
 
 /// Hub 1 and hub 9 have the id of 1, and 9 is the later one. Each is linked with 3, which has a watcher, and maybe 3 with 4.
@@ -60,7 +60,7 @@ fn of_two_live_hubs_with_one_id_the_later_takes_a_new_one_and_each_peer_is_seen_
         assert_eq!(told, [&(9, MeshEvent::IdGivenUp(hub(1), new))]);
         assert!(net.events.contains(&(3, MeshEvent::TwoHubs(hub(1)))), "third hubs say so");
         assert_eq!(net.hears(9).iter().filter(|line| **line == "renamed").count(), 1);
-        // They are two hubs from here on, to each other as well.
+        // From now on they are two hubs, also for each other.
         assert_eq!(net.hubs[&9].locate(&id(11)), Some(hub(1)));
         assert_eq!(net.hubs[&9].locate(&id(19)), Some(new));
         assert_eq!(net.hubs[&1].locate(&id(19)), Some(new));
@@ -270,7 +270,7 @@ fn no_ended_incarnation_returns() {
         assert!(!known(&net));
     }
     for beat in &lives[1..] {
-        // It is younger than what was known of that life.
+        // The heartbeat is later than the known one of that incarnation.
         let late = crate::envelope::Heartbeat { number: 9, ..beat.clone() };
         hears(&mut net, Envelope::Heartbeat(Arc::new(late)));
         assert!(!known(&net), "{beat:?}");

@@ -8,7 +8,7 @@ use crate::limits::{
     SNAPSHOT_LIMIT, SNAPSHOT_PATIENCE, SNAPSHOT_SLACK,
 };
 
-/// A forged change or snapshot is no longer believed after this.
+/// Time after which a forged change or snapshot has no effect any more.
 const DOUBTED: Duration = HEARTBEAT.saturating_mul(2 * DOUBT_BEATS as u32 + 1);
 
 /// Three hubs, each linked to both others: peers 11, 12 and 13. Hub 3 is the one that sends forged envelopes.
@@ -22,7 +22,7 @@ pub(super) fn triangle() -> Net {
     net
 }
 
-/// Hub `n` receives something from hub 3.
+/// Hub `n` receives an envelope from hub 3.
 pub(super) fn receives(net: &mut Net, n: u8, envelope: Envelope) {
     let via = Via::Link(net.hubs[&n].by_hub[&hub(3)]);
     net.input(n, RelayInput::Received { via, envelope });
@@ -109,7 +109,7 @@ fn signals_go_on_after_more_were_lost_than_can_be_under_way() {
 #[test]
 fn delayed_signals_are_still_too_late() {
     let mut net = triangle();
-    // Four are held up, and the fifth takes another way.
+    // Four signals are delayed, and the fifth takes another way.
     net.signals(1, 11, 12, 0);
     net.stopped = Some(2);
     (0..4).for_each(|_| net.signals(1, 11, 12, 1));
@@ -256,7 +256,7 @@ fn a_sender_of_wrong_snapshots_is_asked_less_and_others_are_asked() {
         net.run();
         Some(sync)
     };
-    // One change is missing, and whoever is asked says that nobody is there.
+    // One change is missing, and every asked hub answers with an empty snapshot.
     let own = net.hubs[&1].own.seq;
     let forged = change(&net, own + 1, 99, ChangeKind::Up);
     receives(&mut net, 2, forged);
@@ -280,7 +280,7 @@ fn a_sender_of_wrong_snapshots_is_asked_less_and_others_are_asked() {
 
 #[test]
 fn a_snapshot_that_does_not_come_to_an_end_is_refused() {
-    // Nothing in it; the same peer again and again.
+    // Empty parts, or the same peer in each part.
     for bytes in [0, 1] {
         let mut net = triangle();
         repairs(&mut net, |whole| {
@@ -289,7 +289,7 @@ fn a_snapshot_that_does_not_come_to_an_end_is_refused() {
         });
         let relay = &net.hubs[&2];
         assert!(relay.hubs[&hub(1)].sync.is_none() && relay.stats.snapshots_refused > 0);
-        // The others have lost the same, and wait for their own snapshots first.
+        // The other hubs have lost the same change, and wait for their own snapshots first.
         net.pass(3 * SNAPSHOT_PATIENCE);
         assert!(agree(&net, 2));
         net.nothing_is_left();

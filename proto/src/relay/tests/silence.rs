@@ -1,4 +1,4 @@
-//! Links that stay open and carry nothing, and ways that lose signals.
+//! Tests of links that stay open but carry nothing, and of ways that lose signals.
 
 use super::*;
 use crate::limits::{HOLD, LINK_SILENCE, OUTCOME_PATIENCE, WAY_AVOIDED};
@@ -32,7 +32,7 @@ fn signals_avoid_a_link_that_drops_them_in_either_direction() {
         assert!(!reaches(&mut net, 1, 11, 12), "nobody can know yet: {swallows:?}");
         net.pass(NOTICED);
         assert!(reaches(&mut net, 1, 11, 12) && reaches(&mut net, 2, 12, 11), "{swallows:?}");
-        // Nobody counts on that link for changes either.
+        // Changes do not rely on that link either.
         let now = net.now;
         let snapshots = |net: &mut Net| net.hubs.get_mut(&2).unwrap().stats(now).snapshots[1];
         let before = snapshots(&mut net);
@@ -81,7 +81,7 @@ fn a_long_message_in_parts_is_not_silence() {
 #[test]
 fn a_hub_that_was_stopped_finds_its_links_as_they_were() {
     let mut net = triangle();
-    // Hub 1 is stopped, and the others do not run meanwhile.
+    // Hub 1 is stopped; no other hub runs meanwhile.
     let now = Now { at: net.now.at + LEASE / 2, wall_ms: net.now.wall_ms + 4_000 };
     net.now = now;
     let stopped = net.hubs.get_mut(&1).unwrap();
@@ -137,11 +137,11 @@ fn a_silent_link_is_not_used_beside_one_that_works_whichever_life_said_hello_on_
     let (of_2, _) = net.wires.remove(&(1, first)).map(|(_, link)| (link, ())).unwrap();
     net.wires.remove(&(2, of_2));
     net.pass(NOTICED);
-    // The hub has begun anew, and its first heartbeat is under way.
+    // The hub has restarted, and its first heartbeat is in flight.
     let (link, incarnation) = (LinkId(99), HubIncarnation(net.hubs[&2].incarnation().0 + 1));
     net.input(1, RelayInput::LinkUp { link, hub: hub(2), incarnation });
     assert_eq!(net.hubs[&1].by_hub[&hub(2)], link);
-    // Where that life is another live hub's, it is not the one to talk to.
+    // If that incarnation belongs to another live hub, the link to it is not the one to use.
     let now = net.now.at;
     net.hubs.get_mut(&1).unwrap().hubs.get_mut(&hub(2)).unwrap().contest = Some(((incarnation, 7), now, true));
     net.hubs.get_mut(&1).unwrap().choose_link(hub(2));

@@ -1,4 +1,4 @@
-//! Long work in slices, and what happens between them.
+//! Tests of long work in slices, and of events between the slices.
 
 use super::*;
 use crate::Slices;
@@ -86,7 +86,7 @@ fn questions_about_a_peer_of_a_lost_hub_do_not_wait_for_its_slice() {
     let mut net = crowded(59);
     net.loses_the_third();
     net.hears(1);
-    // It has come to another hub: its leave is heard before it is found again, and not once more.
+    // The peer has moved to another hub: members receive its leave once, before they discover it again.
     net.opens(2, 59, 2);
     net.joins(2, 59, 2);
     net.run();
@@ -108,7 +108,7 @@ fn questions_about_a_peer_of_a_lost_hub_do_not_wait_for_its_slice() {
 fn a_hub_that_returns_during_its_sliced_end_causes_no_repeated_event() {
     let mut net = crowded(59);
     net.pauses = vec![1];
-    // It is cut off for longer than its lease, and one peer leaves meanwhile.
+    // The hub is cut off for longer than its lease, and one of its peers leaves meanwhile.
     net.stopped = Some(3);
     net.pass(LEASE + HEARTBEAT);
     let left = net.hears(1);
@@ -131,7 +131,7 @@ fn a_hub_that_returns_during_its_sliced_end_causes_no_repeated_event() {
     assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).remote_peers, 49);
 }
 
-/// A hub that has missed what happened at the third, and has just repaired its replica: the first slice is done.
+/// A hub that has missed changes of the third hub, and has just repaired its replica: the first slice is done.
 fn repaired(last: u8, meanwhile: impl FnOnce(&mut Net)) -> Net {
     let mut net = crowded(last);
     net.pauses = vec![1];
@@ -162,7 +162,7 @@ fn a_snapshot_is_installed_in_slices_with_changes_between_them() {
     net.joins(3, 38, 2);
     net.run();
     heard.extend(net.hears(1));
-    // A signal of one that the shards do not know yet.
+    // A signal of a peer that the shards do not know yet.
     net.opens(1, 5, 1);
     net.joins(1, 5, 1);
     net.run();
@@ -190,14 +190,14 @@ fn a_snapshot_is_installed_in_slices_with_changes_between_them() {
 fn changes_that_have_waited_are_applied_in_slices() {
     let mut net = crowded(12);
     net.pauses = vec![1];
-    // One change is lost, and those behind it wait for it.
+    // One change is lost, and later ones wait for it.
     net.loses = |envelope| matches!(envelope, Envelope::Change(change) if change.peer == id(13));
     (13..=90).for_each(|peer| net.opens(3, peer, 1));
     net.run();
     let waiting = net.hubs[&1].hubs[&hub(3)].ahead.len();
     assert!(waiting > 70 && net.hears(1).is_empty(), "{waiting}");
     net.loses = |_| false;
-    // The snapshot is of the moment at which it was asked for: changes go on.
+    // The snapshot has the state at its request, and changes continue meanwhile.
     net.pass(GAP_PATIENCE * 2);
     let mut heard = net.hears(1);
     heard.extend(net.finish(1, 4 * SLICE));
@@ -251,7 +251,7 @@ fn signals_that_expire_together_are_written_off_over_several_turns() {
 fn a_snapshot_has_the_state_at_its_beginning() {
     let mut net = crowded(250);
     let to_new = net.link_without_room();
-    // The new hub takes one part, and has no room for the others yet.
+    // The new hub accepts one part, and has no room for the others yet.
     net.input(3, RelayInput::Room { way: to_new });
     net.run();
     assert_eq!(net.hubs[&3].stats.sent[EnvelopeKind::Snapshot as usize], 1);
@@ -318,7 +318,7 @@ fn the_end_of_a_legacy_link_reaches_the_shards_in_slices() {
     let begun = net.hears(1);
     assert_eq!(begun.len(), 2 * SLICE, "the first slice: {begun:?}");
     assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).unsettled_hubs, 1);
-    // A signal to a peer of that link finds it gone, from here and from another hub.
+    // A signal to a peer of that link fails, from this hub and from another one.
     net.opens(1, 5, 1);
     net.joins(1, 5, 1);
     net.signals(1, 5, 149, 1);
@@ -327,7 +327,7 @@ fn the_end_of_a_legacy_link_reaches_the_shards_in_slices() {
     net.pass(HEARTBEAT);
     assert_eq!(net.hears(3).last().unwrap(), "outcome 148 peer-not-found");
     assert_eq!(net.hears(1), ["left 148 n peer-disconnected", "nowhere 148"]);
-    // One returns on a new link, and one to another hub: each has left before.
+    // One peer returns on a new link, and one at another hub: each leaves first.
     net.input(1, RelayInput::LegacyUp { link: next, hub: hub(50), dialed: true });
     net.input(1, RelayInput::LegacyText { link: next, text: &super::legacy::discovered(147, "n") });
     assert_eq!(net.hears(1), ["left 147 n peer-disconnected", "nowhere 147", "elsewhere 147", "joined 147 n"]);
@@ -352,7 +352,7 @@ fn a_new_legacy_link_announces_earlier_peers_in_slices() {
     assert_eq!(net.announced(link), [0; 0], "there is no room yet");
     net.input(1, RelayInput::LegacyText { link, text: &super::legacy::discovered(100, "n") });
     net.run();
-    // Before a peer's signal, the peer itself is announced. One that has left is not, and a later one is.
+    // Before a peer's signal, the peer itself is announced. A peer that has left is not announced, and a later one is.
     net.signals(3, 58, 100, 1);
     net.leaves(3, 57, 1);
     net.opens(2, 60, 1);
@@ -371,7 +371,7 @@ fn a_new_legacy_link_announces_earlier_peers_in_slices() {
     }
     announced.sort_unstable();
     assert!(announced.into_iter().eq((10..=60).filter(|peer| ![57, 58].contains(peer))), "once each");
-    // What comes now is announced as ever.
+    // Later peers are announced as usual.
     net.full.clear();
     net.input(1, RelayInput::Room { way });
     net.opens(2, 61, 1);

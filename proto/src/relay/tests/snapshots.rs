@@ -14,14 +14,14 @@ fn a_chain_is_whole_again_as_soon_as_its_cut_heals() {
     for n in 1..=4 {
         net.hears(n);
     }
-    // The snapshot takes its time, so that the hubs behind ask for it before it has arrived.
+    // The snapshot is slow, so that hubs farther along the chain request it before it has arrived.
     let slow = Way::Link(LinkId(net.next_link));
     net.full.push((1, slow));
     net.link(1, 2);
     net.full.clear();
     net.input(1, RelayInput::Room { way: slow });
     net.run();
-    // No timer has to go off at any of the three hubs in a row.
+    // The repair needs no timeout of any of the three hubs.
     for n in 2..=4 {
         assert_eq!(net.hears(n), ["elsewhere 7", "joined 7 n"], "hub {n}");
     }
@@ -29,7 +29,7 @@ fn a_chain_is_whole_again_as_soon_as_its_cut_heals() {
     net.nothing_is_left();
 }
 
-/// The middle of a chain of three asks hub 1 for a snapshot that does not come, and so repairs itself for long.
+/// The middle hub of a chain of three requests a snapshot from hub 1 that does not arrive, so its repair takes long.
 fn repairing() -> (Net, HubIncarnation) {
     let mut net = Net::chain(3);
     net.joins(1, 7, 0);
@@ -66,7 +66,7 @@ fn a_bounded_number_of_requests_waits_for_a_repair() {
     net.bridged = vec![2];
     net.input(2, RelayInput::BridgeUp);
     let declined = |net: &Net| net.hubs[&2].stats.sent[EnvelopeKind::SnapshotDeclined as usize];
-    // Hub 3 waits already.
+    // Hub 3 already waits for the snapshot.
     for n in 100..100 + MAX_SNAPSHOT_WAITERS as u8 - 1 {
         asks(&mut net, n);
         asks(&mut net, n);
