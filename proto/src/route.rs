@@ -1,4 +1,4 @@
-//! Where envelopes and letters go.
+//! The ways of envelopes and the addresses of letters.
 
 use crate::id::{HubId, LinkId, ShardId};
 

@@ -256,7 +256,7 @@ impl SendQueue {
         std::mem::take(&mut self.signals).into_iter().map(|signal| signal.origin)
     }
 
-    /// Prepares the queue for another session. False if it is not worth keeping.
+    /// Prepares the queue for another session. Returns false if it is not worth keeping.
     fn recycle(&mut self) -> bool {
         let worth = self.bytes.capacity() <= Self::KEPT_BYTES && self.ends.capacity() <= Self::KEPT_FRAMES;
         if worth {

@@ -339,7 +339,7 @@ fn mesh_dns(text: &str) -> Result<MeshDns, String> {
     let authority: hyper::http::uri::Authority = rest.trim_end_matches('/').parse().map_err(|_| refused())?;
     let host = authority.host().trim_matches(['[', ']']);
     let port = authority.port_u16();
-    // The rest besides host and port is a user or an invalid port.
+    // Any text besides host and port is a user or an invalid port.
     let parts = authority.host().len() + authority.port().map_or(0, |port| 1 + port.as_str().len());
     if host.is_empty() || parts != authority.as_str().len() || port == Some(0) {
         return Err(refused());

@@ -149,7 +149,7 @@ interface Channel<D extends object> extends Events<{
 	send(value: Sendable, to?: Target<D>): Promise<Sent<D>>;
 }
 export interface PublishOptions<D extends object> {
-	/** Who gets it. Default: everybody. Asked at each new connection. */
+	/** Who gets it. Default: everybody. Called for each new connection. */
 	to?: (peer: Peer<D>) => boolean;
 	/** Bits a second of video, at most, to each peer. */
 	maxBitrate?: number;

@@ -23,9 +23,9 @@ export interface Events<E extends { [K in keyof E]: unknown[] }> {
 export interface Options<D extends object = Record<string, Json>> {
   /** What others see of you, as JSON: a name, a colour. At most 16 KiB. */
   data?: D
-  /** AUTH_TOKEN of the hub. A function is asked at each connect, so that a token can expire. */
+  /** AUTH_TOKEN of the hub. A function is called at each connect, so that a token can expire. */
   token?: string | (() => string | Promise<string>)
-  /** STUN and TURN servers. A function is asked for each new link, so that credentials can expire. Default: those that the hub names, if it does. */
+  /** STUN and TURN servers. A function is called for each new link, so that credentials can expire. Default: the hub's servers, if it names any. */
   iceServers?: RTCIceServer[] | (() => RTCIceServer[] | Promise<RTCIceServer[]>)
   /** Further configuration of each RTCPeerConnection, such as `iceTransportPolicy: 'relay'`. */
   rtc?: Omit<RTCConfiguration, 'iceServers'>

@@ -7,8 +7,8 @@
 //! hubs it is repeated until it is answered.
 //!
 //! Two peers that join at the same moment do not find each other in their own shards' rosters. Therefore every shard
-//! repeats the pick for a new member with its own roster. Picks of this shard that have not met the member are those
-//! that its home did not know; they meet now. If nobody joins at the same moment, there are none.
+//! repeats the pick for a new member with its own roster. If this shard picks a peer that has not met the new member,
+//! the member's home did not know that peer; the two meet now. If nobody joins at the same moment, there are none.
 //!
 //! This file has the meetings that must be sent again. `meeting_out.rs` sends meetings, `meeting_in.rs` processes
 //! received ones, and `picks.rs` picks.

@@ -26,7 +26,8 @@ pub struct RouterStats {
     pub errors_withheld: u64,
     /// Takeovers by result: the second connection replaced the first; the first answered.
     pub takeovers: [u64; 2],
-    /// Valid resume secrets, by the outcome's discriminant. Of an id at another hub, that hub counts.
+    /// Valid resume secrets, by the outcome's discriminant. If the id is connected to another hub, that hub counts the
+    /// takeover.
     pub resumes: [u64; ResumeOutcome::ALL.len()],
     /// Signals by the time from read to write, in [`Self::LATENCY_BOUNDS`] and above.
     pub latency: [u64; Self::LATENCY_BOUNDS.len() + 1],

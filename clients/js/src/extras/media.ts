@@ -6,7 +6,7 @@ import { Emitter } from '../emitter.js'
 import type { Events, Peer, Room } from '../api.js'
 
 export interface PublishOptions<D extends object> {
-  /** Who gets it. Default: everybody. Asked at each new connection. */
+  /** Who gets it. Default: everybody. Called for each new connection. */
   to?: (peer: Peer<D>) => boolean
   /** Bits a second of video, at most, to each peer. */
   maxBitrate?: number
