@@ -74,7 +74,7 @@ fn a_page_of_another_origin_is_refused_and_named() {
             assert_eq!(status(&with(path, &format!("Origin: {origin}\r\n"))), "403", "{origin}");
         }
     }
-    // Whatever else is wrong with it, and for a hub's link as for a peer's connection.
+    // A request that is also invalid otherwise gets this refusal, and so does a hub's request for a link.
     let refused = handshake(&[("Origin", "Origin: https://evil.example\r\n")]);
     assert_eq!(status(&hub.http(&refused)), "403");
     let answer = hub.http(&refused.replace("Host: hub", "Host: hub\r\nSec-WebSocket-Protocol: peerpigeon-mesh.1"));

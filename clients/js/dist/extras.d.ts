@@ -179,7 +179,7 @@ export interface Streams<D extends object> extends Events<StreamEvents<D>> {
 	/** Those of now. */
 	of(peer: Peer<D>): MediaStream[];
 }
-/** The streams that peers of a room publish: ask before they come, at best right after join(). */
+/** The streams that peers of a room publish. Call it before they arrive, best right after join(). */
 export declare function streams<D extends object>(room: Room<D>): Streams<D>;
 /**
  * For the option `seal`: only peers with the same passphrase can connect, and the hub cannot put itself between them.

@@ -80,7 +80,7 @@ export interface Streams<D extends object> extends Events<StreamEvents<D>> {
 
 const known = new WeakMap<Room<any>, Streams<any>>()
 
-/** The streams that peers of a room publish: ask before they come, at best right after join(). */
+/** The streams that peers of a room publish. Call it before they arrive, best right after join(). */
 export function streams<D extends object> (room: Room<D>): Streams<D> {
   let found = known.get(room) as Streams<D> | undefined
   if (!found) known.set(room, found = watch(room))
