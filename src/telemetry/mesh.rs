@@ -30,6 +30,7 @@ pub(super) fn publish(reading: &MeshReading) {
         (&catalog::MESH_LATE_OUTCOMES, relay.late_outcomes),
         (&catalog::MESH_SNAPSHOTS_REFUSED, relay.snapshots_refused),
         (&catalog::MESH_NUMBERS_REFUSED, relay.numbers_refused),
+        (&catalog::MESH_PRESENCE_REFUSED, relay.presence_refused),
         (&catalog::MESH_IDS_GIVEN_UP, relay.ids_given_up),
         (&catalog::MESH_HUBS_LOST, relay.hubs_lost),
         (&catalog::MESH_GHOSTS_EVICTED, relay.ghosts_evicted),

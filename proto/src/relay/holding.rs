@@ -28,20 +28,19 @@ impl Holding {
         Self { seq: 0, digest: 0, peers: BTreeMap::new(), max_peers }
     }
 
-    /// Applies the next change.
-    pub(super) fn apply(&mut self, change: &Change) {
+    /// Applies the next change. Returns `false` if it would exceed a limit of peers or of networks, and is ignored.
+    pub(super) fn apply(&mut self, change: &Change) -> bool {
         self.seq = change.seq;
         let held = self.peers.get(&change.peer).map(|presence| presence.session);
         let claim = |incarnation| Claim { incarnation, hub: change.hub };
         // Ignores changes of a session whose claim has lost.
         if held.is_some_and(|held| claim(change.session).against(claim(held)) == Precedence::Loses) {
-            return;
+            return true;
         }
         match &change.kind {
-            ChangeKind::Up => self.begin(change.peer, change.session),
+            ChangeKind::Up => return self.begin(change.peer, change.session),
             ChangeKind::Joined(announcement) => {
-                self.begin(change.peer, change.session);
-                self.enter(announcement);
+                return self.begin(change.peer, change.session) && self.enter(announcement);
             }
             ChangeKind::Left { network, .. } if held == Some(change.session) => {
                 if let Some(presence) = self.peers.get_mut(&change.peer)
@@ -55,6 +54,7 @@ impl Holding {
             ChangeKind::Down(_) if held == Some(change.session) => self.end(&change.peer),
             ChangeKind::Left { .. } | ChangeKind::Down(_) => {}
         }
+        true
     }
 
     /// Replaces the whole presence, and returns the peers of the previous one.
@@ -67,25 +67,25 @@ impl Holding {
         std::mem::replace(self, Self { seq, digest, peers, ..*self }).peers
     }
 
-    fn begin(&mut self, peer: PeerId, session: PeerIncarnation) {
+    fn begin(&mut self, peer: PeerId, session: PeerIncarnation) -> bool {
         if self.peers.get(&peer).is_some_and(|presence| presence.session == session) {
-            return;
+            return true;
         }
         self.end(&peer);
         if self.peers.len() >= self.max_peers {
-            return;
+            return false;
         }
         self.digest ^= session_hash(&peer, session);
         self.peers.insert(peer, Arc::new(Presence { peer, session, memberships: Vec::new() }));
+        true
     }
 
-    fn enter(&mut self, announcement: &Arc<Announcement>) {
-        // A hub at the maximum number of peers gets no further one.
-        let Some(presence) = self.peers.get_mut(&announcement.peer) else { return };
+    fn enter(&mut self, announcement: &Arc<Announcement>) -> bool {
+        let Some(presence) = self.peers.get_mut(&announcement.peer) else { return false };
         let memberships = &mut Arc::make_mut(presence).memberships;
         let at = memberships.binary_search_by(|a| a.network.cmp(&announcement.network));
         if at.is_err() && memberships.len() >= MAX_MEMBERSHIPS {
-            return;
+            return false;
         }
         self.digest ^= membership_hash(announcement);
         match at {
@@ -95,6 +95,7 @@ impl Holding {
             }
             Err(at) => memberships.insert(at, Arc::clone(announcement)),
         }
+        true
     }
 
     fn end(&mut self, peer: &PeerId) {

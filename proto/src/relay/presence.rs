@@ -35,7 +35,7 @@ impl Relay {
         let (hub, incarnation) = (self.config.hub, self.config.incarnation);
         let change = Arc::new(Change { hub, incarnation, seq: self.own.seq + 1, peer, session, kind });
         self.keep_for_snapshots(hub, &peer);
-        self.own.apply(&change);
+        self.stats.presence_refused += u64::from(!self.own.apply(&change));
         self.flood(&change, None, now);
         self.reconsider(peer, hub, &leave_cause(&change), now);
         if let ChangeKind::Joined(announcement) = &change.kind
@@ -79,7 +79,7 @@ impl Relay {
         self.settle_at(change.hub, &change.peer, now);
         self.keep_for_snapshots(change.hub, &change.peer);
         if let Some(remote) = self.hubs.get_mut(&change.hub) {
-            remote.holding.apply(change);
+            self.stats.presence_refused += u64::from(!remote.holding.apply(change));
             self.reconsider(change.peer, change.hub, &leave_cause(change), now);
         } else {
             bug!(self.bugs, HubMissing, "change {} of {:?}", change.seq, change.hub);

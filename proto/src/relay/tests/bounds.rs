@@ -99,6 +99,7 @@ fn a_hub_with_more_peers_than_another_knows_costs_that_one_no_more() {
     net.pass(HEARTBEAT);
     (10..20).for_each(|peer| net.joins(2, peer, 0));
     assert_eq!(net.hubs[&1].hubs[&hub(2)].holding.peers.len(), MOST, "changes add no more");
+    assert!(net.hubs[&1].stats.presence_refused > 0);
     net.pass(10 * HEARTBEAT);
     assert!(net.hubs[&1].hubs[&hub(2)].holding.peers.len() <= MOST, "nor does a snapshot");
     assert!(net.hubs[&1].stats.snapshots_refused > 0);

@@ -380,6 +380,7 @@ fn changes_add_no_more_networks_to_a_peer_than_it_may_have() {
         );
     }
     assert_eq!(net.hubs[&2].hubs[&hub(1)].holding.peers[&id(11)].memberships.len(), MAX_MEMBERSHIPS);
+    assert!(net.hubs[&2].stats.presence_refused > 0);
     net.run();
     net.pass(DOUBTED);
     assert!(agree(&net, 2));
