@@ -30,8 +30,9 @@ COPY tls/Cargo.toml tls/
 COPY shard/Cargo.toml shard/
 COPY thread/Cargo.toml thread/
 COPY mesh/Cargo.toml mesh/
-# A member of the workspace that rarely changes.
+# A member of the workspace that rarely changes, and a benchmark that proto/Cargo.toml names.
 COPY benches benches
+COPY proto/benches proto/benches
 RUN mkdir -p src proto/src tls/src thread/src shard/src mesh/src \
  && echo 'fn main() {}' >src/main.rs \
  && touch src/lib.rs proto/src/lib.rs tls/src/lib.rs thread/src/lib.rs shard/src/lib.rs mesh/src/lib.rs \
