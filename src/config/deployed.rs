@@ -172,6 +172,12 @@ fn the_dockerfile_names_every_crate() {
             dockerfile.contains(&manifest) || dockerfile.contains(&whole),
             "Dockerfile copies no manifest of {member}"
         );
+        // Cargo refuses a manifest that names a benchmark whose file is missing.
+        let has_benches = read(&format!("{member}/Cargo.toml")).contains("[[bench]]");
+        assert!(
+            !has_benches || dockerfile.contains(&format!("COPY {member}/benches ")),
+            "the Dockerfile does not copy {member}/benches"
+        );
     }
 }
 
