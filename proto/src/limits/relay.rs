@@ -186,7 +186,7 @@ pub const SLICE_DISCARDED: usize = 1024;
 /// With a full mailbox that is 16,384 + 2,048 letters of 136 B = 2.5 MB a shard, however much work is left.
 pub const SLICE_ROOM: usize = OUTBOX_HIGH_WATER / 4;
 
-/// Maximum number of signals to one hub whose outcomes are outstanding. One more: `unreachable`.
+/// Maximum number of signals to one hub whose outcomes are outstanding. A further signal is answered `unreachable`.
 ///
 /// About 150 B each: 256 Ki x 150 B = 39 MB per hub. They end within [`RECEIPT_TIMEOUT`].
 pub const MAX_SIGNALS_IN_FLIGHT: usize = 256 * 1024;

@@ -81,7 +81,10 @@ impl Holding {
     }
 
     fn enter(&mut self, announcement: &Arc<Announcement>) -> bool {
-        let Some(presence) = self.peers.get_mut(&announcement.peer) else { return false };
+        let Some(presence) = self.peers.get_mut(&announcement.peer) else {
+            debug_assert!(false, "begin has added {:?}", announcement.peer);
+            return false;
+        };
         let memberships = &mut Arc::make_mut(presence).memberships;
         let at = memberships.binary_search_by(|a| a.network.cmp(&announcement.network));
         if at.is_err() && memberships.len() >= MAX_MEMBERSHIPS {

@@ -383,7 +383,7 @@ fn an_unbounded_peer_that_returned_unnoticed_has_no_acquaintances() {
     assert_eq!(told(&day.hears(joined(9, claim, stay(1)))), [MessageKind::PeerDiscovered], "announced again");
     let returned = day.hears(joined(9, claim, stay(2)));
     assert_eq!(told(&returned), [MessageKind::PeerDisconnected, MessageKind::PeerDiscovered]);
-    assert_eq!(said_to_hubs(returned), [MeetingKind::Met], "in its new stay it has not been told");
+    assert_eq!(said_to_hubs(returned), [MeetingKind::Met], "a peer that returns is introduced again");
 }
 
 impl Day {
