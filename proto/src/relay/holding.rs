@@ -1,6 +1,7 @@
 //! The presence of one hub, built from its changes.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::hash::Hasher;
 use std::sync::Arc;
 
@@ -38,10 +39,8 @@ impl Holding {
             return true;
         }
         match &change.kind {
-            ChangeKind::Up => return self.begin(change.peer, change.session),
-            ChangeKind::Joined(announcement) => {
-                return self.begin(change.peer, change.session) && self.enter(announcement);
-            }
+            ChangeKind::Up => return self.begin(change.peer, change.session).is_some(),
+            ChangeKind::Joined(announcement) => return self.enter(announcement, change.session),
             ChangeKind::Left { network, .. } if held == Some(change.session) => {
                 if let Some(presence) = self.peers.get_mut(&change.peer)
                     // A hub that reports a leave from a network that the peer is not in has another digest afterwards.
@@ -67,22 +66,25 @@ impl Holding {
         std::mem::replace(self, Self { seq, digest, peers, ..*self }).peers
     }
 
-    fn begin(&mut self, peer: PeerId, session: PeerIncarnation) -> bool {
-        if self.peers.get(&peer).is_some_and(|presence| presence.session == session) {
-            return true;
+    /// The presence of a peer with this session, added if need be. `None` at the maximum number of peers.
+    fn begin(&mut self, peer: PeerId, session: PeerIncarnation) -> Option<&mut Arc<Presence>> {
+        if self.peers.get(&peer).is_some_and(|presence| presence.session != session) {
+            self.end(&peer);
         }
-        self.end(&peer);
-        if self.peers.len() >= self.max_peers {
-            return false;
+        let room = self.peers.len() < self.max_peers;
+        match self.peers.entry(peer) {
+            Entry::Occupied(held) => Some(held.into_mut()),
+            Entry::Vacant(_) if !room => None,
+            Entry::Vacant(free) => {
+                self.digest ^= session_hash(&peer, session);
+                Some(free.insert(Arc::new(Presence { peer, session, memberships: Vec::new() })))
+            }
         }
-        self.digest ^= session_hash(&peer, session);
-        self.peers.insert(peer, Arc::new(Presence { peer, session, memberships: Vec::new() }));
-        true
     }
 
-    fn enter(&mut self, announcement: &Arc<Announcement>) -> bool {
-        let Some(presence) = self.peers.get_mut(&announcement.peer) else {
-            debug_assert!(false, "begin has added {:?}", announcement.peer);
+    /// Adds or renews a membership. Returns `false` if a maximum number allows none.
+    fn enter(&mut self, announcement: &Arc<Announcement>, session: PeerIncarnation) -> bool {
+        let Some(presence) = self.begin(announcement.peer, session) else {
             return false;
         };
         let memberships = &mut Arc::make_mut(presence).memberships;
@@ -90,14 +92,15 @@ impl Holding {
         if at.is_err() && memberships.len() >= MAX_MEMBERSHIPS {
             return false;
         }
-        self.digest ^= membership_hash(announcement);
+        let mut digest = membership_hash(announcement);
         match at {
             Ok(at) => {
-                self.digest ^= membership_hash(&memberships[at]);
+                digest ^= membership_hash(&memberships[at]);
                 memberships[at] = Arc::clone(announcement);
             }
             Err(at) => memberships.insert(at, Arc::clone(announcement)),
         }
+        self.digest ^= digest;
         true
     }
 
