@@ -251,7 +251,7 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
             Ok(place) => return Some(Came(stream, address, place)),
             Err(no) => no,
         };
-        http::count_no_entry(&door, &mut core.borrow_mut(), no, address);
+        http::count_no_entry(&door.gate, &mut core.borrow_mut(), no, address);
         if let Ok(stream) = stream.into_std() {
             door.gate.turn_away(&stream, no, door.speaks_tls(port));
         }

@@ -1,0 +1,197 @@
+//! The answer to one request: a page, a WebSocket or a refusal.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use fastwebsockets::upgrade;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
+use hyper::{Method, Request, Response, StatusCode};
+use proto::envelope::SUBPROTOCOL;
+use proto::{HubId, Lineage, PeerId, is_secret};
+use thread::planted;
+use tracing::warn;
+
+use super::door::Door;
+use super::entrance::Entrance;
+use super::handshake::{self, NoHandshake};
+use super::query::Query;
+use super::refusal::{Refusal, log_no_entry};
+use crate::core::Core;
+use crate::crowd::Place;
+use crate::links::Offer;
+use crate::proxies::Unclear;
+use crate::stats::{HandshakeFailure, IoStats};
+use crate::{Answer, Audience, Page, Visitor};
+
+/// An admitted peer or hub.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Guest {
+    Hub {
+        hub: HubId,
+        legacy: bool,
+    },
+    /// A peer, with the lineage that its resume secret proves.
+    Peer(PeerId, Option<Lineage>),
+}
+
+/// The origin of a request.
+#[derive(Clone, Copy)]
+pub(super) struct Caller<'a> {
+    pub(super) entrance: Entrance,
+    /// The client's address, as trusted proxies name it.
+    pub(super) address: SocketAddr,
+    /// Whether they name one client. If not, it is the proxy's address.
+    pub(super) is_clear: bool,
+    /// Whether a proxy has named it in a header, so that it has not been counted yet.
+    pub(super) is_proxied: bool,
+    /// The connection's place among those of its address.
+    pub(super) place: &'a Cell<Option<Place>>,
+}
+
+pub(super) fn answer(
+    door: &Door,
+    caller: Caller<'_>,
+    core: &RefCell<Core>,
+    admitted: &Cell<Option<(Guest, SocketAddr)>>,
+    mut request: Request<Incoming>,
+) -> Answer {
+    let query = Query::of(&request);
+    let is_get = request.method() == Method::GET;
+    let wants_socket = match request.uri().path() {
+        "/ws" | "/ws/" => is_get,
+        "/" => is_get && (handshake::wants_websocket(&request) || query.peer_id.is_some()),
+        _ => false,
+    };
+    let mut core = core.borrow_mut();
+    let offer = Offer::of(request.headers());
+    let host = handshake::check_host(request.version(), request.headers());
+    let origin = request.headers().get(ORIGIN).cloned();
+    if !wants_socket {
+        core.stats_mut().http_requests += 1;
+        if caller.entrance != Entrance::Hubs && host.is_ok() && caller.is_clear {
+            let own = door.admin_port.is_none() || caller.entrance == Entrance::Admin;
+            let audience = if own { Audience::Operators } else { Audience::Public };
+            let has_token = door.auth_token.as_deref().is_some_and(|token| query.shows(request.headers(), token));
+            // In a URL, it would be in the logs of proxies.
+            let may_operate = door.config.admin_token.as_deref().is_none_or(|token| {
+                handshake::bearer_tokens(request.headers()).any(|shown| is_secret(shown, token.as_bytes()))
+            });
+            return (door.pages)(&request.into_parts().0, Visitor { audience, has_token, may_operate });
+        }
+    }
+    let mut refuse = |refusal: Refusal| {
+        let Refusal { failure, status, text, headers, retry_after } = refusal;
+        if wants_socket || matches!(failure, HandshakeFailure::BadRequest | HandshakeFailure::Forwarded) {
+            core.stats_mut().handshake_failures[failure as usize] += 1;
+            if failure.is_of_a_link()
+                && let Some(times) = core.links_refused.count()
+            {
+                warn!(address = %caller.address, reason = failure.label(), times, "link_refused");
+            }
+            if failure == HandshakeFailure::Forwarded
+                && let Some(times) = core.proxies_refused.count()
+            {
+                warn!(address = %caller.address, reason = failure.label(), detail = &*text, times, "proxy_refused");
+            }
+            if failure == HandshakeFailure::Origin
+                && let Some(times) = core.origins_refused.count()
+            {
+                warn!(address = %caller.address, detail = &*text, times, "origin_refused");
+            }
+        }
+        let mut response = door.plain(status, text, origin.as_ref());
+        for (name, value) in headers {
+            response.headers_mut().insert(*name, HeaderValue::from_static(value));
+        }
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        Answer::Now(response)
+    };
+    if let Err(text) = host {
+        let refusal = Refusal::new(HandshakeFailure::BadRequest, StatusCode::BAD_REQUEST, text);
+        // The client may frame requests differently, so the connection ends.
+        return refuse(Refusal { headers: &[("connection", "close")], ..refusal });
+    }
+    if !caller.is_clear {
+        return refuse(Refusal::new(HandshakeFailure::Forwarded, StatusCode::BAD_REQUEST, Unclear::EXPLAINED));
+    }
+    let legacy = offer == Offer::Nothing
+        && handshake::wants_websocket(&request)
+        && matches!(caller.entrance, Entrance::Both | Entrance::Hubs)
+        && door.links.as_ref().is_some_and(|links| links.is_legacy(caller.address));
+    let is_link = wants_socket && (legacy || matches!(offer, Offer::Spoken | Offer::Unknown));
+    // The order of checks is the Go hub's: token, id, upgrade. Before them, a page that may not be here at all learns
+    // nothing about tokens. Peers and hubs have different tokens: a peer's opens no link.
+    let headers = request.headers();
+    let checked = door.check_origin(headers).and_then(|()| {
+        if is_link {
+            door.check_hub(caller.entrance, offer, &query, headers).map(|hub| Guest::Hub { hub, legacy })
+        } else {
+            door.check_peer(caller.entrance, &query, headers).map(|peer| Guest::Peer(peer, None))
+        }
+    });
+    planted("upgrade");
+    let guest = match checked.and_then(|guest| handshake::check(&request).map(|()| guest).map_err(Refusal::from)) {
+        Ok(guest) => guest,
+        Err(refusal) => return refuse(refusal),
+    };
+    if caller.is_proxied
+        && let Guest::Peer(..) = guest
+    {
+        match door.enter(caller.address) {
+            Ok(mut entered) => {
+                entered.iter_mut().for_each(Place::finish);
+                caller.place.set(entered);
+            }
+            Err(no) => {
+                log_no_entry(&door.gate, no, caller.address);
+                return refuse(Refusal::before_reading(no, door.gate.retry_after()));
+            }
+        }
+    }
+    let Ok((response, _)) = upgrade::upgrade(&mut request) else {
+        return refuse(NoHandshake::NotAnUpgrade.into());
+    };
+    let guest = match guest {
+        Guest::Peer(peer, _) => Guest::Peer(peer, resumed(door, &query, &peer, core.stats_mut())),
+        Guest::Hub { .. } => guest,
+    };
+    admitted.set(Some((guest, caller.address)));
+    let mut response = response.map(|_| Full::default());
+    if offer == Offer::Spoken {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    Answer::Now(response)
+}
+
+/// Checks the resume secret of a request. A wrong one is counted and ignored: the peer is admitted without it.
+fn resumed(door: &Door, query: &Query, peer: &PeerId, stats: &mut IoStats) -> Option<Lineage> {
+    let checked =
+        query.resume.as_deref().filter(|shown| !shown.is_empty()).map(|shown| door.resume_keys.check(peer, shown));
+    checked?.map_err(|wrong| stats.resumes[wrong as usize] += 1).ok()
+}
+
+/// Waits for a page's turn, and for the page. Refuses it if it would wait too long.
+pub(super) async fn page_in_turn(
+    door: &Door,
+    caller: Caller<'_>,
+    core: &RefCell<Core>,
+    page: Page,
+    origin: Option<&HeaderValue>,
+) -> Response<Full<Bytes>> {
+    let turns = &door.turns[usize::from(caller.entrance == Entrance::Admin)];
+    let turn = turns.borrow_mut().take(caller.address.ip(), Instant::now());
+    let Some(wait) = turn else {
+        core.borrow_mut().stats_mut().pages_refused += 1;
+        return door.too_many(origin);
+    };
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
+    page.await
+}

@@ -1,0 +1,176 @@
+//! Admission: who may connect, and where sockets go.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use proto::envelope::{SUBPROTOCOL, TOKEN_WANTED};
+use proto::{HubId, Keys, PeerId, ResumeKeys};
+use tokio::sync::mpsc;
+
+use super::entrance::{DoorFiles, Entrance};
+use super::gate::Gate;
+use super::query::Query;
+use super::refusal::Refusal;
+use super::secure::Handshakes;
+use super::turns::Turns;
+use crate::config::DoorConfig;
+use crate::crowd::{NoEntry, Place};
+use crate::links::{Admission, LinkDoor, Offer};
+use crate::session::HandOff;
+use crate::stats::HandshakeFailure;
+use crate::{Gauges, Pages};
+
+/// The refusal of a WebSocket at the operators' port.
+const ADMIN_ONLY: &str = "this port serves only pages for operators (ADMIN_PORT): connect WebSockets to PORT";
+
+/// Maximum length of an origin in an answer and in the log, in bytes. The rest of a longer one is cut off.
+const MAX_SHOWN_ORIGIN: usize = 256;
+
+/// Admission: who may connect, and where sockets go.
+pub(crate) struct Door {
+    pub(crate) shards: u16,
+    pub(crate) keys: Keys,
+    pub(crate) resume_keys: ResumeKeys,
+    pub(crate) max_connections: usize,
+    pub(crate) files: DoorFiles,
+    pub(crate) gauges: Arc<Gauges>,
+    /// AUTH_TOKEN.
+    pub(crate) auth_token: Option<Arc<str>>,
+    pub(crate) links: Option<LinkDoor>,
+    /// ADMIN_PORT, if it is a separate port.
+    pub(crate) admin_port: Option<u16>,
+    /// The ports that speak TLS, and the handshakes there.
+    pub(crate) tls: Option<(Arc<[u16]>, Handshakes)>,
+    /// Decides before anything is read.
+    pub(crate) gate: Gate,
+    pub(crate) config: DoorConfig,
+    pub(crate) pages: Pages,
+    pub(crate) homes: Arc<[mpsc::Sender<HandOff>]>,
+    /// Rate limits of pages: at ADMIN_PORT, and at the other ports, so that the public cannot use up the operators'
+    /// share.
+    pub(crate) turns: [RefCell<Turns>; 2],
+}
+
+impl Door {
+    /// The initial state of the pages' rate limits.
+    pub(crate) fn turns(keys: Keys) -> [RefCell<Turns>; 2] {
+        [(); 2].map(|()| RefCell::new(Turns::new(keys)))
+    }
+
+    pub(crate) fn speaks_tls(&self, port: u16) -> bool {
+        self.tls.as_ref().is_some_and(|(ports, _)| ports.contains(&port))
+    }
+
+    /// Decides about a connection before anything is read from it. A trusted proxy's is not counted for the proxy's address, but
+    /// for its client's when that is known.
+    pub(crate) fn admit(&self, entrance: Entrance, address: SocketAddr) -> Result<Option<Place>, NoEntry> {
+        match entrance {
+            // Operators and hubs have ports of their own, with files of their own, which peers cannot use up.
+            Entrance::Admin | Entrance::Hubs => Ok(None),
+            Entrance::Both | Entrance::Peers => {
+                let is_full = self.gauges.connections.load(Ordering::Relaxed) >= self.max_connections;
+                let counted = (!self.config.proxies.trust(address.ip())).then(|| address.ip());
+                self.gate.admit(counted, is_full, Instant::now())
+            }
+        }
+    }
+
+    /// Counts a client that a trusted proxy has named, unless it is a trusted proxy itself.
+    pub(super) fn enter(&self, client: SocketAddr) -> Result<Option<Place>, NoEntry> {
+        let counted = (!self.config.proxies.trust(client.ip())).then_some(client.ip());
+        counted.map(|client| self.gate.enter(client, Instant::now())).transpose()
+    }
+
+    /// An answer of one sentence.
+    pub(super) fn plain(
+        &self,
+        status: StatusCode,
+        text: impl Into<Full<Bytes>>,
+        origin: Option<&HeaderValue>,
+    ) -> Response<Full<Bytes>> {
+        let mut response = Response::new(text.into());
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        self.config.cors.put(origin, headers);
+        response
+    }
+
+    pub(super) fn too_many(&self, origin: Option<&HeaderValue>) -> Response<Full<Bytes>> {
+        let text = "too many requests for pages: try again after a second, and less often\n";
+        let mut response = self.plain(StatusCode::TOO_MANY_REQUESTS, text, origin);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+    }
+
+    /// Checks the origin of the page, if the request comes from a browser. Hubs send no origin, so the check also keeps
+    /// pages from opening links.
+    pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let Some(origin) = self.config.origins.refused(headers) else { return Ok(()) };
+        let origin = String::from_utf8_lossy(&origin.as_bytes()[..origin.len().min(MAX_SHOWN_ORIGIN)]);
+        let text = format!("pages of {} may not connect here: ALLOWED_ORIGINS does not name it", origin.escape_debug());
+        Err(Refusal::new(HandshakeFailure::Origin, StatusCode::FORBIDDEN, text))
+    }
+
+    pub(super) fn check_peer(&self, entrance: Entrance, query: &Query, headers: &HeaderMap) -> Result<PeerId, Refusal> {
+        if entrance == Entrance::Admin {
+            return Err(Refusal::new(HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY));
+        }
+        if entrance == Entrance::Hubs {
+            let text = "this port accepts only links of hubs (MESH_PORT): connect peers to PORT, and read pages there";
+            return Err(Refusal::new(HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, text));
+        }
+        if !self.auth_token.as_deref().is_none_or(|token| query.shows(headers, token)) {
+            let shown = query.shown(headers).next().is_some();
+            return Err(Refusal::unauthorized(HandshakeFailure::Unauthorized, "unauthorized", shown));
+        }
+        query.id()
+    }
+
+    pub(super) fn check_hub(
+        &self,
+        entrance: Entrance,
+        offer: Offer,
+        query: &Query,
+        headers: &HeaderMap,
+    ) -> Result<HubId, Refusal> {
+        let off = |text: &'static str| Err(Refusal::new(HandshakeFailure::LinkOff, StatusCode::FORBIDDEN, text));
+        let Some(links) = &self.links else {
+            return off("this hub is not part of a mesh: set IS_HUB=true on it");
+        };
+        if entrance == Entrance::Admin {
+            return Err(Refusal::new(HandshakeFailure::LinkWrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY));
+        }
+        if entrance == Entrance::Peers {
+            let text = "this port accepts no links: dial MESH_PORT of this hub";
+            return Err(Refusal::new(HandshakeFailure::LinkWrongPort, StatusCode::FORBIDDEN, text));
+        }
+        // A Go hub has no token, only its address, which has been checked.
+        if offer != Offer::Nothing {
+            match &links.admission {
+                Admission::Closed => {
+                    return off("this hub accepts no links: set MESH_TOKEN on it, or MESH_INSECURE=true");
+                }
+                Admission::Open => {}
+                Admission::Tokens(tokens) if tokens.iter().any(|token| query.shows(headers, token)) => {}
+                Admission::Tokens(_) => {
+                    let shown = query.shown(headers).next().is_some();
+                    return Err(Refusal::unauthorized(HandshakeFailure::LinkUnauthorized, TOKEN_WANTED, shown));
+                }
+            }
+        }
+        if offer == Offer::Unknown {
+            let text = format!("unknown version of links: use Sec-WebSocket-Protocol: {SUBPROTOCOL}");
+            return Err(Refusal::new(HandshakeFailure::LinkVersion, StatusCode::BAD_REQUEST, text));
+        }
+        query.id().map(HubId)
+    }
+}

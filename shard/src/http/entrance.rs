@@ -1,0 +1,95 @@
+//! The kinds of listeners, and the share of files that each may use.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{Notify, Semaphore};
+
+use crate::config::FileShares;
+use crate::links::LinkDoor;
+
+/// The kind of connections that a listener accepts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Entrance {
+    /// Only pages.
+    Admin,
+    Both,
+    Hubs,
+    Peers,
+}
+
+impl Entrance {
+    /// For the listener of this port.
+    pub(crate) fn at(port: u16, links: Option<&LinkDoor>, admin: Option<u16>) -> Self {
+        if admin == Some(port) {
+            return Self::Admin;
+        }
+        match links.map(|links| links.port) {
+            None => Self::Peers,
+            Some(None) => Self::Both,
+            Some(Some(own)) if own == port => Self::Hubs,
+            Some(Some(_)) => Self::Peers,
+        }
+    }
+}
+
+/// Maximum number of sockets of one kind of listener, counted over all shards.
+#[derive(Clone, Debug)]
+pub(crate) struct Share {
+    pub(crate) files: Arc<Semaphore>,
+    pub(crate) wanted: Arc<Wanted>,
+}
+
+/// A listener without a connection to drop waits for a file. Another listener of the same kind drops a connection for
+/// it.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    is_open: AtomicBool,
+    others: Notify,
+}
+
+impl Wanted {
+    /// Has another listener drop one connection.
+    pub(crate) fn ask(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
+        self.others.notify_waiters();
+    }
+
+    /// Waits until another listener asks.
+    pub(crate) async fn asked(&self) {
+        self.others.notified().await;
+    }
+
+    /// Accepts the request to drop a connection. Returns `false` if another listener has accepted it already.
+    pub(crate) fn take(&self) -> bool {
+        self.is_open.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// Each kind has a share of its own, so that a crowd of peers leaves files to links and operators.
+#[derive(Clone, Debug)]
+pub(crate) struct DoorFiles {
+    peers: Share,
+    links: Share,
+    admin: Share,
+}
+
+impl DoorFiles {
+    pub(crate) fn new(shares: FileShares) -> Self {
+        let share = |files: usize| Share {
+            files: Arc::new(Semaphore::new(files.clamp(1, Semaphore::MAX_PERMITS))),
+            wanted: Arc::default(),
+        };
+        Self { peers: share(shares.peers), links: share(shares.links), admin: share(shares.admin) }
+    }
+
+    /// The share of a listener.
+    pub(crate) fn at(&self, entrance: Entrance) -> Share {
+        match entrance {
+            Entrance::Admin => &self.admin,
+            Entrance::Both | Entrance::Peers => &self.peers,
+            Entrance::Hubs => &self.links,
+        }
+        .clone()
+    }
+}

@@ -1,0 +1,92 @@
+//! Refused connections and requests: their answers, counters and log lines.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use hyper::StatusCode;
+use tracing::{debug, warn};
+
+use super::gate::Gate;
+use super::handshake::NoHandshake;
+use super::secure::NoTls;
+use crate::core::Core;
+use crate::crowd::NoEntry;
+use crate::proxies::NoHead;
+use crate::stats::HandshakeFailure;
+
+/// A refused request, with its answer.
+pub(super) struct Refusal {
+    pub(super) failure: HandshakeFailure,
+    pub(super) status: StatusCode,
+    pub(super) text: Cow<'static, str>,
+    /// Headers required in this refusal.
+    pub(super) headers: &'static [(&'static str, &'static str)],
+    /// After how many seconds to try again.
+    pub(super) retry_after: Option<u64>,
+}
+
+impl Refusal {
+    pub(super) fn new(failure: HandshakeFailure, status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { failure, status, text: text.into(), headers: &[], retry_after: None }
+    }
+
+    /// 401, with the required challenge (RFC 9110, 11.6.1; RFC 6750, 3).
+    pub(super) fn unauthorized(failure: HandshakeFailure, text: &'static str, token_shown: bool) -> Self {
+        let headers: &[_] = if token_shown {
+            &[("www-authenticate", r#"Bearer realm="peerpigeon", error="invalid_token""#)]
+        } else {
+            &[("www-authenticate", r#"Bearer realm="peerpigeon""#)]
+        };
+        Self { headers, ..Self::new(failure, StatusCode::UNAUTHORIZED, text) }
+    }
+
+    /// The refusal of a proxied client, with the answer that a direct client gets before its request is read.
+    pub(super) fn before_reading(no: NoEntry, retry_after: u64) -> Self {
+        let refusal = Self::new(no.failure(), StatusCode::SERVICE_UNAVAILABLE, no.explain());
+        Self { retry_after: Some(retry_after), ..refusal }
+    }
+}
+
+impl From<NoHandshake> for Refusal {
+    fn from(no: NoHandshake) -> Self {
+        Self { headers: no.headers(), ..Self::new(HandshakeFailure::NotAnUpgrade, no.status(), no.explain()) }
+    }
+}
+
+/// Counts a failed TLS handshake, and logs it if an operator can remove the cause.
+pub(super) fn count_no_tls(core: &mut Core, no: &NoTls, address: SocketAddr) {
+    let Some(failure) = no.failure else { return };
+    core.stats_mut().handshake_failures[failure as usize] += 1;
+    let (reason, detail) = (failure.label(), &no.detail);
+    let is_ours = matches!(
+        failure,
+        HandshakeFailure::TlsAtPlainPort | HandshakeFailure::TlsRefused | HandshakeFailure::TlsNothingInCommon
+    );
+    match is_ours.then(|| core.tls_refused.count()).flatten() {
+        Some(times) => warn!(%address, reason, detail, times, "tls_refused"),
+        None => debug!(%address, reason, detail, "tls_refused"),
+    }
+}
+
+/// Counts a connection of a trusted proxy that did not begin with a PROXY head, and logs it once in a while.
+pub(super) fn count_no_head(core: &mut Core, no: &NoHead, address: SocketAddr) {
+    core.stats_mut().handshake_failures[HandshakeFailure::ProxyHead as usize] += 1;
+    if let Some(times) = core.proxies_refused.count() {
+        warn!(%address, reason = HandshakeFailure::ProxyHead.label(), detail = no.explain(), times, "proxy_refused");
+    }
+}
+
+/// Counts a connection that is refused before anything is read, and logs such connections once in a while.
+pub(crate) fn count_no_entry(gate: &Gate, core: &mut Core, no: NoEntry, address: SocketAddr) {
+    let failure = no.failure();
+    core.stats_mut().handshake_failures[failure as usize] += 1;
+    log_no_entry(gate, no, address);
+}
+
+pub(super) fn log_no_entry(gate: &Gate, no: NoEntry, address: SocketAddr) {
+    if let Some(times) = gate.refused(Instant::now()) {
+        let (address, reason) = (address.ip(), no.failure().label());
+        warn!(%address, reason, detail = no.explain(), times, "connections_refused");
+    }
+}
