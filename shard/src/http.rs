@@ -106,8 +106,8 @@ pub(crate) async fn serve(
             let client = door.config.proxies.client(address, request.headers());
             let is_proxied = client.is_ok_and(|client| client != address);
             if door.config.proxies.seem_to_miss(address.ip(), request.headers()) && door.gate.free(address.ip()) {
-                let detail = "this address sends the names of its clients, as a proxy does, so its connections are not limited: \
-                    set TRUSTED_PROXIES to count each client";
+                let detail = "this address sends the names of its clients, as a proxy does, so its connections are not \
+                    limited: set TRUSTED_PROXIES to count each client";
                 warn!(address = %address.ip(), detail, "proxy_not_named");
             }
             let caller =

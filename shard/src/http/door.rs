@@ -68,8 +68,8 @@ impl Door {
         self.tls.as_ref().is_some_and(|(ports, _)| ports.contains(&port))
     }
 
-    /// Decides about a connection before anything is read from it. A trusted proxy's is not counted for the proxy's address, but
-    /// for its client's when that is known.
+    /// Decides about a connection before anything is read from it. A connection of a trusted proxy is counted for its
+    /// client when that is known, not for the proxy.
     pub(crate) fn admit(&self, entrance: Entrance, address: SocketAddr) -> Result<Option<Place>, NoEntry> {
         match entrance {
             // Operators and hubs have ports of their own, with files of their own, which peers cannot use up.

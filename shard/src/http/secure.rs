@@ -41,8 +41,8 @@ impl NoTls {
     /// A client speaks TLS at a port that does not.
     pub(super) fn at_plain_port(port: u16) -> Self {
         let detail = format!(
-            "a client speaks TLS at port {port}, which does not: TLS_CERT, TLS_KEY and TLS_PORTS have it speak TLS, and clients \
-             without TLS use http:// and ws://"
+            "a client speaks TLS at port {port}, which does not: TLS_CERT, TLS_KEY and TLS_PORTS have it speak TLS, and \
+             clients without TLS use http:// and ws://"
         );
         Self::new(HandshakeFailure::TlsAtPlainPort, detail)
     }
