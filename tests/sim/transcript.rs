@@ -1,4 +1,4 @@
-//! Conversations as data: who sends what, and who receives what, or nothing.
+//! Conversations as data: what each client sends, and what it receives.
 //!
 //! A file holds scenes; `# title` begins one, with a new hub. Each scene runs with one shard and with eight, under
 //! several hash keys, so that its peers meet on one shard and on different ones. Everything that a peer receives must
@@ -6,27 +6,30 @@
 //!
 //! | line | |
 //! |---|---|
-//! | `a opens` | a connection with the id `aaaa…` (40 digits); `a2` is another connection of the same peer |
-//! | `a opens without a seat` | … to a hub that is full |
-//! | `a2 resumes a`, `a2 resumes a without a seat` | opens, and shows the secret that a's last connection of that name got with `connected` |
-//! | `a b c come` | each opens, and receives its `connected` and nothing else |
-//! | `a > {"type":…}` | says this; `3 x a > …` says it three times |
-//! | `a < {"type":…}` | receives this next, `3 x a < …` three times |
-//! | `a hears nothing` | there is nothing more to receive |
-//! | `a sends no text`, `a sends too much` | a binary message that is not UTF-8; one over the limit |
-//! | `a stops reading`, `a reads on` | its socket takes nothing; takes all that waits |
+//! | `a opens` | opens a connection with the id `aaaa…` (40 digits); `a2` is another connection of the same peer |
+//! | `a opens without a seat` | the same, to a hub that is full |
+//! | `a2 resumes a`, `a2 resumes a without a seat` | opens with the secret of the last `connected` of `a` |
+//! | `a b c connect` | each opens a connection and receives `connected`, and nothing else |
+//! | `a > {"type":…}` | sends this message; `3 x a > …` sends it three times |
+//! | `a < {"type":…}` | receives this message next; `3 x a < …` three times |
+//! | `a receives nothing` | has nothing more to receive |
+//! | `a sends invalid UTF-8`, `a sends an oversized message` | a binary message that is not UTF-8; one above the limit |
+//! | `a stops reading`, `a reads again` | its socket accepts nothing; accepts everything queued |
 //! | `a is too slow` | its queue has overflowed |
 //! | `a closes`, `a is lost` | its connection ends with a close frame, or without |
-//! | `a takes a part` | its socket takes some of what is before the question, or the question |
-//! | `a is asked`, `a answers`, `a answers wrongly`, `a answers the question before` | a ping that tells whether it lives, and the pong |
-//! | `a is closed 4001 replaced` | by the hub, with this code and text |
-//! | `a is to go in 500 ms`, `… to wss://b wss://c` | the hub is draining |
-//! | `a is retired` | it is its turn to go |
-//! | `2 s pass`, `50 ms pass` | |
-//! | `given 2 networks per peer`, `given 2 peers per network`, `given 10 messages per second` | before anybody opens |
-//! | `given 1000 bytes per second`, `given 1000 bytes per message` | the same |
-//! | `given DISCOVERY closest:1`, `given 2 acquaintances` | the same; and nobody is picked at random |
-//! | `-- remark` | |
+//! | `a reads a part` | its socket accepts a part of the bytes up to the ping |
+//! | `a is pinged` | the hub sends a ping, to find out whether `a` is alive |
+//! | `a answers`, `a answers wrongly` | sends the pong, or a pong with another payload |
+//! | `a answers the previous ping` | sends the pong to the ping before the last |
+//! | `a is closed 4001 replaced` | the hub closes it with this code and text |
+//! | `a is to go in 500 ms`, `… to wss://b wss://c` | the hub drains, and sends `a` these values in `go-away` |
+//! | `a is retired` | the hub drains, and closes `a` now |
+//! | `2 s pass`, `50 ms pass` | the clock advances |
+//! | `given 2 networks per peer`, `given 2 peers per network` | configures the hub, before the first connection |
+//! | `given 10 messages per second`, `given 1000 bytes per second` | the same |
+//! | `given 1000 bytes per message` | the same |
+//! | `given DISCOVERY closest:1`, `given 2 acquaintances` | the same; no member is picked at random |
+//! | `-- remark` | a comment |
 //!
 //! In messages, `"a*"` is peer a's id and `"A*"` the same in upper case; `<<3 xy>>` is `xyxyxy`. In received messages,
 //! any other `*` stands for a number, a word or the inside of a string, and `...` for anything. Everything else is
@@ -152,19 +155,19 @@ impl Stage {
             [who, "opens", "without", "a", "seat"] => self.open(who, false, None)?,
             [who, "resumes", of] => self.open(who, true, Some(of))?,
             [who, "resumes", of, "without", "a", "seat"] => self.open(who, false, Some(of))?,
-            [ref names @ .., "come" | "comes"] => {
+            [ref names @ .., "connect" | "connects"] => {
                 for who in names {
                     self.open(who, true, None)?;
                     let heard = self.conn(who)?.heard.pop_front();
                     if !heard.is_some_and(|text| text.starts_with("{\"type\":\"connected\",")) {
-                        return Err(format!("  {who} was not let in"));
+                        return Err(format!("  {who} was not admitted"));
                     }
                 }
             }
             [who, ">", ..] => {
                 let text = expand(&line[who.len() + 3..]);
                 if !self.conn(who)?.admitted {
-                    return Err(format!("  {who} is not let in yet"));
+                    return Err(format!("  {who} is not admitted yet"));
                 }
                 self.tell(who, |session| Input::Message { session, text: &text })?;
             }
@@ -173,37 +176,37 @@ impl Stage {
                 let heard = self.conn(who)?.heard.pop_front();
                 match heard {
                     Some(text) if glob(pattern.as_bytes(), text.as_bytes()) => {}
-                    Some(text) => return Err(format!("  {who} heard\n  {text}\n{}", self.leftovers())),
-                    None => return Err(format!("  {who} heard nothing\n{}", self.leftovers())),
+                    Some(text) => return Err(format!("  {who} received\n  {text}\n{}", self.leftovers())),
+                    None => return Err(format!("  {who} received nothing\n{}", self.leftovers())),
                 }
             }
-            [who, "hears", "nothing"] => {
+            [who, "receives", "nothing"] => {
                 if !self.conn(who)?.heard.is_empty() {
                     return Err(self.leftovers());
                 }
             }
-            [who, "sends", "no", "text"] => self.tell(who, |session| Input::NotText { session })?,
-            [who, "sends", "too", "much"] => self.tell(who, |session| Input::TooLarge { session })?,
+            [who, "sends", "invalid", "UTF-8"] => self.tell(who, |session| Input::NotText { session })?,
+            [who, "sends", "an", "oversized", "message"] => self.tell(who, |session| Input::TooLarge { session })?,
             [who, "stops", "reading"] => self.conn(who)?.reads = false,
-            [who, "reads", "on"] => {
+            [who, "reads", "again"] => {
                 self.conn(who)?.reads = true;
                 self.read(who);
                 self.settle();
             }
-            [who, "takes", "a", "part"] => self.tell(who, |session| Input::AskedOn { session })?,
+            [who, "reads", "a", "part"] => self.tell(who, |session| Input::AskedOn { session })?,
             [who, "is", "too", "slow"] => self.finish(who, CloseReason::SlowConsumer)?,
             [who, "is", "lost"] => self.finish(who, CloseReason::ConnectionLost)?,
             [who, "closes"] => self.finish(who, CloseReason::ClientClosed)?,
-            [who, "is", "asked"] => {
+            [who, "is", "pinged"] => {
                 let conn = self.conn(who)?;
                 if conn.unseen_questions == 0 {
-                    return Err(format!("  {who} was not asked"));
+                    return Err(format!("  {who} was not pinged"));
                 }
                 conn.unseen_questions -= 1;
             }
             [who, "answers"] => self.pong(who, 0, 0)?,
             [who, "answers", "wrongly"] => self.pong(who, 0, 1)?,
-            [who, "answers", "the", "question", "before"] => self.pong(who, 1, 0)?,
+            [who, "answers", "the", "previous", "ping"] => self.pong(who, 1, 0)?,
             [who, "is", "closed", code, ref text @ ..] => {
                 let conn = self.conn(who)?;
                 let Some((sent, says)) = conn.closed.and_then(CloseReason::close_frame) else {
@@ -221,7 +224,7 @@ impl Stage {
                 self.tell(who, |session| Input::GoAway { session, reconnect_in, hubs: &hubs })?;
             }
             [who, "is", "retired"] => self.tell(who, |session| Input::Retire { session })?,
-            _ => return Err("  is not a line of a transcript".to_owned()),
+            _ => return Err("  this is not a line of a transcript".to_owned()),
         }
         Ok(())
     }
@@ -243,14 +246,14 @@ impl Stage {
                 let _ = writeln!(text, "  {name} is closed {reason:?}");
             }
             if conn.unseen_questions > 0 {
-                let _ = writeln!(text, "  {name} is asked");
+                let _ = writeln!(text, "  {name} is pinged");
             }
         }
         text
     }
 
     fn conn(&mut self, who: &str) -> Result<&mut Conn, String> {
-        self.conns.get_mut(who).ok_or_else(|| format!("  nobody is called {who}"))
+        self.conns.get_mut(who).ok_or_else(|| format!("  there is no connection {who}"))
     }
 
     fn open(&mut self, who: &str, seat: bool, secret_of: Option<&str>) -> Told {
@@ -258,7 +261,7 @@ impl Stage {
             let router = |shard| Router::new(RouterConfig { shard: ShardId(shard), ..self.config.clone() });
             self.routers = (0..self.config.shards).map(router).collect();
         }
-        let peer: PeerId = who[..1].repeat(40).parse().map_err(|_| format!("  {who} is no peer's name"))?;
+        let peer: PeerId = who[..1].repeat(40).parse().map_err(|_| format!("  {who} is not a name of a connection"))?;
         let shard = ShardId::home(&peer, self.config.shards, self.config.keys);
         let session = SessionId { slot: self.opened % 3, generation: self.opened };
         // Three slots, each used by one connection at a time: a router must not confuse a slot's sessions.
@@ -307,7 +310,7 @@ impl Stage {
     fn pong(&mut self, who: &str, back: usize, wrong: u8) -> Told {
         let conn = self.conn(who)?;
         let Some(mut payload) = conn.questions.iter().rev().nth(back).copied() else {
-            return Err(format!("  {who} was not asked"));
+            return Err(format!("  {who} was not pinged"));
         };
         payload[7] ^= wrong;
         let (shard, session) = (conn.shard, conn.session);
@@ -392,13 +395,17 @@ impl Stage {
         while let Some(output) = self.routers[shard].poll_output() {
             let conn = |conns: &mut BTreeMap<String, Conn>, session: SessionId| {
                 let here = |c: &Conn| usize::from(c.shard.0) == shard && c.session == session;
-                conns.iter().find(|(_, c)| here(c)).map(|(name, _)| name.clone()).expect("an output for nobody")
+                conns
+                    .iter()
+                    .find(|(_, c)| here(c))
+                    .map(|(name, _)| name.clone())
+                    .expect("an output for an unknown session")
             };
             match output {
                 Output::Send { session, frame, origin, .. } => {
                     let name = conn(&mut self.conns, session);
                     let conn = self.conns.get_mut(&name).expect("found");
-                    assert!(conn.closed.is_none(), "{name} is told something after its close");
+                    assert!(conn.closed.is_none(), "{name} receives something after its close");
                     let mut bytes = Vec::new();
                     match frame {
                         Frame::Arena(range) => bytes.extend_from_slice(&self.routers[shard].arena()[range]),
@@ -433,7 +440,7 @@ impl Stage {
                     self.conns.get_mut(&name).expect("found").closed = Some(reason);
                 }
                 Output::ToShard { to, letter } => self.letters.push_back((to, letter)),
-                Output::Unfinished => panic!("so much happens in no transcript"),
+                Output::Unfinished => panic!("no transcript is long enough for this"),
                 Output::ToMesh(_) | Output::Event(_) => {}
                 Output::Bug(note) => panic!("{note:?}"),
             }
@@ -453,7 +460,7 @@ pub(crate) fn payload(frame: &[u8]) -> &str {
         127 => (10, frame[2..10].iter().fold(0, |len, &byte| len << 8 | usize::from(byte))),
         len => (2, usize::from(len)),
     };
-    assert_eq!(frame.len(), header + len, "the header tells another length");
+    assert_eq!(frame.len(), header + len, "the length in the header is wrong");
     std::str::from_utf8(&frame[header..]).expect("a text frame is UTF-8")
 }
 
