@@ -230,7 +230,7 @@ mod tests {
     fn a_ping_for_the_client_needs_an_answer_too() {
         let patience = Patience::new(secs(300));
         let life = Life { wrote: millis(NOW - secs(25)), ..silent_for(secs(24), 0) };
-        assert_eq!(judge(patience, life, false), (Verdict::Ping(NOW + secs(25)), 1), "and not again in a second");
+        assert_eq!(judge(patience, life, false), (Verdict::Ping(NOW + secs(25)), 1), "the next ping follows too early");
     }
 
     #[test]
@@ -239,7 +239,7 @@ mod tests {
         let stuck = |quiet| Life { alive: millis(NOW), wrote: millis(NOW - quiet), pings: 0 };
         assert_eq!(judge(patience, stuck(secs(59)), true).0, Verdict::Wait(NOW + secs(1)));
         assert_eq!(judge(patience, stuck(secs(60)), true).0, Verdict::Dead);
-        assert_ne!(judge(patience, stuck(secs(60)), false).0, Verdict::Dead, "nothing waits for it");
+        assert_ne!(judge(patience, stuck(secs(60)), false).0, Verdict::Dead, "an empty queue is not stuck");
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod tests {
                     assert!(look > now && look <= now + patience.interval(), "seed {seed}: next look at {look:?}");
                     assert!(now - heard < patience.dead_after(), "seed {seed}: silent for too long");
                     assert!(!behind || now - wrote < patience.dead_after(), "seed {seed}: stuck for too long");
-                    assert!(behind || now - wrote < patience.interval(), "seed {seed}: told nothing for too long");
+                    assert!(behind || now - wrote < patience.interval(), "seed {seed}: no ping for too long");
                 } else {
                     now = at;
                     match next(4) {

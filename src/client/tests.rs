@@ -179,7 +179,7 @@ fn an_answer_with_a_wrong_accept_value_is_refused() {
     local(async {
         let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-        let Err(error) = with_hub(answer, b"\x81\x02hi").await else { panic!("the answer was accepted") };
+        let Err(error) = with_hub(answer, b"\x81\x02hi").await else { panic!("a wrong answer was accepted") };
         assert_eq!(error.to_string(), "the handshake failed: Sec-WebSocket-Accept is wrong");
     });
 }

@@ -45,7 +45,8 @@ fn try_open(from: [u8; 4], hub: &Hub, n: u32) -> Option<TcpStream> {
 fn one_address_cannot_use_the_connections_of_others() {
     let hub = Hub::start(&[("MAX_CONNECTIONS_PER_ADDRESS", "5")]);
     let Some(first) = try_open(FLOOD, &hub, 0) else { return };
-    let mut inside: Vec<_> = (1..5).map(|n| try_open(FLOOD, &hub, n).expect("there is room")).collect();
+    let mut inside: Vec<_> =
+        (1..5).map(|n| try_open(FLOOD, &hub, n).expect("a connection below the limit was refused")).collect();
     let refused = answer(connect_from(FLOOD, hub.address).unwrap());
     assert_eq!(status(&refused), "503", "{refused}");
     assert!(
@@ -62,7 +63,7 @@ fn one_address_cannot_use_the_connections_of_others() {
     drop(first);
     let end = Instant::now() + DEADLINE;
     while try_open(FLOOD, &hub, 11).is_none() {
-        assert!(Instant::now() < end, "the place is not freed");
+        assert!(Instant::now() < end, "a closed connection still counts");
     }
 }
 

@@ -348,7 +348,7 @@ fn a_hub_and_a_go_hub_that_dials_it_exchange_peers() {
     let mut go = GoHub::dial(hub.address, 50);
     go.hears_of(1, "n", None);
     let mut b = conversation(&hub, &mut go, &mut a);
-    assert_eq!(hub.metric("peerpigeon_peers"), 2.0, "it is no peer");
+    assert_eq!(hub.metric("peerpigeon_peers"), 2.0, "the Go hub must not be a peer");
     drop(go);
     hears_leave(&mut a, 7, "hub-lost");
     hears_leave(&mut b, 7, "hub-lost");

@@ -170,7 +170,7 @@ fn the_dialing_hub_shows_why_its_link_was_refused() {
         (&[("HUB_MESH_NAMESPACE", "x"), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "HUB_MESH_NAMESPACE differs"),
         (&[("DISCOVERY", "closest:8"), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "DISCOVERY differs"),
     ] {
-        assert!(help.contains(said), "docs/troubleshooting.md does not say what to do about: {said}");
+        assert!(help.contains(said), "docs/troubleshooting.md does not explain this error: {said}");
         let other = Hub::start(there);
         let url = format!("ws://{}", other.address);
         let hub = Hub::start(&[("BOOTSTRAP_HUBS", &url), ("MESH_TOKEN", "t")]);

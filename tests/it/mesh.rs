@@ -237,7 +237,7 @@ fn an_id_is_connected_to_one_hub_at_a_time() {
     let mut third = Client::open(hubs[1].address, 7, b"");
     let asked = Instant::now();
     assert_eq!(third.hear()["type"], "connected");
-    assert!(asked.elapsed() > Duration::from_millis(1500), "without having asked");
+    assert!(asked.elapsed() > Duration::from_millis(1500), "replaced without a ping");
     third.announce("n");
     assert_eq!(watcher.hear()["type"], "peer-disconnected");
     assert_eq!(discovered(&mut watcher), id(7));

@@ -83,7 +83,7 @@ fn in_between(told: &[serde_json::Value]) -> usize {
             Some("offer") => {
                 signals += 1;
                 let from = message["fromPeerId"].as_str().unwrap();
-                assert_eq!(present.get(from), Some(&true), "a signal outside its sender's stay: {told:#?}");
+                assert_eq!(present.get(from), Some(&true), "a signal arrived outside its sender's stay: {told:#?}");
             }
             other => panic!("{other:?}"),
         }

@@ -96,7 +96,7 @@ pub fn a_second_signal_ends_the_hub_at_once() {
     let deadline = Instant::now() + DEADLINE;
     let asked = Instant::now();
     while hub.ended().is_none() {
-        assert!(Instant::now() < deadline, "signals are not heard");
+        assert!(Instant::now() < deadline, "the hub does not receive signals");
         hub.signal("-INT");
     }
     assert!(asked.elapsed() > Duration::from_millis(400), "the first signal must not count twice");

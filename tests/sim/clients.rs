@@ -119,7 +119,7 @@ impl World {
 
     fn signal(&mut self, sid: Sid) -> Up {
         let number = self.oracle.signals.next_number();
-        let sender = self.socket(sid).expect("only a client that is there says something").peer;
+        let sender = self.socket(sid).expect("only connected clients send").peer;
         let mut target = *self.rng.pick(&self.plan.peers);
         let (mut net, mut network) = self.network();
         // Mostly a discovered peer: other signals seldom arrive.

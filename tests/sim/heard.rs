@@ -66,7 +66,7 @@ pub(crate) fn read(text: &str, to: &PeerId) -> Result<Heard, String> {
         }
         "peer-discovered" => {
             if data["isHub"] != Value::Bool(false) {
-                return Err("a peer became a hub".to_owned());
+                return Err("a client became a hub".to_owned());
             }
             let subject = peer(&data["peerId"]).ok_or("no peerId")?;
             Heard::Discovered { subject, network, version: data["v"].as_u64().ok_or("no version")? }
@@ -80,7 +80,7 @@ pub(crate) fn read(text: &str, to: &PeerId) -> Result<Heard, String> {
             Heard::Left { subject, network, goodbye: true, reason: String::new() }
         }
         "offer" | "answer" | "ice-candidate" => {
-            let number = data["s"].as_u64().ok_or("a signal that nobody sent")? as usize;
+            let number = data["s"].as_u64().ok_or("a signal that was never sent")? as usize;
             Heard::Signal { number, text: text.to_owned() }
         }
         "error" => {

@@ -197,7 +197,7 @@ impl World {
                     }
                 }
                 Output::Admit { session } => {
-                    self.note(|| format!("    {session:?} is let in"));
+                    self.note(|| format!("    {session:?} is admitted"));
                     self.oracle.admitted(sid(session));
                     if let Some(socket) = self.socket(sid(session)) {
                         socket.phase = Phase::Open;
@@ -216,7 +216,7 @@ impl World {
                     self.mail[at].letters.push(letter);
                     self.mail[at].news.push_back(news);
                 }
-                Output::ToMesh(_) => self.oracle.complain("a letter to nowhere".to_owned()),
+                Output::ToMesh(_) => self.oracle.complain("a letter to a mesh that does not exist".to_owned()),
                 Output::Event(Event::Announced { peer, network, .. }) => {
                     self.oracle.event_announced(peer, network.as_str());
                 }
@@ -308,7 +308,7 @@ impl World {
         };
         let heard = match self.read_frame(sid, frame, &peer) {
             Ok(heard) => heard,
-            Err(wrong) => return self.oracle.complain(format!("{sid:?} is told {wrong}")),
+            Err(wrong) => return self.oracle.complain(format!("{sid:?} receives {wrong}")),
         };
         self.note(|| format!("    {} < {heard:?}", name(sid)));
         if let Heard::Connected { peer, secret } = &*heard {
@@ -320,7 +320,9 @@ impl World {
         let signal = match (&*heard, origin) {
             (Heard::Signal { number, .. }, Some(origin)) => Some(Signalled { origin, number: *number }),
             (Heard::Signal { .. }, None) | (_, Some(_)) => {
-                return self.oracle.complain(format!("{sid:?}: an origin is missing or too much: {heard:?}"));
+                return self
+                    .oracle
+                    .complain(format!("{sid:?}: the origin of a frame is missing or superfluous: {heard:?}"));
             }
             (_, None) => None,
         };
@@ -356,7 +358,7 @@ impl World {
                 let mut bytes = Vec::with_capacity(template.frame_len());
                 Template::write_to(template, &mut bytes, peer, self.time().wall_ms);
                 if bytes.len() != template.frame_len() {
-                    return Err("a frame of another length".to_owned());
+                    return Err("a frame with a wrong length".to_owned());
                 }
                 let heard = parse(&bytes)?;
                 self.templates.insert(key, (Arc::clone(template), Rc::clone(&heard)));

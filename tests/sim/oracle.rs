@@ -281,7 +281,7 @@ impl Oracle {
         } else if let Heard::Left { subject, .. } = heard
             && view.heard.remove(subject).is_none()
         {
-            self.complain(format!("{sid:?} hears of the leave of one it did not hear of: {subject:?}"));
+            self.complain(format!("{sid:?} receives the leave of a peer that it does not know: {subject:?}"));
         }
     }
 

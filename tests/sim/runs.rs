@@ -101,7 +101,7 @@ impl<F: Copy + Debug + Send + Sync> Simulator<F> {
     pub(crate) fn the_same_seed_is_the_same_day(&self) {
         for seed in 0..self.repeated {
             let [one, other] = [0, 1].map(|_| (self.play)(seed, None, true).trace);
-            assert!(one.lines().count() > 100, "seed {seed} has an empty day");
+            assert!(one.lines().count() > 100, "seed {seed} has a short trace");
             assert_eq!(one, other, "seed {seed}");
         }
     }

@@ -244,7 +244,7 @@ impl World {
                 self.wait(next.saturating_sub(self.now).max(Duration::from_millis(1)));
             }
         }
-        self.oracle.complain("there is no rest".to_owned());
+        self.oracle.complain("the run does not come to rest".to_owned());
     }
 
     /// The routers' counters match the events.

@@ -121,7 +121,7 @@ impl Pair {
             Poll::Ready(Ok(bytes.len()))
         });
         self.heard.extend(plain);
-        let Poll::Ready(received) = received else { panic!("bytes were there") };
+        let Poll::Ready(received) = received else { panic!("the connection had no bytes to read") };
         self.ended = received? == Received::End;
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! tokio's multi-threaded runtime, one map of networks behind a lock, two tasks and a channel per connection,
 //! fastwebsockets, `serde_json::Value` in and out. It supports the part of the protocol that the generator needs:
 //! `connected`, announcements and discoveries, signals, goodbyes. It is not slowed down on purpose.
-#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the design that the hub is compared with")]
+#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the hub is compared with this usual design")]
 
 use std::collections::HashMap;
 use std::convert::Infallible;

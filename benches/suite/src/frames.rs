@@ -244,7 +244,7 @@ mod tests {
     fn a_frame_counts_when_its_last_byte_arrives() {
         let frame = text("0123456789");
         let mut scan = Scan::default();
-        scan.feed(&frame[..frame.len() - 1], |_| panic!("it is not whole"));
+        scan.feed(&frame[..frame.len() - 1], |_| panic!("the frame is not complete"));
         let mut count = 0;
         scan.feed(&frame[frame.len() - 1..], |_| count += 1);
         assert_eq!(count, 1);

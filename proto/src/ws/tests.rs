@@ -59,7 +59,7 @@ fn read<'c>(
                     assert!(bytes > had.len(), "asks for {bytes}, has {}", had.len());
                     let most = max.max(MAX_CONTROL_PAYLOAD).saturating_add(MAX_CLIENT_HEADER);
                     assert!(bytes <= most, "asks for {bytes} at {max}");
-                    assert_eq!(waiting, had, "changed what it could not take");
+                    assert_eq!(waiting, had, "the reader changed bytes that it did not accept");
                     break;
                 }
                 Progress::Took { consumed, event } => {
@@ -112,11 +112,11 @@ fn check(max: usize, frames: &[Vec<u8>], events: &[Event<'_>], end: Result<usize
     for size in [stream.len().max(1), small] {
         let mut expected = events.iter();
         let got = read(max, stream.chunks(size), |event| assert_eq!(Some(&event), expected.next(), "{size} at a time"));
-        assert_eq!(expected.as_slice(), [], "not heard, {size} at a time");
+        assert_eq!(expected.as_slice(), [], "not received, {size} bytes at a time");
         assert_eq!(got, end, "{size} at a time");
         let mut expected = events.iter();
         let got = read_pieces(max, stream.chunks(size), |event| assert_eq!(Some(&event), expected.next()));
-        assert_eq!((expected.as_slice(), got), (&[][..], end), "by a reader, {size} at a time");
+        assert_eq!((expected.as_slice(), got), (&[][..], end), "by a reader, {size} bytes at a time");
     }
 }
 
@@ -217,7 +217,7 @@ fn messages_of_a_server_are_received_however_they_are_cut() {
         for cut in (0..stream.len()).take(12) {
             match decoder.decode_from_server(&mut stream[..cut]).unwrap() {
                 Progress::Need(bytes) => assert!(bytes > cut && bytes <= stream.len().max(8), "{bytes} of {len}"),
-                Progress::Took { .. } => panic!("took a frame of {len} cut at {cut}"),
+                Progress::Took { .. } => panic!("accepted an incomplete frame: {cut} of {len} bytes"),
             }
         }
         let consumed = stream.len();
@@ -265,7 +265,7 @@ fn an_interrupted_reader_continues_at_that_place() {
 fn a_header_reserves_no_memory_for_missing_bytes() {
     let mut reader = Reader::new(Speaker::Client, 1 << 30, Vec::new());
     let mut header = frame_with_length(FIN | BINARY, &[127, 0, 0, 0, 0, 0x3f, 0, 0, 0], b"");
-    assert_eq!(reader.read(&mut header, |_| panic!("nothing is whole")), Ok(()));
+    assert_eq!(reader.read(&mut header, |_| panic!("a frame is complete too early")), Ok(()));
     assert!(reader.partial.capacity() <= 2048, "{} bytes", reader.partial.capacity());
 }
 

@@ -160,7 +160,7 @@ impl Crowd {
                 },
             };
             turns += 1;
-            assert!(turns < MOST_LETTERS, "there is no end of letters");
+            assert!(turns < MOST_LETTERS, "the routers do not come to rest");
             self.routers[usize::from(shard.0)].handle_input(input, NOW);
             self.carry_out(shard);
         }

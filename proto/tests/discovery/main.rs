@@ -42,7 +42,10 @@ fn empties(mut crowd: Crowd, k: u8, leave: usize) {
         let peer = members[(i * 7919) % members.len()];
         let degree = crowd.knows(peer).len();
         let cost = crowd.leaves(peer);
-        assert!((degree..=3 * degree).contains(&cost), "a leave that {degree} knew of cost {cost} events");
+        assert!(
+            (degree..=3 * degree).contains(&cost),
+            "the leave of a peer with {degree} acquaintances cost {cost} events"
+        );
         events += cost;
         degrees += degree;
     }

@@ -310,9 +310,9 @@ impl World {
 
     pub(crate) fn admitted(&mut self, session: SessionId) {
         let client = self.client(session);
-        self.note(|| format!("    c{client} is let in"));
+        self.note(|| format!("    c{client} is admitted"));
         if std::mem::replace(&mut self.clients[client].phase, Phase::Open) != Phase::Pending {
-            self.complain(format!("{} is let in again", self.name(client)));
+            self.complain(format!("{} is admitted twice", self.name(client)));
         }
         // Reconnects at once, as a browser does.
         if !self.resting && self.rng.one_in(2) {
@@ -374,13 +374,13 @@ impl World {
         };
         let heard = match heard {
             Ok(heard) => heard,
-            Err(wrong) => return self.complain(format!("{} is told {wrong}", self.name(client))),
+            Err(wrong) => return self.complain(format!("{} receives {wrong}", self.name(client))),
         };
         self.note(|| format!("    c{client} < {heard:?}"));
         let signal = match (&heard, origin) {
             (Heard::Signal { number, .. }, Some(origin)) => Some((origin, *number)),
             (Heard::Signal { .. }, None) | (_, Some(_)) => {
-                return self.complain(format!("c{client}: an origin is missing or too much: {heard:?}"));
+                return self.complain(format!("c{client}: the origin of a frame is missing or superfluous: {heard:?}"));
             }
             (_, None) => None,
         };
@@ -388,7 +388,7 @@ impl World {
             && !self.is_of_2_0_0(hub)
         {
             let Ok(lineage) = proto::ResumeKeys::new("mesh", b"key", None).check(peer, secret) else {
-                return self.complain(format!("{} got no secret: {heard:?}", self.name(client)));
+                return self.complain(format!("{} received no secret: {heard:?}", self.name(client)));
             };
             self.clients[client].lineage = Some(lineage);
         }
@@ -470,7 +470,7 @@ impl World {
         let Client { hub, phase, .. } = self.clients[client];
         let stopped = self.plan.has(super::trouble::Trouble::Stop);
         if phase == Phase::Pending && self.hubs[hub].lives() && !stopped {
-            self.complain(format!("{} still waits to be let in", self.name(client)));
+            self.complain(format!("{} still waits for admission", self.name(client)));
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Descriptions for traces, one line each.
-#![expect(clippy::wildcard_enum_match_arm, reason = "what needs no words of its own is printed as it is")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "what needs no text is printed with Debug")]
 
 use proto::envelope::{ChangeKind, Envelope, Routed};
 use proto::{Announcement, Claim, Input, Leave, OutcomeLetter, RelayInput, SignalLetter, ToMesh, ToShard};
@@ -19,7 +19,7 @@ pub(crate) fn describe(input: &Input<'_>) -> String {
 pub(crate) fn describe_relay(input: &RelayInput<'_>) -> String {
     match input {
         RelayInput::Letter(letter) => format!("letter {}", describe_to_mesh(letter)),
-        RelayInput::Received { via, envelope } => format!("hears {via:?} {}", describe_envelope(envelope)),
+        RelayInput::Received { via, envelope } => format!("receives {via:?} {}", describe_envelope(envelope)),
         other => format!("{other:?}"),
     }
 }

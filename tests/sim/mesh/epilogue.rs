@@ -77,7 +77,7 @@ impl World {
         self.open(hub, peer);
         let client = self.clients.len() - 1;
         if self.clients[client].phase != Phase::Open {
-            self.complain(format!("{} has to wait, and is nowhere else", self.name(client)));
+            self.complain(format!("{} waits for its id, which no other session holds", self.name(client)));
         }
         self.pass(Duration::from_secs(2) + 2 * self.way());
     }
@@ -106,7 +106,7 @@ impl World {
         let third = self.clients.len() - 1;
         self.pass(Duration::from_secs(3) + 4 * self.way());
         if (self.clients[second].phase, self.clients[third].phase) != (Phase::Open, Phase::Ended) {
-            self.complain(format!("{} was pushed out by {}", self.name(second), self.name(third)));
+            self.complain(format!("{} was replaced by {}", self.name(second), self.name(third)));
         }
         if self.is_bounded() {
             // Peers that knew the leaver look for replacements, one after another.
@@ -165,7 +165,9 @@ impl World {
             }
             if (signal.handed.is_none() || signal.receipt.as_deref() != Some("delivered")) && self.complaints.is_empty()
             {
-                self.complain(format!("beside a silent link {a}-{b} ({sides:?}) a signal came to {signal:?}"));
+                self.complain(format!(
+                    "a signal beside the silent link {a}-{b} ({sides:?}) had the outcome {signal:?}"
+                ));
             }
         }
         self.at_rest();
@@ -211,7 +213,7 @@ impl World {
         let signal = &self.signals.all[number];
         let delivered = signal.handed.is_some() && (!wants_receipt || signal.receipt.as_deref() == Some("delivered"));
         if !delivered && self.complaints.is_empty() {
-            self.complain(format!("a signal of a quiet day came to {signal:?}"));
+            self.complain(format!("a signal at rest had the outcome {signal:?}"));
         }
         self.only(&[EnvelopeKind::Heartbeat, EnvelopeKind::Outcomes, EnvelopeKind::Signal], "for one signal");
         let graph = self.graph();

@@ -173,7 +173,7 @@ impl World {
     /// A process starts.
     pub(crate) fn wake(&mut self, hub: usize) {
         let (id, life, wall) = (self.hubs[hub].id, self.hubs[hub].life, self.time(hub).wall_ms);
-        self.note(|| format!("h{hub} is {id:?}, life {life}, its clock says {wall}"));
+        self.note(|| format!("h{hub} is {id:?}, life {life}, its wall clock is at {wall}"));
         let machine = self.hubs[hub].relay_machine();
         self.set_timer(hub, machine);
         let edges: Vec<_> = self.plan.edges.iter().copied().filter(|&(a, b)| a == hub || b == hub).collect();
@@ -278,7 +278,7 @@ impl World {
     fn mesh_event(&mut self, hub: usize, event: MeshEvent) {
         self.note(|| format!("    h{hub} logs {event:?}"));
         if matches!(event, MeshEvent::SameId | MeshEvent::IdGivenUp(..) | MeshEvent::TwoHubs(_)) {
-            self.complain(format!("h{hub} takes another for itself"));
+            self.complain(format!("h{hub} counts another hub as itself"));
         }
     }
 
@@ -361,9 +361,7 @@ impl World {
         let wants = if machine == routers.len() { relay.poll_timeout() } else { routers[machine].poll_timeout() };
         *idle_timeouts = if wants.is_some_and(|at| at <= now) { *idle_timeouts + 1 } else { 0 };
         if *idle_timeouts > MOST_IDLE_TIMEOUTS {
-            self.complain(format!(
-                "h{hub}: machine {machine} always wants to have been called {wants:?}, it is {now:?}"
-            ));
+            self.complain(format!("h{hub}: machine {machine} always wants a call at {wants:?}, and now it is {now:?}"));
         }
     }
 }

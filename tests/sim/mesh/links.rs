@@ -118,7 +118,7 @@ impl World {
 
     /// Makes a link drop everything in these directions while it stays open.
     pub(crate) fn swallow(&mut self, link: usize, sides: [bool; 2]) {
-        self.note(|| format!("link {link} swallows what is sent by {sides:?}"));
+        self.note(|| format!("link {link} drops everything sent by {sides:?}"));
         for (pipe, swallows) in self.links[link].pipes.iter_mut().zip(sides) {
             pipe.swallows |= swallows;
             if swallows {
@@ -155,7 +155,7 @@ impl World {
     pub(crate) fn put_out(&mut self, hub: usize, to: Destination, envelope: Envelope) {
         self.note(|| format!("    h{hub} > {to:?} {}", describe_envelope(&envelope)));
         if envelope.kind() == EnvelopeKind::Hello {
-            self.complain(format!("h{hub} says what links say"));
+            self.complain(format!("h{hub} sends an envelope that only links send"));
         }
         let envelope = if self.is_of_2_0_0(hub) { as_of_2_0_0(envelope) } else { envelope };
         for envelope in self.saboteur.envelope(envelope) {
@@ -186,7 +186,7 @@ impl World {
         let known = !self.plan.has(Trouble::Stall) && !self.plan.has(Trouble::Stop);
         if known && age < LEASE && age + unknown < self.now - said {
             let old = self.now - said;
-            self.complain(format!("h{hub} passes {old:?} old news on as {age:?} old: {beat:?}"));
+            self.complain(format!("h{hub} forwards a heartbeat of age {old:?} with the age {age:?}: {beat:?}"));
         }
     }
 
@@ -198,10 +198,10 @@ impl World {
 
     fn put_on_link(&mut self, hub: usize, id: LinkId, kind: EnvelopeKind, frame: Box<[u8]>) {
         let Some((link, side)) = self.side_of(hub, id) else {
-            return self.complain(format!("h{hub} says {} on {id:?}, which is not up", kind.label()));
+            return self.complain(format!("h{hub} sends {} on {id:?}, which is not up", kind.label()));
         };
         if self.links[link].ends[side].full && is_bulk(kind) {
-            return self.complain(format!("h{hub} says {} on {id:?}, which is full", kind.label()));
+            return self.complain(format!("h{hub} sends {} on {id:?}, which is full", kind.label()));
         }
         if self.links[link].cut || self.end(link, 1 - side).is_none() || self.links[link].pipes[side].swallows {
             return;
@@ -283,7 +283,7 @@ impl World {
                 }
                 Ok(None) => return,
                 Err(malformed) => {
-                    return self.complain(format!("h{hub} cannot read what came by {via:?}: {malformed}"));
+                    return self.complain(format!("h{hub} cannot decode an envelope from {via:?}: {malformed}"));
                 }
             }
         }

@@ -102,7 +102,7 @@ impl World {
     /// A frame is queued for a client.
     pub(crate) fn hears(&mut self, client: usize, heard: &Heard) {
         if self.clients[client].phase == Phase::Retiring {
-            return self.complain(format!("{} is told {heard:?}", self.name(client)));
+            return self.complain(format!("{} receives {heard:?}", self.name(client)));
         }
         let wrong = match heard {
             Heard::Discovered { subject, network, version } => self.discovers(client, *subject, network, *version),
@@ -124,26 +124,28 @@ impl World {
     fn discovers(&mut self, client: usize, subject: PeerId, network: &str, version: u64) -> Result<(), &'static str> {
         let net = self.net(network);
         let Some(&Version { client: said_by, net: said_in, said, .. }) = self.versions.get(version as usize) else {
-            return Err("is told what nobody announced");
+            return Err("receives data that was never announced");
         };
         if self.clients[said_by].peer != subject || said_in != net || subject == self.clients[client].peer {
-            return Err("is told what was announced by another, or elsewhere");
+            return Err("receives data that was announced by another peer or in another network");
         }
         if self.clients[said_by].ended.is_some_and(|(_, forgotten)| self.now > forgotten) {
-            return Err("is told of one that is long gone");
+            return Err("discovers a peer that has left long ago");
         }
         let session_of = |version: u64| self.versions[version as usize].client;
-        let Some(view) = self.clients[client].views.get(&net) else { return Err("is not in that network") };
+        let Some(view) = self.clients[client].views.get(&net) else {
+            return Err("receives an event of a network that it is not in");
+        };
         if let Some(&before) = view.told.get(&subject) {
             if session_of(before) != said_by {
-                return Err("is told of another session before the leave of the first");
+                return Err("discovers a later session before the leave of the earlier one");
             }
             if before > version {
-                return Err("is told of an announcement after a later one");
+                return Err("receives an announcement after a later one");
             }
             let told_all = view.times.get(&subject).is_some_and(|times| *times >= said);
             if before == version && told_all && !view.again.contains(&subject) {
-                return Err("is told again, and nothing is new");
+                return Err("receives an unchanged announcement again");
             }
         }
         // Like a browser that calls every peer it discovers.
@@ -164,9 +166,11 @@ impl World {
 
     fn is_left(&mut self, client: usize, subject: PeerId, network: &str) -> Result<(), &'static str> {
         let net = self.net(network);
-        let Some(view) = self.clients[client].views.get_mut(&net) else { return Err("is not in that network") };
+        let Some(view) = self.clients[client].views.get_mut(&net) else {
+            return Err("receives an event of a network that it is not in");
+        };
         view.again.remove(&subject);
-        view.told.remove(&subject).map(|_| ()).ok_or("is told of the leave of one that it does not know")
+        view.told.remove(&subject).map(|_| ()).ok_or("receives the leave of a peer that it does not know")
     }
 
     /// Maximum time for which others may consider a client present after its end.
@@ -199,7 +203,7 @@ impl World {
                 .frozen_until
                 .is_none_or(|thaw| thaw + Duration::from_secs(3) < self.now)
             {
-                self.complain(format!("{} still believes in {}", self.name(client), self.name(gone)));
+                self.complain(format!("{} still knows {}, which has left", self.name(client), self.name(gone)));
             }
         }
     }

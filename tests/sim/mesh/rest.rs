@@ -163,7 +163,7 @@ impl World {
         one_sided: &BTreeSet<(Net, PeerId, PeerId)>,
     ) -> Result<(), String> {
         if let Some((gone, _)) = view.told.iter().find(|(other, said)| others.get(*other) != Some(said)) {
-            return Err(format!("is mistaken in {gone:?}"));
+            return Err(format!("knows peers that have left: {gone:?}"));
         }
         for other in others.keys() {
             let known = view.told.contains_key(other);
@@ -268,9 +268,9 @@ impl World {
     fn is_quiet(&mut self) {
         (self.sent, self.asked) = Default::default();
         self.pass(Duration::from_secs(3));
-        self.only(&[EnvelopeKind::Heartbeat], "where nothing happens");
+        self.only(&[EnvelopeKind::Heartbeat], "at rest");
         if self.asked > 0 {
-            self.complain(format!("{} times somebody was asked whether two know each other, at rest", self.asked));
+            self.complain(format!("{} times a hub asked about an acquaintance, at rest", self.asked));
         }
     }
 

@@ -85,19 +85,21 @@ impl World {
 
     /// A signal is queued for its target.
     pub(crate) fn is_signalled(&mut self, client: usize, number: usize, text: &str) -> Verdict {
-        let Some(signal) = self.signals.all.get_mut(number) else { return Err("gets a signal that nobody sent") };
+        let Some(signal) = self.signals.all.get_mut(number) else {
+            return Err("receives a signal that was never sent");
+        };
         if signal.target != self.clients[client].peer {
-            return Err("gets what was for another");
+            return Err("receives a signal for another peer");
         }
         if text != signal.text {
-            return Err("gets something else than was sent");
+            return Err("receives a signal with changed data");
         }
         if signal.handed.replace(client).is_some() {
-            return Err("gets a signal again");
+            return Err("receives a signal twice");
         }
         let (from, net, member) = (signal.from, signal.net, signal.member);
         if self.signals.last.insert((from, client), number).is_some_and(|last| last > number) {
-            return Err("gets signals out of order");
+            return Err("receives signals out of order");
         }
         // Members know a sender that was a member in that stay, and receive its leave.
         if let (Some(view), Some(stay)) = (self.clients[client].views.get(&net), member)
@@ -105,7 +107,7 @@ impl World {
         {
             let told = view.told.get(&self.clients[from].peer).map(|&version| &self.versions[version as usize]);
             if told.is_none_or(|told| told.client != from || !told.stays.contains(&stay)) {
-                return Err("gets a signal before its sender's discovery, or after its leave");
+                return Err("receives a signal before its sender's discovery or after its leave");
             }
         }
         Ok(())
@@ -114,39 +116,41 @@ impl World {
     pub(crate) fn has_receipt(&mut self, client: usize, id: &str, outcome: &str) -> Verdict {
         let number = id.strip_prefix('r').and_then(|number| number.parse::<usize>().ok());
         let Some(number) = number.filter(|&number| number < self.signals.all.len()) else {
-            return Err("has a receipt for nothing");
+            return Err("receives a receipt without a signal");
         };
         let signal = &mut self.signals.all[number];
         if signal.from != client || !signal.wants_receipt {
             return Err("has another's receipt");
         }
         if signal.receipt.replace(outcome.to_owned()).is_some() {
-            return Err("has a second receipt");
+            return Err("receives a second receipt");
         }
         let (stopped, crowded) = (self.plan.has(Trouble::Stop), self.plan.is_crowded());
         let (knew, read) = (signal.knew, signal.read);
         let late = self.has_left(number);
         let signal = &self.signals.all[number];
         if self.now > signal.read + limits::RECEIPT_TIMEOUT + 2 * limits::TICK && !stopped {
-            return Err("has a late receipt");
+            return Err("receives a receipt too late");
         }
         let written = signal.written;
         if outcome == "peer-not-found"
             && self.plan.calm
             && knew.is_some_and(|session| self.is_still_there(session, read))
         {
-            return Err("is told that nobody has the id of one whom it knows");
+            return Err("receives peer-not-found for a peer that it knows");
         }
         match (outcome, written) {
-            ("delivered", false) => Err("is told that a signal was delivered, which was not"),
+            ("delivered", false) => Err("receives delivered for a signal that was not delivered"),
             ("network-full" | "peer-not-found" | "wrong-network" | "slow-peer", true) => {
-                Err("is told that a signal was not delivered")
+                Err("receives a failure for a signal that was delivered")
             }
             ("unreachable", false) if late => Ok(()),
-            ("unreachable" | "unknown", _) if self.plan.calm => Err("is told of trouble where there is none"),
+            ("unreachable" | "unknown", _) if self.plan.calm => {
+                Err("receives unreachable or unknown in a run without faults")
+            }
             ("delivered" | "peer-not-found" | "wrong-network" | "slow-peer" | "unreachable" | "unknown", _) => Ok(()),
             ("network-full", false) if crowded => Ok(()),
-            _ => Err("is told an outcome that no signal has"),
+            _ => Err("receives an outcome that does not exist"),
         }
     }
 
@@ -171,7 +175,7 @@ impl World {
     pub(crate) fn has_error(&mut self, client: usize, code: &str, about: Option<&(String, PeerId)>) -> Verdict {
         let Some((kind, target)) = about else {
             let may_be_full = self.plan.is_crowded() && code == "network-full";
-            return if may_be_full { Ok(()) } else { Err("has an error about nothing") };
+            return if may_be_full { Ok(()) } else { Err("receives an error without a failure") };
         };
         *self.signals.errors.entry((client, kind.clone(), *target)).or_default() += 1;
         // The error does not say which of its signals to that target it is about.
@@ -181,10 +185,12 @@ impl World {
         });
         match code {
             "unreachable" if self.plan.calm && sent.any(|number| self.has_left(number)) => Ok(()),
-            "unreachable" | "unknown" if self.plan.calm => Err("is told of trouble where there is none"),
+            "unreachable" | "unknown" if self.plan.calm => {
+                Err("receives unreachable or unknown in a run without faults")
+            }
             "peer-not-found" | "wrong-network" | "slow-peer" | "unreachable" | "unknown" => Ok(()),
             "network-full" if self.plan.is_crowded() => Ok(()),
-            _ => Err("has an error that no signal has"),
+            _ => Err("receives an error that signals do not have"),
         }
     }
 

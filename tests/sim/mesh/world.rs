@@ -114,7 +114,7 @@ impl World {
             self.now = at;
             self.events += 1;
             if self.events > MOST_EVENTS {
-                self.complain("there is no rest".to_owned());
+                self.complain("the run does not come to rest".to_owned());
             }
             self.happen(event);
         }

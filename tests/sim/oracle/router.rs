@@ -17,7 +17,7 @@ impl Oracle {
             let waiting = Waiting { sid: newcomer, since: self.now, question, answered: false, resume };
             self.waiting.insert(peer, waiting);
         } else {
-            self.complain(format!("{sid:?} was asked for no reason"));
+            self.complain(format!("{sid:?} was pinged without a reason"));
         }
     }
 
@@ -29,11 +29,11 @@ impl Oracle {
                 self.resumes[ResumeOutcome::Continued as usize] += u64::from(resume.is_some());
                 (peer, resume)
             }
-            _ => return self.complain(format!("{sid:?} was let in, and should not have been")),
+            _ => return self.complain(format!("{sid:?} was admitted against the rules")),
         };
         self.waiting.remove(&peer);
         if self.live.insert(peer, sid).is_some() {
-            self.complain(format!("{sid:?} was let in beside another with its id"));
+            self.complain(format!("{sid:?} was admitted beside another session with its id"));
         }
         let client = Client {
             peer,
@@ -111,7 +111,7 @@ impl Oracle {
     pub(crate) fn event_announced(&mut self, peer: PeerId, network: &str) {
         let announced = self.due.announced.take();
         if announced.map(|(peer, net)| (peer, self.networks[net])) != Some((peer, network)) {
-            self.complain(format!("{peer:?} has announced itself in {network}, they say; expected {announced:?}"));
+            self.complain(format!("{peer:?} was reported as announced in {network}; expected {announced:?}"));
         }
     }
 
@@ -120,12 +120,12 @@ impl Oracle {
         let Some(client) = self.sessions.get_mut(&sid) else {
             // `connected` precedes the admission.
             if !matches!(heard, Heard::Connected { .. }) {
-                self.complain(format!("{sid:?} is gone and is told {heard:?}"));
+                self.complain(format!("{sid:?} has ended and receives {heard:?}"));
             }
             return 0;
         };
         if client.retiring {
-            self.complain(format!("{sid:?} is going and is told {heard:?}"));
+            self.complain(format!("{sid:?} is closing and receives {heard:?}"));
             return 0;
         }
         let shard = usize::from(sid.shard);
@@ -134,17 +134,17 @@ impl Oracle {
         let networks = &self.networks;
         let net = |network: &str| networks.iter().position(|&name| name == network).unwrap_or(Net::MAX);
         match heard {
-            Heard::Page { .. } => wrong = Some("has an answer that it did not ask for"),
+            Heard::Page { .. } => wrong = Some("receives an answer without a request"),
             Heard::Discovered { subject, network, version } => match client.views.get_mut(&net(network)) {
-                None => wrong = Some("is in no such network"),
+                None => wrong = Some("receives an event of a network that it is not in"),
                 Some(view) => {
                     let net = net(network);
                     epoch = view.epoch;
                     self.due.told_to_reader += usize::from(self.due.room == Some(sid));
                     if !view.owed.remove(subject) {
-                        wrong = Some("has been told that already, or of nobody");
+                        wrong = Some("receives a discovery twice, or of an unknown peer");
                     } else if self.rosters[shard].get(&(net, *subject)) != Some(version) {
-                        wrong = Some("is told what is not so, or not any more");
+                        wrong = Some("receives outdated or wrong data");
                     } else if *subject == client.peer {
                         wrong = Some("discovers itself");
                     }
@@ -152,17 +152,17 @@ impl Oracle {
                 }
             },
             Heard::Left { subject, network, goodbye, reason } => match client.views.get_mut(&net(network)) {
-                None => wrong = Some("is in no such network"),
+                None => wrong = Some("receives an event of a network that it is not in"),
                 Some(view) => {
                     let net = net(network);
                     epoch = view.epoch;
                     let how = self.due.how_left.get(&(net, *subject));
                     if view.told.remove(subject).is_none() {
-                        wrong = Some("is told of the leave of one it did not know");
+                        wrong = Some("receives the leave of a peer that it does not know");
                     } else if !how
                         .is_some_and(|how| how.is_none() == *goodbye && how.is_none_or(|how| how.label() == reason))
                     {
-                        wrong = Some("is told of a leave that is none, or another");
+                        wrong = Some("receives a leave that did not happen, or that differs");
                     }
                 }
             },
@@ -176,7 +176,7 @@ impl Oracle {
                 }
                 return 0;
             }
-            Heard::Connected { .. } => wrong = Some("is let in twice"),
+            Heard::Connected { .. } => wrong = Some("is admitted twice"),
             Heard::Error { code, about } => {
                 self.errors += 1;
                 self.signals.refused(sid, code, about.as_ref());
@@ -208,11 +208,11 @@ impl Oracle {
             client.lineage = lineage;
         }
         if !right {
-            self.complain(format!("{sid:?} showed {resume:?} and got {lineage:?} after {before:?}"));
+            self.complain(format!("{sid:?} resumed with {resume:?} and received {lineage:?} after {before:?}"));
         }
         match self.sessions.get_mut(&sid) {
             Some(client) if client.peer == *peer && !client.connected => client.connected = true,
-            _ => self.complain(format!("{sid:?} is told that it is connected as {peer}")),
+            _ => self.complain(format!("{sid:?} received connected with the id {peer}")),
         }
     }
 
@@ -221,52 +221,52 @@ impl Oracle {
         let due = std::mem::take(&mut self.due);
         let mut wrong = Vec::new();
         if let Some(announced) = due.announced {
-            wrong.push(format!("an announcement was not carried out: {announced:?}"));
+            wrong.push(format!("an announcement had no effect: {announced:?}"));
         }
         if let Some(Opened { sid, peer, .. }) = due.opened
             && !self.sessions.contains_key(&sid)
             && self.waiting.get(&peer).is_none_or(|waiting| waiting.sid != sid)
         {
-            wrong.push(format!("{sid:?} has opened, and nothing came of it"));
+            wrong.push(format!("{sid:?} has opened, and the router did nothing"));
         }
         for (peer, waiting) in &self.waiting {
             if !self.live.contains_key(peer) {
-                wrong.push(format!("{:?} waits for nobody", waiting.sid));
+                wrong.push(format!("{:?} waits for an id that no session holds", waiting.sid));
             }
         }
         if let Some(sid) = due.retire {
             let goes = self.sessions.get(&sid).is_none_or(|client| client.retiring);
             if !goes || self.waiting.values().any(|waiting| waiting.sid == sid) {
-                wrong.push(format!("{sid:?} was told to go, and stays"));
+                wrong.push(format!("{sid:?} was retired, and stays open"));
             }
         }
         if let Some(sid) = due.room
             && !due.room_answered
             && self.sessions.get(&sid).is_some_and(|client| client.reading)
         {
-            wrong.push(format!("{sid:?} has room, is said to have a backlog, and nobody takes that back"));
+            wrong.push(format!("{sid:?} has room, but is still reported with a backlog"));
         }
         if due.told_to_reader > roster_chunk {
-            wrong.push(format!("{} of the roster at a time", due.told_to_reader));
+            wrong.push(format!("{} members of the roster were sent in one turn", due.told_to_reader));
         }
         for (sid, client) in on_shard(&mut self.sessions, shard) {
             for (net, view) in &client.views {
                 if let (Some(peer), false) = (view.owed.first(), client.reading) {
-                    wrong.push(format!("{sid:?} was not told of {peer:?} in {}", self.networks[*net]));
+                    wrong.push(format!("{sid:?} did not discover {peer:?} in {}", self.networks[*net]));
                 }
                 if let Some((_, peer)) = due.leaves.iter().find(|(n, p)| n == net && view.told.contains_key(p))
                     && !client.retiring
                     && !self.rosters[usize::from(shard)].contains_key(&(*net, *peer))
                 {
-                    wrong.push(format!("{sid:?} was not told that {peer:?} left {}", self.networks[*net]));
+                    wrong.push(format!("{sid:?} did not receive the leave of {peer:?} from {}", self.networks[*net]));
                 }
             }
             if !client.connected {
-                wrong.push(format!("{sid:?} was let in without a word"));
+                wrong.push(format!("{sid:?} was admitted without connected"));
             }
         }
         if let Some(number) = self.signals.carried_out() {
-            wrong.push(format!("signal {number} was not passed on"));
+            wrong.push(format!("signal {number} was not forwarded"));
         }
         self.complaints.append(&mut wrong);
     }

@@ -180,27 +180,27 @@ impl Signals {
         peer: &PeerId,
         knows: impl Fn(&PeerId, Net) -> bool,
     ) -> Verdict {
-        let Some(signal) = self.all.get_mut(number) else { return Err("gets a signal that nobody sent") };
-        let Some(read) = &signal.read else { return Err("gets a signal that was not read") };
+        let Some(signal) = self.all.get_mut(number) else { return Err("receives a signal that was never sent") };
+        let Some(read) = &signal.read else { return Err("receives a signal that its hub has not read") };
         let member = read.member;
         if self.expected.take_if(|expected| *expected == number).is_none() && signal.stage != Stage::AtMercy {
-            return Err("gets a signal that is not for it, or not now");
+            return Err("receives a signal that is not due for it");
         }
         if text != signal.expected() {
-            return Err("gets something else than was sent");
+            return Err("receives a signal with changed data");
         }
         if signal.target != *peer {
-            return Err("gets what was for another");
+            return Err("receives a signal for another peer");
         }
         signal.stage = Stage::Handed(Fate::Queued);
         if let (Some(net), true) = (signal.net, member)
             && !knows(&signal.sender, net)
         {
-            return Err("gets a signal before its sender's discovery");
+            return Err("receives a signal before its sender's discovery");
         }
         let last = self.last.insert((signal.from, signal.target), number);
         if last.is_some_and(|last| last >= number) {
-            return Err("gets signals out of order");
+            return Err("receives signals out of order");
         }
         Ok(())
     }
@@ -222,7 +222,7 @@ impl Signals {
     pub(super) fn arrived(&mut self, number: usize) -> Verdict {
         let signal = &mut self.all[number];
         if std::mem::replace(&mut signal.arrived, true) {
-            return Err("hears a signal twice");
+            return Err("receives a signal twice");
         }
         Ok(())
     }
@@ -232,13 +232,13 @@ impl Signals {
         let Some(signal) = number.and_then(|number| self.all.get_mut(number)) else {
             // The message was invalid as a signal for other reasons.
             let right = outcome == "invalid-message" || (outcome == "rate-limited" && self.flooders.contains(&sid));
-            return if right { Ok(()) } else { Err("has a receipt for nothing") };
+            return if right { Ok(()) } else { Err("receives a receipt without a signal") };
         };
         if signal.from != sid {
             return Err("has another's receipt");
         }
         if signal.receipt.replace(outcome.to_owned()).is_some() {
-            return Err("has a second receipt");
+            return Err("receives a second receipt");
         }
         let read_at = signal.read.as_ref().map_or(Duration::MAX, |read| read.at);
         let late = now > read_at + limits::RECEIPT_TIMEOUT + 2 * limits::TICK;
@@ -249,8 +249,8 @@ impl Signals {
             _ => signal.outcome() == Some(outcome),
         };
         match (right, late) {
-            (false, _) => Err("has a wrong receipt"),
-            (true, true) => Err("has a late receipt"),
+            (false, _) => Err("receives a wrong outcome"),
+            (true, true) => Err("receives a receipt too late"),
             (true, false) => Ok(()),
         }
     }
@@ -269,14 +269,14 @@ impl Signals {
                 continue;
             }
             if matches!(signal.stage, Stage::Travelling | Stage::AtMercy | Stage::Said | Stage::Handed(Fate::Queued)) {
-                wrong.push(format!("signal {number} never came to an end: {:?}", signal.stage));
+                wrong.push(format!("signal {number} has no outcome: {:?}", signal.stage));
             }
             if !here(signal.from) || self.flooders.contains(&signal.from) {
                 continue;
             }
             match (&signal.id, &signal.receipt) {
                 (Some(_), None) => wrong.push(format!("signal {number} has no receipt")),
-                (None, Some(_)) => wrong.push(format!("signal {number} has a receipt that nobody asked for")),
+                (None, Some(_)) => wrong.push(format!("signal {number} has a receipt that was not requested")),
                 (None, None) if signal.outcome() != Some("delivered") => {
                     let about = (signal.from, signal.kind.to_owned(), signal.target);
                     expected.entry(about).or_default().push(signal.outcome().unwrap_or("nothing").to_owned());
@@ -293,6 +293,6 @@ impl Signals {
     /// Whether each failure without a receipt was reported. Valid only if no error was withheld.
     pub(crate) fn senders_know(&self) -> Option<String> {
         let (told, expected) = (&self.refusals, &self.refusals_expected);
-        (told != expected).then(|| format!("senders were told {told:?}, and it was {expected:?}"))
+        (told != expected).then(|| format!("senders received {told:?}; expected {expected:?}"))
     }
 }
