@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::bridge::Channel;
+use super::bridge::Subscription;
 use super::clients::Saying;
 
 /// An event with a time.
@@ -26,7 +26,7 @@ pub(crate) enum Event {
     /// A link ends.
     Cut { link: usize },
     /// The first frame of a publisher arrives at a subscriber.
-    Bridged { from: usize, to: usize, channel: Channel },
+    Bridged(Subscription),
     /// A hub learns that its bridge works or has failed.
     Bridge { hub: usize, life: usize, up: bool },
     /// The bridge has room again.

@@ -17,7 +17,18 @@ pub(crate) enum Channel {
     One,
 }
 
-/// Frames in flight from one hub to another.
+/// The frames of one publisher in one channel of a subscriber, in order.
+///
+/// A subscriber is a process: its successor receives nothing that was published before it subscribed itself.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Subscription {
+    from: usize,
+    pub(crate) to: usize,
+    life: usize,
+    channel: Channel,
+}
+
+/// Frames in flight to a subscriber.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
     /// The sender and the frame: a restarted hub may have another id.
@@ -48,18 +59,20 @@ impl World {
                 continue;
             }
             let delay = self.up_to(self.plan.link_us);
-            let way = self.channels.entry((hub, other, channel)).or_default();
+            let subscription = Subscription { from: hub, to: other, life: self.hubs[other].life, channel };
+            let way = self.channels.entry(subscription).or_default();
             way.last = way.last.max(self.now + delay);
             way.frames.push_back((self.hubs[hub].id, frame.into()));
-            self.agenda.put(way.last, Event::Bridged { from: hub, to: other, channel });
+            self.agenda.put(way.last, Event::Bridged(subscription));
         }
     }
 
-    pub(crate) fn bridged(&mut self, from: usize, to: usize, channel: Channel) {
-        let frame = self.channels.get_mut(&(from, to, channel)).and_then(|way| way.frames.pop_front());
+    pub(crate) fn bridged(&mut self, subscription: Subscription) {
+        let frame = self.channels.get_mut(&subscription).and_then(|way| way.frames.pop_front());
         let Some((id, frame)) = frame else { return };
+        let Subscription { to, life, .. } = subscription;
         // Hubs without a subscription receive nothing.
-        if self.hubs[to].lives() && self.hubs[to].bridge_told {
+        if self.hubs[to].life == life && self.hubs[to].lives() && self.hubs[to].bridge_told {
             self.receive(to, Via::Bridge(id), &frame);
         }
     }
@@ -88,5 +101,37 @@ impl World {
             let (at, life) = (self.now + self.ms(50, 2_000), self.hubs[hub].life);
             self.agenda.put(at, Event::BridgeRoom { hub, life });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_receives_nothing_that_was_published_to_its_predecessor() {
+        let mut world = World::of_hubs(2);
+        world.plan.bridged = vec![true; world.hubs.len()];
+        world.plan.edges.clear();
+        world.plan.bridge_loses = 0;
+        (0..world.hubs.len()).for_each(|hub| world.wake(hub));
+        world.pass(Duration::from_secs(3));
+        let received = |world: &mut World| {
+            let now = world.time(1);
+            world.hubs[1].relay.stats(now).received.iter().sum::<u64>()
+        };
+        assert!(received(&mut world) > 0);
+        // The process is stopped with unread frames, and killed. When its successor starts, nobody publishes.
+        let long = world.now + Duration::from_secs(60);
+        world.hubs[1].frozen_until = Some(world.now + Duration::from_secs(5));
+        world.pass(Duration::from_secs(3));
+        world.kill(1);
+        for hub in (0..world.hubs.len()).filter(|&hub| hub != 1) {
+            world.hubs[hub].frozen_until = Some(long);
+        }
+        world.start(1);
+        world.pass(Duration::from_secs(5));
+        assert!(world.complaints.is_empty(), "{:?}", world.complaints);
+        assert_eq!(received(&mut world), 0);
     }
 }

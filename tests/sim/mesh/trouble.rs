@@ -153,7 +153,7 @@ impl World {
         }
     }
 
-    fn kill(&mut self, hub: usize) {
+    pub(crate) fn kill(&mut self, hub: usize) {
         if self.hubs[hub].lives() {
             self.vanish(hub);
             let at = if self.rng.one_in(4) { self.ms(10_000, 40_000) } else { self.ms(20, 5_000) };

@@ -8,7 +8,7 @@ use proto::envelope::EnvelopeKind;
 use proto::{HubId, HubIncarnation, LinkId, Now};
 
 use super::agenda::{Agenda, Event};
-use super::bridge::{Channel, Channels};
+use super::bridge::{Channels, Subscription};
 use super::clients::Client;
 use super::hubs::Hub;
 use super::links::Link;
@@ -29,7 +29,7 @@ pub(crate) struct World {
     pub(crate) links: Vec<Link>,
     /// Time until which two hubs cannot be linked.
     pub(crate) blocked: BTreeMap<(usize, usize), Duration>,
-    pub(crate) channels: BTreeMap<(usize, usize, Channel), Channels>,
+    pub(crate) channels: BTreeMap<Subscription, Channels>,
     /// All clients of the run, by the generation in their session's id.
     pub(crate) clients: Vec<Client>,
     pub(crate) versions: Vec<Version>,
@@ -90,6 +90,13 @@ impl World {
         world
     }
 
+    /// A world with at least this number of hubs, for tests of the world itself.
+    #[cfg(test)]
+    pub(crate) fn of_hubs(hubs: usize) -> Self {
+        let mut worlds = (0..100).map(|seed| Self::new(seed, None, false));
+        worlds.find(|world| world.hubs.len() >= hubs).expect("one of a hundred plans has more hubs")
+    }
+
     /// Runs the simulation. Afterwards `complaints` has what the oracles found, if anything.
     pub(crate) fn run(&mut self, length: Option<Duration>) {
         for hub in 0..self.hubs.len() {
@@ -128,7 +135,7 @@ impl World {
         match event {
             Event::Bridge { hub, life, up } => self.bridge_turns(hub, life, up),
             Event::BridgeRoom { hub, life } => self.bridge_has_room(hub, life),
-            Event::Bridged { from, to, channel } => self.bridged(from, to, channel),
+            Event::Bridged(subscription) => self.bridged(subscription),
             Event::Continue { hub, life, machine } => self.goes_on(hub, life, machine),
             Event::Cut { link } => self.cut(link),
             Event::Deed => self.deed(),
@@ -167,7 +174,7 @@ impl World {
             | Event::Open { hub, .. }
             | Event::Post { hub, .. }
             | Event::Timer { hub, .. } => hub,
-            Event::Bridged { to, .. } => to,
+            Event::Bridged(subscription) => subscription.to,
             Event::EndDown { link, side }
             | Event::EndUp { link, side }
             | Event::Frame { link, side }
