@@ -135,7 +135,8 @@ impl Relay {
         let before = self.outputs.len();
         for _ in 0..self.config.tuning.slices.peers {
             let is_full = self.outputs.len() - before >= self.config.tuning.slices.letters;
-            if is_full || !(self.write_off_next(hub) || self.settle_next(hub, now)) {
+            // A lost signal and a peer in turn, so that peers do not stay visible while many signals are written off.
+            if is_full || !(self.write_off_next(hub) | self.settle_next(hub, now)) {
                 break;
             }
         }

@@ -156,6 +156,13 @@ impl Plan {
         !self.calm && self.troubles[trouble as usize] > 0
     }
 
+    /// Time in which a hub passes the end of other hubs on to its shards: a slice at a time, each of which waits for as
+    /// long as a letter, and those of the hubs in turn.
+    pub(crate) fn slices(&self) -> Duration {
+        let slices = self.hubs * self.peers.len().div_ceil(self.relay.slices.peers);
+        Duration::from_micros((slices * self.letter_us) as u64)
+    }
+
     /// Whether peers can reach their maximum of acquaintances.
     pub(crate) fn is_crowded(&self) -> bool {
         self.router.max_acquaintances < limits::MAX_ACQUAINTANCES

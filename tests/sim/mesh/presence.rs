@@ -176,8 +176,7 @@ impl World {
     /// Maximum time for which others may consider a client present after its end.
     pub(crate) fn longest_memory(&self, client: usize) -> Duration {
         let gone = !self.hubs[self.clients[client].hub].lives();
-        let way = Duration::from_micros((self.hubs.len() * self.plan.link_us + 4 * self.plan.letter_us) as u64);
-        let mut longest = limits::LEASE + limits::HEARTBEAT + way + 2 * limits::TICK;
+        let mut longest = limits::LEASE + limits::HEARTBEAT + self.way() + self.plan.slices() + 2 * limits::TICK;
         if !gone {
             // Its hub is alive, and the leave may be lost several times before it is requested again.
             longest += Duration::from_secs(if self.plan.calm { 0 } else { 20 });

@@ -24,7 +24,7 @@ impl World {
         self.note(|| "rest".to_owned());
         self.mend();
         self.come_back();
-        self.pass(REST);
+        self.pass(REST + self.plan.slices());
         if self.is_bounded() {
             // By then, hubs have repeated every acquaintance that one hub forgot and another did not.
             self.pass(limits::MEETING_AGAIN + 10 * limits::MEETING_SWEEP);

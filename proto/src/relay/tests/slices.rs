@@ -225,10 +225,31 @@ fn senders_of_signals_lost_with_a_hub_are_notified_in_slices() {
         },
     );
     let mut heard = net.hears(1);
-    assert_eq!(heard.len(), SLICE, "{heard:?}");
-    assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).in_flight, 20 - SLICE as u64);
+    assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).in_flight, 20 - SLICE as u64, "{heard:?}");
     heard.extend(net.finish(1, 2 * SLICE));
     assert_eq!(heard.iter().filter(|line| *line == "outcome 10 unknown").count(), 20);
+    assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).in_flight, 0);
+}
+
+#[test]
+fn peers_of_a_lost_hub_leave_while_signals_to_it_are_written_off() {
+    let mut net = crowded(29);
+    net.joins(1, 5, 1);
+    net.pauses = vec![1];
+    net.swallows = vec![(1, 3)];
+    (0..200).for_each(|_| net.signals(1, 5, 10, 0));
+    net.hears(1);
+    let via = Via::Link(net.hubs[&1].by_hub[&hub(3)]);
+    let envelope = Envelope::Farewell(hub(3), net.hubs[&3].incarnation());
+    net.input(1, RelayInput::Received { via, envelope });
+    for slice in 1..=20 / SLICE {
+        let stats = net.hubs.get_mut(&1).unwrap().stats(net.now);
+        let (peers, signals) = (20 - slice * SLICE, 200 - slice * SLICE);
+        assert_eq!((stats.remote_peers, stats.in_flight), (peers as u64, signals as u64), "after slice {slice}");
+        net.go_on(1);
+    }
+    net.hears(1);
+    net.finish(1, SLICE);
     assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).in_flight, 0);
 }
 
