@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::bug;
 use crate::bugs::ensure;
-use crate::claim::Precedence;
-use crate::id::SessionId;
+use crate::claim::{Claim, Precedence};
+use crate::id::{NetworkName, PeerId, SessionId};
 use crate::phase::SessionPhase;
 use crate::route::Address;
 
@@ -42,6 +42,17 @@ impl Router {
     }
 
     /// Each admitted session speaks for its peer, and each other one waits for a takeover.
+    /// The claim by which a peer is a member of a network, as far as this shard knows. For simulators.
+    pub fn claim_in(&self, network: &NetworkName, peer: &PeerId) -> Option<Claim> {
+        let ix = self.rosters.find(network.as_str())?;
+        self.rosters.member(ix, peer).map(|member| member.announcement().claim)
+    }
+
+    /// The claim of another hub to a peer of this home shard. For simulators.
+    pub fn claim_elsewhere(&self, peer: &PeerId) -> Option<Claim> {
+        self.home.claim_elsewhere(peer)
+    }
+
     fn audit_sessions(&self) -> Result<(), String> {
         self.takeovers.audit()?;
         let mut admitted = 0;

@@ -42,6 +42,11 @@ impl Home {
         self.elsewhere.contains_key(peer)
     }
 
+    /// The claim of another hub to a peer.
+    pub(super) fn claim_elsewhere(&self, peer: &PeerId) -> Option<Claim> {
+        self.elsewhere.get(peer).copied()
+    }
+
     /// Records that a peer is connected to another hub. Later sessions here need a greater claim even after it has
     /// left, because its leave may reach other shards after their announcements.
     pub(super) fn connected_elsewhere(&mut self, peer: PeerId, claim: Claim) {

@@ -305,7 +305,15 @@ impl World {
         let Some(letter) = self.hubs[hub].mail[from * (relay + 1) + to].letters.pop() else { return };
         match letter {
             Posted::ToMesh(letter) => self.tell_relay(hub, RelayInput::Letter(letter)),
-            Posted::ToShard(letter) => self.tell_router(hub, to, Input::Letter(letter)),
+            Posted::ToShard(letter) => {
+                let known = self.claims.note((hub, life, to), &letter);
+                if known.as_ref().is_none_or(|known| !self.saboteur.ignores(known)) {
+                    self.tell_router(hub, to, Input::Letter(letter));
+                }
+                if let Some(known) = known {
+                    self.knows_claims(hub, to, &known);
+                }
+            }
         }
     }
 

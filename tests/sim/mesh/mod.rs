@@ -7,6 +7,7 @@
 
 mod agenda;
 mod bridge;
+mod claims;
 mod clients;
 mod describe;
 mod epilogue;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proto::envelope::{ChangeKind, Envelope, EnvelopeKind, Routed};
 use proto::{MeetingKind, PeerId, Standing, ToMesh, ToShard};
 
+use super::claims::Known;
 use super::hubs::Posted;
 use crate::rng::Rng;
 
@@ -21,8 +22,12 @@ pub(crate) enum Fault {
     LosesContinue,
     /// Signals are not held for the presence of their sender.
     DoesNotHold,
+    /// A shard forgets a membership whose claim is not the greatest.
+    ForgetsHidden,
     /// Signals lose their sender's standing.
     ForgetsStanding,
+    /// A home shard ignores that another hub's claim has ended.
+    IgnoresEndElsewhere,
     /// A leave names another session than the one that ended.
     LeavesWrongSession,
     LosesChange,
@@ -54,10 +59,12 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::AgesWrongly,
         Self::DoesNotHold,
+        Self::ForgetsHidden,
         Self::ForgetsStanding,
+        Self::IgnoresEndElsewhere,
         Self::LeavesWrongSession,
         Self::LosesChange,
         Self::LosesClosed,
@@ -90,6 +97,7 @@ impl Fault {
             self,
             Self::AgesWrongly
                 | Self::DoesNotHold
+                | Self::ForgetsHidden
                 | Self::ForgetsStanding
                 | Self::LeavesWrongSession
                 | Self::LosesDeclined
@@ -127,6 +135,15 @@ impl Saboteur {
 
     fn strikes(&mut self, fault: Fault) -> bool {
         self.fault == Some(fault) && self.rng.one_in(fault.odds())
+    }
+
+    /// Whether a shard does not take notice of the letter after which it must know this.
+    pub(crate) fn ignores(&mut self, known: &Known) -> bool {
+        match known {
+            Known::Member { is_hidden: true, .. } => self.strikes(Fault::ForgetsHidden),
+            Known::Elsewhere { has_ended: true, .. } => self.strikes(Fault::IgnoresEndElsewhere),
+            Known::Member { .. } | Known::Elsewhere { .. } => false,
+        }
     }
 
     /// Notes that a hub's relay begins or ends a slice.

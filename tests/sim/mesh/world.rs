@@ -9,6 +9,7 @@ use proto::{HubId, HubIncarnation, LinkId, Now};
 
 use super::agenda::{Agenda, Event};
 use super::bridge::{Channels, Subscription};
+use super::claims::Claims;
 use super::clients::Client;
 use super::hubs::Hub;
 use super::links::Link;
@@ -36,6 +37,8 @@ pub(crate) struct World {
     /// Number of announcements.
     pub(crate) announced: usize,
     pub(crate) signals: Signals,
+    /// What the shards know of claims, by the letters that they received.
+    pub(crate) claims: Claims,
     pub(crate) saboteur: Saboteur,
     /// Time at which each heartbeat was first sent.
     pub(crate) beats: BTreeMap<(HubId, HubIncarnation, u64), Duration>,
@@ -72,6 +75,7 @@ impl World {
             versions: Vec::new(),
             announced: 0,
             signals: Signals::default(),
+            claims: Claims::default(),
             saboteur: Saboteur::new(fault, seed),
             beats: BTreeMap::new(),
             sent: Default::default(),
