@@ -8,7 +8,7 @@ use std::time::Duration;
 use mesh::{MeshHandle, MeshReading};
 use proto::ShardId;
 use proto::limits::{CLOSE_LINGER, MAILBOX_BATCHES, TICK};
-use shard::{Reading, ShardHandle, Shards};
+use shard::{ShardHandle, ShardReading, Shards};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -85,7 +85,7 @@ impl Hub {
     pub fn start(
         config: &shard::HubConfig,
         listeners: Vec<Vec<TcpListener>>,
-        publish: Vec<watch::Sender<Arc<Reading>>>,
+        publish: Vec<watch::Sender<Arc<ShardReading>>>,
         mesh: Option<Mesh>,
         reading: watch::Receiver<Arc<MeshReading>>,
     ) -> io::Result<Self> {

@@ -148,8 +148,8 @@ fn mesh_config(
 }
 
 /// Sends a hub's socket to the mesh. Returns the socket if the mesh's queue is full or the mesh has ended.
-fn take(sender: &mpsc::Sender<LinkSocket>, socket: shard::LinkSocket) -> Result<(), shard::Socket> {
-    let shard::LinkSocket { socket, leftover, address, hub, legacy } = socket;
+fn take(sender: &mpsc::Sender<LinkSocket>, socket: shard::LinkHandOff) -> Result<(), shard::Socket> {
+    let shard::LinkHandOff { socket, leftover, address, hub, legacy } = socket;
     match sender.try_reserve() {
         Ok(place) => {
             let shard::Socket { stream, tls } = socket;

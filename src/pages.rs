@@ -29,7 +29,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use serde::Serialize;
-use shard::{Answer, Audience, Gauges, NetworkList, Pages, Reading, Visitor};
+use shard::{Answer, Audience, Gauges, NetworkList, Pages, ShardReading, Visitor};
 use tokio::sync::watch;
 
 use crate::certificates::TlsFacts;
@@ -54,7 +54,7 @@ pub struct HubFacts {
     /// Counters shared by all shards.
     pub gauges: Arc<Gauges>,
     /// The statistics that each shard published last, in the order of the shards.
-    pub readings: Vec<watch::Receiver<Arc<Reading>>>,
+    pub readings: Vec<watch::Receiver<Arc<ShardReading>>>,
     /// The names of the largest networks.
     pub networks: Arc<NetworkList>,
     /// The state that the mesh published last; empty without a mesh.

@@ -13,7 +13,7 @@ use mesh::MeshReading;
 use proto::keepalive::Patience;
 use proto::limits::{TICK, TURN_PATIENCE};
 use proto::{Keys, RouterConfig, RouterTuning, ShardId};
-use shard::{Clock, DoorConfig, Gauges, HubConfig, NetworkList, Proxies, Reading, SessionLimits, TlsDoor};
+use shard::{Clock, DoorConfig, Gauges, HubConfig, NetworkList, Proxies, SessionLimits, ShardReading, TlsDoor};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -137,7 +137,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     let gauges = Arc::<Gauges>::default();
     let lifecycle = Lifecycle::new();
     let (publish, readings): (Vec<_>, Vec<_>) =
-        listeners.iter().map(|_| watch::channel(Arc::new(Reading::default()))).unzip();
+        listeners.iter().map(|_| watch::channel(Arc::new(ShardReading::default()))).unzip();
     let (publish_mesh, mesh_reading) = watch::channel(Arc::new(MeshReading::default()));
     let clock = Clock::start();
     let keys = Keys(getrandom::u64()?, getrandom::u64()?);

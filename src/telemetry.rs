@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use metrics::{Label, describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
-use proto::{BugSite, CloseReason, ErrorCode, MessageKind, Outcome, ResumeOutcome, RouterStats, Turns};
-use shard::{HandshakeFailure, Reading};
+use proto::{BugSite, CloseReason, ErrorCode, MessageKind, Outcome, ResumeOutcome, RouterStats, TurnLengths};
+use shard::{HandshakeFailure, ShardReading};
 
 use ::mesh::MeshReading;
 use catalog::{Metric, MetricType};
@@ -42,7 +42,7 @@ pub struct Telemetry {
 #[derive(Clone, Debug)]
 pub struct Scrape {
     /// The statistics that each shard published last, in the order of the shards.
-    pub readings: Vec<Arc<Reading>>,
+    pub readings: Vec<Arc<ShardReading>>,
     /// Number of renderings of each page, by its label.
     pub renders: Vec<(&'static str, u64)>,
     /// The state that the mesh published last.
@@ -130,9 +130,9 @@ impl Telemetry {
 /// Records the statistics of the shards.
 fn publish(scrape: &Scrape) {
     let readings = &scrape.readings;
-    let sum = |of: &dyn Fn(&Reading) -> u64| readings.iter().map(|reading| of(reading)).sum::<u64>();
+    let sum = |of: &dyn Fn(&ShardReading) -> u64| readings.iter().map(|reading| of(reading)).sum::<u64>();
     // Every shard knows all networks, except for changes it has not received yet.
-    let most = |of: &dyn Fn(&Reading) -> u64| readings.iter().map(|reading| of(reading)).max().unwrap_or(0);
+    let most = |of: &dyn Fn(&ShardReading) -> u64| readings.iter().map(|reading| of(reading)).max().unwrap_or(0);
 
     gauge(&catalog::CONNECTIONS, vec![], scrape.connections as f64);
     gauge(&catalog::MAX_CONNECTIONS, vec![], scrape.max_connections as f64);
@@ -241,7 +241,7 @@ fn publish(scrape: &Scrape) {
     gauge(&catalog::PROCESS_MAX_FDS, vec![], process::max_files().map_or(f64::INFINITY, |files| files as f64));
 }
 
-fn each_shard(readings: &[Arc<Reading>]) -> impl Iterator<Item = (usize, &Reading)> {
+fn each_shard(readings: &[Arc<ShardReading>]) -> impl Iterator<Item = (usize, &ShardReading)> {
     readings.iter().map(AsRef::as_ref).enumerate()
 }
 
@@ -323,7 +323,8 @@ fn turns(scrape: &Scrape) -> String {
         let mut count = 0;
         for (bucket, here) in turns.counts.iter().enumerate() {
             count += here;
-            let bound = Turns::BOUNDS.get(bucket).map(|&bound| Duration::from_micros(bound).as_secs_f64().to_string());
+            let bound =
+                TurnLengths::BOUNDS.get(bucket).map(|&bound| Duration::from_micros(bound).as_secs_f64().to_string());
             let le = bound.unwrap_or_else(|| "+Inf".to_owned());
             let _ = writeln!(out, "{name}_bucket{{thread=\"{thread}\",le=\"{le}\"}} {count}");
         }

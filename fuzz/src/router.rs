@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use proto::{
-    ClientMessage, CloseReason, Event, Frame, HubId, Input, Keys, MessageKind, Now, Origin, Output, PeerId, ResumeKeys,
-    Router, RouterConfig, RouterTuning, SessionId, ShardId, ToShard,
+    ClientMessage, CloseReason, Frame, HubId, Input, Keys, MessageKind, Now, Origin, Output, PeerEvent, PeerId,
+    ResumeKeys, Router, RouterConfig, RouterTuning, SessionId, ShardId, ToShard,
 };
 
 use client::Client;
@@ -279,9 +279,11 @@ impl Hub {
                     assert_ne!(to, shard, "writes to itself");
                     self.post.entry((shard, to)).or_default().push_back(letter);
                 }
-                Output::Event(Event::Announced { peer, network, .. }) => self.announced(shard, peer, network.as_str()),
+                Output::Event(PeerEvent::Announced { peer, network, .. }) => {
+                    self.announced(shard, peer, network.as_str())
+                }
                 Output::Unfinished => unfinished = true,
-                Output::ToMesh(_) | Output::Event(Event::TakeoverAsked { .. }) => {}
+                Output::ToMesh(_) | Output::Event(PeerEvent::TakeoverAsked { .. }) => {}
                 Output::Bug(note) => panic!("{note:?}"),
             }
         }

@@ -28,7 +28,7 @@ mod websocket;
 pub use bridge::{BridgeConfig, BridgeView, REDIS_ACL, REDIS_CLUSTER_ACL};
 pub use config::MeshConfig;
 pub use runtime::{LinkSocket, MeshHandle, start};
-pub use stream::Stream;
+pub use stream::MaybeTlsStream;
 pub use tls::Tls;
 pub use websocket::{ConnectError, WebSocket, accept, ask, open, order};
 

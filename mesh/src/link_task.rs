@@ -11,13 +11,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::core::Core;
 use crate::link::Phase;
-use crate::stream::Stream;
+use crate::stream::MaybeTlsStream;
 
 /// Maximum number of reads of one link in a row, before other links have a turn.
 const READS_PER_TURN: usize = 4;
 
 /// Runs a link until its socket is closed.
-pub(crate) async fn run(core: Rc<RefCell<Core>>, id: LinkId, mut stream: Stream) {
+pub(crate) async fn run(core: Rc<RefCell<Core>>, id: LinkId, mut stream: MaybeTlsStream) {
     std::future::poll_fn(|cx| {
         let _turn = TurnGuard::of("link", id);
         let done = drive(&core, id, &mut stream, cx);
@@ -30,7 +30,7 @@ pub(crate) async fn run(core: Rc<RefCell<Core>>, id: LinkId, mut stream: Stream)
     .await;
 }
 
-fn drive(core: &RefCell<Core>, id: LinkId, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
+fn drive(core: &RefCell<Core>, id: LinkId, stream: &mut MaybeTlsStream, cx: &mut Context<'_>) -> Poll<()> {
     let mut core = core.borrow_mut();
     core.begin_turn();
     // What the other side had sent before its end is processed first.
@@ -74,7 +74,7 @@ fn drive(core: &RefCell<Core>, id: LinkId, stream: &mut Stream, cx: &mut Context
 }
 
 /// Writes the queue until it is empty or the socket accepts no more.
-fn write(core: &mut Core, id: LinkId, stream: &mut Stream, cx: &mut Context<'_>) -> std::io::Result<()> {
+fn write(core: &mut Core, id: LinkId, stream: &mut MaybeTlsStream, cx: &mut Context<'_>) -> std::io::Result<()> {
     loop {
         let Some(link) = core.link_mut(id) else { return Ok(()) };
         if link.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {

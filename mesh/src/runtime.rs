@@ -27,7 +27,7 @@ use crate::core::{Core, NewLink};
 use crate::dial::{self, Dialer};
 use crate::link_task;
 use crate::stats::MeshReading;
-use crate::stream::Stream;
+use crate::stream::MaybeTlsStream;
 use crate::tls::Tls;
 
 /// An accepted socket that becomes a link: its request has been checked and answered with 101.
@@ -203,8 +203,8 @@ async fn welcome(core: Rc<RefCell<Core>>, mut sockets: mpsc::Receiver<LinkSocket
                 let adopted = core.borrow_mut().adopt(NewLink { address, target: None, hub: Some(hub), legacy, leftover });
                 if let Some(id) = adopted {
                     let stream = match tls {
-                        None => Stream::Plain(stream),
-                        Some(tls) => Stream::Accepted(Box::new(tls::Stream::new(stream, tls, Vec::new()))),
+                        None => MaybeTlsStream::Plain(stream),
+                        Some(tls) => MaybeTlsStream::Accepted(Box::new(tls::Stream::new(stream, tls, Vec::new()))),
                     };
                     links.spawn_local(link_task::run(Rc::clone(&core), id, stream));
                 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use proto::{BugCounts, HubId, HubView, LinkId, RelayStats, Turns};
+use proto::{BugCounts, HubId, HubView, LinkId, RelayStats, TurnLengths};
 use thread::PostStats;
 
 use crate::bridge::BridgeView;
@@ -28,7 +28,7 @@ pub struct MeshReading {
     /// Time for which the thread was awake, in microseconds.
     pub busy_micros: u64,
     /// Turns of the mesh's thread, by their length.
-    pub turns: Turns,
+    pub turns: TurnLengths,
 }
 
 /// One link.

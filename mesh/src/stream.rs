@@ -10,7 +10,7 @@ use tokio_rustls::client::TlsStream;
 
 /// A socket of any kind.
 #[derive(Debug)]
-pub enum Stream {
+pub enum MaybeTlsStream {
     /// Without TLS.
     Plain(TcpStream),
     /// With it, dialed by this hub.
@@ -19,7 +19,7 @@ pub enum Stream {
     Accepted(Box<tls::Stream>),
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for MaybeTlsStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
@@ -29,7 +29,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for MaybeTlsStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use crate::stream::Stream;
+use crate::stream::MaybeTlsStream;
 
 /// The trusted roots for outgoing TLS connections. Clones share them.
 #[derive(Clone)]
@@ -57,9 +57,9 @@ impl Tls {
     /// # Errors
     ///
     /// If `host` is invalid, or the other side does not prove its identity.
-    pub async fn connect(&self, host: &str, tcp: TcpStream) -> io::Result<Stream> {
+    pub async fn connect(&self, host: &str, tcp: TcpStream) -> io::Result<MaybeTlsStream> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        Ok(Stream::Tls(Box::new(self.0.connect(name, tcp).await?)))
+        Ok(MaybeTlsStream::Tls(Box::new(self.0.connect(name, tcp).await?)))
     }
 }
 

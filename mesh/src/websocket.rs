@@ -28,7 +28,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use crate::race::{self, Experience, Race};
-use crate::stream::Stream;
+use crate::stream::MaybeTlsStream;
 use crate::tls::Tls;
 
 /// Maximum number of bytes read from the body of a refusal.
@@ -38,7 +38,7 @@ const MAX_REFUSAL_BYTES: usize = 4 * 1024;
 #[derive(Debug)]
 pub struct WebSocket {
     /// The socket.
-    pub stream: Stream,
+    pub stream: MaybeTlsStream,
     /// Bytes that arrived after the answer. They precede everything read from the socket.
     pub leftover: Bytes,
     /// The address of the other end.
@@ -156,7 +156,7 @@ pub(crate) async fn open_beside(
     let connect = async |address| {
         let tcp = tcp(address).await?;
         match tls {
-            None => Ok(Stream::Plain(tcp)),
+            None => Ok(MaybeTlsStream::Plain(tcp)),
             Some((tls, host)) => tls.connect(host, tcp).await.map_err(ConnectError::Tls),
         }
     };
@@ -304,7 +304,10 @@ async fn first_of<F: Future>(running: &mut [Attempt<'_, F>]) -> (usize, F::Outpu
 }
 
 /// Does the exchange. Returns the raw stream and the bytes that arrived after the answer.
-async fn upgrade(stream: Stream, mut request: Request<Empty<Bytes>>) -> Result<(Stream, Bytes), ConnectError> {
+async fn upgrade(
+    stream: MaybeTlsStream,
+    mut request: Request<Empty<Bytes>>,
+) -> Result<(MaybeTlsStream, Bytes), ConnectError> {
     let key = key()?;
     let asked = request.headers().get(SEC_WEBSOCKET_PROTOCOL).cloned();
     let headers = request.headers_mut();

@@ -89,11 +89,12 @@ pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput,
 pub use resume::{Lineage, ResumeKeys, ResumeOutcome, Right, Secret};
 pub use route::{Address, Via};
 pub use router::{
-    Announcement, Asker, Discovery, Event, Frame, Input, Leave, Letter, Meeting, MeetingEnd, MeetingKind, Origin,
-    OutcomeLetter, Output, Router, RouterConfig, RouterStats, Sender, SignalLetter, Standing, Stay, ToMesh, ToShard,
+    Announcement, Asker, Discovery, Frame, Input, Leave, Letter, Meeting, MeetingEnd, MeetingKind, Origin,
+    OutcomeLetter, Output, PeerEvent, Router, RouterConfig, RouterStats, Sender, SignalLetter, Standing, Stay, ToMesh,
+    ToShard,
 };
 pub use secret::is_secret;
 pub use time::Now;
 pub use tuning::{RelayTuning, RouterTuning, Slices};
-pub use turns::Turns;
+pub use turns::TurnLengths;
 pub use wire::{MessageKind, SignalKind, Template};

@@ -70,6 +70,7 @@ impl<L: Letter> Outbox<L> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
     use std::time::Duration;
 
     use super::*;
@@ -79,7 +80,7 @@ mod tests {
 
     fn signal(bytes: usize, n: u64) -> ToShard {
         let session = SessionId { slot: 0, generation: 0 };
-        let sender = Sender::Session { shard: ShardId(0), session, ticket: n, detour: false };
+        let sender = Sender::Session { shard: ShardId(0), session, ticket: NonZeroU64::new(n), detour: false };
         let (kind, network, standing) = (SignalKind::Offer, NetworkName::new("n"), Standing::Member(1));
         let origin = Origin { sender, kind, network, standing, read_at: Duration::ZERO };
         let peer = PeerId::from_bytes([0; 20]);
@@ -90,8 +91,8 @@ mod tests {
     fn batches_are_bounded_by_letters_and_by_bytes() {
         for (bytes, expected) in [(1, LETTER_BATCH), (LETTER_BATCH_BYTES / 4, 4), (2 * LETTER_BATCH_BYTES, 1)] {
             let mut outbox = Outbox::default();
-            (0..600).for_each(|n| outbox.push(signal(bytes, n)));
-            let mut next = 0;
+            (1..=600).for_each(|n| outbox.push(signal(bytes, n)));
+            let mut next = 1;
             while !outbox.is_empty() {
                 let waiting = outbox.len();
                 let batch = outbox.take_batch();
@@ -99,11 +100,11 @@ mod tests {
                 for letter in batch {
                     let ToShard::Signal(SignalLetter { origin, .. }) = letter else { panic!("a letter nobody posted") };
                     let Sender::Session { ticket, .. } = origin.sender else { panic!("from nobody") };
-                    assert_eq!(ticket, next);
+                    assert_eq!(ticket, NonZeroU64::new(next));
                     next += 1;
                 }
             }
-            assert_eq!((next, outbox.bytes), (600, 0));
+            assert_eq!((next, outbox.bytes), (601, 0));
         }
     }
 

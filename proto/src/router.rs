@@ -54,8 +54,8 @@ use crate::wire::{MessageKind, Welcome};
 
 pub use discovery::Discovery;
 pub use letter::{
-    Announcement, Asker, Event, Frame, Input, Leave, Letter, Meeting, MeetingEnd, MeetingKind, Origin, OutcomeLetter,
-    Output, Sender, SignalLetter, Standing, Stay, ToMesh, ToShard,
+    Announcement, Asker, Frame, Input, Leave, Letter, Meeting, MeetingEnd, MeetingKind, Origin, OutcomeLetter, Output,
+    PeerEvent, Sender, SignalLetter, Standing, Stay, ToMesh, ToShard,
 };
 pub use stats::RouterStats;
 

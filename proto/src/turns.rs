@@ -8,7 +8,7 @@ use std::time::Duration;
 /// read, a chunk of writes, a slice of long work. Its length is the time until the next turn begins, less the time for
 /// which the thread waited, so that it needs no reading of the clock of its own.
 #[derive(Clone, Debug, Default)]
-pub struct Turns {
+pub struct TurnLengths {
     /// Start of the current turn.
     began: Option<Duration>,
     /// Number of turns in each bucket: up to each of [`Self::BOUNDS`], and longer.
@@ -19,7 +19,7 @@ pub struct Turns {
     pub longest: Duration,
 }
 
-impl Turns {
+impl TurnLengths {
     /// Upper bounds of the buckets, in microseconds.
     pub const BOUNDS: [u64; 12] =
         [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000];
@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn a_turn_excludes_the_time_for_which_the_thread_waited() {
         let ms = Duration::from_millis;
-        let mut turns = Turns::default();
+        let mut turns = TurnLengths::default();
         for (at, idle) in [(10, 10), (12, 0), (100, 87), (105, 0), (105, 0)] {
             turns.begin(ms(at), ms(idle));
         }
@@ -52,6 +52,6 @@ mod tests {
         assert_eq!(turns.counts, [1, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!((turns.sum, turns.longest), (ms(8), ms(5)));
         turns.begin(ms(60_000), ms(0));
-        assert_eq!(turns.counts[Turns::BOUNDS.len()], 1);
+        assert_eq!(turns.counts[TurnLengths::BOUNDS.len()], 1);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, RouterTuning, ShardId, limits};
-use shard::{Answer, Clock, DoorConfig, FileShares, Gauges, HubConfig, Reading, SessionLimits};
+use shard::{Answer, Clock, DoorConfig, FileShares, Gauges, HubConfig, SessionLimits, ShardReading};
 
 fn main() -> std::io::Result<()> {
     let port =
@@ -56,7 +56,7 @@ fn main() -> std::io::Result<()> {
         turned: Arc::new(|_| {}),
         echo: true,
     };
-    let (publish, _readings) = tokio::sync::watch::channel(Arc::new(Reading::default()));
+    let (publish, _readings) = tokio::sync::watch::channel(Arc::new(ShardReading::default()));
     let (ended, mut end) = tokio::sync::mpsc::channel(1);
     let _shards = shard::start(&config, vec![listeners], vec![publish], None, &ended)?;
     end.blocking_recv();

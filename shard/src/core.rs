@@ -35,10 +35,10 @@ use crate::Gauges;
 use crate::clock::Clock;
 use crate::fair::{Fair, Meter};
 use crate::queue::Pool;
-use crate::session::{Arrival, Counted, Session};
+use crate::session::{Arrival, Counted, SocketSession};
 use crate::socket::Writer;
 use crate::sparse::Sparse;
-use crate::stats::{IoStats, Reading};
+use crate::stats::{IoStats, ShardReading};
 
 /// Limits of a shard's sessions.
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +122,7 @@ pub(crate) struct Core {
 
 struct Slot {
     generation: u32,
-    session: Option<Box<Session>>,
+    session: Option<Box<SocketSession>>,
 }
 
 enum Followup {
@@ -267,7 +267,7 @@ impl Core {
         &mut self.stats
     }
 
-    pub(crate) fn reading(&mut self) -> Reading {
+    pub(crate) fn reading(&mut self) -> ShardReading {
         self.stats.sessions = self.live as u64;
         self.stats.bugs.clone_from(self.bugs.counts());
         while let Some(note) = self.bugs.take_note() {
@@ -275,10 +275,10 @@ impl Core {
         }
         self.stats.post = self.outboxes.stats();
         self.stats.turns = self.turn.lengths();
-        Reading { router: self.router.stats().clone(), io: self.stats.clone() }
+        ShardReading { router: self.router.stats().clone(), io: self.stats.clone() }
     }
 
-    pub(crate) fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+    pub(crate) fn session_mut(&mut self, id: SessionId) -> Option<&mut SocketSession> {
         let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
         slot.session.as_deref_mut()
     }
@@ -305,7 +305,7 @@ impl Core {
         let seated = seat.is_taken();
         tune(&write.tcp, self.patience.dead_after());
         let id = SessionId { slot, generation: self.slots[slot as usize].generation };
-        self.slots[slot as usize].session = Some(Box::new(Session {
+        self.slots[slot as usize].session = Some(Box::new(SocketSession {
             peer,
             address,
             write,

@@ -6,10 +6,10 @@ mod entrance;
 mod gate;
 mod handshake;
 mod kept;
+mod page_rates;
 mod query;
 mod refusal;
 mod secure;
-mod turns;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -32,16 +32,16 @@ use tracing::warn;
 use crate::Answer;
 use crate::core::Core;
 use crate::crowd::Place;
-use crate::links::LinkSocket;
+use crate::links::LinkHandOff;
 use crate::proxies::{self, NoHead};
 use crate::session::{Arrival, HandOff, Seat};
 use crate::socket::{RequestSocket, Socket};
 use crate::stats::HandshakeFailure;
 use answer::{Caller, Guest, answer, page_in_turn};
 pub(crate) use door::Door;
-pub(crate) use entrance::{DoorFiles, Entrance, Share};
+pub(crate) use entrance::{DoorFiles, Entrance, FilePool};
 pub(crate) use gate::Gate;
-use kept::{Kept, Stream};
+use kept::{Kept, KeptStream};
 pub(crate) use refusal::count_no_entry;
 use refusal::{count_no_head, count_no_tls};
 pub(crate) use secure::Handshakes;
@@ -121,7 +121,7 @@ pub(crate) async fn serve(
             Ok::<_, std::convert::Infallible>(response)
         })
     });
-    let stream = Stream { io: TokioIo::new(socket), kept: Rc::clone(&kept) };
+    let stream = KeptStream { io: TokioIo::new(socket), kept: Rc::clone(&kept) };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
@@ -165,7 +165,7 @@ pub(crate) async fn serve(
             send_home(door, core, HandOff { socket, leftover, arrival: Arrival { peer, resume, address, seat } }).await
         }
         (Guest::Hub { hub, legacy }, Some(links)) => {
-            (links.take)(LinkSocket { socket, leftover, address, hub, legacy }).err()
+            (links.take)(LinkHandOff { socket, leftover, address, hub, legacy }).err()
         }
         (Guest::Hub { .. }, None) => None,
     };

@@ -3,7 +3,7 @@
 //! # What this crate will never do
 //!
 //! A shard never talks to another hub: letters go to other shards and to the mesh, and the socket of another hub leaves
-//! the shard as a [`LinkSocket`]. It never decides what a peer receives: the router does. A letter between
+//! the shard as a [`LinkHandOff`]. It never decides what a peer receives: the router does. A letter between
 //! shards is never dropped, and every session ends with a [`CloseReason`](proto::CloseReason).
 
 mod clock;
@@ -34,13 +34,13 @@ use std::sync::atomic::AtomicUsize;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, http::request};
-use proto::Event;
+use proto::PeerEvent;
 
 pub use clock::Clock;
 pub use config::{DoorConfig, FileShares, HubConfig, TlsDoor};
 pub use core::SessionLimits;
 pub use crowd::AddressLimits;
-pub use links::{Admission, LinkDoor, LinkSocket, TakeLink};
+pub use links::{Admission, LinkDoor, LinkHandOff, TakeLink};
 pub use listen::bind;
 pub use networks::{Largest, NetworkList};
 pub use origins::Origins;
@@ -48,7 +48,7 @@ pub use pace::Pace;
 pub use proxies::Proxies;
 pub use runtime::{ShardHandle, Shards, start};
 pub use socket::Socket;
-pub use stats::{HandshakeFailure, IoStats, Reading};
+pub use stats::{HandshakeFailure, IoStats, ShardReading};
 
 /// Counters that all shards of a hub share.
 #[derive(Debug, Default)]
@@ -103,11 +103,11 @@ pub enum Audience {
 }
 
 /// Writes the router's events to the log.
-fn log(event: &Event) {
+fn log(event: &PeerEvent) {
     match event {
-        Event::Announced { peer, network, members } => {
+        PeerEvent::Announced { peer, network, members } => {
             tracing::debug!(?peer, network = network.as_str(), members, "peer_announced");
         }
-        Event::TakeoverAsked { peer } => tracing::debug!(?peer, "peer_takeover_asked"),
+        PeerEvent::TakeoverAsked { peer } => tracing::debug!(?peer, "peer_takeover_asked"),
     }
 }

@@ -29,7 +29,7 @@ pub struct LinkDoor {
 }
 
 /// Accepts the socket of a hub, or returns it.
-pub type TakeLink = Arc<dyn Fn(LinkSocket) -> Result<(), Socket> + Send + Sync>;
+pub type TakeLink = Arc<dyn Fn(LinkHandOff) -> Result<(), Socket> + Send + Sync>;
 
 impl LinkDoor {
     /// Whether a WebSocket without a subprotocol from this address is a legacy link. An IPv4 address that arrives
@@ -59,7 +59,7 @@ pub enum Admission {
 
 /// The upgraded socket of another hub.
 #[derive(Debug)]
-pub struct LinkSocket {
+pub struct LinkHandOff {
     /// The socket.
     pub socket: Socket,
     /// Bytes that arrived after the request. They precede everything read from the socket.

@@ -28,7 +28,7 @@ pub(crate) struct SendQueue {
     /// Number of their bytes.
     signal_bytes: usize,
     /// Each sender's share of them, while there are many. Signals queued earlier belong to no share.
-    shares: HashMap<u32, Share, Untouched>,
+    shares: HashMap<u32, SenderShare, Untouched>,
 }
 
 /// A queued signal.
@@ -44,7 +44,7 @@ struct Signal {
 
 /// One sender's share of a queue.
 #[derive(Clone, Copy, Default, Debug)]
-struct Share {
+struct SenderShare {
     bytes: usize,
     frames: usize,
 }
@@ -375,6 +375,7 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
     use std::time::Duration;
 
     use proto::{NetworkName, Sender, SessionId, ShardId, SignalKind, Standing};
@@ -386,7 +387,7 @@ mod tests {
             sender: Sender::Session {
                 shard: ShardId(0),
                 session: SessionId { slot: 0, generation: 0 },
-                ticket,
+                ticket: NonZeroU64::new(ticket),
                 detour: false,
             },
             kind: SignalKind::Offer,
@@ -398,7 +399,7 @@ mod tests {
 
     fn ticket(origin: &Origin) -> u64 {
         match origin.sender {
-            Sender::Session { ticket, .. } => ticket,
+            Sender::Session { ticket, .. } => ticket.map_or(0, NonZeroU64::get),
             Sender::Hub { counter, .. } => counter,
         }
     }

@@ -20,13 +20,13 @@ use tracing::{debug, warn};
 use crate::config::HubConfig;
 use crate::core::Core;
 use crate::crowd::{Crowd, Place};
-use crate::http::{self, Door, DoorFiles, Entrance, Gate, Handshakes, Share};
+use crate::http::{self, Door, DoorFiles, Entrance, FilePool, Gate, Handshakes};
 use crate::session::HandOff;
 use crate::session_task;
 use crate::socket::Writer;
 use crate::sparse::Sparse;
 use crate::stats::HandshakeFailure;
-use crate::{Largest, NetworkList, Reading};
+use crate::{Largest, NetworkList, ShardReading};
 
 /// A command of the hub for a shard.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ pub struct Shards {
 pub fn start(
     config: &HubConfig,
     listeners: Vec<Vec<StdListener>>,
-    publish: Vec<watch::Sender<Arc<Reading>>>,
+    publish: Vec<watch::Sender<Arc<ShardReading>>>,
     mesh: Option<mpsc::Sender<Vec<ToMesh>>>,
     ended: &mpsc::Sender<ShardId>,
 ) -> std::io::Result<Shards> {
@@ -121,7 +121,7 @@ struct Channels {
     arrivals: mpsc::Receiver<HandOff>,
     mailbox: mpsc::Receiver<Vec<ToShard>>,
     orders: mpsc::Receiver<Command>,
-    publish: watch::Sender<Arc<Reading>>,
+    publish: watch::Sender<Arc<ShardReading>>,
 }
 
 async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channels: Channels, busy: Arc<AtomicU64>) {
@@ -142,7 +142,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channel
         config: config.door,
         pages: config.pages,
         homes,
-        turns: Door::turns(config.router.keys),
+        page_rates: Door::page_rates(config.router.keys),
     });
     let (close_door, door_open) = watch::channel(true);
     let mut tasks = JoinSet::new();
@@ -264,7 +264,7 @@ async fn accept(door: Rc<Door>, core: Rc<RefCell<Core>>, listener: StdListener, 
         made
     };
     let failures = Sparse::default();
-    let Share { files, wanted } = door.files.at(entrance);
+    let FilePool { files, wanted } = door.files.at(entrance);
     // Accepted, but without a file of its share yet.
     let mut came = None;
     // Operators observe a hub while it drains.
@@ -406,7 +406,7 @@ async fn list_networks(core: Rc<RefCell<Core>>, networks: Arc<NetworkList>) {
 
 async fn keep_time(
     core: Rc<RefCell<Core>>,
-    publish: watch::Sender<Arc<Reading>>,
+    publish: watch::Sender<Arc<ShardReading>>,
     busy: Arc<AtomicU64>,
     turned: impl Fn(),
 ) {

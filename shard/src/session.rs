@@ -117,7 +117,7 @@ impl Drop for Counted {
 }
 
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct SocketSession {
     pub(crate) peer: PeerId,
     pub(crate) address: SocketAddr,
     pub(crate) write: Writer,
@@ -159,7 +159,7 @@ pub(crate) struct Session {
     pub(crate) counted: Option<Counted>,
 }
 
-impl Session {
+impl SocketSession {
     pub(crate) fn reads(&self) -> bool {
         self.phase != SessionPhase::Pending && !self.client_done
     }

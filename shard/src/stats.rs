@@ -1,11 +1,11 @@
 //! Statistics of one shard, published once a tick.
 
-use proto::{BugCounts, CloseReason, MessageKind, ResumeOutcome, RouterStats, Turns};
+use proto::{BugCounts, CloseReason, MessageKind, ResumeOutcome, RouterStats, TurnLengths};
 use thread::PostStats;
 
 /// Statistics of one shard. All but the gauges only grow.
 #[derive(Clone, Debug, Default)]
-pub struct Reading {
+pub struct ShardReading {
     /// Statistics of the router.
     pub router: RouterStats,
     /// Statistics of the sockets.
@@ -183,5 +183,5 @@ pub struct IoStats {
     /// Impossible states found outside the router.
     pub bugs: BugCounts,
     /// Turns of the shard's thread, by their length.
-    pub turns: Turns,
+    pub turns: TurnLengths,
 }

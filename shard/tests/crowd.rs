@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, RouterTuning, ShardId, limits};
-use shard::{Answer, Clock, DoorConfig, FileShares, Gauges, HandshakeFailure, HubConfig, Reading, SessionLimits};
+use shard::{Answer, Clock, DoorConfig, FileShares, Gauges, HandshakeFailure, HubConfig, SessionLimits, ShardReading};
 use tokio::sync::{mpsc, watch};
 
 fn config(peers: usize) -> HubConfig {
@@ -72,7 +72,7 @@ fn is_served(stream: &mut TcpStream) -> bool {
 fn a_listener_drops_a_connection_for_one_at_another_listener() {
     let listeners: Vec<_> = (0..4).map(|_| shard::bind(([127, 0, 0, 1], 0).into(), 1).unwrap().remove(0)).collect();
     let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
-    let (publish, readings) = watch::channel(Arc::new(Reading::default()));
+    let (publish, readings) = watch::channel(Arc::new(ShardReading::default()));
     let (ended, _end) = mpsc::channel(1);
     let _shards = shard::start(&config(6), vec![listeners], vec![publish], None, &ended).unwrap();
     let connect = |at: usize| {

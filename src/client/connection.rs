@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastwebsockets::{FragmentCollectorRead, Frame, OpCode, Payload, Role, WebSocketError};
-use mesh::Stream;
+use mesh::MaybeTlsStream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Chain, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
@@ -28,7 +28,7 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Splits a connection whose handshake is complete. `read_ahead` was received after the answer.
-pub(super) fn open(stream: Stream, read_ahead: Bytes) -> (Sender, Receiver) {
+pub(super) fn open(stream: MaybeTlsStream, read_ahead: Bytes) -> (Sender, Receiver) {
     let (read, write) = halves(stream);
     let read = io::Cursor::new(read_ahead).chain(read);
     // fastwebsockets would write each frame separately.
@@ -40,13 +40,13 @@ pub(super) fn open(stream: Stream, read_ahead: Bytes) -> (Sender, Receiver) {
 }
 
 /// Plain sockets are split without a lock between the halves.
-fn halves(stream: Stream) -> (ReadSide, WriteSide) {
+fn halves(stream: MaybeTlsStream) -> (ReadSide, WriteSide) {
     match stream {
-        Stream::Plain(stream) => {
+        MaybeTlsStream::Plain(stream) => {
             let (read, write) = stream.into_split();
             (ReadSide::Plain(read), WriteSide::Plain(write))
         }
-        stream @ (Stream::Tls(_) | Stream::Accepted(_)) => {
+        stream @ (MaybeTlsStream::Tls(_) | MaybeTlsStream::Accepted(_)) => {
             let (read, write) = tokio::io::split(stream);
             (ReadSide::Tls(read), WriteSide::Tls(write))
         }
@@ -55,7 +55,7 @@ fn halves(stream: Stream) -> (ReadSide, WriteSide) {
 
 enum ReadSide {
     Plain(OwnedReadHalf),
-    Tls(ReadHalf<Stream>),
+    Tls(ReadHalf<MaybeTlsStream>),
 }
 
 impl AsyncRead for ReadSide {
@@ -69,7 +69,7 @@ impl AsyncRead for ReadSide {
 
 enum WriteSide {
     Plain(OwnedWriteHalf),
-    Tls(WriteHalf<Stream>),
+    Tls(WriteHalf<MaybeTlsStream>),
 }
 
 impl WriteSide {

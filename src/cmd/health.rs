@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::HOST;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use mesh::{ConnectError, Stream, Tls};
+use mesh::{ConnectError, MaybeTlsStream, Tls};
 use proto::Redacted;
 
 use crate::config::{self, ListenFlags, SettingError};
@@ -110,7 +110,7 @@ async fn ask(page: &Uri, is_own: bool, patience: Duration) -> Result<(StatusCode
     let host = host.trim_matches(['[', ']']);
     let exchange = async |tcp| {
         let stream = match &tls {
-            None => Stream::Plain(tcp),
+            None => MaybeTlsStream::Plain(tcp),
             Some(tls) => tls.connect(host, tcp).await.map_err(ConnectError::Tls)?,
         };
         exchange(stream, request.clone()).await
@@ -118,7 +118,10 @@ async fn ask(page: &Uri, is_own: bool, patience: Duration) -> Result<(StatusCode
     mesh::ask(host, port, patience, exchange).await
 }
 
-async fn exchange(stream: Stream, request: Request<Empty<Bytes>>) -> Result<(StatusCode, String), ConnectError> {
+async fn exchange(
+    stream: MaybeTlsStream,
+    request: Request<Empty<Bytes>>,
+) -> Result<(StatusCode, String), ConnectError> {
     let failed = |error: hyper::Error| ConnectError::Tcp(io::Error::other(error));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let answer = async {

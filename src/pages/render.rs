@@ -9,7 +9,7 @@ use ::mesh::MeshReading;
 use bytes::Bytes;
 use proto::NetworkName;
 use serde::Serialize;
-use shard::Reading;
+use shard::ShardReading;
 
 use super::{HubFacts, body, clock, mesh};
 use crate::config::Config;
@@ -211,7 +211,7 @@ impl Renderer {
         Arc::clone(&self.facts.mesh.borrow())
     }
 
-    fn readings(&self) -> impl Iterator<Item = Arc<Reading>> {
+    fn readings(&self) -> impl Iterator<Item = Arc<ShardReading>> {
         self.facts.readings.iter().map(|reading| Arc::clone(&reading.borrow()))
     }
 

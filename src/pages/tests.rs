@@ -61,7 +61,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> TestHub {
     }
     let lifecycle = Lifecycle::new();
     let gauges = Arc::new(Gauges { connections: AtomicUsize::new(9), peers: AtomicUsize::new(8) });
-    let reading = Arc::new(Reading { router: router.stats().clone(), io: IoStats::default() });
+    let reading = Arc::new(ShardReading { router: router.stats().clone(), io: IoStats::default() });
     let (mesh, reading_of_mesh) = watch::channel(Arc::default());
     let watchdog = Watchdog::new(["shard-0", "shard-1"].map(str::to_owned), Duration::from_secs(10));
     let networks = Arc::<NetworkList>::default();

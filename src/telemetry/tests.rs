@@ -6,7 +6,7 @@ use shard::IoStats;
 
 use super::*;
 
-fn reading() -> Reading {
+fn reading() -> ShardReading {
     let mut router = Router::new(RouterConfig {
         discovery: proto::Discovery::All,
         shard: ShardId(0),
@@ -25,10 +25,10 @@ fn reading() -> Reading {
         events: false,
         tuning: RouterTuning::default(),
     });
-    Reading { router: router.stats().clone(), io: IoStats::default() }
+    ShardReading { router: router.stats().clone(), io: IoStats::default() }
 }
 
-fn scrape(readings: Vec<Reading>) -> Scrape {
+fn scrape(readings: Vec<ShardReading>) -> Scrape {
     Scrape {
         readings: readings.into_iter().map(Arc::new).collect(),
         renders: crate::pages::labels().map(|page| (page, 1)).collect(),

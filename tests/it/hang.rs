@@ -12,7 +12,7 @@ use peerpigeon::lifecycle::{Lifecycle, Stage};
 use peerpigeon::pages::{self, HubFacts};
 use peerpigeon::watchdog::Watchdog;
 use proto::{Discovery, HubId, Keys, PeerId, ResumeKeys, RouterConfig, RouterTuning, ShardId};
-use shard::{Clock, DoorConfig, FileShares, Gauges, HubConfig, Pages, Reading, SessionLimits};
+use shard::{Clock, DoorConfig, FileShares, Gauges, HubConfig, Pages, SessionLimits, ShardReading};
 use tokio::sync::{mpsc, watch};
 
 use crate::door::{body, status};
@@ -28,7 +28,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
     let (clock, gauges, lifecycle) = (Clock::start(), Arc::<Gauges>::default(), Lifecycle::new());
     lifecycle.advance(Stage::Ready);
     let watchdog = Watchdog::new((0..SHARDS).map(|shard| format!("shard-{shard}")), patience);
-    let (publish, readings) = (0..SHARDS).map(|_| watch::channel(Arc::new(Reading::default()))).unzip();
+    let (publish, readings) = (0..SHARDS).map(|_| watch::channel(Arc::new(ShardReading::default()))).unzip();
     let (_, mesh) = watch::channel(Arc::default());
     let facts = HubFacts {
         started: Instant::now(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::{
-    CloseReason, Event, Frame, Input, Lineage, Now, Origin, OutcomeLetter, Output, PeerId, Router, SessionId,
+    CloseReason, Frame, Input, Lineage, Now, Origin, OutcomeLetter, Output, PeerEvent, PeerId, Router, SessionId,
     SignalLetter, Template, ToShard, limits,
 };
 
@@ -217,10 +217,10 @@ impl World {
                     self.mail[at].news.push_back(news);
                 }
                 Output::ToMesh(_) => self.oracle.complain("a letter to a mesh that does not exist".to_owned()),
-                Output::Event(Event::Announced { peer, network, .. }) => {
+                Output::Event(PeerEvent::Announced { peer, network, .. }) => {
                     self.oracle.event_announced(peer, network.as_str());
                 }
-                Output::Event(Event::TakeoverAsked { .. }) => {}
+                Output::Event(PeerEvent::TakeoverAsked { .. }) => {}
                 Output::Bug(note) => self.oracle.complain(format!("{note:?}")),
                 Output::Unfinished => {
                     // The next slice follows at once: all due outputs must exist when no work is left.

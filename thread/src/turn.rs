@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use proto::Turns;
+use proto::TurnLengths;
 use proto::limits::{BYTE_NANOS, NOTICED_STOP, TURN_OUTPUTS, WRITE_NANOS};
 
 /// The present turn of a thread: one piece of work before everything else that is ready has its turn.
@@ -21,7 +21,7 @@ pub struct Turn {
     nanos: Cell<u64>,
     /// Whether it has begun and the clock has not been read yet.
     is_new: Cell<bool>,
-    lengths: RefCell<Turns>,
+    lengths: RefCell<TurnLengths>,
 }
 
 impl Turn {
@@ -76,7 +76,7 @@ impl Turn {
     }
 
     /// Turns so far by their length.
-    pub fn lengths(&self) -> Turns {
+    pub fn lengths(&self) -> TurnLengths {
         self.lengths.borrow().clone()
     }
 }

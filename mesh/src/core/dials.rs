@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use super::{Core, NewLink};
 use crate::backoff::chance;
 use crate::dial::{DialError, Known, Plan};
-use crate::stream::Stream;
+use crate::stream::MaybeTlsStream;
 use crate::websocket::WebSocket;
 
 impl Core {
@@ -48,7 +48,11 @@ impl Core {
     }
 
     /// Processes the result of a dial. On success it is a link, and the caller runs its task.
-    pub(crate) fn dialed(&mut self, plan: Plan, result: Result<WebSocket, DialError>) -> Option<(LinkId, Stream)> {
+    pub(crate) fn dialed(
+        &mut self,
+        plan: Plan,
+        result: Result<WebSocket, DialError>,
+    ) -> Option<(LinkId, MaybeTlsStream)> {
         let now = self.now();
         let url = plan.shown();
         match result {

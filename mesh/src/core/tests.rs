@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::link_task;
 use crate::stats::LinkEnd;
-use crate::stream::Stream;
+use crate::stream::MaybeTlsStream;
 
 fn id(n: u8) -> HubId {
     HubId(PeerId::from_bytes([n; 20]))
@@ -185,7 +185,7 @@ fn beside_a_socket(task: impl AsyncFnOnce(Rc<RefCell<Core>>, LinkId, std::net::T
         let (mut core, _) = core();
         let link = ready(&mut core, 2);
         let core = Rc::new(RefCell::new(core));
-        let stream = Stream::Plain(TcpStream::from_std(own).unwrap());
+        let stream = MaybeTlsStream::Plain(TcpStream::from_std(own).unwrap());
         let running = tokio::task::spawn_local(link_task::run(Rc::clone(&core), link, stream));
         task(core, link, other).await;
         running.await.unwrap();

@@ -51,7 +51,7 @@ impl Relay {
             return self.resolve(origin, target, Outcome::Failed(ErrorCode::Unreachable));
         }
         remote.note_sent(via);
-        let receipt = matches!(origin.sender, Sender::Session { ticket, .. } if ticket != 0);
+        let receipt = matches!(origin.sender, Sender::Session { ticket: Some(_), .. });
         let (kind, network, standing) = (origin.kind, origin.network.clone(), origin.standing);
         let counter = remote.outbound.issue(origin, target, now.at);
         let signal =
@@ -86,8 +86,8 @@ impl Relay {
         // Signals from a Go hub have no receipt.
         let Sender::Session { shard, ticket, .. } = origin.sender else { return };
         match outcome {
-            Outcome::Delivered if ticket == 0 => self.stats.delivered += 1,
-            Outcome::Forwarded if ticket == 0 => self.stats.forwarded_to_go += 1,
+            Outcome::Delivered if ticket.is_none() => self.stats.delivered += 1,
+            Outcome::Forwarded if ticket.is_none() => self.stats.forwarded_to_go += 1,
             Outcome::Delivered | Outcome::Forwarded | Outcome::Failed(_) => {
                 self.post(shard, ToShard::Outcome(OutcomeLetter { origin, target, outcome }))
             }
@@ -346,7 +346,7 @@ impl Relay {
     }
 
     fn write_off(&mut self, Pending { origin, target, .. }: Pending, receipts_are_due: bool) {
-        let waited_for = matches!(origin.sender, Sender::Session { ticket, .. } if ticket != 0);
+        let waited_for = matches!(origin.sender, Sender::Session { ticket: Some(_), .. });
         // The sender's shard has the same timeout, and has sent the receipt `unknown` already.
         if !(waited_for && receipts_are_due) {
             self.resolve(origin, target, Outcome::Failed(ErrorCode::Unknown));

@@ -9,6 +9,7 @@ mod slices;
 mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU64;
 
 use super::*;
 use crate::claim::Claim;
@@ -340,7 +341,7 @@ impl Net {
         let mut frame = Vec::new();
         let range = wire::signal(&mut frame, SignalKind::Offer, "null", &id(from), &id(target), "n", 0);
         let session = SessionId { slot: 0, generation: 0 };
-        let sender = Sender::Session { shard: ShardId(0), session, ticket, detour };
+        let sender = Sender::Session { shard: ShardId(0), session, ticket: NonZeroU64::new(ticket), detour };
         let (kind, network, standing) = (SignalKind::Offer, NetworkName::new("n"), Standing::Member(0));
         let origin = Origin { sender, kind, network, standing, read_at: self.now.at };
         ToMesh::Signal(SignalLetter { origin, from: id(from), target: id(target), frame: frame[range].into() })

@@ -11,7 +11,7 @@ use crate::time::Now;
 use crate::wire::{self, MessageKind};
 
 use super::Router;
-use super::letter::{Announcement, Event, Frame, Output, Stay, ToMesh, ToShard};
+use super::letter::{Announcement, Frame, Output, PeerEvent, Stay, ToMesh, ToShard};
 use super::roster::NetworkIx;
 use super::session::{Membership, Session};
 
@@ -165,7 +165,7 @@ impl Router {
         if self.config.events {
             let members = self.rosters.network(ix).map_or(0, |network| network.len());
             let network = announcement.network.clone();
-            self.outputs.push_back(Output::Event(Event::Announced { peer: announcement.peer, network, members }));
+            self.outputs.push_back(Output::Event(PeerEvent::Announced { peer: announcement.peer, network, members }));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Inputs and outputs of a router, and the letters between shards.
 
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,7 +175,7 @@ pub enum Output {
     /// turn and few letters wait for each address.
     Unfinished,
     /// For the log.
-    Event(Event),
+    Event(PeerEvent),
     /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug
     /// assertions.
     Bug(BugNote),
@@ -386,8 +387,8 @@ pub enum Sender {
         shard: ShardId,
         /// The sender's session.
         session: SessionId,
-        /// The ticket of an outstanding receipt at the sender's shard; 0 if none was requested.
-        ticket: u64,
+        /// The number of the outstanding receipt at the sender's shard. `None` if no receipt was requested.
+        ticket: Option<NonZeroU64>,
         /// Whether the sender's shard knew the target neither as its own peer nor as a member. Only then does the
         /// target's home forward the signal to the mesh.
         detour: bool,
@@ -532,7 +533,7 @@ pub struct Leave {
 
 /// An event about peers, for the log.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum PeerEvent {
     /// A peer announced itself.
     Announced {
         /// The peer.

@@ -17,7 +17,7 @@ use crate::wire::{self, MessageKind, Template};
 use super::Router;
 use super::cursor::MemberEvent;
 use super::letter::{Announcement, Frame, Leave, Output};
-use super::roster::{Arrival, NetworkIx, Rank, StillEntered};
+use super::roster::{MemberArrival, NetworkIx, Rank, StillEntered};
 
 impl Router {
     /// A peer of another shard or hub has announced itself.
@@ -50,9 +50,9 @@ impl Router {
         let ix = self.rosters.find_or_create(&announcement.network);
         let peer = announcement.peer;
         match self.rosters.arrive(ix, announcement) {
-            Arrival::Hidden => return (ix, false),
-            Arrival::Replaces(claim) => self.strike_moved(ix, announcement, claim, now),
-            Arrival::Enters => {}
+            MemberArrival::Hidden => return (ix, false),
+            MemberArrival::Replaces(claim) => self.strike_moved(ix, announcement, claim, now),
+            MemberArrival::Enters => {}
         }
         let Some(new) = self.rosters.enter(ix, address, Arc::clone(announcement)) else {
             bug!(self.bugs, EnterNetwork, "{peer:?} enters {ix:?}");

@@ -333,7 +333,7 @@ pub(super) struct Rosters {
 
 /// What to do with an announcement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Arrival {
+pub(super) enum MemberArrival {
     /// [Enter](Rosters::enter) it.
     Enters,
     /// First [strike](Rosters::strike) the member with this claim, then enter it: the announcement is of another
@@ -382,9 +382,9 @@ impl Rosters {
     /// kept until it ends: the greater may end first, and the letter of that end may arrive later, from another shard.
     /// A different stay belongs to a peer that left and returned unnoticed, during a partition. It matters only to
     /// members that must meet again: bounded members, and those that know one.
-    pub(super) fn arrive(&mut self, ix: NetworkIx, announcement: &Arc<Announcement>) -> Arrival {
+    pub(super) fn arrive(&mut self, ix: NetworkIx, announcement: &Arc<Announcement>) -> MemberArrival {
         let (peer, claim) = (announcement.peer, announcement.claim);
-        let Some(member) = self.member(ix, &peer) else { return Arrival::Enters };
+        let Some(member) = self.member(ix, &peer) else { return MemberArrival::Enters };
         let held = member.announcement.claim;
         match claim.against(held) {
             Precedence::Loses => {
@@ -392,13 +392,13 @@ impl Rosters {
                 if claim.against(hidden.claim) != Precedence::Loses {
                     *hidden = Arc::clone(announcement);
                 }
-                Arrival::Hidden
+                MemberArrival::Hidden
             }
-            Precedence::Wins => Arrival::Replaces(held),
+            Precedence::Wins => MemberArrival::Replaces(held),
             Precedence::Same => {
                 let met = member.is_bounded() || announcement.is_bounded() || member.knowers.is_some();
                 let returned = member.announcement.stay != announcement.stay;
-                if returned && met { Arrival::Replaces(held) } else { Arrival::Enters }
+                if returned && met { MemberArrival::Replaces(held) } else { MemberArrival::Enters }
             }
         }
     }
@@ -565,11 +565,11 @@ mod tests {
     #[test]
     fn the_greater_claim_holds() {
         for (held, comes, expected) in
-            [(5, 4, Arrival::Hidden), (5, 5, Arrival::Enters), (5, 6, Arrival::Replaces(claim(5)))]
+            [(5, 4, MemberArrival::Hidden), (5, 5, MemberArrival::Enters), (5, 6, MemberArrival::Replaces(claim(5)))]
         {
             let (mut rosters, ix) = rosters();
             let first = announcement(PEER, held, 1, Discovery::All);
-            assert_eq!(rosters.arrive(ix, &first), Arrival::Enters);
+            assert_eq!(rosters.arrive(ix, &first), MemberArrival::Enters);
             assert_eq!(rosters.enter(ix, HERE, first), Some(true));
             assert_eq!(rosters.arrive(ix, &announcement(PEER, comes, 1, Discovery::All)), expected, "{comes}");
         }
@@ -579,10 +579,10 @@ mod tests {
     fn another_stay_is_another_membership_where_members_have_met() {
         let (all, some) = (Discovery::All, Discovery::Closest(1));
         for (known, comes, met, expected) in [
-            (all, all, false, Arrival::Enters),
-            (all, all, true, Arrival::Replaces(claim(5))),
-            (all, some, false, Arrival::Replaces(claim(5))),
-            (some, all, false, Arrival::Replaces(claim(5))),
+            (all, all, false, MemberArrival::Enters),
+            (all, all, true, MemberArrival::Replaces(claim(5))),
+            (all, some, false, MemberArrival::Replaces(claim(5))),
+            (some, all, false, MemberArrival::Replaces(claim(5))),
         ] {
             let (mut rosters, ix) = rosters();
             rosters.enter(ix, HERE, announcement(PEER, 5, 1, known));
@@ -590,7 +590,7 @@ mod tests {
                 let member = rosters.network_mut(ix).unwrap().member_mut(&PEER).unwrap();
                 member.note_knower(SessionId { slot: 1, generation: 0 });
             }
-            assert_eq!(rosters.arrive(ix, &announcement(PEER, 5, 1, known)), Arrival::Enters);
+            assert_eq!(rosters.arrive(ix, &announcement(PEER, 5, 1, known)), MemberArrival::Enters);
             assert_eq!(rosters.arrive(ix, &announcement(PEER, 5, 2, comes)), expected, "{known:?} {comes:?} {met}");
         }
     }
@@ -600,7 +600,7 @@ mod tests {
         let (mut rosters, ix) = rosters();
         rosters.enter(ix, HERE, announcement(PEER, 9, 1, Discovery::All));
         for hidden in [3, 5, 4] {
-            assert_eq!(rosters.arrive(ix, &announcement(PEER, hidden, 1, Discovery::All)), Arrival::Hidden);
+            assert_eq!(rosters.arrive(ix, &announcement(PEER, hidden, 1, Discovery::All)), MemberArrival::Hidden);
         }
         assert!(rosters.reveal(ix, PEER, claim(9)).is_err(), "it has not been struck");
         assert!(rosters.strike(ix, &PEER, claim(8)).is_none() && rosters.strike(ix, &PEER, claim(9)).is_some());

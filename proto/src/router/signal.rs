@@ -38,7 +38,7 @@ impl Router {
         let home = ShardId::home(&signal.target, self.config.shards, self.config.keys);
         let address = self.address_of(&signal, own.map(|(ix, _)| ix), home);
         let standing = own.map_or(Standing::Outsider, |(_, stay)| Standing::Member(stay.number));
-        let mut ticket = 0;
+        let mut ticket = None;
         if let Some(wanted) = signal.id {
             let Some(session) = self.sessions.get_mut(id) else {
                 return bug!(self.bugs, MessageSession, "signal of {id:?}");
@@ -50,14 +50,14 @@ impl Router {
                 return;
             }
             let wanted = Ticket { session: id, id: wanted.into(), target: signal.target, network: network.clone() };
-            ticket = self.tickets.issue(wanted, now.at);
+            ticket = Some(self.tickets.issue(wanted, now.at));
         }
         let (shard, detour) = (self.config.shard, address.is_none());
         let sender = Sender::Session { shard, session: id, ticket, detour };
         let origin = Origin { sender, kind: signal.kind, network, standing, read_at: now.at };
         if !shared {
             let code = ErrorCode::WrongNetwork;
-            if ticket != 0 {
+            if ticket.is_some() {
                 return self.report_outcome(origin, signal.target, Outcome::Failed(code), now);
             }
             self.stats.count_outcome(Outcome::Failed(code));
@@ -170,7 +170,7 @@ impl Router {
     pub(super) fn delivered(&mut self, origin: Origin, target: PeerId, now: Now) {
         if let Sender::Session { ticket, .. } = origin.sender {
             self.stats.observe_latency(now.at.saturating_sub(origin.read_at));
-            if ticket == 0 {
+            if ticket.is_none() {
                 return self.stats.count_outcome(Outcome::Delivered);
             }
         }
@@ -193,7 +193,7 @@ impl Router {
         };
         if shard != self.config.shard {
             self.post(shard, ToShard::Outcome(OutcomeLetter { origin, target, outcome }));
-        } else if ticket != 0 {
+        } else if let Some(ticket) = ticket {
             match self.tickets.close(ticket) {
                 Some(ticket) => self.redeem(&ticket, outcome, now),
                 None => self.stats.late_outcomes += 1,

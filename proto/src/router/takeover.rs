@@ -9,7 +9,7 @@ use crate::resume::{Lineage, ResumeOutcome, Right};
 use crate::time::Now;
 
 use super::Router;
-use super::letter::{Asker, Event, Output, ToMesh};
+use super::letter::{Asker, Output, PeerEvent, ToMesh};
 use super::takeovers::{Challenged, Expired, Holder, Opened, Parties};
 
 impl Router {
@@ -113,7 +113,7 @@ impl Router {
 
     fn takeover_event(&mut self, peer: PeerId) {
         if self.config.events {
-            self.outputs.push_back(Output::Event(Event::TakeoverAsked { peer }));
+            self.outputs.push_back(Output::Event(PeerEvent::TakeoverAsked { peer }));
         }
     }
 

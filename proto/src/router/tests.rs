@@ -1,6 +1,7 @@
 //! Properties that cannot be seen from outside: nothing grows with the past. Transcripts and the simulator
 //! (`tests/sim`) test everything else.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::*;
@@ -407,7 +408,7 @@ fn signal(sender: Sender, network: &str, standing: Standing, target: u8) -> ToSh
 const FROM_HUB: Sender = Sender::Hub { hub: 1, counter: 1, receipt: false };
 
 fn from_shard(detour: bool) -> Sender {
-    Sender::Session { shard: ShardId(3), session: session(0, 0), ticket: 1, detour }
+    Sender::Session { shard: ShardId(3), session: session(0, 0), ticket: Some(NonZeroU64::MIN), detour }
 }
 
 /// The addresses of letters, and the outcomes in them.

@@ -1,6 +1,7 @@
 //! Outstanding receipts.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::id::{NetworkName, PeerId, SessionId};
@@ -12,11 +13,12 @@ use crate::limits::RECEIPT_TIMEOUT;
 /// A session has at most [`MAX_OPEN_RECEIPTS`](crate::limits::MAX_OPEN_RECEIPTS); the session counts them.
 #[derive(Debug)]
 pub(super) struct Tickets {
-    issued: u64,
-    open: HashMap<u64, Ticket, Keys>,
+    /// Number of the next ticket.
+    next: NonZeroU64,
+    open: HashMap<NonZeroU64, Ticket, Keys>,
     /// In the order of their deadlines, since all have the same timeout. Closed tickets stay until there are more of
     /// them than open ones, so the length is at most twice the open ones plus [`Self::SLACK`].
-    deadlines: VecDeque<(Duration, u64)>,
+    deadlines: VecDeque<(Duration, NonZeroU64)>,
 }
 
 /// A promise to send a receipt.
@@ -36,7 +38,7 @@ impl Tickets {
     const SLACK: usize = 1024;
 
     pub(super) fn new(keys: Keys) -> Self {
-        Self { issued: 0, open: HashMap::with_hasher(keys), deadlines: VecDeque::new() }
+        Self { next: NonZeroU64::MIN, open: HashMap::with_hasher(keys), deadlines: VecDeque::new() }
     }
 
     /// Number of open tickets.
@@ -60,20 +62,21 @@ impl Tickets {
         self.deadlines.front().map(|(at, _)| *at)
     }
 
-    /// Opens a ticket and returns its number, which is never 0. It expires after [`RECEIPT_TIMEOUT`].
-    pub(super) fn issue(&mut self, ticket: Ticket, now: Duration) -> u64 {
-        self.issued += 1;
-        self.open.insert(self.issued, ticket);
+    /// Opens a ticket and returns its number. The ticket expires after [`RECEIPT_TIMEOUT`].
+    pub(super) fn issue(&mut self, ticket: Ticket, now: Duration) -> NonZeroU64 {
+        let number = self.next;
+        self.next = number.saturating_add(1);
+        self.open.insert(number, ticket);
         if self.deadlines.len() > 2 * self.open.len() + Self::SLACK {
             let open = &self.open;
             self.deadlines.retain(|(_, number)| open.contains_key(number));
         }
-        self.deadlines.push_back((now + RECEIPT_TIMEOUT, self.issued));
-        self.issued
+        self.deadlines.push_back((now + RECEIPT_TIMEOUT, number));
+        number
     }
 
     /// Closes a ticket. `None` if it has been closed or has expired.
-    pub(super) fn close(&mut self, number: u64) -> Option<Ticket> {
+    pub(super) fn close(&mut self, number: NonZeroU64) -> Option<Ticket> {
         self.open.remove(&number)
     }
 
@@ -105,7 +108,7 @@ mod tests {
     fn a_ticket_is_closed_once() {
         let mut tickets = Tickets::new(KEYS);
         let (first, second) = (tickets.issue(ticket(1), START), tickets.issue(ticket(2), START));
-        assert!(first != 0 && first != second);
+        assert_ne!(first, second);
         assert_eq!((tickets.close(first), tickets.close(first)), (Some(ticket(1)), None));
         assert_eq!((tickets.len(), tickets.open_of(ticket(1).session), tickets.open_of(ticket(2).session)), (1, 0, 1));
     }

@@ -6,7 +6,7 @@ use socket2::SockRef;
 use tracing::{debug, warn};
 
 use super::{Core, Due, Followup};
-use crate::session::Session;
+use crate::session::SocketSession;
 
 impl Core {
     /// Ends a session that the router still considers open.
@@ -120,7 +120,7 @@ impl Core {
     }
 
     /// Returns the signals in a session's queue to the router.
-    fn give_back(&mut self, session: &mut Session) {
+    fn give_back(&mut self, session: &mut SocketSession) {
         let Some(mut queue) = session.queue.take() else { return };
         self.stats.queued_bytes -= queue.len_bytes() as u64;
         let reason = session.reason.unwrap_or(CloseReason::ConnectionLost);

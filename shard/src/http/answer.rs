@@ -184,8 +184,8 @@ pub(super) async fn page_in_turn(
     page: Page,
     origin: Option<&HeaderValue>,
 ) -> Response<Full<Bytes>> {
-    let turns = &door.turns[usize::from(caller.entrance == Entrance::Admin)];
-    let turn = turns.borrow_mut().take(caller.address.ip(), Instant::now());
+    let rates = &door.page_rates[usize::from(caller.entrance == Entrance::Admin)];
+    let turn = rates.borrow_mut().take(caller.address.ip(), Instant::now());
     let Some(wait) = turn else {
         core.borrow_mut().stats_mut().pages_refused += 1;
         return door.too_many(origin);

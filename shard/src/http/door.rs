@@ -16,10 +16,10 @@ use tokio::sync::mpsc;
 
 use super::entrance::{DoorFiles, Entrance};
 use super::gate::Gate;
+use super::page_rates::PageRates;
 use super::query::Query;
 use super::refusal::Refusal;
 use super::secure::Handshakes;
-use super::turns::Turns;
 use crate::config::DoorConfig;
 use crate::crowd::{NoEntry, Place};
 use crate::links::{Admission, LinkDoor, Offer};
@@ -55,13 +55,13 @@ pub(crate) struct Door {
     pub(crate) homes: Arc<[mpsc::Sender<HandOff>]>,
     /// Rate limits of pages: at ADMIN_PORT, and at the other ports, so that the public cannot use up the operators'
     /// share.
-    pub(crate) turns: [RefCell<Turns>; 2],
+    pub(crate) page_rates: [RefCell<PageRates>; 2],
 }
 
 impl Door {
     /// The initial state of the pages' rate limits.
-    pub(crate) fn turns(keys: Keys) -> [RefCell<Turns>; 2] {
-        [(); 2].map(|()| RefCell::new(Turns::new(keys)))
+    pub(crate) fn page_rates(keys: Keys) -> [RefCell<PageRates>; 2] {
+        [(); 2].map(|()| RefCell::new(PageRates::new(keys)))
     }
 
     pub(crate) fn speaks_tls(&self, port: u16) -> bool {

@@ -35,7 +35,7 @@ impl Entrance {
 
 /// Maximum number of sockets of one kind of listener, counted over all shards.
 #[derive(Clone, Debug)]
-pub(crate) struct Share {
+pub(crate) struct FilePool {
     pub(crate) files: Arc<Semaphore>,
     pub(crate) wanted: Arc<Wanted>,
 }
@@ -69,14 +69,14 @@ impl Wanted {
 /// Each kind has a share of its own, so that a crowd of peers leaves files to links and operators.
 #[derive(Clone, Debug)]
 pub(crate) struct DoorFiles {
-    peers: Share,
-    links: Share,
-    admin: Share,
+    peers: FilePool,
+    links: FilePool,
+    admin: FilePool,
 }
 
 impl DoorFiles {
     pub(crate) fn new(shares: FileShares) -> Self {
-        let share = |files: usize| Share {
+        let share = |files: usize| FilePool {
             files: Arc::new(Semaphore::new(files.clamp(1, Semaphore::MAX_PERMITS))),
             wanted: Arc::default(),
         };
@@ -84,7 +84,7 @@ impl DoorFiles {
     }
 
     /// The share of a listener.
-    pub(crate) fn at(&self, entrance: Entrance) -> Share {
+    pub(crate) fn at(&self, entrance: Entrance) -> FilePool {
         match entrance {
             Entrance::Admin => &self.admin,
             Entrance::Both | Entrance::Peers => &self.peers,

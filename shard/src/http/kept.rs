@@ -87,18 +87,18 @@ impl Kept {
 }
 
 /// A socket that reports when everything is written.
-pub(super) struct Stream {
+pub(super) struct KeptStream {
     pub(super) io: TokioIo<RequestSocket>,
     pub(super) kept: Rc<Kept>,
 }
 
-impl Read for Stream {
+impl Read for KeptStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
-impl Write for Stream {
+impl Write for KeptStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(kept.patience(kept.since.get()), Some(10 * SECOND));
     }
 
-    /// hyper flushes as [`Stream`] expects: not while an answer is made, and when its last bytes are written.
+    /// hyper flushes as [`KeptStream`] expects: not while an answer is made, and when its last bytes are written.
     #[test]
     fn an_answer_that_was_written_leaves_the_connection_idle() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -184,7 +184,7 @@ mod tests {
                     Ok::<_, std::convert::Infallible>(hyper::Response::new(body))
                 }
             });
-            let stream = Stream { io: TokioIo::new(RequestSocket::plain(server)), kept: Rc::clone(&kept) };
+            let stream = KeptStream { io: TokioIo::new(RequestSocket::plain(server)), kept: Rc::clone(&kept) };
             let mut serve =
                 std::pin::pin!(hyper::server::conn::http1::Builder::new().serve_connection(stream, service));
             let talk = async {

@@ -132,6 +132,8 @@ impl Outbound {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use super::*;
     use crate::id::{NetworkName, SessionId, ShardId};
     use crate::router::{Sender, Standing};
@@ -143,7 +145,7 @@ mod tests {
         let mut issue = |count: usize, target: u8| {
             for _ in 0..count {
                 let session = SessionId { slot: 0, generation: 0 };
-                let sender = Sender::Session { shard: ShardId(0), session, ticket: 0, detour: false };
+                let sender = Sender::Session { shard: ShardId(0), session, ticket: None, detour: false };
                 let (kind, standing) = (SignalKind::Offer, Standing::Member(1));
                 let origin = Origin { sender, kind, network: NetworkName::new("n"), standing, read_at: Duration::ZERO };
                 outbound.issue(origin, PeerId::from_bytes([target; 20]), Duration::ZERO);
@@ -168,14 +170,14 @@ mod tests {
         let session = SessionId { slot: 0, generation: 0 };
         let mut outbound = Outbound::default();
         let issue = |outbound: &mut Outbound, ticket, secs| {
-            let sender = Sender::Session { shard: ShardId(0), session, ticket, detour: false };
+            let sender = Sender::Session { shard: ShardId(0), session, ticket: NonZeroU64::new(ticket), detour: false };
             let network = NetworkName::new("n");
             let (kind, standing) = (SignalKind::Offer, Standing::Member(1));
             let origin = Origin { sender, kind, network, standing, read_at: Duration::ZERO };
             assert_eq!(outbound.issue(origin, PeerId::from_bytes([0; 20]), Duration::from_secs(secs)), ticket);
         };
         let ticket = |pending: &Pending| match pending.origin.sender {
-            Sender::Session { ticket, .. } => ticket,
+            Sender::Session { ticket, .. } => ticket.map_or(0, NonZeroU64::get),
             Sender::Hub { .. } => 0,
         };
         let count = 3 * Outbound::RECENT as u64;

@@ -11,14 +11,14 @@ use crate::pace::Pace;
 
 /// The rate limits of a shard's pages at one kind of ports.
 #[derive(Debug)]
-pub(crate) struct Turns {
+pub(crate) struct PageRates {
     keys: Keys,
     /// Indexed by a keyed hash of the address: new addresses evict no others, and nobody can aim at another's slot.
     reserves: Box<[Pace]>,
     shared: Pace,
 }
 
-impl Turns {
+impl PageRates {
     /// The initial state.
     pub(crate) fn new(keys: Keys) -> Self {
         let reserves = (0..PAGE_RESERVES).map(|_| Pace::new(PAGE_RESERVE_RATE, PAGE_RESERVE_BURST)).collect();
@@ -53,40 +53,40 @@ mod tests {
 
     #[test]
     fn rare_requests_get_a_turn_during_a_flood() {
-        let (mut turns, start) = (Turns::new(Keys(1, 2)), Instant::now());
+        let (mut rates, start) = (PageRates::new(Keys(1, 2)), Instant::now());
         let flood: Vec<_> = (1..=5).map(|n| address(&format!("192.0.2.{n}"))).collect();
         let quiet = [address("198.51.100.7"), address("2001:db8:7::1")];
-        assert!(quiet.iter().all(|quiet| flood.iter().all(|other| turns.place(*other) != turns.place(*quiet))));
+        assert!(quiet.iter().all(|quiet| flood.iter().all(|other| rates.place(*other) != rates.place(*quiet))));
         // Each second, each address of the flood sends a thousand requests, and the quiet ones two.
         for second in 0..60 {
             let now = start + Duration::from_secs(second);
             let mut answered = 0;
             for _ in 0..1000 {
-                answered += flood.iter().filter(|from| turns.take(**from, now).is_some()).count();
+                answered += flood.iter().filter(|from| rates.take(**from, now).is_some()).count();
             }
             let shared = if second == 0 { 2 * PAGE_RATE } else { PAGE_RATE };
             let own = if second == 0 { PAGE_RESERVE_BURST } else { PAGE_RESERVE_RATE };
             let most = (shared + 5 * own) as usize;
             assert!(answered <= most + 1, "{answered} in second {second}");
             for from in quiet {
-                assert_eq!([turns.take(from, now), turns.take(from, now)], [Some(Duration::ZERO); 2]);
+                assert_eq!([rates.take(from, now), rates.take(from, now)], [Some(Duration::ZERO); 2]);
             }
         }
     }
 
     #[test]
     fn a_single_address_can_use_the_whole_common_share() {
-        let (mut turns, now) = (Turns::new(Keys(1, 2)), Instant::now());
+        let (mut rates, now) = (PageRates::new(Keys(1, 2)), Instant::now());
         let from = address("192.0.2.1");
-        let waits: Vec<_> = (0..1000).map_while(|_| turns.take(from, now)).collect();
+        let waits: Vec<_> = (0..1000).map_while(|_| rates.take(from, now)).collect();
         assert_eq!(waits.iter().filter(|wait| wait.is_zero()).count() as u32, PAGE_RESERVE_BURST + PAGE_RATE);
         assert_eq!(waits.len() as u32, PAGE_RESERVE_BURST + 2 * PAGE_RATE);
     }
 
     #[test]
     fn the_addresses_of_a_host_are_one() {
-        let turns = Turns::new(Keys(1, 2));
-        let place = |text: &str| turns.place(address(text));
+        let rates = PageRates::new(Keys(1, 2));
+        let place = |text: &str| rates.place(address(text));
         assert_eq!(place("2001:db8::1"), place("2001:db8::ffff:2"));
         assert_eq!(place("192.0.2.1"), place("::ffff:192.0.2.1"));
         assert_ne!(place("2001:db8::1"), place("2001:db8:0:1::1"));
