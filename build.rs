@@ -63,8 +63,8 @@ fn assets() {
         let etag = format!("W/\"{hash}\"");
         writeln!(
             table,
-            "Asset {{ path: {path:?}, named: {named:?}, etag: {etag:?}, kind: FileKind::{kind}, plain: include_bytes!({file:?}), \
-             gzip: include_bytes!({compressed:?}) }},"
+            "Asset {{ path: {path:?}, named: {named:?}, etag: {etag:?}, kind: FileKind::{kind}, plain: \
+             include_bytes!({file:?}), gzip: include_bytes!({compressed:?}) }},"
         )
         .unwrap();
     }

@@ -24,8 +24,9 @@ const EX_USAGE: u8 = 64;
 #[command(name = "peerpigeon", version = env!("PEERPIGEON_VERSION"), about, args_conflicts_with_subcommands = true)]
 #[command(
     after_help = "Without a command, peerpigeon runs a hub. Every flag of serve has an environment variable, shown \
-                        after it; a flag takes precedence, and an empty variable counts as unset.\n\nExit codes of a hub: 0 it was \
-                        stopped by a signal; 1 it could not start; 64 a setting is invalid; 70 a bug of the hub, restart it."
+                        after it; a flag takes precedence, and an empty variable counts as unset.\n\nExit codes of a \
+                        hub: 0 it was stopped by a signal; 1 it could not start; 64 a setting is invalid; 70 a bug of \
+                        the hub, restart it."
 )]
 struct Cli {
     #[command(subcommand)]

@@ -399,8 +399,8 @@ impl Config {
             && let Some(address) = self.listen.iter().find(is_reached)
         {
             warnings.push(format!(
-                "the hub listens on {address} with neither AUTH_TOKEN nor ALLOWED_ORIGINS, so everybody, and every web page, can use \
-                 it: set one of them, or ALLOWED_ORIGINS=* if that is meant",
+                "the hub listens on {address} with neither AUTH_TOKEN nor ALLOWED_ORIGINS, so everybody, and every web \
+                 page, can use it: set one of them, or ALLOWED_ORIGINS=* if that is meant",
             ));
         }
         let tokens = [
@@ -411,7 +411,8 @@ impl Config {
         ];
         for (setting, _) in tokens.iter().filter(|(_, token)| token.as_ref().is_some_and(Token::is_quoted)) {
             warnings.push(format!(
-                "{}: the quotes are part of the token, since Docker's --env-file keeps them; remove them if they are not meant",
+                "{}: the quotes are part of the token, since Docker's --env-file keeps them; remove them if they are \
+                    not meant",
                 setting.name
             ));
         }

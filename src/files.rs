@@ -47,9 +47,9 @@ impl Files {
     pub fn warning(&self, config: &Config, max_files: Option<u64>) -> Option<String> {
         let max_files = max_files.filter(|_| self.seats < config.max_connections)?;
         Some(format!(
-            "MAX_CONNECTIONS is {}, but this process may open only {max_files} files and reserves {} of them for listeners, \
-             links, probes and itself, so it admits {} peers: raise the hard limit (`ulimit -Hn`) to {} or more, or lower \
-             MAX_CONNECTIONS",
+            "MAX_CONNECTIONS is {}, but this process may open only {max_files} files and reserves {} of them for \
+             listeners, links, probes and itself, so it admits {} peers: raise the hard limit (`ulimit -Hn`) to {} or \
+             more, or lower MAX_CONNECTIONS",
             config.max_connections, self.reserve, self.seats, self.wanted
         ))
     }

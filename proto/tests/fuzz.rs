@@ -140,7 +140,9 @@ proptest! {
     }
 
     #[test]
-    fn proxied(bytes in prop_oneof![head_of_a_proxy(), header_of_a_proxy(), prop::collection::vec(any::<u8>(), 0..60)]) {
+    fn proxied(
+        bytes in prop_oneof![head_of_a_proxy(), header_of_a_proxy(), prop::collection::vec(any::<u8>(), 0..60)],
+    ) {
         targets::proxied(&bytes);
     }
 
@@ -150,7 +152,12 @@ proptest! {
     }
 
     #[test]
-    fn ws_frames(bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(vec![0, 1, 0x81, 0x80, 0x89, 0x82])], 0..400)) {
+    fn ws_frames(
+        bytes in prop::collection::vec(
+            prop_oneof![any::<u8>(), prop::sample::select(vec![0, 1, 0x81, 0x80, 0x89, 0x82])],
+            0..400,
+        ),
+    ) {
         targets::ws_frames(&bytes);
     }
 }

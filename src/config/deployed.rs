@@ -70,7 +70,8 @@ fn variables(text: &str) -> Vec<&str> {
 
 #[test]
 fn variables_are_found_in_every_notation() {
-    let text = "  PORT: 1\n- SHARDS=2\nkey: AUTH_TOKEN\n  - name: HOST\n# HUB_ID=3\nx: ${MESH_TOKEN:?no}\nENV LOG_LEVEL=a \\\n drop: [ALL] TCP\n";
+    let text = "  PORT: 1\n- SHARDS=2\nkey: AUTH_TOKEN\n  - name: HOST\n# HUB_ID=3\nx: ${MESH_TOKEN:?no}\nENV \
+        LOG_LEVEL=a \\\n drop: [ALL] TCP\n";
     assert_eq!(variables(text), ["PORT", "SHARDS", "AUTH_TOKEN", "HOST", "MESH_TOKEN", "LOG_LEVEL"]);
 }
 

@@ -27,7 +27,7 @@ pub struct DoorSettings {
 }
 
 impl DoorSettings {
-    /// `None`, with the refusals in `reader`, if something was refused.
+    /// `None` if a setting is invalid: `reader` has the errors.
     pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<Self> {
         let trusted_proxies = reader.text(&settings::TRUSTED_PROXIES, || Ok(Vec::new()), ranges);
         let proxy_protocol = reader.text(&settings::PROXY_PROTOCOL, || Ok(PortNames::default()), ports);
@@ -65,7 +65,7 @@ impl DoorSettings {
     pub(super) fn check(&self) -> Option<SettingError> {
         let is_useless = self.trusted_proxies.is_empty() && self.proxy_protocol != PortNames::default();
         is_useless.then(|| {
-            let problem = "no proxy is trusted to speak it: name the addresses of your proxies in TRUSTED_PROXIES";
+            let problem = "no proxy is trusted: set TRUSTED_PROXIES to the addresses of your proxies";
             SettingError::new(&settings::PROXY_PROTOCOL, problem)
         })
     }
@@ -85,7 +85,10 @@ fn ranges(text: &str) -> Result<Vec<IpNet>, String> {
     let ranges = entries(text).map(|(number, item)| {
         item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
             let item = shown_entry(text, number);
-            format!("{item} is not an address range: use entries such as 10.0.0.0/8, 192.0.2.1 or fd00::/8, separated by commas")
+            format!(
+                "{item} is not an address range: use entries such as 10.0.0.0/8, 192.0.2.1 or fd00::/8, separated \
+                by commas"
+            )
         })
     });
     let ranges = ranges.collect::<Result<Vec<_>, _>>()?;

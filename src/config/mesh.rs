@@ -151,8 +151,8 @@ impl Config {
         for url in self.bootstrap_hubs.iter().filter(|url| !self.is_legacy(url)) {
             if let Some(legacy) = near(&HubAddress::of(url)) {
                 let problem = format!(
-                    "{} has the same host and port as {} in MESH_LEGACY, so this hub would send MESH_TOKEN to a Go hub: use \
-                     the same URL in both settings",
+                    "{} has the same host and port as {} in MESH_LEGACY, so this hub would send MESH_TOKEN to a Go \
+                     hub: use the same URL in both settings",
                     shown(url),
                     shown(legacy),
                 );
@@ -168,8 +168,8 @@ impl Config {
         });
         if let Some(legacy) = dns.as_ref().and_then(near) {
             let problem = format!(
-                "it has the same host and port as {} in MESH_LEGACY, so this hub would send MESH_TOKEN to a Go hub: name Go \
-                 hubs only in BOOTSTRAP_HUBS and MESH_LEGACY",
+                "it has the same host and port as {} in MESH_LEGACY, so this hub would send MESH_TOKEN to a Go hub: \
+                 name Go hubs only in BOOTSTRAP_HUBS and MESH_LEGACY",
                 shown(legacy),
             );
             refusals.push(SettingError::new(&settings::MESH_DNS, problem));
@@ -177,7 +177,7 @@ impl Config {
         refusals
     }
 
-    /// Finds contradictions among the settings of the mesh. `said` tells whether a setting was set.
+    /// Finds contradictions among the settings of the mesh. `said` returns whether a setting was set.
     pub(super) fn check_mesh(&self, said: &dyn Fn(&settings::Setting) -> bool) -> Vec<SettingError> {
         let mut refusals = Vec::new();
         let asking: Vec<_> = [&settings::BOOTSTRAP_HUBS, &settings::MESH_DNS, &settings::REDIS_URL]
@@ -202,8 +202,8 @@ impl Config {
         // BOOTSTRAP_HUBS is also a setting of the Go hub, which has no token: a hub with its old settings must still
         // serve its peers.
         if !self.links_are_trusted() && self.mesh.dns.is_some() {
-            let problem = "links need a token: set MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true in a \
-                           network where everyone may pose as a hub";
+            let problem = "links need a token: set MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true in \
+                           a network where everyone may pose as a hub";
             refusals.push(SettingError::new(&settings::MESH_DNS, problem));
         }
         let legacy = &self.mesh.legacy;
@@ -222,7 +222,8 @@ impl Config {
             let idle: Vec<_> = settings::NEEDS_LINKS.iter().filter(|s| said(s)).map(|s| s.name).collect();
             if !idle.is_empty() {
                 warnings.push(format!(
-                    "{}: unused, since this hub is not part of a mesh; set IS_HUB, BOOTSTRAP_HUBS, MESH_DNS or REDIS_URL",
+                    "{}: unused, since this hub is not part of a mesh; set IS_HUB, BOOTSTRAP_HUBS, MESH_DNS or \
+                        REDIS_URL",
                     idle.join(", ")
                 ));
             }
@@ -230,11 +231,13 @@ impl Config {
         }
         if self.mesh.token.is_none() {
             warnings.push(if self.mesh.insecure {
-                "MESH_INSECURE: anyone who can reach this hub can link to it, act as any peer and read every signal".into()
+                "MESH_INSECURE: anyone who can reach this hub can link to it, act as any peer and read every \
+                 signal"
+                    .into()
             } else {
-                "MESH_TOKEN is unset, so this hub has no links and its peers do not find peers of other hubs over links: set \
-                 MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true where everyone may pose as a hub; name \
-                 Go hubs in MESH_LEGACY"
+                "MESH_TOKEN is unset, so this hub has no links and its peers do not find peers of other hubs over \
+                 links: set MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true where everyone may pose \
+                 as a hub; name Go hubs in MESH_LEGACY"
                     .to_owned()
             });
             if self.mesh.also.is_some() {
@@ -249,14 +252,14 @@ impl Config {
         }
         if self.mesh.token.as_ref().is_some_and(|token| token.expose().len() < LEAST_RESUME_TOKEN_BYTES) {
             warnings.push(format!(
-                "MESH_TOKEN is shorter than {LEAST_RESUME_TOKEN_BYTES} characters: a client's resume secret is only valid at \
-                 the hub that issued it. Make one with `openssl rand -hex 32`"
+                "MESH_TOKEN is shorter than {LEAST_RESUME_TOKEN_BYTES} characters: a client's resume secret is only \
+                 valid at the hub that issued it. Make one with `openssl rand -hex 32`"
             ));
         }
         if let Some(database) = self.mesh.redis_url.as_ref().and_then(|url| url.ignored_database) {
             warnings.push(format!(
-                "REDIS_URL names database {database}, which has no effect: pub/sub channels do not belong to a database. To \
-                 separate two meshes on one Redis server, set a different HUB_MESH_NAMESPACE for each"
+                "REDIS_URL names database {database}, which has no effect: pub/sub channels do not belong to a \
+                 database. To separate two meshes on one Redis server, set a different HUB_MESH_NAMESPACE for each"
             ));
         }
         let is_dialed =
@@ -313,7 +316,8 @@ fn own_url(text: &str) -> Result<Arc<str>, String> {
     let refused = || {
         let text = quoted(text);
         format!(
-            "{text} is not a URL of a hub: use one ws://host[:port] or wss://host[:port] of at most {MAX_HUB_URL_BYTES} bytes"
+            "{text} is not a URL of a hub: use one ws://host[:port] or wss://host[:port] of at most \
+                {MAX_HUB_URL_BYTES} bytes"
         )
     };
     if Redacted(text).to_string() != text.trim_end_matches('/') {
@@ -367,7 +371,10 @@ fn legacy(text: &str) -> Result<Legacy, String> {
         }
         let url = hub(item)?.ok_or_else(|| {
             let item = shown_entry(text, number);
-            format!("{item} is neither the URL of a hub nor an address range: use entries such as ws://host:8080 or 10.0.0.0/8")
+            format!(
+                "{item} is neither the URL of a hub nor an address range: use entries such as ws://host:8080 or \
+                10.0.0.0/8"
+            )
         })?;
         legacy.urls.push(url);
     }

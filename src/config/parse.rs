@@ -83,8 +83,8 @@ pub(super) fn origin(text: &str) -> Result<Origins, String> {
     let origin = (!text.contains([',', '*']) || text == "*").then(|| text.parse().ok()).flatten();
     origin.ok_or_else(|| {
         format!(
-            "{} is not an origin: use *, null, or one scheme://host[:port] without a path, such as https://app.example.com; \
-             ALLOWED_ORIGINS has room for several",
+            "{} is not an origin: use *, null, or one scheme://host[:port] without a path, such as \
+             https://app.example.com; ALLOWED_ORIGINS has room for several",
             quoted(text)
         )
     })
@@ -94,8 +94,8 @@ pub(super) fn origin(text: &str) -> Result<Origins, String> {
 pub(super) fn origins(text: &str) -> Result<Origins, String> {
     text.parse().map_err(|number| {
         format!(
-            "{} is not an origin: use *, null, scheme://host[:port] without a path, such as https://app.example.com, or \
-             https://*.example.com for all names below a domain, separated by commas",
+            "{} is not an origin: use *, null, scheme://host[:port] without a path, such as https://app.example.com, \
+             or https://*.example.com for all names below a domain, separated by commas",
             shown_entry(text, number)
         )
     })
@@ -158,8 +158,8 @@ pub(super) fn hub(text: &str) -> Result<Option<Uri>, String> {
 }
 
 /// The error for a URL with an `@` after its host.
-const MISPLACED_AT: &str = "the URL has an @ after its host: percent-encode special characters of the user name and password, \
-                            and any @ in the path (/ is %2F, ? is %3F, # is %23, @ is %40)";
+const MISPLACED_AT: &str = "the URL has an @ after its host: percent-encode special characters of the user name and \
+                            password, and any @ in the path (/ is %2F, ? is %3F, # is %23, @ is %40)";
 
 /// The non-empty entries of a comma-separated list, with their numbers.
 pub(super) fn entries(list: &str) -> impl Iterator<Item = (usize, &str)> {

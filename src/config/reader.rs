@@ -197,8 +197,8 @@ fn is_of_a_service(variable: &str, text: &str) -> bool {
 fn of_a_service(variable: &str, text: &str) -> String {
     let service = variable.trim_end_matches("_PORT").to_ascii_lowercase().replace('_', "-");
     format!(
-        "{} is not a port: Kubernetes sets this variable in the pods of a namespace with a Service named {service}. Set \
-         `enableServiceLinks: false` in the pod, or set {variable} yourself",
+        "{} is not a port: Kubernetes sets this variable in the pods of a namespace with a Service named {service}. \
+         Set `enableServiceLinks: false` in the pod, or set {variable} yourself",
         quoted(text)
     )
 }

@@ -81,7 +81,8 @@ pub(crate) static HOST: Setting = Setting {
     default: Preset::Text("localhost"),
     kind: Kind::Text,
     heading: LISTENING,
-    help: "Address or host name to listen on: localhost means 127.0.0.1 and ::1, 0.0.0.0 every IPv4 address, :: every address",
+    help: "Address or host name to listen on: localhost means 127.0.0.1 and ::1, 0.0.0.0 every IPv4 address, :: every \
+        address",
 };
 
 pub(crate) static PORT: Setting = Setting {
@@ -135,8 +136,9 @@ pub(crate) static ALLOWED_ORIGINS: Setting = Setting {
     default: Preset::Text("*"),
     kind: Kind::Text,
     heading: LISTENING,
-    help: "Web origins whose pages may open WebSockets and read the HTTP endpoints, separated by commas: https://app.example.com, \
-           https://*.example.com for all names below it, null, or * for every origin. Programs, which send no origin, are not concerned",
+    help: "Web origins whose pages may open WebSockets and read the HTTP endpoints, separated by commas: \
+           https://app.example.com, https://*.example.com for all names below it, null, or * for every origin. \
+           Programs send no origin and are not affected",
 };
 
 pub(crate) static TRUSTED_PROXIES: Setting = Setting {
@@ -145,9 +147,10 @@ pub(crate) static TRUSTED_PROXIES: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: LISTENING,
-    help: "Addresses of proxies in front of the hub, such as 10.0.0.0/8, separated by commas; X-Forwarded-For, Forwarded and the PROXY \
-           protocol are read from them, and from nobody else, so that logs and limits have the client's address. Until this is set, \
-           addresses of private networks that send such headers have no limits per address",
+    help: "Addresses of proxies in front of the hub, such as 10.0.0.0/8, separated by commas; X-Forwarded-For, \
+           Forwarded and the PROXY protocol are read from them, and from nobody else, so that logs and limits have the \
+           client's address. Until this is set, addresses of private networks that send such headers have no limits \
+           per address",
 };
 
 pub(crate) static PROXY_PROTOCOL: Setting = Setting {
@@ -156,8 +159,8 @@ pub(crate) static PROXY_PROTOCOL: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: LISTENING,
-    help: "Ports at which every connection of TRUSTED_PROXIES begins with a PROXY head (version 1 or 2), before TLS: PORT, ADMIN_PORT or \
-           MESH_PORT, separated by commas",
+    help: "Ports at which every connection of TRUSTED_PROXIES begins with a PROXY head (version 1 or 2), before TLS: \
+           PORT, ADMIN_PORT or MESH_PORT, separated by commas",
 };
 
 pub(crate) static CORS_ORIGIN: Setting = Setting {
@@ -166,7 +169,7 @@ pub(crate) static CORS_ORIGIN: Setting = Setting {
     default: Preset::Found("ALLOWED_ORIGINS"),
     kind: Kind::Text,
     heading: LISTENING,
-    help: "The one web origin that may read the HTTP endpoints, if that is not what ALLOWED_ORIGINS says; * allows every origin",
+    help: "Web origin that may read the HTTP endpoints, if it differs from ALLOWED_ORIGINS; * allows every origin",
 };
 
 pub(crate) static CORS_PRIVATE_NETWORK: Setting = Setting {
@@ -194,8 +197,9 @@ pub(crate) static TLS_CERT: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: TLS,
-    help: "PEM files of the hub's certificates with their chains, separated by commas; with TLS_KEY, the hub speaks TLS. The client's \
-           server name selects the certificate, by default the first. The hub reads changed files again",
+    help: "PEM files of the hub's certificates with their chains, separated by commas; with TLS_KEY, the hub speaks \
+           TLS. The client's server name selects the certificate, by default the first. The hub reads changed files \
+           again",
 };
 
 pub(crate) static TLS_KEY: Setting = Setting {
@@ -222,7 +226,8 @@ pub(crate) static TLS_TICKET_KEY: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Secret,
     heading: TLS,
-    help: "Secret of at least 32 characters; hubs with the same secret resume each other's TLS sessions, other hubs only their own",
+    help: "Secret of at least 32 characters; hubs with the same secret resume each other's TLS sessions, other hubs \
+        only their own",
 };
 
 pub(crate) static MAX_CONNECTIONS: Setting = Setting {
@@ -240,7 +245,8 @@ pub(crate) static MAX_CONNECTIONS_PER_ADDRESS: Setting = Setting {
     default: Preset::Found("512, or two thirds of MAX_CONNECTIONS if that is less, but at least 64"),
     kind: Kind::Number { noun: "a number of connections", min: 0, max: 10_000_000 },
     heading: LIMITS,
-    help: "Maximum number of connections of one client address at PORT; 0 means no limit. Of IPv6, a /64 counts as one address",
+    help: "Maximum number of connections of one client address at PORT; 0 means no limit. Of IPv6, a /64 counts as \
+        one address",
 };
 
 pub(crate) static MAX_UNFINISHED_PER_ADDRESS: Setting = Setting {
@@ -258,7 +264,8 @@ pub(crate) static CONNECT_RATE_PER_ADDRESS: Setting = Setting {
     default: Preset::Number(DEFAULT_ADDRESS_CONNECT_RATE as u64),
     kind: Kind::Number { noun: "a number of connections per second", min: 0, max: 1_000_000 },
     heading: LIMITS,
-    help: "Connections per second that one client address may open at PORT; bursts of 8 s are allowed; 0 means no limit",
+    help: "Connections per second that one client address may open at PORT; bursts of 8 s are allowed; 0 means no \
+        limit",
 };
 
 pub(crate) static CONNECT_RATE: Setting = Setting {
@@ -322,7 +329,8 @@ pub(crate) static PEER_TIMEOUT_MS: Setting = Setting {
     default: Preset::Number(300_000),
     kind: Kind::Number { noun: "a number of milliseconds", min: 3 * TICK.as_millis() as u64, max: DAY_MS },
     heading: LIMITS,
-    help: "Silence after which a peer is removed; unanswered pings remove it after 60 s anyway, so only values below 60000 have an effect",
+    help: "Silence after which a peer is removed; unanswered pings remove it after 60 s anyway, so only values below \
+        60000 have an effect",
 };
 
 pub(crate) static DISCOVERY: Setting = Setting {
@@ -331,8 +339,8 @@ pub(crate) static DISCOVERY: Setting = Setting {
     default: Preset::Text("all"),
     kind: Kind::Text,
     heading: LIMITS,
-    help: "Which members a new peer discovers: all, or closest:K (the K members with the closest ids plus four random ones), \
-           which keeps the cost of a join constant; all hubs of a mesh must use the same value",
+    help: "Which members a new peer discovers: all, or closest:K (the K members with the closest ids plus four random \
+           ones), which keeps the cost of a join constant; all hubs of a mesh must use the same value",
 };
 
 /// The minimum is two chunks of a roster, because a chunk is queued as a whole.
@@ -414,7 +422,8 @@ pub(crate) static MESH_TOKEN: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Secret,
     heading: MESH,
-    help: "Token that hubs send to each other, the same on every hub; without it, this hub neither dials nor accepts links",
+    help: "Token that hubs send to each other, the same on every hub; without it, this hub neither dials nor accepts \
+        links",
 };
 
 pub(crate) static MESH_TOKEN_ALSO: Setting = Setting {
@@ -441,8 +450,8 @@ pub(crate) static MESH_DNS: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: MESH,
-    help: "DNS name whose addresses are hubs to dial, such as a headless Service; resolved repeatedly; the default port is \
-           MESH_PORT; wss://host:port uses TLS",
+    help: "DNS name whose addresses are hubs to dial, such as a headless Service; resolved repeatedly; the default \
+           port is MESH_PORT; wss://host:port uses TLS",
 };
 
 pub(crate) static MESH_ADVERTISE: Setting = Setting {
@@ -460,7 +469,8 @@ pub(crate) static PUBLIC_URL: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: MESH,
-    help: "ws:// or wss:// URL at which clients reach this hub; a hub that stops sends the URLs of the other hubs to its peers",
+    help: "ws:// or wss:// URL at which clients reach this hub; a hub that stops sends the URLs of the other hubs to \
+        its peers",
 };
 
 pub(crate) static MESH_CA: Setting = Setting {
@@ -497,7 +507,8 @@ pub(crate) static REDIS_URL: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: MESH,
-    help: "Redis server that connects hubs: redis://[user:password@]host[:port], rediss:// with TLS, redis+cluster:// or rediss+cluster:// for a cluster",
+    help: "Redis server that connects hubs: redis://[user:password@]host[:port], rediss:// with TLS, redis+cluster:// \
+        or rediss+cluster:// for a cluster",
 };
 
 /// Settings without effect while the hub has no links.
@@ -528,8 +539,8 @@ pub(crate) static READY_WHEN_FULL: Setting = Setting {
     default: Preset::Text("false"),
     kind: Kind::Switch,
     heading: OPERATION,
-    help: "Answer 200 at /readyz although the hub is full; by default a full hub answers 503, so that load balancers send new peers \
-           to other hubs",
+    help: "Answer 200 at /readyz although the hub is full; by default a full hub answers 503, so that load balancers \
+           send new peers to other hubs",
 };
 
 pub(crate) static LOG_FORMAT: Setting = Setting {
@@ -547,7 +558,8 @@ pub(crate) static LOG_LEVEL: Setting = Setting {
     default: Preset::Text("info"),
     kind: Kind::Text,
     heading: OPERATION,
-    help: "Log level: off, error, warn, info, debug or trace, or a filter such as shard=debug,info; RUST_LOG is used if it is unset",
+    help: "Log level: off, error, warn, info, debug or trace, or a filter such as shard=debug,info; RUST_LOG is used \
+        if it is unset",
 };
 
 pub(crate) static FLY_APP_NAME: Setting = Setting {
@@ -697,7 +709,11 @@ pub struct ListenFlags(pub(super) Flags);
 static PLACE: [(&Setting, &str); 5] = [
     (&HOST, "Address or host name that the hub listens on"),
     (&PORT, "Port that the hub listens on"),
-    (&ADMIN_PORT, "Port of the operators' pages; if set, it is asked, since it also answers while the hub drains"),
+    (
+        &ADMIN_PORT,
+        "Port of the operators' pages; if set, the tool asks there, since this port also answers while the \
+        hub drains",
+    ),
     (&TLS_CERT, "Certificate files of the hub, if it speaks TLS"),
     (&TLS_PORTS, "Ports that speak TLS"),
 ];

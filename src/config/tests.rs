@@ -69,10 +69,10 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
         &["10.0.0.0/8, 192.0.2.1,fd00::/8", "::1", ","],
         &["10.0.0.0/33", "proxy", "10.0.0.1:80", "10.0.0.1 10.0.0.2"],
     ),
-    // With proxies, it is judged in `config/door.rs`.
+    // The tests of `config/door.rs` check it together with TRUSTED_PROXIES.
     ("PROXY_PROTOCOL", &[","], &["PORT", "443", "PORT ADMIN_PORT"]),
     ("PLAYGROUND", &["true", "0"], &["maybe"]),
-    // What is in the files, and that there are as many of each, is judged in `config/tls/tests.rs`.
+    // `config/tls/tests.rs` checks the contents and the number of the files.
     ("TLS_CERT", &[","], &[]),
     ("TLS_KEY", &[" , "], &[]),
     ("TLS_PORTS", &["PORT", "port, ADMIN_PORT,MESH_PORT,"], &["443", "PORTS", "PORT ADMIN_PORT"]),
@@ -289,7 +289,7 @@ fn a_list_of_origins_is_for_pages_too_unless_cors_has_its_own() {
     let config = Config::from_pairs(&[list, ("CORS_ORIGIN", "*")]).unwrap();
     assert!(config.cors.is_open() && !config.origins.is_open());
     let config = Config::from_pairs(&[("CORS_ORIGIN", "https://c")]).unwrap();
-    assert!(config.origins.is_open(), "as with the Go hub, it concerns only pages");
+    assert!(config.origins.is_open(), "it applies only to pages, as in the Go hub");
     assert!(
         refusal(&[("ALLOWED_ORIGINS", "https://a,https://b/")])
             .starts_with("ALLOWED_ORIGINS (--allowed-origins): https://b")
@@ -395,7 +395,7 @@ fn variables_of_a_service_are_recognized() {
         assert!(said.starts_with("MESH_PORT (--mesh-port): tcp://10.0.0.1:8081 is not a port: Kubernetes"), "{said}");
     }
     assert!(refusal(&[("ADMIN_PORT", "udp://10.0.0.1:1")]).contains("a Service named admin."));
-    // In a flag it is an error like any other.
+    // In a flag, the value is an error like any other.
     let refusals = Config::resolve(&flags(&["--mesh-port", address]), &|_| None).unwrap_err();
     assert!(refusals[0].to_string().ends_with("is not a port: use a number from 0 to 65535"), "{refusals:?}");
 

@@ -32,8 +32,8 @@ pub(super) struct MemoryBody {
 }
 
 impl MemoryBody {
-    /// The heap is the allocated and resident memory. The address space that the allocator has reserved beyond it means
-    /// nothing.
+    /// The heap is the allocated and resident memory. Address space that the allocator has reserved in addition does
+    /// not count.
     pub(super) fn of(memory: process::Memory) -> Self {
         Self { external: 0, heap_total: memory.anonymous, heap_used: memory.anonymous, rss: memory.resident }
     }

@@ -22,7 +22,7 @@ pub(super) struct Rendered {
 }
 
 struct Slot {
-    /// Capacity one: a queued request stands for all that arrive meanwhile.
+    /// Capacity one: one queued request represents all requests that arrive meanwhile.
     ask: mpsc::Sender<()>,
     made: watch::Receiver<Option<Made>>,
 }
@@ -35,7 +35,8 @@ struct Made {
 }
 
 impl Rendered {
-    /// Starts the thread, which calls `turned` once a tick. If it fails, it turns no more, and the watchdog reports that.
+    /// Starts the thread, which calls `turned` once a tick. If the thread fails, its turns end, and the watchdog
+    /// reports that.
     pub(super) fn start(renderer: Renderer, turned: impl Fn() + Send + 'static) -> io::Result<Self> {
         let renderer = Arc::new(renderer);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;

@@ -279,7 +279,8 @@ fn health_has_the_fields_of_the_go_hub_and_memory() {
     assert!(memory["external"].is_u64());
     assert_eq!(
         body,
-        json!({"connections": 9, "hubs": 0, "isHub": false, "networks": 2, "peers": 8, "status": "healthy", "timestamp": "T", "uptime": 0})
+        json!({"connections": 9, "hubs": 0, "isHub": false, "networks": 2, "peers": 8, "status": "healthy",
+            "timestamp": "T", "uptime": 0})
     );
     let order = ["connections", "hubs", "isHub", "memory", "networks", "peers", "status", "timestamp", "uptime"];
     assert_eq!(keys(&answer.body), order);
@@ -323,7 +324,8 @@ fn counts_are_current() {
 #[test]
 fn metrics_are_text_unless_json_is_requested() {
     let hub = hub(&[("FLY_REGION", "fra"), ("FLY_APP_NAME", "pigeonhub-b")], &[("global", 2), ("a \"b\"", 1)]);
-    let expected = json!({"connections": {"active": 9, "max": 1000}, "hubs": {"bootstrap_connected": 0, "discovered": 0},
+    let expected = json!({"connections": {"active": 9, "max": 1000}, "hubs": {"bootstrap_connected": 0,
+        "discovered": 0},
         "networks": 2, "peers": {"networks": {"global": 2, "a \"b\"": 1}, "total": 8},
         "server": {"app_name": "pigeonhub-b", "is_hub": false, "namespace": "pigeonhub-mesh", "region": "fra"},
         "timestamp": "T", "uptime_ms": 0});

@@ -72,7 +72,8 @@ catalog! {
     RELAY_LATE_OUTCOMES "peerpigeon_relay_late_outcomes_total" Counter []
         "Outcomes that arrived after the sender had received `unknown`."
     RELAY_LATENCY "peerpigeon_relay_latency_seconds" Histogram []
-        "Time from reading a signal to writing it to its target; for a target at another hub, until its outcome returns. The sum counts each signal at its bucket's upper bound."
+        "Time from reading a signal to writing it to its target; for a target at another hub, until its outcome \
+            returns. The sum counts each signal at its bucket's upper bound."
     OPEN_RECEIPTS "peerpigeon_open_receipts" Gauge []
         "Outstanding receipts."
     ERRORS "peerpigeon_errors_total" Counter ["code"]
@@ -84,7 +85,8 @@ catalog! {
     HANDSHAKE_FAILURES "peerpigeon_handshake_failures_total" Counter ["reason"]
         "Refused requests for a WebSocket."
     TLS_HANDSHAKES "peerpigeon_tls_handshakes_total" Counter ["kind"]
-        "Completed TLS handshakes: full, or resumed by a ticket. Failed ones count in peerpigeon_handshake_failures_total."
+        "Completed TLS handshakes: full, or resumed by a ticket. Failed ones count in \
+            peerpigeon_handshake_failures_total."
     TLS_DAYS_LEFT "peerpigeon_tls_certificate_days_left" Gauge ["file"]
         "Days until the certificate in the file expires; negative after that."
     TLS_RELOADS "peerpigeon_tls_reloads_total" Counter ["outcome"]
@@ -96,7 +98,8 @@ catalog! {
     TAKEOVERS "peerpigeon_takeovers_total" Counter ["outcome"]
         "Second connections with an id in use on this hub: the first was dead and was replaced, or answered and stayed."
     RESUMES "peerpigeon_resumes_total" Counter ["outcome"]
-        "Resume secrets that clients showed: the id was taken over at once (resumed) or was free (continued), the liveness check decided (outdated, younger, late), or the secret was ignored (foreign, malformed)."
+        "Resume secrets that clients sent: the id was taken over at once (resumed) or was free (continued), the \
+            liveness check decided (outdated, younger, late), or the secret was ignored (foreign, malformed)."
     HTTP_REQUESTS "peerpigeon_http_requests_total" Counter []
         "HTTP requests that were not for a WebSocket."
     PAGES_REFUSED "peerpigeon_pages_refused_total" Counter []
@@ -114,7 +117,8 @@ catalog! {
     SHARD_SESSIONS "peerpigeon_shard_sessions" Gauge ["shard"]
         "WebSockets on the shard."
     TURN "peerpigeon_turn_seconds" Histogram ["thread"]
-        "Lengths of the turns of a shard's or the mesh's thread. After a turn, everything else that is ready has its turn. A stop of the process counts as part of a turn."
+        "Lengths of the turns of a shard's or the mesh's thread. After a turn, everything else that is ready has its \
+            turn. A stop of the process counts as part of a turn."
     SHARD_BUSY "peerpigeon_shard_busy_seconds_total" CounterSeconds ["shard"]
         "Time the shard was busy. Its rate is the load of its core, at most 1."
     SHARD_LETTERS "peerpigeon_shard_letters_total" Counter ["shard"]
@@ -136,7 +140,8 @@ catalog! {
     MESH_GHOST_AGE "peerpigeon_mesh_ghost_age_seconds" Gauge []
         "Longest time since the last heartbeat of a hub whose peers still count as connected."
     MESH_UNSETTLED "peerpigeon_mesh_unsettled_hubs" Gauge []
-        "Other hubs and legacy links whose end, snapshot or changes are still being passed on to the shards, one slice per turn."
+        "Other hubs and legacy links whose end, snapshot or changes are still being forwarded to the shards, one \
+            slice per turn."
     MESH_HUBS_LOST "peerpigeon_mesh_hubs_lost_total" Counter []
         "Hubs whose lease expired without a farewell."
     MESH_GHOSTS_EVICTED "peerpigeon_mesh_ghosts_evicted_total" Counter []
@@ -146,7 +151,9 @@ catalog! {
     MESH_DUPLICATES "peerpigeon_mesh_duplicates_total" Counter []
         "Changes and heartbeats that arrived again by another way."
     MESH_RELAYED "peerpigeon_mesh_relayed_total" Counter []
-        "Signals of this hub's peers sent to other hubs. Summed over all hubs, peerpigeon_mesh_envelopes_total{direction=\"out\",kind=\"signal\"} divided by this is the number of envelopes per relay: 1 in a full mesh."
+        "Signals of this hub's peers sent to other hubs. Summed over all hubs, \
+            peerpigeon_mesh_envelopes_total{direction=\"out\",kind=\"signal\"} divided by this is the number of \
+            envelopes per relay: 1 in a full mesh."
     MESH_FORWARDED "peerpigeon_mesh_forwarded_total" Counter []
         "Signals forwarded for other hubs."
     MESH_SIGNALS_IN_FLIGHT "peerpigeon_mesh_signals_in_flight" Gauge []
@@ -162,9 +169,11 @@ catalog! {
     MESH_SNAPSHOTS_REFUSED "peerpigeon_mesh_snapshots_refused_total" Counter []
         "Snapshots rejected: wrong digest, wrong part number, or late."
     MESH_NUMBERS_REFUSED "peerpigeon_mesh_numbers_refused_total" Counter []
-        "Implausible numbers of other hubs that were ignored: heartbeats and sessions that begin after the year 2527, signals too far ahead in their order."
+        "Implausible numbers of other hubs that were ignored: heartbeats and sessions that begin after the year 2527, \
+            signals too far ahead in their order."
     MESH_PRESENCE_REFUSED "peerpigeon_mesh_presence_refused_total" Counter []
-        "Peers and networks of peers that this hub does not know, because a hub has more than 1,000,000 peers, or a peer more than 1,024 networks."
+        "Peers and networks of peers that this hub does not know, because a hub has more than 1,000,000 peers, or a \
+            peer more than 1,024 networks."
     MESH_IDS_GIVEN_UP "peerpigeon_mesh_ids_given_up_total" Counter []
         "Times this hub found another live hub with its HUB_ID and took a new id."
     MESH_TAKEOVERS "peerpigeon_mesh_takeovers_total" Counter ["answer"]
@@ -182,7 +191,8 @@ catalog! {
     LINKS "peerpigeon_links" Gauge ["direction"]
         "Links to other hubs: dialed by them (in) or by this hub (out)."
     LINKS_SATURATED "peerpigeon_links_saturated" Gauge []
-        "Links above the high-water mark (8 MiB queued). Until they fall below 1 MiB they carry only heartbeats and outcomes."
+        "Links above the high-water mark (8 MiB queued). Until they fall below 1 MiB they carry only heartbeats and \
+            outcomes."
     LINK_SATURATIONS "peerpigeon_link_saturations_total" Counter []
         "Times a link, or the queue for Redis, rose above its high-water mark."
     LINKS_SILENT "peerpigeon_links_silent" Gauge []
@@ -200,13 +210,15 @@ catalog! {
     LINK_BYTES "peerpigeon_link_bytes_total" Counter ["direction"]
         "Bytes read from (in) and written to (out) links, frame headers included."
     LINK_FRAMES "peerpigeon_link_frames_total" Counter ["direction"]
-        "Messages read from (in) and written to (out) links. Envelopes divided by messages shows how well they are batched."
+        "Messages read from (in) and written to (out) links. Envelopes divided by messages shows how well they are \
+            batched."
     LINK_WRITES "peerpigeon_link_writes_total" Counter []
         "Writes to links."
     LINKS_OPENED "peerpigeon_links_opened_total" Counter []
         "Links that became ready."
     LINKS_REFUSED "peerpigeon_links_refused_total" Counter []
-        "WebSockets of other hubs refused because there was no free place. Refused handshakes count in peerpigeon_handshake_failures_total, refused hubs in peerpigeon_link_ends_total."
+        "WebSockets of other hubs refused because there was no free place. Refused handshakes count in \
+            peerpigeon_handshake_failures_total, refused hubs in peerpigeon_link_ends_total."
     LINK_ENDS "peerpigeon_link_ends_total" Counter ["reason"]
         "Links that ended."
     LINK_DIALS "peerpigeon_link_dials_total" Counter []
@@ -216,7 +228,8 @@ catalog! {
     LINK_LEGACY_REFUSED "peerpigeon_link_legacy_refused_total" Counter []
         "Messages of legacy links that were invalid or not allowed."
     LINK_LEGACY_INTRODUCED "peerpigeon_link_legacy_introduced_total" Counter []
-        "Go peers that became known in a network by their first signal, because they connected before their hub was linked."
+        "Go peers that became known in a network by their first signal, because they connected before their hub was \
+            linked."
     REDIS_CONNECTED "peerpigeon_redis_connected" Gauge []
         "1 while the Redis bridge works; 0 while it does not, or if there is none."
     REDIS_FRAMES "peerpigeon_redis_frames_total" Counter ["direction"]
@@ -226,7 +239,8 @@ catalog! {
     REDIS_REFUSED "peerpigeon_redis_refused_total" Counter []
         "Frames from Redis that are malformed, or that no hub with the same MESH_TOKEN has written."
     REDIS_STALE "peerpigeon_redis_stale_total" Counter ["reason"]
-        "Frames of hubs of this mesh dropped as not fresh: their hub had not answered this hub's challenge, or they repeated earlier ones."
+        "Frames of hubs of this mesh dropped as not fresh: their hub had not answered this hub's challenge, or they \
+            repeated earlier ones."
     REDIS_ONE_WAY "peerpigeon_redis_one_way_hubs" Gauge []
         "Hubs whose frames arrive from Redis but that do not answer this hub there, at most 64."
     REDIS_LOST "peerpigeon_redis_lost_total" Counter []
@@ -238,15 +252,19 @@ catalog! {
     READY "peerpigeon_ready" Gauge []
         "1 while the hub is ready for peers; 0 while it starts or drains."
     FULL "peerpigeon_full" Gauge []
-        "1 from the first probe (/readyz) or scrape that finds all of peerpigeon_max_connections in use, until one finds 5 % of them free. Meanwhile /readyz answers 503, unless READY_WHEN_FULL is set."
+        "1 from the first probe (/readyz) or scrape that finds all of peerpigeon_max_connections in use, until one \
+            finds 5 % of them free. Meanwhile /readyz answers 503, unless READY_WHEN_FULL is set."
     OLDEST_TURN "peerpigeon_oldest_turn_seconds" Gauge []
-        "Longest time since the last turn of a thread (shards, mesh, main, pages). Above 10, /livez answers 503 and names the thread."
+        "Longest time since the last turn of a thread (shards, mesh, main, pages). Above 10, /livez answers 503 and \
+            names the thread."
     BUGS "peerpigeon_bugs_total" Counter ["site"]
-        "Impossible states, by the place in the code that found them. Each is a bug of the hub; the log has the first one of each place as bug_found."
+        "Impossible states, by the place in the code that found them. Each is a bug of the hub; the log has the first \
+            one of each place as bug_found."
     LOG_LINES_DROPPED "peerpigeon_log_lines_dropped_total" Counter []
         "Log lines dropped because stderr did not accept them fast enough, or at all."
     LOG_STALLED "peerpigeon_log_stalled_seconds" Gauge []
-        "Time for which log lines have been queued while stderr accepts none: its disk is full, or its reader has stalled or ended. 0 while the log works."
+        "Time for which log lines have been queued while stderr accepts none: its disk is full, or its reader has \
+            stalled or ended. 0 while the log works."
     UPTIME "peerpigeon_uptime_seconds" Gauge []
         "Time since the hub started."
     BUILD_INFO "peerpigeon_build_info" Gauge ["version", "commit"]

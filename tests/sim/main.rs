@@ -26,7 +26,8 @@ macro_rules! transcripts {
             $(
                 #[test]
                 fn $name() {
-                    super::check(concat!(stringify!($name), ".txt"), include_str!(concat!("transcripts/", stringify!($name), ".txt")));
+                    let text = include_str!(concat!("transcripts/", stringify!($name), ".txt"));
+                    super::check(concat!(stringify!($name), ".txt"), text);
                 }
             )*
 
@@ -36,7 +37,8 @@ macro_rules! transcripts {
                 let here = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sim/transcripts");
                 for file in std::fs::read_dir(here).unwrap() {
                     let name = file.unwrap().file_name().into_string().unwrap();
-                    assert!([$(concat!(stringify!($name), ".txt")),*].contains(&name.as_str()), "{name} is not in main.rs");
+                    let listed = [$(concat!(stringify!($name), ".txt")),*];
+                    assert!(listed.contains(&name.as_str()), "{name} is not in main.rs");
                 }
             }
         }

@@ -37,7 +37,7 @@ fn is_hub_false_contradicts_settings_of_links() {
         let refused = refusals(&[("IS_HUB", "false"), asking, token]);
         assert_eq!(refused, [format!("IS_HUB (--is-hub): false contradicts {}: unset one of them", asking.0)]);
         assert!(refusals(&[("IS_HUB", "true"), asking, token]).is_empty());
-        assert!(refusals(&[("IS_HUB", ""), asking, token]).is_empty(), "an empty variable says nothing");
+        assert!(refusals(&[("IS_HUB", ""), asking, token]).is_empty(), "an empty variable counts as unset");
     }
 }
 

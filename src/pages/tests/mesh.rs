@@ -136,8 +136,10 @@ fn a_hub_has_the_fields_of_the_go_hub_and_more() {
         *first,
         json!({"PeerId": hub_id(1).to_string(), "RegisteredAt": 1_700_000_000_001_u64, "LastActivity": heard,
             "NetworkName": "pigeonhub-mesh",
-            "Data": {"capabilities": ["signaling", "relay"], "host": "a.example", "isHub": true, "port": 1, "timestamp": heard},
-            "bridged": false, "lag": 2, "legacy": false, "linked": "dialed", "peers": 1, "publicUrl": null, "rttMs": 1.5,
+            "Data": {"capabilities": ["signaling", "relay"], "host": "a.example", "isHub": true, "port": 1,
+            "timestamp": heard},
+            "bridged": false, "lag": 2, "legacy": false, "linked": "dialed", "peers": 1, "publicUrl": null,
+            "rttMs": 1.5,
             "seq": 9, "state": "live", "url": "wss://a.example:1/ws"})
     );
     let said = |field: &str| hubs.iter().map(|hub| hub[field].clone()).collect::<Vec<_>>();
@@ -156,7 +158,8 @@ fn hubstats_show_routes_to_hubs_and_lost_hubs() {
     let body = answer.plain();
     assert_eq!(
         body["bootstrapHubs"],
-        json!([{"attemptNumber": 3, "connected": true, "lastAttempt": 1_700_000_000_000_u64, "uri": "wss://a.example:1/ws"},
+        json!([{"attemptNumber": 3, "connected": true, "lastAttempt": 1_700_000_000_000_u64,
+            "uri": "wss://a.example:1/ws"},
             {"attemptNumber": 0, "connected": false, "lastAttempt": 0, "uri": "ws://b"}])
     );
     assert_eq!(

@@ -115,16 +115,25 @@ proptest! {
                 *at.get_mut(&mut stream) = byte;
             }
         }
-        prop_assert_eq!(transcript(max, pieces(&stream, &cuts).into_iter()), transcript(max, [&stream[..]].into_iter()));
+        prop_assert_eq!(
+            transcript(max, pieces(&stream, &cuts).into_iter()),
+            transcript(max, [&stream[..]].into_iter())
+        );
     }
 
     #[test]
-    fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cuts in cuts(), max in 0..300_usize) {
+    fn no_bytes_make_the_parser_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        cuts in cuts(),
+        max in 0..300_usize,
+    ) {
         prop_assert_eq!(transcript(max, pieces(&bytes, &cuts).into_iter()), transcript(max, [&bytes[..]].into_iter()));
     }
 
     #[test]
-    fn a_written_header_can_be_read(len in prop_oneof![0..300_usize, 65_000..66_000_usize, any::<u32>().prop_map(|len| len as usize)]) {
+    fn a_written_header_can_be_read(
+        len in prop_oneof![0..300_usize, 65_000..66_000_usize, any::<u32>().prop_map(|len| len as usize)],
+    ) {
         let mut header = Vec::new();
         put_header(&mut header, Opcode::Binary, len);
         prop_assert_eq!(header.len(), header_len(len));
