@@ -4,7 +4,7 @@
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 
 #[path = "../proto/tests/discovery/crowd.rs"]
-#[allow(dead_code, reason = "the tests ask for more")]
+#[allow(dead_code, reason = "the tests use more of this module")]
 mod crowd;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! The cost of a shard's rules without sockets: a signal from input to drained outputs, an announcement among members,
-//! letters between shards, and a frame written for one of many recipients.
+//! The cost of a shard's rules without sockets. It covers a signal from input to drained outputs, an announcement among
+//! members, letters between shards, and a frame written for one of many recipients.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 
 use std::hint::black_box;
@@ -95,7 +95,7 @@ impl Shard {
         }
     }
 
-    /// Joins, discovers and is discovered, and leaves.
+    /// A peer joins, discovers the members, is discovered by them, and leaves.
     fn visit(&mut self, session: SessionId, number: u32) {
         self.input(Input::Opened { session, peer: peer(number), seat: true, resume: None });
         self.input(Input::Message { session, text: black_box(ANNOUNCE) });
@@ -118,7 +118,7 @@ fn offer(target: u32, size: usize) -> String {
     )
 }
 
-/// The first `count` peers whose home this shard of two is.
+/// The first `count` peers whose home, of two shards, is this one.
 fn at_home(shard: u16, count: usize) -> Vec<u32> {
     (0..).filter(|&number| ShardId::home(&peer(number), 2, KEYS) == ShardId(shard)).take(count).collect()
 }
@@ -150,12 +150,12 @@ fn roster(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("a member announces anew", members), |b| {
             b.iter(|| shard.says(0, black_box(ANNOUNCE)));
         });
-        visit(&mut group, "one joins, hears of all, leaves", members, shard);
+        visit(&mut group, "a peer joins, discovers all, leaves", members, shard);
     }
     for members in [100, 1000, 10_000] {
         let shard = Shard::new(0, 1, Discovery::Closest(CLOSEST)).joined_by(0..members);
         group.throughput(Throughput::Elements(1));
-        visit(&mut group, "one joins, hears of the closest, leaves", members, shard);
+        visit(&mut group, "a peer joins, discovers the closest, leaves", members, shard);
     }
     group.finish();
 }
@@ -202,7 +202,7 @@ fn encode(c: &mut Criterion) {
     let template: &Arc<Template> = &announcement.discovered;
     let target = peer(7);
     group.throughput(Throughput::Bytes(template.frame_len() as u64));
-    group.bench_function("a frame for one of many", |b| {
+    group.bench_function("a frame for one of many recipients", |b| {
         let mut out = Vec::with_capacity(64 * 1024);
         b.iter(|| {
             if out.len() > 60 * 1024 {

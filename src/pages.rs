@@ -273,15 +273,15 @@ impl Site {
 
     /// Whether a visitor may read the names of networks. Some networks keep strangers out only by a secret name.
     ///
-    /// With AUTH_TOKEN: visitors with the token. Otherwise: only programs, because a browser would let any web page ask
-    /// in its user's place.
+    /// With AUTH_TOKEN: visitors with the token. Otherwise: only programs, because in a browser any web page could send
+    /// the request in its user's name.
     fn may_read_names(&self, request: &Parts, visitor: Visitor) -> bool {
         let is_open = self.config.auth_token.is_none() || self.config.admin_port.is_some();
         // Requests without ADMIN_TOKEN, if there is one, have been refused.
         visitor.has_token || self.config.admin_token.is_some() || is_open && !self.is_of_a_strange_page(request)
     }
 
-    /// Whether a browser asks on behalf of a web page that no list of origins names.
+    /// Whether a browser sends the request for a web page whose origin is in no list.
     fn is_of_a_strange_page(&self, request: &Parts) -> bool {
         match request.headers.get(ORIGIN) {
             Some(origin) => self.config.cors.is_open() || !self.config.cors.allow(origin),

@@ -3,7 +3,7 @@
 # becomes healthy, that two peers discover each other, and that SIGTERM ends it with 0.
 #
 #   tests/container.sh            builds the program inside, on a base with the Rust toolchain of this machine
-#   BINARY=FILE tests/container.sh    takes this program for what the build would make, and tries the rest
+#   BINARY=FILE tests/container.sh    uses this program instead of building one, and tests the rest
 #
 # Needs root, podman and, unless base images are pulled (PULL=1), debootstrap. Prints SKIPPED and the reason if it
 # cannot run.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The image that Dockerfile builds in, made of Debian's packages and the Rust toolchain of this machine, for where none can be pulled.
+# Makes the build image of the Dockerfile from Debian packages and this machine's Rust toolchain, without a registry.
 #
 #   tests/toolchain-base.sh NAME
 set -euo pipefail
@@ -9,9 +9,9 @@ mkdir -p "$work"
 debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev,make trixie "$work/rootfs" >"$work/log" 2>&1 || { tail "$work/log" >&2; exit 1; }
 mkdir -p "$work/rootfs/usr/local/rust" "$work/rootfs/usr/local/cargo"
 cp -r "$(rustc --print sysroot)"/{bin,lib} "$work/rootfs/usr/local/rust/"
-# How crates are reached from here is a matter of this machine.
+# The access to crates depends on this machine.
 [ ! -f "${CARGO_HOME:-$HOME/.cargo}/config.toml" ] || cp "${CARGO_HOME:-$HOME/.cargo}/config.toml" "$work/rootfs/usr/local/cargo/"
-# And whom it trusts.
+# So do the trusted certificates.
 cp /etc/ssl/certs/ca-certificates.crt "$work/rootfs/etc/ssl/certs/"
 rm -rf "$work/rootfs"/var/{cache/apt,lib/apt/lists}/*
 tar -C "$work/rootfs" -cf "$work/rootfs.tar" .

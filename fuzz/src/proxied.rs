@@ -1,8 +1,9 @@
 use proto::limits::MAX_PROXY_HEAD_BYTES;
 use proto::proxied::{ProxyHead, forwarded, forwarded_for, proxy_head};
 
-/// The head of the PROXY protocol is read the same in one piece and byte by byte, never asks for more than it may have,
-/// and never for bytes behind it. The same bytes are read as headers of proxies.
+/// The parser must read a head of the PROXY protocol with the same result in one piece and byte by byte. It must
+/// request neither more bytes than a head can have nor bytes after it. The same bytes are also parsed as headers of
+/// proxies.
 pub fn proxied(bytes: &[u8]) {
     let whole = proxy_head(bytes);
     let mut end = None;

@@ -9,8 +9,9 @@ use tls::{Acceptor, Certificates, Connection, PairFiles, Received};
 
 /// Any bytes, in any pieces, at a port with TLS must cause neither a panic nor memory use above the bounds.
 ///
-/// The first byte says how a connection begins: with the bytes, with a client's first flight that the bytes damage, or with a
-/// handshake, behind which they come as ciphertext or as plaintext. The second sets the pieces.
+/// The first byte selects the beginning of a connection: the bytes themselves; a client's first flight, damaged by the
+/// bytes; or a complete handshake, followed by the bytes as ciphertext or as plaintext. The second byte determines the
+/// sizes of the pieces.
 pub fn tls_door(bytes: &[u8]) {
     let [how, seed, rest @ ..] = bytes else { return };
     let (acceptor, config) = common();

@@ -11,7 +11,8 @@ use std::fmt;
 
 macro_rules! sites {
     ($($id:ident $label:literal $means:literal)*) => {
-        /// A place in the code that found an impossible state. The values of the label `site` of `peerpigeon_bugs_total`.
+        /// A place in the code that found an impossible state. The values of the label `site` of
+        /// `peerpigeon_bugs_total`.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum BugSite {
             $(#[doc = $means] $id,)*
@@ -43,8 +44,8 @@ sites! {
     OutputsLost "outputs-lost" "Outputs were removed and not handed out."
     LettersLost "letters-lost" "Letters were removed from an outbox and not handed out, or counted wrongly."
     LetterToNobody "letter-to-nobody" "A letter is addressed to a shard or a mesh that the hub does not have."
-    MessageSession "message-session" "The session of a message ended while the message was carried out."
-    SpeakerReplaced "speaker-replaced" "An admitted session ended, and another session spoke for its peer."
+    MessageSession "message-session" "The session of a message ended while the message was processed."
+    SpeakerReplaced "speaker-replaced" "An admitted session ended, and another session was the current one of its peer."
     SessionLife "session-life" "A session went from one phase of its life to one that cannot follow."
     PendingSession "pending-session" "A takeover ended, and the session that waited for it did not exist."
     AskedSession "asked-session" "A takeover ended, and the session that was asked did not exist."
@@ -63,14 +64,14 @@ sites! {
     ResidentSession "resident-session" "The roster had a member of this shard that had no session here."
     SignalFrame "signal-frame" "A signal came with a frame that is for many peers."
     Hello "relay-hello" "The relay received a hello, which is for the links alone."
-    HubMissing "hub-missing" "A hub that was being handled was not known."
-    HubNumber "hub-number" "The number by which shards call a hub belonged to another hub."
+    HubMissing "hub-missing" "The relay processed an event of a hub that it did not know."
+    HubNumber "hub-number" "The number that shards use for a hub belonged to another hub."
     HubLink "hub-link" "A hub's link did not exist."
     SnapshotState "snapshot-state" "A snapshot that was being received did not exist."
     OutcomeSender "outcome-sender" "The outcome of a signal of this hub was addressed to another hub."
-    LegacyLink "legacy-link" "A legacy link that was being handled did not exist."
+    LegacyLink "legacy-link" "The relay processed an event of a legacy link that did not exist."
     QueueMissing "queue-missing" "A session with bytes to write had no send queue."
-    LinkMissing "link-missing" "A link that was being handled did not exist."
+    LinkMissing "link-missing" "The mesh processed an event of a link that did not exist."
     Audit "audit" "Two records of one thing contradict each other. Only simulators look."
 }
 
@@ -149,8 +150,8 @@ pub(crate) fn ensure(holds: bool, else_what: impl FnOnce() -> String) -> Result<
     if holds { Ok(()) } else { Err(else_what()) }
 }
 
-/// Reports an impossible state: `bug!(self.bugs, LeaveNetwork, "{peer:?} leaves {ix:?}")`. The first argument is a place of type
-/// [`Bugs`], the second a variant of [`BugSite`]. The value is `()`.
+/// Reports an impossible state: `bug!(self.bugs, LeaveNetwork, "{peer:?} leaves {ix:?}")`. The first argument is a
+/// place of type [`Bugs`], the second a variant of [`BugSite`]. The value is `()`.
 ///
 /// # Panics
 ///

@@ -70,7 +70,7 @@ impl Patience {
         Self { interval, dead_after }
     }
 
-    /// Maximum time in which a session is sent nothing, and maximum silence before it is pinged.
+    /// Time without a message to a session, or from it, after which the session is pinged.
     pub fn interval(&self) -> Duration {
         self.interval
     }

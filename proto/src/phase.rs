@@ -43,8 +43,8 @@ impl SessionPhase {
         }
     }
 
-    /// Goes on to `next`. A phase that cannot follow is an impossible state, which [`Bugs`] records; the session goes
-    /// on to it nevertheless.
+    /// Moves to `next`. A phase that cannot follow is an impossible state, which [`Bugs`] records; the session moves to
+    /// it nevertheless.
     ///
     /// # Panics
     ///

@@ -25,8 +25,8 @@ pub enum ProxyHead {
     Needs(usize),
     /// The head ends with the next end of line (`\r\n`), which has not arrived.
     NeedsLine,
-    /// The head has arrived. The client's address; `None` if the proxy speaks for itself, as in health checks, or does not
-    /// know the client.
+    /// The head has arrived. The client's address; `None` if the proxy connects on its own behalf, as in health checks,
+    /// or does not know the client.
     Whole(Option<SocketAddr>),
 }
 
@@ -46,7 +46,8 @@ impl BadProxyHead {
     pub const fn explain(self) -> &'static str {
         match self {
             Self::Missing => {
-                "the proxy sent no PROXY head: configure it to send one (send-proxy-v2), or remove the port from PROXY_PROTOCOL"
+                "the proxy sent no PROXY head: configure it to send one (send-proxy-v2), or remove the port from \
+                    PROXY_PROTOCOL"
             }
             Self::TooLong => "the proxy's PROXY head is too long",
             Self::Malformed => "the proxy's PROXY head violates the protocol",
@@ -147,8 +148,8 @@ fn port(text: &str) -> Option<u16> {
     text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// The clients in a value of `X-Forwarded-For`, the last one first: each proxy adds the address that it sees at the end.
-/// `None` where there is no address.
+/// The clients in a value of `X-Forwarded-For`, the last one first: each proxy adds the address that it sees at the
+/// end. `None` where there is no address.
 pub fn forwarded_for(value: &[u8]) -> impl Iterator<Item = Option<SocketAddr>> {
     value.rsplit(|c| *c == b',').map(|entry| node(entry.trim_ascii(), false))
 }
@@ -156,8 +157,8 @@ pub fn forwarded_for(value: &[u8]) -> impl Iterator<Item = Option<SocketAddr>> {
 /// The clients in a value of `Forwarded` (RFC 7239), the last one first. `None` for entries without an address: the
 /// client is unknown or obfuscated, or there is no `for`.
 ///
-/// `None` as a whole if the value breaks the grammar, so that a quotation mark that a client leaves open cannot hide what
-/// the proxy appends.
+/// `None` as a whole if the value breaks the grammar, so that a quotation mark that a client leaves open cannot hide
+/// what the proxy appends.
 pub fn forwarded(value: &[u8]) -> Option<impl Iterator<Item = Option<SocketAddr>>> {
     let mut clients = Vec::new();
     for element in split(value, b',')? {
@@ -194,8 +195,8 @@ fn split(text: &[u8], at: u8) -> Option<Vec<&[u8]>> {
     (!quoted).then_some(parts)
 }
 
-/// An address, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]`, `[2001:db8::1]:80`. An IPv6 address
-/// without brackets is an address in `X-Forwarded-For` only.
+/// An address, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]`, `[2001:db8::1]:80`. An IPv6
+/// address without brackets is an address in `X-Forwarded-For` only.
 fn node(text: &[u8], brackets: bool) -> Option<SocketAddr> {
     let text = str::from_utf8(text).ok()?;
     let (address, after) = if let Some(rest) = text.strip_prefix('[') {

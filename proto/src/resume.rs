@@ -1,11 +1,12 @@
-//! The resume secret: a client that shows it takes its id over at once (docs/protocol.md, "Resuming").
+//! The resume secret: a client that sends it takes its id over at once (docs/protocol.md, "Resuming").
 //!
-//! A hub sends a secret with `connected` and keeps nothing of it. The secret is `root, session, tag`, in hexadecimal digits. `root` and
-//! `session` are a [`Lineage`], and `tag` is an HMAC-SHA256 over the peer's id and both. So every hub that has the key can check it.
+//! A hub sends a secret with `connected` and keeps nothing of it. The secret is `root, session, tag`, in hexadecimal
+//! digits. `root` and `session` are a [`Lineage`], and `tag` is an HMAC-SHA256 over the peer's id and both. So every
+//! hub that has the key can check it.
 //!
 //! Two clients cannot replace each other in a loop. An immediate takeover has one of two forms. Either it keeps the
 //! root: its secret is at least as late as the session that it ends, and the new session is later than both. Or its
-//! root is older. Either way the secret of the replaced client is too weak against the new session.
+//! root is older. In both cases the secret of the replaced client does not replace the new session.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use sha2::Sha256;
 use crate::id::{PeerId, PeerIncarnation, read_hex, write_hex};
 use crate::limits::RESUME_PRECEDENCE;
 
-/// Successive sessions of one id, each of which showed the secret of an earlier one, and one session among them.
+/// A session and its lineage: the successive sessions of one id, each of which sent the secret of an earlier one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lineage {
     /// The first session, which identifies the lineage. Of two lineages of an id, the older one has precedence.

@@ -1,4 +1,4 @@
-//! The sentences of `error` messages that belong to one kind of mistake. Codes have general ones in
+//! Sentences of `error` messages, each for one kind of mistake. General sentences for each code are in
 //! [`ErrorCode::explain`].
 //!
 //! Each says what is wrong, then what to do. Clients may show them to people; programs should use the code.
@@ -65,7 +65,12 @@ mod tests {
 
     /// Checks the form: what is wrong, a colon, what to do.
     fn check(sentence: &str) {
-        let (problem, advice) = sentence.split_once(": ").unwrap_or_else(|| panic!("says not what to do: {sentence}"));
+        let (problem, advice) = sentence.split_once(": ").unwrap_or_else(|| {
+            panic!(
+                "the sentence has no instruction: \
+            {sentence}"
+            )
+        });
         assert!(problem.starts_with(|c: char| c.is_ascii_lowercase()) && !advice.is_empty(), "{sentence}");
         assert!(!sentence.ends_with('.') && sentence.len() <= LONGEST, "{sentence}");
         for dense in ["no more ", "as it may", "is no ", "of whom", "cannot hold", "may be said"] {

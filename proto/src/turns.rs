@@ -6,7 +6,7 @@ use std::time::Duration;
 ///
 /// A turn is one piece of work before anything else that is ready has its turn: a batch of letters, the bytes of one
 /// read, a chunk of writes, a slice of long work. Its length is the time until the next turn begins, less the time for
-/// which the thread waited, so that it needs no reading of the clock of its own.
+/// which the thread waited, so no additional reading of the clock is needed.
 #[derive(Clone, Debug, Default)]
 pub struct TurnLengths {
     /// Start of the current turn.

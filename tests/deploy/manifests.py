@@ -213,7 +213,7 @@ def itself(things):
 def policies(policies, pods, ports):
     """Checks that policies allow only existing ports, and that everything else is denied."""
     shut = [p for p in policies if p["spec"]["podSelector"] == {} and not p["spec"].get("ingress") and not p["spec"].get("egress")]
-    check(any(set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"} for p in shut), "nothing shuts the namespace")
+    check(any(set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"} for p in shut), "no policy denies all other traffic in the namespace")
     for policy in policies:
         who = policy["spec"]["podSelector"].get("matchLabels", {})
         if who == SOLVER:

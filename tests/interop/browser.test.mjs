@@ -102,7 +102,7 @@ hubTest('a page in the back/forward cache leaves its room, and joins again when 
     await page.goto(`${web.origin}/a?hub=${hub.ws}`)
     await joined(hub, 1)
     await page.evaluate(() => { globalThis.before = true })
-    // The next page has the same id and gets in, as the first has gone.
+    // The next page has the same id and is admitted, because the first one has left.
     await page.goto(`${web.origin}/b?hub=${hub.ws}`)
     await joined(hub, 2)
     await page.goBack({ waitUntil: 'commit' })

@@ -128,7 +128,7 @@ async function checkLink (a, b) {
 async function checkWire (a, b) {
   for (const [one, other] of [[a, b], [b, a]]) {
     assert.ok(await checkSignals(one, other) >= 1, 'an offer or an answer')
-    assert.equal(one.discoveriesOf(other.id).length, 1, 'told of the other exactly once')
+    assert.equal(one.discoveriesOf(other.id).length, 1, 'discovered the other exactly once')
     assert.equal(one.discoveriesOf(one.id).length, 0, 'never of itself')
   }
 }
@@ -161,7 +161,7 @@ for (const [first, second] of [['1.1.3', '1.1.3'], ['1.0.6', '1.0.6'], ['1.0.6',
       // When its successor is discovered, all earlier leaves have arrived.
       await (await tab(second, { networkName, peerId: b.id })).connect(hub)
       await a.wire.until(() => a.discoveriesOf(b.id).length === 2, 'its successor')
-      assert.equal(a.leavesOf(b.id).length, 1, 'one leave, however many goodbyes it said')
+      assert.equal(a.leavesOf(b.id).length, 1, 'one leave, however many goodbyes it sent')
     })
   }
 }
@@ -253,7 +253,7 @@ for (const [version, hubs] of [...VERSIONS.map(version => [version, 1]), ['1.1.3
     // A new member, whose discovery shows that all earlier events have arrived.
     const late = await (await tab(version, { networkName, maxPeers: TABS })).connect(hubOf(1))
     await Promise.all(rest.map(each => each.wire.until(() => each.discoveriesOf(late.id).length, 'the newcomer')))
-    await late.wire.until(wire => wire.heard('peer-discovered').length >= rest.length, 'those who are left')
+    await late.wire.until(wire => wire.heard('peer-discovered').length >= rest.length, 'the remaining tabs')
     const told = each => each.wire.heard('peer-discovered').map(({ message }) => message.data.peerId).sort()
     const others = (all, each) => all.filter(other => other !== each).map(other => other.id).sort()
     for (const each of rest) {

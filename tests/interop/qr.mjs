@@ -4,8 +4,8 @@ import { createHash } from 'node:crypto'
 import { encode } from '../../src/playground/playground-qr.js'
 
 /**
- * Of each version the longest text, and what npm qrcode 1.5.4 makes of it (byte mode, level M) with each of the eight masks: the
- * first half of the SHA-256 of the rows, as 0 and 1. Which mask is best may be judged differently, so any of them is right.
+ * The longest text of each version, and its codes by npm qrcode 1.5.4 (byte mode, level M) with each of the eight masks:
+ * the first half of the SHA-256 of the rows, as 0 and 1. Encoders may choose any mask, so each of the codes is correct.
  */
 const VECTORS = [
   [14, 'aad8462a40222385 b2494a7ace76f0d9 dda249b1d66574c9 b9f50253a635f1c1 4bd6545ba18c2bb2 3e7e01c9537dc56c 7aedf6ed350c068e 9ecf211673b3afac'],

@@ -207,7 +207,7 @@ async def main():
         await balancer.start()
         members = [Member(story, balancer, f"n{place // NETWORK}") for place in range(PEERS)]
         tasks += [asyncio.create_task(member.live()) for member in members]
-        await eventually(lambda: complete(members), "all know all before it begins", REST_SECS)
+        await eventually(lambda: complete(members), "all peers know each other before it begins", REST_SECS)
         tasks.append(asyncio.create_task(load(members)))
         await asyncio.sleep(1)
 
@@ -229,7 +229,7 @@ async def main():
             await asyncio.sleep(1)
         tasks.pop().cancel()
         await asyncio.sleep(RECEIPT_SECS)
-        await eventually(lambda: complete(members), "all know all afterwards", REST_SECS)
+        await eventually(lambda: complete(members), "all peers know each other afterwards", REST_SECS)
     finally:
         for task in tasks:
             task.cancel()
@@ -261,7 +261,7 @@ async def main():
     if gaps:
         p99 = gaps[int(len(gaps) * 0.99)]
         print(f"# {len(gaps)} moves; without a hub for {statistics.median(gaps) * 1000:.0f} ms at the median, {p99 * 1000:.0f} ms at p99")
-    print(f"# {len(story.sent)} signals: {dict(outcomes)}; {silent} said within {LAST_WORDS_SECS} s of the close without an answer; closes {dict(story.closes)}")
+    print(f"# {len(story.sent)} signals: {dict(outcomes)}; {silent} sent within {LAST_WORDS_SECS} s of the close without an answer; closes {dict(story.closes)}")
     if len(story.moves) < PEERS:
         wrong.append(f"only {len(story.moves)} moves: peers did not leave every hub")
     if outcomes["delivered"] < len(story.sent) * 0.8:

@@ -5,8 +5,8 @@
 #                                                   and wss: ws, websockets and browser with hubs that speak TLS
 #
 # STORM=1000  peers of the large crowd (0: none)       PAIRS=6  pairs of npm peerpigeon, each in a network of its own
-# SLOW=1      adds what takes minutes                  TABS=5   tabs of one mesh
-# HUBS_AT=ws://…,ws://…  for `browser` only: these, which are one mesh, instead of hubs of its own
+# SLOW=1      adds tests that take minutes             TABS=5   tabs of one mesh
+# HUBS_AT=ws://…,ws://…  for `browser` only: uses these hubs, which form one mesh, instead of its own
 # PEERS=60    peers of the rolling restart             DRAIN_SECS=3  for each of its hubs
 #
 # If a required program is missing and cannot be installed, the suite prints SKIP. Ends with `N passed, N failed, N

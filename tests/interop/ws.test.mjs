@@ -199,7 +199,7 @@ hubTest('announce: the hub sets peerId and isHub', {}, async hub => {
   assert.deepEqual((await a.next('peer-discovered')).message.data, { more: [1, { two: null }], isHub: false, peerId: b.id })
   a.signal('offer', peerId(), 1, { networkName: 'n' })
   await a.find(frame => frame.message.type === 'error', 'an error')
-  assert.deepEqual((await b.hearUntil(a, 'n')).filter(frame => frame.message.type === 'offer'), [], 'isHub brings no unknown signals')
+  assert.deepEqual((await b.hearUntil(a, 'n')).filter(frame => frame.message.type === 'offer'), [], 'isHub causes no signals for unknown peers')
 })
 
 hubTest('announce: data other than an object counts as empty', {}, async hub => {
@@ -526,7 +526,7 @@ hubTest('receipts: a signal with an id has one outcome and no error', {}, async 
   checkFromHub(receipt, a.id, 'n')
   assert.deepEqual(receipt.message.data, { id: 'first', outcome: 'delivered', targetPeerId: b.id })
   const offer = await b.next('offer')
-  assert.deepEqual(Object.keys(offer.message), HUB_KEYS, 'the id is the sender\'s and the hub\'s affair')
+  assert.deepEqual(Object.keys(offer.message), HUB_KEYS, 'the id is not sent to the target')
   const nobody = peerId()
   a.signal('offer', nobody, 1, { networkName: 'n', id: 'second' })
   assert.deepEqual((await a.next('receipt')).message.data, { id: 'second', outcome: 'peer-not-found', targetPeerId: nobody })

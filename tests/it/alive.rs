@@ -50,7 +50,7 @@ pub fn a_client_that_sends_constantly_still_receives_pings() {
             pause();
         }
     });
-    // This client is never silent, so these pings can only be for the client's sake: the hub sends it nothing else.
+    // This client is never silent, so the hub pings it only because it has sent it nothing else.
     for _ in 0..4 {
         assert_eq!(alone.frame(), Heard::Ping(vec![]));
     }
@@ -182,6 +182,6 @@ fn flooding_the_owner_of_an_id_does_not_free_the_id() {
         let mut thief = Client::open(hubs[hubs.len() - 1].address, 1, b"");
         assert_eq!(thief.closed(), (4009, "peer id in use".into()), "{} hubs", hubs.len());
         drop(done);
-        assert!(!owner.join().unwrap(), "the owner was closed, {} hubs", hubs.len());
+        assert!(!owner.join().unwrap(), "the hub closed the owner of the id ({} hubs)", hubs.len());
     }
 }

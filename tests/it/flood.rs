@@ -87,7 +87,7 @@ fn connections_without_a_request_are_bounded_per_address() {
 
 #[test]
 fn connections_have_a_rate_per_address_and_in_total() {
-    // In the second case the address has its own rate, and soon is not quiet any more.
+    // In the second case the address has its own rate, and soon no longer counts as quiet.
     let limits = [
         (("CONNECT_RATE_PER_ADDRESS", "2"), ("CONNECT_RATE", "0"), "address-rate"),
         (("CONNECT_RATE", "2"), ("CONNECT_RATE_PER_ADDRESS", "10"), "busy"),

@@ -281,7 +281,8 @@ fn serve(shared: &Mutex<Program>, mut stream: TcpStream) {
     let hash =
         sha1::Sha1::digest(format!("{}258EAFA5-E914-47DA-95CA-C5AB0DC85B11", head[at + 19..].lines().next().unwrap()));
     let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: \
+            {}\r\n\r\n",
         BASE64.encode(hash)
     );
     if stream.write_all(answer.as_bytes()).is_err() {
@@ -306,7 +307,8 @@ fn dial(shared: &Mutex<Program>, address: SocketAddr) {
     {
         // The hub sends all of this before it reads anything.
         let mut program = lock(shared);
-        let data = json!({"isHub": true, "port": 3000, "host": "localhost", "capabilities": ["signaling", "relay"], "timestamp": 1});
+        let data = json!({"isHub": true, "port": 3000, "host": "localhost", "capabilities": ["signaling", "relay"],
+            "timestamp": 1});
         socket.put(
             Opcode::Text,
             json!({"type": "announce", "networkName": NAMESPACE, "data": data}).to_string().as_bytes(),

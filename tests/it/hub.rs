@@ -21,7 +21,7 @@ pub struct Hub {
     pub started: String,
 }
 
-/// Most tests are a crowd behind one address, so nothing limits that: `flood.rs` tests the limits.
+/// Most tests open many connections from one address, so the limits per address are disabled: `flood.rs` tests them.
 pub const DEFAULTS: &[(&str, &str)] = &[
     ("HOST", "127.0.0.1"),
     ("PORT", "0"),

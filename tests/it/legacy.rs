@@ -52,7 +52,8 @@ impl GoHub {
         let key = lower.find("sec-websocket-key: ").map(|at| head[at + 19..].lines().next().unwrap()).unwrap();
         let hash = sha1::Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
         let answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: \
+                {}\r\n\r\n",
             BASE64.encode(hash)
         );
         go.stream.write_all(answer.as_bytes()).unwrap();
@@ -686,7 +687,8 @@ fn upgraded(head: &str) -> String {
     let key = lower.find("sec-websocket-key: ").map(|at| head[at + 19..].lines().next().unwrap()).unwrap();
     let hash = sha1::Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
     format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: \
+            {}\r\n\r\n",
         BASE64.encode(hash)
     )
 }

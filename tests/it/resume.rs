@@ -165,7 +165,7 @@ fn a_secret_is_valid_at_every_hub_of_the_mesh() {
     watcher.hear_type("peer-discovered");
     first.hear_type("peer-discovered");
     let (mut second, next) = connect(&hubs[1], 7, Some(&secret));
-    assert_eq!(first.frame(), Heard::Close(4001, "replaced".to_owned()), "it was not asked");
+    assert_eq!(first.frame(), Heard::Close(4001, "replaced".to_owned()), "the first connection was not pinged");
     second.announce("n");
     assert_eq!(watcher.hear()["type"], "peer-disconnected");
     assert_eq!(watcher.hear()["data"]["peerId"], id(7).as_str());
@@ -188,7 +188,7 @@ fn a_secret_is_valid_at_every_hub_of_the_mesh() {
 fn with_a_short_token_a_secret_is_valid_only_at_its_own_hub() {
     let hubs = mesh::mesh(2, &[("MESH_TOKEN", "short")]);
     let (mut first, secret) = connect(&hubs[0], 7, None);
-    mesh::eventually("the other hub knows of it", || hubs[1].metric("peerpigeon_mesh_remote_peers") == 1.0);
+    mesh::eventually("the other hub knows the peer", || hubs[1].metric("peerpigeon_mesh_remote_peers") == 1.0);
     let mut second = open(&hubs[1], 7, Some(&secret));
     answers(&mut first);
     assert_eq!(second.closed(), (4009, "peer id in use".to_owned()));

@@ -78,7 +78,7 @@ fn signals_avoid_a_link_that_drops_data() {
         let dead = Instant::now();
         eventually("it is noticed", || hubs[..2].iter().all(|hub| hub.metric("peerpigeon_links_silent") == 1.0));
         let noticed = dead.elapsed();
-        println!("swallowed {swallowed:?}: noticed at both ends after {noticed:?}");
+        println!("dropped {swallowed:?}: detected at both ends after {noticed:?}");
         // A busy machine may add up to a lease. Without the detection, no hub would notice the silence at all.
         assert!(noticed < LINK_SILENCE + LEASE, "{noticed:?}");
         assert_eq!((outcome(&mut a, &id(2)), outcome(&mut b, &id(1))), ("delivered".into(), "delivered".into()));

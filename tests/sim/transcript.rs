@@ -13,7 +13,8 @@
 //! | `a > {"type":…}` | sends this message; `3 x a > …` sends it three times |
 //! | `a < {"type":…}` | receives this message next; `3 x a < …` three times |
 //! | `a receives nothing` | has nothing more to receive |
-//! | `a sends invalid UTF-8`, `a sends an oversized message` | a binary message that is not UTF-8; one above the limit |
+//! | `a sends invalid UTF-8` | a binary message that is not UTF-8 |
+//! | `a sends an oversized message` | a message above MAX_MESSAGE_BYTES |
 //! | `a stops reading`, `a reads again` | its socket accepts nothing; accepts everything queued |
 //! | `a is too slow` | its queue has overflowed |
 //! | `a closes`, `a is lost` | its connection ends with a close frame, or without |

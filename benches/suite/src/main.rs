@@ -93,7 +93,7 @@ enum What {
         /// Write the table between the marks of this page
         #[arg(long)]
         md: Option<PathBuf>,
-        /// The hub's program; else the one beside this
+        /// Program of the hub [default: the one in the folder of this program]
         #[arg(long)]
         hub: Option<PathBuf>,
     },
@@ -116,7 +116,7 @@ struct Talk {
     secs: f64,
     #[arg(long, default_value_t = 1)]
     shards: usize,
-    /// The hub's program; else the one beside this
+    /// Program of the hub [default: the one in the folder of this program]
     #[arg(long)]
     hub: Option<PathBuf>,
 }

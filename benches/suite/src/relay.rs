@@ -89,8 +89,8 @@ pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64, spin: bool) -> io:
     Ok(figures.into_iter().chain([("asked", rate), ("reached", reached)]).collect())
 }
 
-/// As [`open`], with a generator that sleeps between messages. Everything that was sent is waited for, so that a delay
-/// longer than the window is seen.
+/// As [`open`], with a generator that sleeps between messages. Waits for every sent message, so that delays longer than
+/// the window are measured.
 pub(crate) fn quiet(pairs: &[Pair<'_>], plan: Plan, rate: f64) -> io::Result<Figures> {
     const PATIENCE: Duration = Duration::from_secs(30);
     let mut talk = Talk::assemble(pairs, plan, Some(Duration::from_micros(100)))?;

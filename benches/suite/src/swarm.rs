@@ -63,7 +63,7 @@ pub(crate) struct Swarm {
 }
 
 impl Conn {
-    /// Whether the socket has taken everything.
+    /// Whether the socket has accepted all bytes.
     pub(crate) fn has_sent_all(&self) -> bool {
         self.unsent.is_empty()
     }

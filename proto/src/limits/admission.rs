@@ -9,15 +9,15 @@ use std::time::Duration;
 /// 16 B each: 256 KiB for a hub.
 pub const ADDRESS_ROWS: usize = 16 * 1024;
 
-/// Default of MAX_CONNECTIONS_PER_ADDRESS, unless two thirds of MAX_CONNECTIONS are less. One more is refused. A school
-/// behind one address has this many peers, and the other addresses keep the rest.
+/// Default of MAX_CONNECTIONS_PER_ADDRESS, unless two thirds of MAX_CONNECTIONS are less. Further connections are
+/// refused. A school behind one address has this many peers, and the other addresses keep the rest.
 pub const DEFAULT_ADDRESS_CONNECTIONS: u32 = 512;
 
 /// Minimum of the default of MAX_CONNECTIONS_PER_ADDRESS, however small MAX_CONNECTIONS is.
 pub const LEAST_ADDRESS_CONNECTIONS: u32 = 64;
 
-/// Default of MAX_UNFINISHED_PER_ADDRESS: connections of an address whose first request has not arrived. One more is
-/// refused. All peers of a school may reconnect at the same moment.
+/// Default of MAX_UNFINISHED_PER_ADDRESS: connections of an address whose first request has not arrived. Further
+/// connections are refused. All peers of a school may reconnect at the same moment.
 pub const DEFAULT_ADDRESS_UNFINISHED: u32 = 512;
 
 /// Default of CONNECT_RATE_PER_ADDRESS, in connections per second. Faster connections are refused.
@@ -30,8 +30,8 @@ pub const ADDRESS_BURST_SECS: u64 = 8;
 /// connection. A shard that has reached CONNECT_RATE admits quiet addresses from a reserve ([`QUIET_RATE`]).
 pub const QUIET_CONNECTS: u64 = 8;
 
-/// Default of CONNECT_RATE: connections per second that each shard admits. Further ones get 503, or are closed if the port
-/// speaks TLS.
+/// Default of CONNECT_RATE: connections per second that each shard admits. Further ones get 503, or are closed if the
+/// port speaks TLS.
 ///
 /// A connection with an upgrade costs 60 us of CPU, and 180 us with a full TLS handshake: 2,000 are 12 % and 36 % of a
 /// core. A hub with 2 cores admits 8,000 returning clients within 2 s.
@@ -40,23 +40,23 @@ pub const DEFAULT_CONNECT_RATE: u32 = 2_000;
 /// Burst of connections of a shard, in seconds of CONNECT_RATE.
 pub const CONNECT_BURST_SECS: u32 = 2;
 
-/// Connections of quiet addresses that a shard admits beyond CONNECT_RATE, or although the hub is full, per second: for probes,
-/// scrapes and links.
+/// Connections of quiet addresses that a shard admits beyond CONNECT_RATE, or although the hub is full, per second: for
+/// probes, scrapes and links.
 pub const QUIET_RATE: u32 = 100;
 
-/// Connections per second that a shard of a full hub admits. They get `max connections`, unless they replace a session with
-/// their id. Further ones get 503 before anything is read.
+/// Connections per second that a shard of a full hub admits. They get `max connections`, unless they replace a session
+/// with their id. Further ones get 503 before anything is read.
 pub const FULL_RATE: u32 = 100;
 
-/// Refused connections per second that a shard answers with 503. Further ones are closed without an answer: a flood must not
-/// cost more than its sockets.
+/// Refused connections per second that a shard answers with 503. Further ones are closed without an answer: a flood
+/// must not cost more than its sockets.
 pub const REFUSALS_ANSWERED: u32 = 100;
 
 /// Number of refused connections after which a listener gives everything else a turn. Each is up to 10 us: 0.3 ms.
 pub const REFUSALS_PER_TURN: u32 = 32;
 
-/// Maximum of `Retry-After` in a refusal before anything is read, in seconds. Each refusal has a random value from 1 on, so
-/// that clients do not come back together.
+/// Maximum of `Retry-After` in a refusal before anything is read, in seconds. Each refusal has a random value from 1
+/// on, so that clients do not come back together.
 pub const RETRY_SPREAD_SECS: u64 = 10;
 
 /// Minimum time between two log lines about refused addresses.

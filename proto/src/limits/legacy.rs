@@ -10,8 +10,8 @@ use super::*;
 /// 830 slices of [`SLICE_LETTERS`]. The remaining ones are kept in the link's own set, which is not copied.
 pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
 
-/// Time in which a legacy link may echo what it was sent. A Go hub's first message about a departed peer after this
-/// time is accepted as a new announcement.
+/// Time within which a Go hub may echo a message. A Go hub's first message about a departed peer after this time is
+/// accepted as a new announcement.
 pub const LEGACY_ECHO: Duration = Duration::from_secs(5);
 
 /// Maximum number of events of each kind within [`LEGACY_ECHO`] that are remembered to recognize the echoes of a Go

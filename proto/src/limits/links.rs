@@ -100,8 +100,8 @@ pub const DIAL_BACKOFF_NEAR: Duration = Duration::from_secs(2);
 
 const _: () = assert!(DIAL_BACKOFF_NEAR.as_millis() * 4 <= LEASE.as_millis());
 
-/// Time in use after which a link counts as having worked, and the next pause is the first again. Half a [`HEARTBEAT`]:
-/// a link that is lost every second is away for at most a fifth of that time.
+/// Time in use after which a link counts as having worked. The next pause is then the shortest one. Half a
+/// [`HEARTBEAT`]: a link that is lost every second is away for at most a fifth of that time.
 pub const DIAL_PROVEN: Duration = Duration::from_millis(500);
 
 /// First pause after a dial that reached the dialing hub itself. It doubles up to [`DIAL_OWN_BACKOFF_MAX`].

@@ -15,8 +15,8 @@ pub const LOG_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// processes to one pipe (`PIPE_BUF`).
 pub const LOG_CHUNK_BYTES: usize = 4096;
 
-/// Room for the last lines of a process that fails, beyond [`LOG_QUEUE_BYTES`]: so they are kept where the buffer is full. They are two or
-/// three lines of a few hundred bytes.
+/// Additional bytes beyond [`LOG_QUEUE_BYTES`] for the last lines of a process that fails, so that they are kept even
+/// if the buffer is full. They are two or three lines of a few hundred bytes.
 pub const LOG_LAST_BYTES: usize = 16 * 1024;
 
 /// Pause after stderr has refused a write, before the next attempt.
@@ -53,7 +53,8 @@ pub const SMALLEST_FILE_SHARE: usize = 8;
 
 /// Time without a turn of its loop after which `/livez` and `/readyz` report a thread of the hub.
 ///
-/// A thread notes a turn each [`TICK`]. Turns are built to end within 5 ms; a machine that is short of CPU makes them longer.
+/// A thread notes a turn each [`TICK`]. Turns are built to end within 5 ms; a machine that is short of CPU makes them
+/// longer.
 pub const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Maximum time that counts between two turns of any threads of a process. In a longer gap the whole process was

@@ -14,7 +14,8 @@ pub const PROXY_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// read, because each is compared with all ranges of TRUSTED_PROXIES.
 pub const MAX_FORWARDED_HOPS: usize = 32;
 
-/// Maximum number of ranges in TRUSTED_PROXIES. More are refused at start. 32 hops x 64 ranges = 2,048 comparisons for a request.
+/// Maximum number of ranges in TRUSTED_PROXIES. More are refused at start. 32 hops x 64 ranges = 2,048 comparisons for
+/// a request.
 pub const MAX_PROXY_RANGES: usize = 64;
 
 /// Maximum number of proxies that TRUSTED_PROXIES does not name and that have no limits per address. Further ones have

@@ -18,7 +18,7 @@ pub const EXTRA_BEAT_PAUSE: Duration = Duration::from_millis(100);
 /// [`RECEIPT_TIMEOUT`].
 pub const LINK_SILENCE: Duration = Duration::from_millis(2_200);
 
-/// Time in which no signal on a way is answered, after which another way is tried.
+/// Time without an answer to any signal on a way after which another way is tried.
 pub const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Time for which this hub's own signals avoid such a way if there is another, unless one of its signals is answered
@@ -50,8 +50,8 @@ pub const RIVAL_YIELD: Duration = Duration::from_secs(10);
 /// Latest accepted start of a hub's incarnation or of a session, in milliseconds since 1970: the year 2527.
 ///
 /// Heartbeats of later incarnations, and sessions with later starts, are ignored and counted. They are not compared
-/// with a clock, so clocks of hubs may differ by any amount. What matters is that a hub can always choose a greater
-/// number than an accepted one, which is accepted in turn. Therefore no hub exceeds a number beyond
+/// with a clock, so clocks of hubs may differ by any amount. A hub must always be able to choose a number that is
+/// greater than an accepted one and is accepted as well. Therefore no hub exceeds a number beyond
 /// [`GREATEST_TIME_FOLLOWED`] with its own.
 pub const GREATEST_TIME: u64 = 1 << 44;
 
@@ -116,9 +116,9 @@ pub const SNAPSHOT_RATE_BYTES: u64 = 32 * 1024;
 /// therefore lasts for 4 to 8 heartbeats at each hub on the way, and is then repaired.
 pub const DOUBT_BEATS: u64 = 4;
 
-/// Maximum number of times that the pause before a request for a snapshot, [`GAP_PATIENCE`], doubles while snapshots do
-/// not reach the state in their hub's heartbeats: 300 ms x 2^5 = 9.6 s. A neighbour that sends wrong snapshots is asked
-/// six times in 20 s, and then every ten seconds.
+/// Maximum number of doublings of the pause before a request for a snapshot. The pause doubles while snapshots do not
+/// reach the state in their hub's heartbeats: from [`GAP_PATIENCE`] to 300 ms x 2^5 = 9.6 s. A neighbour that sends
+/// wrong snapshots is asked six times in 20 s, and then every ten seconds.
 pub const MAX_VAIN_REPAIRS: u32 = 5;
 
 /// Maximum number of peers in one part of a snapshot: 64 x 300 B = 20 KB in practice.
@@ -136,8 +136,8 @@ pub const MAX_SNAPSHOT_WAITERS: usize = 64;
 /// Maximum number of peers whose old state is kept because they changed while a snapshot is being sent. A further one
 /// ends the snapshot with a decline, and the neighbour asks again.
 ///
-/// About 400 B each: 16 Ki x 400 B = 6.5 MB a snapshot. A snapshot of 100,000 peers takes some seconds, and 1,000 peers a second may
-/// come and go meanwhile.
+/// About 400 B each: 16 Ki x 400 B = 6.5 MB a snapshot. A snapshot of 100,000 peers takes some seconds, and 1,000 peers
+/// a second may come and go meanwhile.
 pub const MAX_SNAPSHOT_CHANGES: usize = 16 * 1024;
 
 /// Maximum number of snapshots that are being sent to one neighbour. A further request is declined; the neighbour asks
@@ -161,9 +161,10 @@ pub const DIRECTORY_SEGMENTS: usize = 256;
 /// completed. The next slice follows when everything else that is ready has had its turn and no more than
 /// [`SLICE_ROOM`] letters wait for any shard.
 ///
-/// The end of a hub with 100,000 peers and 16 shards is 1,700,000 letters: 830 slices of 2.2 ms at most, 0.9 us a letter
-/// with the peer's share. The longest slice has one peer in 1,024 networks, the most that MAX_NETWORKS_PER_PEER can be
-/// set to: 2,048 + 16,400 letters, 5.3 ms when a snapshot is installed. With the default of 32 networks, 2,048 + 528.
+/// The end of a hub with 100,000 peers and 16 shards is 1,700,000 letters: 830 slices of 2.2 ms at most, 0.9 us a
+/// letter with the peer's share. The longest slice has one peer in 1,024 networks, the most that MAX_NETWORKS_PER_PEER
+/// can be set to: 2,048 + 16,400 letters, 5.3 ms when a snapshot is installed. With the default of 32 networks, 2,048 +
+/// 528.
 pub const SLICE_LETTERS: usize = 2048;
 
 /// Maximum number of peers and lost signals that such a slice examines, if they need fewer letters.
@@ -175,8 +176,8 @@ pub const SLICE_CHANGES: usize = 64;
 
 /// Maximum number of peers of discarded replicas whose memory is freed in one turn: 1,024 x 0.3 us.
 ///
-/// Such replicas hold no more peers than all hubs had: as much memory again as the replicas in use, for the second that their slices
-/// take. A part of a snapshot adds [`SNAPSHOT_PEERS`] and frees as many.
+/// Such replicas hold no more peers than all hubs had: as much memory again as the replicas in use, for the second that
+/// their slices take. A part of a snapshot adds [`SNAPSHOT_PEERS`] and frees as many.
 pub const SLICE_DISCARDED: usize = 1024;
 
 /// Maximum number of letters that wait for one shard, besides those in its mailbox, when a slice of long work begins.
@@ -199,7 +200,7 @@ pub const MAX_SIGNALS_HELD: usize = 1024;
 pub const HOLD: Duration = Duration::from_millis(500);
 
 /// Maximum by which the counter of a signal may be ahead of the last delivered signal of its hub: no hub has more in
-/// flight. A signal beyond it gets `unreachable` and does not advance the counter, unless this goes on for
+/// flight. A signal beyond it gets `unreachable` and does not advance the counter, unless this lasts for
 /// [`COUNT_PATIENCE`].
 pub const MAX_COUNTER_STEP: u64 = MAX_SIGNALS_IN_FLIGHT as u64;
 

@@ -23,10 +23,12 @@ pub const ANNOUNCE_FLOOR_BYTES: usize = 2 * 1024;
 /// Default of MAX_CONNECTIONS, as in the Go hub.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 1000;
 
-/// Default of MAX_NETWORKS_PER_PEER: maximum number of networks of a peer. One more gets `too-many-networks`.
+/// Default of MAX_NETWORKS_PER_PEER: maximum number of networks of a peer. A further announcement gets
+/// `too-many-networks`.
 pub const DEFAULT_MAX_NETWORKS_PER_PEER: usize = 32;
 
-/// Default of MAX_PEERS_PER_NETWORK: maximum number of members of a network. One more gets `network-full`.
+/// Default of MAX_PEERS_PER_NETWORK: maximum number of members of a network. A further announcement gets
+/// `network-full`.
 ///
 /// Each shard checks its own roster, so peers that announce on several shards at the same moment can exceed the maximum
 /// by the number of shards.
@@ -106,11 +108,12 @@ pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
 /// takes its id back at once. The session then belongs to a stranger who took the id while the client was away. Later
 /// the liveness check decides.
 ///
-/// 120 s are longer than it takes a hub to notice a dead connection (60 s) and a client to come back with backoff (30 s).
+/// 120 s are longer than it takes a hub to notice a dead connection (60 s) and a client to come back with backoff (30
+/// s).
 pub const RESUME_PRECEDENCE: Duration = Duration::from_secs(120);
 
-/// Length of MESH_TOKEN, in bytes, from which on the keys of resume secrets are made of it. With a shorter token each hub draws its
-/// own key, since every client could try guesses of the token. 32 random hexadecimal digits are 128 bits.
+/// Length of MESH_TOKEN, in bytes, from which on the keys of resume secrets are made of it. With a shorter token each
+/// hub draws its own key, since every client could try guesses of the token. 32 random hexadecimal digits are 128 bits.
 pub const LEAST_RESUME_TOKEN_BYTES: usize = 32;
 
 /// Number of members of the roster that a new member receives at a time, before its socket is checked for room again.

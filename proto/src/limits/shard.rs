@@ -38,7 +38,8 @@ pub const SIGNAL_QUARTERS: usize = 3;
 /// that at once.
 pub const SENDER_SMALL_BYTES: usize = 16 * 1024;
 
-/// The same in signals: 384 senders have 12,288, half of those that [`DEFAULT_SEND_QUEUE_FRAMES`] leaves for signals.
+/// The same limit as a number of signals: 384 senders have 12,288, half of those that [`DEFAULT_SEND_QUEUE_FRAMES`]
+/// leaves for signals.
 pub const SENDER_SMALL_FRAMES: usize = 32;
 
 /// Bytes of signals in a queue below which their senders are not counted, so signals to peers that read well cost
@@ -48,8 +49,8 @@ pub const SENDER_FLOOR_BYTES: usize = 64 * 1024;
 /// Number of signals in a queue below which their senders are not counted.
 pub const SENDER_FLOOR_FRAMES: usize = 256;
 
-/// Maximum number of such chunks in one turn while the socket accepts them: 8 x 32 KB. With one chunk, a new member
-/// among 2,000 busy sockets would wait for sixteen rounds of all of them.
+/// Maximum number of chunks of a roster that a new member receives in one turn while its socket accepts them: 8 x 32
+/// KB. With one chunk, a new member among 2,000 busy sockets would wait for sixteen rounds of all of them.
 pub const ROSTER_CHUNKS: usize = 8;
 
 /// Number of queued bytes of a session below which it gets the next chunk of the roster.
@@ -95,12 +96,12 @@ pub const MAILBOX_BATCHES: usize = 64;
 /// Maximum number of upgraded sockets that wait for their home shard. The acceptor of a further one waits.
 pub const HANDOFF_QUEUE: usize = 256;
 
-/// Number of sessions with queued bytes, and number of those bytes, at which a shard stops reading letters, and sessions
-/// with dear turns, until half of either is left. Further presence would only wait behind them, and grow the queues of
-/// peers that read well.
+/// Number of sessions with queued bytes, and number of those bytes, at which a shard stops reading letters, and
+/// sessions with dear turns, until half of either is left. Further presence would only wait behind them, and grow the
+/// queues of peers that read well.
 ///
-/// Both, because a crowd that receives many announcements gets them in one write: one announcement in a network of
-/// 2,000 is 2,000 sessions and 600 KB, and 16 MiB are 27 of them per write.
+/// There are two bounds, because a crowd receives many announcements in one write. One announcement in a network of
+/// 2,000 is 2,000 sessions and 600 KB; 16 MiB are 27 of them per write.
 pub const FLUSH_BACKLOG: usize = 4 * FLUSH_CHUNK;
 
 /// See [`FLUSH_BACKLOG`].
@@ -119,7 +120,8 @@ pub const FLUSH_CHUNK_BYTES: u64 = 256 * 1024;
 /// Number of bytes that are written to one session before others have their turn.
 pub const WRITE_CHUNK_BYTES: usize = 256 * 1024;
 
-/// Cost of one turn of a session, in nanoseconds, after which it ends. What is left of its read has another turn.
+/// Cost of one turn of a session, in nanoseconds, after which it ends. The rest of the read bytes is processed in
+/// another turn.
 ///
 /// A turn costs its time, plus [`WRITE_NANOS`] and [`BYTE_NANOS`] for the writes that it causes. One message can exceed
 /// it: an announcement of 16 KiB in a network of 500 makes the shard write 8 MB.
@@ -141,7 +143,7 @@ pub const CHEAP_TURN_NANOS: u32 = 50_000;
 /// half with each cheaper turn, and after 5 cheap ones it is below [`CHEAP_TURN_NANOS`].
 pub const DEAREST_TURN_NANOS: u32 = 1_000_000;
 
-/// Least cost of a turn, so that a turn of nothing is not free.
+/// Minimum cost of a turn, so that an empty turn is not free.
 pub const LEAST_TURN_NANOS: u64 = 1_000;
 
 /// Maximum cost of the dear turns of one round together. Further ones wait for the next round.

@@ -33,8 +33,8 @@ pub const TLS_PENDING_BYTES: usize = 128 * 1024;
 
 /// Ciphertext that is read at a time before a connection is a WebSocket, and from links, in bytes.
 ///
-/// With [`TLS_RECORD_BYTES`] and what hyper keeps, a connection has up to 72 KiB meanwhile: 4,096 x 72 KiB = 288 MiB at worst,
-/// and 20 KiB each if they send what browsers send.
+/// With [`TLS_RECORD_BYTES`] and the buffers of hyper, a connection has up to 72 KiB meanwhile: 4,096 x 72 KiB = 288
+/// MiB at worst. With requests of browsers it is 20 KiB each.
 pub const TLS_STREAM_READ_BYTES: usize = 16 * 1024;
 
 /// Maximum number of certificates of a hub (TLS_CERT). More are refused at start. Each costs a scan of its files at
@@ -44,5 +44,5 @@ pub const MAX_TLS_PAIRS: usize = 64;
 /// Longest file of certificates or of a key, in bytes. Longer files are refused. A chain is 4 to 8 KiB.
 pub const MAX_TLS_FILE_BYTES: usize = 256 * 1024;
 
-/// Time between two looks at whether the files of certificates have changed.
+/// Interval between two checks of the certificate files for changes.
 pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! The peers of one network of a hub, whose letters arrive at once. Counts events, and keeps who knows whom.
+//! The peers of one network of a hub, whose letters arrive at once. Counts events, and records who knows whom.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -72,7 +72,7 @@ impl Crowd {
         }
     }
 
-    /// Does not track acquaintances, which would cost more than what is measured.
+    /// Does not track acquaintances, which would cost more than the measured work.
     #[allow(dead_code, reason = "for the benchmark")]
     pub(crate) fn forgetful(self) -> Self {
         Self { known: None, ..self }
@@ -102,7 +102,7 @@ impl Crowd {
         std::mem::take(&mut self.events)
     }
 
-    /// A peer comes. Returns the events of that.
+    /// A peer comes. Returns the events that this causes.
     pub(crate) fn joins(&mut self, peer: PeerId) -> usize {
         self.opens(peer);
         self.announces(peer)

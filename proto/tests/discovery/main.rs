@@ -74,7 +74,7 @@ fn two_thousand_peers_discover_within_the_bounds() {
     }
 }
 
-/// All share 150 bits.
+/// All ids share 150 bits.
 fn neighbour(n: u32) -> PeerId {
     assert!(n < 1024);
     let mut id = [0xa5; 20];

@@ -104,8 +104,8 @@ impl Churner {
         Instant::now() < self.until
     }
 
-    /// Connects if necessary, and announces. The join counts when it is certain that the hub has read it: when it has
-    /// announced the other members.
+    /// Connects if necessary, and announces. The join counts when the hub has certainly read it, that is, when it has
+    /// announced the other members to this peer.
     async fn join(&mut self) -> bool {
         let swarm = &self.swarm;
         let seat = &swarm.seats[self.peer];

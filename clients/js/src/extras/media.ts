@@ -55,9 +55,9 @@ export function publish<D extends object> (
 }
 
 /**
- * Stops a transceiver after its negotiation. Chromium offers again and again for one that is stopped before, since no
- * description ever has it. (Keeping transceivers for the next track instead, by their direction, crashes Chromium 148 when both sides do so at
- * once.)
+ * Stops a transceiver after its negotiation. If it is stopped earlier, no description ever contains it, and Chromium
+ * sends offers without end. (If transceivers are kept for the next track instead, by their direction, Chromium 148
+ * crashes when both sides do so at once.)
  */
 function retire (pc: RTCPeerConnection, transceiver: RTCRtpTransceiver): void {
   if (pc.signalingState === 'closed') return
