@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use proto::limits::TLS_RELOAD_INTERVAL;
-use tls::{Acceptor, Certificates, FileStamps, LoadError, PairFiles};
+use tls::{Acceptor, Certificates, FileStamps, LoadError};
 use tokio::signal::unix::Signal;
 use tracing::{info, warn};
 
-use crate::config::{TlsSettings, expiry_warning};
+use crate::acme::{Acme, AcmeFacts, Wakes};
+use crate::config::{CertificateSources, TlsSettings, expiry_warning};
 
 /// The state of the certificates, for metrics.
 #[derive(Clone, Debug)]
 pub struct TlsFacts {
     acceptor: Acceptor,
     counts: Arc<ReloadCounts>,
+    acme: Option<AcmeFacts>,
 }
 
 #[derive(Default, Debug)]
@@ -36,6 +38,18 @@ impl TlsFacts {
         (self.counts.done.load(Ordering::Relaxed), self.counts.failed.load(Ordering::Relaxed))
     }
 
+    /// The state of the certificates that the hub orders; `None` without TLS_ACME.
+    pub fn acme(&self) -> Option<&AcmeFacts> {
+        self.acme.as_ref()
+    }
+
+    /// Why clients cannot connect: there is no certificate yet.
+    pub fn lacks_certificate(&self) -> Option<String> {
+        let acme = self.acme.as_ref().filter(|_| self.certificates().facts().is_empty())?;
+        let problem = acme.view().problem;
+        Some(format!("no certificate yet: {}", problem.as_deref().unwrap_or("it has been ordered")))
+    }
+
     /// Whether the latest files are invalid, so that new connections get the previous certificates.
     pub fn is_stale(&self) -> bool {
         self.counts.stale.load(Ordering::Relaxed)
@@ -45,24 +59,32 @@ impl TlsFacts {
 /// Keeps the certificates of an [`Acceptor`] equal to their files.
 #[derive(Debug)]
 pub struct Reloader {
-    files: Arc<[PairFiles]>,
+    sources: Arc<CertificateSources>,
     seen: FileStamps,
     facts: TlsFacts,
+    wakes: Wakes,
 }
 
 impl Reloader {
-    /// Starts with the certificates that were loaded with the settings.
+    /// Starts with the certificates that were loaded with the settings. With TLS_ACME, also returns the part that orders
+    /// certificates.
     ///
     /// # Errors
     ///
-    /// If the system provides no random bytes for the ticket keys.
-    pub fn new(settings: &TlsSettings) -> std::io::Result<Self> {
+    /// If the system provides no random bytes for keys.
+    pub fn new(settings: &TlsSettings) -> std::io::Result<(Self, Option<Acme>)> {
         let secret = settings.ticket_key.as_ref().map(|key| key.expose().as_bytes());
-        let acceptor = Acceptor::new(Arc::clone(&settings.certificates), secret)?;
-        let files: Arc<[PairFiles]> = settings.files.clone().into();
+        let mut acceptor = Acceptor::new(Arc::clone(&settings.certificates), secret)?;
+        if settings.acme.is_some() {
+            acceptor = acceptor.with_challenges(crate::acme::stand_in()?);
+        }
+        let wakes = Wakes::default();
+        let acme = settings.acme.as_ref();
+        let acme = acme.map(|acme| Acme::new(acme.clone(), acceptor.clone(), wakes.clone())).transpose()?;
+        let facts = TlsFacts { acceptor, counts: Arc::default(), acme: acme.as_ref().map(Acme::facts) };
         // The first check finds changes since the settings were read.
         let seen = settings.stamps.clone();
-        Ok(Self { files, seen, facts: TlsFacts { acceptor, counts: Arc::default() } })
+        Ok((Self { sources: Arc::new(settings.sources()), seen, facts, wakes }, acme))
     }
 
     /// Begins connections.
@@ -82,36 +104,41 @@ impl Reloader {
         loop {
             let is_asked = tokio::select! {
                 _ = looks.tick() => false,
+                () = self.wakes.stored.notified() => true,
                 came = asked.recv() => match came {
-                    Some(()) => true,
+                    Some(()) => {
+                        self.wakes.asked.notify_one();
+                        true
+                    }
                     None => std::future::pending().await,
                 },
             };
-            let (files, seen) = (Arc::clone(&self.files), self.seen.clone());
+            let (sources, seen) = (Arc::clone(&self.sources), self.seen.clone());
             // A blocking thread, because a file system can be slow.
             let looked = tokio::task::spawn_blocking(move || {
-                let now = FileStamps::of(&files);
-                (is_asked || now != seen).then(|| (now, Certificates::load(&files)))
+                let now = sources.stamps();
+                (is_asked || now != seen).then(|| (now, sources.load()))
             });
             if let Ok(Some((stamps, loaded))) = looked.await {
                 self.seen = stamps;
-                self.take(loaded);
+                self.take(loaded.map(|(_, certificates)| certificates));
             }
         }
     }
 
     /// Installs the loaded certificates, or logs why they are invalid.
     fn take(&self, loaded: Result<Certificates, LoadError>) {
-        let TlsFacts { acceptor, counts } = &self.facts;
+        let TlsFacts { acceptor, counts, .. } = &self.facts;
         match loaded {
             Ok(certificates) => {
                 for detail in certificates.facts().iter().filter_map(|facts| expiry_warning(facts, SystemTime::now())) {
                     warn!(detail, "tls_certificate_expires");
                 }
+                let number = certificates.facts().len();
                 acceptor.replace(Arc::new(certificates));
                 counts.done.fetch_add(1, Ordering::Relaxed);
                 counts.stale.store(false, Ordering::Relaxed);
-                info!(certificates = self.files.len(), "tls_certificates_read");
+                info!(certificates = number, "tls_certificates_read");
             }
             Err(error) => {
                 counts.failed.fetch_add(1, Ordering::Relaxed);

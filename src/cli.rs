@@ -16,7 +16,7 @@ use crate::cmd;
 use crate::config::{Config, Flags, SettingError};
 
 /// Exit code for an invalid command line or environment (`EX_USAGE` of sysexits.h). A restart does not help.
-const EX_USAGE: u8 = 64;
+pub const EX_USAGE: u8 = 64;
 
 /// A WebRTC signaling hub. Peers connect over WebSockets, join named networks, discover each other and exchange offers,
 /// answers and ICE candidates.

@@ -1,5 +1,6 @@
 //! The configuration: every setting is read and checked once, before anything binds.
 
+mod acme;
 #[cfg(test)]
 mod deployed;
 mod door;
@@ -23,12 +24,13 @@ use proto::limits::SEND_FLOOR_BYTES;
 use proto::{Discovery, HubId, PeerId, Redacted};
 use shard::Origins;
 
+pub use acme::AcmeSettings;
 pub use door::DoorSettings;
 pub use mesh::{Legacy, MeshDns, MeshSettings, RedisUrl, certificates};
 pub use parse::trimmed as token;
 pub use reader::SettingError;
 pub use settings::{Flags, ListenFlags};
-pub use tls::{PortNames, TlsSettings, expiry_warning};
+pub use tls::{CertificateSources, PortNames, TlsSettings, expiry_warning};
 
 use reader::{SettingsReader, Shown, Source};
 use settings::Setting;
@@ -193,8 +195,13 @@ impl Config {
         let nothing = || Ok(String::new());
 
         // All settings are read before any error returns, so that all errors are reported together.
-        let host = reader.text(&settings::HOST, || host("localhost"), host);
-        let port = reader.number(&settings::PORT, || settings::PORT.default_number());
+        let acme = AcmeSettings::names(reader);
+        let is_public = acme.as_ref().is_some_and(|names| !names.is_empty());
+        let host = reader.text(&settings::HOST, || if is_public { public() } else { host("localhost") }, host);
+        let port = reader.number(&settings::PORT, || default_port(is_public));
+        if let Some((text, _)) = host.as_ref().filter(|_| is_public) {
+            reader.show_as(&settings::HOST, text.clone());
+        }
         let admin_port = reader.number(&settings::ADMIN_PORT, || port.unwrap_or_default());
         let admin_token = reader.text(&settings::ADMIN_TOKEN, || Ok(None), |text| parse::token(text).map(Some));
         let shards = reader.number(&settings::SHARDS, available_cores);
@@ -226,7 +233,7 @@ impl Config {
             reader.text(&settings::HUB_MESH_NAMESPACE, || Ok("pigeonhub-mesh".to_owned()), parse::namespace);
         let bootstrap_hubs = reader.text(&settings::BOOTSTRAP_HUBS, || Ok(Vec::new()), parse::hubs);
         let mesh = MeshSettings::read(reader, port);
-        let tls = TlsSettings::read(reader);
+        let tls = TlsSettings::read(reader, acme);
         let door = DoorSettings::read(reader);
         let log_format = reader.text(&settings::LOG_FORMAT, || Ok(LogFormat::Auto), parse::log_format);
         let log_filter =
@@ -383,12 +390,19 @@ impl Config {
         let mut warnings = self.ignored.clone();
         warnings.extend(self.mesh_warnings(&|setting| self.is_said(setting)));
         match &self.tls {
-            Some(tls) => warnings.extend(tls.warnings(SystemTime::now())),
+            Some(tls) => warnings.extend(tls.warnings(SystemTime::now(), self.port)),
             None => {
                 let idle = [&settings::TLS_PORTS, &settings::TLS_TICKET_KEY];
                 for setting in idle.into_iter().filter(|setting| self.is_said(setting)) {
                     warnings.push(format!("{} without effect: TLS_CERT and TLS_KEY are unset", setting.name));
                 }
+            }
+        }
+        if self.tls.as_ref().is_none_or(|tls| tls.acme.is_none()) {
+            let idle =
+                [&settings::TLS_ACME_DIR, &settings::TLS_ACME_URL, &settings::TLS_ACME_CA, &settings::TLS_ACME_EMAIL];
+            for setting in idle.into_iter().filter(|setting| self.is_said(setting)) {
+                warnings.push(format!("{} without effect: TLS_ACME is unset", setting.name));
             }
         }
         warnings.extend(self.door.warnings());
@@ -429,6 +443,17 @@ pub(crate) fn variables_without_a_flag() -> impl Iterator<Item = (&'static str, 
     settings::ALL.iter().filter(|setting| setting.flag().is_none()).map(|setting| (setting.name, setting.help))
 }
 
+/// The default of PORT. A hub that orders certificates is reached at the port of https.
+fn default_port(is_public: bool) -> u64 {
+    if is_public { 443 } else { settings::PORT.default_number() }
+}
+
+/// Every address: the default of HOST for a hub that orders certificates.
+fn public() -> Result<(String, Vec<IpAddr>), String> {
+    let has_ipv6 = std::net::UdpSocket::bind("[::]:0").is_ok();
+    host(if has_ipv6 { "::" } else { "0.0.0.0" })
+}
+
 fn host(text: &str) -> Result<(String, Vec<IpAddr>), String> {
     Ok((text.to_owned(), parse::host(text)?))
 }
@@ -460,15 +485,17 @@ pub fn place(
     env: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<(String, u16, bool), Vec<SettingError>> {
     let mut reader = SettingsReader::new(&flags.0, env);
+    let is_public = reader.text(&settings::TLS_ACME, || Ok(false), |_| Ok(true)) == Some(true);
     let host = reader.text(&settings::HOST, || host("localhost"), host);
-    let port = reader.number(&settings::PORT, || settings::PORT.default_number());
+    let port = reader.number(&settings::PORT, || default_port(is_public));
     let peers = port;
     let port = reader.number(&settings::ADMIN_PORT, || port.unwrap_or_default());
     let is_admin = port != peers;
     let port = port.and_then(|port| u16::try_from(port).ok());
     let has_certificate = reader.text(&settings::TLS_CERT, || Ok(false), |_| Ok(true)) == Some(true);
     let tls = reader.text(&settings::TLS_PORTS, || tls::ports("PORT"), tls::ports);
-    let speaks_tls = has_certificate && tls.is_some_and(|tls| if is_admin { tls.admin } else { tls.peers });
+    let speaks_tls =
+        (has_certificate || is_public) && tls.is_some_and(|tls| if is_admin { tls.admin } else { tls.peers });
     let of_services = std::mem::take(&mut reader.of_services);
     reader.refusals.extend(of_services.into_iter().map(|(setting, problem)| SettingError::new(setting, problem)));
     match (host, port) {

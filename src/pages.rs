@@ -259,6 +259,9 @@ impl Site {
         if let Some(stuck) = self.stuck() {
             return plain(StatusCode::SERVICE_UNAVAILABLE, &stuck);
         }
+        if let Some(why) = self.facts.tls.as_ref().and_then(TlsFacts::lacks_certificate) {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, &why);
+        }
         if !self.config.ready_when_full && self.fullness.look(self.facts.connections()) {
             return plain(StatusCode::SERVICE_UNAVAILABLE, FULL);
         }

@@ -19,7 +19,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::certificates::Reloader;
-use crate::config::Config;
+use crate::cli::EX_USAGE;
+use crate::config::{AcmeSettings, Config};
 use crate::files::Files;
 use crate::hub::{self, Failed, Hub};
 use crate::lifecycle::{Lifecycle, Stage};
@@ -48,6 +49,11 @@ pub fn run(config: Config) -> ExitCode {
     let files = Files::divide(&config, max_files);
     for warning in config.warnings().into_iter().chain(files.warning(&config, max_files)) {
         warn!(detail = %warning, "config_warning");
+    }
+    let acme = config.tls.as_ref().and_then(|tls| tls.acme.as_ref());
+    if let Some(Err(error)) = acme.map(AcmeSettings::prepare) {
+        log.say(&error.to_string());
+        return ExitCode::from(EX_USAGE);
     }
     let bound = bind(&log, &config.listen, config.shards, "PORT (--port)").and_then(|listeners| {
         let port = config.mesh.port.filter(|_| config.is_hub);
@@ -104,7 +110,10 @@ fn bind(log: &Log, addresses: &[SocketAddr], shards: u16, port: &str) -> Option<
         let what_to_do = if error.kind() == ErrorKind::AddrNotAvailable {
             "set HOST (--host) to an address of this machine".to_owned()
         } else if error.kind() == ErrorKind::PermissionDenied {
-            format!("ports below 1024 need a privilege, so set {port} to 1024 or above")
+            format!(
+                "ports below 1024 need a privilege: run `setcap cap_net_bind_service=+ep` on the program, or set {port} to 1024 or \
+                 above"
+            )
         } else {
             format!("set another {port} or HOST (--host), or stop the program that listens there")
         };
@@ -158,7 +167,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     let turned_mesh = Arc::new(turned(mesh_thread));
     let (mesh, links) = linking::prepare(&config, clock, keys, ports, files.dials, turned_mesh, publish_mesh);
     let networks = Arc::<NetworkList>::default();
-    let reloader = config.tls.as_ref().map(Reloader::new).transpose().map_err(std::io::Error::other)?;
+    let (reloader, acme) = config.tls.as_ref().map(Reloader::new).transpose()?.unzip();
     let tls_ports = config.tls.as_ref().map(|tls| ports.of(tls.ports)).unwrap_or_default();
     let facts = HubFacts {
         started: Instant::now(),
@@ -270,10 +279,17 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             _ => std::future::pending().await,
         }
     };
+    let order = async {
+        match acme.flatten() {
+            Some(acme) => acme.run().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         ended = hub.run(config.drain, stops, || lifecycle.advance(Stage::Draining)) => Ok(ended),
         () = signals => Ok(Ok(())),
         () = reload => Ok(Ok(())),
+        () = order => Ok(Ok(())),
         () = watch(&watchdog, turned(main_thread)) => Ok(Ok(())),
     }
 }

@@ -24,6 +24,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use proto::{BugSite, CloseReason, ErrorCode, MessageKind, Outcome, ResumeOutcome, RouterStats, TurnLengths};
 use shard::{HandshakeFailure, ShardReading};
 
+use crate::acme::AcmeView;
 use ::mesh::MeshReading;
 use catalog::{Metric, MetricType};
 
@@ -82,6 +83,8 @@ pub struct TlsScrape {
     pub reloads: (u64, u64),
     /// Whether the latest files are invalid.
     pub stale: bool,
+    /// The state of the hub's own orders; `None` without TLS_ACME.
+    pub acme: Option<AcmeView>,
 }
 
 impl Default for Telemetry {
@@ -189,6 +192,11 @@ fn publish(scrape: &Scrape) {
     count(&catalog::TLS_RELOADS, vec![label("outcome", "taken")], tls.reloads.0);
     count(&catalog::TLS_RELOADS, vec![label("outcome", "refused")], tls.reloads.1);
     gauge(&catalog::TLS_STALE, vec![], f64::from(u8::from(tls.stale)));
+    let acme = tls.acme.clone().unwrap_or_default();
+    count(&catalog::ACME_ORDERS, vec![label("outcome", "issued")], acme.issued);
+    count(&catalog::ACME_ORDERS, vec![label("outcome", "failed")], acme.failed);
+    gauge(&catalog::ACME_FAILING, vec![], acme.failing as f64);
+    gauge(&catalog::ACME_MISSING, vec![], acme.missing as f64);
     for reason in CloseReason::ALL {
         count(&catalog::CLOSES, vec![label("reason", reason.label())], sum(&|r| r.io.closes[reason as usize]));
     }

@@ -126,6 +126,11 @@ impl<'a> SettingsReader<'a> {
         self.settle(setting, &said, judged, value)
     }
 
+    /// A variable that is no setting, unless it is empty or not UTF-8.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        (self.env)(name)?.into_string().ok().filter(|value| !value.is_empty())
+    }
+
     /// Whether a valid value was given for a setting that has been read.
     pub(super) fn is_set(&self, setting: &Setting) -> bool {
         self.shown.iter().any(|shown| shown.name == setting.name && shown.source != Source::Default)

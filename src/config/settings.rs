@@ -230,6 +230,52 @@ pub(crate) static TLS_TICKET_KEY: Setting = Setting {
         only their own",
 };
 
+pub(crate) static TLS_ACME: Setting = Setting {
+    name: "TLS_ACME",
+    value: "NAMES",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: TLS,
+    help: "Host names of the hub, separated by commas: it orders a certificate for each from an ACME authority (TLS-ALPN-01), renews \
+           it, and accepts the authority's terms. The default of PORT is then 443, and of HOST every address",
+};
+
+pub(crate) static TLS_ACME_DIR: Setting = Setting {
+    name: "TLS_ACME_DIR",
+    value: "DIR",
+    default: Preset::Found("acme in $STATE_DIRECTORY or ~/.local/state/peerpigeon"),
+    kind: Kind::Text,
+    heading: TLS,
+    help: "Directory of the account and the certificates of TLS_ACME; it must be kept over restarts",
+};
+
+pub(crate) static TLS_ACME_URL: Setting = Setting {
+    name: "TLS_ACME_URL",
+    value: "URL",
+    default: Preset::Text("https://acme-v02.api.letsencrypt.org/directory"),
+    kind: Kind::Text,
+    heading: TLS,
+    help: "Directory URL of the ACME authority",
+};
+
+pub(crate) static TLS_ACME_CA: Setting = Setting {
+    name: "TLS_ACME_CA",
+    value: "FILE",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: TLS,
+    help: "File with additional CA certificates (PEM) for connections to the ACME authority",
+};
+
+pub(crate) static TLS_ACME_EMAIL: Setting = Setting {
+    name: "TLS_ACME_EMAIL",
+    value: "ADDRESS",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: TLS,
+    help: "E-mail address for messages of the ACME authority",
+};
+
 pub(crate) static MAX_CONNECTIONS: Setting = Setting {
     name: "MAX_CONNECTIONS",
     value: "COUNT",
@@ -581,7 +627,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 53] = [
+pub(crate) static ALL: [&Setting; 58] = [
     &HOST,
     &PORT,
     &ADMIN_PORT,
@@ -598,6 +644,11 @@ pub(crate) static ALL: [&Setting; 53] = [
     &TLS_KEY,
     &TLS_PORTS,
     &TLS_TICKET_KEY,
+    &TLS_ACME,
+    &TLS_ACME_DIR,
+    &TLS_ACME_URL,
+    &TLS_ACME_CA,
+    &TLS_ACME_EMAIL,
     &MAX_CONNECTIONS,
     &MAX_CONNECTIONS_PER_ADDRESS,
     &MAX_UNFINISHED_PER_ADDRESS,
@@ -706,7 +757,7 @@ pub struct Flags {
 pub struct ListenFlags(pub(super) Flags);
 
 /// Each setting with its help text for tools.
-static PLACE: [(&Setting, &str); 5] = [
+static PLACE: [(&Setting, &str); 6] = [
     (&HOST, "Address or host name that the hub listens on"),
     (&PORT, "Port that the hub listens on"),
     (
@@ -715,6 +766,7 @@ static PLACE: [(&Setting, &str); 5] = [
         hub drains",
     ),
     (&TLS_CERT, "Certificate files of the hub, if it speaks TLS"),
+    (&TLS_ACME, "Host names of the hub, if it orders its certificates"),
     (&TLS_PORTS, "Ports that speak TLS"),
 ];
 

@@ -81,6 +81,12 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
         &["0123456789abcdef0123456789abcdef"],
         &["0123456789abcdef", "two words, and long enough for a secret", "<set>"],
     ),
+    // With names, a directory is needed: they are judged in `config/acme.rs`.
+    ("TLS_ACME", &[","], &["https://hub.example.com", "*.example.com", "10.0.0.1"]),
+    ("TLS_ACME_DIR", &["/var/lib/peerpigeon", "acme"], &[]),
+    ("TLS_ACME_URL", &["https://ca.example:9000/acme/directory"], &["http://ca.example/dir", "ca.example", "https://"]),
+    ("TLS_ACME_CA", &["src/config/mesh/certificate.pem"], &["/no/such/file", "Cargo.toml", "src"]),
+    ("TLS_ACME_EMAIL", &["ops@example.com", "mailto:a.b@c.example"], &["ops", "a@b@c", "a b@c.example", "@c.example"]),
     ("MAX_CONNECTIONS", &["1", "10000000"], &["0", "10000001", "many", "-5"]),
     ("MAX_CONNECTIONS_PER_ADDRESS", &["0", "1", "10000000"], &["10000001", "many", "-5"]),
     ("MAX_UNFINISHED_PER_ADDRESS", &["0", "1", "10000000"], &["10000001", "many", "-5"]),

@@ -1,12 +1,13 @@
 //! The TLS settings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use proto::limits::MAX_TLS_PAIRS;
 use tls::{Certificates, FileRole, FileStamps, LoadError, PairFiles};
 
+use super::acme::AcmeSettings;
 use super::parse::entries;
 use super::quoted::quoted;
 use super::reader::{SettingError, SettingsReader};
@@ -21,7 +22,9 @@ const SOON_DAYS: f64 = 14.0;
 pub struct TlsSettings {
     /// Paths of the certificates and keys.
     pub files: Vec<PairFiles>,
-    /// The certificates and keys in these files.
+    /// The settings of certificates that the hub orders; `None` without TLS_ACME.
+    pub acme: Option<AcmeSettings>,
+    /// The certificates and keys in these files, and the ordered ones that exist.
     pub certificates: Arc<Certificates>,
     /// The state of the files when they were read.
     pub stamps: FileStamps,
@@ -44,13 +47,14 @@ pub struct PortNames {
 
 impl TlsSettings {
     /// `Some(None)` without TLS; `None` if a setting is invalid.
-    pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<Option<Self>> {
+    pub(super) fn read(reader: &mut SettingsReader<'_>, names: Option<Vec<String>>) -> Option<Option<Self>> {
         let certificates = reader.text(&settings::TLS_CERT, || Ok(Vec::new()), files);
         let keys = reader.text(&settings::TLS_KEY, || Ok(Vec::new()), files);
         let ports = reader.text(&settings::TLS_PORTS, || Ok(PortNames { peers: true, ..PortNames::default() }), ports);
         let ticket_key = reader.text(&settings::TLS_TICKET_KEY, || Ok(None), |text| ticket_key(text).map(Some));
-        let (certificates, keys, ports, ticket_key) = (certificates?, keys?, ports?, ticket_key?);
-        if certificates.is_empty() && keys.is_empty() {
+        let acme = AcmeSettings::read(reader, names);
+        let (certificates, keys, ports, ticket_key, acme) = (certificates?, keys?, ports?, ticket_key?, acme?);
+        if certificates.is_empty() && keys.is_empty() && acme.is_none() {
             return Some(None);
         }
         if certificates.len() != keys.len() {
@@ -60,11 +64,11 @@ impl TlsSettings {
         }
         let files: Vec<_> =
             certificates.into_iter().zip(keys).map(|(certificate, key)| PairFiles { certificate, key }).collect();
-        // Stamped before reading, so that a change during the read is found by the next check.
-        let stamps = FileStamps::of(&files);
-        match Certificates::load(&files) {
-            Ok(certificates) => {
-                Some(Some(Self { files, certificates: Arc::new(certificates), stamps, ports, ticket_key }))
+        let sources = CertificateSources { files, ordered: acme.as_ref().map(AcmeSettings::pairs).unwrap_or_default() };
+        match sources.load() {
+            Ok((stamps, certificates)) => {
+                let CertificateSources { files, .. } = sources;
+                Some(Some(Self { files, acme, certificates: Arc::new(certificates), stamps, ports, ticket_key }))
             }
             Err(error) => {
                 reader.refusals.push(refusal(&error));
@@ -73,9 +77,59 @@ impl TlsSettings {
         }
     }
 
+    /// The files of all certificates.
+    pub fn sources(&self) -> CertificateSources {
+        let ordered = self.acme.as_ref().map(AcmeSettings::pairs).unwrap_or_default();
+        CertificateSources { files: self.files.clone(), ordered }
+    }
+
     /// Warnings for the operator at the start.
-    pub(super) fn warnings(&self, now: SystemTime) -> Vec<String> {
-        self.certificates.facts().iter().filter_map(|facts| expiry_warning(facts, now)).collect()
+    pub(super) fn warnings(&self, now: SystemTime, port: u16) -> Vec<String> {
+        // Ordered certificates are renewed in time, and a metric shows if not.
+        let is_ordered = |file: &Path| self.acme.as_ref().is_some_and(|acme| acme.owns(file));
+        let own = self.certificates.facts().iter().filter(|facts| !is_ordered(&facts.file));
+        let mut warnings: Vec<_> = own.filter_map(|facts| expiry_warning(facts, now)).collect();
+        if self.acme.is_some() && port != 443 {
+            warnings.push(format!(
+                "TLS_ACME: the authority connects to port 443 of each name, and PORT is {port}: forward port 443 to it"
+            ));
+        }
+        if self.acme.is_some() && !self.ports.peers {
+            warnings.push(
+                "TLS_ACME: PORT does not speak TLS, so the authority cannot verify a name there: add it to TLS_PORTS"
+                    .into(),
+            );
+        }
+        warnings
+    }
+}
+
+/// The files of a hub's certificates.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertificateSources {
+    /// Files that must be valid: TLS_CERT and TLS_KEY.
+    files: Vec<PairFiles>,
+    /// Files that the hub orders by itself. They may be missing or invalid.
+    ordered: Vec<PairFiles>,
+}
+
+impl CertificateSources {
+    /// The current state of the files.
+    pub fn stamps(&self) -> FileStamps {
+        FileStamps::of(&[&self.files[..], &self.ordered].concat())
+    }
+
+    /// Loads the certificates, with the state of their files before that.
+    ///
+    /// # Errors
+    ///
+    /// The first invalid file of TLS_CERT or TLS_KEY.
+    pub fn load(&self) -> Result<(FileStamps, Certificates), LoadError> {
+        // Stamped before reading, so that a change during the read is found by the next check.
+        let stamps = self.stamps();
+        let is_valid = |pair: &&PairFiles| Certificates::load(std::slice::from_ref(*pair)).is_ok();
+        let ordered: Vec<_> = self.ordered.iter().filter(is_valid).cloned().collect();
+        Ok((stamps, Certificates::load(&[&self.files[..], &ordered].concat())?))
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use shard::ShardReading;
 
 use super::{HubFacts, body, clock, mesh};
+use crate::acme::AcmeFacts;
 use crate::config::Config;
 use crate::lifecycle::{Fullness, Stage};
 use crate::telemetry::{self, Scrape, Telemetry, TlsScrape};
@@ -204,7 +205,8 @@ impl Renderer {
         let (certificates, now) = (tls.certificates(), SystemTime::now());
         let days = |facts: &::tls::CertificateFacts| facts.seconds_left(now) / 86_400.0;
         let days_left = certificates.facts().iter().map(|facts| (facts.file.display().to_string(), days(facts)));
-        TlsScrape { days_left: days_left.collect(), reloads: tls.reloads(), stale: tls.is_stale() }
+        let acme = tls.acme().map(AcmeFacts::view);
+        TlsScrape { days_left: days_left.collect(), reloads: tls.reloads(), stale: tls.is_stale(), acme }
     }
 
     fn mesh(&self) -> Arc<MeshReading> {

@@ -93,6 +93,12 @@ catalog! {
         "Reloads of the certificate files, after a change or on SIGHUP, by result: taken or refused."
     TLS_STALE "peerpigeon_tls_certificates_stale" Gauge []
         "1 while changed certificate files are invalid, so the previous certificates are served."
+    ACME_ORDERS "peerpigeon_acme_orders_total" Counter ["outcome"]
+        "Orders of certificates (TLS_ACME): issued or failed."
+    ACME_FAILING "peerpigeon_acme_names_failing" Gauge []
+        "Names of TLS_ACME whose latest order failed. Their previous certificates, if any, stay in use."
+    ACME_MISSING "peerpigeon_acme_names_missing" Gauge []
+        "Names of TLS_ACME without a valid certificate."
     CLOSES "peerpigeon_closes_total" Counter ["reason"]
         "WebSockets closed."
     TAKEOVERS "peerpigeon_takeovers_total" Counter ["outcome"]

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 #![allow(missing_docs, unreachable_pub, reason = "tests")]
 
+mod acme;
 mod admin;
 mod alive;
 mod client;

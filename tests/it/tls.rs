@@ -18,7 +18,7 @@ use crate::mesh::eventually;
 use crate::wire::{Authority, Certificate, client_config, common, lay, over_tls};
 use crate::{alive, door, ends, limits, signaling, stop};
 
-type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
 fn secure(certificate: &Certificate, more: &[(&str, &str)]) -> Hub {
     let files: [(&str, &str); 2] = [("TLS_CERT", &certificate.certificate), ("TLS_KEY", &certificate.key)];
@@ -33,7 +33,7 @@ fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> TlsStream {
 }
 
 /// The answer to a request after which the connection closes.
-fn ask(address: SocketAddr, config: &Arc<ClientConfig>, request: &str) -> String {
+pub fn ask(address: SocketAddr, config: &Arc<ClientConfig>, request: &str) -> String {
     let mut stream = connect(address, config);
     stream.write_all(request.as_bytes()).expect("written");
     let mut answer = String::new();
@@ -261,7 +261,7 @@ fn websocket(address: SocketAddr, config: &Arc<ClientConfig>, n: u32) -> (TlsStr
     (stream, heard)
 }
 
-fn read_until(stream: &mut TlsStream, heard: &mut Vec<u8>, word: &[u8]) {
+pub fn read_until(stream: &mut TlsStream, heard: &mut Vec<u8>, word: &[u8]) {
     while !heard.windows(word.len()).any(|window| window == word) {
         let mut more = [0; 4096];
         let read = stream.read(&mut more).unwrap();

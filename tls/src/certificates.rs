@@ -16,7 +16,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, Resol
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 use tokio::sync::watch;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 use crate::connection::Connection;
 use crate::tickets::SharedTickets;
@@ -80,8 +80,21 @@ pub struct CertificateFacts {
     pub file: PathBuf,
     /// The host names in the certificate.
     pub names: Vec<String>,
+    /// Start of its validity.
+    pub not_before: SystemTime,
     /// Time of its expiry.
     pub not_after: SystemTime,
+    /// Its id at the certificate authority (RFC 9773), if it names the authority's key.
+    pub id: Option<CertificateId>,
+}
+
+/// The id of a certificate at its authority, which says when to renew it (RFC 9773).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertificateId {
+    /// The identifier of the authority's key.
+    pub authority_key: Vec<u8>,
+    /// The serial number as encoded in the certificate.
+    pub serial: Vec<u8>,
 }
 
 impl CertificateFacts {
@@ -216,9 +229,14 @@ fn facts(file: &Path, certificate: &CertificateDer<'_>) -> Result<CertificateFac
             }
         }
     }
-    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
-    let not_after = UNIX_EPOCH + Duration::from_secs(seconds);
-    Ok(CertificateFacts { file: file.to_owned(), names, not_after })
+    let time = |at: ASN1Time| UNIX_EPOCH + Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or_default());
+    let (not_before, not_after) = (time(parsed.validity().not_before), time(parsed.validity().not_after));
+    let authority_key = parsed.iter_extensions().find_map(|extension| {
+        let ParsedExtension::AuthorityKeyIdentifier(found) = extension.parsed_extension() else { return None };
+        Some(found.key_identifier.as_ref()?.0.to_vec())
+    });
+    let id = authority_key.map(|authority_key| CertificateId { authority_key, serial: parsed.raw_serial().to_vec() });
+    Ok(CertificateFacts { file: file.to_owned(), names, not_before, not_after, id })
 }
 
 /// Creates the TLS connections of all shards of a hub. Clones share certificates and tickets.
@@ -242,7 +260,8 @@ impl Acceptor {
     ///
     /// If the system provides no random bytes.
     pub fn new(certificates: Arc<Certificates>, ticket_secret: Option<&[u8]>) -> io::Result<Self> {
-        let current = Arc::new(Current(watch::Sender::new(certificates)));
+        let challenges = watch::Sender::new(HashMap::new());
+        let current = Arc::new(Current { certificates: watch::Sender::new(certificates), challenges, stand_in: None });
         let tickets: Arc<dyn ProducesTickets> = match ticket_secret {
             Some(secret) => Arc::new(SharedTickets::new(secret)),
             None => aws_lc_rs::Ticketer::new().map_err(io::Error::other)?,
@@ -252,7 +271,7 @@ impl Acceptor {
             .map_err(io::Error::other)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP.to_vec()];
         // Tickets contain the sessions, so the hub stores nothing for clients that do not return.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = tickets;
@@ -272,20 +291,78 @@ impl Acceptor {
 
     /// The certificates of new connections.
     pub fn certificates(&self) -> Arc<Certificates> {
-        Arc::clone(&self.current.0.borrow())
+        Arc::clone(&self.current.certificates.borrow())
     }
 
     /// Replaces the certificates for new connections. Existing connections and tickets stay valid.
     pub fn replace(&self, certificates: Arc<Certificates>) {
-        self.current.0.send_replace(certificates);
+        self.current.certificates.send_replace(certificates);
+    }
+
+    /// An acceptor that also answers the challenges of certificate authorities (TLS-ALPN-01, RFC 8737). Before there is
+    /// any certificate, clients get `stand_in`, which they refuse unless they do not verify certificates, such as probes.
+    pub fn with_challenges(self, stand_in: Arc<OwnKey>) -> Self {
+        let mut config = ServerConfig::clone(&self.config);
+        // HTTP comes first, so only clients that offer nothing else get the challenge's protocol.
+        config.alpn_protocols = vec![HTTP.to_vec(), CHALLENGE.to_vec()];
+        let current = Arc::new(Current {
+            certificates: watch::Sender::new(self.certificates()),
+            challenges: watch::Sender::new(HashMap::new()),
+            stand_in: Some(stand_in),
+        });
+        config.cert_resolver = Arc::clone(&current) as Arc<dyn ResolvesServerCert>;
+        Self { config: Arc::new(config), current }
+    }
+
+    /// Shows this certificate to the authority that verifies `name`, until [`Self::end_challenge`].
+    pub fn begin_challenge(&self, name: &str, answer: Arc<OwnKey>) {
+        self.current.challenges.send_modify(|challenges| _ = challenges.insert(name.to_owned(), answer));
+    }
+
+    /// Ends the challenge for `name`.
+    pub fn end_challenge(&self, name: &str) {
+        self.current.challenges.send_modify(|challenges| _ = challenges.remove(name));
     }
 }
 
+/// A self-signed certificate with its key.
 #[derive(Debug)]
-struct Current(watch::Sender<Arc<Certificates>>);
+pub struct OwnKey(Arc<CertifiedKey>);
+
+impl OwnKey {
+    /// A certificate in DER, and its key in PKCS #8, which must match.
+    ///
+    /// # Errors
+    ///
+    /// If the key is invalid.
+    pub fn new(certificate: Vec<u8>, key: Vec<u8>) -> io::Result<Self> {
+        let key = PrivateKeyDer::Pkcs8(key.into());
+        let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).map_err(io::Error::other)?;
+        // Not `from_der`, which refuses the critical extension of a challenge.
+        Ok(Self(Arc::new(CertifiedKey::new(vec![certificate.into()], key))))
+    }
+}
+
+const HTTP: &[u8] = b"http/1.1";
+
+/// The protocol in which a certificate authority verifies a name.
+pub(crate) const CHALLENGE: &[u8] = b"acme-tls/1";
+
+#[derive(Debug)]
+struct Current {
+    certificates: watch::Sender<Arc<Certificates>>,
+    /// The answers to challenges, by name.
+    challenges: watch::Sender<HashMap<String, Arc<OwnKey>>>,
+    stand_in: Option<Arc<OwnKey>>,
+}
 
 impl ResolvesServerCert for Current {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.borrow().choose(hello.server_name())
+        if hello.alpn().is_some_and(|mut offered| offered.next() == Some(CHALLENGE) && offered.next().is_none()) {
+            let name = hello.server_name()?.to_ascii_lowercase();
+            return self.challenges.borrow().get(&name).map(|answer| Arc::clone(&answer.0));
+        }
+        let found = self.certificates.borrow().choose(hello.server_name());
+        found.or_else(|| self.stand_in.as_ref().map(|stand_in| Arc::clone(&stand_in.0)))
     }
 }

@@ -11,6 +11,8 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{AlertDescription, Error, HandshakeKind, InvalidMessage, ServerConfig};
 
+use crate::certificates::CHALLENGE;
+
 thread_local! {
     /// Receives and decrypts records. All connections of a thread share this buffer.
     static INCOMING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -126,6 +128,11 @@ impl Connection {
     /// Whether a ticket resumed an earlier session.
     pub fn is_resumed(&self) -> bool {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// Whether a certificate authority has verified a name with this connection. It carries no data.
+    pub fn is_challenge(&self) -> bool {
+        self.tls.alpn_protocol() == Some(CHALLENGE)
     }
 
     /// Whether ciphertext is pending for the socket.

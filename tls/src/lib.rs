@@ -15,6 +15,8 @@ mod stream;
 mod tests;
 mod tickets;
 
-pub use certificates::{Acceptor, CertificateFacts, Certificates, FileRole, FileStamps, LoadError, PairFiles};
+pub use certificates::{
+    Acceptor, CertificateFacts, CertificateId, Certificates, FileRole, FileStamps, LoadError, OwnKey, PairFiles,
+};
 pub use connection::{Connection, Fault, Received};
 pub use stream::{Handshake, Stream};

@@ -7,13 +7,15 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use proto::limits::{READ_BUFFER_BYTES, TLS_RECORD_BYTES, TLS_WRITE_BYTES};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    AlertDescription, ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, SupportedProtocolVersion,
+    AlertDescription, ClientConfig, ClientConnection, DigitallySignedStruct, ProtocolVersion, RootCertStore,
+    SignatureScheme, SupportedProtocolVersion,
 };
 
-use crate::{Acceptor, Certificates, Connection, Fault, FileRole, FileStamps, PairFiles, Received};
+use crate::{Acceptor, Certificates, Connection, Fault, FileRole, FileStamps, OwnKey, PairFiles, Received};
 
 /// Files that are deleted at the end of a test.
 struct Files(PathBuf);
@@ -528,6 +530,85 @@ fn replacing_certificates_keeps_connections_and_tickets() {
         let mut after = Pair::new(&acceptor, &stranger, "localhost", usize::MAX);
         after.shake_hands();
         assert_ne!(after.client.peer_certificates().unwrap()[0].to_vec(), shown);
+    }
+}
+
+#[test]
+fn challenges_are_answered_only_to_those_who_ask_for_them() {
+    let files = Files::new("challenge");
+    let pairs = [files.pair("a", &["a.example"])];
+    let self_signed = |name: &str| {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let own = OwnKey::new(made.cert.der().to_vec(), made.signing_key.serialize_der()).unwrap();
+        (made.cert.der().to_vec(), Arc::new(own))
+    };
+    let (stand_in, answer) = (self_signed("none.invalid"), self_signed("a.example"));
+    // The certificates that a client of this name sees, and whether the connection is a challenge.
+    let shown = |acceptor: &Acceptor, name: &str, protocols: &[&str]| {
+        let mut config = client_config(&pairs, &BOTH);
+        config.dangerous().set_certificate_verifier(Arc::new(Anyone));
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let mut pair = Pair::new(acceptor, &Arc::new(config), name, usize::MAX);
+        while pair.client.is_handshaking() || pair.server.is_handshaking() {
+            pair.carry().ok()?;
+        }
+        Some((pair.client.peer_certificates().unwrap()[0].to_vec(), pair.server.is_challenge()))
+    };
+    let plain = acceptor(&pairs);
+    let served = plain.certificates().choose_der("a.example");
+    let hub = plain.clone().with_challenges(Arc::clone(&stand_in.1));
+    let is_served = Some((served, false));
+    assert_eq!(shown(&hub, "a.example", &["http/1.1"]), is_served);
+    assert_eq!(shown(&hub, "a.example", &["acme-tls/1"]), None, "no challenge");
+    hub.begin_challenge("a.example", Arc::clone(&answer.1));
+    assert_eq!(shown(&hub, "A.example", &["acme-tls/1"]), Some((answer.0, true)));
+    assert_eq!(shown(&hub, "b.example", &["acme-tls/1"]), None);
+    assert_eq!(shown(&hub, "a.example", &["http/1.1", "acme-tls/1"]), is_served);
+    assert_eq!(shown(&hub, "a.example", &[]), is_served);
+    hub.end_challenge("a.example");
+    assert_eq!(shown(&hub, "a.example", &["acme-tls/1"]), None);
+    assert_eq!(shown(&plain, "a.example", &["acme-tls/1"]), None, "without TLS_ACME");
+    let empty = acceptor(&[]).with_challenges(stand_in.1);
+    assert_eq!(shown(&empty, "a.example", &["http/1.1"]), Some((stand_in.0, false)));
+    assert_eq!(shown(&acceptor(&[]), "a.example", &["http/1.1"]), None);
+}
+
+/// Takes every certificate.
+#[derive(Debug)]
+struct Anyone;
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

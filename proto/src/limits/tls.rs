@@ -37,7 +37,7 @@ pub const TLS_PENDING_BYTES: usize = 128 * 1024;
 /// MiB at worst. With requests of browsers it is 20 KiB each.
 pub const TLS_STREAM_READ_BYTES: usize = 16 * 1024;
 
-/// Maximum number of certificates of a hub (TLS_CERT). More are refused at start. Each costs a scan of its files at
+/// Maximum number of certificates in TLS_CERT, and of names in TLS_ACME. More are refused at start. Each costs a scan of its files at
 /// [`TLS_RELOAD_INTERVAL`].
 pub const MAX_TLS_PAIRS: usize = 64;
 
@@ -46,3 +46,24 @@ pub const MAX_TLS_FILE_BYTES: usize = 256 * 1024;
 
 /// Interval between two checks of the certificate files for changes.
 pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Pauses after failed orders of a certificate: the first one, and the longest one. Each is twice the one before it.
+///
+/// Five orders fail in the first hour. Let's Encrypt refuses further orders for a name after five failures in an hour.
+pub const ACME_PAUSES: [Duration; 2] = [Duration::from_secs(2 * 60), Duration::from_secs(4 * 3600)];
+
+/// Time limit for one request to an ACME authority. A request that takes longer has failed, and with it the order.
+pub const ACME_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time limit for an order of a certificate. An order that takes longer has failed.
+pub const ACME_ORDER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// Longest answer of an ACME authority, in bytes. A longer one fails the order. A chain is 4 to 8 KiB.
+pub const MAX_ACME_ANSWER_BYTES: usize = 256 * 1024;
+
+/// Longest time between two looks at whether a certificate must be renewed.
+pub const ACME_LOOK_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Shortest and longest time between two questions to an authority about when it wants a certificate renewed. Its own
+/// wish is respected within these bounds.
+pub const ACME_ASK_INTERVALS: [Duration; 2] = [Duration::from_secs(3600), Duration::from_secs(24 * 3600)];

@@ -89,6 +89,10 @@ impl Handshakes {
         let mut stream = Stream::new(tcp, Box::new(tls), Vec::new());
         let done = tokio::time::timeout_at(deadline, self.take_steps(&mut stream)).await;
         match done.unwrap_or_else(|_| Err(NoTls::new(HandshakeFailure::TlsTimeout, "it took too long"))) {
+            Ok(()) if stream.tls().is_challenge() => {
+                leave(stream.into_parts().0, &[]).await;
+                Err(NoTls::gone())
+            }
             Ok(()) => Ok(stream),
             Err(no) => {
                 // The client must read the alert, which has the reason, before the connection is reset.

@@ -1,0 +1,282 @@
+//! Orders certificates from an ACME authority (RFC 8555), and renews them in time.
+//!
+//! The authority verifies each name by a TLS connection (TLS-ALPN-01, RFC 8737), which the [`Acceptor`] answers. A
+//! certificate is stored with its chain and key in one file. The [`Reloader`](crate::certificates::Reloader) installs
+//! it, as it installs files of any other origin. While orders fail, the previous certificate stays in use.
+
+mod order;
+mod renewal;
+mod store;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use instant_acme::Account;
+use mesh::Tls;
+use proto::limits::{ACME_LOOK_INTERVAL, ACME_ORDER_TIMEOUT, TLS_RELOAD_INTERVAL};
+use tls::{Acceptor, OwnKey};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
+use tracing::{debug, info, warn};
+
+use crate::config::AcmeSettings;
+use order::{Failure, Http, Line};
+use renewal::Plan;
+
+/// Wake-ups between the parts that order and load certificates.
+#[derive(Clone, Debug, Default)]
+pub struct Wakes {
+    /// A new certificate has been stored.
+    pub stored: Arc<Notify>,
+    /// The operator has asked for a reload: orders that failed are repeated at once.
+    pub asked: Arc<Notify>,
+}
+
+/// The state of the orders, for metrics and probes. Clones share it.
+#[derive(Clone, Debug)]
+pub struct AcmeFacts(watch::Receiver<AcmeView>);
+
+impl AcmeFacts {
+    /// The current state.
+    pub fn view(&self) -> AcmeView {
+        self.0.borrow().clone()
+    }
+}
+
+/// The state of the orders.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct AcmeView {
+    /// Number of certificates that were issued.
+    pub issued: u64,
+    /// Number of orders that failed.
+    pub failed: u64,
+    /// Number of names whose latest order failed.
+    pub failing: usize,
+    /// Number of names without a valid certificate.
+    pub missing: usize,
+    /// The error of the latest order, if it failed.
+    pub problem: Option<String>,
+}
+
+/// Orders and renews the certificates of a hub.
+pub struct Acme {
+    settings: AcmeSettings,
+    acceptor: Acceptor,
+    http: Http,
+    /// Until it runs.
+    line: Option<Line>,
+    wakes: Wakes,
+    view: watch::Sender<AcmeView>,
+    names: Vec<Name>,
+    account: Option<Account>,
+}
+
+impl std::fmt::Debug for Acme {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Acme").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// A name with its certificate.
+#[derive(Debug)]
+struct Name {
+    name: String,
+    plan: Option<Plan>,
+    /// Number of orders in a row that failed.
+    failures: u32,
+    problem: Option<String>,
+    /// No order begins before this time.
+    not_before: Option<Instant>,
+}
+
+/// The outcome of an attempt that did not fail.
+enum Attempt {
+    /// The certificate has been renewed.
+    Issued,
+    /// Another hub is ordering in the same directory, or has just done so.
+    Elsewhere,
+}
+
+/// A certificate for the time before the first one is issued. Its name explains the error that clients report.
+///
+/// # Errors
+///
+/// If the system provides no random bytes for the key.
+pub fn stand_in() -> io::Result<Arc<OwnKey>> {
+    let made = order::self_signed("hub-without-certificate-yet.invalid", None).map_err(io::Error::other)?;
+    Ok(Arc::new(made))
+}
+
+impl Acme {
+    /// Begins with what is stored.
+    ///
+    /// # Errors
+    ///
+    /// If TLS cannot be set up.
+    pub fn new(settings: AcmeSettings, acceptor: Acceptor, wakes: Wakes) -> io::Result<Self> {
+        let (http, line) = Line::new(Tls::new(settings.roots.as_deref())?);
+        let name =
+            |name: &String| Name { name: name.clone(), plan: None, failures: 0, problem: None, not_before: None };
+        let names: Vec<_> = settings.names.iter().map(name).collect();
+        let view = AcmeView { missing: names.len(), ..AcmeView::default() };
+        Ok(Self {
+            settings,
+            acceptor,
+            http,
+            line: Some(line),
+            wakes,
+            view: watch::Sender::new(view),
+            names,
+            account: None,
+        })
+    }
+
+    /// The state, for metrics and probes.
+    pub fn facts(&self) -> AcmeFacts {
+        AcmeFacts(self.view.subscribe())
+    }
+
+    /// Orders each certificate when it is missing or due. Never ends.
+    pub async fn run(mut self) {
+        let Some(line) = self.line.take() else { return std::future::pending().await };
+        tokio::select! {
+            () = self.look_after_all() => {}
+            () = line.serve() => {}
+        }
+    }
+
+    async fn look_after_all(&mut self) {
+        loop {
+            let mut pause = ACME_LOOK_INTERVAL;
+            for at in 0..self.names.len() {
+                pause = pause.min(Box::pin(self.look_after(at)).await);
+            }
+            let asked = Arc::clone(&self.wakes.asked);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = asked.notified() => self.names.iter_mut().for_each(|name| name.not_before = None),
+            }
+        }
+    }
+
+    /// Orders the certificate of this name if it is due. Returns the time until the next look at it.
+    async fn look_after(&mut self, at: usize) -> Duration {
+        self.update_plan(at).await;
+        if self.is_due(at) && self.names[at].not_before.is_none_or(|time| time <= Instant::now()) {
+            let done = self.attempt(at).await;
+            self.finish(at, done);
+            self.update_plan(at).await;
+        }
+        let view = &self.names;
+        let missing = view.iter().filter(|name| name.plan.as_ref().is_none_or(|plan| plan.has_expired())).count();
+        let failing = view.iter().filter(|name| name.problem.is_some()).count();
+        let problem = view.iter().find_map(|name| name.problem.clone());
+        self.view.send_modify(|view| (view.missing, view.failing, view.problem) = (missing, failing, problem));
+        let name = &self.names[at];
+        let until_due = name.plan.as_ref().map_or(Duration::ZERO, Plan::until_due);
+        let until_allowed = name.not_before.map_or(Duration::ZERO, |time| time.duration_since(Instant::now()));
+        until_due.max(until_allowed).max(Duration::from_secs(1))
+    }
+
+    fn is_due(&self, at: usize) -> bool {
+        self.names[at].plan.as_ref().is_none_or(|plan| plan.until_due().is_zero())
+    }
+
+    /// Reads the stored certificate, and asks the authority from time to time when to renew it.
+    async fn update_plan(&mut self, at: usize) {
+        let name = self.names[at].name.clone();
+        let facts = store::load(&self.settings, &name).await;
+        let Some(facts) = facts else { return self.names[at].plan = None };
+        let plan = self.names[at].plan.take().filter(|plan| plan.is_for(&facts));
+        let mut plan = plan.unwrap_or_else(|| Plan::new(&facts, chance()));
+        if plan.wants_advice()
+            && let Some(id) = facts.id.as_ref()
+        {
+            let advice = match self.account().await {
+                Ok(account) => order::advice(&account, id).await,
+                Err(failure) => Err(failure),
+            };
+            match advice {
+                Ok((window, ask_after)) => plan.advise(window, ask_after, chance()),
+                // It is optional, and the plan without it is good.
+                Err(failure) => {
+                    debug!(name, error = %failure, "acme_no_advice");
+                    plan.ask_later();
+                }
+            }
+        }
+        self.names[at].plan = Some(plan);
+    }
+
+    async fn attempt(&mut self, at: usize) -> Result<Attempt, Failure> {
+        let name = self.names[at].name.clone();
+        let Some(lock) = store::lock(&self.settings).await? else { return Ok(Attempt::Elsewhere) };
+        // Another hub may have renewed the certificate before this one had the lock.
+        self.update_plan(at).await;
+        if !self.is_due(at) {
+            return Ok(Attempt::Elsewhere);
+        }
+        info!(name, "acme_order_begins");
+        let replaced = self.names[at].plan.as_ref().and_then(Plan::replaceable).cloned();
+        let ordered = timeout(ACME_ORDER_TIMEOUT, async {
+            let account = self.account().await?;
+            order::order(&account, &self.acceptor, &name, replaced.as_ref()).await
+        });
+        let ordered = ordered.await.unwrap_or_else(|_| Err(Failure::Late));
+        self.acceptor.end_challenge(&name);
+        if ordered.as_ref().is_err_and(Failure::is_of_the_account) {
+            // The authority has forgotten it. The next order creates one.
+            self.account = None;
+            store::forget_account(&self.settings).await;
+        }
+        store::save(&self.settings, &name, ordered?).await?;
+        drop(lock);
+        Ok(Attempt::Issued)
+    }
+
+    fn finish(&mut self, at: usize, done: Result<Attempt, Failure>) {
+        let name = &mut self.names[at];
+        match done {
+            Ok(Attempt::Issued) => {
+                info!(name = name.name, "acme_certificate_issued");
+                self.wakes.stored.notify_one();
+                self.view.send_modify(|view| view.issued += 1);
+                (name.failures, name.problem, name.not_before) = (0, None, None);
+            }
+            Ok(Attempt::Elsewhere) => {
+                (name.failures, name.problem) = (0, None);
+                name.not_before = Some(Instant::now() + TLS_RELOAD_INTERVAL);
+            }
+            Err(failure) => {
+                let pause = renewal::pause(name.failures, chance());
+                name.failures = name.failures.saturating_add(1);
+                name.not_before = Some(Instant::now() + pause);
+                let detail = failure.remedy(&name.name, &self.settings);
+                warn!(name = name.name, error = %failure, detail, again_in_secs = pause.as_secs(), "acme_order_failed");
+                name.problem = Some(format!("{}: {failure}", name.name));
+                self.view.send_modify(|view| view.failed += 1);
+            }
+        }
+    }
+
+    /// The account, which is created with the first order.
+    async fn account(&mut self) -> Result<Account, Failure> {
+        if let Some(account) = &self.account {
+            return Ok(account.clone());
+        }
+        let stored = store::account(&self.settings).await;
+        let (account, created) = order::account(&self.settings, self.http.clone(), stored).await?;
+        if let Some(created) = created {
+            store::save_account(&self.settings, &created).await?;
+        }
+        self.account = Some(account.clone());
+        Ok(account)
+    }
+}
+
+/// Any number.
+fn chance() -> u32 {
+    // Without a source of chance, times are not spread.
+    getrandom::u32().unwrap_or_default()
+}

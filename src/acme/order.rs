@@ -1,0 +1,269 @@
+//! The conversation with the authority.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{HOST, HeaderValue};
+use hyper::{Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use instant_acme::{
+    Account, AccountCredentials, AuthorizationStatus, BodyWrapper, BytesResponse, CertificateIdentifier, ChallengeType,
+    Error, HttpClient, Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+};
+use mesh::{ConnectError, Tls};
+use proto::limits::{ACME_ORDER_TIMEOUT, ACME_REQUEST_TIMEOUT, MAX_ACME_ANSWER_BYTES};
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, KeyPair};
+use tls::{Acceptor, CertificateId, OwnKey};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::AcmeSettings;
+
+/// A certificate chain and its key, in PEM format.
+pub(super) struct Issued {
+    pub(super) chain: String,
+    pub(super) key: String,
+}
+
+/// Why an order failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The authority could not verify the name. Its reason.
+    Unverified(String),
+    /// The authority refused a request, or could not be reached.
+    Authority(Error),
+    /// The order took too long.
+    Late,
+    /// The directory could not be read or written.
+    Store(io::Error),
+    /// A key or a request for a certificate could not be made.
+    Key(rcgen::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unverified(reason) => write!(f, "the authority cannot verify the name: {reason}"),
+            Self::Authority(Error::Other(error)) => write!(f, "the authority cannot be reached: {error}"),
+            Self::Authority(Error::Timeout(_)) | Self::Late => f.write_str("the authority took too long"),
+            Self::Authority(error) => write!(f, "the authority refuses: {error}"),
+            Self::Store(error) => write!(f, "the directory of certificates cannot be used: {error}"),
+            Self::Key(error) => write!(f, "a key cannot be made: {error}"),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Authority(error)
+    }
+}
+
+impl From<rcgen::Error> for Failure {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Key(error)
+    }
+}
+
+impl Failure {
+    /// Whether the authority does not know the account.
+    pub(super) fn is_of_the_account(&self) -> bool {
+        let Self::Authority(Error::Api(problem)) = self else { return false };
+        problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:accountDoesNotExist")
+    }
+
+    /// What the operator can do.
+    pub(super) fn remedy(&self, name: &str, settings: &AcmeSettings) -> String {
+        match self {
+            Self::Unverified(_) => format!(
+                "check that {name} is the address of this hub in the DNS, and that port 443 there leads to PORT of this hub, \
+                 without a proxy that ends TLS"
+            ),
+            Self::Authority(Error::Other(_)) => {
+                format!("check that this machine reaches {}, and TLS_ACME_CA if its CA is private", settings.url)
+            }
+            Self::Authority(_) | Self::Late => format!("the previous certificate of {name}, if any, stays in use"),
+            Self::Store(_) => "check TLS_ACME_DIR: space, permissions".to_owned(),
+            Self::Key(_) => "check that the system provides random bytes".to_owned(),
+        }
+    }
+}
+
+/// Opens the stored account, or creates one, whose key is to be stored.
+pub(super) async fn account(
+    settings: &AcmeSettings,
+    http: Http,
+    stored: Option<AccountCredentials>,
+) -> Result<(Account, Option<AccountCredentials>), Failure> {
+    let builder = Account::builder_with_http(Box::new(http));
+    if let Some(stored) = stored {
+        return Ok((builder.from_credentials(stored).await?, None));
+    }
+    let contact: Vec<&str> = settings.contact.iter().map(String::as_str).collect();
+    let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
+    let (account, credentials) = builder.create(&new, settings.url.to_string(), None).await?;
+    Ok((account, Some(credentials)))
+}
+
+/// When the authority wants this certificate renewed, and when to ask again (RFC 9773).
+pub(super) async fn advice(account: &Account, id: &CertificateId) -> Result<([SystemTime; 2], Duration), Failure> {
+    let (info, ask_after) = account.renewal_info(&identifier(id)).await?;
+    let time = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+    let window = info.suggested_window;
+    Ok(([time(window.start.unix_timestamp()), time(window.end.unix_timestamp())], ask_after))
+}
+
+fn identifier(id: &CertificateId) -> CertificateIdentifier<'static> {
+    CertificateIdentifier::new(id.authority_key.as_slice().into(), id.serial.as_slice().into()).into_owned()
+}
+
+/// Orders a certificate for this name. The caller ends the challenge.
+pub(super) async fn order(
+    account: &Account,
+    acceptor: &Acceptor,
+    name: &str,
+    replaced: Option<&CertificateId>,
+) -> Result<Issued, Failure> {
+    let names = [Identifier::Dns(name.to_owned())];
+    let new = NewOrder::new(&names);
+    let new = match replaced {
+        Some(id) => new.replaces(identifier(id)),
+        None => new,
+    };
+    let mut order = account.new_order(&new).await?;
+    prove(&mut order, acceptor, name).await?;
+    // The caller's deadline is shorter.
+    let patience = RetryPolicy::new().timeout(2 * ACME_ORDER_TIMEOUT).backoff(1.5);
+    match order.poll_ready(&patience).await {
+        Ok(OrderStatus::Ready) => {}
+        Ok(_) => return Err(Failure::Unverified(reason(&mut order, "no reason is given").await)),
+        Err(Error::Api(problem)) => {
+            return Err(Failure::Unverified(reason(&mut order, &problem.to_string()).await));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let key = KeyPair::generate()?;
+    let mut request = CertificateParams::new([name.to_owned()])?;
+    request.distinguished_name = DistinguishedName::new();
+    order.finalize_csr(request.serialize_request(&key)?.der()).await?;
+    let chain = order.poll_certificate(&patience).await?;
+    Ok(Issued { chain, key: key.serialize_pem() })
+}
+
+/// Answers the challenges of an order.
+async fn prove(order: &mut Order, acceptor: &Acceptor, name: &str) -> Result<(), Failure> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if authorization.status == AuthorizationStatus::Valid {
+            continue;
+        }
+        let challenge = authorization.challenge(ChallengeType::TlsAlpn01);
+        let mut challenge = challenge.ok_or(Error::Unsupported("the challenge TLS-ALPN-01"))?;
+        let answer = self_signed(name, Some(challenge.key_authorization().digest().as_ref()))?;
+        acceptor.begin_challenge(name, Arc::new(answer));
+        challenge.set_ready().await?;
+    }
+    Ok(())
+}
+
+/// The authority's reason for an order that is not ready. `general` is the one that is not of a challenge.
+async fn reason(order: &mut Order, general: &str) -> String {
+    let mut reasons = Vec::new();
+    let mut authorizations = order.authorizations();
+    while let Some(Ok(mut authorization)) = authorizations.next().await {
+        let Ok(state) = authorization.refresh().await else { continue };
+        reasons.extend(state.challenges.iter().filter_map(|challenge| challenge.error.as_ref()?.detail.clone()));
+    }
+    let mut text = if reasons.is_empty() { general.to_owned() } else { reasons.join("; ") };
+    text.truncate(text.floor_char_boundary(proto::limits::MAX_ERROR_TEXT_BYTES));
+    text
+}
+
+/// A self-signed certificate, with the digest of a challenge if it answers one (RFC 8737).
+pub(super) fn self_signed(name: &str, challenge: Option<&[u8]>) -> Result<OwnKey, rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let mut made = CertificateParams::new([name.to_owned()])?;
+    made.distinguished_name = DistinguishedName::new();
+    made.distinguished_name.push(DnType::CommonName, name);
+    made.custom_extensions.extend(challenge.map(CustomExtension::new_acme_identifier));
+    let certificate = made.self_signed(&key)?.der().to_vec();
+    OwnKey::new(certificate, key.serialize_der()).map_err(|_| rcgen::Error::CouldNotParseKeyPair)
+}
+
+/// A request to the authority, and where its answer goes.
+type Asked = (Request<BodyWrapper<Bytes>>, oneshot::Sender<Result<Response<Full<Bytes>>, ConnectError>>);
+
+/// Hands requests to [`Line::serve`].
+#[derive(Clone)]
+pub(super) struct Http(mpsc::Sender<Asked>);
+
+/// Sends requests to the authority one by one, each with a connection of its own: an order has ten of them.
+pub(super) struct Line {
+    tls: Tls,
+    requests: mpsc::Receiver<Asked>,
+}
+
+impl Line {
+    /// The line, and the client that uses it.
+    pub(super) fn new(tls: Tls) -> (Http, Self) {
+        let (send, requests) = mpsc::channel(1);
+        (Http(send), Self { tls, requests })
+    }
+
+    /// Never ends while the client exists.
+    pub(super) async fn serve(mut self) {
+        while let Some((request, answer)) = self.requests.recv().await {
+            _ = answer.send(Box::pin(exchange(&self.tls, request)).await);
+        }
+    }
+}
+
+impl HttpClient for Http {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let requests = self.0.clone();
+        Box::pin(async move {
+            let (send, answer) = oneshot::channel();
+            _ = requests.send((request, send)).await;
+            let answer = answer.await.map_err(|error| Error::Other(Box::new(error)))?;
+            answer.map(BytesResponse::from).map_err(|error| Error::Other(Box::new(error)))
+        })
+    }
+}
+
+async fn exchange(tls: &Tls, request: Request<BodyWrapper<Bytes>>) -> Result<Response<Full<Bytes>>, ConnectError> {
+    let (mut head, body) = request.into_parts();
+    let body = body.collect().await.map_or_else(|never| match never {}, |body| body.to_bytes());
+    let uri = std::mem::take(&mut head.uri);
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let host = HeaderValue::try_from(authority).map_err(|error| ConnectError::Request(error.into()))?;
+    head.headers.insert(HOST, host);
+    head.uri = uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from);
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let request = Request::from_parts(head, Full::new(body));
+    mesh::ask(host, uri.port_u16().unwrap_or(443), ACME_REQUEST_TIMEOUT, async |tcp| {
+        let stream = tls.connect(host, tcp).await.map_err(ConnectError::Tls)?;
+        let failed = |error: hyper::Error| ConnectError::Tcp(io::Error::other(error));
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        let answer = async {
+            let (head, body) = sender.send_request(request.clone()).await.map_err(failed)?.into_parts();
+            let body = Limited::new(body, MAX_ACME_ANSWER_BYTES).collect().await;
+            let body = body.map_err(|error| ConnectError::Tcp(io::Error::other(error)))?.to_bytes();
+            Ok(Response::from_parts(head, Full::new(body)))
+        };
+        tokio::select! {
+            answer = answer => answer,
+            Err(error) = connection => Err(failed(error)),
+        }
+    })
+    .await
+}
