@@ -6,10 +6,12 @@ mod heartbeats;
 mod holding;
 mod io;
 mod legacy;
+mod linking;
 mod links;
 mod lives;
 mod meeting;
 mod names;
+mod outgoing;
 mod presence;
 mod reach;
 mod remote;
@@ -30,9 +32,9 @@ use std::time::Duration;
 use crate::bug;
 use crate::bugs::Bugs;
 use crate::envelope::{ChangeKind, Envelope};
-use crate::id::{HubId, HubIncarnation, LinkId, PeerId};
+use crate::id::{HubId, HubIncarnation, PeerId};
 use crate::keys::Keys;
-use crate::limits::{GREATEST_TIME_FOLLOWED, HEARTBEAT, LINK_SILENCE};
+use crate::limits::{GREATEST_TIME_FOLLOWED, HEARTBEAT};
 use crate::outputs::Outputs;
 use crate::reason::LeaveReason;
 use crate::route::Via;
@@ -46,7 +48,7 @@ pub use view::{HubView, RelayStats};
 use directory::Directory;
 use holding::Holding;
 use legacy::Legacy;
-use links::{Bridge, Link};
+use links::{Bridge, Links};
 use names::Names;
 use reach::Reach;
 use remote::Remote;
@@ -88,9 +90,7 @@ pub struct Relay {
     numbers: BTreeMap<u32, HubId>,
     last_number: u32,
     directory: Directory,
-    links: BTreeMap<LinkId, Link>,
-    /// The link to each neighbour.
-    by_hub: BTreeMap<HubId, LinkId>,
+    links: Links,
     bridge: Bridge,
     legacy: Legacy,
     names: Names,
@@ -131,8 +131,7 @@ impl Relay {
             numbers: BTreeMap::new(),
             last_number: 0,
             directory: Directory::new(config.keys),
-            links: BTreeMap::new(),
-            by_hub: BTreeMap::new(),
+            links: Links::default(),
             bridge: Bridge::default(),
             legacy: Legacy::new(config.keys),
             names: Names::new(config.hub),
@@ -231,8 +230,7 @@ impl Relay {
         let hubs = self.hubs.values().filter_map(Remote::due).min();
         // However often it beats for other reasons: a longer gap would look like a stop of the process.
         let next_look = self.next_beat.min(self.last_timeout + HEARTBEAT);
-        let silence = self.links.values().filter(|link| !link.silent).map(|link| link.heard_at + LINK_SILENCE).min();
-        let next_look = silence.map_or(next_look, |at| at.min(next_look));
+        let next_look = self.links.next_silence().map_or(next_look, |at| at.min(next_look));
         // A lease that must not expire yet is not due.
         let hubs = hubs.map(|at| if at <= self.last_timeout { at.max(self.judge_from) } else { at });
         Some(hubs.map_or(next_look, |at| at.min(next_look)))

@@ -1,10 +1,8 @@
 //! Checks for simulators that all records of the state agree with each other.
 
-use std::collections::BTreeSet;
-
 use crate::bug;
 use crate::bugs::ensure;
-use crate::id::{HubId, PeerId};
+use crate::id::PeerId;
 use crate::limits::GREATEST_TIME;
 
 use super::{Relay, holding};
@@ -25,12 +23,7 @@ impl Relay {
 
     /// Each hub has one of its own links in use.
     fn audit_links(&self) -> Result<(), String> {
-        for (hub, link) in &self.by_hub {
-            let end = self.links.get(link).map(|open| open.hub);
-            ensure(end == Some(*hub), || format!("{link:?} is used for {hub:?}, and leads to {end:?}"))?;
-        }
-        let linked: BTreeSet<HubId> = self.links.values().map(|open| open.hub).collect();
-        ensure(linked.iter().eq(self.by_hub.keys()), || format!("{linked:?} are linked, {:?} are used", self.by_hub))
+        self.links.audit()
     }
 
     /// Each hub has its number, and this hub's own presence has its digest.

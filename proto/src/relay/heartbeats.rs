@@ -13,6 +13,7 @@ use crate::limits::{
 use crate::route::Via;
 use crate::time::Now;
 
+use super::links::Link;
 use super::remote::{Remote, State};
 use super::{Destination, MeshEvent, Relay};
 
@@ -33,9 +34,10 @@ impl Relay {
         self.last_beat = now.at;
         self.next_beat = now.at + HEARTBEAT;
         self.beats += 1;
-        let usable = |link: &LinkId| !self.is_saturated(Via::Link(*link)) && !self.is_spare(Via::Link(*link));
-        let neighbours = self.by_hub.iter().filter(|(_, link)| usable(link));
-        let unheard = self.by_hub.iter().filter(|(_, link)| self.links.get(link).is_some_and(|link| link.silent));
+        let usable = |link: LinkId| !self.is_saturated(Via::Link(link)) && !self.is_spare(Via::Link(link));
+        let neighbours = self.links.in_use().filter(|&(_, link)| usable(link));
+        let is_silent = |link: LinkId| self.links.get(link).is_some_and(Link::is_silent);
+        let unheard = self.links.in_use().filter(|&(_, link)| is_silent(link));
         let beat = Arc::new(Heartbeat {
             hub: self.config.hub,
             incarnation: self.config.incarnation,
@@ -44,21 +46,21 @@ impl Relay {
             digest: self.own.digest,
             age_ms: 0,
             draining: self.draining,
-            neighbours: neighbours.map(|(&hub, _)| hub).take(MAX_NEIGHBOURS).collect(),
+            neighbours: neighbours.map(|(hub, _)| hub).take(MAX_NEIGHBOURS).collect(),
             advertise: self.config.advertise.clone(),
             public_url: self.config.public_url.clone(),
             process: self.process(),
-            unheard: unheard.map(|(&hub, _)| hub).take(MAX_NEIGHBOURS).collect(),
+            unheard: unheard.map(|(hub, _)| hub).take(MAX_NEIGHBOURS).collect(),
             link_unheard: false,
         });
         // Heartbeats go over every link, spare ones included: the other hub judges each link by its heartbeats.
-        let links: Vec<(LinkId, bool)> = self.links.iter().map(|(&link, open)| (link, open.silent)).collect();
+        let links: Vec<(LinkId, bool)> = self.links.iter().map(|(link, open)| (link, open.is_silent())).collect();
         for (link, link_unheard) in links {
             let beat =
                 if link_unheard { Arc::new(Heartbeat { link_unheard, ..(*beat).clone() }) } else { Arc::clone(&beat) };
             self.send(Destination::Link(link), Envelope::Heartbeat(beat));
         }
-        if self.bridge.up {
+        if self.bridge.is_up() {
             self.send(Destination::Everyone, Envelope::Heartbeat(beat));
         }
     }
@@ -131,7 +133,7 @@ impl Relay {
                 // If a heartbeat of the hub itself has a lower number than is known here, another hub has sent a wrong
                 // number.
                 let from = match via {
-                    Via::Link(link) => self.links.get(&link).map(|link| link.hub),
+                    Via::Link(link) => self.links.hub_of(link),
                     Via::Bridge(hub) => Some(hub),
                 };
                 if from == Some(beat.hub) && state != State::Ended && number > beat.number + LATE_BEATS {
@@ -206,19 +208,15 @@ impl Relay {
 
     pub(super) fn pass_to_neighbours(&mut self, via: Via, about: HubId, envelope: &Envelope, now: Now) {
         let sender = match via {
-            Via::Link(link) => self.links.get(&link).map(|link| link.hub),
+            Via::Link(link) => self.links.hub_of(link),
             Via::Bridge(hub) => Some(hub),
         };
-        let to: Vec<LinkId> = self
-            .by_hub
-            .iter()
-            .filter(|(hub, _)| **hub != about && Some(**hub) != sender)
-            .map(|(_, &link)| link)
-            .collect();
+        let to: Vec<LinkId> =
+            self.links.in_use().filter(|&(hub, _)| hub != about && Some(hub) != sender).map(|(_, link)| link).collect();
         for link in to {
             self.send(Destination::Link(link), envelope.clone());
         }
-        if matches!(via, Via::Link(_)) && self.bridge.up && self.speaks_for(&about, now) {
+        if matches!(via, Via::Link(_)) && self.bridge.is_up() && self.speaks_for(&about, now) {
             self.send(Destination::Everyone, envelope.clone());
         }
     }

@@ -1,172 +1,382 @@
-//! Links and the bridge: they come up and go down, and have room or not.
+//! The links of this hub and its bridge: which link to each hub is used, which do not work, and which queues are full.
+//!
+//! These types keep the state and decide; `linking` and `silence` act on it.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::envelope::{Envelope, Heartbeat};
+use crate::bugs::ensure;
 use crate::id::{HubId, HubIncarnation, LinkId};
-use crate::route::Via;
-use crate::time::Now;
+use crate::limits::LINK_SILENCE;
 
-use super::snapshots::Outgoing;
-use super::{Destination, Relay, Way};
+use super::outgoing::SnapshotQueue;
 
+/// All links to other hubs, and the one of each hub that is used.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    open: BTreeMap<LinkId, Link>,
+    /// One link for each hub with a link.
+    used: BTreeMap<HubId, LinkId>,
+}
+
+/// A link to another hub.
 #[derive(Debug)]
 pub(super) struct Link {
-    pub(super) hub: HubId,
+    hub: HubId,
     /// The incarnation in that hub's hello.
-    pub(super) incarnation: HubIncarnation,
-    pub(super) saturated: bool,
-    /// Whether a change was left out because its queue was full.
-    pub(super) missed: bool,
-    pub(super) outgoing: VecDeque<Outgoing>,
+    incarnation: HubIncarnation,
+    queue: Queue,
     /// Time at which something last arrived on it.
-    pub(super) heard_at: Duration,
-    /// Nothing has arrived on it for [`LINK_SILENCE`](crate::limits::LINK_SILENCE).
-    pub(super) silent: bool,
+    heard_at: Duration,
+    /// Nothing has arrived on it for [`LINK_SILENCE`].
+    silent: bool,
     /// The other hub reports that nothing arrives on it.
-    pub(super) unheard: bool,
+    unheard: bool,
+}
+
+/// A link that has closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Closed {
+    /// The hub at its other end.
+    pub(super) hub: HubId,
+    /// Whether it was the one in use. Then [`Links::choose`] another one.
+    pub(super) was_used: bool,
+}
+
+/// A link on which nothing arrived, or whose other end reported that, has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Changed {
+    /// The hub at its other end.
+    pub(super) hub: HubId,
+    /// Whether it works in both directions now.
+    pub(super) works: bool,
+}
+
+/// The queue of a link or of the bridge, as far as the relay knows it, and the snapshots to be sent on it.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    saturated: bool,
+    /// Whether a change was left out because the queue was full.
+    missed: bool,
+    snapshots: SnapshotQueue,
+}
+
+/// A queue that is short again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Room {
+    /// Whether it was full.
+    pub(super) was_saturated: bool,
+    /// Whether a change was left out meanwhile, so the neighbour's replica is behind.
+    pub(super) missed: bool,
+}
+
+/// The bridge of this hub.
+#[derive(Debug, Default)]
+pub(super) struct Bridge {
+    up: bool,
+    queue: Queue,
+}
+
+impl Queue {
+    /// Whether it is above its high-water mark.
+    pub(super) fn is_saturated(&self) -> bool {
+        self.saturated
+    }
+
+    #[cfg(test)]
+    pub(super) fn snapshots(&self) -> &SnapshotQueue {
+        &self.snapshots
+    }
+
+    /// The snapshots to be sent on it.
+    pub(super) fn snapshots_mut(&mut self) -> &mut SnapshotQueue {
+        &mut self.snapshots
+    }
+
+    pub(super) fn saturate(&mut self) {
+        self.saturated = true;
+    }
+
+    pub(super) fn free(&mut self) -> Room {
+        Room { was_saturated: std::mem::take(&mut self.saturated), missed: std::mem::take(&mut self.missed) }
+    }
+
+    /// Decides whether a change is sent. If not, the neighbour's replica is now behind; heartbeats show that, and a
+    /// snapshot repairs it.
+    pub(super) fn takes_change(&mut self) -> bool {
+        self.missed |= self.saturated;
+        !self.saturated
+    }
 }
 
 impl Link {
-    pub(super) fn new(hub: HubId, incarnation: HubIncarnation, now: Duration) -> Self {
-        Self {
-            hub,
-            incarnation,
-            saturated: false,
-            missed: false,
-            outgoing: VecDeque::new(),
-            heard_at: now,
-            silent: false,
-            unheard: false,
-        }
+    /// The hub at its other end.
+    pub(super) fn hub(&self) -> HubId {
+        self.hub
+    }
+
+    /// Whether nothing has arrived on it for [`LINK_SILENCE`].
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent
     }
 
     /// Whether it does not work in both directions, and is used only if there is no other way.
     pub(super) fn is_spare(&self) -> bool {
         self.silent || self.unheard
     }
+
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    fn changed(&self) -> Changed {
+        Changed { hub: self.hub, works: !self.is_spare() }
+    }
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Bridge {
-    pub(super) up: bool,
-    pub(super) saturated: bool,
-    pub(super) missed: bool,
-    pub(super) outgoing: VecDeque<Outgoing>,
+impl Links {
+    /// Adds a link. [`Self::choose`] then decides whether it is used.
+    pub(super) fn open(&mut self, link: LinkId, hub: HubId, incarnation: HubIncarnation, now: Duration) {
+        let queue = Queue::default();
+        self.open.insert(link, Link { hub, incarnation, queue, heard_at: now, silent: false, unheard: false });
+    }
+
+    /// Removes a link. `None` if it is unknown.
+    pub(super) fn close(&mut self, link: LinkId) -> Option<Closed> {
+        let hub = self.open.remove(&link)?.hub;
+        Some(Closed { hub, was_used: self.used.get(&hub) == Some(&link) })
+    }
+
+    /// Removes all links.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Chooses the link to a hub: the newest working one to its `present` incarnation. A link to `rival`, another live
+    /// hub with the same id, comes last.
+    ///
+    /// The two ends of two links at once may choose different ones.
+    pub(super) fn choose(&mut self, hub: HubId, present: Option<HubIncarnation>, rival: Option<HubIncarnation>) {
+        let links = self.open.iter().filter(|(_, open)| open.hub == hub);
+        let is = |open: &Link, incarnation| Some(open.incarnation) == incarnation;
+        match links.max_by_key(|(link, open)| (!is(open, rival), !open.is_spare(), is(open, present), **link)) {
+            Some((&link, _)) => _ = self.used.insert(hub, link),
+            None => _ = self.used.remove(&hub),
+        }
+    }
+
+    /// A link. `None` if it is unknown: it has closed, or belongs to a former id of this hub.
+    pub(super) fn get(&self, link: LinkId) -> Option<&Link> {
+        self.open.get(&link)
+    }
+
+    /// The hub at the other end of a link.
+    pub(super) fn hub_of(&self, link: LinkId) -> Option<HubId> {
+        self.open.get(&link).map(|open| open.hub)
+    }
+
+    pub(super) fn queue_mut(&mut self, link: LinkId) -> Option<&mut Queue> {
+        self.open.get_mut(&link).map(|open| &mut open.queue)
+    }
+
+    pub(super) fn queues_mut(&mut self) -> impl Iterator<Item = &mut Queue> {
+        self.open.values_mut().map(|open| &mut open.queue)
+    }
+
+    /// All links, in the order of their ids.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (LinkId, &Link)> {
+        self.open.iter().map(|(&link, open)| (link, open))
+    }
+
+    /// The link to a hub that is used.
+    pub(super) fn used_for(&self, hub: &HubId) -> Option<LinkId> {
+        self.used.get(hub).copied()
+    }
+
+    /// The links in use, in the order of their hubs.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = (HubId, LinkId)> {
+        self.used.iter().map(|(&hub, &link)| (hub, link))
+    }
+
+    /// Records that something arrived on a link. Returns the change if it was silent. Links of a former id are unknown,
+    /// but still read.
+    pub(super) fn hear(&mut self, link: LinkId, now: Duration) -> Option<Changed> {
+        let open = self.open.get_mut(&link)?;
+        open.heard_at = now;
+        std::mem::take(&mut open.silent).then(|| open.changed())
+    }
+
+    /// Records what the other end reports of a link in a heartbeat of `hub`. Returns the change if it is one. Only the
+    /// hub at the other end can tell.
+    pub(super) fn report(&mut self, link: LinkId, hub: HubId, unheard: bool) -> Option<Changed> {
+        let open = self.open.get_mut(&link).filter(|open| open.hub == hub)?;
+        let before = std::mem::replace(&mut open.unheard, unheard);
+        (before != unheard).then(|| open.changed())
+    }
+
+    /// Finds the links that have become silent by `now`.
+    pub(super) fn find_silent(&mut self, now: Duration) -> Vec<(LinkId, HubId)> {
+        let is_late = |open: &Link| now.saturating_sub(open.heard_at) >= LINK_SILENCE;
+        let late = self.open.iter_mut().filter(|(_, open)| !open.silent && is_late(open));
+        late.map(|(&link, open)| {
+            open.silent = true;
+            (link, open.hub)
+        })
+        .collect()
+    }
+
+    /// Time at which [`Self::find_silent`] may find a link.
+    pub(super) fn next_silence(&self) -> Option<Duration> {
+        self.open.values().filter(|open| !open.silent).map(|open| open.heard_at + LINK_SILENCE).min()
+    }
+
+    /// The process was stopped: what arrived on the links meanwhile has not been read.
+    pub(super) fn thaw(&mut self, now: Duration) {
+        self.open.values_mut().for_each(|open| open.heard_at = now);
+    }
+
+    /// Whether each hub with links has one of its own in use.
+    pub(super) fn audit(&self) -> Result<(), String> {
+        for (hub, link) in &self.used {
+            let end = self.hub_of(*link);
+            ensure(end == Some(*hub), || format!("{link:?} is used for {hub:?}, and leads to {end:?}"))?;
+        }
+        let linked: BTreeSet<HubId> = self.open.values().map(|open| open.hub).collect();
+        ensure(linked.iter().eq(self.used.keys()), || format!("{linked:?} are linked, {:?} are used", self.used))
+    }
 }
 
-impl Relay {
-    pub(super) fn link_up(&mut self, link: LinkId, hub: HubId, incarnation: HubIncarnation, now: Now) {
-        self.links.insert(link, Link::new(hub, incarnation, now.at));
-        self.choose_link(hub);
-        self.beat(now);
-        self.tell_of_others(Destination::Link(link), now);
+impl Bridge {
+    /// Whether it works.
+    pub(super) fn is_up(&self) -> bool {
+        self.up
     }
 
-    pub(super) fn link_down(&mut self, link: LinkId, now: Now) {
-        if self.legacy.is_link(link) {
-            return self.legacy_down(link, now);
+    /// It works. Returns whether it did not before.
+    pub(super) fn rise(&mut self) -> bool {
+        !std::mem::replace(&mut self.up, true)
+    }
+
+    /// It has failed. Its queue is lost.
+    pub(super) fn fail(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    pub(super) fn queue_mut(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PeerId;
+
+    const NOW: Duration = Duration::from_secs(100);
+    const OLD: HubIncarnation = HubIncarnation(1);
+    const NEW: HubIncarnation = HubIncarnation(2);
+
+    fn hub(n: u8) -> HubId {
+        HubId(PeerId::from_bytes([n; 20]))
+    }
+
+    /// Links 1, 2, … to hub 7 with these incarnations.
+    fn links(incarnations: &[HubIncarnation]) -> Links {
+        let mut links = Links::default();
+        for (n, incarnation) in (1..).zip(incarnations) {
+            links.open(LinkId(n), hub(7), *incarnation, NOW);
+            links.choose(hub(7), None, None);
+            links.audit().unwrap();
         }
-        let Some(ended) = self.links.remove(&link) else { return };
-        for remote in self.hubs.values_mut() {
-            remote.ways.forget(|via| via == Via::Link(link));
-        }
-        self.cancel_snapshots(|via| via == Via::Link(link), now);
-        if self.by_hub.get(&ended.hub) == Some(&link) {
-            self.choose_link(ended.hub);
-            if !self.by_hub.contains_key(&ended.hub)
-                && let Some(remote) = self.hubs.get_mut(&ended.hub)
-            {
-                remote.link_lost_at = Some(now.at);
+        links
+    }
+
+    #[test]
+    fn the_newest_working_link_to_the_present_incarnation_is_used() {
+        for (present, rival, silent, used) in [
+            (None, None, None, 3),
+            (Some(NEW), None, None, 3),
+            (Some(OLD), None, None, 1),
+            (Some(OLD), None, Some(1), 3),
+            (Some(NEW), None, Some(3), 2),
+            (Some(OLD), Some(NEW), None, 1),
+            // A spare link to the hub itself is better than one to another hub with its id.
+            (Some(OLD), Some(NEW), Some(1), 1),
+        ] {
+            let mut links = links(&[OLD, NEW, NEW]);
+            if let Some(n) = silent {
+                assert_eq!(links.report(LinkId(n), hub(7), true), Some(Changed { hub: hub(7), works: false }));
             }
-            // Other hubs must stop to use this hub's link to that one.
-            self.beat(now);
+            links.choose(hub(7), present, rival);
+            assert_eq!(links.used_for(&hub(7)), Some(LinkId(used)), "{present:?} {rival:?} {silent:?}");
         }
     }
 
-    /// Sends a neighbour the heartbeats of all known hubs, with their ages.
-    fn tell_of_others(&mut self, to: Destination, now: Now) {
-        let beats: Vec<Heartbeat> = self
-            .hubs
-            .values()
-            .filter(|remote| remote.is_live())
-            .map(|remote| {
-                let age_ms = remote.age(now.at).as_millis() as u32;
-                Heartbeat { age_ms, ..(*remote.beat).clone() }
-            })
-            .collect();
-        for beat in beats {
-            self.send(to, Envelope::Heartbeat(Arc::new(beat)));
-        }
+    #[test]
+    fn another_link_takes_over_when_the_used_one_closes() {
+        let mut links = links(&[OLD, OLD]);
+        let closed = |was_used| Some(Closed { hub: hub(7), was_used });
+        assert_eq!((links.close(LinkId(2)), links.close(LinkId(2))), (closed(true), None));
+        assert!(links.audit().is_err(), "the used link is gone");
+        links.choose(hub(7), None, None);
+        assert_eq!((links.used_for(&hub(7)), links.audit()), (Some(LinkId(1)), Ok(())));
+        links.open(LinkId(3), hub(7), OLD, NOW);
+        assert_eq!(links.close(LinkId(3)), closed(false));
+        links.close(LinkId(1));
+        links.choose(hub(7), None, None);
+        assert_eq!((links.in_use().next(), links.audit()), (None, Ok(())));
     }
 
-    pub(super) fn saturated(&mut self, way: Way, now: Now) {
-        match way {
-            Way::Link(link) if self.legacy.is_link(link) => self.legacy_saturated(link),
-            Way::Link(link) => {
-                // Links of a former id are no longer in the table, but still write their queues.
-                if let Some(link) = self.links.get_mut(&link) {
-                    link.saturated = true;
-                    self.reach = None;
-                    self.beat_soon(now);
-                }
-            }
-            Way::Bridge => self.bridge.saturated = true,
-        }
+    #[test]
+    fn a_link_is_silent_until_something_arrives() {
+        let mut links = links(&[OLD]);
+        let late = NOW + LINK_SILENCE;
+        assert_eq!(links.next_silence(), Some(late));
+        assert!(links.find_silent(late - Duration::from_millis(1)).is_empty());
+        links.thaw(NOW + Duration::from_secs(1));
+        assert!(links.find_silent(late).is_empty(), "the process was stopped meanwhile");
+        assert_eq!(links.find_silent(late + Duration::from_secs(1)), [(LinkId(1), hub(7))]);
+        assert!(links.find_silent(late + Duration::from_secs(9)).is_empty(), "once");
+        assert_eq!(links.next_silence(), None);
+        let works = |works| Some(Changed { hub: hub(7), works });
+        assert_eq!((links.hear(LinkId(1), late), links.hear(LinkId(1), late)), (works(true), None));
+        assert_eq!(links.hear(LinkId(9), late), None);
     }
 
-    pub(super) fn room(&mut self, way: Way, now: Now) {
-        let (was_saturated, missed) = match way {
-            Way::Link(link) if self.legacy.is_link(link) => return self.legacy_room(link, now),
-            Way::Link(link) => {
-                let Some(link) = self.links.get_mut(&link) else { return };
-                (std::mem::take(&mut link.saturated), std::mem::take(&mut link.missed))
-            }
-            Way::Bridge => (std::mem::take(&mut self.bridge.saturated), std::mem::take(&mut self.bridge.missed)),
-        };
-        if was_saturated {
-            self.reach = None;
-            self.beat_soon(now);
-        }
-        if missed && let Way::Link(link) = way {
-            self.tell_of_others(Destination::Link(link), now);
-        }
-        self.send_snapshots(way, now);
+    #[test]
+    fn a_link_works_if_both_ends_hear() {
+        let mut links = links(&[OLD]);
+        let works = |works| Some(Changed { hub: hub(7), works });
+        assert_eq!(links.report(LinkId(1), hub(8), true), None, "it is not that hub's link");
+        assert_eq!(links.report(LinkId(1), hub(7), false), None);
+        assert_eq!(links.report(LinkId(1), hub(7), true), works(false));
+        links.find_silent(NOW + LINK_SILENCE);
+        assert_eq!(links.hear(LinkId(1), NOW + LINK_SILENCE), works(false), "the other end still hears nothing");
+        assert_eq!(links.report(LinkId(1), hub(7), false), works(true));
     }
 
-    pub(super) fn bridge_up(&mut self, now: Now) {
-        if std::mem::replace(&mut self.bridge.up, true) {
-            // A new subscriber needs a heartbeat.
-            return self.beat_soon(now);
-        }
-        self.reach = None;
-        self.beat(now);
+    #[test]
+    fn a_full_queue_takes_no_change_and_remembers_that() {
+        let mut queue = Queue::default();
+        assert!(queue.takes_change());
+        queue.saturate();
+        assert_eq!(queue.free(), Room { was_saturated: true, missed: false });
+        queue.saturate();
+        assert!(!queue.takes_change() && queue.is_saturated());
+        assert_eq!(queue.free(), Room { was_saturated: true, missed: true });
+        assert_eq!(queue.free(), Room { was_saturated: false, missed: false });
     }
 
-    pub(super) fn bridge_down(&mut self) {
-        self.bridge = Bridge::default();
-        self.reach = None;
-        for remote in self.hubs.values_mut() {
-            remote.ways.forget(|via| matches!(via, Via::Bridge(_)));
-            remote.bridged_until = Duration::ZERO;
-        }
-        // Snapshots in progress have a deadline of their own.
-    }
-
-    /// Whether a way is a link that does not work in both directions.
-    pub(super) fn is_spare(&self, via: Via) -> bool {
-        match via {
-            Via::Link(link) => self.links.get(&link).is_none_or(Link::is_spare),
-            Via::Bridge(_) => false,
-        }
-    }
-
-    pub(super) fn is_saturated(&self, via: Via) -> bool {
-        match via {
-            Via::Link(link) => self.links.get(&link).is_none_or(|link| link.saturated),
-            Via::Bridge(_) => !self.bridge.up || self.bridge.saturated,
-        }
+    #[test]
+    fn a_bridge_that_fails_forgets_its_queue() {
+        let mut bridge = Bridge::default();
+        assert!(bridge.rise() && !bridge.rise() && bridge.is_up());
+        bridge.queue_mut().saturate();
+        bridge.fail();
+        assert!(!bridge.is_up() && !bridge.queue().is_saturated());
     }
 }

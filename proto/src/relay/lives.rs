@@ -28,11 +28,11 @@ impl Relay {
     /// Sends this hub's farewell.
     pub(super) fn send_farewell(&mut self) {
         let farewell = (self.config.hub, self.config.incarnation);
-        let links: Vec<LinkId> = self.by_hub.values().copied().collect();
+        let links: Vec<LinkId> = self.links.in_use().map(|(_, link)| link).collect();
         for link in links {
             self.send(Destination::Link(link), Envelope::Farewell(farewell.0, farewell.1));
         }
-        if self.bridge.up {
+        if self.bridge.is_up() {
             self.send(Destination::Everyone, Envelope::Farewell(farewell.0, farewell.1));
         }
     }
@@ -69,10 +69,7 @@ impl Relay {
     pub(super) fn notice_thaw(&mut self, now: Now) {
         if now.at.saturating_sub(self.last_timeout) > 2 * HEARTBEAT {
             self.judge_from = now.at + HEARTBEAT;
-            // What arrived on the links meanwhile has not been read.
-            for link in self.links.values_mut() {
-                link.heard_at = now.at;
-            }
+            self.links.thaw(now.at);
         }
         self.last_timeout = now.at;
     }

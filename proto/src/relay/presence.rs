@@ -118,13 +118,13 @@ impl Relay {
     /// to itself.
     fn flood(&mut self, change: &Arc<Change>, from: Option<Via>, now: Now) {
         let sender = from.and_then(|via| match via {
-            Via::Link(link) => self.links.get(&link).map(|link| link.hub),
+            Via::Link(link) => self.links.hub_of(link),
             Via::Bridge(hub) => Some(hub),
         });
         let over_bridge = matches!(from, Some(Via::Bridge(_)));
         let told = sender.and_then(|sender| self.hubs.get(&sender)).map(|sender| Arc::clone(&sender.beat));
         let mut to = Vec::new();
-        for (&hub, &link) in &self.by_hub {
+        for (hub, link) in self.links.in_use() {
             let tells = |beat: &crate::envelope::Heartbeat| beat.neighbours.contains(&hub);
             let is_told = if over_bridge {
                 self.hubs.get(&hub).is_some_and(|remote| remote.is_bridged(now.at))
@@ -136,23 +136,17 @@ impl Relay {
             }
         }
         for link in to {
-            let Some(open) = self.links.get_mut(&link) else {
+            let Some(queue) = self.links.queue_mut(link) else {
                 bug!(self.bugs, HubLink, "{link:?}");
                 continue;
             };
-            if open.saturated {
-                // Its replica is now behind; heartbeats show that, and a snapshot repairs it.
-                open.missed = true;
-            } else {
+            if queue.takes_change() {
                 self.send(Destination::Link(link), Envelope::Change(Arc::clone(change)));
             }
         }
-        if self.bridge.up && !over_bridge && (from.is_none() || self.speaks_for(&change.hub, now)) {
-            if self.bridge.saturated {
-                self.bridge.missed = true;
-            } else {
-                self.send(Destination::Everyone, Envelope::Change(Arc::clone(change)));
-            }
+        let is_published = !over_bridge && (from.is_none() || self.speaks_for(&change.hub, now));
+        if self.bridge.is_up() && is_published && self.bridge.queue_mut().takes_change() {
+            self.send(Destination::Everyone, Envelope::Change(Arc::clone(change)));
         }
     }
 

@@ -63,9 +63,9 @@ impl Relay {
         if direct.is_some() {
             return direct;
         }
-        let spare = self.by_hub.get(hub).map(|&link| Via::Link(link));
+        let spare = self.links.used_for(hub).map(Via::Link);
         let Some(remote) = self.hubs.get(hub) else { return spare };
-        let bridged = Some(Via::Bridge(*hub)).filter(|_| self.bridge.up && remote.is_bridged(now.at));
+        let bridged = Some(Via::Bridge(*hub)).filter(|_| self.bridge.is_up() && remote.is_bridged(now.at));
         // Only a hub on the bridge knows who else is there; others follow the heartbeats.
         let ways = [bridged, reach.steps.get(hub).copied(), remote.ways.best()];
         let ways = || ways.into_iter().flatten().chain(remote.ways.newest_first());
@@ -75,7 +75,7 @@ impl Relay {
 
     /// The link to a hub, if it is usable.
     fn direct(&self, hub: &HubId, avoided: Option<Via>) -> Option<Via> {
-        let direct = self.by_hub.get(hub).map(|&link| Via::Link(link));
+        let direct = self.links.used_for(hub).map(Via::Link);
         direct.filter(|&via| !self.is_spare(via) && Some(via) != avoided)
     }
 
@@ -104,7 +104,7 @@ impl Relay {
     fn look_around(&self, now: Now) -> Reach {
         let live = |hub: &HubId| self.hubs.get(hub).filter(|remote| remote.is_live());
         let mut linked: BTreeSet<HubId> =
-            self.by_hub.iter().filter(|(_, link)| !self.is_spare(Via::Link(**link))).map(|(&hub, _)| hub).collect();
+            self.links.in_use().filter(|&(_, link)| !self.is_spare(Via::Link(link))).map(|(hub, _)| hub).collect();
         let mut look_at: Vec<HubId> = linked.iter().copied().collect();
         while let Some(hub) = look_at.pop() {
             for &next in live(&hub).iter().flat_map(|remote| &remote.beat.neighbours) {
@@ -115,9 +115,9 @@ impl Relay {
         }
         let on_bridge = |hub: &HubId| live(hub).is_some_and(|remote| remote.is_bridged(now.at));
         let bridged: BTreeSet<HubId> = self.hubs.keys().copied().filter(on_bridge).collect();
-        let bridged = if self.bridge.up { bridged } else { BTreeSet::new() };
+        let bridged = if self.bridge.is_up() { bridged } else { BTreeSet::new() };
         let mut steps = BTreeMap::new();
-        for (&hub, &link) in &self.by_hub {
+        for (hub, link) in self.links.in_use() {
             let via = Via::Link(link);
             if !self.is_saturated(via) && !self.is_spare(via) {
                 steps.insert(hub, via);

@@ -199,13 +199,12 @@ impl Relay {
         self.stats.ids_given_up += 1;
         self.count_all_anew();
         self.links.clear();
-        self.by_hub.clear();
         self.reach = None;
         for remote in self.hubs.values_mut() {
             remote.ways = Ways::default();
         }
         self.cancel_snapshots(|_| true, now);
-        if self.bridge.up {
+        if self.bridge.is_up() {
             self.bridge_down();
         }
         let hub = self.names.outside();
@@ -245,7 +244,7 @@ impl Relay {
             self.event(MeshEvent::TwoHubs(beat.hub));
         }
         self.send(Destination::from(via), Envelope::Heartbeat(known));
-        let links = self.links.iter().filter(|(_, open)| open.hub == beat.hub).map(|(&link, _)| Via::Link(link));
+        let links = self.links.iter().filter(|(_, open)| open.hub() == beat.hub).map(|(link, _)| Via::Link(link));
         let mut others: Vec<Via> = links.filter(|&link| link != via).collect();
         if others.is_empty() {
             others.extend(self.route(&beat.hub, now).filter(|&next| next != via));

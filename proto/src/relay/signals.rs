@@ -124,7 +124,7 @@ impl Relay {
         let waits = |relay: &Self, next| large && relay.is_saturated(next);
         let next = self.route(&route.to, now).filter(|&next| next != via);
         // The previous hub has no better way than this hub's link to the target, whatever this hub thinks of that link.
-        let direct = || self.by_hub.get(&route.to).map(|&link| Via::Link(link)).filter(|&direct| direct != via);
+        let direct = || self.links.used_for(&route.to).map(Via::Link).filter(|&direct| direct != via);
         let next = next.or_else(direct).filter(|&next| !waits(self, next));
         let Some(next) = next.filter(|_| route.hops.saturating_add(1) < MAX_HOPS) else {
             return self.bounce(route, &routed, now);

@@ -1,72 +1,23 @@
 //! Snapshots: the presence of one hub, requested from a neighbour to repair a replica, sent in parts, and installed.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
-use std::sync::Arc;
-use std::time::Duration;
-
 use crate::bug;
-use crate::envelope::{Envelope, Presence, SnapshotPart, SnapshotRequest};
-use crate::id::{HubId, HubIncarnation, PeerId};
-use crate::limits::{
-    GAP_PATIENCE, MAX_SNAPSHOT_WAITERS, MAX_SNAPSHOTS_OUT, SNAPSHOT_BYTES, SNAPSHOT_PATIENCE, SNAPSHOT_PEERS,
-};
+use crate::envelope::{Envelope, SnapshotPart, SnapshotRequest};
+use crate::id::{HubId, PeerId};
+use crate::limits::{GAP_PATIENCE, MAX_SNAPSHOT_WAITERS};
 use crate::reason::LeaveReason;
 use crate::route::Via;
 use crate::time::Now;
 
 use super::directory::LeaveCause;
+use super::links::Queue;
+use super::outgoing::GivenUp;
 use super::remote::Sync;
 use super::{Destination, MeshEvent, Relay, RelayOutput, Way};
-
-/// A snapshot on its way to a neighbour. Its peers are read part by part, from what the hub holds by then; what has changed since the
-/// snapshot began is kept as it was.
-#[derive(Debug)]
-pub(super) struct Outgoing {
-    via: Via,
-    hub: HubId,
-    incarnation: HubIncarnation,
-    seq: u64,
-    digest: u64,
-    /// Peers up to this one have been read.
-    after: Option<PeerId>,
-    /// The peer that has been read and not been sent.
-    next: Option<Arc<Presence>>,
-    /// Peers behind `after` that have changed, as they were. `None`: not there. At most [`MAX_SNAPSHOT_CHANGES`].
-    before: BTreeMap<PeerId, Option<Arc<Presence>>>,
-    parts: u32,
-    /// Time until which the neighbour waits for the next part.
-    deadline: Duration,
-}
-
-impl Outgoing {
-    /// Keeps a peer as it is, before it changes. False: there are more than `most`.
-    fn keep(&mut self, peer: &PeerId, held: Option<&Arc<Presence>>, most: usize) -> bool {
-        if self.after.is_none_or(|after| *peer > after) {
-            self.before.entry(*peer).or_insert_with(|| held.cloned());
-        }
-        self.before.len() <= most
-    }
-
-    /// The next peer of the snapshot, for [`Self::next`].
-    fn peek(&mut self, held: &BTreeMap<PeerId, Arc<Presence>>) -> Option<&Arc<Presence>> {
-        while self.next.is_none() {
-            let from = self.after.map_or(Bound::Unbounded, Bound::Excluded);
-            let now = held.range((from, Bound::Unbounded)).next();
-            let then = self.before.first_key_value().map(|(peer, _)| *peer);
-            let peer = now.map(|(peer, _)| *peer).into_iter().chain(then).min()?;
-            self.after = Some(peer);
-            let unchanged = || now.filter(|(held, _)| **held == peer).map(|(_, presence)| Arc::clone(presence));
-            self.next = self.before.remove(&peer).unwrap_or_else(unchanged);
-        }
-        self.next.as_ref()
-    }
-}
 
 impl Relay {
     /// Requests a snapshot of a hub from a neighbour.
     pub(super) fn ask_for_snapshot(&mut self, hub: HubId, now: Now) {
-        let direct = self.by_hub.get(&hub).map(|&link| Via::Link(link)).filter(|&via| !self.is_spare(via));
+        let direct = self.links.used_for(&hub).map(Via::Link).filter(|&via| !self.is_spare(via));
         let route = self.route(&hub, now);
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "a snapshot of {hub:?} is due");
@@ -129,7 +80,7 @@ impl Relay {
 
     fn is_same_neighbour(&self, a: Via, b: Via) -> bool {
         let neighbour = |via| match via {
-            Via::Link(link) => self.links.get(&link).map(|link| link.hub),
+            Via::Link(link) => self.links.hub_of(link),
             Via::Bridge(hub) => Some(hub),
         };
         neighbour(a) == neighbour(b)
@@ -137,8 +88,8 @@ impl Relay {
 
     pub(super) fn decline_snapshot(&mut self, via: Via, request: SnapshotRequest) {
         let is_open = match via {
-            Via::Link(link) => self.links.contains_key(&link),
-            Via::Bridge(_) => self.bridge.up,
+            Via::Link(link) => self.links.get(link).is_some(),
+            Via::Bridge(_) => self.bridge.is_up(),
         };
         if is_open {
             self.send(Destination::from(via), Envelope::SnapshotDeclined(request));
@@ -158,22 +109,19 @@ impl Relay {
 
     /// Begins to send a snapshot.
     fn send_snapshot(&mut self, via: Via, request: SnapshotRequest, now: Now) {
-        let SnapshotRequest { hub, incarnation } = request;
+        let hub = request.hub;
         let held = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|r| &r.holding) };
         let Some(held) = held else {
             bug!(self.bugs, HubMissing, "a snapshot of {hub:?} begins");
             return self.decline_snapshot(via, request);
         };
-        let (seq, digest) = (held.seq, held.digest);
-        let (before, deadline) = (BTreeMap::new(), now.at + SNAPSHOT_PATIENCE);
-        let outgoing =
-            Outgoing { via, hub, incarnation, seq, digest, after: None, next: None, before, parts: 0, deadline };
-        // The waiting neighbour may have lost its link.
-        let Some(queue) = self.outgoing(via.into()) else { return };
-        // A neighbour that asks again has abandoned its first request.
-        queue.retain(|other| other.via != via || other.hub != hub);
-        if queue.len() < MAX_SNAPSHOTS_OUT {
-            queue.push_back(outgoing);
+        let queue = match via {
+            Via::Link(link) => self.links.queue_mut(link),
+            Via::Bridge(_) => Some(self.bridge.queue_mut()),
+        };
+        // Expected: a neighbour whose request waited may have lost its link.
+        let Some(queue) = queue else { return };
+        if queue.snapshots_mut().begin(via, request, held, now.at) {
             self.stats.snapshots[0] += 1;
             self.outputs.push_back(RelayOutput::Backlog { way: via.into() });
         } else {
@@ -191,35 +139,24 @@ impl Relay {
 
     /// Sends the next part of the requested snapshots.
     pub(super) fn send_snapshots(&mut self, way: Way, now: Now) {
-        let Some(queue) = self.outgoing(way) else {
+        let queue = match way {
+            Way::Link(link) => self.links.queue_mut(link),
+            Way::Bridge => Some(self.bridge.queue_mut()),
+        };
+        let Some(queue) = queue.map(Queue::snapshots_mut) else {
             return bug!(self.bugs, HubLink, "{way:?} has room");
         };
-        queue.retain(|outgoing| outgoing.deadline > now.at);
-        let Some(mut next) = queue.pop_front() else { return };
-        let held =
-            if next.hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&next.hub).map(|r| &r.holding) };
-        let Some(held) = held else { return };
-        let mut peers = Vec::new();
-        let mut bytes = 0;
-        while peers.len() < SNAPSHOT_PEERS
-            && bytes < SNAPSHOT_BYTES
-            && next.peek(&held.peers).is_some()
-            && let Some(presence) = next.next.take()
-        {
-            bytes += presence.memberships.iter().map(|a| a.discovered.frame_len()).sum::<usize>();
-            peers.push(presence);
-        }
-        let last = next.peek(&held.peers).is_none();
-        let Outgoing { via, hub, incarnation, seq, digest, parts, .. } = next;
-        let Some(queue) = self.outgoing(way) else { return };
-        let part = SnapshotPart { hub, incarnation, seq, digest, part: parts, last, peers };
-        if !last {
-            next.parts += 1;
-            next.deadline = now.at + SNAPSHOT_PATIENCE;
-            queue.push_back(next);
-        }
+        let Some(hub) = queue.next_hub(now.at) else { return };
+        let held = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|r| &r.holding) };
+        let Some(held) = held else {
+            queue.give_up(hub);
+            return bug!(self.bugs, HubMissing, "a snapshot of {hub:?} goes on");
+        };
+        let next = queue.next_part(&held.peers, now.at);
         let more = !queue.is_empty();
-        self.send(Destination::from(via), Envelope::Snapshot(Box::new(part)));
+        if let Some((via, part)) = next {
+            self.send(Destination::from(via), Envelope::Snapshot(Box::new(part)));
+        }
         if more {
             self.outputs.push_back(RelayOutput::Backlog { way });
         }
@@ -227,39 +164,28 @@ impl Relay {
 
     /// A peer of a hub is about to change: snapshots under way keep it as it is.
     pub(super) fn keep_for_snapshots(&mut self, hub: HubId, peer: &PeerId) {
-        let links = self.links.values_mut().map(|link| &mut link.outgoing);
-        let mut queues = links.chain([&mut self.bridge.outgoing]).filter(|queue| !queue.is_empty()).peekable();
+        let queues = self.links.queues_mut().chain([self.bridge.queue_mut()]).map(Queue::snapshots_mut);
+        let mut queues = queues.filter(|queue| !queue.is_empty()).peekable();
         if queues.peek().is_none() {
             return;
         }
         let held = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|r| &r.holding) };
         let held = held.and_then(|held| held.peers.get(peer));
         let most = self.config.tuning.slices.kept;
-        let mut given_up = Vec::new();
-        for queue in queues {
-            given_up.extend(take_out(queue, |outgoing| outgoing.hub == hub && !outgoing.keep(peer, held, most)));
-        }
+        let given_up = queues.flat_map(|queue| queue.keep(hub, peer, held, most)).collect();
         self.decline_begun(given_up);
     }
 
     /// The whole replica of a hub is being replaced, so outgoing snapshots of it cannot be completed.
     pub(super) fn stop_sending(&mut self, hub: HubId) {
-        let links = self.links.values_mut().map(|link| &mut link.outgoing);
-        let queues = links.chain([&mut self.bridge.outgoing]);
-        let given_up = queues.flat_map(|queue| take_out(queue, |outgoing| outgoing.hub == hub)).collect();
+        let queues = self.links.queues_mut().chain([self.bridge.queue_mut()]).map(Queue::snapshots_mut);
+        let given_up = queues.flat_map(|queue| queue.give_up(hub)).collect();
         self.decline_begun(given_up);
     }
 
-    fn decline_begun(&mut self, snapshots: Vec<Outgoing>) {
-        for Outgoing { via, hub, incarnation, .. } in snapshots {
-            self.decline_snapshot(via, SnapshotRequest { hub, incarnation });
-        }
-    }
-
-    fn outgoing(&mut self, way: Way) -> Option<&mut VecDeque<Outgoing>> {
-        match way {
-            Way::Link(link) => self.links.get_mut(&link).map(|link| &mut link.outgoing),
-            Way::Bridge => Some(&mut self.bridge.outgoing),
+    fn decline_begun(&mut self, snapshots: Vec<GivenUp>) {
+        for (via, request) in snapshots {
+            self.decline_snapshot(via, request);
         }
     }
 
@@ -347,18 +273,4 @@ impl Relay {
             self.give_up_snapshot(hub, now);
         }
     }
-}
-
-/// Removes and returns the snapshots that satisfy the condition.
-fn take_out(queue: &mut VecDeque<Outgoing>, mut are: impl FnMut(&mut Outgoing) -> bool) -> Vec<Outgoing> {
-    let mut taken = Vec::new();
-    for _ in 0..queue.len() {
-        let Some(mut outgoing) = queue.pop_front() else { break };
-        if are(&mut outgoing) {
-            taken.push(outgoing);
-        } else {
-            queue.push_back(outgoing);
-        }
-    }
-    taken
 }

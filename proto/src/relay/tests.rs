@@ -14,7 +14,7 @@ use std::num::NonZeroU64;
 use super::*;
 use crate::claim::Claim;
 use crate::envelope::EnvelopeKind;
-use crate::id::{NetworkName, PeerIncarnation, SessionId, ShardId};
+use crate::id::{LinkId, NetworkName, PeerIncarnation, SessionId, ShardId};
 use crate::limits::{HEARTBEAT, LEASE, RECEIPT_TIMEOUT, SNAPSHOT_PEERS};
 use crate::reason::{CloseReason, ErrorCode, Outcome};
 use crate::router::{Announcement, Asker, Discovery, Leave, Origin, Sender, Standing, Stay, ToShard};
@@ -368,7 +368,7 @@ impl Net {
             let stats = relay.stats(now).clone();
             assert_eq!((stats.in_flight, stats.held, stats.presence_lag_ms), (0, 0, 0), "hub {n}");
             assert!(relay.hubs.values().all(|r| r.ahead.is_empty() && r.sync.is_none() && r.outcomes.is_empty()));
-            assert!(relay.links.values().all(|link| link.outgoing.is_empty()));
+            assert!(relay.links.iter().all(|(_, link)| link.queue().snapshots().is_empty()));
         }
     }
 }
@@ -526,7 +526,7 @@ fn a_peer_that_returned_unnoticed_is_known_in_its_new_stay() {
 fn a_full_link_answers_at_once_and_is_repaired_later() {
     let mut net = Net::full(2);
     net.joins(2, 8, 0);
-    let link = net.hubs[&1].by_hub[&hub(2)];
+    let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     net.input(1, RelayInput::Saturated { way: Way::Link(link) });
     net.hears(1);
     net.joins(1, 7, 0);
@@ -699,7 +699,7 @@ fn a_question_is_passed_on_over_a_full_link() {
     let mut net = Net::chain(3);
     net.joins(3, 7, 0);
     net.pass(HEARTBEAT);
-    let link = net.hubs[&2].by_hub[&hub(3)];
+    let link = net.hubs[&2].links.used_for(&hub(3)).unwrap();
     net.input(2, RelayInput::Saturated { way: Way::Link(link) });
     net.hears(1);
     net.hears(3);
@@ -734,7 +734,7 @@ fn an_outcome_for_an_earlier_incarnation_is_ignored() {
 #[test]
 fn frequent_heartbeats_do_not_delay_the_expiry_of_leases() {
     let mut net = Net::full(2);
-    let link = net.hubs[&1].by_hub[&hub(2)];
+    let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     net.hubs.remove(&2);
     let killed = net.now.at;
     // Its link to 2 becomes full and free in turn, and it sends a heartbeat each time.

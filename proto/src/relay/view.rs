@@ -131,7 +131,7 @@ impl Relay {
         let is_shown = |r: &&Remote| r.unsettled.is_some() || r.is_live() && !r.holding.peers.is_empty();
         let age = self.hubs.values().filter(is_shown).map(|r| r.age(now.at)).max();
         self.stats.bugs.clone_from(self.bugs.counts());
-        self.stats.links_silent = self.links.values().filter(|link| link.is_spare()).count() as u64;
+        self.stats.links_silent = self.links.iter().filter(|(_, link)| link.is_spare()).count() as u64;
         self.stats.hubs = live().count() as u64;
         self.stats.presence_lag_ms = lag.map_or(0, millis);
         self.stats.ghost_age_ms = age.map_or(0, millis);
@@ -160,7 +160,7 @@ impl Relay {
                 .route_by(reach, &hub, self.avoided(&hub, now), now)
                 .filter(|_| remote.lease_ends > now.at)
                 .map(|via| self.names.via_outward(via)),
-            link: self.by_hub.get(&hub).copied(),
+            link: self.links.used_for(&hub),
             bridged: remote.is_bridged(now.at),
             legacy: false,
             peers: remote.holding.peers.len(),

@@ -148,7 +148,7 @@ fn a_restarted_hub_keeps_its_id() {
 fn beside_a_namesake_that_keeps_its_id_the_earlier_one_takes_another() {
     let mut net = Net::full(2);
     net.pass(RIVAL_PATIENCE);
-    let link = net.hubs[&1].by_hub[&hub(2)];
+    let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     let mut beat = (*net.hubs[&2].hubs[&hub(1)].beat).clone();
     (beat.incarnation.0, beat.process) = (beat.incarnation.0 + 5, 0);
     for _ in 0..=RIVAL_YIELD.as_secs() {
@@ -165,7 +165,7 @@ fn beside_a_namesake_that_keeps_its_id_the_earlier_one_takes_another() {
 fn two_ended_lives_that_are_recalled_in_turn_do_not_hide_a_hub_for_ever() {
     let mut net = Net::full(2);
     net.pass(RIVAL_PATIENCE);
-    let link = net.hubs[&1].by_hub[&hub(2)];
+    let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     let beat = (*net.hubs[&2].hubs[&hub(1)].beat).clone();
     let lives = [5_000, 9_000].map(|later| HubIncarnation(beat.incarnation.0 + later));
     for (turn, incarnation) in (0..2 * RIVAL_YIELD.as_secs()).zip(lives.into_iter().cycle()) {
@@ -188,7 +188,7 @@ fn two_ended_lives_that_are_recalled_in_turn_do_not_hide_a_hub_for_ever() {
 fn lies(net: &mut Net, change: impl FnOnce(&mut crate::envelope::Heartbeat)) {
     let mut beat = (*net.hubs[&2].hubs[&hub(1)].beat).clone();
     change(&mut beat);
-    let via = Via::Link(net.hubs[&2].by_hub[&hub(3)]);
+    let via = Via::Link(net.hubs[&2].links.used_for(&hub(3)).unwrap());
     net.input(2, RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(beat)) });
     net.run();
 }
@@ -250,7 +250,7 @@ fn a_session_from_far_away_is_no_claim_and_makes_no_other_later() {
 fn no_ended_incarnation_returns() {
     let mut net = Net::full(2);
     net.pass(HEARTBEAT);
-    let via = Via::Link(net.hubs[&1].by_hub[&hub(2)]);
+    let via = Via::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
     // Hub 7 is known by what hub 2 forwards. Its incarnations end one after the other.
     let beat = |life: u64| {
         let known = net.hubs[&1].hubs[&hub(2)].beat.as_ref().clone();

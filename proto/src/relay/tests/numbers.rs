@@ -24,7 +24,7 @@ pub(super) fn triangle() -> Net {
 
 /// Hub `n` receives an envelope from hub 3.
 pub(super) fn receives(net: &mut Net, n: u8, envelope: Envelope) {
-    let via = Via::Link(net.hubs[&n].by_hub[&hub(3)]);
+    let via = Via::Link(net.hubs[&n].links.used_for(&hub(3)).unwrap());
     net.input(n, RelayInput::Received { via, envelope });
     net.run();
 }
@@ -199,7 +199,7 @@ fn along_a_chain_forged_changes_are_taken_back_hub_by_hub() {
     net.pass(2 * HEARTBEAT);
     let seq = net.hubs[&1].own.seq + 1;
     let forged = change(&net, seq, 100, ChangeKind::Up);
-    let via = Via::Link(net.hubs[&2].by_hub[&hub(1)]);
+    let via = Via::Link(net.hubs[&2].links.used_for(&hub(1)).unwrap());
     net.input(2, RelayInput::Received { via, envelope: forged });
     net.run();
     assert!((2..=5).all(|n| net.hubs[&n].locate(&id(100)) == Some(hub(1))));
@@ -374,7 +374,7 @@ fn changes_add_no_more_networks_to_a_peer_than_it_may_have() {
         net.input(
             2,
             RelayInput::Received {
-                via: Via::Link(net.hubs[&2].by_hub[&hub(3)]),
+                via: Via::Link(net.hubs[&2].links.used_for(&hub(3)).unwrap()),
                 envelope: Envelope::Change(Arc::new(change)),
             },
         );

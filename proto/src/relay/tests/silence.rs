@@ -67,15 +67,15 @@ fn a_silent_link_is_used_where_there_is_no_other_way() {
 #[test]
 fn a_long_message_in_parts_is_not_silence() {
     let mut net = triangle();
-    let link = net.hubs[&1].by_hub[&hub(2)];
+    let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     net.swallows = vec![(2, 1)];
     for _ in 0..20 {
         net.pass(HEARTBEAT / 2);
         net.input(1, RelayInput::Heard { link });
     }
-    assert!(!net.hubs[&1].links[&link].silent);
+    assert!(!net.hubs[&1].links.get(link).unwrap().is_silent());
     net.pass(NOTICED);
-    assert!(net.hubs[&1].links[&link].silent);
+    assert!(net.hubs[&1].links.get(link).unwrap().is_silent());
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_hub_that_was_stopped_finds_its_links_as_they_were() {
     net.now = now;
     let stopped = net.hubs.get_mut(&1).unwrap();
     stopped.handle_timeout(now);
-    assert!(stopped.links.values().all(|link| !link.is_spare()));
+    assert!(stopped.links.iter().all(|(_, link)| !link.is_spare()));
     net.drain(1);
     net.pass(NOTICED);
     assert_eq!(net.hubs[&1].stats.link_silences, 0);
@@ -95,29 +95,29 @@ fn a_hub_that_was_stopped_finds_its_links_as_they_were() {
 #[test]
 fn of_two_links_to_one_hub_the_one_that_works_is_used() {
     let mut net = Net::full(2);
-    let first = net.hubs[&1].by_hub[&hub(2)];
+    let first = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     net.link(1, 2);
-    let second = net.hubs[&1].by_hub[&hub(2)];
+    let second = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     assert_ne!(first, second);
     let (_, other_end) = net.wires.remove(&(1, second)).unwrap();
     net.wires.remove(&(2, other_end));
     net.pass(NOTICED);
-    assert_eq!(net.hubs[&1].by_hub[&hub(2)], first);
+    assert_eq!(net.hubs[&1].links.used_for(&hub(2)).unwrap(), first);
 }
 
 #[test]
 fn a_link_that_is_heard_in_one_direction_only_is_not_used_beside_one_that_works() {
     for newest in [false, true] {
         let mut net = Net::full(2);
-        let first = net.hubs[&1].by_hub[&hub(2)];
+        let first = net.hubs[&1].links.used_for(&hub(2)).unwrap();
         net.link(1, 2);
-        let second = net.hubs[&1].by_hub[&hub(2)];
+        let second = net.hubs[&1].links.used_for(&hub(2)).unwrap();
         // What hub 1 sends on one of the links is lost; what it receives there is not.
         let (deaf, works) = if newest { (second, first) } else { (first, second) };
         let other_end = net.wires.remove(&(1, deaf)).unwrap().1;
         net.pass(NOTICED);
-        assert_eq!(net.hubs[&1].by_hub[&hub(2)], works, "{newest}");
-        assert!(net.hubs[&1].links[&deaf].unheard && !net.hubs[&1].links[&works].unheard);
+        assert_eq!(net.hubs[&1].links.used_for(&hub(2)).unwrap(), works, "{newest}");
+        assert!(net.hubs[&1].links.get(deaf).unwrap().is_spare() && !net.hubs[&1].links.get(works).unwrap().is_spare());
         net.joins(1, 11, 0);
         net.joins(2, 12, 0);
         net.hears(1);
@@ -126,26 +126,26 @@ fn a_link_that_is_heard_in_one_direction_only_is_not_used_beside_one_that_works(
         assert!(net.hears(1).contains(&"outcome 12 delivered".to_owned()), "{newest}");
         net.wires.insert((1, deaf), (2, other_end));
         net.pass(3 * HEARTBEAT);
-        assert!(!net.hubs[&1].links[&deaf].is_spare(), "{newest}");
+        assert!(!net.hubs[&1].links.get(deaf).unwrap().is_spare(), "{newest}");
     }
 }
 
 #[test]
 fn a_silent_link_is_not_used_beside_one_that_works_whichever_life_said_hello_on_it() {
     let mut net = Net::full(2);
-    let first = net.hubs[&1].by_hub[&hub(2)];
+    let first = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     let (of_2, _) = net.wires.remove(&(1, first)).map(|(_, link)| (link, ())).unwrap();
     net.wires.remove(&(2, of_2));
     net.pass(NOTICED);
     // The hub has restarted, and its first heartbeat is in flight.
     let (link, incarnation) = (LinkId(99), HubIncarnation(net.hubs[&2].incarnation().0 + 1));
     net.input(1, RelayInput::LinkUp { link, hub: hub(2), incarnation });
-    assert_eq!(net.hubs[&1].by_hub[&hub(2)], link);
+    assert_eq!(net.hubs[&1].links.used_for(&hub(2)).unwrap(), link);
     // If that incarnation belongs to another live hub, the link to it is not the one to use.
     let now = net.now.at;
     net.hubs.get_mut(&1).unwrap().hubs.get_mut(&hub(2)).unwrap().contest = Some(((incarnation, 7), now, true));
     net.hubs.get_mut(&1).unwrap().choose_link(hub(2));
-    assert_eq!(net.hubs[&1].by_hub[&hub(2)], first);
+    assert_eq!(net.hubs[&1].links.used_for(&hub(2)).unwrap(), first);
 }
 
 #[test]
@@ -236,7 +236,8 @@ fn an_id_is_asked_for_though_all_links_to_its_hub_are_silent() {
     let mut net = triangle();
     net.swallows = vec![(2, 1), (2, 3)];
     net.pass(NOTICED);
-    assert!([1, 3].iter().all(|n| net.hubs[n].links[&net.hubs[n].by_hub[&hub(2)]].silent));
+    let used = |n: &u8| net.hubs[n].links.used_for(&hub(2)).and_then(|link| net.hubs[n].links.get(link));
+    assert!([1, 3].iter().all(|n| used(n).unwrap().is_silent()));
     net.hears(2);
     net.letter(1, ToMesh::AskTakeover { peer: id(12), shard: ShardId(0), ticket: 7, resume: None });
     assert_eq!((net.hears(1), net.hears(2)), (vec![], vec!["challenge 12".to_owned()]));

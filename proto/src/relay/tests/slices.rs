@@ -220,7 +220,7 @@ fn senders_of_signals_lost_with_a_hub_are_notified_in_slices() {
     net.input(
         1,
         RelayInput::Received {
-            via: Via::Link(net.hubs[&1].by_hub[&hub(3)]),
+            via: Via::Link(net.hubs[&1].links.used_for(&hub(3)).unwrap()),
             envelope: Envelope::Farewell(hub(3), net.hubs[&3].incarnation()),
         },
     );
@@ -239,7 +239,7 @@ fn peers_of_a_lost_hub_leave_while_signals_to_it_are_written_off() {
     net.swallows = vec![(1, 3)];
     (0..200).for_each(|_| net.signals(1, 5, 10, 0));
     net.hears(1);
-    let via = Via::Link(net.hubs[&1].by_hub[&hub(3)]);
+    let via = Via::Link(net.hubs[&1].links.used_for(&hub(3)).unwrap());
     let envelope = Envelope::Farewell(hub(3), net.hubs[&3].incarnation());
     net.input(1, RelayInput::Received { via, envelope });
     for slice in 1..=20 / SLICE {
@@ -299,10 +299,14 @@ fn a_snapshot_during_which_too_much_changes_is_declined() {
     let mut net = crowded(250);
     net.link_without_room();
     for peer in 240..=248 {
-        assert_eq!(net.hubs[&3].links.values().map(|link| link.outgoing.len()).sum::<usize>(), 1, "{peer}");
+        assert_eq!(
+            net.hubs[&3].links.iter().map(|(_, link)| link.queue().snapshots().len()).sum::<usize>(),
+            1,
+            "{peer}"
+        );
         net.leaves(3, peer, 1);
     }
-    assert_eq!(net.hubs[&3].links.values().map(|link| link.outgoing.len()).sum::<usize>(), 0);
+    assert_eq!(net.hubs[&3].links.iter().map(|(_, link)| link.queue().snapshots().len()).sum::<usize>(), 0);
     assert!(net.hubs[&3].stats.sent[EnvelopeKind::SnapshotDeclined as usize] > 0);
     net.full.clear();
     net.run();

@@ -84,7 +84,7 @@ fn a_bounded_number_of_requests_waits_for_a_repair() {
 fn a_request_that_nothing_is_known_about_is_declined() {
     let mut net = Net::chain(2);
     let life = net.hubs[&1].incarnation();
-    let link = net.hubs[&2].by_hub[&hub(1)];
+    let link = net.hubs[&2].links.used_for(&hub(1)).unwrap();
     let unknown = [(hub(9), life), (hub(1), HubIncarnation(life.0 + 1)), (hub(2), HubIncarnation(1))];
     for (n, (hub, incarnation)) in unknown.into_iter().enumerate() {
         let request = SnapshotRequest { hub, incarnation };
@@ -97,7 +97,7 @@ fn a_request_that_nothing_is_known_about_is_declined() {
 #[test]
 fn snapshots_beyond_the_maximum_of_a_link_are_declined() {
     let mut net = Net::chain(2);
-    let link = net.hubs[&2].by_hub[&hub(1)];
+    let link = net.hubs[&2].links.used_for(&hub(1)).unwrap();
     net.full.push((2, Way::Link(link)));
     for n in 0..=MAX_SNAPSHOTS_OUT {
         let beat = |relay: &Relay| relay.hubs[&hub(1)].beat.clone();
@@ -110,6 +110,6 @@ fn snapshots_beyond_the_maximum_of_a_link_are_declined() {
         let request = SnapshotRequest { hub, incarnation };
         net.input(2, RelayInput::Received { via, envelope: Envelope::SnapshotRequest(request) });
     }
-    assert_eq!(net.hubs[&2].links[&link].outgoing.len(), MAX_SNAPSHOTS_OUT);
+    assert_eq!(net.hubs[&2].links.get(link).unwrap().queue().snapshots().len(), MAX_SNAPSHOTS_OUT);
     assert_eq!(net.hubs[&2].stats.sent[EnvelopeKind::SnapshotDeclined as usize], 1);
 }

@@ -1,0 +1,130 @@
+//! Links and the bridge come up and go down, and have room or not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::envelope::{Envelope, Heartbeat};
+use crate::id::{HubId, HubIncarnation, LinkId};
+use crate::route::Via;
+use crate::time::Now;
+
+use super::links::Link;
+use super::{Destination, Relay, Way};
+
+impl Relay {
+    pub(super) fn link_up(&mut self, link: LinkId, hub: HubId, incarnation: HubIncarnation, now: Now) {
+        self.links.open(link, hub, incarnation, now.at);
+        self.choose_link(hub);
+        self.beat(now);
+        self.tell_of_others(Destination::Link(link), now);
+    }
+
+    pub(super) fn link_down(&mut self, link: LinkId, now: Now) {
+        if self.legacy.is_link(link) {
+            return self.legacy_down(link, now);
+        }
+        // Expected: links of a former id are no longer in the table, and end as the others do.
+        let Some(closed) = self.links.close(link) else { return };
+        for remote in self.hubs.values_mut() {
+            remote.ways.forget(|via| via == Via::Link(link));
+        }
+        self.cancel_snapshots(|via| via == Via::Link(link), now);
+        if closed.was_used {
+            self.choose_link(closed.hub);
+            if self.links.used_for(&closed.hub).is_none()
+                // A hub whose first heartbeat has not arrived is not known.
+                && let Some(remote) = self.hubs.get_mut(&closed.hub)
+            {
+                remote.link_lost_at = Some(now.at);
+            }
+            // Other hubs must stop to use this hub's link to that one.
+            self.beat(now);
+        }
+    }
+
+    /// Sends a neighbour the heartbeats of all known hubs, with their ages.
+    fn tell_of_others(&mut self, to: Destination, now: Now) {
+        let beats: Vec<Heartbeat> = self
+            .hubs
+            .values()
+            .filter(|remote| remote.is_live())
+            .map(|remote| {
+                let age_ms = remote.age(now.at).as_millis() as u32;
+                Heartbeat { age_ms, ..(*remote.beat).clone() }
+            })
+            .collect();
+        for beat in beats {
+            self.send(to, Envelope::Heartbeat(Arc::new(beat)));
+        }
+    }
+
+    pub(super) fn saturated(&mut self, way: Way, now: Now) {
+        match way {
+            Way::Link(link) if self.legacy.is_link(link) => self.legacy_saturated(link),
+            Way::Link(link) => {
+                // Expected: links of a former id are no longer in the table, but still write their queues.
+                let Some(queue) = self.links.queue_mut(link) else { return };
+                queue.saturate();
+                self.reach = None;
+                self.beat_soon(now);
+            }
+            Way::Bridge => self.bridge.queue_mut().saturate(),
+        }
+    }
+
+    pub(super) fn room(&mut self, way: Way, now: Now) {
+        let room = match way {
+            Way::Link(link) if self.legacy.is_link(link) => return self.legacy_room(link, now),
+            Way::Link(link) => {
+                // Expected, as above.
+                let Some(queue) = self.links.queue_mut(link) else { return };
+                queue.free()
+            }
+            Way::Bridge => self.bridge.queue_mut().free(),
+        };
+        if room.was_saturated {
+            self.reach = None;
+            self.beat_soon(now);
+        }
+        if room.missed
+            && let Way::Link(link) = way
+        {
+            self.tell_of_others(Destination::Link(link), now);
+        }
+        self.send_snapshots(way, now);
+    }
+
+    pub(super) fn bridge_up(&mut self, now: Now) {
+        if !self.bridge.rise() {
+            // A new subscriber needs a heartbeat.
+            return self.beat_soon(now);
+        }
+        self.reach = None;
+        self.beat(now);
+    }
+
+    pub(super) fn bridge_down(&mut self) {
+        self.bridge.fail();
+        self.reach = None;
+        for remote in self.hubs.values_mut() {
+            remote.ways.forget(|via| matches!(via, Via::Bridge(_)));
+            remote.bridged_until = Duration::ZERO;
+        }
+        // Snapshots in progress have a deadline of their own.
+    }
+
+    /// Whether a way is a link that does not work in both directions.
+    pub(super) fn is_spare(&self, via: Via) -> bool {
+        match via {
+            Via::Link(link) => self.links.get(link).is_none_or(Link::is_spare),
+            Via::Bridge(_) => false,
+        }
+    }
+
+    pub(super) fn is_saturated(&self, via: Via) -> bool {
+        match via {
+            Via::Link(link) => self.links.get(link).is_none_or(|link| link.queue().is_saturated()),
+            Via::Bridge(_) => !self.bridge.is_up() || self.bridge.queue().is_saturated(),
+        }
+    }
+}
