@@ -22,6 +22,7 @@ use crate::time::Now;
 
 use super::{HubView, Relay};
 pub(super) use links::Legacy;
+use links::LinkView;
 
 /// The session incarnation in claims of peers behind legacy links: less than any clock.
 pub(super) const LEGACY_SESSION: PeerIncarnation = PeerIncarnation::LEGACY;
@@ -51,8 +52,8 @@ impl Relay {
     }
 
     pub(super) fn legacy_hubs(&self, now: Now) -> impl Iterator<Item = HubView> {
-        self.legacy.links.iter().map(move |(&link, legacy)| HubView {
-            hub: legacy.hub,
+        self.legacy.views().map(move |LinkView { link, hub, peers, heard_at }| HubView {
+            hub,
             incarnation: HubIncarnation::default(),
             live: true,
             draining: false,
@@ -60,10 +61,10 @@ impl Relay {
             link: Some(link),
             bridged: false,
             legacy: true,
-            peers: legacy.peers.len(),
+            peers,
             seq: 0,
             lag: 0,
-            heard: now.at.saturating_sub(legacy.heard_at),
+            heard: now.at.saturating_sub(heard_at),
             advertise: None,
             public_url: None,
         })

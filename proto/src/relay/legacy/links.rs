@@ -4,73 +4,121 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::bugs::ensure;
 use crate::id::{HubId, LinkId, NetworkName, PeerId};
 use crate::keys::Keys;
+use crate::limits::SNAPSHOT_PEERS;
 use crate::wire::SignalKind;
 
 use super::recent::Recent;
 use super::waiting::Waiting;
 
+/// The legacy links of this hub, and which link each Go peer is behind.
+///
+/// This type keeps the state and decides; the relay sends, and changes this hub's presence. Methods with a link that
+/// return an `Option` return `None` if there is no such link.
 #[derive(Debug)]
 pub(in crate::relay) struct Legacy {
-    pub(super) links: BTreeMap<LinkId, LegacyLink>,
+    links: BTreeMap<LinkId, LegacyLink>,
     /// Links that have ended, with those of their peers that have not left yet. They leave in slices.
     ended: BTreeMap<LinkId, BTreeSet<PeerId>>,
     /// The link of each peer: the first that announced it. A Go hub echoes what it is sent, so another link's
     /// announcement of a known peer may be this hub's own, and would keep the peer when its link has ended.
-    pub(super) peers: HashMap<PeerId, LinkId, Keys>,
+    peers: HashMap<PeerId, LinkId, Keys>,
     /// Peers that have left the mesh, and Go peers that have left a network, while there were legacy links. A late
     /// signal of these peers announces no peer.
     left: Recent,
-    pub(super) keys: Keys,
+    keys: Keys,
 }
 
 #[derive(Debug)]
-pub(super) struct LegacyLink {
-    pub(super) hub: HubId,
+struct LegacyLink {
+    hub: HubId,
     /// Whether this hub dialed.
-    pub(super) dialed: bool,
-    pub(super) peers: BTreeSet<PeerId>,
-    pub(super) heard_at: Duration,
+    dialed: bool,
+    peers: BTreeSet<PeerId>,
+    heard_at: Duration,
     /// Whether its queue is above the high-water mark.
-    pub(super) saturated: bool,
+    saturated: bool,
     /// Whether nothing has been announced on it yet, so that nothing it sends can be an echo.
-    pub(super) fresh: bool,
+    fresh: bool,
     /// Announcements to send when there is room.
-    pub(super) owed: BTreeSet<(PeerId, NetworkName)>,
+    owed: BTreeSet<(PeerId, NetworkName)>,
     /// The peers that were there before the link: how far they have been announced. `None` when all have.
-    pub(super) earlier: Option<Earlier>,
+    earlier: Option<Earlier>,
     /// Events that were sent to it recently and have not been echoed yet. If the peer leaves meanwhile, an echo must
     /// not bring it back.
-    pub(super) told: Recent,
+    told: Recent,
     /// Signals between Go peers that the Go hub sent on it recently.
-    pub(super) said: Recent,
+    said: Recent,
     /// Go peers behind other links whose signals were sent on it recently. A Go hub sends a signal for an unknown
     /// target to all its hubs, including the one it came from.
-    pub(super) passed: Recent,
+    passed: Recent,
     /// Announcements of the Go hub for peers with a greater or equal claim.
-    pub(super) waiting: Waiting,
+    waiting: Waiting,
 }
 
-/// Position in the presence of all hubs: first this hub's, then that of each other hub, in ascending order of ids.
-///
-/// A new legacy link announces all peers that are connected already. They are read in slices as the link has room, each
-/// as it is by then.
-#[derive(Debug, Default)]
-pub(super) struct Earlier {
-    /// The hub whose peers are read. `None`: this hub's.
+/// A position in the presence of all hubs: first this hub's, then that of each other hub, in ascending order of ids.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub(super) struct Position {
+    /// The hub whose peers are read. `None`: this hub.
     pub(super) hub: Option<HubId>,
     /// Its peers up to this one have been read.
     pub(super) after: Option<PeerId>,
+}
+
+/// How far a new legacy link has announced the peers that were connected before it.
+///
+/// They are read in slices as the link has room, each as it is by then.
+#[derive(Debug, Default)]
+struct Earlier {
+    read: Position,
     /// Peers that were announced before their turn.
-    pub(super) done: BTreeSet<PeerId>,
+    done: BTreeSet<PeerId>,
+}
+
+/// An open link, for the pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LinkView {
+    pub(super) link: LinkId,
+    pub(super) hub: HubId,
+    /// Number of peers behind it.
+    pub(super) peers: usize,
+    pub(super) heard_at: Duration,
+}
+
+/// What became of an announcement that a link must send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Owed {
+    /// It is added, and is the only thing that the link must send: ask for room.
+    First,
+    /// It is added to others.
+    Added,
+    /// It is dropped: the link must send too many others.
+    Dropped,
+}
+
+/// Whether a Go peer may be behind a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Entry {
+    /// It is behind the link now.
+    Behind,
+    /// The link has the maximum number of peers.
+    Full,
 }
 
 impl Earlier {
     /// Whether the turn of a peer of this hub is still to come.
-    pub(super) fn awaits(&self, hub: Option<HubId>, peer: &PeerId) -> bool {
-        (hub, Some(*peer)) > (self.hub, self.after) && !self.done.contains(peer)
+    fn awaits(&self, hub: Option<HubId>, peer: &PeerId) -> bool {
+        Position { hub, after: Some(*peer) } > self.read && !self.done.contains(peer)
+    }
+}
+
+impl LegacyLink {
+    fn has_backlog(&self) -> bool {
+        !self.owed.is_empty() || self.earlier.is_some()
     }
 }
 
@@ -80,13 +128,98 @@ impl Legacy {
         Self { links, ended, peers: HashMap::with_hasher(keys), left: Recent::default(), keys }
     }
 
+    // --- links ---------------------------------------------------------------------------------------------------
+
+    /// Adds a link. `has_earlier` tells whether any peer is connected already: then ask for room, and
+    /// [read](Self::read_earlier) those peers.
+    pub(super) fn open(&mut self, link: LinkId, hub: HubId, dialed: bool, has_earlier: bool, now: Duration) {
+        let open = LegacyLink {
+            hub,
+            dialed,
+            peers: BTreeSet::new(),
+            heard_at: now,
+            saturated: false,
+            fresh: true,
+            owed: BTreeSet::new(),
+            earlier: has_earlier.then(Earlier::default),
+            told: Recent::default(),
+            said: Recent::default(),
+            passed: Recent::default(),
+            waiting: Waiting::default(),
+        };
+        self.links.insert(link, open);
+    }
+
+    /// Removes a link. Its peers leave in slices.
+    pub(super) fn end(&mut self, link: LinkId) -> bool {
+        let Some(ended) = self.links.remove(&link) else { return false };
+        if !ended.peers.is_empty() {
+            self.ended.insert(link, ended.peers);
+        }
+        true
+    }
+
     pub(in crate::relay) fn is_link(&self, link: LinkId) -> bool {
         self.links.contains_key(&link)
     }
 
+    /// Whether there is no open link.
+    pub(super) fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    /// Whether this is a Go hub at the other end of a link.
+    pub(super) fn is_hub(&self, hub: HubId) -> bool {
+        self.links.values().any(|open| open.hub == hub)
+    }
+
+    pub(super) fn views(&self) -> impl Iterator<Item = LinkView> {
+        let view = |(&link, open): (&LinkId, &LegacyLink)| LinkView {
+            link,
+            hub: open.hub,
+            peers: open.peers.len(),
+            heard_at: open.heard_at,
+        };
+        self.links.iter().map(view)
+    }
+
+    /// Records that a message arrived.
+    pub(super) fn hear(&mut self, link: LinkId, now: Duration) -> Option<()> {
+        self.links.get_mut(&link).map(|open| open.heard_at = now)
+    }
+
+    /// Records whether the queue of a link is above its high-water mark.
+    pub(super) fn set_saturated(&mut self, link: LinkId, saturated: bool) -> Option<()> {
+        self.links.get_mut(&link).map(|open| open.saturated = saturated)
+    }
+
+    // --- peers behind links --------------------------------------------------------------------------------------
+
     /// Whether this peer is behind a legacy link of this hub.
     pub(in crate::relay) fn holds(&self, peer: &PeerId) -> bool {
         self.peers.contains_key(peer)
+    }
+
+    /// The link that a peer is behind. It may have ended.
+    pub(super) fn link_of(&self, peer: &PeerId) -> Option<LinkId> {
+        self.peers.get(peer).copied()
+    }
+
+    /// Whether a peer is behind this link.
+    pub(super) fn has_announced(&self, link: LinkId, peer: &PeerId) -> bool {
+        self.peers.get(peer) == Some(&link)
+    }
+
+    /// Notes that a Go hub has announced a peer in a network, unless there are `most` others behind its link.
+    pub(super) fn enter(&mut self, link: LinkId, peer: PeerId, network: &NetworkName, most: usize) -> Option<Entry> {
+        let open = self.links.get_mut(&link)?;
+        if open.peers.len() >= most && !open.peers.contains(&peer) {
+            return Some(Entry::Full);
+        }
+        open.peers.insert(peer);
+        open.owed.remove(&(peer, network.clone()));
+        self.peers.insert(peer, link);
+        Some(Entry::Behind)
     }
 
     /// Removes a peer that is no longer behind a legacy link.
@@ -117,13 +250,184 @@ impl Legacy {
         self.ended.values().find_map(|peers| peers.first()).copied()
     }
 
-    /// Removes a link. Its peers leave in slices.
-    pub(super) fn end(&mut self, link: LinkId) -> bool {
-        let Some(ended) = self.links.remove(&link) else { return false };
-        if !ended.peers.is_empty() {
-            self.ended.insert(link, ended.peers);
+    // --- announcements to Go hubs --------------------------------------------------------------------------------
+
+    /// The links that announce a change of a peer now: not those that the peer is behind, nor those at which the turn
+    /// of this earlier peer is still to come. `hub`: the other hub that holds it.
+    pub(super) fn to_announce(&self, hub: Option<HubId>, peer: &PeerId) -> SmallVec<[LinkId; 4]> {
+        let awaits = |open: &LegacyLink| open.earlier.as_ref().is_some_and(|earlier| earlier.awaits(hub, peer));
+        let links = self.links.iter().filter(|(link, open)| !awaits(open) && !self.has_announced(**link, peer));
+        links.map(|(link, _)| *link).collect()
+    }
+
+    /// Adds an announcement to those that a link must send, unless there are `most`.
+    pub(super) fn owe(&mut self, link: LinkId, peer: PeerId, network: NetworkName, most: usize) -> Option<Owed> {
+        let open = self.links.get_mut(&link)?;
+        if open.owed.len() >= most {
+            return Some(Owed::Dropped);
         }
-        true
+        let owed = if open.has_backlog() { Owed::Added } else { Owed::First };
+        open.owed.insert((peer, network));
+        Some(owed)
+    }
+
+    /// Removes and returns the next announcement that a link must send.
+    pub(super) fn next_owed(&mut self, link: LinkId) -> Option<(PeerId, NetworkName)> {
+        self.links.get_mut(&link)?.owed.pop_first()
+    }
+
+    /// Removes and returns the next announcement of this peer that a link must send, if the link has room.
+    pub(super) fn next_owed_of(&mut self, link: LinkId, peer: &PeerId) -> Option<NetworkName> {
+        let open = self.links.get_mut(&link).filter(|open| !open.saturated)?;
+        let next = open.owed.range((*peer, NetworkName::new(""))..).next().filter(|(owed, _)| owed == peer).cloned()?;
+        open.owed.remove(&next);
+        Some(next.1)
+    }
+
+    /// Whether a link must send more announcements.
+    pub(super) fn has_backlog(&self, link: LinkId) -> bool {
+        self.links.get(&link).is_some_and(LegacyLink::has_backlog)
+    }
+
+    /// Whether a link has room.
+    pub(super) fn has_room(&self, link: LinkId) -> bool {
+        self.links.get(&link).is_some_and(|open| !open.saturated)
+    }
+
+    /// The position from which the next earlier peer of a link is read. `None` if all have been, or if the link must
+    /// first send what it has: as much as one turn announces.
+    pub(super) fn earlier(&self, link: LinkId) -> Option<Position> {
+        let open = self.links.get(&link).filter(|open| open.owed.len() < SNAPSHOT_PEERS)?;
+        open.earlier.as_ref().map(|earlier| earlier.read)
+    }
+
+    /// An earlier peer has been read. Returns whether it must be announced now: not if it was announced before its
+    /// turn, or is behind the link, or leaves.
+    pub(super) fn read_earlier(&mut self, link: LinkId, hub: Option<HubId>, peer: PeerId) -> bool {
+        let is_behind = self.has_announced(link, &peer) || self.is_leaving(&peer);
+        let earlier = self.links.get_mut(&link).and_then(|open| open.earlier.as_mut());
+        earlier.is_some_and(|earlier| {
+            earlier.read = Position { hub, after: Some(peer) };
+            !earlier.done.remove(&peer) && !is_behind
+        })
+    }
+
+    /// All earlier peers of a link have been read.
+    pub(super) fn end_earlier(&mut self, link: LinkId) {
+        if let Some(open) = self.links.get_mut(&link) {
+            open.earlier = None;
+        }
+    }
+
+    /// Whether an earlier peer must be announced before its turn. Then it is not announced in its turn.
+    pub(super) fn hasten(&mut self, link: LinkId, hub: Option<HubId>, peer: &PeerId) -> bool {
+        let earlier = self.links.get_mut(&link).and_then(|open| open.earlier.as_mut());
+        earlier.is_some_and(|earlier| earlier.awaits(hub, peer) && earlier.done.insert(*peer))
+    }
+
+    /// Records that a peer was announced on a link.
+    pub(super) fn note_told(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) {
+        let hash = self.keys.hash_one((peer, network));
+        if let Some(open) = self.links.get_mut(&link) {
+            open.fresh = false;
+            open.told.note(hash, now);
+        }
+    }
+
+    // --- announcements of Go hubs --------------------------------------------------------------------------------
+
+    /// Whether a message echoes an event that was sent to that link recently; once for each time. A dialed Go hub sends
+    /// no echoes of its own: an echo from it has passed through another Go hub.
+    pub(super) fn is_echo(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) -> bool {
+        let hash = self.keys.hash_one((peer, network));
+        let is_only_one = self.links.len() == 1;
+        self.links.get_mut(&link).is_some_and(|open| open.told.take(hash, now) && !(open.dialed && is_only_one))
+    }
+
+    /// Whether a Go hub's announcement of a peer that another claim holds may be news: that claim may belong to a dead
+    /// hub or connection. Otherwise it is an echo of what this hub, or another one earlier, sent to Go hubs.
+    ///
+    /// `is_go_peer`: that claim is of a peer behind a legacy link of another hub. The peer is not announced on this link
+    /// any more, since the Go hub knows it.
+    pub(super) fn may_be_news(
+        &mut self,
+        link: LinkId,
+        peer: PeerId,
+        network: &str,
+        is_echo: bool,
+        is_go_peer: bool,
+    ) -> Option<bool> {
+        let open = self.links.get_mut(&link)?;
+        let is_owed = open.owed.remove(&(peer, NetworkName::new(network)));
+        // A dialed Go hub echoes nothing.
+        Some(if is_go_peer { !is_echo || open.dialed } else { !is_echo && (!is_owed || open.fresh) })
+    }
+
+    /// Keeps an announcement until the claim that holds the peer ends. False if there is no room.
+    pub(super) fn wait(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Duration) -> bool {
+        let open = self.links.get_mut(&link);
+        open.is_some_and(|open| open.waiting.keep(peer, NetworkName::new(network), data, now))
+    }
+
+    /// Drops the kept announcements of a link for a peer, in one network or in all. True if there were any.
+    pub(super) fn forget_waiting(&mut self, link: LinkId, peer: &PeerId, network: Option<NetworkName>) -> bool {
+        self.links.get_mut(&link).is_some_and(|open| open.waiting.forget(peer, network))
+    }
+
+    /// Removes and returns the kept announcements of all links for a peer: links, networks and data.
+    pub(super) fn take_waiting(&mut self, peer: &PeerId, now: Duration) -> Vec<(LinkId, NetworkName, Box<str>)> {
+        let kept = self.links.iter_mut().map(|(&link, open)| (link, open.waiting.take(peer, now)));
+        kept.flat_map(|(link, kept)| kept.into_iter().map(move |(network, data)| (link, network, data))).collect()
+    }
+
+    /// Records that a peer has left this network, or with "" the whole mesh.
+    pub(super) fn note_left(&mut self, peer: &PeerId, network: &str, now: Duration) {
+        if !self.links.is_empty() {
+            self.left.note(self.keys.hash_one((peer, network)), now);
+        }
+    }
+
+    pub(super) fn has_left(&mut self, peer: &PeerId, network: &str, now: Duration) -> bool {
+        [network, ""].iter().any(|of| self.left.holds(self.keys.hash_one((peer, of)), now))
+    }
+
+    // --- signals -------------------------------------------------------------------------------------------------
+
+    /// Identifies a signal of a Go peer.
+    pub(super) fn signal_hash(
+        &self,
+        kind: SignalKind,
+        from: &PeerId,
+        target: &PeerId,
+        network: &str,
+        data: &str,
+    ) -> u64 {
+        self.keys.hash_one((kind as u8, from, target, network, data))
+    }
+
+    /// Records a signal that a Go hub has sent on a link.
+    pub(super) fn note_said(&mut self, link: LinkId, signal: u64, now: Duration) {
+        if let Some(open) = self.links.get_mut(&link) {
+            open.said.note(signal, now);
+        }
+    }
+
+    /// Whether a Go hub has sent this signal on the link, so that it does not need it back. If not, its sender counts
+    /// as one whose signal was sent there.
+    pub(super) fn has_said(&mut self, link: LinkId, from: &PeerId, signal: u64, now: Duration) -> Option<bool> {
+        let sender = self.keys.hash_one(from);
+        let open = self.links.get_mut(&link)?;
+        let has_said = open.said.holds(signal, now);
+        if !has_said {
+            open.passed.note(sender, now);
+        }
+        Some(has_said)
+    }
+
+    /// Whether a signal of this peer was sent on the link recently, so that one that arrives there may be an echo.
+    pub(super) fn has_passed(&mut self, link: LinkId, from: &PeerId, now: Duration) -> bool {
+        let sender = self.keys.hash_one(from);
+        self.links.get_mut(&link).is_some_and(|open| open.passed.holds(sender, now))
     }
 
     /// Whether the records of links and of peers agree.
@@ -138,46 +442,166 @@ impl Legacy {
             self.links.values().map(|open| &open.peers).chain(self.ended.values()).map(BTreeSet::len).sum();
         ensure(behind == self.peers.len(), || format!("{behind} peers behind links, {} known", self.peers.len()))
     }
+}
 
-    pub(super) fn has_announced(&self, link: LinkId, peer: &PeerId) -> bool {
-        self.peers.get(peer) == Some(&link)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(100);
+    const LINK: LinkId = LinkId(1);
+    const OTHER: LinkId = LinkId(2);
+
+    fn peer(n: u8) -> PeerId {
+        PeerId::from_bytes([n; 20])
     }
 
-    pub(super) fn note_told(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) {
-        let hash = self.keys.hash_one((peer, network));
-        if let Some(open) = self.links.get_mut(&link) {
-            open.fresh = false;
-            open.told.note(hash, now);
+    fn name() -> NetworkName {
+        NetworkName::new("n")
+    }
+
+    /// Links 1 and 2, of which this hub has dialed the second.
+    fn legacy(has_earlier: bool) -> Legacy {
+        let mut legacy = Legacy::new(Keys(1, 2));
+        legacy.open(LINK, HubId(peer(101)), false, has_earlier, NOW);
+        legacy.open(OTHER, HubId(peer(102)), true, false, NOW);
+        legacy
+    }
+
+    #[test]
+    fn peers_of_an_ended_link_leave_one_by_one() {
+        let mut legacy = legacy(false);
+        for n in [1, 2, 3] {
+            assert_eq!(legacy.enter(LINK, peer(n), &name(), 3), Some(Entry::Behind));
         }
+        assert_eq!(legacy.enter(LINK, peer(4), &name(), 3), Some(Entry::Full));
+        assert_eq!(legacy.enter(LINK, peer(3), &name(), 3), Some(Entry::Behind), "again");
+        assert_eq!(legacy.enter(OTHER, peer(5), &name(), 3), Some(Entry::Behind));
+        assert!(legacy.end(LINK) && !legacy.end(LINK) && legacy.is_leaving(&peer(1)) && !legacy.is_leaving(&peer(5)));
+        assert_eq!(legacy.enter(LINK, peer(6), &name(), 3), None);
+        let leavers: Vec<_> = std::iter::from_fn(|| {
+            let leaver = legacy.next_leaver()?;
+            legacy.forget(&leaver);
+            legacy.audit().unwrap();
+            Some(leaver)
+        })
+        .collect();
+        assert_eq!(leavers, [peer(1), peer(2), peer(3)]);
+        assert!(legacy.ended_links() == 0 && legacy.holds(&peer(5)));
     }
 
-    /// Whether a message echoes an event that was sent to that link recently; once for each time. A dialed Go hub sends
-    /// no echoes of its own: an echo from it has passed through another Go hub.
-    pub(super) fn is_echo(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) -> bool {
-        let hash = self.keys.hash_one((peer, network));
-        let is_only_one = self.links.len() == 1;
-        self.links.get_mut(&link).is_some_and(|open| open.told.take(hash, now) && !(open.dialed && is_only_one))
+    #[test]
+    fn a_link_asks_for_room_once_and_owes_a_bounded_number() {
+        let mut legacy = legacy(false);
+        let mut owe = |link, n| legacy.owe(link, peer(n), name(), 2);
+        assert_eq!([owe(LINK, 2), owe(LINK, 1), owe(LINK, 3)], [Owed::First, Owed::Added, Owed::Dropped].map(Some));
+        assert_eq!(owe(LinkId(9), 1), None);
+        assert_eq!(legacy.next_owed_of(LINK, &peer(2)), Some(name()));
+        assert_eq!(legacy.next_owed_of(LINK, &peer(2)), None);
+        legacy.set_saturated(LINK, true);
+        assert!(legacy.next_owed_of(LINK, &peer(1)).is_none() && !legacy.has_room(LINK) && legacy.has_backlog(LINK));
+        assert_eq!(legacy.next_owed(LINK), Some((peer(1), name())), "the relay calls it when there is room");
+        assert!(!legacy.has_backlog(LINK));
     }
 
-    /// Records that a peer has left this network, or with "" the whole mesh.
-    pub(super) fn note_left(&mut self, peer: &PeerId, network: &str, now: Duration) {
-        if !self.links.is_empty() {
-            self.left.note(self.keys.hash_one((peer, network)), now);
+    #[test]
+    fn an_earlier_peer_is_announced_once_in_its_turn_or_before() {
+        let mut legacy = legacy(true);
+        let hub = Some(HubId(peer(50)));
+        assert_eq!(legacy.to_announce(None, &peer(1))[..], [OTHER], "its turn is still to come at the first link");
+        assert_eq!(legacy.earlier(OTHER), None);
+        assert_eq!(legacy.earlier(LINK), Some(Position::default()));
+        assert!(legacy.read_earlier(LINK, None, peer(1)));
+        assert_eq!(legacy.to_announce(None, &peer(1))[..], [LINK, OTHER]);
+        assert!(legacy.hasten(LINK, hub, &peer(1)) && !legacy.hasten(LINK, hub, &peer(1)), "of another hub");
+        assert!(!legacy.hasten(LINK, None, &peer(1)), "its turn is over");
+        assert_eq!(legacy.to_announce(hub, &peer(1))[..], [LINK, OTHER]);
+        assert!(!legacy.read_earlier(LINK, hub, peer(1)), "it has been announced");
+        assert_eq!(legacy.enter(LINK, peer(2), &name(), 9), Some(Entry::Behind));
+        assert!(!legacy.read_earlier(LINK, hub, peer(2)), "the Go hub has announced it itself");
+        assert!(legacy.has_backlog(LINK));
+        legacy.end_earlier(LINK);
+        assert!(!legacy.has_backlog(LINK) && legacy.earlier(LINK).is_none());
+    }
+
+    #[test]
+    fn no_more_earlier_peers_are_read_than_one_turn_announces() {
+        let mut legacy = legacy(true);
+        for n in 0..SNAPSHOT_PEERS as u8 {
+            assert!(legacy.earlier(LINK).is_some());
+            assert_eq!(legacy.owe(LINK, peer(n), name(), usize::MAX), Some(Owed::Added));
         }
+        assert_eq!(legacy.earlier(LINK), None);
     }
 
-    pub(super) fn has_left(&mut self, peer: &PeerId, network: &str, now: Duration) -> bool {
-        [network, ""].iter().any(|of| self.left.holds(self.keys.hash_one((peer, of)), now))
+    #[test]
+    fn an_announcement_of_a_known_peer_is_news_or_an_echo() {
+        for (link, is_go_peer, is_echo, is_owed, news) in [
+            (LINK, true, false, false, true),
+            (LINK, true, true, false, false),
+            (OTHER, true, true, false, true),
+            (LINK, false, false, false, true),
+            (LINK, false, true, false, false),
+            (LINK, false, false, true, false),
+        ] {
+            let mut legacy = legacy(false);
+            legacy.note_told(link, &peer(9), "n", NOW);
+            if is_owed {
+                legacy.owe(link, peer(1), name(), 9);
+            }
+            let found = legacy.may_be_news(link, peer(1), "n", is_echo, is_go_peer);
+            assert_eq!(found, Some(news), "{link:?} {is_go_peer} {is_echo} {is_owed}");
+            assert!(!legacy.has_backlog(link), "the Go hub knows it");
+        }
+        let mut legacy = legacy(false);
+        legacy.owe(LINK, peer(1), name(), 9);
+        assert_eq!(legacy.may_be_news(LINK, peer(1), "n", false, false), Some(true), "nothing was announced there yet");
     }
 
-    pub(super) fn signal_hash(
-        &self,
-        kind: SignalKind,
-        from: &PeerId,
-        target: &PeerId,
-        network: &str,
-        data: &str,
-    ) -> u64 {
-        self.keys.hash_one((kind as u8, from, target, network, data))
+    #[test]
+    fn events_are_echoed_once_and_not_by_the_only_link_if_this_hub_has_dialed_it() {
+        let mut legacy = legacy(false);
+        for link in [LINK, OTHER] {
+            legacy.note_told(link, &peer(1), "n", NOW);
+            assert!(!legacy.is_echo(link, &peer(1), "m", NOW) && legacy.is_echo(link, &peer(1), "n", NOW));
+            assert!(!legacy.is_echo(link, &peer(1), "n", NOW));
+        }
+        legacy.end(LINK);
+        legacy.note_told(OTHER, &peer(1), "n", NOW);
+        assert!(!legacy.is_echo(OTHER, &peer(1), "n", NOW));
+    }
+
+    #[test]
+    fn a_signal_is_not_sent_back_and_a_returned_one_introduces_nobody() {
+        let mut legacy = legacy(false);
+        let signal = legacy.signal_hash(SignalKind::Offer, &peer(1), &peer(2), "n", "null");
+        legacy.note_said(LINK, signal, NOW);
+        assert_eq!(legacy.has_said(LINK, &peer(1), signal, NOW), Some(true));
+        assert!(!legacy.has_passed(LINK, &peer(1), NOW));
+        assert_eq!(legacy.has_said(OTHER, &peer(1), signal, NOW), Some(false));
+        assert!(legacy.has_passed(OTHER, &peer(1), NOW) && !legacy.has_passed(OTHER, &peer(2), NOW));
+        assert_eq!(legacy.has_said(LinkId(9), &peer(1), signal, NOW), None);
+    }
+
+    #[test]
+    fn leaves_are_remembered_while_there_are_links() {
+        let mut legacy = legacy(false);
+        legacy.note_left(&peer(1), "n", NOW);
+        legacy.note_left(&peer(2), "", NOW);
+        assert!(legacy.has_left(&peer(1), "n", NOW) && !legacy.has_left(&peer(1), "m", NOW));
+        assert!(legacy.has_left(&peer(2), "m", NOW));
+        legacy.end(LINK);
+        legacy.end(OTHER);
+        legacy.note_left(&peer(3), "n", NOW);
+        assert!(!legacy.has_left(&peer(3), "n", NOW));
+    }
+
+    #[test]
+    fn kept_announcements_are_taken_from_all_links() {
+        let mut legacy = legacy(false);
+        assert!(legacy.wait(LINK, peer(1), "n", "1", NOW) && legacy.wait(OTHER, peer(1), "n", "2", NOW));
+        assert!(!legacy.wait(LinkId(9), peer(1), "n", "3", NOW));
+        assert!(legacy.forget_waiting(LINK, &peer(1), None) && !legacy.forget_waiting(LINK, &peer(1), None));
+        assert_eq!(legacy.take_waiting(&peer(1), NOW), [(OTHER, name(), "2".into())]);
     }
 }

@@ -1,6 +1,5 @@
 //! Messages from a Go hub on a legacy link: announcements, leaves and signals of its peers.
 
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use crate::bug;
@@ -18,14 +17,13 @@ use crate::wire;
 use super::super::Relay;
 use super::super::directory::LeaveCause;
 use super::LEGACY_SESSION;
-use super::links::LegacyLink;
+use super::links::Entry;
 
 impl Relay {
     pub(in crate::relay) fn legacy_said(&mut self, link: LinkId, text: &str, now: Now) {
-        let Some(open) = self.legacy.links.get_mut(&link) else {
+        if self.legacy.hear(link, now.at).is_none() {
             return bug!(self.bugs, LegacyLink, "{link:?} sends a message");
-        };
-        open.heard_at = now.at;
+        }
         let Some(message) = isolated(|| codec::parse_legacy(text)).flatten() else {
             self.stats.legacy_refused += 1;
             return;
@@ -42,7 +40,7 @@ impl Relay {
                 self.legacy_discovered(link, peer, &network, data, now)
             }
             LegacyMessage::Disconnected { peer } => {
-                let waited = self.legacy.links.get_mut(&link).is_some_and(|open| open.waiting.forget(&peer, None));
+                let waited = self.legacy.forget_waiting(link, &peer, None);
                 let known = self.is_behind(link, &peer);
                 if known {
                     self.leave_legacy(peer, LeaveReason::Closed(CloseReason::ConnectionLost), now);
@@ -52,9 +50,7 @@ impl Relay {
             LegacyMessage::Goodbye { peer, network, data } => self.legacy_goodbye(link, peer, &network, data, now),
             LegacyMessage::Signal { kind, from, target, network, data } => {
                 let hash = self.legacy.signal_hash(kind, &from, &target, &network, data);
-                if let Some(open) = self.legacy.links.get_mut(&link) {
-                    open.said.note(hash, now.at);
-                }
+                self.legacy.note_said(link, hash, now.at);
                 let known = self.may_signal(link, from, &network, now);
                 // A Go hub sends it to every hub it is linked with. The hub that holds the sender forwards it.
                 if known && self.directory.holder(&from).is_some_and(|holder| holder.hub == self.config.hub) {
@@ -85,11 +81,9 @@ impl Relay {
         if known && self.is_in(&peer, network) {
             return true;
         }
-        let sender = self.legacy.keys.hash_one(peer);
-        let returned = |open: &mut LegacyLink| open.passed.holds(sender, now.at);
         if self.legacy.has_left(&peer, network, now.at)
             || self.is_a_hub(&peer)
-            || self.legacy.links.get_mut(&link).is_none_or(returned)
+            || self.legacy.has_passed(link, &peer, now.at)
         {
             return false;
         }
@@ -113,7 +107,7 @@ impl Relay {
 
     fn is_a_hub(&self, peer: &PeerId) -> bool {
         let hub = HubId(*peer);
-        hub == self.config.hub || self.hubs.contains_key(&hub) || self.legacy.links.values().any(|open| open.hub == hub)
+        hub == self.config.hub || self.hubs.contains_key(&hub) || self.legacy.is_hub(hub)
     }
 
     /// Whether this link may speak for a peer: it has announced the peer, and no greater claim exists.
@@ -134,27 +128,18 @@ impl Relay {
             return false;
         }
         self.owe_earlier(link, &peer);
-        let Some(open) = self.legacy.links.get_mut(&link) else {
-            bug!(self.bugs, LegacyLink, "{link:?} announces {peer:?}");
-            return false;
-        };
-        let is_owed = open.owed.remove(&(peer, NetworkName::new(network)));
-        // A Go hub's announcement of a known peer may be news: the existing claim may belong to a dead hub or
-        // connection. Or it may be an echo of what this hub, or another one earlier, sent to Go hubs.
-        let may_be_news = if holder.is_legacy() {
-            // A dialed Go hub echoes nothing.
-            !is_echo || open.dialed
-        } else {
-            !is_echo && (!is_owed || open.fresh)
-        };
-        may_be_news && self.wait_for(link, peer, network, data, now)
+        match self.legacy.may_be_news(link, peer, network, is_echo, holder.is_legacy()) {
+            Some(may_be_news) => may_be_news && self.wait_for(link, peer, network, data, now),
+            None => {
+                bug!(self.bugs, LegacyLink, "{link:?} announces {peer:?}");
+                false
+            }
+        }
     }
 
     /// Keeps a Go hub's announcement of a peer until the existing claim ends.
     fn wait_for(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
-        let fits = codec::check_public(data).is_ok();
-        let open = self.legacy.links.get_mut(&link).filter(|_| fits);
-        open.is_some_and(|open| open.waiting.keep(peer, NetworkName::new(network), data, now.at))
+        codec::check_public(data).is_ok() && self.legacy.wait(link, peer, network, data, now.at)
     }
 
     /// The claim of a peer has changed. Kept announcements of Go hubs take effect when no claim is left.
@@ -166,7 +151,7 @@ impl Relay {
         now: Now,
     ) {
         let [before, after] = held;
-        if self.legacy.links.is_empty() || before == after {
+        if self.legacy.is_empty() || before == after {
             return;
         }
         if after.is_none() && !cause.is_hub_lost() {
@@ -175,17 +160,12 @@ impl Relay {
         if after < before && after.is_some() {
             return;
         }
-        let waiting: Vec<_> = self
-            .legacy
-            .links
-            .iter_mut()
-            .flat_map(|(&link, open)| open.waiting.take(&peer, now.at).into_iter().map(move |word| (link, word)))
-            .collect();
+        let waiting = self.legacy.take_waiting(&peer, now.at);
         // A connection that ended here or at another hub may have been dead for long, and so may a lost hub. But if a
         // hub reports that a Go peer has left, other Go hubs' announcements of that peer are older.
         let counts = after.is_none()
             && (before.is_some_and(|before| !before.is_legacy()) || matches!(cause, LeaveCause::HubGone));
-        for (link, (network, data)) in waiting {
+        for (link, network, data) in waiting {
             let is_taken = self.legacy.holds(&peer) && !self.legacy.has_announced(link, &peer);
             if counts && !is_taken {
                 self.legacy_joins(link, peer, network.as_str(), &data, now);
@@ -201,18 +181,17 @@ impl Relay {
         let memberships = self.own.peers.get(&peer).map_or(&[][..], |presence| &presence.memberships);
         let at = memberships.binary_search_by(|a| a.network.cmp(&name));
         let known = at.ok().map(|at| memberships[at].discovered.data() == data);
-        let Some(open) = self.legacy.links.get_mut(&link) else {
-            bug!(self.bugs, LegacyLink, "{peer:?} joins behind {link:?}");
-            return false;
-        };
-        let is_one_more =
-            open.peers.len() >= self.config.tuning.max_peers_per_legacy_link && !open.peers.contains(&peer);
-        if is_one_more || known.is_none() && memberships.len() >= DEFAULT_MAX_NETWORKS_PER_PEER {
+        if known.is_none() && memberships.len() >= DEFAULT_MAX_NETWORKS_PER_PEER {
             return false;
         }
-        open.peers.insert(peer);
-        open.owed.remove(&(peer, name.clone()));
-        self.legacy.peers.insert(peer, link);
+        match self.legacy.enter(link, peer, &name, self.config.tuning.max_peers_per_legacy_link) {
+            Some(Entry::Behind) => {}
+            Some(Entry::Full) => return false,
+            None => {
+                bug!(self.bugs, LegacyLink, "{peer:?} joins behind {link:?}");
+                return false;
+            }
+        }
         let claim = Claim { incarnation: LEGACY_SESSION, hub: self.config.hub };
         if known == Some(true) {
             // A repetition: nobody is notified twice.
@@ -234,11 +213,7 @@ impl Relay {
             return false;
         }
         let all = network == NetworkName::GLOBAL && !self.is_in(&peer, network);
-        let waited = self
-            .legacy
-            .links
-            .get_mut(&link)
-            .is_some_and(|open| open.waiting.forget(&peer, (!all).then(|| NetworkName::new(network))));
+        let waited = self.legacy.forget_waiting(link, &peer, (!all).then(|| NetworkName::new(network)));
         if !self.is_behind(link, &peer) {
             return waited;
         }
