@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use proto::LinkId;
-use thread::TurnGuard;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use thread::{TurnGuard, poll_read};
+use tokio::io::AsyncWrite;
 
 use crate::core::Core;
 use crate::link::Phase;
@@ -56,18 +56,12 @@ fn drive(core: &RefCell<Core>, id: LinkId, stream: &mut MaybeTlsStream, cx: &mut
             continue;
         }
         let mut buffer = core.take_read_buffer();
-        let mut into = ReadBuf::new(&mut buffer);
-        let polled = Pin::new(&mut *stream).poll_read(cx, &mut into);
-        let n = into.filled().len();
-        match polled {
-            Poll::Pending => {
-                core.restore_read_buffer(buffer);
-                return Poll::Pending;
-            }
-            Poll::Ready(Ok(())) if n > 0 => core.received(id, &mut buffer[..n]),
-            Poll::Ready(Ok(()) | Err(_)) => core.lost(id),
-        }
+        let read = poll_read(stream, cx, &mut buffer).map(|read| match read {
+            Ok(0) | Err(_) => core.lost(id),
+            Ok(n) => core.received(id, &mut buffer[..n]),
+        });
         core.restore_read_buffer(buffer);
+        ready!(read);
     }
     cx.waker().wake_by_ref();
     Poll::Pending

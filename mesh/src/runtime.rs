@@ -160,15 +160,9 @@ async fn run(config: MeshConfig, dialer: Dialer, channels: Channels, busy: Arc<A
     }
 }
 
-/// Processes letters from the shards, at most one batch per turn, even if links are not read.
-async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<ToMesh>>) {
-    while let Some(letters) = mailbox.recv().await {
-        let mut letters = letters.into_iter();
-        while !letters.as_slice().is_empty() {
-            core.borrow_mut().letters(&mut letters);
-            tokio::task::yield_now().await;
-        }
-    }
+/// Processes letters from the shards, even if links are not read.
+async fn read_mail(core: Rc<RefCell<Core>>, mailbox: mpsc::Receiver<Vec<ToMesh>>) {
+    thread::read_mail(mailbox, |letters| core.borrow_mut().letters(letters), || false).await;
 }
 
 /// Processes events of the bridge, unless the resulting letters could not be posted.
@@ -292,15 +286,13 @@ async fn keep_time(
     busy: Arc<AtomicU64>,
     turned: Arc<dyn Fn() + Send + Sync>,
 ) {
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
+    thread::each_tick(|| {
         let mut core = core.borrow_mut();
         core.tick();
         publish.send_replace(Arc::new(core.reading(busy.load(Ordering::Relaxed))));
         turned();
-    }
+    })
+    .await;
 }
 
 /// Lets the relay process timeouts when they are due, which is often sooner than the next tick.

@@ -125,6 +125,42 @@ impl<L: Letter> Mailbox<L> {
     }
 }
 
+/// The rules of one thread, which take turns.
+trait Machine {
+    type Letter: Letter;
+    type Input<'a>;
+
+    /// Gives the rules one input, and performs their outputs. Returns the number of outputs.
+    fn input(&mut self, input: Self::Input<'_>, now: Now) -> usize;
+
+    /// The next letter of the open batch.
+    fn next_letter(&mut self) -> Option<Self::Input<'static>>;
+
+    fn thread(&mut self) -> (&mut Mailbox<Self::Letter>, &mut Turns);
+
+    /// One turn with one input.
+    fn turn(&mut self, input: Self::Input<'_>, now: Now) {
+        let began = cpu_time();
+        let outputs = self.input(input, now);
+        self.thread().1.ended(began, outputs);
+    }
+
+    /// One turn with letters. False if there are none.
+    fn read_letters(&mut self, now: Now) -> bool {
+        let works = self.thread().0.open();
+        if works {
+            let (began, mut outputs) = (cpu_time(), 0);
+            while outputs < TURN_OUTPUTS
+                && let Some(letter) = self.next_letter()
+            {
+                outputs += self.input(letter, now);
+            }
+            self.thread().1.ended(began, outputs);
+        }
+        works
+    }
+}
+
 struct Shard {
     router: Router,
     mailbox: Mailbox<ToShard>,
@@ -135,6 +171,41 @@ struct Shard {
     /// Sessions that were opened.
     sessions: u32,
     turns: Turns,
+}
+
+impl Machine for Shard {
+    type Letter = ToShard;
+    type Input<'a> = Input<'a>;
+
+    fn input(&mut self, input: Input<'_>, now: Now) -> usize {
+        self.router.handle_input(input, now);
+        let mut outputs = 0;
+        while let Some(output) = self.router.poll_output() {
+            outputs += 1;
+            match output {
+                Output::ToMesh(letter) => self.to_mesh.push(letter),
+                Output::ToShard { to, letter } => self.outboxes[usize::from(to.0)].push(letter),
+                Output::Backlog { session, more: true } => self.rooms.push(session),
+                Output::Unfinished => self.unfinished = true,
+                Output::Bug(note) => panic!("{note:?}"),
+                Output::Send { .. }
+                | Output::Ping { .. }
+                | Output::Admit { .. }
+                | Output::Backlog { .. }
+                | Output::Close { .. }
+                | Output::Event(_) => {}
+            }
+        }
+        outputs
+    }
+
+    fn next_letter(&mut self) -> Option<Input<'static>> {
+        self.mailbox.next().map(Input::Letter)
+    }
+
+    fn thread(&mut self) -> (&mut Mailbox<ToShard>, &mut Turns) {
+        (&mut self.mailbox, &mut self.turns)
+    }
 }
 
 impl Shard {
@@ -162,47 +233,9 @@ impl Shard {
         }
     }
 
-    fn input(&mut self, input: Input<'_>, now: Now) -> usize {
-        self.router.handle_input(input, now);
-        let mut outputs = 0;
-        while let Some(output) = self.router.poll_output() {
-            outputs += 1;
-            match output {
-                Output::ToMesh(letter) => self.to_mesh.push(letter),
-                Output::ToShard { to, letter } => self.outboxes[usize::from(to.0)].push(letter),
-                Output::Backlog { session, more: true } => self.rooms.push(session),
-                Output::Unfinished => self.unfinished = true,
-                Output::Bug(note) => panic!("{note:?}"),
-                Output::Send { .. }
-                | Output::Ping { .. }
-                | Output::Admit { .. }
-                | Output::Backlog { .. }
-                | Output::Close { .. }
-                | Output::Event(_) => {}
-            }
-        }
-        outputs
-    }
-
-    /// One turn with one input.
-    fn turn(&mut self, input: Input<'_>, now: Now) {
-        let began = cpu_time();
-        let outputs = self.input(input, now);
-        self.turns.ended(began, outputs);
-    }
-
     /// A turn with letters, and one with what did not fit into those before.
     fn step(&mut self, now: Now) -> bool {
-        let mut works = self.mailbox.open();
-        if works {
-            let (began, mut outputs) = (cpu_time(), 0);
-            while outputs < TURN_OUTPUTS
-                && let Some(letter) = self.mailbox.next()
-            {
-                outputs += self.input(Input::Letter(letter), now);
-            }
-            self.turns.ended(began, outputs);
-        }
+        let mut works = self.read_letters(now);
         let has_room =
             self.to_mesh.len() <= SLICE_ROOM && self.outboxes.iter().all(|outbox| outbox.len() <= SLICE_ROOM);
         if self.unfinished && has_room {
@@ -244,12 +277,25 @@ struct Mesh {
     turns: Turns,
 }
 
-impl Mesh {
+impl Machine for Mesh {
+    type Letter = ToMesh;
+    type Input<'a> = RelayInput<'a>;
+
     fn input(&mut self, input: RelayInput<'_>, now: Now) -> usize {
         self.relay.handle_input(input, now);
         self.drain()
     }
 
+    fn next_letter(&mut self) -> Option<RelayInput<'static>> {
+        self.mailbox.next().map(RelayInput::Letter)
+    }
+
+    fn thread(&mut self) -> (&mut Mailbox<ToMesh>, &mut Turns) {
+        (&mut self.mailbox, &mut self.turns)
+    }
+}
+
+impl Mesh {
     fn drain(&mut self) -> usize {
         let mut outputs = 0;
         while let Some(output) = self.relay.poll_output() {
@@ -277,23 +323,8 @@ impl Mesh {
         outputs
     }
 
-    fn turn(&mut self, input: RelayInput<'_>, now: Now) {
-        let began = cpu_time();
-        let outputs = self.input(input, now);
-        self.turns.ended(began, outputs);
-    }
-
     fn step(&mut self, now: Now) -> bool {
-        let mut works = self.mailbox.open();
-        if works {
-            let (began, mut outputs) = (cpu_time(), 0);
-            while outputs < TURN_OUTPUTS
-                && let Some(letter) = self.mailbox.next()
-            {
-                outputs += self.input(RelayInput::Letter(letter), now);
-            }
-            self.turns.ended(began, outputs);
-        }
+        let mut works = self.read_letters(now);
         if !self.socket.is_empty() && !self.outboxes.iter().any(|outbox| outbox.is_over(1)) {
             works = true;
             let (began, mut outputs, mut bytes) = (cpu_time(), 0, 0);

@@ -104,7 +104,7 @@ pub struct RouterConfig {
     pub discovery: Discovery,
     /// Whether the hub has a mesh thread. Without one, there is no [`Output::ToMesh`].
     pub meshed: bool,
-    /// Whether to put out [`Event`]s for the log. They cost an allocation each.
+    /// Whether to put out [`PeerEvent`]s for the log. They cost an allocation each.
     pub events: bool,
     /// Limits that tests make small.
     pub tuning: RouterTuning,

@@ -1,7 +1,12 @@
 //! The configuration of a hub's shards.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use hyper::Response;
+use proto::limits::{
+    DEFAULT_MAX_CONNECTIONS, DEFAULT_SEND_BUDGET_BYTES, DEFAULT_SEND_QUEUE_BYTES, DEFAULT_SEND_QUEUE_FRAMES,
+};
 use proto::{RouterConfig, ShardId};
 
 use crate::clock::Clock;
@@ -11,7 +16,7 @@ use crate::links::LinkDoor;
 use crate::networks::NetworkList;
 use crate::origins::Origins;
 use crate::proxies::Proxies;
-use crate::{Gauges, Pages};
+use crate::{Answer, Gauges, Pages};
 
 /// Configuration that all shards of a hub share.
 #[derive(Clone)]
@@ -48,6 +53,37 @@ pub struct HubConfig {
     /// Sessions echo what they receive and route nothing: for conformance tests of the WebSocket implementation.
     #[doc(hidden)]
     pub echo: bool,
+}
+
+impl HubConfig {
+    /// A hub of one shard without a mesh and without pages, with the default of each limit. `router` says which hub it
+    /// is, as [`RouterConfig::single`] makes it.
+    pub fn single(router: RouterConfig) -> Self {
+        let limits = SessionLimits {
+            max_message_bytes: router.max_message_bytes,
+            send_queue_frames: DEFAULT_SEND_QUEUE_FRAMES,
+            send_queue_bytes: DEFAULT_SEND_QUEUE_BYTES,
+            send_budget_bytes: DEFAULT_SEND_BUDGET_BYTES,
+            peer_timeout: Duration::from_secs(300),
+        };
+        Self {
+            router,
+            limits,
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            files: FileShares::UNLIMITED,
+            auth_token: None,
+            links: None,
+            admin_port: None,
+            tls: None,
+            door: DoorConfig::default(),
+            pages: Arc::new(|_, _| Answer::Now(Response::default())),
+            networks: Arc::default(),
+            gauges: Arc::default(),
+            clock: Clock::start(),
+            turned: Arc::new(|_| {}),
+            echo: false,
+        }
+    }
 }
 
 /// Which connections are admitted, besides the checks of tokens. The default admits everybody and trusts no proxy.

@@ -359,18 +359,10 @@ async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>)
     }
 }
 
-/// Processes letters from other shards and from the mesh, at most one batch per turn.
-async fn read_mail(core: Rc<RefCell<Core>>, mut mailbox: mpsc::Receiver<Vec<ToShard>>) {
-    while let Some(letters) = mailbox.recv().await {
-        let mut letters = letters.into_iter();
-        while !letters.as_slice().is_empty() {
-            core.borrow_mut().letters(&mut letters);
-            tokio::task::yield_now().await;
-            while core.borrow().is_behind() {
-                tokio::task::yield_now().await;
-            }
-        }
-    }
+/// Processes letters from other shards and from the mesh, unless so much is queued that presence would only wait.
+async fn read_mail(core: Rc<RefCell<Core>>, mailbox: mpsc::Receiver<Vec<ToShard>>) {
+    let is_behind = || core.borrow().is_behind();
+    thread::read_mail(mailbox, |letters| core.borrow_mut().letters(letters), is_behind).await;
 }
 
 /// Writes queued data: letters first, since their receivers have other cores, then a chunk of the sessions.
@@ -410,14 +402,12 @@ async fn keep_time(
     busy: Arc<AtomicU64>,
     turned: impl Fn(),
 ) {
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
+    thread::each_tick(|| {
         let mut core = core.borrow_mut();
         core.tick();
         core.stats_mut().busy_micros = busy.load(Ordering::Relaxed);
         publish.send_replace(Arc::new(core.reading()));
         turned();
-    }
+    })
+    .await;
 }

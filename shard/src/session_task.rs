@@ -1,15 +1,13 @@
 //! The task of one session: it owns the reading half of the socket, and lends it to the core for one turn at a time.
 
 use std::cell::RefCell;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use proto::limits::{READ_BUFFER_BYTES, TURN_NANOS};
 use proto::{CloseReason, SessionId, SessionPhase, isolated};
-use thread::{TurnGuard, planted};
+use thread::{TurnGuard, planted, poll_read};
 use tls::Received;
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::OwnedReadHalf;
 
 use crate::core::Core;
@@ -73,25 +71,17 @@ fn drive(
             continue;
         }
         if session.write.tls.is_some() {
-            if decrypt(core, id, read, cx).is_pending() {
-                return Poll::Pending;
-            }
+            ready!(decrypt(core, id, read, cx));
             continue;
         }
         let mut buffer = core.take_read_buffer();
-        let mut into = ReadBuf::new(&mut buffer);
-        let polled = Pin::new(&mut *read).poll_read(cx, &mut into);
-        let n = into.filled().len();
-        match polled {
-            Poll::Pending => {
-                core.restore_read_buffer(buffer);
-                return Poll::Pending;
-            }
-            Poll::Ready(Ok(())) if n > 0 => core.received(id, &mut buffer[..n]),
-            Poll::Ready(Ok(())) => core.lost(id, CloseReason::ConnectionLost),
-            Poll::Ready(Err(error)) => core.lost(id, why_lost(&error)),
-        }
+        let polled = poll_read(read, cx, &mut buffer).map(|read| match read {
+            Ok(0) => core.lost(id, CloseReason::ConnectionLost),
+            Ok(n) => core.received(id, &mut buffer[..n]),
+            Err(error) => core.lost(id, why_lost(&error)),
+        });
         core.restore_read_buffer(buffer);
+        ready!(polled);
     }
     drive_again(cx)
 }
@@ -102,11 +92,7 @@ fn decrypt(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Co
     let polled = match core.session_mut(id).and_then(|session| session.write.tls.as_mut()) {
         Some(tls) => isolated(|| {
             planted("tls");
-            tls.receive(READ_BUFFER_BYTES, &mut plain, |buffer| {
-                let mut buffer = ReadBuf::new(buffer);
-                ready!(Pin::new(&mut *read).poll_read(cx, &mut buffer))?;
-                Poll::Ready(Ok(buffer.filled().len()))
-            })
+            tls.receive(READ_BUFFER_BYTES, &mut plain, |buffer| poll_read(read, cx, buffer))
         }),
         None => Some(Poll::Pending),
     };

@@ -5,52 +5,15 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, RouterTuning, ShardId, limits};
-use shard::{Answer, Clock, DoorConfig, FileShares, Gauges, HandshakeFailure, HubConfig, SessionLimits, ShardReading};
+use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig};
+use shard::{FileShares, HandshakeFailure, HubConfig, ShardReading};
 use tokio::sync::{mpsc, watch};
 
 fn config(peers: usize) -> HubConfig {
-    let max_message_bytes = limits::DEFAULT_MAX_MESSAGE_BYTES;
-    HubConfig {
-        router: RouterConfig {
-            discovery: proto::Discovery::All,
-            shard: ShardId(0),
-            shards: 1,
-            keys: Keys(1, 2),
-            resume_keys: ResumeKeys::new("mesh", b"key", None),
-            hub: HubId(PeerId::from_bytes([0; 20])),
-            heartbeat: Duration::from_secs(60),
-            max_message_bytes,
-            max_networks_per_peer: 1,
-            max_peers_per_network: 1,
-            announce_budget_bytes: usize::MAX,
-            message_rate: limits::DEFAULT_MESSAGE_RATE,
-            message_rate_bytes: limits::DEFAULT_MESSAGE_RATE_BYTES,
-            meshed: false,
-            events: false,
-            tuning: RouterTuning::default(),
-        },
-        limits: SessionLimits {
-            max_message_bytes,
-            send_queue_frames: limits::DEFAULT_SEND_QUEUE_FRAMES,
-            send_queue_bytes: limits::DEFAULT_SEND_QUEUE_BYTES,
-            send_budget_bytes: limits::DEFAULT_SEND_BUDGET_BYTES,
-            peer_timeout: Duration::from_secs(60),
-        },
-        max_connections: peers,
-        files: FileShares { peers, ..FileShares::UNLIMITED },
-        auth_token: None,
-        links: None,
-        admin_port: None,
-        tls: None,
-        door: DoorConfig::default(),
-        pages: Arc::new(|_, _| Answer::Now(hyper::Response::default())),
-        networks: Arc::default(),
-        gauges: Arc::<Gauges>::default(),
-        clock: Clock::start(),
-        turned: Arc::new(|_| {}),
-        echo: false,
-    }
+    let hub = HubId(PeerId::from_bytes([0; 20]));
+    let router = RouterConfig::single(hub, Keys(1, 2), ResumeKeys::new("mesh", b"key", None));
+    let files = FileShares { peers, ..FileShares::UNLIMITED };
+    HubConfig { max_connections: peers, files, ..HubConfig::single(router) }
 }
 
 /// True if a request on this connection is answered; false if the connection has ended.

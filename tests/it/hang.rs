@@ -11,8 +11,8 @@ use peerpigeon::hub::{self, Hub};
 use peerpigeon::lifecycle::{Lifecycle, Stage};
 use peerpigeon::pages::{self, HubFacts};
 use peerpigeon::watchdog::Watchdog;
-use proto::{Discovery, HubId, Keys, PeerId, ResumeKeys, RouterConfig, RouterTuning, ShardId};
-use shard::{Clock, DoorConfig, FileShares, Gauges, HubConfig, Pages, SessionLimits, ShardReading};
+use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig};
+use shard::{Clock, Gauges, HubConfig, Pages, ShardReading};
 use tokio::sync::{mpsc, watch};
 
 use crate::door::{body, status};
@@ -54,45 +54,15 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
         }
         pages(request, visitor)
     });
+    let hub = HubId(PeerId::from_bytes([0; 20]));
+    let router = RouterConfig::single(hub, Keys(1, 2), ResumeKeys::new("mesh", b"key", None));
     let shards = HubConfig {
-        router: RouterConfig {
-            shard: ShardId(0),
-            shards: SHARDS,
-            keys: Keys(1, 2),
-            resume_keys: ResumeKeys::new("mesh", b"key", None),
-            hub: HubId(PeerId::from_bytes([0; 20])),
-            heartbeat: Duration::from_secs(25),
-            max_message_bytes: 1024,
-            max_networks_per_peer: 1,
-            max_peers_per_network: 1,
-            announce_budget_bytes: 1 << 20,
-            message_rate: 100,
-            message_rate_bytes: 1 << 20,
-            discovery: Discovery::All,
-            meshed: false,
-            events: false,
-            tuning: RouterTuning::default(),
-        },
-        limits: SessionLimits {
-            max_message_bytes: 1024,
-            send_queue_frames: 1024,
-            send_queue_bytes: 1 << 20,
-            send_budget_bytes: 1 << 20,
-            peer_timeout: DEADLINE,
-        },
         max_connections: 10,
-        files: FileShares::UNLIMITED,
-        auth_token: None,
-        links: None,
-        admin_port: None,
-        tls: None,
-        door: DoorConfig::default(),
         pages,
-        networks: Arc::default(),
         gauges,
         clock,
         turned: Arc::new(move |shard| watchdog.turned(usize::from(shard.0), clock.elapsed())),
-        echo: false,
+        ..HubConfig::single(RouterConfig { shards: SHARDS, ..router })
     };
     (Hub::start(&shards, listeners, publish, None, mesh).unwrap(), address, barrier, hangs)
 }

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use part::{check, log_bug, read_isolated};
+pub use part::{check, each_tick, log_bug, poll_read, read_isolated, read_mail};
 pub use post::{Mailboxes, Outboxes, PostStats};
 pub use turn::{Turn, was_stopped};
 

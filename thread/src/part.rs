@@ -1,10 +1,16 @@
 //! What the loops of both kinds of threads share.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use proto::BugNote;
+use proto::limits::TICK;
 use proto::ws::{Event, Reader, Violation};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::mpsc;
 use tokio::task::JoinError;
 
 use crate::planted;
@@ -19,6 +25,51 @@ pub fn check(ended: Result<(), JoinError>) {
 /// Logs an impossible state.
 pub fn log_bug(BugNote { site, place, context }: &BugNote) {
     tracing::error!(site = site.label(), place, context, "bug_found");
+}
+
+/// Processes letters from other threads until their mailbox ends. `process` takes as many letters as fit into one turn.
+/// The next turn begins when everything else that is ready has had its turn and `is_held` is false.
+pub async fn read_mail<L>(
+    mut mailbox: mpsc::Receiver<Vec<L>>,
+    mut process: impl FnMut(&mut std::vec::IntoIter<L>),
+    is_held: impl Fn() -> bool,
+) {
+    while let Some(letters) = mailbox.recv().await {
+        let mut letters = letters.into_iter();
+        while !letters.as_slice().is_empty() {
+            process(&mut letters);
+            // Sockets that have something to read have their turn.
+            tokio::task::yield_now().await;
+            while is_held() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+/// Calls `tick` once a [`TICK`], for ever. A late tick delays the later ones, so two ticks never follow at once.
+pub async fn each_tick(mut tick: impl FnMut()) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        tick();
+    }
+}
+
+/// Reads once from a socket into `buffer`. Returns the number of bytes; 0 at the end of the stream.
+///
+/// # Errors
+///
+/// Those of the socket.
+pub fn poll_read(
+    socket: &mut (impl AsyncRead + Unpin),
+    cx: &mut Context<'_>,
+    buffer: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let mut buffer = ReadBuf::new(buffer);
+    ready!(Pin::new(socket).poll_read(cx, &mut buffer))?;
+    Poll::Ready(Ok(buffer.filled().len()))
 }
 
 /// Parses bytes of one socket, and handles each event with the rules. `None` if the parser panicked: its defect concerns
