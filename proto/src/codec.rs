@@ -1,25 +1,25 @@
 //! Parses messages of clients. Only this module knows that they are JSON.
 
 mod legacy;
+mod public;
 mod scan;
+mod text;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, Visitor};
+use serde::de::{self, IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::id::{NetworkName, PeerId};
-use crate::limits::{
-    MAX_ANNOUNCE_DATA_BYTES, MAX_ANNOUNCE_DEPTH, MAX_ECHOED_TYPE_BYTES, MAX_MESSAGE_ID_BYTES, MAX_SIGNAL_DEPTH,
-};
+use crate::limits::{MAX_ECHOED_TYPE_BYTES, MAX_MESSAGE_ID_BYTES, MAX_SIGNAL_DEPTH};
 use crate::reason::ErrorCode;
 use crate::sentences;
-use crate::wire::{MessageKind, SignalKind, put_string};
+use crate::wire::{MessageKind, SignalKind};
 
 pub(crate) use legacy::{LegacyMessage, parse_legacy};
+pub(crate) use public::{Unfit, check_public, closest_wanted, describe, is_deeper_than};
+use text::{Object, Text};
 
 /// A message of a client. It borrows from the message's text where possible.
 #[derive(Debug, PartialEq, Eq)]
@@ -115,34 +115,6 @@ impl Refusal<'_> {
     fn plain(code: ErrorCode, message: &'static str) -> Box<Self> {
         let kind = MessageKind::Invalid;
         Box::new(Refusal { code, message, kind, in_reply_to: None, target: None, id: None, network: None })
-    }
-}
-
-/// A string that borrows if possible. (`Option<Cow<str>>` never borrows: serde's `borrow` applies only to a bare
-/// `Cow`.)
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E: de::Error>(self, s: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(s)))
-            }
-
-            fn visit_str<E: de::Error>(self, s: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(s.to_owned())))
-            }
-        }
-
-        deserializer.deserialize_str(TextVisitor)
     }
 }
 
@@ -351,160 +323,10 @@ fn classify(kind: &str) -> Class {
     })
 }
 
-/// Returns the data of `peer-discovered`: the announced object with the hub's own `peerId` and `isHub`, keys sorted as
-/// by the Go hub. Values stay byte for byte. Data that is not an object counts as an empty object.
-///
-/// # Errors
-///
-/// [`Unfit`] if the data is too large, too deep, or has an invalid key.
-pub(crate) fn describe(peer: &PeerId, data: Option<&str>) -> Result<Vec<u8>, Unfit> {
-    let data = data.unwrap_or("null");
-    check_public(data)?;
-    let announced: BTreeMap<Cow<'_, str>, &RawValue> = match data.as_bytes().first() {
-        Some(b'{') => serde_json::from_str::<Object<'_>>(data).map_err(|_| Unfit::Key)?.0,
-        _ => BTreeMap::new(),
-    };
-    let hex = peer.to_hex();
-    let id = std::str::from_utf8(&hex).unwrap_or_default();
-    let mut out = Vec::with_capacity(data.len() + 80);
-    let mut ours = [("isHub", "false"), ("peerId", id)].into_iter().peekable();
-    let mut theirs = announced.iter().filter(|(key, _)| !matches!(key.as_ref(), "isHub" | "peerId")).peekable();
-    let mut open = b'{';
-    loop {
-        out.push(open);
-        open = b',';
-        let key = match (ours.peek(), theirs.peek()) {
-            (Some((our, _)), Some((their, _))) if their.as_ref() < *our => their.as_ref(),
-            (Some((our, _)), _) => our,
-            (None, Some((their, _))) => their.as_ref(),
-            (None, None) => break,
-        };
-        put_string(&mut out, key);
-        out.push(b':');
-        match key {
-            "isHub" => out.extend_from_slice(b"false"),
-            "peerId" => put_string(&mut out, id),
-            _ => {}
-        }
-        if matches!(key, "isHub" | "peerId") {
-            ours.next();
-        } else if let Some((_, value)) = theirs.next() {
-            out.extend_from_slice(value.get().as_bytes());
-        }
-    }
-    // The loop has pushed one separator too many.
-    out.pop();
-    out.push(b'}');
-    Ok(out)
-}
-
 /// The fields that `data` of a `discover` may have.
 #[derive(Deserialize)]
 struct Page {
     limit: Option<u64>,
-}
-
-/// Returns K if announced data contains `{"discover":{"closest":K}}`. Any other form belongs to the application and
-/// returns `None`.
-pub(crate) fn closest_wanted(data: &str) -> Option<u64> {
-    #[derive(Deserialize)]
-    struct Announced {
-        discover: Wish,
-    }
-    #[derive(Deserialize)]
-    struct Wish {
-        closest: u64,
-    }
-    // Most data does not contain the word, and is not parsed a second time.
-    data.contains("discover").then(|| serde_json::from_str::<Announced>(data).ok()).flatten().and_then(|announced| {
-        let closest = announced.discover.closest;
-        (closest > 0).then_some(closest)
-    })
-}
-
-/// Why data must not be sent to a whole network.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Unfit {
-    /// Longer than [`MAX_ANNOUNCE_DATA_BYTES`].
-    TooLarge,
-    /// Nested deeper than [`MAX_ANNOUNCE_DEPTH`].
-    TooDeep,
-    /// A key is not valid Unicode.
-    Key,
-}
-
-impl Unfit {
-    pub(crate) fn code(self) -> ErrorCode {
-        match self {
-            Self::TooLarge => ErrorCode::DataTooLarge,
-            Self::TooDeep | Self::Key => ErrorCode::InvalidMessage,
-        }
-    }
-
-    pub(crate) fn explain(self) -> &'static str {
-        match self {
-            Self::TooLarge => ErrorCode::DataTooLarge.explain(),
-            Self::TooDeep => sentences::PUBLIC_DATA_TOO_DEEP,
-            Self::Key => sentences::HALF_SURROGATE_IN_KEY,
-        }
-    }
-}
-
-/// Checks that JSON for a whole network is small and flat enough.
-pub(crate) fn check_public(data: &str) -> Result<(), Unfit> {
-    if data.len() > MAX_ANNOUNCE_DATA_BYTES {
-        return Err(Unfit::TooLarge);
-    }
-    if is_deeper_than(data.as_bytes(), MAX_ANNOUNCE_DEPTH) { Err(Unfit::TooDeep) } else { Ok(()) }
-}
-
-/// Whether JSON has more than `most` levels of nesting.
-pub(crate) fn is_deeper_than(data: &[u8], most: usize) -> bool {
-    // Nearly all data has fewer brackets than allowed levels. This check does not look at each byte.
-    if memchr::memchr2_iter(b'[', b'{', data).nth(most).is_none() {
-        return false;
-    }
-    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    for &byte in data {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => depth += 1,
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > most {
-            return true;
-        }
-    }
-    false
-}
-
-struct Object<'a>(BTreeMap<Cow<'a, str>, &'a RawValue>);
-
-impl<'de> Deserialize<'de> for Object<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ObjectVisitor;
-
-        impl<'de> Visitor<'de> for ObjectVisitor {
-            type Value = Object<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
-                let mut object = BTreeMap::new();
-                while let Some((key, value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-                    object.insert(key.0, value);
-                }
-                Ok(Object(object))
-            }
-        }
-
-        deserializer.deserialize_map(ObjectVisitor)
-    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod life;
 mod meeting_in;
 mod meeting_out;
 mod message;
+mod network;
 mod picks;
 mod presence;
 mod reading;

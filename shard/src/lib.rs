@@ -6,6 +6,7 @@
 //! the shard as a [`LinkHandOff`]. It never decides what a peer receives: the router does. A letter between
 //! shards is never dropped, and every session ends with a [`CloseReason`](proto::CloseReason).
 
+mod accept;
 mod clock;
 mod config;
 mod core;

@@ -1,10 +1,14 @@
 //! The codec parses any input of a client exactly as a full parser does.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use proptest::prelude::*;
+use serde::de::{Deserializer, Visitor};
 use serde_json::Value;
 
 use super::*;
-use crate::limits;
+use crate::limits::{self, MAX_ANNOUNCE_DATA_BYTES, MAX_ANNOUNCE_DEPTH};
 
 /// The entries of an object, in order, including repetitions.
 struct Entries<'a>(Vec<(String, &'a RawValue)>);

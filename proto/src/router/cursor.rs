@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::id::PeerId;
 
-use super::roster::Rank;
+use super::network::Rank;
 
 /// The progress of a new member through the roster, at the speed of its socket.
 ///

@@ -12,7 +12,8 @@ use crate::wire::MessageKind;
 use super::Router;
 use super::leaving::{Leaver, Parting};
 use super::letter::{Leave, Output, ToMesh, ToShard};
-use super::roster::{NetworkIx, WrongLocal};
+use super::network::WrongLocal;
+use super::roster::NetworkIx;
 use super::session::Membership;
 
 impl Router {

@@ -9,7 +9,8 @@ use crate::limits::{MAX_ACQUAINTANCES, MAX_CLOSEST, PICKS_IN_TURN};
 
 use super::Router;
 use super::circle::{Bond, Met};
-use super::roster::{Member, NetworkIx};
+use super::network::Member;
+use super::roster::NetworkIx;
 
 /// Maximum number of members examined for one pick: all that it may know already, and as many that cannot be picked.
 const STEPS: usize = MAX_ACQUAINTANCES + 4 * MAX_CLOSEST as usize;

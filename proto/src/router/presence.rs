@@ -17,7 +17,8 @@ use crate::wire::{self, MessageKind, Template};
 use super::Router;
 use super::cursor::MemberEvent;
 use super::letter::{Announcement, Frame, Leave, Output};
-use super::roster::{MemberArrival, NetworkIx, Rank, StillEntered};
+use super::network::Rank;
+use super::roster::{MemberArrival, NetworkIx, StillEntered};
 
 impl Router {
     /// A peer of another shard or hub has announced itself.

@@ -6,7 +6,8 @@ use crate::time::Now;
 
 use super::Router;
 use super::letter::Output;
-use super::roster::{NetworkIx, Rank};
+use super::network::Rank;
+use super::roster::NetworkIx;
 
 impl Router {
     /// Sends a new member the next chunk of its networks' rosters.

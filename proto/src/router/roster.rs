@@ -1,324 +1,21 @@
 //! Rosters: the members of each network. Every shard has complete rosters; only the notifications can be bounded.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::{Bound, ControlFlow, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::bugs::ensure;
 use crate::claim::{Claim, Precedence};
-use crate::id::{NetworkName, PeerId, SessionId};
+use crate::id::{NetworkName, PeerId};
 use crate::keys::Keys;
 use crate::route::Address;
-use crate::wire::MessageKind;
 
-use super::Discovery;
-use super::closest::visit_closest;
-use super::letter::{Announcement, Frame, Output};
+use super::letter::Announcement;
+use super::network::{Member, Network};
 
 /// A network's place in [`Rosters`]. Valid while the network has a member, a session, or a session that leaves.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct NetworkIx(u32);
-
-/// A member of a network.
-#[derive(Debug)]
-pub(super) struct Member {
-    /// Where it is connected: a shard of this hub, or another hub.
-    address: Address,
-    /// Its index in [`Network::lots`], while there are lots.
-    lot: u32,
-    /// Its latest announcement.
-    announcement: Arc<Announcement>,
-    /// Bounded sessions of this shard that know it.
-    #[expect(clippy::box_collection, reason = "most members have none: eight bytes for each, and not 24")]
-    knowers: Option<Box<Vec<SessionId>>>,
-}
-
-impl Member {
-    fn new(address: Address, announcement: Arc<Announcement>) -> Self {
-        Self { address, lot: 0, announcement, knowers: None }
-    }
-
-    /// Where it is connected: a shard of this hub, or another hub.
-    pub(super) fn address(&self) -> Address {
-        self.address
-    }
-
-    /// Its latest announcement.
-    pub(super) fn announcement(&self) -> &Announcement {
-        &self.announcement
-    }
-
-    /// Whether its discovery is bounded.
-    pub(super) fn is_bounded(&self) -> bool {
-        self.announcement.is_bounded()
-    }
-
-    /// Bounded sessions of this shard that know it.
-    pub(super) fn knowers(&self) -> &[SessionId] {
-        self.knowers.as_deref().map_or(&[], Vec::as_slice)
-    }
-
-    /// The output that announces it to a session.
-    pub(super) fn discovered_by(&self, session: SessionId) -> Output {
-        let frame = Frame::Template(Arc::clone(&self.announcement.discovered));
-        Output::Send { session, frame, kind: MessageKind::PeerDiscovered, origin: None, from: None }
-    }
-
-    /// Records that a bounded session of this shard knows it.
-    pub(super) fn note_knower(&mut self, id: SessionId) {
-        self.knowers.get_or_insert_default().push(id);
-    }
-
-    fn forget_knower(&mut self, id: SessionId) {
-        let Some(knowers) = &mut self.knowers else { return };
-        if let Some(at) = knowers.iter().position(|knower| *knower == id) {
-            knowers.swap_remove(at);
-        }
-        if knowers.is_empty() {
-            self.knowers = None;
-        }
-    }
-}
-
-/// Position of a cursor in a roster: members of this hub come first, then those of other hubs, each in
-/// ascending order of ids.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Rank {
-    remote: bool,
-    peer: PeerId,
-}
-
-impl Rank {
-    pub(super) fn of(peer: PeerId, address: Address) -> Self {
-        Self { remote: address == Address::Mesh, peer }
-    }
-
-    pub(super) fn peer(&self) -> PeerId {
-        self.peer
-    }
-}
-
-/// One network.
-#[derive(Debug)]
-pub(super) struct Network {
-    name: NetworkName,
-    members: BTreeMap<PeerId, Member>,
-    /// Unbounded members with sessions on this shard, in no particular order.
-    locals: Vec<SessionId>,
-    /// Number of bounded members, on any shard or hub.
-    bounded: u32,
-    /// Number of bounded members with sessions on this shard.
-    bounded_locals: u32,
-    /// Sessions of this shard that have left it and whose leave the members have not been notified of.
-    leavers: u32,
-    /// The members in no order, to draw from. `None` until the first draw: most networks have none.
-    lots: Option<Vec<PeerId>>,
-}
-
-/// The list of unbounded sessions of a network has another session in a leaver's place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct WrongLocal;
-
-impl Network {
-    fn new(name: NetworkName) -> Self {
-        let (members, locals) = (BTreeMap::new(), Vec::new());
-        Self { name, members, locals, bounded: 0, bounded_locals: 0, leavers: 0, lots: None }
-    }
-
-    pub(super) fn name(&self) -> &NetworkName {
-        &self.name
-    }
-
-    /// Number of members, wherever they are.
-    pub(super) fn len(&self) -> usize {
-        self.members.len()
-    }
-
-    pub(super) fn member(&self, peer: &PeerId) -> Option<&Member> {
-        self.members.get(peer)
-    }
-
-    /// All members, in ascending order of ids.
-    pub(super) fn members(&self) -> impl Iterator<Item = (&PeerId, &Member)> {
-        self.members.iter()
-    }
-
-    /// Calls `visit` with members in ascending distance from `center`, until it breaks off.
-    pub(super) fn visit_closest<'a>(
-        &'a self,
-        center: PeerId,
-        mut visit: impl FnMut(PeerId, &'a Member) -> ControlFlow<()>,
-    ) {
-        let _ = visit_closest(&self.members, center, &mut visit);
-    }
-
-    /// Unbounded members with sessions on this shard, in no particular order.
-    pub(super) fn locals(&self) -> &[SessionId] {
-        &self.locals
-    }
-
-    /// Whether any member is bounded, on any shard or hub.
-    pub(super) fn has_bounded(&self) -> bool {
-        self.bounded > 0
-    }
-
-    /// Number of members that are not bounded, on any shard or hub.
-    pub(super) fn unbounded(&self) -> usize {
-        self.members.len() - self.bounded as usize
-    }
-
-    /// Number of bounded members with sessions on this shard.
-    pub(super) fn bounded_locals(&self) -> usize {
-        self.bounded_locals as usize
-    }
-
-    /// The greatest rank that a member can have now.
-    pub(super) fn last_rank(&self) -> Option<Rank> {
-        self.members.last_key_value().map(|(peer, _)| Rank::of(*peer, Address::Mesh))
-    }
-
-    /// Adds a session of this shard. Returns its index in the list of unbounded sessions; `None` if it is bounded.
-    pub(super) fn add_local(&mut self, id: SessionId, discovery: Discovery) -> Option<u32> {
-        if discovery.is_bounded() {
-            self.bounded_locals += 1;
-            return None;
-        }
-        let local = self.locals.len() as u32;
-        self.locals.push(id);
-        Some(local)
-    }
-
-    /// Removes a session of this shard that leaves. Until [`Self::notified_of_leave`], its entry in the roster may
-    /// remain.
-    ///
-    /// Returns the session whose index in the list is now the leaver's, if it was another one's.
-    ///
-    /// # Errors
-    ///
-    /// [`WrongLocal`] if the list has another session in its place.
-    pub(super) fn remove_local(&mut self, id: SessionId, local: Option<u32>) -> Result<Option<SessionId>, WrongLocal> {
-        self.leavers += 1;
-        let Some(local) = local else {
-            self.bounded_locals -= 1;
-            return Ok(None);
-        };
-        let local = local as usize;
-        if self.locals.get(local) != Some(&id) {
-            return Err(WrongLocal);
-        }
-        self.locals.swap_remove(local);
-        Ok(self.locals.get(local).copied())
-    }
-
-    /// The members are notified of the leave of a session that [`Self::remove_local`] has removed.
-    pub(super) fn notified_of_leave(&mut self) {
-        self.leavers -= 1;
-    }
-
-    pub(super) fn member_mut(&mut self, peer: &PeerId) -> Option<&mut Member> {
-        self.members.get_mut(peer)
-    }
-
-    /// The reverse of [`Member::note_knower`]. False if there is no such member.
-    pub(super) fn forget_knower(&mut self, peer: &PeerId, id: SessionId) -> bool {
-        self.members.get_mut(peer).map(|member| member.forget_knower(id)).is_some()
-    }
-
-    /// Prepares [`Self::draw`].
-    pub(super) fn make_lots(&mut self) {
-        if self.lots.is_none() {
-            let mut lots = Vec::with_capacity(self.members.len());
-            for (peer, member) in &mut self.members {
-                member.lot = lots.len() as u32;
-                lots.push(*peer);
-            }
-            self.lots = Some(lots);
-        }
-    }
-
-    /// The member chosen by a random number; all are equally likely.
-    pub(super) fn draw(&self, random: u64) -> Option<PeerId> {
-        let lots = self.lots.as_ref()?;
-        let at = (u128::from(random) * lots.len() as u128) >> 64;
-        lots.get(at as usize).copied()
-    }
-
-    /// All members in turn, from the one chosen by a random number.
-    pub(super) fn draw_in_turn(&self, random: u64) -> impl Iterator<Item = PeerId> {
-        let lots = self.lots.as_deref().unwrap_or_default();
-        let at = (u128::from(random) * lots.len() as u128) >> 64;
-        let (before, after) = lots.split_at(at as usize);
-        after.iter().chain(before).copied()
-    }
-
-    fn is_deserted(&self) -> bool {
-        self.members.is_empty() && self.locals.is_empty() && self.bounded_locals == 0 && self.leavers == 0
-    }
-
-    fn enter(&mut self, peer: PeerId, mut member: Member) -> bool {
-        self.bounded += u32::from(member.is_bounded());
-        match self.members.get_mut(&peer) {
-            Some(known) => {
-                self.bounded -= u32::from(known.is_bounded());
-                member.lot = known.lot;
-                member.knowers = known.knowers.take();
-                *known = member;
-                false
-            }
-            None => {
-                if let Some(lots) = &mut self.lots {
-                    member.lot = lots.len() as u32;
-                    lots.push(peer);
-                }
-                self.members.insert(peer, member);
-                true
-            }
-        }
-    }
-
-    fn strike(&mut self, peer: &PeerId) -> Option<Member> {
-        let struck = self.members.remove(peer)?;
-        self.bounded -= u32::from(struck.is_bounded());
-        if let Some(lots) = &mut self.lots {
-            lots.swap_remove(struck.lot as usize);
-            if let Some(moved) = lots.get(struck.lot as usize).and_then(|moved| self.members.get_mut(moved)) {
-                moved.lot = struck.lot;
-            }
-        }
-        Some(struck)
-    }
-
-    /// Examines up to `steps` members ranked after `after` and calls `tell` for each. Returns the rank of the last, or
-    /// `None` at the end.
-    pub(super) fn read(
-        &self,
-        after: Option<Rank>,
-        mut steps: usize,
-        mut tell: impl FnMut(Rank, &Member),
-    ) -> Option<Rank> {
-        let mut last = after;
-        for remote in [false, true] {
-            let from = match after {
-                Some(after) if after.remote == remote => Bound::Excluded(after.peer),
-                Some(after) if after.remote => continue,
-                _ => Bound::Unbounded,
-            };
-            for (peer, member) in self.members.range((from, Bound::Unbounded)) {
-                if steps == 0 {
-                    return last;
-                }
-                steps -= 1;
-                let rank = Rank::of(*peer, member.address);
-                if rank.remote == remote {
-                    tell(rank, member);
-                }
-                // Members of the other kind are skipped and count as steps: a chunk bounds the work.
-                last = Some(Rank { remote, peer: *peer });
-            }
-        }
-        None
-    }
-}
 
 /// All networks with members, and which claim to a membership holds.
 #[derive(Debug)]
@@ -385,7 +82,7 @@ impl Rosters {
     pub(super) fn arrive(&mut self, ix: NetworkIx, announcement: &Arc<Announcement>) -> MemberArrival {
         let (peer, claim) = (announcement.peer, announcement.claim);
         let Some(member) = self.member(ix, &peer) else { return MemberArrival::Enters };
-        let held = member.announcement.claim;
+        let held = member.announcement().claim;
         match claim.against(held) {
             Precedence::Loses => {
                 let hidden = self.hidden.entry((ix, peer)).or_insert_with(|| Arc::clone(announcement));
@@ -396,8 +93,8 @@ impl Rosters {
             }
             Precedence::Wins => MemberArrival::Replaces(held),
             Precedence::Same => {
-                let met = member.is_bounded() || announcement.is_bounded() || member.knowers.is_some();
-                let returned = member.announcement.stay != announcement.stay;
+                let met = member.is_bounded() || announcement.is_bounded() || !member.knowers().is_empty();
+                let returned = member.announcement().stay != announcement.stay;
                 if returned && met { MemberArrival::Replaces(held) } else { MemberArrival::Enters }
             }
         }
@@ -415,7 +112,7 @@ impl Rosters {
         peer: PeerId,
         ended: Claim,
     ) -> Result<Option<Arc<Announcement>>, StillEntered> {
-        let held = self.member(ix, &peer).map(|member| member.announcement.claim);
+        let held = self.member(ix, &peer).map(|member| member.announcement().claim);
         let is_hidden = self.hidden.get(&(ix, peer)).is_some_and(|hidden| hidden.claim == ended);
         let revealed = if is_hidden || held.is_none() { self.hidden.remove(&(ix, peer)) } else { None };
         if held == Some(ended) { Err(StillEntered) } else { Ok(revealed.filter(|_| !is_hidden)) }
@@ -423,7 +120,7 @@ impl Rosters {
 
     /// A member of a network.
     pub(super) fn member(&self, ix: NetworkIx, peer: &PeerId) -> Option<&Member> {
-        self.network(ix)?.members.get(peer)
+        self.network(ix)?.member(peer)
     }
 
     pub(super) fn network(&self, ix: NetworkIx) -> Option<&Network> {
@@ -445,7 +142,7 @@ impl Rosters {
     /// Removes a member, if it is there with this claim.
     pub(super) fn strike(&mut self, ix: NetworkIx, peer: &PeerId, claim: Claim) -> Option<Member> {
         let network = self.slots.get_mut(ix.0 as usize)?.as_mut()?;
-        if network.members.get(peer)?.announcement.claim != claim {
+        if network.member(peer)?.announcement().claim != claim {
             return None;
         }
         self.members -= 1;
@@ -457,7 +154,7 @@ impl Rosters {
     pub(super) fn tidy(&mut self, ix: NetworkIx) {
         let Some(slot) = self.slots.get_mut(ix.0 as usize) else { return };
         if let Some(network) = slot.take_if(|network| network.is_deserted()) {
-            self.by_name.remove(&network.name);
+            self.by_name.remove(network.name());
             self.free.push(ix);
         }
     }
@@ -490,20 +187,14 @@ impl Rosters {
         let (mut networks, mut members) = (0, 0);
         for (ix, network) in self.all() {
             networks += 1;
-            members += network.members.len();
-            let found = self.find(network.name.as_str());
+            members += network.len();
+            let found = self.find(network.name().as_str());
             ensure(found == Some(ix), || format!("the name of {ix:?} finds {found:?}"))?;
             ensure(!network.is_deserted(), || format!("nobody is in {ix:?}"))?;
-            let bounded = network.members.values().filter(|member| member.is_bounded()).count();
-            ensure(bounded == network.bounded as usize, || format!("{ix:?}: {bounded} members know some only"))?;
-            let lots = network.lots.as_ref();
-            let drawn =
-                |(peer, member): (&PeerId, &Member)| lots.is_none_or(|l| l.get(member.lot as usize) == Some(peer));
-            ensure(network.members.iter().all(drawn), || format!("{ix:?}: a member has another's lot"))?;
-            ensure(lots.is_none_or(|lots| lots.len() == network.members.len()), || format!("{ix:?}: a lot too many"))?;
+            network.audit().map_err(|wrong| format!("{ix:?}: {wrong}"))?;
         }
         for ((ix, peer), hidden) in &self.hidden {
-            let held = self.member(*ix, peer).map(|member| member.announcement.claim);
+            let held = self.member(*ix, peer).map(|member| member.announcement().claim);
             ensure(held.is_some_and(|held| hidden.claim.against(held) == Precedence::Loses), || {
                 format!("{peer:?} of {ix:?} is hidden by no greater claim")
             })?;
@@ -526,7 +217,7 @@ impl Rosters {
 }
 
 fn sizes(slots: &[Option<Network>]) -> impl Iterator<Item = (&NetworkName, usize)> {
-    slots.iter().flatten().map(|network| (&network.name, network.members.len()))
+    slots.iter().flatten().map(|network| (network.name(), network.len()))
 }
 
 #[cfg(test)]
@@ -534,7 +225,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::id::{HubId, PeerIncarnation, ShardId};
+    use crate::id::{HubId, PeerIncarnation, SessionId, ShardId};
+    use crate::router::Discovery;
     use crate::router::letter::Stay;
     use crate::wire;
 

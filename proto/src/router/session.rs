@@ -14,8 +14,9 @@ use crate::resume::Lineage;
 use super::circle::Circle;
 use super::cursor::RosterCursor;
 use super::letter::Stay;
+use super::network::Rank;
 use super::rates::Rates;
-use super::roster::{NetworkIx, Rank};
+use super::roster::NetworkIx;
 
 /// One session.
 #[derive(Debug)]

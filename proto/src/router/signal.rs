@@ -12,7 +12,8 @@ use crate::wire::{self, ErrorReport, MessageKind};
 
 use super::Router;
 use super::letter::{Frame, Origin, OutcomeLetter, Output, Sender, SignalLetter, Standing, ToMesh, ToShard};
-use super::roster::{Member, NetworkIx};
+use super::network::Member;
+use super::roster::NetworkIx;
 use super::session::{Membership, Session};
 use super::tickets::Ticket;
 

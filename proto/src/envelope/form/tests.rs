@@ -1,7 +1,23 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::super::{
+    Change, ChangeKind, Heartbeat, Hello, Presence, Route, Routed, SignalEnvelope, SnapshotPart, SnapshotRequest,
+};
+use super::read::{DESCRIPTION_ROOM, GREATEST_COUNT};
+use super::write::put_bytes;
 use super::*;
+use crate::claim::Claim;
+use crate::id::{HubId, HubIncarnation, NetworkName, PeerId, PeerIncarnation};
+use crate::limits::{
+    MAX_ANNOUNCE_DATA_BYTES, MAX_CLOSEST, MAX_HUB_URL_BYTES, MAX_MEETING, MAX_NEIGHBOURS, MAX_OUTCOMES,
+};
+use crate::reason::{ErrorCode, LeaveReason, Outcome};
+use crate::resume::Lineage;
+use crate::router::{Announcement, Discovery, Meeting, MeetingEnd, MeetingKind, Standing, Stay};
+use crate::wire::{self, SignalKind};
+use crate::ws::{self, Opcode};
+use std::sync::Arc;
 
 fn peer() -> impl Strategy<Value = PeerId> {
     any::<[u8; 20]>().prop_map(PeerId::from_bytes)

@@ -1,0 +1,179 @@
+//! Accepts the connections of one listener, and makes room for new ones.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proto::limits::{MAX_HTTP_CONNECTIONS, REFUSALS_PER_TURN, TICK};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::{debug, warn};
+
+use crate::core::Core;
+use crate::crowd::Place;
+use crate::http::{self, Door, Entrance, FilePool};
+use crate::sparse::Sparse;
+use crate::stats::HandshakeFailure;
+
+/// An accepted connection.
+struct Came(TcpStream, SocketAddr, Option<Place>);
+
+/// The connections of one listener that are not WebSockets, oldest first: they may be closed for others.
+#[derive(Default)]
+struct Newcomers(VecDeque<(AbortHandle, Rc<Cell<bool>>)>);
+
+impl Newcomers {
+    fn add(&mut self, task: AbortHandle, let_in: Rc<Cell<bool>>) {
+        // Ended connections are removed now and then, which costs each at most two checks.
+        if self.0.len() == self.0.capacity() {
+            self.0.retain(|(task, _)| !task.is_finished());
+            self.0.shrink_to(2 * self.0.len());
+        }
+        self.0.push_back((task, let_in));
+    }
+
+    /// Whether there is one that may be dropped.
+    fn has_any(&mut self) -> bool {
+        while let Some((task, let_in)) = self.0.front() {
+            if !task.is_finished() && !let_in.get() {
+                return true;
+            }
+            self.0.pop_front();
+        }
+        false
+    }
+
+    /// Closes the oldest connection that is not admitted, if there is one.
+    fn drop_oldest(&mut self) -> bool {
+        let has_any = self.has_any();
+        if let Some((task, _)) = self.0.pop_front() {
+            task.abort();
+        }
+        has_any
+    }
+}
+
+/// Accepts connections until the listener closes, and then those that the kernel has accepted already.
+pub(crate) async fn accept(
+    door: Rc<Door>,
+    core: Rc<RefCell<Core>>,
+    listener: StdListener,
+    mut open: watch::Receiver<bool>,
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "listener_failed"),
+    };
+    let port = match listener.local_addr() {
+        Ok(address) => address.port(),
+        Err(error) => return tracing::error!(%error, "listener_failed"),
+    };
+    let entrance = Entrance::at(port, door.links.as_ref(), door.admin_port);
+    let mut connections = JoinSet::new();
+    let mut newcomers = Newcomers::default();
+    let spawn = |connections: &mut JoinSet<()>, newcomers: &mut Newcomers, came: Came, file: OwnedSemaphorePermit| {
+        let Came(stream, address, place) = came;
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "nodelay_failed");
+        }
+        let let_in = Rc::new(Cell::new(false));
+        let (door, core) = (Rc::clone(&door), Rc::clone(&core));
+        let served = http::serve(door, (entrance, port), core, stream, address, (file, place), Rc::clone(&let_in));
+        newcomers.add(connections.spawn_local(served), let_in);
+    };
+    // The decision about a connection, before anything is read from it.
+    let look = |stream: TcpStream, address: SocketAddr| {
+        // On `::`, IPv4 addresses arrive as IPv6: `::ffff:10.0.0.1`.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let no = match door.admit(entrance, address) {
+            Ok(place) => return Some(Came(stream, address, place)),
+            Err(no) => no,
+        };
+        http::count_no_entry(&door.gate, &mut core.borrow_mut(), no, address);
+        if let Ok(stream) = stream.into_std() {
+            door.gate.turn_away(&stream, no, door.speaks_tls(port));
+        }
+        None
+    };
+    let mut refused = 0;
+    let make_room = |newcomers: &mut Newcomers| {
+        let made = newcomers.drop_oldest();
+        core.borrow_mut().stats_mut().handshake_failures[HandshakeFailure::CrowdedOut as usize] += u64::from(made);
+        made
+    };
+    let failures = Sparse::default();
+    let FilePool { files, wanted } = door.files.at(entrance);
+    // Accepted, but without a file of its share yet.
+    let mut came = None;
+    // Operators observe a hub while it drains.
+    let stays_open = entrance == Entrance::Admin;
+    while *open.borrow_and_update() || stays_open {
+        tokio::select! {
+            free = Arc::clone(&files).acquire_owned(), if came.is_some() && connections.len() < MAX_HTTP_CONNECTIONS => {
+                if let (Ok(file), Some(came)) = (free, came.take()) {
+                    spawn(&mut connections, &mut newcomers, came, file);
+                }
+            }
+            // Silent connections must not keep out others.
+            () = tokio::time::sleep(TICK), if came.is_some() => {
+                if !make_room(&mut newcomers) {
+                    wanted.ask();
+                }
+            }
+            () = wanted.asked(), if came.is_none() => {
+                if newcomers.has_any() && wanted.take() {
+                    make_room(&mut newcomers);
+                }
+            }
+            accepted = listener.accept(), if came.is_none() => match accepted {
+                Ok((stream, address)) => {
+                    came = look(stream, address);
+                    if came.is_none() {
+                        refused += 1;
+                        if refused % REFUSALS_PER_TURN == 0 {
+                            tokio::task::yield_now().await;
+                        }
+                        continue;
+                    }
+                    let full = files.available_permits() == 0 || connections.len() >= MAX_HTTP_CONNECTIONS;
+                    if full && !make_room(&mut newcomers) {
+                        wanted.ask();
+                    }
+                }
+                // That connection has ended already; the next one may work.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    // Probably out of file descriptors: the queue waits until some are closed.
+                    if let Some(times) = failures.count() {
+                        warn!(%error, times, "accept_failed");
+                    }
+                    tokio::time::sleep(TICK).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            _ = open.changed() => {}
+        }
+    }
+    let waiting = listener.into_std().and_then(|listener| {
+        while let Ok(file) = Arc::clone(&files).try_acquire_owned() {
+            let next = match came.take() {
+                Some(came) => came,
+                None => {
+                    let Ok((stream, address)) = listener.accept() else { break };
+                    stream.set_nonblocking(true)?;
+                    let Some(came) = look(TcpStream::from_std(stream)?, address) else { continue };
+                    came
+                }
+            };
+            spawn(&mut connections, &mut newcomers, next, file);
+        }
+        Ok(())
+    });
+    if let Err(error) = waiting {
+        debug!(%error, "accept_failed");
+    }
+    while connections.join_next().await.is_some() {}
+}
