@@ -1,4 +1,5 @@
 // Headless Chromium, a small web server for its pages, and a recording of their WebSockets' messages.
+import assert from 'node:assert/strict'
 import { readFileSync, readdirSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -47,6 +48,29 @@ export async function launchStoppable () {
     goOn () { signal(stopped, 'SIGCONT') },
     async close () { this.goOn(); await browser.close(); await server.close() }
   }
+}
+
+/**
+ * Leaves a page for the one at `url`, and goes back after `meanwhile`. Returns whether the browser has kept the page. If
+ * not, the page is a new one: a browser may discard a kept page at any time. Only open connections of the page must not
+ * be the reason.
+ */
+export async function awayAndBack (page, url, meanwhile) {
+  const { kept, reasons } = await leaveAndReturn(page, url, meanwhile)
+  assert.ok(!reasons.some(reason => /^web(socket|rtc)/.test(reason)), `not kept because of ${reasons}`)
+  return kept
+}
+
+/** Like `awayAndBack`, for a page that may have open connections. `reasons` are those of Chromium against keeping it. */
+export async function leaveAndReturn (page, url, meanwhile) {
+  await page.evaluate(() => { globalThis.before = true })
+  await page.goto(url)
+  await meanwhile()
+  await page.goBack({ waitUntil: 'commit' })
+  return page.evaluate(() => {
+    const [{ notRestoredReasons }] = performance.getEntriesByType('navigation')
+    return { kept: globalThis.before === true, reasons: notRestoredReasons?.reasons?.map(({ reason }) => reason) ?? [] }
+  })
 }
 
 /** A process and all its descendants. */

@@ -2,7 +2,9 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
-import { Wire, checkSignals, launch, serve } from './browser.mjs'
+import { setTimeout } from 'node:timers/promises'
+import { Wire, awayAndBack, checkSignals, launch, leaveAndReturn, serve } from './browser.mjs'
+import { Client } from './client.mjs'
 import { HUBS_AT, hubTest, within } from './hub.mjs'
 
 const MARKER = '<!-- example:browser -->'
@@ -76,38 +78,23 @@ async function hearsAll ({ page, id }, pages) {
   }
 }
 
-/** The example as a page of one user, who has one id on all pages of the site. */
-const asUser = id => example.replace(/me = Array\.from.*$/m, `me = '${id}'`)
-
-const restored = page => page.evaluate(() => globalThis.before === true)
-
-/** Waits until this number of WebSockets have been opened at the hub, and one of them is open and in the room. */
-async function joined (hub, opened) {
-  const deadline = Date.now() + 10_000
-  for (;;) {
-    const metrics = await (await fetch(`${hub.url}/metrics`)).text()
-    const [handshakes, connections, members] = ['handshakes_total', 'connections', 'members']
-      .map(name => Number(metrics.match(new RegExp(`^peerpigeon_${name} (.*)$`, 'm'))?.[1]))
-    if (handshakes === opened && connections === 1 && members === 1) return
-    if (Date.now() > deadline) throw new Error(`${handshakes} opened, expected ${opened}; ${connections} connections, ${members} members`)
-  }
-}
+/** Options of Chromium with a back/forward cache, which Playwright turns off. */
+const CACHING = { ignoreDefaultArgs: ['--disable-back-forward-cache'] }
 
 hubTest('a page in the back/forward cache leaves its room, and joins again when it is back', { skip: HUBS_AT && 'asks one hub', timeout: 60_000 }, async hub => {
-  const id = 'ab'.repeat(20)
-  const web = await serve({ '/a': asUser(id), '/b': asUser(id) })
-  const browser = await launch({ ignoreDefaultArgs: ['--disable-back-forward-cache'] })
+  const web = await serve({ '/a': example, '/b': example })
+  const browser = await launch(CACHING)
   try {
+    const observer = await Client.join(hub, 'lobby')
+    const next = async type => (await observer.find(({ message }) => message.type === type, type, 20_000)).message.data.peerId
     const page = await browser.newPage()
     await page.goto(`${web.origin}/a?hub=${hub.ws}`)
-    await joined(hub, 1)
-    await page.evaluate(() => { globalThis.before = true })
-    // The next page has the same id and is admitted, because the first one has left.
-    await page.goto(`${web.origin}/b?hub=${hub.ws}`)
-    await joined(hub, 2)
-    await page.goBack({ waitUntil: 'commit' })
-    assert.ok(await restored(page), 'the page comes from the cache')
-    await joined(hub, 3)
+    const id = await next('peer-discovered')
+    const kept = await awayAndBack(page, `${web.origin}/b?hub=${hub.ws}`, async () => {
+      assert.equal(await next('peer-disconnected'), id)
+      assert.notEqual(await next('peer-discovered'), id)
+    })
+    assert.equal(await next('peer-discovered') === id, kept, 'the kept page has its id again, and a new page another')
   } finally {
     await browser.close()
     web.close()
@@ -131,34 +118,39 @@ const keeper = id => `<!doctype html><script>
   connect()
 </script>`
 
-/** Waits until this number of clients have sent a valid secret, with the earlier page kept or discarded. */
-async function resumed (hub, expected) {
-  const deadline = Date.now() + 10_000
+/** Waits until `wanted` accepts the hub's metrics, which it gets by name. */
+async function metrics (hub, what, wanted) {
+  const deadline = Date.now() + 20_000
   for (;;) {
-    const metrics = await (await fetch(`${hub.url}/metrics`)).text()
-    const outcomes = [...metrics.matchAll(/^peerpigeon_resumes_total\{outcome="(?:resumed|continued)"\} (.*)$/mg)]
-    const count = outcomes.reduce((sum, [, value]) => sum + Number(value), 0)
-    if (count === expected) return
-    if (Date.now() > deadline) throw new Error(`${count} resumed, expected ${expected}`)
+    const text = await (await fetch(`${hub.url}/metrics`)).text()
+    const found = Object.fromEntries([...text.matchAll(/^peerpigeon_(\S+) (\d+)$/mg)].map(([, name, value]) => [name, Number(value)]))
+    if (wanted(found)) return
+    if (Date.now() > deadline) throw new Error(`not ${what}: ${JSON.stringify(found)}`)
+    await setTimeout(20)
   }
 }
+
+/** Waits until this number of WebSockets have been opened at the hub, and one of them is open and in the room. */
+const joined = (hub, opened) => metrics(hub, `${opened} opened and one in the room`, found => found.handshakes_total === opened && found.connections === 1 && found.members === 1)
+
+/** Waits until this number of clients have sent a valid secret, with the earlier page kept or discarded. */
+const resumed = (hub, count) => metrics(hub, `${count} resumed`, found => found['resumes_total{outcome="resumed"}'] + found['resumes_total{outcome="continued"}'] === count)
 
 hubTest('a page in the back/forward cache that kept its WebSocket gives its id to the next page, and has it again when it is back', { skip: HUBS_AT && 'asks one hub', timeout: 60_000 }, async hub => {
   const html = keeper('cd'.repeat(20))
   const web = await serve({ '/a': html, '/b': html })
-  const browser = await launch({ ignoreDefaultArgs: ['--disable-back-forward-cache'] })
+  const browser = await launch(CACHING)
   try {
     const page = await browser.newPage()
     await page.goto(`${web.origin}/a?hub=${hub.ws}`)
     await joined(hub, 1)
-    await page.evaluate(() => { globalThis.before = true })
-    await page.goto(`${web.origin}/b?hub=${hub.ws}`)
-    await joined(hub, 2)
-    await resumed(hub, 1)
-    assert.deepEqual(await page.evaluate('codes'), [])
-    await page.goBack({ waitUntil: 'commit' })
+    const { kept } = await leaveAndReturn(page, `${web.origin}/b?hub=${hub.ws}`, async () => {
+      await joined(hub, 2)
+      await resumed(hub, 1)
+      assert.deepEqual(await page.evaluate('codes'), [])
+    })
     // A browser either keeps the page whose WebSocket was closed, or discards it and loads it again. Chromium 148 discards it.
-    if (await restored(page)) {
+    if (kept) {
       await page.waitForFunction('codes.length > 0')
       assert.deepEqual(await page.evaluate('codes'), [4001])
       await page.evaluate('connect()')
