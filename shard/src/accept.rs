@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use proto::limits::{MAX_HTTP_CONNECTIONS, REFUSALS_PER_TURN, TICK};
+use proto::limits::{REFUSALS_PER_TURN, TICK};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -112,7 +112,7 @@ pub(crate) async fn accept(
     let stays_open = entrance == Entrance::Admin;
     while *open.borrow_and_update() || stays_open {
         tokio::select! {
-            free = Arc::clone(&files).acquire_owned(), if came.is_some() && connections.len() < MAX_HTTP_CONNECTIONS => {
+            free = Arc::clone(&files).acquire_owned(), if came.is_some() && connections.len() < door.tuning.max_requests => {
                 if let (Ok(file), Some(came)) = (free, came.take()) {
                     spawn(&mut connections, &mut newcomers, came, file);
                 }
@@ -138,7 +138,7 @@ pub(crate) async fn accept(
                         }
                         continue;
                     }
-                    let full = files.available_permits() == 0 || connections.len() >= MAX_HTTP_CONNECTIONS;
+                    let full = files.available_permits() == 0 || connections.len() >= door.tuning.max_requests;
                     if full && !make_room(&mut newcomers) {
                         wanted.ask();
                     }

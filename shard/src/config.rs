@@ -86,6 +86,18 @@ impl HubConfig {
     }
 }
 
+impl HubConfig {
+    /// The configuration of one of `shards` shards, with its share of each budget of the hub.
+    pub(crate) fn of_shard(&self, shard: ShardId, shards: u16, meshed: bool) -> Self {
+        let mut config = self.clone();
+        let router = &mut config.router;
+        (router.shard, router.shards, router.meshed) = (shard, shards, meshed);
+        router.announce_budget_bytes /= usize::from(shards);
+        config.limits.send_budget_bytes /= usize::from(shards);
+        config
+    }
+}
+
 /// Which connections are admitted, besides the checks of tokens. The default admits everybody and trusts no proxy.
 #[derive(Clone, Default)]
 pub struct DoorConfig {
@@ -128,4 +140,27 @@ pub struct FileShares {
 impl FileShares {
     /// No limit.
     pub const UNLIMITED: Self = Self { peers: usize::MAX, links: usize::MAX, admin: usize::MAX };
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{HubId, Keys, PeerId, ResumeKeys};
+
+    use super::*;
+
+    #[test]
+    fn the_shares_of_all_shards_are_the_budgets_of_the_hub() {
+        let hub = HubId(PeerId::from_bytes([0; 20]));
+        let router = RouterConfig::single(hub, Keys(1, 2), ResumeKeys::new("mesh", b"key", None));
+        let config = HubConfig::single(RouterConfig { announce_budget_bytes: 1000, ..router });
+        let limits = SessionLimits { send_budget_bytes: 5000, ..config.limits };
+        let config = HubConfig { limits, ..config };
+        for shards in [1, 2, 4] {
+            let each = (0..shards).map(|shard| config.of_shard(ShardId(shard), shards, false));
+            let (announce, send) = each.fold((0, 0), |(announce, send), shard| {
+                (announce + shard.router.announce_budget_bytes, send + shard.limits.send_budget_bytes)
+            });
+            assert_eq!((announce, send), (1000, 5000), "{shards} shards");
+        }
+    }
 }

@@ -10,6 +10,8 @@ mod page_rates;
 mod query;
 mod refusal;
 mod secure;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -38,7 +40,7 @@ use crate::session::{Arrival, HandOff, Seat};
 use crate::socket::{RequestSocket, Socket};
 use crate::stats::HandshakeFailure;
 use answer::{Caller, Guest, answer, page_in_turn};
-pub(crate) use door::Door;
+pub(crate) use door::{Door, DoorTuning};
 pub(crate) use entrance::{DoorFiles, Entrance, FilePool};
 pub(crate) use gate::Gate;
 use kept::{Kept, KeptStream};
@@ -92,7 +94,7 @@ pub(crate) async fn serve(
         _ => RequestSocket::plain(stream),
     };
     let admitted: Cell<Option<(Guest, SocketAddr)>> = Cell::default();
-    let kept = Rc::new(Kept::new(since));
+    let kept = Rc::new(Kept::new(since, door.tuning.timeouts));
     let service = service_fn(|request: Request<Incoming>| {
         let (kept, admitted, place) = (&*kept, &admitted, &place);
         let let_in = &let_in;

@@ -51,6 +51,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_port_in_use_is_refused_whatever_the_number_of_shards() {
+        for (first, second) in [(1, 1), (1, 3), (3, 1), (3, 3)] {
+            let listeners = bind((Ipv4Addr::LOCALHOST, 0).into(), first).unwrap();
+            let address = listeners[0].local_addr().unwrap();
+            let error = bind(address, second).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{first} and {second} shards");
+        }
+    }
+
+    #[test]
     fn the_wildcard_address_covers_both_families() {
         if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
             return;

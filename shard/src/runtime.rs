@@ -20,7 +20,7 @@ use crate::accept::accept;
 use crate::config::HubConfig;
 use crate::core::Core;
 use crate::crowd::Crowd;
-use crate::http::{Door, DoorFiles, Gate, Handshakes};
+use crate::http::{Door, DoorFiles, DoorTuning, Gate, Handshakes};
 use crate::session::HandOff;
 use crate::session_task;
 use crate::socket::Writer;
@@ -89,12 +89,7 @@ pub fn start(
     for (i, (listeners, ((arrivals, mailbox), publish))) in listeners.into_iter().zip(receivers).enumerate() {
         let shard = ShardId(i as u16);
         let (commands, orders) = mpsc::channel(1);
-        let mut config = config.clone();
-        config.router.shard = shard;
-        config.router.shards = shards;
-        config.router.meshed = mesh.is_some();
-        config.router.announce_budget_bytes /= usize::from(shards);
-        config.limits.send_budget_bytes /= usize::from(shards);
+        let config = config.of_shard(shard, shards, mesh.is_some());
         let router = Router::new(config.router.clone());
         let gauges = Arc::clone(&config.gauges);
         let core = Core::new(router, &config.router, config.limits, config.clock, gauges, config.echo);
@@ -129,6 +124,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channel
         shards: config.router.shards,
         keys: config.router.keys,
         resume_keys: config.router.resume_keys,
+        tuning: DoorTuning::default(),
         gate: Gate::new(crowd, config.router.keys, config.door.connect_rate),
         max_connections: config.max_connections,
         files,

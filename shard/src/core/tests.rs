@@ -457,6 +457,37 @@ async fn presence_is_written_however_much_is_addressed_to_peers() {
     assert!(core.dirty > 6);
 }
 
+/// One turn of a session that causes so many bytes of output. False if the session must wait.
+fn turn(core: &mut Core, id: SessionId, bytes: usize) -> bool {
+    if !core.admits(id) {
+        return false;
+    }
+    core.begin_turn(proto::limits::TURN_NANOS);
+    core.now();
+    core.turn.add_bytes(bytes);
+    core.charge(id);
+    true
+}
+
+/// The core charges each session for what its turns cost: after a round's budget, a flood waits and a quiet session
+/// does not.
+#[tokio::test]
+async fn a_flood_is_charged_for_the_output_that_it_causes() {
+    use proto::limits::{BYTE_NANOS, ROUND_DEAR_NANOS, TURN_NANOS};
+    let mut core = core(SPACIOUS);
+    let (flood, quiet) = (adopt(&mut core, 1).await, adopt(&mut core, 2).await);
+    let bytes = (TURN_NANOS / BYTE_NANOS) as usize;
+    let most = ROUND_DEAR_NANOS as u64 / TURN_NANOS + 1;
+    for round in 0..50 {
+        core.begin_round();
+        let turns = (0..1000).take_while(|_| turn(&mut core, flood.0, bytes)).count() as u64;
+        assert!(turns <= most, "round {round}: {turns} turns of the flood, {most} at most");
+        let is_served = turn(&mut core, quiet.0, 100);
+        // The cost of a new session is unknown in its first rounds.
+        assert!(is_served || round < 20, "round {round}: the quiet session waits");
+    }
+}
+
 /// Ten sessions have much to be read that comes to nothing, and one behind them has a signal.
 #[test]
 fn a_quiet_pair_is_served_while_others_flood() {

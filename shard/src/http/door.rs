@@ -11,11 +11,13 @@ use http_body_util::Full;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use proto::envelope::{SUBPROTOCOL, TOKEN_WANTED};
+use proto::limits::MAX_HTTP_CONNECTIONS;
 use proto::{HubId, Keys, PeerId, ResumeKeys};
 use tokio::sync::mpsc;
 
 use super::entrance::{DoorFiles, Entrance};
 use super::gate::Gate;
+use super::kept::Timeouts;
 use super::page_rates::PageRates;
 use super::query::Query;
 use super::refusal::Refusal;
@@ -33,6 +35,20 @@ const ADMIN_ONLY: &str = "this port serves only pages for operators (ADMIN_PORT)
 /// Maximum length of an origin in an answer and in the log, in bytes. The rest of a longer one is cut off.
 const MAX_SHOWN_ORIGIN: usize = 256;
 
+/// Limits that tests make small.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DoorTuning {
+    /// Maximum number of connections of one listener that are not WebSockets.
+    pub(crate) max_requests: usize,
+    pub(crate) timeouts: Timeouts,
+}
+
+impl Default for DoorTuning {
+    fn default() -> Self {
+        Self { max_requests: MAX_HTTP_CONNECTIONS, timeouts: Timeouts::default() }
+    }
+}
+
 /// Admission: who may connect, and where sockets go.
 pub(crate) struct Door {
     pub(crate) shards: u16,
@@ -48,6 +64,7 @@ pub(crate) struct Door {
     pub(crate) admin_port: Option<u16>,
     /// The ports that speak TLS, and the handshakes there.
     pub(crate) tls: Option<(Arc<[u16]>, Handshakes)>,
+    pub(crate) tuning: DoorTuning,
     /// Decides before anything is read.
     pub(crate) gate: Gate,
     pub(crate) config: DoorConfig,

@@ -13,8 +13,26 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use proto::limits::{ANSWER_TIMEOUT, HTTP_IDLE_TIMEOUT, REQUEST_BURST, REQUEST_HEAD_TIMEOUT, REQUEST_RATE};
 
+/// The timeouts of HTTP connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    /// Time for the first request. A later state is noticed within this time, too.
+    pub(crate) head: Duration,
+    /// Time for an answer: to make it and to write it.
+    pub(crate) answer: Duration,
+    /// Time between two requests.
+    pub(crate) idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { head: REQUEST_HEAD_TIMEOUT, answer: ANSWER_TIMEOUT, idle: HTTP_IDLE_TIMEOUT }
+    }
+}
+
 /// The state of a connection, and since when.
 pub(super) struct Kept {
+    timeouts: Timeouts,
     state: Cell<State>,
     since: Cell<Instant>,
     pace: RefCell<Pace>,
@@ -33,9 +51,9 @@ enum State {
 }
 
 impl Kept {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant, timeouts: Timeouts) -> Self {
         let pace = RefCell::new(Pace::new(REQUEST_RATE, REQUEST_BURST));
-        Self { state: Cell::new(State::New), since: Cell::new(now), pace }
+        Self { timeouts, state: Cell::new(State::New), since: Cell::new(now), pace }
     }
 
     pub(super) fn is_new(&self) -> bool {
@@ -76,13 +94,13 @@ impl Kept {
     /// Time for which the connection may stay in its state. The caller asks again by then.
     pub(super) fn patience(&self, now: Instant) -> Option<Duration> {
         let allowed = match self.state.get() {
-            State::New => REQUEST_HEAD_TIMEOUT,
-            State::Asked | State::Answered => ANSWER_TIMEOUT,
-            State::Idle => HTTP_IDLE_TIMEOUT,
+            State::New => self.timeouts.head,
+            State::Asked | State::Answered => self.timeouts.answer,
+            State::Idle => self.timeouts.idle,
         };
         let left = (self.since.get() + allowed).saturating_duration_since(now);
         // The state changes in the meantime.
-        (!left.is_zero()).then_some(left.min(REQUEST_HEAD_TIMEOUT))
+        (!left.is_zero()).then_some(left.min(self.timeouts.head))
     }
 }
 
@@ -147,7 +165,7 @@ mod tests {
 
     #[test]
     fn timeouts_outlast_balancers_and_end_slow_connections() {
-        let kept = Kept::new(Instant::now());
+        let kept = Kept::new(Instant::now(), Timeouts::default());
         assert_eq!(stays(&kept), 10);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(kept.asked());
@@ -172,7 +190,7 @@ mod tests {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let mut client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (server, _) = listener.accept().await.unwrap();
-            let kept = Rc::new(Kept::new(Instant::now()));
+            let kept = Rc::new(Kept::new(Instant::now(), Timeouts::default()));
             let (made, wait) = tokio::sync::watch::channel(false);
             let service = hyper::service::service_fn(|_| {
                 let (kept, mut wait) = (Rc::clone(&kept), wait.clone());

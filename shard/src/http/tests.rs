@@ -1,0 +1,195 @@
+//! Tests of connections before they are WebSockets, with the shard's own tasks and real sockets.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Response;
+use proto::{HubId, Keys, PeerId, ResumeKeys, Router, RouterConfig};
+use tokio::io::AsyncReadExt;
+use tokio::sync::{mpsc, watch};
+
+use super::door::DoorTuning;
+use super::kept::Timeouts;
+use super::*;
+use crate::accept::accept;
+use crate::config::HubConfig;
+use crate::crowd::Crowd;
+use crate::{Pages, core};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n";
+
+/// The only shard of a hub, without its listeners. `homes` receives its peers' sockets.
+struct Shard {
+    door: Door,
+    core: Rc<RefCell<core::Core>>,
+}
+
+fn shard(pages: Pages, homes: mpsc::Sender<HandOff>) -> Shard {
+    let hub = HubId(PeerId::from_bytes([0; 20]));
+    let config = HubConfig::single(RouterConfig::single(hub, Keys(1, 2), ResumeKeys::new("mesh", b"key", None)));
+    let (rules, limits, gauges) = (&config.router, config.limits, Arc::clone(&config.gauges));
+    let core = core::Core::new(Router::new(rules.clone()), rules, limits, config.clock, gauges, false);
+    let crowd = Arc::new(Crowd::new(config.door.addresses, rules.keys));
+    let door = Door {
+        shards: 1,
+        keys: rules.keys,
+        resume_keys: rules.resume_keys.clone(),
+        max_connections: config.max_connections,
+        tuning: DoorTuning::default(),
+        files: DoorFiles::new(config.files),
+        gauges: config.gauges,
+        auth_token: None,
+        links: None,
+        admin_port: None,
+        tls: None,
+        gate: Gate::new(crowd, rules.keys, 0),
+        config: config.door,
+        pages,
+        homes: [homes].into(),
+        page_rates: Door::page_rates(rules.keys),
+    };
+    Shard { door, core: Rc::new(RefCell::new(core)) }
+}
+
+fn empty_pages() -> Pages {
+    Arc::new(|_, _| Answer::Now(Response::default()))
+}
+
+fn failures(core: &RefCell<core::Core>, failure: HandshakeFailure) -> u64 {
+    core.borrow_mut().stats_mut().handshake_failures[failure as usize]
+}
+
+/// Runs a test on a runtime like a shard's.
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.unwrap().block_on(test);
+}
+
+/// A client that has sent this, and the hub's end of its connection.
+fn connection(bytes: &[u8]) -> (TcpStream, tokio::net::TcpStream, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.write_all(bytes).unwrap();
+    let (stream, address) = listener.accept().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    (client, tokio::net::TcpStream::from_std(stream).unwrap(), address)
+}
+
+async fn serve_one(shard: Shard, stream: tokio::net::TcpStream, address: SocketAddr) {
+    let FilePool { files, .. } = shard.door.files.at(Entrance::Peers);
+    let file = files.acquire_owned().await.unwrap();
+    serve(Rc::new(shard.door), (Entrance::Peers, 1), shard.core, stream, address, (file, None), Rc::default()).await;
+}
+
+#[test]
+fn a_peer_whose_shard_takes_no_sockets_is_closed_with_1013() {
+    run(async {
+        let (homes, arrivals) = mpsc::channel(1);
+        drop(arrivals);
+        let shard = shard(empty_pages(), homes);
+        let core = Rc::clone(&shard.core);
+        let peer = "a".repeat(40);
+        let request = format!(
+            "GET /ws?peerId={peer} HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        let (mut client, stream, address) = connection(request.as_bytes());
+        serve_one(shard, stream, address).await;
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+        assert!(answer.starts_with(b"HTTP/1.1 101 "));
+        let mut expected = Vec::new();
+        ws::put_close(&mut expected, 1013, CloseReason::TryAgainLater.close_frame().unwrap().1);
+        assert_eq!(answer[end..], expected);
+        assert_eq!(failures(&core, HandshakeFailure::HandOff), 1);
+    });
+}
+
+#[test]
+fn a_connection_ends_when_its_answer_is_not_made_in_time() {
+    run(async {
+        let pages: Pages = Arc::new(|_, _| Answer::Soon(Box::pin(std::future::pending())));
+        let (homes, _arrivals) = mpsc::channel(1);
+        let mut shard = shard(pages, homes);
+        let answer = Duration::from_millis(50);
+        shard.door.tuning.timeouts = Timeouts { head: answer / 2, answer, idle: DEADLINE };
+        let (mut client, stream, address) = connection(GET);
+        let (core, began) = (Rc::clone(&shard.core), Instant::now());
+        tokio::time::timeout(DEADLINE, serve_one(shard, stream, address)).await.expect("the connection ends");
+        assert!(began.elapsed() >= answer, "it ended for another reason");
+        assert_eq!(
+            (client.read(&mut [0; 1]).unwrap_or_default(), failures(&core, HandshakeFailure::BadRequest)),
+            (0, 0)
+        );
+    });
+}
+
+/// Starts the loop of a listener.
+fn listen(door: Door, core: &Rc<RefCell<core::Core>>, open: bool) -> (SocketAddr, impl Future<Output = ()> + use<>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (is_open, open) = watch::channel(open);
+    let (door, core) = (Rc::new(door), Rc::clone(core));
+    let accepts = async move {
+        accept(door, core, listener, open).await;
+        drop(is_open);
+    };
+    (address, accepts)
+}
+
+async fn answer_to(client: TcpStream) -> Vec<u8> {
+    client.set_nonblocking(true).unwrap();
+    let mut client = tokio::net::TcpStream::from_std(client).unwrap();
+    let mut answer = vec![0; 12];
+    match tokio::time::timeout(DEADLINE, client.read_exact(&mut answer)).await.expect("an answer, or the end") {
+        Ok(_) => answer,
+        Err(_) => Vec::new(),
+    }
+}
+
+#[test]
+fn connections_that_the_kernel_accepted_before_a_drain_are_answered() {
+    run(async {
+        let (homes, _arrivals) = mpsc::channel(1);
+        let Shard { door, core } = shard(empty_pages(), homes);
+        let (address, accepts) = listen(door, &core, false);
+        let clients: Vec<_> = (0..3)
+            .map(|_| {
+                let mut client = TcpStream::connect(address).unwrap();
+                client.write_all(GET).unwrap();
+                client
+            })
+            .collect();
+        let accepts = tokio::task::spawn_local(accepts);
+        for client in clients {
+            assert_eq!(answer_to(client).await, b"HTTP/1.1 200");
+        }
+        accepts.abort();
+    });
+}
+
+#[test]
+fn the_oldest_request_makes_room_when_a_listener_has_its_maximum() {
+    run(async {
+        let (homes, _arrivals) = mpsc::channel(1);
+        let Shard { mut door, core } = shard(empty_pages(), homes);
+        door.tuning.max_requests = 2;
+        let (address, accepts) = listen(door, &core, true);
+        let silent: Vec<_> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(GET).unwrap();
+        let accepts = tokio::task::spawn_local(accepts);
+        assert_eq!(answer_to(client).await, b"HTTP/1.1 200");
+        let [oldest, other] = silent.try_into().unwrap();
+        assert_eq!(answer_to(oldest).await, b"", "the oldest is closed");
+        assert_eq!(failures(&core, HandshakeFailure::CrowdedOut), 1);
+        drop(other);
+        accepts.abort();
+    });
+}
