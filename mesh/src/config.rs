@@ -12,11 +12,13 @@ use crate::bridge::BridgeConfig;
 pub struct MeshConfig {
     /// Configuration of the relay.
     pub relay: RelayConfig,
-    /// MESH_TOKEN, sent to dialed hubs. `None` with MESH_INSECURE.
+    /// MESH_TOKEN, sent to dialed hubs as a bearer token. `None` with MESH_INSECURE.
     pub token: Option<Arc<str>>,
-    /// BOOTSTRAP_HUBS: `ws://` or `wss://`.
+    /// BOOTSTRAP_HUBS: `ws://` or `wss://` URLs of hubs that are dialed for ever. Together with other targets at most
+    /// [`MAX_DIALS`](proto::limits::MAX_DIALS); further ones are ignored.
     pub bootstrap: Vec<Uri>,
-    /// MESH_DNS: a name and a port.
+    /// MESH_DNS: a name and a port. The name is resolved once a [`DNS_INTERVAL`](proto::limits::DNS_INTERVAL), and each
+    /// of its addresses is dialed.
     pub dns: Option<(String, u16)>,
     /// Whether the addresses of that name are dialed with TLS. The certificate must be for the name.
     pub dns_tls: bool,
@@ -26,7 +28,8 @@ pub struct MeshConfig {
     pub legacy: Vec<String>,
     /// Whether MESH_LEGACY is set: then dialed hubs get the token only after they have asked for it.
     pub asks_first: bool,
-    /// Maximum length of a message of this hub's clients, in bytes.
+    /// Maximum length of a message of this hub's clients, in bytes (MAX_MESSAGE_BYTES). A legacy link may send messages
+    /// that long, plus their envelope; a longer one ends the link.
     pub max_message_bytes: usize,
     /// Dials at once: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), less where files are few. A
     /// quarter as many attempts to connect are made beyond the first of each.
@@ -35,6 +38,7 @@ pub struct MeshConfig {
     pub redis: Option<BridgeConfig>,
     /// The hub's clock, the same as the shards'.
     pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
-    /// Called on the mesh's thread once a tick, as long as it runs.
+    /// Called on the mesh's thread once a [`TICK`](proto::limits::TICK), as long as it runs: a watchdog notices a mesh
+    /// that hangs by the missing calls. It must not block.
     pub turned: Arc<dyn Fn() + Send + Sync>,
 }

@@ -38,47 +38,51 @@ pub enum ClientMessage<'a> {
     Signal(Signal<'a>),
 }
 
-/// `announce`
+/// `announce`: the client joins a network, or renews what the network's members know of it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Announce<'a> {
-    /// The network; a missing or blank name is already replaced by `global`.
+    /// The network's name, 1 to [`MAX_NETWORK_NAME_BYTES`](crate::limits::MAX_NETWORK_NAME_BYTES) bytes. A missing or
+    /// blank name is already replaced by `global`.
     pub network: Cow<'a, str>,
-    /// The announced JSON, byte for byte. `None` if it is missing.
+    /// The announced JSON, byte for byte. `None` if it is missing. Its size and depth are not checked yet: the router
+    /// refuses more than [`MAX_ANNOUNCE_DATA_BYTES`](crate::limits::MAX_ANNOUNCE_DATA_BYTES) with `data-too-large`.
     pub data: Option<&'a str>,
     /// Whether the client asks for `announced` (`"ack": true`) instead of a repeated roster.
     pub ack: bool,
 }
 
-/// `discover`
+/// `discover`: the client asks for members that it does not know yet, under bounded discovery.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Discover<'a> {
-    /// The network; a missing or blank name is already replaced by `global`.
+    /// The network's name, as in [`Announce`].
     pub network: Cow<'a, str>,
-    /// The requested number of members, if there is one.
+    /// The requested number of members: any number. `None` if there is none. The router answers with at most
+    /// [`MAX_CLOSEST`](crate::limits::MAX_CLOSEST) at once.
     pub limit: Option<u64>,
 }
 
-/// `goodbye`
+/// `goodbye`: the client leaves networks and stays connected.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Goodbye<'a> {
     /// The network to leave. `None` means all networks of the sender.
     pub network: Option<Cow<'a, str>>,
-    /// The client's JSON, byte for byte, or `null`.
+    /// The client's JSON for the members, byte for byte, or `null`. Limited like the data of [`Announce`].
     pub data: &'a str,
 }
 
-/// `offer`, `answer`, `ice-candidate` and the other signals
+/// `offer`, `answer`, `ice-candidate` and the other signals: a message to one other peer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Signal<'a> {
     /// The kind of signal.
     pub kind: SignalKind,
-    /// The peer to relay it to.
+    /// The peer to relay it to. It may be unknown, or in another network: the outcome says so.
     pub target: PeerId,
-    /// The network; a missing or blank name is already replaced by `global`.
+    /// The network's name, as in [`Announce`].
     pub network: Cow<'a, str>,
-    /// The client's JSON, byte for byte, or `null`.
+    /// The client's JSON, byte for byte, or `null`. It is as long as a message may be (MAX_MESSAGE_BYTES), and nested
+    /// at most [`MAX_SIGNAL_DEPTH`] levels.
     pub data: &'a str,
-    /// The id of the receipt that the client requests, at most 64 bytes.
+    /// The id of the receipt that the client requests, at most [`MAX_MESSAGE_ID_BYTES`]. `None` if it requests none.
     pub id: Option<Cow<'a, str>>,
 }
 
@@ -205,11 +209,12 @@ fn misfit(text: &str) -> &'static str {
 #[cfg(test)]
 pub(crate) const PLANTED_PANIC: &str = "a text that the parser does not survive";
 
-/// Understands one message.
+/// Parses one text message of a client. The text is as long as the caller lets a message be; the time is linear in its
+/// length, and little is allocated: strings with escapes, and the refusal.
 ///
 /// # Errors
 ///
-/// A [`Refusal`] with `invalid-json`, `invalid-message`, `not-allowed` or `unknown-type`.
+/// A [`Refusal`] with `invalid-json`, `invalid-message`, `not-allowed` or `unknown-type`. The session stays open.
 pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
     #[cfg(test)]
     assert!(text != PLANTED_PANIC, "a planted panic");

@@ -23,14 +23,16 @@ impl<L> Default for Outbox<L> {
 }
 
 impl<L: Letter> Outbox<L> {
-    /// Appends a letter.
+    /// Appends a letter. It is never refused: the caller stops its inputs when the outbox [is over](Self::is_over) its
+    /// mark, so that the excess is what one turn can post.
     pub fn push(&mut self, letter: L) {
         self.bytes += letter.owned_bytes();
         self.posted += 1;
         self.letters.push_back(letter);
     }
 
-    /// Removes and returns the next batch of letters, at most [`LETTER_BATCH`].
+    /// Removes and returns the next batch: at most [`LETTER_BATCH`] letters, and no further letter once their frames
+    /// have [`LETTER_BATCH_BYTES`]. Empty if the outbox is.
     pub fn take_batch(&mut self) -> Vec<L> {
         let mut batch = Vec::with_capacity(self.letters.len().min(LETTER_BATCH));
         let mut bytes = 0;
@@ -62,7 +64,11 @@ impl<L: Letter> Outbox<L> {
     }
 
     /// Whether more than 1/`part` of the high-water mark is queued: [`OUTBOX_HIGH_WATER`] letters, or
-    /// [`OUTBOX_HIGH_WATER_BYTES`]. Panics if `part` is 0.
+    /// [`OUTBOX_HIGH_WATER_BYTES`] of their frames.
+    ///
+    /// # Panics
+    ///
+    /// If `part` is 0.
     pub fn is_over(&self, part: usize) -> bool {
         self.letters.len() > OUTBOX_HIGH_WATER / part || self.bytes > OUTBOX_HIGH_WATER_BYTES / part
     }

@@ -12,9 +12,9 @@ pub enum CloseReason {
     DeadPeer,
     /// The hub is stopping.
     Draining,
-    /// An internal error in the session's code.
+    /// The hub panicked while it parsed what the client sent. An alert watches its counter.
     Internal,
-    /// Another session with this id is alive.
+    /// Another session with this id is alive: it answered a ping, or it is still within TAKEOVER_GRACE.
     IdInUse,
     /// The hub has MAX_CONNECTIONS sessions.
     MaxConnections,
@@ -28,9 +28,11 @@ pub enum CloseReason {
     RateLimited,
     /// A newer connection with the same id replaced it.
     Replaced,
-    /// The client reads more slowly than messages arrive for it.
+    /// The client reads more slowly than messages arrive for it: its queue exceeds SEND_QUEUE_BYTES or
+    /// SEND_QUEUE_FRAMES, or [`SEND_FLOOR_BYTES`](crate::limits::SEND_FLOOR_BYTES) while SEND_BUDGET_BYTES is
+    /// exhausted.
     SlowConsumer,
-    /// No shard accepted the session in time.
+    /// No shard accepted the socket of a new session within ten seconds.
     TryAgainLater,
 }
 

@@ -146,7 +146,8 @@ impl fmt::Debug for ResumeKeys {
 }
 
 impl ResumeKeys {
-    /// Keys made of `key`, for secrets that are issued and checked, and of `also`, for secrets that are only checked.
+    /// Makes the keys from `key`, for secrets that are issued and checked, and of `also`, for secrets that are only
+    /// checked.
     ///
     /// Every client receives tags made with `key`, and can try to guess it offline: `key` must be unguessable. It may
     /// also be used elsewhere: the derived key is only for resume secrets of the mesh with this name.
@@ -160,7 +161,7 @@ impl ResumeKeys {
         Self { keyed: keyed(key), also: also.map(keyed) }
     }
 
-    /// The secret of a session.
+    /// Makes the secret of a session. It is valid for as long as a hub has the key: secrets do not expire.
     pub fn issue(&self, peer: &PeerId, lineage: Lineage) -> Secret {
         let mut bytes = [0; BYTES];
         let (numbers, tag) = bytes.split_at_mut(2 * NUMBER);
@@ -169,13 +170,15 @@ impl ResumeKeys {
         Secret(bytes)
     }
 
-    /// The lineage that a client's secret proves for its id.
+    /// Checks a client's secret. Returns the lineage that it proves for this id. `shown` is what the client sent: any
+    /// text.
     ///
     /// The comparison takes the same time wherever a wrong tag differs.
     ///
     /// # Errors
     ///
-    /// [`ResumeOutcome::Malformed`] and [`ResumeOutcome::Foreign`].
+    /// [`ResumeOutcome::Malformed`] if it is no secret at all, and [`ResumeOutcome::Foreign`] if it was issued with
+    /// another key or for another id. The client is then admitted like one without a secret.
     pub fn check(&self, peer: &PeerId, shown: &str) -> Result<Lineage, ResumeOutcome> {
         let mut bytes = [0; BYTES];
         read_hex(&mut bytes, shown).ok_or(ResumeOutcome::Malformed)?;

@@ -21,18 +21,19 @@ use crate::{Answer, Gauges, Pages};
 /// Configuration that all shards of a hub share.
 #[derive(Clone)]
 pub struct HubConfig {
-    /// Configuration of the routers. `shard`, `shards` and `meshed` are set for each shard. `announce_budget_bytes` is the
-    /// hub's, and is divided among its shards.
+    /// Configuration of the routers. [`start`](crate::start) sets `shard`, `shards` and `meshed` for each shard, and
+    /// divides `announce_budget_bytes`, which is the hub's, by the number of shards.
     pub router: RouterConfig,
-    /// Limits of sessions. `send_budget_bytes` is the hub's, and is divided among its shards.
+    /// Limits of sessions. `send_budget_bytes` is the hub's, and is divided like the announce budget.
     pub limits: SessionLimits,
-    /// Maximum number of WebSockets of the hub.
+    /// Maximum number of WebSockets of peers, on all shards together (MAX_CONNECTIONS). A further one is admitted only
+    /// to be closed with `max connections`; when many arrive, they get 503 before their request is read.
     pub max_connections: usize,
     /// Maximum numbers of sockets of the listeners.
     pub files: FileShares,
-    /// AUTH_TOKEN.
+    /// AUTH_TOKEN: peers without it get 401. `None`: everybody may connect.
     pub auth_token: Option<Arc<str>>,
-    /// Configuration for links, if the hub has any.
+    /// How links are admitted. `None` if the hub is in no mesh: links then get 403.
     pub links: Option<LinkDoor>,
     /// ADMIN_PORT: it has pages and no WebSockets; other ports then have only the public pages.
     pub admin_port: Option<u16>,
@@ -40,7 +41,7 @@ pub struct HubConfig {
     pub tls: Option<TlsDoor>,
     /// Which connections are admitted.
     pub door: DoorConfig,
-    /// Answers HTTP requests other than WebSocket upgrades.
+    /// Answers HTTP requests other than WebSocket upgrades. Called on the shards' threads: it must not block.
     pub pages: Pages,
     /// The largest networks, for the pages.
     pub networks: Arc<NetworkList>,
@@ -48,7 +49,8 @@ pub struct HubConfig {
     pub gauges: Arc<Gauges>,
     /// The hub's clock.
     pub clock: Clock,
-    /// Called by each shard on its thread once a tick, as long as it runs.
+    /// Called by each shard on its thread once a [`TICK`](proto::limits::TICK), as long as it runs: a watchdog notices
+    /// a shard that hangs by the missing calls. It must not block.
     pub turned: Arc<dyn Fn(ShardId) + Send + Sync>,
     /// Sessions echo what they receive and route nothing: for conformance tests of the WebSocket implementation.
     #[doc(hidden)]
