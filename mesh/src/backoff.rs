@@ -4,9 +4,9 @@ use std::time::Duration;
 
 /// Pauses between attempts that fail in a row: one rule for links and for the bridge.
 ///
-/// The first pause is the shortest one, and each later pause is twice the one before, up to the longest. The first half of a pause
-/// is always waited, which bounds the rate of attempts. The second half is random, so that hubs that failed together do not try
-/// again together.
+/// The first pause is the shortest one, and each later pause is twice the one before, up to the longest. The first half
+/// of a pause is always waited, which bounds the rate of attempts. The second half is random, so that hubs that failed
+/// together do not try again together.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,

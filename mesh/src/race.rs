@@ -20,7 +20,8 @@ pub(crate) struct Experience {
 
 /// The order in which to try the addresses of a name, at most [`MAX_DIAL_ADDRESSES`] of them.
 ///
-/// `resolved` is in the resolver's order, which is that of RFC 6724. Families alternate, beginning with the first address's.
+/// `resolved` is in the resolver's order, which is that of RFC 6724. Families alternate, beginning with the first
+/// address's.
 pub(crate) fn order(resolved: impl IntoIterator<Item = SocketAddr>, known: &Experience) -> VecDeque<SocketAddr> {
     let mut families: [VecDeque<SocketAddr>; 2] = Default::default();
     let mut first = None;

@@ -290,7 +290,8 @@ async fn run<T>(
     }
 }
 
-/// The first attempt that is done, by its place. There are [`MAX_CONNECT_ATTEMPTS`](proto::limits::MAX_CONNECT_ATTEMPTS) at most.
+/// The first attempt that is done, by its place. There are
+/// [`MAX_CONNECT_ATTEMPTS`](proto::limits::MAX_CONNECT_ATTEMPTS) at most.
 async fn first_of<F: Future>(running: &mut [Attempt<'_, F>]) -> (usize, F::Output) {
     poll_fn(|cx| {
         for (at, attempt) in running.iter_mut().enumerate() {

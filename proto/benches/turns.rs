@@ -7,8 +7,8 @@
 //! waited for one shard, and the total memory before the event, at its maximum, and after it. Times are CPU times of
 //! the thread, with those of counting the memory.
 //!
-//! `cargo bench -p peerpigeon-proto --bench turns` measures. `cargo test` runs it with few peers and measures no time: it
-//! checks the numbers of outputs and letters against the limits.
+//! `cargo bench -p peerpigeon-proto --bench turns` measures. `cargo test` runs it with few peers and measures no time:
+//! it checks the numbers of outputs and letters against the limits.
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 
 use std::collections::VecDeque;

@@ -4,10 +4,10 @@
 //! serves. The meter of a session holds the virtual time at which its next turn begins. A session that has used less
 //! has an earlier beginning. No beginning lies before the virtual time, so an idle session saves up nothing.
 //!
-//! A round is one turn for everything that is ready, and one of the flusher. A session with cheap turns is read at once,
-//! once a round. A session with dear turns is read at once only while the round has budget and no earlier one waits.
-//! Otherwise it enters a line, ordered by the virtual time at which its turn is expected to end, and each round calls
-//! sessions from there.
+//! A round is one turn for everything that is ready, and one of the flusher. A session with cheap turns is read at
+//! once, once a round. A session with dear turns is read at once only while the round has budget and no earlier one
+//! waits. Otherwise it enters a line, ordered by the virtual time at which its turn is expected to end, and each round
+//! calls sessions from there.
 //! A quiet session therefore waits for one round, however many others flood the shard, and a flood without neighbours
 //! has the whole core.
 //!

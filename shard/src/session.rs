@@ -64,8 +64,8 @@ impl Seat {
         seat
     }
 
-    /// Keeps the socket's share of its listener's files, and its place among the connections of its address, as long as the
-    /// seat.
+    /// Keeps the socket's share of its listener's files, and its place among the connections of its address, as long as
+    /// the seat.
     pub(crate) fn holding(mut self, file: OwnedSemaphorePermit, place: Option<Place>) -> Self {
         self.held = Some((file, place));
         self

@@ -72,8 +72,8 @@ pub fn poll_read(
     Poll::Ready(Ok(buffer.filled().len()))
 }
 
-/// Parses bytes of one socket, and handles each event with the rules. `None` if the parser panicked: its defect concerns
-/// these bytes alone.
+/// Parses bytes of one socket, and handles each event with the rules. `None` if the parser panicked: its defect
+/// concerns these bytes alone.
 ///
 /// # Panics
 ///

@@ -40,8 +40,8 @@ pub struct PostStats {
     pub stalls: u64,
 }
 
-/// The outboxes of one thread: letters that it has posted and that no mailbox has accepted yet. No letter is dropped, so
-/// the thread must not read sockets while the outboxes [are stalled](Self::is_stalled).
+/// The outboxes of one thread: letters that it has posted and that no mailbox has accepted yet. No letter is dropped,
+/// so the thread must not read sockets while the outboxes [are stalled](Self::is_stalled).
 #[derive(Debug)]
 pub struct Outboxes {
     shards: Vec<Outbox<ToShard>>,

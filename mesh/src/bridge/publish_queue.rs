@@ -61,8 +61,9 @@ impl PublishQueue {
 
     /// Sends the next envelope for everyone after the present frames for single hubs.
     ///
-    /// It ends the frame for everyone, if there is one. Channels leave frame by frame in turn, so the next frame leaves after the first
-    /// waiting frame of each hub. In a cluster, channels are at different nodes, and this means nothing.
+    /// It ends the frame for everyone, if there is one. Channels leave frame by frame in turn, so the next frame leaves
+    /// after the first waiting frame of each hub. In a cluster, channels are at different nodes, and this means
+    /// nothing.
     pub(super) fn fence(&mut self) {
         if std::mem::take(&mut self.unfenced)
             && let Some(lane) = self.lanes.get_mut(&None)

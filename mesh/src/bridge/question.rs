@@ -2,8 +2,8 @@
 //!
 //! They skip our stamps, which have the form of an envelope of an unknown kind. They are asked a question that they can
 //! answer: whether a random id is free (`Takeover`), under a random ticket. Their frames are accepted while they
-//! answer. So a rolling upgrade needs no setting, and recorded frames of that version are useless too. Their frames have
-//! no numbers, so those of a *living* hub of version 2.0 can be repeated, as between such hubs.
+//! answer. So a rolling upgrade needs no setting, and recorded frames of that version are useless too. Their frames
+//! have no numbers, so those of a *living* hub of version 2.0 can be repeated, as between such hubs.
 
 use proto::envelope::{EnvelopeKind, Route, Routed};
 use proto::{Envelope, HubId, HubIncarnation, PeerId};

@@ -51,7 +51,8 @@ fn answers_are_checked() {
     assert!(answer(set(CONNECTION, "close"), None).unwrap_err().contains("not an upgrade"));
 }
 
-/// A local address that accepts no connection: its backlog is full, and the kernel drops each SYN. The sockets keep it so.
+/// A local address that accepts no connection: its backlog is full, and the kernel drops each SYN. The sockets keep it
+/// so.
 fn swallows() -> (SocketAddr, Vec<Socket>) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

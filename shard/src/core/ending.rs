@@ -71,7 +71,8 @@ impl Core {
         if reason == CloseReason::MaxConnections
             && let Some(times) = self.turned_away.count()
         {
-            warn!(%address, times, detail = "all connections are in use, so new peers are refused: raise MAX_CONNECTIONS or add hubs", "hub_full");
+            let detail = "all connections are in use, so new peers are refused: raise MAX_CONNECTIONS or add hubs";
+            warn!(%address, times, detail, "hub_full");
         }
         self.stats.closes[reason as usize] += 1;
     }
