@@ -2,16 +2,20 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::{MeshHandle, MeshReading};
-use proto::ShardId;
-use proto::limits::{CLOSE_LINGER, MAILBOX_BATCHES, TICK};
+use proto::limits::{ACT_TIMEOUT, CLOSE_LINGER, MAILBOX_BATCHES, TICK};
+use proto::{Acted, Keys, ShardId};
 use shard::{ShardHandle, ShardReading, Shards};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::admin::{self, Act, Order, Orders, Outcome};
+use crate::lifecycle::{Lifecycle, Stage};
 use crate::linking::{self, Mesh};
 
 /// Time after the first signal in which further signals count as the same one.
@@ -24,6 +28,8 @@ pub struct Hub {
     mesh: Option<MeshHandle>,
     reading: watch::Receiver<Arc<MeshReading>>,
     ends: Ends,
+    /// The keys by which peers have their shards.
+    keys: Keys,
 }
 
 /// A part of the hub that ended unexpectedly. Without it, presence can no longer be correct.
@@ -89,6 +95,7 @@ impl Hub {
         mesh: Option<Mesh>,
         reading: watch::Receiver<Arc<MeshReading>>,
     ) -> io::Result<Self> {
+        let keys = config.router.keys;
         let (end, shard_ends) = mpsc::channel(listeners.len());
         let (mesh_end, mesh_ends) = mpsc::channel(1);
         let (mesh, mailbox) = mesh.map(|mesh| (mesh, mpsc::channel(MAILBOX_BATCHES))).unzip();
@@ -102,11 +109,11 @@ impl Hub {
             }
             None => None,
         };
-        Ok(Self { shards, mesh, reading, ends: Ends { shards: shard_ends, mesh: mesh_ends, _mesh: mesh_end } })
+        Ok(Self { shards, mesh, reading, ends: Ends { shards: shard_ends, mesh: mesh_ends, _mesh: mesh_end }, keys })
     }
 
-    /// Runs until `stops` receives a stop. Then calls `on_drain` and closes the sessions, spread evenly over `drain`. A
-    /// second stop that is not an echo of the first ends the hub at once.
+    /// Runs until `stops` receives a stop, and does what operators order meanwhile, one order at a time. Then closes the
+    /// sessions, spread evenly over `drain`. A second stop that is not an echo of the first ends the hub at once.
     ///
     /// # Errors
     ///
@@ -115,20 +122,26 @@ impl Hub {
         mut self,
         drain: Duration,
         mut stops: mpsc::Receiver<()>,
-        on_drain: impl FnOnce(),
+        mut orders: Orders,
+        lifecycle: &Lifecycle,
     ) -> Result<(), Failed> {
-        tokio::select! {
-            biased;
-            failed = self.ends.next() => return Err(failed),
-            _ = stops.recv() => {}
+        let mut acting = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                failed = self.ends.next() => return Err(failed),
+                _ = stops.recv() => break,
+                Some(_) = acting.join_next() => {}
+                Some(order) = orders.recv(), if acting.is_empty() => {
+                    acting.spawn(self.act(order, drain, lifecycle));
+                }
+            }
         }
-        on_drain();
+        // Orders that have not begun are answered as that.
+        drop(orders);
+        lifecycle.advance(Stage::Stopping);
         info!(drain_secs = drain.as_secs(), "server_draining");
-        let hubs = linking::other_hubs(&self.reading.borrow());
-        if let Some(mesh) = &self.mesh {
-            mesh.draining();
-        }
-        let drained: Vec<_> = self.shards.iter().map(|shard| shard.drain(drain, Arc::clone(&hubs))).collect();
+        let drained = self.drain(drain, true);
         let all_drained = async {
             for shard in drained {
                 _ = shard.await;
@@ -167,6 +180,74 @@ impl Hub {
         failed.map_or(Ok(()), Err)
     }
 }
+
+impl Hub {
+    /// Closes all sessions, spread over this time.
+    fn drain(&self, spread: Duration, stops: bool) -> Vec<oneshot::Receiver<()>> {
+        let hubs = linking::other_hubs(&self.reading.borrow());
+        if let Some(mesh) = &self.mesh {
+            mesh.draining(true);
+        }
+        self.shards.iter().map(|shard| shard.drain(spread, Arc::clone(&hubs), stops)).collect()
+    }
+
+    /// Begins what an operator orders. The future waits until it is done, and answers.
+    fn act(&self, order: Order, drain: Duration, lifecycle: &Lifecycle) -> impl Future<Output = ()> + Send + 'static {
+        let Order { act, answer } = order;
+        let begun: Begun = match act {
+            Act::Kick { peer, network, out_for } => {
+                let home = ShardId::home(&peer, self.shards.len() as u16, self.keys);
+                let kick = shard::Act::Kick { peer, network, out_for };
+                let (acted, reading) = (self.shards[usize::from(home.0)].act(kick), self.reading.clone());
+                Box::pin(async move {
+                    match acted.await {
+                        Ok(Acted::Kicked { from, excluded }) => admin::kicked(from, excluded, &reading.borrow()),
+                        Ok(Acted::Closed { .. }) | Err(_) => Outcome::Unknown,
+                    }
+                })
+            }
+            Act::CloseNetwork { network, out_for } => {
+                let close = shard::Act::CloseNetwork { network, out_for };
+                let all: Vec<_> = self.shards.iter().map(|shard| shard.act(close.clone())).collect();
+                Box::pin(async move {
+                    let (mut members, mut kept_out) = (0, true);
+                    for acted in all {
+                        let Ok(Acted::Closed { members: here, excluded }) = acted.await else {
+                            return Outcome::Unknown;
+                        };
+                        members += here;
+                        kept_out &= excluded;
+                    }
+                    Outcome::NetworkClosed { members, kept_out }
+                })
+            }
+            Act::Drain { over } => {
+                let over = over.unwrap_or(drain);
+                lifecycle.advance(Stage::Draining);
+                self.drain(over, false);
+                Box::pin(std::future::ready(Outcome::Draining { over }))
+            }
+            Act::Undrain => {
+                let was_draining = lifecycle.end_drain();
+                if was_draining {
+                    self.shards.iter().for_each(ShardHandle::undrain);
+                    if let Some(mesh) = &self.mesh {
+                        mesh.draining(false);
+                    }
+                }
+                Box::pin(std::future::ready(if was_draining { Outcome::Undrained } else { Outcome::NotDraining }))
+            }
+        };
+        async move {
+            let outcome = tokio::time::timeout(ACT_TIMEOUT, begun).await.unwrap_or(Outcome::Unknown);
+            // The operator may have stopped waiting.
+            _ = answer.send(outcome);
+        }
+    }
+}
+
+/// What an operator ordered, under way.
+type Begun = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// Waits for an intended stop. Signals right after the first are ignored: timeout(1) and some supervisors signal the
 /// process and then its group.

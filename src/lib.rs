@@ -1,11 +1,12 @@
 //! A WebRTC signaling hub: the program around [`proto`], [`tls`], [`shard`] and [`mesh`].
 //!
 //! [`cli`] parses the command line and [`config`] the settings. [`serve`] runs a hub: it binds the ports, connects the
-//! shards with each other ([`hub`]) and with the mesh ([`linking`]), and provides [`pages`] and [`certificates`], which [`acme`]
-//! can order.
+//! shards with each other ([`hub`]) and with the mesh ([`linking`]), and provides [`pages`] and [`certificates`], which
+//! [`acme`] can order. Operators give a running hub their orders through the pages: [`admin`].
 //! [`cmd`] contains the tools; they are clients of a hub.
 
 pub mod acme;
+pub mod admin;
 pub mod certificates;
 pub mod cli;
 pub mod client;

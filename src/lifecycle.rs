@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// A stage of a hub's life. A hub only moves forward through them.
+/// A stage of a hub's life. A hub moves forward through them; only an operator's drain can end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Stage {
     /// It does not accept peers yet.
     Starting,
     /// It accepts peers.
     Ready,
-    /// It closes its connections and stops.
+    /// An operator has emptied it: it closes its connections, and does not stop.
     Draining,
+    /// It closes its connections and stops.
+    Stopping,
 }
 
 impl Stage {
@@ -20,7 +22,7 @@ impl Stage {
         match self {
             Self::Starting => "starting",
             Self::Ready => "ready",
-            Self::Draining => "draining",
+            Self::Draining | Self::Stopping => "draining",
         }
     }
 }
@@ -35,9 +37,15 @@ impl Lifecycle {
         Self::default()
     }
 
-    /// Moves to `stage`. It never moves back: a draining hub does not become ready again.
+    /// Moves to `stage`, unless it is at a later one.
     pub fn advance(&self, stage: Stage) {
         self.0.fetch_max(stage as u8, Ordering::Release);
+    }
+
+    /// An operator has ended the drain: the hub is ready again. False if it was not draining, or stops.
+    pub fn end_drain(&self) -> bool {
+        let (from, to) = (Stage::Draining as u8, Stage::Ready as u8);
+        self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// The current stage.
@@ -45,7 +53,8 @@ impl Lifecycle {
         match self.0.load(Ordering::Acquire) {
             0 => Stage::Starting,
             1 => Stage::Ready,
-            _ => Stage::Draining,
+            2 => Stage::Draining,
+            _ => Stage::Stopping,
         }
     }
 }
@@ -95,14 +104,21 @@ mod tests {
     }
 
     #[test]
-    fn the_stage_never_moves_back() {
+    fn only_the_drain_of_an_operator_ends() {
         let lifecycle = Lifecycle::new();
         let other = lifecycle.clone();
         assert_eq!(other.stage(), Stage::Starting);
         lifecycle.advance(Stage::Ready);
         assert_eq!(other.stage(), Stage::Ready);
+        assert!(!lifecycle.end_drain());
         lifecycle.advance(Stage::Draining);
         lifecycle.advance(Stage::Ready);
         assert_eq!(other.stage(), Stage::Draining);
+        assert!(lifecycle.end_drain());
+        assert_eq!(other.stage(), Stage::Ready);
+        lifecycle.advance(Stage::Stopping);
+        lifecycle.advance(Stage::Draining);
+        assert!(!lifecycle.end_drain());
+        assert_eq!(other.stage(), Stage::Stopping);
     }
 }

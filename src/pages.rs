@@ -4,6 +4,7 @@
 //!
 //! Shards answer with existing bytes: a separate thread renders the pages (`rendered`).
 
+mod admin;
 mod assets;
 mod body;
 mod clock;
@@ -24,7 +25,7 @@ use http_body_util::Full;
 use hyper::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
-    ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+    ORIGIN, RETRY_AFTER,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
@@ -32,6 +33,7 @@ use serde::Serialize;
 use shard::{Answer, Audience, Gauges, NetworkList, Pages, ShardReading, Visitor};
 use tokio::sync::watch;
 
+use crate::admin::{Desk, Entry, Gatekeeper};
 use crate::certificates::TlsFacts;
 use crate::config::Config;
 use crate::lifecycle::{Fullness, Lifecycle, Stage};
@@ -74,16 +76,24 @@ impl HubFacts {
     }
 }
 
-/// Creates the pages of a hub, and the thread that renders them. The thread calls `turned` once a tick, and ends when
+/// Creates the pages of a hub, and the thread that renders them. `gatekeeper` decides who is an operator, and operators'
+/// orders go to `desk`. The thread calls `turned` once a tick, and ends when
 /// the last copy of the pages is dropped.
 ///
 /// # Errors
 ///
 /// If the thread cannot be started.
-pub fn pages(config: Arc<Config>, facts: HubFacts, turned: impl Fn() + Send + 'static) -> io::Result<Pages> {
+pub fn pages(
+    config: Arc<Config>,
+    facts: HubFacts,
+    gatekeeper: Gatekeeper,
+    desk: Desk,
+    turned: impl Fn() + Send + 'static,
+) -> io::Result<Pages> {
     let (fullness, facts) = (Arc::new(Fullness::of(facts.max_connections)), Arc::new(facts));
     let renderer = Renderer::new(Arc::clone(&config), Arc::clone(&facts), Arc::clone(&fullness));
-    let site = Arc::new(Site { config, facts, fullness, rendered: Rendered::start(renderer, turned)? });
+    let rendered = Rendered::start(renderer, turned)?;
+    let site = Arc::new(Site { config, facts, fullness, gatekeeper, desk, rendered });
     Ok(Arc::new(move |request, visitor| site.answer(request, visitor)))
 }
 
@@ -97,6 +107,8 @@ struct Site {
     config: Arc<Config>,
     facts: Arc<HubFacts>,
     fullness: Arc<Fullness>,
+    gatekeeper: Gatekeeper,
+    desk: Desk,
     rendered: Rendered,
 }
 
@@ -153,14 +165,23 @@ enum Found {
 /// The answer to a request.
 enum Reply {
     Now(Response<Full<Bytes>>),
+    /// Not for pages of other origins.
+    Sealed(Response<Full<Bytes>>),
     Page(PageKind),
 }
 
 impl Site {
     fn answer(self: &Arc<Self>, request: &Parts, visitor: Visitor) -> Answer {
         let (method, origin) = (request.method.clone(), request.headers.get(ORIGIN));
+        if visitor.audience == Audience::Operators
+            && method != Method::OPTIONS
+            && let Some(name) = admin::below(path_of(request))
+        {
+            return self.admin(name, request, visitor);
+        }
         match self.reply(request, visitor) {
             Reply::Now(response) => Answer::Now(self.finish(&method, origin, response)),
+            Reply::Sealed(response) => Answer::Now(admin::sealed(&method, response)),
             Reply::Page(kind) => {
                 let (site, origin) = (Arc::clone(self), origin.cloned());
                 Answer::Soon(Box::pin(async move {
@@ -198,8 +219,7 @@ impl Site {
         if request.method == Method::OPTIONS {
             return Reply::Now(self.preflight(request));
         }
-        let path = request.uri.path();
-        let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
+        let path = path_of(request);
         let operators = visitor.audience == Audience::Operators;
         let shown = || PATHS.into_iter().filter(|(_, page)| operators || page.is_public());
         let paths = || shown().map(|(path, _)| path).collect();
@@ -217,11 +237,20 @@ impl Site {
             Found::Asset(asset) => return Reply::Now(asset.answer(request)),
             Found::Page(page) => page,
         };
-        if !page.is_public() && !visitor.may_operate {
-            return Reply::Now(unauthorized());
+        // Strangers may ask for /health, and see little of it.
+        let entry = match page {
+            Page::Index | Page::Livez | Page::Readyz | Page::WebSocket => Entry::Open,
+            Page::Health | Page::HubStats | Page::Hubs | Page::Metrics | Page::Stats => {
+                self.gatekeeper.check(&request.headers, visitor)
+            }
+        };
+        if !page.is_public() && !entry.may_read() {
+            let path = PATHS.into_iter().map(|(known, _)| known).find(|known| *known == path).unwrap_or("/admin");
+            return Reply::Sealed(self.refusal(entry, request, visitor, path));
         }
         Reply::Now(match page {
-            Page::Health => return Reply::Page(PageKind::Health),
+            Page::Health if entry.may_read() => return Reply::Page(PageKind::Health),
+            Page::Health => return Reply::Page(PageKind::HealthBrief),
             Page::HubStats => return Reply::Page(PageKind::HubStats),
             Page::Hubs => return Reply::Page(PageKind::Hubs),
             Page::Index => json(StatusCode::OK, &body::Index::new(paths())),
@@ -328,14 +357,6 @@ const ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK: HeaderName =
 const ACCESS_CONTROL_ALLOW_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-allow-private-network");
 
-/// The challenge is required (RFC 9110, 11.6.1).
-fn unauthorized() -> Response<Full<Bytes>> {
-    let sentence = "this page is for operators: send Authorization: Bearer with ADMIN_TOKEN";
-    let mut response = plain(StatusCode::UNAUTHORIZED, sentence);
-    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="peerpigeon""#));
-    response
-}
-
 fn unavailable() -> Response<Full<Bytes>> {
     let sentence = "this page was not rendered in time: retry, and check the log of the hub for overload or an error";
     let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, sentence);
@@ -359,6 +380,12 @@ fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) 
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// The path of a request, without a slash at its end.
+fn path_of(request: &Parts) -> &str {
+    let path = request.uri.path();
+    if path.len() > 1 { path.trim_end_matches('/') } else { path }
 }
 
 /// Whether /metrics is requested as JSON: by `?format=`, or by an `Accept` that prefers JSON to text or accepts both

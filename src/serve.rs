@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use crate::admin::{Desk, Gatekeeper};
 use crate::certificates::Reloader;
 use crate::cli::EX_USAGE;
 use crate::config::{AcmeSettings, Config};
@@ -182,6 +183,10 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         watchdog: watchdog.clone(),
         tls: reloader.as_ref().map(Reloader::facts),
     };
+    let mut cookie_key = [0; 32];
+    getrandom::fill(&mut cookie_key)?;
+    let gatekeeper = Gatekeeper::new(config.admin_token.clone(), cookie_key, keys);
+    let (desk, orders) = Desk::new();
     let shards = HubConfig {
         router: RouterConfig {
             shard: ShardId(0),
@@ -221,11 +226,10 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             }),
             origins: Arc::clone(&config.origins),
             cors: Arc::clone(&config.cors),
-            admin_token: config.admin_token.as_ref().map(|token| token.expose().into()),
             addresses: config.door.limits(files.seats),
             connect_rate: config.door.connect_rate,
         },
-        pages: pages::pages(Arc::clone(&config), facts, turned(pages_thread))?,
+        pages: pages::pages(Arc::clone(&config), facts, gatekeeper, desk, turned(pages_thread))?,
         networks,
         gauges,
         clock,
@@ -286,7 +290,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         }
     };
     tokio::select! {
-        ended = hub.run(config.drain, stops, || lifecycle.advance(Stage::Draining)) => Ok(ended),
+        ended = hub.run(config.drain, stops, orders, &lifecycle) => Ok(ended),
         () = signals => Ok(Ok(())),
         () = reload => Ok(Ok(())),
         () = order => Ok(Ok(())),

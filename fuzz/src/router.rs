@@ -283,7 +283,7 @@ impl Hub {
                     self.announced(shard, peer, network.as_str())
                 }
                 Output::Unfinished => unfinished = true,
-                Output::ToMesh(_) | Output::Event(PeerEvent::TakeoverAsked { .. }) => {}
+                Output::ToMesh(_) | Output::Acted(_) | Output::Event(PeerEvent::TakeoverAsked { .. }) => {}
                 Output::Bug(note) => panic!("{note:?}"),
             }
         }

@@ -307,10 +307,10 @@ impl Core {
         may
     }
 
-    /// The hub begins to drain.
-    pub(crate) fn draining(&mut self) {
+    /// The hub begins to drain, or ends its drain.
+    pub(crate) fn draining(&mut self, drains: bool) {
         let now = self.now();
-        self.input(RelayInput::Draining, now);
+        self.input(RelayInput::Draining(drains), now);
         self.turn_ends(now);
     }
 

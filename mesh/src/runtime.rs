@@ -50,7 +50,7 @@ pub struct LinkSocket {
 /// A command of the hub for its mesh.
 #[derive(Debug)]
 enum Order {
-    Draining,
+    Draining(bool),
     End,
 }
 
@@ -62,9 +62,9 @@ pub struct MeshHandle {
 }
 
 impl MeshHandle {
-    /// Tells the other hubs that this one drains and must not be dialed.
-    pub fn draining(&self) {
-        _ = self.orders.try_send(Order::Draining);
+    /// Tells the other hubs whether this one drains and must not be dialed.
+    pub fn draining(&self, drains: bool) {
+        _ = self.orders.try_send(Order::Draining(drains));
     }
 
     /// Sends a farewell to the other hubs, waits at most [`LINK_FLUSH_TIMEOUT`] until it is written, and ends the
@@ -143,7 +143,7 @@ async fn run(config: MeshConfig, dialer: Dialer, channels: Channels, busy: Arc<A
         tokio::select! {
             biased;
             order = orders.recv(), if end_by.is_none() => match order {
-                Some(Order::Draining) => core.borrow_mut().draining(),
+                Some(Order::Draining(drains)) => core.borrow_mut().draining(drains),
                 Some(Order::End) => {
                     core.borrow_mut().end();
                     end_by = Some(tokio::time::Instant::now() + LINK_FLUSH_TIMEOUT);

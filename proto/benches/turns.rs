@@ -193,6 +193,7 @@ impl Machine for Shard {
                 | Output::Admit { .. }
                 | Output::Backlog { .. }
                 | Output::Close { .. }
+                | Output::Acted(_)
                 | Output::Event(_) => {}
             }
         }

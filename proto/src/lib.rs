@@ -89,9 +89,9 @@ pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput,
 pub use resume::{Lineage, ResumeKeys, ResumeOutcome, Right, Secret};
 pub use route::{Address, Via};
 pub use router::{
-    Announcement, Asker, Discovery, Frame, Input, Leave, Letter, Meeting, MeetingEnd, MeetingKind, Origin,
-    OutcomeLetter, Output, PeerEvent, Router, RouterConfig, RouterStats, Sender, SignalLetter, Standing, Stay, ToMesh,
-    ToShard,
+    Acted, Announcement, Asker, Discovery, Frame, Input, KickedFrom, Leave, Letter, Meeting, MeetingEnd, MeetingKind,
+    Origin, OutcomeLetter, Output, PeerEvent, Router, RouterConfig, RouterStats, Sender, SignalLetter, Standing, Stay,
+    ToMesh, ToShard,
 };
 pub use secret::is_secret;
 pub use time::Now;

@@ -34,11 +34,13 @@ pub enum CloseReason {
     SlowConsumer,
     /// No shard accepted the socket of a new session within ten seconds.
     TryAgainLater,
+    /// An operator removed the peer, or keeps it out.
+    Kicked,
 }
 
 impl CloseReason {
     /// Every reason, in the order of its discriminant.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ClientClosed,
         Self::ConnectionLost,
         Self::DeadPeer,
@@ -53,6 +55,8 @@ impl CloseReason {
         Self::Replaced,
         Self::SlowConsumer,
         Self::TryAgainLater,
+        // Envelopes contain the discriminants, so new reasons are added at the end.
+        Self::Kicked,
     ];
 
     /// The name in logs, metrics and `peer-disconnected`.
@@ -72,6 +76,7 @@ impl CloseReason {
             Self::Replaced => "replaced",
             Self::SlowConsumer => "slow-consumer",
             Self::TryAgainLater => "try-again-later",
+            Self::Kicked => "kicked",
         }
     }
 
@@ -94,13 +99,14 @@ impl CloseReason {
             Self::Replaced => (4001, "replaced"),
             Self::SlowConsumer => (4003, "slow consumer"),
             Self::TryAgainLater => (1013, "try again later"),
+            Self::Kicked => (4011, "kicked by an operator"),
         })
     }
 
     /// Whether the close frame overtakes the queued messages, which are then dropped: the socket accepts them too
-    /// slowly, or nobody reads them.
+    /// Whether the close frame overtakes
     pub const fn passes_what_waits(self) -> bool {
-        matches!(self, Self::DeadPeer | Self::Replaced | Self::SlowConsumer)
+        matches!(self, Self::DeadPeer | Self::Kicked | Self::Replaced | Self::SlowConsumer)
     }
 
     /// Whether messages that the client sent before it received the close are still routed.
@@ -191,11 +197,13 @@ pub enum ErrorCode {
     Unreachable,
     /// Sender and target are not both members of the network.
     WrongNetwork,
+    /// An operator removed the peer from the network, or closed it.
+    Kicked,
 }
 
 impl ErrorCode {
     /// Every code, in the order of its discriminant.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::DataTooLarge,
         Self::HubFull,
         Self::InvalidJson,
@@ -211,6 +219,8 @@ impl ErrorCode {
         Self::UnknownType,
         Self::Unreachable,
         Self::WrongNetwork,
+        // Envelopes contain the discriminants, so new codes are added at the end.
+        Self::Kicked,
     ];
 
     /// The code on the wire and in metrics.
@@ -231,6 +241,7 @@ impl ErrorCode {
             Self::UnknownType => "unknown-type",
             Self::Unreachable => "unreachable",
             Self::WrongNetwork => "wrong-network",
+            Self::Kicked => "kicked",
         }
     }
 
@@ -260,6 +271,7 @@ impl ErrorCode {
             Self::UnknownType => "unknown type of message: send a type of protocol version 2",
             Self::Unreachable => "the target's hub is unreachable: try again later",
             Self::WrongNetwork => "the target is not in this network: signal peers that have been discovered there",
+            Self::Kicked => "an operator keeps you out of this network: wait before you announce yourself there again",
         }
     }
 }

@@ -169,7 +169,7 @@ impl Relay {
             RelayInput::BridgeUp => self.bridge_up(now),
             RelayInput::Heard { link } => self.heard_on(link, now),
             RelayInput::Continue => self.continue_work(now),
-            RelayInput::Draining => self.begin_drain(now),
+            RelayInput::Draining(drains) => self.set_draining(drains, now),
             RelayInput::Ending => self.say_farewell(now),
             RelayInput::LegacyText { link, text } => self.legacy_said(link, text, now),
             RelayInput::LegacyUp { link, hub, dialed } => self.legacy_up(link, hub, dialed, now),

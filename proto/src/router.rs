@@ -3,6 +3,7 @@
 // State: each type owns its fields and returns decisions.
 mod circle;
 mod cursor;
+mod exclusions;
 mod home;
 mod leaving;
 mod meetings;
@@ -24,6 +25,7 @@ mod meeting_in;
 mod meeting_out;
 mod message;
 mod network;
+mod operator;
 mod picks;
 mod presence;
 mod reading;
@@ -55,14 +57,16 @@ use crate::wire::{MessageKind, Welcome};
 
 pub use discovery::Discovery;
 pub use letter::{
-    Announcement, Asker, Frame, Input, Leave, Letter, Meeting, MeetingEnd, MeetingKind, Origin, OutcomeLetter, Output,
-    PeerEvent, Sender, SignalLetter, Standing, Stay, ToMesh, ToShard,
+    Acted, Announcement, Asker, Frame, Input, KickedFrom, Leave, Letter, Meeting, MeetingEnd, MeetingKind, Origin,
+    OutcomeLetter, Output, PeerEvent, Sender, SignalLetter, Standing, Stay, ToMesh, ToShard,
 };
 pub use stats::RouterStats;
 
+use exclusions::Exclusions;
 use home::Home;
 use leaving::Leaving;
 use meetings::Meetings;
+use operator::Closing;
 use roster::Rosters;
 use session::{Session, Sessions};
 use takeovers::Takeovers;
@@ -155,6 +159,9 @@ pub struct Router {
     takeovers: Takeovers,
     tickets: Tickets,
     leaving: Leaving,
+    exclusions: Exclusions,
+    /// The network that an operator closes.
+    closing: Option<Closing>,
     /// Whether [`Output::Unfinished`] has been put out and not been answered.
     unfinished: bool,
     outputs: Outputs<Output>,
@@ -180,6 +187,8 @@ impl Router {
             takeovers: Takeovers::new(config.keys),
             tickets: Tickets::new(config.keys),
             leaving: Leaving::default(),
+            exclusions: Exclusions::new(config.keys),
+            closing: None,
             unfinished: false,
             outputs: Outputs::default(),
             arena: Vec::new(),
@@ -201,9 +210,11 @@ impl Router {
         match input {
             Input::AskedOn { session } => self.asked_on(session, now),
             Input::Closed { session, reason } => self.end(session, reason, now),
+            Input::CloseNetwork { network, out_for } => self.close_network(network, out_for, now),
             Input::Continue => self.continue_work(now),
             Input::Delivered { origin, target } => self.delivered(origin, target, now),
             Input::GoAway { session, reconnect_in, hubs } => self.go_away(session, reconnect_in, hubs, now),
+            Input::Kick { peer, network, out_for } => self.kick(peer, network.as_ref(), out_for, now),
             Input::Letter(letter) => self.letter(letter, now),
             Input::Message { session, text } => match isolated(|| codec::parse(text)) {
                 Some(parsed) => self.message(session, parsed, text.len(), now),

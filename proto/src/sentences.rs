@@ -13,6 +13,8 @@ pub(crate) const HALF_SURROGATE: &str =
 pub(crate) const HALF_SURROGATE_IN_KEY: &str =
     "a key in data has half of a surrogate pair (\\ud800 to \\udfff): send both halves, or neither";
 pub(crate) const ID_TOO_LONG: &str = "id is too long: send a string of at most 64 bytes";
+pub(crate) const KICKED: &str =
+    "an operator removed you from this network: announce yourself again only if your user wants to";
 pub(crate) const NETWORK_NAME_NOT_A_STRING: &str =
     "networkName is not a string: send a string, or leave it out for `global`";
 pub(crate) const NETWORK_NAME_TOO_LONG: &str = "networkName is too long: send a name of at most 256 bytes";
@@ -41,12 +43,13 @@ mod tests {
     /// Maximum length of a sentence, in bytes: two lines of a terminal.
     const LONGEST: usize = 160;
 
-    const ALL: [&str; 19] = [
+    const ALL: [&str; 20] = [
         ANNOUNCED_TOO_OFTEN,
         DUPLICATE_FIELD,
         HALF_SURROGATE,
         HALF_SURROGATE_IN_KEY,
         ID_TOO_LONG,
+        KICKED,
         NETWORK_NAME_NOT_A_STRING,
         NETWORK_NAME_TOO_LONG,
         NO_TARGET,

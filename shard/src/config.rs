@@ -109,8 +109,6 @@ pub struct DoorConfig {
     pub origins: Arc<Origins>,
     /// Web origins whose pages may read refusals; pages have their own headers.
     pub cors: Arc<Origins>,
-    /// ADMIN_TOKEN.
-    pub admin_token: Option<Arc<str>>,
     /// Limits of each address.
     pub addresses: AddressLimits,
     /// CONNECT_RATE: connections per second that each shard admits. 0 means no limit.

@@ -24,11 +24,12 @@ use proto::limits::SOCKET_UNSENT_BYTES;
 use proto::limits::{READ_BUFFER_BYTES, SHARD_TURN_NANOS};
 use proto::ws::{Reader, Speaker};
 use proto::{
-    Bugs, CloseReason, Input, Keys, Now, Origin, Output, PeerId, Router, RouterConfig, SessionId, SessionPhase,
+    Acted, Bugs, CloseReason, Input, Keys, Now, Origin, Output, PeerId, Router, RouterConfig, SessionId, SessionPhase,
     ShardId, ToShard,
 };
 use thread::{Outboxes, Turn, TurnGuard, log_bug, planted};
 use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::Gauges;
@@ -109,6 +110,12 @@ pub(crate) struct Core {
     bugs: Bugs,
     /// While the hub drains: PUBLIC_URLs of the other hubs.
     drain: Option<Arc<[String]>>,
+    /// Whether the drain ends the hub.
+    stops: bool,
+    /// Number of drains that have begun or ended, so that slots of an earlier one have no effect.
+    drains: u32,
+    /// Who waits for the answers to what operators want, in order.
+    acting: VecDeque<oneshot::Sender<Acted>>,
     /// Sessions refused because the hub was full.
     pub(crate) turned_away: Sparse,
     /// Refused links.
@@ -138,8 +145,9 @@ enum Due {
     Silence(SessionId),
     Linger(SessionId),
     /// A drain has begun: the client should reconnect after this time.
-    GoAway(SessionId, Duration),
-    Retire(SessionId),
+    GoAway(SessionId, Duration, u32),
+    /// The slot in this drain has come.
+    Retire(SessionId, u32),
 }
 
 impl Core {
@@ -190,6 +198,9 @@ impl Core {
             stats: IoStats::default(),
             bugs: Bugs::default(),
             drain: None,
+            stops: false,
+            drains: 0,
+            acting: VecDeque::new(),
             turned_away: Sparse::default(),
             links_refused: Sparse::default(),
             origins_refused: Sparse::default(),
@@ -357,7 +368,7 @@ impl Core {
         self.wheel.schedule(now.at + interval, Due::Silence(id));
         if self.drain.is_some() {
             self.followups.push_back(Followup::GoAway(id));
-            self.wheel.schedule(now.at, Due::Retire(id));
+            self.wheel.schedule(now.at, Due::Retire(id, self.drains));
         }
     }
 
@@ -456,6 +467,7 @@ impl Core {
                 self.unfinished = true;
                 self.wake_flusher();
             }
+            Output::Acted(acted) => self.acted(acted),
             Output::Event(event) => crate::log(&event),
             Output::Bug(note) => log_bug(&note),
         }

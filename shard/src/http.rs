@@ -39,10 +39,11 @@ use crate::proxies::{self, NoHead};
 use crate::session::{Arrival, HandOff, Seat};
 use crate::socket::{RequestSocket, Socket};
 use crate::stats::HandshakeFailure;
-use answer::{Caller, Guest, answer, page_in_turn};
+use answer::{Caller, Guest, answer, answer_form, page_in_turn};
 pub(crate) use door::{Door, DoorTuning};
 pub(crate) use entrance::{DoorFiles, Entrance, FilePool};
 pub(crate) use gate::Gate;
+pub use handshake::bearer_tokens;
 use kept::{Kept, KeptStream};
 pub(crate) use refusal::count_no_entry;
 use refusal::{count_no_head, count_no_tls};
@@ -112,11 +113,17 @@ pub(crate) async fn serve(
                     limited: set TRUSTED_PROXIES to count each client";
                 warn!(address = %address.ip(), detail, "proxy_not_named");
             }
-            let caller =
-                Caller { entrance, address: client.unwrap_or(address), is_clear: client.is_ok(), is_proxied, place };
-            let response = match answer(door, caller, core, admitted, request) {
-                Answer::Now(response) => response,
-                Answer::Soon(page) => page_in_turn(door, caller, core, page, origin.as_ref()).await,
+            let is_tls = door.speaks_tls(port) || door.config.proxies.end_tls(address.ip(), request.headers());
+            let (client, is_clear) = (client.unwrap_or(address), client.is_ok());
+            let caller = Caller { entrance, address: client, is_clear, is_proxied, is_tls, place };
+            let mut body = None;
+            let mut answer = answer(door, caller, core, admitted, request, &mut body);
+            let response = loop {
+                match answer {
+                    Answer::Now(response) => break response,
+                    Answer::Soon(page) => break page_in_turn(door, caller, core, page, origin.as_ref()).await,
+                    Answer::Form(form) => answer = answer_form(door, form, body.take(), origin.as_ref()).await,
+                }
             };
             let_in.set(admitted.get().is_some());
             kept.answered();

@@ -28,6 +28,7 @@ mod sparse;
 mod stats;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -41,13 +42,14 @@ pub use clock::Clock;
 pub use config::{DoorConfig, FileShares, HubConfig, TlsDoor};
 pub use core::SessionLimits;
 pub use crowd::AddressLimits;
+pub use http::bearer_tokens;
 pub use links::{Admission, LinkDoor, LinkHandOff, TakeLink};
 pub use listen::bind;
 pub use networks::{Largest, NetworkList};
 pub use origins::Origins;
 pub use pace::Pace;
 pub use proxies::Proxies;
-pub use runtime::{ShardHandle, Shards, start};
+pub use runtime::{Act, ShardHandle, Shards, start};
 pub use socket::Socket;
 pub use stats::{HandshakeFailure, IoStats, ShardReading};
 
@@ -72,13 +74,19 @@ pub enum Answer {
     Now(Response<Full<Bytes>>),
     /// A page. Until it is polled it costs nothing: it can be refused if there are too many.
     Soon(Page),
+    /// The answer depends on the request's body, which has at most [`MAX_FORM_BYTES`](proto::limits::MAX_FORM_BYTES).
+    Form(Form),
 }
+
+/// Answers a request whose body this is.
+pub type Form = Box<dyn FnOnce(Bytes) -> Answer + Send>;
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Now(response) => f.debug_tuple("Now").field(response).finish(),
             Self::Soon(_) => f.debug_tuple("Soon").finish(),
+            Self::Form(_) => f.debug_tuple("Form").finish(),
         }
     }
 }
@@ -90,8 +98,10 @@ pub struct Visitor {
     pub audience: Audience,
     /// Whether the request carries AUTH_TOKEN. False if none is set.
     pub has_token: bool,
-    /// Whether it may read the operators' pages: the request carries ADMIN_TOKEN, or none is set.
-    pub may_operate: bool,
+    /// The address of the client.
+    pub address: SocketAddr,
+    /// Whether the client uses TLS, as far as is known: at this hub, or at a trusted proxy that says so.
+    pub is_tls: bool,
 }
 
 /// The audience of a page, determined by the port of the request.

@@ -10,6 +10,7 @@ use proto::proxied::{BadProxyHead, MAX_PROXY_LINE, ProxyHead, forwarded, forward
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Proxies that are trusted to name their clients.
@@ -55,6 +56,12 @@ impl Proxies {
     pub(crate) fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.ranges.iter().any(|range| range.contains(&address))
+    }
+
+    /// Whether a request comes from a trusted proxy that says that its client uses TLS.
+    pub(crate) fn end_tls(&self, hop: IpAddr, headers: &HeaderMap) -> bool {
+        self.trust(hop)
+            && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
     }
 
     /// Whether this seems to be a proxy that the operator has not configured: its address is not on the internet, and

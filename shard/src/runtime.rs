@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, TICK};
-use proto::{Router, ShardId, ToMesh, ToShard};
+use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, SHARD_COMMANDS, TICK};
+use proto::{Acted, NetworkName, PeerId, Router, ShardId, ToMesh, ToShard};
 use thread::{Mailboxes, check};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,8 +29,34 @@ use crate::{Largest, NetworkList, ShardReading};
 /// A command of the hub for a shard.
 #[derive(Debug)]
 enum Command {
-    /// Stop accepting; close every session in its slot; answer when all are closed.
-    Drain { spread: Duration, hubs: Arc<[String]>, done: oneshot::Sender<()> },
+    /// Close every session in its slot; answer when all are closed. With `stops`, stop accepting; otherwise refuse
+    /// newcomers until the end of the drain.
+    Drain { spread: Duration, hubs: Arc<[String]>, stops: bool, done: oneshot::Sender<()> },
+    /// End the drain: the sessions that are left stay, and newcomers are accepted.
+    Undrain,
+    /// Do what an operator wants, and answer when it is done.
+    Act { act: Act, done: oneshot::Sender<Acted> },
+}
+
+/// What an operator wants of a shard.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// Remove a peer, at its home shard: [`Input::Kick`](proto::Input::Kick).
+    Kick {
+        /// The peer.
+        peer: PeerId,
+        /// The network that the peer is removed from; `None` means the hub.
+        network: Option<NetworkName>,
+        /// How long the peer may not come back.
+        out_for: Option<Duration>,
+    },
+    /// Close a network, on each shard: [`Input::CloseNetwork`](proto::Input::CloseNetwork).
+    CloseNetwork {
+        /// The network.
+        network: NetworkName,
+        /// How long nobody may join it.
+        out_for: Option<Duration>,
+    },
 }
 
 /// The hub's handle of a running shard. Dropping it ends the shard.
@@ -41,12 +67,26 @@ pub struct ShardHandle {
 }
 
 impl ShardHandle {
-    /// Stops accepting and closes all sessions, each in its slot within `spread`. The receiver resolves when the last
-    /// session has closed, or the shard has ended. A second drain is ignored.
-    pub fn drain(&self, spread: Duration, hubs: Arc<[String]>) -> oneshot::Receiver<()> {
+    /// Closes all sessions, each in its slot within `spread`. With `stops`, the shard also stops accepting; otherwise it
+    /// refuses newcomers until [`Self::undrain`]. The receiver resolves when the last session has closed, or the drain
+    /// or the shard has ended. A second drain gives the sessions that are left new slots.
+    pub fn drain(&self, spread: Duration, hubs: Arc<[String]>, stops: bool) -> oneshot::Receiver<()> {
         let (done, drained) = oneshot::channel();
-        _ = self.commands.try_send(Command::Drain { spread, hubs, done });
+        _ = self.commands.try_send(Command::Drain { spread, hubs, stops, done });
         drained
+    }
+
+    /// Ends a drain that does not stop: the sessions that are left stay, and newcomers are accepted.
+    pub fn undrain(&self) {
+        _ = self.commands.try_send(Command::Undrain);
+    }
+
+    /// Does what an operator wants. The receiver resolves when it is done; with an error if the shard has ended, or if
+    /// [`SHARD_COMMANDS`] others wait.
+    pub fn act(&self, act: Act) -> oneshot::Receiver<Acted> {
+        let (done, acted) = oneshot::channel();
+        _ = self.commands.try_send(Command::Act { act, done });
+        acted
     }
 
     /// Ends the shard, whatever is left. Its thread ends with its current turn.
@@ -88,7 +128,7 @@ pub fn start(
     let receivers = arrivals.into_iter().zip(mailboxes).zip(publish);
     for (i, (listeners, ((arrivals, mailbox), publish))) in listeners.into_iter().zip(receivers).enumerate() {
         let shard = ShardId(i as u16);
-        let (commands, orders) = mpsc::channel(1);
+        let (commands, orders) = mpsc::channel(SHARD_COMMANDS);
         let config = config.of_shard(shard, shards, mesh.is_some());
         let router = Router::new(config.router.clone());
         let gauges = Arc::clone(&config.gauges);
@@ -157,11 +197,18 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channel
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(Command::Drain { spread, hubs, done }) => {
-                    close_door.send_replace(false);
-                    core.borrow_mut().drain(spread, &hubs);
+                Some(Command::Drain { spread, hubs, stops, done }) => {
+                    if stops {
+                        close_door.send_replace(false);
+                    }
+                    core.borrow_mut().drain(spread, &hubs, stops);
                     drained = Some(done);
                 }
+                Some(Command::Undrain) => {
+                    core.borrow_mut().undrain();
+                    drained = None;
+                }
+                Some(Command::Act { act, done }) => core.borrow_mut().act(act, done),
                 None => break,
             },
             Some(ended) = tasks.join_next() => check(ended),

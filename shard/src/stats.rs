@@ -50,6 +50,8 @@ pub enum HandshakeFailure {
     /// The hub is full, and so many connections arrive that this one is refused before its request is read (503).
     /// Others are closed with `max connections`.
     Full,
+    /// An operator drains the hub (503).
+    Draining,
     /// A trusted proxy named two clients in two headers, or broke their grammar (400).
     Forwarded,
     /// A trusted proxy sent no valid head of the PROXY protocol in time.
@@ -72,7 +74,7 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// Every failure, in the order of its discriminant.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Unauthorized,
         Self::InvalidPeerId,
         Self::Origin,
@@ -90,6 +92,7 @@ impl HandshakeFailure {
         Self::AddressRate,
         Self::Busy,
         Self::Full,
+        Self::Draining,
         Self::Forwarded,
         Self::ProxyHead,
         Self::TlsAtPlainPort,
@@ -126,6 +129,7 @@ impl HandshakeFailure {
             Self::AddressRate => "address-rate",
             Self::Busy => "busy",
             Self::Full => "full",
+            Self::Draining => "draining",
             Self::Forwarded => "forwarded",
             Self::ProxyHead => "proxy-head",
             Self::TlsAtPlainPort => "tls-at-plain-port",

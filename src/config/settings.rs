@@ -109,7 +109,8 @@ pub(crate) static ADMIN_TOKEN: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Secret,
     heading: LISTENING,
-    help: "Token that requests for /metrics, /stats, /hubs and /hubstats must carry, as `Authorization: Bearer TOKEN`",
+    help: "Token of operators: requests for /metrics, /stats, /hubs and /hubstats, and orders to /admin, must carry it as `Authorization: \
+           Bearer TOKEN`; browsers log in at /admin",
 };
 
 pub(crate) static SHARDS: Setting = Setting {

@@ -21,6 +21,17 @@ pub(super) struct Health {
     pub(super) uptime: u64,
 }
 
+/// /health for strangers, if there is an ADMIN_TOKEN.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct HealthBrief {
+    pub(super) is_hub: bool,
+    /// The npm client's `server-status` fails without it.
+    pub(super) memory: MemoryBody,
+    pub(super) status: &'static str,
+    pub(super) timestamp: String,
+}
+
 /// The names of Node's `process.memoryUsage()`, because the npm client's `server-status` reads them.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -32,6 +43,11 @@ pub(super) struct MemoryBody {
 }
 
 impl MemoryBody {
+    /// The memory for strangers, who learn nothing.
+    pub(super) fn hidden() -> Self {
+        Self { external: 0, heap_total: 0, heap_used: 0, rss: 0 }
+    }
+
     /// The heap is the allocated and resident memory. Address space that the allocator has reserved in addition does
     /// not count.
     pub(super) fn of(memory: process::Memory) -> Self {

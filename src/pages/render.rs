@@ -21,6 +21,8 @@ use crate::telemetry::{self, Scrape, Telemetry, TlsScrape};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PageKind {
     Health,
+    /// /health for strangers.
+    HealthBrief,
     HubStats,
     Hubs,
     Metrics,
@@ -33,8 +35,9 @@ pub(super) enum PageKind {
 
 impl PageKind {
     /// Every kind, in the order of its discriminant.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Health,
+        Self::HealthBrief,
         Self::HubStats,
         Self::Hubs,
         Self::Metrics,
@@ -47,6 +50,7 @@ impl PageKind {
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Health => "health",
+            Self::HealthBrief => "health-brief",
             Self::HubStats => "hubstats",
             Self::Hubs => "hubs",
             Self::Metrics => "metrics",
@@ -59,9 +63,13 @@ impl PageKind {
     pub(super) const fn content_type(self) -> &'static str {
         match self {
             Self::Metrics => telemetry::CONTENT_TYPE,
-            Self::Health | Self::HubStats | Self::Hubs | Self::MetricsJson | Self::MetricsJsonNames | Self::Stats => {
-                "application/json"
-            }
+            Self::Health
+            | Self::HealthBrief
+            | Self::HubStats
+            | Self::Hubs
+            | Self::MetricsJson
+            | Self::MetricsJsonNames
+            | Self::Stats => "application/json",
         }
     }
 }
@@ -86,6 +94,7 @@ impl Renderer {
         self.made[kind as usize].fetch_add(1, Ordering::Relaxed);
         match kind {
             PageKind::Health => json(&self.health()),
+            PageKind::HealthBrief => json(&self.health_brief()),
             PageKind::HubStats => json(&self.hub_stats(&self.mesh())),
             PageKind::Hubs => json(&self.hubs(&self.mesh())),
             PageKind::Metrics => self.telemetry.render(&self.scrape()).into(),
@@ -106,6 +115,15 @@ impl Renderer {
             status: "healthy",
             timestamp: clock::now(),
             uptime: self.uptime_ms(),
+        }
+    }
+
+    fn health_brief(&self) -> body::HealthBrief {
+        body::HealthBrief {
+            is_hub: self.config.is_hub,
+            memory: body::MemoryBody::hidden(),
+            status: "healthy",
+            timestamp: clock::now(),
         }
     }
 

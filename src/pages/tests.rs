@@ -85,7 +85,9 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> TestHub {
             true
         }));
     });
-    TestHub { pages: pages(config, facts, || {}).unwrap(), lifecycle, gauges, mesh, watchdog }
+    let gatekeeper = Gatekeeper::new(config.admin_token.clone(), [1; 32], Keys(1, 2));
+    let (desk, _) = Desk::new();
+    TestHub { pages: pages(config, facts, gatekeeper, desk, || {}).unwrap(), lifecycle, gauges, mesh, watchdog }
 }
 
 fn join(router: &mut Router, slot: u32, network: &str) {
@@ -122,12 +124,18 @@ impl TestHub {
     }
 }
 
-const OPERATOR: Visitor = Visitor { audience: Audience::Operators, has_token: false, may_operate: true };
+const OPERATOR: Visitor = Visitor {
+    audience: Audience::Operators,
+    has_token: false,
+    address: std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1),
+    is_tls: false,
+};
 
 fn respond(pages: &Pages, request: &Parts, visitor: Visitor) -> Response<Full<Bytes>> {
     match pages(request, visitor) {
         shard::Answer::Now(response) => response,
         shard::Answer::Soon(page) => runtime().block_on(page),
+        shard::Answer::Form(_) => panic!("a page without a form"),
     }
 }
 
@@ -196,7 +204,7 @@ fn names_of_networks_require_the_token_or_a_program() {
             request.header(*name, *value)
         });
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let visitor = Visitor { audience: Audience::Operators, has_token, may_operate: true };
+        let visitor = Visitor { has_token, ..OPERATOR };
         let answer = hub(env, &[("secret-room", 2)]).answer(&parts, visitor);
         assert_eq!((answer.status, &answer.plain()["networks"]), (200, &json!(1)));
         let listed = answer.plain()["peers"]["networks"].clone();
@@ -256,7 +264,7 @@ fn simultaneous_requests_share_one_rendering() {
     runtime().block_on(async {
         let pages = (0..1000).map(|_| match (hub.pages)(&request, OPERATOR) {
             shard::Answer::Soon(page) => tokio::spawn(page),
-            shard::Answer::Now(_) => panic!(),
+            shard::Answer::Form(_) | shard::Answer::Now(_) => panic!(),
         });
         for page in pages.collect::<Vec<_>>() {
             assert_eq!(page.await.unwrap().status(), 200);

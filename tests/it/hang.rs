@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant, SystemTime};
 
+use peerpigeon::admin::{Desk, Gatekeeper};
 use peerpigeon::config::Config;
 use peerpigeon::hub::{self, Hub};
 use peerpigeon::lifecycle::{Lifecycle, Stage};
@@ -43,7 +44,10 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
         watchdog: watchdog.clone(),
         tls: None,
     };
-    let pages = pages::pages(Arc::clone(&config), facts, || {}).unwrap();
+    let pages = {
+        let gatekeeper = Gatekeeper::new(None, [0; 32], Keys(1, 2));
+        pages::pages(Arc::clone(&config), facts, gatekeeper, Desk::new().0, || {}).unwrap()
+    };
     let barrier = Arc::new(Barrier::new(2));
     let hangs = Arc::new(AtomicBool::new(false));
     let (wait, hanging) = (Arc::clone(&barrier), Arc::clone(&hangs));
@@ -110,7 +114,9 @@ fn a_hanging_shard_is_reported_and_does_not_prevent_a_stop() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (stop, stops) = mpsc::channel(1);
     stop.try_send(()).unwrap();
-    let ended = runtime.block_on(async { tokio::time::timeout(DEADLINE, hub.run(Duration::ZERO, stops, || {})).await });
+    let (lifecycle, orders) = (Lifecycle::new(), Desk::new().1);
+    let running = hub.run(Duration::ZERO, stops, orders, &lifecycle);
+    let ended = runtime.block_on(async { tokio::time::timeout(DEADLINE, running).await });
     assert!(ended.expect("the hub must not wait for a shard that hangs").is_ok());
     barrier.wait();
 }

@@ -22,6 +22,7 @@ mod links;
 mod log;
 mod mesh;
 mod namesakes;
+mod orders;
 mod panics;
 mod partings;
 mod proxies;

@@ -215,6 +215,12 @@ impl World {
             let input = Input::GoAway { session, reconnect_in: Duration::from_secs(1), hubs: &hubs };
             return self.input(sid.shard, input, Cause::default());
         }
+        if self.rng.one_in(3)
+            && let Some(peer) = self.socket(sid).map(|socket| socket.peer)
+        {
+            self.oracle.kicks(peer);
+            return self.input(sid.shard, Input::Kick { peer, network: None, out_for: None }, Cause::default());
+        }
         self.oracle.retires(sid);
         self.input(sid.shard, Input::Retire { session }, Cause::default());
     }

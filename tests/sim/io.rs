@@ -220,7 +220,7 @@ impl World {
                 Output::Event(PeerEvent::Announced { peer, network, .. }) => {
                     self.oracle.event_announced(peer, network.as_str());
                 }
-                Output::Event(PeerEvent::TakeoverAsked { .. }) => {}
+                Output::Acted(_) | Output::Event(PeerEvent::TakeoverAsked { .. }) => {}
                 Output::Bug(note) => self.oracle.complain(format!("{note:?}")),
                 Output::Unfinished => {
                     // The next slice follows at once: all due outputs must exist when no work is left.
@@ -550,8 +550,10 @@ fn describe(input: &Input<'_>) -> String {
         }
         Input::Letter(letter) => format!("{letter:?}"),
         Input::Closed { .. }
+        | Input::CloseNetwork { .. }
         | Input::Continue
         | Input::GoAway { .. }
+        | Input::Kick { .. }
         | Input::Message { .. }
         | Input::NotText { .. }
         | Input::Opened { .. }

@@ -55,6 +55,7 @@ transcripts! {
     errors
     goodbye
     ignored
+    kick
     limits
     networks
     ping

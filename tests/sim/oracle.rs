@@ -59,6 +59,9 @@ struct Due {
     opened: Option<Opened>,
     too_large: bool,
     retire: Option<Sid>,
+    /// The peer that an operator removes, and its session.
+    kick: Option<PeerId>,
+    kicked: Option<Sid>,
     room: Option<Sid>,
     room_answered: bool,
     told_to_reader: usize,
@@ -241,6 +244,11 @@ impl Oracle {
 
     pub(crate) fn retires(&mut self, sid: Sid) {
         self.due.retire = Some(sid);
+    }
+
+    pub(crate) fn kicks(&mut self, peer: PeerId) {
+        self.due.kick = Some(peer);
+        self.due.kicked = self.live.get(&peer).copied();
     }
 
     pub(crate) fn has_room(&mut self, sid: Sid) {

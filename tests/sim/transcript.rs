@@ -25,6 +25,10 @@
 //! | `a is closed 4001 replaced` | the hub closes it with this code and text |
 //! | `a is to go in 500 ms`, `… to wss://b wss://c` | the hub drains, and sends `a` these values in `go-away` |
 //! | `a is retired` | the hub drains, and closes `a` now |
+//! | `a is kicked`, `a is kicked from n` | an operator removes `a` from the hub, or from a network |
+//! | `a is kicked for 60 s`, `a is kicked from n for 60 s` | the same, and keeps `a` out |
+//! | `network n is closed`, `network n is closed for 60 s` | an operator ends all memberships, and keeps everybody out |
+//! | `the answer is Hub`, `the answer is 3 members` | the answer that the operator receives |
 //! | `2 s pass`, `50 ms pass` | the clock advances |
 //! | `given 2 networks per peer`, `given 2 peers per network` | configures the hub, before the first connection |
 //! | `given 10 messages per second`, `given 1000 bytes per second` | the same |
@@ -41,8 +45,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use proto::{
-    CloseReason, Frame, HubId, Input, Keys, Now, Origin, Output, PeerId, ResumeKeys, Router, RouterConfig,
-    RouterTuning, Secret, SessionId, ShardId, ToShard,
+    Acted, CloseReason, Frame, HubId, Input, Keys, NetworkName, Now, Origin, Output, PeerId, ResumeKeys, Router,
+    RouterConfig, RouterTuning, Secret, SessionId, ShardId, ToShard,
 };
 
 /// Plays every scene of a file.
@@ -87,6 +91,7 @@ struct Stage {
     /// The resume secret in each connection's last `connected`, by its name.
     secrets: BTreeMap<String, String>,
     letters: VecDeque<(ShardId, ToShard)>,
+    answers: VecDeque<Acted>,
     written: VecDeque<(ShardId, Origin, PeerId)>,
     now: Duration,
     opened: u32,
@@ -125,6 +130,7 @@ impl Stage {
             conns: BTreeMap::new(),
             secrets: BTreeMap::new(),
             letters: VecDeque::new(),
+            answers: VecDeque::new(),
             written: VecDeque::new(),
             now: Duration::from_secs(1000),
             opened: 0,
@@ -224,6 +230,32 @@ impl Stage {
                 let reconnect_in = Duration::from_millis(number(n)?);
                 self.tell(who, |session| Input::GoAway { session, reconnect_in, hubs: &hubs })?;
             }
+            [who, "is", "kicked", ref rest @ ..] => self.kick(who, rest)?,
+            ["network", name, "is", "closed", ref rest @ ..] => {
+                let network = NetworkName::new(name);
+                let out_for = time_out(rest)?;
+                for shard in (0..self.config.shards).map(ShardId) {
+                    self.feed(shard, Input::CloseNetwork { network: network.clone(), out_for });
+                }
+                self.settle();
+            }
+            ["the", "answer", "is", ref words @ ..] => {
+                let answers: Vec<_> = self.answers.drain(..).collect();
+                let mut members = 0;
+                let kicked = answers.iter().filter_map(|acted| match *acted {
+                    Acted::Kicked { from, excluded } => {
+                        Some(format!("{from:?}{}", if excluded { "" } else { " not kept out" }))
+                    }
+                    Acted::Closed { members: here, .. } => {
+                        members += here;
+                        None
+                    }
+                });
+                let said = kicked.last().unwrap_or_else(|| format!("{members} members"));
+                if answers.is_empty() || said != words.join(" ") {
+                    return Err(format!("  the answer is {said} ({answers:?})"));
+                }
+            }
             [who, "is", "retired"] => self.tell(who, |session| Input::Retire { session })?,
             _ => return Err("  this is not a line of a transcript".to_owned()),
         }
@@ -258,10 +290,7 @@ impl Stage {
     }
 
     fn open(&mut self, who: &str, seat: bool, secret_of: Option<&str>) -> Told {
-        if self.routers.is_empty() {
-            let router = |shard| Router::new(RouterConfig { shard: ShardId(shard), ..self.config.clone() });
-            self.routers = (0..self.config.shards).map(router).collect();
-        }
+        self.start();
         let peer: PeerId = who[..1].repeat(40).parse().map_err(|_| format!("  {who} is not a name of a connection"))?;
         let shard = ShardId::home(&peer, self.config.shards, self.config.keys);
         let session = SessionId { slot: self.opened % 3, generation: self.opened };
@@ -306,6 +335,28 @@ impl Stage {
         self.feed(shard, input(session));
         self.settle();
         Ok(())
+    }
+
+    /// `is kicked`, with what follows.
+    fn kick(&mut self, who: &str, rest: &[&str]) -> Told {
+        let (network, rest) = match rest {
+            ["from", name, rest @ ..] => (Some(NetworkName::new(name)), rest),
+            rest => (None, rest),
+        };
+        let out_for = time_out(rest)?;
+        let peer: PeerId = who[..1].repeat(40).parse().map_err(|_| format!("  {who} is not a name of a connection"))?;
+        self.start();
+        let home = ShardId::home(&peer, self.config.shards, self.config.keys);
+        self.feed(home, Input::Kick { peer, network, out_for });
+        self.settle();
+        Ok(())
+    }
+
+    fn start(&mut self) {
+        if self.routers.is_empty() {
+            let router = |shard| Router::new(RouterConfig { shard: ShardId(shard), ..self.config.clone() });
+            self.routers = (0..self.config.shards).map(router).collect();
+        }
     }
 
     fn pong(&mut self, who: &str, back: usize, wrong: u8) -> Told {
@@ -441,11 +492,21 @@ impl Stage {
                     self.conns.get_mut(&name).expect("found").closed = Some(reason);
                 }
                 Output::ToShard { to, letter } => self.letters.push_back((to, letter)),
+                Output::Acted(acted) => self.answers.push_back(acted),
                 Output::Unfinished => panic!("no transcript is long enough for this"),
                 Output::ToMesh(_) | Output::Event(_) => {}
                 Output::Bug(note) => panic!("{note:?}"),
             }
         }
+    }
+}
+
+/// `for 60 s`, or nothing.
+fn time_out(words: &[&str]) -> Result<Option<Duration>, String> {
+    match words {
+        [] => Ok(None),
+        ["for", n, "s"] => Ok(Some(Duration::from_secs(number(n)?))),
+        _ => Err("  this is not a line of a transcript".to_owned()),
     }
 }
 

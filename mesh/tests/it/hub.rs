@@ -131,7 +131,7 @@ impl Hub {
 
     /// Stops like a hub at SIGTERM, without waiting for a drain.
     pub(crate) fn draining(&self) {
-        self.handle.as_ref().unwrap().draining();
+        self.handle.as_ref().unwrap().draining(true);
     }
 
     pub(crate) async fn end(mut self) {

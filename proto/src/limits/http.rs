@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::ACT_TIMEOUT;
+
 /// Maximum number of connections of one listener that are not WebSockets (yet). A further one replaces the oldest. A
 /// shard has one listener per address of HOST: two for `localhost`.
 ///
@@ -78,6 +80,35 @@ pub const NETWORKS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of networks in `/metrics?format=json`, largest first. The rest are only counted.
 pub const MAX_LISTED_NETWORKS: usize = 1_000;
 
+/// Maximum length of the body of a form, in bytes. A longer one gets 413. An order has a peer's id, a network's name of
+/// 256 bytes, three times as long when it is encoded, and a number.
+pub const MAX_FORM_BYTES: usize = 4 * 1024;
+
+/// Maximum number of orders of operators that wait for the hub's main thread. One more gets 503.
+pub const MAX_ORDERS: usize = 3;
+
+/// Validity of an operator's login in a browser.
+pub const LOGIN_TIME: Duration = Duration::from_secs(8 * 60 * 60);
+
+/// Number of wrong ADMIN_TOKENs that an address (a /64 of IPv6) may send at once. Later it may send one per
+/// [`FAILED_TRY_PAUSE`], and gets 429 in between, even with the right token. 8,640 tries a day do not guess a token of
+/// 16 random characters.
+pub const FAILED_TRIES: u32 = 5;
+
+/// Time after which a wrong ADMIN_TOKEN is forgiven.
+pub const FAILED_TRY_PAUSE: Duration = Duration::from_secs(10);
+
+/// Number of addresses whose wrong tokens a hub remembers. Of more, the ones that have been quiet for longest are
+/// forgotten.
+///
+/// 16 B each: 16 KiB.
+pub const FAILED_TRY_ENTRIES: usize = 1024;
+
+/// Number of entries among which an address has its own.
+pub const FAILED_TRY_WAYS: usize = 8;
+
 // Checks of the figures and orderings in the comments above.
+const _: () = assert!(ACT_TIMEOUT.as_secs() * (MAX_ORDERS as u64 + 1) < ANSWER_TIMEOUT.as_secs());
+const _: () = assert!(FAILED_TRY_ENTRIES.is_multiple_of(FAILED_TRY_WAYS));
 const _: () = assert!(HTTP_IDLE_TIMEOUT.as_secs() > 60);
 const _: () = assert!(REQUEST_HEAD_TIMEOUT.as_secs() < ANSWER_TIMEOUT.as_secs());

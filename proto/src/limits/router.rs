@@ -135,6 +135,19 @@ pub const PONG_GRACE: Duration = Duration::from_secs(10);
 /// of 100,000 on 16 shards, takes 1.6 ms.
 pub const TURN_OUTPUTS: usize = 4096;
 
+/// Maximum number of peers and networks that a shard keeps out because an operator has said so, at one time. A further
+/// kick still removes its peer, and answers that it does not keep the peer out.
+///
+/// An entry takes 48 B, and up to 256 B for the name of its network.
+pub const MAX_EXCLUSIONS: usize = 1024;
+
+/// Longest time for which an operator can keep a peer or a network out: 30 days. Exclusions end with the process.
+pub const LONGEST_EXCLUSION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Number of sessions that a turn looks at for the members of a network that an operator closes. With a cache miss of
+/// 100 ns each, 4,096 take 0.4 ms.
+pub const SLOTS_PER_SLICE: usize = 4096;
+
 // Checks of the figures and orderings in the comments above.
 const _: () = assert!(ANNOUNCE_RATE_BYTES as usize == 4 * MAX_ANNOUNCE_DATA_BYTES);
 const _: () = assert!(ANNOUNCE_BURST_BYTES as usize == 64 * MAX_ANNOUNCE_DATA_BYTES);

@@ -178,6 +178,13 @@ pub const NOTICED_STOP: Duration = Duration::from_secs(1);
 
 const _: () = assert!(NOTICED_STOP.as_millis() == 10 * TICK.as_millis());
 
+/// Maximum number of commands that wait for a shard: a drain, its end, and what an operator wants. The hub gives an
+/// operator's command only after the previous one. One more is not carried out, and answered as that.
+pub const SHARD_COMMANDS: usize = 4;
+
+/// Time in which the shards must have done what an operator wants. Later, the answer says that the outcome is unknown.
+pub const ACT_TIMEOUT: Duration = Duration::from_secs(5);
+
 // Checks of the figures and orderings in the comments above.
 const _: () = assert!(DEFAULT_SEND_QUEUE_BYTES / 4 * SIGNAL_QUARTERS / 2 == 384 * SENDER_SMALL_BYTES);
 const _: () = assert!(DEFAULT_SEND_QUEUE_FRAMES / 4 * SIGNAL_QUARTERS / 2 == 384 * SENDER_SMALL_FRAMES);

@@ -82,8 +82,8 @@ pub enum RelayInput<'a> {
     },
     /// The answer to [`RelayOutput::Unfinished`].
     Continue,
-    /// The hub drains. Once. Other hubs must not dial it any more.
-    Draining,
+    /// The hub begins to drain, and other hubs must not dial it any more; or an operator has ended the drain.
+    Draining(bool),
     /// The hub stops now: its peers have left. Once; the last input. Other hubs need not wait for its lease.
     Ending,
 }

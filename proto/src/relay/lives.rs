@@ -15,8 +15,8 @@ use super::signals::Inbound;
 use super::{Destination, MeshEvent, Relay};
 
 impl Relay {
-    pub(super) fn begin_drain(&mut self, now: Now) {
-        self.draining = true;
+    pub(super) fn set_draining(&mut self, draining: bool, now: Now) {
+        self.draining = draining;
         self.beat(now);
     }
 

@@ -685,9 +685,15 @@ fn a_stopping_hub_leaves_at_once() {
     let mut net = Net::full(3);
     net.joins(1, 7, 0);
     net.hears(2);
-    net.input(1, RelayInput::Draining);
+    net.input(1, RelayInput::Draining(true));
     net.run();
     let now = net.now;
+    assert!(net.hubs[&2].hubs(now)[0].draining);
+    net.input(1, RelayInput::Draining(false));
+    net.run();
+    assert!(!net.hubs[&2].hubs(now)[0].draining);
+    net.input(1, RelayInput::Draining(true));
+    net.run();
     assert!(net.hubs[&2].hubs(now)[0].draining);
     net.input(1, RelayInput::Ending);
     net.run();

@@ -23,6 +23,9 @@ impl Router {
         };
         let (peer, claim) = (session.peer(), session.claim());
         let network = announce.network.as_ref();
+        if self.exclusions.has_member(&peer, network, now.at) {
+            return self.refuse_public(id, ErrorCode::Kicked, MessageKind::Announce, network, now);
+        }
         let data = match codec::describe(&peer, announce.data) {
             Ok(data) => data,
             Err(unfit) => return self.refuse_data(id, unfit, MessageKind::Announce, network, now),

@@ -38,7 +38,13 @@ impl Router {
         for membership in &memberships {
             self.detach(id, leaver.peer, membership);
         }
-        let mut networks = memberships.iter().map(Membership::network);
+        self.leave_detached(id, leaver, memberships.iter().map(Membership::network).collect(), now);
+    }
+
+    /// Notifies the members of networks from which a session is [detached](Self::detach), of as many as fit into this
+    /// turn.
+    pub(super) fn leave_detached(&mut self, id: SessionId, leaver: Leaver, networks: Vec<NetworkIx>, now: Now) {
+        let mut networks = networks.into_iter();
         while !self.is_turn_over()
             && let Some(ix) = networks.next()
         {
@@ -49,7 +55,7 @@ impl Router {
     }
 
     /// Removes a session from a network, so that it receives nothing more of it. [`Self::leave`] notifies the members.
-    fn detach(&mut self, id: SessionId, peer: PeerId, membership: &Membership) {
+    pub(super) fn detach(&mut self, id: SessionId, peer: PeerId, membership: &Membership) {
         let ix = membership.network();
         self.stats.announced_bytes -= u64::from(membership.announced_bytes());
         if let Some(circle) = membership.circle() {
@@ -98,11 +104,19 @@ impl Router {
     /// Does the next slice.
     pub(super) fn continue_work(&mut self, now: Now) {
         self.unfinished = false;
-        while !self.is_turn_over() {
-            let Some((ix, leaver)) = self.leaving.take(None, None) else { return };
+        self.work(now);
+        self.ask_to_continue();
+    }
+
+    /// Closes a network and notifies members of leaves, as much as fits into this turn.
+    pub(super) fn work(&mut self, now: Now) {
+        self.continue_closing(now);
+        while self.closing.is_none()
+            && !self.is_turn_over()
+            && let Some((ix, leaver)) = self.leaving.take(None, None)
+        {
             self.leave(&leaver, ix, now);
         }
-        self.ask_to_continue();
     }
 
     /// Whether a roster entry of this shard may belong to a peer whose leave is unfinished. `id` is the peer's current
@@ -111,14 +125,15 @@ impl Router {
         !self.leaving.is_empty() && id.is_none_or(|id| self.sessions.membership(id, ix).is_none())
     }
 
-    fn ask_to_continue(&mut self) {
-        if !self.leaving.is_empty() && !mem::replace(&mut self.unfinished, true) {
+    pub(super) fn ask_to_continue(&mut self) {
+        let is_left = self.closing.is_some() || !self.leaving.is_empty();
+        if is_left && !mem::replace(&mut self.unfinished, true) {
             self.outputs.push_back(Output::Unfinished);
         }
     }
 
     /// Whether this turn has reached its maximum number of outputs.
-    fn is_turn_over(&self) -> bool {
+    pub(super) fn is_turn_over(&self) -> bool {
         self.outputs.len() >= self.config.tuning.turn_outputs
     }
 }

@@ -98,7 +98,8 @@ pub enum Input<'a> {
     Letter(ToShard),
     /// The answer to [`Output::Unfinished`].
     Continue,
-    /// The hub drains; the session will be closed in its slot. Once per session, before [`Self::Retire`].
+    /// The hub drains; the session will be closed in its slot. Before [`Self::Retire`], and once for each drain: an
+    /// operator can end a drain and begin another one.
     GoAway {
         /// The session.
         session: SessionId,
@@ -112,6 +113,59 @@ pub enum Input<'a> {
         /// The session.
         session: SessionId,
     },
+    /// An operator removes a peer, at the peer's home shard. [`Output::Acted`] is the answer.
+    Kick {
+        /// The peer.
+        peer: PeerId,
+        /// The network that the peer is removed from. `None` closes its session.
+        network: Option<NetworkName>,
+        /// How long the peer may not come back: to the network, or to the hub. Zero ends an earlier exclusion, and
+        /// `None` leaves it as it is.
+        out_for: Option<Duration>,
+    },
+    /// An operator closes a network, on each shard: the memberships of the shard's own sessions end. Not before
+    /// [`Output::Acted`] has answered the previous one.
+    CloseNetwork {
+        /// The network.
+        network: NetworkName,
+        /// How long nobody may join it on this shard. Zero ends an earlier exclusion, and `None` leaves it as it is.
+        out_for: Option<Duration>,
+    },
+}
+
+/// The result of what an operator did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Acted {
+    /// The answer to [`Input::Kick`].
+    Kicked {
+        /// What the peer was removed from.
+        from: KickedFrom,
+        /// False if the peer was to be kept out and is not, because
+        /// [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS) others are.
+        excluded: bool,
+    },
+    /// The answer to [`Input::CloseNetwork`].
+    Closed {
+        /// Number of sessions that were members.
+        members: usize,
+        /// As above.
+        excluded: bool,
+    },
+}
+
+/// What a kicked peer was removed from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KickedFrom {
+    /// Its session was closed.
+    Hub,
+    /// It left the network.
+    Network,
+    /// Nothing: it is connected here, and not a member of the network.
+    NotAMember,
+    /// Nothing: it is connected to this other hub.
+    Elsewhere(HubId),
+    /// Nothing: it is not connected, as far as this hub knows.
+    Nowhere,
 }
 
 /// Outputs of a router. The caller must perform them in order.
@@ -171,6 +225,8 @@ pub enum Output {
     /// Post this letter to the mesh. Letters must arrive in this order; none may be dropped. Only if
     /// [`RouterConfig::meshed`](crate::RouterConfig::meshed).
     ToMesh(ToMesh),
+    /// The result of what an operator did.
+    Acted(Acted),
     /// There is more to do than fits into one turn. Give [`Input::Continue`] once whatever else is ready has had its
     /// turn and few letters wait for each address.
     Unfinished,

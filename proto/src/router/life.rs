@@ -20,8 +20,11 @@ impl Router {
         self.sessions.insert(id, Session::pending(peer, self.config.hub));
     }
 
-    /// Admits a waiting session: the id of `peer` is its own from now on.
+    /// Admits a waiting session: the id of `peer` is its own from now on. Closes it if an operator keeps the peer out.
     pub(super) fn admit(&mut self, id: SessionId, peer: PeerId, resume: Option<Lineage>, now: Now) {
+        if self.exclusions.has_peer(&peer, now.at) {
+            return self.close(id, CloseReason::Kicked, now);
+        }
         let claim = Claim { incarnation: self.home.next_incarnation(now.wall_ms), hub: self.config.hub };
         let Some(lineage) = self.sessions.admit(id, claim, resume, now.at, &mut self.bugs) else {
             return bug!(self.bugs, PendingSession, "{peer:?}, {id:?}");

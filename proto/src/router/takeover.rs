@@ -19,6 +19,9 @@ impl Router {
             // The next session of the lineage must be later, whatever the clock of the hub that issued the secret.
             self.home.follow(session);
         }
+        if self.exclusions.has_peer(&peer, now.at) {
+            return self.outputs.push_back(Output::Close { session: id, reason: CloseReason::Kicked });
+        }
         let holder = self.holder(&peer, resume, now);
         let (opened, displaced) = self.takeovers.opened(id, peer, holder, seat, resume, now.at);
         if let Some(displaced) = displaced {

@@ -174,7 +174,7 @@ impl Crowd {
                 Output::Admit { .. } | Output::Event(_) | Output::Backlog { .. } => {}
                 Output::Unfinished => self.unfinished.push_back(shard),
                 Output::Bug(note) => panic!("{note:?}"),
-                Output::ToMesh(_) | Output::Ping { .. } | Output::Close { .. } => {
+                Output::Acted(_) | Output::ToMesh(_) | Output::Ping { .. } | Output::Close { .. } => {
                     panic!("{output:?}")
                 }
             }

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use proto::keepalive::Verdict;
 use proto::limits::SHARD_TURN_NANOS;
-use proto::{CloseReason, Input, Now, SessionId, SessionPhase};
+use proto::{Acted, CloseReason, Input, Now, SessionId, SessionPhase};
 use thread::{TurnGuard, planted, was_stopped};
+use tokio::sync::oneshot;
 
 use super::{Core, Due, epoch_ms};
+use crate::Act;
 use crate::queue::SendQueue;
 
 impl Core {
@@ -60,8 +62,10 @@ impl Core {
             match due {
                 Due::Silence(id) => self.judge_silence(id, now),
                 Due::Linger(id) => self.lingered(id, now),
-                Due::GoAway(id, reconnect_in) => self.go_away(id, reconnect_in, now),
-                Due::Retire(id) => self.input(Input::Retire { session: id }, now),
+                Due::GoAway(id, reconnect_in, drain) if drain == self.drains => self.go_away(id, reconnect_in, now),
+                Due::Retire(id, drain) if drain == self.drains => self.input(Input::Retire { session: id }, now),
+                // An operator has ended that drain.
+                Due::GoAway(..) | Due::Retire(..) => {}
             }
             if self.is_turn_over() && !self.due.is_empty() {
                 return self.wake_flusher();
@@ -73,7 +77,7 @@ impl Core {
         let Some(hubs) = self.drain.clone() else { return };
         if self.session_mut(id).is_some_and(|session| session.phase == SessionPhase::Open) {
             self.input(Input::GoAway { session: id, reconnect_in, hubs: &hubs }, now);
-            self.wheel.schedule(now.at + reconnect_in, Due::Retire(id));
+            self.wheel.schedule(now.at + reconnect_in, Due::Retire(id, self.drains));
         }
     }
 
@@ -104,20 +108,54 @@ impl Core {
         self.settle(now);
     }
 
-    /// Begins the drain: gives every session a slot within `spread`.
-    pub(crate) fn drain(&mut self, spread: Duration, hubs: &Arc<[String]>) {
+    /// Begins a drain: gives every session a slot within `spread`.
+    /// Newcomers that arrive meanwhile are sent away as well, or refused if the hub does not stop.
+    pub(crate) fn drain(&mut self, spread: Duration, hubs: &Arc<[String]>, stops: bool) {
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();
         self.drain = Some(Arc::clone(hubs));
+        self.drains += 1;
+        self.stops = stops;
         let open: Vec<SessionId> = self.open_sessions().collect();
         let shards = u32::from(self.shards);
         for (i, id) in open.iter().enumerate() {
             // The slots of the shards are interleaved.
             let place = i as u32 * shards + u32::from(self.shard.0);
             let slot = spread.mul_f64(f64::from(place) / f64::from((open.len() as u32 * shards).max(1)));
-            self.due.push_back(Due::GoAway(*id, slot));
+            self.due.push_back(Due::GoAway(*id, slot, self.drains));
         }
         self.expire(now);
+    }
+
+    /// Ends the drain: sessions whose slot has not come stay.
+    pub(crate) fn undrain(&mut self) {
+        self.drain = None;
+        self.drains += 1;
+    }
+
+    /// Whether newcomers are refused, because an operator drains the hub.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.is_some() && !self.stops
+    }
+
+    /// Does what an operator wants, and answers when it is done.
+    pub(crate) fn act(&mut self, act: Act, done: oneshot::Sender<Acted>) {
+        self.begin_turn(SHARD_TURN_NANOS);
+        let _turn = TurnGuard::of("act", ());
+        let now = self.now();
+        self.acting.push_back(done);
+        let input = match act {
+            Act::Kick { peer, network, out_for } => Input::Kick { peer, network, out_for },
+            Act::CloseNetwork { network, out_for } => Input::CloseNetwork { network, out_for },
+        };
+        self.input(input, now);
+    }
+
+    pub(super) fn acted(&mut self, acted: Acted) {
+        if let Some(done) = self.acting.pop_front() {
+            // The hub may have stopped waiting.
+            _ = done.send(acted);
+        }
     }
 
     /// Whether a drain has finished.

@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use fastwebsockets::upgrade;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{CONNECTION, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use hyper::{Method, Request, Response, StatusCode};
 use proto::envelope::SUBPROTOCOL;
-use proto::{HubId, Lineage, PeerId, is_secret};
+use proto::limits::MAX_FORM_BYTES;
+use proto::{HubId, Lineage, PeerId};
 use thread::planted;
 use tracing::warn;
 
@@ -25,7 +26,7 @@ use crate::crowd::Place;
 use crate::links::Offer;
 use crate::proxies::Unclear;
 use crate::stats::{HandshakeFailure, IoStats};
-use crate::{Answer, Audience, Page, Visitor};
+use crate::{Answer, Audience, Form, Page, Visitor};
 
 /// An admitted peer or hub.
 #[derive(Clone, Copy, Debug)]
@@ -48,16 +49,20 @@ pub(super) struct Caller<'a> {
     pub(super) is_clear: bool,
     /// Whether a proxy has named it in a header, so that it has not been counted yet.
     pub(super) is_proxied: bool,
+    /// Whether the client uses TLS, as far as is known.
+    pub(super) is_tls: bool,
     /// The connection's place among those of its address.
     pub(super) place: &'a Cell<Option<Place>>,
 }
 
+/// Answers a request. `body` receives the body of a request for a page.
 pub(super) fn answer(
     door: &Door,
     caller: Caller<'_>,
     core: &RefCell<Core>,
     admitted: &Cell<Option<(Guest, SocketAddr)>>,
     mut request: Request<Incoming>,
+    body: &mut Option<Incoming>,
 ) -> Answer {
     let query = Query::of(&request);
     let is_get = request.method() == Method::GET;
@@ -67,6 +72,7 @@ pub(super) fn answer(
         _ => false,
     };
     let mut core = core.borrow_mut();
+    let is_draining = core.is_draining();
     let offer = Offer::of(request.headers());
     let host = handshake::check_host(request.version(), request.headers());
     let origin = request.headers().get(ORIGIN).cloned();
@@ -76,11 +82,10 @@ pub(super) fn answer(
             let own = door.admin_port.is_none() || caller.entrance == Entrance::Admin;
             let audience = if own { Audience::Operators } else { Audience::Public };
             let has_token = door.auth_token.as_deref().is_some_and(|token| query.shows(request.headers(), token));
-            // In a URL, it would be in the logs of proxies.
-            let may_operate = door.config.admin_token.as_deref().is_none_or(|token| {
-                handshake::bearer_tokens(request.headers()).any(|shown| is_secret(shown, token.as_bytes()))
-            });
-            return (door.pages)(&request.into_parts().0, Visitor { audience, has_token, may_operate });
+            let visitor = Visitor { audience, has_token, address: caller.address, is_tls: caller.is_tls };
+            let (parts, incoming) = request.into_parts();
+            *body = Some(incoming);
+            return (door.pages)(&parts, visitor);
         }
     }
     let mut refuse = |refusal: Refusal| {
@@ -135,6 +140,11 @@ pub(super) fn answer(
             door.check_peer(caller.entrance, &query, headers).map(|peer| Guest::Peer(peer, None))
         }
     });
+    // A hub that an operator drains would only send its peers away again. Links stay, and so do new ones.
+    let checked = checked.and_then(|guest| match guest {
+        Guest::Peer(..) if is_draining => Err(door.draining()),
+        Guest::Hub { .. } | Guest::Peer(..) => Ok(guest),
+    });
     planted("upgrade");
     let guest = match checked.and_then(|guest| handshake::check(&request).map(|()| guest).map_err(Refusal::from)) {
         Ok(guest) => guest,
@@ -174,6 +184,26 @@ fn resumed(door: &Door, query: &Query, peer: &PeerId, stats: &mut IoStats) -> Op
     let checked =
         query.resume.as_deref().filter(|shown| !shown.is_empty()).map(|shown| door.resume_keys.check(peer, shown));
     checked?.map_err(|wrong| stats.resumes[wrong as usize] += 1).ok()
+}
+
+/// Reads the body of a form, and answers it.
+pub(super) async fn answer_form(
+    door: &Door,
+    form: Form,
+    body: Option<Incoming>,
+    origin: Option<&HeaderValue>,
+) -> Answer {
+    let Some(body) = body else { return form(Bytes::new()) };
+    match Limited::new(body, MAX_FORM_BYTES).collect().await {
+        Ok(body) => form(body.to_bytes()),
+        Err(_) => {
+            let text =
+                format!("the body is cut short, or has more than {MAX_FORM_BYTES} bytes: send the fields of a form\n");
+            let mut response = door.plain(StatusCode::PAYLOAD_TOO_LARGE, text, origin);
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            Answer::Now(response)
+        }
+    }
 }
 
 /// Waits for a page's turn, and for the page. Refuses it if it would wait too long.

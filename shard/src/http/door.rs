@@ -128,6 +128,13 @@ impl Door {
         response
     }
 
+    /// The refusal of a peer while an operator drains the hub.
+    pub(super) fn draining(&self) -> Refusal {
+        let text = "the hub is draining: connect to another hub, or later";
+        let refusal = Refusal::new(HandshakeFailure::Draining, StatusCode::SERVICE_UNAVAILABLE, text);
+        Refusal { retry_after: Some(self.gate.retry_after()), ..refusal }
+    }
+
     /// Checks the origin of the page, if the request comes from a browser. Hubs send no origin, so the check also keeps
     /// pages from opening links.
     pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {

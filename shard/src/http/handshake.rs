@@ -96,8 +96,8 @@ fn is_key(key: &[u8]) -> bool {
     })
 }
 
-/// The bearer tokens in a request's headers. The scheme's name is case-insensitive (RFC 9110, 11.1).
-pub(super) fn bearer_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+/// The tokens in the `Authorization: Bearer` headers of a request. The scheme's name is case-insensitive (RFC 9110, 11.1).
+pub fn bearer_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
         let value = value.as_bytes().trim_ascii();
         let (scheme, token) = value.split_at(value.iter().position(|c| *c == b' ')?);

@@ -208,7 +208,7 @@ impl World {
             return;
         }
         self.hubs[hub].state = State::Draining;
-        self.tell_relay(hub, RelayInput::Draining);
+        self.tell_relay(hub, RelayInput::Draining(true));
         let life = self.hubs[hub].life;
         for client in self.those(|c| (c.hub, c.life) == (hub, life) && c.phase != Phase::Ended) {
             let at = self.now + self.ms(0, 1_500);

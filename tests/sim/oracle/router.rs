@@ -69,6 +69,7 @@ impl Oracle {
             CloseReason::MaxConnections => opened.is_some_and(|o| !o.seat && !self.live.contains_key(&o.peer)),
             CloseReason::Draining => self.due.retire == Some(sid) && (peer.is_some() || waited.is_some()),
             CloseReason::MessageTooLarge => self.due.too_large && peer.is_some(),
+            CloseReason::Kicked => peer.is_some() && self.due.kick == peer,
             CloseReason::RateLimited => self.signals.is_flooder(sid) && peer.is_some(),
             // Reasons that only the I/O can detect.
             CloseReason::ClientClosed
@@ -239,6 +240,11 @@ impl Oracle {
             if !goes || self.waiting.values().any(|waiting| waiting.sid == sid) {
                 wrong.push(format!("{sid:?} was retired, and stays open"));
             }
+        }
+        if let Some((peer, session)) = due.kick.map(|peer| (peer, due.kicked))
+            && session.is_some_and(|sid| self.live.get(&peer) == Some(&sid))
+        {
+            wrong.push(format!("{peer:?} was kicked, and stays"));
         }
         if let Some(sid) = due.room
             && !due.room_answered

@@ -1,0 +1,231 @@
+//! What operators order of a running hub: remove a peer, close a network, drain.
+//!
+//! A shard receives the request (`POST /admin/kick` and so on), and checks who sends it: [`Gatekeeper`]. The hub's main
+//! thread carries the order out, on the shards that it concerns: [`Desk`]. Each order is a line in the log.
+
+mod act;
+mod cookie;
+mod gatekeeper;
+pub mod page;
+#[cfg(test)]
+mod tests;
+mod tries;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use mesh::MeshReading;
+use proto::limits::{ACT_TIMEOUT, MAX_EXCLUSIONS, MAX_ORDERS};
+use proto::{HubId, KickedFrom};
+use tokio::sync::{mpsc, oneshot};
+
+pub use act::{Act, NAMES, span};
+pub use gatekeeper::{Entry, Gatekeeper, is_own_page};
+
+/// An order of an operator, for the hub's main thread.
+#[derive(Debug)]
+pub struct Order {
+    /// What to do.
+    pub act: Act,
+    /// Receives the outcome.
+    pub answer: oneshot::Sender<Outcome>,
+}
+
+/// The orders, at the hub's main thread.
+pub type Orders = mpsc::Receiver<Order>;
+
+/// Passes orders to the hub's main thread.
+#[derive(Clone, Debug)]
+pub struct Desk(mpsc::Sender<Order>);
+
+impl Desk {
+    /// A desk, and the orders that are given there.
+    pub fn new() -> (Self, Orders) {
+        let (orders, received) = mpsc::channel(MAX_ORDERS);
+        (Self(orders), received)
+    }
+
+    /// Gives an order, and waits for its outcome.
+    pub async fn order(&self, act: Act) -> Outcome {
+        let (answer, answered) = oneshot::channel();
+        match self.0.try_send(Order { act, answer }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Outcome::Busy,
+            Err(mpsc::error::TrySendError::Closed(_)) => return Outcome::Stopping,
+        }
+        // The orders before this one can take as long.
+        match tokio::time::timeout(ACT_TIMEOUT * (MAX_ORDERS as u32 + 1), answered).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Outcome::Stopping,
+            Err(_) => Outcome::Unknown,
+        }
+    }
+}
+
+/// What came of an order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The session of the peer was closed.
+    Closed {
+        /// Whether the peer is kept out, if that was ordered.
+        kept_out: bool,
+    },
+    /// The peer left the network.
+    Removed {
+        /// As above.
+        kept_out: bool,
+    },
+    /// The peer is connected, and not a member of the network.
+    NotAMember {
+        /// As above.
+        kept_out: bool,
+    },
+    /// The peer is connected to another hub.
+    Elsewhere {
+        /// That hub.
+        hub: HubId,
+        /// Its PUBLIC_URL, or else the URL of its links, if it has one.
+        url: Option<Arc<str>>,
+        /// As above, at this hub.
+        kept_out: bool,
+    },
+    /// No hub that this one knows has a peer with this id.
+    NotConnected {
+        /// As above.
+        kept_out: bool,
+    },
+    /// The memberships of this hub's peers in the network have ended.
+    NetworkClosed {
+        /// The number of peers that were members.
+        members: usize,
+        /// Whether everybody is kept out, if that was ordered.
+        kept_out: bool,
+    },
+    /// The hub drains.
+    Draining {
+        /// The time over which its connections are closed.
+        over: Duration,
+    },
+    /// The drain has ended.
+    Undrained,
+    /// There is no drain that could end.
+    NotDraining,
+    /// The hub stops, and takes no orders.
+    Stopping,
+    /// [`MAX_ORDERS`] others wait.
+    Busy,
+    /// A shard has not answered in time. The order may be carried out later.
+    Unknown,
+}
+
+impl Outcome {
+    /// The name in answers and in the log.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Closed { .. } => "closed",
+            Self::Removed { .. } => "removed",
+            Self::NotAMember { .. } => "not-a-member",
+            Self::Elsewhere { .. } => "elsewhere",
+            Self::NotConnected { .. } => "not-connected",
+            Self::NetworkClosed { .. } => "network-closed",
+            Self::Draining { .. } => "draining",
+            Self::Undrained => "undrained",
+            Self::NotDraining => "not-draining",
+            Self::Stopping => "stopping",
+            Self::Busy => "busy",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The status of the answer.
+    pub fn status(&self, act: &Act) -> StatusCode {
+        let keeps_out = act.subject().2.is_some();
+        match self {
+            _ if !self.kept_out() => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Closed { .. }
+            | Self::Removed { .. }
+            | Self::NetworkClosed { .. }
+            | Self::Draining { .. }
+            | Self::Undrained
+            | Self::NotDraining => StatusCode::OK,
+            // The peer was not there, and is kept out.
+            Self::NotAMember { .. } | Self::NotConnected { .. } if keeps_out => StatusCode::OK,
+            Self::NotAMember { .. } | Self::NotConnected { .. } => StatusCode::NOT_FOUND,
+            Self::Elsewhere { .. } => StatusCode::CONFLICT,
+            Self::Stopping | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unknown => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// One sentence for people: what came of the order, and what to do if that is not what was ordered.
+    pub fn explain(&self, act: &Act) -> String {
+        let what = match self {
+            Self::Closed { .. } => "the peer was disconnected".to_owned(),
+            Self::Removed { .. } => "the peer was removed from the network".to_owned(),
+            Self::NotAMember { .. } => "the peer is connected and is not in this network".to_owned(),
+            Self::Elsewhere { hub, url, .. } => match url {
+                Some(url) => format!("the peer is connected to hub {hub}: send the order to that hub ({url})"),
+                None => format!("the peer is connected to hub {hub}: send the order to that hub (see /hubstats)"),
+            },
+            Self::NotConnected { .. } => "no peer with this id is connected".to_owned(),
+            Self::NetworkClosed { members: 1, .. } => "1 peer of this hub was removed from the network".to_owned(),
+            Self::NetworkClosed { members, .. } => format!("{members} peers of this hub were removed from the network"),
+            Self::Draining { over } => {
+                format!("the hub drains: it refuses new peers, and closes its connections over {} s", over.as_secs())
+            }
+            Self::Undrained => "the drain has ended: the hub accepts peers again".to_owned(),
+            Self::NotDraining => "the hub is not draining: nothing has changed".to_owned(),
+            Self::Stopping => "the hub stops, and takes no orders".to_owned(),
+            Self::Busy => "too many orders wait: send the order again later".to_owned(),
+            Self::Unknown => {
+                "the hub has not carried the order out in time, and may do so later: look at its log".to_owned()
+            }
+        };
+        let out_for = match act {
+            Act::Kick { out_for, .. } | Act::CloseNetwork { out_for, .. } => *out_for,
+            Act::Drain { .. } | Act::Undrain => None,
+        };
+        match out_for {
+            None => what,
+            Some(_) if !self.kept_out() => {
+                format!("{what}; it is not kept out, because this hub keeps out {MAX_EXCLUSIONS} others already")
+            }
+            Some(span) if span.is_zero() => format!("{what}; it is not kept out any longer"),
+            Some(span) => format!("{what}; it is kept out of this hub for {} s", span.as_secs()),
+        }
+    }
+
+    /// Whether a peer or network is kept out as ordered. True for other outcomes.
+    const fn kept_out(&self) -> bool {
+        match self {
+            Self::Closed { kept_out }
+            | Self::Removed { kept_out }
+            | Self::NotAMember { kept_out }
+            | Self::Elsewhere { kept_out, .. }
+            | Self::NotConnected { kept_out }
+            | Self::NetworkClosed { kept_out, .. } => *kept_out,
+            Self::Draining { .. }
+            | Self::Undrained
+            | Self::NotDraining
+            | Self::Stopping
+            | Self::Busy
+            | Self::Unknown => true,
+        }
+    }
+}
+
+/// The outcome of a kick. The mesh knows the URL of another hub.
+pub fn kicked(from: KickedFrom, kept_out: bool, mesh: &MeshReading) -> Outcome {
+    match from {
+        KickedFrom::Hub => Outcome::Closed { kept_out },
+        KickedFrom::Network => Outcome::Removed { kept_out },
+        KickedFrom::NotAMember => Outcome::NotAMember { kept_out },
+        KickedFrom::Nowhere => Outcome::NotConnected { kept_out },
+        KickedFrom::Elsewhere(hub) => {
+            let known = mesh.hubs.iter().find(|known| known.hub == hub);
+            let url = known.and_then(|known| known.public_url.as_ref().or(known.advertise.as_ref()));
+            Outcome::Elsewhere { hub, url: url.map(Arc::clone), kept_out }
+        }
+    }
+}

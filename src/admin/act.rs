@@ -1,0 +1,139 @@
+//! An order, as a request names it.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use proto::limits::LONGEST_EXCLUSION;
+use proto::{NetworkName, PeerId};
+
+/// What an operator orders.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// Remove a peer.
+    Kick {
+        /// The peer.
+        peer: PeerId,
+        /// The network that it is removed from; `None` means the hub.
+        network: Option<NetworkName>,
+        /// How long it may not come back. Zero ends an earlier exclusion.
+        out_for: Option<Duration>,
+    },
+    /// End all memberships in a network.
+    CloseNetwork {
+        /// The network.
+        network: NetworkName,
+        /// How long nobody may join it. Zero ends an earlier exclusion.
+        out_for: Option<Duration>,
+    },
+    /// Close all connections, and accept no new ones.
+    Drain {
+        /// The time over which they are closed; DRAIN_SECS if there is none.
+        over: Option<Duration>,
+    },
+    /// End the drain.
+    Undrain,
+}
+
+/// The names of the orders: the last segment of their paths, and the commands of `peerpigeon admin`.
+pub const NAMES: [&str; 4] = ["kick", "close-network", "drain", "undrain"];
+
+impl Act {
+    /// Reads an order from its name and the fields of a form.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says which field is wrong, and what to send.
+    pub fn read(name: &str, form: &[u8]) -> Result<Self, String> {
+        let (mut peer, mut network, mut secs) = (None, None, None);
+        for (key, value) in form_urlencoded::parse(form) {
+            // An empty field of a form in a browser is one that nobody filled in.
+            let value = value.trim().to_owned();
+            let field = match key.as_ref() {
+                "peer" if name == "kick" => &mut peer,
+                "network" if matches!(name, "kick" | "close-network") => &mut network,
+                "secs" if name != "undrain" => &mut secs,
+                other => return Err(format!("{name} has no field {other:.64?}: leave it out")),
+            };
+            if field.replace(value).is_some() {
+                return Err(format!("the field {key} is there twice: send it once"));
+            }
+        }
+        let given = |field: Option<String>| field.filter(|value| !value.is_empty());
+        let network = given(network).map(|name| match NetworkName::resolve(Some(&name)) {
+            Some(name) => Ok(NetworkName::new(name)),
+            None => Err("the name in network is too long: send at most 256 bytes".to_owned()),
+        });
+        let (network, span) = (network.transpose()?, given(secs).map(|secs| span(&secs)).transpose()?);
+        match name {
+            "kick" => {
+                let peer = given(peer).ok_or("the field peer is missing: send the peer's id, 40 hexadecimal digits")?;
+                let peer = PeerId::from_str(&peer)
+                    .map_err(|_| format!("{peer:.64?} is not a peer's id: send 40 hexadecimal digits"))?;
+                Ok(Self::Kick { peer, network, out_for: span })
+            }
+            "close-network" => {
+                let network = network.ok_or("the field network is missing: send the network's name")?;
+                Ok(Self::CloseNetwork { network, out_for: span })
+            }
+            "drain" => Ok(Self::Drain { over: span }),
+            "undrain" => Ok(Self::Undrain),
+            _ => Err(format!("there is no order {name:.64?}: use {}", NAMES.join(", "))),
+        }
+    }
+
+    /// The form that [`Self::read`] reads.
+    pub fn form(&self) -> String {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        let span = match self {
+            Self::Kick { peer, network, out_for } => {
+                form.append_pair("peer", &peer.to_string());
+                if let Some(network) = network {
+                    form.append_pair("network", network.as_str());
+                }
+                *out_for
+            }
+            Self::CloseNetwork { network, out_for } => {
+                form.append_pair("network", network.as_str());
+                *out_for
+            }
+            Self::Drain { over } => *over,
+            Self::Undrain => None,
+        };
+        if let Some(span) = span {
+            form.append_pair("secs", &span.as_secs().to_string());
+        }
+        form.finish()
+    }
+
+    /// The peer, the network and the time that the order names.
+    pub fn subject(&self) -> (Option<PeerId>, Option<&str>, Option<Duration>) {
+        match self {
+            Self::Kick { peer, network, out_for } => (Some(*peer), network.as_ref().map(NetworkName::as_str), *out_for),
+            Self::CloseNetwork { network, out_for } => (None, Some(network.as_str()), *out_for),
+            Self::Drain { over } => (None, None, *over),
+            Self::Undrain => (None, None, None),
+        }
+    }
+
+    /// The name of the order.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Kick { .. } => NAMES[0],
+            Self::CloseNetwork { .. } => NAMES[1],
+            Self::Drain { .. } => NAMES[2],
+            Self::Undrain => NAMES[3],
+        }
+    }
+}
+
+/// Reads a number of seconds.
+///
+/// # Errors
+///
+/// A sentence, if it is not a number of at most [`LONGEST_EXCLUSION`].
+pub fn span(text: &str) -> Result<Duration, String> {
+    let most = LONGEST_EXCLUSION.as_secs();
+    let secs = text.parse().ok().filter(|secs| *secs <= most);
+    secs.map(Duration::from_secs)
+        .ok_or_else(|| format!("{text:.64?} is not a time: send whole seconds, at most {most}"))
+}

@@ -1,0 +1,153 @@
+//! Decides who is an operator.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
+use proto::Keys;
+use proto::limits::ADDRESS_LOG_PAUSE;
+use shard::Visitor;
+use tracing::{info, warn};
+
+use super::cookie::Cookies;
+use super::tries::Tries;
+use crate::config::Token;
+
+/// How a request shows that an operator sends it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// Not at all, and it need not: there is no ADMIN_TOKEN.
+    Open,
+    /// With ADMIN_TOKEN in `Authorization`.
+    Bearer,
+    /// With the cookie of a login.
+    Cookie,
+    /// Not at all.
+    Unknown,
+    /// With a wrong token.
+    Wrong,
+    /// It was not looked at, since its address has failed too often. It may try again after this time.
+    Waits(Duration),
+}
+
+impl Entry {
+    /// Whether the operators' pages are shown.
+    pub const fn may_read(self) -> bool {
+        matches!(self, Self::Open | Self::Bearer | Self::Cookie)
+    }
+
+    /// The name in the log.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Bearer => "bearer",
+            Self::Cookie => "cookie",
+            Self::Unknown => "no-token",
+            Self::Wrong => "wrong-token",
+            Self::Waits(_) => "too-many-tries",
+        }
+    }
+}
+
+/// Checks tokens and cookies, and counts failures. All shards share it.
+pub struct Gatekeeper {
+    token: Option<Token>,
+    cookies: Cookies,
+    tries: Tries,
+    start: Instant,
+    /// When a failure was logged last, in nanoseconds since the start, plus one.
+    logged: AtomicU64,
+    /// Failures since then.
+    failures: AtomicU64,
+}
+
+impl Gatekeeper {
+    /// For a hub with this ADMIN_TOKEN. `cookie_key` and `keys` are random.
+    pub fn new(token: Option<Token>, cookie_key: [u8; 32], keys: Keys) -> Self {
+        Self {
+            token,
+            cookies: Cookies::new(cookie_key),
+            tries: Tries::new(keys),
+            start: Instant::now(),
+            logged: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether there is an ADMIN_TOKEN.
+    pub fn is_closed(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Who sends a request. A wrong token is counted and logged.
+    pub fn check(&self, headers: &HeaderMap, visitor: Visitor) -> Entry {
+        let Some(token) = &self.token else { return Entry::Open };
+        // Nobody can guess a cookie, so it is looked at even from an address that has failed.
+        if self.cookies.are_in(headers, SystemTime::now()) {
+            return Entry::Cookie;
+        }
+        let mut shown = shard::bearer_tokens(headers).peekable();
+        // Clients show AUTH_TOKEN in the same header, and mean no harm.
+        if shown.peek().is_none() || visitor.has_token {
+            return Entry::Unknown;
+        }
+        let is_right = shown.any(|shown| token.matches(shown));
+        self.tried(visitor.address, is_right).unwrap_or(Entry::Bearer)
+    }
+
+    /// Checks the token of a form. Returns the cookie to set.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub fn log_in(&self, shown: &[u8], visitor: Visitor) -> Result<HeaderValue, Entry> {
+        let Some(token) = &self.token else { return Err(Entry::Unknown) };
+        if let Some(failed) = self.tried(visitor.address, token.matches(shown)) {
+            return Err(failed);
+        }
+        info!(address = %visitor.address, "admin_login");
+        self.cookies.set(SystemTime::now(), visitor.is_tls).ok_or(Entry::Unknown)
+    }
+
+    /// The header that removes the cookie of a login.
+    pub fn log_out(visitor: Visitor) -> Option<HeaderValue> {
+        Cookies::clear(visitor.is_tls)
+    }
+
+    /// Logs a refused request, at most once in ten seconds.
+    pub fn refused(&self, visitor: Visitor, reason: &str) {
+        let times = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = self.start.elapsed().as_nanos() as u64 + 1;
+        let logged = self.logged.load(Ordering::Relaxed);
+        let is_due = logged == 0 || now - logged.min(now) >= ADDRESS_LOG_PAUSE.as_nanos() as u64;
+        if is_due && self.logged.compare_exchange(logged, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.failures.fetch_sub(times, Ordering::Relaxed);
+            warn!(address = %visitor.address, reason, times, "admin_refused");
+        }
+    }
+
+    /// The result of a try with a token, unless it has succeeded. A right token does not help an address that has to
+    /// wait: otherwise it could go on guessing.
+    fn tried(&self, address: SocketAddr, is_right: bool) -> Option<Entry> {
+        let now = Instant::now();
+        let failed = match self.tries.wait(address.ip(), now) {
+            Some(wait) => Entry::Waits(wait),
+            None if is_right => return None,
+            None => {
+                self.tries.failed(address.ip(), now);
+                Entry::Wrong
+            }
+        };
+        Some(failed)
+    }
+}
+
+/// Whether the page that sends a request belongs to the host that it is sent to. Browsers name the page in `Origin`.
+pub fn is_own_page(headers: &HeaderMap, visitor: Visitor) -> bool {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let (Some(origin), Some(host)) = (text(ORIGIN), text(HOST)) else { return false };
+    let of = |scheme: &str| origin.strip_prefix(scheme).is_some_and(|of| of.eq_ignore_ascii_case(host));
+    // A proxy may end TLS without saying so.
+    of("https://") || !visitor.is_tls && of("http://")
+}

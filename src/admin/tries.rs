@@ -1,0 +1,122 @@
+//! Counts failed tries to be an operator, for each address, so that nobody can guess the token at leisure.
+
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use proto::Keys;
+use proto::limits::{FAILED_TRIES, FAILED_TRY_ENTRIES, FAILED_TRY_PAUSE, FAILED_TRY_WAYS};
+
+/// The addresses that have failed last.
+///
+/// An address has a set of [`FAILED_TRY_WAYS`] entries, found by a keyed hash, which it shares with others. Only an
+/// address that fails takes an entry: the one of its set that has been idle for longest. So those who know the token
+/// are never refused because of others, and whoever fails from many addresses only makes room for himself.
+#[derive(Debug)]
+pub(super) struct Tries {
+    keys: Keys,
+    entries: Box<[Entry]>,
+    start: Instant,
+}
+
+#[derive(Default, Debug)]
+struct Entry {
+    /// The hash of the address; 0 is free.
+    of: AtomicU64,
+    /// When all its tries are forgiven, in nanoseconds since the start.
+    forgiven: AtomicU64,
+}
+
+impl Tries {
+    pub(super) fn new(keys: Keys) -> Self {
+        let entries = (0..FAILED_TRY_ENTRIES).map(|_| Entry::default()).collect();
+        Self { keys, entries, start: Instant::now() }
+    }
+
+    /// How long an address has to wait until it may try again. `None` if it may try now.
+    pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+        let hash = self.hash(address);
+        let entry = self.set(hash).iter().find(|entry| entry.of.load(Ordering::Relaxed) == hash)?;
+        let ahead = entry.forgiven.load(Ordering::Relaxed).saturating_sub(self.nanos(now));
+        let slack = (FAILED_TRY_PAUSE * (FAILED_TRIES - 1)).as_nanos() as u64;
+        (ahead > slack).then(|| Duration::from_nanos(ahead - slack))
+    }
+
+    /// Counts a failed try of an address.
+    pub(super) fn failed(&self, address: IpAddr, now: Instant) {
+        let (hash, now) = (self.hash(address), self.nanos(now));
+        let set = self.set(hash);
+        let known = set.iter().find(|entry| entry.of.load(Ordering::Relaxed) == hash);
+        let entry = known.or_else(|| set.iter().min_by_key(|entry| entry.forgiven.load(Ordering::Relaxed)));
+        let Some(entry) = entry else { return };
+        if entry.of.swap(hash, Ordering::Relaxed) != hash {
+            entry.forgiven.store(0, Ordering::Relaxed);
+        }
+        let pause = FAILED_TRY_PAUSE.as_nanos() as u64;
+        let most = now + pause * u64::from(FAILED_TRIES);
+        let next = |forgiven: u64| Some((forgiven.max(now) + pause).min(most));
+        _ = entry.forgiven.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    fn set(&self, hash: u64) -> &[Entry] {
+        let sets = FAILED_TRY_ENTRIES / FAILED_TRY_WAYS;
+        let at = (hash % sets as u64) as usize * FAILED_TRY_WAYS;
+        &self.entries[at..at + FAILED_TRY_WAYS]
+    }
+
+    /// The keyed hash of an address, or of an IPv6 address's /64. Never 0.
+    fn hash(&self, address: IpAddr) -> u64 {
+        let hash = match address.to_canonical() {
+            IpAddr::V4(address) => self.keys.hash_one(address),
+            IpAddr::V6(address) => self.keys.hash_one(address.to_bits() >> 64),
+        };
+        hash.max(1)
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.start).as_nanos() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(n: u32) -> IpAddr {
+        IpAddr::V4(n.into())
+    }
+
+    #[test]
+    fn five_tries_are_free_and_then_one_in_ten_seconds() {
+        let (tries, now) = (Tries::new(Keys(1, 2)), Instant::now());
+        for _ in 0..FAILED_TRIES {
+            assert_eq!(tries.wait(address(1), now), None);
+            tries.failed(address(1), now);
+        }
+        let waits = tries.wait(address(1), now).unwrap();
+        assert!(waits <= FAILED_TRY_PAUSE && waits > FAILED_TRY_PAUSE / 2, "{waits:?}");
+        assert_eq!(tries.wait(address(2), now), None, "another address");
+        assert_eq!(tries.wait(address(1), now + FAILED_TRY_PAUSE), None);
+        tries.failed(address(1), now + FAILED_TRY_PAUSE);
+        assert!(tries.wait(address(1), now + FAILED_TRY_PAUSE).is_some());
+        assert_eq!(tries.wait(address(1), now + FAILED_TRY_PAUSE * (FAILED_TRIES + 1)), None);
+    }
+
+    #[test]
+    fn the_addresses_of_a_host_are_one() {
+        let (tries, now) = (Tries::new(Keys(1, 2)), Instant::now());
+        let host = |n: u32| -> IpAddr { format!("2001:db8::{n:x}").parse().unwrap() };
+        (0..FAILED_TRIES).for_each(|n| tries.failed(host(n), now));
+        assert!(tries.wait(host(99), now).is_some());
+    }
+
+    #[test]
+    fn a_crowd_that_fails_refuses_nobody_else() {
+        let (tries, now) = (Tries::new(Keys(1, 2)), Instant::now());
+        for n in 0..10 * FAILED_TRY_ENTRIES as u32 {
+            (0..FAILED_TRIES).for_each(|_| tries.failed(address(n), now));
+        }
+        assert!((1 << 20..(1 << 20) + 1000).all(|n| tries.wait(address(n), now).is_none()));
+    }
+}

@@ -1,0 +1,310 @@
+//! Tests of what operators order of a running hub.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::client::{Client, Heard, id, upgrade};
+use crate::door::{body, status};
+use crate::hub::Hub;
+use crate::mesh::eventually;
+
+const TOKEN: &str = "orders-of-operators";
+
+/// A POST with these header lines and this form.
+fn post(hub: &Hub, path: &str, headers: &str, form: &str) -> String {
+    let length = form.len();
+    hub.http(&format!(
+        "POST {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{form}"
+    ))
+}
+
+/// The status and the JSON of an order.
+fn order(hub: &Hub, name: &str, form: &str) -> (String, Value) {
+    let answer = post(hub, &format!("/admin/{name}"), &format!("Authorization: Bearer {TOKEN}\r\n"), form);
+    let json = serde_json::from_str(body(&answer)).unwrap_or_else(|_| panic!("{answer}"));
+    (status(&answer).to_owned(), json)
+}
+
+fn metric(hub: &Hub, series: &str) -> f64 {
+    let head =
+        format!("GET /metrics HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+    let answer = hub.http(&head);
+    let line = answer.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {series} in {answer}")).parse().unwrap()
+}
+
+fn hub(env: &[(&str, &str)]) -> Hub {
+    Hub::start(&[&[("ADMIN_TOKEN", TOKEN)], env].concat())
+}
+
+#[test]
+fn a_kicked_peer_is_closed_on_whichever_shard_it_is_and_kept_out() {
+    for shards in ["1", "4"] {
+        let hub = hub(&[("SHARDS", shards)]);
+        for n in 1..=6 {
+            let network = format!("n{n}");
+            let mut witness = Client::join(&hub, 100 + n, &network);
+            let mut peer = Client::join(&hub, n, &network);
+            peer.hear_type("peer-discovered");
+            witness.hear_type("peer-discovered");
+            let (status, answer) = order(&hub, "kick", &format!("peer={}&secs=600", id(n)));
+            assert_eq!((status.as_str(), &answer["outcome"]), ("200", &"closed".into()), "{answer}");
+            assert_eq!(peer.closed(), (4011, "kicked by an operator".to_owned()));
+            let left = witness.hear_type("peer-disconnected");
+            assert_eq!((&left["data"]["reason"], &left["data"]["peerId"]), (&"kicked".into(), &id(n).into()));
+            let logged = hub.logged("admin_act");
+            for part in
+                [r#""act":"kick""#, r#""by":"bearer""#, r#""address":"127.0.0.1:"#, &id(n), r#""outcome":"closed""#]
+            {
+                assert!(logged.contains(part), "{logged}");
+            }
+            let mut back = Client::open(hub.address, n, b"");
+            assert_eq!(back.frame(), Heard::Close(4011, "kicked by an operator".to_owned()));
+        }
+        assert_eq!(order(&hub, "kick", &format!("peer={}&secs=0", id(1))).1["outcome"], "not-connected");
+        Client::join(&hub, 1, "n");
+        assert_eq!(order(&hub, "kick", &format!("peer={}", id(77))).0, "404");
+    }
+}
+
+#[test]
+fn a_peer_is_kicked_from_one_network_and_a_network_is_closed() {
+    let hub = hub(&[]);
+    let mut a = Client::join(&hub, 1, "n");
+    let mut b = Client::join(&hub, 2, "n");
+    a.hear_type("peer-discovered");
+    b.hear_type("peer-discovered");
+    let (_, answer) = order(&hub, "kick", &format!("peer={}&network=n", id(1)));
+    assert_eq!(answer["outcome"], "removed", "{answer}");
+    let told = a.hear_type("error");
+    assert_eq!((&told["data"]["code"], &told["networkName"]), (&"kicked".into(), &"n".into()));
+    let left = b.hear_type("goodbye");
+    assert_eq!((&left["fromPeerId"], &left["data"]["reason"]), (&id(1).into(), &"kicked".into()));
+    assert_eq!(order(&hub, "kick", &format!("peer={}&network=n", id(1))).1["outcome"], "not-a-member");
+
+    let others: Vec<Client> = (10..30).map(|n| Client::join(&hub, n, "n")).collect();
+    let (status, answer) = order(&hub, "close-network", "network=n&secs=60");
+    assert_eq!((status.as_str(), &answer["members"]), ("200", &21.into()), "{answer}");
+    for mut member in others.into_iter().chain([b]) {
+        assert_eq!(member.hear_type("error")["data"]["code"], "kicked");
+        member.announce("n");
+        let refused = member.hear_type("error");
+        assert_eq!((&refused["data"]["code"], &refused["data"]["inReplyTo"]), (&"kicked".into(), &"announce".into()));
+    }
+    eventually("the network is empty", || metric(&hub, "peerpigeon_members") == 0.0);
+}
+
+#[test]
+fn a_peer_at_another_hub_is_found() {
+    let port = crate::admin::free_port();
+    let mesh = [("IS_HUB", "true"), ("MESH_TOKEN", "t"), ("PUBLIC_URL", "wss://b.example")];
+    let there = Hub::start(&[&mesh[..], &[("PORT", &port), ("ADMIN_TOKEN", TOKEN)]].concat());
+    let bootstrap = format!("ws://127.0.0.1:{port}");
+    let here = Hub::start(&[&mesh[..2], &[("BOOTSTRAP_HUBS", &bootstrap), ("ADMIN_TOKEN", TOKEN)]].concat());
+    let mut witness = Client::join(&here, 2, "n");
+    let mut peer = Client::join(&there, 1, "n");
+    witness.hear_type("peer-discovered");
+    // The pages know a new link after a tick.
+    let form = format!("peer={}", id(1));
+    eventually("the hub of the peer is known", || !order(&here, "kick", &form).1["url"].is_null());
+    let (status, answer) = order(&here, "kick", &form);
+    assert_eq!(
+        (status.as_str(), &answer["outcome"], &answer["url"]),
+        ("409", &"elsewhere".into(), &"wss://b.example".into())
+    );
+    assert_eq!(order(&there, "kick", &format!("peer={}", id(1))).0, "200");
+    assert_eq!(peer.closed().0, 4011);
+    assert_eq!(witness.hear_type("peer-disconnected")["data"]["reason"], "kicked");
+}
+
+#[test]
+fn orders_need_the_token() {
+    let open = Hub::start(&[]);
+    let answer = post(&open, "/admin/drain", "", "");
+    assert_eq!(status(&answer), "403");
+    assert!(body(&answer).contains("set ADMIN_TOKEN"), "{answer}");
+
+    let mut hub = hub(&[("AUTH_TOKEN", "t")]);
+    for wrong in ["", "Authorization: Bearer t\r\n", "Authorization: Bearer x\r\n", "Cookie: peerpigeon_admin=1.2\r\n"]
+    {
+        let answer = post(&hub, "/admin/kick", wrong, &format!("peer={}", id(1)));
+        assert_eq!(status(&answer), "401", "{wrong}");
+    }
+    let right = format!("Authorization: Bearer {TOKEN}\r\n");
+    assert_eq!(status(&post(&hub, "/admin/kick", &right, "peer=x")), "400");
+    assert_eq!(status(&post(&hub, "/admin/nothing", &right, "")), "404");
+    assert_eq!(status(&post(&hub, "/admin/kick", &right, &"x".repeat(5000))), "413");
+    let get = hub.http(&format!("GET /admin/kick HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n{right}\r\n"));
+    assert_eq!(status(&get), "405");
+    hub.signal("-TERM");
+    hub.wait();
+    let log = hub.rest_of_the_log();
+    assert!(!log.iter().any(|line| line.contains("admin_act")), "something was done: {log:#?}");
+}
+
+#[test]
+fn whoever_guesses_the_token_waits() {
+    let hub = hub(&[]);
+    let wrong = "Authorization: Bearer guess\r\n";
+    let statuses: Vec<String> = (0..7).map(|_| status(&post(&hub, "/admin/undrain", wrong, "")).to_owned()).collect();
+    assert_eq!(statuses, ["401", "401", "401", "401", "401", "429", "429"]);
+    let refused = hub.logged("admin_refused");
+    assert!(
+        refused.contains("wrong-token") && refused.contains("127.0.0.1") && !refused.contains("guess"),
+        "{refused}"
+    );
+    let right = format!("Authorization: Bearer {TOKEN}\r\n");
+    let waits = post(&hub, "/admin/undrain", &right, "");
+    assert!(status(&waits) == "429" && waits.to_ascii_lowercase().contains("retry-after: "), "{waits}");
+}
+
+#[test]
+fn a_drained_hub_sends_its_peers_away_and_takes_them_back_after_undrain() {
+    let hub = hub(&[("DRAIN_SECS", "600")]);
+    let mut peers: Vec<Client> = (1..=8).map(|n| Client::join(&hub, n, "n")).collect();
+    for peer in &mut peers {
+        for _ in 0..7 {
+            peer.hear_type("peer-discovered");
+        }
+    }
+    let (status_, answer) = order(&hub, "drain", "secs=1");
+    assert_eq!((status_.as_str(), &answer["outcome"], &answer["secs"]), ("200", &"draining".into(), &1.into()));
+    assert_eq!((status(&hub.get("/readyz")), body(&hub.get("/readyz"))), ("503", "draining\n"));
+    assert_eq!(status(&hub.get("/livez")), "200");
+    for mut peer in peers {
+        assert_eq!(peer.hear_type("go-away")["data"]["reason"], "draining");
+        assert_eq!(peer.closed().0, 1012);
+    }
+    let refused = hub.begins(&upgrade(&format!("/ws?peerId={}", id(9))));
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.to_ascii_lowercase().contains("retry-after: "), "{refused}");
+    let refusals = "peerpigeon_handshake_failures_total{reason=\"draining\"}";
+    eventually("the refusal is counted", || metric(&hub, refusals) == 1.0);
+
+    let (_, answer) = order(&hub, "undrain", "");
+    assert_eq!(answer["outcome"], "undrained");
+    assert_eq!(status(&hub.get("/readyz")), "200");
+    assert_eq!(order(&hub, "undrain", "").1["outcome"], "not-draining");
+    Client::join(&hub, 9, "n");
+}
+
+#[test]
+fn peers_whose_slot_has_not_come_stay_when_the_drain_ends() {
+    let mut hub = hub(&[("SHARDS", "1"), ("DRAIN_SECS", "600")]);
+    let mut peers: Vec<Client> = (1..=4).map(|n| Client::join(&hub, n, "n")).collect();
+    let slots = |peers: &mut [Client]| -> Vec<u64> {
+        let slot = |peer: &mut Client| peer.hear_type("go-away")["data"]["reconnectInMs"].as_u64().unwrap();
+        peers.iter_mut().map(slot).collect()
+    };
+    order(&hub, "drain", "secs=2");
+    let first = slots(&mut peers);
+    order(&hub, "undrain", "");
+    // A second drain gives new slots: the old ones must close nobody.
+    order(&hub, "drain", "secs=600");
+    let second = slots(&mut peers[2..]);
+    assert!(first.iter().all(|slot| *slot < 2000) && second.iter().all(|slot| *slot > 200_000), "{first:?} {second:?}");
+    let over = Instant::now() + Duration::from_millis(first.iter().max().unwrap() + 300);
+    eventually("the slots of the first drain are over", || Instant::now() > over);
+    order(&hub, "undrain", "");
+    for peer in &mut peers[2..] {
+        peer.say(r#"{"type":"ping"}"#);
+        peer.hear_type("pong");
+    }
+    // A hub that an operator has drained stops like any other.
+    order(&hub, "drain", "secs=600");
+    hub.signal("-TERM");
+    hub.logged("server_draining");
+    hub.signal("-TERM");
+    drop(peers);
+    assert_eq!(hub.wait().code(), Some(0));
+}
+
+/// The value of a header in an answer.
+fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    let head = answer.split("\r\n\r\n").next()?;
+    let lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+}
+
+#[test]
+fn a_browser_logs_in_with_a_form_and_orders_with_its_cookie() {
+    let hub = hub(&[("PLAYGROUND", "false")]);
+    let browse = |path: &str, cookie: &str| {
+        let cookie = if cookie.is_empty() { String::new() } else { format!("Cookie: {cookie}\r\n") };
+        hub.http(&format!(
+            "GET {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nAccept: text/html,*/*;q=0.8\r\n{cookie}\r\n"
+        ))
+    };
+    for path in ["/admin", "/metrics", "/stats", "/hubs", "/hubstats"] {
+        let form = browse(path, "");
+        assert_eq!(status(&form), "401", "{path}");
+        let next = format!("name=\"next\" value=\"{path}\"");
+        assert!(body(&form).contains(&next) && body(&form).contains("type=\"password\""), "{form}");
+        let policy = header(&form, "content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!(header(&form, "x-frame-options"), Some("DENY"));
+        assert_eq!(header(&form, "access-control-allow-origin"), None);
+    }
+    let own = "Origin: http://hub\r\n";
+    let log_in = |token: &str, next: &str, headers: &str| {
+        post(&hub, "/admin", &format!("Accept: text/html\r\n{headers}"), &format!("token={token}&next={next}"))
+    };
+    let wrong = log_in("x", "/stats", own);
+    assert!(
+        status(&wrong) == "401" && header(&wrong, "set-cookie").is_none() && !wrong.contains("value=\"x\""),
+        "{wrong}"
+    );
+    assert_eq!(status(&log_in(TOKEN, "/stats", "Origin: http://evil\r\n")), "403");
+    let elsewhere = log_in(TOKEN, "https://evil.example/", own);
+    assert_eq!((status(&elsewhere), header(&elsewhere, "location")), ("303", Some("/admin")));
+    let right = log_in(TOKEN, "/stats", own);
+    assert_eq!((status(&right), header(&right, "location")), ("303", Some("/stats")));
+    let set = header(&right, "set-cookie").unwrap();
+    assert!(set.contains("HttpOnly") && set.contains("SameSite=Strict") && !set.contains(TOKEN), "{set}");
+    let cookie = set.split(';').next().unwrap();
+    for path in ["/admin", "/metrics", "/stats", "/hubs", "/hubstats"] {
+        assert_eq!(status(&browse(path, cookie)), "200", "{path}");
+    }
+    let order = |headers: &str| post(&hub, "/admin/undrain", &format!("Cookie: {cookie}\r\n{headers}"), "");
+    for wrong in ["", "Origin: http://evil\r\n", "Origin: null\r\n"] {
+        let refused = order(wrong);
+        assert!(status(&refused) == "403" && body(&refused).contains("Origin"), "{wrong}: {refused}");
+    }
+    assert_eq!(status(&order(own)), "200");
+    assert!(
+        body(&order(&format!("{own}Accept: text/html\r\n"))).contains("<p role=\"status\">the hub is not draining")
+    );
+    assert!(hub.logged("admin_act").contains(r#""by":"cookie""#));
+    let out = post(&hub, "/admin/logout", &format!("Cookie: {cookie}\r\n{own}"), "");
+    assert!(header(&out, "set-cookie").unwrap().contains("Max-Age=0"), "{out}");
+    let changed = cookie.replace('=', "=9");
+    assert_eq!(status(&browse("/stats", &changed)), "401");
+}
+
+#[test]
+fn strangers_learn_from_health_only_that_the_hub_runs() {
+    let hub = hub(&[]);
+    let _peer = Client::join(&hub, 1, "n");
+    let get = |headers: &str| -> Value {
+        let answer = hub.http(&format!("GET /health HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n{headers}\r\n"));
+        assert_eq!(status(&answer), "200");
+        serde_json::from_str(body(&answer)).unwrap()
+    };
+    let (brief, full) = (get(""), get(&format!("Authorization: Bearer {TOKEN}\r\n")));
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&brief), ["isHub", "memory", "status", "timestamp"]);
+    // The npm client's server-status reads it.
+    assert_eq!(brief["memory"]["heapUsed"], 0);
+    assert_eq!((&full["connections"], &full["peers"], &brief["status"]), (&1.into(), &1.into(), &"healthy".into()));
+}
+
+#[test]
+fn a_cookie_over_tls_is_secure() {
+    let hub = hub(&[("TRUSTED_PROXIES", "127.0.0.1")]);
+    let set = |proto: &str| {
+        let answer = post(&hub, "/admin", proto, &format!("token={TOKEN}"));
+        header(&answer, "set-cookie").unwrap_or_else(|| panic!("{answer}")).to_owned()
+    };
+    assert!(!set("").contains("Secure"));
+    assert!(set("X-Forwarded-Proto: https\r\n").ends_with("; Secure"));
+}
