@@ -1,8 +1,8 @@
 //! The oracle of claims: a shard knows of a peer at another shard or hub what the letters about it add up to.
 //!
 //! A roster has the greatest claim among those whose `Joined` has arrived and whose `Left` has not. A home shard knows
-//! the claim of the last `Elsewhere` until its `Nowhere` arrives. A forgotten claim breaks a promise to clients only much
-//! later, and often another letter repairs it before.
+//! the claim of the last `Elsewhere` until its `Nowhere` arrives. A forgotten claim breaks a promise to clients only
+//! much later, and often another letter repairs it before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,7 +70,8 @@ impl Claims {
         };
         let claims = self.joined.entry((place, peer, network.clone())).or_default();
         if joins {
-            // The leave of a member that a greater claim replaces is on its way, and its own shard or the relay sends it.
+            // The leave of a member that a greater claim replaces is on its way, and its own shard or the relay sends
+            // it.
             if claims.last().is_some_and(|shown| *shown < claim) {
                 claims.pop_last();
             }
