@@ -58,21 +58,24 @@ use slices::Discarded;
 /// Configuration of a relay. It does not change.
 #[derive(Clone, Debug)]
 pub struct RelayConfig {
-    /// This hub.
+    /// This hub's first id. [`Relay::hub`] is the present one.
     pub hub: HubId,
-    /// The wall clock at its start, in milliseconds.
+    /// The wall clock at its start, in milliseconds since 1970. Later times than
+    /// [`GREATEST_TIME_FOLLOWED`] count as that.
     pub incarnation: HubIncarnation,
-    /// Number of shards of the hub.
+    /// Number of shards of the hub, at least 1.
     pub shards: u16,
-    /// Secret of this process, the same as the shards'.
+    /// Random secret of this process, the same as the shards'.
     pub keys: Keys,
-    /// HUB_MESH_NAMESPACE.
+    /// HUB_MESH_NAMESPACE. Only legacy links send it.
     pub namespace: String,
     /// DISCOVERY. All hubs of a mesh have the same value.
     pub discovery: Discovery,
-    /// URL at which other hubs can dial this one (MESH_ADVERTISE).
+    /// URL at which other hubs can dial this one (MESH_ADVERTISE), of at most
+    /// [`MAX_HUB_URL_BYTES`](crate::limits::MAX_HUB_URL_BYTES).
     pub advertise: Option<Arc<str>>,
-    /// URL at which clients reach this hub (PUBLIC_URL).
+    /// URL at which clients reach this hub (PUBLIC_URL), of at most
+    /// [`MAX_HUB_URL_BYTES`](crate::limits::MAX_HUB_URL_BYTES).
     pub public_url: Option<Arc<str>>,
     /// Limits that tests make small.
     pub tuning: RelayTuning,

@@ -178,8 +178,8 @@ catalog! {
         "Implausible numbers of other hubs that were ignored: heartbeats and sessions that begin after the year 2527, \
             signals too far ahead in their order."
     MESH_PRESENCE_REFUSED "peerpigeon_mesh_presence_refused_total" Counter []
-        "Peers and networks of peers that this hub does not know, because a hub has more than 1,000,000 peers, or a \
-            peer more than 1,024 networks."
+        "Changes and heartbeats that this hub ignores, because a hub has more than 1,000,000 peers, a peer more than \
+            1,024 networks, or the mesh more than 1,024 hubs."
     MESH_IDS_GIVEN_UP "peerpigeon_mesh_ids_given_up_total" Counter []
         "Times this hub found another live hub with its HUB_ID and took a new id."
     MESH_TAKEOVERS "peerpigeon_mesh_takeovers_total" Counter ["answer"]

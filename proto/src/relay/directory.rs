@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::bug;
 use crate::claim::Claim;
 use crate::envelope::{ChangeKind, Presence};
 use crate::id::{HubId, NetworkName, PeerId, PeerIncarnation, ShardId};
@@ -144,7 +145,10 @@ impl Relay {
     /// It uses the hub's present state, so it may be called late or repeatedly.
     pub(super) fn reconsider(&mut self, peer: PeerId, hub: HubId, cause: &LeaveCause, now: Now) {
         let holding = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|h| &h.holding) };
-        let session = holding.and_then(|holding| holding.peers.get(&peer)).map(|presence| presence.session);
+        let Some(holding) = holding else {
+            return bug!(self.bugs, HubMissing, "{hub:?} claims {peer:?}");
+        };
+        let session = holding.peers.get(&peer).map(|presence| presence.session);
         let before = self.directory.holder(&peer);
         // No session could be later than this one, so it is not accepted as a claim to the id.
         let believed = session.filter(|session| session.0 <= GREATEST_TIME);
@@ -157,15 +161,16 @@ impl Relay {
         let holder = self.directory.holder(&peer);
         if holder.is_some_and(|holder| holder.hub != self.config.hub && !holder.is_legacy()) && self.legacy.holds(&peer)
         {
-            // A Go hub tells of no leave: a peer that has come over from there, or was only echoed there, would be there
-            // again when it leaves the hub where it is.
+            // A Go hub tells of no leave: a peer that has come over from there, or was only echoed there, would be
+            // there again when it leaves the hub where it is.
             self.legacy.forget(&peer);
             self.change(peer, LEGACY_SESSION, ChangeKind::Down(LeaveReason::Moved), now);
         }
         self.legacy_reconsiders(peer, [before, holder], cause, now);
     }
 
-    /// A peer, in the state of the hub that holds it.
+    /// A peer, in the state of the hub that holds it. `None` also if that hub's replica has been replaced, and the peer
+    /// is not settled yet.
     pub(super) fn presence(&self, peer: &PeerId) -> Option<&Arc<Presence>> {
         let holder = self.directory.holder(peer)?;
         let own = (holder.hub == self.config.hub).then_some(&self.own);
@@ -191,15 +196,23 @@ impl Relay {
         {
             self.keep_what_is_shown(&peer, claim.hub);
         }
-        let desired = holder.and_then(|claim| {
-            if claim.hub == self.config.hub {
-                // Shards know the hub's own peers already, but not those behind a legacy link.
-                let legacy = self.legacy.holds(&peer);
-                return legacy.then(|| self.own.peers.get(&peer)).flatten().map(|held| (claim, Arc::clone(held)));
+        let held = match holder {
+            None => None,
+            // Shards know the hub's own peers already, but not those behind a legacy link.
+            Some(claim) if claim.hub == self.config.hub => {
+                self.own.peers.get(&peer).filter(|_| self.legacy.holds(&peer))
             }
-            let held = self.hubs.get(&claim.hub)?.holding.peers.get(&peer)?;
-            (held.session == claim.incarnation).then(|| (claim, Arc::clone(held)))
-        });
+            Some(claim) => match self.hubs.get(&claim.hub) {
+                // Its hub's replica may have been replaced, and the peer not be settled yet.
+                Some(remote) => remote.holding.peers.get(&peer).filter(|held| held.session == claim.incarnation),
+                None => {
+                    bug!(self.bugs, HubMissing, "{claim:?} is the claim to {peer:?}");
+                    None
+                }
+            },
+        };
+        let desired = holder.zip(held.cloned());
+        // Without an entry, nobody claims the peer, and the shards do not know it.
         let Some(entry) = self.directory.entries.get_mut(&peer) else { return };
         let shown = std::mem::replace(&mut entry.shown, desired.clone());
         let claim = |shown: &Option<(Claim, Arc<Presence>)>| shown.as_ref().map(|(claim, _)| *claim);

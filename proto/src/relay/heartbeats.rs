@@ -13,7 +13,6 @@ use crate::limits::{
 use crate::route::Via;
 use crate::time::Now;
 
-use super::links::Link;
 use super::remote::{Remote, State};
 use super::{Destination, MeshEvent, Relay};
 
@@ -36,8 +35,6 @@ impl Relay {
         self.beats += 1;
         let usable = |link: LinkId| !self.is_saturated(Via::Link(link)) && !self.is_spare(Via::Link(link));
         let neighbours = self.links.in_use().filter(|&(_, link)| usable(link));
-        let is_silent = |link: LinkId| self.links.get(link).is_some_and(Link::is_silent);
-        let unheard = self.links.in_use().filter(|&(_, link)| is_silent(link));
         let beat = Arc::new(Heartbeat {
             hub: self.config.hub,
             incarnation: self.config.incarnation,
@@ -50,7 +47,7 @@ impl Relay {
             advertise: self.config.advertise.clone(),
             public_url: self.config.public_url.clone(),
             process: self.process(),
-            unheard: unheard.map(|(hub, _)| hub).take(MAX_NEIGHBOURS).collect(),
+            unheard: self.links.silent_hubs().take(MAX_NEIGHBOURS).collect(),
             link_unheard: false,
         });
         // Heartbeats go over every link, spare ones included: the other hub judges each link by its heartbeats.
@@ -104,7 +101,10 @@ impl Relay {
         }
         let known = self.hubs.get(&beat.hub).map(|r| (r.incarnation, r.beat.number, r.state));
         let found = match known {
-            None if self.hubs.len() >= MAX_HUBS => return,
+            None if self.hubs.len() >= MAX_HUBS => {
+                self.stats.presence_refused += 1;
+                return;
+            }
             None => {
                 let number = self.number(beat.hub);
                 self.hubs.insert(
@@ -127,9 +127,10 @@ impl Relay {
             }
             Some((_, number, state)) if beat.number <= number || state == State::Ended => {
                 self.stats.duplicates += 1;
-                if let Some(remote) = self.hubs.get_mut(&beat.hub) {
-                    remote.ways.note(via, beat.number, false);
-                }
+                let Some(remote) = self.hubs.get_mut(&beat.hub) else {
+                    return bug!(self.bugs, HubMissing, "late heartbeat of {:?}", beat.hub);
+                };
+                remote.ways.note(via, beat.number, false);
                 // If a heartbeat of the hub itself has a lower number than is known here, another hub has sent a wrong
                 // number.
                 let from = match via {

@@ -10,16 +10,18 @@ use crate::router::{ToMesh, ToShard};
 /// then everything else, then `LinkDown`. Inputs of an unknown link are ignored.
 #[derive(Debug)]
 pub enum RelayInput<'a> {
-    /// A letter from a shard. Letters of one shard arrive in the order in which they were posted.
+    /// A letter from a shard. At any time. Letters of one shard arrive in the order in which they were posted, and none
+    /// is lost.
     Letter(ToMesh),
     /// A link is ready: both ends have exchanged hellos and agreed to keep it. First input of a link. An older link to
-    /// the same hub may still exist for a while; envelopes received on it are still processed.
+    /// the same hub may still exist for a while; envelopes received on it are still processed. At most
+    /// [`MAX_LINKS`](crate::limits::MAX_LINKS) at a time.
     LinkUp {
         /// The link. Its id must not have been used before.
         link: LinkId,
         /// The other hub.
         hub: HubId,
-        /// The incarnation in that hub's hello.
+        /// The incarnation in that hub's hello, in milliseconds since 1970.
         incarnation: HubIncarnation,
     },
     /// Another process sent a hello with this hub's id on a link. At any time.
@@ -29,27 +31,29 @@ pub enum RelayInput<'a> {
         /// Its [`Heartbeat::process`](crate::envelope::Heartbeat::process).
         process: u64,
     },
-    /// A link has closed. Last input of a link. Its queue, if it was not sent, is lost.
+    /// A link has closed: a native link or a legacy link. Last input of a link. What its queue still had is lost.
     LinkDown {
         /// The link.
         link: LinkId,
     },
-    /// A part of a long message arrived on a link, and the rest has not. So the link is not silent, although there is
-    /// no complete envelope yet.
+    /// A part of a long message arrived on a link, and the rest has not. Between [`Self::LinkUp`] and
+    /// [`Self::LinkDown`]. It tells that the link is not silent.
     Heard {
         /// The link.
         link: LinkId,
     },
     /// An envelope arrived from a neighbour: on a link after [`Self::LinkUp`], or on the bridge after
-    /// [`Self::BridgeUp`]. Never [`Envelope::Hello`], which the mesh handles itself.
+    /// [`Self::BridgeUp`]. Never [`Envelope::Hello`], which the mesh handles itself. The contents may be wrong in any
+    /// way: what a hub may not send is ignored or refused, and counted in [`RelayStats`](super::RelayStats).
     Received {
         /// The link, or the hub on the bridge.
         via: Via,
         /// The envelope.
         envelope: Envelope,
     },
-    /// A link's queue, or the bridge's, rose above its high-water mark. Until [`Self::Room`] the relay puts out only
-    /// heartbeats and short answers for it.
+    /// A link's queue, or the bridge's, rose above its high-water mark
+    /// ([`LINK_QUEUE_HIGH`](crate::limits::LINK_QUEUE_HIGH)). Until [`Self::Room`] the relay puts out only heartbeats
+    /// and short answers for it.
     Saturated {
         /// The way: a link, or [`Way::Bridge`].
         way: Way,
@@ -73,14 +77,16 @@ pub enum RelayInput<'a> {
         /// Whether this hub dialed. Then it sends first.
         dialed: bool,
     },
-    /// A text message arrived on a legacy link. Its last input is [`Self::LinkDown`].
+    /// A text message arrived on a legacy link: after [`Self::LegacyUp`], until [`Self::LinkDown`]. A message that is
+    /// invalid or not allowed is ignored, and counted in
+    /// [`legacy_refused`](super::RelayStats::legacy_refused).
     LegacyText {
         /// The link.
         link: LinkId,
-        /// The message.
+        /// The message, of at most [`LINK_MESSAGE_BYTES`](crate::limits::LINK_MESSAGE_BYTES).
         text: &'a str,
     },
-    /// The answer to [`RelayOutput::Unfinished`].
+    /// The answer to [`RelayOutput::Unfinished`]: once for each.
     Continue,
     /// The hub begins to drain, and other hubs must not dial it any more; or an operator has ended the drain.
     Draining(bool),
@@ -133,12 +139,13 @@ pub enum RelayOutput {
         /// The new id.
         hub: HubId,
     },
-    /// There is more to do than fits into one turn. Give [`RelayInput::Continue`] once whatever else is ready has had its turn and few
-    /// letters wait for each shard.
+    /// There is more to do than fits into one turn. Give [`RelayInput::Continue`] once whatever else is ready has had
+    /// its turn and few letters wait for each shard.
     Unfinished,
     /// For the log.
     Event(MeshEvent),
-    /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug assertions.
+    /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug
+    /// assertions.
     Bug(BugNote),
 }
 

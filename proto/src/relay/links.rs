@@ -198,6 +198,11 @@ impl Links {
         self.used.iter().map(|(&hub, &link)| (hub, link))
     }
 
+    /// The hubs whose links in use are silent.
+    pub(super) fn silent_hubs(&self) -> impl Iterator<Item = HubId> {
+        self.in_use().filter(|(_, link)| self.get(*link).is_some_and(Link::is_silent)).map(|(hub, _)| hub)
+    }
+
     /// Records that something arrived on a link. Returns the change if it was silent. Links of a former id are unknown,
     /// but still read.
     pub(super) fn hear(&mut self, link: LinkId, now: Duration) -> Option<Changed> {

@@ -53,10 +53,12 @@ impl Relay {
     }
 
     pub(super) fn heard_farewell(&mut self, via: Via, hub: HubId, incarnation: HubIncarnation, now: Now) {
+        // Expected: this hub has never received a heartbeat of it, or has forgotten it.
         let Some(remote) = self.hubs.get_mut(&hub) else { return };
         remote.note_ended(incarnation);
         let known = self.hubs.get(&hub).filter(|remote| remote.incarnation == incarnation);
         if known.is_none_or(|remote| remote.state == State::Ended) {
+            // Expected: another incarnation has followed, or the farewell came over another link before.
             return;
         }
         let lost = self.evict(hub, State::Ended, now);

@@ -14,6 +14,7 @@ use super::Relay;
 
 impl Relay {
     pub(super) fn meeting_posted(&mut self, hub: HubId, meeting: Arc<Meeting>, now: Now) {
+        // Expected: the hub was lost. Its peers leave, and the meeting with them.
         let Some(incarnation) = self.hubs.get(&hub).filter(|r| r.is_live()).map(|r| r.incarnation) else { return };
         let full = |relay: &Self, via: Via| relay.is_saturated(via);
         if self.route(&hub, now).is_some_and(|via| !full(self, via)) {
@@ -30,6 +31,7 @@ impl Relay {
                 let homes: BTreeSet<ShardId> = meeting.others.iter().map(|(other, _)| home(self, other)).collect();
                 (homes, Arc::clone(meeting))
             }
+            // Expected: the peer has moved, or its hub speaks for another hub's peer.
             MeetingEnd::Others => return,
             MeetingEnd::About => {
                 let mut meeting = Meeting::clone(meeting);

@@ -90,10 +90,13 @@ impl Relay {
     /// turns.
     pub(super) fn catch_up(&mut self, hub: HubId, now: Now) {
         for _ in 0..self.config.tuning.slices.changes {
-            let Some(remote) = self.hubs.get_mut(&hub) else { return };
+            let Some(remote) = self.hubs.get_mut(&hub) else {
+                return bug!(self.bugs, HubMissing, "{hub:?} catches up");
+            };
             if !remote.is_catching_up() {
                 break;
             }
+            // Changes that a snapshot contains are dropped.
             if let Some((seq, (_, change))) = remote.ahead.pop_first()
                 && seq == remote.holding.seq + 1
             {
@@ -101,7 +104,7 @@ impl Relay {
             }
         }
         let Some(remote) = self.hubs.get_mut(&hub) else {
-            return bug!(self.bugs, HubMissing, "{hub:?} catches up");
+            return bug!(self.bugs, HubMissing, "{hub:?} has caught up");
         };
         if remote.is_catching_up() {
             self.begin_work(hub);

@@ -64,6 +64,7 @@ impl Relay {
             return direct;
         }
         let spare = self.links.used_for(hub).map(Via::Link);
+        // Expected: no heartbeat has arrived yet of a hub that is linked.
         let Some(remote) = self.hubs.get(hub) else { return spare };
         let bridged = Some(Via::Bridge(*hub)).filter(|_| self.bridge.is_up() && remote.is_bridged(now.at));
         // Only a hub on the bridge knows who else is there; others follow the heartbeats.
@@ -128,6 +129,7 @@ impl Relay {
         }
         let mut nearest: VecDeque<HubId> = steps.keys().copied().collect();
         while let Some(hub) = nearest.pop_front() {
+            // A linked hub of which no heartbeat has arrived yet leads nowhere else.
             let (Some(remote), Some(&step)) = (live(&hub), steps.get(&hub)) else { continue };
             for &next in &remote.beat.neighbours {
                 let is_heard = live(&next).is_none_or(|next| !next.beat.unheard.contains(&hub));

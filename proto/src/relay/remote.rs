@@ -41,7 +41,8 @@ pub(super) struct Remote {
     /// Peers for which the directory has a claim of this hub: those in `holding`, once they are settled.
     pub(super) claims: BTreeSet<PeerId>,
     pub(super) unsettled: Option<Unsettled>,
-    /// Changes beyond a missing one, or beyond the snapshot that is on its way, each with the number of the last heartbeat before it.
+    /// Changes beyond a missing one, or beyond the snapshot that is on its way, each with the number of the last
+    /// heartbeat before it.
     pub(super) ahead: BTreeMap<u64, (u64, Arc<Change>)>,
     /// The number of a heartbeat that was behind this replica, and the last change of the replica then.
     pub(super) mark: Option<(u64, u64)>,

@@ -68,6 +68,7 @@ impl Relay {
     /// For each session of the target, detoured signals are sent first. After the target's first join only direct ones
     /// are sent.
     fn is_in_order(&self, origin: &Origin, from: &PeerId, target: &PeerId) -> Result<(), ErrorCode> {
+        // Signals of Go peers come over one link.
         let Sender::Session { detour, .. } = origin.sender else { return Ok(()) };
         let has_been_member = self.directory.has_been_member(target);
         if detour && has_been_member {
@@ -215,7 +216,8 @@ impl Relay {
             // A sender in no network needs no presence.
             None => standing != Standing::Outsider,
         };
-        // Hubs of version 2.0.0 let any depth through. The link has done nothing wrong, and carries other peers' signals.
+        // Hubs of version 2.0.0 let any depth through. The link has done nothing wrong, and carries other peers'
+        // signals.
         if is_deeper_than(ws::payload(&frame), MAX_SIGNAL_DEPTH + 1) {
             self.answer(from, counter, Outcome::Failed(ErrorCode::InvalidMessage), receipt, now);
         } else if gone {
@@ -299,7 +301,7 @@ impl Relay {
                 return bug!(self.bugs, HubMissing, "outcomes of {from:?}");
             };
             remote.note_answered(counter);
-            match remote.outbound.settle(counter) {
+            match remote.outbound.take(counter) {
                 Some(Pending { origin, target, .. }) => {
                     if outcome == Outcome::Delivered {
                         self.observe_latency(now.at.saturating_sub(origin.read_at));
@@ -334,7 +336,10 @@ impl Relay {
 
     /// Notifies the sender of the next signal that is lost with its hub. Returns false if there is none.
     pub(super) fn write_off_next(&mut self, to: HubId) -> bool {
-        let Some(remote) = self.hubs.get_mut(&to) else { return false };
+        let Some(remote) = self.hubs.get_mut(&to) else {
+            bug!(self.bugs, HubMissing, "signals to {to:?} are written off");
+            return false;
+        };
         while let Some(lost) = remote.lost.front_mut() {
             if let Some(pending) = lost.take_oldest() {
                 self.write_off(pending, false);

@@ -2,8 +2,8 @@
 //!
 //! TCP notices a dead path after ten seconds at the earliest, and by then everything sent is lost. But each neighbour
 //! sends a heartbeat per second on every link, however many ways there are. So a link on which nothing arrives for
-//! [`LINK_SILENCE`](crate::limits::LINK_SILENCE) does not work. It stays open as a spare: it is used if there is no other way, and again when it
-//! works.
+//! [`LINK_SILENCE`](crate::limits::LINK_SILENCE) does not work. It stays open as a spare: it is used if there is no
+//! other way, and again when it works.
 
 use crate::envelope::Heartbeat;
 use crate::id::{HubId, LinkId};

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::bug;
 use crate::envelope::Presence;
 use crate::id::{HubId, PeerId};
 use crate::reason::LeaveReason;
@@ -147,15 +148,19 @@ impl Relay {
     }
 
     fn settle_next(&mut self, hub: HubId, now: Now) -> bool {
-        let Some(remote) = self.hubs.get_mut(&hub) else { return false };
+        let Some(remote) = self.hubs.get_mut(&hub) else {
+            bug!(self.bugs, HubMissing, "peers of {hub:?} are settled");
+            return false;
+        };
         let Some(peer) = remote.next_unsettled() else {
             remote.unsettled = None;
             return false;
         };
         self.settle(&peer, now);
         self.settle_at(hub, &peer, now);
-        if let Some(unsettled) = self.hubs.get_mut(&hub).and_then(|remote| remote.unsettled.as_mut()) {
-            unsettled.after = Some(peer);
+        match self.hubs.get_mut(&hub).and_then(|remote| remote.unsettled.as_mut()) {
+            Some(unsettled) => unsettled.after = Some(peer),
+            None => bug!(self.bugs, HubMissing, "{hub:?} has settled all peers with {peer:?}"),
         }
         true
     }

@@ -146,6 +146,7 @@ impl Relay {
         let Some(queue) = queue.map(Queue::snapshots_mut) else {
             return bug!(self.bugs, HubLink, "{way:?} has room");
         };
+        // Expected: a queue that was full is short again, and no snapshot is to be sent on it.
         let Some(hub) = queue.next_hub(now.at) else { return };
         let held = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|r| &r.holding) };
         let Some(held) = held else {
@@ -191,9 +192,9 @@ impl Relay {
 
     pub(super) fn snapshot_came(&mut self, via: Via, part: SnapshotPart, now: Now) {
         let (hub, last, max_peers) = (part.hub, part.last, self.config.tuning.max_peers_per_hub);
-        let Some(remote) = self.hubs.get_mut(&hub) else { return };
-        let of_this_life = remote.incarnation == part.incarnation;
-        let Some(sync) = remote.sync.as_mut().filter(|sync| of_this_life && sync.via == via) else {
+        let remote = self.hubs.get_mut(&hub).filter(|remote| remote.incarnation == part.incarnation);
+        let Some(sync) = remote.and_then(|remote| remote.sync.as_mut()).filter(|sync| sync.via == via) else {
+            // Expected: it was requested, and another neighbour was asked since, or the hub has ended.
             self.stats.snapshots_refused += 1;
             return;
         };

@@ -59,6 +59,7 @@ impl Relay {
 
     pub(super) fn takeover_answered(&mut self, peer: PeerId, ticket: u64, in_use: bool) {
         let shard = (ticket >> TICKET_BITS) as u16;
+        // Another hub can answer with any ticket. The shard checks its own part.
         if shard < self.config.shards {
             self.stats.takeovers[usize::from(in_use)] += 1;
             let ticket = ticket & ((1 << TICKET_BITS) - 1);

@@ -90,8 +90,9 @@ pub struct RelayStats {
     pub ways_avoided: u64,
     /// Implausible numbers: incarnations and sessions that begin too late, and signals too far ahead in their order.
     pub numbers_refused: u64,
-    /// Peers of a hub beyond [`MAX_PEERS_PER_HUB`](crate::limits::MAX_PEERS_PER_HUB), and networks of a peer beyond
-    /// [`MAX_MEMBERSHIPS`](crate::limits::MAX_MEMBERSHIPS): this hub does not know them.
+    /// Changes about peers of a hub beyond [`MAX_PEERS_PER_HUB`](crate::limits::MAX_PEERS_PER_HUB) and about networks
+    /// of a peer beyond [`MAX_MEMBERSHIPS`](crate::limits::MAX_MEMBERSHIPS), and heartbeats of hubs beyond
+    /// [`MAX_HUBS`](crate::limits::MAX_HUBS): this hub does not know them.
     pub presence_refused: u64,
     /// Times that this hub gave up its id.
     pub ids_given_up: u64,

@@ -73,6 +73,7 @@ impl Relay {
     /// Adds a peer's announcements to those that a link must still send, if the peer is an earlier one whose turn has
     /// not come.
     pub(super) fn owe_earlier(&mut self, link: LinkId, peer: &PeerId) {
+        // A peer that nobody holds has nothing to announce.
         if self.directory.holder(peer).is_some() && self.legacy.hasten(link, self.other_holder(peer), peer) {
             self.owe_all(link, peer);
         }
@@ -91,7 +92,9 @@ impl Relay {
         for _ in 0..self.config.tuning.slices.peers {
             let Some(position) = self.legacy.earlier(link) else { return };
             let Some((hub, peer)) = self.next_earlier(position) else { return self.legacy.end_earlier(link) };
-            let is_announced = self.legacy.read_earlier(link, hub, peer);
+            let Some(is_announced) = self.legacy.read_earlier(link, hub, peer) else {
+                return bug!(self.bugs, LegacyLink, "{link:?} reads {peer:?}");
+            };
             // A peer that another hub holds now is announced in that hub's turn, or was announced when it moved there.
             let holder = self.directory.holder(&peer).map(|claim| claim.hub);
             if is_announced && holder == Some(hub.unwrap_or(self.config.hub)) {
@@ -136,7 +139,10 @@ impl Relay {
         let data = announcement.discovered.data();
         let text: Box<str> = wire::legacy_discovered(data, network.as_str(), now.wall_ms).into();
         let bytes = text.len();
-        self.legacy.note_told(link, peer, network.as_str(), now.at);
+        if self.legacy.note_told(link, peer, network.as_str(), now.at).is_none() {
+            bug!(self.bugs, LegacyLink, "{link:?} announces {peer:?}");
+            return 0;
+        }
         self.outputs.push_back(RelayOutput::SendText { link, text });
         bytes
     }
@@ -155,8 +161,12 @@ impl Relay {
             // Its sender has left, and the Go hub would not learn of it before the signal.
             return Outcome::Failed(ErrorCode::Unreachable);
         }
-        let link = self.legacy.link_of(target);
-        let (Some(link), Ok(text)) = (link, std::str::from_utf8(ws::payload(frame))) else {
+        let Some(link) = self.legacy.link_of(target) else {
+            bug!(self.bugs, LegacyLink, "{target:?} is behind no link");
+            return Outcome::Failed(ErrorCode::PeerNotFound);
+        };
+        // Another hub may send any bytes.
+        let Ok(text) = std::str::from_utf8(ws::payload(frame)) else {
             return Outcome::Failed(ErrorCode::PeerNotFound);
         };
         if self.is_go_peer(from) && self.has_said(link, from, text, now) {

@@ -62,7 +62,7 @@ impl Outbound {
         if self.recent.len() >= Self::RECENT {
             let first = self.first_recent();
             self.aside.extend(self.recent.pop_front().flatten().map(|pending| (first, pending)));
-            self.forget_settled();
+            self.drop_answered();
         }
         self.counter += 1;
         self.open += 1;
@@ -70,13 +70,14 @@ impl Outbound {
         self.counter
     }
 
-    pub(super) fn settle(&mut self, counter: u64) -> Option<Pending> {
+    /// Removes and returns the signal of an outcome. `None` if it has expired, or was never sent.
+    pub(super) fn take(&mut self, counter: u64) -> Option<Pending> {
         let pending = match counter.checked_sub(self.first_recent()) {
             Some(place) => self.recent.get_mut(usize::try_from(place).ok()?)?.take(),
             None => self.aside.remove(&counter),
         }?;
         self.open -= 1;
-        self.forget_settled();
+        self.drop_answered();
         Some(pending)
     }
 
@@ -96,8 +97,10 @@ impl Outbound {
     /// Removes and returns at most `most` expired signals. The rest stays due.
     pub(super) fn expire(&mut self, most: usize, now: Duration) -> Vec<Pending> {
         let mut expired = Vec::new();
-        while expired.len() < most && self.due().is_some_and(|at| at <= now) {
-            let Some(oldest) = self.take_oldest() else { break };
+        while expired.len() < most
+            && self.due().is_some_and(|at| at <= now)
+            && let Some(oldest) = self.take_oldest()
+        {
             expired.push(oldest);
         }
         expired
@@ -110,7 +113,7 @@ impl Outbound {
     }
 
     pub(super) fn take_oldest(&mut self) -> Option<Pending> {
-        self.oldest().and_then(|oldest| self.settle(oldest))
+        self.oldest().and_then(|oldest| self.take(oldest))
     }
 
     fn oldest(&self) -> Option<u64> {
@@ -123,7 +126,7 @@ impl Outbound {
         self.counter + 1 - self.recent.len() as u64
     }
 
-    fn forget_settled(&mut self) {
+    fn drop_answered(&mut self) {
         while self.recent.front().is_some_and(Option::is_none) {
             self.recent.pop_front();
         }
@@ -160,7 +163,7 @@ mod tests {
         assert!(outbound.has_open(after, before) && !outbound.has_open(after + 1, before));
         assert!(!outbound.has_open(u64::MAX, before) && !outbound.has_open(after, Duration::ZERO));
         for counter in 1..=after / 2 {
-            outbound.settle(counter);
+            outbound.take(counter);
         }
         assert!(outbound.has_open(after, before) && !outbound.has_open(after + 1, before));
     }
@@ -186,12 +189,12 @@ mod tests {
         for n in 1..=count {
             issue(&mut outbound, n, n / 1000);
             if n > 20 && !slow(n - 20) {
-                assert_eq!(outbound.settle(n - 20).as_ref().map(ticket), Some(n - 20));
+                assert_eq!(outbound.take(n - 20).as_ref().map(ticket), Some(n - 20));
             }
             assert!(outbound.recent.len() <= Outbound::RECENT);
         }
         assert!(
-            outbound.settle(1).is_none() && outbound.settle(count + 1).is_none(),
+            outbound.take(1).is_none() && outbound.take(count + 1).is_none(),
             "once each, and none that was not sent"
         );
         let slow_ones: Vec<u64> = (1..=count - 20).filter(|&n| slow(n)).collect();
@@ -204,7 +207,7 @@ mod tests {
         assert_eq!(expired.iter().map(ticket).collect::<Vec<_>>(), {
             slow_ones.iter().copied().filter(|n| n / 1000 <= 5).collect::<Vec<_>>()
         });
-        assert_eq!(outbound.settle(slow_ones[slow_ones.len() - 1]).as_ref().map(ticket), slow_ones.last().copied());
+        assert_eq!(outbound.take(slow_ones[slow_ones.len() - 1]).as_ref().map(ticket), slow_ones.last().copied());
         let mut given_up = outbound.give_up();
         let left: Vec<_> = std::iter::from_fn(|| given_up.take_oldest()).collect();
         assert!(left.is_sorted_by_key(ticket) && outbound.len() == 0 && outbound.due().is_none(), "{}", left.len());

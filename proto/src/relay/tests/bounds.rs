@@ -31,6 +31,7 @@ fn heartbeats_of_more_hubs_than_a_hub_remembers_are_ignored() {
     let is_known = |net: &Net, n| net.hubs[&1].hubs.contains_key(&invented(n));
     assert_eq!(net.hubs[&1].hubs.len(), MAX_HUBS);
     assert!(is_known(&net, MAX_HUBS - 2) && !is_known(&net, MAX_HUBS - 1), "the first ones, besides hub 2");
+    assert_eq!(net.hubs[&1].stats.presence_refused, 11);
     net.pass(GONE);
     assert_eq!(net.hubs[&1].locate(&id(8)), Some(hub(2)), "a known hub lives on");
 }

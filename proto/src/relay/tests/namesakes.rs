@@ -6,7 +6,8 @@ use crate::limits::{GREATEST_TIME, GREATEST_TIME_FOLLOWED, MAX_ENDED_LIVES, RIVA
 /// Time in which one of two hubs with one id has taken a new id.
 const PARTED: Duration = Duration::from_secs(8);
 
-/// Hub 1 and hub 9 have the id of 1, and 9 is the later one. Each is linked with 3, which has a watcher, and maybe 3 with 4.
+/// Hub 1 and hub 9 have the id of 1, and 9 is the later one. Each is linked with 3, which has a watcher, and maybe 3
+/// with 4.
 fn namesakes(later_by: i64) -> Net {
     let mut net = Net::new(0);
     net.start(1);
