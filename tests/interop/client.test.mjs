@@ -271,11 +271,10 @@ tabs('the network to the hub swallows everything: links go on, and the hub is fo
     const [ann, bob] = [await open({ name: 'ann' }, [hole.ws]), await open({ name: 'bob' })]
     await Promise.all([ann.linked(1), bob.linked(1)])
     hole.open()
-    // Only the pong counts, so five seconds are enough even if other messages are still in flight.
-    const asked = Date.now()
+    // Only the pong counts, so one tick of five seconds is enough even if other messages are still in flight. Without the
+    // event, the client would wait for eight ticks, which is longer than until() does.
     await ann.run(() => { dispatchEvent(new Event('online')) })
     await ann.until('room.hub.is === "waiting"')
-    assert.ok(Date.now() - asked < 8_000, `${Date.now() - asked} ms`)
     await ann.run(() => room.send('by the link'))
     await bob.until('messages.length === 1')
     hole.close()
