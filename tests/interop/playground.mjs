@@ -14,7 +14,10 @@ export async function playground (browser, hub) {
       const [ann, bob] = [await open(context, hub, `room-${colorScheme}-${width}`), await open(context, hub, `room-${colorScheme}-${width}`)]
       await chat(ann.page, bob.page)
       await ann.page.click('#share summary')
-      await ann.page.locator('#findings .busy').waitFor({ state: 'detached' })
+      await ann.page.locator('#qr svg').waitFor()
+      // The self-test has reached the hub, and has found addresses for links.
+      for (const finding of ['The hub answers', 'Peers in the same network connect']) await ann.page.locator('#findings .ok', { hasText: finding }).waitFor()
+      assert.ok(await ann.page.evaluate(still), 'nothing moves')
       await ann.page.addScriptTag({ path: AXE })
       const { violations } = await ann.page.evaluate(() => globalThis.axe.run())
       assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`), [])
@@ -24,6 +27,10 @@ export async function playground (browser, hub) {
     }
   }
 }
+
+/** Whether no element of the page moves, as a user with reduced motion expects. */
+const still = () => [...document.querySelectorAll('*')].map(element => getComputedStyle(element))
+  .every(({ animationName, transitionProperty, transitionDuration }) => animationName === 'none' && (transitionProperty === 'none' || /^0s(, 0s)*$/.test(transitionDuration)))
 
 /** Uses only the keyboard, keeps the page's policy, and allows no request to any other host. */
 export async function byKeyboard (browser, hub) {
