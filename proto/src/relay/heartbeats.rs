@@ -13,7 +13,7 @@ use crate::limits::{
 use crate::route::Via;
 use crate::time::Now;
 
-use super::remote::{Remote, State};
+use super::remote::{Liveness, Remote};
 use super::{Destination, MeshEvent, Relay};
 
 /// Number of heartbeats by which the bridge may be behind the links.
@@ -120,34 +120,34 @@ impl Relay {
                 if self.is_contested(beat, now) {
                     return self.contest(via, beat, now);
                 }
-                let lost = self.evict(beat.hub, State::Live, now);
+                let lost = self.evict(beat.hub, Liveness::Live, now);
                 self.stats.ghosts_evicted += lost as u64;
                 self.begin_life(beat);
                 true
             }
-            Some((_, number, state)) if beat.number <= number || state == State::Ended => {
+            Some((_, number, state)) if beat.number <= number || state == Liveness::Ended => {
                 self.stats.duplicates += 1;
                 let Some(remote) = self.hubs.get_mut(&beat.hub) else {
                     return bug!(self.bugs, HubMissing, "late heartbeat of {:?}", beat.hub);
                 };
-                remote.ways.note(via, beat.number, false);
+                remote.paths.note(via, beat.number, false);
                 // If a heartbeat of the hub itself has a lower number than is known here, another hub has sent a wrong
                 // number.
                 let from = match via {
                     Via::Link(link) => self.links.hub_of(link),
                     Via::Bridge(hub) => Some(hub),
                 };
-                if from == Some(beat.hub) && state != State::Ended && number > beat.number + LATE_BEATS {
+                if from == Some(beat.hub) && state != Liveness::Ended && number > beat.number + LATE_BEATS {
                     self.recall(via, beat.hub);
                 }
                 return;
             }
-            Some((.., state)) => state == State::Lost,
+            Some((.., state)) => state == Liveness::Lost,
         };
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "heartbeat of {:?}", beat.hub);
         };
-        remote.state = State::Live;
+        remote.state = Liveness::Live;
         if remote.beat.neighbours != beat.neighbours || found {
             self.reach = None;
         }
@@ -157,7 +157,7 @@ impl Relay {
         if via == Via::Bridge(beat.hub) {
             remote.bridged_until = lease_ends;
         }
-        remote.ways.note(via, beat.number, true);
+        remote.paths.note(via, beat.number, true);
         self.compare(beat, found, now);
         self.pass_on(via, beat, now);
         if found {
@@ -246,9 +246,9 @@ impl Relay {
     }
 
     /// Whether an incarnation that a later one had replaced is alive, while the later one has ended.
-    fn goes_on(&self, beat: &Heartbeat, state: State) -> bool {
+    fn goes_on(&self, beat: &Heartbeat, state: Liveness) -> bool {
         let is_fresh = Duration::from_millis(u64::from(beat.age_ms)) < LINK_SILENCE;
-        state == State::Ended && beat.process != 0 && is_fresh && self.is_other_process(beat)
+        state == Liveness::Ended && beat.process != 0 && is_fresh && self.is_other_process(beat)
     }
 
     /// Whether a heartbeat is of another process than the known one with this id.

@@ -26,7 +26,7 @@ impl Relay {
         // Expected: links of a former id are no longer in the table, and end as the others do.
         let Some(closed) = self.links.close(link) else { return };
         for remote in self.hubs.values_mut() {
-            remote.ways.forget(|via| via == Via::Link(link));
+            remote.paths.forget(|via| via == Via::Link(link));
         }
         self.cancel_snapshots(|via| via == Via::Link(link), now);
         if closed.was_used {
@@ -107,7 +107,7 @@ impl Relay {
         self.bridge.fail();
         self.reach = None;
         for remote in self.hubs.values_mut() {
-            remote.ways.forget(|via| matches!(via, Via::Bridge(_)));
+            remote.paths.forget(|via| matches!(via, Via::Bridge(_)));
             remote.bridged_until = Duration::ZERO;
         }
         // Snapshots in progress have a deadline of their own.

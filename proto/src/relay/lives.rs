@@ -10,7 +10,7 @@ use crate::limits::{HEARTBEAT, HUB_MEMORY};
 use crate::route::Via;
 use crate::time::Now;
 
-use super::remote::{Remote, State, Ways};
+use super::remote::{Liveness, Paths, Remote};
 use super::signals::Inbound;
 use super::{Destination, MeshEvent, Relay};
 
@@ -44,7 +44,7 @@ impl Relay {
             return bug!(self.bugs, HubMissing, "{:?} begins a life", beat.hub);
         };
         remote.incarnation = beat.incarnation;
-        remote.ways = Ways::default();
+        remote.paths = Paths::default();
         remote.failed_ask = None;
         (remote.vain_repairs, remote.repaired_by) = (0, None);
         remote.contest = None;
@@ -57,11 +57,11 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&hub) else { return };
         remote.note_ended(incarnation);
         let known = self.hubs.get(&hub).filter(|remote| remote.incarnation == incarnation);
-        if known.is_none_or(|remote| remote.state == State::Ended) {
+        if known.is_none_or(|remote| remote.state == Liveness::Ended) {
             // Expected: another incarnation has followed, or the farewell came over another link before.
             return;
         }
-        let lost = self.evict(hub, State::Ended, now);
+        let lost = self.evict(hub, Liveness::Ended, now);
         self.reach = None;
         self.event(MeshEvent::HubLeft(hub, lost));
         self.pass_to_neighbours(via, hub, &Envelope::Farewell(hub, incarnation), now);
@@ -83,7 +83,7 @@ impl Relay {
             return bug!(self.bugs, HubMissing, "{hub:?} is due");
         };
         if remote.is_live() && remote.lease_ends <= now.at && self.judge_from <= now.at {
-            let lost = self.evict(hub, State::Lost, now);
+            let lost = self.evict(hub, Liveness::Lost, now);
             self.reach = None;
             self.stats.hubs_lost += 1;
             self.stats.ghosts_evicted += lost as u64;

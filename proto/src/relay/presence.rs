@@ -16,7 +16,7 @@ use crate::router::Announcement;
 use crate::time::Now;
 
 use super::directory::LeaveCause;
-use super::remote::State;
+use super::remote::Liveness;
 use super::{Destination, Relay};
 
 impl Relay {
@@ -155,7 +155,7 @@ impl Relay {
 
     /// Removes a hub with all its peers. Its replica is empty at once, and the shards are notified in slices. Returns
     /// how many peers it had.
-    pub(super) fn evict(&mut self, hub: HubId, state: State, now: Now) -> usize {
+    pub(super) fn evict(&mut self, hub: HubId, state: Liveness, now: Now) -> usize {
         let Some(remote) = self.hubs.get_mut(&hub) else {
             bug!(self.bugs, HubMissing, "{hub:?} is evicted");
             return 0;

@@ -68,8 +68,8 @@ impl Relay {
         let Some(remote) = self.hubs.get(hub) else { return spare };
         let bridged = Some(Via::Bridge(*hub)).filter(|_| self.bridge.is_up() && remote.is_bridged(now.at));
         // Only a hub on the bridge knows who else is there; others follow the heartbeats.
-        let ways = [bridged, reach.steps.get(hub).copied(), remote.ways.best()];
-        let ways = || ways.into_iter().flatten().chain(remote.ways.newest_first());
+        let ways = [bridged, reach.steps.get(hub).copied(), remote.paths.best()];
+        let ways = || ways.into_iter().flatten().chain(remote.paths.newest_first());
         let works = |via: &Via| !self.is_spare(*via) && Some(*via) != avoided;
         ways().find(works).or(spare).or_else(|| ways().next())
     }

@@ -22,7 +22,7 @@ pub(super) struct Remote {
     /// The number that shards use for it, in [`Sender::Hub`](crate::Sender::Hub).
     pub(super) number: u32,
     pub(super) incarnation: HubIncarnation,
-    pub(super) state: State,
+    pub(super) state: Liveness,
     /// Its last heartbeat.
     pub(super) beat: Arc<Heartbeat>,
     /// When `beat` arrived.
@@ -62,7 +62,7 @@ pub(super) struct Remote {
     pub(super) snapshot_waiters: Vec<Via>,
     /// The neighbour whose snapshot failed last.
     pub(super) failed_ask: Option<Via>,
-    pub(super) ways: Ways,
+    pub(super) paths: Paths,
     /// The way that signals to it take, and the counter of the last signal on another way.
     pub(super) sent_by: Option<(Via, u64)>,
     /// The last counter that was assigned before its latest outcome arrived.
@@ -80,8 +80,9 @@ pub(super) struct Remote {
     pub(super) outcomes_due: Option<Duration>,
 }
 
+/// Whether another hub's present incarnation is alive, as far as this hub knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
+pub(super) enum Liveness {
     /// Its lease is valid.
     Live,
     /// Its lease has expired. A newer heartbeat of the same incarnation brings it back.
@@ -185,7 +186,7 @@ impl Remote {
         Self {
             number,
             incarnation: beat.incarnation,
-            state: State::Live,
+            state: Liveness::Live,
             beat,
             beat_at: now,
             link_lost_at: None,
@@ -205,7 +206,7 @@ impl Remote {
             sync: None,
             snapshot_waiters: Vec::new(),
             failed_ask: None,
-            ways: Ways::default(),
+            paths: Paths::default(),
             sent_by: None,
             answered: 0,
             avoided: None,
@@ -238,7 +239,7 @@ impl Remote {
     }
 
     pub(super) fn is_live(&self) -> bool {
-        self.state == State::Live
+        self.state == Liveness::Live
     }
 
     /// Age of the last heartbeat, as far as is known.
@@ -312,14 +313,14 @@ impl Remote {
 
 /// The neighbours through which a hub's heartbeats arrive.
 #[derive(Debug, Default)]
-pub(super) struct Ways {
+pub(super) struct Paths {
     /// The last heartbeat on each way, newest last.
     heard: Vec<(Via, u64)>,
     best: Option<Via>,
     worse: u8,
 }
 
-impl Ways {
+impl Paths {
     /// Number of heartbeats by which a way may be behind and still be used.
     const SLACK: u64 = 2 * LEASE.as_secs() / HEARTBEAT.as_secs();
 

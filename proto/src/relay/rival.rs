@@ -19,7 +19,7 @@ use crate::route::Via;
 use crate::router::ToShard;
 use crate::time::Now;
 
-use super::remote::Ways;
+use super::remote::Paths;
 use super::{Destination, MeshEvent, Relay, RelayOutput};
 
 /// Maximum by which an incarnation is later than the one it follows, in milliseconds: about a minute.
@@ -201,7 +201,7 @@ impl Relay {
         self.links.clear();
         self.reach = None;
         for remote in self.hubs.values_mut() {
-            remote.ways = Ways::default();
+            remote.paths = Paths::default();
         }
         self.cancel_snapshots(|_| true, now);
         if self.bridge.is_up() {

@@ -28,7 +28,7 @@ impl Relay {
         let found = self.links.find_silent(now.at);
         for (link, hub) in found {
             for remote in self.hubs.values_mut() {
-                remote.ways.forget(|via| via == Via::Link(link));
+                remote.paths.forget(|via| via == Via::Link(link));
             }
             self.cancel_snapshots(|via| via == Via::Link(link), now);
             self.stats.link_silences += 1;

@@ -27,9 +27,9 @@ impl Relay {
             return;
         }
         let failed = remote.failed_ask.take();
-        let usual = direct.or(remote.ways.best()).or(route);
+        let usual = direct.or(remote.paths.best()).or(route);
         let via = match failed {
-            Some(failed) if usual == Some(failed) => remote.ways.other_than(failed).or(usual),
+            Some(failed) if usual == Some(failed) => remote.paths.other_than(failed).or(usual),
             _ => usual,
         };
         let Some(via) = via else {

@@ -34,7 +34,7 @@ struct Net {
     changes: usize,
     signals: usize,
     loses: fn(&Envelope) -> bool,
-    /// Ways without room.
+    /// Paths without room.
     full: Vec<(u8, Way)>,
     /// Links that silently carry nothing from the first hub to the second.
     swallows: Vec<(u8, u8)>,

@@ -14,7 +14,7 @@ use super::Relay;
 use super::reach::Reach;
 use super::remote::Remote;
 
-/// State of another hub, for the pages.
+/// Liveness of another hub, for the pages.
 #[derive(Clone, Debug)]
 pub struct HubView {
     /// The hub.

@@ -7,7 +7,7 @@ use crate::limits::{
     EXTRA_BEAT_PAUSE, GAP_PATIENCE, HOLD, HUB_MEMORY, MAX_ANNOUNCE_DATA_BYTES, MAX_CHANGES_AHEAD, MAX_HOPS, MAX_HUBS,
     MAX_OUTCOMES, MAX_SIGNALS_HELD, OUTCOME_DELAY, ROUTE_PATIENCE, SNAPSHOT_BYTES,
 };
-use crate::relay::remote::Ways;
+use crate::relay::remote::Paths;
 
 /// The id of a hub that does not exist.
 fn invented(n: usize) -> HubId {
@@ -198,26 +198,26 @@ fn a_link_that_becomes_full_and_free_all_the_time_causes_few_heartbeats() {
 #[test]
 fn signals_take_another_way_when_it_has_been_faster_for_some_heartbeats() {
     let (slow, fast) = (Via::Link(LinkId(1)), Via::Link(LinkId(2)));
-    let mut ways = Ways::default();
-    ways.note(slow, 1, true);
-    assert_eq!(ways.best(), Some(slow));
+    let mut paths = Paths::default();
+    paths.note(slow, 1, true);
+    assert_eq!(paths.best(), Some(slow));
     let mut number = 1;
-    let mut beat = |ways: &mut Ways, first, second| {
+    let mut beat = |paths: &mut Paths, first, second| {
         number += 1;
-        ways.note(first, number, true);
-        ways.note(second, number, false);
+        paths.note(first, number, true);
+        paths.note(second, number, false);
     };
     for _ in 1..ROUTE_PATIENCE {
-        beat(&mut ways, fast, slow);
-        assert_eq!(ways.best(), Some(slow));
+        beat(&mut paths, fast, slow);
+        assert_eq!(paths.best(), Some(slow));
     }
-    beat(&mut ways, slow, fast);
+    beat(&mut paths, slow, fast);
     for _ in 1..ROUTE_PATIENCE {
-        beat(&mut ways, fast, slow);
-        assert_eq!(ways.best(), Some(slow), "in a row");
+        beat(&mut paths, fast, slow);
+        assert_eq!(paths.best(), Some(slow), "in a row");
     }
-    beat(&mut ways, fast, slow);
-    assert_eq!(ways.best(), Some(fast));
+    beat(&mut paths, fast, slow);
+    assert_eq!(paths.best(), Some(fast));
 }
 
 #[test]
