@@ -479,7 +479,7 @@ fn size(number: u64) -> usize {
 ///
 /// # Errors
 ///
-/// The same errors as the hub's.
+/// The errors are those of the hub.
 pub fn place(
     flags: &ListenFlags,
     env: &dyn Fn(&str) -> Option<OsString>,

@@ -170,7 +170,7 @@ impl Hub {
         if tokio::time::timeout(CLOSE_LINGER, ended).await.is_err() {
             warn!("shard_end_timed_out");
         }
-        // One that is stuck is not waited for: it ends with the process.
+        // A stuck thread is not waited for: it ends with the process.
         let mut failed = None;
         for (shard, thread) in (0..).zip(threads).filter(|(_, thread)| thread.is_finished()) {
             if thread.join().is_err() {

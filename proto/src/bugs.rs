@@ -134,7 +134,7 @@ impl Bugs {
         }
     }
 
-    /// Number of finds of each site.
+    /// Number of impossible states found at each site.
     pub fn counts(&self) -> &BugCounts {
         &self.counts
     }

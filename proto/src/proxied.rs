@@ -157,8 +157,8 @@ pub fn forwarded_for(value: &[u8]) -> impl Iterator<Item = Option<SocketAddr>> {
 /// The clients in a value of `Forwarded` (RFC 7239), the last one first. `None` for entries without an address: the
 /// client is unknown or obfuscated, or there is no `for`.
 ///
-/// `None` as a whole if the value breaks the grammar, so that a quotation mark that a client leaves open cannot hide
-/// what the proxy appends.
+/// `None` as a whole if the value breaks the grammar. So a quotation mark that a client leaves open cannot hide the
+/// entries of the proxy.
 pub fn forwarded(value: &[u8]) -> Option<impl Iterator<Item = Option<SocketAddr>>> {
     let mut clients = Vec::new();
     for element in split(value, b',')? {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 /// The turns of one thread by length, and the start of the current turn.
 ///
-/// A turn is one piece of work before anything else that is ready has its turn: a batch of letters, the bytes of one
-/// read, a chunk of writes, a slice of long work. Its length is the time until the next turn begins, less the time for
-/// which the thread waited, so no additional reading of the clock is needed.
+/// A turn is the work that a thread does before other ready tasks run: a batch of letters, the bytes of one read, a
+/// chunk of writes, or a slice of long work. Its length is the time until the next turn begins, less the time for which
+/// the thread waited, so no additional reading of the clock is needed.
 #[derive(Clone, Debug, Default)]
 pub struct TurnLengths {
     /// Start of the current turn.

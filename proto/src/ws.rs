@@ -351,7 +351,7 @@ impl<'a> CloseFrame<'a> {
             [_] => Err(Violation::Protocol("close frame with half a code")),
             [high, low, reason @ ..] => match u16::from_be_bytes([*high, *low]) {
                 code @ (1000..=1003 | 1007..=1014 | 3000..=4999) => Ok(Some(Self { code, reason: utf8(reason)? })),
-                _ => Err(Violation::Protocol("close code is not for the wire")),
+                _ => Err(Violation::Protocol("close code must not be sent")),
             },
         }
     }

@@ -235,8 +235,8 @@ fn pages() -> Vec<(String, String)> {
     pages.map(|path| (path.display().to_string(), std::fs::read_to_string(&path).unwrap())).collect()
 }
 
-/// The commands of this program in a page: in code spans and in shell blocks, without variables before them and
-/// without what follows them.
+/// The commands of this program in the code spans and shell blocks of a page, without preceding variables and without
+/// the rest of the line.
 fn commands(page: &str) -> Vec<Vec<String>> {
     let spans = page.split("\n```").step_by(2).flat_map(|prose| {
         let prose = prose.replace('\n', " ");

@@ -58,7 +58,7 @@ impl Args {
     ///
     /// # Errors
     ///
-    /// The same errors as the hub's.
+    /// The errors are those of the hub.
     pub fn question(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Question, Vec<SettingError>> {
         if let Some(page) = self.url {
             return Ok(Question { page, is_own: false, full_is_well: false });

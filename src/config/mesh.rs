@@ -383,7 +383,7 @@ fn legacy(text: &str) -> Result<Legacy, String> {
 
 /// Nodes of a cluster are separated by commas. The bridge validates their URLs.
 fn redis_url(text: &str) -> Result<RedisUrl, String> {
-    // Validated by the bridge, which does not use the id for that.
+    // The bridge validates the URL, and does not use the id for that.
     let hub = HubId(PeerId::from_bytes([0; 20]));
     let bridge = BridgeConfig {
         url: text.to_owned(),

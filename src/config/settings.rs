@@ -148,10 +148,9 @@ pub(crate) static TRUSTED_PROXIES: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: LISTENING,
-    help: "Addresses of proxies in front of the hub, such as 10.0.0.0/8, separated by commas; X-Forwarded-For, \
-           Forwarded and the PROXY protocol are read from them, and from nobody else, so that logs and limits have the \
-           client's address. Until this is set, addresses of private networks that send such headers have no limits \
-           per address",
+    help: "Addresses of proxies in front of the hub, such as 10.0.0.0/8, separated by commas; the hub reads \
+           X-Forwarded-For, Forwarded and the PROXY protocol from them only, so that logs and limits have the client's \
+           address. Until this is set, addresses of private networks that send such headers have no limits per address",
 };
 
 pub(crate) static PROXY_PROTOCOL: Setting = Setting {

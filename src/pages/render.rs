@@ -28,7 +28,7 @@ pub(super) enum PageKind {
     Metrics,
     /// The Go hub's form of /metrics without the names of networks.
     MetricsJson,
-    /// The same with their names.
+    /// The Go hub's form of /metrics with the names of networks.
     MetricsJsonNames,
     Stats,
 }

@@ -109,7 +109,7 @@ catalog! {
     HTTP_REQUESTS "peerpigeon_http_requests_total" Counter []
         "HTTP requests that were not for a WebSocket."
     PAGES_REFUSED "peerpigeon_pages_refused_total" Counter []
-        "Requests for pages refused with 429: more than 100 per second at one shard, beyond 2 per second per address."
+        "Requests for pages refused with 429: each shard answers 2 per second per address, and 100 more."
     PAGE_RENDERS "peerpigeon_page_renders_total" Counter ["page"]
         "Renderings of a page. Simultaneous requests share one; the average is at most 4 per second."
     SEND_BUDGET "peerpigeon_send_budget_bytes" Gauge []

@@ -516,7 +516,7 @@ hubTest('errors: a peer cannot join more networks than the maximum', {}, async h
   a.announce('n33')
   assert.equal((await a.next('error')).message.data.code, 'too-many-networks')
   a.announce('n1')
-  assert.deepEqual(await a.fence(), [], 'those it has it may announce again')
+  assert.deepEqual(await a.fence(), [], 'it may announce again in its networks')
 })
 
 hubTest('receipts: a signal with an id has one outcome and no error', {}, async hub => {
@@ -640,7 +640,7 @@ hubTest('takeover: a session that does not answer is replaced after two seconds'
 hubTest('takeover: of two connections that wait for one id, one is closed with 4009', {}, async hub => {
   const old = await Client.connect(hub, { options: { autoPong: false } })
   const waiting = [await Client.open(hub, { id: old.id }), await Client.open(hub, { id: old.id })]
-  const refused = await within(5_000, 'the refusal of one', Promise.race(waiting.map(async client => {
+  const refused = await within(5_000, 'one of them is refused', Promise.race(waiting.map(async client => {
     await client.closed
     return client
   })))

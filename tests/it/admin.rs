@@ -104,7 +104,7 @@ fn health_command_reports_the_state_of_the_hub() {
     hub.signal("-TERM");
     hub.logged("server_draining");
     let (code, said) = health(&at);
-    assert_eq!(code, Some(1), "the hub must not listen any more: {said}");
+    assert_eq!(code, Some(1), "the hub must have stopped listening: {said}");
     hub.signal("-TERM");
     hub.wait();
     assert_eq!(health(&at).0, Some(1));

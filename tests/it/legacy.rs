@@ -316,7 +316,7 @@ fn a_hub_and_a_go_hub_that_it_dials_exchange_peers() {
     assert_eq!(page(&hub, "/stats")["hubPeerId"], own.as_str());
     go.hears_of(1, "n", None);
     let mut b = conversation(&hub, &mut go, &mut a);
-    eventually("the page shows it", || {
+    eventually("the page shows the peer", || {
         let shown = page(&hub, "/hubs")["hubs"].clone();
         (&shown[0]["legacy"], &shown[0]["peers"]) == (&true.into(), &1.into())
     });

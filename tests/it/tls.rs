@@ -248,7 +248,9 @@ fn a_session_moves_to_its_shard_in_the_middle_of_a_record() {
                 answer.extend_from_slice(&more[..read]);
             }
         }
-        eventually("they were handed over", || metric(hub.address, &config, "peerpigeon_handshakes_total") == 24.0);
+        eventually("the sessions were handed over", || {
+            metric(hub.address, &config, "peerpigeon_handshakes_total") == 24.0
+        });
     }
 }
 
@@ -302,7 +304,7 @@ fn a_panic_in_tls_ends_only_its_session() {
         stream.read_to_end(&mut Vec::new()).unwrap_err();
     }
     let closes = "peerpigeon_closes_total{reason=\"internal\"}";
-    eventually("all three are counted", || metric(hub.address, &config, closes) == 3.0);
+    eventually("all three connections are counted", || metric(hub.address, &config, closes) == 3.0);
     hub.signal("-TERM");
     assert_eq!(hub.wait().code(), Some(0));
 }

@@ -1,4 +1,4 @@
-//! Random actions of clients, and of the I/O.
+//! Random actions of clients and of the I/O code.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -41,8 +41,8 @@ impl World {
         self.input(shard, Input::Opened { session: sid.session, peer, seat, resume }, Cause::default());
     }
 
-    /// The resume secret that a client sends: mostly none or the last one of its id, sometimes an earlier one or
-    /// another id's.
+    /// The resume secret that a client sends. Mostly it is none or the last one of its id, sometimes an earlier one or
+    /// one of another id.
     fn resume(&mut self, peer: &PeerId) -> Option<Lineage> {
         if self.rng.one_in(2) {
             return None;
@@ -122,7 +122,7 @@ impl World {
         let sender = self.socket(sid).expect("only connected clients send").peer;
         let mut target = *self.rng.pick(&self.plan.peers);
         let (mut net, mut network) = self.network();
-        // Mostly a discovered peer: other signals seldom arrive.
+        // The target is mostly a discovered peer, because other signals seldom arrive.
         let acquaintances = self.oracle.acquaintances(sid);
         if !acquaintances.is_empty() && !self.rng.one_in(4) {
             (net, target) = *self.rng.pick(&acquaintances);
@@ -225,7 +225,7 @@ impl World {
         self.input(sid.shard, Input::Retire { session }, Cause::default());
     }
 
-    /// Inputs that no correct I/O gives, and that must not harm a router.
+    /// Inputs that correct I/O code never gives. They must not harm a router.
     pub(crate) fn oddity(&mut self) {
         let shard = self.rng.below(self.shards.len()) as u16;
         let session = SessionId { slot: self.rng.below(6) as u32, generation: self.rng.below(50) as u32 };

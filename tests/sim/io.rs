@@ -1,5 +1,4 @@
-//! The world of the routers under `proto`'s contract: sockets, mailboxes and timers, with every order the contract
-//! allows.
+//! The environment of the routers: sockets, mailboxes and timers, in every order that `proto`'s contract allows.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -59,9 +58,9 @@ pub(crate) struct Socket {
 pub(crate) enum Phase {
     Pending,
     Open,
-    /// Draining, and still read.
+    /// The session drains, and its messages are still read.
     Retiring,
-    /// Ended; its queue may still be written.
+    /// The session has ended, and its queue may still be written.
     Closing(CloseReason),
 }
 
@@ -223,7 +222,7 @@ impl World {
                 Output::Acted(_) | Output::Event(PeerEvent::TakeoverAsked { .. }) => {}
                 Output::Bug(note) => self.oracle.complain(format!("{note:?}")),
                 Output::Unfinished => {
-                    // The next slice follows at once: all due outputs must exist when no work is left.
+                    // The next slice follows at once, because all due outputs must exist when no work is left.
                     self.shards[usize::from(shard)].followups.push_front(Followup::Continue);
                 }
             }
@@ -347,7 +346,7 @@ impl World {
             Frame::Arena(range) => parse(&router.arena()[range.clone()]),
             Frame::Owned(bytes) => parse(bytes),
             Frame::Template(template) => {
-                // Parsed once per template; whether it is patched correctly for each recipient is checked at random.
+                // Each template is parsed once. The patches for its recipients are checked at random.
                 let key = Arc::as_ptr(template) as usize;
                 self.templates_sent += 1;
                 if let Some((_, heard)) = self.templates.get(&key)

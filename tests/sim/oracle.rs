@@ -151,7 +151,7 @@ impl Oracle {
             self.resumes[outcome as usize] += 1;
         }
         let at_once = outcome == Some(ResumeOutcome::Resumed);
-        // Older roots first, then later sessions; nothing is last.
+        // The order of secrets: older roots first, then later sessions; no secret is last.
         let rank = |resume: Option<Lineage>| resume.map(|l| (std::cmp::Reverse(l.root), l.session));
         let first = self.waiting.get(&peer).is_none_or(|waiting| rank(resume) > rank(waiting.resume));
         self.due.opened = Some(Opened { sid, peer, seat, resume, at_once, first });
@@ -160,7 +160,7 @@ impl Oracle {
     /// The rule of docs/protocol.md, "Resuming".
     fn worth(&self, resume: Lineage, holder: &Client) -> ResumeOutcome {
         let Some(lineage) = holder.lineage else { return ResumeOutcome::Malformed };
-        // Whole seconds: the hub remembers no more of a session's beginning.
+        // The age is in whole seconds, because the hub stores a session's beginning in whole seconds.
         let age = self.now - Duration::from_secs(holder.began.as_secs());
         if resume.root > lineage.root {
             ResumeOutcome::Younger

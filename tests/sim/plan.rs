@@ -77,7 +77,7 @@ pub(crate) struct Plan {
     pub(crate) low_water: usize,
     pub(crate) seats: usize,
     pub(crate) steps: usize,
-    /// Maximum number of messages of a session, if there is a rate that it must not exceed by accident.
+    /// Maximum number of messages of a session. It keeps random sessions below MESSAGE_RATE.
     pub(crate) sayings_per_session: usize,
     deeds: Vec<usize>,
     sayings: Vec<usize>,
@@ -87,7 +87,7 @@ const NETWORKS: [&str; 5] = ["global", "n", "N", "a network with \"quotes\" \\ a
 
 impl Plan {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        // A crowd exceeds one chunk of the real size.
+        // A crowd is larger than one chunk of a roster.
         let crowd = rng.one_in(100);
         let peers = match rng.below(8) {
             _ if crowd => rng.between(140, 280),
@@ -122,7 +122,7 @@ impl Plan {
             },
         };
         let mut deeds: Vec<usize> = Deed::ALL.iter().map(|deed| deed.weight() * rng.pick(&[1, 1, 2, 5])).collect();
-        // A run without some rare steps leaves room for the others.
+        // Some runs omit rare steps, so that other steps occur more often.
         for rare in [Deed::Lose, Deed::Hang, Deed::WaitLong, Deed::Drain, Deed::Oddity, Deed::Room] {
             if rng.one_in(3) {
                 deeds[rare as usize] = 0;

@@ -50,7 +50,7 @@ pub(crate) struct Saboteur {
     held: Vec<(u16, u16, ToShard)>,
 }
 
-/// The bug occurs once in this number of opportunities.
+/// The bug occurs at one of this many opportunities.
 const ODDS: usize = 20;
 
 impl Saboteur {

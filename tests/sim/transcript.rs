@@ -1,4 +1,4 @@
-//! Conversations as data: what each client sends, and what it receives.
+//! Conversations as data: the messages that each client sends and receives.
 //!
 //! A file holds scenes; `# title` begins one, with a new hub. Each scene runs with one shard and with eight, under
 //! several hash keys, so that its peers meet on one shard and on different ones. Everything that a peer receives must

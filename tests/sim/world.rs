@@ -266,7 +266,10 @@ impl World {
             }
             let live = self.oracle.live_on(index as u16);
             if stats.peers != live as u64 || stats.members != self.oracle.members() as u64 {
-                wrong.push(format!("gauges: {} peers for {live}, {} members", stats.peers, stats.members));
+                wrong.push(format!(
+                    "the gauges show {} peers instead of {live}, and {} members",
+                    stats.peers, stats.members
+                ));
             }
             if stats.networks != self.oracle.inhabited().len() as u64 {
                 wrong.push(format!("gauges: {} networks", stats.networks));

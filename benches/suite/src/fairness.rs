@@ -228,7 +228,7 @@ impl Flood {
     }
 }
 
-/// Requests for a WebSocket, each on a connection of its own.
+/// Requests for a WebSocket, each on a separate connection.
 fn connect_again_and_again(
     flood: Flood,
     port: u16,

@@ -109,7 +109,7 @@ pub(crate) enum Heard {
     Left,
 }
 
-/// Classifies a message, and reads no more of it than necessary.
+/// Classifies a message, and reads only the necessary part of it.
 pub(crate) fn heard(text: &[u8]) -> Heard {
     // The hub's messages begin with their type. A server that sorts its keys writes the type last.
     let kind = text.strip_prefix(br#"{"type":""#).or_else(|| {

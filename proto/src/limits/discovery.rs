@@ -19,8 +19,8 @@ pub const RANDOM_PICKS: usize = 4;
 /// 30 KB.
 pub const MAX_ACQUAINTANCES: usize = 1024;
 
-/// Maximum number of members remembered as having declined a peer. A further one is not remembered, and nobody is
-/// picked in its place. So a join among members that are all crowded costs at most 2 x 64 more events.
+/// Maximum number of members remembered as having declined a peer. A further one is not remembered, and no other member
+/// is picked in its place. So a join among members that are all crowded costs at most 2 x 64 more events.
 pub const MAX_DECLINED: usize = 64;
 
 /// Number of members that are tried in turn if random picks find too few unknown ones. In a smaller network a new
@@ -33,8 +33,8 @@ pub const MAX_MEETING: usize = 256;
 /// Time in which another hub must confirm a meeting, before it is sent again.
 pub const MEETING_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Interval at which each peer's complete acquaintances at other hubs are sent to those hubs. It repairs what one side
-/// forgot in a partition. 10,000 peers with three other hubs cause 500 envelopes per second of 400 B.
+/// Interval at which each peer's complete acquaintances at other hubs are sent to those hubs. It restores acquaintances
+/// that one side forgot in a partition. 10,000 peers with three other hubs cause 500 envelopes per second of 400 B.
 pub const MEETING_AGAIN: Duration = Duration::from_secs(60);
 
 /// Interval between two parts of that sweep.

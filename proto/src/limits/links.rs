@@ -28,15 +28,17 @@ pub const LINK_MESSAGE_BYTES: usize = LARGEST_MAX_MESSAGE_BYTES + LINK_FRAME_BYT
 
 /// Number of bytes queued for one link (or for the bridge) at which the relay sends only heartbeats and outcomes.
 ///
-/// 400 parts of a snapshot of 20 KB, or 10,000 signals of 800 B: about a tenth of a second of a link at full speed.
+/// This is 400 parts of a snapshot of 20 KB, or 10,000 signals of 800 B. A link at full speed sends them in about a
+/// tenth of a second.
 pub const LINK_QUEUE_HIGH: usize = 8 * 1024 * 1024;
 
 /// Number of bytes queued for one link below which the relay sends everything again: what a socket accepts in a few
 /// writes.
 pub const LINK_QUEUE_LOW: usize = 1024 * 1024;
 
-/// Number of bytes queued for one link at which it is closed. Beyond [`LINK_QUEUE_HIGH`] come the message that exceeded
-/// it, heartbeats and short answers: 24 MiB of those are 200,000, and the other side has stopped reading long before.
+/// Number of bytes queued for one link at which it is closed. Beyond [`LINK_QUEUE_HIGH`], a queue gets only the message
+/// that exceeded it, heartbeats and short answers. 24 MiB hold 200,000 of these, so the other side has stopped reading
+/// long before.
 pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH + LINK_MESSAGE_BYTES;
 
 /// Maximum number of links of a hub, including those that are not ready. A further one is refused.
@@ -100,8 +102,8 @@ pub const DIAL_BACKOFF_NEAR: Duration = Duration::from_secs(2);
 
 const _: () = assert!(DIAL_BACKOFF_NEAR.as_millis() * 4 <= LEASE.as_millis());
 
-/// Time in use after which a link counts as having worked. The next pause is then the shortest one. Half a
-/// [`HEARTBEAT`]: a link that is lost every second is away for at most a fifth of that time.
+/// Time in use after which a link counts as having worked. The next pause is then the shortest one. It is half a
+/// [`HEARTBEAT`], so that a link that is lost every second is missing for at most a fifth of the time.
 pub const DIAL_PROVEN: Duration = Duration::from_millis(500);
 
 /// First pause after a dial that reached the dialing hub itself. It doubles up to [`DIAL_OWN_BACKOFF_MAX`].
@@ -122,7 +124,7 @@ pub const DIAL_YOUNG: Duration = Duration::from_millis(500);
 
 /// Maximum number of dials younger than [`DIAL_YOUNG`]. Other targets wait.
 ///
-/// 100 unresponsive addresses are dialed within 1.5 s, and delay a responsive one by no more.
+/// 100 unresponsive addresses are dialed within 1.5 s, and delay a responsive one by at most this time.
 pub const MAX_YOUNG_DIALS: usize = 32;
 
 /// Maximum number of dials in progress. Other targets wait.

@@ -13,8 +13,8 @@ pub const EXTRA_BEAT_PAUSE: Duration = Duration::from_millis(100);
 /// Time without a received byte on a link after which signals take another way: two heartbeats, plus the delay of a
 /// timer or a busy socket.
 ///
-/// The link stays open as a spare, and is used again when something arrives on it. If it never recovers, what was sent
-/// into it is lost: presence is repaired through other hubs, and the signals of this time get `unknown` after
+/// The link stays open as a spare, and is used again when something arrives on it. If it never recovers, the envelopes
+/// sent into it are lost. Presence is repaired through other hubs, and the signals of this time get `unknown` after
 /// [`RECEIPT_TIMEOUT`].
 pub const LINK_SILENCE: Duration = Duration::from_millis(2_200);
 
@@ -40,7 +40,7 @@ pub const RIVAL_EVIDENCE: Duration = Duration::from_millis(2_500);
 pub const RIVAL_MEMORY: Duration = Duration::from_secs(4);
 
 /// Time for which a hub with a fixed HUB_ID observes whether a later incarnation of its id is alive, before it begins
-/// an even later one. A hub that has just started does not wait: that incarnation is its predecessor.
+/// an even later one. A hub that has just started does not wait, because that incarnation is its own earlier process.
 pub const RIVAL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Time for which the earlier of two live hubs with one id waits for the later one to take a new id, before it takes
@@ -152,19 +152,19 @@ pub const MAX_PEERS_PER_HUB: usize = 1_000_000;
 /// with more for a peer is refused, and a change that adds one more is left out.
 pub const MAX_MEMBERSHIPS: usize = 1024;
 
-/// Number of parts of the directory of all peers of the mesh. Each part is a hash map of its own. A map that grows
-/// moves all of its entries in one turn: of 100,000 peers in one map 57,000 x 0.25 us = 14 ms, of one of 256 maps 0.06
-/// ms. With [`MAX_PEERS_PER_HUB`] peers, 0.6 ms. An empty map has 64 B: 16 KB.
+/// Number of parts of the directory of all peers of the mesh. Each part is a separate hash map. A map that grows moves
+/// all of its entries in one turn. With 100,000 peers in one map, this takes 57,000 x 0.25 us = 14 ms; in one of 256
+/// maps, it takes 0.06 ms. With [`MAX_PEERS_PER_HUB`] peers, 0.6 ms. An empty map has 64 B: 16 KB.
 pub const DIRECTORY_SEGMENTS: usize = 256;
 
 /// Number of letters to shards after which a slice of the relay's long work ends. The peer that exceeds it is
 /// completed. The next slice follows when everything else that is ready has had its turn and no more than
 /// [`SLICE_ROOM`] letters wait for any shard.
 ///
-/// The end of a hub with 100,000 peers and 16 shards is 1,700,000 letters: 830 slices of 2.2 ms at most, 0.9 us a
-/// letter with the peer's share. The longest slice has one peer in 1,024 networks, the most that MAX_NETWORKS_PER_PEER
-/// can be set to: 2,048 + 16,400 letters, 5.3 ms when a snapshot is installed. With the default of 32 networks, 2,048 +
-/// 528.
+/// The end of a hub with 100,000 peers and 16 shards is 1,700,000 letters: 830 slices of at most 2.2 ms. A letter takes
+/// 0.9 us, with its share of the work for the peer. The longest slice has one peer in 1,024 networks, the maximum of
+/// MAX_NETWORKS_PER_PEER. It has 2,048 + 16,400 letters, and takes 5.3 ms when a snapshot is installed. With the
+/// default of 32 networks it has 2,048 + 528 letters.
 pub const SLICE_LETTERS: usize = 2048;
 
 /// Maximum number of peers and lost signals that such a slice examines, if they need fewer letters.
@@ -176,8 +176,8 @@ pub const SLICE_CHANGES: usize = 64;
 
 /// Maximum number of peers of discarded replicas whose memory is freed in one turn: 1,024 x 0.3 us.
 ///
-/// Such replicas hold no more peers than all hubs had: as much memory again as the replicas in use, for the second that
-/// their slices take. A part of a snapshot adds [`SNAPSHOT_PEERS`] and frees as many.
+/// Such replicas hold at most as many peers as the replicas in use. So they take at most the same amount of memory
+/// again, for the second that their slices take. A part of a snapshot adds [`SNAPSHOT_PEERS`] and frees as many.
 pub const SLICE_DISCARDED: usize = 1024;
 
 /// Maximum number of letters that wait for one shard, besides those in its mailbox, when a slice of long work begins.

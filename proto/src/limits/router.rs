@@ -108,12 +108,12 @@ pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
 /// takes its id back at once. The session then belongs to a stranger who took the id while the client was away. Later
 /// the liveness check decides.
 ///
-/// 120 s are longer than it takes a hub to notice a dead connection (60 s) and a client to come back with backoff (30
-/// s).
+/// A hub needs 60 s to notice a dead connection, and a client needs 30 s to return with backoff: 120 s are longer.
 pub const RESUME_PRECEDENCE: Duration = Duration::from_secs(120);
 
-/// Length of MESH_TOKEN, in bytes, from which on the keys of resume secrets are made of it. With a shorter token each
-/// hub draws its own key, since every client could try guesses of the token. 32 random hexadecimal digits are 128 bits.
+/// Minimum length of a MESH_TOKEN, in bytes, from which the keys of resume secrets are derived. With a shorter token
+/// each hub draws its own key, since every client could try guesses of the token. 32 random hexadecimal digits are 128
+/// bits.
 pub const LEAST_RESUME_TOKEN_BYTES: usize = 32;
 
 /// Number of members of the roster that a new member receives at a time, before its socket is checked for room again.
@@ -131,8 +131,8 @@ pub const PONG_GRACE: Duration = Duration::from_secs(10);
 /// is completed. The rest of a batch of letters, of the bytes read from a socket, or of the networks that a session
 /// leaves is processed after everything else that is ready.
 ///
-/// 4,096 x 0.25 us = 1 ms. One event in one network can exceed it: a frame for each of its members on this shard, 6,250
-/// of 100,000 on 16 shards, takes 1.6 ms.
+/// 4,096 x 0.25 us = 1 ms. One event in a network can exceed it, because each member on this shard gets a frame: 6,250
+/// members (of 100,000 on 16 shards) take 1.6 ms.
 pub const TURN_OUTPUTS: usize = 4096;
 
 /// Maximum number of peers and networks that a shard keeps out because an operator has said so, at one time. A further

@@ -73,8 +73,8 @@ pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 
 /// Number of letters queued for one shard at which this shard stops reading frames.
 ///
-/// Above the mark, one turn of the loop can still add what it has read, plus one mass close: sessions of the shard x
-/// networks per peer.
+/// Above the mark, one turn of the loop can still add the letters of its reads, and those of one mass close: sessions
+/// of the shard x networks per peer.
 pub const OUTBOX_HIGH_WATER: usize = 8 * 1024;
 
 /// Bytes of frames in letters queued for one shard at which this shard stops reading frames.
@@ -148,7 +148,8 @@ pub const LEAST_TURN_NANOS: u64 = 1_000;
 
 /// Maximum cost of the dear turns of one round together. Further ones wait for the next round.
 ///
-/// With one turn that exceeds it and the flusher's, a round lasts 1 to 2 ms: a quiet session waits for that long.
+/// A round lasts 1 to 2 ms, with one turn that exceeds the maximum and the turn of the flusher. A quiet session waits
+/// for that time.
 pub const ROUND_DEAR_NANOS: i64 = 500_000;
 
 /// Cost of a round's turns above which sessions with cheap turns wait for the next round, too.
@@ -162,7 +163,7 @@ pub const ROUND_DEBT_NANOS: i64 = 4 * ROUND_DEAR_NANOS;
 pub const ROUND_CALLS: usize = 16;
 
 /// Number of rounds after which one session with dear turns is read, however much waits to be written. Otherwise,
-/// sessions with cheap turns could keep it waiting for ever. Meanwhile the shard has written at least 1024 x
+/// sessions with cheap turns could delay it without end. Meanwhile the shard has written at least 1024 x
 /// [`FLUSH_CHUNK`] queues, or 256 MiB.
 pub const HELD_ROUNDS: u32 = 1024;
 
@@ -172,8 +173,8 @@ pub const NETWORKS_CHUNK: usize = 4_096;
 /// Resolution of a shard's timers: keepalive, receipts, takeovers and drain slots are at most this late.
 pub const TICK: Duration = Duration::from_millis(100);
 
-/// Time without a [`TICK`] after which a thread assumes that the process was stopped. What arrived meanwhile is read
-/// before silence counts.
+/// Time without a [`TICK`] after which a thread assumes that the process was stopped. Bytes that arrived meanwhile are
+/// read before silence counts.
 pub const NOTICED_STOP: Duration = Duration::from_secs(1);
 
 const _: () = assert!(NOTICED_STOP.as_millis() == 10 * TICK.as_millis());

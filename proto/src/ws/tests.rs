@@ -513,7 +513,7 @@ fn only_close_codes_for_the_wire_are_accepted() {
             1000..=1003 | 1007..=1014 | 3000..=4999 => {
                 accepts(&[close(code, b"")], &[Event::Close(Some(CloseFrame { code, reason: "" }))]);
             }
-            _ => refuses(&[close(code, b"")], "close code is not for the wire"),
+            _ => refuses(&[close(code, b"")], "close code must not be sent"),
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Crowd {
     generation: u32,
     /// Discoveries and leaves that were sent since the last call.
     events: usize,
-    /// Who knows whom, if acquaintances are tracked.
+    /// The peers that each peer knows, if acquaintances are tracked.
     known: Option<BTreeMap<PeerId, BTreeSet<PeerId>>>,
     /// Other messages to peers since the last call.
     pub(crate) said: Vec<(PeerId, String)>,

@@ -1,9 +1,9 @@
-//! What one peer knows of the others, and whether that is consistent.
+//! Records the peers that one peer knows, and checks that its events are consistent.
 //!
 //! For each observer and subject, events alternate: discovered, left, discovered, left. Nobody announces twice without
 //! leaving in between, so a second discovery is a duplicate, and a leave without a discovery is a ghost's.
 
-/// What one peer has received since it joined its network.
+/// The events that one peer has received since it joined its network.
 #[derive(Debug)]
 pub(super) struct Ledger {
     own: usize,

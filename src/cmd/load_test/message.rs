@@ -118,7 +118,7 @@ mod tests {
                 wants_receipt,
                 padding: "xx",
             };
-            let mut text = b"what was here before".to_vec();
+            let mut text = b"the previous content".to_vec();
             signal.write(&mut text);
             let text = String::from_utf8(text).unwrap();
             let id = if wants_receipt { r#""id":"7","# } else { "" };

@@ -34,9 +34,9 @@ pub(super) struct Swarm {
     pub(super) buffers: RefCell<Buffers>,
     pub(super) scratch: RefCell<Vec<u8>>,
     heard: Cell<u64>,
-    /// Sum, over all members, of the members that each knows.
+    /// Number of ordered pairs of members in which the first member knows the second.
     known: Cell<u64>,
-    /// Sum, over all members, of the members that each should know.
+    /// Number of such pairs in which the first member should know the second.
     expected: Cell<u64>,
     present: Vec<Cell<u64>>,
     endpoints: Vec<Endpoint>,

@@ -58,7 +58,8 @@ fn dial(uri: &str, source: DialSource, connected: bool) -> DialView {
     }
 }
 
-/// A hub that knows five others: one it dialed, one that dialed it, one behind another hub, one over Redis, one lost.
+/// A hub that knows five other hubs: it dialed one, another dialed it, one is behind another hub, one is connected over
+/// Redis, and one is lost.
 fn meshed() -> TestHub {
     let urls = format!("{URL},ws://b");
     let hub = hub(&[("BOOTSTRAP_HUBS", &urls), ("MESH_TOKEN", "t")], &[]);

@@ -47,11 +47,11 @@ pub(crate) enum Event {
     Retire { client: usize },
     /// The hub has waited long enough for a client's close frame.
     Linger { client: usize },
-    /// A second connection has waited the maximum time.
+    /// A second connection has waited for the maximum time.
     Waited { client: usize },
-    /// From now on nobody may consider this client present.
+    /// From now on, no peer may consider this client present.
     Forgotten { client: usize },
-    /// A relay, or a shard, goes on with its long work.
+    /// A relay or a shard continues its long work.
     Continue { hub: usize, life: usize, machine: usize },
     /// A hub that drains ends.
     End { hub: usize, life: usize },
@@ -65,7 +65,7 @@ pub(crate) enum Event {
     Trouble,
 }
 
-/// The events in order; at the same time, in the order of their insertion.
+/// The events in the order of their times. Simultaneous events are in the order of their insertion.
 #[derive(Debug, Default)]
 pub(crate) struct Agenda {
     due: BTreeMap<(Duration, u64), Event>,

@@ -31,7 +31,7 @@ pub(crate) struct Subscription {
 /// Frames in flight to a subscriber.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
-    /// The sender and the frame: a restarted hub may have another id.
+    /// The frames with their senders. A restarted sender can have another id.
     frames: VecDeque<(HubId, Box<[u8]>)>,
     last: Duration,
 }
@@ -121,7 +121,7 @@ mod tests {
             world.hubs[1].relay.stats(now).received.iter().sum::<u64>()
         };
         assert!(received(&mut world) > 0);
-        // The process is stopped with unread frames, and killed. When its successor starts, nobody publishes.
+        // A process that was stopped with unread frames is killed. When its successor starts, nobody publishes.
         let long = world.now + Duration::from_secs(60);
         world.hubs[1].frozen_until = Some(world.now + Duration::from_secs(5));
         world.pass(Duration::from_secs(3));

@@ -43,7 +43,7 @@ pub(crate) struct Client {
 pub(crate) enum Phase {
     Pending,
     Open,
-    /// Draining, and still read.
+    /// The session drains, and its messages are still read.
     Retiring,
     Ended,
 }
@@ -71,7 +71,7 @@ pub(crate) enum Saying {
     Close,
 }
 
-/// Signals whose frames the target's socket did not accept, for the router.
+/// Signals whose frames the target's socket did not accept, to be returned to the router.
 pub(crate) type Undelivered = Vec<(Origin, PeerId, usize, CloseReason)>;
 
 impl Client {
@@ -140,8 +140,8 @@ impl World {
         }
     }
 
-    /// A client comes. Half of them send a secret of their id: mostly the last one, which another client may have
-    /// received meanwhile.
+    /// A client comes. Half of the clients send a secret of their id. Mostly it is the last one, which another client
+    /// may have received meanwhile.
     pub(crate) fn open(&mut self, hub: usize, peer: usize) {
         let secrets = self.those(|client| client.peer == self.plan.peers[peer] && client.lineage.is_some());
         let shown = match self.rng.below(6) {
@@ -249,7 +249,7 @@ impl World {
         }
     }
 
-    /// Mostly a discovered peer: other signals seldom arrive.
+    /// The target is mostly a discovered peer, because other signals seldom arrive.
     fn addressee(&mut self, client: usize) -> (Net, PeerId) {
         let views = self.clients[client].views.iter();
         let known: Vec<_> = views.flat_map(|(&net, view)| view.told.keys().map(move |&peer| (net, peer))).collect();
@@ -296,7 +296,7 @@ impl World {
         }
     }
 
-    /// The session is gone, for the oracles.
+    /// The oracles learn that the session has ended.
     pub(crate) fn forget(&mut self, client: usize) {
         let at = self.now + self.longest_memory(client);
         let ended = &mut self.clients[client];

@@ -133,7 +133,7 @@ impl World {
         }
     }
 
-    /// A link swallows what is sent over it, in one direction or both, and stays open. If there is another way, signals
+    /// A link drops everything sent over it, in one direction or both, and stays open. If there is another way, signals
     /// take it after three seconds, and no hub counts as lost.
     fn one_silent_link(&mut self) {
         if !self.complaints.is_empty() {

@@ -44,9 +44,9 @@ pub(crate) struct Hub {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
     Up,
-    /// It drains: its sessions retire.
+    /// The hub drains, and its sessions retire.
     Draining,
-    /// It has sent its farewell, and only its links stay open for a moment.
+    /// The hub has sent its farewell, and only its links stay open for a moment.
     Ended,
     Down,
 }
@@ -80,7 +80,7 @@ pub(crate) enum Told<'a> {
     Timeout(usize),
 }
 
-/// A machine whose timer fires this often in a row without effect would do so forever.
+/// Maximum number of timer calls in a row without effect. A machine with more would never stop calling.
 const MOST_IDLE_TIMEOUTS: usize = 50;
 
 impl Hub {

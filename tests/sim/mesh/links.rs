@@ -16,7 +16,7 @@ use super::world::World;
 pub(crate) struct Link {
     pub(crate) edge: (usize, usize),
     pub(crate) ends: [End; 2],
-    /// From the first end to the second, and back.
+    /// The pipe from the first end to the second, and the pipe back.
     pub(crate) pipes: [Pipe; 2],
     pub(crate) cut: bool,
 }
@@ -26,13 +26,13 @@ pub(crate) struct End {
     pub(crate) hub: usize,
     pub(crate) life: usize,
     pub(crate) told: Told,
-    /// The relay knows that it is full.
+    /// The relay knows that the pipe is full.
     full: bool,
     /// The relay has more to send.
     backlog: bool,
 }
 
-/// What a hub's relay knows of a link.
+/// The state of a link as a hub's relay knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Told {
     Nothing,
@@ -44,9 +44,9 @@ pub(crate) enum Told {
 pub(crate) struct Pipe {
     pub(crate) frames: VecDeque<Box<[u8]>>,
     last: Duration,
-    /// The other side does not read until then.
+    /// Time until which the other side does not read.
     pub(crate) stalled_until: Duration,
-    /// Everything that is sent into it disappears, and nobody is notified.
+    /// The pipe drops everything that is sent into it, without notice to either side.
     pub(crate) swallows: bool,
     /// Maximum transit time of a frame, in microseconds.
     delay_us: usize,
@@ -99,7 +99,7 @@ impl World {
         if self.links[link].cut || self.links[link].ends[side].told != Told::Nothing {
             return;
         }
-        // The hello named the other hub.
+        // The relay has received the hello of the other hub.
         let id = if self.hubs[other.hub].life == other.life { self.hubs[other.hub].id } else { return };
         let incarnation = self.hubs[other.hub].relay.incarnation();
         self.links[link].ends[side].told = Told::Up;
@@ -182,7 +182,7 @@ impl World {
         let said = *self.beats.entry((beat.hub, beat.incarnation, beat.number)).or_insert(self.now);
         let unknown = self.way() + Duration::from_millis(300);
         let age = Duration::from_millis(u64::from(beat.age_ms));
-        // Nobody knows the age of a frame in a stalled pipe. A frame older than a lease has no effect.
+        // The age of a frame in a stalled pipe is unknown to the hubs. A frame older than a lease has no effect.
         let known = !self.plan.has(Trouble::Stall) && !self.plan.has(Trouble::Stop);
         if known && age < LEASE && age + unknown < self.now - said {
             let old = self.now - said;

@@ -1,9 +1,9 @@
-//! Many hubs, each of several routers and one relay, connected by links and a bridge that are randomly cut, slowed and
+//! Many hubs, each with several routers and one relay. Links and a bridge connect them, and are randomly cut, slow or
 //! lossy.
 //!
 //! Time is virtual: future events are in the [agenda](agenda), and the earliest one is next. Clients connect, move,
-//! send and fall silent; hubs are killed, stopped, drained and restarted. All the time, and above all when everything
-//! is repaired and at rest, the clients' views are checked against the promises.
+//! send and fall silent; hubs are killed, stopped, drained and restarted. The clients' views are checked against the
+//! promises all the time, and completely when all faults have ended.
 
 mod agenda;
 mod bridge;

@@ -37,7 +37,7 @@ pub(crate) struct Plan {
     pub(crate) bridge_loses: usize,
     pub(crate) peers: Vec<PeerId>,
     pub(crate) networks: Vec<&'static str>,
-    /// Limits of the shards: small networks reach small ones.
+    /// Limits of the shards, small enough for small networks to reach them.
     pub(crate) router: RouterTuning,
     /// Limits of the relays.
     pub(crate) relay: RelayTuning,
@@ -84,7 +84,7 @@ impl Plan {
         let edges = edges(topology, hubs, rng);
         let bridged = match (topology, rng.below(6)) {
             (Topology::Islands, 0..3) => vec![true; hubs],
-            // At least one of each island: they are the even and the odd hubs.
+            // At least one hub of each island: the islands are the even and the odd hubs.
             (Topology::Islands, _) => (0..hubs).map(|hub| hub < 2 || rng.one_in(2)).collect(),
             (_, 0) => vec![true; hubs],
             (_, 1) => (0..hubs).map(|_| rng.one_in(2)).collect(),
@@ -139,7 +139,7 @@ impl Plan {
             write_us: *rng.pick(&[100, 5_000, 30_000]),
             // Without faults no queue is ever full.
             high: if calm { usize::MAX } else { *rng.pick(if far { &[1_000; 4] } else { &[8, 64, 1_000, 1_000] }) },
-            // On a long way there are always some heartbeats in flight.
+            // On a long way, some heartbeats are always in flight.
             low: if far { 64 } else { *rng.pick(&[0, 2, 6]) },
             skews: (0..hubs).map(|_| skew(rng)).collect(),
             calm,
@@ -156,8 +156,8 @@ impl Plan {
         !self.calm && self.troubles[trouble as usize] > 0
     }
 
-    /// Time in which a hub passes the end of other hubs on to its shards: a slice at a time, each of which waits for as
-    /// long as a letter, and those of the hubs in turn.
+    /// Time in which a hub forwards the end of other hubs to its shards. It forwards one slice at a time, of each hub
+    /// in turn, and each slice waits for as long as a letter.
     pub(crate) fn slices(&self) -> Duration {
         let slices = self.hubs * self.peers.len().div_ceil(self.relay.slices.peers);
         Duration::from_micros((slices * self.letter_us) as u64)

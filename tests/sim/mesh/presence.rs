@@ -34,7 +34,7 @@ pub(crate) struct View {
 pub(crate) struct Version {
     pub(crate) client: usize,
     pub(crate) net: Net,
-    /// The client's stays in that network in which it was sent: a returning client may repeat it.
+    /// The stays of the client in that network in which it sent this announcement. A returning client may repeat it.
     pub(crate) stays: Vec<usize>,
     /// Number of times it was sent.
     said: u32,
@@ -148,7 +148,7 @@ impl World {
                 return Err("receives an unchanged announcement again");
             }
         }
-        // Like a browser that calls every peer it discovers.
+        // Some clients call every peer that they discover, as browsers do.
         if !self.resting && self.rng.one_in(3) {
             self.agenda.put(self.now, Event::Say { client, saying: Saying::Greeting(subject, net) });
         }
@@ -178,20 +178,20 @@ impl World {
         let gone = !self.hubs[self.clients[client].hub].lives();
         let mut longest = limits::LEASE + limits::HEARTBEAT + self.way() + self.plan.slices() + 2 * limits::TICK;
         if !gone {
-            // Its hub is alive, and the leave may be lost several times before it is requested again.
+            // The client's hub is alive, and the leave may be lost several times before it is requested again.
             longest += Duration::from_secs(if self.plan.calm { 0 } else { 20 });
         }
-        // A frame in a pipe that nobody reads does not know its age.
+        // The age of a frame in an unread pipe is unknown to the hubs.
         for (trouble, most) in [(Trouble::Stall, 6), (Trouble::Stop, 20)] {
             longest += Duration::from_secs(if self.plan.has(trouble) { 2 * most } else { 0 });
         }
         longest
     }
 
-    /// From now on nobody may consider this client present.
+    /// From now on, no peer may consider this client present.
     pub(crate) fn is_forgotten(&mut self, gone: usize) {
         let peer = self.clients[gone].peer;
-        // A retiring client receives nothing any more.
+        // A retiring client receives nothing.
         let believers = self.those(|client| {
             let mut views = client.views.values().filter(|_| client.phase != Phase::Retiring);
             views
@@ -207,7 +207,7 @@ impl World {
         }
     }
 
-    /// A router closes a session: there must be a reason.
+    /// Checks that a router has a reason to close a session.
     pub(crate) fn is_closed(&mut self, client: usize, reason: CloseReason) {
         let Client { peer, answers, lost, phase, lineage, .. } = self.clients[client];
         // A disconnected client that others may still consider present counts too.

@@ -1,4 +1,4 @@
-//! Everything is repaired and comes to rest: then all peers know all, and nothing is left over.
+//! All faults end and the run comes to rest. Then all peers must know each other, and no work may be left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,10 +12,11 @@ use super::presence::View;
 use super::world::World;
 use crate::oracle::Net;
 
-/// A lease, plus the time to link, request and notify, some of it twice.
+/// Time for a lease, and to link, request and notify; some of this can happen twice.
 const REST: Duration = Duration::from_secs(25);
 
-/// Maximum time that a meeting takes: it is repeated until it is answered, and one side may have received it only now.
+/// Maximum time that a meeting takes. It is repeated until it is answered, and one side may receive only a late
+/// repetition.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 
 impl World {
@@ -26,7 +27,7 @@ impl World {
         self.come_back();
         self.pass(REST + self.plan.slices());
         if self.is_bounded() {
-            // By then, hubs have repeated every acquaintance that one hub forgot and another did not.
+            // By then, hubs have restored every acquaintance that only one of two hubs had forgotten.
             self.pass(limits::MEETING_AGAIN + 10 * limits::MEETING_SWEEP);
         }
         self.at_rest();
@@ -258,7 +259,7 @@ impl World {
                 wrong.push(format!("h{place} finds {peer:?} at {found:?}, and it is at {there:?}"));
             }
         }
-        // Periodic repetitions never end.
+        // Periodic work never ends, so it does not count.
         if !bounded && hub.has_mail() {
             wrong.push(format!("h{place} has letters under way"));
         }

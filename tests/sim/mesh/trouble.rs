@@ -21,13 +21,13 @@ pub(crate) enum Trouble {
     Double,
     /// A hub drains.
     Drain,
-    /// The bridge's queue is above its mark.
+    /// The queue of the bridge is above its high-water mark.
     Fill,
     /// A process is killed.
     Kill,
     /// Some hubs cannot reach the others.
     Partition,
-    /// One side of a link is not read for a while.
+    /// One side of a link is not read for some time.
     Stall,
     /// A process is stopped for a while.
     Stop,

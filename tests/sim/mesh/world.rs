@@ -44,9 +44,9 @@ pub(crate) struct World {
     pub(crate) beats: BTreeMap<(HubId, HubIncarnation, u64), Duration>,
     /// Envelopes put out by hubs, by kind.
     pub(crate) sent: [u64; EnvelopeKind::ALL.len()],
-    /// Of those, meetings that ask another hub.
+    /// Number of these envelopes that ask another hub about an acquaintance.
     pub(crate) asked: u64,
-    /// No new actions or faults happen.
+    /// Whether the run is at rest, without new actions or faults.
     pub(crate) resting: bool,
     /// Complaints of the oracles; the first one ends the run.
     pub(crate) complaints: Vec<String>,
@@ -54,7 +54,7 @@ pub(crate) struct World {
     events: usize,
 }
 
-/// A world with more events than this would never come to rest.
+/// Maximum number of events of a run. A run with more would never come to rest.
 const MOST_EVENTS: usize = 3_000_000;
 
 /// Time zero of the world's clocks.
@@ -101,7 +101,7 @@ impl World {
         worlds.find(|world| world.hubs.len() >= hubs).expect("one of a hundred plans has more hubs")
     }
 
-    /// Runs the simulation. Afterwards `complaints` has what the oracles found, if anything.
+    /// Runs the simulation. Afterwards, `complaints` contains the findings of the oracles.
     pub(crate) fn run(&mut self, length: Option<Duration>) {
         for hub in 0..self.hubs.len() {
             self.wake(hub);
@@ -200,7 +200,7 @@ impl World {
             | Event::Waited { .. } => return None,
         };
         let thaw = self.hubs[hub].frozen_until.filter(|&thaw| thaw > self.now)?;
-        // What arrived during the stop is mostly read before timers fire.
+        // Mostly, frames that arrived during the stop are read before timers fire.
         let late = matches!(event, Event::Timer { .. }) && !self.rng.one_in(8);
         Some(if late { thaw + self.up_to(20_000) + Duration::from_micros(1) } else { thaw })
     }

@@ -1,4 +1,4 @@
-//! Checks the router's outputs against what is due.
+//! Compares the router's outputs with the expected ones.
 
 use std::collections::BTreeMap;
 
@@ -116,7 +116,8 @@ impl Oracle {
         }
     }
 
-    /// The router sends a message to a session. Returns the epoch of its view, which returns when the message arrives.
+    /// The router sends a message to a session. Returns the epoch of the session's view. The caller passes it back when
+    /// the message arrives.
     pub(crate) fn said(&mut self, sid: Sid, heard: &Heard) -> u64 {
         let Some(client) = self.sessions.get_mut(&sid) else {
             // `connected` precedes the admission.

@@ -290,7 +290,7 @@ impl Signals {
         wrong
     }
 
-    /// Whether each failure without a receipt was reported. Valid only if no error was withheld.
+    /// Whether each failure without a receipt was reported. The check is valid only if no error was withheld.
     pub(crate) fn senders_know(&self) -> Option<String> {
         let (told, expected) = (&self.refusals, &self.refusals_expected);
         (told != expected).then(|| format!("senders received {told:?}; expected {expected:?}"))
