@@ -40,6 +40,7 @@ enum Asked {
     /// Run a hub (the default)
     Serve(Flags),
     Health(cmd::health::Args),
+    Admin(Box<cmd::admin::Args>),
     Peer(Box<cmd::peer::Args>),
     LoadTest(Box<cmd::load_test::Args>),
     GeneratePeerIds(cmd::generate_peer_ids::Args),
@@ -52,6 +53,8 @@ pub enum Task {
     Serve(Box<Config>),
     /// Check the health of a hub.
     Health(cmd::health::Question),
+    /// Give a running hub an order.
+    Admin(Box<cmd::admin::Question>),
     /// Join a network as a peer.
     Peer(Box<cmd::peer::Args>),
     /// Put a hub under load.
@@ -82,6 +85,10 @@ pub fn task(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
         None => cli.serve,
         Some(Asked::Serve(flags)) => flags,
         Some(Asked::Health(args)) => return args.question(env).map(Task::Health).map_err(Exit::Refused),
+        Some(Asked::Admin(args)) => {
+            let asked = args.question(env).map(|question| Task::Admin(Box::new(question)));
+            return asked.map_err(|problem| Exit::Usage(format!("peerpigeon admin: {problem}\n")));
+        }
         Some(Asked::Peer(args)) => return Ok(Task::Peer(args)),
         Some(Asked::LoadTest(args)) => return Ok(Task::LoadTest(args)),
         Some(Asked::GeneratePeerIds(args)) => return Ok(Task::GeneratePeerIds(args)),

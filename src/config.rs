@@ -48,6 +48,15 @@ const MAX_ENVELOPE_BYTES: usize = 2 * 1024;
 pub struct Token(String);
 
 impl Token {
+    /// Reads a token, without the white space around it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, if the text fits into no HTTP header.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        parse::token(text.trim())
+    }
+
     /// Compares in constant time.
     pub fn matches(&self, presented: &[u8]) -> bool {
         proto::is_secret(presented, self.0.as_bytes())
@@ -95,6 +104,8 @@ pub struct LogConfig {
 pub struct Config {
     /// Port of the operators' pages (ADMIN_PORT), if it differs from PORT. 0 means any free port.
     pub admin_port: Option<u16>,
+    /// Addresses of the operators' pages (ADMIN_HOST), if they are not those of HOST.
+    pub admin_host: Option<Vec<IpAddr>>,
     /// ADMIN_TOKEN.
     pub admin_token: Option<Token>,
     /// ANNOUNCE_BUDGET_BYTES.
@@ -203,6 +214,7 @@ impl Config {
             reader.show_as(&settings::HOST, text.clone());
         }
         let admin_port = reader.number(&settings::ADMIN_PORT, || port.unwrap_or_default());
+        let admin_host = reader.text(&settings::ADMIN_HOST, || Ok(None), |text| host_addresses(text).map(Some));
         let admin_token = reader.text(&settings::ADMIN_TOKEN, || Ok(None), |text| parse::token(text).map(Some));
         let shards = reader.number(&settings::SHARDS, available_cores);
         let auth_token = reader.text(&settings::AUTH_TOKEN, || Ok(None), |text| parse::token(text).map(Some));
@@ -271,6 +283,7 @@ impl Config {
         let cors = cors?.map_or_else(|| Arc::clone(&origins), Arc::new);
         reader.show_as(&settings::CORS_ORIGIN, cors.to_string());
         Some(Self {
+            admin_host: admin_host?,
             admin_port: (admin_port? != u64::from(port)).then_some(u16::try_from(admin_port?).ok()?),
             admin_token: admin_token?,
             announce_budget_bytes: size(announce_budget_bytes?),
@@ -406,6 +419,12 @@ impl Config {
             }
         }
         warnings.extend(self.door.warnings());
+        if self.admin_host.is_some() && self.admin_port.is_none() {
+            warnings.push(
+                "ADMIN_HOST has no effect without an ADMIN_PORT that differs from PORT: set ADMIN_PORT as well"
+                    .to_owned(),
+            );
+        }
         let is_reached = |address: &&SocketAddr| !address.ip().is_loopback();
         if self.origins.is_open()
             && !self.is_said(&settings::ALLOWED_ORIGINS)
@@ -454,6 +473,10 @@ fn public() -> Result<(String, Vec<IpAddr>), String> {
     host(if has_ipv6 { "::" } else { "0.0.0.0" })
 }
 
+fn host_addresses(text: &str) -> Result<Vec<IpAddr>, String> {
+    parse::host(text)
+}
+
 fn host(text: &str) -> Result<(String, Vec<IpAddr>), String> {
     Ok((text.to_owned(), parse::host(text)?))
 }
@@ -491,6 +514,8 @@ pub fn place(
     let peers = port;
     let port = reader.number(&settings::ADMIN_PORT, || port.unwrap_or_default());
     let is_admin = port != peers;
+    let admin_host = reader.text(&settings::ADMIN_HOST, || Ok(None), |text| self::host(text).map(Some));
+    let host = if is_admin { admin_host.flatten().or(host) } else { host };
     let port = port.and_then(|port| u16::try_from(port).ok());
     let has_certificate = reader.text(&settings::TLS_CERT, || Ok(false), |_| Ok(true)) == Some(true);
     let tls = reader.text(&settings::TLS_PORTS, || tls::ports("PORT"), tls::ports);

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     match cli::task(std::env::args_os(), &|name| std::env::var_os(name)) {
         Ok(Task::Serve(config)) => serve::run(*config),
         Ok(Task::Health(question)) => cmd::block_on(cmd::health::run(question)),
+        Ok(Task::Admin(question)) => cmd::block_on(cmd::admin::run(*question)),
         Ok(Task::Peer(args)) => cmd::block_on(cmd::peer::run(*args)),
         Ok(Task::LoadTest(args)) => cmd::block_on(cmd::load_test::run(*args)),
         Ok(Task::GeneratePeerIds(args)) => cmd::generate_peer_ids::run(args),

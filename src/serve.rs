@@ -60,8 +60,11 @@ pub fn run(config: Config) -> ExitCode {
         let port = config.mesh.port.filter(|_| config.is_hub);
         let link_addresses = port.map(|port| config.listen.iter().map(|at| SocketAddr::new(at.ip(), port)).collect());
         let link_addresses: Vec<_> = link_addresses.unwrap_or_default();
-        let admin =
-            config.admin_port.map(|port| config.listen.iter().map(|at| SocketAddr::new(at.ip(), port)).collect());
+        let hosts = || match &config.admin_host {
+            Some(hosts) => hosts.clone(),
+            None => config.listen.iter().map(SocketAddr::ip).collect(),
+        };
+        let admin = config.admin_port.map(|port| hosts().into_iter().map(|ip| SocketAddr::new(ip, port)).collect());
         let admin: Vec<_> = admin.unwrap_or_default();
         Some(Listeners {
             peers: listeners,

@@ -1,33 +1,27 @@
 //! `peerpigeon health`: checks whether a hub accepts peers, for containers without other tools.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::header::HOST;
-use hyper::{Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
-use mesh::{ConnectError, MaybeTlsStream, Tls};
+use hyper::{Request, Uri};
+use mesh::{ConnectError, Tls};
 use proto::Redacted;
 
+use super::http::{ask, url};
 use crate::config::{self, ListenFlags, SettingError};
 use crate::pages::FULL;
 
 /// Maximum time for an answer: shorter than the usual timeout of orchestrators, 5 s.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Maximum length of a shown answer, in bytes. `/metrics` of a hub with 16 shards has 100 KiB, `/hubstats` in a mesh of
-/// 100 hubs 50 KiB.
-const MAX_ANSWER_BYTES: usize = 1024 * 1024;
-
 /// Check whether a hub is ready; exits with 0 if it is ready or full
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Page to request: /readyz (the hub accepts new peers) or /livez (the hub runs) [default: /readyz at HOST and
-    /// ADMIN_PORT, or PORT if that is unset]
+    /// Page to request: /readyz (the hub accepts new peers) or /livez (the hub runs) [default: /readyz at
+    /// ADMIN_HOST and ADMIN_PORT, or HOST and PORT if those are unset]
     #[arg(long, value_name = "URL", value_parser = url)]
     pub url: Option<Uri>,
 
@@ -45,12 +39,6 @@ pub struct Question {
     /// Whether a full hub counts as healthy: otherwise container runtimes would replace it, and all its peers would
     /// have to leave.
     full_is_well: bool,
-}
-
-fn url(text: &str) -> Result<Uri, &'static str> {
-    const TAKES: &str = "not an HTTP URL: use http://host[:port]/path or https://host[:port]/path";
-    let url: Uri = text.parse().map_err(|_| TAKES)?;
-    if matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some() { Ok(url) } else { Err(TAKES) }
 }
 
 impl Args {
@@ -75,7 +63,11 @@ impl Args {
 pub async fn run(question: Question) -> ExitCode {
     let Question { page, is_own, full_is_well } = question;
     let shown = page.to_string();
-    let asked = ask(&page, is_own, PATIENCE).await;
+    // The certificate of the hub on this machine is not verified: it is for the name that clients use, and this tool
+    // connects to another name.
+    let tls = || if is_own { Tls::without_proof() } else { Tls::new(None) };
+    let path = page.path_and_query().map_or("/", |path| path.as_str());
+    let asked = ask(&page, Request::get(path), Bytes::new(), tls, PATIENCE).await;
     match asked {
         Ok((status, text)) => {
             let _ = writeln!(std::io::stdout(), "{}", text.trim());
@@ -91,49 +83,6 @@ pub async fn run(question: Question) -> ExitCode {
             let _ = writeln!(std::io::stderr(), "peerpigeon: {}: {problem}", Redacted(&shown));
             ExitCode::FAILURE
         }
-    }
-}
-
-async fn ask(page: &Uri, is_own: bool, patience: Duration) -> Result<(StatusCode, String), ConnectError> {
-    let is_tls = page.scheme_str() == Some("https");
-    // The certificate of the hub on this machine is not verified: it is for the name that clients use, and this tool
-    // connects to another name.
-    let tls = is_tls
-        .then(|| if is_own { Tls::without_proof() } else { Tls::new(None) })
-        .transpose()
-        .map_err(ConnectError::Tls)?;
-    let (host, port) = (page.host().unwrap_or_default(), page.port_u16().unwrap_or(if is_tls { 443 } else { 80 }));
-    let path = page.path_and_query().map_or("/", |path| path.as_str());
-    let authority = page.authority().map_or(host, |authority| authority.as_str());
-    let request = Request::get(path).header(HOST, authority).body(Empty::<Bytes>::new());
-    let request = request.map_err(ConnectError::Request)?;
-    let host = host.trim_matches(['[', ']']);
-    let exchange = async |tcp| {
-        let stream = match &tls {
-            None => MaybeTlsStream::Plain(tcp),
-            Some(tls) => tls.connect(host, tcp).await.map_err(ConnectError::Tls)?,
-        };
-        exchange(stream, request.clone()).await
-    };
-    mesh::ask(host, port, patience, exchange).await
-}
-
-async fn exchange(
-    stream: MaybeTlsStream,
-    request: Request<Empty<Bytes>>,
-) -> Result<(StatusCode, String), ConnectError> {
-    let failed = |error: hyper::Error| ConnectError::Tcp(io::Error::other(error));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(failed)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-        let body = body.map_err(|error| ConnectError::Tcp(io::Error::other(error)))?.to_bytes();
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
-    };
-    tokio::select! {
-        answer = answer => answer,
-        Err(error) = connection => Err(failed(error)),
     }
 }
 
@@ -161,6 +110,8 @@ mod tests {
             (&[("PORT", "+9000"), ("HOST", "\n")], "http://localhost:9000/readyz"),
             (&[("ADMIN_PORT", "9001\n"), ("HOST", "::")], "http://localhost:9001/readyz"),
             (&[("HOST", "0.0.0.0")], "http://localhost:8080/readyz"),
+            (&[("ADMIN_HOST", "10.0.0.8"), ("ADMIN_PORT", "9001")], "http://10.0.0.8:9001/readyz"),
+            (&[("ADMIN_HOST", "10.0.0.8")], "http://localhost:8080/readyz"),
             (&[("HOST", "::1")], "http://[::1]:8080/readyz"),
             (&[("HOST", "[::1]")], "http://[::1]:8080/readyz"),
             (&[("HOST", "LocalHost")], "http://LocalHost:8080/readyz"),

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use tokio::runtime::LocalOptions;
 
+pub mod admin;
 pub mod duration;
 pub mod generate_peer_ids;
 pub mod health;
+mod http;
 pub mod load_test;
 pub mod peer;
 

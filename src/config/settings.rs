@@ -94,6 +94,15 @@ pub(crate) static PORT: Setting = Setting {
     help: "Port to listen on; 0 picks a free port",
 };
 
+pub(crate) static ADMIN_HOST: Setting = Setting {
+    name: "ADMIN_HOST",
+    value: "ADDRESS",
+    default: Preset::Found("HOST"),
+    kind: Kind::Text,
+    heading: LISTENING,
+    help: "Address or host name at which ADMIN_PORT listens, such as localhost",
+};
+
 pub(crate) static ADMIN_PORT: Setting = Setting {
     name: "ADMIN_PORT",
     value: "PORT",
@@ -627,9 +636,10 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 58] = [
+pub(crate) static ALL: [&Setting; 59] = [
     &HOST,
     &PORT,
+    &ADMIN_HOST,
     &ADMIN_PORT,
     &ADMIN_TOKEN,
     &SHARDS,
@@ -757,9 +767,10 @@ pub struct Flags {
 pub struct ListenFlags(pub(super) Flags);
 
 /// Each setting with its help text for tools.
-static PLACE: [(&Setting, &str); 6] = [
+static PLACE: [(&Setting, &str); 7] = [
     (&HOST, "Address or host name that the hub listens on"),
     (&PORT, "Port that the hub listens on"),
+    (&ADMIN_HOST, "Address or host name of the operators' pages, if it differs"),
     (
         &ADMIN_PORT,
         "Port of the operators' pages; if set, the tool asks there, since this port also answers while the \

@@ -41,6 +41,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
         &["http://a", "127.0.0.1:80", "a/b", "no such host", "name.invalid"],
     ),
     ("PORT", &["0", "1", "8080", "65535", "+80", " 80 "], &["65536", "-1", "http", "8080.0", "tcp://10.0.0.1:80"]),
+    ("ADMIN_HOST", &["localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0"], &["http://a", "a b"]),
     ("ADMIN_PORT", &["0", "8080", "65535"], &["65536", "x"]),
     ("ADMIN_TOKEN", &["x", "a-very-long.token_with~signs+/="], &["two words", "ümlaut", "<set>"]),
     ("SHARDS", &["1", "256"], &["0", "257", "two"]),

@@ -308,3 +308,63 @@ fn a_cookie_over_tls_is_secure() {
     assert!(!set("").contains("Secure"));
     assert!(set("X-Forwarded-Proto: https\r\n").ends_with("; Secure"));
 }
+
+/// Exit code, stdout and stderr of `peerpigeon admin`.
+fn admin(args: &[&str], token: &str) -> (Option<i32>, String, String) {
+    let output = crate::hub::command(&[("ADMIN_TOKEN", token)]).arg("admin").args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_command_gives_orders_and_tells_the_result() {
+    let hub = hub(&[]);
+    let url = format!("http://{}", hub.address);
+    let mut peer = Client::join(&hub, 1, "n");
+    let (code, out, _) = admin(&["kick", &url, &id(1), "--network", "n"], TOKEN);
+    assert_eq!((code, out.as_str()), (Some(0), "the peer was removed from the network\n"));
+    assert_eq!(peer.hear_type("error")["data"]["code"], "kicked");
+    let (code, out, _) = admin(&["kick", &url, &id(1), "--json"], TOKEN);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["outcome"], &json["peer"]), (Some(0), &"closed".into(), &id(1).into()));
+    assert_eq!(peer.closed().0, 4011);
+    let (code, out, _) = admin(&["kick", &url, &id(7)], TOKEN);
+    assert_eq!((code, out.as_str()), (Some(2), "no peer with this id is connected\n"));
+    assert_eq!(admin(&["close-network", &url, "n", "--secs", "60"], TOKEN).0, Some(0));
+    assert_eq!(admin(&["drain", &url, "--secs", "0"], TOKEN).0, Some(0));
+    assert_eq!(status(&hub.get("/readyz")), "503");
+
+    let file = std::env::temp_dir().join(format!("peerpigeon-admin-token-{}", std::process::id()));
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    let (code, out, _) = admin(&["undrain", &url, "--token-file", file.to_str().unwrap()], "");
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!((code, out.as_str()), (Some(0), "the drain has ended: the hub accepts peers again\n"));
+    assert_eq!(status(&hub.get("/readyz")), "200");
+
+    let (code, _, err) = admin(&["undrain", &url], "wrong");
+    assert!(
+        code == Some(1) && err.contains("the token is wrong") && err.contains("401") && !err.contains(" wrong-"),
+        "{err}"
+    );
+    let (code, out, _) = admin(&["undrain", &url, "--json"], "wrong");
+    assert!(code == Some(1) && out.contains(r#""outcome":"refused""#), "{out}");
+    let (code, _, err) = admin(&["undrain", &url], "");
+    assert!(code == Some(64) && err.contains("set ADMIN_TOKEN"), "{err}");
+    for wrong in
+        [&["kick", &url, "12"][..], &["kick", "ftp://a", &id(1)], &["explode", &url], &["drain", &url, "--secs", "x"]]
+    {
+        assert_eq!(admin(wrong, TOKEN).0, Some(64), "{wrong:?}");
+    }
+    let (code, _, err) = admin(&["undrain", "http://127.0.0.1:1"], TOKEN);
+    assert!(code == Some(1) && !err.contains(TOKEN), "{err}");
+}
+
+#[test]
+fn the_operators_port_can_listen_at_an_address_of_its_own() {
+    let port = crate::admin::free_port();
+    let mut hub = Hub::start(&[("ADMIN_PORT", &port), ("ADMIN_HOST", "127.0.0.2")]);
+    let port: u16 = port.parse().unwrap();
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "it must not listen at HOST");
+    hub.address = std::net::SocketAddr::from(([127, 0, 0, 2], port));
+    assert_eq!(status(&hub.get("/metrics")), "200");
+}

@@ -1,0 +1,64 @@
+//! One HTTP request to a hub, for the tools.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::HOST;
+use hyper::http::request::Builder;
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use mesh::{ConnectError, MaybeTlsStream, Tls};
+
+/// Maximum length of a shown answer, in bytes. `/metrics` of a hub with 16 shards has 100 KiB, `/hubstats` in a mesh of
+/// 100 hubs 50 KiB.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// Reads the URL of a page.
+pub(super) fn url(text: &str) -> Result<Uri, &'static str> {
+    const TAKES: &str = "not an HTTP URL: use http://host[:port]/path or https://host[:port]/path";
+    let url: Uri = text.parse().map_err(|_| TAKES)?;
+    if matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some() { Ok(url) } else { Err(TAKES) }
+}
+
+/// Sends a request to the host of `page`, with `tls` if its scheme is `https`. Returns the status and the body of the
+/// answer. `request` has everything but the `Host` header and the body.
+pub(super) async fn ask(
+    page: &Uri,
+    request: Builder,
+    body: Bytes,
+    tls: impl FnOnce() -> io::Result<Tls>,
+    patience: Duration,
+) -> Result<(StatusCode, String), ConnectError> {
+    let is_tls = page.scheme_str() == Some("https");
+    let tls = is_tls.then(tls).transpose().map_err(ConnectError::Tls)?;
+    let (host, port) = (page.host().unwrap_or_default(), page.port_u16().unwrap_or(if is_tls { 443 } else { 80 }));
+    let authority = page.authority().map_or(host, |authority| authority.as_str());
+    let request = request.header(HOST, authority).body(Full::new(body)).map_err(ConnectError::Request)?;
+    let host = host.trim_matches(['[', ']']);
+    let exchange = async |tcp| {
+        let stream = match &tls {
+            None => MaybeTlsStream::Plain(tcp),
+            Some(tls) => tls.connect(host, tcp).await.map_err(ConnectError::Tls)?,
+        };
+        exchange(stream, request.clone()).await
+    };
+    mesh::ask(host, port, patience, exchange).await
+}
+
+async fn exchange(stream: MaybeTlsStream, request: Request<Full<Bytes>>) -> Result<(StatusCode, String), ConnectError> {
+    let failed = |error: hyper::Error| ConnectError::Tcp(io::Error::other(error));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(failed)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let body = body.map_err(|error| ConnectError::Tcp(io::Error::other(error)))?.to_bytes();
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    };
+    tokio::select! {
+        answer = answer => answer,
+        Err(error) = connection => Err(failed(error)),
+    }
+}
