@@ -2,10 +2,13 @@
 # Runs the Autobahn test suite (RFC 6455, cases 1 to 7 and 10) against an echo server that uses the sessions of a shard:
 # `cargo run -p peerpigeon-shard --example echo`.
 #
+# It runs twice, without and with TLS. With TLS, cases 6 and 10 are left out: they vary texts and lengths above the frames.
+#
 # AUTOBAHN_URL=ws://host:port  test that server instead
 # AUTOBAHN_CASES='"6.*"'       run only these cases
 #
-# The suite needs Python 2.7. It writes reports to target/autobahn/reports/index.html.
+# The suite needs Python 2.7. It writes reports to target/autobahn/reports/index.html
+# (and reports-tls).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -42,16 +45,16 @@ stop_server() {
     fi
 }
 
-start_server() {
+start_server() { # scheme, options of the server
     # Uses the test profile, which has debug checks and which `cargo test` has already built.
     cargo build --quiet --profile test --package peerpigeon-shard --example echo
-    "$target/debug/examples/echo" --port 0 >"$work/server.log" &
+    "$target/debug/examples/echo" --port 0 "${@:2}" >"$work/server.log" &
     server=$!
     local address
     for _ in {1..300}; do
         address=$(sed -n 's/^listening on //p' "$work/server.log")
         if [[ -n $address ]]; then
-            url="ws://$address/ws?peerId=$(printf '%040d' 0)"
+            url="$1://$address/ws?peerId=$(printf '%040d' 0)"
             return
         fi
         kill -0 "$server" 2>/dev/null || break
@@ -71,25 +74,22 @@ rm -rf "$work"
 mkdir -p "$work"
 trap stop_server EXIT
 
-url=${AUTOBAHN_URL:-}
-[[ -n $url ]] || start_server
-
-cases=${AUTOBAHN_CASES:-'"1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"'}
+run_cases() { # suffix of the reports, cases
 cat >"$work/spec.json" <<JSON
 {
-  "outdir": "$work/reports",
+  "outdir": "$work/reports$1",
   "servers": [{"agent": "peerpigeon", "url": "$url"}],
-  "cases": [$cases],
+  "cases": [$2],
   "exclude-cases": [],
   "exclude-agent-cases": {}
 }
 JSON
-if ! "$venv/bin/wstest" --mode fuzzingclient --spec "$work/spec.json" >"$work/wstest.log" 2>&1; then
-    tail -n 20 "$work/wstest.log" >&2
-    exit 1
+if ! "$venv/bin/wstest" --mode fuzzingclient --spec "$work/spec.json" >"$work/wstest$1.log" 2>&1; then
+    tail -n 20 "$work/wstest$1.log" >&2
+    return 1
 fi
 
-"$venv/bin/python" - "$work/reports/index.json" <<'PYTHON'
+"$venv/bin/python" - "$work/reports$1/index.json" "$url" <<'PYTHON'
 from __future__ import print_function
 import json, sys
 
@@ -103,6 +103,20 @@ for name in sorted(cases, key=lambda name: [int(part) for part in name.split("."
     counts[behavior if good else "FAILED"] += 1
     if not good or behavior == "NON-STRICT":
         print("autobahn: case %s: %s, close %s" % (name, behavior, close))
-print("autobahn: " + ", ".join("%d %s" % (counts[end], end) for end in ("OK", "NON-STRICT", "INFORMATIONAL", "FAILED")))
+print("autobahn, " + sys.argv[2].split(":")[0] + ": " + ", ".join("%d %s" % (counts[end], end) for end in ("OK", "NON-STRICT", "INFORMATIONAL", "FAILED")))
 sys.exit(counts["FAILED"] > 0 or not cases)
 PYTHON
+}
+
+all='"1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"'
+url=${AUTOBAHN_URL:-}
+if [[ -n $url ]]; then
+    run_cases "" "${AUTOBAHN_CASES:-$all}"
+    exit
+fi
+start_server ws
+run_cases "" "${AUTOBAHN_CASES:-$all}"
+stop_server
+start_server wss --tls
+frames='"1.*", "2.*", "3.*", "4.*", "5.*", "7.*"'
+run_cases -tls "${AUTOBAHN_CASES:-$frames}"

@@ -2,7 +2,7 @@
 # Third-party clients against a hub process.
 #
 #   tests/interop/run.sh [HUB_BINARY [SUITE...]]      suites: ws websockets rolling browser peerpigeon client
-#                                                   and wss: ws, websockets and browser with hubs that speak TLS
+#                                                   and wss: these, except rolling, with hubs that speak TLS
 #
 # STORM=1000  peers of the large crowd (0: none)       PAIRS=6  pairs of npm peerpigeon, each in a network of its own
 # SLOW=1      adds tests that take minutes             TABS=5   tabs of one mesh
@@ -61,6 +61,8 @@ over_tls() {
   { needs_node && run_node ws; } || true
   { needs_python && run_python; } || true
   { needs_node && needs_chromium && run_node browser; } || true
+  { needs_node && needs_chromium && run_node peerpigeon; } || true
+  { needs_node && needs_chromium && run_node client; } || true
 }
 
 skip() {

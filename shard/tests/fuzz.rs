@@ -1,0 +1,45 @@
+//! Runs the fuzz target `http_head` with some random inputs, so that every test run builds and runs it. `cargo fuzz run
+//! http_head` reaches more states.
+
+#[path = "../../fuzz/src/http_head.rs"]
+#[allow(clippy::expect_used, unreachable_pub, reason = "there, it is a crate's")]
+mod target;
+
+use proptest::prelude::*;
+
+/// Parts of requests, so that random bytes get past the first line.
+const PARTS: [&[u8]; 12] = [
+    b"GET / HTTP/1.1\r\n",
+    b"POST /ws HTTP/1.0\r\n",
+    b"Host: hub\r\n",
+    b"Content-Length: 3\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Connection: Upgrade, keep-alive\r\n",
+    b"Sec-WebSocket-Protocol: peerpigeon-mesh.1\r\n",
+    b"Authorization: Bearer t\r\n",
+    b"PROXY TCP6 ::1 ::1 1 2\r\n",
+    b"\r\n\r\n",
+    b"\r\n",
+    b"\x81\x85\0\0\0\0hello",
+];
+
+proptest! {
+    #[test]
+    fn random_bytes_end_only_their_connection(
+        how in 0..16u8,
+        cut: u8,
+        bytes in prop::collection::vec(any::<u8>(), 0..600),
+    ) {
+        target::http_head(&[&[how, cut][..], &bytes].concat());
+    }
+
+    #[test]
+    fn random_requests_end_only_their_connection(
+        how in 0..16u8,
+        cut: u8,
+        parts in prop::collection::vec((0..PARTS.len(), prop::collection::vec(any::<u8>(), 0..3)), 0..20),
+    ) {
+        let bytes = parts.iter().flat_map(|(part, noise)| [PARTS[*part], noise]).collect::<Vec<_>>().concat();
+        target::http_head(&[&[how, cut][..], &bytes].concat());
+    }
+}
