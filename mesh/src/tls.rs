@@ -1,17 +1,21 @@
 //! TLS for outgoing connections to hubs.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+#[expect(clippy::disallowed_types, reason = "rustls asks for a store that threads could share")]
+use std::sync::Mutex;
+use std::sync::{Arc, PoisonError};
 
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use tokio_rustls::rustls::crypto::{
     WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
 };
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, NamedGroup, RootCertStore, SignatureScheme};
 
 use crate::stream::MaybeTlsStream;
 
@@ -52,6 +56,19 @@ impl Tls {
         Ok(Self(Arc::new(config).into()))
     }
 
+    /// Keeps up to this number of tickets, instead of eight for each server: for many connections to one server.
+    /// With 0, no session is resumed.
+    #[must_use]
+    #[expect(clippy::disallowed_types, reason = "rustls asks for a store that threads could share")]
+    pub fn keeping_tickets(self, most: usize) -> Self {
+        let mut config = ClientConfig::clone(self.0.config());
+        config.resumption = match most {
+            0 => Resumption::disabled(),
+            most => Resumption::store(Arc::new(Tickets { most, kept: Mutex::default() })),
+        };
+        Self(Arc::new(config).into())
+    }
+
     /// Does the TLS handshake with `host`, a name or an address without brackets.
     ///
     /// # Errors
@@ -60,6 +77,42 @@ impl Tls {
     pub async fn connect(&self, host: &str, tcp: TcpStream) -> io::Result<MaybeTlsStream> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         Ok(MaybeTlsStream::Tls(Box::new(self.0.connect(name, tcp).await?)))
+    }
+}
+
+/// The tickets of one server (TLS 1.3), oldest first. Sessions of TLS 1.2 are not kept.
+#[derive(Debug)]
+#[expect(clippy::disallowed_types, reason = "rustls asks for a store that threads could share")]
+struct Tickets {
+    most: usize,
+    kept: Mutex<VecDeque<Tls13ClientSessionValue>>,
+}
+
+impl ClientSessionStore for Tickets {
+    fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, ticket: Tls13ClientSessionValue) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == self.most {
+            kept.pop_front();
+        }
+        kept.push_back(ticket);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 }
 

@@ -97,6 +97,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", value_parser = certificates)]
     pub ca: Option<Arc<[u8]>>,
 
+    /// Make a full TLS handshake with each connection; by default, a peer that returns resumes its session
+    #[arg(long)]
+    pub full_handshakes: bool,
+
     /// Write the results to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -208,7 +212,8 @@ fn open_files_limit() -> Option<usize> {
 async fn measure(args: &Args, plan: Plan, seed: u64) -> Result<Report, String> {
     let mut endpoints = Vec::new();
     for hub in &args.hubs {
-        endpoints.push(hub.resolve(args.ca.as_deref()).await.map_err(|error| format!("cannot find {hub}: {error}"))?);
+        let found = hub.resolve(args.ca.as_deref()).await.map_err(|error| format!("cannot find {hub}: {error}"))?;
+        endpoints.push(found.keeping_tickets(if args.full_handshakes { 0 } else { plan.peers() }));
     }
     let asked = ReportedArgs {
         scenario: args.scenario.name(),
