@@ -31,7 +31,9 @@ impl Router {
             Err(unfit) => return self.refuse_data(id, unfit, MessageKind::Announce, network, now),
         };
         self.leave_before_joining(id, network, now);
-        let Some(session) = self.sessions.get(id) else { return };
+        let Some(session) = self.sessions.get(id) else {
+            return bug!(self.bugs, MessageSession, "announcement of {id:?}");
+        };
         let known = self.rosters.find(network);
         let joined = known.and_then(|ix| session.membership(ix));
         if joined.is_none()

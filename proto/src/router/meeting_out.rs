@@ -194,12 +194,15 @@ impl Router {
         let Some(network) = self.rosters.network_mut(ix) else {
             return bug!(self.bugs, CircleNetwork, "{id:?} in {ix:?}");
         };
-        if declined == Declined::Forgotten {
-            network.forget_knower(&other, id);
+        if declined == Declined::Forgotten && !network.forget_knower(&other, id) {
+            bug!(self.bugs, KnowerSession, "{id:?} parts from {other:?} in {ix:?}");
         }
         if open {
             let kind = MessageKind::PeerDisconnected;
             let known = network.member(&other).map(|member| member.announcement().claim.incarnation);
+            if known.is_none() {
+                bug!(self.bugs, CircleMember, "{id:?} parts from {other:?} in {ix:?}");
+            }
             let (session, name) = (known.unwrap_or(PeerIncarnation::LEGACY), network.name().as_str());
             let frame = wire::peer_disconnected(&other, session, LeaveReason::Crowded, name, now.wall_ms);
             let frame = Frame::Template(Arc::new(frame));
@@ -277,8 +280,11 @@ impl Router {
         let Some(network) = self.rosters.network(ix) else {
             return bug!(self.bugs, CircleNetwork, "{id:?} in {ix:?}");
         };
-        for member in circle.peers().filter_map(|peer| network.member(&peer)) {
-            self.outputs.push_back(member.discovered_by(id));
+        for peer in circle.peers() {
+            match network.member(&peer) {
+                Some(member) => self.outputs.push_back(member.discovered_by(id)),
+                None => bug!(self.bugs, CircleMember, "{id:?} knows {peer:?} in {ix:?}"),
+            }
         }
     }
 

@@ -63,14 +63,15 @@ impl Member {
         self.knowers.get_or_insert_default().push(id);
     }
 
-    fn forget_knower(&mut self, id: SessionId) {
-        let Some(knowers) = &mut self.knowers else { return };
-        if let Some(at) = knowers.iter().position(|knower| *knower == id) {
-            knowers.swap_remove(at);
-        }
+    /// False if the session did not know it.
+    fn forget_knower(&mut self, id: SessionId) -> bool {
+        let Some(knowers) = &mut self.knowers else { return false };
+        let Some(at) = knowers.iter().position(|knower| *knower == id) else { return false };
+        knowers.swap_remove(at);
         if knowers.is_empty() {
             self.knowers = None;
         }
+        true
     }
 }
 
@@ -213,9 +214,9 @@ impl Network {
         self.members.get_mut(peer)
     }
 
-    /// The reverse of [`Member::note_knower`]. False if there is no such member.
+    /// The reverse of [`Member::note_knower`]. False if there is no such member, or the session did not know it.
     pub(super) fn forget_knower(&mut self, peer: &PeerId, id: SessionId) -> bool {
-        self.members.get_mut(peer).map(|member| member.forget_knower(id)).is_some()
+        self.members.get_mut(peer).is_some_and(|member| member.forget_knower(id))
     }
 
     /// Prepares [`Self::draw`].

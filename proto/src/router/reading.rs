@@ -12,6 +12,7 @@ use super::roster::NetworkIx;
 impl Router {
     /// Sends a new member the next chunk of its networks' rosters.
     pub(super) fn read_roster(&mut self, id: SessionId, now: Now) {
+        // The session may have ended since it had room.
         let Some(session) = self.sessions.get_mut(id) else { return };
         let (peer, open) = (session.peer(), session.is_open());
         let Some(membership) = session.reading_mut() else {
@@ -45,10 +46,13 @@ impl Router {
 
     /// Announces a member to a new member before its turn, because a message of that member follows.
     pub(super) fn introduce(&mut self, id: SessionId, ix: NetworkIx, subject: &PeerId) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(session) = self.sessions.get_mut(id) else {
+            return bug!(self.bugs, CircleSession, "{subject:?} is introduced to {id:?}");
+        };
         if session.peer() == *subject {
             return;
         }
+        // It has received the whole roster, as most have.
         let Some(cursor) = session.membership_mut(ix).and_then(|membership| membership.cursor()) else { return };
         // In `global` it may be in no network.
         let Some(member) = self.rosters.member(ix, subject) else { return };

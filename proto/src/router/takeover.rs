@@ -145,6 +145,7 @@ impl Router {
 
     /// An id is free: its newcomer continues.
     pub(super) fn id_released(&mut self, peer: &PeerId, now: Now) {
+        // Most ids that become free are wanted by nobody.
         let Some((parties, resume)) = self.takeovers.release(peer) else { return };
         match parties {
             // The session here has lost its id to one at another hub, which has not been asked yet.
