@@ -236,24 +236,26 @@ fn a_flood_of_requests_shares_fresh_renderings() {
         line.unwrap().rsplit(' ').next().unwrap().parse::<u32>().unwrap()
     };
     let start = Instant::now();
-    // Times of the gauge's values, which begin at 9.
-    let mut moments: Vec<Instant> = Vec::new();
-    while start.elapsed() < Duration::from_secs(2) {
-        moments.push(Instant::now());
-        hub.gauges.connections.store(9 + moments.len(), Ordering::Relaxed);
+    let (mut asked, mut last) = (0, 0);
+    // More than the renderings of a burst and of two seconds, however slow the machine is.
+    while asked <= 2 * RENDER_BURST as usize || start.elapsed() < Duration::from_secs(2) {
+        asked += 1;
+        hub.gauges.connections.store(9 + asked, Ordering::Relaxed);
         let shown = hub.get("/health").plain()["connections"].as_u64().unwrap() as usize - 9;
-        if moments.len() <= RENDER_BURST as usize {
-            assert_eq!(shown, moments.len(), "an answer shows the state at the time of its request, or a later one");
+        if asked <= RENDER_BURST as usize {
+            assert_eq!(shown, asked, "an answer shows the state at the time of its request, or a later one");
         }
-        assert!(moments.get(shown).is_none_or(|changed| changed.elapsed() < Duration::from_secs(1)));
+        assert!((last..=asked).contains(&shown), "{shown} after {last}");
+        last = shown;
     }
-    let (asked, made) = (moments.len(), renders());
+    let made = renders();
     let most = RENDER_BURST + (start.elapsed().as_secs_f64() * f64::from(RENDER_RATE)).ceil() as u32;
-    assert!(asked > 1000 && (RENDER_BURST..=most).contains(&made), "{made} for {asked}, at most {most}");
+    assert!((RENDER_BURST..=most).contains(&made), "{made} for {asked}, at most {most}");
+    assert!((made as usize) < asked, "requests share renderings: {made} for {asked}");
     hub.gauges.connections.store(1_000_000, Ordering::Relaxed);
     let changed = Instant::now();
     while hub.get("/health").plain()["connections"] != json!(1_000_000) {
-        assert!(changed.elapsed() < Duration::from_secs(1));
+        assert!(changed.elapsed() < Duration::from_secs(20), "the last state is not shown");
     }
 }
 

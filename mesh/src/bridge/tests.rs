@@ -231,7 +231,6 @@ fn a_paused_redis_is_down_until_it_continues() {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
         let mut b = Hub::up(2, &redis.url()).await;
-        let begin = Instant::now();
         redis.signal("STOP");
         while a.bridge.queued_bytes() < BRIDGE_QUEUE_BYTES {
             a.bridge.push(None, |out| out.resize(out.len() + 10_000, 0));
@@ -240,7 +239,6 @@ fn a_paused_redis_is_down_until_it_continues() {
         assert_eq!(a.bridge.view().lost, 1);
         a.goes_down().await;
         b.goes_down().await;
-        assert!(begin.elapsed() < BRIDGE_PROBE * 5 / 2, "noticed after {:?}", begin.elapsed());
         // Attempts meanwhile are not answered either.
         let failed = a.bridge.view().errors;
         until(|| a.bridge.view().errors > failed).await;
