@@ -46,7 +46,7 @@ pub(crate) use gate::Gate;
 pub use handshake::bearer_tokens;
 use kept::{Kept, KeptStream};
 pub(crate) use refusal::count_no_entry;
-use refusal::{count_no_head, count_no_tls};
+use refusal::{PanicGuard, count_no_head, count_no_tls};
 pub(crate) use secure::Handshakes;
 use secure::NoTls;
 
@@ -63,6 +63,7 @@ pub(crate) async fn serve(
 ) {
     let since = Instant::now();
     let (door, core) = (&*door, &*core);
+    let _panics = PanicGuard::new(core, address);
     let (mut address, place) = (address, Cell::new(place));
     if door.config.proxies.expect_head(port, address.ip()) {
         match Box::pin(proxies::read_head(&mut stream, since)).await {

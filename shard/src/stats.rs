@@ -29,6 +29,8 @@ pub enum HandshakeFailure {
     CrowdedOut,
     /// The home shard, or the mesh, did not accept the socket in time.
     HandOff,
+    /// The hub panicked on it. Counts in `closes` too.
+    Internal,
     /// A hub requested a link, but this hub accepts none (403).
     LinkOff,
     /// A hub sent no MESH_TOKEN, or a wrong one (401).
@@ -74,7 +76,7 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// Every failure, in the order of its discriminant.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Unauthorized,
         Self::InvalidPeerId,
         Self::Origin,
@@ -82,6 +84,7 @@ impl HandshakeFailure {
         Self::BadRequest,
         Self::CrowdedOut,
         Self::HandOff,
+        Self::Internal,
         Self::LinkOff,
         Self::LinkUnauthorized,
         Self::LinkVersion,
@@ -119,6 +122,7 @@ impl HandshakeFailure {
             Self::BadRequest => "bad-request",
             Self::CrowdedOut => "crowded-out",
             Self::HandOff => "hand-off",
+            Self::Internal => "internal",
             Self::LinkOff => "link-off",
             Self::LinkUnauthorized => "link-unauthorized",
             Self::LinkVersion => "link-version",

@@ -71,7 +71,11 @@ fn a_panic_before_the_upgrade_ends_only_its_connection() {
         joins(hub.address, n).unwrap().read_to_end(&mut answer).unwrap_or_default();
         assert_eq!(String::from_utf8_lossy(&answer), "");
         hub.logged("a planted panic: upgrade");
+        assert!(hub.logged("\"connection_failed\"").contains("127.0.0.1:"));
     }
+    hub.metric_becomes("peerpigeon_handshake_failures_total{reason=\"internal\"}", |failures| failures == 3.0);
+    // The alert about internal errors watches this series.
+    hub.metric_becomes("peerpigeon_closes_total{reason=\"internal\"}", |closes| closes == 3.0);
     assert!(hub.get("/livez").starts_with("HTTP/1.1 200"));
     hub.signal("-TERM");
     assert_eq!(hub.wait().code(), Some(0));

@@ -1,11 +1,13 @@
 //! Refused connections and requests: their answers, counters and log lines.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use hyper::StatusCode;
-use tracing::{debug, warn};
+use proto::CloseReason;
+use tracing::{debug, error, warn};
 
 use super::gate::Gate;
 use super::handshake::NoHandshake;
@@ -51,6 +53,36 @@ impl Refusal {
 impl From<NoHandshake> for Refusal {
     fn from(no: NoHandshake) -> Self {
         Self { headers: no.headers(), ..Self::new(HandshakeFailure::NotAnUpgrade, no.status(), no.explain()) }
+    }
+}
+
+/// Counts and logs a panic of the task that serves a connection. The panic ends this connection alone: the rules are not
+/// called before a connection is a WebSocket.
+pub(super) struct PanicGuard<'a> {
+    core: &'a RefCell<Core>,
+    address: SocketAddr,
+}
+
+impl<'a> PanicGuard<'a> {
+    pub(super) fn new(core: &'a RefCell<Core>, address: SocketAddr) -> Self {
+        Self { core, address }
+    }
+}
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let Self { core, address } = self;
+        let detail = "the hub panicked before this connection was a WebSocket, and has closed it";
+        error!(%address, detail, "connection_failed");
+        // Whatever borrowed the core has been dropped by now. A second panic would end the process.
+        if let Ok(mut core) = core.try_borrow_mut() {
+            let stats = core.stats_mut();
+            stats.handshake_failures[HandshakeFailure::Internal as usize] += 1;
+            stats.closes[CloseReason::Internal as usize] += 1;
+        }
     }
 }
 
