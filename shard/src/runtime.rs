@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, SHARD_COMMANDS, TICK};
 use proto::{Acted, NetworkName, PeerId, Router, ShardId, ToMesh, ToShard};
-use thread::{Mailboxes, check};
+use thread::{Mailboxes, check, planted};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -230,6 +230,7 @@ async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>)
         tokio::select! {
             arrived = arrivals.recv() => {
                 let Some(arrived) = arrived else { break };
+                planted("welcome");
                 let (stream, tls, leftover, arrival) = arrived.into_parts();
                 match TcpStream::from_std(stream) {
                     Ok(stream) => {

@@ -88,7 +88,7 @@ impl Hub {
     }
 
     /// Like [`Self::logged`], with the lines before it.
-    fn logged_after(&self, event: &str) -> (String, Vec<String>) {
+    pub fn logged_after(&self, event: &str) -> (String, Vec<String>) {
         let end = Instant::now() + DEADLINE;
         let mut seen = Vec::new();
         while let Ok(line) = self.log.recv_timeout(end.saturating_duration_since(Instant::now())) {

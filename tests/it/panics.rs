@@ -30,20 +30,26 @@ fn joins(address: SocketAddr, n: u32) -> Option<TcpStream> {
     Some(stream)
 }
 
+/// Each turn has a guard, which names the turn in the log. A loop without turns has none, and ends the process too.
 #[test]
 fn a_panic_in_any_turn_ends_the_process() {
-    for (place, thread) in [
-        ("rules", "shard"),
-        ("letters", "shard"),
-        ("tick", "shard"),
-        ("flush", "shard"),
-        ("mesh", "mesh"),
-        ("bridge", "mesh"),
+    for (place, thread, turn) in [
+        ("rules", "shard", Some("session")),
+        ("letters", "shard", Some("letters")),
+        ("tick", "shard", Some("tick")),
+        ("flush", "shard", Some("flush")),
+        ("welcome", "shard", None),
+        ("mesh", "mesh", Some("letters")),
+        ("bridge", "mesh", Some("bridge")),
     ] {
         let mut hub = planted(place, NO_REDIS);
         // These peers give work to every place, including the one for letters between shards.
         let _peers: Vec<_> = (1..=8).map(|n| joins(hub.address, n)).collect();
-        let last = hub.logged("\"hub_failed\"");
+        let (last, before) = hub.logged_after("\"hub_failed\"");
+        let panicked: Vec<_> = before.iter().filter(|line| line.contains("\"turn_panicked\"")).collect();
+        let named = turn.map(|turn| format!("\"turn\":\"{turn}\""));
+        assert_eq!(panicked.len(), usize::from(turn.is_some()), "{place}: {panicked:?}");
+        assert!(named.is_none_or(|named| panicked[0].contains(&named)), "{place}: {panicked:?}");
         assert_eq!(hub.wait().code(), Some(EX_SOFTWARE), "{place}");
         assert!(last.contains(&format!("a planted panic: {place}")), "{place}: {last}");
         assert!(last.contains(".rs:") && last.contains(&format!("{thread}_failed")), "{place}: {last}");
