@@ -56,8 +56,8 @@ impl From<NoHandshake> for Refusal {
     }
 }
 
-/// Counts and logs a panic of the task that serves a connection. The panic ends this connection alone: the rules are not
-/// called before a connection is a WebSocket.
+/// Counts and logs a panic of the task that serves a connection. The panic ends this connection alone: the rules are
+/// not called before a connection is a WebSocket.
 pub(super) struct PanicGuard<'a> {
     core: &'a RefCell<Core>,
     address: SocketAddr,
