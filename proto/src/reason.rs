@@ -14,7 +14,8 @@ pub enum CloseReason {
     Draining,
     /// The hub panicked while it parsed what the client sent. An alert watches its counter.
     Internal,
-    /// Another session with this id is alive: it answered a ping, or it is still within TAKEOVER_GRACE.
+    /// Another session with this id is alive: it answered a ping, or its socket still accepts bytes. Or another session
+    /// waits for the id already.
     IdInUse,
     /// The hub has MAX_CONNECTIONS sessions.
     MaxConnections,
