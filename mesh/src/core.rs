@@ -155,6 +155,8 @@ impl Core {
         self.own
     }
 
+    /// The link with this id. `None` if it has ended: its task, the relay's outputs and lists keep the ids of ended
+    /// links for a while. Callers then do nothing.
     pub(crate) fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {
         self.links.get_mut(&id)
     }

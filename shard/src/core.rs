@@ -289,6 +289,8 @@ impl Core {
         ShardReading { router: self.router.stats().clone(), io: self.stats.clone() }
     }
 
+    /// The session with this handle. `None` if it has ended: tasks, lists, the timer wheel and the router's outputs keep
+    /// handles of ended sessions for a while. Callers then do nothing.
     pub(crate) fn session_mut(&mut self, id: SessionId) -> Option<&mut SocketSession> {
         let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
         slot.session.as_deref_mut()

@@ -156,6 +156,7 @@ pub(crate) async fn serve(
             break ended;
         }
     };
+    // The loop above is over, and nothing else takes it.
     let Some(connection) = connection.get_mut().take() else { return };
     let parts = connection.into_parts();
     let socket = parts.io.io.into_inner();

@@ -207,6 +207,7 @@ impl Core {
         loop {
             let is_later = self.first.is_empty() || (nth % 4 == 3 && !self.later.is_empty());
             let id = if is_later { self.later.pop_front() } else { self.first.pop_front() }?;
+            // It has ended since it was listed.
             let Some(session) = self.session_mut(id) else { continue };
             if is_later {
                 session.in_later = false;
