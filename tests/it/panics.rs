@@ -48,8 +48,9 @@ fn a_panic_in_any_turn_ends_the_process() {
         let (last, before) = hub.logged_after("\"hub_failed\"");
         let panicked: Vec<_> = before.iter().filter(|line| line.contains("\"turn_panicked\"")).collect();
         let named = turn.map(|turn| format!("\"turn\":\"{turn}\""));
-        assert_eq!(panicked.len(), usize::from(turn.is_some()), "{place}: {panicked:?}");
-        assert!(named.is_none_or(|named| panicked[0].contains(&named)), "{place}: {panicked:?}");
+        // Both shards may panic at once.
+        assert_eq!(panicked.is_empty(), named.is_none(), "{place}: {panicked:?}");
+        assert!(named.is_none_or(|named| panicked.iter().all(|line| line.contains(&named))), "{place}: {panicked:?}");
         assert_eq!(hub.wait().code(), Some(EX_SOFTWARE), "{place}");
         assert!(last.contains(&format!("a planted panic: {place}")), "{place}: {last}");
         assert!(last.contains(".rs:") && last.contains(&format!("{thread}_failed")), "{place}: {last}");
