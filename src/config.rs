@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::Uri;
+use ipnet::IpNet;
 use proto::limits::SEND_FLOOR_BYTES;
 use proto::{Discovery, HubId, PeerId, Redacted};
 use shard::Origins;
@@ -497,16 +498,25 @@ fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// Address of a hub's probes for a tool on the same machine: the host in URL syntax, the port, and whether the port
-/// uses TLS. Reads the settings in the same way as the hub.
+/// Address of a hub's probes, for a tool on the same machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The host, in URL syntax.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Whether the port uses TLS.
+    pub speaks_tls: bool,
+    /// Addresses from which the port expects a PROXY head (PROXY_PROTOCOL, TRUSTED_PROXIES).
+    pub proxies: Vec<IpNet>,
+}
+
+/// Address of a hub's probes. Reads the settings in the same way as the hub.
 ///
 /// # Errors
 ///
 /// The errors are those of the hub.
-pub fn place(
-    flags: &ListenFlags,
-    env: &dyn Fn(&str) -> Option<OsString>,
-) -> Result<(String, u16, bool), Vec<SettingError>> {
+pub fn place(flags: &ListenFlags, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Place, Vec<SettingError>> {
     let mut reader = SettingsReader::new(&flags.0, env);
     let is_public = reader.text(&settings::TLS_ACME, || Ok(false), |_| Ok(true)) == Some(true);
     let host = reader.text(&settings::HOST, || host("localhost"), host);
@@ -521,6 +531,9 @@ pub fn place(
     let tls = reader.text(&settings::TLS_PORTS, || tls::ports("PORT"), tls::ports);
     let speaks_tls =
         (has_certificate || is_public) && tls.is_some_and(|tls| if is_admin { tls.admin } else { tls.peers });
+    let expecting = reader.text(&settings::PROXY_PROTOCOL, || Ok(PortNames::default()), tls::ports);
+    let proxies = reader.text(&settings::TRUSTED_PROXIES, || Ok(Vec::new()), door::ranges).unwrap_or_default();
+    let expects_head = expecting.is_some_and(|ports| if is_admin { ports.admin } else { ports.peers });
     let of_services = std::mem::take(&mut reader.of_services);
     reader.refusals.extend(of_services.into_iter().map(|(setting, problem)| SettingError::new(setting, problem)));
     match (host, port) {
@@ -532,7 +545,7 @@ pub fn place(
                 [IpAddr::V6(_)] if bare.contains(':') => format!("[{bare}]"),
                 _ => bare.to_owned(),
             };
-            Ok((host, port, speaks_tls))
+            Ok(Place { host, port, speaks_tls, proxies: if expects_head { proxies } else { Vec::new() } })
         }
         _ => Err(reader.refusals),
     }

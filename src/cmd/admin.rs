@@ -164,7 +164,7 @@ pub async fn run(question: Question) -> ExitCode {
         .header(AUTHORIZATION, format!("Bearer {}", token.expose()))
         .header(ACCEPT, "application/json")
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-    let asked = http::ask(&hub, request, act.form().into(), || Tls::new(ca.as_deref()), PATIENCE).await;
+    let asked = http::ask(&hub, request, act.form().into(), || Tls::new(ca.as_deref()), &[], PATIENCE).await;
     let (status, text) = match asked {
         Ok(answer) => answer,
         Err(problem) => {

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::{Request, Uri};
+use ipnet::IpNet;
 use mesh::{ConnectError, Tls};
 use proto::Redacted;
 
 use super::http::{ask, url};
-use crate::config::{self, ListenFlags, SettingError};
+use crate::config::{self, ListenFlags, Place, SettingError};
 use crate::pages::FULL;
 
 /// Maximum time for an answer: shorter than the usual timeout of orchestrators, 5 s.
@@ -39,6 +40,8 @@ pub struct Question {
     /// Whether a full hub counts as healthy: otherwise container runtimes would replace it, and all its peers would
     /// have to leave.
     full_is_well: bool,
+    /// Addresses from which the hub expects a PROXY head.
+    proxies: Vec<IpNet>,
 }
 
 impl Args {
@@ -49,25 +52,25 @@ impl Args {
     /// The errors are those of the hub.
     pub fn question(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Question, Vec<SettingError>> {
         if let Some(page) = self.url {
-            return Ok(Question { page, is_own: false, full_is_well: false });
+            return Ok(Question { page, is_own: false, full_is_well: false, proxies: Vec::new() });
         }
-        let (host, port, speaks_tls) = config::place(&self.place, env)?;
+        let Place { host, port, speaks_tls, proxies } = config::place(&self.place, env)?;
         let scheme = if speaks_tls { "https" } else { "http" };
         let page =
             url(&format!("{scheme}://{host}:{port}/readyz")).map_err(|problem| vec![SettingError::of_host(problem)])?;
-        Ok(Question { page, is_own: true, full_is_well: true })
+        Ok(Question { page, is_own: true, full_is_well: true, proxies })
     }
 }
 
 /// Sends the request, and prints the answer.
 pub async fn run(question: Question) -> ExitCode {
-    let Question { page, is_own, full_is_well } = question;
+    let Question { page, is_own, full_is_well, proxies } = question;
     let shown = page.to_string();
     // The certificate of the hub on this machine is not verified: it is for the name that clients use, and this tool
     // connects to another name.
     let tls = || if is_own { Tls::without_proof() } else { Tls::new(None) };
     let path = page.path_and_query().map_or("/", |path| path.as_str());
-    let asked = ask(&page, Request::get(path), Bytes::new(), tls, PATIENCE).await;
+    let asked = ask(&page, Request::get(path), Bytes::new(), tls, &proxies, PATIENCE).await;
     match asked {
         Ok((status, text)) => {
             let _ = writeln!(std::io::stdout(), "{}", text.trim());

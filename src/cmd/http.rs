@@ -9,7 +9,10 @@ use hyper::header::HOST;
 use hyper::http::request::Builder;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use mesh::{ConnectError, MaybeTlsStream, Tls};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 /// Maximum length of a shown answer, in bytes. `/metrics` of a hub with 16 shards has 100 KiB, `/hubstats` in a mesh of
 /// 100 hubs 50 KiB.
@@ -23,12 +26,14 @@ pub(super) fn url(text: &str) -> Result<Uri, &'static str> {
 }
 
 /// Sends a request to the host of `page`, with `tls` if its scheme is `https`. Returns the status and the body of the
-/// answer. `request` has everything but the `Host` header and the body.
+/// answer. `request` has everything but the `Host` header and the body. If this machine's address is in `proxies`, the
+/// hub expects a PROXY head, and receives one that says that the connection is the sender's own.
 pub(super) async fn ask(
     page: &Uri,
     request: Builder,
     body: Bytes,
     tls: impl FnOnce() -> io::Result<Tls>,
+    proxies: &[IpNet],
     patience: Duration,
 ) -> Result<(StatusCode, String), ConnectError> {
     let is_tls = page.scheme_str() == Some("https");
@@ -37,7 +42,11 @@ pub(super) async fn ask(
     let authority = page.authority().map_or(host, |authority| authority.as_str());
     let request = request.header(HOST, authority).body(Full::new(body)).map_err(ConnectError::Request)?;
     let host = host.trim_matches(['[', ']']);
-    let exchange = async |tcp| {
+    let exchange = async |mut tcp: TcpStream| {
+        let own = tcp.local_addr().map_err(ConnectError::Tcp)?.ip().to_canonical();
+        if proxies.iter().any(|range| range.contains(&own)) {
+            tcp.write_all(b"PROXY UNKNOWN\r\n").await.map_err(ConnectError::Tcp)?;
+        }
         let stream = match &tls {
             None => MaybeTlsStream::Plain(tcp),
             Some(tls) => tls.connect(host, tcp).await.map_err(ConnectError::Tls)?,

@@ -81,7 +81,7 @@ impl DoorSettings {
 }
 
 /// Address ranges, separated by commas.
-fn ranges(text: &str) -> Result<Vec<IpNet>, String> {
+pub(super) fn ranges(text: &str) -> Result<Vec<IpNet>, String> {
     let ranges = entries(text).map(|(number, item)| {
         item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
             let item = shown_entry(text, number);

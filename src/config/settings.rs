@@ -767,7 +767,7 @@ pub struct Flags {
 pub struct ListenFlags(pub(super) Flags);
 
 /// Each setting with its help text for tools.
-static PLACE: [(&Setting, &str); 7] = [
+static PLACE: [(&Setting, &str); 9] = [
     (&HOST, "Address or host name that the hub listens on"),
     (&PORT, "Port that the hub listens on"),
     (&ADMIN_HOST, "Address or host name of the operators' pages, if it differs"),
@@ -779,6 +779,8 @@ static PLACE: [(&Setting, &str); 7] = [
     (&TLS_CERT, "Certificate files of the hub, if it speaks TLS"),
     (&TLS_ACME, "Host names of the hub, if it orders its certificates"),
     (&TLS_PORTS, "Ports that speak TLS"),
+    (&TRUSTED_PROXIES, "Address ranges of the hub's proxies"),
+    (&PROXY_PROTOCOL, "Ports at which proxies send a PROXY head; the probe sends one if its own address is a proxy's"),
 ];
 
 impl clap::Args for ListenFlags {

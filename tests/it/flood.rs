@@ -10,6 +10,7 @@ use crate::client::{Client, id, upgrade};
 use crate::door::{body, status};
 use crate::hub::{DEADLINE, Hub};
 use crate::proxies::connect_from;
+use crate::wire::{self, Certificate};
 
 const FLOOD: [u8; 4] = [127, 0, 0, 2];
 const STRANGER: [u8; 4] = [127, 0, 0, 3];
@@ -65,6 +66,18 @@ fn one_address_cannot_use_the_connections_of_others() {
     while try_open(FLOOD, &hub, 11).is_none() {
         assert!(Instant::now() < end, "a closed connection still counts");
     }
+}
+
+#[test]
+fn a_refused_connection_to_a_port_with_tls_gets_an_alert() {
+    let Certificate { certificate, key, .. } = wire::common();
+    let limits = [("MAX_UNFINISHED_PER_ADDRESS", "1"), ("SHARDS", "1"), ("TLS_CERT", certificate), ("TLS_KEY", key)];
+    let hub = Hub::start(&limits);
+    let Some(_first) = connect_from(FLOOD, hub.address) else { return };
+    let mut refused = connect_from(FLOOD, hub.address).unwrap();
+    let mut alert = Vec::new();
+    _ = refused.read_to_end(&mut alert);
+    assert_eq!(alert, [0x15, 3, 3, 0, 2, 2, 80]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use crate::client::{Client, id, upgrade};
 use crate::door::status;
-use crate::hub::{DEADLINE, Hub};
+use crate::hub::{DEADLINE, Hub, command};
 
 /// A connection from another address of this machine. Not every system has more than one.
 pub fn connect_from(address: [u8; 4], hub: SocketAddr) -> Option<TcpStream> {
@@ -101,4 +101,21 @@ fn only_trusted_proxies_send_proxy_heads() {
     }
     assert_eq!(status(&asks(connect_from([127, 0, 0, 3], hub.address).unwrap(), b"", "")), "101");
     _ = Client::join(&hub, 2, "n");
+}
+
+#[test]
+fn the_health_command_works_at_a_port_that_expects_a_proxy_head() {
+    let trust = [("PROXY_PROTOCOL", "PORT"), ("TRUSTED_PROXIES", "127.0.0.0/8")];
+    let hub = Hub::start(&trust);
+    let port = hub.address.port().to_string();
+    let env = [&[("HOST", "127.0.0.1"), ("PORT", &*port)][..], &trust].concat();
+    let out = command(&env).arg("health").output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    // From an address that is no proxy's, a head would be refused.
+    let trust = [("PROXY_PROTOCOL", "PORT"), ("TRUSTED_PROXIES", "10.0.0.1")];
+    let hub = Hub::start(&trust);
+    let port = hub.address.port().to_string();
+    let env = [&[("HOST", "127.0.0.1"), ("PORT", &*port)][..], &trust].concat();
+    let out = command(&env).arg("health").output().unwrap();
+    assert!(out.status.success(), "{out:?}");
 }

@@ -81,16 +81,24 @@ impl Gate {
         1 + self.keys.hash_one(self.answers.get()) % RETRY_SPREAD_SECS
     }
 
-    /// Closes a refused connection without blocking, with an answer if the rate of answers allows it.
+    /// Closes a refused connection without blocking, with an answer if the rate of answers allows it: 503, or an alert at a
+    /// port with TLS.
     pub(crate) fn turn_away(&self, stream: &TcpStream, no: NoEntry, speaks_tls: bool) {
         let now = Instant::now();
-        let is_answered = !speaks_tls && self.turns.borrow_mut().answered.take_within(now, Duration::ZERO).is_some();
+        let is_answered = self.turns.borrow_mut().answered.take_within(now, Duration::ZERO).is_some();
         if !is_answered {
             // A reset leaves nothing behind in the kernel, as a socket in TIME_WAIT would for a minute.
             _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
             return;
         }
         let (mut stream, text) = (stream, no.explain());
+        if speaks_tls {
+            // A sentence would need a handshake, which is what the limit saves. The alert shows at least that the hub, and
+            // not the network, has ended the connection.
+            _ = stream.write(&REFUSAL_ALERT);
+            _ = stream.read(&mut [0; 2048]);
+            return;
+        }
         let answer = format!(
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
              Retry-After: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{text}\n",
@@ -103,6 +111,9 @@ impl Gate {
         _ = stream.read(&mut [0; 2048]);
     }
 }
+
+/// A TLS record with the fatal alert `internal_error`, which any client can read before its handshake.
+const REFUSAL_ALERT: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 80];
 
 #[cfg(test)]
 mod tests {
