@@ -137,7 +137,7 @@ impl Hub {
                 }
             }
         }
-        // Orders that have not begun are answered as that.
+        // The senders of orders that have not begun receive an error.
         drop(orders);
         lifecycle.advance(Stage::Stopping);
         info!(drain_secs = drain.as_secs(), "server_draining");

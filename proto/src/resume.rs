@@ -146,8 +146,7 @@ impl fmt::Debug for ResumeKeys {
 }
 
 impl ResumeKeys {
-    /// Makes the keys from `key`, for secrets that are issued and checked, and of `also`, for secrets that are only
-    /// checked.
+    /// Derives two keys. The one from `key` issues and checks secrets. The one from `also` only checks them.
     ///
     /// Every client receives tags made with `key`, and can try to guess it offline: `key` must be unguessable. It may
     /// also be used elsewhere: the derived key is only for resume secrets of the mesh with this name.

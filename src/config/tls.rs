@@ -85,7 +85,7 @@ impl TlsSettings {
 
     /// Warnings for the operator at the start.
     pub(super) fn warnings(&self, now: SystemTime, port: u16) -> Vec<String> {
-        // Ordered certificates are renewed in time, and a metric shows if not.
+        // No warning for ordered certificates: the hub renews them, and a metric shows failures.
         let is_ordered = |file: &Path| self.acme.as_ref().is_some_and(|acme| acme.owns(file));
         let own = self.certificates.facts().iter().filter(|facts| !is_ordered(&facts.file));
         let mut warnings: Vec<_> = own.filter_map(|facts| expiry_warning(facts, now)).collect();

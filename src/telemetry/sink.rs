@@ -92,7 +92,7 @@ impl Sink {
         self.0.lock().most = LOG_QUEUE_BYTES + LOG_LAST_BYTES;
     }
 
-    /// Waits until all lines are written, at most `patience`, and not at all while the output fails.
+    /// Waits until all lines are written, for at most `patience`. Returns at once while the output fails.
     pub(super) fn flush(&self, patience: Duration) {
         let busy = |state: &mut Buffer| !state.failing && (state.writing || !state.waiting.is_empty());
         let waited = self.0.changed.wait_timeout_while(self.0.lock(), patience, busy);
