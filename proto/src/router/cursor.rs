@@ -143,7 +143,9 @@ mod tests {
             (7, MemberEvent::Left, false),
         ] {
             let (rank, peer) = member(n);
-            assert_eq!(at(5).notify(rank, &peer, event), notified, "{n} {event:?}");
+            let mut cursor = at(5);
+            assert_eq!(cursor.notify(rank, &peer, event), notified, "{n} {event:?}");
+            assert_eq!(cursor.early(), 0, "{n} {event:?}: a member that has had its turn is not noted");
         }
     }
 

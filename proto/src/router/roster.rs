@@ -255,6 +255,19 @@ mod tests {
     }
 
     #[test]
+    fn bounded_members_are_counted_apart() {
+        let (mut rosters, ix) = rosters();
+        let bounded = Discovery::Closest(2);
+        for (n, discovery) in
+            [(1, Discovery::All), (2, bounded), (3, Discovery::All), (4, bounded), (5, Discovery::All)]
+        {
+            rosters.enter(ix, Address::Mesh, announcement(PeerId::from_bytes([n; 20]), 1, 1, discovery));
+        }
+        let counted = rosters.network(ix).map(|network| (network.len(), network.unbounded()));
+        assert_eq!(counted, Some((5, 3)));
+    }
+
+    #[test]
     fn the_greater_claim_holds() {
         for (held, comes, expected) in
             [(5, 4, MemberArrival::Hidden), (5, 5, MemberArrival::Enters), (5, 6, MemberArrival::Replaces(claim(5)))]

@@ -43,3 +43,21 @@ pub(crate) fn legacy_discovered(data: &[u8], network: &str, wall_ms: u64) -> Str
     put_tail(&mut out, SYSTEM, None, network, wall_ms);
     String::from_utf8(out).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_message_is_that_of_the_go_hub() {
+        let (to, own) = (PeerId::from_bytes([0xab; 20]), HubId(PeerId::from_bytes([0xcd; 20])));
+        let (to_hex, own_hex) = ("ab".repeat(20), "cd".repeat(20));
+        let text = legacy_connected(&to, &own, 1_700_000_000_123);
+        assert_eq!(
+            text,
+            format!(
+                r#"{{"type":"connected","data":{{"peerId":"{to_hex}","hubId":"{own_hex}"}},"fromPeerId":"system","networkName":"global","timestamp":1700000000123}}"#
+            )
+        );
+    }
+}
