@@ -84,6 +84,7 @@ fn a_peer_is_kicked_from_one_network_and_a_network_is_closed() {
     assert_eq!(order(&hub, "kick", &format!("peer={}&network=n", id(1))).1["outcome"], "not-a-member");
 
     let others: Vec<Client> = (10..30).map(|n| Client::join(&hub, n, "n")).collect();
+    eventually("all have joined", || metric(&hub, "peerpigeon_members") == 21.0);
     let (status, answer) = order(&hub, "close-network", "network=n&secs=60");
     assert_eq!((status.as_str(), &answer["members"]), ("200", &21.into()), "{answer}");
     for mut member in others.into_iter().chain([b]) {

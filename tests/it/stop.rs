@@ -112,7 +112,11 @@ fn a_drain_without_peers_ends_at_once() {
 
 #[test]
 fn every_stop_signal_starts_a_drain() {
-    for signal in ["-TERM", "-INT", "-QUIT", "-HUP"] {
+    for (signal, number) in [("-TERM", 15), ("-INT", 2), ("-QUIT", 3), ("-HUP", 1)] {
+        // Hubs inherit ignored signals, and keep ignoring SIGQUIT and SIGHUP: nohup(1) may run these tests.
+        if peerpigeon::telemetry::process::ignores(number) && number != 2 {
+            continue;
+        }
         let mut hub = Hub::start(&[("DRAIN_SECS", "3")]);
         let mut peer = Client::join(&hub, 1, "n");
         peer.say(r#"{"type":"ping"}"#);
