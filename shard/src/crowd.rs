@@ -115,7 +115,7 @@ impl Crowd {
     ///
     /// If the address has reached a limit.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Place, NoEntry> {
-        let hash = self.hash(address);
+        let hash = address_hash(self.keys, address);
         let numbers = numbers(hash);
         let rows = numbers.map(|number| &self.rows[usize::from(number)]);
         let AddressLimits { connections, unfinished, .. } = self.limits;
@@ -140,7 +140,7 @@ impl Crowd {
     /// Frees an address from the limits. Returns whether it had some: not if it was free before, nor if
     /// [`MAX_UNNAMED_PROXIES`] others are.
     pub(crate) fn free(&self, address: IpAddr) -> bool {
-        let hash = self.hash(address);
+        let hash = address_hash(self.keys, address);
         for entry in &self.unlimited {
             match entry.compare_exchange(0, hash, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return true,
@@ -185,18 +185,18 @@ impl Crowd {
         Some(ahead < gap * QUIET_CONNECTS)
     }
 
-    /// The keyed hash of an address, or of an IPv6 address's /64. Never 0.
-    fn hash(&self, address: IpAddr) -> u64 {
-        let hash = match address.to_canonical() {
-            IpAddr::V4(address) => self.keys.hash_one(address),
-            IpAddr::V6(address) => self.keys.hash_one(address.to_bits() >> 64),
-        };
-        hash.max(1)
-    }
-
     fn nanos(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.start).as_nanos() as u64
     }
+}
+
+/// The keyed hash of an address, or of an IPv6 address's /64, because a host may use all addresses of its /64. Never 0.
+pub fn address_hash(keys: Keys, address: IpAddr) -> u64 {
+    let hash = match address.to_canonical() {
+        IpAddr::V4(address) => keys.hash_one(address),
+        IpAddr::V6(address) => keys.hash_one(address.to_bits() >> 64),
+    };
+    hash.max(1)
 }
 
 /// The two rows of an address with this hash.
@@ -318,12 +318,12 @@ mod tests {
     #[test]
     fn ipv6_addresses_are_counted_by_their_64_bit_prefix() {
         let crowd = crowd(AddressLimits::default());
-        let numbers = |text: &str| numbers(crowd.hash(text.parse().unwrap()));
+        let numbers = |text: &str| numbers(address_hash(crowd.keys, text.parse().unwrap()));
         assert_eq!(numbers("2001:db8::1"), numbers("2001:db8::ffff:2"));
         assert_eq!(numbers("192.0.2.1"), numbers("::ffff:192.0.2.1"));
         assert_ne!(numbers("2001:db8::1"), numbers("2001:db8:0:1::1"));
         for n in 0..10_000 {
-            let [one, other] = super::numbers(crowd.hash(Ipv6Addr::from_bits(n << 64).into()));
+            let [one, other] = super::numbers(address_hash(crowd.keys, Ipv6Addr::from_bits(n << 64).into()));
             assert!(one != other && usize::from(one.max(other)) < ADDRESS_ROWS);
         }
     }

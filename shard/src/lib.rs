@@ -41,7 +41,7 @@ use proto::PeerEvent;
 pub use clock::Clock;
 pub use config::{DoorConfig, FileShares, HubConfig, TlsDoor};
 pub use core::SessionLimits;
-pub use crowd::AddressLimits;
+pub use crowd::{AddressLimits, address_hash};
 pub use http::bearer_tokens;
 pub use links::{Admission, LinkDoor, LinkHandOff, TakeLink};
 pub use listen::bind;

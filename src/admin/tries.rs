@@ -1,6 +1,5 @@
 //! Counts failed tries to be an operator, for each address, so that nobody can guess the token at leisure.
 
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -36,7 +35,7 @@ impl Tries {
 
     /// How long an address has to wait until it may try again. `None` if it may try now.
     pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
-        let hash = self.hash(address);
+        let hash = shard::address_hash(self.keys, address);
         let entry = self.set(hash).iter().find(|entry| entry.of.load(Ordering::Relaxed) == hash)?;
         let ahead = entry.forgiven.load(Ordering::Relaxed).saturating_sub(self.nanos(now));
         let slack = (FAILED_TRY_PAUSE * (FAILED_TRIES - 1)).as_nanos() as u64;
@@ -45,7 +44,7 @@ impl Tries {
 
     /// Counts a failed try of an address.
     pub(super) fn failed(&self, address: IpAddr, now: Instant) {
-        let (hash, now) = (self.hash(address), self.nanos(now));
+        let (hash, now) = (shard::address_hash(self.keys, address), self.nanos(now));
         let set = self.set(hash);
         let known = set.iter().find(|entry| entry.of.load(Ordering::Relaxed) == hash);
         let entry = known.or_else(|| set.iter().min_by_key(|entry| entry.forgiven.load(Ordering::Relaxed)));
@@ -63,15 +62,6 @@ impl Tries {
         let sets = FAILED_TRY_ENTRIES / FAILED_TRY_WAYS;
         let at = (hash % sets as u64) as usize * FAILED_TRY_WAYS;
         &self.entries[at..at + FAILED_TRY_WAYS]
-    }
-
-    /// The keyed hash of an address, or of an IPv6 address's /64. Never 0.
-    fn hash(&self, address: IpAddr) -> u64 {
-        let hash = match address.to_canonical() {
-            IpAddr::V4(address) => self.keys.hash_one(address),
-            IpAddr::V6(address) => self.keys.hash_one(address.to_bits() >> 64),
-        };
-        hash.max(1)
     }
 
     fn nanos(&self, now: Instant) -> u64 {
