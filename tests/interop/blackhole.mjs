@@ -1,6 +1,7 @@
 // A proxy to a hub that can silently drop all data, like a network that has failed.
 import { connect, createServer } from 'node:net'
 import { once } from 'node:events'
+import { urlOf } from './hub.mjs'
 
 export async function blackHole (port) {
   const pairs = new Set()
@@ -16,7 +17,7 @@ export async function blackHole (port) {
   }).listen(0, '127.0.0.1')
   await once(server, 'listening')
   return {
-    ws: `ws://127.0.0.1:${server.address().port}`,
+    ws: urlOf(server.address().port),
     /** Drops all data in both directions from now on. New connections get no answer. */
     open () { swallowing = true },
     /** Lets new connections pass again. Earlier connections stay dead, because their other end does not know. */

@@ -6,7 +6,7 @@ import { after, before, test } from 'node:test'
 import { setTimeout } from 'node:timers/promises'
 import { blackHole } from './blackhole.mjs'
 import { awayAndBack, launch, launchStoppable } from './browser.mjs'
-import { HUBS_AT, freePort, hubTest, startHub, within } from './hub.mjs'
+import { HUBS_AT, freePort, hubTest, startHub, urlOf, within } from './hub.mjs'
 import { Tab, site } from './client-pages.mjs'
 import { vectors } from './qr.mjs'
 import { findTurn } from './turn.mjs'
@@ -108,7 +108,7 @@ tabs('a hub that crashes: links go on, nobody leaves, and a newcomer meets all w
 
 tabs('a hub that is drained: its tabs go to the other one, and nobody leaves', { timeout: 120_000 }, async ({ open }) => {
   const port = await freePort()
-  const stays = await startHub({ port, env: { IS_HUB: 'true', MESH_TOKEN: 't', PUBLIC_URL: `ws://127.0.0.1:${port}` } })
+  const stays = await startHub({ port, env: { IS_HUB: 'true', MESH_TOKEN: 't', PUBLIC_URL: urlOf(port) } })
   const drained = await startHub({ env: { MESH_TOKEN: 't', BOOTSTRAP_HUBS: stays.ws, DRAIN_SECS: '3' } })
   try {
     const all = [await open({}, [drained.ws]), await open({}, [drained.ws]), await open({}, [stays.ws])]

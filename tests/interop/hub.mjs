@@ -17,6 +17,9 @@ const SECURE = Boolean(process.env.TLS_CERT)
 const READY_MS = 10_000
 const STDERR_KEPT = 16 * 1024
 
+/** The URL of a hub, or of what forwards to it, at this port. */
+export const urlOf = port => `${SECURE ? 'wss' : 'ws'}://127.0.0.1:${port}`
+
 /** All clients of a test have one address. */
 const UNLIMITED = { MAX_CONNECTIONS_PER_ADDRESS: '0', MAX_UNFINISHED_PER_ADDRESS: '0', CONNECT_RATE_PER_ADDRESS: '0', CONNECT_RATE: '0' }
 
@@ -44,7 +47,7 @@ export async function startHub ({ env = {}, args = ['serve'], port } = {}) {
     exited,
     port,
     url: `${SECURE ? 'https' : 'http'}://127.0.0.1:${port}`,
-    ws: `${SECURE ? 'wss' : 'ws'}://127.0.0.1:${port}`,
+    ws: urlOf(port),
     stderr: () => stderr,
     /** Kills this hub, like a crash. */
     kill () { child.kill('SIGKILL'); return exited }
