@@ -9,8 +9,8 @@ use shard::{DoorConfig, HubConfig, Proxies, ShardReading};
 
 /// Any bytes at a hub's port must get an answer of HTTP or none, and the connection must end with its client.
 ///
-/// The first byte says what comes before the bytes: nothing, a request line, or a whole handshake whose last header they
-/// continue. It also selects the port: plain, or with a PROXY head. The second byte cuts the bytes into two writes.
+/// The first byte selects the port (plain, or with a PROXY head) and a prefix: nothing, a request line, or a handshake
+/// up to the middle of its last header. The second byte selects where the rest is cut into two writes.
 pub fn http_head(bytes: &[u8]) {
     static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
     let [how, cut, rest @ ..] = bytes else { return };

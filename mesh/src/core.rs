@@ -349,8 +349,8 @@ fn log(event: MeshEvent) {
             warn!(detail, "hub_id_taken");
         }
         MeshEvent::IdGivenUp(before, hub) => {
-            let detail = "another live hub has this HUB_ID and was there first, so this hub has taken a random id until it is \
-                          restarted: leave HUB_ID unset, or give each hub its own";
+            let detail = "another live hub has this HUB_ID and was there first, so this hub has taken a random id until \
+                          it is restarted: leave HUB_ID unset, or give each hub its own";
             warn!(%before, %hub, detail, "hub_id_changed");
         }
         MeshEvent::TwoHubs(hub) => {

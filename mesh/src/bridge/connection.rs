@@ -33,13 +33,14 @@ fn unfit(hello: &Value) -> Option<&'static str> {
     };
     match (field("mode").as_str(), field("role").as_str()) {
         ("sentinel", _) => Some(
-            "this is a Redis Sentinel, which passes no messages on: set REDIS_URL to an address that leads to the master",
+            "this is a Redis Sentinel, which passes no messages on: set REDIS_URL to an address that leads to the \
+             master",
         ),
         // Nodes of a cluster pass PUBLISH on to all others, whatever their role is.
         ("cluster", _) => None,
         (_, "replica" | "slave") => Some(
-            "this Redis is a replica, and what is published there does not reach the master: set REDIS_URL to an address \
-             that leads to the master, also after a failover",
+            "this Redis is a replica, and what is published there does not reach the master: set REDIS_URL to an \
+             address that leads to the master, also after a failover",
         ),
         _ => None,
     }

@@ -36,11 +36,11 @@ struct OutgoingSnapshot {
     deadline: Duration,
 }
 
-/// The request of a snapshot that cannot be completed, and its neighbour, which is to be told.
+/// A snapshot that cannot be completed: the neighbour that receives the refusal, and its request.
 pub(super) type GivenUp = (Via, SnapshotRequest);
 
 impl OutgoingSnapshot {
-    /// Keeps a peer as it is, before it changes. False: there are more than `most`.
+    /// Keeps the state of a peer before it changes. Returns false if more than `most` peers are kept.
     fn keep(&mut self, peer: &PeerId, held: Option<&Arc<Presence>>, most: usize) -> bool {
         if self.after.is_none_or(|after| *peer > after) {
             self.before.entry(*peer).or_insert_with(|| held.cloned());

@@ -90,6 +90,7 @@ impl Relay {
     /// Reads the next earlier peers for a link: as many as one turn announces.
     fn read_earlier(&mut self, link: LinkId) {
         for _ in 0..self.config.tuning.slices.peers {
+            // Expected: all have been read, or the link must first send what it has.
             let Some(position) = self.legacy.earlier(link) else { return };
             let Some((hub, peer)) = self.next_earlier(position) else { return self.legacy.end_earlier(link) };
             let Some(is_announced) = self.legacy.read_earlier(link, hub, peer) else {

@@ -150,7 +150,7 @@ impl Legacy {
         self.links.insert(link, open);
     }
 
-    /// Removes a link. Its peers leave in slices.
+    /// Removes a link. Its peers leave in slices. Returns false if it is no legacy link.
     pub(super) fn end(&mut self, link: LinkId) -> bool {
         let Some(ended) = self.links.remove(&link) else { return false };
         if !ended.peers.is_empty() {
