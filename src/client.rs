@@ -1,6 +1,6 @@
 //! A WebSocket client for the command-line tools.
 //!
-//! One connection has one [`Receiver`] and any number of [`Sender`]s. One task reads the receiver without cancellation,
+//! One connection has one [`Receiver`] and any number of [`MessageSender`]s. One task reads the receiver without cancellation,
 //! because a dropped half-read frame would desynchronize the stream. Senders never wait: one writer task writes
 //! everything queued at once. Both live on one thread, inside a [`tokio::task::LocalSet`].
 
@@ -10,7 +10,7 @@ mod dial;
 mod tests;
 mod url;
 
-pub use connection::{Ended, Receiver, SendError, Sender};
+pub use connection::{Ended, MessageSender, Receiver, SendError};
 pub use dial::Endpoint;
 pub use mesh::ConnectError;
 pub use url::{HubUrl, HubUrlError};

@@ -23,7 +23,7 @@ pub fn client_message(bytes: &[u8]) {
     }
 }
 
-type Parsed<'a> = Result<ClientMessage<'a>, Box<proto::Refusal<'a>>>;
+type Parsed<'a> = Result<ClientMessage<'a>, Box<proto::RefusedMessage<'a>>>;
 
 fn code(parsed: &Parsed<'_>) -> Option<ErrorCode> {
     parsed.as_ref().err().map(|refusal| refusal.code)

@@ -1,6 +1,6 @@
 use std::ops::ControlFlow;
 
-use proto::ws::{Decoder, Event, MAX_CLIENT_HEADER, MAX_CONTROL_PAYLOAD, Progress, Reader, Speaker};
+use proto::ws::{Decoder, Event, FrameReader, MAX_CLIENT_HEADER, MAX_CONTROL_PAYLOAD, Progress, Speaker};
 
 /// The parser must read a stream of frames in the same way in one piece and in many, and must never request more bytes
 /// than a frame can have.
@@ -67,7 +67,7 @@ fn transcript<'c>(max_message: usize, pieces: impl Iterator<Item = &'c [u8]>) ->
 }
 
 fn read<'c>(max_message: usize, pieces: impl Iterator<Item = &'c [u8]>) -> Vec<String> {
-    let mut reader = Reader::new(Speaker::Client, max_message, Vec::new());
+    let mut reader = FrameReader::new(Speaker::Client, max_message, Vec::new());
     let (mut heard, mut closed) = (Vec::new(), false);
     for piece in pieces {
         let read = reader.read(&mut piece.to_vec(), |event| {

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::limits::{LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, MAX_LINKS, READ_BUFFER_BYTES};
-use proto::ws::{Reader, Speaker};
+use proto::ws::{FrameReader, Speaker};
 use proto::{Bugs, Discovery, HubId, HubIncarnation, LinkId, MeshEvent, Now, Relay, RelayInput, RelayOutput, ToMesh};
 use thread::{Outboxes, Turn, TurnGuard, log_bug, planted};
 use tokio::sync::Notify;
@@ -194,7 +194,7 @@ impl Core {
                 queue: LinkQueue::new(dialed),
                 replay: !leftover.is_empty(),
                 unread: None,
-                reader: Reader::new(speaker, max_message, leftover.into()),
+                reader: FrameReader::new(speaker, max_message, leftover.into()),
                 waker: None,
                 parked: false,
                 last_heard: now.at,

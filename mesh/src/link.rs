@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proto::envelope::Hello;
 use proto::limits::LEGACY_PATIENCE;
-use proto::ws::Reader;
+use proto::ws::FrameReader;
 use proto::{HubId, HubIncarnation, LinkId};
 
 use crate::dial::TargetId;
@@ -62,7 +62,7 @@ pub(crate) struct Link {
     /// Whether malformed data arrived: what follows it cannot be parsed.
     pub(crate) deaf: bool,
     pub(crate) queue: LinkQueue,
-    pub(crate) reader: Reader,
+    pub(crate) reader: FrameReader,
     /// Whether received bytes are in the reader that have not been processed: those that arrived with the upgrade, or
     /// those for which the last turn had no time.
     pub(crate) replay: bool,

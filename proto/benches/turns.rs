@@ -22,9 +22,9 @@ use proto::limits::{
     TURN_OUTPUTS,
 };
 use proto::{
-    Claim, CloseReason, Destination, Discovery, Envelope, HubId, HubIncarnation, Input, Keys, Letter, LinkId, Now,
+    Claim, CloseReason, Destination, Discovery, Envelope, Hop, HubId, HubIncarnation, Input, Keys, Letter, LinkId, Now,
     Outbox, Output, PeerId, Relay, RelayConfig, RelayInput, RelayOutput, RelayTuning, ResumeKeys, Router, RouterConfig,
-    SessionId, ShardId, ToMesh, ToShard, Via, Way,
+    SessionId, ShardId, ToMesh, ToShard, Transport,
 };
 use rustix::time::{ClockId, clock_gettime};
 use tikv_jemallocator::Jemalloc;
@@ -282,7 +282,7 @@ struct Mesh {
     socket: VecDeque<Vec<u8>>,
     /// What this hub has sent there.
     sent: VecDeque<Vec<u8>>,
-    rooms: VecDeque<Way>,
+    rooms: VecDeque<Transport>,
     waiting: usize,
     turns: Turns,
 }
@@ -344,7 +344,7 @@ impl Mesh {
             {
                 bytes += envelope.len();
                 let envelope = Envelope::decode(&mut &envelope[..]).unwrap().unwrap();
-                outputs += self.input(RelayInput::Received { via: Via::Link(LINK), envelope }, now);
+                outputs += self.input(RelayInput::Received { via: Hop::Link(LINK), envelope }, now);
             }
             self.turns.ended(began, outputs);
         }
@@ -442,12 +442,12 @@ impl Scene {
     fn step_other(&mut self) {
         while let Some(bytes) = self.mesh.sent.pop_front() {
             let envelope = Envelope::decode(&mut &bytes[..]).unwrap().unwrap();
-            self.other(RelayInput::Received { via: Via::Link(LINK), envelope });
+            self.other(RelayInput::Received { via: Hop::Link(LINK), envelope });
         }
         // A link's queue is never long.
         while self.other_rooms > 0 && self.mesh.socket.len() < 16 {
             self.other_rooms -= 1;
-            self.other(RelayInput::Room { way: Way::Link(LINK) });
+            self.other(RelayInput::Room { way: Transport::Link(LINK) });
         }
     }
 

@@ -88,7 +88,7 @@ pub struct Signal<'a> {
 
 /// A refused message, with everything that the answer needs.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Refusal<'a> {
+pub struct RefusedMessage<'a> {
     /// The code of the answer.
     pub code: ErrorCode,
     /// A sentence for people: what is wrong and what to do.
@@ -105,7 +105,7 @@ pub struct Refusal<'a> {
     pub network: Option<Cow<'a, str>>,
 }
 
-impl Refusal<'_> {
+impl RefusedMessage<'_> {
     /// Refuses a binary message that is not UTF-8.
     pub(crate) fn not_text() -> Box<Self> {
         Self::plain(ErrorCode::InvalidJson, sentences::NOT_UTF8)
@@ -118,7 +118,7 @@ impl Refusal<'_> {
 
     fn plain(code: ErrorCode, message: &'static str) -> Box<Self> {
         let kind = MessageKind::Invalid;
-        Box::new(Refusal { code, message, kind, in_reply_to: None, target: None, id: None, network: None })
+        Box::new(RefusedMessage { code, message, kind, in_reply_to: None, target: None, id: None, network: None })
     }
 }
 
@@ -172,17 +172,17 @@ impl<'a> From<Raw<'a>> for Fields<'a> {
 }
 
 /// Parses the fields of any message.
-fn read(text: &str) -> Result<Fields<'_>, Box<Refusal<'_>>> {
+fn read(text: &str) -> Result<Fields<'_>, Box<RefusedMessage<'_>>> {
     // serde would also accept an array, as the struct's fields in their order. An array is not a message.
     let object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
     let raw = if object { serde_json::from_str::<Raw<'_>>(text) } else { Err(de::Error::custom("not an object")) };
     raw.map(Fields::from).map_err(|_| {
         // A text that fails here can still be valid JSON.
         if serde_json::from_str::<IgnoredAny>(text).is_err() {
-            return Refusal::plain(ErrorCode::InvalidJson, ErrorCode::InvalidJson.explain());
+            return RefusedMessage::plain(ErrorCode::InvalidJson, ErrorCode::InvalidJson.explain());
         }
         let message = if object { misfit(text) } else { sentences::NOT_AN_OBJECT };
-        Refusal::plain(ErrorCode::InvalidMessage, message)
+        RefusedMessage::plain(ErrorCode::InvalidMessage, message)
     })
 }
 
@@ -214,13 +214,13 @@ pub(crate) const PLANTED_PANIC: &str = "a text that the parser does not survive"
 ///
 /// # Errors
 ///
-/// A [`Refusal`] with `invalid-json`, `invalid-message`, `not-allowed` or `unknown-type`. The session stays open.
-pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
+/// A [`RefusedMessage`] with `invalid-json`, `invalid-message`, `not-allowed` or `unknown-type`. The session stays open.
+pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<RefusedMessage<'_>>> {
     #[cfg(test)]
     assert!(text != PLANTED_PANIC, "a planted panic");
     let fields = scan::scan(text).map_or_else(|| read(text), Ok)?;
     let Some(kind) = fields.kind else {
-        return Err(Refusal::plain(ErrorCode::InvalidMessage, sentences::NO_TYPE));
+        return Err(RefusedMessage::plain(ErrorCode::InvalidMessage, sentences::NO_TYPE));
     };
     let target = fields.target_peer_id.or(fields.target_peer).filter(|target| !target.is_empty());
     let target = target.map(|target| target.parse::<PeerId>());
@@ -248,7 +248,7 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<Refusal<'_>>> {
             Class::Unknown => MessageKind::UnknownType,
         };
         let target = target.and_then(Result::ok);
-        Err(Box::new(Refusal {
+        Err(Box::new(RefusedMessage {
             code,
             message,
             kind,

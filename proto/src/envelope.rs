@@ -40,7 +40,7 @@ pub enum Envelope {
     /// A hub has stopped, and all its peers have left.
     Farewell(HubId, HubIncarnation),
     /// An envelope for one hub, forwarded by other hubs if necessary.
-    Routed(Route, Box<Routed>),
+    Routed(RouteHeader, Box<Routed>),
     /// Declines a request for a snapshot that cannot be served now. Hubs before 2.1 skip it.
     SnapshotDeclined(SnapshotRequest),
 }
@@ -225,7 +225,7 @@ pub struct SnapshotPart {
 
 /// Source and destination of a routed envelope.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Route {
+pub struct RouteHeader {
     /// The destination.
     pub to: HubId,
     /// The destination's incarnation. Another incarnation ignores the envelope.

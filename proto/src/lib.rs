@@ -76,7 +76,7 @@ pub mod ws;
 
 pub use bugs::{BugCounts, BugNote, BugSite, Bugs};
 pub use claim::Claim;
-pub use codec::{Announce, ClientMessage, Discover, Goodbye, Refusal, Signal, parse};
+pub use codec::{Announce, ClientMessage, Discover, Goodbye, RefusedMessage, Signal, parse};
 pub use envelope::Envelope;
 pub use id::{HubId, HubIncarnation, LinkId, NetworkName, ParseIdError, PeerId, PeerIncarnation, SessionId, ShardId};
 pub use isolated::isolated;
@@ -85,9 +85,9 @@ pub use outbox::Outbox;
 pub use phase::SessionPhase;
 pub use reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 pub use redacted::Redacted;
-pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Way};
+pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Transport};
 pub use resume::{Lineage, ResumeKeys, ResumeOutcome, Right, Secret};
-pub use route::{Address, Via};
+pub use route::{Address, Hop};
 pub use router::{
     Acted, Announcement, Asker, Discovery, Frame, Input, KickedFrom, Leave, Letter, Meeting, MeetingEnd, MeetingKind,
     Origin, OutcomeLetter, Output, PeerEvent, Router, RouterConfig, RouterStats, Sender, SignalLetter, Standing, Stay,

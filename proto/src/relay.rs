@@ -37,18 +37,18 @@ use crate::keys::Keys;
 use crate::limits::{GREATEST_TIME_FOLLOWED, HEARTBEAT};
 use crate::outputs::Outputs;
 use crate::reason::LeaveReason;
-use crate::route::Via;
+use crate::route::Hop;
 use crate::router::{Discovery, OutcomeLetter, SignalLetter, ToMesh};
 use crate::time::Now;
 use crate::tuning::RelayTuning;
 
-pub use io::{Destination, MeshEvent, RelayInput, RelayOutput, Way};
+pub use io::{Destination, MeshEvent, RelayInput, RelayOutput, Transport};
 pub use view::{HubView, RelayStats};
 
 use directory::Directory;
 use holding::Holding;
 use legacy::Legacy;
-use links::{Bridge, Links};
+use links::{BridgeState, Links};
 use names::Names;
 use reach::Reach;
 use remote::Remote;
@@ -94,7 +94,7 @@ pub struct Relay {
     last_number: u32,
     directory: Directory,
     links: Links,
-    bridge: Bridge,
+    bridge: BridgeState,
     legacy: Legacy,
     names: Names,
     /// Number of times this hub has taken a new id.
@@ -135,7 +135,7 @@ impl Relay {
             last_number: 0,
             directory: Directory::new(config.keys),
             links: Links::default(),
-            bridge: Bridge::default(),
+            bridge: BridgeState::default(),
             legacy: Legacy::new(config.keys),
             names: Names::new(config.hub),
             renamed: 0,
@@ -284,8 +284,8 @@ impl Relay {
         }
     }
 
-    fn received(&mut self, via: Via, envelope: Envelope, now: Now) {
-        if let Via::Link(link) = via {
+    fn received(&mut self, via: Hop, envelope: Envelope, now: Now) {
+        if let Hop::Link(link) = via {
             self.heard_on(link, now);
         }
         self.stats.received[envelope.kind() as usize] += 1;

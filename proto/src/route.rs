@@ -4,7 +4,7 @@ use crate::id::{HubId, LinkId, ShardId};
 
 /// The way by which an envelope leaves for another hub, or arrived from it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Via {
+pub enum Hop {
     /// Over a link.
     Link(LinkId),
     /// Over the Redis bridge, to or from this hub.

@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use crate::bug;
 use crate::bugs::Bugs;
-use crate::codec::{self, Refusal};
+use crate::codec::{self, RefusedMessage};
 use crate::id::{HubId, NetworkName, PeerId, SessionId, ShardId};
 use crate::isolated::isolated;
 use crate::keys::Keys;
@@ -220,7 +220,7 @@ impl Router {
                 Some(parsed) => self.message(session, parsed, text.len(), now),
                 None => self.parser_failed(session, now),
             },
-            Input::NotText { session } => self.message(session, Err(Refusal::not_text()), 0, now),
+            Input::NotText { session } => self.message(session, Err(RefusedMessage::not_text()), 0, now),
             Input::Opened { session, peer, seat, resume } => self.opened(session, peer, seat, resume, now),
             Input::Pong { session, payload } => self.ponged(session, payload, now),
             Input::Retire { session } => self.retire(session, now),

@@ -1,7 +1,7 @@
 //! WebSocket frames (RFC 6455), parsed strictly: as a server for peers, and as a client on links to other hubs.
 //!
 //! [`Decoder`] parses frames of clients or of a server: it consumes bytes from the front of a buffer and returns
-//! complete messages and control frames. [`Reader`] does the same for a stream that arrives in pieces. The functions
+//! complete messages and control frames. [`FrameReader`] does the same for a stream that arrives in pieces. The functions
 //! `put_*` append frames of the hub. This module does no I/O: the caller owns the buffer, and must send a close frame
 //! with [`Violation::close_code`] after a violation.
 //!
@@ -16,7 +16,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use reader::Reader;
+pub use reader::FrameReader;
 
 /// Longest payload of a control frame, in bytes (RFC 6455 section 5.5).
 pub const MAX_CONTROL_PAYLOAD: usize = 125;

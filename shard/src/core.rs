@@ -22,7 +22,7 @@ use proto::keepalive::{Life, Patience, Wheel};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use proto::limits::SOCKET_UNSENT_BYTES;
 use proto::limits::{READ_BUFFER_BYTES, SHARD_TURN_NANOS};
-use proto::ws::{Reader, Speaker};
+use proto::ws::{FrameReader, Speaker};
 use proto::{
     Acted, Bugs, CloseReason, Input, Keys, Now, Origin, Output, PeerId, Router, RouterConfig, SessionId, SessionPhase,
     ShardId, ToShard,
@@ -327,7 +327,7 @@ impl Core {
             reason: None,
             queue: None,
             replay: !leftover.is_empty(),
-            reader: Reader::new(Speaker::Client, self.limits.max_message_bytes, leftover),
+            reader: FrameReader::new(Speaker::Client, self.limits.max_message_bytes, leftover),
             life: Life::new(now.at),
             blocked: false,
             dirty: false,

@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use proto::keepalive::Life;
-use proto::ws::Reader;
+use proto::ws::FrameReader;
 use proto::{CloseReason, Lineage, PeerId, SessionPhase};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -129,7 +129,7 @@ pub(crate) struct SocketSession {
     pub(crate) reason: Option<CloseReason>,
     /// Its queue; `None` while it is empty.
     pub(crate) queue: Option<Box<SendQueue>>,
-    pub(crate) reader: Reader,
+    pub(crate) reader: FrameReader,
     /// Whether bytes that arrived with the hand-off have not been read yet.
     pub(crate) replay: bool,
     pub(crate) life: Life,

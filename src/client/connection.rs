@@ -28,7 +28,7 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Splits a connection whose handshake is complete. `read_ahead` was received after the answer.
-pub(super) fn open(stream: MaybeTlsStream, read_ahead: Bytes) -> (Sender, Receiver) {
+pub(super) fn open(stream: MaybeTlsStream, read_ahead: Bytes) -> (MessageSender, Receiver) {
     let (read, write) = halves(stream);
     let read = io::Cursor::new(read_ahead).chain(read);
     // fastwebsockets would write each frame separately.
@@ -36,7 +36,7 @@ pub(super) fn open(stream: MaybeTlsStream, read_ahead: Bytes) -> (Sender, Receiv
     read.set_max_message_size(MAX_MESSAGE_BYTES);
     let queue = Rc::new(SendQueue::default());
     tokio::task::spawn_local(write_queued(write, queue.clone()));
-    (Sender(queue.clone()), Receiver { frames: FragmentCollectorRead::new(read), queue })
+    (MessageSender(queue.clone()), Receiver { frames: FragmentCollectorRead::new(read), queue })
 }
 
 /// Plain sockets are split without a lock between the halves.
@@ -211,9 +211,9 @@ async fn write_queued(mut socket: WriteSide, queue: Rc<SendQueue>) {
 
 /// The sending half of a connection. Clones send on the same one.
 #[derive(Clone)]
-pub struct Sender(Rc<SendQueue>);
+pub struct MessageSender(Rc<SendQueue>);
 
-impl Sender {
+impl MessageSender {
     /// Queues a text message. It must be UTF-8.
     pub fn send(&self, text: &[u8]) -> Result<(), SendError> {
         self.0.push(OpCode::Text, text)

@@ -13,7 +13,7 @@ use hyper::header::{AUTHORIZATION, HOST};
 use mesh::{ConnectError, Tls};
 use proto::PeerId;
 
-use super::connection::{self, Receiver, Sender};
+use super::connection::{self, MessageSender, Receiver};
 use super::url::HubUrl;
 
 impl HubUrl {
@@ -56,7 +56,7 @@ impl Endpoint {
         peer: &PeerId,
         token: Option<&str>,
         patience: Duration,
-    ) -> Result<(Sender, Receiver), ConnectError> {
+    ) -> Result<(MessageSender, Receiver), ConnectError> {
         let mut request = Request::get(self.url.request_target(peer)).header(HOST, self.url.authority());
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));

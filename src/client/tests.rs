@@ -74,7 +74,7 @@ fn a_close_frame_is_read_with_and_without_its_code() {
 }
 
 /// Serves one connection: answers the handshake with `answer` and then sends `then`.
-async fn with_hub(answer: &'static [u8], then: &'static [u8]) -> Result<(Sender, Receiver), ConnectError> {
+async fn with_hub(answer: &'static [u8], then: &'static [u8]) -> Result<(MessageSender, Receiver), ConnectError> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     tokio::task::spawn_local(async move {

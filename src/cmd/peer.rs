@@ -15,7 +15,7 @@ use tokio::task::LocalSet;
 
 use super::duration;
 use super::generate_peer_ids::random_id;
-use crate::client::{Ended, HubUrl, Receiver, Sender};
+use crate::client::{Ended, HubUrl, MessageSender, Receiver};
 use crate::config::{certificates, token};
 
 /// Maximum time until `connected`. A takeover takes two seconds.
@@ -184,7 +184,7 @@ struct Outgoing<'a, T> {
 /// output was closed.
 async fn listen(
     time: Option<Duration>,
-    sender: &Sender,
+    sender: &MessageSender,
     mut receiver: Receiver,
     printer: &mut Printer,
 ) -> Option<Ended> {

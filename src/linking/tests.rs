@@ -68,7 +68,7 @@ fn a_draining_hub_names_the_public_urls_of_the_others() {
         incarnation: HubIncarnation(1),
         live,
         draining,
-        route: None,
+        next_hop: None,
         link: None,
         bridged: false,
         legacy: false,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 use mesh::{BridgeView, DialSource, DialView, LinkView, MeshReading};
-use proto::{HubId, HubView, Redacted, Via};
+use proto::{Hop, HubId, HubView, Redacted};
 use serde::Serialize;
 
 use crate::config::Config;
@@ -62,11 +62,11 @@ pub(super) fn count(reading: &MeshReading) -> usize {
 impl<'a> HubBody<'a> {
     fn of(hub: &'a HubView, reading: &'a MeshReading, config: &'a Config, wall_ms: u64) -> Self {
         let link = hub.link.and_then(|id| reading.links.iter().find(|link| link.link == id));
-        let linked = match (link, hub.route) {
+        let linked = match (link, hub.next_hop) {
             (Some(link), _) if link.dialed => Some("dialed"),
             (Some(_), _) => Some("accepted"),
-            (None, Some(Via::Link(_))) => Some("relayed"),
-            (None, Some(Via::Bridge(_))) => Some("bridged"),
+            (None, Some(Hop::Link(_))) => Some("relayed"),
+            (None, Some(Hop::Bridge(_))) => Some("bridged"),
             (None, None) => None,
         };
         let url = hub.advertise.as_deref().or_else(|| link.and_then(|link| link.url.as_deref()));

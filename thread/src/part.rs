@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use proto::BugNote;
 use proto::limits::TICK;
-use proto::ws::{Event, Reader, Violation};
+use proto::ws::{Event, FrameReader, Violation};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
@@ -79,7 +79,7 @@ pub fn poll_read(
 ///
 /// When `handle` panics. The rules are shared and may be half changed.
 pub fn read_isolated(
-    reader: &mut Reader,
+    reader: &mut FrameReader,
     bytes: &mut [u8],
     mut handle: impl FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Option<Result<(), Violation>> {

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use proto::{ClientMessage, MessageKind, PeerId, Refusal};
+use proto::{ClientMessage, MessageKind, PeerId, RefusedMessage};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -46,7 +46,7 @@ impl Client {
         })
     }
 
-    pub(super) fn said(&mut self, message: &Result<ClientMessage<'_>, Box<Refusal<'_>>>) {
+    pub(super) fn said(&mut self, message: &Result<ClientMessage<'_>, Box<RefusedMessage<'_>>>) {
         let receipt = match message {
             Ok(ClientMessage::Signal(signal)) => signal.id.as_deref(),
             Ok(_) => None,

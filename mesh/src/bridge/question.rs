@@ -5,7 +5,7 @@
 //! answer. So a rolling upgrade needs no setting, and recorded frames of that version are useless too. Their frames
 //! have no numbers, so those of a *living* hub of version 2.0 can be repeated, as between such hubs.
 
-use proto::envelope::{EnvelopeKind, Route, Routed};
+use proto::envelope::{EnvelopeKind, RouteHeader, Routed};
 use proto::{Envelope, HubId, HubIncarnation, PeerId};
 
 use super::stamp::{self, split};
@@ -33,7 +33,7 @@ pub(super) fn answered_in(mut payload: &[u8]) -> Vec<Question> {
 /// consequence.
 pub(super) fn ask((peer, ticket): Question, to: HubId, from: HubId) -> Envelope {
     let nobody = HubIncarnation(0);
-    let route = Route { to, to_incarnation: nobody, from, from_incarnation: nobody, hops: 0 };
+    let route = RouteHeader { to, to_incarnation: nobody, from, from_incarnation: nobody, hops: 0 };
     Envelope::Routed(route, Box::new(Routed::Takeover { peer, ticket, resume: None }))
 }
 

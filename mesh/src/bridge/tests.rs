@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proto::envelope::{Route, Routed};
+use proto::envelope::{RouteHeader, Routed};
 use proto::limits::{BRIDGE_FRAME_BYTES, BRIDGE_PROBE, BRIDGE_QUEUE_BYTES};
 use proto::{Envelope, HubId, PeerId};
 use tokio::sync::mpsc;
@@ -723,7 +723,7 @@ impl OldHub {
             if let Envelope::Routed(route, routed) = envelope
                 && let Routed::Takeover { peer, ticket, .. } = *routed
             {
-                let back = Route { to: route.from, from: hub, hops: 1, ..route };
+                let back = RouteHeader { to: route.from, from: hub, hops: 1, ..route };
                 let answer = Routed::TakeoverAnswer { peer, ticket, in_use: false };
                 let mut payload = Vec::new();
                 Envelope::Routed(back, Box::new(answer)).encode(&mut payload);

@@ -1,7 +1,7 @@
 //! The end of a link.
 
 use proto::limits::{CLOSE_LINGER, LINK_FLUSH_TIMEOUT, MAX_HUBS};
-use proto::{HubId, LinkId, Now, RelayInput, Way};
+use proto::{HubId, LinkId, Now, RelayInput, Transport};
 use tracing::{debug, info, warn};
 
 use super::Core;
@@ -54,7 +54,7 @@ impl Core {
             before.flush();
             self.bridge_pressure = Default::default();
             self.bridge_unread = None;
-            self.followups.retain(|followup| !matches!(followup, RelayInput::Saturated { way: Way::Bridge }));
+            self.followups.retain(|followup| !matches!(followup, RelayInput::Saturated { way: Transport::Bridge }));
             self.last_bridge = Some((before, now.at + LINK_FLUSH_TIMEOUT));
         }
     }

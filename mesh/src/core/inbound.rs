@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::envelope::{Malformed, Routed};
 use proto::ws::{Event, Opcode};
-use proto::{Envelope, HubId, LinkId, Now, RelayInput, Via, isolated};
+use proto::{Envelope, Hop, HubId, LinkId, Now, RelayInput, isolated};
 use thread::read_isolated;
 use tracing::{debug, warn};
 
@@ -145,7 +145,7 @@ impl Core {
                 }
                 (Phase::Ready | Phase::Retiring, envelope) => {
                     self.tell_bridge(&envelope);
-                    self.input(RelayInput::Received { via: Via::Link(id), envelope }, now);
+                    self.input(RelayInput::Received { via: Hop::Link(id), envelope }, now);
                 }
                 (Phase::Answered(_), _) => {
                     self.malformed(id, "more was said before the link was ready", now);
@@ -191,7 +191,7 @@ impl Core {
                 Ok(Some(Envelope::Hello(_))) => {}
                 // Another hub has this hub's id: only its heartbeats matter, which show that it is alive.
                 Ok(Some(envelope)) if from == self.own && !is_heartbeat_of(&envelope, from) => {}
-                Ok(Some(envelope)) => self.input(RelayInput::Received { via: Via::Bridge(from), envelope }, now),
+                Ok(Some(envelope)) => self.input(RelayInput::Received { via: Hop::Bridge(from), envelope }, now),
                 Err(malformed) => {
                     self.stats.bridge_malformed += 1;
                     return debug!(%from, what = malformed.0, "bridge_malformed");

@@ -3,7 +3,7 @@
 use proto::envelope::ChangeKind;
 use proto::limits::{LINK_QUEUE_CAP, LINK_QUEUE_HIGH, LINK_QUEUE_LOW};
 use proto::ws::Opcode;
-use proto::{Destination, Envelope, LinkId, Now, RelayInput, Way};
+use proto::{Destination, Envelope, LinkId, Now, RelayInput, Transport};
 
 use super::Core;
 use crate::link::Phase;
@@ -38,7 +38,7 @@ impl Core {
             if bridge.queued_bytes() > LINK_QUEUE_HIGH && !self.bridge_pressure.saturated {
                 self.bridge_pressure.saturated = true;
                 self.stats.saturations += 1;
-                self.followups.push_back(RelayInput::Saturated { way: Way::Bridge });
+                self.followups.push_back(RelayInput::Saturated { way: Transport::Bridge });
             }
             self.wake_flusher();
         }
@@ -48,16 +48,16 @@ impl Core {
         self.push(link, now, |queue| queue.message(Opcode::Text, text.as_bytes()));
     }
 
-    pub(super) fn backlog(&mut self, way: Way) {
+    pub(super) fn backlog(&mut self, way: Transport) {
         match way {
-            Way::Link(id) => {
+            Transport::Link(id) => {
                 if let Some(link) = self.links.get_mut(&id) {
                     link.backlog = true;
                     // The queue may be empty: the link's next turn answers anyway.
                     link.wake();
                 }
             }
-            Way::Bridge => {
+            Transport::Bridge => {
                 self.bridge_pressure.backlog = true;
                 self.wake_flusher();
             }
@@ -79,7 +79,7 @@ impl Core {
         } else if waiting > LINK_QUEUE_HIGH && !link.saturated {
             link.saturated = true;
             self.stats.saturations += 1;
-            self.followups.push_back(RelayInput::Saturated { way: Way::Link(id) });
+            self.followups.push_back(RelayInput::Saturated { way: Transport::Link(id) });
         }
     }
 
@@ -107,7 +107,7 @@ impl Core {
             link.saturated = false;
             link.backlog = false;
             if matches!(link.phase, Phase::Ready) {
-                self.input(RelayInput::Room { way: Way::Link(id) }, now);
+                self.input(RelayInput::Room { way: Transport::Link(id) }, now);
                 self.turn_ends(now);
             }
         }
@@ -122,7 +122,7 @@ impl Core {
         if pressed && waiting < LINK_QUEUE_LOW {
             self.bridge_pressure = Pressure::default();
             let now = self.now();
-            self.input(RelayInput::Room { way: Way::Bridge }, now);
+            self.input(RelayInput::Room { way: Transport::Bridge }, now);
             self.turn_ends(now);
         }
     }

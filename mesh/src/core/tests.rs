@@ -10,7 +10,7 @@ use proto::limits::{
     READ_BUFFER_BYTES, SLICE_ROOM, THAW, TICK, TURN_OUTPUTS,
 };
 use proto::{
-    Claim, Destination, Envelope, Keys, PeerId, PeerIncarnation, RelayConfig, RelayTuning, ShardId, ToShard, Way,
+    Claim, Destination, Envelope, Keys, PeerId, PeerIncarnation, RelayConfig, RelayTuning, ShardId, ToShard, Transport,
 };
 use thread::Mailboxes;
 use tokio::net::TcpStream;
@@ -74,7 +74,7 @@ fn adopt(core: &mut Core, hub: u8, legacy: bool) -> LinkId {
 fn send(core: &mut Core, link: LinkId, envelopes: usize) {
     let envelope = || {
         Envelope::Routed(
-            proto::envelope::Route {
+            proto::envelope::RouteHeader {
                 to: id(1),
                 to_incarnation: HubIncarnation(1),
                 from: id(2),
@@ -303,7 +303,7 @@ fn silence_ends_a_link_but_not_right_after_a_stop() {
 fn a_turn_of_a_link_requests_its_backlog() {
     beside_a_socket(async |core, link, other| {
         let now = core.borrow().now();
-        core.borrow_mut().carry_out(RelayOutput::Backlog { way: Way::Link(link) }, now);
+        core.borrow_mut().carry_out(RelayOutput::Backlog { way: Transport::Link(link) }, now);
         until("there is room", || !core.borrow().links[&link].backlog).await;
         drop(other);
     });
@@ -364,7 +364,7 @@ fn a_go_hub_that_dials_receives_peers_after_its_own_announcements() {
     let (mut core, ms) = core();
     // Whether the relay, which has more to send, must wait.
     let waits = |core: &mut Core, link| {
-        core.backlog(Way::Link(link));
+        core.backlog(Transport::Link(link));
         core.after_write(link);
         core.links[&link].backlog
     };
@@ -452,11 +452,11 @@ fn events_of_the_previous_bridge_do_not_concern_the_present_one() {
 #[test]
 fn a_new_bridge_starts_with_an_empty_queue() {
     let mut core = core_with_bridge();
-    core.followups.push_back(RelayInput::Saturated { way: Way::Bridge });
-    core.followups.push_back(RelayInput::Saturated { way: Way::Link(LinkId(1)) });
+    core.followups.push_back(RelayInput::Saturated { way: Transport::Bridge });
+    core.followups.push_back(RelayInput::Saturated { way: Transport::Link(LinkId(1)) });
     core.carry_out(RelayOutput::Renamed { hub: id(7) }, core.now());
     let kept: Vec<_> = core.followups.iter().collect();
-    assert!(matches!(kept[..], [RelayInput::Saturated { way: Way::Link(_) }]));
+    assert!(matches!(kept[..], [RelayInput::Saturated { way: Transport::Link(_) }]));
 }
 
 /// Requests for snapshots of a hub that is not known: each is answered with one envelope.

@@ -5,7 +5,7 @@ mod read;
 mod tests;
 mod write;
 
-use read::{Reader, read_envelope};
+use read::{BodyReader, read_envelope};
 use write::{put_change, put_heartbeat, put_hub, put_routed, put_snapshot, put_text, put_u16, put_u64};
 
 use super::{Envelope, EnvelopeKind, Malformed};
@@ -51,11 +51,11 @@ impl Envelope {
             if frame.is_empty() {
                 return Ok(None);
             }
-            let mut reader = Reader(frame);
+            let mut reader = BodyReader(frame);
             let len = reader.u32()? as usize;
             let body = reader.take(len)?;
             *frame = reader.0;
-            let mut body = Reader(body);
+            let mut body = BodyReader(body);
             let kind = body.u8()?;
             let Some(kind) = EnvelopeKind::ALL.get(usize::from(kind)) else { continue };
             let envelope = read_envelope(*kind, &mut body)?;

@@ -10,7 +10,7 @@ use crate::id::{HubId, LinkId};
 use crate::limits::{
     EXTRA_BEAT_PAUSE, GREATEST_TIME, HEARTBEAT, LEASE, LINK_SILENCE, MAX_HOPS, MAX_HUBS, MAX_NEIGHBOURS,
 };
-use crate::route::Via;
+use crate::route::Hop;
 use crate::time::Now;
 
 use super::remote::{Liveness, Remote};
@@ -33,7 +33,7 @@ impl Relay {
         self.last_beat = now.at;
         self.next_beat = now.at + HEARTBEAT;
         self.beats += 1;
-        let usable = |link: LinkId| !self.is_saturated(Via::Link(link)) && !self.is_spare(Via::Link(link));
+        let usable = |link: LinkId| !self.is_saturated(Hop::Link(link)) && !self.is_spare(Hop::Link(link));
         let neighbours = self.links.in_use().filter(|&(_, link)| usable(link));
         let beat = Arc::new(Heartbeat {
             hub: self.config.hub,
@@ -62,7 +62,7 @@ impl Relay {
         }
     }
 
-    pub(super) fn heard_heartbeat(&mut self, via: Via, beat: &Arc<Heartbeat>, now: Now) {
+    pub(super) fn heard_heartbeat(&mut self, via: Hop, beat: &Arc<Heartbeat>, now: Now) {
         let mut age = Duration::from_millis(u64::from(beat.age_ms));
         // After a stop of this process, its sockets may contain messages as old as the stop.
         let slept = now.at.saturating_sub(self.last_timeout);
@@ -87,7 +87,7 @@ impl Relay {
             return;
         }
         let lease_ends = now.at + LEASE - age;
-        if via == Via::Bridge(beat.hub)
+        if via == Hop::Bridge(beat.hub)
             && let Some(remote) = self.hubs.get_mut(&beat.hub)
             && remote.incarnation == beat.incarnation
             && remote.beat.number <= beat.number + LATE_BEATS
@@ -134,8 +134,8 @@ impl Relay {
                 // If a heartbeat of the hub itself has a lower number than is known here, another hub has sent a wrong
                 // number.
                 let from = match via {
-                    Via::Link(link) => self.links.hub_of(link),
-                    Via::Bridge(hub) => Some(hub),
+                    Hop::Link(link) => self.links.hub_of(link),
+                    Hop::Bridge(hub) => Some(hub),
                 };
                 if from == Some(beat.hub) && state != Liveness::Ended && number > beat.number + LATE_BEATS {
                     self.recall(via, beat.hub);
@@ -154,7 +154,7 @@ impl Relay {
         remote.beat = Arc::clone(beat);
         remote.beat_at = now.at;
         remote.lease_ends = lease_ends;
-        if via == Via::Bridge(beat.hub) {
+        if via == Hop::Bridge(beat.hub) {
             remote.bridged_until = lease_ends;
         }
         remote.paths.note(via, beat.number, true);
@@ -203,21 +203,21 @@ impl Relay {
     }
 
     /// Forwards a heartbeat to all neighbours except the one it came from.
-    fn pass_on(&mut self, via: Via, beat: &Arc<Heartbeat>, now: Now) {
+    fn pass_on(&mut self, via: Hop, beat: &Arc<Heartbeat>, now: Now) {
         self.pass_to_neighbours(via, beat.hub, &Envelope::Heartbeat(Arc::clone(beat)), now);
     }
 
-    pub(super) fn pass_to_neighbours(&mut self, via: Via, about: HubId, envelope: &Envelope, now: Now) {
+    pub(super) fn pass_to_neighbours(&mut self, via: Hop, about: HubId, envelope: &Envelope, now: Now) {
         let sender = match via {
-            Via::Link(link) => self.links.hub_of(link),
-            Via::Bridge(hub) => Some(hub),
+            Hop::Link(link) => self.links.hub_of(link),
+            Hop::Bridge(hub) => Some(hub),
         };
         let to: Vec<LinkId> =
             self.links.in_use().filter(|&(hub, _)| hub != about && Some(hub) != sender).map(|(_, link)| link).collect();
         for link in to {
             self.send(Destination::Link(link), envelope.clone());
         }
-        if matches!(via, Via::Link(_)) && self.bridge.is_up() && self.speaks_for(&about, now) {
+        if matches!(via, Hop::Link(_)) && self.bridge.is_up() && self.speaks_for(&about, now) {
             self.send(Destination::Everyone, envelope.clone());
         }
     }
@@ -225,7 +225,7 @@ impl Relay {
     /// A hub's heartbeat is behind the incarnation remembered here, because its clock was set back. It is sent the
     /// remembered heartbeat, and begins an even later incarnation. The age of that heartbeat keeps others from
     /// accepting it as new.
-    pub(super) fn recall(&mut self, via: Via, hub: HubId) {
+    pub(super) fn recall(&mut self, via: Hop, hub: HubId) {
         let Some(remote) = self.hubs.get(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} is recalled");
         };
@@ -235,7 +235,7 @@ impl Relay {
 
     /// Forwards an old heartbeat of a hub only to that hub, if its incarnation is later than the current one. Its age
     /// counts the hubs on the way, in heartbeats.
-    fn pass_back(&mut self, via: Via, beat: &Heartbeat, now: Now) {
+    fn pass_back(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let furthest = LEASE + HEARTBEAT * u32::from(MAX_HOPS);
         let age = Duration::from_millis(u64::from(beat.age_ms)) + HEARTBEAT;
         let is_later = self.hubs.get(&beat.hub).is_some_and(|remote| remote.incarnation < beat.incarnation);

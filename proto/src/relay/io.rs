@@ -3,7 +3,7 @@
 use crate::bugs::BugNote;
 use crate::envelope::Envelope;
 use crate::id::{HubId, HubIncarnation, LinkId, ShardId};
-use crate::route::Via;
+use crate::route::Hop;
 use crate::router::{ToMesh, ToShard};
 
 /// Inputs of a relay. Each variant says when it may come. Inputs of one link arrive in order: `LinkUp` or `LegacyUp`,
@@ -47,7 +47,7 @@ pub enum RelayInput<'a> {
     /// way: what a hub may not send is ignored or refused, and counted in [`RelayStats`](super::RelayStats).
     Received {
         /// The link, or the hub on the bridge.
-        via: Via,
+        via: Hop,
         /// The envelope.
         envelope: Envelope,
     },
@@ -55,14 +55,14 @@ pub enum RelayInput<'a> {
     /// ([`LINK_QUEUE_HIGH`](crate::limits::LINK_QUEUE_HIGH)). Until [`Self::Room`] the relay puts out only heartbeats
     /// and short answers for it.
     Saturated {
-        /// The way: a link, or [`Way::Bridge`].
-        way: Way,
+        /// The way: a link, or [`Transport::Bridge`].
+        way: Transport,
     },
     /// The queue of a way is short again: once after [`Self::Saturated`], and once as the answer to
     /// [`RelayOutput::Backlog`].
     Room {
-        /// The way: a link, or [`Way::Bridge`].
-        way: Way,
+        /// The way: a link, or [`Transport::Bridge`].
+        way: Transport,
     },
     /// The bridge works: published frames reach all subscribers. Repeated when a new hub subscribes.
     BridgeUp,
@@ -96,7 +96,7 @@ pub enum RelayInput<'a> {
 
 /// A way on which envelopes leave a hub.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Way {
+pub enum Transport {
     /// A link.
     Link(LinkId),
     /// The bridge.
@@ -123,7 +123,7 @@ pub enum RelayOutput {
     /// Give [`RelayInput::Room`] when the queue of this way is short: there is more to send.
     Backlog {
         /// The link.
-        way: Way,
+        way: Transport,
     },
     /// Post this letter. Letters to one shard must arrive in this order; none may be dropped.
     Letter {
@@ -187,20 +187,20 @@ pub enum MeshEvent {
     LinkWorks(HubId),
 }
 
-impl From<Via> for Destination {
-    fn from(via: Via) -> Self {
+impl From<Hop> for Destination {
+    fn from(via: Hop) -> Self {
         match via {
-            Via::Link(link) => Self::Link(link),
-            Via::Bridge(hub) => Self::Bridged(hub),
+            Hop::Link(link) => Self::Link(link),
+            Hop::Bridge(hub) => Self::Bridged(hub),
         }
     }
 }
 
-impl From<Via> for Way {
-    fn from(via: Via) -> Self {
+impl From<Hop> for Transport {
+    fn from(via: Hop) -> Self {
         match via {
-            Via::Link(link) => Self::Link(link),
-            Via::Bridge(_) => Self::Bridge,
+            Hop::Link(link) => Self::Link(link),
+            Hop::Bridge(_) => Self::Bridge,
         }
     }
 }

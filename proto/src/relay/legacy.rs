@@ -17,7 +17,7 @@ use crate::bug;
 use crate::envelope::ChangeKind;
 use crate::id::{HubIncarnation, LinkId, PeerId, PeerIncarnation};
 use crate::reason::LeaveReason;
-use crate::route::Via;
+use crate::route::Hop;
 use crate::time::Now;
 
 use super::{HubView, Relay};
@@ -57,7 +57,7 @@ impl Relay {
             incarnation: HubIncarnation::default(),
             live: true,
             draining: false,
-            route: Some(Via::Link(link)),
+            next_hop: Some(Hop::Link(link)),
             link: Some(link),
             bridged: false,
             legacy: true,

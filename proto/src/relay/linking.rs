@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::envelope::{Envelope, Heartbeat};
 use crate::id::{HubId, HubIncarnation, LinkId};
-use crate::route::Via;
+use crate::route::Hop;
 use crate::time::Now;
 
-use super::links::Link;
-use super::{Destination, Relay, Way};
+use super::links::LinkState;
+use super::{Destination, Relay, Transport};
 
 impl Relay {
     pub(super) fn link_up(&mut self, link: LinkId, hub: HubId, incarnation: HubIncarnation, now: Now) {
@@ -26,9 +26,9 @@ impl Relay {
         // Expected: links of a former id are no longer in the table, and end as the others do.
         let Some(closed) = self.links.close(link) else { return };
         for remote in self.hubs.values_mut() {
-            remote.paths.forget(|via| via == Via::Link(link));
+            remote.paths.forget(|via| via == Hop::Link(link));
         }
-        self.cancel_snapshots(|via| via == Via::Link(link), now);
+        self.cancel_snapshots(|via| via == Hop::Link(link), now);
         if closed.was_used {
             self.choose_link(closed.hub);
             if self.links.used_for(&closed.hub).is_none()
@@ -58,36 +58,36 @@ impl Relay {
         }
     }
 
-    pub(super) fn saturated(&mut self, way: Way, now: Now) {
+    pub(super) fn saturated(&mut self, way: Transport, now: Now) {
         match way {
-            Way::Link(link) if self.legacy.is_link(link) => self.legacy_saturated(link),
-            Way::Link(link) => {
+            Transport::Link(link) if self.legacy.is_link(link) => self.legacy_saturated(link),
+            Transport::Link(link) => {
                 // Expected: links of a former id are no longer in the table, but still write their queues.
                 let Some(queue) = self.links.queue_mut(link) else { return };
                 queue.saturate();
                 self.reach = None;
                 self.beat_soon(now);
             }
-            Way::Bridge => self.bridge.queue_mut().saturate(),
+            Transport::Bridge => self.bridge.queue_mut().saturate(),
         }
     }
 
-    pub(super) fn room(&mut self, way: Way, now: Now) {
+    pub(super) fn room(&mut self, way: Transport, now: Now) {
         let room = match way {
-            Way::Link(link) if self.legacy.is_link(link) => return self.legacy_room(link, now),
-            Way::Link(link) => {
+            Transport::Link(link) if self.legacy.is_link(link) => return self.legacy_room(link, now),
+            Transport::Link(link) => {
                 // Expected, as above.
                 let Some(queue) = self.links.queue_mut(link) else { return };
                 queue.free()
             }
-            Way::Bridge => self.bridge.queue_mut().free(),
+            Transport::Bridge => self.bridge.queue_mut().free(),
         };
         if room.was_saturated {
             self.reach = None;
             self.beat_soon(now);
         }
         if room.missed
-            && let Way::Link(link) = way
+            && let Transport::Link(link) = way
         {
             self.tell_of_others(Destination::Link(link), now);
         }
@@ -107,24 +107,24 @@ impl Relay {
         self.bridge.fail();
         self.reach = None;
         for remote in self.hubs.values_mut() {
-            remote.paths.forget(|via| matches!(via, Via::Bridge(_)));
+            remote.paths.forget(|via| matches!(via, Hop::Bridge(_)));
             remote.bridged_until = Duration::ZERO;
         }
         // Snapshots in progress have a deadline of their own.
     }
 
     /// Whether a way is a link that does not work in both directions.
-    pub(super) fn is_spare(&self, via: Via) -> bool {
+    pub(super) fn is_spare(&self, via: Hop) -> bool {
         match via {
-            Via::Link(link) => self.links.get(link).is_none_or(Link::is_spare),
-            Via::Bridge(_) => false,
+            Hop::Link(link) => self.links.get(link).is_none_or(LinkState::is_spare),
+            Hop::Bridge(_) => false,
         }
     }
 
-    pub(super) fn is_saturated(&self, via: Via) -> bool {
+    pub(super) fn is_saturated(&self, via: Hop) -> bool {
         match via {
-            Via::Link(link) => self.links.get(link).is_none_or(|link| link.queue().is_saturated()),
-            Via::Bridge(_) => !self.bridge.is_up() || self.bridge.queue().is_saturated(),
+            Hop::Link(link) => self.links.get(link).is_none_or(|link| link.queue().is_saturated()),
+            Hop::Bridge(_) => !self.bridge.is_up() || self.bridge.queue().is_saturated(),
         }
     }
 }

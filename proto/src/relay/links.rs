@@ -14,14 +14,14 @@ use super::outgoing::SnapshotQueue;
 /// All links to other hubs, and the one of each hub that is used.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    open: BTreeMap<LinkId, Link>,
+    open: BTreeMap<LinkId, LinkState>,
     /// One link for each hub with a link.
     used: BTreeMap<HubId, LinkId>,
 }
 
 /// A link to another hub.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct LinkState {
     hub: HubId,
     /// The incarnation in that hub's hello.
     incarnation: HubIncarnation,
@@ -72,7 +72,7 @@ pub(super) struct Room {
 
 /// The bridge of this hub.
 #[derive(Debug, Default)]
-pub(super) struct Bridge {
+pub(super) struct BridgeState {
     up: bool,
     queue: Queue,
 }
@@ -109,7 +109,7 @@ impl Queue {
     }
 }
 
-impl Link {
+impl LinkState {
     /// The hub at its other end.
     pub(super) fn hub(&self) -> HubId {
         self.hub
@@ -138,7 +138,7 @@ impl Links {
     /// Adds a link. [`Self::choose`] then decides whether it is used.
     pub(super) fn open(&mut self, link: LinkId, hub: HubId, incarnation: HubIncarnation, now: Duration) {
         let queue = Queue::default();
-        self.open.insert(link, Link { hub, incarnation, queue, heard_at: now, silent: false, unheard: false });
+        self.open.insert(link, LinkState { hub, incarnation, queue, heard_at: now, silent: false, unheard: false });
     }
 
     /// Removes a link. `None` if it is unknown.
@@ -158,7 +158,7 @@ impl Links {
     /// The two ends of two links at once may choose different ones.
     pub(super) fn choose(&mut self, hub: HubId, present: Option<HubIncarnation>, rival: Option<HubIncarnation>) {
         let links = self.open.iter().filter(|(_, open)| open.hub == hub);
-        let is = |open: &Link, incarnation| Some(open.incarnation) == incarnation;
+        let is = |open: &LinkState, incarnation| Some(open.incarnation) == incarnation;
         match links.max_by_key(|(link, open)| (!is(open, rival), !open.is_spare(), is(open, present), **link)) {
             Some((&link, _)) => _ = self.used.insert(hub, link),
             None => _ = self.used.remove(&hub),
@@ -166,7 +166,7 @@ impl Links {
     }
 
     /// A link. `None` if it is unknown: it has closed, or belongs to a former id of this hub.
-    pub(super) fn get(&self, link: LinkId) -> Option<&Link> {
+    pub(super) fn get(&self, link: LinkId) -> Option<&LinkState> {
         self.open.get(&link)
     }
 
@@ -184,7 +184,7 @@ impl Links {
     }
 
     /// All links, in the order of their ids.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (LinkId, &Link)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (LinkId, &LinkState)> {
         self.open.iter().map(|(&link, open)| (link, open))
     }
 
@@ -200,7 +200,7 @@ impl Links {
 
     /// The hubs whose links in use are silent.
     pub(super) fn silent_hubs(&self) -> impl Iterator<Item = HubId> {
-        self.in_use().filter(|(_, link)| self.get(*link).is_some_and(Link::is_silent)).map(|(hub, _)| hub)
+        self.in_use().filter(|(_, link)| self.get(*link).is_some_and(LinkState::is_silent)).map(|(hub, _)| hub)
     }
 
     /// Records that something arrived on a link. Returns the change if it was silent. Links of a former id are unknown,
@@ -221,7 +221,7 @@ impl Links {
 
     /// Finds the links that have become silent by `now`.
     pub(super) fn find_silent(&mut self, now: Duration) -> Vec<(LinkId, HubId)> {
-        let is_late = |open: &Link| now.saturating_sub(open.heard_at) >= LINK_SILENCE;
+        let is_late = |open: &LinkState| now.saturating_sub(open.heard_at) >= LINK_SILENCE;
         let late = self.open.iter_mut().filter(|(_, open)| !open.silent && is_late(open));
         late.map(|(&link, open)| {
             open.silent = true;
@@ -251,7 +251,7 @@ impl Links {
     }
 }
 
-impl Bridge {
+impl BridgeState {
     /// Whether it works.
     pub(super) fn is_up(&self) -> bool {
         self.up
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_bridge_that_fails_forgets_its_queue() {
-        let mut bridge = Bridge::default();
+        let mut bridge = BridgeState::default();
         assert!(bridge.rise() && !bridge.rise() && bridge.is_up());
         bridge.queue_mut().saturate();
         bridge.fail();

@@ -7,7 +7,7 @@ use crate::bug;
 use crate::envelope::{Envelope, Heartbeat};
 use crate::id::{HubId, HubIncarnation, LinkId};
 use crate::limits::{HEARTBEAT, HUB_MEMORY};
-use crate::route::Via;
+use crate::route::Hop;
 use crate::time::Now;
 
 use super::remote::{Liveness, Paths, Remote};
@@ -52,7 +52,7 @@ impl Relay {
         self.choose_link(beat.hub);
     }
 
-    pub(super) fn heard_farewell(&mut self, via: Via, hub: HubId, incarnation: HubIncarnation, now: Now) {
+    pub(super) fn heard_farewell(&mut self, via: Hop, hub: HubId, incarnation: HubIncarnation, now: Now) {
         // Expected: this hub has never received a heartbeat of it, or has forgotten it.
         let Some(remote) = self.hubs.get_mut(&hub) else { return };
         remote.note_ended(incarnation);

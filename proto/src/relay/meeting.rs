@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::envelope::Routed;
 use crate::id::{HubId, PeerId, ShardId};
-use crate::route::Via;
+use crate::route::Hop;
 use crate::router::{Meeting, MeetingEnd, ToShard};
 use crate::time::Now;
 
@@ -16,7 +16,7 @@ impl Relay {
     pub(super) fn meeting_posted(&mut self, hub: HubId, meeting: Arc<Meeting>, now: Now) {
         // Expected: the hub was lost. Its peers leave, and the meeting with them.
         let Some(incarnation) = self.hubs.get(&hub).filter(|r| r.is_live()).map(|r| r.incarnation) else { return };
-        let full = |relay: &Self, via: Via| relay.is_saturated(via);
+        let full = |relay: &Self, via: Hop| relay.is_saturated(via);
         if self.route(&hub, now).is_some_and(|via| !full(self, via)) {
             self.send_routed((hub, incarnation), Routed::Meeting(meeting), now);
         }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::claim::Claim;
 use crate::envelope::{ChangeKind, Envelope};
 use crate::id::HubId;
-use crate::route::Via;
+use crate::route::Hop;
 use crate::router::Announcement;
 
 use super::Destination;
@@ -75,17 +75,17 @@ impl Names {
         }
     }
 
-    pub(super) fn via_inward(&self, via: Via) -> Via {
+    pub(super) fn via_inward(&self, via: Hop) -> Hop {
         match via {
-            Via::Link(link) => Via::Link(link),
-            Via::Bridge(hub) => Via::Bridge(self.inward(hub)),
+            Hop::Link(link) => Hop::Link(link),
+            Hop::Bridge(hub) => Hop::Bridge(self.inward(hub)),
         }
     }
 
-    pub(super) fn via_outward(&self, via: Via) -> Via {
+    pub(super) fn via_outward(&self, via: Hop) -> Hop {
         match via {
-            Via::Link(link) => Via::Link(link),
-            Via::Bridge(hub) => Via::Bridge(self.outward(hub)),
+            Hop::Link(link) => Hop::Link(link),
+            Hop::Bridge(hub) => Hop::Bridge(self.outward(hub)),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::envelope::{Presence, SnapshotPart, SnapshotRequest};
 use crate::id::{HubId, PeerId};
 use crate::limits::{MAX_SNAPSHOTS_OUT, SNAPSHOT_BYTES, SNAPSHOT_PATIENCE, SNAPSHOT_PEERS};
-use crate::route::Via;
+use crate::route::Hop;
 
 use super::holding::Holding;
 
@@ -20,7 +20,7 @@ pub(super) struct SnapshotQueue(VecDeque<OutgoingSnapshot>);
 /// have changed since the snapshot began are kept as they were.
 #[derive(Debug)]
 struct OutgoingSnapshot {
-    via: Via,
+    via: Hop,
     request: SnapshotRequest,
     seq: u64,
     digest: u64,
@@ -37,7 +37,7 @@ struct OutgoingSnapshot {
 }
 
 /// A snapshot that cannot be completed: the neighbour that receives the refusal, and its request.
-pub(super) type GivenUp = (Via, SnapshotRequest);
+pub(super) type GivenUp = (Hop, SnapshotRequest);
 
 impl OutgoingSnapshot {
     /// Keeps the state of a peer before it changes. Returns false if more than `most` peers are kept.
@@ -92,7 +92,7 @@ impl SnapshotQueue {
 
     /// Begins to send a snapshot of what a hub holds now. An earlier request of the same neighbour for that hub is
     /// abandoned. False if [`MAX_SNAPSHOTS_OUT`] others are being sent.
-    pub(super) fn begin(&mut self, via: Via, request: SnapshotRequest, held: &Holding, now: Duration) -> bool {
+    pub(super) fn begin(&mut self, via: Hop, request: SnapshotRequest, held: &Holding, now: Duration) -> bool {
         self.0.retain(|other| other.via != via || other.request.hub != request.hub);
         let has_room = self.0.len() < MAX_SNAPSHOTS_OUT;
         if has_room {
@@ -123,7 +123,7 @@ impl SnapshotQueue {
         &mut self,
         held: &BTreeMap<PeerId, Arc<Presence>>,
         now: Duration,
-    ) -> Option<(Via, SnapshotPart)> {
+    ) -> Option<(Hop, SnapshotPart)> {
         let mut next = self.0.pop_front()?;
         let (via, part) = (next.via, next.next_part(held));
         if !part.last {
@@ -167,7 +167,7 @@ mod tests {
     use crate::id::{HubIncarnation, LinkId, PeerIncarnation};
 
     const NOW: Duration = Duration::from_secs(100);
-    const VIA: Via = Via::Link(LinkId(1));
+    const VIA: Hop = Hop::Link(LinkId(1));
 
     fn peer(n: u16) -> PeerId {
         let mut bytes = [0; 20];

@@ -11,7 +11,7 @@ use crate::envelope::{Change, ChangeKind, Envelope, Presence, SnapshotRequest};
 use crate::id::{HubId, PeerId, PeerIncarnation};
 use crate::limits::MAX_CHANGES_AHEAD;
 use crate::reason::LeaveReason;
-use crate::route::Via;
+use crate::route::Hop;
 use crate::router::Announcement;
 use crate::time::Now;
 
@@ -46,7 +46,7 @@ impl Relay {
     }
 
     /// Processes another hub's change.
-    pub(super) fn changed(&mut self, via: Via, change: Arc<Change>, now: Now) {
+    pub(super) fn changed(&mut self, via: Hop, change: Arc<Change>, now: Now) {
         let Some(remote) = self.hubs.get_mut(&change.hub).filter(|remote| remote.is_live()) else {
             self.stats.duplicates += 1;
             return;
@@ -119,12 +119,12 @@ impl Relay {
 
     /// Forwards a change to all neighbours except the one it came from, its own hub, and those that the former sends it
     /// to itself.
-    fn flood(&mut self, change: &Arc<Change>, from: Option<Via>, now: Now) {
+    fn flood(&mut self, change: &Arc<Change>, from: Option<Hop>, now: Now) {
         let sender = from.and_then(|via| match via {
-            Via::Link(link) => self.links.hub_of(link),
-            Via::Bridge(hub) => Some(hub),
+            Hop::Link(link) => self.links.hub_of(link),
+            Hop::Bridge(hub) => Some(hub),
         });
-        let over_bridge = matches!(from, Some(Via::Bridge(_)));
+        let over_bridge = matches!(from, Some(Hop::Bridge(_)));
         let told = sender.and_then(|sender| self.hubs.get(&sender)).map(|sender| Arc::clone(&sender.beat));
         let mut to = Vec::new();
         for (hub, link) in self.links.in_use() {

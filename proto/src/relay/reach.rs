@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::id::HubId;
-use crate::route::Via;
+use crate::route::Hop;
 use crate::time::Now;
 
 use super::Relay;
@@ -16,7 +16,7 @@ pub(super) struct Reach {
     linked: BTreeSet<HubId>,
     /// The first step of a shortest way to each hub. All hubs see the same links, so each step brings a signal nearer
     /// to its target, and none is taken twice.
-    steps: BTreeMap<HubId, Via>,
+    steps: BTreeMap<HubId, Hop>,
     /// The hubs on the bridge, where that is one of the ways.
     bridged: BTreeSet<HubId>,
 }
@@ -25,7 +25,7 @@ impl Relay {
     /// The way to a hub: the direct link, else the bridge, else another hub.
     ///
     /// A link that does not work in both directions is used only if there is no other way.
-    pub(super) fn route(&mut self, hub: &HubId, now: Now) -> Option<Via> {
+    pub(super) fn route(&mut self, hub: &HubId, now: Now) -> Option<Hop> {
         self.find_route(hub, None, now)
     }
 
@@ -33,11 +33,11 @@ impl Relay {
     ///
     /// Only the hub of the sender chooses differently from [`Self::route`]. If the next hub also avoided its own way,
     /// it could only send the signal back, although both could reach the target.
-    pub(super) fn signal_route(&mut self, hub: &HubId, now: Now) -> Option<Via> {
+    pub(super) fn signal_route(&mut self, hub: &HubId, now: Now) -> Option<Hop> {
         self.find_route(hub, self.avoided(hub, now), now)
     }
 
-    fn find_route(&mut self, hub: &HubId, avoided: Option<Via>, now: Now) -> Option<Via> {
+    fn find_route(&mut self, hub: &HubId, avoided: Option<Hop>, now: Now) -> Option<Hop> {
         if let Some(direct) = self.direct(hub, avoided) {
             return Some(direct);
         }
@@ -48,7 +48,7 @@ impl Relay {
     }
 
     /// The way to a hub that its signals must avoid if there is another.
-    pub(super) fn avoided(&self, hub: &HubId, now: Now) -> Option<Via> {
+    pub(super) fn avoided(&self, hub: &HubId, now: Now) -> Option<Hop> {
         let avoided = self.hubs.get(hub).and_then(|remote| remote.avoided.as_ref());
         avoided.filter(|avoided| avoided.until > now.at).map(|avoided| avoided.via)
     }
@@ -58,25 +58,25 @@ impl Relay {
         self.reach.as_ref().map_or_else(|| Cow::Owned(self.look_around(now)), Cow::Borrowed)
     }
 
-    pub(super) fn route_by(&self, reach: &Reach, hub: &HubId, avoided: Option<Via>, now: Now) -> Option<Via> {
+    pub(super) fn route_by(&self, reach: &Reach, hub: &HubId, avoided: Option<Hop>, now: Now) -> Option<Hop> {
         let direct = self.direct(hub, avoided);
         if direct.is_some() {
             return direct;
         }
-        let spare = self.links.used_for(hub).map(Via::Link);
+        let spare = self.links.used_for(hub).map(Hop::Link);
         // Expected: no heartbeat has arrived yet of a hub that is linked.
         let Some(remote) = self.hubs.get(hub) else { return spare };
-        let bridged = Some(Via::Bridge(*hub)).filter(|_| self.bridge.is_up() && remote.is_bridged(now.at));
+        let bridged = Some(Hop::Bridge(*hub)).filter(|_| self.bridge.is_up() && remote.is_bridged(now.at));
         // Only a hub on the bridge knows who else is there; others follow the heartbeats.
         let ways = [bridged, reach.steps.get(hub).copied(), remote.paths.best()];
         let ways = || ways.into_iter().flatten().chain(remote.paths.newest_first());
-        let works = |via: &Via| !self.is_spare(*via) && Some(*via) != avoided;
+        let works = |via: &Hop| !self.is_spare(*via) && Some(*via) != avoided;
         ways().find(works).or(spare).or_else(|| ways().next())
     }
 
     /// The link to a hub, if it is usable.
-    fn direct(&self, hub: &HubId, avoided: Option<Via>) -> Option<Via> {
-        let direct = self.links.used_for(hub).map(Via::Link);
+    fn direct(&self, hub: &HubId, avoided: Option<Hop>) -> Option<Hop> {
+        let direct = self.links.used_for(hub).map(Hop::Link);
         direct.filter(|&via| !self.is_spare(via) && Some(via) != avoided)
     }
 
@@ -105,7 +105,7 @@ impl Relay {
     fn look_around(&self, now: Now) -> Reach {
         let live = |hub: &HubId| self.hubs.get(hub).filter(|remote| remote.is_live());
         let mut linked: BTreeSet<HubId> =
-            self.links.in_use().filter(|&(_, link)| !self.is_spare(Via::Link(link))).map(|(hub, _)| hub).collect();
+            self.links.in_use().filter(|&(_, link)| !self.is_spare(Hop::Link(link))).map(|(hub, _)| hub).collect();
         let mut look_at: Vec<HubId> = linked.iter().copied().collect();
         while let Some(hub) = look_at.pop() {
             for &next in live(&hub).iter().flat_map(|remote| &remote.beat.neighbours) {
@@ -119,13 +119,13 @@ impl Relay {
         let bridged = if self.bridge.is_up() { bridged } else { BTreeSet::new() };
         let mut steps = BTreeMap::new();
         for (hub, link) in self.links.in_use() {
-            let via = Via::Link(link);
+            let via = Hop::Link(link);
             if !self.is_saturated(via) && !self.is_spare(via) {
                 steps.insert(hub, via);
             }
         }
         for &hub in &bridged {
-            steps.entry(hub).or_insert(Via::Bridge(hub));
+            steps.entry(hub).or_insert(Hop::Bridge(hub));
         }
         let mut nearest: VecDeque<HubId> = steps.keys().copied().collect();
         while let Some(hub) = nearest.pop_front() {

@@ -11,7 +11,7 @@ use crate::limits::{
     SNAPSHOT_LIMIT, SNAPSHOT_PATIENCE, SNAPSHOT_RATE_BYTES, SNAPSHOT_SLACK,
 };
 use crate::reason::Outcome;
-use crate::route::Via;
+use crate::route::Hop;
 
 use super::holding::{self, Holding};
 use super::signals::{Inbound, Outbound};
@@ -52,19 +52,19 @@ pub(super) struct Remote {
     /// Number of snapshots received since this replica last agreed with a heartbeat.
     pub(super) vain_repairs: u32,
     /// The way by which the last of those arrived.
-    pub(super) repaired_by: Option<Via>,
+    pub(super) repaired_by: Option<Hop>,
     /// Time since which changes are known to be missing, if any are.
     pub(super) behind_since: Option<Duration>,
     /// Time at which a snapshot is requested.
     pub(super) ask_at: Option<Duration>,
     pub(super) sync: Option<Sync>,
     /// Neighbours that requested a snapshot of it while `sync` was in progress. They are answered when it ends.
-    pub(super) snapshot_waiters: Vec<Via>,
+    pub(super) snapshot_waiters: Vec<Hop>,
     /// The neighbour whose snapshot failed last.
-    pub(super) failed_ask: Option<Via>,
+    pub(super) failed_ask: Option<Hop>,
     pub(super) paths: Paths,
     /// The way that signals to it take, and the counter of the last signal on another way.
-    pub(super) sent_by: Option<(Via, u64)>,
+    pub(super) sent_by: Option<(Hop, u64)>,
     /// The last counter that was assigned before its latest outcome arrived.
     pub(super) answered: u64,
     /// A way whose signals were not answered.
@@ -94,7 +94,7 @@ pub(super) enum Liveness {
 /// A way that signals avoid if there is another.
 #[derive(Debug)]
 pub(super) struct Avoided {
-    pub(super) via: Via,
+    pub(super) via: Hop,
     /// The counter before that of the first unanswered signal on it.
     pub(super) after: u64,
     /// The counter of the last.
@@ -105,7 +105,7 @@ pub(super) struct Avoided {
 /// A requested snapshot.
 #[derive(Debug)]
 pub(super) struct Sync {
-    pub(super) via: Via,
+    pub(super) via: Hop,
     /// Time of the request.
     pub(super) since: Duration,
     pub(super) deadline: Duration,
@@ -120,7 +120,7 @@ pub(super) struct Sync {
 }
 
 impl Sync {
-    pub(super) fn new(via: Via, now: Duration) -> Self {
+    pub(super) fn new(via: Hop, now: Duration) -> Self {
         let peers = BTreeMap::new();
         Self {
             via,
@@ -252,7 +252,7 @@ impl Remote {
     }
 
     /// Records the way of the next signal.
-    pub(super) fn note_sent(&mut self, via: Via) {
+    pub(super) fn note_sent(&mut self, via: Hop) {
         if self.sent_by.is_none_or(|(before, _)| before != via) {
             self.sent_by = Some((via, self.outbound.counter()));
         }
@@ -315,8 +315,8 @@ impl Remote {
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     /// The last heartbeat on each way, newest last.
-    heard: Vec<(Via, u64)>,
-    best: Option<Via>,
+    heard: Vec<(Hop, u64)>,
+    best: Option<Hop>,
     worse: u8,
 }
 
@@ -325,7 +325,7 @@ impl Paths {
     const SLACK: u64 = 2 * LEASE.as_secs() / HEARTBEAT.as_secs();
 
     /// Records a heartbeat. `first` means that it had not arrived on another way before.
-    pub(super) fn note(&mut self, via: Via, number: u64, first: bool) {
+    pub(super) fn note(&mut self, via: Hop, number: u64, first: bool) {
         self.heard.retain(|(way, last)| *way != via && last + Self::SLACK >= number);
         self.heard.push((via, number));
         if !first {
@@ -344,22 +344,22 @@ impl Paths {
     }
 
     /// The way to use.
-    pub(super) fn best(&self) -> Option<Via> {
+    pub(super) fn best(&self) -> Option<Hop> {
         self.best
     }
 
     /// All ways on which heartbeats arrived recently, the latest first.
-    pub(super) fn newest_first(&self) -> impl Iterator<Item = Via> {
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = Hop> {
         self.heard.iter().rev().map(|(way, _)| *way)
     }
 
     /// A way other than `via`, if there is one.
-    pub(super) fn other_than(&self, via: Via) -> Option<Via> {
+    pub(super) fn other_than(&self, via: Hop) -> Option<Hop> {
         self.heard.iter().rev().map(|(way, _)| *way).find(|way| *way != via)
     }
 
     /// Removes ways that no longer exist.
-    pub(super) fn forget(&mut self, gone: impl Fn(Via) -> bool) {
+    pub(super) fn forget(&mut self, gone: impl Fn(Hop) -> bool) {
         self.heard.retain(|(way, _)| !gone(*way));
         if self.best.is_some_and(&gone) {
             self.best = self.heard.iter().max_by_key(|(_, number)| *number).map(|(way, _)| *way);

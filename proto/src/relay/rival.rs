@@ -15,7 +15,7 @@ use crate::id::{HubId, HubIncarnation};
 use crate::limits::{
     GREATEST_TIME_FOLLOWED, HEARTBEAT, LEASE, LINK_SILENCE, RIVAL_EVIDENCE, RIVAL_MEMORY, RIVAL_PATIENCE, RIVAL_YIELD,
 };
-use crate::route::Via;
+use crate::route::Hop;
 use crate::router::ToShard;
 use crate::time::Now;
 
@@ -226,7 +226,7 @@ impl Relay {
     }
 
     /// Two hubs have one id. The known one is kept, and the sender is informed.
-    pub(super) fn contest(&mut self, via: Via, beat: &Heartbeat, now: Now) {
+    pub(super) fn contest(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "{:?} is contested", beat.hub);
         };
@@ -244,8 +244,8 @@ impl Relay {
             self.event(MeshEvent::TwoHubs(beat.hub));
         }
         self.send(Destination::from(via), Envelope::Heartbeat(known));
-        let links = self.links.iter().filter(|(_, open)| open.hub() == beat.hub).map(|(link, _)| Via::Link(link));
-        let mut others: Vec<Via> = links.filter(|&link| link != via).collect();
+        let links = self.links.iter().filter(|(_, open)| open.hub() == beat.hub).map(|(link, _)| Hop::Link(link));
+        let mut others: Vec<Hop> = links.filter(|&link| link != via).collect();
         if others.is_empty() {
             others.extend(self.route(&beat.hub, now).filter(|&next| next != via));
         }
@@ -255,7 +255,7 @@ impl Relay {
     }
 
     /// An earlier incarnation than the known one sends heartbeats. Each of the two is informed of the other.
-    pub(super) fn earlier_life(&mut self, via: Via, beat: &Heartbeat, now: Now) {
+    pub(super) fn earlier_life(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         self.recall(via, beat.hub);
         let is_other = self.hubs.get(&beat.hub).is_some_and(|remote| remote.beat.process != beat.process);
         let is_fresh = Duration::from_millis(u64::from(beat.age_ms)) < LEASE;

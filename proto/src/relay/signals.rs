@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::bug;
 use crate::codec::is_deeper_than;
-use crate::envelope::{Envelope, Route, Routed, SignalEnvelope};
+use crate::envelope::{Envelope, RouteHeader, Routed, SignalEnvelope};
 use crate::id::{HubId, PeerId, ShardId};
 use crate::limits::{HOLD, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNAL_DEPTH, OUTCOME_DELAY, SLICE_PEERS};
 use crate::reason::{ErrorCode, Outcome};
-use crate::route::Via;
+use crate::route::Hop;
 use crate::router::{Origin, OutcomeLetter, RouterStats, Sender, SignalLetter, Standing, ToShard};
 use crate::time::Now;
 use crate::ws;
@@ -57,7 +57,7 @@ impl Relay {
         let signal =
             SignalEnvelope { counter, seq: own.2, receipt, kind, sender: from, target, network, frame, standing };
         let (to, to_incarnation) = (holder.hub, remote.incarnation);
-        let route = Route { to, to_incarnation, from: own.0, from_incarnation: own.1, hops: 0 };
+        let route = RouteHeader { to, to_incarnation, from: own.0, from_incarnation: own.1, hops: 0 };
         self.stats.relayed += 1;
         self.send(Destination::from(via), Envelope::Routed(route, Box::new(Routed::Signal(signal))));
     }
@@ -96,7 +96,7 @@ impl Relay {
     }
 
     /// Processes a routed envelope.
-    pub(super) fn routed(&mut self, via: Via, route: Route, routed: Routed, now: Now) {
+    pub(super) fn routed(&mut self, via: Hop, route: RouteHeader, routed: Routed, now: Now) {
         if route.to != self.config.hub {
             return self.forward(via, route, routed, now);
         }
@@ -118,14 +118,14 @@ impl Relay {
         }
     }
 
-    fn forward(&mut self, via: Via, route: Route, routed: Routed, now: Now) {
+    fn forward(&mut self, via: Hop, route: RouteHeader, routed: Routed, now: Now) {
         // Answers and questions have a few bytes. A question that is not forwarded would be answered as if its hub were
         // gone.
         let large = matches!(routed, Routed::Signal(_) | Routed::Meeting(_));
         let waits = |relay: &Self, next| large && relay.is_saturated(next);
         let next = self.route(&route.to, now).filter(|&next| next != via);
         // The previous hub has no better way than this hub's link to the target, whatever this hub thinks of that link.
-        let direct = || self.links.used_for(&route.to).map(Via::Link).filter(|&direct| direct != via);
+        let direct = || self.links.used_for(&route.to).map(Hop::Link).filter(|&direct| direct != via);
         let next = next.or_else(direct).filter(|&next| !waits(self, next));
         let Some(next) = next.filter(|_| route.hops.saturating_add(1) < MAX_HOPS) else {
             return self.bounce(route, &routed, now);
@@ -133,12 +133,12 @@ impl Relay {
         if matches!(routed, Routed::Signal(_)) {
             self.stats.forwarded += 1;
         }
-        let route = Route { hops: route.hops + 1, ..route };
+        let route = RouteHeader { hops: route.hops + 1, ..route };
         self.send(Destination::from(next), Envelope::Routed(route, Box::new(routed)));
     }
 
     /// Answers the source of an undeliverable envelope in the name of its destination.
-    fn bounce(&mut self, route: Route, routed: &Routed, now: Now) {
+    fn bounce(&mut self, route: RouteHeader, routed: &Routed, now: Now) {
         let answer = match routed {
             Routed::Signal(signal) => Routed::Outcomes(vec![(signal.counter, Outcome::Failed(ErrorCode::Unreachable))]),
             // An unreachable hub cannot object.
@@ -147,7 +147,7 @@ impl Relay {
             }
             Routed::Outcomes(_) | Routed::TakeoverAnswer { .. } | Routed::Meeting(_) => return,
         };
-        let back = Route {
+        let back = RouteHeader {
             to: route.from,
             to_incarnation: route.from_incarnation,
             from: route.to,
@@ -287,8 +287,13 @@ impl Relay {
         let to_incarnation = remote.incarnation;
         // Without a way back, the sender's hub times out and reports `unknown`.
         let Some(via) = via else { return };
-        let route =
-            Route { to, to_incarnation, from: self.config.hub, from_incarnation: self.config.incarnation, hops: 0 };
+        let route = RouteHeader {
+            to,
+            to_incarnation,
+            from: self.config.hub,
+            from_incarnation: self.config.incarnation,
+            hops: 0,
+        };
         for outcomes in outcomes.chunks(MAX_OUTCOMES) {
             let routed = Box::new(Routed::Outcomes(outcomes.to_vec()));
             self.send(Destination::from(via), Envelope::Routed(route, routed));

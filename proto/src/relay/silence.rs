@@ -8,7 +8,7 @@
 use crate::envelope::Heartbeat;
 use crate::id::{HubId, LinkId};
 use crate::limits::{OUTCOME_PATIENCE, WAY_AVOIDED};
-use crate::route::Via;
+use crate::route::Hop;
 use crate::time::Now;
 
 use super::links::Changed;
@@ -28,18 +28,18 @@ impl Relay {
         let found = self.links.find_silent(now.at);
         for (link, hub) in found {
             for remote in self.hubs.values_mut() {
-                remote.paths.forget(|via| via == Via::Link(link));
+                remote.paths.forget(|via| via == Hop::Link(link));
             }
-            self.cancel_snapshots(|via| via == Via::Link(link), now);
+            self.cancel_snapshots(|via| via == Hop::Link(link), now);
             self.stats.link_silences += 1;
             self.link_changed(hub, Some(MeshEvent::LinkSilent(hub)), now);
         }
     }
 
     /// Processes a neighbour's report about the link on which its heartbeat arrived.
-    pub(super) fn note_unheard(&mut self, via: Via, beat: &Heartbeat, now: Now) {
+    pub(super) fn note_unheard(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         // Heartbeats on the bridge report nothing.
-        let Via::Link(link) = via else { return };
+        let Hop::Link(link) = via else { return };
         let unheard = beat.link_unheard;
         if let Some(Changed { hub, works }) = self.links.report(link, beat.hub, unheard) {
             self.stats.link_silences += u64::from(unheard);

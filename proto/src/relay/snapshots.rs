@@ -5,19 +5,19 @@ use crate::envelope::{Envelope, SnapshotPart, SnapshotRequest};
 use crate::id::{HubId, PeerId};
 use crate::limits::{GAP_PATIENCE, MAX_SNAPSHOT_WAITERS};
 use crate::reason::LeaveReason;
-use crate::route::Via;
+use crate::route::Hop;
 use crate::time::Now;
 
 use super::directory::LeaveCause;
 use super::links::Queue;
 use super::outgoing::GivenUp;
 use super::remote::Sync;
-use super::{Destination, MeshEvent, Relay, RelayOutput, Way};
+use super::{Destination, MeshEvent, Relay, RelayOutput, Transport};
 
 impl Relay {
     /// Requests a snapshot of a hub from a neighbour.
     pub(super) fn ask_for_snapshot(&mut self, hub: HubId, now: Now) {
-        let direct = self.links.used_for(&hub).map(Via::Link).filter(|&via| !self.is_spare(via));
+        let direct = self.links.used_for(&hub).map(Hop::Link).filter(|&via| !self.is_spare(via));
         let route = self.route(&hub, now);
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "a snapshot of {hub:?} is due");
@@ -43,7 +43,7 @@ impl Relay {
 
     /// A neighbour requests a snapshot of a hub. While this hub repairs its own replica, the request waits; a request
     /// that cannot be served is declined, so that the neighbour does not wait in vain.
-    pub(super) fn snapshot_asked(&mut self, via: Via, request: SnapshotRequest, now: Now) {
+    pub(super) fn snapshot_asked(&mut self, via: Hop, request: SnapshotRequest, now: Now) {
         let SnapshotRequest { hub, incarnation } = request;
         if hub == self.config.hub {
             return if incarnation == self.config.incarnation {
@@ -78,18 +78,18 @@ impl Relay {
         }
     }
 
-    fn is_same_neighbour(&self, a: Via, b: Via) -> bool {
+    fn is_same_neighbour(&self, a: Hop, b: Hop) -> bool {
         let neighbour = |via| match via {
-            Via::Link(link) => self.links.hub_of(link),
-            Via::Bridge(hub) => Some(hub),
+            Hop::Link(link) => self.links.hub_of(link),
+            Hop::Bridge(hub) => Some(hub),
         };
         neighbour(a) == neighbour(b)
     }
 
-    pub(super) fn decline_snapshot(&mut self, via: Via, request: SnapshotRequest) {
+    pub(super) fn decline_snapshot(&mut self, via: Hop, request: SnapshotRequest) {
         let is_open = match via {
-            Via::Link(link) => self.links.get(link).is_some(),
-            Via::Bridge(_) => self.bridge.is_up(),
+            Hop::Link(link) => self.links.get(link).is_some(),
+            Hop::Bridge(_) => self.bridge.is_up(),
         };
         if is_open {
             self.send(Destination::from(via), Envelope::SnapshotDeclined(request));
@@ -108,7 +108,7 @@ impl Relay {
     }
 
     /// Begins to send a snapshot.
-    fn send_snapshot(&mut self, via: Via, request: SnapshotRequest, now: Now) {
+    fn send_snapshot(&mut self, via: Hop, request: SnapshotRequest, now: Now) {
         let hub = request.hub;
         let held = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|r| &r.holding) };
         let Some(held) = held else {
@@ -116,8 +116,8 @@ impl Relay {
             return self.decline_snapshot(via, request);
         };
         let queue = match via {
-            Via::Link(link) => self.links.queue_mut(link),
-            Via::Bridge(_) => Some(self.bridge.queue_mut()),
+            Hop::Link(link) => self.links.queue_mut(link),
+            Hop::Bridge(_) => Some(self.bridge.queue_mut()),
         };
         // Expected: a neighbour whose request waited may have lost its link.
         let Some(queue) = queue else { return };
@@ -130,7 +130,7 @@ impl Relay {
     }
 
     /// A neighbour cannot serve the requested snapshot: another one is asked, or the same one later.
-    pub(super) fn snapshot_declined(&mut self, via: Via, request: SnapshotRequest, now: Now) {
+    pub(super) fn snapshot_declined(&mut self, via: Hop, request: SnapshotRequest, now: Now) {
         let remote = self.hubs.get(&request.hub).filter(|remote| remote.incarnation == request.incarnation);
         if remote.and_then(|remote| remote.sync.as_ref()).is_some_and(|sync| sync.via == via) {
             self.stop_snapshot(request.hub, now);
@@ -138,10 +138,10 @@ impl Relay {
     }
 
     /// Sends the next part of the requested snapshots.
-    pub(super) fn send_snapshots(&mut self, way: Way, now: Now) {
+    pub(super) fn send_snapshots(&mut self, way: Transport, now: Now) {
         let queue = match way {
-            Way::Link(link) => self.links.queue_mut(link),
-            Way::Bridge => Some(self.bridge.queue_mut()),
+            Transport::Link(link) => self.links.queue_mut(link),
+            Transport::Bridge => Some(self.bridge.queue_mut()),
         };
         let Some(queue) = queue.map(Queue::snapshots_mut) else {
             return bug!(self.bugs, HubLink, "{way:?} has room");
@@ -190,7 +190,7 @@ impl Relay {
         }
     }
 
-    pub(super) fn snapshot_came(&mut self, via: Via, part: SnapshotPart, now: Now) {
+    pub(super) fn snapshot_came(&mut self, via: Hop, part: SnapshotPart, now: Now) {
         let (hub, last, max_peers) = (part.hub, part.last, self.config.tuning.max_peers_per_hub);
         let remote = self.hubs.get_mut(&hub).filter(|remote| remote.incarnation == part.incarnation);
         let Some(sync) = remote.and_then(|remote| remote.sync.as_mut()).filter(|sync| sync.via == via) else {
@@ -263,7 +263,7 @@ impl Relay {
         self.catch_up(hub, now);
     }
 
-    pub(super) fn cancel_snapshots(&mut self, gone: impl Fn(Via) -> bool, now: Now) {
+    pub(super) fn cancel_snapshots(&mut self, gone: impl Fn(Hop) -> bool, now: Now) {
         let waiting: Vec<HubId> = self
             .hubs
             .iter()

@@ -1,7 +1,7 @@
 //! Takeovers between hubs: a second connection with an id arrives at another hub, which asks the hub of the first
 //! connection.
 
-use crate::envelope::{Envelope, Route, Routed};
+use crate::envelope::{Envelope, RouteHeader, Routed};
 use crate::id::{HubId, HubIncarnation, PeerId, ShardId};
 use crate::resume::Lineage;
 use crate::router::{Asker, ToShard};
@@ -36,7 +36,7 @@ impl Relay {
 
     pub(super) fn takeover_asked(
         &mut self,
-        route: Route,
+        route: RouteHeader,
         peer: PeerId,
         ticket: u64,
         resume: Option<Lineage>,
@@ -69,7 +69,7 @@ impl Relay {
 
     pub(super) fn send_routed(&mut self, to: (HubId, HubIncarnation), routed: Routed, now: Now) -> bool {
         let Some(via) = self.route(&to.0, now) else { return false };
-        let route = Route {
+        let route = RouteHeader {
             to: to.0,
             to_incarnation: to.1,
             from: self.config.hub,

@@ -26,7 +26,7 @@ struct Net {
     /// Both ends of each link: (hub, link) to (hub, link).
     wires: BTreeMap<(u8, LinkId), (u8, LinkId)>,
     next_link: u64,
-    under_way: VecDeque<(u8, Via, Envelope)>,
+    under_way: VecDeque<(u8, Hop, Envelope)>,
     bridged: Vec<u8>,
     /// Letters posted to each hub's only shard.
     heard: BTreeMap<u8, Vec<String>>,
@@ -35,7 +35,7 @@ struct Net {
     signals: usize,
     loses: fn(&Envelope) -> bool,
     /// Paths without room.
-    full: Vec<(u8, Way)>,
+    full: Vec<(u8, Transport)>,
     /// Links that silently carry nothing from the first hub to the second.
     swallows: Vec<(u8, u8)>,
     /// Hubs with a new id whose links must be dialed again.
@@ -49,7 +49,7 @@ struct Net {
     unfinished: BTreeSet<u8>,
     /// A stopped hub, and the inputs that wait for it.
     stopped: Option<u8>,
-    waits: Vec<(u8, Via, Envelope)>,
+    waits: Vec<(u8, Hop, Envelope)>,
 }
 
 fn id(n: u8) -> PeerId {
@@ -225,19 +225,19 @@ impl Net {
                 if let Some((other, link)) = self.wires.get(&(n, link))
                     && !self.swallows.contains(&(n, *other))
                 {
-                    self.under_way.push_back((*other, Via::Link(*link), decoded()));
+                    self.under_way.push_back((*other, Hop::Link(*link), decoded()));
                 }
             }
             Destination::Everyone => {
                 let own = self.hubs.get(&n).map_or(hub(n), Relay::hub);
                 for &other in self.bridged.iter().filter(|other| **other != n) {
-                    self.under_way.push_back((other, Via::Bridge(own), decoded()));
+                    self.under_way.push_back((other, Hop::Bridge(own), decoded()));
                 }
             }
             Destination::Bridged(other) => {
                 let other = other.0.as_bytes()[19];
                 if self.bridged.contains(&other) {
-                    self.under_way.push_back((other, Via::Bridge(hub(n)), decoded()));
+                    self.under_way.push_back((other, Hop::Bridge(hub(n)), decoded()));
                 }
             }
         }
@@ -527,13 +527,13 @@ fn a_full_link_answers_at_once_and_is_repaired_later() {
     let mut net = Net::full(2);
     net.joins(2, 8, 0);
     let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
-    net.input(1, RelayInput::Saturated { way: Way::Link(link) });
+    net.input(1, RelayInput::Saturated { way: Transport::Link(link) });
     net.hears(1);
     net.joins(1, 7, 0);
     net.signals(1, 7, 8, 3);
     assert_eq!(net.hears(1), ["outcome 8 unreachable"]);
     assert_eq!(net.hears(2), [""; 0]);
-    net.input(1, RelayInput::Room { way: Way::Link(link) });
+    net.input(1, RelayInput::Room { way: Transport::Link(link) });
     net.pass(HEARTBEAT * 2);
     assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
     net.nothing_is_left();
@@ -706,7 +706,7 @@ fn a_question_is_passed_on_over_a_full_link() {
     net.joins(3, 7, 0);
     net.pass(HEARTBEAT);
     let link = net.hubs[&2].links.used_for(&hub(3)).unwrap();
-    net.input(2, RelayInput::Saturated { way: Way::Link(link) });
+    net.input(2, RelayInput::Saturated { way: Transport::Link(link) });
     net.hears(1);
     net.hears(3);
     net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5, resume: None });
@@ -745,8 +745,8 @@ fn frequent_heartbeats_do_not_delay_the_expiry_of_leases() {
     let killed = net.now.at;
     // Its link to 2 becomes full and free in turn, and it sends a heartbeat each time.
     while net.hubs[&1].hubs[&hub(2)].is_live() {
-        net.input(1, RelayInput::Saturated { way: Way::Link(link) });
-        net.input(1, RelayInput::Room { way: Way::Link(link) });
+        net.input(1, RelayInput::Saturated { way: Transport::Link(link) });
+        net.input(1, RelayInput::Room { way: Transport::Link(link) });
         net.pass(HEARTBEAT / 2);
         assert!(net.now.at <= killed + LEASE + HEARTBEAT / 2, "a stop was taken for granted");
     }

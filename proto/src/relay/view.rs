@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::bugs::BugCounts;
 use crate::envelope::EnvelopeKind;
 use crate::id::{HubId, HubIncarnation, LinkId};
-use crate::route::Via;
+use crate::route::Hop;
 use crate::router::RouterStats;
 use crate::time::Now;
 
@@ -26,7 +26,7 @@ pub struct HubView {
     /// Whether it drains.
     pub draining: bool,
     /// The way to it.
-    pub route: Option<Via>,
+    pub next_hop: Option<Hop>,
     /// Its direct link, if there is one.
     pub link: Option<LinkId>,
     /// Whether it is on the bridge.
@@ -157,7 +157,7 @@ impl Relay {
             incarnation: remote.incarnation,
             live: remote.is_live(),
             draining: remote.beat.draining,
-            route: self
+            next_hop: self
                 .route_by(reach, &hub, self.avoided(&hub, now), now)
                 .filter(|_| remote.lease_ends > now.at)
                 .map(|via| self.names.via_outward(via)),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::bug;
-use crate::codec::{ClientMessage, Refusal, Unfit};
+use crate::codec::{ClientMessage, RefusedMessage, Unfit};
 use crate::id::{NetworkName, SessionId};
 use crate::reason::{CloseReason, ErrorCode, Outcome};
 use crate::time::Now;
@@ -18,7 +18,7 @@ impl Router {
     pub(super) fn message(
         &mut self,
         id: SessionId,
-        parsed: Result<ClientMessage<'_>, Box<Refusal<'_>>>,
+        parsed: Result<ClientMessage<'_>, Box<RefusedMessage<'_>>>,
         bytes: usize,
         now: Now,
     ) {
@@ -69,7 +69,7 @@ impl Router {
         if self.sessions.get(id).is_none() {
             return;
         }
-        self.refuse(id, &Refusal::too_large(), now);
+        self.refuse(id, &RefusedMessage::too_large(), now);
         self.close(id, CloseReason::MessageTooLarge, now);
     }
 
@@ -95,7 +95,7 @@ impl Router {
     }
 
     /// Counts and answers a refused message.
-    fn refuse(&mut self, id: SessionId, refusal: &Refusal<'_>, now: Now) {
+    fn refuse(&mut self, id: SessionId, refusal: &RefusedMessage<'_>, now: Now) {
         self.count_in(refusal.kind);
         let spoken = match (&refusal.network, self.sessions.get(id)) {
             (None, Some(session)) => Some(self.spoken_network(session)),
@@ -164,8 +164,11 @@ impl Router {
 }
 
 /// The refusal of a message above a rate limit, with the fields of its answer.
-fn over_rate<'a>(parsed: Result<ClientMessage<'a>, Box<Refusal<'a>>>, message: &'static str) -> Refusal<'a> {
-    let mut refusal = Refusal {
+fn over_rate<'a>(
+    parsed: Result<ClientMessage<'a>, Box<RefusedMessage<'a>>>,
+    message: &'static str,
+) -> RefusedMessage<'a> {
+    let mut refusal = RefusedMessage {
         code: ErrorCode::RateLimited,
         message,
         kind: MessageKind::Invalid,

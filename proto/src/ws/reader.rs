@@ -10,13 +10,13 @@ use crate::limits::READ_BUFFER_BYTES;
 /// The memory for the incomplete frame grows with the received bytes, not with the length declared in its header.
 /// `Default` refuses every message. It is a placeholder while the real reader is borrowed.
 #[derive(Debug, Default)]
-pub struct Reader {
+pub struct FrameReader {
     decoder: Decoder,
     speaker: Speaker,
     pub(super) partial: Vec<u8>,
 }
 
-impl Reader {
+impl FrameReader {
     /// Makes a reader for frames of `speaker`, with messages of at most `max_message` bytes. `leftover` are bytes that
     /// were read already: they precede the input of the first [`Self::read`], which may be empty.
     pub const fn new(speaker: Speaker, max_message: usize, leftover: Vec<u8>) -> Self {

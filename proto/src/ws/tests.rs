@@ -76,13 +76,13 @@ fn read<'c>(
     Ok(waiting.len())
 }
 
-/// Like [`read`], with a [`Reader`].
+/// Like [`read`], with a [`FrameReader`].
 fn read_pieces<'c>(
     max: usize,
     chunks: impl Iterator<Item = &'c [u8]>,
     mut hear: impl FnMut(Event<'_>),
 ) -> Result<usize, Violation> {
-    let mut reader = Reader::new(Speaker::Client, max, Vec::new());
+    let mut reader = FrameReader::new(Speaker::Client, max, Vec::new());
     let (mut came, mut closed) = (0, false);
     for chunk in chunks {
         came += chunk.len();
@@ -231,7 +231,7 @@ fn bytes_before_the_first_read_are_processed_first() {
     let stream = [frame(FIN | TEXT, b"one"), frame(FIN | TEXT, b"two")].concat();
     for cut in 0..=stream.len() {
         let (before, mut after) = (stream[..cut].to_vec(), stream[cut..].to_vec());
-        let mut reader = Reader::new(Speaker::Client, MAX, before);
+        let mut reader = FrameReader::new(Speaker::Client, MAX, before);
         let mut heard = Vec::new();
         for bytes in [&mut [], &mut after[..]] {
             let read = reader.read(bytes, |event| {
@@ -246,7 +246,7 @@ fn bytes_before_the_first_read_are_processed_first() {
 
 #[test]
 fn an_interrupted_reader_continues_at_that_place() {
-    let mut reader = Reader::new(Speaker::Client, MAX, Vec::new());
+    let mut reader = FrameReader::new(Speaker::Client, MAX, Vec::new());
     let stream = [frame(FIN | TEXT, b"one"), frame(FIN | TEXT, b"two"), frame(FIN | TEXT, b"three")].concat();
     let cut = stream.len() - 1;
     for (n, bytes) in [&stream[..cut], &[], &stream[cut..], &[]].into_iter().enumerate() {
@@ -263,7 +263,7 @@ fn an_interrupted_reader_continues_at_that_place() {
 
 #[test]
 fn a_header_reserves_no_memory_for_missing_bytes() {
-    let mut reader = Reader::new(Speaker::Client, 1 << 30, Vec::new());
+    let mut reader = FrameReader::new(Speaker::Client, 1 << 30, Vec::new());
     let mut header = frame_with_length(FIN | BINARY, &[127, 0, 0, 0, 0, 0x3f, 0, 0, 0], b"");
     assert_eq!(reader.read(&mut header, |_| panic!("a frame is complete too early")), Ok(()));
     assert!(reader.partial.capacity() <= 2048, "{} bytes", reader.partial.capacity());

@@ -20,7 +20,7 @@ use super::door::Door;
 use super::entrance::Entrance;
 use super::handshake::{self, NoHandshake};
 use super::query::Query;
-use super::refusal::{Refusal, log_no_entry};
+use super::refusal::{HttpRefusal, log_no_entry};
 use crate::core::Core;
 use crate::crowd::Place;
 use crate::links::Offer;
@@ -88,8 +88,8 @@ pub(super) fn answer(
             return (door.pages)(&parts, visitor);
         }
     }
-    let mut refuse = |refusal: Refusal| {
-        let Refusal { failure, status, text, headers, retry_after } = refusal;
+    let mut refuse = |refusal: HttpRefusal| {
+        let HttpRefusal { failure, status, text, headers, retry_after } = refusal;
         if wants_socket || matches!(failure, HandshakeFailure::BadRequest | HandshakeFailure::Forwarded) {
             core.stats_mut().handshake_failures[failure as usize] += 1;
             if failure.is_of_a_link()
@@ -118,12 +118,12 @@ pub(super) fn answer(
         Answer::Now(response)
     };
     if let Err(text) = host {
-        let refusal = Refusal::new(HandshakeFailure::BadRequest, StatusCode::BAD_REQUEST, text);
+        let refusal = HttpRefusal::new(HandshakeFailure::BadRequest, StatusCode::BAD_REQUEST, text);
         // The client may frame requests differently, so the connection ends.
-        return refuse(Refusal { headers: &[("connection", "close")], ..refusal });
+        return refuse(HttpRefusal { headers: &[("connection", "close")], ..refusal });
     }
     if !caller.is_clear {
-        return refuse(Refusal::new(HandshakeFailure::Forwarded, StatusCode::BAD_REQUEST, Unclear::EXPLAINED));
+        return refuse(HttpRefusal::new(HandshakeFailure::Forwarded, StatusCode::BAD_REQUEST, Unclear::EXPLAINED));
     }
     let legacy = offer == Offer::Nothing
         && handshake::wants_websocket(&request)
@@ -146,7 +146,7 @@ pub(super) fn answer(
         Guest::Hub { .. } | Guest::Peer(..) => Ok(guest),
     });
     planted("upgrade");
-    let guest = match checked.and_then(|guest| handshake::check(&request).map(|()| guest).map_err(Refusal::from)) {
+    let guest = match checked.and_then(|guest| handshake::check(&request).map(|()| guest).map_err(HttpRefusal::from)) {
         Ok(guest) => guest,
         Err(refusal) => return refuse(refusal),
     };
@@ -160,7 +160,7 @@ pub(super) fn answer(
             }
             Err(no) => {
                 log_no_entry(&door.gate, no, caller.address);
-                return refuse(Refusal::before_reading(no, door.gate.retry_after()));
+                return refuse(HttpRefusal::before_reading(no, door.gate.retry_after()));
             }
         }
     }

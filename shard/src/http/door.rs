@@ -20,7 +20,7 @@ use super::gate::Gate;
 use super::kept::Timeouts;
 use super::page_rates::PageRates;
 use super::query::Query;
-use super::refusal::Refusal;
+use super::refusal::HttpRefusal;
 use super::secure::Handshakes;
 use crate::config::DoorConfig;
 use crate::crowd::{NoEntry, Place};
@@ -129,32 +129,37 @@ impl Door {
     }
 
     /// The refusal of a peer while an operator drains the hub.
-    pub(super) fn draining(&self) -> Refusal {
+    pub(super) fn draining(&self) -> HttpRefusal {
         let text = "the hub is draining: connect to another hub, or later";
-        let refusal = Refusal::new(HandshakeFailure::Draining, StatusCode::SERVICE_UNAVAILABLE, text);
-        Refusal { retry_after: Some(self.gate.retry_after()), ..refusal }
+        let refusal = HttpRefusal::new(HandshakeFailure::Draining, StatusCode::SERVICE_UNAVAILABLE, text);
+        HttpRefusal { retry_after: Some(self.gate.retry_after()), ..refusal }
     }
 
     /// Checks the origin of the page, if the request comes from a browser. Hubs send no origin, so the check also keeps
     /// pages from opening links.
-    pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), HttpRefusal> {
         let Some(origin) = self.config.origins.refused(headers) else { return Ok(()) };
         let origin = String::from_utf8_lossy(&origin.as_bytes()[..origin.len().min(MAX_SHOWN_ORIGIN)]);
         let text = format!("pages of {} may not connect here: ALLOWED_ORIGINS does not name it", origin.escape_debug());
-        Err(Refusal::new(HandshakeFailure::Origin, StatusCode::FORBIDDEN, text))
+        Err(HttpRefusal::new(HandshakeFailure::Origin, StatusCode::FORBIDDEN, text))
     }
 
-    pub(super) fn check_peer(&self, entrance: Entrance, query: &Query, headers: &HeaderMap) -> Result<PeerId, Refusal> {
+    pub(super) fn check_peer(
+        &self,
+        entrance: Entrance,
+        query: &Query,
+        headers: &HeaderMap,
+    ) -> Result<PeerId, HttpRefusal> {
         if entrance == Entrance::Admin {
-            return Err(Refusal::new(HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY));
+            return Err(HttpRefusal::new(HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY));
         }
         if entrance == Entrance::Hubs {
             let text = "this port accepts only links of hubs (MESH_PORT): connect peers to PORT, and read pages there";
-            return Err(Refusal::new(HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, text));
+            return Err(HttpRefusal::new(HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, text));
         }
         if !self.auth_token.as_deref().is_none_or(|token| query.shows(headers, token)) {
             let shown = query.shown(headers).next().is_some();
-            return Err(Refusal::unauthorized(HandshakeFailure::Unauthorized, "unauthorized", shown));
+            return Err(HttpRefusal::unauthorized(HandshakeFailure::Unauthorized, "unauthorized", shown));
         }
         query.id()
     }
@@ -165,17 +170,17 @@ impl Door {
         offer: Offer,
         query: &Query,
         headers: &HeaderMap,
-    ) -> Result<HubId, Refusal> {
-        let off = |text: &'static str| Err(Refusal::new(HandshakeFailure::LinkOff, StatusCode::FORBIDDEN, text));
+    ) -> Result<HubId, HttpRefusal> {
+        let off = |text: &'static str| Err(HttpRefusal::new(HandshakeFailure::LinkOff, StatusCode::FORBIDDEN, text));
         let Some(links) = &self.links else {
             return off("this hub is not part of a mesh: set IS_HUB=true on it");
         };
         if entrance == Entrance::Admin {
-            return Err(Refusal::new(HandshakeFailure::LinkWrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY));
+            return Err(HttpRefusal::new(HandshakeFailure::LinkWrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY));
         }
         if entrance == Entrance::Peers {
             let text = "this port accepts no links: dial MESH_PORT of this hub";
-            return Err(Refusal::new(HandshakeFailure::LinkWrongPort, StatusCode::FORBIDDEN, text));
+            return Err(HttpRefusal::new(HandshakeFailure::LinkWrongPort, StatusCode::FORBIDDEN, text));
         }
         // A Go hub has no token, only its address, which has been checked.
         if offer != Offer::Nothing {
@@ -187,13 +192,13 @@ impl Door {
                 Admission::Tokens(tokens) if tokens.iter().any(|token| query.shows(headers, token)) => {}
                 Admission::Tokens(_) => {
                     let shown = query.shown(headers).next().is_some();
-                    return Err(Refusal::unauthorized(HandshakeFailure::LinkUnauthorized, TOKEN_WANTED, shown));
+                    return Err(HttpRefusal::unauthorized(HandshakeFailure::LinkUnauthorized, TOKEN_WANTED, shown));
                 }
             }
         }
         if offer == Offer::Unknown {
             let text = format!("unknown version of links: use Sec-WebSocket-Protocol: {SUBPROTOCOL}");
-            return Err(Refusal::new(HandshakeFailure::LinkVersion, StatusCode::BAD_REQUEST, text));
+            return Err(HttpRefusal::new(HandshakeFailure::LinkVersion, StatusCode::BAD_REQUEST, text));
         }
         query.id().map(HubId)
     }

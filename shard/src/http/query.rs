@@ -7,7 +7,7 @@ use hyper::{Request, StatusCode};
 use proto::{PeerId, is_secret};
 
 use super::handshake;
-use super::refusal::Refusal;
+use super::refusal::HttpRefusal;
 use crate::stats::HandshakeFailure;
 
 /// The query of a request for a WebSocket.
@@ -34,9 +34,9 @@ impl Query {
     }
 
     /// The id of the peer or hub.
-    pub(super) fn id(&self) -> Result<PeerId, Refusal> {
+    pub(super) fn id(&self) -> Result<PeerId, HttpRefusal> {
         let id = self.peer_id.as_deref().and_then(|id| PeerId::from_str(id).ok());
-        id.ok_or_else(|| Refusal::new(HandshakeFailure::InvalidPeerId, StatusCode::FORBIDDEN, "invalid peerId"))
+        id.ok_or_else(|| HttpRefusal::new(HandshakeFailure::InvalidPeerId, StatusCode::FORBIDDEN, "invalid peerId"))
     }
 
     /// All tokens in a request. There can be several: a proxy's own header in addition to the client's `?token=`.

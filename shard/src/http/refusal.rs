@@ -18,7 +18,7 @@ use crate::proxies::NoHead;
 use crate::stats::HandshakeFailure;
 
 /// A refused request, with its answer.
-pub(super) struct Refusal {
+pub(super) struct HttpRefusal {
     pub(super) failure: HandshakeFailure,
     pub(super) status: StatusCode,
     pub(super) text: Cow<'static, str>,
@@ -28,7 +28,7 @@ pub(super) struct Refusal {
     pub(super) retry_after: Option<u64>,
 }
 
-impl Refusal {
+impl HttpRefusal {
     pub(super) fn new(failure: HandshakeFailure, status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         Self { failure, status, text: text.into(), headers: &[], retry_after: None }
     }
@@ -50,7 +50,7 @@ impl Refusal {
     }
 }
 
-impl From<NoHandshake> for Refusal {
+impl From<NoHandshake> for HttpRefusal {
     fn from(no: NoHandshake) -> Self {
         Self { headers: no.headers(), ..Self::new(HandshakeFailure::NotAnUpgrade, no.status(), no.explain()) }
     }

@@ -13,7 +13,7 @@ use super::ledger::Ledger;
 use super::message;
 use super::plan::{Place, Plan};
 use super::tally::{Check, Tally};
-use crate::client::{ConnectError, Ended, Endpoint, Receiver, SendError, Sender};
+use crate::client::{ConnectError, Ended, Endpoint, MessageSender, Receiver, SendError};
 
 /// Maximum time until `connected`: enough for a crowd that arrives at once, plus the takeover of an id.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -76,7 +76,7 @@ pub(super) struct Seat {
 
 /// An open connection.
 pub(super) struct OpenConnection {
-    pub(super) sender: Sender,
+    pub(super) sender: MessageSender,
     reader: JoinHandle<()>,
 }
 
@@ -159,7 +159,7 @@ impl Swarm {
         }
     }
 
-    async fn open(&self, peer: usize) -> Result<(Sender, Receiver), String> {
+    async fn open(&self, peer: usize) -> Result<(MessageSender, Receiver), String> {
         let endpoint = &self.endpoints[peer % self.endpoints.len()];
         let id = self.plan.id(peer);
         let (sender, mut receiver) =
@@ -294,7 +294,7 @@ impl Swarm {
         connection.reader.abort();
     }
 
-    fn retire(&self, sender: &Sender) {
+    fn retire(&self, sender: &MessageSender) {
         self.tally.borrow_mut().pongs += sender.pongs();
     }
 

@@ -1,5 +1,5 @@
 use ::mesh::{BridgeView, DialSource, DialView, LinkView};
-use proto::{HubIncarnation, HubView, LinkId, Via};
+use proto::{Hop, HubIncarnation, HubView, LinkId};
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn view(n: u8) -> HubView {
         incarnation: HubIncarnation(1_700_000_000_000 + u64::from(n)),
         live: true,
         draining: false,
-        route: None,
+        next_hop: None,
         link: None,
         bridged: false,
         legacy: false,
@@ -63,20 +63,20 @@ fn dial(uri: &str, source: DialSource, connected: bool) -> DialView {
 fn meshed() -> TestHub {
     let urls = format!("{URL},ws://b");
     let hub = hub(&[("BOOTSTRAP_HUBS", &urls), ("MESH_TOKEN", "t")], &[]);
-    let route = |id| Some(Via::Link(LinkId(id)));
+    let route = |id| Some(Hop::Link(LinkId(id)));
     hub.mesh.send_replace(Arc::new(MeshReading {
         hubs: vec![
-            HubView { link: Some(LinkId(1)), route: route(1), seq: 9, lag: 2, ..view(1) },
+            HubView { link: Some(LinkId(1)), next_hop: route(1), seq: 9, lag: 2, ..view(1) },
             HubView {
                 link: Some(LinkId(2)),
-                route: route(2),
+                next_hop: route(2),
                 draining: true,
                 advertise: Some("ws://two:8082".into()),
                 public_url: Some("wss://two.example".into()),
                 ..view(2)
             },
-            HubView { route: route(1), ..view(3) },
-            HubView { route: Some(Via::Bridge(hub_id(4))), bridged: true, ..view(4) },
+            HubView { next_hop: route(1), ..view(3) },
+            HubView { next_hop: Some(Hop::Bridge(hub_id(4))), bridged: true, ..view(4) },
             HubView { live: false, ..view(5) },
         ],
         links: vec![link(1, 1, "10.0.0.1:1", Some("wss://a.example:1/ws")), link(2, 2, "10.0.0.2:55555", None)],

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use proto::envelope::EnvelopeKind;
-use proto::{Destination, HubId, RelayInput, Via, Way};
+use proto::{Destination, Hop, HubId, RelayInput, Transport};
 
 use super::agenda::Event;
 use super::links::is_bulk;
@@ -73,7 +73,7 @@ impl World {
         let Subscription { to, life, .. } = subscription;
         // Hubs without a subscription receive nothing.
         if self.hubs[to].life == life && self.hubs[to].lives() && self.hubs[to].bridge_told {
-            self.receive(to, Via::Bridge(id), &frame);
+            self.receive(to, Hop::Bridge(id), &frame);
         }
     }
 
@@ -89,7 +89,7 @@ impl World {
     pub(crate) fn bridge_has_room(&mut self, hub: usize, life: usize) {
         if self.hubs[hub].life == life && self.hubs[hub].lives() && self.hubs[hub].bridge_told {
             self.hubs[hub].bridge_full = false;
-            self.tell_relay(hub, RelayInput::Room { way: Way::Bridge });
+            self.tell_relay(hub, RelayInput::Room { way: Transport::Bridge });
         }
     }
 
@@ -97,7 +97,7 @@ impl World {
     pub(crate) fn fill_bridge(&mut self, hub: usize) {
         if self.hubs[hub].lives() && self.hubs[hub].bridge_told && !self.hubs[hub].bridge_full {
             self.hubs[hub].bridge_full = true;
-            self.tell_relay(hub, RelayInput::Saturated { way: Way::Bridge });
+            self.tell_relay(hub, RelayInput::Saturated { way: Transport::Bridge });
             let (at, life) = (self.now + self.ms(50, 2_000), self.hubs[hub].life);
             self.agenda.put(at, Event::BridgeRoom { hub, life });
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proto::{
     HubId, HubIncarnation, Input, Keys, Letter, LinkId, MeshEvent, Output, PeerId, Relay, RelayConfig, RelayInput,
-    RelayOutput, ResumeKeys, Router, RouterConfig, ShardId, ToMesh, ToShard, Way, limits,
+    RelayOutput, ResumeKeys, Router, RouterConfig, ShardId, ToMesh, ToShard, Transport, limits,
 };
 
 use super::agenda::Event;
@@ -253,8 +253,8 @@ impl World {
         let relay = self.hubs[hub].relay_machine();
         while let Some(output) = self.hubs[hub].relay.poll_output() {
             match output {
-                RelayOutput::Backlog { way: Way::Link(link) } => self.link_backlog(hub, link),
-                RelayOutput::Backlog { way: Way::Bridge } => {
+                RelayOutput::Backlog { way: Transport::Link(link) } => self.link_backlog(hub, link),
+                RelayOutput::Backlog { way: Transport::Bridge } => {
                     let (at, life) = (self.now + self.up_to(20_000), self.hubs[hub].life);
                     self.agenda.put(at, Event::BridgeRoom { hub, life });
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::envelope::{Envelope, EnvelopeKind, Heartbeat, Routed};
 use proto::limits::LEASE;
-use proto::{Destination, LinkId, MeetingKind, RelayInput, Via, Way};
+use proto::{Destination, Hop, LinkId, MeetingKind, RelayInput, Transport};
 
 use super::agenda::Event;
 use super::describe::describe_envelope;
@@ -231,7 +231,7 @@ impl World {
         let waiting = self.links[link].pipes[side].frames.len();
         let (high, low) = (self.plan.high, self.plan.low);
         let end = &mut self.links[link].ends[side];
-        let way = Way::Link(Self::link_id(link, side));
+        let way = Transport::Link(Self::link_id(link, side));
         if end.told != Told::Up {
             return;
         }
@@ -270,10 +270,10 @@ impl World {
             let at = self.now + self.up_to(2_000);
             self.agenda.put(at, Event::Pressure { link, side: 1 - side });
         }
-        self.receive(hub, Via::Link(Self::link_id(link, side)), &frame);
+        self.receive(hub, Hop::Link(Self::link_id(link, side)), &frame);
     }
 
-    pub(crate) fn receive(&mut self, hub: usize, via: Via, frame: &[u8]) {
+    pub(crate) fn receive(&mut self, hub: usize, via: Hop, frame: &[u8]) {
         let mut rest = frame;
         loop {
             match Envelope::decode(&mut rest) {

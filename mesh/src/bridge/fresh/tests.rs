@@ -1,6 +1,6 @@
 //! Hubs that judge each other's frames.
 
-use proto::envelope::{Route, Routed};
+use proto::envelope::{RouteHeader, Routed};
 use proto::{Envelope, HubIncarnation, PeerId};
 
 use super::super::frame::{HEADER, PREFIX};
@@ -200,7 +200,7 @@ fn beat() -> Envelope {
 fn answer(question: Question) -> Envelope {
     let Envelope::Routed(route, routed) = ask(question, id(1), id(2)) else { unreachable!() };
     let Routed::Takeover { peer, ticket, .. } = *routed else { unreachable!() };
-    let back = Route { to: route.from, from: route.to, hops: 1, ..route };
+    let back = RouteHeader { to: route.from, from: route.to, hops: 1, ..route };
     Envelope::Routed(back, Box::new(Routed::TakeoverAnswer { peer, ticket, in_use: false }))
 }
 

@@ -15,18 +15,18 @@ use crate::wire::{self, SignalKind};
 use crate::ws::{self, Opcode};
 
 use super::super::{
-    Change, ChangeKind, Envelope, EnvelopeKind, Heartbeat, Hello, Malformed, Presence, Route, Routed, SignalEnvelope,
-    SnapshotPart, SnapshotRequest,
+    Change, ChangeKind, Envelope, EnvelopeKind, Heartbeat, Hello, Malformed, Presence, RouteHeader, Routed,
+    SignalEnvelope, SnapshotPart, SnapshotRequest,
 };
 use super::write::{DELIVERED, FORWARDED};
 
-/// See [`Reader::count`].
+/// See [`BodyReader::count`].
 pub(super) const GREATEST_COUNT: u64 = 1 << 62;
 
 /// The rest of an envelope's body, or of a frame.
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(super) struct BodyReader<'a>(pub(super) &'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> BodyReader<'a> {
     pub(super) fn take(&mut self, n: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.0.split_at_checked(n).ok_or(Malformed("an envelope is cut short"))?;
         self.0 = rest;
@@ -117,14 +117,14 @@ fn utf8(bytes: &[u8]) -> Result<&str, Malformed> {
     simdutf8::basic::from_utf8(bytes).map_err(|_| Malformed("a text is not UTF-8"))
 }
 
-pub(super) fn read_envelope(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Envelope, Malformed> {
+pub(super) fn read_envelope(kind: EnvelopeKind, body: &mut BodyReader<'_>) -> Result<Envelope, Malformed> {
     Ok(match kind {
         EnvelopeKind::Hello => {
             let version = body.u16()?;
             let (hub, incarnation) = body.hub()?;
             let namespace = body.text(MAX_NETWORK_NAME_BYTES)?.to_owned();
             let discovery = Discovery::from_closest(body.u8()?);
-            let process = body.added(Reader::u64)?;
+            let process = body.added(BodyReader::u64)?;
             Envelope::Hello(Box::new(Hello { version, hub, incarnation, namespace, discovery, process }))
         }
         EnvelopeKind::Heartbeat => Envelope::Heartbeat(Arc::new(read_heartbeat(body)?)),
@@ -149,22 +149,22 @@ pub(super) fn read_envelope(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result
         | EnvelopeKind::Meeting => {
             let (to, to_incarnation) = body.hub()?;
             let (from, from_incarnation) = body.hub()?;
-            let route = Route { to, to_incarnation, from, from_incarnation, hops: body.u8()? };
+            let route = RouteHeader { to, to_incarnation, from, from_incarnation, hops: body.u8()? };
             Envelope::Routed(route, Box::new(read_routed(kind, body)?))
         }
     })
 }
 
-fn read_heartbeat(body: &mut Reader<'_>) -> Result<Heartbeat, Malformed> {
+fn read_heartbeat(body: &mut BodyReader<'_>) -> Result<Heartbeat, Malformed> {
     let (hub, incarnation) = body.hub()?;
     let (number, seq, digest) = (body.count()?, body.count()?, body.u64()?);
     let (age_ms, draining) = (body.u32()?, body.bool()?);
     let neighbours = read_hubs(body)?;
     let (advertise, public_url) = (body.url()?, body.url()?);
     // Hubs before 2.1 end here.
-    let process = body.added(Reader::u64)?;
+    let process = body.added(BodyReader::u64)?;
     let unheard = body.added(read_hubs)?;
-    let link_unheard = body.added(Reader::bool)?;
+    let link_unheard = body.added(BodyReader::bool)?;
     Ok(Heartbeat {
         hub,
         incarnation,
@@ -182,7 +182,7 @@ fn read_heartbeat(body: &mut Reader<'_>) -> Result<Heartbeat, Malformed> {
     })
 }
 
-fn read_hubs(body: &mut Reader<'_>) -> Result<Vec<HubId>, Malformed> {
+fn read_hubs(body: &mut BodyReader<'_>) -> Result<Vec<HubId>, Malformed> {
     let count = usize::from(body.u16()?);
     if count > MAX_NEIGHBOURS {
         return Err(Malformed("a hub has too many neighbours"));
@@ -190,7 +190,7 @@ fn read_hubs(body: &mut Reader<'_>) -> Result<Vec<HubId>, Malformed> {
     (0..count).map(|_| body.peer().map(HubId)).collect()
 }
 
-fn read_change(body: &mut Reader<'_>) -> Result<Change, Malformed> {
+fn read_change(body: &mut BodyReader<'_>) -> Result<Change, Malformed> {
     let (hub, incarnation) = body.hub()?;
     let (seq, peer, session) = (body.count()?, body.peer()?, PeerIncarnation(body.count()?));
     let kind = match body.u8()? {
@@ -207,7 +207,7 @@ fn read_change(body: &mut Reader<'_>) -> Result<Change, Malformed> {
     Ok(Change { hub, incarnation, seq, peer, session, kind })
 }
 
-fn read_membership(body: &mut Reader<'_>, peer: PeerId, claim: Claim) -> Result<Arc<Announcement>, Malformed> {
+fn read_membership(body: &mut BodyReader<'_>, peer: PeerId, claim: Claim) -> Result<Arc<Announcement>, Malformed> {
     let network = body.network()?;
     let data = body.public()?;
     let discovered = Arc::new(wire::peer_discovered(data.as_bytes(), claim.incarnation, network.as_str(), 0));
@@ -215,7 +215,7 @@ fn read_membership(body: &mut Reader<'_>, peer: PeerId, claim: Claim) -> Result<
     Ok(Arc::new(Announcement { peer, network, claim, remote: true, stay, discovered }))
 }
 
-fn read_snapshot(body: &mut Reader<'_>) -> Result<SnapshotPart, Malformed> {
+fn read_snapshot(body: &mut BodyReader<'_>) -> Result<SnapshotPart, Malformed> {
     let (hub, incarnation) = body.hub()?;
     let (seq, digest, part, last) = (body.count()?, body.u64()?, body.u32()?, body.bool()?);
     let count = body.u32()? as usize;
@@ -234,7 +234,7 @@ fn read_snapshot(body: &mut Reader<'_>) -> Result<SnapshotPart, Malformed> {
 }
 
 /// The sender's standing. Hubs of version 2.0.0 do not send it.
-fn read_standing(body: &mut Reader<'_>) -> Result<Standing, Malformed> {
+fn read_standing(body: &mut BodyReader<'_>) -> Result<Standing, Malformed> {
     if body.0.is_empty() {
         return Ok(Standing::Unknown);
     }
@@ -245,12 +245,12 @@ fn read_standing(body: &mut Reader<'_>) -> Result<Standing, Malformed> {
     })
 }
 
-fn read_lineage(body: &mut Reader<'_>) -> Result<Option<Lineage>, Malformed> {
+fn read_lineage(body: &mut BodyReader<'_>) -> Result<Option<Lineage>, Malformed> {
     let (root, session) = (PeerIncarnation(body.count()?), PeerIncarnation(body.count()?));
     Ok((root.0 > 0).then_some(Lineage { root, session }))
 }
 
-fn read_routed(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Routed, Malformed> {
+fn read_routed(kind: EnvelopeKind, body: &mut BodyReader<'_>) -> Result<Routed, Malformed> {
     Ok(match kind {
         EnvelopeKind::Signal => {
             let (counter, seq, receipt) = (body.count()?, body.count()?, body.bool()?);
@@ -269,7 +269,7 @@ fn read_routed(kind: EnvelopeKind, body: &mut Reader<'_>) -> Result<Routed, Malf
             if count > MAX_OUTCOMES {
                 return Err(Malformed("too many outcomes at once"));
             }
-            let read = |body: &mut Reader<'_>| {
+            let read = |body: &mut BodyReader<'_>| {
                 let counter = body.u64()?;
                 let outcome = match body.u8()? {
                     DELIVERED => Outcome::Delivered,

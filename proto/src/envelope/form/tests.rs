@@ -2,7 +2,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::super::{
-    Change, ChangeKind, Heartbeat, Hello, Presence, Route, Routed, SignalEnvelope, SnapshotPart, SnapshotRequest,
+    Change, ChangeKind, Heartbeat, Hello, Presence, RouteHeader, Routed, SignalEnvelope, SnapshotPart, SnapshotRequest,
 };
 use super::read::{DESCRIPTION_ROOM, GREATEST_COUNT};
 use super::write::put_bytes;
@@ -184,7 +184,7 @@ fn routed() -> impl Strategy<Value = Envelope> {
     ];
     ((hub(), life()), (hub(), life()), any::<u8>(), routed).prop_map(
         |((to, to_incarnation), (from, from_incarnation), hops, routed)| {
-            let route = Route { to, to_incarnation, from, from_incarnation, hops };
+            let route = RouteHeader { to, to_incarnation, from, from_incarnation, hops };
             Envelope::Routed(route, Box::new(routed))
         },
     )
@@ -368,7 +368,7 @@ fn counts_over_their_bound_are_refused() {
         }))
     };
     let routed = |routed| {
-        let route = Route {
+        let route = RouteHeader {
             to: hub,
             to_incarnation: HubIncarnation(1),
             from: hub,
@@ -446,7 +446,7 @@ fn a_heartbeat_of_an_earlier_release_is_understood() {
 fn a_signal_of_version_2_0_0_ends_before_its_senders_standing() {
     let hub = HubId(PeerId::from_bytes([1; 20]));
     let incarnation = HubIncarnation(1);
-    let route = Route { to: hub, to_incarnation: incarnation, from: hub, from_incarnation: incarnation, hops: 0 };
+    let route = RouteHeader { to: hub, to_incarnation: incarnation, from: hub, from_incarnation: incarnation, hops: 0 };
     let standings = [(Standing::Unknown, 1), (Standing::Outsider, 1), (Standing::Member(7), 9)];
     for (standing, field) in standings {
         let signal = SignalEnvelope {
@@ -475,7 +475,7 @@ fn a_signal_of_version_2_0_0_ends_before_its_senders_standing() {
 fn a_takeover_of_version_2_0_0_ends_before_the_lineage() {
     let hub = HubId(PeerId::from_bytes([1; 20]));
     let incarnation = HubIncarnation(1);
-    let route = Route { to: hub, to_incarnation: incarnation, from: hub, from_incarnation: incarnation, hops: 0 };
+    let route = RouteHeader { to: hub, to_incarnation: incarnation, from: hub, from_incarnation: incarnation, hops: 0 };
     let lineage = Lineage { root: PeerIncarnation(3), session: PeerIncarnation(4) };
     let asked = Routed::Takeover { peer: hub.0, ticket: 5, resume: Some(lineage) };
     let mut bytes = encoded(&[Envelope::Routed(route, Box::new(asked))]);

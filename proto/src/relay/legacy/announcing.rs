@@ -13,7 +13,7 @@ use crate::router::{Announcement, Origin};
 use crate::time::Now;
 use crate::{wire, ws};
 
-use super::super::{Relay, RelayOutput, Way};
+use super::super::{Relay, RelayOutput, Transport};
 use super::links::{Owed, Position};
 
 impl Relay {
@@ -28,7 +28,7 @@ impl Relay {
         };
         self.outputs.push_back(RelayOutput::SendText { link, text: greeting.into() });
         if has_earlier {
-            self.outputs.push_back(RelayOutput::Backlog { way: Way::Link(link) });
+            self.outputs.push_back(RelayOutput::Backlog { way: Transport::Link(link) });
         }
     }
 
@@ -50,7 +50,7 @@ impl Relay {
 
     fn owe(&mut self, link: LinkId, peer: PeerId, network: NetworkName) {
         match self.legacy.owe(link, peer, network, self.config.tuning.max_legacy_owed) {
-            Some(Owed::First) => self.outputs.push_back(RelayOutput::Backlog { way: Way::Link(link) }),
+            Some(Owed::First) => self.outputs.push_back(RelayOutput::Backlog { way: Transport::Link(link) }),
             Some(Owed::Added | Owed::Dropped) => {}
             None => bug!(self.bugs, LegacyLink, "{link:?} is owed {peer:?}"),
         }
@@ -124,7 +124,7 @@ impl Relay {
             bytes += self.pay(link, &peer, &network, now);
         }
         if self.legacy.has_backlog(link) {
-            self.outputs.push_back(RelayOutput::Backlog { way: Way::Link(link) });
+            self.outputs.push_back(RelayOutput::Backlog { way: Transport::Link(link) });
         }
     }
 

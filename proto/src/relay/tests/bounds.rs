@@ -20,7 +20,7 @@ fn invented(n: usize) -> HubId {
 fn heartbeats_of_more_hubs_than_a_hub_remembers_are_ignored() {
     let mut net = Net::full(2);
     net.joins(2, 8, 0);
-    let link = Via::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
+    let link = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
     let known: Heartbeat = (*net.hubs[&1].hubs[&hub(2)].beat).clone();
     for n in 0..MAX_HUBS + 10 {
         let beat =
@@ -73,7 +73,7 @@ fn changes_beyond_those_that_are_held_for_a_missing_one_are_dropped_and_repaired
     let mut net = Net::full(2);
     net.joins(2, 8, 0);
     net.pass(HEARTBEAT);
-    let via = Via::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
+    let via = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
     let (seq, incarnation) = (net.hubs[&2].own.seq, net.hubs[&2].incarnation());
     // All changes except the next one.
     for n in 2..MAX_CHANGES_AHEAD as u64 + 10 {
@@ -183,7 +183,7 @@ fn outcomes_without_a_receipt_are_collected_for_a_time_and_up_to_a_number() {
 #[test]
 fn a_link_that_becomes_full_and_free_all_the_time_causes_few_heartbeats() {
     let mut net = Net::full(2);
-    let link = Way::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
+    let link = Transport::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
     let (before, began) = (net.hubs[&1].beats, net.now.at);
     while net.now.at < began + HEARTBEAT {
         net.input(1, RelayInput::Saturated { way: link });
@@ -197,7 +197,7 @@ fn a_link_that_becomes_full_and_free_all_the_time_causes_few_heartbeats() {
 
 #[test]
 fn signals_take_another_way_when_it_has_been_faster_for_some_heartbeats() {
-    let (slow, fast) = (Via::Link(LinkId(1)), Via::Link(LinkId(2)));
+    let (slow, fast) = (Hop::Link(LinkId(1)), Hop::Link(LinkId(2)));
     let mut paths = Paths::default();
     paths.note(slow, 1, true);
     assert_eq!(paths.best(), Some(slow));

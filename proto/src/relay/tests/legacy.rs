@@ -211,7 +211,7 @@ fn a_go_hub_receives_as_much_as_its_link_accepts() {
         net.joins(if peer < 190 { 1 } else { 1 + peer % 2 }, peer, 0);
     }
     let link = LinkId(99);
-    let way = Way::Link(link);
+    let way = Transport::Link(link);
     net.full.push((1, way));
     net.go_hub(1, link);
     assert_eq!(net.told(link).len(), 0);
@@ -258,13 +258,13 @@ fn disconnected(peer: u8) -> String {
 impl Net {
     /// A Go hub has dialed hub `n`, and has not answered its first ping yet.
     fn go_hub_dials(&mut self, n: u8, link: LinkId) {
-        self.full.push((n, Way::Link(link)));
+        self.full.push((n, Transport::Link(link)));
         self.input(n, RelayInput::LegacyUp { link, hub: hub(50), dialed: false });
         self.run();
     }
 
     fn go_hub_answers(&mut self, n: u8, link: LinkId) {
-        let way = Way::Link(link);
+        let way = Transport::Link(link);
         self.full.retain(|full| *full != (n, way));
         self.input(n, RelayInput::Room { way });
         self.run();
@@ -594,7 +594,7 @@ fn announcements_beyond_those_that_may_wait_for_a_go_hub_are_dropped() {
     let mut net = Net::new(0);
     net.tuning.max_legacy_owed = 3;
     net.start(1);
-    let (link, way) = (LinkId(99), Way::Link(LinkId(99)));
+    let (link, way) = (LinkId(99), Transport::Link(LinkId(99)));
     net.full.push((1, way));
     net.go_hub(1, link);
     (10..20).for_each(|peer| net.joins(1, peer, 0));

@@ -155,7 +155,7 @@ fn beside_a_namesake_that_keeps_its_id_the_earlier_one_takes_another() {
     for _ in 0..=RIVAL_YIELD.as_secs() {
         beat.number += 1;
         let envelope = Envelope::Heartbeat(Arc::new(beat.clone()));
-        net.input(1, RelayInput::Received { via: Via::Link(link), envelope });
+        net.input(1, RelayInput::Received { via: Hop::Link(link), envelope });
         net.run();
         net.pass(HEARTBEAT);
     }
@@ -177,7 +177,7 @@ fn two_ended_lives_that_are_recalled_in_turn_do_not_hide_a_hub_for_ever() {
             age_ms: LEASE.as_millis() as u32 + 1,
             ..beat.clone()
         };
-        net.input(1, RelayInput::Received { via: Via::Link(link), envelope: Envelope::Heartbeat(Arc::new(recalled)) });
+        net.input(1, RelayInput::Received { via: Hop::Link(link), envelope: Envelope::Heartbeat(Arc::new(recalled)) });
         net.run();
         net.pass(HEARTBEAT);
     }
@@ -189,7 +189,7 @@ fn two_ended_lives_that_are_recalled_in_turn_do_not_hide_a_hub_for_ever() {
 fn lies(net: &mut Net, change: impl FnOnce(&mut crate::envelope::Heartbeat)) {
     let mut beat = (*net.hubs[&2].hubs[&hub(1)].beat).clone();
     change(&mut beat);
-    let via = Via::Link(net.hubs[&2].links.used_for(&hub(3)).unwrap());
+    let via = Hop::Link(net.hubs[&2].links.used_for(&hub(3)).unwrap());
     net.input(2, RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(beat)) });
     net.run();
 }
@@ -251,7 +251,7 @@ fn a_session_from_far_away_is_no_claim_and_makes_no_other_later() {
 fn no_ended_incarnation_returns() {
     let mut net = Net::full(2);
     net.pass(HEARTBEAT);
-    let via = Via::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
+    let via = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
     // Hub 7 is known by what hub 2 forwards. Its incarnations end one after the other.
     let beat = |life: u64| {
         let known = net.hubs[&1].hubs[&hub(2)].beat.as_ref().clone();

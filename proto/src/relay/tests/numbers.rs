@@ -2,7 +2,7 @@
 //! time.
 
 use super::*;
-use crate::envelope::{Change, ChangeKind, Presence, Route, Routed, SignalEnvelope, SnapshotPart};
+use crate::envelope::{Change, ChangeKind, Presence, RouteHeader, Routed, SignalEnvelope, SnapshotPart};
 use crate::limits::{
     COUNT_PATIENCE, DOUBT_BEATS, GAP_PATIENCE, HOLD, MAX_COUNTER_STEP, MAX_MEMBERSHIPS, MAX_SIGNAL_DEPTH,
     SNAPSHOT_LIMIT, SNAPSHOT_PATIENCE, SNAPSHOT_SLACK,
@@ -24,7 +24,7 @@ pub(super) fn triangle() -> Net {
 
 /// Hub `n` receives an envelope from hub 3.
 pub(super) fn receives(net: &mut Net, n: u8, envelope: Envelope) {
-    let via = Via::Link(net.hubs[&n].links.used_for(&hub(3)).unwrap());
+    let via = Hop::Link(net.hubs[&n].links.used_for(&hub(3)).unwrap());
     net.input(n, RelayInput::Received { via, envelope });
     net.run();
 }
@@ -32,7 +32,7 @@ pub(super) fn receives(net: &mut Net, n: u8, envelope: Envelope) {
 /// A signal from hub 1 to hub 2 that hub 1 has not sent.
 pub(super) fn forged_signal(net: &Net, counter: u64) -> Envelope {
     let lives = [1, 2].map(|n| net.hubs[&n].incarnation());
-    let route = Route { to: hub(2), to_incarnation: lives[1], from: hub(1), from_incarnation: lives[0], hops: 1 };
+    let route = RouteHeader { to: hub(2), to_incarnation: lives[1], from: hub(1), from_incarnation: lives[0], hops: 1 };
     let ToMesh::Signal(SignalLetter { from, target, frame, origin }) = net.signal(11, 12, 0, false) else { panic!() };
     let Origin { kind, network, standing, .. } = origin;
     let receipt = false;
@@ -199,7 +199,7 @@ fn along_a_chain_forged_changes_are_taken_back_hub_by_hub() {
     net.pass(2 * HEARTBEAT);
     let seq = net.hubs[&1].own.seq + 1;
     let forged = change(&net, seq, 100, ChangeKind::Up);
-    let via = Via::Link(net.hubs[&2].links.used_for(&hub(1)).unwrap());
+    let via = Hop::Link(net.hubs[&2].links.used_for(&hub(1)).unwrap());
     net.input(2, RelayInput::Received { via, envelope: forged });
     net.run();
     assert!((2..=5).all(|n| net.hubs[&n].locate(&id(100)) == Some(hub(1))));
@@ -374,7 +374,7 @@ fn changes_add_no_more_networks_to_a_peer_than_it_may_have() {
         net.input(
             2,
             RelayInput::Received {
-                via: Via::Link(net.hubs[&2].links.used_for(&hub(3)).unwrap()),
+                via: Hop::Link(net.hubs[&2].links.used_for(&hub(3)).unwrap()),
                 envelope: Envelope::Change(Arc::new(change)),
             },
         );

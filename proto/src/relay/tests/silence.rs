@@ -168,8 +168,8 @@ fn an_unanswered_way_is_replaced_by_another() {
     let (through, _) = net.wires[&(
         1,
         match first {
-            Via::Link(link) => link,
-            Via::Bridge(_) => panic!(),
+            Hop::Link(link) => link,
+            Hop::Bridge(_) => panic!(),
         },
     )];
     net.loses_signals = Some(through);

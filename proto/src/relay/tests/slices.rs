@@ -220,7 +220,7 @@ fn senders_of_signals_lost_with_a_hub_are_notified_in_slices() {
     net.input(
         1,
         RelayInput::Received {
-            via: Via::Link(net.hubs[&1].links.used_for(&hub(3)).unwrap()),
+            via: Hop::Link(net.hubs[&1].links.used_for(&hub(3)).unwrap()),
             envelope: Envelope::Farewell(hub(3), net.hubs[&3].incarnation()),
         },
     );
@@ -239,7 +239,7 @@ fn peers_of_a_lost_hub_leave_while_signals_to_it_are_written_off() {
     net.swallows = vec![(1, 3)];
     (0..200).for_each(|_| net.signals(1, 5, 10, 0));
     net.hears(1);
-    let via = Via::Link(net.hubs[&1].links.used_for(&hub(3)).unwrap());
+    let via = Hop::Link(net.hubs[&1].links.used_for(&hub(3)).unwrap());
     let envelope = Envelope::Farewell(hub(3), net.hubs[&3].incarnation());
     net.input(1, RelayInput::Received { via, envelope });
     for slice in 1..=20 / SLICE {
@@ -316,9 +316,9 @@ fn a_snapshot_during_which_too_much_changes_is_declined() {
 
 impl Net {
     /// Links a fourth hub with the third. The third has no room in its queue for the snapshot that the fourth requests.
-    fn link_without_room(&mut self) -> Way {
+    fn link_without_room(&mut self) -> Transport {
         self.start(4);
-        let way = Way::Link(LinkId(self.next_link));
+        let way = Transport::Link(LinkId(self.next_link));
         self.full.push((3, way));
         self.link(3, 4);
         assert_eq!(self.hubs[&3].stats.snapshots[0], 1);
@@ -371,7 +371,7 @@ fn the_end_of_a_legacy_link_reaches_the_shards_in_slices() {
 #[test]
 fn a_new_legacy_link_announces_earlier_peers_in_slices() {
     let mut net = crowded(59);
-    let (link, way) = (LinkId(99), Way::Link(LinkId(99)));
+    let (link, way) = (LinkId(99), Transport::Link(LinkId(99)));
     net.full.push((1, way));
     net.input(1, RelayInput::LegacyUp { link, hub: hub(50), dialed: true });
     assert_eq!(net.announced(link), [0; 0], "there is no room yet");

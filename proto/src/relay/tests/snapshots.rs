@@ -15,7 +15,7 @@ fn a_chain_is_whole_again_as_soon_as_its_cut_heals() {
         net.hears(n);
     }
     // The snapshot is slow, so that hubs farther along the chain request it before it has arrived.
-    let slow = Way::Link(LinkId(net.next_link));
+    let slow = Transport::Link(LinkId(net.next_link));
     net.full.push((1, slow));
     net.link(1, 2);
     net.full.clear();
@@ -59,7 +59,7 @@ fn a_bounded_number_of_requests_waits_for_a_repair() {
     let (mut net, incarnation) = repairing();
     let asks = |net: &mut Net, n: u8| {
         let request = SnapshotRequest { hub: hub(1), incarnation };
-        let via = Via::Bridge(hub(n));
+        let via = Hop::Bridge(hub(n));
         net.input(2, RelayInput::Received { via, envelope: Envelope::SnapshotRequest(request) });
         net.run();
     };
@@ -88,7 +88,7 @@ fn a_request_that_nothing_is_known_about_is_declined() {
     let unknown = [(hub(9), life), (hub(1), HubIncarnation(life.0 + 1)), (hub(2), HubIncarnation(1))];
     for (n, (hub, incarnation)) in unknown.into_iter().enumerate() {
         let request = SnapshotRequest { hub, incarnation };
-        net.input(2, RelayInput::Received { via: Via::Link(link), envelope: Envelope::SnapshotRequest(request) });
+        net.input(2, RelayInput::Received { via: Hop::Link(link), envelope: Envelope::SnapshotRequest(request) });
         net.run();
         assert_eq!(net.hubs[&1].stats.received[EnvelopeKind::SnapshotDeclined as usize], n as u64 + 1);
     }
@@ -98,13 +98,13 @@ fn a_request_that_nothing_is_known_about_is_declined() {
 fn snapshots_beyond_the_maximum_of_a_link_are_declined() {
     let mut net = Net::chain(2);
     let link = net.hubs[&2].links.used_for(&hub(1)).unwrap();
-    net.full.push((2, Way::Link(link)));
+    net.full.push((2, Transport::Link(link)));
     for n in 0..=MAX_SNAPSHOTS_OUT {
         let beat = |relay: &Relay| relay.hubs[&hub(1)].beat.clone();
         let mut beat = (*beat(&net.hubs[&2])).clone();
         beat.hub = HubId(PeerId::from_bytes([n as u8 + 1; 20]));
         let (hub, incarnation) = (beat.hub, beat.incarnation);
-        let via = Via::Link(link);
+        let via = Hop::Link(link);
         net.input(2, RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(beat)) });
         net.hubs.get_mut(&2).unwrap().hubs.get_mut(&hub).unwrap().sync = None;
         let request = SnapshotRequest { hub, incarnation };
