@@ -1,5 +1,5 @@
-// Builds dist/ and docs/client/, which are kept in the repository: a hub is built from it without Node, and what changes in the API
-// is seen in a review. `--check` compares instead of writing.
+// Builds dist/ and docs/client/. Both are committed, so that a hub is built without Node, and a review shows every change of
+// the API. `--check` compares instead of writing.
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,10 +9,10 @@ import { minify } from 'terser'
 import { generateDtsBundle } from 'dts-bundle-generator'
 import { Application } from 'typedoc'
 
-/** The most that a bundle may weigh, in bytes after gzip. */
+/** Maximum size of a bundle, in bytes after gzip. */
 const BUDGETS = { client: 7 * 1024, extras: 3 * 1024 }
 
-/** Properties of our own objects that no user and no browser sees: they get short names. */
+/** Properties of internal objects. They get short names, since neither users nor browsers use them. */
 const INTERNAL = [
   'addTo', 'attach', 'bytes', 'channelOptions', 'channels', 'check', 'closed', 'declined', 'done', 'fail', 'crowded', 'floorMs', 'gone',
   'hide', 'identity', 'joined', 'line', 'made', 'main', 'mark', 'negotiation', 'nudge', 'online', 'packed', 'patience', 'pending', 'pickUp', 'polite', 'present',

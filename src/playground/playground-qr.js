@@ -9,7 +9,7 @@ const MASKS = [
   (x, y) => (x * y) % 2 + (x * y) % 3, (x, y) => ((x * y) % 2 + (x * y) % 3) % 2, (x, y) => ((x + y) % 2 + (x * y) % 3) % 2
 ]
 
-/** The modules of a code as rows of booleans, or nothing if the text is too long. */
+/** The modules of a code as rows of booleans, or undefined if the text is too long. */
 export function encode (text) {
   const bytes = new TextEncoder().encode(text)
   const version = VERSIONS.findIndex(([data], index) => bytes.length + (index < 9 ? 2 : 3) <= data) + 1

@@ -1,4 +1,4 @@
-// A proxy to a hub that can silently drop all data, like a network that has failed.
+// A proxy in front of a hub. It can silently drop all data, like a network that has failed.
 import { connect, createServer } from 'node:net'
 import { once } from 'node:events'
 import { urlOf } from './hub.mjs'

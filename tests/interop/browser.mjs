@@ -51,9 +51,9 @@ export async function launchStoppable () {
 }
 
 /**
- * Leaves a page for the one at `url`, and goes back after `meanwhile`. Returns whether the browser has kept the page. If
- * not, the page is a new one: a browser may discard a kept page at any time. Only open connections of the page must not
- * be the reason.
+ * Leaves a page for the one at `url`, and returns to it after `meanwhile`. Returns whether the browser has kept the
+ * page. If not, the page is loaded again: a browser may discard a kept page at any time. Fails if the reason is the
+ * page's open connections.
  */
 export async function awayAndBack (page, url, meanwhile) {
   const { kept, reasons } = await leaveAndReturn(page, url, meanwhile)
@@ -156,12 +156,12 @@ export async function checkSignals (from, to) {
     .filter(({ type, targetPeerId }) => SIGNALS.has(type) && targetPeerId === to.id).map(fingerprint)
   const received = () => to.wire.received.map(({ message }) => message)
     .filter(({ type, fromPeerId }) => SIGNALS.has(type) && fromPeerId === from.id).map(fingerprint)
-  // A page may be about to send another signal, so both sides are compared at the same time.
+  // A page may be about to send another signal, so both sides are compared at one moment.
   const match = () => {
     const [said, heard] = [sent(), received()]
     const differs = heard.findIndex((signal, index) => signal !== said[index])
     if (differs >= 0 && said.length > differs) {
-      throw new Error(`signal ${differs} of ${from.id} to ${to.id}: sent ${said[differs].slice(0, 200)}, heard ${heard[differs].slice(0, 200)}`)
+      throw new Error(`signal ${differs} of ${from.id} to ${to.id}: sent ${said[differs].slice(0, 200)}, received ${heard[differs].slice(0, 200)}`)
     }
     return heard.length === said.length && { count: said.length }
   }

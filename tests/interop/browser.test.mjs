@@ -13,7 +13,7 @@ const example = await readFile(new URL('example.html', import.meta.url), 'utf8')
 const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8').catch(() => '')
 const [, printed] = readme.split(MARKER).map(text => /^\s*```html\n(.*?)```/s.exec(text)?.[1])
 
-test('README prints the example as it is tested', { skip: !readme.includes(MARKER) && `README.md has no ${MARKER}` }, () => {
+test('README prints the tested example', { skip: !readme.includes(MARKER) && `README.md has no ${MARKER}` }, () => {
   assert.equal(printed, example)
 })
 
@@ -74,14 +74,14 @@ async function hearsAll ({ page, id }, pages) {
   for (const other of pages.filter(other => other.id !== id)) {
     const hello = page.getByText(`Hello from ${other.id}!`).waitFor({ state: 'attached', timeout: 0 })
     hello.catch(() => {})
-    await within(20_000, `the hello of ${other.id} to ${id}`, hello)
+    await within(20_000, `the greeting of ${other.id} to ${id}`, hello)
   }
 }
 
 /** Options of Chromium with a back/forward cache, which Playwright turns off. */
 const CACHING = { ignoreDefaultArgs: ['--disable-back-forward-cache'] }
 
-hubTest('a page in the back/forward cache leaves its room, and joins again when it is back', { skip: HUBS_AT && 'asks one hub', timeout: 60_000 }, async hub => {
+hubTest('a page in the back/forward cache leaves its room, and joins again when it returns', { skip: HUBS_AT && 'asks one hub', timeout: 60_000 }, async hub => {
   const web = await serve({ '/a': example, '/b': example })
   const browser = await launch(CACHING)
   try {
@@ -94,7 +94,7 @@ hubTest('a page in the back/forward cache leaves its room, and joins again when 
       assert.equal(await next('peer-disconnected'), id)
       assert.notEqual(await next('peer-discovered'), id)
     })
-    assert.equal(await next('peer-discovered') === id, kept, 'the kept page has its id again, and a new page another')
+    assert.equal(await next('peer-discovered') === id, kept, 'the kept page has its id again, and the new page has another one')
   } finally {
     await browser.close()
     web.close()
@@ -133,10 +133,10 @@ async function metrics (hub, what, wanted) {
 /** Waits until this number of WebSockets have been opened at the hub, and one of them is open and in the room. */
 const joined = (hub, opened) => metrics(hub, `${opened} opened and one in the room`, found => found.handshakes_total === opened && found.connections === 1 && found.members === 1)
 
-/** Waits until this number of clients have sent a valid secret, with the earlier page kept or discarded. */
+/** Waits until this number of clients have sent a valid secret. */
 const resumed = (hub, count) => metrics(hub, `${count} resumed`, found => found['resumes_total{outcome="resumed"}'] + found['resumes_total{outcome="continued"}'] === count)
 
-hubTest('a page in the back/forward cache that kept its WebSocket gives its id to the next page, and has it again when it is back', { skip: HUBS_AT && 'asks one hub', timeout: 60_000 }, async hub => {
+hubTest('a page in the back/forward cache that kept its WebSocket gives its id to the next page, and gets it back when it returns', { skip: HUBS_AT && 'asks one hub', timeout: 60_000 }, async hub => {
   const html = keeper('cd'.repeat(20))
   const web = await serve({ '/a': html, '/b': html })
   const browser = await launch(CACHING)

@@ -57,8 +57,8 @@ export class Client {
     socket.on('message', (bytes, binary) => {
       const raw = bytes.toString()
       const message = JSON.parse(raw)
-      // Checks every message of every test; the next reader gets the error.
-      if (!isFromHub(message)) this.strange ??= new Error(`not by the schema: ${raw}: ${ajv.errorsText(isFromHub.errors)}`)
+      // Validates every message of every test. The next read of the test throws the error.
+      if (!isFromHub(message)) this.strange ??= new Error(`not valid by the schema: ${raw}: ${ajv.errorsText(isFromHub.errors)}`)
       this.frames.push({ raw, binary, message, at: Date.now() })
       this.waiting.splice(0).forEach(wake => wake())
     })

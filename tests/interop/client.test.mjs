@@ -1,4 +1,4 @@
-// The client of this repository, in Chromium, with hubs that are restarted, drained and lost.
+// Tests of this repository's client in Chromium, with hubs that restart, drain or disappear.
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -21,7 +21,7 @@ after(async () => { await browser?.close(); web?.close() })
 
 /** A test with a hub, in a browser context of its own. Pages must not have had an error. */
 function tabs (name, options, body) {
-  hubTest(name, { timeout: 90_000, skip: HUBS_AT && 'starts hubs of its own', ...options }, async (...hubs) => {
+  hubTest(name, { timeout: 90_000, skip: HUBS_AT && 'starts its own hubs', ...options }, async (...hubs) => {
     const context = await browser.newContext()
     const opened = []
     const open = async (query = {}, at = hubs.filter(hub => hub.ws).map(hub => hub.ws)) => {
@@ -51,7 +51,7 @@ tabs('two tabs meet and chat', {}, async ({ open }) => {
   assert.deepEqual(of(await ann.log(), 'error', 'leave'), [])
 })
 
-tabs('twelve tabs are one mesh, and each message comes once', {}, async ({ open }) => {
+tabs('twelve tabs form one mesh, and each message arrives once', {}, async ({ open }) => {
   const all = await Promise.all(Array.from({ length: 12 }, (_, index) => open({ name: `${index}` })))
   await Promise.all(all.map(tab => tab.linked(11, 60_000)))
   await Promise.all(all.map(tab => tab.run(() => room.send(room.data.name))))
@@ -62,7 +62,7 @@ tabs('twelve tabs are one mesh, and each message comes once', {}, async ({ open 
   }
 })
 
-tabs('a megabyte, as text and as bytes, and small ones on another channel meanwhile', {}, async ({ open }) => {
+tabs('a megabyte arrives as text and as bytes, and small messages on another channel do not wait for it', {}, async ({ open }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   await Promise.all([ann.linked(1), bob.linked(1)])
   await bob.run(() => { globalThis.ticks = []; room.channel('tick').on('message', sent => { ticks.push(Date.now() - sent) }) })
@@ -85,13 +85,13 @@ tabs('a megabyte, as text and as bytes, and small ones on another channel meanwh
   assert.equal(ticks.length, 20)
 })
 
-tabs('a hub that crashes: links go on, nobody leaves, and a newcomer meets all when it is back', { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
+tabs('a hub that crashes: links stay open, no peer leaves, and a new peer connects to all when it is back', { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
   const all = await Promise.all(Array.from({ length: 4 }, (_, index) => open({ name: `${index}` })))
   await Promise.all(all.map(tab => tab.linked(3)))
   const made = await Promise.all(all.map(tab => tab.run(() => rtc.made)))
   await hub.kill()
   await Promise.all(all.map(tab => tab.until('room.hub.is === "waiting"')))
-  await Promise.all(all.map(tab => tab.run(() => room.send('while it is away'))))
+  await Promise.all(all.map(tab => tab.run(() => room.send('while the hub is down'))))
   await Promise.all(all.map(tab => tab.until('messages.length === 3')))
   const late = await open({ name: 'late' }, [hub.ws])
   const again = await startHub({ port: hub.port })
@@ -99,14 +99,14 @@ tabs('a hub that crashes: links go on, nobody leaves, and a newcomer meets all w
     await Promise.all([...all, late].map(tab => tab.linked(4, 30_000)))
     for (const [index, tab] of all.entries()) {
       assert.deepEqual(of(await tab.log(), 'leave'), [])
-      assert.equal(await tab.run(() => rtc.made), made[index] + 1, 'one connection more, to the newcomer')
+      assert.equal(await tab.run(() => rtc.made), made[index] + 1, 'one more connection, to the new peer')
     }
   } finally {
     await again.kill()
   }
 })
 
-tabs('a hub that is drained: its tabs go to the other one, and nobody leaves', { timeout: 120_000 }, async ({ open }) => {
+tabs('a hub that drains: its tabs connect to the other hub, and no peer leaves', { timeout: 120_000 }, async ({ open }) => {
   const port = await freePort()
   const stays = await startHub({ port, env: { IS_HUB: 'true', MESH_TOKEN: 't', PUBLIC_URL: urlOf(port) } })
   const drained = await startHub({ env: { MESH_TOKEN: 't', BOOTSTRAP_HUBS: stays.ws, DRAIN_SECS: '3' } })
@@ -127,7 +127,7 @@ tabs('a hub that is drained: its tabs go to the other one, and nobody leaves', {
   }
 })
 
-tabs('a page whose scripts stand still for 20 s: nobody notices', { timeout: 120_000 }, async ({ open, context }) => {
+tabs('a page whose scripts are blocked for 20 s: no peer leaves', { timeout: 120_000 }, async ({ open, context }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   await Promise.all([ann.linked(1), bob.linked(1)])
   const [before, made] = [await bob.log(), await ann.run(() => rtc.made)]
@@ -148,7 +148,7 @@ tabs('a page whose scripts stand still for 20 s: nobody notices', { timeout: 120
 })
 
 for (const greater of [true, false]) {
-  tabs(`a browser that is stopped for 20 s is back at once, with the ${greater ? 'smaller' : 'greater'} id`, { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
+  tabs(`a browser that is stopped for 20 s reconnects at once, with the ${greater ? 'smaller' : 'greater'} id`, { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
     const other = await launchStoppable()
     try {
       const bob = await Tab.open(await other.browser.newContext(), web, hub.ws, { name: 'bob' })
@@ -175,7 +175,7 @@ for (const greater of [true, false]) {
   })
 }
 
-tabs('a page that is reloaded is there once, and the others know that it is another', {}, async ({ open }) => {
+tabs('a reloaded page is one peer, and the others see a new page', {}, async ({ open }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   await Promise.all([ann.linked(1), bob.linked(1)])
   for (let time = 1; time <= 3; time++) {
@@ -187,7 +187,7 @@ tabs('a page that is reloaded is there once, and the others know that it is anot
   }
 })
 
-tabs('a reload keeps the id, and a duplicated tab gets one of its own', {}, async ({ open, tabs }) => {
+tabs('a reload keeps the id, and a duplicated tab gets its own', {}, async ({ open, tabs }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   await Promise.all([ann.linked(1), bob.linked(1)])
   const id = await bob.id()
@@ -196,7 +196,7 @@ tabs('a reload keeps the id, and a duplicated tab gets one of its own', {}, asyn
     await bob.linked(1)
     assert.equal(await bob.id(), id)
   }
-  // A window that is opened by a page gets a copy of its session storage, as a duplicated tab does.
+  // A window that a page opens gets a copy of its session storage, as a duplicated tab does.
   const [copy] = await Promise.all([bob.page.waitForEvent('popup'), bob.run(() => { open(location.href) })])
   const carl = Tab.of(copy)
   tabs.push(carl)
@@ -207,7 +207,7 @@ tabs('a reload keeps the id, and a duplicated tab gets one of its own', {}, asyn
   assert.deepEqual(of(await bob.log(), 'hub').map(([, state]) => state), ['online'])
 })
 
-tabs('a page in the back/forward cache has left, and comes back', {}, async ({ open, context }) => {
+tabs('a page in the back/forward cache leaves, and joins again when it returns', {}, async ({ open, context }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   await Promise.all([ann.linked(1), bob.linked(1)])
   const kept = await awayAndBack(bob.page, web.origin + '/client.js', async () => {
@@ -220,14 +220,14 @@ tabs('a page in the back/forward cache has left, and comes back', {}, async ({ o
   if (kept) assert.deepEqual(of(await bob.log(), 'join', 'leave').map(([kind]) => kind), ['join', 'leave', 'join'])
 })
 
-tabs('both publish and stop at once, a hundred times: all that is left flows, and nothing is left over', { timeout: 240_000 }, async ({ open }) => {
+tabs('both publish and stop at once, a hundred times: the remaining streams work, and no transceiver is left over', { timeout: 240_000 }, async ({ open }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   await Promise.all([ann.linked(1), bob.linked(1)])
   const churn = async seed => {
     let state = seed
     const chance = () => (state = (state * 1103515245 + 12345) % 2147483648) / 2147483648
     const picture = () => {
-      // The video is small and slow: the test is about the negotiation, and encoders would take most of the time.
+      // The video is small and slow: the test is about negotiation, and encoders would take most of the time.
       const canvas = Object.assign(document.createElement('canvas'), { width: 16, height: 16 })
       const draw = canvas.getContext('2d')
       setInterval(() => draw.fillRect(0, 0, Math.random() * 16, 16), 250)
@@ -240,7 +240,7 @@ tabs('both publish and stop at once, a hundred times: all that is left flows, an
       if (description.type === 'offer' && pc.signalingState !== 'stable') collisions++
       return RTCPeerConnection.prototype.setRemoteDescription.call(pc, description)
     }
-    // Sound, since its sections of a description are a fifth as long as those of pictures.
+    // Sound, because its sections of a description are five times shorter than those of video.
     const sound = () => new AudioContext().createMediaStreamDestination().stream
     const streams = [sound(), sound()]
     for (let time = 0; time < 100; time++) {
@@ -257,7 +257,7 @@ tabs('both publish and stop at once, a hundred times: all that is left flows, an
     globalThis.last = extras.publish(room, picture())
   }
   await Promise.all([ann.page.evaluate(`(${churn})(1)`), bob.page.evaluate(`(${churn})(2)`)])
-  assert.ok(await ann.run(() => collisions) + await bob.run(() => collisions) > 0, 'both have offered at once')
+  assert.ok(await ann.run(() => collisions) + await bob.run(() => collisions) > 0, 'both sides have offered at once')
   for (const tab of [ann, bob]) {
     await tab.page.waitForFunction(() => {
       const [peer] = room.peers.values()
@@ -271,21 +271,21 @@ tabs('both publish and stop at once, a hundred times: all that is left flows, an
       video.requestVideoFrameCallback(resolve)
       video.play()
     }))
-    assert.equal(await tab.run(() => rtc.made), 1, 'the connection was not made anew')
+    assert.equal(await tab.run(() => rtc.made), 1, 'the connection was not replaced')
     const sections = await tab.run(() => [...room.peers.values()][0].pc.localDescription.sdp.split('\nm=').length - 1)
     assert.ok(sections <= 40, `${sections} sections: those of ended tracks are used again`)
     assert.deepEqual(of(await tab.log(), 'error', 'leave'), [])
   }
 })
 
-tabs('the network to the hub swallows everything: links go on, and the hub is found again', { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
+tabs('the network to the hub drops all data: links stay open, and the client reconnects', { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
   const hole = await blackHole(hub.port)
   try {
     const [ann, bob] = [await open({ name: 'ann' }, [hole.ws]), await open({ name: 'bob' })]
     await Promise.all([ann.linked(1), bob.linked(1)])
     hole.open()
-    // Only the pong counts, so one tick of five seconds is enough even if other messages are still in flight. Without the
-    // event, the client would wait for eight ticks, which is longer than until() does.
+    // Only a pong counts as an answer, so one tick of five seconds is enough, even if other messages are still in
+    // flight. Without the event, the client would wait for eight ticks, which is longer than until() does.
     await ann.run(() => { dispatchEvent(new Event('online')) })
     await ann.until('room.hub.is === "waiting"')
     await ann.run(() => room.send('by the link'))
@@ -294,7 +294,7 @@ tabs('the network to the hub swallows everything: links go on, and the hub is fo
     await ann.run(() => room.retry())
     // The hub pings the previous connection, which does not answer, and admits the new one.
     await ann.until('room.hub.is === "online"')
-    await ann.run(() => room.send('still by the same'))
+    await ann.run(() => room.send('through the same connection'))
     await bob.until('messages.length === 2')
     for (const tab of [ann, bob]) {
       assert.deepEqual(of(await tab.log(), 'leave', 'error'), [])
@@ -305,7 +305,7 @@ tabs('the network to the hub swallows everything: links go on, and the hub is fo
   }
 })
 
-tabs('a hub that takes a peer for dead whose link answers: nobody leaves', { env: { PEER_TIMEOUT_MS: '6000' }, timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
+tabs('a hub that declares a peer dead whose link still answers: no peer leaves', { env: { PEER_TIMEOUT_MS: '6000' }, timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
   const hole = await blackHole(hub.port)
   try {
     const [ann, bob] = [await open({ name: 'ann' }, [hole.ws]), await open({ name: 'bob' })]
@@ -316,7 +316,7 @@ tabs('a hub that takes a peer for dead whose link answers: nobody leaves', { env
       return connections === 1
     }
     const deadline = Date.now() + 60_000
-    while (!await dead()) if (Date.now() > deadline) throw new Error('the hub waits for ever')
+    while (!await dead()) if (Date.now() > deadline) throw new Error('the hub did not reply')
     // The other page sends a question over the link, and receives an answer within three seconds.
     await bob.run(() => new Promise(resolve => setTimeout(resolve, 4_000)))
     await bob.run(() => room.send('are you there?'))
@@ -333,7 +333,7 @@ tabs('a hub that takes a peer for dead whose link answers: nobody leaves', { env
   }
 })
 
-tabs('a connection that is closed behind the back of one is made anew, whichever it is', { timeout: 120_000 }, async ({ open }) => {
+tabs('each side replaces a connection that was closed without the client\'s knowledge', { timeout: 120_000 }, async ({ open }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   for (const tab of [ann, bob]) {
     await Promise.all([ann.linked(1), bob.linked(1)])
@@ -351,14 +351,14 @@ tabs('a connection that is closed behind the back of one is made anew, whichever
   }
 })
 
-tabs('a hub with a token: a wrong one is final and says so', { env: { AUTH_TOKEN: 'secret' } }, async ({ open }) => {
+tabs('a hub with a token: a wrong token is a final error', { env: { AUTH_TOKEN: 'secret' } }, async ({ open }) => {
   const tab = await open({ later: '' })
   const error = await tab.run(() => start({ token: 'wrong' }).ready.catch(({ code, final, hint }) => ({ code, final, hint })))
   assert.deepEqual([error.code, error.final, error.hint.endsWith('#unauthorized')], ['unauthorized', true, true])
   await tab.run(() => start({ token: async () => 'secret' }).ready)
 })
 
-tabs('a token that expires while the hub is away: the function is asked again', { env: { AUTH_TOKEN: 'monday' }, timeout: 60_000 }, async ({ open, hubs: [hub] }) => {
+tabs('a token expires while the hub is down: the token function is called again', { env: { AUTH_TOKEN: 'monday' }, timeout: 60_000 }, async ({ open, hubs: [hub] }) => {
   const tab = await open({ later: '' })
   await tab.run(async () => {
     globalThis.tokens = ['monday', 'monday', 'tuesday']
@@ -376,7 +376,7 @@ tabs('a token that expires while the hub is away: the function is asked again', 
   }
 })
 
-tabs('with one passphrase tabs connect; another one is an error on both sides, and no link', {}, async ({ open, hubs: [hub] }) => {
+tabs('tabs with the same passphrase connect; another passphrase is an error on both sides, and opens no link', {}, async ({ open, hubs: [hub] }) => {
   const [ann, bob, eve] = [await open({ later: '' }), await open({ later: '' }), await open({ later: '' })]
   const join = secret => { start({ seal: extras.passphrase(secret), data: { name: secret } }) }
   await Promise.all([ann.run(join, 'our secret'), bob.run(join, 'our secret'), eve.run(join, 'a guess')])
@@ -386,18 +386,18 @@ tabs('with one passphrase tabs connect; another one is an error on both sides, a
   await bob.until('messages.length === 1')
   for (const tab of [ann, bob, eve]) {
     assert.deepEqual(new Set(of(await tab.log(), 'error').map(([, code]) => code)), new Set(['passphrase']))
-    assert.equal(await tab.run(() => room.peers.size), 2, 'presence is not sealed')
+    assert.equal(await tab.run(() => room.peers.size), 2, 'presence is not encrypted')
   }
   assert.equal(await eve.run(() => [...room.peers.values()].every(({ state }) => state === 'seen')), true)
 })
 
-tabs('relay-only without a TURN server is an error, not silence', { timeout: 60_000 }, async ({ open }) => {
+tabs('relay-only without a TURN server is an error', { timeout: 60_000 }, async ({ open }) => {
   const [ann, bob] = [await open({ later: '' }), await open({ later: '' })]
   for (const tab of [ann, bob]) await tab.run(() => { start({ rtc: { iceTransportPolicy: 'relay' } }) })
   await Promise.all([ann, bob].map(tab => tab.until('log.some(([kind, code]) => kind === "error" && code === "ice-failed")', 'ice-failed', 40_000)))
 })
 
-tabs('relay-only through a TURN server, with credentials that are asked for', { timeout: 60_000, skip: !turn && 'there is no coturn' }, async ({ open }) => {
+tabs('relay-only works through a TURN server with requested credentials', { timeout: 60_000, skip: !turn && 'coturn is not installed' }, async ({ open }) => {
   const server = await turn()
   try {
     const [ann, bob] = [await open({ later: '' }), await open({ later: '' })]
@@ -411,7 +411,7 @@ tabs('relay-only through a TURN server, with credentials that are asked for', { 
     await ann.run(() => room.send('relayed'))
     await bob.until('messages.length === 1')
     for (const tab of [ann, bob]) {
-      // The browser's statistics have the route some time after the link is open, and say so by no event.
+      // The browser's statistics show the route some time after the link opens, without an event.
       const route = await within(20_000, 'the route', tab.run(async () => {
         for (;;) {
           const route = await extras.route([...room.peers.values()][0])
@@ -427,7 +427,7 @@ tabs('relay-only through a TURN server, with credentials that are asked for', { 
   }
 })
 
-tabs('much to three at once: one leaves, one reloads, and the third gets all, with a chat beside it', { timeout: 120_000 }, async ({ open }) => {
+tabs('three tabs send much data at once: one leaves, one reloads, and the third receives all of it and a chat', { timeout: 120_000 }, async ({ open }) => {
   const [ann, ...others] = [await open({ name: 'ann' }), await open({ name: 'stays' }), await open({ name: 'leaves' }), await open({ name: 'reloads' })]
   await Promise.all([ann, ...others].map(tab => tab.linked(3)))
   const [stays, leaves, reloads] = others
@@ -461,7 +461,7 @@ tabs('much to three at once: one leaves, one reloads, and the third gets all, wi
   assert.deepEqual(await ann.run(() => [...failed].sort()), ['leaves', 'reloads'])
 })
 
-tabs('join and leave a hundred times leaves nothing', {}, async ({ open, hubs: [hub] }) => {
+tabs('a hundred joins and leaves leave nothing behind', {}, async ({ open, hubs: [hub] }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ later: '' })]
   await bob.run(async () => {
     for (let time = 0; time < 100; time++) {
@@ -482,9 +482,9 @@ tabs('join and leave a hundred times leaves nothing', {}, async ({ open, hubs: [
 })
 
 for (const [name, body] of [
-  ['the playground works on small and large screens, light and dark, without a violation of accessibility', playground],
-  ['the playground works by keyboard, under its policy, and asks nobody but the hub', byKeyboard],
-  ['the code that the playground gives away works', takenHome],
+  ['the playground works on small and large screens, light and dark, and is accessible', playground],
+  ['the playground works by keyboard, under its policy, and sends requests only to the hub', byKeyboard],
+  ['the code that the playground offers works', takenHome],
   ['the examples work', examples],
   ['the page of README.md works', (...with_) => printed(...with_, 'README.md')],
   ['the page of README.zh-CN.md works', (...with_) => printed(...with_, 'README.zh-CN.md')]
@@ -492,7 +492,7 @@ for (const [name, body] of [
   hubTest(name, { timeout: 90_000, skip: HUBS_AT && 'asks one hub' }, hub => body(browser, hub))
 }
 
-tabs('two tabs of Firefox and one of Chromium are one mesh', { timeout: 120_000, skip: !hasFirefox && 'there is no Firefox' }, async ({ open, hubs: [hub] }) => {
+tabs('two tabs of Firefox and one of Chromium form one mesh', { timeout: 120_000, skip: !hasFirefox && 'Firefox is not installed' }, async ({ open, hubs: [hub] }) => {
   const firefox = await launchFirefox()
   try {
     const foreign = async name => {
@@ -518,9 +518,9 @@ tabs('two tabs of Firefox and one of Chromium are one mesh', { timeout: 120_000,
   }
 })
 
-// WebRTC for these runtimes is a module of native code; Bun and Deno are tried where they are installed.
+// WebRTC for these runtimes is a native module. Bun and Deno are tested where they are installed.
 for (const [command, ...flags] of [['node'], ['bun'], ['deno', 'run', '--allow-all']]) {
-  const missing = spawnSync(command, ['--version']).error && `there is no ${command}`
+  const missing = spawnSync(command, ['--version']).error && `${command} is not installed`
   hubTest(`the client runs in ${command}`, { timeout: 60_000, skip: (HUBS_AT && 'asks one hub') || missing }, async hub => {
     const child = spawn(command, [...flags, new URL('two-rooms.mjs', import.meta.url).pathname, hub.ws], { stdio: ['ignore', 'inherit', 'inherit'] })
     const [code] = await once(child, 'exit')
@@ -528,4 +528,4 @@ for (const [command, ...flags] of [['node'], ['bun'], ['deno', 'run', '--allow-a
   })
 }
 
-test('QR codes are those of another encoder, in every version', vectors)
+test('QR codes equal those of another encoder, in every version', vectors)

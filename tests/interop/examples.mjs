@@ -1,4 +1,4 @@
-// Tests of the pages of examples/, each in the number of tabs that it is for.
+// Tests of the pages of examples/, each with the number of tabs that it is made for.
 import assert from 'node:assert/strict'
 import { readdir } from 'node:fs/promises'
 import { build } from '../../clients/js/node_modules/esbuild/lib/main.js'

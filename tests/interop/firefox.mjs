@@ -43,7 +43,7 @@ export async function launchFirefox () {
   }))
   await call('session.new', { capabilities: {} })
   return {
-    /** Opens a tab. The returned page has the functions of a Playwright page that `Tab` uses. */
+    /** Opens a tab. The returned page has those functions of a Playwright page that `Tab` uses. */
     async open (url) {
       const { context } = await call('browsingContext.create', { type: 'tab' })
       await call('browsingContext.navigate', { context, url, wait: 'complete' })

@@ -2,7 +2,8 @@
 //
 //   HUB_BIN=../../target/release/peerpigeon node first-message.mjs
 //
-// After `npm install --no-save peer@1.0.2 peerjs@1.5.5` in this directory, PeerJS with its own server takes turns with it.
+// After `npm install --no-save peer@1.0.2 peerjs@1.5.5` in this directory, PeerJS with its own server is measured in
+// turn.
 import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
 import { launch, serve } from './browser.mjs'

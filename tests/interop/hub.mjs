@@ -17,7 +17,7 @@ const SECURE = Boolean(process.env.TLS_CERT)
 const READY_MS = 10_000
 const STDERR_KEPT = 16 * 1024
 
-/** The URL of a hub, or of what forwards to it, at this port. */
+/** The URL of a hub, or of its proxy, at this port. */
 export const urlOf = port => `${SECURE ? 'wss' : 'ws'}://127.0.0.1:${port}`
 
 /** All clients of a test have one address. */

@@ -9,8 +9,8 @@ import { hubTest, peerId, startHub } from './hub.mjs'
 const PAIRS = Number(process.env.PAIRS ?? 6)
 const TABS = Number(process.env.TABS ?? 5)
 
-// A pair is two tabs that compute keys and gather candidates. With many more tabs than cores, the clients exceed their
-// own time limits.
+// In a pair, two tabs compute keys and gather candidates. With many more tabs than cores, the clients exceed their own
+// time limits.
 const PAIRS_AT_ONCE = 3
 
 // The hub notices a closed tab at once; the rest is a reserve for busy machines.
@@ -135,7 +135,7 @@ async function checkWire (a, b) {
 
 /**
  * Two tabs with a link. On a busy machine about one tab in a hundred gathers no candidates, and its client does not
- * recover. So there are up to three attempts, and the messages of the hub must be right in each.
+ * recover. So the test makes up to three attempts. The hub's messages must be right in each.
  */
 async function linkedPair (hub, [first, second], networkName, query) {
   for (let tries = 1; ; tries++) {
@@ -158,7 +158,7 @@ for (const [first, second] of [['1.1.3', '1.1.3'], ['1.0.6', '1.0.6'], ['1.0.6',
       await b.leave()
       const left = await a.wire.until(() => a.leavesOf(b.id)[0], 'the leave', NOTICED_MS)
       assert.equal(left.message.networkName, networkName)
-      // When its successor is discovered, all earlier leaves have arrived.
+      // When the next tab is discovered, all earlier leaves have arrived.
       await (await tab(second, { networkName, peerId: b.id })).connect(hub)
       await a.wire.until(() => a.discoveriesOf(b.id).length === 2, 'its successor')
       assert.equal(a.leavesOf(b.id).length, 1, 'one leave, however many goodbyes it sent')
@@ -166,7 +166,7 @@ for (const [first, second] of [['1.1.3', '1.1.3'], ['1.0.6', '1.0.6'], ['1.0.6',
   }
 }
 
-tabTest('a tab that crashes is noticed at once', { timeout: 90_000 }, async hub => {
+tabTest('a crash of a tab is noticed at once', { timeout: 90_000 }, async hub => {
   const [a, b] = [await tab('1.1.3', { networkName: 'lobby' }), await tab('1.1.3', { networkName: 'lobby' })]
   await a.connect(hub)
   await b.connect(hub)

@@ -57,7 +57,7 @@ export async function byKeyboard (browser, hub) {
   await ann.page.keyboard.press('Tab')
   await bob.page.locator('#people').getByText('Somebody Else').waitFor()
   assert.equal(new URL(ann.page.url()).hash, '#keys')
-  // Input of other peers is shown as text, even if it looks like HTML.
+  // Input of other peers is shown as text, even if it is HTML.
   await ann.page.locator('#text').fill('<img src=x onerror=alert(1)>')
   await ann.page.keyboard.press('Enter')
   await bob.page.getByText('<img src=x onerror=alert(1)>').waitFor()

@@ -33,7 +33,7 @@ export function vectors () {
     assert.equal(digest, digests.split(' ')[number], `${bytes} bytes, mask ${number}`)
   }
   assert.equal(encode('x'.repeat(214)), undefined)
-  // A letter of two bytes counts as two.
+  // A letter of two bytes counts as two characters.
   assert.equal(encode('é'.repeat(107)), undefined)
   assert.equal(encode('é'.repeat(106)).length, 57)
 }

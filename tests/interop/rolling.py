@@ -247,7 +247,7 @@ async def main():
     wrong += [f"{number} was delivered {times} times" for number, times in story.heard.items() if times > 1]
     outcomes = Counter(story.receipts.values())
     delivered_unheard = [n for n, outcome in story.receipts.items() if outcome == "delivered" and not story.heard[n]]
-    # `delivered` means that the socket accepted the signal. The socket may close before its client reads it.
+    # `delivered` means that the socket accepted the signal. The socket may close before its client has read it.
     if len(delivered_unheard) > max(5, len(story.sent) // 100):
         wrong.append(f"{len(delivered_unheard)} signals have the outcome delivered, but did not arrive")
     gaps = sorted(gap for _, gap in story.moves)

@@ -46,7 +46,7 @@ main() {
 # Repeats the most important suites with TLS, with a certificate of a private authority.
 over_tls() {
   command -v openssl >/dev/null || skip "openssl is missing" || return 1
-  # Packages are installed now, because node and Python will then trust only the tests' authority.
+  # Packages are installed now, because node and Python then trust only the tests' authority.
   { needs_node && needs_python && needs_chromium; } || true
   local at=$logs/tls
   mkdir -p "$at"

@@ -1,11 +1,11 @@
 /** The kinds of errors, for programs. */
 export type ErrorCode = "hub-unreachable" | "hub-full" | "hub-leaving" | "unauthorized" | "bad-url" | "id-in-use" | "protocol" | "unsupported" | "peer-gone" | "ice-failed" | "negotiation" | "passphrase" | "too-large" | "queue-full" | "not-serializable" | "refused" | "timeout" | "left";
-/** Every error of this client. `message` is the code and what happened, `hint` where it is written what to do. */
+/** Every error of this client. `message` has the code and what happened. `hint` is the URL of the section that says what to do. */
 export declare class PigeonError extends Error {
 	readonly name = "PigeonError";
 	/** For programs; see {@link ErrorCode}. */
 	readonly code: ErrorCode;
-	/** Whether the client gives up: it tries nothing more. */
+	/** Whether the error is final: the client makes no further attempt. */
 	readonly final: boolean;
 	/** URL of the section that says what to do. */
 	readonly hint: string;
@@ -35,9 +35,9 @@ export interface Events<E extends {
 	/** Resolves with the next event of this name. */
 	once<K extends keyof E>(name: K): Promise<E[K]>;
 }
-/** How to join. Everything is optional. */
+/** Options of join(), all optional. */
 export interface Options<D extends object = Record<string, Json>> {
-	/** What others see of you, as JSON: a name, a colour. At most 16 KiB. */
+	/** Data that the other members see, as JSON: a name, a colour. At most 16 KiB. */
 	data?: D;
 	/** AUTH_TOKEN of the hub. A function is called at each connect, so that a token can expire. */
 	token?: string | (() => string | Promise<string>);
@@ -53,16 +53,16 @@ export interface Options<D extends object = Record<string, Json>> {
 	discover?: {
 		closest: number;
 	};
-	/** The longest message to send or receive, in bytes. Default 16 MiB. */
+	/** Maximum size of a message, sent or received, in bytes. Default 16 MiB. */
 	maxMessageBytes?: number;
-	/** Bytes that may wait for one peer on one channel. Beyond it send() fails with 'queue-full'. Default 32 MiB. */
+	/** Maximum number of bytes queued for one peer on one channel. At the limit, send() fails with 'queue-full'. Default 32 MiB. */
 	maxQueueBytes?: number;
 	/** Pauses between attempts to reach the hub grow from `minMs` (default 500) to `maxMs` (default 15,000). */
 	retry?: {
 		minMs?: number;
 		maxMs?: number;
 	};
-	/** Encrypts the signals that the hub relays, so that the hub cannot put itself between two peers: see `passphrase` of extras. */
+	/** Encrypts the signals that the hub relays, so that the hub cannot read or change them: see `passphrase` of extras. */
 	seal?: (network: string) => Sealer;
 	/** Aborting this signal calls leave(). */
 	signal?: AbortSignal;
@@ -96,8 +96,8 @@ export type HubState = {
 	readonly because?: PigeonError;
 };
 /**
- * The link to a peer. 'seen': in the room, not connected. 'interrupted': was open, and is being mended; what is sent meanwhile waits.
- * 'gone': the peer has left.
+ * The link to a peer. 'seen': in the room, not connected. 'interrupted': the open link was lost and is being restored;
+ * messages sent meanwhile wait. 'gone': the peer has left.
  */
 export type LinkState = "seen" | "connecting" | "open" | "interrupted" | "gone";
 /** Why a peer is gone: it said goodbye, it was lost, or another page has taken its id (a reload). */
@@ -110,7 +110,7 @@ export interface Sent<D extends object> {
 	readonly failed: ReadonlyMap<Peer<D>, PigeonError>;
 }
 export type RoomEvents<D extends object> = {
-	/** Each change of `room.hub`. */
+	/** Emitted at each change of `room.hub`. */
 	hub: [
 		state: HubState
 	];
@@ -127,7 +127,7 @@ export type RoomEvents<D extends object> = {
 		peer: Peer<D>,
 		before: D
 	];
-	/** Each change of `peer.state`, except to 'gone'. */
+	/** Emitted at each change of `peer.state`, except to 'gone'. */
 	link: [
 		peer: Peer<D>,
 		state: LinkState
@@ -152,28 +152,28 @@ export interface Room<D extends object = Record<string, Json>> extends Events<Ro
 	readonly id: PeerId;
 	readonly network: string;
 	readonly hub: HubState;
-	/** The others. It does not shrink while the hub is away. */
+	/** The other members. None is removed while the hub is unreachable. */
 	readonly peers: ReadonlyMap<PeerId, Peer<D>>;
-	/** What others see of you. */
+	/** Your data, which the other members see. */
 	readonly data: D;
-	/** Resolves when `peers` has all members that were in the room at the join. Rejects if that is impossible. */
+	/** Resolves when `peers` has all members that were in the room when you joined. Rejects if that is impossible. */
 	readonly ready: Promise<void>;
-	/** Changes what others see of you. Calls within 100 ms are sent as one. */
+	/** Changes your data. Calls within 100 ms are sent as one. */
 	update(data: D): void;
 	/**
-	 * Sends to all peers, or to some. Each peer receives its messages in order.
-	 * A message has any size up to `maxMessageBytes`, and waits for unfinished links.
-	 * Resolves when every transport has taken it, so `await` it to send no faster than the network.
+	 * Sends to all peers, or to some. Each peer receives its messages in order. A message can have any size up to
+	 * `maxMessageBytes`. It waits while a link is not open. Resolves when every transport has accepted the message:
+	 * `await` it to send no faster than the network.
 	 */
 	send(value: Sendable, to?: Target<D>): Promise<Sent<D>>;
 	/** A separate stream of messages: a large message on one channel does not delay another channel. Both sides use the same name. */
 	channel(name: string, options?: ChannelOptions): Channel<D>;
-	/** Connects to the hub at once, if the next attempt waits. */
+	/** Connects to the hub at once, instead of at `retryAt`. */
 	retry(): void;
 	/** Says goodbye and closes everything. No events follow. */
 	leave(): void;
 }
-/** Another page in the room. The same object for as long as it is there, over all reconnects. */
+/** Another page in the room. It stays the same object over all reconnects, until the peer leaves. */
 export interface Peer<D extends object = any> {
 	readonly id: PeerId;
 	readonly data: D;
@@ -183,7 +183,7 @@ export interface Peer<D extends object = any> {
 	/** Closes the link. The peer stays in the room as 'seen'. */
 	disconnect(): void;
 	send(value: Sendable): Promise<void>;
-	/** The present connection, for functions that this API lacks. Do not negotiate on it yourself. */
+	/** The current connection, for functions that this API lacks. Do not negotiate on it yourself. */
 	readonly pc: RTCPeerConnection | undefined;
 }
 export interface ChannelOptions {
@@ -205,8 +205,8 @@ export interface Channel<D extends object> extends Events<{
 /**
  * Joins a network at a hub, and connects to the others there.
  *
- * `hub` is `wss://host`, or several that are one mesh. Returns at once and does not throw for the network's sake: `room.hub` says
- * whether the hub is reached, and `room.ready` when everybody is known.
+ * `hub` is `wss://host`, or an array of hubs of one mesh. Returns at once, and does not throw for errors of the
+ * network: `room.hub` is the state of the connection, and `room.ready` resolves when all members are known.
  */
 export declare function join<D extends object = Record<string, Json>>(hub: string | readonly string[], network: string, options?: Options<D>): Room<D>;
 

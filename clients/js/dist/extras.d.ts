@@ -3,7 +3,7 @@ declare class PigeonError extends Error {
 	readonly name = "PigeonError";
 	/** For programs; see {@link ErrorCode}. */
 	readonly code: ErrorCode;
-	/** Whether the client gives up: it tries nothing more. */
+	/** Whether the error is final: the client makes no further attempt. */
 	readonly final: boolean;
 	/** URL of the section that says what to do. */
 	readonly hint: string;
@@ -59,7 +59,7 @@ interface Sent<D extends object> {
 	readonly failed: ReadonlyMap<Peer<D>, PigeonError>;
 }
 type RoomEvents<D extends object> = {
-	/** Each change of `room.hub`. */
+	/** Emitted at each change of `room.hub`. */
 	hub: [
 		state: HubState
 	];
@@ -76,7 +76,7 @@ type RoomEvents<D extends object> = {
 		peer: Peer<D>,
 		before: D
 	];
-	/** Each change of `peer.state`, except to 'gone'. */
+	/** Emitted at each change of `peer.state`, except to 'gone'. */
 	link: [
 		peer: Peer<D>,
 		state: LinkState
@@ -100,23 +100,23 @@ interface Room<D extends object = Record<string, Json>> extends Events<RoomEvent
 	readonly id: PeerId;
 	readonly network: string;
 	readonly hub: HubState;
-	/** The others. It does not shrink while the hub is away. */
+	/** The other members. None is removed while the hub is unreachable. */
 	readonly peers: ReadonlyMap<PeerId, Peer<D>>;
-	/** What others see of you. */
+	/** Your data, which the other members see. */
 	readonly data: D;
-	/** Resolves when `peers` has all members that were in the room at the join. Rejects if that is impossible. */
+	/** Resolves when `peers` has all members that were in the room when you joined. Rejects if that is impossible. */
 	readonly ready: Promise<void>;
-	/** Changes what others see of you. Calls within 100 ms are sent as one. */
+	/** Changes your data. Calls within 100 ms are sent as one. */
 	update(data: D): void;
 	/**
-	 * Sends to all peers, or to some. Each peer receives its messages in order.
-	 * A message has any size up to `maxMessageBytes`, and waits for unfinished links.
-	 * Resolves when every transport has taken it, so `await` it to send no faster than the network.
+	 * Sends to all peers, or to some. Each peer receives its messages in order. A message can have any size up to
+	 * `maxMessageBytes`. It waits while a link is not open. Resolves when every transport has accepted the message:
+	 * `await` it to send no faster than the network.
 	 */
 	send(value: Sendable, to?: Target<D>): Promise<Sent<D>>;
 	/** A separate stream of messages: a large message on one channel does not delay another channel. Both sides use the same name. */
 	channel(name: string, options?: ChannelOptions): Channel<D>;
-	/** Connects to the hub at once, if the next attempt waits. */
+	/** Connects to the hub at once, instead of at `retryAt`. */
 	retry(): void;
 	/** Says goodbye and closes everything. No events follow. */
 	leave(): void;
@@ -130,7 +130,7 @@ interface Peer<D extends object = any> {
 	/** Closes the link. The peer stays in the room as 'seen'. */
 	disconnect(): void;
 	send(value: Sendable): Promise<void>;
-	/** The present connection, for functions that this API lacks. Do not negotiate on it yourself. */
+	/** The current connection, for functions that this API lacks. Do not negotiate on it yourself. */
 	readonly pc: RTCPeerConnection | undefined;
 }
 interface ChannelOptions {
@@ -149,22 +149,22 @@ interface Channel<D extends object> extends Events<{
 	send(value: Sendable, to?: Target<D>): Promise<Sent<D>>;
 }
 export interface PublishOptions<D extends object> {
-	/** Who gets it. Default: everybody. Called for each new connection. */
+	/** Selects the peers that receive the media. Default: all. Called for each new connection. */
 	to?: (peer: Peer<D>) => boolean;
-	/** Bits a second of video, at most, to each peer. */
+	/** Maximum bitrate of the video to each peer, in bits per second. */
 	maxBitrate?: number;
 }
 export interface Publication {
 	readonly stream: MediaStream;
-	/** Puts a track in the place of that of the same kind: another camera. Nothing is negotiated. */
+	/** Replaces the track of the same kind, for example by another camera, without a negotiation. */
 	replace(track: MediaStreamTrack): Promise<void>;
 	/** Stops sending to all peers. The tracks themselves continue. */
 	stop(): void;
 }
-/** Shows media to all peers, also to those who come later, until stop(). */
+/** Sends media to all peers, including later ones, until stop(). */
 export declare function publish<D extends object>(room: Room<D>, media: MediaStream | MediaStreamTrack, { to, maxBitrate }?: PublishOptions<D>): Publication;
 export type StreamEvents<D extends object> = {
-	/** A peer publishes a stream. Further tracks of it come and go in the stream itself. */
+	/** A peer publishes a stream. Later changes of its tracks appear in the stream object. */
 	stream: [
 		stream: MediaStream,
 		from: Peer<D>
@@ -176,16 +176,17 @@ export type StreamEvents<D extends object> = {
 };
 /** The streams that peers publish. */
 export interface Streams<D extends object> extends Events<StreamEvents<D>> {
-	/** Those of now. */
+	/** The current streams. */
 	of(peer: Peer<D>): MediaStream[];
 }
-/** The streams that peers of a room publish. Call it before they arrive, best right after join(). */
+/** The streams that peers of a room publish. Call it before peers connect, best right after join(). */
 export declare function streams<D extends object>(room: Room<D>): Streams<D>;
 /**
- * For the option `seal`: only peers with the same passphrase can connect, and the hub cannot put itself between them.
+ * Value for the option `seal`: only peers with the same passphrase can connect, and the hub cannot read or change their
+ * signals.
  *
- * The room's name, its members and their data stay visible to the hub. A peer with another passphrase is an error with the code
- * 'passphrase'. Needs a secure context (HTTPS, or localhost).
+ * The hub still sees the room's name, its members and their data. A peer with another passphrase causes an error with
+ * the code 'passphrase'. Needs a secure context (HTTPS, or localhost).
  */
 export declare function passphrase(secret: string): (network: string) => Sealer;
 export interface Route {

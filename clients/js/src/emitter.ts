@@ -27,7 +27,7 @@ export class Emitter<E extends { [K in keyof E]: unknown[] }> {
       try {
         listener(...args)
       } catch (error) {
-        // A listener's fault is its own: it reaches window.onerror, and the next listener is called.
+        // An exception of a listener reaches window.onerror. The next listener is still called.
         queueMicrotask(() => { throw error })
       }
     }

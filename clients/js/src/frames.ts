@@ -1,17 +1,17 @@
-// How a message travels on a data channel.
+// The format of messages on a data channel.
 //
-// A short text is a text frame: its JSON. Everything else is one or more binary frames of at most 16 KiB, which every browser and
-// SCTP stack takes, with a first byte that says what follows.
+// A short JSON value is one text frame. Any other message is one or more binary frames of at most 16 KiB, the size that
+// every browser and SCTP stack accepts. Their first byte is the type of the frame.
 import { PigeonError } from './errors.js'
 import type { Sendable } from './api.js'
 
-/** The longest frame. */
+/** Maximum size of a frame, in bytes. */
 export const FRAME_BYTES = 16 * 1024
 
 const PART = 0 // Of a message that goes on.
 const TEXT = 1 // The last part of a JSON text.
 const BYTES = 2 // The last part of bytes.
-// Frames of one byte. A question whether the other side is there, and its answer.
+// PING and PONG are frames of one byte. PING asks whether the other side still answers; PONG is the answer.
 export const PING = 3
 export const PONG = 4
 /** The link is closed on purpose. */
@@ -19,7 +19,7 @@ export const BYE = 5
 
 /** A message that can be sent. */
 export interface Packed {
-  /** The frame, if it is one of text. */
+  /** The text frame, if the message is one. */
   readonly line: string | undefined
   readonly bytes: Uint8Array
   readonly mark: number
@@ -36,7 +36,7 @@ export function pack (value: Sendable, maxBytes: number): Packed {
 
 function packBytes (value: ArrayBuffer | ArrayBufferView): Packed {
   const { buffer = value, byteOffset, byteLength } = value as ArrayBufferView & { buffer?: ArrayBuffer }
-  // A copy: it may wait while the sender changes its own.
+  // A copy: the sender may change its own bytes while the message waits.
   return { line: undefined, bytes: new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength).slice(), mark: BYTES }
 }
 
@@ -49,7 +49,7 @@ function packJson (value: Sendable): Packed {
   return { line: bytes.length <= FRAME_BYTES ? text : undefined, bytes, mark: TEXT }
 }
 
-/** The frame of a message from `offset` on. */
+/** The frame of a message that starts at `offset`. */
 export function frame ({ bytes, mark }: Packed, offset: number): Uint8Array<ArrayBuffer> {
   const part = bytes.subarray(offset, offset + FRAME_BYTES - 1)
   const made = new Uint8Array(part.length + 1)
@@ -68,13 +68,13 @@ export class Unpacker {
     this.#maxBytes = maxBytes
   }
 
-  /** The value that a frame completes, in a box. Throws if the other side says nonsense, or too much. */
+  /** The value that a frame completes, in a box. Throws if the frame is invalid or the message too long. */
   take (data: unknown): { value: unknown } | undefined {
     if (typeof data === 'string') return { value: JSON.parse(data) }
     const bytes = new Uint8Array(data as ArrayBuffer)
     const [kind] = bytes
     this.#size += bytes.length - 1
-    // A message that is too long is read to its end and dropped.
+    // The remaining frames of a message that is too long are read and dropped.
     if (this.#size > this.#maxBytes) this.#parts = []
     else this.#parts.push(bytes.subarray(1))
     if (kind === PART) return undefined

@@ -1,4 +1,4 @@
-// The connection to the hub: kept up for as long as the room is joined.
+// The connection to the hub. It is kept open until the page leaves the room.
 import { pause } from './backoff.js'
 import { PigeonError, type ErrorCode } from './errors.js'
 import type { HubMessage, HubState, PeerId } from './api.js'
@@ -7,7 +7,7 @@ import type { HubMessage, HubState, PeerId } from './api.js'
 const CONNECT_MS = 15_000
 /** Time is counted in ticks, so that the time during which a page slept does not count as silence. */
 const TICK_MS = 5_000
-/** Ticks without a message after which the hub is asked for one, and after which it is lost. */
+/** Ticks without a message after which the client sends a ping, and after which the hub counts as lost. */
 const ASK_TICKS = 5
 const LOST_TICKS = 8
 /** A connection that lasts this long counts as good: the pause after it is short again. */
@@ -83,15 +83,15 @@ export class Hub {
     void this.#open(url, turn)
   }
 
-  /** Connects at once, if the next attempt waits. */
+  /** Connects at once, instead of after the current pause. */
   retry (): void {
     if (this.state.is === 'waiting') this.connect()
   }
 
-  /** Asks the hub for a sign of life: the network may have changed. */
+  /** Sends a ping, because the network may have changed. */
   check (): void {
     if (!this.online) return this.retry()
-    // The next tick is a whole one away, and the last to wait for.
+    // The next tick comes after a full interval, and is the last one to wait for.
     this.#checking = true
     this.#tick(LOST_TICKS - 1)
     this.send({ type: 'ping' })
@@ -198,7 +198,8 @@ export class Hub {
     if (code === 1012) return end('hub-leaving', this.#awayUntil - Date.now())
     if (code === 1008 || code === 1013) return end('hub-full', BUSY_MS)
     if (code !== 4001 && code !== 4009) return end('hub-unreachable')
-    // The first time, this page's previous connection may still seem alive. The second time, another page has the id.
+    // The first time, the hub may still take this page's previous connection for alive. The second time, another page
+    // has the id.
     if (code === 4001 || ++this.#inUse > 1) {
       this.#inUse = 0
       this.#host.refused()

@@ -16,8 +16,8 @@ export type {
 /**
  * Joins a network at a hub, and connects to the others there.
  *
- * `hub` is `wss://host`, or several that are one mesh. Returns at once and does not throw for the network's sake: `room.hub` says
- * whether the hub is reached, and `room.ready` when everybody is known.
+ * `hub` is `wss://host`, or an array of hubs of one mesh. Returns at once, and does not throw for errors of the
+ * network: `room.hub` is the state of the connection, and `room.ready` resolves when all members are known.
  */
 export function join<D extends object = Record<string, Json>> (hub: string | readonly string[], network: string, options: Options<D> = {}): Room<D> {
   return new RoomImpl<D>(typeof hub === 'string' ? [hub] : hub, network, options)

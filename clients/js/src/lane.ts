@@ -1,7 +1,7 @@
 import { PigeonError } from './errors.js'
 import { frame, type Packed } from './frames.js'
 
-/** Bytes in the transport above which a lane waits. Enough for a fast network, and far below where browsers close a channel. */
+/** Bytes in the transport above which a lane waits. Enough for a fast network, and far below the size at which browsers close a channel. */
 const HIGH_WATER = 1024 * 1024
 /** Bytes in the transport at which a lane continues. */
 const LOW_WATER = 256 * 1024
@@ -19,7 +19,7 @@ interface Waiting {
 export class Lane {
   #queue: Waiting[] = []
   #queued = 0
-  /** Bytes of the first message that the transport has taken. */
+  /** Bytes of the first message that the transport has accepted. */
   #offset = 0
   #channel: RTCDataChannel | undefined
   readonly #maxBytes: number
@@ -28,7 +28,7 @@ export class Lane {
     this.#maxBytes = maxBytes
   }
 
-  /** Resolves when the transport has taken the message. */
+  /** Resolves when the transport has accepted the message. */
   async send (packed: Packed): Promise<void> {
     if (this.#queued + packed.bytes.length > this.#maxBytes) throw new PigeonError('queue-full', this.#queued)
     return new Promise((done, failed) => {
@@ -38,7 +38,7 @@ export class Lane {
     })
   }
 
-  /** Sends on this data channel from now on. A message that was half sent on the last channel begins anew. */
+  /** Sends on this data channel from now on. A message that was sent in part on the last channel is sent again. */
   attach (channel: RTCDataChannel): void {
     this.#channel = channel
     this.#offset = 0
@@ -76,7 +76,7 @@ export class Lane {
         first.done()
       }
     } catch {
-      // The channel has closed meanwhile. The message begins anew on the next one.
+      // The channel has closed meanwhile. The message is sent again from its start on the next channel.
       this.#offset = 0
     }
   }

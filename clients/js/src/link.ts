@@ -1,4 +1,4 @@
-// The link to one peer: one RTCPeerConnection after another, for as long as the peer is there.
+// The link to one peer: a sequence of RTCPeerConnections, until the peer leaves.
 import { pause } from './backoff.js'
 import { PigeonError } from './errors.js'
 import { BYE, PING, PONG, Unpacker, type Packed } from './frames.js'
@@ -76,14 +76,14 @@ export class Link {
     return this.#connection?.pc
   }
 
-  /** Connects, if that is not so yet. `first`: this side is to offer; the other may wait for that. */
+  /** Connects, unless a connection exists. With `first`, this side must offer, because the other side may wait for it. */
   open (first: boolean): void {
     if (this.state !== 'seen') return
     this.#become('connecting')
     this.#enqueue(() => this.#connection ? undefined : this.#build(!first))
   }
 
-  /** Closes the link, and lets the other side know, so that it does not mend it. */
+  /** Closes the link and notifies the other side, so that it does not reconnect. */
   close (): void {
     this.#control(BYE)
     this.#rest(LINGER_MS)
@@ -104,7 +104,7 @@ export class Link {
     else if (this.state === 'interrupted') this.#restart()
   }
 
-  /** Processes a signal of the other side. Signals that cannot be read are `undefined`. */
+  /** Processes a signal of the other side. An unreadable signal is `undefined`. */
   take (type: SignalType, read: Promise<Signal | undefined>): void {
     this.#enqueue(async () => {
       const signal = await read
@@ -114,7 +114,7 @@ export class Link {
       const negotiation = this.#connection?.negotiation
       if (!negotiation) return
       if (signal.full && signal.to === negotiation.tag) return this.#rest(0, true)
-      // The other side's connection is known by its first offer, or by its answer to one of this connection.
+      // The other side's connection is identified by its first offer, or by its answer to an offer of this side.
       if (type === 'answer' && from >= this.#newest && from !== negotiation.remote) {
         // The other side has lost its connection, so this side needs a new one too.
         if (negotiation.remote !== undefined) return this.#again()
@@ -269,7 +269,7 @@ export class Link {
     }
   }
 
-  /** Looks for another path, with the same connection. */
+  /** Restarts ICE: searches another path for the same connection. */
   #restart (): void {
     // The polite side waits a moment, so that both sides rarely offer at once.
     this.#later(this.#host.polite ? 1000 : 0, () => {
@@ -288,7 +288,7 @@ export class Link {
     this.#later(pause(this.#failures, 1000, 30_000), () => this.#again())
   }
 
-  /** Replaces the connection, or waits for the hub, which is necessary for a new one. */
+  /** Replaces the connection. Waits for the hub if it is unreachable, since a new connection needs it. */
   #again (): void {
     if (this.state === 'gone' || this.state === 'seen') return
     if (this.state === 'open') this.#become('interrupted')

@@ -1,5 +1,5 @@
-// Perfect negotiation (W3C WebRTC, section 10.7) for one RTCPeerConnection. Both sides may offer at any time; when both do at once,
-// the polite one takes its own back.
+// Perfect negotiation (W3C WebRTC, section 10.7) for one RTCPeerConnection. Both sides may offer at any time. If both
+// do so at once, the polite side withdraws its offer.
 
 /** A session description or candidate, with the tags of its connections. */
 export interface Signal {
@@ -91,7 +91,7 @@ export class Negotiation {
     try {
       this.#offering = true
       await this.#pc.setLocalDescription()
-      // The description is an answer if an offer of the other side has just arrived first.
+      // The description is an answer if an offer of the other side has just arrived.
       if (this.#open) this.#describe()
     } catch (cause) {
       this.#failed(cause)
@@ -106,7 +106,7 @@ export class Negotiation {
     const collision = description.type === 'offer' && !ready
     this.#ignoring = collision && !this.#options.polite
     if (this.#ignoring) return
-    // An answer to an offer that was taken back.
+    // An answer to a withdrawn offer.
     if (description.type === 'answer' && pc.signalingState === 'stable') return
     this.#answering = description.type === 'answer'
     try {
@@ -122,12 +122,12 @@ export class Negotiation {
   }
 
   async #candidate (candidate: Signal): Promise<void> {
-    // As of now: the description that it belongs to may be refused meanwhile.
+    // The value is read now, because the description of this candidate may be refused during the wait.
     const ignoring = this.#ignoring
     try {
       await this.#pc.addIceCandidate(candidate as RTCIceCandidateInit)
     } catch (error) {
-      // An invalid candidate is not a failure: ICE tries the others.
+      // An invalid candidate is not a failure: ICE uses the others.
       if (!ignoring && !(error instanceof Error && error.name === 'OperationError')) throw error
     }
   }

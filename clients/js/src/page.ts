@@ -22,9 +22,9 @@ export function watchPage (host: PageHost, signal: AbortSignal): void {
 export interface Identity { id: string, resume?: string | undefined }
 
 /**
- * Returns and removes the identity that the last load of this tab has stored. An identity is stored when the page is
- * left, and removed when it loads. While the page is open nothing is stored, so a duplicated tab, which gets a copy of
- * the storage, finds no identity.
+ * Removes and returns the identity that the previous page of this tab has stored. A page stores its identity when the
+ * user leaves it, and removes the stored one when it loads. While the page is open nothing is stored, so a duplicated
+ * tab, which gets a copy of the storage, finds no identity.
  */
 export function pickUp (room: string): Identity | undefined {
   try {

@@ -69,7 +69,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
       this.#isReady = done
       this.#neverReady = failed
     })
-    // Programs need not await `ready`: its rejection is not an unhandled error.
+    // Programs need not await `ready`, so its rejection must not count as unhandled.
     this.ready.catch(() => {})
     this.#key = `peerpigeon ${hubs[0]} ${network}`
     this.#identity = pickUp(this.#key) ?? { id: randomId() }
@@ -233,7 +233,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     peer.link = this.#link(peer)
     this.peers.set(peer.id, peer)
     this.#unlinked.add(peer)
-    // The link begins first, so that messages sent in a 'join' listener wait for it.
+    // The link starts first, so that messages sent in a 'join' listener wait for it.
     this.#connectMore()
     peer.joined = true
     this.emit('join', peer)
@@ -340,7 +340,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
       maxMessageBytes,
       maxQueueBytes,
       get online () { return room.#hub.online },
-      // Links that other peers open count too, but their limit is twice as high, since two pages decide about each
+      // Links that other peers open count as well. Their limit is twice as high, since both pages decide about each
       // link.
       get crowded () { return room.#linked.size >= 2 * room.#options.maxLinks },
       connect: async () => new this.#RTCPeerConnection({ ...this.#options.rtc, iceServers: await this.#iceServers() }),
@@ -399,7 +399,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   #pack (channel: string, value: Sendable): Packed {
     const { ordered = true, maxRetransmits } = this.#channels.get(channel)?.options ?? {}
-    // The parts of a message could arrive in the wrong order, or not at all.
+    // The parts of a message could arrive in the wrong order, or be lost.
     return pack(value, ordered && maxRetransmits === undefined ? this.#options.maxMessageBytes : FRAME_BYTES - 1)
   }
 

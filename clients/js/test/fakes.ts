@@ -7,7 +7,7 @@ export async function settle (): Promise<void> {
   for (let turn = 0; turn < 30; turn++) await new Promise(resolve => setImmediate(resolve))
 }
 
-/** Moves the clock, in steps in which promises can settle. */
+/** Moves the clock in small steps, and lets promises settle after each. */
 export async function pass (ms: number, step = 100): Promise<void> {
   for (let left = ms; left > 0; left -= step) {
     mock.timers.tick(Math.min(left, step))
@@ -15,7 +15,7 @@ export async function pass (ms: number, step = 100): Promise<void> {
   }
 }
 
-/** A clock that stands still, and 0.5 in place of random numbers. */
+/** Stops the clock, and replaces random numbers by 0.5. */
 export function still (random = 0.5): void {
   mock.timers.reset()
   mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1_700_000_000_000 })
@@ -127,7 +127,7 @@ export class FakeHub {
     for (const socket of members) socket.end()
   }
 
-  /** Accepts the connections that have waited. */
+  /** Accepts the waiting connections. */
   deliver (): void {
     this.#delayed.splice(0).forEach(deliver => deliver())
   }
@@ -211,8 +211,8 @@ class FakeChannel extends EventTarget {
 }
 
 /**
- * The parts of an RTCPeerConnection that determine how links behave. A description has the number of its connection and
- * of its turn.
+ * The parts of an RTCPeerConnection that links depend on. A description contains the number of its connection and the
+ * number of its turn.
  */
 export class FakeConnection {
   static all: FakeConnection[] = []
@@ -275,7 +275,7 @@ export class FakeConnection {
     await undefined
     if (this.signalingState === 'closed') return new Promise(() => {})
     if (type === 'answer' && this.signalingState !== 'have-local-offer') throw new Error(`an answer in ${this.signalingState}`)
-    // Taken back: what was to be said is still to be said.
+    // The offer was withdrawn, so its changes still have to be negotiated.
     if (type === 'offer' && this.signalingState === 'have-local-offer') this.#needed = true
     this.remote = FakeConnection.all[Number(sdp.split(' ')[0])]
     this.#state(type === 'offer' ? 'have-remote-offer' : 'stable')

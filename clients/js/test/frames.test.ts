@@ -21,7 +21,7 @@ function through (value: any, unpacker = new Unpacker(MAX)): unknown {
   return taken.at(-1)?.value
 }
 
-test('values come out as they went in, whatever their size', () => {
+test('values of every kind and size arrive unchanged', () => {
   const unpacker = new Unpacker(MAX)
   for (const size of [0, 1, FRAME_BYTES - 3, FRAME_BYTES - 2, FRAME_BYTES - 1, FRAME_BYTES, 100_000]) {
     assert.equal(through('x'.repeat(size), unpacker), 'x'.repeat(size))
@@ -30,18 +30,18 @@ test('values come out as they went in, whatever their size', () => {
   for (const value of [null, 0, false, '', [], { a: [{ b: 'ü€😀' }] }, '€'.repeat(10_000)]) assert.deepEqual(through(value, unpacker), value)
 })
 
-test('no frame is longer than all stacks take', () => {
+test('no frame exceeds 16 KiB', () => {
   for (const part of frames('€'.repeat(50_000))) assert.ok(part.length <= FRAME_BYTES)
 })
 
-test('what is sent is a copy', () => {
+test('a message is a copy of the sent value', () => {
   const bytes = new Uint8Array([1, 2, 3])
   const packed = pack(bytes.subarray(1), MAX)
   bytes.fill(0)
   assert.deepEqual([...packed.bytes], [2, 3])
 })
 
-test('what cannot be said is refused, with a code', () => {
+test('a value that cannot be sent is refused with a code', () => {
   const circle: any = {}
   circle.self = circle
   for (const value of [undefined, () => {}, circle, 1n]) {
@@ -50,7 +50,7 @@ test('what cannot be said is refused, with a code', () => {
   assert.throws(() => pack('x'.repeat(100), 50), { code: 'too-large' })
 })
 
-test('a message that is too long is dropped when it ends, and the next one is taken', () => {
+test('a message that is too long is dropped, and the next one is accepted', () => {
   const unpacker = new Unpacker(20_000)
   const parts = frames(new Uint8Array(100_000)) as Uint8Array<ArrayBuffer>[]
   for (const part of parts.slice(0, -1)) assert.equal(unpacker.take(part.buffer), undefined)
@@ -58,7 +58,7 @@ test('a message that is too long is dropped when it ends, and the next one is ta
   assert.equal(through('next', unpacker), 'next')
 })
 
-test('nonsense is an error, and no more', () => {
+test('an invalid frame is an error, and later frames are accepted', () => {
   const unpacker = new Unpacker(MAX)
   assert.throws(() => unpacker.take('{'))
   assert.throws(() => unpacker.take(new Uint8Array([9, 1]).buffer))
@@ -73,7 +73,7 @@ function channel (): any {
   return one
 }
 
-test('a lane waits while the transport is full, and goes on when it is not', async () => {
+test('a lane pauses while the transport is full, then continues', async () => {
   const lane = new Lane(10_000_000)
   const pipe = channel()
   FakeChannel.stuck = true
@@ -88,7 +88,7 @@ test('a lane waits while the transport is full, and goes on when it is not', asy
   await sending
 })
 
-test('a lane that is full refuses, and forgets what it has sent', async () => {
+test('a full lane refuses messages, and releases sent ones', async () => {
   const lane = new Lane(100)
   const first = lane.send(pack('x'.repeat(80), MAX))
   await assert.rejects(lane.send(pack('x'.repeat(80), MAX)), { code: 'queue-full' })
@@ -97,7 +97,7 @@ test('a lane that is full refuses, and forgets what it has sent', async () => {
   await lane.send(pack('x'.repeat(80), MAX))
 })
 
-test('a message that was half sent begins anew on the next channel', async () => {
+test('a message that was sent in part is repeated on the next channel', async () => {
   const lane = new Lane(10_000_000)
   const [first, second] = [channel(), channel()]
   FakeChannel.stuck = true

@@ -31,14 +31,14 @@ function connect (options: { urls?: string[], token?: any } = {}) {
   return { hub, log }
 }
 
-test('addresses are those of WebSockets', () => {
+test('hub URLs become WebSocket URLs, and invalid ones throw', () => {
   assert.equal(address('ws://a:8080'), 'ws://a:8080/ws')
   assert.equal(address('https://a'), 'wss://a/ws')
   assert.equal(address('wss://a/peer?x=1#y'), 'wss://a/peer?x=1')
   for (const bad of ['', 'a', 'ftp://a', 'localhost:8080']) assert.throws(() => address(bad), { code: 'bad-url', final: true })
 })
 
-test('after a good connection the first attempt is soon, the next ones later and later', async () => {
+test('the first attempt after a good connection comes soon, and later pauses grow', async () => {
   const { hub, log } = connect()
   await settle()
   FakeSocket.last.welcome()
@@ -62,7 +62,7 @@ test('after a good connection the first attempt is soon, the next ones later and
   assert.deepEqual(pauses, [250, 1000, 1500, 2500, 4500, 8000, 8000, 8000])
 })
 
-test('with chance at its least there are at most two attempts a second', async () => {
+test('with the smallest random pauses there are at most two attempts per second', async () => {
   still(0)
   status = 0
   connect()
@@ -80,7 +80,7 @@ test('several hubs are tried in turn', async () => {
   assert.ok(log.includes('waiting hub-unreachable'))
 })
 
-test('a hub that does not answer is given up after a time', async () => {
+test('an attempt without an answer ends after its time limit', async () => {
   const { hub } = connect()
   await pass(14_900)
   assert.equal(hub.state.is, 'connecting')
@@ -88,7 +88,7 @@ test('a hub that does not answer is given up after a time', async () => {
   assert.equal(hub.state.is, 'waiting')
 })
 
-test('a hub that stops and names another: that one, at a moment of its own', async () => {
+test('a hub that stops and names another one: the client connects to that one after a random pause', async () => {
   const { hub } = connect()
   await settle()
   FakeSocket.last.welcome()
@@ -103,7 +103,7 @@ test('a hub that stops and names another: that one, at a moment of its own', asy
   assert.equal(FakeSocket.last.url.host, 'a')
 })
 
-test('a hub that stops alone is left in peace for as long as it says', async () => {
+test('a hub that stops and names no other: the client waits as long as the hub asks', async () => {
   const { hub } = connect()
   await settle()
   FakeSocket.last.welcome()
@@ -116,7 +116,7 @@ test('a hub that stops alone is left in peace for as long as it says', async () 
   assert.equal(FakeSocket.all.length, 2)
 })
 
-test('no encrypted connection becomes an open one', async () => {
+test('the client never moves from an encrypted hub to an unencrypted one', async () => {
   connect({ urls: ['wss://a/ws'] })
   await settle()
   FakeSocket.last.welcome()
@@ -125,7 +125,7 @@ test('no encrypted connection becomes an open one', async () => {
   assert.equal(FakeSocket.all.length, 1)
 })
 
-test('full hubs get time, and as much as they ask for', async () => {
+test('after hub-full the client waits at least as long as the hub asks', async () => {
   const { hub } = connect()
   await settle()
   FakeSocket.last.welcome()
@@ -141,7 +141,7 @@ test('full hubs get time, and as much as they ask for', async () => {
   assert.ok((hub.state as any).retryAt - Date.now() >= 30_000)
 })
 
-test('a token that is refused is final; a function is asked again', async () => {
+test('a refused token is final, but a token function is called again', async () => {
   status = 401
   const { hub, log } = connect({ token: 'old' })
   await settle()
@@ -161,7 +161,7 @@ test('a token that is refused is final; a function is asked again', async () => 
   assert.equal(second.hub.state.is, 'online')
 })
 
-test('a function that gives only refused tokens is not asked for ever', async () => {
+test('a token function that returns only refused tokens is not called for ever', async () => {
   status = 401
   FakeSocket.opened = socket => socket.end()
   const { hub } = connect({ token: () => 'wrong' })
@@ -170,7 +170,7 @@ test('a function that gives only refused tokens is not asked for ever', async ()
   assert.equal(FakeSocket.all.length, 3)
 })
 
-test('a hub that says nothing is asked, then left', async () => {
+test('a silent hub gets a ping, and is lost without an answer', async () => {
   const { hub } = connect()
   await settle()
   FakeSocket.last.welcome()
@@ -185,12 +185,12 @@ test('a hub that says nothing is asked, then left', async () => {
   assert.equal(hub.state.is, 'waiting')
 })
 
-test('a page that was asleep judges nobody by the time that it slept', async () => {
+test('the time during which a page slept does not count as silence', async () => {
   const { hub } = connect()
   await settle()
   FakeSocket.last.welcome()
   await pass(20_000)
-  // Timers do not run meanwhile, and each runs once afterwards.
+  // Timers do not run meanwhile. Each runs once afterwards.
   mock.timers.setTime(Date.now() + 300_000)
   await pass(10_000)
   assert.equal(hub.state.is, 'online')
@@ -200,7 +200,7 @@ test('a page that was asleep judges nobody by the time that it slept', async () 
   assert.equal(hub.state.is, 'online')
 })
 
-test('when the network may have changed, a dead connection is noticed within seconds', async () => {
+test('a dead connection is noticed within seconds after the network has changed', async () => {
   const { hub } = connect()
   await settle()
   FakeSocket.last.welcome()
@@ -210,7 +210,7 @@ test('when the network may have changed, a dead connection is noticed within sec
   assert.equal(hub.state.is, 'waiting')
 })
 
-test('what was on its way before the network was lost is no answer to a check', async () => {
+test('a message sent before the network was lost is not an answer to a check', async () => {
   const { hub } = connect()
   await settle()
   FakeSocket.last.welcome()
@@ -226,7 +226,7 @@ test('what was on its way before the network was lost is no answer to a check', 
   assert.equal(hub.state.is, 'online')
 })
 
-test('an id that another page has is given up, once it is sure', async () => {
+test('an id in use by another page is given up after the second refusal', async () => {
   connect()
   await settle()
   FakeSocket.last.readyState = 1
@@ -244,7 +244,7 @@ test('an id that another page has is given up, once it is sure', async () => {
   assert.equal(FakeSocket.last.id, 'id2')
 })
 
-test('closed is closed: nothing that comes later counts', async () => {
+test('after close() no event of the hub has an effect', async () => {
   const { hub, log } = connect()
   await settle()
   const socket = FakeSocket.last

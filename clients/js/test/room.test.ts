@@ -26,7 +26,7 @@ async function pair (options = {}): Promise<{ ann: Room<any>, bob: Room<any>, at
   return { ann, bob, atAnn, atBob }
 }
 
-/** Waits until it is so. To make a key takes time that is not that of the clock of pretence. */
+/** Waits until the condition is true. Key derivation takes real time, not that of the fake clock. */
 async function until (done: () => boolean): Promise<void> {
   for (const end = performance.now() + 20_000; !done() && performance.now() < end;) await pass(1)
   assert.ok(done())
@@ -34,7 +34,7 @@ async function until (done: () => boolean): Promise<void> {
 
 const connection = (room: Room<any>): FakeConnection => only(room).pc as any
 
-test('two find each other and talk; one of them offers', async () => {
+test('two peers discover each other and talk; only one of them offers', async () => {
   const [ann, bob] = [named('ann'), named('bob')]
   const log = events(bob)
   await Promise.all([ann.ready, bob.ready])
@@ -48,7 +48,7 @@ test('two find each other and talk; one of them offers', async () => {
   assert.deepEqual(log.slice(3), ['message {"hello":"world"} ann', 'message {} ann'])
 })
 
-test('what is sent before there is a link arrives when there is one, in order', async () => {
+test('messages sent before the link is open arrive in order', async () => {
   const [ann, bob] = [named('ann'), named('bob')]
   const log = events(bob)
   ann.on('join', () => {
@@ -60,7 +60,7 @@ test('what is sent before there is a link arrives when there is one, in order', 
   assert.deepEqual(log.filter(entry => entry.startsWith('message')).map(entry => entry.length), [13, 40_014, 13])
 })
 
-test('channels are apart, and what cannot be put together again is not taken apart', async () => {
+test('channels are separate, and unreliable ones refuse messages that need several frames', async () => {
   const { ann, bob, atBob } = await pair()
   const got: unknown[] = []
   bob.channel('game').on('message', (value, { id }) => got.push([value, id]))
@@ -70,7 +70,7 @@ test('channels are apart, and what cannot be put together again is not taken apa
   await assert.rejects(ann.channel('game').send('x'.repeat(20_000)), { code: 'too-large' })
 })
 
-test('the hub crashes: links go on, nobody is gone, and nothing is built anew', async () => {
+test('when the hub crashes, links stay open, no peer leaves, and no connection is replaced', async () => {
   const { ann, bob, atAnn } = await pair()
   hub.crash()
   await pass(30_000)
@@ -85,7 +85,7 @@ test('the hub crashes: links go on, nobody is gone, and nothing is built anew', 
   assert.equal(only(bob).state, 'open')
 })
 
-test('who was gone when the hub is back has left', async () => {
+test('a peer that left while the hub was down leaves when the hub is back', async () => {
   const { ann, bob, atAnn } = await pair()
   hub.crash()
   bob.leave()
@@ -96,7 +96,7 @@ test('who was gone when the hub is back has left', async () => {
   assert.deepEqual(atAnn.filter(entry => !entry.startsWith('hub')), ['link bob interrupted', 'leave bob lost'])
 })
 
-test('a peer that the hub has lost stays while it answers', async () => {
+test('a peer that the hub has lost stays while its link answers', async () => {
   const { ann, bob, atAnn } = await pair()
   hub.lose(hub.socket(bob), 'dead-peer')
   await pass(10_000)
@@ -107,7 +107,7 @@ test('a peer that the hub has lost stays while it answers', async () => {
   assert.deepEqual(atAnn, ['link bob interrupted', 'leave bob lost'])
 })
 
-test('a peer that crashes is gone within seconds', async () => {
+test('a peer that crashes leaves within seconds', async () => {
   const { bob, ann, atAnn } = await pair()
   FakeConnection.severed = true
   hub.lose(hub.socket(bob))
@@ -116,17 +116,17 @@ test('a peer that crashes is gone within seconds', async () => {
   assert.equal(ann.peers.size, 0)
 })
 
-test('goodbye is goodbye', async () => {
+test('goodbye ends the peer, its link and its messages', async () => {
   const { ann, bob, atAnn, atBob } = await pair()
   bob.leave()
   await pass(1_000)
   assert.deepEqual(atAnn.at(-1), 'leave bob left')
   assert.equal(ann.peers.size, 0)
-  assert.deepEqual(atBob, [], 'no event after leave()')
+  assert.deepEqual(atBob, [], 'no event follows leave()')
   await assert.rejects(bob.send(1), { code: 'left' })
 })
 
-test('a page that is loaded anew under its id is another one', async () => {
+test('a reloaded page with the same id is a new peer', async () => {
   const { ann, bob, atAnn } = await pair()
   const socket = hub.socket(bob)
   hub.socket(ann).say('peer-discovered', { page: 'another', data: { name: 'bob again' }, peerId: socket.id })
@@ -134,7 +134,7 @@ test('a page that is loaded anew under its id is another one', async () => {
   assert.deepEqual(atAnn.slice(0, 2), ['leave bob replaced', 'join bob again'])
 })
 
-test('an announcement of the same page is a change, and one of the same data is nothing', async () => {
+test('a new announcement of the same page is a change, and none if the data is equal', async () => {
   const { ann, bob, atAnn } = await pair()
   for (let count = 0; count <= 50; count++) bob.update({ name: `bob ${count}` })
   await pass(500)
@@ -145,7 +145,7 @@ test('an announcement of the same page is a change, and one of the same data is 
   assert.equal(FakeConnection.all.length, 2)
 })
 
-test('a path that is lost is looked for again, then the connection is made anew', async () => {
+test('a lost path is searched again, and then the connection is replaced', async () => {
   const { ann, bob, atAnn } = await pair()
   const [first] = [connection(ann)]
   for (const room of [ann, bob]) connection(room).become('disconnected')
@@ -165,7 +165,7 @@ test('a path that is lost is looked for again, then the connection is made anew'
   assert.deepEqual(atAnn.filter(entry => entry.startsWith('join') || entry.startsWith('leave')), [])
 })
 
-test('a connection that the other side has lost is made anew by either', async () => {
+test('either side replaces a connection that the other side has lost', async () => {
   for (const which of [0, 1]) {
     const { ann, bob } = await pair()
     const rooms = [ann, bob].sort((one, other) => one.id < other.id ? -1 : 1)
@@ -197,7 +197,7 @@ test('answers and candidates of an earlier connection are ignored', async () => 
   }
 })
 
-test('a lost answer delays, and no more', async () => {
+test('a lost answer only delays the link', async () => {
   let lost = 0
   hub.loses = ({ type }) => type === 'answer' && lost++ < 2
   const [ann, bob] = [named('ann'), named('bob')]
@@ -207,7 +207,7 @@ test('a lost answer delays, and no more', async () => {
   assert.equal(FakeConnection.open.length, 2)
 })
 
-test('both negotiate at once, many times, and both get through', async () => {
+test('both sides negotiate at once, many times, and all changes arrive', async () => {
   const { ann, bob } = await pair()
   for (let time = 0; time < 50; time++) {
     connection(ann).addTransceiver({ kind: 'audio' }, {})
@@ -219,7 +219,7 @@ test('both negotiate at once, many times, and both get through', async () => {
   assert.equal(FakeConnection.all.length, 2)
 })
 
-test('on demand: nobody is called until asked, and a closed link stays closed', async () => {
+test('with link: on-demand, links open only on request, and a closed link stays closed', async () => {
   const [ann, bob] = [named('ann', { link: 'on-demand' }), named('bob')]
   bob.leave()
   const carl = named('carl', { link: 'on-demand' })
@@ -237,7 +237,7 @@ test('on demand: nobody is called until asked, and a closed link stays closed', 
   assert.equal(only(ann).state, 'open')
 })
 
-test('links are bounded, and one that is free is used', async () => {
+test('the number of links is bounded, and a free place is reused', async () => {
   const all = Array.from({ length: 6 }, (_, index) => named(`peer ${index}`, index === 0 ? { maxLinks: 3 } : { link: 'on-demand' }))
   await pass(5_000)
   const [first, ...others] = all as [Room<any>, ...Room<any>[]]
@@ -248,7 +248,7 @@ test('links are bounded, and one that is free is used', async () => {
   assert.equal(linked().length, 3)
 })
 
-test('links that others open are bounded, too: who is refused knows it, and asks no more', async () => {
+test('links that other peers open are bounded, and a refused peer does not ask again', async () => {
   const first = named('first', { link: 'on-demand', maxLinks: 1 })
   const others = Array.from({ length: 4 }, (_, index) => named(`peer ${index}`, { link: 'on-demand' }))
   await pass(1_000)
@@ -257,14 +257,14 @@ test('links that others open are bounded, too: who is refused knows it, and asks
   assert.deepEqual((await Promise.all(asked)).sort(), ['open', 'open', 'peer-gone', 'peer-gone'])
   assert.equal([...first.peers.values()].filter(({ state }) => state === 'open').length, 2)
   assert.equal(FakeConnection.open.length, 4)
-  // Who was refused is let in when it asks again and there is room.
+  // A refused peer is accepted when it asks again and there is room.
   const refused = others.find(room => room.peers.get(first.id)!.state === 'seen')!
   others.find(room => room.peers.get(first.id)!.state === 'open')!.leave()
   await pass(1_000)
   await refused.peers.get(first.id)!.connect()
 })
 
-test('a room of thousands: who joins costs the same, however many there are', async () => {
+test('a join costs the same in a room of thousands', async () => {
   const ann = named('ann', { maxLinks: 2 })
   await settle()
   const socket = hub.socket(ann)
@@ -280,10 +280,10 @@ test('a room of thousands: who joins costs the same, however many there are', as
   }
   for (let index = 10; index < 3_000; index++) join(index)
   assert.equal(ann.peers.size, 3_000)
-  assert.equal(looked, 0, 'nobody who was there is looked at')
+  assert.equal(looked, 0, 'no member is looked at')
 })
 
-test('the roster is whole when the hub says so, and not at the answer to a ping', async () => {
+test('ready resolves when the hub reports the end of the roster, not at a pong', async () => {
   hub.slow = true
   const ann = named('ann')
   let ready = false
@@ -295,13 +295,13 @@ test('the roster is whole when the hub says so, and not at the answer to a ping'
   assert.equal(ready, true)
 })
 
-test('a hub before 2.1 does not say when the roster is whole: then the answer to a ping does', async () => {
+test('with a hub before 2.1, ready resolves at the pong', async () => {
   hub.hello = {}
   const { ann, bob } = await pair()
   await Promise.all([ann.ready, bob.ready])
 })
 
-test('a change of the data does not ask for the roster again', async () => {
+test('a change of the data does not request the roster again', async () => {
   const { ann, bob } = await pair()
   const heard = mock.method(hub.socket(bob), 'say')
   bob.update({ name: 'bob again' })
@@ -310,7 +310,7 @@ test('a change of the data does not ask for the roster again', async () => {
   assert.deepEqual(heard.mock.calls.map(({ arguments: [type] }) => type), ['announced'])
 })
 
-test('with a passphrase the hub sees no description, and the same passphrase connects', async () => {
+test('with a passphrase the hub sees no description, and peers with the same passphrase connect', async () => {
   const seal = passphrase('correct horse battery staple')
   const [ann, bob] = [named('ann', { seal }), named('bob', { seal })]
   const log = [...events(ann), ...events(bob)]
@@ -321,7 +321,7 @@ test('with a passphrase the hub sees no description, and the same passphrase con
     assert.deepEqual(Object.keys(data), ['sealed'])
     assert.match(data.sealed, /^[A-Za-z0-9+/=]+$/)
   }
-  // A sealed signal cannot be repeated in another peer's name, or as another signal.
+  // A sealed signal cannot be replayed under another peer's id, or as another type.
   const [{ data, type, targetPeerId }] = hub.signals
   const [from, to] = targetPeerId === ann.id ? [bob, ann] : [ann, bob]
   const { open } = seal('lobby')
@@ -331,7 +331,7 @@ test('with a passphrase the hub sees no description, and the same passphrase con
   assert.deepEqual(log, [])
 })
 
-test('another passphrase, or none, is an error of its own on both sides, said once', async () => {
+test('another passphrase, or none, is one error with its own code on each side', async () => {
   const here = { seal: passphrase('one') }
   for (const there of [{ seal: passphrase('another') }, {}]) {
     const [ann, bob] = [named('ann', here), named('bob', there)]
@@ -342,7 +342,7 @@ test('another passphrase, or none, is an error of its own on both sides, said on
     assert.deepEqual(new Set(errors.map(([{ code }]) => code)), new Set(['passphrase']))
     assert.equal(errors.length, new Set(errors.map(([, id]) => id)).size, 'once each')
     for (const [{ peer }, id] of errors) assert.equal(peer!.id, id === ann.id ? bob.id : ann.id)
-    assert.deepEqual([only(ann).data.name, only(bob).data.name], ['bob', 'ann'], 'they still see each other')
+    assert.deepEqual([only(ann).data.name, only(bob).data.name], ['bob', 'ann'], 'they still discover each other')
     assert.equal(FakeConnection.open.filter(({ connectionState }) => connectionState === 'connected').length, 0)
     ann.leave()
     bob.leave()
@@ -350,7 +350,7 @@ test('another passphrase, or none, is an error of its own on both sides, said on
   }
 })
 
-test('what cannot be opened does no harm to a link that is open', async () => {
+test('a signal that cannot be opened does not affect an open link', async () => {
   const seal = passphrase('one')
   const [ann, bob] = [named('ann', { seal }), named('bob', { seal })]
   await until(() => ann.peers.size === 1 && only(ann).state === 'open' && only(bob).state === 'open')
@@ -359,7 +359,7 @@ test('what cannot be opened does no harm to a link that is open', async () => {
   assert.equal(only(ann).state, 'open')
 })
 
-test('who never answers is an error, too', async () => {
+test('a peer that never answers is an error', async () => {
   const ann = named('ann', { rtc: { iceTransportPolicy: 'relay' } })
   const errors = events(ann)
   await settle()
@@ -368,7 +368,7 @@ test('who never answers is an error, too', async () => {
   assert.deepEqual(errors.filter(entry => entry.startsWith('error')), ['error ice-failed'])
 })
 
-test('a path that is not there is an error with a hint, and is tried again', async () => {
+test('a missing path is an error with a hint, and is tried again', async () => {
   FakeConnection.severed = true
   const [ann, bob] = [named('ann'), named('bob')]
   const errors: PigeonError[] = []
@@ -385,7 +385,7 @@ test('a path that is not there is an error with a hint, and is tried again', asy
   assert.equal(only(ann).state, 'open')
 })
 
-test('servers for ICE: those that are given, or asked for, or the hub names', async () => {
+test('ICE servers come from the option, its function, or the hub', async () => {
   const used = () => FakeConnection.all.splice(0).map(({ configuration }) => configuration.iceServers)
   await pair({ iceServers: [{ urls: 'stun:a' }] })
   assert.deepEqual(used(), [[{ urls: 'stun:a' }], [{ urls: 'stun:a' }]])
@@ -400,7 +400,7 @@ test('servers for ICE: those that are given, or asked for, or the hub names', as
   assert.deepEqual(used(), [[{ urls: 'stun:hub' }], [{ urls: 'stun:hub' }]])
 })
 
-test('another kind of client is a peer, with all its data', async () => {
+test('a peer with another client is a peer with all its data', async () => {
   const ann = named('ann')
   await settle()
   hub.socket(ann).say('peer-discovered', { peerId: 'f'.repeat(40), isHub: false, name: 'guest', colour: 'red' })
@@ -412,7 +412,7 @@ test('another kind of client is a peer, with all its data', async () => {
   assert.equal(connection(ann).localDescription?.type, 'answer')
 })
 
-test('another kind of client can answer, too', async () => {
+test('a peer with another client can answer', async () => {
   const ann = named('ann')
   await settle()
   const id = '0'.repeat(40)
@@ -424,7 +424,7 @@ test('another kind of client can answer, too', async () => {
   assert.equal(connection(ann).signalingState, 'stable')
 })
 
-test('who has forgotten the other gets a new connection from it at once', async () => {
+test('a peer that has lost its state gets a new connection at once', async () => {
   for (const forgets of [0, 1]) {
     const { ann, bob } = await pair()
     const rooms = [ann, bob].sort((a, b) => a.id < b.id ? -1 : 1)
@@ -446,7 +446,7 @@ test('who has forgotten the other gets a new connection from it at once', async 
   }
 })
 
-test('strangers, and nonsense, do nothing', async () => {
+test('signals of strangers and invalid signals have no effect', async () => {
   const { ann, atAnn } = await pair()
   const socket = hub.socket(ann)
   for (const type of ['offer', 'answer', 'ice-candidate', 'goodbye', 'peer-disconnected', 'error', 'receipt', 'what']) {
@@ -460,7 +460,7 @@ test('strangers, and nonsense, do nothing', async () => {
   assert.equal(only(ann).state, 'open')
 })
 
-test('one who makes connections without end makes this side make few', async () => {
+test('a peer that makes connections without end causes few connections on this side', async () => {
   const { ann, bob } = await pair()
   const socket = hub.socket(ann)
   for (let time = 0; time < 1_000; time++) {
@@ -470,7 +470,7 @@ test('one who makes connections without end makes this side make few', async () 
   assert.ok(FakeConnection.all.length < 15, `${FakeConnection.all.length} connections`)
 })
 
-test('join and leave a thousand times leaves nothing', async () => {
+test('a thousand joins and leaves leave nothing behind', async () => {
   const stays = named('stays')
   for (let time = 0; time < 1_000; time++) {
     const room = named('comes and goes')
@@ -485,7 +485,7 @@ test('join and leave a thousand times leaves nothing', async () => {
   assert.deepEqual(FakeSocket.all.filter(({ readyState }) => readyState < 2).length, 1)
 })
 
-test('an AbortSignal leaves, also one that was there before', async () => {
+test('an AbortSignal calls leave(), also if it was aborted before', async () => {
   const abort = new AbortController()
   const room = named('ann', { signal: abort.signal })
   await room.ready
@@ -495,7 +495,7 @@ test('an AbortSignal leaves, also one that was there before', async () => {
   await assert.rejects(second.ready, { code: 'left' })
 })
 
-test('what can never be is said at once, or by ready', async () => {
+test('impossible options throw at once, or reject ready', async () => {
   assert.throws(() => join('nonsense', 'lobby', { WebSocket: FakeSocket as any, RTCPeerConnection: FakeConnection as any }), { code: 'bad-url' })
   assert.throws(() => join([], 'lobby', { WebSocket: FakeSocket as any, RTCPeerConnection: FakeConnection as any }), { code: 'bad-url' })
   assert.throws(() => join('ws://hub', 'lobby'), { code: 'unsupported', final: true })
@@ -504,7 +504,7 @@ test('what can never be is said at once, or by ready', async () => {
   await assert.rejects(named('ann', { token: 'wrong' }).ready, { code: 'unauthorized', final: true })
 })
 
-test('a listener that throws harms nobody else', async () => {
+test('an exception in a listener does not affect other listeners', async () => {
   const { ann, bob } = await pair()
   const thrown: unknown[] = []
   const { queueMicrotask: original } = globalThis
@@ -533,7 +533,7 @@ test('messages queued for a peer that leaves fail, and the error names the peer'
   assert.deepEqual([...failed].map(([peer, { code }]) => [peer, code]), [[carl, 'peer-gone']])
 })
 
-test('every code is explained where its hint points', async () => {
+test('every error code is explained at the address of its hint', async () => {
   const [types, docs] = await Promise.all(['clients/js/src/errors.ts', 'docs/client.md'].map(path => readFile(resolve('../..', path), 'utf8')))
   const codes = types!.slice(types!.indexOf('ErrorCode ='), types!.indexOf('const DOCS')).match(/'[a-z-]+'/g)!.map(code => code.slice(1, -1))
   const explained = docs!.match(/(?<=^### ).*/gm)

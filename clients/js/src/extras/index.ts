@@ -1,5 +1,5 @@
 /**
- * What not every page needs: media, a passphrase, and how peers are reached.
+ * Features that not every page needs: media, a passphrase, and the route to a peer.
  *
  * @module extras
  */

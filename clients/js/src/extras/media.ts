@@ -1,32 +1,32 @@
-// Media, on the connections that a room makes.
+// Sends media over the connections of a room.
 //
-// Each track has a transceiver of its own in each connection, for sending only. So what one side adds, replaces or ends never
-// touches what the other sends, and a stopped transceiver's place in the description is used again.
+// Each track has its own send-only transceiver in each connection. So a change on one side never affects the tracks of
+// the other side, and descriptions reuse the sections of stopped transceivers.
 import { Emitter } from '../emitter.js'
 import type { Events, Peer, Room } from '../api.js'
 
 export interface PublishOptions<D extends object> {
-  /** Who gets it. Default: everybody. Called for each new connection. */
+  /** Selects the peers that receive the media. Default: all. Called for each new connection. */
   to?: (peer: Peer<D>) => boolean
-  /** Bits a second of video, at most, to each peer. */
+  /** Maximum bitrate of the video to each peer, in bits per second. */
   maxBitrate?: number
 }
 
 export interface Publication {
   readonly stream: MediaStream
-  /** Puts a track in the place of that of the same kind: another camera. Nothing is negotiated. */
+  /** Replaces the track of the same kind, for example by another camera, without a negotiation. */
   replace (track: MediaStreamTrack): Promise<void>
   /** Stops sending to all peers. The tracks themselves continue. */
   stop (): void
 }
 
-/** Shows media to all peers, also to those who come later, until stop(). */
+/** Sends media to all peers, including later ones, until stop(). */
 export function publish<D extends object> (
   room: Room<D>, media: MediaStream | MediaStreamTrack, { to = () => true, maxBitrate }: PublishOptions<D> = {}
 ): Publication {
   const tracks = 'getTracks' in media ? media.getTracks() : [media]
   const stream = 'getTracks' in media ? media : new MediaStream([media])
-  /** The transceivers of each track. Those of a closed connection go with it. */
+  /** The transceivers of each track. Those of a closed connection are removed with it. */
   const sent = new Map<RTCPeerConnection, RTCRtpTransceiver[]>()
   const add = (pc: RTCPeerConnection, peer: Peer<D>) => {
     for (const old of sent.keys()) if (old.connectionState === 'closed') sent.delete(old)
@@ -56,8 +56,8 @@ export function publish<D extends object> (
 
 /**
  * Stops a transceiver after its negotiation. If it is stopped earlier, no description ever contains it, and Chromium
- * sends offers without end. (If transceivers are kept for the next track instead, by their direction, Chromium 148
- * crashes when both sides do so at once.)
+ * offers again and again. (Transceivers that are kept for the next track by changing their direction crash Chromium 148
+ * when both sides do so at once.)
  */
 function retire (pc: RTCPeerConnection, transceiver: RTCRtpTransceiver): void {
   if (pc.signalingState === 'closed') return
@@ -67,20 +67,20 @@ function retire (pc: RTCPeerConnection, transceiver: RTCRtpTransceiver): void {
 }
 
 export type StreamEvents<D extends object> = {
-  /** A peer publishes a stream. Further tracks of it come and go in the stream itself. */
+  /** A peer publishes a stream. Later changes of its tracks appear in the stream object. */
   stream: [stream: MediaStream, from: Peer<D>]
   streamend: [stream: MediaStream, from: Peer<D>]
 }
 
 /** The streams that peers publish. */
 export interface Streams<D extends object> extends Events<StreamEvents<D>> {
-  /** Those of now. */
+  /** The current streams. */
   of (peer: Peer<D>): MediaStream[]
 }
 
 const known = new WeakMap<Room<any>, Streams<any>>()
 
-/** The streams that peers of a room publish. Call it before they arrive, best right after join(). */
+/** The streams that peers of a room publish. Call it before peers connect, best right after join(). */
 export function streams<D extends object> (room: Room<D>): Streams<D> {
   let found = known.get(room) as Streams<D> | undefined
   if (!found) known.set(room, found = watch(room))
@@ -93,7 +93,7 @@ function watch<D extends object> (room: Room<D>): Streams<D> {
   const live = new Map<MediaStream, { peer: Peer<D>, pc: RTCPeerConnection }>()
   const end = (stream: MediaStream, peer: Peer<D>) => { if (live.delete(stream)) emitter.emit('streamend', stream, peer) }
   const listen = (pc: RTCPeerConnection, peer: Peer<D>) => {
-    // Those of the last connection have ended with it.
+    // The streams of the last connection ended with it.
     for (const [stream, from] of live) if (from.peer === peer && from.pc !== pc) end(stream, peer)
     pc.addEventListener('track', ({ track, streams: [stream] }) => {
       if (!stream) return

@@ -1,9 +1,9 @@
-// A passphrase that all members of a room share, and the hub does not know.
+// A passphrase that all members of a room share and that the hub does not know.
 import type { Sealer } from '../api.js'
 
 /**
- * Number of iterations: slows down guesses of a passphrase from the signals that a hub has seen (OWASP's number for
- * PBKDF2 with SHA-256). They take some tenths of a second, once.
+ * Number of PBKDF2 iterations (OWASP's figure for SHA-256). It slows down a hub that guesses the passphrase from the
+ * signals that it has relayed. They take some tenths of a second, once.
  */
 const ITERATIONS = 600_000
 const IV_BYTES = 12
@@ -11,10 +11,11 @@ const IV_BYTES = 12
 const encode = (text: string) => new TextEncoder().encode(text)
 
 /**
- * For the option `seal`: only peers with the same passphrase can connect, and the hub cannot put itself between them.
+ * Value for the option `seal`: only peers with the same passphrase can connect, and the hub cannot read or change their
+ * signals.
  *
- * The room's name, its members and their data stay visible to the hub. A peer with another passphrase is an error with the code
- * 'passphrase'. Needs a secure context (HTTPS, or localhost).
+ * The hub still sees the room's name, its members and their data. A peer with another passphrase causes an error with
+ * the code 'passphrase'. Needs a secure context (HTTPS, or localhost).
  */
 export function passphrase (secret: string): (network: string) => Sealer {
   const { subtle } = crypto
