@@ -18,15 +18,20 @@ use crate::config::{Config, Flags, SettingError};
 /// Exit code for an invalid command line or environment (`EX_USAGE` of sysexits.h). A restart does not help.
 pub const EX_USAGE: u8 = 64;
 
+const EXIT_CODES: &str = "Exit codes: 0 the hub was stopped by a signal; 1 it could not start; 64 a setting is \
+                          invalid; 70 a bug of the hub, restart it.";
+
 /// A WebRTC signaling hub. Peers connect over WebSockets, join named networks, discover each other and exchange offers,
 /// answers and ICE candidates.
 #[derive(Debug, Parser)]
 #[command(name = "peerpigeon", version = env!("PEERPIGEON_VERSION"), about, args_conflicts_with_subcommands = true)]
 #[command(
-    after_help = "Without a command, peerpigeon runs a hub. Every flag of serve has an environment variable, shown \
-                        after it; a flag takes precedence, and an empty variable counts as unset.\n\nExit codes of a \
-                        hub: 0 it was stopped by a signal; 1 it could not start; 64 a setting is invalid; 70 a bug of \
-                        the hub, restart it."
+    after_help = "Without a command, peerpigeon runs a hub. These are its most used settings: --help explains all of \
+                        them. Each flag has an environment variable, which is shown after it.",
+    after_long_help = "Without a command, peerpigeon runs a hub. Every flag of serve has an environment variable, \
+                       shown after it; a flag takes precedence, and an empty variable counts as unset.\n\nExit codes \
+                       of a hub: 0 it was stopped by a signal; 1 it could not start; 64 a setting is invalid; 70 a bug \
+                       of the hub, restart it."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -38,12 +43,15 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Asked {
     /// Run a hub (the default)
+    #[command(after_help = "These are the most used settings: --help explains all of them.", after_long_help = EXIT_CODES)]
     Serve(Flags),
     Health(cmd::health::Args),
     Admin(Box<cmd::admin::Args>),
     Peer(Box<cmd::peer::Args>),
     LoadTest(Box<cmd::load_test::Args>),
     GeneratePeerIds(cmd::generate_peer_ids::Args),
+    Completions(cmd::completions::Args),
+    Man(cmd::man::Args),
 }
 
 /// The task of this process.
@@ -61,6 +69,10 @@ pub enum Task {
     LoadTest(Box<cmd::load_test::Args>),
     /// Print peer ids.
     GeneratePeerIds(cmd::generate_peer_ids::Args),
+    /// Print a script for a shell.
+    Completions(cmd::completions::Args),
+    /// Print or write manual pages.
+    Man(cmd::man::Args),
 }
 
 /// Why there is no task: `--help` and similar, or an invalid command line.
@@ -92,12 +104,19 @@ pub fn task(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
         Some(Asked::Peer(args)) => return Ok(Task::Peer(args)),
         Some(Asked::LoadTest(args)) => return Ok(Task::LoadTest(args)),
         Some(Asked::GeneratePeerIds(args)) => return Ok(Task::GeneratePeerIds(args)),
+        Some(Asked::Completions(args)) => return Ok(Task::Completions(args)),
+        Some(Asked::Man(args)) => return Ok(Task::Man(args)),
     };
     let config = Config::resolve(&flags, env).map_err(Exit::Refused)?;
     if flags.print_config {
         return Err(Exit::Print(config.describe()));
     }
     Ok(Task::Serve(Box::new(config)))
+}
+
+/// The definitions of the whole command line.
+pub fn command() -> Command {
+    Cli::command()
 }
 
 /// Hides empty variables from clap.

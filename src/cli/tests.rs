@@ -136,6 +136,31 @@ fn help_shows_no_value_of_a_variable() {
     }
 }
 
+/// The output of `-h` or `--help`.
+fn help(args: &[&str]) -> String {
+    let Err(Exit::Clap(error)) = asked(args, &[]) else { panic!("{args:?}") };
+    error.render().to_string()
+}
+
+#[test]
+fn short_help_fits_on_a_screen_and_long_help_has_every_setting() {
+    for command in [&[][..], &["serve"]] {
+        let short = help(&[command, &["-h"]].concat());
+        let long = help(&[command, &["--help"]].concat());
+        assert!(short.lines().count() <= 70, "{} lines:\n{short}", short.lines().count());
+        for flag in ["--port <PORT>", "--tls-cert <FILES>", "--bootstrap-hubs <URLS>"] {
+            assert!(short.contains(flag), "{flag} is missing:\n{short}");
+        }
+        assert!(short.contains("--help"), "{short}");
+        let all = Cli::command();
+        let serve = all.find_subcommand("serve").unwrap();
+        for flag in serve.get_arguments().filter_map(|arg| arg.get_long()) {
+            assert!(long.contains(&format!("--{flag}")), "{flag} is missing:\n{long}");
+        }
+        assert!(!short.contains("--send-queue-frames") && long.lines().count() > 2 * short.lines().count());
+    }
+}
+
 /// The Chinese help texts of the settings.
 const CHINESE: &str = "docs/settings.zh.tsv";
 
@@ -172,7 +197,7 @@ fn table(chinese: bool) -> String {
             [] => String::new(),
             values => format!("`{}`", values[0].to_str().unwrap()),
         };
-        let help = arg.get_help().unwrap().to_string();
+        let help = arg.get_long_help().unwrap().to_string();
         let (help, found) = help.strip_suffix(']').and_then(|h| h.split_once(" [default: ")).unwrap_or((&help, ""));
         let (help, found) = if chinese {
             let (_, help, found) = in_chinese(variable);

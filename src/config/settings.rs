@@ -698,6 +698,26 @@ pub(crate) static ALL: [&Setting; 59] = [
     &FLY_REGION,
 ];
 
+/// The settings that `-h` shows: those for a first hub, and for a first mesh. `--help` shows all.
+static COMMON: [&Setting; 16] = [
+    &HOST,
+    &PORT,
+    &ADMIN_PORT,
+    &ADMIN_TOKEN,
+    &AUTH_TOKEN,
+    &ALLOWED_ORIGINS,
+    &TRUSTED_PROXIES,
+    &TLS_CERT,
+    &TLS_KEY,
+    &TLS_ACME,
+    &MAX_CONNECTIONS,
+    &BOOTSTRAP_HUBS,
+    &MESH_TOKEN,
+    &MESH_DNS,
+    &DRAIN_SECS,
+    &LOG_LEVEL,
+];
+
 impl Setting {
     /// The flag without its dashes. `None` if there is only a variable.
     pub(crate) fn flag(&self) -> Option<String> {
@@ -710,6 +730,15 @@ impl Setting {
             Preset::Found(words) => format!("{} [default: {words}]", self.help),
             Preset::Nothing | Preset::Number(_) | Preset::Text(_) => self.help.to_owned(),
         }
+    }
+
+    /// The help text up to its first pause, for `-h`.
+    fn short_help(&self) -> &'static str {
+        let pauses = [": ", "; ", ", so that ", ", which ", ". "].into_iter();
+        let ends = pauses.flat_map(|pause| self.help.match_indices(pause)).map(|(end, _)| end);
+        // Not within code.
+        let end = ends.filter(|&end| self.help[..end].matches('`').count().is_multiple_of(2)).min();
+        &self.help[..end.unwrap_or(self.help.len())]
     }
 
     /// The fixed default as text.
@@ -734,7 +763,9 @@ impl Setting {
         let mut arg = Arg::new(self.name)
             .long(self.flag()?)
             .value_name(self.value)
-            .help(self.help())
+            .help(self.short_help())
+            .long_help(self.help())
+            .hide_short_help(!COMMON.iter().any(|common| common.name == self.name))
             .help_heading(self.heading)
             .value_parser(ValueParser::new(OsStringValueParser::new()))
             .action(ArgAction::Set)
@@ -783,9 +814,14 @@ static PLACE: [(&Setting, &str); 9] = [
     (&PROXY_PROTOCOL, "Ports at which proxies send a PROXY head; the probe sends one if its own address is a proxy's"),
 ];
 
+/// The argument of a tool. Its help is short, so that `-h` and `--help` show the same.
+fn tool_arg(setting: &Setting) -> Option<Arg> {
+    Some(setting.arg()?.long_help(None).hide_short_help(false).help_heading(None))
+}
+
 impl clap::Args for ListenFlags {
     fn augment_args(command: Command) -> Command {
-        let args = PLACE.iter().filter_map(|(setting, help)| Some(setting.arg()?.help(*help).help_heading(None)));
+        let args = PLACE.iter().filter_map(|(setting, help)| Some(tool_arg(setting)?.help(*help)));
         command.args(args)
     }
 

@@ -32,4 +32,5 @@ mod signaling;
 mod silent;
 mod stop;
 mod tls;
+mod tools;
 mod wire;
