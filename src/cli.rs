@@ -50,6 +50,7 @@ enum Asked {
     Peer(Box<cmd::peer::Args>),
     LoadTest(Box<cmd::load_test::Args>),
     GeneratePeerIds(cmd::generate_peer_ids::Args),
+    Doctor(Box<cmd::doctor::Args>),
     Completions(cmd::completions::Args),
     Man(cmd::man::Args),
 }
@@ -69,6 +70,8 @@ pub enum Task {
     LoadTest(Box<cmd::load_test::Args>),
     /// Print peer ids.
     GeneratePeerIds(cmd::generate_peer_ids::Args),
+    /// Examine a hub from outside.
+    Doctor(Box<cmd::doctor::Args>),
     /// Print a script for a shell.
     Completions(cmd::completions::Args),
     /// Print or write manual pages.
@@ -104,6 +107,7 @@ pub fn task(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
         Some(Asked::Peer(args)) => return Ok(Task::Peer(args)),
         Some(Asked::LoadTest(args)) => return Ok(Task::LoadTest(args)),
         Some(Asked::GeneratePeerIds(args)) => return Ok(Task::GeneratePeerIds(args)),
+        Some(Asked::Doctor(args)) => return Ok(Task::Doctor(args)),
         Some(Asked::Completions(args)) => return Ok(Task::Completions(args)),
         Some(Asked::Man(args)) => return Ok(Task::Man(args)),
     };

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Ok(Task::Peer(args)) => cmd::block_on(cmd::peer::run(*args)),
         Ok(Task::LoadTest(args)) => cmd::block_on(cmd::load_test::run(*args)),
         Ok(Task::GeneratePeerIds(args)) => cmd::generate_peer_ids::run(args),
+        Ok(Task::Doctor(args)) => cmd::block_on(cmd::doctor::run(*args)),
         Ok(Task::Completions(args)) => cmd::completions::run(&args, cli::command()),
         Ok(Task::Man(args)) => cmd::man::run(&args, cli::command()),
         Err(exit) => exit.report(),

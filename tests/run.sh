@@ -44,7 +44,7 @@ install() { # command, Debian packages
 
 provide() { # suite: installs the programs it needs. The suite itself names and skips what is still missing.
   case $1 in
-    rust) install redis-server redis-server && install redis-cli redis-tools && install ps procps && install pebble pebble ;;
+    rust) install redis-server redis-server && install redis-cli redis-tools && install ps procps && install pebble pebble && install turnserver coturn ;;
     interop)
       install node nodejs && install npm npm && install python3 python3-venv
       [ -n "${CHROMIUM:-}" ] || install chromium chromium

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::Request;
-use hyper::header::{AUTHORIZATION, HOST};
+use hyper::header::{AUTHORIZATION, HOST, HeaderName};
 use mesh::{ConnectError, Tls};
 use proto::PeerId;
 
@@ -24,9 +24,14 @@ impl HubUrl {
     ///
     /// If there is no address, or `extra_roots` is invalid.
     pub async fn resolve(&self, extra_roots: Option<&[u8]>) -> io::Result<Endpoint> {
-        let addresses: Vec<_> = tokio::net::lookup_host((self.host(), self.port())).await?.collect();
+        let addresses = tokio::net::lookup_host((self.host(), self.port())).await?.collect();
         let tls = self.is_tls().then(|| Tls::new(extra_roots)).transpose()?;
-        Ok(Endpoint { url: self.clone(), addresses, worked: Rc::default(), tls })
+        Ok(self.at(addresses, tls))
+    }
+
+    /// The hub at these addresses.
+    pub(crate) fn at(&self, addresses: Vec<SocketAddr>, tls: Option<Tls>) -> Endpoint {
+        Endpoint { url: self.clone(), addresses, worked: Rc::default(), tls }
     }
 }
 
@@ -48,6 +53,16 @@ impl Endpoint {
         Self { tls: self.tls.map(|tls| tls.keeping_tickets(most)), ..self }
     }
 
+    /// The same hub, at one address.
+    pub(crate) fn only(&self, address: SocketAddr) -> Self {
+        Self { addresses: vec![address], worked: Rc::default(), ..self.clone() }
+    }
+
+    /// The same hub, with a token in the URL.
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self { url: self.url.with_token(token), ..self.clone() }
+    }
+
     /// Connects as this peer, within `patience`.
     ///
     /// The address that worked last is tried first.
@@ -57,10 +72,19 @@ impl Endpoint {
         token: Option<&str>,
         patience: Duration,
     ) -> Result<(MessageSender, Receiver), ConnectError> {
-        let mut request = Request::get(self.url.request_target(peer)).header(HOST, self.url.authority());
-        if let Some(token) = token {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-        }
+        let token = token.map(|token| (AUTHORIZATION, format!("Bearer {token}")));
+        self.connect_with(peer, token, patience).await
+    }
+
+    /// [`Self::connect`] with these headers.
+    pub(crate) async fn connect_with(
+        &self,
+        peer: &PeerId,
+        headers: impl IntoIterator<Item = (HeaderName, String)>,
+        patience: Duration,
+    ) -> Result<(MessageSender, Receiver), ConnectError> {
+        let request = Request::get(self.url.request_target(peer)).header(HOST, self.url.authority());
+        let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
         let request = request.body(Empty::<Bytes>::new()).map_err(ConnectError::Request)?;
         let addresses = mesh::order(self.addresses.iter().copied(), self.worked.get());
         let tls = self.tls.as_ref().map(|tls| (tls, self.url.host()));

@@ -36,6 +36,14 @@ fn path_and_query_of_a_url_are_kept() {
 }
 
 #[test]
+fn a_token_in_the_query_is_encoded() {
+    let with = |url: &str| url.parse::<HubUrl>().unwrap().with_token("a&b=ä").request_target(&peer());
+    let token = "token=a%26b%3D%C3%A4&peerId=";
+    assert_eq!(with("ws://h"), format!("/ws?{token}{}", peer()));
+    assert_eq!(with("ws://h/x?y=z"), format!("/x?y=z&{token}{}", peer()));
+}
+
+#[test]
 fn invalid_urls_of_hubs_are_refused() {
     assert_eq!("http://h".parse::<HubUrl>(), Err(HubUrlError::Scheme));
     assert_eq!("localhost:8080".parse::<HubUrl>(), Err(HubUrlError::Malformed));

@@ -60,22 +60,37 @@ impl HubUrl {
         format!("{scheme}://{}{}", self.authority(), self.request_target(peer))
     }
 
+    /// The URL with a token in its query.
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        let token: String = form_urlencoded::byte_serialize(token.as_bytes()).collect();
+        let path = match self.0.path() {
+            "" | "/" => "/ws",
+            path => path,
+        };
+        let query = self.0.query().filter(|query| !query.is_empty()).map(|query| format!("{query}&"));
+        let target = format!("{path}?{}token={token}", query.unwrap_or_default());
+        let mut parts = self.0.clone().into_parts();
+        // Without the token, if the URL is invalid with it: the hub then refuses the peer.
+        parts.path_and_query = target.parse().ok().or(parts.path_and_query);
+        Self(Uri::from_parts(parts).unwrap_or_else(|_| self.0.clone()))
+    }
+
     /// The name, or the address without brackets.
-    pub(super) fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         let host = self.0.host().unwrap_or_default();
         host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
     }
 
     /// The port, or the default of the scheme.
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.0.port_u16().unwrap_or(if self.is_tls() { 443 } else { 80 })
     }
 
-    pub(super) fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         self.0.scheme_str() == Some("wss")
     }
 
-    pub(super) fn authority(&self) -> &str {
+    pub(crate) fn authority(&self) -> &str {
         self.0.authority().map_or("", |authority| authority.as_str())
     }
 

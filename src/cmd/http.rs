@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::HOST;
 use hyper::http::request::Builder;
+use hyper::http::response::Parts;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
@@ -25,9 +26,7 @@ pub(super) fn url(text: &str) -> Result<Uri, &'static str> {
     if matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some() { Ok(url) } else { Err(TAKES) }
 }
 
-/// Sends a request to the host of `page`, with `tls` if its scheme is `https`. Returns the status and the body of the
-/// answer. `request` has everything but the `Host` header and the body. If this machine's address is in `proxies`, the
-/// hub expects a PROXY head, and receives one that says that the connection is the sender's own.
+/// [`ask_whole`], for the status and the body.
 pub(super) async fn ask(
     page: &Uri,
     request: Builder,
@@ -36,6 +35,21 @@ pub(super) async fn ask(
     proxies: &[IpNet],
     patience: Duration,
 ) -> Result<(StatusCode, String), ConnectError> {
+    let (head, text) = ask_whole(page, request, body, tls, proxies, patience).await?;
+    Ok((head.status, text))
+}
+
+/// Sends a request to the host of `page`, with `tls` if its scheme is `https`. Returns the head and the body of the
+/// answer. `request` has everything but the `Host` header and the body. If this machine's address is in `proxies`, the
+/// hub expects a PROXY head, and receives one that says that the connection is the sender's own.
+pub(super) async fn ask_whole(
+    page: &Uri,
+    request: Builder,
+    body: Bytes,
+    tls: impl FnOnce() -> io::Result<Tls>,
+    proxies: &[IpNet],
+    patience: Duration,
+) -> Result<(Parts, String), ConnectError> {
     let is_tls = page.scheme_str() == Some("https");
     let tls = is_tls.then(tls).transpose().map_err(ConnectError::Tls)?;
     let (host, port) = (page.host().unwrap_or_default(), page.port_u16().unwrap_or(if is_tls { 443 } else { 80 }));
@@ -56,15 +70,15 @@ pub(super) async fn ask(
     mesh::ask(host, port, patience, exchange).await
 }
 
-async fn exchange(stream: MaybeTlsStream, request: Request<Full<Bytes>>) -> Result<(StatusCode, String), ConnectError> {
+async fn exchange(stream: MaybeTlsStream, request: Request<Full<Bytes>>) -> Result<(Parts, String), ConnectError> {
     let failed = |error: hyper::Error| ConnectError::Tcp(io::Error::other(error));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(failed)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
         let body = body.map_err(|error| ConnectError::Tcp(io::Error::other(error)))?.to_bytes();
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        Ok((head, String::from_utf8_lossy(&body).into_owned()))
     };
     tokio::select! {
         answer = answer => answer,

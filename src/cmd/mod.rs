@@ -7,6 +7,7 @@ use tokio::runtime::LocalOptions;
 
 pub mod admin;
 pub mod completions;
+pub mod doctor;
 pub mod duration;
 pub mod generate_peer_ids;
 pub mod health;

@@ -144,6 +144,7 @@ fn readme_commands_of_the_tools_work() {
     // Shorter times and fewer peers, so that the test does not take a minute.
     let commands = readme("tools")
         .replace("--listen 10s", "--listen 1s")
+        .replace("doctor ws", "doctor --patience 0 ws")
         .replace("--peers 500 --duration 30", "--peers 50 --duration 1")
         .replace("<id>", id);
     assert!(commands.contains("--peers 50") && commands.contains(id), "{commands}");

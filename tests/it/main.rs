@@ -9,6 +9,7 @@ mod alive;
 mod client;
 mod discovery;
 mod docs;
+mod doctor;
 mod door;
 mod ends;
 mod files;

@@ -53,6 +53,7 @@ fn every_command_has_a_manual_page() {
     for (name, words) in [
         ("peerpigeon.1", "generate\\-peer\\-ids"),
         ("peerpigeon-serve.1", "TLS_TICKET_KEY"),
+        ("peerpigeon-doctor.1", "\\-\\-patience"),
         ("peerpigeon-admin-close-network.1", "\\-\\-token\\-file"),
     ] {
         let page = page(name);

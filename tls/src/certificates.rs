@@ -98,6 +98,15 @@ pub struct CertificateId {
 }
 
 impl CertificateFacts {
+    /// Reads a certificate. `file` only names it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence without its subject, if the certificate is invalid.
+    pub fn read(file: &Path, certificate: &CertificateDer<'_>) -> Result<Self, String> {
+        facts(file, certificate)
+    }
+
     /// Seconds until the expiry; negative afterwards.
     pub fn seconds_left(&self, now: SystemTime) -> f64 {
         match self.not_after.duration_since(now) {

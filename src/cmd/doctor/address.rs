@@ -1,0 +1,245 @@
+//! The way to the hub: names, addresses, TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use mesh::{MaybeTlsStream, Tls};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::rustls::{CertificateError, Error as TlsError};
+
+use super::finding::{Finding, Grade, Report, Topic, counted};
+use crate::client::HubUrl;
+
+/// Maximum number of addresses that are examined.
+const MAX_ADDRESSES: usize = 8;
+
+/// Maximum time for a connection, and for a TLS handshake.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A certificate that is valid for less time than this is a warning, or a problem. Those are the thresholds of the
+/// alerts.
+const DAYS_LEFT: (f64, f64) = (14.0, 3.0);
+
+/// The addresses that work.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) addresses: Vec<SocketAddr>,
+    /// The time for a TCP connection to the first of them.
+    pub(super) rtt: Duration,
+}
+
+/// Resolves the name and connects to each address. `None`: none works.
+pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Way> {
+    const CHECK: &str = "address";
+    let (host, port) = (url.host(), url.port());
+    let resolved = timeout(PATIENCE, tokio::net::lookup_host((host, port))).await;
+    let mut addresses: Vec<SocketAddr> = match resolved.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(addresses) => addresses.collect(),
+        Err(error) => {
+            let message = format!("{host} cannot be resolved: {error}");
+            report.add(Finding::problem(CHECK, Topic::NoAddress, message));
+            return None;
+        }
+    };
+    addresses.dedup();
+    let more = addresses.len().saturating_sub(MAX_ADDRESSES);
+    addresses.truncate(MAX_ADDRESSES);
+    let mut works = Vec::new();
+    let mut rtt = None;
+    let mut failed = Vec::new();
+    for &address in &addresses {
+        let begin = Instant::now();
+        let connected = timeout(PATIENCE, TcpStream::connect(address)).await;
+        match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(_) => {
+                rtt.get_or_insert(begin.elapsed());
+                works.push(address);
+            }
+            Err(error) => failed.push((address, error)),
+        }
+    }
+    let shown = |addresses: &[SocketAddr]| {
+        addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
+    };
+    // A machine without IPv6 says nothing about the hub.
+    let is_ours = |(address, error): &(SocketAddr, io::Error)| {
+        address.is_ipv6() && matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable)
+    };
+    for failure in &failed {
+        let (address, error) = failure;
+        let finding = if is_ours(failure) {
+            Finding::skipped(CHECK, format!("{address}: this machine has no way to it ({error})"))
+        } else if works.is_empty() {
+            Finding::problem(CHECK, Topic::AddressUnreachable, format!("{address} accepts no connection: {error}"))
+        } else {
+            let message = format!("{address} accepts no connection, but other addresses of {host} do: {error}");
+            Finding::warning(CHECK, Topic::AddressUnreachable, message)
+        };
+        report.add(finding);
+    }
+    if addresses.is_empty() {
+        report.add(Finding::problem(CHECK, Topic::NoAddress, format!("{host} has no address")));
+    }
+    let rtt = rtt?;
+    let millis = rtt.as_secs_f64() * 1000.0;
+    let and_more = if more > 0 { format!(" ({more} more were not tried)") } else { String::new() };
+    let message = format!("{host} accepts connections at {}{and_more}; the first took {millis:.1} ms", shown(&works));
+    report.add(Finding::ok(CHECK, message));
+    let is_name = host.parse::<std::net::IpAddr>().is_err() && host != "localhost";
+    if is_name && !addresses.iter().any(SocketAddr::is_ipv6) {
+        report.add(Finding::note(CHECK, Topic::NoIpv6, format!("{host} has no IPv6 address")));
+    }
+    Some(Way { addresses: works, rtt })
+}
+
+/// The result of the examination of TLS.
+#[derive(Debug)]
+pub(super) enum Trust {
+    /// The connections for everything that follows.
+    Proven(Option<Tls>),
+    /// The certificate is invalid, so nothing secret may be sent.
+    Unproven(Tls),
+    /// There is no TLS to speak of.
+    Broken,
+}
+
+/// Examines TLS at each address.
+pub(super) async fn tls(url: &HubUrl, way: &Way, ca: Option<&[u8]>, report: &mut Report) -> Trust {
+    const CHECK: &str = "tls";
+    let (strict, lax) = match (Tls::new(ca), Tls::without_proof()) {
+        (Ok(strict), Ok(lax)) => (strict, lax),
+        (Err(error), _) | (_, Err(error)) => {
+            report.add(Finding::problem(CHECK, Topic::TlsHandshake, error.to_string()));
+            return Trust::Broken;
+        }
+    };
+    let mut trust = Trust::Proven(Some(strict.clone()));
+    for &address in &way.addresses {
+        let (finding, is_speaking) = match shake(&strict, url.host(), address).await {
+            Ok(stream) => (proven(address, &stream), true),
+            Err(error) => {
+                let lax = shake(&lax, url.host(), address).await;
+                (unproven(url.host(), address, &error, lax.as_ref().ok()), lax.is_ok())
+            }
+        };
+        let failed = finding.grade == Grade::Problem && finding.topic != Some(Topic::TlsExpiresSoon);
+        report.add(finding);
+        trust = match trust {
+            _ if failed && !is_speaking => Trust::Broken,
+            Trust::Proven(_) if failed => Trust::Unproven(lax.clone()),
+            trust @ (Trust::Proven(_) | Trust::Unproven(_) | Trust::Broken) => trust,
+        };
+    }
+    trust
+}
+
+/// Examines a URL without TLS. `speaks_http`: a request in clear text has an answer.
+pub(super) async fn plain(url: &HubUrl, way: &Way, speaks_http: bool, report: &mut Report) -> Trust {
+    const CHECK: &str = "tls";
+    // A hub would log each attempt, so there is none if the port has shown what it speaks.
+    if !speaks_http
+        && let (Ok(lax), Some(&address)) = (Tls::without_proof(), way.addresses.first())
+        && shake(&lax, url.host(), address).await.is_ok()
+    {
+        let message = format!("{address} speaks TLS, and the URL begins with ws://");
+        report.add(Finding::problem(CHECK, Topic::TlsWanted, message));
+        return Trust::Broken;
+    }
+    let is_here = way.addresses.iter().all(|address| address.ip().is_loopback());
+    report.add(if is_here {
+        Finding::skipped(CHECK, "the hub is on this machine, and the URL begins with ws://")
+    } else {
+        Finding::warning(CHECK, Topic::NoTls, "the URL begins with ws://, so nothing is encrypted")
+    });
+    Trust::Proven(None)
+}
+
+async fn shake(tls: &Tls, host: &str, address: SocketAddr) -> io::Result<MaybeTlsStream> {
+    let shake = async {
+        let tcp = TcpStream::connect(address).await?;
+        // A ticket of an earlier handshake would skip the certificate.
+        tls.clone().keeping_tickets(0).connect(host, tcp).await
+    };
+    timeout(PATIENCE, shake).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// What the other side showed: the facts of its certificate, how many it sent, and the version of TLS.
+fn shown(stream: &MaybeTlsStream) -> Option<(tls::CertificateFacts, usize, String)> {
+    let MaybeTlsStream::Tls(stream) = stream else { return None };
+    let (_, connection) = stream.get_ref();
+    let chain = connection.peer_certificates()?;
+    let facts = tls::CertificateFacts::read(Path::new("the hub's"), chain.first()?).ok()?;
+    let version = connection.protocol_version().map(|version| format!("{version:?}").replace('_', "."));
+    Some((facts, chain.len(), version.unwrap_or_default().replace("TLSv", "TLS ")))
+}
+
+/// The finding for a valid certificate.
+fn proven(address: SocketAddr, stream: &MaybeTlsStream) -> Finding {
+    const CHECK: &str = "tls";
+    let Some((facts, chain, version)) = shown(stream) else {
+        return Finding::ok(CHECK, format!("{address}: the certificate is valid"));
+    };
+    let days = facts.seconds_left(SystemTime::now()) / 86_400.0;
+    let certificates = counted(chain, "certificate");
+    let message = format!("{address}: {version}, {certificates} sent, valid for {days:.0} more days");
+    if days < DAYS_LEFT.1 {
+        let message = format!("{address}: the certificate expires in {days:.1} days");
+        Finding::problem(CHECK, Topic::TlsExpiresSoon, message)
+    } else if days < DAYS_LEFT.0 {
+        let message = format!("{address}: the certificate expires in {days:.0} days");
+        Finding::warning(CHECK, Topic::TlsExpiresSoon, message)
+    } else if version == "TLS 1.2" {
+        Finding::note(CHECK, Topic::TlsOld, message)
+    } else {
+        Finding::ok(CHECK, message)
+    }
+}
+
+/// The finding for a failed handshake. `lax` is a connection that proves nothing.
+fn unproven(host: &str, address: SocketAddr, error: &io::Error, lax: Option<&MaybeTlsStream>) -> Finding {
+    const CHECK: &str = "tls";
+    let shown = lax.and_then(shown);
+    let reason = error.get_ref().and_then(|error| error.downcast_ref::<TlsError>());
+    let (topic, message) = match reason {
+        Some(TlsError::InvalidCertificate(why)) => invalid(host, why, shown.as_ref()),
+        Some(TlsError::InvalidMessage(_)) => (Topic::TlsMissing, "the port does not speak TLS".to_owned()),
+        _ if error.kind() == io::ErrorKind::TimedOut => {
+            (Topic::TlsHandshake, format!("no TLS handshake within {} s", PATIENCE.as_secs()))
+        }
+        _ => (Topic::TlsHandshake, format!("the TLS handshake failed: {error}")),
+    };
+    Finding::problem(CHECK, topic, format!("{address}: {message}"))
+}
+
+/// Why a certificate is invalid.
+#[expect(clippy::wildcard_enum_match_arm, reason = "rustls has many more, which are rare")]
+fn invalid(
+    host: &str,
+    why: &CertificateError,
+    shown: Option<&(tls::CertificateFacts, usize, String)>,
+) -> (Topic, String) {
+    let now = SystemTime::now();
+    match why {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            let days = shown.map(|(facts, ..)| format!(" {:.0} days ago", -facts.seconds_left(now) / 86_400.0));
+            (Topic::TlsExpired, format!("the certificate expired{}", days.unwrap_or_default()))
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            (Topic::TlsNotYetValid, "the certificate is not valid yet".to_owned())
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            let names = shown.map(|(facts, ..)| facts.names.join(", ")).filter(|names| !names.is_empty());
+            let names = names.map(|names| format!(", but for {names}"));
+            (Topic::TlsWrongName, format!("the certificate is not for {host}{}", names.unwrap_or_default()))
+        }
+        CertificateError::UnknownIssuer => {
+            let sent = shown.map_or_else(String::new, |(_, sent, _)| format!(" ({})", counted(*sent, "certificate")));
+            let message = format!("no known authority has signed the certificates that the server sends{sent}");
+            (Topic::TlsUnknownIssuer, message)
+        }
+        _ => (Topic::TlsHandshake, format!("the certificate is invalid: {why:?}")),
+    }
+}

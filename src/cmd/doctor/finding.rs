@@ -1,0 +1,291 @@
+//! What the doctor finds, and how it is printed.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+/// The page that explains each finding.
+const PAGE: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/troubleshooting.md");
+
+/// How serious a finding is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Grade {
+    /// It works.
+    Ok,
+    /// It was not examined.
+    Skipped,
+    /// A fact that is worth knowing.
+    Note,
+    /// It works, but not for everybody, or not for long.
+    Warning,
+    /// It does not work.
+    Problem,
+}
+
+impl Grade {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Skipped => "skipped",
+            Self::Note => "note",
+            Self::Warning => "WARNING",
+            Self::Problem => "PROBLEM",
+        }
+    }
+}
+
+macro_rules! topics {
+    ($($name:ident $code:literal $action:literal)*) => {
+        /// The kinds of findings. Each has a paragraph in docs/troubleshooting.md, under a heading that is its code.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub(super) enum Topic {
+            $($name,)*
+        }
+
+        impl Topic {
+            /// Every topic.
+            #[cfg(test)]
+            pub(super) const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The name in JSON, and the anchor of the paragraph.
+            pub(super) fn code(self) -> &'static str {
+                match self {
+                    $(Self::$name => $code,)*
+                }
+            }
+
+            /// What to do, in one sentence.
+            fn action(self) -> &'static str {
+                match self {
+                    $(Self::$name => $action,)*
+                }
+            }
+        }
+    };
+}
+
+topics! {
+    NoAddress "no-address" "correct the name, or add an A or AAAA record for it"
+    AddressUnreachable "address-unreachable"
+        "start the hub or the proxy there, open the firewall, or remove the address from DNS"
+    NoIpv6 "no-ipv6" "add an AAAA record, if the hub should be reachable from networks that have only IPv6"
+    TlsExpired "tls-expired" "renew the certificate, and let the server load it"
+    TlsNotYetValid "tls-not-yet-valid" "correct the clock of this machine, or wait until the certificate begins"
+    TlsUnknownIssuer "tls-unknown-issuer"
+        "send the intermediate certificates too (fullchain.pem), or give --ca if the authority is private"
+    TlsWrongName "tls-wrong-name" "use a name of the certificate, or order a certificate for this name"
+    TlsMissing "tls-missing" "use ws://, or configure a certificate at this port"
+    TlsWanted "tls-wanted" "use wss://"
+    TlsHandshake "tls-handshake" "read the error, and the lines tls_refused in the log of the hub"
+    TlsExpiresSoon "tls-expires-soon" "renew the certificate, and find out why that has not happened by itself"
+    TlsOld "tls-old" "enable TLS 1.3 in the proxy"
+    NoTls "no-tls" "use wss://: browsers open no ws:// from pages of https://, and everybody on the way can read along"
+    PagesElsewhere "pages-elsewhere"
+        "forward /livez and /readyz to the hub, or let the balancer ask ADMIN_PORT"
+    HubStuck "hub-stuck" "restart the hub, after you have taken a core dump"
+    NotReady "not-ready" "wait, add hubs, or undrain it: the answer says why"
+    HubDrains "hub-drains" "wait until the new hub is up, or run peerpigeon admin undrain"
+    CorsRefused "cors-refused" "add the origin to ALLOWED_ORIGINS or CORS_ORIGIN"
+    ClockDiffers "clock-differs" "let NTP set both clocks"
+    HeadersLost "headers-lost" "configure the proxy for WebSockets: it must pass Upgrade, Connection and Sec-WebSocket-*"
+    QueryLost "query-lost" "let the proxy pass the query of the URL"
+    TokenHeaderLost "token-header-lost" "let the proxy pass the header Authorization"
+    TokenWanted "token-wanted" "give the hub's AUTH_TOKEN with --token"
+    TokenWrong "token-wrong" "give the AUTH_TOKEN that the hub was started with"
+    OpenHub "open-hub" "set AUTH_TOKEN or ALLOWED_ORIGINS, if strangers must not use the hub"
+    OriginRefused "origin-refused" "add the origin to ALLOWED_ORIGINS"
+    AddressLimits "address-limits" "list the proxy in TRUSTED_PROXIES, or raise the limits per address"
+    HubFull "hub-full" "raise MAX_CONNECTIONS and the limit on open files, or add hubs"
+    Gateway "gateway" "start the hub, or correct the address of the hub in the proxy"
+    NotAHub "not-a-hub" "correct the URL: something else answers there"
+    NoAnswer "no-answer" "look at the log of the hub and of the proxies"
+    Buffered "buffered" "disable response buffering in the proxy"
+    Slow "slow" "find the cause: distance, a busy core of the hub, or a proxy that delays"
+    Undiscovered "undiscovered" "look at the errors of the hub, and at its log"
+    SignalLost "signal-lost" "look at the outcome, and at the log of the hub"
+    SignalChanged "signal-changed" "find the proxy that rewrites messages"
+    LargeLost "large-lost" "raise the proxy's limit on the size of WebSocket messages"
+    NoReceipt "no-receipt" "upgrade the hub: Go hubs send no receipts"
+    HubsApart "hubs-apart" "look at /hubstats of both hubs: the link's last error says why"
+    IdleCut "idle-cut" "raise the idle timeout of the proxy above 60 s"
+    PingsLost "pings-lost" "let the proxy pass WebSocket pings and pongs"
+    NoIceServers "no-ice-servers" "set ICE_SERVERS or TURN_URLS at the hub, or give the pages servers of their own"
+    IceInvalid "ice-invalid" "correct the URL of the server"
+    NoTurn "no-turn" "add a TURN server: about one pair in ten cannot connect without it"
+    StunDead "stun-dead" "start the server, and open its UDP port (3478)"
+    TurnDead "turn-dead" "start the server, and open its port"
+    TurnRefused "turn-refused" "use the same secret in TURN_SECRET and in the TURN server (static-auth-secret)"
+    TurnFull "turn-full" "raise the quotas of the TURN server, or its range of ports"
+}
+
+impl Topic {
+    fn link(self) -> String {
+        format!("{PAGE}#{}", self.code())
+    }
+}
+
+/// The result of one check.
+#[derive(Debug)]
+pub(super) struct Finding {
+    /// The check, such as `tls`.
+    pub(super) check: &'static str,
+    pub(super) grade: Grade,
+    pub(super) topic: Option<Topic>,
+    /// One sentence.
+    pub(super) message: String,
+}
+
+impl Finding {
+    pub(super) fn ok(check: &'static str, message: impl Into<String>) -> Self {
+        Self { check, grade: Grade::Ok, topic: None, message: message.into() }
+    }
+
+    pub(super) fn skipped(check: &'static str, message: impl Into<String>) -> Self {
+        Self { check, grade: Grade::Skipped, topic: None, message: message.into() }
+    }
+
+    pub(super) fn note(check: &'static str, topic: Topic, message: impl Into<String>) -> Self {
+        Self { check, grade: Grade::Note, topic: Some(topic), message: message.into() }
+    }
+
+    pub(super) fn warning(check: &'static str, topic: Topic, message: impl Into<String>) -> Self {
+        Self { check, grade: Grade::Warning, topic: Some(topic), message: message.into() }
+    }
+
+    pub(super) fn problem(check: &'static str, topic: Topic, message: impl Into<String>) -> Self {
+        Self { check, grade: Grade::Problem, topic: Some(topic), message: message.into() }
+    }
+
+    /// The lines for people.
+    fn lines(&self) -> String {
+        // What servers send must not control the terminal.
+        let shown: String = self.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let mut lines = format!("{:<8} {:<9} {shown}", self.grade.label(), self.check);
+        if let Some(topic) = self.topic {
+            let action = topic.action();
+            _ = write!(lines, "\n{:19}> {action}\n{:19}> {}", "", "", topic.link());
+        }
+        lines
+    }
+}
+
+/// A finding in JSON.
+#[derive(Serialize)]
+struct Told<'a> {
+    check: &'static str,
+    grade: Grade,
+    code: Option<&'static str>,
+    message: &'a str,
+    action: Option<&'static str>,
+    link: Option<String>,
+}
+
+/// The output of `--json`.
+#[derive(Serialize)]
+struct Whole<'a> {
+    hub: &'a str,
+    result: Grade,
+    problems: usize,
+    warnings: usize,
+    findings: Vec<Told<'a>>,
+}
+
+/// All findings. For people, each is printed as soon as it is made.
+#[derive(Debug)]
+pub(super) struct Report {
+    json: bool,
+    hub: String,
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    pub(super) fn new(hub: String, json: bool) -> Self {
+        if !json {
+            _ = writeln!(io::stdout(), "peerpigeon doctor {hub}");
+        }
+        Self { json, hub, findings: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, finding: Finding) {
+        if !self.json {
+            let mut out = io::stdout();
+            _ = writeln!(out, "{}", finding.lines()).and_then(|()| out.flush());
+        }
+        self.findings.push(finding);
+    }
+
+    /// Prints the end, and returns the gravest grade.
+    pub(super) fn finish(self) -> Grade {
+        let count = |grade| self.findings.iter().filter(|finding| finding.grade == grade).count();
+        let (problems, warnings) = (count(Grade::Problem), count(Grade::Warning));
+        let result = if problems > 0 {
+            Grade::Problem
+        } else if warnings > 0 {
+            Grade::Warning
+        } else {
+            Grade::Ok
+        };
+        let text = if self.json {
+            let told = self.findings.iter().map(|finding| Told {
+                check: finding.check,
+                grade: finding.grade,
+                code: finding.topic.map(Topic::code),
+                message: &finding.message,
+                action: finding.topic.map(Topic::action),
+                link: finding.topic.map(Topic::link),
+            });
+            let whole = Whole { hub: &self.hub, result, problems, warnings, findings: told.collect() };
+            serde_json::to_string(&whole).unwrap_or_default()
+        } else {
+            match (problems, warnings) {
+                (0, 0) => "no problems".to_owned(),
+                _ => format!("{} and {}", counted(problems, "problem"), counted(warnings, "warning")),
+            }
+        };
+        // The reader may have closed the pipe; the exit code is enough.
+        _ = writeln!(io::stdout(), "{text}");
+        result
+    }
+}
+
+/// A number with its noun.
+pub(super) fn counted(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_topic_has_a_paragraph_in_troubleshooting() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/troubleshooting.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let paragraphs: Vec<(&str, &str)> =
+            page.split("\n### ").skip(1).filter_map(|section| section.split_once('\n')).collect();
+        for topic in Topic::ALL {
+            let code = topic.code();
+            let found: Vec<_> = paragraphs.iter().filter(|(heading, _)| *heading == code).collect();
+            assert_eq!(found.len(), 1, "docs/troubleshooting.md needs one heading `### {code}`");
+            let text = found[0].1;
+            assert!(text.contains("**Means**") && text.contains("**Do**"), "{code} says what it means and what to do");
+            assert!(topic.link().ends_with(&format!("docs/troubleshooting.md#{code}")));
+        }
+        let known = |heading: &str| Topic::ALL.iter().any(|topic| topic.code() == heading);
+        let of_doctor = page.split("\n## ").find(|section| section.starts_with("What the doctor finds"));
+        for heading in of_doctor.unwrap().lines().filter_map(|line| line.strip_prefix("### ")) {
+            assert!(known(heading), "the doctor never finds {heading}");
+        }
+    }
+
+    #[test]
+    fn text_of_a_server_cannot_control_the_terminal() {
+        let finding = Finding::problem("upgrade", Topic::NotAHub, "the answer is \u{1b}[2Jhello\nthere");
+        assert!(!finding.lines().replace('\n', "").contains(char::is_control), "{:?}", finding.lines());
+        assert_eq!(finding.lines().lines().count(), 3);
+    }
+}

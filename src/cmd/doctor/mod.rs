@@ -1,0 +1,206 @@
+//! `peerpigeon doctor`: examines a hub from outside, as the clients see it, and says what to do.
+
+mod address;
+mod finding;
+mod ice;
+mod idle;
+mod pages;
+mod peers;
+mod stun;
+mod upgrade;
+mod visitor;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::LocalSet;
+
+use self::address::Trust;
+use self::finding::{Finding, Grade, Report, Topic};
+use self::pages::Pages;
+use self::upgrade::Entry;
+use super::duration;
+use crate::client::{Endpoint, HubUrl};
+use crate::config::{certificates, token};
+
+/// Exit code if there are warnings and no problems.
+const WARNINGS: u8 = 2;
+
+/// Check a hub from outside, and say what to do
+///
+/// Looks at everything between a client and the hub: names and addresses, TLS, proxies, tokens and origins, presence
+/// and signals between two peers, large messages, idle connections, the rest of the mesh, ICE servers, clocks. Each
+/// finding has a link to a paragraph with its causes.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "The peers of the doctor join networks of their own, whose names begin with doctor-.\n\nExit codes: 0 no \
+                  problem; 1 a problem; 2 warnings; 64 invalid command line."
+)]
+pub struct Args {
+    /// URL that clients use: ws://host[:port][/path] or wss://host; http:// and https:// mean the same
+    #[arg(value_name = "URL", value_parser = hub_url)]
+    url: HubUrl,
+
+    /// AUTH_TOKEN of the hub
+    #[arg(long, env = "AUTH_TOKEN", hide_env_values = true, value_parser = token)]
+    token: Option<String>,
+
+    /// Origin of the web pages that use the hub, such as https://app.example.com
+    #[arg(long, value_name = "ORIGIN")]
+    origin: Option<String>,
+
+    /// Another hub of the mesh: peers of the two hubs must discover each other; can be given several times
+    #[arg(long = "other", value_name = "URL", value_parser = hub_url)]
+    others: Vec<HubUrl>,
+
+    /// Time for which a connection is left idle, to find proxies that cut it; 0 skips that
+    #[arg(long, value_name = "DURATION", default_value = "35s", value_parser = duration::parse)]
+    patience: Duration,
+
+    /// ICE servers to check instead of those that the hub hands out: a JSON array as for RTCPeerConnection
+    #[arg(long, value_name = "JSON", value_parser = ice_servers)]
+    ice_servers: Option<IceServers>,
+
+    /// File with additional CA certificates (PEM)
+    #[arg(long, value_name = "FILE", value_parser = certificates)]
+    ca: Option<Arc<[u8]>>,
+
+    /// Print one JSON object at the end
+    #[arg(long)]
+    json: bool,
+}
+
+/// The value of `--ice-servers`.
+#[derive(Clone, Debug)]
+struct IceServers(Vec<ice::Server>);
+
+fn ice_servers(text: &str) -> Result<IceServers, String> {
+    let read = serde_json::from_str(text).map(IceServers);
+    read.map_err(|error| format!("not an array of ICE servers ({error}): use [{{\"urls\": \"stun:host\"}}]"))
+}
+
+fn hub_url(text: &str) -> Result<HubUrl, String> {
+    let text = match text.split_once("://") {
+        Some(("http", rest)) => format!("ws://{rest}"),
+        Some(("https", rest)) => format!("wss://{rest}"),
+        _ => text.to_owned(),
+    };
+    text.parse().map_err(|error: crate::client::HubUrlError| error.to_string())
+}
+
+/// Examines the hub, and prints what it finds.
+pub async fn run(args: Args) -> ExitCode {
+    let mut report = Report::new(args.url.to_string(), args.json);
+    LocalSet::new().run_until(Box::pin(examine(&args, &mut report))).await;
+    match report.finish() {
+        Grade::Problem => ExitCode::FAILURE,
+        Grade::Warning => ExitCode::from(WARNINGS),
+        Grade::Ok | Grade::Skipped | Grade::Note => ExitCode::SUCCESS,
+    }
+}
+
+async fn examine(args: &Args, report: &mut Report) {
+    let (url, ca) = (&args.url, args.ca.as_deref());
+    let Some(way) = address::addresses(url, report).await else { return };
+    let trust = if url.is_tls() {
+        address::tls(url, &way, ca, report).await
+    } else {
+        let speaks_http = Pages { url, tls: None }.are_plain().await;
+        address::plain(url, &way, speaks_http, report).await
+    };
+    let (tls, is_proven) = match trust {
+        Trust::Proven(tls) => (tls, true),
+        Trust::Unproven(tls) => (Some(tls), false),
+        Trust::Broken => return,
+    };
+    let pages = Pages { url, tls: tls.as_ref() };
+    let by_pages = pages.examine(args.origin.as_deref(), report).await;
+
+    let endpoint = url.at(way.addresses.clone(), tls.clone());
+    let entry = Entry {
+        url,
+        endpoint: &endpoint,
+        token: args.token.as_deref().filter(|_| is_proven),
+        origin: args.origin.as_deref(),
+        withheld: args.token.is_some() && !is_proven,
+    };
+    let Some((mut visitor, welcome)) = upgrade::examine(&entry, report).await else {
+        clock(by_pages, 0, report);
+        return;
+    };
+    clock(by_pages, welcome.clock_ms, report);
+    // It is idle while everything else is examined.
+    let idle = if args.patience.is_zero() {
+        None
+    } else {
+        match entry.connect().await {
+            Ok((visitor, welcome)) => {
+                let patience = args.patience;
+                Some(tokio::task::spawn_local(async move { idle::wait(visitor, &welcome, patience).await }))
+            }
+            Err(refusal) => {
+                report.add(refusal.finding("idle", &entry));
+                None
+            }
+        }
+    };
+    upgrade::admission(&entry, report).await;
+    families(&entry, &way, report).await;
+    peers::ping(&mut visitor, &way, report).await;
+    peers::meet(&entry, &mut visitor, &welcome, &way, report).await;
+    for other in &args.others {
+        mesh(args, other, &entry, &way, report).await;
+    }
+    let servers = args.ice_servers.as_ref().map_or(&welcome.ice_servers[..], |servers| &servers.0);
+    ice::examine(servers, ca, report).await;
+    match idle {
+        None => report.add(Finding::skipped("idle", "no connection was left idle: use --patience 35s")),
+        Some(idle) => match idle.await {
+            Ok(finding) => report.add(finding),
+            Err(error) => report.add(Finding::problem("idle", Topic::NoAnswer, error.to_string())),
+        },
+    }
+}
+
+fn clock(by_pages: Option<Duration>, clock_ms: u64, report: &mut Report) {
+    if let Some(finding) = pages::clock(by_pages, clock_ms) {
+        report.add(finding);
+    }
+}
+
+/// Connects at the other address family, if the hub has both.
+async fn families(entry: &Entry<'_>, way: &address::Way, report: &mut Report) {
+    let Some(first) = way.addresses.first() else { return };
+    let other = way.addresses.iter().find(|address| address.is_ipv6() != first.is_ipv6());
+    let Some(&other) = other else { return };
+    let endpoint: Endpoint = entry.endpoint.only(other);
+    let entry = Entry { endpoint: &endpoint, ..*entry };
+    report.add(match entry.connect().await {
+        Ok(_) => Finding::ok("address", format!("the hub admits peers at {} too", other.ip())),
+        Err(refusal) => {
+            let finding = refusal.finding("address", &entry);
+            Finding { message: format!("{}: {}", other.ip(), finding.message), ..finding }
+        }
+    });
+}
+
+/// Examines another hub of the mesh.
+async fn mesh(args: &Args, other: &HubUrl, entry: &Entry<'_>, way: &address::Way, report: &mut Report) {
+    let resolved = other.resolve(args.ca.as_deref()).await;
+    let endpoint = match resolved {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            report.add(Finding::problem("mesh", Topic::NoAddress, format!("{other} cannot be resolved: {error}")));
+            return;
+        }
+    };
+    // A peer that has just met another one here knows nobody there.
+    match entry.connect().await {
+        Ok((mut visitor, welcome)) => {
+            let other = Entry { url: other, endpoint: &endpoint, ..*entry };
+            peers::mesh(&mut visitor, &other, &welcome, way, report).await;
+        }
+        Err(refusal) => report.add(refusal.finding("mesh", entry)),
+    }
+}

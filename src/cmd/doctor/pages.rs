@@ -1,0 +1,173 @@
+//! The pages of the hub that need no token, and its clock.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hyper::Request;
+use hyper::Uri;
+use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, DATE, ORIGIN};
+use hyper::http::response::Parts;
+use mesh::{ConnectError, Tls};
+
+use super::finding::{Finding, Report, Topic};
+use crate::client::HubUrl;
+use crate::cmd::http;
+
+/// Maximum time for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A difference of the clocks above this is a warning. Tokens and TURN credentials expire by the clock.
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
+
+/// The hub's pages, next to its WebSocket.
+pub(super) struct Pages<'a> {
+    pub(super) url: &'a HubUrl,
+    pub(super) tls: Option<&'a Tls>,
+}
+
+impl Pages<'_> {
+    async fn get(&self, path: &str, origin: Option<&str>) -> Result<(Parts, String), ConnectError> {
+        let scheme = if self.url.is_tls() { "https" } else { "http" };
+        let page: Uri = format!("{scheme}://{}{path}", self.url.authority())
+            .parse()
+            .map_err(|error| ConnectError::Request(hyper::http::Error::from(error)))?;
+        let mut request = Request::get(path);
+        if let Some(origin) = origin {
+            request = request.header(ORIGIN, origin);
+        }
+        let tls = || self.tls.cloned().map_or_else(|| Tls::new(None), Ok);
+        Box::pin(http::ask_whole(&page, request, Bytes::new(), tls, &[], PATIENCE)).await
+    }
+
+    /// Whether the port answers a request without TLS. A hub with TLS answers 400 with a hint.
+    pub(super) async fn are_plain(&self) -> bool {
+        let answer = self.get("/livez", None).await;
+        answer.is_ok_and(|(head, body)| head.status.as_u16() != 400 || !body.contains("TLS"))
+    }
+
+    /// Examines /livez and /readyz, and who may read them. Returns the difference of the clocks, if the hub's pages tell.
+    pub(super) async fn examine(&self, origin: Option<&str>, report: &mut Report) -> Option<Duration> {
+        const CHECK: &str = "pages";
+        let asked = SystemTime::now();
+        let (head, body) = match self.get("/livez", origin).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                report.add(Finding::warning(CHECK, Topic::PagesElsewhere, format!("/livez: {error}")));
+                return None;
+            }
+        };
+        let answered = SystemTime::now();
+        let body = body.trim();
+        match head.status.as_u16() {
+            200 if body == "ok" => self.readiness(report).await,
+            503 if body.starts_with("stuck") => {
+                report.add(Finding::problem(CHECK, Topic::HubStuck, format!("/livez: {body}")))
+            }
+            502..=504 => {
+                let message = format!("/livez answers {} {body:.200}", head.status);
+                report.add(Finding::problem(CHECK, Topic::Gateway, message));
+            }
+            _ => {
+                let message = format!("/livez answers {}, so it is not that of a hub", head.status);
+                report.add(Finding::note(CHECK, Topic::PagesElsewhere, message));
+                return None;
+            }
+        }
+        if let Some(origin) = origin {
+            report.add(cors(origin, &head));
+        }
+        let date = head.headers.get(DATE).and_then(|date| humantime_of(date.to_str().ok()?));
+        date.map(|date| difference(date, asked, answered))
+    }
+
+    async fn readiness(&self, report: &mut Report) {
+        const CHECK: &str = "pages";
+        report.add(match self.get("/readyz", None).await {
+            Ok((head, _)) if head.status.is_success() => {
+                Finding::ok(CHECK, "/livez and /readyz say that the hub runs and is ready")
+            }
+            Ok((head, body)) => {
+                let (status, body) = (head.status.as_u16(), body.trim());
+                let topic = if body == "draining" { Topic::HubDrains } else { Topic::NotReady };
+                Finding::problem(CHECK, topic, format!("/readyz answers {status} {body:.200}"))
+            }
+            Err(error) => Finding::warning(CHECK, Topic::PagesElsewhere, format!("/readyz: {error}")),
+        });
+    }
+}
+
+fn cors(origin: &str, head: &Parts) -> Finding {
+    const CHECK: &str = "cors";
+    let allowed = head.headers.get(ACCESS_CONTROL_ALLOW_ORIGIN).and_then(|value| value.to_str().ok());
+    match allowed {
+        Some(allowed) if allowed == "*" || allowed == origin => {
+            Finding::ok(CHECK, format!("pages of {origin} may read the hub's pages"))
+        }
+        Some(other) => {
+            let message = format!("pages of {origin} may not read the hub's pages: only those of {other} may");
+            Finding::warning(CHECK, Topic::CorsRefused, message)
+        }
+        None => {
+            let message = format!("pages of {origin} may not read the hub's pages, such as /client.js");
+            Finding::warning(CHECK, Topic::CorsRefused, message)
+        }
+    }
+}
+
+/// The time of a `Date` header: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7).
+fn humantime_of(text: &str) -> Option<SystemTime> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let rest = text.split_once(", ")?.1.strip_suffix(" GMT")?;
+    let mut words = rest.split(' ');
+    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let month = MONTHS.iter().position(|known| *known == month)? + 1;
+    humantime::parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z")).ok()
+}
+
+/// How far another clock is off, at least, if it showed `theirs` between two times of this one. `Date` has no fractions.
+fn difference(theirs: SystemTime, before: SystemTime, after: SystemTime) -> Duration {
+    let early = before.duration_since(theirs + Duration::from_secs(1)).unwrap_or_default();
+    early.max(theirs.duration_since(after).unwrap_or_default())
+}
+
+/// The finding about the clocks. `clock_ms` is the hub's, as its first message tells.
+pub(super) fn clock(by_pages: Option<Duration>, clock_ms: u64) -> Option<Finding> {
+    const CHECK: &str = "clock";
+    let now = SystemTime::now();
+    let theirs = UNIX_EPOCH + Duration::from_millis(clock_ms);
+    // The message has been read a moment ago.
+    let by_message = (clock_ms > 0).then(|| difference(theirs, now - PATIENCE, now));
+    let difference = by_message.into_iter().chain(by_pages).max()?;
+    let shown = difference.as_secs_f64();
+    Some(if difference > MAX_CLOCK_DIFFERENCE {
+        let message = format!("the clocks of the hub and of this machine differ by {shown:.0} s");
+        Finding::warning(CHECK, Topic::ClockDiffers, message)
+    } else {
+        Finding::ok(CHECK, "the clocks of the hub and of this machine agree within some seconds")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_of_answers_are_read() {
+        let at = |secs| UNIX_EPOCH + Duration::from_secs(secs);
+        assert_eq!(humantime_of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(at(784_111_777)));
+        for bad in ["", "Sun, 06 Nov 1994 08:49:37", "Sun, 06 Foo 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT"]
+        {
+            assert_eq!(humantime_of(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn clocks_differ_by_what_the_way_does_not_explain() {
+        let at = |secs| UNIX_EPOCH + Duration::from_secs(secs);
+        let secs = Duration::from_secs;
+        assert_eq!(difference(at(100), at(100), at(101)), secs(0));
+        assert_eq!(difference(at(99), at(100), at(101)), secs(0));
+        assert_eq!(difference(at(90), at(100), at(101)), secs(9));
+        assert_eq!(difference(at(111), at(100), at(101)), secs(10));
+    }
+}

@@ -1,0 +1,215 @@
+//! The upgrade to a WebSocket: what proxies do to it, and whom the hub admits.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::header::{AUTHORIZATION, HeaderName, ORIGIN};
+
+use super::finding::{Finding, Report, Topic};
+use super::visitor::{Message, Missing, Visitor, Welcome};
+use crate::client::{ConnectError, Ended, Endpoint, HubUrl};
+
+/// Maximum time for the answer to a handshake, and for `connected` after it. A takeover takes two seconds.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Number of pings that make the hub send some 40 KB, which is more than proxies buffer by default.
+const FLUSHING_PINGS: usize = 400;
+
+/// Who connects, and where.
+pub(super) struct Entry<'a> {
+    pub(super) url: &'a HubUrl,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) token: Option<&'a str>,
+    pub(super) origin: Option<&'a str>,
+    /// A token is given, but the hub has not proven who it is.
+    pub(super) withheld: bool,
+}
+
+impl Entry<'_> {
+    /// The headers of every connection.
+    pub(super) fn headers(&self) -> Vec<(HeaderName, String)> {
+        let token = self.token.map(|token| (AUTHORIZATION, format!("Bearer {token}")));
+        let origin = self.origin.map(|origin| (ORIGIN, origin.to_owned()));
+        token.into_iter().chain(origin).collect()
+    }
+
+    /// Connects and waits for `connected`.
+    pub(super) async fn connect(&self) -> Result<(Visitor, Welcome), Refusal> {
+        self.connect_with(self.headers()).await
+    }
+
+    async fn connect_with(&self, headers: Vec<(HeaderName, String)>) -> Result<(Visitor, Welcome), Refusal> {
+        let connected = Visitor::connect(self.endpoint, headers, PATIENCE).await;
+        let mut visitor = connected.map_err(Refusal::Handshake)?;
+        match visitor.expect_kind(PATIENCE, "connected").await {
+            Ok(message) => welcomed(visitor, &message),
+            Err(Missing::Ended(ended)) => Err(Refusal::Ended(ended)),
+            Err(Missing::Late) => {
+                for _ in 0..FLUSHING_PINGS {
+                    visitor.say(r#"{"type":"ping"}"#);
+                }
+                let flushed = visitor.expect_kind(PATIENCE, "connected").await;
+                Err(if flushed.is_ok() { Refusal::Buffered } else { Refusal::Silent })
+            }
+        }
+    }
+}
+
+fn welcomed(visitor: Visitor, message: &Message) -> Result<(Visitor, Welcome), Refusal> {
+    let welcome = Welcome::of(message);
+    welcome.map(|welcome| (visitor, welcome)).ok_or(Refusal::Strange)
+}
+
+/// Why a peer was not admitted.
+pub(super) enum Refusal {
+    Handshake(ConnectError),
+    /// The connection ended after the upgrade.
+    Ended(Ended),
+    /// The first message came only when much more followed.
+    Buffered,
+    /// There was no first message.
+    Silent,
+    /// The first message is not that of a hub.
+    Strange,
+}
+
+impl Refusal {
+    fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Handshake(ConnectError::Refused { status, .. }) => Some(*status),
+            Self::Handshake(_) | Self::Ended(_) | Self::Buffered | Self::Silent | Self::Strange => None,
+        }
+    }
+
+    fn body(&self) -> &str {
+        match self {
+            Self::Handshake(ConnectError::Refused { body, .. }) => body.trim(),
+            Self::Handshake(_) | Self::Ended(_) | Self::Buffered | Self::Silent | Self::Strange => "",
+        }
+    }
+
+    /// The finding for it.
+    pub(super) fn finding(&self, check: &'static str, entry: &Entry<'_>) -> Finding {
+        let (topic, message) = match self {
+            Self::Handshake(error @ ConnectError::Refused { status, body }) => {
+                (refused(*status, body, entry), error.to_string())
+            }
+            Self::Handshake(ConnectError::Late) => {
+                (Topic::NoAnswer, format!("no answer to the upgrade within {} s", PATIENCE.as_secs()))
+            }
+            Self::Handshake(ConnectError::Handshake(what)) => {
+                (Topic::HeadersLost, format!("the answer is 101, but {what}"))
+            }
+            Self::Handshake(
+                error @ (ConnectError::Tcp(_)
+                | ConnectError::Tls(_)
+                | ConnectError::Http(_)
+                | ConnectError::Request(_)
+                | ConnectError::NoSubprotocol { .. }
+                | ConnectError::Asked),
+            ) => (Topic::NoAnswer, error.to_string()),
+            Self::Ended(ended @ Ended::Closed { code: 1008, .. }) => {
+                (Topic::HubFull, format!("the hub admits nobody: {ended}"))
+            }
+            Self::Ended(ended @ Ended::Closed { code: 1012, .. }) => {
+                (Topic::HubDrains, format!("the hub is being replaced: {ended}"))
+            }
+            Self::Ended(ended) => (Topic::NoAnswer, format!("the connection ended before the first message: {ended}")),
+            Self::Buffered => {
+                let seconds = PATIENCE.as_secs();
+                let message =
+                    format!("the hub's first message did not come within {seconds} s, but did when many followed");
+                (Topic::Buffered, message)
+            }
+            Self::Silent => (Topic::NoAnswer, "the upgrade succeeded, but no message of the hub arrived".to_owned()),
+            Self::Strange => (Topic::NotAHub, "the first message is not that of a hub".to_owned()),
+        };
+        Finding::problem(check, topic, message)
+    }
+}
+
+/// The topic of an answer without an upgrade.
+fn refused(status: StatusCode, body: &str, entry: &Entry<'_>) -> Topic {
+    match status.as_u16() {
+        401 if entry.token.is_some() => Topic::TokenWrong,
+        401 => Topic::TokenWanted,
+        403 if body.starts_with("pages of ") => Topic::OriginRefused,
+        403 if body.contains("peerId") => Topic::QueryLost,
+        400 | 426 if body.contains("RFC 6455") => Topic::HeadersLost,
+        // The hub's page for requests that are no upgrade, at paths other than /ws.
+        400 | 404 if body.contains("\"websocket\"") => Topic::HeadersLost,
+        503 if body.contains("drain") => Topic::HubDrains,
+        503 if body.contains("address") || body.contains("connect") => Topic::AddressLimits,
+        429 => Topic::AddressLimits,
+        502..=504 => Topic::Gateway,
+        _ => Topic::NotAHub,
+    }
+}
+
+/// Connects as a page or program would, and finds out why that fails. Returns a connection that stays open.
+pub(super) async fn examine(entry: &Entry<'_>, report: &mut Report) -> Option<(Visitor, Welcome)> {
+    const CHECK: &str = "upgrade";
+    match entry.connect().await {
+        Ok((visitor, welcome)) => {
+            let version = welcome.protocol.map_or_else(
+                || "version 1 of the protocol, as Go hubs do".to_owned(),
+                |version| format!("version {version} of the protocol"),
+            );
+            report.add(Finding::ok(CHECK, format!("the hub speaks {version}")));
+            Some((visitor, welcome))
+        }
+        Err(refusal) => {
+            report.add(blamed(&refusal, entry).await);
+            None
+        }
+    }
+}
+
+/// The finding for a refused upgrade, after other ones have shown what the cause is.
+async fn blamed(refusal: &Refusal, entry: &Entry<'_>) -> Finding {
+    const CHECK: &str = "upgrade";
+    let is_wrong_token = refusal.status() == Some(StatusCode::UNAUTHORIZED);
+    if is_wrong_token && entry.withheld {
+        let message = "the hub wants a token, which was not sent, since the hub's certificate is invalid";
+        return Finding::skipped("auth", message);
+    }
+    if let Some(token) = entry.token.filter(|_| is_wrong_token) {
+        let endpoint = entry.endpoint.with_token(token);
+        let entry = Entry { endpoint: &endpoint, token: None, ..*entry };
+        if entry.connect().await.is_ok() {
+            let message = "the token is accepted in the URL and not in the header Authorization";
+            return Finding::problem("auth", Topic::TokenHeaderLost, message);
+        }
+    }
+    let check = match refusal.status().map(|status| status.as_u16()) {
+        Some(401) => "auth",
+        Some(403) if refusal.body().starts_with("pages of ") => "origin",
+        _ => CHECK,
+    };
+    refusal.finding(check, entry)
+}
+
+/// Whom else the hub admits: visitors without the token, pages of other origins.
+pub(super) async fn admission(entry: &Entry<'_>, report: &mut Report) {
+    const CHECK: &str = "auth";
+    if entry.withheld {
+        report.add(Finding::skipped(CHECK, "the token was not sent, since the hub's certificate is invalid"));
+    } else if entry.token.is_some() {
+        let stranger = Entry { token: None, ..*entry };
+        report.add(match stranger.connect().await {
+            Ok(_) => {
+                let message = "the hub accepts the token, and peers without one";
+                Finding::warning(CHECK, Topic::OpenHub, message)
+            }
+            Err(refusal) if refusal.status() == Some(StatusCode::UNAUTHORIZED) => {
+                Finding::ok(CHECK, "the hub accepts the token, and refuses peers without one")
+            }
+            Err(refusal) => refusal.finding(CHECK, &stranger),
+        });
+    } else {
+        report.add(Finding::note(CHECK, Topic::OpenHub, "the hub wants no token: everybody may connect"));
+    }
+    if let Some(origin) = entry.origin {
+        report.add(Finding::ok("origin", format!("pages of {origin} may connect")));
+    }
+}

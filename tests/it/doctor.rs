@@ -1,0 +1,482 @@
+//! `peerpigeon doctor`, at hubs and behind proxies that have one fault each.
+
+#![allow(clippy::disallowed_types, reason = "one thread per connection is enough for a proxy of a test")]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::hub::{Hub, command};
+use crate::mesh::{eventually, free_port, mesh};
+use crate::wire::{Authority, Certificate};
+
+/// What the doctor says.
+struct Said {
+    code: Option<i32>,
+    report: Value,
+}
+
+impl Said {
+    /// The findings of a grade, as `check: code`. Whether answers are slow depends on what else this machine does.
+    fn found(&self, grade: &str) -> Vec<String> {
+        let of_grade = self.report["findings"].as_array().unwrap().iter();
+        let of_grade = of_grade.filter(|found| found["grade"] == grade && found["code"] != "slow");
+        let shown = |found: &Value| {
+            format!("{}: {}", found["check"].as_str().unwrap(), found["code"].as_str().unwrap_or_default())
+        };
+        of_grade.map(shown).collect()
+    }
+
+    /// There are neither problems nor warnings.
+    fn is_well(&self) {
+        assert_eq!((self.found("problem"), self.found("warning")), (vec![], vec![]), "{:#}", self.report);
+        let slow = self.report["warnings"] != 0;
+        assert_eq!(self.code, Some(if slow { 2 } else { 0 }));
+        assert_eq!(self.report["result"], if slow { "warning" } else { "ok" });
+    }
+
+    /// The only problem or warning.
+    fn only(&self, finding: &str) -> &Value {
+        let (grade, code) = match (&self.found("problem")[..], &self.found("warning")[..]) {
+            ([one], []) if one == finding => ("problem", 1),
+            ([], [one]) if one == finding => ("warning", 2),
+            _ => panic!("only {finding} was expected: {:#}", self.report),
+        };
+        assert_eq!(self.code, Some(code), "{:#}", self.report);
+        assert_eq!(self.report["result"], grade);
+        let found = self.report["findings"].as_array().unwrap().iter().find(|found| found["grade"] == grade).unwrap();
+        let link = format!("docs/troubleshooting.md#{}", found["code"].as_str().unwrap());
+        assert!(found["link"].as_str().unwrap().ends_with(&link), "{found}");
+        found
+    }
+}
+
+fn doctor(args: &[&str]) -> Said {
+    let output = command(&[]).args(["doctor", "--json"]).args(args).output().unwrap();
+    let report = serde_json::from_slice(&output.stdout);
+    let report = report.unwrap_or_else(|error| panic!("{args:?}: {error}: {output:?}"));
+    Said { code: output.status.code(), report }
+}
+
+/// Does not wait for idle connections.
+fn quickly(args: &[&str]) -> Said {
+    doctor(&[&["--patience", "0"], args].concat())
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("ws://{address}")
+}
+
+/// A fault of a proxy.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// These headers of requests are lost.
+    Loses(&'static [&'static str]),
+    /// The query of requests is lost.
+    LosesQuery,
+    /// What a hub sends on a WebSocket is passed on when this many bytes have come.
+    Buffers(usize),
+    /// A WebSocket that carries nothing for this time is cut.
+    CutsIdle(Duration),
+    /// What a hub sends on a WebSocket arrives later.
+    Delays(Duration),
+    /// A WebSocket ends when the client has sent this many bytes.
+    CutsLong(usize),
+    /// A WebSocket carries no pings of the hub, which are frames that begin with this byte.
+    DropsPings,
+}
+
+/// Starts a proxy in front of a hub.
+fn proxy(to: SocketAddr, fault: Fault) -> SocketAddr {
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = door.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in door.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || carry(client, to, fault));
+        }
+    });
+    address
+}
+
+/// Reads up to the end of a head.
+fn head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).ok()
+}
+
+fn carry(mut client: TcpStream, to: SocketAddr, fault: Fault) -> Option<()> {
+    let mut hub = TcpStream::connect(to).ok()?;
+    let mut request = head(&mut client)?;
+    let is_websocket = request.to_ascii_lowercase().contains("upgrade: websocket");
+    if let Fault::Loses(headers) = fault {
+        let is_kept = |line: &&str| {
+            let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
+            !headers.contains(&name.as_str())
+        };
+        request = request.split("\r\n").filter(is_kept).collect::<Vec<_>>().join("\r\n");
+    }
+    if let (Fault::LosesQuery, Some((before, after))) = (fault, request.split_once('?')) {
+        let (_, after) = after.split_once(' ')?;
+        request = format!("{before} {after}");
+    }
+    hub.write_all(request.as_bytes()).ok()?;
+    let fault = Some(fault).filter(|_| is_websocket);
+    if fault.is_some() {
+        client.write_all(head(&mut hub)?.as_bytes()).ok()?;
+    }
+    let began = Instant::now();
+    let active = Arc::new(AtomicU64::new(0));
+    let (from_client, to_hub) = (client.try_clone().ok()?, hub.try_clone().ok()?);
+    let shared = Arc::clone(&active);
+    std::thread::spawn(move || {
+        copy(
+            from_client,
+            to_hub,
+            fault.filter(|fault| !matches!(fault, Fault::Buffers(_) | Fault::Delays(_) | Fault::DropsPings)),
+            began,
+            &shared,
+        )
+    });
+    copy(hub, client, fault.filter(|fault| !matches!(fault, Fault::CutsLong(_))), began, &active);
+    Some(())
+}
+
+/// Copies one direction.
+fn copy(mut from: TcpStream, mut to: TcpStream, fault: Option<Fault>, began: Instant, active: &AtomicU64) {
+    let now = || began.elapsed().as_millis() as u64;
+    let (mut buffer, mut kept, mut passed) = (vec![0; 65_536], Vec::new(), 0);
+    if let Some(Fault::CutsIdle(_)) = fault {
+        from.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    }
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => {
+                active.store(now(), Ordering::Relaxed);
+                passed += n;
+                let bytes = &buffer[..n];
+                match fault {
+                    Some(Fault::Buffers(enough)) => {
+                        kept.extend_from_slice(bytes);
+                        if kept.len() < enough {
+                            continue;
+                        }
+                        if to.write_all(&kept).is_err() {
+                            break;
+                        }
+                        kept.clear();
+                        continue;
+                    }
+                    Some(Fault::CutsLong(most)) if passed > most => break,
+                    // The hub writes a ping of an idle connection alone.
+                    Some(Fault::DropsPings) if bytes[0] == 0x89 => continue,
+                    Some(Fault::Delays(time)) => std::thread::park_timeout(time),
+                    _ => {}
+                }
+                if to.write_all(bytes).is_err() {
+                    break;
+                }
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                let Some(Fault::CutsIdle(time)) = fault else { break };
+                if now() > active.load(Ordering::Relaxed) + time.as_millis() as u64 {
+                    break;
+                }
+            }
+            Err(_) => break,
+        }
+    }
+    _ = to.write_all(&kept);
+    _ = to.shutdown(Shutdown::Both);
+    _ = from.shutdown(Shutdown::Both);
+}
+
+#[test]
+fn a_healthy_hub_has_no_problems() {
+    let hub = Hub::start(&[("PEER_TIMEOUT_MS", "1500")]);
+    let said = doctor(&["--patience", "3s", &url(hub.address)]);
+    said.is_well();
+    let findings = said.report["findings"].as_array().unwrap().iter();
+    let mut checks: Vec<&str> = findings.map(|found| found["check"].as_str().unwrap()).collect();
+    checks.dedup();
+    let expected = [
+        "address", "tls", "pages", "upgrade", "clock", "auth", "ping", "announce", "relay", "receipts", "size", "ice",
+        "idle",
+    ];
+    assert_eq!(checks, expected);
+    assert_eq!(said.found("note"), ["auth: open-hub", "ice: no-ice-servers"]);
+    // Its peers have left.
+    hub.metric_becomes("peerpigeon_connections", |n| n == 0.0);
+    let output = command(&[]).args(["doctor", "--patience", "0", &url(hub.address)]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("relay     20 offers between two peers arrive: "), "{text}");
+    assert!(text.ends_with("\nno problems\n") || text.contains("#slow"), "{text}");
+}
+
+#[test]
+fn proxies_that_lose_headers_are_named() {
+    let hub = Hub::start(&[("AUTH_TOKEN", "secret")]);
+    for lost in [&["upgrade"][..], &["connection"], &["upgrade", "connection"], &["sec-websocket-key"]] {
+        let at = proxy(hub.address, Fault::Loses(lost));
+        let said = quickly(&["--token", "secret", &url(at)]);
+        said.only("upgrade: headers-lost");
+    }
+    let said = quickly(&["--token", "secret", &url(proxy(hub.address, Fault::LosesQuery))]);
+    said.only("upgrade: query-lost");
+    let said = quickly(&["--token", "secret", &url(proxy(hub.address, Fault::Loses(&["authorization"])))]);
+    said.only("auth: token-header-lost");
+}
+
+#[test]
+fn a_proxy_that_buffers_is_named() {
+    let hub = Hub::start(&[]);
+    let said = quickly(&[&url(proxy(hub.address, Fault::Buffers(4096)))]);
+    said.only("upgrade: buffered");
+}
+
+#[test]
+fn a_proxy_that_cuts_idle_connections_is_named() {
+    let hub = Hub::start(&[]);
+    let at = proxy(hub.address, Fault::CutsIdle(Duration::from_millis(1500)));
+    let said = doctor(&["--patience", "20s", &url(at)]);
+    let found = said.only("idle: idle-cut");
+    assert!(found["message"].as_str().unwrap().contains("the hub pings every 25 s"), "{found}");
+}
+
+#[test]
+fn a_proxy_that_drops_pings_is_named() {
+    let hub = Hub::start(&[("PEER_TIMEOUT_MS", "1500")]);
+    let said = doctor(&["--patience", "20s", &url(proxy(hub.address, Fault::DropsPings))]);
+    said.only("idle: pings-lost");
+}
+
+#[test]
+fn a_proxy_that_delays_is_named() {
+    let hub = Hub::start(&[]);
+    let said = quickly(&[&url(proxy(hub.address, Fault::Delays(Duration::from_millis(150))))]);
+    assert_eq!((said.code, said.found("problem")), (Some(2), Vec::new()), "{:#}", said.report);
+    let slow = said.report["findings"].as_array().unwrap().iter().filter(|found| found["code"] == "slow");
+    assert_eq!(slow.map(|found| &found["check"]).collect::<Vec<_>>(), ["ping", "relay"]);
+}
+
+#[test]
+fn a_proxy_that_cuts_large_messages_is_named() {
+    let hub = Hub::start(&[]);
+    let said = quickly(&[&url(proxy(hub.address, Fault::CutsLong(200_000)))]);
+    let found = said.only("size: large-lost");
+    assert!(found["message"].as_str().unwrap().contains("1048576 bytes (the hub's limit)"), "{found}");
+}
+
+/// A hub with this certificate, by its name.
+fn secure(certificate: &Certificate) -> (Hub, String) {
+    let hub = Hub::start(&[("TLS_CERT", certificate.certificate.as_str()), ("TLS_KEY", certificate.key.as_str())]);
+    let url = format!("wss://localhost:{}", hub.address.port());
+    (hub, url)
+}
+
+#[test]
+fn faults_of_certificates_are_named() {
+    let authority = Authority::new();
+    let ca = &authority.issue("any", 90).authority_file;
+    // The hub listens only on 127.0.0.1, and localhost has another address.
+    let ipv4 = |hub: &Hub| format!("wss://127.0.0.1:{}", hub.address.port());
+    let (hub, _) = secure(&authority.issue("good", 90));
+    let said = quickly(&["--ca", ca, &ipv4(&hub)]);
+    assert!(said.found("ok").contains(&"tls: ".to_owned()), "{:#}", said.report);
+    said.is_well();
+    let said = quickly(&[&ipv4(&hub)]);
+    said.only("tls: tls-unknown-issuer");
+    let said = quickly(&["--ca", ca, &url(hub.address)]);
+    said.only("tls: tls-wanted");
+    let other = format!("wss://[::ffff:127.0.0.1]:{}", hub.address.port());
+    let said = quickly(&["--ca", ca, &other]);
+    said.only("tls: tls-wrong-name");
+
+    for (days, finding) in [(-2, "tls: tls-expired"), (2, "tls: tls-expires-soon"), (10, "tls: tls-expires-soon")] {
+        let (hub, _) = secure(&authority.issue("other", days));
+        let said = quickly(&["--ca", ca, "--token", "secret", &ipv4(&hub)]);
+        if days < 3 {
+            assert!(said.found("problem").contains(&finding.to_owned()), "{days}: {:#}", said.report);
+        } else {
+            assert!(said.found("warning").contains(&finding.to_owned()), "{days}: {:#}", said.report);
+        }
+        // The token is not sent to a hub that does not prove who it is; everything else is examined.
+        assert_eq!(said.found("skipped").contains(&"auth: ".to_owned()), days < 0, "{days}: {:#}", said.report);
+        assert!(said.found("ok").contains(&"receipts: ".to_owned()), "{days}: {:#}", said.report);
+    }
+    let plain = Hub::start(&[]);
+    let said = quickly(&[&format!("wss://{}", plain.address)]);
+    said.only("tls: tls-missing");
+}
+
+#[test]
+fn refusals_of_the_hub_are_named() {
+    let hub = Hub::start(&[("AUTH_TOKEN", "secret"), ("ALLOWED_ORIGINS", "https://app.example.com")]);
+    let at = url(hub.address);
+    quickly(&[&at]).only("auth: token-wanted");
+    quickly(&["--token", "wrong", &at]).only("auth: token-wrong");
+    let said = quickly(&["--token", "secret", "--origin", "https://app.example.com", &at]);
+    said.is_well();
+    assert!(["auth: ", "origin: ", "cors: "].iter().all(|check| said.found("ok").contains(&(*check).to_owned())));
+    let said = quickly(&["--token", "secret", "--origin", "https://evil.example", &at]);
+    assert_eq!(said.found("problem"), ["origin: origin-refused"], "{:#}", said.report);
+    assert_eq!(said.found("warning"), ["cors: cors-refused"], "{:#}", said.report);
+    let open = Hub::start(&[]);
+    quickly(&["--token", "secret", &url(open.address)]).only("auth: open-hub");
+}
+
+#[test]
+fn a_hub_that_is_full_or_drains_is_named() {
+    let hub = Hub::start(&[("MAX_CONNECTIONS", "2"), ("ADMIN_TOKEN", "of-the-operators")]);
+    let at = url(hub.address);
+    let _peers = [Client::connect(&hub, 1), Client::connect(&hub, 2)];
+    let said = quickly(&[&at]);
+    assert_eq!(said.found("problem"), ["pages: not-ready", "upgrade: hub-full"], "{:#}", said.report);
+    let drain = ["admin", "drain", &format!("http://{}", hub.address), "--secs", "60"];
+    assert!(command(&[("ADMIN_TOKEN", "of-the-operators")]).args(drain).output().unwrap().status.success());
+    let said = quickly(&[&at]);
+    assert_eq!(said.found("problem"), ["pages: hub-drains", "upgrade: hub-drains"], "{:#}", said.report);
+}
+
+/// A server with one answer to every request.
+fn answering(answer: &'static str) -> SocketAddr {
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = door.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut client in door.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                _ = head(&mut client);
+                _ = client.write_all(answer.as_bytes());
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn what_is_no_hub_is_named() {
+    let said = quickly(&[&url(answering("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"))]);
+    assert_eq!(said.found("problem"), ["pages: gateway", "upgrade: gateway"], "{:#}", said.report);
+    let said = quickly(&[&url(answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))]);
+    said.only("upgrade: not-a-hub");
+    quickly(&["ws://name.invalid"]).only("address: no-address");
+    quickly(&[&format!("ws://127.0.0.1:{}", free_port())]).only("address: address-unreachable");
+    assert_eq!(command(&[]).args(["doctor", "ftp://hub"]).output().unwrap().status.code(), Some(64));
+}
+
+#[test]
+fn hubs_that_are_apart_are_named() {
+    let hubs = mesh(2, &[]);
+    let (here, there) = (url(hubs[0].address), url(hubs[1].address));
+    let said = quickly(&["--other", &there, &here]);
+    said.is_well();
+    assert!(said.found("ok").contains(&"mesh: ".to_owned()), "{:#}", said.report);
+    let alone = Hub::start(&[]);
+    quickly(&["--other", &url(alone.address), &here]).only("mesh: hubs-apart");
+    quickly(&["--other", &format!("ws://127.0.0.1:{}", free_port()), &here]).only("mesh: no-answer");
+}
+
+/// A server that answers each request over UDP.
+fn udp(answer: impl Fn(&[u8], SocketAddr) -> Vec<u8> + Send + 'static) -> u16 {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok((n, from)) = socket.recv_from(&mut buffer) {
+            _ = socket.send_to(&answer(&buffer[..n], from), from);
+        }
+    });
+    port
+}
+
+/// An answer of a STUN server: the head of the request with another type, and attributes.
+fn stun(request: &[u8], kind: u16, attributes: &[u8]) -> Vec<u8> {
+    let length = attributes.len() as u16;
+    [&kind.to_be_bytes()[..], &length.to_be_bytes(), &request[4..20], attributes].concat()
+}
+
+#[test]
+fn dead_and_refusing_ice_servers_are_named() {
+    let hub = Hub::start(&[]);
+    let at = url(hub.address);
+    let with = |servers: Value| quickly(&["--ice-servers", &servers.to_string(), &at]);
+    // 0x2112a442 is the cookie that addresses are masked with.
+    let works = udp(|request, from| {
+        let port = (from.port() ^ 0x2112).to_be_bytes();
+        stun(request, 0x0101, &[0, 0x20, 0, 8, 0, 1, port[0], port[1], 127 ^ 0x21, 0x12, 0xa4, 1 ^ 0x42])
+    });
+    let said = with(json!([{"urls": [format!("stun:127.0.0.1:{works}")]}]));
+    assert!(said.found("ok").contains(&"ice: ".to_owned()), "{:#}", said.report);
+    said.is_well();
+
+    let login = json!({"username": "u", "credential": "p"});
+    let turn = |port: u16| json!([{"urls": format!("turn:127.0.0.1:{port}"), "username": login["username"], "credential": login["credential"]}]);
+    // 401 with realm and nonce, then always 401 again.
+    let refuses = udp(|request, _| {
+        let error = [0, 9, 0, 4, 0, 0, 4, 1];
+        stun(request, 0x0113, &[&error[..], &[0, 0x14, 0, 1, b'r', 0, 0, 0], &[0, 0x15, 0, 1, b'n', 0, 0, 0]].concat())
+    });
+    with(turn(refuses)).only("ice: turn-refused");
+    let full = udp(|request, _| stun(request, 0x0113, &[0, 9, 0, 4, 0, 0, 4, 86]));
+    with(turn(full)).only("ice: turn-full");
+    let dead = UdpSocket::bind("127.0.0.1:0").unwrap();
+    with(turn(dead.local_addr().unwrap().port())).only("ice: turn-dead");
+    let closed = format!("stun:127.0.0.1:{}?transport=tcp", free_port());
+    with(json!([{ "urls": closed }])).only("ice: stun-dead");
+    with(json!([{"urls": "turn://example.com"}])).only("ice: ice-invalid");
+}
+
+/// coturn, while a test runs.
+struct Coturn(Child);
+
+impl Drop for Coturn {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+#[test]
+fn coturn_reserves_an_address() {
+    let port = free_port();
+    let place = std::env::temp_dir().join(format!("peerpigeon-coturn-{}", std::process::id()));
+    std::fs::create_dir_all(&place).unwrap();
+    let started = Command::new("turnserver")
+        .args(["-n", "--no-tls", "--no-dtls", "--no-cli", "--lt-cred-mech", "--realm", "test"])
+        .args(["--user", "someone:password", "--listening-ip", "127.0.0.1", "--relay-ip", "127.0.0.1"])
+        .args(["--allow-loopback-peers", "--log-file", "stdout", "--listening-port", &port.to_string()])
+        .arg(format!("--pidfile={}", place.join("pid").display()))
+        .arg(format!("--userdb={}", place.join("db").display()))
+        .current_dir(&place)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(child) = started else {
+        eprintln!("skipped: there is no turnserver (Debian: coturn)");
+        return;
+    };
+    let _coturn = Coturn(child);
+    eventually("coturn listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let hub = Hub::start(&[]);
+    let ask = |password: &str| {
+        let urls = ["", "?transport=tcp"].map(|transport| format!("turn:127.0.0.1:{port}{transport}"));
+        let servers = json!([{"urls": urls, "username": "someone", "credential": password}]);
+        quickly(&["--ice-servers", &servers.to_string(), &url(hub.address)])
+    };
+    let said = ask("password");
+    assert_eq!(said.found("ok").iter().filter(|check| *check == "ice: ").count(), 2, "{:#}", said.report);
+    said.is_well();
+    assert_eq!(ask("wrong").found("problem"), ["ice: turn-refused"; 2]);
+    _ = std::fs::remove_dir_all(place);
+}
