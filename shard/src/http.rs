@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use http_body_util::Either;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::ORIGIN;
@@ -39,7 +40,7 @@ use crate::proxies::{self, NoHead};
 use crate::session::{Arrival, HandOff, Seat};
 use crate::socket::{RequestSocket, Socket};
 use crate::stats::HandshakeFailure;
-use answer::{Caller, Guest, answer, answer_form, page_in_turn};
+use answer::{Caller, Guest, answer, answer_form, in_turn, page_in_turn};
 pub(crate) use door::{Door, DoorTuning};
 pub(crate) use entrance::{DoorFiles, Entrance, FilePool};
 pub(crate) use gate::Gate;
@@ -121,14 +122,23 @@ pub(crate) async fn serve(
             let mut answer = answer(door, caller, core, admitted, request, &mut body);
             let response = loop {
                 match answer {
-                    Answer::Now(response) => break response,
-                    Answer::Soon(page) => break page_in_turn(door, caller, core, page, origin.as_ref()).await,
+                    Answer::Now(response) => break response.map(Either::Left),
+                    Answer::Soon(page) => {
+                        break page_in_turn(door, caller, core, page, origin.as_ref()).await.map(Either::Left);
+                    }
+                    Answer::Stream(response) => match in_turn(door, caller, core, origin.as_ref()).await {
+                        Ok(()) => {
+                            kept.streams();
+                            return Ok::<_, std::convert::Infallible>(response.map(Either::Right));
+                        }
+                        Err(refusal) => break refusal.map(Either::Left),
+                    },
                     Answer::Form(form) => answer = answer_form(door, form, body.take(), origin.as_ref()).await,
                 }
             };
             let_in.set(admitted.get().is_some());
             kept.answered();
-            Ok::<_, std::convert::Infallible>(response)
+            Ok(response)
         })
     });
     let stream = KeptStream { io: TokioIo::new(socket), kept: Rc::clone(&kept) };

@@ -27,6 +27,7 @@ mod socket;
 mod sparse;
 mod stats;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -35,6 +36,7 @@ use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::{Response, http::request};
 use proto::PeerEvent;
 
@@ -74,9 +76,14 @@ pub enum Answer {
     Now(Response<Full<Bytes>>),
     /// A page. Until it is polled it costs nothing: it can be refused if there are too many.
     Soon(Page),
+    /// An answer whose body arrives in parts, for as long as its reader stays. It can be refused like a page.
+    Stream(Response<Parts>),
     /// The answer depends on the request's body, which has at most [`MAX_FORM_BYTES`](proto::limits::MAX_FORM_BYTES).
     Form(Form),
 }
+
+/// A body in parts. It is polled only while the socket accepts data.
+pub type Parts = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Answers a request whose body this is.
 pub type Form = Box<dyn FnOnce(Bytes) -> Answer + Send>;
@@ -86,6 +93,7 @@ impl fmt::Debug for Answer {
         match self {
             Self::Now(response) => f.debug_tuple("Now").field(response).finish(),
             Self::Soon(_) => f.debug_tuple("Soon").finish(),
+            Self::Stream(response) => f.debug_tuple("Stream").field(&response.status()).finish(),
             Self::Form(_) => f.debug_tuple("Form").finish(),
         }
     }

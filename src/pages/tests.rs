@@ -135,7 +135,7 @@ fn respond(pages: &Pages, request: &Parts, visitor: Visitor) -> Response<Full<By
     match pages(request, visitor) {
         shard::Answer::Now(response) => response,
         shard::Answer::Soon(page) => runtime().block_on(page),
-        shard::Answer::Form(_) => panic!("a page without a form"),
+        shard::Answer::Form(_) | shard::Answer::Stream(_) => panic!("a page without a form"),
     }
 }
 
@@ -266,7 +266,7 @@ fn simultaneous_requests_share_one_rendering() {
     runtime().block_on(async {
         let pages = (0..1000).map(|_| match (hub.pages)(&request, OPERATOR) {
             shard::Answer::Soon(page) => tokio::spawn(page),
-            shard::Answer::Form(_) | shard::Answer::Now(_) => panic!(),
+            shard::Answer::Form(_) | shard::Answer::Now(_) | shard::Answer::Stream(_) => panic!(),
         });
         for page in pages.collect::<Vec<_>>() {
             assert_eq!(page.await.unwrap().status(), 200);

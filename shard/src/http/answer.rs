@@ -214,14 +214,31 @@ pub(super) async fn page_in_turn(
     page: Page,
     origin: Option<&HeaderValue>,
 ) -> Response<Full<Bytes>> {
+    match in_turn(door, caller, core, origin).await {
+        Ok(()) => page.await,
+        Err(refusal) => refusal,
+    }
+}
+
+/// Waits for a turn to answer with a page.
+///
+/// # Errors
+///
+/// The refusal, if it would wait too long.
+pub(super) async fn in_turn(
+    door: &Door,
+    caller: Caller<'_>,
+    core: &RefCell<Core>,
+    origin: Option<&HeaderValue>,
+) -> Result<(), Response<Full<Bytes>>> {
     let rates = &door.page_rates[usize::from(caller.entrance == Entrance::Admin)];
     let turn = rates.borrow_mut().take(caller.address.ip(), Instant::now());
     let Some(wait) = turn else {
         core.borrow_mut().stats_mut().pages_refused += 1;
-        return door.too_many(origin);
+        return Err(door.too_many(origin));
     };
     if !wait.is_zero() {
         tokio::time::sleep(wait).await;
     }
-    page.await
+    Ok(())
 }

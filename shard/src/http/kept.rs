@@ -46,6 +46,8 @@ enum State {
     Asked,
     /// The answer is being written.
     Answered,
+    /// An answer is written whose parts arrive over time.
+    Streaming,
     /// The answer is written, and another request may arrive.
     Idle,
 }
@@ -83,11 +85,22 @@ impl Kept {
         self.state.set(State::Answered);
     }
 
+    /// The answer is made, except for its parts. From now on the connection may stay as long as its reader accepts what
+    /// is written.
+    pub(super) fn streams(&self) {
+        self.state.set(State::Streaming);
+        self.since.set(Instant::now());
+    }
+
     /// Everything is written.
     fn flushed(&self) {
-        if self.state.get() == State::Answered {
-            self.state.set(State::Idle);
-            self.since.set(Instant::now());
+        match self.state.get() {
+            State::Answered => {
+                self.state.set(State::Idle);
+                self.since.set(Instant::now());
+            }
+            State::Streaming => self.since.set(Instant::now()),
+            State::New | State::Asked | State::Idle => {}
         }
     }
 
@@ -95,7 +108,7 @@ impl Kept {
     pub(super) fn patience(&self, now: Instant) -> Option<Duration> {
         let allowed = match self.state.get() {
             State::New => self.timeouts.head,
-            State::Asked | State::Answered => self.timeouts.answer,
+            State::Asked | State::Answered | State::Streaming => self.timeouts.answer,
             State::Idle => self.timeouts.idle,
         };
         let left = (self.since.get() + allowed).saturating_duration_since(now);
@@ -178,6 +191,21 @@ mod tests {
         assert_eq!(stays(&kept), 75);
         // Its next state is noticed within the timeout of a head.
         assert_eq!(kept.patience(kept.since.get()), Some(10 * SECOND));
+    }
+
+    #[test]
+    fn a_stream_stays_while_its_reader_accepts_data() {
+        let kept = Kept::new(Instant::now(), Timeouts::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(kept.asked());
+        kept.streams();
+        assert_eq!(stays(&kept), 30);
+        // Long after its start, it has 30 s from the last moment at which everything was written.
+        kept.since.set(Instant::now() - 100 * SECOND);
+        assert_eq!(kept.patience(Instant::now()), None);
+        kept.flushed();
+        assert_eq!(stays(&kept), 30);
+        assert!(kept.patience(Instant::now()).is_some());
     }
 
     /// hyper flushes as [`KeptStream`] expects: not while an answer is made, and when its last bytes are written.

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::Response;
@@ -126,6 +127,72 @@ fn a_connection_ends_when_its_answer_is_not_made_in_time() {
             (client.read(&mut [0; 1]).unwrap_or_default(), failures(&core, HandshakeFailure::BadRequest)),
             (0, 0)
         );
+    });
+}
+
+/// A body without an end, which counts its parts.
+struct Endless(Arc<AtomicUsize>);
+
+impl hyper::body::Body for Endless {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<bytes::Bytes>, std::convert::Infallible>>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(vec![b'x'; 16 * 1024].into()))))
+    }
+}
+
+/// A shard whose pages are endless, with this timeout for answers, and the number of parts that were made.
+fn endless(answer: Duration) -> (Shard, Arc<AtomicUsize>) {
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&made);
+    let pages: Pages = Arc::new(move |_, _| {
+        let body = http_body_util::combinators::UnsyncBoxBody::new(Endless(Arc::clone(&count)));
+        Answer::Stream(Response::new(body))
+    });
+    let mut shard = shard(pages, mpsc::channel(1).0);
+    shard.door.tuning.timeouts = Timeouts { head: answer / 2, answer, idle: DEADLINE };
+    (shard, made)
+}
+
+#[test]
+fn a_stream_that_is_not_read_ends_and_makes_no_more_parts() {
+    run(async {
+        let answer = Duration::from_millis(50);
+        let (shard, made) = endless(answer);
+        let (_client, stream, address) = connection(GET);
+        let began = Instant::now();
+        tokio::time::timeout(DEADLINE, serve_one(shard, stream, address)).await.expect("the connection ends");
+        assert!(began.elapsed() >= answer, "it ended for another reason");
+        // What the kernel's buffers of both ends accept, and one part more.
+        let bytes = made.load(Ordering::Relaxed) * 16 * 1024;
+        assert!(bytes < 32 << 20, "{bytes}");
+    });
+}
+
+#[test]
+fn a_stream_that_is_read_outlasts_the_timeout_of_an_answer() {
+    run(async {
+        let answer = Duration::from_millis(200);
+        let (shard, _) = endless(answer);
+        let (client, stream, address) = connection(GET);
+        client.set_nonblocking(true).unwrap();
+        let mut client = tokio::net::TcpStream::from_std(client).unwrap();
+        let began = Instant::now();
+        let read = async {
+            let mut buffer = vec![0; 64 * 1024];
+            while began.elapsed() < 5 * answer {
+                assert!(client.read(&mut buffer).await.unwrap() > 0, "the stream goes on");
+            }
+        };
+        tokio::select! {
+            () = serve_one(shard, stream, address) => panic!("the stream has ended"),
+            () = read => {}
+        }
     });
 }
 
