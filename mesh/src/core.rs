@@ -201,6 +201,7 @@ impl Core {
                 last_progress: now.at,
                 next_ping: now.at + LINK_PING_INTERVAL,
                 rtt: None,
+                bytes: [0; 2],
                 saturated: false,
                 backlog: false,
                 since: now.at,

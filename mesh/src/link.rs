@@ -77,6 +77,8 @@ pub(crate) struct Link {
     pub(crate) last_progress: Duration,
     pub(crate) next_ping: Duration,
     pub(crate) rtt: Option<Duration>,
+    /// Bytes read, and bytes written.
+    pub(crate) bytes: [u64; 2],
     /// Whether the relay knows that its queue is above the high-water mark.
     pub(crate) saturated: bool,
     /// Whether the relay has more to send.
@@ -128,6 +130,7 @@ impl Link {
             dialed: self.dialed(),
             ready: self.is_ready(),
             rtt: self.rtt,
+            bytes: self.bytes,
             queued_bytes: self.queue.len_bytes(),
             saturated: self.saturated,
             legacy: self.legacy,

@@ -48,6 +48,8 @@ pub struct LinkView {
     pub ready: bool,
     /// Round-trip time of the last ping.
     pub rtt: Option<Duration>,
+    /// Bytes read from it, and bytes written to it.
+    pub bytes: [u64; 2],
     /// Bytes queued for it.
     pub queued_bytes: usize,
     /// Whether its queue is above the high-water mark.

@@ -308,6 +308,7 @@ fn the_numbers_of_mesh_and_shards_are_added() {
         dialed,
         ready: id != 4,
         rtt: Some(Duration::from_millis(id)),
+        bytes: [0; 2],
         queued_bytes: 10,
         saturated,
         legacy: false,

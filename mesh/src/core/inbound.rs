@@ -28,6 +28,7 @@ impl Core {
         self.stats.bytes_in += bytes.len() as u64;
         let Some(link) = self.links.get_mut(&id) else { return };
         link.last_heard = now.at;
+        link.bytes[0] += bytes.len() as u64;
         if link.is_deaf() {
             return;
         }

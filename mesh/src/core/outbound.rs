@@ -90,6 +90,7 @@ impl Core {
         self.stats.writes += 1;
         if let Some(link) = self.links.get_mut(&id) {
             link.queue.advance(n);
+            link.bytes[1] += n as u64;
             link.last_progress = now.at;
             self.stats.frames_out += link.queue.take_frames();
         }

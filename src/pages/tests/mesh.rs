@@ -38,6 +38,7 @@ fn link(id: u64, n: u8, address: &str, url: Option<&str>) -> LinkView {
         dialed: url.is_some(),
         ready: true,
         rtt: Some(Duration::from_micros(1_500)),
+        bytes: [0; 2],
         queued_bytes: 7,
         saturated: false,
         legacy: false,
