@@ -12,9 +12,15 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
 /// The static files: URL path, source path and content type.
-const ASSETS: [(&str, &str, &str); 9] = [
+const ASSETS: [(&str, &str, &str); 15] = [
     ("/client.d.ts", "clients/js/dist/client.d.ts", "Text"),
     ("/client.js", "clients/js/dist/client.js", "Script"),
+    ("/dashboard-charts.js", "src/dashboard/charts.js", "Script"),
+    ("/dashboard-findings.js", "src/dashboard/findings.js", "Script"),
+    ("/dashboard.css", "src/dashboard/dashboard.css", "Style"),
+    ("/dashboard.html", "src/dashboard/index.html", "Page"),
+    ("/dashboard.js", "src/dashboard/dashboard.js", "Script"),
+    ("/dashboard.svg", "src/playground/playground.svg", "Image"),
     ("/extras.d.ts", "clients/js/dist/extras.d.ts", "Text"),
     ("/extras.js", "clients/js/dist/extras.js", "Script"),
     ("/playground-qr.js", "src/playground/playground-qr.js", "Script"),

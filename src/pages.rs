@@ -8,6 +8,7 @@ mod admin;
 mod assets;
 mod body;
 mod clock;
+mod dashboard;
 mod mesh;
 mod render;
 mod rendered;
@@ -39,8 +40,11 @@ use crate::config::Config;
 use crate::lifecycle::{Fullness, Lifecycle, Stage};
 use crate::watchdog::{Stuck, Watchdog};
 use assets::Asset;
+use dashboard::Live;
 use render::{PageKind, Renderer};
 use rendered::Rendered;
+
+pub use dashboard::Sampler;
 
 /// The data that the pages show.
 #[derive(Debug)]
@@ -78,7 +82,7 @@ impl HubFacts {
 
 /// Creates the pages of a hub, and the thread that renders them. `gatekeeper` decides who is an operator, and operators'
 /// orders go to `desk`. The thread calls `turned` once a tick, and ends when
-/// the last copy of the pages is dropped.
+/// the last copy of the pages is dropped. The sampler fills the history of the live view while it runs.
 ///
 /// # Errors
 ///
@@ -89,12 +93,13 @@ pub fn pages(
     gatekeeper: Gatekeeper,
     desk: Desk,
     turned: impl Fn() + Send + 'static,
-) -> io::Result<Pages> {
+) -> io::Result<(Pages, Sampler)> {
     let (fullness, facts) = (Arc::new(Fullness::of(facts.max_connections)), Arc::new(facts));
     let renderer = Renderer::new(Arc::clone(&config), Arc::clone(&facts), Arc::clone(&fullness));
     let rendered = Rendered::start(renderer, turned)?;
-    let site = Arc::new(Site { config, facts, fullness, gatekeeper, desk, rendered });
-    Ok(Arc::new(move |request, visitor| site.answer(request, visitor)))
+    let (live, sampler) = dashboard::live(&config, &facts, &fullness);
+    let site = Arc::new(Site { config, facts, fullness, gatekeeper, desk, rendered, live });
+    Ok((Arc::new(move |request, visitor| site.answer(request, visitor)), sampler))
 }
 
 /// Names in metrics of all rendered pages.
@@ -110,10 +115,12 @@ struct Site {
     gatekeeper: Gatekeeper,
     desk: Desk,
     rendered: Rendered,
+    live: Live,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Page {
+    Dashboard,
     Health,
     HubStats,
     Hubs,
@@ -130,14 +137,15 @@ impl Page {
     fn is_public(self) -> bool {
         match self {
             Self::Health | Self::Index | Self::Livez | Self::Readyz | Self::WebSocket => true,
-            Self::HubStats | Self::Hubs | Self::Metrics | Self::Stats => false,
+            Self::Dashboard | Self::HubStats | Self::Hubs | Self::Metrics | Self::Stats => false,
         }
     }
 }
 
 /// The paths of the pages. The first is also that of the WebSocket, for clients that omit the path.
-const PATHS: [(&str, Page); 9] = [
+const PATHS: [(&str, Page); 10] = [
     ("/", Page::Index),
+    (dashboard::PATH, Page::Dashboard),
     ("/health", Page::Health),
     ("/hubs", Page::Hubs),
     ("/hubstats", Page::HubStats),
@@ -178,6 +186,12 @@ impl Site {
             && let Some(name) = admin::below(path_of(request))
         {
             return self.admin(name, request, visitor);
+        }
+        if visitor.audience == Audience::Operators
+            && method != Method::OPTIONS
+            && let Some(name) = dashboard::below(path_of(request))
+        {
+            return self.dashboard(name, request, visitor);
         }
         match self.reply(request, visitor) {
             Reply::Now(response) => Answer::Now(self.finish(&method, origin, response)),
@@ -240,7 +254,7 @@ impl Site {
         // Strangers may ask for /health, and see little of it.
         let entry = match page {
             Page::Index | Page::Livez | Page::Readyz | Page::WebSocket => Entry::Open,
-            Page::Health | Page::HubStats | Page::Hubs | Page::Metrics | Page::Stats => {
+            Page::Dashboard | Page::Health | Page::HubStats | Page::Hubs | Page::Metrics | Page::Stats => {
                 self.gatekeeper.check(&request.headers, visitor)
             }
         };
@@ -249,6 +263,8 @@ impl Site {
             return Reply::Sealed(self.refusal(entry, request, visitor, path));
         }
         Reply::Now(match page {
+            // Requests of operators have been answered.
+            Page::Dashboard => json(StatusCode::NOT_FOUND, &body::Lost::new("not found", paths())),
             Page::Health if entry.may_read() => return Reply::Page(PageKind::Health),
             Page::Health => return Reply::Page(PageKind::HealthBrief),
             Page::HubStats => return Reply::Page(PageKind::HubStats),
@@ -272,6 +288,9 @@ impl Site {
 
     /// The requested file: found by its path, or the playground for a browser at `/`.
     fn asset(&self, path: &str, request: &Parts, operators: bool) -> Option<&'static Asset> {
+        if operators && let Some(found) = Asset::of_the_dashboard(path) {
+            return Some(found);
+        }
         // ADMIN_PORT accepts no peers, so a client would be useless there.
         if operators && self.config.admin_port.is_some() {
             return None;

@@ -190,6 +190,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     getrandom::fill(&mut cookie_key)?;
     let gatekeeper = Gatekeeper::new(config.admin_token.clone(), cookie_key, keys);
     let (desk, orders) = Desk::new();
+    let (pages, sampler) = pages::pages(Arc::clone(&config), facts, gatekeeper, desk, turned(pages_thread))?;
     let shards = HubConfig {
         router: RouterConfig {
             shard: ShardId(0),
@@ -232,7 +233,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             addresses: config.door.limits(files.seats),
             connect_rate: config.door.connect_rate,
         },
-        pages: pages::pages(Arc::clone(&config), facts, gatekeeper, desk, turned(pages_thread))?,
+        pages,
         networks,
         gauges,
         clock,
@@ -297,6 +298,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         () = signals => Ok(Ok(())),
         () = reload => Ok(Ok(())),
         () = order => Ok(Ok(())),
+        () = sampler.run() => Ok(Ok(())),
         () = watch(&watchdog, turned(main_thread)) => Ok(Ok(())),
     }
 }

@@ -12,6 +12,7 @@ pub mod log;
 mod mesh;
 pub mod process;
 mod sink;
+pub mod tail;
 #[cfg(test)]
 mod tests;
 

@@ -43,7 +43,7 @@ pub fn login(next: &str, wrong: Option<&str>) -> String {
 
 /// The page with the forms for orders.
 pub fn office() -> String {
-    let pages = ["/metrics", "/stats", "/hubs", "/hubstats", "/health", "/readyz"];
+    let pages = ["/dashboard", "/metrics", "/stats", "/hubs", "/hubstats", "/health", "/readyz"];
     let links = pages.iter().fold(String::new(), |mut links, path| {
         _ = write!(links, "<a href=\"{path}\">{path}</a> ");
         links

@@ -1,4 +1,4 @@
-//! The static files: the browser client and the playground.
+//! The static files: the browser client, the playground and the live view.
 //!
 //! The program contains them, plain and compressed, so an answer costs a shard the copy of a few kilobytes.
 
@@ -49,10 +49,13 @@ impl FileKind {
 
 static ASSETS: &[Asset] = &include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 
+/// The page of the live view.
+const DASHBOARD: &str = "/dashboard.html";
+
 /// The page that browsers get at `/`.
 const PLAYGROUND: &str = "/playground.html";
 
-/// Content-Security-Policy of the playground: it may load from and connect to this hub only. Scripts and styles come
+/// Content-Security-Policy of the playground and the live view: they may load from and connect to this hub only. Scripts and styles come
 /// from files only.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -61,7 +64,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const FRESH: &str = "public, max-age=300";
 /// `Cache-Control` for a path with a hash of the content.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
-/// `Cache-Control` of the playground: browsers ask for a newer one each time, and rarely get one.
+/// `Cache-Control` of these pages: browsers ask for a newer one each time, and rarely get one.
 const ASK: &str = "no-cache";
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -70,7 +73,19 @@ impl Asset {
     /// The file with this path.
     pub(super) fn at(path: &str, playground: bool) -> Option<&'static Self> {
         let found = ASSETS.iter().find(|asset| asset.path == path || asset.named == path)?;
-        (playground || !found.is_of_the_playground()).then_some(found).filter(|found| found.path != PLAYGROUND)
+        let is_there = !found.is_of_the_dashboard() && (playground || !found.is_of_the_playground());
+        is_there.then_some(found).filter(|found| found.path != PLAYGROUND)
+    }
+
+    /// The file of the live view with this path, except for its page.
+    pub(super) fn of_the_dashboard(path: &str) -> Option<&'static Self> {
+        let mut own = ASSETS.iter().filter(|asset| asset.is_of_the_dashboard() && asset.path != DASHBOARD);
+        own.find(|asset| asset.path == path || asset.named == path)
+    }
+
+    /// The page of the live view.
+    pub(super) fn dashboard() -> Option<&'static Self> {
+        ASSETS.iter().find(|asset| asset.path == DASHBOARD)
     }
 
     /// The page for people, if a browser asks. Browsers accept `text/html`; programs do not name it.
@@ -82,6 +97,10 @@ impl Asset {
         let html = liking("text/html");
         let wanted = html > 0.0 && html >= liking("application/json");
         wanted.then(|| ASSETS.iter().find(|asset| asset.path == PLAYGROUND)).flatten()
+    }
+
+    fn is_of_the_dashboard(&self) -> bool {
+        self.path.starts_with("/dashboard")
     }
 
     fn is_of_the_playground(&self) -> bool {
@@ -99,7 +118,8 @@ impl Asset {
             (false, false) => Bytes::from_static(self.plain),
         };
         let mut response = Response::new(Full::new(body));
-        let caching = match (self.is_of_the_playground(), request.uri.path() == self.named) {
+        let is_page = self.is_of_the_playground() || self.is_of_the_dashboard();
+        let caching = match (is_page, request.uri.path() == self.named) {
             (_, true) => FOR_EVER,
             (true, false) => ASK,
             (false, false) => FRESH,
@@ -111,7 +131,7 @@ impl Asset {
         set(ETAG, self.etag);
         set(VARY, "Accept-Encoding");
         set(X_CONTENT_TYPE_OPTIONS, "nosniff");
-        if self.is_of_the_playground() {
+        if is_page {
             set(CONTENT_SECURITY_POLICY, POLICY);
             set(REFERRER_POLICY, "no-referrer");
         } else {

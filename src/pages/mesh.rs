@@ -62,13 +62,6 @@ pub(super) fn count(reading: &MeshReading) -> usize {
 impl<'a> HubBody<'a> {
     fn of(hub: &'a HubView, reading: &'a MeshReading, config: &'a Config, wall_ms: u64) -> Self {
         let link = hub.link.and_then(|id| reading.links.iter().find(|link| link.link == id));
-        let linked = match (link, hub.next_hop) {
-            (Some(link), _) if link.dialed => Some("dialed"),
-            (Some(_), _) => Some("accepted"),
-            (None, Some(Hop::Link(_))) => Some("relayed"),
-            (None, Some(Hop::Bridge(_))) => Some("bridged"),
-            (None, None) => None,
-        };
         let url = hub.advertise.as_deref().or_else(|| link.and_then(|link| link.url.as_deref()));
         let (host, port) = match (url, link) {
             (Some(url), _) => place(url),
@@ -87,7 +80,7 @@ impl<'a> HubBody<'a> {
                 bridged: hub.bridged,
                 lag: hub.lag,
                 legacy: hub.legacy,
-                linked,
+                linked: way(hub, link),
                 peers: hub.peers,
                 public_url: hub.public_url.as_deref(),
                 rtt_ms: link.and_then(|link| link.rtt).map(millis),
@@ -100,6 +93,17 @@ impl<'a> HubBody<'a> {
                 url,
             },
         }
+    }
+}
+
+/// The way to a hub that has this link, if it has one.
+pub(super) fn way(hub: &HubView, link: Option<&LinkView>) -> Option<&'static str> {
+    match (link, hub.next_hop) {
+        (Some(link), _) if link.dialed => Some("dialed"),
+        (Some(_), _) => Some("accepted"),
+        (None, Some(Hop::Link(_))) => Some("relayed"),
+        (None, Some(Hop::Bridge(_))) => Some("bridged"),
+        (None, None) => None,
     }
 }
 

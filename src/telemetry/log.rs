@@ -13,8 +13,10 @@ use proto::limits::LOG_FLUSH_TIMEOUT;
 use tracing::{Subscriber, error};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::sink::{LogState, Sink};
+use super::tail::TailLayer;
 use crate::config::{LogConfig, LogFormat};
 
 /// The log of this process.
@@ -116,10 +118,10 @@ where
     // Otherwise errors of the writer would be printed to stderr, which can panic.
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
     if human {
-        Box::new(builder.with_ansi(colors).finish())
+        Box::new(builder.with_ansi(colors).finish().with(TailLayer))
     } else {
         let json = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
-        Box::new(json.with_ansi(false).finish())
+        Box::new(json.with_ansi(false).finish().with(TailLayer))
     }
 }
 

@@ -71,7 +71,7 @@ export async function startMesh (count, options = {}) {
       const env = { ...options.env, IS_HUB: 'true', MESH_TOKEN, BOOTSTRAP_HUBS: hubs.map(hub => hub.ws).join(',') }
       hubs.push(await startHub({ ...options, env }))
     }
-    await Promise.all(hubs.map(hub => linked(hub, count - 1)))
+    await Promise.all(hubs.map(hub => linked(hub, count - 1, options.env?.ADMIN_TOKEN)))
     return hubs
   } catch (error) {
     const said = hubs.map(hub => hub.stderr()).join('---\n')
@@ -80,10 +80,11 @@ export async function startMesh (count, options = {}) {
   }
 }
 
-async function linked (hub, others) {
+/** Waits until a hub knows this many others. With ADMIN_TOKEN, it tells only operators. */
+async function linked (hub, others, token = '') {
   const deadline = Date.now() + READY_MS
   for (;;) {
-    const { hubs } = await (await fetch(`${hub.url}/health`)).json()
+    const { hubs } = await (await fetch(`${hub.url}/health`, { headers: { Authorization: `Bearer ${token}` } })).json()
     if (hubs === others) return
     if (Date.now() > deadline) throw new Error(`linked with ${hubs} of ${others} hubs within ${READY_MS} ms`)
     await new Promise(resolve => setTimeout(resolve, 20))

@@ -46,7 +46,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
     };
     let pages = {
         let gatekeeper = Gatekeeper::new(None, [0; 32], Keys(1, 2));
-        pages::pages(Arc::clone(&config), facts, gatekeeper, Desk::new().0, || {}).unwrap()
+        pages::pages(Arc::clone(&config), facts, gatekeeper, Desk::new().0, || {}).unwrap().0
     };
     let barrier = Arc::new(Barrier::new(2));
     let hangs = Arc::new(AtomicBool::new(false));

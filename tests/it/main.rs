@@ -7,6 +7,7 @@ mod acme;
 mod admin;
 mod alive;
 mod client;
+mod dashboard;
 mod discovery;
 mod docs;
 mod doctor;

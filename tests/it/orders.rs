@@ -236,7 +236,7 @@ fn a_browser_logs_in_with_a_form_and_orders_with_its_cookie() {
             "GET {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nAccept: text/html,*/*;q=0.8\r\n{cookie}\r\n"
         ))
     };
-    for path in ["/admin", "/metrics", "/stats", "/hubs", "/hubstats"] {
+    for path in ["/admin", "/dashboard", "/metrics", "/stats", "/hubs", "/hubstats"] {
         let form = browse(path, "");
         assert_eq!(status(&form), "401", "{path}");
         let next = format!("name=\"next\" value=\"{path}\"");
@@ -263,7 +263,7 @@ fn a_browser_logs_in_with_a_form_and_orders_with_its_cookie() {
     let set = header(&right, "set-cookie").unwrap();
     assert!(set.contains("HttpOnly") && set.contains("SameSite=Strict") && !set.contains(TOKEN), "{set}");
     let cookie = set.split(';').next().unwrap();
-    for path in ["/admin", "/metrics", "/stats", "/hubs", "/hubstats"] {
+    for path in ["/admin", "/dashboard", "/metrics", "/stats", "/hubs", "/hubstats"] {
         assert_eq!(status(&browse(path, cookie)), "200", "{path}");
     }
     let order = |headers: &str| post(&hub, "/admin/undrain", &format!("Cookie: {cookie}\r\n{headers}"), "");

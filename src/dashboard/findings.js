@@ -1,0 +1,118 @@
+// What needs an operator's attention, from the samples of the last ten minutes and the current state.
+import { bytes, duration, short } from './dashboard-charts.js'
+
+const RUNBOOK = 'https://github.com/PeerPigeon/PeerPigeon-Rust/blob/main/docs/runbook.md'
+
+/** A round trip to another hub that is unusual, in milliseconds. */
+const SLOW_LINK_MS = 150
+/** Use of a limit that is near it. */
+const NEAR = 0.8
+/** Days before a certificate's expiry from which it is shown. */
+const EXPIRES_DAYS = 21
+/** Index of the first bucket of turns longer than 25 ms. */
+const LONG_TURN = 8
+
+const name = id => id.slice(0, 8)
+const many = (count, one, more = `${one}s`) => `${short(count)} ${count === 1 ? one : more}`
+
+/** The sum of what `of` returns for each sample of the last `secs` seconds. */
+const sum = (samples, secs, of) => samples.slice(-secs).reduce((sum, sample) => sum + (of(sample) ?? 0), 0)
+
+/** The counts of all samples by label. */
+export function byLabel (samples, field) {
+  const all = {}
+  for (const sample of samples) for (const [label, count] of Object.entries(sample[field] ?? {})) all[label] = (all[label] ?? 0) + count
+  return Object.entries(all).sort(([, one], [, other]) => other - one)
+}
+
+/** Findings: { level: 'bad' or 'warn', text, alert, link }, the worst first. `alert` is the paragraph of the runbook. */
+export function findings (samples, state) {
+  const found = []
+  const add = (level, text, alert) => found.push({ level, text, alert, link: alert && `${RUNBOOK}#${alert.toLowerCase()}` })
+  const minute = samples.slice(-60)
+  hub(add, samples, minute, state)
+  peers(add, minute, samples, state)
+  if (state.mesh) mesh(add, state.mesh)
+  if (state.tls) certificates(add, state.tls)
+  return found.sort((one, other) => (one.level === 'bad' ? 0 : 1) - (other.level === 'bad' ? 0 : 1))
+}
+
+function hub (add, samples, minute, state) {
+  if (state.stage !== 'ready') add('warn', `The hub is ${state.stage}: it accepts no new peers.`, 'PeerPigeonNotReady')
+  const [thread, since] = state.oldestTurn ?? []
+  if (since > 2000) add('bad', `Thread ${thread} has not turned for ${duration(since)}.`, 'PeerPigeonThreadStuck')
+  if (state.bugs) add('bad', `The hub has found ${many(state.bugs, 'impossible state')}: report it with its log.`, 'PeerPigeonBug')
+  if (state.log.dropped || state.log.stalledMs > 5000) add('warn', `The log's output does not keep up: ${many(state.log.dropped, 'line')} dropped.`, 'PeerPigeonLogStuck')
+  const last = samples.slice(-10)
+  const mean = of => last.reduce((sum, sample) => sum + of(sample), 0) / Math.max(1, last.length)
+  const shards = samples.at(-1)?.busy.length ?? 0
+  const busy = Array.from({ length: shards }, (_, shard) => mean(sample => sample.busy[shard] ?? 0) / 10)
+  const wanted = busy.reduce((sum, part) => sum + part, 0) + mean(sample => sample.meshBusy) / 10
+  const got = mean(sample => sample.cpu) / 10
+  if (wanted > 30 && got < wanted * 0.6) {
+    add('bad', `The hub does not get the processor time that it needs: its threads were awake for ${Math.round(wanted)} % of a core, and ran for ${Math.round(got)} %. Give it more CPU, or look what else runs there.`, 'PeerPigeonTurnsLong')
+  } else {
+    busy.forEach((part, shard) => { if (part > 80) add('warn', `Shard ${shard} is busy for ${Math.round(part)} % of the time.`, 'PeerPigeonShardBusy') })
+  }
+  const long = sum(minute, 60, sample => (sample.turns ?? []).filter(([bucket]) => bucket >= LONG_TURN).reduce((sum, [, count]) => sum + count, 0))
+  if (long > 3) add('warn', `${many(long, 'turn')} of the hub's threads took longer than 25 ms in the last minute: other peers wait meanwhile.`, 'PeerPigeonTurnsLong')
+  const sessions = state.shards.map(({ sessions }) => sessions)
+  const all = sessions.reduce((sum, count) => sum + count, 0)
+  if (sessions.length > 1 && all > 200 && Math.max(...sessions) > 2 * all / sessions.length) add('warn', `One shard has ${many(Math.max(...sessions), 'peer')} of ${short(all)}.`, 'PeerPigeonShardsUnbalanced')
+  const alerts = { connections: 'PeerPigeonNearlyFull', 'queued data': 'PeerPigeonQueuesFill', 'announced data': 'PeerPigeonAnnouncedNearlyFull', memory: 'PeerPigeonMemoryHigh', 'open files': 'PeerPigeonFilesShort' }
+  for (const { name, used, max, setting } of state.budgets) {
+    if (used < NEAR * max) continue
+    const amount = name === 'connections' || name === 'open files' ? `${short(used)} of ${short(max)}` : `${bytes(used)} of ${bytes(max)}`
+    add(used >= 0.95 * max ? 'bad' : 'warn', `${name[0].toUpperCase()}${name.slice(1)}: ${amount}${setting ? ` (${setting})` : ''}.`, alerts[name])
+  }
+}
+
+function peers (add, minute, samples, state) {
+  const count = (field, label) => sum(minute, 60, sample => sample[field]?.[label])
+  const limited = count('errors', 'rate-limited') + count('outcomes', 'rate-limited')
+  const cut = count('closes', 'rate-limited')
+  if (limited || cut) add('warn', `Peers flood the hub: ${many(limited, 'message')} above MESSAGE_RATE refused and ${many(cut, 'peer')} disconnected in the last minute.`, 'PeerPigeonRateLimited')
+  const slow = count('closes', 'slow-consumer')
+  if (slow) add('warn', `${many(slow, 'peer')} disconnected in the last minute, because they did not read.`, 'PeerPigeonSlowConsumers')
+  const internal = count('closes', 'internal')
+  if (internal) add('bad', `${many(internal, 'session')} ended by an error of the hub in the last minute.`, 'PeerPigeonInternalCloses')
+  const outcomes = byLabel(minute, 'outcomes')
+  const signals = outcomes.reduce((sum, [, count]) => sum + count, 0)
+  const failed = outcomes.filter(([label]) => label !== 'delivered' && label !== 'forwarded')
+  const lost = failed.reduce((sum, [, count]) => sum + count, 0)
+  if (signals > 20 && lost > signals / 10) add('warn', `${Math.round(100 * lost / signals)} % of the signals of the last minute were not delivered: ${failed.map(([label, count]) => `${label} ${short(count)}`).join(', ')}.`, 'PeerPigeonSignalsLost')
+  // A proxy that cuts idle connections ends them without a close frame.
+  const closes = byLabel(samples, 'closes')
+  const ended = closes.reduce((sum, [, count]) => sum + count, 0)
+  const vanished = closes.filter(([label]) => label === 'connection-lost' || label === 'dead-peer').reduce((sum, [, count]) => sum + count, 0)
+  if (vanished >= 5 && vanished > ended / 2) add('warn', `${many(vanished, 'connection')} of ${short(ended)} ended without a close frame in the last ten minutes. A proxy may cut idle connections: its timeout must exceed 60 s.`, 'PeerPigeonPeersLost')
+  const refused = byLabel(minute, 'refused')
+  const refusals = refused.reduce((sum, [, count]) => sum + count, 0)
+  if (refusals > 10) add('warn', `${many(refusals, 'connection')} refused in the last minute: ${refused.slice(0, 3).map(([label, count]) => `${label} ${short(count)}`).join(', ')}.`, 'PeerPigeonRefusedAtDoor')
+  if (state.full) add('bad', 'The hub is full: new peers are refused.', 'PeerPigeonFull')
+}
+
+function mesh (add, { hubs, links, dials, redis, lagMs }) {
+  for (const { id, state } of hubs) if (state === 'lost') add('bad', `Hub ${name(id)} is lost: its peers have left.`, 'PeerPigeonHubLost')
+  for (const { hub, rttMs, ready, saturated, address } of links) {
+    const to = hub ? name(hub) : address
+    if (rttMs > SLOW_LINK_MS) add('warn', `The link to hub ${to} is slow: a round trip takes ${duration(rttMs)}.`, 'PeerPigeonSignalsSlow')
+    if (saturated) add('warn', `The queue of the link to hub ${to} is full.`, 'PeerPigeonLinksFull')
+    if (!ready && !hub) add('warn', `The link to ${to} has not begun.`, 'PeerPigeonLinksFlap')
+  }
+  for (const { address, connected, own, attempts, error } of dials) {
+    if (!connected && !own && attempts > 1) add('warn', `${address} is not linked${error ? `: ${error}` : ''}.`, 'PeerPigeonMeshIncomplete')
+  }
+  if (lagMs > 5000) add('warn', `This hub is ${duration(lagMs)} behind another hub's presence.`, 'PeerPigeonPresenceLate')
+  if (redis && !redis.connected) add('bad', `Redis at ${redis.address} is not connected${redis.lastError ? `: ${redis.lastError}` : ''}.`, 'PeerPigeonRedisDown')
+  if (redis?.oneWay.length) add('warn', `${many(redis.oneWay.length, 'hub')} on Redis send and do not answer: ${redis.oneWay.slice(0, 4).map(name).join(', ')}.`, 'PeerPigeonRedisOneWay')
+}
+
+function certificates (add, { certificates, stale, missing, problem }) {
+  for (const { file, names, daysLeft } of certificates) {
+    if (daysLeft < EXPIRES_DAYS) add(daysLeft < 3 ? 'bad' : 'warn', daysLeft < 0 ? `The certificate in ${file} has expired.` : `The certificate ${names.length ? `of ${names.join(', ')} ` : ''}in ${file} expires in ${many(Math.floor(daysLeft), 'day')}.`, daysLeft < 3 ? 'PeerPigeonCertificateExpiresNow' : 'PeerPigeonCertificateExpires')
+  }
+  if (stale) add('bad', 'The latest certificate files are not valid: the previous certificate is in use.', 'PeerPigeonCertificateRefused')
+  if (missing) add('bad', `${many(missing, 'name')} without a certificate${problem ? `: ${problem}` : ''}.`, 'PeerPigeonCertificateMissing')
+  else if (problem) add('warn', `A certificate was not renewed: ${problem}`, 'PeerPigeonCertificateNotRenewed')
+}

@@ -1,0 +1,181 @@
+// Tests of the live view: its findings, and the page in Chromium.
+import assert from 'node:assert/strict'
+import { createRequire } from 'node:module'
+import { readFile } from 'node:fs/promises'
+import { after, before, test } from 'node:test'
+import WebSocket from 'ws'
+import { launch } from './browser.mjs'
+import { HUBS_AT, hubTest, peerId, within } from './hub.mjs'
+
+const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
+const TOKEN = 'token-of-the-live-view'
+const skip = HUBS_AT && 'asks one hub'
+
+let browser
+before(async () => { browser = await launch() })
+after(() => browser.close())
+
+// ---- findings
+
+// The hub serves the files under other names than they have here.
+const source = name => readFile(new URL(`../../src/dashboard/${name}.js`, import.meta.url), 'utf8')
+const module = text => `data:text/javascript;base64,${Buffer.from(text).toString('base64')}`
+const charts = module(await source('charts'))
+const { findings } = await import(module((await source('findings')).replace('./dashboard-charts.js', charts)))
+
+const sample = (changes = {}) => ({ at: 0, over: 1000, peers: 10, busy: [100, 100], meshBusy: 0, cpu: 200, ...changes })
+const minute = changes => Array.from({ length: 60 }, () => sample(changes))
+const calm = (changes = {}) => ({
+  stage: 'ready',
+  full: false,
+  oldestTurn: ['shard-0', 100],
+  bugs: 0,
+  log: { dropped: 0, stalledMs: 0 },
+  budgets: [{ name: 'connections', used: 10, max: 1000, setting: 'MAX_CONNECTIONS' }],
+  shards: [{ sessions: 5 }, { sessions: 5 }],
+  mesh: { hubs: [], links: [], dials: [], redis: null, lagMs: 0 },
+  tls: { certificates: [{ file: 'a.pem', names: ['a.example'], daysLeft: 60 }], stale: false, missing: 0, problem: null },
+  ...changes
+})
+const link = { hub: 'ab'.repeat(20), address: '192.0.2.1:5', rttMs: 2, ready: true, saturated: false }
+
+test('a calm hub has no findings', () => assert.deepEqual(findings(minute(), calm()), []))
+
+for (const [what, alert, says, samples, state] of [
+  ['a slow link', 'PeerPigeonSignalsSlow', /hub abababab is slow: a round trip takes 300 ms/, minute(), calm({ mesh: { ...calm().mesh, links: [{ ...link, rttMs: 300 }] } })],
+  ['a hub that starves', 'PeerPigeonTurnsLong', /awake for 180 % of a core, and ran for 50 %/, minute({ busy: [900, 900], cpu: 500 }), calm()],
+  ['a busy shard', 'PeerPigeonShardBusy', /Shard 1 is busy for 95 %/, minute({ busy: [100, 950], cpu: 1000 }), calm()],
+  ['a flood', 'PeerPigeonRateLimited', /600 messages above MESSAGE_RATE/, minute({ errors: { 'rate-limited': 10 } }), calm()],
+  ['a Redis replica', 'PeerPigeonRedisDown', /127\.0\.0\.1:6379 is not connected: it is a replica/, minute(), calm({ mesh: { ...calm().mesh, redis: { connected: false, address: '127.0.0.1:6379', lastError: 'it is a replica', oneWay: [] } } })],
+  ['an expiring certificate', 'PeerPigeonCertificateExpires', /of a\.example in a\.pem expires in 5 days/, minute(), calm({ tls: { ...calm().tls, certificates: [{ file: 'a.pem', names: ['a.example'], daysLeft: 5.5 }] } })],
+  ['an expired certificate', 'PeerPigeonCertificateExpiresNow', /has expired/, minute(), calm({ tls: { ...calm().tls, certificates: [{ file: 'a.pem', names: [], daysLeft: -1 }] } })],
+  ['a proxy that cuts', 'PeerPigeonPeersLost', /60 connections of 60 ended without a close frame/, minute({ closes: { 'connection-lost': 1 } }), calm()],
+  ['a limit that is near', 'PeerPigeonNearlyFull', /Connections: 900 of 1k \(MAX_CONNECTIONS\)/, minute(), calm({ budgets: [{ name: 'connections', used: 900, max: 1000, setting: 'MAX_CONNECTIONS' }] })],
+  ['a lost hub', 'PeerPigeonHubLost', /Hub abababab is lost/, minute(), calm({ mesh: { ...calm().mesh, hubs: [{ id: link.hub, state: 'lost' }] } })],
+  ['a thread that hangs', 'PeerPigeonThreadStuck', /shard-0 has not turned for 12 s/, minute(), calm({ oldestTurn: ['shard-0', 12_000] })],
+  ['lost signals', 'PeerPigeonSignalsLost', /50 % of the signals/, minute({ outcomes: { delivered: 5, 'slow-peer': 5 } }), calm()]
+]) {
+  test(`${what} is found`, () => {
+    const found = findings(samples, state)
+    assert.equal(found.length, 1, JSON.stringify(found))
+    assert.match(found[0].text, says)
+    assert.equal(found[0].alert, alert)
+    assert.ok(found[0].link.endsWith(`#${alert.toLowerCase()}`))
+  })
+}
+
+// ---- the page
+
+/** A peer in the network `n`. */
+async function join (hub, id) {
+  const socket = new WebSocket(`${hub.ws}/ws?peerId=${id}`)
+  await within(5000, 'a connection', new Promise((resolve, reject) => { socket.once('open', resolve); socket.once('error', reject) }))
+  socket.send(JSON.stringify({ type: 'announce', networkName: 'n' }))
+  return socket
+}
+
+function watch (page) {
+  const errors = []
+  page.on('pageerror', error => errors.push(error.message))
+  page.on('console', message => { if (message.type() === 'error') errors.push(message.text()) })
+  return errors
+}
+
+/** Logs in and waits for the first figures. */
+async function open (context, hub, token = TOKEN) {
+  const page = await context.newPage()
+  const errors = watch(page)
+  await page.goto(`${hub.url}/dashboard`)
+  if (token) {
+    await page.fill('input[name=token]', token)
+    await page.click('button')
+    errors.length = 0
+  }
+  await page.waitForFunction(() => globalThis.isDrawn?.())
+  return { page, errors }
+}
+
+const still = () => [...document.querySelectorAll('*')].map(element => getComputedStyle(element))
+  .every(({ animationName, transitionProperty, transitionDuration }) => animationName === 'none' && (transitionProperty === 'none' || /^0s(, 0s)*$/.test(transitionDuration)))
+
+hubTest('the live view works on small and large screens, light and dark, without a violation of accessibility', { timeout: 90_000, skip, hubs: 2, env: { ADMIN_TOKEN: TOKEN } }, async hub => {
+  const sockets = [await join(hub, peerId()), await join(hub, peerId())]
+  for (const colorScheme of ['light', 'dark']) {
+    for (const width of [360, 1280]) {
+      // The page's own policy forbids the injected script of axe.
+      const context = await browser.newContext({ colorScheme, viewport: { width, height: 800 }, reducedMotion: 'reduce', bypassCSP: true })
+      const { page, errors } = await open(context, hub)
+      await page.locator('#tiles', { hasText: 'Peers2' }).waitFor()
+      await page.locator('#links', { hasText: 'ready' }).waitFor()
+      await page.locator('[data-chart=peers] summary').click()
+      await page.locator('[data-chart=peers] tbody tr').first().waitFor()
+      assert.ok(await page.evaluate(still), 'nothing moves')
+      await page.addScriptTag({ path: AXE })
+      const { violations } = await page.evaluate(() => globalThis.axe.run())
+      assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`), [])
+      assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'nothing is wider than the screen')
+      assert.deepEqual(errors, [])
+      await context.close()
+    }
+  }
+  sockets.forEach(socket => socket.close())
+})
+
+hubTest('the live view shows what happened before, under its policy, and asks nobody but the hub', { timeout: 60_000, skip, env: { ADMIN_TOKEN: TOKEN } }, async hub => {
+  const ids = [peerId(), peerId()]
+  const sockets = [await join(hub, ids[0]), await join(hub, ids[1])]
+  sockets[0].send(JSON.stringify({ type: 'offer', networkName: 'n', targetPeerId: ids[1], data: '<img src=x onerror=alert(1)> very-secret' }))
+  const context = await browser.newContext()
+  const asked = new Set()
+  context.on('request', request => asked.add(new URL(request.url()).host))
+  const { page, errors } = await open(context, hub)
+  await page.waitForFunction(() => document.querySelector('[data-chart=signals] .legend')?.textContent.includes('Delivered'))
+  await page.locator('#tiles', { hasText: '100 % delivered' }).waitFor()
+  const points = () => page.evaluate(() => document.querySelector('[data-chart=peers] path.line').getAttribute('d').match(/[ML]/g).length)
+  await page.waitForFunction(() => document.querySelector('[data-chart=peers] path.line').getAttribute('d').match(/[ML]/g).length >= 4)
+  // A page that is opened anew begins with the same history.
+  await page.reload()
+  await page.waitForFunction(() => globalThis.isDrawn?.())
+  assert.ok(await points() >= 4)
+  assert.equal(await page.evaluate(() => document.documentElement.outerHTML.includes('very-secret')), false)
+  assert.deepEqual(errors, [])
+  assert.deepEqual([...asked], [new URL(hub.url).host])
+  await context.close()
+  sockets.forEach(socket => socket.close())
+})
+
+hubTest('an operator kicks a peer after a question, by keyboard', { timeout: 60_000, skip, env: { ADMIN_TOKEN: TOKEN } }, async hub => {
+  const id = peerId()
+  const socket = await join(hub, id)
+  const closed = new Promise(resolve => socket.once('close', resolve))
+  const context = await browser.newContext()
+  const { page, errors } = await open(context, hub)
+  await page.locator('form[data-act=kick] [name=peer]').fill(id)
+  await page.keyboard.press('Enter')
+  await page.getByRole('dialog').getByText(`Remove peer ${id} from this hub?`).waitFor()
+  // Cancel has the focus.
+  await page.keyboard.press('Enter')
+  await page.getByRole('dialog').waitFor({ state: 'hidden' })
+  assert.equal(socket.readyState, WebSocket.OPEN)
+  await page.locator('form[data-act=kick] button').click()
+  await page.locator('#confirm-yes').click()
+  assert.equal(await within(5000, 'the kick', closed), 4011)
+  await page.locator('#toast', { hasText: 'the peer was disconnected' }).waitFor()
+  await page.locator('#ends', { hasText: 'kicked' }).waitFor()
+  await page.getByRole('button', { name: 'Log out' }).click()
+  await page.locator('input[name=token]').waitFor()
+  assert.deepEqual(errors.filter(text => !text.includes('401')), [])
+  await context.close()
+})
+
+hubTest('without ADMIN_TOKEN the live view shows no orders and no log', { timeout: 60_000, skip }, async hub => {
+  const context = await browser.newContext()
+  const { page, errors } = await open(context, hub, null)
+  await page.locator('#strangers').waitFor()
+  for (const part of ['#orders', '#log-part', '#logout']) assert.equal(await page.locator(part).isVisible(), false)
+  assert.deepEqual(errors, [])
+  // When the hub is gone, the page says so.
+  await hub.kill()
+  await page.locator('#stream[data-is=lost]').waitFor()
+  await context.close()
+})
