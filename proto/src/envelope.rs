@@ -202,6 +202,9 @@ pub struct SnapshotRequest {
     pub hub: HubId,
     /// Its incarnation.
     pub incarnation: HubIncarnation,
+    /// Number of the last change that the requesting hub has. A neighbour that is behind and has no more declines. 0
+    /// from hubs before 2.1, and if the requesting hub doubts what it has. Meaningless in a decline.
+    pub have: u64,
 }
 
 /// A part of a hub's presence at one moment. Parts are sent in order.

@@ -15,6 +15,7 @@ mod outgoing;
 mod presence;
 mod reach;
 mod remote;
+mod repair;
 mod rival;
 mod signals;
 mod silence;

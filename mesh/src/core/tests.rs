@@ -165,7 +165,7 @@ fn a_request_and_its_frame_may_arrive_byte_by_byte() {
     let (mut core, _) = core();
     let link = ready(&mut core, 2);
     let mut bytes = Vec::new();
-    let request = SnapshotRequest { hub: id(3), incarnation: HubIncarnation(1) };
+    let request = SnapshotRequest { hub: id(3), incarnation: HubIncarnation(1), have: 0 };
     Envelope::SnapshotRequest(request).encode(&mut bytes);
     for byte in masked(&bytes) {
         core.received(link, &mut [byte]);
@@ -463,7 +463,7 @@ fn a_new_bridge_starts_with_an_empty_queue() {
 fn requests(count: usize) -> Vec<u8> {
     let mut message = Vec::new();
     for _ in 0..count {
-        let request = SnapshotRequest { hub: id(9), incarnation: HubIncarnation(1) };
+        let request = SnapshotRequest { hub: id(9), incarnation: HubIncarnation(1), have: 0 };
         Envelope::SnapshotRequest(request).encode(&mut message);
     }
     message

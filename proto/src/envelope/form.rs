@@ -26,7 +26,8 @@ impl Envelope {
             Self::Heartbeat(beat) => put_heartbeat(out, beat),
             Self::Change(change) => put_change(out, change),
             Self::SnapshotRequest(request) | Self::SnapshotDeclined(request) => {
-                put_hub(out, request.hub, request.incarnation)
+                put_hub(out, request.hub, request.incarnation);
+                put_u64(out, request.have);
             }
             Self::Snapshot(part) => put_snapshot(out, part),
             Self::Farewell(hub, incarnation) => put_hub(out, *hub, *incarnation),

@@ -117,8 +117,9 @@ pub const SNAPSHOT_RATE_BYTES: u64 = 32 * 1024;
 pub const DOUBT_BEATS: u64 = 4;
 
 /// Maximum number of doublings of the pause before a request for a snapshot. The pause doubles while snapshots do not
-/// reach the state in their hub's heartbeats: from [`GAP_PATIENCE`] to 300 ms x 2^5 = 9.6 s. A neighbour that sends
-/// wrong snapshots is asked six times in 20 s, and then every ten seconds.
+/// reach the state in their hub's heartbeats: from [`GAP_PATIENCE`] to 300 ms x 2^5 = 9.6 s after the last snapshot. A
+/// neighbour that sends wrong snapshots is asked six times in 20 s, and then every ten seconds. A request that is lost
+/// or declined is repeated after [`GAP_PATIENCE`].
 pub const MAX_VAIN_REPAIRS: u32 = 5;
 
 /// Maximum number of peers in one part of a snapshot: 64 x 300 B = 20 KB in practice.

@@ -133,11 +133,10 @@ impl Relay {
                 remote.paths.note(via, beat.number, false);
                 // If a heartbeat of the hub itself has a lower number than is known here, another hub has sent a wrong
                 // number.
-                let from = match via {
-                    Hop::Link(link) => self.links.hub_of(link),
-                    Hop::Bridge(hub) => Some(hub),
-                };
-                if from == Some(beat.hub) && state != Liveness::Ended && number > beat.number + LATE_BEATS {
+                if self.neighbour(via) == Some(beat.hub)
+                    && state != Liveness::Ended
+                    && number > beat.number + LATE_BEATS
+                {
                     self.recall(via, beat.hub);
                 }
                 return;
@@ -171,34 +170,25 @@ impl Relay {
             return bug!(self.bugs, HubMissing, "heartbeat of {:?}", beat.hub);
         };
         remote.forget_unconfirmed();
-        if remote.sync.is_some() || remote.is_catching_up() {
+        if remote.repair.is_under_way() || remote.is_catching_up() {
             return;
         }
         remote.doubt();
         let differs = beat.seq == remote.holding.seq && beat.digest != remote.holding.digest;
         if beat.seq > remote.holding.seq {
-            remote.note_behind(now.at);
             if found {
                 // Nothing in flight could fill the gap.
-                remote.ask_at = Some(now.at);
-                self.ask_for_snapshot(beat.hub, now);
+                remote.repair.note_far_behind(now.at);
+            } else {
+                remote.repair.note_behind(now.at);
             }
         } else if differs || remote.doubted {
-            remote.behind_since.get_or_insert(now.at);
-            if let Some(via) = remote.repaired_by.take() {
-                // The neighbour sent a wrong snapshot.
-                remote.failed_ask = Some(via);
-            }
-            if remote.vain_repairs > 0 {
-                remote.note_behind(now.at);
-            } else {
-                self.ask_for_snapshot(beat.hub, now);
-            }
+            remote.repair.note_wrong(now.at);
         } else if remote.ahead.is_empty() {
-            remote.vain_repairs = 0;
-            if beat.seq == remote.holding.seq {
-                (remote.behind_since, remote.ask_at, remote.repaired_by) = (None, None, None);
-            }
+            remote.repair.note_agrees(beat.seq == remote.holding.seq);
+        }
+        if remote.repair.is_asking(now.at) {
+            self.ask_for_snapshot(beat.hub, now);
         }
     }
 
@@ -208,10 +198,7 @@ impl Relay {
     }
 
     pub(super) fn pass_to_neighbours(&mut self, via: Hop, about: HubId, envelope: &Envelope, now: Now) {
-        let sender = match via {
-            Hop::Link(link) => self.links.hub_of(link),
-            Hop::Bridge(hub) => Some(hub),
-        };
+        let sender = self.neighbour(via);
         let to: Vec<LinkId> =
             self.links.in_use().filter(|&(hub, _)| hub != about && Some(hub) != sender).map(|(_, link)| link).collect();
         for link in to {

@@ -113,6 +113,14 @@ impl Relay {
         // Snapshots in progress have a deadline of their own.
     }
 
+    /// The hub at the other end of a way. `None` if the link has closed.
+    pub(super) fn neighbour(&self, via: Hop) -> Option<HubId> {
+        match via {
+            Hop::Link(link) => self.links.hub_of(link),
+            Hop::Bridge(hub) => Some(hub),
+        }
+    }
+
     /// Whether a way is a link that does not work in both directions.
     pub(super) fn is_spare(&self, via: Hop) -> bool {
         match via {

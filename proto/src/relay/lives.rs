@@ -45,8 +45,7 @@ impl Relay {
         };
         remote.incarnation = beat.incarnation;
         remote.paths = Paths::default();
-        remote.failed_ask = None;
-        (remote.vain_repairs, remote.repaired_by) = (0, None);
+        remote.repair.begin_life();
         remote.contest = None;
         remote.link_lost_at = None;
         self.choose_link(beat.hub);
@@ -92,10 +91,10 @@ impl Relay {
         let Some(remote) = self.hubs.get(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} was evicted");
         };
-        if due(remote.sync.as_ref().map(|sync| sync.deadline)) {
+        if remote.repair.is_late(now.at) {
             self.give_up_snapshot(hub, now);
         }
-        if due(self.hubs.get(&hub).and_then(|remote| remote.ask_at)) {
+        if self.hubs.get(&hub).is_some_and(|remote| remote.repair.is_asking(now.at)) {
             self.ask_for_snapshot(hub, now);
         }
         if due(self.hubs.get(&hub).and_then(|remote| remote.outcomes_due)) {

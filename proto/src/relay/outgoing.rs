@@ -73,7 +73,7 @@ impl OutgoingSnapshot {
             bytes += presence.memberships.iter().map(|a| a.discovered.frame_len()).sum::<usize>();
             peers.push(presence);
         }
-        let SnapshotRequest { hub, incarnation } = self.request;
+        let SnapshotRequest { hub, incarnation, .. } = self.request;
         let part = self.parts;
         self.parts += 1;
         SnapshotPart { hub, incarnation, seq: self.seq, digest: self.digest, part, last: !self.read(held), peers }
@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn request(hub: u8) -> SnapshotRequest {
-        SnapshotRequest { hub: HubId(PeerId::from_bytes([hub; 20])), incarnation: HubIncarnation(1) }
+        SnapshotRequest { hub: HubId(PeerId::from_bytes([hub; 20])), incarnation: HubIncarnation(1), have: 0 }
     }
 
     /// Peers 0, 2, 4, …, and a snapshot of them of which the first part has been sent.

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::bug;
 use crate::claim::Claim;
@@ -17,6 +16,7 @@ use crate::time::Now;
 
 use super::directory::LeaveCause;
 use super::remote::Liveness;
+use super::repair::Abandoned;
 use super::{Destination, Relay};
 
 impl Relay {
@@ -56,15 +56,15 @@ impl Relay {
             self.stats.duplicates += 1;
             return;
         }
-        if remote.sync.is_none() && change.seq == remote.holding.seq + 1 {
+        if !remote.repair.is_under_way() && change.seq == remote.holding.seq + 1 {
             self.flood(&change, Some(via), now);
             self.apply(&change, now);
             self.catch_up(change.hub, now);
         } else if remote.ahead.len() < MAX_CHANGES_AHEAD {
             remote.ahead.insert(change.seq, (remote.beat.number, Arc::clone(&change)));
             let is_catching_up = remote.is_catching_up();
-            if remote.sync.is_none() && !is_catching_up {
-                remote.note_behind(now.at);
+            if !remote.repair.is_under_way() && !is_catching_up {
+                remote.repair.note_behind(now.at);
             }
             self.flood(&change, Some(via), now);
             if is_catching_up {
@@ -109,10 +109,9 @@ impl Relay {
         if remote.is_catching_up() {
             self.begin_work(hub);
         } else if remote.ahead.is_empty() && remote.lag() == 0 {
-            remote.behind_since = None;
-            remote.ask_at = None;
-        } else if remote.sync.is_none() {
-            remote.note_behind(now.at);
+            remote.repair.note_caught_up();
+        } else if !remote.repair.is_under_way() {
+            remote.repair.note_behind(now.at);
         }
         self.release_signals(hub, now);
     }
@@ -120,10 +119,7 @@ impl Relay {
     /// Forwards a change to all neighbours except the one it came from, its own hub, and those that the former sends it
     /// to itself.
     fn flood(&mut self, change: &Arc<Change>, from: Option<Hop>, now: Now) {
-        let sender = from.and_then(|via| match via {
-            Hop::Link(link) => self.links.hub_of(link),
-            Hop::Bridge(hub) => Some(hub),
-        });
+        let sender = from.and_then(|via| self.neighbour(via));
         let over_bridge = matches!(from, Some(Hop::Bridge(_)));
         let told = sender.and_then(|sender| self.hubs.get(&sender)).map(|sender| Arc::clone(&sender.beat));
         let mut to = Vec::new();
@@ -163,18 +159,15 @@ impl Relay {
         remote.state = state;
         remote.ahead.clear();
         (remote.mark, remote.doubted) = (None, false);
-        remote.behind_since = None;
-        remote.ask_at = None;
-        let received = remote.sync.take().map(|sync| sync.peers);
-        let waiters = std::mem::take(&mut remote.snapshot_waiters);
-        let request = SnapshotRequest { hub, incarnation: remote.incarnation };
+        let Abandoned { peers: received, waiters } = remote.repair.end();
+        let request = SnapshotRequest { hub, incarnation: remote.incarnation, have: 0 };
         remote.outcomes.clear();
         remote.outcomes_due = None;
         let held = remote.holding.replace(0, 0, BTreeMap::new());
         remote.unsettle(LeaveCause::HubGone);
         let peers = held.len();
         self.discarded.add(held);
-        self.discarded.add(received.unwrap_or_default());
+        self.discarded.add(received);
         for via in waiters {
             self.decline_snapshot(via, request);
         }
@@ -211,14 +204,5 @@ pub(super) fn keep_what_is_known(presence: &mut Arc<Presence>, known: &Arc<Prese
         {
             *announcement = Arc::clone(&known.memberships[at]);
         }
-    }
-}
-
-impl super::remote::Remote {
-    /// A change is missing: waits for it, and then requests a snapshot.
-    pub(super) fn note_behind(&mut self, now: Duration) {
-        self.behind_since.get_or_insert(now);
-        let pause = self.pause();
-        self.ask_at.get_or_insert(now + pause);
     }
 }

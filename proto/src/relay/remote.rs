@@ -4,16 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::envelope::{Change, Heartbeat, Presence, SnapshotPart};
+use crate::envelope::{Change, Heartbeat};
 use crate::id::{HubId, HubIncarnation, PeerId};
-use crate::limits::{
-    DOUBT_BEATS, GAP_PATIENCE, HEARTBEAT, LEASE, MAX_ENDED_LIVES, MAX_MEMBERSHIPS, MAX_VAIN_REPAIRS, ROUTE_PATIENCE,
-    SNAPSHOT_LIMIT, SNAPSHOT_PATIENCE, SNAPSHOT_RATE_BYTES, SNAPSHOT_SLACK,
-};
+use crate::limits::{DOUBT_BEATS, HEARTBEAT, LEASE, MAX_ENDED_LIVES, ROUTE_PATIENCE};
 use crate::reason::Outcome;
 use crate::route::Hop;
 
-use super::holding::{self, Holding};
+use super::holding::Holding;
+use super::repair::Repair;
 use super::signals::{Inbound, Outbound};
 use super::slices::Unsettled;
 
@@ -49,19 +47,7 @@ pub(super) struct Remote {
     /// Whether this replica is ahead of the hub's later heartbeats. A snapshot with a lower number is then accepted,
     /// and requests for one are declined.
     pub(super) doubted: bool,
-    /// Number of snapshots received since this replica last agreed with a heartbeat.
-    pub(super) vain_repairs: u32,
-    /// The way by which the last of those arrived.
-    pub(super) repaired_by: Option<Hop>,
-    /// Time since which changes are known to be missing, if any are.
-    pub(super) behind_since: Option<Duration>,
-    /// Time at which a snapshot is requested.
-    pub(super) ask_at: Option<Duration>,
-    pub(super) sync: Option<Sync>,
-    /// Neighbours that requested a snapshot of it while `sync` was in progress. They are answered when it ends.
-    pub(super) snapshot_waiters: Vec<Hop>,
-    /// The neighbour whose snapshot failed last.
-    pub(super) failed_ask: Option<Hop>,
+    pub(super) repair: Repair,
     pub(super) paths: Paths,
     /// The way that signals to it take, and the counter of the last signal on another way.
     pub(super) sent_by: Option<(Hop, u64)>,
@@ -102,79 +88,6 @@ pub(super) struct Avoided {
     pub(super) until: Duration,
 }
 
-/// A requested snapshot.
-#[derive(Debug)]
-pub(super) struct Sync {
-    pub(super) via: Hop,
-    /// Time of the request.
-    pub(super) since: Duration,
-    pub(super) deadline: Duration,
-    /// Bytes received so far.
-    pub(super) bytes: u64,
-    pub(super) parts: u32,
-    pub(super) seq: u64,
-    pub(super) digest: u64,
-    /// The digest of what has arrived.
-    pub(super) found: u64,
-    pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
-}
-
-impl Sync {
-    pub(super) fn new(via: Hop, now: Duration) -> Self {
-        let peers = BTreeMap::new();
-        Self {
-            via,
-            since: now,
-            deadline: now + SNAPSHOT_PATIENCE,
-            bytes: 0,
-            parts: 0,
-            seq: 0,
-            digest: 0,
-            found: 0,
-            peers,
-        }
-    }
-
-    /// Adds the next part, if it is in order and well-formed and there are at most `max_peers`.
-    pub(super) fn take(&mut self, part: SnapshotPart, max_peers: usize, now: Duration) -> bool {
-        if part.part == 0 && self.parts == 0 {
-            (self.seq, self.digest) = (part.seq, part.digest);
-        }
-        let is_next = (part.part, part.seq, part.digest) == (self.parts, self.seq, self.digest);
-        let fits = self.peers.len() + part.peers.len() <= max_peers;
-        let brings_something = part.last || !part.peers.is_empty();
-        // So no peer of an earlier part appears again.
-        let last = self.peers.last_key_value().map(|(&peer, _)| peer);
-        let peers = || last.into_iter().chain(part.peers.iter().map(|presence| presence.peer));
-        let ascends = peers().zip(peers().skip(1)).all(|(a, b)| a < b);
-        if !(is_next && fits && brings_something && ascends && part.peers.iter().all(|presence| is_sound(presence))) {
-            return false;
-        }
-        self.parts += 1;
-        self.found ^= holding::digest(part.peers.iter());
-        self.bytes += part.peers.iter().map(|presence| presence_bytes(presence)).sum::<u64>();
-        let in_time = SNAPSHOT_SLACK + Duration::from_millis(self.bytes * 1000 / SNAPSHOT_RATE_BYTES);
-        self.deadline = (now + SNAPSHOT_PATIENCE).min(self.since + in_time.min(SNAPSHOT_LIMIT));
-        self.peers.extend(part.peers.into_iter().map(|presence| (presence.peer, presence)));
-        true
-    }
-}
-
-/// Whether a peer has at most the allowed number of memberships, in the order of networks.
-fn is_sound(presence: &Presence) -> bool {
-    let memberships = &presence.memberships;
-    memberships.len() <= MAX_MEMBERSHIPS && memberships.is_sorted_by(|a, b| a.network < b.network)
-}
-
-/// Size of a peer's id and session in a snapshot, in bytes.
-const ID_BYTES: u64 = 28;
-
-/// Approximate size of a peer in a snapshot, in bytes.
-fn presence_bytes(presence: &Presence) -> u64 {
-    let memberships = presence.memberships.iter().map(|announcement| announcement.discovered.frame_len() as u64);
-    ID_BYTES + memberships.sum::<u64>()
-}
-
 impl Remote {
     pub(super) fn new(
         number: u32,
@@ -199,13 +112,7 @@ impl Remote {
             ahead: BTreeMap::new(),
             mark: None,
             doubted: false,
-            vain_repairs: 0,
-            repaired_by: None,
-            behind_since: None,
-            ask_at: None,
-            sync: None,
-            snapshot_waiters: Vec::new(),
-            failed_ask: None,
+            repair: Repair::default(),
             paths: Paths::default(),
             sent_by: None,
             answered: 0,
@@ -292,11 +199,6 @@ impl Remote {
         }
     }
 
-    /// Pause before a snapshot is requested.
-    pub(super) fn pause(&self) -> Duration {
-        GAP_PATIENCE * (1 << self.vain_repairs.min(MAX_VAIN_REPAIRS))
-    }
-
     /// Signals to it whose senders have not received an outcome.
     pub(super) fn in_flight(&self) -> usize {
         self.outbound.len() + self.lost.iter().map(Outbound::len).sum::<usize>()
@@ -305,8 +207,7 @@ impl Remote {
     /// The time of its next timeout.
     pub(super) fn due(&self) -> Option<Duration> {
         let lease = self.is_live().then_some(self.lease_ends);
-        let sync = self.sync.as_ref().map(|sync| sync.deadline);
-        let due = [lease, sync, self.ask_at, self.outcomes_due, self.inbound.due(), self.outbound.due()];
+        let due = [lease, self.repair.due(), self.outcomes_due, self.inbound.due(), self.outbound.due()];
         due.into_iter().flatten().min()
     }
 }
@@ -351,11 +252,6 @@ impl Paths {
     /// All ways on which heartbeats arrived recently, the latest first.
     pub(super) fn newest_first(&self) -> impl Iterator<Item = Hop> {
         self.heard.iter().rev().map(|(way, _)| *way)
-    }
-
-    /// A way other than `via`, if there is one.
-    pub(super) fn other_than(&self, via: Hop) -> Option<Hop> {
-        self.heard.iter().rev().map(|(way, _)| *way).find(|way| *way != via)
     }
 
     /// Removes ways that no longer exist.

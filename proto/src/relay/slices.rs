@@ -93,7 +93,7 @@ impl Remote {
 
     /// Whether the next change is here, and no snapshot that has to come first is under way.
     pub(super) fn is_catching_up(&self) -> bool {
-        self.sync.is_none() && self.ahead.first_key_value().is_some_and(|(seq, _)| *seq <= self.holding.seq + 1)
+        !self.repair.is_under_way() && self.ahead.first_key_value().is_some_and(|(seq, _)| *seq <= self.holding.seq + 1)
     }
 
     pub(super) fn is_busy(&self) -> bool {

@@ -3,7 +3,6 @@
 use crate::bug;
 use crate::envelope::{Envelope, SnapshotPart, SnapshotRequest};
 use crate::id::{HubId, PeerId};
-use crate::limits::{GAP_PATIENCE, MAX_SNAPSHOT_WAITERS};
 use crate::reason::LeaveReason;
 use crate::route::Hop;
 use crate::time::Now;
@@ -11,7 +10,7 @@ use crate::time::Now;
 use super::directory::LeaveCause;
 use super::links::Queue;
 use super::outgoing::GivenUp;
-use super::remote::Sync;
+use super::repair::{Abandoned, Snapshot, Wait};
 use super::{Destination, MeshEvent, Relay, RelayOutput, Transport};
 
 impl Relay {
@@ -22,29 +21,25 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "a snapshot of {hub:?} is due");
         };
-        remote.ask_at = None;
-        if remote.sync.is_some() || !remote.is_live() {
-            return;
+        if remote.repair.is_under_way() || !remote.is_live() {
+            return remote.repair.do_not_ask();
         }
-        let failed = remote.failed_ask.take();
-        let usual = direct.or(remote.paths.best()).or(route);
-        let via = match failed {
-            Some(failed) if usual == Some(failed) => remote.paths.other_than(failed).or(usual),
-            _ => usual,
-        };
-        let Some(via) = via else {
-            remote.ask_at = Some(now.at + GAP_PATIENCE);
-            return;
-        };
-        remote.sync = Some(Sync::new(via, now.at));
-        let request = SnapshotRequest { hub, incarnation: remote.incarnation };
+        // A neighbour that has sent too little may be cut off from the hub itself.
+        let itself = Some(Hop::Bridge(hub))
+            .filter(|_| self.bridge.is_up() && remote.is_bridged(now.at) && remote.repair.is_vain());
+        let usual = [direct, itself, remote.paths.best(), route].into_iter().flatten();
+        let ways = usual.chain(remote.paths.newest_first());
+        let Some(via) = remote.repair.ask(ways, now.at) else { return };
+        // A wrong replica is replaced by any right one.
+        let have = if remote.doubted { 0 } else { remote.holding.seq };
+        let request = SnapshotRequest { hub, incarnation: remote.incarnation, have };
         self.send(Destination::from(via), Envelope::SnapshotRequest(request));
     }
 
     /// A neighbour requests a snapshot of a hub. While this hub repairs its own replica, the request waits; a request
     /// that cannot be served is declined, so that the neighbour does not wait in vain.
     pub(super) fn snapshot_asked(&mut self, via: Hop, request: SnapshotRequest, now: Now) {
-        let SnapshotRequest { hub, incarnation } = request;
+        let SnapshotRequest { hub, incarnation, have } = request;
         if hub == self.config.hub {
             return if incarnation == self.config.incarnation {
                 self.send_snapshot(via, request, now);
@@ -52,38 +47,18 @@ impl Relay {
                 self.decline_snapshot(via, request);
             };
         }
+        let asked = self.hubs.get(&hub).and_then(|remote| remote.repair.asked());
+        let is_asked = asked.is_some_and(|asked| self.neighbour(asked) == self.neighbour(via));
         let remote = self.hubs.get_mut(&hub).filter(|r| r.is_live() && r.incarnation == incarnation);
         let Some(remote) = remote else { return self.decline_snapshot(via, request) };
-        // A replica under repair would only pass on its own gaps.
-        let Some(sync) = &remote.sync else {
-            return if remote.doubted {
-                self.decline_snapshot(via, request);
-            } else {
-                self.send_snapshot(via, request, now);
-            };
-        };
-        let asked = sync.via;
-        let waits = remote.snapshot_waiters.contains(&via);
-        if waits {
-            return;
+        // A replica under repair would only pass on its own gaps, and one that is behind is of no use to a neighbour
+        // that has as much.
+        let is_of_use = !remote.doubted && (remote.lag() == 0 || have < remote.holding.seq);
+        match remote.repair.wait(via, is_asked) {
+            Wait::Waits => {}
+            Wait::NotNeeded if is_of_use => self.send_snapshot(via, request, now),
+            Wait::NotNeeded | Wait::Declined => self.decline_snapshot(via, request),
         }
-        // Two hubs that wait for each other would both wait until the timeout.
-        if remote.snapshot_waiters.len() < MAX_SNAPSHOT_WAITERS && !self.is_same_neighbour(asked, via) {
-            match self.hubs.get_mut(&hub) {
-                Some(remote) => remote.snapshot_waiters.push(via),
-                None => bug!(self.bugs, HubMissing, "{via:?} waits for a snapshot of {hub:?}"),
-            }
-        } else {
-            self.decline_snapshot(via, request);
-        }
-    }
-
-    fn is_same_neighbour(&self, a: Hop, b: Hop) -> bool {
-        let neighbour = |via| match via {
-            Hop::Link(link) => self.links.hub_of(link),
-            Hop::Bridge(hub) => Some(hub),
-        };
-        neighbour(a) == neighbour(b)
     }
 
     pub(super) fn decline_snapshot(&mut self, via: Hop, request: SnapshotRequest) {
@@ -101,8 +76,8 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} is repaired");
         };
-        let request = SnapshotRequest { hub, incarnation: remote.incarnation };
-        for via in std::mem::take(&mut remote.snapshot_waiters) {
+        let request = SnapshotRequest { hub, incarnation: remote.incarnation, have: 0 };
+        for via in remote.repair.take_waiters() {
             self.snapshot_asked(via, request, now);
         }
     }
@@ -132,7 +107,7 @@ impl Relay {
     /// A neighbour cannot serve the requested snapshot: another one is asked, or the same one later.
     pub(super) fn snapshot_declined(&mut self, via: Hop, request: SnapshotRequest, now: Now) {
         let remote = self.hubs.get(&request.hub).filter(|remote| remote.incarnation == request.incarnation);
-        if remote.and_then(|remote| remote.sync.as_ref()).is_some_and(|sync| sync.via == via) {
+        if remote.is_some_and(|remote| remote.repair.asked() == Some(via)) {
             self.stop_snapshot(request.hub, now);
         }
     }
@@ -193,12 +168,12 @@ impl Relay {
     pub(super) fn snapshot_came(&mut self, via: Hop, part: SnapshotPart, now: Now) {
         let (hub, last, max_peers) = (part.hub, part.last, self.config.tuning.max_peers_per_hub);
         let remote = self.hubs.get_mut(&hub).filter(|remote| remote.incarnation == part.incarnation);
-        let Some(sync) = remote.and_then(|remote| remote.sync.as_mut()).filter(|sync| sync.via == via) else {
+        let Some(remote) = remote.filter(|remote| remote.repair.asked() == Some(via)) else {
             // Expected: it was requested, and another neighbour was asked since, or the hub has ended.
             self.stats.snapshots_refused += 1;
             return;
         };
-        if !sync.take(part, max_peers, now.at) {
+        if !remote.repair.take(part, max_peers, now.at) {
             self.refuse_snapshot(hub, now);
         } else if last {
             self.install(hub, now);
@@ -207,19 +182,22 @@ impl Relay {
 
     /// Installs a complete snapshot.
     fn install(&mut self, hub: HubId, now: Now) {
+        let asked = self.hubs.get(&hub).and_then(|remote| remote.repair.asked());
+        let from = asked.and_then(|via| self.neighbour(via));
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "a snapshot of {hub:?} is complete");
         };
         let least = if remote.doubted { remote.beat.seq } else { remote.holding.seq };
-        let agrees = |sync: &mut Sync| sync.found == sync.digest && sync.seq >= least;
-        let Some(sync) = remote.sync.take_if(agrees) else { return self.refuse_snapshot(hub, now) };
-        let before = remote.holding.replace(sync.seq, sync.digest, sync.peers);
+        let Some(Snapshot { via, seq, digest, peers }) = remote.repair.complete(least, now.at) else {
+            return self.refuse_snapshot(hub, now);
+        };
+        if seq < remote.beat.seq && from != Some(hub) {
+            remote.repair.note_stale(via);
+        }
+        let before = remote.holding.replace(seq, digest, peers);
         // The reason of these leaves was in a change that did not arrive.
         remote.unsettle(LeaveCause::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost)));
-        remote.behind_since = None;
         (remote.mark, remote.doubted) = (None, false);
-        remote.vain_repairs = remote.vain_repairs.saturating_add(1);
-        remote.repaired_by = Some(sync.via);
         self.discarded.add(before);
         self.stop_sending(hub);
         self.stats.snapshots[1] += 1;
@@ -232,14 +210,14 @@ impl Relay {
     /// A snapshot was malformed, or its digest was wrong.
     fn refuse_snapshot(&mut self, hub: HubId, now: Now) {
         if let Some(remote) = self.hubs.get_mut(&hub) {
-            remote.vain_repairs = remote.vain_repairs.saturating_add(1);
+            remote.repair.note_vain(now.at);
         }
         self.give_up_snapshot(hub, now);
     }
 
     /// A snapshot did not arrive, or its digest was wrong.
     pub(super) fn give_up_snapshot(&mut self, hub: HubId, now: Now) {
-        if self.hubs.get(&hub).is_some_and(|remote| remote.sync.is_some()) {
+        if self.hubs.get(&hub).is_some_and(|remote| remote.repair.is_under_way()) {
             self.stats.snapshots_refused += 1;
             self.stop_snapshot(hub, now);
         }
@@ -248,14 +226,12 @@ impl Relay {
     /// Stops waiting for the requested snapshot; another one is requested soon.
     fn stop_snapshot(&mut self, hub: HubId, now: Now) {
         let remote = self.hubs.get_mut(&hub);
-        let Some((sync, remote)) = remote.and_then(|remote| Some((remote.sync.take()?, remote))) else {
+        let Some((abandoned, remote)) = remote.and_then(|remote| Some((remote.repair.give_up(now.at)?, remote))) else {
             return bug!(self.bugs, SnapshotState, "of {hub:?}, given up");
         };
-        let request = SnapshotRequest { hub, incarnation: remote.incarnation };
-        self.discarded.add(sync.peers);
-        let waiters = std::mem::take(&mut remote.snapshot_waiters);
-        remote.failed_ask = Some(sync.via);
-        remote.ask_at = Some(now.at + remote.pause());
+        let Abandoned { peers, waiters } = abandoned;
+        let request = SnapshotRequest { hub, incarnation: remote.incarnation, have: 0 };
+        self.discarded.add(peers);
         for via in waiters {
             // Another neighbour may know more.
             self.decline_snapshot(via, request);
@@ -267,7 +243,7 @@ impl Relay {
         let waiting: Vec<HubId> = self
             .hubs
             .iter()
-            .filter(|(_, remote)| remote.sync.as_ref().is_some_and(|sync| gone(sync.via)))
+            .filter(|(_, remote)| remote.repair.asked().is_some_and(&gone))
             .map(|(&hub, _)| hub)
             .collect();
         for hub in waiting {

@@ -367,7 +367,7 @@ impl Net {
         for (n, relay) in &mut self.hubs {
             let stats = relay.stats(now).clone();
             assert_eq!((stats.in_flight, stats.held, stats.presence_lag_ms), (0, 0, 0), "hub {n}");
-            assert!(relay.hubs.values().all(|r| r.ahead.is_empty() && r.sync.is_none() && r.outcomes.is_empty()));
+            assert!(relay.hubs.values().all(|r| r.ahead.is_empty() && !r.repair.is_under_way() && r.outcomes.is_empty()));
             assert!(relay.links.iter().all(|(_, link)| link.queue().snapshots().is_empty()));
         }
     }

@@ -128,7 +128,7 @@ impl Relay {
     pub fn stats(&mut self, now: Now) -> &RelayStats {
         let live = || self.hubs.values().filter(|remote| remote.is_live());
         let millis = |duration: Duration| duration.as_millis() as u64;
-        let lag = live().filter_map(|remote| remote.behind_since).map(|at| now.at.saturating_sub(at)).max();
+        let lag = live().filter_map(|remote| remote.repair.behind_since()).map(|at| now.at.saturating_sub(at)).max();
         let is_shown = |r: &&Remote| r.unsettled.is_some() || r.is_live() && !r.holding.peers.is_empty();
         let age = self.hubs.values().filter(is_shown).map(|r| r.age(now.at)).max();
         self.stats.bugs.clone_from(self.bugs.counts());

@@ -40,6 +40,10 @@ pub(crate) struct Version {
     said: u32,
 }
 
+/// Time in which a replica is repaired if the hub of its peers is alive. The leave of a client, and the snapshots that
+/// replace it, may be lost several times.
+const REPAIRS: Duration = Duration::from_secs(20);
+
 impl World {
     pub(crate) fn announce(&mut self, client: usize, net: Net) {
         self.announced += 1;
@@ -178,8 +182,7 @@ impl World {
         let gone = !self.hubs[self.clients[client].hub].lives();
         let mut longest = limits::LEASE + limits::HEARTBEAT + self.way() + self.plan.slices() + 2 * limits::TICK;
         if !gone {
-            // The client's hub is alive, and the leave may be lost several times before it is requested again.
-            longest += Duration::from_secs(if self.plan.calm { 0 } else { 20 });
+            longest += if self.plan.calm { Duration::ZERO } else { REPAIRS };
         }
         // The age of a frame in an unread pipe is unknown to the hubs.
         for (trouble, most) in [(Trouble::Stall, 6), (Trouble::Stop, 20)] {
@@ -188,8 +191,20 @@ impl World {
         longest
     }
 
+    /// Time until which a repair of presence may fail again and again. It takes three transits of each link on the way:
+    /// a heartbeat, a request, a snapshot. Faults that come faster leave it to chance, until the run is at rest.
+    fn repairs_fail_until(&self) -> Option<Duration> {
+        let is_hopeless = !self.plan.calm && Duration::from_millis(self.plan.trouble_ms as u64) < 3 * self.way();
+        let until = self.rested_at.map_or(self.now + Duration::from_secs(1), |rested_at| rested_at + REPAIRS);
+        is_hopeless.then_some(until)
+    }
+
     /// From now on, no peer may consider this client present.
     pub(crate) fn is_forgotten(&mut self, gone: usize) {
+        if let Some(until) = self.repairs_fail_until().filter(|&until| until > self.now) {
+            self.clients[gone].ended = self.clients[gone].ended.map(|(at, _)| (at, until));
+            return self.agenda.put(until, Event::Forgotten { client: gone });
+        }
         let peer = self.clients[gone].peer;
         // A retiring client receives nothing.
         let believers = self.those(|client| {

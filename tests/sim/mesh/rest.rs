@@ -22,6 +22,7 @@ const UNDER_WAY: Duration = Duration::from_secs(2);
 impl World {
     pub(crate) fn rest(&mut self) {
         self.resting = true;
+        self.rested_at = Some(self.now);
         self.note(|| "rest".to_owned());
         self.mend();
         self.come_back();

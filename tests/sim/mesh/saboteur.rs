@@ -269,7 +269,8 @@ impl Saboteur {
                 vec![Envelope::Heartbeat(Arc::new(beat))]
             }
             Envelope::Heartbeat(beat) if self.strikes(Fault::StormsForSnapshots) => {
-                let request = proto::envelope::SnapshotRequest { hub: beat.hub, incarnation: beat.incarnation };
+                let request =
+                    proto::envelope::SnapshotRequest { hub: beat.hub, incarnation: beat.incarnation, have: 0 };
                 vec![Envelope::Heartbeat(beat), Envelope::SnapshotRequest(request)]
             }
             Envelope::Change(_) if self.strikes(Fault::LosesChange) => Vec::new(),

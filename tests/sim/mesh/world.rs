@@ -48,6 +48,8 @@ pub(crate) struct World {
     pub(crate) asked: u64,
     /// Whether the run is at rest, without new actions or faults.
     pub(crate) resting: bool,
+    /// Since when.
+    pub(crate) rested_at: Option<Duration>,
     /// Complaints of the oracles; the first one ends the run.
     pub(crate) complaints: Vec<String>,
     pub(crate) trace: Option<String>,
@@ -81,6 +83,7 @@ impl World {
             sent: Default::default(),
             asked: 0,
             resting: false,
+            rested_at: None,
             complaints: Vec::new(),
             trace: traced.then(|| format!("{plan:?}\n")),
             events: 0,

@@ -129,14 +129,8 @@ pub(super) fn read_envelope(kind: EnvelopeKind, body: &mut BodyReader<'_>) -> Re
         }
         EnvelopeKind::Heartbeat => Envelope::Heartbeat(Arc::new(read_heartbeat(body)?)),
         EnvelopeKind::Change => Envelope::Change(Arc::new(read_change(body)?)),
-        EnvelopeKind::SnapshotRequest => {
-            let (hub, incarnation) = body.hub()?;
-            Envelope::SnapshotRequest(SnapshotRequest { hub, incarnation })
-        }
-        EnvelopeKind::SnapshotDeclined => {
-            let (hub, incarnation) = body.hub()?;
-            Envelope::SnapshotDeclined(SnapshotRequest { hub, incarnation })
-        }
+        EnvelopeKind::SnapshotRequest => Envelope::SnapshotRequest(read_snapshot_request(body)?),
+        EnvelopeKind::SnapshotDeclined => Envelope::SnapshotDeclined(read_snapshot_request(body)?),
         EnvelopeKind::Snapshot => Envelope::Snapshot(Box::new(read_snapshot(body)?)),
         EnvelopeKind::Farewell => {
             let (hub, incarnation) = body.hub()?;
@@ -213,6 +207,11 @@ fn read_membership(body: &mut BodyReader<'_>, peer: PeerId, claim: Claim) -> Res
     let discovered = Arc::new(wire::peer_discovered(data.as_bytes(), claim.incarnation, network.as_str(), 0));
     let stay = Stay { number: body.count()?, discovery: Discovery::from_closest(body.u8()?.min(MAX_CLOSEST)) };
     Ok(Arc::new(Announcement { peer, network, claim, remote: true, stay, discovered }))
+}
+
+fn read_snapshot_request(body: &mut BodyReader<'_>) -> Result<SnapshotRequest, Malformed> {
+    let (hub, incarnation) = body.hub()?;
+    Ok(SnapshotRequest { hub, incarnation, have: body.added(BodyReader::count)? })
 }
 
 fn read_snapshot(body: &mut BodyReader<'_>) -> Result<SnapshotPart, Malformed> {

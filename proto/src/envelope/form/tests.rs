@@ -190,13 +190,17 @@ fn routed() -> impl Strategy<Value = Envelope> {
     )
 }
 
+fn snapshot_request() -> impl Strategy<Value = SnapshotRequest> {
+    (hub(), life(), count()).prop_map(|(hub, incarnation, have)| SnapshotRequest { hub, incarnation, have })
+}
+
 fn envelope() -> impl Strategy<Value = Envelope> {
     prop_oneof![
         hello(),
         heartbeat(),
         change(),
-        (hub(), life()).prop_map(|(hub, incarnation)| Envelope::SnapshotRequest(SnapshotRequest { hub, incarnation })),
-        (hub(), life()).prop_map(|(hub, incarnation)| Envelope::SnapshotDeclined(SnapshotRequest { hub, incarnation })),
+        snapshot_request().prop_map(Envelope::SnapshotRequest),
+        snapshot_request().prop_map(Envelope::SnapshotDeclined),
         snapshot(),
         (hub(), life()).prop_map(|(hub, incarnation)| Envelope::Farewell(hub, incarnation)),
         routed(),

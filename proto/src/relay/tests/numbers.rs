@@ -213,7 +213,7 @@ fn repairs(net: &mut Net, part: impl FnOnce(&SnapshotPart) -> Vec<SnapshotPart>)
     net.loses = |envelope| matches!(envelope.kind(), EnvelopeKind::Change | EnvelopeKind::Snapshot);
     net.joins(1, 20, 0);
     net.pass(HEARTBEAT + 2 * GAP_PATIENCE);
-    let asked = net.hubs[&2].hubs[&hub(1)].sync.as_ref().unwrap().via;
+    let asked = net.hubs[&2].hubs[&hub(1)].repair.asked().unwrap();
     net.loses = |_| false;
     let own = &net.hubs[&1].own;
     let (incarnation, seq, digest) = (net.hubs[&1].incarnation(), own.seq, own.digest);
@@ -248,7 +248,7 @@ fn a_sender_of_wrong_snapshots_is_asked_less_and_others_are_asked() {
     let mut net = triangle();
     net.loses = |envelope| envelope.kind() == EnvelopeKind::Snapshot;
     let wrong = |net: &mut Net| {
-        let sync = net.hubs[&2].hubs[&hub(1)].sync.as_ref()?.via;
+        let sync = net.hubs[&2].hubs[&hub(1)].repair.asked()?;
         let own = &net.hubs[&1].own;
         let (incarnation, seq) = (net.hubs[&1].incarnation(), own.seq);
         let part = SnapshotPart { hub: hub(1), incarnation, seq, digest: 0, part: 0, last: true, peers: Vec::new() };
@@ -288,7 +288,7 @@ fn a_snapshot_that_does_not_come_to_an_end_is_refused() {
             vec![part(0), part(1), part(2)]
         });
         let relay = &net.hubs[&2];
-        assert!(relay.hubs[&hub(1)].sync.is_none() && relay.stats.snapshots_refused > 0);
+        assert!(!relay.hubs[&hub(1)].repair.is_under_way() && relay.stats.snapshots_refused > 0);
         // The other hubs have lost the same change, and wait for their own snapshots first.
         net.pass(3 * SNAPSHOT_PATIENCE);
         assert!(agree(&net, 2));
@@ -306,7 +306,7 @@ fn trickles(peers: usize, every: Duration) -> Duration {
     });
     let whole = parts.remove(0);
     let began = net.now.at;
-    let via = net.hubs[&2].hubs[&hub(1)].sync.as_ref().unwrap().via;
+    let via = net.hubs[&2].hubs[&hub(1)].repair.asked().unwrap();
     for n in 0u32.. {
         let peer = |k: usize| {
             let mut bytes = [0; 20];
@@ -315,7 +315,7 @@ fn trickles(peers: usize, every: Duration) -> Duration {
             Arc::new(presence)
         };
         let part = SnapshotPart { part: n, last: false, peers: (0..peers).map(peer).collect(), ..whole.clone() };
-        let deadline = |net: &Net| net.hubs[&2].hubs[&hub(1)].sync.as_ref().map(|sync| sync.deadline);
+        let deadline = |net: &Net| net.hubs[&2].hubs[&hub(1)].repair.deadline();
         let before = deadline(&net);
         let relay = net.hubs.get_mut(&2).unwrap();
         let now = Now { at: began + every * n, wall_ms: 0 };

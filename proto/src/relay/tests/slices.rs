@@ -203,7 +203,7 @@ fn changes_that_have_waited_are_applied_in_slices() {
     heard.extend(net.finish(1, 4 * SLICE));
     assert!(by_peer(&heard).keys().copied().eq(13..=90));
     let remote = &net.hubs[&1].hubs[&hub(3)];
-    assert!(remote.ahead.is_empty() && remote.behind_since.is_none() && remote.lag() == 0);
+    assert!(remote.ahead.is_empty() && remote.repair.behind_since().is_none() && remote.lag() == 0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Requests for snapshots that arrive at a bad moment.
 
 use super::*;
-use crate::envelope::SnapshotRequest;
+use crate::envelope::{Heartbeat, SnapshotRequest};
 use crate::limits::{GAP_PATIENCE, MAX_SNAPSHOT_WAITERS, MAX_SNAPSHOTS_OUT, SNAPSHOT_PATIENCE};
 
 #[test]
@@ -37,7 +37,7 @@ fn repairing() -> (Net, HubIncarnation) {
     net.pass(GONE);
     net.loses = |envelope| envelope.kind() == EnvelopeKind::Snapshot;
     net.link(1, 2);
-    assert!(net.hubs[&2].hubs[&hub(1)].sync.is_some() && net.hubs[&3].hubs[&hub(1)].sync.is_some());
+    assert!(net.hubs[&2].hubs[&hub(1)].repair.is_under_way() && net.hubs[&3].hubs[&hub(1)].repair.is_under_way());
     let life = net.hubs[&1].incarnation();
     (net, life)
 }
@@ -47,7 +47,7 @@ fn a_request_is_declined_when_the_asked_hub_gives_up_its_own_repair() {
     let (mut net, _) = repairing();
     net.hears(3);
     net.pass(SNAPSHOT_PATIENCE);
-    assert!(net.hubs[&3].hubs[&hub(1)].sync.is_none(), "it does not wait for longer than the hub it asked");
+    assert!(!net.hubs[&3].hubs[&hub(1)].repair.is_under_way(), "it does not wait for longer than the hub it asked");
     net.loses = |_| false;
     net.pass(2 * GAP_PATIENCE);
     assert_eq!(net.hears(3), ["elsewhere 7", "joined 7 n"]);
@@ -58,7 +58,7 @@ fn a_request_is_declined_when_the_asked_hub_gives_up_its_own_repair() {
 fn a_bounded_number_of_requests_waits_for_a_repair() {
     let (mut net, incarnation) = repairing();
     let asks = |net: &mut Net, n: u8| {
-        let request = SnapshotRequest { hub: hub(1), incarnation };
+        let request = SnapshotRequest { hub: hub(1), incarnation, have: 0 };
         let via = Hop::Bridge(hub(n));
         net.input(2, RelayInput::Received { via, envelope: Envelope::SnapshotRequest(request) });
         net.run();
@@ -71,7 +71,7 @@ fn a_bounded_number_of_requests_waits_for_a_repair() {
         asks(&mut net, n);
         asks(&mut net, n);
     }
-    assert_eq!(net.hubs[&2].hubs[&hub(1)].snapshot_waiters.len(), MAX_SNAPSHOT_WAITERS);
+    assert_eq!(net.hubs[&2].hubs[&hub(1)].repair.waiters(), MAX_SNAPSHOT_WAITERS);
     assert_eq!(declined(&net), 0);
     asks(&mut net, 250);
     assert_eq!(declined(&net), 1);
@@ -87,7 +87,7 @@ fn a_request_that_nothing_is_known_about_is_declined() {
     let link = net.hubs[&2].links.used_for(&hub(1)).unwrap();
     let unknown = [(hub(9), life), (hub(1), HubIncarnation(life.0 + 1)), (hub(2), HubIncarnation(1))];
     for (n, (hub, incarnation)) in unknown.into_iter().enumerate() {
-        let request = SnapshotRequest { hub, incarnation };
+        let request = SnapshotRequest { hub, incarnation, have: 0 };
         net.input(2, RelayInput::Received { via: Hop::Link(link), envelope: Envelope::SnapshotRequest(request) });
         net.run();
         assert_eq!(net.hubs[&1].stats.received[EnvelopeKind::SnapshotDeclined as usize], n as u64 + 1);
@@ -106,10 +106,97 @@ fn snapshots_beyond_the_maximum_of_a_link_are_declined() {
         let (hub, incarnation) = (beat.hub, beat.incarnation);
         let via = Hop::Link(link);
         net.input(2, RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(beat)) });
-        net.hubs.get_mut(&2).unwrap().hubs.get_mut(&hub).unwrap().sync = None;
-        let request = SnapshotRequest { hub, incarnation };
+        net.hubs.get_mut(&2).unwrap().hubs.get_mut(&hub).unwrap().repair.end();
+        let request = SnapshotRequest { hub, incarnation, have: 0 };
         net.input(2, RelayInput::Received { via, envelope: Envelope::SnapshotRequest(request) });
     }
     assert_eq!(net.hubs[&2].links.get(link).unwrap().queue().snapshots().len(), MAX_SNAPSHOTS_OUT);
     assert_eq!(net.hubs[&2].stats.sent[EnvelopeKind::SnapshotDeclined as usize], 1);
+}
+
+/// Hub 1 changes, and hub 2 receives its heartbeat, but not the change.
+fn misses_a_change(net: &mut Net) {
+    net.loses = |envelope| envelope.kind() == EnvelopeKind::Change;
+    net.joins(1, 20, 0);
+    net.loses = |_| false;
+}
+
+#[test]
+fn a_replica_that_is_behind_is_of_no_use_to_a_neighbour_with_as_much() {
+    let mut net = Net::chain(3);
+    net.joins(1, 7, 0);
+    net.pass(2 * HEARTBEAT);
+    misses_a_change(&mut net);
+    net.hubs.get_mut(&1).unwrap().beat(net.now);
+    net.drain(1);
+    net.run();
+    // Hub 2 waits for the missing change, and has not asked hub 1 yet.
+    let relay = &net.hubs[&2];
+    let (lag, have) = (relay.hubs[&hub(1)].lag(), relay.hubs[&hub(1)].holding.seq);
+    assert!(lag > 0 && have > 0 && !relay.hubs[&hub(1)].repair.is_under_way());
+    let incarnation = net.hubs[&1].incarnation();
+    let via = Hop::Link(relay.links.used_for(&hub(3)).unwrap());
+    let sent = |net: &Net, kind| net.hubs[&2].stats.sent[kind as usize];
+    let (snapshots, declines) = (EnvelopeKind::Snapshot, EnvelopeKind::SnapshotDeclined);
+    let before = sent(&net, snapshots);
+    for (have, served, declined) in [(have, 0, 1), (have + lag, 0, 2), (have - 1, 1, 2), (0, 2, 2)] {
+        let request = SnapshotRequest { hub: hub(1), incarnation, have };
+        net.input(2, RelayInput::Received { via, envelope: Envelope::SnapshotRequest(request) });
+        assert_eq!((sent(&net, snapshots) - before, sent(&net, declines)), (served, declined), "{have}");
+    }
+    net.under_way.clear();
+    net.pass(3 * HEARTBEAT);
+    net.nothing_is_left();
+}
+
+#[test]
+fn two_hubs_with_the_same_gap_are_whole_as_soon_as_one_of_them_is() {
+    let mut net = Net::chain(3);
+    net.joins(1, 7, 0);
+    net.pass(2 * HEARTBEAT);
+    // Hub 1 is heard for long, and neither its changes nor its snapshots arrive.
+    net.loses = |envelope| matches!(envelope.kind(), EnvelopeKind::Change | EnvelopeKind::Snapshot);
+    net.joins(1, 20, 0);
+    net.pass(30 * HEARTBEAT);
+    assert!(net.hubs[&3].hubs[&hub(1)].lag() > 0);
+    net.loses = |_| false;
+    net.pass(SNAPSHOT_PATIENCE + 4 * GAP_PATIENCE);
+    assert_eq!([2, 3].map(|n| net.hubs[&n].hubs[&hub(1)].lag()), [0, 0]);
+    net.pass(2 * HEARTBEAT);
+    net.nothing_is_left();
+}
+
+#[test]
+fn a_hub_itself_is_asked_once_a_neighbour_has_sent_too_little() {
+    let mut net = Net::new(3);
+    net.bridged = vec![1, 2, 3];
+    (1..=3).for_each(|n| net.input(n, RelayInput::BridgeUp));
+    net.link(2, 3);
+    net.joins(1, 7, 0);
+    net.pass(2 * HEARTBEAT);
+    misses_a_change(&mut net);
+    // Hub 1's heartbeats come faster over the link, and hub 3 there does not know the change either.
+    let link = net.hubs[&2].links.used_for(&hub(3)).unwrap();
+    let asked = |net: &Net, n: u8| net.hubs[&n].stats.received[EnvelopeKind::SnapshotRequest as usize];
+    let before = [asked(&net, 1), asked(&net, 3)];
+    let beat = Heartbeat {
+        seq: net.hubs[&1].own.seq,
+        digest: net.hubs[&1].own.digest,
+        ..(*net.hubs[&2].hubs[&hub(1)].beat).clone()
+    };
+    for n in 1..=4 {
+        let beat = Arc::new(Heartbeat { number: beat.number + n, ..beat.clone() });
+        net.input(2, RelayInput::Received { via: Hop::Link(link), envelope: Envelope::Heartbeat(beat) });
+    }
+    net.under_way.clear();
+    net.loses = |envelope| envelope.kind() == EnvelopeKind::Heartbeat;
+    net.pass(GAP_PATIENCE + Duration::from_millis(100));
+    assert_eq!([asked(&net, 1), asked(&net, 3)], [before[0], before[1] + 1]);
+    assert!(net.hubs[&2].hubs[&hub(1)].lag() > 0, "hub 3 has the same gap");
+    net.loses = |_| false;
+    net.pass(HEARTBEAT + 2 * GAP_PATIENCE);
+    assert_eq!(net.hubs[&2].hubs[&hub(1)].lag(), 0);
+    assert_eq!(net.hubs[&2].locate(&id(20)), Some(hub(1)));
+    net.pass(2 * HEARTBEAT);
+    net.nothing_is_left();
 }

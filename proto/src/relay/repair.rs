@@ -1,0 +1,408 @@
+//! How the replica of a hub is brought up to date: since when changes are missing, when a snapshot is requested and on
+//! which way, and the snapshot that is arriving.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::envelope::{Presence, SnapshotPart};
+use crate::id::PeerId;
+use crate::limits::{
+    GAP_PATIENCE, MAX_MEMBERSHIPS, MAX_SNAPSHOT_WAITERS, MAX_VAIN_REPAIRS, SNAPSHOT_LIMIT, SNAPSHOT_PATIENCE,
+    SNAPSHOT_RATE_BYTES, SNAPSHOT_SLACK,
+};
+use crate::route::Hop;
+
+use super::holding;
+
+/// The repair of one hub's replica. At most one snapshot is requested at a time.
+#[derive(Debug, Default)]
+pub(super) struct Repair {
+    /// Time since which changes are known to be missing, if any are.
+    behind_since: Option<Duration>,
+    /// Time at which a snapshot is requested.
+    ask_at: Option<Duration>,
+    sync: Option<Sync>,
+    /// Neighbours that requested a snapshot of the hub while `sync` was in progress. They are answered when it ends.
+    waiters: Vec<Hop>,
+    /// The way of the last request that brought nothing.
+    failed: Option<Hop>,
+    /// Number of snapshots received since this replica last agreed with a heartbeat.
+    vain: u32,
+    /// Time at which the last of those arrived.
+    vain_at: Duration,
+    /// The way on which the last installed one of those arrived, until it is known to be wrong.
+    repaired_by: Option<Hop>,
+}
+
+/// A requested snapshot.
+#[derive(Debug)]
+struct Sync {
+    via: Hop,
+    /// Time of the request.
+    since: Duration,
+    deadline: Duration,
+    /// Bytes received so far.
+    bytes: u64,
+    parts: u32,
+    seq: u64,
+    digest: u64,
+    /// The digest of what has arrived.
+    found: u64,
+    peers: BTreeMap<PeerId, Arc<Presence>>,
+}
+
+/// A complete snapshot, which replaces a replica.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    /// The way on which it arrived.
+    pub(super) via: Hop,
+    /// The last change that it includes.
+    pub(super) seq: u64,
+    /// The digest of its peers.
+    pub(super) digest: u64,
+    /// The peers.
+    pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
+}
+
+/// What is left of a request that is over.
+#[derive(Debug, Default)]
+pub(super) struct Abandoned {
+    /// The peers that have arrived.
+    pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
+    /// Neighbours whose requests waited for this one.
+    pub(super) waiters: Vec<Hop>,
+}
+
+/// The answer to a neighbour that requests a snapshot while one is requested here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wait {
+    /// Nothing is requested here: the replica can be sent as it is.
+    NotNeeded,
+    /// The neighbour waits.
+    Waits,
+    /// Too many wait, or the neighbour is the one that was asked: the two would wait for each other.
+    Declined,
+}
+
+impl Sync {
+    fn new(via: Hop, now: Duration) -> Self {
+        let peers = BTreeMap::new();
+        Self {
+            via,
+            since: now,
+            deadline: now + SNAPSHOT_PATIENCE,
+            bytes: 0,
+            parts: 0,
+            seq: 0,
+            digest: 0,
+            found: 0,
+            peers,
+        }
+    }
+
+    /// Adds the next part, if it is in order and well-formed and there are at most `max_peers`.
+    fn take(&mut self, part: SnapshotPart, max_peers: usize, now: Duration) -> bool {
+        if part.part == 0 && self.parts == 0 {
+            (self.seq, self.digest) = (part.seq, part.digest);
+        }
+        let is_next = (part.part, part.seq, part.digest) == (self.parts, self.seq, self.digest);
+        let fits = self.peers.len() + part.peers.len() <= max_peers;
+        let brings_something = part.last || !part.peers.is_empty();
+        // So no peer of an earlier part appears again.
+        let last = self.peers.last_key_value().map(|(&peer, _)| peer);
+        let peers = || last.into_iter().chain(part.peers.iter().map(|presence| presence.peer));
+        let ascends = peers().zip(peers().skip(1)).all(|(a, b)| a < b);
+        if !(is_next && fits && brings_something && ascends && part.peers.iter().all(|presence| is_sound(presence))) {
+            return false;
+        }
+        self.parts += 1;
+        self.found ^= holding::digest(part.peers.iter());
+        self.bytes += part.peers.iter().map(|presence| presence_bytes(presence)).sum::<u64>();
+        let in_time = SNAPSHOT_SLACK + Duration::from_millis(self.bytes * 1000 / SNAPSHOT_RATE_BYTES);
+        self.deadline = (now + SNAPSHOT_PATIENCE).min(self.since + in_time.min(SNAPSHOT_LIMIT));
+        self.peers.extend(part.peers.into_iter().map(|presence| (presence.peer, presence)));
+        true
+    }
+}
+
+/// Whether a peer has at most the allowed number of memberships, in the order of networks.
+fn is_sound(presence: &Presence) -> bool {
+    let memberships = &presence.memberships;
+    memberships.len() <= MAX_MEMBERSHIPS && memberships.is_sorted_by(|a, b| a.network < b.network)
+}
+
+/// Size of a peer's id and session in a snapshot, in bytes.
+const ID_BYTES: u64 = 28;
+
+/// Approximate size of a peer in a snapshot, in bytes.
+fn presence_bytes(presence: &Presence) -> u64 {
+    let memberships = presence.memberships.iter().map(|announcement| announcement.discovered.frame_len() as u64);
+    ID_BYTES + memberships.sum::<u64>()
+}
+
+impl Repair {
+    /// Time since which changes are known to be missing, if any are.
+    pub(super) fn behind_since(&self) -> Option<Duration> {
+        self.behind_since
+    }
+
+    /// The way on which a snapshot is requested, if one is.
+    pub(super) fn asked(&self) -> Option<Hop> {
+        self.sync.as_ref().map(|sync| sync.via)
+    }
+
+    /// Whether a snapshot is requested and has not arrived.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.sync.is_some()
+    }
+
+    /// The time of the next timeout.
+    pub(super) fn due(&self) -> Option<Duration> {
+        [self.sync.as_ref().map(|sync| sync.deadline), self.ask_at].into_iter().flatten().min()
+    }
+
+    /// Whether the requested snapshot is late.
+    pub(super) fn is_late(&self, now: Duration) -> bool {
+        self.sync.as_ref().is_some_and(|sync| sync.deadline <= now)
+    }
+
+    /// Whether a snapshot has to be requested now.
+    pub(super) fn is_asking(&self, now: Duration) -> bool {
+        self.ask_at.is_some_and(|at| at <= now)
+    }
+
+    /// A change is missing: waits for it, and then requests a snapshot.
+    pub(super) fn note_behind(&mut self, now: Duration) {
+        self.behind_since.get_or_insert(now);
+        let at = self.next_ask(now);
+        self.ask_at.get_or_insert(at);
+    }
+
+    /// Changes are missing, and nothing on its way could bring them: requests a snapshot at once.
+    pub(super) fn note_far_behind(&mut self, now: Duration) {
+        self.behind_since.get_or_insert(now);
+        self.ask_at = Some(now);
+    }
+
+    /// The replica differs from the hub's heartbeat. If the last snapshot was wrong, the next request takes another way
+    /// and waits.
+    pub(super) fn note_wrong(&mut self, now: Duration) {
+        if let Some(via) = self.repaired_by.take() {
+            self.failed = Some(via);
+        }
+        if self.vain > 0 {
+            self.note_behind(now);
+        } else {
+            self.note_far_behind(now);
+        }
+    }
+
+    /// The replica has no gap before the changes of a heartbeat. `is_complete`: it has no more than these either.
+    pub(super) fn note_agrees(&mut self, is_complete: bool) {
+        self.vain = 0;
+        if is_complete {
+            (self.behind_since, self.ask_at, self.repaired_by) = (None, None, None);
+        }
+    }
+
+    /// All missing changes have arrived.
+    pub(super) fn note_caught_up(&mut self) {
+        (self.behind_since, self.ask_at) = (None, None);
+    }
+
+    /// Whether snapshots have arrived and have not brought the state in the hub's heartbeats.
+    pub(super) fn is_vain(&self) -> bool {
+        self.vain > 0
+    }
+
+    /// Time of the next request, if its reason is found now.
+    ///
+    /// The pause counts from the last snapshot in vain: neighbours send as many snapshots as it allows, and a request
+    /// that is lost is repeated soon.
+    fn next_ask(&self, now: Duration) -> Duration {
+        let pause = GAP_PATIENCE * (1 << self.vain.min(MAX_VAIN_REPAIRS));
+        (now + GAP_PATIENCE).max(if self.vain > 0 { self.vain_at + pause } else { Duration::ZERO })
+    }
+
+    /// Begins a request on the first of these ways that is not the one that failed last. Returns it. If there is none,
+    /// tries again soon.
+    pub(super) fn ask(&mut self, ways: impl Iterator<Item = Hop>, now: Duration) -> Option<Hop> {
+        let failed = self.failed.take();
+        let mut ways = ways.peekable();
+        let usual = ways.peek().copied();
+        let via = ways.find(|&via| Some(via) != failed).or(usual);
+        self.ask_at = via.is_none().then_some(now + GAP_PATIENCE);
+        self.sync = via.map(|via| Sync::new(via, now));
+        via
+    }
+
+    /// Nothing is requested for now.
+    pub(super) fn do_not_ask(&mut self) {
+        self.ask_at = None;
+    }
+
+    /// A neighbour requests a snapshot of the hub. `is_asked`: it is the neighbour that was asked here.
+    pub(super) fn wait(&mut self, via: Hop, is_asked: bool) -> Wait {
+        if self.sync.is_none() {
+            return Wait::NotNeeded;
+        }
+        if self.waiters.contains(&via) {
+            return Wait::Waits;
+        }
+        if self.waiters.len() >= MAX_SNAPSHOT_WAITERS || is_asked {
+            return Wait::Declined;
+        }
+        self.waiters.push(via);
+        Wait::Waits
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiters(&self) -> usize {
+        self.waiters.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.sync.as_ref().map(|sync| sync.deadline)
+    }
+
+    /// Adds a part that arrived on the way of the request. False if it is wrong.
+    pub(super) fn take(&mut self, part: SnapshotPart, max_peers: usize, now: Duration) -> bool {
+        self.sync.as_mut().is_some_and(|sync| sync.take(part, max_peers, now))
+    }
+
+    /// Completes the snapshot, which must include the change `least`. `None` if it is wrong.
+    pub(super) fn complete(&mut self, least: u64, now: Duration) -> Option<Snapshot> {
+        let Sync { via, seq, digest, peers, .. } =
+            self.sync.take_if(|sync| sync.found == sync.digest && sync.seq >= least)?;
+        self.behind_since = None;
+        self.note_vain(now);
+        self.repaired_by = Some(via);
+        Some(Snapshot { via, seq, digest, peers })
+    }
+
+    /// The snapshot on this way is behind the hub's heartbeats. The next request takes another way.
+    pub(super) fn note_stale(&mut self, via: Hop) {
+        self.failed = Some(via);
+    }
+
+    /// A snapshot has arrived. Unless the replica agrees with a heartbeat, the next one is requested later.
+    pub(super) fn note_vain(&mut self, now: Duration) {
+        self.vain = self.vain.saturating_add(1);
+        self.vain_at = now;
+    }
+
+    /// Takes the neighbours that waited for the snapshot.
+    pub(super) fn take_waiters(&mut self) -> Vec<Hop> {
+        std::mem::take(&mut self.waiters)
+    }
+
+    /// Stops waiting for the snapshot; another one is requested soon, on another way. `None` if none is requested.
+    pub(super) fn give_up(&mut self, now: Duration) -> Option<Abandoned> {
+        let sync = self.sync.take()?;
+        self.failed = Some(sync.via);
+        self.ask_at = Some(self.next_ask(now));
+        Some(Abandoned { peers: sync.peers, waiters: self.take_waiters() })
+    }
+
+    /// The hub is lost: nothing has to be repaired.
+    pub(super) fn end(&mut self) -> Abandoned {
+        self.note_caught_up();
+        let peers = self.sync.take().map(|sync| sync.peers).unwrap_or_default();
+        Abandoned { peers, waiters: self.take_waiters() }
+    }
+
+    /// The hub has begun another incarnation.
+    pub(super) fn begin_life(&mut self) {
+        (self.failed, self.vain, self.repaired_by) = (None, 0, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::LinkId;
+
+    const NOW: Duration = Duration::from_secs(100);
+    const A: Hop = Hop::Link(LinkId(1));
+    const B: Hop = Hop::Link(LinkId(2));
+
+    /// A repair after this number of snapshots in vain, the last of them now.
+    fn after(vain: u32) -> Repair {
+        let mut repair = Repair::default();
+        (0..vain).for_each(|_| repair.note_vain(NOW));
+        repair
+    }
+
+    #[test]
+    fn the_pause_doubles_with_each_snapshot_in_vain() {
+        for (vain, pause) in [(0, 300), (1, 600), (2, 1_200), (5, 9_600), (9, 9_600)] {
+            let mut repair = after(vain);
+            repair.note_behind(NOW);
+            assert_eq!(repair.due(), Some(NOW + Duration::from_millis(pause)), "{vain}");
+        }
+    }
+
+    #[test]
+    fn the_pause_counts_from_the_last_snapshot() {
+        let later = NOW + Duration::from_secs(20);
+        let mut repair = after(5);
+        repair.note_behind(later);
+        assert_eq!(repair.due(), Some(later + GAP_PATIENCE), "the neighbours have rested long enough");
+        assert_eq!(repair.ask([A].into_iter(), later), Some(A));
+        let late = later + SNAPSHOT_PATIENCE;
+        assert!(!repair.is_late(late - Duration::from_millis(1)) && repair.is_late(late));
+        assert!(repair.give_up(late).is_some() && repair.give_up(late).is_none());
+        assert_eq!(repair.due(), Some(late + GAP_PATIENCE), "a lost request is repeated soon");
+    }
+
+    #[test]
+    fn another_way_is_asked_after_a_failure_if_there_is_one() {
+        let mut repair = Repair::default();
+        assert_eq!(repair.ask([A, B].into_iter(), NOW), Some(A));
+        repair.give_up(NOW);
+        assert_eq!(repair.ask([A, B].into_iter(), NOW), Some(B));
+        repair.give_up(NOW);
+        assert_eq!(repair.ask([B, B].into_iter(), NOW), Some(B), "there is no other");
+        repair.end();
+        assert_eq!(repair.ask(std::iter::empty(), NOW), None);
+        assert_eq!(repair.due(), Some(NOW + GAP_PATIENCE), "there may be a way soon");
+    }
+
+    #[test]
+    fn a_wrong_snapshot_is_replaced_over_another_way_after_a_pause() {
+        let mut repair = Repair::default();
+        repair.note_wrong(NOW);
+        assert!(repair.is_asking(NOW), "it is the first");
+        repair.ask([A, B].into_iter(), NOW);
+        assert!(repair.complete(1, NOW).is_none(), "it lacks a change that is known");
+        let Snapshot { via, seq, .. } = repair.complete(0, NOW).unwrap();
+        assert_eq!((via, seq, repair.behind_since()), (A, 0, None));
+        repair.note_wrong(NOW);
+        assert_eq!(repair.due(), Some(NOW + 2 * GAP_PATIENCE));
+        assert_eq!(repair.ask([A, B].into_iter(), NOW), Some(B));
+    }
+
+    #[test]
+    fn a_replica_that_agrees_ends_the_repair() {
+        let mut repair = after(3);
+        repair.note_behind(NOW);
+        repair.note_agrees(false);
+        assert!(!repair.is_vain() && repair.behind_since() == Some(NOW), "later changes have arrived, with a gap");
+        repair.note_agrees(true);
+        assert_eq!((repair.behind_since(), repair.due()), (None, None));
+    }
+
+    #[test]
+    fn neighbours_wait_only_for_a_snapshot_that_is_requested_from_others() {
+        let mut repair = Repair::default();
+        assert_eq!(repair.wait(B, false), Wait::NotNeeded);
+        repair.ask([A].into_iter(), NOW);
+        assert_eq!(
+            [repair.wait(A, true), repair.wait(B, false), repair.wait(B, false)],
+            [Wait::Declined, Wait::Waits, Wait::Waits]
+        );
+        assert_eq!((repair.take_waiters(), repair.waiters()), (vec![B], 0));
+    }
+}
