@@ -188,6 +188,11 @@ mod tests {
             }
             assert_eq!(names.inward(names.outside()), first);
             assert_ne!(names.outside(), first);
+            // The other hub with the first id has a stand-in, and a third hub may have that id.
+            let stand_in = names.inward(first);
+            assert!(stand_in != first && stand_in != names.outside());
+            assert_eq!([names.outward(stand_in), names.outward(names.outside())], [first, stand_in]);
+            assert_eq!(names.inward(stand_in), names.outside());
         }
     }
 }

@@ -263,3 +263,111 @@ impl Paths {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::ChangeKind;
+    use crate::id::{LinkId, PeerIncarnation};
+
+    const NOW: Duration = Duration::from_secs(100);
+
+    fn beat(number: u64, seq: u64) -> Arc<Heartbeat> {
+        Arc::new(Heartbeat {
+            hub: HubId(PeerId::from_bytes([1; 20])),
+            incarnation: HubIncarnation(1),
+            number,
+            seq,
+            digest: 0,
+            age_ms: 0,
+            draining: false,
+            neighbours: Vec::new(),
+            advertise: None,
+            public_url: None,
+            process: 1,
+            unheard: Vec::new(),
+            link_unheard: false,
+        })
+    }
+
+    fn remote(number: u64, seq: u64) -> Remote {
+        Remote::new(1, beat(number, seq), NOW + LEASE, 10, NOW)
+    }
+
+    #[test]
+    fn a_held_change_is_dropped_if_four_later_heartbeats_do_not_count_it() {
+        let mut remote = remote(10, 5);
+        let peer = PeerId::from_bytes([2; 20]);
+        for seq in [6, 7, 20] {
+            let (hub, incarnation, session) = (remote.hub(), remote.incarnation, PeerIncarnation(1));
+            let change = Change { hub, incarnation, seq, peer, session, kind: ChangeKind::Up };
+            remote.ahead.insert(seq, (10, Arc::new(change)));
+        }
+        let held = |remote: &Remote| remote.ahead.keys().copied().collect::<Vec<_>>();
+        for (number, expected) in
+            [(10, vec![6, 7, 20]), (10 + DOUBT_BEATS - 1, vec![6, 7, 20]), (10 + DOUBT_BEATS, vec![6, 7])]
+        {
+            remote.beat = beat(number, 7);
+            remote.forget_unconfirmed();
+            assert_eq!(held(&remote), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_replica_is_doubted_if_four_later_heartbeats_are_behind_it() {
+        let mut remote = remote(10, 5);
+        remote.holding.seq = 8;
+        for (number, doubted) in [(10, false), (13, false), (14, true)] {
+            remote.beat = beat(number, 6);
+            remote.doubt();
+            assert_eq!(remote.doubted, doubted, "{number}");
+        }
+        remote.beat = beat(15, 8);
+        remote.doubt();
+        assert!(!remote.doubted && remote.mark.is_none(), "a heartbeat has the same number");
+        // Changes that overtook their heartbeats are no reason.
+        for number in 16..30 {
+            remote.holding.seq += 1;
+            remote.beat = beat(number, remote.holding.seq - 1);
+            remote.doubt();
+            assert!(!remote.doubted, "{number}");
+        }
+    }
+
+    #[test]
+    fn the_age_of_a_heartbeat_is_the_used_part_of_its_lease() {
+        let remote = remote(1, 0);
+        assert_eq!((remote.age(NOW), remote.age(NOW + HEARTBEAT)), (Duration::ZERO, HEARTBEAT));
+        assert!(!remote.is_bridged(NOW), "it has sent nothing on the bridge");
+    }
+
+    #[test]
+    fn a_way_that_is_gone_is_replaced_by_the_one_with_the_latest_heartbeat() {
+        let ways = [1, 2, 3].map(|n| Hop::Link(LinkId(n)));
+        let mut paths = Paths::default();
+        for (way, number) in ways.into_iter().zip([5, 7, 6]) {
+            paths.note(way, number, number == 5);
+        }
+        assert_eq!(paths.best(), Some(ways[0]));
+        paths.forget(|via| via == ways[2]);
+        assert_eq!(paths.best(), Some(ways[0]), "another way is gone");
+        paths.note(ways[2], 6, false);
+        paths.forget(|via| via == ways[0]);
+        assert_eq!(paths.best(), Some(ways[1]));
+        assert_eq!(paths.newest_first().collect::<Vec<_>>(), [ways[2], ways[1]]);
+        paths.note(ways[0], 7 + Paths::SLACK, false);
+        assert_eq!(paths.newest_first().count(), 2, "the one with heartbeat 6 is too far behind");
+        assert!(paths.newest_first().all(|way| way != ways[2]));
+    }
+
+    #[test]
+    fn an_answer_ends_avoidance_only_if_it_is_to_a_signal_on_the_avoided_way() {
+        let via = Hop::Link(LinkId(1));
+        for (counter, avoided) in [(3, true), (4, false), (9, false), (10, true)] {
+            let mut remote = remote(1, 0);
+            remote.avoided = Some(Avoided { via, after: 3, last: 9, until: NOW });
+            remote.note_answered(counter);
+            assert_eq!(remote.avoided.is_some(), avoided, "{counter}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Tests of relays alone, connected by links that deliver at once. The simulator tests them with shards and delays.
 
 mod bounds;
+mod edges;
 mod legacy;
 mod namesakes;
 mod numbers;
@@ -367,7 +368,9 @@ impl Net {
         for (n, relay) in &mut self.hubs {
             let stats = relay.stats(now).clone();
             assert_eq!((stats.in_flight, stats.held, stats.presence_lag_ms), (0, 0, 0), "hub {n}");
-            assert!(relay.hubs.values().all(|r| r.ahead.is_empty() && !r.repair.is_under_way() && r.outcomes.is_empty()));
+            assert!(
+                relay.hubs.values().all(|r| r.ahead.is_empty() && !r.repair.is_under_way() && r.outcomes.is_empty())
+            );
             assert!(relay.links.iter().all(|(_, link)| link.queue().snapshots().is_empty()));
         }
     }

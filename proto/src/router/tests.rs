@@ -1,6 +1,9 @@
 //! Properties that cannot be seen from outside: nothing grows with the past. Transcripts and the simulator
 //! (`tests/sim`) test everything else.
 
+mod circles;
+mod edges;
+
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
