@@ -275,6 +275,7 @@ impl Core {
         }
         self.begin_turn();
         let now = self.now();
+        let _turn = TurnGuard::of("bridge-event", ());
         match event {
             // Both make the relay send a heartbeat.
             BridgeEvent::Up | BridgeEvent::Met => self.input(RelayInput::BridgeUp, now),
@@ -291,6 +292,7 @@ impl Core {
         let Some((from, unread)) = self.bridge_unread.take() else { return false };
         self.begin_turn();
         let now = self.now();
+        let _turn = TurnGuard::of("bridge-event", ());
         self.heard_over_bridge(from, unread, now);
         self.turn_ends(now);
         true
@@ -304,6 +306,7 @@ impl Core {
             self.begin_turn();
             self.unfinished = false;
             let now = self.now();
+            let _turn = TurnGuard::of("continue", ());
             self.input(RelayInput::Continue, now);
             self.turn_ends(now);
         }
@@ -313,6 +316,8 @@ impl Core {
     /// The hub begins to drain, or ends its drain.
     pub(crate) fn draining(&mut self, drains: bool) {
         let now = self.now();
+        let _turn = TurnGuard::of("order", ());
+        planted("order");
         self.input(RelayInput::Draining(drains), now);
         self.turn_ends(now);
     }

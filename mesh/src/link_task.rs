@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use proto::LinkId;
-use thread::{TurnGuard, poll_read};
+use thread::{TurnGuard, planted, poll_read};
 use tokio::io::AsyncWrite;
 
 use crate::core::Core;
@@ -33,6 +33,7 @@ pub(crate) async fn run(core: Rc<RefCell<Core>>, id: LinkId, mut stream: MaybeTl
 fn drive(core: &RefCell<Core>, id: LinkId, stream: &mut MaybeTlsStream, cx: &mut Context<'_>) -> Poll<()> {
     let mut core = core.borrow_mut();
     core.begin_turn();
+    planted("link");
     // What the other side had sent before its end is processed first.
     if write(&mut core, id, stream, cx).is_err() && !core.link_mut(id).is_some_and(|link| link.replay) {
         core.lost(id);

@@ -33,6 +33,9 @@ fn joins(address: SocketAddr, n: u32) -> Option<TcpStream> {
 /// Each turn has a guard, which names the turn in the log. A loop without turns has none, and ends the process too.
 #[test]
 fn a_panic_in_any_turn_ends_the_process() {
+    // Each hub has a link to this one.
+    let other = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", "secret")]);
+    let bootstrap = format!("ws://{}", other.address);
     for (place, thread, turn) in [
         ("rules", "shard", Some("session")),
         ("letters", "shard", Some("letters")),
@@ -41,8 +44,13 @@ fn a_panic_in_any_turn_ends_the_process() {
         ("welcome", "shard", None),
         ("mesh", "mesh", Some("letters")),
         ("bridge", "mesh", Some("bridge")),
+        ("mesh-tick", "mesh", Some("tick")),
+        ("timeout", "mesh", Some("timeout")),
+        ("dials", "mesh", Some("dials")),
+        ("link", "mesh", Some("link")),
     ] {
-        let mut hub = planted(place, NO_REDIS);
+        let dials = ("BOOTSTRAP_HUBS", bootstrap.as_str());
+        let mut hub = planted(place, &[NO_REDIS, &[dials]].concat());
         // These peers give work to every place, including the one for letters between shards.
         let _peers: Vec<_> = (1..=8).map(|n| joins(hub.address, n)).collect();
         let (last, before) = hub.logged_after("\"hub_failed\"");
@@ -123,4 +131,15 @@ fn a_stalled_log_does_not_delay_the_end_after_a_panic() {
     };
     assert_eq!(status.code(), Some(EX_SOFTWARE));
     reader.read_to_end(&mut Vec::new()).unwrap();
+}
+
+#[test]
+fn a_panic_in_an_order_of_the_hub_ends_the_process() {
+    let mut hub = planted("order", NO_REDIS);
+    Client::open(hub.address, 1, b"");
+    hub.signal("-TERM");
+    let (last, before) = hub.logged_after("\"hub_failed\"");
+    assert!(before.iter().any(|line| line.contains("\"turn\":\"order\"")), "{before:?}");
+    assert!(last.contains("a planted panic: order"), "{last}");
+    assert_eq!(hub.wait().code(), Some(EX_SOFTWARE));
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use proto::{HubId, LinkId, PeerId};
 use siphasher::sip128::{Hasher128, SipHasher13};
+use thread::{TurnGuard, planted};
 use tracing::{debug, warn};
 
 use super::{Core, NewLink};
@@ -21,6 +22,8 @@ impl Core {
             return Vec::new();
         }
         let now = self.now();
+        let _turn = TurnGuard::of("dials", ());
+        planted("dials");
         let hubs = self.relay.hubs(now);
         let wanted = hubs.iter().filter(|hub| hub.live && hub.link.is_none());
         let wanted = wanted.filter_map(|hub| hub.advertise.as_deref().map(|url| (hub.hub, hub.draining, url)));
@@ -44,6 +47,7 @@ impl Core {
     /// Processes an answer for MESH_DNS.
     pub(crate) fn resolved(&mut self, name: &str, tls: bool, addresses: &BTreeSet<SocketAddr>) {
         let now = self.now();
+        let _turn = TurnGuard::of("dials", ());
         self.targets.resolved(name, tls, addresses, now);
     }
 
@@ -54,6 +58,7 @@ impl Core {
         result: Result<WebSocket, DialError>,
     ) -> Option<(LinkId, MaybeTlsStream)> {
         let now = self.now();
+        let _turn = TurnGuard::of("dials", ());
         let url = plan.shown();
         match result {
             Ok(WebSocket { stream, leftover, address }) => {

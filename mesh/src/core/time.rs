@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto::limits::{LINK_PATIENCE, LINK_PING_INTERVAL, THAW, TICK};
 use proto::ws::Opcode;
 use proto::{LinkId, Now};
-use thread::{TurnGuard, was_stopped};
+use thread::{TurnGuard, planted, was_stopped};
 use tokio::sync::Notify;
 
 use super::Core;
@@ -19,6 +19,7 @@ impl Core {
         self.begin_turn();
         let now = self.now();
         let _turn = TurnGuard::of("tick", ());
+        planted("mesh-tick");
         if self.has_thawed(now) {
             // What arrived during the pause has not been read yet: nothing counts as late before it has.
             self.judge_from = now.at + THAW;
@@ -62,6 +63,7 @@ impl Core {
         self.begin_turn();
         let now = self.now();
         let _turn = TurnGuard::of("timeout", ());
+        planted("timeout");
         self.judge(now);
     }
 
