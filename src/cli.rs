@@ -51,6 +51,7 @@ enum Asked {
     LoadTest(Box<cmd::load_test::Args>),
     GeneratePeerIds(cmd::generate_peer_ids::Args),
     Doctor(Box<cmd::doctor::Args>),
+    Top(Box<cmd::top::Args>),
     Completions(cmd::completions::Args),
     Man(cmd::man::Args),
 }
@@ -72,6 +73,8 @@ pub enum Task {
     GeneratePeerIds(cmd::generate_peer_ids::Args),
     /// Examine a hub from outside.
     Doctor(Box<cmd::doctor::Args>),
+    /// Watch hubs.
+    Top(Box<cmd::top::Watch>),
     /// Print a script for a shell.
     Completions(cmd::completions::Args),
     /// Print or write manual pages.
@@ -108,6 +111,10 @@ pub fn task(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
         Some(Asked::LoadTest(args)) => return Ok(Task::LoadTest(args)),
         Some(Asked::GeneratePeerIds(args)) => return Ok(Task::GeneratePeerIds(args)),
         Some(Asked::Doctor(args)) => return Ok(Task::Doctor(args)),
+        Some(Asked::Top(args)) => {
+            let watch = args.watch(env).map(|watch| Task::Top(Box::new(watch)));
+            return watch.map_err(|problem| Exit::Usage(format!("peerpigeon top: {problem}\n")));
+        }
         Some(Asked::Completions(args)) => return Ok(Task::Completions(args)),
         Some(Asked::Man(args)) => return Ok(Task::Man(args)),
     };

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Ok(Task::LoadTest(args)) => cmd::block_on(cmd::load_test::run(*args)),
         Ok(Task::GeneratePeerIds(args)) => cmd::generate_peer_ids::run(args),
         Ok(Task::Doctor(args)) => cmd::block_on(cmd::doctor::run(*args)),
+        Ok(Task::Top(watch)) => cmd::block_on(cmd::top::run(*watch)),
         Ok(Task::Completions(args)) => cmd::completions::run(&args, cli::command()),
         Ok(Task::Man(args)) => cmd::man::run(&args, cli::command()),
         Err(exit) => exit.report(),

@@ -141,17 +141,10 @@ impl Args {
             Order::Undrain { hub } => (hub, Act::Undrain),
         };
         let HubArgs { url, token_file, ca, json } = hub;
-        let token = match &token_file {
-            Some(file) => {
-                std::fs::read_to_string(file).map_err(|error| format!("cannot read {} ({error})", file.display()))?
-            }
-            None => env("ADMIN_TOKEN").and_then(|token| token.into_string().ok()).unwrap_or_default(),
-        };
-        let from = token_file.map_or_else(|| "ADMIN_TOKEN".to_owned(), |file| file.display().to_string());
-        if token.trim().is_empty() {
-            return Err(format!("{from} has no token: set ADMIN_TOKEN, or use --token-file with the token of the hub"));
-        }
-        let token = Token::parse(&token).map_err(|problem| format!("{from}: {problem}"))?;
+        let from = token_file.as_ref().map_or_else(|| "ADMIN_TOKEN".to_owned(), |file| file.display().to_string());
+        let token = super::admin_token(token_file.as_deref(), env)?.ok_or_else(|| {
+            format!("{from} has no token: set ADMIN_TOKEN, or use --token-file with the token of the hub")
+        })?;
         Ok(Question { hub: url, ca, json, token, act })
     }
 }

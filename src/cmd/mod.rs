@@ -1,9 +1,13 @@
 //! The subcommands, one module each: `Args` are its arguments, `run` executes it.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use tokio::runtime::LocalOptions;
+
+use crate::config::Token;
 
 pub mod admin;
 pub mod completions;
@@ -15,6 +19,7 @@ mod http;
 pub mod load_test;
 pub mod man;
 pub mod peer;
+pub mod top;
 
 /// Runs a tool on this thread, and returns its exit code.
 pub fn block_on(tool: impl Future<Output = ExitCode>) -> ExitCode {
@@ -33,4 +38,27 @@ fn printed(result: io::Result<()>) -> ExitCode {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Ok(()) | Err(_) => ExitCode::SUCCESS,
     }
+}
+
+/// The token of operators: from the file, or else from ADMIN_TOKEN. `None` if that is unset or empty.
+///
+/// # Errors
+///
+/// A sentence, if the file cannot be read, or the token is invalid.
+fn admin_token(file: Option<&Path>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Option<Token>, String> {
+    let (from, token) = match file {
+        Some(file) => {
+            let token = std::fs::read_to_string(file);
+            let from = file.display().to_string();
+            (from.clone(), token.map_err(|error| format!("cannot read {from} ({error})"))?)
+        }
+        None => {
+            let token = env("ADMIN_TOKEN").and_then(|token| token.into_string().ok());
+            ("ADMIN_TOKEN".to_owned(), token.unwrap_or_default())
+        }
+    };
+    if token.trim().is_empty() {
+        return Ok(None);
+    }
+    Token::parse(&token).map(Some).map_err(|problem| format!("{from}: {problem}"))
 }

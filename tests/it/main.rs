@@ -35,4 +35,5 @@ mod silent;
 mod stop;
 mod tls;
 mod tools;
+mod top;
 mod wire;

@@ -1,0 +1,302 @@
+//! Draws the model.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span, Text};
+use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table, TableState, Wrap};
+
+use super::model::{Hub, Model, Screen};
+use super::sample::{View, millis, short};
+
+/// Width of a sparkline in a table.
+const SPARK: u16 = 12;
+
+/// The heights of a sparkline in a table.
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+const HELP: &str = "\
+Enter        look at the selected hub or network
+Esc          go back
+up, down     select (also k, j)
+s            sort by the next column
+r            reverse the order
+n            networks
+space        look at all hubs now
+q            end
+
+p99          99 of 100 signals took at most this time in the hub
+turn         99 of 100 turns of its threads took at most this time; they should end within 5 ms
+cpu          100 % is one core
+";
+
+fn bold() -> Style {
+    Style::new().add_modifier(Modifier::BOLD)
+}
+
+fn red() -> Style {
+    Style::new().fg(Color::Red)
+}
+
+/// Draws the screen.
+pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
+    let [title, body, foot] =
+        Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(frame.area());
+    let sum = |figure: fn(&View) -> f64| model.hubs.iter().filter_map(|hub| hub.view.as_ref()).map(figure).sum::<f64>();
+    let reached = model.hubs.iter().filter(|hub| hub.error.is_none() && hub.view.is_some()).count();
+    let head = format!(
+        "peerpigeon top   {reached} of {} hubs   {:.0} peers   {:.0} signals/s   {:.0} messages/s",
+        model.hubs.len(),
+        sum(|view| view.peers),
+        sum(|view| view.signals),
+        sum(|view| view.messages)
+    );
+    frame.render_widget(Line::styled(head, bold()), title);
+    let keys = match model.screen {
+        Screen::Hubs => format!(
+            "sorted by {}{}   s sort  r reverse  Enter hub  n networks  ? help  q end",
+            model.sort.label(),
+            if model.is_reversed { ", reversed" } else { "" }
+        ),
+        Screen::Networks => "Enter network  Esc back  ? help  q end".to_owned(),
+        Screen::Hub(_) | Screen::Network(_) => "Esc back  ? help  q end".to_owned(),
+    };
+    frame.render_widget(Line::styled(keys, Style::new().add_modifier(Modifier::DIM)), foot);
+    if model.has_help {
+        frame.render_widget(Paragraph::new(HELP).block(Block::bordered().title(" Keys and columns ")), body);
+        return;
+    }
+    match &model.screen {
+        Screen::Hubs => hubs(model, frame, body),
+        Screen::Hub(hub) => {
+            if let Some(hub) = model.hubs.get(*hub) {
+                one_hub(hub, frame, body);
+            }
+        }
+        Screen::Networks => networks(model, frame, body),
+        Screen::Network(name) => network(model, name, frame, body),
+    }
+}
+
+/// A sparkline as text: each bar in relation to the highest one.
+pub(super) fn spark(figures: &[u64]) -> String {
+    let most = figures.iter().copied().max().unwrap_or_default().max(1);
+    let bar = |figure: &u64| {
+        let height = (figure * (BARS.len() as u64 - 1)).div_ceil(most);
+        usize::try_from(height).ok().and_then(|height| BARS.get(height)).copied().unwrap_or('█')
+    };
+    figures.iter().map(bar).collect()
+}
+
+/// A number that fits into a column: 950, 12.3k, 4.5M.
+pub(super) fn compact(number: f64) -> String {
+    match number {
+        n if n < 10.0 && n.fract() >= 0.05 => format!("{n:.1}"),
+        n if n < 1000.0 => format!("{n:.0}"),
+        n if n < 1_000_000.0 => format!("{:.1}k", n / 1000.0),
+        n if n < 1_000_000_000.0 => format!("{:.1}M", n / 1_000_000.0),
+        n => format!("{:.1}G", n / 1_000_000_000.0),
+    }
+}
+
+/// Names of networks come from strangers: without control characters.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+pub(super) const COLUMNS: [&str; 9] = ["hub", "state", "peers", "nets", "sig/s", "msg/s", "p99", "turn", "cpu"];
+
+/// The columns of a hub, without the sparkline and the faults.
+pub(super) fn cells(hub: &Hub) -> [String; COLUMNS.len()] {
+    let name = clean(&hub.name);
+    let Some(view) = &hub.view else {
+        let state = if hub.error.is_some() { "down" } else { "…" };
+        return [
+            name,
+            state.to_owned(),
+            String::new(),
+            String::new(),
+            String::new(),
+            String::new(),
+            String::new(),
+            String::new(),
+            String::new(),
+        ];
+    };
+    let state = match (&hub.error, view.is_ready) {
+        (Some(_), _) => "down",
+        (None, true) => "ready",
+        (None, false) => "drains",
+    };
+    let time = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), millis);
+    [
+        name,
+        state.to_owned(),
+        compact(view.peers),
+        compact(view.networks),
+        compact(view.signals),
+        compact(view.messages),
+        time(view.latency),
+        time(view.turn),
+        format!("{:.0} %", view.cpu * 100.0),
+    ]
+}
+
+fn hubs(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let order = model.order();
+    let faults: Vec<Line<'_>> = order
+        .iter()
+        .flat_map(|&index| {
+            let hub = &model.hubs[index];
+            hub.faults().into_iter().map(|fault| Line::styled(clean(&format!("{}: {fault}", hub.name)), red()))
+        })
+        .collect();
+    // A line for each hub and the heading; the rest is for faults, at least a third.
+    let lines = u16::try_from(order.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height * 2 / 3);
+    let [table, below] = Layout::vertical([Constraint::Length(lines), Constraint::Fill(1)]).areas(area);
+    let width =
+        order.iter().map(|&index| model.hubs[index].name.chars().count()).max().unwrap_or_default().clamp(3, 40);
+    let rows = order.iter().map(|&index| {
+        let hub = &model.hubs[index];
+        let style = if hub.error.is_some() { red() } else { Style::new() };
+        let mut row: Vec<Cell<'_>> = cells(hub).into_iter().map(Cell::from).collect();
+        row.insert(5, Cell::from(spark(&hub.signals.last(SPARK.into()))));
+        Row::new(row).style(style)
+    });
+    let mut heading = COLUMNS.to_vec();
+    heading.insert(5, "signals");
+    let width = u16::try_from(width).unwrap_or(40);
+    let widths = [width, 6, 6, 6, 6, SPARK, 6, 7, 7, 6].map(Constraint::Length);
+    let table_of_hubs = Table::new(rows, widths)
+        .header(Row::new(heading).style(bold()))
+        .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
+    frame.render_stateful_widget(table_of_hubs, table, &mut TableState::new().with_selected(model.selected));
+    let text = if faults.is_empty() { Text::from("no faults") } else { Text::from(faults) };
+    frame.render_widget(Paragraph::new(text).block(Block::new().title("What to look at").title_style(bold())), below);
+}
+
+/// Some parts with their rates, on one line.
+fn parts(parts: &[(String, f64)]) -> String {
+    if parts.is_empty() {
+        return "none".to_owned();
+    }
+    parts.iter().take(6).map(|(part, rate)| format!("{part} {}", compact(*rate))).collect::<Vec<_>>().join(", ")
+}
+
+fn one_hub(hub: &Hub, frame: &mut Frame<'_>, area: Rect) {
+    let faults = hub.faults();
+    let Some(view) = &hub.view else {
+        frame.render_widget(Paragraph::new(clean(&format!("{}: {}", hub.name, faults.join("; ")))), area);
+        return;
+    };
+    let links = hub.last.as_ref().map(|last| last.hubstats.links.as_slice()).unwrap_or_default();
+    let fault_lines = u16::try_from(faults.len()).unwrap_or(u16::MAX).min(area.height / 4);
+    let link_lines = u16::try_from(links.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height / 3);
+    let [facts, problems, sparks, threads, table] = Layout::vertical([
+        Constraint::Length(9),
+        Constraint::Length(fault_lines),
+        Constraint::Length(4),
+        Constraint::Length(u16::try_from(view.shards.len()).unwrap_or(u16::MAX).saturating_add(1)),
+        Constraint::Length(link_lines),
+    ])
+    .areas(area);
+    let line = |name: &str, text: String| {
+        Line::from(vec![Span::styled(format!("{name:<10}"), bold()), Span::raw(clean(&text))])
+    };
+    let minutes = view.uptime.as_secs() / 60;
+    let text = vec![
+        line(
+            "hub",
+            format!(
+                "{}  id {}  version {}  up {}:{:02} h",
+                hub.name,
+                short(&view.id),
+                view.version,
+                minutes / 60,
+                minutes % 60
+            ),
+        ),
+        line(
+            "peers",
+            format!(
+                "{:.0} of {:.0}, and {:.0} at other hubs, in {:.0} networks; {:.1} joins/s, {:.1} ends/s",
+                view.peers, view.max_connections, view.remote_peers, view.networks, view.joins, view.closes
+            ),
+        ),
+        line("memory", format!("{:.0} MB   cpu {:.0} %", view.resident_bytes / 1e6, view.cpu * 100.0)),
+        line("messages", parts(&view.message_types)),
+        line("outcomes", format!("{}; {} not delivered", parts(&view.outcomes), compact(view.lost_signals))),
+        line("ends", parts(&view.close_reasons)),
+        line("errors", parts(&view.errors)),
+        line("refused", parts(&view.refusals)),
+    ];
+    frame.render_widget(Paragraph::new(text), facts);
+    let text: Vec<_> = faults.iter().map(|fault| Line::styled(clean(fault), red())).collect();
+    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), problems);
+    let thirds = Layout::horizontal([Constraint::Ratio(1, 3); 3]).spacing(1).split(sparks);
+    let graphs = [("signals/s", &hub.signals), ("messages/s", &hub.messages), ("peers", &hub.peers)];
+    for ((name, history), area) in graphs.into_iter().zip(thirds.iter()) {
+        let figures = history.last(area.width.into());
+        let now = figures.last().copied().unwrap_or_default();
+        let block = Block::new().title(format!("{name}: {now}")).title_style(bold());
+        frame.render_widget(Sparkline::default().data(figures).block(block), *area);
+    }
+    let rows = view.shards.iter().map(|shard| {
+        let what = if shard.name == "mesh" { "links" } else { "peers" };
+        Row::new([
+            shard.name.clone(),
+            format!("{:.0} %", shard.busy * 100.0),
+            format!("{:.0} {what}", shard.sessions),
+            format!("{} bytes wait", compact(shard.queued_bytes)),
+        ])
+    });
+    let widths = [10, 6, 14, 20].map(Constraint::Length);
+    let heading = Row::new(["thread", "busy", "serves", "queues"]).style(bold());
+    frame.render_widget(Table::new(rows, widths).header(heading), threads);
+    let rows = links.iter().map(|link| {
+        let rtt = link.rtt_ms.map_or_else(|| "-".to_owned(), |rtt| millis(rtt / 1000.0));
+        let state = match (link.ready, link.saturated) {
+            (false, _) => "opens",
+            (true, true) => "full",
+            (true, false) => "ready",
+        };
+        let id = link.hub.as_deref().map_or("-", short).to_owned();
+        let way = if link.dialed { "dialed" } else { "accepted" };
+        Row::new([clean(link.name()), id, way.to_owned(), state.to_owned(), rtt, compact(link.queued_bytes as f64)])
+    });
+    let widths = [36, 9, 9, 6, 8, 8].map(Constraint::Length);
+    let heading = Row::new(["link to", "hub", "way", "state", "rtt", "queued"]).style(bold());
+    frame.render_widget(Table::new(rows, widths).header(heading), table);
+}
+
+fn networks(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    if model.networks.is_empty() {
+        let text = "No networks, or their names are for operators only: give --token-file with ADMIN_TOKEN.";
+        frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
+        return;
+    }
+    let rows = model.networks.iter().map(|network| {
+        let history = model.members(&network.name).map(|history| spark(&history.last(SPARK.into())));
+        Row::new([clean(&network.name), compact(network.members as f64), history.unwrap_or_default()])
+    });
+    let table = Table::new(rows, [Constraint::Fill(1), Constraint::Length(8), Constraint::Length(SPARK)])
+        .header(Row::new(["network", "members", "lately"]).style(bold()))
+        .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
+    frame.render_stateful_widget(table, area, &mut TableState::new().with_selected(model.selected));
+}
+
+fn network(model: &Model, name: &str, frame: &mut Frame<'_>, area: Rect) {
+    let [title, graph, table] =
+        Layout::vertical([Constraint::Length(2), Constraint::Length(6), Constraint::Fill(1)]).areas(area);
+    frame.render_widget(Line::styled(clean(&format!("network {name}")), bold()), title);
+    let figures = model.members(name).map(|history| history.last(graph.width.into())).unwrap_or_default();
+    let now = figures.last().copied().unwrap_or_default();
+    let block = Block::new().title(format!("members: {now}")).title_style(bold());
+    frame.render_widget(Sparkline::default().data(figures).block(block), graph);
+    let rows = model.hubs.iter().map(|hub| {
+        let members = hub.last.as_ref().and_then(|last| last.networks.get(name));
+        Row::new([clean(&hub.name), members.map_or_else(|| "-".to_owned(), ToString::to_string)])
+    });
+    let heading = Row::new(["hub", "members that it knows"]).style(bold());
+    frame.render_widget(Table::new(rows, [Constraint::Length(40), Constraint::Length(24)]).header(heading), table);
+}

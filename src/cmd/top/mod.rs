@@ -1,0 +1,296 @@
+//! `peerpigeon top`: hubs, links and networks in a terminal.
+
+mod draw;
+mod model;
+mod once;
+mod page;
+mod sample;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::header::AUTHORIZATION;
+use hyper::{Request, Uri};
+use mesh::Tls;
+use proto::Redacted;
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+pub use self::model::Sort;
+use self::model::{Hub, Model, Wish};
+use self::page::Page;
+use self::sample::{MetricsJson, Sample, Stats};
+use super::{duration, http};
+use crate::config::{Token, certificates};
+
+/// Maximum time for all pages of a hub.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Shortest time between two looks. A hub answers two pages per second and address, after the first hundred.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
+
+/// One look of this many reads the pages that change slowly.
+const SLOW_PAGES: u64 = 5;
+
+/// Maximum number of keys that were pressed and are not handled yet.
+const KEYS: usize = 64;
+
+/// Watch hubs, their links and their networks in the terminal
+///
+/// Reads /metrics, /hubstats and /stats of each hub. Below the hubs it names what to look at: slow links, long turns,
+/// floods, certificates that expire, Redis, limits that are near.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "ADMIN_TOKEN has the token of the hubs, if there is no --token-file.\n\nExit codes of --once: 0 every hub \
+                  answers; 1 some hub does not; 64 invalid command line."
+)]
+pub struct Args {
+    /// URLs at which the hubs serve the pages of operators (ADMIN_PORT, or else PORT), such as http://localhost:8082
+    #[arg(value_name = "URL", required = true, value_parser = http::url)]
+    urls: Vec<Uri>,
+
+    /// File with the ADMIN_TOKEN of the hubs
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// Time between two looks
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse)]
+    interval: Duration,
+
+    /// Order of the hubs
+    #[arg(long, value_enum, default_value_t = Sort::Given)]
+    sort: Sort,
+
+    /// Look twice, print the hubs as text, and exit: for scripts
+    #[arg(long)]
+    once: bool,
+
+    /// File with additional CA certificates (PEM) for https://
+    #[arg(long, value_name = "FILE", value_parser = certificates)]
+    ca: Option<Arc<[u8]>>,
+}
+
+/// What to watch, and how.
+#[derive(Debug)]
+pub struct Watch {
+    urls: Vec<Uri>,
+    token: Option<Token>,
+    interval: Duration,
+    sort: Sort,
+    once: bool,
+    ca: Option<Arc<[u8]>>,
+}
+
+impl Args {
+    /// The hubs of this command line. `env` returns a variable by its name.
+    ///
+    /// # Errors
+    ///
+    /// A sentence about the token, if it is invalid.
+    pub fn watch(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Watch, String> {
+        let token = super::admin_token(self.token_file.as_deref(), env)?;
+        let interval = self.interval.max(SHORTEST_INTERVAL);
+        Ok(Watch { urls: self.urls, token, interval, sort: self.sort, once: self.once, ca: self.ca })
+    }
+}
+
+/// Watches the hubs until the user ends it.
+pub async fn run(watch: Watch) -> ExitCode {
+    let urls: Vec<String> = watch.urls.iter().map(|url| Redacted(&url.to_string()).to_string()).collect();
+    let mut model = Model::new(urls.iter().map(String::as_str), watch.sort);
+    if watch.once {
+        let mut looks = Looks::default();
+        let first = watch.look(looks.known(&model)).await;
+        looks.take(&mut model, first);
+        tokio::time::sleep(watch.interval).await;
+        let second = watch.look(looks.known(&model)).await;
+        looks.take(&mut model, second);
+        let printed = io::stdout().write_all(once::text(&model).as_bytes());
+        let is_well = model.hubs.iter().all(|hub| hub.error.is_none());
+        return if is_well { super::printed(printed) } else { ExitCode::FAILURE };
+    }
+    if !io::stdout().is_terminal() {
+        _ = writeln!(io::stderr(), "peerpigeon top: the output is no terminal: use --once");
+        return ExitCode::FAILURE;
+    }
+    let done = Box::pin(show(&mut model, &watch)).await;
+    ratatui::restore();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            _ = writeln!(io::stderr(), "peerpigeon top: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Draws, looks and reacts to keys.
+async fn show(model: &mut Model, watch: &Watch) -> io::Result<()> {
+    let mut terminal = ratatui::try_init()?;
+    let mut keys = keys()?;
+    let mut looks = Looks::default();
+    loop {
+        let next = tokio::time::Instant::now() + watch.interval;
+        let mut look = std::pin::pin!(watch.look(looks.known(model)));
+        let mut is_due = false;
+        let mut results = None;
+        while !is_due || results.is_none() {
+            terminal.draw(|frame| draw::draw(model, frame))?;
+            let event = tokio::select! {
+                event = keys.recv() => event.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))?,
+                seen = &mut look, if results.is_none() => {
+                    looks.take(model, seen);
+                    results = Some(());
+                    continue;
+                }
+                () = tokio::time::sleep_until(next), if !is_due => {
+                    is_due = true;
+                    continue;
+                }
+            };
+            // Anything else, such as a new size of the terminal, needs only a new drawing.
+            if let Event::Key(key) = event
+                && key.kind != KeyEventKind::Release
+            {
+                match model.key(key) {
+                    Wish::Quit => return Ok(()),
+                    Wish::Look => is_due = true,
+                    Wish::Nothing => {}
+                }
+            }
+        }
+    }
+}
+
+/// Reads events of the terminal on a thread of its own, which ends with the process: reading cannot be cancelled.
+fn keys() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
+    let (events, keys) = mpsc::channel(KEYS);
+    let read = move || {
+        loop {
+            let event = event::read();
+            let is_over = event.is_err();
+            if events.blocking_send(event).is_err() || is_over {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("keys".to_owned()).spawn(read)?;
+    Ok(keys)
+}
+
+/// The pages of a hub that change slowly.
+type Known = (Stats, BTreeMap<String, u64>);
+
+/// The looks so far.
+struct Looks {
+    count: u64,
+    /// When the last one ended.
+    last: Instant,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self { count: 0, last: Instant::now() }
+    }
+}
+
+impl Looks {
+    /// What the next look need not read again, for each hub.
+    fn known(&mut self, model: &Model) -> Vec<Option<Known>> {
+        let reads_all = self.count.is_multiple_of(SLOW_PAGES);
+        self.count += 1;
+        let known = |hub: &Hub| hub.last.as_ref().map(|last| (last.stats.clone(), last.networks.clone()));
+        model.hubs.iter().map(|hub| known(hub).filter(|_| !reads_all)).collect()
+    }
+
+    /// Shows what has been seen.
+    fn take(&mut self, model: &mut Model, seen: Vec<Result<Sample, String>>) {
+        let seconds = self.last.elapsed().as_secs_f64().max(0.001);
+        self.last = Instant::now();
+        for (hub, look) in model.hubs.iter_mut().zip(seen) {
+            hub.looked(look, seconds);
+        }
+        model.looked();
+    }
+}
+
+impl Watch {
+    /// Looks at all hubs at once.
+    async fn look(&self, known: Vec<Option<Known>>) -> Vec<Result<Sample, String>> {
+        let looks = self.urls.iter().zip(known).map(async |(url, known)| {
+            let look = tokio::time::timeout(PATIENCE, self.pages(url, known)).await;
+            look.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
+        });
+        all(looks.collect()).await
+    }
+
+    /// Reads the pages of a hub.
+    async fn pages(&self, url: &Uri, known: Option<Known>) -> Result<Sample, String> {
+        let page = Page::parse(&self.page(url, "/metrics").await?);
+        let hubstats = self.json(url, "/hubstats").await?;
+        let (stats, networks) = match known {
+            Some(known) => known,
+            None => {
+                let json: MetricsJson = self.json(url, "/metrics?format=json").await?;
+                (self.json(url, "/stats").await?, json.networks())
+            }
+        };
+        Ok(Sample { page, hubstats, stats, networks })
+    }
+
+    async fn json<T: DeserializeOwned>(&self, url: &Uri, path: &str) -> Result<T, String> {
+        let text = self.page(url, path).await?;
+        serde_json::from_str(&text).map_err(|error| format!("{path} is not that of a hub: {error}"))
+    }
+
+    async fn page(&self, url: &Uri, path: &str) -> Result<String, String> {
+        let path = format!("{}{path}", url.path().trim_end_matches('/'));
+        let mut request = Request::get(&path);
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
+        }
+        let tls = || Tls::new(self.ca.as_deref());
+        let asked = Box::pin(http::ask(url, request, Bytes::new(), tls, &[], PATIENCE)).await;
+        match asked {
+            Ok((status, text)) if status.is_success() => Ok(text),
+            Ok((status, text)) if status.as_u16() == 401 => {
+                Err(format!("{status}: give ADMIN_TOKEN or --token-file ({:.100})", text.trim()))
+            }
+            Ok((status, _)) if status.as_u16() == 404 => {
+                Err(format!("{path} is not here: give the URL of ADMIN_PORT, if the hub has one"))
+            }
+            Ok((status, text)) => Err(format!("{path} answers {status}: {:.100}", text.trim())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Waits for all futures at once, and returns their results in order. There are as many as hubs on the command line.
+async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.into_iter().map(|future| (Some(Box::pin(future)), None)).collect();
+    std::future::poll_fn(|cx| {
+        for (future, result) in &mut running {
+            if let Some(polled) = future
+                && let std::task::Poll::Ready(ready) = polled.as_mut().poll(cx)
+            {
+                (*future, *result) = (None, Some(ready));
+            }
+        }
+        if running.iter().all(|(future, _)| future.is_none()) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, result)| result).collect()
+}

@@ -1,0 +1,281 @@
+//! What is shown, and how keys change it: without a terminal and without a network.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, VecDeque};
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::sample::{Sample, View};
+
+/// Number of looks whose figures are kept: two minutes of sparklines, with the default interval.
+pub(super) const HISTORY: usize = 60;
+
+/// The sparklines of a hub or a network: one figure for each look, the last one at the end.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History(VecDeque<u64>);
+
+impl History {
+    fn push(&mut self, figure: f64) {
+        if self.0.len() == HISTORY {
+            self.0.pop_front();
+        }
+        self.0.push_back(figure.max(0.0).round() as u64);
+    }
+
+    /// The last figures, at most `width` of them.
+    pub(super) fn last(&self, width: usize) -> Vec<u64> {
+        self.0.iter().skip(self.0.len().saturating_sub(width)).copied().collect()
+    }
+}
+
+/// A hub.
+#[derive(Debug, Default)]
+pub(super) struct Hub {
+    /// Its URL, without the scheme.
+    pub(super) name: String,
+    /// Why the last look failed.
+    pub(super) error: Option<String>,
+    pub(super) view: Option<View>,
+    pub(super) last: Option<Sample>,
+    pub(super) signals: History,
+    pub(super) messages: History,
+    pub(super) peers: History,
+}
+
+impl Hub {
+    pub(super) fn new(url: &str) -> Self {
+        let name = url.split_once("://").map_or(url, |(_, name)| name).trim_end_matches('/').to_owned();
+        Self { name, ..Self::default() }
+    }
+
+    /// The result of a look, so many seconds after the one before.
+    pub(super) fn looked(&mut self, look: Result<Sample, String>, seconds: f64) {
+        let now = match look {
+            Ok(now) => now,
+            Err(error) => {
+                self.error = Some(error);
+                return;
+            }
+        };
+        self.error = None;
+        // The first look has no rates.
+        let view = View::of(self.last.as_ref().unwrap_or(&now), &now, seconds);
+        self.signals.push(view.signals);
+        self.messages.push(view.messages);
+        self.peers.push(view.peers);
+        self.view = Some(view);
+        self.last = Some(now);
+    }
+
+    /// What an operator should look at.
+    pub(super) fn faults(&self) -> Vec<String> {
+        let error = self.error.iter().map(|error| format!("not reached: {error}"));
+        error.chain(self.view.iter().flat_map(|view| view.faults.iter().cloned())).collect()
+    }
+}
+
+/// The order of hubs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Sort {
+    /// By the order of the command line
+    #[default]
+    Given,
+    /// By connected peers, most first
+    Peers,
+    /// By signals per second
+    Signals,
+    /// By messages of peers per second
+    Messages,
+    /// By cores in use
+    Cpu,
+    /// By the 99th percentile of the time that signals take
+    Latency,
+    /// By the number of faults
+    Faults,
+}
+
+impl Sort {
+    fn next(self) -> Self {
+        match self {
+            Self::Given => Self::Peers,
+            Self::Peers => Self::Signals,
+            Self::Signals => Self::Messages,
+            Self::Messages => Self::Cpu,
+            Self::Cpu => Self::Latency,
+            Self::Latency => Self::Faults,
+            Self::Faults => Self::Given,
+        }
+    }
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Given => "given",
+            Self::Peers => "peers",
+            Self::Signals => "signals",
+            Self::Messages => "messages",
+            Self::Cpu => "cpu",
+            Self::Latency => "latency",
+            Self::Faults => "faults",
+        }
+    }
+
+    fn figure(self, hub: &Hub) -> f64 {
+        let Some(view) = &hub.view else {
+            // A hub that was never reached is what to look at first.
+            return if self == Self::Given { 0.0 } else { f64::INFINITY };
+        };
+        match self {
+            Self::Given => 0.0,
+            Self::Peers => view.peers,
+            Self::Signals => view.signals,
+            Self::Messages => view.messages,
+            Self::Cpu => view.cpu,
+            Self::Latency => view.latency.unwrap_or_default(),
+            Self::Faults => hub.faults().len() as f64,
+        }
+    }
+}
+
+/// The page on the screen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Screen {
+    /// All hubs.
+    #[default]
+    Hubs,
+    /// One hub, by its index.
+    Hub(usize),
+    /// All networks.
+    Networks,
+    /// One network.
+    Network(String),
+}
+
+/// A network.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Network {
+    pub(super) name: String,
+    /// The most members that a hub knows. Every hub of a mesh knows all of them.
+    pub(super) members: u64,
+}
+
+/// Everything that is shown.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    pub(super) hubs: Vec<Hub>,
+    pub(super) sort: Sort,
+    pub(super) is_reversed: bool,
+    pub(super) screen: Screen,
+    /// The selected line.
+    pub(super) selected: usize,
+    pub(super) networks: Vec<Network>,
+    members: BTreeMap<String, History>,
+    pub(super) has_help: bool,
+}
+
+/// What a key asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Nothing,
+    Quit,
+    /// Look at all hubs now.
+    Look,
+}
+
+impl Model {
+    pub(super) fn new<'a>(urls: impl IntoIterator<Item = &'a str>, sort: Sort) -> Self {
+        Self { hubs: urls.into_iter().map(Hub::new).collect(), sort, ..Self::default() }
+    }
+
+    /// All hubs have been looked at.
+    pub(super) fn looked(&mut self) {
+        let mut members = BTreeMap::<&str, u64>::new();
+        for (name, count) in self.hubs.iter().filter_map(|hub| hub.last.as_ref()).flat_map(|last| &last.networks) {
+            let most = members.entry(name).or_default();
+            *most = (*most).max(*count);
+        }
+        let mut networks: Vec<Network> =
+            members.iter().map(|(name, &members)| Network { name: (*name).to_owned(), members }).collect();
+        networks.sort_by(|a, b| b.members.cmp(&a.members).then_with(|| a.name.cmp(&b.name)));
+        // Networks that are no more among the largest have no history.
+        self.members.retain(|name, _| members.contains_key(name.as_str()));
+        for network in &networks {
+            self.members.entry(network.name.clone()).or_default().push(network.members as f64);
+        }
+        self.networks = networks;
+        self.selected = self.selected.min(self.lines().saturating_sub(1));
+    }
+
+    /// The members of a network over time.
+    pub(super) fn members(&self, network: &str) -> Option<&History> {
+        self.members.get(network)
+    }
+
+    /// The hubs in the order of the screen, by their indices.
+    pub(super) fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.hubs.len()).collect();
+        let figure = |index: usize| self.sort.figure(&self.hubs[index]);
+        // Stable, so hubs with equal figures stay in their order.
+        order.sort_by(|&a, &b| figure(b).partial_cmp(&figure(a)).unwrap_or(Ordering::Equal));
+        if self.is_reversed {
+            order.reverse();
+        }
+        order
+    }
+
+    fn lines(&self) -> usize {
+        match self.screen {
+            Screen::Hubs => self.hubs.len(),
+            Screen::Networks => self.networks.len(),
+            Screen::Hub(_) | Screen::Network(_) => 0,
+        }
+    }
+
+    /// A key was pressed.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all other keys mean nothing here")]
+    pub(super) fn key(&mut self, key: KeyEvent) -> Wish {
+        if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
+            return Wish::Quit;
+        }
+        if self.has_help {
+            self.has_help = false;
+            return Wish::Nothing;
+        }
+        match key.code {
+            KeyCode::Char('q') => return Wish::Quit,
+            KeyCode::Char(' ') => return Wish::Look,
+            KeyCode::Char('?' | 'h') => self.has_help = true,
+            KeyCode::Char('s') => self.sort = self.sort.next(),
+            KeyCode::Char('r') => self.is_reversed = !self.is_reversed,
+            KeyCode::Char('n') => self.show(Screen::Networks),
+            KeyCode::Char('j') | KeyCode::Down => {
+                self.selected = (self.selected + 1).min(self.lines().saturating_sub(1));
+            }
+            KeyCode::Char('k') | KeyCode::Up => self.selected = self.selected.saturating_sub(1),
+            KeyCode::Enter => match self.screen {
+                Screen::Hubs => {
+                    if let Some(&hub) = self.order().get(self.selected) {
+                        self.show(Screen::Hub(hub));
+                    }
+                }
+                Screen::Networks => {
+                    if let Some(network) = self.networks.get(self.selected) {
+                        self.show(Screen::Network(network.name.clone()));
+                    }
+                }
+                Screen::Hub(_) | Screen::Network(_) => {}
+            },
+            KeyCode::Esc | KeyCode::Backspace | KeyCode::Left => match self.screen {
+                Screen::Hubs => {}
+                Screen::Hub(_) | Screen::Networks => self.show(Screen::Hubs),
+                Screen::Network(_) => self.show(Screen::Networks),
+            },
+            _ => {}
+        }
+        Wish::Nothing
+    }
+
+    fn show(&mut self, screen: Screen) {
+        self.screen = screen;
+        self.selected = 0;
+    }
+}

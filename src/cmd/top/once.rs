@@ -1,0 +1,30 @@
+//! The hubs as text, for scripts.
+
+use std::fmt::Write as _;
+
+use super::draw::{COLUMNS, cells};
+use super::model::Model;
+
+/// One line per hub, in columns that are separated by at least two spaces, and one line per fault.
+pub(super) fn text(model: &Model) -> String {
+    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    rows.extend(model.order().into_iter().map(|index| cells(&model.hubs[index])));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let line =
+            row.iter().zip(&widths).fold(String::new(), |line, (cell, width)| line + &format!("{cell:<width$}  "));
+        text += line.trim_end();
+        text.push('\n');
+    }
+    for index in model.order() {
+        let hub = &model.hubs[index];
+        for fault in hub.faults() {
+            let fault: String = fault.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            // Writing to a String cannot fail.
+            _ = writeln!(text, "fault: {}: {fault}", hub.name);
+        }
+    }
+    text
+}

@@ -1,0 +1,334 @@
+//! What one hub's pages say, and how it changes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::page::{Page, Span};
+
+/// A link with a round trip above this is named among the faults.
+const SLOW_LINK_MS: f64 = 150.0;
+
+/// Turns above this are named among the faults, in seconds. They should end within 5 ms.
+const LONG_TURN: f64 = 0.025;
+
+/// A shard or the mesh that is busier than this is named among the faults.
+const BUSY: f64 = 0.9;
+
+/// A certificate that is valid for less time than this is named among the faults, in days.
+const FEW_DAYS: f64 = 14.0;
+
+/// A part of a budget above this is named among the faults.
+const NEAR_LIMIT: f64 = 0.9;
+
+/// A link, of /hubstats.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Link {
+    pub(super) address: String,
+    pub(super) dialed: bool,
+    pub(super) hub: Option<String>,
+    pub(super) legacy: bool,
+    pub(super) queued_bytes: u64,
+    pub(super) ready: bool,
+    pub(super) rtt_ms: Option<f64>,
+    pub(super) saturated: bool,
+    pub(super) url: Option<String>,
+}
+
+/// A hub that is dialed, of /hubstats.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Dial {
+    pub(super) connected: bool,
+    pub(super) last_error: Option<String>,
+    pub(super) own: bool,
+    pub(super) uri: String,
+}
+
+/// Another hub, of /hubstats.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub(super) struct Other {
+    #[serde(rename = "PeerId")]
+    pub(super) id: String,
+    pub(super) linked: Option<String>,
+    pub(super) peers: u64,
+    #[serde(rename = "rttMs")]
+    pub(super) rtt_ms: Option<f64>,
+    pub(super) state: String,
+    pub(super) url: Option<String>,
+}
+
+/// The bridge, of /hubstats.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Redis {
+    pub(super) address: String,
+    pub(super) connected: bool,
+    pub(super) last_error: Option<String>,
+    pub(super) one_way: Vec<String>,
+}
+
+/// /hubstats.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct HubStats {
+    pub(super) bootstrap_hubs: Vec<Dial>,
+    pub(super) found_hubs: Vec<Dial>,
+    pub(super) hubs: Vec<Other>,
+    pub(super) lost_hubs: Vec<Other>,
+    pub(super) links: Vec<Link>,
+    pub(super) redis: Option<Redis>,
+}
+
+/// The parts of /stats that no other page has.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Stats {
+    pub(super) hub_peer_id: String,
+    pub(super) is_running: bool,
+}
+
+/// The networks of the JSON form of /metrics: names and members.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct MetricsJson {
+    peers: NamedPeers,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct NamedPeers {
+    networks: BTreeMap<String, u64>,
+}
+
+impl MetricsJson {
+    /// Names and members.
+    pub(super) fn networks(self) -> BTreeMap<String, u64> {
+        self.peers.networks
+    }
+}
+
+/// One look at a hub.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sample {
+    pub(super) page: Page,
+    pub(super) hubstats: HubStats,
+    pub(super) stats: Stats,
+    /// The largest networks, and the members that this hub knows.
+    pub(super) networks: BTreeMap<String, u64>,
+}
+
+/// The load of a thread.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Shard {
+    pub(super) name: String,
+    /// 1 is a whole core.
+    pub(super) busy: f64,
+    pub(super) sessions: f64,
+    pub(super) queued_bytes: f64,
+}
+
+/// A hub between two looks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct View {
+    pub(super) id: String,
+    pub(super) is_ready: bool,
+    pub(super) version: String,
+    pub(super) uptime: Duration,
+    pub(super) peers: f64,
+    pub(super) max_connections: f64,
+    pub(super) networks: f64,
+    pub(super) remote_peers: f64,
+    pub(super) resident_bytes: f64,
+    /// Cores in use.
+    pub(super) cpu: f64,
+    /// Signals of peers, per second.
+    pub(super) signals: f64,
+    /// Those of them that were not delivered or forwarded.
+    pub(super) lost_signals: f64,
+    /// Messages of peers, per second.
+    pub(super) messages: f64,
+    pub(super) joins: f64,
+    pub(super) closes: f64,
+    /// The 99th percentile of the time that a signal takes in the hub, in seconds.
+    pub(super) latency: Option<f64>,
+    /// The same of the turns, of the thread whose turns are longest.
+    pub(super) turn: Option<f64>,
+    pub(super) shards: Vec<Shard>,
+    /// Of messages in, outcomes, closes, errors and refusals: the parts that grow, per second.
+    pub(super) message_types: Vec<(String, f64)>,
+    pub(super) outcomes: Vec<(String, f64)>,
+    pub(super) close_reasons: Vec<(String, f64)>,
+    pub(super) errors: Vec<(String, f64)>,
+    pub(super) refusals: Vec<(String, f64)>,
+    /// What an operator should look at, the most important first.
+    pub(super) faults: Vec<String>,
+}
+
+impl View {
+    /// The hub now, and what has happened since the look before.
+    pub(super) fn of(before: &Sample, now: &Sample, seconds: f64) -> Self {
+        let page = &now.page;
+        let span = Span { before: &before.page, after: page, seconds };
+        let busy = |labels: &str| span.rate("peerpigeon_shard_busy_seconds_total", labels);
+        let mut shards: Vec<Shard> = page
+            .by("peerpigeon_shard_sessions", "shard")
+            .into_iter()
+            .map(|(shard, sessions)| {
+                let labels = format!("shard=\"{shard}\"");
+                let queued_bytes = page.sum_where("peerpigeon_session_queued_bytes", &labels);
+                Shard { name: format!("shard {shard}"), busy: busy(&labels), sessions, queued_bytes }
+            })
+            .collect();
+        shards.push(Shard {
+            name: "mesh".to_owned(),
+            busy: span.rate("peerpigeon_mesh_busy_seconds_total", ""),
+            sessions: page.sum("peerpigeon_links"),
+            queued_bytes: page.sum("peerpigeon_link_queued_bytes"),
+        });
+        let outcomes = span.rates_by("peerpigeon_relay_outcomes_total", "outcome", "");
+        let is_well = |outcome: &str| outcome == "delivered" || outcome == "forwarded";
+        let lost = outcomes.iter().filter(|(outcome, _)| !is_well(outcome)).map(|(_, rate)| rate).sum();
+        let version = page.by("peerpigeon_build_info", "version");
+        // One thread with long turns must not be hidden by many short turns of others.
+        let turns = page
+            .by("peerpigeon_turn_seconds_bucket", "thread")
+            .into_keys()
+            .filter_map(|thread| span.quantile("peerpigeon_turn_seconds", &format!("thread=\"{thread}\""), 0.99));
+        let mut view = Self {
+            id: now.stats.hub_peer_id.clone(),
+            is_ready: page.sum("peerpigeon_ready") > 0.0,
+            version: version.into_keys().next().unwrap_or_default(),
+            uptime: Duration::try_from_secs_f64(page.sum("peerpigeon_uptime_seconds")).unwrap_or_default(),
+            peers: page.sum("peerpigeon_peers"),
+            max_connections: page.sum("peerpigeon_max_connections"),
+            networks: page.sum("peerpigeon_networks"),
+            remote_peers: page.sum("peerpigeon_mesh_remote_peers"),
+            resident_bytes: page.sum("process_resident_memory_bytes"),
+            cpu: span.rate("process_cpu_seconds_total", ""),
+            signals: span.rate("peerpigeon_relay_outcomes_total", ""),
+            lost_signals: lost,
+            messages: span.rate("peerpigeon_messages_total", "direction=\"in\""),
+            joins: span.rate("peerpigeon_handshakes_total", ""),
+            closes: span.rate("peerpigeon_closes_total", ""),
+            latency: span.quantile("peerpigeon_relay_latency_seconds", "", 0.99),
+            turn: turns.max_by(f64::total_cmp),
+            shards,
+            message_types: span.rates_by("peerpigeon_messages_total", "type", "direction=\"in\""),
+            outcomes,
+            close_reasons: span.rates_by("peerpigeon_closes_total", "reason", ""),
+            errors: span.rates_by("peerpigeon_errors_total", "code", ""),
+            refusals: span.rates_by("peerpigeon_handshake_failures_total", "reason", ""),
+            faults: Vec::new(),
+        };
+        view.faults = view.faults(now, span);
+        view
+    }
+
+    fn faults(&self, now: &Sample, span: Span<'_>) -> Vec<String> {
+        let (page, hubstats) = (&now.page, &now.hubstats);
+        let mut faults = Vec::new();
+        if !self.is_ready {
+            faults.push("starts or drains: it accepts no peers".to_owned());
+        } else if page.sum("peerpigeon_full") > 0.0 {
+            faults.push("full: it has all the peers it may".to_owned());
+        }
+        if page.sum("peerpigeon_bugs_total") > 0.0 {
+            faults.push("has found a bug in itself: see bug_found in its log".to_owned());
+        }
+        let dials = hubstats.bootstrap_hubs.iter().chain(&hubstats.found_hubs);
+        for dial in dials.filter(|dial| !dial.connected && !dial.own) {
+            let why = dial.last_error.as_deref().unwrap_or("not dialed yet");
+            faults.push(format!("no link to {}: {why}", dial.uri));
+        }
+        for hub in &hubstats.lost_hubs {
+            faults.push(format!("has lost hub {}", short(&hub.id)));
+        }
+        if let Some(redis) = hubstats.redis.as_ref().filter(|redis| !redis.connected) {
+            faults.push(format!("Redis {}: {}", redis.address, redis.last_error.as_deref().unwrap_or("not connected")));
+        }
+        if let Some(redis) = hubstats.redis.as_ref().filter(|redis| !redis.one_way.is_empty()) {
+            faults.push(format!("Redis carries nothing to {} hubs", redis.one_way.len()));
+        }
+        for (file, days) in page.by("peerpigeon_tls_certificate_days_left", "file") {
+            if days < FEW_DAYS {
+                faults.push(format!("certificate {file} is valid for {days:.1} days"));
+            }
+        }
+        for link in hubstats.links.iter().filter(|link| link.rtt_ms.is_some_and(|rtt| rtt > SLOW_LINK_MS)) {
+            faults.push(format!("link to {} takes {:.0} ms", link.name(), link.rtt_ms.unwrap_or_default()));
+        }
+        for link in hubstats.links.iter().filter(|link| link.saturated) {
+            faults.push(format!("link to {} is full: {} bytes wait", link.name(), link.queued_bytes));
+        }
+        if page.sum("peerpigeon_links_silent") > 0.0 {
+            faults.push("a link carries nothing in one direction".to_owned());
+        }
+        let stuck = page.sum("peerpigeon_oldest_turn_seconds");
+        if stuck > 10.0 {
+            faults.push(format!("a thread has not turned for {stuck:.0} s"));
+        }
+        for shard in self.shards.iter().filter(|shard| shard.busy > BUSY) {
+            faults.push(format!("{} is busy: {:.0} % of a core", shard.name, shard.busy * 100.0));
+        }
+        for thread in page.by("peerpigeon_turn_seconds_bucket", "thread").into_keys() {
+            let long = span.above("peerpigeon_turn_seconds", &format!("thread=\"{thread}\""), LONG_TURN);
+            // One in two seconds can be chance.
+            if long > 0.5 {
+                let what = "turns per second that last longer than 25 ms: it has too little CPU, or a flood";
+                faults.push(format!("{thread} has {long:.1} {what}"));
+            }
+        }
+        let parts = [
+            ("peerpigeon_announced_bytes", "peerpigeon_announce_budget_bytes", "ANNOUNCE_BUDGET_BYTES"),
+            ("peerpigeon_session_queued_bytes", "peerpigeon_send_budget_bytes", "SEND_BUDGET_BYTES"),
+            ("process_resident_memory_bytes", "peerpigeon_memory_limit_bytes", "its memory limit"),
+            ("process_open_fds", "process_max_fds", "its open files"),
+            ("peerpigeon_connections", "peerpigeon_max_connections", "MAX_CONNECTIONS"),
+        ];
+        for (part, whole, name) in parts {
+            let (part, whole) = (page.sum(part), page.sum(whole));
+            if whole > 0.0 && part > NEAR_LIMIT * whole {
+                faults.push(format!("uses {:.0} % of {name}", part / whole * 100.0));
+            }
+        }
+        for (reason, name) in
+            [("rate-limited", "peers that send too much"), ("slow-consumer", "peers that read too slowly")]
+        {
+            let rate = span.rate("peerpigeon_closes_total", &format!("reason=\"{reason}\""));
+            if rate > 0.0 {
+                faults.push(format!("closes {name}: {rate:.1} per second"));
+            }
+        }
+        let limited = span.rate("peerpigeon_errors_total", "code=\"rate-limited\"")
+            + span.rate("peerpigeon_errors_withheld_total", "");
+        if limited > 0.0 {
+            faults.push(format!("a peer floods it: {limited:.0} refused messages per second"));
+        }
+        faults
+    }
+}
+
+impl Link {
+    /// Its hub, or else where it leads.
+    pub(super) fn name(&self) -> &str {
+        self.url.as_deref().unwrap_or(&self.address)
+    }
+}
+
+/// The beginning of an id.
+pub(super) fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
+/// A time in milliseconds.
+pub(super) fn millis(seconds: f64) -> String {
+    match seconds * 1000.0 {
+        ms if ms.is_infinite() => ">10 s".to_owned(),
+        ms if ms < 10.0 => format!("{ms:.1} ms"),
+        ms => format!("{ms:.0} ms"),
+    }
+}

@@ -1,0 +1,100 @@
+//! `peerpigeon top`: as text, and in a pseudo-terminal.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::client::Client;
+use crate::hub::{Hub, command};
+use crate::mesh::{free_port, mesh};
+
+fn once(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = command(env).args(["top", "--once", "--interval", "300ms"]).args(args).output().unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+fn url(hub: &Hub) -> String {
+    format!("http://{}", hub.address)
+}
+
+#[test]
+fn hubs_are_printed_for_scripts() {
+    let hubs = mesh(2, &[]);
+    let _peers = [Client::join(&hubs[0], 1, "lobby"), Client::join(&hubs[0], 2, "lobby")];
+    hubs[0].metric_becomes("peerpigeon_members", |members| members == 2.0);
+    let (here, there) = (url(&hubs[0]), url(&hubs[1]));
+    let (code, text) = once(&[&there, &here, "--sort", "peers"], &[]);
+    let lines: Vec<Vec<&str>> =
+        text.lines().map(|line| line.split("  ").filter(|cell| !cell.is_empty()).collect()).collect();
+    assert_eq!((code, lines[0][0].trim(), lines[0][2].trim()), (Some(0), "hub", "peers"), "{text}");
+    assert_eq!((lines[1][0].trim(), lines[1][1].trim(), lines[1][2].trim()), (&here[7..], "ready", "2"), "{text}");
+    assert_eq!((lines[2][0].trim(), lines[2][2].trim()), (&there[7..], "0"), "{text}");
+    let dead = format!("http://127.0.0.1:{}", free_port());
+    let (code, text) = once(&[&here, &dead], &[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains(&format!("fault: {}: not reached: ", &dead[7..])), "{text}");
+}
+
+#[test]
+fn a_hub_with_a_token_wants_it() {
+    let hub = Hub::start(&[("ADMIN_TOKEN", "of-the-operators")]);
+    let (code, text) = once(&[&url(&hub)], &[]);
+    assert!(code == Some(1) && text.contains("401 Unauthorized: give ADMIN_TOKEN or --token-file"), "{text}");
+    let (code, text) = once(&[&url(&hub)], &[("ADMIN_TOKEN", "of-the-operators")]);
+    assert!(code == Some(0) && text.contains("ready"), "{text}");
+    assert_eq!(once(&[&url(&hub), "--token-file", "/no/such/file"], &[]).0, Some(64));
+    let (code, text) = once(&["--interval", "0", &url(&hub)], &[("ADMIN_TOKEN", "of-the-operators")]);
+    assert_eq!(code, Some(64), "a flag was given twice: {text}");
+    // Without a terminal, it says what to use instead.
+    let output = command(&[]).args(["top", &url(&hub)]).output().unwrap();
+    assert!(
+        output.status.code() == Some(1) && String::from_utf8_lossy(&output.stderr).contains("--once"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn keys_lead_through_the_screens() {
+    let hubs = mesh(2, &[]);
+    let mut peers = [Client::join(&hubs[0], 1, "lobby"), Client::join(&hubs[0], 2, "lobby")];
+    let target = peers[1].id.clone();
+    peers[0].offer(&target, "lobby", "{}", "");
+    let (here, there) = (url(&hubs[0]), url(&hubs[1]));
+    let steps = json!([
+        ["see", "2 of 2 hubs   2 peers"],
+        ["see", "no faults"],
+        ["type", "?"],
+        ["see", "look at the selected hub or network"],
+        ["type", "x"],
+        ["see", "What to look at"],
+        ["type", "\r"],
+        ["see", "link to"],
+        ["see", "shard 1"],
+        ["type", "\u{7f}n"],
+        ["see", "lobby"],
+        ["type", "\r"],
+        ["see", "network lobby"],
+        ["see", "members: 2"],
+        ["see", &there[7..]],
+        ["type", "q"],
+        ["end", "0"]
+    ]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/terminal.py");
+    let run = Command::new("python3")
+        .arg(script)
+        .arg(steps.to_string())
+        .args([env!("CARGO_BIN_EXE_peerpigeon"), "top", "--interval", "300ms", &here, &there])
+        .env("TERM", "xterm-256color")
+        .output();
+    let Ok(output) = run else {
+        eprintln!("skipped: there is no python3");
+        return;
+    };
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
