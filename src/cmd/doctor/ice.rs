@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-use super::finding::{Finding, Report, Topic};
+use super::finding::{Finding, Grade, Report, Topic};
 use super::stun::{self, Answer, HEADER, Login, MAX_MESSAGE, Method};
 
 const CHECK: &str = "ice";
@@ -103,15 +103,35 @@ pub(super) async fn examine(servers: &[Server], ca: Option<&[u8]>, report: &mut 
         return;
     }
     let mut has_turn = false;
-    let all = servers.iter().flat_map(|server| server.urls().iter().map(move |url| (server, url)));
+    // A server can be named with two credentials, while its secret is replaced.
+    let mut urls: Vec<(&str, Vec<&Server>)> = Vec::new();
+    let all = servers.iter().flat_map(|server| server.urls().iter().map(move |url| (server, url.as_str())));
     for (server, url) in all.take(MAX_SERVERS) {
+        match urls.iter_mut().find(|(known, _)| *known == url) {
+            Some((_, servers)) => servers.push(server),
+            None => urls.push((url, vec![server])),
+        }
+    }
+    for (url, servers) in urls {
         let Some(parsed) = parse(url) else {
             let message = format!("{url} is not the URL of a server: use stun:, stuns:, turn: or turns:");
             report.add(Finding::problem(CHECK, Topic::IceInvalid, message));
             continue;
         };
         has_turn |= parsed.is_turn;
-        report.add(ask(server, url, &parsed, ca).await);
+        let mut findings = Vec::new();
+        for server in servers {
+            findings.push(ask(server, url, &parsed, ca).await);
+        }
+        let works = findings.iter().any(|finding| finding.grade == Grade::Ok);
+        for finding in findings {
+            report.add(if works && finding.topic == Some(Topic::TurnRefused) {
+                let message = format!("{}, and accepts another credential of peers", finding.message);
+                Finding::note(CHECK, Topic::TurnRefused, message)
+            } else {
+                finding
+            });
+        }
     }
     if !has_turn {
         let message = "no TURN server is named: pairs behind strict NATs or firewalls cannot connect";
