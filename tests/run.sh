@@ -5,7 +5,8 @@
 #   tests/run.sh rust       unit, transcript, simulator and socket tests
 #   tests/run.sh interop    our client and others: npm ws, Python websockets, browsers
 #   tests/run.sh autobahn   WebSocket conformance (RFC 6455), by the Autobahn suite
-#   tests/run.sh deploy     manifests, alert rules, Compose and workflows, without deploying them
+#   tests/run.sh deploy     manifests, the Helm chart, alert rules, Compose and workflows, without deploying them
+#   tests/run.sh packages   the archive, npm packages and Debian package of a release, around a debug build
 #   tests/run.sh container  the image and docker-compose.yml, started with podman
 #
 # The rust suite runs alone, since it uses all cores. Then the others run in parallel, since they mostly wait. The
@@ -13,12 +14,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-suites=${*:-rust interop autobahn deploy}
+suites=${*:-rust interop autobahn deploy packages}
 for suite in $suites; do
   case $suite in
-    rust | interop | autobahn | deploy | container) ;;
+    rust | interop | autobahn | deploy | packages | container) ;;
     *)
-      echo "unknown suite $suite: use rust, interop, autobahn, deploy or container" >&2
+      echo "unknown suite $suite: use rust, interop, autobahn, deploy, packages or container" >&2
       exit 64
       ;;
   esac
@@ -56,6 +57,7 @@ provide() { # suite: installs the programs it needs. The suite itself names and 
       install systemd-analyze systemd
       docker compose version >/dev/null 2>&1 || install docker-compose docker-compose
       ;;
+    packages) install node nodejs && install npm npm && install python3 python3 ;;
     container)
       install podman podman && install runc runc && install docker-compose docker-compose && install debootstrap debootstrap
       ;;
@@ -67,6 +69,7 @@ build() { # suite
     interop) cargo build --release --locked ;;
     # `cargo test` has built it already.
     autobahn) cargo build --profile test --locked --package peerpigeon-shard --example echo ;;
+    packages) cargo build --profile test --locked --bin peerpigeon ;;
   esac
 }
 
@@ -82,6 +85,7 @@ run() { # suite
     interop) tests/interop/run.sh "$target/release/peerpigeon" ;;
     autobahn) tests/conformance/autobahn.sh ;;
     deploy) tests/deploy.sh ;;
+    packages) tests/packages.sh "$target/debug/peerpigeon" ;;
     container) tests/container.sh && tests/compose.sh ;;
   esac
 }

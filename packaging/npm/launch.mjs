@@ -1,0 +1,26 @@
+#!/usr/bin/env node
+// Starts the hub: the program is in the package for this platform, which npm has installed as an optional dependency.
+import { spawn } from 'node:child_process'
+import { createRequire } from 'node:module'
+
+const name = `@peerpigeon/hub-${process.platform}-${process.arch}`
+let program
+try {
+  program = createRequire(import.meta.url).resolve(`${name}/peerpigeon`)
+} catch {
+  console.error(`peerpigeon-hub: the package ${name} is missing: install without --omit=optional, or use another way on this platform (https://github.com/PeerPigeon/PeerPigeon-Rust#readme)`)
+  process.exit(1)
+}
+const hub = spawn(program, process.argv.slice(2), { stdio: 'inherit' })
+hub.on('error', error => {
+  console.error(`peerpigeon-hub: cannot start ${program}: ${error.message}`)
+  process.exit(1)
+})
+// The hub drains on these. A terminal sends SIGINT to both, and the hub ignores the second within half a second.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT']) process.on(signal, () => hub.kill(signal))
+hub.on('exit', (code, signal) => {
+  if (!signal) process.exit(code)
+  // Ends by the same signal, as the caller of the hub itself would see it.
+  process.removeAllListeners(signal)
+  process.kill(process.pid, signal)
+})

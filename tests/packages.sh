@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Builds the packages of a release around a program, installs them, and runs what they installed: the archive, the npm
+# packages, the Debian package.
+#
+#   tests/packages.sh PROGRAM
+#
+# The Debian package is installed into a file system of its own by debootstrap, as root; without that, its content is
+# checked. A static program (target/x86_64-unknown-linux-musl/…) also runs in an empty container.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+program=$(realpath "$1")
+work=$(mktemp -d)
+version=$("$program" --version | cut -d' ' -f2)
+skipped=()
+hub=
+trap '[ -z "$hub" ] || kill -9 "$hub" 2>/dev/null || true; rm -rf "$work"' EXIT
+
+fail() {
+  echo "FAILED: $*"
+  exit 1
+}
+
+# Starts a hub with a command and stops it, as a service manager does.
+runs() { # what, command
+  local what=$1 address= code=0
+  shift
+  HOST=127.0.0.1 PORT=0 DRAIN_SECS=0 LOG_FORMAT=json "$@" 2>"$work/log" &
+  hub=$!
+  for _ in $(seq 200); do
+    address=$(sed -n 's/.*"server_started".*"listening":"\([^" ,]*\).*/\1/p' "$work/log")
+    [ -z "$address" ] || break
+    kill -0 $hub 2>/dev/null || break
+    read -rt 0.1 <> <(:) || true
+  done
+  [ -n "$address" ] || { cat "$work/log"; fail "$what does not start"; }
+  "$program" health --url "http://$address/readyz" >/dev/null || fail "$what is not ready"
+  kill -TERM $hub
+  wait $hub || code=$?
+  hub=
+  [ $code = 0 ] || fail "$what ends with $code"
+  echo "$what: runs, and stops with 0"
+}
+
+archive=$(packaging/tarball.sh "$program" test-target "$work/dist")
+[ "$archive" = "$work/dist/peerpigeon-$version-test-target.tar.gz" ] || fail "the name of $archive"
+tar -C "$work" -xzf "$archive"
+in=$work/peerpigeon-$version-test-target
+for file in LICENSE README.md peerpigeon.service man/peerpigeon-serve.1.gz completions/zsh; do
+  [ -s "$in/$file" ] || fail "the archive has no $file"
+done
+runs "the program of the archive" "$in/peerpigeon"
+
+if command -v node >/dev/null && command -v npm >/dev/null; then
+  platform=$(node -p '`${process.platform}-${process.arch}`')
+  node packaging/npm/layout.mjs "$version" "$work/npm" "$platform=$program"
+  # `npm pack` would compress for minutes.
+  for package in "$work"/npm/*; do tar -C "$package" --transform 's,^\.,package,' -cf - . | gzip -1 >"$package.tgz"; done
+  mkdir "$work/app"
+  (cd "$work/app" && npm init -y >/dev/null && npm install --silent --no-audit --no-fund --offline "$work/npm/hub-$platform.tgz" "$work/npm/peerpigeon-hub.tgz")
+  said=$(cd "$work/app" && npx --offline peerpigeon-hub --version)
+  [ "$said" = "$("$program" --version)" ] || fail "npx peerpigeon-hub --version says $said"
+  runs "npx peerpigeon-hub" node "$work/app/node_modules/.bin/peerpigeon-hub"
+  rm -r "$work/app/node_modules/@peerpigeon"
+  code=0
+  said=$(node "$work/app/node_modules/.bin/peerpigeon-hub" --version 2>&1) || code=$?
+  [ $code = 1 ] && grep -q "hub-$platform is missing" <<<"$said" || fail "without its program, npx says $said"
+else
+  skipped+=("npm: node or npm is missing")
+fi
+
+if command -v dpkg-deb >/dev/null; then
+  packaging/prepare.sh "$program" target/package
+  deb=$(packaging/deb/build.py "$program" "$(dpkg --print-architecture)" "$work/dist")
+  dpkg-deb --contents "$deb" >"$work/contents"
+  for file in usr/bin/peerpigeon usr/lib/systemd/system/peerpigeon.service etc/peerpigeon.env \
+    usr/share/man/man1/peerpigeon-admin.1.gz usr/share/bash-completion/completions/peerpigeon usr/share/doc/peerpigeon/copyright; do
+    grep -q " \./$file$" "$work/contents" || fail "the package has no $file"
+  done
+  dpkg-deb --extract "$deb" "$work/deb"
+  if command -v systemd-analyze >/dev/null; then
+    # systemd checks that the program exists.
+    mkdir "$work/unit"
+    sed "s#/usr/bin/peerpigeon#$work/deb/usr/bin/peerpigeon#" "$work/deb/usr/lib/systemd/system/peerpigeon.service" >"$work/unit/peerpigeon.service"
+    systemd-analyze verify --man=no "$work/unit/peerpigeon.service" || fail "the service"
+  fi
+  for script in postinst prerm postrm; do sh -n "packaging/deb/$script"; done
+  runs "the program of the Debian package" "$work/deb/usr/bin/peerpigeon"
+  if [ "$(id -u)" = 0 ] && command -v debootstrap >/dev/null && [ -n "${ROOTFS:-}" ]; then
+    cp "$deb" "$ROOTFS/tmp/peerpigeon.deb"
+    chroot "$ROOTFS" dpkg --install /tmp/peerpigeon.deb >"$work/log" 2>&1 || { cat "$work/log"; fail "dpkg --install"; }
+    [ "$(chroot "$ROOTFS" peerpigeon --version)" = "$("$program" --version)" ] || fail "the installed program"
+    [ "$(stat -c %a "$ROOTFS/etc/peerpigeon.env")" = 640 ] || fail "everybody may read the settings"
+    chroot "$ROOTFS" systemctl is-enabled peerpigeon >/dev/null || fail "the service is not enabled"
+    chroot "$ROOTFS" dpkg --purge peerpigeon >"$work/log" 2>&1 || { cat "$work/log"; fail "dpkg --purge"; }
+    [ ! -e "$ROOTFS/etc/peerpigeon.env" ] || fail "dpkg --purge leaves the settings"
+    echo "the Debian package: installs, is enabled, and is purged"
+  else
+    skipped+=("dpkg --install: set ROOTFS to a Debian file system with systemd, as root")
+  fi
+else
+  skipped+=("the Debian package: dpkg-deb is missing")
+fi
+
+if [ "$(id -u)" = 0 ] && command -v podman >/dev/null && command -v runc >/dev/null && ! ldd "$program" >/dev/null 2>&1; then
+  # shellcheck source=tests/engine.sh
+  . tests/engine.sh
+  mkdir "$work/image"
+  cp "$program" "$work/image/peerpigeon"
+  printf 'FROM scratch\nCOPY peerpigeon /peerpigeon\nENTRYPOINT ["/peerpigeon"]\n' >"$work/image/Dockerfile"
+  podman build -q --isolation=chroot -t localhost/peerpigeon-empty "$work/image" >/dev/null
+  said=$(podman run --rm --read-only --cap-drop=ALL localhost/peerpigeon-empty --version)
+  [ "$said" = "$("$program" --version)" ] || fail "in an empty container: $said"
+  podman image rm localhost/peerpigeon-empty >/dev/null
+  echo "the program runs in an empty container"
+else
+  skipped+=("an empty container: it needs root, podman and a static program")
+fi
+
+for what in ${skipped[@]+"${skipped[@]}"}; do echo "SKIPPED $what"; done
+echo "packages: all available checks passed"
