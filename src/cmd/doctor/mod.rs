@@ -46,8 +46,11 @@ pub struct Args {
     #[arg(long, env = "AUTH_TOKEN", hide_env_values = true, value_parser = token)]
     token: Option<String>,
 
-    /// Origin of the web pages that use the hub, such as https://app.example.com
-    #[arg(long, value_name = "ORIGIN")]
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        help = "Origin of the web pages that use the hub, such as https://app.example.com"
+    )]
     origin: Option<String>,
 
     /// Another hub of the mesh: peers of the two hubs must discover each other; can be given several times
