@@ -184,11 +184,14 @@ impl Hub {
 impl Hub {
     /// Closes all sessions, spread over this time.
     fn drain(&self, spread: Duration, stops: bool) -> Vec<oneshot::Receiver<()>> {
-        let hubs = linking::other_hubs(&self.reading.borrow());
+        let reading = self.reading.borrow();
+        let (hubs, is_alone) = (linking::other_hubs(&reading), linking::staying_hubs(&reading).next().is_none());
+        drop(reading);
         if let Some(mesh) = &self.mesh {
             mesh.draining(true);
         }
-        self.shards.iter().map(|shard| shard.drain(spread, Arc::clone(&hubs), stops)).collect()
+        let plan = shard::Drain { spread, hubs, is_alone, stops };
+        self.shards.iter().map(|shard| shard.drain(plan.clone())).collect()
     }
 
     /// Begins what an operator orders. The future waits until it is done, and answers.

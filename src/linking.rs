@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::Uri;
 use mesh::{BridgeConfig, LinkSocket, MeshConfig, MeshReading};
 use proto::limits::{LEAST_RESUME_TOKEN_BYTES, LINK_SOCKET_QUEUE, MAX_GO_AWAY_HUBS};
-use proto::{Discovery, HubIncarnation, Keys, RelayConfig, RelayTuning, ResumeKeys};
+use proto::{Discovery, HubIncarnation, HubView, Keys, RelayConfig, RelayTuning, ResumeKeys};
 use shard::{Admission, Clock, LinkDoor};
 use tokio::sync::{mpsc, watch};
 
@@ -160,10 +160,15 @@ fn take(sender: &mpsc::Sender<LinkSocket>, socket: shard::LinkHandOff) -> Result
     }
 }
 
+/// The other hubs that accept peers now.
+pub fn staying_hubs(reading: &MeshReading) -> impl Iterator<Item = &HubView> {
+    reading.hubs.iter().filter(|hub| hub.live && !hub.draining)
+}
+
 /// PUBLIC_URLs of the other hubs, for peers of a draining hub.
 pub fn other_hubs(reading: &MeshReading) -> Arc<[String]> {
-    let staying = reading.hubs.iter().filter(|hub| hub.live && !hub.draining);
-    let mut urls: Vec<String> = staying.filter_map(|hub| hub.public_url.as_deref()).map(str::to_owned).collect();
+    let mut urls: Vec<String> =
+        staying_hubs(reading).filter_map(|hub| hub.public_url.as_deref()).map(str::to_owned).collect();
     // Hubs behind one load balancer share a URL.
     urls.sort_unstable();
     urls.dedup();

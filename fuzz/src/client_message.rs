@@ -61,10 +61,19 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
             | "renegotiation-answer"
             | "ice-restart-offer"
             | "ice-restart-answer"
+            | "signal"
     );
     let for_hubs = matches!(
         kind,
-        "connected" | "discovered" | "error" | "go-away" | "peer-disconnected" | "peer-discovered" | "pong" | "receipt"
+        "announced"
+            | "connected"
+            | "discovered"
+            | "error"
+            | "go-away"
+            | "peer-disconnected"
+            | "peer-discovered"
+            | "pong"
+            | "receipt"
     );
     let known = ignored || signal || matches!(kind, "announce" | "discover" | "goodbye" | "ping");
     let faults = [
@@ -113,6 +122,7 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
         ClientMessage::Signal(signal) => {
             assert_eq!((kind, signal.network.as_ref()), (signal.kind.label(), network), "of {text}");
             assert_eq!((Some(signal.target), signal.id.as_deref()), (target, id), "of {text}");
+            assert_eq!(signal.has_unfit_id, field("id").is_some() && id.is_none(), "of {text}");
             if field("data").is_some() {
                 same_data(signal.data);
             } else {

@@ -138,8 +138,8 @@ impl Hub {
                 2 => self.input(name.0, Input::Retire { session: name.1 }),
                 3 => {
                     let hubs = &["ws://hub".to_owned()];
-                    let reconnect_in = Duration::from_secs(1);
-                    self.input(name.0, Input::GoAway { session: name.1, reconnect_in, hubs });
+                    let (close_in, reconnect_in) = (Duration::from_secs(1), Duration::ZERO);
+                    self.input(name.0, Input::GoAway { session: name.1, close_in, reconnect_in, hubs });
                 }
                 _ => self.say(name, r#"{"type":"ping"}"#),
             },

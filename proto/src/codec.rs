@@ -84,6 +84,9 @@ pub struct Signal<'a> {
     pub data: &'a str,
     /// The id of the receipt that the client requests, at most [`MAX_MESSAGE_ID_BYTES`]. `None` if it requests none.
     pub id: Option<Cow<'a, str>>,
+    /// Whether the message has an `id` that is no string. Hubs of version 2.0.0 relayed such a signal without a receipt,
+    /// so it is still relayed.
+    pub has_unfit_id: bool,
 }
 
 /// A refused message, with everything that the answer needs.
@@ -224,8 +227,9 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<RefusedMessage<'_>>> {
     };
     let target = fields.target_peer_id.or(fields.target_peer).filter(|target| !target.is_empty());
     let target = target.map(|target| target.parse::<PeerId>());
-    // An `id` that is not a string belongs to the client and does not request a receipt.
+    let has_id = fields.id.is_some();
     let id = fields.id.and_then(|id| serde_json::from_str::<Text<'_>>(id).ok()).map(|id| id.0);
+    let has_unfit_id = has_id && id.is_none();
     let id_too_long = id.as_ref().is_some_and(|id| id.len() > MAX_MESSAGE_ID_BYTES);
     let named = fields.network_name;
     let network = match &named {
@@ -287,7 +291,8 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<RefusedMessage<'_>>> {
                 refuse(ErrorCode::InvalidMessage, sentences::SIGNAL_DATA_TOO_DEEP, id)
             }
             Some(Ok(target)) => {
-                Ok(ClientMessage::Signal(Signal { kind, target, network: resolved, data: data.unwrap_or("null"), id }))
+                let data = data.unwrap_or("null");
+                Ok(ClientMessage::Signal(Signal { kind, target, network: resolved, data, id, has_unfit_id }))
             }
             Some(Err(_)) => refuse(ErrorCode::InvalidMessage, sentences::TARGET_NOT_AN_ID, id),
             None => refuse(ErrorCode::InvalidMessage, sentences::NO_TARGET, id),
@@ -304,7 +309,7 @@ enum Class {
 
 fn classify(kind: &str) -> Class {
     use SignalKind::{
-        Answer, IceCandidate, IceRestartAnswer, IceRestartOffer, Offer, RenegotiationAnswer, RenegotiationOffer,
+        Answer, IceCandidate, IceRestartAnswer, IceRestartOffer, Offer, RenegotiationAnswer, RenegotiationOffer, Signal,
     };
     Class::Known(match kind {
         "announce" => MessageKind::Announce,
@@ -315,13 +320,14 @@ fn classify(kind: &str) -> Class {
         "renegotiation-answer" => MessageKind::Signal(RenegotiationAnswer),
         "ice-restart-offer" => MessageKind::Signal(IceRestartOffer),
         "ice-restart-answer" => MessageKind::Signal(IceRestartAnswer),
+        "signal" => MessageKind::Signal(Signal),
         "discover" => MessageKind::Discover,
         "ping" => MessageKind::Ping,
         "goodbye" => MessageKind::Goodbye,
         // Relaying connection-rejected would break two of three connections.
         "cleanup" | "cleanup-all" | "connection-rejected" | "recovery-offer" => MessageKind::Ignored,
-        "connected" | "discovered" | "error" | "go-away" | "peer-disconnected" | "peer-discovered" | "pong"
-        | "receipt" => {
+        "announced" | "connected" | "discovered" | "error" | "go-away" | "peer-disconnected" | "peer-discovered"
+        | "pong" | "receipt" => {
             return Class::HubsOnly;
         }
         _ => return Class::Unknown,

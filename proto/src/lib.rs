@@ -97,4 +97,4 @@ pub use secret::is_secret;
 pub use time::Now;
 pub use tuning::{RelayTuning, RouterTuning, Slices};
 pub use turns::TurnLengths;
-pub use wire::{MessageKind, SignalKind, Template};
+pub use wire::{CLIENT_SUBPROTOCOL, MessageKind, SignalKind, Template};

@@ -37,11 +37,13 @@ pub enum CloseReason {
     TryAgainLater,
     /// An operator removed the peer, or keeps it out.
     Kicked,
+    /// The client sent a close frame with 1001: browsers do so when a page is closed or left.
+    PageClosed,
 }
 
 impl CloseReason {
     /// Every reason, in the order of its discriminant.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientClosed,
         Self::ConnectionLost,
         Self::DeadPeer,
@@ -58,9 +60,18 @@ impl CloseReason {
         Self::TryAgainLater,
         // Envelopes contain the discriminants, so new reasons are added at the end.
         Self::Kicked,
+        Self::PageClosed,
     ];
 
-    /// The name in logs, metrics and `peer-disconnected`.
+    /// Number of reasons that hubs of version 2.0.0 know.
+    const OF_2_0_0: usize = 14;
+
+    /// The reason why a client sent a close frame with this code.
+    pub const fn of_client(code: Option<u16>) -> Self {
+        if matches!(code, Some(1001)) { Self::PageClosed } else { Self::ClientClosed }
+    }
+
+    /// The name in logs and metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::ClientClosed => "client-closed",
@@ -78,6 +89,7 @@ impl CloseReason {
             Self::SlowConsumer => "slow-consumer",
             Self::TryAgainLater => "try-again-later",
             Self::Kicked => "kicked",
+            Self::PageClosed => "page-closed",
         }
     }
 
@@ -101,11 +113,20 @@ impl CloseReason {
             Self::SlowConsumer => (4003, "slow consumer"),
             Self::TryAgainLater => (1013, "try again later"),
             Self::Kicked => (4011, "kicked by an operator"),
+            Self::PageClosed => (1001, ""),
         })
     }
 
-    /// Whether the close frame overtakes the queued messages, which are then dropped: the socket accepts them too
-    /// Whether the close frame overtakes
+    /// The close frame for a client that offers [`CLIENT_SUBPROTOCOL`](crate::CLIENT_SUBPROTOCOL), or for one that does
+    /// not. A client that offers it learns from the code alone whether it is worth trying again.
+    pub const fn close_frame_for(self, names_protocol: bool) -> Option<(u16, &'static str)> {
+        match (self, self.close_frame()) {
+            (Self::MaxConnections, Some((_, text))) if names_protocol => Some((1013, text)),
+            (_, frame) => frame,
+        }
+    }
+
+    /// Whether the close frame overtakes the queued messages, which are then dropped.
     pub const fn passes_what_waits(self) -> bool {
         matches!(self, Self::DeadPeer | Self::Kicked | Self::Replaced | Self::SlowConsumer)
     }
@@ -134,13 +155,37 @@ impl LeaveReason {
     const HUB_LOST: u8 = 254;
     const MOVED: u8 = 255;
 
-    /// The name in `peer-disconnected`.
+    /// The name in `peer-disconnected`. Clients of version 2.0.0 know one name for all closes by the client.
     pub const fn label(self) -> &'static str {
         match self {
+            Self::Closed(CloseReason::PageClosed) => CloseReason::ClientClosed.label(),
             Self::Closed(reason) => reason.label(),
             Self::HubLost => "hub-lost",
             Self::Moved => "moved",
             Self::Crowded => "crowded",
+        }
+    }
+
+    /// The close code of the peer's connection, for `peer-disconnected`. 1006 stands for an end without a close frame
+    /// (RFC 6455, 7.4.1). `None` if this hub does not know whether the connection has ended.
+    pub const fn close_code(self) -> Option<u16> {
+        match self {
+            Self::Closed(reason) => Some(match reason.close_frame() {
+                Some((code, _)) => code,
+                None => 1006,
+            }),
+            Self::HubLost | Self::Moved | Self::Crowded => None,
+        }
+    }
+
+    /// The most similar reason that hubs of version 2.0.0 know.
+    pub(crate) const fn as_of_2_0_0(self) -> Self {
+        match self {
+            Self::Closed(CloseReason::PageClosed) => Self::Closed(CloseReason::ClientClosed),
+            Self::Closed(reason) if reason as usize >= CloseReason::OF_2_0_0 => {
+                Self::Closed(CloseReason::ConnectionLost)
+            }
+            Self::Closed(_) | Self::HubLost | Self::Moved | Self::Crowded => self,
         }
     }
 
@@ -154,13 +199,13 @@ impl LeaveReason {
         }
     }
 
-    /// The reason with this number. An unknown number, from a newer hub, is read as a lost connection.
-    pub(crate) fn from_index(index: u8) -> Self {
+    /// The reason with this number. `None` if the number is unknown, from a newer hub.
+    pub(crate) fn from_index(index: u8) -> Option<Self> {
         match index {
-            Self::HUB_LOST => Self::HubLost,
-            Self::MOVED => Self::Moved,
-            Self::CROWDED => Self::Crowded,
-            index => Self::Closed(*CloseReason::ALL.get(usize::from(index)).unwrap_or(&CloseReason::ConnectionLost)),
+            Self::HUB_LOST => Some(Self::HubLost),
+            Self::MOVED => Some(Self::Moved),
+            Self::CROWDED => Some(Self::Crowded),
+            index => CloseReason::ALL.get(usize::from(index)).copied().map(Self::Closed),
         }
     }
 }

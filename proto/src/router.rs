@@ -213,7 +213,9 @@ impl Router {
             Input::CloseNetwork { network, out_for } => self.close_network(network, out_for, now),
             Input::Continue => self.continue_work(now),
             Input::Delivered { origin, target } => self.delivered(origin, target, now),
-            Input::GoAway { session, reconnect_in, hubs } => self.go_away(session, reconnect_in, hubs, now),
+            Input::GoAway { session, close_in, reconnect_in, hubs } => {
+                self.go_away(session, (close_in, reconnect_in), hubs, now);
+            }
             Input::Kick { peer, network, out_for } => self.kick(peer, network.as_ref(), out_for, now),
             Input::Letter(letter) => self.letter(letter, now),
             Input::Message { session, text } => match isolated(|| codec::parse(text)) {

@@ -12,6 +12,7 @@ pub(crate) const HALF_SURROGATE: &str =
     "a string has half of a surrogate pair (\\ud800 to \\udfff): send both halves, or neither";
 pub(crate) const HALF_SURROGATE_IN_KEY: &str =
     "a key in data has half of a surrogate pair (\\ud800 to \\udfff): send both halves, or neither";
+pub(crate) const ID_NOT_A_STRING: &str = "id is not a string: send a string of at most 64 bytes to get a receipt";
 pub(crate) const ID_TOO_LONG: &str = "id is too long: send a string of at most 64 bytes";
 pub(crate) const KICKED: &str =
     "an operator removed you from this network: announce yourself again only if your user wants to";
@@ -43,11 +44,12 @@ mod tests {
     /// Maximum length of a sentence, in bytes: two lines of a terminal.
     const LONGEST: usize = 160;
 
-    const ALL: [&str; 20] = [
+    const ALL: [&str; 21] = [
         ANNOUNCED_TOO_OFTEN,
         DUPLICATE_FIELD,
         HALF_SURROGATE,
         HALF_SURROGATE_IN_KEY,
+        ID_NOT_A_STRING,
         ID_TOO_LONG,
         KICKED,
         NETWORK_NAME_NOT_A_STRING,

@@ -15,5 +15,9 @@ pub(crate) use legacy::{legacy_announce, legacy_connected, legacy_discovered};
 pub use template::Template;
 pub(crate) use template::{goodbye, peer_disconnected, peer_discovered};
 
+/// The subprotocol of clients (RFC 6455 section 1.9). A client that offers it is refused by a close frame where browsers
+/// would not show the reason otherwise.
+pub const CLIENT_SUBPROTOCOL: &str = "peerpigeon";
+
 #[cfg(test)]
 mod tests;

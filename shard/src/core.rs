@@ -34,6 +34,7 @@ use tracing::debug;
 
 use crate::Gauges;
 use crate::clock::Clock;
+use crate::drain::Draining;
 use crate::fair::{Fair, Meter};
 use crate::queue::Pool;
 use crate::session::{Arrival, Counted, SocketSession};
@@ -108,10 +109,8 @@ pub(crate) struct Core {
     plaintext: Vec<u8>,
     stats: IoStats,
     bugs: Bugs,
-    /// While the hub drains: PUBLIC_URLs of the other hubs.
-    drain: Option<Arc<[String]>>,
-    /// Whether the drain ends the hub.
-    stops: bool,
+    /// The drain, while the hub drains.
+    drain: Option<Draining>,
     /// Number of drains that have begun or ended, so that slots of an earlier one have no effect.
     drains: u32,
     /// Who waits for the answers to what operators want, in order.
@@ -198,7 +197,6 @@ impl Core {
             stats: IoStats::default(),
             bugs: Bugs::default(),
             drain: None,
-            stops: false,
             drains: 0,
             acting: VecDeque::new(),
             turned_away: Sparse::default(),
@@ -312,7 +310,7 @@ impl Core {
             self.slots.len() as u32 - 1
         });
         let now = self.now();
-        let Arrival { peer, resume, address, mut seat } = arrival;
+        let Arrival { peer, resume, address, mut seat, names_protocol } = arrival;
         // The session that it replaces may have ended meanwhile.
         seat.request_again();
         let seated = seat.is_taken();
@@ -340,6 +338,7 @@ impl Core {
             meter: Meter::default(),
             deaf: false,
             client_done: false,
+            names_protocol,
             seat,
             counted: None,
         }));
@@ -433,8 +432,9 @@ impl Core {
                 Followup::Delivered(origin, target) => Input::Delivered { origin, target },
                 Followup::Undelivered(origin, target, reason) => Input::Undelivered { origin, target, reason },
                 Followup::GoAway(session) => {
-                    let hubs = self.drain.as_deref().unwrap_or_default();
-                    Input::GoAway { session, reconnect_in: Duration::ZERO, hubs }
+                    let Some(drain) = &self.drain else { continue };
+                    let (close_in, reconnect_in) = (Duration::ZERO, drain.reconnect_in(now.at));
+                    Input::GoAway { session, close_in, reconnect_in, hubs: &drain.plan.hubs }
                 }
                 Followup::Room(session) => Input::Room { session },
             };

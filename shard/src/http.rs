@@ -45,6 +45,7 @@ pub(crate) use door::{Door, DoorTuning};
 pub(crate) use entrance::{DoorFiles, Entrance, FilePool};
 pub(crate) use gate::Gate;
 pub use handshake::bearer_tokens;
+pub(crate) use handshake::subprotocols;
 use kept::{Kept, KeptStream};
 pub(crate) use refusal::count_no_entry;
 use refusal::{PanicGuard, count_no_head, count_no_tls};
@@ -136,7 +137,9 @@ pub(crate) async fn serve(
                     Answer::Form(form) => answer = answer_form(door, form, body.take(), origin.as_ref()).await,
                 }
             };
-            let_in.set(admitted.get().is_some());
+            let upgraded = admitted.take();
+            let_in.set(matches!(upgraded, Some((Guest::Peer { .. } | Guest::Hub { .. }, _))));
+            admitted.set(upgraded);
             kept.answered();
             Ok(response)
         })
@@ -181,17 +184,19 @@ pub(crate) async fn serve(
     let Some((guest, address)) = admitted.take() else { return socket.close() };
     let Ok((socket, leftover)) = socket.leave(parts.read_buf) else { return };
     let untaken = match (guest, &door.links) {
-        (Guest::Peer(peer, resume), _) => {
+        (Guest::Peer { peer, resume, names_protocol }, _) => {
             let seat = Seat::request(&door.gauges, door.max_connections).holding(file, place.take());
-            send_home(door, core, HandOff { socket, leftover, arrival: Arrival { peer, resume, address, seat } }).await
+            let arrival = Arrival { peer, resume, address, seat, names_protocol };
+            send_home(door, core, HandOff { socket, leftover, arrival }).await
         }
+        (Guest::Refused(code, text), _) => return close_at_once(socket, code, &text),
         (Guest::Hub { hub, legacy }, Some(links)) => {
             (links.take)(LinkHandOff { socket, leftover, address, hub, legacy }).err()
         }
         (Guest::Hub { .. }, None) => None,
     };
-    if let Some(mut socket) = untaken {
-        turn_away(&mut core.borrow_mut(), &mut socket);
+    if let Some(socket) = untaken {
+        turn_away(&mut core.borrow_mut(), socket);
     }
 }
 
@@ -206,14 +211,18 @@ async fn send_home(door: &Door, core: &RefCell<Core>, handed: HandOff) -> Option
 }
 
 /// Closes a WebSocket that was not accepted.
-fn turn_away(core: &mut Core, socket: &mut Socket) {
+fn turn_away(core: &mut Core, socket: Socket) {
     let reason = CloseReason::TryAgainLater;
     core.stats_mut().handshake_failures[HandshakeFailure::HandOff as usize] += 1;
     core.stats_mut().closes[reason as usize] += 1;
     if let Some((code, text)) = reason.close_frame() {
-        let mut frame = Vec::new();
-        ws::put_close(&mut frame, code, text);
-        // The first bytes after the 101: they fit into the socket's buffer, unless it is closed.
-        socket.say_last(&frame);
+        close_at_once(socket, code, text);
     }
+}
+
+/// Sends a close frame as the first bytes after the 101. They fit into the socket's buffer, unless it is closed.
+fn close_at_once(mut socket: Socket, code: u16, text: &str) {
+    let mut frame = Vec::new();
+    ws::put_close(&mut frame, code, text);
+    socket.say_last(&frame);
 }

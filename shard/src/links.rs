@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::HeaderMap;
 use ipnet::IpNet;
 use proto::HubId;
 use proto::envelope::SUBPROTOCOL;
 
+use crate::http::subprotocols;
 use crate::socket::Socket;
 
 /// Common beginning of the names of all versions of the links' subprotocol.
@@ -88,9 +89,8 @@ pub(crate) enum Offer {
 impl Offer {
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut offer = Self::Nothing;
-        let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
-        for name in values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
-            match name.trim() {
+        for name in subprotocols(headers) {
+            match name {
                 SUBPROTOCOL => return Self::Spoken,
                 name if name.starts_with(FAMILY) => offer = Self::Unknown,
                 _ if offer == Self::Nothing => offer = Self::Other,
@@ -103,7 +103,7 @@ impl Offer {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
+    use hyper::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 
     use super::*;
 

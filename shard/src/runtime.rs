@@ -20,6 +20,7 @@ use crate::accept::accept;
 use crate::config::HubConfig;
 use crate::core::Core;
 use crate::crowd::Crowd;
+use crate::drain::Drain;
 use crate::http::{Door, DoorFiles, DoorTuning, Gate, Handshakes};
 use crate::session::HandOff;
 use crate::session_task;
@@ -29,9 +30,8 @@ use crate::{Largest, NetworkList, ShardReading};
 /// A command of the hub for a shard.
 #[derive(Debug)]
 enum Command {
-    /// Close every session in its slot; answer when all are closed. With `stops`, stop accepting; otherwise refuse
-    /// newcomers until the end of the drain.
-    Drain { spread: Duration, hubs: Arc<[String]>, stops: bool, done: oneshot::Sender<()> },
+    /// Close every session in its slot; answer when all are closed.
+    Drain { plan: Drain, done: oneshot::Sender<()> },
     /// End the drain: the sessions that are left stay, and newcomers are accepted.
     Undrain,
     /// Do what an operator wants, and answer when it is done.
@@ -67,12 +67,11 @@ pub struct ShardHandle {
 }
 
 impl ShardHandle {
-    /// Closes all sessions, each in its slot within `spread`. With `stops`, the shard also stops accepting; otherwise it
-    /// refuses newcomers until [`Self::undrain`]. The receiver resolves when the last session has closed, or the drain
-    /// or the shard has ended. A second drain gives the sessions that are left new slots.
-    pub fn drain(&self, spread: Duration, hubs: Arc<[String]>, stops: bool) -> oneshot::Receiver<()> {
+    /// Closes all sessions, each in its slot. The receiver resolves when the last session has closed, or the drain or
+    /// the shard has ended. A second drain gives the sessions that are left new slots.
+    pub fn drain(&self, plan: Drain) -> oneshot::Receiver<()> {
         let (done, drained) = oneshot::channel();
-        _ = self.commands.try_send(Command::Drain { spread, hubs, stops, done });
+        _ = self.commands.try_send(Command::Drain { plan, done });
         drained
     }
 
@@ -197,11 +196,11 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channel
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(Command::Drain { spread, hubs, stops, done }) => {
-                    if stops {
+                Some(Command::Drain { plan, done }) => {
+                    if plan.stops {
                         close_door.send_replace(false);
                     }
-                    core.borrow_mut().drain(spread, &hubs, stops);
+                    core.borrow_mut().drain(plan);
                     drained = Some(done);
                 }
                 Some(Command::Undrain) => {

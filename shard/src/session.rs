@@ -44,6 +44,8 @@ pub(crate) struct Arrival {
     pub(crate) resume: Option<Lineage>,
     pub(crate) address: SocketAddr,
     pub(crate) seat: Seat,
+    /// Whether the client offers [`CLIENT_SUBPROTOCOL`](proto::CLIENT_SUBPROTOCOL).
+    pub(crate) names_protocol: bool,
 }
 
 /// One of MAX_CONNECTIONS places. Dropping it frees the place.
@@ -155,6 +157,8 @@ pub(crate) struct SocketSession {
     pub(crate) deaf: bool,
     /// Whether the client's close frame or end has arrived: the socket closes when the queue is empty.
     pub(crate) client_done: bool,
+    /// As in [`Arrival`].
+    pub(crate) names_protocol: bool,
     pub(crate) seat: Seat,
     pub(crate) counted: Option<Counted>,
 }

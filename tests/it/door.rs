@@ -32,6 +32,71 @@ fn handshake(changes: &[(&str, &str)]) -> String {
     request.replace("Connection: Upgrade", "Connection: Upgrade, close")
 }
 
+/// Offers the subprotocol of clients, and returns the head of the answer and the close frame after it.
+fn refusal(hub: &Hub, query: &str, more: &str) -> (String, (u16, String)) {
+    use std::io::{Read, Write};
+    let request = upgrade(&format!("/ws?{query}"));
+    let request =
+        request.replace("Host: hub\r\n", &format!("Host: hub\r\nSec-WebSocket-Protocol: x, peerpigeon\r\n{more}"));
+    let mut stream = std::net::TcpStream::connect(hub.address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    let (head, frame) = answer.split_at(end);
+    let head = String::from_utf8(head.to_vec()).unwrap();
+    assert!(frame.len() >= 4 && frame[0] == 0x88 && usize::from(frame[1]) == frame.len() - 2, "{head}{frame:?}");
+    let text = String::from_utf8(frame[4..].to_vec()).unwrap();
+    (head, (u16::from_be_bytes([frame[2], frame[3]]), text))
+}
+
+#[test]
+fn a_client_that_offers_the_subprotocol_is_refused_by_a_close_frame() {
+    let hub =
+        Hub::start(&[("AUTH_TOKEN", "secret"), ("ALLOWED_ORIGINS", "https://good.example"), ("MAX_CONNECTIONS", "1")]);
+    let me = format!("peerId={}", id(1));
+    let origin = |name: &str| format!("Origin: https://{name}.example\r\n");
+    let close = |query: &str, more: &str| {
+        let (head, close) = refusal(&hub, query, more);
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert_eq!(header(&head, "sec-websocket-protocol"), Some("peerpigeon"), "{head}");
+        close
+    };
+    assert_eq!(close(&me, ""), (4401, "unauthorized".into()));
+    assert_eq!(close(&format!("{me}&token=wrong"), &origin("good")), (4401, "unauthorized".into()));
+    let (code, text) = close(&format!("{me}&token=secret"), &origin("bad"));
+    assert_eq!(code, 4403);
+    assert!(text.contains("https://bad.example") && text.contains("ALLOWED_ORIGINS"), "{text}");
+    // The text of a close frame is short.
+    let (code, text) = close(&me, &origin(&"é".repeat(60)));
+    assert!(code == 4403 && (122..=123).contains(&text.len()), "{} {text}", text.len());
+    assert_eq!(close("peerId=x&token=secret", ""), (4403, "invalid peerId".into()));
+    let open = |n: u32| {
+        let stream = std::net::TcpStream::connect(hub.address).unwrap();
+        Client::open_by(stream, &format!("/ws?peerId={}&token=secret", id(n)), n, b"")
+    };
+    let mut only = open(2);
+    only.hear_type("connected");
+    assert_eq!(close(&format!("{me}&token=secret"), ""), (1013, "max connections".into()));
+    assert_eq!(open(1).closed(), (1008, "max connections".into()));
+    let counted = hub.get("/metrics?token=secret");
+    for (reason, times) in [("unauthorized", 2), ("origin", 2), ("invalid-peer-id", 1)] {
+        let series = format!("peerpigeon_handshake_failures_total{{reason=\"{reason}\"}} {times}\n");
+        assert!(counted.contains(&series), "{series}");
+    }
+}
+
+#[test]
+fn a_client_that_offers_the_subprotocol_and_no_upgrade_is_refused_by_http() {
+    let hub = Hub::start(&[("AUTH_TOKEN", "secret")]);
+    let protocol = ("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: peerpigeon\r\n");
+    let refused = hub.http(&handshake(&[protocol, ("Upgrade", "")]));
+    assert_eq!(status(&refused), "401", "{refused}");
+    let other = hub.http(&handshake(&[("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: peerpigeon.x\r\n")]));
+    assert_eq!(status(&other), "401", "{other}");
+}
+
 fn json(answer: &str) -> Value {
     serde_json::from_str(body(answer)).unwrap_or_else(|error| panic!("{error}: {answer}"))
 }

@@ -194,7 +194,7 @@ fn peers_whose_slot_has_not_come_stay_when_the_drain_ends() {
     let mut hub = hub(&[("SHARDS", "1"), ("DRAIN_SECS", "600")]);
     let mut peers: Vec<Client> = (1..=4).map(|n| Client::join(&hub, n, "n")).collect();
     let slots = |peers: &mut [Client]| -> Vec<u64> {
-        let slot = |peer: &mut Client| peer.hear_type("go-away")["data"]["reconnectInMs"].as_u64().unwrap();
+        let slot = |peer: &mut Client| peer.hear_type("go-away")["data"]["closeInMs"].as_u64().unwrap();
         peers.iter_mut().map(slot).collect()
     };
     order(&hub, "drain", "secs=2");

@@ -24,7 +24,7 @@ pub fn a_drain_notifies_every_peer_and_exits_with_0() {
             .map(|mut peer| {
                 let go_away = peer.hear_type("go-away");
                 assert_eq!((&go_away["networkName"], &go_away["data"]["reason"]), (&"n".into(), &"draining".into()));
-                (go_away["data"]["reconnectInMs"].as_u64().unwrap(), peer)
+                (go_away["data"]["closeInMs"].as_u64().unwrap(), peer)
             })
             .collect();
         peers.sort_by_key(|(slot, _)| *slot);
@@ -69,7 +69,7 @@ fn a_drain_is_spread_over_its_whole_time() {
         let mut slots: Vec<u64> = peers
             .iter_mut()
             .map(|peer| {
-                let slot = peer.hear_type("go-away")["data"]["reconnectInMs"].as_u64().unwrap();
+                let slot = peer.hear_type("go-away")["data"]["closeInMs"].as_u64().unwrap();
                 assert_eq!(peer.closed().0, 1012);
                 slot
             })

@@ -212,7 +212,8 @@ impl World {
         let session = sid.session;
         if self.rng.one_in(2) {
             let hubs = ["wss://hub.example".to_owned()];
-            let input = Input::GoAway { session, reconnect_in: Duration::from_secs(1), hubs: &hubs };
+            let (close_in, reconnect_in) = (Duration::from_secs(1), Duration::ZERO);
+            let input = Input::GoAway { session, close_in, reconnect_in, hubs: &hubs };
             return self.input(sid.shard, input, Cause::default());
         }
         if self.rng.one_in(3)

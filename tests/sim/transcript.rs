@@ -18,12 +18,13 @@
 //! | `a stops reading`, `a reads again` | its socket accepts nothing; accepts everything queued |
 //! | `a is too slow` | its queue has overflowed |
 //! | `a closes`, `a is lost` | its connection ends with a close frame, or without |
+//! | `a closes 1001` | the same, and its close frame has this code |
 //! | `a reads a part` | its socket accepts a part of the bytes up to the ping |
 //! | `a is pinged` | the hub sends a ping, to find out whether `a` is alive |
 //! | `a answers`, `a answers wrongly` | sends the pong, or a pong with another payload |
 //! | `a answers the previous ping` | sends the pong to the ping before the last |
 //! | `a is closed 4001 replaced` | the hub closes it with this code and text |
-//! | `a is to go in 500 ms`, `… to wss://b wss://c` | the hub drains, and sends `a` these values in `go-away` |
+//! | `a is to go in 500 ms and back after 9 ms`, `… to wss://b wss://c` | the hub drains, and sends `a` this `go-away` |
 //! | `a is retired` | the hub drains, and closes `a` now |
 //! | `a is kicked`, `a is kicked from n` | an operator removes `a` from the hub, or from a network |
 //! | `a is kicked for 60 s`, `a is kicked from n for 60 s` | the same, and keeps `a` out |
@@ -204,6 +205,7 @@ impl Stage {
             [who, "is", "too", "slow"] => self.finish(who, CloseReason::SlowConsumer)?,
             [who, "is", "lost"] => self.finish(who, CloseReason::ConnectionLost)?,
             [who, "closes"] => self.finish(who, CloseReason::ClientClosed)?,
+            [who, "closes", code] => self.finish(who, CloseReason::of_client(Some(number(code)?)))?,
             [who, "is", "pinged"] => {
                 let conn = self.conn(who)?;
                 if conn.unseen_questions == 0 {
@@ -225,10 +227,11 @@ impl Stage {
                     return Err(format!("  {who} was closed {sent} {says}"));
                 }
             }
-            [who, "is", "to", "go", "in", n, "ms", ref rest @ ..] => {
+            [who, "is", "to", "go", "in", close, "ms", "and", "back", "after", back, "ms", ref rest @ ..] => {
                 let hubs: Vec<String> = rest.iter().skip(1).map(ToString::to_string).collect();
-                let reconnect_in = Duration::from_millis(number(n)?);
-                self.tell(who, |session| Input::GoAway { session, reconnect_in, hubs: &hubs })?;
+                let (close_in, reconnect_in) =
+                    (Duration::from_millis(number(close)?), Duration::from_millis(number(back)?));
+                self.tell(who, |session| Input::GoAway { session, close_in, reconnect_in, hubs: &hubs })?;
             }
             [who, "is", "kicked", ref rest @ ..] => self.kick(who, rest)?,
             ["network", name, "is", "closed", ref rest @ ..] => {

@@ -149,10 +149,19 @@ fn meaning(text: &str) -> Meaning {
     let dropped = ["cleanup", "cleanup-all", "connection-rejected", "recovery-offer"].contains(&kind.as_str());
     let too_long = id.as_ref().is_some_and(|id| id.len() > limits::MAX_MESSAGE_ID_BYTES) && !dropped
         || network.as_ref().is_some_and(|name| name.len() > limits::MAX_NETWORK_NAME_BYTES);
-    let hubs_only =
-        ["connected", "discovered", "error", "go-away", "peer-disconnected", "peer-discovered", "pong", "receipt"]
-            .contains(&kind.as_str());
-    let said = |known: &MessageKind| known.index() <= 9 || *known == MessageKind::Discover;
+    let hubs_only = [
+        "announced",
+        "connected",
+        "discovered",
+        "error",
+        "go-away",
+        "peer-disconnected",
+        "peer-discovered",
+        "pong",
+        "receipt",
+    ]
+    .contains(&kind.as_str());
+    let said = |known: &MessageKind| known.index() <= MessageKind::Goodbye.index() || *known == MessageKind::Discover;
     let known = MessageKind::ALL.into_iter().find(|known| known.label() == kind && said(known));
     match (known, &target) {
         _ if too_long => Meaning::NoMessage,

@@ -51,6 +51,12 @@ pub const OTHER_FILES: usize = 64;
 /// Minimum of each of these shares.
 pub const SMALLEST_FILE_SHARE: usize = 8;
 
+/// Time that a stopped hub is given to accept connections again, when it tells its clients when to come back.
+///
+/// The process starts in some tens of milliseconds; the rest is for its supervisor (systemd: 100 ms, a container: less
+/// than a second). Clients that come too early try again with growing pauses.
+pub const RESTART_TIME: Duration = Duration::from_secs(1);
+
 /// Time without a turn of its loop after which `/livez` and `/readyz` report a thread of the hub.
 ///
 /// A thread notes a turn each [`TICK`]. Turns are built to end within 5 ms; a machine that is short of CPU makes them

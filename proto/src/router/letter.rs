@@ -103,7 +103,9 @@ pub enum Input<'a> {
     GoAway {
         /// The session.
         session: SessionId,
-        /// Time after which the client should reconnect.
+        /// Time until its slot, when the hub closes it.
+        close_in: Duration,
+        /// Time from then until the client should reconnect to this hub, if it knows no other.
         reconnect_in: Duration,
         /// PUBLIC_URLs of the other hubs.
         hubs: &'a [String],

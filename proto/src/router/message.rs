@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::bug;
-use crate::codec::{ClientMessage, RefusedMessage, Unfit};
+use crate::codec::{ClientMessage, RefusedMessage, Signal, Unfit};
 use crate::id::{NetworkName, SessionId};
 use crate::reason::{CloseReason, ErrorCode, Outcome};
+use crate::sentences;
 use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind};
 
@@ -52,10 +53,26 @@ impl Router {
             }
             Ok(ClientMessage::Signal(signal)) => {
                 self.count_in(MessageKind::Signal(signal.kind));
+                if signal.has_unfit_id {
+                    self.refuse_id(id, &signal, now);
+                }
                 self.signalled(id, signal, now);
             }
             Err(refusal) => self.refuse(id, &refusal, now),
         }
+    }
+
+    /// Answers a signal whose `id` is no string. It is relayed as one without an id.
+    fn refuse_id(&mut self, id: SessionId, signal: &Signal<'_>, now: Now) {
+        let report = ErrorReport {
+            code: ErrorCode::InvalidMessage,
+            message: sentences::ID_NOT_A_STRING,
+            in_reply_to: Some(signal.kind.label()),
+            target: Some(signal.target),
+            id: None,
+            network: &signal.network,
+        };
+        self.send_error(id, &report, now);
     }
 
     /// The parser has a defect that this message shows. Only its sender is affected.
@@ -81,12 +98,17 @@ impl Router {
         self.send(id, Frame::Arena(frame), MessageKind::Pong);
     }
 
-    pub(super) fn go_away(&mut self, id: SessionId, reconnect_in: Duration, hubs: &[String], now: Now) {
+    pub(super) fn go_away(
+        &mut self,
+        id: SessionId,
+        (close_in, reconnect_in): (Duration, Duration),
+        hubs: &[String],
+        now: Now,
+    ) {
         let Some(session) = self.sessions.get(id) else { return };
-        let network = self.spoken_network(session);
-        let reconnect_in_ms = reconnect_in.as_millis() as u64;
-        let frame =
-            wire::go_away(&mut self.arena, &session.peer(), reconnect_in_ms, hubs, network.as_str(), now.wall_ms);
+        let (peer, network) = (session.peer(), self.spoken_network(session));
+        let arena = &mut self.arena;
+        let frame = wire::go_away(arena, &peer, close_in, reconnect_in, hubs, network.as_str(), now.wall_ms);
         self.send(id, Frame::Arena(frame), MessageKind::GoAway);
     }
 

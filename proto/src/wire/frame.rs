@@ -1,6 +1,7 @@
 //! Messages for one recipient.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::id::{HubId, NetworkName, PeerId, PeerIncarnation};
 use crate::reason::{ErrorCode, Outcome};
@@ -171,18 +172,22 @@ pub(crate) fn receipt(
     })
 }
 
-/// Encodes `go-away`. `hubs` are the PUBLIC_URLs of the other hubs.
+/// Encodes `go-away`. `hubs` are the PUBLIC_URLs of the other hubs; [`Input::GoAway`](crate::Input::GoAway) explains
+/// the times.
 pub(crate) fn go_away(
     out: &mut Vec<u8>,
     to: &PeerId,
-    reconnect_in_ms: u64,
+    close_in: Duration,
+    reconnect_in: Duration,
     hubs: &[String],
     network: &str,
     wall_ms: u64,
 ) -> Range<usize> {
     framed(out, |out| {
-        put(out, "{\"type\":\"go-away\",\"data\":{\"reason\":\"draining\",\"reconnectInMs\":");
-        put_u64(out, reconnect_in_ms);
+        put(out, "{\"type\":\"go-away\",\"data\":{\"reason\":\"draining\",\"closeInMs\":");
+        put_u64(out, close_in.as_millis() as u64);
+        put(out, ",\"reconnectInMs\":");
+        put_u64(out, reconnect_in.as_millis() as u64);
         if !hubs.is_empty() {
             put(out, ",\"hubs\":[");
             for (i, url) in hubs.iter().enumerate() {

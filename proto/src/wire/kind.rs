@@ -17,11 +17,13 @@ pub enum SignalKind {
     IceRestartOffer,
     /// `ice-restart-answer`: the reply to it.
     IceRestartAnswer,
+    /// `signal`: anything else that an application sends to one peer through the hub.
+    Signal,
 }
 
 impl SignalKind {
     /// Every kind, in the order of its discriminant.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Offer,
         Self::Answer,
         Self::IceCandidate,
@@ -29,6 +31,8 @@ impl SignalKind {
         Self::RenegotiationAnswer,
         Self::IceRestartOffer,
         Self::IceRestartAnswer,
+        // Envelopes contain the discriminants, so new kinds are added at the end.
+        Self::Signal,
     ];
 
     /// The `type` on the wire.
@@ -41,7 +45,13 @@ impl SignalKind {
             Self::RenegotiationAnswer => "renegotiation-answer",
             Self::IceRestartOffer => "ice-restart-offer",
             Self::IceRestartAnswer => "ice-restart-answer",
+            Self::Signal => "signal",
         }
+    }
+
+    /// A kind that hubs of version 2.0.0 know. They close a link for an unknown one, and only count it otherwise.
+    pub(crate) const fn as_of_2_0_0(self) -> Self {
+        if matches!(self, Self::Signal) { Self::IceCandidate } else { self }
     }
 }
 
@@ -50,7 +60,7 @@ impl SignalKind {
 pub enum MessageKind {
     /// From a peer: it joins a network, or changes its data there.
     Announce,
-    /// From a peer: a signal of one of the seven kinds.
+    /// From a peer: a signal of one of the eight kinds.
     Signal(SignalKind),
     /// From a peer: the application's ping.
     Ping,
@@ -86,7 +96,7 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// Number of kinds: the length of an array indexed by [`Self::index`].
-    pub const COUNT: usize = 23;
+    pub const COUNT: usize = 24;
 
     /// Every kind, in the order of [`Self::index`].
     pub const ALL: [Self; Self::COUNT] = [
@@ -98,6 +108,7 @@ impl MessageKind {
         Self::Signal(SignalKind::RenegotiationAnswer),
         Self::Signal(SignalKind::IceRestartOffer),
         Self::Signal(SignalKind::IceRestartAnswer),
+        Self::Signal(SignalKind::Signal),
         Self::Ping,
         Self::Goodbye,
         Self::Ignored,
@@ -120,21 +131,21 @@ impl MessageKind {
         match self {
             Self::Announce => 0,
             Self::Signal(kind) => 1 + kind as usize,
-            Self::Ping => 8,
-            Self::Goodbye => 9,
-            Self::Ignored => 10,
-            Self::UnknownType => 11,
-            Self::Invalid => 12,
-            Self::Connected => 13,
-            Self::PeerDiscovered => 14,
-            Self::PeerDisconnected => 15,
-            Self::Pong => 16,
-            Self::Error => 17,
-            Self::Receipt => 18,
-            Self::GoAway => 19,
-            Self::Discover => 20,
-            Self::Discovered => 21,
-            Self::Announced => 22,
+            Self::Ping => 9,
+            Self::Goodbye => 10,
+            Self::Ignored => 11,
+            Self::UnknownType => 12,
+            Self::Invalid => 13,
+            Self::Connected => 14,
+            Self::PeerDiscovered => 15,
+            Self::PeerDisconnected => 16,
+            Self::Pong => 17,
+            Self::Error => 18,
+            Self::Receipt => 19,
+            Self::GoAway => 20,
+            Self::Discover => 21,
+            Self::Discovered => 22,
+            Self::Announced => 23,
         }
     }
 

@@ -117,6 +117,10 @@ pub(crate) fn peer_disconnected(
     put(&mut data, reason.label());
     put(&mut data, "\",\"timestamp\":");
     data.extend_from_slice(&timestamp(wall_ms));
+    if let Some(code) = reason.close_code() {
+        put(&mut data, ",\"closeCode\":");
+        put_u64(&mut data, code.into());
+    }
     data.push(b'}');
     template(MessageKind::PeerDisconnected.label(), &data, SYSTEM, Some(session), network, wall_ms)
 }

@@ -181,14 +181,24 @@ proptest! {
     }
 
     #[test]
-    fn go_away_has_the_delay_and_the_other_hubs(to in peer(), ms: u64, hubs: Vec<String>, network: String, at in millis()) {
+    fn go_away_has_both_delays_and_the_other_hubs(
+        to in peer(),
+        close_in: u32,
+        then_in: u32,
+        hubs: Vec<String>,
+        network: String,
+        at in millis(),
+    ) {
         let mut out = Vec::new();
-        let frame = go_away(&mut out, &to, ms, &hubs, &network, at);
+        let ms = |ms: u32| std::time::Duration::from_millis(ms.into());
+        let frame = go_away(&mut out, &to, ms(close_in), ms(then_in), &hubs, &network, at);
         let text = payload(&out[frame]);
         let data = data_of(text, "go-away", "system", &to, &network, at);
-        prop_assert_eq!(&data["reconnectInMs"], ms);
+        prop_assert_eq!(&data["closeInMs"], close_in);
+        prop_assert_eq!(&data["reconnectInMs"], then_in);
         let where_to = (!hubs.is_empty()).then_some("hubs");
-        prop_assert_eq!(data_keys(text), ["reason", "reconnectInMs"].into_iter().chain(where_to).collect::<Vec<_>>());
+        let known = ["reason", "closeInMs", "reconnectInMs"].into_iter().chain(where_to);
+        prop_assert_eq!(data_keys(text), known.collect::<Vec<_>>());
         let said: Vec<String> = data.get("hubs").map_or(Vec::new(), |hubs| serde_json::from_value(hubs.clone()).unwrap());
         prop_assert_eq!(said, hubs);
     }
@@ -225,7 +235,8 @@ proptest! {
                 prop_assert_eq!(value["session"].as_u64(), (number > 1).then_some(number));
             }
             if kind == "peer-disconnected" {
-                prop_assert_eq!(data_keys(text), ["isHub", "peerId", "reason", "timestamp"]);
+                prop_assert_eq!(data_keys(text), ["isHub", "peerId", "reason", "timestamp", "closeCode"]);
+                prop_assert_eq!(&said["closeCode"], 4008);
                 prop_assert_eq!(&said["peerId"], &subject.to_string());
                 prop_assert_eq!(&said["timestamp"], made);
             } else {

@@ -93,10 +93,10 @@ impl Core {
             Event::Pong(payload) => self.input(Input::Pong { session: id, payload }, now),
             Event::Close(frame) => {
                 let retiring = session.phase == SessionPhase::Retiring;
-                let reason = session.why_it_goes().unwrap_or(CloseReason::ClientClosed);
+                let code = frame.map(|frame| frame.code);
+                let reason = session.why_it_goes().unwrap_or(CloseReason::of_client(code));
                 session.client_done = true;
                 if !retiring {
-                    let code = frame.map(|frame| frame.code);
                     self.push_close(id, |out| match code {
                         Some(code) => ws::put_close(out, code, ""),
                         None => ws::put_header(out, Opcode::Close, 0),

@@ -63,7 +63,7 @@ async fn adopt_as(core: &mut Core, peer: PeerId) -> (SessionId, OwnedReadHalf, T
     write.writable().await.expect("open");
     let gauges = Arc::clone(&core.gauges);
     let seat = Seat::request(&gauges, 1000);
-    let arrival = Arrival { peer, resume: None, address, seat };
+    let arrival = Arrival { peer, resume: None, address, seat, names_protocol: false };
     (core.adopt(Writer { tcp: write, tls: None }, Vec::new(), arrival), read, client)
 }
 
@@ -257,7 +257,7 @@ async fn a_session_keeps_only_the_bytes_after_its_request() {
         let handed = HandOff {
             socket: Socket { stream: TcpStream::connect(address).expect("connected"), tls: None },
             leftover: buffer.into(),
-            arrival: Arrival { peer: peer(1), resume: None, address, seat },
+            arrival: Arrival { peer: peer(1), resume: None, address, seat, names_protocol: false },
         };
         let (_, _, leftover, _) = handed.into_parts();
         assert_eq!((&leftover[..], leftover.capacity()), (behind.as_bytes(), behind.len()));
@@ -519,7 +519,7 @@ fn a_quiet_pair_is_served_while_others_flood() {
                 client.write_all(&signal).expect("written");
             }
             let seat = Seat::request(&Arc::clone(&core.gauges), 1000);
-            let arrival = Arrival { peer: peer(n as u8), resume: None, address, seat };
+            let arrival = Arrival { peer: peer(n as u8), resume: None, address, seat, names_protocol: false };
             let writer = Writer { tcp: write, tls: None };
             sessions.push((core.adopt(writer, Vec::new(), arrival), read, client));
         }

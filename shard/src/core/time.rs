@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{Core, Due, epoch_ms};
 use crate::Act;
+use crate::drain::{Drain, Draining};
 use crate::queue::SendQueue;
 
 impl Core {
@@ -62,7 +63,7 @@ impl Core {
             match due {
                 Due::Silence(id) => self.judge_silence(id, now),
                 Due::Linger(id) => self.lingered(id, now),
-                Due::GoAway(id, reconnect_in, drain) if drain == self.drains => self.go_away(id, reconnect_in, now),
+                Due::GoAway(id, close_in, drain) if drain == self.drains => self.go_away(id, close_in, now),
                 Due::Retire(id, drain) if drain == self.drains => self.input(Input::Retire { session: id }, now),
                 // An operator has ended that drain.
                 Due::GoAway(..) | Due::Retire(..) => {}
@@ -73,11 +74,13 @@ impl Core {
         }
     }
 
-    fn go_away(&mut self, id: SessionId, reconnect_in: Duration, now: Now) {
-        let Some(hubs) = self.drain.clone() else { return };
+    fn go_away(&mut self, id: SessionId, close_in: Duration, now: Now) {
+        let Some(drain) = &self.drain else { return };
+        let (hubs, closes_at) = (Arc::clone(&drain.plan.hubs), now.at + close_in);
+        let reconnect_in = drain.reconnect_in(closes_at);
         if self.session_mut(id).is_some_and(|session| session.phase == SessionPhase::Open) {
-            self.input(Input::GoAway { session: id, reconnect_in, hubs: &hubs }, now);
-            self.wheel.schedule(now.at + reconnect_in, Due::Retire(id, self.drains));
+            self.input(Input::GoAway { session: id, close_in, reconnect_in, hubs: &hubs }, now);
+            self.wheel.schedule(closes_at, Due::Retire(id, self.drains));
         }
     }
 
@@ -108,14 +111,14 @@ impl Core {
         self.settle(now);
     }
 
-    /// Begins a drain: gives every session a slot within `spread`.
+    /// Begins a drain: gives every session a slot.
     /// Newcomers that arrive meanwhile are sent away as well, or refused if the hub does not stop.
-    pub(crate) fn drain(&mut self, spread: Duration, hubs: &Arc<[String]>, stops: bool) {
+    pub(crate) fn drain(&mut self, plan: Drain) {
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();
-        self.drain = Some(Arc::clone(hubs));
+        let spread = plan.spread;
+        self.drain = Some(Draining { plan, began: now.at });
         self.drains += 1;
-        self.stops = stops;
         let open: Vec<SessionId> = self.open_sessions().collect();
         let shards = u32::from(self.shards);
         for (i, id) in open.iter().enumerate() {
@@ -135,7 +138,7 @@ impl Core {
 
     /// Whether newcomers are refused, because an operator drains the hub.
     pub(crate) fn is_draining(&self) -> bool {
-        self.drain.is_some() && !self.stops
+        self.drain.as_ref().is_some_and(|drain| !drain.plan.stops)
     }
 
     /// Does what an operator wants, and answers when it is done.

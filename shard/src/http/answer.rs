@@ -12,7 +12,7 @@ use hyper::header::{CONNECTION, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_
 use hyper::{Method, Request, Response, StatusCode};
 use proto::envelope::SUBPROTOCOL;
 use proto::limits::MAX_FORM_BYTES;
-use proto::{HubId, Lineage, PeerId};
+use proto::{CLIENT_SUBPROTOCOL, HubId, Lineage, PeerId};
 use thread::planted;
 use tracing::warn;
 
@@ -28,15 +28,23 @@ use crate::proxies::Unclear;
 use crate::stats::{HandshakeFailure, IoStats};
 use crate::{Answer, Audience, Form, Page, Visitor};
 
-/// An admitted peer or hub.
-#[derive(Clone, Copy, Debug)]
+/// The other end of an upgraded connection.
+#[derive(Debug)]
 pub(super) enum Guest {
     Hub {
         hub: HubId,
         legacy: bool,
     },
-    /// A peer, with the lineage that its resume secret proves.
-    Peer(PeerId, Option<Lineage>),
+    /// A peer.
+    Peer {
+        peer: PeerId,
+        /// The lineage that its resume secret proves.
+        resume: Option<Lineage>,
+        /// Whether it offers [`CLIENT_SUBPROTOCOL`].
+        names_protocol: bool,
+    },
+    /// A client that is refused by a close frame with this code and text.
+    Refused(u16, String),
 }
 
 /// The origin of a request.
@@ -73,6 +81,7 @@ pub(super) fn answer(
     };
     let mut core = core.borrow_mut();
     let is_draining = core.is_draining();
+    let names_protocol = wants_socket && handshake::offers(request.headers(), CLIENT_SUBPROTOCOL);
     let offer = Offer::of(request.headers());
     let host = handshake::check_host(request.version(), request.headers());
     let origin = request.headers().get(ORIGIN).cloned();
@@ -88,7 +97,8 @@ pub(super) fn answer(
             return (door.pages)(&parts, visitor);
         }
     }
-    let mut refuse = |refusal: HttpRefusal| {
+    let mut refuse = |refusal: HttpRefusal, request: &mut Request<Incoming>| {
+        let close = refusal.close_frame();
         let HttpRefusal { failure, status, text, headers, retry_after } = refusal;
         if wants_socket || matches!(failure, HandshakeFailure::BadRequest | HandshakeFailure::Forwarded) {
             core.stats_mut().handshake_failures[failure as usize] += 1;
@@ -108,6 +118,12 @@ pub(super) fn answer(
                 warn!(address = %caller.address, detail = &*text, times, "origin_refused");
             }
         }
+        if let Some((code, text)) = close.filter(|_| names_protocol && handshake::check(request).is_ok())
+            && let Ok((response, _)) = upgrade::upgrade(&mut *request)
+        {
+            admitted.set(Some((Guest::Refused(code, text), caller.address)));
+            return Answer::Now(switched(response, Some(CLIENT_SUBPROTOCOL)));
+        }
         let mut response = door.plain(status, text, origin.as_ref());
         for (name, value) in headers {
             response.headers_mut().insert(*name, HeaderValue::from_static(value));
@@ -120,10 +136,11 @@ pub(super) fn answer(
     if let Err(text) = host {
         let refusal = HttpRefusal::new(HandshakeFailure::BadRequest, StatusCode::BAD_REQUEST, text);
         // The client may frame requests differently, so the connection ends.
-        return refuse(HttpRefusal { headers: &[("connection", "close")], ..refusal });
+        return refuse(HttpRefusal { headers: &[("connection", "close")], ..refusal }, &mut request);
     }
     if !caller.is_clear {
-        return refuse(HttpRefusal::new(HandshakeFailure::Forwarded, StatusCode::BAD_REQUEST, Unclear::EXPLAINED));
+        let refusal = HttpRefusal::new(HandshakeFailure::Forwarded, StatusCode::BAD_REQUEST, Unclear::EXPLAINED);
+        return refuse(refusal, &mut request);
     }
     let legacy = offer == Offer::Nothing
         && handshake::wants_websocket(&request)
@@ -137,21 +154,25 @@ pub(super) fn answer(
         if is_link {
             door.check_hub(caller.entrance, offer, &query, headers).map(|hub| Guest::Hub { hub, legacy })
         } else {
-            door.check_peer(caller.entrance, &query, headers).map(|peer| Guest::Peer(peer, None))
+            door.check_peer(caller.entrance, &query, headers).map(|peer| Guest::Peer {
+                peer,
+                resume: None,
+                names_protocol,
+            })
         }
     });
     // A hub that an operator drains would only send its peers away again. Links stay, and so do new ones.
     let checked = checked.and_then(|guest| match guest {
-        Guest::Peer(..) if is_draining => Err(door.draining()),
-        Guest::Hub { .. } | Guest::Peer(..) => Ok(guest),
+        Guest::Peer { .. } if is_draining => Err(door.draining()),
+        Guest::Hub { .. } | Guest::Peer { .. } | Guest::Refused(..) => Ok(guest),
     });
     planted("upgrade");
     let guest = match checked.and_then(|guest| handshake::check(&request).map(|()| guest).map_err(HttpRefusal::from)) {
         Ok(guest) => guest,
-        Err(refusal) => return refuse(refusal),
+        Err(refusal) => return refuse(refusal, &mut request),
     };
     if caller.is_proxied
-        && let Guest::Peer(..) = guest
+        && let Guest::Peer { .. } = guest
     {
         match door.enter(caller.address) {
             Ok(mut entered) => {
@@ -160,23 +181,34 @@ pub(super) fn answer(
             }
             Err(no) => {
                 log_no_entry(&door.gate, no, caller.address);
-                return refuse(HttpRefusal::before_reading(no, door.gate.retry_after()));
+                return refuse(HttpRefusal::before_reading(no, door.gate.retry_after()), &mut request);
             }
         }
     }
     let Ok((response, _)) = upgrade::upgrade(&mut request) else {
-        return refuse(NoHandshake::NotAnUpgrade.into());
+        return refuse(NoHandshake::NotAnUpgrade.into(), &mut request);
     };
     let guest = match guest {
-        Guest::Peer(peer, _) => Guest::Peer(peer, resumed(door, &query, &peer, core.stats_mut())),
-        Guest::Hub { .. } => guest,
+        Guest::Peer { peer, names_protocol, .. } => {
+            Guest::Peer { peer, resume: resumed(door, &query, &peer, core.stats_mut()), names_protocol }
+        }
+        Guest::Hub { .. } | Guest::Refused(..) => guest,
     };
     admitted.set(Some((guest, caller.address)));
+    let protocol = match offer {
+        Offer::Spoken => Some(SUBPROTOCOL),
+        Offer::Nothing | Offer::Other | Offer::Unknown => names_protocol.then_some(CLIENT_SUBPROTOCOL),
+    };
+    Answer::Now(switched(response, protocol))
+}
+
+/// The answer that upgrades a connection, with the subprotocol that the hub selects.
+fn switched<B>(response: Response<B>, protocol: Option<&'static str>) -> Response<Full<Bytes>> {
     let mut response = response.map(|_| Full::default());
-    if offer == Offer::Spoken {
-        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    if let Some(protocol) = protocol {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
-    Answer::Now(response)
+    response
 }
 
 /// Checks the resume secret of a request. A wrong one is counted and ignored: the peer is admitted without it.

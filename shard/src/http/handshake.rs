@@ -1,6 +1,6 @@
 //! Checks of RFC 9112 and RFC 6455 that hyper leaves to the server. Pure functions of headers.
 
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
 use hyper::http::uri::Authority;
 use hyper::{Request, StatusCode, Version};
 
@@ -33,6 +33,17 @@ fn is_host(text: &str) -> bool {
 /// in HTTP/1.0 (RFC 9110, 7.8).
 pub(super) fn wants_websocket<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_11 && fastwebsockets::upgrade::is_upgrade_request(request)
+}
+
+/// Whether a request offers this subprotocol.
+pub(super) fn offers(headers: &HeaderMap, protocol: &str) -> bool {
+    subprotocols(headers).any(|name| name == protocol)
+}
+
+/// The subprotocols that a request offers, in its order of preference.
+pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
 }
 
 /// Why a request is not a valid handshake of RFC 6455.

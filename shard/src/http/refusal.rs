@@ -17,6 +17,9 @@ use crate::crowd::NoEntry;
 use crate::proxies::NoHead;
 use crate::stats::HandshakeFailure;
 
+/// Maximum length of the text of a close frame, in bytes (RFC 6455, 5.5). The rest of a longer one is cut off.
+const MAX_CLOSE_TEXT: usize = 123;
+
 /// A refused request, with its answer.
 pub(super) struct HttpRefusal {
     pub(super) failure: HandshakeFailure,
@@ -31,6 +34,22 @@ pub(super) struct HttpRefusal {
 impl HttpRefusal {
     pub(super) fn new(failure: HandshakeFailure, status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         Self { failure, status, text: text.into(), headers: &[], retry_after: None }
+    }
+
+    /// The close frame that refuses a client that offers [`CLIENT_SUBPROTOCOL`](proto::CLIENT_SUBPROTOCOL): browsers
+    /// show pages neither status nor text of a refused upgrade. `None` if such a client is refused by HTTP, too, since
+    /// only a wrong address or program causes it.
+    pub(super) fn close_frame(&self) -> Option<(u16, String)> {
+        let (code, mut text) = match (self.status, self.retry_after) {
+            (StatusCode::UNAUTHORIZED, _) => (4401, self.text.to_string()),
+            (StatusCode::FORBIDDEN, _) => (4403, self.text.to_string()),
+            (StatusCode::SERVICE_UNAVAILABLE, Some(seconds)) => {
+                (1013, format!("retry after {seconds} s: {}", self.text))
+            }
+            _ => return None,
+        };
+        text.truncate(text.floor_char_boundary(MAX_CLOSE_TEXT));
+        Some((code, text))
     }
 
     /// 401, with the required challenge (RFC 9110, 11.6.1; RFC 6750, 3).

@@ -73,6 +73,7 @@ impl Oracle {
             CloseReason::RateLimited => self.signals.is_flooder(sid) && peer.is_some(),
             // Reasons that only the I/O can detect.
             CloseReason::ClientClosed
+            | CloseReason::PageClosed
             | CloseReason::ConnectionLost
             | CloseReason::DeadPeer
             | CloseReason::Internal

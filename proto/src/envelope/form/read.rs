@@ -8,7 +8,7 @@ use crate::limits::{
     MAX_ANNOUNCE_DATA_BYTES, MAX_CLOSEST, MAX_HUB_URL_BYTES, MAX_MEETING, MAX_NEIGHBOURS, MAX_NETWORK_NAME_BYTES,
     MAX_OUTCOMES, SNAPSHOT_PEERS,
 };
-use crate::reason::{ErrorCode, LeaveReason, Outcome};
+use crate::reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 use crate::resume::Lineage;
 use crate::router::{Announcement, Discovery, Meeting, MeetingEnd, MeetingKind, Standing, Stay};
 use crate::wire::{self, SignalKind};
@@ -195,7 +195,12 @@ fn read_change(body: &mut BodyReader<'_>) -> Result<Change, Malformed> {
             let frame = Arc::new(wire::goodbye(&peer, body.public()?, network.as_str(), 0));
             ChangeKind::Left { network, frame }
         }
-        3 => ChangeKind::Down(LeaveReason::from_index(body.u8()?)),
+        3 => {
+            let known = LeaveReason::from_index(body.u8()?);
+            // Hubs before 2.1 end here.
+            let exact = body.added(|body| Ok(LeaveReason::from_index(body.u8()?)))?;
+            ChangeKind::Down(exact.or(known).unwrap_or(LeaveReason::Closed(CloseReason::ConnectionLost)))
+        }
         _ => return Err(Malformed("a change is of no known kind")),
     };
     Ok(Change { hub, incarnation, seq, peer, session, kind })
@@ -261,6 +266,9 @@ fn read_routed(kind: EnvelopeKind, body: &mut BodyReader<'_>) -> Result<Routed, 
             frame.extend_from_slice(text.as_bytes());
             let frame = frame.into_boxed_slice();
             let standing = read_standing(body)?;
+            // Hubs before 2.1 end here.
+            let exact = body.added(|body| Ok(SignalKind::ALL.get(usize::from(body.u8()?)).copied()))?;
+            let kind = exact.unwrap_or(kind);
             Routed::Signal(SignalEnvelope { counter, seq, receipt, kind, sender, target, network, frame, standing })
         }
         EnvelopeKind::Outcomes => {

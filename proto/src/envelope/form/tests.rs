@@ -12,7 +12,7 @@ use crate::id::{HubId, HubIncarnation, NetworkName, PeerId, PeerIncarnation};
 use crate::limits::{
     MAX_ANNOUNCE_DATA_BYTES, MAX_CLOSEST, MAX_HUB_URL_BYTES, MAX_MEETING, MAX_NEIGHBOURS, MAX_OUTCOMES,
 };
-use crate::reason::{ErrorCode, LeaveReason, Outcome};
+use crate::reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 use crate::resume::Lineage;
 use crate::router::{Announcement, Discovery, Meeting, MeetingEnd, MeetingKind, Standing, Stay};
 use crate::wire::{self, SignalKind};
@@ -64,7 +64,9 @@ fn change_kind(peer: PeerId, claim: Claim) -> impl Strategy<Value = ChangeKind> 
         let frame = Arc::new(wire::goodbye(&peer, &data, network.as_str(), 0));
         ChangeKind::Left { network, frame }
     });
-    let reasons = prop_oneof![0..8_u8, 253..=255_u8].prop_map(|index| ChangeKind::Down(LeaveReason::from_index(index)));
+    let known =
+        prop_oneof![0..CloseReason::ALL.len() as u8, 253..=255_u8].prop_filter_map("known", LeaveReason::from_index);
+    let reasons = known.prop_map(ChangeKind::Down);
     prop_oneof![Just(ChangeKind::Up), membership(peer, claim).prop_map(ChangeKind::Joined), left, reasons]
 }
 
@@ -451,7 +453,8 @@ fn a_signal_of_version_2_0_0_ends_before_its_senders_standing() {
     let hub = HubId(PeerId::from_bytes([1; 20]));
     let incarnation = HubIncarnation(1);
     let route = RouteHeader { to: hub, to_incarnation: incarnation, from: hub, from_incarnation: incarnation, hops: 0 };
-    let standings = [(Standing::Unknown, 1), (Standing::Outsider, 1), (Standing::Member(7), 9)];
+    // The standing, and the kind as hubs since 2.1 know it.
+    let standings = [(Standing::Unknown, 2), (Standing::Outsider, 2), (Standing::Member(7), 10)];
     for (standing, field) in standings {
         let signal = SignalEnvelope {
             counter: 1,
@@ -472,6 +475,63 @@ fn a_signal_of_version_2_0_0_ends_before_its_senders_standing() {
         assert_eq!(end, Ok(()));
         let Some(Envelope::Routed(_, routed)) = heard.first() else { panic!("{heard:?}") };
         assert!(matches!(&**routed, Routed::Signal(SignalEnvelope { standing: Standing::Unknown, .. })), "{routed:?}");
+    }
+}
+
+#[test]
+fn a_hub_of_version_2_0_0_finds_a_kind_of_signal_that_it_knows() {
+    let hub = HubId(PeerId::from_bytes([1; 20]));
+    let incarnation = HubIncarnation(1);
+    let route = RouteHeader { to: hub, to_incarnation: incarnation, from: hub, from_incarnation: incarnation, hops: 0 };
+    let signal = |kind| {
+        let (network, frame) = (NetworkName::new("n"), Box::from(*b"\x81\x02{}"));
+        let (sender, target, standing) = (hub.0, hub.0, Standing::Outsider);
+        let signal =
+            SignalEnvelope { counter: 1, seq: 1, receipt: false, kind, sender, target, network, frame, standing };
+        encoded(&[Envelope::Routed(route, Box::new(Routed::Signal(signal)))])
+    };
+    let candidate = signal(SignalKind::IceCandidate);
+    for kind in SignalKind::ALL {
+        let bytes = signal(kind);
+        let known = if kind == SignalKind::Signal { SignalKind::IceCandidate } else { kind };
+        let differ = bytes[..bytes.len() - 1].iter().zip(&candidate).filter(|(a, b)| a != b).map(|(a, _)| *a);
+        let expected = (known != SignalKind::IceCandidate).then_some(known as u8);
+        assert_eq!(differ.collect::<Vec<_>>(), Vec::from_iter(expected), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_reason_is_also_sent_as_version_2_0_0_knows_it() {
+    let hub = HubId(PeerId::from_bytes([1; 20]));
+    let down = |reason| {
+        let kind = ChangeKind::Down(reason);
+        let (incarnation, session) = (HubIncarnation(1), PeerIncarnation(1));
+        encoded(&[Envelope::Change(Arc::new(Change { hub, incarnation, seq: 1, peer: hub.0, session, kind }))])
+    };
+    let read = |bytes: &[u8]| {
+        let (heard, end) = decoded(bytes);
+        assert_eq!(end, Ok(()));
+        let Some(Envelope::Change(change)) = heard.first() else { panic!("{heard:?}") };
+        let ChangeKind::Down(reason) = change.kind else { panic!("{change:?}") };
+        reason
+    };
+    let closed = LeaveReason::Closed;
+    for reason in CloseReason::ALL.map(closed).into_iter().chain([LeaveReason::HubLost, LeaveReason::Moved]) {
+        let mut bytes = down(reason);
+        assert_eq!(read(&bytes), reason);
+        // A hub of a later version sends a reason that this one does not know.
+        let last = bytes.len() - 1;
+        bytes[last] = 200;
+        let known = match reason {
+            LeaveReason::Closed(CloseReason::PageClosed) => closed(CloseReason::ClientClosed),
+            LeaveReason::Closed(CloseReason::Kicked) => closed(CloseReason::ConnectionLost),
+            LeaveReason::Closed(_) | LeaveReason::HubLost | LeaveReason::Moved | LeaveReason::Crowded => reason,
+        };
+        assert_eq!(read(&bytes), known, "{reason:?}");
+        bytes.pop();
+        let len = (bytes.len() - 4) as u32;
+        bytes[..4].copy_from_slice(&len.to_le_bytes());
+        assert_eq!(read(&bytes), known, "{reason:?}");
     }
 }
 

@@ -85,6 +85,7 @@ pub(super) fn put_change(out: &mut Vec<u8>, change: &Change) {
         }
         ChangeKind::Down(reason) => {
             out.push(3);
+            out.push(reason.as_of_2_0_0().index());
             out.push(reason.index());
         }
     }
@@ -120,13 +121,14 @@ pub(super) fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
             put_u64(out, signal.counter);
             put_u64(out, signal.seq);
             out.push(u8::from(signal.receipt));
-            out.push(signal.kind as u8);
+            out.push(signal.kind.as_of_2_0_0() as u8);
             put_peer(out, &signal.sender);
             put_peer(out, &signal.target);
             put_text(out, signal.network.as_str());
             // The WebSocket header of the frame is not sent; its length determines it.
             put_bytes(out, ws::payload(&signal.frame));
             put_standing(out, signal.standing);
+            out.push(signal.kind as u8);
         }
         Routed::Outcomes(outcomes) => {
             put_u32(out, outcomes.len() as u32);

@@ -11,6 +11,7 @@ use crate::limits::{SNAPSHOT_BYTES, SNAPSHOT_PEERS};
 use crate::reason::{ErrorCode, Outcome};
 use crate::router::{Announcement, Origin};
 use crate::time::Now;
+use crate::wire::SignalKind;
 use crate::{wire, ws};
 
 use super::super::{Relay, RelayOutput, Transport};
@@ -161,6 +162,10 @@ impl Relay {
         if !origin.standing.fits(stay, &origin.network) {
             // Its sender has left, and the Go hub would not learn of it before the signal.
             return Outcome::Failed(ErrorCode::Unreachable);
+        }
+        if origin.kind == SignalKind::Signal {
+            // Go hubs do not relay it.
+            return Outcome::Failed(ErrorCode::UnknownType);
         }
         let Some(link) = self.legacy.link_of(target) else {
             bug!(self.bugs, LegacyLink, "{target:?} is behind no link");

@@ -88,15 +88,15 @@ fn a_draining_hub_says_where_to_go_in_a_network_of_the_peer() {
     day.opens(session(0, 0), 1);
     day.says(session(0, 0), ANNOUNCE);
     let hubs = ["wss://other.example".to_owned()];
-    let reconnect_in = Duration::from_millis(1_500);
-    let input = Input::GoAway { session: session(0, 0), reconnect_in, hubs: &hubs };
+    let (close_in, reconnect_in) = (Duration::from_millis(1_500), Duration::from_millis(2_700));
+    let input = Input::GoAway { session: session(0, 0), close_in, reconnect_in, hubs: &hubs };
     let sent = outputs(&mut day, input);
     assert_eq!(told(&sent), [MessageKind::GoAway]);
     let text = String::from_utf8_lossy(day.router.arena()).into_owned();
-    for part in [r#""networkName":"n""#, "1500", "wss://other.example"] {
+    for part in [r#""networkName":"n""#, "\"closeInMs\":1500", "\"reconnectInMs\":2700", "wss://other.example"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
-    let unknown = Input::GoAway { session: session(9, 0), reconnect_in, hubs: &hubs };
+    let unknown = Input::GoAway { session: session(9, 0), close_in, reconnect_in, hubs: &hubs };
     assert!(outputs(&mut day, unknown).is_empty());
 }
 

@@ -1,0 +1,67 @@
+//! An orderly stop: the slot in which each session is closed, and when its client should come back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::limits::RESTART_TIME;
+
+/// A drain: the hub closes every session in its slot.
+#[derive(Clone, Debug)]
+pub struct Drain {
+    /// Time over which the slots are spread.
+    pub spread: Duration,
+    /// PUBLIC_URLs of the other hubs.
+    pub hubs: Arc<[String]>,
+    /// Whether there is no other hub that accepts peers, so that clients have to come back to this one.
+    pub is_alone: bool,
+    /// Whether the hub stops accepting connections. Otherwise it refuses newcomers until the end of the drain.
+    pub stops: bool,
+}
+
+/// A drain that has begun.
+#[derive(Debug)]
+pub(crate) struct Draining {
+    pub(crate) plan: Drain,
+    /// When it began, on the shard's clock.
+    pub(crate) began: Duration,
+}
+
+impl Draining {
+    /// Time from the close of a session at `closes_at` until its client should reconnect to this hub.
+    ///
+    /// Other hubs accept the client at once. A hub that is alone accepts it when the drain is over and the hub has
+    /// started again. Clients come back over half of the time over which they were closed, so that they do not all
+    /// arrive at the same moment.
+    pub(crate) fn reconnect_in(&self, closes_at: Duration) -> Duration {
+        if !self.plan.is_alone {
+            return Duration::ZERO;
+        }
+        let slot = closes_at.saturating_sub(self.began);
+        self.plan.spread.saturating_sub(slot) + RESTART_TIME + slot.min(self.plan.spread) / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draining(is_alone: bool) -> Draining {
+        let plan = Drain { spread: Duration::from_secs(8), hubs: [].into(), is_alone, stops: true };
+        Draining { plan, began: Duration::from_secs(100) }
+    }
+
+    #[test]
+    fn clients_of_the_only_hub_come_back_after_its_drain() {
+        let back_at =
+            |closes_at| Duration::from_secs(closes_at) + draining(true).reconnect_in(Duration::from_secs(closes_at));
+        let over = Duration::from_secs(108) + RESTART_TIME;
+        assert_eq!([100, 104, 108].map(back_at), [over, over + Duration::from_secs(2), over + Duration::from_secs(4)]);
+        // A newcomer in an operator's drain, long after its last slot.
+        assert_eq!(back_at(500), Duration::from_secs(504) + RESTART_TIME);
+    }
+
+    #[test]
+    fn clients_with_another_hub_reconnect_at_once() {
+        assert_eq!(draining(false).reconnect_in(Duration::from_secs(103)), Duration::ZERO);
+    }
+}
