@@ -14,9 +14,9 @@ const BUDGETS = { client: 7 * 1024, extras: 3 * 1024 }
 
 /** Properties of internal objects. They get short names, since neither users nor browsers use them. */
 const INTERNAL = [
-  'addTo', 'attach', 'bytes', 'channelOptions', 'channels', 'check', 'closed', 'declined', 'done', 'fail', 'crowded', 'floorMs', 'gone',
-  'hide', 'identity', 'joined', 'line', 'made', 'main', 'mark', 'negotiation', 'nudge', 'online', 'packed', 'patience', 'pending', 'pickUp', 'polite', 'present',
-  'probe', 'putDown', 'refused', 'remote', 'repeat', 'settle', 'show', 'silence', 'start', 'suspend', 'tag', 'take', 'undelivered', 'urls', 'wait'
+  'addTo', 'arrived', 'attach', 'broken', 'bytes', 'channelOptions', 'channels', 'check', 'closed', 'connection', 'declined', 'done', 'fail', 'crowded', 'floorMs', 'gone',
+  'hide', 'hubChanged', 'identity', 'isPolite', 'joined', 'line', 'linkChanged', 'made', 'main', 'mark', 'negotiation', 'nudge', 'online', 'options', 'packed', 'patience', 'pending', 'pickUp', 'polite', 'present',
+  'probe', 'putDown', 'receive', 'refused', 'relay', 'remote', 'renew', 'repeat', 'settle', 'show', 'silence', 'start', 'suspend', 'tag', 'take', 'undelivered', 'wait', 'wake', 'welcomed'
 ]
 
 const root = new URL('.', import.meta.url)

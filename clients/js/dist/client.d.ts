@@ -1,5 +1,5 @@
 /** The kinds of errors, for programs. */
-export type ErrorCode = "hub-unreachable" | "hub-full" | "hub-leaving" | "unauthorized" | "bad-url" | "id-in-use" | "protocol" | "unsupported" | "peer-gone" | "ice-failed" | "negotiation" | "passphrase" | "too-large" | "queue-full" | "not-serializable" | "refused" | "timeout" | "left";
+export type ErrorCode = "hub-unreachable" | "hub-full" | "hub-leaving" | "unauthorized" | "forbidden" | "kicked" | "bad-url" | "id-in-use" | "protocol" | "unsupported" | "peer-gone" | "ice-failed" | "negotiation" | "passphrase" | "too-large" | "queue-full" | "not-serializable" | "refused" | "timeout" | "left";
 /** Every error of this client. `message` has the code and what happened. `hint` is the URL of the section that says what to do. */
 export declare class PigeonError extends Error {
 	readonly name = "PigeonError";
@@ -41,7 +41,7 @@ export interface Options<D extends object = Record<string, Json>> {
 	data?: D;
 	/** AUTH_TOKEN of the hub. A function is called at each connect, so that a token can expire. */
 	token?: string | (() => string | Promise<string>);
-	/** STUN and TURN servers. A function is called for each new link, so that credentials can expire. Default: the hub's servers, if it names any. */
+	/** STUN and TURN servers. A function is called for each new link and each ICE restart, so that credentials can expire. Default: the hub's servers, if it names any. */
 	iceServers?: RTCIceServer[] | (() => RTCIceServer[] | Promise<RTCIceServer[]>);
 	/** Further configuration of each RTCPeerConnection, such as `iceTransportPolicy: 'relay'`. */
 	rtc?: Omit<RTCConfiguration, "iceServers">;
@@ -100,8 +100,11 @@ export type HubState = {
  * messages sent meanwhile wait. 'gone': the peer has left.
  */
 export type LinkState = "seen" | "connecting" | "open" | "interrupted" | "gone";
-/** Why a peer is gone: it said goodbye, it was lost, or another page has taken its id (a reload). */
-export type GoneReason = "left" | "lost" | "replaced";
+/**
+ * Why a peer is gone: it said goodbye or closed its page, it was lost, another page has taken its id (a reload), or an
+ * operator removed it.
+ */
+export type GoneReason = "left" | "lost" | "replaced" | "kicked";
 /** The recipients of a message. */
 export type Target<D extends object> = Peer<D> | Iterable<Peer<D>>;
 /** The result of a message: it was handed to the transport of each peer in `to`, and not to those in `failed`. */

@@ -1,4 +1,4 @@
-type ErrorCode = "hub-unreachable" | "hub-full" | "hub-leaving" | "unauthorized" | "bad-url" | "id-in-use" | "protocol" | "unsupported" | "peer-gone" | "ice-failed" | "negotiation" | "passphrase" | "too-large" | "queue-full" | "not-serializable" | "refused" | "timeout" | "left";
+type ErrorCode = "hub-unreachable" | "hub-full" | "hub-leaving" | "unauthorized" | "forbidden" | "kicked" | "bad-url" | "id-in-use" | "protocol" | "unsupported" | "peer-gone" | "ice-failed" | "negotiation" | "passphrase" | "too-large" | "queue-full" | "not-serializable" | "refused" | "timeout" | "left";
 declare class PigeonError extends Error {
 	readonly name = "PigeonError";
 	/** For programs; see {@link ErrorCode}. */
@@ -52,7 +52,7 @@ type HubState = {
 	readonly because?: PigeonError;
 };
 type LinkState = "seen" | "connecting" | "open" | "interrupted" | "gone";
-type GoneReason = "left" | "lost" | "replaced";
+type GoneReason = "left" | "lost" | "replaced" | "kicked";
 type Target<D extends object> = Peer<D> | Iterable<Peer<D>>;
 interface Sent<D extends object> {
 	readonly to: readonly Peer<D>[];

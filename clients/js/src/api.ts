@@ -25,7 +25,7 @@ export interface Options<D extends object = Record<string, Json>> {
   data?: D
   /** AUTH_TOKEN of the hub. A function is called at each connect, so that a token can expire. */
   token?: string | (() => string | Promise<string>)
-  /** STUN and TURN servers. A function is called for each new link, so that credentials can expire. Default: the hub's servers, if it names any. */
+  /** STUN and TURN servers. A function is called for each new link and each ICE restart, so that credentials can expire. Default: the hub's servers, if it names any. */
   iceServers?: RTCIceServer[] | (() => RTCIceServer[] | Promise<RTCIceServer[]>)
   /** Further configuration of each RTCPeerConnection, such as `iceTransportPolicy: 'relay'`. */
   rtc?: Omit<RTCConfiguration, 'iceServers'>
@@ -72,8 +72,11 @@ export type HubState =
  */
 export type LinkState = 'seen' | 'connecting' | 'open' | 'interrupted' | 'gone'
 
-/** Why a peer is gone: it said goodbye, it was lost, or another page has taken its id (a reload). */
-export type GoneReason = 'left' | 'lost' | 'replaced'
+/**
+ * Why a peer is gone: it said goodbye or closed its page, it was lost, another page has taken its id (a reload), or an
+ * operator removed it.
+ */
+export type GoneReason = 'left' | 'lost' | 'replaced' | 'kicked'
 
 /** The recipients of a message. */
 export type Target<D extends object> = Peer<D> | Iterable<Peer<D>>

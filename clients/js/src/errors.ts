@@ -3,7 +3,7 @@ import type { Peer } from './api.js'
 /** The kinds of errors, for programs. */
 export type ErrorCode =
   // Errors of the hub.
-  | 'hub-unreachable' | 'hub-full' | 'hub-leaving' | 'unauthorized' | 'bad-url' | 'id-in-use' | 'protocol' | 'unsupported'
+  | 'hub-unreachable' | 'hub-full' | 'hub-leaving' | 'unauthorized' | 'forbidden' | 'kicked' | 'bad-url' | 'id-in-use' | 'protocol' | 'unsupported'
   // Errors of a link to a peer.
   | 'peer-gone' | 'ice-failed' | 'negotiation' | 'passphrase'
   // Errors of a call of yours.

@@ -58,33 +58,29 @@ export function frame ({ bytes, mark }: Packed, offset: number): Uint8Array<Arra
   return made
 }
 
-/** Puts the frames of one data channel together again. */
-export class Unpacker {
-  #parts: Uint8Array[] = []
-  #size = 0
-  readonly #maxBytes: number
-
-  constructor (maxBytes: number) {
-    this.#maxBytes = maxBytes
-  }
-
-  /** The value that a frame completes, in a box. Throws if the frame is invalid or the message too long. */
-  take (data: unknown): { value: unknown } | undefined {
+/**
+ * Returns a function that puts the frames of one data channel together again. It returns the value that a frame
+ * completes, in a box, and throws if the frame is invalid or the message too long.
+ */
+export function unpacker (maxBytes: number): (data: unknown) => { value: unknown } | undefined {
+  let parts: Uint8Array[] = []
+  let size = 0
+  return data => {
     if (typeof data === 'string') return { value: JSON.parse(data) }
     const bytes = new Uint8Array(data as ArrayBuffer)
     const [kind] = bytes
-    this.#size += bytes.length - 1
+    size += bytes.length - 1
     // The remaining frames of a message that is too long are read and dropped.
-    if (this.#size > this.#maxBytes) this.#parts = []
-    else this.#parts.push(bytes.subarray(1))
+    if (size > maxBytes) parts = []
+    else parts.push(bytes.subarray(1))
     if (kind === PART) return undefined
-    const [size, parts] = [this.#size, this.#parts]
-    this.#size = 0
-    this.#parts = []
-    if (size > this.#maxBytes) throw new PigeonError('too-large', `${size} of ${this.#maxBytes} bytes`)
-    const whole = join(parts, size)
-    if (kind === TEXT) return { value: JSON.parse(new TextDecoder().decode(whole)) }
-    if (kind === BYTES) return { value: whole.buffer }
+    const whole = { size, parts }
+    size = 0
+    parts = []
+    if (whole.size > maxBytes) throw new PigeonError('too-large', `${whole.size} of ${maxBytes} bytes`)
+    const joined = join(whole.parts, whole.size)
+    if (kind === TEXT) return { value: JSON.parse(new TextDecoder().decode(joined)) }
+    if (kind === BYTES) return { value: joined.buffer }
     throw new Error(`kind ${kind}`)
   }
 }

@@ -1,7 +1,7 @@
 // The connection to the hub. It is kept open until the page leaves the room.
 import { pause } from './backoff.js'
 import { PigeonError, type ErrorCode } from './errors.js'
-import type { HubMessage, HubState, PeerId } from './api.js'
+import type { HubMessage, HubState, Options, PeerId } from './api.js'
 
 /** Maximum time of an attempt. A hub that first pings the previous connection answers within ten seconds. */
 const CONNECT_MS = 15_000
@@ -14,28 +14,33 @@ const LOST_TICKS = 8
 const GOOD_MS = 10_000
 /** Minimum pause before the next attempt at a full or overloaded hub. */
 const BUSY_MS = 2_000
-/** Number of successive refusals of a token after which the client gives up. */
+/** Number of successive refusals of a function's tokens after which the client gives up. */
 const MAX_REFUSALS = 3
+/** The meaning of close codes. With any other code, the connection is lost. */
+const CODES: Record<number, ErrorCode> = {
+  1008: 'hub-full', 1012: 'hub-leaving', 1013: 'hub-full', 4001: 'id-in-use', 4009: 'id-in-use',
+  4011: 'kicked', 4401: 'unauthorized', 4403: 'forbidden'
+}
 /** The longest pause that a hub can ask for. */
 const MAX_PAUSE_MS = 60_000
 
-export interface HubOptions {
-  urls: readonly string[]
-  token: string | (() => string | Promise<string>) | undefined
-  minMs: number
-  maxMs: number
+/** The client does not try again by itself after these. */
+const FINAL = new Set<ErrorCode>(['kicked', 'unauthorized', 'forbidden'])
+
+export interface HubOptions extends Pick<Options, 'token' | 'retry'> {
   WebSocket: typeof WebSocket
 }
 
+/** The functions of the room that its connection uses. */
 export interface HubHost {
-  /** The page's id, and the secret that proves that it had the id before. Called at each attempt. */
-  identity (): { id: PeerId, resume?: string | undefined }
+  /** The page's id, and the secret that proves that it had the id before. Read at each attempt. */
+  readonly identity: { id: PeerId, resume?: string | undefined }
   /** Another page has the id. */
   refused (): void
-  state (state: HubState): void
+  hubChanged (state: HubState): void
   /** The hub has sent `connected`. */
-  online (data: any): void
-  message (message: HubMessage): void
+  welcomed (data: any): void
+  receive (message: HubMessage): void
 }
 
 /** Why a connection ended, and the minimum pause before the next attempt. */
@@ -45,6 +50,7 @@ const failure = (...error: ConstructorParameters<typeof PigeonError>): End => ({
 
 export class Hub {
   state: HubState = { is: 'connecting' }
+  readonly #urls: readonly string[]
   readonly #options: HubOptions
   readonly #host: HubHost
   #socket: WebSocket | undefined
@@ -63,10 +69,13 @@ export class Hub {
   #checking = false
   #timer: ReturnType<typeof setTimeout> | undefined
   #ticker: ReturnType<typeof setTimeout> | undefined
-  /** The time at which a draining hub wants the client to reconnect. */
-  #awayUntil = 0
+  /** Pause that a draining hub wants after it has closed the connection. */
+  #awayMs = 0
+  /** Whether the next attempt offers no subprotocol. Hubs before 2.1 know none, and browsers then fail the connection. */
+  #plain = false
 
-  constructor (options: HubOptions, host: HubHost) {
+  constructor (urls: readonly string[], options: HubOptions, host: HubHost) {
+    this.#urls = urls
     this.#options = options
     this.#host = host
   }
@@ -120,7 +129,7 @@ export class Hub {
   #url (): string {
     const named = this.#named
     this.#named = undefined
-    return named ?? this.#options.urls[this.#next++ % this.#options.urls.length]!
+    return named ?? this.#urls[this.#next++ % this.#urls.length]!
   }
 
   async #open (base: string, turn: number): Promise<void> {
@@ -128,12 +137,12 @@ export class Hub {
     let socket: WebSocket
     try {
       const { token } = this.#options
-      const { id, resume } = this.#host.identity()
+      const { id, resume } = this.#host.identity
       url = new URL(base)
       const shown = { peerId: id, resume, token: typeof token === 'function' ? await token() : token }
       for (const [name, value] of Object.entries(shown)) if (value) url.searchParams.set(name, value)
       if (turn !== this.#turn) return
-      socket = this.#socket = new this.#options.WebSocket(url)
+      socket = this.#socket = new this.#options.WebSocket(url, this.#plain ? [] : 'peerpigeon')
     } catch (cause) {
       if (turn === this.#turn) this.#ended(failure('hub-unreachable', base, { cause }))
       return
@@ -141,10 +150,10 @@ export class Hub {
     let opened = false
     socket.onopen = () => { opened = true }
     socket.onmessage = ({ data }) => { if (turn === this.#turn) this.#heard(String(data), base) }
-    socket.onclose = async ({ code, reason }) => {
+    socket.onclose = ({ code, reason }) => {
       if (turn !== this.#turn) return
-      const end = opened ? this.#judge(code, reason) : await this.#ask(url, base)
-      if (turn === this.#turn) this.#ended(end)
+      if (!opened) this.#plain = !this.#plain
+      this.#ended(this.#judge(code, reason || base))
     }
   }
 
@@ -154,7 +163,7 @@ export class Hub {
     if (!this.#checking) this.#quiet = 0
     if (message.type === 'connected') this.#hello(message)
     else if (message.type === 'go-away') this.#goAway(message.data ?? {}, base)
-    else this.#host.message(message)
+    else this.#host.receive(message)
   }
 
   #hello (message: HubMessage): void {
@@ -163,19 +172,18 @@ export class Hub {
     this.#onlineSince = Date.now()
     this.#tick(0)
     this.state = { is: 'online' }
-    this.#host.online(message.data ?? {})
-    this.#host.state(this.state)
+    this.#host.welcomed(message.data ?? {})
+    this.#host.hubChanged(this.state)
   }
 
-  /** The hub stops. Each peer reconnects at a random moment, so that not all peers do so at once. */
-  #goAway ({ reconnectInMs, hubs }: { reconnectInMs?: number, hubs?: unknown }, base: string): void {
-    const inMs = Math.min(reconnectInMs! || 0, MAX_PAUSE_MS)
-    this.#awayUntil = Date.now() + inMs
+  /** The hub stops. (Hubs before 2.1 send no `closeInMs`, and its value as `reconnectInMs`.) Each peer reconnects at a random moment, so that not all peers do so at once. */
+  #goAway ({ reconnectInMs = 0, closeInMs = reconnectInMs, hubs }: { reconnectInMs?: number, closeInMs?: number, hubs?: unknown }, base: string): void {
+    this.#awayMs = reconnectInMs
     // The client never moves from an encrypted hub to an unencrypted one.
     const named = Array.isArray(hubs) ? hubs.filter(hub => String(hub).startsWith(base.split(':')[0]!)) : []
     if (named.length === 0) return
     this.#named = address(named[Math.floor(Math.random() * named.length)])
-    this.#later(Math.random() * inMs, () => this.connect())
+    this.#later(Math.random() * closeInMs, () => this.connect())
   }
 
   #tick (quiet: number): void {
@@ -194,45 +202,27 @@ export class Hub {
   }
 
   #judge (code: number, reason: string): End {
-    const end = (errorCode: ErrorCode, floorMs?: number) => ({ error: new PigeonError(errorCode, reason || code), floorMs })
-    if (code === 1012) return end('hub-leaving', this.#awayUntil - Date.now())
-    if (code === 1008 || code === 1013) return end('hub-full', BUSY_MS)
-    if (code !== 4001 && code !== 4009) return end('hub-unreachable')
+    const kind = CODES[code] ?? 'hub-unreachable'
     // The first time, the hub may still take this page's previous connection for alive. The second time, another page
     // has the id.
-    if (code === 4001 || ++this.#inUse > 1) {
+    if (code === 4001 || code === 4009 && ++this.#inUse > 1) {
       this.#inUse = 0
       this.#host.refused()
     }
-    return end('id-in-use')
-  }
-
-  /**
-   * Finds out why a handshake failed, which browsers do not report. The hub answers an ordinary request for the same
-   * address with the reason. The time limit is that of the attempt.
-   */
-  async #ask (url: URL, base: string): Promise<End> {
-    try {
-      const { status, headers } = await fetch(url.href.replace(/^ws/, 'http'))
-      const floorMs = Math.min(+headers.get('retry-after')! * 1000, MAX_PAUSE_MS)
-      if (status === 401 || status === 403) return { ...this.#unauthorized(base), floorMs }
-      if (status === 429 || status === 503) return { ...failure('hub-full', base), floorMs: Math.max(floorMs, BUSY_MS) }
-    } catch {}
-    return failure('hub-unreachable', base)
-  }
-
-  /** A token from a function may have expired meanwhile, so the function is called again. */
-  #unauthorized (base: string): End {
-    const final = ++this.#refusals >= (typeof this.#options.token === 'function' ? MAX_REFUSALS : 1)
-    return failure('unauthorized', base, { final })
+    // A token from a function may have expired meanwhile, so the function is called again.
+    const renews = code === 4401 && typeof this.#options.token === 'function' && ++this.#refusals < MAX_REFUSALS
+    // The text of 1013 can begin with `retry after <n> s`.
+    const floorMs = kind === 'hub-full' ? Math.max(BUSY_MS, 1000 * parseInt(reason.slice(12)) || 0) : this.#awayMs
+    return { ...failure(kind, `${reason} (${code})`, { final: FINAL.has(kind) && !renews }), floorMs }
   }
 
   #ended ({ error, floorMs = 0 }: End): void {
     if (error.final) return this.close(error)
+    floorMs = Math.min(floorMs, MAX_PAUSE_MS)
     const first = this.#failures === 0 && this.#onlineSince > 0
     this.#leave()
-    this.#onlineSince = 0
-    const { minMs, maxMs } = this.#options
+    this.#onlineSince = this.#awayMs = 0
+    const { minMs = 500, maxMs = 15_000 } = this.#options.retry ?? {}
     // The first attempt after a good connection follows at once, and further ones at most twice a second.
     const ms = Math.max(floorMs, pause(this.#failures++, minMs, maxMs, first ? 0 : minMs)) + (floorMs && Math.random() * minMs)
     this.#later(ms, () => this.connect())
@@ -257,7 +247,7 @@ export class Hub {
 
   #become (state: HubState): void {
     this.state = state
-    this.#host.state(state)
+    this.#host.hubChanged(state)
   }
 }
 

@@ -1,7 +1,7 @@
 // The link to one peer: a sequence of RTCPeerConnections, until the peer leaves.
 import { pause } from './backoff.js'
 import { PigeonError } from './errors.js'
-import { BYE, PING, PONG, Unpacker, type Packed } from './frames.js'
+import { BYE, PING, PONG, unpacker, type Packed } from './frames.js'
 import { Lane } from './lane.js'
 import { Negotiation, type Signal, type SignalType } from './negotiation.js'
 import type { ChannelOptions, LinkState } from './api.js'
@@ -24,25 +24,26 @@ const MAIN = ''
 
 const NO_PATH = () => new PigeonError('ice-failed', 'no path')
 
-/** The functions of the room that a link uses. */
-export interface LinkHost {
-  readonly polite: boolean
-  readonly maxMessageBytes: number
-  readonly maxQueueBytes: number
+/** The functions of the room that a link uses, for its peer. */
+export interface LinkHost<P> {
+  readonly options: { readonly maxMessageBytes: number, readonly maxQueueBytes: number }
   /** Whether signals can be sent now. */
   readonly online: boolean
   /** Whether the room has its maximum number of links, so that it accepts no more. */
   readonly crowded: boolean
-  connect (): Promise<RTCPeerConnection>
+  isPolite (peer: P): boolean
+  connection (): Promise<RTCPeerConnection>
+  /** Gives a connection the servers of now, before it looks for another path. */
+  renew (pc: RTCPeerConnection): Promise<void>
   channelOptions (name: string): ChannelOptions
-  send (type: SignalType, data: Signal): void
-  state (state: LinkState): void
+  relay (peer: P, type: SignalType, data: Signal): void
+  linkChanged (peer: P, state: LinkState): void
   /** The other side has closed the link on purpose. */
-  closed (): void
-  message (channel: string, value: unknown): void
+  closed (peer: P): void
+  arrived (peer: P, channel: string, value: unknown): void
   /** A connection has been made. */
-  made (pc: RTCPeerConnection): void
-  error (error: PigeonError): void
+  made (peer: P, pc: RTCPeerConnection): void
+  broken (error: PigeonError, peer: P): void
 }
 
 /** One RTCPeerConnection with what belongs to it alone. */
@@ -52,9 +53,10 @@ interface Connection {
   readonly main: RTCDataChannel
 }
 
-export class Link {
+export class Link<P> {
   state: LinkState = 'seen'
-  readonly #host: LinkHost
+  readonly #host: LinkHost<P>
+  readonly #peer: P
   readonly #lanes = new Map<string, Lane>()
   #connection: Connection | undefined
   /** Aborts work for an earlier connection. */
@@ -68,8 +70,9 @@ export class Link {
   #signals: Promise<void> = Promise.resolve()
   #pongs: (() => void)[] = []
 
-  constructor (host: LinkHost) {
+  constructor (host: LinkHost<P>, peer: P) {
     this.#host = host
+    this.#peer = peer
   }
 
   get pc (): RTCPeerConnection | undefined {
@@ -142,7 +145,7 @@ export class Link {
   #lane (name: string): Lane {
     let lane = this.#lanes.get(name)
     if (!lane) {
-      lane = new Lane(this.#host.maxQueueBytes)
+      lane = new Lane(this.#host.options.maxQueueBytes)
       this.#lanes.set(name, lane)
       if (this.#connection) this.#attach(this.#connection, name, lane)
     }
@@ -157,7 +160,7 @@ export class Link {
       if (Date.now() - this.#tag < FLOOD_MS) return false
       if (this.state === 'seen') {
         if (this.#host.crowded) {
-          this.#host.send('answer', { to: from, full: true })
+          this.#host.relay(this.#peer, 'answer', { to: from, full: true })
           return false
         }
         this.#become('connecting')
@@ -176,7 +179,7 @@ export class Link {
     const generation = this.#generation
     let pc: RTCPeerConnection
     try {
-      pc = await this.#host.connect()
+      pc = await this.#host.connection()
     } catch (cause) {
       if (generation === this.#generation) this.#broken(cause)
       return
@@ -184,10 +187,10 @@ export class Link {
     if (generation !== this.#generation || this.state === 'gone' || this.state === 'seen') return pc.close()
     this.#tag = Math.max(this.#tag + 1, Date.now())
     const negotiation = new Negotiation(pc, {
-      polite: this.#host.polite,
+      polite: this.#host.isPolite(this.#peer),
       tag: this.#tag,
       wait,
-      send: (type, data) => this.#host.send(type, data),
+      send: (type, data) => this.#host.relay(this.#peer, type, data),
       failed: cause => this.#broken(cause)
     })
     // Both sides make this channel, with the same number, so that it is part of the first offer.
@@ -204,7 +207,7 @@ export class Link {
     }
     this.#lane(MAIN)
     for (const [name, lane] of this.#lanes) this.#attach(connection, name, lane)
-    this.#host.made(pc)
+    this.#host.made(this.#peer, pc)
     this.#later(CONNECT_MS, () => this.#failed(NO_PATH()))
   }
 
@@ -215,15 +218,15 @@ export class Link {
   }
 
   #listen (channel: RTCDataChannel, name: string): void {
-    const unpacker = new Unpacker(this.#host.maxMessageBytes)
+    const unpack = unpacker(this.#host.options.maxMessageBytes)
     channel.binaryType = 'arraybuffer'
     channel.onmessage = ({ data }) => {
       if (data.byteLength === 1 && this.#heard(data)) return
       try {
-        const taken = unpacker.take(data)
-        if (taken) this.#host.message(name, taken.value)
+        const taken = unpack(data)
+        if (taken) this.#host.arrived(this.#peer, name, taken.value)
       } catch (cause) {
-        this.#host.error(cause instanceof PigeonError ? cause : new PigeonError('protocol', 'unreadable', { cause }))
+        this.#host.broken(cause instanceof PigeonError ? cause : new PigeonError('protocol', 'unreadable', { cause }), this.#peer)
       }
     }
   }
@@ -242,7 +245,7 @@ export class Link {
     this.#drop(lingerMs)
     this.#failures = 0
     this.#lanes.forEach(lane => lane.fail(new PigeonError('peer-gone', 'it left, or closed the link')))
-    if (told) this.#host.closed()
+    if (told) this.#host.closed(this.#peer)
     if (this.state !== 'gone') this.#become('seen')
   }
 
@@ -272,9 +275,12 @@ export class Link {
   /** Restarts ICE: searches another path for the same connection. */
   #restart (): void {
     // The polite side waits a moment, so that both sides rarely offer at once.
-    this.#later(this.#host.polite ? 1000 : 0, () => {
-      if (this.#host.online) this.pc?.restartIce()
+    this.#later(this.#host.isPolite(this.#peer) ? 1000 : 0, async () => {
+      const { pc } = this
       this.#later(REBUILD_MS + pause(0, 2000, 2000), () => this.#again())
+      if (!pc || !this.#host.online) return
+      await this.#host.renew(pc)
+      if (pc === this.pc) pc.restartIce()
     })
   }
 
@@ -283,7 +289,7 @@ export class Link {
   }
 
   #failed (error: PigeonError): void {
-    this.#host.error(error)
+    this.#host.broken(error, this.#peer)
     if (this.state === 'open') this.#become('interrupted')
     this.#later(pause(this.#failures, 1000, 30_000), () => this.#again())
   }
@@ -302,7 +308,7 @@ export class Link {
   #become (state: LinkState): void {
     if (this.state === state) return
     this.state = state
-    this.#host.state(state)
+    this.#host.linkChanged(this.#peer, state)
   }
 
   #later (ms: number, act?: () => void): void {

@@ -5,7 +5,7 @@ export interface PageHost {
   /** A page that was kept is shown again. */
   show (): void
   /** The network may have changed. */
-  network (): void
+  wake (): void
 }
 
 /** Watches until `signal` aborts. */
@@ -14,8 +14,10 @@ export function watchPage (host: PageHost, signal: AbortSignal): void {
   const on = (name: string, listener: (event: any) => void) => addEventListener(name, listener, { signal })
   on('pagehide', () => host.hide())
   on('pageshow', ({ persisted }: PageTransitionEvent) => { if (persisted) host.show() })
-  on('online', () => host.network())
-  on('visibilitychange', () => { if (!document.hidden) host.network() })
+  on('online', () => host.wake())
+  on('visibilitychange', () => { if (!document.hidden) host.wake() })
+  // The page was frozen. This event can come while it stays hidden.
+  document.addEventListener('resume', () => host.wake(), { signal })
 }
 
 /** The identity of this page before a reload. */

@@ -14,7 +14,7 @@ export class PeerImpl<D extends object> implements Peer<D> {
   declined = false
   /** Whether listeners have received its `join`. */
   joined = false
-  declare link: Link
+  declare link: Link<PeerImpl<D>>
   #waiting: { done: () => void, failed: (error: PigeonError) => void }[] = []
 
   declare readonly send: (value: Sendable) => Promise<void>

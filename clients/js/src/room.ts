@@ -1,9 +1,9 @@
 import { Emitter } from './emitter.js'
 import { PigeonError } from './errors.js'
 import { FRAME_BYTES, pack, type Packed } from './frames.js'
-import { address, Hub } from './hub.js'
-import { Link } from './link.js'
-import { pickUp, putDown, randomId, watchPage, type Identity } from './page.js'
+import { address, Hub, type HubHost } from './hub.js'
+import { Link, type LinkHost } from './link.js'
+import { pickUp, putDown, randomId, watchPage, type Identity, type PageHost } from './page.js'
 import { announced, PeerImpl } from './peer.js'
 import type { Signal, SignalType } from './negotiation.js'
 import type {
@@ -27,17 +27,18 @@ const SERVERS_MS = 10_000
 
 const SIGNALS = new Set(['offer', 'answer', 'ice-candidate'])
 
-export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implements Room<D> {
+/** The room. What is neither private nor in {@link Room} is for its own parts. */
+export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implements Room<D>, HubHost, PageHost, LinkHost<PeerImpl<D>> {
   declare readonly network: string
   readonly peers = new Map<string, PeerImpl<D>>()
   declare readonly ready: Promise<void>
-  readonly #options: Options<D> & { maxMessageBytes: number, maxQueueBytes: number, maxLinks: number }
+  readonly options: Options<D> & { maxMessageBytes: number, maxQueueBytes: number, maxLinks: number }
   readonly #hub: Hub
   /** The storage key of the identity, for a reload. */
   readonly #key: string
   readonly #RTCPeerConnection: typeof RTCPeerConnection
   readonly #channels = new Map<string, RoomChannel<D>>()
-  #identity: Identity
+  identity: Identity
   #page = randomId()
   #data: D
   /** Aborted when the room is left, which removes all listeners. */
@@ -58,10 +59,10 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   constructor (hubs: readonly string[], network: string, options: Options<D>) {
     super()
-    const { WebSocket: Socket = globalThis.WebSocket, RTCPeerConnection: Connection = globalThis.RTCPeerConnection, retry } = options
+    const { WebSocket: Socket = globalThis.WebSocket, RTCPeerConnection: Connection = globalThis.RTCPeerConnection } = options
     if (!Socket || !Connection) throw new PigeonError('unsupported', 'no WebSocket or RTCPeerConnection', { final: true })
     this.network = network
-    this.#options = { maxMessageBytes: DEFAULT_MESSAGE_BYTES, maxQueueBytes: DEFAULT_QUEUE_BYTES, maxLinks: DEFAULT_LINKS, ...options }
+    this.options = { maxMessageBytes: DEFAULT_MESSAGE_BYTES, maxQueueBytes: DEFAULT_QUEUE_BYTES, maxLinks: DEFAULT_LINKS, ...options }
     this.#RTCPeerConnection = Connection
     this.#data = options.data ?? {} as D
     this.#sealer = options.seal?.(network)
@@ -72,34 +73,18 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     // Programs need not await `ready`, so its rejection must not count as unhandled.
     this.ready.catch(() => {})
     this.#key = `peerpigeon ${hubs[0]} ${network}`
-    this.#identity = pickUp(this.#key) ?? { id: randomId() }
-    this.#hub = new Hub({
-      urls: (hubs.length > 0 ? hubs : ['']).map(address),
-      token: options.token,
-      minMs: retry?.minMs ?? 500,
-      maxMs: retry?.maxMs ?? 15_000,
-      WebSocket: Socket
-    }, {
-      identity: () => this.#identity,
-      refused: () => this.#rename(),
-      state: state => this.#hubChanged(state),
-      online: data => this.#online(data),
-      message: message => this.#receive(message)
-    })
+    this.identity = pickUp(this.#key) ?? { id: randomId() }
+    this.#hub = new Hub((hubs.length > 0 ? hubs : ['']).map(address), { ...options, WebSocket: Socket }, this)
     const { signal } = options
     const leave = () => this.leave()
-    watchPage({
-      hide: () => this.#hide(),
-      show: () => this.#show(),
-      network: () => this.#hub.check()
-    }, this.#over.signal)
+    watchPage(this, this.#over.signal)
     signal?.addEventListener('abort', leave, { signal: this.#over.signal })
     if (signal?.aborted) leave()
     else this.#hub.connect()
   }
 
   get id (): string {
-    return this.#identity.id
+    return this.identity.id
   }
 
   get hub (): HubState {
@@ -116,10 +101,14 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   update (data: D): void {
     this.#data = data
+    this.#announceIn()
+  }
+
+  #announceIn (ms = UPDATE_MS): void {
     this.#update ??= setTimeout(() => {
       this.#update = undefined
       this.#announce()
-    }, UPDATE_MS)
+    }, ms)
   }
 
   send (value: Sendable, to?: Target<D>): Promise<Sent<D>> {
@@ -154,23 +143,23 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   }
 
   /** The user leaves the page, perhaps for good. Open links would prevent the browser from keeping the page. */
-  #hide (): void {
-    putDown(this.#key, this.#identity)
+  hide (): void {
+    putDown(this.#key, this.identity)
     this.#hidden = true
     this.#goodbye()
     this.#hub.suspend()
     this.#forget()
   }
 
-  #show (): void {
+  show (): void {
     this.#hidden = false
-    this.#identity = pickUp(this.#key) ?? this.#identity
+    this.identity = pickUp(this.#key) ?? this.identity
     this.#hub.connect()
   }
 
-  #online ({ peerId, resume, iceServers, session }: { peerId: string, resume?: string, iceServers?: RTCIceServer[], session?: number }): void {
-    this.#identity = { id: peerId, resume }
-    if (iceServers) this.#servers = iceServers
+  welcomed ({ peerId, resume, iceServers, session }: { peerId: string, resume?: string, iceServers?: RTCIceServer[], session?: number }): void {
+    this.identity = { id: peerId, resume }
+    this.#serve({ iceServers })
     // Hubs before 2.1 do not report the end of the roster. They answer in order, so a pong marks it, except in large
     // rooms.
     this.#ends = session ? 'announced' : 'pong'
@@ -179,29 +168,36 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     this.#hub.send({ type: 'ping' })
   }
 
+  wake (): void {
+    this.#hub.check()
+  }
+
   #announce (): void {
-    const { discover } = this.#options
+    const { discover } = this.options
     // The user's data has its own field, since the hub adds fields beside it.
     const data = { page: this.#page, data: this.#data, ...(discover && { discover }) }
     this.#hub.send({ type: 'announce', networkName: this.network, data, ack: true })
   }
 
-  #hubChanged (state: HubState): void {
+  hubChanged (state: HubState): void {
     if (state.is === 'closed' && state.because) this.#neverReady(state.because)
     this.emit('hub', state)
   }
 
-  #receive (message: HubMessage): void {
+  receive (message: HubMessage): void {
     const { type, data, fromPeerId = '', networkName } = message
     if (type === this.#ends) return this.#everybodyNamed()
     if (type === 'receipt') return this.#receipt(data ?? {})
+    if (type === 'ice-servers') return this.#serve(data ?? {})
     if (networkName !== this.network) return
     if (type === 'peer-discovered') return this.#discovered(data ?? {})
-    if (type === 'error') return this.#refused(data ?? {})
+    if (type === 'error') return this.#declined(data ?? {})
     const peer = this.peers.get(type === 'peer-disconnected' ? data?.peerId : fromPeerId)
     if (!peer) return
     if (SIGNALS.has(type)) peer.link.take(type as SignalType, this.#unseal(peer, type, data ?? {}))
-    else if (type === 'goodbye') this.#remove(peer, 'left')
+    else if (data?.reason === 'kicked') this.#remove(peer, 'kicked')
+    // 1001: its page was closed.
+    else if (type === 'goodbye' || data?.closeCode === 1001) this.#remove(peer, 'left')
     else if (type === 'peer-disconnected') {
       peer.present = false
       void this.#doubt(peer, GRACE_MS)
@@ -230,7 +226,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   }
 
   #add (peer: PeerImpl<D>): void {
-    peer.link = this.#link(peer)
+    peer.link = new Link<PeerImpl<D>>(this, peer)
     this.peers.set(peer.id, peer)
     this.#unlinked.add(peer)
     // The link starts first, so that messages sent in a 'join' listener wait for it.
@@ -241,9 +237,9 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   /** Opens links up to the limit. Of two peers, the one with the greater id sends the offer. */
   #connectMore (): void {
-    if (this.#left || this.#options.link === 'on-demand') return
+    if (this.#left || this.options.link === 'on-demand') return
     for (const peer of this.#unlinked) {
-      if (this.#linked.size >= this.#options.maxLinks) return
+      if (this.#linked.size >= this.options.maxLinks) return
       this.#unlinked.delete(peer)
       if (!peer.declined) peer.link.open(this.id > peer.id)
     }
@@ -278,12 +274,19 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     }
   }
 
-  #receipt ({ targetPeerId, outcome }: { targetPeerId?: string, outcome?: string }): void {
-    const peer = this.peers.get(String(targetPeerId))
-    if (peer && outcome !== 'delivered' && outcome !== 'forwarded') setTimeout(() => peer.link.nudge(), RESEND_MS)
+  /** The hub's ICE servers. Open connections use them when they look for another path. */
+  #serve ({ iceServers }: { iceServers?: RTCIceServer[] | undefined }): void {
+    if (!iceServers) return
+    this.#servers = iceServers
+    for (const { pc } of this.#linked) if (pc) void this.renew(pc)
   }
 
-  #signal (peer: PeerImpl<D>, type: SignalType, data: Signal): void {
+  #receipt ({ targetPeerId, outcome, retryInMs = RESEND_MS }: { targetPeerId?: string, outcome?: string, retryInMs?: number }): void {
+    const peer = this.peers.get(String(targetPeerId))
+    if (peer && outcome !== 'delivered' && outcome !== 'forwarded') setTimeout(() => peer.link.nudge(), retryInMs)
+  }
+
+  relay (peer: PeerImpl<D>, type: SignalType, data: Signal): void {
     // A lost candidate matters little, since there are many. Receipts show whether the other signals have arrived.
     const id = type === 'ice-candidate' ? {} : { id: type }
     const send = (data: object) => { this.#hub.send({ type, targetPeerId: peer.id, networkName: this.network, data, ...id }) }
@@ -298,29 +301,31 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
       if (!data.sealed) return data
     } catch {}
     // The other side cannot read this answer either, so it also reports the error.
-    if (type === 'offer') this.#signal(peer, 'answer', {})
+    if (type === 'offer') this.relay(peer, 'answer', {})
     if (!peer.declined && peer.state !== 'open') {
-      this.#error(Object.assign(new PigeonError('passphrase', 'not the same'), { peer }))
+      this.broken(new PigeonError('passphrase', 'not the same'), peer)
       peer.disconnect()
     }
     return undefined
   }
 
-  #refused ({ code, message, inReplyTo }: { code?: string, message?: string, inReplyTo?: string }): void {
-    // Signals have receipts, except candidates, of which there are many.
-    if (SIGNALS.has(String(inReplyTo))) return
+  #declined (data: { code?: string, message?: string, inReplyTo?: string, targetPeerId?: string, retryInMs?: number }): void {
+    const { code, message, inReplyTo, retryInMs } = data
+    // Signals have receipts, except candidates, which an offer contains too.
+    if (SIGNALS.has(String(inReplyTo))) return code === 'rate-limited' ? this.#receipt(data) : undefined
+    if (code === 'kicked') return this.#hub.close(new PigeonError('kicked', message!, { final: true }))
     const error = new PigeonError('refused', `${inReplyTo}: ${message}`)
     if (inReplyTo === 'announce') {
-      if (code === 'rate-limited') this.update(this.#data)
-      else this.#neverReady(error)
+      if (code === 'rate-limited') return this.#announceIn(retryInMs)
+      this.#neverReady(error)
     }
-    this.#error(error)
+    this.broken(error)
   }
 
   /** Another page has this id. All links under that id end. */
-  #rename (): void {
+  refused (): void {
     this.#forget()
-    this.#identity = { id: randomId() }
+    this.identity = { id: randomId() }
   }
 
   #goodbye (): void {
@@ -332,32 +337,47 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     for (const peer of this.peers.values()) this.#remove(peer, 'lost')
   }
 
-  #link (peer: PeerImpl<D>): Link {
-    const room = this
-    const { maxMessageBytes, maxQueueBytes } = this.#options
-    return new Link({
-      polite: this.id < peer.id,
-      maxMessageBytes,
-      maxQueueBytes,
-      get online () { return room.#hub.online },
-      // Links that other peers open count as well. Their limit is twice as high, since both pages decide about each
-      // link.
-      get crowded () { return room.#linked.size >= 2 * room.#options.maxLinks },
-      connect: async () => new this.#RTCPeerConnection({ ...this.#options.rtc, iceServers: await this.#iceServers() }),
-      channelOptions: name => this.#channels.get(name)?.options ?? {},
-      send: (type, data) => this.#signal(peer, type, data),
-      state: state => this.#linkChanged(peer, state),
-      closed: () => { peer.declined = true },
-      message: (channel, value) => {
-        if (channel === '') this.emit('message', value, peer)
-        else this.#channels.get(channel)?.emit('message', value, peer)
-      },
-      made: pc => { this.emit('connection', pc, peer) },
-      error: error => this.#error(Object.assign(error, { peer }))
-    })
+  get online (): boolean {
+    return this.#hub.online
   }
 
-  #linkChanged (peer: PeerImpl<D>, state: LinkState): void {
+  /** Links that other peers open count as well. Their limit is twice as high, since both pages decide about each link. */
+  get crowded (): boolean {
+    return this.#linked.size >= 2 * this.options.maxLinks
+  }
+
+  isPolite (peer: PeerImpl<D>): boolean {
+    return this.id < peer.id
+  }
+
+  async connection (): Promise<RTCPeerConnection> {
+    return new this.#RTCPeerConnection(await this.#configuration())
+  }
+
+  async renew (pc: RTCPeerConnection): Promise<void> {
+    const configuration = await this.#configuration()
+    // It may have been closed meanwhile.
+    if (pc.signalingState !== 'closed') pc.setConfiguration(configuration)
+  }
+
+  channelOptions (name: string): ChannelOptions {
+    return this.#channels.get(name)?.options ?? {}
+  }
+
+  closed (peer: PeerImpl<D>): void {
+    peer.declined = true
+  }
+
+  arrived (peer: PeerImpl<D>, channel: string, value: unknown): void {
+    if (channel === '') this.emit('message', value, peer)
+    else this.#channels.get(channel)?.emit('message', value, peer)
+  }
+
+  made (peer: PeerImpl<D>, pc: RTCPeerConnection): void {
+    this.emit('connection', pc, peer)
+  }
+
+  linkChanged (peer: PeerImpl<D>, state: LinkState): void {
     if (state === 'gone' || state === 'seen') this.#linked.delete(peer)
     else this.#linked.add(peer)
     if (state === 'gone') return
@@ -367,17 +387,18 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     if (state === 'interrupted' && !peer.present) void this.#doubt(peer, GRACE_MS)
   }
 
-  async #iceServers (): Promise<RTCIceServer[]> {
-    const { iceServers } = this.#options
-    if (typeof iceServers !== 'function') return iceServers ?? this.#servers
-    try {
-      const late = new Promise<never>((_resolve, reject) => setTimeout(reject, SERVERS_MS))
-      this.#servers = await Promise.race([iceServers(), late])
-    } catch (cause) {
-      // The previous servers may still work.
-      this.#error(new PigeonError('timeout', 'iceServers()', { cause }))
+  async #configuration (): Promise<RTCConfiguration> {
+    const { iceServers, rtc } = this.options
+    if (typeof iceServers === 'function') {
+      try {
+        const late = new Promise<never>((_resolve, reject) => setTimeout(reject, SERVERS_MS))
+        this.#servers = await Promise.race([iceServers(), late])
+      } catch (cause) {
+        // The previous servers may still work.
+        this.broken(new PigeonError('timeout', 'iceServers()', { cause }))
+      }
     }
-    return this.#servers
+    return { ...rtc, iceServers: iceServers instanceof Array ? iceServers : this.#servers }
   }
 
   async #send (channel: string, value: Sendable, to?: Target<D>): Promise<Sent<D>> {
@@ -400,10 +421,12 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   #pack (channel: string, value: Sendable): Packed {
     const { ordered = true, maxRetransmits } = this.#channels.get(channel)?.options ?? {}
     // The parts of a message could arrive in the wrong order, or be lost.
-    return pack(value, ordered && maxRetransmits === undefined ? this.#options.maxMessageBytes : FRAME_BYTES - 1)
+    return pack(value, ordered && maxRetransmits === undefined ? this.options.maxMessageBytes : FRAME_BYTES - 1)
   }
 
-  #error (error: PigeonError): void {
+  /** Reports an error that no promise does. */
+  broken (error: PigeonError, peer?: PeerImpl<D>): void {
+    if (peer) Object.assign(error, { peer })
     if (!this.#left && !this.emit('error', error)) console.warn(error, error.hint)
   }
 }

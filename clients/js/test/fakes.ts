@@ -38,7 +38,7 @@ export class FakeSocket {
   /** Called with each message that the client sends. */
   heard: (message: any) => void = () => {}
 
-  constructor (url: URL | string) {
+  constructor (url: URL | string, readonly protocols: string | string[]) {
     this.url = new URL(url)
     FakeSocket.all.push(this)
     queueMicrotask(() => { if (this.readyState === 0) FakeSocket.opened(this) })
@@ -70,6 +70,13 @@ export class FakeSocket {
     this.onclose?.({ code, reason })
   }
 
+  /** The hub refuses the connection after the upgrade. */
+  refuse (code: number, reason = ''): void {
+    this.readyState = 1
+    this.onopen?.()
+    this.end(code, reason)
+  }
+
   send (text: string): void {
     const message = JSON.parse(text)
     this.sent.push(message)
@@ -92,6 +99,8 @@ export class FakeHub {
   hello: { session?: number } = { session: 1_700_000_000_000 }
   /** Whether the hub delays the end of the roster. */
   slow = false
+  /** The close code with which the hub refuses connections, if it does. */
+  refuses = 0
   /** Whether the hub accepts connections. */
   up = true
   /** Signals for which this is true are lost. */
@@ -102,6 +111,7 @@ export class FakeHub {
 
   constructor () {
     FakeSocket.opened = socket => {
+      if (this.refuses) return socket.refuse(this.refuses)
       if (!this.up) return socket.end()
       socket.heard = message => queueMicrotask(() => this.#hear(socket, message))
       socket.welcome(this.hello)
@@ -133,9 +143,9 @@ export class FakeHub {
   }
 
   /** A member leaves without a goodbye. */
-  lose (socket: FakeSocket, reason = 'closed'): void {
+  lose (socket: FakeSocket, reason = 'connection-lost', code = 1006): void {
     if (!this.members.delete(socket)) return
-    for (const other of this.members.keys()) other.say('peer-disconnected', { peerId: socket.id, reason })
+    for (const other of this.members.keys()) other.say('peer-disconnected', { peerId: socket.id, reason, closeCode: code })
   }
 
   #hear (socket: FakeSocket, message: any): void {
@@ -233,7 +243,7 @@ export class FakeConnection {
   #needed = false
   #turn = 0
 
-  constructor (readonly configuration: any) {
+  constructor (public configuration: any) {
     FakeConnection.all.push(this)
   }
 
@@ -254,6 +264,10 @@ export class FakeConnection {
     this.transceivers.push(transceiver)
     this.#need()
     return transceiver
+  }
+
+  setConfiguration (configuration: any): void {
+    this.configuration = configuration
   }
 
   restartIce (): void {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { FRAME_BYTES, frame, pack, Unpacker } from '../src/frames.js'
+import { FRAME_BYTES, frame, pack, unpacker } from '../src/frames.js'
 import { Lane } from '../src/lane.js'
 import { FakeChannel } from './fakes.js'
 
@@ -15,19 +15,19 @@ function frames (value: any): (string | Uint8Array)[] {
   return made
 }
 
-function through (value: any, unpacker = new Unpacker(MAX)): unknown {
-  const taken = frames(value).map(part => unpacker.take(typeof part === 'string' ? part : part.slice().buffer))
+function through (value: any, unpack = unpacker(MAX)): unknown {
+  const taken = frames(value).map(part => unpack(typeof part === 'string' ? part : part.slice().buffer))
   assert.equal(taken.filter(Boolean).length, 1)
   return taken.at(-1)?.value
 }
 
 test('values of every kind and size arrive unchanged', () => {
-  const unpacker = new Unpacker(MAX)
+  const unpack = unpacker(MAX)
   for (const size of [0, 1, FRAME_BYTES - 3, FRAME_BYTES - 2, FRAME_BYTES - 1, FRAME_BYTES, 100_000]) {
-    assert.equal(through('x'.repeat(size), unpacker), 'x'.repeat(size))
-    assert.deepEqual(new Uint8Array(through(new Uint8Array(size).fill(7), unpacker) as ArrayBuffer), new Uint8Array(size).fill(7))
+    assert.equal(through('x'.repeat(size), unpack), 'x'.repeat(size))
+    assert.deepEqual(new Uint8Array(through(new Uint8Array(size).fill(7), unpack) as ArrayBuffer), new Uint8Array(size).fill(7))
   }
-  for (const value of [null, 0, false, '', [], { a: [{ b: 'ü€😀' }] }, '€'.repeat(10_000)]) assert.deepEqual(through(value, unpacker), value)
+  for (const value of [null, 0, false, '', [], { a: [{ b: 'ü€😀' }] }, '€'.repeat(10_000)]) assert.deepEqual(through(value, unpack), value)
 })
 
 test('no frame exceeds 16 KiB', () => {
@@ -51,19 +51,19 @@ test('a value that cannot be sent is refused with a code', () => {
 })
 
 test('a message that is too long is dropped, and the next one is accepted', () => {
-  const unpacker = new Unpacker(20_000)
+  const unpack = unpacker(20_000)
   const parts = frames(new Uint8Array(100_000)) as Uint8Array<ArrayBuffer>[]
-  for (const part of parts.slice(0, -1)) assert.equal(unpacker.take(part.buffer), undefined)
-  assert.throws(() => unpacker.take(parts.at(-1)!.buffer), { code: 'too-large' })
-  assert.equal(through('next', unpacker), 'next')
+  for (const part of parts.slice(0, -1)) assert.equal(unpack(part.buffer), undefined)
+  assert.throws(() => unpack(parts.at(-1)!.buffer), { code: 'too-large' })
+  assert.equal(through('next', unpack), 'next')
 })
 
 test('an invalid frame is an error, and later frames are accepted', () => {
-  const unpacker = new Unpacker(MAX)
-  assert.throws(() => unpacker.take('{'))
-  assert.throws(() => unpacker.take(new Uint8Array([9, 1]).buffer))
-  assert.throws(() => unpacker.take(new ArrayBuffer(0)))
-  assert.equal(through('next', unpacker), 'next')
+  const unpack = unpacker(MAX)
+  assert.throws(() => unpack('{'))
+  assert.throws(() => unpack(new Uint8Array([9, 1]).buffer))
+  assert.throws(() => unpack(new ArrayBuffer(0)))
+  assert.equal(through('next', unpack), 'next')
 })
 
 function channel (): any {
@@ -104,9 +104,9 @@ test('a message that was sent in part is repeated on the next channel', async ()
   lane.attach(first)
   const sending = lane.send(pack(new Uint8Array(2_000_000).fill(5), 1e7))
   FakeChannel.stuck = false
-  const unpacker = new Unpacker(1e7)
+  const unpack = unpacker(1e7)
   let got: any
-  second.other.onmessage = ({ data }: any) => { got ??= unpacker.take(data) }
+  second.other.onmessage = ({ data }: any) => { got ??= unpack(data) }
   lane.attach(second)
   await sending
   await new Promise(resolve => setImmediate(resolve))

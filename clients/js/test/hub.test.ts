@@ -3,29 +3,21 @@ import { beforeEach, mock, test } from 'node:test'
 import { address, Hub } from '../src/hub.js'
 import { FakeSocket, pass, settle, still } from './fakes.js'
 
-let status = 400
-let retryAfter: string | null = null
-/** The answer to an HTTP request for the same address. */
 beforeEach(() => {
   still()
   FakeSocket.opened = () => {}
-  mock.method(globalThis, 'fetch', async () => {
-    if (!status) throw new TypeError('no network')
-    return { status, headers: new Headers(retryAfter ? { 'retry-after': retryAfter } : {}) }
-  })
-  status = 400
-  retryAfter = null
 })
 
 function connect (options: { urls?: string[], token?: any } = {}) {
   const log: string[] = []
   let names = 0
-  const hub = new Hub({ urls: ['ws://a/ws'], token: undefined, minMs: 500, maxMs: 15_000, WebSocket: FakeSocket as any, ...options }, {
-    identity: () => ({ id: `id${names}` }),
+  const { urls = ['ws://a/ws'], ...rest } = options
+  const hub = new Hub(urls, { WebSocket: FakeSocket as any, ...rest }, {
+    get identity () { return { id: `id${names}` } },
     refused: () => { names++ },
-    state: state => log.push(state.is + ('because' in state && state.because ? ` ${state.because.code}` : '')),
-    online: () => {},
-    message: ({ type }) => log.push(type)
+    hubChanged: state => log.push(state.is + ('because' in state && state.because ? ` ${state.because.code}` : '')),
+    welcomed: () => {},
+    receive: ({ type }) => log.push(type)
   })
   hub.connect()
   return { hub, log }
@@ -64,7 +56,6 @@ test('the first attempt after a good connection comes soon, and later pauses gro
 
 test('with the smallest random pauses there are at most two attempts per second', async () => {
   still(0)
-  status = 0
   connect()
   FakeSocket.opened = socket => socket.end()
   await pass(10_000)
@@ -92,7 +83,7 @@ test('a hub that stops and names another one: the client connects to that one af
   const { hub } = connect()
   await settle()
   FakeSocket.last.welcome()
-  FakeSocket.last.say('go-away', { reason: 'draining', reconnectInMs: 4000, hubs: ['ws://other'] })
+  FakeSocket.last.say('go-away', { reason: 'draining', closeInMs: 4000, reconnectInMs: 0, hubs: ['ws://other'] })
   await pass(1_900)
   assert.equal(hub.state.is, 'online')
   await pass(200)
@@ -104,16 +95,27 @@ test('a hub that stops and names another one: the client connects to that one af
 })
 
 test('a hub that stops and names no other: the client waits as long as the hub asks', async () => {
-  const { hub } = connect()
-  await settle()
-  FakeSocket.last.welcome()
-  FakeSocket.last.say('go-away', { reason: 'draining', reconnectInMs: 4000, hubs: [] })
-  FakeSocket.last.end(1012)
-  await pass(4_000)
-  assert.equal(FakeSocket.all.length, 1)
-  assert.equal((hub.state as any).because.code, 'hub-leaving')
-  await pass(1_000)
-  assert.equal(FakeSocket.all.length, 2)
+  // A hub before 2.1 sends no closeInMs.
+  for (const times of [{ closeInMs: 3000, reconnectInMs: 4000 }, { reconnectInMs: 4000 }]) {
+    const { hub } = connect()
+    await settle()
+    const attempts = FakeSocket.all.length
+    FakeSocket.last.welcome()
+    FakeSocket.last.say('go-away', { reason: 'draining', ...times })
+    await pass(3_000)
+    assert.equal(hub.state.is, 'online')
+    FakeSocket.last.end(1012)
+    await pass(4_000)
+    assert.equal(FakeSocket.all.length, attempts)
+    assert.equal((hub.state as any).because.code, 'hub-leaving')
+    await pass(1_000)
+    assert.equal(FakeSocket.all.length, attempts + 1)
+    // The time is valid once.
+    FakeSocket.last.end()
+    await pass(2_000)
+    assert.equal(FakeSocket.all.length, attempts + 2)
+    hub.close()
+  }
 })
 
 test('the client never moves from an encrypted hub to an unencrypted one', async () => {
@@ -134,19 +136,20 @@ test('after hub-full the client waits at least as long as the hub asks', async (
   assert.ok((hub.state as any).retryAt - Date.now() >= 2000)
   assert.equal((hub.state as any).because.code, 'hub-full')
   await pass(3_000)
-  status = 503
-  retryAfter = '30'
-  FakeSocket.last.end()
-  await settle()
-  assert.ok((hub.state as any).retryAt - Date.now() >= 30_000)
+  for (const [text, ms] of [['retry after 30 s: the hub is draining', 30_000], ['retry after 9999 s', 60_000], ['max connections', 2000]] as const) {
+    FakeSocket.last.refuse(1013, text)
+    await settle()
+    const pause = (hub.state as any).retryAt - Date.now()
+    assert.ok(pause >= ms && pause < ms + 20_000, `${text}: ${pause}`)
+    await pass(pause, 1000)
+  }
 })
 
 test('a refused token is final, but a token function is called again', async () => {
-  status = 401
   const { hub, log } = connect({ token: 'old' })
   await settle()
   assert.equal(FakeSocket.last.url.searchParams.get('token'), 'old')
-  FakeSocket.last.end()
+  FakeSocket.last.refuse(4401, 'unauthorized')
   await settle()
   assert.equal(hub.state.is, 'closed')
   assert.deepEqual(log, ['connecting', 'closed unauthorized'])
@@ -154,7 +157,7 @@ test('a refused token is final, but a token function is called again', async () 
   const tokens = ['expired', 'fresh']
   const second = connect({ token: async () => tokens.shift() })
   await settle()
-  FakeSocket.last.end()
+  FakeSocket.last.refuse(4401)
   await pass(1_500)
   assert.equal(FakeSocket.last.url.searchParams.get('token'), 'fresh')
   FakeSocket.last.welcome()
@@ -162,12 +165,43 @@ test('a refused token is final, but a token function is called again', async () 
 })
 
 test('a token function that returns only refused tokens is not called for ever', async () => {
-  status = 401
-  FakeSocket.opened = socket => socket.end()
+  FakeSocket.opened = socket => socket.refuse(4401)
   const { hub } = connect({ token: () => 'wrong' })
   await pass(20_000)
   assert.equal(hub.state.is, 'closed')
   assert.equal(FakeSocket.all.length, 3)
+})
+
+test('a client that is forbidden or kicked does not come back, even with a function for tokens', async () => {
+  for (const [code, name] of [[4403, 'forbidden'], [4011, 'kicked']] as const) {
+    const { hub } = connect({ token: () => 'any' })
+    await settle()
+    FakeSocket.last.welcome()
+    const attempts = FakeSocket.all.length
+    FakeSocket.last.end(code, 'because')
+    await pass(60_000, 1000)
+    const { is, because } = hub.state as any
+    assert.deepEqual([is, because.code, because.final, because.message], ['closed', name, true, `${name}: because (${code})`])
+    assert.equal(FakeSocket.all.length, attempts)
+  }
+})
+
+test('the next attempt offers no subprotocol if a handshake has failed, since old hubs do not know it', async () => {
+  const { hub } = connect()
+  await settle()
+  assert.equal(FakeSocket.last.protocols, 'peerpigeon')
+  FakeSocket.last.end()
+  await pass(2_000)
+  assert.deepEqual(FakeSocket.last.protocols, [])
+  FakeSocket.last.welcome()
+  await pass(11_000)
+  FakeSocket.last.end()
+  await pass(1_000)
+  assert.deepEqual(FakeSocket.last.protocols, [], 'what has worked is used again')
+  assert.equal(hub.state.is, 'connecting')
+  FakeSocket.last.end()
+  await pass(3_000)
+  assert.equal(FakeSocket.last.protocols, 'peerpigeon')
 })
 
 test('a silent hub gets a ping, and is lost without an answer', async () => {

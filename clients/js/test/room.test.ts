@@ -10,7 +10,6 @@ let hub: FakeHub
 beforeEach(() => {
   still()
   hub = new FakeHub()
-  mock.method(globalThis, 'fetch', async () => { throw new TypeError('no network') })
 })
 
 const named = (name: string, options = {}): Room<any> => hub.room({ data: { name }, ...options })
@@ -400,6 +399,92 @@ test('ICE servers come from the option, its function, or the hub', async () => {
   assert.deepEqual(used(), [[{ urls: 'stun:hub' }], [{ urls: 'stun:hub' }]])
 })
 
+test('an ICE restart asks for servers again', async () => {
+  let count = 0
+  const { ann, bob } = await pair({ iceServers: async () => [{ urls: `turn:${++count}` }] })
+  const before = [ann, bob].map(room => connection(room))
+  FakeConnection.severed = true
+  for (const pc of before) pc.become('disconnected')
+  await pass(4_000)
+  assert.deepEqual([before[0]!.restarts > 0, before[1]!.restarts > 0, FakeConnection.all.length], [true, true, 2])
+  assert.deepEqual(before.map(pc => Number(pc.configuration.iceServers[0].urls.slice(5))).sort(), [3, 4])
+})
+
+test('servers that the hub sends later replace the former, without a restart', async () => {
+  const { ann, bob } = await pair()
+  const pc = connection(ann)
+  for (const room of [ann, bob]) hub.socket(room).say('ice-servers', { iceServers: [{ urls: 'turn:new' }] }, { networkName: 'global' })
+  await settle()
+  assert.deepEqual([pc.configuration.iceServers, pc.restarts], [[{ urls: 'turn:new' }], 0])
+  assert.equal(connection(ann), pc)
+  named('carl', { iceServers: [{ urls: 'stun:own' }] })
+  await pass(200)
+  assert.deepEqual(FakeConnection.all.slice(2).map(({ configuration }) => configuration.iceServers[0].urls).sort(), ['stun:own', 'stun:own', 'turn:new', 'turn:new'])
+})
+
+test('a peer that an operator removes leaves as kicked, and does not come back', async () => {
+  const { ann, bob, atAnn, atBob } = await pair()
+  const bobs = hub.socket(bob)
+  hub.lose(bobs, 'kicked', 4011)
+  bobs.end(4011, 'kicked by an operator')
+  await pass(60_000, 1000)
+  assert.deepEqual(atAnn, ['leave bob kicked'])
+  assert.equal(ann.peers.size, 0)
+  assert.deepEqual([bob.hub.is, (bob.hub as any).because.code], ['closed', 'kicked'])
+  // From one network.
+  const carl = named('carl')
+  await pass(200)
+  hub.socket(carl).say('error', { code: 'kicked', message: 'an operator removed you' })
+  hub.socket(ann).say('goodbye', { reason: 'kicked' }, { fromPeerId: carl.id })
+  await pass(1_000)
+  assert.deepEqual([carl.hub.is, (carl.hub as any).because.code], ['closed', 'kicked'])
+  assert.equal(atAnn.at(-1), 'leave carl kicked')
+  assert.ok(atBob.includes('hub closed'))
+})
+
+test('a peer that closed its page leaves at once, and one whose connection was closed is given time', async () => {
+  const { bob, atAnn } = await pair()
+  hub.lose(hub.socket(bob), 'client-closed', 1000)
+  await pass(5_000)
+  assert.deepEqual(atAnn, [], 'its link answers')
+  hub = new FakeHub()
+  const other = await pair()
+  hub.lose(hub.socket(other.bob), 'client-closed', 1001)
+  await settle()
+  assert.deepEqual(other.atAnn.at(-1), 'leave bob left')
+})
+
+test('the client waits as long as a hub asks it to before it repeats a limited message', async () => {
+  const ann = named('ann')
+  await pass(200)
+  const socket = hub.socket(ann)
+  const sent = (type: string) => socket.sent.filter(message => message.type === type).length
+  const announcements = sent('announce')
+  socket.say('error', { code: 'rate-limited', inReplyTo: 'announce', retryInMs: 5_000 })
+  await pass(4_900)
+  assert.equal(sent('announce'), announcements)
+  await pass(200)
+  assert.equal(sent('announce'), announcements + 1)
+  // The hub sends no receipts of its own.
+  socket.heard = () => {}
+  for (const [type, data] of [
+    ['receipt', { id: 'offer', outcome: 'rate-limited', retryInMs: 5_000, targetPeerId: '0'.repeat(40) }],
+    ['error', { code: 'rate-limited', inReplyTo: 'ice-candidate', retryInMs: 5_000, targetPeerId: '0'.repeat(40) }]
+  ] as const) {
+    // A peer that does not answer.
+    socket.say('peer-discovered', { peerId: '0'.repeat(40), isHub: false })
+    await pass(200)
+    const offers = sent('offer')
+    assert.ok(offers > 0)
+    socket.say(type, data)
+    await pass(4_900)
+    assert.equal(sent('offer'), offers)
+    await pass(200)
+    assert.equal(sent('offer'), offers + 1)
+    socket.say('goodbye', {}, { fromPeerId: '0'.repeat(40) })
+  }
+})
+
 test('a peer with another client is a peer with all its data', async () => {
   const ann = named('ann')
   await settle()
@@ -499,8 +584,7 @@ test('impossible options throw at once, or reject ready', async () => {
   assert.throws(() => join('nonsense', 'lobby', { WebSocket: FakeSocket as any, RTCPeerConnection: FakeConnection as any }), { code: 'bad-url' })
   assert.throws(() => join([], 'lobby', { WebSocket: FakeSocket as any, RTCPeerConnection: FakeConnection as any }), { code: 'bad-url' })
   assert.throws(() => join('ws://hub', 'lobby'), { code: 'unsupported', final: true })
-  mock.method(globalThis, 'fetch', async () => ({ status: 401, headers: new Headers() }))
-  hub.up = false
+  hub.refuses = 4401
   await assert.rejects(named('ann', { token: 'wrong' }).ready, { code: 'unauthorized', final: true })
 })
 
