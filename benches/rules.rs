@@ -35,6 +35,7 @@ struct Shard {
 impl Shard {
     fn new(shard: u16, shards: u16, discovery: Discovery) -> Self {
         let config = RouterConfig {
+            ice: None,
             shard: ShardId(shard),
             shards,
             keys: KEYS,

@@ -4,6 +4,7 @@ mod acme;
 #[cfg(test)]
 mod deployed;
 mod door;
+mod ice;
 mod mesh;
 mod parse;
 mod quoted;
@@ -27,6 +28,7 @@ use shard::Origins;
 
 pub use acme::AcmeSettings;
 pub use door::DoorSettings;
+pub use ice::IceSettings;
 pub use mesh::{Legacy, MeshDns, MeshSettings, RedisUrl, certificates};
 pub use parse::trimmed as token;
 pub use reader::SettingError;
@@ -123,6 +125,8 @@ pub struct Config {
     pub discovery: Discovery,
     /// The settings of the door: proxies, and limits of addresses.
     pub door: DoorSettings,
+    /// STUN and TURN servers for clients.
+    pub ice: IceSettings,
     /// DRAIN_SECS.
     pub drain: Duration,
     /// FLY_APP_NAME.
@@ -248,6 +252,7 @@ impl Config {
         let mesh = MeshSettings::read(reader, port);
         let tls = TlsSettings::read(reader, acme);
         let door = DoorSettings::read(reader);
+        let ice = IceSettings::read(reader);
         let log_format = reader.text(&settings::LOG_FORMAT, || Ok(LogFormat::Auto), parse::log_format);
         let log_filter =
             reader.aliased(&settings::LOG_LEVEL, &["RUST_LOG"], || Ok("info".to_owned()), parse::log_filter);
@@ -294,6 +299,7 @@ impl Config {
             cors_private_network: cors_private_network?,
             discovery: discovery?,
             door: door?,
+            ice: ice?,
             drain: Duration::from_secs(drain_secs?),
             fly_app_name: fly_app_name?,
             fly_region: fly_region?,
@@ -420,6 +426,7 @@ impl Config {
             }
         }
         warnings.extend(self.door.warnings());
+        warnings.extend(self.ice.warnings(|setting| self.is_said(setting)));
         if self.admin_host.is_some() && self.admin_port.is_none() {
             warnings.push(
                 "ADMIN_HOST has no effect without an ADMIN_PORT that differs from PORT: set ADMIN_PORT as well"

@@ -206,6 +206,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             message_rate: config.message_rate,
             message_rate_bytes: config.message_rate_bytes,
             discovery: config.discovery,
+            ice: config.ice.servers().map(Arc::new),
             meshed: mesh.is_some(),
             events: tracing::enabled!(target: "shard", tracing::Level::DEBUG),
             tuning: RouterTuning::default(),

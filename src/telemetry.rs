@@ -176,6 +176,7 @@ fn publish(scrape: &Scrape) {
         count(&catalog::ERRORS, vec![label("code", code.label())], sum(&|r| r.router.errors[code as usize]));
     }
     count(&catalog::RELAY_LATE_OUTCOMES, vec![], sum(&|r| r.router.late_outcomes));
+    count(&catalog::TURN_CREDENTIALS, vec![], sum(&|r| r.router.turn_credentials));
     count(&catalog::ERRORS_WITHHELD, vec![], sum(&|r| r.router.errors_withheld));
 
     count(&catalog::HANDSHAKES, vec![], sum(&|r| r.io.handshakes));
@@ -287,7 +288,8 @@ fn is_heard(kind: MessageKind) -> bool {
         | MessageKind::Pong
         | MessageKind::Error
         | MessageKind::Receipt
-        | MessageKind::GoAway => false,
+        | MessageKind::GoAway
+        | MessageKind::IceServers => false,
     }
 }
 

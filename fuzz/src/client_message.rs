@@ -70,6 +70,7 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
             | "discovered"
             | "error"
             | "go-away"
+            | "ice-servers"
             | "peer-disconnected"
             | "peer-discovered"
             | "pong"

@@ -72,6 +72,7 @@ const DATA: [&str; 5] = [
 impl Hub {
     fn new(shards: u16, roster_chunk: usize) -> Self {
         let config = |shard| RouterConfig {
+            ice: None,
             discovery: proto::Discovery::All,
             shard: ShardId(shard),
             shards,

@@ -326,8 +326,8 @@ fn classify(kind: &str) -> Class {
         "goodbye" => MessageKind::Goodbye,
         // Relaying connection-rejected would break two of three connections.
         "cleanup" | "cleanup-all" | "connection-rejected" | "recovery-offer" => MessageKind::Ignored,
-        "announced" | "connected" | "discovered" | "error" | "go-away" | "peer-disconnected" | "peer-discovered"
-        | "pong" | "receipt" => {
+        "announced" | "connected" | "discovered" | "error" | "go-away" | "ice-servers" | "peer-disconnected"
+        | "peer-discovered" | "pong" | "receipt" => {
             return Class::HubsOnly;
         }
         _ => return Class::Unknown,

@@ -36,11 +36,13 @@ mod closest;
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bug;
 use crate::bugs::Bugs;
 use crate::codec::{self, RefusedMessage};
+use crate::ice::IceServers;
 use crate::id::{HubId, NetworkName, PeerId, SessionId, ShardId};
 use crate::isolated::isolated;
 use crate::keys::Keys;
@@ -107,6 +109,8 @@ pub struct RouterConfig {
     pub message_rate_bytes: u64,
     /// Discovery of peers whose announcement does not ask for another one (DISCOVERY).
     pub discovery: Discovery,
+    /// STUN and TURN servers for clients (ICE_SERVERS, TURN_URLS). `None` if the hub names none.
+    pub ice: Option<Arc<IceServers>>,
     /// Whether the hub has a mesh thread. Without one, there is no [`Output::ToMesh`].
     pub meshed: bool,
     /// Whether to put out [`PeerEvent`]s for the log. They cost an allocation each.
@@ -132,6 +136,7 @@ impl RouterConfig {
             message_rate: DEFAULT_MESSAGE_RATE,
             message_rate_bytes: DEFAULT_MESSAGE_RATE_BYTES,
             discovery: Discovery::All,
+            ice: None,
             meshed: false,
             events: false,
             tuning: RouterTuning::default(),
@@ -225,6 +230,7 @@ impl Router {
             Input::NotText { session } => self.message(session, Err(RefusedMessage::not_text()), 0, now),
             Input::Opened { session, peer, seat, resume } => self.opened(session, peer, seat, resume, now),
             Input::Pong { session, payload } => self.ponged(session, payload, now),
+            Input::RenewIce { session } => self.renew_ice(session, now),
             Input::Retire { session } => self.retire(session, now),
             Input::Room { session } => self.read_roster(session, now),
             Input::TooLarge { session } => self.too_large(session, now),
@@ -347,6 +353,7 @@ impl Router {
             hub: self.shown_hub,
             heartbeat_ms: self.config.heartbeat.as_millis() as u64,
             max_message_bytes: self.config.max_message_bytes,
+            ice: self.config.ice.clone(),
         }
     }
 }

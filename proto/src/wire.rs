@@ -8,7 +8,9 @@ mod kind;
 mod legacy;
 mod template;
 
-pub(crate) use frame::{ErrorReport, Welcome, announced, connected, discovered, error, go_away, pong, receipt, signal};
+pub(crate) use frame::{
+    ErrorReport, Welcome, announced, connected, discovered, error, go_away, ice_servers, pong, receipt, signal,
+};
 pub(crate) use json::put_string;
 pub use kind::{MessageKind, SignalKind};
 pub(crate) use legacy::{legacy_announce, legacy_connected, legacy_discovered};

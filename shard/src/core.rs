@@ -111,6 +111,8 @@ pub(crate) struct Core {
     bugs: Bugs,
     /// The drain, while the hub drains.
     drain: Option<Draining>,
+    /// Time after which a session gets new credentials for TURN.
+    ice_renewal: Option<Duration>,
     /// Number of drains that have begun or ended, so that slots of an earlier one have no effect.
     drains: u32,
     /// Who waits for the answers to what operators want, in order.
@@ -143,6 +145,8 @@ enum Followup {
 enum Due {
     Silence(SessionId),
     Linger(SessionId),
+    /// The session gets new credentials for TURN at this time.
+    Ice(SessionId, Duration),
     /// A drain has begun: the client should reconnect after this time.
     GoAway(SessionId, Duration, u32),
     /// The slot in this drain has come.
@@ -197,6 +201,7 @@ impl Core {
             stats: IoStats::default(),
             bugs: Bugs::default(),
             drain: None,
+            ice_renewal: rules.ice.as_ref().and_then(|ice| ice.renewal()),
             drains: 0,
             acting: VecDeque::new(),
             turned_away: Sparse::default(),
@@ -367,6 +372,9 @@ impl Core {
         session.life = Life::new(now.at);
         debug!(peer = ?session.peer, address = %session.address, "peer_connected");
         self.wheel.schedule(now.at + interval, Due::Silence(id));
+        if let Some(renewal) = self.ice_renewal {
+            self.look_at_ice(id, now.at + renewal, now);
+        }
         if self.drain.is_some() {
             self.followups.push_back(Followup::GoAway(id));
             self.wheel.schedule(now.at, Due::Retire(id, self.drains));

@@ -67,6 +67,7 @@ pub(crate) enum Kind {
 const LISTENING: &str = "Listening";
 const TLS: &str = "TLS";
 const LIMITS: &str = "Limits";
+const ICE: &str = "STUN and TURN";
 const MESH: &str = "Mesh";
 const OPERATION: &str = "Operation";
 
@@ -435,6 +436,52 @@ pub(crate) static ANNOUNCE_BUDGET_BYTES: Setting = Setting {
     help: "Maximum size of all stored announcements, in bytes; each hub of a mesh stores the announcements of all hubs",
 };
 
+pub(crate) static ICE_SERVERS: Setting = Setting {
+    name: "ICE_SERVERS",
+    value: "JSON",
+    default: Preset::Nothing,
+    kind: Kind::Secret,
+    heading: ICE,
+    help: "STUN and TURN servers that every peer receives: a JSON array of RTCIceServer, such as \
+        [{\"urls\":\"stun:stun.example.com\"}]",
+};
+
+pub(crate) static TURN_URLS: Setting = Setting {
+    name: "TURN_URLS",
+    value: "URLS",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: ICE,
+    help: "URLs of a TURN server for which peers receive time-limited credentials, separated by commas: turn: or turns:",
+};
+
+pub(crate) static TURN_SECRET: Setting = Setting {
+    name: "TURN_SECRET",
+    value: "SECRET",
+    default: Preset::Nothing,
+    kind: Kind::Secret,
+    heading: ICE,
+    help: "Secret shared with the TURN server: coturn's static-auth-secret, with use-auth-secret",
+};
+
+pub(crate) static TURN_SECRET_ALSO: Setting = Setting {
+    name: "TURN_SECRET_ALSO",
+    value: "SECRET",
+    default: Preset::Nothing,
+    kind: Kind::Secret,
+    heading: ICE,
+    help: "Second secret: peers receive credentials for both; for replacing TURN_SECRET",
+};
+
+pub(crate) static TURN_TTL: Setting = Setting {
+    name: "TURN_TTL",
+    value: "SECS",
+    default: Preset::Number(3600),
+    kind: Kind::Number { noun: "a number of seconds", min: 300, max: 604_800 },
+    heading: ICE,
+    help: "Validity of a TURN credential; connected peers receive a new one after three quarters of it",
+};
+
 pub(crate) static IS_HUB: Setting = Setting {
     name: "IS_HUB",
     value: "BOOL",
@@ -636,7 +683,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 59] = [
+pub(crate) static ALL: [&Setting; 64] = [
     &HOST,
     &PORT,
     &ADMIN_HOST,
@@ -675,6 +722,11 @@ pub(crate) static ALL: [&Setting; 59] = [
     &SEND_QUEUE_BYTES,
     &SEND_BUDGET_BYTES,
     &ANNOUNCE_BUDGET_BYTES,
+    &ICE_SERVERS,
+    &TURN_URLS,
+    &TURN_SECRET,
+    &TURN_SECRET_ALSO,
+    &TURN_TTL,
     &IS_HUB,
     &HUB_ID,
     &HUB_MESH_NAMESPACE,

@@ -105,6 +105,36 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("SEND_BUDGET_BYTES", &["16777216"], &["0", "262143", "x"]),
     ("ANNOUNCE_BUDGET_BYTES", &["65536", "16777216"], &["0", "-1", "x"]),
     (
+        "ICE_SERVERS",
+        &[
+            "[]",
+            r#"[{"urls":"stun:s.example:3478"},{"urls":["turn:t?transport=udp"],"username":"u","credential":"c"}]"#,
+        ],
+        &[
+            "stun:s",
+            "{}",
+            "[{}]",
+            r#"[{"urls":[]}]"#,
+            r#"[{"urls":"http://s"}]"#,
+            r#"[{"urls":"turn:t","username":1}]"#,
+        ],
+    ),
+    (
+        "TURN_URLS",
+        &["turn:t.example", "turns:t:443?transport=tcp,turn:[::1]:3478"],
+        &[
+            "stun:s",
+            "turn://t",
+            "turn:",
+            "turn:u@t",
+            "turn:t?transport=x",
+            "turn:a,turn:b,turn:c,turn:d,turn:e,turn:f,turn:g,turn:h,turn:i",
+        ],
+    ),
+    ("TURN_SECRET", &["x"], &["two words", "<set>"]),
+    ("TURN_SECRET_ALSO", &["x"], &["two words", "<set>"]),
+    ("TURN_TTL", &["300", "86400", "604800"], &["0", "299", "604801", "1h"]),
+    (
         "IS_HUB",
         &["true", "TRUE", "True", "T", "t", "1", "yes", "on", "false", "FALSE", "F", "0", "no", "Off"],
         &["maybe", "2", "truee"],

@@ -35,6 +35,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> TestHub {
     let settings: Vec<_> = [("HUB_ID", HUB)].iter().chain(settings).copied().collect();
     let config = Arc::new(Config::from_pairs(&settings).unwrap());
     let mut router = Router::new(RouterConfig {
+        ice: None,
         discovery: proto::Discovery::All,
         shard: ShardId(0),
         shards: 1,

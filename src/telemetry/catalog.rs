@@ -80,6 +80,8 @@ catalog! {
         "Error messages sent to peers."
     ERRORS_WITHHELD "peerpigeon_errors_withheld_total" Counter []
         "Error messages not sent because the peer had reached its limit of them."
+    TURN_CREDENTIALS "peerpigeon_turn_credentials_total" Counter []
+        "Credentials for TURN (TURN_URLS) sent to peers: one at each connection, and one at each renewal."
     HANDSHAKES "peerpigeon_handshakes_total" Counter []
         "WebSockets opened."
     HANDSHAKE_FAILURES "peerpigeon_handshake_failures_total" Counter ["reason"]

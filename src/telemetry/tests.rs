@@ -8,6 +8,7 @@ use super::*;
 
 fn reading() -> ShardReading {
     let mut router = Router::new(RouterConfig {
+        ice: None,
         discovery: proto::Discovery::All,
         shard: ShardId(0),
         shards: 1,

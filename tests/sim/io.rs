@@ -558,6 +558,7 @@ fn describe(input: &Input<'_>) -> String {
         | Input::Opened { .. }
         | Input::AskedOn { .. }
         | Input::Pong { .. }
+        | Input::RenewIce { .. }
         | Input::Retire { .. }
         | Input::Room { .. }
         | Input::TooLarge { .. } => format!("{input:?}"),

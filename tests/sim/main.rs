@@ -54,6 +54,7 @@ transcripts! {
     drain
     errors
     goodbye
+    ice
     ignored
     kick
     limits

@@ -100,6 +100,7 @@ impl Plan {
         let floods = rng.one_in(6);
         let roster_chunk = if crowd { limits::ROSTER_CHUNK } else { *rng.pick(&[1, 1, 2, 3, 7, limits::ROSTER_CHUNK]) };
         let config = RouterConfig {
+            ice: None,
             discovery: proto::Discovery::All,
             shard: ShardId(0),
             shards: *rng.pick(&[1, 2, 2, 3, 4, 6]),

@@ -25,6 +25,7 @@
 //! | `a answers the previous ping` | sends the pong to the ping before the last |
 //! | `a is closed 4001 replaced` | the hub closes it with this code and text |
 //! | `a is to go in 500 ms and back after 9 ms`, `… to wss://b wss://c` | the hub drains, and sends `a` this `go-away` |
+//! | `a is due for new credentials` | the credentials of `a` for TURN expire soon |
 //! | `a is retired` | the hub drains, and closes `a` now |
 //! | `a is kicked`, `a is kicked from n` | an operator removes `a` from the hub, or from a network |
 //! | `a is kicked for 60 s`, `a is kicked from n for 60 s` | the same, and keeps `a` out |
@@ -35,6 +36,7 @@
 //! | `given 10 messages per second`, `given 1000 bytes per second` | the same |
 //! | `given 1000 bytes per message` | the same |
 //! | `given DISCOVERY closest:1`, `given 2 acquaintances` | the same; no member is picked at random |
+//! | `given ICE_SERVERS {"urls":"stun:s"}`, `given 60 seconds of TURN` | the same: servers, validity of credentials |
 //! | `-- remark` | a comment |
 //!
 //! In messages, `"a*"` is peer a's id and `"A*"` the same in upper case; `<<3 xy>>` is `xyxyxy`. In received messages,
@@ -43,11 +45,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::{
-    Acted, CloseReason, Frame, HubId, Input, Keys, NetworkName, Now, Origin, Output, PeerId, ResumeKeys, Router,
-    RouterConfig, RouterTuning, Secret, SessionId, ShardId, ToShard,
+    Acted, CloseReason, Frame, HubId, IceServers, Input, Keys, NetworkName, Now, Origin, Output, PeerId, ResumeKeys,
+    Router, RouterConfig, RouterTuning, Secret, SessionId, ShardId, ToShard, Turn,
 };
 
 /// Plays every scene of a file.
@@ -156,6 +159,12 @@ impl Stage {
             ["given", n, "bytes", "per", "second"] => self.config.message_rate_bytes = number(n)?,
             ["given", n, "bytes", "per", "message"] => self.config.max_message_bytes = number(n)?,
             ["given", "DISCOVERY", mode] => self.config.discovery = mode.parse()?,
+            ["given", "ICE_SERVERS", json] => self.config.ice = Some(Arc::new(IceServers::new(json, None))),
+            ["given", n, "seconds", "of", "TURN"] => {
+                let ttl = Duration::from_secs(number(n)?);
+                let turn = Turn { urls: "[\"turn:t\"]".into(), secrets: vec!["secret".into()], ttl };
+                self.config.ice = Some(Arc::new(IceServers::new("", Some(turn))));
+            }
             ["given", n, "acquaintances"] => self.config.tuning.max_acquaintances = number(n)?,
             [n, "s", "pass"] => self.pass(Duration::from_secs(number(n)?)),
             [n, "ms", "pass"] => self.pass(Duration::from_millis(number(n)?)),
@@ -259,6 +268,7 @@ impl Stage {
                     return Err(format!("  the answer is {said} ({answers:?})"));
                 }
             }
+            [who, "is", "due", "for", "new", "credentials"] => self.tell(who, |session| Input::RenewIce { session })?,
             [who, "is", "retired"] => self.tell(who, |session| Input::Retire { session })?,
             _ => return Err("  this is not a line of a transcript".to_owned()),
         }

@@ -155,6 +155,7 @@ fn meaning(text: &str) -> Meaning {
         "discovered",
         "error",
         "go-away",
+        "ice-servers",
         "peer-disconnected",
         "peer-discovered",
         "pong",

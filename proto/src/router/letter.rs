@@ -110,6 +110,12 @@ pub enum Input<'a> {
         /// PUBLIC_URLs of the other hubs.
         hubs: &'a [String],
     },
+    /// The credentials of a session's TURN servers expire soon: [`IceServers::renewal`](crate::IceServers::renewal) after
+    /// [`Output::Admit`], and again after each such time.
+    RenewIce {
+        /// The session.
+        session: SessionId,
+    },
     /// The slot of a draining session has come: close it.
     Retire {
         /// The session.

@@ -36,6 +36,21 @@ impl Router {
         let frame = wire::connected(&mut self.arena, &peer, claim.incarnation, &welcome, &secret, now.wall_ms);
         self.send(id, Frame::Arena(frame), MessageKind::Connected);
         self.outputs.push_back(Output::Admit { session: id });
+        self.count_credentials();
+    }
+
+    /// Sends a session new credentials for TURN.
+    pub(super) fn renew_ice(&mut self, id: SessionId, now: Now) {
+        let open = self.sessions.get(id).filter(|session| session.is_open());
+        let Some((session, ice)) = open.zip(self.config.ice.as_ref()) else { return };
+        let frame = wire::ice_servers(&mut self.arena, &session.peer(), ice, now.wall_ms);
+        self.send(id, Frame::Arena(frame), MessageKind::IceServers);
+        self.count_credentials();
+    }
+
+    fn count_credentials(&mut self) {
+        let has_turn = self.config.ice.as_ref().is_some_and(|ice| ice.ttl().is_some());
+        self.stats.turn_credentials += u64::from(has_turn);
     }
 
     /// The slot of a draining session has come.

@@ -22,6 +22,8 @@ pub struct RouterStats {
     pub meetings_declined: u64,
     /// `error` messages sent, by the code's discriminant.
     pub errors: [u64; ErrorCode::ALL.len()],
+    /// Credentials for TURN that clients received.
+    pub turn_credentials: u64,
     /// `error` messages not sent because the session had reached its limit.
     pub errors_withheld: u64,
     /// Takeovers by result: the second connection replaced the first; the first answered.

@@ -26,6 +26,7 @@ struct Day {
 impl Day {
     fn new(chunk: usize) -> Self {
         let config = RouterConfig {
+            ice: None,
             discovery: crate::Discovery::All,
             shard: ShardId(0),
             shards: 1,

@@ -1,8 +1,10 @@
 //! Messages for one recipient.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ice::IceServers;
 use crate::id::{HubId, NetworkName, PeerId, PeerIncarnation};
 use crate::reason::{ErrorCode, Outcome};
 use crate::resume::Secret;
@@ -11,11 +13,12 @@ use super::json::{SYSTEM, framed, hex, put, put_string, put_tail, put_u64, times
 use super::kind::SignalKind;
 
 /// The fields of `connected`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Welcome {
     pub(crate) hub: HubId,
     pub(crate) heartbeat_ms: u64,
     pub(crate) max_message_bytes: usize,
+    pub(crate) ice: Option<Arc<IceServers>>,
 }
 
 /// Version of the wire protocol in `connected`. The Go hub speaks version 1 and sends none.
@@ -45,9 +48,32 @@ pub(crate) fn connected(
         out.extend_from_slice(&secret.to_hex());
         put(out, "\",\"session\":");
         put_u64(out, session.0);
+        if let Some(ice) = &welcome.ice {
+            out.push(b',');
+            put_ice(out, ice, peer, wall_ms);
+        }
         out.push(b'}');
         put_tail(out, SYSTEM, None, NetworkName::GLOBAL, wall_ms);
     })
+}
+
+/// Encodes `ice-servers`: the servers of `connected`, with new credentials.
+pub(crate) fn ice_servers(out: &mut Vec<u8>, peer: &PeerId, ice: &IceServers, wall_ms: u64) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"ice-servers\",\"data\":{");
+        put_ice(out, ice, peer, wall_ms);
+        out.push(b'}');
+        put_tail(out, SYSTEM, Some(peer), NetworkName::GLOBAL, wall_ms);
+    })
+}
+
+fn put_ice(out: &mut Vec<u8>, ice: &IceServers, peer: &PeerId, wall_ms: u64) {
+    put(out, "\"iceServers\":");
+    ice.put(out, peer, wall_ms);
+    if let Some(ttl) = ice.ttl() {
+        put(out, ",\"iceExpiresInMs\":");
+        put_u64(out, ttl.as_millis() as u64);
+    }
 }
 
 /// Encodes the answer to the application's `ping`.

@@ -92,11 +92,13 @@ pub enum MessageKind {
     Receipt,
     /// To a peer: this hub is about to stop.
     GoAway,
+    /// To a peer: new credentials for TURN.
+    IceServers,
 }
 
 impl MessageKind {
     /// Number of kinds: the length of an array indexed by [`Self::index`].
-    pub const COUNT: usize = 24;
+    pub const COUNT: usize = 25;
 
     /// Every kind, in the order of [`Self::index`].
     pub const ALL: [Self; Self::COUNT] = [
@@ -124,6 +126,7 @@ impl MessageKind {
         Self::Discover,
         Self::Discovered,
         Self::Announced,
+        Self::IceServers,
     ];
 
     /// The index of this kind, from 0 without gaps.
@@ -146,6 +149,7 @@ impl MessageKind {
             Self::Discover => 21,
             Self::Discovered => 22,
             Self::Announced => 23,
+            Self::IceServers => 24,
         }
     }
 
@@ -169,6 +173,7 @@ impl MessageKind {
             Self::Error => "error",
             Self::Receipt => "receipt",
             Self::GoAway => "go-away",
+            Self::IceServers => "ice-servers",
         }
     }
 }

@@ -96,7 +96,7 @@ proptest! {
     #[test]
     fn connected_describes_the_hub(peer in peer(), hub in peer(), heartbeat_ms: u64, max: u32, at in millis()) {
         let mut out = vec![7; 3];
-        let welcome = Welcome { hub: HubId(hub), heartbeat_ms, max_message_bytes: max as usize };
+        let welcome = Welcome { hub: HubId(hub), heartbeat_ms, max_message_bytes: max as usize, ice: None };
         let resume_keys = crate::resume::ResumeKeys::new("mesh", b"key", None);
         let lineage = crate::resume::Lineage { root: crate::PeerIncarnation(1), session: crate::PeerIncarnation(2) };
         let secret = resume_keys.issue(&peer, lineage);

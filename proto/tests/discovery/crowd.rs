@@ -38,6 +38,7 @@ impl Crowd {
     pub(crate) fn new(shards: u16, discovery: Discovery, max_acquaintances: usize) -> Self {
         let router = |shard| {
             let config = RouterConfig {
+                ice: None,
                 discovery,
                 shard: ShardId(shard),
                 shards,

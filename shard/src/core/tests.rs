@@ -2,9 +2,9 @@ use std::net::{TcpListener, TcpStream};
 use std::task::Context;
 
 use proto::limits::{
-    FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, LETTER_BATCH, OUTBOX_HIGH_WATER, SEND_FLOOR_BYTES, SLICE_ROOM,
+    FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, ICE_LOOK, LETTER_BATCH, OUTBOX_HIGH_WATER, SEND_FLOOR_BYTES, SLICE_ROOM,
 };
-use proto::{Claim, HubId, Keys, PeerIncarnation, ResumeKeys, RouterConfig, RouterTuning, ToMesh};
+use proto::{Claim, HubId, IceServers, Keys, PeerIncarnation, ResumeKeys, RouterConfig, RouterTuning, ToMesh, Turn};
 use socket2::SockRef;
 use thread::Mailboxes;
 use tokio::net::tcp::OwnedReadHalf;
@@ -22,8 +22,13 @@ fn core(limits: SessionLimits) -> Core {
 
 /// A core of a hub with or without a mesh.
 fn core_beside(limits: SessionLimits, meshed: bool) -> Core {
+    core_of(limits, meshed, None)
+}
+
+fn core_of(limits: SessionLimits, meshed: bool, ice: Option<Arc<IceServers>>) -> Core {
     let config = RouterConfig {
         discovery: proto::Discovery::All,
+        ice,
         shard: ShardId(0),
         shards: 1,
         keys: Keys(1, 2),
@@ -65,6 +70,33 @@ async fn adopt_as(core: &mut Core, peer: PeerId) -> (SessionId, OwnedReadHalf, T
     let seat = Seat::request(&gauges, 1000);
     let arrival = Arrival { peer, resume: None, address, seat, names_protocol: false };
     (core.adopt(Writer { tcp: write, tls: None }, Vec::new(), arrival), read, client)
+}
+
+#[tokio::test]
+async fn a_session_gets_new_credentials_and_an_ended_one_does_not() {
+    let limits = SessionLimits {
+        max_message_bytes: MEBIBYTE,
+        send_queue_frames: 1000,
+        send_queue_bytes: 4 * MEBIBYTE,
+        send_budget_bytes: 4 * MEBIBYTE,
+        peer_timeout: Duration::from_secs(3600),
+    };
+    let turn = Turn { urls: "[]".into(), secrets: vec!["s".into()], ttl: Duration::from_secs(400) };
+    let mut core = core_of(limits, false, Some(Arc::new(IceServers::new("", Some(turn)))));
+    let (staying, _read, _client) = adopt(&mut core, 1).await;
+    let (ending, _its_read, _its_client) = adopt(&mut core, 2).await;
+    core.lost(ending, CloseReason::ConnectionLost);
+    let begin = core.now();
+    let mut issued = Vec::new();
+    for minute in 0..=11 {
+        let now = Now { at: begin.at + minute * ICE_LOOK, ..begin };
+        core.wheel.expire(now.at, &mut core.due);
+        core.expire(now);
+        issued.push(core.router.stats().turn_credentials);
+    }
+    // Each session had one with `connected`. The other renews its own after 300 and 600 s.
+    assert_eq!(issued, [2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4]);
+    assert_eq!(core.session_mut(staying).expect("open").phase, SessionPhase::Open);
 }
 
 /// Sends a signal of this length from `from`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::keepalive::Verdict;
-use proto::limits::SHARD_TURN_NANOS;
+use proto::limits::{ICE_LOOK, SHARD_TURN_NANOS};
 use proto::{Acted, CloseReason, Input, Now, SessionId, SessionPhase};
 use thread::{TurnGuard, planted, was_stopped};
 use tokio::sync::oneshot;
@@ -63,6 +63,7 @@ impl Core {
             match due {
                 Due::Silence(id) => self.judge_silence(id, now),
                 Due::Linger(id) => self.lingered(id, now),
+                Due::Ice(id, due) => self.look_at_ice(id, due, now),
                 Due::GoAway(id, close_in, drain) if drain == self.drains => self.go_away(id, close_in, now),
                 Due::Retire(id, drain) if drain == self.drains => self.input(Input::Retire { session: id }, now),
                 // An operator has ended that drain.
@@ -72,6 +73,21 @@ impl Core {
                 return self.wake_flusher();
             }
         }
+    }
+
+    /// Sends a session new credentials for TURN if `due` has come, and schedules the next look. Looks are frequent, so
+    /// that few entries of sessions that have ended stay in the wheel.
+    pub(super) fn look_at_ice(&mut self, id: SessionId, due: Duration, now: Now) {
+        let Some(renewal) = self.ice_renewal else { return };
+        if self.session_mut(id).is_none_or(|session| session.phase != SessionPhase::Open) {
+            return;
+        }
+        let mut due = due;
+        if due <= now.at {
+            self.input(Input::RenewIce { session: id }, now);
+            due = now.at + renewal;
+        }
+        self.wheel.schedule(due.min(now.at + ICE_LOOK), Due::Ice(id, due));
     }
 
     fn go_away(&mut self, id: SessionId, close_in: Duration, now: Now) {

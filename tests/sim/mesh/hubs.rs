@@ -93,6 +93,7 @@ impl Hub {
         let shards = plan.shards[place];
         let router = |shard| {
             let config = RouterConfig {
+                ice: None,
                 discovery: plan.discovery,
                 shard: ShardId(shard),
                 shards,
