@@ -16,7 +16,7 @@ const BUDGETS = { client: 7 * 1024, extras: 3 * 1024 }
 const INTERNAL = [
   'addTo', 'arrived', 'attach', 'broken', 'bytes', 'channelOptions', 'channels', 'check', 'closed', 'connection', 'declined', 'done', 'fail', 'crowded', 'floorMs', 'gone',
   'hide', 'hubChanged', 'identity', 'isPolite', 'joined', 'line', 'linkChanged', 'made', 'main', 'mark', 'negotiation', 'nudge', 'online', 'options', 'packed', 'patience', 'pending', 'pickUp', 'polite', 'present',
-  'probe', 'putDown', 'receive', 'refused', 'relay', 'remote', 'renew', 'repeat', 'settle', 'show', 'silence', 'start', 'suspend', 'tag', 'take', 'undelivered', 'wait', 'wake', 'welcomed'
+  'probe', 'putDown', 'receive', 'refused', 'relay', 'remote', 'renew', 'repeat', 'settle', 'show', 'silence', 'suspend', 'tag', 'take', 'undelivered', 'wait', 'wake', 'welcomed'
 ]
 
 const root = new URL('.', import.meta.url)

@@ -197,5 +197,16 @@ export interface Route {
 }
 /** Returns how a peer is reached now, or undefined while there is no path. */
 export declare function route(peer: Peer): Promise<Route | undefined>;
+type Port = Pick<MessagePort, "postMessage" | "addEventListener">;
+/**
+ * Returns a class for the option `WebSocket` of join(): its WebSockets run in this worker, or in this SharedWorker by its
+ * `port`. The worker must call {@link serveSockets}.
+ */
+export declare function workerSocket(port: Worker | MessagePort): typeof WebSocket;
+/**
+ * Runs the WebSockets of {@link workerSocket} in this worker: `serveSockets(self)` in a Worker, or
+ * `onconnect = ({ ports: [port] }) => serveSockets(port)` in a SharedWorker.
+ */
+export declare function serveSockets(port: Port): void;
 
 export {};

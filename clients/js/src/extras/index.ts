@@ -6,3 +6,4 @@
 export { publish, streams, type Publication, type PublishOptions, type StreamEvents, type Streams } from './media.js'
 export { passphrase } from './passphrase.js'
 export { route, type Route } from './route.js'
+export { serveSockets, workerSocket } from './worker.js'
