@@ -76,7 +76,7 @@ class Tapped extends WebSocket {
     row('up', 'WebSocket')
     this.addEventListener('message', event => {
       const message = JSON.parse(event.data)
-      if (message.type === 'connected' && Array.isArray(message.data.iceServers)) servers = message.data.iceServers
+      if (['connected', 'ice-servers'].includes(message.type) && Array.isArray(message.data.iceServers)) servers = message.data.iceServers
       wire(false, message)
     })
   }
@@ -136,7 +136,9 @@ const REASONS = {
   'hub-full': 'it has no room for more',
   'hub-leaving': 'it is restarting',
   'id-in-use': 'another page has taken this page’s id',
-  unauthorized: 'it wants another token'
+  unauthorized: 'it wants another token',
+  forbidden: 'it does not accept pages from this address (ALLOWED_ORIGINS)',
+  kicked: 'an operator has removed you'
 }
 const why = ({ code, message }) => REASONS[code] ?? message
 

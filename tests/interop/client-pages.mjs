@@ -42,7 +42,13 @@ if (!query.has('later')) start()
 globalThis.loaded = true
 `
 
-export const site = () => serve({ '/': PAGE, '/test.js': SCRIPT, '/client.js': CLIENT, '/extras.js': EXTRAS })
+const WORKER = "import { serveSockets } from './extras.js'\n"
+const WORKERS = {
+  '/worker.js': WORKER + 'serveSockets(self)',
+  '/shared.js': WORKER + 'onconnect = ({ ports: [port] }) => serveSockets(port)'
+}
+
+export const site = () => serve({ '/': PAGE, '/test.js': SCRIPT, '/client.js': CLIENT, '/extras.js': EXTRAS, ...WORKERS })
 
 /** A tab with a room. */
 export class Tab {

@@ -12,7 +12,7 @@ import { vectors } from './qr.mjs'
 import { findTurn } from './turn.mjs'
 import { examples } from './examples.mjs'
 import { hasFirefox, launchFirefox } from './firefox.mjs'
-import { byKeyboard, playground, printed, takenHome } from './playground.mjs'
+import { byKeyboard, diagram, playground, printed, serversFound, takenHome } from './playground.mjs'
 
 let browser, web
 const turn = findTurn()
@@ -411,21 +411,139 @@ tabs('relay-only works through a TURN server with requested credentials', { time
     await ann.run(() => room.send('relayed'))
     await bob.until('messages.length === 1')
     for (const tab of [ann, bob]) {
-      // The browser's statistics show the route some time after the link opens, without an event.
-      const route = await within(20_000, 'the route', tab.run(async () => {
-        for (;;) {
-          const route = await extras.route([...room.peers.values()][0])
-          if (route) return route
-          await new Promise(resolve => setTimeout(resolve, 20))
-        }
-      }))
-      assert.equal(route.path, 'relay')
+      assert.equal((await routeOf(tab)).path, 'relay')
       assert.ok(await tab.run(() => asked) >= 1)
     }
   } finally {
     await server.end()
   }
 })
+
+/** The route of the only link of a tab. The browser's statistics show it some time after the link opens, without an event. */
+const routeOf = tab => within(20_000, 'the route', tab.run(async () => {
+  for (;;) {
+    const route = await extras.route([...room.peers.values()][0])
+    if (route) return route
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
+}))
+
+for (const [title, secrets] of [
+  ['the credentials of a hub that shares a secret with coturn', { TURN_SECRET: 'shared' }],
+  ['the credential for the second secret, while the first one is replaced', { TURN_SECRET: 'new', TURN_SECRET_ALSO: 'shared' }]
+]) {
+  test(`relay-only works with ${title}`, { timeout: 60_000, skip: (HUBS_AT && 'starts its own hub') || (!turn && 'coturn is not installed') }, async () => {
+    const server = await turn({ secret: 'shared' })
+    // Chromium can use two credentials for one server only over TCP.
+    const transport = secrets.TURN_SECRET_ALSO ? 'tcp' : 'udp'
+    const hub = await startHub({ env: { TURN_URLS: `${server.url}?transport=${transport}`, ICE_SERVERS: '[{"urls":"stun:127.0.0.1:9"}]', ...secrets } })
+    const context = await browser.newContext()
+    try {
+      const [ann, bob] = await Promise.all(['ann', 'bob'].map(name => Tab.open(context, web, hub.ws, { later: '', name })))
+      for (const tab of [ann, bob]) await tab.run(() => { start({ rtc: { iceTransportPolicy: 'relay' } }) })
+      await Promise.all([ann.linked(1, 30_000), bob.linked(1, 30_000)])
+      await ann.run(() => room.send('relayed'))
+      await bob.until('messages.length === 1')
+      for (const tab of [ann, bob]) {
+        assert.equal((await routeOf(tab)).path, 'relay')
+        const servers = await tab.run(() => [...room.peers.values()][0].pc.getConfiguration().iceServers)
+        assert.equal(servers.length, 1 + Object.keys(secrets).length)
+        const [expiry, peer] = servers[1].username.split(':')
+        assert.equal(peer, await tab.id())
+        assert.ok(Math.abs(Number(expiry) - Date.now() / 1000 - 3600) < 60, expiry)
+      }
+      assert.match(await (await fetch(`${hub.url}/metrics`)).text(), /^peerpigeon_turn_credentials_total 2$/m)
+    } finally {
+      await context.close()
+      await Promise.all([hub.kill(), server.end()])
+    }
+  })
+}
+
+tabs('the path between two pages drops all data while the hub works: the link is restored, and no peer leaves', { timeout: 120_000, skip: !turn && 'coturn is not installed' }, async ({ open }) => {
+  const server = await turn()
+  try {
+    const [ann, bob] = [await open({ later: '' }), await open({ later: '' })]
+    for (const tab of [ann, bob]) await tab.run(servers => { start({ rtc: { iceTransportPolicy: 'relay' }, iceServers: servers }) }, server.iceServers)
+    await Promise.all([ann.linked(1, 30_000), bob.linked(1, 30_000)])
+    // All data between the two pages goes through this server.
+    await server.end()
+    await Promise.all([ann, bob].map(tab => tab.until("[...room.peers.values()][0].state === 'interrupted'", 'interrupted', 30_000)))
+    const sending = ann.run(() => room.send('while the path is lost').then(({ to }) => to.length))
+    await server.run()
+    await Promise.all([ann.linked(1, 60_000), bob.linked(1, 60_000)])
+    assert.equal(await sending, 1)
+    await bob.until('messages.length === 1')
+    for (const tab of [ann, bob]) {
+      assert.deepEqual(of(await tab.log(), 'join', 'leave', 'hub').map(([kind]) => kind).sort(), ['hub', 'join'])
+    }
+  } finally {
+    await server.end()
+  }
+})
+
+tabs('a page changes its data fifty times in a second: the others receive few changes, and no link is replaced', {}, async ({ open }) => {
+  const all = [await open({ name: 'ann' }), await open({ name: 'bob' }), await open({ name: 'carl' })]
+  await Promise.all(all.map(tab => tab.linked(2)))
+  const [ann, ...others] = all
+  const before = await Promise.all(others.map(tab => tab.log()))
+  await ann.run(async () => {
+    for (let count = 1; count <= 50; count++) {
+      room.update({ name: `ann ${count}` })
+      await new Promise(resolve => setTimeout(resolve, 20))
+    }
+  })
+  for (const [index, tab] of others.entries()) {
+    await tab.until("[...room.peers.values()].some(({ data }) => data.name === 'ann 50')")
+    const news = (await tab.log()).slice(before[index].length)
+    assert.deepEqual([...new Set(news.map(([kind]) => kind))], ['change'])
+    assert.ok(news.length <= 15, `${news.length} changes`)
+    assert.equal(await tab.run(() => rtc.made), 2)
+  }
+})
+
+tabs('a page of a forbidden origin gets a final error', { env: { ALLOWED_ORIGINS: 'https://other.example' } }, async ({ open }) => {
+  const tab = await open({ later: '' })
+  const error = await tab.run(() => start().ready.catch(({ code, final, message }) => ({ code, final, message })))
+  assert.deepEqual([error.code, error.final, error.message.includes('ALLOWED_ORIGINS')], ['forbidden', true, true])
+})
+
+tabs('a kicked page stays away, and the others see that it was kicked', { env: { ADMIN_TOKEN: 'of-operators' } }, async ({ open, hubs: [hub] }) => {
+  const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
+  await Promise.all([ann.linked(1), bob.linked(1)])
+  const order = await fetch(`${hub.url}/admin/kick`, { method: 'POST', headers: { authorization: 'Bearer of-operators' }, body: new URLSearchParams({ peer: await bob.id() }) })
+  assert.equal(order.status, 200)
+  await bob.until('room.hub.is === "closed"')
+  assert.deepEqual(of(await bob.log(), 'hub').at(-1), ['hub', 'closed', 'kicked'])
+  await ann.until('room.peers.size === 0')
+  assert.deepEqual(of(await ann.log(), 'leave').map(([, , reason]) => reason), ['kicked'])
+})
+
+for (const kind of ['Worker', 'SharedWorker']) {
+  tabs(`the WebSocket runs in a ${kind}, and ends with its page`, {}, async ({ open, hubs: [hub] }) => {
+    const [ann, bob] = [await open({ name: 'ann' }), await open({ later: '' })]
+    await bob.run(kind => {
+      globalThis.plain = 0
+      const Plain = WebSocket
+      globalThis.WebSocket = class extends Plain { constructor (...args) { super(...args); plain++ } }
+      const worker = kind === 'Worker' ? new Worker('/worker.js', { type: 'module' }) : new SharedWorker('/shared.js', { type: 'module' }).port
+      start({ WebSocket: extras.workerSocket(worker), data: { name: 'bob' } })
+    }, kind)
+    await Promise.all([ann.linked(1), bob.linked(1)])
+    await bob.run(() => room.send('from a worker'))
+    await ann.until('messages.length === 1')
+    assert.equal(await bob.run(() => plain), 0)
+    // A page that ends without an event: the worker closes its WebSocket.
+    const debug = await bob.page.context().newCDPSession(bob.page)
+    debug.send('Page.crash').catch(() => {})
+    await ann.until('room.peers.size === 0', 'the leave')
+    const deadline = Date.now() + 10_000
+    for (let connections; connections !== 1;) {
+      ({ connections } = await (await fetch(`${hub.url}/health`)).json())
+      if (Date.now() > deadline) throw new Error(`${connections} connections are left`)
+    }
+  })
+}
 
 tabs('three tabs send much data at once: one leaves, one reloads, and the third receives all of it and a chat', { timeout: 120_000 }, async ({ open }) => {
   const [ann, ...others] = [await open({ name: 'ann' }), await open({ name: 'stays' }), await open({ name: 'leaves' }), await open({ name: 'reloads' })]
@@ -484,12 +602,29 @@ tabs('a hundred joins and leaves leave nothing behind', {}, async ({ open, hubs:
 for (const [name, body] of [
   ['the playground works on small and large screens, light and dark, and is accessible', playground],
   ['the playground works by keyboard, under its policy, and sends requests only to the hub', byKeyboard],
+  ['the playground shows the signaling of a link in its order', diagram],
   ['the code that the playground offers works', takenHome],
   ['the examples work', examples],
   ['the page of README.md works', (...with_) => printed(...with_, 'README.md')],
   ['the page of README.zh-CN.md works', (...with_) => printed(...with_, 'README.zh-CN.md')]
 ]) {
   hubTest(name, { timeout: 90_000, skip: HUBS_AT && 'asks one hub' }, hub => body(browser, hub))
+}
+
+for (const [title, answers, findings] of [
+  ['answers', true, [['ok', 'TURN answers']]],
+  ['does not answer', false, [['warn', 'STUN does not answer'], ['bad', 'TURN does not answer']]]
+]) {
+  test(`the self-test of the playground reports that TURN ${title}`, { timeout: 60_000, skip: (HUBS_AT && 'starts its own hub') || (!turn && 'coturn is not installed') }, async () => {
+    const server = await turn({ secret: 'shared' })
+    const hub = await startHub({ env: { TURN_URLS: server.url, TURN_SECRET: 'shared' } })
+    try {
+      if (!answers) await server.end()
+      await serversFound(browser, hub, findings)
+    } finally {
+      await Promise.all([hub.kill(), server.end()])
+    }
+  })
 }
 
 tabs('two tabs of Firefox and one of Chromium form one mesh', { timeout: 120_000, skip: !hasFirefox && 'Firefox is not installed' }, async ({ open, hubs: [hub] }) => {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { readdir } from 'node:fs/promises'
 import { build } from '../../clients/js/node_modules/esbuild/lib/main.js'
 import { serve } from './browser.mjs'
+import { AXE } from './playground.mjs'
 
 const DIRECTORY = new URL('../../examples/', import.meta.url)
 
@@ -92,6 +93,10 @@ export async function examples (browser, hub) {
       return page
     }))
     await EXAMPLES[name](tabs)
+    const page = tabs.find(tab => !tab.isClosed())
+    await page.addScriptTag({ path: AXE })
+    const { violations } = await page.evaluate(() => globalThis.axe.run())
+    assert.deepEqual(violations.map(({ id, nodes }) => `${name}: ${id}: ${nodes.map(({ html }) => html).join(' ')}`), [])
     assert.deepEqual(errors, [])
     await context.close()
   }

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { serve } from './browser.mjs'
 
-const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
+export const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
 
 export async function playground (browser, hub) {
   for (const colorScheme of ['light', 'dark']) {
@@ -65,6 +65,41 @@ export async function byKeyboard (browser, hub) {
   await bob.page.getByText('you alone').waitFor()
   for (const { errors } of [ann, bob]) assert.deepEqual(errors, [])
   assert.deepEqual([...asked], [new URL(hub.url).host])
+  await context.close()
+}
+
+/** The diagram shows the signaling of a link in its order, and each row its message. */
+export async function diagram (browser, hub) {
+  const context = await browser.newContext()
+  const [ann, bob] = [await open(context, hub, 'diagram'), await open(context, hub, 'diagram')]
+  await Promise.all([linked(ann.page), linked(bob.page)])
+  for (const [{ page }, other] of [[ann, bob], [bob, ann]]) {
+    const name = await other.page.locator('#name').inputValue()
+    await page.waitForFunction(name => [...document.querySelectorAll('#wire .label')].some(({ textContent }) => textContent === `connected with ${name}`), name)
+    const rows = await page.locator('#wire .label').allTextContents()
+    const at = what => {
+      const found = rows.findIndex(row => what.test(row))
+      assert.ok(found >= 0, `${what} in ${rows.join(' | ')}`)
+      return found
+    }
+    const order = [/^WebSocket$/, /^connected$/, /^announce “diagram”$/, new RegExp(`^peer-discovered ${name}$`), /^(offer|answer) (to|from) /, new RegExp(`^connected with ${name}$`)].map(at)
+    assert.deepEqual(order, order.toSorted((a, b) => a - b), rows.join(' | '))
+    assert.ok(rows.some(row => /^ice-candidate (to|from) /.test(row)), rows.join(' | '))
+    assert.deepEqual(new Set(rows.map(row => row.split(' ')[0])).has('ping'), false)
+    await page.locator('#wire summary', { hasText: 'announce' }).first().click()
+    assert.match(await page.locator('#wire details[open] pre').textContent(), /"networkName": "diagram"/)
+    assert.match(await page.locator('#took').textContent(), /^connected in \d+ ms$/)
+  }
+  for (const { errors } of [ann, bob]) assert.deepEqual(errors, [])
+  await context.close()
+}
+
+/** The self-test reports whether the hub's STUN and TURN servers answer. */
+export async function serversFound (browser, hub, findings) {
+  const context = await browser.newContext()
+  const { page, errors } = await open(context, hub, 'servers')
+  for (const [level, finding] of findings) await page.locator(`#findings .${level}`, { hasText: finding }).waitFor()
+  assert.deepEqual(errors, [])
   await context.close()
 }
 

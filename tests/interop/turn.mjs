@@ -10,18 +10,27 @@ const COTURN = process.env.TURNSERVER ?? '/usr/bin/turnserver'
 /** Starts a server, if coturn is installed. */
 export const findTurn = () => existsSync(COTURN) ? start : undefined
 
-async function start () {
+/** With `secret`, the server accepts time-limited credentials of a hub with this secret; otherwise one user. */
+async function start ({ secret } = {}) {
   const port = await freePort()
-  const child = spawn(COTURN, [
-    '-n', '--listening-ip=127.0.0.1', '--relay-ip=127.0.0.1', `--listening-port=${port}`, '--user=ann:secret', '--realm=test', '--lt-cred-mech',
-    '--allow-loopback-peers', '--no-tls', '--no-dtls', '--no-cli', '--no-stdout-log', '--log-file=/dev/null', '--pidfile=/dev/null'
-  ], { stdio: 'ignore' })
-  const exited = once(child, 'exit')
-  await answers(port)
-  return {
-    iceServers: [{ urls: `turn:127.0.0.1:${port}`, username: 'ann', credential: 'secret' }],
+  const url = `turn:127.0.0.1:${port}`
+  const users = secret ? ['--use-auth-secret', `--static-auth-secret=${secret}`] : ['--user=ann:secret', '--lt-cred-mech']
+  let child, exited
+  const server = {
+    url,
+    iceServers: [{ urls: url, username: 'ann', credential: 'secret' }],
+    async run () {
+      child = spawn(COTURN, [
+        '-n', '--listening-ip=127.0.0.1', '--relay-ip=127.0.0.1', `--listening-port=${port}`, '--realm=test', ...users,
+        '--allow-loopback-peers', '--no-tls', '--no-dtls', '--no-cli', '--no-stdout-log', '--log-file=/dev/null', '--pidfile=/dev/null'
+      ], { stdio: 'ignore' })
+      exited = once(child, 'exit')
+      await answers(port)
+    },
     async end () { child.kill('SIGKILL'); await exited }
   }
+  await server.run()
+  return server
 }
 
 /** Asks for a binding (RFC 8489) until there is an answer. */
