@@ -64,7 +64,7 @@ pub struct Acme {
     settings: AcmeSettings,
     acceptor: Acceptor,
     http: Http,
-    /// Until it runs.
+    /// `None` once `run` has started.
     line: Option<Line>,
     wakes: Wakes,
     view: watch::Sender<AcmeView>,
@@ -160,7 +160,7 @@ impl Acme {
         }
     }
 
-    /// Orders the certificate of this name if it is due. Returns the time until the next look at it.
+    /// Orders the certificate of this name if it is due. Returns the time until the next check.
     async fn look_after(&mut self, at: usize) -> Duration {
         self.update_plan(at).await;
         if self.is_due(at) && self.names[at].not_before.is_none_or(|time| time <= Instant::now()) {
@@ -212,7 +212,7 @@ impl Acme {
     async fn attempt(&mut self, at: usize) -> Result<Attempt, Failure> {
         let name = self.names[at].name.clone();
         let Some(lock) = store::lock(&self.settings).await? else { return Ok(Attempt::Elsewhere) };
-        // Another hub may have renewed the certificate before this one had the lock.
+        // Another hub may have renewed the certificate while this one waited for the lock.
         self.update_plan(at).await;
         if !self.is_due(at) {
             return Ok(Attempt::Elsewhere);
@@ -226,7 +226,7 @@ impl Acme {
         let ordered = ordered.await.unwrap_or_else(|_| Err(Failure::Late));
         self.acceptor.end_challenge(&name);
         if ordered.as_ref().is_err_and(Failure::is_of_the_account) {
-            // The authority has forgotten it. The next order creates one.
+            // The authority does not know the account any longer. The next order creates one.
             self.account = None;
             store::forget_account(&self.settings).await;
         }
@@ -275,8 +275,8 @@ impl Acme {
     }
 }
 
-/// Any number.
+/// A random number, or 0 if the system provides none.
 fn chance() -> u32 {
-    // Without a source of chance, times are not spread.
+    // Without random numbers, times are not spread.
     getrandom::u32().unwrap_or_default()
 }

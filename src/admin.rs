@@ -1,7 +1,7 @@
-//! What operators order of a running hub: remove a peer, close a network, drain.
+//! Orders of operators to a running hub: remove a peer, close a network, drain.
 //!
-//! A shard receives the request (`POST /admin/kick` and so on), and checks who sends it: [`Gatekeeper`]. The hub's main
-//! thread carries the order out, on the shards that it concerns: [`Desk`]. Each order is a line in the log.
+//! A shard receives the request (`POST /admin/kick` and so on), and checks that an operator sends it: [`Gatekeeper`].
+//! The hub's main thread executes the order on the shards that it concerns: [`Desk`]. Each order is logged.
 
 mod act;
 mod cookie;
@@ -40,7 +40,7 @@ pub type Orders = mpsc::Receiver<Order>;
 pub struct Desk(mpsc::Sender<Order>);
 
 impl Desk {
-    /// A desk, and the orders that are given there.
+    /// Creates a desk, and the receiver of its orders.
     pub fn new() -> (Self, Orders) {
         let (orders, received) = mpsc::channel(MAX_ORDERS);
         (Self(orders), received)
@@ -54,7 +54,7 @@ impl Desk {
             Err(mpsc::error::TrySendError::Full(_)) => return Outcome::Busy,
             Err(mpsc::error::TrySendError::Closed(_)) => return Outcome::Stopping,
         }
-        // The orders before this one can take as long.
+        // Each order before this one can take as long.
         match tokio::time::timeout(ACT_TIMEOUT * (MAX_ORDERS as u32 + 1), answered).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Outcome::Stopping,
@@ -63,12 +63,12 @@ impl Desk {
     }
 }
 
-/// What came of an order.
+/// The outcome of an order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// The session of the peer was closed.
     Closed {
-        /// Whether the peer is kept out, if that was ordered.
+        /// Whether the requested exclusion is in place. True if none was requested.
         kept_out: bool,
     },
     /// The peer left the network.
@@ -76,7 +76,7 @@ pub enum Outcome {
         /// As above.
         kept_out: bool,
     },
-    /// The peer is connected, and not a member of the network.
+    /// The peer is connected, but is not a member of the network.
     NotAMember {
         /// As above.
         kept_out: bool,
@@ -85,21 +85,21 @@ pub enum Outcome {
     Elsewhere {
         /// That hub.
         hub: HubId,
-        /// Its PUBLIC_URL, or else the URL of its links, if it has one.
+        /// Its PUBLIC_URL, or else the URL of its links, if it has either.
         url: Option<Arc<str>>,
         /// As above, at this hub.
         kept_out: bool,
     },
-    /// No hub that this one knows has a peer with this id.
+    /// No hub known to this one has a peer with this id.
     NotConnected {
         /// As above.
         kept_out: bool,
     },
-    /// The memberships of this hub's peers in the network have ended.
+    /// This hub's peers have left the network.
     NetworkClosed {
         /// The number of peers that were members.
         members: usize,
-        /// Whether everybody is kept out, if that was ordered.
+        /// Whether the requested exclusion is in place. True if none was requested.
         kept_out: bool,
     },
     /// The hub drains.
@@ -109,13 +109,13 @@ pub enum Outcome {
     },
     /// The drain has ended.
     Undrained,
-    /// There is no drain that could end.
+    /// There is no drain that an operator could end.
     NotDraining,
-    /// The hub stops, and takes no orders.
+    /// The hub is stopping and accepts no orders.
     Stopping,
-    /// [`MAX_ORDERS`] others wait.
+    /// The maximum number of orders, [`MAX_ORDERS`], is already queued.
     Busy,
-    /// A shard has not answered in time. The order may be carried out later.
+    /// A shard has not answered in time. The order may be executed later.
     Unknown,
 }
 
@@ -149,7 +149,7 @@ impl Outcome {
             | Self::Draining { .. }
             | Self::Undrained
             | Self::NotDraining => StatusCode::OK,
-            // The peer was not there, and is kept out.
+            // The peer was not connected, and is excluded.
             Self::NotAMember { .. } | Self::NotConnected { .. } if keeps_out => StatusCode::OK,
             Self::NotAMember { .. } | Self::NotConnected { .. } => StatusCode::NOT_FOUND,
             Self::Elsewhere { .. } => StatusCode::CONFLICT,
@@ -158,7 +158,7 @@ impl Outcome {
         }
     }
 
-    /// One sentence for people: what came of the order, and what to do if that is not what was ordered.
+    /// One sentence for people: the outcome, and what to do if the order was not executed.
     pub fn explain(&self, act: &Act) -> String {
         let what = match self {
             Self::Closed { .. } => "the peer was disconnected".to_owned(),
@@ -172,14 +172,17 @@ impl Outcome {
             Self::NetworkClosed { members: 1, .. } => "1 peer of this hub was removed from the network".to_owned(),
             Self::NetworkClosed { members, .. } => format!("{members} peers of this hub were removed from the network"),
             Self::Draining { over } => {
-                format!("the hub drains: it refuses new peers, and closes its connections over {} s", over.as_secs())
+                format!(
+                    "the hub is draining: it refuses new peers, and closes its connections over {} s",
+                    over.as_secs()
+                )
             }
             Self::Undrained => "the drain has ended: the hub accepts peers again".to_owned(),
-            Self::NotDraining => "the hub is not draining: nothing has changed".to_owned(),
-            Self::Stopping => "the hub stops, and takes no orders".to_owned(),
-            Self::Busy => "too many orders wait: send the order again later".to_owned(),
+            Self::NotDraining => "the hub was not draining: nothing has changed".to_owned(),
+            Self::Stopping => "the hub is stopping and accepts no orders".to_owned(),
+            Self::Busy => "too many orders are queued: send the order again later".to_owned(),
             Self::Unknown => {
-                "the hub has not carried the order out in time, and may do so later: look at its log".to_owned()
+                "the hub has not executed the order in time, but may do so later: look at its log".to_owned()
             }
         };
         let out_for = match act {
@@ -196,7 +199,7 @@ impl Outcome {
         }
     }
 
-    /// Whether a peer or network is kept out as ordered. True for other outcomes.
+    /// Whether a requested exclusion is in place. True for other outcomes.
     const fn kept_out(&self) -> bool {
         match self {
             Self::Closed { kept_out }
@@ -215,7 +218,7 @@ impl Outcome {
     }
 }
 
-/// The outcome of a kick. The mesh knows the URL of another hub.
+/// The outcome of a kick. `mesh` has the URL of another hub.
 pub fn kicked(from: KickedFrom, kept_out: bool, mesh: &MeshReading) -> Outcome {
     match from {
         KickedFrom::Hub => Outcome::Closed { kept_out },

@@ -28,7 +28,7 @@ struct ReloadCounts {
 }
 
 impl TlsFacts {
-    /// The certificates that new connections get.
+    /// The certificates for new connections.
     pub fn certificates(&self) -> Arc<Certificates> {
         self.acceptor.certificates()
     }
@@ -43,14 +43,14 @@ impl TlsFacts {
         self.acme.as_ref()
     }
 
-    /// Why clients cannot connect: there is no certificate yet.
+    /// Why clients cannot connect yet: the hub has no certificate.
     pub fn lacks_certificate(&self) -> Option<String> {
         let acme = self.acme.as_ref().filter(|_| self.certificates().facts().is_empty())?;
         let problem = acme.view().problem;
-        Some(format!("no certificate yet: {}", problem.as_deref().unwrap_or("it has been ordered")))
+        Some(format!("no certificate yet: {}", problem.as_deref().unwrap_or("it was ordered")))
     }
 
-    /// Whether the latest files are invalid, so that new connections get the previous certificates.
+    /// Whether the latest files are invalid, so that new connections still use the previous certificates.
     pub fn is_stale(&self) -> bool {
         self.counts.stale.load(Ordering::Relaxed)
     }
@@ -66,8 +66,8 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Starts with the certificates that were loaded with the settings. With TLS_ACME, also returns the part that orders
-    /// certificates.
+    /// Starts with the certificates that were loaded with the settings. With TLS_ACME, also returns the part that
+    /// orders certificates.
     ///
     /// # Errors
     ///
@@ -143,7 +143,7 @@ impl Reloader {
             Err(error) => {
                 counts.failed.fetch_add(1, Ordering::Relaxed);
                 counts.stale.store(true, Ordering::Relaxed);
-                warn!(%error, detail = "the certificates of before are served", "tls_certificates_refused");
+                warn!(%error, detail = "the previous certificates stay in use", "tls_certificates_refused");
             }
         }
     }

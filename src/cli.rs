@@ -94,7 +94,7 @@ pub enum Exit {
     Usage(String),
 }
 
-/// Parses the command line, and for a hub all of its settings. `env` returns a variable by its name.
+/// Parses the command line, and for a hub also all of its settings. `env` returns a variable by its name.
 pub fn task(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Task, Exit> {
     let args: Vec<OsString> = args.into_iter().collect();
     let parsed = without_empty_variables(Cli::command(), env).try_get_matches_from(&args);

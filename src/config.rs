@@ -38,15 +38,15 @@ pub use tls::{CertificateSources, PortNames, TlsSettings, expiry_warning};
 use reader::{SettingsReader, Shown, Source};
 use settings::Setting;
 
-/// Placeholder that `--print-config` prints for a token. It is invalid as a token, so that the output, used as an env
-/// file, cannot replace a secret.
+/// Placeholder that `--print-config` prints for a token. It is invalid as a token, so that a hub refuses the output of
+/// `--print-config` as an env file instead of using a wrong secret.
 const TOKEN_IS_SET: &str = "<set>";
 
 /// Maximum number of bytes that a hub adds to a client's `data`: the frame's header, keys, two ids, a timestamp, and a
 /// network name of 256 bytes with every byte escaped as six.
 const MAX_ENVELOPE_BYTES: usize = 2 * 1024;
 
-/// A secret. It is compared and never printed.
+/// A secret string. It can be compared, and is never printed.
 #[derive(Clone)]
 pub struct Token(String);
 
@@ -55,7 +55,7 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// A sentence, if the text fits into no HTTP header.
+    /// Returns a sentence if the text fits into no HTTP header.
     pub fn parse(text: &str) -> Result<Self, String> {
         parse::token(text.trim())
     }
@@ -142,7 +142,8 @@ pub struct Config {
     /// Whether this hub is part of a mesh: IS_HUB, or a setting that implies it.
     pub is_hub: bool,
     is_hub_said: bool,
-    /// The addresses to listen on. With PORT=0 each has port 0: the first one bound decides the port of the others.
+    /// The addresses to listen on. With PORT=0 each has port 0: the first bound address determines the port of the
+    /// others.
     pub listen: Vec<SocketAddr>,
     /// The log.
     pub log: LogConfig,
@@ -266,7 +267,8 @@ impl Config {
             );
         }
 
-        // A hub without links does not use MESH_PORT, so its operator did not set it.
+        // A hub without links has no use for MESH_PORT, so a value that Kubernetes has set there is ignored instead of
+        // refused.
         let alone = is_hub == Some(false)
             && bootstrap_hubs.as_ref().is_some_and(Vec::is_empty)
             && mesh.as_ref().is_some_and(|mesh| mesh.dns.is_none() && mesh.redis_url.is_none());
@@ -405,7 +407,7 @@ impl Config {
         self.shown.iter().any(|shown| shown.name == setting.name && shown.source != Source::Default)
     }
 
-    /// Warnings for the operator at start: valid settings that do not do what they seem to.
+    /// Warnings for the operator at the start: valid settings without their apparent effect.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.ignored.clone();
         warnings.extend(self.mesh_warnings(&|setting| self.is_said(setting)));
@@ -470,12 +472,12 @@ pub(crate) fn variables_without_a_flag() -> impl Iterator<Item = (&'static str, 
     settings::ALL.iter().filter(|setting| setting.flag().is_none()).map(|setting| (setting.name, setting.help))
 }
 
-/// The default of PORT. A hub that orders certificates is reached at the port of https.
+/// The default of PORT. A hub that orders certificates needs the port of https by default.
 fn default_port(is_public: bool) -> u64 {
     if is_public { 443 } else { settings::PORT.default_number() }
 }
 
-/// Every address: the default of HOST for a hub that orders certificates.
+/// All addresses: the default of HOST for a hub that orders certificates.
 fn public() -> Result<(String, Vec<IpAddr>), String> {
     let has_ipv6 = std::net::UdpSocket::bind("[::]:0").is_ok();
     host(if has_ipv6 { "::" } else { "0.0.0.0" })
@@ -500,7 +502,7 @@ fn random_hub_id() -> Result<HubId, String> {
     Ok(HubId(PeerId::from_bytes(bytes)))
 }
 
-/// Ranges fit a 64-bit address space; on smaller machines the value is clamped.
+/// The allowed ranges fit into a 64-bit address space. On smaller machines the value is clamped.
 fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -103,7 +103,7 @@ impl Needs {
     /// If files are few, each purpose gets its part of them instead of its maximum.
     fn all(&self, max_files: usize) -> Kept {
         let part = |of: usize, all: usize| (max_files / of).clamp(SMALLEST_FILE_SHARE, all);
-        // A link in each direction to each of them, while one replaces the other.
+        // Each of these hubs can have a link in each direction while one replaces the other.
         let links = part(16, LINK_FILES).max(2 * self.dialed).min(LINK_FILES);
         Kept {
             fixed: self.fixed,

@@ -1,4 +1,4 @@
-//! Runs a hub, from its first bind to its last byte: wiring, supervision, drain.
+//! Runs a hub from its first bind to its last byte: wiring, supervision, drain.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -28,7 +28,7 @@ pub struct Hub {
     mesh: Option<MeshHandle>,
     reading: watch::Receiver<Arc<MeshReading>>,
     ends: Ends,
-    /// The keys by which peers have their shards.
+    /// Keys of the hash that assigns peers to shards.
     keys: Keys,
 }
 
@@ -41,7 +41,7 @@ pub enum Failed {
     Shard(ShardId),
 }
 
-/// Receives the ends of the parts.
+/// Receives the ends of the hub's parts.
 #[derive(Debug)]
 struct Ends {
     shards: mpsc::Receiver<ShardId>,
@@ -112,7 +112,7 @@ impl Hub {
         Ok(Self { shards, mesh, reading, ends: Ends { shards: shard_ends, mesh: mesh_ends, _mesh: mesh_end }, keys })
     }
 
-    /// Runs until `stops` receives a stop, and does what operators order meanwhile, one order at a time. Then closes the
+    /// Runs until `stops` receives a stop. Meanwhile executes operators' orders, one at a time. Then closes the
     /// sessions, spread evenly over `drain`. A second stop that is not an echo of the first ends the hub at once.
     ///
     /// # Errors
@@ -155,7 +155,7 @@ impl Hub {
             // The last session lingers after its slot, and each timer is up to a tick late.
             () = tokio::time::sleep(drain + CLOSE_LINGER + 3 * TICK) => warn!("server_drain_timed_out"),
         }
-        // The leaves of its peers are in its mailbox: other hubs receive them before the farewell.
+        // The leaves of its peers are already in its mailbox, so other hubs receive them before the farewell.
         if let Some(mesh) = self.mesh
             && tokio::time::timeout(CLOSE_LINGER, mesh.end()).await.is_err()
         {
@@ -170,7 +170,7 @@ impl Hub {
         if tokio::time::timeout(CLOSE_LINGER, ended).await.is_err() {
             warn!("shard_end_timed_out");
         }
-        // A stuck thread is not waited for: it ends with the process.
+        // A stuck thread is not joined: it ends with the process.
         let mut failed = None;
         for (shard, thread) in (0..).zip(threads).filter(|(_, thread)| thread.is_finished()) {
             if thread.join().is_err() {
@@ -194,7 +194,7 @@ impl Hub {
         self.shards.iter().map(|shard| shard.drain(plan.clone())).collect()
     }
 
-    /// Begins what an operator orders. The future waits until it is done, and answers.
+    /// Starts to execute an operator's order. The future completes when the order is executed and answered.
     fn act(&self, order: Order, drain: Duration, lifecycle: &Lifecycle) -> impl Future<Output = ()> + Send + 'static {
         let Order { act, answer } = order;
         let begun: Begun = match act {
@@ -249,7 +249,7 @@ impl Hub {
     }
 }
 
-/// What an operator ordered, under way.
+/// An operator's order that is being executed.
 type Begun = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// Waits for an intended stop. Signals right after the first are ignored: timeout(1) and some supervisors signal the

@@ -10,7 +10,7 @@ pub enum Stage {
     Starting,
     /// It accepts peers.
     Ready,
-    /// An operator has emptied it: it closes its connections, and does not stop.
+    /// An operator drains the hub: it closes its connections, but does not stop.
     Draining,
     /// It closes its connections and stops.
     Stopping,

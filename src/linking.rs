@@ -47,7 +47,7 @@ pub fn resume_keys(config: &Config) -> Result<ResumeKeys, getrandom::Error> {
 }
 
 impl Ports {
-    /// The numbers of these ports.
+    /// Numbers of the ports with these names.
     pub fn of(self, names: PortNames) -> Arc<[u16]> {
         let named = [(names.peers, Some(self.peers)), (names.admin, self.admin), (names.links, self.links)];
         named.into_iter().filter_map(|(named, port)| port.filter(|_| named)).collect()
@@ -120,8 +120,8 @@ fn mesh_config(
             tuning: RelayTuning::default(),
         },
         token: token.clone(),
-        // All URLs: the token must not be sent to a Go hub that another hub advertises or that BOOTSTRAP_HUBS spells
-        // differently.
+        // All URLs: a Go hub that another hub advertises, or that BOOTSTRAP_HUBS spells differently, must not receive
+        // the token.
         legacy: settings.legacy.urls.iter().map(ToString::to_string).collect(),
         asks_first: !(settings.legacy.urls.is_empty() && settings.legacy.addresses.is_empty()),
         bootstrap,
@@ -132,7 +132,7 @@ fn mesh_config(
         max_dials,
         redis: settings.redis_url.as_ref().map(|url| BridgeConfig {
             url: url.expose().to_owned(),
-            // On the bridge, hubs with another DISCOVERY belong to another mesh.
+            // On the bridge, hubs with another DISCOVERY count as another mesh.
             namespace: match config.discovery {
                 Discovery::All => config.mesh_namespace.clone(),
                 bounded @ Discovery::Closest(_) => format!("{}:{bounded}", config.mesh_namespace),

@@ -80,9 +80,9 @@ impl HubFacts {
     }
 }
 
-/// Creates the pages of a hub, and the thread that renders them. `gatekeeper` decides who is an operator, and operators'
-/// orders go to `desk`. The thread calls `turned` once a tick, and ends when
-/// the last copy of the pages is dropped. The sampler fills the history of the live view while it runs.
+/// Creates the pages of a hub, and the thread that renders them. `gatekeeper` decides who is an operator, and
+/// operators' orders go to `desk`. The thread calls `turned` once a tick. It ends when the last copy of the pages is
+/// dropped. The sampler fills the history of the live view while it runs.
 ///
 /// # Errors
 ///
@@ -173,7 +173,7 @@ enum Found {
 /// The answer to a request.
 enum Reply {
     Now(Response<Full<Bytes>>),
-    /// Not for pages of other origins.
+    /// An answer that pages of other origins may not read.
     Sealed(Response<Full<Bytes>>),
     Page(PageKind),
 }
@@ -251,7 +251,7 @@ impl Site {
             Found::Asset(asset) => return Reply::Now(asset.answer(request)),
             Found::Page(page) => page,
         };
-        // Strangers may ask for /health, and see little of it.
+        // Everybody may ask for /health, but others than operators see only that the hub runs.
         let entry = match page {
             Page::Index | Page::Livez | Page::Readyz | Page::WebSocket => Entry::Open,
             Page::Dashboard | Page::Health | Page::HubStats | Page::Hubs | Page::Metrics | Page::Stats => {
@@ -280,7 +280,7 @@ impl Site {
             Page::Readyz => self.readyz(),
             Page::Stats => return Reply::Page(PageKind::Stats),
             Page::WebSocket => {
-                let lost = body::Lost::new("this path takes WebSocket handshakes", paths());
+                let lost = body::Lost::new("this path accepts WebSocket handshakes", paths());
                 json(StatusCode::BAD_REQUEST, &lost)
             }
         })
@@ -322,17 +322,17 @@ impl Site {
         Some(format!("stuck: thread {thread} has not turned for {} s", since.as_secs()))
     }
 
-    /// Whether a visitor may read the names of networks. Some networks keep strangers out only by a secret name.
+    /// Whether a visitor may read the names of networks. Some networks are protected only by a secret name.
     ///
-    /// With AUTH_TOKEN: visitors with the token. Otherwise: only programs, because in a browser any web page could send
-    /// the request in its user's name.
+    /// With AUTH_TOKEN: visitors with the token. Otherwise: only programs, because any web page could send the request
+    /// from its user's browser.
     fn may_read_names(&self, request: &Parts, visitor: Visitor) -> bool {
         let is_open = self.config.auth_token.is_none() || self.config.admin_port.is_some();
-        // Requests without ADMIN_TOKEN, if there is one, have been refused.
+        // If there is an ADMIN_TOKEN, requests without it were refused before.
         visitor.has_token || self.config.admin_token.is_some() || is_open && !self.is_of_a_strange_page(request)
     }
 
-    /// Whether a browser sends the request for a web page whose origin is in no list.
+    /// Whether a browser sends the request for a web page whose origin is not allowed.
     fn is_of_a_strange_page(&self, request: &Parts) -> bool {
         match request.headers.get(ORIGIN) {
             Some(origin) => self.config.cors.is_open() || !self.config.cors.allow(origin),

@@ -78,7 +78,7 @@ pub fn run(config: Config) -> ExitCode {
     let served = catch_unwind(AssertUnwindSafe(|| {
         tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
             let ended = runtime.block_on(serve(config, files, listeners));
-            // A thread of this runtime may still be waiting for a mesh that hangs; do not wait for it.
+            // The runtime is not joined, because one of its threads may wait for a mesh that hangs.
             runtime.shutdown_background();
             ended
         })
@@ -115,11 +115,12 @@ fn bind(log: &Log, addresses: &[SocketAddr], shards: u16, port: &str) -> Option<
             "set HOST (--host) to an address of this machine".to_owned()
         } else if error.kind() == ErrorKind::PermissionDenied {
             format!(
-                "ports below 1024 need a privilege: run `setcap cap_net_bind_service=+ep` on the program, or set {port} to 1024 or \
+                "ports below 1024 need a privilege: run `setcap cap_net_bind_service=+ep` on the program, or set \
+                 {port} to 1024 or \
                  above"
             )
         } else {
-            format!("set another {port} or HOST (--host), or stop the program that listens there")
+            format!("set another {port} or HOST (--host), or stop the program that uses this port")
         };
         log.say(&format!("cannot listen on {address} ({error}): {what_to_do}"));
     }

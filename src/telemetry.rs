@@ -1,7 +1,8 @@
 //! Prometheus metrics.
 //!
 //! Shards count in plain fields and publish them once a tick. A scrape adds them up. Each hub has its own recorder, so
-//! two hubs in one process do not share numbers. Nothing is recorded or sampled between two scrapes, so nothing grows.
+//! two hubs in one process do not share numbers. Nothing is recorded or sampled between two scrapes, so memory does not
+//! grow.
 
 mod catalog;
 #[cfg(test)]
@@ -164,7 +165,7 @@ fn publish(scrape: &Scrape) {
     count(&catalog::WRITES, vec![], sum(&|r| r.io.writes));
     count(&catalog::PINGS, vec![], sum(&|r| r.io.pings));
 
-    // Outcomes of signals to other hubs without a receipt are counted by the relay only.
+    // Outcomes of signals without a receipt, to peers of other hubs, are counted only by the relay.
     let delivered = sum(&|r| r.router.delivered) + scrape.mesh.relay.delivered;
     let outcome = |outcome: Outcome| vec![label("outcome", outcome.label())];
     count(&catalog::RELAY_OUTCOMES, outcome(Outcome::Delivered), delivered);

@@ -146,7 +146,7 @@ mod tests {
         };
         assert!(look(&[0, 1, 2], 0, 20).is_empty());
         assert_eq!(look(&[0, 1], 20, 35), ["shard-1 stuck"]);
-        // The second stuck thread is logged in the same way as the first.
+        // The second stuck thread is logged like the first.
         assert_eq!(look(&[0], 35, 60), ["shard-0 stuck"]);
         assert_eq!(look(&[0, 2], 60, 80), ["shard-1 turns"]);
         assert_eq!(look(&[0, 1, 2], 80, 90), ["shard-0 turns"]);
@@ -165,7 +165,7 @@ mod tests {
         // One hour later the first thread turns before the others, and checks at once.
         assert_eq!(run(&watchdog, &[1], 3660, 3661), None);
         assert_eq!(run(&watchdog, &[0, 1, 2], 3661, 3662), None);
-        // Stopped repeatedly, with a single turn in between.
+        // The process is stopped repeatedly, with a single turn in between.
         for stop in 1..100 {
             watchdog.turned(0, Duration::from_secs(4000 + 100 * stop));
             watchdog.turned(1, Duration::from_secs(4000 + 100 * stop));

@@ -2,26 +2,26 @@
 
 use std::time::Duration;
 
-/// Pauses between attempts that fail in a row: one rule for links and for the bridge.
+/// Pauses between successive failed attempts: one rule for links and for the bridge.
 ///
-/// The first pause is the shortest one, and each later pause is twice the one before, up to the longest. The first half
-/// of a pause is always waited, which bounds the rate of attempts. The second half is random, so that hubs that failed
-/// together do not try again together.
+/// The first pause is the shortest one, and each later pause is twice the previous one, up to the longest. The first
+/// half of a pause is fixed, which bounds the rate of attempts. The second half is random, so that hubs that failed
+/// together do not retry together.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// Counts a failure and returns the pause after it. `chance` is any number: it picks the random half.
+    /// Counts a failure and returns the pause after it. `chance` is a random number: it selects the random half.
     pub(crate) fn failed(&mut self, shortest: Duration, longest: Duration, chance: u32) -> Duration {
-        // 2^16 shortest pauses are longer than any longest one.
+        // 2^16 times the shortest pause exceeds any longest one.
         let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
         spread((shortest * 2_u32.pow(doublings)).min(longest), chance)
     }
 
-    /// The attempt worked: the next pause is the shortest again.
+    /// Records a success: the next pause is the shortest again.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
@@ -32,9 +32,9 @@ pub(crate) fn spread(pause: Duration, chance: u32) -> Duration {
     pause / 2 + (pause / 2).mul_f64(f64::from(chance) / f64::from(u32::MAX))
 }
 
-/// Any number.
+/// A random number.
 pub(crate) fn chance() -> u32 {
-    // Without a source of chance the pause is at its longest.
+    // Without random numbers, the pause has its full length.
     getrandom::u32().unwrap_or(u32::MAX)
 }
 
@@ -46,7 +46,7 @@ mod tests {
     const LONGEST: Duration = Duration::from_secs(15);
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_go_on() {
+    fn pauses_double_up_to_the_longest_and_continue() {
         let mut backoff = Backoff::default();
         let pauses: Vec<_> = (0..100).map(|_| backoff.failed(SHORTEST, LONGEST, u32::MAX)).collect();
         assert_eq!(pauses[..3], [SHORTEST, 2 * SHORTEST, 4 * SHORTEST]);

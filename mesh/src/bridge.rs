@@ -1,12 +1,12 @@
-//! The Redis bridge: pub/sub as one more way to reach all hubs.
+//! The Redis bridge: pub/sub as an additional transport to all hubs.
 //!
 //! Each hub subscribes to two channels: `<namespace>:mesh.1:presence` for everyone and `<namespace>:mesh.1:hub:<id>`
 //! for itself. Pub/sub stores nothing. Messages published while a hub is not connected, or while a queue is full, are
-//! lost, and the digests in heartbeats repair presence. So the bridge keeps nothing while Redis is away, and nothing
-//! waits for Redis.
+//! lost, and the digests in heartbeats repair presence. So the bridge stores nothing while Redis is unreachable, and
+//! nothing waits for Redis.
 //!
 //! The bridge is up while the frames it publishes to its two channels come back. It sends `Down` when they stop,
-//! connects again without a limit, and sends `Up` when they come back.
+//! reconnects without a limit on attempts, and sends `Up` when they come back.
 //!
 //! An ACL user needs [`REDIS_ACL`], or [`REDIS_CLUSTER_ACL`] in a cluster.
 
@@ -42,24 +42,24 @@ mod stamp;
 mod tests;
 
 /// The rights that a Redis user of the hubs needs, as `ACL SETUSER` reads them. `<namespace>` stands for
-/// HUB_MESH_NAMESPACE. HELLO switches to RESP3 and tells the server's role.
+/// HUB_MESH_NAMESPACE. HELLO switches to RESP3 and returns the server's role.
 pub const REDIS_ACL: &str = "resetchannels &<namespace>:* -@all +hello +publish +subscribe";
 
-/// The same for a Redis Cluster, where the user is needed on every node.
+/// The same for a Redis Cluster, where every node needs the user.
 pub const REDIS_CLUSTER_ACL: &str = "resetchannels &<namespace>:* -@all +hello +cluster|slots +spublish +ssubscribe";
 
 /// The settings of the bridge.
 #[derive(Clone)]
 pub struct BridgeConfig {
     /// `redis[s]://[user][:password]@host[:port][/db]`, or, for a Redis Cluster with sharded pub/sub,
-    /// `redis[s]+cluster://[user][:password]@host[:port],host[:port]..`, where some of its nodes are enough.
-    /// `rediss` is TLS. Special characters of a password are percent-encoded.
+    /// `redis[s]+cluster://[user][:password]@host[:port],host[:port]..`, with at least one of its nodes. `rediss` is
+    /// TLS. Special characters of a password are percent-encoded.
     pub url: String,
     /// HUB_MESH_NAMESPACE: the first part of every channel's name.
     pub namespace: String,
     /// This hub.
     pub hub: HubId,
-    /// MESH_TOKEN, the key that frames are signed with. Without it everyone who can publish in Redis can act as a hub.
+    /// MESH_TOKEN, the key that frames are signed with. Without it, everyone who can publish to Redis can act as a hub.
     pub token: Option<Arc<str>>,
     /// MESH_TOKEN_ALSO, a second key that received frames may be signed with.
     pub also: Option<Arc<str>>,
@@ -77,8 +77,8 @@ impl BridgeConfig {
         Server::parse(&self.url, None).map(drop)
     }
 
-    /// The database number in [`Self::url`], where it is not 0. It has no effect: pub/sub has no databases, so hubs
-    /// with different numbers at one Redis still share their channels.
+    /// The database number in [`Self::url`], if it is not 0. It has no effect: pub/sub has no databases, so hubs with
+    /// different numbers on one Redis server still share their channels.
     pub fn ignored_database(&self) -> Option<i64> {
         Server::parse(&self.url, None).ok().map(|server| server.database).filter(|&database| database != 0)
     }
@@ -100,25 +100,25 @@ pub struct BridgeView {
     pub connected: bool,
     /// Frames that Redis has accepted, probes not included.
     pub published: u64,
-    /// Frames of other hubs that had envelopes and were taken.
+    /// Frames of other hubs that contained envelopes and were accepted.
     pub received: u64,
     /// Bytes of frames sent to Redis.
     pub bytes_out: u64,
     /// Bytes of frames of other hubs.
     pub bytes_in: u64,
-    /// Messages that are not frames of this mesh: signed with another token, or of another form.
+    /// Messages that are not frames of this mesh: signed with another token, or malformed.
     pub refused: u64,
-    /// Frames of hubs of this mesh that were dropped since they were not fresh, by cause: the sender has not answered
-    /// this hub's challenge; the frame repeats one that was taken.
+    /// Frames of hubs of this mesh that were dropped because they were not fresh, by cause: the sender has not answered
+    /// this hub's challenge; the frame repeats an accepted one.
     pub stale: [u64; 2],
-    /// Hubs whose frames arrive and that do not answer: they do not receive this hub, or somebody publishes recorded
-    /// frames of theirs. Ascending, at most [`MAX_ONE_WAY`](proto::limits::MAX_ONE_WAY).
+    /// Hubs whose frames arrive but that do not answer: they do not receive this hub's frames, or somebody publishes
+    /// recorded frames of theirs. Ascending, at most [`MAX_ONE_WAY`](proto::limits::MAX_ONE_WAY).
     pub one_way: Vec<HubId>,
     /// Envelopes dropped because the queue was full, and messages dropped because they were not read in time.
     pub lost: u64,
     /// Failed connections, and frames that Redis refused.
     pub errors: u64,
-    /// Number of times the bridge came up, except the first.
+    /// Number of times the bridge came up again.
     pub reconnects: u64,
     /// The latest error, also after the bridge has recovered.
     pub last_error: Option<String>,
@@ -126,19 +126,19 @@ pub struct BridgeView {
     pub address: String,
 }
 
-/// Receives the events of a bridge, each with the id that the hub has on that bridge. After a change of the id, events
-/// of the previous bridge may still arrive.
+/// Receives the events of a bridge, each with the hub's id on that bridge. After a change of the id, events of the
+/// previous bridge can still arrive.
 pub(crate) type Events = mpsc::Sender<(HubId, BridgeEvent)>;
 
-/// An event of the bridge for the mesh. `Up` and `Down` alternate, beginning with `Up`; the others come between the
-/// two.
+/// An event of the bridge for the mesh. `Up` and `Down` alternate, starting with `Up`. The others come between an `Up`
+/// and the next `Down`.
 #[derive(Debug)]
 pub(crate) enum BridgeEvent {
     /// Pushed envelopes are published.
     Up,
-    /// Unpublished envelopes are dropped, and so are those that will be pushed.
+    /// Unpublished envelopes are dropped, and so are those pushed until the next `Up`.
     Down,
-    /// This hub and another one receive each other from now on. That hub has dropped what was published before.
+    /// This hub and another one receive each other from now on. The other hub has dropped everything published before.
     Met,
     /// Envelopes from one hub.
     Received {
@@ -149,34 +149,34 @@ pub(crate) enum BridgeEvent {
     },
 }
 
-/// The handle of the bridge. The bridge ends when it is dropped.
+/// The handle of the bridge. Dropping it ends the bridge.
 pub(crate) struct Bridge {
     state: Rc<BridgeState>,
     _task: JoinSet<()>,
 }
 
-/// The state that the handle and the task share.
+/// State shared by the handle and the task.
 struct BridgeState {
     hub: HubId,
     seal: Seal,
-    /// The channel of everyone, and this hub's own.
+    /// The channel of all hubs, and the channel of this hub.
     channels: [Arc<str>; 2],
     /// The name of a hub's channel without the hub's id.
     prefix: String,
     queue: RefCell<PublishQueue>,
-    /// Of the present connection; `None` before the first.
+    /// Freshness checks of the current connection; `None` before the first.
     fresh: RefCell<Option<Rc<RefCell<Fresh>>>>,
     wake: Notify,
     up: Cell<bool>,
-    /// Whether it has been up before.
+    /// Whether the bridge has been up before.
     risen: Cell<bool>,
     view: RefCell<BridgeView>,
 }
 
 impl Bridge {
-    /// Connects, and connects again after each failure. Call it inside a `LocalRuntime`.
+    /// Connects, and reconnects after each failure. Call it inside a `LocalRuntime`.
     ///
-    /// With a URL that [`BridgeConfig::check`] refuses it does nothing but report the error in its view.
+    /// If [`BridgeConfig::check`] refuses the URL, the bridge only reports the error in its view.
     pub(crate) fn start(config: BridgeConfig, events: Events) -> Self {
         let server = Server::parse(&config.url, config.extra_roots.as_deref());
         let prefix = format!("{}:mesh.1:hub:", config.namespace);
@@ -199,7 +199,7 @@ impl Bridge {
         match server {
             Ok(server) => {
                 if server.is_tls() {
-                    // An error means that a provider is installed already, which works too.
+                    // An error means that a provider is already installed, which is fine.
                     _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
                 }
                 state.view.borrow_mut().address.clone_from(&server.address);
@@ -213,8 +213,8 @@ impl Bridge {
         Self { state, _task: task }
     }
 
-    /// Appends one envelope to the frame for everyone, or for one hub. The envelope is dropped while the bridge is down
-    /// and while [`BRIDGE_QUEUE_BYTES`](proto::limits::BRIDGE_QUEUE_BYTES) are queued.
+    /// Appends one envelope to the frame for everyone, or for one hub. The envelope is dropped while the bridge is
+    /// down, and while [`BRIDGE_QUEUE_BYTES`](proto::limits::BRIDGE_QUEUE_BYTES) are queued.
     pub(crate) fn push(&mut self, to: Option<HubId>, write: impl FnOnce(&mut Vec<u8>)) {
         let state = &self.state;
         if state.up.get() && !state.queue.borrow_mut().push(to, &state.seal, write) {
@@ -222,7 +222,7 @@ impl Bridge {
         }
     }
 
-    /// Sends the next envelope for everyone after the envelopes already pushed for single hubs.
+    /// Sends the next envelope for all hubs after the envelopes already pushed for single hubs.
     pub(crate) fn fence(&mut self) {
         self.state.queue.borrow_mut().fence();
     }
@@ -234,8 +234,8 @@ impl Bridge {
         }
     }
 
-    /// A hub has answered, over a link, whether the id is free. This may be the answer to the bridge's question to a
-    /// hub of version 2.0.
+    /// A hub has answered, over a link, whether the id is free. It may be the answer to the bridge's question to a hub
+    /// of version 2.0.
     pub(crate) fn answered(&mut self, hub: HubId, peer: PeerId, ticket: u64) {
         if let Some(fresh) = &*self.state.fresh.borrow() {
             fresh.borrow_mut().answered(hub, &(peer, ticket));
@@ -247,7 +247,7 @@ impl Bridge {
         self.state.queue.borrow().bytes()
     }
 
-    /// The present state of the bridge.
+    /// The current state of the bridge.
     pub(crate) fn view(&self) -> BridgeView {
         self.state.view.borrow().clone()
     }
@@ -262,7 +262,7 @@ impl BridgeState {
         }
     }
 
-    /// Notes that the bridge is up. Returns its address.
+    /// Records that the bridge is up. Returns its address.
     fn rise(&self) -> String {
         self.up.set(true);
         let mut view = self.view.borrow_mut();
@@ -271,7 +271,7 @@ impl BridgeState {
         view.address.clone()
     }
 
-    /// Notes that the bridge is down. Returns whether it was up.
+    /// Records that the bridge is down. Returns whether it was up.
     fn fall(&self) -> bool {
         self.queue.borrow_mut().clear();
         let mut view = self.view.borrow_mut();
@@ -280,7 +280,8 @@ impl BridgeState {
         self.up.replace(false)
     }
 
-    /// Counts an error, and keeps its text, which is [`bounded`]. Returns whether it differs from the one before.
+    /// Counts an error, and stores its text, cut to a [`bounded`] length. Returns whether it differs from the previous
+    /// one.
     fn failed(&self, times: u64, error: &str) -> bool {
         let mut view = self.view.borrow_mut();
         view.errors += times;
@@ -297,7 +298,7 @@ fn bounded(error: &str) -> &str {
     &error[..error.floor_char_boundary(MAX_ERROR_TEXT_BYTES)]
 }
 
-/// Makes one connection after the other. After a panic here nothing would connect again, so the mesh ends with it.
+/// Makes one connection after another. If this function panics, nothing reconnects, so the mesh ends with it.
 async fn keep(state: Rc<BridgeState>, server: Rc<Server>, events: Events) {
     let _turn = TurnGuard::of("bridge", ());
     planted("bridge");

@@ -68,8 +68,8 @@ fn is_same_process((process, incarnation): (u64, HubIncarnation), hello: &Hello)
 /// calls it when it has received the other's hello, the acceptor when the dialer is ready.
 pub(crate) fn settle(own: HubId, hello: &Hello, dialed: bool, present: Option<Present>) -> Choice {
     let Some(present) = present else { return Choice::Take };
-    // Two processes have one id. Either the older one is dead and its socket does not show that yet, or both are alive.
-    // The relay finds out which.
+    // Two processes have the same id. Either the older one is dead and its socket does not show that yet, or both are
+    // alive. The relay decides between them.
     if present.is_heard && !is_same_process((present.process, present.incarnation), hello) {
         return Choice::Take;
     }
@@ -77,9 +77,9 @@ pub(crate) fn settle(own: HubId, hello: &Hello, dialed: bool, present: Option<Pr
         return Choice::Replace(present.link);
     }
     match (present.dialed, dialed) {
-        // The existing link works, as far as is known here.
+        // The existing link works, as far as this hub knows.
         (true, true) => Choice::Refuse(LinkEnd::Double),
-        // The dialer had no link, or it would not be ready.
+        // The dialer had no link, otherwise it would not be ready.
         (false, false) => Choice::Replace(present.link),
         (true, false) | (false, true) => {
             let by_smaller = dialed == (own < hello.hub);

@@ -14,7 +14,7 @@ pub struct MeshConfig {
     pub relay: RelayConfig,
     /// MESH_TOKEN, sent to dialed hubs as a bearer token. `None` with MESH_INSECURE.
     pub token: Option<Arc<str>>,
-    /// BOOTSTRAP_HUBS: `ws://` or `wss://` URLs of hubs that are dialed for ever. Together with other targets at most
+    /// BOOTSTRAP_HUBS: `ws://` or `wss://` URLs of hubs that are always dialed. Together with other targets at most
     /// [`MAX_DIALS`](proto::limits::MAX_DIALS); further ones are ignored.
     pub bootstrap: Vec<Uri>,
     /// MESH_DNS: a name and a port. The name is resolved once a [`DNS_INTERVAL`](proto::limits::DNS_INTERVAL), and each
@@ -26,19 +26,20 @@ pub struct MeshConfig {
     pub extra_roots: Option<Arc<[u8]>>,
     /// MESH_LEGACY: URLs of Go hubs. The token is not sent there.
     pub legacy: Vec<String>,
-    /// Whether MESH_LEGACY is set: then dialed hubs get the token only after they have asked for it.
+    /// Whether MESH_LEGACY is set: then a dialed hub receives the token only after it has asked for it.
     pub asks_first: bool,
     /// Maximum length of a message of this hub's clients, in bytes (MAX_MESSAGE_BYTES). A legacy link may send messages
-    /// that long, plus their envelope; a longer one ends the link.
+    /// of that length plus their envelope. A longer message ends the link.
     pub max_message_bytes: usize,
-    /// Dials at once: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), less where files are few. A
-    /// quarter as many attempts to connect are made beyond the first of each.
+    /// Maximum number of dials at once: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), fewer if the
+    /// process may open few files. Beyond the first attempt of each dial, all dials together make at most a quarter as
+    /// many attempts at once.
     pub max_dials: usize,
     /// Configuration of the bridge, if there is one.
     pub redis: Option<BridgeConfig>,
     /// The hub's clock, the same as the shards'.
     pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
-    /// Called on the mesh's thread once a [`TICK`](proto::limits::TICK), as long as it runs: a watchdog notices a mesh
-    /// that hangs by the missing calls. It must not block.
+    /// Called on the mesh's thread once a [`TICK`](proto::limits::TICK): a watchdog detects a mesh that hangs by the
+    /// missing calls. It must not block.
     pub turned: Arc<dyn Fn() + Send + Sync>,
 }

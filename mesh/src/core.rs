@@ -1,8 +1,8 @@
 //! The state of the mesh, and all its events. The core never waits.
 //!
-//! [`inbound`] processes what links receive, [`hello`] the beginning of links, [`outbound`] what they send, [`ending`]
-//! their end; [`post`] queues letters for shards, [`dials`] chooses whom to dial, and [`time`] processes what is due.
-//! This file drives the relay.
+//! [`inbound`] processes received data, [`hello`] the start of links, [`outbound`] their output, [`ending`] their end;
+//! [`post`] queues letters for shards, [`dials`] selects the hubs to dial, and [`time`] processes timeouts. This file
+//! drives the relay.
 
 mod dials;
 mod ending;
@@ -43,29 +43,29 @@ pub(crate) struct Core {
     discovery: Discovery,
     relay: Relay,
     clock: Arc<dyn Fn() -> Now + Send + Sync>,
-    /// Maximum length of a message on a link, and on a legacy link.
+    /// Maximum length of a message on a link, and on a legacy link, in bytes.
     max_message: usize,
     max_text: usize,
     links: BTreeMap<LinkId, Link>,
     last_link: u64,
     targets: Targets,
-    /// Inputs for the relay, given when its outputs are drained.
+    /// Inputs for the relay, to be processed when its outputs are drained.
     followups: VecDeque<RelayInput<'static>>,
     outboxes: Outboxes,
     flusher: Option<Waker>,
-    /// The relay has more to do than fits into one turn.
+    /// Whether the relay has more work than fits into one turn.
     unfinished: bool,
     turn: Turn,
     parked: Vec<LinkId>,
     bridge: Option<Bridge>,
-    /// Starts a new bridge for another id.
+    /// Starts a new bridge under another id.
     make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>,
-    /// The previous bridge, which still sends its last frames, and until when.
+    /// The previous bridge, which still sends its last frames, and the time at which it is dropped.
     last_bridge: Option<(Bridge, Duration)>,
-    /// The hub and the rest of the bridge's event at which the last turn ended.
+    /// The hub and the rest of the bridge event in which the last turn ended.
     bridge_unread: Option<(HubId, Unread)>,
     bridge_pressure: Pressure,
-    /// Silence counts from this time at the earliest: before, the mesh itself did not read.
+    /// Silence counts from this time at the earliest. Before it, the mesh itself did not read.
     listening_since: Duration,
     last_tick: Duration,
     /// No timeouts are checked before this time.
@@ -74,7 +74,7 @@ pub(crate) struct Core {
     armed: Option<Duration>,
     timer: Rc<Notify>,
     ending: bool,
-    /// Refused hubs, with the reason that was logged for each.
+    /// Refused hubs, each with the reason that was logged.
     complaints: BTreeMap<HubId, LinkEnd>,
     read_buffer: Vec<u8>,
     stats: LinkStats,
@@ -266,10 +266,10 @@ impl Core {
         self.turn_ends(now);
     }
 
-    /// Processes an event of the bridge that has this id.
+    /// Processes an event of the bridge with the id `own`.
     pub(crate) fn bridged(&mut self, own: HubId, event: BridgeEvent) {
-        // Events of the previous bridge do not concern the current one. The relay knows that the previous one has
-        // ended.
+        // Events of the previous bridge do not concern the current one. The relay already knows that the previous one
+        // has ended.
         if own != self.own {
             return;
         }
@@ -287,7 +287,7 @@ impl Core {
         self.turn_ends(now);
     }
 
-    /// Processes the rest of the bridge's last event. False if there is none.
+    /// Processes the rest of the bridge's last event. Returns false if there is none.
     pub(crate) fn go_on_with_bridge(&mut self) -> bool {
         let Some((from, unread)) = self.bridge_unread.take() else { return false };
         self.begin_turn();
@@ -298,7 +298,7 @@ impl Core {
         true
     }
 
-    /// Does the next slice of the relay's long work, if there is any and the shards accept letters. Call it when
+    /// Does the next slice of the relay's long work, if there is any and the shards accept letters. Call it after
     /// everything that is ready has had its turn.
     pub(crate) fn continue_work(&mut self) -> bool {
         let may = self.unfinished && self.outboxes.has_room_for_a_slice();
@@ -313,7 +313,7 @@ impl Core {
         may
     }
 
-    /// The hub begins to drain, or ends its drain.
+    /// Records that the hub begins or ends a drain.
     pub(crate) fn draining(&mut self, drains: bool) {
         let now = self.now();
         let _turn = TurnGuard::of("order", ());
@@ -355,7 +355,8 @@ fn log(event: MeshEvent) {
             warn!(detail, "hub_id_taken");
         }
         MeshEvent::IdGivenUp(before, hub) => {
-            let detail = "another live hub has this HUB_ID and was there first, so this hub has taken a random id until \
+            let detail = "another live hub has this HUB_ID and started earlier, so this hub has taken a random id \
+                until \
                           it is restarted: leave HUB_ID unset, or give each hub its own";
             warn!(%before, %hub, detail, "hub_id_changed");
         }
@@ -364,14 +365,14 @@ fn log(event: MeshEvent) {
             warn!(%hub, detail, "hub_id_twice");
         }
         MeshEvent::LaterLife => {
-            info!(detail = "other hubs remember a start of this hub later than its clock", "hub_life_later");
+            info!(detail = "other hubs remember a start of this hub that is later than its clock", "hub_life_later");
         }
         MeshEvent::LinkSilent(hub) => {
-            let detail = "nothing arrives on this open link; signals take another way if there is one";
+            let detail = "nothing arrives on this open link; signals use another route if there is one";
             warn!(%hub, detail, "link_silent");
         }
         MeshEvent::LinkUnheard(hub) => {
-            let detail = "nothing arrives at the other hub on this link; signals take another way if there is one";
+            let detail = "nothing arrives at the other hub on this link; signals use another route if there is one";
             warn!(%hub, detail, "link_unheard");
         }
         MeshEvent::LinkWorks(hub) => info!(%hub, "link_works"),

@@ -20,16 +20,16 @@ use crate::tls::Tls;
 use crate::websocket::{self, AskFirst, ConnectError, WebSocket};
 pub(crate) use target::{Known, Plan, TargetId, Targets};
 
-/// The information about this hub that a dial sends.
+/// Data about this hub that a dial sends.
 #[derive(Clone)]
 pub(crate) struct Dialer {
     pub(crate) hub: HubId,
     /// Never sent to a Go hub.
     pub(crate) token: Option<Arc<str>>,
-    /// Whether Go hubs may be dialed: then a hub must prove that it is none before it gets the token.
+    /// Whether Go hubs may be dialed. Then a hub must prove that it is not a Go hub before it receives the token.
     pub(crate) asks_first: bool,
     pub(crate) tls: Tls,
-    /// Attempts to connect that all dials may have beyond their first.
+    /// Permits for attempts that dials make beyond their first.
     pub(crate) extra_attempts: Arc<Semaphore>,
 }
 
@@ -72,7 +72,7 @@ impl From<ConnectError> for DialError {
     }
 }
 
-/// Dials once.
+/// Makes one dial.
 pub(crate) async fn dial(dialer: Dialer, plan: Plan) -> Result<WebSocket, DialError> {
     let deadline = Instant::now() + DIAL_TIMEOUT;
     let request = request(&dialer, &plan)?;
@@ -91,8 +91,9 @@ pub(crate) async fn dial(dialer: Dialer, plan: Plan) -> Result<WebSocket, DialEr
     let opened = Box::pin(websocket::open_beside(addresses, tls, &request, left, &dialer.extra_attempts)).await;
     let asked = request.extensions().get::<AskFirst>().is_some();
     opened.map_err(|error| {
-        let is_unproven = asked
-            && matches!(&error, ConnectError::Refused { status: StatusCode::UNAUTHORIZED, body } if body != TOKEN_WANTED);
+        let refuses = |body: &String| asked && body != TOKEN_WANTED;
+        let is_unproven =
+            matches!(&error, ConnectError::Refused { status: StatusCode::UNAUTHORIZED, body } if refuses(body));
         let error = DialError::from(error);
         if is_unproven { error.unproven() } else { error }
     })
@@ -119,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hub_without_the_subprotocol_is_a_go_hub() {
+    fn a_hub_without_the_subprotocol_counts_as_a_go_hub() {
         let error = DialError::from(ConnectError::NoSubprotocol { shown: true });
         assert!(error.to_string().contains("MESH_LEGACY") && error.spoke_legacy);
     }

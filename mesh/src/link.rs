@@ -16,13 +16,13 @@ use crate::stats::{LinkEnd, LinkView};
 /// The phase of a link.
 #[derive(Debug)]
 pub(crate) enum Phase {
-    /// The other side has not sent its hello.
+    /// The other side has not sent its hello yet.
     Greeting,
-    /// An accepted link: both have sent their hellos, and the dialer must confirm.
+    /// An accepted link: both sides have sent their hellos, and the dialer must confirm.
     Answered(Box<Hello>),
-    /// In use.
+    /// The link is in use.
     Ready,
-    /// It is being replaced; envelopes received on it are still processed.
+    /// The link is being replaced. Envelopes received on it are still processed.
     Retiring,
     /// The last bytes are written, and the other side's close frame or end is awaited.
     Closing,
@@ -32,13 +32,13 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Unread {
     pub(crate) message: Vec<u8>,
-    /// Number of bytes that have been processed.
+    /// Number of bytes already processed.
     pub(crate) at: usize,
 }
 
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// The other hub; for an accepted link at first the id in its request.
+    /// The other hub. On an accepted link it is first the id in the request.
     pub(crate) hub: Option<HubId>,
     /// The incarnation in the other hub's hello.
     pub(crate) incarnation: HubIncarnation,
@@ -49,31 +49,31 @@ pub(crate) struct Link {
     pub(crate) target: Option<(TargetId, String)>,
     pub(crate) legacy: bool,
     pub(crate) phase: Phase,
-    /// Whether the relay knows of it, and not of its end.
+    /// Whether the relay knows the link, and not yet its end.
     pub(crate) up: bool,
     /// Time at which both ends agreed to use it.
     pub(crate) ready_at: Option<Duration>,
-    /// Why it ends.
+    /// Why the link ends.
     pub(crate) end: Option<LinkEnd>,
-    /// The other side's reason for that.
+    /// The other side's text for that reason.
     pub(crate) why: String,
-    /// Whether the other side sends nothing more: the socket closes when the queue is empty.
+    /// Whether the other side will send nothing more: the socket closes when the queue is empty.
     pub(crate) other_done: bool,
-    /// Whether malformed data arrived: what follows it cannot be parsed.
+    /// Whether malformed data arrived: later data cannot be parsed.
     pub(crate) deaf: bool,
     pub(crate) queue: LinkQueue,
     pub(crate) reader: FrameReader,
-    /// Whether received bytes are in the reader that have not been processed: those that arrived with the upgrade, or
-    /// those for which the last turn had no time.
+    /// Whether the reader has received bytes that were not processed: those that arrived with the upgrade, or those for
+    /// which the last turn had no time.
     pub(crate) replay: bool,
-    /// The rest of the message at which the last turn ended. It precedes the bytes in the reader.
+    /// The rest of the message in which the last turn ended. It precedes the bytes in the reader.
     pub(crate) unread: Option<Unread>,
     /// Wakes the link's task.
     pub(crate) waker: Option<Waker>,
     /// Whether it is paused until links are read again.
     pub(crate) parked: bool,
     pub(crate) last_heard: Duration,
-    /// Time at which bytes were last written, or began to be queued.
+    /// Time at which bytes were last written, or the first byte was queued.
     pub(crate) last_progress: Duration,
     pub(crate) next_ping: Duration,
     pub(crate) rtt: Option<Duration>,
@@ -107,10 +107,10 @@ impl Link {
         matches!(self.phase, Phase::Ready)
     }
 
-    /// Whether everything that a Go hub sends when it dials has been read.
+    /// Whether everything has been read that a Go hub sends right after it dials.
     ///
     /// It announces its peers before it reads anything, and so before it answers the first ping. It echoes later
-    /// announcements. After that pong, its own announcements and echoes can no longer be distinguished for certain.
+    /// announcements. After that pong, its own announcements and echoes cannot be distinguished for certain.
     pub(crate) fn has_been_heard_out(&self, now: Duration) -> bool {
         !self.legacy || self.dialed() || self.rtt.is_some() || now >= self.since + LEGACY_PATIENCE
     }

@@ -13,7 +13,7 @@ use crate::core::Core;
 use crate::link::Phase;
 use crate::stream::MaybeTlsStream;
 
-/// Maximum number of reads of one link in a row, before other links have a turn.
+/// Maximum number of successive reads of one link before other links have a turn.
 const READS_PER_TURN: usize = 4;
 
 /// Runs a link until its socket is closed.
@@ -22,7 +22,7 @@ pub(crate) async fn run(core: Rc<RefCell<Core>>, id: LinkId, mut stream: MaybeTl
         let _turn = TurnGuard::of("link", id);
         let done = drive(&core, id, &mut stream, cx);
         if done.is_ready() {
-            // Sends the end of the stream if possible; otherwise closing the socket does the same.
+            // Sends the end of the stream if possible. Otherwise closing the socket sends it.
             _ = Pin::new(&mut stream).poll_shutdown(cx);
         }
         done
@@ -34,7 +34,7 @@ fn drive(core: &RefCell<Core>, id: LinkId, stream: &mut MaybeTlsStream, cx: &mut
     let mut core = core.borrow_mut();
     core.begin_turn();
     planted("link");
-    // What the other side had sent before its end is processed first.
+    // Data that the other side sent before its end is processed first.
     if write(&mut core, id, stream, cx).is_err() && !core.link_mut(id).is_some_and(|link| link.replay) {
         core.lost(id);
         return Poll::Ready(());

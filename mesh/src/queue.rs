@@ -3,17 +3,17 @@
 use proto::limits::LINK_FRAME_BYTES;
 use proto::ws::{self, Opcode};
 
-/// Frames in the order in which they are written, as one run of bytes; the last frame may still be open for envelopes.
+/// Frames in the order in which they are written, as one run of bytes. The last frame may still be open for envelopes.
 #[derive(Debug)]
 pub(crate) struct LinkQueue {
     bytes: Vec<u8>,
     /// Number of `bytes` already written.
     written: usize,
-    /// Start of the open frame, if there is one. Room for its header is reserved until its length is known.
+    /// Start of the open frame, if there is one. Its header is written when its length is known.
     open: Option<usize>,
-    /// Whether frames are masked: those of the dialer are (RFC 6455 section 5.3).
+    /// Whether frames are masked: the dialer must mask its frames (RFC 6455 section 5.3).
     masked: bool,
-    /// Number of data frames that have not been counted.
+    /// Number of data frames that have not been counted yet.
     frames: u64,
 }
 
@@ -70,7 +70,7 @@ impl LinkQueue {
         let payload = self.bytes.len() - start - room;
         let needed = self.header_len(payload);
         if needed != room {
-            // Rare: either one short answer, which is cheap to move, or one envelope longer than a frame.
+            // This is rare: either one short answer, which is cheap to move, or one envelope longer than a frame.
             self.bytes.splice(start..start + room, std::iter::repeat_n(0, needed));
         }
         let mut header = Vec::with_capacity(needed);
@@ -99,7 +99,7 @@ impl LinkQueue {
         ws::mask(&mut self.bytes[start..], mask);
     }
 
-    /// The bytes to write next; closes the open frame.
+    /// The bytes to write next. Closes the open frame.
     pub(crate) fn unwritten(&mut self) -> &[u8] {
         self.seal();
         &self.bytes[self.written..]
@@ -133,7 +133,7 @@ impl LinkQueue {
     }
 }
 
-/// Without randomness there are no ids and no keys either: the process would not have started.
+/// Without random numbers there would be neither ids nor keys, and the process would not have started.
 fn mask() -> [u8; 4] {
     getrandom::u32().unwrap_or_default().to_ne_bytes()
 }
@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes the queue `step` bytes at a time, and parses it like the other side.
+    /// Writes the queue `step` bytes at a time, and parses the bytes like the other side.
     fn read(mut queue: LinkQueue, step: usize) -> Vec<Vec<u8>> {
         let mut stream = Vec::new();
         while !queue.is_empty() {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_keep_their_place() {
+    fn control_frames_are_queued_in_order() {
         let mut queue = LinkQueue::new(true);
         queue.push(|out| out.extend_from_slice(b"a"));
         queue.control(Opcode::Ping, b"p");

@@ -14,11 +14,11 @@ pub(crate) struct Experience {
     pub(crate) worked: Option<SocketAddr>,
     /// An address that leads to the dialing hub itself. It is tried last.
     pub(crate) own: Option<SocketAddr>,
-    /// Number of failed dials in a row. Each begins further down the list, so that every address is tried.
+    /// Number of failed dials in a row. Each dial starts further down the list, so that every address is tried.
     pub(crate) failures: u32,
 }
 
-/// The order in which to try the addresses of a name, at most [`MAX_DIAL_ADDRESSES`] of them.
+/// Orders the addresses of a name, and returns at most [`MAX_DIAL_ADDRESSES`] of them.
 ///
 /// `resolved` is in the resolver's order, which is that of RFC 6724. Families alternate, beginning with the first
 /// address's.
@@ -37,7 +37,7 @@ pub(crate) fn order(resolved: impl IntoIterator<Item = SocketAddr>, known: &Expe
         ordered.extend(families.iter_mut().filter_map(VecDeque::pop_front));
     }
     if !ordered.is_empty() {
-        // One dial waits for at most five silent upgrades; the next dial begins at the sixth address.
+        // One dial waits for at most five silent upgrades. The next dial starts at the sixth address.
         let turn = (known.failures as usize).saturating_mul(5) % ordered.len();
         ordered.rotate_left(turn);
     }
@@ -59,24 +59,24 @@ fn take(addresses: &mut VecDeque<SocketAddr>, wanted: Option<SocketAddr>) -> Opt
 /// Attempts to connect to one of several addresses. Times count from the start of the dial.
 #[derive(Debug)]
 pub(crate) struct Race {
-    /// Not tried yet.
+    /// Addresses that have not been tried.
     left: VecDeque<SocketAddr>,
-    /// Being tried, the oldest first.
+    /// Addresses that are being tried, the oldest attempt first.
     running: VecDeque<SocketAddr>,
     /// Time at which the next address is tried, if no attempt ends earlier.
     next: Duration,
-    /// When the last attempt began.
+    /// Time at which the last attempt began.
     began: Duration,
 }
 
-/// The time that the oldest of many attempts has.
+/// Time that the oldest of many attempts may take.
 const OLDEST: Duration = CONNECT_STAGGER.saturating_mul(MAX_CONNECT_ATTEMPTS as u32);
 
-/// The request of [`Race::start`].
+/// The result of [`Race::start`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Start {
     pub(crate) address: SocketAddr,
-    /// The attempt that ends to make room for this one.
+    /// The attempt that must end to make room for this one.
     pub(crate) give_up: Option<SocketAddr>,
 }
 
@@ -85,7 +85,7 @@ impl Race {
         Self { left: addresses, running: VecDeque::new(), next: Duration::ZERO, began: Duration::ZERO }
     }
 
-    /// The attempt to begin now, if one is due. `has_room`: there may be one more besides those that run.
+    /// The attempt to begin now, if one is due. `has_room`: one more attempt may run at the same time.
     pub(crate) fn start(&mut self, now: Duration, has_room: bool) -> Option<Start> {
         if now < self.next && !self.running.is_empty() {
             return None;
@@ -103,19 +103,19 @@ impl Race {
         Some(Start { address, give_up })
     }
 
-    /// When to call [`Self::start`] again. `None`: no address is left.
+    /// When to call [`Self::start`] again. `None` if no address is left.
     pub(crate) fn due(&self) -> Option<Duration> {
         (!self.left.is_empty()).then_some(self.next)
     }
 
-    /// An attempt failed: the next address is tried at once.
+    /// Records a failed attempt: the next address is tried at once.
     pub(crate) fn failed(&mut self, address: SocketAddr, now: Duration) {
         self.running.retain(|running| *running != address);
         self.next = now;
     }
 
-    /// An attempt has connected. The other attempts end. If this connection does not work, their addresses are tried
-    /// again, before all others.
+    /// Records that an attempt has connected. The other attempts end. If this connection does not work, their addresses
+    /// are tried again before all others.
     pub(crate) fn connected(&mut self, address: SocketAddr, now: Duration) {
         while let Some(other) = self.running.pop_back() {
             if other != address {
@@ -125,12 +125,12 @@ impl Race {
         self.next = now;
     }
 
-    /// Addresses that can still be tried.
+    /// Number of addresses that can still be tried.
     pub(crate) fn left(&self) -> usize {
         self.left.len()
     }
 
-    /// Whether no address is left and none is being tried.
+    /// Whether no address is left and no attempt is in progress.
     pub(crate) fn is_over(&self) -> bool {
         self.left.is_empty() && self.running.is_empty()
     }
@@ -175,11 +175,11 @@ mod tests {
         let known = Experience { worked: Some(v4(3)), own: Some(v4(1)), failures: 0 };
         assert_eq!(order([v4(1), v4(2), v4(3)], &known), [v4(3), v4(2), v4(1)]);
         let moved = Experience { worked: Some(v4(9)), own: Some(v4(8)), failures: 0 };
-        assert_eq!(order([v4(1), v4(2)], &moved), [v4(1), v4(2)], "addresses that are gone change nothing");
+        assert_eq!(order([v4(1), v4(2)], &moved), [v4(1), v4(2)], "addresses that no longer exist change nothing");
     }
 
     #[test]
-    fn every_address_of_many_has_its_turn() {
+    fn each_of_many_addresses_is_tried() {
         for addresses in 1..=200_u8 {
             let mut first = std::collections::BTreeSet::new();
             for failures in 0..u32::from(addresses) {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_attempt_makes_room_when_too_many_are_under_way() {
+    fn the_oldest_attempt_ends_when_too_many_are_in_progress() {
         let most = MAX_CONNECT_ATTEMPTS as u8;
         let mut race = race((1..=most + 1).map(v4));
         for n in 0..u64::from(most) {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn without_room_the_next_attempt_takes_the_place_of_the_oldest_after_a_longer_time() {
+    fn without_room_the_next_attempt_replaces_the_oldest_after_a_longer_time() {
         let mut race = race((1..=3).map(v4));
         let mut begins = |at| race.start(ms(at), false).map(|start| (start.address, start.give_up));
         assert_eq!(begins(0), Some((v4(1), None)));

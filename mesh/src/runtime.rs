@@ -30,12 +30,12 @@ use crate::stats::MeshReading;
 use crate::stream::MaybeTlsStream;
 use crate::tls::Tls;
 
-/// An accepted socket that becomes a link: its request has been checked and answered with 101.
+/// An accepted socket that becomes a link: its request was checked and answered with 101.
 #[derive(Debug)]
 pub struct LinkSocket {
     /// The socket, in non-blocking mode.
     pub stream: std::net::TcpStream,
-    /// Its TLS, if it speaks TLS.
+    /// Its TLS connection, if it uses TLS.
     pub tls: Option<Box<tls::Connection>>,
     /// Bytes that arrived after the request. They precede everything read from the socket.
     pub leftover: Bytes,
@@ -47,14 +47,14 @@ pub struct LinkSocket {
     pub legacy: bool,
 }
 
-/// A command of the hub for its mesh.
+/// An order of the hub to its mesh.
 #[derive(Debug)]
 enum Order {
     Draining(bool),
     End,
 }
 
-/// The hub's handle of its mesh. When it is dropped, the mesh ends without a farewell.
+/// The hub's handle of its mesh. Dropping it ends the mesh without a farewell.
 #[derive(Debug)]
 pub struct MeshHandle {
     orders: mpsc::Sender<Order>,
@@ -62,12 +62,12 @@ pub struct MeshHandle {
 }
 
 impl MeshHandle {
-    /// Tells the other hubs whether this one drains and must not be dialed.
+    /// Notifies the other hubs whether this one drains and must not be dialed.
     pub fn draining(&self, drains: bool) {
         _ = self.orders.try_send(Order::Draining(drains));
     }
 
-    /// Sends a farewell to the other hubs, waits at most [`LINK_FLUSH_TIMEOUT`] until it is written, and ends the
+    /// Sends a farewell to the other hubs, waits until it is written (at most [`LINK_FLUSH_TIMEOUT`]), and ends the
     /// thread.
     pub async fn end(self) {
         _ = self.orders.send(Order::End).await;
@@ -78,8 +78,8 @@ impl MeshHandle {
     }
 }
 
-/// Starts the mesh. `shards` are the mailboxes of the hub's shards in their order, `mailbox` is its own. It publishes
-/// its statistics once a tick. `ended` is called on its thread when that ends, expectedly or not.
+/// Starts the mesh. `shards` are the mailboxes of the hub's shards in order, and `mailbox` is the mesh's own. It
+/// publishes its statistics once a tick. `ended` is called on its thread when the thread ends, expectedly or not.
 ///
 /// # Errors
 ///
@@ -160,7 +160,7 @@ async fn run(config: MeshConfig, dialer: Dialer, channels: Channels, busy: Arc<A
     }
 }
 
-/// Processes letters from the shards, even if links are not read.
+/// Processes letters from the shards, even while links are not read.
 async fn read_mail(core: Rc<RefCell<Core>>, mailbox: mpsc::Receiver<Vec<ToMesh>>) {
     thread::read_mail(mailbox, |letters| core.borrow_mut().letters(letters), || false).await;
 }
@@ -179,7 +179,7 @@ async fn read_bridge(core: Rc<RefCell<Core>>, mut events: mpsc::Receiver<(HubId,
     }
 }
 
-/// Accepts sockets, and owns their links' tasks.
+/// Turns accepted sockets into links, and owns the links' tasks.
 async fn welcome(core: Rc<RefCell<Core>>, mut sockets: mpsc::Receiver<LinkSocket>) {
     let mut links = JoinSet::new();
     loop {
@@ -194,7 +194,8 @@ async fn welcome(core: Rc<RefCell<Core>>, mut sockets: mpsc::Receiver<LinkSocket
                         continue;
                     }
                 };
-                let adopted = core.borrow_mut().adopt(NewLink { address, target: None, hub: Some(hub), legacy, leftover });
+                let link = NewLink { address, target: None, hub: Some(hub), legacy, leftover };
+                let adopted = core.borrow_mut().adopt(link);
                 if let Some(id) = adopted {
                     let stream = match tls {
                         None => MaybeTlsStream::Plain(stream),
@@ -242,7 +243,7 @@ async fn dial_out(core: Rc<RefCell<Core>>, dialer: Dialer) {
     }
 }
 
-/// Resolves MESH_DNS repeatedly. While that fails, the last answer is used.
+/// Resolves MESH_DNS repeatedly. While resolving fails, the last answer is used.
 async fn resolve(core: Rc<RefCell<Core>>, name: String, port: u16, tls: bool) {
     let mut ticks = tokio::time::interval(DNS_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -264,7 +265,7 @@ async fn resolve(core: Rc<RefCell<Core>>, name: String, port: u16, tls: bool) {
     }
 }
 
-/// Posts queued letters and bridge frames, when all ready tasks have had a turn.
+/// Posts queued letters and bridge frames after all ready tasks have had a turn.
 async fn flush(core: Rc<RefCell<Core>>, mut mailboxes: Mailboxes) {
     loop {
         std::future::poll_fn(|cx| {
@@ -275,7 +276,7 @@ async fn flush(core: Rc<RefCell<Core>>, mut mailboxes: Mailboxes) {
             if core.continue_work() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        // Links that have something to read have their turn before the next slice.
+        // Links with data to read get their turn before the next slice.
         tokio::task::yield_now().await;
     }
 }
@@ -295,7 +296,7 @@ async fn keep_time(
     .await;
 }
 
-/// Lets the relay process timeouts when they are due, which is often sooner than the next tick.
+/// Lets the relay process timeouts when they are due, which is often before the next tick.
 async fn await_timeouts(core: Rc<RefCell<Core>>) {
     loop {
         let (wait, sooner): (Duration, _) = core.borrow_mut().arm();

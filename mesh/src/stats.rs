@@ -13,7 +13,7 @@ use crate::bridge::BridgeView;
 pub struct MeshReading {
     /// Statistics of the relay.
     pub relay: RelayStats,
-    /// The id of this hub for other hubs, once the mesh runs.
+    /// The id that this hub has for other hubs, once the mesh runs.
     pub hub: Option<HubId>,
     /// All other known hubs, in ascending order of ids.
     pub hubs: Vec<HubView>,
@@ -25,7 +25,7 @@ pub struct MeshReading {
     pub io: LinkStats,
     /// State of the bridge, if there is one.
     pub bridge: Option<BridgeView>,
-    /// Time for which the thread was awake, in microseconds.
+    /// Time for which the thread was busy, in microseconds.
     pub busy_micros: u64,
     /// Turns of the mesh's thread, by their length.
     pub turns: TurnLengths,
@@ -91,18 +91,18 @@ pub struct DialView {
     pub source: DialSource,
     /// Number of dials since the last link there.
     pub attempt_number: u32,
-    /// Whether the hub at this address is linked, by this dial or another way.
+    /// Whether the hub at this address is linked, by this dial or otherwise.
     pub connected: bool,
-    /// Whether the last dial reached this hub itself. It is then dialed once a minute, because behind a balancer
-    /// another hub may answer.
+    /// Whether the last dial reached this hub itself. Such an address is dialed once a minute, because behind a
+    /// balancer another hub may answer.
     pub own: bool,
     /// The wall clock at the last dial, in milliseconds; 0 before the first.
     pub last_attempt: u64,
-    /// Why the last dial, or its link, failed.
+    /// The error of the last dial or of its link.
     pub last_error: Option<String>,
 }
 
-/// Statistics of links since the start. All but the gauges only grow.
+/// Statistics of links since the start. All fields except the gauges only grow.
 #[derive(Clone, Debug, Default)]
 pub struct LinkStats {
     /// Bytes read from links.
@@ -166,13 +166,13 @@ pub enum LinkEnd {
     SelfLink,
     /// Another hub has this hub's id.
     SameId,
-    /// The socket accepted nothing of the queue for too long.
+    /// The socket accepted no queued bytes for too long.
     Stalled,
     /// DISCOVERY of the two hubs differs.
     WrongDiscovery,
     /// HUB_MESH_NAMESPACE of the two hubs differs.
     WrongNamespace,
-    /// The hello names another hub than the request.
+    /// The hello and the request name different hubs.
     WrongHub,
     /// The other hub speaks another version of the links' protocol.
     WrongVersion,

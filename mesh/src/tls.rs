@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-#[expect(clippy::disallowed_types, reason = "rustls asks for a store that threads could share")]
+#[expect(clippy::disallowed_types, reason = "rustls requires a store that threads can share")]
 use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
 
@@ -30,16 +30,16 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Trusts the public roots, and `extra_roots` (PEM).
+    /// Trusts the public roots and `extra_roots` (PEM).
     ///
     /// # Errors
     ///
-    /// If `extra_roots` has an invalid certificate, or none.
+    /// If `extra_roots` contains an invalid certificate, or none.
     pub fn new(extra_roots: Option<&[u8]>) -> io::Result<Self> {
         connector(extra_roots).map(Self)
     }
 
-    /// Trusts any certificate: only for probing the hub of this machine, and for nothing secret.
+    /// Trusts any certificate: only for probing the hub of this machine, and for no secret data.
     ///
     /// # Errors
     ///
@@ -56,10 +56,10 @@ impl Tls {
         Ok(Self(Arc::new(config).into()))
     }
 
-    /// Keeps up to this number of tickets, instead of eight for each server: for many connections to one server.
-    /// With 0, no session is resumed.
+    /// Keeps up to this number of tickets, for many connections to one server. The default is eight per server. With 0,
+    /// no session is resumed.
     #[must_use]
-    #[expect(clippy::disallowed_types, reason = "rustls asks for a store that threads could share")]
+    #[expect(clippy::disallowed_types, reason = "rustls requires a store that threads can share")]
     pub fn keeping_tickets(self, most: usize) -> Self {
         let mut config = ClientConfig::clone(self.0.config());
         config.resumption = match most {
@@ -82,7 +82,7 @@ impl Tls {
 
 /// The tickets of one server (TLS 1.3), oldest first. Sessions of TLS 1.2 are not kept.
 #[derive(Debug)]
-#[expect(clippy::disallowed_types, reason = "rustls asks for a store that threads could share")]
+#[expect(clippy::disallowed_types, reason = "rustls requires a store that threads can share")]
 struct Tickets {
     most: usize,
     kept: Mutex<VecDeque<Tls13ClientSessionValue>>,
@@ -116,7 +116,7 @@ impl ClientSessionStore for Tickets {
     }
 }
 
-/// Takes every certificate, as long as the other side has its key.
+/// Accepts every certificate if the other side has its key.
 #[derive(Debug)]
 struct Anyone(WebPkiSupportedAlgorithms);
 

@@ -50,7 +50,7 @@ pub struct WebSocket {
 pub enum ConnectError {
     /// The name could not be resolved, no TCP connection was made, or it failed.
     Tcp(io::Error),
-    /// The other side did not prove its identity, or does not speak TLS.
+    /// The other side did not prove its identity, or does not use TLS.
     Tls(io::Error),
     /// The server answered the request without an upgrade.
     Refused {
@@ -87,7 +87,7 @@ impl fmt::Display for ConnectError {
                 write!(f, "the hub answered {status}{colon}{body}")
             }
             Self::Http(error) => {
-                // hyper's own text alone is too short.
+                // hyper's own text is too short to be understood alone.
                 write!(f, "the handshake failed: {error}")?;
                 std::error::Error::source(error).map_or(Ok(()), |source| write!(f, ": {source}"))
             }
@@ -95,7 +95,8 @@ impl fmt::Display for ConnectError {
             Self::Handshake(what) => write!(f, "the handshake failed: {what}"),
             Self::NoSubprotocol { .. } => f.write_str("the handshake failed: the subprotocol is missing"),
             Self::Asked => f.write_str(
-                "the hub asked for the token and the connection ended before it could be sent: let the proxy in front of \
+                "the hub asked for the token and the connection ended before it could be sent: let the proxy in front \
+                 of \
                  the hub keep the connection open after 401",
             ),
             Self::Late => f.write_str("no answer in time"),
@@ -110,9 +111,9 @@ impl ConnectError {
     fn is_of_the_address(&self) -> bool {
         match self {
             Self::Tcp(_) | Self::Tls(_) | Self::Http(_) | Self::Handshake(_) | Self::Asked | Self::Late => true,
-            // Hubs of two kinds have this name: the next dial asks all of them before it sends its token.
+            // The name leads to hubs of two kinds. The next dial makes all of them ask before it sends its token.
             Self::NoSubprotocol { shown } => !shown,
-            // Busy, draining, or a proxy without a hub.
+            // The server is busy or draining, or is a proxy without a hub.
             Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
             Self::Request(_) => false,
         }
@@ -120,16 +121,17 @@ impl ConnectError {
 }
 
 /// An extension of requests for links. The request is sent without its `Authorization`. The header follows on the same
-/// connection when the other side has answered as only PeerPigeon 2 hubs do ([`TOKEN_WANTED`]).
+/// connection after the other side has answered as only PeerPigeon 2 hubs do ([`TOKEN_WANTED`]).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AskFirst;
 
 /// Opens a WebSocket to one of `addresses`, tried in their order.
 ///
-/// The next address is tried when one has failed, or has not connected within
-/// [`CONNECT_STAGGER`](proto::limits::CONNECT_STAGGER). The first that completes its TCP and TLS handshakes gets the
-/// upgrade request, and the other attempts end. An upgrade that exceeds its share of the time is abandoned for the next
-/// address. Only one upgrade is in progress at a time: a hub never receives one peer's request twice at once.
+/// The next address is tried when the previous one has failed, or has not connected within
+/// [`CONNECT_STAGGER`](proto::limits::CONNECT_STAGGER). The first address that completes its TCP and TLS handshakes
+/// gets the upgrade request, and the other attempts end. An upgrade that exceeds its share of the time is abandoned for
+/// the next address. Only one upgrade is in progress at a time, so a hub never receives one peer's request twice at
+/// once.
 ///
 /// `request` is sent with the headers of WebSockets added. With `tls`, the certificate must be for that name.
 ///
@@ -145,7 +147,7 @@ pub async fn open(
     open_beside(addresses, tls, request, patience, &enough()).await
 }
 
-/// [`open`] beside others. Each attempt to connect beyond the first has one of `extra`, for as long as it runs.
+/// [`open`], at the same time as other dials. Each attempt beyond the first takes a permit of `extra` while it runs.
 pub(crate) async fn open_beside(
     addresses: VecDeque<SocketAddr>,
     tls: Option<(&Tls, &str)>,
@@ -185,8 +187,8 @@ pub async fn ask<T>(
     Ok(answer)
 }
 
-/// Connects as [`Race`] says, and lets the first connection do the exchange. One that exceeds its share of the time is
-/// abandoned for the next.
+/// Connects as [`Race`] decides, and runs the exchange on the first connection. An exchange that exceeds its share of
+/// the time is abandoned for the next connection.
 async fn reach<S, T>(
     addresses: VecDeque<SocketAddr>,
     patience: Duration,
@@ -238,7 +240,7 @@ struct Attempt<'a, F> {
     connecting: Pin<Box<F>>,
 }
 
-/// Runs attempts until one is connected or none is left.
+/// Runs attempts until one connects or none is left.
 async fn run<T>(
     race: &mut Race,
     start: Instant,
@@ -290,7 +292,7 @@ async fn run<T>(
     }
 }
 
-/// The first attempt that is done, by its place. There are
+/// The index and the output of the first attempt that completes. There are
 /// [`MAX_CONNECT_ATTEMPTS`](proto::limits::MAX_CONNECT_ATTEMPTS) at most.
 async fn first_of<F: Future>(running: &mut [Attempt<'_, F>]) -> (usize, F::Output) {
     poll_fn(|cx| {
@@ -304,7 +306,7 @@ async fn first_of<F: Future>(running: &mut [Attempt<'_, F>]) -> (usize, F::Outpu
     .await
 }
 
-/// Does the exchange. Returns the raw stream and the bytes that arrived after the answer.
+/// Runs the exchange. Returns the raw stream and the bytes that arrived after the answer.
 async fn upgrade(
     stream: MaybeTlsStream,
     mut request: Request<Empty<Bytes>>,
@@ -335,7 +337,7 @@ async fn upgrade(
             let body = body.map(Collected::to_bytes).unwrap_or_default();
             match withheld.take() {
                 Some(whole) if status == StatusCode::UNAUTHORIZED && body == TOKEN_WANTED => {
-                    // Another connection could lead to a hub that must not see the token.
+                    // Another connection could lead to a hub that must not receive the token.
                     requests.ready().await.map_err(|_| ConnectError::Asked)?;
                     request = whole;
                 }
@@ -378,13 +380,13 @@ fn check<B>(response: &Response<B>, key: &str, asked: Option<&HeaderValue>, show
         return Err(ConnectError::Handshake("Sec-WebSocket-Accept is wrong"));
     }
     if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
-        return Err(ConnectError::Handshake("the answer has an extension that was not asked for"));
+        return Err(ConnectError::Handshake("the answer has an extension that was not requested"));
     }
     match (asked, headers.get(SEC_WEBSOCKET_PROTOCOL)) {
         (None, None) => Ok(()),
         (Some(asked), Some(answered)) if asked == answered => Ok(()),
         (Some(_), None) => Err(ConnectError::NoSubprotocol { shown }),
-        (_, Some(_)) => Err(ConnectError::Handshake("the answer has a subprotocol that was not asked for")),
+        (_, Some(_)) => Err(ConnectError::Handshake("the answer has a subprotocol that was not requested")),
     }
 }
 

@@ -651,7 +651,8 @@ fn main() {
     let size = if std::env::args().any(|arg| arg == "--bench") { FULL } else { SHORT };
     if size.measures {
         println!(
-            "| event | mesh, ms | shard, ms | mesh, outputs | shard, outputs | mesh, turns | letters | MB before | MB, most \
+            "| event | mesh, ms | shard, ms | mesh, outputs | shard, outputs | mesh, turns | letters | MB before | \
+             MB, most \
              | MB after |"
         );
         println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");

@@ -217,7 +217,8 @@ pub(crate) const PLANTED_PANIC: &str = "a text that the parser does not survive"
 ///
 /// # Errors
 ///
-/// A [`RefusedMessage`] with `invalid-json`, `invalid-message`, `not-allowed` or `unknown-type`. The session stays open.
+/// A [`RefusedMessage`] with `invalid-json`, `invalid-message`, `not-allowed` or `unknown-type`. The session stays
+/// open.
 pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<RefusedMessage<'_>>> {
     #[cfg(test)]
     assert!(text != PLANTED_PANIC, "a planted panic");

@@ -1,9 +1,9 @@
 //! WebSocket frames (RFC 6455), parsed strictly: as a server for peers, and as a client on links to other hubs.
 //!
 //! [`Decoder`] parses frames of clients or of a server: it consumes bytes from the front of a buffer and returns
-//! complete messages and control frames. [`FrameReader`] does the same for a stream that arrives in pieces. The functions
-//! `put_*` append frames of the hub. This module does no I/O: the caller owns the buffer, and must send a close frame
-//! with [`Violation::close_code`] after a violation.
+//! complete messages and control frames. [`FrameReader`] does the same for a stream that arrives in pieces. The
+//! functions `put_*` append frames of the hub. This module does no I/O: the caller owns the buffer, and must send a
+//! close frame with [`Violation::close_code`] after a violation.
 //!
 //! A message in one frame, as nearly every one is, is unmasked and validated in place, without a copy or an allocation.
 //! Only fragments are collected, in a buffer that exists while their message is incomplete.

@@ -1,8 +1,8 @@
 //! An echo server made of a shard's sessions, for conformance tests of the WebSocket implementation.
 //!
-//! `echo --port 0` prints its address and runs until it is stopped. With `--tls`, it speaks TLS with a certificate of its
-//! own.
-#![allow(clippy::print_stdout, reason = "the test that starts it reads the port from there")]
+//! `echo --port 0` prints its address and runs until it is stopped. With `--tls`, it speaks TLS with its own
+//! certificate.
+#![allow(clippy::print_stdout, reason = "the test that starts it reads the port from stdout")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig};
 use shard::{HubConfig, SessionLimits, ShardReading, TlsDoor};
 
-/// The door of a port with TLS, with a self-signed certificate.
+/// The TLS configuration of a port with a self-signed certificate.
 fn secure(port: u16) -> std::io::Result<TlsDoor> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).map_err(std::io::Error::other)?;
     let file = std::env::temp_dir().join(format!("peerpigeon-echo-{}.pem", std::process::id()));

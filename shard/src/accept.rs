@@ -21,13 +21,13 @@ use crate::stats::HandshakeFailure;
 /// An accepted connection.
 struct Came(TcpStream, SocketAddr, Option<Place>);
 
-/// The connections of one listener that are not WebSockets, oldest first: they may be closed for others.
+/// Connections of one listener that are not WebSockets, oldest first. They may be closed to make room.
 #[derive(Default)]
 struct Newcomers(VecDeque<(AbortHandle, Rc<Cell<bool>>)>);
 
 impl Newcomers {
     fn add(&mut self, task: AbortHandle, let_in: Rc<Cell<bool>>) {
-        // Ended connections are removed now and then, which costs each at most two checks.
+        // Ended connections are removed now and then. Each connection is checked at most twice.
         if self.0.len() == self.0.capacity() {
             self.0.retain(|(task, _)| !task.is_finished());
             self.0.shrink_to(2 * self.0.len());
@@ -35,7 +35,7 @@ impl Newcomers {
         self.0.push_back((task, let_in));
     }
 
-    /// Whether there is one that may be dropped.
+    /// Whether there is a connection that may be closed.
     fn has_any(&mut self) -> bool {
         while let Some((task, let_in)) = self.0.front() {
             if !task.is_finished() && !let_in.get() {
@@ -56,7 +56,7 @@ impl Newcomers {
     }
 }
 
-/// Accepts connections until the listener closes, and then those that the kernel has accepted already.
+/// Accepts connections until the listener closes, and then those that the kernel has already accepted.
 pub(crate) async fn accept(
     door: Rc<Door>,
     core: Rc<RefCell<Core>>,
@@ -106,18 +106,19 @@ pub(crate) async fn accept(
     };
     let failures = Sparse::default();
     let FilePool { files, wanted } = door.files.at(entrance);
-    // Accepted, but without a file of its share yet.
+    // An accepted connection that waits for a file of its share.
     let mut came = None;
     // Operators observe a hub while it drains.
     let stays_open = entrance == Entrance::Admin;
     while *open.borrow_and_update() || stays_open {
+        let has_room = connections.len() < door.tuning.max_requests;
         tokio::select! {
-            free = Arc::clone(&files).acquire_owned(), if came.is_some() && connections.len() < door.tuning.max_requests => {
+            free = Arc::clone(&files).acquire_owned(), if came.is_some() && has_room => {
                 if let (Ok(file), Some(came)) = (free, came.take()) {
                     spawn(&mut connections, &mut newcomers, came, file);
                 }
             }
-            // Silent connections must not keep out others.
+            // Silent connections must not keep others out.
             () = tokio::time::sleep(TICK), if came.is_some() => {
                 if !make_room(&mut newcomers) {
                     wanted.ask();
@@ -143,10 +144,10 @@ pub(crate) async fn accept(
                         wanted.ask();
                     }
                 }
-                // That connection has ended already; the next one may work.
+                // That connection has already ended. The next one may work.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    // Probably out of file descriptors: the queue waits until some are closed.
+                    // The process is probably out of file descriptors: the queue waits until some are closed.
                     if let Some(times) = failures.count() {
                         warn!(%error, times, "accept_failed");
                     }

@@ -21,25 +21,25 @@ use crate::{Answer, Gauges, Pages};
 /// Configuration that all shards of a hub share.
 #[derive(Clone)]
 pub struct HubConfig {
-    /// Configuration of the routers. [`start`](crate::start) sets `shard`, `shards` and `meshed` for each shard, and
-    /// divides `announce_budget_bytes`, which is the hub's, by the number of shards.
+    /// Configuration of the routers. [`start`](crate::start) sets `shard`, `shards` and `meshed` for each shard. It
+    /// divides `announce_budget_bytes`, which is for the whole hub, by the number of shards.
     pub router: RouterConfig,
-    /// Limits of sessions. `send_budget_bytes` is the hub's, and is divided like the announce budget.
+    /// Limits of sessions. `send_budget_bytes` is for the whole hub, and is divided like the announce budget.
     pub limits: SessionLimits,
-    /// Maximum number of WebSockets of peers, on all shards together (MAX_CONNECTIONS). A further one is admitted only
-    /// to be closed with `max connections`; when many arrive, they get 503 before their request is read.
+    /// Maximum number of WebSockets of peers, on all shards together (MAX_CONNECTIONS). A further WebSocket is opened
+    /// and closed at once with `max connections`. When many arrive, they get 503 before their request is read.
     pub max_connections: usize,
     /// Maximum numbers of sockets of the listeners.
     pub files: FileShares,
     /// AUTH_TOKEN: peers without it get 401. `None`: everybody may connect.
     pub auth_token: Option<Arc<str>>,
-    /// How links are admitted. `None` if the hub is in no mesh: links then get 403.
+    /// Admission of links. `None` if the hub is not part of a mesh: links then get 403.
     pub links: Option<LinkDoor>,
-    /// ADMIN_PORT: it has pages and no WebSockets; other ports then have only the public pages.
+    /// ADMIN_PORT. It serves pages and no WebSockets; other ports then serve only the public pages.
     pub admin_port: Option<u16>,
-    /// Which listeners speak TLS, if any does.
+    /// The listeners that speak TLS, if any.
     pub tls: Option<TlsDoor>,
-    /// Which connections are admitted.
+    /// Admission of connections.
     pub door: DoorConfig,
     /// Answers HTTP requests other than WebSocket upgrades. Called on the shards' threads: it must not block.
     pub pages: Pages,
@@ -49,17 +49,17 @@ pub struct HubConfig {
     pub gauges: Arc<Gauges>,
     /// The hub's clock.
     pub clock: Clock,
-    /// Called by each shard on its thread once a [`TICK`](proto::limits::TICK), as long as it runs: a watchdog notices
-    /// a shard that hangs by the missing calls. It must not block.
+    /// Each shard calls this on its thread once a [`TICK`](proto::limits::TICK): a watchdog detects a shard that hangs
+    /// by the missing calls. It must not block.
     pub turned: Arc<dyn Fn(ShardId) + Send + Sync>,
-    /// Sessions echo what they receive and route nothing: for conformance tests of the WebSocket implementation.
+    /// Sessions echo messages and route nothing, for conformance tests of the WebSocket implementation.
     #[doc(hidden)]
     pub echo: bool,
 }
 
 impl HubConfig {
-    /// A hub of one shard without a mesh and without pages, with the default of each limit. `router` says which hub it
-    /// is, as [`RouterConfig::single`] makes it.
+    /// Makes the configuration of a hub with one shard, without a mesh and pages, and with all limits at their
+    /// defaults. `router` identifies the hub, as [`RouterConfig::single`] makes it.
     pub fn single(router: RouterConfig) -> Self {
         let limits = SessionLimits {
             max_message_bytes: router.max_message_bytes,
@@ -100,14 +100,14 @@ impl HubConfig {
     }
 }
 
-/// Which connections are admitted, besides the checks of tokens. The default admits everybody and trusts no proxy.
+/// Admission of connections, apart from tokens. The default admits everybody and trusts no proxy.
 #[derive(Clone, Default)]
 pub struct DoorConfig {
     /// Proxies that are trusted to name the addresses of their clients.
     pub proxies: Arc<Proxies>,
     /// Web origins whose pages may open WebSockets (ALLOWED_ORIGINS).
     pub origins: Arc<Origins>,
-    /// Web origins whose pages may read refusals; pages have their own headers.
+    /// Web origins whose pages may read refusals. Pages have their own headers.
     pub cors: Arc<Origins>,
     /// Limits of each address.
     pub addresses: AddressLimits,
@@ -118,22 +118,23 @@ pub struct DoorConfig {
 /// The listeners that speak TLS.
 #[derive(Clone, Debug)]
 pub struct TlsDoor {
-    /// Begins their connections.
+    /// Creates their TLS connections.
     pub acceptor: tls::Acceptor,
     /// Their ports.
     pub ports: Arc<[u16]>,
 }
 
-/// Maximum numbers of sockets of each kind of listener, on all shards together. At its maximum a listener closes its
-/// oldest connection that is not a WebSocket for a new one, or lets another listener do so. If there is none, it
-/// accepts one connection and then waits until a socket closes: further connections wait in the kernel's queue.
+/// Maximum numbers of sockets of each kind of listener, on all shards together. At its maximum, a listener closes its
+/// oldest connection that is not a WebSocket to make room for a new one, or lets another listener do so. If there is
+/// none, it accepts one connection and then waits until a socket closes. Further connections wait in the kernel's
+/// queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileShares {
-    /// At PORT: peers and HTTP.
+    /// Sockets at PORT: peers and HTTP.
     pub peers: usize,
-    /// At MESH_PORT: requests of other hubs that are not links yet.
+    /// Sockets at MESH_PORT: requests of other hubs that are not links yet.
     pub links: usize,
-    /// At ADMIN_PORT.
+    /// Sockets at ADMIN_PORT.
     pub admin: usize,
 }
 

@@ -1,8 +1,8 @@
 //! The state of a shard, and all its events. The core never waits.
 //!
-//! [`inbound`] processes what sockets receive, [`outbound`] what they send; [`post`] queues letters for other shards
-//! and for the mesh; [`ending`] ends sessions, and [`time`] processes what is due. This file begins sessions and drives
-//! the router.
+//! [`inbound`] processes received data, and [`outbound`] the output; [`post`] queues letters for other shards and for
+//! the mesh; [`ending`] ends sessions, and [`time`] processes timeouts. This file begins sessions and drives the
+//! router.
 
 mod ending;
 mod inbound;
@@ -53,7 +53,7 @@ pub struct SessionLimits {
     pub send_queue_bytes: usize,
     /// Maximum number of bytes queued for all sessions of this shard: its share of SEND_BUDGET_BYTES.
     pub send_budget_bytes: usize,
-    /// Silence after which a session is dead at the latest (PEER_TIMEOUT_MS).
+    /// Silence after which a session counts as dead at the latest (PEER_TIMEOUT_MS).
     pub peer_timeout: Duration,
 }
 
@@ -72,33 +72,33 @@ pub(crate) struct Core {
     slots: Vec<Slot>,
     free: Vec<u32>,
     live: usize,
-    /// Inputs for the router, given when its outputs are drained.
+    /// Inputs for the router, to be processed when its outputs are drained.
     followups: VecDeque<Followup>,
-    /// Sessions that have ended while something was written to them. A turn processes few of them, since each concerns
-    /// all its networks.
+    /// Sessions that ended while data was written to them. A turn processes few of them, since each concerns all
+    /// networks of its peer.
     closed: VecDeque<(SessionId, CloseReason)>,
-    /// The router has more to do than fits into one turn.
+    /// Whether the router has more work than fits into one turn.
     unfinished: bool,
-    /// Whether timeouts of the router were due in the last turn and did not fit into it.
+    /// Whether due timeouts of the router did not fit into the last turn.
     overdue: bool,
     turn: Turn,
-    /// Sessions to write first: messages in their queues are addressed to them. A session is at most once in each of
-    /// the two lists, and may have been written from the other one already.
+    /// Sessions to write first: their queues contain messages addressed to them. A session is at most once in each of
+    /// the two lists, and may already have been written from the other one.
     first: VecDeque<SessionId>,
     /// Sessions to write later: their queues have only the presence of other peers.
     later: VecDeque<SessionId>,
-    /// Number of sessions with something to write.
+    /// Number of sessions with data to write.
     dirty: usize,
     /// Bytes queued for them.
     dirty_bytes: usize,
-    /// Whether so much is queued that sessions with dear turns are not read until half of it is written.
+    /// Whether so much is queued that sessions with expensive turns are not read until half of it is written.
     behind: bool,
     /// The order in which sessions are read.
     fair: Fair,
     flusher: Option<Waker>,
     outboxes: Outboxes,
     parked: Vec<SessionId>,
-    /// Silence counts from this time at the earliest: before, the shard itself did not read.
+    /// Silence counts from this time at the earliest. Before it, the shard itself did not read.
     listening_since: Duration,
     last_tick: Duration,
     wheel: Wheel<Due>,
@@ -113,9 +113,9 @@ pub(crate) struct Core {
     drain: Option<Draining>,
     /// Time after which a session gets new credentials for TURN.
     ice_renewal: Option<Duration>,
-    /// Number of drains that have begun or ended, so that slots of an earlier one have no effect.
+    /// Number of drains that have begun or ended, so that slots of earlier drains have no effect.
     drains: u32,
-    /// Who waits for the answers to what operators want, in order.
+    /// Senders for the answers to operators' orders, in the order of the orders.
     acting: VecDeque<oneshot::Sender<Acted>>,
     /// Sessions refused because the hub was full.
     pub(crate) turned_away: Sparse,
@@ -149,12 +149,12 @@ enum Due {
     Ice(SessionId, Duration),
     /// A drain has begun: the client should reconnect after this time.
     GoAway(SessionId, Duration, u32),
-    /// The slot in this drain has come.
+    /// The session's slot in this drain has come.
     Retire(SessionId, u32),
 }
 
 impl Core {
-    /// Makes the core of a shard. `rules` has the shard's number; `router` must have the same configuration.
+    /// Makes the core of a shard. `rules` has the shard's number. `router` must have the same configuration.
     pub(crate) fn new(
         router: Router,
         rules: &RouterConfig,
@@ -213,8 +213,8 @@ impl Core {
         }
     }
 
-    /// Begins a turn: a piece of work before everything else that is ready has its turn. It should cost at most so many
-    /// nanoseconds.
+    /// Begins a turn: a piece of work before everything else that is ready has its turn. The turn should cost at most
+    /// `most_nanos` nanoseconds.
     pub(crate) fn begin_turn(&mut self, most_nanos: u64) {
         self.turn.begin_within(most_nanos);
     }
@@ -236,7 +236,7 @@ impl Core {
         admits
     }
 
-    /// Charges a session for this turn, which it was admitted to.
+    /// Charges a session for this turn, to which it was admitted.
     pub(crate) fn charge(&mut self, id: SessionId) {
         self.now();
         let cost = self.turn.cost();
@@ -244,12 +244,12 @@ impl Core {
         let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
         match slot.and_then(|slot| slot.session.as_mut()) {
             Some(session) => fair.charge(&mut session.meter, cost),
-            // The session has ended in this turn, whose cost still counts in the round.
+            // The session has ended in this turn, but its cost still counts in the round.
             None => fair.charge(&mut Meter::default(), cost),
         }
     }
 
-    /// Begins a round: wakes the sessions that may be read in it. True if others wait for the next one.
+    /// Begins a round: wakes the sessions that may be read in it. Returns true if others wait for the next one.
     pub(crate) fn begin_round(&mut self) -> bool {
         let mut fair = std::mem::take(&mut self.fair);
         fair.begin_round(self.behind, |id| {
@@ -292,14 +292,14 @@ impl Core {
         ShardReading { router: self.router.stats().clone(), io: self.stats.clone() }
     }
 
-    /// The session with this handle. `None` if it has ended: tasks, lists, the timer wheel and the router's outputs keep
-    /// handles of ended sessions for a while. Callers then do nothing.
+    /// The session with this handle. `None` if it has ended: tasks, lists, the timer wheel and the router's outputs
+    /// keep handles of ended sessions for a while. Callers then do nothing.
     pub(crate) fn session_mut(&mut self, id: SessionId) -> Option<&mut SocketSession> {
         let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
         slot.session.as_deref_mut()
     }
 
-    /// Moves a session on in its life, and wakes its task.
+    /// Moves a session to the next phase of its life, and wakes its task.
     fn advance(&mut self, id: SessionId, next: SessionPhase) {
         let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
         if let Some(session) = slot.and_then(|slot| slot.session.as_deref_mut()) {
@@ -308,7 +308,7 @@ impl Core {
         }
     }
 
-    /// Adds a session for a socket. `leftover` are the bytes already read from it. The caller runs its task.
+    /// Adds a session for a socket. `leftover` is the data already read from it. The caller runs its task.
     pub(crate) fn adopt(&mut self, write: Writer, leftover: Vec<u8>, arrival: Arrival) -> SessionId {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, session: None });
@@ -361,7 +361,7 @@ impl Core {
     fn admitted(&mut self, id: SessionId, now: Now) {
         let counted = Counted::peer(&self.gauges);
         let interval = self.patience.interval();
-        // Its first message may have filled its queue, and closed it.
+        // Its first message may have filled its queue, which closes it.
         if self.session_mut(id).is_none_or(|session| session.phase == SessionPhase::Closing) {
             return;
         }
@@ -468,7 +468,7 @@ impl Core {
                     open.backlog = more;
                 }
                 if more {
-                    // This turn may have sent nothing: the flusher asks for the next chunk anyway.
+                    // This turn may have sent nothing, but the flusher asks for the next chunk in any case.
                     self.mark_dirty(session, 0, Urgency::Later);
                 }
             }
@@ -484,8 +484,8 @@ impl Core {
     }
 }
 
-/// Limits what the kernel queues ahead of a ping, and lets it close a socket that accepts nothing, even if only a few
-/// bytes are queued in the kernel.
+/// Limits how much the kernel queues ahead of a ping. Lets the kernel close a socket that accepts nothing, even if only
+/// a few bytes are queued.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn tune(write: &OwnedWriteHalf, dead_after: Duration) {
     let socket = socket2::SockRef::from(write.as_ref());

@@ -42,10 +42,12 @@ impl NoEntry {
     pub(crate) const fn explain(self) -> &'static str {
         match self {
             Self::AddressConnections => {
-                "this address has too many connections (MAX_CONNECTIONS_PER_ADDRESS; a proxy belongs in TRUSTED_PROXIES)"
+                "this address has too many connections (MAX_CONNECTIONS_PER_ADDRESS; a proxy belongs in \
+                 TRUSTED_PROXIES)"
             }
             Self::AddressUnfinished => {
-                "this address has too many connections without a request (MAX_UNFINISHED_PER_ADDRESS; a proxy belongs in \
+                "this address has too many connections without a request (MAX_UNFINISHED_PER_ADDRESS; a proxy belongs \
+                 in \
                  TRUSTED_PROXIES)"
             }
             Self::AddressRate => {
@@ -72,8 +74,8 @@ pub struct AddressLimits {
 ///
 /// The table has a fixed size. An address has two rows in it, found by a keyed hash, and each row counts all addresses
 /// that share it. An address is refused only if both of its rows are above a limit. It is refused by mistake only if
-/// other addresses at their limit share both rows: with `n` such addresses, one in ([`ADDRESS_ROWS`] / 2n)^2. Shards
-/// that admit at the same moment can exceed a limit by one each.
+/// both of its rows are shared with other addresses at their limit. With `n` such addresses, this happens to one in
+/// ([`ADDRESS_ROWS`] / 2n)^2 others. Shards that admit at the same moment can exceed a limit by one each.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     limits: AddressLimits,
@@ -93,7 +95,7 @@ struct Row {
     due: AtomicU64,
 }
 
-/// When the hub last logged that it refuses addresses.
+/// Time of the last log line about refused addresses.
 #[derive(Default, Debug)]
 struct Log {
     /// In nanoseconds since the start, plus one.
@@ -109,7 +111,7 @@ impl Crowd {
         Self { limits, keys, rows, unlimited, start: Instant::now(), log: Log::default() }
     }
 
-    /// Counts a new connection of this address, which has not sent its request yet.
+    /// Counts a new connection of this address whose request has not arrived yet.
     ///
     /// # Errors
     ///
@@ -137,7 +139,7 @@ impl Crowd {
         if self.unlimited.iter().any(|entry| entry.load(Ordering::Relaxed) == hash) { Ok(place) } else { Err(refusal) }
     }
 
-    /// Frees an address from the limits. Returns whether it had some: not if it was free before, nor if
+    /// Exempts an address from the limits. Returns whether it had limits: false if it was exempt before, or if
     /// [`MAX_UNNAMED_PROXIES`] others are.
     pub(crate) fn free(&self, address: IpAddr) -> bool {
         let hash = address_hash(self.keys, address);
@@ -151,8 +153,8 @@ impl Crowd {
         false
     }
 
-    /// Whether it is time to log that addresses are refused: at once, and then every [`ADDRESS_LOG_PAUSE`]. Returns the
-    /// number of refusals since the last line.
+    /// Whether to log now that addresses are refused: at once, and then every [`ADDRESS_LOG_PAUSE`]. Returns the number
+    /// of refusals since the last line.
     pub(crate) fn refused(&self, now: Instant) -> Option<u64> {
         let times = self.log.since.fetch_add(1, Ordering::Relaxed) + 1;
         let at = self.nanos(now) + 1;
@@ -165,8 +167,8 @@ impl Crowd {
         })
     }
 
-    /// Takes the next turn at the rate (the generic cell rate algorithm). Returns whether the address has rarely
-    /// connected lately; `None` if it exceeds the rate.
+    /// Takes the next turn at the rate (the generic cell rate algorithm). Returns whether the address has connected
+    /// rarely of late; `None` if it exceeds the rate.
     fn take_turn(&self, rows: [&Row; 2], now: Instant) -> Option<bool> {
         let gap = match self.limits.connects {
             0 => return Some(true),
@@ -190,7 +192,8 @@ impl Crowd {
     }
 }
 
-/// The keyed hash of an address, or of an IPv6 address's /64, because a host may use all addresses of its /64. Never 0.
+/// The keyed hash of an address. An IPv6 address is hashed as its /64, because one host may use all addresses of it.
+/// Never 0.
 pub fn address_hash(keys: Keys, address: IpAddr) -> u64 {
     let hash = match address.to_canonical() {
         IpAddr::V4(address) => keys.hash_one(address),
@@ -223,7 +226,7 @@ impl Place {
         }
     }
 
-    /// Whether its address had rarely connected before.
+    /// Whether its address had connected rarely before.
     pub(crate) fn is_quiet(&self) -> bool {
         self.is_quiet
     }
@@ -290,7 +293,7 @@ mod tests {
         let burst = 4 * ADDRESS_BURST_SECS as usize;
         let quiet = (0..burst).map(|_| enter(at(0)).unwrap()).filter(|is_quiet| *is_quiet).count();
         assert_eq!(quiet, QUIET_CONNECTS as usize);
-        // Refused connections do not wait for that.
+        // Refused connections do not delay the next turn.
         for _ in 0..1000 {
             assert_eq!(enter(at(0)), Err(NoEntry::AddressRate));
         }

@@ -1,15 +1,14 @@
-//! Decides which session is read next. Each session has an equal share of its core, measured by the cost of its turns.
+//! Decides which session is read next. Each session gets an equal share of its core, measured by the cost of its turns.
 //!
 //! This is start-time fair queueing. A shard has a virtual time, which advances with the cost of the turns that it
 //! serves. The meter of a session holds the virtual time at which its next turn begins. A session that has used less
-//! has an earlier beginning. No beginning lies before the virtual time, so an idle session saves up nothing.
+//! has an earlier start. No start lies before the virtual time, so an idle session does not save up time.
 //!
-//! A round is one turn for everything that is ready, and one of the flusher. A session with cheap turns is read at
-//! once, once a round. A session with dear turns is read at once only while the round has budget and no earlier one
-//! waits. Otherwise it enters a line, ordered by the virtual time at which its turn is expected to end, and each round
-//! calls sessions from there.
-//! A quiet session therefore waits for one round, however many others flood the shard, and a flood without neighbours
-//! has the whole core.
+//! A round is one turn for everything that is ready, and one turn of the flusher. A session with cheap turns is read at
+//! once, once a round. A session with expensive turns is read at once only while the round has budget and no earlier
+//! session waits. Otherwise it enters a line, ordered by the virtual time at which its turn is expected to end. Each
+//! round calls sessions from this line. So a quiet session waits for one round, however many others flood the shard,
+//! and a flood without competitors has the whole core.
 //!
 //! Costs are in nanoseconds. No clock is read here.
 
@@ -39,21 +38,21 @@ pub(crate) struct Meter {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// The session is in no line. It pays from the round's budget if it runs.
+    /// The session is in no line. It uses the round's budget when it runs.
     Free,
-    /// It runs without paying from the round's budget.
+    /// It runs without using the round's budget.
     Exempt,
     /// It is in the queue of sessions with cheap turns.
     WaitsCheap,
-    /// It is in the line of sessions with dear turns.
+    /// It is in the line of sessions with expensive turns.
     WaitsDear,
-    /// It has been called from that line and has not run yet.
+    /// It was called from that line and has not run yet.
     Called,
 }
 
 impl Default for Meter {
-    /// The meter of a new session. Its first turn counts as dear, so that a crowd of newcomers does not delay the
-    /// sessions that are there.
+    /// The meter of a new session. Its first turn counts as expensive, so that many new sessions do not delay the
+    /// existing ones.
     fn default() -> Self {
         Self { start: 0, expected: DEAREST_TURN_NANOS, ticket: 0, is_new: true, ran_in: 0, state: State::Free }
     }
@@ -82,41 +81,40 @@ pub(crate) struct Fair {
     time: u64,
     /// Number of the round.
     round: u32,
-    /// Cost that dear turns may still have in this round. If it is negative, the next rounds have less.
+    /// Budget that is left for expensive turns in this round. A negative value reduces the budget of the next rounds.
     left: i64,
     /// Cost of all turns of this round.
     used: u64,
-    /// Number of sessions that were called in this round from the line of dear turns and have not run yet.
+    /// Number of sessions called in this round from the line of expensive turns that have not run yet.
     called: usize,
-    /// Number of successive rounds in which no session was called because too much waited to be written.
+    /// Number of successive rounds in which no session was called because too much output was queued.
     held: u32,
     tickets: u32,
-    /// Sessions with dear turns, by the expected end of the next one. The values are its beginnings.
+    /// Sessions with expensive turns, by the expected end of the next one. The values contain its start.
     dear: BTreeMap<(u64, u32), (SessionId, u64)>,
     /// Sessions with cheap turns for which the round had no time.
     cheap: VecDeque<SessionId>,
 }
 
 impl Fair {
-    /// Whether a session that may have something to be read may be read now. Otherwise it waits, and
-    /// [`Self::begin_round`] will call it. `is_held` means that so much waits to be written that no dear turn may add
-    /// to it.
+    /// Whether a session that may have data to read may be read now. Otherwise it waits, and [`Self::begin_round`] will
+    /// call it. `is_held` means that so much output is queued that no expensive turn may add to it.
     pub(crate) fn admits(&mut self, id: SessionId, meter: &mut Meter, is_held: bool) -> bool {
         match meter.state {
             State::WaitsCheap | State::WaitsDear => return false,
             State::Called => {
                 self.called = self.called.saturating_sub(1);
-                // It may have been called although too much waits to be written.
+                // It may have been called although too much output is queued.
                 if self.left > 0 {
                     meter.state = State::Free;
                     return true;
                 }
-                // It keeps its place.
+                // It keeps its place in the line.
                 meter.state = State::WaitsDear;
             }
             State::Free | State::Exempt => {
                 meter.start = meter.start.max(self.time);
-                // A session with cheap turns is exempt once a round: more of them are dear.
+                // A session with cheap turns is exempt once a round. Its further turns count as expensive.
                 let is_cheap = meter.expected <= CHEAP_TURN_NANOS && meter.ran_in != self.round;
                 if is_cheap && self.used < ROUND_CHEAP_NANOS {
                     meter.state = State::Exempt;
@@ -149,7 +147,7 @@ impl Fair {
         meter.ran_in = self.round;
         self.used += nanos;
         let cost = u32::try_from(nanos).map_or(DEAREST_TURN_NANOS, |nanos| nanos.min(DEAREST_TURN_NANOS));
-        // It falls by half at a time, so that a few cheap turns do not hide a dear one.
+        // The expected cost falls by at most half at a time, so that a few cheap turns do not hide an expensive one.
         let least = if meter.is_new { 0 } else { meter.expected / 2 };
         meter.is_new = false;
         meter.expected = cost.max(least);
@@ -158,7 +156,7 @@ impl Fair {
         }
     }
 
-    /// Begins a round, and calls those that may be read in it.
+    /// Begins a round, and calls the sessions that may be read in it.
     pub(crate) fn begin_round(&mut self, is_held: bool, mut call: impl FnMut(SessionId)) {
         self.round = self.round.wrapping_add(1);
         self.used = 0;
@@ -218,12 +216,12 @@ mod tests {
         costs: Vec<u64>,
         /// The cost that each session has used.
         used: Vec<u64>,
-        /// Number of rounds for which each has waited.
+        /// Number of rounds for which each session has waited.
         waited: Vec<u64>,
         longest: Vec<u64>,
-        /// Sessions that have something to be read when the next round begins, and are not in a line.
+        /// Sessions that have data to read when the next round begins, and are in no line.
         ready: Vec<usize>,
-        /// Sessions from here on have something to be read once a round, and others always.
+        /// Sessions from this index on have data to read once a round, and the others always.
         quiet_from: usize,
     }
 
@@ -248,7 +246,7 @@ mod tests {
             }
         }
 
-        /// One round. Returns what it cost.
+        /// Runs one round. Returns its cost.
         fn round(&mut self, is_held: bool) -> u64 {
             let mut cost = 0;
             let mut queue = VecDeque::new();
@@ -329,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn more_cheap_turns_than_a_round_has_are_served_in_turn() {
+    fn more_cheap_turns_than_fit_into_a_round_are_served_in_turn() {
         const CHEAP: u64 = 40_000;
         let mut crowd = Crowd::new(vec![], vec![CHEAP; 1000]);
         crowd.rounds(3000).reset();
@@ -341,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn queued_bytes_delay_dear_turns_for_a_bounded_time() {
+    fn queued_output_delays_expensive_turns_for_a_bounded_time() {
         let mut crowd = Crowd::new(vec![QUANTUM], vec![10_000]);
         crowd.rounds(100).reset();
         let before = crowd.used[0];
@@ -354,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_session_saves_up_nothing() {
+    fn an_idle_session_does_not_save_up_time() {
         let mut crowd = Crowd::new(vec![QUANTUM, QUANTUM], vec![]);
         crowd.ready = vec![0];
         crowd.rounds(1000);
@@ -383,10 +381,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Before a session's turn, each other session has at most the turns that begin before that turn's expected
+        /// Before a session's turn, each other session has at most those turns that start before that turn's expected
         /// end. Each turn delays the next by at most the rounds of the debt.
         #[test]
-        fn nobody_starves_and_every_cost_is_charged(costs in proptest::collection::vec(200_000u64..20_000_000, 1..9)) {
+        fn each_session_is_served_and_charged(costs in proptest::collection::vec(200_000u64..20_000_000, 1..9)) {
             let rounds = (ROUND_DEBT_NANOS / ROUND_DEAR_NANOS) as u64 + 2;
             let turns = u64::from(DEAREST_TURN_NANOS) / 200_000 + 1;
             let bound = costs.len() as u64 * turns * rounds;

@@ -52,8 +52,8 @@ use refusal::{PanicGuard, count_no_head, count_no_tls};
 pub(crate) use secure::Handshakes;
 use secure::NoTls;
 
-/// Serves one connection until it ends or becomes a WebSocket, which goes to its home shard or to the mesh. Sets
-/// `let_in` if it becomes one.
+/// Serves one connection until it ends or becomes a WebSocket. The WebSocket goes to its home shard or to the mesh.
+/// Sets `let_in` if it becomes a WebSocket.
 pub(crate) async fn serve(
     door: Rc<Door>,
     (entrance, port): (Entrance, u16),
@@ -102,7 +102,7 @@ pub(crate) async fn serve(
     let service = service_fn(|request: Request<Incoming>| {
         let (kept, admitted, place) = (&*kept, &admitted, &place);
         let let_in = &let_in;
-        // hyper returns a connection only if its answers can be moved.
+        // hyper returns a connection only if its answers can be moved to another thread.
         Box::pin(async move {
             let mut counted = place.take();
             counted.iter_mut().for_each(Place::finish);
@@ -112,8 +112,8 @@ pub(crate) async fn serve(
             let client = door.config.proxies.client(address, request.headers());
             let is_proxied = client.is_ok_and(|client| client != address);
             if door.config.proxies.seem_to_miss(address.ip(), request.headers()) && door.gate.free(address.ip()) {
-                let detail = "this address sends the names of its clients, as a proxy does, so its connections are not \
-                    limited: set TRUSTED_PROXIES to count each client";
+                let detail = "this address sends the addresses of its clients, as a proxy does, so its connections \
+                    are not limited: set TRUSTED_PROXIES to count each client";
                 warn!(address = %address.ip(), detail, "proxy_not_named");
             }
             let is_tls = door.speaks_tls(port) || door.config.proxies.end_tls(address.ip(), request.headers());
@@ -169,7 +169,7 @@ pub(crate) async fn serve(
             break ended;
         }
     };
-    // The loop above is over, and nothing else takes it.
+    // The loop above is over, and nothing else takes the connection.
     let Some(connection) = connection.get_mut().take() else { return };
     let parts = connection.into_parts();
     let socket = parts.io.io.into_inner();
@@ -200,7 +200,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Hands a socket to its peer's home shard. Returns it if the shard does not accept it in time.
+/// Hands a socket to its peer's home shard. Returns the socket if the shard does not accept it in time.
 async fn send_home(door: &Door, core: &RefCell<Core>, handed: HandOff) -> Option<Socket> {
     let home = ShardId::home(&handed.arrival.peer, door.shards, door.keys);
     core.borrow_mut().stats_mut().handed_off += 1;

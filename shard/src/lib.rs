@@ -2,9 +2,9 @@
 //!
 //! # What this crate will never do
 //!
-//! A shard never talks to another hub: letters go to other shards and to the mesh, and the socket of another hub leaves
-//! the shard as a [`LinkHandOff`]. It never decides what a peer receives: the router does. A letter between
-//! shards is never dropped, and every session ends with a [`CloseReason`](proto::CloseReason).
+//! A shard never talks to another hub: letters go to other shards and to the mesh, and another hub's socket leaves the
+//! shard as a [`LinkHandOff`]. It never decides what a peer receives: the router does. A letter between shards is never
+//! dropped, and every session ends with a [`CloseReason`](proto::CloseReason).
 
 mod accept;
 mod clock;
@@ -74,9 +74,9 @@ pub type Page = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 
 /// The answer to an HTTP request.
 pub enum Answer {
-    /// An answer that costs next to nothing, and is never refused.
+    /// An answer that costs almost nothing and is never refused.
     Now(Response<Full<Bytes>>),
-    /// A page. Until it is polled it costs nothing: it can be refused if there are too many.
+    /// A page. Until it is polled it costs nothing, so it can be refused if there are too many.
     Soon(Page),
     /// An answer whose body arrives in parts, for as long as its reader stays. It can be refused like a page.
     Stream(Response<Parts>),
@@ -87,7 +87,7 @@ pub enum Answer {
 /// A body in parts. It is polled only while the socket accepts data.
 pub type Parts = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Answers a request whose body this is.
+/// Answers a request with this body.
 pub type Form = Box<dyn FnOnce(Bytes) -> Answer + Send>;
 
 impl fmt::Debug for Answer {
@@ -110,16 +110,16 @@ pub struct Visitor {
     pub has_token: bool,
     /// The address of the client.
     pub address: SocketAddr,
-    /// Whether the client uses TLS, as far as is known: at this hub, or at a trusted proxy that says so.
+    /// Whether the client uses TLS, as far as is known: at this hub, or at a trusted proxy that reports it.
     pub is_tls: bool,
 }
 
 /// The audience of a page, determined by the port of the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Audience {
-    /// The public port, if operators have a separate one: only public pages.
+    /// The public port, if operators have a separate one. It serves only public pages.
     Public,
-    /// The operators' port, or the only port: all pages.
+    /// The operators' port, or the only port. It serves all pages.
     Operators,
 }
 

@@ -1,4 +1,4 @@
-//! Detects links among WebSocket requests: other hubs request a WebSocket as peers do.
+//! Recognizes links among WebSocket requests, since other hubs request a WebSocket as peers do.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,11 +21,12 @@ const FAMILY: &str = "peerpigeon-mesh.";
 pub struct LinkDoor {
     /// The token that a hub must send.
     pub admission: Admission,
-    /// Addresses of Go hubs (MESH_LEGACY): a WebSocket without a subprotocol from there is a link.
+    /// Addresses of Go hubs (MESH_LEGACY): a WebSocket without a subprotocol from such an address is a link.
     pub legacy: Arc<[IpNet]>,
-    /// The only port that accepts links (MESH_PORT), and nothing else. `None`: every port accepts links and peers.
+    /// MESH_PORT: the only port that accepts links, and it accepts nothing else. `None` if every port accepts links and
+    /// peers.
     pub port: Option<u16>,
-    /// Accepts the sockets. A socket that cannot be accepted is returned.
+    /// Accepts the sockets of hubs. Returns a socket that cannot be accepted.
     pub take: TakeLink,
 }
 
@@ -78,11 +79,11 @@ pub struct LinkHandOff {
 pub(crate) enum Offer {
     /// No subprotocol at all.
     Nothing,
-    /// Others, none for links.
+    /// Only subprotocols that are not for links.
     Other,
-    /// The one of this hub.
+    /// The subprotocol of this hub.
     Spoken,
-    /// Only unsupported versions.
+    /// Only unsupported versions of the links' subprotocol.
     Unknown,
 }
 
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_legacy_range_has_the_addresses_that_begin_like_it() {
+    fn a_legacy_range_contains_the_addresses_with_its_prefix() {
         for (range, inside, outside) in [
             ("10.0.0.0/8", &["10.255.0.1", "::ffff:10.1.2.3"][..], &["11.0.0.0", "::1", "::a00:1"][..]),
             ("10.1.2.3/24", &["10.1.2.0", "10.1.2.255"], &["10.1.3.0"]),
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_is_known_by_the_subprotocols_it_names() {
+    fn a_hub_is_recognized_by_its_subprotocols() {
         for (named, offer) in [
             (&[][..], Offer::Nothing),
             (&["chat"], Offer::Other),

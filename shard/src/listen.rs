@@ -8,12 +8,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Maximum number of connections that the kernel queues for a listener. Linux caps it at `somaxconn` (4,096).
 const BACKLOG: i32 = 4096;
 
-/// Binds `address` once per shard; the kernel spreads connections among the listeners.
+/// Binds `address` once per shard. The kernel spreads connections over these listeners.
 ///
 /// # Errors
 ///
-/// Errors of bind, including an address in use: since SO_REUSEPORT would let a second hub share the port silently, a
-/// bind without it comes first.
+/// Errors of bind, including an address in use. SO_REUSEPORT would silently let a second hub share the port, so the
+/// address is first bound without it.
 pub fn bind(address: SocketAddr, shards: u16) -> io::Result<Vec<TcpListener>> {
     let exclusive = open(address, false)?;
     let bound = exclusive.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;

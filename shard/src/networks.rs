@@ -23,8 +23,8 @@ struct Collected {
 }
 
 impl NetworkList {
-    /// Collects the [`MAX_LISTED_NETWORKS`] networks with most members, in no particular order. If the shard does not
-    /// answer within [`NETWORKS_TIMEOUT`], returns the previous list.
+    /// Collects the [`MAX_LISTED_NETWORKS`] networks with the most members, in no particular order. If the shard does
+    /// not answer within [`NETWORKS_TIMEOUT`], returns the previous list.
     pub async fn largest(&self) -> Arc<[(NetworkName, usize)]> {
         self.largest_within(NETWORKS_TIMEOUT).await
     }
@@ -80,7 +80,7 @@ impl Largest {
     }
 
     fn cut(&mut self) {
-        // Ties are ordered by name, so that the list does not flicker.
+        // Networks of equal size are ordered by name, so that the list is stable.
         self.networks.select_nth_unstable_by(MAX_LISTED_NETWORKS - 1, |a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
         self.networks.truncate(MAX_LISTED_NETWORKS);
         self.floor = self.networks.last().map_or(0, |(_, members)| *members);
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_are_kept_and_of_equals_the_first_by_name() {
+    fn the_largest_networks_are_kept_and_equal_ones_are_ordered_by_name() {
         let names: Vec<_> = (0..5 * MAX_LISTED_NETWORKS).map(|n| NetworkName::new(&format!("n{n:05}"))).collect();
         for reversed in [false, true] {
             let mut largest = Largest::default();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_fresh_and_a_hanging_shard_returns_the_previous_one() {
+    fn a_list_is_current_and_a_hanging_shard_returns_the_previous_one() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let list = NetworkList::default();

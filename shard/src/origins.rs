@@ -57,8 +57,8 @@ impl Origins {
 
     /// Adds the CORS headers to an answer for a page of this origin.
     ///
-    /// A list with one origin is sent to every page, since browsers compare it; other lists are answered with the
-    /// origin that asks, if it is allowed.
+    /// A list with one origin is sent to every page, since browsers compare it. With other lists, the answer names the
+    /// requesting origin if it is allowed.
     pub fn put(&self, asking: Option<&HeaderValue>, headers: &mut HeaderMap) {
         let allowed = match &self.0[..] {
             _ if self.is_open() => Some(HeaderValue::from_static("*")),

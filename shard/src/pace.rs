@@ -1,4 +1,4 @@
-//! Rate limits that delay instead of refusing.
+//! Rate limits that delay turns instead of refusing them.
 
 use std::time::{Duration, Instant};
 
@@ -46,13 +46,13 @@ mod tests {
         let (mut pace, start) = (Pace::new(10, 3), Instant::now());
         let waits: Vec<_> = (0..6).map(|_| pace.take(start)).collect();
         assert_eq!(waits, [0, 0, 0, 100, 200, 300].map(|ms| ms * MS));
-        // After a pause as long as the turns that were taken, the full burst is available again.
+        // After a pause as long as the taken turns, the full burst is available again.
         let later = start + 600 * MS;
         assert_eq!([(); 4].map(|()| pace.take(later)), [0, 0, 0, 100].map(|ms| ms * MS));
     }
 
     #[test]
-    fn a_turn_that_is_refused_is_not_taken() {
+    fn a_refused_turn_is_not_taken() {
         let (mut pace, start) = (Pace::new(10, 1), Instant::now());
         assert_eq!(pace.take_within(start, 150 * MS), Some(Duration::ZERO));
         assert_eq!(pace.take_within(start, 150 * MS), Some(100 * MS));

@@ -18,27 +18,27 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub struct Proxies {
     /// Their addresses (TRUSTED_PROXIES).
     pub ranges: Vec<IpNet>,
-    /// The ports where they speak the PROXY protocol (PROXY_PROTOCOL).
+    /// The ports at which they use the PROXY protocol (PROXY_PROTOCOL).
     pub ports: Vec<u16>,
 }
 
-/// A trusted proxy names two clients, in two headers, or breaks the grammar of one of them.
+/// The error for a trusted proxy that names two clients, in two headers, or sends a malformed one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Unclear;
 
 impl Unclear {
     /// A sentence for the client and for the log.
-    pub(crate) const EXPLAINED: &str = "X-Forwarded-For and Forwarded name two different clients, or one of them breaks its grammar: the \
-        proxy must delete the header that it does not write";
+    pub(crate) const EXPLAINED: &str = "X-Forwarded-For and Forwarded name two different clients, or one of them is \
+        malformed: the proxy must delete the header that it does not write";
 }
 
 /// Why a connection has no head of the PROXY protocol.
 #[derive(Debug)]
 pub(crate) enum NoHead {
     Bad(BadProxyHead),
-    /// It did not arrive in time, or the connection ended within it.
+    /// The head did not arrive in time, or the connection ended within it.
     Absent,
-    /// The connection ended before anything had arrived, as after a balancer's check.
+    /// The connection ended before any data had arrived, as after a balancer's check.
     Gone,
 }
 
@@ -52,13 +52,13 @@ impl NoHead {
 }
 
 impl Proxies {
-    /// Whether this address is a trusted proxy's. An IPv4-mapped IPv6 address counts as IPv4.
+    /// Whether this address belongs to a trusted proxy. An IPv4-mapped IPv6 address counts as IPv4.
     pub(crate) fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.ranges.iter().any(|range| range.contains(&address))
     }
 
-    /// Whether a request comes from a trusted proxy that says that its client uses TLS.
+    /// Whether a request comes from a trusted proxy that reports that its client uses TLS.
     pub(crate) fn end_tls(&self, hop: IpAddr, headers: &HeaderMap) -> bool {
         self.trust(hop)
             && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
@@ -72,14 +72,13 @@ impl Proxies {
             && is_internal(hop)
     }
 
-    /// Whether a connection begins with a head of the PROXY protocol. Connections that are not a trusted proxy's begin
-    /// as at any other port.
+    /// Whether a connection begins with a head of the PROXY protocol. Other connections start as at any other port.
     pub(crate) fn expect_head(&self, port: u16, address: IpAddr) -> bool {
         self.ports.contains(&port) && self.trust(address)
     }
 
-    /// The client of a request: the first address, back from the connection's other end, that is not a trusted proxy's.
-    /// Addresses beyond it are not trustworthy: anybody could have written them.
+    /// Finds the client of a request: the first address, seen from the hub, that is not a trusted proxy's. Addresses
+    /// beyond it are not trustworthy, because anybody could have written them.
     pub(crate) fn client(&self, hop: SocketAddr, headers: &HeaderMap) -> Result<SocketAddr, Unclear> {
         if self.ranges.is_empty() || !self.trust(hop.ip()) {
             return Ok(hop);
@@ -96,13 +95,13 @@ impl Proxies {
             *client = self.first_stranger(hop, named.into_iter().flatten());
         }
         match clients {
-            // A proxy passes on the header that it does not write, so one of the two may be the client's own.
+            // A proxy forwards the header that it does not write, so one of the two may be the client's own.
             [Some(one), Some(other)] if one.ip() != other.ip() => Err(Unclear),
             [one, other] => Ok(one.or(other).unwrap_or(hop)),
         }
     }
 
-    /// `named` are the clients that each proxy names, the last proxy's first.
+    /// `named` are the clients that the proxies name, starting with the last proxy's.
     fn first_stranger(&self, hop: SocketAddr, named: impl Iterator<Item = Option<SocketAddr>>) -> SocketAddr {
         let mut client = hop;
         for named in named.take(MAX_FORWARDED_HOPS).map_while(|named| named) {
@@ -115,8 +114,7 @@ impl Proxies {
     }
 }
 
-/// Whether an address is of a private network (RFC 1918, RFC 4193), of a carrier's (RFC 6598), of the link or of this
-/// machine.
+/// Whether an address is private (RFC 1918, RFC 4193), a carrier's (RFC 6598), link-local or this machine's.
 fn is_internal(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {
@@ -128,8 +126,8 @@ fn is_internal(address: IpAddr) -> bool {
     }
 }
 
-/// Reads the head of the PROXY protocol of a connection that came at `since`, and not a byte more. Returns the client's
-/// address if the head has one.
+/// Reads the PROXY head of a connection that was accepted at `since`, and no byte more. Returns the client's address if
+/// the head has one.
 pub(crate) async fn read_head(stream: &mut TcpStream, since: Instant) -> Result<Option<SocketAddr>, NoHead> {
     let deadline = tokio::time::Instant::from_std(since + PROXY_HEAD_TIMEOUT);
     tokio::time::timeout_at(deadline, read(stream)).await.unwrap_or(Err(NoHead::Absent))
@@ -145,7 +143,7 @@ async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, NoHead> {
                 let mut ahead = [0; MAX_PROXY_LINE];
                 let arrived = stream.peek(&mut ahead).await.map_err(|_| NoHead::Absent)?;
                 let line = ahead[..arrived].iter().position(|c| *c == b'\n').map_or(arrived, |end| end + 1);
-                // Zero at the end of the connection, which the read below notices.
+                // The result is 0 at the end of the connection, which the read below notices.
                 line.clamp(1, MAX_PROXY_LINE - head.len().min(MAX_PROXY_LINE - 1))
             }
         };
@@ -177,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn only_internal_addresses_that_name_a_client_seem_to_be_unnamed_proxies() {
+    fn only_internal_addresses_that_name_a_client_seem_to_be_unconfigured_proxies() {
         let named = |name: &'static str| {
             HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static("203.0.113.9"))])
         };
@@ -218,7 +216,7 @@ mod tests {
             ("10.0.0.1", &[], "10.0.0.1"),
             ("[::ffff:10.0.0.1]", &[(XFF, "203.0.113.9")], "203.0.113.9"),
             ("10.0.0.1", &[(XFF, "203.0.113.9")], "203.0.113.9"),
-            // What the client wrote itself stands before what the proxy appends, in the same line or in another.
+            // The client's own entries come before those that the proxy appends, in the same line or in an earlier one.
             ("10.0.0.1", &[(XFF, "1.2.3.4, 10.9.9.9, 203.0.113.9, 10.0.0.2")], "203.0.113.9"),
             ("10.0.0.1", &[(XFF, "1.2.3.4"), (XFF, "203.0.113.9"), (XFF, "10.0.0.2")], "203.0.113.9"),
             ("10.0.0.1", &[(XFF, "10.0.0.3,10.0.0.2")], "10.0.0.3"),
@@ -229,7 +227,7 @@ mod tests {
         ] {
             assert_eq!(client(&proxies, hop, lines).as_deref(), Some(expected), "{hop} {lines:?}");
         }
-        // One of the two headers is the client's own.
+        // One of the two headers was written by the client.
         for lines in [
             [(XFF, "203.0.113.9"), (RFC, "for=1.2.3.4")],
             [(XFF, "203.0.113.9"), (RFC, "for=\"1.2.3.4")],
@@ -253,7 +251,7 @@ mod tests {
 
     /// The bytes after the head are left for the next reader, in whatever pieces they arrive.
     #[test]
-    fn a_head_is_read_and_not_a_byte_more() {
+    fn a_head_is_read_and_no_byte_more() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let v1 = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n".to_vec();
         let v2 =
@@ -277,7 +275,7 @@ mod tests {
                 hub.read_exact(&mut rest).await.unwrap();
                 assert_eq!(&rest, b"GET / HTTP/1.1\r\n", "{piece}");
             }
-            // A head that does not arrive, one that is truncated, and other bytes.
+            // A head that does not arrive, a truncated one, and other bytes.
             for (bytes, late) in
                 [(&b"PROXY TCP4 1"[..], true), (b"PROXY TCP4 1", false), (b"GET / HTTP/1.1\r\n", false)]
             {

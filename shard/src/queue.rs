@@ -19,15 +19,15 @@ pub(crate) struct SendQueue {
     written: usize,
     /// Number of bytes written before `bytes[0]`. Positions relative to it stay valid when `bytes` is shifted.
     base: u64,
-    /// Position of the front frame: all frames before it are written.
+    /// Position of the first frame that is not completely written.
     front: u64,
     /// End positions of the queued frames.
     ends: VecDeque<u64>,
     /// The queued signals.
     signals: VecDeque<Signal>,
-    /// Number of their bytes.
+    /// Number of bytes in the queued signals.
     signal_bytes: usize,
-    /// Each sender's share of them, while there are many. Signals queued earlier belong to no share.
+    /// Each sender's share of the signals, while there are many. Signals queued before that belong to no share.
     shares: HashMap<u32, SenderShare, Untouched>,
 }
 
@@ -37,7 +37,7 @@ struct Signal {
     /// Its end position.
     end: u64,
     bytes: u32,
-    /// The share it belongs to.
+    /// The share that it belongs to.
     sender: Option<u32>,
     origin: Origin,
 }
@@ -56,7 +56,7 @@ pub(crate) struct Room {
     pub(crate) frames: usize,
 }
 
-/// Keys of [`SendQueue::shares`] are hashes already, keyed by a secret of the process.
+/// Keys of [`SendQueue::shares`] are already hashes, keyed by a secret of the process.
 type Untouched = std::hash::BuildHasherDefault<Hashed>;
 
 #[derive(Default, Debug)]
@@ -85,14 +85,14 @@ impl SendQueue {
     /// Whether a signal of this length may be queued, and to which share it then belongs. `sender` returns the sender's
     /// hash.
     ///
-    /// Each sender may have a small share of the room for signals. Beyond that it may have half of the remaining room.
+    /// Each sender may use a small share of the room for signals. Beyond that, it may use half of the remaining room.
     /// So there is room for other senders, and for the hub's own messages.
     pub(crate) fn admits(&self, room: Room, bytes: usize, sender: impl FnOnce() -> u64) -> Option<Option<u32>> {
         let whole = self.len_bytes() + bytes <= room.bytes && self.len_frames() < room.frames;
         let (all, frames) = (self.signal_bytes + bytes, self.signals.len() + 1);
         let few = all <= SENDER_FLOOR_BYTES.min(room.bytes / 4) && frames <= SENDER_FLOOR_FRAMES.min(room.frames / 4);
         if few || self.signals.is_empty() {
-            // A queue without signals accepts the longest one.
+            // A queue without signals accepts the longest signal.
             return whole.then_some(None);
         }
         let sender = sender() as u32;
@@ -106,13 +106,12 @@ impl SendQueue {
         (whole && fair).then_some(Some(sender))
     }
 
-    /// Appends one frame. For a signal, with its origin and the share from [`Self::admits`].
+    /// Appends one frame. For a signal, `signal` has its origin and the share from [`Self::admits`].
     pub(crate) fn push(&mut self, signal: Option<(Origin, Option<u32>)>, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.bytes.len();
         let room = self.bytes.capacity() - self.bytes.len();
         if !self.bytes.is_empty() && room < Self::FRAME_BYTES && self.bytes.capacity() < Self::KEPT_BYTES {
-            // A queue with a second frame often gets many: a crowd's queues grow in few steps, since each step is a
-            // copy.
+            // A queue with a second frame often gets many. It grows in few steps, because each step copies it.
             self.bytes.reserve(3 * self.bytes.len() + Self::FRAME_BYTES);
         }
         write(&mut self.bytes);
@@ -204,8 +203,8 @@ impl SendQueue {
     }
 
     /// Records that the socket accepted `n` bytes of [`Self::next`], and calls `delivered` for each signal that is
-    /// completely written. True if a question ([`Self::push_question`]) was queued, which has now advanced or is
-    /// written.
+    /// completely written. Returns true if a question ([`Self::push_question`]) was queued, and has now moved forward
+    /// or is written.
     pub(crate) fn advance(&mut self, n: usize, delivered: impl FnMut(Origin)) -> bool {
         let asked = self.lane.question_end > 0;
         if self.lane.is_empty() || self.begun().is_some() && !self.lane.is_begun() {
@@ -271,7 +270,7 @@ impl SendQueue {
     }
 }
 
-/// Queued pings and pongs: at most [`CONTROL_LANE_BYTES`], one more pong and one ping.
+/// Queued pings and pongs: at most [`CONTROL_LANE_BYTES`], plus one pong and one ping.
 #[derive(Debug, Default)]
 struct Lane {
     bytes: Vec<u8>,
@@ -290,7 +289,7 @@ impl Lane {
         self.written == self.bytes.len()
     }
 
-    /// Whether a frame is partly written. Then the rest comes first.
+    /// Whether a frame is partly written. Its rest is then written first.
     fn is_begun(&self) -> bool {
         self.written > 0
     }
@@ -320,7 +319,7 @@ impl Lane {
         self.frames().any(|(start, _, opcode)| start >= self.written && opcode == Opcode::Ping)
     }
 
-    /// Removes unwritten frames that are not `kept`, and written ones.
+    /// Removes written frames, and unwritten ones that `kept` rejects.
     fn retain(&mut self, kept: impl Fn(Opcode) -> bool) {
         let mut lane = Self::default();
         for (start, end, opcode) in self.frames().filter(|&(_, end, _)| end > self.written) {
@@ -339,9 +338,9 @@ impl Lane {
 /// 11 MB per busy shard, and nothing a second or two later.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    #[expect(clippy::vec_box, reason = "a session holds its queue by one pointer, and takes it from here as it is")]
+    #[expect(clippy::vec_box, reason = "sessions hold boxed queues, and the pool passes them on without moving them")]
     queues: Vec<Box<SendQueue>>,
-    /// The smallest number of queues in the pool since it was last tidied: these were not needed.
+    /// The smallest size of the pool since it was last tidied: this many queues were not needed.
     idle: usize,
 }
 
@@ -453,7 +452,7 @@ mod tests {
         let mut out = Vec::new();
         while !queue.is_empty() {
             let n = queue.next().len().min(step);
-            assert!(n > 0, "nothing to write of a queue that is not empty");
+            assert!(n > 0, "a queue that is not empty has nothing to write");
             out.extend_from_slice(&queue.next()[..n]);
             queue.advance(n, |_| ());
         }
@@ -506,7 +505,7 @@ mod tests {
             }
             assert_eq!(out, b"aa\x89\x08abcdefgh");
             queue.push_ping();
-            assert!(!queue.advance(2, |_| ()), "nobody asks any more");
+            assert!(!queue.advance(2, |_| ()), "no question is pending any longer");
         }
     }
 
@@ -535,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_keeps_what_is_in_use_and_frees_the_rest() {
+    fn a_pool_keeps_used_queues_and_frees_the_rest() {
         let mut pool = Pool::default();
         let busy = |pool: &mut Pool, n: usize| {
             let taken: Vec<_> = (0..n).map(|_| pool.take()).collect();
@@ -546,13 +545,13 @@ mod tests {
         pool.tidy();
         busy(&mut pool, 3);
         pool.tidy();
-        assert_eq!(pool.queues.len(), 3, "those that were used stay");
+        assert_eq!(pool.queues.len(), 3, "the used ones stay");
         pool.tidy();
         assert_eq!(pool.queues.len(), 0);
     }
 
     #[test]
-    fn signals_left_at_the_end_are_reported() {
+    fn unsent_signals_are_returned_at_the_end() {
         let mut queue = queue(&["aaaa", "bb", "cc"]);
         advance(&mut queue, 5);
         let left: Vec<_> = queue.take_signals().map(|origin| ticket(&origin)).collect();

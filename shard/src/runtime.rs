@@ -32,13 +32,13 @@ use crate::{Largest, NetworkList, ShardReading};
 enum Command {
     /// Close every session in its slot; answer when all are closed.
     Drain { plan: Drain, done: oneshot::Sender<()> },
-    /// End the drain: the sessions that are left stay, and newcomers are accepted.
+    /// End the drain: the remaining sessions stay, and new peers are accepted.
     Undrain,
-    /// Do what an operator wants, and answer when it is done.
+    /// Execute an operator's order, and answer when it is done.
     Act { act: Act, done: oneshot::Sender<Acted> },
 }
 
-/// What an operator wants of a shard.
+/// An operator's order to a shard.
 #[derive(Clone, Debug)]
 pub enum Act {
     /// Remove a peer, at its home shard: [`Input::Kick`](proto::Input::Kick).
@@ -47,14 +47,14 @@ pub enum Act {
         peer: PeerId,
         /// The network that the peer is removed from; `None` means the hub.
         network: Option<NetworkName>,
-        /// How long the peer may not come back.
+        /// Time for which the peer may not return.
         out_for: Option<Duration>,
     },
     /// Close a network, on each shard: [`Input::CloseNetwork`](proto::Input::CloseNetwork).
     CloseNetwork {
         /// The network.
         network: NetworkName,
-        /// How long nobody may join it.
+        /// Time for which nobody may join it.
         out_for: Option<Duration>,
     },
 }
@@ -75,20 +75,20 @@ impl ShardHandle {
         drained
     }
 
-    /// Ends a drain that does not stop: the sessions that are left stay, and newcomers are accepted.
+    /// Ends a drain that does not stop the hub: the remaining sessions stay, and new peers are accepted.
     pub fn undrain(&self) {
         _ = self.commands.try_send(Command::Undrain);
     }
 
-    /// Does what an operator wants. The receiver resolves when it is done; with an error if the shard has ended, or if
-    /// [`SHARD_COMMANDS`] others wait.
+    /// Executes an operator's order. The receiver resolves when it is done. It gets an error if the shard has ended, or
+    /// if [`SHARD_COMMANDS`] others are queued.
     pub fn act(&self, act: Act) -> oneshot::Receiver<Acted> {
         let (done, acted) = oneshot::channel();
         _ = self.commands.try_send(Command::Act { act, done });
         acted
     }
 
-    /// Ends the shard, whatever is left. Its thread ends with its current turn.
+    /// Ends the shard, even if sessions are left. Its thread ends with its current turn.
     pub fn stop(self) -> std::thread::JoinHandle<()> {
         self.thread
     }
@@ -103,8 +103,9 @@ pub struct Shards {
     pub mailboxes: Vec<mpsc::Sender<Vec<ToShard>>>,
 }
 
-/// Starts one shard for each set of listeners. Each publishes its statistics once a tick with its sender in `publish`.
-/// `mesh` receives the letters for the mesh, `ended` the number of a shard that ends, expectedly or not.
+/// Starts one shard for each set of listeners. Each shard publishes its statistics once a tick with its sender in
+/// `publish`. `mesh` receives the letters for the mesh. `ended` receives the number of a shard that ends, expectedly or
+/// not.
 ///
 /// # Errors
 ///
@@ -121,7 +122,7 @@ pub fn start(
     let (posts, mailboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(MAILBOX_BATCHES)).unzip();
     let homes: Arc<[mpsc::Sender<HandOff>]> = homes.into();
     let files = DoorFiles::new(config.files);
-    // One for all: the kernel spreads the connections of an address over the shards.
+    // All shards share it, because the kernel spreads the connections of one address over them.
     let crowd = Arc::new(Crowd::new(config.door.addresses, config.router.keys));
     let mut handles = Vec::new();
     let receivers = arrivals.into_iter().zip(mailboxes).zip(publish);
@@ -222,7 +223,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channel
     }
 }
 
-/// Accepts sockets whose home is this shard, and owns their sessions' tasks.
+/// Accepts the sockets that belong to this shard, and owns their sessions' tasks.
 async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>) {
     let mut sessions = JoinSet::new();
     loop {
@@ -245,15 +246,16 @@ async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>)
     }
 }
 
-/// Processes letters from other shards and from the mesh, unless so much is queued that presence would only wait.
+/// Processes letters from other shards and from the mesh, unless so much output is queued that presence would only
+/// wait.
 async fn read_mail(core: Rc<RefCell<Core>>, mailbox: mpsc::Receiver<Vec<ToShard>>) {
     let is_behind = || core.borrow().is_behind();
     thread::read_mail(mailbox, |letters| core.borrow_mut().letters(letters), is_behind).await;
 }
 
-/// Writes queued data: letters first, since their receivers have other cores, then a chunk of the sessions.
+/// Writes queued data: first letters, because other cores process them, then a chunk of the sessions.
 ///
-/// Runs once after all ready tasks have had a turn, so that many frames leave in one write.
+/// Runs once after all ready tasks have had a turn, so that one write sends many frames.
 pub(crate) async fn flush(core: Rc<RefCell<Core>>, mut mailboxes: Mailboxes) {
     loop {
         std::future::poll_fn(|cx| {
@@ -265,7 +267,7 @@ pub(crate) async fn flush(core: Rc<RefCell<Core>>, mut mailboxes: Mailboxes) {
             if core.continue_work() || has_more || has_waiting { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        // Yield to the I/O driver after each chunk. With a plain wake-up, tokio would run this task up to 61 times
+        // Yields to the I/O driver after each chunk. With a plain wake-up, tokio would run this task up to 61 times
         // before it polls sockets.
         tokio::task::yield_now().await;
     }

@@ -27,20 +27,19 @@ pub(crate) struct HandOff {
 }
 
 impl HandOff {
-    /// The socket, its TLS, and what becomes the session.
+    /// Splits into the socket, its TLS, the leftover bytes and the data of the session.
     pub(crate) fn into_parts(self) -> (TcpStream, Option<Box<tls::Connection>>, Vec<u8>, Arrival) {
         let Self { socket: Socket { stream, tls }, leftover, arrival } = self;
-        // A copy, which has no buffer if it is empty: converted in place it would keep hyper's whole buffer for the
-        // life of the session.
+        // The bytes are copied: a conversion in place would keep hyper's whole buffer for the life of the session.
         (stream, tls, leftover.to_vec(), arrival)
     }
 }
 
-/// A peer whose request was accepted, and that has no session yet.
+/// A peer with an accepted request and no session yet.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) peer: PeerId,
-    /// The lineage that its resume secret proves, if it showed a valid one.
+    /// The lineage that its resume secret proves, if it sent a valid one.
     pub(crate) resume: Option<Lineage>,
     pub(crate) address: SocketAddr,
     pub(crate) seat: Seat,
@@ -59,21 +58,21 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Takes a place if there is one.
+    /// Takes a place if one is free.
     pub(crate) fn request(gauges: &Arc<Gauges>, max: usize) -> Self {
         let mut seat = Self { gauges: Arc::clone(gauges), max, taken: false, held: None };
         seat.request_again();
         seat
     }
 
-    /// Keeps the socket's share of its listener's files, and its place among the connections of its address, as long as
-    /// the seat.
+    /// Keeps the socket's share of its listener's files, and its place among the connections of its address, until the
+    /// seat is dropped.
     pub(crate) fn holding(mut self, file: OwnedSemaphorePermit, place: Option<Place>) -> Self {
         self.held = Some((file, place));
         self
     }
 
-    /// Takes a place if there was none before and is one now.
+    /// Takes a place if the session has none and one is free now.
     pub(crate) fn request_again(&mut self) {
         let more = |n| (n < self.max).then_some(n + 1);
         self.taken =
@@ -84,7 +83,7 @@ impl Seat {
         self.taken
     }
 
-    /// Takes a place even if there is none: for a session that replaces another.
+    /// Takes a place even if none is free: for a session that replaces another.
     pub(crate) fn insist(&mut self) {
         if !self.taken {
             self.gauges.connections.fetch_add(1, Ordering::Relaxed);
@@ -101,7 +100,7 @@ impl Drop for Seat {
     }
 }
 
-/// Counts a thing in a gauge as long as it exists.
+/// Counts an object in a gauge while it exists.
 #[derive(Debug)]
 pub(crate) struct Counted(Arc<Gauges>, fn(&Gauges) -> &AtomicUsize);
 
@@ -123,11 +122,11 @@ pub(crate) struct SocketSession {
     pub(crate) peer: PeerId,
     pub(crate) address: SocketAddr,
     pub(crate) write: Writer,
-    /// The session's task.
+    /// Wakes the session's task.
     pub(crate) waker: Option<Waker>,
     /// Only `Core::advance` changes it.
     pub(crate) phase: SessionPhase,
-    /// Why it ended; while it retires, why it must leave, unless the hub drains.
+    /// Why it ended. While the session retires: why it must leave, unless the hub drains.
     pub(crate) reason: Option<CloseReason>,
     /// Its queue; `None` while it is empty.
     pub(crate) queue: Option<Box<SendQueue>>,
@@ -135,9 +134,9 @@ pub(crate) struct SocketSession {
     /// Whether bytes that arrived with the hand-off have not been read yet.
     pub(crate) replay: bool,
     pub(crate) life: Life,
-    /// Whether the socket accepts nothing at present.
+    /// Whether the socket accepts nothing at the moment.
     pub(crate) blocked: bool,
-    /// Whether something waits to be written to it.
+    /// Whether data is queued for it.
     pub(crate) dirty: bool,
     /// Whether it is in the list of sessions that are written first.
     pub(crate) in_first: bool,
@@ -145,7 +144,7 @@ pub(crate) struct SocketSession {
     pub(crate) in_later: bool,
     /// Whether its socket has just accepted bytes again.
     pub(crate) regained: bool,
-    /// Bytes queued for it there.
+    /// Bytes queued for it in those lists.
     pub(crate) dirty_bytes: usize,
     /// Whether the router has more of a roster to send.
     pub(crate) backlog: bool,
@@ -153,7 +152,7 @@ pub(crate) struct SocketSession {
     pub(crate) parked: bool,
     /// Its share of the shard's time.
     pub(crate) meter: Meter,
-    /// Whether received data can no longer be parsed; only its end is awaited.
+    /// Whether received data can no longer be parsed. The session only waits for its end.
     pub(crate) deaf: bool,
     /// Whether the client's close frame or end has arrived: the socket closes when the queue is empty.
     pub(crate) client_done: bool,
@@ -189,7 +188,7 @@ impl SocketSession {
     }
 }
 
-/// The reason of a session whose socket failed.
+/// The close reason of a session whose socket failed.
 pub(crate) fn why_lost(error: &std::io::Error) -> CloseReason {
     // The kernel has waited as long as the hub would have (TCP_USER_TIMEOUT).
     let dead = error.kind() == std::io::ErrorKind::TimedOut;

@@ -13,7 +13,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use crate::core::Core;
 use crate::session::why_lost;
 
-/// Maximum number of reads of one session in a row, before other sessions have a turn.
+/// Maximum number of successive reads of one session before other sessions have a turn.
 const READS_PER_TURN: usize = 4;
 
 /// Runs a session until its socket is closed.
@@ -97,7 +97,7 @@ fn decrypt(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Co
         None => Some(Poll::Pending),
     };
     let Some(polled) = polled else {
-        // TLS has a defect that this connection's bytes show. The connection cannot carry a close frame any more.
+        // This connection's bytes have revealed a defect of TLS. The connection cannot carry a close frame any more.
         core.lost(id, CloseReason::Internal);
         core.restore_plaintext(plain);
         return Poll::Ready(());

@@ -1,4 +1,4 @@
-//! Sockets with TLS or without: while requests arrive, and on their way to another runtime.
+//! Sockets with or without TLS: while requests arrive, and on their way to another runtime.
 
 use std::io::{self, Write};
 use std::net::TcpStream as StdStream;
@@ -39,7 +39,7 @@ impl Socket {
 /// A socket over which requests arrive.
 #[derive(Debug)]
 pub(crate) enum RequestSocket {
-    /// Without TLS, and the first byte that was read from it.
+    /// Without TLS. It has the first byte that was read from it.
     Plain(TcpStream, Option<u8>),
     /// With TLS.
     Tls(Box<tls::Stream>),
@@ -50,12 +50,12 @@ impl RequestSocket {
         Self::Plain(stream, None)
     }
 
-    /// Whether a client speaks TLS at a port that does not.
+    /// Whether a client uses TLS at a port without TLS.
     pub(crate) fn is_met_by_tls(&self) -> bool {
         matches!(self, Self::Plain(_, Some(TLS_HANDSHAKE)))
     }
 
-    /// Tells a client of TLS that no more follows.
+    /// Notifies a TLS client that no more data follows.
     pub(crate) fn close(self) {
         if let Self::Tls(stream) = self {
             let (tcp, mut tls, _) = stream.into_parts();
@@ -63,7 +63,7 @@ impl RequestSocket {
         }
     }
 
-    /// The socket for another runtime, and plaintext that was received behind what has been read.
+    /// Returns the socket for another runtime, and plaintext that was received after `read`.
     pub(crate) fn leave(self, read: Bytes) -> io::Result<(Socket, Bytes)> {
         match self {
             Self::Plain(stream, _) => Ok((Socket { stream: stream.into_std()?, tls: None }, read)),
@@ -130,7 +130,7 @@ impl AsyncWrite for RequestSocket {
     }
 }
 
-/// Where a session's frames go.
+/// The destination of a session's frames.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) tcp: OwnedWriteHalf,
@@ -138,7 +138,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Writes a beginning of `bytes`. Returns how many need not be written again.
+    /// Writes a prefix of `bytes`. Returns how many bytes need not be written again.
     pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let tcp = &self.tcp;
         match &mut self.tls {
@@ -147,12 +147,12 @@ impl Writer {
         }
     }
 
-    /// Whether encrypted bytes wait for the socket.
+    /// Whether encrypted bytes are queued for the socket.
     pub(crate) fn has_pending(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.has_pending())
     }
 
-    /// Writes encrypted bytes that wait. Returns how many the socket took.
+    /// Writes queued encrypted bytes. Returns how many the socket accepted.
     pub(crate) fn flush(&mut self) -> io::Result<usize> {
         let tcp = &self.tcp;
         self.tls.as_mut().map_or(Ok(0), |tls| tls.flush(|bytes| tcp.try_write(bytes)))
@@ -165,7 +165,7 @@ impl Writer {
         }
     }
 
-    /// Tells a client of TLS that nothing more follows.
+    /// Notifies a TLS client that no more data follows.
     pub(crate) fn close(&mut self) {
         let tcp = &self.tcp;
         if let Some(tls) = &mut self.tls {

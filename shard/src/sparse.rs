@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// Minimum time between two log lines about the same thing.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Counts an event, and tells when to log it: at once, and then every ten seconds while it continues.
+/// Counts an event, and decides when to log it: at once, and then every ten seconds while it continues.
 #[derive(Debug, Default)]
 pub(crate) struct Sparse {
     said: Cell<Option<Instant>>,

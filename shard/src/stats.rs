@@ -3,7 +3,7 @@
 use proto::{BugCounts, CloseReason, MessageKind, ResumeOutcome, RouterStats, TurnLengths};
 use thread::PostStats;
 
-/// Statistics of one shard. All but the gauges only grow.
+/// Statistics of one shard. All fields except the gauges only grow.
 #[derive(Clone, Debug, Default)]
 pub struct ShardReading {
     /// Statistics of the router.
@@ -25,11 +25,11 @@ pub enum HandshakeFailure {
     NotAnUpgrade,
     /// The request did not arrive in time, or was not valid HTTP.
     BadRequest,
-    /// It had not become a WebSocket when its place was needed for a newer connection.
+    /// The connection was not a WebSocket yet when its place was needed for a newer one.
     CrowdedOut,
     /// The home shard, or the mesh, did not accept the socket in time.
     HandOff,
-    /// The hub panicked on it. Counts in `closes` too.
+    /// The hub panicked while it handled the request. It also counts in `closes`.
     Internal,
     /// A hub requested a link, but this hub accepts none (403).
     LinkOff,
@@ -47,30 +47,30 @@ pub enum HandshakeFailure {
     AddressUnfinished,
     /// Its address connects faster than CONNECT_RATE_PER_ADDRESS (503).
     AddressRate,
-    /// The shard has no turn for it: CONNECT_RATE (503).
+    /// The shard has reached CONNECT_RATE (503). CONNECT_RATE (503).
     Busy,
     /// The hub is full, and so many connections arrive that this one is refused before its request is read (503).
     /// Others are closed with `max connections`.
     Full,
     /// An operator drains the hub (503).
     Draining,
-    /// A trusted proxy named two clients in two headers, or broke their grammar (400).
+    /// A trusted proxy named two clients in two headers, or sent a malformed one (400).
     Forwarded,
     /// A trusted proxy sent no valid head of the PROXY protocol in time.
     ProxyHead,
-    /// A client spoke TLS at a port that does not.
+    /// A client used TLS at a port without TLS.
     TlsAtPlainPort,
     /// A client sent HTTP without TLS to a port that speaks TLS (400).
     HttpAtTlsPort,
     /// Too many TLS handshakes waited for their turn.
     TlsBusy,
-    /// A TLS handshake broke the protocol, or its client ended it.
+    /// A TLS handshake violated the protocol, or its client ended it.
     TlsHandshake,
     /// A client and this hub have no version, cipher suite or protocol of TLS in common.
     TlsNothingInCommon,
-    /// A client refused to go on, as a rule because it does not trust the certificate.
+    /// A client ended the handshake with an alert, usually because it does not trust the certificate.
     TlsRefused,
-    /// A TLS handshake was not over in time.
+    /// A TLS handshake was not complete in time.
     TlsTimeout,
 }
 
@@ -180,7 +180,7 @@ pub struct IoStats {
     pub queued_bytes: u64,
     /// Gauge: WebSockets on this shard, including those that are closing.
     pub sessions: u64,
-    /// Time for which the thread was awake, in microseconds.
+    /// Time for which the thread was busy, in microseconds.
     pub busy_micros: u64,
     /// HTTP requests other than WebSocket upgrades.
     pub http_requests: u64,

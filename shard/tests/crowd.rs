@@ -16,7 +16,7 @@ fn config(peers: usize) -> HubConfig {
     HubConfig { max_connections: peers, files, ..HubConfig::single(router) }
 }
 
-/// True if a request on this connection is answered; false if the connection has ended.
+/// Returns true if a request on this connection is answered, and false if the connection has ended.
 fn is_served(stream: &mut TcpStream) -> bool {
     _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n");
     let mut reader = BufReader::new(stream);

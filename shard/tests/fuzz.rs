@@ -1,5 +1,5 @@
-//! Runs the fuzz target `http_head` with some random inputs, so that every test run builds and runs it. `cargo fuzz run
-//! http_head` reaches more states.
+//! Runs the fuzz target `http_head` with some random inputs, so that every test run builds and executes it. `cargo fuzz
+//! run http_head` reaches more states.
 
 #[path = "../../fuzz/src/http_head.rs"]
 #[allow(clippy::expect_used, unreachable_pub, reason = "there, it is a crate's")]

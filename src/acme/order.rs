@@ -1,4 +1,4 @@
-//! The conversation with the authority.
+//! The requests and answers of an order at the authority.
 
 use std::fmt;
 use std::future::Future;
@@ -33,7 +33,7 @@ pub(super) struct Issued {
 /// Why an order failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The authority could not verify the name. Its reason.
+    /// The authority could not verify the name. Contains the authority's reason.
     Unverified(String),
     /// The authority refused a request, or could not be reached.
     Authority(Error),
@@ -41,7 +41,7 @@ pub(super) enum Failure {
     Late,
     /// The directory could not be read or written.
     Store(io::Error),
-    /// A key or a request for a certificate could not be made.
+    /// A key or a certificate request could not be created.
     Key(rcgen::Error),
 }
 
@@ -71,7 +71,7 @@ impl From<rcgen::Error> for Failure {
 }
 
 impl Failure {
-    /// Whether the authority does not know the account.
+    /// Whether the order failed because the authority does not know the account.
     pub(super) fn is_of_the_account(&self) -> bool {
         let Self::Authority(Error::Api(problem)) = self else { return false };
         problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:accountDoesNotExist")
@@ -81,7 +81,8 @@ impl Failure {
     pub(super) fn remedy(&self, name: &str, settings: &AcmeSettings) -> String {
         match self {
             Self::Unverified(_) => format!(
-                "check that {name} is the address of this hub in the DNS, and that port 443 there leads to PORT of this hub, \
+                "check that {name} is the address of this hub in the DNS, and that port 443 there leads to PORT of \
+                 this hub, \
                  without a proxy that ends TLS"
             ),
             Self::Authority(Error::Other(_)) => {
@@ -94,7 +95,7 @@ impl Failure {
     }
 }
 
-/// Opens the stored account, or creates one, whose key is to be stored.
+/// Opens the stored account, or creates one. The caller stores the key of a new account.
 pub(super) async fn account(
     settings: &AcmeSettings,
     http: Http,
@@ -110,7 +111,7 @@ pub(super) async fn account(
     Ok((account, Some(credentials)))
 }
 
-/// When the authority wants this certificate renewed, and when to ask again (RFC 9773).
+/// Returns when the authority wants this certificate renewed, and when to ask again (RFC 9773).
 pub(super) async fn advice(account: &Account, id: &CertificateId) -> Result<([SystemTime; 2], Duration), Failure> {
     let (info, ask_after) = account.renewal_info(&identifier(id)).await?;
     let time = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
@@ -122,7 +123,7 @@ fn identifier(id: &CertificateId) -> CertificateIdentifier<'static> {
     CertificateIdentifier::new(id.authority_key.as_slice().into(), id.serial.as_slice().into()).into_owned()
 }
 
-/// Orders a certificate for this name. The caller ends the challenge.
+/// Orders a certificate for this name. The caller removes the challenge.
 pub(super) async fn order(
     account: &Account,
     acceptor: &Acceptor,
@@ -141,7 +142,7 @@ pub(super) async fn order(
     let patience = RetryPolicy::new().timeout(2 * ACME_ORDER_TIMEOUT).backoff(1.5);
     match order.poll_ready(&patience).await {
         Ok(OrderStatus::Ready) => {}
-        Ok(_) => return Err(Failure::Unverified(reason(&mut order, "no reason is given").await)),
+        Ok(_) => return Err(Failure::Unverified(reason(&mut order, "no reason was given").await)),
         Err(Error::Api(problem)) => {
             return Err(Failure::Unverified(reason(&mut order, &problem.to_string()).await));
         }
@@ -172,7 +173,7 @@ async fn prove(order: &mut Order, acceptor: &Acceptor, name: &str) -> Result<(),
     Ok(())
 }
 
-/// The authority's reason for an order that is not ready. `general` is the one that is not of a challenge.
+/// The authority's reason for an order that is not ready. `general` is returned if no challenge has a reason.
 async fn reason(order: &mut Order, general: &str) -> String {
     let mut reasons = Vec::new();
     let mut authorizations = order.authorizations();
@@ -196,21 +197,21 @@ pub(super) fn self_signed(name: &str, challenge: Option<&[u8]>) -> Result<OwnKey
     OwnKey::new(certificate, key.serialize_der()).map_err(|_| rcgen::Error::CouldNotParseKeyPair)
 }
 
-/// A request to the authority, and where its answer goes.
+/// A request to the authority, with the sender for its answer.
 type Asked = (Request<BodyWrapper<Bytes>>, oneshot::Sender<Result<Response<Full<Bytes>>, ConnectError>>);
 
 /// Hands requests to [`Line::serve`].
 #[derive(Clone)]
 pub(super) struct Http(mpsc::Sender<Asked>);
 
-/// Sends requests to the authority one by one, each with a connection of its own: an order has ten of them.
+/// Sends requests to the authority one by one, each over its own connection. An order has ten requests.
 pub(super) struct Line {
     tls: Tls,
     requests: mpsc::Receiver<Asked>,
 }
 
 impl Line {
-    /// The line, and the client that uses it.
+    /// Returns the line and the client that uses it.
     pub(super) fn new(tls: Tls) -> (Http, Self) {
         let (send, requests) = mpsc::channel(1);
         (Http(send), Self { tls, requests })

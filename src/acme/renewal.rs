@@ -1,4 +1,4 @@
-//! When a certificate is renewed, and when a failed order is repeated.
+//! Decides when a certificate is renewed, and when a failed order is repeated.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,8 +17,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Renews after two thirds of the certificate's life, or up to a twentieth of it earlier: hubs that started together
-    /// do not renew together. `chance` is any number.
+    /// Renews after two thirds of the certificate's life, or up to a twentieth of it earlier: hubs that started
+    /// together do not renew together. `chance` is a random number.
     pub(super) fn new(facts: &CertificateFacts, chance: u32) -> Self {
         let life = facts.not_after.duration_since(facts.not_before).unwrap_or_default();
         let earlier = (life / 20).mul_f64(f64::from(chance) / f64::from(u32::MAX));
@@ -50,12 +50,12 @@ impl Plan {
         self.id.is_some() && self.ask_at <= SystemTime::now()
     }
 
-    /// The authority wants the certificate renewed within this window (RFC 9773), and to be asked again after that time.
+    /// Takes the authority's advice: renew within this window, and ask again after that time (RFC 9773).
     pub(super) fn advise(&mut self, window: [SystemTime; 2], ask_after: Duration, chance: u32) {
         let [start, end] = window;
         let length = end.duration_since(start).unwrap_or_default();
         let chosen = start + length.mul_f64(f64::from(chance) / f64::from(u32::MAX));
-        // A time within the same window stays, or each question would choose a new one.
+        // A chosen time within the window stays. Otherwise each answer would choose a new one.
         if !(start..=end).contains(&self.renew_at) {
             // A window after the expiry must be wrong.
             self.renew_at = if chosen < self.not_after { chosen } else { self.renew_at };
@@ -70,14 +70,14 @@ impl Plan {
         self.ask_at = SystemTime::now() + ACME_ASK_INTERVALS[1];
     }
 
-    /// The id by which the authority knows the certificate. An order that names it is exempt from most limits.
+    /// The id under which the authority knows the certificate. An order that names it is exempt from most limits.
     pub(super) fn replaceable(&self) -> Option<&CertificateId> {
         self.id.as_ref().filter(|_| self.is_known)
     }
 }
 
-/// The pause after an order that failed, with this number of failures before it. A quarter of it is random, so that hubs
-/// do not repeat together. `chance` is any number.
+/// Returns the pause after a failed order that follows `failures` other failed ones. A quarter of it is random, so that
+/// hubs do not repeat at the same time. `chance` is a random number.
 pub(super) fn pause(failures: u32, chance: u32) -> Duration {
     let [first, longest] = ACME_PAUSES;
     let pause = first.saturating_mul(2_u32.saturating_pow(failures)).min(longest);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_renewed_after_two_thirds_of_its_life_or_a_little_earlier() {
+    fn a_certificate_is_renewed_after_two_thirds_of_its_life_or_slightly_earlier() {
         assert!((days(&Plan::new(&facts(0, 90), 0)) - 60.0).abs() < 0.01);
         assert!((days(&Plan::new(&facts(0, 90), u32::MAX)) - 55.5).abs() < 0.01);
         assert!((days(&Plan::new(&facts(0, 6), 0)) - 4.0).abs() < 0.01);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_after_failures_double_up_to_the_longest() {
+    fn pauses_after_failures_double_up_to_a_maximum() {
         let minutes = |failures| pause(failures, 0).as_secs() / 60;
         assert_eq!([0, 1, 2, 3, 4, 5, 6, 7, 40].map(minutes), [2, 4, 8, 16, 32, 64, 128, 240, 240]);
         assert_eq!(pause(0, u32::MAX), Duration::from_secs(150));

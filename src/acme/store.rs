@@ -25,7 +25,7 @@ fn facts(file: &Path) -> Option<CertificateFacts> {
     Certificates::load(&[pair]).ok()?.facts().first().cloned()
 }
 
-/// The lock of the directory. `None` while another hub has it.
+/// Takes the lock of the directory. Returns `None` while another hub holds it.
 pub(super) async fn lock(settings: &AcmeSettings) -> Result<Option<File>, Failure> {
     let path = settings.lock();
     let locked = on_a_thread(move || {
@@ -75,10 +75,11 @@ async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     spawn_blocking(work).await.map_err(|error| Failure::Store(io::Error::other(error)))
 }
 
-/// Writes a file that only its owner may read, beside its final place, and moves it there if it passes the check.
+/// Writes a file that only its owner may read. It is written beside its final place, and moved there if it passes the
+/// check.
 fn replace(path: &Path, bytes: &[u8], check: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let beside = path.with_extension("new");
-    // A crash may have left it.
+    // A crash may have left this file behind.
     _ = fs::remove_file(&beside);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     file.write_all(bytes)?;
@@ -102,7 +103,7 @@ mod tests {
         let path = place.join("a.pem");
         replace(&path, b"first", |_| Ok(())).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        fs::write(place.join("a.new"), "left by a crash").unwrap();
+        fs::write(place.join("a.new"), "left behind by a crash").unwrap();
         let refused = replace(&path, b"second", |written| {
             assert_eq!(fs::read(written).unwrap(), b"second");
             Err(io::Error::other("invalid"))

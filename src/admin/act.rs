@@ -1,4 +1,4 @@
-//! An order, as a request names it.
+//! An order as requests encode it.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -6,23 +6,23 @@ use std::time::Duration;
 use proto::limits::LONGEST_EXCLUSION;
 use proto::{NetworkName, PeerId};
 
-/// What an operator orders.
+/// An order of an operator.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Act {
     /// Remove a peer.
     Kick {
         /// The peer.
         peer: PeerId,
-        /// The network that it is removed from; `None` means the hub.
+        /// The network to remove it from; `None` means the whole hub.
         network: Option<NetworkName>,
-        /// How long it may not come back. Zero ends an earlier exclusion.
+        /// Time for which the peer may not return. Zero ends an earlier exclusion.
         out_for: Option<Duration>,
     },
     /// End all memberships in a network.
     CloseNetwork {
         /// The network.
         network: NetworkName,
-        /// How long nobody may join it. Zero ends an earlier exclusion.
+        /// Time for which nobody may join it. Zero ends an earlier exclusion.
         out_for: Option<Duration>,
     },
     /// Close all connections, and accept no new ones.
@@ -42,11 +42,11 @@ impl Act {
     ///
     /// # Errors
     ///
-    /// A sentence that says which field is wrong, and what to send.
+    /// Returns a sentence that says which field is wrong, and what to send.
     pub fn read(name: &str, form: &[u8]) -> Result<Self, String> {
         let (mut peer, mut network, mut secs) = (None, None, None);
         for (key, value) in form_urlencoded::parse(form) {
-            // An empty field of a form in a browser is one that nobody filled in.
+            // Browsers send an empty form field for an input without text.
             let value = value.trim().to_owned();
             let field = match key.as_ref() {
                 "peer" if name == "kick" => &mut peer,
@@ -55,7 +55,7 @@ impl Act {
                 other => return Err(format!("{name} has no field {other:.64?}: leave it out")),
             };
             if field.replace(value).is_some() {
-                return Err(format!("the field {key} is there twice: send it once"));
+                return Err(format!("the field {key} occurs twice: send it once"));
             }
         }
         let given = |field: Option<String>| field.filter(|value| !value.is_empty());
@@ -81,7 +81,7 @@ impl Act {
         }
     }
 
-    /// The form that [`Self::read`] reads.
+    /// Writes the form that [`Self::read`] reads.
     pub fn form(&self) -> String {
         let mut form = form_urlencoded::Serializer::new(String::new());
         let span = match self {
@@ -105,7 +105,7 @@ impl Act {
         form.finish()
     }
 
-    /// The peer, the network and the time that the order names.
+    /// The peer, the network and the time in the order.
     pub fn subject(&self) -> (Option<PeerId>, Option<&str>, Option<Duration>) {
         match self {
             Self::Kick { peer, network, out_for } => (Some(*peer), network.as_ref().map(NetworkName::as_str), *out_for),

@@ -1,7 +1,7 @@
 //! The cookie of an operator who has logged in with a browser.
 //!
-//! Its value is the time at which it expires, with an HMAC. The key is drawn when the hub starts, and is not made of the
-//! token: whoever sees a cookie cannot use it to guess the token.
+//! Its value is the time at which it expires, with an HMAC. The key is random and is not derived from the token, so
+//! nobody can use a cookie to guess the token.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -17,17 +17,17 @@ use crate::config::Token;
 /// How a request shows that an operator sends it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entry {
-    /// Not at all, and it need not: there is no ADMIN_TOKEN.
+    /// No proof is needed: there is no ADMIN_TOKEN.
     Open,
     /// With ADMIN_TOKEN in `Authorization`.
     Bearer,
     /// With the cookie of a login.
     Cookie,
-    /// Not at all.
+    /// The request has no proof.
     Unknown,
-    /// With a wrong token.
+    /// The token is wrong.
     Wrong,
-    /// It was not looked at, since its address has failed too often. It may try again after this time.
+    /// The proof was not checked, because the address has failed too often. It may try again after this time.
     Waits(Duration),
 }
 
@@ -80,15 +80,15 @@ impl Gatekeeper {
         self.token.is_some()
     }
 
-    /// Who sends a request. A wrong token is counted and logged.
+    /// Checks who sends a request. A wrong token is counted and logged.
     pub fn check(&self, headers: &HeaderMap, visitor: Visitor) -> Entry {
         let Some(token) = &self.token else { return Entry::Open };
-        // Nobody can guess a cookie, so it is looked at even from an address that has failed.
+        // A cookie cannot be guessed, so it is checked even if the address has failed too often.
         if self.cookies.are_in(headers, SystemTime::now()) {
             return Entry::Cookie;
         }
         let mut shown = shard::bearer_tokens(headers).peekable();
-        // Clients show AUTH_TOKEN in the same header, and mean no harm.
+        // Peers send AUTH_TOKEN in the same header, which is not an attempt to guess.
         if shown.peek().is_none() || visitor.has_token {
             return Entry::Unknown;
         }
@@ -100,7 +100,7 @@ impl Gatekeeper {
     ///
     /// # Errors
     ///
-    /// Why there is none.
+    /// Returns why there is no cookie.
     pub fn log_in(&self, shown: &[u8], visitor: Visitor) -> Result<HeaderValue, Entry> {
         let Some(token) = &self.token else { return Err(Entry::Unknown) };
         if let Some(failed) = self.tried(visitor.address, token.matches(shown)) {
@@ -127,8 +127,8 @@ impl Gatekeeper {
         }
     }
 
-    /// The result of a try with a token, unless it has succeeded. A right token does not help an address that has to
-    /// wait: otherwise it could go on guessing.
+    /// The result of an attempt with a token, unless it succeeded. An address that has to wait is refused even with the
+    /// right token. Otherwise it could go on guessing.
     fn tried(&self, address: SocketAddr, is_right: bool) -> Option<Entry> {
         let now = Instant::now();
         let failed = match self.tries.wait(address.ip(), now) {
@@ -148,6 +148,6 @@ pub fn is_own_page(headers: &HeaderMap, visitor: Visitor) -> bool {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let (Some(origin), Some(host)) = (text(ORIGIN), text(HOST)) else { return false };
     let of = |scheme: &str| origin.strip_prefix(scheme).is_some_and(|of| of.eq_ignore_ascii_case(host));
-    // A proxy may end TLS without saying so.
+    // A proxy may end TLS without adding a header.
     of("https://") || !visitor.is_tls && of("http://")
 }

@@ -1,4 +1,4 @@
-//! The operators' page for browsers: a form for the token, and then forms for orders. Without scripts.
+//! The operators' page for browsers: first a form for the token, then forms for orders. It has no scripts.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -29,7 +29,7 @@ fn page(body: &str) -> String {
     )
 }
 
-/// The form for the token. A login leads to the path `next`.
+/// The form for the token. After a login, the browser goes to the path `next`.
 pub fn login(next: &str, wrong: Option<&str>) -> String {
     let wrong = wrong.map(|wrong| format!("<p class=\"wrong\" role=\"alert\">{}</p>", escape(wrong)));
     page(&format!(
@@ -67,7 +67,7 @@ pub fn office() -> String {
     page(&format!("<h1>PeerPigeon hub</h1><p>{links}</p>{forms}"))
 }
 
-/// The page that shows what came of an order.
+/// The page that shows the outcome of an order.
 pub fn result(sentence: &str) -> String {
     page(&format!(
         "<h1>PeerPigeon hub</h1><p role=\"status\">{}</p><p><a href=\"/admin\">Back</a></p>",
@@ -75,7 +75,7 @@ pub fn result(sentence: &str) -> String {
     ))
 }
 
-/// Text in HTML, between tags or in a quoted attribute.
+/// Escapes text for HTML, between tags or in a quoted attribute.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_cannot_leave_its_place() {
+    fn text_is_escaped_in_html() {
         let html = login("\"><script>alert(1)</script>", Some("<b>'&"));
         assert!(html.contains("&quot;&gt;&lt;script&gt;") && html.contains("&lt;b&gt;&#39;&amp;"), "{html}");
         assert!(!html.contains("<script") && !result("<script>").contains("<script"));

@@ -48,7 +48,7 @@ fn an_order_is_read_from_the_form_that_it_writes() {
         assert_eq!(Act::read(act.label(), act.form().as_bytes()), Ok(act));
     }
     assert!(network.is_some());
-    // Fields that nobody filled in.
+    // Fields without text.
     let empty = Act::read("kick", format!("peer={ID}&network=&secs=").as_bytes());
     assert_eq!(empty, Ok(Act::Kick { peer: peer(), network: None, out_for: None }));
 }
@@ -85,7 +85,7 @@ fn times_are_whole_seconds_up_to_thirty_days() {
 }
 
 #[test]
-fn an_operator_shows_the_token_or_the_cookie_of_a_login() {
+fn the_token_or_the_cookie_of_a_login_proves_an_operator() {
     let (gatekeeper, me) = (gatekeeper(), visitor("192.0.2.1:5"));
     assert_eq!(gatekeeper.check(&bearer("right"), me), Entry::Bearer);
     assert_eq!(gatekeeper.check(&HeaderMap::new(), me), Entry::Unknown);
@@ -101,10 +101,10 @@ fn an_operator_shows_the_token_or_the_cookie_of_a_login() {
 }
 
 #[test]
-fn an_address_that_guesses_waits_and_others_do_not() {
+fn an_address_that_guesses_must_wait_and_others_need_not() {
     let (gatekeeper, guesser) = (gatekeeper(), visitor("192.0.2.1:5"));
     for n in 0..FAILED_TRIES {
-        // The form and the header have the same count.
+        // The form and the header share one count.
         let failed = if n % 2 == 0 {
             gatekeeper.log_in(b"x", guesser).err()
         } else {
@@ -114,10 +114,13 @@ fn an_address_that_guesses_waits_and_others_do_not() {
     }
     let again = visitor("192.0.2.1:6");
     assert!(matches!(gatekeeper.check(&bearer("x"), again), Entry::Waits(_)));
-    assert!(matches!(gatekeeper.check(&bearer("right"), again), Entry::Waits(_)), "or it would know when it is right");
+    assert!(
+        matches!(gatekeeper.check(&bearer("right"), again), Entry::Waits(_)),
+        "otherwise the address would learn that the token is right"
+    );
     assert!(matches!(gatekeeper.log_in(b"right", again), Err(Entry::Waits(_))));
     assert_eq!(gatekeeper.check(&bearer("right"), visitor("192.0.2.2:5")), Entry::Bearer);
-    // Clients that show AUTH_TOKEN do not guess.
+    // Peers that send AUTH_TOKEN do not guess.
     let client = Visitor { has_token: true, ..visitor("192.0.2.3:5") };
     for _ in 0..2 * FAILED_TRIES {
         assert_eq!(gatekeeper.check(&bearer("peers"), client), Entry::Unknown);
@@ -163,7 +166,7 @@ fn an_outcome_has_a_status_and_a_sentence() {
 }
 
 #[tokio::test]
-async fn orders_beyond_the_bound_are_refused_at_once() {
+async fn orders_beyond_the_maximum_are_refused_at_once() {
     let (desk, mut orders) = Desk::new();
     let waiting: Vec<_> = (0..MAX_ORDERS)
         .map(|_| {

@@ -1,4 +1,4 @@
-//! Counts failed tries to be an operator, for each address, so that nobody can guess the token at leisure.
+//! Counts failed attempts to prove an operator, per address, so that nobody can guess the token quickly.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use proto::Keys;
 use proto::limits::{FAILED_TRIES, FAILED_TRY_ENTRIES, FAILED_TRY_PAUSE, FAILED_TRY_WAYS};
 
-/// The addresses that have failed last.
+/// The addresses with the latest failed attempts.
 ///
-/// An address has a set of [`FAILED_TRY_WAYS`] entries, found by a keyed hash, which it shares with others. Only an
-/// address that fails takes an entry: the one of its set that has been idle for longest. So those who know the token
-/// are never refused because of others, and whoever fails from many addresses only makes room for himself.
+/// A keyed hash gives each address a set of [`FAILED_TRY_WAYS`] entries, which it shares with other addresses. Only an
+/// address that fails takes an entry: the one in its set that has been idle for longest. So operators with the right
+/// token are never refused because of others, and an attacker with many addresses only evicts its own entries.
 #[derive(Debug)]
 pub(super) struct Tries {
     keys: Keys,
@@ -23,7 +23,7 @@ pub(super) struct Tries {
 struct Entry {
     /// The hash of the address; 0 is free.
     of: AtomicU64,
-    /// When all its tries are forgiven, in nanoseconds since the start.
+    /// Time at which all its attempts are forgotten, in nanoseconds since the start.
     forgiven: AtomicU64,
 }
 
@@ -33,7 +33,7 @@ impl Tries {
         Self { keys, entries, start: Instant::now() }
     }
 
-    /// How long an address has to wait until it may try again. `None` if it may try now.
+    /// Time that an address has to wait before its next attempt. `None` if it need not wait.
     pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let hash = shard::address_hash(self.keys, address);
         let entry = self.set(hash).iter().find(|entry| entry.of.load(Ordering::Relaxed) == hash)?;
@@ -42,7 +42,7 @@ impl Tries {
         (ahead > slack).then(|| Duration::from_nanos(ahead - slack))
     }
 
-    /// Counts a failed try of an address.
+    /// Counts a failed attempt of an address.
     pub(super) fn failed(&self, address: IpAddr, now: Instant) {
         let (hash, now) = (shard::address_hash(self.keys, address), self.nanos(now));
         let set = self.set(hash);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn five_tries_are_free_and_then_one_in_ten_seconds() {
+    fn five_attempts_are_free_and_then_one_in_ten_seconds() {
         let (tries, now) = (Tries::new(Keys(1, 2)), Instant::now());
         for _ in 0..FAILED_TRIES {
             assert_eq!(tries.wait(address(1), now), None);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_addresses_of_a_host_are_one() {
+    fn all_addresses_of_one_host_share_a_count() {
         let (tries, now) = (Tries::new(Keys(1, 2)), Instant::now());
         let host = |n: u32| -> IpAddr { format!("2001:db8::{n:x}").parse().unwrap() };
         (0..FAILED_TRIES).for_each(|n| tries.failed(host(n), now));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_that_fails_refuses_nobody_else() {
+    fn failures_of_a_crowd_refuse_nobody_else() {
         let (tries, now) = (Tries::new(Keys(1, 2)), Instant::now());
         for n in 0..10 * FAILED_TRY_ENTRIES as u32 {
             (0..FAILED_TRIES).for_each(|_| tries.failed(address(n), now));

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Chain, ReadBuf, ReadHalf
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
-/// Maximum number of bytes queued for the writer of one connection. Beyond it, senders get [`SendError::Full`].
+/// Maximum number of bytes queued for the writer of one connection. When it is full, senders get [`SendError::Full`].
 ///
 /// More than twice the longest message that a hub accepts by default.
 pub(super) const MAX_QUEUED_BYTES: usize = 4 * 1024 * 1024;
@@ -27,11 +27,11 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 /// Time for which queued bytes may still be written when the connection is over.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Splits a connection whose handshake is complete. `read_ahead` was received after the answer.
+/// Splits a connection whose handshake is complete. `read_ahead` holds the bytes received after the answer.
 pub(super) fn open(stream: MaybeTlsStream, read_ahead: Bytes) -> (MessageSender, Receiver) {
     let (read, write) = halves(stream);
     let read = io::Cursor::new(read_ahead).chain(read);
-    // fastwebsockets would write each frame separately.
+    // fastwebsockets would write each frame separately, so it gets no socket to write to.
     let (mut read, _) = fastwebsockets::after_handshake_split(read, tokio::io::sink(), Role::Client);
     read.set_max_message_size(MAX_MESSAGE_BYTES);
     let queue = Rc::new(SendQueue::default());
@@ -103,7 +103,7 @@ pub(super) struct SendQueue {
     close_queued: Cell<bool>,
 }
 
-/// How far a connection is from its end.
+/// The phases at the end of a connection.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum WriterState {
     #[default]
@@ -119,7 +119,7 @@ enum WriterState {
 pub enum SendError {
     /// The connection is over, or its close frame is queued.
     Closed,
-    /// The hub reads more slowly than messages are sent.
+    /// The queue is full: the hub reads more slowly than this program sends.
     Full,
 }
 
@@ -155,8 +155,8 @@ impl SendQueue {
         Ok(())
     }
 
-    /// A mask protects proxies against chosen bytes of scripts in a browser. Nothing here is chosen by a stranger, so a
-    /// counter spread over the four bytes is enough.
+    /// A mask protects proxies against bytes that a script in a browser chooses. Nothing here is chosen by a stranger,
+    /// so a counter spread over the four bytes is enough.
     fn next_mask(&self) -> [u8; 4] {
         let mask = self.mask.get().wrapping_add(0x9e37_79b9);
         self.mask.set(mask);
@@ -182,7 +182,7 @@ async fn write_queued(mut socket: WriteSide, queue: Rc<SendQueue>) {
             WriterState::Flush => {
                 batch.clear();
                 std::mem::swap(&mut batch, &mut queue.queued.borrow_mut());
-                // An error adds nothing: the connection is over.
+                // An error needs no handling: the connection is over.
                 let _ = tokio::time::timeout(FLUSH_TIMEOUT, socket.send(&batch)).await;
                 return;
             }
@@ -277,7 +277,7 @@ impl Receiver {
         let queue = &self.queue;
         let mut answer = |frame: Frame<'_>| {
             queue.pongs.update(|pongs| pongs + u64::from(frame.opcode == OpCode::Pong));
-            // If it cannot be queued, nobody would read it.
+            // A full queue needs no handling: the hub does not read.
             let _ = queue.push(frame.opcode, &frame.payload);
             ready(Ok::<(), SendError>(()))
         };

@@ -46,8 +46,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Keeps up to this number of TLS tickets for later connections; 0 means that none resumes a session. By default there
-    /// are eight, which is enough for a single peer.
+    /// Keeps up to this number of TLS tickets for later connections; 0 means that none resumes a session. The default
+    /// is eight, enough for a single peer.
     #[must_use]
     pub fn keeping_tickets(self, most: usize) -> Self {
         Self { tls: self.tls.map(|tls| tls.keeping_tickets(most)), ..self }

@@ -1,4 +1,4 @@
-//! `peerpigeon admin`: orders to a running hub.
+//! `peerpigeon admin`: sends orders to a running hub.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -26,7 +26,8 @@ const NOT_THERE: u8 = 2;
 /// Order a running hub to remove a peer, close a network or drain
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "ADMIN_TOKEN has the token of the hub, if there is no --token-file.\n\nExit codes: 0 done; 1 refused or \
+    after_help = "ADMIN_TOKEN has the token of the hub, if there is no --token-file.\n\nExit codes: 0 done; 1 refused \
+        or \
                         no answer; 2 no such peer or member at this hub; 64 invalid command line."
 )]
 pub struct Args {
@@ -46,7 +47,7 @@ enum Order {
         /// Network that the peer is removed from [default: the whole hub]
         #[arg(long, value_parser = network)]
         network: Option<NetworkName>,
-        /// Seconds for which the peer may not come back; 0 ends that [default: it may come back at once]
+        /// Seconds for which the peer may not return; 0 ends an earlier exclusion [default: it may return at once]
         #[arg(long, value_name = "SECONDS", value_parser = span)]
         secs: Option<Duration>,
     },
@@ -57,11 +58,12 @@ enum Order {
         /// Name of the network
         #[arg(value_parser = network)]
         network: NetworkName,
-        /// Seconds for which nobody may join the network; 0 ends that [default: everybody may join at once]
+        /// Seconds for which nobody may join the network; 0 ends an earlier exclusion [default: everybody may join at
+        /// once]
         #[arg(long, value_name = "SECONDS", value_parser = span)]
         secs: Option<Duration>,
     },
-    /// Close all connections of a hub and refuse new ones; the hub goes on running
+    /// Close all connections of a hub and refuse new ones; the hub keeps running
     Drain {
         #[command(flatten)]
         hub: HubArgs,
@@ -132,7 +134,7 @@ impl Args {
     ///
     /// # Errors
     ///
-    /// A sentence about the token, if there is none.
+    /// Returns a sentence about the token, if there is none.
     pub fn question(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Question, String> {
         let (hub, act) = match self.order {
             Order::Kick { hub, peer, network, secs } => (hub, Act::Kick { peer, network, out_for: secs }),

@@ -35,7 +35,7 @@ pub struct Args {
 #[derive(Debug)]
 pub struct Question {
     page: Uri,
-    /// By default the hub of this machine, found by its settings.
+    /// Whether the request goes to the hub of this machine, found by its settings.
     is_own: bool,
     /// Whether a full hub counts as healthy: otherwise container runtimes would replace it, and all its peers would
     /// have to leave.
@@ -66,8 +66,7 @@ impl Args {
 pub async fn run(question: Question) -> ExitCode {
     let Question { page, is_own, full_is_well, proxies } = question;
     let shown = page.to_string();
-    // The certificate of the hub on this machine is not verified: it is for the name that clients use, and this tool
-    // connects to another name.
+    // The certificate is not verified if the hub runs on this machine: clients use another name for it.
     let tls = || if is_own { Tls::without_proof() } else { Tls::new(None) };
     let path = page.path_and_query().map_or("/", |path| path.as_str());
     let asked = ask(&page, Request::get(path), Bytes::new(), tls, &proxies, PATIENCE).await;

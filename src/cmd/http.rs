@@ -26,7 +26,7 @@ pub(super) fn url(text: &str) -> Result<Uri, &'static str> {
     if matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some() { Ok(url) } else { Err(TAKES) }
 }
 
-/// [`ask_whole`], for the status and the body.
+/// Like [`ask_whole`], but returns only the status and the body of the answer.
 pub(super) async fn ask(
     page: &Uri,
     request: Builder,
@@ -41,7 +41,7 @@ pub(super) async fn ask(
 
 /// Sends a request to the host of `page`, with `tls` if its scheme is `https`. Returns the head and the body of the
 /// answer. `request` has everything but the `Host` header and the body. If this machine's address is in `proxies`, the
-/// hub expects a PROXY head, and receives one that says that the connection is the sender's own.
+/// hub expects a PROXY head. The request then begins with `PROXY UNKNOWN`, which makes the sender the client.
 pub(super) async fn ask_whole(
     page: &Uri,
     request: Builder,

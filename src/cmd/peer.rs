@@ -188,7 +188,7 @@ async fn listen(
     mut receiver: Receiver,
     printer: &mut Printer,
 ) -> Option<Ended> {
-    // Reading a frame cannot be cancelled, so a separate task reads, and sends messages through a channel.
+    // Reading a frame cannot be cancelled, so a separate task reads and passes messages through a channel.
     let (messages, mut heard) = mpsc::channel(UNPRINTED);
     let mut reader = tokio::task::spawn_local(async move {
         loop {
@@ -218,7 +218,7 @@ async fn listen(
         }
     }
     drop(heard);
-    // Do not wait for a hub that answers the close frame slowly.
+    // Otherwise a hub that answers the close frame slowly would delay the exit.
     if sender.close(1000, "").is_ok() {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut reader).await;
     }
@@ -283,7 +283,7 @@ fn outcome(text: &str) -> Option<String> {
     }
 }
 
-/// The message on one line: outside of strings, JSON's line breaks are white space.
+/// The message on one line: JSON allows line breaks only between its tokens.
 fn json_line(text: &str, received_at: u64) -> String {
     match serde_json::from_str::<&RawValue>(text) {
         Ok(message) => {

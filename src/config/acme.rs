@@ -20,7 +20,7 @@ const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// The settings of certificates from an ACME authority.
 #[derive(Clone, Debug)]
 pub struct AcmeSettings {
-    /// TLS_ACME: the host names, in lower case. Each has a certificate of its own.
+    /// TLS_ACME: the host names, in lower case. Each gets its own certificate.
     pub names: Vec<String>,
     /// TLS_ACME_URL: the directory of the authority.
     pub url: Uri,
@@ -72,7 +72,7 @@ impl AcmeSettings {
         self.store.join("account.json")
     }
 
-    /// The file that is locked by the hub that orders.
+    /// The file that the ordering hub locks.
     pub fn lock(&self) -> PathBuf {
         self.store.join("lock")
     }
@@ -104,7 +104,7 @@ impl AcmeSettings {
     }
 }
 
-/// The usual directory of a service's state, of systemd's or of the user's.
+/// The usual state directory of a service (set by systemd) or of a user.
 fn state_directory(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     // systemd separates several directories by colons.
     let of_service = env("STATE_DIRECTORY").and_then(|all| all.split(':').next().map(PathBuf::from));
@@ -126,7 +126,8 @@ fn names(text: &str) -> Result<Vec<String>, String> {
         }
         if !is_host_name(&name) {
             return Err(format!(
-                "{} is not a host name: use names such as hub.example.com, without scheme and port, separated by commas",
+                "{} is not a host name: use names such as hub.example.com, without scheme and port, separated by \
+                 commas",
                 shown_entry(text, number)
             ));
         }
@@ -140,7 +141,7 @@ fn names(text: &str) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// Whether this is a name of the DNS, and no address.
+/// Whether this is a DNS name, not an address.
 fn is_host_name(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -148,7 +149,7 @@ fn is_host_name(name: &str) -> bool {
             && !label.ends_with('-')
             && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
     };
-    // The last label of an IPv4 address is a number, and no top-level domain is one.
+    // The last label of an IPv4 address is a number. No top-level domain is one.
     let is_address = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|c| c.is_ascii_digit()));
     name.len() <= 253 && name.split('.').all(is_label) && !is_address
 }
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_is_the_services_or_the_users() {
+    fn the_directory_is_that_of_the_service_or_of_the_user() {
         let at = |variables: &[(&str, &str)]| {
             let found = super::state_directory(&|name| {
                 variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())

@@ -92,7 +92,7 @@ fn deployment_files_use_existing_settings() {
             seen.extend(known.then(|| name.to_owned()));
         }
     }
-    // This proves that the files were read.
+    // Without these names, no file was read.
     for name in
         ["HOST", "PORT", "ADMIN_PORT", "MESH_PORT", "MESH_DNS", "MESH_TOKEN", "REDIS_URL", "SHARDS", "DRAIN_SECS"]
     {

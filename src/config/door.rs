@@ -27,11 +27,11 @@ pub struct DoorSettings {
 }
 
 impl DoorSettings {
-    /// `None` if a setting is invalid: `reader` has the errors.
+    /// `None` if a setting is invalid: `None` if a setting is invalid: `reader` then has the errors.
     pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<Self> {
         let trusted_proxies = reader.text(&settings::TRUSTED_PROXIES, || Ok(Vec::new()), ranges);
         let proxy_protocol = reader.text(&settings::PROXY_PROTOCOL, || Ok(PortNames::default()), ports);
-        // The default of the first setting depends on the number of places.
+        // The default of the first setting depends on the number of seats.
         let connections = reader.number(&settings::MAX_CONNECTIONS_PER_ADDRESS, || DEFAULT_ADDRESS_CONNECTIONS.into());
         let is_set = reader.is_set(&settings::MAX_CONNECTIONS_PER_ADDRESS);
         let mut number = |setting: &'static Setting| reader.number(setting, || setting.default_number());
@@ -49,7 +49,7 @@ impl DoorSettings {
         })
     }
 
-    /// The limits per address of a hub with this number of places.
+    /// The limits per address of a hub with this number of seats.
     pub fn limits(&self, seats: usize) -> AddressLimits {
         let most = u32::try_from(seats / 3 * 2).unwrap_or(u32::MAX);
         AddressLimits {

@@ -199,8 +199,8 @@ impl Config {
                 refusals.push(SettingError::new(setting, problem));
             }
         }
-        // BOOTSTRAP_HUBS is also a setting of the Go hub, which has no token: a hub with its old settings must still
-        // serve its peers.
+        // BOOTSTRAP_HUBS is also a setting of the Go hub, which has no token: a hub that still has the Go hub's
+        // settings must serve its peers.
         if !self.links_are_trusted() && self.mesh.dns.is_some() {
             let problem = "links need a token: set MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true in \
                            a network where everyone may pose as a hub";
@@ -215,7 +215,7 @@ impl Config {
         refusals
     }
 
-    /// Warnings about valid settings of the mesh that do not do what they seem to.
+    /// Warnings about valid settings of the mesh that do not have their apparent effect.
     pub(super) fn mesh_warnings(&self, said: &dyn Fn(&settings::Setting) -> bool) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.is_hub {
@@ -293,7 +293,7 @@ impl HubAddress {
         Self { tls, host: url.host().unwrap_or_default().to_ascii_lowercase(), port, path }
     }
 
-    /// Whether this may be the same hub as another place: the same host and port, or the default ports of both schemes.
+    /// Whether both addresses may belong to one hub: the same host and port, or the default ports of both schemes.
     fn is_beside(&self, other: &Self) -> bool {
         let usual = |place: &Self| place.port == if place.tls { 443 } else { 80 };
         let same_port = self.port == other.port || usual(self) && usual(other);
@@ -301,7 +301,7 @@ impl HubAddress {
     }
 }
 
-/// The machine of a host name. An address has several spellings, and this machine has several addresses.
+/// The machine that a host name refers to. One address has several spellings, and one machine has several addresses.
 fn machine(host: &str) -> String {
     let host = host.trim_matches(['[', ']']).trim_end_matches('.');
     match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
@@ -343,7 +343,7 @@ fn mesh_dns(text: &str) -> Result<MeshDns, String> {
     let authority: hyper::http::uri::Authority = rest.trim_end_matches('/').parse().map_err(|_| refused())?;
     let host = authority.host().trim_matches(['[', ']']);
     let port = authority.port_u16();
-    // Any text besides host and port is a user or an invalid port.
+    // Any other text is a user or an invalid port.
     let parts = authority.host().len() + authority.port().map_or(0, |port| 1 + port.as_str().len());
     if host.is_empty() || parts != authority.as_str().len() || port == Some(0) {
         return Err(refused());

@@ -72,8 +72,9 @@ pub(super) fn token(text: &str) -> Result<Token, String> {
     Ok(Token(text.to_owned()))
 }
 
-/// Trims a token as the hub does, for tools that send it. It never fails, since clap would print the value.
-#[allow(clippy::unnecessary_wraps, reason = "what clap takes for a parser")]
+/// Trims a token as the hub does, for tools that send it. It never fails, because clap would print the value in its
+/// error.
+#[allow(clippy::unnecessary_wraps, reason = "clap requires a Result")]
 pub fn trimmed(text: &str) -> Result<String, std::convert::Infallible> {
     Ok(text.trim().to_owned())
 }
@@ -137,9 +138,9 @@ pub(super) fn hubs(text: &str) -> Result<Vec<Uri>, String> {
 ///
 /// # Errors
 ///
-/// If there is an `@` after the host: the text before it looks like a host and may be a password.
+/// If there is an `@` after the host. The text before it looks like a host, but may be a part of a password.
 pub(super) fn hub(text: &str) -> Result<Option<Uri>, String> {
-    // Checked in the text, since a parsed URL has lost its fragment.
+    // Checked in the text, because a parsed URL has lost its fragment.
     let tail = text.split_once("://").and_then(|(_, rest)| rest.split_once(['/', '?', '#']));
     if tail.is_some_and(|(_, tail)| tail.contains('@')) {
         return Err(MISPLACED_AT.to_owned());
@@ -185,8 +186,8 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
 
 /// Validates a log filter with the subscriber's parser.
 ///
-/// It is stricter in one point: a bare word must be a level. The parser takes any other word as a module to log fully,
-/// so that a misspelt level would silence the hub.
+/// It is stricter in one point: a bare word must be a level. The parser takes any other word as a module name, so that
+/// a misspelt level would silence the hub.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let refused = |item: String| {

@@ -1,4 +1,4 @@
-//! Reads settings: a flag overrides a variable, a variable overrides the default, and all errors are collected.
+//! Reads settings: a flag overrides a variable, a variable overrides the default. Collects all errors.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -126,7 +126,7 @@ impl<'a> SettingsReader<'a> {
         self.settle(setting, &said, judged, value)
     }
 
-    /// A variable that is no setting, unless it is empty or not UTF-8.
+    /// A variable that is not a setting; `None` if it is empty or not UTF-8.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         (self.env)(name)?.into_string().ok().filter(|value| !value.is_empty())
     }

@@ -246,7 +246,8 @@ pub(crate) static TLS_ACME: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: TLS,
-    help: "Host names of the hub, separated by commas: it orders a certificate for each from an ACME authority (TLS-ALPN-01), renews \
+    help: "Host names of the hub, separated by commas: it orders a certificate for each from an ACME authority \
+        (TLS-ALPN-01), renews \
            it, and accepts the authority's terms. The default of PORT is then 443, and of HOST every address",
 };
 
@@ -810,7 +811,7 @@ impl Setting {
         }
     }
 
-    /// The clap argument. Variable and default are only shown by clap: see [`Flags`].
+    /// The clap argument. clap only shows the variable and the default: see [`Flags`].
     fn arg(&self) -> Option<Arg> {
         let mut arg = Arg::new(self.name)
             .long(self.flag()?)

@@ -82,7 +82,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
         &["0123456789abcdef0123456789abcdef"],
         &["0123456789abcdef", "two words, and long enough for a secret", "<set>"],
     ),
-    // With names, a directory is needed: they are judged in `config/acme.rs`.
+    // TLS_ACME also needs a directory: the tests of `config/acme.rs` check it.
     ("TLS_ACME", &[","], &["https://hub.example.com", "*.example.com", "10.0.0.1"]),
     ("TLS_ACME_DIR", &["/var/lib/peerpigeon", "acme"], &[]),
     ("TLS_ACME_URL", &["https://ca.example:9000/acme/directory"], &["http://ca.example/dir", "ca.example", "https://"]),
@@ -318,7 +318,7 @@ fn all_errors_are_reported_at_once() {
 }
 
 #[test]
-fn a_list_of_origins_is_for_pages_too_unless_cors_has_its_own() {
+fn origins_for_websockets_also_apply_to_pages_unless_cors_has_its_own() {
     let list = ("ALLOWED_ORIGINS", "https://a.example, https://*.b.example");
     let config = Config::from_pairs(&[list]).unwrap();
     assert_eq!(config.cors.to_string(), "https://a.example,https://*.b.example");
@@ -366,7 +366,7 @@ fn values_that_are_not_utf8_are_refused() {
     assert_eq!(refusals[0].to_string(), "HOST (--host): its value is not UTF-8: use UTF-8 text");
 }
 
-/// Passwords as people write them, in URLs of every setting.
+/// Passwords with unescaped special characters, in URLs of every setting.
 #[test]
 fn nothing_before_the_last_at_sign_of_a_url_is_shown() {
     let settings = [
@@ -418,7 +418,7 @@ fn errors_show_invisible_characters() {
     assert!(refusal(&[("PORT", "\"8080\"")]).contains("\"8080\" is not a port"));
 }
 
-/// A Service next to a pod puts its address into the pod's environment, under a name that can be a setting's.
+/// Kubernetes puts the address of a Service into the pod's environment, under a name that can also be a setting's.
 #[test]
 fn variables_of_a_service_are_recognized() {
     let address = "tcp://10.0.0.1:8081";

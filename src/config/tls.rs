@@ -109,7 +109,7 @@ impl TlsSettings {
 pub struct CertificateSources {
     /// Files that must be valid: TLS_CERT and TLS_KEY.
     files: Vec<PairFiles>,
-    /// Files that the hub orders by itself. They may be missing or invalid.
+    /// Files that the hub's own certificate orders write. They may be missing or invalid.
     ordered: Vec<PairFiles>,
 }
 
@@ -125,7 +125,7 @@ impl CertificateSources {
     ///
     /// The first invalid file of TLS_CERT or TLS_KEY.
     pub fn load(&self) -> Result<(FileStamps, Certificates), LoadError> {
-        // Stamped before reading, so that a change during the read is found by the next check.
+        // The state is read before the files, so that the next check finds a change during the read.
         let stamps = self.stamps();
         let is_valid = |pair: &&PairFiles| Certificates::load(std::slice::from_ref(*pair)).is_ok();
         let ordered: Vec<_> = self.ordered.iter().filter(is_valid).cloned().collect();

@@ -96,7 +96,7 @@ fn a_draining_hub_names_the_public_urls_of_the_others() {
 }
 
 #[test]
-fn resume_secrets_are_shared_only_with_a_long_token() {
+fn resume_secrets_are_shared_only_with_a_long_mesh_token() {
     let peer = PeerId::from_bytes([1; 20]);
     let lineage = Lineage { root: PeerIncarnation(1), session: PeerIncarnation(2) };
     let keys = |pairs: &[(&str, &str)]| resume_keys(&Config::from_pairs(pairs).unwrap()).unwrap();

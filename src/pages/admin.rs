@@ -21,14 +21,14 @@ use crate::admin::{self, Act, Entry, Gatekeeper, Outcome, is_own_page, page};
 const PATH: &str = "/admin";
 
 /// The refusal of an order, if there is no ADMIN_TOKEN.
-const NO_TOKEN: &str = "this hub takes no orders over HTTP: set ADMIN_TOKEN on it, and send that in \
-                        Authorization: Bearer";
+const NO_TOKEN: &str =
+    "this hub accepts no orders over HTTP: set ADMIN_TOKEN on it, and send it as Authorization: Bearer";
 
 /// The refusal of an order that a browser sends for another page.
 const FOREIGN: &str = "with a cookie, the Origin header must name this host: send orders from the page /admin, or send \
                        Authorization: Bearer";
 
-/// What an order is answered with.
+/// The answer to an order.
 #[derive(Serialize)]
 struct Done<'a> {
     act: &'static str,
@@ -38,7 +38,7 @@ struct Done<'a> {
     peer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     network: Option<&'a str>,
-    /// For how many seconds the peer or network is kept out, or over how many seconds the hub drains.
+    /// Seconds of the exclusion, or of the drain.
     #[serde(skip_serializing_if = "Option::is_none")]
     secs: Option<u64>,
     /// The number of peers that were removed.
@@ -58,7 +58,7 @@ pub(super) fn below(path: &str) -> Option<&str> {
 }
 
 impl Site {
-    /// Answers a request below [`PATH`].
+    /// Answers a request to a path below [`PATH`].
     pub(super) fn admin(self: &Arc<Self>, name: &str, request: &Parts, visitor: Visitor) -> Answer {
         let method = &request.method;
         let reads = matches!(*method, Method::GET | Method::HEAD);
@@ -125,7 +125,8 @@ impl Site {
         }))
     }
 
-    /// The answer to a request that no operator sends: the form for the token for a browser, a sentence for programs.
+    /// The answer to a request without an operator's proof: the form for the token for a browser, a sentence for
+    /// programs.
     pub(super) fn refusal(
         &self,
         entry: Entry,
@@ -139,13 +140,13 @@ impl Site {
         denied(entry, wants_html(request).then_some(next))
     }
 
-    /// Carries an order out.
+    /// Executes an order.
     fn order(self: &Arc<Self>, name: &str, request: &Parts, visitor: Visitor) -> Answer {
         let entry = self.gatekeeper.check(&request.headers, visitor);
         if !entry.may_read() {
             return now(&request.method, self.refusal(entry, request, visitor, PATH));
         }
-        // Another page could make an operator's browser send its cookie, if SameSite did not keep it from that.
+        // Without SameSite, another page could make an operator's browser send its cookie.
         if entry == Entry::Cookie && !is_own_page(&request.headers, visitor) {
             self.gatekeeper.refused(visitor, "foreign-page");
             return now(&request.method, plain(StatusCode::FORBIDDEN, FOREIGN));
@@ -168,7 +169,7 @@ impl Site {
     }
 }
 
-/// Writes who ordered what, and the outcome.
+/// Logs who gave which order, and its outcome.
 fn log(act: &Act, outcome: &Outcome, entry: Entry, visitor: Visitor) {
     let (peer, network, span) = act.subject();
     info!(
@@ -218,7 +219,7 @@ fn done(act: &Act, outcome: &Outcome, in_html: bool) -> Response<Full<Bytes>> {
     json(status, &body)
 }
 
-/// The refusal of somebody who is no operator. `next` is the path after a login, for a browser.
+/// The refusal of a sender that is not an operator. `next` is the path after a login, for a browser.
 fn denied(entry: Entry, next: Option<&'static str>) -> Response<Full<Bytes>> {
     let (status, sentence) = match entry {
         Entry::Waits(_) => (StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from your address: wait"),
@@ -242,7 +243,7 @@ fn denied(entry: Entry, next: Option<&'static str>) -> Response<Full<Bytes>> {
     response
 }
 
-/// 303: the browser goes on to this path with GET.
+/// Redirects the browser to this path, with GET (303).
 fn see(path: &'static str) -> Response<Full<Bytes>> {
     let mut response = plain(StatusCode::SEE_OTHER, path);
     response.headers_mut().insert(LOCATION, HeaderValue::from_static(path));
@@ -253,7 +254,7 @@ fn html(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     text(status, "text/html; charset=utf-8", body)
 }
 
-/// Whether a browser navigates: programs do not name `text/html`.
+/// Whether the browser opens a page: programs do not name `text/html`.
 fn wants_html(request: &Parts) -> bool {
     accepted(request, ACCEPT).any(|range| media_type(range) == "text/html")
 }

@@ -1,6 +1,6 @@
 //! The static files: the browser client, the playground and the live view.
 //!
-//! The program contains them, plain and compressed, so an answer costs a shard the copy of a few kilobytes.
+//! The program contains them, plain and compressed, so an answer costs a shard a copy of a few kilobytes.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -64,7 +64,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const FRESH: &str = "public, max-age=300";
 /// `Cache-Control` for a path with a hash of the content.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
-/// `Cache-Control` of these pages: browsers ask for a newer one each time, and rarely get one.
+/// `Cache-Control` of these pages: browsers check each time whether their copy is current.
 const ASK: &str = "no-cache";
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");

@@ -21,7 +21,7 @@ pub(super) struct Health {
     pub(super) uptime: u64,
 }
 
-/// /health for strangers, if there is an ADMIN_TOKEN.
+/// /health for everybody but operators, if there is an ADMIN_TOKEN.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HealthBrief {
@@ -43,7 +43,7 @@ pub(super) struct MemoryBody {
 }
 
 impl MemoryBody {
-    /// The memory for strangers, who learn nothing.
+    /// Zeros, for everybody but operators.
     pub(super) fn hidden() -> Self {
         Self { external: 0, heap_total: 0, heap_used: 0, rss: 0 }
     }

@@ -39,7 +39,7 @@ struct HubDetail<'a> {
     bridged: bool,
     lag: u64,
     legacy: bool,
-    /// The way to it: `dialed`, `accepted`, `relayed` through another hub, `bridged`, or none.
+    /// The route to it: `dialed`, `accepted`, `relayed` through another hub, `bridged`, or none.
     linked: Option<&'static str>,
     peers: usize,
     public_url: Option<&'a str>,
@@ -65,7 +65,7 @@ impl<'a> HubBody<'a> {
         let url = hub.advertise.as_deref().or_else(|| link.and_then(|link| link.url.as_deref()));
         let (host, port) = match (url, link) {
             (Some(url), _) => place(url),
-            // The hub dialed from a port on which it does not listen.
+            // The hub dialed this one, from a port on which it does not listen.
             (None, Some(link)) => (link.address.ip().to_string(), 0),
             (None, None) => (String::new(), 0),
         };

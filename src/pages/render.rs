@@ -21,7 +21,7 @@ use crate::telemetry::{self, Scrape, Telemetry, TlsScrape};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PageKind {
     Health,
-    /// /health for strangers.
+    /// /health for everybody but operators.
     HealthBrief,
     HubStats,
     Hubs,

@@ -22,13 +22,13 @@ pub(super) struct Rendered {
 }
 
 struct Slot {
-    /// Capacity one: one queued request represents all requests that arrive meanwhile.
+    /// Its capacity is one: one queued request represents all requests that arrive meanwhile.
     ask: mpsc::Sender<()>,
     made: watch::Receiver<Option<Made>>,
 }
 
 struct Made {
-    /// Time up to which requests are answered by this rendering.
+    /// Requests that arrived before this time get this rendering.
     answers: Instant,
     /// `None` if the rendering failed.
     body: Option<Bytes>,
@@ -89,7 +89,7 @@ impl Slot {
     }
 }
 
-/// Creates a page's slot, and the task that renders the page on request for as long as the slot exists.
+/// Creates a page's slot, and the task that renders the page on request while the slot exists.
 fn slot<R, F>(kind: PageKind, render: R) -> (Slot, impl Future<Output = ()> + Send + 'static)
 where
     R: Fn() -> F + Send + 'static,

@@ -214,7 +214,7 @@ fn names_of_networks_require_the_token_or_a_program() {
     };
     let (open, closed, admin) = (&[][..], &[("AUTH_TOKEN", "t")][..], &[("AUTH_TOKEN", "t"), ("ADMIN_PORT", "9")][..]);
     let own = &[("CORS_ORIGIN", "https://own.example")][..];
-    // A program, or a user who opens the page: as with the Go hub.
+    // A program, or a user who opens the address: allowed, as at the Go hub.
     for headers in [&[][..], &[("sec-fetch-site", "none")]] {
         assert!(names(open, false, headers) && names(admin, false, headers) && !names(closed, false, headers));
         assert!(names(closed, true, headers) && names(admin, true, headers));
@@ -238,7 +238,7 @@ fn a_flood_of_requests_shares_fresh_renderings() {
     };
     let start = Instant::now();
     let (mut asked, mut last) = (0, 0);
-    // More than the renderings of a burst and of two seconds, however slow the machine is.
+    // More requests than a burst and two seconds allow renderings, however slow the machine is.
     while asked <= 2 * RENDER_BURST as usize || start.elapsed() < Duration::from_secs(2) {
         asked += 1;
         hub.gauges.connections.store(9 + asked, Ordering::Relaxed);
@@ -570,7 +570,7 @@ fn browsers_get_the_playground_and_programs_get_json() {
     assert_eq!(vary, ["Accept-Encoding", "Accept"]);
     let policy = page.header("content-security-policy");
     assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
-    // The page contains nothing that its policy forbids, and nothing of another origin.
+    // The page contains nothing that its policy forbids, and nothing from other origins.
     assert!(!page.body.contains("<style") && !page.body.contains(" style=") && !page.body.contains("<script>"));
     for loaded in page.body.split("src=\"").chain(page.body.split("<link ")).skip(1) {
         assert!(!loaded.split('"').next().unwrap().contains("//"), "{loaded}");

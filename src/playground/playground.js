@@ -374,7 +374,7 @@ $('share').addEventListener('toggle', () => {
     ? 'A phone cannot reach localhost: start the hub with HOST=0.0.0.0, and open this page by the machine’s address.'
     : ''
 })
-// The part behind # is the room, so this link cannot follow it.
+// The part behind # is the room's name, so this link cannot use it.
 $('skip').addEventListener('click', event => {
   event.preventDefault()
   $('text').focus()

@@ -157,7 +157,7 @@ catalog! {
     MESH_ENVELOPES "peerpigeon_mesh_envelopes_total" Counter ["direction", "kind"]
         "Envelopes received from other hubs (in) and sent to them (out), counted once per link."
     MESH_DUPLICATES "peerpigeon_mesh_duplicates_total" Counter []
-        "Changes and heartbeats that arrived again by another way."
+        "Changes and heartbeats that arrived again over another link."
     MESH_RELAYED "peerpigeon_mesh_relayed_total" Counter []
         "Signals of this hub's peers sent to other hubs. Summed over all hubs, \
             peerpigeon_mesh_envelopes_total{direction=\"out\",kind=\"signal\"} divided by this is the number of \
@@ -204,11 +204,11 @@ catalog! {
     LINK_SATURATIONS "peerpigeon_link_saturations_total" Counter []
         "Times a link, or the queue for Redis, rose above its high-water mark."
     LINKS_SILENT "peerpigeon_links_silent" Gauge []
-        "Open links that carry nothing in at least one direction. Signals take another way if there is one."
+        "Open links that carry nothing in at least one direction. Signals use another route if there is one."
     LINK_SILENCES "peerpigeon_link_silences_total" Counter []
         "Times a link was found to carry nothing in at least one direction."
     MESH_WAYS_AVOIDED "peerpigeon_mesh_ways_avoided_total" Counter []
-        "Times no signal on a way to another hub was answered for two seconds, and another way was tried."
+        "Times no signal over one route to another hub was answered for two seconds, and another route was tried."
     LINK_QUEUED_BYTES "peerpigeon_link_queued_bytes" Gauge []
         "Bytes queued for all links."
     LINK_QUEUE_PEAK_BYTES "peerpigeon_link_queue_peak_bytes" Gauge []

@@ -1,4 +1,4 @@
-//! Tests that dashboard, alert rules and runbook name only existing metrics, and that they agree.
+//! Tests that dashboard, alert rules and runbook name only existing metrics, and that they agree with each other.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -148,7 +148,7 @@ fn each_alert_has_tests() {
         let tried: Vec<_> = tests.lines().filter(|line| line.contains(&asked)).collect();
         assert!(
             tried.iter().any(|line| line.contains("exp_samples: []")),
-            "rules_test.yml has no case in which {alert} stays quiet"
+            "rules_test.yml has no case in which {alert} does not fire"
         );
         assert!(
             tried.iter().any(|line| line.contains("value: 1")),

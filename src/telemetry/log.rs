@@ -115,7 +115,7 @@ where
         LogFormat::Json => false,
     };
     let filter = EnvFilter::builder().parse_lossy(&config.filter);
-    // Otherwise errors of the writer would be printed to stderr, which can panic.
+    // Otherwise errors of the writer would be printed to stderr, and printing can panic.
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
     if human {
         Box::new(builder.with_ansi(colors).finish().with(TailLayer))

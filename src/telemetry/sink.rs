@@ -31,15 +31,15 @@ struct Shared {
 
 #[derive(Debug)]
 struct Buffer {
-    /// Whole lines that the thread has not taken. At most `most` bytes.
+    /// Complete lines that the thread has not taken yet. At most `most` bytes.
     waiting: Vec<u8>,
-    /// [`LOG_QUEUE_BYTES`], and [`LOG_LAST_BYTES`] more once the process fails.
+    /// Maximum length of `waiting`: [`LOG_QUEUE_BYTES`], plus [`LOG_LAST_BYTES`] once the process fails.
     most: usize,
-    /// The thread has taken lines and is not done with them.
+    /// Whether the thread has taken lines and is still writing them.
     writing: bool,
-    /// The latest write has failed.
+    /// Whether the latest write failed.
     failing: bool,
-    /// Time at which the output last accepted something, or was given the first line after it had accepted everything.
+    /// Time at which the output last accepted bytes, or at which a line was queued after all earlier ones were written.
     progress: Instant,
     /// Number of dropped lines.
     dropped: u64,
@@ -143,7 +143,7 @@ impl Shared {
             let mut state = self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut batch, &mut state.waiting);
             state.writing = true;
-            // The dropped lines came after this batch.
+            // These lines were dropped after this batch was queued.
             let dropped = state.dropped;
             drop(state);
             self.write(&batch, out);
@@ -275,7 +275,7 @@ mod tests {
         let (sink, order, writes) = sink();
         let line = [[b'x'; 99].as_slice(), b"\n"].concat();
         let lines = 10 + LOG_QUEUE_BYTES / line.len();
-        // The thread has taken the first line, and is in the middle of its write.
+        // The thread has taken the first line, and is blocked in its write.
         sink.push(b"first\n");
         while !sink.0.lock().writing {
             std::thread::yield_now();
@@ -289,7 +289,7 @@ mod tests {
         let asked = Instant::now();
         sink.flush(Duration::from_millis(50));
         assert!(asked.elapsed() < DEADLINE, "a flush has a time limit");
-        // When a reader is back, the kept lines arrive in pieces of complete lines.
+        // When the output works again, the kept lines arrive in pieces of complete lines.
         let mut kept = 0;
         while kept < lines - 10 {
             order.send(Some(Ok(usize::MAX))).unwrap();
@@ -355,7 +355,7 @@ mod tests {
         let (sink, order, _writes) = sink();
         sink.push(b"x\n");
         order.send(error(28)).unwrap();
-        // A flush that waited would not end before the deadline.
+        // A flush that waits would miss the deadline.
         let (flushed, done) = sync_channel(1);
         let flushing = sink.clone();
         std::thread::spawn(move || {

@@ -32,8 +32,8 @@ struct Pebble {
 }
 
 impl Pebble {
-    /// `None`, with a message, where it is not installed. It verifies names at port `verified`, and its certificates are valid
-    /// for `seconds`.
+    /// `None`, with a message, where it is not installed. It verifies names at port `verified`, and its certificates
+    /// are valid for `seconds`.
     fn new(verified: &str, seconds: u32) -> Option<Self> {
         if Command::new("pebble").arg("-h").stderr(Stdio::null()).status().is_err() {
             eprintln!("SKIPPED: pebble is not installed");

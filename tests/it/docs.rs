@@ -80,7 +80,8 @@ fn run(commands: &str, checks: &str) {
     let mut script = String::from(
         "set -e\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n\
          command -v curl >/dev/null || curl() { peerpigeon health --url \"http://${@: -1}\"; }\n\
-         answers() { until (exec 3<>\"/dev/tcp/127.0.0.1/$1\") 2>/dev/null; do read -rt 0.02 <> <(:) || true; done; }\n",
+         answers() { until (exec 3<>\"/dev/tcp/127.0.0.1/$1\") 2>/dev/null; do read -rt 0.02 <> <(:) || true; done; \
+         }\n",
     );
     for line in commands.lines() {
         let _ = writeln!(script, "{line}");

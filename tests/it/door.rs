@@ -293,7 +293,8 @@ fn an_upgrade_to_another_protocol_is_ignored() {
     let hub = Hub::start(&[]);
     let get = |path: &str, version: &str, upgrade: &str| {
         hub.http(&format!(
-            "GET {path} HTTP/{version}\r\nHost: hub\r\nConnection: close, Upgrade, HTTP2-Settings\r\nUpgrade: {upgrade}\r\n\
+            "GET {path} HTTP/{version}\r\nHost: hub\r\nConnection: close, Upgrade, HTTP2-Settings\r\nUpgrade: \
+             {upgrade}\r\n\
              HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
         ))
     };

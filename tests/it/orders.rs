@@ -273,7 +273,7 @@ fn a_browser_logs_in_with_a_form_and_orders_with_its_cookie() {
     }
     assert_eq!(status(&order(own)), "200");
     assert!(
-        body(&order(&format!("{own}Accept: text/html\r\n"))).contains("<p role=\"status\">the hub is not draining")
+        body(&order(&format!("{own}Accept: text/html\r\n"))).contains("<p role=\"status\">the hub was not draining")
     );
     assert!(hub.logged("admin_act").contains(r#""by":"cookie""#));
     let out = post(&hub, "/admin/logout", &format!("Cookie: {cookie}\r\n{own}"), "");

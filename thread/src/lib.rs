@@ -2,7 +2,7 @@
 //!
 //! # Panics
 //!
-//! A panic in the rules ends the process, whichever turn it occurs in. After a panic the state of the part may be half
+//! A panic in the rules ends the process, whichever turn it occurs in. After a panic, the state of the part may be half
 //! changed, and its outputs (events, letters, outcomes) are lost. Nothing inside a hub would repair that. If the
 //! process ends instead, its peers reconnect, and the new state is correct. So the part stops at once: [`TurnGuard`]
 //! calls the callback `ended` of [`spawn`], and no other task of the thread runs. The hub then logs the reason and
@@ -29,11 +29,11 @@ thread_local! {
     static ENDED: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
     static WOKEN: Cell<Option<Instant>> = const { Cell::new(None) };
     static PARKED: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// Time for which this thread has waited for events since the last reading of this value.
+    /// Time for which this thread has waited for events since the last call of `take_idle`.
     static IDLE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// Starts a thread with a runtime of its own and runs `part` on it. `part` receives a counter of the time for which the
+/// Starts a thread with its own runtime and runs `part` on it. `part` receives a counter of the time for which the
 /// thread was awake, in microseconds. `ended` is called once, on the thread, when the part returns or panics.
 ///
 /// # Errors
@@ -51,7 +51,7 @@ pub fn spawn<F: Future<Output = ()>>(
         match runtime(&busy).build_local(tokio::runtime::LocalOptions::default()) {
             Ok(runtime) => {
                 runtime.block_on(part(busy));
-                // A name lookup may be in progress; do not wait for it.
+                // A name lookup may be in progress. The shutdown does not wait for it.
                 runtime.shutdown_background();
             }
             Err(error) => tracing::error!(%error, "runtime_failed"),
@@ -68,7 +68,7 @@ impl Drop for OnEnd {
     }
 }
 
-/// Reports the end of this thread's part, once. False if there is none, or it was reported before.
+/// Reports the end of this thread's part, once. Returns false if there is no part, or its end was reported before.
 fn end() -> bool {
     let ended = ENDED.try_with(RefCell::take).ok().flatten();
     ended.map(|ended| ended()).is_some()
@@ -79,7 +79,7 @@ fn take_idle() -> Duration {
     IDLE.take()
 }
 
-/// A runtime for one thread that adds up how long that thread was awake.
+/// A runtime for one thread that adds up the time for which the thread was busy.
 fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let busy = Arc::clone(busy);
@@ -121,7 +121,7 @@ impl<A: fmt::Debug> Drop for TurnGuard<A> {
         let Self(turn, about) = self;
         tracing::error!(turn, ?about, "turn_panicked");
         if end() {
-            // The runtime would catch the panic and run the next task.
+            // Without this loop, the runtime would catch the panic and run the next task.
             loop {
                 std::thread::park();
             }

@@ -1,4 +1,4 @@
-//! What the loops of both kinds of threads share.
+//! Code shared by the loops of shard and mesh threads.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -15,7 +15,7 @@ use tokio::task::JoinError;
 
 use crate::planted;
 
-/// Panics if one of a part's own loops has panicked, since nobody would do its work.
+/// Panics if one of a part's own loops has panicked, because nothing else would do its work.
 pub fn check(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         resume_unwind(error.into_panic());
@@ -38,7 +38,7 @@ pub async fn read_mail<L>(
         let mut letters = letters.into_iter();
         while !letters.as_slice().is_empty() {
             process(&mut letters);
-            // Sockets that have something to read have their turn.
+            // Sockets with data to read get their turn.
             tokio::task::yield_now().await;
             while is_held() {
                 tokio::task::yield_now().await;
@@ -47,7 +47,7 @@ pub async fn read_mail<L>(
     }
 }
 
-/// Calls `tick` once a [`TICK`], for ever. A late tick delays the later ones, so two ticks never follow at once.
+/// Calls `tick` once per [`TICK`], without end. A late tick delays the later ones, so two ticks never follow at once.
 pub async fn each_tick(mut tick: impl FnMut()) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -57,11 +57,11 @@ pub async fn each_tick(mut tick: impl FnMut()) {
     }
 }
 
-/// Reads once from a socket into `buffer`. Returns the number of bytes; 0 at the end of the stream.
+/// Reads once from a socket into `buffer`. Returns the number of bytes, or 0 at the end of the stream.
 ///
 /// # Errors
 ///
-/// Those of the socket.
+/// Errors of the socket.
 pub fn poll_read(
     socket: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
@@ -72,12 +72,12 @@ pub fn poll_read(
     Poll::Ready(Ok(buffer.filled().len()))
 }
 
-/// Parses bytes of one socket, and handles each event with the rules. `None` if the parser panicked: its defect
-/// concerns these bytes alone.
+/// Parses bytes of one socket, and handles each event with the rules. Returns `None` if the parser panicked: its defect
+/// concerns only these bytes.
 ///
 /// # Panics
 ///
-/// When `handle` panics. The rules are shared and may be half changed.
+/// If `handle` panics. The rules are shared and may be half changed.
 pub fn read_isolated(
     reader: &mut FrameReader,
     bytes: &mut [u8],

@@ -1,4 +1,4 @@
-//! Letters on their way from one thread to the others.
+//! Letters from one thread to the others.
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ pub struct Mailboxes {
 }
 
 impl Mailboxes {
-    /// The mailboxes of all shards in order, and the mesh's.
+    /// `shards` are the mailboxes of all shards in order, and `mesh` is the mesh's.
     pub fn new(shards: &[mpsc::Sender<Vec<ToShard>>], mesh: Option<&mpsc::Sender<Vec<ToMesh>>>) -> Self {
         Self { shards: shards.iter().cloned().map(PollSender::new).collect(), mesh: mesh.cloned().map(PollSender::new) }
     }
@@ -40,8 +40,8 @@ pub struct PostStats {
     pub stalls: u64,
 }
 
-/// The outboxes of one thread: letters that it has posted and that no mailbox has accepted yet. No letter is dropped,
-/// so the thread must not read sockets while the outboxes [are stalled](Self::is_stalled).
+/// The outboxes of one thread: letters that it has posted and no mailbox has accepted yet. No letter is dropped, so the
+/// thread must not read sockets while the outboxes [are stalled](Self::is_stalled).
 #[derive(Debug)]
 pub struct Outboxes {
     shards: Vec<Outbox<ToShard>>,
@@ -117,13 +117,13 @@ impl Outboxes {
         ends
     }
 
-    /// Whether posting is stalled: from when an outbox exceeds its high-water mark until all outboxes are below half of
-    /// theirs.
+    /// Whether posting is stalled. A stall begins when an outbox exceeds its high-water mark, and ends when all
+    /// outboxes are below half of theirs.
     pub fn is_stalled(&self) -> bool {
         self.stalled
     }
 
-    /// Whether the next slice of long work may begin: at most [`SLICE_ROOM`] letters wait for each receiver.
+    /// Whether the next slice of long work may begin: at most [`SLICE_ROOM`] letters are queued for each receiver.
     pub fn has_room_for_a_slice(&self) -> bool {
         !self.is_any(|outbox| outbox.len() > SLICE_ROOM, |outbox| outbox.len() > SLICE_ROOM)
     }
@@ -161,7 +161,7 @@ fn deliver<L: Letter + Send>(
         }
         let batch = outbox.take_batch();
         batches += 1;
-        // When the receiver's thread has ended, the hub ends too; until then its letters are discarded.
+        // If the receiver's thread has ended, the hub ends too. Until then its letters are discarded.
         if accepts {
             _ = mailbox.send_item(batch);
         }
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_wait_in_the_outbox_while_the_mailbox_is_full_and_none_is_dropped() {
+    fn letters_stay_in_the_outbox_while_the_mailbox_is_full() {
         let (shard, mut shard_mailbox) = mpsc::channel(1);
         let (mesh, mut mesh_mailbox) = mpsc::channel(1);
         let mut mailboxes = Mailboxes::new(&[shard], Some(&mesh));

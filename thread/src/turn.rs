@@ -1,4 +1,4 @@
-//! The current turn of a thread: how much it has done, and the lengths of earlier turns.
+//! The current turn of a thread: its work so far, and the lengths of earlier turns.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto::TurnLengths;
 use proto::limits::{BYTE_NANOS, NOTICED_STOP, TURN_OUTPUTS, WRITE_NANOS};
 
-/// The present turn of a thread: one piece of work before everything else that is ready has its turn.
+/// The current turn of a thread: one piece of work before everything else that is ready has its turn.
 #[derive(Debug, Default)]
 pub struct Turn {
     outputs: usize,
@@ -25,7 +25,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Begins the next turn. The one before has ended.
+    /// Begins the next turn. The previous turn has ended.
     pub fn begin(&mut self) {
         (self.outputs, self.writes, self.bytes) = (0, 0, 0);
         self.most_nanos = None;
@@ -39,12 +39,12 @@ impl Turn {
         self.most_nanos = Some(most_nanos);
     }
 
-    /// Counts one write to a socket that it causes.
+    /// Counts one write to a socket that the turn causes.
     pub fn add_write(&mut self) {
         self.writes += 1;
     }
 
-    /// Counts bytes that it queues for a socket.
+    /// Counts bytes that the turn queues for a socket.
     pub fn add_bytes(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
@@ -55,7 +55,7 @@ impl Turn {
         self.nanos.get() + self.writes * WRITE_NANOS + self.bytes * BYTE_NANOS
     }
 
-    /// Counts one output of the rules that is performed, or work of about that size.
+    /// Counts one performed output of the rules, or work of about that size.
     pub fn count(&mut self) {
         self.outputs += 1;
     }

@@ -76,7 +76,7 @@ impl std::error::Error for LoadError {}
 /// Facts about a certificate for operators.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CertificateFacts {
-    /// Its file.
+    /// The host names in the certificate.
     pub file: PathBuf,
     /// The host names in the certificate.
     pub names: Vec<String>,
@@ -138,7 +138,7 @@ impl Certificates {
         for pair in pairs {
             let (key, facts) = load_pair(pair, &provider)?;
             for name in &facts.names {
-                // If two certificates contain a name, the first one is used.
+                // If two certificates contain the same name, the first one is used.
                 loaded.by_name.entry(name.clone()).or_insert(loaded.keys.len());
             }
             loaded.keys.push(Arc::new(key));
@@ -262,8 +262,8 @@ impl fmt::Debug for Acceptor {
 }
 
 impl Acceptor {
-    /// An acceptor with these certificates. The ticket keys are derived from `ticket_secret`, which several hubs can
-    /// share; without a secret they are random. Both kinds of keys change every six hours.
+    /// Makes an acceptor with these certificates. The ticket keys are derived from `ticket_secret`, which several hubs
+    /// can share; without a secret they are random. Both kinds of keys change every six hours.
     ///
     /// # Errors
     ///
@@ -308,8 +308,8 @@ impl Acceptor {
         self.current.certificates.send_replace(certificates);
     }
 
-    /// An acceptor that also answers the challenges of certificate authorities (TLS-ALPN-01, RFC 8737). Before there is
-    /// any certificate, clients get `stand_in`, which they refuse unless they do not verify certificates, such as probes.
+    /// Makes the acceptor also answer the challenges of certificate authorities (TLS-ALPN-01, RFC 8737). While there is
+    /// no certificate, clients get `stand_in`. They refuse it, unless they do not verify certificates, as probes do.
     pub fn with_challenges(self, stand_in: Arc<OwnKey>) -> Self {
         let mut config = ServerConfig::clone(&self.config);
         // HTTP comes first, so only clients that offer nothing else get the challenge's protocol.
@@ -323,7 +323,7 @@ impl Acceptor {
         Self { config: Arc::new(config), current }
     }
 
-    /// Shows this certificate to the authority that verifies `name`, until [`Self::end_challenge`].
+    /// Answers the authority that verifies `name` with this certificate, until [`Self::end_challenge`].
     pub fn begin_challenge(&self, name: &str, answer: Arc<OwnKey>) {
         self.current.challenges.send_modify(|challenges| _ = challenges.insert(name.to_owned(), answer));
     }
@@ -339,7 +339,7 @@ impl Acceptor {
 pub struct OwnKey(Arc<CertifiedKey>);
 
 impl OwnKey {
-    /// A certificate in DER, and its key in PKCS #8, which must match.
+    /// Makes it from a certificate in DER and its key in PKCS #8, which must match.
     ///
     /// # Errors
     ///
@@ -347,7 +347,7 @@ impl OwnKey {
     pub fn new(certificate: Vec<u8>, key: Vec<u8>) -> io::Result<Self> {
         let key = PrivateKeyDer::Pkcs8(key.into());
         let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).map_err(io::Error::other)?;
-        // Not `from_der`, which refuses the critical extension of a challenge.
+        // `from_der` refuses the critical extension of a challenge.
         Ok(Self(Arc::new(CertifiedKey::new(vec![certificate.into()], key))))
     }
 }

@@ -32,9 +32,9 @@ pub struct Connection {
     outgoing: Vec<u8>,
     /// Number of bytes of `outgoing` that the socket has accepted.
     written: usize,
-    /// The client has sent close_notify, so no data will follow.
+    /// Whether the client has sent close_notify, so that no data follows.
     has_ended: bool,
-    /// An error has ended the connection: it neither reads nor encrypts any more.
+    /// Whether an error has ended the connection, so that it neither reads nor encrypts any more.
     has_failed: bool,
 }
 
@@ -181,7 +181,7 @@ impl Connection {
         let received = match polled {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(Received::End)),
             Poll::Ready(Ok(n)) => {
-                // Taken only now, so that a read without data leaves the incomplete record in place.
+                // It is taken only now, so that a read without data leaves the incomplete record in place.
                 buffer[..kept].copy_from_slice(&self.incoming);
                 Poll::Ready(self.take_in(&mut buffer[..kept + n], plain))
             }
@@ -213,7 +213,7 @@ impl Connection {
             return Ok(());
         }
         if rest.len() > TLS_RECORD_BYTES {
-            // Longer than any record, so this is a handshake message in many pieces.
+            // It is longer than any record, so this is a handshake message in many pieces.
             self.has_failed = true;
             self.incoming = Vec::new();
             return Err(Fault::Violation("a handshake message is too long".to_owned()).into());
@@ -239,7 +239,7 @@ impl Connection {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.outgoing)?,
-                // Later data cannot overtake it, because data to send is queued behind pending data.
+                // Later data cannot overtake it, because it is queued behind pending data.
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => done = true,
                 Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
@@ -291,7 +291,7 @@ impl Connection {
         let plain = &plain[..plain.len().min(TLS_WRITE_BYTES)];
         let mut records = OUTGOING.take();
         let sent = self.encrypt(plain, &mut records).map_err(io::Error::from).and_then(|n| {
-            // Data of TLS itself may be pending, and goes first.
+            // Pending data of TLS itself goes first.
             let written = match self.has_pending() {
                 true => 0,
                 false => match write(&records[..n]) {
@@ -381,7 +381,7 @@ impl Connection {
         while self.has_pending() {
             match self.flush(&mut write) {
                 Ok(n) if n > 0 => {}
-                // If close_notify cannot be sent, the end of the stream must do.
+                // If close_notify cannot be sent, the end of the stream has to be enough.
                 Ok(_) | Err(_) => return,
             }
         }

@@ -208,7 +208,7 @@ fn data_flows_both_ways_in_pieces_and_leaves_no_buffer() {
 }
 
 #[test]
-fn data_behind_the_handshake_is_received() {
+fn data_after_the_handshake_is_received() {
     let files = Files::new("first");
     let pairs = [files.pair("a", &["localhost"])];
     let acceptor = acceptor(&pairs);
@@ -389,7 +389,7 @@ fn an_endless_record_is_buffered_within_its_bound() {
         failed
     });
     assert!(failed && most <= TLS_RECORD_BYTES, "{most}");
-    // A record with a length that none has.
+    // A record whose length is invalid.
     let mut pair = Pair::new(&acceptor, &Arc::new(client_config(&pairs, &BOTH)), "localhost", usize::MAX);
     pair.shake_hands();
     assert!(pair.feed(&[0x17, 3, 3, 0xff, 0xff]).is_err());
@@ -534,7 +534,7 @@ fn replacing_certificates_keeps_connections_and_tickets() {
 }
 
 #[test]
-fn challenges_are_answered_only_to_those_who_ask_for_them() {
+fn challenges_are_answered_only_to_clients_that_ask_for_them() {
     let files = Files::new("challenge");
     let pairs = [files.pair("a", &["a.example"])];
     let self_signed = |name: &str| {
@@ -543,7 +543,7 @@ fn challenges_are_answered_only_to_those_who_ask_for_them() {
         (made.cert.der().to_vec(), Arc::new(own))
     };
     let (stand_in, answer) = (self_signed("none.invalid"), self_signed("a.example"));
-    // The certificates that a client of this name sees, and whether the connection is a challenge.
+    // The certificates that a client of this name receives, and whether the connection is a challenge.
     let shown = |acceptor: &Acceptor, name: &str, protocols: &[&str]| {
         let mut config = client_config(&pairs, &BOTH);
         config.dangerous().set_certificate_verifier(Arc::new(Anyone));
@@ -573,7 +573,7 @@ fn challenges_are_answered_only_to_those_who_ask_for_them() {
     assert_eq!(shown(&acceptor(&[]), "a.example", &["http/1.1"]), None);
 }
 
-/// Takes every certificate.
+/// Accepts every certificate.
 #[derive(Debug)]
 struct Anyone;
 
@@ -685,7 +685,7 @@ fn facts_and_stamps_match_the_files() {
     assert!((9.9..=10.0).contains(&days), "{days}");
     assert!(loaded.facts()[0].seconds_left(now + Duration::from_secs(11 * 86_400)) < 0.0);
 
-    // Like in Kubernetes, the file is a link into a directory that is itself a link.
+    // As in Kubernetes, the file is a link into a directory that is itself a link.
     let link = |to: &str| {
         let new = files.0.join("new");
         std::os::unix::fs::symlink(to, &new).unwrap();

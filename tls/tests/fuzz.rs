@@ -1,5 +1,5 @@
-//! Runs the fuzz target `tls_door` with some random inputs, so that every test run builds and runs it. `cargo fuzz run
-//! tls_door` reaches more states.
+//! Runs the fuzz target `tls_door` with some random inputs, so that every test run builds and executes it. `cargo fuzz
+//! run tls_door` reaches more states.
 
 #[path = "../../fuzz/src/tls_door.rs"]
 #[expect(unreachable_pub, reason = "there, it is a crate's")]

@@ -1,7 +1,7 @@
 //! One connection to Redis, used for both directions.
 //!
-//! The bridge connects again when it ends. The library's connection manager is not used: it gives up after some
-//! attempts, and it does not report when a subscription is back.
+//! The bridge reconnects when it ends. The library's connection manager is not used: it gives up after some attempts,
+//! and it does not report when a subscription is restored.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use super::server::Server;
 #[derive(Clone)]
 pub(super) enum Connection {
     Server(MultiplexedConnection),
-    /// Channels are sharded: each is at the node that has its slot.
+    /// Channels are sharded: each one is at the node that owns its slot.
     Cluster(ClusterConnection),
 }
 
-/// Why the server cannot be a bridge, or `None` if it can.
+/// Why the server cannot be a bridge; `None` if it can.
 ///
-/// Messages published at a replica reach neither its master nor the master's other replicas, but messages published at
-/// the master reach the replica: the hub could receive and not send.
+/// A message published at a replica reaches neither its master nor other replicas, but a message published at the
+/// master reaches the replica. So the hub could receive and not send.
 fn unfit(hello: &Value) -> Option<&'static str> {
     let Value::Map(fields) = hello else { return None };
     let field = |name: &str| {
@@ -33,13 +33,13 @@ fn unfit(hello: &Value) -> Option<&'static str> {
     };
     match (field("mode").as_str(), field("role").as_str()) {
         ("sentinel", _) => Some(
-            "this is a Redis Sentinel, which passes no messages on: set REDIS_URL to an address that leads to the \
+            "this is a Redis Sentinel, which forwards no messages: set REDIS_URL to an address that leads to the \
              master",
         ),
-        // Nodes of a cluster pass PUBLISH on to all others, whatever their role is.
+        // Nodes of a cluster forward PUBLISH to all others, whatever their role is.
         ("cluster", _) => None,
         (_, "replica" | "slave") => Some(
-            "this Redis is a replica, and what is published there does not reach the master: set REDIS_URL to an \
+            "this Redis is a replica, and messages published on it do not reach the master: set REDIS_URL to an \
              address that leads to the master, also after a failover",
         ),
         _ => None,
@@ -56,7 +56,7 @@ impl Connection {
                 .push_sender(push)
                 .connection_timeout(BRIDGE_CONNECT_TIMEOUT)
                 .response_timeout(BRIDGE_NODE_TIMEOUT)
-                // Retries help if a slot has moved or a node was lost, but they must take less time than a probe.
+                // Retries help if a slot has moved or a node was lost. They must take less time than a probe.
                 .retries(3)
                 .min_retry_wait(50)
                 .max_retry_wait(500);
@@ -70,7 +70,7 @@ impl Connection {
             Some(roots) => Client::build_with_tls(node, roots.clone())?,
             None => Client::open(node)?,
         };
-        // No timeout for answers: whether Redis answers is judged by probes, which are behind everything in the same
+        // Answers need no timeout: probes detect a silent Redis, because they come after everything else in the same
         // socket.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(BRIDGE_CONNECT_TIMEOUT))
@@ -84,7 +84,7 @@ impl Connection {
         matches!(self, Self::Cluster(_))
     }
 
-    /// Asks the server for its role, and returns the reason if it cannot be a bridge. A cluster's nodes are chosen by
+    /// Asks the server for its role, and returns the reason if it cannot be a bridge. A cluster's nodes are selected by
     /// their slots.
     pub(super) async fn unfit(&mut self) -> RedisResult<Option<&'static str>> {
         match self {
@@ -93,7 +93,7 @@ impl Connection {
         }
     }
 
-    /// Subscribes to a channel, and waits until Redis has confirmed that.
+    /// Subscribes to a channel, and waits for the confirmation of Redis.
     pub(super) async fn subscribe(&mut self, channel: &str) -> RedisResult<()> {
         match self {
             Self::Server(connection) => connection.subscribe(channel).await,
@@ -101,8 +101,8 @@ impl Connection {
         }
     }
 
-    /// Publishes frames in one pipeline. In a cluster they are all for one channel. Returns the error of each refused
-    /// frame.
+    /// Publishes frames in one pipeline. In a cluster, all of them are for one channel. Returns the error of each
+    /// refused frame.
     pub(super) async fn publish(self, frames: Vec<(Arc<str>, Vec<u8>)>) -> RedisResult<Vec<redis::RedisError>> {
         let mut pipeline = redis::Pipeline::with_capacity(frames.len());
         pipeline.ignore_errors();

@@ -1,29 +1,29 @@
 //! A published frame consists of: `magic and version, sender, HMAC-SHA256, payload`.
 //!
-//! Everyone who may publish in Redis could speak as any hub, so the payload is authenticated together with its sender
-//! and its channel: a frame is worth nothing on another channel. The payload is a stamp, by which a copy that is
-//! published again is recognized (see [`fresh`](super::fresh)), and then envelopes.
+//! Everyone who may publish to Redis could act as any hub, so the payload is authenticated together with its sender and
+//! its channel: a frame is invalid on any other channel. The payload is a stamp followed by envelopes. The stamp
+//! identifies frames that are published again (see [`fresh`](super::fresh)).
 
 use hmac::{Hmac, Mac};
 use proto::{HubId, PeerId};
 use sha2::Sha256;
 
-/// `PPB` and the version of this form.
+/// `PPB` and the version of this format.
 const MAGIC: [u8; 4] = *b"PPB\x01";
 const SENDER: usize = MAGIC.len();
 const TAG: usize = SENDER + 20;
-/// Bytes before the payload.
+/// Length of the header, in bytes: everything before the payload.
 pub(super) const HEADER: usize = TAG + 32;
-/// Bytes of the stamp that begins the payload. See [`fresh`](super::fresh).
+/// Length of the stamp that begins the payload, in bytes. See [`fresh`](super::fresh).
 pub(super) const STAMP: usize = 4 + 1 + 4 * size_of::<u64>();
-/// Bytes before the envelopes.
+/// Length of everything before the envelopes, in bytes.
 pub(super) const PREFIX: usize = HEADER + STAMP;
 
 /// A message that is not a frame of this mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused;
 
-/// Makes frames with one key, and checks them with that or another.
+/// Makes frames with one key, and verifies them with that key or a second one.
 #[derive(Clone)]
 pub(super) struct Seal {
     keyed: Hmac<Sha256>,
@@ -32,9 +32,9 @@ pub(super) struct Seal {
 }
 
 impl Seal {
-    /// Makes and checks frames for `hub` in the mesh with `token`. Frames made with `also` are accepted as well.
+    /// Makes and verifies frames for `hub` in the mesh with `token`. Frames made with `also` are accepted as well.
     pub(super) fn new(hub: HubId, token: Option<&str>, also: Option<&str>) -> Self {
-        let keyed = |token: &str| Hmac::new_from_slice(token.as_bytes()).expect("HMAC takes keys of any length");
+        let keyed = |token: &str| Hmac::new_from_slice(token.as_bytes()).expect("HMAC accepts keys of any length");
         Self { keyed: keyed(token.unwrap_or_default()), also: also.map(keyed), hub }
     }
 
@@ -46,13 +46,13 @@ impl Seal {
         frame
     }
 
-    /// Completes a frame for this channel, after its payload has been appended.
+    /// Completes a frame for this channel after its payload was appended.
     pub(super) fn finish(&self, channel: &str, frame: &mut [u8]) {
         let tag = mac(&self.keyed, channel, frame).finalize().into_bytes();
         frame[TAG..HEADER].copy_from_slice(&tag);
     }
 
-    /// The sender of a frame. Its payload begins at [`HEADER`].
+    /// Verifies a frame, and returns its sender. Its payload begins at [`HEADER`].
     pub(super) fn open(&self, channel: &str, frame: &[u8]) -> Result<HubId, Refused> {
         if frame.len() < HEADER || frame[..SENDER] != MAGIC {
             return Err(Refused);
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_accepted_whole_from_its_sender_on_its_channel() {
+    fn a_frame_is_valid_only_unchanged_from_its_sender_and_on_its_channel() {
         let seal = Seal::new(hub(1), Some("secret"), None);
         let reader = Seal::new(hub(2), Some("secret"), None);
         let good = frame(&seal, "c", b"payload");

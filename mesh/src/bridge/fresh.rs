@@ -31,60 +31,60 @@ use proto::limits::{BRIDGE_CHALLENGE, BRIDGE_CHALLENGES, BRIDGE_PROBE, BRIDGE_SE
 use super::question::{self, Question};
 use super::stamp::{Stamp, random};
 
-/// The verdict about a frame, and what to send to its sender.
+/// The verdict about a frame, and the reply to its sender.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Judgment {
-    /// It is fresh.
+    /// Whether the frame is accepted.
     pub(super) taken: bool,
-    /// Its session is accepted, and it repeats an earlier frame.
+    /// Whether the frame repeats an earlier one of an accepted session.
     pub(super) repeated: bool,
-    /// The sender's frames are accepted from now on, and were not before.
+    /// Whether the sender's frames are accepted from now on, and were not before.
     pub(super) met: bool,
-    /// Two live hubs have the sender's id. It is set once for each hub.
+    /// Whether two live hubs have the sender's id. It is true once per hub.
     pub(super) twins: bool,
     /// Whether to echo the sender's challenge.
     pub(super) answer: bool,
-    /// The question to ask the sender.
+    /// The question for the sender, if it must be asked.
     pub(super) ask: Option<Question>,
 }
 
-/// Everyone's channel, and this hub's own.
+/// The channel of all hubs, and the channel of this hub.
 const CHANNELS: usize = 2;
 const OWN: usize = 1;
 
-/// Maximum number of frames sent to one hub between two probes in reply to its rejected frames: answers to their
-/// challenges, and questions. A new connection needs two.
+/// Maximum number of replies to one hub's rejected frames between two probes: echoes of its challenges, and questions.
+/// A new connection needs two.
 const SPARE_ANSWERS: u8 = 8;
 
-/// The challenges and answers of one connection to Redis, which show the age of frames.
+/// The challenges and answers of one connection to Redis. They show the age of frames.
 #[derive(Debug)]
 pub(super) struct Fresh {
     session: u64,
     number: u64,
-    /// Number of challenges that this hub has drawn before the present one.
+    /// Number of challenges that this hub has drawn before the current one.
     round: u64,
-    /// Number of probes that have been due.
+    /// Number of probes that were due.
     tick: u64,
-    /// The present challenge last.
+    /// The latest challenges, the current one last.
     challenges: VecDeque<u64>,
     hubs: BTreeMap<HubId, Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// The sessions that have answered one of the last challenges, in the order of their first answers.
+    /// Sessions that have answered one of the latest challenges, in the order of their first answers.
     sessions: Vec<SenderSession>,
     /// Its latest challenge.
     challenge: u64,
     spare_answers: u8,
-    /// Round of the latest question that it has answered, as a hub of version 2.0.
+    /// Round of the latest question that it answered as a hub of version 2.0.
     plain: Option<u64>,
     questions: VecDeque<(Question, u64)>,
-    /// Round of the latest question to it.
+    /// Round of the latest question sent to it.
     asked: Option<u64>,
     /// Rounds of its first and last frame since its last answer.
     unanswered: Option<(u64, u64)>,
-    /// Round of its last frame.
+    /// Round in which its latest frame arrived.
     heard: u64,
     twins: bool,
 }
@@ -96,7 +96,7 @@ struct SenderSession {
     since: u64,
     /// Round of the latest challenge that it has answered.
     answered: u64,
-    /// The number of the last accepted frame, for each channel.
+    /// Number of the last accepted frame on each channel.
     last: [u64; CHANNELS],
 }
 
@@ -115,7 +115,8 @@ fn is_recent(answered: Option<u64>, round: u64) -> bool {
 }
 
 impl Fresh {
-    /// Makes the state of a new connection. `None` if the system has no random numbers: no frame could be fresh then.
+    /// Makes the state of a new connection. `None` if the system has no random numbers, because no frame could be fresh
+    /// then.
     pub(super) fn new() -> Option<Self> {
         Some(Self {
             session: random()?,
@@ -127,7 +128,7 @@ impl Fresh {
         })
     }
 
-    /// Stamps the next frame, for one hub or for everyone.
+    /// Writes the stamp of the next frame, which is for one hub or for all.
     pub(super) fn stamp(&mut self, to: Option<HubId>, frame: &mut [u8]) {
         self.number += 1;
         let echo = to.and_then(|hub| self.hubs.get(&hub)).map_or(0, |known| known.challenge);
@@ -135,12 +136,12 @@ impl Fresh {
         Stamp { session: self.session, number: self.number, challenge, echo }.write(frame);
     }
 
-    /// Whether a frame with this payload was made by this connection.
+    /// Whether this connection made the frame with this payload.
     pub(super) fn is_own(&self, payload: &[u8]) -> bool {
         Stamp::read(payload).is_some_and(|stamp| stamp.session == self.session)
     }
 
-    /// Judges a frame that a hub of this mesh has made.
+    /// Checks a frame made by a hub of this mesh.
     pub(super) fn judge(&mut self, from: HubId, channel: usize, payload: &[u8]) -> Judgment {
         if !self.has_room_for(from) {
             return Judgment::default();
@@ -170,11 +171,12 @@ impl Fresh {
         judgment
     }
 
-    /// Processes an answer that arrived over a link, which hubs prefer. Returns whether the hub's frames are accepted
-    /// from now on.
+    /// Processes an answer that arrived over a link. Hubs prefer links for answers. Returns whether the hub's frames
+    /// are accepted from now on.
     pub(super) fn answered(&mut self, hub: HubId, question: &Question) -> bool {
         let round = self.round;
-        // A hub that knows stamps answers such questions as well, and what it published before it did may be recorded.
+        // A hub that sends stamps answers such questions as well, and frames from before its first stamp may be
+        // recorded ones.
         let known = self.hubs.get_mut(&hub).filter(|known| !known.is_fresh(round));
         known.is_some_and(|known| known.answers(question, round))
     }
@@ -200,14 +202,14 @@ impl Fresh {
         self.hubs.retain(|_, known| is_recent(Some(known.heard), round));
     }
 
-    /// Hubs whose frames arrive but that have not answered for two challenges: they do not receive this hub, or
-    /// somebody publishes their recorded frames.
+    /// Hubs whose frames arrive but that have not answered for two challenges: they do not receive this hub's frames,
+    /// or somebody publishes their recorded frames.
     pub(super) fn one_way(&self) -> impl Iterator<Item = HubId> + '_ {
         let is_one_way = |(first, last)| first + 2 <= self.round && last + 2 > self.round;
         self.hubs.iter().filter(move |(_, known)| known.unanswered.is_some_and(is_one_way)).map(|(&hub, _)| hub)
     }
 
-    /// Whether there is room for a hub. If there is none, forgets one that does not answer.
+    /// Whether there is room for a hub. A full list forgets one hub that does not answer.
     fn has_room_for(&mut self, from: HubId) -> bool {
         if self.hubs.len() < MAX_HUBS || self.hubs.contains_key(&from) {
             return true;
@@ -223,7 +225,7 @@ impl Fresh {
 const ROUND_TICKS: u32 = (BRIDGE_CHALLENGE.as_millis() / BRIDGE_PROBE.as_millis()) as u32;
 
 impl Known {
-    /// `echoed`: the round of the challenge that the frame answers, if it answers one.
+    /// `echoed` is the round of the challenge that the frame answers, if any.
     fn judge(&mut self, stamp: &Stamp, channel: usize, echoed: Option<u64>, round: u64) -> Judgment {
         let mut judgment = Judgment::default();
         if let Some(echoed) = echoed {
@@ -242,7 +244,7 @@ impl Known {
     fn proves(&mut self, stamp: &Stamp, echoed: u64, round: u64, judgment: &mut Judgment) {
         if let Some(i) = self.sessions.iter().position(|session| session.session == stamp.session) {
             self.sessions[i].answered = self.sessions[i].answered.max(echoed);
-            // A hub that has reconnected no longer answers later challenges in the old session.
+            // A hub that has reconnected no longer answers later challenges in its old session.
             let lives_beside = self.sessions[i + 1..].iter().any(|later| echoed > later.since);
             judgment.twins = lives_beside && !std::mem::replace(&mut self.twins, true);
             return;
@@ -250,11 +252,11 @@ impl Known {
         if self.sessions.len() >= BRIDGE_SESSIONS {
             return;
         }
-        // What it has sent before may have been recorded.
+        // Earlier frames of the session may be recorded ones.
         let last = [stamp.number.saturating_sub(1); CHANNELS];
         self.sessions.push(SenderSession { session: stamp.session, since: round, answered: echoed, last });
         judgment.met = true;
-        // It knows stamps: its frames without one are from an earlier process.
+        // The hub sends stamps, so a frame without one comes from an earlier process.
         self.plain = None;
         self.questions.clear();
     }
@@ -266,8 +268,8 @@ impl Known {
             judgment.met = answers.iter().any(|question| self.answers(question, round));
         }
         judgment.taken = self.is_plain_fresh(round);
-        // It is asked once for each challenge. While its frames are rejected, each of them causes a question, up to a
-        // bound: it cannot answer before it knows this hub.
+        // The hub is asked once per challenge. While its frames are rejected, each of them causes a question, up to a
+        // bound: the hub cannot answer before it knows this one.
         let is_due = self.asked != Some(round) && self.plain != Some(round);
         let is_urgent = !judgment.taken && self.spare_answers > 0;
         if (is_due || is_urgent)

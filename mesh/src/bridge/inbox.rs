@@ -13,7 +13,7 @@ pub(super) enum Push {
     Message { channel: Vec<u8>, frame: Vec<u8> },
     /// A connection has ended.
     Disconnected,
-    /// A subscription has ended: its slot of the cluster has moved, or an administrator did it.
+    /// A subscription has ended: the slot of its channel has moved, or an administrator ended it.
     Unsubscribed,
 }
 
@@ -66,7 +66,7 @@ impl Mouth {
         }
         self.1.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.1.lost.fetch_add(1, Ordering::Relaxed);
-        // An error here would only tell the library that nobody listens.
+        // The library has no use for an error.
         Ok(())
     }
 }
@@ -82,7 +82,7 @@ pub(super) fn inbox() -> (Mouth, Inbox) {
 }
 
 impl Inbox {
-    /// Waits for pushes. Returns 0 when the connection has ended.
+    /// Waits for pushes. Returns 0 after the connection has ended.
     pub(super) async fn recv_many(&mut self, into: &mut Vec<Push>, most: usize) -> usize {
         let n = self.0.recv_many(into, most).await;
         self.taken(into);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn pushes_of_no_interest_or_form_are_ignored() {
+    fn irrelevant_and_malformed_pushes_are_ignored() {
         let (mouth, mut inbox) = inbox();
         for info in [
             PushInfo { kind: PushKind::Other("x".to_owned()), data: vec![] },

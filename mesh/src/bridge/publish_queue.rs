@@ -7,29 +7,29 @@ use proto::limits::{BRIDGE_FRAME_BYTES, BRIDGE_PIPELINE_BYTES, BRIDGE_QUEUE_BYTE
 
 use super::frame::{PREFIX, Seal};
 
-/// A channel: of one hub, or of everyone.
+/// The channel of one hub, or of all hubs.
 pub(super) type To = Option<HubId>;
 
-/// Frames for each channel in the order of their envelopes; channels in turn.
+/// Frames per channel, in the order of their envelopes. Channels take turns.
 #[derive(Default)]
 pub(super) struct PublishQueue {
     lanes: BTreeMap<To, Lane>,
-    /// Lanes with frames that are not busy.
+    /// Channels with frames whose lanes are not busy.
     turns: VecDeque<To>,
     waiting_bytes: usize,
     under_way_bytes: usize,
-    /// Whether envelopes for a single hub were appended after the last [`fence`](Self::fence) and wait.
+    /// Whether envelopes for a single hub were appended after the last [`fence`](Self::fence) and are still queued.
     unfenced: bool,
 }
 
 #[derive(Default)]
 struct Lane {
     frames: VecDeque<Vec<u8>>,
-    /// Whether it is in [`PublishQueue::turns`].
+    /// Whether the lane is in [`PublishQueue::turns`].
     listed: bool,
-    /// Its frames wait until Redis has accepted the ones that were taken.
+    /// Whether its frames wait until Redis has accepted the earlier ones.
     busy: bool,
-    /// The next envelope begins a frame.
+    /// Whether the next envelope starts a new frame.
     fenced: bool,
 }
 
@@ -59,11 +59,11 @@ impl PublishQueue {
         true
     }
 
-    /// Sends the next envelope for everyone after the present frames for single hubs.
+    /// Sends the next envelope for all hubs after the queued frames for single hubs.
     ///
-    /// It ends the frame for everyone, if there is one. Channels leave frame by frame in turn, so the next frame leaves
-    /// after the first waiting frame of each hub. In a cluster, channels are at different nodes, and this means
-    /// nothing.
+    /// It ends the open frame for all hubs, if there is one. Channels send one frame each in turn, so the next frame
+    /// for all follows the first queued frame of each hub. In a cluster, channels are at different nodes, so there is
+    /// no such order.
     pub(super) fn fence(&mut self) {
         if std::mem::take(&mut self.unfenced)
             && let Some(lane) = self.lanes.get_mut(&None)
@@ -77,7 +77,7 @@ impl PublishQueue {
         self.waiting_bytes + self.under_way_bytes
     }
 
-    /// Frames for one pipeline, one of each channel in turn. Their bytes are under way until they are
+    /// Takes the frames of one pipeline, one per channel in turn. Their bytes count as queued until they are
     /// [`accepted`](Self::accepted).
     pub(super) fn take(&mut self) -> Vec<(To, Vec<u8>)> {
         let mut frames = Vec::new();
@@ -100,7 +100,7 @@ impl PublishQueue {
         frames
     }
 
-    /// Frames for one pipeline, all of one channel, whose lane is busy until they are accepted.
+    /// Takes the frames of one pipeline, all of one channel. Its lane is busy until they are accepted.
     pub(super) fn take_lane(&mut self) -> Vec<(To, Vec<u8>)> {
         let mut frames = Vec::new();
         let mut bytes = 0;
@@ -120,18 +120,18 @@ impl PublishQueue {
     }
 
     fn depart(&mut self, bytes: usize) {
-        // Without frames for single hubs there is nothing to leave behind.
+        // Without frames for single hubs, the next envelope need not wait.
         self.unfenced &= self.lanes.iter().any(|(to, lane)| to.is_some() && !lane.frames.is_empty());
         self.waiting_bytes -= bytes;
         self.under_way_bytes += bytes;
     }
 
-    /// Frames of these bytes have been accepted, or refused.
+    /// Redis has accepted or refused frames with this number of bytes.
     pub(super) fn accepted(&mut self, bytes: usize) {
         self.under_way_bytes = self.under_way_bytes.saturating_sub(bytes);
     }
 
-    /// The next frames of this channel may leave.
+    /// Allows this channel to send its next frames.
     pub(super) fn release(&mut self, to: To) {
         let Some(lane) = self.lanes.get_mut(&to) else { return };
         lane.busy = false;
@@ -143,7 +143,7 @@ impl PublishQueue {
         }
     }
 
-    /// Drops everything.
+    /// Drops all frames.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -190,7 +190,7 @@ mod tests {
         let mut queue = queue(&[(None, 10), (hub(1), 5)]);
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
         queue.fence();
-        // Nothing has been appended since for a single hub: one frame is enough for both.
+        // Nothing was appended for a single hub since, so both envelopes share one frame.
         for len in [3, 4] {
             assert!(queue.push(None, &seal, |out| out.resize(out.len() + len, 7)));
             queue.fence();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_does_not_split_frames_after_those_that_have_left() {
+    fn a_fence_does_not_split_frames_once_earlier_frames_were_taken() {
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
         let mut queue = queue(&[(hub(1), 5)]);
         assert_eq!(sizes(&queue.take()), [(hub(1), 5)]);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_has_no_room() {
+    fn a_full_queue_refuses_envelopes() {
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
         let mut queue = queue(&[(None, BRIDGE_QUEUE_BYTES)]);
         assert!(!queue.push(hub(1), &seal, |out| out.push(1)));

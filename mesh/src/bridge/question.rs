@@ -1,19 +1,19 @@
 //! Questions to hubs of version 2.0, which put no stamp on their frames.
 //!
-//! They skip our stamps, which have the form of an envelope of an unknown kind. They are asked a question that they can
-//! answer: whether a random id is free (`Takeover`), under a random ticket. Their frames are accepted while they
-//! answer. So a rolling upgrade needs no setting, and recorded frames of that version are useless too. Their frames
-//! have no numbers, so those of a *living* hub of version 2.0 can be repeated, as between such hubs.
+//! They ignore our stamps, which look like an envelope of an unknown kind. The bridge asks them a question that they
+//! can answer: whether a random id is free (`Takeover`), under a random ticket. Frames of a hub are accepted while it
+//! answers. So a rolling upgrade needs no setting, and recorded frames of that version are rejected too. Their frames
+//! have no numbers, so frames of a *live* hub of version 2.0 can be repeated, as they can between two such hubs.
 
 use proto::envelope::{EnvelopeKind, RouteHeader, Routed};
 use proto::{Envelope, HubId, HubIncarnation, PeerId};
 
 use super::stamp::{self, split};
 
-/// A question to a hub that knows no stamps: whether this random id is free, under this random ticket.
+/// A question to a hub that sends no stamps: whether this random id is free, under this random ticket.
 pub(super) type Question = (PeerId, u64);
 
-/// Questions that are answered in a payload.
+/// The questions that a payload answers.
 pub(super) fn answered_in(mut payload: &[u8]) -> Vec<Question> {
     let mut answers = Vec::new();
     while let Some((kind, _, rest)) = split(payload) {
@@ -29,15 +29,14 @@ pub(super) fn answered_in(mut payload: &[u8]) -> Vec<Question> {
     answers
 }
 
-/// A question as it goes to a hub of version 2.0. It is for no incarnation of that hub, so that the answer has no
-/// consequence.
+/// A question as sent to a hub of version 2.0. It names no incarnation of that hub, so the answer has no consequence.
 pub(super) fn ask((peer, ticket): Question, to: HubId, from: HubId) -> Envelope {
     let nobody = HubIncarnation(0);
     let route = RouteHeader { to, to_incarnation: nobody, from, from_incarnation: nobody, hops: 0 };
     Envelope::Routed(route, Box::new(Routed::Takeover { peer, ticket, resume: None }))
 }
 
-/// `None` where the system has no random numbers.
+/// A random question; `None` if the system has no random numbers.
 pub(super) fn random() -> Option<Question> {
     let mut peer = [0; 20];
     getrandom::fill(&mut peer).ok()?;

@@ -7,7 +7,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
 
 /// A Redis server, or a cluster of them.
 pub(super) struct Server {
-    /// The server, or the nodes of the cluster to connect to first.
+    /// The server, or the nodes of the cluster to try first.
     pub(super) nodes: Vec<ConnectionInfo>,
     pub(super) cluster: bool,
     /// The trusted certificates, if there are more than the public roots.
@@ -19,7 +19,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Reads `redis[s][+cluster]://[user][:password]@host[:port][,host[:port]..][/db]`.
+    /// Parses `redis[s][+cluster]://[user][:password]@host[:port][,host[:port]..][/db]`.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl Server {
         let tls = nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. }));
         let roots = extra_roots.filter(|_| tls).map(trust);
         let database = nodes.first().map_or(0, |node| node.redis_settings().db());
-        // SELECT would need one more right and would change nothing.
+        // SELECT would need one more right, and would change nothing.
         let nodes = nodes.into_iter().map(without_database).collect();
         Ok(Self { nodes, cluster, roots, address: Redacted(url).to_string(), database })
     }
@@ -79,7 +79,7 @@ fn node(scheme: &str, user: &str, at: &str, host: &str, tail: &str) -> Result<Co
         return Err(wrong());
     }
     let info = format!("{scheme}://{user}{at}{host}{tail}").into_connection_info().map_err(|_| wrong())?;
-    // Only with RESP3 do messages and answers come over one connection.
+    // Only RESP3 carries messages and answers over one connection.
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
     Ok(info.set_redis_settings(settings))
 }
@@ -89,7 +89,7 @@ fn without_database(node: ConnectionInfo) -> ConnectionInfo {
     node.set_redis_settings(settings)
 }
 
-/// The public roots and these. The library takes one complete list, in PEM.
+/// The public roots, and `extra_roots`. The library takes one complete list, in PEM.
 fn trust(extra_roots: &[u8]) -> TlsCertificates {
     let mut pem = Vec::new();
     for root in webpki_root_certs::TLS_SERVER_ROOT_CERTS {

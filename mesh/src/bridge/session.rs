@@ -26,7 +26,7 @@ use super::{BridgeEvent, BridgeState, Events, bounded};
 pub(super) enum End {
     /// The mesh has ended.
     Unwanted,
-    /// The bridge connects again.
+    /// The connection failed, and the bridge reconnects.
     Failed(String),
 }
 
@@ -36,7 +36,7 @@ impl From<RedisError> for End {
     }
 }
 
-/// Connects, subscribes, and carries frames until something fails.
+/// Connects, subscribes, and transfers frames until something fails.
 pub(super) async fn run(state: Rc<BridgeState>, server: Rc<Server>, events: Events) -> End {
     planted("redis");
     match connect(&state, &server).await {
@@ -83,8 +83,8 @@ async fn connect(state: &BridgeState, server: &Server) -> Result<(Connection, In
     Ok((connection, inbox, fresh))
 }
 
-/// Fails if the server cannot be a bridge, for example because it is a replica. A server that does not tell its role is
-/// accepted.
+/// Fails if the server cannot be a bridge, for example because it is a replica. A server that does not report its role
+/// is accepted.
 async fn check_role(connection: &mut Connection) -> Result<(), End> {
     match connection.unfit().await {
         Ok(Some(reason)) => Err(End::Failed(reason.to_owned())),
@@ -92,14 +92,14 @@ async fn check_role(connection: &mut Connection) -> Result<(), End> {
     }
 }
 
-/// Whether a channel works, that is, whether frames of this connection come back on it.
+/// Tracks whether a channel works, that is, whether frames of this connection come back on it.
 #[derive(Clone, Copy, Default)]
 struct Beat {
-    /// A frame of this connection came back since the last probe was due.
+    /// Whether a frame of this connection came back since the last probe was due.
     heard: bool,
-    /// A frame was published that must come back.
+    /// Whether a frame was published that must come back.
     asked: bool,
-    /// A frame of this connection has come back before.
+    /// Whether a frame of this connection has ever come back.
     works: bool,
 }
 
@@ -111,18 +111,18 @@ struct RedisSession {
     /// The challenges and answers of this connection.
     fresh: Rc<RefCell<Fresh>>,
     publishing: JoinSet<Published>,
-    /// The request that checks whether the server is still a master. One at a time, sent with each probe.
+    /// The request that checks whether the server is still a master. There is one at a time, sent with each probe.
     role: JoinSet<Result<(), End>>,
-    /// For everyone's channel and for this hub's own.
+    /// For the channel of all hubs, and for the channel of this hub.
     beats: [Beat; 2],
     up: bool,
-    /// Messages were lost since the last probe was due. The probe may be one of them.
+    /// Whether messages were lost since the last probe was due. The probe may be one of them.
     lost: bool,
 }
 
 /// The result of one pipeline.
 struct Published {
-    /// In a cluster, the lane that waits for the result.
+    /// The lane that waits for the result, in a cluster.
     lane: Option<To>,
     probe: bool,
     frames: usize,
@@ -168,7 +168,7 @@ impl RedisSession {
         }
     }
 
-    /// Handles what Redis has sent.
+    /// Processes the pushes of Redis.
     async fn take(&mut self, pushes: &mut Vec<Push>) -> Result<(), End> {
         for push in pushes.drain(..) {
             match push {
@@ -192,8 +192,8 @@ impl RedisSession {
             let mut view = self.state.view.borrow_mut();
             view.refused += 1;
             if view.refused == 1 {
-                let detail =
-                    "written with another MESH_TOKEN, or not by a hub: see PeerPigeonRedisForeign in the runbook";
+                let detail = "signed with another MESH_TOKEN, or not published by a hub: see PeerPigeonRedisForeign \
+                    in the runbook";
                 warn!(address = %view.address, detail, "bridge_frame_refused");
             }
             return Ok(());
@@ -209,7 +209,7 @@ impl RedisSession {
         }
         let judgment = self.fresh.borrow_mut().judge(from, at, payload);
         self.respond(from, &judgment);
-        // Before Up it is not known that this hub can answer.
+        // Before `Up`, it is not known whether this hub can answer.
         if judgment.met && self.up && from != self.state.hub {
             self.tell(BridgeEvent::Met).await?;
         }
@@ -226,7 +226,7 @@ impl RedisSession {
         self.tell(BridgeEvent::Received { from, frame }).await
     }
 
-    /// Sends the hub an answer or a question, as its frame requires, and records the verdict about the frame.
+    /// Sends the hub the reply that its frame requires, and records the verdict about the frame.
     fn respond(&self, from: HubId, judgment: &Judgment) {
         let state = &self.state;
         let mut queue = state.queue.borrow_mut();
@@ -261,7 +261,7 @@ impl RedisSession {
         self.events.send((self.state.hub, event)).await.map_err(|_| End::Unwanted)
     }
 
-    /// Fails when a probe has not come back in time.
+    /// Ends the connection if a probe has not come back in time.
     fn judge(&mut self, due: Instant) -> Result<(), End> {
         // If the process or the reader was stopped, messages that arrived meanwhile have not been read.
         let late = due.elapsed() > BRIDGE_PROBE / 4 || self.lost;
@@ -275,7 +275,7 @@ impl RedisSession {
         }
     }
 
-    /// Draws challenges, and records and logs which hubs do not answer them.
+    /// Draws challenges. Records and logs which hubs do not answer them.
     fn tick(&self) {
         let mut fresh = self.fresh.borrow_mut();
         fresh.tick();
@@ -292,8 +292,8 @@ impl RedisSession {
         view.one_way = one_way;
     }
 
-    /// Publishes a probe on each channel where no other frame shows that it works. A hub sends itself nothing else, so
-    /// its own channel is always probed.
+    /// Publishes a probe on each channel on which no other frame would come back. This hub's own channel is always
+    /// probed, since a hub sends itself nothing else.
     fn probe(&mut self) {
         for (at, to) in [None, Some(self.state.hub)].into_iter().enumerate() {
             let beat = &mut self.beats[at];
@@ -313,7 +313,7 @@ impl RedisSession {
         }
     }
 
-    /// Starts pipelines up to [`BRIDGE_PIPELINES`].
+    /// Starts up to [`BRIDGE_PIPELINES`] pipelines.
     fn publish(&mut self) {
         let cluster = self.connection.is_cluster();
         while self.publishing.len() < BRIDGE_PIPELINES {
@@ -339,7 +339,7 @@ impl RedisSession {
         let frames = sealed.len();
         let connection = self.connection.clone();
         // Frames keep their order: tasks of this runtime start in the order in which they are spawned, and a pipeline
-        // enters the connection's queue (50 long) when its task starts.
+        // enters the connection's queue (of 50) when its task starts.
         self.publishing.spawn_local(async move {
             let result = Box::pin(connection.publish(sealed)).await;
             Published { lane, probe, frames, bytes, result }
@@ -353,14 +353,14 @@ impl RedisSession {
             queue.release(to);
         }
         if probe {
-            // A probe that Redis refuses does not come back. A missing right is one reason.
+            // A probe that Redis refuses does not come back. A missing right is one possible reason.
             return result?.into_iter().next().map_or(Ok(()), |error| Err(error.into()));
         }
         queue.accepted(bytes);
         drop(queue);
         let (refused, error) = match result {
             Ok(errors) => (errors.len(), errors.into_iter().next()),
-            // Other nodes of the cluster may work. The probes show whether this one matters here.
+            // Other nodes of the cluster may work. The probes show whether this hub needs this node.
             Err(error) if self.connection.is_cluster() => (frames, Some(error)),
             Err(error) => return Err(error.into()),
         };

@@ -1,8 +1,8 @@
-//! The stamp at the front of a frame's payload, by which its receiver tells whether the frame is fresh.
+//! The stamp at the front of a frame's payload. It shows the receiver whether the frame is fresh.
 
 use super::frame::{HEADER, STAMP};
 
-/// The stamp of a frame: which connection has made it, and what it answers.
+/// The stamp of a frame: the connection that made it, and the challenge that it answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
     /// The sender's connection to Redis.
@@ -16,11 +16,11 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// The kind of envelope that a stamp looks like. No real kind has it.
+    /// The envelope kind that a stamp appears to have. No real kind has it.
     const KIND: u8 = u8::MAX;
     const BODY: usize = 1 + 4 * size_of::<u64>();
 
-    /// Writes it to where [`Seal::begin`](super::frame::Seal::begin) has left room.
+    /// Writes the stamp into the space that [`Seal::begin`](super::frame::Seal::begin) has reserved.
     pub(super) fn write(&self, frame: &mut [u8]) {
         let mut bytes = [0; STAMP];
         bytes[..4].copy_from_slice(&(Self::BODY as u32).to_le_bytes());
@@ -82,7 +82,7 @@ mod tests {
         for cut in 0..payload.len() {
             assert_eq!((Stamp::read(&payload[..cut]), Stamp::len(&payload[..cut])), (None, 0));
         }
-        // Of another kind, or too short inside.
+        // Another kind, and a stamp that is too short.
         assert_eq!(Stamp::read(&[1, 0, 0, 0, 7]), None);
         assert_eq!(Stamp::read(&[1, 0, 0, 0, Stamp::KIND]), None);
     }

@@ -1,4 +1,4 @@
-//! The bridge on real redis-servers.
+//! Tests of the bridge with real redis-servers.
 
 use std::fs;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ mod redis_server;
 /// Longer than any event takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Runs a test as the mesh's thread would.
+/// Runs a test on a runtime like that of the mesh's thread.
 fn on_a_runtime(test: impl AsyncFnOnce()) {
     if !is_installed() {
         return;
@@ -29,7 +29,7 @@ fn on_a_runtime(test: impl AsyncFnOnce()) {
     runtime.unwrap().block_on(Box::pin(test()));
 }
 
-/// A hub at its bridge.
+/// A hub with its bridge.
 struct Hub {
     id: HubId,
     bridge: Bridge,
@@ -73,7 +73,7 @@ impl Hub {
         }
     }
 
-    /// Whether frames of another hub are taken.
+    /// Whether frames of another hub are accepted.
     fn has_met(&self, other: HubId) -> bool {
         self.bridge.state.fresh.borrow().as_ref().is_some_and(|fresh| fresh.borrow().is_met(other))
     }
@@ -111,7 +111,7 @@ async fn have_met(hubs: &[&Hub]) {
     until(|| hubs.iter().all(|hub| hubs.iter().all(|other| hub.id == other.id || hub.has_met(other.id)))).await;
 }
 
-/// Two hubs, each way, by both kinds of channel.
+/// Checks that two hubs receive each other over both kinds of channels.
 async fn hear_each_other(a: &mut Hub, b: &mut Hub) {
     have_met(&[a, b]).await;
     for (to, words) in [(None, "to all"), (Some(b.id), "to b")] {
@@ -124,7 +124,7 @@ async fn hear_each_other(a: &mut Hub, b: &mut Hub) {
     }
 }
 
-/// Waits until a condition is true that no event reports.
+/// Waits for a condition that no event reports.
 async fn until(mut what: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !what() {
@@ -226,7 +226,7 @@ fn killed_clients_come_back() {
 }
 
 #[test]
-fn a_paused_redis_is_down_until_it_continues() {
+fn a_paused_redis_counts_as_down_until_it_continues() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
@@ -239,7 +239,7 @@ fn a_paused_redis_is_down_until_it_continues() {
         assert_eq!(a.bridge.view().lost, 1);
         a.goes_down().await;
         b.goes_down().await;
-        // Attempts meanwhile are not answered either.
+        // Attempts to reconnect get no answer meanwhile.
         let failed = a.bridge.view().errors;
         until(|| a.bridge.view().errors > failed).await;
         redis.signal("CONT");
@@ -262,7 +262,7 @@ fn many_frames_arrive_in_order() {
             for n in 0..FRAMES {
                 a.bridge.push(if n % 2 == 0 { Some(to) } else { None }, |out| out.extend_from_slice(&n.to_le_bytes()));
                 a.bridge.flush();
-                // The bridge has its turn, and fewer are under way than it has pipelines: each flush is a frame.
+                // The bridge gets a turn, and fewer pipelines are in progress than allowed, so each flush is one frame.
                 tokio::task::yield_now().await;
                 until(|| a.bridge.queued_bytes() < 4 * 60).await;
             }
@@ -294,7 +294,7 @@ fn one_large_flush_arrives_in_order() {
         let mut a = Hub::up(1, &redis.url()).await;
         let mut b = Hub::up(2, &redis.url()).await;
         have_met(&[&a, &b]).await;
-        // Many pipelines, begun in one turn.
+        // Many pipelines, started in one turn.
         for n in 0..ENVELOPES {
             a.bridge.push(None, |out| {
                 out.extend_from_slice(&n.to_le_bytes());
@@ -354,7 +354,7 @@ fn a_mesh_that_does_not_read_loses_only_frames() {
 }
 
 #[test]
-fn a_bridge_opens_with_a_password_or_an_acl_user_and_not_with_a_wrong_one() {
+fn a_bridge_connects_with_a_password_or_an_acl_user_and_not_with_a_wrong_one() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let rights = REDIS_ACL.replace("<namespace>", "test");
@@ -364,7 +364,7 @@ fn a_bridge_opens_with_a_password_or_an_acl_user_and_not_with_a_wrong_one() {
         let mut b = Hub::up(2, &at("bridge:se%3Acr%40t")).await;
         hear_each_other(&mut a, &mut b).await;
         assert_eq!(a.bridge.view().address, redis.url());
-        // A database number would need a right to select it, and a mesh with bounded discovery has longer names.
+        // A database number would need the right to select it. A mesh with bounded discovery has a longer namespace.
         let namespace = "test:closest:8".to_owned();
         let longer = BridgeConfig { namespace, ..config(7, &format!("{}/3", at("bridge:se%3Acr%40t"))) };
         Hub::start(longer).comes_up().await;
@@ -377,13 +377,13 @@ fn a_bridge_opens_with_a_password_or_an_acl_user_and_not_with_a_wrong_one() {
         let _: String = redis.ask("ACL SETUSER bridge >wrong");
         wrong.comes_up().await;
 
-        // Insufficient rights: those of another namespace.
+        // Rights for another namespace are not enough.
         let other = Hub::start(BridgeConfig { namespace: "other".to_owned(), ..config(4, &at("bridge:wrong")) });
         until(|| other.bridge.view().errors >= 2).await;
         let view = other.bridge.view();
         assert!(view.last_error.as_deref().is_some_and(|error| error.contains("no permissions")), "{view:?}");
 
-        // Rights that only let it subscribe: its frames do not come back.
+        // Rights only to subscribe: its frames do not come back.
         let _: String = redis.ask("ACL SETUSER mute on >secret resetchannels &test:mesh.1:* -@all +hello +subscribe");
         let mute = Hub::start(config(6, &at("mute:secret")));
         until(|| mute.bridge.view().errors >= 2).await;
@@ -422,7 +422,7 @@ fn a_replica_becomes_a_bridge_when_it_is_promoted() {
 }
 
 #[test]
-fn a_master_that_is_demoted_is_left_although_its_connections_stay() {
+fn a_bridge_leaves_a_demoted_master_although_its_connections_stay() {
     on_a_runtime(async || {
         let (first, second) = (RedisServer::start(&[]), RedisServer::start(&[]));
         let mut hub = Hub::up(1, &first.url()).await;
@@ -440,7 +440,7 @@ fn a_master_that_is_demoted_is_left_although_its_connections_stay() {
 }
 
 #[test]
-fn nodes_of_a_cluster_pass_on_what_is_published_whatever_their_role() {
+fn nodes_of_a_cluster_forward_published_messages_whatever_their_role() {
     on_a_runtime(async || {
         let nodes = cluster();
         let replica = node();
@@ -459,7 +459,7 @@ fn nodes_of_a_cluster_pass_on_what_is_published_whatever_their_role() {
 }
 
 #[test]
-fn a_sentinel_is_no_bridge() {
+fn a_sentinel_cannot_be_a_bridge() {
     on_a_runtime(async || {
         let mut sentinel = RedisServer::prepare(&[]);
         let file = sentinel.dir.join("sentinel.conf");
@@ -476,7 +476,7 @@ fn a_sentinel_is_no_bridge() {
 }
 
 #[test]
-fn tls_is_verified_against_the_roots_that_are_given() {
+fn tls_is_verified_against_the_configured_roots() {
     on_a_runtime(async || {
         let mut redis = RedisServer::prepare(&[
             "--port",
@@ -512,7 +512,7 @@ fn tls_is_verified_against_the_roots_that_are_given() {
 }
 
 #[test]
-fn a_cluster_shards_the_channels_and_a_lost_node_comes_back() {
+fn a_cluster_shards_the_channels_and_a_lost_node_returns() {
     on_a_runtime(async || {
         let mut nodes = cluster();
         let rights = REDIS_CLUSTER_ACL.replace("<namespace>", "test");
@@ -551,7 +551,7 @@ fn a_cluster_shards_the_channels_and_a_lost_node_comes_back() {
     });
 }
 
-/// Everything that is published, in order: channel and frame.
+/// Records everything that is published, in order: channel and frame.
 struct Recorder(redis::Connection);
 
 impl Recorder {
@@ -589,7 +589,7 @@ fn recorded_frames_are_refused_by_old_and_new_hubs() {
         hear_each_other(&mut a, &mut b).await;
         let recorded = recorder.stop();
         assert!(recorded.len() >= 8, "{recorded:?}");
-        // The frames are repeated while the hub lives, and when it has ended.
+        // The frames are repeated while the hub lives, and after it has ended.
         publish(&redis, &recorded);
         hear_each_other(&mut a, &mut b).await;
         drop(a);
@@ -650,11 +650,11 @@ fn frames_of_an_earlier_process_do_not_confirm_the_bridge() {
 }
 
 #[test]
-fn a_hub_that_does_not_receive_is_not_received_until_it_does() {
+fn frames_of_a_hub_that_receives_nothing_are_refused_until_it_receives() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
-        // It publishes and receives nothing, as a hub at a replica for those at the master.
+        // It publishes and receives nothing, like a hub at a replica in the view of those at the master.
         let seal = Seal::new(id(2), Some("mesh token"), None);
         let mut fresh = super::fresh::Fresh::new().unwrap();
         let channel = "test:mesh.1:presence";
@@ -680,7 +680,7 @@ fn a_hub_that_does_not_receive_is_not_received_until_it_does() {
     });
 }
 
-/// A hub of version 2.0: its frames have no stamps, it skips those of others, and answers what it is asked.
+/// A hub of version 2.0: its frames have no stamps, it ignores those of others, and it answers questions.
 struct OldHub {
     id: HubId,
     redis: redis::Connection,

@@ -29,7 +29,7 @@ impl Core {
         let wanted = wanted.filter_map(|hub| hub.advertise.as_deref().map(|url| (hub.hub, hub.draining, url)));
         self.targets.advertised(self.own, wanted, now);
         self.targets.learn(Known {
-            // A Go hub that dialed may have any id in its request.
+            // A Go hub can send any id in its request.
             linked: self
                 .links
                 .values()
@@ -51,7 +51,7 @@ impl Core {
         self.targets.resolved(name, tls, addresses, now);
     }
 
-    /// Processes the result of a dial. On success it is a link, and the caller runs its task.
+    /// Processes the result of a dial. A successful dial becomes a link, and the caller runs its task.
     pub(crate) fn dialed(
         &mut self,
         plan: Plan,
@@ -90,8 +90,7 @@ impl Core {
     }
 }
 
-/// Makes an id for a dialed Go hub, since its protocol does not send one. It is the same for all hubs that dial that
-/// URL.
+/// Makes an id for a dialed Go hub, since its protocol does not send one. All hubs that dial the URL make the same id.
 fn hub_at(url: &str) -> HubId {
     let mut bytes = [0; 20];
     for (part, key) in bytes.chunks_mut(16).zip(0..) {

@@ -31,7 +31,7 @@ impl Core {
         self.down(id);
     }
 
-    /// Ends a link that is replaced, or whose hub stops: envelopes received on it are still processed.
+    /// Ends a link that is being replaced, or whose hub stops. Envelopes received on it are still processed.
     pub(super) fn retire(&mut self, id: LinkId, end: LinkEnd, now: Now) {
         let Some(link) = self.links.get_mut(&id).filter(|link| link.is_ready()) else { return };
         link.end.get_or_insert(end);
@@ -90,7 +90,7 @@ impl Core {
                 let lived = link.ready_at.map(|at| now.at.saturating_sub(at));
                 self.targets.ended(target, end, &link.why, lived, now, chance())
             }
-            // The other hub dials again and again, and logs each refusal itself.
+            // Refused hubs dial repeatedly and log each refusal themselves.
             None => end.wants_attention() && self.is_news(link.hub, end),
         };
         if let Some(hub) = link.hub.filter(|_| link.ready_at.is_some())
@@ -110,7 +110,7 @@ impl Core {
         }
     }
 
-    /// Whether this reason for refusing this hub, which dials, has not been logged yet.
+    /// Whether this reason for refusing this hub has not been logged yet. The hub dialed this one.
     fn is_news(&mut self, hub: Option<HubId>, end: LinkEnd) -> bool {
         let Some(hub) = hub else { return true };
         if self.complaints.len() >= MAX_HUBS {
@@ -119,7 +119,7 @@ impl Core {
         self.complaints.insert(hub, end) != Some(end)
     }
 
-    /// The hub stops: ends all links after a farewell.
+    /// Ends all links after a farewell, because the hub stops.
     pub(crate) fn end(&mut self) {
         let now = self.now();
         self.ending = true;

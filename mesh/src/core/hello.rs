@@ -1,4 +1,4 @@
-//! The beginning of a link. The dialer sends its hello, the acceptor answers, and the dialer confirms.
+//! The start of a link. The dialer sends its hello, the acceptor answers, and the dialer confirms.
 
 use proto::envelope::{Hello, VERSION};
 use proto::limits::LINK_SILENCE;
@@ -17,7 +17,7 @@ impl Core {
         let (dialed, legacy, hub) = (link.dialed(), link.legacy, link.hub);
         match (legacy, hub) {
             (true, Some(hub)) => {
-                // Of two accepted links the older one is lost, or its hub would not dial again.
+                // If a Go hub has two accepted links, the older one is lost, or the hub would not dial again.
                 let older = (!dialed).then(|| self.present(hub, id)).flatten();
                 if let Some(older) = older.filter(|older| !older.dialed) {
                     self.close(older.link, LinkEnd::Double, now);
@@ -64,7 +64,7 @@ impl Core {
                 if dialed {
                     self.close(id, end, now);
                 } else {
-                    // The acceptor answers, so that the dialer also detects itself, or its namesake.
+                    // The acceptor answers, so that the dialer also detects itself, or another hub with its id.
                     self.say_hello(id, now);
                     self.answered(id, hello);
                 }
@@ -99,7 +99,7 @@ impl Core {
         self.ready(id, hub, now);
     }
 
-    /// The dialer has confirmed.
+    /// Processes the dialer's confirmation.
     pub(super) fn agreed(&mut self, id: LinkId, hello: &Hello, now: Now) {
         match self.settled(id, hello) {
             Choice::Refuse(end) => self.close(id, end, now),
@@ -119,7 +119,7 @@ impl Core {
     /// Another link to the same hub that is in use.
     fn present(&self, hub: HubId, besides: LinkId) -> Option<Present> {
         let ready = self.links.iter().filter(|(id, link)| **id != besides && link.is_ready() && link.hub == Some(hub));
-        // A Go hub proves nothing by its id, which may be another hub's.
+        // The id of a Go hub proves nothing, since it may send another hub's id.
         let legacy = self.links.get(&besides).is_some_and(|link| link.legacy);
         let mut ready = ready.filter(|(_, link)| link.legacy == legacy);
         let now = self.now().at;
@@ -140,7 +140,7 @@ impl Core {
         link.up = true;
         link.ready_at = Some(now.at);
         if link.legacy {
-            // The pong tells when everything that a Go hub sends first has been read.
+            // The pong shows when everything that a Go hub sends first has been read.
             link.next_ping = now.at;
         }
         let (legacy, dialed, address, incarnation) = (link.legacy, link.dialed(), link.address, link.incarnation);

@@ -49,7 +49,7 @@ impl Core {
         match (read, self.links.get_mut(&id)) {
             (Some(Ok(())), Some(link)) if link.is_deaf() => {}
             (Some(Ok(())), Some(link)) if is_over => {
-                // What follows is read in the next turn.
+                // The bytes after it are read in the next turn.
                 link.reader = reader;
                 link.replay = true;
             }
@@ -120,7 +120,7 @@ impl Core {
             let hello = hello.clone();
             match frame {
                 [] => self.agreed(id, &hello, now),
-                _ => self.malformed(id, "more was said before the link was ready", now),
+                _ => self.malformed(id, "an envelope came before the link was ready", now),
             }
             return 0;
         }
@@ -149,7 +149,7 @@ impl Core {
                     self.input(RelayInput::Received { via: Hop::Link(id), envelope }, now);
                 }
                 (Phase::Answered(_), _) => {
-                    self.malformed(id, "more was said before the link was ready", now);
+                    self.malformed(id, "an envelope came before the link was ready", now);
                     return 0;
                 }
                 (Phase::Closing, _) => return 0,
@@ -158,7 +158,7 @@ impl Core {
         frame.len()
     }
 
-    /// Processes the rest of a link's message. What follows the message is in the link's reader.
+    /// Processes the rest of a link's message. The bytes after the message are in the link's reader.
     fn go_on_reading(&mut self, id: LinkId, Unread { message, at }: Unread, now: Now) {
         let left = self.envelopes(id, &message[at..], now);
         if let Some(link) = self.links.get_mut(&id) {
@@ -170,8 +170,8 @@ impl Core {
         }
     }
 
-    /// Passes a hub's answer on a link to the bridge: a 2.0 hub answers the bridge's question over a link, if it has
-    /// one.
+    /// Passes an answer that arrived on a link to the bridge: a 2.0 hub answers the bridge's question over a link if it
+    /// has one.
     fn tell_bridge(&mut self, envelope: &Envelope) {
         if let Some(bridge) = &mut self.bridge
             && let Envelope::Routed(route, routed) = envelope
@@ -190,7 +190,7 @@ impl Core {
                 Ok(None) => return,
                 // Hubs on the bridge identify themselves by heartbeats.
                 Ok(Some(Envelope::Hello(_))) => {}
-                // Another hub has this hub's id: only its heartbeats matter, which show that it is alive.
+                // Another hub has this hub's id. Only its heartbeats matter, because they show that it is alive.
                 Ok(Some(envelope)) if from == self.own && !is_heartbeat_of(&envelope, from) => {}
                 Ok(Some(envelope)) => self.input(RelayInput::Received { via: Hop::Bridge(from), envelope }, now),
                 Err(malformed) => {

@@ -10,7 +10,7 @@ use crate::link::Phase;
 use crate::queue::LinkQueue;
 use crate::stats::LinkEnd;
 
-/// State of the bridge's queue, as the relay knows it.
+/// Whether the relay knows that the bridge's queue is long.
 #[derive(Debug, Default)]
 pub(super) struct Pressure {
     saturated: bool,
@@ -53,7 +53,7 @@ impl Core {
             Transport::Link(id) => {
                 if let Some(link) = self.links.get_mut(&id) {
                     link.backlog = true;
-                    // The queue may be empty: the link's next turn answers anyway.
+                    // The queue may be empty, but the link's next turn answers in any case.
                     link.wake();
                 }
             }
@@ -64,7 +64,7 @@ impl Core {
         }
     }
 
-    /// Queues something for a link, unless the link is ending.
+    /// Appends to the queue of a link, unless the link is ending.
     pub(super) fn push(&mut self, id: LinkId, now: Now, write: impl FnOnce(&mut LinkQueue)) {
         let Some(link) = self.links.get_mut(&id).filter(|link| !link.is_ending()) else { return };
         if link.queue.is_empty() {
@@ -96,7 +96,7 @@ impl Core {
         }
     }
 
-    /// A link has written as much as its socket accepts now.
+    /// Called when a link has written as much as its socket accepts now.
     pub(crate) fn after_write(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let now = (self.clock)();
@@ -114,7 +114,7 @@ impl Core {
         }
     }
 
-    /// Flushes the bridge's queue, and tells the relay when it is short.
+    /// Flushes the bridge's queue, and notifies the relay when the queue is short again.
     pub(crate) fn flush_bridge(&mut self) {
         let Some(bridge) = &mut self.bridge else { return };
         bridge.flush();
@@ -134,7 +134,7 @@ impl Core {
     }
 }
 
-/// Whether the envelope is a leave of a peer.
+/// Whether the envelope reports that a peer leaves.
 fn is_leave(envelope: &Envelope) -> bool {
     matches!(envelope, Envelope::Change(change) if matches!(change.kind, ChangeKind::Left { .. } | ChangeKind::Down(_)))
 }

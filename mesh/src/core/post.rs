@@ -1,4 +1,4 @@
-//! Letters for shards, and reading that waits for them.
+//! Letters for shards, and the pause of reading while they wait.
 
 use std::task::{Context, Waker};
 
@@ -31,7 +31,7 @@ impl Core {
         self.outboxes.is_stalled()
     }
 
-    /// Wakes a link's task when links are read again.
+    /// Parks a link: its task is woken when links are read again.
     pub(crate) fn park(&mut self, id: LinkId) {
         if let Some(link) = self.links.get_mut(&id).filter(|link| !link.parked) {
             link.parked = true;

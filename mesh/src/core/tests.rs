@@ -70,7 +70,7 @@ fn adopt(core: &mut Core, hub: u8, legacy: bool) -> LinkId {
     core.adopt(adopted).unwrap()
 }
 
-/// Performs an output as if from the relay.
+/// Performs an output as if it came from the relay.
 fn send(core: &mut Core, link: LinkId, envelopes: usize) {
     let envelope = || {
         Envelope::Routed(
@@ -205,7 +205,7 @@ async fn until(what: &str, is: impl Fn() -> bool) {
 fn a_link_resumes_when_its_hub_reads_again() {
     beside_a_socket(async |core, link, mut other| {
         send(&mut core.borrow_mut(), link, 3 * LINK_QUEUE_HIGH / ENVELOPE);
-        // The socket accepts what it can; the rest stays queued.
+        // The socket accepts what fits; the rest stays queued.
         until("something is written", || core.borrow().stats.writes > 0).await;
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -222,7 +222,7 @@ fn a_link_resumes_when_its_hub_reads_again() {
         until("there is room", || !is_saturated(&core.borrow(), link)).await;
         until("all is written", || core.borrow().links[&link].queue.is_empty()).await;
         let stats = core.borrow().stats.clone();
-        // The frames are full, and each write has many.
+        // The frames are full, and each write contains many of them.
         assert!(stats.frames_out as usize <= 4 * LINK_QUEUE_HIGH / LINK_FRAME_BYTES, "{stats:?}");
         assert!(stats.writes * 10 < stats.frames_out, "{stats:?}");
         drop(reader.join().unwrap());
@@ -249,7 +249,7 @@ fn letter() -> ToShard {
 }
 
 #[test]
-fn links_are_not_read_while_a_shard_does_not_take_its_letters() {
+fn links_are_not_read_while_a_shard_does_not_accept_its_letters() {
     beside_a_socket(async |core, link, mut other| {
         let posted = Cell::new(0);
         let post = || {
@@ -278,7 +278,7 @@ fn links_are_not_read_while_a_shard_does_not_take_its_letters() {
 }
 
 #[test]
-fn silence_ends_a_link_but_not_right_after_a_stop() {
+fn silence_ends_a_link_but_not_right_after_a_stop_of_the_process() {
     let (mut core, ms) = core();
     let link = ready(&mut core, 2);
     let to = |at: Duration| ms.store(at.as_millis() as u64, std::sync::atomic::Ordering::Relaxed);
@@ -300,7 +300,7 @@ fn silence_ends_a_link_but_not_right_after_a_stop() {
 }
 
 #[test]
-fn a_turn_of_a_link_requests_its_backlog() {
+fn the_turn_of_a_link_requests_its_backlog() {
     beside_a_socket(async |core, link, other| {
         let now = core.borrow().now();
         core.borrow_mut().carry_out(RelayOutput::Backlog { way: Transport::Link(link) }, now);
@@ -362,7 +362,7 @@ fn a_go_hub_does_not_replace_the_link_of_the_hub_whose_id_it_sends() {
 fn a_go_hub_that_dials_receives_peers_after_its_own_announcements() {
     use proto::limits::LEGACY_PATIENCE;
     let (mut core, ms) = core();
-    // Whether the relay, which has more to send, must wait.
+    // Whether the relay has more to send and must wait.
     let waits = |core: &mut Core, link| {
         core.backlog(Transport::Link(link));
         core.after_write(link);
@@ -372,7 +372,7 @@ fn a_go_hub_that_dials_receives_peers_after_its_own_announcements() {
     assert!(!waits(&mut core, native));
     let link = adopt(&mut core, 2, true);
     assert!(waits(&mut core, link));
-    // It is pinged at once, after the first messages.
+    // The Go hub is pinged at once, after the first messages.
     core.tick();
     let mut ping = Vec::new();
     proto::ws::put_header(&mut ping, proto::ws::Opcode::Ping, 8);
@@ -390,7 +390,7 @@ fn a_go_hub_that_dials_receives_peers_after_its_own_announcements() {
     assert!(!waits(&mut core, silent));
 }
 
-/// A core with a bridge to nowhere: the test makes its events.
+/// A core with a disconnected bridge. The test makes its events.
 fn core_with_bridge() -> Core {
     let make = |hub| {
         let config = crate::bridge::BridgeConfig {
@@ -429,7 +429,7 @@ fn heartbeat(number: u64) -> BridgeEvent {
 }
 
 #[test]
-fn events_of_the_previous_bridge_do_not_concern_the_present_one() {
+fn events_of_the_previous_bridge_do_not_concern_the_current_one() {
     let mut core = core_with_bridge();
     let is_bridged = |core: &Core| core.relay.hubs(core.now()).iter().any(|hub| hub.hub == id(2) && hub.bridged);
     core.bridged(id(1), BridgeEvent::Up);
@@ -459,7 +459,7 @@ fn a_new_bridge_starts_with_an_empty_queue() {
     assert!(matches!(kept[..], [RelayInput::Saturated { way: Transport::Link(_) }]));
 }
 
-/// Requests for snapshots of a hub that is not known: each is answered with one envelope.
+/// Requests for snapshots of an unknown hub. Each is answered with one envelope.
 fn requests(count: usize) -> Vec<u8> {
     let mut message = Vec::new();
     for _ in 0..count {
@@ -489,7 +489,7 @@ fn a_long_message_of_a_link_is_processed_in_several_turns() {
         core.begin_turn();
         core.received(link, &mut []);
     }
-    // The rest of the message, and what follows it in the reader.
+    // The rest of the message, and the bytes after it in the reader.
     assert!(core.links[&link].unread.is_none() && core.links[&link].replay);
     core.received(link, &mut []);
     assert_eq!(requests_received(&mut core) as usize, 2 * TURN_OUTPUTS + 15);
@@ -511,14 +511,14 @@ async fn a_long_event_of_the_bridge_is_processed_in_several_turns() {
 }
 
 #[test]
-fn a_slice_waits_until_few_letters_wait_for_each_shard() {
+fn a_slice_waits_until_few_letters_are_queued_for_each_shard() {
     let (mut core, _) = core();
     let now = core.now();
     let letter = || ToShard::Nowhere { peer: id(3).0, claim: Claim { incarnation: PeerIncarnation(1), hub: id(2) } };
     assert!(!core.continue_work(), "there is no work");
     core.carry_out(RelayOutput::Unfinished, now);
     (0..=SLICE_ROOM).for_each(|_| core.post(ShardId(0), letter()));
-    assert!(!core.continue_work() && core.unfinished, "one letter too many waits");
+    assert!(!core.continue_work() && core.unfinished, "one letter too many is queued");
     let (shard, _mailbox) = mpsc::channel(1);
     core.deliver(&mut Mailboxes::new(&[shard], None), &mut Context::from_waker(Waker::noop()));
     assert!(core.continue_work() && !core.unfinished);

@@ -1,4 +1,4 @@
-//! Processes what is due: silence, pings, and the relay's timeouts.
+//! Processes timeouts: silence, pings, and the relay's timeouts.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl Core {
         let _turn = TurnGuard::of("tick", ());
         planted("mesh-tick");
         if self.has_thawed(now) {
-            // What arrived during the pause has not been read yet: nothing counts as late before it has.
+            // Data that arrived during the pause has not been read yet, so nothing counts as late before it has been.
             self.judge_from = now.at + THAW;
             self.listening_since = now.at;
         }
@@ -46,7 +46,7 @@ impl Core {
         now.at >= self.judge_from && !self.has_thawed(now) && !self.outboxes.is_stalled()
     }
 
-    /// Lets the relay process its timeouts, if they may be checked.
+    /// Lets the relay process its timeouts, if they may be checked now.
     pub(super) fn judge(&mut self, now: Now) {
         if self.may_judge(now) && self.relay.poll_timeout().is_some_and(|at| at <= now.at) {
             self.relay.handle_timeout(now);
@@ -58,7 +58,7 @@ impl Core {
         }
     }
 
-    /// The timer has fired.
+    /// Called when the timer has fired.
     pub(crate) fn timeout(&mut self) {
         self.begin_turn();
         let now = self.now();
@@ -67,12 +67,12 @@ impl Core {
         self.judge(now);
     }
 
-    /// Time for which the timer must wait, at most [`TICK`].
+    /// Time until the timer must fire, at most [`TICK`].
     pub(crate) fn arm(&mut self) -> (Duration, Rc<Notify>) {
         let now = self.now();
         self.armed = self.relay.poll_timeout();
         let wait = self.armed.map_or(TICK, |at| at.saturating_sub(now.at).min(TICK));
-        // A due timeout that may not be checked yet would make the timer spin.
+        // A due timeout that may not be checked yet would wake the timer without end.
         let least = if self.may_judge(now) { Duration::from_millis(1) } else { TICK };
         (wait.max(least), Rc::clone(&self.timer))
     }

@@ -26,7 +26,7 @@ pub(crate) struct Plan {
     pub(crate) target: TargetId,
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// The address, if it is not left to the resolver.
+    /// The address to dial; `None` to use the resolver.
     pub(crate) address: Option<SocketAddr>,
     /// The value of the `Host` header.
     pub(crate) authority: String,
@@ -42,7 +42,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Parses a URL of the form `ws://host:port/path` or `wss://...`. `None` for any other.
+    /// Parses a URL of the form `ws://host:port/path` or `wss://...`. `None` for any other URL.
     pub(crate) fn of(uri: &Uri) -> Option<Self> {
         let tls = match uri.scheme_str() {
             Some("ws") => false,
@@ -53,7 +53,7 @@ impl Plan {
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let host = authority.host();
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        // `ws://host?token=…` has a query and no path, and a request needs one.
+        // `ws://host?token=…` has a query and no path, but a request needs a path.
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         let scheme = if tls { "wss" } else { "ws" };
         let target = TargetId(format!("{scheme}://{}:{port}{path}", host.to_ascii_lowercase()).into());
@@ -74,7 +74,7 @@ impl Plan {
         })
     }
 
-    /// One address of a DNS name. With TLS, the certificate must be for the name.
+    /// Makes a plan for one address of a DNS name. With TLS, the certificate must be for the name.
     fn resolved(address: SocketAddr, name: &str, tls: bool) -> Self {
         let scheme = if tls { "wss" } else { "ws" };
         let (host, authority) = if tls {
@@ -122,9 +122,9 @@ pub(crate) struct Target {
     next: Duration,
     /// The time of the last dial.
     last_dial: Option<Duration>,
-    /// Time since which there is no link. The longer ago, the longer the pauses may be.
+    /// Time since which there is no link. The longer ago it is, the longer the pauses may be.
     missing_since: Duration,
-    /// The last hub found there.
+    /// The last hub found at this address.
     hub: Option<HubId>,
     /// Whether a link to `hub` was in use.
     was_linked: bool,
@@ -140,7 +140,7 @@ pub(crate) struct Target {
     warned: bool,
 }
 
-/// State of other hubs that decides whom to dial.
+/// State of other hubs that determines which targets are dialed.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     pub(crate) linked: BTreeSet<HubId>,
@@ -153,7 +153,7 @@ pub(crate) struct Targets {
     targets: BTreeMap<TargetId, Target>,
     /// Targets of Go hubs, whatever their source.
     legacy: BTreeSet<TargetId>,
-    /// Targets where something unexpectedly spoke the Go hubs' protocol: at most [`MAX_DIALS`].
+    /// Targets at which the Go hubs' protocol was found unexpectedly: at most [`MAX_DIALS`].
     suspects: BTreeSet<TargetId>,
     known: Known,
     /// Maximum number of dials in progress.
@@ -216,7 +216,7 @@ impl Targets {
             return;
         }
         self.targets.retain(|id, target| !of_dns(target) || ids.contains(id) || target.state != State::Waiting);
-        // Addresses may belong to another hub now, even this hub's own.
+        // The addresses may now belong to another hub, even to this one.
         for target in self.targets.values_mut().filter(|target| of_dns(target) && target.own) {
             target.own = false;
             target.backoff.reset();
@@ -239,7 +239,7 @@ impl Targets {
         for (hub, draining, url) in hubs {
             let Some(plan) = url.parse().ok().and_then(|uri| Plan::of(&uri)) else { continue };
             if let Some(target) = self.targets.get_mut(&plan.target).filter(|t| t.source == DialSource::Advertised) {
-                // Another hub may have that address now.
+                // Another hub may now have that address.
                 if !draining && target.hub.is_none_or(|hub| !staying.contains(&hub)) {
                     target.found(hub);
                 }
@@ -250,7 +250,7 @@ impl Targets {
                 continue;
             }
             wanted.insert(plan.target.clone());
-            // Both hubs have learned of each other at about the same time, and one link is enough.
+            // Both hubs learned of each other at about the same time, and one link is enough.
             let courtesy = if own < hub { Duration::ZERO } else { DIAL_COURTESY };
             self.add(plan, DialSource::Advertised, Some(hub), now.at + courtesy);
         }
@@ -263,8 +263,7 @@ impl Targets {
         self.known = known;
     }
 
-    /// Removes and returns the targets to dial now: those never dialed first, then those whose last dial is longest
-    /// ago.
+    /// Removes and returns the targets to dial now: first those never dialed, then those dialed longest ago.
     ///
     /// A dial older than [`DIAL_YOUNG`] delays no other target, unless very many are in progress.
     pub(crate) fn due(&mut self, now: Now) -> Vec<Plan> {
@@ -295,7 +294,8 @@ impl Targets {
         leaving || is(&self.known.linked)
     }
 
-    /// The dialed side speaks the Go hubs' protocol: from now on the token is not sent there before it is asked for.
+    /// Records that the dialed side speaks the Go hubs' protocol: the token is no longer sent there before it is asked
+    /// for.
     pub(crate) fn suspect(&mut self, id: &TargetId) {
         if self.suspects.len() < MAX_DIALS {
             self.suspects.insert(id.clone());
@@ -305,7 +305,7 @@ impl Targets {
         }
     }
 
-    /// A dial failed. True if the log should have a warning.
+    /// Records that a dial failed. Returns true if the log should have a warning.
     pub(crate) fn failed(&mut self, id: &TargetId, error: &str, now: Now, chance: u32) -> bool {
         let Some(target) = self.targets.get_mut(id) else { return false };
         target.last_error = Some(error.to_owned());
@@ -315,7 +315,7 @@ impl Targets {
         !std::mem::replace(&mut target.warned, true)
     }
 
-    /// A dial opened a socket to this address.
+    /// Records that a dial opened a socket to this address.
     pub(crate) fn dialed(&mut self, id: &TargetId, link: LinkId, address: SocketAddr) {
         if let Some(target) = self.targets.get_mut(id) {
             target.state = State::Linked(link);
@@ -323,14 +323,14 @@ impl Targets {
         }
     }
 
-    /// The other side of the socket has identified itself.
+    /// Records that the other side of the socket has identified itself.
     pub(crate) fn met(&mut self, id: &TargetId, hub: HubId) {
         if let Some(target) = self.targets.get_mut(id) {
             target.found(hub);
         }
     }
 
-    /// Its link is ready.
+    /// Records that its link is ready.
     pub(crate) fn ready(&mut self, id: &TargetId) {
         if let Some(target) = self.targets.get_mut(id) {
             target.attempts = 0;
@@ -342,7 +342,7 @@ impl Targets {
         }
     }
 
-    /// Its link has ended after `lived` in use. True if the log should have a warning.
+    /// Records that its link has ended after it was in use for `lived`. Returns true if the log should have a warning.
     pub(crate) fn ended(
         &mut self,
         id: &TargetId,
@@ -375,15 +375,16 @@ impl Targets {
         end.wants_attention() && !std::mem::replace(&mut target.warned, true)
     }
 
-    /// The last link to a hub in use has ended, whoever dialed it. The hub is dialed soon at every known address,
-    /// whatever earlier dials resulted in. `dialed` is the target of the lost link, which has its own pause.
+    /// Records that the last link to a hub in use has ended, whichever side dialed it. The hub is dialed soon at every
+    /// known address, whatever the results of earlier dials. `dialed` is the target of the lost link, which has its own
+    /// pause.
     pub(crate) fn lost(&mut self, hub: HubId, dialed: Option<&TargetId>, now: Now, chance: u32) {
         self.known.linked.remove(&hub);
         for (id, target) in &mut self.targets {
             if target.hub == Some(hub) && target.state == State::Waiting && Some(id) != dialed {
                 target.missing_since = now.at;
                 target.backoff.reset();
-                // Other hubs that lost it at this moment dial at another moment.
+                // The pause is random, so that hubs that lost it at the same time do not dial at the same time.
                 target.next = now.at + spread(DIAL_BACKOFF_MIN, chance);
             }
         }

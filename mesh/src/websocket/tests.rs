@@ -11,7 +11,7 @@ use super::*;
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// The time limit of a dial. A silent address has half of it when one other is left.
+/// The time limit of a dial. A silent address gets half of it if one other address is left.
 const PATIENCE: Duration = proto::limits::DIAL_TIMEOUT;
 
 #[test]
@@ -42,8 +42,8 @@ fn answers_are_checked() {
     assert_eq!(answer(|_| (), None), Ok(()));
     assert_eq!(answer(set(SEC_WEBSOCKET_PROTOCOL, "chat"), Some("chat")), Ok(()));
     assert!(answer(|_| (), Some("chat")).unwrap_err().contains("subprotocol is missing"));
-    assert!(answer(set(SEC_WEBSOCKET_PROTOCOL, "chat"), None).unwrap_err().contains("not asked for"));
-    assert!(answer(set(SEC_WEBSOCKET_PROTOCOL, "other"), Some("chat")).unwrap_err().contains("not asked for"));
+    assert!(answer(set(SEC_WEBSOCKET_PROTOCOL, "chat"), None).unwrap_err().contains("not requested"));
+    assert!(answer(set(SEC_WEBSOCKET_PROTOCOL, "other"), Some("chat")).unwrap_err().contains("not requested"));
     assert!(answer(set(SEC_WEBSOCKET_ACCEPT, "AAAA"), None).unwrap_err().contains("Sec-WebSocket-Accept"));
     assert!(answer(without(SEC_WEBSOCKET_ACCEPT), None).unwrap_err().contains("Sec-WebSocket-Accept"));
     assert!(answer(set(SEC_WEBSOCKET_EXTENSIONS, "permessage-deflate"), None).unwrap_err().contains("extension"));
@@ -51,8 +51,8 @@ fn answers_are_checked() {
     assert!(answer(set(CONNECTION, "close"), None).unwrap_err().contains("not an upgrade"));
 }
 
-/// A local address that accepts no connection: its backlog is full, and the kernel drops each SYN. The sockets keep it
-/// so.
+/// A local address that accepts no connection: its backlog is full, and the kernel drops each SYN. The sockets keep the
+/// backlog full.
 fn swallows() -> (SocketAddr, Vec<Socket>) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -67,12 +67,12 @@ fn swallows() -> (SocketAddr, Vec<Socket>) {
         if connected.is_err() {
             return (address.as_socket().unwrap(), sockets);
         }
-        assert!(sockets.len() < 20, "the backlog has no end");
+        assert!(sockets.len() < 20, "the backlog never fills");
     }
 }
 
-/// A server that answers every request with `answer`, and says how often it was asked. It runs until the test ends,
-/// even if the handle is dropped.
+/// A server that answers every request with `answer`, and counts its requests. It runs until the test ends, even if the
+/// handle is dropped.
 fn server(answer: impl Fn(&mut StdStream, &str) + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -97,7 +97,8 @@ fn upgrade_to_websocket(stream: &mut StdStream, head: &str) {
     let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
     let accept = accept(key);
     let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\nhi"
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: \
+         {accept}\r\n\r\nhi"
     );
     stream.write_all(answer.as_bytes()).unwrap();
 }
@@ -109,7 +110,7 @@ fn opened(addresses: &[SocketAddr]) -> Result<WebSocket, ConnectError> {
 }
 
 #[test]
-fn an_address_that_swallows_packets_does_not_hide_the_next() {
+fn an_address_that_drops_packets_does_not_hide_the_next() {
     let (dead, _full) = swallows();
     let (alive, _) = server(upgrade_to_websocket);
     let opened = opened(&[dead, alive]).unwrap();
@@ -183,7 +184,8 @@ fn the_time_for_all_addresses_is_bounded() {
     assert!(matches!(opened, Err(ConnectError::Late)), "{opened:?}");
 }
 
-/// Starts `dials` of six addresses that never answer, for two seconds, and returns the most attempts that ran at once.
+/// Starts `dials` dials of six addresses that never answer, for two seconds. Returns the maximum number of simultaneous
+/// attempts.
 fn attempts_at_once(dials: usize, extra: usize) -> usize {
     let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let attempt = async |_| {
@@ -275,14 +277,14 @@ fn refusal(text: &str) -> String {
 }
 
 #[test]
-fn a_token_is_sent_only_to_servers_that_ask_as_a_hub_does() {
+fn a_token_is_sent_only_to_servers_that_ask_as_hubs_do() {
     let (shown, opened) = dialed(false, |_| refusal(TOKEN_WANTED));
     assert!(shown == [true] && opened.unwrap_err().contains(TOKEN_WANTED));
     let (shown, opened) = dialed(true, |_| refusal(TOKEN_WANTED));
     assert!(shown == [false, true] && opened.unwrap_err().contains(TOKEN_WANTED), "once");
     let (shown, opened) = dialed(true, |_| refusal("unauthorized"));
     assert!(shown == [false] && opened.unwrap_err().contains("401 Unauthorized: unauthorized"));
-    // A hub admits it without a token, or ends the connection.
+    // A hub admits the request without a token, or ends the connection.
     let (shown, _) = dialed(true, |_| "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned());
     assert_eq!(shown, [false]);
     // If the connection ends after the answer, another connection could lead to another hub.

@@ -1,4 +1,4 @@
-//! Tests of the end of links, and of what follows.
+//! Tests of the end of links, and of the events after it.
 
 use mesh::LinkEnd;
 use proto::ws::Opcode;

@@ -117,7 +117,7 @@ impl Hub {
 
     /// Waits until the state of the mesh satisfies the condition.
     pub(crate) async fn until(&mut self, what: &str, is: impl Fn(&MeshReading) -> bool) -> Arc<MeshReading> {
-        // The initial value precedes the first one that the mesh publishes.
+        // The initial value comes before the first one that the mesh publishes.
         let seen = |reading: &Arc<MeshReading>| reading.busy_micros > 0 && is(reading);
         let found = tokio::time::timeout(DEADLINE, self.readings.wait_for(seen));
         let found = found.await.map(|reading| Arc::clone(&reading.unwrap()));
@@ -129,7 +129,7 @@ impl Hub {
         self.until("linked", |reading| linked(reading) == hubs.iter().map(|n| id(*n)).collect::<Vec<_>>()).await
     }
 
-    /// Stops like a hub at SIGTERM, without waiting for a drain.
+    /// Announces that the hub drains, as it does at SIGTERM.
     pub(crate) fn draining(&self) {
         self.handle.as_ref().unwrap().draining(true);
     }
@@ -155,7 +155,7 @@ pub(crate) fn only_link(reading: &MeshReading) -> &LinkView {
     &reading.links[0]
 }
 
-/// A port at every local address that accepts no connections: its backlog is full, so the kernel drops each SYN.
+/// A port that accepts no connections at any local address: its backlog is full, so the kernel drops each SYN.
 pub(crate) struct Swallows {
     pub(crate) address: SocketAddr,
     _sockets: Vec<Socket>,

@@ -1,4 +1,4 @@
-//! Legacy links.
+//! Tests of legacy links.
 
 use proto::ws::Opcode;
 

@@ -22,7 +22,7 @@ async fn two_hubs_link() {
 }
 
 #[tokio::test]
-async fn three_hubs_link_each_to_each() {
+async fn three_hubs_link_with_each_other() {
     let doors = [door(), door(), door()];
     let urls: Vec<String> = doors.iter().map(url).collect();
     let mut hubs: Vec<Hub> = doors.into_iter().zip(1..).map(|(door, n)| Hub::start(door, config(n, &urls))).collect();
@@ -54,7 +54,7 @@ async fn hubs_that_dial_each_other_settle_on_one_link() {
 
 #[tokio::test]
 async fn the_link_dialed_by_the_smaller_id_is_kept() {
-    // The hub under test has id 5. It dials hub 9 and is dialed by it; then the same with hub 1.
+    // The hub under test has id 5. It dials hub 9 and is dialed by it. The same is repeated with hub 1.
     for (other, dialed_stays) in [(9, true), (1, false)] {
         let door = door();
         let mut hub = hub(5, &[url(&door)]);
@@ -138,10 +138,10 @@ async fn the_hello_must_name_the_hub_of_the_request() {
 }
 
 #[tokio::test]
-async fn bytes_behind_the_request_are_received() {
+async fn bytes_after_the_request_are_received() {
     let hub = hub(1, &[]);
     let mut wire = Wire::dial(hub.address, id(2), false);
-    // In one segment, and byte by byte.
+    // First in one segment, then byte by byte.
     wire.say_hello(2, |_| ());
     wire.say(Opcode::Binary, &[]);
     assert_eq!(wire.hear_hello().hub, id(1));

@@ -42,7 +42,7 @@ async fn proxy(hub: &Hub) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_private_root_is_trusted_if_it_is_given() {
+async fn a_configured_private_root_is_trusted() {
     let mut a = hub(1, &[]);
     let (url, pem) = proxy(&a).await;
     let mut config = config(2, &[url]);

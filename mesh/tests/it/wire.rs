@@ -1,4 +1,4 @@
-//! A hand-written end of a link.
+//! The other end of a link, written by hand.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use sha1::Digest;
 
 use crate::hub::{DEADLINE, TOKEN, id};
 
-/// The parsed request for a link.
+/// A parsed request for a link.
 pub(crate) struct Asked {
     pub(crate) head: String,
     pub(crate) hub: HubId,
@@ -41,7 +41,8 @@ pub(crate) fn answer_as(mut stream: &TcpStream, new: bool) -> Option<Asked> {
     let accept = base64::engine::general_purpose::STANDARD.encode(hash.finalize());
     let subprotocol = if legacy || !new { String::new() } else { format!("Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n") };
     let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n{subprotocol}\r\n"
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: \
+         {accept}\r\n{subprotocol}\r\n"
     );
     stream.write_all(answer.as_bytes()).ok()?;
     Some(Asked { head, hub: HubId(peer), legacy, leftover: leftover.into() })
@@ -95,7 +96,8 @@ impl Wire {
             format!("Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\nAuthorization: Bearer {TOKEN}\r\n")
         };
         let request = format!(
-            "GET /?peerId={hub} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{own}\r\n"
+            "GET /?peerId={hub} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: \
+             websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{own}\r\n"
         );
         stream.write_all(request.as_bytes()).unwrap();
         let (head, rest) = read_head(&stream).unwrap();

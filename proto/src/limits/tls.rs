@@ -37,8 +37,8 @@ pub const TLS_PENDING_BYTES: usize = 128 * 1024;
 /// MiB at worst. With requests of browsers it is 20 KiB each.
 pub const TLS_STREAM_READ_BYTES: usize = 16 * 1024;
 
-/// Maximum number of certificates in TLS_CERT, and of names in TLS_ACME. More are refused at start. Each costs a scan of its files at
-/// [`TLS_RELOAD_INTERVAL`].
+/// Maximum number of certificates in TLS_CERT, and of names in TLS_ACME. More are refused at start. Each costs a scan
+/// of its files at [`TLS_RELOAD_INTERVAL`].
 pub const MAX_TLS_PAIRS: usize = 64;
 
 /// Longest file of certificates or of a key, in bytes. Longer files are refused. A chain is 4 to 8 KiB.

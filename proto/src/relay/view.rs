@@ -54,7 +54,7 @@ pub struct RelayStats {
     pub received: [u64; EnvelopeKind::ALL.len()],
     /// Envelopes put out, by the kind's discriminant, counted once per link.
     pub sent: [u64; EnvelopeKind::ALL.len()],
-    /// Changes and heartbeats that arrived before.
+    /// Changes and heartbeats that had already arrived.
     pub duplicates: u64,
     /// Signals forwarded for other hubs.
     pub forwarded: u64,

@@ -15,7 +15,7 @@ impl Core {
         self.input(Input::Closed { session: id, reason }, now);
     }
 
-    /// Sends the close frame and closes, as the reason demands.
+    /// Sends the close frame and closes, as the reason requires.
     pub(super) fn close(&mut self, id: SessionId, reason: CloseReason, now: Now) {
         let Some(session) = self.session_mut(id) else { return };
         if matches!(session.phase, SessionPhase::Closing | SessionPhase::Retiring) {
@@ -50,7 +50,7 @@ impl Core {
         self.stats.queued_bytes -= freed as u64;
     }
 
-    /// Ends a session whose client has closed it, or whose time is over; notifies the router.
+    /// Ends a session whose client has closed it, or whose time is over. Notifies the router.
     pub(super) fn end(&mut self, id: SessionId, reason: CloseReason, now: Now) {
         if self.session_mut(id).is_none_or(|session| session.phase == SessionPhase::Closing) {
             return;
@@ -78,8 +78,8 @@ impl Core {
         self.stats.closes[reason as usize] += 1;
     }
 
-    /// Closes the socket of a session whose queue is empty: completely if the client has finished too, else only the
-    /// sending half.
+    /// Closes the socket of a session whose queue is empty: both halves if the client has finished too, otherwise only
+    /// the sending half.
     pub(super) fn finish_if_written(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id).filter(|s| s.phase == SessionPhase::Closing && s.has_written_all())
         else {

@@ -150,7 +150,7 @@ impl Core {
         self.lost(id, why_lost(error));
     }
 
-    /// A bug of the parser makes this session unreadable.
+    /// Closes a session after its parser has panicked.
     fn parser_failed(&mut self, id: SessionId, now: Now) {
         if let Some(session) = self.session_mut(id) {
             session.deaf = true;

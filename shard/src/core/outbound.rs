@@ -46,7 +46,7 @@ impl Core {
     ) {
         let Some(session) = self.session_mut(id) else { return };
         if !matches!(session.phase, SessionPhase::Open | SessionPhase::Pending) {
-            // The session ended when earlier messages were queued, and the router does not know yet.
+            // The session ended while earlier messages were queued, and the router does not know that yet.
             let (peer, reason) = (session.peer, session.reason.unwrap_or(CloseReason::Draining));
             self.followups.extend(signal.map(|(origin, _)| Followup::Undelivered(origin, peer, reason)));
             return;
@@ -54,7 +54,7 @@ impl Core {
         let peer = session.peer;
         let room = self.room();
         let length = self.length(frame);
-        // The router owns the arena and the core owns the queue: split borrows, so that the bytes are copied only once.
+        // The router owns the arena and the core owns the queue. Separate borrows avoid a second copy of the bytes.
         let Self { router, slots, queues, keys, .. } = self;
         let queue =
             slots[id.slot as usize].session.as_mut().map(|session| session.queue.get_or_insert_with(|| queues.take()));
@@ -120,7 +120,7 @@ impl Core {
         let before = queue.len_bytes();
         push(queue);
         let after = queue.len_bytes();
-        // A new one may replace another.
+        // A new control frame may replace another.
         self.stats.queued_bytes = self.stats.queued_bytes + after as u64 - before as u64;
         self.mark_dirty(id, after.saturating_sub(before), Urgency::First);
     }
@@ -233,7 +233,7 @@ impl Core {
         self.flusher = Some(waker.clone());
     }
 
-    /// Writes up to `n` sessions, and up to [`FLUSH_CHUNK_BYTES`] plus one session's. True if more are queued.
+    /// Writes up to `n` sessions, and up to [`FLUSH_CHUNK_BYTES`] plus one session's. Returns true if more are queued.
     pub(crate) fn flush(&mut self, n: usize) -> bool {
         self.begin_turn(SHARD_TURN_NANOS);
         let before = self.stats.bytes_out;
@@ -281,7 +281,7 @@ impl Core {
             && std::mem::take(&mut session.regained)
             && taken
         {
-            // The client reads, but slowly: much data may precede the queued pings.
+            // The client reads, but slowly: much data may be queued before the pings.
             session.life.shown(now.at);
         }
         self.finish_if_written(id);
@@ -365,8 +365,9 @@ impl Core {
         true
     }
 
-    /// A session's socket accepts nothing any more: usually the client has reset the connection, perhaps with unread
-    /// bytes. Data that the client sent before is still in the socket. It is read to its end, or for [`CLOSE_LINGER`].
+    /// Handles a socket that accepts nothing any more. Usually the client has reset the connection, perhaps with unread
+    /// bytes. Data that the client sent before is still in the socket. The socket is read to its end, or for
+    /// [`CLOSE_LINGER`].
     fn unwritable(&mut self, id: SessionId, reason: CloseReason) {
         let now = self.now();
         let Some(session) = self.session_mut(id) else { return };

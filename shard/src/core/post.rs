@@ -1,4 +1,4 @@
-//! Letters for other shards and for the mesh, and reading that waits for them.
+//! Letters for other shards and for the mesh, and the pause of reading while they wait.
 
 use std::task::Context;
 
@@ -48,14 +48,14 @@ impl Core {
         for id in std::mem::take(&mut self.parked) {
             if let Some(session) = self.session_mut(id) {
                 session.parked = false;
-                // Its silence counts from now: until now it was not read.
+                // Its silence counts from now, because it was not read before.
                 session.life.shown(now);
                 session.wake();
             }
         }
     }
 
-    /// Wakes a session's task when frames are read again.
+    /// Parks a session: its task is woken when frames are read again.
     pub(crate) fn park(&mut self, id: SessionId) {
         if let Some(session) = self.session_mut(id).filter(|session| !session.parked) {
             session.parked = true;

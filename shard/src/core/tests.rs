@@ -120,7 +120,7 @@ async fn a_session_is_cut_once_however_little_of_the_budget_is_left() {
         sessions.push(adopt(&mut core, n).await);
     }
     let [(sender, ..), (slow, ..), others @ ..] = &sessions[..] else { panic!("ten sessions") };
-    // The first frame is partly written, and the rest of it cannot be removed...
+    // The first frame is partly written, so the rest of it cannot be removed...
     signal(&mut core, *sender, peer(1), MEBIBYTE - 200);
     while core.flush(1) {}
     assert!(core.session_mut(*slow).expect("open").queued_bytes() > SEND_FLOOR_BYTES);
@@ -128,7 +128,7 @@ async fn a_session_is_cut_once_however_little_of_the_budget_is_left() {
     for (n, _) in others.iter().enumerate() {
         signal(&mut core, *sender, peer(2 + n as u8), SEND_FLOOR_BYTES - 1000);
     }
-    // A signal is refused, and a message of the hub itself closes it.
+    // A signal is refused, and a message of the hub itself closes the session.
     signal(&mut core, *sender, peer(1), 10);
     assert_eq!(core.session_mut(*slow).expect("open").reason, None);
     core.input(Input::Message { session: *slow, text: r#"{"type":"ping"}"# }, core.now());
@@ -145,7 +145,7 @@ async fn a_session_is_cut_once_however_little_of_the_budget_is_left() {
 }
 
 #[tokio::test]
-async fn a_signal_has_an_outcome_though_its_target_was_cut_by_the_frame_before_it() {
+async fn a_signal_has_an_outcome_although_its_target_was_cut_by_the_previous_frame() {
     let limits = SessionLimits {
         max_message_bytes: MEBIBYTE,
         send_queue_frames: 2,
@@ -164,7 +164,7 @@ async fn a_signal_has_an_outcome_though_its_target_was_cut_by_the_frame_before_i
             core.flush_session(*id);
         }
     }
-    // The target has discovered the first peer and not the second, whose discovery precedes its signal.
+    // The target has discovered the first peer but not the second, whose discovery precedes its signal.
     let [_, (sender, ..), (target, ..)] = &sessions[..] else { panic!("three sessions") };
     signal(&mut core, *sender, peer(2), 10);
     assert_eq!(core.session_mut(*target).and_then(|s| s.reason), Some(CloseReason::SlowConsumer));
@@ -188,7 +188,7 @@ fn take_letters(core: &mut Core) -> Vec<ToMesh> {
 }
 
 #[tokio::test]
-async fn letters_to_the_mesh_go_to_an_outbox_of_their_own() {
+async fn letters_to_the_mesh_have_their_own_outbox() {
     let mut alone = core(ROOMY);
     let (_id, _read, _client) = adopt(&mut alone, 1).await;
     assert_eq!(alone.outboxes.waiting(), 0, "without a mesh there are none");
@@ -200,7 +200,7 @@ async fn letters_to_the_mesh_go_to_an_outbox_of_their_own() {
     assert!(matches!(letters[..], [ToMesh::Opened { .. }, ToMesh::Joined(_)]), "{letters:?}");
     assert_eq!(core.outboxes.waiting(), 0);
     core.lost(id, CloseReason::ConnectionLost);
-    assert!(!core.is_drained(), "the mesh has not heard of the end");
+    assert!(!core.is_drained(), "the mesh has not received the end");
     let letters = take_letters(&mut core);
     assert!(matches!(letters.last(), Some(ToMesh::Closed { .. })), "{letters:?}");
 }
@@ -221,7 +221,7 @@ async fn a_shard_stops_reading_until_the_mesh_accepts_letters() {
         assert_eq!(batch, LETTER_BATCH);
         taken += batch;
     }
-    assert!(taken >= OUTBOX_HIGH_WATER / 2, "half of them go before it reads again");
+    assert!(taken >= OUTBOX_HIGH_WATER / 2, "half of the letters leave before it reads again");
     assert_eq!(core.outboxes.waiting() + taken, OUTBOX_HIGH_WATER + 1, "none is dropped");
 }
 
@@ -235,16 +235,16 @@ async fn many_sessions_with_short_queues_do_not_stop_reading() {
         sessions.push(adopt_as(&mut core, PeerId::from_bytes(id)).await);
     }
     assert!(core.dirty > FLUSH_BACKLOG && core.dirty_bytes > 0);
-    assert!(!core.is_behind(), "all of them wait for their greeting and nothing else");
+    assert!(!core.is_behind(), "each session waits only for its greeting");
     let (first, ..) = sessions[0];
     core.mark_dirty(first, FLUSH_BACKLOG_BYTES, Urgency::First);
     assert!(core.is_behind());
     assert!(core.flush(1), "the others wait");
-    assert!(!core.is_behind(), "what waited was for the first");
+    assert!(!core.is_behind(), "only the first session waited");
     for (id, ..) in &sessions {
         core.lost(*id, CloseReason::ConnectionLost);
     }
-    assert_eq!(core.dirty_bytes, 0, "who ends waits for nothing");
+    assert_eq!(core.dirty_bytes, 0, "an ended session waits for nothing");
 }
 
 #[tokio::test]
@@ -258,7 +258,7 @@ async fn a_new_member_receives_several_chunks_in_one_turn() {
     }
     let (newcomer, ..) = sessions[2];
     let session = core.session_mut(newcomer).expect("open");
-    assert!(session.backlog, "a chunk is one step, and the members are gone through twice");
+    assert!(session.backlog, "a chunk is one step, and the members are visited twice");
     SockRef::from(session.write.tcp.as_ref()).set_send_buffer_size(MEBIBYTE).expect("set");
     core.flush_session(newcomer);
     let session = core.session_mut(newcomer).expect("open");
@@ -270,9 +270,9 @@ async fn unneeded_queues_are_freed() {
     let mut core = core(ROOMY);
     let _session = adopt(&mut core, 1).await;
     while core.flush(1) {}
-    assert_eq!(core.queues.len(), 1, "kept for the next");
+    assert_eq!(core.queues.len(), 1, "kept for the next message");
     core.queues.tidy();
-    assert_eq!(core.queues.len(), 1, "it was needed a moment ago");
+    assert_eq!(core.queues.len(), 1, "it was used a moment ago");
     core.queues.tidy();
     assert_eq!(core.queues.len(), 0);
 }
@@ -282,7 +282,7 @@ async fn a_session_keeps_only_the_bytes_after_its_request() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = listener.local_addr().expect("bound");
     for behind in ["", "early"] {
-        // As hyper leaves it: the rest of a buffer that held the request.
+        // The rest of hyper's buffer that held the request.
         let mut buffer = Vec::with_capacity(8 * 1024);
         buffer.extend_from_slice(behind.as_bytes());
         let seat = Seat::request(&Arc::default(), 1);
@@ -306,9 +306,9 @@ async fn sessions_that_the_hub_did_not_read_are_not_dead() {
     assert_eq!(
         core.session_mut(id).map(|s| (s.phase, s.life.pings())),
         Some((SessionPhase::Open, 0)),
-        "it is not even asked"
+        "they are not even pinged"
     );
-    // When it is read again, it has as long as any other.
+    // After the pause, it has as much time as any other session.
     let before = Life::new(Duration::MAX / 2);
     core.session_mut(id).expect("open").life = before;
     core.unpark();
@@ -334,7 +334,7 @@ async fn a_socket_that_accepts_nothing_is_dead_even_if_its_client_sends() {
     };
     assert_eq!(talks(&mut core, 59), None);
     assert_eq!(talks(&mut core, 61), Some(CloseReason::DeadPeer));
-    assert!(core.session_mut(slow).expect("it lingers").queued_bytes() < MEBIBYTE, "what was not begun is dropped");
+    assert!(core.session_mut(slow).expect("it lingers").queued_bytes() < MEBIBYTE, "unsent messages are dropped");
     assert_eq!(core.router.stats().failed[proto::ErrorCode::PeerNotFound as usize], 2);
 }
 
@@ -347,13 +347,13 @@ const SPACIOUS: SessionLimits = SessionLimits {
 };
 
 #[tokio::test]
-async fn senders_share_a_queue_and_the_hub_has_its_own_part() {
+async fn senders_share_a_queue_and_the_hub_has_a_reserved_part() {
     let mut core = core(SPACIOUS);
     let (target, _read, _client) = adopt(&mut core, 0).await;
     let refused = |core: &mut Core| core.router.stats().failed[proto::ErrorCode::SlowPeer as usize];
     let mut kept = Vec::new();
     let mut taken = Vec::new();
-    // A crowd of senders, each of which sends without end.
+    // Many senders, each of which sends without end.
     for n in 1..=200 {
         let (sender, read, client) = adopt(&mut core, n).await;
         kept.push((read, client));
@@ -380,7 +380,7 @@ async fn senders_share_a_queue_and_the_hub_has_its_own_part() {
 }
 
 #[tokio::test]
-async fn small_signals_are_shared_by_their_number() {
+async fn small_signals_are_limited_by_their_number() {
     let mut core = core(SPACIOUS);
     let (target, _read, _client) = adopt(&mut core, 0).await;
     let (sender, _read1, _client1) = adopt(&mut core, 1).await;
@@ -393,18 +393,18 @@ async fn small_signals_are_shared_by_their_number() {
     assert!((6_000..7_000).contains(&frames), "{frames}");
     let refusals = refused(&mut core);
     signal(&mut core, other, peer(0), 1);
-    assert_eq!(refused(&mut core), refusals, "another has a share of its own");
+    assert_eq!(refused(&mut core), refusals, "another sender has its own share");
 }
 
 #[test]
-fn a_slice_waits_until_few_letters_wait_for_each_address() {
+fn a_slice_waits_until_few_letters_are_queued_for_each_receiver() {
     let mut core = core_beside(ROOMY, true);
     let now = core.now();
     let claim = Claim { incarnation: PeerIncarnation(1), hub: HubId(peer(0)) };
     assert!(!core.continue_work(), "there is no work");
     core.carry_out(Output::Unfinished, now);
     (0..=SLICE_ROOM).for_each(|_| core.carry_out(Output::ToMesh(ToMesh::Opened { peer: peer(1), claim }), now));
-    assert!(!core.continue_work() && core.unfinished, "one letter too many waits");
+    assert!(!core.continue_work() && core.unfinished, "one letter too many is queued");
     assert_eq!(take_letters(&mut core).len(), LETTER_BATCH);
     assert!(core.continue_work() && !core.unfinished);
     assert!(!core.continue_work(), "once");
@@ -425,7 +425,7 @@ fn text(payload: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_turn_ends_with_the_message_that_makes_the_shard_write_much() {
+async fn a_turn_ends_with_the_message_that_causes_much_output() {
     let mut core = core(SPACIOUS);
     let mut sessions = Vec::new();
     for n in 0..60 {
@@ -438,12 +438,16 @@ async fn a_turn_ends_with_the_message_that_makes_the_shard_write_much() {
     let announce = text(&format!(r#"{{"type":"announce","data":{{"x":"{}"}}}}"#, "x".repeat(10_000)));
     core.begin_turn(proto::limits::TURN_NANOS);
     core.received(id, &mut announce.repeat(5));
-    assert_eq!(messages_in(&mut core, proto::MessageKind::Announce) - before, 1, "it has made it write 600 KB");
-    assert!(core.session_mut(id).expect("open").replay, "the rest has another turn");
+    assert_eq!(
+        messages_in(&mut core, proto::MessageKind::Announce) - before,
+        1,
+        "the turn has caused 600 KB of output"
+    );
+    assert!(core.session_mut(id).expect("open").replay, "the rest gets another turn");
 }
 
 #[tokio::test]
-async fn what_is_addressed_to_a_peer_is_written_before_presence_of_others() {
+async fn messages_addressed_to_a_peer_are_written_before_presence_of_others() {
     let mut core = core(SPACIOUS);
     let mut sessions = Vec::new();
     for n in 0..20 {
@@ -460,7 +464,7 @@ async fn what_is_addressed_to_a_peer_is_written_before_presence_of_others() {
     let waits = |core: &mut Core, id| core.session_mut(id).expect("open").queue.is_some();
     assert!(waits(&mut core, second) && waits(&mut core, target));
     assert!(core.flush(1));
-    assert!(waits(&mut core, second) && !waits(&mut core, target), "the one with the signal is first");
+    assert!(waits(&mut core, second) && !waits(&mut core, target), "the session with the signal comes first");
     // A signal is written with everything queued before it, in order.
     signal(&mut core, second, peer(17), 100);
     assert!(core.flush(1));
@@ -471,7 +475,7 @@ async fn what_is_addressed_to_a_peer_is_written_before_presence_of_others() {
 }
 
 #[tokio::test]
-async fn presence_is_written_however_much_is_addressed_to_peers() {
+async fn presence_is_written_however_many_messages_are_addressed_to_peers() {
     let mut core = core(SPACIOUS);
     let mut sessions = Vec::new();
     for n in 0..12 {
@@ -485,11 +489,11 @@ async fn presence_is_written_however_much_is_addressed_to_peers() {
     core.flush_session(later.0);
     core.mark_dirty(later.0, 0, Urgency::Later);
     core.flush(4);
-    assert!(!core.session_mut(later.0).expect("open").in_later, "every fourth is of those that are written later");
+    assert!(!core.session_mut(later.0).expect("open").in_later, "every fourth session comes from the second list");
     assert!(core.dirty > 6);
 }
 
-/// One turn of a session that causes so many bytes of output. False if the session must wait.
+/// Runs one turn of a session that causes this many bytes of output. Returns false if the session must wait.
 fn turn(core: &mut Core, id: SessionId, bytes: usize) -> bool {
     if !core.admits(id) {
         return false;
@@ -501,7 +505,7 @@ fn turn(core: &mut Core, id: SessionId, bytes: usize) -> bool {
     true
 }
 
-/// The core charges each session for what its turns cost: after a round's budget, a flood waits and a quiet session
+/// The core charges each session for the cost of its turns: after a round's budget, a flood waits and a quiet session
 /// does not.
 #[tokio::test]
 async fn a_flood_is_charged_for_the_output_that_it_causes() {
@@ -520,7 +524,7 @@ async fn a_flood_is_charged_for_the_output_that_it_causes() {
     }
 }
 
-/// Ten sessions have much to be read that comes to nothing, and one behind them has a signal.
+/// Ten sessions have much data to read that causes no output, and one session behind them has a signal.
 #[test]
 fn a_quiet_pair_is_served_while_others_flood() {
     use std::io::{Read, Write};

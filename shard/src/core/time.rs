@@ -1,4 +1,4 @@
-//! Processes what is due: silence, linger, drain.
+//! Processes timeouts: silence, linger, drain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ impl Core {
         }
         let thawed = was_stopped(self.last_tick, now.at);
         if thawed {
-            // The process was stopped, and what arrived meanwhile has not been read yet.
+            // The process was stopped, and data that arrived meanwhile has not been read yet.
             self.listening_since = now.at;
         }
         self.last_tick = now.at;
@@ -43,7 +43,7 @@ impl Core {
         self.expire(now);
     }
 
-    /// Lets the router process its due timeouts. What does not fit into this turn is left for the next.
+    /// Lets the router process its due timeouts. Timeouts that do not fit into this turn are left for the next.
     pub(super) fn router_timeout(&mut self, now: Now) {
         let is_due = |core: &Self| core.router.poll_timeout().is_some_and(|at| at <= now.at);
         if is_due(self) {
@@ -104,7 +104,7 @@ impl Core {
         let Self { listening_since, patience, .. } = *self;
         let stalled = self.outboxes.is_stalled();
         let Some(session) = self.session_mut(id).filter(|s| s.phase == SessionPhase::Open) else { return };
-        // Its messages may wait in its socket, which is not read.
+        // Its messages may still be in its socket, which is not read.
         let since = if stalled || session.parked || session.meter.is_waiting() { now.at } else { listening_since };
         let look_again = match patience.judge(&mut session.life, session.blocked, since, now.at) {
             Verdict::Wait(at) => at,
@@ -152,12 +152,12 @@ impl Core {
         self.drains += 1;
     }
 
-    /// Whether newcomers are refused, because an operator drains the hub.
+    /// Whether new peers are refused, because an operator drains the hub.
     pub(crate) fn is_draining(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| !drain.plan.stops)
     }
 
-    /// Does what an operator wants, and answers when it is done.
+    /// Executes an operator's order, and answers when it is done.
     pub(crate) fn act(&mut self, act: Act, done: oneshot::Sender<Acted>) {
         self.begin_turn(SHARD_TURN_NANOS);
         let _turn = TurnGuard::of("act", ());
@@ -172,7 +172,7 @@ impl Core {
 
     pub(super) fn acted(&mut self, acted: Acted) {
         if let Some(done) = self.acting.pop_front() {
-            // The hub may have stopped waiting.
+            // The hub may no longer wait for the answer.
             _ = done.send(acted);
         }
     }

@@ -53,9 +53,9 @@ pub(super) struct Caller<'a> {
     pub(super) entrance: Entrance,
     /// The client's address, as trusted proxies name it.
     pub(super) address: SocketAddr,
-    /// Whether they name one client. If not, it is the proxy's address.
+    /// Whether the proxies name exactly one client. Otherwise `address` is the proxy's.
     pub(super) is_clear: bool,
-    /// Whether a proxy has named it in a header, so that it has not been counted yet.
+    /// Whether a proxy has named the address in a header, so that it has not been counted yet.
     pub(super) is_proxied: bool,
     /// Whether the client uses TLS, as far as is known.
     pub(super) is_tls: bool,
@@ -135,7 +135,7 @@ pub(super) fn answer(
     };
     if let Err(text) = host {
         let refusal = HttpRefusal::new(HandshakeFailure::BadRequest, StatusCode::BAD_REQUEST, text);
-        // The client may frame requests differently, so the connection ends.
+        // The client may separate requests differently, so the connection ends.
         return refuse(HttpRefusal { headers: &[("connection", "close")], ..refusal }, &mut request);
     }
     if !caller.is_clear {
@@ -147,8 +147,8 @@ pub(super) fn answer(
         && matches!(caller.entrance, Entrance::Both | Entrance::Hubs)
         && door.links.as_ref().is_some_and(|links| links.is_legacy(caller.address));
     let is_link = wants_socket && (legacy || matches!(offer, Offer::Spoken | Offer::Unknown));
-    // The order of checks is the Go hub's: token, id, upgrade. Before them, a page that may not be here at all learns
-    // nothing about tokens. Peers and hubs have different tokens: a peer's opens no link.
+    // The order of checks is the Go hub's: token, id, upgrade. The origin is checked before them, so that a page of a
+    // refused origin learns nothing about tokens. Peers and hubs have different tokens: a peer's token opens no link.
     let headers = request.headers();
     let checked = door.check_origin(headers).and_then(|()| {
         if is_link {
@@ -161,7 +161,7 @@ pub(super) fn answer(
             })
         }
     });
-    // A hub that an operator drains would only send its peers away again. Links stay, and so do new ones.
+    // A hub that an operator drains would only send its peers away again. Links stay, and new ones are accepted.
     let checked = checked.and_then(|guest| match guest {
         Guest::Peer { .. } if is_draining => Err(door.draining()),
         Guest::Hub { .. } | Guest::Peer { .. } | Guest::Refused(..) => Ok(guest),
@@ -230,7 +230,7 @@ pub(super) async fn answer_form(
         Ok(body) => form(body.to_bytes()),
         Err(_) => {
             let text =
-                format!("the body is cut short, or has more than {MAX_FORM_BYTES} bytes: send the fields of a form\n");
+                format!("the body ends early, or has more than {MAX_FORM_BYTES} bytes: send the fields of a form\n");
             let mut response = door.plain(StatusCode::PAYLOAD_TOO_LARGE, text, origin);
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             Answer::Now(response)
@@ -238,7 +238,7 @@ pub(super) async fn answer_form(
     }
 }
 
-/// Waits for a page's turn, and for the page. Refuses it if it would wait too long.
+/// Waits for a turn of the rate limit, and for the page. Refuses the page if the wait would be too long.
 pub(super) async fn page_in_turn(
     door: &Door,
     caller: Caller<'_>,

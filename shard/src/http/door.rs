@@ -1,4 +1,4 @@
-//! Admission: who may connect, and where sockets go.
+//! Admission: who may connect, and the destination of their sockets.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ const ADMIN_ONLY: &str = "this port serves only pages for operators (ADMIN_PORT)
 /// Maximum length of an origin in an answer and in the log, in bytes. The rest of a longer one is cut off.
 const MAX_SHOWN_ORIGIN: usize = 256;
 
-/// Limits that tests make small.
+/// Limits that tests replace by small ones.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DoorTuning {
     /// Maximum number of connections of one listener that are not WebSockets.
@@ -49,7 +49,7 @@ impl Default for DoorTuning {
     }
 }
 
-/// Admission: who may connect, and where sockets go.
+/// Admission: who may connect, and the destination of their sockets.
 pub(crate) struct Door {
     pub(crate) shards: u16,
     pub(crate) keys: Keys,
@@ -65,13 +65,13 @@ pub(crate) struct Door {
     /// The ports that speak TLS, and the handshakes there.
     pub(crate) tls: Option<(Arc<[u16]>, Handshakes)>,
     pub(crate) tuning: DoorTuning,
-    /// Decides before anything is read.
+    /// Decides about connections before anything is read.
     pub(crate) gate: Gate,
     pub(crate) config: DoorConfig,
     pub(crate) pages: Pages,
     pub(crate) homes: Arc<[mpsc::Sender<HandOff>]>,
-    /// Rate limits of pages: at ADMIN_PORT, and at the other ports, so that the public cannot use up the operators'
-    /// share.
+    /// Rate limits of pages: one at ADMIN_PORT, and one at the other ports, so that the public cannot use up the
+    /// operators' share.
     pub(crate) page_rates: [RefCell<PageRates>; 2],
 }
 
@@ -89,7 +89,7 @@ impl Door {
     /// client when that is known, not for the proxy.
     pub(crate) fn admit(&self, entrance: Entrance, address: SocketAddr) -> Result<Option<Place>, NoEntry> {
         match entrance {
-            // Operators and hubs have ports of their own, with files of their own, which peers cannot use up.
+            // Operators and hubs have their own ports with their own files, which peers cannot use up.
             Entrance::Admin | Entrance::Hubs => Ok(None),
             Entrance::Both | Entrance::Peers => {
                 let is_full = self.gauges.connections.load(Ordering::Relaxed) >= self.max_connections;
@@ -99,7 +99,7 @@ impl Door {
         }
     }
 
-    /// Counts a client that a trusted proxy has named, unless it is a trusted proxy itself.
+    /// Counts a client that a trusted proxy has named, unless the client is a trusted proxy itself.
     pub(super) fn enter(&self, client: SocketAddr) -> Result<Option<Place>, NoEntry> {
         let counted = (!self.config.proxies.trust(client.ip())).then_some(client.ip());
         counted.map(|client| self.gate.enter(client, Instant::now())).transpose()
@@ -135,8 +135,8 @@ impl Door {
         HttpRefusal { retry_after: Some(self.gate.retry_after()), ..refusal }
     }
 
-    /// Checks the origin of the page, if the request comes from a browser. Hubs send no origin, so the check also keeps
-    /// pages from opening links.
+    /// Checks the origin of the page, if the request comes from a browser. Hubs send no origin, so the check also
+    /// prevents pages from opening links.
     pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), HttpRefusal> {
         let Some(origin) = self.config.origins.refused(headers) else { return Ok(()) };
         let origin = String::from_utf8_lossy(&origin.as_bytes()[..origin.len().min(MAX_SHOWN_ORIGIN)]);
@@ -182,7 +182,7 @@ impl Door {
             let text = "this port accepts no links: dial MESH_PORT of this hub";
             return Err(HttpRefusal::new(HandshakeFailure::LinkWrongPort, StatusCode::FORBIDDEN, text));
         }
-        // A Go hub has no token, only its address, which has been checked.
+        // A Go hub has no token. Its address has already been checked.
         if offer != Offer::Nothing {
             match &links.admission {
                 Admission::Closed => {

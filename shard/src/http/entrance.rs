@@ -19,7 +19,7 @@ pub(crate) enum Entrance {
 }
 
 impl Entrance {
-    /// For the listener of this port.
+    /// The entrance at a listener with this port.
     pub(crate) fn at(port: u16, links: Option<&LinkDoor>, admin: Option<u16>) -> Self {
         if admin == Some(port) {
             return Self::Admin;
@@ -40,8 +40,8 @@ pub(crate) struct FilePool {
     pub(crate) wanted: Arc<Wanted>,
 }
 
-/// A listener without a connection to drop waits for a file. Another listener of the same kind drops a connection for
-/// it.
+/// A listener without a connection to drop waits for a file. Another listener of the same kind then drops a connection
+/// for it.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     is_open: AtomicBool,
@@ -49,7 +49,7 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// Has another listener drop one connection.
+    /// Asks another listener to drop one connection.
     pub(crate) fn ask(&self) {
         self.is_open.store(true, Ordering::Relaxed);
         self.others.notify_waiters();
@@ -66,7 +66,7 @@ impl Wanted {
     }
 }
 
-/// Each kind has a share of its own, so that a crowd of peers leaves files to links and operators.
+/// Each kind has its own share, so that a crowd of peers leaves files for links and operators.
 #[derive(Clone, Debug)]
 pub(crate) struct DoorFiles {
     peers: FilePool,

@@ -23,13 +23,13 @@ pub(crate) struct Gate {
 }
 
 struct GateTurns {
-    /// CONNECT_RATE. `None`: no limit.
+    /// CONNECT_RATE. `None` if there is no limit.
     all: Option<Pace>,
-    /// The reserve of addresses that rarely connect.
+    /// Reserved turns for addresses that connect rarely.
     quiet: Pace,
-    /// Connections to a full hub.
+    /// Turns for connections to a full hub.
     full: Pace,
-    /// Refusals with an answer.
+    /// Turns for refusals with an answer.
     answered: Pace,
 }
 
@@ -43,7 +43,7 @@ impl Gate {
         Self { crowd, turns: RefCell::new(turns), keys, answers: Cell::new(0) }
     }
 
-    /// Admits a connection from this address. `None` for a trusted proxy, whose clients [`Self::enter`] counts.
+    /// Admits a connection from this address. `None` stands for a trusted proxy, whose clients [`Self::enter`] counts.
     pub(crate) fn admit(&self, address: Option<IpAddr>, is_full: bool, now: Instant) -> Result<Option<Place>, NoEntry> {
         let place = address.map(|address| self.crowd.enter(address, now)).transpose()?;
         let turns = &mut *self.turns.borrow_mut();
@@ -64,8 +64,8 @@ impl Gate {
         self.crowd.enter(client, now)
     }
 
-    /// Frees a proxy that TRUSTED_PROXIES does not name from the limits of its address: it brings many clients. Returns
-    /// whether it had some before.
+    /// Exempts a proxy that TRUSTED_PROXIES does not name from the limits of its address, because it has many clients.
+    /// Returns whether it had limits before.
     pub(crate) fn free(&self, proxy: IpAddr) -> bool {
         self.crowd.free(proxy)
     }
@@ -81,20 +81,20 @@ impl Gate {
         1 + self.keys.hash_one(self.answers.get()) % RETRY_SPREAD_SECS
     }
 
-    /// Closes a refused connection without blocking, with an answer if the rate of answers allows it: 503, or an alert at a
-    /// port with TLS.
+    /// Closes a refused connection without blocking. If the rate of answers allows it, sends an answer first: 503, or
+    /// an alert at a port with TLS.
     pub(crate) fn turn_away(&self, stream: &TcpStream, no: NoEntry, speaks_tls: bool) {
         let now = Instant::now();
         let is_answered = self.turns.borrow_mut().answered.take_within(now, Duration::ZERO).is_some();
         if !is_answered {
-            // A reset leaves nothing behind in the kernel, as a socket in TIME_WAIT would for a minute.
+            // A reset leaves nothing in the kernel. A normal close would leave a socket in TIME_WAIT for a minute.
             _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
             return;
         }
         let (mut stream, text) = (stream, no.explain());
         if speaks_tls {
-            // A sentence would need a handshake, which is what the limit saves. The alert shows at least that the hub, and
-            // not the network, has ended the connection.
+            // A sentence would need a handshake, whose cost the limit avoids. The alert shows at least that the hub,
+            // and not the network, has ended the connection.
             _ = stream.write(&REFUSAL_ALERT);
             _ = stream.read(&mut [0; 2048]);
             return;
@@ -105,8 +105,8 @@ impl Gate {
             text.len() + 1,
             self.retry_after(),
         );
-        // It fits into the buffer of a new socket. Reads the client's data, because unread data would reset the
-        // connection, and the client might never receive the answer.
+        // The answer fits into the buffer of a new socket. Unread data would reset the connection, and the client might
+        // never receive the answer, so the client's data is read.
         _ = stream.write(answer.as_bytes());
         _ = stream.read(&mut [0; 2048]);
     }
@@ -135,7 +135,7 @@ mod tests {
         let (gate, now) = (gate(50), Instant::now());
         // Ten addresses take turns.
         let admitted = (0..500).filter(|n| gate.admit(address(n % 10), false, now).is_ok()).count();
-        // The burst, and the reserve while they are still quiet; their refused attempts count as well.
+        // The burst, and the reserve while the addresses are still quiet. Refused attempts count as well.
         assert_eq!(admitted, 100);
         assert_eq!(gate.admit(address(3), false, now).err(), Some(NoEntry::Busy));
         assert_eq!(gate.admit(None, false, now).err(), Some(NoEntry::Busy), "a proxy has no reserve");

@@ -8,7 +8,7 @@ use hyper::{Request, StatusCode, Version};
 pub(super) fn check_host(version: Version, headers: &HeaderMap) -> Result<(), &'static str> {
     let mut hosts = headers.get_all(HOST).iter();
     let Some(host) = hosts.next() else {
-        // HTTP/1.0 does not require it.
+        // HTTP/1.0 does not require the header.
         let missing = "the request has no Host header: send one (RFC 9112, 3.2)";
         return if version == Version::HTTP_11 { Err(missing) } else { Ok(()) };
     };
@@ -49,11 +49,11 @@ pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 /// Why a request is not a valid handshake of RFC 6455.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NoHandshake {
-    /// It requests no WebSocket, or names no version.
+    /// The request does not ask for a WebSocket, or names no version.
     NotAnUpgrade,
-    /// It names another version.
+    /// The request names another version.
     Version,
-    /// Its key is missing, repeated, or not 16 bytes in base64.
+    /// The request's key is missing, repeated, or not 16 bytes in base64.
     Key,
 }
 
@@ -73,8 +73,8 @@ impl NoHandshake {
         }
     }
 
-    /// The headers of the refusal: every refusal names the version (RFC 6455, 4.2.2), and 426 also the protocol (RFC
-    /// 9110, 15.5.22).
+    /// The headers of the refusal. Every refusal names the version (RFC 6455, 4.2.2), and 426 also names the protocol
+    /// (RFC 9110, 15.5.22).
     pub(super) fn headers(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::NotAnUpgrade | Self::Key => &[("sec-websocket-version", "13")],
@@ -107,7 +107,8 @@ fn is_key(key: &[u8]) -> bool {
     })
 }
 
-/// The tokens in the `Authorization: Bearer` headers of a request. The scheme's name is case-insensitive (RFC 9110, 11.1).
+/// The tokens in the `Authorization: Bearer` headers of a request. The scheme's name is case-insensitive (RFC 9110,
+/// 11.1).
 pub fn bearer_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
         let value = value.as_bytes().trim_ascii();
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scheme_has_no_case() {
+    fn the_name_of_a_scheme_is_case_insensitive() {
         let shown = |value| {
             let headers = headers(&[("authorization", value)]);
             bearer_tokens(&headers).map(|token| String::from_utf8(token.to_vec()).unwrap()).collect::<Vec<_>>()
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_is_of_version_13_with_a_key() {
+    fn a_handshake_has_version_13_and_a_key() {
         const RIGHT: [(&str, &str); 5] = [
             ("host", "a"),
             ("connection", "keep-alive, Upgrade"),

@@ -16,9 +16,9 @@ use proto::limits::{ANSWER_TIMEOUT, HTTP_IDLE_TIMEOUT, REQUEST_BURST, REQUEST_HE
 /// The timeouts of HTTP connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    /// Time for the first request. A later state is noticed within this time, too.
+    /// Time for the first request. Later changes of the state are noticed within this time, too.
     pub(crate) head: Duration,
-    /// Time for an answer: to make it and to write it.
+    /// Time for an answer: for making and writing it.
     pub(crate) answer: Duration,
     /// Time between two requests.
     pub(crate) idle: Duration,
@@ -30,7 +30,7 @@ impl Default for Timeouts {
     }
 }
 
-/// The state of a connection, and since when.
+/// The state of a connection, and its start.
 pub(super) struct Kept {
     timeouts: Timeouts,
     state: Cell<State>,
@@ -62,7 +62,7 @@ impl Kept {
         self.state.get() == State::New
     }
 
-    /// A request has arrived. Waits for its turn.
+    /// Records that a request has arrived. Waits for the request's turn.
     ///
     /// Each request of a connection except the first yields to all other work of the shard, sockets included. Otherwise
     /// hyper would answer 16 pipelined requests in one turn, and tokio would run it for 61 turns before it polls
@@ -80,7 +80,7 @@ impl Kept {
         }
     }
 
-    /// The answer is made.
+    /// Records that the answer is ready.
     pub(super) fn answered(&self) {
         self.state.set(State::Answered);
     }
@@ -92,7 +92,7 @@ impl Kept {
         self.since.set(Instant::now());
     }
 
-    /// Everything is written.
+    /// Records that everything is written.
     fn flushed(&self) {
         match self.state.get() {
             State::Answered => {
@@ -112,7 +112,7 @@ impl Kept {
             State::Idle => self.timeouts.idle,
         };
         let left = (self.since.get() + allowed).saturating_duration_since(now);
-        // The state changes in the meantime.
+        // The state may change in the meantime.
         (!left.is_zero()).then_some(left.min(self.timeouts.head))
     }
 }
@@ -146,7 +146,7 @@ impl Write for KeptStream {
         self.io.is_write_vectored()
     }
 
-    /// hyper flushes the socket when its own buffer is empty, and a `Full` body is in that buffer from the start.
+    /// hyper flushes the socket when its own buffer is empty. A `Full` body is in that buffer from the start.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
         if let Poll::Ready(Ok(())) = flushed {
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(stays(&kept), 30);
         kept.flushed();
         assert_eq!(stays(&kept), 75);
-        // Its next state is noticed within the timeout of a head.
+        // A change of the state is noticed within the timeout of a head.
         assert_eq!(kept.patience(kept.since.get()), Some(10 * SECOND));
     }
 
@@ -208,7 +208,7 @@ mod tests {
         assert!(kept.patience(Instant::now()).is_some());
     }
 
-    /// hyper flushes as [`KeptStream`] expects: not while an answer is made, and when its last bytes are written.
+    /// hyper flushes as [`KeptStream`] expects: not while an answer is made, but when its last bytes are written.
     #[test]
     fn an_answer_that_was_written_leaves_the_connection_idle() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};

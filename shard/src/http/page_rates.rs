@@ -1,4 +1,4 @@
-//! Rate limits of pages: each address has its own share, and all have a common one.
+//! Rate limits of pages: each address has its own share, and all addresses have a common one.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -13,7 +13,8 @@ use crate::pace::Pace;
 #[derive(Debug)]
 pub(crate) struct PageRates {
     keys: Keys,
-    /// Indexed by a keyed hash of the address: new addresses evict no others, and nobody can aim at another's slot.
+    /// Indexed by a keyed hash of the address: new addresses evict no others, and nobody can choose another address's
+    /// slot.
     reserves: Box<[Pace]>,
     shared: Pace,
 }
@@ -25,8 +26,8 @@ impl PageRates {
         Self { keys, reserves, shared: Pace::new(PAGE_RATE, PAGE_RATE) }
     }
 
-    /// Takes a turn: of the address's own share if one is due, else of the common share. Returns the time to wait.
-    /// `None` if that would be too long.
+    /// Takes a turn: from the address's own share if one is due, otherwise from the common share. Returns the time to
+    /// wait. `None` if that would be too long.
     pub(crate) fn take(&mut self, address: IpAddr, now: Instant) -> Option<Duration> {
         let place = self.place(address);
         let own = self.reserves.get_mut(place).and_then(|own| own.take_within(now, Duration::ZERO));
@@ -36,7 +37,7 @@ impl PageRates {
     fn place(&self, address: IpAddr) -> usize {
         let hash = match address.to_canonical() {
             IpAddr::V4(address) => self.keys.hash_one(address),
-            // A host has all addresses of its /64.
+            // One host may use all addresses of its /64.
             IpAddr::V6(address) => self.keys.hash_one(address.to_bits() >> 64),
         };
         (hash % PAGE_RESERVES as u64) as usize
@@ -57,7 +58,7 @@ mod tests {
         let flood: Vec<_> = (1..=5).map(|n| address(&format!("192.0.2.{n}"))).collect();
         let quiet = [address("198.51.100.7"), address("2001:db8:7::1")];
         assert!(quiet.iter().all(|quiet| flood.iter().all(|other| rates.place(*other) != rates.place(*quiet))));
-        // Each second, each address of the flood sends a thousand requests, and the quiet ones two.
+        // Each second, each address of the flood sends a thousand requests, and each quiet address two.
         for second in 0..60 {
             let now = start + Duration::from_secs(second);
             let mut answered = 0;
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn the_addresses_of_a_host_are_one() {
+    fn all_addresses_of_one_host_share_a_count() {
         let rates = PageRates::new(Keys(1, 2));
         let place = |text: &str| rates.place(address(text));
         assert_eq!(place("2001:db8::1"), place("2001:db8::ffff:2"));

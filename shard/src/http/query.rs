@@ -22,7 +22,7 @@ impl Query {
         let pairs = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
         let mut query = Self { peer_id: None, token: None, resume: None };
         for (key, value) in pairs {
-            // The first of a repeated key counts, as in the Go hub.
+            // The first value of a repeated key counts, as in the Go hub.
             match key.as_ref() {
                 "peerId" => _ = query.peer_id.get_or_insert_with(|| value.into_owned()),
                 "resume" => _ = query.resume.get_or_insert_with(|| value.into_owned()),

@@ -27,7 +27,7 @@ pub(super) struct HttpRefusal {
     pub(super) text: Cow<'static, str>,
     /// Headers required in this refusal.
     pub(super) headers: &'static [(&'static str, &'static str)],
-    /// After how many seconds to try again.
+    /// Seconds after which the client should try again.
     pub(super) retry_after: Option<u64>,
 }
 
@@ -62,7 +62,7 @@ impl HttpRefusal {
         Self { headers, ..Self::new(failure, StatusCode::UNAUTHORIZED, text) }
     }
 
-    /// The refusal of a proxied client, with the answer that a direct client gets before its request is read.
+    /// The refusal of a client behind a proxy. It is the answer that a direct client gets before its request is read.
     pub(super) fn before_reading(no: NoEntry, retry_after: u64) -> Self {
         let refusal = Self::new(no.failure(), StatusCode::SERVICE_UNAVAILABLE, no.explain());
         Self { retry_after: Some(retry_after), ..refusal }
@@ -75,8 +75,8 @@ impl From<NoHandshake> for HttpRefusal {
     }
 }
 
-/// Counts and logs a panic of the task that serves a connection. The panic ends this connection alone: the rules are
-/// not called before a connection is a WebSocket.
+/// Counts and logs a panic of the task that serves a connection. The panic ends only this connection: the rules are not
+/// called before a connection is a WebSocket.
 pub(super) struct PanicGuard<'a> {
     core: &'a RefCell<Core>,
     address: SocketAddr,
@@ -96,7 +96,7 @@ impl Drop for PanicGuard<'_> {
         let Self { core, address } = self;
         let detail = "the hub panicked before this connection was a WebSocket, and has closed it";
         error!(%address, detail, "connection_failed");
-        // Whatever borrowed the core has been dropped by now. A second panic would end the process.
+        // All other borrows of the core have been dropped by now. A second panic would end the process.
         if let Ok(mut core) = core.try_borrow_mut() {
             let stats = core.stats_mut();
             stats.handshake_failures[HandshakeFailure::Internal as usize] += 1;
@@ -120,7 +120,7 @@ pub(super) fn count_no_tls(core: &mut Core, no: &NoTls, address: SocketAddr) {
     }
 }
 
-/// Counts a connection of a trusted proxy that did not begin with a PROXY head, and logs it once in a while.
+/// Counts a connection of a trusted proxy that did not begin with a PROXY head. Logs such connections now and then.
 pub(super) fn count_no_head(core: &mut Core, no: &NoHead, address: SocketAddr) {
     core.stats_mut().handshake_failures[HandshakeFailure::ProxyHead as usize] += 1;
     if let Some(times) = core.proxies_refused.count() {
@@ -128,7 +128,7 @@ pub(super) fn count_no_head(core: &mut Core, no: &NoHead, address: SocketAddr) {
     }
 }
 
-/// Counts a connection that is refused before anything is read, and logs such connections once in a while.
+/// Counts a connection that is refused before anything is read. Logs such connections now and then.
 pub(crate) fn count_no_entry(gate: &Gate, core: &mut Core, no: NoEntry, address: SocketAddr) {
     let failure = no.failure();
     core.stats_mut().handshake_failures[failure as usize] += 1;

@@ -1,4 +1,4 @@
-//! TLS handshakes at ports that speak TLS, and the answer to clients that do not.
+//! TLS handshakes at ports that speak TLS, and the answer to clients without TLS.
 
 use std::cell::Cell;
 use std::io;
@@ -21,14 +21,14 @@ const SPEAK_TLS: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; c
 /// The handshakes of a shard.
 pub(crate) struct Handshakes {
     acceptor: Acceptor,
-    /// One step at a time: each is some 100 us of CPU, and between two of them everything else has its turn.
+    /// One step at a time: each takes about 100 us of CPU, and all other work has its turn between two of them.
     turn: Semaphore,
     waiting: Cell<usize>,
 }
 
-/// Why there is no TLS connection.
+/// Why no TLS connection was made.
 pub(super) struct NoTls {
-    /// `None`: the client left before it had sent anything.
+    /// `None` if the client left before it had sent anything.
     pub(super) failure: Option<HandshakeFailure>,
     pub(super) detail: String,
 }
@@ -38,11 +38,11 @@ impl NoTls {
         Self { failure: Some(failure), detail: detail.into() }
     }
 
-    /// A client speaks TLS at a port that does not.
+    /// A client speaks TLS at a port without TLS.
     pub(super) fn at_plain_port(port: u16) -> Self {
         let detail = format!(
-            "a client speaks TLS at port {port}, which does not: TLS_CERT, TLS_KEY and TLS_PORTS have it speak TLS, and \
-             clients without TLS use http:// and ws://"
+            "a client uses TLS at port {port}, which has none: set TLS_CERT, TLS_KEY and TLS_PORTS to add it, or use \
+             http:// and ws:// in the client"
         );
         Self::new(HandshakeFailure::TlsAtPlainPort, detail)
     }
@@ -69,7 +69,7 @@ impl Handshakes {
         Self { acceptor, turn: Semaphore::new(1), waiting: Cell::new(0) }
     }
 
-    /// Does the handshake with a client that came at `since`.
+    /// Does the handshake with a client whose connection was accepted at `since`.
     pub(super) async fn shake_hands(&self, tcp: TcpStream, since: Instant) -> Result<Stream, NoTls> {
         let deadline = tokio::time::Instant::from_std(since + TLS_HANDSHAKE_TIMEOUT);
         let mut first = [0];
@@ -83,12 +83,12 @@ impl Handshakes {
             let is_http = first[0].is_ascii_alphabetic();
             leave(tcp, if is_http { SPEAK_TLS.as_bytes() } else { &[] }).await;
             let failure = if is_http { HandshakeFailure::HttpAtTlsPort } else { HandshakeFailure::TlsHandshake };
-            return Err(NoTls::new(failure, "what arrived is not TLS"));
+            return Err(NoTls::new(failure, "the received data is not TLS"));
         }
         let tls = self.acceptor.connection()?;
         let mut stream = Stream::new(tcp, Box::new(tls), Vec::new());
         let done = tokio::time::timeout_at(deadline, self.take_steps(&mut stream)).await;
-        match done.unwrap_or_else(|_| Err(NoTls::new(HandshakeFailure::TlsTimeout, "it took too long"))) {
+        match done.unwrap_or_else(|_| Err(NoTls::new(HandshakeFailure::TlsTimeout, "the handshake took too long"))) {
             Ok(()) if stream.tls().is_challenge() => {
                 leave(stream.into_parts().0, &[]).await;
                 Err(NoTls::gone())
@@ -108,7 +108,7 @@ impl Handshakes {
             match self.step(stream).await? {
                 Handshake::Done => return Ok(()),
                 Handshake::Ended => {
-                    return Err(NoTls::new(HandshakeFailure::TlsHandshake, "the client ended it"));
+                    return Err(NoTls::new(HandshakeFailure::TlsHandshake, "the client ended the handshake"));
                 }
                 Handshake::Waiting => {}
             }
@@ -119,14 +119,14 @@ impl Handshakes {
         }
     }
 
-    /// Waits for a turn and takes a step.
+    /// Waits for a turn and does one step.
     async fn step(&self, stream: &mut Stream) -> Result<Handshake, NoTls> {
         let Some(_waits) = Waiting::among(&self.waiting) else {
             return Err(NoTls::new(HandshakeFailure::TlsBusy, "too many handshakes wait for their turn"));
         };
         let _turn = self.turn.acquire().await.map_err(io::Error::other)?;
         let step = stream.shake_hands();
-        // The next step follows when all other ready tasks have run and sockets have been polled.
+        // The next step follows after all other ready tasks have run and sockets have been polled.
         tokio::task::yield_now().await;
         Ok(step?)
     }
@@ -193,7 +193,7 @@ mod tests {
             extensions.extend((body.len() as u16).to_be_bytes());
             extensions.extend(body);
         };
-        // Groups, signature schemes, versions, a key share.
+        // Extensions: groups, signature schemes, versions, a key share.
         extension(10, &[0, 2, 0, 0x1d]);
         extension(13, &[0, 2, 4, 3]);
         extension(43, &[2, 3, 4]);
@@ -211,7 +211,7 @@ mod tests {
         hello
     }
 
-    /// Between any two steps, all ready tasks run, and sockets are polled.
+    /// Between two steps, all ready tasks run, and sockets are polled.
     #[test]
     fn handshakes_take_their_steps_one_by_one() {
         const CROWD: usize = 20;

@@ -70,7 +70,7 @@ fn run(test: impl Future<Output = ()>) {
     runtime.unwrap().block_on(test);
 }
 
-/// A client that has sent this, and the hub's end of its connection.
+/// A client that has sent these bytes, and the hub's end of its connection.
 fn connection(bytes: &[u8]) -> (TcpStream, tokio::net::TcpStream, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -87,7 +87,7 @@ async fn serve_one(shard: Shard, stream: tokio::net::TcpStream, address: SocketA
 }
 
 #[test]
-fn a_peer_whose_shard_takes_no_sockets_is_closed_with_1013() {
+fn a_peer_whose_shard_accepts_no_sockets_is_closed_with_1013() {
     run(async {
         let (homes, arrivals) = mpsc::channel(1);
         drop(arrivals);
@@ -112,7 +112,7 @@ fn a_peer_whose_shard_takes_no_sockets_is_closed_with_1013() {
 }
 
 #[test]
-fn a_connection_ends_when_its_answer_is_not_made_in_time() {
+fn a_connection_ends_when_its_answer_is_not_ready_in_time() {
     run(async {
         let pages: Pages = Arc::new(|_, _| Answer::Soon(Box::pin(std::future::pending())));
         let (homes, _arrivals) = mpsc::channel(1);
@@ -196,7 +196,7 @@ fn a_stream_that_is_read_outlasts_the_timeout_of_an_answer() {
     });
 }
 
-/// Starts the loop of a listener.
+/// Starts the accept loop of a listener.
 fn listen(door: Door, core: &Rc<RefCell<core::Core>>, open: bool) -> (SocketAddr, impl Future<Output = ()> + use<>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -242,7 +242,7 @@ fn connections_that_the_kernel_accepted_before_a_drain_are_answered() {
 }
 
 #[test]
-fn the_oldest_request_makes_room_when_a_listener_has_its_maximum() {
+fn the_oldest_request_is_closed_when_a_listener_is_full() {
     run(async {
         let (homes, _arrivals) = mpsc::channel(1);
         let Shard { mut door, core } = shard(empty_pages(), homes);

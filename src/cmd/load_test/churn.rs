@@ -1,4 +1,4 @@
-//! The churn scenario: some peers stay and observe, the others join and leave all the time, in every possible way.
+//! The churn scenario: some peers stay and observe, and the others join and leave all the time, in every possible way.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -57,7 +57,8 @@ pub(super) async fn churn(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) ->
     Outcome { connect_ms, exact_ms, measured_secs, expected_discoveries: Some(expected), ..Outcome::default() }
 }
 
-/// The number of events that observers should have seen, and a violation for each observer that saw more or fewer.
+/// Returns the number of events that observers should have received. Records a violation for each observer that
+/// received more or fewer.
 fn check_observers(swarm: &Swarm, joins: &[Cell<u64>]) -> u64 {
     let mut all = 0;
     for (peer, seat) in swarm.seats.iter().enumerate() {
@@ -104,8 +105,8 @@ impl Churner {
         Instant::now() < self.until
     }
 
-    /// Connects if necessary, and announces. The join counts when the hub has certainly read it, that is, when it has
-    /// announced the other members to this peer.
+    /// Connects if necessary, and announces. The join counts once the hub has certainly read the announcement, that is,
+    /// once it has announced the other members to this peer.
     async fn join(&mut self) -> bool {
         let swarm = &self.swarm;
         let seat = &swarm.seats[self.peer];
@@ -136,8 +137,8 @@ impl Churner {
             }
             Departure::Goodbye => {
                 self.say_goodbye();
-                // The hub answers this message after everything it sent before it read the goodbye. Nothing may follow
-                // the answer.
+                // The hub answers this message after everything that it sent before reading the goodbye. After the
+                // answer, no event may arrive.
                 let seat = &swarm.seats[peer];
                 let pongs = seat.app_pongs.get();
                 swarm.say(peer, b"{\"type\":\"ping\"}");
@@ -156,7 +157,7 @@ impl Churner {
         self.swarm.leave(self.peer, Membership::Leaving);
     }
 
-    /// False if it did not happen in time, or the session ended first.
+    /// Returns false if it did not happen in time, or the session ended first.
     async fn wait_until(&self, happened: impl Fn() -> bool) -> bool {
         let seat = &self.swarm.seats[self.peer];
         let wait = async {

@@ -1,4 +1,4 @@
-//! Processes the messages that a peer receives.
+//! Processes the messages that peers receive.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ impl Swarm {
         let mut buffers = self.buffers.borrow_mut();
         let Ok(heard) = message::parse(text, &mut buffers) else {
             let mut tally = self.tally.borrow_mut();
-            return tally.violate(Check::Unreadable, || format!("{} heard no JSON", self.called(peer)));
+            return tally.violate(Check::Unreadable, || format!("{} received invalid JSON", self.called(peer)));
         };
         match heard.kind {
             "peer-discovered" => self.hear_of(peer, &heard, subject(&heard), true),
@@ -36,7 +36,7 @@ impl Swarm {
             kind => self
                 .tally
                 .borrow_mut()
-                .violate(Check::Unreadable, || format!("{} heard type {kind:?}", self.called(peer))),
+                .violate(Check::Unreadable, || format!("{} received the type {kind:?}", self.called(peer))),
         }
     }
 
@@ -78,7 +78,7 @@ impl Swarm {
                 };
                 tally.violate(check, || {
                     let other = other.map_or_else(|| format!("{subject:?}"), |other| self.called(other));
-                    format!("{} heard {} of {other}", self.called(peer), heard.kind)
+                    format!("{} received {} of {other}", self.called(peer), heard.kind)
                 });
             }
         }
@@ -103,14 +103,14 @@ impl Swarm {
                 let mut tally = self.tally.borrow_mut();
                 return tally.violate(Check::Misaddressed, || format!("{} heard {heard:?}", self.called(peer)));
             }
-            // A repeated signal is not answered. Otherwise a hub that repeats signals would soon do nothing else.
+            // A repeated signal is not answered. Otherwise repeated signals would cause ever more answers.
             if self.check_order(peer, number) && self.bouncing.get() {
                 self.signal(peer, from, if peer.is_multiple_of(2) { "offer" } else { "answer" });
             }
         }
     }
 
-    /// Signals of one sender to one target must arrive in order, each once. False if this one arrived before.
+    /// Signals of one sender to one target must arrive in order, each once. Returns false if this one arrived before.
     fn check_order(&self, peer: usize, number: u64) -> bool {
         let received = &self.seats[peer].received;
         let next = received.get();
@@ -132,7 +132,8 @@ impl Swarm {
         let mut tally = self.tally.borrow_mut();
         tally.receipts.add(outcome);
         if !asked {
-            tally.violate(Check::ReceiptUnasked, || format!("{} heard of {number:?}: {outcome}", self.called(peer)));
+            tally
+                .violate(Check::ReceiptUnasked, || format!("{} received for {number:?}: {outcome}", self.called(peer)));
         } else if !matches!(outcome, "delivered" | "forwarded") {
             tally.violate(Check::NotDelivered, || format!("{}: {outcome}", self.called(peer)));
         }

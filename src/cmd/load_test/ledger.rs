@@ -1,7 +1,7 @@
 //! Records the peers that one peer knows, and checks that its events are consistent.
 //!
 //! For each observer and subject, events alternate: discovered, left, discovered, left. Nobody announces twice without
-//! leaving in between, so a second discovery is a duplicate, and a leave without a discovery is a ghost's.
+//! leaving in between, so a second discovery is a duplicate. A leave without a discovery is called a ghost.
 
 /// The events that one peer has received since it joined its network.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct Ledger {
 /// An event that an observer must not receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Anomaly {
-    /// A discovery of a peer that was present already.
+    /// A discovery of a peer that was already present.
     Duplicate,
     /// A leave of a peer that was not present.
     Ghost,
@@ -27,10 +27,10 @@ pub(super) enum Anomaly {
     Stranger,
 }
 
-/// The difference between an observer's view and the truth.
+/// The difference between an observer's view and the actual members.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Difference {
-    /// Members it has not discovered.
+    /// Members that it has not discovered.
     pub(super) missing: Vec<usize>,
     /// Peers that it wrongly considers members.
     pub(super) ghosts: Vec<usize>,
@@ -65,7 +65,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// `Err(None)` if the member was in that state already.
+    /// `Err(None)` if the member was already in that state.
     fn set(&mut self, slot: usize, present: bool) -> Result<(), Option<Anomaly>> {
         if slot == self.own {
             return Err(Some(Anomaly::Itself));
@@ -98,7 +98,7 @@ impl Ledger {
         self.watched_known + usize::from(self.own < self.watched) == self.watched
     }
 
-    /// Compares the view with the truth.
+    /// Compares the view with the actual members.
     pub(super) fn compare(&self, members: usize, is_there: impl Fn(usize) -> bool) -> Difference {
         let mut difference = Difference::default();
         for slot in (0..members).filter(|&slot| slot != self.own) {

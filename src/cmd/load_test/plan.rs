@@ -93,7 +93,7 @@ impl Plan {
         }
     }
 
-    /// The inverse of [`Self::place`].
+    /// The peer at this place: the inverse of [`Self::place`].
     pub(super) fn peer_at(&self, Place { network, slot }: Place) -> usize {
         let networks = self.networks();
         match self.spread {

@@ -50,7 +50,7 @@ impl Progress {
         self.phase.set(phase);
     }
 
-    /// Draws until it is dropped.
+    /// Draws until the future is dropped.
     pub(super) async fn draw(&self, swarm: Rc<Swarm>) {
         let mut relayed = 0;
         let mut drawn_at = Instant::now();

@@ -98,7 +98,7 @@ impl Report {
 
     fn rows(&self) -> Vec<(&'static str, String)> {
         let count = |n: u64| HumanCount(n).to_string();
-        // An interrupted run has no times.
+        // An interrupted run reports no times.
         let interrupted = self.violations.contains_key(&Check::Interrupted);
         let (connected, exact_after) = match (interrupted, self.exact_ms) {
             (true, _) => (self.connected.to_string(), "not known".to_owned()),

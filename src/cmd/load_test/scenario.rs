@@ -15,7 +15,7 @@ use super::tally::Check;
 /// Maximum number of handshakes in progress, if no rate was requested.
 const MAX_DIALS: usize = 128;
 
-/// Time without any message after which expected events are given up.
+/// Time without any message after which a scenario gives up waiting.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// Time between two checks for expected events.
@@ -83,7 +83,7 @@ pub(super) async fn join(swarm: &Rc<Swarm>, pace: Pace, chatter: bool, progress:
     outcome
 }
 
-/// Sends offers evenly over the time, so that every peer sends one per interval.
+/// Sends offers evenly over the time: one per peer and interval.
 async fn talk(swarm: &Swarm, pace: Pace, until: Instant) {
     let mut rng = Rng::new(pace.seed ^ 1);
     let begin = Instant::now();
@@ -231,7 +231,7 @@ async fn rest(swarm: &Swarm, until: Instant) {
     }
 }
 
-/// Waits until `done`. False if it is given up.
+/// Waits until `done`. Returns false if it gives up.
 pub(super) async fn settle(swarm: &Swarm, done: impl Fn() -> bool) -> bool {
     let mut heard = swarm.heard();
     let mut quiet_since = Instant::now();
@@ -261,7 +261,7 @@ pub(super) async fn finish(swarm: &Rc<Swarm>, progress: &Progress) {
             tally.violate(Check::SignalLost, || format!("{delivered} of {sent} signals arrived"));
         }
         for _ in sent..delivered {
-            tally.violate(Check::SignalRepeated, || format!("{delivered} signals arrived of {sent}"));
+            tally.violate(Check::SignalRepeated, || format!("{sent} signals sent, {delivered} arrived"));
         }
         for (peer, seat) in swarm.seats.iter().enumerate() {
             for number in seat.unreceipted.borrow().iter() {

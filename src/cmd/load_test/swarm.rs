@@ -186,7 +186,7 @@ impl Swarm {
             }
         };
         let seat = &self.seats[peer];
-        // Code that ends a session on purpose removes the connection first.
+        // A session that this program ends has no connection here any longer.
         if let Some(connection) = seat.connection.take() {
             self.retire(&connection.sender);
             self.leave(peer, Membership::Outside);
@@ -205,7 +205,7 @@ impl Swarm {
         self.say(peer, message::membership("announce", self.plan.network_name(peer)).as_bytes());
     }
 
-    /// From now on this peer and the others should know each other.
+    /// From now on this peer and the other members should know each other.
     pub(super) fn enter(&self, peer: usize) {
         if !self.seats[peer].member.replace(true) {
             let present = &self.present[self.plan.place(peer).network];
@@ -214,7 +214,7 @@ impl Swarm {
         }
     }
 
-    /// From now on the others should not know this peer, and its own view does not count.
+    /// From now on the other members should not know this peer, and its own view does not count.
     pub(super) fn leave(&self, peer: usize, state: Membership) {
         let seat = &self.seats[peer];
         seat.state.set(state);
@@ -276,7 +276,7 @@ impl Swarm {
         self.leave(peer, Membership::Leaving);
         let Some(connection) = self.seats[peer].connection.take() else { return };
         self.retire(&connection.sender);
-        // A close frame that does not fit counts as one without an answer.
+        // If the close frame does not fit into the queue, there is no answer to wait for.
         let _ = connection.sender.close(1000, "");
         let mut reader = connection.reader;
         if tokio::time::timeout(CLOSE_TIMEOUT, &mut reader).await.is_err() {
@@ -298,7 +298,7 @@ impl Swarm {
         self.tally.borrow_mut().pongs += sender.pongs();
     }
 
-    /// Compares every member's view with the truth, and records the differences.
+    /// Compares every member's view with the actual members, and records the differences.
     pub(super) fn compare_all(&self) {
         let mut tally = self.tally.borrow_mut();
         for (peer, seat) in self.seats.iter().enumerate().filter(|(_, seat)| seat.member.get()) {
@@ -319,7 +319,7 @@ impl Swarm {
         }
     }
 
-    /// Name of a peer in examples: enough to find it in a hub's log.
+    /// Short name of a peer for examples, long enough to find it in a hub's log.
     pub(super) fn called(&self, peer: usize) -> String {
         format!("peer {peer} ({})", self.plan.id(peer))
     }

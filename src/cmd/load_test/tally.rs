@@ -20,7 +20,7 @@ const MAX_LATENCY_MICROS: u64 = 60_000_000;
 pub(super) enum Check {
     /// The hub ended a session, or it was lost.
     Closed,
-    /// A join was discovered twice.
+    /// A second discovery of a peer that was already present.
     Duplicate,
     /// The hub answered with an error.
     Error,
@@ -30,13 +30,13 @@ pub(super) enum Check {
     Interrupted,
     /// An event about the peer itself.
     Itself,
-    /// A message for another peer or network, or with another peer's name.
+    /// A message for another peer or network, or with another peer's id.
     Misaddressed,
     /// A member did not discover another.
     Missing,
     /// A peer did not reconnect.
     NotBack,
-    /// A peer announced and did not discover the members.
+    /// A peer announced itself and did not discover the members.
     NotJoined,
     /// An observer missed a join.
     NotTold,
@@ -124,7 +124,7 @@ pub(super) struct Tally {
     pub(super) sessions: u64,
     /// Peers that never connected.
     pub(super) failed: u64,
-    /// Failures to open a session, retries included.
+    /// Failed attempts to open a session, including retries.
     pub(super) dial_failures: Counts,
     pub(super) discoveries: u64,
     pub(super) leaves: u64,
@@ -132,7 +132,7 @@ pub(super) struct Tally {
     pub(super) delivered: u64,
     pub(super) errors: Counts,
     pub(super) receipts: Counts,
-    /// Ends of sessions that this program did not cause.
+    /// Sessions that ended without this program's doing.
     pub(super) closes: Counts,
     /// WebSocket pings that were answered.
     pub(super) pongs: u64,

@@ -59,8 +59,8 @@ fn dial(uri: &str, source: DialSource, connected: bool) -> DialView {
     }
 }
 
-/// A hub that knows five other hubs: it dialed one, another dialed it, one is behind another hub, one is connected over
-/// Redis, and one is lost.
+/// A hub that knows five other hubs: it dialed one; another one dialed it; one is reached through another hub; one is
+/// reached over Redis; and one is lost.
 fn meshed() -> TestHub {
     let urls = format!("{URL},ws://b");
     let hub = hub(&[("BOOTSTRAP_HUBS", &urls), ("MESH_TOKEN", "t")], &[]);
@@ -154,7 +154,7 @@ fn a_hub_has_the_fields_of_the_go_hub_and_more() {
 }
 
 #[test]
-fn hubstats_show_routes_to_hubs_and_lost_hubs() {
+fn hubstats_show_the_routes_to_hubs_and_the_lost_hubs() {
     let hub = meshed();
     let answer = hub.get("/hubstats");
     let body = answer.plain();

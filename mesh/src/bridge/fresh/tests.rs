@@ -1,4 +1,4 @@
-//! Hubs that judge each other's frames.
+//! Tests with hubs that check each other's frames.
 
 use proto::envelope::{RouteHeader, Routed};
 use proto::{Envelope, HubIncarnation, PeerId};
@@ -7,7 +7,7 @@ use super::super::frame::{HEADER, PREFIX};
 use super::super::question::ask;
 use super::*;
 
-/// A hub on the bridge, and what it has published: for whom, and the payload.
+/// A hub on the bridge, and its published frames: their receivers and payloads.
 struct Hub {
     id: HubId,
     fresh: Fresh,
@@ -46,7 +46,7 @@ impl Hub {
     }
 }
 
-/// One hub publishes to everyone, and the two answer each other until no answer is due.
+/// One hub publishes to all, and the two answer each other until no answer is due.
 fn say(a: &mut Hub, b: &mut Hub) -> Judgment {
     let mut frame = a.publish(None);
     let judgment = b.receives(a.id, &frame);
@@ -79,7 +79,7 @@ fn nothing_is_taken(recorded: &Hub, by: &mut Hub) {
 }
 
 #[test]
-fn frames_are_accepted_once_and_in_order_after_their_hub_has_answered() {
+fn a_hub_that_has_answered_has_its_frames_accepted_once_and_in_order() {
     let (mut a, mut b) = two();
     let early = a.publish(None);
     let late = a.publish(None);
@@ -88,7 +88,7 @@ fn frames_are_accepted_once_and_in_order_after_their_hub_has_answered() {
     for old in [&early, &late] {
         assert_eq!(b.receives(a.id, old), Judgment { repeated: true, ..Judgment::default() });
     }
-    assert!(b.receives(a.id, &own).taken, "channels are counted apart");
+    assert!(b.receives(a.id, &own).taken, "each channel has its own count");
     assert!(b.receives(a.id, &own).repeated);
 }
 
@@ -96,7 +96,7 @@ fn frames_are_accepted_once_and_in_order_after_their_hub_has_answered() {
 fn no_hub_accepts_recorded_frames() {
     let (a, mut b) = two();
     nothing_is_taken(&a, &mut b);
-    // A hub that begins, one that has connected anew, and one that has forgotten the sender reject it too.
+    // A hub that starts, one that has reconnected, and one that has forgotten the sender reject them too.
     nothing_is_taken(&a, &mut Hub::new(3));
     nothing_is_taken(&a, &mut Hub::new(2));
     b.rounds(20);
@@ -140,7 +140,7 @@ fn two_live_hubs_with_one_id_are_noticed_once() {
         let answer = first.publish(Some(b.id));
         let judgment = b.receives(first.id, &answer);
         noticed += u32::from(judgment.twins);
-        assert!(judgment.taken && say(&mut second, &mut b).taken, "which of them is right is judged by others");
+        assert!(judgment.taken && say(&mut second, &mut b).taken, "the relay decides which of them is right");
     }
     assert_eq!(noticed, 1);
 }
@@ -156,7 +156,7 @@ fn a_hub_that_stops_answering_is_one_way_and_rejected() {
     }
     assert_eq!(taken, BRIDGE_CHALLENGES - 1);
     assert_eq!(b.one_way(), [a.id]);
-    // It receives again.
+    // The hub receives again.
     say(&mut b, &mut a);
     assert!(say(&mut a, &mut b).taken);
     assert!(b.one_way().is_empty());
@@ -166,7 +166,7 @@ fn a_hub_that_stops_answering_is_one_way_and_rejected() {
 }
 
 #[test]
-fn a_stopped_process_accepts_the_frames_that_waited() {
+fn a_stopped_process_accepts_the_frames_that_arrived_meanwhile() {
     let (mut a, mut b) = two();
     for _ in 0..20 {
         a.rounds(1);
@@ -219,7 +219,7 @@ fn a_hub_of_version_2_0_is_accepted_while_it_answers_questions() {
     let judgment = b.receives(old, &reply);
     assert!(judgment.taken && judgment.met);
     assert!(b.receives(old, &everyone).taken);
-    // It is asked again with each challenge, and accepted while it answers one of the last.
+    // The hub is asked again with each challenge, and is accepted while it answers one of the latest.
     let mut taken = 0;
     for _ in 0..BRIDGE_CHALLENGES + 3 {
         b.rounds(1);
@@ -229,7 +229,7 @@ fn a_hub_of_version_2_0_is_accepted_while_it_answers_questions() {
     }
     assert_eq!(taken, BRIDGE_CHALLENGES - 1);
     assert_eq!(b.one_way(), [old]);
-    // An earlier answer does not answer the present question.
+    // An answer to an earlier question does not answer the current one.
     let judgment = b.receives(old, &reply);
     assert!(!judgment.taken && !judgment.met);
     assert!(!Hub::new(3).receives(old, &reply).taken);
@@ -274,12 +274,12 @@ fn state_that_other_hubs_can_grow_is_bounded() {
         b.receives(last.id, &frame);
     }
     assert_eq!(b.fresh.hubs.len(), MAX_HUBS);
-    // The answer to that challenge was lost: there is another one soon.
+    // The answer to that challenge was lost; the next challenge comes soon.
     last.rounds(1);
     say(&mut last, &mut b);
     assert!(say(&mut last, &mut b).taken);
 
-    // Recorded frames of many sessions are answered a few times, and those of the present one always.
+    // Recorded frames of many sessions are answered only a few times, and those of the current session always.
     b.fresh.tick();
     let mut answers = 0;
     for _ in 0..100 {

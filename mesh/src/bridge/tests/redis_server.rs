@@ -1,4 +1,4 @@
-//! Real redis-servers, each on a port of its own, killed when dropped.
+//! Real redis-servers, each on its own port, killed when dropped.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,7 +15,7 @@ pub(super) fn is_installed() -> bool {
     }
     assert!(
         std::env::var_os("SKIP_REDIS_TESTS").is_some(),
-        "redis-server is not on PATH: install it (Debian: redis-server), or set SKIP_REDIS_TESTS=1 to go without"
+        "redis-server is not on PATH: install it (Debian: redis-server), or set SKIP_REDIS_TESTS=1 to skip these tests"
     );
     false
 }
@@ -28,8 +28,8 @@ pub(super) struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts a server with these additional options, and waits until it accepts connections. `{dir}` and `{port}` in
-    /// them stand for its own.
+    /// Starts a server with these additional options, and waits until it accepts connections. `{dir}` and `{port}`
+    /// stand for the server's own directory and port.
     pub(super) fn start(options: &[&str]) -> Self {
         let mut server = Self::prepare(options);
         server.launch();
@@ -39,7 +39,7 @@ impl RedisServer {
     /// A server that is not running.
     pub(super) fn prepare(options: &[&str]) -> Self {
         let port = free_port();
-        // Beside the test's own binary: target/<profile>/deps/<binary>.
+        // A directory beside the test's binary: target/<profile>/deps/<binary>.
         let exe = std::env::current_exe().unwrap();
         let dir = exe.ancestors().nth(3).unwrap().join(format!("tmp/redis-{port}"));
         _ = fs::remove_dir_all(&dir);
@@ -54,7 +54,7 @@ impl RedisServer {
         Self { port, dir, args, process: None }
     }
 
-    /// Starts it, again or for the first time, on the same port.
+    /// Starts it, also again, on the same port.
     pub(super) fn launch(&mut self) {
         self.run(self.args.clone(), "Ready to accept connections");
     }
@@ -82,7 +82,7 @@ impl RedisServer {
         }
     }
 
-    /// Sends it a signal, by name.
+    /// Sends a signal to it, by name.
     pub(super) fn signal(&self, name: &str) {
         let pid = self.process.as_ref().unwrap().0.id();
         assert!(Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap().success());
@@ -97,7 +97,7 @@ impl RedisServer {
         redis::Client::open(self.url()).unwrap().get_connection().unwrap()
     }
 
-    /// The answer to one command of an administrator.
+    /// The answer to one administrator's command.
     pub(super) fn ask<T: FromRedisValue>(&self, command: &str) -> T {
         let mut words = command.split(' ');
         let mut cmd = redis::cmd(words.next().unwrap());
@@ -116,7 +116,7 @@ impl Drop for RedisServer {
 }
 
 /// A free port whose neighbour 10,000 above, for a cluster's own traffic, is free too. Both are below the kernel's
-/// range for clients, so that none takes it while the server is down.
+/// range for clients, so that no client takes them while the server is down.
 fn free_port() -> u16 {
     let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     loop {
@@ -127,7 +127,7 @@ fn free_port() -> u16 {
     }
 }
 
-/// A node of a cluster, still alone.
+/// A node of a cluster, not connected to others yet.
 pub(super) fn node() -> RedisServer {
     RedisServer::start(&[
         "--cluster-enabled",

@@ -77,7 +77,7 @@ fn a_failure_causes_a_pause_and_one_warning() {
     let mut targets = targets(&["ws://hub"]);
     let hub = only(&targets);
     assert_eq!(due(&mut targets, 0).len(), 1);
-    assert_eq!(due(&mut targets, 0).len(), 0, "it is under way");
+    assert_eq!(due(&mut targets, 0).len(), 0, "the dial is in progress");
     assert!(targets.failed(&hub, "refused", at(0), LONGEST));
     assert_eq!(due(&mut targets, 199).len(), 0);
     assert_eq!(due(&mut targets, 200).len(), 1);
@@ -109,7 +109,7 @@ fn a_link_that_worked_resets_the_pause() {
     let pauses =
         [(1_000, 0), (2_000, 499), (3_000, 500), (4_000, 0)].map(|(ms, lived)| flap(&mut targets, &hub, ms, lived));
     assert_eq!(pauses, [200, 400, 200, 400]);
-    // A link that is in use and does not become ready has not worked, however long it took.
+    // A link that is in use and does not become ready does not count as working, however long it lasted.
     let mut never_ready = |ms| {
         targets.targets.get_mut(&hub).unwrap().next = Duration::ZERO;
         assert_eq!(due(&mut targets, ms).len(), 1);
@@ -133,7 +133,7 @@ fn a_link_that_is_lost_repeatedly_returns_long_before_the_lease_ends() {
 }
 
 #[test]
-fn the_longer_a_hub_is_away_the_longer_are_the_pauses() {
+fn pauses_grow_with_the_time_that_a_hub_is_missing() {
     let mut targets = targets(&["ws://hub"]);
     let hub = only(&targets);
     flap(&mut targets, &hub, 1_000_000, 60_000);
@@ -166,7 +166,7 @@ fn a_hub_that_is_linked_is_not_dialed() {
 }
 
 #[test]
-fn failures_before_another_link_are_forgotten_when_that_is_lost() {
+fn a_lost_link_resets_the_failures_of_other_addresses_of_its_hub() {
     let mut targets = targets(&["ws://hub", "ws://other"]);
     let [hub, other] = [0, 1].map(|n| targets.targets.keys().nth(n).unwrap().clone());
     due(&mut targets, 0);
@@ -196,7 +196,7 @@ fn the_hubs_own_address_is_dialed_once_a_minute() {
         ms = targets.targets[&me].next.as_millis() as u64;
     }
     assert_eq!(pauses, [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]);
-    // Behind a balancer another hub answers one day.
+    // Behind a balancer, another hub may answer one day.
     due(&mut targets, ms);
     targets.dialed(&me, LinkId(1), ADDRESS);
     targets.met(&me, id(2));
@@ -241,9 +241,9 @@ fn addresses_come_and_go_with_dns() {
     let me = only(&targets);
     targets.ended(&me, LinkEnd::SelfLink, "", None, at(0), 0);
     resolve(&mut targets, &[1, 2]);
-    assert_eq!(due(&mut targets, 0).len(), 0, "an answer that is the same changes nothing");
+    assert_eq!(due(&mut targets, 0).len(), 0, "an unchanged answer changes nothing");
     resolve(&mut targets, &[1, 3]);
-    assert_eq!(due(&mut targets, 0), ["ws://10.0.0.3:80/", "ws://10.0.0.1:80/"], "it may be another's");
+    assert_eq!(due(&mut targets, 0), ["ws://10.0.0.3:80/", "ws://10.0.0.1:80/"], "it may now belong to another hub");
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn an_advertised_address_belongs_to_the_latest_hub_that_advertises_it() {
     let x = only(&targets);
     targets.met(&x, id(8));
     targets.ready(&x);
-    // The hub there has a new id, and the old one still drains.
+    // The hub there has a new id, while the old one still drains.
     let hubs = [(id(8), true, "ws://x"), (id(9), false, "ws://x")];
     targets.advertised(id(1), hubs.into_iter(), at(0));
     targets.learn(Known { linked: BTreeSet::new(), draining: [id(8)].into() });
@@ -313,7 +313,7 @@ fn a_hub_at_the_address_of_an_ended_hub_is_found_soon() {
         targets.met(id, self::id(2));
         targets.ready(id);
     }
-    // It drains, says farewell, and closes the links.
+    // It drains, sends a farewell, and closes the links.
     targets.learn(draining(id(2)));
     for id in &ids {
         targets.ended(id, LinkEnd::Closed, "this hub ends", Some(Duration::from_secs(60)), at(60_000), LONGEST);
@@ -391,7 +391,7 @@ fn an_address_that_answered_like_a_go_hub_must_ask_for_the_token() {
     targets.suspect(&plan.target);
     targets.failed(&plan.target, "it is a Go hub", at(0), 0);
     assert!(targets.due(at(60_000)).remove(0).is_suspect);
-    // The same holds if another hub advertises the address.
+    // The same applies if another hub advertises the address.
     let mut targets = Targets::new(&[], &[], MAX_DIALS_AT_ONCE);
     targets.suspect(&plan.target);
     targets.advertised(
